@@ -1,0 +1,222 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Authenticate tells who presents a secret: a service, or the bearer of a personal access token. Whatever is wrong with
+// the secret is one answer, CodeUnauthenticated; so is a token that is revoked, expired, superseded or of a suspended
+// user. An outage is CodeUnavailable.
+func (s *Service) Authenticate(ctx context.Context, secret Secret, peer Peer) (Actor, error) {
+	kind, id, err := s.prefixes.Load().Parse(secret)
+	if err != nil {
+		return Actor{}, unauthenticated("the token is not valid")
+	}
+	var a Actor
+	switch kind {
+	case KindService:
+		a, err = s.authenticateService(ctx, secret, id)
+	case KindPersonal:
+		a, err = s.authenticateToken(ctx, secret, id)
+	default:
+		err = unauthenticated("the token is not valid")
+	}
+	if err != nil {
+		return Actor{}, err
+	}
+	a.Peer = peer
+	return a, nil
+}
+
+func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID) (Actor, error) {
+	now, keys := s.Now(), s.keys.Get()
+	c, err := s.store.LookupService(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		return Actor{}, unauthenticated("the token is not valid")
+	}
+	if err != nil {
+		return Actor{}, err
+	}
+	live := c.Service.Status(now) == StateActive
+	ok, err := s.matches(keys, secret, c.Secret, live)
+	if err != nil {
+		return Actor{}, err
+	}
+	if !ok || !live {
+		return Actor{}, unauthenticated("the token is not valid")
+	}
+	if r := rekey(keys, secret, c.Secret); r != nil {
+		s.store.Touch(Seen{ID: id, Service: true, Rekey: r})
+	}
+	return Actor{
+		Kind: ServiceActor, Name: c.Service.Name, TokenID: id,
+		Permissions: c.Service.Permissions, Audience: c.Service.Audience,
+	}, nil
+}
+
+func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (Actor, error) {
+	p, err := s.present(ctx, secret, id)
+	if err != nil {
+		return Actor{}, err
+	}
+	// The owner's own call to patd is for no audience, and needs no scope.
+	f := p.facts
+	f.AudienceOK, f.IPOK, f.ScopesOK = true, true, true
+	if Decide(f) != Allow {
+		return Actor{}, unauthenticated("the token is not valid")
+	}
+	return Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id}, nil
+}
+
+// presented is a secret held against what is stored under its id.
+type presented struct {
+	cred   Credential
+	secret StoredSecret // the stored one that matched
+	facts  Facts        // Match, Revoked, Expired, UserSuspended and Blocked are known; the rest refuses
+	now    time.Time
+}
+
+// present looks up a token and finds out which of its secrets was presented. An unknown id and a wrong secret are
+// the same answer at the same cost. A secret under a retiring key is digested anew.
+func (s *Service) present(ctx context.Context, secret Secret, id ID) (presented, error) {
+	now, keys := s.Now(), s.keys.Get()
+	c, err := s.store.Lookup(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		return presented{now: now}, nil
+	}
+	if err != nil {
+		return presented{}, err
+	}
+	p := presented{cred: c, now: now}
+	live := c.Token.Status(now) == StateActive
+	for i, st := range c.Secrets {
+		inForce := i == 0 || !expired(st.ExpireTime, now)
+		ok, err := s.matches(keys, secret, st, live && inForce)
+		if err != nil {
+			return presented{}, err
+		}
+		if !ok {
+			continue
+		}
+		p.secret = st
+		p.facts = Facts{
+			Match: MatchSuperseded, Revoked: c.Token.Revocation != nil, Expired: c.Token.Expired(now),
+			UserSuspended: c.User.State != UserActive || !c.User.DeleteTime.IsZero(),
+			Blocked:       c.Token.BlockedBy != "",
+		}
+		if inForce {
+			p.facts.Match = MatchLive
+		}
+		if r := rekey(keys, secret, st); r != nil {
+			s.store.Touch(Seen{ID: id, Rekey: r})
+		}
+		break
+	}
+	return p, nil
+}
+
+// matches compares a secret with a stored one. A digest whose key is not loaded can be passed over only where it could
+// not make anything active; otherwise patd cannot tell, which is an outage.
+func (s *Service) matches(keys *Keys, secret Secret, st StoredSecret, live bool) (bool, error) {
+	ok, err := keys.Match(secret, st.Hash)
+	if err != nil && live {
+		return false, &Error{
+			Code: CodeUnavailable, Reason: "KEY_UNAVAILABLE",
+			Message: "a digest key is missing on this server; the operator must add it to the key file", Cause: err,
+		}
+	}
+	return ok && err == nil, nil
+}
+
+func rekey(keys *Keys, secret Secret, st StoredSecret) *Rekey {
+	if st.Hash.Key == keys.Current() {
+		return nil
+	}
+	return &Rekey{Old: st.Hash, New: keys.Digest(secret)}
+}
+
+// owner resolves whose tokens a call is about, and refuses a caller that may not manage them: the bearer of a token
+// manages nothing, and a signed-in user nobody else's. The refusal does not tell whether that user exists.
+func (s *Service) owner(a Actor, user string) (string, error) {
+	switch a.Kind {
+	case ServiceActor, OperatorActor:
+		var c checker
+		c.user(user)
+		return user, c.err()
+	case UserActor:
+		if user == "me" || user == a.User {
+			return a.User, nil
+		}
+		return "", denied("a signed-in user reaches only what is its own")
+	default:
+		return "", denied("this credential does not manage tokens")
+	}
+}
+
+// manager refuses whoever is not a service: what only the company itself may do.
+func (s *Service) manager(a Actor) error {
+	if a.Kind == ServiceActor || a.Kind == OperatorActor {
+		return nil
+	}
+	return denied("only a service may do this")
+}
+
+func denied(text string) *Error { return Fail(CodeDenied, "PERMISSION_DENIED", text) }
+
+// event is a successful event by a at now; the use case fills in what it was about.
+func (a Actor) event(now time.Time, action Action) Event {
+	return Event{Time: now, Actor: a.String(), Action: action, PeerIP: a.Peer.IP, Outcome: OutcomeSuccess}
+}
+
+// RecordRefusal writes the audit event of an attempt that was refused before it reached a use case. Fields that are not
+// well formed are left out of the event: what a stranger sends is not stored. Nothing is written where LimitRefusals says so.
+func (s *Service) RecordRefusal(ctx context.Context, a Actor, r Refusal) error {
+	if allow := s.record.Load(); allow != nil && !(*allow)(a) {
+		return nil
+	}
+	e := a.event(s.Now(), r.Action)
+	e.Outcome, e.Reason = OutcomeRefused, r.Reason
+	var c checker
+	if c.user(r.User); c.err() == nil {
+		e.User = r.User
+	}
+	if validServiceName(r.Service) && !ContainsSecret(r.Service) {
+		e.Service = r.Service
+	}
+	e.TokenID, _ = ParseID(r.TokenID)
+	return s.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
+}
+
+// refused records a use case's refusal and answers err. Malformed requests and outages are no attempts worth keeping;
+// what policy, rights or state forbade is. Where the record cannot be written the caller still hears the refusal, and
+// the log its cause.
+func (s *Service) refused(ctx context.Context, a Actor, r Refusal, err error) error {
+	var e *Error
+	if !errors.As(err, &e) || !worthRecording(e) {
+		return err
+	}
+	r.Reason = e.Reason
+	if rerr := s.RecordRefusal(ctx, a, r); rerr != nil {
+		told := *e
+		told.Cause = errors.Join(e.Cause, rerr)
+		return &told
+	}
+	return err
+}
+
+func worthRecording(e *Error) bool {
+	switch e.Code {
+	case CodeDenied, CodeNotFound, CodeExists, CodePrecondition, CodeAborted, CodeExhausted:
+		return true
+	case CodeInvalid:
+		switch e.Reason {
+		case "SCOPE_NOT_HELD", "SCOPES_WIDENED", "EXPIRE_TIME_LATER", "TTL_ABOVE_MAXIMUM", "NEVER_NOT_ALLOWED", "SECRET_IN_FIELD":
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,137 @@
+package tokens
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Permission is what a service may do.
+type Permission uint8
+
+// The permissions. PermAdmin implies all.
+const (
+	PermIntrospect Permission = 1 << iota
+	PermTokens
+	PermUsers
+	PermCatalog
+	PermAudit
+	PermAdmin
+)
+
+var permissionNames = []struct {
+	p    Permission
+	name string
+}{
+	{PermIntrospect, "introspect"},
+	{PermTokens, "tokens"},
+	{PermUsers, "users"},
+	{PermCatalog, "catalog"},
+	{PermAudit, "audit"},
+	{PermAdmin, "admin"},
+}
+
+// Has tells whether p holds any of want; admin holds all.
+func (p Permission) Has(want Permission) bool { return p&PermAdmin != 0 || p&want != 0 }
+
+// Names lists the permissions in p in their fixed order.
+func (p Permission) Names() []string {
+	names := []string{}
+	for _, e := range permissionNames {
+		if p&e.p != 0 {
+			names = append(names, e.name)
+		}
+	}
+	return names
+}
+
+// ParsePermissions reads permission names. At least one is needed.
+func ParsePermissions(names []string) (Permission, error) {
+	var p Permission
+	for _, n := range names {
+		i := slices.IndexFunc(permissionNames, func(e struct {
+			p    Permission
+			name string
+		}) bool {
+			return e.name == n
+		})
+		if i < 0 {
+			return 0, Invalid("PERMISSION_UNKNOWN", "permissions", "unknown permission; the permissions are introspect, tokens, users, catalog, audit and admin")
+		}
+		p |= permissionNames[i].p
+	}
+	if p == 0 {
+		return 0, Invalid("PERMISSIONS_REQUIRED", "permissions", "name at least one permission: introspect, tokens, users, catalog, audit or admin")
+	}
+	return p, nil
+}
+
+// ServiceAccount is an internal caller with a service token.
+type ServiceAccount struct {
+	ID          ID
+	Name        string // [A-Za-z0-9._-]{1,64}, unique among live services
+	Permissions Permission
+	Audience    string // bound to it; empty: not bound
+	IssueTime   time.Time
+	ExpireTime  time.Time
+	Revocation  *Revocation
+}
+
+// Status is the service's state at an instant.
+func (s ServiceAccount) Status(now time.Time) State { return status(s.Revocation, s.ExpireTime, now) }
+
+// ServiceCredential is all that authenticating a service needs, read at one instant.
+type ServiceCredential struct {
+	Service ServiceAccount
+	Secret  StoredSecret
+}
+
+// ActorKind says how a caller showed itself.
+type ActorKind int
+
+// The kinds of caller. The zero value is nobody.
+const (
+	Nobody ActorKind = iota
+	ServiceActor
+	UserActor  // a signed-in user
+	TokenActor // the bearer of a personal access token
+	OperatorActor
+)
+
+// Actor is who calls. The zero Actor is nobody.
+type Actor struct {
+	Kind        ActorKind
+	Name        string     // of a service
+	User        string     // of a signed-in user, or the owner of the presented token
+	TokenID     ID         // of the presented service or personal access token
+	Permissions Permission // of a service
+	Audience    string     // that a service is bound to
+	// Features are what a signed-in user's credential says that it holds; nil: it says nothing. They count only where
+	// the source answers AsGranted.
+	Features []string
+	Peer     Peer
+}
+
+// String names the actor as audit events do: service:<name>, user:<id>, token:<token id>, operator or nobody.
+func (a Actor) String() string {
+	switch a.Kind {
+	case ServiceActor:
+		return "service:" + a.Name
+	case UserActor:
+		return "user:" + a.User
+	case TokenActor:
+		return "token:" + a.TokenID.String()
+	case OperatorActor:
+		return "operator"
+	default:
+		return "nobody"
+	}
+}
+
+// Operator is the actor of the command line working on the store itself.
+func Operator() Actor { return Actor{Kind: OperatorActor, Permissions: PermAdmin} }
+
+func validServiceName(s string) bool {
+	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+	return len(s) >= 1 && len(s) <= 64 && strings.Trim(s, allowed) == ""
+}

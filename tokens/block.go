@@ -1,0 +1,173 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxBlock is how many tokens one call blocks or unblocks: each is a row, an event and an entry of the feed.
+const maxBlock = 1000
+
+// Exceeding is the outcome of a policy's dry run.
+type Exceeding struct {
+	Count  int64   // in all
+	Tokens []Token // one page, oldest first
+	Now    time.Time
+}
+
+// CheckAudience is the dry run of a policy: the live tokens naming an audience that could not be minted now with the
+// expiry they have. A nil try is the audience's present policy. It changes nothing.
+func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Policy, p Page) (Exceeding, string, error) {
+	if err := s.manager(a); err != nil {
+		return Exceeding{}, "", err
+	}
+	tried := ""
+	if try != nil {
+		tried = fmt.Sprint(*try)
+	}
+	list := lister{keys: s.keys.Get(), query: framed("exceeding", id, tried)}
+	after, limit, err := list.page(p)
+	if err != nil {
+		return Exceeding{}, "", err
+	}
+	out := Exceeding{Now: s.Now()}
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		q, err := s.exceeding(tx, id, try, out.Now)
+		if err != nil {
+			return err
+		}
+		if out.Count, err = tx.CountExceeding(q); err != nil {
+			return fmt.Errorf("count tokens: %w", err)
+		}
+		q.Limit = limit + 1
+		if after != "" {
+			if q.After, err = ParseID(after); err != nil {
+				return errPageToken
+			}
+		}
+		out.Tokens, err = tx.Exceeding(q)
+		return err
+	})
+	if err != nil {
+		return Exceeding{}, "", err
+	}
+	var next string
+	out.Tokens, next = cut(list, out.Tokens, limit, func(t Token) string { return t.ID.String() })
+	return out, next, nil
+}
+
+func (s *Service) exceeding(tx ReadTx, id string, try *Policy, now time.Time) (ExceedQuery, error) {
+	e, err := tx.Audience(id)
+	if err != nil {
+		return ExceedQuery{}, missing("audience", err)
+	}
+	p := e.policy(s.policy)
+	if try != nil {
+		p = try.withDefaults()
+	}
+	return ExceedQuery{Audience: id, Now: now, Limited: now.Add(p.MaxTTL), Never: !p.AllowNever}, nil
+}
+
+// BlockTokens blocks the live tokens that exceed an audience's present policy, at most 1000 a call, and answers how
+// many it blocked and how many are left. A blocked token is inactive (POLICY_BLOCKED) until it is unblocked, or has an
+// expiry within the policy.
+func (s *Service) BlockTokens(ctx context.Context, a Actor, id, reason string) (int, int64, error) {
+	return s.setBlocks(ctx, a, ActionTokenBlock, id, reason, func(tx ReadTx, now time.Time) (ExceedQuery, error) {
+		q, err := s.exceeding(tx, id, nil, now)
+		q.Blocked = BlockedNot
+		return q, err
+	})
+}
+
+// UnblockTokens ends the blocks that BlockTokens of an audience set, at most 1000 a call.
+func (s *Service) UnblockTokens(ctx context.Context, a Actor, id, reason string) (int, int64, error) {
+	return s.setBlocks(ctx, a, ActionTokenUnblock, id, reason, func(_ ReadTx, now time.Time) (ExceedQuery, error) {
+		return ExceedQuery{Audience: id, Now: now, Blocked: BlockedByAudience}, nil
+	})
+}
+
+func (s *Service) setBlocks(ctx context.Context, a Actor, action Action, id, reason string,
+	which func(ReadTx, time.Time) (ExceedQuery, error),
+) (done int, left int64, err error) {
+	if err := s.manager(a); err != nil {
+		return 0, 0, s.refused(ctx, a, Refusal{Action: action}, err)
+	}
+	var c checker
+	c.audience("id", id)
+	if c.reason(reason); c.err() != nil {
+		return 0, 0, c.err()
+	}
+	now := s.Now()
+	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		q, err := which(tx, now)
+		if err != nil {
+			return nil, err
+		}
+		q.Limit = maxBlock
+		found, err := tx.Exceeding(q)
+		if err != nil {
+			return nil, fmt.Errorf("read tokens: %w", err)
+		}
+		events := make([]Event, 0, len(found))
+		for _, t := range found {
+			by := slices.DeleteFunc(blockers(t), func(b string) bool { return b == id })
+			if action == ActionTokenBlock {
+				by = append(by, id)
+			}
+			if err := tx.SetBlocked(t.ID, strings.Join(by, "\n")); err != nil {
+				return nil, fmt.Errorf("write token %s: %w", t.ID, err)
+			}
+			e := a.event(now, action)
+			e.User, e.TokenID, e.Detail = t.User, t.ID, "audience "+id
+			if reason != "" {
+				e.Detail += ": " + reason
+			}
+			events = append(events, e)
+		}
+		done = len(found)
+		return events, nil
+	})
+	if err != nil {
+		return 0, 0, s.refused(ctx, a, Refusal{Action: action}, err)
+	}
+	// Counted apart, so that no writer waits for it.
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		q, err := which(tx, now)
+		if err != nil {
+			return err
+		}
+		left, err = tx.CountExceeding(q)
+		return err
+	})
+	return done, left, err
+}
+
+// blockers lists the audiences that a token is blocked by.
+func blockers(t Token) []string {
+	if t.BlockedBy == "" {
+		return nil
+	}
+	return strings.Split(t.BlockedBy, "\n")
+}
+
+// unblock lifts the blocks of a token by those audiences whose policy its expiry is within.
+func (s *Service) unblock(tx ReadTx, t *Token, now time.Time) error {
+	var left []string
+	for _, id := range blockers(*t) {
+		e, err := tx.Audience(id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("read audience: %w", err)
+		}
+		p := e.policy(s.policy)
+		within := t.ExpireTime.IsZero() && p.AllowNever || !t.ExpireTime.IsZero() && !t.ExpireTime.After(now.Add(p.MaxTTL))
+		if err != nil || !within { // of an audience without an entry nothing is known; the operator unblocks
+			left = append(left, id)
+		}
+	}
+	t.BlockedBy = strings.Join(left, "\n")
+	return nil
+}

@@ -1,0 +1,36 @@
+// Package tokens is the domain of patd: what a token is, what it may do, and who may change it.
+//
+// # What a token is
+//
+// A [Token] is a grant: one user, a name, scopes, audiences, networks and an expiry. Its [ID] is public. It is
+// carried by a secret, a string that is shown once:
+//
+//	<prefix>_<token id: 11 base62>_<secret: 43 base62><checksum: 6 base62>
+//
+// The id is 42 bits of milliseconds since 2020 and 22 random bits; the secret is 256 random bits; the checksum is CRC-32
+// (IEEE) of everything before it, which is there to refuse typing errors and made-up strings before any lookup, not to
+// prove anything. Base62 is 0-9A-Za-z, most significant digit first, padded with 0. The form never changes: another form
+// gets another prefix. What is kept of a secret is a keyed BLAKE2b digest ([Hash]) with the name of its key.
+//
+// # What must always hold
+//
+//   - A secret is nowhere but in the answer that shows it: [Secret] does not print.
+//   - Scopes in effect are those granted, less those that the user does not hold now: effective ⊆ granted,
+//     effective ⊆ held. Granted scopes are never empty and never widen; there is no wildcard.
+//   - No update and no rotation carries a token past the lifetime policy. Revoked stays revoked.
+//   - A token mints and manages nothing; only services and signed-in users do, the latter only for themselves.
+//   - A decision is a value ([Decision]); that patd cannot tell is an error, and never looks like a decision.
+//   - A change and its audit [Event] are one transaction; refused attempts leave an event too.
+//
+// # Who decides
+//
+// [Service] holds the use cases and is the only place that decides. It reads and writes through [Store] and asks a
+// [FeatureSource] what a user holds; both say in prose what they owe. The pure parts can be read and tested by
+// themselves: [Decide] (the decision table), [Effective] and [Missing] (scope algebra), [Policy.Expiry] (lifetimes),
+// [Prefixes.Parse] (the form of a secret). Time and randomness come from [Config].
+//
+// # Compatibility
+//
+// Secrets and token ids that were ever given out stay valid for as long as they live, across versions, configured
+// prefixes and rotated keys. Reasons in errors, actions in events and decisions are stable names; new ones may come.
+package tokens

@@ -1,0 +1,109 @@
+package tokens
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Code is the class of a domain error. The transport maps it; see server/errors.go for the only table.
+type Code int
+
+// The codes.
+const (
+	CodeInternal Code = iota
+	CodeInvalid
+	CodeUnauthenticated
+	CodeDenied
+	CodeNotFound
+	CodeExists
+	CodePrecondition
+	CodeAborted
+	CodeExhausted
+	CodeUnavailable
+)
+
+// Error is a domain error: a code, a stable reason for programs and a text for people. The cause stays inside: it
+// is for the log, never for the caller.
+type Error struct {
+	Code       Code
+	Reason     string // stable, e.g. SCOPE_NOT_HELD
+	Message    string // public
+	Violations []Violation
+	Metadata   map[string]string // public
+	Cause      error             // private
+}
+
+// Violation names one field of a request and what is wrong with it.
+type Violation struct {
+	Field       string
+	Description string
+	Reason      string
+}
+
+// Error is for logs: it includes the cause.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Reason)
+	b.WriteString(": ")
+	b.WriteString(e.Message)
+	if e.Cause != nil {
+		fmt.Fprintf(&b, ": %v", e.Cause)
+	}
+	return b.String()
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Invalid is CodeInvalid about one field. text must not repeat what the caller sent, unless that was validated.
+func Invalid(reason, field, text string) *Error {
+	return invalid([]Violation{{Field: field, Description: text, Reason: reason}})
+}
+
+// invalid joins violations into one error, whose reason and text are those of the first.
+func invalid(vs []Violation) *Error {
+	e := &Error{Code: CodeInvalid, Reason: vs[0].Reason, Message: vs[0].Description, Violations: vs}
+	if vs[0].Field != "" {
+		e.Message = vs[0].Field + ": " + vs[0].Description
+	}
+	if n := len(vs) - 1; n > 0 {
+		e.Message = fmt.Sprintf("%s (and %d more violations, see details)", e.Message, n)
+	}
+	return e
+}
+
+// Fail is an error of any other code.
+func Fail(code Code, reason, text string) *Error {
+	return &Error{Code: code, Reason: reason, Message: text}
+}
+
+// StoreUnavailable is what a store answers when it cannot tell. op says what was attempted.
+func StoreUnavailable(op string, cause error) *Error {
+	return &Error{
+		Code: CodeUnavailable, Reason: "STORE_UNAVAILABLE",
+		Message: "the store does not answer; try again", Cause: fmt.Errorf("%s: %w", op, cause),
+	}
+}
+
+// DiskFull is what a store answers when a change could not be written for want of room. Nothing was changed.
+func DiskFull(op string, cause error) *Error {
+	return &Error{
+		Code: CodeUnavailable, Reason: "DISK_FULL",
+		Message: "the store's disk is full: nothing was changed; make room and try again", Cause: fmt.Errorf("%s: %w", op, cause),
+	}
+}
+
+// FeaturesUnavailable is what a feature source answers when it cannot tell.
+func FeaturesUnavailable(op string, cause error) *Error {
+	return &Error{
+		Code: CodeUnavailable, Reason: "FEATURES_UNAVAILABLE",
+		Message: "the source of features does not answer; try again", Cause: fmt.Errorf("%s: %w", op, cause),
+	}
+}
+
+func unauthenticated(text string) *Error {
+	return Fail(CodeUnauthenticated, "CREDENTIAL_INVALID", text)
+}
+
+func notFound(what string) *Error {
+	return Fail(CodeNotFound, "NOT_FOUND", "no such "+what)
+}

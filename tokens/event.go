@@ -1,0 +1,67 @@
+package tokens
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Peer is where a call came from.
+type Peer struct {
+	IP netip.Addr // invalid: this machine's command line, or not known
+}
+
+// Action names what an audit event is about.
+type Action string
+
+// The actions.
+const (
+	ActionTokenCreate     Action = "token.create"
+	ActionTokenUpdate     Action = "token.update"
+	ActionTokenRotate     Action = "token.rotate"
+	ActionTokenRevoke     Action = "token.revoke"
+	ActionTokenRevokeAll  Action = "token.revoke_all"
+	ActionUserSuspend     Action = "user.suspend"
+	ActionUserResume      Action = "user.resume"
+	ActionUserDelete      Action = "user.delete"
+	ActionUserFeatures    Action = "user.features"
+	ActionServiceCreate   Action = "service.create"
+	ActionServiceRevoke   Action = "service.revoke"
+	ActionTokenBlock      Action = "token.block"
+	ActionTokenUnblock    Action = "token.unblock"
+	ActionUserRefresh     Action = "user.refresh"
+	ActionFeatureCreate   Action = "feature.create"
+	ActionFeatureReplace  Action = "feature.replace"
+	ActionFeatureDelete   Action = "feature.delete"
+	ActionAudienceCreate  Action = "audience.create"
+	ActionAudienceReplace Action = "audience.replace"
+	ActionAudienceDelete  Action = "audience.delete"
+	ActionKeyAdd          Action = "key.add"
+	ActionKeyRetire       Action = "key.retire"
+	ActionPrefixAdd       Action = "prefix.add"
+)
+
+// Outcome says whether the thing was done.
+type Outcome int
+
+// The outcomes.
+const (
+	OutcomeSuccess Outcome = iota + 1
+	OutcomeRefused
+)
+
+// Event is one audit event: who did what to which token, from where, when, with what outcome. It is written in
+// the transaction of its effect, and a successful one is at the same time the entry of the change feed: what it
+// names (the token, or else the user, or else the service) is no longer as it was.
+type Event struct {
+	Seq     uint64 // given by the store; grows
+	Time    time.Time
+	Actor   string
+	Action  Action
+	User    string
+	TokenID ID // 0: not about one token
+	Service string
+	PeerIP  netip.Addr
+	Outcome Outcome
+	Reason  string // stable reason of a refusal
+	Detail  string // what changed, in names; never a secret
+}

@@ -1,0 +1,316 @@
+package tokens
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/bits"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	alphabet    = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	idLen       = 11 // 62^11 > 2^64
+	secretLen   = 43 // 62^43 > 2^256
+	checksumLen = 6  // 62^6 > 2^32
+	tailLen     = 1 + idLen + 1 + secretLen + checksumLen
+
+	// MaxInput is the length in bytes over which nothing is looked at as a token.
+	MaxInput = 256
+)
+
+// epoch is where token ids start to count: 42 bits of milliseconds from here last until 2159.
+var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// ID is the public id of a token: 42 bits of milliseconds since 2020-01-01T00:00:00Z and 22 random bits. Ids sort
+// by age. Zero is no id.
+type ID uint64
+
+// NewID makes an id for a token minted at now. It fails when rand does, or outside the years that 42 bits hold.
+func NewID(now time.Time, rand io.Reader) (ID, error) {
+	ms := now.Sub(epoch).Milliseconds()
+	if ms < 0 || ms >= 1<<42 {
+		return 0, fmt.Errorf("make token id: the clock says %s, which is outside 2020 to 2159", now.Format(time.RFC3339))
+	}
+	var b [4]byte
+	if _, err := io.ReadFull(rand, b[:]); err != nil {
+		return 0, fmt.Errorf("make token id: %w", err)
+	}
+	return ID(uint64(ms)<<22 | uint64(binary.BigEndian.Uint32(b[:])&(1<<22-1))), nil
+}
+
+// ParseID reads the 11 base62 characters of an id.
+func ParseID(s string) (ID, error) {
+	if len(s) != idLen {
+		return 0, errors.New("a token id is 11 base62 characters")
+	}
+	var w [1]uint64
+	if !decode62(w[:], s) || w[0] == 0 {
+		return 0, errors.New("a token id is 11 base62 characters")
+	}
+	return ID(w[0]), nil
+}
+
+// String is the 11 base62 characters of the id.
+func (id ID) String() string {
+	var b [idLen]byte
+	encode62(b[:], []uint64{uint64(id)})
+	return string(b[:])
+}
+
+// Time is when the id was made, to the millisecond.
+func (id ID) Time() time.Time { return epoch.Add(time.Duration(id>>22) * time.Millisecond) }
+
+// Kind is what sort of credential a secret is.
+type Kind int
+
+// The kinds of secret.
+const (
+	KindPersonal Kind = iota + 1
+	KindService
+	KindAccess
+	KindRefresh
+)
+
+// The default prefixes. Only the personal one can be configured.
+const (
+	PrefixPersonal = "pat"
+	PrefixService  = "pats"
+	PrefixAccess   = "pata"
+	PrefixRefresh  = "patr"
+)
+
+var prefixForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,15}$`)
+
+// Prefixes knows which prefix is which kind. The first personal prefix is for minting; the others are earlier ones,
+// whose secrets stay good.
+type Prefixes struct{ personal []string }
+
+// NewPrefixes takes the current personal prefix (empty: pat) and the earlier ones.
+func NewPrefixes(current string, earlier ...string) (Prefixes, error) {
+	if current == "" {
+		current = PrefixPersonal
+	}
+	p := Prefixes{}
+	for _, s := range append([]string{current}, earlier...) {
+		switch {
+		case !prefixForm.MatchString(s):
+			return Prefixes{}, fmt.Errorf("personal prefix %q: must match [a-z][a-z0-9]{1,15}", s)
+		case s == PrefixService || s == PrefixAccess || s == PrefixRefresh:
+			return Prefixes{}, fmt.Errorf("personal prefix %q: taken by another kind of token", s)
+		case !slices.Contains(p.personal, s):
+			p.personal = append(p.personal, s)
+		}
+	}
+	return p, nil
+}
+
+// Personal is the prefix to mint personal access tokens under.
+func (p Prefixes) Personal() string {
+	if len(p.personal) == 0 {
+		return PrefixPersonal
+	}
+	return p.personal[0]
+}
+
+func (p Prefixes) kind(prefix string) (Kind, bool) {
+	switch prefix {
+	case PrefixService:
+		return KindService, true
+	case PrefixAccess:
+		return KindAccess, true
+	case PrefixRefresh:
+		return KindRefresh, true
+	}
+	if slices.Contains(p.personal, prefix) || len(p.personal) == 0 && prefix == PrefixPersonal {
+		return KindPersonal, true
+	}
+	return 0, false
+}
+
+// ErrMalformed says that a text is no token: it has not the form, its checksum is wrong, or its prefix is unknown.
+var ErrMalformed = errors.New("not a token")
+
+// Parse reads the kind and the id out of a secret. It looks only at the text: checksum, form and prefix. Anything
+// that was not minted in this form is ErrMalformed, so that any one-character change is refused before the store.
+func (p Prefixes) Parse(s Secret) (Kind, ID, error) {
+	text := s.Reveal()
+	prefix, id, ok := split(text)
+	if !ok {
+		return 0, 0, ErrMalformed
+	}
+	kind, ok := p.kind(prefix)
+	if !ok {
+		return 0, 0, ErrMalformed
+	}
+	return kind, id, nil
+}
+
+// split checks form and checksum of a whole text, whatever its prefix.
+func split(text string) (prefix string, id ID, ok bool) {
+	if len(text) > MaxInput || len(text) < tailLen+2 || len(text) > tailLen+16 {
+		return "", 0, false
+	}
+	prefix, rest := text[:len(text)-tailLen], text[len(text)-tailLen:]
+	if rest[0] != '_' || rest[1+idLen] != '_' || !wellFormedPrefix(prefix) {
+		return "", 0, false
+	}
+	var sum [checksumLen]byte
+	checksum(sum[:], text[:len(text)-checksumLen])
+	if string(sum[:]) != text[len(text)-checksumLen:] {
+		return "", 0, false
+	}
+	var w [4]uint64
+	if !decode62(w[:1], rest[1:1+idLen]) || w[0] == 0 {
+		return "", 0, false
+	}
+	id = ID(w[0])
+	if !decode62(w[:], rest[2+idLen:2+idLen+secretLen]) {
+		return "", 0, false
+	}
+	return prefix, id, true
+}
+
+func wellFormedPrefix(s string) bool {
+	if len(s) < 2 || len(s) > 16 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for i := 1; i < len(s); i++ {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
+// Mint makes a secret for an id: 256 bits of rand, in the fixed form.
+func Mint(prefix string, id ID, rand io.Reader) (Secret, error) {
+	var raw [32]byte
+	if _, err := io.ReadFull(rand, raw[:]); err != nil {
+		return Secret{}, fmt.Errorf("mint a secret: %w", err)
+	}
+	return assemble(prefix, id, raw), nil
+}
+
+func assemble(prefix string, id ID, raw [32]byte) Secret {
+	w := make([]uint64, 4)
+	for i := range w {
+		w[i] = binary.BigEndian.Uint64(raw[8*i:])
+	}
+	b := make([]byte, 0, len(prefix)+tailLen)
+	b = append(b, prefix...)
+	b = append(b, '_')
+	b = append(b, id.String()...)
+	b = append(b, '_')
+	b = b[:len(b)+secretLen]
+	encode62(b[len(b)-secretLen:], w)
+	n := len(b)
+	b = b[:n+checksumLen]
+	checksum(b[n:], string(b[:n]))
+	return NewSecret(string(b))
+}
+
+func checksum(dst []byte, text string) {
+	encode62(dst, []uint64{uint64(crc32.ChecksumIEEE([]byte(text)))})
+}
+
+// encode62 writes the big-endian number w into dst, most significant digit first, padded with 0. It uses w up.
+func encode62(dst []byte, w []uint64) {
+	for i := len(dst) - 1; i >= 0; i-- {
+		var rem uint64
+		for j := range w {
+			w[j], rem = bits.Div64(rem, w[j], 62)
+		}
+		dst[i] = alphabet[rem]
+	}
+}
+
+// decode62 reads s into the big-endian number w. False: a foreign character, or a number too large for w.
+func decode62(w []uint64, s string) bool {
+	clear(w)
+	for i := 0; i < len(s); i++ {
+		d := digit(s[i])
+		if d < 0 {
+			return false
+		}
+		carry := uint64(d)
+		for j := len(w) - 1; j >= 0; j-- {
+			hi, lo := bits.Mul64(w[j], 62)
+			var c uint64
+			w[j], c = bits.Add64(lo, carry, 0)
+			carry = hi + c
+		}
+		if carry != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func digit(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'A' && c <= 'Z':
+		return int(c-'A') + 10
+	case c >= 'a' && c <= 'z':
+		return int(c-'a') + 36
+	}
+	return -1
+}
+
+// shownSecret is how many characters of a secret's 43, in a text, are taken for the secret: that many cannot stand there by
+// chance, and what is missing might be guessed.
+const shownSecret = 32
+
+// ContainsSecret tells whether a text holds what looks like a credential: a secret of any prefix, even one that is cut at
+// its end or whose checksum is wrong, or a JWT. Free text that does is refused, so that a credential pasted into the
+// wrong field is not stored and shown.
+func ContainsSecret(text string) bool {
+	return containsOpaque(text) || containsJWT(text)
+}
+
+func containsOpaque(text string) bool {
+	const least = 1 + idLen + 1 + shownSecret
+	for at := 0; ; {
+		i := strings.IndexByte(text[at:], '_')
+		if i < 0 {
+			return false
+		}
+		i += at
+		at = i + 1
+		if i+least > len(text) || text[i+1+idLen] != '_' || !base62(text[i+2+idLen:i+least]) {
+			continue
+		}
+		var w [1]uint64
+		if !decode62(w[:], text[i+1:i+1+idLen]) {
+			continue
+		}
+		for n := 2; n <= 16 && n <= i; n++ {
+			if wellFormedPrefix(text[i-n : i]) {
+				return true
+			}
+		}
+	}
+}
+
+func base62(s string) bool {
+	for i := range len(s) {
+		if digit(s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// jwtForm finds a JWT (RFC 7519 section 3): header and claims are JSON objects, and so begin with eyJ.
+var jwtForm = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{6,}\.eyJ[A-Za-z0-9_-]{6,}\.`)
+
+func containsJWT(text string) bool {
+	return strings.Contains(text, ".eyJ") && jwtForm.MatchString(text)
+}

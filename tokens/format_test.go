@@ -1,0 +1,227 @@
+package tokens_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"patd/tokens"
+)
+
+// example is the secret of the contract: secret bytes 01 02 … 20.
+const example = "pat_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0"
+
+func counting() []byte {
+	b := make([]byte, 32)
+	for i := range b {
+		b[i] = byte(i + 1)
+	}
+	return b
+}
+
+func TestContractExampleIsMintedAndParsed(t *testing.T) {
+	id, err := tokens.ParseID("15ODq7pq8Hy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := tokens.Mint("pat", id, bytes.NewReader(counting()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Reveal() != example {
+		t.Errorf("minted %s, want %s", s.Reveal(), example)
+	}
+	kind, got, err := tokens.Prefixes{}.Parse(tokens.NewSecret(example))
+	if err != nil || kind != tokens.KindPersonal || got != id {
+		t.Errorf("Parse = %v, %v, %v; want personal, %v", kind, got, err, id)
+	}
+}
+
+func TestIDsSortByAgeAndRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		start := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+		ms := rapid.Int64Range(1, 1<<42-2).Draw(t, "ms")
+		at := start.Add(time.Duration(ms) * time.Millisecond)
+		a, err := tokens.NewID(at, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := tokens.NewID(at.Add(time.Millisecond), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a >= b || a.String() >= b.String() {
+			t.Errorf("%v (%s) is not before %v (%s)", a, a.String(), b, b.String())
+		}
+		if back, err := tokens.ParseID(a.String()); err != nil || back != a {
+			t.Errorf("ParseID(%s) = %v, %v", a, back, err)
+		}
+		if !a.Time().Equal(at) {
+			t.Errorf("id made at %s says %s", at, a.Time())
+		}
+	})
+	for _, at := range []time.Time{time.Date(2019, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(2160, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		if id, err := tokens.NewID(at, rand.Reader); err == nil {
+			t.Errorf("NewID(%s) = %v, want an error", at, id)
+		}
+	}
+}
+
+func TestParseIDRefusesWhatIsNoID(t *testing.T) {
+	for _, s := range []string{"", "0", "00000000000", "15ODq7pq8H", "15ODq7pq8Hyy", "15ODq7pq8H-", "LygHa16AHYG", "zzzzzzzzzzz", example} {
+		if id, err := tokens.ParseID(s); err == nil {
+			t.Errorf("ParseID(%q) = %v, want an error", s, id)
+		}
+	}
+	if id, err := tokens.ParseID("LygHa16AHYF"); err != nil || uint64(id) != 1<<64-1 {
+		t.Errorf("ParseID of the largest id = %d, %v", id, err)
+	}
+}
+
+func TestPrefixesDecideTheKind(t *testing.T) {
+	p, err := tokens.NewPrefixes("acme", "pat", "old1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for prefix, want := range map[string]tokens.Kind{
+		"acme": tokens.KindPersonal, "pat": tokens.KindPersonal, "old1": tokens.KindPersonal,
+		"pats": tokens.KindService, "pata": tokens.KindAccess, "patr": tokens.KindRefresh, "nope": 0,
+	} {
+		s, err := tokens.Mint(prefix, 1<<40, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, _, err := p.Parse(s)
+		if kind != want || (err == nil) != (want != 0) {
+			t.Errorf("prefix %s: kind %v, %v; want %v", prefix, kind, err, want)
+		}
+	}
+	for _, bad := range []string{"p", "Pat", "1pat", "pat_", "pats", "pata", "patr", "abcdefghijklmnopq", "pät"} {
+		if _, err := tokens.NewPrefixes(bad); err == nil {
+			t.Errorf("NewPrefixes(%q) is taken", bad)
+		}
+	}
+}
+
+func TestWhiteSpaceIsNotTrimmed(t *testing.T) {
+	for _, s := range []string{" " + example, example + " ", example + "\n", "\t" + example, "Bearer " + example} {
+		if _, _, err := (tokens.Prefixes{}).Parse(tokens.NewSecret(s)); !errors.Is(err, tokens.ErrMalformed) {
+			t.Errorf("Parse(%q) = %v", s, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(example, 0, byte('x'))
+	f.Add("pats_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0", 7, byte('_'))
+	f.Add(strings.Repeat("a", 300), 250, byte(0))
+	f.Fuzz(func(t *testing.T, text string, at int, c byte) {
+		p := tokens.Prefixes{}
+		_, id, err := p.Parse(tokens.NewSecret(text))
+		if err != nil {
+			return
+		}
+		if !strings.Contains(text, "_"+id.String()+"_") {
+			t.Fatalf("id %s is not the one in %s", id, text)
+		}
+		if !tokens.ContainsSecret("before " + text + " after") {
+			t.Fatalf("not noticed in free text: %s", text)
+		}
+		changed := []byte(text)
+		if i := ((at % len(text)) + len(text)) % len(text); changed[i] != c {
+			changed[i] = c
+			if _, _, err := p.Parse(tokens.NewSecret(string(changed))); err == nil {
+				t.Fatalf("%s and %s are both taken", text, changed)
+			}
+		}
+	})
+}
+
+func TestEveryOneCharacterChangeIsRefused(t *testing.T) {
+	for i := range len(example) {
+		for c := range 256 {
+			if byte(c) == example[i] {
+				continue
+			}
+			b := []byte(example)
+			b[i] = byte(c)
+			if _, _, err := (tokens.Prefixes{}).Parse(tokens.NewSecret(string(b))); err == nil {
+				t.Fatalf("taken: %q", b)
+			}
+		}
+	}
+}
+
+func TestSecretDoesNotPrint(t *testing.T) {
+	s := tokens.NewSecret(example)
+	hidden := struct{ s tokens.Secret }{s}
+	type outer struct{ Inner any }
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "s", s, "h", hidden, "p", &s)
+	text, err := json.Marshal(map[string]any{"s": s, "o": outer{s}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	all.WriteString(log.String() + string(text) + s.String())
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%t", "%p", "%T", "%U", "%c", "%e", "%w"} {
+		fmt.Fprintf(&all, verb, s)
+		fmt.Fprintf(&all, verb, hidden)
+		fmt.Fprintf(&all, verb, []tokens.Secret{s})
+		fmt.Fprintf(&all, verb, outer{&hidden})
+	}
+	for _, leak := range []string{example, example[16:40], fmt.Sprintf("%x", example), fmt.Sprintf("%d", []byte(example))} {
+		if strings.Contains(strings.ToLower(all.String()), strings.ToLower(leak)) {
+			t.Errorf("printed %q: %s", leak, all.String())
+		}
+	}
+}
+
+func TestDigestDoesNotPrint(t *testing.T) {
+	h := testKeys(t).Digest(tokens.NewSecret(example))
+	out := fmt.Sprintf("%v %+v %#v %x %d %s", h, h, h, h, h, []any{h})
+	if strings.Contains(out, fmt.Sprintf("%x", h.Sum[:8])) || strings.Contains(out, fmt.Sprintf("%d", h.Sum[0:4])) {
+		t.Errorf("printed: %s", out)
+	}
+}
+
+func testKeys(t tb) *tokens.Keys {
+	t.Helper()
+	return parseKeys(t, "k1:"+strings.Repeat("0123456789abcdef", 4))
+}
+
+func parseKeys(t tb, text string) *tokens.Keys {
+	t.Helper()
+	ks, err := tokens.ParseKeys(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ks
+}
+
+func TestContainsSecretFindsItAnywhere(t *testing.T) {
+	for _, s := range []string{example, "x" + example + "y", "a_b_" + example, strings.Repeat("_", 40) + example, "https://u:" + example + "@h/", "zz9_" + example[:10] + " " + example} {
+		if !tokens.ContainsSecret(s) {
+			t.Errorf("not found in %q", s)
+		}
+	}
+	const jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1MSJ9."
+	for _, s := range []string{example[:48], example[:64], strings.Replace(example, "Q4", "Q5", 1), jwt, "see " + jwt + "c2ln"} {
+		if !tokens.ContainsSecret(s) {
+			t.Errorf("cut, misspelt or of another kind, and not found: %q", s)
+		}
+	}
+	for _, s := range []string{"", "_", "pat_", "pat_15ODq7pq8Hy", example[:47], strings.ToUpper(example), strings.Repeat("a_", 200), "eyJhbGciOiJub25lIn0", "1.eyJ.2"} {
+		if tokens.ContainsSecret(s) {
+			t.Errorf("found in %q", s)
+		}
+	}
+}

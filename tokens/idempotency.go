@@ -1,0 +1,109 @@
+package tokens
+
+import (
+	"crypto/subtle"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/crypto/blake2b"
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// sealer keeps the answer of an idempotent request such that only its caller can have it again. What is stored is
+// found under a keyed hash of caller and idempotency key, and the secret in it is sealed under a key derived from the
+// idempotency key alone, of which nothing else is kept: neither the row, nor the row and the server's keys
+// together, yield the secret. That holds for idempotency keys that are hard to guess, such as a UUIDv4.
+type sealer struct {
+	marks []mark // under each digest key, the current one first
+	seal  [32]byte
+	bound []byte // what the sealed secret is bound to
+}
+
+// mark is how a stored request is found, and how it is told whether it was the same. Both are under one of the server's
+// keys, so that a copied database alone does not even serve to try idempotency keys out.
+type mark struct {
+	lookup      RequestKey
+	fingerprint [32]byte
+}
+
+func checkIdempotencyKey(c *checker, k string) {
+	if len(k) < minRequestID || len(k) > maxRequestID {
+		c.add("request_id", "IDEMPOTENCY_KEY_INVALID", fmt.Sprintf("an idempotency key has %d to %d characters", minRequestID, maxRequestID))
+		return
+	}
+	for i := 0; i < len(k); i++ {
+		if k[i] < 0x20 || k[i] > 0x7e {
+			c.add("request_id", "IDEMPOTENCY_KEY_INVALID", "an idempotency key is printable ASCII")
+			return
+		}
+	}
+}
+
+func newSealer(keys *Keys, caller, idempotencyKey string, body any) (*sealer, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("fingerprint a request: %w", err)
+	}
+	s := &sealer{
+		seal:  keyOf("patd idempotency seal v1", caller, idempotencyKey),
+		bound: []byte(caller),
+	}
+	for _, k := range keys.keys {
+		k = k.derive("idempotency")
+		s.marks = append(s.marks, mark{
+			lookup:      RequestKey(k.sum(framed("request", caller, idempotencyKey))),
+			fingerprint: k.sum(framed("body", caller, idempotencyKey, string(text))),
+		})
+	}
+	return s, nil
+}
+
+// keyOf hashes framed parts without any of the server's keys.
+func keyOf(parts ...string) [32]byte { return blake2b.Sum256([]byte(framed(parts...))) }
+
+// framed joins parts such that no two lists of parts give the same text.
+func framed(parts ...string) string {
+	var b []byte
+	for _, p := range parts {
+		b = binary.AppendUvarint(b, uint64(len(p)))
+		b = append(b, p...)
+	}
+	return string(b)
+}
+
+func (s *sealer) request(id ID, secret Secret, now time.Time, rand io.Reader) (Request, error) {
+	aead, err := chacha20poly1305.NewX(s.seal[:])
+	if err != nil {
+		return Request{}, fmt.Errorf("seal an answer: %w", err)
+	}
+	nonce := make([]byte, aead.NonceSize(), aead.NonceSize()+len(secret.Reveal())+aead.Overhead())
+	if _, err := io.ReadFull(rand, nonce); err != nil {
+		return Request{}, fmt.Errorf("seal an answer: %w", err)
+	}
+	return Request{
+		Key: s.marks[0].lookup, Fingerprint: s.marks[0].fingerprint, TokenID: id, ExpireTime: now.Add(IdempotencyWindow),
+		Sealed: aead.Seal(nonce, nonce, []byte(secret.Reveal()), s.bind(id)),
+	}, nil
+}
+
+func (s *sealer) bind(id ID) []byte { return append([]byte(id.String()+" "), s.bound...) }
+
+func (s *sealer) open(r Request) (Secret, error) {
+	aead, err := chacha20poly1305.NewX(s.seal[:])
+	if err != nil || len(r.Sealed) < aead.NonceSize() {
+		return Secret{}, fmt.Errorf("open a sealed answer of token %s: too short", r.TokenID)
+	}
+	n := aead.NonceSize()
+	text, err := aead.Open(nil, r.Sealed[:n], r.Sealed[n:], s.bind(r.TokenID))
+	if err != nil {
+		return Secret{}, fmt.Errorf("open a sealed answer of token %s: %w", r.TokenID, err)
+	}
+	return NewSecret(string(text)), nil
+}
+
+func (m mark) sameBody(r Request) bool {
+	return subtle.ConstantTimeCompare(m.fingerprint[:], r.Fingerprint[:]) == 1
+}

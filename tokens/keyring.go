@@ -1,0 +1,189 @@
+package tokens
+
+import (
+	"bufio"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/crypto/blake2b"
+)
+
+// Hash is a keyed BLAKE2b-256 digest of a whole secret, with the name of its key. It prints as its key's name only.
+type Hash struct {
+	Key string
+	Sum [32]byte
+}
+
+// String names the key; the digest stays inside.
+func (h Hash) String() string { return "[digest under " + h.Key + "]" }
+
+// Format writes String, for every verb.
+func (h Hash) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, h.String()) }
+
+// LogValue answers String.
+func (h Hash) LogValue() slog.Value { return slog.StringValue(h.String()) }
+
+// key is a digest key. The bytes stand behind a pointer so that nothing prints them.
+type key struct {
+	name  string
+	bytes *[32]byte
+}
+
+func (k key) sum(parts ...string) (out [32]byte) {
+	h, err := blake2b.New256(k.bytes[:])
+	if err != nil {
+		panic(err) // a key of 32 bytes is always taken
+	}
+	for _, p := range parts {
+		_, _ = io.WriteString(h, p)
+	}
+	h.Sum(out[:0])
+	return out
+}
+
+// derive makes a key for another purpose out of this one.
+func (k key) derive(label string) key {
+	sum := k.sum("patd derive v1\x00", label)
+	return key{name: k.name, bytes: &sum}
+}
+
+var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
+
+// Keys is the content of one key file: the digest keys by name, the first of them current. It does not change.
+type Keys struct{ keys []key }
+
+// ParseKeys reads a key file: lines of `keyid:64 hex digits`, the first current. Blank lines and lines that start
+// with # are skipped. Errors name the line, never its content.
+func ParseKeys(text string) (*Keys, error) {
+	ks := &Keys{}
+	sc := bufio.NewScanner(strings.NewReader(text))
+	for n := 1; sc.Scan(); n++ {
+		line := strings.TrimSpace(sc.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, digits, ok := strings.Cut(line, ":")
+		raw, err := hex.DecodeString(digits)
+		if !ok || !keyNameForm.MatchString(name) || err != nil || len(raw) != 32 {
+			return nil, fmt.Errorf("hash key, line %d: must be keyid:64 hex digits", n)
+		}
+		if slices.ContainsFunc(ks.keys, func(k key) bool { return k.name == name }) {
+			return nil, fmt.Errorf("hash key, line %d: key id %s stands twice", n, name)
+		}
+		if [32]byte(raw) == [32]byte{} {
+			return nil, fmt.Errorf("hash key, line %d: the key is all zeros", n)
+		}
+		ks.keys = append(ks.keys, key{name: name, bytes: (*[32]byte)(raw)})
+	}
+	if err := sc.Err(); err != nil {
+		return nil, errors.New("hash key: a line is too long")
+	}
+	if len(ks.keys) == 0 {
+		return nil, errors.New("hash key: there is none in it")
+	}
+	return ks, nil
+}
+
+// NewKeyLine makes a fresh key and answers its line for the key file.
+func NewKeyLine(name string, rand io.Reader) (Secret, error) {
+	if !keyNameForm.MatchString(name) {
+		return Secret{}, errors.New("a key id must match [A-Za-z0-9._-]{1,32}")
+	}
+	var raw [32]byte
+	if _, err := io.ReadFull(rand, raw[:]); err != nil {
+		return Secret{}, fmt.Errorf("make a hash key: %w", err)
+	}
+	return NewSecret(name + ":" + hex.EncodeToString(raw[:])), nil
+}
+
+// Current names the key that new digests are made under.
+func (ks *Keys) Current() string { return ks.keys[0].name }
+
+// Names lists the key names, the current one first.
+func (ks *Keys) Names() []string {
+	names := make([]string, len(ks.keys))
+	for i, k := range ks.keys {
+		names[i] = k.name
+	}
+	return names
+}
+
+// Check is the check value of a key: a digest of a constant under it.
+func (ks *Keys) Check(name string) ([32]byte, bool) {
+	k, ok := ks.find(name)
+	if !ok {
+		return [32]byte{}, false
+	}
+	return k.derive("check").sum(), true
+}
+
+// Verify compares the keys with what a store knows of its keys: every key that the store has not retired must be
+// here, and be the same. It is how a missing or wrong key is noticed at start.
+func (ks *Keys) Verify(known []KeyRecord) error {
+	for _, r := range known {
+		sum, ok := ks.Check(r.Name)
+		switch {
+		case !ok && r.RetireTime.IsZero():
+			return fmt.Errorf("hash key: the store has digests under key %s, which is missing from the key file", r.Name)
+		case ok && subtle.ConstantTimeCompare(sum[:], r.Check[:]) == 0:
+			return fmt.Errorf("hash key: key %s is not the one that this store was written with", r.Name)
+		case ok && !r.RetireTime.IsZero() && r.Name == ks.Current():
+			return fmt.Errorf("hash key: key %s is retired and cannot be the current one", r.Name)
+		}
+	}
+	return nil
+}
+
+func (ks *Keys) find(name string) (key, bool) {
+	for _, k := range ks.keys {
+		if k.name == name {
+			return k, true
+		}
+	}
+	return key{}, false
+}
+
+// Digest is the digest of a secret under the current key.
+func (ks *Keys) Digest(s Secret) Hash {
+	k := ks.keys[0]
+	return Hash{Key: k.name, Sum: k.sum(s.Reveal())}
+}
+
+// errKeyMissing says that a digest's key is not loaded: a fault, not an answer about the secret.
+var errKeyMissing = errors.New("the digest's key is not in the key file")
+
+// Match compares a secret with a digest in constant time. When the digest's key is not loaded it fails: that says
+// nothing about the secret.
+func (ks *Keys) Match(s Secret, h Hash) (bool, error) {
+	k, ok := ks.find(h.Key)
+	if !ok {
+		return false, errKeyMissing
+	}
+	sum := k.sum(s.Reveal())
+	return subtle.ConstantTimeCompare(sum[:], h.Sum[:]) == 1, nil
+}
+
+// Keyring holds the keys in force, which may be exchanged for others while it is used, as when the operator has
+// rotated them. The zero Keyring is empty and of no use.
+type Keyring struct{ keys atomic.Pointer[Keys] }
+
+// NewKeyring starts with the given keys.
+func NewKeyring(ks *Keys) *Keyring {
+	r := &Keyring{}
+	r.Set(ks)
+	return r
+}
+
+// Set exchanges the keys.
+func (r *Keyring) Set(ks *Keys) { r.keys.Store(ks) }
+
+// Get answers the keys in force. One request uses one answer throughout.
+func (r *Keyring) Get() *Keys { return r.keys.Load() }

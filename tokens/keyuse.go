@@ -1,0 +1,146 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// BindKeys makes sure that a store and a key file belong together, before anything is served: every key that the store
+// knows and has not retired must be in the file and be the same. Keys and the personal prefix that are new to the
+// store are added to it. It answers all prefixes whose secrets are good.
+func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, now time.Time) (Prefixes, error) {
+	if personalPrefix == "" {
+		personalPrefix = PrefixPersonal
+	}
+	var earlier []string
+	complete := false
+	look := func(tx ReadTx) (newKeys []string, err error) {
+		known, err := tx.Keys()
+		if err != nil {
+			return nil, fmt.Errorf("read keys: %w", err)
+		}
+		if err := ks.Verify(known); err != nil {
+			return nil, err
+		}
+		if earlier, err = tx.Prefixes(); err != nil {
+			return nil, fmt.Errorf("read prefixes: %w", err)
+		}
+		for _, n := range ks.Names() {
+			if !slices.ContainsFunc(known, func(r KeyRecord) bool { return r.Name == n }) {
+				newKeys = append(newKeys, n)
+			}
+		}
+		complete = len(newKeys) == 0 && slices.Contains(earlier, personalPrefix)
+		return newKeys, nil
+	}
+	p, err := NewPrefixes(personalPrefix)
+	if err != nil {
+		return Prefixes{}, err
+	}
+	err = st.View(ctx, func(tx ReadTx) error {
+		_, err := look(tx)
+		return err
+	})
+	if err == nil && !complete {
+		err = st.Update(ctx, func(tx Tx) ([]Event, error) {
+			add, err := look(tx)
+			if err != nil {
+				return nil, err
+			}
+			newPrefix := p.Personal()
+			if slices.Contains(earlier, newPrefix) {
+				newPrefix = ""
+			}
+			return bind(tx, ks, add, newPrefix, now)
+		})
+	}
+	if err != nil {
+		return Prefixes{}, err
+	}
+	return NewPrefixes(personalPrefix, earlier...)
+}
+
+// bind adds keys and a prefix, where there is one to add, to a store.
+func bind(tx Tx, ks *Keys, names []string, prefix string, now time.Time) ([]Event, error) {
+	var events []Event
+	for _, n := range names {
+		check, ok := ks.Check(n)
+		if !ok {
+			return nil, fmt.Errorf("add key %s: it is not in the key file", n)
+		}
+		if err := tx.PutKey(KeyRecord{Name: n, Check: check, CreateTime: now}); err != nil {
+			return nil, fmt.Errorf("add key %s: %w", n, err)
+		}
+		e := Operator().event(now, ActionKeyAdd)
+		e.Detail = n
+		events = append(events, e)
+	}
+	if prefix == "" {
+		return events, nil
+	}
+	if err := tx.PutPrefix(prefix); err != nil {
+		return nil, fmt.Errorf("remember prefix %s: %w", prefix, err)
+	}
+	e := Operator().event(now, ActionPrefixAdd)
+	e.Detail = prefix
+	return append(events, e), nil
+}
+
+// minKeyAge is how long a newer key must have been in force before an older one can be retired: by then every running
+// server has noticed the change of the key file.
+const minKeyAge = time.Minute
+
+// RetireKey marks a key as retired, so that it may leave the key file. It is refused when there is no newer key
+// (KEY_CURRENT), while none has been in force for a minute (KEY_TOO_RECENT), and while a live digest is under it
+// (KEY_IN_USE).
+func RetireKey(ctx context.Context, st Store, name string, now time.Time) error {
+	return st.Update(ctx, func(tx Tx) ([]Event, error) {
+		known, err := tx.Keys()
+		if err != nil {
+			return nil, fmt.Errorf("read keys: %w", err)
+		}
+		i := slices.IndexFunc(known, func(r KeyRecord) bool { return r.Name == name })
+		if i < 0 {
+			return nil, notFound("key")
+		}
+		k := known[i]
+		if !k.RetireTime.IsZero() {
+			return nil, nil
+		}
+		if err := succeeded(name, known[i+1:], now); err != nil {
+			return nil, err
+		}
+		use, err := tx.KeyUse(now)
+		if err != nil {
+			return nil, fmt.Errorf("count digests: %w", err)
+		}
+		if n := use[name]; n > 0 {
+			return nil, Fail(CodePrecondition, "KEY_IN_USE", fmt.Sprintf("live digests under key %s: %d; each moves to the current key when "+
+				"its token is next seen: wait for that, or until the tokens expire, or revoke them", name, n))
+		}
+		k.RetireTime = now
+		if err := tx.PutKey(k); err != nil {
+			return nil, fmt.Errorf("retire key %s: %w", name, err)
+		}
+		e := Operator().event(now, ActionKeyRetire)
+		e.Detail = name
+		return []Event{e}, nil
+	})
+}
+
+// succeeded refuses to retire a key that none of those newer than it can stand in for yet.
+func succeeded(name string, newer []KeyRecord, now time.Time) error {
+	i := slices.IndexFunc(newer, func(r KeyRecord) bool { return r.RetireTime.IsZero() })
+	if i < 0 {
+		return Fail(CodePrecondition, "KEY_CURRENT", fmt.Sprintf("key %s is the newest one; rotate the keys first", name))
+	}
+	next := newer[i] // the oldest of them
+	age := max(now.Sub(next.CreateTime).Truncate(time.Second), 0)
+	if age >= minKeyAge {
+		return nil
+	}
+	return Fail(CodePrecondition, "KEY_TOO_RECENT", fmt.Sprintf("key %s has been in force for only %s and running servers may not have noticed it: try again in %s",
+		next.Name, age, minKeyAge-age))
+}

@@ -1,0 +1,151 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Token reads one of a user's tokens. Somebody else's id is CodeNotFound, the same as one that never was.
+func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, error) {
+	user, err := s.owner(a, user)
+	if err != nil {
+		return Token{}, err
+	}
+	var t Token
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		_, t, err = owned(tx, user, id)
+		return err
+	})
+	return t, err
+}
+
+// owned reads a token of a user, and the user.
+func owned(tx ReadTx, user, id string) (User, Token, error) {
+	tid, err := ParseID(id)
+	if err != nil {
+		return User{}, Token{}, notFound("token")
+	}
+	u, err := tx.User(user)
+	if errors.Is(err, ErrNotFound) {
+		return User{}, Token{}, notFound("token")
+	}
+	if err != nil {
+		return User{}, Token{}, fmt.Errorf("read user: %w", err)
+	}
+	t, err := tx.Token(tid)
+	if errors.Is(err, ErrNotFound) || err == nil && t.UserKey != u.Key {
+		return User{}, Token{}, notFound("token")
+	}
+	if err != nil {
+		return User{}, Token{}, fmt.Errorf("read token %s: %w", tid, err)
+	}
+	return u, t, nil
+}
+
+// Tokens lists a user's tokens, newest first, and answers the token of the next page, empty after the last.
+func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([]Token, string, error) {
+	user, err := s.owner(a, f.User)
+	if err != nil {
+		return nil, "", err
+	}
+	list := lister{keys: s.keys.Get(), query: framed("tokens", user, fmt.Sprint(f.State), f.NameHas, f.Audience)}
+	after, limit, err := list.page(p)
+	if err != nil {
+		return nil, "", err
+	}
+	q := TokenQuery{State: f.State, NameHas: NameKey(f.NameHas), Audience: f.Audience, Now: s.Now(), Limit: limit + 1}
+	if after != "" {
+		if q.Before, err = ParseID(after); err != nil {
+			return nil, "", errPageToken
+		}
+	}
+	var found []Token
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		u, err := tx.User(user)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read user: %w", err)
+		}
+		q.UserKey = u.Key
+		found, err = tx.Tokens(q)
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	found, next := cut(list, found, limit, func(t Token) string { return t.ID.String() })
+	return found, next, nil
+}
+
+// UpdateToken changes some fields of an active token. Scopes only become fewer and the expiry only earlier.
+//
+// Reasons: TOKEN_NOT_ACTIVE, SCOPES_WIDENED, SCOPES_REQUIRED, EXPIRE_TIME_LATER, EXPIRE_TIME_PAST, NAME_TAKEN, those of
+// malformed fields, and outages.
+func (s *Service) UpdateToken(ctx context.Context, a Actor, user, id string, c TokenChange) (Token, error) {
+	t, err := s.update(ctx, a, user, id, c)
+	if err != nil {
+		return Token{}, s.refused(ctx, a, Refusal{Action: ActionTokenUpdate, User: user, TokenID: id}, err)
+	}
+	return t, nil
+}
+
+func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenChange) (Token, error) {
+	user, err := s.owner(a, user)
+	if err != nil {
+		return Token{}, err
+	}
+	ch, err := s.checked(c)
+	if err != nil {
+		return Token{}, err
+	}
+	now := s.Now()
+	var t Token
+	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		var u User
+		if u, t, err = owned(tx, user, id); err != nil {
+			return nil, err
+		}
+		if err := mustBeActive(t, now); err != nil {
+			return nil, err
+		}
+		changed, err := ch.apply(&t, now)
+		if err != nil || len(changed) == 0 {
+			return nil, err
+		}
+		if err := s.unblock(tx, &t, now); err != nil {
+			return nil, err
+		}
+		if slices.Contains(changed, "name") {
+			live, err := tx.LiveTokens(u.Key, now)
+			if err != nil {
+				return nil, fmt.Errorf("read live tokens: %w", err)
+			}
+			if err := nameFree(live, t.Name, t.ID); err != nil {
+				return nil, err
+			}
+		}
+		if err := tx.UpdateToken(t); err != nil {
+			return nil, fmt.Errorf("write token %s: %w", t.ID, err)
+		}
+		e := a.event(now, ActionTokenUpdate)
+		e.User, e.TokenID, e.Detail = t.User, t.ID, strings.Join(changed, ", ")
+		return []Event{e}, nil
+	})
+	return t, err
+}
+
+func mustBeActive(t Token, now time.Time) error {
+	switch t.Status(now) {
+	case StateRevoked:
+		return Fail(CodePrecondition, "TOKEN_NOT_ACTIVE", "the token is revoked")
+	case StateExpired:
+		return Fail(CodePrecondition, "TOKEN_NOT_ACTIVE", "the token has expired")
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package tokens
+
+import (
+	"crypto/subtle"
+	"encoding/base64"
+)
+
+const pageMAC = 16
+
+var errPageToken = Invalid("PAGE_TOKEN_INVALID", "page_token", "not a page token of this list; start from the first page")
+
+// lister makes and reads the page tokens of one query. A page token says where the next page starts, authenticated
+// together with the query, so that it can neither be made up nor carried over to another query.
+type lister struct {
+	keys  *Keys
+	query string
+}
+
+// page answers where to start (empty: at the first) and how many to show.
+func (l lister) page(p Page) (after string, limit int, err error) {
+	switch {
+	case p.Size < 0:
+		return "", 0, Invalid("PAGE_SIZE_INVALID", "page_size", "must not be negative")
+	case p.Size == 0:
+		limit = DefaultPageSize
+	default:
+		limit = min(p.Size, MaxPageSize)
+	}
+	if p.Token == "" {
+		return "", limit, nil
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(p.Token)
+	if err != nil || len(raw) <= pageMAC {
+		return "", 0, errPageToken
+	}
+	after = string(raw[pageMAC:])
+	for _, k := range l.keys.keys {
+		mac := l.mac(k, after)
+		if subtle.ConstantTimeCompare(mac[:pageMAC], raw[:pageMAC]) == 1 {
+			return after, limit, nil
+		}
+	}
+	return "", 0, errPageToken
+}
+
+func (l lister) next(after string) string {
+	mac := l.mac(l.keys.keys[0], after)
+	return base64.RawURLEncoding.EncodeToString(append(mac[:pageMAC], after...))
+}
+
+func (l lister) mac(k key, after string) [32]byte {
+	return k.derive("page token").sum(framed(l.query, after))
+}
+
+// cut takes limit items out of what was read, which is one more than limit where there is a next page.
+func cut[T any](l lister, items []T, limit int, position func(T) string) ([]T, string) {
+	if len(items) <= limit {
+		return items, ""
+	}
+	items = items[:limit]
+	return items, l.next(position(items[limit-1]))
+}

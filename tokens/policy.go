@@ -1,0 +1,116 @@
+package tokens
+
+import (
+	"fmt"
+	"time"
+)
+
+// Day is 24 hours.
+const Day = 24 * time.Hour
+
+// Lifetime policy and limits, unless configured.
+const (
+	DefaultTTL        = 180 * Day
+	MaxTTL            = 366 * Day
+	ServiceDefaultTTL = 365 * Day
+	ServiceMaxTTL     = 366 * Day
+	DefaultGrace      = 24 * time.Hour
+	MaxGrace          = 30 * Day
+	IdempotencyWindow = 24 * time.Hour
+)
+
+// Limits that are not configurable.
+const (
+	MaxPageSize     = 200
+	DefaultPageSize = 50
+	MaxBatch        = 1000
+)
+
+// Policy is the lifetime policy of an audience or of the server. A zero field is the default.
+type Policy struct {
+	DefaultTTL time.Duration
+	MaxTTL     time.Duration
+	AllowNever bool
+}
+
+func (p Policy) withDefaults() Policy {
+	if p.MaxTTL <= 0 {
+		p.MaxTTL = MaxTTL
+	}
+	if p.DefaultTTL <= 0 {
+		p.DefaultTTL = DefaultTTL
+	}
+	p.DefaultTTL = min(p.DefaultTTL, p.MaxTTL)
+	return p
+}
+
+// Lifetime is what a caller asks for: at most one of the three, or nothing.
+type Lifetime struct {
+	ExpireTime *time.Time
+	TTL        *time.Duration
+	Never      bool
+}
+
+func (l Lifetime) isZero() bool { return l.ExpireTime == nil && l.TTL == nil && !l.Never }
+
+// Expiry is the instant at which a token minted now ends under the policy, to the microsecond; zero: never.
+func (p Policy) Expiry(l Lifetime, now time.Time) (time.Time, error) {
+	p = p.withDefaults()
+	var c checker
+	if c.lifetime(l); c.err() != nil {
+		return time.Time{}, c.err()
+	}
+	field, at := "ttl", now.Add(p.DefaultTTL)
+	switch {
+	case l.Never:
+		if !p.AllowNever {
+			return time.Time{}, Invalid("NEVER_NOT_ALLOWED", "never_expires", "tokens that never expire are not allowed; the maximum lifetime is "+FormatDuration(p.MaxTTL))
+		}
+		return time.Time{}, nil
+	case l.TTL != nil:
+		if *l.TTL > p.MaxTTL {
+			return time.Time{}, Invalid("TTL_ABOVE_MAXIMUM", "ttl", "over the maximum lifetime of "+FormatDuration(p.MaxTTL))
+		}
+		at = now.Add(*l.TTL)
+	case l.ExpireTime != nil:
+		field, at = "expire_time", *l.ExpireTime
+	}
+	at = at.Truncate(time.Microsecond).UTC()
+	if !at.After(now) {
+		return time.Time{}, Invalid("EXPIRE_TIME_PAST", field, "must end in the future")
+	}
+	if at.After(now.Add(p.MaxTTL)) {
+		return time.Time{}, Invalid("TTL_ABOVE_MAXIMUM", field, "over the maximum lifetime of "+FormatDuration(p.MaxTTL))
+	}
+	return at, nil
+}
+
+// FormatDuration writes a duration as the command line takes it: in days where it is whole days.
+func FormatDuration(d time.Duration) string {
+	if d > 0 && d%Day == 0 {
+		return fmt.Sprintf("%dd", d/Day)
+	}
+	return d.String()
+}
+
+// Limits bound what one token and one user can hold. A zero field is the default.
+type Limits struct {
+	ActiveTokens int // per user; 100
+	Scopes       int // per token; 256
+	Audiences    int // per token; 32
+	Labels       int // per token; 32
+	CIDRs        int // per token; 32
+	Features     int // per user; 4096
+}
+
+func (l Limits) withDefaults() Limits {
+	for _, e := range []struct {
+		v *int
+		d int
+	}{{&l.ActiveTokens, 100}, {&l.Scopes, 256}, {&l.Audiences, 32}, {&l.Labels, 32}, {&l.CIDRs, 32}, {&l.Features, 4096}} {
+		if *e.v <= 0 {
+			*e.v = e.d
+		}
+	}
+	return l
+}

@@ -1,0 +1,349 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrNotFound is the store's answer for a record that does not exist. It is an answer, not a fault: a store that
+// cannot tell returns an *Error of CodeUnavailable instead.
+var ErrNotFound = errors.New("not found")
+
+// ErrTaken is the store's answer to an insert whose primary key exists. The transaction goes on.
+var ErrTaken = errors.New("already taken")
+
+// Store keeps tokens, users, services and events.
+//
+// Faults. Absence is ErrNotFound, wrapped or bare; every other failure that is not the caller's context ending is
+// an *Error of CodeUnavailable (see StoreUnavailable and DiskFull), never an empty answer. A store retries what it
+// can retry safely before it says so.
+//
+// Freshness. Once Update has returned, every later Lookup and View on the same Store sees its effect.
+type Store interface {
+	// Lookup reads a token, its user and its secrets at one instant. ErrNotFound for an unknown id; a revoked or
+	// expired token is still found.
+	Lookup(ctx context.Context, id ID) (Credential, error)
+	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id.
+	LookupService(ctx context.Context, id ID) (ServiceCredential, error)
+	// View runs fn on one consistent snapshot.
+	View(ctx context.Context, fn func(ReadTx) error) error
+	// Update runs fn in one transaction and writes, in the same transaction, the events it returns and their
+	// entries in the change feed. When it returns nil, all of that is on disk. When fn or anything else fails,
+	// nothing of it happened. With no events nothing may have been changed: writes without an event are
+	// an error. fn may be run again after a conflict, so it must not have effects of its own; ctx bounds
+	// the wait for the transaction, not a commit under way.
+	Update(ctx context.Context, fn func(Tx) ([]Event, error)) error
+	// Touch notes that a token or service was seen, to be written behind: at most 60 s late, coalesced per id, and
+	// not lost by a clean stop. It neither blocks nor fails.
+	Touch(Seen)
+}
+
+// Seen is what Touch notes of a credential that was seen.
+type Seen struct {
+	ID      ID
+	Service bool // a service's credential, not a token's
+	Use     Use  // zero: not a use, only a Rekey. A store keeps the latest use of a token and none of a service.
+	// Rekey, when not nil, replaces the digest Rekey.Old by Rekey.New wherever the credential still carries Old.
+	Rekey *Rekey
+}
+
+// Rekey moves a stored digest of one secret from a retiring key to the current one.
+type Rekey struct{ Old, New Hash }
+
+// ReadTx reads at one instant. All its methods answer records that the caller may keep and change.
+type ReadTx interface {
+	TokenReader
+	UserReader
+	ServiceReader
+	LogReader
+	KeyReader
+	FeatureReader
+	AudienceReader
+}
+
+// TokenReader reads tokens.
+type TokenReader interface {
+	// Token reads a token by id, whatever its state. ErrNotFound.
+	Token(id ID) (Token, error)
+	// Tokens lists tokens by the query, newest first.
+	Tokens(q TokenQuery) ([]Token, error)
+	// LiveTokens lists a user's tokens that are neither revoked nor expired at now: id and name key only, in no
+	// particular order.
+	LiveTokens(userKey int64, now time.Time) ([]LiveToken, error)
+	ExceedingReader
+	// Request reads what is kept of an idempotent request, unless it has expired at now. ErrNotFound.
+	Request(key RequestKey, now time.Time) (Request, error)
+}
+
+// ExceedingReader reads the live tokens that exceed a policy.
+type ExceedingReader interface {
+	// Exceeding lists tokens by the query, oldest first.
+	Exceeding(q ExceedQuery) ([]Token, error)
+	// CountExceeding counts what the query selects, whatever its After and Limit.
+	CountExceeding(q ExceedQuery) (int64, error)
+}
+
+// FeatureReader reads the catalogue's entries of features.
+type FeatureReader interface {
+	// Feature reads an entry by name. ErrNotFound.
+	Feature(name string) (FeatureEntry, error)
+	// Features lists entries by the query, by name in byte order.
+	Features(q FeatureQuery) ([]FeatureEntry, error)
+}
+
+// AudienceReader reads audiences.
+type AudienceReader interface {
+	// Audience reads an audience by id. ErrNotFound.
+	Audience(id string) (AudienceEntry, error)
+	// Audiences lists audiences by the query, by id in byte order.
+	Audiences(q AudienceQuery) ([]AudienceEntry, error)
+}
+
+// UserReader reads users. A deleted user is not found.
+type UserReader interface {
+	// User reads a user by id. ErrNotFound.
+	User(id string) (User, error)
+	// Users lists users by the query, by id in byte order.
+	Users(q UserQuery) ([]User, error)
+}
+
+// ServiceReader reads services.
+type ServiceReader interface {
+	// Service reads the newest service of that name, whatever its state. ErrNotFound.
+	Service(name string) (ServiceAccount, error)
+	// Services lists services, newest first: those with an id below before (0: from the newest), at most limit.
+	Services(before ID, limit int) ([]ServiceAccount, error)
+}
+
+// LogReader reads the audit log.
+type LogReader interface {
+	// Events lists events by the query, newest first.
+	Events(q EventQuery) ([]Event, error)
+	// Changes lists the change feed: entries at positions above after, oldest first, at most limit. Old entries are
+	// pruned, an hour after they were written at the earliest.
+	Changes(after uint64, limit int) ([]Change, error)
+}
+
+// KeyReader reads what the store knows of the digest keys: names and check values, never keys.
+type KeyReader interface {
+	// Keys lists the keys that the store knows, oldest first, without counts.
+	Keys() ([]KeyRecord, error)
+	// KeyUse counts the live digests under each key by name: those of tokens and services that are neither
+	// revoked nor expired at now, rotated secrets in their grace included. It reads every row.
+	KeyUse(now time.Time) (map[string]int64, error)
+	// Prefixes lists every personal prefix that secrets were minted under.
+	Prefixes() ([]string, error)
+}
+
+// Tx reads and writes in one transaction, and sees its own writes.
+type Tx interface {
+	ReadTx
+	TokenWriter
+	UserWriter
+	ServiceWriter
+	KeyWriter
+	FeatureWriter
+	AudienceWriter
+}
+
+// TokenWriter writes tokens.
+type TokenWriter interface {
+	// InsertToken adds a token with its current secret. ErrTaken when the id exists.
+	InsertToken(t Token, h Hash) error
+	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, BlockedBy and Revocation of the token with
+	// t.ID; a revocation that stands already is never changed or removed. ErrNotFound.
+	UpdateToken(t Token) error
+	// ReplaceSecret makes h the current secret of a token. The one that was current is accepted until
+	// previousUntil. All older ones end for good: their ExpireTime becomes the Unix epoch, so that they stay ended
+	// when the clock is set back. At least the 32 newest are remembered.
+	ReplaceSecret(id ID, h Hash, previousUntil time.Time) error
+	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too, and forgets the sealed
+	// secrets of their requests. It answers which, oldest first.
+	RevokeTokens(userKey int64, r Revocation) ([]ID, error)
+	RequestWriter
+	// SetBlocked writes BlockedBy alone. ErrNotFound.
+	SetBlocked(id ID, by string) error
+}
+
+// RequestWriter keeps idempotent requests.
+type RequestWriter interface {
+	// PutRequest keeps a request until its ExpireTime, replacing an expired one of the same key, and may drop
+	// others that have expired at now.
+	PutRequest(r Request, now time.Time) error
+	// ForgetSealed drops the sealed secret from the requests that made a token; the requests stay.
+	ForgetSealed(id ID) error
+}
+
+// UserWriter writes users.
+type UserWriter interface {
+	// InsertUser adds a user and answers its key. ErrTaken when a user of that id exists and is not deleted.
+	InsertUser(u User) (int64, error)
+	// UpdateUser writes State, Features and DeleteTime of the user with u.Key. ErrNotFound.
+	UpdateUser(u User) error
+}
+
+// ServiceWriter writes services.
+type ServiceWriter interface {
+	// InsertService adds a service. ErrTaken when the id exists.
+	InsertService(s ServiceAccount, h Hash) error
+	// RevokeService writes the revocation of a service; one that stands already is never changed. ErrNotFound.
+	RevokeService(id ID, r Revocation) error
+}
+
+// FeatureWriter writes the catalogue's entries of features.
+type FeatureWriter interface {
+	// InsertFeature adds an entry. ErrTaken when the name has one.
+	InsertFeature(e FeatureEntry) error
+	// UpdateFeature writes an entry anew. ErrNotFound.
+	UpdateFeature(e FeatureEntry) error
+	// DeleteFeature removes an entry. ErrNotFound.
+	DeleteFeature(name string) error
+}
+
+// AudienceWriter writes audiences.
+type AudienceWriter interface {
+	// InsertAudience adds an audience. ErrTaken when the id exists.
+	InsertAudience(e AudienceEntry) error
+	// UpdateAudience writes an audience anew. ErrNotFound.
+	UpdateAudience(e AudienceEntry) error
+	// DeleteAudience removes an audience. ErrNotFound.
+	DeleteAudience(id string) error
+}
+
+// KeyWriter writes what the store knows of the digest keys.
+type KeyWriter interface {
+	// PutKey adds a key by name with its check value, or sets RetireTime of the one that is there.
+	PutKey(k KeyRecord) error
+	// PutPrefix remembers a personal prefix. Idempotent.
+	PutPrefix(prefix string) error
+}
+
+// TokenQuery selects tokens of one user.
+type TokenQuery struct {
+	UserKey  int64
+	State    State
+	NameHas  string // folded by NameKey; empty: any
+	Audience string // empty: any
+	Now      time.Time
+	Before   ID // only ids below; 0: from the newest
+	Limit    int
+}
+
+// LiveToken is what limits and unique names look at.
+type LiveToken struct {
+	ID      ID
+	NameKey string
+}
+
+// BlockedState selects tokens by their block.
+type BlockedState int
+
+// The selections.
+const (
+	BlockedAny        BlockedState = iota
+	BlockedNot                     // not blocked by the query's audience
+	BlockedByAudience              // blocked by the query's audience
+)
+
+// ExceedQuery selects the live tokens, neither revoked nor expired at Now, that name an audience and end after Limited,
+// or never where Never says so. With BlockedByAudience the tokens need not name it, and Limited and Never do not count.
+type ExceedQuery struct {
+	Audience string
+	Now      time.Time
+	Limited  time.Time
+	Never    bool // tokens that never expire are selected too
+	Blocked  BlockedState
+	After    ID // only ids above
+	Limit    int
+}
+
+// FeatureQuery selects entries of the catalogue; zero fields match all.
+type FeatureQuery struct {
+	Has                                  string // folded by NameKey: contained in name, display name or description
+	Name                                 string
+	Consent                              Consent
+	Default, Optional, Published, System *bool
+	After                                string // only names above, in byte order
+	Limit                                int
+}
+
+// AudienceQuery selects audiences.
+type AudienceQuery struct {
+	Has   string // folded by NameKey: contained in id or display name
+	After string // only ids above, in byte order
+	Limit int
+}
+
+// UserQuery selects users.
+type UserQuery struct {
+	State UserState
+	After string // only ids above, in byte order
+	Limit int
+}
+
+// Change is an entry of the change feed: what it names is no longer as it was. One that names nothing stands for a change
+// that is about none of them.
+type Change struct {
+	Seq     uint64
+	TokenID ID     // 0: not about one token
+	User    string // of a change to a user, not to one of its tokens
+	Service string
+}
+
+// EventQuery selects events; empty fields match all.
+type EventQuery struct {
+	User    string
+	TokenID ID
+	Actor   string
+	Action  Action
+	Before  uint64 // only positions below; 0: from the newest
+	Limit   int
+}
+
+// RequestKey names an idempotent request: a keyed digest of the caller and its idempotency key.
+type RequestKey [32]byte
+
+// Request is what is kept of an idempotent request.
+type Request struct {
+	Key         RequestKey
+	Fingerprint [32]byte // of the request's body
+	TokenID     ID       // the token it made
+	Sealed      []byte   // the secret, sealed under the caller's idempotency key; nil: forgotten
+	ExpireTime  time.Time
+}
+
+// KeyRecord is what a store knows of a digest key: never the key.
+type KeyRecord struct {
+	Name       string
+	Check      [32]byte // a digest of a constant under the key: a wrong key is noticed at start
+	CreateTime time.Time
+	RetireTime time.Time // zero: in use
+}
+
+// FeatureSource tells which features a user holds now.
+//
+// An unknown user holds none, which is an answer. A source that does not answer, and has none that is fresh enough,
+// returns an *Error of CodeUnavailable (see FeaturesUnavailable), never an empty answer.
+type FeatureSource interface {
+	// Features answers what the user holds: sorted, without duplicates, the caller's to keep but not to change.
+	// With fresh, a cached answer does not do. The user may be one that the store has not met (Key 0).
+	Features(ctx context.Context, u User, fresh bool) (Held, error)
+	// Local tells that Features is a pure function of the User record: the service then asks inside the
+	// transaction, and features are written through patd.
+	Local() bool
+}
+
+// Held is what a feature source answers.
+type Held struct {
+	Features []string
+	// Stale says that this is the last known answer, served during an outage of the source.
+	Stale bool
+	// AsGranted says that the source knows nothing of users by itself: whatever a token was granted is held. What
+	// can be granted is what the signed-in user's credential says.
+	AsGranted bool
+}
+
+// Forgetter is a FeatureSource with a cache. Forget drops what is known of a user: once it has returned, no answer is
+// from before it.
+type Forgetter interface{ Forget(user string) }

@@ -1,0 +1,141 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Revoke ends a token for good. A second call answers with the first one's time, revoker and reason.
+func (s *Service) Revoke(ctx context.Context, a Actor, user, id, reason string) (Token, error) {
+	owner, err := s.owner(a, user)
+	var t Token
+	if err == nil {
+		t, err = s.revoke(ctx, a, reason, func(tx ReadTx) (Token, error) {
+			_, t, err := owned(tx, owner, id)
+			return t, err
+		})
+	}
+	if err != nil {
+		return Token{}, s.refused(ctx, a, Refusal{Action: ActionTokenRevoke, User: user, TokenID: id}, err)
+	}
+	return t, nil
+}
+
+// RevokeSelf ends the presented token for good.
+func (s *Service) RevokeSelf(ctx context.Context, a Actor, reason string) (Token, error) {
+	if a.Kind != TokenActor {
+		return Token{}, denied("only the bearer of a personal access token can do this")
+	}
+	return s.revoke(ctx, a, reason, func(tx ReadTx) (Token, error) { return tx.Token(a.TokenID) })
+}
+
+func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(ReadTx) (Token, error)) (Token, error) {
+	var c checker
+	if c.reason(reason); c.err() != nil {
+		return Token{}, c.err()
+	}
+	now := s.Now()
+	var t Token
+	err := s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		var err error
+		if t, err = read(tx); err != nil || t.Revocation != nil {
+			return nil, err
+		}
+		t.Revocation = &Revocation{Time: now, By: a.String(), Reason: reason}
+		if err := tx.UpdateToken(t); err != nil {
+			return nil, fmt.Errorf("revoke token %s: %w", t.ID, err)
+		}
+		if err := tx.ForgetSealed(t.ID); err != nil {
+			return nil, fmt.Errorf("forget the requests of token %s: %w", t.ID, err)
+		}
+		e := a.event(now, ActionTokenRevoke)
+		e.User, e.TokenID, e.Detail = t.User, t.ID, reason
+		return []Event{e}, nil
+	})
+	return t, err
+}
+
+// RevokeAll ends all of a user's tokens for good, expired ones too, and answers how many it ended.
+func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (int, error) {
+	owner, err := s.owner(a, user)
+	if err != nil {
+		return 0, s.refused(ctx, a, Refusal{Action: ActionTokenRevokeAll, User: user}, err)
+	}
+	var c checker
+	if c.reason(reason); c.err() != nil {
+		return 0, c.err()
+	}
+	now, n := s.Now(), 0
+	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		u, err := tx.User(owner)
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read user: %w", err)
+		}
+		ids, err := tx.RevokeTokens(u.Key, Revocation{Time: now, By: a.String(), Reason: reason})
+		if err != nil {
+			return nil, fmt.Errorf("revoke tokens: %w", err)
+		}
+		if n = len(ids); n == 0 {
+			return nil, nil
+		}
+		e := a.event(now, ActionTokenRevokeAll)
+		e.User, e.Detail = owner, counted(n, reason)
+		return append(a.revoked(now, owner, ids, reason), e), nil
+	})
+	return n, err
+}
+
+// revoked is an event for each token, so that each one's history is complete.
+func (a Actor) revoked(now time.Time, user string, ids []ID, reason string) []Event {
+	events := make([]Event, len(ids), len(ids)+1)
+	for i, id := range ids {
+		events[i] = a.event(now, ActionTokenRevoke)
+		events[i].User, events[i].TokenID, events[i].Detail = user, id, reason
+	}
+	return events
+}
+
+func counted(n int, reason string) string {
+	if reason == "" {
+		return fmt.Sprintf("%d revoked", n)
+	}
+	return fmt.Sprintf("%d revoked: %s", n, reason)
+}
+
+// Self describes the presented token to its bearer, who must call from where the token is allowed. It counts as a use.
+func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
+	if a.Kind != TokenActor {
+		return Self{}, denied("only the bearer of a personal access token can do this")
+	}
+	c, err := s.store.Lookup(ctx, a.TokenID)
+	if err != nil {
+		return Self{}, err
+	}
+	now := s.Now()
+	if c.Token.Status(now) != StateActive || c.User.State != UserActive || c.Token.BlockedBy != "" {
+		return Self{}, unauthenticated("the token is not valid")
+	}
+	if !addressAllowed(c.Token.CIDRs, a.Peer.IP) {
+		return Self{}, Fail(CodeDenied, "IP_NOT_ALLOWED", "the token is not allowed from this address")
+	}
+	h, err := s.features.Features(ctx, c.User, false)
+	if err != nil {
+		return Self{}, err
+	}
+	s.store.Touch(Seen{ID: a.TokenID, Use: Use{Time: now, IP: a.Peer.IP}})
+	c.Token.LastUsed = latest(c.Token.LastUsed, Use{Time: now, IP: a.Peer.IP})
+	effective, _ := inEffect(c.Token, h)
+	return Self{Token: c.Token, Effective: effective}, nil
+}
+
+func latest(a, b Use) Use {
+	if b.Time.After(a.Time) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,221 @@
+package tokens
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what a Service is made of. Store, Keys and Now are needed; the rest has defaults.
+type Config struct {
+	Store    Store
+	Keys     *Keyring
+	Features FeatureSource // nil: the features of the User record
+	Prefixes Prefixes
+	Policy   Policy
+	Limits   Limits
+	// CacheFor is how long introspection answers may be reused; 0: not at all.
+	CacheFor time.Duration
+	Now      func() time.Time // the clock; needed
+	Rand     io.Reader        // nil: crypto/rand
+}
+
+// Service is the use cases, and the only place that decides. Its methods are safe for concurrent use.
+//
+// Every method returns an *Error for what the caller or an outage is to blame for; any other error is internal, or
+// the context's.
+type Service struct {
+	store    Store
+	keys     *Keyring
+	features FeatureSource
+	prefixes atomic.Pointer[Prefixes]
+	record   atomic.Pointer[func(Actor) bool]
+	policy   Policy
+	limits   Limits
+	cacheFor time.Duration
+	clock    func() time.Time
+	rand     io.Reader
+}
+
+// NewService checks the configuration and makes a Service.
+func NewService(c Config) (*Service, error) {
+	if c.Store == nil || c.Keys == nil || c.Keys.Get() == nil || c.Now == nil {
+		return nil, errors.New("make the token service: a store, keys and a clock are needed")
+	}
+	s := &Service{
+		store: c.Store, keys: c.Keys, features: c.Features,
+		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
+		cacheFor: c.CacheFor, clock: c.Now, rand: c.Rand,
+	}
+	s.prefixes.Store(&c.Prefixes)
+	if s.features == nil {
+		s.features = recordFeatures{}
+	}
+	if s.rand == nil {
+		s.rand = rand.Reader
+	}
+	return s, nil
+}
+
+// LearnPrefixes reads the prefixes that the store knows, so that secrets minted by another server on the same store, under
+// a prefix of its own, are known here too. personal is the server's own, empty: pat.
+func (s *Service) LearnPrefixes(ctx context.Context, personal string) error {
+	var known []string
+	err := s.store.View(ctx, func(tx ReadTx) error {
+		var err error
+		known, err = tx.Prefixes()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p, err := NewPrefixes(personal, known...)
+	if err != nil {
+		return err
+	}
+	s.prefixes.Store(&p)
+	return nil
+}
+
+// LimitRefusals has every refused attempt ask whether it may be recorded, so that nobody can flood the audit log. It is
+// called before the Service is used.
+func (s *Service) LimitRefusals(allow func(Actor) bool) { s.record.Store(&allow) }
+
+// Now is the instant by which everything is decided: UTC, to the microsecond. It is read once a request.
+func (s *Service) Now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }
+
+// recordFeatures is the built-in source: what stands in the user's record.
+type recordFeatures struct{}
+
+var _ FeatureSource = recordFeatures{}
+
+func (recordFeatures) Features(_ context.Context, u User, _ bool) (Held, error) {
+	return Held{Features: u.Features}, nil
+}
+
+func (recordFeatures) Local() bool { return true }
+
+// CredentialFeatures is the source for a company whose identity provider names the features of a user in a claim of its
+// tokens, and that has no other source. They are taken when a token is minted, out of the credential of the user who
+// mints it; afterwards nothing narrows them, since nobody can be asked.
+type CredentialFeatures struct{}
+
+var _ FeatureSource = CredentialFeatures{}
+
+// Features answers AsGranted.
+func (CredentialFeatures) Features(context.Context, User, bool) (Held, error) {
+	return Held{AsGranted: true}, nil
+}
+
+// Local answers false: nothing is written through patd.
+func (CredentialFeatures) Local() bool { return false }
+
+// MintRequest asks for a new token.
+type MintRequest struct {
+	User        string
+	Name        string
+	Description string
+	Labels      map[string]string
+	Scopes      []string
+	Audiences   []string
+	CIDRs       []string
+	Lifetime    Lifetime
+	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
+	IdempotencyKey string
+}
+
+// Minted is a new token, with its secret.
+type Minted struct {
+	Token Token
+	// Secret is empty only in a replay whose token has been revoked or rotated since.
+	Secret   Secret
+	Replayed bool
+}
+
+// TokenChange says what to change: nil fields stay as they are.
+type TokenChange struct {
+	Name        *string
+	Description *string
+	Labels      *map[string]string
+	CIDRs       *[]string
+	Scopes      *[]string
+	ExpireTime  *time.Time // pointing to the zero time: never
+}
+
+// RotateRequest asks for a new secret.
+type RotateRequest struct {
+	User, TokenID string
+	Grace         *time.Duration // nil: 24 h
+	Lifetime      Lifetime       // zero: the expiry stays
+}
+
+// Rotated is a token with its new secret.
+type Rotated struct {
+	Token         Token
+	Secret        Secret
+	PreviousUntil time.Time // until when the previous secret is accepted
+}
+
+// Page selects one page of a list.
+type Page struct {
+	Size  int    // 0: 50; over 200 is served as 200
+	Token string // empty: the first page
+}
+
+// TokenFilter selects some of a user's tokens.
+type TokenFilter struct {
+	User     string
+	State    State
+	NameHas  string
+	Audience string
+}
+
+// IntrospectRequest presents a secret.
+type IntrospectRequest struct {
+	Secret   Secret
+	Audience string
+	Required []string
+	// ClientIP is the address of who presented the secret; invalid: not known.
+	ClientIP netip.Addr
+}
+
+// Self is what a token is told about itself.
+type Self struct {
+	Token     Token
+	Effective []string
+}
+
+// ServiceRequest asks for a service.
+type ServiceRequest struct {
+	Name        string
+	Permissions []string
+	Audience    string
+	TTL         *time.Duration
+}
+
+// MintedService is a new service, with its secret.
+type MintedService struct {
+	Service ServiceAccount
+	Secret  Secret
+}
+
+// EventFilter selects some of the events; empty fields match all.
+type EventFilter struct {
+	User    string
+	TokenID string
+	Actor   string
+	Action  string
+}
+
+// Refusal is an attempt that was refused before it reached a use case.
+type Refusal struct {
+	Action  Action
+	User    string
+	TokenID string
+	Service string
+	Reason  string
+}

@@ -1,0 +1,87 @@
+package tokens
+
+import (
+	"net/netip"
+	"time"
+)
+
+// State is what a token's own record says of it at an instant; the user's state is not part of it.
+type State int
+
+// The states of a token or of a service.
+const (
+	StateAny State = iota // in a query: no filter
+	StateActive
+	StateExpired
+	StateRevoked
+)
+
+// Token is a grant: one user, a name, scopes, audiences, an expiry. It holds neither secret nor digest.
+//
+// Slices and maps belong to whoever holds the Token; stores hand out fresh ones.
+type Token struct {
+	ID          ID
+	UserKey     int64  // the store's key of the owner; a user deleted and met again has another
+	User        string // the owner's id
+	Name        string
+	Description string
+	Labels      map[string]string
+	Scopes      []string // as granted: sorted, without duplicates, never empty
+	Audiences   []string // sorted, without duplicates; empty: none in particular
+	CIDRs       []netip.Prefix
+	IssueTime   time.Time
+	ExpireTime  time.Time // zero: never
+	Revocation  *Revocation
+	LastUsed    Use
+	// BlockedBy names the audiences by whose policies operators have blocked the token, one a line; empty: it is not blocked.
+	BlockedBy string
+}
+
+// Revocation is final: when, by whom and why a token or service was ended.
+type Revocation struct {
+	Time   time.Time
+	By     string
+	Reason string
+}
+
+// Use is one successful use of a token. The zero Use means never.
+type Use struct {
+	Time time.Time
+	IP   netip.Addr // invalid: not known
+}
+
+// Status is the token's state at an instant. Revoked wins over expired.
+func (t Token) Status(now time.Time) State { return status(t.Revocation, t.ExpireTime, now) }
+
+// Expired tells whether the token's time is over: it is active while now < expire_time, without leniency.
+func (t Token) Expired(now time.Time) bool { return expired(t.ExpireTime, now) }
+
+func expired(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+
+func status(r *Revocation, expire, now time.Time) State {
+	switch {
+	case r != nil:
+		return StateRevoked
+	case expired(expire, now):
+		return StateExpired
+	default:
+		return StateActive
+	}
+}
+
+// StoredSecret is what is kept of a secret: its keyed digest, and until when the secret is accepted.
+type StoredSecret struct {
+	Hash Hash
+	// ExpireTime ends a secret that was rotated away. Zero on the current secret, which lives as long as its token.
+	ExpireTime time.Time
+}
+
+// Credential is all that introspection needs of a token, read at one instant.
+type Credential struct {
+	Token Token
+	User  User
+	// Secrets holds the current secret first, then those rotated away, newest first.
+	Secrets []StoredSecret
+	// Sequence is a position in the change feed that this reading is at least as new as.
+	Sequence uint64
+}

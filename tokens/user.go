@@ -1,0 +1,25 @@
+package tokens
+
+import "time"
+
+// UserState says whether a user's tokens can be active.
+type UserState int
+
+// The states of a user.
+const (
+	UserAny UserState = iota // in a query: no filter
+	UserActive
+	UserSuspended
+)
+
+// User is whoever owns tokens: an id and a state, and the features that the built-in source holds.
+type User struct {
+	Key        int64  // the store's key; 0: not stored yet
+	ID         string // the company's own id
+	State      UserState
+	Features   []string // of the built-in source; sorted, without duplicates
+	CreateTime time.Time
+	// DeleteTime, when not zero, says that the user was deleted. Such a user is seen only through its old,
+	// revoked, tokens.
+	DeleteTime time.Time
+}

@@ -1,0 +1,311 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// User reads a user. One that patd has not met, or that was deleted, is CodeNotFound.
+func (s *Service) User(ctx context.Context, a Actor, user string) (User, error) {
+	user, err := s.owner(a, user)
+	if err != nil {
+		return User{}, err
+	}
+	var u User
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		u, err = known(tx, user)
+		return err
+	})
+	return u, err
+}
+
+func known(tx ReadTx, user string) (User, error) {
+	u, err := tx.User(user)
+	if errors.Is(err, ErrNotFound) {
+		return User{}, notFound("user")
+	}
+	if err != nil {
+		return User{}, fmt.Errorf("read user: %w", err)
+	}
+	return u, nil
+}
+
+// Users lists the users that patd has met, by id in byte order, and the token of the next page.
+func (s *Service) Users(ctx context.Context, a Actor, state UserState, p Page) ([]User, string, error) {
+	if err := s.manager(a); err != nil {
+		return nil, "", err
+	}
+	list := lister{keys: s.keys.Get(), query: framed("users", fmt.Sprint(state))}
+	after, limit, err := list.page(p)
+	if err != nil {
+		return nil, "", err
+	}
+	var found []User
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		found, err = tx.Users(UserQuery{State: state, After: after, Limit: limit + 1})
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	found, next := cut(list, found, limit, func(u User) string { return u.ID })
+	return found, next, nil
+}
+
+// SuspendUser makes all of a user's tokens inactive until it is resumed. A user that patd has not met is suspended
+// all the same. Idempotent.
+func (s *Service) SuspendUser(ctx context.Context, a Actor, user, reason string) (User, error) {
+	return s.changeUser(ctx, a, ActionUserSuspend, user, reason, func(_ Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+		if u.State == UserSuspended {
+			return "", errUnchanged
+		}
+		u.State = UserSuspended
+		return reason, nil
+	})
+}
+
+// ResumeUser ends a suspension. Idempotent; a user that patd has not met is CodeNotFound.
+func (s *Service) ResumeUser(ctx context.Context, a Actor, user, reason string) (User, error) {
+	return s.changeUser(ctx, a, ActionUserResume, user, reason, func(_ Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+		switch {
+		case u.Key == 0:
+			return "", notFound("user")
+		case u.State == UserActive:
+			return "", errUnchanged
+		}
+		u.State = UserActive
+		return reason, nil
+	})
+}
+
+// DeleteUser forgets a user and revokes all of its tokens for good; it answers how many. A user that comes back under
+// the same id starts afresh.
+func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) (int, error) {
+	n := 0
+	_, err := s.changeUser(ctx, a, ActionUserDelete, user, reason, func(tx Tx, u *User, now time.Time, events *[]Event) (string, error) {
+		if u.Key == 0 {
+			return "", notFound("user")
+		}
+		why := reason
+		if why == "" {
+			why = "user deleted"
+		}
+		ids, err := tx.RevokeTokens(u.Key, Revocation{Time: now, By: a.String(), Reason: why})
+		if err != nil {
+			return "", fmt.Errorf("revoke tokens: %w", err)
+		}
+		n = len(ids)
+		*events = a.revoked(now, user, ids, why)
+		u.DeleteTime, u.Features = now, nil
+		return counted(n, reason), nil
+	})
+	return n, err
+}
+
+// errUnchanged ends a change that finds everything as asked already.
+var errUnchanged = errors.New("unchanged")
+
+// changeUser runs one change of a user's record in its transaction. change answers the event's detail, or errUnchanged,
+// and may add events that come before it.
+func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, reason string,
+	change func(tx Tx, u *User, now time.Time, events *[]Event) (detail string, err error),
+) (User, error) {
+	if err := s.manager(a); err != nil {
+		return User{}, s.refused(ctx, a, Refusal{Action: action, User: user}, err)
+	}
+	var c checker
+	c.user(user)
+	c.reason(reason)
+	if err := c.err(); err != nil {
+		return User{}, s.refused(ctx, a, Refusal{Action: action}, err)
+	}
+	now := s.Now()
+	var u User
+	err := s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		var err error
+		if u, err = s.meet(tx, user, now); err != nil {
+			return nil, err
+		}
+		var events []Event
+		detail, err := change(tx, &u, now, &events)
+		if errors.Is(err, errUnchanged) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if u.Key == 0 {
+			u.Key, err = tx.InsertUser(u)
+		} else {
+			err = tx.UpdateUser(u)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write user: %w", err)
+		}
+		e := a.event(now, action)
+		e.User, e.Detail = user, detail
+		return append(events, e), nil
+	})
+	if err != nil {
+		return User{}, s.refused(ctx, a, Refusal{Action: action, User: user}, err)
+	}
+	return u, nil
+}
+
+// UserFeatures answers what a user holds now, with the catalogue's entries. An unknown user holds nothing, which is an
+// answer.
+func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldFeatures, error) {
+	user, err := s.owner(a, user)
+	if err != nil {
+		return HeldFeatures{}, err
+	}
+	var u User
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		u, err = s.meet(tx, user, s.Now())
+		return err
+	})
+	if err != nil {
+		return HeldFeatures{}, err
+	}
+	h, err := s.features.Features(ctx, u, false)
+	if err != nil {
+		return HeldFeatures{}, err
+	}
+	if h.AsGranted {
+		h.Features = credentialFeatures(a)
+	}
+	out := HeldFeatures{Stale: h.Stale}
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		out.Features, err = entries(tx, h.Features)
+		return err
+	})
+	return out, err
+}
+
+// RefreshUser forgets what is cached of a user's features: once it has returned, no answer rests on what the source
+// said before.
+func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
+	if err := s.manager(a); err != nil {
+		return s.refused(ctx, a, Refusal{Action: ActionUserRefresh, User: user}, err)
+	}
+	var c checker
+	if c.user(user); c.err() != nil {
+		return c.err()
+	}
+	if f, ok := s.features.(Forgetter); ok {
+		f.Forget(user)
+	}
+	// The event's entry in the change feed tells those who hold answers of their own.
+	e := a.event(s.Now(), ActionUserRefresh)
+	e.User = user
+	return s.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
+}
+
+// FollowChanges reads the change feed above a position, and has the source of features forget every user that was
+// changed or refreshed, through whatever server on the same store. It answers the position it got to; the caller comes back
+// with it every second or so.
+func (s *Service) FollowChanges(ctx context.Context, after uint64) (uint64, error) {
+	const most = 1000
+	f, caches := s.features.(Forgetter)
+	if !caches {
+		return after, nil // nothing is remembered that could be forgotten
+	}
+	for {
+		var found []Change
+		err := s.store.View(ctx, func(tx ReadTx) error {
+			var err error
+			found, err = tx.Changes(after, most)
+			return err
+		})
+		if err != nil {
+			return after, err
+		}
+		for _, c := range found {
+			if c.User != "" {
+				f.Forget(c.User)
+			}
+			after = c.Seq
+		}
+		if len(found) < most {
+			return after, nil
+		}
+	}
+}
+
+// SetUserFeatures replaces what a user holds, and answers it. FEATURES_READ_ONLY where another source rules.
+func (s *Service) SetUserFeatures(ctx context.Context, a Actor, user string, features []string) (HeldFeatures, error) {
+	var c checker
+	want := c.scopes("features", "TOO_MANY_FEATURES", features, s.limits.Features)
+	return s.changeFeatures(ctx, a, user, c.err(), func([]string) []string { return want })
+}
+
+// UpdateUserFeatures adds and removes features, and answers what the user holds then. A name in both is refused.
+func (s *Service) UpdateUserFeatures(ctx context.Context, a Actor, user string, add, remove []string) (HeldFeatures, error) {
+	var c checker
+	add, remove = c.scopes("add", "TOO_MANY_FEATURES", add, s.limits.Features), c.scopes("remove", "TOO_MANY_FEATURES", remove, s.limits.Features)
+	if both, _ := Effective(add, remove); len(both) > 0 {
+		c.add("remove", "FEATURE_IN_BOTH", "a feature is both to add and to remove")
+	}
+	return s.changeFeatures(ctx, a, user, c.err(), func(has []string) []string {
+		_, kept := Effective(has, remove)
+		return set(append(kept, add...))
+	})
+}
+
+func (s *Service) changeFeatures(ctx context.Context, a Actor, user string, bad error, to func(has []string) []string) (HeldFeatures, error) {
+	if bad != nil {
+		return HeldFeatures{}, s.refused(ctx, a, Refusal{Action: ActionUserFeatures, User: user}, bad)
+	}
+	if !s.features.Local() {
+		return HeldFeatures{}, Fail(CodePrecondition, "FEATURES_READ_ONLY", "features come from another source and are changed there")
+	}
+	var out HeldFeatures
+	_, err := s.changeUser(ctx, a, ActionUserFeatures, user, "", func(tx Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+		want := to(u.Features)
+		if len(want) > s.limits.Features {
+			return "", Invalid("TOO_MANY_FEATURES", "features", fmt.Sprintf("at most %d", s.limits.Features))
+		}
+		var err error
+		if out.Features, err = entries(tx, want); err != nil {
+			return "", err
+		}
+		if u.Key != 0 && slices.Equal(want, u.Features) {
+			return "", errUnchanged
+		}
+		detail := difference(u.Features, want)
+		u.Features = want
+		return detail, nil
+	})
+	return out, err
+}
+
+// difference tells in words how a list of names changed, in at most some 2000 bytes.
+func difference(from, to []string) string {
+	_, gone := Effective(from, to)
+	_, come := Effective(to, from)
+	var b strings.Builder
+	left := 0
+	for _, part := range []struct {
+		sign  string
+		names []string
+	}{{"+", come}, {"-", gone}} {
+		for _, n := range part.names {
+			if b.Len() > 1800 {
+				left++
+				continue
+			}
+			if b.Len() > 0 {
+				b.WriteByte(' ')
+			}
+			b.WriteString(part.sign + n)
+		}
+	}
+	if left > 0 {
+		fmt.Fprintf(&b, " and %d more", left)
+	}
+	return b.String()
+}

@@ -1,0 +1,251 @@
+package tokens
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+)
+
+// Bounds of single fields.
+const (
+	maxUserID      = 255
+	maxScope       = 128
+	maxName        = 100 // characters
+	maxDescription = 1000
+	maxReason      = 500
+	maxAudience    = 255
+	maxLabelKey    = 63 // bytes
+	maxLabelValue  = 255
+	minRequestID   = 16
+	maxRequestID   = 255
+)
+
+// NameKey folds a token name for comparing: two names are the same when their keys are, whatever the case.
+func NameKey(name string) string {
+	return norm.NFC.String(cases.Fold().String(norm.NFC.String(name)))
+}
+
+// checker gathers what is wrong with a request, so that the caller is told all of it at once.
+type checker struct{ found []Violation }
+
+func (c *checker) add(field, reason, text string) {
+	c.found = append(c.found, Violation{Field: field, Description: text, Reason: reason})
+}
+
+func (c *checker) err() error {
+	if len(c.found) == 0 {
+		return nil
+	}
+	return invalid(c.found)
+}
+
+// text checks free text: at most limit characters, no control characters but, where multiline, line ends and tabs.
+func (c *checker) text(field, s string, limit int, multiline bool) {
+	switch {
+	case !utf8.ValidString(s):
+		c.add(field, "TEXT_INVALID", "must be valid UTF-8")
+	case utf8.RuneCountInString(s) > limit:
+		c.add(field, "TEXT_TOO_LONG", fmt.Sprintf("at most %d characters", limit))
+	case strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) && (!multiline || r != '\n' && r != '\r' && r != '\t')
+	}):
+		c.add(field, "TEXT_INVALID", "must not hold control characters")
+	case ContainsSecret(s):
+		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token, which must not be stored; revoke that token, it may have been seen")
+	}
+}
+
+// name normalizes a token's name.
+func (c *checker) name(s string) string {
+	s = strings.TrimSpace(norm.NFC.String(s))
+	if s == "" {
+		c.add("name", "NAME_REQUIRED", fmt.Sprintf("give a name of 1 to %d characters", maxName))
+		return s
+	}
+	before := len(c.found)
+	c.text("name", s, maxName, false)
+	for i := before; i < len(c.found); i++ {
+		if c.found[i].Reason == "TEXT_TOO_LONG" {
+			c.found[i].Reason = "NAME_TOO_LONG"
+		}
+	}
+	return s
+}
+
+func (c *checker) description(s string) {
+	c.text("description", s, maxDescription, true)
+}
+
+func (c *checker) reason(s string) {
+	c.text("reason", s, maxReason, true)
+}
+
+// ValidUser tells whether s is a user id: opaque, 1 to 255 bytes of UTF-8 without control characters. `me` is none, and
+// nothing that holds a credential is.
+func ValidUser(s string) bool {
+	var c checker
+	c.user(s)
+	return c.err() == nil
+}
+
+// user checks a user id, see ValidUser.
+func (c *checker) user(s string) {
+	switch {
+	case s == "" || len(s) > maxUserID:
+		c.add("user", "USER_INVALID", fmt.Sprintf("a user id has 1 to %d bytes", maxUserID))
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
+		c.add("user", "USER_INVALID", "a user id is UTF-8 without control characters")
+	case s == "me":
+		c.add("user", "USER_INVALID", "`me` stands for a signed-in user, and this caller is none; give the user's id")
+	case ContainsSecret(s):
+		c.add("user", "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
+	}
+}
+
+// ValidScope tells whether s is an OAuth scope-token (RFC 6749 section 3.3) of 1 to 128 bytes:
+// %x21 / %x23-5B / %x5D-7E.
+func ValidScope(s string) bool {
+	if s == "" || len(s) > maxScope {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < 0x21 || c > 0x7e || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// scopes checks the form of scope names and answers them sorted, without duplicates. tooMany is the reason when they are
+// over the limit.
+func (c *checker) scopes(field, tooMany string, in []string, limit int) []string {
+	out := set(in)
+	for i, s := range in {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if !ValidScope(s) {
+			c.add(at, "SCOPE_INVALID", fmt.Sprintf("a scope is 1 to %d printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3)", maxScope))
+		} else if ContainsSecret(s) {
+			c.add(at, "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
+		}
+	}
+	if len(out) > limit {
+		c.add(field, tooMany, fmt.Sprintf("at most %d", limit))
+	}
+	return out
+}
+
+// lifetime checks what can be told of a lifetime without its policy.
+func (c *checker) lifetime(l Lifetime) {
+	given := 0
+	for _, b := range []bool{l.ExpireTime != nil, l.TTL != nil, l.Never} {
+		if b {
+			given++
+		}
+	}
+	if given > 1 {
+		c.add("expire_time", "LIFETIME_AMBIGUOUS", "give only one of expire_time, ttl and never_expires")
+	}
+}
+
+func (c *checker) audience(field, s string) {
+	if s == "" || len(s) > maxAudience || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
+		c.add(field, "AUDIENCE_INVALID", fmt.Sprintf("an audience is 1 to %d bytes of UTF-8 without white space", maxAudience))
+	} else if ContainsSecret(s) {
+		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
+	}
+}
+
+func (c *checker) audiences(in []string, limit int) []string {
+	out := set(in)
+	for i, s := range in {
+		c.audience(fmt.Sprintf("audiences[%d]", i), s)
+	}
+	if len(out) > limit {
+		c.add("audiences", "TOO_MANY_AUDIENCES", fmt.Sprintf("at most %d", limit))
+	}
+	return out
+}
+
+func (c *checker) labels(in map[string]string, limit int) {
+	if len(in) > limit {
+		c.add("labels", "TOO_MANY_LABELS", fmt.Sprintf("at most %d", limit))
+		return
+	}
+	for k, v := range in {
+		switch {
+		case k == "" || len(k) > maxLabelKey:
+			c.add("labels", "LABEL_INVALID", fmt.Sprintf("a label's key has 1 to %d bytes", maxLabelKey))
+		case len(v) > maxLabelValue:
+			c.add("labels", "LABEL_INVALID", fmt.Sprintf("a label's value has at most %d bytes", maxLabelValue))
+		case !utf8.ValidString(k) || !utf8.ValidString(v) || strings.ContainsFunc(k+v, unicode.IsControl):
+			c.add("labels", "LABEL_INVALID", "labels are UTF-8 without control characters")
+		case ContainsSecret(k) || ContainsSecret(v):
+			c.add("labels", "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
+		}
+	}
+}
+
+// cidrs reads networks. A lone address is a network of one; IPv4-mapped IPv6 is IPv4; host bits are cut off.
+func (c *checker) cidrs(in []string, limit int) []netip.Prefix {
+	if len(in) > limit {
+		c.add("allowed_cidrs", "TOO_MANY_CIDRS", fmt.Sprintf("at most %d", limit))
+		return nil
+	}
+	out := make([]netip.Prefix, 0, len(in))
+	for i, s := range in {
+		p, err := ParseCIDR(s)
+		if err != nil {
+			c.add(fmt.Sprintf("allowed_cidrs[%d]", i), "CIDR_INVALID", "must be a network such as 192.0.2.0/24 or 2001:db8::/32")
+			continue
+		}
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// ParseCIDR reads one network: an address and its length, or a lone address. IPv4-mapped IPv6 becomes IPv4, so
+// that it means the same clients; host bits are cut off. An address with a zone is refused.
+func ParseCIDR(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		a, aerr := netip.ParseAddr(s)
+		if aerr != nil || a.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("not a network: %w", err)
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), nil
+}
+
+// addressAllowed tells whether an address is in one of the networks; none means any address, known or not.
+func addressAllowed(nets []netip.Prefix, a netip.Addr) bool {
+	if len(nets) == 0 {
+		return true
+	}
+	if !a.IsValid() {
+		return false
+	}
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// set sorts a copy and drops duplicates.
+func set(in []string) []string {
+	out := slices.Clone(in)
+	if out == nil {
+		out = []string{}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
