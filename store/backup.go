@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"patd/tokens"
+)
+
+const vacuumInto = `VACUUM INTO ?`
+
+// Backup writes a consistent copy of the store, as of one instant, to a new file that only its owner can read; the
+// store goes on working meanwhile. A file that exists is refused. The copy gets its name only when it is whole and on
+// disk; an interrupted backup leaves no file of that name.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	if err := s.backup(ctx, path); err != nil {
+		return fmt.Errorf("back up to %s: %w", path, err)
+	}
+	return nil
+}
+
+func (s *Store) backup(ctx context.Context, path string) (err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = fs.ErrExist
+		}
+		return err
+	}
+	if err := s.Flush(ctx); err != nil {
+		s.report(ctx, err) // no reason not to save the rest
+	}
+	part := path + "." + rand.Text()[:8] + ".part"
+	defer func() {
+		if rerr := os.Remove(part); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}()
+	if err := s.copyTo(ctx, part); err != nil {
+		return err
+	}
+	if err := publish(part, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// publish gives a whole file its name, and never replaces what has appeared there meanwhile: a link does not. Where
+// the file system has no links, the name is claimed with an empty file, which the rename replaces.
+func publish(part, path string) error {
+	err := os.Link(part, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	claim, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := claim.Close(); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	if err := os.Rename(part, path); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// copyTo fills a new file, and syncs it: SQLite does not sync what VACUUM INTO writes.
+func (s *Store) copyTo(ctx context.Context, part string) error {
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	p, err := newPool(dsn(s.path, s.options.BusyTimeout), 1, s.done)
+	if err != nil {
+		return err
+	}
+	defer p.db.Close()
+	c, err := p.get(ctx)
+	if err != nil {
+		return fault("copy the store", err)
+	}
+	defer func() { _ = c.close() }()
+	if _, err := c.exec(ctx, vacuumInto, part); err != nil {
+		if isFull(err) {
+			return tokens.DiskFull("copy the store", err)
+		}
+		return fault("copy the store", err)
+	}
+	return f.Sync()
+}

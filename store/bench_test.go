@@ -1,0 +1,266 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"patd/store"
+	"patd/store/storetest"
+	"patd/tokens"
+)
+
+// sizes are the stores that benchmarks look at: 10,000 tokens and, where PATD_BENCH_TOKENS names others, those.
+func sizes(b *testing.B) []int {
+	list := []int{10_000}
+	if s := os.Getenv("PATD_BENCH_TOKENS"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			b.Fatalf("PATD_BENCH_TOKENS: %v", err)
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// filled answers a store of n tokens. Large ones are kept in PATD_BENCH_DIR, if that is set, for the next run.
+func filled(b *testing.B, n int) (*store.Store, []tokens.ID, string) {
+	b.Helper()
+	dir := os.Getenv("PATD_BENCH_DIR")
+	if dir == "" {
+		dir = b.TempDir()
+	}
+	path := filepath.Join(dir, fmt.Sprintf("bench-%d.db", n))
+	_, err := os.Stat(path)
+	st := open(b, path, store.Options{})
+	if os.IsNotExist(err) {
+		start := time.Now()
+		if _, err := storetest.Fill(b.Context(), st, storetest.FillConfig{Tokens: n}); err != nil {
+			b.Fatal(err)
+		}
+		b.Logf("filled with %d tokens in %s", n, time.Since(start).Round(time.Millisecond))
+		if err := st.Exec(b.Context(), `PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+			b.Fatal(err)
+		}
+	}
+	texts, err := st.Texts(b.Context(), 0, `SELECT id FROM tokens`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ids := make([]tokens.ID, len(texts))
+	for i, s := range texts {
+		v, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ids[i] = tokens.ID(v)
+	}
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	return st, ids, path
+}
+
+// BenchmarkLookup compares the store's point lookup, in random order over all tokens, with the same statement on the
+// same rows by the driver alone: in turn, a round of each; ratio is the median over the rounds.
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range sizes(b) {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			st, ids, path := filled(b, n)
+			b.Run("beside-driver", func(b *testing.B) { benchBeside(b, st, path, ids) })
+			b.Run("64-in-flight", func(b *testing.B) { benchParallel(b, st, ids) })
+			b.Run("absent", func(b *testing.B) {
+				for i := 0; b.Loop(); i++ {
+					if _, err := st.Lookup(b.Context(), ids[i%len(ids)]^1); err == nil {
+						b.Fatal("found")
+					}
+				}
+			})
+		})
+	}
+}
+
+const lookupsPerRound = 1000
+
+func benchBeside(b *testing.B, st *store.Store, path string, ids []tokens.ID) {
+	driver := driverLookup(b, path)
+	at := 0
+	round := func(lookup func(tokens.ID) error) float64 {
+		start := time.Now()
+		for range lookupsPerRound {
+			if err := lookup(ids[at%len(ids)]); err != nil {
+				b.Fatal(err)
+			}
+			at++
+		}
+		return float64(time.Since(start).Nanoseconds()) / lookupsPerRound
+	}
+	ours := func(id tokens.ID) error {
+		c, err := st.Lookup(b.Context(), id)
+		if err == nil && len(c.Token.Scopes) != 4 {
+			err = fmt.Errorf("%d scopes", len(c.Token.Scopes))
+		}
+		return err
+	}
+	var stores, drivers, ratios []float64
+	for b.Loop() {
+		s, d := round(ours), round(driver)
+		stores, drivers, ratios = append(stores, s), append(drivers, d), append(ratios, s/d)
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(median(stores), "store-ns")
+	b.ReportMetric(median(drivers), "driver-ns")
+	b.ReportMetric(median(ratios), "ratio")
+}
+
+func median(list []float64) float64 {
+	slices.Sort(list)
+	return list[len(list)/2]
+}
+
+func benchParallel(b *testing.B, st *store.Store, ids []tokens.ID) {
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := st.Lookup(b.Context(), ids[int(next.Add(1))%len(ids)]); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// driverLookup runs the statement of Lookup through database/sql and the driver, and scans all of its columns.
+func driverLookup(b *testing.B, path string) func(tokens.ID) error {
+	b.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	for _, pragma := range store.Pragmas() {
+		if _, err := db.ExecContext(b.Context(), `PRAGMA `+pragma); err != nil {
+			b.Fatal(err)
+		}
+	}
+	st, err := db.PrepareContext(b.Context(), store.CredentialQuery)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := errors.Join(st.Close(), db.Close()); err != nil {
+			b.Error(err)
+		}
+	})
+	columns := make([]any, 27)
+	dest := make([]any, len(columns))
+	for i := range columns {
+		dest[i] = &columns[i]
+	}
+	ctx := context.Background() // one that ends costs the driver a goroutine for each statement
+	return func(id tokens.ID) error { return st.QueryRowContext(ctx, int64(id)).Scan(dest...) }
+}
+
+// BenchmarkMint writes a token, its event and its change in a durable transaction each.
+func BenchmarkMint(b *testing.B) {
+	for _, inFlight := range []int{1, 64} {
+		b.Run(strconv.Itoa(inFlight), func(b *testing.B) {
+			st := open(b, filepath.Join(b.TempDir(), "mint.db"), store.Options{})
+			if _, err := storetest.Fill(b.Context(), st, storetest.FillConfig{Tokens: 1, Users: 1000}); err != nil {
+				b.Fatal(err)
+			}
+			var n atomic.Uint64
+			mint := func() {
+				if err := mintOne(b.Context(), st, n.Add(1)); err != nil {
+					b.Error(err)
+				}
+			}
+			if inFlight == 1 {
+				for b.Loop() {
+					mint()
+				}
+				return
+			}
+			b.SetParallelism(inFlight / 2)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					mint()
+				}
+			})
+		})
+	}
+}
+
+func mintOne(ctx context.Context, st *store.Store, n uint64) error {
+	now := time.Now()
+	id := tokens.ID(uint64(now.Sub(time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)).Milliseconds())<<22 | n&(1<<22-1))
+	return st.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
+		u, err := tx.User(fmt.Sprintf("user-%07d", n%1000))
+		if err != nil {
+			return nil, err
+		}
+		t := tokens.Token{
+			ID: id, UserKey: u.Key, User: u.ID, Name: fmt.Sprintf("CI deploy %06x", n), Scopes: u.Features[:4],
+			IssueTime: now, ExpireTime: now.Add(tokens.DefaultTTL),
+		}
+		h := tokens.Hash{Key: "fill", Sum: [32]byte{byte(n)}}
+		e := tokens.Event{Time: now, Actor: "service:portal", Action: tokens.ActionTokenCreate, User: u.ID, TokenID: id, Outcome: tokens.OutcomeSuccess}
+		return []tokens.Event{e}, tx.InsertToken(t, h)
+	})
+}
+
+// BenchmarkSize reports bytes a token in the file: of the row and its indexes, fresh and with every token used once,
+// and of the whole file with users, events and the change feed.
+func BenchmarkSize(b *testing.B) {
+	for _, n := range sizes(b) {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			st, ids, path := filled(b, n)
+			fresh := bytesEach(b, st, tokenPages, len(ids))
+			for i, id := range ids {
+				ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
+				st.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: time.Now(), IP: ip}})
+				if i%10_000 == 0 || i == len(ids)-1 {
+					if err := st.Flush(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			if os.Getenv("PATD_BENCH_DIR") != "" {
+				b.Logf("%s: every token is used now; remove it to measure fresh ones", path)
+			}
+			for b.Loop() { // nothing is timed; it would forget figures reported before
+				continue
+			}
+			b.ReportMetric(fresh, "B/token-fresh")
+			b.ReportMetric(bytesEach(b, st, tokenPages, len(ids)), "B/token-used")
+			b.ReportMetric(bytesEach(b, st, allPages, len(ids)), "B/token-all")
+		})
+	}
+}
+
+const (
+	tokenPages = `SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name LIKE 'tokens%'`
+	allPages   = `SELECT coalesce(sum(pgsize), 0) FROM dbstat`
+)
+
+func bytesEach(b *testing.B, st *store.Store, query string, n int) float64 {
+	b.Helper()
+	texts, err := st.Texts(b.Context(), 0, query)
+	if err != nil {
+		b.Fatal(err)
+	}
+	size, err := strconv.ParseFloat(texts[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return size / float64(n)
+}

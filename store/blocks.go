@@ -1,0 +1,95 @@
+package store
+
+import (
+	"fmt"
+	"math"
+
+	"patd/tokens"
+)
+
+// What exceeds a policy is found in the index alone, sorted by age there, and only then read. An audience is one of the
+// lines of audiences: api is neither xapi nor api2. ?2 and ?3 bound the expiry, ?4 leaves out what the audience has blocked
+// already. Those by which a token is blocked are lines too.
+const (
+	exceeding = `
+FROM tokens INDEXED BY tokens_exceeding
+WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0 OR blocked_by IS NULL OR instr(char(10) || blocked_by || char(10), char(10) || ?1 || char(10)) = 0)
+  AND instr(char(10) || audiences || char(10), char(10) || ?1 || char(10)) > 0`
+
+	selectExceeding = `SELECT ` + tokenColumns + `
+FROM (SELECT id` + exceeding + ` AND id > ?5 ORDER BY id LIMIT ?6) x
+CROSS JOIN tokens t ON t.id = x.id
+CROSS JOIN users u ON u.key = t.user
+ORDER BY t.id`
+
+	countExceeding = `SELECT count(*)` + exceeding
+
+	selectBlocked = `SELECT ` + tokenColumns + `
+FROM tokens t INDEXED BY tokens_blocked
+CROSS JOIN users u ON u.key = t.user
+WHERE t.blocked_by IS NOT NULL AND instr(char(10) || t.blocked_by || char(10), char(10) || ?1 || char(10)) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
+ORDER BY t.id LIMIT ?4`
+
+	countBlocked = `SELECT count(*) FROM tokens INDEXED BY tokens_blocked
+WHERE blocked_by IS NOT NULL AND instr(char(10) || blocked_by || char(10), char(10) || ?1 || char(10)) > 0 AND revoke_us IS NULL AND expire_us > ?2 AND id > ?3`
+)
+
+// exceedArgs are the parameters ?1 to ?4 of exceeding. The bounds of the expiry say both that a token is live and that
+// it ends too late; one that never ends is at the upper bound.
+func exceedArgs(q tokens.ExceedQuery) ([]any, error) {
+	upTo := int64(never - 1)
+	if q.Never {
+		upTo = never
+	}
+	var unblocked int64
+	switch q.Blocked {
+	case tokens.BlockedAny:
+	case tokens.BlockedNot:
+		unblocked = 1
+	default:
+		return nil, fmt.Errorf("list exceeding tokens: unknown selection %d", q.Blocked)
+	}
+	return []any{q.Audience, max(micros(q.Limited), micros(q.Now)), upTo, unblocked}, nil
+}
+
+// Exceeding implements tokens.ExceedingReader.
+func (t *readTx) Exceeding(q tokens.ExceedQuery) ([]tokens.Token, error) {
+	if q.Blocked == tokens.BlockedByAudience {
+		return t.listTokens("list blocked tokens", selectBlocked, q.Audience, micros(q.Now), above(q.After), q.Limit)
+	}
+	args, err := exceedArgs(q)
+	if err != nil {
+		return nil, err
+	}
+	return t.listTokens("list exceeding tokens", selectExceeding, append(args, above(q.After), q.Limit)...)
+}
+
+// CountExceeding implements tokens.ExceedingReader.
+func (t *readTx) CountExceeding(q tokens.ExceedQuery) (int64, error) {
+	query, args := countBlocked, []any{q.Audience, micros(q.Now), above(0)}
+	if q.Blocked != tokens.BlockedByAudience {
+		var err error
+		if args, err = exceedArgs(q); err != nil {
+			return 0, err
+		}
+		query = countExceeding
+	}
+	var n int64
+	err := t.one("count exceeding tokens", query, []any{&n}, args...)
+	return n, err
+}
+
+// above is the id that a page begins after; 0 is before all of them, as they are stored: see lastBefore.
+func above(id tokens.ID) int64 {
+	if id == 0 {
+		return math.MinInt64
+	}
+	return int64(id)
+}
+
+const setBlocked = `UPDATE tokens SET blocked_by = ?2 WHERE id = ?1`
+
+// SetBlocked implements tokens.TokenWriter.
+func (t *tx) SetBlocked(id tokens.ID, by string) error {
+	return t.mustExec("set a token's block", fmt.Errorf("token %s: %w", id, tokens.ErrNotFound), setBlocked, int64(id), nullText(by))
+}

@@ -1,0 +1,209 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"patd/tokens"
+)
+
+// searched is what a list's q looks in: the same folding as of names, so that a contained text is found by its bytes.
+func searched(parts ...string) string { return tokens.NameKey(strings.Join(parts, "\n")) }
+
+const featureColumns = `name, coalesce(display_name, ''), coalesce(description, ''), consent, is_default, optional, published, is_system`
+
+// featureDest is where featureColumns go.
+func featureDest(e *tokens.FeatureEntry) []any {
+	return []any{&e.Name, &e.DisplayName, &e.Description, &e.Consent, &e.Default, &e.Optional, &e.Published, &e.System}
+}
+
+const selectFeature = `SELECT ` + featureColumns + ` FROM features WHERE name = ?`
+
+// Feature implements tokens.FeatureReader.
+func (t *readTx) Feature(name string) (tokens.FeatureEntry, error) {
+	var e tokens.FeatureEntry
+	if err := t.one("read a feature", selectFeature, featureDest(&e), name); err != nil {
+		return tokens.FeatureEntry{}, err
+	}
+	return e, nil
+}
+
+const (
+	featureConditions = ` name > ?1 AND (?2 = '' OR instr(search, ?2) > 0) AND (?3 = '' OR name = ?3) AND (?4 = 0 OR consent = ?4)
+  AND (?5 IS NULL OR is_default = ?5) AND (?6 IS NULL OR optional = ?6) AND (?7 IS NULL OR published = ?7)
+  AND (?8 IS NULL OR is_system = ?8)
+ORDER BY name LIMIT ?9`
+
+	// The three differ in what leads: the index of default features, that of published ones, or the names.
+	selectDefaultFeatures = `SELECT ` + featureColumns + `
+FROM features INDEXED BY features_default WHERE is_default = 1 AND` + featureConditions
+
+	selectPublishedFeatures = `SELECT ` + featureColumns + `
+FROM features INDEXED BY features_published WHERE published = 1 AND` + featureConditions
+
+	selectFeatures = `SELECT ` + featureColumns + ` FROM features WHERE` + featureConditions
+)
+
+// Features implements tokens.FeatureReader.
+func (t *readTx) Features(q tokens.FeatureQuery) ([]tokens.FeatureEntry, error) {
+	query := selectFeatures
+	switch {
+	case q.Default != nil && *q.Default:
+		query = selectDefaultFeatures
+	case q.Published != nil && *q.Published:
+		query = selectPublishedFeatures
+	}
+	list := []tokens.FeatureEntry{}
+	err := t.each("list features", query, func(rows *sql.Rows) error {
+		var e tokens.FeatureEntry
+		err := rows.Scan(featureDest(&e)...)
+		list = append(list, e)
+		return err
+	}, q.After, q.Has, q.Name, int64(q.Consent), q.Default, q.Optional, q.Published, q.System, q.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+const (
+	insertFeature = `
+INSERT INTO features (name, display_name, description, consent, is_default, optional, published, is_system, search)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+ON CONFLICT (name) DO NOTHING`
+
+	updateFeature = `
+UPDATE features
+SET display_name = ?2, description = ?3, consent = ?4, is_default = ?5, optional = ?6, published = ?7, is_system = ?8, search = ?9
+WHERE name = ?1`
+
+	deleteFeature = `DELETE FROM features WHERE name = ?`
+)
+
+// featureArgs are the columns of an entry as they are written.
+func featureArgs(e tokens.FeatureEntry) []any {
+	return []any{
+		e.Name, nullText(e.DisplayName), nullText(e.Description), int64(e.Consent), e.Default, e.Optional, e.Published, e.System,
+		searched(e.Name, e.DisplayName, e.Description),
+	}
+}
+
+// InsertFeature implements tokens.FeatureWriter.
+func (t *tx) InsertFeature(e tokens.FeatureEntry) error {
+	return t.mustExec("insert a feature", fmt.Errorf("feature %s: %w", e.Name, tokens.ErrTaken), insertFeature, featureArgs(e)...)
+}
+
+// UpdateFeature implements tokens.FeatureWriter.
+func (t *tx) UpdateFeature(e tokens.FeatureEntry) error {
+	return t.mustExec("update a feature", fmt.Errorf("feature %s: %w", e.Name, tokens.ErrNotFound), updateFeature, featureArgs(e)...)
+}
+
+// DeleteFeature implements tokens.FeatureWriter.
+func (t *tx) DeleteFeature(name string) error {
+	return t.mustExec("delete a feature", fmt.Errorf("feature %s: %w", name, tokens.ErrNotFound), deleteFeature, name)
+}
+
+const audienceColumns = `id, coalesce(display_name, ''), coalesce(resource, ''), coalesce(default_ttl_us, 0), coalesce(max_ttl_us, 0),
+       allow_never, allow_offline, coalesce(access_ttl_us, 0), access_format`
+
+// audienceRow holds audienceColumns.
+type audienceRow struct {
+	e                          tokens.AudienceEntry
+	defaultUS, maxUS, accessUS int64
+}
+
+func (r *audienceRow) dest() []any {
+	return []any{
+		&r.e.ID, &r.e.DisplayName, &r.e.Resource, &r.defaultUS, &r.maxUS, &r.e.AllowNever, &r.e.AllowOffline, &r.accessUS, &r.e.AccessFormat,
+	}
+}
+
+func (r *audienceRow) audience() tokens.AudienceEntry {
+	e := r.e
+	e.DefaultTTL, e.MaxTTL, e.AccessTTL = lifetime(r.defaultUS), lifetime(r.maxUS), lifetime(r.accessUS)
+	return e
+}
+
+const selectAudience = `SELECT ` + audienceColumns + ` FROM audiences WHERE id = ?`
+
+// Audience implements tokens.AudienceReader.
+func (t *readTx) Audience(id string) (tokens.AudienceEntry, error) {
+	var r audienceRow
+	if err := t.one("read an audience", selectAudience, r.dest(), id); err != nil {
+		return tokens.AudienceEntry{}, err
+	}
+	return r.audience(), nil
+}
+
+const selectAudiences = `SELECT ` + audienceColumns + ` FROM audiences
+WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0)
+ORDER BY id LIMIT ?3`
+
+// Audiences implements tokens.AudienceReader.
+func (t *readTx) Audiences(q tokens.AudienceQuery) ([]tokens.AudienceEntry, error) {
+	list := []tokens.AudienceEntry{}
+	err := t.each("list audiences", selectAudiences, func(rows *sql.Rows) error {
+		var r audienceRow
+		err := rows.Scan(r.dest()...)
+		list = append(list, r.audience())
+		return err
+	}, q.After, q.Has, q.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+const (
+	insertAudience = `
+INSERT INTO audiences (id, display_name, resource, default_ttl_us, max_ttl_us, allow_never, allow_offline, access_ttl_us, access_format, search)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+ON CONFLICT (id) DO NOTHING`
+
+	updateAudience = `
+UPDATE audiences
+SET display_name = ?2, resource = ?3, default_ttl_us = ?4, max_ttl_us = ?5, allow_never = ?6, allow_offline = ?7, access_ttl_us = ?8,
+    access_format = ?9, search = ?10
+WHERE id = ?1`
+
+	deleteAudience = `DELETE FROM audiences WHERE id = ?`
+)
+
+// audienceArgs are the columns of an audience as they are written.
+func audienceArgs(e tokens.AudienceEntry) []any {
+	return []any{
+		e.ID, nullText(e.DisplayName), nullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL), e.AllowNever,
+		e.AllowOffline, nullLifetime(e.AccessTTL), int64(e.AccessFormat), searched(e.ID, e.DisplayName),
+	}
+}
+
+// InsertAudience implements tokens.AudienceWriter.
+func (t *tx) InsertAudience(e tokens.AudienceEntry) error {
+	return t.mustExec("insert an audience", fmt.Errorf("audience %s: %w", e.ID, tokens.ErrTaken), insertAudience, audienceArgs(e)...)
+}
+
+// UpdateAudience implements tokens.AudienceWriter.
+func (t *tx) UpdateAudience(e tokens.AudienceEntry) error {
+	return t.mustExec("update an audience", fmt.Errorf("audience %s: %w", e.ID, tokens.ErrNotFound), updateAudience, audienceArgs(e)...)
+}
+
+// DeleteAudience implements tokens.AudienceWriter.
+func (t *tx) DeleteAudience(id string) error {
+	return t.mustExec("delete an audience", fmt.Errorf("audience %s: %w", id, tokens.ErrNotFound), deleteAudience, id)
+}
+
+// nullLifetime rounds up to microseconds: a limit however short does not become none.
+func nullLifetime(d time.Duration) any {
+	if d == 0 {
+		return nil
+	}
+	us := int64(d / time.Microsecond)
+	if d%time.Microsecond > 0 {
+		us++
+	}
+	return us
+}
+
+func lifetime(us int64) time.Duration { return time.Duration(us) * time.Microsecond }

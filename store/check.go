@@ -1,0 +1,176 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"patd/tokens"
+)
+
+const maxFindings = 100 // of each kind
+
+const (
+	integrityCheck  = `PRAGMA integrity_check(100)`
+	foreignKeyCheck = `PRAGMA foreign_key_check`
+)
+
+// Invariants that neither the pages nor the constraints hold. Each statement answers what breaks one: ?1 is the
+// time, ?2 how many to answer.
+const (
+	checkTokenEvents = `
+SELECT t.id FROM tokens t
+WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.outcome = 1) AND ?1 > 0 LIMIT ?2`
+
+	checkRevokeEvents = `
+SELECT t.id FROM tokens t JOIN users u ON u.key = t.user
+WHERE t.revoke_us IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action IN ('token.revoke', 'token.revoke_all') AND e.outcome = 1)
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user = u.user AND e.action IN ('token.revoke_all', 'user.delete') AND e.outcome = 1)
+  AND ?1 > 0 LIMIT ?2`
+
+	checkOldSecrets = `
+SELECT t.id FROM tokens t
+WHERE ?1 > 0 AND t.rotations > 0
+  AND NOT EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id AND o.serial = t.rotations)
+UNION ALL
+SELECT o.token_id FROM old_secrets o LEFT JOIN tokens t ON t.id = o.token_id
+WHERE t.id IS NULL OR o.serial > t.rotations LIMIT ?2`
+
+	checkLiveSecrets = `
+SELECT token_id FROM old_secrets WHERE until_us > ?1 GROUP BY token_id HAVING count(*) > 1 LIMIT ?2`
+
+	checkNames = `
+SELECT max(id) FROM tokens INDEXED BY tokens_live WHERE revoke_us IS NULL AND expire_us > ?1
+GROUP BY user, name_key HAVING count(*) > 1 LIMIT ?2`
+
+	checkDeletedUsers = `
+SELECT t.id FROM users u JOIN tokens t INDEXED BY tokens_live ON t.user = u.key AND t.revoke_us IS NULL
+WHERE u.delete_us IS NOT NULL AND ?1 > 0 LIMIT ?2`
+
+	checkSealed = `
+SELECT t.id FROM requests r JOIN tokens t ON t.id = r.token_id
+WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND ?1 > 0 LIMIT ?2`
+
+	checkServiceEvents = `
+SELECT id FROM services
+WHERE name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND ?1 > 0 LIMIT ?2`
+
+	checkPositions = `
+SELECT seq FROM (SELECT max(seq) AS seq, 'events' AS name FROM events UNION ALL SELECT max(seq), 'changes' FROM changes) m
+WHERE seq > coalesce((SELECT s.seq FROM sqlite_sequence s WHERE s.name = m.name), 0) AND ?1 > 0 LIMIT ?2`
+
+	checkRetiredKeys = `
+SELECT t.id FROM keys k JOIN tokens t ON t.key = k.num
+WHERE k.retire_us IS NOT NULL AND t.revoke_us IS NULL AND t.expire_us > max(?1, k.retire_us) LIMIT ?2`
+
+	checkBlockEvents = `
+SELECT t.id FROM tokens t INDEXED BY tokens_blocked
+WHERE t.blocked_by IS NOT NULL AND ?1 > 0
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action = 'token.block' AND e.outcome = 1) LIMIT ?2`
+
+	checkFeatureEvents = `
+SELECT name FROM features
+WHERE name NOT IN (SELECT detail FROM events WHERE action = 'feature.create' AND outcome = 1 AND detail IS NOT NULL) AND ?1 > 0 LIMIT ?2`
+
+	checkAudienceEvents = `
+SELECT id FROM audiences
+WHERE id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1 AND detail IS NOT NULL) AND ?1 > 0 LIMIT ?2`
+
+	checkTriggers = `
+SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'), ('services_stay_revoked'))
+WHERE column1 NOT IN (SELECT name FROM sqlite_schema WHERE type = 'trigger')`
+)
+
+// invariant is a statement and what its rows mean; %s stands for the id, or for the name where rows have that.
+type invariant struct{ query, finding string }
+
+func invariants() []invariant {
+	return []invariant{
+		{checkTokenEvents, "token %s has no audit event"},
+		{checkRevokeEvents, "token %s is revoked without an audit event"},
+		{checkOldSecrets, "token %s: its rotated secrets do not agree with its number of rotations"},
+		{checkLiveSecrets, "token %s has more than one rotated secret in its grace"},
+		{checkNames, "token %s has the name of another live token of its user"},
+		{checkDeletedUsers, "token %s is not revoked, and its user is deleted"},
+		{checkSealed, "token %s is revoked, and a sealed secret of it is kept"},
+		{checkServiceEvents, "service %s has no audit event"},
+		{checkPositions, "position %s of the audit log or the change feed would be given twice"},
+		{checkRetiredKeys, "token %s is live under a retired key"},
+		{checkBlockEvents, "token %s is blocked without an audit event"},
+		{checkFeatureEvents, "feature %s has no audit event"},
+		{checkAudienceEvents, "audience %s has no audit event"},
+	}
+}
+
+// Check reads the whole store and answers what is wrong with it, in words for an operator; none when it is sound.
+// Its error says that it could not look.
+func (s *Store) Check(ctx context.Context) (findings []string, err error) {
+	err = s.View(ctx, func(rt tokens.ReadTx) error {
+		t, ok := rt.(*readTx)
+		if !ok {
+			return fmt.Errorf("check the store: unexpected transaction %T", rt)
+		}
+		findings, err = t.check(micros(s.options.Now()))
+		return err
+	})
+	return findings, err
+}
+
+func (t *readTx) check(nowUS int64) ([]string, error) {
+	const op = "check the store"
+	findings := []string{}
+	add := func(text string) { findings = append(findings, text) }
+	err := t.each(op, integrityCheck, func(rows *sql.Rows) error {
+		var text string
+		err := rows.Scan(&text)
+		if text != "ok" {
+			add("database: " + text)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(findings) > 0 {
+		return findings, nil // what rests on broken pages means nothing
+	}
+	if err := t.checkReferences(op, add); err != nil {
+		return nil, err
+	}
+	for _, inv := range invariants() {
+		err := t.each(op, inv.query, func(rows *sql.Rows) error {
+			var key any
+			err := rows.Scan(&key)
+			if id, ok := key.(int64); ok {
+				key = tokens.ID(id)
+			}
+			add(fmt.Sprintf(inv.finding, key))
+			return err
+		}, nowUS, maxFindings)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return findings, t.each(op, checkTriggers, func(rows *sql.Rows) error {
+		var name string
+		err := rows.Scan(&name)
+		add("database: trigger " + name + " is missing")
+		return err
+	})
+}
+
+func (t *readTx) checkReferences(op string, add func(string)) error {
+	found := 0
+	return t.each(op, foreignKeyCheck, func(rows *sql.Rows) error {
+		var (
+			table, parent string
+			row, key      sql.NullInt64
+		)
+		err := rows.Scan(&table, &row, &parent, &key)
+		if found++; found <= maxFindings {
+			add(fmt.Sprintf("%s: row %s points to a row of %s that does not exist", table, tokens.ID(row.Int64), parent))
+		}
+		return err
+	})
+}

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"database/sql"
+	"math"
+	"net/netip"
+
+	"patd/tokens"
+)
+
+const insertEvent = `
+INSERT INTO events (time_us, actor, action, outcome, user, token_id, service, peer_ip, reason, detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+// record writes the events of a transaction and their entries in the change feed. It answers the position of the
+// last entry, 0 when there is none.
+func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) {
+	const op = "write an audit event"
+	for _, e := range events {
+		_, err := t.run(op, insertEvent, micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
+			nullText(e.User), nullID(e.TokenID), nullText(e.Service), addrBytes(e.PeerIP), nullText(e.Reason), nullText(e.Detail))
+		if err != nil {
+			return 0, err
+		}
+		if e.Outcome != tokens.OutcomeSuccess {
+			continue
+		}
+		if seq, err = t.change(e, nowUS); err != nil {
+			return 0, err
+		}
+	}
+	return seq, nil
+}
+
+const (
+	eventColumns = `
+SELECT seq, time_us, actor, action, outcome, user, token_id, service, peer_ip, reason, detail FROM events`
+
+	// The three differ in what leads: the index of tokens, that of users, or the log itself.
+	selectEventsOfToken = eventColumns + `
+WHERE token_id = ?1 AND (?2 = '' OR user = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
+ORDER BY seq DESC LIMIT ?6`
+
+	selectEventsOfUser = eventColumns + `
+WHERE (?1 = 0 OR token_id = ?1) AND user = ?2 AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
+ORDER BY seq DESC LIMIT ?6`
+
+	selectEvents = eventColumns + `
+WHERE (?1 = 0 OR token_id = ?1) AND (?2 = '' OR user = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
+ORDER BY seq DESC LIMIT ?6`
+)
+
+// Events implements tokens.LogReader.
+func (t *readTx) Events(q tokens.EventQuery) ([]tokens.Event, error) {
+	query := selectEvents
+	switch {
+	case q.TokenID != 0:
+		query = selectEventsOfToken
+	case q.User != "":
+		query = selectEventsOfUser
+	}
+	last := int64(math.MaxInt64)
+	if q.Before != 0 && q.Before <= math.MaxInt64 {
+		last = int64(q.Before) - 1
+	}
+	events := []tokens.Event{}
+	err := t.each("list audit events", query, func(rows *sql.Rows) error {
+		e, err := scanEvent(rows)
+		events = append(events, e)
+		return err
+	}, int64(q.TokenID), q.User, q.Actor, string(q.Action), last, q.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return events, nil
+}
+
+func scanEvent(rows *sql.Rows) (tokens.Event, error) {
+	var (
+		e                           tokens.Event
+		seq, us, outcome            int64
+		user, service, reason, text sql.NullString
+		id                          sql.NullInt64
+		ip                          []byte
+	)
+	err := rows.Scan(&seq, &us, &e.Actor, &e.Action, &outcome, &user, &id, &service, &ip, &reason, &text)
+	if err != nil {
+		return e, err
+	}
+	e.Seq, e.Time, e.Outcome = uint64(seq), instant(us), tokens.Outcome(outcome)
+	e.User, e.Service, e.Reason, e.Detail = user.String, service.String, reason.String, text.String
+	e.TokenID = tokens.ID(id.Int64)
+	e.PeerIP, _ = netip.AddrFromSlice(ip)
+	return e, nil
+}

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strconv"
+)
+
+// WithPragmas adds settings to the writer.
+func (o Options) WithPragmas(p ...string) Options {
+	o.pragmas = append(o.pragmas, p...)
+	return o
+}
+
+// Exec runs any statement on the writer.
+func (s *Store) Exec(ctx context.Context, query string, args ...any) error {
+	c, err := s.writer.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.writer.put(c)
+	_, err = c.raw.ExecContext(ctx, query, args...)
+	return err
+}
+
+// Texts runs a query on the writer and answers one column as text.
+func (s *Store) Texts(ctx context.Context, column int, query string, args ...any) (list []string, err error) {
+	c, err := s.writer.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.writer.put(c)
+	rows, err := c.raw.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	for rows.Next() {
+		texts := make([]sql.NullString, len(columns))
+		dest := make([]any, len(columns))
+		for i := range texts {
+			dest[i] = &texts[i]
+		}
+		if err := rows.Scan(dest...); err != nil {
+			return nil, err
+		}
+		list = append(list, texts[column].String)
+	}
+	return list, rows.Err()
+}
+
+// OnEveryConnection answers the value of a PRAGMA on each connection of each pool.
+func (s *Store) OnEveryConnection(ctx context.Context, pragma string) (values map[string][]string, err error) {
+	values = map[string][]string{}
+	for name, p := range map[string]*pool{"writer": s.writer, "lookups": s.lookups, "views": s.views} {
+		for range cap(p.slots) {
+			c, err := p.get(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer p.put(c)
+			var v string
+			if err := c.one(ctx, "PRAGMA "+pragma, []any{&v}); err != nil {
+				return nil, err
+			}
+			values[name] = append(values[name], v)
+		}
+	}
+	return values, nil
+}
+
+// MakeOld makes a store as an older program would have: with the schema of that version.
+func MakeOld(ctx context.Context, path string, version int64) (*sql.DB, error) {
+	if err := createFile(path); err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite", writerDSN(path, Options{}.withDefaults()))
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	p, err := provider(db)
+	if err == nil {
+		_, err = db.ExecContext(ctx, setApplicationID+strconv.Itoa(applicationID))
+	}
+	if err == nil {
+		_, err = p.UpTo(ctx, version)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// Prune prunes at once.
+func (s *Store) Prune(ctx context.Context) error { return s.prune(ctx) }
+
+// CatchUp looks at once for what other processes changed.
+func (s *Store) CatchUp(ctx context.Context) error { return s.catchUp(ctx) }
+
+// Statements whose use of indexes is proven, and the index they use ("" : the primary key).
+func Statements() map[string][]string {
+	return map[string][]string{
+		selectCredential:        {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
+		selectServiceCredential: {"SEARCH services USING INTEGER PRIMARY KEY"},
+		selectToken:             {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY"},
+		selectTokens:            {"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)", "SEARCH u USING INTEGER PRIMARY KEY"},
+		selectLiveTokens:        {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
+		revokeTokens:            {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
+		forgetSealed:            {"SEARCH requests USING INDEX requests_sealed (token_id=?)"},
+		selectRequest:           {"SEARCH requests USING PRIMARY KEY (key=?)"},
+		selectUser:              {"SEARCH users USING INDEX users_live (user=?)"},
+		selectUsers:             {"SEARCH users USING INDEX users_live (user>?)"},
+		selectService:           {"SEARCH services USING INDEX services_name (name=?)"},
+		selectEvents:            {"SEARCH events USING INTEGER PRIMARY KEY (rowid<?)"},
+		selectEventsOfUser:      {"SEARCH events USING INDEX events_user (user=? AND rowid<?)"},
+		selectEventsOfToken:     {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
+		endOldSecrets:           {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
+		selectBlocked:           {"SEARCH t USING INDEX tokens_blocked (id>?)", "SEARCH u USING INTEGER PRIMARY KEY"},
+		countBlocked:            {"SEARCH tokens USING INDEX tokens_blocked (id>?)"},
+		countExceeding:          {"SEARCH tokens USING COVERING INDEX tokens_exceeding (expire_us>? AND expire_us<?)"},
+		setBlocked:              {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+		selectFeature:           {"SEARCH features USING PRIMARY KEY (name=?)"},
+		selectFeatures:          {"SEARCH features USING PRIMARY KEY (name>?)"},
+		selectDefaultFeatures:   {"SEARCH features USING INDEX features_default (name>?)"},
+		selectPublishedFeatures: {"SEARCH features USING INDEX features_published (name>?)"},
+		selectAudience:          {"SEARCH audiences USING PRIMARY KEY (id=?)"},
+		selectAudiences:         {"SEARCH audiences USING PRIMARY KEY (id>?)"},
+		updateLastUsed:          {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+		rekeyToken:              {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+	}
+}
+
+// ExceedingQuery is the statement of Exceeding: the one that sorts.
+const ExceedingQuery = selectExceeding
+
+// CredentialQuery is the statement of Lookup, for measuring the driver alone.
+const CredentialQuery = selectCredential
+
+// MaxSeen bounds the write-behind buffer.
+const MaxSeen = maxSeen
+
+// Pragmas are the settings of every connection.
+func Pragmas() []string { return commonPragmas() }

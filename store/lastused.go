@@ -1,0 +1,226 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"patd/tokens"
+)
+
+// Bounds of the write-behind buffer, and of one of its transactions, so that a mint never waits long for it.
+const (
+	maxSeen    = 1 << 16
+	maxRekeys  = 8 // per credential
+	flushBatch = 500
+	// promptly is how soon a rekeying is written: a retiring key should go, yet not with a transaction for each.
+	promptly = 50 * time.Millisecond
+)
+
+type seenKey struct {
+	id      tokens.ID
+	service bool
+}
+
+type seenEntry struct {
+	use    tokens.Use
+	rekeys []tokens.Rekey
+}
+
+// merge adds what another entry of the same credential knows.
+func (e *seenEntry) merge(o seenEntry) {
+	if o.use.Time.After(e.use.Time) {
+		e.use = o.use
+	}
+	for _, r := range o.rekeys {
+		if len(e.rekeys) < maxRekeys && !slices.Contains(e.rekeys, r) {
+			e.rekeys = append(e.rekeys, r)
+		}
+	}
+}
+
+// seenBuffer gathers what Touch notes: the latest use of each credential. It is bounded, and counts what it drops.
+type seenBuffer struct {
+	mu      sync.Mutex
+	entries map[seenKey]seenEntry
+	dropped atomic.Uint64
+	wake    chan struct{} // a level: something should be written soon
+}
+
+func newSeenBuffer() *seenBuffer {
+	return &seenBuffer{entries: make(map[seenKey]seenEntry), wake: make(chan struct{}, 1)}
+}
+
+func (b *seenBuffer) add(k seenKey, o seenEntry) {
+	b.mu.Lock()
+	e, known := b.entries[k]
+	full := !known && len(b.entries) >= maxSeen
+	if !full {
+		e.merge(o)
+		b.entries[k] = e
+	}
+	n := len(b.entries)
+	b.mu.Unlock()
+	if full {
+		b.dropped.Add(1)
+	}
+	if len(o.rekeys) > 0 || n >= maxSeen/2 {
+		select {
+		case b.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take empties the buffer.
+func (b *seenBuffer) take() map[seenKey]seenEntry {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	taken := b.entries
+	b.entries = make(map[seenKey]seenEntry)
+	return taken
+}
+
+// Touch implements tokens.Store.
+func (s *Store) Touch(seen tokens.Seen) {
+	e := seenEntry{use: seen.Use}
+	if seen.Service {
+		e.use = tokens.Use{}
+	}
+	if seen.Rekey != nil {
+		e.rekeys = []tokens.Rekey{*seen.Rekey}
+	}
+	if e.use.Time.IsZero() && len(e.rekeys) == 0 {
+		return
+	}
+	s.seen.add(seenKey{id: seen.ID, service: seen.Service}, e)
+}
+
+// TouchesDropped counts what Touch could not note since Open, because too much was waiting to be written.
+func (s *Store) TouchesDropped() uint64 { return s.seen.dropped.Load() }
+
+// Flush writes now what Touch has noted so far. What cannot be written is kept for the next time.
+func (s *Store) Flush(ctx context.Context) error {
+	taken := s.seen.take()
+	batch := make(map[seenKey]seenEntry, min(len(taken), flushBatch))
+	var err error
+	for k, e := range taken {
+		batch[k] = e
+		delete(taken, k)
+		if len(batch) < flushBatch && len(taken) > 0 {
+			continue
+		}
+		if err = s.writeSeen(ctx, batch); err != nil {
+			break
+		}
+		clear(batch)
+	}
+	if err == nil {
+		return nil
+	}
+	for _, left := range []map[seenKey]seenEntry{batch, taken} {
+		for k, e := range left {
+			s.seen.add(k, e)
+		}
+	}
+	return fmt.Errorf("write behind %d uses: %w", len(batch)+len(taken), err)
+}
+
+const (
+	// A use only moves last_used forward.
+	updateLastUsed = `
+UPDATE tokens SET last_used_us = ?2, last_used_ip = ?3 WHERE id = ?1 AND (last_used_us IS NULL OR last_used_us < ?2)`
+
+	// A digest moves only while it is still the old one, and only to a key that the store knows.
+	rekeyToken = `
+UPDATE tokens SET key = n.num, digest = ?5 FROM keys o, keys n
+WHERE o.name = ?2 AND n.name = ?4 AND tokens.id = ?1 AND tokens.key = o.num AND tokens.digest = ?3`
+
+	rekeyOldSecret = `
+UPDATE old_secrets SET key = n.num, digest = ?5 FROM keys o, keys n
+WHERE o.name = ?2 AND n.name = ?4 AND token_id = ?1 AND old_secrets.key = o.num AND old_secrets.digest = ?3`
+
+	rekeyService = `
+UPDATE services SET key = n.num, digest = ?5 FROM keys o, keys n
+WHERE o.name = ?2 AND n.name = ?4 AND services.id = ?1 AND services.key = o.num AND services.digest = ?3`
+)
+
+func (s *Store) writeSeen(ctx context.Context, batch map[seenKey]seenEntry) error {
+	const op = "write what was seen"
+	return s.transact(ctx, op, func(t *tx) error {
+		for k, e := range batch {
+			if !e.use.Time.IsZero() {
+				if _, err := t.exec(op, updateLastUsed, int64(k.id), micros(e.use.Time), addrBytes(e.use.IP)); err != nil {
+					return err
+				}
+			}
+			for _, r := range e.rekeys {
+				if err := t.rekey(op, k, r); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (t *tx) rekey(op string, k seenKey, r tokens.Rekey) error {
+	statements := []string{rekeyToken, rekeyOldSecret}
+	if k.service {
+		statements = []string{rekeyService}
+	}
+	for _, statement := range statements {
+		_, err := t.exec(op, statement, int64(k.id), r.Old.Key, r.Old.Sum[:], r.New.Key, r.New.Sum[:])
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeBehind flushes and prunes at each interval, and flushes soon when woken, until ctx ends. After a failure it
+// waits for the interval, whatever wakes it.
+func (s *Store) writeBehind(ctx context.Context) {
+	ticker := time.NewTicker(s.options.FlushInterval)
+	defer ticker.Stop()
+	soon := time.NewTimer(promptly)
+	soon.Stop()
+	defer soon.Stop()
+	failing := false
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.seen.wake:
+			if !failing {
+				soon.Reset(promptly)
+			}
+			continue
+		case <-soon.C:
+			err = s.Flush(ctx)
+		case <-ticker.C:
+			err = errors.Join(s.Flush(ctx), s.catchUp(ctx), s.prune(ctx))
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if (err != nil) != failing {
+			failing = err != nil
+			s.report(ctx, err)
+		}
+	}
+}
+
+// report logs once when writing behind begins to fail, and once when it works again.
+func (s *Store) report(ctx context.Context, err error) {
+	if err != nil {
+		s.options.Logger.WarnContext(ctx, "store: writing behind fails; it is tried again", "error", err)
+		return
+	}
+	s.options.Logger.InfoContext(ctx, "store: writing behind works again")
+}

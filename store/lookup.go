@@ -1,0 +1,173 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+
+	"patd/tokens"
+)
+
+// One statement reads a token, its user and the secrets rotated away, at one instant. For a token that was never
+// rotated the last join compares with NULL and reads nothing, so that an unknown id, a wrong secret and a good one
+// all cost one point query.
+const selectCredential = `SELECT ` + tokenColumns + `,
+       t.key, t.digest, t.rotations, u.state, u.features, u.create_us, u.delete_us, o.key, o.digest, o.until_us
+FROM tokens t
+CROSS JOIN users u ON u.key = t.user
+LEFT JOIN old_secrets o ON o.token_id = CASE WHEN t.rotations > 0 THEN t.id END
+WHERE t.id = ?
+ORDER BY o.serial DESC`
+
+// Lookup implements tokens.Store.
+func (s *Store) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, error) {
+	cred := tokens.Credential{Sequence: s.sequence.Load()} // before the snapshot begins
+	err := s.lookup(ctx, "look up a token", func(ctx context.Context, c *conn) error {
+		return s.readCredential(ctx, c, id, &cred)
+	})
+	if err != nil {
+		return tokens.Credential{}, err
+	}
+	return cred, nil
+}
+
+// credentialRow is a row of selectCredential.
+type credentialRow struct {
+	token     tokenRow
+	user      userRow
+	key       int64
+	digest    sql.RawBytes
+	rotations int64
+	oldKey    sql.NullInt64
+	oldDigest sql.RawBytes
+	oldUntil  sql.NullInt64
+}
+
+func (r *credentialRow) dest() []any {
+	return append(r.token.dest(nil), &r.key, &r.digest, &r.rotations, &r.user.state, &r.user.features, &r.user.createUS,
+		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil)
+}
+
+func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred *tokens.Credential) error {
+	rows, err := c.query(ctx, selectCredential, int64(id))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	r, dest := c.credential()
+	first := true
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		if first {
+			if err := r.fill(cred); err != nil {
+				return err
+			}
+			if err := s.appendSecret(ctx, c, cred, r.key, r.digest, sql.NullInt64{}); err != nil {
+				return err
+			}
+			first = false
+		}
+		if !r.oldKey.Valid {
+			return nil // never rotated: there is no other row
+		}
+		if err := s.appendSecret(ctx, c, cred, r.oldKey.Int64, r.oldDigest, r.oldUntil); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if first {
+		return tokens.ErrNotFound
+	}
+	return nil
+}
+
+func (r *credentialRow) fill(cred *tokens.Credential) error {
+	t, err := r.token.token()
+	if err != nil {
+		return err
+	}
+	r.user.key, r.user.user = t.UserKey, t.User
+	cred.Token, cred.User = t, r.user.record()
+	return nil
+}
+
+// appendSecret adds a secret to a credential; until is NULL for the current one.
+func (s *Store) appendSecret(ctx context.Context, c *conn, cred *tokens.Credential, key int64, digest []byte, until sql.NullInt64) error {
+	secret, err := s.secret(ctx, c, key, digest)
+	if err != nil {
+		return err
+	}
+	if until.Valid {
+		secret.ExpireTime = instant(until.Int64)
+	}
+	cred.Secrets = append(cred.Secrets, secret)
+	return nil
+}
+
+func (s *Store) secret(ctx context.Context, c *conn, key int64, digest []byte) (tokens.StoredSecret, error) {
+	var secret tokens.StoredSecret
+	name, err := s.keyName(ctx, c, key)
+	if err != nil {
+		return secret, err
+	}
+	if copy(secret.Hash.Sum[:], digest) != len(secret.Hash.Sum) {
+		return secret, errors.New("a stored digest is cut short")
+	}
+	secret.Hash.Key = name
+	return secret, nil
+}
+
+const selectKeyName = `SELECT name FROM keys WHERE num = ?`
+
+// keyName answers the name of a key by its number. Both never change once committed, so they are remembered; only
+// lookups, which see nothing uncommitted, come here.
+func (s *Store) keyName(ctx context.Context, c *conn, num int64) (string, error) {
+	known := s.keyNames.Load()
+	if name, ok := (*known)[num]; ok {
+		return name, nil
+	}
+	var name string
+	if err := c.one(ctx, selectKeyName, []any{&name}, num); err != nil {
+		return "", fmt.Errorf("read the name of key %d: %w", num, err)
+	}
+	more := maps.Clone(*known)
+	more[num] = name
+	s.keyNames.CompareAndSwap(known, &more) // losing to another is harmless: the next lookup adds it
+	return name, nil
+}
+
+const selectServiceCredential = `SELECT ` + serviceColumns + `, key, digest FROM services WHERE id = ?`
+
+// LookupService implements tokens.Store.
+func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
+	var cred tokens.ServiceCredential
+	err := s.lookup(ctx, "look up a service", func(ctx context.Context, c *conn) error {
+		var (
+			r      serviceRow
+			key    int64
+			digest []byte
+		)
+		err := c.one(ctx, selectServiceCredential, append(r.dest(nil), &key, &digest), int64(id))
+		if errors.Is(err, sql.ErrNoRows) {
+			return tokens.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		if cred.Service, err = r.service(); err != nil {
+			return err
+		}
+		cred.Secret, err = s.secret(ctx, c, key, digest)
+		return err
+	})
+	if err != nil {
+		return tokens.ServiceCredential{}, err
+	}
+	return cred, nil
+}

@@ -1,0 +1,193 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"patd/tokens"
+)
+
+// keepOldSecrets is how many rotated secrets of a token are remembered, to answer that one was superseded.
+const keepOldSecrets = 32
+
+const (
+	endOldSecrets = `UPDATE old_secrets SET until_us = 0 WHERE token_id = ? AND until_us > 0`
+
+	ageSecret = `
+INSERT INTO old_secrets (token_id, serial, key, digest, until_us)
+SELECT id, rotations + 1, key, digest, ?2 FROM tokens WHERE id = ?1`
+
+	replaceSecret = `
+UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2), digest = ?3, rotations = rotations + 1 WHERE id = ?1`
+
+	dropOldSecrets = `
+DELETE FROM old_secrets WHERE token_id = ?1 AND serial <= (SELECT rotations FROM tokens WHERE id = ?1) - ?2`
+)
+
+// ReplaceSecret implements tokens.TokenWriter. It also forgets the token's sealed secrets.
+func (t *tx) ReplaceSecret(id tokens.ID, h tokens.Hash, previousUntil time.Time) error {
+	const op = "replace a token's secret"
+	absent := fmt.Errorf("token %s: %w", id, tokens.ErrNotFound)
+	if _, err := t.exec(op, endOldSecrets, int64(id)); err != nil {
+		return err
+	}
+	// Not before 1970: the zero time would read as having no end.
+	if err := t.mustExec(op, absent, ageSecret, int64(id), max(micros(previousUntil), 0)); err != nil {
+		return err
+	}
+	if err := t.mustExec(op, absent, replaceSecret, int64(id), h.Key, h.Sum[:]); err != nil {
+		return err
+	}
+	if _, err := t.exec(op, dropOldSecrets, int64(id), keepOldSecrets); err != nil {
+		return err
+	}
+	return t.ForgetSealed(id)
+}
+
+const selectRequest = `SELECT fingerprint, token_id, sealed, expire_us FROM requests WHERE key = ? AND expire_us > ?`
+
+// Request implements tokens.TokenReader.
+func (t *readTx) Request(key tokens.RequestKey, now time.Time) (tokens.Request, error) {
+	var (
+		r           = tokens.Request{Key: key}
+		fingerprint []byte
+		id, us      int64
+	)
+	err := t.one("read an idempotent request", selectRequest, []any{&fingerprint, &id, &r.Sealed, &us}, key[:], micros(now))
+	if err != nil {
+		return tokens.Request{}, err
+	}
+	copy(r.Fingerprint[:], fingerprint)
+	r.TokenID, r.ExpireTime = tokens.ID(id), instant(us)
+	return r, nil
+}
+
+const putRequest = `
+INSERT INTO requests (key, fingerprint, token_id, sealed, expire_us) VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (key) DO UPDATE
+SET fingerprint = excluded.fingerprint, token_id = excluded.token_id, sealed = excluded.sealed, expire_us = excluded.expire_us
+WHERE requests.expire_us <= ?6`
+
+// PutRequest implements tokens.RequestWriter. A request that has not expired is not replaced: ErrTaken. Expired
+// ones are dropped in the background.
+func (t *tx) PutRequest(r tokens.Request, now time.Time) error {
+	var sealed any
+	if len(r.Sealed) > 0 {
+		sealed = r.Sealed
+	}
+	return t.mustExec("keep an idempotent request", fmt.Errorf("idempotent request: %w", tokens.ErrTaken), putRequest,
+		r.Key[:], r.Fingerprint[:], int64(r.TokenID), sealed, micros(r.ExpireTime), micros(now))
+}
+
+const forgetSealed = `UPDATE requests SET sealed = NULL WHERE token_id = ? AND sealed IS NOT NULL`
+
+// ForgetSealed implements tokens.RequestWriter.
+func (t *tx) ForgetSealed(id tokens.ID) error {
+	_, err := t.exec("forget sealed secrets", forgetSealed, int64(id))
+	return err
+}
+
+const selectKeys = `SELECT name, check_value, create_us, retire_us FROM keys ORDER BY num`
+
+// Keys implements tokens.KeyReader.
+func (t *readTx) Keys() ([]tokens.KeyRecord, error) {
+	list := []tokens.KeyRecord{}
+	err := t.each("list the keys", selectKeys, func(rows *sql.Rows) error {
+		k, err := scanKey(rows)
+		list = append(list, k)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func scanKey(rows *sql.Rows) (tokens.KeyRecord, error) {
+	var (
+		k        tokens.KeyRecord
+		check    []byte
+		createUS int64
+		retireUS sql.NullInt64
+	)
+	if err := rows.Scan(&k.Name, &check, &createUS, &retireUS); err != nil {
+		return k, err
+	}
+	copy(k.Check[:], check)
+	k.CreateTime = instant(createUS)
+	if retireUS.Valid {
+		k.RetireTime = instant(retireUS.Int64)
+	}
+	return k, nil
+}
+
+const countKeyUse = `
+SELECT k.name, sum(n) FROM (
+  SELECT key, count(*) AS n FROM tokens WHERE revoke_us IS NULL AND expire_us > ?1 GROUP BY key
+  UNION ALL
+  SELECT key, count(*) FROM services WHERE revoke_us IS NULL AND expire_us > ?1 GROUP BY key
+  UNION ALL
+  SELECT o.key, count(*) FROM old_secrets o JOIN tokens t ON t.id = o.token_id
+  WHERE o.until_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1 GROUP BY o.key
+) JOIN keys k ON k.num = key GROUP BY k.num`
+
+// KeyUse implements tokens.KeyReader.
+func (t *readTx) KeyUse(now time.Time) (map[string]int64, error) {
+	use := map[string]int64{}
+	err := t.each("count the digests under each key", countKeyUse, func(rows *sql.Rows) error {
+		var name string
+		var n int64
+		err := rows.Scan(&name, &n)
+		use[name] = n
+		return err
+	}, micros(now))
+	if err != nil {
+		return nil, err
+	}
+	return use, nil
+}
+
+const (
+	insertKey = `INSERT INTO keys (name, check_value, create_us, retire_us) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING`
+
+	// The check value stands in the condition: another key cannot pass under a known name.
+	retireKey = `UPDATE keys SET retire_us = ?3 WHERE name = ?1 AND check_value = ?2`
+)
+
+// PutKey implements tokens.KeyWriter. Another key under a name that is known is refused: ErrTaken.
+func (t *tx) PutKey(k tokens.KeyRecord) error {
+	const op = "put a key's record"
+	err := t.mustExec(op, tokens.ErrTaken, insertKey, k.Name, k.Check[:], micros(k.CreateTime), nullTime(k.RetireTime))
+	if !errors.Is(err, tokens.ErrTaken) {
+		return err
+	}
+	return t.mustExec(op, fmt.Errorf("another key is known as %s: %w", k.Name, tokens.ErrTaken), retireKey,
+		k.Name, k.Check[:], nullTime(k.RetireTime))
+}
+
+const selectPrefixes = `SELECT prefix FROM prefixes ORDER BY prefix`
+
+// Prefixes implements tokens.KeyReader.
+func (t *readTx) Prefixes() ([]string, error) {
+	list := []string{}
+	err := t.each("list the prefixes", selectPrefixes, func(rows *sql.Rows) error {
+		var p string
+		err := rows.Scan(&p)
+		list = append(list, p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+const insertPrefix = `INSERT INTO prefixes (prefix) VALUES (?) ON CONFLICT (prefix) DO NOTHING`
+
+// PutPrefix implements tokens.KeyWriter.
+func (t *tx) PutPrefix(prefix string) error {
+	_, err := t.exec("put a prefix", insertPrefix, prefix)
+	return err
+}

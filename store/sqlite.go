@@ -1,0 +1,142 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+const (
+	// applicationID marks a database file as patd's: "patd" in ASCII.
+	applicationID = 0x70617464
+
+	journalSizeLimit = 64 << 20
+	cacheKiB         = 16 << 10 // per connection
+)
+
+// parseURL answers the absolute path of the database file that a URL names.
+func parseURL(u string) (string, error) {
+	scheme, path, ok := strings.Cut(u, ":")
+	switch {
+	case !ok:
+		return "", errors.New("open the store: its URL must be sqlite:<path>")
+	case scheme == "postgres" || scheme == "postgresql":
+		return "", errors.New("open the store: PostgreSQL is not supported by this version; use sqlite:<path>")
+	case scheme != "sqlite":
+		return "", fmt.Errorf("open the store: unknown scheme %q; use sqlite:<path>", scheme)
+	case path == "" || path == ":memory:":
+		return "", errors.New("open the store: sqlite: needs the path of a file")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("open the store: %w", err)
+	}
+	return abs, nil
+}
+
+// dsn names a file with the settings that every connection gets: a PRAGMA run on a pool would reach one of them.
+func dsn(path string, busy time.Duration, pragmas ...string) string {
+	q := url.Values{"mode": {"rw"}, "_error_rc": {"1"}}
+	q.Add("_pragma", "busy_timeout("+strconv.FormatInt(busy.Milliseconds(), 10)+")")
+	for _, p := range pragmas {
+		q.Add("_pragma", p)
+	}
+	escape := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23")
+	return "file:" + escape.Replace(filepath.ToSlash(path)) + "?" + q.Encode()
+}
+
+// commonPragmas are for every connection. The file is not mapped into memory: that was measured to gain nothing here,
+// and an I/O error in a mapping kills the process.
+func commonPragmas() []string {
+	return []string{
+		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)", "temp_store(MEMORY)",
+		"journal_size_limit(" + strconv.Itoa(journalSizeLimit) + ")",
+		"cache_size(-" + strconv.Itoa(cacheKiB) + ")",
+	}
+}
+
+func writerDSN(path string, o Options) string {
+	return dsn(path, o.BusyTimeout, append(commonPragmas(), o.pragmas...)...) + "&_txlock=immediate"
+}
+
+func readerDSN(path string, o Options) string {
+	return dsn(path, o.BusyTimeout, commonPragmas()...) + "&_query_only=1"
+}
+
+// createFile makes an empty database file that only its owner can read. A file that exists is left alone: to open
+// and close it here would drop the locks that SQLite holds on it elsewhere in this process.
+func createFile(path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("create the store: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("create the store: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	return nil
+}
+
+const (
+	readApplicationID = `PRAGMA application_id`
+	countObjects      = `SELECT count(*) FROM sqlite_schema`
+)
+
+// probe tells whether the file is an empty database. A file that is neither empty nor patd's is refused before
+// anything of it is changed: opening it as ours would already convert its journal.
+func probe(ctx context.Context, path string, busy time.Duration) (empty bool, err error) {
+	db, err := sql.Open("sqlite", dsn(path, busy, "query_only(1)"))
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", path, err)
+	}
+	defer db.Close()
+	var id, objects int64
+	if err := db.QueryRowContext(ctx, readApplicationID).Scan(&id); err != nil {
+		return false, probeError(path, err)
+	}
+	if err := db.QueryRowContext(ctx, countObjects).Scan(&objects); err != nil {
+		return false, probeError(path, err)
+	}
+	switch {
+	case id == applicationID:
+		return objects == 0, nil
+	case id == 0 && objects == 0:
+		return true, nil
+	default:
+		return false, fmt.Errorf("open the store: %s is a database of another program, not patd's", path)
+	}
+}
+
+func probeError(path string, err error) error {
+	if isCode(err, sqlite3.SQLITE_NOTADB) {
+		return fmt.Errorf("open the store: %s is not a patd database: %w", path, err)
+	}
+	return fault("look at "+path, err)
+}

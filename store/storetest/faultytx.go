@@ -1,0 +1,199 @@
+package storetest
+
+import (
+	"context"
+	"time"
+
+	"patd/tokens"
+)
+
+// faultyRead passes every method on, unless it is to fail. It embeds nothing, so that a method that the port gains
+// is not passed by.
+type faultyRead struct {
+	ctx      context.Context
+	f        *Faulty
+	r        tokens.ReadTx
+	injected *error
+}
+
+// read passes one method on.
+func read[T any](t *faultyRead, op Op, next func() (T, error)) (T, error) {
+	if err := t.at(op); err != nil {
+		var none T
+		return none, err
+	}
+	return next()
+}
+
+func (t *faultyRead) at(op Op) error {
+	err := t.f.at(t.ctx, op)
+	if err != nil {
+		*t.injected = err
+	}
+	return err
+}
+
+func (t *faultyRead) Token(id tokens.ID) (tokens.Token, error) {
+	return read(t, "Token", func() (tokens.Token, error) { return t.r.Token(id) })
+}
+
+func (t *faultyRead) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
+	return read(t, "Tokens", func() ([]tokens.Token, error) { return t.r.Tokens(q) })
+}
+
+func (t *faultyRead) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
+	return read(t, "LiveTokens", func() ([]tokens.LiveToken, error) { return t.r.LiveTokens(userKey, now) })
+}
+
+func (t *faultyRead) Request(key tokens.RequestKey, now time.Time) (tokens.Request, error) {
+	return read(t, "Request", func() (tokens.Request, error) { return t.r.Request(key, now) })
+}
+
+func (t *faultyRead) User(id string) (tokens.User, error) {
+	return read(t, "User", func() (tokens.User, error) { return t.r.User(id) })
+}
+
+func (t *faultyRead) Users(q tokens.UserQuery) ([]tokens.User, error) {
+	return read(t, "Users", func() ([]tokens.User, error) { return t.r.Users(q) })
+}
+
+func (t *faultyRead) Service(name string) (tokens.ServiceAccount, error) {
+	return read(t, "Service", func() (tokens.ServiceAccount, error) { return t.r.Service(name) })
+}
+
+func (t *faultyRead) Services(before tokens.ID, limit int) ([]tokens.ServiceAccount, error) {
+	return read(t, "Services", func() ([]tokens.ServiceAccount, error) { return t.r.Services(before, limit) })
+}
+
+func (t *faultyRead) Events(q tokens.EventQuery) ([]tokens.Event, error) {
+	return read(t, "Events", func() ([]tokens.Event, error) { return t.r.Events(q) })
+}
+
+func (t *faultyRead) Changes(after uint64, limit int) ([]tokens.Change, error) {
+	return read(t, "Changes", func() ([]tokens.Change, error) { return t.r.Changes(after, limit) })
+}
+
+func (t *faultyRead) Keys() ([]tokens.KeyRecord, error) {
+	return read(t, "Keys", func() ([]tokens.KeyRecord, error) { return t.r.Keys() })
+}
+
+func (t *faultyRead) KeyUse(now time.Time) (map[string]int64, error) {
+	return read(t, "KeyUse", func() (map[string]int64, error) { return t.r.KeyUse(now) })
+}
+
+func (t *faultyRead) Prefixes() ([]string, error) {
+	return read(t, "Prefixes", func() ([]string, error) { return t.r.Prefixes() })
+}
+
+func (t *faultyRead) Exceeding(q tokens.ExceedQuery) ([]tokens.Token, error) {
+	return read(t, "Exceeding", func() ([]tokens.Token, error) { return t.r.Exceeding(q) })
+}
+
+func (t *faultyRead) CountExceeding(q tokens.ExceedQuery) (int64, error) {
+	return read(t, "CountExceeding", func() (int64, error) { return t.r.CountExceeding(q) })
+}
+
+func (t *faultyRead) Feature(name string) (tokens.FeatureEntry, error) {
+	return read(t, "Feature", func() (tokens.FeatureEntry, error) { return t.r.Feature(name) })
+}
+
+func (t *faultyRead) Features(q tokens.FeatureQuery) ([]tokens.FeatureEntry, error) {
+	return read(t, "Features", func() ([]tokens.FeatureEntry, error) { return t.r.Features(q) })
+}
+
+func (t *faultyRead) Audience(id string) (tokens.AudienceEntry, error) {
+	return read(t, "Audience", func() (tokens.AudienceEntry, error) { return t.r.Audience(id) })
+}
+
+func (t *faultyRead) Audiences(q tokens.AudienceQuery) ([]tokens.AudienceEntry, error) {
+	return read(t, "Audiences", func() ([]tokens.AudienceEntry, error) { return t.r.Audiences(q) })
+}
+
+// faultyTx is faultyRead with the methods that write.
+type faultyTx struct {
+	faultyRead
+	w tokens.Tx
+}
+
+func (t *faultyTx) write(op Op, next func() error) error {
+	if err := t.at(op); err != nil {
+		return err
+	}
+	return next()
+}
+
+func (t *faultyTx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {
+	return read(&t.faultyRead, "RevokeTokens", func() ([]tokens.ID, error) { return t.w.RevokeTokens(userKey, r) })
+}
+
+func (t *faultyTx) InsertUser(u tokens.User) (int64, error) {
+	return read(&t.faultyRead, "InsertUser", func() (int64, error) { return t.w.InsertUser(u) })
+}
+
+func (t *faultyTx) InsertToken(tok tokens.Token, h tokens.Hash) error {
+	return t.write("InsertToken", func() error { return t.w.InsertToken(tok, h) })
+}
+
+func (t *faultyTx) UpdateToken(tok tokens.Token) error {
+	return t.write("UpdateToken", func() error { return t.w.UpdateToken(tok) })
+}
+
+func (t *faultyTx) ReplaceSecret(id tokens.ID, h tokens.Hash, previousUntil time.Time) error {
+	return t.write("ReplaceSecret", func() error { return t.w.ReplaceSecret(id, h, previousUntil) })
+}
+
+func (t *faultyTx) PutRequest(r tokens.Request, now time.Time) error {
+	return t.write("PutRequest", func() error { return t.w.PutRequest(r, now) })
+}
+
+func (t *faultyTx) ForgetSealed(id tokens.ID) error {
+	return t.write("ForgetSealed", func() error { return t.w.ForgetSealed(id) })
+}
+
+func (t *faultyTx) UpdateUser(u tokens.User) error {
+	return t.write("UpdateUser", func() error { return t.w.UpdateUser(u) })
+}
+
+func (t *faultyTx) InsertService(s tokens.ServiceAccount, h tokens.Hash) error {
+	return t.write("InsertService", func() error { return t.w.InsertService(s, h) })
+}
+
+func (t *faultyTx) RevokeService(id tokens.ID, r tokens.Revocation) error {
+	return t.write("RevokeService", func() error { return t.w.RevokeService(id, r) })
+}
+
+func (t *faultyTx) PutKey(k tokens.KeyRecord) error {
+	return t.write("PutKey", func() error { return t.w.PutKey(k) })
+}
+
+func (t *faultyTx) PutPrefix(prefix string) error {
+	return t.write("PutPrefix", func() error { return t.w.PutPrefix(prefix) })
+}
+
+func (t *faultyTx) SetBlocked(id tokens.ID, by string) error {
+	return t.write("SetBlocked", func() error { return t.w.SetBlocked(id, by) })
+}
+
+func (t *faultyTx) InsertFeature(e tokens.FeatureEntry) error {
+	return t.write("InsertFeature", func() error { return t.w.InsertFeature(e) })
+}
+
+func (t *faultyTx) UpdateFeature(e tokens.FeatureEntry) error {
+	return t.write("UpdateFeature", func() error { return t.w.UpdateFeature(e) })
+}
+
+func (t *faultyTx) DeleteFeature(name string) error {
+	return t.write("DeleteFeature", func() error { return t.w.DeleteFeature(name) })
+}
+
+func (t *faultyTx) InsertAudience(e tokens.AudienceEntry) error {
+	return t.write("InsertAudience", func() error { return t.w.InsertAudience(e) })
+}
+
+func (t *faultyTx) UpdateAudience(e tokens.AudienceEntry) error {
+	return t.write("UpdateAudience", func() error { return t.w.UpdateAudience(e) })
+}
+
+func (t *faultyTx) DeleteAudience(id string) error {
+	return t.write("DeleteAudience", func() error { return t.w.DeleteAudience(id) })
+}

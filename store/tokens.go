@@ -1,0 +1,239 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"patd/tokens"
+)
+
+// tokenColumns are of tokens t joined with users u.
+const tokenColumns = `
+       t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
+       t.revoke_us, t.revoked_by, t.revoke_reason, t.last_used_us, t.last_used_ip, t.blocked_by`
+
+// tokenRow holds tokenColumns.
+type tokenRow struct {
+	id, userKey, issueUS, expireUS        int64
+	user, name, scopes                    string
+	audiences, cidrs, labels, description sql.NullString
+	revokeUS                              sql.NullInt64
+	revokedBy, revokeReason               sql.NullString
+	usedUS                                sql.NullInt64
+	usedIP                                sql.RawBytes
+	blockedBy                             sql.NullString
+}
+
+func (r *tokenRow) dest(d []any) []any {
+	return append(d, &r.id, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs, &r.labels,
+		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.usedUS, &r.usedIP, &r.blockedBy)
+}
+
+func (r *tokenRow) token() (tokens.Token, error) {
+	t := tokens.Token{
+		ID: tokens.ID(r.id), UserKey: r.userKey, User: r.user, Name: r.name, Description: r.description.String,
+		Scopes: split(r.scopes, " "), Audiences: split(r.audiences.String, "\n"),
+		IssueTime: instant(r.issueUS), ExpireTime: expiryTime(r.expireUS), BlockedBy: r.blockedBy.String,
+	}
+	var err error
+	if t.Labels, err = parseLabels(r.labels.String); err != nil {
+		return tokens.Token{}, err
+	}
+	if t.CIDRs, err = parseCIDRs(r.cidrs.String); err != nil {
+		return tokens.Token{}, err
+	}
+	if r.revokeUS.Valid {
+		t.Revocation = &tokens.Revocation{Time: instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
+	}
+	if r.usedUS.Valid {
+		t.LastUsed.Time = instant(r.usedUS.Int64)
+		t.LastUsed.IP, _ = netip.AddrFromSlice(r.usedIP)
+	}
+	return t, nil
+}
+
+func scanToken(rows *sql.Rows) (tokens.Token, error) {
+	var r tokenRow
+	if err := rows.Scan(r.dest(nil)...); err != nil {
+		return tokens.Token{}, err
+	}
+	return r.token()
+}
+
+const selectToken = `SELECT ` + tokenColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user WHERE t.id = ?`
+
+// Token implements tokens.TokenReader.
+func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
+	var found []tokens.Token
+	err := t.each("read a token", selectToken, func(rows *sql.Rows) error {
+		tok, err := scanToken(rows)
+		found = append(found, tok)
+		return err
+	}, int64(id))
+	switch {
+	case err != nil:
+		return tokens.Token{}, err
+	case len(found) == 0:
+		return tokens.Token{}, fmt.Errorf("token %s: %w", id, tokens.ErrNotFound)
+	}
+	return found[0], nil
+}
+
+// ?3 is the state: 0 any, 1 active, 2 expired, 3 revoked.
+const selectTokens = `SELECT ` + tokenColumns + `
+FROM tokens t INDEXED BY tokens_user
+CROSS JOIN users u ON u.key = t.user
+WHERE t.user = ?1 AND t.id <= ?2
+  AND CASE ?3 WHEN 0 THEN 1
+              WHEN 1 THEN t.revoke_us IS NULL AND t.expire_us > ?4
+              WHEN 2 THEN t.revoke_us IS NULL AND t.expire_us <= ?4
+              WHEN 3 THEN t.revoke_us IS NOT NULL END
+  AND (?5 = '' OR instr(t.name_key, ?5) > 0)
+  AND (?6 = '' OR instr(char(10) || t.audiences || char(10), char(10) || ?6 || char(10)) > 0)
+ORDER BY t.id DESC LIMIT ?7`
+
+// Tokens implements tokens.TokenReader.
+func (t *readTx) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
+	state, err := stateNumber(q.State)
+	if err != nil {
+		return nil, err
+	}
+	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, micros(q.Now), q.NameHas, q.Audience, q.Limit)
+}
+
+// listTokens runs a query of tokenColumns.
+func (t *readTx) listTokens(op, query string, args ...any) ([]tokens.Token, error) {
+	list := []tokens.Token{}
+	err := t.each(op, query, func(rows *sql.Rows) error {
+		tok, err := scanToken(rows)
+		list = append(list, tok)
+		return err
+	}, args...)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func stateNumber(s tokens.State) (int64, error) {
+	switch s {
+	case tokens.StateAny:
+		return 0, nil
+	case tokens.StateActive:
+		return 1, nil
+	case tokens.StateExpired:
+		return 2, nil
+	case tokens.StateRevoked:
+		return 3, nil
+	default:
+		return 0, fmt.Errorf("list tokens: unknown state %d", s)
+	}
+}
+
+// lastBefore is the largest id of a page that ends before the given one; 0 has no end. Ids are compared as the
+// signed integers they are stored as, which is their order until the year 2089.
+func lastBefore(id tokens.ID) int64 {
+	if id == 0 {
+		return math.MaxInt64
+	}
+	return int64(id) - 1
+}
+
+const selectLiveTokens = `
+SELECT id, name_key FROM tokens INDEXED BY tokens_live WHERE user = ? AND revoke_us IS NULL AND expire_us > ?`
+
+// LiveTokens implements tokens.TokenReader.
+func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
+	list := []tokens.LiveToken{}
+	err := t.each("list live tokens", selectLiveTokens, func(rows *sql.Rows) error {
+		var id int64
+		var live tokens.LiveToken
+		err := rows.Scan(&id, &live.NameKey)
+		live.ID = tokens.ID(id)
+		list = append(list, live)
+		return err
+	}, userKey, micros(now))
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// A key that the store does not know gives NULL, which the table refuses.
+const insertToken = `
+INSERT INTO tokens (id, user, key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description,
+                    revoke_us, revoked_by, revoke_reason, blocked_by)
+VALUES (?, ?, (SELECT num FROM keys WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING`
+
+// InsertToken implements tokens.TokenWriter.
+func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
+	labels, err := labelsText(tok.Labels)
+	if err != nil {
+		return err
+	}
+	us, by, reason := revocation(tok.Revocation)
+	return t.mustExec("insert a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken), insertToken,
+		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), joined(tok.Scopes, " "),
+		micros(tok.IssueTime), expiry(tok.ExpireTime), joined(tok.Audiences, "\n"), cidrsText(tok.CIDRs), labels,
+		nullText(tok.Description), us, by, reason, nullText(tok.BlockedBy))
+}
+
+// A revocation that stands is kept, whatever the record says: the right-hand sides see the row as it was.
+const updateToken = `
+UPDATE tokens
+SET name = ?2, name_key = ?3, description = ?4, labels = ?5, scopes = ?6, cidrs = ?7, expire_us = ?8, blocked_by = ?12,
+    revoke_us     = CASE WHEN revoke_us IS NULL THEN ?9  ELSE revoke_us END,
+    revoked_by    = CASE WHEN revoke_us IS NULL THEN ?10 ELSE revoked_by END,
+    revoke_reason = CASE WHEN revoke_us IS NULL THEN ?11 ELSE revoke_reason END
+WHERE id = ?1`
+
+// UpdateToken implements tokens.TokenWriter. A revocation also forgets the token's sealed secrets.
+func (t *tx) UpdateToken(tok tokens.Token) error {
+	labels, err := labelsText(tok.Labels)
+	if err != nil {
+		return err
+	}
+	us, by, reason := revocation(tok.Revocation)
+	err = t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
+		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), nullText(tok.Description), labels, joined(tok.Scopes, " "),
+		cidrsText(tok.CIDRs), expiry(tok.ExpireTime), us, by, reason, nullText(tok.BlockedBy))
+	if err != nil || tok.Revocation == nil {
+		return err
+	}
+	return t.ForgetSealed(tok.ID)
+}
+
+const revokeTokens = `
+UPDATE tokens INDEXED BY tokens_live SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE user = ?1 AND revoke_us IS NULL
+RETURNING id`
+
+const forgetSealedOfUser = `
+UPDATE requests SET sealed = NULL
+WHERE sealed IS NOT NULL AND token_id IN (SELECT id FROM tokens WHERE user = ?)`
+
+// RevokeTokens implements tokens.TokenWriter.
+func (t *tx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {
+	const op = "revoke a user's tokens"
+	us, by, reason := revocation(&r)
+	ids := []tokens.ID{}
+	err := t.each(op, revokeTokens, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, tokens.ID(id))
+		return err
+	}, userKey, us, by, reason)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.exec(op, forgetSealedOfUser, userKey); err != nil {
+		return nil, err
+	}
+	t.wrote = t.wrote || len(ids) > 0
+	slices.Sort(ids)
+	return ids, nil
+}

@@ -1,0 +1,190 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"patd/tokens"
+)
+
+const (
+	beginRead  = `BEGIN`
+	beginWrite = `BEGIN IMMEDIATE`
+	commitTx   = `COMMIT`
+)
+
+var (
+	errOver      = errors.New("the transaction is over")
+	errUnchanged = errors.New("nothing was changed")
+	errNoEvent   = errors.New("change the store: rows were written without an audit event")
+)
+
+// View implements tokens.Store.
+func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
+	c, err := s.views.get(ctx)
+	if err != nil {
+		return fault("begin to read", err)
+	}
+	defer s.views.put(c)
+	defer c.rollback()
+	if _, err := c.exec(ctx, beginRead); err != nil {
+		return fault("begin to read", err)
+	}
+	tx := &readTx{ctx: ctx, c: c}
+	defer tx.end()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.failed
+}
+
+// Update implements tokens.Store.
+func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
+	var seq uint64
+	err := s.transact(ctx, "change the store", func(t *tx) error {
+		events, err := fn(t)
+		switch {
+		case err != nil:
+			return err
+		case t.failed != nil:
+			return t.failed
+		case len(events) == 0 && t.wrote:
+			return errNoEvent
+		case len(events) == 0:
+			return errUnchanged
+		}
+		seq, err = t.record(events, micros(s.options.Now()))
+		return err
+	})
+	if errors.Is(err, errUnchanged) {
+		return nil
+	}
+	if err == nil {
+		s.advance(seq)
+	}
+	return err
+}
+
+// transact runs fn in one transaction. Waiting for it heeds ctx, whoever has it, this process or another; from then
+// on the transaction happens whole or not at all, whatever becomes of ctx.
+func (s *Store) transact(ctx context.Context, op string, fn func(*tx) error) error {
+	c, err := s.writer.get(ctx)
+	if err != nil {
+		return fault(op, err)
+	}
+	defer s.writer.put(c)
+	committed := false
+	defer func() {
+		if !committed {
+			c.rollback()
+		}
+	}()
+	if _, err := c.exec(ctx, beginWrite); err != nil {
+		return fault(op, err)
+	}
+	t := &tx{readTx: readTx{ctx: context.WithoutCancel(ctx), c: c}}
+	defer t.end()
+	if err := fn(t); err != nil {
+		return err
+	}
+	if t.failed != nil {
+		return t.failed
+	}
+	if _, err := c.exec(t.ctx, commitTx); err != nil {
+		return fault(op, err)
+	}
+	committed = true
+	return nil
+}
+
+// readTx is a snapshot. Once a statement has failed it does nothing more: SQLite may have rolled back by itself, and
+// a statement that came after would stand alone.
+type readTx struct {
+	ctx    context.Context
+	c      *conn
+	failed error
+}
+
+func (t *readTx) end() {
+	if t.failed == nil {
+		t.failed = fault("use a transaction", errOver)
+	}
+}
+
+// fail keeps the first failure and answers it.
+func (t *readTx) fail(op string, err error) error {
+	if cerr := t.ctx.Err(); cerr != nil && isCode(err, sqlite3.SQLITE_INTERRUPT) {
+		err = cerr
+	}
+	t.failed = fault(op, err)
+	return t.failed
+}
+
+// one scans the only row of a query; ErrNotFound when there is none.
+func (t *readTx) one(op, query string, dest []any, args ...any) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	err := t.c.one(t.ctx, query, dest, args...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return tokens.ErrNotFound
+	}
+	if err != nil {
+		return t.fail(op, err)
+	}
+	return nil
+}
+
+// each runs f on every row of a query.
+func (t *readTx) each(op, query string, f func(*sql.Rows) error, args ...any) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	if err := t.c.each(t.ctx, query, f, args...); err != nil {
+		return t.fail(op, err)
+	}
+	return nil
+}
+
+// tx is a transaction that writes.
+type tx struct {
+	readTx
+	wrote bool
+}
+
+// exec runs a statement and answers how many rows it wrote.
+func (t *tx) exec(op, query string, args ...any) (int64, error) {
+	r, err := t.run(op, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.RowsAffected()
+	if err != nil {
+		return 0, t.fail(op, err)
+	}
+	t.wrote = t.wrote || n > 0
+	return n, nil
+}
+
+func (t *tx) run(op, query string, args ...any) (sql.Result, error) {
+	if t.failed != nil {
+		return nil, t.failed
+	}
+	r, err := t.c.exec(t.ctx, query, args...)
+	if err != nil {
+		return nil, t.fail(op, err)
+	}
+	return r, nil
+}
+
+// mustExec is exec for a statement that is about one record: none written is answer.
+func (t *tx) mustExec(op string, answer error, query string, args ...any) error {
+	n, err := t.exec(op, query, args...)
+	if err == nil && n == 0 {
+		return answer
+	}
+	return err
+}

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"patd/tokens"
+)
+
+// userRow holds a row of users.
+type userRow struct {
+	key      int64
+	user     string
+	state    int64
+	features sql.NullString
+	createUS int64
+	deleteUS sql.NullInt64
+}
+
+func (r *userRow) record() tokens.User {
+	u := tokens.User{Key: r.key, ID: r.user, State: tokens.UserSuspended, Features: split(r.features.String, " "), CreateTime: instant(r.createUS)}
+	if r.state == userActive {
+		u.State = tokens.UserActive
+	}
+	if r.deleteUS.Valid {
+		u.DeleteTime = instant(r.deleteUS.Int64)
+	}
+	return u
+}
+
+// The states as they are stored.
+const (
+	userActive    = 1
+	userSuspended = 2
+)
+
+func userState(s tokens.UserState) (int64, error) {
+	switch s {
+	case tokens.UserAny:
+		return 0, nil
+	case tokens.UserActive:
+		return userActive, nil
+	case tokens.UserSuspended:
+		return userSuspended, nil
+	default:
+		return 0, fmt.Errorf("unknown user state %d", s)
+	}
+}
+
+const selectUser = `SELECT key, user, state, features, create_us FROM users WHERE user = ? AND delete_us IS NULL`
+
+// User implements tokens.UserReader.
+func (t *readTx) User(id string) (tokens.User, error) {
+	var r userRow
+	if err := t.one("read a user", selectUser, []any{&r.key, &r.user, &r.state, &r.features, &r.createUS}, id); err != nil {
+		return tokens.User{}, err
+	}
+	return r.record(), nil
+}
+
+const selectUsers = `
+SELECT key, user, state, features, create_us FROM users
+WHERE delete_us IS NULL AND user > ?1 AND (?2 = 0 OR state = ?2)
+ORDER BY user LIMIT ?3`
+
+// Users implements tokens.UserReader.
+func (t *readTx) Users(q tokens.UserQuery) ([]tokens.User, error) {
+	state, err := userState(q.State)
+	if err != nil {
+		return nil, fmt.Errorf("list users: %w", err)
+	}
+	list := []tokens.User{}
+	err = t.each("list users", selectUsers, func(rows *sql.Rows) error {
+		var r userRow
+		err := rows.Scan(&r.key, &r.user, &r.state, &r.features, &r.createUS)
+		list = append(list, r.record())
+		return err
+	}, q.After, state, q.Limit)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+const insertUser = `
+INSERT INTO users (user, state, features, create_us) VALUES (?, ?, ?, ?)
+ON CONFLICT (user) WHERE delete_us IS NULL DO NOTHING`
+
+// InsertUser implements tokens.UserWriter. A user without a state is active.
+func (t *tx) InsertUser(u tokens.User) (int64, error) {
+	const op = "insert a user"
+	state, err := userState(u.State)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", op, err)
+	}
+	if state == 0 {
+		state = userActive
+	}
+	r, err := t.run(op, insertUser, u.ID, state, joined(u.Features, " "), micros(u.CreateTime))
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.RowsAffected()
+	if err == nil && n == 0 {
+		return 0, tokens.ErrTaken
+	}
+	t.wrote = true
+	key, kerr := r.LastInsertId()
+	if err = errors.Join(err, kerr); err != nil {
+		return 0, t.fail(op, err)
+	}
+	return key, nil
+}
+
+// A deleted user stays deleted: it is not found.
+const updateUser = `UPDATE users SET state = ?, features = ?, delete_us = ? WHERE key = ? AND delete_us IS NULL`
+
+// UpdateUser implements tokens.UserWriter.
+func (t *tx) UpdateUser(u tokens.User) error {
+	state, err := userState(u.State)
+	if err != nil {
+		return fmt.Errorf("update a user: %w", err)
+	}
+	if state == 0 {
+		return errors.New("update a user: a state is needed")
+	}
+	return t.mustExec("update a user", fmt.Errorf("user: %w", tokens.ErrNotFound), updateUser,
+		state, joined(u.Features, " "), nullTime(u.DeleteTime), u.Key)
+}
