@@ -1,0 +1,77 @@
+package features
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+
+	"patd/tokens"
+)
+
+// defaultMaxFeatures is how many features one user may hold, unless configured. It is far more than a token carries.
+const defaultMaxFeatures = 4096
+
+// answered checks the names that a source gave and answers them sorted, without duplicates. One bad name spoils all; the
+// error tells its place, not its text.
+func answered(names []string) (tokens.Held, error) {
+	for i, n := range names {
+		if !tokens.ValidScope(n) {
+			return tokens.Held{}, fmt.Errorf("feature %d of the answer is not a feature name (RFC 6749 section 3.3, 1 to 128 bytes)", i+1)
+		}
+	}
+	out := slices.Clone(names)
+	slices.Sort(out)
+	return tokens.Held{Features: slices.Compact(out)}, nil
+}
+
+// tooMany is the outage of a source that gave more than limit features: cut off, they would look like a whole answer.
+func tooMany(limit int) error {
+	return fmt.Errorf("the answer holds more than %d features for one user", limit)
+}
+
+// outage is the error of a question that got no whole answer. When it is the caller who gave up, it is the context's.
+func outage(ctx context.Context, op string, cause error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return tokens.FeaturesUnavailable(op, cause)
+}
+
+// told answers an error of the network or the file system that can be logged. Others may quote what was answered, or
+// the URL, so of them only the type is kept.
+func told(err error) error {
+	for _, known := range []error{
+		driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled,
+		context.DeadlineExceeded,
+	} {
+		if errors.Is(err, known) {
+			return fmt.Errorf("the connection broke: %w", known)
+		}
+	}
+	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var file *os.PathError
+	var system syscall.Errno
+	switch {
+	case errors.As(err, &network):
+		return network
+	case errors.As(err, &certificate):
+		return certificate
+	case errors.As(err, &record):
+		return errors.New("the other side does not speak TLS")
+	case errors.As(err, &file):
+		return file
+	case errors.As(err, &system):
+		return system
+	}
+	return fmt.Errorf("failed with %T, whose text is withheld because it may quote data", err)
+}

@@ -1,0 +1,217 @@
+package features
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"patd/tokens"
+)
+
+// CacheConfig says how long answers count. A zero field is the default; Now is needed.
+type CacheConfig struct {
+	// TTL is how long an answer is used without asking again; 0: 30 s; negative: not at all.
+	TTL time.Duration
+	// MaxStale is how old the last known answer may be while the source does not answer; 0: 5 min; negative: none is
+	// used past the TTL. It must not be less than the TTL.
+	MaxStale time.Duration
+	// Timeout bounds one question to the source; 0: 5 s. A caller may wait for two: the one under way, which may be too
+	// old for it, and its own. A Forget makes those who wait begin anew.
+	Timeout time.Duration
+	// RetryAfter is how long a source that failed for a user is left alone about that user while there is a last known
+	// answer; 0: 1 s.
+	RetryAfter time.Duration
+	// MaxUsers bounds how many answers are kept; 0: 100 000.
+	MaxUsers int
+	// MaxBytes bounds, roughly, the memory that they take; 0: 64 MiB.
+	MaxBytes int64
+	// Now is the clock; needed. It should keep its monotonic reading (time.Now does), for then setting the machine's clock
+	// makes no answer younger.
+	Now func() time.Time
+	// Logger hears when the source begins and ceases to fail, which callers do not see while answers are stale; nil:
+	// nobody does.
+	Logger *slog.Logger
+}
+
+func (c CacheConfig) withDefaults() CacheConfig {
+	set := func(d *time.Duration, normal time.Duration) {
+		if *d == 0 {
+			*d = normal
+		}
+		*d = max(*d, 0)
+	}
+	set(&c.TTL, 30*time.Second)
+	set(&c.MaxStale, 5*time.Minute)
+	set(&c.Timeout, 5*time.Second)
+	set(&c.RetryAfter, time.Second)
+	if c.MaxUsers <= 0 {
+		c.MaxUsers = 100_000
+	}
+	if c.MaxBytes <= 0 {
+		c.MaxBytes = 64 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Cached answers for a source from memory. It is safe for concurrent use.
+//
+// What holds for its answers:
+//
+//   - One that is not stale is at most the TTL old, or the source's own in that call. One that is stale was the last
+//     known, is at most MaxStale old, and is given only when the source has just failed for that user.
+//   - A fresh one comes from a question put to the source after the call began; during an outage there is none.
+//   - None that returns after Forget has returned comes from before it.
+//   - At most one question per user is under way, not counting those put before a Forget. Who gives up waiting does not
+//     end it for the others.
+type Cached struct {
+	source tokens.FeatureSource
+	config CacheConfig
+	base   context.Context // of every flight
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	memory memory
+	queues map[string]*queue
+	clock  uint64 // counts calls and flights, so that which was first can be told
+	health health
+	closed bool
+}
+
+var _ tokens.FeatureSource = (*Cached)(nil)
+
+// NewCached wraps a source. Close ends both.
+func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
+	none := c.MaxStale < 0
+	c = c.withDefaults()
+	switch {
+	case source == nil || c.Now == nil:
+		return nil, errors.New("make the features cache: a source and a clock are needed")
+	case source.Local():
+		return nil, errors.New("make the features cache: features that patd keeps itself are read in its transactions, not from a cache")
+	case !none && c.MaxStale < c.TTL:
+		return nil, fmt.Errorf("make the features cache: answers may not be served stale for less (%v) than they are served anyway (%v)", c.MaxStale, c.TTL)
+	case c.Timeout == 0:
+		return nil, errors.New("make the features cache: the time limit of a question must be positive")
+	}
+	base, cancel := context.WithCancel(context.Background())
+	return &Cached{
+		source: source, config: c, base: base, cancel: cancel,
+		memory: newMemory(c.MaxUsers, c.MaxBytes), queues: map[string]*queue{},
+	}, nil
+}
+
+// Local answers false: features change without patd.
+func (*Cached) Local() bool { return false }
+
+// Features answers what the user holds, from memory where that will do.
+func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (tokens.Held, error) {
+	began := c.arrive()
+	for {
+		if err := ctx.Err(); err != nil {
+			return tokens.Held{}, fmt.Errorf("find out the features of a user: %w", err)
+		}
+		t, held, err := c.board(u, fresh, began)
+		if t == nil {
+			return held, err
+		}
+		select {
+		case <-t.flight.done:
+		case <-ctx.Done():
+		}
+		held, again, err := c.leave(t, fresh)
+		if !again {
+			return held, err
+		}
+	}
+}
+
+// Forget drops what is known of a user, and keeps a question that is under way from filling the cache. The next call asks
+// the source, and so do those that are waiting.
+func (c *Cached) Forget(user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.memory.drop(user)
+	q, ok := c.queues[user]
+	if !ok {
+		return
+	}
+	q.forgotten = true
+	delete(c.queues, user)
+	for _, f := range []*flight{q.running, q.next} {
+		if f != nil {
+			f.settle(tokens.Held{}, errForgotten)
+		}
+	}
+	q.next = nil
+}
+
+// Close ends the questions that are under way, waits for them, and closes the source. Calls after it are outages.
+func (c *Cached) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+	if source, ok := c.source.(io.Closer); ok {
+		return source.Close()
+	}
+	return nil
+}
+
+// arrive stamps a call.
+func (c *Cached) arrive() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clock++
+	return c.clock
+}
+
+// recall answers from memory, if that will do. With refresh the answer will do, and yet the source should be asked
+// again in the background.
+func (c *Cached) recall(user string) (held tokens.Held, ok, refresh bool) {
+	e := c.memory.get(user)
+	if e == nil {
+		return tokens.Held{}, false, false
+	}
+	now := c.config.Now()
+	age := now.Sub(e.asked)
+	switch {
+	case age < 0 || age > max(c.config.TTL, c.config.MaxStale):
+		// Too old, or of a future that the clock has left: of no use any more.
+		c.memory.drop(user)
+		return tokens.Held{}, false, false
+	case age < c.config.TTL:
+		return tokens.Held{Features: e.features}, true, false
+	case e.failedAt.IsZero() || !c.mayBeStale(age):
+		return tokens.Held{}, false, false
+	}
+	// Within the time of one attempt after a failure the next is made in the background, so that a source that hangs
+	// does not make every call wait. Later, callers wait: the source may long be well again.
+	since := now.Sub(e.failedAt)
+	if since < 0 || since >= c.config.RetryAfter+c.config.Timeout {
+		return tokens.Held{}, false, false
+	}
+	return tokens.Held{Features: e.features, Stale: true}, true, since >= c.config.RetryAfter
+}
+
+// mayBeStale tells whether an answer of that age may be served during an outage; with a MaxStale of 0 none may.
+func (c *Cached) mayBeStale(age time.Duration) bool {
+	return c.config.MaxStale > 0 && age >= 0 && age <= c.config.MaxStale
+}
+
+// lastKnown answers what is left to answer when the source has failed.
+func (c *Cached) lastKnown(user string) (tokens.Held, bool) {
+	e := c.memory.get(user)
+	if e == nil || !c.mayBeStale(c.config.Now().Sub(e.asked)) {
+		return tokens.Held{}, false
+	}
+	return tokens.Held{Features: e.features, Stale: true}, true
+}

@@ -1,0 +1,233 @@
+package features
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"patd/features/signature"
+	"patd/tokens"
+)
+
+// CallbackConfig says which endpoint to ask, and how.
+type CallbackConfig struct {
+	// URL of the endpoint: https, or http on this machine only.
+	URL string
+	// HMACKey signs the questions: at least 32 bytes. It, or HMACKeyFile, is needed.
+	HMACKey tokens.Secret
+	// HMACKeyFile holds the key; one line end at its end is not part of it.
+	HMACKeyFile string
+	// Timeout bounds one question, from the connection to the last byte; 0: 2 s.
+	Timeout time.Duration
+	// MaxBody is how many bytes an answer may have; 0: 1 MiB.
+	MaxBody int64
+	// MaxFeatures is how many features an answer may hold; 0: 4096.
+	MaxFeatures int
+	// AllowPrivate lists ranges of addresses that may be connected to although they are not public.
+	AllowPrivate []netip.Prefix
+	// CACertFile holds, in PEM, the only authorities to trust; empty: those of the system.
+	CACertFile string
+	// Now is the clock of the signatures; needed.
+	Now func() time.Time
+
+	resolver *net.Resolver // for tests; nil: the system's
+}
+
+func (c CallbackConfig) withDefaults() CallbackConfig {
+	if c.Timeout <= 0 {
+		c.Timeout = 2 * time.Second
+	}
+	if c.MaxBody <= 0 {
+		c.MaxBody = 1 << 20
+	}
+	if c.MaxFeatures <= 0 {
+		c.MaxFeatures = defaultMaxFeatures
+	}
+	return c
+}
+
+// Callback is a source that asks the company's endpoint. It is safe for concurrent use.
+//
+// It sends POST with {"user": "<id>"}, signed as package signature tells. 200 with {"features": ["…"]} is what the user
+// holds, 404 says that there is no such user, who holds nothing; anything else is an outage.
+type Callback struct {
+	config CallbackConfig
+	key    tokens.Secret
+	client *http.Client
+}
+
+var _ tokens.FeatureSource = (*Callback)(nil)
+
+// NewCallback checks the configuration. It does not ask anything yet.
+func NewCallback(c CallbackConfig) (*Callback, error) {
+	c = c.withDefaults()
+	if c.Now == nil {
+		return nil, errors.New("set up the features callback: a clock is needed")
+	}
+	key, err := callbackKey(c)
+	if err != nil {
+		return nil, fmt.Errorf("set up the features callback: %w", err)
+	}
+	g, err := callbackGuard(c)
+	if err != nil {
+		return nil, fmt.Errorf("set up the features callback: %w", err)
+	}
+	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CACertFile != "" {
+		if trust.RootCAs, err = readRoots(c.CACertFile); err != nil {
+			return nil, fmt.Errorf("set up the features callback: %w", err)
+		}
+	}
+	return &Callback{config: c, key: key, client: callbackClient(c, g, trust)}, nil
+}
+
+func callbackKey(c CallbackConfig) (tokens.Secret, error) {
+	key := c.HMACKey
+	switch {
+	case c.HMACKeyFile != "" && !key.IsEmpty():
+		return key, errors.New("the key is given both by itself and by a file; give one")
+	case c.HMACKeyFile != "":
+		var err error
+		if key, err = readSecretFile(c.HMACKeyFile); err != nil {
+			return key, err
+		}
+	}
+	if len(key.Reveal()) < signature.MinKey {
+		return key, fmt.Errorf("the HMAC key must have at least %d bytes; openssl rand -hex 32 makes one", signature.MinKey)
+	}
+	return key, nil
+}
+
+// callbackGuard checks the URL and answers which addresses it may lead to. Its errors do not repeat the URL, whose
+// query may hold what is nobody's business.
+func callbackGuard(c CallbackConfig) (guard, error) {
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		return guard{}, errors.New("its URL must be https://host/path")
+	case u.User != nil:
+		return guard{}, errors.New("its URL must not hold a credential; the signature is the proof")
+	case u.Fragment != "":
+		return guard{}, errors.New("its URL must not hold a fragment")
+	}
+	allow, err := unmapped(c.AllowPrivate)
+	if err != nil {
+		return guard{}, err
+	}
+	literal, literalErr := netip.ParseAddr(u.Hostname())
+	g := guard{allow: allow, plain: u.Scheme == "http"}
+	g.loopback = strings.EqualFold(u.Hostname(), "localhost") || literalErr == nil && literal.Unmap().IsLoopback()
+	if g.plain && !g.loopback {
+		return guard{}, errors.New("its URL must be https: http is for this machine only")
+	}
+	if literalErr == nil {
+		return g, g.check(literal)
+	}
+	return g, nil
+}
+
+// callbackClient follows no redirect, knows no proxy, keeps few connections and dials only what the guard lets pass.
+func callbackClient(c CallbackConfig, g guard, trust *tls.Config) *http.Client {
+	dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second, Resolver: c.resolver, ControlContext: g.control}
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:            dialer.DialContext,
+			TLSClientConfig:        trust,
+			TLSHandshakeTimeout:    c.Timeout,
+			ForceAttemptHTTP2:      true,
+			DisableCompression:     true, // the bound of the body is one of the bytes on the wire
+			MaxIdleConns:           8,
+			MaxIdleConnsPerHost:    8,
+			MaxConnsPerHost:        32,
+			IdleConnTimeout:        30 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Features asks the endpoint, whether fresh or not.
+func (c *Callback) Features(ctx context.Context, u tokens.User, _ bool) (tokens.Held, error) {
+	limited, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	held, err := c.ask(limited, u.ID)
+	if err != nil {
+		if errors.Is(limited.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("no whole answer within %v", c.config.Timeout)
+		}
+		return tokens.Held{}, outage(ctx, "ask the features callback", err)
+	}
+	return held, nil
+}
+
+// Local answers false: features change without patd.
+func (*Callback) Local() bool { return false }
+
+// Close closes the idle connections. There are no others once the calls have returned.
+func (c *Callback) Close() error {
+	c.client.CloseIdleConnections()
+	return nil
+}
+
+func (c *Callback) ask(ctx context.Context, user string) (tokens.Held, error) {
+	body, err := json.Marshal(struct {
+		User string `json:"user"`
+	}{user})
+	if err != nil {
+		return tokens.Held{}, fmt.Errorf("write the question: %w", err)
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.config.URL, bytes.NewReader(body))
+	if err != nil {
+		return tokens.Held{}, errors.New("write the question: its URL is not one")
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("User-Agent", "patd")
+	r.Header.Set(signature.Header, signature.Sign([]byte(c.key.Reveal()), body, c.config.Now()))
+	// Without a value it is not sent; it tells the transport that asking again on a new connection is safe when the
+	// endpoint has closed the old one.
+	r.Header["Idempotency-Key"] = []string{}
+	response, err := c.client.Do(r)
+	if err != nil {
+		return tokens.Held{}, told(err)
+	}
+	defer response.Body.Close()
+	return c.read(response)
+}
+
+func (c *Callback) read(response *http.Response) (tokens.Held, error) {
+	// One byte more than allowed is enough to know. A body that is read to its end leaves the connection usable.
+	body, err := io.ReadAll(io.LimitReader(response.Body, c.config.MaxBody+1))
+	switch {
+	case response.StatusCode == http.StatusNotFound:
+		return tokens.Held{Features: []string{}}, nil
+	case response.StatusCode != http.StatusOK:
+		return tokens.Held{}, fmt.Errorf("the endpoint answered status %d", response.StatusCode)
+	case err != nil:
+		return tokens.Held{}, fmt.Errorf("read the answer: %w", told(err))
+	case int64(len(body)) > c.config.MaxBody:
+		return tokens.Held{}, fmt.Errorf("the answer has more than %d bytes", c.config.MaxBody)
+	case response.Header.Get("Content-Encoding") != "":
+		return tokens.Held{}, errors.New("the answer is encoded, which was not asked for")
+	}
+	kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if err != nil || kind != "application/json" {
+		return tokens.Held{}, errors.New("the answer's content type is not application/json")
+	}
+	names, err := parseFeatures(body, c.config.MaxFeatures)
+	if err != nil {
+		return tokens.Held{}, err
+	}
+	return answered(names)
+}

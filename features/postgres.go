@@ -1,0 +1,114 @@
+package features
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+func postgresEngine() engine {
+	return engine{
+		name: "PostgreSQL", open: openPostgres, check: checkPostgres, tell: tellPostgres,
+		form: func(q string) string { return q },
+	}
+}
+
+// openPostgres makes a pool of sessions that are read-only and end a statement by themselves. Parameters go as text in
+// one round trip without prepared statements, so that a pooler between is no obstacle and a changed schema no surprise.
+func openPostgres(c SQLConfig, u *url.URL) (*sql.DB, error) {
+	if err := checkPassword(c, u); err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(u.String())
+	if err != nil {
+		return nil, errors.New("the URL has a parameter that PostgreSQL does not know, or a certificate file that cannot be read")
+	}
+	limit := strconv.FormatInt(c.serverLimit().Milliseconds(), 10)
+	for name, value := range map[string]string{
+		"application_name":                    "patd",
+		"default_transaction_read_only":       "on",
+		"statement_timeout":                   limit,
+		"idle_in_transaction_session_timeout": limit,
+	} {
+		config.RuntimeParams[name] = value
+	}
+	config.ConnectTimeout = c.Timeout
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	var options []stdlib.OptionOpenDB
+	if c.PasswordFile != "" {
+		options = append(options, stdlib.OptionBeforeConnect(func(_ context.Context, next *pgx.ConnConfig) error {
+			password, err := readSecretFile(c.PasswordFile)
+			next.Password = password.Reveal()
+			return err
+		}))
+	}
+	db := stdlib.OpenDB(*config, options...)
+	db.SetMaxIdleConns(c.MaxConns)
+	db.SetConnMaxIdleTime(time.Minute)
+	db.SetConnMaxLifetime(10 * time.Minute)
+	return db, nil
+}
+
+// checkPassword refuses a password in two places, and a file that cannot be read.
+func checkPassword(c SQLConfig, u *url.URL) error {
+	if c.PasswordFile == "" {
+		return nil
+	}
+	if _, inURL := u.User.Password(); inURL || u.Query().Has("password") {
+		return errors.New("a password is both in the URL and in a file; give one")
+	}
+	_, err := readSecretFile(c.PasswordFile)
+	return err
+}
+
+// checkPostgres describes the query without running it. A parameter of another type than text would make users that do
+// not look like one an outage, and give one user several spellings: 7, 07 and +7.
+func checkPostgres(ctx context.Context, conn *sql.Conn, query string) error {
+	return conn.Raw(func(driverConn any) error {
+		c, ok := driverConn.(*stdlib.Conn)
+		if !ok {
+			return malformed("this is not a PostgreSQL connection")
+		}
+		d, err := c.Conn().Prepare(ctx, "", query)
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(d.ParamOIDs) != 1:
+			return malformed(fmt.Sprintf("the query must have exactly one parameter, the user id as $1, and has %d", len(d.ParamOIDs)))
+		case d.ParamOIDs[0] != pgtype.TextOID && d.ParamOIDs[0] != pgtype.VarcharOID:
+			return malformed("the query must take the user id as text: cast the column it is compared with, as in user_id::text = $1")
+		case len(d.Fields) != 1:
+			return malformed(fmt.Sprintf("the query must give exactly one column, and gives %d", len(d.Fields)))
+		}
+		return nil
+	})
+}
+
+// tellPostgres keeps what the server says of connections, rights and the query's own words. Errors of other classes may
+// quote values, so of them only the code is kept.
+func tellPostgres(err error) (ok bool, told error) {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch class := pg.SQLState()[:min(2, len(pg.SQLState()))]; class {
+		case "08", "25", "28", "3D", "42", "53", "55", "57":
+			return true, fmt.Errorf("%s (SQLSTATE %s)", pg.Message, pg.Code)
+		default:
+			return true, fmt.Errorf("the query failed with SQLSTATE %s, whose text is withheld because it may quote data", pg.Code)
+		}
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return true, connect
+	}
+	return false, nil
+}

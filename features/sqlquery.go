@@ -1,0 +1,239 @@
+package features
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"patd/tokens"
+)
+
+// SQLConfig says which database to ask, and how.
+type SQLConfig struct {
+	// URL names the database: postgres://user@host/db?sslmode=verify-full, mysql://user@host/db?tls=true, or
+	// sqlite:<path>. See the README for the parameters of each.
+	URL tokens.Secret
+	// PasswordFile holds the password, instead of the URL. It is read for each new connection, so that a new
+	// password needs no restart.
+	PasswordFile string
+	// Query answers the features of one user, one a row, in its only column. Its only parameter is the user id: $1 for
+	// PostgreSQL, ? for the others.
+	Query string
+	// MaxRows is how many rows an answer may have; 0: 4096. One more is an outage, not a shorter answer.
+	MaxRows int
+	// Timeout bounds one question, the wait for a connection included; 0: 2 s.
+	Timeout time.Duration
+	// MaxConns is how many connections may be open at a time; 0: 4.
+	MaxConns int
+}
+
+func (c SQLConfig) withDefaults() SQLConfig {
+	if c.MaxRows <= 0 {
+		c.MaxRows = defaultMaxFeatures
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = 2 * time.Second
+	}
+	if c.MaxConns <= 0 {
+		c.MaxConns = 4
+	}
+	return c
+}
+
+// SQL is a source that asks a database with the operator's query. It is safe for concurrent use.
+type SQL struct {
+	db     *sql.DB
+	engine engine
+	config SQLConfig
+	query  string
+}
+
+var _ tokens.FeatureSource = (*SQL)(nil)
+
+// engine is where databases differ.
+type engine struct {
+	name string
+	// open makes a pool whose sessions are read-only and give up after the time limit by themselves.
+	open func(SQLConfig, *url.URL) (*sql.DB, error)
+	// form is the query as it is sent.
+	form func(query string) string
+	// check finds out whether the query has one text parameter and one column, as far as it can without running it.
+	check func(ctx context.Context, conn *sql.Conn, query string) error
+	// tell makes of an error of the driver one that holds no row data; ok is false for an error of another kind.
+	tell func(error) (ok bool, told error)
+}
+
+// NewSQL connects, and checks that the query is one that can be asked: one parameter, one column, nothing written.
+// The query is run once for the empty user id, which is nobody's.
+func NewSQL(ctx context.Context, c SQLConfig) (*SQL, error) {
+	c = c.withDefaults()
+	query := strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(c.Query), ";"))
+	if query == "" {
+		return nil, errors.New("open the features database: a query is needed, such as SELECT feature FROM user_features WHERE user_id = …")
+	}
+	e, u, err := parseSQLURL(c.URL.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	db, err := e.open(c, u)
+	if err != nil {
+		return nil, fmt.Errorf("open the features database: %w", err)
+	}
+	db.SetMaxOpenConns(c.MaxConns)
+	s := &SQL{db: db, engine: e, config: c, query: e.form(query)}
+	if err := s.check(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("check the features query: %w", err), db.Close())
+	}
+	return s, nil
+}
+
+// serverLimit is the time limit that the server itself is given: a little above ours, so that it is ours that is told,
+// and the server's only ends what it would otherwise go on computing for nobody.
+func (c SQLConfig) serverLimit() time.Duration { return c.Timeout + c.Timeout/4 }
+
+// parseSQLURL tells the engine by the scheme. Its errors do not repeat the URL, which may hold a password.
+func parseSQLURL(text string) (engine, *url.URL, error) {
+	scheme, rest, ok := strings.Cut(text, ":")
+	if !ok {
+		return engine{}, nil, errors.New("open the features database: none of postgres://, mysql:// and sqlite: begins its URL")
+	}
+	if scheme == "sqlite" {
+		return sqliteEngine(), &url.URL{Scheme: scheme, Path: rest}, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return engine{}, nil, errors.New("open the features database: its URL cannot be read; characters such as @ / : # % in a password are written percent-encoded")
+	}
+	switch scheme {
+	case "postgres", "postgresql":
+		return postgresEngine(), u, nil
+	case "mysql", "mariadb":
+		return mysqlEngine(), u, nil
+	default:
+		return engine{}, nil, errors.New("open the features database: none of postgres://, mysql:// and sqlite: begins its URL")
+	}
+}
+
+func (s *SQL) check(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	conn, err := s.db.Conn(limited)
+	if err != nil {
+		return s.told(limited, err)
+	}
+	defer conn.Close()
+	if err := s.engine.check(limited, conn, s.query); err != nil {
+		return s.told(limited, err)
+	}
+	_, err = s.ask(limited, conn, "")
+	return err
+}
+
+// Features asks the database, whether fresh or not.
+func (s *SQL) Features(ctx context.Context, u tokens.User, _ bool) (tokens.Held, error) {
+	limited, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	names, err := s.ask(limited, s.db, u.ID)
+	if err == nil {
+		var held tokens.Held
+		if held, err = answered(names); err == nil {
+			return held, nil
+		}
+	}
+	return tokens.Held{}, outage(ctx, "ask the features database", err)
+}
+
+// Local answers false: features change without patd.
+func (*SQL) Local() bool { return false }
+
+// Close closes the connections.
+func (s *SQL) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close the features database: %w", err)
+	}
+	return nil
+}
+
+// beginner is a pool or one connection of it.
+type beginner interface {
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+// ask runs the query for one user in a read-only transaction, which is rolled back whatever happens.
+func (s *SQL) ask(ctx context.Context, db beginner, user string) ([]string, error) {
+	// Ending the context is what keeps a result that is too large from being read to its end.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, s.told(ctx, err)
+	}
+	names, err := s.rows(ctx, tx, user)
+	if err != nil {
+		err = s.told(ctx, err)
+		cancel()
+	}
+	if rerr := tx.Rollback(); rerr != nil && err == nil {
+		return nil, s.told(ctx, rerr)
+	}
+	return names, err
+}
+
+func (s *SQL) rows(ctx context.Context, tx *sql.Tx, user string) (names []string, err error) {
+	rows, err := tx.QueryContext(ctx, s.query, user)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	if n := len(columns); n != 1 {
+		return nil, malformed("the query must give exactly one column, and gives " + fmt.Sprint(n))
+	}
+	for rows.Next() {
+		if len(names) == s.config.MaxRows {
+			return nil, malformed(tooMany(s.config.MaxRows).Error())
+		}
+		var value any
+		if err := rows.Scan(&value); err != nil {
+			return nil, malformed("a row cannot be read")
+		}
+		switch v := value.(type) {
+		case string:
+			names = append(names, v)
+		case []byte:
+			names = append(names, string(v))
+		case nil:
+			return nil, malformed("a feature is NULL")
+		default:
+			return nil, malformed(fmt.Sprintf("the query's column must be text, and is %T", v))
+		}
+	}
+	return names, rows.Err()
+}
+
+// malformed says in fixed words what is wrong with an answer or a query.
+type malformed string
+
+func (m malformed) Error() string { return string(m) }
+
+// told makes of an error one that can be logged: drivers' errors may quote rows, or what the user id was converted to.
+func (s *SQL) told(ctx context.Context, err error) error {
+	var bad malformed
+	if errors.As(err, &bad) {
+		return bad
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s gave no answer within %v", s.engine.name, s.config.Timeout)
+	}
+	if ok, known := s.engine.tell(err); ok {
+		return fmt.Errorf("%s: %w", s.engine.name, known)
+	}
+	return fmt.Errorf("%s: %w", s.engine.name, told(err))
+}

@@ -1,0 +1,63 @@
+package dbtest
+
+import (
+	"cmp"
+	"database/sql"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of Admin
+)
+
+// Postgres starts a PostgreSQL server, which ends with the test.
+func Postgres(tb testing.TB) *Server {
+	tb.Helper()
+	// The newest of those installed, where several are.
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	slices.SortFunc(found, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(b, a)) })
+	if path, err := exec.LookPath("initdb"); err == nil {
+		found = append(found, filepath.Dir(path))
+	}
+	if len(found) == 0 {
+		missing(tb, "PostgreSQL")
+	}
+	bin := found[0]
+	s := newServer(tb, "postgres")
+	s.User, s.Database = "patd_test", "postgres"
+	passwords := filepath.Join(s.dir, "password")
+	if err := os.WriteFile(passwords, []byte(s.Password+"\n"), 0o600); err != nil {
+		tb.Fatalf("write the database's password: %v", err)
+	}
+	if err := s.account.give(passwords); err != nil {
+		tb.Fatalf("write the database's password: %v", err)
+	}
+	data := filepath.Join(s.dir, "data")
+	//nolint:gosec,noctx // a program of the system's packages, which ends by itself
+	s.once(tb, exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", s.User, "--pwfile", passwords,
+		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"))
+	s.command = func(s *Server) *exec.Cmd {
+		//nolint:gosec,noctx // the same; it is ended by process.kill
+		return exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", s.Port, "-h", s.Host, "-k", s.dir,
+			"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB", "-c", "max_connections=40")
+	}
+	s.open = func(s *Server) (*sql.DB, error) { return sql.Open("pgx/v5", s.PostgresURL(s.Password)) }
+	s.run(tb)
+	return s
+}
+
+// PostgresURL is the URL of the server with a password, which may be empty.
+func (s *Server) PostgresURL(password string) string {
+	u := url.URL{Scheme: "postgres", User: url.User(s.User), Host: s.Addr(), Path: "/" + s.Database, RawQuery: "sslmode=disable"}
+	if password != "" {
+		u.User = url.UserPassword(s.User, password)
+	}
+	return u.String()
+}
+
+// String names the server without its password.
+func (s *Server) String() string { return s.User + "@" + s.Addr() + "/" + s.Database }
