@@ -1,0 +1,9 @@
+package server
+
+import "google.golang.org/grpc"
+
+// ServiceInfo lists what is served on the network.
+func (s *Server) ServiceInfo() map[string]grpc.ServiceInfo { return s.grpc.GetServiceInfo() }
+
+// InProcessInfo lists what is served behind the gateway.
+func (s *Server) InProcessInfo() map[string]grpc.ServiceInfo { return s.inProcess.GetServiceInfo() }

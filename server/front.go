@@ -1,0 +1,225 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+
+	"patd/tokens"
+)
+
+// exchange is what the HTTP front knows of one request.
+type exchange struct {
+	requestID string
+	client    netip.Addr
+	get       bool   // it reads, by GET
+	path      string // as sent, encoded
+	query     string // as sent, encoded
+	reached   bool   // the chain has it, and logs it
+	body      *body
+	cause     error // what lies behind an internal error made here
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	if x == nil {
+		return &exchange{}
+	}
+	return x
+}
+
+func (x *exchange) refusedBody() *tokens.Error {
+	if x.body == nil {
+		return nil
+	}
+	return x.body.refused
+}
+
+// front is the outermost HTTP handler. It gives every request its id and every answer its headers, finds the client's
+// address, and refuses what must not reach the gateway.
+type front struct {
+	logger  *slog.Logger
+	metrics *metrics
+	trusted trusted
+	pages   map[string]http.Handler // by exact path; GET and HEAD, open
+	api     http.Handler
+	active  sync.WaitGroup
+}
+
+// ServeHTTP serves one request.
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.active.Add(1)
+	defer f.active.Done()
+	x := &exchange{
+		requestID: requestID(r.Header.Get("X-Request-Id")), client: f.client(r), get: r.Method == http.MethodGet,
+		path: r.URL.EscapedPath(), query: r.URL.RawQuery,
+	}
+	h := w.Header()
+	h.Set("X-Request-Id", x.requestID)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	answer := &answer{ResponseWriter: w}
+	start := time.Now()
+	defer func() {
+		if v := recover(); v != nil {
+			f.logger.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("method", "http"),
+				slog.String("panic", panicText(v)), slog.String("request_id", x.requestID))
+			if answer.code == 0 {
+				writeError(answer, r, toStatus(publicError(nil), x.requestID))
+			}
+		}
+		f.log(r.Context(), x, answer.code, start)
+	}()
+	f.serve(answer, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)), x)
+}
+
+func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
+	if page, ok := f.pages[r.URL.Path]; ok {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			answerMethod(w, x.requestID, []string{http.MethodGet, http.MethodHead})
+			return
+		}
+		page.ServeHTTP(w, r)
+		return
+	}
+	if e := checkRequest(r); e != nil {
+		writeError(w, r, toStatus(e, x.requestID))
+		return
+	}
+	x.body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxMessage)}
+	r.Body = x.body
+	r.Header.Del("Te")
+	f.api.ServeHTTP(w, r)
+}
+
+var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
+
+// checkRequest refuses what the gateway would pass over in silence, repeat in an error, or fail to pass on.
+func checkRequest(r *http.Request) *tokens.Error {
+	switch {
+	case !cleanText(r.URL.Path):
+		return tokens.Invalid("PATH_INVALID", "", "a path is UTF-8 without control characters")
+	case !cleanQuery(r.URL.RawQuery):
+		return tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, joined by &")
+	case r.ContentLength > maxMessage:
+		return tooLarge()
+	}
+	for _, v := range r.Header.Values("Authorization") {
+		if !printable(v) {
+			return badCredential("the Authorization header must be `Bearer` and a token")
+		}
+	}
+	for _, v := range r.Header.Values("Idempotency-Key") {
+		if !printable(v) {
+			return tokens.Invalid("IDEMPOTENCY_KEY_INVALID", "request_id", "an Idempotency-Key is printable ASCII")
+		}
+	}
+	if vs := r.Header.Values("Grpc-Timeout"); len(vs) > 1 || len(vs) == 1 && !grpcTimeoutForm.MatchString(vs[0]) {
+		return tokens.Invalid("TIMEOUT_INVALID", "", "Grpc-Timeout is up to 8 digits and one of H, M, S, m, u, n")
+	}
+	return nil
+}
+
+func cleanText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// cleanQuery lets control characters through: they are for the domain to refuse, by the name of the field.
+func cleanQuery(raw string) bool {
+	if _, err := url.ParseQuery(raw); err != nil {
+		return false
+	}
+	text, err := url.QueryUnescape(raw)
+	return err == nil && utf8.ValidString(text)
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// client is the address of who made the request.
+func (f *front) client(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return f.trusted.client(peer.Addr(), r.Header.Values("X-Forwarded-For"))
+}
+
+// log writes the one line of a request that the chain has not seen.
+func (f *front) log(ctx context.Context, x *exchange, code int, start time.Time) {
+	level, took := slog.LevelInfo, time.Since(start)
+	switch {
+	case x.reached && x.cause == nil:
+		return
+	case x.cause != nil:
+		level = slog.LevelError
+	case code < http.StatusBadRequest: // a probe or a page
+		level = slog.LevelDebug
+	}
+	if !x.reached {
+		f.metrics.observe(methodHTTP, codeOfHTTP(code), took)
+	}
+	attrs := []slog.Attr{
+		slog.String("method", methodHTTP[1:]), slog.Int("status", code), slog.Duration("duration", took),
+		slog.String("request_id", x.requestID),
+	}
+	if x.client.IsValid() {
+		attrs = append(attrs, slog.String("peer", x.client.String()))
+	}
+	if x.cause != nil {
+		attrs = append(attrs, slog.String("cause", safeText(x.cause.Error())))
+	}
+	f.logger.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// codeOfHTTP is the gRPC code that an HTTP status stands for in metrics.
+func codeOfHTTP(code int) codes.Code {
+	switch {
+	case code < http.StatusBadRequest:
+		return codes.OK
+	case code == http.StatusMethodNotAllowed:
+		return codes.Unimplemented
+	case code == http.StatusRequestEntityTooLarge:
+		return codes.ResourceExhausted
+	default:
+		return classOf(func(c errorClass) bool { return c.http == code }).grpc
+	}
+}
+
+// answer is a ResponseWriter that remembers its code.
+type answer struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader remembers the code.
+func (a *answer) WriteHeader(code int) {
+	if a.code == 0 {
+		a.code = code
+	}
+	a.ResponseWriter.WriteHeader(code)
+}
+
+// Write stands for 200 when no code was written.
+func (a *answer) Write(p []byte) (int, error) {
+	if a.code == 0 {
+		a.code = http.StatusOK
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }

@@ -1,0 +1,260 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+// dialInProcess connects the gateway with the listener behind which the chain stands. The connection is made with the
+// first call.
+func dialInProcess(lis *bufconn.Listener) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///in-process",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithChainUnaryInterceptor(markReached),
+		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(math.MaxInt32)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect the gateway: %w", err)
+	}
+	return conn, nil
+}
+
+// markReached notes that a request has left the gateway for the chain, which logs and counts it.
+func markReached(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	x := exchangeOf(ctx)
+	x.reached = true
+	if x.body != nil && x.body.empty {
+		ctx = metadata.AppendToOutgoingContext(ctx, keyEmptyBody, "true")
+	}
+	return invoke(ctx, method, req, reply, cc, opts...)
+}
+
+// newGateway makes the REST interface on top of a connection to the chain.
+func newGateway(ctx context.Context, conn *grpc.ClientConn, issuer string) (*runtime.ServeMux, error) {
+	g := &gateway{issuer: strings.TrimRight(issuer, "/")}
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSONCodec()),
+		// Splits a path at its literal slashes only, and decodes each segment once, so that ids may hold anything.
+		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
+		runtime.SetQueryParameterParser(&queryParser{}),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithIncomingHeaderMatcher(incomingHeader),
+		runtime.WithOutgoingHeaderMatcher(outgoingHeader),
+		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithMetadata(annotate),
+		runtime.WithErrorHandler(answerError),
+		runtime.WithRoutingErrorHandler(g.answerUnrouted),
+		runtime.WithForwardResponseOption(g.link),
+		runtime.WithForwardResponseOption(answerCode),
+		runtime.WithMiddlewares(probeRoutes),
+	)
+	g.mux = mux
+	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
+		patdv1.RegisterTokenServiceHandler, patdv1.RegisterSelfServiceHandler, patdv1.RegisterIntrospectionServiceHandler,
+		patdv1.RegisterUserServiceHandler, patdv1.RegisterServiceAccountServiceHandler, patdv1.RegisterAuditServiceHandler,
+		patdv1.RegisterCatalogServiceHandler,
+	} {
+		if err := register(ctx, mux, conn); err != nil {
+			return nil, fmt.Errorf("register the gateway: %w", err)
+		}
+	}
+	return mux, nil
+}
+
+type gateway struct {
+	mux    *runtime.ServeMux
+	issuer string
+}
+
+// incomingHeader lets headers through to the chain. The gateway itself passes Authorization on, under that name and no
+// other, and reads Grpc-Timeout; the request id and the client's address travel under private keys.
+func incomingHeader(key string) (string, bool) {
+	if key == "Idempotency-Key" {
+		return "idempotency-key", true
+	}
+	return "", false
+}
+
+func outgoingHeader(key string) (string, bool) {
+	if key == keyReplayed {
+		return "Idempotency-Replayed", true
+	}
+	return "", false
+}
+
+// annotate tells the chain what the front found out.
+func annotate(ctx context.Context, _ *http.Request) metadata.MD {
+	x := exchangeOf(ctx)
+	md := metadata.Pairs(keyRequestID, x.requestID)
+	if x.client.IsValid() {
+		md.Set(keyClient, x.client.String())
+	}
+	return md
+}
+
+// answerError answers a request that failed. What the chain says is passed on; what the gateway says of a request that it
+// could not read is said anew, because the gateway repeats what was sent.
+func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	x, st := exchangeOf(r.Context()), status.Convert(err)
+	if _, ours := errorReason(st); x.reached && ours {
+		writeError(w, r, st)
+		return
+	}
+	e := x.refusedBody()
+	switch {
+	case !x.reached && len(r.Header.Values("Authorization")) == 0:
+		e = noCredential() // every method here needs one, and that comes before what is wrong with the request
+	case e != nil:
+	case x.reached:
+		e = lostCall(st.Code())
+	case st.Code() == codes.InvalidArgument:
+		e = unreadable(st.Message())
+	}
+	if e == nil || e.Code == tokens.CodeInternal {
+		x.cause, e = err, publicError(err)
+	}
+	writeError(w, r, toStatus(e, x.requestID))
+}
+
+// lostCall is the error of a call whose answer did not come back; nil: it should have.
+func lostCall(code codes.Code) *tokens.Error {
+	switch code {
+	case codes.DeadlineExceeded:
+		return publicError(context.DeadlineExceeded)
+	case codes.Canceled:
+		return publicError(context.Canceled)
+	case codes.Unavailable:
+		return tokens.Fail(tokens.CodeUnavailable, "SERVER_STOPPING", "the server is stopping; try again")
+	default:
+		return nil
+	}
+}
+
+// answerUnrouted answers a path that is not served, without repeating it, or a method that the path does not have.
+func (g *gateway) answerUnrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+	if r.Context().Value(probeKey{}) != nil {
+		return
+	}
+	x := exchangeOf(r.Context())
+	if code == http.StatusMethodNotAllowed {
+		answerMethod(w, x.requestID, g.methods(r))
+		return
+	}
+	writeError(w, r, toStatus(tokens.Fail(tokens.CodeNotFound, "PATH_NOT_FOUND", "nothing is served under this path"), x.requestID))
+}
+
+// answerMethod answers 405 with the methods that there are. Google's form has no code for it; UNIMPLEMENTED is what gRPC says.
+func answerMethod(w http.ResponseWriter, requestID string, allowed []string) {
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	st := toStatus(tokens.Fail(codeUnimplemented, "METHOD_NOT_ALLOWED", "this path has no such method"), requestID)
+	writeErrorAs(w, st, classOfDomain(codeUnimplemented), http.StatusMethodNotAllowed)
+}
+
+type probeKey struct{}
+
+// methods lists the methods that a path has, by asking the routes with each.
+func (g *gateway) methods(r *http.Request) []string {
+	var found []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		matched := false
+		probe := r.WithContext(context.WithValue(r.Context(), probeKey{}, &matched))
+		probe.Method = m
+		g.mux.ServeHTTP(discard{}, probe)
+		if matched {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+// probeRoutes answers the question of methods instead of serving.
+func probeRoutes(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		if matched, ok := r.Context().Value(probeKey{}).(*bool); ok {
+			*matched = true
+			return
+		}
+		next(w, r, params)
+	}
+}
+
+// discard is a ResponseWriter that nobody reads.
+type discard struct{}
+
+// Header answers a header that nobody reads.
+func (discard) Header() http.Header { return http.Header{} }
+
+// Write drops p.
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteHeader drops the code.
+func (discard) WriteHeader(int) {}
+
+// nextPage is where the page after an answer starts, and the query parameter that says so; empty: there is none.
+func nextPage(m proto.Message) (parameter, value string) {
+	switch page := m.(type) {
+	case interface{ GetNextPageToken() string }:
+		return "page_token", page.GetNextPageToken()
+	case interface{ GetAfter() string }:
+		return "after", page.GetAfter()
+	default:
+		return "", ""
+	}
+}
+
+// link adds the address of the next page (RFC 8288), unless the query holds the secret of a token, which is not to be
+// repeated. The page after an answer to POST has no address.
+func (g *gateway) link(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
+	x := exchangeOf(ctx)
+	parameter, next := nextPage(m)
+	if next == "" || !x.get {
+		return nil
+	}
+	query, err := url.ParseQuery(x.query)
+	if err != nil {
+		return fmt.Errorf("link the next page: %w", err) // the front lets no such query through
+	}
+	query.Set(parameter, next)
+	target := x.path + "?" + query.Encode()
+	plain, err := url.QueryUnescape(target)
+	if err != nil {
+		return fmt.Errorf("link the next page: %w", err)
+	}
+	if holdsSecret(plain) {
+		return nil
+	}
+	w.Header().Set("Link", "<"+g.issuer+target+`>; rel="next"`)
+	return nil
+}
+
+// answerCode sets the codes that are not 200: those of the catalogue's create and delete. An answer of 204 has no body.
+func answerCode(_ context.Context, w http.ResponseWriter, m proto.Message) error {
+	switch m.ProtoReflect().Interface().(type) {
+	case *patdv1.CreateFeatureResponse, *patdv1.CreateAudienceResponse:
+		w.WriteHeader(http.StatusCreated)
+	case *patdv1.DeleteFeatureResponse, *patdv1.DeleteAudienceResponse:
+		w.Header().Del("Content-Type")
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return nil
+}

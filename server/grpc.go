@@ -1,0 +1,72 @@
+package server
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+const (
+	// maxTransportMessage is where the transport itself gives up on a message. Between maxMessage and this the chain refuses, with a
+	// reason.
+	maxTransportMessage = 2 * maxMessage
+	maxStreams          = 1024
+	streamWorkers       = 64
+	maxHeaderList       = 64 << 10
+)
+
+// errUnknownMethod is what lies behind the chain for a method that is not served. The chain answers before it.
+var errUnknownMethod = errors.New("no such method")
+
+// newGRPC makes a grpc.Server behind a chain. There are two: one on the network and one behind the gateway.
+func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
+	return grpc.NewServer(append([]grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(c.unary()...),
+		grpc.ChainStreamInterceptor(c.stream),
+		grpc.InTapHandle(c.tap),
+		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
+		grpc.MaxRecvMsgSize(maxTransportMessage),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaderList),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second}),
+	}, extra...)...)
+}
+
+// registerServices registers what both servers serve.
+func registerServices(g *grpc.Server, svc *tokens.Service) {
+	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
+	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
+	patdv1.RegisterIntrospectionServiceServer(g, introspectionService{service: svc})
+	patdv1.RegisterUserServiceServer(g, userService{service: svc})
+	patdv1.RegisterServiceAccountServiceServer(g, accountService{service: svc})
+	patdv1.RegisterAuditServiceServer(g, auditService{service: svc})
+	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
+}
+
+// registerOpen registers what only the network sees: health, and reflection where it is wanted.
+func registerOpen(g *grpc.Server, h *healthState, withReflection bool) {
+	healthv1.RegisterHealthServer(g, h.grpc)
+	if withReflection {
+		reflection.RegisterV1(g)
+	}
+}
+
+// watchMethods makes the metrics know every method of a server.
+func watchMethods(m *metrics, g *grpc.Server) {
+	for name, info := range g.GetServiceInfo() {
+		for _, method := range info.Methods {
+			m.watch("/" + name + "/" + method.Name)
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+)
+
+const (
+	readyTimeout  = 2 * time.Second
+	readyInterval = 5 * time.Second
+	// readyFailures is how many times in a row Ready has to fail before gRPC health says NOT_SERVING. One failure is
+	// told by /readyz alone, so that a hiccup does not make every client reconnect.
+	readyFailures = 3
+)
+
+// healthState answers the probes: alive, ready, draining.
+type healthState struct {
+	ready    func(context.Context) error
+	logger   *slog.Logger
+	grpc     *health.Server
+	draining atomic.Bool
+	failed   int // in a row; of watch alone
+}
+
+func newHealthState(ready func(context.Context) error, logger *slog.Logger) *healthState {
+	if ready == nil {
+		ready = func(context.Context) error { return nil }
+	}
+	return &healthState{ready: ready, logger: logger, grpc: health.NewServer()}
+}
+
+// drain says from now on that this server takes no new work.
+func (h *healthState) drain() {
+	h.draining.Store(true)
+	h.grpc.Shutdown()
+}
+
+// watch asks every few seconds whether the server is ready, until ctx ends.
+func (h *healthState) watch(ctx context.Context) {
+	tick := time.NewTicker(readyInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			h.note(ctx, h.check(ctx))
+		}
+	}
+}
+
+func (h *healthState) check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return h.ready(ctx)
+}
+
+// note takes one answer of Ready into gRPC health.
+func (h *healthState) note(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		if h.failed >= readyFailures {
+			h.logger.LogAttrs(ctx, slog.LevelInfo, "ready again")
+			h.grpc.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
+		}
+		h.failed = 0
+	default:
+		if h.failed++; h.failed == readyFailures {
+			h.logger.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("cause", safeText(err.Error())))
+			h.grpc.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+		}
+	}
+}
+
+// probe is the body of /healthz and /readyz.
+type probe struct {
+	Status string `json:"status"`
+}
+
+// live answers that the process runs.
+func (h *healthState) live(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, probe{"ok"})
+}
+
+// readyz answers whether the server can serve now. Why it cannot is for the log.
+func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
+	if h.draining.Load() {
+		writeJSON(w, http.StatusServiceUnavailable, probe{"draining"})
+		return
+	}
+	if err := h.check(r.Context()); err != nil {
+		exchangeOf(r.Context()).cause = err
+		writeJSON(w, http.StatusServiceUnavailable, probe{"not ready"})
+		return
+	}
+	writeJSON(w, http.StatusOK, probe{"ready"})
+}

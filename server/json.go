@@ -1,0 +1,149 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"patd/tokens"
+)
+
+// jsonCodec reads and writes the JSON of the REST interface: snake_case names, unset booleans and empty lists shown, absent times
+// left out, unknown fields refused.
+type jsonCodec struct{ runtime.JSONPb }
+
+var _ runtime.Marshaler = (*jsonCodec)(nil)
+
+func newJSONCodec() *jsonCodec {
+	return &jsonCodec{runtime.JSONPb{
+		MarshalOptions: protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true},
+	}}
+}
+
+// errBody stands for an error of a body, which is kept in the body itself: the gateway would make a text of it.
+var errBody = errors.New("the body is refused")
+
+// Marshal writes a message and ends the line, as a shell expects of an answer. It leaves out white space, which the
+// protobuf package sprinkles in differently with each build.
+func (c *jsonCodec) Marshal(v any) ([]byte, error) {
+	text, err := c.JSONPb.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	out.Grow(len(text) + 1)
+	if err := json.Compact(&out, text); err != nil {
+		return nil, fmt.Errorf("compact an answer: %w", err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
+}
+
+// NewDecoder answers a decoder of one message, which is all that the reader may hold.
+func (c *jsonCodec) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		b, isBody := r.(*body)
+		m, put, isMessage := target(v)
+		if !isBody || !isMessage {
+			return fmt.Errorf("decode a request: a %T from a %T", v, r)
+		}
+		text, err := io.ReadAll(b)
+		if err != nil {
+			b.refused = unreadBody(err)
+			return errBody
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			b.empty = true
+			return io.EOF // which the gateway takes for an empty message
+		}
+		if err := c.UnmarshalOptions.Unmarshal(text, m); err != nil {
+			b.refused = badJSON(err)
+			return errBody
+		}
+		put()
+		return nil
+	})
+}
+
+// target is the message that a decoder fills in: v itself or, where the body is one field of the request, a new message
+// that put makes the field's value.
+func target(v any) (m proto.Message, put func(), ok bool) {
+	if m, ok := v.(proto.Message); ok {
+		return m, func() {}, true
+	}
+	field := reflect.ValueOf(v)
+	if field.Kind() != reflect.Pointer || field.IsNil() || field.Elem().Kind() != reflect.Pointer {
+		return nil, nil, false
+	}
+	value := reflect.New(field.Type().Elem().Elem())
+	m, ok = value.Interface().(proto.Message)
+	return m, func() { field.Elem().Set(value) }, ok
+}
+
+// body is a request's body, with the reason why it was refused.
+type body struct {
+	io.ReadCloser
+	empty   bool
+	refused *tokens.Error
+}
+
+// unreadBody is the error of a body that did not arrive whole.
+func unreadBody(err error) *tokens.Error {
+	var over *http.MaxBytesError
+	if errors.As(err, &over) {
+		return tooLarge()
+	}
+	return tokens.Invalid("BODY_INCOMPLETE", "", "the body did not arrive whole")
+}
+
+// What the JSON decoder says of a body is never told, since it repeats parts of it: a position and the name of a
+// field are taken out of it. The decoder separates its words by either kind of space.
+var (
+	jsonPosition = regexp.MustCompile(`\(line (\d{1,8}):(\d{1,8})\)`)
+	jsonUnknown  = regexp.MustCompile(`\): unknown field "([^"\\]*)"$`)
+	jsonField    = regexp.MustCompile(`\): (?:invalid value for [a-z0-9]+ field|duplicate field) "?([a-z_]{1,32})"?(?:[:\s]|$)`)
+)
+
+// badJSON is the error of a body that is no message of the expected form.
+func badJSON(err error) *tokens.Error {
+	text := err.Error()
+	at := ""
+	if m := jsonPosition.FindStringSubmatch(text); m != nil {
+		at = " at line " + m[1] + ":" + m[2]
+	}
+	if m := jsonUnknown.FindStringSubmatch(text); m != nil {
+		if safeName(m[1]) {
+			return tokens.Invalid("FIELD_UNKNOWN", m[1], fmt.Sprintf("unknown field %q%s", m[1], at))
+		}
+		return tokens.Invalid("FIELD_UNKNOWN", "", "unknown field"+at)
+	}
+	if m := jsonField.FindStringSubmatch(text); m != nil {
+		return tokens.Invalid("JSON_INVALID", m[1], "not a value of this field, or given twice,"+at)
+	}
+	switch {
+	case strings.Contains(text, "invalid google.protobuf.Duration value"), strings.Contains(text, "google.protobuf.Duration: "):
+		return tokens.Invalid("JSON_INVALID", "", `a duration is seconds as a string, such as "7776000s":`+" error"+at)
+	case strings.Contains(text, "invalid google.protobuf.Timestamp value"), strings.Contains(text, "google.protobuf.Timestamp: "):
+		return tokens.Invalid("JSON_INVALID", "", `a time is an RFC 3339 string, such as "2027-01-31T12:00:00Z":`+" error"+at)
+	case strings.Contains(text, "unexpected token"):
+		return tokens.Invalid("JSON_INVALID", "", `the body is not valid JSON, or a value not of its field's type (a duration is a string, such as "7776000s"):`+" error"+at)
+	case strings.Contains(text, "unexpected EOF"):
+		return tokens.Invalid("JSON_INVALID", "", "the body is not valid JSON of this request: it ends too early")
+	}
+	return tokens.Invalid("JSON_INVALID", "", "the body is not valid JSON of this request: error"+at)
+}
+
+var nameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,31}$`)
+
+// safeName tells whether a name that the caller sent may be repeated: it is short and looks like the name of a field.
+func safeName(s string) bool { return nameForm.MatchString(s) && !holdsSecret(s) }

@@ -1,0 +1,167 @@
+package limit
+
+import (
+	"fmt"
+	"hash/maphash"
+	"math"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	ways           = 8  // places in a set: one search looks at no more
+	locks          = 64 // mutexes that the sets share
+	defaultMaxKeys = 1 << 16
+	largestMaxKeys = 1 << 26 // 1.1 GiB
+	longestRefill  = 10 * 365 * 24 * time.Hour
+)
+
+// Config says how much is allowed. Rate and Burst must be given.
+type Config struct {
+	Rate    float64 // tokens that a key gets back each second
+	Burst   int     // tokens that a key has at most, and begins with
+	MaxKeys int     // how many keys have a bucket of their own at once; 0: 65536; rounded up to a power of two
+	Now     func() time.Time
+}
+
+// Limiter bounds how often each key may do something. Its methods may be called at the same time. A nil Limiter limits
+// nothing, so that a limit can be switched off by not making one.
+type Limiter struct {
+	now      func() time.Time
+	start    time.Time
+	interval int64 // nanoseconds in which one token comes back
+	slack    int64 // how far a bucket's time may be ahead and still give a token: all tokens but one
+	seed     maphash.Seed
+	sets     []set
+	shared   []atomic.Int64 // the coarse buckets, as many as there are sets
+	locks    [locks]paddedMutex
+}
+
+// set is the places among which a key looks for its own.
+type set [ways]place
+
+// place holds the bucket of one key: when it is full again, in nanoseconds since the start. From that moment on another
+// key may have the place; until one takes it, it stays with its own.
+type place struct {
+	tag  uint64
+	full int64
+}
+
+// paddedMutex has a cache line of its own, so that two cores with two keys do not wait for each other.
+type paddedMutex struct {
+	sync.Mutex
+	_ [56]byte
+}
+
+// New makes a limiter, and all the memory it will ever use: 17 bytes per key of MaxKeys, and 4 KiB.
+func New(c Config) (*Limiter, error) {
+	interval := math.Ceil(float64(time.Second) / c.Rate)
+	switch {
+	case !(c.Rate > 0) || !(interval >= 1):
+		return nil, fmt.Errorf("make a rate limit: the rate must be above 0 and finite, not %v", c.Rate)
+	case c.Burst < 1:
+		return nil, fmt.Errorf("make a rate limit: the burst must be at least 1, not %d", c.Burst)
+	case interval*float64(c.Burst) > float64(longestRefill):
+		return nil, fmt.Errorf("make a rate limit: a burst of %d at %v per second takes longer than %s to come back", c.Burst, c.Rate, longestRefill)
+	case c.MaxKeys < 0 || c.MaxKeys > largestMaxKeys:
+		return nil, fmt.Errorf("make a rate limit: the number of keys must be between 0 and %d, not %d", largestMaxKeys, c.MaxKeys)
+	}
+	if c.MaxKeys == 0 {
+		c.MaxKeys = defaultMaxKeys
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	sets := 1 << bits.Len(uint((c.MaxKeys-1)/ways))
+	return &Limiter{
+		now: c.Now, start: c.Now(), interval: int64(interval), slack: int64(interval) * int64(c.Burst-1),
+		seed: maphash.MakeSeed(), sets: make([]set, sets), shared: make([]atomic.Int64, sets),
+	}, nil
+}
+
+// Allow takes a token of the key. Without one it takes nothing, answers false, and tells how long to wait: no sooner
+// will there be a token, and by then there is one, unless somebody else who shares the bucket was quicker.
+func (l *Limiter) Allow(k Key) (ok bool, retryAfter time.Duration) {
+	if l == nil {
+		return true, 0
+	}
+	now := l.elapsed()
+	l.at(k, now, func(full int64) int64 {
+		if retryAfter = l.wait(full, now); retryAfter > 0 {
+			return full
+		}
+		return max(full, now) + l.interval
+	})
+	return retryAfter == 0, retryAfter
+}
+
+// Blocked tells whether the key has no token left, and then how long until it has one. It takes nothing.
+func (l *Limiter) Blocked(k Key) (blocked bool, retryAfter time.Duration) {
+	if l == nil {
+		return false, 0
+	}
+	now := l.elapsed()
+	l.at(k, now, func(full int64) int64 {
+		retryAfter = l.wait(full, now)
+		return full
+	})
+	return retryAfter > 0, retryAfter
+}
+
+// Fail takes a token of the key whether there is one or not: attempts that were under way together, each of them begun
+// while the key was not blocked, are all paid for. The debt is bounded: a key never waits longer than a whole
+// burst takes to come back.
+func (l *Limiter) Fail(k Key) {
+	if l == nil {
+		return
+	}
+	now := l.elapsed()
+	deepest := now + 2*l.slack + l.interval
+	l.at(k, now, func(full int64) int64 {
+		return max(full, min(max(full, now)+l.interval, deepest))
+	})
+}
+
+// elapsed is the limiter's time. A clock that was set back to before the start stands still.
+func (l *Limiter) elapsed() int64 { return max(int64(l.now().Sub(l.start)), 0) }
+
+// wait is how long a bucket that is full again at the given time has no token.
+func (l *Limiter) wait(full, now int64) time.Duration { return time.Duration(max(full-l.slack-now, 0)) }
+
+// at finds the bucket that counts for a key and sets it to what change makes of it; change may be run again, and does
+// not make it fuller. What is left as it was takes no place.
+func (l *Limiter) at(k Key, now int64, change func(full int64) int64) {
+	tag := max(maphash.Comparable(l.seed, k.own), 1)
+	index := tag & uint64(len(l.sets)-1)
+	lock := &l.locks[index%locks]
+	lock.Lock()
+	defer lock.Unlock()
+
+	var free *place
+	for i := range l.sets[index] {
+		p := &l.sets[index][i]
+		if p.tag == tag {
+			p.full = change(p.full)
+			return
+		}
+		if p.full <= now {
+			free = p
+		}
+	}
+	coarse := &l.shared[maphash.Comparable(l.seed, k.group)&uint64(len(l.shared)-1)]
+	for {
+		was := coarse.Load()
+		becomes := change(was)
+		switch {
+		case becomes == was:
+			return
+		case free != nil:
+			*free = place{tag: tag, full: becomes}
+			return
+		case coarse.CompareAndSwap(was, becomes):
+			return
+		}
+	}
+}

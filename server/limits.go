@@ -1,0 +1,175 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"patd/server/limit"
+	"patd/tokens"
+)
+
+// What is limited unless configured. A user holds 100 live tokens, and may replace them all at once. Secrets are too long to be
+// guessed, so what the limit of failures bounds is their cost, and it leaves room for many callers behind one address.
+const (
+	defaultMintRate         = 1
+	defaultMintBurst        = 100
+	defaultServiceMintRate  = 1000
+	defaultServiceMintBurst = 20_000
+	defaultFailureRate      = 10
+	defaultFailureBurst     = 1000
+	// One caller's refused attempts that the audit log takes.
+	refusalRate  = 10
+	refusalBurst = 100
+	// One caller's calls to the catalogue, which people and scripts make, not requests of customers.
+	catalogRate  = 100
+	catalogBurst = 1000
+)
+
+// Names of the limits in metrics.
+const (
+	limitMint     = "mint"
+	limitFailures = "authentication"
+	limitCatalog  = "catalog"
+)
+
+// keyRetryAfter is the metadata key that says in whole seconds when to come back, as the HTTP header of that name does.
+const keyRetryAfter = "retry-after"
+
+// limits are how often callers may do what costs.
+type limits struct {
+	users, services, failures, refusals, catalog *limit.Limiter // nil: unlimited
+	metrics                                      *metrics
+}
+
+func newLimits(c Config, m *metrics) (*limits, error) {
+	l := &limits{metrics: m}
+	for _, e := range []struct {
+		to           **limit.Limiter
+		name         string
+		rate         float64
+		burst        int
+		defaultRate  float64
+		defaultBurst int
+	}{
+		{&l.users, "minting by users", c.MintRate, c.MintBurst, defaultMintRate, defaultMintBurst},
+		{&l.services, "minting by services", c.ServiceMintRate, c.ServiceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
+		{&l.failures, "bad credentials", c.FailureRate, c.FailureBurst, defaultFailureRate, defaultFailureBurst},
+		{&l.refusals, "refused attempts", refusalRate, refusalBurst, 0, 0},
+		{&l.catalog, "calls to the catalogue", catalogRate, catalogBurst, 0, 0},
+	} {
+		if e.rate < 0 || e.burst < 0 {
+			continue
+		}
+		if e.rate == 0 {
+			e.rate = e.defaultRate
+		}
+		if e.burst == 0 {
+			e.burst = e.defaultBurst
+		}
+		made, err := limit.New(limit.Config{Rate: e.rate, Burst: e.burst, Now: c.Now})
+		if err != nil {
+			return nil, fmt.Errorf("limit %s: %w", e.name, err)
+		}
+		*e.to = made
+	}
+	return l, nil
+}
+
+// spend takes one mint of a caller's, where the method makes a secret, or one call to the catalogue.
+func (l *limits) spend(r right, a tokens.Actor) error {
+	if r.any == tokens.PermCatalog {
+		if ok, after := l.catalog.Allow(limit.Name(a.String())); !ok {
+			return l.refuse(limitCatalog, after, "this caller calls the catalogue too often")
+		}
+	}
+	if !r.mints {
+		return nil
+	}
+	bucket := l.services
+	if a.Kind == tokens.UserActor {
+		bucket = l.users
+	}
+	if ok, after := bucket.Allow(limit.Name(a.String())); !ok {
+		return l.refuse(limitMint, after, "this caller mints too many tokens")
+	}
+	return nil
+}
+
+// attempt refuses an address from which too many credentials were bad.
+func (l *limits) attempt(from netip.Addr) error {
+	if blocked, after := l.failures.Blocked(limit.Address(from)); blocked {
+		return l.refuse(limitFailures, after, "too many bad credentials came from this address")
+	}
+	return nil
+}
+
+// failed counts a bad credential. An outage, or a caller that went away, says nothing of the credential.
+func (l *limits) failed(from netip.Addr, err error) {
+	var e *tokens.Error
+	if errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated {
+		l.failures.Fail(limit.Address(from))
+	}
+}
+
+// recordable tells whether the audit log takes another refused attempt of a caller, so that nobody floods it.
+func (l *limits) recordable(a tokens.Actor) bool {
+	ok, _ := l.refusals.Allow(limit.Name(a.String()))
+	if !ok {
+		l.metrics.unrecorded.Inc()
+	}
+	return ok
+}
+
+func (l *limits) refuse(name string, after time.Duration, text string) error {
+	l.metrics.limited.WithLabelValues(name).Inc()
+	return &tooOften{
+		refusal: tokens.Fail(tokens.CodeExhausted, "RATE_LIMITED", text+"; try again in "+wholeSeconds(after)+" s"),
+		after:   after,
+	}
+}
+
+// tooOften is the refusal of a caller that does something too often.
+type tooOften struct {
+	refusal *tokens.Error
+	after   time.Duration // when there is room again
+}
+
+// Error is that of the refusal.
+func (t *tooOften) Error() string { return t.refusal.Error() }
+
+// Unwrap answers the refusal.
+func (t *tooOften) Unwrap() error { return t.refusal }
+
+// status is the refusal on the wire: with google.rpc.RetryInfo, and over gRPC with the trailer that stands for the header
+// Retry-After.
+func (t *tooOften) status(ctx context.Context, requestID string) *status.Status {
+	// A failure means that the call has no transport, and so nobody to read the trailer; RetryInfo says the same.
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(keyRetryAfter, wholeSeconds(t.after)))
+	return toStatus(t.refusal, requestID, protoadapt.MessageV1Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(t.after)}))
+}
+
+// retryAfter is the value of Retry-After (RFC 9110 section 10.2.3) that a status asks for.
+func retryAfter(st *status.Status) (string, bool) {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return wholeSeconds(info.GetRetryDelay().AsDuration()), true
+		}
+	}
+	return "", false
+}
+
+// wholeSeconds is a duration in seconds, rounded up.
+func wholeSeconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}

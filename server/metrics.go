@@ -1,0 +1,95 @@
+package server
+
+import (
+	"net/http"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+)
+
+// lastCode is the highest code that gRPC knows.
+const lastCode = codes.Unauthenticated
+
+// metrics counts and times calls. Its labels are methods and codes: nothing in them names a user or a token.
+type metrics struct {
+	registry *prometheus.Registry
+	calls    *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	// limited counts refusals by what was limited, and unrecorded the refused attempts that the audit log does not hold.
+	limited    *prometheus.CounterVec
+	unrecorded prometheus.Counter
+	methods    map[string]*methodMetrics // of every served method; not changed after watch
+}
+
+// methodMetrics holds what one method's calls add to, found once, so that a call does not look labels up.
+type methodMetrics struct {
+	name     string
+	codes    [lastCode + 1]atomic.Pointer[prometheus.Counter]
+	duration prometheus.Observer
+}
+
+func newMetrics(version string) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "patd_calls_total", Help: "Calls by method and code.",
+		}, []string{"method", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "patd_call_duration_seconds", Help: "How long calls took, by method.",
+			Buckets: []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"method"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "patd_rate_limited_total", Help: "Calls refused for being too many, by what was limited.",
+		}, []string{"limit"}),
+		unrecorded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "patd_refusals_unrecorded_total", Help: "Refused attempts left out of the audit log, since their caller made too many.",
+		}),
+		methods: map[string]*methodMetrics{},
+	}
+	build := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "patd_build_info", Help: "Always 1; the labels say which build this is.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
+	m.registry.MustRegister(m.calls, m.duration, m.limited, m.unrecorded, build)
+	for _, limit := range []string{limitMint, limitFailures} {
+		m.limited.WithLabelValues(limit)
+	}
+	// The package that these have moved to depends on database/sql, which this one must not.
+	m.registry.MustRegister(
+		prometheus.NewGoCollector(),                                       //nolint:staticcheck // see above
+		prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{})) //nolint:staticcheck // see above
+	m.watch(methodHTTP)
+	return m
+}
+
+// methodHTTP is the method of requests that the HTTP front answered itself.
+const methodHTTP = "/http"
+
+// watch makes a method known. It is called before the first call, never with a name that a caller chose.
+func (m *metrics) watch(fullMethod string) {
+	name := fullMethod[1:]
+	m.methods[fullMethod] = &methodMetrics{name: name, duration: m.duration.WithLabelValues(name)}
+}
+
+func (m *metrics) observe(fullMethod string, code codes.Code, took time.Duration) {
+	mm, ok := m.methods[fullMethod]
+	if !ok || code > lastCode {
+		return
+	}
+	counter := mm.codes[code].Load()
+	if counter == nil {
+		c := m.calls.WithLabelValues(mm.name, classOfCode(code))
+		counter = &c
+		mm.codes[code].Store(counter)
+	}
+	(*counter).Inc()
+	mm.duration.Observe(took.Seconds())
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}

@@ -1,0 +1,340 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server"
+	"patd/store"
+	"patd/store/storetest"
+	"patd/tokens"
+)
+
+func TestMain(m *testing.M) {
+	if kind := os.Getenv(benchServerEnv); kind != "" {
+		if err := runBenchServer(kind); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// rig is a real server on a real store, with a clock that the test moves and every line that was logged.
+type rig struct {
+	t      testing.TB
+	srv    *server.Server
+	svc    *tokens.Service
+	store  *gate
+	faulty *storetest.Faulty
+	logs   *logBuffer
+	conn   *grpc.ClientConn
+	client *http.Client
+	idp    *idp
+	admin  string // secret of a service with every permission
+	stop   func() error
+
+	mu sync.Mutex
+	at time.Time
+}
+
+const keyLine = "k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+
+// newRig starts a server in which users of r.idp may sign in and nothing is limited. change may change its configuration.
+func newRig(t testing.TB, change ...func(*server.Config)) *rig {
+	t.Helper()
+	return newRigOf(t, nil, change...)
+}
+
+// newRigOf starts a server on a source of features; nil is the built-in one.
+func newRigOf(t testing.TB, source tokens.FeatureSource, change ...func(*server.Config)) *rig {
+	t.Helper()
+	ctx := context.Background()
+	r := &rig{t: t, logs: &logBuffer{}, at: time.Now()}
+	st, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{Now: r.now})
+	must(t, err)
+	t.Cleanup(func() { must(t, st.Close()) })
+	keys, err := tokens.ParseKeys(keyLine)
+	must(t, err)
+	prefixes, err := tokens.BindKeys(ctx, st, keys, "", r.now())
+	must(t, err)
+	r.faulty = storetest.NewFaulty(st)
+	r.store = &gate{Store: r.faulty}
+	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Features: source, Now: r.now})
+	must(t, err)
+	r.idp = newIDP(t, r.now)
+	c := server.Config{
+		SignIn: r.idp.signIn(t), MintRate: -1, ServiceMintRate: -1, FailureRate: -1, Now: r.now,
+		Service: r.svc, Ready: st.Ready, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Reflection: true, Version: "test",
+		Logger: slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	r.srv, err = server.New(c)
+	must(t, err)
+	r.serve()
+	r.conn, err = grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	must(t, err)
+	r.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	t.Cleanup(func() {
+		r.client.CloseIdleConnections()
+		must(t, r.conn.Close())
+		must(t, r.stop())
+	})
+	r.admin = r.service("admin", "admin")
+	return r
+}
+
+// under is the same rig, for calls of another test.
+func (r *rig) under(t testing.TB) *rig {
+	return &rig{t: t, srv: r.srv, svc: r.svc, logs: r.logs, conn: r.conn, client: r.client, idp: r.idp, admin: r.admin}
+}
+
+func (r *rig) serve() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.srv.Serve(ctx) }()
+	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
+}
+
+func (r *rig) now() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at
+}
+
+func (r *rig) wait(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at = r.at.Add(d)
+}
+
+// service makes a service and answers its secret.
+func (r *rig) service(name string, permissions ...string) string {
+	r.t.Helper()
+	m, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: name, Permissions: permissions})
+	must(r.t, err)
+	return m.Secret.Reveal()
+}
+
+// features gives a user features.
+func (r *rig) features(user string, names ...string) {
+	r.t.Helper()
+	_, err := r.svc.SetUserFeatures(context.Background(), tokens.Operator(), user, names)
+	must(r.t, err)
+}
+
+// mint makes a token of a user that holds reports.read, and answers its id and secret.
+func (r *rig) mint(user, name string) (id, secret string) {
+	r.t.Helper()
+	r.features(user, "reports.read")
+	m, err := r.svc.Mint(context.Background(), tokens.Operator(), tokens.MintRequest{User: user, Name: name, Scopes: []string{"reports.read"}})
+	must(r.t, err)
+	return m.Token.ID.String(), m.Secret.Reveal()
+}
+
+// as is a context that carries a credential over gRPC.
+func as(secret string) context.Context {
+	if secret == "" {
+		return context.Background()
+	}
+	return metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+secret)
+}
+
+// answerOf is what came back over REST.
+type answerOf struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+// reason is the stable reason of an error, and field the first field that it names.
+func (a answerOf) reason() (reason, field string) {
+	var e struct {
+		Error struct {
+			Details []struct {
+				Reason          string
+				FieldViolations []struct{ Field, Reason string } `json:"field_violations"`
+			}
+		}
+	}
+	_ = json.Unmarshal([]byte(a.body), &e)
+	for _, d := range e.Error.Details {
+		if d.Reason != "" {
+			reason = d.Reason
+		}
+		if len(d.FieldViolations) > 0 && field == "" {
+			field = d.FieldViolations[0].Field
+		}
+	}
+	return reason, field
+}
+
+// rest makes a REST call. Headers come as name, value, ….
+func (r *rig) rest(method, path, secret, body string, headers ...string) answerOf {
+	r.t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	req, err := http.NewRequest(method, "http://"+r.srv.HTTPAddr()+path, reader)
+	must(r.t, err)
+	if secret != "" {
+		req.Header.Set("Authorization", "Bearer "+secret)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Add(headers[i], headers[i+1])
+	}
+	resp, err := r.client.Do(req)
+	must(r.t, err)
+	text, err := io.ReadAll(resp.Body)
+	must(r.t, errors.Join(err, resp.Body.Close()))
+	return answerOf{resp.StatusCode, resp.Header, string(text)}
+}
+
+// grpcReason is the stable reason of a gRPC error, and the first field that it names.
+func grpcReason(err error) (reason, field string) {
+	for _, d := range status.Convert(err).Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			reason = d.GetReason()
+		case *errdetails.BadRequest:
+			field = d.GetFieldViolations()[0].GetField()
+		}
+	}
+	return reason, field
+}
+
+// introspect answers the decision about a secret.
+func (r *rig) introspect(secret string) patdv1.IntrospectResponse_Decision {
+	r.t.Helper()
+	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
+	must(r.t, err)
+	return resp.GetDecision()
+}
+
+// gate is a store in front of the real one, which can be told to fail or to panic, by the name of the method.
+type gate struct {
+	tokens.Store
+	mu   sync.Mutex
+	hook func(op string) error
+}
+
+var _ tokens.Store = (*gate)(nil)
+
+func (g *gate) set(hook func(op string) error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hook = hook
+}
+
+func (g *gate) pass(op string) error {
+	g.mu.Lock()
+	hook := g.hook
+	g.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(op)
+}
+
+func (g *gate) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, error) {
+	if err := g.pass("Lookup"); err != nil {
+		return tokens.Credential{}, err
+	}
+	return g.Store.Lookup(ctx, id)
+}
+
+func (g *gate) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
+	if err := g.pass("LookupService"); err != nil {
+		return tokens.ServiceCredential{}, err
+	}
+	return g.Store.LookupService(ctx, id)
+}
+
+func (g *gate) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
+	if err := g.pass("View"); err != nil {
+		return err
+	}
+	return g.Store.View(ctx, fn)
+}
+
+func (g *gate) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
+	if err := g.pass("Update"); err != nil {
+		return err
+	}
+	return g.Store.Update(ctx, fn)
+}
+
+// logBuffer keeps what was logged.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
+// find answers the logged lines that hold all the given attributes.
+func (l *logBuffer) find(want map[string]any) []map[string]any {
+	var found []map[string]any
+	for line := range strings.Lines(l.String()) {
+		var got map[string]any
+		if json.Unmarshal([]byte(line), &got) != nil {
+			continue
+		}
+		same := maps.Clone(got)
+		maps.DeleteFunc(same, func(k string, v any) bool { w, ok := want[k]; return !ok || w != v })
+		if len(same) == len(want) {
+			found = append(found, got)
+		}
+	}
+	return found
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func grpcHeader(md *metadata.MD) grpc.CallOption { return grpc.Header(md) }

@@ -1,0 +1,107 @@
+package server
+
+import (
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+// right says who may call a method. The zero right lets nobody in.
+type right struct {
+	// any of these permissions of a service, or admin. 0: no service.
+	any tokens.Permission
+	// user: a signed-in user. That it acts on its own things only is for the domain to decide.
+	user bool
+	// bearer: the bearer of a personal access token, and nobody else, not even admin.
+	bearer bool
+	// open: everybody; a credential is not even looked at.
+	open bool
+	// stream: it lasts as long as the caller wants.
+	stream bool
+	// action names a change in the audit log. Refused attempts at it are recorded. Empty: the method only reads.
+	action tokens.Action
+	// mints: the method makes a secret, and is limited per caller.
+	mints bool
+}
+
+// rights is the table of who may call what, complete: a method that is not in it is refused, and a test goes through all that
+// are served.
+func rights() map[string]right {
+	const (
+		introspect   = tokens.PermIntrospect
+		tokenManager = tokens.PermTokens
+		users        = tokens.PermUsers
+		catalog      = tokens.PermCatalog
+		readUser     = tokens.PermUsers | tokens.PermTokens
+		// `catalog` reads what users hold, to describe it.
+		readFeatures = readUser | tokens.PermCatalog
+		audit        = tokens.PermAudit
+		admin        = tokens.PermAdmin
+	)
+	return map[string]right{
+		patdv1.TokenService_CreateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true},
+		patdv1.TokenService_GetToken_FullMethodName:     {any: tokenManager, user: true},
+		patdv1.TokenService_ListTokens_FullMethodName:   {any: tokenManager, user: true},
+		patdv1.TokenService_UpdateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenUpdate},
+		patdv1.TokenService_RotateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true},
+		patdv1.TokenService_RevokeToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRevoke},
+		patdv1.TokenService_RevokeTokens_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll},
+
+		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true},
+		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke},
+
+		patdv1.IntrospectionService_Introspect_FullMethodName:      {any: introspect},
+		patdv1.IntrospectionService_BatchIntrospect_FullMethodName: {any: introspect},
+
+		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true},
+		patdv1.UserService_ListUsers_FullMethodName:          {any: users},
+		patdv1.UserService_SuspendUser_FullMethodName:        {any: users, action: tokens.ActionUserSuspend},
+		patdv1.UserService_ResumeUser_FullMethodName:         {any: users, action: tokens.ActionUserResume},
+		patdv1.UserService_DeleteUser_FullMethodName:         {any: users, action: tokens.ActionUserDelete},
+		patdv1.UserService_GetUserFeatures_FullMethodName:    {any: readFeatures, user: true},
+		patdv1.UserService_SetUserFeatures_FullMethodName:    {any: users, action: tokens.ActionUserFeatures},
+		patdv1.UserService_UpdateUserFeatures_FullMethodName: {any: users, action: tokens.ActionUserFeatures},
+		patdv1.UserService_RefreshUser_FullMethodName:        {any: users, action: tokens.ActionUserRefresh},
+
+		patdv1.CatalogService_CreateFeature_FullMethodName:   {any: catalog, action: tokens.ActionFeatureCreate},
+		patdv1.CatalogService_GetFeature_FullMethodName:      {any: catalog},
+		patdv1.CatalogService_ReplaceFeature_FullMethodName:  {any: catalog, action: tokens.ActionFeatureReplace},
+		patdv1.CatalogService_DeleteFeature_FullMethodName:   {any: catalog, action: tokens.ActionFeatureDelete},
+		patdv1.CatalogService_ListFeatures_FullMethodName:    {any: catalog},
+		patdv1.CatalogService_CreateAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceCreate},
+		patdv1.CatalogService_GetAudience_FullMethodName:     {any: catalog},
+		patdv1.CatalogService_ReplaceAudience_FullMethodName: {any: catalog, action: tokens.ActionAudienceReplace},
+		patdv1.CatalogService_DeleteAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceDelete},
+		patdv1.CatalogService_ListAudiences_FullMethodName:   {any: catalog},
+		patdv1.CatalogService_CheckAudience_FullMethodName:   {any: catalog},
+		patdv1.CatalogService_BlockTokens_FullMethodName:     {any: catalog, action: tokens.ActionTokenBlock},
+		patdv1.CatalogService_UnblockTokens_FullMethodName:   {any: catalog, action: tokens.ActionTokenUnblock},
+
+		patdv1.ServiceAccountService_CreateService_FullMethodName: {any: admin, action: tokens.ActionServiceCreate},
+		patdv1.ServiceAccountService_ListServices_FullMethodName:  {any: admin},
+		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke},
+
+		patdv1.AuditService_ListEvents_FullMethodName: {any: audit},
+
+		healthv1.Health_Check_FullMethodName:                              {open: true},
+		healthv1.Health_List_FullMethodName:                               {open: true},
+		healthv1.Health_Watch_FullMethodName:                              {open: true, stream: true},
+		reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName: {open: true, stream: true},
+	}
+}
+
+// allows tells whether the right lets an actor in.
+func (r right) allows(a tokens.Actor) bool {
+	switch a.Kind {
+	case tokens.ServiceActor:
+		return r.any != 0 && a.Permissions.Has(r.any)
+	case tokens.UserActor:
+		return r.user
+	case tokens.TokenActor:
+		return r.bearer
+	default:
+		return false
+	}
+}

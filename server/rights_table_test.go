@@ -1,0 +1,36 @@
+package server
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"patd/tokens"
+)
+
+// TestSignedInUsersReachTheirOwnThingsOnly looks at the table itself.
+func TestSignedInUsersReachTheirOwnThingsOnly(t *testing.T) {
+	var reached []string
+	for method, r := range rights() {
+		if r.allows(tokens.Actor{Kind: tokens.UserActor, User: "u1"}) {
+			reached = append(reached, method)
+		}
+		if !r.open && r.allows(tokens.Actor{}) {
+			t.Errorf("nobody reaches %s", method)
+		}
+		if r.allows(tokens.Actor{Kind: tokens.ServiceActor}) {
+			t.Errorf("a service without permissions reaches %s", method)
+		}
+	}
+	for _, m := range reached {
+		if !strings.HasPrefix(m, "/patd.v1.TokenService/") && m != "/patd.v1.UserService/GetUser" && m != "/patd.v1.UserService/GetUserFeatures" {
+			t.Errorf("a signed-in user reaches %s", m)
+		}
+	}
+	if len(reached) != 9 || !slices.Contains(reached, "/patd.v1.TokenService/CreateToken") {
+		t.Errorf("a signed-in user reaches %q", reached)
+	}
+	if (right{}).allows(tokens.Actor{Kind: tokens.ServiceActor, Permissions: tokens.PermAdmin}) {
+		t.Error("admin reaches a method without a row")
+	}
+}

@@ -1,0 +1,361 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/test/bufconn"
+
+	"patd/gen/openapi"
+	"patd/tokens"
+)
+
+const (
+	defaultRequestTimeout = 10 * time.Second
+	defaultDrainTimeout   = 15 * time.Second
+	readHeaderTimeout     = 10 * time.Second
+	bodyTimeout           = 30 * time.Second
+	idleTimeout           = 2 * time.Minute
+	maxHeaderBytes        = 32 << 10 // a JWT of 16 KiB and the rest
+	inProcessBuffer       = 256 << 10
+)
+
+// Config is what a Server is made of. Service is needed; the zero value of the rest is sensible.
+type Config struct {
+	// Service decides.
+	Service *tokens.Service
+	// Ready tells whether the server could serve now, e.g. whether its store answers. Nil: always.
+	Ready func(context.Context) error
+	// Logger gets one line per request. Nil: nobody does.
+	Logger *slog.Logger
+	// HTTPAddr and GRPCAddr are what to listen on; port 0 is any free one.
+	HTTPAddr, GRPCAddr string
+	// MetricsAddr moves /metrics to a listener of its own. Empty: it is on the HTTP listener.
+	MetricsAddr string
+	// Issuer is the base of every address that the server hands out. Empty: http(s)://<HTTP address>.
+	Issuer string
+	// TLS serves every listener, see LoadTLS. Nil: plain text, which is refused on an address that is not loopback unless
+	// Insecure says so.
+	TLS      *tls.Config
+	Insecure bool
+	// TrustedProxies are those whose X-Forwarded-For counts, over REST as over gRPC.
+	TrustedProxies []netip.Prefix
+	// SignIn tells who signed in with a JWT. Nil: nobody does, and a JWT is refused as any bad token is.
+	SignIn Verifier
+	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many at
+	// once. 0: 1 and 100. ServiceMintRate and ServiceMintBurst are the same for one service, which mints for many users. 0: 1000
+	// and 20000. Each attempt counts that the caller has the right to make. Negative: unlimited.
+	MintRate, ServiceMintRate   float64
+	MintBurst, ServiceMintBurst int
+	// FailureRate is how many bad credentials one address (an IPv6 address with its /64) may show each second, over time,
+	// and FailureBurst how many at once. An address past that is refused whatever it shows, a good credential too. A
+	// trusted proxy's own address, which stands for callers whom it does not name, is not limited. Tokens presented to be
+	// introspected are no credentials. 0: 10 and 1000. Negative: unlimited.
+	FailureRate  float64
+	FailureBurst int
+	// Now is the clock of these limits. Nil: time.Now.
+	Now func() time.Time
+	// Reflection serves gRPC reflection.
+	Reflection bool
+	// RequestTimeout bounds one call; 0: 10 s. DrainTimeout bounds how long calls under way may take when the server
+	// stops; 0: 15 s.
+	RequestTimeout, DrainTimeout time.Duration
+	// Version is told by the metrics.
+	Version string
+}
+
+// Server owns the listeners and the order of shutting down.
+type Server struct {
+	logger       *slog.Logger
+	drainTimeout time.Duration
+	issuer       string
+	health       *healthState
+	stopStreams  context.CancelFunc
+
+	grpc, inProcess          *grpc.Server
+	grpcLis, httpLis, metLis net.Listener // metLis may be nil
+	pipe                     *bufconn.Listener
+	conn                     *grpc.ClientConn
+	http, metricsHTTP        *http.Server
+	front                    *front
+	secure                   bool
+}
+
+// checkIssuer refuses a base URL that clients could not use: RFC 8414 section 2 wants http(s), without query and fragment.
+func checkIssuer(issuer string) error {
+	u, err := url.Parse(issuer)
+	if issuer != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		return errors.New("make the server: the issuer must be a URL such as https://patd.example.com, without query and fragment")
+	}
+	return nil
+}
+
+// New binds the listeners and makes everything ready. Nothing is served before Serve, but connections made from now on
+// are waiting for it. Serve is also what releases everything.
+func New(c Config) (*Server, error) {
+	if c.Service == nil {
+		return nil, errors.New("make the server: a token service is needed")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.RequestTimeout <= 0 {
+		c.RequestTimeout = defaultRequestTimeout
+	}
+	if c.DrainTimeout <= 0 {
+		c.DrainTimeout = defaultDrainTimeout
+	}
+	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, secure: c.TLS != nil}
+	if err := s.listen(c); err != nil {
+		s.closeListeners()
+		return nil, err
+	}
+	if err := checkIssuer(c.Issuer); err != nil {
+		s.closeListeners()
+		return nil, err
+	}
+	if s.issuer = c.Issuer; s.issuer == "" {
+		s.issuer = map[bool]string{true: "https://", false: "http://"}[s.secure] + s.HTTPAddr()
+	}
+	if err := s.build(c); err != nil {
+		s.closeListeners()
+		return nil, err
+	}
+	return s, nil
+}
+
+// HTTPAddr is the address that REST is served on.
+func (s *Server) HTTPAddr() string { return s.httpLis.Addr().String() }
+
+// GRPCAddr is the address that gRPC is served on.
+func (s *Server) GRPCAddr() string { return s.grpcLis.Addr().String() }
+
+// MetricsAddr is the address that /metrics is served on.
+func (s *Server) MetricsAddr() string {
+	if s.metLis == nil {
+		return s.HTTPAddr()
+	}
+	return s.metLis.Addr().String()
+}
+
+// Issuer is the base of every address that the server hands out.
+func (s *Server) Issuer() string { return s.issuer }
+
+func (s *Server) listen(c Config) (err error) {
+	plainText := c.TLS == nil && !c.Insecure
+	if s.httpLis, err = bind("HTTP", c.HTTPAddr, plainText); err != nil {
+		return err
+	}
+	if s.grpcLis, err = bind("gRPC", c.GRPCAddr, plainText); err != nil {
+		return err
+	}
+	if c.MetricsAddr != "" {
+		s.metLis, err = bind("metrics", c.MetricsAddr, plainText)
+	}
+	return err
+}
+
+// bind listens, and refuses an address that is not loopback where only such are allowed. Nobody is answered before
+// that is known.
+func bind(what, addr string, loopbackOnly bool) (net.Listener, error) {
+	lis, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s on %s: %w", what, addr, err)
+	}
+	if tcp, ok := lis.Addr().(*net.TCPAddr); loopbackOnly && (!ok || !tcp.IP.IsLoopback()) {
+		return nil, errors.Join(
+			fmt.Errorf("listen for %s on %s: plain text on an address that is not loopback is refused; configure TLS, or say insecure", what, addr),
+			lis.Close())
+	}
+	return lis, nil
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range []net.Listener{s.httpLis, s.grpcLis, s.metLis} {
+		if l != nil {
+			_ = l.Close() // nothing was accepted on it
+		}
+	}
+}
+
+// build makes the two gRPC servers and what stands in front of them.
+func (s *Server) build(c Config) error {
+	m := newMetrics(c.Version)
+	bounds, err := newLimits(c, m)
+	if err != nil {
+		return err
+	}
+	c.Service.LimitRefusals(bounds.recordable)
+	s.health = newHealthState(c.Ready, c.Logger)
+	draining, stop := context.WithCancel(context.Background())
+	s.stopStreams = stop
+
+	network := &chain{
+		authenticator: authenticator{service: c.Service, signIn: c.SignIn},
+		logger:        c.Logger, metrics: m, limits: bounds, rights: rights(), trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
+	}
+	var creds []grpc.ServerOption
+	if c.TLS != nil {
+		creds = append(creds, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
+	}
+	s.grpc = newGRPC(network, creds...)
+	registerServices(s.grpc, c.Service)
+	registerOpen(s.grpc, s.health, c.Reflection)
+	watchMethods(m, s.grpc)
+
+	behind := *network
+	behind.behindGateway = true
+	s.inProcess = newGRPC(&behind)
+	registerServices(s.inProcess, c.Service)
+	s.pipe = bufconn.Listen(inProcessBuffer)
+	if s.conn, err = dialInProcess(s.pipe); err != nil {
+		stop()
+		return err
+	}
+	api, err := newGateway(draining, s.conn, s.issuer)
+	if err != nil {
+		stop()
+		return errors.Join(err, s.conn.Close())
+	}
+	s.front = &front{logger: c.Logger, metrics: m, trusted: c.TrustedProxies, api: api, pages: s.pages(c)}
+	s.http = newHTTP(c, s.front)
+	if s.metLis == nil {
+		s.front.pages["/metrics"] = m.handler()
+		return nil
+	}
+	s.metricsHTTP = newHTTP(c, &front{
+		logger: c.Logger, metrics: m, pages: map[string]http.Handler{"/metrics": m.handler()}, api: http.NotFoundHandler(),
+	})
+	return nil
+}
+
+// pages are served by exact path, to everybody.
+func (s *Server) pages(c Config) map[string]http.Handler {
+	found := map[string]http.Handler{
+		"/healthz": http.HandlerFunc(s.health.live),
+		"/readyz":  http.HandlerFunc(s.health.readyz),
+		"/openapi.json": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(openapi.JSON) // a failed write means that the client has gone
+		}),
+	}
+	for _, path := range metadataPaths(s.issuer) {
+		found[path] = &metadataPage{service: c.Service, issuer: strings.TrimRight(s.issuer, "/"), timeout: c.RequestTimeout}
+	}
+	return found
+}
+
+func newHTTP(c Config, h http.Handler) *http.Server {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       bodyTimeout,
+		WriteTimeout:      bodyTimeout + c.RequestTimeout + bodyTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
+	}
+	if c.TLS != nil {
+		srv.TLSConfig = c.TLS.Clone()
+	}
+	return srv
+}
+
+// Serve serves until ctx ends or a listener fails. Then it says so to the probes, lets calls under way finish, cuts off those
+// that do not within the drain timeout, and waits for everything that it started. It answers nil when it
+// was asked to stop: a caller that does not finish does not make that a failure, but stands in the log. It is called once.
+func (s *Server) Serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveGRPC("gRPC", s.grpc, s.grpcLis) })
+	g.Go(func() error { return serveGRPC("the gateway", s.inProcess, s.pipe) })
+	g.Go(func() error { return s.serveHTTP("HTTP", s.http, s.httpLis) })
+	if s.metricsHTTP != nil {
+		g.Go(func() error { return s.serveHTTP("metrics", s.metricsHTTP, s.metLis) })
+	}
+	g.Go(func() error { s.health.watch(ctx); return nil })
+	g.Go(func() error {
+		<-ctx.Done()
+		s.drain()
+		return nil
+	})
+	return g.Wait()
+}
+
+func serveGRPC(what string, g *grpc.Server, lis net.Listener) error {
+	if err := g.Serve(lis); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve %s: %w", what, err)
+	}
+	return nil
+}
+
+func (s *Server) serveHTTP(what string, h *http.Server, lis net.Listener) error {
+	serve := h.Serve
+	if s.secure {
+		serve = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
+	}
+	if err := serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", what, err)
+	}
+	return nil
+}
+
+// drain stops from the outside to the inside: the network first, then the connection between the gateway and the chain,
+// the metrics last.
+func (s *Server) drain() {
+	s.health.drain()
+	s.stopStreams()
+	ctx, cancel := context.WithTimeout(context.Background(), s.drainTimeout)
+	defer cancel()
+	var g errgroup.Group
+	var httpErr error
+	g.Go(func() error { httpErr = stopHTTP(ctx, "HTTP", s.http); return nil })
+	g.Go(func() error { return stopGRPC(ctx, s.grpc) })
+	errs := []error{g.Wait(), httpErr}
+	errs = append(errs, s.conn.Close())
+	s.front.active.Wait()
+	// Nobody is behind these any more.
+	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	errs = append(errs, stopGRPC(ctx, s.inProcess))
+	if s.metricsHTTP != nil {
+		errs = append(errs, stopHTTP(ctx, "metrics", s.metricsHTTP))
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.logger.Warn("not everything that was under way finished in time", "cause", err.Error())
+	}
+}
+
+func stopHTTP(ctx context.Context, what string, h *http.Server) error {
+	if err := h.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("drain %s: requests were cut off: %w", what, err), h.Close())
+	}
+	return nil
+}
+
+func stopGRPC(ctx context.Context, g *grpc.Server) error {
+	done := make(chan struct{})
+	go func() {
+		g.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		g.Stop()
+		<-done
+		return errors.New("drain gRPC: calls were cut off")
+	}
+}

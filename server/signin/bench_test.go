@@ -1,0 +1,24 @@
+package signin_test
+
+import (
+	"testing"
+
+	"patd/tokens"
+)
+
+func BenchmarkVerify(b *testing.B) {
+	p := newProvider(b, newClock())
+	s := signIn(b, p.config())
+	for name, jwt := range map[string]string{
+		"good":    p.sign(b, p.good()),
+		"expired": p.sign(b, p.with(claims{"exp": 1})),
+	} {
+		secret := tokens.NewSecret(jwt)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = s.Verify(b.Context(), secret)
+			}
+		})
+	}
+}

@@ -1,0 +1,160 @@
+package signin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	renewAfter  = 10 * time.Minute // keys are fetched anew when they are older
+	trustedFor  = 24 * time.Hour   // and are good for this long while that fails
+	retryAfter  = 3 * time.Second  // a provider that failed is left alone for this long
+	lookEvery   = 5 * time.Second  // looks for unknown keys, in the long run
+	looksAtOnce = 5                // and without waiting
+)
+
+// keyring holds the keys of one issuer, and fetches them.
+type keyring struct {
+	issuer  string
+	client  *http.Client
+	timeout time.Duration
+	now     func() time.Time
+	logger  *slog.Logger
+	ctx     context.Context // ends when the keyring is closed
+	flights sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	keys   *keySet   // the last good ones
+	flight *flight   // the fetch under way
+	failed time.Time // when the last fetch failed; zero: it did not
+	cause  error     // why it failed
+	looks  time.Time // when looks for unknown keys are all allowed again
+}
+
+// flight is a fetch that many callers may wait for.
+type flight struct {
+	done chan struct{}
+	keys *keySet // once done is closed
+	err  error
+}
+
+// wait answers what the fetch brought.
+func (f *flight) wait(ctx context.Context) (*keySet, error) {
+	select {
+	case <-f.done:
+		return f.keys, f.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the keys of an issuer: %w", ctx.Err())
+	}
+}
+
+// current answers the keys at hand, and fetches them when there are none that may still be used.
+func (r *keyring) current(ctx context.Context) (*keySet, error) {
+	r.mu.Lock()
+	keys, now := r.keys, r.now()
+	if keys != nil && now.Sub(keys.fetched) <= renewAfter {
+		r.mu.Unlock()
+		return keys, nil
+	}
+	f, err := r.fetch(now)
+	r.mu.Unlock()
+	if keys != nil && now.Sub(keys.fetched) <= trustedFor {
+		return keys, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.wait(ctx)
+}
+
+// renewed answers newer keys than those which did not verify a signature. When it is too early to ask the provider again it
+// answers the same ones.
+func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
+	r.mu.Lock()
+	if r.keys != nil && r.keys != than {
+		defer r.mu.Unlock()
+		return r.keys, nil
+	}
+	now := r.now()
+	// While the provider is failing, what bounds the requests is retryAfter.
+	if r.flight == nil && r.failed.IsZero() && !r.mayLook(now) {
+		r.mu.Unlock()
+		return than, nil
+	}
+	f, err := r.fetch(now)
+	r.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return f.wait(ctx)
+}
+
+// mayLook takes one of the looks for unknown keys, if there is one. r.mu is held.
+func (r *keyring) mayLook(now time.Time) bool {
+	if r.looks.Before(now) {
+		r.looks = now
+	}
+	if r.looks.Sub(now) > (looksAtOnce-1)*lookEvery {
+		return false
+	}
+	r.looks = r.looks.Add(lookEvery)
+	return true
+}
+
+// fetch joins the fetch under way or starts one. r.mu is held.
+func (r *keyring) fetch(now time.Time) (*flight, error) {
+	if r.flight != nil {
+		return r.flight, nil
+	}
+	if r.closed {
+		return nil, unavailable(r.issuer, errors.New("sign-in is closed"))
+	}
+	if since := now.Sub(r.failed); !r.failed.IsZero() && since >= 0 && since < retryAfter {
+		return nil, unavailable(r.issuer, r.cause)
+	}
+	f := &flight{done: make(chan struct{})}
+	r.flight = f
+	r.flights.Go(func() { r.land(f) })
+	return f, nil
+}
+
+// land fetches, and tells everybody who waits. The fetch is nobody's own, so it outlives the call that began it.
+func (r *keyring) land(f *flight) {
+	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
+	defer cancel()
+	keys, err := fetchKeys(ctx, r.client, r.issuer)
+
+	r.mu.Lock()
+	now, wasFailing := r.now(), !r.failed.IsZero()
+	if err == nil {
+		keys.fetched = now
+		r.keys, r.failed, r.cause = keys, time.Time{}, nil
+		f.keys = keys
+	} else {
+		r.failed, r.cause = now, err
+		f.err = unavailable(r.issuer, err)
+	}
+	inUse := r.keys != nil && !r.closed
+	r.flight = nil
+	r.mu.Unlock()
+	close(f.done)
+
+	if err != nil && inUse && !wasFailing {
+		r.logger.LogAttrs(r.ctx, slog.LevelWarn, "the keys of an issuer cannot be renewed; the last ones serve",
+			slog.String("issuer", r.issuer), slog.String("cause", err.Error()))
+	}
+}
+
+// close waits for the fetch under way, which the end of r.ctx has cut short.
+func (r *keyring) close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.flights.Wait()
+}

@@ -1,0 +1,300 @@
+package signin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+
+	"patd/tokens"
+)
+
+const (
+	defaultLeeway  = 30 * time.Second
+	largestLeeway  = 5 * time.Minute
+	defaultTimeout = 5 * time.Second
+	defaultMaxBody = 1 << 20
+)
+
+// Config says who may sign users in.
+type Config struct {
+	Issuers []Issuer      // at least one
+	Leeway  time.Duration // how far the provider's clock may be off; 0: 30 s, at most 5 min
+	// Timeout bounds one fetch of a provider's discovery document and keys; 0: 5 s. MaxBody bounds each of their
+	// bodies, decompressed; 0: 1 MiB.
+	Timeout time.Duration
+	MaxBody int64
+	// Transport carries requests to providers; nil: one with the machine's roots and the proxy of its environment.
+	Transport http.RoundTripper
+	Now       func() time.Time
+	// Logger is told when keys cannot be renewed while the last known ones still serve; nil: nobody is.
+	Logger *slog.Logger
+}
+
+// Issuer is one OpenID provider and what its tokens mean here.
+type Issuer struct {
+	URL           string   // exactly as `iss` says it; https, or http to a loopback address
+	Audiences     []string // at least one; a token's `aud` holds one of them
+	UserClaim     string   // the claim that is the user's id; empty: sub
+	UserPrefix    string   // stands before the claim in the id
+	FeaturesClaim string   // the claim that names the user's features; empty: none does
+	Algorithms    []string // pinned; empty: RS256, PS256, ES256, EdDSA
+}
+
+// Identity is who a token says its bearer is.
+type Identity struct {
+	User string
+	// Features are those that the FeaturesClaim names, sorted; HasFeatures tells a token that names none from one without the
+	// claim.
+	Features    []string
+	HasFeatures bool
+	Issuer      string
+	Expiry      time.Time // as the token says it, without leeway
+}
+
+// SignIn verifies the tokens of configured issuers. Its methods may be called at the same time.
+type SignIn struct {
+	now     func() time.Time
+	leeway  time.Duration
+	issuers map[string]*issuer
+	client  *http.Client
+	stop    context.CancelFunc
+}
+
+// issuer is a configured issuer at work.
+type issuer struct {
+	Issuer
+	keys     *keyring
+	foreign  []string // longer prefixes of others that begin with this one's: ids that are not this one's to give
+	audience map[string]bool
+}
+
+// New checks the configuration. It asks no provider anything. Close ends what it has begun.
+func New(c Config) (*SignIn, error) {
+	if len(c.Issuers) == 0 {
+		return nil, errors.New("configure sign-in: name at least one issuer")
+	}
+	if c.Leeway < 0 || c.Leeway > largestLeeway {
+		return nil, fmt.Errorf("configure sign-in: the leeway must be between 0 and %s, not %s", largestLeeway, c.Leeway)
+	}
+	c = c.withDefaults()
+	ctx, stop := context.WithCancel(context.Background())
+	s := &SignIn{now: c.Now, leeway: c.Leeway, issuers: map[string]*issuer{}, client: newClient(c), stop: stop}
+	for _, i := range c.Issuers {
+		i = i.withDefaults()
+		err := i.check()
+		if err == nil && s.issuers[i.URL] != nil {
+			err = errors.New("it is named twice")
+		}
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("configure the issuer %s: %w", shown(i.URL), err)
+		}
+		at := &issuer{Issuer: i, audience: map[string]bool{}, keys: &keyring{
+			issuer: i.URL, client: s.client, timeout: c.Timeout, now: c.Now, logger: c.Logger, ctx: ctx,
+		}}
+		for _, a := range i.Audiences {
+			at.audience[a] = true
+		}
+		for _, other := range c.Issuers {
+			if len(other.UserPrefix) > len(i.UserPrefix) && strings.HasPrefix(other.UserPrefix, i.UserPrefix) {
+				at.foreign = append(at.foreign, other.UserPrefix)
+			}
+		}
+		s.issuers[i.URL] = at
+	}
+	return s, nil
+}
+
+// shown is an issuer's URL as errors may name it: what stands in it beside scheme, host and path may be a secret.
+func shown(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil || u.Host == "" {
+		return "(not a URL)"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
+
+func (c Config) withDefaults() Config {
+	if c.Leeway == 0 {
+		c.Leeway = defaultLeeway
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.MaxBody <= 0 {
+		c.MaxBody = defaultMaxBody
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (i Issuer) withDefaults() Issuer {
+	if i.UserClaim == "" {
+		i.UserClaim = "sub"
+	}
+	if len(i.Algorithms) == 0 {
+		i.Algorithms = []string{oidc.RS256, oidc.PS256, oidc.ES256, oidc.EdDSA}
+	}
+	return i
+}
+
+func (i Issuer) check() error {
+	u, err := url.Parse(i.URL)
+	if err != nil {
+		return errors.New("it is no URL")
+	}
+	if err := reachable(u); err != nil {
+		return err
+	}
+	switch {
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(i.URL, "#"):
+		return errors.New("an issuer has no query and no fragment (OpenID Connect Discovery 1.0 section 2)")
+	case len(i.Audiences) == 0 || slices.Contains(i.Audiences, ""):
+		return errors.New("name the audience that its tokens are for; without one, every token that it issues to anybody would do")
+	case i.UserPrefix != "" && !validUser(i.UserPrefix):
+		return errors.New("the prefix of user ids is not the beginning of a user id")
+	}
+	for _, a := range i.Algorithms {
+		if !signing(a) {
+			return fmt.Errorf("%q is none of the algorithms that a public key can check: RS, PS or ES with 256, 384 or 512, EdDSA", a)
+		}
+	}
+	return nil
+}
+
+// reachable refuses URLs over which keys must not be fetched: plain http is for the machine itself.
+func reachable(u *url.URL) error {
+	switch {
+	case u.Host == "" || u.Hostname() == "" || u.Opaque != "" || u.User != nil:
+		return errors.New("the URL must be https, a host and a path")
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && loopback(u.Hostname()):
+		return nil
+	default:
+		return errors.New("the URL must be https; http is for loopback addresses only")
+	}
+}
+
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && a.Unmap().IsLoopback()
+}
+
+// newClient makes the one client through which providers are asked.
+func newClient(c Config) *http.Client {
+	carrier := c.Transport
+	if carrier == nil {
+		carrier = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: c.Timeout}).DialContext,
+			ForceAttemptHTTP2:      true,
+			MaxIdleConnsPerHost:    1,
+			IdleConnTimeout:        30 * time.Second,
+			TLSHandshakeTimeout:    c.Timeout,
+			MaxResponseHeaderBytes: 64 << 10,
+		}
+	}
+	return &http.Client{Transport: bounded{carrier, c.MaxBody}, CheckRedirect: sameHost, Timeout: c.Timeout}
+}
+
+// Close ends what is under way and waits for it. Tokens presented later are answered with SIGNIN_UNAVAILABLE as soon as
+// they would need the provider.
+func (s *SignIn) Close() {
+	s.stop()
+	for _, i := range s.issuers {
+		i.keys.close()
+	}
+	s.client.CloseIdleConnections()
+}
+
+// Verify tells who signed in with a token. Whatever is wrong with the token is CodeUnauthenticated, CREDENTIAL_INVALID; a
+// provider whose keys cannot be had is CodeUnavailable, SIGNIN_UNAVAILABLE, and says nothing of the token. The end of ctx is
+// its own error, wrapped.
+func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, error) {
+	t, err := parse(secret)
+	if err != nil {
+		return Identity{}, invalid(err)
+	}
+	name, _ := t.claims.text("iss")
+	from, ok := s.issuers[name]
+	if !ok {
+		return Identity{}, invalid(errors.New("its issuer is not configured here"))
+	}
+	// What a look at the claims can refuse needs no key; nothing is believed before the signature.
+	if err := from.acceptable(t, s.now(), s.leeway); err != nil {
+		return Identity{}, invalid(err)
+	}
+	who, err := from.identify(t)
+	if err != nil {
+		return Identity{}, invalid(err)
+	}
+	if err := from.signed(ctx, t); err != nil {
+		return Identity{}, err
+	}
+	return who, nil
+}
+
+// signed tells whether the issuer signed a token, by the keys at hand or else by new ones.
+func (i *issuer) signed(ctx context.Context, t *token) error {
+	keys, err := i.keys.current(ctx)
+	if err != nil {
+		return err
+	}
+	if i.signedBy(ctx, t, keys) {
+		return nil
+	}
+	newer, err := i.keys.renewed(ctx, keys)
+	switch {
+	case err != nil && !keys.knows(t.kid):
+		return err // it may be signed with a key that is newer than the outage
+	case err == nil && newer != keys && i.signedBy(ctx, t, newer):
+		return nil
+	default:
+		return invalid(errors.New("no key of its issuer made its signature"))
+	}
+}
+
+// signedBy verifies with go-oidc: the signature, under a pinned algorithm, over exactly the claims that were looked at.
+func (i *issuer) signedBy(ctx context.Context, t *token, keys *keySet) bool {
+	fit := keys.fitting(t.kid, t.alg)
+	if len(fit) == 0 {
+		return false
+	}
+	// Audience and times were checked, more strictly than go-oidc does: it allows nbf five minutes and exp none.
+	verifier := oidc.NewVerifier(i.URL, &oidc.StaticKeySet{PublicKeys: fit}, &oidc.Config{
+		SupportedSigningAlgs: i.Algorithms, SkipClientIDCheck: true, SkipExpiryCheck: true,
+	})
+	verified, err := verifier.Verify(ctx, t.secret.Reveal())
+	return err == nil && t.isPayload(verified)
+}
+
+// invalid is the one answer to a bad token. why is for the log, and repeats nothing of the token.
+func invalid(why error) error {
+	return &tokens.Error{
+		Code: tokens.CodeUnauthenticated, Reason: "CREDENTIAL_INVALID", Message: "the token is not valid",
+		Cause: fmt.Errorf("verify a JWT: %w", why),
+	}
+}
+
+func unavailable(issuer string, cause error) error {
+	return &tokens.Error{
+		Code: tokens.CodeUnavailable, Reason: "SIGNIN_UNAVAILABLE",
+		Message: "the identity provider does not answer; try again", Cause: fmt.Errorf("fetch the keys of %s: %w", issuer, cause),
+	}
+}

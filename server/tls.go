@@ -1,0 +1,97 @@
+package server
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// reloadInterval is how often the files of a certificate are looked at, at most, and only when somebody connects.
+const reloadInterval = time.Second
+
+// LoadTLS makes a TLS configuration of a certificate and its key, which are read again when the files change. A pair
+// that cannot be read is an error now; later it is logged, and the pair before it stays.
+func LoadTLS(certFile, keyFile string, logger *slog.Logger) (*tls.Config, error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	p := &keyPair{certFile: certFile, keyFile: keyFile, logger: logger}
+	stamp, err := p.look()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := p.read()
+	if err != nil {
+		return nil, err
+	}
+	p.cert, p.stamp, p.looked = cert, stamp, time.Now()
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.get}, nil
+}
+
+// keyPair is a certificate with its key, as of the last good reading.
+type keyPair struct {
+	certFile, keyFile string
+	logger            *slog.Logger
+
+	mu     sync.Mutex
+	cert   *tls.Certificate
+	stamp  filesStamp
+	looked time.Time
+}
+
+// filesStamp tells whether either file has changed.
+type filesStamp struct {
+	certTime, keyTime time.Time
+	certSize, keySize int64
+}
+
+// get answers the certificate for a handshake, reading it anew when the files have changed.
+func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Sub(p.looked) < reloadInterval {
+		return p.cert, nil
+	}
+	p.looked = now
+	stamp, err := p.look()
+	if err == nil && stamp == p.stamp {
+		return p.cert, nil
+	}
+	if err == nil {
+		var cert *tls.Certificate
+		if cert, err = p.read(); err == nil {
+			p.cert = cert
+			p.logger.Info("the TLS certificate was read anew")
+		}
+	}
+	// A bad pair is told once: its stamp is remembered, and the next change is another reading.
+	if err != nil && stamp != p.stamp {
+		p.logger.Error("the TLS certificate could not be read anew; the one before it stays", slog.String("cause", err.Error()))
+	}
+	p.stamp = stamp
+	return p.cert, nil
+}
+
+func (p *keyPair) look() (filesStamp, error) {
+	cert, err := os.Stat(p.certFile)
+	if err != nil {
+		return filesStamp{}, fmt.Errorf("look at the TLS certificate: %w", err)
+	}
+	key, err := os.Stat(p.keyFile)
+	if err != nil {
+		return filesStamp{}, fmt.Errorf("look at the TLS key: %w", err)
+	}
+	return filesStamp{cert.ModTime(), key.ModTime(), cert.Size(), key.Size()}, nil
+}
+
+func (p *keyPair) read() (*tls.Certificate, error) {
+	cert, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the TLS certificate and key: %w", err)
+	}
+	return &cert, nil
+}

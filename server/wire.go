@@ -1,0 +1,219 @@
+package server
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+// toToken writes a token as it is at an instant.
+func toToken(t tokens.Token, now time.Time) *patdv1.Token {
+	out := &patdv1.Token{
+		TokenId: t.ID.String(), User: t.User, Name: t.Name, Description: t.Description, Labels: t.Labels,
+		Scopes: t.Scopes, Audiences: t.Audiences, AllowedCidrs: toCIDRs(t.CIDRs),
+		State:     patdv1.Token_State(t.Status(now)),
+		IssueTime: toTime(t.IssueTime), ExpireTime: toTime(t.ExpireTime),
+		LastUsedTime: toTime(t.LastUsed.Time), LastUsedIp: toIP(t.LastUsed.IP), PolicyBlocked: t.BlockedBy != "",
+	}
+	if r := t.Revocation; r != nil {
+		out.RevokeTime, out.RevokedBy, out.RevokeReason = toTime(r.Time), r.By, r.Reason
+	}
+	return out
+}
+
+func toTokens(ts []tokens.Token, now time.Time) []*patdv1.Token {
+	out := make([]*patdv1.Token, len(ts))
+	for i, t := range ts {
+		out[i] = toToken(t, now)
+	}
+	return out
+}
+
+// toTime leaves out an absent time.
+func toTime(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func toIP(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func toCIDRs(ps []netip.Prefix) []string {
+	out := make([]string, len(ps))
+	for i, p := range ps {
+		out[i] = p.String()
+	}
+	return out
+}
+
+// fromTime reads an optional instant.
+func fromTime(field string, t *timestamppb.Timestamp) (*time.Time, error) {
+	if t == nil {
+		return nil, nil
+	}
+	if !t.IsValid() {
+		return nil, tokens.Invalid("TIME_INVALID", field, "must be an instant of the years 1 to 9999")
+	}
+	at := t.AsTime()
+	return &at, nil
+}
+
+// fromDuration reads an optional duration. One too long for Go is the longest there is, which is over every limit.
+func fromDuration(field string, d *durationpb.Duration) (*time.Duration, error) {
+	if d == nil {
+		return nil, nil
+	}
+	if !d.IsValid() {
+		return nil, tokens.Invalid("DURATION_INVALID", field, `must be a duration such as "600s"`)
+	}
+	v := d.AsDuration()
+	return &v, nil
+}
+
+// lifetimeRequest is what a request for a lifetime looks like.
+type lifetimeRequest interface {
+	GetExpireTime() *timestamppb.Timestamp
+	GetTtl() *durationpb.Duration
+	GetNeverExpires() bool
+}
+
+func fromLifetime(r lifetimeRequest) (tokens.Lifetime, error) {
+	at, err := fromTime("expire_time", r.GetExpireTime())
+	if err != nil {
+		return tokens.Lifetime{}, err
+	}
+	ttl, err := fromDuration("ttl", r.GetTtl())
+	if err != nil {
+		return tokens.Lifetime{}, err
+	}
+	return tokens.Lifetime{ExpireTime: at, TTL: ttl, Never: r.GetNeverExpires()}, nil
+}
+
+// pageRequest is what a request for a page looks like.
+type pageRequest interface {
+	GetPageSize() int32
+	GetPageToken() string
+}
+
+func fromPage(r pageRequest) tokens.Page {
+	return tokens.Page{Size: int(r.GetPageSize()), Token: r.GetPageToken()}
+}
+
+// cursorRequest is what a request for a page looks like in the catalogue, whose lists have `limit` and `after`.
+type cursorRequest interface {
+	GetLimit() int32
+	GetAfter() string
+}
+
+func fromCursor(r cursorRequest) tokens.Page {
+	return tokens.Page{Size: int(r.GetLimit()), Token: r.GetAfter()}
+}
+
+// asCursor names the fields of an error about a page as the lists of the catalogue do.
+func asCursor(err error) error {
+	var e *tokens.Error
+	if !errors.As(err, &e) || len(e.Violations) != 1 {
+		return err
+	}
+	v := e.Violations[0]
+	switch v.Field {
+	case "page_size":
+		return tokens.Invalid(v.Reason, "limit", v.Description)
+	case "page_token":
+		return tokens.Invalid(v.Reason, "after", v.Description)
+	default:
+		return err
+	}
+}
+
+// fromEnum reads an enum whose numbers are those of the domain, where 0 is a filter that selects all, or the default.
+func fromEnum[E ~int32](reason, field string, e E, names map[int32]string) (int, error) {
+	if _, ok := names[int32(e)]; !ok {
+		return 0, tokens.Invalid(reason, field, "no such "+field)
+	}
+	return int(e), nil
+}
+
+// toIntrospection writes a decision. An inactive one says nothing else.
+func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
+	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: toDecision(in.Decision)}
+	if !out.Active {
+		return out
+	}
+	t := &in.Token
+	out.TokenId, out.User, out.Name = t.ID.String(), t.User, t.Name
+	out.Scopes, out.GrantedScopes = in.Effective, t.Scopes
+	out.SuspendedScopes, out.MissingScopes = in.Suspended, in.Missing
+	out.Audiences, out.Labels = t.Audiences, t.Labels
+	out.IssueTime, out.ExpireTime = toTime(t.IssueTime), toTime(in.ExpireTime)
+	if !in.ExpireTime.IsZero() {
+		out.ExpiresIn = durationpb.New(in.ExpiresIn)
+	}
+	out.CacheFor, out.Sequence, out.Stale = durationpb.New(in.CacheFor), in.Sequence, in.Stale
+	return out
+}
+
+func toDecision(d tokens.Decision) patdv1.IntrospectResponse_Decision {
+	switch d {
+	case tokens.Allow:
+		return patdv1.IntrospectResponse_ALLOW
+	case tokens.InsufficientScope:
+		return patdv1.IntrospectResponse_INSUFFICIENT_SCOPE
+	case tokens.NotFound:
+		return patdv1.IntrospectResponse_NOT_FOUND
+	case tokens.Expired:
+		return patdv1.IntrospectResponse_EXPIRED
+	case tokens.Revoked:
+		return patdv1.IntrospectResponse_REVOKED
+	case tokens.Superseded:
+		return patdv1.IntrospectResponse_SUPERSEDED
+	case tokens.UserIsSuspended:
+		return patdv1.IntrospectResponse_USER_SUSPENDED
+	case tokens.PolicyBlocked:
+		return patdv1.IntrospectResponse_POLICY_BLOCKED
+	case tokens.AudienceMismatch:
+		return patdv1.IntrospectResponse_AUDIENCE_MISMATCH
+	case tokens.IPNotAllowed:
+		return patdv1.IntrospectResponse_IP_NOT_ALLOWED
+	default:
+		return patdv1.IntrospectResponse_DECISION_UNSPECIFIED
+	}
+}
+
+func toUser(u tokens.User) *patdv1.User {
+	return &patdv1.User{User: u.ID, State: patdv1.User_State(u.State), CreateTime: toTime(u.CreateTime)}
+}
+
+func toService(s tokens.ServiceAccount, now time.Time) *patdv1.Service {
+	out := &patdv1.Service{
+		TokenId: s.ID.String(), Name: s.Name, Permissions: s.Permissions.Names(), Audience: s.Audience,
+		State: patdv1.Service_State(s.Status(now)), IssueTime: toTime(s.IssueTime), ExpireTime: toTime(s.ExpireTime),
+	}
+	if r := s.Revocation; r != nil {
+		out.RevokeTime, out.RevokedBy, out.RevokeReason = toTime(r.Time), r.By, r.Reason
+	}
+	return out
+}
+
+func toEvent(e tokens.Event) *patdv1.Event {
+	out := &patdv1.Event{
+		EventId: e.Seq, Time: toTime(e.Time), Actor: e.Actor, Action: string(e.Action), User: e.User,
+		Service: e.Service, PeerIp: toIP(e.PeerIP), Outcome: patdv1.Event_Outcome(e.Outcome), Reason: e.Reason, Detail: e.Detail,
+	}
+	if e.TokenID != 0 {
+		out.TokenId = e.TokenID.String()
+	}
+	return out
+}
