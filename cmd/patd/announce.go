@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"patd/server"
+	"patd/tokens"
+)
+
+// readyFunc is called when the server accepts calls.
+type readyFunc = func(*server.Server, *tokens.Service) error
+
+// announced tells the log how far serving has come: started, ready, asked to stop, stopped.
+func announced(ctx context.Context, log *slog.Logger, serve func(readyFunc) error) error {
+	log.Info("starting", "version", version())
+	told := make(chan struct{})
+	unasked := context.AfterFunc(ctx, func() {
+		defer close(told)
+		log.Info("stopping")
+	})
+	defer func() {
+		if !unasked() {
+			<-told
+		}
+		log.Info("stopped")
+	}()
+	return serve(func(srv *server.Server, _ *tokens.Service) error {
+		log.Info("ready", "rest", srv.Issuer(), "grpc", srv.GRPCAddr())
+		return nil
+	})
+}
+
+// refusePlainText refuses addresses that are plainly not loopback before anything is made or opened. Those that only a
+// name stands for are for the server to refuse.
+func (s *settings) refusePlainText() error {
+	if s.insecure || s.tlsCert != "" || s.tlsKey != "" {
+		return nil
+	}
+	for _, l := range []struct{ flag, addr string }{{"http", s.httpAddr}, {"grpc", s.grpcAddr}, {"metrics", s.metricsAddr}} {
+		host, _, err := net.SplitHostPort(l.addr)
+		if err != nil {
+			continue
+		}
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && !ip.Unmap().IsLoopback() {
+			return errors.New("--" + l.flag + "-addr is not loopback, and plain text is refused there: give --tls-cert and --tls-key, or --insecure")
+		}
+	}
+	return nil
+}
+
+// otherMeaning names the flags whose variables mean something else: PATD_TOKEN holds a secret, and images like to say
+// in PATD_VERSION what is in them.
+func otherMeaning(flag string) bool { return flag == "token" || flag == "version" }
+
+// warnOfVariables tells of variables that look like settings and are none, as a misspelt one is: without the value,
+// which may be secret.
+func (c *command) warnOfVariables(root *cobra.Command, log *slog.Logger) {
+	if c.Environ == nil {
+		return
+	}
+	known := map[string]bool{
+		hashKeyVariable: true, callbackKeyVariable: true, "PATD_TOKEN": true, "PATD_URL": true, "PATD_HEADER": true, "PATD_VERSION": true,
+	}
+	learnVariables(root, known)
+	var odd []string
+	for _, v := range c.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if strings.HasPrefix(name, "PATD_") && !known[name] && !serviceLink(name) {
+			odd = append(odd, name)
+		}
+	}
+	if len(odd) > 0 {
+		slices.Sort(odd)
+		log.Warn("environment variables that match no setting are ignored", "variables", odd)
+	}
+}
+
+// serviceLink tells a variable that Kubernetes sets in every container beside a service called patd.
+func serviceLink(name string) bool {
+	return name == "PATD_PORT" || strings.HasPrefix(name, "PATD_PORT_") || name == "PATD_SERVICE_HOST" || strings.HasPrefix(name, "PATD_SERVICE_PORT")
+}
+
+// learnVariables gathers the variables of a command's flags, and of all under it.
+func learnVariables(cmd *cobra.Command, known map[string]bool) {
+	learn := func(f *pflag.Flag) { known[variable(f.Name)] = true }
+	cmd.Flags().VisitAll(learn)
+	cmd.PersistentFlags().VisitAll(learn)
+	for _, under := range cmd.Commands() {
+		learnVariables(under, known)
+	}
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+func (c *command) audienceCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "audience", Short: "Describe the APIs that accept tokens, and the lifetimes that they allow, over gRPC"}
+	return c.group(cmd,
+		c.audienceWrite("create", "Add an audience", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
+			answer, err := catalog.CreateAudience(ctx, &patdv1.CreateAudienceRequest{Audience: e})
+			return answer.GetAudience(), err
+		}),
+		c.audienceList(),
+		c.audienceShow(),
+		c.audienceWrite("replace", "Write an audience anew; what is not given is as in a new one", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
+			answer, err := catalog.ReplaceAudience(ctx, &patdv1.ReplaceAudienceRequest{Id: e.GetId(), Audience: e})
+			return answer.GetAudience(), err
+		}),
+		c.audienceDelete(),
+		c.audienceCheck(),
+		c.audienceBlocks("block", "Make the tokens inactive that live longer than the audience's policy allows now; reversible", blockTokens),
+		c.audienceBlocks("unblock", "End the blocks that were made for an audience", unblockTokens),
+	)
+}
+
+// writeAudience writes an audience and answers it as it is now.
+type writeAudience func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error)
+
+func (c *command) audienceWrite(name, short string, write writeAudience) *cobra.Command {
+	var (
+		e                             patdv1.Audience
+		defaultTTL, maxTTL, accessTTL duration
+		format                        string
+		asJSON                        bool
+	)
+	cmd := &cobra.Command{Use: name + " ID", Short: short, Args: takes("ID")}
+	f := cmd.Flags()
+	f.StringVar(&e.DisplayName, "display-name", "", "name for people")
+	f.StringVar(&e.Resource, "resource", "", "resource `URI` (RFC 8707)")
+	f.Var(&defaultTTL, "default-ttl", "lifetime of a token whose request names none (default the server's)")
+	f.Var(&maxTTL, "max-ttl", "longest lifetime of a token (default the server's)")
+	f.BoolVar(&e.AllowNever, "allow-never", false, "allow tokens that never expire")
+	f.BoolVar(&e.AllowOfflineAccess, "allow-offline-access", false, "give out refresh tokens for it")
+	f.Var(&accessTTL, "access-token-ttl", "lifetime of short-lived access tokens, up to 30d (default 24h)")
+	f.StringVar(&format, "access-token-format", "opaque", "form of short-lived access tokens: opaque or jwt")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	annotated := argumentsOnly(f, "default-ttl", "max-ttl", "allow-never")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		v, ok := patdv1.Audience_AccessTokenFormat_value[strings.ToUpper(format)]
+		if !ok || v == 0 {
+			return fmt.Errorf("--access-token-format must be opaque or jwt")
+		}
+		e.AccessTokenFormat = patdv1.Audience_AccessTokenFormat(v)
+		for name, to := range map[string]**durationpb.Duration{"default-ttl": &e.DefaultTtl, "max-ttl": &e.MaxTtl, "access-token-ttl": &e.AccessTokenTtl} {
+			if d, ok := f.Lookup(name).Value.(*duration); ok && f.Changed(name) {
+				*to = durationpb.New(time.Duration(*d))
+			}
+		}
+		return annotated
+	}
+	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		e.Id = args[0]
+		written, err := write(ctx, patdv1.NewCatalogServiceClient(conn), &e)
+		if err != nil {
+			return err
+		}
+		return c.audience(written, asJSON)
+	})
+}
+
+func (c *command) audienceList() *cobra.Command {
+	var (
+		r      patdv1.ListAudiencesRequest
+		asJSON bool
+	)
+	cmd := &cobra.Command{Use: "list", Short: "List audiences by id", Args: takes()}
+	cmd.Flags().StringVar(&r.Q, "q", "", "only those in whose id or display name this `text` is")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+		all := &patdv1.ListAudiencesResponse{}
+		r.Limit = tokens.MaxPageSize
+		for {
+			page, err := patdv1.NewCatalogServiceClient(conn).ListAudiences(ctx, &r)
+			if err != nil {
+				return err
+			}
+			all.Audiences = append(all.Audiences, page.GetAudiences()...)
+			if r.After = page.GetAfter(); r.After == "" {
+				break
+			}
+		}
+		if asJSON {
+			return c.message(all)
+		}
+		var rows [][]string
+		for _, e := range all.GetAudiences() {
+			rows = append(rows, []string{
+				e.GetId(), orDash(e.GetDisplayName()), span(e.GetDefaultTtl(), "server's"), span(e.GetMaxTtl(), "server's"), yes(e.GetAllowNever()),
+			})
+		}
+		return table(c.Stdout, []string{"ID", "DISPLAY NAME", "DEFAULT TTL", "MAX TTL", "NEVER"}, rows)
+	})
+}
+
+func (c *command) audienceShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "show ID", Short: "Show an audience", Args: takes("ID")}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		answer, err := patdv1.NewCatalogServiceClient(conn).GetAudience(ctx, &patdv1.GetAudienceRequest{Id: args[0]})
+		if err != nil {
+			return err
+		}
+		return c.audience(answer.GetAudience(), asJSON)
+	})
+}
+
+func (c *command) audienceDelete() *cobra.Command {
+	cmd := &cobra.Command{Use: "delete ID", Short: "Remove an audience; tokens that name it go on", Args: takes("ID")}
+	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		_, err := patdv1.NewCatalogServiceClient(conn).DeleteAudience(ctx, &patdv1.DeleteAudienceRequest{Id: args[0]})
+		return err
+	})
+}
+
+// audience prints one audience.
+func (c *command) audience(e *patdv1.Audience, asJSON bool) error {
+	if asJSON {
+		return c.message(e)
+	}
+	return record(c.Stdout, []field{
+		{"id", e.GetId()},
+		{"display name", e.GetDisplayName()},
+		{"resource", e.GetResource()},
+		{"default ttl", span(e.GetDefaultTtl(), "the server's")},
+		{"max ttl", span(e.GetMaxTtl(), "the server's")},
+		{"tokens without end", yes(e.GetAllowNever())},
+		{"refresh tokens", yes(e.GetAllowOfflineAccess())},
+		{"access tokens", e.GetAccessTokenFormat().String() + ", " + span(e.GetAccessTokenTtl(), "24h")},
+	})
+}
+
+// span writes a duration; absent: with the given word.
+func span(d *durationpb.Duration, absent string) string {
+	if d == nil {
+		return absent
+	}
+	return tokens.FormatDuration(d.AsDuration())
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// listed is what `go list -json` tells of a package.
+type listed struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+	Deps       []string
+}
+
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Standard,Imports,Deps"}, args...)...)
+	cmd.Dir, cmd.Stderr = "../..", &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, &stderr)
+	}
+	var all []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// room is what a package of the house may import besides the standard library, as prefixes of import paths, and
+// what it may not, even of the standard library.
+type room struct {
+	allowed, refused []string
+}
+
+var grpcStack = []string{
+	"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis", "github.com/grpc-ecosystem/grpc-gateway/v2",
+}
+
+// rooms is the rule of the README's map. A package that stands in none of them fails the test: give it a room. A folder in a
+// room may have stricter rules of its own.
+func rooms() map[string]room {
+	noSQL := []string{"database/sql"}
+	return map[string]room{
+		"patd/tokens": {
+			allowed: []string{"golang.org/x/crypto", "golang.org/x/text"},
+			refused: []string{"database/sql", "net/http"},
+		},
+		"patd/gen":   {allowed: grpcStack, refused: noSQL},
+		"patd/store": {allowed: []string{"patd/tokens", "patd/store", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x"}},
+		"patd/features": {
+			allowed: []string{"patd/tokens", "patd/features", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
+		},
+		"patd/server": {
+			allowed: append([]string{"patd/server", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "golang.org/x"}, grpcStack...),
+			refused: noSQL,
+		},
+		"patd/features/signature": {}, // the company's own programs import it
+		"patd/server/limit":       {},
+		"patd/server/signin":      {allowed: []string{"patd/tokens", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
+		"patd/client": {
+			allowed: append([]string{"patd/client", "patd/tokens", "patd/gen", "golang.org/x"}, grpcStack...),
+			refused: noSQL,
+		},
+		"patd/cmd": {allowed: []string{""}},
+	}
+}
+
+func under(path string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return p == "" || path == p || strings.HasPrefix(path, p+"/")
+	})
+}
+
+// isTestPackage tells whether a package is for tests only, by its name: storetest, clienttest.
+func isTestPackage(path string) bool {
+	return strings.HasPrefix(path, "patd/") && strings.HasSuffix(path, "test")
+}
+
+func TestAllowedImports(t *testing.T) {
+	standard := map[string]bool{"C": true, "unsafe": true}
+	for _, p := range goList(t, "-deps", "./...") {
+		standard[p.ImportPath] = standard[p.ImportPath] || p.Standard
+	}
+	all := rooms()
+	for _, p := range goList(t, "./...") {
+		if isTestPackage(p.ImportPath) {
+			continue
+		}
+		name := strings.Join(strings.SplitN(p.ImportPath, "/", 3)[:2], "/")
+		r, ok := all[p.ImportPath]
+		if !ok {
+			r, ok = all[name]
+		}
+		if !ok {
+			t.Errorf("%s is in no room: add it to the table of this test and to the README's map", p.ImportPath)
+			continue
+		}
+		for _, i := range p.Imports {
+			if under(i, r.refused) || !standard[i] && !under(i, r.allowed) || isTestPackage(i) {
+				t.Errorf("%s imports %s, which it may not", p.ImportPath, i)
+			}
+		}
+	}
+}
+
+// What a package may not import it may not reach through another package of the house either.
+func TestNoStoreBehindServerAndClient(t *testing.T) {
+	for _, p := range goList(t, "./...") {
+		switch {
+		case under(p.ImportPath, []string{"patd/server", "patd/tokens", "patd/gen"}) && !isTestPackage(p.ImportPath):
+			for _, d := range p.Deps {
+				if under(d, []string{"patd/store", "patd/features", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "github.com/pressly/goose/v3"}) {
+					t.Errorf("%s depends on %s", p.ImportPath, d)
+				}
+			}
+		case p.ImportPath == "patd/client":
+			for _, d := range p.Deps {
+				if under(d, []string{"patd/store", "patd/features", "patd/server", "database/sql", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql"}) {
+					t.Errorf("%s depends on %s", p.ImportPath, d)
+				}
+			}
+		}
+	}
+}
+
+func TestTestingIsInNoBinary(t *testing.T) {
+	for _, p := range goList(t, "-deps", "./cmd/...") {
+		if p.ImportPath == "testing" || strings.HasPrefix(p.ImportPath, "testing/") || isTestPackage(p.ImportPath) {
+			t.Errorf("%s is in the binary", p.ImportPath)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"patd/server"
+	"patd/tokens"
+)
+
+func (c *command) devCommand() *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Serve a throw-away store with a demo user, and print lines to paste",
+		Args:  takes(),
+	}
+	s.listenFlags(cmd.Flags())
+	s.policyFlags(cmd.Flags())
+	s.signIn.flags(cmd.Flags())
+	s.rates.flags(cmd.Flags())
+	s.logFlags(cmd.Flags(), "warn", "text")
+	s.source.kind = sourceTable // the demo user's features are written into it
+	var log *slog.Logger
+	var policy tokens.Policy
+	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
+		if log, err = c.logger(&s); err != nil {
+			return err
+		}
+		if policy, err = s.policy(cmd.Flags().Changed("default-ttl")); err != nil {
+			return err
+		}
+		if err = s.source.onlyChosen(cmd.Flags(), false); err != nil {
+			return err
+		}
+		return s.signIn.read(c, cmd.Flags())
+	}
+	cmd.RunE = c.run(func(ctx context.Context, _ []string) error { return c.dev(ctx, &s, policy, log) })
+	return cmd
+}
+
+// dev serves a store in a folder of its own, which goes with it.
+func (c *command) dev(ctx context.Context, s *settings, policy tokens.Policy, log *slog.Logger) (err error) {
+	dir, err := os.MkdirTemp("", "patd-dev-") // mode 0700
+	if err != nil {
+		return fmt.Errorf("make a folder for the throw-away store: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// Here the terminal's end is the end; to serve it is a hint to look at the key file.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer stop()
+	d := demo{dir: dir}
+	s.dataDir = filepath.Join(dir, "data")
+	alone := *c
+	alone.Getenv = func(string) (string, bool) { return "", false } // its own key, whatever PATD_HASH_KEY says
+	return alone.serve(ctx, s, policy, log, func(srv *server.Server, service *tokens.Service) error {
+		if err := d.fill(ctx, service); err != nil {
+			return err
+		}
+		return d.welcome(c.Stdout, srv)
+	})
+}
+
+// demo is what a newcomer finds: a user with features, and a service that may do everything.
+type demo struct{ dir string }
+
+const demoUser = "demo"
+
+func (d demo) features() []string {
+	return []string{"billing.read", "deploy.run", "reports.read", "reports.write"}
+}
+
+// header is a file with the header that curl is to send: a secret in an argument would be seen by ps.
+func (d demo) header() string { return filepath.Join(d.dir, "header") }
+
+func (d demo) tokenFile() string { return filepath.Join(d.dir, "token") }
+
+func (d demo) fill(ctx context.Context, service *tokens.Service) error {
+	m, err := service.CreateService(ctx, tokens.Operator(), tokens.ServiceRequest{Name: "dev", Permissions: []string{"admin"}})
+	if err != nil {
+		return fmt.Errorf("make a service to call with: %w", err)
+	}
+	if _, err := service.SetUserFeatures(ctx, tokens.Operator(), demoUser, d.features()); err != nil {
+		return fmt.Errorf("make the demo user: %w", err)
+	}
+	err = os.WriteFile(d.header(), []byte("Authorization: Bearer "+m.Secret.Reveal()+"\n"), 0o600)
+	if err == nil {
+		err = os.WriteFile(d.tokenFile(), []byte(m.Secret.Reveal()+"\n"), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the service token: %w", err)
+	}
+	return nil
+}
+
+// The lines work in bash and zsh, pasted one by one or all at once, with curl and nothing else. The token's secret
+// goes to curl by standard input, the caller's by a file.
+const welcome = `patd runs with a throw-away store until Ctrl-C.
+
+  REST   {url}
+  gRPC   {grpc}
+  user   {user}, who holds the features {features}
+
+Paste this into another terminal: it mints a token, asks what it may do, lists it, revokes it and asks again.
+
+export PATD_URL={url} PATD_HEADER='{header}' PATD_ADDR={grpc} PATD_TOKEN_FILE='{token}'
+ANSWER=$(curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/users/{user}/tokens" -d '{"name": "laptop", "scopes": ["reports.read", "deploy.run"], "ttl": "86400s"}')
+printf '%s\n' "$ANSWER"
+SECRET=$(printf '%s\n' "$ANSWER" | sed -n 's/.*"secret": *"\([^"]*\)".*/\1/p')
+printf '{"token": "%s", "required_scopes": ["reports.read"]}' "$SECRET" | curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/introspect" -d @-
+curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/users/{user}/tokens"
+curl -sS -H @"$PATD_HEADER" -X DELETE "$PATD_URL/v1/users/{user}/tokens/$(printf '%s\n' "$SECRET" | cut -d_ -f2)"
+printf '{"token": "%s"}' "$SECRET" | curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/introspect" -d @-
+
+`
+
+func (d demo) welcome(w io.Writer, srv *server.Server) error {
+	text := strings.NewReplacer(
+		"{url}", srv.Issuer(), "{grpc}", srv.GRPCAddr(), "{user}", demoUser,
+		"{features}", strings.Join(d.features(), ", "), "{header}", d.header(), "{token}", d.tokenFile(),
+	).Replace(welcome)
+	_, err := io.WriteString(w, text)
+	return err
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"patd/tokens"
+)
+
+func (c *command) keysCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Rotate and retire the digest keys, on the store itself",
+		Long: `Rotate and retire the digest keys, on the store itself, the server running or not.
+
+Rotating adds a fresh key as the current one. A token's digest moves to it when the token is next seen; when no live
+digest is left under the old key, it can be retired and leaves the key file.`,
+	}
+	return c.group(cmd, c.keysRotate(), c.keysStatus(), c.keysRetire())
+}
+
+func (c *command) keysRotate() *cobra.Command {
+	cmd := &cobra.Command{Use: "rotate --data-dir DIR", Short: "Make a fresh key the current one", Args: takes()}
+	return c.storeCommand(cmd, func(ctx context.Context, o *opened, _ []string) error {
+		return o.changeKeys(ctx, func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
+			line, err := tokens.NewKeyLine(nextKeyName(keys, known), rand.Reader)
+			if err != nil {
+				return "", err
+			}
+			text = line.Reveal() + "\n" + text
+			// The file comes first: were the store to know a key that no file has, it could not be opened. And
+			// whoever reads the file in between adds the key to the store before using it.
+			if err := o.place.keys.replace(text); err != nil {
+				return "", err
+			}
+			if keys, err = o.place.keys.read(); err != nil {
+				return "", err
+			}
+			o.keys = keys
+			if err := o.bind(ctx, "", c.now()); err != nil {
+				return "", fmt.Errorf("the fresh key is in %s, but not in the store yet, which the next start or rotation mends: %w", o.place.keys, err)
+			}
+			fmt.Fprintf(c.Stderr, "patd: %s is the current key; a running server takes it up within a few seconds; keep a copy of %s\n", keys.Current(), o.place.keys)
+			return keys.Current(), nil
+		}, c)
+	})
+}
+
+func (c *command) keysRetire() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "retire KEY --data-dir DIR", Args: takes("KEY"),
+		Short: "Take a key that no live token needs out of the store and the key file",
+	}
+	return c.storeCommand(cmd, func(ctx context.Context, o *opened, args []string) error {
+		return o.changeKeys(ctx, func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
+			name := args[0]
+			if !slices.ContainsFunc(known, func(k tokens.KeyRecord) bool { return k.Name == name }) {
+				return "", errors.New("the store knows no such key; see `patd keys status`")
+			}
+			if name == keys.Current() {
+				return "", fmt.Errorf("key %s is the current one; rotate first", name)
+			}
+			// The store comes first, for the reason of the file coming first in rotating.
+			if err := tokens.RetireKey(ctx, o.Store, name, c.now()); err != nil {
+				return "", err
+			}
+			if rest := without(text, name); rest != text {
+				if err := o.place.keys.replace(rest); err != nil {
+					return "", err
+				}
+			}
+			fmt.Fprintf(c.Stderr, "patd: key %s is retired and no longer in %s; backups made before now still need it: keep its line with them\n", name, o.place.keys)
+			return name, nil
+		}, c)
+	})
+}
+
+// changeKeys runs a change of the key file, alone, and prints the name of the key that it answers.
+func (o *opened) changeKeys(ctx context.Context, change func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error), c *command) error {
+	if o.place.keys == "" {
+		return fmt.Errorf("the keys are in %s, which this command cannot change: put a fresh line `keyid:64 hex digits` first in it, or take the retired one out, and restart", hashKeyVariable)
+	}
+	unlock, err := o.place.keys.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	text, err := o.place.keys.text()
+	if err != nil {
+		return err
+	}
+	keys, err := o.place.keys.read()
+	if err != nil {
+		return err
+	}
+	var known []tokens.KeyRecord
+	err = o.View(ctx, func(tx tokens.ReadTx) (err error) {
+		known, err = tx.Keys()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	name, err := change(text, keys, known)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.Stdout, name)
+	return err
+}
+
+// nextKeyName is a name that neither the file nor the store has seen: k2 after k1.
+func nextKeyName(keys *tokens.Keys, known []tokens.KeyRecord) string {
+	names := keys.Names()
+	for _, k := range known {
+		names = append(names, k.Name)
+	}
+	last := 0
+	for _, name := range names {
+		if n, err := strconv.Atoi(strings.TrimPrefix(name, "k")); err == nil && name == keyName(n) {
+			last = max(last, n)
+		}
+	}
+	return keyName(last + 1)
+}
+
+// keyStatus is one key of a store, as printed.
+type keyStatus struct {
+	Key         string `json:"key"`
+	Current     bool   `json:"current"`
+	InFile      bool   `json:"in_file"`
+	CreateTime  string `json:"create_time"`
+	LiveDigests int64  `json:"live_digests"`
+	RetireTime  string `json:"retire_time,omitempty"`
+}
+
+func (c *command) keysStatus() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{Use: "status --data-dir DIR", Short: "List the keys, oldest first, and how many live tokens need each", Args: takes()}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c.storeCommand(cmd, func(ctx context.Context, o *opened, _ []string) error {
+		all, err := o.keyStatus(ctx, c.now())
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return c.json(map[string][]keyStatus{"keys": all})
+		}
+		var rows [][]string
+		for _, k := range all {
+			state := "old"
+			switch {
+			case k.Current:
+				state = "current"
+			case k.RetireTime != "":
+				state = "retired"
+			}
+			rows = append(rows, []string{k.Key, state, strconv.FormatInt(k.LiveDigests, 10), k.CreateTime, orDash(k.RetireTime)})
+		}
+		return table(c.Stdout, []string{"KEY", "STATE", "LIVE DIGESTS", "CREATED", "RETIRED"}, rows)
+	})
+}
+
+func (o *opened) keyStatus(ctx context.Context, now time.Time) ([]keyStatus, error) {
+	var all []keyStatus
+	err := o.View(ctx, func(tx tokens.ReadTx) error {
+		known, err := tx.Keys()
+		if err != nil {
+			return err
+		}
+		use, err := tx.KeyUse(now)
+		if err != nil {
+			return err
+		}
+		all = make([]keyStatus, 0, len(known))
+		for _, k := range known {
+			s := keyStatus{
+				Key: k.Name, Current: k.Name == o.keys.Current(), InFile: slices.Contains(o.keys.Names(), k.Name),
+				CreateTime: k.CreateTime.UTC().Format(time.RFC3339), LiveDigests: use[k.Name],
+			}
+			if !k.RetireTime.IsZero() {
+				s.RetireTime = k.RetireTime.UTC().Format(time.RFC3339)
+			}
+			all = append(all, s)
+		}
+		return nil
+	})
+	return all, err
+}

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain lets this test binary stand in for the real one: started under the name patd it is patd, so that what the
+// tests start, signal and kill is a process like any other.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"patd": func() { os.Exit(process()) }})
+}
+
+// run runs one command as a process of its own and answers its standard output, without the line end.
+func run(args ...string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Args[0] = "patd"
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("patd %s: %w: %s%s", strings.Join(args, " "), err, exit.Stderr, out)
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// patd is run that must succeed.
+func patd(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := run(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// daemon is a running patd that serves.
+type daemon struct {
+	cmd        *exec.Cmd
+	http, grpc string
+	log        *watched
+	stdout     *watched
+	exited     chan struct{} // closed when it has ended; then err says how
+	err        error
+}
+
+var readyLine = regexp.MustCompile(`(?m)^patd: ready, REST at (\S+), gRPC at (\S+)$`)
+
+// patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
+const patience = 60 * time.Second
+
+// start runs `patd args…` and waits until it is ready.
+func start(dir string, env []string, args ...string) (*daemon, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{cmd: exec.Command(self, args...), log: newWatched(), stdout: newWatched(), exited: make(chan struct{})}
+	d.cmd.Args[0] = "patd"
+	d.cmd.Dir, d.cmd.Env = dir, env
+	d.cmd.Stderr, d.cmd.Stdout = d.log, d.stdout
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.exited)
+		d.log.end()
+	}()
+	found, err := d.log.await(readyLine)
+	if err != nil {
+		d.kill()
+		return nil, fmt.Errorf("patd %s: %w", strings.Join(args, " "), err)
+	}
+	d.http, d.grpc = found[1], found[2]
+	return d, nil
+}
+
+// serve runs `patd serve` on a data directory for the duration of a test.
+func serve(t *testing.T, data string, args ...string) *daemon {
+	t.Helper()
+	d, err := start(t.TempDir(), os.Environ(), append([]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.kill)
+	return d
+}
+
+// stop asks it to end and answers how it did.
+func (d *daemon) stop() error {
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-d.exited:
+		return d.err
+	case <-time.After(patience):
+		d.kill()
+		return fmt.Errorf("patd does not stop; it said\n%s", d.log)
+	}
+}
+
+// kill ends it as kill -9 does, and waits for the end.
+func (d *daemon) kill() {
+	_ = d.cmd.Process.Kill()
+	<-d.exited
+}
+
+// watched keeps what is written to it, and lets others wait for a text in it.
+type watched struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	ended   bool
+	changed chan struct{} // closed and made anew by each write
+}
+
+func newWatched() *watched { return &watched{changed: make(chan struct{})} }
+
+func (w *watched) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.changed)
+	w.changed = make(chan struct{})
+	return w.text.Write(p)
+}
+
+func (w *watched) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
+}
+
+// await waits for a match and answers it with its groups.
+func (w *watched) await(re *regexp.Regexp) ([]string, error) {
+	deadline := time.After(patience)
+	for {
+		w.mu.Lock()
+		text, ended, changed := w.text.String(), w.ended, w.changed
+		w.mu.Unlock()
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m, nil
+		}
+		if ended {
+			return nil, fmt.Errorf("it ended without %q; it said\n%s", re, text)
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			return nil, fmt.Errorf("no %q after %s; it said\n%s", re, patience, text)
+		}
+	}
+}
+
+// TestScripts runs the specification of the command line, testdata/*.txtar. To the commands of testscript it adds
+//
+//	start NAME ARGS…     runs patd in the background until it is ready, on free ports; sets HTTP and PATD_ADDR. What dev
+//	                     prints is then in NAME.out
+//	stop NAME            asks it to end by SIGTERM; it must exit with 0. Its standard error is then in NAME.log
+//	signal NAME SIGNAL   sends it a signal: HUP or KILL (and then waits for its end)
+//	await NAME REGEXP    waits until its standard error matches
+//	setenv VAR FILE      sets a variable to the content of a file, white space around it cut off
+//	secretless FILE…     fails when a file holds a token, or a key
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"start": scriptStart, "stop": scriptStop, "signal": scriptSignal, "await": scriptAwait, "setenv": scriptSetenv,
+			"secretless": scriptSecretless,
+		},
+		Setup: func(env *testscript.Env) error {
+			env.Values[daemonsKey{}] = map[string]*daemon{}
+			env.Setenv("TMPDIR", env.WorkDir)
+			return nil
+		},
+	})
+}
+
+type daemonsKey struct{}
+
+func running(ts *testscript.TestScript, name string) *daemon {
+	d, ok := ts.Value(daemonsKey{}).(map[string]*daemon)[name]
+	if !ok {
+		ts.Fatalf("nothing called %s was started", name)
+	}
+	return d
+}
+
+func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME ARGS…")
+	}
+	name, args := args[0], append(args[1:], "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+	env := []string{}
+	for _, v := range []string{"PATH", "HOME", "TMPDIR", "PATD_HASH_KEY", "PATD_CONFIG", "PATD_LOG_LEVEL", "PATD_MAX_TTL",
+		"PATD_FEATURES_DATABASE_URL", "PATD_FEATURES_CALLBACK_KEY"} {
+		if value := ts.Getenv(v); value != "" {
+			env = append(env, v+"="+value)
+		}
+	}
+	d, err := start(ts.MkAbs("."), env, args...)
+	ts.Check(err)
+	ts.Defer(d.kill)
+	ts.Value(daemonsKey{}).(map[string]*daemon)[name] = d
+	ts.Setenv("HTTP", d.http)
+	ts.Setenv("PATD_ADDR", d.grpc)
+	if args[0] == "dev" {
+		said, err := d.stdout.await(regexp.MustCompile(`(?s)^.*\nexport .*\n\n$`))
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(name+".out"), []byte(said[0]), 0o600))
+	}
+}
+
+func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: stop NAME")
+	}
+	d := running(ts, args[0])
+	err := d.stop()
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(d.log.String()), 0o600))
+	if err != nil {
+		ts.Fatalf("%s: %v; it said\n%s", args[0], err, d.log)
+	}
+}
+
+func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: signal NAME HUP|KILL")
+	}
+	d := running(ts, args[0])
+	switch args[1] {
+	case "HUP":
+		ts.Check(d.cmd.Process.Signal(syscall.SIGHUP))
+	case "KILL":
+		d.kill()
+	default:
+		ts.Fatalf("usage: signal NAME HUP|KILL")
+	}
+}
+
+func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await NAME REGEXP")
+	}
+	re, err := regexp.Compile(args[1])
+	ts.Check(err)
+	_, err = running(ts, args[0]).log.await(re)
+	ts.Check(err)
+}
+
+func scriptSetenv(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: setenv VAR FILE")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func scriptSecretless(ts *testscript.TestScript, neg bool, args []string) {
+	for _, name := range args {
+		if found := secrets.MatchString(ts.ReadFile(name)); found != neg {
+			ts.Fatalf("%s: a secret is in it: %t", name, found)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+func (c *command) audienceCheck() *cobra.Command {
+	var (
+		r      patdv1.CheckAudienceRequest
+		maxTTL duration
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "check ID [--max-ttl TTL]",
+		Short: "Tell which live tokens exceed an audience's policy, or one to try; changes nothing",
+		Args:  takes("ID"),
+	}
+	f := cmd.Flags()
+	f.Var(&maxTTL, "max-ttl", "try this longest lifetime (default the policy in force)")
+	f.BoolVar(&r.AllowNever, "allow-never", false, "with --max-ttl: and allow tokens that never expire")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	annotated := argumentsOnly(f, "max-ttl", "allow-never")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if f.Changed("max-ttl") {
+			r.MaxTtl = durationpb.New(time.Duration(maxTTL))
+		} else if f.Changed("allow-never") {
+			return errors.New("--allow-never is a part of a policy to try, and goes with --max-ttl")
+		}
+		return annotated
+	}
+	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		r.Id, r.Limit = args[0], tokens.MaxPageSize
+		all := &patdv1.CheckAudienceResponse{}
+		for {
+			page, err := patdv1.NewCatalogServiceClient(conn).CheckAudience(ctx, &r)
+			if err != nil {
+				return err
+			}
+			all.ExceedingCount = page.GetExceedingCount()
+			all.Tokens = append(all.Tokens, page.GetTokens()...)
+			if r.After = page.GetAfter(); r.After == "" {
+				break
+			}
+		}
+		if asJSON {
+			return c.message(all)
+		}
+		return c.exceeding(all)
+	})
+}
+
+// exceeding prints the outcome of a dry run: the tokens on standard output, how many they are on standard error.
+func (c *command) exceeding(all *patdv1.CheckAudienceResponse) error {
+	var rows [][]string
+	for _, t := range all.GetTokens() {
+		rows = append(rows, []string{t.GetTokenId(), t.GetUser(), t.GetName(), span(t.GetExpiresIn(), "never"), yes(t.GetBlocked())})
+	}
+	fmt.Fprintf(c.Stderr, "patd: %d live token(s) exceed the policy\n", all.GetExceedingCount())
+	return table(c.Stdout, []string{"TOKEN ID", "USER", "NAME", "EXPIRES IN", "BLOCKED"}, rows)
+}
+
+// changeBlocks blocks or unblocks some tokens of an audience, and answers how many, and how many are left.
+type changeBlocks func(ctx context.Context, catalog patdv1.CatalogServiceClient, id, reason string) (done int32, left int64, err error)
+
+func (c *command) audienceBlocks(name, short string, change changeBlocks) *cobra.Command {
+	var (
+		reason string
+		asJSON bool
+	)
+	cmd := &cobra.Command{Use: name + " ID", Short: short, Args: takes("ID")}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		catalog, total := patdv1.NewCatalogServiceClient(conn), 0
+		for {
+			done, left, err := change(ctx, catalog, args[0], reason)
+			if err != nil {
+				return err
+			}
+			// Nothing done and some left is somebody else at work, who is better not raced.
+			if total += int(done); left == 0 || done == 0 {
+				return c.blocks(name, total, left, asJSON)
+			}
+		}
+	})
+}
+
+func (c *command) blocks(name string, total int, left int64, asJSON bool) error {
+	if asJSON {
+		return c.json(map[string]any{name + "ed_count": total, "remaining_count": left})
+	}
+	return record(c.Stdout, []field{{name + "ed", fmt.Sprint(total)}, {"remaining", fmt.Sprint(left)}})
+}
+
+func blockTokens(ctx context.Context, catalog patdv1.CatalogServiceClient, id, reason string) (int32, int64, error) {
+	answer, err := catalog.BlockTokens(ctx, &patdv1.BlockTokensRequest{Id: id, Reason: reason})
+	return answer.GetBlockedCount(), answer.GetRemainingCount(), err
+}
+
+func unblockTokens(ctx context.Context, catalog patdv1.CatalogServiceClient, id, reason string) (int32, int64, error) {
+	answer, err := catalog.UnblockTokens(ctx, &patdv1.UnblockTokensRequest{Id: id, Reason: reason})
+	return answer.GetUnblockedCount(), answer.GetRemainingCount(), err
+}

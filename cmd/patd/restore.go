@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"patd/store"
+	"patd/tokens"
+)
+
+func (c *command) restoreCommand() *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "restore FILE --data-dir DIR",
+		Short: "Put a backup in the place of the store, the server being stopped",
+		Long: `Put a backup in the place of the store, the server being stopped; while another process uses the store, nothing is done.
+The backup is checked first, and against the key file, which must be in its place already. The store that was there
+is kept beside it, as patd.db.before-restore-TIME.
+
+Everything is then as it was when the backup was made: tokens made since are gone, and those revoked since work again.`,
+		Args: takes("FILE"),
+	}
+	s.storeFlags(cmd.Flags())
+	cmd.Flags().Lookup("data-dir").Usage = "`directory` to put the store into, its key being there"
+	s.logFlags(cmd.Flags(), "warn", "text")
+	var log *slog.Logger
+	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
+		if log, err = c.logger(&s); err == nil {
+			_, err = c.place(&s)
+		}
+		return err
+	}
+	cmd.RunE = c.run(func(ctx context.Context, args []string) error { return c.restore(ctx, &s, args[0], log) })
+	return cmd
+}
+
+func (c *command) restore(ctx context.Context, s *settings, file string, log *slog.Logger) error {
+	p, err := c.place(s)
+	if err != nil {
+		return err
+	}
+	if err := p.restorable(file); err != nil {
+		return err
+	}
+	keys, err := p.presentKeys()
+	if err != nil {
+		return err
+	}
+	if err := makeDir(s.dataDir); err != nil {
+		return err
+	}
+	unlock, err := p.exclusive()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// In a directory of its own beside the store, so that whatever SQLite puts beside it goes with it.
+	dir, err := os.MkdirTemp(filepath.Dir(p.database), ".restore-*") // mode 0700
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	defer os.RemoveAll(dir)
+	part := filepath.Join(dir, "patd.db")
+	if err := copyDurably(part, file); err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	holds, err := c.verify(ctx, part, keys, log)
+	if err != nil {
+		return fmt.Errorf("%s is not restored: %w", file, err)
+	}
+	aside, err := p.replaceBy(part, c.now().UTC().Format("20060102T150405Z"))
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	fmt.Fprintf(c.Stderr, "patd: restored %s\n", file)
+	if aside != "" {
+		fmt.Fprintf(c.Stderr, "patd: the store that was there is %s\n", aside)
+	}
+	fmt.Fprint(c.Stderr, "patd: tokens made since that backup are gone, and those revoked since work again; start the server and revoke them anew\n")
+	holds.Database = p.database
+	_, err = fmt.Fprintln(c.Stdout, holds)
+	return err
+}
+
+// restorable refuses a file that cannot be a backup.
+func (p place) restorable(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for the backup: %w", err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a file", file)
+	case info.Size() == 0:
+		return fmt.Errorf("%s is empty", file)
+	}
+	if present, err := os.Stat(p.database); err == nil && os.SameFile(info, present) {
+		return fmt.Errorf("%s is the store itself", file)
+	}
+	for _, suffix := range []string{"-wal", "-journal"} {
+		if log, err := os.Stat(file + suffix); err == nil && log.Size() > 0 {
+			return fmt.Errorf("%s is not whole without %s%s beside it: it was copied from a store in use; `patd backup` makes a copy that is whole", file, file, suffix)
+		}
+	}
+	return nil
+}
+
+// presentKeys reads the keys, and makes none.
+func (p place) presentKeys() (*tokens.Keys, error) {
+	if p.keys == "" {
+		return p.readKeys()
+	}
+	ks, err := p.keys.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the hash key %s is missing; put the key file that belongs to the backup there first", p.keys)
+	}
+	return ks, err
+}
+
+// Where SQLite's locks on a file are, which hold between processes: whoever has a database open in WAL mode holds a
+// shared one on part of this range, and whoever opens one needs it (https://sqlite.org/fileformat2.html#the_lock_byte_page).
+const (
+	lockBytesStart = 1 << 30
+	lockBytesLen   = 512
+)
+
+var errInUse = errors.New("the store is in use by another process; stop the server first")
+
+// exclusive keeps every other process out of the store, and out of opening it, until it is unlocked, and fails when one
+// is in. The locks are taken as SQLite takes them, without it: the present store may be damaged. No descriptor of these
+// files may be closed meanwhile, for that ends the locks.
+func (p place) exclusive() (unlock func(), err error) {
+	var held []*os.File
+	unlock = func() {
+		for _, f := range held {
+			f.Close()
+		}
+	}
+	// Opening a store begins with the lock on the file beside it.
+	for _, l := range []struct {
+		file string
+		flag int
+	}{{p.database + ".lock", os.O_RDWR | os.O_CREATE}, {p.database, os.O_RDWR}} {
+		f, err := os.OpenFile(l.file, l.flag, 0o600)
+		if errors.Is(err, fs.ErrNotExist) && l.file == p.database {
+			continue // there is no store yet
+		}
+		if err != nil {
+			unlock()
+			return nil, fmt.Errorf("lock the store: %w", err)
+		}
+		held = append(held, f)
+		lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart, Start: lockBytesStart, Len: lockBytesLen}
+		err = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &lock)
+		if err != nil {
+			unlock()
+			if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
+				return nil, errInUse
+			}
+			return nil, fmt.Errorf("lock the store: %w", err)
+		}
+	}
+	return unlock, nil
+}
+
+// copyDurably copies a file, for its owner alone, onto disk.
+func copyDurably(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
+
+// verify opens a copy of a backup as the store that it is to become, up to date and whole in one file, and checks it.
+func (c *command) verify(ctx context.Context, copied string, keys *tokens.Keys, log *slog.Logger) (holds summary, err error) {
+	st, err := store.Open(ctx, "sqlite:"+copied, store.Options{Logger: log, Now: c.now})
+	if err != nil {
+		return summary{}, err
+	}
+	if holds, err = soundAndOurs(ctx, st, copied, keys); err != nil {
+		return summary{}, errors.Join(err, st.Close())
+	}
+	if err := st.Close(); err != nil {
+		return summary{}, fmt.Errorf("close the copy: %w", err)
+	}
+	if log, err := os.Stat(copied + "-wal"); err == nil && log.Size() > 0 {
+		return summary{}, errors.New("the copy could not be made whole")
+	}
+	return holds, nil
+}
+
+func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *tokens.Keys) (summary, error) {
+	found, err := st.Check(ctx)
+	if err != nil {
+		return summary{}, err
+	}
+	if len(found) > 0 {
+		return summary{}, fmt.Errorf("it has %s, the first of them: %s", counted(int64(len(found)), "problem"), found[0])
+	}
+	var known []tokens.KeyRecord
+	err = st.View(ctx, func(tx tokens.ReadTx) (err error) {
+		known, err = tx.Keys()
+		return err
+	})
+	switch {
+	case err != nil:
+		return summary{}, err
+	case len(known) == 0:
+		return summary{}, errors.New("there is nothing in it")
+	}
+	if err := keys.Verify(known); err != nil {
+		return summary{}, fmt.Errorf("%w; the key file needs the keys from the time of the backup, below the current one", err)
+	}
+	return summarize(ctx, st, database)
+}
+
+// replaceBy puts a file in the place of the store, and keeps what was there under the name that it answers; empty: there
+// was nothing.
+//
+// The old store keeps its name until the new one takes it, at once. Its log must go before: SQLite would replay it into
+// whatever database it stands beside. Only between the two does a power loss leave the old store without what was in
+// its log alone; the names it is kept under are complete by then.
+func (p place) replaceBy(part, stamp string) (aside string, err error) {
+	dir := filepath.Dir(p.database)
+	var logs []string
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		name := p.database + ".before-restore-" + stamp
+		switch err := os.Link(p.database+suffix, name+suffix); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return "", fmt.Errorf("keep the present store: %w", err)
+		case suffix == "":
+			aside = name
+		default:
+			logs = append(logs, p.database+suffix)
+		}
+	}
+	if aside != "" {
+		if err := sameOwner(part, p.database); err != nil {
+			return "", err
+		}
+	}
+	if err := syncDir(dir); err != nil {
+		return "", err
+	}
+	for _, l := range logs {
+		if err := os.Remove(l); err != nil {
+			return "", fmt.Errorf("take the present store away: %w", err)
+		}
+	}
+	if len(logs) > 0 {
+		if err := syncDir(dir); err != nil {
+			return "", err
+		}
+	}
+	if err := os.Rename(part, p.database); err != nil {
+		return "", err
+	}
+	return aside, syncDir(dir)
+}
+
+// sameOwner gives a file to the owner of another, where root works for the one who serves.
+func sameOwner(file, as string) error {
+	info, err := os.Stat(as)
+	if err != nil {
+		return fmt.Errorf("look whose the store is: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
+		if err := os.Chown(file, int(st.Uid), int(st.Gid)); err != nil {
+			return fmt.Errorf("give the store to its owner: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"patd/tokens"
+)
+
+// settings are what a store and a server are made with. Each is a flag, and so a variable and a key of the
+// configuration file.
+type settings struct {
+	dataDir, databaseURL, hashKeyFile, personalPrefix string
+
+	httpAddr, grpcAddr, metricsAddr, issuer, tlsCert, tlsKey string
+
+	insecure, reflection         bool
+	trustedProxies               networks
+	requestTimeout, drainTimeout duration
+
+	defaultTTL, maxTTL, cacheFor duration
+	allowNever                   bool
+	limits                       tokens.Limits
+
+	source sourceSettings
+	signIn signInSettings
+	rates  rateSettings
+
+	logLevel, logFormat string
+}
+
+// storeFlags say where the store and its key are.
+func (s *settings) storeFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.dataDir, "data-dir", "", "`directory` of the store and its key; made when it does not exist")
+	f.StringVar(&s.databaseURL, "database-url", "", "the store, when it is not in the data directory: sqlite:`PATH`")
+	f.StringVar(&s.hashKeyFile, "hash-key-file", "", "`file` of the digest keys (default <data-dir>/hash.key); or PATD_HASH_KEY holds the keys themselves")
+}
+
+// listenFlags say where and how to be reached.
+func (s *settings) listenFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.httpAddr, "http-addr", "127.0.0.1:8080", "listen for REST on this `address`")
+	f.StringVar(&s.grpcAddr, "grpc-addr", "127.0.0.1:9090", "listen for gRPC on this `address`")
+	f.StringVar(&s.metricsAddr, "metrics-addr", "", "serve /metrics on this `address` instead of the REST one")
+	f.StringVar(&s.issuer, "issuer", "", "base `URL` of every endpoint (default http(s)://<http-addr>)")
+	f.BoolVar(&s.insecure, "insecure", false, "allow plain text on an address that is not loopback")
+	f.Var(&s.trustedProxies, "trusted-proxies", "believe forwarded-address headers from these `networks`, comma-separated")
+	f.BoolVar(&s.reflection, "reflection", true, "answer gRPC reflection")
+	s.requestTimeout, s.drainTimeout = duration(10*time.Second), duration(15*time.Second)
+	f.Var(&s.requestTimeout, "request-timeout", "answer each request within this time")
+	f.Var(&s.drainTimeout, "drain-timeout", "when stopping, wait this long for requests under way")
+}
+
+// tlsFlags say whose name the server bears.
+func (s *settings) tlsFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.tlsCert, "tls-cert", "", "PEM `file` of the certificate chain; read again when it changes")
+	f.StringVar(&s.tlsKey, "tls-key", "", "PEM `file` of the certificate's key")
+}
+
+// policyFlags bound what tokens can be.
+func (s *settings) policyFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.personalPrefix, "personal-prefix", tokens.PrefixPersonal, "`prefix` of newly minted personal access tokens; earlier ones stay good")
+	s.defaultTTL, s.maxTTL = duration(tokens.DefaultTTL), duration(tokens.MaxTTL)
+	f.Var(&s.defaultTTL, "default-ttl", "lifetime of a token whose request names none")
+	f.Var(&s.maxTTL, "max-ttl", "longest lifetime of a token")
+	f.BoolVar(&s.allowNever, "allow-never", false, "allow tokens that never expire")
+	f.Var(&s.cacheFor, "cache-for", "how long introspection answers may be reused")
+	for _, l := range []struct {
+		v       *int
+		d       int
+		name, s string
+	}{
+		{&s.limits.ActiveTokens, 100, "max-tokens-per-user", "active tokens of one user"},
+		{&s.limits.Scopes, 256, "max-scopes-per-token", "scopes of one token"},
+		{&s.limits.Audiences, 32, "max-audiences-per-token", "audiences of one token"},
+		{&s.limits.Labels, 32, "max-labels-per-token", "labels of one token"},
+		{&s.limits.CIDRs, 32, "max-cidrs-per-token", "networks of one token"},
+		{&s.limits.Features, 4096, "max-features-per-user", "features of one user"},
+	} {
+		*l.v = l.d
+		f.Var((*count)(l.v), l.name, "at most this many "+l.s)
+	}
+}
+
+// logFlags say what to tell on stderr.
+func (s *settings) logFlags(f *pflag.FlagSet, level, format string) {
+	f.StringVar(&s.logLevel, "log-level", level, "debug, info, warn or error")
+	f.StringVar(&s.logFormat, "log-format", format, "json or text")
+}
+
+// policy checks the lifetimes against each other.
+func (s *settings) policy(defaultGiven bool) (tokens.Policy, error) {
+	p := tokens.Policy{DefaultTTL: time.Duration(s.defaultTTL), MaxTTL: time.Duration(s.maxTTL), AllowNever: s.allowNever}
+	switch {
+	case p.DefaultTTL <= 0 || p.MaxTTL <= 0:
+		return p, errors.New("--default-ttl and --max-ttl must be longer than 0s")
+	case p.DefaultTTL > p.MaxTTL && defaultGiven:
+		return p, fmt.Errorf("--default-ttl %s is over --max-ttl %s", &s.defaultTTL, &s.maxTTL)
+	}
+	p.DefaultTTL = min(p.DefaultTTL, p.MaxTTL)
+	return p, nil
+}
+
+// logger makes the log on stderr.
+func (c *command) logger(s *settings) (*slog.Logger, error) {
+	var level slog.Level
+	switch s.logLevel {
+	case "debug", "info", "warn", "error":
+		if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
+			return nil, fmt.Errorf("read --log-level: %w", err)
+		}
+	default:
+		return nil, errors.New("--log-level must be debug, info, warn or error")
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch s.logFormat {
+	case "json":
+		return slog.New(slog.NewJSONHandler(c.Stderr, o)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(c.Stderr, o)), nil
+	default:
+		return nil, errors.New("--log-format must be json or text")
+	}
+}
