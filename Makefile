@@ -1,0 +1,32 @@
+# Everything here needs Go only; the tools are pinned in tools.mod. Tests that need PostgreSQL, MariaDB or Node are
+# skipped where these are missing; ci installs them.
+tool := go tool -modfile=tools.mod
+
+.PHONY: run build test ci generate lint fuzz bench
+
+run: ## a throw-away patd with lines to paste
+	go run ./cmd/patd dev
+
+build: ## bin/patd, one static binary
+	CGO_ENABLED=0 go build -trimpath -o bin/patd ./cmd/patd
+
+test: ## the README's test command
+	go test -race ./...
+
+ci: ## all that a change must pass, with what it needs from apt and npm
+	.ci/run
+
+generate: ## gen/ and the imports of the annotations, out of proto/
+	go generate ./gen/openapi
+
+lint: ## what CI asks of the text
+	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	$(tool) golangci-lint run ./...
+	$(tool) buf lint
+
+fuzz: ## each fuzz target for FUZZTIME
+	.ci/fuzz $(or $(FUZZTIME),10s)
+
+bench: ## the table of figures; read a figure only beside its baseline in the same run
+	go test -run '^$$' -bench . -benchmem ./...
