@@ -139,10 +139,23 @@ func (c *Cached) Forget(user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.memory.drop(user)
-	q, ok := c.queues[user]
-	if !ok {
-		return
+	if q, ok := c.queues[user]; ok {
+		c.forget(user, q)
 	}
+}
+
+// ForgetAll is Forget of every user.
+func (c *Cached) ForgetAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.memory = newMemory(c.config.MaxUsers, c.config.MaxBytes)
+	for user, q := range c.queues {
+		c.forget(user, q)
+	}
+}
+
+// forget sends those who wait for answers about a user to ask anew.
+func (c *Cached) forget(user string, q *queue) {
 	q.forgotten = true
 	delete(c.queues, user)
 	for _, f := range []*flight{q.running, q.next} {

@@ -180,15 +180,25 @@ func TestFreshDoesNotJoinAnOlderQuestion(t *testing.T) {
 }
 
 func TestAfterForgetNoAnswerIsFromBefore(t *testing.T) {
+	for name, forget := range map[string]func(*features.Cached){
+		"Forget":    func(c *features.Cached) { c.Forget("alice") },
+		"ForgetAll": (*features.Cached).ForgetAll,
+	} {
+		t.Run(name, func(t *testing.T) { testForget(t, forget) })
+	}
+}
+
+func testForget(t *testing.T, forget func(*features.Cached)) {
+	t.Helper()
 	bubble(t, features.CacheConfig{}, func(r rig) {
 		r.say("old")
 		r.want(false, false, "old")
 		r.say("new")
-		r.c.Forget("alice")
+		forget(r.c)
 		r.want(false, false, "new")
 
 		// With questions under way: who waits for them hears what is true after, and nothing of before is kept.
-		r.c.Forget("alice")
+		forget(r.c)
 		r.say("old")
 		r.slow(time.Second)
 		var wg sync.WaitGroup
@@ -198,7 +208,7 @@ func TestAfterForgetNoAnswerIsFromBefore(t *testing.T) {
 		}
 		pass(time.Second / 2)
 		r.say("new")
-		r.c.Forget("alice")
+		forget(r.c)
 		r.want(false, false, "new")
 		wg.Wait()
 		pass(2 * time.Second)
@@ -206,7 +216,7 @@ func TestAfterForgetNoAnswerIsFromBefore(t *testing.T) {
 
 		// During an outage there is nothing left to serve.
 		r.fail(errDown)
-		r.c.Forget("alice")
+		forget(r.c)
 		r.wantOutage(false)
 		r.c.Forget("nobody")
 	})

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"google.golang.org/grpc/metadata"
-
 	"patd/server/signin"
 	"patd/tokens"
 )
@@ -26,10 +24,9 @@ type authenticator struct {
 	signIn  Verifier // nil: nobody signs in
 }
 
-// authenticate reads the authorization metadata, and nothing else. No header is nobody, the zero Actor; a header that is not
+// authenticate reads the Authorization headers, and nothing else. No header is nobody, the zero Actor; a header that is not
 // one good bearer credential is an error at once, and so is an outage, which says nothing of the credential.
-func (a authenticator) authenticate(ctx context.Context, md metadata.MD, peer tokens.Peer) (tokens.Actor, error) {
-	headers := md.Get("authorization")
+func (a authenticator) authenticate(ctx context.Context, headers []string, peer tokens.Peer) (tokens.Actor, error) {
 	switch len(headers) {
 	case 0:
 		return tokens.Actor{Peer: peer}, nil

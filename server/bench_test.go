@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,14 +39,17 @@ const (
 //
 // The number of tokens is PATD_BENCH_TOKENS, 5000 unless given. One iteration is the whole comparison.
 func BenchmarkIntrospect(b *testing.B) {
-	patd, quiet, echo := startServer(b, "patd"), startServer(b, "patd-quiet"), startServer(b, "echo")
+	patd, echo := startServer(b, "patd"), startServer(b, "echo")
 	runs := []benchRun{
 		{"echo", echo, echo.grpcCall, "", nil},
 		{"grpc", patd, patd.grpcCall, "echo", nil},
-		{"grpc-unlogged", quiet, quiet.grpcCall, "echo", nil},
+		{"stream", patd, patd.streamCall, "echo", nil},
+		{"batch-token", patd, patd.batchCall, "echo", nil},
 		{"echo-http", echo, echo.httpCall, "", nil},
 		{"rest", patd, patd.httpCall, "echo-http", nil},
-		{"mint", patd, patd.mintCall, "echo", nil},
+	}
+	if only := os.Getenv("PATD_BENCH_ONLY"); only != "" {
+		runs = slices.DeleteFunc(runs, func(r benchRun) bool { return !slices.Contains(strings.Split(only, ","), r.name) })
 	}
 	for _, r := range runs {
 		r.server.load(b, r.call, benchPeriod/3) // warm up
@@ -115,8 +119,7 @@ type benchServer struct {
 	in      io.WriteCloser
 	out     *bufio.Reader
 	clients []patdv1.IntrospectionServiceClient
-	mints   []patdv1.TokenServiceClient
-	minted  atomic.Int64
+	streams []*benchStream
 	http    *http.Client
 }
 
@@ -138,7 +141,7 @@ func startServer(b *testing.B, kind string) *benchServer {
 		conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		must(b, err)
 		s.clients = append(s.clients, patdv1.NewIntrospectionServiceClient(conn))
-		s.mints = append(s.mints, patdv1.NewTokenServiceClient(conn))
+		s.streams = append(s.streams, &benchStream{client: patdv1.NewIntrospectionServiceClient(conn)})
 		b.Cleanup(func() { must(b, conn.Close()) })
 	}
 	b.Cleanup(func() {
@@ -193,7 +196,7 @@ func (s *benchServer) load(b *testing.B, call func(int, string) error, period ti
 		b.Fatal("no call succeeded")
 	}
 	slices.Sort(took)
-	return benchRound{n / elapsed.Seconds(), float64(used.Microseconds()) / n, took[len(took)/2], took[len(took)*99/100]}
+	return benchRound{n / elapsed.Seconds(), float64(used.Nanoseconds()) / 1000 / n, took[len(took)/2], took[len(took)*99/100]}
 }
 
 func (s *benchServer) grpcCall(worker int, token string) error {
@@ -204,17 +207,64 @@ func (s *benchServer) grpcCall(worker int, token string) error {
 	return err
 }
 
-// mintCall mints a token of four scopes for one of the users that are there.
-func (s *benchServer) mintCall(worker int, _ string) error {
-	n := s.minted.Add(1)
-	resp, err := s.mints[worker%benchConns].CreateToken(as(s.Admin), &patdv1.CreateTokenRequest{
-		User: fmt.Sprint("user-", int(n)%(len(s.Tokens)/10)), Name: fmt.Sprint("minted ", n),
-		Scopes: []string{"reports.read", "reports.write", "users.read", "users.write"},
-	})
-	if err == nil && resp.GetSecret() == "" {
-		err = errors.New("the answer holds no secret")
+// benchBatch is how many tokens a batch holds.
+const benchBatch = 100
+
+// batchCall asks for many tokens at once.
+func (s *benchServer) batchCall(worker int, _ string) error {
+	req := &patdv1.BatchIntrospectRequest{}
+	for range benchBatch {
+		req.Requests = append(req.Requests, &patdv1.IntrospectRequest{Token: s.Tokens[rand.IntN(len(s.Tokens))], RequiredScopes: []string{"reports.read"}})
+	}
+	resp, err := s.clients[worker%benchConns].BatchIntrospect(as(s.Admin), req)
+	if err == nil && (len(resp.GetResponses()) != benchBatch || resp.GetResponses()[benchBatch-1].GetDecision() != patdv1.IntrospectResponse_ALLOW) {
+		err = errors.New("the answers are not what they should be")
 	}
 	return err
+}
+
+// benchStream is one stream that many workers share.
+type benchStream struct {
+	client  patdv1.IntrospectionServiceClient
+	once    sync.Once
+	stream  grpc.BidiStreamingClient[patdv1.IntrospectStreamRequest, patdv1.IntrospectStreamResponse]
+	err     error
+	mu      sync.Mutex
+	waiting [benchInFlight]chan *patdv1.IntrospectStreamResponse
+}
+
+func (s *benchServer) streamCall(worker int, token string) error {
+	b := s.streams[worker%benchConns]
+	b.once.Do(func() {
+		for i := range b.waiting {
+			b.waiting[i] = make(chan *patdv1.IntrospectStreamResponse, 1)
+		}
+		if b.stream, b.err = b.client.IntrospectStream(as(s.Admin)); b.err != nil {
+			return
+		}
+		go func() {
+			for {
+				resp, err := b.stream.Recv()
+				if err != nil {
+					return
+				}
+				b.waiting[resp.GetId()] <- resp
+			}
+		}()
+	})
+	if b.err != nil {
+		return b.err
+	}
+	b.mu.Lock()
+	err := b.stream.Send(&patdv1.IntrospectStreamRequest{Id: uint64(worker), Request: &patdv1.IntrospectRequest{Token: token, RequiredScopes: []string{"reports.read"}}})
+	b.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if resp := <-b.waiting[worker]; resp.GetResponse().GetDecision() != patdv1.IntrospectResponse_ALLOW {
+		return fmt.Errorf("the answer was %v", resp)
+	}
+	return nil
 }
 
 func (s *benchServer) httpCall(_ int, token string) error {

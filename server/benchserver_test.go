@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"sync"
 	"syscall"
@@ -34,6 +36,16 @@ func runBenchServer(kind string) error {
 	hello, stop, err := startBench(kind)
 	if err != nil {
 		return err
+	}
+	if file := os.Getenv("PATD_BENCH_PROFILE"); file != "" {
+		f, err := os.Create(file + "." + kind)
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(hello); err != nil {
 		return err
@@ -59,6 +71,7 @@ func startBench(kind string) (benchHello, func() error, error) {
 
 // startPatd serves a real store with tokens in it. Unless quiet, it logs as it would in production, to /dev/null.
 func startPatd(quiet bool) (benchHello, func() error, error) {
+	debug.SetGCPercent(400) // as cmd/patd does
 	ctx := context.Background()
 	fail := func(err error) (benchHello, func() error, error) { return benchHello{}, nil, err }
 	dir, err := os.MkdirTemp("", "patd-bench")
@@ -77,7 +90,7 @@ func startPatd(quiet bool) (benchHello, func() error, error) {
 	if err != nil {
 		return fail(err)
 	}
-	svc, err := tokens.NewService(tokens.Config{Limits: tokens.Limits{ActiveTokens: 1 << 20}, Store: st, Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Now: time.Now})
+	svc, err := tokens.NewService(tokens.Config{Limits: tokens.Limits{ActiveTokens: 1 << 20}, Store: store.NewCached(st, store.CacheOptions{}), Changes: st.Feed(), Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Now: time.Now})
 	if err != nil {
 		return fail(err)
 	}

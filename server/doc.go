@@ -2,15 +2,29 @@
 //
 // # How a call flows
 //
-// A gRPC call passes the interceptor chain (recover, request id, metrics and log, error map, deadline, authenticate,
-// authorize and limit, size) and reaches a handler, which turns the message into a call of tokens.Service and the answer
-// back.
+// A gRPC call passes the chain (recover, metrics and log, error map, deadline, authenticate, limit, authorize, size) and
+// reaches a handler, which turns the message into a call of tokens.Service and the answer back.
 //
 // A REST call passes the HTTP front (request id, client address, limits, security headers) and the grpc-gateway, which
 // dials an in-process listener. Behind that listener stands a second grpc.Server with the same services and the same
 // chain, so there is one place where a caller is authenticated and one table of rights. What arrives there was written by
 // the HTTP front, and no network peer can reach it: only there are the private metadata keys believed that carry the
 // request id and the client's address.
+//
+// # Introspection
+//
+// Introspect, BatchIntrospect and IntrospectStream are called for each request that the company's APIs serve, and take
+// the same steps of the chain by a shorter way: their messages are read and written by hand (wirecodec.go), a call is one
+// object, its request id and its deadline come into being when they are needed, and POST /v1/introspect and
+// /v1/introspect:batch do not go through the gateway (direct.go). Whatever is unusual about a message goes the long way, and
+// tests compare the two. Calls that went well are counted, and logged at level debug only.
+//
+// # Streams
+//
+// A stream passes the same chain once, at its start, and has no deadline. Its caller is looked at again each second: a
+// service that was revoked loses its streams. When the server stops, what is under way is answered, and the stream ends with
+// UNAVAILABLE. What fails for one request of an IntrospectStream is told in its answer. A watcher that does not read for 10 s
+// is cut off.
 //
 // # What is refused
 //

@@ -55,6 +55,7 @@ type front struct {
 	trusted trusted
 	pages   map[string]http.Handler // by exact path; GET and HEAD, open
 	api     http.Handler
+	direct  *direct // nil: there is none
 	active  sync.WaitGroup
 }
 
@@ -62,6 +63,9 @@ type front struct {
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.active.Add(1)
 	defer f.active.Done()
+	if f.direct != nil && f.direct.serve(w, r) {
+		return
+	}
 	x := &exchange{
 		requestID: requestID(r.Header.Get("X-Request-Id")), client: f.client(r), get: r.Method == http.MethodGet,
 		path: r.URL.EscapedPath(), query: r.URL.RawQuery,
@@ -170,7 +174,7 @@ func (f *front) log(ctx context.Context, x *exchange, code int, start time.Time)
 		level = slog.LevelDebug
 	}
 	if !x.reached {
-		f.metrics.observe(methodHTTP, codeOfHTTP(code), took)
+		f.metrics.methods[methodHTTP].observe(codeOfHTTP(code), took)
 	}
 	attrs := []slog.Attr{
 		slog.String("method", methodHTTP[1:]), slog.Int("status", code), slog.Duration("duration", took),

@@ -28,9 +28,10 @@ var errUnknownMethod = errors.New("no such method")
 // newGRPC makes a grpc.Server behind a chain. There are two: one on the network and one behind the gateway.
 func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(c.unary()...),
-		grpc.ChainStreamInterceptor(c.stream),
+		grpc.UnaryInterceptor(c.unary),
+		grpc.StreamInterceptor(c.stream),
 		grpc.InTapHandle(c.tap),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
 		grpc.MaxRecvMsgSize(maxTransportMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -44,10 +45,10 @@ func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
 }
 
 // registerServices registers what both servers serve.
-func registerServices(g *grpc.Server, svc *tokens.Service) {
+func registerServices(g *grpc.Server, c *chain, svc *tokens.Service) {
 	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
 	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
-	patdv1.RegisterIntrospectionServiceServer(g, introspectionService{service: svc})
+	registerIntrospection(g, &introspectionService{chain: c, service: svc})
 	patdv1.RegisterUserServiceServer(g, userService{service: svc})
 	patdv1.RegisterServiceAccountServiceServer(g, accountService{service: svc})
 	patdv1.RegisterAuditServiceServer(g, auditService{service: svc})
@@ -62,11 +63,15 @@ func registerOpen(g *grpc.Server, h *healthState, withReflection bool) {
 	}
 }
 
-// watchMethods makes the metrics know every method of a server.
-func watchMethods(m *metrics, g *grpc.Server) {
+// watchMethods makes the metrics, and the chain's methods, know every method of a server.
+func watchMethods(m *metrics, methods map[string]*method, g *grpc.Server) {
 	for name, info := range g.GetServiceInfo() {
-		for _, method := range info.Methods {
-			m.watch("/" + name + "/" + method.Name)
+		for _, served := range info.Methods {
+			full := "/" + name + "/" + served.Name
+			m.watch(full)
+			if known, ok := methods[full]; ok {
+				known.metrics = m.methods[full]
+			}
 		}
 	}
 }

@@ -159,7 +159,7 @@ func (m marked) grpc(name string, method protoreflect.MethodDescriptor, req prot
 		ctx = metadata.AppendToOutgoingContext(ctx, key, m.secret)
 	}
 	resp := answerFor(m.t, method)
-	err := m.r.conn.Invoke(ctx, "/patd.v1."+name, req, resp, grpc.Header(&header), grpc.Trailer(&trailer))
+	err := m.r.invoke(ctx, method, req, resp, grpc.Header(&header), grpc.Trailer(&trailer))
 	m.check(name+" answer", protojson.Format(resp)+fmt.Sprint(header, trailer))
 	m.check(name+" error", protojson.Format(status.Convert(err).Proto()))
 }

@@ -22,14 +22,33 @@ type metrics struct {
 	// limited counts refusals by what was limited, and unrecorded the refused attempts that the audit log does not hold.
 	limited    *prometheus.CounterVec
 	unrecorded prometheus.Counter
+	streamed   *codeCounters
 	methods    map[string]*methodMetrics // of every served method; not changed after watch
 }
 
 // methodMetrics holds what one method's calls add to, found once, so that a call does not look labels up.
 type methodMetrics struct {
-	name     string
-	codes    [lastCode + 1]atomic.Pointer[prometheus.Counter]
+	codes    *codeCounters
 	duration prometheus.Observer
+}
+
+// codeCounters are counters by code, each found when it is first needed.
+type codeCounters struct {
+	find     func(code string) prometheus.Counter
+	counters [lastCode + 1]atomic.Pointer[prometheus.Counter]
+}
+
+func (c *codeCounters) count(code codes.Code) {
+	if code > lastCode {
+		return
+	}
+	counter := c.counters[code].Load()
+	if counter == nil {
+		found := c.find(classOfCode(code))
+		counter = &found
+		c.counters[code].Store(counter)
+	}
+	(*counter).Inc()
 }
 
 func newMetrics(version string) *metrics {
@@ -54,7 +73,11 @@ func newMetrics(version string) *metrics {
 		Name: "patd_build_info", Help: "Always 1; the labels say which build this is.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-	m.registry.MustRegister(m.calls, m.duration, m.limited, m.unrecorded, build)
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "patd_stream_answers_total", Help: "Answers on streams of IntrospectStream, by code.",
+	}, []string{"code"})
+	m.streamed = &codeCounters{find: func(code string) prometheus.Counter { return answers.WithLabelValues(code) }}
+	m.registry.MustRegister(m.calls, m.duration, m.limited, m.unrecorded, answers, build)
 	for _, limit := range []string{limitMint, limitFailures} {
 		m.limited.WithLabelValues(limit)
 	}
@@ -72,21 +95,16 @@ const methodHTTP = "/http"
 // watch makes a method known. It is called before the first call, never with a name that a caller chose.
 func (m *metrics) watch(fullMethod string) {
 	name := fullMethod[1:]
-	m.methods[fullMethod] = &methodMetrics{name: name, duration: m.duration.WithLabelValues(name)}
+	byCode := &codeCounters{find: func(code string) prometheus.Counter { return m.calls.WithLabelValues(name, code) }}
+	m.methods[fullMethod] = &methodMetrics{codes: byCode, duration: m.duration.WithLabelValues(name)}
 }
 
-func (m *metrics) observe(fullMethod string, code codes.Code, took time.Duration) {
-	mm, ok := m.methods[fullMethod]
-	if !ok || code > lastCode {
+// observe counts and times a call. A nil methodMetrics, that of a method which is not served, counts nothing.
+func (mm *methodMetrics) observe(code codes.Code, took time.Duration) {
+	if mm == nil {
 		return
 	}
-	counter := mm.codes[code].Load()
-	if counter == nil {
-		c := m.calls.WithLabelValues(mm.name, classOfCode(code))
-		counter = &c
-		mm.codes[code].Store(counter)
-	}
-	(*counter).Inc()
+	mm.codes.count(code)
 	mm.duration.Observe(took.Seconds())
 }
 

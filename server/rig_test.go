@@ -23,6 +23,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
@@ -82,7 +84,7 @@ func newRigOf(t testing.TB, source tokens.FeatureSource, change ...func(*server.
 	must(t, err)
 	r.faulty = storetest.NewFaulty(st)
 	r.store = &gate{Store: r.faulty}
-	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Features: source, Now: r.now})
+	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Features: source, Now: r.now})
 	must(t, err)
 	r.idp = newIDP(t, r.now)
 	c := server.Config{
@@ -215,6 +217,34 @@ func (r *rig) rest(method, path, secret, body string, headers ...string) answerO
 	return answerOf{resp.StatusCode, resp.Header, string(text)}
 }
 
+// invoke makes a call of one message over gRPC. Of a stream it waits for the first answer.
+func (r *rig) invoke(ctx context.Context, m protoreflect.MethodDescriptor, req, resp proto.Message, opts ...grpc.CallOption) error {
+	full := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
+	if !m.IsStreamingServer() {
+		return r.conn.Invoke(ctx, full, req, resp, opts...)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: m.IsStreamingClient()}, full)
+	if err != nil {
+		return err
+	}
+	_ = stream.SendMsg(req) // RecvMsg says what is wrong
+	_ = stream.CloseSend()
+	err = stream.RecvMsg(resp)
+	for _, o := range opts { // gRPC itself would fill them in when the stream has ended, which may be after this returns
+		switch o := o.(type) {
+		case grpc.HeaderCallOption:
+			*o.HeaderAddr, _ = stream.Header()
+		case grpc.TrailerCallOption:
+			if err != nil {
+				*o.TrailerAddr = stream.Trailer()
+			}
+		}
+	}
+	return err
+}
+
 // grpcReason is the stable reason of a gRPC error, and the first field that it names.
 func grpcReason(err error) (reason, field string) {
 	for _, d := range status.Convert(err).Details() {
@@ -241,6 +271,8 @@ type gate struct {
 	tokens.Store
 	mu   sync.Mutex
 	hook func(op string) error
+	park chan struct{} // lookups wait for its end, or that of their call; nil: they do not
+	seen []tokens.Seen // what was noted to be written behind
 }
 
 var _ tokens.Store = (*gate)(nil)
@@ -265,6 +297,16 @@ func (g *gate) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, err
 	if err := g.pass("Lookup"); err != nil {
 		return tokens.Credential{}, err
 	}
+	g.mu.Lock()
+	park := g.park
+	g.mu.Unlock()
+	if park != nil {
+		select {
+		case <-park:
+		case <-ctx.Done():
+			return tokens.Credential{}, ctx.Err()
+		}
+	}
 	return g.Store.Lookup(ctx, id)
 }
 
@@ -273,6 +315,39 @@ func (g *gate) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceC
 		return tokens.ServiceCredential{}, err
 	}
 	return g.Store.LookupService(ctx, id)
+}
+
+func (g *gate) Touch(seen tokens.Seen) {
+	g.mu.Lock()
+	g.seen = append(g.seen, seen)
+	g.mu.Unlock()
+	g.Store.Touch(seen)
+}
+
+// noted is the latest use that was noted of a token.
+func (g *gate) noted(id string) (last tokens.Use) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range g.seen {
+		if s.ID.String() == id && s.Use.Time.After(last.Time) {
+			last = s.Use
+		}
+	}
+	return last
+}
+
+// parking has lookups wait until the answer is called.
+func (g *gate) parking() (release func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	park := make(chan struct{})
+	g.park = park
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.park = nil
+		close(park)
+	}
 }
 
 func (g *gate) View(ctx context.Context, fn func(tokens.ReadTx) error) error {

@@ -24,7 +24,12 @@ type right struct {
 	action tokens.Action
 	// mints: the method makes a secret, and is limited per caller.
 	mints bool
+	// hot: it is called for each request that the company's APIs serve, so that what goes well is not logged.
+	hot bool
 }
+
+// quiet tells that a call that went well is logged for who debugs only.
+func (r right) quiet() bool { return r.open || r.hot }
 
 // rights is the table of who may call what, complete: a method that is not in it is refused, and a test goes through all that
 // are served.
@@ -52,8 +57,11 @@ func rights() map[string]right {
 		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true},
 		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke},
 
-		patdv1.IntrospectionService_Introspect_FullMethodName:      {any: introspect},
-		patdv1.IntrospectionService_BatchIntrospect_FullMethodName: {any: introspect},
+		patdv1.IntrospectionService_Introspect_FullMethodName:         {any: introspect, hot: true},
+		patdv1.IntrospectionService_BatchIntrospect_FullMethodName:    {any: introspect, hot: true},
+		patdv1.IntrospectionService_IntrospectStream_FullMethodName:   {any: introspect, stream: true},
+		patdv1.IntrospectionService_WatchInvalidations_FullMethodName: {any: introspect, stream: true},
+		patdv1.IntrospectionService_ReportUses_FullMethodName:         {any: introspect},
 
 		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true},
 		patdv1.UserService_ListUsers_FullMethodName:          {any: users},

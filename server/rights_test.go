@@ -35,8 +35,11 @@ var mayCall = map[string]string{
 	"SelfService/GetSelf":    "pat",
 	"SelfService/RevokeSelf": "pat",
 
-	"IntrospectionService/Introspect":      "introspect",
-	"IntrospectionService/BatchIntrospect": "introspect",
+	"IntrospectionService/Introspect":         "introspect",
+	"IntrospectionService/BatchIntrospect":    "introspect",
+	"IntrospectionService/IntrospectStream":   "introspect",
+	"IntrospectionService/WatchInvalidations": "introspect",
+	"IntrospectionService/ReportUses":         "introspect",
 
 	"UserService/GetUser":            "users tokens own",
 	"UserService/ListUsers":          "users",
@@ -243,7 +246,7 @@ func TestRightsOverGRPC(t *testing.T) {
 			for _, h := range c.header() {
 				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", h)
 			}
-			err := r.conn.Invoke(ctx, "/patd.v1."+name, request(t, m, c.about()), answerFor(t, m))
+			err := r.invoke(ctx, m, request(t, m, c.about()), answerFor(t, m))
 			checkRight(t, name+" by "+c.name, expected(c.kind, mayCall[name]), status.Code(err))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -91,6 +92,8 @@ type Server struct {
 	http, metricsHTTP        *http.Server
 	front                    *front
 	secure                   bool
+	lingering                sync.WaitGroup // goroutines of streams
+	awaited                  awaited
 }
 
 // checkIssuer refuses a base URL that clients could not use: RFC 8414 section 2 wants http(s), without query and fragment.
@@ -117,7 +120,7 @@ func New(c Config) (*Server, error) {
 	if c.DrainTimeout <= 0 {
 		c.DrainTimeout = defaultDrainTimeout
 	}
-	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, secure: c.TLS != nil}
+	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, secure: c.TLS != nil, awaited: awaited{timeout: c.RequestTimeout}}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -204,21 +207,22 @@ func (s *Server) build(c Config) error {
 
 	network := &chain{
 		authenticator: authenticator{service: c.Service, signIn: c.SignIn},
-		logger:        c.Logger, metrics: m, limits: bounds, rights: rights(), trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
+		logger:        c.Logger, metrics: m, limits: bounds, methods: methodsOf(rights()), trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
+		lingering: &s.lingering, awaited: &s.awaited,
 	}
 	var creds []grpc.ServerOption
 	if c.TLS != nil {
 		creds = append(creds, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
 	}
 	s.grpc = newGRPC(network, creds...)
-	registerServices(s.grpc, c.Service)
+	registerServices(s.grpc, network, c.Service)
 	registerOpen(s.grpc, s.health, c.Reflection)
-	watchMethods(m, s.grpc)
+	watchMethods(m, network.methods, s.grpc)
 
 	behind := *network
 	behind.behindGateway = true
 	s.inProcess = newGRPC(&behind)
-	registerServices(s.inProcess, c.Service)
+	registerServices(s.inProcess, &behind, c.Service)
 	s.pipe = bufconn.Listen(inProcessBuffer)
 	if s.conn, err = dialInProcess(s.pipe); err != nil {
 		stop()
@@ -230,6 +234,7 @@ func (s *Server) build(c Config) error {
 		return errors.Join(err, s.conn.Close())
 	}
 	s.front = &front{logger: c.Logger, metrics: m, trusted: c.TrustedProxies, api: api, pages: s.pages(c)}
+	s.front.direct = newDirect(s.front, &introspectionService{chain: &behind, service: c.Service})
 	s.http = newHTTP(c, s.front)
 	if s.metLis == nil {
 		s.front.pages["/metrics"] = m.handler()
@@ -285,6 +290,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		g.Go(func() error { return s.serveHTTP("metrics", s.metricsHTTP, s.metLis) })
 	}
 	g.Go(func() error { s.health.watch(ctx); return nil })
+	g.Go(func() error { s.awaited.watch(ctx); return nil })
 	g.Go(func() error {
 		<-ctx.Done()
 		s.drain()
@@ -329,6 +335,7 @@ func (s *Server) drain() {
 	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	errs = append(errs, stopGRPC(ctx, s.inProcess))
+	s.lingering.Wait()
 	if s.metricsHTTP != nil {
 		errs = append(errs, stopHTTP(ctx, "metrics", s.metricsHTTP))
 	}

@@ -28,7 +28,7 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 	if err != nil {
 		return nil, err
 	}
-	key, err := idempotencyKey(callOf(ctx).md, r.GetRequestId())
+	key, err := idempotencyKey(callOf(ctx).headers("idempotency-key"), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +50,7 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 const keyReplayed = "idempotency-replayed"
 
 // idempotencyKey is the caller's key, from the header or from the request; both may be given if they are the same.
-func idempotencyKey(md metadata.MD, requestID string) (string, error) {
-	headers := md.Get("idempotency-key")
+func idempotencyKey(headers []string, requestID string) (string, error) {
 	switch {
 	case len(headers) == 0:
 		return requestID, nil

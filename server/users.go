@@ -87,7 +87,7 @@ func (s userService) GetUserFeatures(ctx context.Context, r *patdv1.GetUserFeatu
 
 // SetUserFeatures replaces what a user holds. A REST request without any body is taken for a mistake, not for nothing.
 func (s userService) SetUserFeatures(ctx context.Context, r *patdv1.SetUserFeaturesRequest) (*patdv1.SetUserFeaturesResponse, error) {
-	if first(callOf(ctx).md, keyEmptyBody) != "" {
+	if callOf(ctx).header(keyEmptyBody) != "" {
 		return nil, tokens.Invalid("BODY_REQUIRED", "features", "give the features that the user shall hold, or an empty list")
 	}
 	held, err := s.service.SetUserFeatures(ctx, actorOf(ctx), r.GetUser(), r.GetFeatures())

@@ -170,54 +170,6 @@ func driverLookup(b *testing.B, path string) func(tokens.ID) error {
 	return func(id tokens.ID) error { return st.QueryRowContext(ctx, int64(id)).Scan(dest...) }
 }
 
-// BenchmarkMint writes a token, its event and its change in a durable transaction each.
-func BenchmarkMint(b *testing.B) {
-	for _, inFlight := range []int{1, 64} {
-		b.Run(strconv.Itoa(inFlight), func(b *testing.B) {
-			st := open(b, filepath.Join(b.TempDir(), "mint.db"), store.Options{})
-			if _, err := storetest.Fill(b.Context(), st, storetest.FillConfig{Tokens: 1, Users: 1000}); err != nil {
-				b.Fatal(err)
-			}
-			var n atomic.Uint64
-			mint := func() {
-				if err := mintOne(b.Context(), st, n.Add(1)); err != nil {
-					b.Error(err)
-				}
-			}
-			if inFlight == 1 {
-				for b.Loop() {
-					mint()
-				}
-				return
-			}
-			b.SetParallelism(inFlight / 2)
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					mint()
-				}
-			})
-		})
-	}
-}
-
-func mintOne(ctx context.Context, st *store.Store, n uint64) error {
-	now := time.Now()
-	id := tokens.ID(uint64(now.Sub(time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)).Milliseconds())<<22 | n&(1<<22-1))
-	return st.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
-		u, err := tx.User(fmt.Sprintf("user-%07d", n%1000))
-		if err != nil {
-			return nil, err
-		}
-		t := tokens.Token{
-			ID: id, UserKey: u.Key, User: u.ID, Name: fmt.Sprintf("CI deploy %06x", n), Scopes: u.Features[:4],
-			IssueTime: now, ExpireTime: now.Add(tokens.DefaultTTL),
-		}
-		h := tokens.Hash{Key: "fill", Sum: [32]byte{byte(n)}}
-		e := tokens.Event{Time: now, Actor: "service:portal", Action: tokens.ActionTokenCreate, User: u.ID, TokenID: id, Outcome: tokens.OutcomeSuccess}
-		return []tokens.Event{e}, tx.InsertToken(t, h)
-	})
-}
-
 // BenchmarkSize reports bytes a token in the file: of the row and its indexes, fresh and with every token used once,
 // and of the whole file with users, events and the change feed.
 func BenchmarkSize(b *testing.B) {

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"modernc.org/sqlite"
@@ -18,11 +19,15 @@ import (
 var errClosed = errors.New("the store is closed")
 
 // pool lends out the connections of one kind. A waiting borrower heeds its context, which a *sql.DB does only
-// together with the costlier heeding of it during the statement.
+// together with the costlier heeding of it during the statement. The connection that came back last is lent first: its
+// cache is the warmest, and one that is never needed is never opened.
 type pool struct {
 	db    *sql.DB
-	slots chan *conn // nil: not opened yet, or lost
+	slots chan struct{} // one for each connection that may be lent
 	done  <-chan struct{}
+
+	mu   sync.Mutex
+	idle []*conn
 }
 
 func newPool(dsn string, n int, done <-chan struct{}) (*pool, error) {
@@ -32,9 +37,9 @@ func newPool(dsn string, n int, done <-chan struct{}) (*pool, error) {
 	}
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
-	p := &pool{db: db, slots: make(chan *conn, n), done: done}
+	p := &pool{db: db, slots: make(chan struct{}, n), done: done}
 	for range n {
-		p.slots <- nil
+		p.slots <- struct{}{}
 	}
 	return p, nil
 }
@@ -49,39 +54,56 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 	default:
 	}
 	select {
-	case c := <-p.slots:
-		if c != nil {
-			return c, nil
-		}
+	case <-p.slots:
 	case <-p.done:
 		return nil, errClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	if c := p.pop(); c != nil {
+		return c, nil
+	}
 	raw, err := p.db.Conn(ctx)
 	if err != nil {
-		p.slots <- nil
+		p.slots <- struct{}{}
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return &conn{raw: raw, stmts: make(map[string]*sql.Stmt)}, nil
+}
+
+// pop answers the connection that was given back last; nil when there is none.
+func (p *pool) pop() *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 {
+		return nil
+	}
+	c := p.idle[n-1]
+	p.idle = p.idle[:n-1]
+	return c
 }
 
 // put gives a connection back. One that is not in a known state is closed, and another opened when it is needed.
 func (p *pool) put(c *conn) {
 	if c.broken {
 		_ = c.discard()
-		c = nil
+	} else {
+		p.mu.Lock()
+		p.idle = append(p.idle, c)
+		p.mu.Unlock()
 	}
-	p.slots <- c
+	p.slots <- struct{}{}
 }
 
 // close waits for every borrower and closes the connections. done must be closed before.
 func (p *pool) close() error {
 	var errs []error
 	for range cap(p.slots) {
-		if c := <-p.slots; c != nil {
-			errs = append(errs, c.close())
-		}
+		<-p.slots
+	}
+	for c := p.pop(); c != nil; c = p.pop() {
+		errs = append(errs, c.close())
 	}
 	return errors.Join(append(errs, p.db.Close())...)
 }
@@ -91,6 +113,8 @@ type conn struct {
 	raw    *sql.Conn
 	stmts  map[string]*sql.Stmt
 	broken bool
+
+	direct direct
 
 	// A lookup's row and where its columns go, made once.
 	row     *credentialRow
@@ -189,7 +213,7 @@ func (c *conn) note(err error) error {
 }
 
 func (c *conn) close() error {
-	errs := make([]error, 0, 1)
+	errs := c.direct.close()
 	for _, st := range c.stmts {
 		errs = append(errs, st.Close())
 	}

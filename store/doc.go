@@ -27,10 +27,29 @@
 // transaction does nothing more, because SQLite may have rolled it back by itself and what came after would stand
 // alone. Some rules hold in the schema too, whoever writes: events are only added, and a revocation is final.
 //
+// Changes that wait share a transaction and its flush of the disk, each within a savepoint: one that fails is undone by
+// itself. One that comes alone begins at once. None is answered before the commit, a refusal neither, for it may rest on
+// what another has written; a commit that fails is everybody's failure. When a transaction is lost to one of them, or its
+// commit breaks a rule that does not tell whose fault it is, the others run again, each in a transaction of its own.
+// Housekeeping stands in a line of its own and gives way to changes, but not for ever.
+//
 // # Faults
 //
 // Every failure that is not an answer or the context's end is a tokens.Error of CodeUnavailable, with its own reason
 // when there is no room left. No method answers less because it could not read.
+//
+// # The change feed
+//
+// [Feed] follows the table of changes: woken by this process's own commits, and by a look every 100 ms for those of
+// others. It keeps the newest entries in memory for any number of watchers, and knows a position of another history, as
+// after a restore, by a hash of the entry that stands there. When it cannot read for 5 s, nobody may rest on it.
+//
+// # In memory
+//
+// [Cached] answers lookups from memory, within a bound. A token is a record without pointers in a log of segments, found
+// by an index of eight bytes an entry; the oldest segment goes when there is no room, but for what was read since. A
+// user is one record that all of its tokens share. Before a change is answered, what it names is dropped. A reading of the
+// store that was under way meanwhile is answered to those who had asked before, and not kept.
 //
 // # Written behind
 //

@@ -132,6 +132,7 @@ func Statements() map[string][]string {
 		selectAudience:          {"SEARCH audiences USING PRIMARY KEY (id=?)"},
 		selectAudiences:         {"SEARCH audiences USING PRIMARY KEY (id>?)"},
 		updateLastUsed:          {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+		selectEntries:           {"SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"},
 		rekeyToken:              {"SEARCH tokens USING INTEGER PRIMARY KEY"},
 	}
 }
@@ -147,3 +148,9 @@ const MaxSeen = maxSeen
 
 // Pragmas are the settings of every connection.
 func Pragmas() []string { return commonPragmas() }
+
+// BeforeFeed has fn called before each look at the change feed.
+func (o Options) BeforeFeed(fn func(context.Context) error) Options {
+	o.beforeFeed = fn
+	return o
+}

@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
+	"hash/fnv"
+	"io"
 	"math"
 	"time"
 
@@ -20,16 +23,8 @@ const insertChange = `INSERT INTO changes (time_us, token_id, user, service) VAL
 // change writes the entry of one event: what it names is no longer as it was.
 func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
 	const op = "write to the change feed"
-	var id, user, service any
-	switch {
-	case e.TokenID != 0:
-		id = int64(e.TokenID)
-	case e.User != "":
-		user = e.User
-	case e.Service != "":
-		service = e.Service
-	}
-	r, err := t.run(op, insertChange, nowUS, id, user, service)
+	c := changeOf(e)
+	r, err := t.run(op, insertChange, nowUS, nullID(c.TokenID), nullText(c.User), nullText(c.Service))
 	if err != nil {
 		return 0, err
 	}
@@ -38,6 +33,18 @@ func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
 		return 0, t.fail(op, err)
 	}
 	return uint64(seq), nil
+}
+
+// changeOf is what the entry of an event names: the token, or else the user, or else the service.
+func changeOf(e tokens.Event) tokens.Change {
+	switch {
+	case e.TokenID != 0:
+		return tokens.Change{TokenID: e.TokenID}
+	case e.User != "":
+		return tokens.Change{User: e.User}
+	default:
+		return tokens.Change{Service: e.Service}
+	}
 }
 
 const selectChanges = `SELECT seq, token_id, user, service FROM changes WHERE seq > ? ORDER BY seq LIMIT ?`
@@ -63,8 +70,13 @@ func (t *readTx) Changes(after uint64, limit int) ([]tokens.Change, error) {
 // now on. It may be behind what another process wrote, never ahead of what a reader sees.
 func (s *Store) Sequence() uint64 { return s.sequence.Load() }
 
-// advance moves the sequence forward, after the commit that it stands for.
+// advance moves the sequence forward, after the commit that it stands for, and has the feed read on.
 func (s *Store) advance(seq uint64) {
+	s.noteSequence(seq)
+	s.feed.nudge()
+}
+
+func (s *Store) noteSequence(seq uint64) {
 	for {
 		have := s.sequence.Load()
 		if seq <= have || s.sequence.CompareAndSwap(have, seq) {
@@ -86,6 +98,60 @@ func (s *Store) catchUp(ctx context.Context) error {
 	}
 	s.advance(uint64(seq))
 	return nil
+}
+
+const (
+	selectEntries = `SELECT seq, time_us, token_id, user, service FROM changes WHERE seq >= ? ORDER BY seq LIMIT ?`
+
+	selectNewestEntries = `SELECT seq, time_us, token_id, user, service FROM changes ORDER BY seq DESC LIMIT ?`
+)
+
+// entry is an entry of the change feed. Its mark tells it from one at the same position of another history, as after a
+// restore.
+type entry struct {
+	tokens.Change
+	mark uint64
+}
+
+// entries reads the feed: at most limit entries from a position on, oldest first.
+func (s *Store) entries(ctx context.Context, from uint64, limit int) ([]entry, error) {
+	return s.readEntries(ctx, selectEntries, int64(min(from, math.MaxInt64)), limit)
+}
+
+// newestEntries reads the end of the feed, newest first.
+func (s *Store) newestEntries(ctx context.Context, limit int) ([]entry, error) {
+	return s.readEntries(ctx, selectNewestEntries, limit)
+}
+
+func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]entry, error) {
+	var list []entry
+	err := s.lookup(ctx, "read the change feed", func(ctx context.Context, c *conn) error {
+		return c.each(ctx, query, func(rows *sql.Rows) error {
+			var seq, us int64
+			var id sql.NullInt64
+			var user, service sql.NullString
+			err := rows.Scan(&seq, &us, &id, &user, &service)
+			e := entry{Change: tokens.Change{Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String}}
+			e.mark = mark(us, e.Change)
+			list = append(list, e)
+			return err
+		}, args...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// mark is a hash of an entry, never 0.
+func mark(us int64, c tokens.Change) uint64 {
+	h := fnv.New64a()
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(us))
+	binary.BigEndian.PutUint64(b[8:], uint64(c.TokenID))
+	_, _ = h.Write(b[:])
+	_, _ = io.WriteString(h, c.User+"\x00"+c.Service)
+	return max(h.Sum64(), 1)
 }
 
 const (

@@ -16,7 +16,8 @@ import (
 const (
 	maxSeen    = 1 << 16
 	maxRekeys  = 8 // per credential
-	flushBatch = 500
+	flushBatch = 250
+	seenShards = 16
 	// promptly is how soon a rekeying is written: a retiring key should go, yet not with a transaction for each.
 	promptly = 50 * time.Millisecond
 )
@@ -43,45 +44,98 @@ func (e *seenEntry) merge(o seenEntry) {
 	}
 }
 
-// seenBuffer gathers what Touch notes: the latest use of each credential. It is bounded, and counts what it drops.
+// seenBuffer gathers what Touch notes: the latest use of each credential. It is bounded, and counts what it drops. Every
+// introspection comes here, so that those of different credentials should not wait for one another.
 type seenBuffer struct {
-	mu      sync.Mutex
-	entries map[seenKey]seenEntry
+	shards  [seenShards]seenShard
+	size    atomic.Int64 // entries in all of them
 	dropped atomic.Uint64
 	wake    chan struct{} // a level: something should be written soon
 }
 
+type seenShard struct {
+	mu      sync.Mutex
+	entries map[seenKey]*seenEntry
+	_       [48]byte // the locks of two shards are not on one line of the processor's cache
+}
+
 func newSeenBuffer() *seenBuffer {
-	return &seenBuffer{entries: make(map[seenKey]seenEntry), wake: make(chan struct{}, 1)}
+	b := &seenBuffer{wake: make(chan struct{}, 1)}
+	for i := range b.shards {
+		b.shards[i].entries = make(map[seenKey]*seenEntry)
+	}
+	return b
+}
+
+// shard spreads ids evenly: a multiple of the golden ratio leaves its mark on the upper bits.
+func (b *seenBuffer) shard(id tokens.ID) *seenShard {
+	return &b.shards[uint64(id)*0x9e3779b97f4a7c15>>32%seenShards]
 }
 
 func (b *seenBuffer) add(k seenKey, o seenEntry) {
-	b.mu.Lock()
-	e, known := b.entries[k]
-	full := !known && len(b.entries) >= maxSeen
-	if !full {
+	s := b.shard(k.id)
+	s.mu.Lock()
+	e := s.entries[k]
+	if e != nil {
 		e.merge(o)
-		b.entries[k] = e
 	}
-	n := len(b.entries)
-	b.mu.Unlock()
+	s.mu.Unlock()
+	if e == nil {
+		b.addNew(s, k, o)
+	}
+	if len(o.rekeys) > 0 {
+		b.wakeUp()
+	}
+}
+
+// addNew makes an entry, if there is room, unless another has just made it.
+func (b *seenBuffer) addNew(s *seenShard, k seenKey, o seenEntry) {
+	n := b.size.Add(1)
+	if n >= maxSeen/2 {
+		b.wakeUp()
+	}
+	s.mu.Lock()
+	e := s.entries[k]
+	full := e == nil && n > maxSeen
+	isNew := e == nil && !full
+	switch {
+	case isNew:
+		fresh := new(seenEntry)
+		fresh.merge(o)
+		s.entries[k] = fresh
+	case !full:
+		e.merge(o)
+	}
+	s.mu.Unlock()
+	if !isNew {
+		b.size.Add(-1)
+	}
 	if full {
 		b.dropped.Add(1)
 	}
-	if len(o.rekeys) > 0 || n >= maxSeen/2 {
-		select {
-		case b.wake <- struct{}{}:
-		default:
-		}
+}
+
+func (b *seenBuffer) wakeUp() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
 	}
 }
 
 // take empties the buffer.
 func (b *seenBuffer) take() map[seenKey]seenEntry {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	taken := b.entries
-	b.entries = make(map[seenKey]seenEntry)
+	taken := make(map[seenKey]seenEntry, max(b.size.Load(), 0))
+	for i := range b.shards {
+		s := &b.shards[i]
+		s.mu.Lock()
+		entries := s.entries
+		s.entries = make(map[seenKey]*seenEntry)
+		s.mu.Unlock()
+		for k, e := range entries {
+			taken[k] = *e
+		}
+		b.size.Add(-int64(len(entries)))
+	}
 	return taken
 }
 
@@ -151,7 +205,7 @@ WHERE o.name = ?2 AND n.name = ?4 AND services.id = ?1 AND services.key = o.num 
 
 func (s *Store) writeSeen(ctx context.Context, batch map[seenKey]seenEntry) error {
 	const op = "write what was seen"
-	return s.transact(ctx, op, func(t *tx) error {
+	err := s.transact(ctx, op, func(t *tx) error {
 		for k, e := range batch {
 			if !e.use.Time.IsZero() {
 				if _, err := t.exec(op, updateLastUsed, int64(k.id), micros(e.use.Time), addrBytes(e.use.IP)); err != nil {
@@ -166,6 +220,15 @@ func (s *Store) writeSeen(ctx context.Context, batch map[seenKey]seenEntry) erro
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for k, e := range batch {
+		if len(e.rekeys) > 0 {
+			s.feed.forget(k.id)
+		}
+	}
+	return nil
 }
 
 func (t *tx) rekey(op string, k seenKey, r tokens.Rekey) error {

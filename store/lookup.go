@@ -51,38 +51,34 @@ func (r *credentialRow) dest() []any {
 }
 
 func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred *tokens.Credential) error {
-	rows, err := c.query(ctx, selectCredential, int64(id))
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
 	r, dest := c.credential()
-	first := true
-	for rows.Next() {
-		if err := rows.Scan(dest...); err != nil {
-			return err
-		}
-		if first {
+	keys := make([]int64, 0, 4) // the connection tells their names when the rows have been read
+	err := c.directly(ctx, selectCredential, int64(id), dest, func() error {
+		if len(keys) == 0 {
 			if err := r.fill(cred); err != nil {
 				return err
 			}
-			if err := s.appendSecret(ctx, c, cred, r.key, r.digest, sql.NullInt64{}); err != nil {
+			keys = append(keys, r.key)
+			if err := appendSecret(cred, r.digest, sql.NullInt64{}); err != nil {
 				return err
 			}
-			first = false
 		}
 		if !r.oldKey.Valid {
 			return nil // never rotated: there is no other row
 		}
-		if err := s.appendSecret(ctx, c, cred, r.oldKey.Int64, r.oldDigest, r.oldUntil); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
+		keys = append(keys, r.oldKey.Int64)
+		return appendSecret(cred, r.oldDigest, r.oldUntil)
+	})
+	if err != nil {
 		return err
 	}
-	if first {
+	if len(keys) == 0 {
 		return tokens.ErrNotFound
+	}
+	for i, key := range keys {
+		if cred.Secrets[i].Hash.Key, err = s.keyName(ctx, c, key); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -97,10 +93,10 @@ func (r *credentialRow) fill(cred *tokens.Credential) error {
 	return nil
 }
 
-// appendSecret adds a secret to a credential; until is NULL for the current one.
-func (s *Store) appendSecret(ctx context.Context, c *conn, cred *tokens.Credential, key int64, digest []byte, until sql.NullInt64) error {
-	secret, err := s.secret(ctx, c, key, digest)
-	if err != nil {
+// appendSecret adds a secret to a credential, but for the name of its key; until is NULL for the current one.
+func appendSecret(cred *tokens.Credential, digest []byte, until sql.NullInt64) error {
+	var secret tokens.StoredSecret
+	if err := copyDigest(&secret, digest); err != nil {
 		return err
 	}
 	if until.Valid {
@@ -110,17 +106,11 @@ func (s *Store) appendSecret(ctx context.Context, c *conn, cred *tokens.Credenti
 	return nil
 }
 
-func (s *Store) secret(ctx context.Context, c *conn, key int64, digest []byte) (tokens.StoredSecret, error) {
-	var secret tokens.StoredSecret
-	name, err := s.keyName(ctx, c, key)
-	if err != nil {
-		return secret, err
-	}
+func copyDigest(secret *tokens.StoredSecret, digest []byte) error {
 	if copy(secret.Hash.Sum[:], digest) != len(secret.Hash.Sum) {
-		return secret, errors.New("a stored digest is cut short")
+		return errors.New("a stored digest is cut short")
 	}
-	secret.Hash.Key = name
-	return secret, nil
+	return nil
 }
 
 const selectKeyName = `SELECT name FROM keys WHERE num = ?`
@@ -163,8 +153,10 @@ func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.Service
 		if cred.Service, err = r.service(); err != nil {
 			return err
 		}
-		cred.Secret, err = s.secret(ctx, c, key, digest)
-		return err
+		if cred.Secret.Hash.Key, err = s.keyName(ctx, c, key); err != nil {
+			return err
+		}
+		return copyDigest(&cred.Secret, digest)
 	})
 	if err != nil {
 		return tokens.ServiceCredential{}, err

@@ -25,7 +25,8 @@ type Options struct {
 	// BusyTimeout is how long to wait for another process that is writing; 0: 5 s.
 	BusyTimeout time.Duration
 
-	pragmas []string // further ones for the writer, for tests
+	pragmas    []string                    // further ones for the writer, for tests
+	beforeFeed func(context.Context) error // put before each look at the change feed, for tests
 }
 
 func (o Options) withDefaults() Options {
@@ -55,7 +56,9 @@ type Store struct {
 	lookups *pool // for point lookups, which nothing slow may hold up
 	views   *pool
 	writer  *pool
+	group   *group // who uses the writer
 
+	feed     *Feed
 	sequence atomic.Uint64
 	keyNames atomic.Pointer[map[int64]string]
 	seen     *seenBuffer
@@ -65,6 +68,9 @@ type Store struct {
 	stopLoop  context.CancelFunc
 	closeOnce sync.Once
 	closeErr  error
+
+	loopCtx    context.Context // of the store's goroutines
+	followOnce sync.Once
 }
 
 var _ tokens.Store = (*Store)(nil)
@@ -85,9 +91,11 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{path: path, options: o, done: make(chan struct{}), seen: newSeenBuffer()}
 	s.keyNames.Store(&map[int64]string{})
+	s.feed = newFeed(s)
 	if s.writer, err = newPool(writerDSN(path, o), 1, s.done); err != nil {
 		return nil, err
 	}
+	s.group = &group{writer: s.writer}
 	if s.lookups, err = newPool(readerDSN(path, o), o.Readers, s.done); err == nil {
 		s.views, err = newPool(readerDSN(path, o), o.Readers, s.done)
 	}
@@ -100,9 +108,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.closePools())
 	}
-	var loopCtx context.Context
-	loopCtx, s.stopLoop = context.WithCancel(context.WithoutCancel(ctx))
-	s.loop.Go(func() { s.writeBehind(loopCtx) })
+	s.loopCtx, s.stopLoop = context.WithCancel(context.WithoutCancel(ctx))
+	s.loop.Go(func() { s.writeBehind(s.loopCtx) })
 	return s, nil
 }
 
@@ -140,6 +147,7 @@ func (s *Store) Close() error {
 // closePools closes the writer last: the connection that checkpoints at the end must be able to write.
 func (s *Store) closePools() error {
 	close(s.done)
+	s.group.close()
 	var errs []error
 	for _, p := range []*pool{s.lookups, s.views, s.writer} {
 		if p != nil {

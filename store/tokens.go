@@ -221,7 +221,7 @@ func (t *tx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, erro
 	const op = "revoke a user's tokens"
 	us, by, reason := revocation(&r)
 	ids := []tokens.ID{}
-	err := t.each(op, revokeTokens, func(rows *sql.Rows) error {
+	err := t.returning(op, revokeTokens, func(rows *sql.Rows) error {
 		var id int64
 		err := rows.Scan(&id)
 		ids = append(ids, tokens.ID(id))

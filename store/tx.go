@@ -3,8 +3,10 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 
+	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"patd/tokens"
@@ -44,7 +46,7 @@ func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
 // Update implements tokens.Store.
 func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
 	var seq uint64
-	err := s.transact(ctx, "change the store", func(t *tx) error {
+	err := s.group.do(ctx, "change the store", false, func(t *tx) error {
 		events, err := fn(t)
 		switch {
 		case err != nil:
@@ -68,36 +70,10 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 	return err
 }
 
-// transact runs fn in one transaction. Waiting for it heeds ctx, whoever has it, this process or another; from then
-// on the transaction happens whole or not at all, whatever becomes of ctx.
+// transact does housekeeping in a transaction: it gives way to changes, shares their flush of the disk where it can, and
+// should be short. Waiting for it heeds ctx; fn may be run again.
 func (s *Store) transact(ctx context.Context, op string, fn func(*tx) error) error {
-	c, err := s.writer.get(ctx)
-	if err != nil {
-		return fault(op, err)
-	}
-	defer s.writer.put(c)
-	committed := false
-	defer func() {
-		if !committed {
-			c.rollback()
-		}
-	}()
-	if _, err := c.exec(ctx, beginWrite); err != nil {
-		return fault(op, err)
-	}
-	t := &tx{readTx: readTx{ctx: context.WithoutCancel(ctx), c: c}}
-	defer t.end()
-	if err := fn(t); err != nil {
-		return err
-	}
-	if t.failed != nil {
-		return t.failed
-	}
-	if _, err := c.exec(t.ctx, commitTx); err != nil {
-		return fault(op, err)
-	}
-	committed = true
-	return nil
+	return s.group.do(ctx, op, true, fn)
 }
 
 // readTx is a snapshot. Once a statement has failed it does nothing more: SQLite may have rolled back by itself, and
@@ -106,6 +82,7 @@ type readTx struct {
 	ctx    context.Context
 	c      *conn
 	failed error
+	lost   bool // the failure may have ended the transaction
 }
 
 func (t *readTx) end() {
@@ -119,8 +96,23 @@ func (t *readTx) fail(op string, err error) error {
 	if cerr := t.ctx.Err(); cerr != nil && isCode(err, sqlite3.SQLITE_INTERRUPT) {
 		err = cerr
 	}
-	t.failed = fault(op, err)
+	t.failed, t.lost = fault(op, err), endsTransaction(err)
 	return t.failed
+}
+
+// endsTransaction tells whether SQLite may have rolled back by itself. Of the failures that leave a transaction standing
+// these are the ones to expect; to take another for the end costs no more than running the group again.
+func endsTransaction(err error) bool {
+	var se *sqlite.Error
+	if !errors.As(err, &se) {
+		return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
+	}
+	switch se.Code() & 0xff {
+	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH:
+		return false
+	default:
+		return true
+	}
 }
 
 // one scans the only row of a query; ErrNotFound when there is none.
@@ -149,10 +141,36 @@ func (t *readTx) each(op, query string, f func(*sql.Rows) error, args ...any) er
 	return nil
 }
 
-// tx is a transaction that writes.
+// tx is a transaction that writes, or one change's part of it.
 type tx struct {
 	readTx
-	wrote bool
+	wrote  bool
+	shared bool // others have written in the transaction: what this one writes needs a savepoint
+	saved  bool // there is one
+	tried  bool // a statement that writes was run, whatever came of it
+}
+
+// A savepoint begins with the first statement that writes, so that a change that is refused, as most that fail are,
+// needs none.
+const (
+	beginSaved  = `SAVEPOINT change`
+	undoSaved   = `ROLLBACK TO change`
+	forgetSaved = `RELEASE change`
+)
+
+// toWrite makes ready for a statement that writes.
+func (t *tx) toWrite(op string) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	if t.shared && !t.saved {
+		if _, err := t.c.exec(t.ctx, beginSaved); err != nil {
+			return t.fail(op, err)
+		}
+		t.saved = true
+	}
+	t.tried = true
+	return nil
 }
 
 // exec runs a statement and answers how many rows it wrote.
@@ -169,9 +187,17 @@ func (t *tx) exec(op, query string, args ...any) (int64, error) {
 	return n, nil
 }
 
+// returning is each for a statement that writes.
+func (t *tx) returning(op, query string, f func(*sql.Rows) error, args ...any) error {
+	if err := t.toWrite(op); err != nil {
+		return err
+	}
+	return t.each(op, query, f, args...)
+}
+
 func (t *tx) run(op, query string, args ...any) (sql.Result, error) {
-	if t.failed != nil {
-		return nil, t.failed
+	if err := t.toWrite(op); err != nil {
+		return nil, err
 	}
 	r, err := t.c.exec(t.ctx, query, args...)
 	if err != nil {

@@ -41,7 +41,7 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 		return Actor{}, err
 	}
 	live := c.Service.Status(now) == StateActive
-	ok, err := s.matches(keys, secret, c.Secret, live)
+	ok, err := s.matches(keys, secret, c.Secret.Hash, live)
 	if err != nil {
 		return Actor{}, err
 	}
@@ -57,9 +57,27 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 	}, nil
 }
 
+// Recheck tells again who an actor is that a service's secret made known a while ago, as where one call lasts long.
+// Whoever is not let in any more is CodeUnauthenticated; an outage, CodeUnavailable, says nothing about the actor. Only
+// services are known that long.
+func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
+	if a.Kind != ServiceActor {
+		return Actor{}, unauthenticated("the credential is not good any more")
+	}
+	c, err := s.store.LookupService(ctx, a.TokenID)
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return Actor{}, err
+	case err != nil, c.Service.Status(s.Now()) != StateActive:
+		return Actor{}, unauthenticated("the credential is not good any more")
+	}
+	a.Name, a.Permissions, a.Audience = c.Service.Name, c.Service.Permissions, c.Service.Audience
+	return a, nil
+}
+
 func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (Actor, error) {
-	p, err := s.present(ctx, secret, id)
-	if err != nil {
+	var p presented
+	if err := s.present(ctx, secret, id, &p); err != nil {
 		return Actor{}, err
 	}
 	// The owner's own call to patd is for no audience, and needs no scope.
@@ -79,50 +97,53 @@ type presented struct {
 	now    time.Time
 }
 
-// present looks up a token and finds out which of its secrets was presented. An unknown id and a wrong secret are
-// the same answer at the same cost. A secret under a retiring key is digested anew.
-func (s *Service) present(ctx context.Context, secret Secret, id ID) (presented, error) {
-	now, keys := s.Now(), s.keys.Get()
-	c, err := s.store.Lookup(ctx, id)
+// present looks up a token and finds out which of its secrets was presented, into a zero presented. An unknown id and a
+// wrong secret are the same answer at the same cost. A secret under a retiring key is digested anew.
+func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presented) (err error) {
+	keys := s.keys.Get()
+	p.now = s.Now()
+	p.cred, err = s.store.Lookup(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
-		return presented{now: now}, nil
+		p.cred = Credential{}
+		return nil
 	}
 	if err != nil {
-		return presented{}, err
+		return err
 	}
-	p := presented{cred: c, now: now}
-	live := c.Token.Status(now) == StateActive
-	for i, st := range c.Secrets {
-		inForce := i == 0 || !expired(st.ExpireTime, now)
-		ok, err := s.matches(keys, secret, st, live && inForce)
+	t, u := &p.cred.Token, &p.cred.User
+	live := status(t.Revocation, t.ExpireTime, p.now) == StateActive
+	for i := range p.cred.Secrets {
+		st := &p.cred.Secrets[i]
+		inForce := i == 0 || !expired(st.ExpireTime, p.now)
+		ok, err := s.matches(keys, secret, st.Hash, live && inForce)
 		if err != nil {
-			return presented{}, err
+			return err
 		}
 		if !ok {
 			continue
 		}
-		p.secret = st
+		p.secret = *st
 		p.facts = Facts{
-			Match: MatchSuperseded, Revoked: c.Token.Revocation != nil, Expired: c.Token.Expired(now),
-			UserSuspended: c.User.State != UserActive || !c.User.DeleteTime.IsZero(),
-			Blocked:       c.Token.BlockedBy != "",
+			Match: MatchSuperseded, Revoked: t.Revocation != nil, Expired: expired(t.ExpireTime, p.now),
+			UserSuspended: u.State != UserActive || !u.DeleteTime.IsZero(),
+			Blocked:       t.BlockedBy != "",
 		}
 		if inForce {
 			p.facts.Match = MatchLive
 		}
-		if r := rekey(keys, secret, st); r != nil {
+		if r := rekey(keys, secret, *st); r != nil {
 			s.store.Touch(Seen{ID: id, Rekey: r})
 		}
 		break
 	}
-	return p, nil
+	return nil
 }
 
 // matches compares a secret with a stored one. A digest whose key is not loaded can be passed over only where it could
 // not make anything active; otherwise patd cannot tell, which is an outage.
-func (s *Service) matches(keys *Keys, secret Secret, st StoredSecret, live bool) (bool, error) {
-	ok, err := keys.Match(secret, st.Hash)
+func (s *Service) matches(keys *Keys, secret Secret, h Hash, live bool) (bool, error) {
+	ok, err := keys.Match(secret, h)
 	if err != nil && live {
 		return false, &Error{
 			Code: CodeUnavailable, Reason: "KEY_UNAVAILABLE",

@@ -89,12 +89,19 @@ type Introspection struct {
 	Stale bool
 }
 
+// none is the empty list that answers share.
+var none = []string{}
+
 // Effective splits granted scopes into those in effect and those suspended, by what the user holds now. Granted and
-// held are sorted; so are the answers.
+// held are sorted; so are the answers, which may share granted's array.
 func Effective(granted, held []string) (effective, suspended []string) {
+	first := slices.IndexFunc(granted, func(g string) bool { return !holds(held, g) })
+	if first < 0 {
+		return granted[:len(granted):len(granted)], none // the common case leaves no garbage behind
+	}
 	effective, suspended = make([]string, 0, len(granted)), []string{}
 	for _, g := range granted {
-		if _, ok := slices.BinarySearch(held, g); ok {
+		if holds(held, g) {
 			effective = append(effective, g)
 		} else {
 			suspended = append(suspended, g)
@@ -103,13 +110,22 @@ func Effective(granted, held []string) (effective, suspended []string) {
 	return effective, suspended
 }
 
+// holds tells whether a sorted list has an entry.
+func holds(sorted []string, s string) bool {
+	_, ok := slices.BinarySearch(sorted, s)
+	return ok
+}
+
 // Missing lists the required scopes that are not effective, sorted and without duplicates. Effective is sorted.
 func Missing(required, effective []string) []string {
-	missing := []string{}
+	missing := none
 	for _, r := range required {
-		if _, ok := slices.BinarySearch(effective, r); !ok {
+		if !holds(effective, r) {
 			missing = append(missing, r)
 		}
+	}
+	if len(missing) == 0 {
+		return none
 	}
 	slices.Sort(missing)
 	return slices.Compact(missing)

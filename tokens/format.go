@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -19,6 +20,9 @@ const (
 	secretLen   = 43 // 62^43 > 2^256
 	checksumLen = 6  // 62^6 > 2^32
 	tailLen     = 1 + idLen + 1 + secretLen + checksumLen
+
+	// IDLen is the length of a token id as text.
+	IDLen = idLen
 
 	// MaxInput is the length in bytes over which nothing is looked at as a token.
 	MaxInput = 256
@@ -59,8 +63,15 @@ func ParseID(s string) (ID, error) {
 // String is the 11 base62 characters of the id.
 func (id ID) String() string {
 	var b [idLen]byte
-	encode62(b[:], []uint64{uint64(id)})
+	encodeWord62(b[:], uint64(id))
 	return string(b[:])
+}
+
+// Append writes String to the end of b.
+func (id ID) Append(b []byte) []byte {
+	var text [idLen]byte
+	encodeWord62(text[:], uint64(id))
+	return append(b, text[:]...)
 }
 
 // Time is when the id was made, to the millisecond.
@@ -161,7 +172,7 @@ func split(text string) (prefix string, id ID, ok bool) {
 		return "", 0, false
 	}
 	var sum [checksumLen]byte
-	checksum(sum[:], text[:len(text)-checksumLen])
+	encodeWord62(sum[:], uint64(checksum(text[:len(text)-checksumLen])))
 	if string(sum[:]) != text[len(text)-checksumLen:] {
 		return "", 0, false
 	}
@@ -211,12 +222,30 @@ func assemble(prefix string, id ID, raw [32]byte) Secret {
 	encode62(b[len(b)-secretLen:], w)
 	n := len(b)
 	b = b[:n+checksumLen]
-	checksum(b[n:], string(b[:n]))
+	encodeWord62(b[n:], uint64(checksum(string(b[:n]))))
 	return NewSecret(string(b))
 }
 
-func checksum(dst []byte, text string) {
-	encode62(dst, []uint64{uint64(crc32.ChecksumIEEE([]byte(text)))})
+// checksum is the CRC-32 (IEEE) of a text of at most MaxInput bytes.
+func checksum(text string) uint32 {
+	return withBytes(text, crc32.ChecksumIEEE)
+}
+
+// scratch lends room for the bytes of a token, for functions that take no string, so that looking at a token leaves
+// no garbage behind, and no copies of it.
+var scratch = sync.Pool{New: func() any { return new([MaxInput]byte) }}
+
+// withBytes calls f with the bytes of a text, which f does not keep.
+func withBytes[T any](text string, f func([]byte) T) T {
+	if len(text) > MaxInput {
+		return f([]byte(text))
+	}
+	room, _ := scratch.Get().(*[MaxInput]byte)
+	b := room[:copy(room[:], text)]
+	out := f(b)
+	clear(b)
+	scratch.Put(room)
+	return out
 }
 
 // encode62 writes the big-endian number w into dst, most significant digit first, padded with 0. It uses w up.
@@ -230,17 +259,33 @@ func encode62(dst []byte, w []uint64) {
 	}
 }
 
+// encodeWord62 is encode62 of one word.
+func encodeWord62(dst []byte, w uint64) {
+	for i := len(dst) - 1; i >= 0; i-- {
+		dst[i] = alphabet[w%62]
+		w /= 62
+	}
+}
+
+// chunk62 is how many digits are surely less than 2^64: they are read as one before they are added to a longer number.
+const chunk62 = 10
+
 // decode62 reads s into the big-endian number w. False: a foreign character, or a number too large for w.
 func decode62(w []uint64, s string) bool {
 	clear(w)
-	for i := 0; i < len(s); i++ {
-		d := digit(s[i])
-		if d < 0 {
-			return false
+	for s != "" {
+		n := min(len(s), chunk62)
+		var carry, scale uint64 = 0, 1
+		for i := range n {
+			d := digits[s[i]]
+			if d >= 62 {
+				return false
+			}
+			carry, scale = carry*62+uint64(d), scale*62
 		}
-		carry := uint64(d)
+		s = s[n:]
 		for j := len(w) - 1; j >= 0; j-- {
-			hi, lo := bits.Mul64(w[j], 62)
+			hi, lo := bits.Mul64(w[j], scale)
 			var c uint64
 			w[j], c = bits.Add64(lo, carry, 0)
 			carry = hi + c
@@ -252,17 +297,16 @@ func decode62(w []uint64, s string) bool {
 	return true
 }
 
-func digit(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c >= 'A' && c <= 'Z':
-		return int(c-'A') + 10
-	case c >= 'a' && c <= 'z':
-		return int(c-'a') + 36
+// digits is the value of each character; 62 and more: it is no digit.
+var digits = func() (table [256]uint8) {
+	for i := range table {
+		table[i] = 0xff
 	}
-	return -1
-}
+	for i := range len(alphabet) {
+		table[alphabet[i]] = uint8(i)
+	}
+	return table
+}()
 
 // shownSecret is how many characters of a secret's 43, in a text, are taken for the secret: that many cannot stand there by
 // chance, and what is missing might be guessed.
@@ -301,7 +345,7 @@ func containsOpaque(text string) bool {
 
 func base62(s string) bool {
 	for i := range len(s) {
-		if digit(s[i]) < 0 {
+		if digits[s[i]] >= 62 {
 			return false
 		}
 	}

@@ -8,27 +8,36 @@ import (
 
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
 // nothing about the secret.
-func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (Introspection, error) {
+func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (out Introspection, err error) {
+	err = s.introspect(ctx, &a, &r, &out)
+	return out, err
+}
+
+// introspect is Introspect into a zero Introspection: of the records that it goes through none is copied more than once.
+// After an error out says nothing.
+func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, out *Introspection) error {
 	id, ok := s.personal(r.Secret)
 	if !ok {
-		return Introspection{Decision: NotFound}, nil
+		out.Decision = NotFound
+		return nil
 	}
-	p, err := s.present(ctx, r.Secret, id)
-	if err != nil {
-		return Introspection{}, err
+	var p presented
+	if err := s.present(ctx, r.Secret, id, &p); err != nil {
+		return err
 	}
-	t := p.cred.Token
+	t := &p.cred.Token
 	p.facts.AudienceOK = forAudience(t, a.Audience) && forAudience(t, r.Audience)
 	p.facts.IPOK = addressAllowed(t.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
-		return Introspection{Decision: d}, nil
+		out.Decision = d
+		return nil
 	}
 	// All that is left to know is the scopes; only now does the source of features matter.
 	held, err := s.features.Features(ctx, p.cred.User, false)
 	if err != nil {
-		return Introspection{}, err
+		return err
 	}
-	out := s.describe(p)
+	s.describe(&p, out)
 	out.Stale = held.Stale
 	out.Effective, out.Suspended = inEffect(t, held)
 	out.Missing = Missing(r.Required, out.Effective)
@@ -37,13 +46,13 @@ func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) 
 	if out.Decision == Allow {
 		s.store.Touch(Seen{ID: id, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
 	}
-	return out, nil
+	return nil
 }
 
 // inEffect splits a token's scopes by what its user holds.
-func inEffect(t Token, h Held) (effective, suspended []string) {
+func inEffect(t *Token, h Held) (effective, suspended []string) {
 	if h.AsGranted {
-		return t.Scopes, []string{}
+		return t.Scopes, none
 	}
 	return Effective(t.Scopes, h.Features)
 }
@@ -55,9 +64,9 @@ func (s *Service) personal(secret Secret) (ID, bool) {
 	return id, err == nil && kind == KindPersonal
 }
 
-// describe is what an active answer tells apart from scopes.
-func (s *Service) describe(p presented) Introspection {
-	out := Introspection{Token: p.cred.Token, CacheFor: s.cacheFor, Sequence: p.cred.Sequence}
+// describe tells what an active answer tells apart from scopes.
+func (s *Service) describe(p *presented, out *Introspection) {
+	out.Token, out.CacheFor, out.Sequence = p.cred.Token, s.cacheFor, p.cred.Sequence
 	out.ExpireTime = p.cred.Token.ExpireTime
 	if at := p.secret.ExpireTime; !at.IsZero() {
 		out.ExpireTime = earliest(at, out.ExpireTime)
@@ -66,12 +75,11 @@ func (s *Service) describe(p presented) Introspection {
 		out.ExpiresIn = out.ExpireTime.Sub(p.now)
 		out.CacheFor = min(out.CacheFor, out.ExpiresIn)
 	}
-	return out
 }
 
 // forAudience tells whether a token is good for an audience: it names it, or none in particular. An empty audience
 // asks for nothing.
-func forAudience(t Token, audience string) bool {
+func forAudience(t *Token, audience string) bool {
 	return audience == "" || len(t.Audiences) == 0 || slices.Contains(t.Audiences, audience)
 }
 
@@ -83,12 +91,11 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	}
 	out := make([]Introspection, len(rs))
 	room := maxBatchAnswer
-	for i, r := range rs {
-		var err error
-		if out[i], err = s.Introspect(ctx, a, r); err != nil {
+	for i := range rs {
+		if err := s.introspect(ctx, &a, &rs[i], &out[i]); err != nil {
 			return nil, err
 		}
-		if room -= out[i].size(); room < 0 {
+		if room -= out[i].Size(); room < 0 {
 			return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("the answers would be over %d MiB; ask in smaller batches", maxBatchAnswer>>20))
 		}
 	}
@@ -99,10 +106,10 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 // times. It is what gRPC clients take by default.
 const maxBatchAnswer = 4 << 20
 
-// size is about how many bytes an answer holds.
-func (in Introspection) size() int {
+// Size is about how many bytes an answer holds.
+func (in *Introspection) Size() int {
 	n := 64
-	for _, list := range [][]string{in.Effective, in.Suspended, in.Missing, in.Token.Scopes, in.Token.Audiences} {
+	for _, list := range [...][]string{in.Effective, in.Suspended, in.Missing, in.Token.Scopes, in.Token.Audiences} {
 		for _, s := range list {
 			n += len(s) + 4
 		}

@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/crypto/blake2b"
@@ -33,26 +35,50 @@ func (h Hash) LogValue() slog.Value { return slog.StringValue(h.String()) }
 
 // key is a digest key. The bytes stand behind a pointer so that nothing prints them.
 type key struct {
-	name  string
-	bytes *[32]byte
+	name    string
+	bytes   *[32]byte
+	hashers *sync.Pool // of *hasher under this key
+}
+
+func newKey(name string, bytes *[32]byte) key {
+	return key{name: name, bytes: bytes, hashers: &sync.Pool{New: func() any {
+		h, err := blake2b.New256(bytes[:])
+		if err != nil {
+			panic(err) // a key of 32 bytes is always taken
+		}
+		return &hasher{Hash: h}
+	}}}
+}
+
+// hasher digests under one key, again and again.
+type hasher struct {
+	hash.Hash
+	out [32]byte
 }
 
 func (k key) sum(parts ...string) (out [32]byte) {
-	h, err := blake2b.New256(k.bytes[:])
-	if err != nil {
-		panic(err) // a key of 32 bytes is always taken
-	}
+	h, _ := k.hashers.Get().(*hasher)
 	for _, p := range parts {
-		_, _ = io.WriteString(h, p)
+		withBytes(p, h.add)
 	}
-	h.Sum(out[:0])
+	h.Sum(h.out[:0])
+	out = h.out
+	h.out = [32]byte{}
+	h.Reset() // forgets what was digested
+	k.hashers.Put(h)
 	return out
+}
+
+// add digests some bytes.
+func (h *hasher) add(b []byte) struct{} {
+	_, _ = h.Write(b) // which does not fail
+	return struct{}{}
 }
 
 // derive makes a key for another purpose out of this one.
 func (k key) derive(label string) key {
 	sum := k.sum("patd derive v1\x00", label)
-	return key{name: k.name, bytes: &sum}
+	return newKey(k.name, &sum)
 }
 
 var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
@@ -81,7 +107,7 @@ func ParseKeys(text string) (*Keys, error) {
 		if [32]byte(raw) == [32]byte{} {
 			return nil, fmt.Errorf("hash key, line %d: the key is all zeros", n)
 		}
-		ks.keys = append(ks.keys, key{name: name, bytes: (*[32]byte)(raw)})
+		ks.keys = append(ks.keys, newKey(name, (*[32]byte)(raw)))
 	}
 	if err := sc.Err(); err != nil {
 		return nil, errors.New("hash key: a line is too long")

@@ -22,9 +22,10 @@ var ErrTaken = errors.New("already taken")
 // Freshness. Once Update has returned, every later Lookup and View on the same Store sees its effect.
 type Store interface {
 	// Lookup reads a token, its user and its secrets at one instant. ErrNotFound for an unknown id; a revoked or
-	// expired token is still found.
+	// expired token is still found. What it answers may be shared with others: the caller keeps it, and changes none of
+	// its slices, maps and revocations. Token.LastUsed may be an older one.
 	Lookup(ctx context.Context, id ID) (Credential, error)
-	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id.
+	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. What it answers may be shared.
 	LookupService(ctx context.Context, id ID) (ServiceCredential, error)
 	// View runs fn on one consistent snapshot.
 	View(ctx context.Context, fn func(ReadTx) error) error
@@ -344,6 +345,34 @@ type Held struct {
 	AsGranted bool
 }
 
-// Forgetter is a FeatureSource with a cache. Forget drops what is known of a user: once it has returned, no answer is
-// from before it.
-type Forgetter interface{ Forget(user string) }
+// Forgetter is a FeatureSource with a cache.
+type Forgetter interface {
+	// Forget drops what is known of a user: once it has returned, no answer is from before it.
+	Forget(user string)
+	// ForgetAll does that of every user.
+	ForgetAll()
+}
+
+// ChangeFeed is the store's change feed as this process hears of it, whoever on the same store made the changes. Its
+// methods answer from memory, at once and to any number of callers.
+//
+// The error of each is an *Error of CodeUnavailable: the store has not been heard of for so long that what is known of it
+// is not to be trusted.
+type ChangeFeed interface {
+	// Newest answers the position of the newest entry.
+	Newest() (WatchPosition, error)
+	// After answers the entries after a position, oldest first, at most limit.
+	After(at WatchPosition, limit int) (ChangePage, error)
+	// News answers a channel that is closed when there are entries that were not there when News was called.
+	News() <-chan struct{}
+}
+
+// ChangePage is a part of the change feed.
+type ChangePage struct {
+	Changes []Change
+	// At is the position of the last of them; where there is none, the one that was asked for.
+	At WatchPosition
+	// Lost says that the entries after the position cannot be told: they are too many or too old, or the position is of
+	// another history. At is then the newest position, and Changes is empty.
+	Lost bool
+}

@@ -14,6 +14,7 @@ import (
 type Config struct {
 	Store    Store
 	Keys     *Keyring
+	Changes  ChangeFeed    // of the Store; nil: nothing can be watched or followed
 	Features FeatureSource // nil: the features of the User record
 	Prefixes Prefixes
 	Policy   Policy
@@ -31,6 +32,7 @@ type Config struct {
 type Service struct {
 	store    Store
 	keys     *Keyring
+	changes  ChangeFeed
 	features FeatureSource
 	prefixes atomic.Pointer[Prefixes]
 	record   atomic.Pointer[func(Actor) bool]
@@ -47,7 +49,7 @@ func NewService(c Config) (*Service, error) {
 		return nil, errors.New("make the token service: a store, keys and a clock are needed")
 	}
 	s := &Service{
-		store: c.Store, keys: c.Keys, features: c.Features,
+		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, clock: c.Now, rand: c.Rand,
 	}

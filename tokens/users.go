@@ -205,37 +205,6 @@ func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
 	return s.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
 }
 
-// FollowChanges reads the change feed above a position, and has the source of features forget every user that was
-// changed or refreshed, through whatever server on the same store. It answers the position it got to; the caller comes back
-// with it every second or so.
-func (s *Service) FollowChanges(ctx context.Context, after uint64) (uint64, error) {
-	const most = 1000
-	f, caches := s.features.(Forgetter)
-	if !caches {
-		return after, nil // nothing is remembered that could be forgotten
-	}
-	for {
-		var found []Change
-		err := s.store.View(ctx, func(tx ReadTx) error {
-			var err error
-			found, err = tx.Changes(after, most)
-			return err
-		})
-		if err != nil {
-			return after, err
-		}
-		for _, c := range found {
-			if c.User != "" {
-				f.Forget(c.User)
-			}
-			after = c.Seq
-		}
-		if len(found) < most {
-			return after, nil
-		}
-	}
-}
-
 // SetUserFeatures replaces what a user holds, and answers it. FEATURES_READ_ONLY where another source rules.
 func (s *Service) SetUserFeatures(ctx context.Context, a Actor, user string, features []string) (HeldFeatures, error) {
 	var c checker

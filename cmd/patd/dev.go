@@ -27,6 +27,7 @@ func (c *command) devCommand() *cobra.Command {
 	}
 	s.listenFlags(cmd.Flags())
 	s.policyFlags(cmd.Flags())
+	s.cacheFlags(cmd.Flags())
 	s.signIn.flags(cmd.Flags())
 	s.rates.flags(cmd.Flags())
 	s.logFlags(cmd.Flags(), "warn", "text")

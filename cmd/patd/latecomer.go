@@ -137,6 +137,13 @@ func (l *latecomer) Forget(user string) {
 	}
 }
 
+// ForgetAll drops what is known of every user.
+func (l *latecomer) ForgetAll() {
+	if source := l.opened.Load(); source != nil {
+		source.ForgetAll()
+	}
+}
+
 // Close ends the search, and closes the source if it was found.
 func (l *latecomer) Close() error {
 	l.stop()

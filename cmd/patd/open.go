@@ -184,10 +184,15 @@ func absent(file string) (bool, error) {
 	}
 }
 
-// service makes the token service of an open store. A nil source is patd's own table.
-func (c *command) service(o *opened, ring *tokens.Keyring, s *settings, policy tokens.Policy, source tokens.FeatureSource) (*tokens.Service, error) {
-	return tokens.NewService(tokens.Config{
+// service makes the token service of an open store. A nil cache is for a command, which does little and is gone; a nil
+// source is patd's own table.
+func (c *command) service(o *opened, cached *store.Cached, ring *tokens.Keyring, s *settings, policy tokens.Policy, source tokens.FeatureSource) (*tokens.Service, error) {
+	config := tokens.Config{
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.limits,
 		CacheFor: time.Duration(s.cacheFor), Now: c.now,
-	})
+	}
+	if cached != nil {
+		config.Store, config.Changes = cached, o.Feed()
+	}
+	return tokens.NewService(config)
 }

@@ -16,10 +16,6 @@ import (
 // reloadEvery is how often a server looks whether its key file has changed.
 const reloadEvery = time.Second
 
-// followEvery is how often a server looks what others on the same store have done: what one of them was told counts on
-// all of them within that time.
-const followEvery = 500 * time.Millisecond
-
 // follow exchanges the keys in the ring when the key file changes, or on a hint that it might have, until ctx ends. A
 // file that is not good, or not the store's, is logged and the keys stay as they are; it is tried again each time.
 func (o *opened) follow(ctx context.Context, ring *tokens.Keyring, prefix string, hint <-chan os.Signal, c *command, log *slog.Logger) {
@@ -55,27 +51,6 @@ func (o *opened) follow(ctx context.Context, ring *tokens.Keyring, prefix string
 			ring.Set(ks)
 			good, complaint = now, ""
 			log.Info("hash keys read again", "current", ks.Current(), "keys", ks.Names())
-		}
-	}
-}
-
-// followStore learns, until ctx ends, what other servers on the same store do: the prefixes that they mint under, and which
-// users they were told of that are no longer as they were. While the store does not answer, what is known stays.
-func followStore(ctx context.Context, service *tokens.Service, own string, at uint64, log *slog.Logger) {
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := service.LearnPrefixes(ctx, own)
-		if err == nil {
-			at, err = service.FollowChanges(ctx, at)
-		}
-		if err != nil && ctx.Err() == nil {
-			log.Debug("the store could not be followed", "error", redact(err.Error()))
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"patd/server"
+	"patd/store"
 	"patd/tokens"
 )
 
@@ -35,6 +36,7 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 	s.listenFlags(f)
 	s.tlsFlags(f)
 	s.policyFlags(f)
+	s.cacheFlags(f)
 	s.source.flags(f)
 	s.signIn.flags(f)
 	s.rates.flags(f)
@@ -94,12 +96,14 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 		return err
 	}
 	ring := tokens.NewKeyring(o.keys)
-	service, err := c.service(o, ring, s, policy, source)
+	c.useMemory(s.cacheSize)
+	cached := store.NewCached(o.Store, store.CacheOptions{Size: int64(s.cacheSize)})
+	service, err := c.service(o, cached, ring, s, policy, source)
 	if err != nil {
 		return err
 	}
 	config := server.Config{
-		Service: service, Ready: o.Ready, Logger: log,
+		Service: service, Ready: cached.Ready, Logger: log,
 		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
 		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
 		RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout), Version: version(),
@@ -119,7 +123,11 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	return c.runServer(ctx, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
 		var g sync.WaitGroup
 		g.Go(func() { o.follow(ctx, ring, s.personalPrefix, hint, c, log) })
-		g.Go(func() { followStore(ctx, service, s.personalPrefix, o.Sequence(), log) })
+		g.Go(func() {
+			service.Follow(ctx, s.personalPrefix, func(err error) {
+				log.Debug("the store could not be followed", "error", redact(err.Error()))
+			})
+		})
 		g.Wait()
 	})
 }

@@ -59,7 +59,7 @@ func (c *command) serviceCommand() *cobra.Command {
 
 // accounts makes the token service for managing services: no policy of personal access tokens matters to it.
 func (c *command) accounts(o *opened) (*tokens.Service, error) {
-	return c.service(o, tokens.NewKeyring(o.keys), &settings{}, tokens.Policy{}, nil)
+	return c.service(o, nil, tokens.NewKeyring(o.keys), &settings{}, tokens.Policy{}, nil)
 }
 
 func (c *command) serviceCreate() *cobra.Command {

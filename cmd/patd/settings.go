@@ -23,6 +23,7 @@ type settings struct {
 	requestTimeout, drainTimeout duration
 
 	defaultTTL, maxTTL, cacheFor duration
+	cacheSize                    byteSize
 	allowNever                   bool
 	limits                       tokens.Limits
 
@@ -52,6 +53,12 @@ func (s *settings) listenFlags(f *pflag.FlagSet) {
 	s.requestTimeout, s.drainTimeout = duration(10*time.Second), duration(15*time.Second)
 	f.Var(&s.requestTimeout, "request-timeout", "answer each request within this time")
 	f.Var(&s.drainTimeout, "drain-timeout", "when stopping, wait this long for requests under way")
+}
+
+// cacheFlags bound what is kept in memory of the store.
+func (s *settings) cacheFlags(f *pflag.FlagSet) {
+	s.cacheSize = 256 << 20
+	f.Var(&s.cacheSize, "cache-size", "keep tokens and users in up to this much memory; 256MiB is enough for a million tokens")
 }
 
 // tlsFlags say whose name the server bears.

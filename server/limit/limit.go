@@ -31,8 +31,9 @@ type Config struct {
 type Limiter struct {
 	now      func() time.Time
 	start    time.Time
-	interval int64 // nanoseconds in which one token comes back
-	slack    int64 // how far a bucket's time may be ahead and still give a token: all tokens but one
+	interval int64        // nanoseconds in which one token comes back
+	slack    int64        // how far a bucket's time may be ahead and still give a token: all tokens but one
+	fullest  atomic.Int64 // no bucket is full again later than this
 	seed     maphash.Seed
 	sets     []set
 	shared   []atomic.Int64 // the coarse buckets, as many as there are sets
@@ -97,12 +98,16 @@ func (l *Limiter) Allow(k Key) (ok bool, retryAfter time.Duration) {
 	return retryAfter == 0, retryAfter
 }
 
-// Blocked tells whether the key has no token left, and then how long until it has one. It takes nothing.
+// Blocked tells whether the key has no token left, and then how long until it has one. It takes nothing. While no key is
+// near that it costs next to nothing.
 func (l *Limiter) Blocked(k Key) (blocked bool, retryAfter time.Duration) {
-	if l == nil {
+	if l == nil || l.fullest.Load() <= l.slack {
 		return false, 0
 	}
 	now := l.elapsed()
+	if l.wait(l.fullest.Load(), now) == 0 {
+		return false, 0
+	}
 	l.at(k, now, func(full int64) int64 {
 		retryAfter = l.wait(full, now)
 		return full
@@ -144,6 +149,7 @@ func (l *Limiter) at(k Key, now int64, change func(full int64) int64) {
 		p := &l.sets[index][i]
 		if p.tag == tag {
 			p.full = change(p.full)
+			l.note(p.full)
 			return
 		}
 		if p.full <= now {
@@ -159,8 +165,20 @@ func (l *Limiter) at(k Key, now int64, change func(full int64) int64) {
 			return
 		case free != nil:
 			*free = place{tag: tag, full: becomes}
+			l.note(becomes)
 			return
 		case coarse.CompareAndSwap(was, becomes):
+			l.note(becomes)
+			return
+		}
+	}
+}
+
+// note takes in when a bucket is full again.
+func (l *Limiter) note(full int64) {
+	for {
+		was := l.fullest.Load()
+		if full <= was || l.fullest.CompareAndSwap(was, full) {
 			return
 		}
 	}

@@ -30,6 +30,7 @@ type Faulty struct {
 	all   error
 	ops   map[Op]error
 	hang  map[Op]bool
+	hold  map[Op]*Held
 	calls map[Op]int
 }
 
@@ -37,7 +38,7 @@ var _ tokens.Store = (*Faulty)(nil)
 
 // NewFaulty wraps a store, without faults.
 func NewFaulty(st tokens.Store) *Faulty {
-	return &Faulty{st: st, ops: map[Op]error{}, hang: map[Op]bool{}, calls: map[Op]int{}}
+	return &Faulty{st: st, ops: map[Op]error{}, hang: map[Op]bool{}, hold: map[Op]*Held{}, calls: map[Op]int{}}
 }
 
 // Outage is the error of a store that does not answer: what a real one returns.
@@ -79,6 +80,41 @@ func (f *Faulty) Hang(op Op) {
 	f.hang[op] = true
 }
 
+// Held is an operation that was stopped between its reading and its return.
+type Held struct {
+	// Reached is closed when it is there.
+	Reached <-chan struct{}
+
+	reached, released chan struct{}
+	once              sync.Once
+}
+
+// Release lets it return.
+func (h *Held) Release() { h.once.Do(func() { close(h.released) }) }
+
+// Hold makes the next call of an operation that looks up stop after it has read, until it is released: what it answers
+// then may no longer be so.
+func (f *Faulty) Hold(op Op) *Held {
+	h := &Held{reached: make(chan struct{}), released: make(chan struct{})}
+	h.Reached = h.reached
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hold[op] = h
+	return h
+}
+
+// held stops an operation that is to be held.
+func (f *Faulty) held(op Op) {
+	f.mu.Lock()
+	h := f.hold[op]
+	delete(f.hold, op)
+	f.mu.Unlock()
+	if h != nil {
+		close(h.reached)
+		<-h.released
+	}
+}
+
 // Calls counts the calls of each operation so far, failed ones too.
 func (f *Faulty) Calls() map[Op]int {
 	f.mu.Lock()
@@ -107,6 +143,7 @@ func (f *Faulty) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, e
 	if err := f.at(ctx, OpLookup); err != nil {
 		return tokens.Credential{}, err
 	}
+	defer f.held(OpLookup)
 	return f.st.Lookup(ctx, id)
 }
 
@@ -115,6 +152,7 @@ func (f *Faulty) LookupService(ctx context.Context, id tokens.ID) (tokens.Servic
 	if err := f.at(ctx, OpLookupService); err != nil {
 		return tokens.ServiceCredential{}, err
 	}
+	defer f.held(OpLookupService)
 	return f.st.LookupService(ctx, id)
 }
 

@@ -64,6 +64,8 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"AudiencesAreKept", testAudiences},
 		{"AudiencesAreSearchedAndPaged", testAudienceQueries},
 		{"ConcurrentUpdatesAreSerial", testConcurrent},
+		{"ALookupReadsTheSameEachTime", testRepeatedLookup},
+		{"NoLookupIsFromBeforeAChangeThatReturned", testEveryChangeIsSeen},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, newFixture(t, open(t))) })
 	}

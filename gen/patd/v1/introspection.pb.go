@@ -191,7 +191,8 @@ type IntrospectResponse struct {
 	Active bool `protobuf:"varint,1,opt,name=active,proto3" json:"active,omitempty"`
 	// What was decided.
 	Decision IntrospectResponse_Decision `protobuf:"varint,2,opt,name=decision,proto3,enum=patd.v1.IntrospectResponse_Decision" json:"decision,omitempty"`
-	// Public id of the token.
+	// Public id of the personal access token. For a short-lived access token it is the one that it came from, whose end is
+	// its end too.
 	TokenId string `protobuf:"bytes,3,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Id of the user who owns it.
 	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
@@ -220,7 +221,11 @@ type IntrospectResponse struct {
 	// Position in the change feed that this answer is at least as new as.
 	Sequence uint64 `protobuf:"varint,16,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// True: the source of features does not answer, and this rests on the last that it said.
-	Stale         bool `protobuf:"varint,17,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale bool `protobuf:"varint,17,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Public id of the presented short-lived access token; empty: a personal access token was presented.
+	AccessTokenId string `protobuf:"bytes,18,opt,name=access_token_id,json=accessTokenId,proto3" json:"access_token_id,omitempty"`
+	// The client that a short-lived access token was given to, as it named itself; empty: it did not.
+	ClientId      string `protobuf:"bytes,19,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -374,6 +379,20 @@ func (x *IntrospectResponse) GetStale() bool {
 	return false
 }
 
+func (x *IntrospectResponse) GetAccessTokenId() string {
+	if x != nil {
+		return x.AccessTokenId
+	}
+	return ""
+}
+
+func (x *IntrospectResponse) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
 // BatchIntrospectRequest presents up to 1000 tokens.
 type BatchIntrospectRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -466,6 +485,506 @@ func (x *BatchIntrospectResponse) GetResponses() []*IntrospectResponse {
 	return nil
 }
 
+// IntrospectStreamRequest is one call on a stream.
+type IntrospectStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the caller, and echoed in the answer.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The call.
+	Request       *IntrospectRequest `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntrospectStreamRequest) Reset() {
+	*x = IntrospectStreamRequest{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntrospectStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntrospectStreamRequest) ProtoMessage() {}
+
+func (x *IntrospectStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntrospectStreamRequest.ProtoReflect.Descriptor instead.
+func (*IntrospectStreamRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *IntrospectStreamRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *IntrospectStreamRequest) GetRequest() *IntrospectRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// IntrospectStreamResponse answers one call on a stream.
+type IntrospectStreamResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the request.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Either the answer or the error.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*IntrospectStreamResponse_Response
+	//	*IntrospectStreamResponse_Error_
+	Result        isIntrospectStreamResponse_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntrospectStreamResponse) Reset() {
+	*x = IntrospectStreamResponse{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntrospectStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntrospectStreamResponse) ProtoMessage() {}
+
+func (x *IntrospectStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntrospectStreamResponse.ProtoReflect.Descriptor instead.
+func (*IntrospectStreamResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *IntrospectStreamResponse) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *IntrospectStreamResponse) GetResult() isIntrospectStreamResponse_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *IntrospectStreamResponse) GetResponse() *IntrospectResponse {
+	if x != nil {
+		if x, ok := x.Result.(*IntrospectStreamResponse_Response); ok {
+			return x.Response
+		}
+	}
+	return nil
+}
+
+func (x *IntrospectStreamResponse) GetError() *IntrospectStreamResponse_Error {
+	if x != nil {
+		if x, ok := x.Result.(*IntrospectStreamResponse_Error_); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isIntrospectStreamResponse_Result interface {
+	isIntrospectStreamResponse_Result()
+}
+
+type IntrospectStreamResponse_Response struct {
+	// The decision.
+	Response *IntrospectResponse `protobuf:"bytes,2,opt,name=response,proto3,oneof"`
+}
+
+type IntrospectStreamResponse_Error_ struct {
+	// Nothing is known about the token.
+	Error *IntrospectStreamResponse_Error `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+}
+
+func (*IntrospectStreamResponse_Response) isIntrospectStreamResponse_Result() {}
+
+func (*IntrospectStreamResponse_Error_) isIntrospectStreamResponse_Result() {}
+
+// WatchInvalidationsRequest says where to begin.
+type WatchInvalidationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sequence of the last message that was received; 0: begin now.
+	After uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	// The history of that message.
+	History       string `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchInvalidationsRequest) Reset() {
+	*x = WatchInvalidationsRequest{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchInvalidationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchInvalidationsRequest) ProtoMessage() {}
+
+func (x *WatchInvalidationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchInvalidationsRequest.ProtoReflect.Descriptor instead.
+func (*WatchInvalidationsRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WatchInvalidationsRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *WatchInvalidationsRequest) GetHistory() string {
+	if x != nil {
+		return x.History
+	}
+	return ""
+}
+
+// WatchInvalidationsResponse is what changed since the message before; often nothing.
+type WatchInvalidationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Position in the change feed: all changes up to it have been told. To resume, send it and history back.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Opaque. It tells a position of this change feed from the same number in another one, as after a restore.
+	History string `protobuf:"bytes,2,opt,name=history,proto3" json:"history,omitempty"`
+	// Whatever was known before this message is to be forgotten: the watcher is too far behind, or was watching another
+	// history, or something changed that concerns everything.
+	StartOver bool `protobuf:"varint,3,opt,name=start_over,json=startOver,proto3" json:"start_over,omitempty"`
+	// Public ids of personal access tokens that are no longer as they were, and with them what came of them.
+	TokenIds []string `protobuf:"bytes,4,rep,name=token_ids,json=tokenIds,proto3" json:"token_ids,omitempty"`
+	// Ids of users who are no longer as they were, and with them all their tokens.
+	Users         []string `protobuf:"bytes,5,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchInvalidationsResponse) Reset() {
+	*x = WatchInvalidationsResponse{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchInvalidationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchInvalidationsResponse) ProtoMessage() {}
+
+func (x *WatchInvalidationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchInvalidationsResponse.ProtoReflect.Descriptor instead.
+func (*WatchInvalidationsResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WatchInvalidationsResponse) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *WatchInvalidationsResponse) GetHistory() string {
+	if x != nil {
+		return x.History
+	}
+	return ""
+}
+
+func (x *WatchInvalidationsResponse) GetStartOver() bool {
+	if x != nil {
+		return x.StartOver
+	}
+	return false
+}
+
+func (x *WatchInvalidationsResponse) GetTokenIds() []string {
+	if x != nil {
+		return x.TokenIds
+	}
+	return nil
+}
+
+func (x *WatchInvalidationsResponse) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+// ReportUsesRequest holds up to 1000 uses.
+type ReportUsesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The uses.
+	Uses          []*ReportUsesRequest_Use `protobuf:"bytes,1,rep,name=uses,proto3" json:"uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsesRequest) Reset() {
+	*x = ReportUsesRequest{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsesRequest) ProtoMessage() {}
+
+func (x *ReportUsesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsesRequest.ProtoReflect.Descriptor instead.
+func (*ReportUsesRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReportUsesRequest) GetUses() []*ReportUsesRequest_Use {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+// ReportUsesResponse is empty.
+type ReportUsesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsesResponse) Reset() {
+	*x = ReportUsesResponse{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsesResponse) ProtoMessage() {}
+
+func (x *ReportUsesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsesResponse.ProtoReflect.Descriptor instead.
+func (*ReportUsesResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{9}
+}
+
+// Error is what a unary call would have failed with.
+type IntrospectStreamResponse_Error struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The code, as in google.rpc.Code.
+	Code int32 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	// Stable, for programs, e.g. STORE_UNAVAILABLE.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// For people.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IntrospectStreamResponse_Error) Reset() {
+	*x = IntrospectStreamResponse_Error{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntrospectStreamResponse_Error) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntrospectStreamResponse_Error) ProtoMessage() {}
+
+func (x *IntrospectStreamResponse_Error) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntrospectStreamResponse_Error.ProtoReflect.Descriptor instead.
+func (*IntrospectStreamResponse_Error) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *IntrospectStreamResponse_Error) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *IntrospectStreamResponse_Error) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *IntrospectStreamResponse_Error) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// Use is the latest use of one token.
+type ReportUsesRequest_Use struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Public id of the personal access token.
+	TokenId string `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// When. One in the future counts as now.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Address of the client, if known.
+	ClientIp      string `protobuf:"bytes,3,opt,name=client_ip,json=clientIp,proto3" json:"client_ip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportUsesRequest_Use) Reset() {
+	*x = ReportUsesRequest_Use{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportUsesRequest_Use) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportUsesRequest_Use) ProtoMessage() {}
+
+func (x *ReportUsesRequest_Use) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportUsesRequest_Use.ProtoReflect.Descriptor instead.
+func (*ReportUsesRequest_Use) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{8, 0}
+}
+
+func (x *ReportUsesRequest_Use) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *ReportUsesRequest_Use) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ReportUsesRequest_Use) GetClientIp() string {
+	if x != nil {
+		return x.ClientIp
+	}
+	return ""
+}
+
 var File_patd_v1_introspection_proto protoreflect.FileDescriptor
 
 const file_patd_v1_introspection_proto_rawDesc = "" +
@@ -475,7 +994,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12'\n" +
 	"\x0frequired_scopes\x18\x03 \x03(\tR\x0erequiredScopes\x12\x1b\n" +
-	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xce\a\n" +
+	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\x93\b\n" +
 	"\x12IntrospectResponse\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\bR\x06active\x12@\n" +
 	"\bdecision\x18\x02 \x01(\x0e2$.patd.v1.IntrospectResponse.DecisionR\bdecision\x12\x19\n" +
@@ -497,7 +1016,9 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"expires_in\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\texpiresIn\x126\n" +
 	"\tcache_for\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\bcacheFor\x12\x1a\n" +
 	"\bsequence\x18\x10 \x01(\x04R\bsequence\x12\x14\n" +
-	"\x05stale\x18\x11 \x01(\bR\x05stale\x1a9\n" +
+	"\x05stale\x18\x11 \x01(\bR\x05stale\x12&\n" +
+	"\x0faccess_token_id\x18\x12 \x01(\tR\raccessTokenId\x12\x1b\n" +
+	"\tclient_id\x18\x13 \x01(\tR\bclientId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +
@@ -518,11 +1039,44 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x16BatchIntrospectRequest\x126\n" +
 	"\brequests\x18\x01 \x03(\v2\x1a.patd.v1.IntrospectRequestR\brequests\"T\n" +
 	"\x17BatchIntrospectResponse\x129\n" +
-	"\tresponses\x18\x01 \x03(\v2\x1b.patd.v1.IntrospectResponseR\tresponses2\xef\x01\n" +
+	"\tresponses\x18\x01 \x03(\v2\x1b.patd.v1.IntrospectResponseR\tresponses\"_\n" +
+	"\x17IntrospectStreamRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
+	"\arequest\x18\x02 \x01(\v2\x1a.patd.v1.IntrospectRequestR\arequest\"\xff\x01\n" +
+	"\x18IntrospectStreamResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x129\n" +
+	"\bresponse\x18\x02 \x01(\v2\x1b.patd.v1.IntrospectResponseH\x00R\bresponse\x12?\n" +
+	"\x05error\x18\x03 \x01(\v2'.patd.v1.IntrospectStreamResponse.ErrorH\x00R\x05error\x1aM\n" +
+	"\x05Error\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessageB\b\n" +
+	"\x06result\"K\n" +
+	"\x19WatchInvalidationsRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\tR\ahistory\"\xa4\x01\n" +
+	"\x1aWatchInvalidationsResponse\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\tR\ahistory\x12\x1d\n" +
+	"\n" +
+	"start_over\x18\x03 \x01(\bR\tstartOver\x12\x1b\n" +
+	"\ttoken_ids\x18\x04 \x03(\tR\btokenIds\x12\x14\n" +
+	"\x05users\x18\x05 \x03(\tR\x05users\"\xb6\x01\n" +
+	"\x11ReportUsesRequest\x122\n" +
+	"\x04uses\x18\x01 \x03(\v2\x1e.patd.v1.ReportUsesRequest.UseR\x04uses\x1am\n" +
+	"\x03Use\x12\x19\n" +
+	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
+	"\tclient_ip\x18\x03 \x01(\tR\bclientIp\"\x14\n" +
+	"\x12ReportUsesResponse2\xf4\x03\n" +
 	"\x14IntrospectionService\x12`\n" +
 	"\n" +
 	"Introspect\x12\x1a.patd.v1.IntrospectRequest\x1a\x1b.patd.v1.IntrospectResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/introspect\x12u\n" +
-	"\x0fBatchIntrospect\x12\x1f.patd.v1.BatchIntrospectRequest\x1a .patd.v1.BatchIntrospectResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/introspect:batchB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
+	"\x0fBatchIntrospect\x12\x1f.patd.v1.BatchIntrospectRequest\x1a .patd.v1.BatchIntrospectResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/introspect:batch\x12[\n" +
+	"\x10IntrospectStream\x12 .patd.v1.IntrospectStreamRequest\x1a!.patd.v1.IntrospectStreamResponse(\x010\x01\x12_\n" +
+	"\x12WatchInvalidations\x12\".patd.v1.WatchInvalidationsRequest\x1a#.patd.v1.WatchInvalidationsResponse0\x01\x12E\n" +
+	"\n" +
+	"ReportUses\x12\x1a.patd.v1.ReportUsesRequest\x1a\x1b.patd.v1.ReportUsesResponseB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
 var (
 	file_patd_v1_introspection_proto_rawDescOnce sync.Once
@@ -537,35 +1091,54 @@ func file_patd_v1_introspection_proto_rawDescGZIP() []byte {
 }
 
 var file_patd_v1_introspection_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_patd_v1_introspection_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_patd_v1_introspection_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_patd_v1_introspection_proto_goTypes = []any{
-	(IntrospectResponse_Decision)(0), // 0: patd.v1.IntrospectResponse.Decision
-	(*IntrospectRequest)(nil),        // 1: patd.v1.IntrospectRequest
-	(*IntrospectResponse)(nil),       // 2: patd.v1.IntrospectResponse
-	(*BatchIntrospectRequest)(nil),   // 3: patd.v1.BatchIntrospectRequest
-	(*BatchIntrospectResponse)(nil),  // 4: patd.v1.BatchIntrospectResponse
-	nil,                              // 5: patd.v1.IntrospectResponse.LabelsEntry
-	(*timestamppb.Timestamp)(nil),    // 6: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 7: google.protobuf.Duration
+	(IntrospectResponse_Decision)(0),       // 0: patd.v1.IntrospectResponse.Decision
+	(*IntrospectRequest)(nil),              // 1: patd.v1.IntrospectRequest
+	(*IntrospectResponse)(nil),             // 2: patd.v1.IntrospectResponse
+	(*BatchIntrospectRequest)(nil),         // 3: patd.v1.BatchIntrospectRequest
+	(*BatchIntrospectResponse)(nil),        // 4: patd.v1.BatchIntrospectResponse
+	(*IntrospectStreamRequest)(nil),        // 5: patd.v1.IntrospectStreamRequest
+	(*IntrospectStreamResponse)(nil),       // 6: patd.v1.IntrospectStreamResponse
+	(*WatchInvalidationsRequest)(nil),      // 7: patd.v1.WatchInvalidationsRequest
+	(*WatchInvalidationsResponse)(nil),     // 8: patd.v1.WatchInvalidationsResponse
+	(*ReportUsesRequest)(nil),              // 9: patd.v1.ReportUsesRequest
+	(*ReportUsesResponse)(nil),             // 10: patd.v1.ReportUsesResponse
+	nil,                                    // 11: patd.v1.IntrospectResponse.LabelsEntry
+	(*IntrospectStreamResponse_Error)(nil), // 12: patd.v1.IntrospectStreamResponse.Error
+	(*ReportUsesRequest_Use)(nil),          // 13: patd.v1.ReportUsesRequest.Use
+	(*timestamppb.Timestamp)(nil),          // 14: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),            // 15: google.protobuf.Duration
 }
 var file_patd_v1_introspection_proto_depIdxs = []int32{
 	0,  // 0: patd.v1.IntrospectResponse.decision:type_name -> patd.v1.IntrospectResponse.Decision
-	5,  // 1: patd.v1.IntrospectResponse.labels:type_name -> patd.v1.IntrospectResponse.LabelsEntry
-	6,  // 2: patd.v1.IntrospectResponse.issue_time:type_name -> google.protobuf.Timestamp
-	6,  // 3: patd.v1.IntrospectResponse.expire_time:type_name -> google.protobuf.Timestamp
-	7,  // 4: patd.v1.IntrospectResponse.expires_in:type_name -> google.protobuf.Duration
-	7,  // 5: patd.v1.IntrospectResponse.cache_for:type_name -> google.protobuf.Duration
+	11, // 1: patd.v1.IntrospectResponse.labels:type_name -> patd.v1.IntrospectResponse.LabelsEntry
+	14, // 2: patd.v1.IntrospectResponse.issue_time:type_name -> google.protobuf.Timestamp
+	14, // 3: patd.v1.IntrospectResponse.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 4: patd.v1.IntrospectResponse.expires_in:type_name -> google.protobuf.Duration
+	15, // 5: patd.v1.IntrospectResponse.cache_for:type_name -> google.protobuf.Duration
 	1,  // 6: patd.v1.BatchIntrospectRequest.requests:type_name -> patd.v1.IntrospectRequest
 	2,  // 7: patd.v1.BatchIntrospectResponse.responses:type_name -> patd.v1.IntrospectResponse
-	1,  // 8: patd.v1.IntrospectionService.Introspect:input_type -> patd.v1.IntrospectRequest
-	3,  // 9: patd.v1.IntrospectionService.BatchIntrospect:input_type -> patd.v1.BatchIntrospectRequest
-	2,  // 10: patd.v1.IntrospectionService.Introspect:output_type -> patd.v1.IntrospectResponse
-	4,  // 11: patd.v1.IntrospectionService.BatchIntrospect:output_type -> patd.v1.BatchIntrospectResponse
-	10, // [10:12] is the sub-list for method output_type
-	8,  // [8:10] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	1,  // 8: patd.v1.IntrospectStreamRequest.request:type_name -> patd.v1.IntrospectRequest
+	2,  // 9: patd.v1.IntrospectStreamResponse.response:type_name -> patd.v1.IntrospectResponse
+	12, // 10: patd.v1.IntrospectStreamResponse.error:type_name -> patd.v1.IntrospectStreamResponse.Error
+	13, // 11: patd.v1.ReportUsesRequest.uses:type_name -> patd.v1.ReportUsesRequest.Use
+	14, // 12: patd.v1.ReportUsesRequest.Use.time:type_name -> google.protobuf.Timestamp
+	1,  // 13: patd.v1.IntrospectionService.Introspect:input_type -> patd.v1.IntrospectRequest
+	3,  // 14: patd.v1.IntrospectionService.BatchIntrospect:input_type -> patd.v1.BatchIntrospectRequest
+	5,  // 15: patd.v1.IntrospectionService.IntrospectStream:input_type -> patd.v1.IntrospectStreamRequest
+	7,  // 16: patd.v1.IntrospectionService.WatchInvalidations:input_type -> patd.v1.WatchInvalidationsRequest
+	9,  // 17: patd.v1.IntrospectionService.ReportUses:input_type -> patd.v1.ReportUsesRequest
+	2,  // 18: patd.v1.IntrospectionService.Introspect:output_type -> patd.v1.IntrospectResponse
+	4,  // 19: patd.v1.IntrospectionService.BatchIntrospect:output_type -> patd.v1.BatchIntrospectResponse
+	6,  // 20: patd.v1.IntrospectionService.IntrospectStream:output_type -> patd.v1.IntrospectStreamResponse
+	8,  // 21: patd.v1.IntrospectionService.WatchInvalidations:output_type -> patd.v1.WatchInvalidationsResponse
+	10, // 22: patd.v1.IntrospectionService.ReportUses:output_type -> patd.v1.ReportUsesResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_introspection_proto_init() }
@@ -573,13 +1146,17 @@ func file_patd_v1_introspection_proto_init() {
 	if File_patd_v1_introspection_proto != nil {
 		return
 	}
+	file_patd_v1_introspection_proto_msgTypes[5].OneofWrappers = []any{
+		(*IntrospectStreamResponse_Response)(nil),
+		(*IntrospectStreamResponse_Error_)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_introspection_proto_rawDesc), len(file_patd_v1_introspection_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

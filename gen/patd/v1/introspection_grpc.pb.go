@@ -19,8 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IntrospectionService_Introspect_FullMethodName      = "/patd.v1.IntrospectionService/Introspect"
-	IntrospectionService_BatchIntrospect_FullMethodName = "/patd.v1.IntrospectionService/BatchIntrospect"
+	IntrospectionService_Introspect_FullMethodName         = "/patd.v1.IntrospectionService/Introspect"
+	IntrospectionService_BatchIntrospect_FullMethodName    = "/patd.v1.IntrospectionService/BatchIntrospect"
+	IntrospectionService_IntrospectStream_FullMethodName   = "/patd.v1.IntrospectionService/IntrospectStream"
+	IntrospectionService_WatchInvalidations_FullMethodName = "/patd.v1.IntrospectionService/WatchInvalidations"
+	IntrospectionService_ReportUses_FullMethodName         = "/patd.v1.IntrospectionService/ReportUses"
 )
 
 // IntrospectionServiceClient is the client API for IntrospectionService service.
@@ -39,6 +42,17 @@ type IntrospectionServiceClient interface {
 	// does, also one that concerns a single user's features: no part of such an answer may be taken for a decision;
 	// ask one by one then. Answers of more than 4 MiB in all are refused (BATCH_TOO_LARGE).
 	BatchIntrospect(ctx context.Context, in *BatchIntrospectRequest, opts ...grpc.CallOption) (*BatchIntrospectResponse, error)
+	// IntrospectStream answers many calls on one stream, at a fraction of a unary call's cost. Answers carry the id of
+	// their request and may overtake one another. What fails for one request is told in its answer; the stream goes on.
+	// Once 1024 requests of a stream are unanswered, no more are read from it until some have been.
+	IntrospectStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[IntrospectStreamRequest, IntrospectStreamResponse], error)
+	// WatchInvalidations streams what is no longer as it was, so that a caller can answer from its own memory and still
+	// drop a revoked token within a second. There is a message each second at the latest, with or without news. A caller
+	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was.
+	WatchInvalidations(ctx context.Context, in *WatchInvalidationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInvalidationsResponse], error)
+	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
+	// They are written behind, as every use is.
+	ReportUses(ctx context.Context, in *ReportUsesRequest, opts ...grpc.CallOption) (*ReportUsesResponse, error)
 }
 
 type introspectionServiceClient struct {
@@ -69,6 +83,48 @@ func (c *introspectionServiceClient) BatchIntrospect(ctx context.Context, in *Ba
 	return out, nil
 }
 
+func (c *introspectionServiceClient) IntrospectStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[IntrospectStreamRequest, IntrospectStreamResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &IntrospectionService_ServiceDesc.Streams[0], IntrospectionService_IntrospectStream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[IntrospectStreamRequest, IntrospectStreamResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IntrospectionService_IntrospectStreamClient = grpc.BidiStreamingClient[IntrospectStreamRequest, IntrospectStreamResponse]
+
+func (c *introspectionServiceClient) WatchInvalidations(ctx context.Context, in *WatchInvalidationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInvalidationsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &IntrospectionService_ServiceDesc.Streams[1], IntrospectionService_WatchInvalidations_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchInvalidationsRequest, WatchInvalidationsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IntrospectionService_WatchInvalidationsClient = grpc.ServerStreamingClient[WatchInvalidationsResponse]
+
+func (c *introspectionServiceClient) ReportUses(ctx context.Context, in *ReportUsesRequest, opts ...grpc.CallOption) (*ReportUsesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReportUsesResponse)
+	err := c.cc.Invoke(ctx, IntrospectionService_ReportUses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IntrospectionServiceServer is the server API for IntrospectionService service.
 // All implementations must embed UnimplementedIntrospectionServiceServer
 // for forward compatibility.
@@ -85,6 +141,17 @@ type IntrospectionServiceServer interface {
 	// does, also one that concerns a single user's features: no part of such an answer may be taken for a decision;
 	// ask one by one then. Answers of more than 4 MiB in all are refused (BATCH_TOO_LARGE).
 	BatchIntrospect(context.Context, *BatchIntrospectRequest) (*BatchIntrospectResponse, error)
+	// IntrospectStream answers many calls on one stream, at a fraction of a unary call's cost. Answers carry the id of
+	// their request and may overtake one another. What fails for one request is told in its answer; the stream goes on.
+	// Once 1024 requests of a stream are unanswered, no more are read from it until some have been.
+	IntrospectStream(grpc.BidiStreamingServer[IntrospectStreamRequest, IntrospectStreamResponse]) error
+	// WatchInvalidations streams what is no longer as it was, so that a caller can answer from its own memory and still
+	// drop a revoked token within a second. There is a message each second at the latest, with or without news. A caller
+	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was.
+	WatchInvalidations(*WatchInvalidationsRequest, grpc.ServerStreamingServer[WatchInvalidationsResponse]) error
+	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
+	// They are written behind, as every use is.
+	ReportUses(context.Context, *ReportUsesRequest) (*ReportUsesResponse, error)
 	mustEmbedUnimplementedIntrospectionServiceServer()
 }
 
@@ -100,6 +167,15 @@ func (UnimplementedIntrospectionServiceServer) Introspect(context.Context, *Intr
 }
 func (UnimplementedIntrospectionServiceServer) BatchIntrospect(context.Context, *BatchIntrospectRequest) (*BatchIntrospectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchIntrospect not implemented")
+}
+func (UnimplementedIntrospectionServiceServer) IntrospectStream(grpc.BidiStreamingServer[IntrospectStreamRequest, IntrospectStreamResponse]) error {
+	return status.Error(codes.Unimplemented, "method IntrospectStream not implemented")
+}
+func (UnimplementedIntrospectionServiceServer) WatchInvalidations(*WatchInvalidationsRequest, grpc.ServerStreamingServer[WatchInvalidationsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchInvalidations not implemented")
+}
+func (UnimplementedIntrospectionServiceServer) ReportUses(context.Context, *ReportUsesRequest) (*ReportUsesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportUses not implemented")
 }
 func (UnimplementedIntrospectionServiceServer) mustEmbedUnimplementedIntrospectionServiceServer() {}
 func (UnimplementedIntrospectionServiceServer) testEmbeddedByValue()                              {}
@@ -158,6 +234,42 @@ func _IntrospectionService_BatchIntrospect_Handler(srv interface{}, ctx context.
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IntrospectionService_IntrospectStream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(IntrospectionServiceServer).IntrospectStream(&grpc.GenericServerStream[IntrospectStreamRequest, IntrospectStreamResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IntrospectionService_IntrospectStreamServer = grpc.BidiStreamingServer[IntrospectStreamRequest, IntrospectStreamResponse]
+
+func _IntrospectionService_WatchInvalidations_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchInvalidationsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(IntrospectionServiceServer).WatchInvalidations(m, &grpc.GenericServerStream[WatchInvalidationsRequest, WatchInvalidationsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type IntrospectionService_WatchInvalidationsServer = grpc.ServerStreamingServer[WatchInvalidationsResponse]
+
+func _IntrospectionService_ReportUses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReportUsesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IntrospectionServiceServer).ReportUses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IntrospectionService_ReportUses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IntrospectionServiceServer).ReportUses(ctx, req.(*ReportUsesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IntrospectionService_ServiceDesc is the grpc.ServiceDesc for IntrospectionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -173,7 +285,23 @@ var IntrospectionService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "BatchIntrospect",
 			Handler:    _IntrospectionService_BatchIntrospect_Handler,
 		},
+		{
+			MethodName: "ReportUses",
+			Handler:    _IntrospectionService_ReportUses_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "IntrospectStream",
+			Handler:       _IntrospectionService_IntrospectStream_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "WatchInvalidations",
+			Handler:       _IntrospectionService_WatchInvalidations_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "patd/v1/introspection.proto",
 }

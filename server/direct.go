@@ -1,0 +1,188 @@
+package server
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+// The paths that have a direct way.
+const (
+	pathIntrospect = "/v1/introspect"
+	pathBatch      = "/v1/introspect:batch"
+)
+
+// direct is the short way of introspection over REST: the steps of the chain and the same method of tokens.Service,
+// without the trip through the gateway, which costs more than they do. It takes requests in plain form and leaves all
+// others to the gateway, which has then seen nothing of them yet; the answers are the same, byte for byte.
+type direct struct {
+	front   *front
+	service *introspectionService
+	codec   *jsonCodec
+	buffers sync.Pool // of *[]byte
+	// Values of headers that all answers share.
+	noStore, noSniff, contentType []string
+}
+
+func newDirect(f *front, s *introspectionService) *direct {
+	return &direct{
+		front: f, service: s, codec: newJSONCodec(),
+		buffers: sync.Pool{New: func() any { return new([]byte) }},
+		noStore: []string{"no-store"}, noSniff: []string{"nosniff"}, contentType: []string{"application/json"},
+	}
+}
+
+// serve serves a request if it is plain. False: nothing has happened, and the request is whole.
+func (d *direct) serve(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodPost || !plainRequest(r) {
+		return false
+	}
+	switch r.URL.Path {
+	case pathIntrospect:
+		return d.one(w, r)
+	case pathBatch:
+		return d.batch(w, r)
+	default:
+		return false
+	}
+}
+
+// plainRequest tells whether there is nothing to a request that the gateway and the front treat in a way of their own.
+func plainRequest(r *http.Request) bool {
+	if r.URL.RawPath != "" || r.URL.RawQuery != "" || r.URL.ForceQuery || r.ContentLength <= 0 || r.ContentLength > maxMessage {
+		return false
+	}
+	for _, odd := range [...]string{"Grpc-Timeout", "Idempotency-Key", "Content-Encoding", "Trailer", "Upgrade"} {
+		if _, ok := r.Header[odd]; ok {
+			return false
+		}
+	}
+	credentials := r.Header["Authorization"]
+	return len(credentials) == 1 && printable(credentials[0])
+}
+
+// read reads the body. If it does not arrive whole, the gateway shall find out for itself.
+func (d *direct) read(r *http.Request) (text string, ok bool) {
+	b, _ := d.buffers.Get().(*[]byte)
+	defer d.buffers.Put(b)
+	*b = append((*b)[:0], make([]byte, r.ContentLength)...)
+	n, err := io.ReadFull(r.Body, *b)
+	text = string((*b)[:n])
+	clear((*b)[:n])
+	return text, err == nil
+}
+
+// unread makes a request whole again.
+func unread(r *http.Request, text string) {
+	r.Body = &rest{Reader: io.MultiReader(bytes.NewReader([]byte(text)), r.Body), Closer: r.Body}
+}
+
+// rest is a body of which a part was read before.
+type rest struct {
+	io.Reader
+	io.Closer
+}
+
+// one serves /v1/introspect.
+func (d *direct) one(w http.ResponseWriter, r *http.Request) bool {
+	c, start := &hotCall{}, time.Now()
+	text, ok := d.read(r)
+	if p := (parser{text}); !ok || !p.question(&c.question) || !p.end() {
+		unread(r, text)
+		return false
+	}
+	d.begin(w, r, &c.call, patdv1.IntrospectionService_Introspect_FullMethodName)
+	d.answer(w, r, &c.call, func() (err error) {
+		defer func() { err = d.service.chain.end(&c.call, start, recover(), err) }()
+		return d.service.answer(c)
+	}, func(b []byte) ([]byte, error) { return d.append(b, &c.Introspection) })
+	return true
+}
+
+// batch serves /v1/introspect:batch.
+func (d *direct) batch(w http.ResponseWriter, r *http.Request) bool {
+	start := time.Now()
+	text, ok := d.read(r)
+	var q batchQuestion
+	if p := (parser{text}); !ok || !p.batch(&q) || !p.end() {
+		unread(r, text)
+		return false
+	}
+	c := &call{}
+	d.begin(w, r, c, patdv1.IntrospectionService_BatchIntrospect_FullMethodName)
+	var answers []tokens.Introspection
+	d.answer(w, r, c, func() (err error) {
+		defer func() { err = d.service.chain.end(c, start, recover(), err) }()
+		answers, err = d.service.answers(c, &q)
+		return err
+	}, func(b []byte) ([]byte, error) {
+		b = append(b, `{"responses":[`...)
+		for i := range answers {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			var err error
+			if b, err = d.append(b, &answers[i]); err != nil {
+				return nil, err
+			}
+		}
+		return append(b, "]}"...), nil
+	})
+	return true
+}
+
+// begin starts a call, as the front and the chain do for other requests.
+func (d *direct) begin(w http.ResponseWriter, r *http.Request, c *call, full string) {
+	chain := d.service.chain
+	c.Context, c.method, c.behindGateway = r.Context(), chain.methods[full], true
+	c.credentials = r.Header["Authorization"]
+	c.id = requestID(r.Header.Get("X-Request-Id"))
+	c.peer.IP = d.front.client(r)
+	c.actor.Peer = c.peer
+	c.late.timeout = chain.timeout
+	h := w.Header()
+	h["X-Request-Id"], h["Cache-Control"], h["X-Content-Type-Options"] = []string{c.id}, d.noStore, d.noSniff
+}
+
+// answer writes what a call comes to.
+func (d *direct) answer(w http.ResponseWriter, r *http.Request, c *call, decide func() error, write func([]byte) ([]byte, error)) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.service.chain.logPanic(c, v)
+			writeError(w, r, toStatus(publicError(nil), c.id))
+		}
+	}()
+	if err := decide(); err != nil {
+		writeError(w, r, status.Convert(err))
+		return
+	}
+	b, _ := d.buffers.Get().(*[]byte)
+	defer d.buffers.Put(b)
+	out, err := write((*b)[:0])
+	if err != nil {
+		writeError(w, r, toStatus(publicError(err), c.id))
+		return
+	}
+	*b = append(out, '\n')
+	w.Header()["Content-Type"] = d.contentType
+	_, _ = w.Write(*b) // a failure means that the client has gone
+}
+
+// append writes one answer as JSON.
+func (d *direct) append(b []byte, in *tokens.Introspection) ([]byte, error) {
+	if out, ok := appendJSON(b, in); ok {
+		return out, nil
+	}
+	text, err := d.codec.Marshal(toIntrospection(in))
+	if err != nil {
+		return nil, err
+	}
+	return append(b, bytes.TrimSuffix(text, []byte("\n"))...), nil
+}

@@ -1,0 +1,250 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"patd/tokens"
+)
+
+// maxUnanswered is how many requests of one stream may be unanswered before no more are read from it.
+const maxUnanswered = 1024
+
+// stream answers the calls of one IntrospectStream. The goroutine it runs in looks after the stream; others read, one at a
+// time, and answer.
+//
+// Whoever has read a request answers it and reads on, so that nothing is handed from one goroutine to another while
+// answers come from memory. Only one that is about to wait, for the store or the source of features, has another read in
+// its place, and ends with its answer.
+func (s *introspectionService) stream(_ any, ss grpc.ServerStream) error {
+	a := &answering{
+		service: s, stream: ss, caller: callOf(ss.Context()),
+		ended: make(chan error, 1), over: make(chan struct{}), room: make(chan struct{}, maxUnanswered),
+	}
+	a.actor.Store(&a.caller.actor)
+	a.idle = sync.NewCond(&a.mu)
+	a.lead()
+	err := a.attend()
+	a.finish()
+	return err
+}
+
+// answering is the answering of one stream.
+type answering struct {
+	service *introspectionService
+	stream  grpc.ServerStream
+	caller  *call
+	actor   atomic.Pointer[tokens.Actor]
+	ended   chan error    // gets the reason why no more is read; nil: the caller has asked all that it wanted to
+	over    chan struct{} // closed when the stream is
+	room    chan struct{} // has a place for each goroutine: one that reads, or one that waits with its request
+
+	sending sync.Mutex
+
+	mu       sync.Mutex
+	idle     *sync.Cond
+	underWay int  // requests that were read and are not answered
+	closing  bool // nothing new is taken
+}
+
+// attend waits until the stream is over: its caller is done with it, is not let in any more, or the server stops.
+func (a *answering) attend() error {
+	c := a.service.chain
+	tick := time.NewTicker(recheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-a.ended:
+			return streamEnd(err)
+		case <-a.caller.Done():
+			return a.caller.Err()
+		case <-c.draining.Done():
+			return stopping()
+		case <-tick.C:
+			actor, err := c.recheck(a.caller, *a.actor.Load())
+			if err != nil {
+				return err
+			}
+			a.actor.Store(&actor)
+		}
+	}
+}
+
+// finish lets the answers under way be sent. A caller that does not read them does not hold up the end of its stream for
+// longer than a call may last.
+func (a *answering) finish() {
+	late := time.AfterFunc(a.service.chain.timeout, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.underWay = min(a.underWay, 0)
+		a.idle.Broadcast()
+	})
+	defer late.Stop()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closing = true
+	for a.underWay > 0 {
+		a.idle.Wait()
+	}
+	close(a.over)
+}
+
+// enter takes a request that was read, unless the stream is ending.
+func (a *answering) enter() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closing {
+		return false
+	}
+	a.underWay++
+	return true
+}
+
+func (a *answering) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.underWay--; a.closing && a.underWay <= 0 {
+		a.idle.Broadcast()
+	}
+}
+
+// lead has another goroutine read and answer, once there is room for it. It may outlive the handler by a moment: one
+// that waits for a request is woken by the end of the stream, which comes after the handler's.
+func (a *answering) lead() {
+	a.service.chain.lingering.Go(func() {
+		select {
+		case a.room <- struct{}{}:
+			a.serve()
+			<-a.room
+		case <-a.over:
+		}
+	})
+}
+
+// item is one request of a stream, and what it takes to answer it.
+type item struct {
+	call
+	question streamQuestion
+	answer   streamAnswer
+	in       tokens.Introspection
+	led      bool // another goroutine reads
+}
+
+// serve reads requests and answers them, until there are no more, or it has had to wait for one: then another goroutine
+// reads in its place.
+func (a *answering) serve() {
+	i := &item{call: call{Context: a.caller.Context, method: a.caller.method, peer: a.caller.peer, id: a.caller.requestID()}}
+	i.late.timeout, i.late.waits = a.service.chain.timeout, func() { i.led = true; a.lead() }
+	defer i.late.release()
+	for !i.led {
+		if err := a.stream.RecvMsg(&i.question); err != nil {
+			select {
+			case a.ended <- err:
+			default: // somebody else has met the end too
+			}
+			return
+		}
+		if !a.enter() {
+			return
+		}
+		a.answer(i)
+		a.leave()
+	}
+}
+
+// answer answers one request. What fails is told in the answer, and logged, since the stream's own line says nothing of it.
+func (a *answering) answer(i *item) {
+	i.actor, i.cause = *a.actor.Load(), nil
+	i.answer = streamAnswer{id: i.question.id}
+	code := codes.OK
+	if err := a.decide(i); err != nil {
+		public := publicError(err)
+		if i.cause = public.Cause; public.Code == tokens.CodeInternal {
+			i.cause = err
+		}
+		code = classOfDomain(public.Code).grpc
+		i.answer.failed, i.answer.code = public, int32(code)
+		a.service.chain.log(&i.call, code, 0)
+	} else {
+		i.answer.answer = &i.in
+	}
+	a.service.chain.metrics.streamed.count(code)
+	a.sending.Lock()
+	defer a.sending.Unlock()
+	_ = a.stream.SendMsg(&i.answer) // a failure means that the stream is over, which attend sees
+}
+
+var errPanic = errors.New("panic")
+
+// decide decides about one request, and has a panic end that request alone.
+func (a *answering) decide(i *item) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.service.chain.logPanic(&i.call, v)
+			err = errPanic
+		}
+	}()
+	if i.question.size > maxMessage {
+		return tooLarge()
+	}
+	in, ok := i.question.request()
+	if !ok {
+		return errClientIP()
+	}
+	i.in, err = a.service.service.Introspect(&i.call, i.actor, in)
+	return err
+}
+
+// streamEnd is the error of a stream from which no more could be read; io.EOF is none. What the caller is told the
+// transport has said already.
+func streamEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	switch status.Code(err) {
+	case codes.Canceled, codes.Unavailable:
+		return context.Canceled
+	case codes.DeadlineExceeded:
+		return context.DeadlineExceeded
+	case codes.ResourceExhausted:
+		return tooLarge()
+	default:
+		return tokens.Invalid("MESSAGE_INVALID", "", "a message could not be read")
+	}
+}
+
+// recheckEvery is how often the caller of a stream has to show to be who it was.
+const recheckEvery = time.Second
+
+// recheck finds out whether a stream's caller is still who it was and may still do what it does. That nobody can tell ends
+// nothing: what is asked on the stream meanwhile cannot be answered out of the same store either.
+func (c *chain) recheck(begun *call, was tokens.Actor) (tokens.Actor, error) {
+	ctx, cancel := context.WithTimeout(begun, c.timeout)
+	defer cancel()
+	actor, err := c.service.Recheck(ctx, was)
+	var e *tokens.Error
+	switch {
+	case errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated:
+		return was, err
+	case err != nil:
+		c.logger.LogAttrs(begun, slog.LevelDebug, "the caller of a stream could not be checked again",
+			slog.String("request_id", begun.requestID()), slog.String("cause", safeText(err.Error())))
+		return was, nil
+	case !begun.method.allows(actor):
+		return was, tokens.Fail(tokens.CodeDenied, "PERMISSION_DENIED", denial(begun.method.right, actor))
+	}
+	return actor, nil
+}
+
+func stopping() *tokens.Error {
+	return tokens.Fail(tokens.CodeUnavailable, "SERVER_STOPPING", "the server is stopping; try again")
+}

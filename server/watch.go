@@ -1,0 +1,112 @@
+package server
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+const (
+	// heartbeat is how often a watcher hears something, with or without news. Its caller is rechecked as often.
+	heartbeat = time.Second
+	// newsGap is the least time between two messages of news, so that many changes are told together.
+	newsGap = 20 * time.Millisecond
+	// slowWatcher is how long a watcher may leave a message unread that does not fit into what the transport holds.
+	slowWatcher = 10 * time.Second
+)
+
+// WatchInvalidations tells what is no longer as it was until the caller has enough, is not let in any more, reads too
+// slowly, or the server stops. A watcher holds no messages: what is told is read from the feed when it is sent.
+func (s *introspectionService) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, ss grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]) error {
+	begun := callOf(ss.Context())
+	watch, err := s.service.Watch(begun, begun.actor, tokens.WatchPosition{Sequence: r.GetAfter(), History: r.GetHistory()})
+	if err != nil {
+		return err
+	}
+	w := &watching{chain: s.chain, caller: begun, stream: ss, watch: watch, sent: make(chan error, 1)}
+	if err := w.tell(true); err != nil {
+		return err
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	gap := time.NewTicker(newsGap)
+	defer gap.Stop()
+	gap.Stop() // until there is news
+	news := watch.News()
+	for {
+		var err error
+		select {
+		case <-begun.Done():
+			return begun.Err()
+		case <-s.chain.draining.Done():
+			return stopping()
+		case <-beat.C:
+			if begun.actor, err = s.chain.recheck(begun, begun.actor); err == nil {
+				err = w.tell(true)
+			}
+		case <-news:
+			news = nil
+			gap.Reset(newsGap)
+		case <-gap.C:
+			gap.Stop()
+			err = w.tell(false)
+			news = watch.News()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// watching is one watcher.
+type watching struct {
+	chain  *chain
+	caller *call
+	stream grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]
+	watch  *tokens.Watch
+	sent   chan error
+}
+
+// tell sends what there is to tell; without news it says so only as a heartbeat.
+func (w *watching) tell(always bool) error {
+	in, err := w.watch.Next()
+	if err != nil {
+		return err
+	}
+	if !always && !in.StartOver && len(in.TokenIDs) == 0 && len(in.Users) == 0 {
+		return nil
+	}
+	return w.send(toInvalidations(in))
+}
+
+// send sends a message, and gives up on a watcher that does not read: the transport then holds as much for it as it holds
+// for anybody, and the send waits. The end of the stream wakes it.
+func (w *watching) send(m *patdv1.WatchInvalidationsResponse) error {
+	w.chain.lingering.Go(func() { w.sent <- w.stream.Send(m) })
+	late := time.NewTimer(slowWatcher)
+	defer late.Stop()
+	select {
+	case err := <-w.sent:
+		if err != nil {
+			return streamEnd(err)
+		}
+		return nil
+	case <-late.C:
+		return tokens.Fail(tokens.CodeExhausted, "WATCHER_TOO_SLOW", "the watcher does not read; watch again from where it was")
+	case <-w.chain.draining.Done():
+		return stopping()
+	}
+}
+
+func toInvalidations(in tokens.Invalidations) *patdv1.WatchInvalidationsResponse {
+	out := &patdv1.WatchInvalidationsResponse{
+		Sequence: in.At.Sequence, History: in.At.History, StartOver: in.StartOver, Users: in.Users,
+	}
+	for _, id := range in.TokenIDs {
+		out.TokenIds = append(out.TokenIds, id.String())
+	}
+	return out
+}

@@ -1,0 +1,6 @@
+package store
+
+import "context"
+
+// HearNow reads the change feed to its end.
+func (c *Cached) HearNow(ctx context.Context) error { return c.feed.catchUp(ctx, 0) }

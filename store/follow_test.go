@@ -1,0 +1,175 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"patd/store"
+	"patd/tokens"
+)
+
+// gate lets looks at the change feed pass, fail or wait.
+type gate struct {
+	fails atomic.Bool
+	hangs atomic.Pointer[chan struct{}] // until it is closed
+}
+
+var errGate = errors.New("injected: the feed cannot be read")
+
+func (g *gate) options() store.Options {
+	return store.Options{}.BeforeFeed(func(ctx context.Context) error {
+		if g.fails.Load() {
+			return errGate
+		}
+		if wait := g.hangs.Load(); wait != nil {
+			<-*wait
+		}
+		return nil
+	})
+}
+
+func TestAnotherProcessIsHeardOf(t *testing.T) {
+	r := newCachedRig(t, store.Options{})
+	r.wantActive(t, "before", true)
+	r.suspend(t, r.other)
+	await(t, "a change by another process", func() bool {
+		active, err := r.active(t.Context())
+		return err == nil && !active
+	})
+	if got, want := lookup(t, r, r.token.ID).Sequence, r.other.Sequence(); got < want {
+		t.Errorf("answers tell position %d, want that of the change, %d", got, want)
+	}
+}
+
+// TestASilentFeedIsNoGroundToAnswerOn takes the feed's connection away, by failure and by a hang: after the bound no answer
+// comes from memory, and after the end of it none is from before.
+func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
+	for _, how := range []string{"failing", "hanging"} {
+		t.Run(how, func(t *testing.T) {
+			var g gate
+			c := newClock()
+			o := g.options()
+			o.Now = c.now
+			r := newCachedRig(t, o)
+			r.wantActive(t, "before", true)
+			await(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
+			hang := make(chan struct{})
+			if how == "failing" {
+				g.fails.Store(true)
+			} else {
+				g.hangs.Store(&hang)
+			}
+			r.revoke(t, r.other)
+			c.move(6 * time.Second)
+			// A look that had begun before may yet end well, once.
+			await(t, "the silence is noticed", func() bool {
+				c.move(6 * time.Second)
+				return !r.Stats().Following
+			})
+			r.wantActive(t, "nothing is heard of the store", false)
+			if err := r.Ready(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
+				t.Errorf("ready: %v", err)
+			}
+			if _, err := r.st.Feed().Newest(); reason(err) != "STORE_UNAVAILABLE" {
+				t.Errorf("newest: %v", err)
+			}
+			if _, err := r.st.Feed().After(tokens.WatchPosition{}, 1); reason(err) != "STORE_UNAVAILABLE" {
+				t.Errorf("after: %v", err)
+			}
+			put(t, r, "acme") // a change is answered all the same
+			g.fails.Store(false)
+			g.hangs.Store(nil)
+			close(hang)
+			await(t, "the feed is read again", func() bool { return r.Stats().Following })
+			bypassed := r.Stats().Bypassed
+			r.wantActive(t, "after that", false)
+			if r.Stats().Bypassed != bypassed {
+				t.Error("the memory is not trusted again")
+			}
+		})
+	}
+}
+
+// TestAnotherHistoryEmptiesTheCache changes the table behind the feed's back.
+func TestAnotherHistoryEmptiesTheCache(t *testing.T) {
+	for name, statements := range map[string][]string{
+		"the newest entry is another":  {`UPDATE changes SET time_us = time_us + 1`},
+		"the newest entry is gone":     {`DELETE FROM changes`},
+		"there are newer ones, a gap":  {`UPDATE changes SET seq = seq + 1000`},
+		"the positions have gone back": {`DELETE FROM changes`, `INSERT INTO changes (seq, time_us) VALUES (1, 5)`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newCachedRig(t, store.Options{})
+			put(t, r, "acme") // so that the first position is not the newest
+			feed := r.st.Feed()
+			at, err := feed.Newest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.wantActive(t, "before", true)
+			exec1(t, r.other, `UPDATE tokens SET revoke_us = 1, revoked_by = 'x'`) // without an entry
+			r.wantActive(t, "nobody was told", true)
+			for _, s := range statements {
+				exec1(t, r.other, s)
+			}
+			await(t, "the cache is emptied", func() bool {
+				active, err := r.active(t.Context())
+				return err == nil && !active
+			})
+			page, err := feed.After(at, 10)
+			if err != nil || !page.Lost || len(page.Changes) != 0 {
+				t.Errorf("after a position of the former history: %+v, %v", page, err)
+			}
+		})
+	}
+}
+
+func TestAWatcherResumesAfterARestart(t *testing.T) {
+	path := newPath(t)
+	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, st, 3)
+	at, err := st.Feed().Newest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, st, "acme")
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	feed := open(t, path, store.Options{}).Feed()
+	page, err := feed.After(at, 10)
+	if err != nil || page.Lost || len(page.Changes) != 1 {
+		t.Errorf("%+v, %v", page, err)
+	}
+	if again, err := feed.After(page.At, 10); err != nil || again.Lost || again.At != page.At || len(again.Changes) != 0 {
+		t.Errorf("at the end: %+v, %v", again, err)
+	}
+}
+
+func TestNewsWakeWhoWaits(t *testing.T) {
+	st := open(t, newPath(t), store.Options{})
+	feed := st.Feed()
+	for i := range 20 {
+		news := feed.News()
+		at, err := feed.Newest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, st, "acme")
+		select {
+		case <-news:
+		case <-time.After(time.Minute):
+			t.Fatalf("change %d: no news", i)
+		}
+		page, err := feed.After(at, 10)
+		if err != nil || len(page.Changes) == 0 {
+			t.Fatalf("change %d: %+v, %v", i, page, err)
+		}
+	}
+}

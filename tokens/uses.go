@@ -1,0 +1,54 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// MaxUseAge is how old a reported use may be. What is older was not reported by whoever reports all along.
+const MaxUseAge = time.Hour
+
+// ReportedUse is one use of a token that the reporter let pass out of its own memory.
+type ReportedUse struct {
+	TokenID ID
+	Time    time.Time  // one in the future counts as now
+	IP      netip.Addr // of the client; invalid: not known
+}
+
+// ReportUses notes uses of tokens, to be written behind as every use is. The caller is a service. What does not concern it
+// is passed over: ids that are unknown or of tokens that it could not have let pass, and uses that are too old or from before
+// the token was minted.
+func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) error {
+	if err := s.manager(a); err != nil {
+		return err
+	}
+	if len(uses) > MaxBatch {
+		return Invalid("BATCH_TOO_LARGE", "uses", fmt.Sprintf("at most %d in a batch", MaxBatch))
+	}
+	now := s.Now()
+	for _, u := range uses {
+		// The store notes uses of whatever id it is told, so only those are told that there are.
+		c, err := s.store.Lookup(ctx, u.TokenID)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		at := u.Time.UTC().Truncate(time.Microsecond)
+		if at.After(now) {
+			at = now
+		}
+		if !forAudience(&c.Token, a.Audience) || now.Sub(at) > MaxUseAge || at.Before(c.Token.IssueTime) || c.Token.Status(at) == StateExpired {
+			continue
+		}
+		if r := c.Token.Revocation; r != nil && at.After(r.Time) {
+			at = r.Time // its reporter had not heard of it yet
+		}
+		s.store.Touch(Seen{ID: u.TokenID, Use: Use{Time: at, IP: u.IP.Unmap().WithZone("")}})
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package tokens
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// WatchPosition is a place in the change feed. The zero one stands for now.
+type WatchPosition struct {
+	Sequence uint64
+	// History tells the place from the same number in another feed, as after a restore. It is opaque.
+	History string
+}
+
+// Invalidations is what is no longer as it was since the Invalidations before; often nothing.
+type Invalidations struct {
+	// At is how far this tells: all changes up to it have been told.
+	At WatchPosition
+	// StartOver says that whatever was known before is to be forgotten: the watcher is too far behind, comes from another
+	// history, or begins.
+	StartOver bool
+	TokenIDs  []ID     // sorted, without duplicates; ids of services may be among them
+	Users     []string // sorted, without duplicates; all their tokens are meant
+}
+
+// watchBatch is how many changes one Invalidations tells of at most.
+const watchBatch = 1000
+
+// Watch is a place in the change feed that moves on with each Next. It holds nothing else, and needs no closing. It is
+// for one goroutine.
+type Watch struct {
+	feed      ChangeFeed
+	at        WatchPosition
+	news      <-chan struct{}
+	startOver bool
+}
+
+// Watch begins to tell what is no longer as it was, from the position of the last Invalidations that the watcher has
+// seen, or from now. UNAVAILABLE where the store is not followed.
+func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch, error) {
+	if err := s.manager(a); err != nil {
+		return nil, err
+	}
+	if s.changes == nil {
+		return nil, Fail(CodeUnavailable, "WATCH_UNAVAILABLE", "this server does not follow its store")
+	}
+	w := &Watch{feed: s.changes, at: from}
+	if from.Sequence == 0 {
+		// Of whoever begins nothing is known: if it has memories, they are of unknown age.
+		w.startOver = true
+	}
+	return w, nil
+}
+
+// Next answers what there is to tell now, without waiting, and how far that goes; there may be nothing. The first one
+// tells where the watch began. The error says that the store cannot be followed: what the watcher knows is not to be
+// trusted any longer.
+func (w *Watch) Next() (Invalidations, error) {
+	news := w.feed.News() // before the look, so that none is missed between the two
+	if w.startOver {
+		at, err := w.feed.Newest()
+		if err != nil {
+			return Invalidations{}, err
+		}
+		w.at, w.news, w.startOver = at, news, false
+		return Invalidations{At: at, StartOver: true}, nil
+	}
+	page, err := w.feed.After(w.at, watchBatch)
+	if err != nil {
+		return Invalidations{}, err
+	}
+	out := Invalidations{At: page.At, StartOver: page.Lost}
+	for _, c := range page.Changes {
+		switch {
+		case c.TokenID != 0:
+			out.TokenIDs = append(out.TokenIDs, c.TokenID)
+		case c.User != "":
+			out.Users = append(out.Users, c.User)
+		}
+		// A change that names neither is about services, keys, prefixes or the catalogue: no answer about a token
+		// rests on it.
+	}
+	slices.Sort(out.TokenIDs)
+	slices.Sort(out.Users)
+	out.TokenIDs, out.Users = slices.Compact(out.TokenIDs), slices.Compact(out.Users)
+	w.at, w.news = page.At, news
+	if len(page.Changes) == watchBatch {
+		w.news = nil
+	}
+	return out, nil
+}
+
+// closed is a channel that never blocks.
+var closed = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// News answers a channel that is closed once Next may have more to tell.
+func (w *Watch) News() <-chan struct{} {
+	if w.news == nil {
+		return closed
+	}
+	return w.news
+}
+
+// Follow has the source of features forget each user that was changed or refreshed, and learns the prefixes that secrets
+// are minted under, through whatever server on the same store, until ctx ends. own is the server's own personal prefix,
+// empty: pat. What fails is reported and tried again.
+func (s *Service) Follow(ctx context.Context, own string, report func(error)) {
+	if s.changes == nil {
+		return
+	}
+	f := follower{service: s, own: own}
+	f.forgets, _ = s.features.(Forgetter)
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		news := s.changes.News()
+		more, err := f.step(ctx)
+		if err != nil && ctx.Err() == nil {
+			report(err)
+		}
+		again.Stop()
+		if err != nil {
+			again.Reset(retryFollow)
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-news:
+		case <-again.C:
+		}
+	}
+}
+
+// retryFollow is how soon a failure to take the feed in is tried again, without news.
+const retryFollow = 500 * time.Millisecond
+
+// follower is how far a server has taken the change feed in.
+type follower struct {
+	service *Service
+	own     string
+	forgets Forgetter // nil: nothing is remembered that could be forgotten
+	began   bool
+	at      WatchPosition
+}
+
+// step takes in some changes, and tells whether there are more.
+func (f *follower) step(ctx context.Context) (more bool, err error) {
+	if !f.began {
+		if f.at, err = f.service.changes.Newest(); err != nil {
+			return false, err
+		}
+		f.began = true
+		// What happened between the start of the server and this moment.
+		return false, f.service.LearnPrefixes(ctx, f.own)
+	}
+	page, err := f.service.changes.After(f.at, watchBatch)
+	if err != nil {
+		return false, err
+	}
+	learn := page.Lost
+	for _, c := range page.Changes {
+		switch {
+		case c.User != "" && f.forgets != nil:
+			f.forgets.Forget(c.User)
+		case c.TokenID == 0 && c.User == "" && c.Service == "":
+			learn = true
+		}
+	}
+	if page.Lost && f.forgets != nil {
+		f.forgets.ForgetAll()
+	}
+	if learn {
+		if err := f.service.LearnPrefixes(ctx, f.own); err != nil {
+			return false, err // from the same place again; to forget twice is no harm
+		}
+	}
+	f.at = page.At
+	return len(page.Changes) == watchBatch, nil
+}
