@@ -127,7 +127,7 @@ func TestNoStoreBehindServerAndClient(t *testing.T) {
 					t.Errorf("%s depends on %s", p.ImportPath, d)
 				}
 			}
-		case p.ImportPath == "patd/client":
+		case under(p.ImportPath, []string{"patd/client"}):
 			for _, d := range p.Deps {
 				if under(d, []string{"patd/store", "patd/features", "patd/server", "database/sql", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql"}) {
 					t.Errorf("%s depends on %s", p.ImportPath, d)

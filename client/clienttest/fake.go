@@ -1,0 +1,86 @@
+package clienttest
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"patd/client"
+)
+
+// Fake is a Checker that answers what it was told to. What it was told nothing about is not found. It may be used by many
+// at once.
+type Fake struct {
+	mu      sync.Mutex
+	tokens  map[string]client.Token
+	refused map[string]client.Decision
+	err     error
+	calls   []client.Call
+}
+
+var _ client.Checker = (*Fake)(nil)
+
+// NewFake makes a Fake that knows nothing.
+func NewFake() *Fake {
+	return &Fake{tokens: map[string]client.Token{}, refused: map[string]client.Decision{}}
+}
+
+// Allow makes a token active, with the scopes that it says. The text need not look like a token.
+func (f *Fake) Allow(token string, t client.Token) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t.Scopes = slices.Sorted(slices.Values(t.Scopes))
+	delete(f.refused, token)
+	f.tokens[token] = t
+}
+
+// Refuse makes a token refused.
+func (f *Fake) Refuse(token string, d client.Decision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.tokens, token)
+	f.refused[token] = d
+}
+
+// Fail makes each check fail from now on, as in an outage; nil ends it.
+func (f *Fake) Fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// Calls answers what was asked so far.
+func (f *Fake) Calls() []client.Call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.calls)
+}
+
+// Verify answers what it was told to.
+func (f *Fake) Verify(_ context.Context, token string, call client.Call) (client.Result, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, call)
+	if f.err != nil {
+		return client.Result{}, f.err
+	}
+	t, ok := f.tokens[token]
+	if !ok {
+		d, told := f.refused[token]
+		if !told {
+			d = client.NotFound
+		}
+		return client.Result{Decision: d}, nil
+	}
+	var missing []string
+	for _, s := range call.Scopes {
+		if !slices.Contains(t.Scopes, s) {
+			missing = append(missing, s)
+		}
+	}
+	slices.Sort(missing)
+	if len(missing) > 0 {
+		return client.Result{Decision: client.InsufficientScope, Token: &t, Missing: missing}, nil
+	}
+	return client.Result{Decision: client.Allow, Token: &t}, nil
+}

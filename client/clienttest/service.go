@@ -1,0 +1,173 @@
+package clienttest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	patdv1 "patd/gen/patd/v1"
+)
+
+// service serves a Server over gRPC.
+type service struct {
+	patdv1.UnimplementedIntrospectionServiceServer
+	server            *Server
+	noStream, noWatch bool
+}
+
+// Introspect decides about one token.
+func (s *service) Introspect(ctx context.Context, r *patdv1.IntrospectRequest) (*patdv1.IntrospectResponse, error) {
+	s.server.mu.Lock()
+	s.server.calls.Unary++
+	s.server.mu.Unlock()
+	return s.decide(ctx, r)
+}
+
+func (s *service) decide(ctx context.Context, r *patdv1.IntrospectRequest) (*patdv1.IntrospectResponse, error) {
+	v := s.server
+	v.mu.Lock()
+	by := v.now
+	if v.frozen != nil {
+		by = *v.frozen
+	}
+	answer, err, held := by.decide(r, time.Now()), v.fault, v.held
+	if held != nil {
+		v.holding++
+	}
+	v.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		v.mu.Lock()
+		v.holding--
+		v.mu.Unlock()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// IntrospectStream decides about many, each as soon as it can.
+func (s *service) IntrospectStream(stream patdv1.IntrospectionService_IntrospectStreamServer) error {
+	if s.noStream {
+		return status.Error(codes.Unimplemented, "no such method")
+	}
+	s.server.mu.Lock()
+	s.server.calls.Streams++
+	s.server.mu.Unlock()
+	ctx, cancel := context.WithCancel(stream.Context())
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	defer cancel()
+	var sending sync.Mutex
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		s.server.mu.Lock()
+		s.server.calls.Streamed++
+		s.server.mu.Unlock()
+		answering.Go(func() {
+			out := &patdv1.IntrospectStreamResponse{Id: r.GetId()}
+			answer, err := s.decide(ctx, r.GetRequest())
+			if err != nil {
+				st := status.Convert(err)
+				out.Result = &patdv1.IntrospectStreamResponse_Error_{Error: &patdv1.IntrospectStreamResponse_Error{
+					Code: int32(st.Code()), Reason: "STORE_UNAVAILABLE", Message: st.Message(),
+				}}
+			} else {
+				out.Result = &patdv1.IntrospectStreamResponse_Response{Response: answer}
+			}
+			sending.Lock()
+			defer sending.Unlock()
+			_ = stream.Send(out) // a broken stream shows in Recv
+		})
+	}
+}
+
+// watchBatch is how many changes one message tells of at most.
+const watchBatch = 1000
+
+// WatchInvalidations tells what changes.
+func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream patdv1.IntrospectionService_WatchInvalidationsServer) error {
+	if s.noWatch {
+		return status.Error(codes.Unimplemented, "no such method")
+	}
+	v := s.server
+	v.mu.Lock()
+	v.calls.Watches++
+	v.mu.Unlock()
+	at, history := r.GetAfter(), r.GetHistory()
+	for {
+		message, news := v.since(at, history)
+		at, history = message.GetSequence(), message.GetHistory()
+		if err := stream.Send(message); err != nil {
+			return err
+		}
+		if news == nil {
+			continue
+		}
+		heartbeat := time.NewTimer(time.Second)
+		select {
+		case <-stream.Context().Done():
+			heartbeat.Stop()
+			return stream.Context().Err()
+		case <-news:
+			heartbeat.Stop()
+		case <-heartbeat.C:
+		}
+	}
+}
+
+// since answers what changed since a position, and a channel that is closed when there is more; nil: there is.
+func (s *Server) since(at uint64, history string) (*patdv1.WatchInvalidationsResponse, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := &patdv1.WatchInvalidationsResponse{Sequence: s.now.sequence, History: s.historyName()}
+	if at == 0 || history != out.GetHistory() || at < s.first || at > s.now.sequence {
+		out.StartOver = true
+		return out, s.news
+	}
+	news := s.news
+	changes := s.feed[at-s.first:]
+	if len(changes) > watchBatch {
+		changes, news = changes[:watchBatch], nil
+		out.Sequence = at + watchBatch
+	}
+	for _, c := range changes {
+		if c.token != "" {
+			out.TokenIds = append(out.TokenIds, c.token)
+		} else {
+			out.Users = append(out.Users, c.user)
+		}
+	}
+	return out, news
+}
+
+// ReportUses notes the uses.
+func (s *service) ReportUses(_ context.Context, r *patdv1.ReportUsesRequest) (*patdv1.ReportUsesResponse, error) {
+	if len(r.GetUses()) > 1000 {
+		return nil, status.Error(codes.InvalidArgument, "at most 1000 uses")
+	}
+	v := s.server
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fault != nil {
+		return nil, v.fault
+	}
+	v.calls.Reports++
+	for _, use := range r.GetUses() {
+		if before := v.uses[use.GetTokenId()]; before == nil || before.GetTime().AsTime().Before(use.GetTime().AsTime()) {
+			v.uses[use.GetTokenId()] = use
+		}
+	}
+	return &patdv1.ReportUsesResponse{}, nil
+}

@@ -1,0 +1,81 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc/credentials"
+
+	"patd/tokens"
+)
+
+// Credential carries a service token with every call on a connection, for grpc.WithPerRPCCredentials. It refuses a connection
+// that does not keep the token secret: one in plain text, unless it was made with the credentials of
+// google.golang.org/grpc/credentials/local, which reach this machine only, or AllowPlaintext says so.
+type Credential struct {
+	source    func(context.Context) (string, error)
+	plaintext bool
+}
+
+var _ credentials.PerRPCCredentials = Credential{}
+
+// ServiceToken makes a Credential of where the token is to be had, which is asked at each call: a token that was replaced
+// there counts from then on. See [TokenFile].
+func ServiceToken(source func(context.Context) (string, error)) Credential {
+	return Credential{source: source}
+}
+
+// TokenFile is a source for [ServiceToken]: a file that holds the token, and perhaps a line end.
+func TokenFile(path string) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("read the service token: %w", err)
+		}
+		return strings.TrimRight(string(content), "\r\n"), nil
+	}
+}
+
+// AllowPlaintext answers a Credential that crosses any connection, for networks that are encrypted by other means.
+func (c Credential) AllowPlaintext() Credential {
+	c.plaintext = true
+	return c
+}
+
+// GetRequestMetadata answers the authorization header, if the connection may carry it.
+func (c Credential) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
+	if err := c.safe(ctx); err != nil {
+		return nil, err
+	}
+	token, err := c.source(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if token == "" || len(token) > tokens.MaxInput || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, errors.New("what should be a service token is something other than one token")
+	}
+	return map[string]string{"authorization": "Bearer " + token}, nil
+}
+
+func (c Credential) safe(ctx context.Context) error {
+	if c.plaintext {
+		return nil
+	}
+	info, ok := credentials.RequestInfoFromContext(ctx)
+	if !ok || info.AuthInfo == nil {
+		return errors.New("the service token is not sent: nothing is known of the connection's security")
+	}
+	if info.AuthInfo.AuthType() == "local" {
+		return nil
+	}
+	if err := credentials.CheckSecurityLevel(info.AuthInfo, credentials.PrivacyAndIntegrity); err != nil {
+		return fmt.Errorf("the service token is not sent in plain text: %w", err)
+	}
+	return nil
+}
+
+// RequireTransportSecurity answers false: GetRequestMetadata looks closer than this allows.
+func (Credential) RequireTransportSecurity() bool { return false }

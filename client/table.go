@@ -1,0 +1,107 @@
+package client
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// shards is how many parts a table has, so that readers on different processors seldom meet.
+const shards = 64
+
+// table is a bounded map of entries. Reading takes the lock of one shard for reading; who changes it holds memory's.
+type table struct {
+	shard    [shards]shard
+	perShard int
+}
+
+type shard struct {
+	mu    sync.RWMutex
+	byKey map[key]*entry
+	ring  []*entry // all of byKey, in the order in which the clock looks at them
+	hand  int
+
+	hits atomic.Uint64
+	_    [64]byte // the next shard's lock is another cache line
+}
+
+func newTable(entries int) *table {
+	t := &table{perShard: max(1, (entries+shards-1)/shards)}
+	for i := range t.shard {
+		t.shard[i].byKey = map[key]*entry{}
+	}
+	return t
+}
+
+func (t *table) of(k key) *shard { return &t.shard[k[0]%shards] }
+
+// get answers the entry of a key, or nil.
+func (t *table) get(k key) *entry {
+	s := t.of(k)
+	s.mu.RLock()
+	e := s.byKey[k]
+	s.mu.RUnlock()
+	return e
+}
+
+// hit notes that an entry was of use.
+func (t *table) hit(e *entry) {
+	t.of(e.key).hits.Add(1)
+	if !e.recent.Load() {
+		e.recent.Store(true)
+	}
+}
+
+// put adds an entry, and answers the one that had to go for it, or nil: that of the same key, or else one that is void or
+// was not used since the clock's hand last passed (second chance).
+func (t *table) put(e *entry) *entry {
+	s := t.of(e.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	gone := s.byKey[e.key]
+	switch {
+	case gone != nil:
+		e.slot = gone.slot
+	case len(s.ring) < t.perShard:
+		e.slot = len(s.ring)
+		s.ring = append(s.ring, nil)
+	default:
+		gone = s.victim()
+		e.slot = gone.slot
+		delete(s.byKey, gone.key)
+	}
+	s.ring[e.slot], s.byKey[e.key] = e, e
+	return gone
+}
+
+// victim turns the clock's hand, at most once around and one step: readers may mark entries as fast as it passes.
+func (s *shard) victim() *entry {
+	for left := len(s.ring); ; left-- {
+		e := s.ring[s.hand]
+		s.hand = (s.hand + 1) % len(s.ring)
+		if e.void() || !e.recent.Swap(false) || left == 0 {
+			return e
+		}
+	}
+}
+
+// clear drops everything.
+func (t *table) clear() {
+	for i := range t.shard {
+		s := &t.shard[i]
+		s.mu.Lock()
+		s.byKey, s.ring, s.hand = map[key]*entry{}, nil, 0
+		s.mu.Unlock()
+	}
+}
+
+// count answers how many entries there are, and how often they were of use.
+func (t *table) count() (entries int, hits uint64) {
+	for i := range t.shard {
+		s := &t.shard[i]
+		s.mu.RLock()
+		entries += len(s.byKey)
+		s.mu.RUnlock()
+		hits += s.hits.Load()
+	}
+	return entries, hits
+}

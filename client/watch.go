@@ -1,0 +1,117 @@
+package client
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	patdv1 "patd/gen/patd/v1"
+)
+
+const (
+	// heartbeat is how often the server sends at least, with some room for a late timer.
+	heartbeat = 1250 * time.Millisecond
+	// settling is how long after a watch was resumed its messages may still be those that were missed.
+	settling = time.Second
+)
+
+// watcher follows the change feed and tells memory. Only its own goroutine touches it.
+type watcher struct {
+	rpc    patdv1.IntrospectionServiceClient
+	memory *memory
+	now    func() time.Time
+	log    *slog.Logger
+
+	sequence uint64 // where to resume: the last message's position and history
+	history  string
+}
+
+// run watches until ctx ends.
+func (w *watcher) run(ctx context.Context) {
+	var pause pauses
+	for ctx.Err() == nil {
+		began := w.now()
+		err := w.watch(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if w.now().Sub(began) > longPause {
+			pause = pauses{}
+		}
+		if pause.tries == 0 {
+			w.log.LogAttrs(ctx, slog.LevelWarn, "the watch of patd broke; watching again", slog.Any("error", err))
+		}
+		pause.wait(ctx, hopeless(err))
+	}
+}
+
+// hopeless tells an error that the next try will hardly mend.
+func hopeless(err error) bool {
+	switch status.Code(err) {
+	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied:
+		return true
+	default:
+		return false
+	}
+}
+
+// watch follows one stream until it breaks or falls silent. A stream that was silent is not listened to again: what its
+// pipe holds back may be old, while the first message of a new one was made after it was asked for.
+func (w *watcher) watch(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	alarm := time.AfterFunc(silence, cancel)
+	defer alarm.Stop()
+	asked := w.now()
+	resumed := w.sequence != 0
+	stream, err := w.rpc.WatchInvalidations(ctx, &patdv1.WatchInvalidationsRequest{After: w.sequence, History: w.history})
+	if err != nil {
+		return err
+	}
+	p := pace{asked: asked}
+	for {
+		news, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if !alarm.Reset(silence) {
+			return status.Error(codes.DeadlineExceeded, "the watch was silent")
+		}
+		startOver := news.GetStartOver() || !resumed && p.first.IsZero()
+		w.memory.apply(news, startOver)
+		w.sequence, w.history = news.GetSequence(), news.GetHistory()
+		at, current := p.message(w.now(), startOver || len(news.GetTokenIds())+len(news.GetUsers()) == 0)
+		if p.behind > silence/2 {
+			return status.Error(codes.DeadlineExceeded, "the watch lags")
+		}
+		if current {
+			w.memory.heard(at)
+		}
+	}
+}
+
+// pace judges how current the messages of one stream are.
+type pace struct {
+	asked       time.Time // when the stream was asked for
+	first, last time.Time // when the first and the latest message came
+	settled     bool
+	behind      time.Duration
+}
+
+// message takes in one message that came now, and tells of which time it is at the latest, and whether all that was
+// known then has been told. The first was made after it was asked for. Those after it are taken for as old as the lag
+// that heartbeats show: they leave once a second, so what comes later than that was held up. A resumed watch has caught
+// up when a message has no news, or when what was missed must have come.
+func (p *pace) message(now time.Time, quiet bool) (at time.Time, current bool) {
+	if p.first.IsZero() {
+		p.first, p.last, p.settled = now, now, quiet
+		return p.asked, p.settled
+	}
+	p.behind = max(0, p.behind+now.Sub(p.last)-heartbeat)
+	p.last = now
+	p.settled = p.settled || quiet || now.Sub(p.first) >= settling
+	return now.Add(-p.behind), p.settled
+}

@@ -1,0 +1,162 @@
+package client
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	patdv1 "patd/gen/patd/v1"
+)
+
+// script is a server whose one watch says what is written here, each after a while of a clock of its own.
+type script struct {
+	patdv1.IntrospectionServiceClient
+	grpc.ServerStreamingClient[patdv1.WatchInvalidationsResponse]
+	now   time.Time
+	lines []said
+	// heard is called after each line was taken in.
+	heard func(next int)
+	at    int
+	asked *patdv1.WatchInvalidationsRequest
+}
+
+type said struct {
+	after time.Duration
+	news  *patdv1.WatchInvalidationsResponse
+}
+
+func (s *script) WatchInvalidations(_ context.Context, r *patdv1.WatchInvalidationsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[patdv1.WatchInvalidationsResponse], error) {
+	s.asked, s.at = r, 0
+	return s, nil
+}
+
+func (s *script) Recv() (*patdv1.WatchInvalidationsResponse, error) {
+	if s.at > 0 && s.heard != nil {
+		s.heard(s.at)
+	}
+	if s.at == len(s.lines) {
+		return nil, io.EOF
+	}
+	l := s.lines[s.at]
+	s.at++
+	s.now = s.now.Add(l.after)
+	return l.news, nil
+}
+
+// watching is a watcher of a script, with a memory that holds one answer.
+func watching(s *script) *watcher {
+	s.now = start
+	m := newMemory(10, start)
+	m.keep(activeEntry(1, "t", "u"), ticket{sent: start}, 50)
+	return &watcher{rpc: s, memory: m, now: func() time.Time { return s.now }, log: slog.New(slog.DiscardHandler)}
+}
+
+func quiet(sequence uint64) *patdv1.WatchInvalidationsResponse {
+	return &patdv1.WatchInvalidationsResponse{Sequence: sequence, History: "h"}
+}
+
+func news(sequence uint64, users ...string) *patdv1.WatchInvalidationsResponse {
+	m := quiet(sequence)
+	m.Users = users
+	return m
+}
+
+func TestWatchThatBeginsForgetsWhatWasBefore(t *testing.T) {
+	s := &script{lines: []said{{0, quiet(40)}}}
+	w := watching(s)
+	_ = w.watch(t.Context())
+	if w.memory.recall(keyOf(1), s.now) != nil {
+		t.Error("an answer from before the watch is used: nobody told what changed between the two")
+	}
+	if w.sequence != 40 || w.history != "h" {
+		t.Errorf("it would be resumed at %d of %q", w.sequence, w.history)
+	}
+}
+
+func TestResumedWatchIsTrustedOnceItHasCaughtUp(t *testing.T) {
+	s := &script{lines: []said{
+		{0, news(60, "a")}, {time.Millisecond, news(70, "b")}, {time.Millisecond, quiet(70)}, {time.Millisecond, news(71, "c")},
+	}}
+	w := watching(s)
+	w.sequence, w.history = 50, "g"
+	s.heard = func(n int) {
+		if got, want := w.memory.trusted(s.now), n >= 3; got != want {
+			t.Errorf("after message %d memory may be used: %v", n, got)
+		}
+	}
+	_ = w.watch(t.Context())
+	if s.asked.GetAfter() != 50 || s.asked.GetHistory() != "g" {
+		t.Errorf("resumed at %v", s.asked)
+	}
+	if w.memory.recall(keyOf(1), s.now) == nil {
+		t.Error("what nothing was told of is not used again")
+	}
+}
+
+// A server that is never quiet has told all that was missed after a while.
+func TestResumedWatchOfABusyServerIsTrusted(t *testing.T) {
+	s := &script{}
+	for i := range uint64(30) {
+		s.lines = append(s.lines, said{50 * time.Millisecond, news(60+i, "a")})
+	}
+	w := watching(s)
+	w.sequence, w.history = 50, "g"
+	_ = w.watch(t.Context())
+	if !w.memory.trusted(s.now) {
+		t.Error("it is not trusted after a second and a half")
+	}
+}
+
+// The first message may be as old as the question.
+func TestFirstMessageIsAsOldAsItsQuestion(t *testing.T) {
+	s := &script{lines: []said{{2500 * time.Millisecond, quiet(60)}}}
+	w := watching(s)
+	w.sequence = 50
+	_ = w.watch(t.Context())
+	if !w.memory.trusted(start.Add(silence-1)) || w.memory.trusted(start.Add(silence)) {
+		t.Error("memory may be used for longer than 3 seconds after the question")
+	}
+}
+
+// Heartbeats leave once a second. What comes slower is held up somewhere, more and more; no single pause shows it.
+func TestWatchThatLagsIsLeft(t *testing.T) {
+	s := &script{}
+	for i := range uint64(20) {
+		s.lines = append(s.lines, said{1750 * time.Millisecond, quiet(60 + i)})
+	}
+	w := watching(s)
+	w.sequence = 50
+	if err := w.watch(t.Context()); err == nil || s.at >= 6 {
+		t.Errorf("it is left after %d messages: %v", s.at, err)
+	}
+	s = &script{lines: []said{{0, quiet(60)}, {2250 * time.Millisecond, quiet(61)}}}
+	w = watching(s)
+	w.sequence = 50
+	_ = w.watch(t.Context())
+	if w.memory.trusted(s.now.Add(silence - time.Second)) {
+		t.Error("a message that was held up for a second counts as new")
+	}
+	s = &script{}
+	for i := range uint64(600) {
+		s.lines = append(s.lines, said{time.Duration(900+i%2*200) * time.Millisecond, quiet(60 + i)})
+	}
+	w = watching(s)
+	w.sequence = 50
+	if _ = w.watch(t.Context()); s.at != len(s.lines) || !w.memory.trusted(s.now) {
+		t.Errorf("a watch with some jitter is left after %d messages", s.at)
+	}
+}
+
+func TestAnswerFromBeforeStartingOverIsNotKept(t *testing.T) {
+	m := newMemory(10, start)
+	m.heard(start)
+	before := m.ticket(start)
+	m.apply(quiet(10), true) // another history, whose numbers are smaller
+	if !m.keep(activeEntry(1, "t", "u"), before, 9000) || m.recall(keyOf(1), start) != nil {
+		t.Error("an answer of the old history is kept in the new one")
+	}
+}
