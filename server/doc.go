@@ -11,6 +11,25 @@
 // the HTTP front, and no network peer can reach it: only there are the private metadata keys believed that carry the
 // request id and the client's address.
 //
+// The OAuth endpoints (RFC 7662, RFC 7009, RFC 8693) take HTML forms, which the gateway does not. They stand beside it: the HTTP
+// front, authentication of the client, and then tokens.Service, with the limits, the log line and the metrics of the chain.
+// A client shows a service token, by Basic, in the form, or as a bearer; where none is shown, possession of the token that
+// is presented is what counts.
+//
+// # Gateways
+//
+// Envoy asks by gRPC (envoy.service.auth.v3.Authorization, see envoyService), with a service token of its own; nginx, Traefik and
+// Caddy ask by GET /v1/forward-auth (see forwardAuth), with none. Both say which scopes and which audience a route needs, and both
+// are told the same of a request that may pass: X-Auth-User, X-Auth-Scopes (of those that were asked for), X-Auth-Token-Id,
+// which is the personal access token's also where an access token was presented, and X-Token-Expires-At. A user id may be any
+// text, so in X-Auth-User all of it is percent-encoded but printable ASCII other than space % , " \ { }; a percent-decoder gives
+// it back.
+//
+// What is no answer closes a gateway. An outage is 503, for Envoy as a denial, since a gRPC error is what failure_mode_allow lets
+// pass. A parameter that is unknown, or given and empty, is 400, for Envoy a denial with 500: taken as left out it would
+// leave a route open. A request without one good token is 401 with the challenge of RFC 6750, also one with two tokens,
+// for which that has 400, because gateways take 400 for a fault of patd's.
+//
 // # Introspection
 //
 // Introspect, BatchIntrospect and IntrospectStream are called for each request that the company's APIs serve, and take
@@ -41,9 +60,11 @@
 //
 // Minting and rotating, per caller; bad credentials, per address; and the refused attempts of one caller that the audit log
 // takes (see package limit). A limited call is RESOURCE_EXHAUSTED with the reason RATE_LIMITED, google.rpc.RetryInfo, and
-// whole seconds in Retry-After over REST and in the trailer retry-after over gRPC. Whoever cannot be told apart is not made
-// to pay for others: behind proxies, configure which are trusted, so that each client has its own address.
-// Health, metadata and calls without a credential are not limited.
+// whole seconds in Retry-After over REST and in the trailer retry-after over gRPC. The exchanges of one personal access token are
+// limited too, and so are the reports of leaks from one address. A token presented to introspection, by a gateway or otherwise,
+// never counts as a bad credential of whoever presents it: one attacker behind a gateway must not lock out the gateway.
+// Whoever cannot be told apart is not made to pay for others: behind proxies, configure which are trusted, so that each
+// client has its own address. Health, metadata, and other calls without a credential are not limited.
 //
 // # What is never written
 //

@@ -25,33 +25,78 @@ const (
 	codeUnimplemented
 )
 
-const reasonTooLarge = "BODY_TOO_LARGE"
+// Reasons that the transport gives or tells apart.
+const (
+	reasonTooLarge  = "BODY_TOO_LARGE"
+	reasonGrantType = "GRANT_TYPE_UNSUPPORTED"
+	reasonDenied    = "PERMISSION_DENIED"
+	reasonSubject   = "SUBJECT_INVALID"
+	reasonGrant     = "GRANT_INVALID"
+	reasonScope     = "SCOPE_INVALID"
+	reasonTarget    = "TARGET_INVALID"
+)
 
-// errorClass is how one class of error shows over gRPC and over HTTP.
+// keyPermission is the metadata key of a refusal that says which permission would have let a service in; where several would,
+// it is one of them.
+const keyPermission = "permission"
+
+// errorClass is how one class of error shows over gRPC, over HTTP, and at the OAuth endpoints.
 type errorClass struct {
-	code tokens.Code
-	grpc codes.Code
-	http int
-	name string // as in google.rpc.Code
+	code  tokens.Code
+	grpc  codes.Code
+	http  int
+	name  string // as in google.rpc.Code
+	oauth oauthError
 }
 
-// classes answers the only table from the domain's codes to those of gRPC and HTTP.
+// oauthError is an error of RFC 6749 section 5.2, or of an RFC that builds on it: its name and the status it comes with.
+type oauthError struct {
+	name string
+	http int
+}
+
+// classes answers the only table from the domain's codes to those of gRPC, HTTP and OAuth. What a client can do about an
+// outage is to come again, whether it ended by a refusal or by a deadline.
 func classes() []errorClass {
+	invalid := oauthError{"invalid_request", http.StatusBadRequest}
+	unavailable := oauthError{"temporarily_unavailable", http.StatusServiceUnavailable}
 	return []errorClass{
-		{tokens.CodeInternal, codes.Internal, http.StatusInternalServerError, "INTERNAL"},
-		{tokens.CodeInvalid, codes.InvalidArgument, http.StatusBadRequest, "INVALID_ARGUMENT"},
-		{tokens.CodeUnauthenticated, codes.Unauthenticated, http.StatusUnauthorized, "UNAUTHENTICATED"},
-		{tokens.CodeDenied, codes.PermissionDenied, http.StatusForbidden, "PERMISSION_DENIED"},
-		{tokens.CodeNotFound, codes.NotFound, http.StatusNotFound, "NOT_FOUND"},
-		{tokens.CodeExists, codes.AlreadyExists, http.StatusConflict, "ALREADY_EXISTS"},
-		{tokens.CodePrecondition, codes.FailedPrecondition, http.StatusBadRequest, "FAILED_PRECONDITION"},
-		{tokens.CodeAborted, codes.Aborted, http.StatusConflict, "ABORTED"},
-		{tokens.CodeExhausted, codes.ResourceExhausted, http.StatusTooManyRequests, "RESOURCE_EXHAUSTED"},
-		{tokens.CodeUnavailable, codes.Unavailable, http.StatusServiceUnavailable, "UNAVAILABLE"},
-		{codeDeadline, codes.DeadlineExceeded, http.StatusGatewayTimeout, "DEADLINE_EXCEEDED"},
-		{codeCanceled, codes.Canceled, 499, "CANCELLED"},
-		{codeUnimplemented, codes.Unimplemented, http.StatusNotImplemented, "UNIMPLEMENTED"},
+		{tokens.CodeInternal, codes.Internal, http.StatusInternalServerError, "INTERNAL", oauthError{"server_error", http.StatusInternalServerError}},
+		{tokens.CodeInvalid, codes.InvalidArgument, http.StatusBadRequest, "INVALID_ARGUMENT", invalid},
+		{tokens.CodeUnauthenticated, codes.Unauthenticated, http.StatusUnauthorized, "UNAUTHENTICATED", oauthError{"invalid_client", http.StatusUnauthorized}},
+		{tokens.CodeDenied, codes.PermissionDenied, http.StatusForbidden, "PERMISSION_DENIED", oauthError{"insufficient_scope", http.StatusForbidden}},
+		{tokens.CodeNotFound, codes.NotFound, http.StatusNotFound, "NOT_FOUND", invalid},
+		{tokens.CodeExists, codes.AlreadyExists, http.StatusConflict, "ALREADY_EXISTS", invalid},
+		{tokens.CodePrecondition, codes.FailedPrecondition, http.StatusBadRequest, "FAILED_PRECONDITION", invalid},
+		{tokens.CodeAborted, codes.Aborted, http.StatusConflict, "ABORTED", invalid},
+		{tokens.CodeExhausted, codes.ResourceExhausted, http.StatusTooManyRequests, "RESOURCE_EXHAUSTED", oauthError{"temporarily_unavailable", http.StatusTooManyRequests}},
+		{tokens.CodeUnavailable, codes.Unavailable, http.StatusServiceUnavailable, "UNAVAILABLE", unavailable},
+		{codeDeadline, codes.DeadlineExceeded, http.StatusGatewayTimeout, "DEADLINE_EXCEEDED", unavailable},
+		{codeCanceled, codes.Canceled, 499, "CANCELLED", unavailable},
+		{codeUnimplemented, codes.Unimplemented, http.StatusNotImplemented, "UNIMPLEMENTED", oauthError{"invalid_request", http.StatusMethodNotAllowed}},
 	}
+}
+
+// oauthReasons are the errors that OAuth tells apart within a class. Of RFC 6749 section 5.2 unauthorized_client is
+// missing, since every client may use every grant, and of RFC 7009 section 2.2.1 unsupported_token_type: what cannot be
+// revoked there is a service's token, and its bearer is not told that it is one.
+func oauthReasons() map[string]oauthError {
+	return map[string]oauthError{
+		reasonTooLarge:  {"invalid_request", http.StatusRequestEntityTooLarge},
+		reasonGrantType: {"unsupported_grant_type", http.StatusBadRequest},
+		reasonSubject:   {"invalid_request", http.StatusBadRequest}, // RFC 8693 section 2.2.2
+		reasonGrant:     {"invalid_grant", http.StatusBadRequest},
+		reasonScope:     {"invalid_scope", http.StatusBadRequest},
+		reasonTarget:    {"invalid_target", http.StatusBadRequest}, // RFC 8707 section 2
+	}
+}
+
+// oauthErrorOf is how an error shows at an OAuth endpoint.
+func oauthErrorOf(e *tokens.Error) oauthError {
+	if known, ok := oauthReasons()[e.Reason]; ok {
+		return known
+	}
+	return classOfDomain(e.Code).oauth
 }
 
 func classOf(match func(errorClass) bool) errorClass {
@@ -114,12 +159,18 @@ func toStatus(e *tokens.Error, requestID string, more ...protoadapt.MessageV1) *
 
 // errorReason reads the stable reason out of a status of ours; false: it is not ours.
 func errorReason(st *status.Status) (string, bool) {
+	reason, _ := errorInfo(st)
+	return reason, reason != ""
+}
+
+// errorInfo reads the reason and the metadata out of a status of ours; of another one they are empty.
+func errorInfo(st *status.Status) (reason string, metadata map[string]string) {
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
-			return info.GetReason(), true
+			return info.GetReason(), info.GetMetadata()
 		}
 	}
-	return "", false
+	return "", nil
 }
 
 // errorBody is the JSON form of an error.
@@ -139,8 +190,11 @@ func writeError(w http.ResponseWriter, r *http.Request, st *status.Status) {
 	if reason, _ := errorReason(st); reason == reasonTooLarge {
 		code = http.StatusRequestEntityTooLarge
 	}
-	if class.grpc == codes.Unauthenticated {
+	switch reason, metadata := errorInfo(st); {
+	case class.grpc == codes.Unauthenticated:
 		w.Header().Set("WWW-Authenticate", challenge(r))
+	case reason == reasonDenied:
+		w.Header().Set("WWW-Authenticate", bearerChallenge("insufficient_scope", metadata[keyPermission]))
 	}
 	if after, ok := retryAfter(st); ok {
 		w.Header().Set("Retry-After", after)
@@ -166,15 +220,33 @@ func writeJSON(w http.ResponseWriter, code int, body any) {
 	if err != nil {
 		code, text = http.StatusInternalServerError, []byte(`{"error":{"code":500,"status":"INTERNAL","message":"internal error","details":[]}}`)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_, _ = w.Write(append(text, '\n'))
+	writeText(w, code, append(text, '\n'))
 }
 
-// challenge is the WWW-Authenticate header of RFC 6750 section 3: with an error code only when a credential was given.
+// writeText answers with a body that is JSON already.
+func writeText(w http.ResponseWriter, code int, text []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(text)
+}
+
+// challenge is the WWW-Authenticate header of a 401: with an error code only when a credential was given.
 func challenge(r *http.Request) string {
 	if len(r.Header.Values("Authorization")) == 0 {
-		return `Bearer realm="patd"`
+		return bearerChallenge("", "")
 	}
-	return `Bearer realm="patd", error="invalid_token"`
+	return bearerChallenge("invalid_token", "")
+}
+
+// bearerChallenge is a challenge of RFC 6750 section 3. The error code and the scopes, joined by spaces, may be empty; scopes
+// hold neither quotes nor backslashes (RFC 6749 section 3.3).
+func bearerChallenge(code, scope string) string {
+	text := `Bearer realm="patd"`
+	if code != "" {
+		text += `, error="` + code + `"`
+	}
+	if scope != "" {
+		text += `, scope="` + scope + `"`
+	}
+	return text
 }

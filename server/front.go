@@ -54,6 +54,7 @@ type front struct {
 	metrics *metrics
 	trusted trusted
 	pages   map[string]http.Handler // by exact path; GET and HEAD, open
+	oauth   map[string]http.Handler // by exact path; they look after methods, bodies and logs themselves
 	api     http.Handler
 	direct  *direct // nil: there is none
 	active  sync.WaitGroup
@@ -90,6 +91,10 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
+	if endpoint, ok := f.oauth[r.URL.Path]; ok {
+		endpoint.ServeHTTP(w, r)
+		return
+	}
 	if page, ok := f.pages[r.URL.Path]; ok {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			answerMethod(w, x.requestID, []string{http.MethodGet, http.MethodHead})

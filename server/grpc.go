@@ -53,6 +53,7 @@ func registerServices(g *grpc.Server, c *chain, svc *tokens.Service) {
 	patdv1.RegisterServiceAccountServiceServer(g, accountService{service: svc})
 	patdv1.RegisterAuditServiceServer(g, auditService{service: svc})
 	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
+	patdv1.RegisterLeakServiceServer(g, leakService{service: svc})
 }
 
 // registerOpen registers what only the network sees: health, and reflection where it is wanted.

@@ -57,6 +57,13 @@ func (c *chain) of(fullMethod string) *method {
 	return &method{full: fullMethod, name: strings.TrimPrefix(fullMethod, "/")}
 }
 
+// page makes the method of an endpoint that net/http serves beside the gateway. It is called before anything is served.
+func (c *chain) page(name string, r right) *method {
+	full := "/" + name
+	c.metrics.watch(full)
+	return &method{right: r, full: full, name: name, metrics: c.metrics.methods[full]}
+}
+
 // unary takes a call through the chain.
 func (c *chain) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	begun, start := &call{}, time.Now()
@@ -114,10 +121,17 @@ func (c *chain) end(begun *call, start time.Time, panicked any, err error) error
 	return err
 }
 
+// errPanic stands for a panic, which was logged.
+var errPanic = errors.New("panic")
+
 func (c *chain) logPanic(begun *call, v any) {
+	stack := debug.Stack()
+	if elsewhere, ok := v.(interface{ Stack() []byte }); ok { // it comes from another goroutine, such as the store's
+		stack = elsewhere.Stack()
+	}
 	c.logger.LogAttrs(begun, slog.LevelError, "panic",
 		slog.String("method", begun.method.name), slog.String("panic", panicText(v)),
-		slog.String("request_id", begun.requestID()), slog.String("stack", string(debug.Stack())))
+		slog.String("request_id", begun.requestID()), slog.String("stack", string(stack)))
 }
 
 // panicText describes a panic's value. The runtime's own errors hold indexes and type names only, and are told in full.
@@ -203,11 +217,11 @@ func (c *chain) tap(ctx context.Context, info *tap.Info) (context.Context, error
 	return bounded, nil
 }
 
-// identify finds out who calls. Open methods, such as health, do not look at credentials, and are never limited. An
+// identify finds out who calls, unless everybody may: then a credential is not looked at, and not limited as one. An
 // address from which too many were bad is refused before the next one is looked at, since looking is what costs; a good one
 // is refused with them.
 func (c *chain) identify(begun *call) error {
-	if begun.method.open {
+	if begun.method.open || begun.method.anyone {
 		return nil
 	}
 	// A trusted proxy's own address stands for callers whom it does not name, which are not to pay for each other.
@@ -235,12 +249,14 @@ func (c *chain) authorize(begun *call, req any) error {
 	switch {
 	case r.open:
 		return nil
+	case r.anyone:
+		return c.limits.report(actor.Peer.IP)
 	case r.allows(actor) && reaches(actor, req):
 		return c.limits.spend(r, actor)
 	case actor.Kind == tokens.Nobody:
 		return noCredential()
 	}
-	refused := tokens.Fail(tokens.CodeDenied, "PERMISSION_DENIED", denial(r, actor))
+	refused := denied(r, actor)
 	if r.action != "" {
 		if err := c.service.RecordRefusal(begun, actor, refusal(r.action, refused.Reason, req)); err != nil {
 			c.logger.LogAttrs(begun, slog.LevelWarn, "a refused attempt could not be recorded",
@@ -258,6 +274,15 @@ func reaches(a tokens.Actor, req any) bool {
 	}
 	r, ok := req.(interface{ GetUser() string })
 	return ok && (r.GetUser() == "me" || r.GetUser() == a.User)
+}
+
+// denied is the refusal of a caller that a right does not let in. To a service it names a permission that would.
+func denied(r right, a tokens.Actor) *tokens.Error {
+	e := tokens.Fail(tokens.CodeDenied, reasonDenied, denial(r, a))
+	if a.Kind == tokens.ServiceActor && r.any != 0 {
+		e.Metadata = map[string]string{keyPermission: r.any.Names()[0]}
+	}
+	return e
 }
 
 // denial says what the caller would have needed.

@@ -34,6 +34,9 @@ const (
 	// One caller's calls to the catalogue, which people and scripts make, not requests of customers.
 	catalogRate  = 100
 	catalogBurst = 1000
+	// One address's reports of leaks, each of which may cost a thousand looks at the store.
+	defaultLeakRate  = 1
+	defaultLeakBurst = 60
 )
 
 // Names of the limits in metrics.
@@ -41,6 +44,7 @@ const (
 	limitMint     = "mint"
 	limitFailures = "authentication"
 	limitCatalog  = "catalog"
+	limitLeaks    = "leaks"
 )
 
 // keyRetryAfter is the metadata key that says in whole seconds when to come back, as the HTTP header of that name does.
@@ -48,11 +52,12 @@ const keyRetryAfter = "retry-after"
 
 // limits are how often callers may do what costs.
 type limits struct {
-	users, services, failures, refusals, catalog *limit.Limiter // nil: unlimited
-	metrics                                      *metrics
+	users, services, failures, refusals, catalog, leaks *limit.Limiter // nil: unlimited
+	metrics                                             *metrics
 }
 
 func newLimits(c Config, m *metrics) (*limits, error) {
+	m.limited.WithLabelValues(limitLeaks)
 	l := &limits{metrics: m}
 	for _, e := range []struct {
 		to           **limit.Limiter
@@ -67,6 +72,7 @@ func newLimits(c Config, m *metrics) (*limits, error) {
 		{&l.failures, "bad credentials", c.FailureRate, c.FailureBurst, defaultFailureRate, defaultFailureBurst},
 		{&l.refusals, "refused attempts", refusalRate, refusalBurst, 0, 0},
 		{&l.catalog, "calls to the catalogue", catalogRate, catalogBurst, 0, 0},
+		{&l.leaks, "reports of leaks", c.LeakRate, c.LeakBurst, defaultLeakRate, defaultLeakBurst},
 	} {
 		if e.rate < 0 || e.burst < 0 {
 			continue
@@ -102,6 +108,15 @@ func (l *limits) spend(r right, a tokens.Actor) error {
 	}
 	if ok, after := bucket.Allow(limit.Name(a.String())); !ok {
 		return l.refuse(limitMint, after, "this caller mints too many tokens")
+	}
+	return nil
+}
+
+// report takes one report of leaks of an address. A trusted proxy's own address, which stands for callers whom it does not name,
+// is limited too: reports are rare, and dear.
+func (l *limits) report(from netip.Addr) error {
+	if ok, after := l.leaks.Allow(limit.Address(from)); !ok {
+		return l.refuse(limitLeaks, after, "too many reports of leaks came from this address")
 	}
 	return nil
 }

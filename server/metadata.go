@@ -24,11 +24,32 @@ func metadataPaths(issuer string) []string {
 }
 
 // serverMetadata is the document of RFC 8414 section 2. Of lists without elements only the required one stands in it
-// (section 3.2).
+// (section 3.2): there is no authorization endpoint, and so no response type. Where "none" stands among the ways to
+// authenticate, possession of the token that is presented suffices. Bearer is a service token by itself (RFC 7662 section 2.1).
 type serverMetadata struct {
-	Issuer          string   `json:"issuer"`
-	ScopesSupported []string `json:"scopes_supported,omitempty"`
-	ResponseTypes   []string `json:"response_types_supported"`
+	Issuer            string   `json:"issuer"`
+	TokenEndpoint     string   `json:"token_endpoint"`
+	KeysAddress       string   `json:"jwks_uri"`
+	ScopesSupported   []string `json:"scopes_supported,omitempty"`
+	ResponseTypes     []string `json:"response_types_supported"`
+	Grants            []string `json:"grant_types_supported"`
+	TokenAuth         []string `json:"token_endpoint_auth_methods_supported"`
+	Revocation        string   `json:"revocation_endpoint"`
+	RevocationAuth    []string `json:"revocation_endpoint_auth_methods_supported"`
+	Introspection     string   `json:"introspection_endpoint"`
+	IntrospectionAuth []string `json:"introspection_endpoint_auth_methods_supported"`
+}
+
+// describeServer is the metadata of the server at an issuer, which publishes some scopes.
+func describeServer(issuer string, published []string) serverMetadata {
+	const basic, post, none = "client_secret_basic", "client_secret_post", "none"
+	return serverMetadata{
+		Issuer: issuer, TokenEndpoint: issuer + pathGrant, KeysAddress: issuer + pathKeys, ScopesSupported: published,
+		ResponseTypes: []string{}, Grants: []string{grantExchange, grantRefresh},
+		TokenAuth:  []string{basic, post, none},
+		Revocation: issuer + pathRevoke, RevocationAuth: []string{basic, post, none},
+		Introspection: issuer + pathTokenInfo, IntrospectionAuth: []string{basic, post, schemeBearer},
+	}
 }
 
 // metadataPage serves the metadata, to everybody.
@@ -51,5 +72,5 @@ func (p *metadataPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, toStatus(public, x.requestID))
 		return
 	}
-	writeJSON(w, http.StatusOK, serverMetadata{Issuer: p.issuer, ScopesSupported: published, ResponseTypes: []string{}})
+	writeJSON(w, http.StatusOK, describeServer(p.issuer, published))
 }

@@ -24,7 +24,17 @@ func TestMetadataTellsWhatIsPublished(t *testing.T) {
 		return body
 	}
 	// RFC 8414 section 3.2: lists without elements are left out.
-	want := map[string]any{"issuer": "https://patd.example/base", "response_types_supported": []any{}}
+	want := map[string]any{
+		"issuer": "https://patd.example/base", "response_types_supported": []any{},
+		"token_endpoint":                                "https://patd.example/base/oauth2/token",
+		"introspection_endpoint":                        "https://patd.example/base/oauth2/introspect",
+		"revocation_endpoint":                           "https://patd.example/base/oauth2/revoke",
+		"jwks_uri":                                      "https://patd.example/base/.well-known/jwks.json",
+		"grant_types_supported":                         []any{grantExchange, "refresh_token"},
+		"token_endpoint_auth_methods_supported":         []any{"client_secret_basic", "client_secret_post", "none"},
+		"revocation_endpoint_auth_methods_supported":    []any{"client_secret_basic", "client_secret_post", "none"},
+		"introspection_endpoint_auth_methods_supported": []any{"client_secret_basic", "client_secret_post", "Bearer"},
+	}
 	if diff := cmp.Diff(want, read(path)); diff != "" {
 		t.Errorf("with nothing published: %s", diff)
 	}

@@ -77,6 +77,8 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.RevokeServiceRequest{Name: "victim"}
 	case "AuditService/ListEvents":
 		return &patdv1.ListEventsRequest{}
+	case "LeakService/ReportLeaks":
+		return &patdv1.ReportLeaksRequest{Secrets: []string{"garbage", secret}}
 	case "UserService/RefreshUser":
 		return &patdv1.RefreshUserRequest{User: "u1"}
 	}

@@ -173,12 +173,12 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w.text(`,"user":`, t.User)
 	w.text(`,"name":`, t.Name)
 	w.texts(`,"scopes":`, in.Effective)
-	w.texts(`,"granted_scopes":`, t.Scopes)
+	w.texts(`,"granted_scopes":`, in.Granted)
 	w.texts(`,"suspended_scopes":`, in.Suspended)
 	w.texts(`,"missing_scopes":`, in.Missing)
-	w.texts(`,"audiences":`, t.Audiences)
+	w.texts(`,"audiences":`, in.Audiences)
 	w.labels(t.Labels)
-	w.time(`,"issue_time":`, t.IssueTime)
+	w.time(`,"issue_time":`, in.IssueTime)
 	w.time(`,"expire_time":`, in.ExpireTime)
 	if !in.ExpireTime.IsZero() {
 		w.duration(`,"expires_in":`, in.ExpiresIn)
@@ -190,7 +190,14 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w.b = strconv.AppendUint(w.b, in.Sequence, 10)
 	w.raw(`","stale":`)
 	w.b = strconv.AppendBool(w.b, in.Stale)
-	w.raw(`,"access_token_id":"","client_id":""}`)
+	w.raw(`,"access_token_id":"`)
+	clientID := ""
+	if in.AccessID != 0 {
+		w.b = in.AccessID.Append(w.b)
+		clientID = in.ClientID
+	}
+	w.text(`","client_id":`, clientID)
+	w.raw(`}`)
 	return w.b, !w.odd
 }
 

@@ -5,12 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,22 +31,14 @@ import (
 	"patd/tokens"
 )
 
-func TestMain(m *testing.M) {
-	if kind := os.Getenv(benchServerEnv); kind != "" {
-		if err := runBenchServer(kind); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a real server on a real store, with a clock that the test moves and every line that was logged.
 type rig struct {
 	t      testing.TB
 	srv    *server.Server
 	svc    *tokens.Service
+	keys   *tokens.Keyring
 	store  *gate
 	faulty *storetest.Faulty
 	logs   *logBuffer
@@ -84,11 +74,12 @@ func newRigOf(t testing.TB, source tokens.FeatureSource, change ...func(*server.
 	must(t, err)
 	r.faulty = storetest.NewFaulty(st)
 	r.store = &gate{Store: r.faulty}
-	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Features: source, Now: r.now})
+	r.keys = tokens.NewKeyring(keys)
+	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now})
 	must(t, err)
 	r.idp = newIDP(t, r.now)
 	c := server.Config{
-		SignIn: r.idp.signIn(t), MintRate: -1, ServiceMintRate: -1, FailureRate: -1, Now: r.now,
+		SignIn: r.idp.signIn(t), MintRate: -1, ServiceMintRate: -1, FailureRate: -1, LeakRate: -1, Now: r.now,
 		Service: r.svc, Ready: st.Ready, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Reflection: true, Version: "test",
 		Logger: slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

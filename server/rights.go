@@ -1,6 +1,7 @@
 package server
 
 import (
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
@@ -18,6 +19,8 @@ type right struct {
 	bearer bool
 	// open: everybody; a credential is not even looked at.
 	open bool
+	// anyone: everybody, too, but as a call like others: logged, limited per address, its errors ours.
+	anyone bool
 	// stream: it lasts as long as the caller wants.
 	stream bool
 	// action names a change in the audit log. Refused attempts at it are recorded. Empty: the method only reads.
@@ -92,6 +95,12 @@ func rights() map[string]right {
 		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke},
 
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit},
+
+		// Nobody needs a credential: possession of a secret suffices to end it.
+		patdv1.LeakService_ReportLeaks_FullMethodName: {anyone: true},
+
+		// A gateway that asks about the token of its client.
+		authv3.Authorization_Check_FullMethodName: {any: introspect},
 
 		healthv1.Health_Check_FullMethodName:                              {open: true},
 		healthv1.Health_List_FullMethodName:                               {open: true},

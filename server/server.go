@@ -39,6 +39,8 @@ type Config struct {
 	Service *tokens.Service
 	// Ready tells whether the server could serve now, e.g. whether its store answers. Nil: always.
 	Ready func(context.Context) error
+	// Figures are further ones for /metrics, read each time. Nil: there are none.
+	Figures func() []Figure
 	// Logger gets one line per request. Nil: nobody does.
 	Logger *slog.Logger
 	// HTTPAddr and GRPCAddr are what to listen on; port 0 is any free one.
@@ -66,6 +68,13 @@ type Config struct {
 	// introspected are no credentials. 0: 10 and 1000. Negative: unlimited.
 	FailureRate  float64
 	FailureBurst int
+	// LeakRate is how many reports of leaks one address may make each second, over time, and LeakBurst how many at once; nobody
+	// needs a credential to report. 0: 1 and 60. Negative: unlimited.
+	LeakRate  float64
+	LeakBurst int
+	// ForwardAuthorization lets Envoy pass the client's Authorization header on to the upstream, which then has the token. Other
+	// gateways do as their own configuration says.
+	ForwardAuthorization bool
 	// Now is the clock of these limits. Nil: time.Now.
 	Now func() time.Time
 	// Reflection serves gRPC reflection.
@@ -196,6 +205,9 @@ func (s *Server) closeListeners() {
 // build makes the two gRPC servers and what stands in front of them.
 func (s *Server) build(c Config) error {
 	m := newMetrics(c.Version)
+	if c.Figures != nil {
+		m.registry.MustRegister(figures(c.Figures))
+	}
 	bounds, err := newLimits(c, m)
 	if err != nil {
 		return err
@@ -216,6 +228,7 @@ func (s *Server) build(c Config) error {
 	}
 	s.grpc = newGRPC(network, creds...)
 	registerServices(s.grpc, network, c.Service)
+	registerEnvoy(s.grpc, newEnvoy(c))
 	registerOpen(s.grpc, s.health, c.Reflection)
 	watchMethods(m, network.methods, s.grpc)
 
@@ -233,7 +246,13 @@ func (s *Server) build(c Config) error {
 		stop()
 		return errors.Join(err, s.conn.Close())
 	}
-	s.front = &front{logger: c.Logger, metrics: m, trusted: c.TrustedProxies, api: api, pages: s.pages(c)}
+	endpoints, err := newOAuth(c, network, s.issuer)
+	if err != nil {
+		stop()
+		return errors.Join(err, s.conn.Close())
+	}
+	s.front = &front{logger: c.Logger, metrics: m, trusted: c.TrustedProxies, api: api, pages: s.pages(c), oauth: endpoints.endpoints()}
+	s.front.oauth[pathForwardAuth] = newForwardAuth(c, network)
 	s.front.direct = newDirect(s.front, &introspectionService{chain: &behind, service: c.Service})
 	s.http = newHTTP(c, s.front)
 	if s.metLis == nil {
@@ -255,6 +274,7 @@ func (s *Server) pages(c Config) map[string]http.Handler {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(openapi.JSON) // a failed write means that the client has gone
 		}),
+		pathKeys: keysPage{c.Service},
 	}
 	for _, path := range metadataPaths(s.issuer) {
 		found[path] = &metadataPage{service: c.Service, issuer: strings.TrimRight(s.issuer, "/"), timeout: c.RequestTimeout}

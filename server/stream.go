@@ -183,8 +183,6 @@ func (a *answering) answer(i *item) {
 	_ = a.stream.SendMsg(&i.answer) // a failure means that the stream is over, which attend sees
 }
 
-var errPanic = errors.New("panic")
-
 // decide decides about one request, and has a panic end that request alone.
 func (a *answering) decide(i *item) (err error) {
 	defer func() {

@@ -30,7 +30,7 @@ func (r *rig) watch(after uint64, history string) watchStream {
 	return w
 }
 
-func told(t testing.TB, w watchStream) *patdv1.WatchInvalidationsResponse {
+func heard(t testing.TB, w watchStream) *patdv1.WatchInvalidationsResponse {
 	t.Helper()
 	m, err := w.Recv()
 	must(t, err)
@@ -41,12 +41,12 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 	r := newRig(t)
 	id, _ := r.mint("u1", "a")
 	w := r.watch(0, "")
-	first := told(t, w)
+	first := heard(t, w)
 	if !first.GetStartOver() || first.GetHistory() == "" {
 		t.Errorf("the first message: %v", first)
 	}
 	for beats := 0; beats < 2; { // the feed may still be telling of what was done before
-		beat := told(t, w)
+		beat := heard(t, w)
 		if beat.GetStartOver() || beat.GetSequence() < first.GetSequence() {
 			t.Errorf("a heartbeat: %v", beat)
 		}
@@ -61,18 +61,18 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 	var ids, users []string
 	var last *patdv1.WatchInvalidationsResponse
 	for len(ids) == 0 || len(users) == 0 {
-		last = told(t, w)
+		last = heard(t, w)
 		ids, users = append(ids, last.GetTokenIds()...), append(users, last.GetUsers()...)
 	}
 	if !slices.Contains(ids, id) || !slices.Contains(users, "u1") {
 		t.Errorf("told %q %q", ids, users)
 	}
 
-	resumed := told(t, r.watch(first.GetSequence(), first.GetHistory()))
+	resumed := heard(t, r.watch(first.GetSequence(), first.GetHistory()))
 	if resumed.GetStartOver() || !slices.Contains(resumed.GetTokenIds(), id) || resumed.GetSequence() < last.GetSequence() {
 		t.Errorf("resumed: %v", resumed)
 	}
-	if other := told(t, r.watch(first.GetSequence(), "another")); !other.GetStartOver() {
+	if other := heard(t, r.watch(first.GetSequence(), "another")); !other.GetStartOver() {
 		t.Errorf("of another history: %v", other)
 	}
 }
@@ -85,7 +85,7 @@ func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
 	defer conn.Close()
 	w, err := patdv1.NewIntrospectionServiceClient(conn).WatchInvalidations(as(r.admin), &patdv1.WatchInvalidationsRequest{})
 	must(t, err)
-	told(t, w)
+	heard(t, w)
 	ended := func() bool {
 		return len(r.logs.find(map[string]any{"method": "patd.v1.IntrospectionService/WatchInvalidations"})) > 0
 	}

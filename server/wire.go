@@ -154,10 +154,13 @@ func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
 	}
 	t := &in.Token
 	out.TokenId, out.User, out.Name = t.ID.String(), t.User, t.Name
-	out.Scopes, out.GrantedScopes = in.Effective, t.Scopes
+	if in.AccessID != 0 {
+		out.AccessTokenId, out.ClientId = in.AccessID.String(), in.ClientID
+	}
+	out.Scopes, out.GrantedScopes = in.Effective, in.Granted
 	out.SuspendedScopes, out.MissingScopes = in.Suspended, in.Missing
-	out.Audiences, out.Labels = t.Audiences, t.Labels
-	out.IssueTime, out.ExpireTime = toTime(t.IssueTime), toTime(in.ExpireTime)
+	out.Audiences, out.Labels = in.Audiences, t.Labels
+	out.IssueTime, out.ExpireTime = toTime(in.IssueTime), toTime(in.ExpireTime)
 	if !in.ExpireTime.IsZero() {
 		out.ExpiresIn = durationpb.New(in.ExpiresIn)
 	}

@@ -25,6 +25,7 @@ const (
 	fieldScopes, fieldGranted, fieldSuspended, fieldMissing          = 6, 7, 8, 9
 	fieldAudiences, fieldLabels, fieldIssueTime, fieldExpireTime     = 10, 11, 12, 13
 	fieldExpiresIn, fieldCacheFor, fieldSequence, fieldStale         = 14, 15, 16, 17
+	fieldAccessID, fieldClientID                                     = 18, 19
 	fieldRequests, fieldResponses                                    = 1, 1
 	fieldItemID, fieldItemRequest, fieldItemResponse, fieldItemError = 1, 2, 2, 3
 	fieldErrorCode, fieldErrorReason, fieldErrorMessage              = 1, 2, 3
@@ -336,12 +337,12 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	b = appendText(b, fieldUser, t.User)
 	b = appendText(b, fieldName, t.Name)
 	b = appendTexts(b, fieldScopes, in.Effective)
-	b = appendTexts(b, fieldGranted, t.Scopes)
+	b = appendTexts(b, fieldGranted, in.Granted)
 	b = appendTexts(b, fieldSuspended, in.Suspended)
 	b = appendTexts(b, fieldMissing, in.Missing)
-	b = appendTexts(b, fieldAudiences, t.Audiences)
+	b = appendTexts(b, fieldAudiences, in.Audiences)
 	b = appendLabels(b, t.Labels)
-	b = appendTime(b, fieldIssueTime, t.IssueTime)
+	b = appendTime(b, fieldIssueTime, in.IssueTime)
 	b = appendTime(b, fieldExpireTime, in.ExpireTime)
 	if !in.ExpireTime.IsZero() {
 		b = appendDuration(b, fieldExpiresIn, in.ExpiresIn)
@@ -350,6 +351,12 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	b = appendNumber(b, fieldSequence, in.Sequence)
 	if in.Stale {
 		b = appendNumber(b, fieldStale, 1)
+	}
+	if in.AccessID != 0 {
+		b = protowire.AppendTag(b, fieldAccessID, protowire.BytesType)
+		b = append(b, tokens.IDLen)
+		b = in.AccessID.Append(b)
+		b = appendText(b, fieldClientID, in.ClientID)
 	}
 	return b
 }

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"patd/store"
-	"patd/store/storetest"
+	"patd/store/storefill"
 	"patd/tokens"
 )
 
@@ -45,7 +45,7 @@ func filled(b *testing.B, n int) (*store.Store, []tokens.ID, string) {
 	st := open(b, path, store.Options{})
 	if os.IsNotExist(err) {
 		start := time.Now()
-		if _, err := storetest.Fill(b.Context(), st, storetest.FillConfig{Tokens: n}); err != nil {
+		if _, err := storefill.Load(b.Context(), st, storefill.Config{Tokens: n}); err != nil {
 			b.Fatal(err)
 		}
 		b.Logf("filled with %d tokens in %s", n, time.Since(start).Round(time.Millisecond))

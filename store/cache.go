@@ -176,6 +176,11 @@ func (c *Cached) LookupService(ctx context.Context, id tokens.ID) (tokens.Servic
 	return c.services.fetch(ctx, id, c.behind.LookupService)
 }
 
+// LookupAccess implements tokens.Store.
+func (c *Cached) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
+	return c.behind.LookupAccess(ctx, id)
+}
+
 // View implements tokens.Store.
 func (c *Cached) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
 	return c.behind.View(ctx, fn)

@@ -221,9 +221,9 @@ func TestARekeyingReachesTheCache(t *testing.T) {
 	r := newCachedRig(t, store.Options{FlushInterval: time.Hour})
 	r.wantActive(t, "before", true)
 	next := tokens.Hash{Key: "k1", Sum: [32]byte{2}}
-	for _, service := range []bool{false, true} {
-		seen := tokens.Seen{ID: r.token.ID, Service: service, Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next}}
-		if service {
+	for _, kind := range []tokens.Kind{tokens.KindPersonal, tokens.KindService} {
+		seen := tokens.Seen{ID: r.token.ID, Kind: kind, Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next}}
+		if kind == tokens.KindService {
 			seen.ID = r.service.ID
 		}
 		r.Touch(seen)

@@ -42,6 +42,7 @@ const (
 	partRevocation
 	partLastUsed
 	partBlocked
+	partRotated // the serial of the current secret; those of the older ones count down from it
 )
 
 const oldSecretSize = 2 + 8 + 32
@@ -69,9 +70,14 @@ func packed(b []byte, c *tokens.Credential, keyNumber func(string) (uint16, bool
 	b = packText(b, t.Name)
 	b = packTexts(b, t.Scopes)
 	b, parts := packParts(b, t)
-	for _, s := range c.Secrets[1:] {
+	serial := c.Secrets[0].Serial
+	if serial > 0 {
+		parts |= partRotated
+		b = binary.AppendUvarint(b, uint64(serial))
+	}
+	for i, s := range c.Secrets[1:] {
 		n, ok := keyNumber(s.Hash.Key)
-		if !ok {
+		if !ok || s.Serial != serial-int64(i)-1 {
 			return nil, false
 		}
 		b = binary.LittleEndian.AppendUint16(b, n)
@@ -168,8 +174,9 @@ func (r record) read(c *tokens.Credential, u *tokens.User, keys []string) {
 	t.ExpireTime = expiryTime(int64(binary.LittleEndian.Uint64(r[recordExpire:])))
 	t.Name = p.text()
 	t.Scopes = p.texts(own.scopes[:0])
+	var serial int64
 	if parts := r[recordParts]; parts != 0 {
-		p.parts(parts, t)
+		serial = p.parts(parts, t)
 	}
 	c.User = *u
 	c.Secrets = own.secrets[:0]
@@ -178,12 +185,14 @@ func (r record) read(c *tokens.Credential, u *tokens.User, keys []string) {
 	}
 	c.Secrets = append(c.Secrets, tokens.StoredSecret{Hash: tokens.Hash{
 		Key: keys[binary.LittleEndian.Uint16(r[recordKey:])], Sum: [32]byte(r[recordDigest:]),
-	}})
+	}, Serial: serial})
 	for range r[recordOld] {
+		serial--
 		s := p.take(oldSecretSize)
 		c.Secrets = append(c.Secrets, tokens.StoredSecret{
 			Hash:       tokens.Hash{Key: keys[binary.LittleEndian.Uint16(s)], Sum: [32]byte(s[10:])},
 			ExpireTime: expiryTime(int64(binary.LittleEndian.Uint64(s[2:]))),
+			Serial:     serial,
 		})
 	}
 	c.Secrets = c.Secrets[:len(c.Secrets):len(c.Secrets)]
@@ -236,7 +245,8 @@ func (p *parser) addr() netip.Addr {
 	return a
 }
 
-func (p *parser) parts(parts byte, t *tokens.Token) {
+// parts reads the optional parts, and answers the serial of the current secret.
+func (p *parser) parts(parts byte, t *tokens.Token) (serial int64) {
 	if parts&partDescription != 0 {
 		t.Description = p.text()
 	}
@@ -267,4 +277,8 @@ func (p *parser) parts(parts byte, t *tokens.Token) {
 	if parts&partBlocked != 0 {
 		t.BlockedBy = p.text()
 	}
+	if parts&partRotated != 0 {
+		serial = int64(p.count())
+	}
+	return serial
 }

@@ -186,7 +186,7 @@ func (s *sim) rotate(*rapid.T) {
 		t.secrets[i].ExpireTime = time.UnixMicro(0).UTC()
 	}
 	t.secrets[0].ExpireTime = until
-	t.secrets = slices.Insert(t.secrets, 0, tokens.StoredSecret{Hash: s.hash()})
+	t.secrets = slices.Insert(t.secrets, 0, tokens.StoredSecret{Hash: s.hash(), Serial: t.secrets[0].Serial + 1})
 	t.secrets = t.secrets[:min(len(t.secrets), 33)]
 	s.changeToken(t, func(tx tokens.Tx) error { return tx.ReplaceSecret(t.ID, t.secrets[0].Hash, until) })
 }

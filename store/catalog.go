@@ -141,15 +141,23 @@ const selectAudiences = `SELECT ` + audienceColumns + ` FROM audiences
 WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0)
 ORDER BY id LIMIT ?3`
 
+const selectAudiencesOfResource = `SELECT ` + audienceColumns + ` FROM audiences INDEXED BY audiences_resource
+WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0) AND resource = ?4
+ORDER BY id LIMIT ?3`
+
 // Audiences implements tokens.AudienceReader.
 func (t *readTx) Audiences(q tokens.AudienceQuery) ([]tokens.AudienceEntry, error) {
+	query, args := selectAudiences, []any{q.After, q.Has, q.Limit}
+	if q.Resource != "" {
+		query, args = selectAudiencesOfResource, append(args, q.Resource)
+	}
 	list := []tokens.AudienceEntry{}
-	err := t.each("list audiences", selectAudiences, func(rows *sql.Rows) error {
+	err := t.each("list audiences", query, func(rows *sql.Rows) error {
 		var r audienceRow
 		err := rows.Scan(r.dest()...)
 		list = append(list, r.audience())
 		return err
-	}, q.After, q.Has, q.Limit)
+	}, args...)
 	if err != nil {
 		return nil, err
 	}

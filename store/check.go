@@ -78,7 +78,8 @@ SELECT id FROM audiences
 WHERE id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1 AND detail IS NOT NULL) AND ?1 > 0 LIMIT ?2`
 
 	checkTriggers = `
-SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'), ('services_stay_revoked'))
+SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'), ('services_stay_revoked'),
+  ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'))
 WHERE column1 NOT IN (SELECT name FROM sqlite_schema WHERE type = 'trigger')`
 )
 
@@ -138,7 +139,7 @@ func (t *readTx) check(nowUS int64) ([]string, error) {
 	if err := t.checkReferences(op, add); err != nil {
 		return nil, err
 	}
-	for _, inv := range invariants() {
+	for _, inv := range append(invariants(), grantInvariants()...) {
 		err := t.each(op, inv.query, func(rows *sql.Rows) error {
 			var key any
 			err := rows.Scan(&key)

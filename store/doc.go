@@ -14,6 +14,9 @@
 // that name audiences, for the dry run of a policy, and a fourth the blocked ones; a token that is neither is in none of
 // them. Ids are stored as signed integers; they sort by age until the year 2089.
 //
+// What comes of tokens is found by its own id too. Access tokens and families have an index of the live ones by token, for
+// the limits, and one by their end, by which a day later they are dropped; a family's refresh tokens go with it.
+//
 // # Connections
 //
 // One connection writes; a pool is for lookups and another for lists and audits, so that nothing slow stands before
@@ -25,7 +28,8 @@
 // A change, its audit events and its entries in the change feed are one transaction. Waiting for it heeds the
 // caller's context, and after that nothing interrupts it: it happens whole or not at all. After a failed statement a
 // transaction does nothing more, because SQLite may have rolled it back by itself and what came after would stand
-// alone. Some rules hold in the schema too, whoever writes: events are only added, and a revocation is final.
+// alone. Some rules hold in the schema too, whoever writes: events are only added, a revocation is final,
+// and a refresh token is used once.
 //
 // Changes that wait share a transaction and its flush of the disk, each within a savepoint: one that fails is undone by
 // itself. One that comes alone begins at once. None is answered before the commit, a refusal neither, for it may rest on

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/binary"
+	"errors"
 	"hash/fnv"
 	"io"
 	"math"
@@ -168,9 +169,13 @@ DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?2)
 DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE expire_us <= ?1 ORDER BY expire_us LIMIT ?2)`
 )
 
-// prune drops old entries of the change feed and expired idempotent requests, a bounded number, and touches the
-// writer only when there are any.
+// prune drops what is no longer needed, a bounded number, and touches the writer only when there is any.
 func (s *Store) prune(ctx context.Context) error {
+	return errors.Join(s.pruneFeed(ctx), s.pruneGrants(ctx))
+}
+
+// pruneFeed drops old entries of the change feed and expired idempotent requests.
+func (s *Store) pruneFeed(ctx context.Context) error {
 	const op = "prune the change feed and expired requests"
 	now := s.options.Now()
 	before, expired := micros(now.Add(-keepChanges)), micros(now)

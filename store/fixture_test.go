@@ -11,14 +11,14 @@ import (
 	"time"
 
 	"patd/store"
-	"patd/store/storetest"
+	"patd/store/storefill"
 	"patd/tokens"
 )
 
 // fill loads a little store, and answers the ids of its tokens.
 func fill(t testing.TB, st tokens.Store, n int) []tokens.ID {
 	t.Helper()
-	ids, err := storetest.Fill(context.Background(), st, storetest.FillConfig{Tokens: n, Users: 2})
+	ids, err := storefill.Load(context.Background(), st, storefill.Config{Tokens: n, Users: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ const (
 )
 
 type seenKey struct {
-	id      tokens.ID
-	service bool
+	id   tokens.ID
+	kind tokens.Kind
 }
 
 type seenEntry struct {
@@ -142,7 +142,10 @@ func (b *seenBuffer) take() map[seenKey]seenEntry {
 // Touch implements tokens.Store.
 func (s *Store) Touch(seen tokens.Seen) {
 	e := seenEntry{use: seen.Use}
-	if seen.Service {
+	if seen.Kind == 0 {
+		seen.Kind = tokens.KindPersonal
+	}
+	if seen.Kind != tokens.KindPersonal {
 		e.use = tokens.Use{}
 	}
 	if seen.Rekey != nil {
@@ -151,7 +154,7 @@ func (s *Store) Touch(seen tokens.Seen) {
 	if e.use.Time.IsZero() && len(e.rekeys) == 0 {
 		return
 	}
-	s.seen.add(seenKey{id: seen.ID, service: seen.Service}, e)
+	s.seen.add(seenKey{id: seen.ID, kind: seen.Kind}, e)
 }
 
 // TouchesDropped counts what Touch could not note since Open, because too much was waiting to be written.
@@ -201,6 +204,14 @@ WHERE o.name = ?2 AND n.name = ?4 AND token_id = ?1 AND old_secrets.key = o.num 
 	rekeyService = `
 UPDATE services SET key = n.num, digest = ?5 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND services.id = ?1 AND services.key = o.num AND services.digest = ?3`
+
+	rekeyAccess = `
+UPDATE access_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
+WHERE o.name = ?2 AND n.name = ?4 AND access_tokens.id = ?1 AND access_tokens.key = o.num AND access_tokens.digest = ?3`
+
+	rekeyRefresh = `
+UPDATE refresh_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
+WHERE o.name = ?2 AND n.name = ?4 AND refresh_tokens.id = ?1 AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
 )
 
 func (s *Store) writeSeen(ctx context.Context, batch map[seenKey]seenEntry) error {
@@ -232,9 +243,16 @@ func (s *Store) writeSeen(ctx context.Context, batch map[seenKey]seenEntry) erro
 }
 
 func (t *tx) rekey(op string, k seenKey, r tokens.Rekey) error {
-	statements := []string{rekeyToken, rekeyOldSecret}
-	if k.service {
+	var statements []string
+	switch k.kind {
+	case tokens.KindPersonal:
+		statements = []string{rekeyToken, rekeyOldSecret}
+	case tokens.KindService:
 		statements = []string{rekeyService}
+	case tokens.KindAccess:
+		statements = []string{rekeyAccess}
+	case tokens.KindRefresh:
+		statements = []string{rekeyRefresh}
 	}
 	for _, statement := range statements {
 		_, err := t.exec(op, statement, int64(k.id), r.Old.Key, r.Old.Sum[:], r.New.Key, r.New.Sum[:])

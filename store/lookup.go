@@ -14,7 +14,7 @@ import (
 // rotated the last join compares with NULL and reads nothing, so that an unknown id, a wrong secret and a good one
 // all cost one point query.
 const selectCredential = `SELECT ` + tokenColumns + `,
-       t.key, t.digest, t.rotations, u.state, u.features, u.create_us, u.delete_us, o.key, o.digest, o.until_us
+       t.key, t.digest, t.rotations, u.state, u.features, u.create_us, u.delete_us, o.key, o.digest, o.until_us, o.serial
 FROM tokens t
 CROSS JOIN users u ON u.key = t.user
 LEFT JOIN old_secrets o ON o.token_id = CASE WHEN t.rotations > 0 THEN t.id END
@@ -43,11 +43,12 @@ type credentialRow struct {
 	oldKey    sql.NullInt64
 	oldDigest sql.RawBytes
 	oldUntil  sql.NullInt64
+	oldSerial sql.NullInt64
 }
 
 func (r *credentialRow) dest() []any {
 	return append(r.token.dest(nil), &r.key, &r.digest, &r.rotations, &r.user.state, &r.user.features, &r.user.createUS,
-		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil)
+		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil, &r.oldSerial)
 }
 
 func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred *tokens.Credential) error {
@@ -59,15 +60,25 @@ func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred 
 				return err
 			}
 			keys = append(keys, r.key)
-			if err := appendSecret(cred, r.digest, sql.NullInt64{}); err != nil {
+			current, err := storedSecret(r.digest)
+			if err != nil {
 				return err
 			}
+			current.Serial = r.rotations
+			cred.Secrets = append(cred.Secrets, current)
 		}
 		if !r.oldKey.Valid {
 			return nil // never rotated: there is no other row
 		}
 		keys = append(keys, r.oldKey.Int64)
-		return appendSecret(cred, r.oldDigest, r.oldUntil)
+		old, err := storedSecret(r.oldDigest)
+		if err != nil {
+			return err
+		}
+		// old_secrets counts from 1: its serial is what rotations became when the secret was rotated away.
+		old.Serial, old.ExpireTime = r.oldSerial.Int64-1, instant(r.oldUntil.Int64)
+		cred.Secrets = append(cred.Secrets, old)
+		return nil
 	})
 	if err != nil {
 		return err
@@ -93,24 +104,14 @@ func (r *credentialRow) fill(cred *tokens.Credential) error {
 	return nil
 }
 
-// appendSecret adds a secret to a credential, but for the name of its key; until is NULL for the current one.
-func appendSecret(cred *tokens.Credential, digest []byte, until sql.NullInt64) error {
-	var secret tokens.StoredSecret
-	if err := copyDigest(&secret, digest); err != nil {
-		return err
-	}
-	if until.Valid {
-		secret.ExpireTime = instant(until.Int64)
-	}
-	cred.Secrets = append(cred.Secrets, secret)
-	return nil
-}
+var errShortDigest = errors.New("a stored digest is cut short")
 
-func copyDigest(secret *tokens.StoredSecret, digest []byte) error {
+// storedSecret is a secret without the name of its key.
+func storedSecret(digest []byte) (secret tokens.StoredSecret, err error) {
 	if copy(secret.Hash.Sum[:], digest) != len(secret.Hash.Sum) {
-		return errors.New("a stored digest is cut short")
+		err = errShortDigest
 	}
-	return nil
+	return secret, err
 }
 
 const selectKeyName = `SELECT name FROM keys WHERE num = ?`
@@ -153,10 +154,11 @@ func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.Service
 		if cred.Service, err = r.service(); err != nil {
 			return err
 		}
-		if cred.Secret.Hash.Key, err = s.keyName(ctx, c, key); err != nil {
+		if cred.Secret, err = storedSecret(digest); err != nil {
 			return err
 		}
-		return copyDigest(&cred.Secret, digest)
+		cred.Secret.Hash.Key, err = s.keyName(ctx, c, key)
+		return err
 	})
 	if err != nil {
 		return tokens.ServiceCredential{}, err

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"patd/store"
-	"patd/store/storetest"
+	"patd/store/storefill"
 	"patd/tokens"
 )
 
@@ -86,7 +86,7 @@ func mintStore(b *testing.B) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	_, err = storetest.Fill(b.Context(), st, storetest.FillConfig{Tokens: mintUsers, Users: mintUsers})
+	_, err = storefill.Load(b.Context(), st, storefill.Config{Tokens: mintUsers, Users: mintUsers})
 	if err := errors.Join(err, st.Close()); err != nil {
 		b.Fatal(err)
 	}

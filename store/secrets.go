@@ -131,6 +131,16 @@ SELECT k.name, sum(n) FROM (
   UNION ALL
   SELECT o.key, count(*) FROM old_secrets o JOIN tokens t ON t.id = o.token_id
   WHERE o.until_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1 GROUP BY o.key
+  UNION ALL
+  SELECT a.key, count(*) FROM access_tokens a JOIN tokens t ON t.id = a.token_id
+  WHERE a.revoke_us IS NULL AND a.expire_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1
+    AND (a.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id AND o.serial = a.serial + 1 AND o.until_us > ?1))
+  GROUP BY a.key
+  UNION ALL
+  SELECT r.key, count(*) FROM refresh_tokens r JOIN families f ON f.id = r.family JOIN tokens t ON t.id = f.token_id
+  WHERE r.use_us IS NULL AND f.revoke_us IS NULL AND f.expire_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1
+    AND (f.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id AND o.serial = f.serial + 1 AND o.until_us > ?1))
+  GROUP BY r.key
 ) JOIN keys k ON k.num = key GROUP BY k.num`
 
 // KeyUse implements tokens.KeyReader.

@@ -31,30 +31,40 @@ func (s *Service) Authenticate(ctx context.Context, secret Secret, peer Peer) (A
 }
 
 func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID) (Actor, error) {
-	now, keys := s.Now(), s.keys.Get()
-	c, err := s.store.LookupService(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
-		return Actor{}, unauthenticated("the token is not valid")
-	}
+	c, live, err := s.knownService(ctx, secret, id, s.Now())
 	if err != nil {
 		return Actor{}, err
 	}
-	live := c.Service.Status(now) == StateActive
-	ok, err := s.matches(keys, secret, c.Secret.Hash, live)
-	if err != nil {
-		return Actor{}, err
-	}
-	if !ok || !live {
+	if !live {
 		return Actor{}, unauthenticated("the token is not valid")
-	}
-	if r := rekey(keys, secret, c.Secret); r != nil {
-		s.store.Touch(Seen{ID: id, Service: true, Rekey: r})
 	}
 	return Actor{
 		Kind: ServiceActor, Name: c.Service.Name, TokenID: id,
 		Permissions: c.Service.Permissions, Audience: c.Service.Audience,
 	}, nil
+}
+
+// knownService looks up the service that a secret is of; false: of none that is live. An unknown id and a wrong secret
+// are the same answer at the same cost. A digest under a retiring key is made anew.
+func (s *Service) knownService(ctx context.Context, secret Secret, id ID, now time.Time) (ServiceCredential, bool, error) {
+	keys := s.keys.Get()
+	c, err := s.store.LookupService(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		return ServiceCredential{}, false, nil
+	}
+	if err != nil {
+		return ServiceCredential{}, false, err
+	}
+	live := c.Service.Status(now) == StateActive
+	ok, err := s.matches(keys, secret, c.Secret.Hash, live)
+	if err != nil || !ok || !live {
+		return ServiceCredential{}, false, err
+	}
+	if r := rekey(keys, secret, c.Secret.Hash); r != nil {
+		s.store.Touch(Seen{ID: id, Kind: KindService, Rekey: r})
+	}
+	return c, true, nil
 }
 
 // Recheck tells again who an actor is that a service's secret made known a while ago, as where one call lasts long.
@@ -92,9 +102,11 @@ func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (
 // presented is a secret held against what is stored under its id.
 type presented struct {
 	cred   Credential
-	secret StoredSecret // the stored one that matched
+	secret StoredSecret // the stored one that matched, or the one that the presented access token came of
 	facts  Facts        // Match, Revoked, Expired, UserSuspended and Blocked are known; the rest refuses
 	now    time.Time
+	// access is the presented access token; nil: the personal access token itself was presented.
+	access *AccessToken
 }
 
 // present looks up a token and finds out which of its secrets was presented, into a zero presented. An unknown id and a
@@ -111,8 +123,7 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 	if err != nil {
 		return err
 	}
-	t, u := &p.cred.Token, &p.cred.User
-	live := status(t.Revocation, t.ExpireTime, p.now) == StateActive
+	live := status(p.cred.Token.Revocation, p.cred.Token.ExpireTime, p.now) == StateActive
 	for i := range p.cred.Secrets {
 		st := &p.cred.Secrets[i]
 		inForce := i == 0 || !expired(st.ExpireTime, p.now)
@@ -123,16 +134,12 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 		if !ok {
 			continue
 		}
-		p.secret = *st
-		p.facts = Facts{
-			Match: MatchSuperseded, Revoked: t.Revocation != nil, Expired: expired(t.ExpireTime, p.now),
-			UserSuspended: u.State != UserActive || !u.DeleteTime.IsZero(),
-			Blocked:       t.BlockedBy != "",
-		}
+		p.secret, p.facts = *st, p.cred.factsAt(p.now)
+		p.facts.Match = MatchSuperseded
 		if inForce {
 			p.facts.Match = MatchLive
 		}
-		if r := rekey(keys, secret, *st); r != nil {
+		if r := rekey(keys, secret, st.Hash); r != nil {
 			s.store.Touch(Seen{ID: id, Rekey: r})
 		}
 		break
@@ -140,10 +147,10 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 	return nil
 }
 
-// matches compares a secret with a stored one. A digest whose key is not loaded can be passed over only where it could
+// matches compares a secret with a stored digest. A digest whose key is not loaded can be passed over only where it could
 // not make anything active; otherwise patd cannot tell, which is an outage.
-func (s *Service) matches(keys *Keys, secret Secret, h Hash, live bool) (bool, error) {
-	ok, err := keys.Match(secret, h)
+func (s *Service) matches(keys *Keys, secret Secret, stored Hash, live bool) (bool, error) {
+	ok, err := keys.Match(secret, stored)
 	if err != nil && live {
 		return false, &Error{
 			Code: CodeUnavailable, Reason: "KEY_UNAVAILABLE",
@@ -153,11 +160,11 @@ func (s *Service) matches(keys *Keys, secret Secret, h Hash, live bool) (bool, e
 	return ok && err == nil, nil
 }
 
-func rekey(keys *Keys, secret Secret, st StoredSecret) *Rekey {
-	if st.Hash.Key == keys.Current() {
+func rekey(keys *Keys, secret Secret, stored Hash) *Rekey {
+	if stored.Key == keys.Current() {
 		return nil
 	}
-	return &Rekey{Old: st.Hash, New: keys.Digest(secret)}
+	return &Rekey{Old: stored, New: keys.Digest(secret)}
 }
 
 // owner resolves whose tokens a call is about, and refuses a caller that may not manage them: the bearer of a token
@@ -220,6 +227,11 @@ func (s *Service) refused(ctx context.Context, a Actor, r Refusal, err error) er
 	if !errors.As(err, &e) || !worthRecording(e) {
 		return err
 	}
+	return s.recorded(ctx, a, r, e, err)
+}
+
+// recorded records a refusal, e, and answers err, which holds it.
+func (s *Service) recorded(ctx context.Context, a Actor, r Refusal, e *Error, err error) error {
 	r.Reason = e.Reason
 	if rerr := s.RecordRefusal(ctx, a, r); rerr != nil {
 		told := *e

@@ -76,8 +76,14 @@ func Decide(f Facts) Decision {
 
 // Introspection is the answer about a presented secret. When Decision is not Active, only Decision may be told.
 type Introspection struct {
-	Decision   Decision
+	Decision Decision
+	// Token is the personal access token: the one that was presented, or that the presented access token came from.
 	Token      Token
+	AccessID   ID     // of the presented access token; 0: a personal access token was presented
+	ClientID   string // that the access token was given to, as it named itself
+	Granted    []string
+	Audiences  []string
+	IssueTime  time.Time
 	Effective  []string // granted ∩ held now
 	Suspended  []string // granted, not held now
 	Missing    []string // required, not effective

@@ -12,12 +12,24 @@
 // prove anything. Base62 is 0-9A-Za-z, most significant digit first, padded with 0. The form never changes: another form
 // gets another prefix. What is kept of a secret is a keyed BLAKE2b digest ([Hash]) with the name of its key.
 //
+// # What comes of a token
+//
+// [Service.Exchange] makes a short-lived access token of a personal access token (RFC 8693): an opaque one that is stored
+// ([AccessToken]), or the claims of a JWT, which is not. Where the audiences allow it a refresh token comes with it, one of
+// a [Family]: each is used once, for the next one and another access token. All of it names the serial of the secret that
+// it came of, and is good only while that secret is: so revoking a token ends it at once, and so does a rotation without
+// grace, after a leak. JWTs alone live to their own end, for nobody asks patd about them.
+//
+// Whoever has a secret may end it ([Service.RevokeSecret], [Service.ReportLeaks]); possession is all that it takes.
+//
 // # What must always hold
 //
 //   - A secret is nowhere but in the answer that shows it: [Secret] does not print.
 //   - Scopes in effect are those granted, less those that the user does not hold now: effective ⊆ granted,
 //     effective ⊆ held. Granted scopes are never empty and never widen; there is no wildcard.
 //   - No update and no rotation carries a token past the lifetime policy. Revoked stays revoked.
+//   - What came of a token has never more than that has now, and outlives neither it, nor the secret, nor the family. A
+//     refresh token that is used twice ends its family, access tokens included.
 //   - A token mints and manages nothing; only services and signed-in users do, the latter only for themselves.
 //   - A decision is a value ([Decision]); that patd cannot tell is an error, and never looks like a decision.
 //   - A change and its audit [Event] are one transaction; refused attempts leave an event too.

@@ -16,18 +16,13 @@ func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) 
 // introspect is Introspect into a zero Introspection: of the records that it goes through none is copied more than once.
 // After an error out says nothing.
 func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, out *Introspection) error {
-	id, ok := s.personal(r.Secret)
-	if !ok {
-		out.Decision = NotFound
-		return nil
-	}
 	var p presented
-	if err := s.present(ctx, r.Secret, id, &p); err != nil {
+	if err := s.presentAny(ctx, r.Secret, &p); err != nil {
 		return err
 	}
-	t := &p.cred.Token
-	p.facts.AudienceOK = forAudience(t, a.Audience) && forAudience(t, r.Audience)
-	p.facts.IPOK = addressAllowed(t.CIDRs, r.ClientIP)
+	granted, audiences := p.grant()
+	p.facts.AudienceOK = forAudience(audiences, a.Audience) && forAudience(audiences, r.Audience)
+	p.facts.IPOK = addressAllowed(p.cred.Token.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
 		out.Decision = d
 		return nil
@@ -38,38 +33,47 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 		return err
 	}
 	s.describe(&p, out)
-	out.Stale = held.Stale
-	out.Effective, out.Suspended = inEffect(t, held)
+	out.Stale, out.Granted, out.Audiences = held.Stale, granted, audiences
+	out.Effective, out.Suspended = inEffect(granted, held)
 	out.Missing = Missing(r.Required, out.Effective)
 	p.facts.ScopesOK = len(out.Missing) == 0
 	out.Decision = Decide(p.facts)
 	if out.Decision == Allow {
-		s.store.Touch(Seen{ID: id, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
+		s.store.Touch(Seen{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
 	}
 	return nil
 }
 
-// inEffect splits a token's scopes by what its user holds.
-func inEffect(t *Token, h Held) (effective, suspended []string) {
+// inEffect splits granted scopes by what the user holds.
+func inEffect(granted []string, h Held) (effective, suspended []string) {
 	if h.AsGranted {
-		return t.Scopes, none
+		return granted, none
 	}
-	return Effective(t.Scopes, h.Features)
+	return Effective(granted, h.Features)
 }
 
-// personal reads the id out of a personal access token. Nothing else can be introspected: garbage, which needs no
-// look at the store, and other kinds of token are not found.
-func (s *Service) personal(secret Secret) (ID, bool) {
+// presentAny looks up what can be introspected: personal and short-lived access tokens. Garbage, which needs no look at
+// the store, and other kinds of token are not found: they leave p zero.
+func (s *Service) presentAny(ctx context.Context, secret Secret, p *presented) error {
 	kind, id, err := s.prefixes.Load().Parse(secret)
-	return id, err == nil && kind == KindPersonal
+	switch {
+	case err != nil:
+		return nil //nolint:nilerr // it is no token, which is an answer
+	case kind == KindPersonal:
+		return s.present(ctx, secret, id, p)
+	case kind == KindAccess:
+		return s.presentAccess(ctx, secret, id, p)
+	default:
+		return nil
+	}
 }
 
-// describe tells what an active answer tells apart from scopes.
+// describe tells what an active answer tells apart from scopes and audiences.
 func (s *Service) describe(p *presented, out *Introspection) {
-	out.Token, out.CacheFor, out.Sequence = p.cred.Token, s.cacheFor, p.cred.Sequence
-	out.ExpireTime = p.cred.Token.ExpireTime
-	if at := p.secret.ExpireTime; !at.IsZero() {
-		out.ExpireTime = earliest(at, out.ExpireTime)
+	out.Token, out.IssueTime, out.ExpireTime = p.cred.Token, p.cred.Token.IssueTime, p.end()
+	out.CacheFor, out.Sequence = s.cacheFor, p.cred.Sequence
+	if a := p.access; a != nil {
+		out.AccessID, out.ClientID, out.IssueTime = a.ID, a.ClientID, a.IssueTime
 	}
 	if !out.ExpireTime.IsZero() {
 		out.ExpiresIn = out.ExpireTime.Sub(p.now)
@@ -77,10 +81,10 @@ func (s *Service) describe(p *presented, out *Introspection) {
 	}
 }
 
-// forAudience tells whether a token is good for an audience: it names it, or none in particular. An empty audience
-// asks for nothing.
-func forAudience(t *Token, audience string) bool {
-	return audience == "" || len(t.Audiences) == 0 || slices.Contains(t.Audiences, audience)
+// forAudience tells whether a token of these audiences is good for one: it names it, or none in particular. An empty
+// audience asks for nothing.
+func forAudience(audiences []string, audience string) bool {
+	return audience == "" || len(audiences) == 0 || slices.Contains(audiences, audience)
 }
 
 // IntrospectBatch decides about up to 1000 secrets and keeps their order. A bad item is a decision like any other; an
@@ -109,7 +113,7 @@ const maxBatchAnswer = 4 << 20
 // Size is about how many bytes an answer holds.
 func (in *Introspection) Size() int {
 	n := 64
-	for _, list := range [...][]string{in.Effective, in.Suspended, in.Missing, in.Token.Scopes, in.Token.Audiences} {
+	for _, list := range [...][]string{in.Effective, in.Suspended, in.Missing, in.Granted, in.Audiences} {
 		for _, s := range list {
 			n += len(s) + 4
 		}
@@ -117,5 +121,5 @@ func (in *Introspection) Size() int {
 	for k, v := range in.Token.Labels {
 		n += len(k) + len(v) + 8
 	}
-	return n + len(in.Token.User) + len(in.Token.Name)
+	return n + len(in.Token.User) + len(in.Token.Name) + len(in.ClientID)
 }

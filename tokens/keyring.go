@@ -84,12 +84,16 @@ func (k key) derive(label string) key {
 var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 
 // Keys is the content of one key file: the digest keys by name, the first of them current. It does not change.
-type Keys struct{ keys []key }
+type Keys struct {
+	keys    []key
+	signing func() []SigningKey // derived when first asked for
+}
 
 // ParseKeys reads a key file: lines of `keyid:64 hex digits`, the first current. Blank lines and lines that start
 // with # are skipped. Errors name the line, never its content.
 func ParseKeys(text string) (*Keys, error) {
 	ks := &Keys{}
+	ks.signing = sync.OnceValue(ks.deriveSigning)
 	sc := bufio.NewScanner(strings.NewReader(text))
 	for n := 1; sc.Scan(); n++ {
 		line := strings.TrimSpace(sc.Text())

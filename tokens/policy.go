@@ -24,6 +24,8 @@ const (
 	MaxPageSize     = 200
 	DefaultPageSize = 50
 	MaxBatch        = 1000
+	MaxLeaks        = 1000 // strings in one report
+	MaxFamilies     = 100  // live families of refresh tokens, per personal access token
 )
 
 // Policy is the lifetime policy of an audience or of the server. A zero field is the default.
@@ -96,6 +98,7 @@ func FormatDuration(d time.Duration) string {
 // Limits bound what one token and one user can hold. A zero field is the default.
 type Limits struct {
 	ActiveTokens int // per user; 100
+	AccessTokens int // live ones that are stored, per personal access token; 1000
 	Scopes       int // per token; 256
 	Audiences    int // per token; 32
 	Labels       int // per token; 32
@@ -107,7 +110,7 @@ func (l Limits) withDefaults() Limits {
 	for _, e := range []struct {
 		v *int
 		d int
-	}{{&l.ActiveTokens, 100}, {&l.Scopes, 256}, {&l.Audiences, 32}, {&l.Labels, 32}, {&l.CIDRs, 32}, {&l.Features, 4096}} {
+	}{{&l.ActiveTokens, 100}, {&l.AccessTokens, 1000}, {&l.Scopes, 256}, {&l.Audiences, 32}, {&l.Labels, 32}, {&l.CIDRs, 32}, {&l.Features, 4096}} {
 		if *e.v <= 0 {
 			*e.v = e.d
 		}

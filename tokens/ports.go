@@ -21,12 +21,7 @@ var ErrTaken = errors.New("already taken")
 //
 // Freshness. Once Update has returned, every later Lookup and View on the same Store sees its effect.
 type Store interface {
-	// Lookup reads a token, its user and its secrets at one instant. ErrNotFound for an unknown id; a revoked or
-	// expired token is still found. What it answers may be shared with others: the caller keeps it, and changes none of
-	// its slices, maps and revocations. Token.LastUsed may be an older one.
-	Lookup(ctx context.Context, id ID) (Credential, error)
-	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. What it answers may be shared.
-	LookupService(ctx context.Context, id ID) (ServiceCredential, error)
+	CredentialReader
 	// View runs fn on one consistent snapshot.
 	View(ctx context.Context, fn func(ReadTx) error) error
 	// Update runs fn in one transaction and writes, in the same transaction, the events it returns and their
@@ -40,11 +35,24 @@ type Store interface {
 	Touch(Seen)
 }
 
+// CredentialReader reads what a presented secret is held against.
+type CredentialReader interface {
+	// Lookup reads a token, its user and its secrets at one instant. ErrNotFound for an unknown id; a revoked or
+	// expired token is still found. What it answers may be shared with others: the caller keeps it, and changes none of
+	// its slices, maps and revocations. Token.LastUsed may be an older one.
+	Lookup(ctx context.Context, id ID) (Credential, error)
+	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. What it answers may be shared.
+	LookupService(ctx context.Context, id ID) (ServiceCredential, error)
+	// LookupAccess reads a short-lived access token by its own id. ErrNotFound for an unknown id; a revoked one is still
+	// found, and so is an expired one for a day. What it answers may be shared.
+	LookupAccess(ctx context.Context, id ID) (AccessCredential, error)
+}
+
 // Seen is what Touch notes of a credential that was seen.
 type Seen struct {
-	ID      ID
-	Service bool // a service's credential, not a token's
-	Use     Use  // zero: not a use, only a Rekey. A store keeps the latest use of a token and none of a service.
+	ID   ID
+	Kind Kind // zero: KindPersonal
+	Use  Use  // zero: not a use, only a Rekey. A store keeps the latest use of a personal access token and of nothing else.
 	// Rekey, when not nil, replaces the digest Rekey.Old by Rekey.New wherever the credential still carries Old.
 	Rekey *Rekey
 }
@@ -61,6 +69,7 @@ type ReadTx interface {
 	KeyReader
 	FeatureReader
 	AudienceReader
+	GrantReader
 }
 
 // TokenReader reads tokens.
@@ -131,7 +140,8 @@ type KeyReader interface {
 	// Keys lists the keys that the store knows, oldest first, without counts.
 	Keys() ([]KeyRecord, error)
 	// KeyUse counts the live digests under each key by name: those of tokens and services that are neither
-	// revoked nor expired at now, rotated secrets in their grace included. It reads every row.
+	// revoked nor expired at now, rotated secrets in their grace included, and of what came of tokens: access tokens and
+	// the refresh token of each family that is not used yet. It reads every row.
 	KeyUse(now time.Time) (map[string]int64, error)
 	// Prefixes lists every personal prefix that secrets were minted under.
 	Prefixes() ([]string, error)
@@ -146,6 +156,8 @@ type Tx interface {
 	KeyWriter
 	FeatureWriter
 	AudienceWriter
+	AccessWriter
+	FamilyWriter
 }
 
 // TokenWriter writes tokens.
@@ -212,6 +224,39 @@ type AudienceWriter interface {
 	DeleteAudience(id string) error
 }
 
+// GrantReader reads what came of personal access tokens.
+type GrantReader interface {
+	// AccessToken reads an access token by id, whatever its state. ErrNotFound.
+	AccessToken(id ID) (AccessToken, error)
+	// RefreshToken reads a refresh token by id with its family, whatever their state. ErrNotFound. Every one of a family is
+	// remembered until a day after the family's end.
+	RefreshToken(id ID) (RefreshToken, error)
+	// CountGrants counts the access tokens and families of a personal access token that are neither revoked nor expired
+	// at now and came of its secrets from a serial on.
+	CountGrants(token ID, serial int64, now time.Time) (GrantCount, error)
+}
+
+// AccessWriter writes access tokens. Expired ones are dropped in the background, after a day.
+type AccessWriter interface {
+	// InsertAccess adds an access token. ErrTaken when the id exists.
+	InsertAccess(a AccessToken, h Hash) error
+	// RevokeAccess revokes an access token. False: there is none of that id that is not revoked yet.
+	RevokeAccess(id ID, r Revocation) (bool, error)
+}
+
+// FamilyWriter writes families of refresh tokens.
+type FamilyWriter interface {
+	// InsertFamily adds a family. ErrTaken when the id exists.
+	InsertFamily(f Family) error
+	// InsertRefresh adds a refresh token to the family with r.Family.ID. ErrTaken when the id exists.
+	InsertRefresh(r RefreshToken, h Hash) error
+	// UseRefresh notes that a refresh token is used. ErrNotFound when there is none of that id that is not used yet.
+	UseRefresh(id ID, at time.Time) error
+	// RevokeFamily revokes a family, and all its access tokens that are not revoked yet, expired ones too. False: there is no
+	// family of that id that is not revoked yet, and nothing was changed.
+	RevokeFamily(id ID, r Revocation) (bool, error)
+}
+
 // KeyWriter writes what the store knows of the digest keys.
 type KeyWriter interface {
 	// PutKey adds a key by name with its check value, or sets RetireTime of the one that is there.
@@ -271,9 +316,10 @@ type FeatureQuery struct {
 
 // AudienceQuery selects audiences.
 type AudienceQuery struct {
-	Has   string // folded by NameKey: contained in id or display name
-	After string // only ids above, in byte order
-	Limit int
+	Has      string // folded by NameKey: contained in id or display name
+	Resource string // empty: any; RFC 8707, compared byte by byte
+	After    string // only ids above, in byte order
+	Limit    int
 }
 
 // UserQuery selects users.

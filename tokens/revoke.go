@@ -129,7 +129,7 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	}
 	s.store.Touch(Seen{ID: a.TokenID, Use: Use{Time: now, IP: a.Peer.IP}})
 	c.Token.LastUsed = latest(c.Token.LastUsed, Use{Time: now, IP: a.Peer.IP})
-	effective, _ := inEffect(&c.Token, h)
+	effective, _ := inEffect(c.Token.Scopes, h)
 	return Self{Token: c.Token, Effective: effective}, nil
 }
 

@@ -86,9 +86,9 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 	return out, err
 }
 
-// earliest is the earlier of an instant and a limit; a zero limit is none.
+// earliest is the earlier of an instant and a limit; zero is never.
 func earliest(at, limit time.Time) time.Time {
-	if !limit.IsZero() && limit.Before(at) {
+	if at.IsZero() || !limit.IsZero() && limit.Before(at) {
 		return limit
 	}
 	return at

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // CreateService makes a service with its token. Names are unique among live services (NAME_TAKEN).
@@ -140,15 +141,22 @@ func (s *Service) revokeService(ctx context.Context, a Actor, name, reason strin
 		case v.Revocation != nil:
 			return nil, nil
 		}
-		v.Revocation = &Revocation{Time: now, By: a.String(), Reason: reason}
-		if err := tx.RevokeService(v.ID, *v.Revocation); err != nil {
-			return nil, fmt.Errorf("revoke service: %w", err)
-		}
-		e := a.event(now, ActionServiceRevoke)
-		e.Service, e.TokenID, e.Detail = v.Name, v.ID, reason
-		return []Event{e}, nil
+		var events []Event
+		v, events, err = revokeAccount(tx, a, v, now, reason)
+		return events, err
 	})
 	return v, err
+}
+
+// revokeAccount ends a service that is not revoked yet, inside a transaction.
+func revokeAccount(tx Tx, a Actor, v ServiceAccount, now time.Time, reason string) (ServiceAccount, []Event, error) {
+	v.Revocation = &Revocation{Time: now, By: a.String(), Reason: reason}
+	if err := tx.RevokeService(v.ID, *v.Revocation); err != nil {
+		return v, nil, fmt.Errorf("revoke service: %w", err)
+	}
+	e := a.event(now, ActionServiceRevoke)
+	e.Service, e.TokenID, e.Detail = v.Name, v.ID, reason
+	return v, []Event{e}, nil
 }
 
 // Events lists the audit log, newest first, and the token of the next page.

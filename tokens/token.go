@@ -74,6 +74,8 @@ type StoredSecret struct {
 	Hash Hash
 	// ExpireTime ends a secret that was rotated away. Zero on the current secret, which lives as long as its token.
 	ExpireTime time.Time
+	// Serial counts the secrets of a token: 0 is its first. What came of a secret names it by this, see AccessToken.
+	Serial int64
 }
 
 // Credential is all that introspection needs of a token, read at one instant.

@@ -20,6 +20,7 @@ const (
 	maxDescription = 1000
 	maxReason      = 500
 	maxAudience    = 255
+	maxClientID    = 255
 	maxLabelKey    = 63 // bytes
 	maxLabelValue  = 255
 	minRequestID   = 16

@@ -65,7 +65,7 @@ func rooms() map[string]room {
 			allowed: []string{"patd/tokens", "patd/features", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
 		},
 		"patd/server": {
-			allowed: append([]string{"patd/server", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/server", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/features/signature": {}, // the company's own programs import it

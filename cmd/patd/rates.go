@@ -8,8 +8,8 @@ import (
 
 // rateSettings bound how often callers may do what costs.
 type rateSettings struct {
-	mint, serviceMint, failure                rate
-	mintBurst, serviceMintBurst, failureBurst int
+	mint, serviceMint, failure, leak                     rate
+	mintBurst, serviceMintBurst, failureBurst, leakBurst int
 }
 
 func (s *rateSettings) flags(f *pflag.FlagSet) {
@@ -24,6 +24,7 @@ func (s *rateSettings) flags(f *pflag.FlagSet) {
 		{&s.mint, &s.mintBurst, 1, 100, "mint", "mints and rotations of one signed-in user"},
 		{&s.serviceMint, &s.serviceMintBurst, 1000, 20_000, "service-mint", "mints and rotations of one service"},
 		{&s.failure, &s.failureBurst, 10, 1000, "auth-failure", "bad credentials from one address"},
+		{&s.leak, &s.leakBurst, 1, 60, "leak-report", "reports of leaked secrets from one address"},
 	} {
 		*e.rate, *e.burst = e.r, e.b
 		f.Var(e.rate, e.name+"-rate", e.what+" per second, over time; off or 0: no limit, whatever the burst")
@@ -36,10 +37,11 @@ func (s *rateSettings) apply(to *server.Config) {
 	for _, e := range []struct {
 		from rate
 		to   *float64
-	}{{s.mint, &to.MintRate}, {s.serviceMint, &to.ServiceMintRate}, {s.failure, &to.FailureRate}} {
+	}{{s.mint, &to.MintRate}, {s.serviceMint, &to.ServiceMintRate}, {s.failure, &to.FailureRate}, {s.leak, &to.LeakRate}} {
 		if *e.to = float64(e.from); e.from == 0 {
 			*e.to = -1
 		}
 	}
 	to.MintBurst, to.ServiceMintBurst, to.FailureBurst = s.mintBurst, s.serviceMintBurst, s.failureBurst
+	to.LeakBurst = s.leakBurst
 }

@@ -103,10 +103,10 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 		return err
 	}
 	config := server.Config{
-		Service: service, Ready: cached.Ready, Logger: log,
+		Service: service, Ready: cached.Ready, Figures: figures(cached, o.Store), Logger: log,
 		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
 		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
-		RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout), Version: version(),
+		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout), Version: version(),
 	}
 	s.rates.apply(&config)
 	if users != nil {

@@ -19,6 +19,7 @@ type settings struct {
 	httpAddr, grpcAddr, metricsAddr, issuer, tlsCert, tlsKey string
 
 	insecure, reflection         bool
+	forwardAuthorization         bool
 	trustedProxies               networks
 	requestTimeout, drainTimeout duration
 
@@ -49,6 +50,7 @@ func (s *settings) listenFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.issuer, "issuer", "", "base `URL` of every endpoint (default http(s)://<http-addr>)")
 	f.BoolVar(&s.insecure, "insecure", false, "allow plain text on an address that is not loopback")
 	f.Var(&s.trustedProxies, "trusted-proxies", "believe forwarded-address headers from these `networks`, comma-separated")
+	f.BoolVar(&s.forwardAuthorization, "forward-authorization", false, "let Envoy pass the client's Authorization header, and so its token, on to the upstream")
 	f.BoolVar(&s.reflection, "reflection", true, "answer gRPC reflection")
 	s.requestTimeout, s.drainTimeout = duration(10*time.Second), duration(15*time.Second)
 	f.Var(&s.requestTimeout, "request-timeout", "answer each request within this time")
@@ -86,6 +88,7 @@ func (s *settings) policyFlags(f *pflag.FlagSet) {
 		{&s.limits.Labels, 32, "max-labels-per-token", "labels of one token"},
 		{&s.limits.CIDRs, 32, "max-cidrs-per-token", "networks of one token"},
 		{&s.limits.Features, 4096, "max-features-per-user", "features of one user"},
+		{&s.limits.AccessTokens, 1000, "max-access-tokens-per-token", "live access tokens of one token"},
 	} {
 		*l.v = l.d
 		f.Var((*count)(l.v), l.name, "at most this many "+l.s)

@@ -16,6 +16,7 @@ type Op string
 const (
 	OpLookup        Op = "Lookup"
 	OpLookupService Op = "LookupService"
+	OpLookupAccess  Op = "LookupAccess"
 	OpView          Op = "View"
 	OpUpdate        Op = "Update"
 	OpCommit        Op = "Commit" // after the closure of an Update, before its effect
@@ -154,6 +155,14 @@ func (f *Faulty) LookupService(ctx context.Context, id tokens.ID) (tokens.Servic
 	}
 	defer f.held(OpLookupService)
 	return f.st.LookupService(ctx, id)
+}
+
+// LookupAccess implements tokens.Store.
+func (f *Faulty) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
+	if err := f.at(ctx, OpLookupAccess); err != nil {
+		return tokens.AccessCredential{}, err
+	}
+	return f.st.LookupAccess(ctx, id)
 }
 
 // View implements tokens.Store.

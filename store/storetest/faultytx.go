@@ -109,6 +109,18 @@ func (t *faultyRead) Audiences(q tokens.AudienceQuery) ([]tokens.AudienceEntry, 
 	return read(t, "Audiences", func() ([]tokens.AudienceEntry, error) { return t.r.Audiences(q) })
 }
 
+func (t *faultyRead) AccessToken(id tokens.ID) (tokens.AccessToken, error) {
+	return read(t, "AccessToken", func() (tokens.AccessToken, error) { return t.r.AccessToken(id) })
+}
+
+func (t *faultyRead) RefreshToken(id tokens.ID) (tokens.RefreshToken, error) {
+	return read(t, "RefreshToken", func() (tokens.RefreshToken, error) { return t.r.RefreshToken(id) })
+}
+
+func (t *faultyRead) CountGrants(token tokens.ID, serial int64, now time.Time) (tokens.GrantCount, error) {
+	return read(t, "CountGrants", func() (tokens.GrantCount, error) { return t.r.CountGrants(token, serial, now) })
+}
+
 // faultyTx is faultyRead with the methods that write.
 type faultyTx struct {
 	faultyRead
@@ -196,4 +208,28 @@ func (t *faultyTx) UpdateAudience(e tokens.AudienceEntry) error {
 
 func (t *faultyTx) DeleteAudience(id string) error {
 	return t.write("DeleteAudience", func() error { return t.w.DeleteAudience(id) })
+}
+
+func (t *faultyTx) InsertAccess(a tokens.AccessToken, h tokens.Hash) error {
+	return t.write("InsertAccess", func() error { return t.w.InsertAccess(a, h) })
+}
+
+func (t *faultyTx) RevokeAccess(id tokens.ID, r tokens.Revocation) (bool, error) {
+	return read(&t.faultyRead, "RevokeAccess", func() (bool, error) { return t.w.RevokeAccess(id, r) })
+}
+
+func (t *faultyTx) InsertFamily(f tokens.Family) error {
+	return t.write("InsertFamily", func() error { return t.w.InsertFamily(f) })
+}
+
+func (t *faultyTx) InsertRefresh(r tokens.RefreshToken, h tokens.Hash) error {
+	return t.write("InsertRefresh", func() error { return t.w.InsertRefresh(r, h) })
+}
+
+func (t *faultyTx) UseRefresh(id tokens.ID, at time.Time) error {
+	return t.write("UseRefresh", func() error { return t.w.UseRefresh(id, at) })
+}
+
+func (t *faultyTx) RevokeFamily(id tokens.ID, r tokens.Revocation) (bool, error) {
+	return read(&t.faultyRead, "RevokeFamily", func() (bool, error) { return t.w.RevokeFamily(id, r) })
 }

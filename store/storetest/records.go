@@ -183,7 +183,7 @@ func testRotation(t *testing.T, f *fixture) {
 	}
 	epoch := time.UnixMicro(0).UTC()
 	for i, s := range got {
-		want := tokens.StoredSecret{Hash: all[len(all)-1-i], ExpireTime: epoch}
+		want := tokens.StoredSecret{Hash: all[len(all)-1-i], ExpireTime: epoch, Serial: int64(len(all) - 1 - i)}
 		switch i {
 		case 0:
 			want.ExpireTime = time.Time{}

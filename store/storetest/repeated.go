@@ -101,7 +101,7 @@ func testEveryChangeIsSeen(t *testing.T, f *fixture) {
 		tokens.Event{User: u.ID, TokenID: tok.ID, Action: tokens.ActionTokenRotate})
 	old := want.Secrets[0]
 	old.ExpireTime = f.now.Add(time.Hour)
-	want.Secrets = []tokens.StoredSecret{{Hash: hash("k1", 900)}, old}
+	want.Secrets = []tokens.StoredSecret{{Hash: hash("k1", 900), Serial: old.Serial + 1}, old}
 	look("rotated")
 	token("revoked", func() { want.Token.Revocation = &tokens.Revocation{Time: f.now, By: "x"} })
 	user("deleted", func() { want.User.DeleteTime, want.User.Features = f.now, nil })

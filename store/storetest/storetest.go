@@ -63,6 +63,13 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"FeaturesAreFilteredAndPaged", testFeatureQueries},
 		{"AudiencesAreKept", testAudiences},
 		{"AudiencesAreSearchedAndPaged", testAudienceQueries},
+		{"AudiencesAreFoundByResource", testAudienceResources},
+		{"AccessTokensAreKept", testAccess},
+		{"AnAccessTokensRevocationIsNeverUndone", testAccessRevocation},
+		{"AFamilyEndsWithItsAccessTokens", testFamilies},
+		{"LiveGrantsAreCountedBySerial", testCountGrants},
+		{"KeyUseCountsGrants", testGrantKeyUse},
+		{"KeyUseOfGrantsFollowsTheSecret", testKeyUseFollowsTheSecret},
 		{"ConcurrentUpdatesAreSerial", testConcurrent},
 		{"ALookupReadsTheSameEachTime", testRepeatedLookup},
 		{"NoLookupIsFromBeforeAChangeThatReturned", testEveryChangeIsSeen},
@@ -82,6 +89,7 @@ func RunFaults(t *testing.T, open func(t *testing.T) tokens.Store) {
 	ops := map[Op]func() error{
 		OpLookup:        func() error { _, err := faulty.Lookup(f.ctx, tok.ID); return err },
 		OpLookupService: func() error { _, err := faulty.LookupService(f.ctx, service.ID); return err },
+		OpLookupAccess:  func() error { _, err := faulty.LookupAccess(f.ctx, tok.ID); return err },
 		OpView:          func() error { return faulty.View(f.ctx, func(tokens.ReadTx) error { return nil }) },
 		OpUpdate:        func() error { return f.rename(faulty, tok, "changed") },
 		OpCommit:        func() error { return f.rename(faulty, tok, "changed") },
@@ -142,12 +150,16 @@ func reads() map[Op]func(tokens.ReadTx) error {
 		"Features":       func(tx tokens.ReadTx) error { _, err := tx.Features(tokens.FeatureQuery{}); return err },
 		"Audience":       func(tx tokens.ReadTx) error { _, err := tx.Audience("api"); return err },
 		"Audiences":      func(tx tokens.ReadTx) error { _, err := tx.Audiences(tokens.AudienceQuery{}); return err },
+		"AccessToken":    func(tx tokens.ReadTx) error { _, err := tx.AccessToken(1); return err },
+		"RefreshToken":   func(tx tokens.ReadTx) error { _, err := tx.RefreshToken(1); return err },
+		"CountGrants":    func(tx tokens.ReadTx) error { _, err := tx.CountGrants(1, 0, time.Now()); return err },
 	}
 }
 
 // writes are methods of a transaction that change t or the catalogue.
 func writes(t tokens.Token) map[Op]func(tokens.Tx) error {
 	feature, audience := tokens.FeatureEntry{Name: "a"}, tokens.AudienceEntry{ID: "api"}
+	access, family := tokens.AccessToken{ID: 1, TokenID: t.ID}, tokens.Family{ID: 1, TokenID: t.ID}
 	return map[Op]func(tokens.Tx) error{
 		"UpdateToken":    func(tx tokens.Tx) error { return tx.UpdateToken(t) },
 		"SetBlocked":     func(tx tokens.Tx) error { return tx.SetBlocked(t.ID, t.BlockedBy) },
@@ -157,6 +169,14 @@ func writes(t tokens.Token) map[Op]func(tokens.Tx) error {
 		"InsertAudience": func(tx tokens.Tx) error { return tx.InsertAudience(audience) },
 		"UpdateAudience": func(tx tokens.Tx) error { return tx.UpdateAudience(audience) },
 		"DeleteAudience": func(tx tokens.Tx) error { return tx.DeleteAudience(audience.ID) },
+		"InsertAccess":   func(tx tokens.Tx) error { return tx.InsertAccess(access, hash("k1", 90)) },
+		"RevokeAccess":   func(tx tokens.Tx) error { _, err := tx.RevokeAccess(1, tokens.Revocation{}); return err },
+		"InsertFamily":   func(tx tokens.Tx) error { return tx.InsertFamily(family) },
+		"InsertRefresh": func(tx tokens.Tx) error {
+			return tx.InsertRefresh(tokens.RefreshToken{ID: 1, Family: family}, hash("k1", 91))
+		},
+		"UseRefresh":   func(tx tokens.Tx) error { return tx.UseRefresh(1, t.IssueTime) },
+		"RevokeFamily": func(tx tokens.Tx) error { _, err := tx.RevokeFamily(1, tokens.Revocation{}); return err },
 	}
 }
 

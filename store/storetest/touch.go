@@ -29,7 +29,7 @@ func testTouch(t *testing.T, f *fixture) {
 	f.equal("after a use from somewhere", f.read(tok.ID).LastUsed, noIP)
 	touch(4711, first) // an unknown id is no harm
 	svc := f.service("gateway")
-	f.st.Touch(tokens.Seen{ID: svc.ID, Service: true, Use: later})
+	f.st.Touch(tokens.Seen{ID: svc.ID, Kind: tokens.KindService, Use: later})
 	f.st.Touch(tokens.Seen{ID: tok.ID})
 	f.flush()
 	before := f.lookup(tok.ID)
@@ -48,8 +48,8 @@ func testRekey(t *testing.T, f *fixture) {
 	u := f.user("u")
 	tok, other, svc := f.token(u, "one"), f.token(u, "two"), f.service("gateway")
 	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k1", 50), f.now.Add(time.Hour)) })
-	rekey := func(id tokens.ID, service bool, from, to tokens.Hash) {
-		f.st.Touch(tokens.Seen{ID: id, Service: service, Rekey: &tokens.Rekey{Old: from, New: to}})
+	rekey := func(id tokens.ID, kind tokens.Kind, from, to tokens.Hash) {
+		f.st.Touch(tokens.Seen{ID: id, Kind: kind, Rekey: &tokens.Rekey{Old: from, New: to}})
 	}
 	hashes := func(id tokens.ID) (list []tokens.Hash) {
 		for _, s := range f.lookup(id).Secrets {
@@ -57,13 +57,13 @@ func testRekey(t *testing.T, f *fixture) {
 		}
 		return list
 	}
-	rekey(tok.ID, false, hash("k1", 50), hash("k2", 150)) // the current secret
-	rekey(tok.ID, false, hash("k1", 1), hash("k2", 101))  // the one in its grace
-	rekey(other.ID, false, hash("k1", 77), hash("k2", 177))
-	rekey(other.ID, false, hash("k2", 2), hash("k2", 102))
-	rekey(other.ID, false, hash("k1", 2), hash("unknown", 102))
-	rekey(svc.ID, true, hash("k1", 3), hash("k2", 103))
-	rekey(svc.ID, false, hash("k1", 3), hash("k2", 203))
+	rekey(tok.ID, tokens.KindPersonal, hash("k1", 50), hash("k2", 150)) // the current secret
+	rekey(tok.ID, tokens.KindPersonal, hash("k1", 1), hash("k2", 101))  // the one in its grace
+	rekey(other.ID, tokens.KindPersonal, hash("k1", 77), hash("k2", 177))
+	rekey(other.ID, tokens.KindPersonal, hash("k2", 2), hash("k2", 102))
+	rekey(other.ID, tokens.KindPersonal, hash("k1", 2), hash("unknown", 102))
+	rekey(svc.ID, tokens.KindService, hash("k1", 3), hash("k2", 103))
+	rekey(svc.ID, tokens.KindPersonal, hash("k1", 3), hash("k2", 203))
 	f.flush()
 	f.equal("a token's digests", hashes(tok.ID), []tokens.Hash{hash("k2", 150), hash("k2", 101)})
 	f.equal("a digest that is another", hashes(other.ID), []tokens.Hash{hash("k1", 2)})

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"patd/server"
+	"patd/store"
+)
+
+// figures are what /metrics shows of the cache and of the writing behind.
+func figures(cached *store.Cached, st *store.Store) func() []server.Figure {
+	return func() []server.Figure {
+		s := cached.Stats()
+		following := 0
+		if s.Following {
+			following = 1
+		}
+		total := func(name, help string, v uint64) server.Figure {
+			return server.Figure{Name: name, Help: help, Total: true, Value: float64(v)}
+		}
+		now := func(name, help string, v int) server.Figure {
+			return server.Figure{Name: name, Help: help, Value: float64(v)}
+		}
+		return []server.Figure{
+			total("patd_cache_hits_total", "Lookups answered from memory.", s.Hits),
+			total("patd_cache_misses_total", "Lookups that asked the store.", s.Misses),
+			total("patd_cache_bypassed_total", "Lookups that asked the store because its change feed was silent.", s.Bypassed),
+			total("patd_cache_evicted_total", "Records that went for want of room.", s.Evicted),
+			now("patd_cache_tokens", "Tokens in memory.", s.Tokens),
+			now("patd_cache_users", "Users in memory.", s.Users),
+			now("patd_cache_bytes", "About the memory that the cache takes.", s.Bytes),
+			now("patd_cache_limit_bytes", "The bound of that.", s.Limit),
+			now("patd_feed_following", "1: the change feed is heard; 0: it is silent, and the cache is not trusted.", following),
+			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.TouchesDropped()),
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package gatewaytest
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"sync"
+	"testing"
+)
+
+// upstream is the API behind a gateway. It lets everybody in and remembers with which headers they came.
+type upstream struct {
+	addr string
+	mu   sync.Mutex
+	came []http.Header
+}
+
+func newUpstream(t *testing.T) *upstream {
+	t.Helper()
+	u := &upstream{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.came = append(u.came, r.Header.Clone())
+		w.Header().Set("X-From", "upstream")
+	}))
+	t.Cleanup(s.Close)
+	u.addr = s.Listener.Addr().String()
+	return u
+}
+
+// take answers the requests that arrived since it was last asked.
+func (u *upstream) take() []http.Header {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	came := u.came
+	u.came = nil
+	return came
+}
+
+// told is the value of a header that arrived, however its name was spelled: many programs take X_Auth_User for the same as
+// X-Auth-User. Several values are answered one by one.
+func told(h http.Header, name string) []string {
+	var values []string
+	for got, vs := range h {
+		if canonical(got) == canonical(name) {
+			values = append(values, vs...)
+		}
+	}
+	return values
+}
+
+func canonical(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		if c == '_' {
+			b[i] = '-'
+		}
+	}
+	return textproto.CanonicalMIMEHeaderKey(string(b))
+}

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"crypto"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"patd/tokens"
+)
+
+// accessClaims are the claims of an access token that is a JWT (RFC 9068 section 2.2). Its times are cut to whole seconds, so
+// that it never lasts longer than was granted.
+type accessClaims struct {
+	Issuer   string `json:"iss"`
+	Subject  string `json:"sub"`
+	Audience any    `json:"aud"`
+	Expires  int64  `json:"exp"`
+	Issued   int64  `json:"iat"`
+	ID       string `json:"jti"`
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope,omitempty"`
+}
+
+// sign makes the JWT of claims, by the current key.
+func (o *oauth) sign(c tokens.AccessClaims) (tokens.Secret, error) {
+	keys := o.service.SigningKeys()
+	if len(keys) == 0 {
+		return tokens.Secret{}, errors.New("sign an access token: there is no key")
+	}
+	key, err := webKey(keys[0], keys[0].Key)
+	if err != nil {
+		return tokens.Secret{}, err
+	}
+	// RFC 9068 section 2.1 has the type; the key's id stands in the header, the key does not.
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithType("at+jwt"))
+	if err != nil {
+		return tokens.Secret{}, fmt.Errorf("sign an access token: %w", err)
+	}
+	claims := accessClaims{
+		Issuer: o.issuer, Subject: c.User, Audience: audienceClaim(c.Audiences), Expires: c.ExpireTime.Unix(), Issued: c.IssueTime.Unix(),
+		ID: c.ID.String(), ClientID: c.ClientID, Scope: strings.Join(c.Scopes, " "),
+	}
+	if claims.ClientID == "" {
+		claims.ClientID = c.TokenID.String() // who asked did not say; what it asked with is known
+	}
+	text, err := json.Marshal(claims)
+	if err != nil {
+		return tokens.Secret{}, fmt.Errorf("write the claims of an access token: %w", err)
+	}
+	signed, err := signer.Sign(text)
+	if err != nil {
+		return tokens.Secret{}, fmt.Errorf("sign an access token: %w", err)
+	}
+	jwt, err := signed.CompactSerialize()
+	if err != nil {
+		return tokens.Secret{}, fmt.Errorf("write an access token: %w", err)
+	}
+	return tokens.NewSecret(jwt), nil
+}
+
+// webKey is a signing key's half as a JSON Web Key. Its id is its thumbprint (RFC 7638), the same on all servers of a store.
+func webKey(k tokens.SigningKey, half any) (jose.JSONWebKey, error) {
+	out := jose.JSONWebKey{Key: half, Algorithm: string(jose.ES256), Use: "sig"}
+	thumbprint, err := out.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return jose.JSONWebKey{}, fmt.Errorf("name signing key %s: %w", k.ID, err)
+	}
+	out.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
+	return out, nil
+}
+
+// keysPage serves the public keys (RFC 7517 section 5), to everybody: the one in force, and those of JWTs that are still
+// around after a rotation.
+type keysPage struct{ service *tokens.Service }
+
+// ServeHTTP answers the keys as of now.
+func (p keysPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
+	for _, k := range p.service.SigningKeys() {
+		key, err := webKey(k, k.Key.Public())
+		if err != nil {
+			x := exchangeOf(r.Context())
+			x.cause = err
+			writeError(w, r, toStatus(publicError(err), x.requestID))
+			return
+		}
+		set.Keys = append(set.Keys, key)
+	}
+	writeJSON(w, http.StatusOK, set)
+}

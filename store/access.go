@@ -1,0 +1,112 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"patd/tokens"
+)
+
+const accessColumns = `id, token_id, serial, family, client_id, scopes, audiences, issue_us, expire_us, revoke_us, revoked_by, revoke_reason`
+
+// accessRow holds accessColumns.
+type accessRow struct {
+	id, tokenID, serial, issueUS, expireUS       int64
+	family, revokeUS                             sql.NullInt64
+	scopes                                       string
+	clientID, audiences, revokedBy, revokeReason sql.NullString
+}
+
+func (r *accessRow) dest() []any {
+	return []any{
+		&r.id, &r.tokenID, &r.serial, &r.family, &r.clientID, &r.scopes, &r.audiences, &r.issueUS, &r.expireUS,
+		&r.revokeUS, &r.revokedBy, &r.revokeReason,
+	}
+}
+
+func (r *accessRow) access() tokens.AccessToken {
+	return tokens.AccessToken{
+		ID: tokens.ID(r.id), TokenID: tokens.ID(r.tokenID), Serial: r.serial, Family: tokens.ID(r.family.Int64), ClientID: r.clientID.String,
+		Scopes: split(r.scopes, " "), Audiences: split(r.audiences.String, "\n"),
+		IssueTime: instant(r.issueUS), ExpireTime: expiryTime(r.expireUS), Revocation: revoked(r.revokeUS, r.revokedBy, r.revokeReason),
+	}
+}
+
+// revoked reads the columns that revocation writes.
+func revoked(us sql.NullInt64, by, reason sql.NullString) *tokens.Revocation {
+	if !us.Valid {
+		return nil
+	}
+	return &tokens.Revocation{Time: instant(us.Int64), By: by.String, Reason: reason.String}
+}
+
+const selectAccessCredential = `SELECT ` + accessColumns + `, key, digest FROM access_tokens WHERE id = ?`
+
+// LookupAccess implements tokens.Store.
+func (s *Store) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
+	cred := tokens.AccessCredential{Sequence: s.sequence.Load()} // before it is read
+	err := s.lookup(ctx, "look up an access token", func(ctx context.Context, c *conn) error {
+		var (
+			r      accessRow
+			key    int64
+			digest []byte
+		)
+		err := c.one(ctx, selectAccessCredential, append(r.dest(), &key, &digest), int64(id))
+		if errors.Is(err, sql.ErrNoRows) {
+			return tokens.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		cred.Access = r.access()
+		secret, err := storedSecret(digest)
+		if err != nil {
+			return err
+		}
+		cred.Hash = secret.Hash
+		cred.Hash.Key, err = s.keyName(ctx, c, key)
+		return err
+	})
+	if err != nil {
+		return tokens.AccessCredential{}, err
+	}
+	return cred, nil
+}
+
+const selectAccess = `SELECT ` + accessColumns + ` FROM access_tokens WHERE id = ?`
+
+// AccessToken implements tokens.GrantReader.
+func (t *readTx) AccessToken(id tokens.ID) (tokens.AccessToken, error) {
+	var r accessRow
+	if err := t.one("read an access token", selectAccess, r.dest(), int64(id)); err != nil {
+		return tokens.AccessToken{}, fmt.Errorf("access token %s: %w", id, err)
+	}
+	return r.access(), nil
+}
+
+// A key that the store does not know gives NULL, which the table refuses.
+const insertAccess = `
+INSERT INTO access_tokens (id, token_id, serial, family, key, digest, scopes, audiences, client_id, issue_us, expire_us,
+                           revoke_us, revoked_by, revoke_reason)
+VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING`
+
+// InsertAccess implements tokens.AccessWriter.
+func (t *tx) InsertAccess(a tokens.AccessToken, h tokens.Hash) error {
+	us, by, reason := revocation(a.Revocation)
+	return t.mustExec("insert an access token", fmt.Errorf("access token %s: %w", a.ID, tokens.ErrTaken), insertAccess,
+		int64(a.ID), int64(a.TokenID), a.Serial, nullID(a.Family), h.Key, h.Sum[:], joined(a.Scopes, " "), joined(a.Audiences, "\n"),
+		nullText(a.ClientID), micros(a.IssueTime), expiry(a.ExpireTime), us, by, reason)
+}
+
+const revokeAccess = `
+UPDATE access_tokens SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE id = ?1 AND revoke_us IS NULL`
+
+// RevokeAccess implements tokens.AccessWriter.
+func (t *tx) RevokeAccess(id tokens.ID, r tokens.Revocation) (bool, error) {
+	us, by, reason := revocation(&r)
+	n, err := t.exec("revoke an access token", revokeAccess, int64(id), us, by, reason)
+	return n > 0, err
+}

@@ -1,0 +1,82 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// presentAccess looks up an access token, and then what it came of, into a zero presented. Each reading is at least as new as the call, so
+// that whatever ends the personal access token has ended this one too. A wrong secret and an unknown id are the same
+// answer at the same cost, before anything else is read.
+func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, p *presented) error {
+	p.now = s.Now()
+	a, err := s.knownAccess(ctx, secret, id, p.now)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.cred, err = s.store.Lookup(ctx, a.Access.TokenID)
+	if errors.Is(err, ErrNotFound) {
+		p.cred = Credential{}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p.cred.Sequence = min(p.cred.Sequence, a.Sequence)
+	p.access, p.facts = &a.Access, p.cred.factsAt(p.now)
+	p.facts.Revoked = p.facts.Revoked || a.Access.Revocation != nil
+	p.facts.Expired = p.facts.Expired || expired(a.Access.ExpireTime, p.now)
+	p.facts.Match = MatchSuperseded
+	var inForce bool
+	if p.secret, inForce = p.cred.secretOf(a.Access.Serial, p.now); inForce {
+		p.facts.Match = MatchLive
+	}
+	return nil
+}
+
+// knownAccess looks up the access token that a secret is of. ErrNotFound: of none. A digest under a retiring key is made
+// anew.
+func (s *Service) knownAccess(ctx context.Context, secret Secret, id ID, now time.Time) (AccessCredential, error) {
+	keys := s.keys.Get()
+	a, err := s.store.LookupAccess(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+	}
+	if err != nil {
+		return AccessCredential{}, err
+	}
+	ok, err := s.matches(keys, secret, a.Hash, a.Access.Status(now) == StateActive)
+	if err != nil {
+		return AccessCredential{}, err
+	}
+	if !ok {
+		return AccessCredential{}, ErrNotFound
+	}
+	if r := rekey(keys, secret, a.Hash); r != nil {
+		s.store.Touch(Seen{ID: id, Kind: KindAccess, Rekey: r})
+	}
+	return a, nil
+}
+
+// grant is what the presented credential was granted. An access token has never more than its personal access token has
+// now: that may have been narrowed since.
+func (p *presented) grant() (scopes, audiences []string) {
+	if p.access == nil {
+		return p.cred.Token.Scopes, p.cred.Token.Audiences
+	}
+	scopes, _ = Effective(p.access.Scopes, p.cred.Token.Scopes)
+	return scopes, p.access.Audiences
+}
+
+// end is when the presented credential ends; zero: never.
+func (p *presented) end() time.Time {
+	at := earliest(p.secret.ExpireTime, p.cred.Token.ExpireTime)
+	if p.access != nil {
+		at = earliest(at, p.access.ExpireTime)
+	}
+	return at
+}

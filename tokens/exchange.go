@@ -1,0 +1,173 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Client is who asked at the token endpoint. The zero Client did not say.
+type Client struct {
+	ID string
+	// Authenticated says that it showed its service token, so that ID is its name as a service.
+	Authenticated bool
+}
+
+// ExchangeRequest presents a personal access token, for a short-lived access token that can do no more.
+type ExchangeRequest struct {
+	Subject   Secret
+	Client    Client
+	Scopes    []string // nil: all that are in effect; empty: none, which is refused
+	Audiences []string // none here and in Resources: the token's own
+	Resources []string // RFC 8707
+	Offline   bool     // a refresh token is asked for too
+	// Format is the only form that will do; zero: the one that the audiences say.
+	Format AccessFormat
+	Peer   Peer
+}
+
+// RefreshRequest presents a refresh token, for the next one and an access token.
+type RefreshRequest struct {
+	Token     Secret
+	Client    Client
+	Scopes    []string // nil: all that are in effect
+	Audiences []string // none here and in Resources: all of the family
+	Resources []string
+	Peer      Peer
+}
+
+// Granted is the outcome of an exchange or a refresh.
+type Granted struct {
+	Format     AccessFormat
+	Access     Secret       // of AccessOpaque
+	Claims     AccessClaims // of AccessJWT; the server signs them
+	Scopes     []string
+	ExpireTime time.Time
+	ExpiresIn  time.Duration
+	Refresh    Secret // empty: none
+}
+
+// AccessClaims are what a JWT says (RFC 9068 section 2.2). It is not stored: it ends by its own time alone.
+type AccessClaims struct {
+	ID         ID // of the JWT
+	User       string
+	ClientID   string
+	Audiences  []string
+	Scopes     []string
+	IssueTime  time.Time
+	ExpireTime time.Time
+	TokenID    ID // of the personal access token
+}
+
+// Exchange makes a short-lived access token out of a personal access token (RFC 8693), for no more than that can do now:
+// scopes and audiences only narrow, and the lifetime is the shortest of the audiences', bounded by the end of the secret
+// that was presented. An opaque one ends with that secret, whatever ends it; a JWT, which is not stored, by its own time.
+//
+// Reasons: SUBJECT_INVALID for whatever is wrong with the subject, SCOPE_INVALID, TARGET_INVALID, ACCESS_LIMIT_REACHED,
+// CLIENT_ID_INVALID, FORMAT_INVALID, and outages.
+func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, error) {
+	p, err := s.subject(ctx, r.Subject, r.Peer)
+	if err != nil {
+		return Granted{}, err
+	}
+	a := holder(p.cred.Token.User, p.cred.Token.ID, r.Peer)
+	g, err := s.exchange(ctx, a, p, r)
+	if err != nil {
+		return Granted{}, s.refusedGrant(ctx, a, ActionTokenExchange, p.cred.Token, err)
+	}
+	s.store.Touch(Seen{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.Peer.IP.Unmap().WithZone("")}})
+	return g, nil
+}
+
+// subject holds the subject token against what is stored. It must be a personal access token with which the bearer could
+// do something from where it calls; all else is one answer.
+func (s *Service) subject(ctx context.Context, secret Secret, peer Peer) (presented, error) {
+	invalid := Invalid("SUBJECT_INVALID", "subject_token", "the subject token is not valid")
+	kind, id, err := s.prefixes.Load().Parse(secret)
+	if err != nil || kind != KindPersonal {
+		return presented{}, invalid
+	}
+	var p presented
+	if err := s.present(ctx, secret, id, &p); err != nil {
+		return presented{}, err
+	}
+	if !p.allowedFrom(peer) {
+		return presented{}, invalid
+	}
+	return p, nil
+}
+
+// allowedFrom tells whether what was presented is active at the token endpoint. Audiences and scopes are looked at later.
+func (p presented) allowedFrom(peer Peer) bool {
+	f := p.facts
+	f.AudienceOK, f.ScopesOK, f.IPOK = true, true, addressAllowed(p.cred.Token.CIDRs, peer.IP)
+	return Decide(f) == Allow
+}
+
+func (s *Service) exchange(ctx context.Context, a Actor, p presented, r ExchangeRequest) (Granted, error) {
+	if err := r.Client.check(); err != nil {
+		return Granted{}, err
+	}
+	t, keys := p.cred.Token, s.keys.Get()
+	o := offer{cred: p.cred, secret: p.secret, client: r.Client, now: p.now}
+	var err error
+	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{t.Audiences, len(t.CIDRs) > 0}); err != nil {
+		return Granted{}, err
+	}
+	if r.Format != 0 && r.Format != o.target.format {
+		return Granted{}, Invalid("FORMAT_INVALID", "requested_token_type", "the audiences' access tokens have another form")
+	}
+	if r.Offline && !o.target.offline {
+		return Granted{}, scopeInvalid("offline_access is not allowed: there is no audience, or one that does not allow it")
+	}
+	if o.scopes, err = s.scopesFor(ctx, o, t.Scopes, r.Scopes); err != nil {
+		return Granted{}, err
+	}
+	var g Granted
+	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		g = Granted{}
+		if err := stillActive(tx, t.ID, p.now); errors.Is(err, errEnded) {
+			return nil, Invalid("SUBJECT_INVALID", "subject_token", "the subject token is not valid")
+		} else if err != nil {
+			return nil, err
+		}
+		o.family = nil
+		if r.Offline {
+			if o.family, err = s.begin(tx, o); err != nil {
+				return nil, err
+			}
+			if g.Refresh, err = s.nextRefresh(tx, keys, *o.family, p.now); err != nil {
+				return nil, err
+			}
+		}
+		detail, err := s.grant(tx, keys, o, &g)
+		if err != nil {
+			return nil, err
+		}
+		e := a.event(p.now, ActionTokenExchange)
+		e.User, e.TokenID, e.Detail = t.User, t.ID, detail
+		return []Event{e}, nil
+	})
+	return g, err
+}
+
+// begin begins a family of refresh tokens. It ends with the personal access token, or with the secret in its grace.
+func (s *Service) begin(tx Tx, o offer) (*Family, error) {
+	n, err := tx.CountGrants(o.cred.Token.ID, o.cred.oldestInForce(o.now), o.now)
+	if err != nil {
+		return nil, fmt.Errorf("count families: %w", err)
+	}
+	if n.Families >= MaxFamilies {
+		return nil, Fail(CodeExhausted, "ACCESS_LIMIT_REACHED", fmt.Sprintf("the token has %d live refresh tokens, which is the limit; revoke one", n.Families))
+	}
+	f := Family{
+		TokenID: o.cred.Token.ID, Serial: o.secret.Serial, Client: o.client, Scopes: o.scopes, Audiences: o.target.audiences,
+		IssueTime: o.now, ExpireTime: earliest(o.secret.ExpireTime, o.cred.Token.ExpireTime),
+	}
+	err = s.withID("family", o.now, func(id ID) error {
+		f.ID = id
+		return tx.InsertFamily(f)
+	})
+	return &f, err
+}

@@ -1,0 +1,198 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// offer is what an access token is made of.
+type offer struct {
+	cred   Credential   // of the personal access token
+	secret StoredSecret // the one that it comes of
+	client Client
+	scopes []string
+	target target
+	family *Family // nil: none
+	now    time.Time
+}
+
+// end is when the access token ends: never after anything that it comes of.
+func (o offer) end() time.Time {
+	at := earliest(o.now.Add(o.target.ttl), o.cred.Token.ExpireTime)
+	at = earliest(at, o.secret.ExpireTime)
+	if o.family != nil {
+		at = earliest(at, o.family.ExpireTime)
+	}
+	return at
+}
+
+// scopesFor is what of granted scopes is in effect and asked for. What goes into a JWT stays there until its end, so
+// that no remembered answer of the feature source does.
+func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string) ([]string, error) {
+	held, err := s.features.Features(ctx, o.cred.User, o.target.format == AccessJWT)
+	if err != nil {
+		return nil, err
+	}
+	effective, _ := inEffect(granted, held)
+	return s.narrowed(ask, effective)
+}
+
+// grant makes the access token and answers what the event says of it.
+func (s *Service) grant(tx Tx, keys *Keys, o offer, g *Granted) (detail string, err error) {
+	g.Format, g.Scopes, g.ExpireTime = o.target.format, o.scopes, o.end()
+	var id ID
+	if g.Format == AccessJWT {
+		id, err = s.claim(o, g)
+	} else {
+		id, err = s.insertAccess(tx, keys, o, g)
+	}
+	if err != nil {
+		return "", err
+	}
+	g.ExpiresIn = max(g.ExpireTime.Sub(o.now), 0)
+	return o.detail(id), nil
+}
+
+// claim makes the claims of a JWT, whose times are whole seconds: it ends at the last one that is not too late.
+func (s *Service) claim(o offer, g *Granted) (ID, error) {
+	id, err := NewID(o.now, s.rand)
+	g.ExpireTime = g.ExpireTime.Truncate(time.Second)
+	g.Claims = AccessClaims{
+		ID: id, User: o.cred.Token.User, ClientID: o.client.ID, Audiences: o.target.audiences, Scopes: o.scopes,
+		IssueTime: o.now, ExpireTime: g.ExpireTime, TokenID: o.cred.Token.ID,
+	}
+	return id, err
+}
+
+func (s *Service) insertAccess(tx Tx, keys *Keys, o offer, g *Granted) (ID, error) {
+	n, err := tx.CountGrants(o.cred.Token.ID, o.cred.oldestInForce(o.now), o.now)
+	if err != nil {
+		return 0, fmt.Errorf("count access tokens: %w", err)
+	}
+	if n.Access >= s.limits.AccessTokens {
+		return 0, Fail(CodeExhausted, "ACCESS_LIMIT_REACHED", fmt.Sprintf("the token has %d live access tokens, which is the limit; revoke one, or wait for it to expire", n.Access))
+	}
+	a := AccessToken{
+		TokenID: o.cred.Token.ID, Serial: o.secret.Serial, ClientID: o.client.ID, Scopes: o.scopes, Audiences: o.target.audiences,
+		IssueTime: o.now, ExpireTime: g.ExpireTime,
+	}
+	if o.family != nil {
+		a.Family = o.family.ID
+	}
+	err = s.withID("access token", o.now, func(id ID) error {
+		a.ID = id
+		var err error
+		if g.Access, err = Mint(PrefixAccess, id, s.rand); err != nil {
+			return err
+		}
+		return tx.InsertAccess(a, keys.Digest(g.Access))
+	})
+	return a.ID, err
+}
+
+// nextRefresh makes a refresh token of a family.
+func (s *Service) nextRefresh(tx Tx, keys *Keys, f Family, now time.Time) (Secret, error) {
+	var secret Secret
+	err := s.withID("refresh token", now, func(id ID) error {
+		var err error
+		if secret, err = Mint(PrefixRefresh, id, s.rand); err != nil {
+			return err
+		}
+		return tx.InsertRefresh(RefreshToken{ID: id, Family: f, IssueTime: now}, keys.Digest(secret))
+	})
+	return secret, err
+}
+
+// withID gives a record an id that is free. Ids of one millisecond can meet; then it tries another.
+func (s *Service) withID(what string, now time.Time, insert func(ID) error) error {
+	for range 8 {
+		id, err := NewID(now, s.rand)
+		if err != nil {
+			return err
+		}
+		err = insert(id)
+		if errors.Is(err, ErrTaken) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("add %s: %w", what, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("add %s: no free id in this millisecond", what)
+}
+
+// detail names what was granted, for the audit log.
+func (o offer) detail(id ID) string {
+	parts := []string{"access " + id.String()}
+	if o.target.format == AccessJWT {
+		parts[0] += " (JWT)"
+	}
+	if o.family != nil {
+		parts = append(parts, "family "+o.family.ID.String())
+	}
+	if o.client.ID != "" {
+		parts = append(parts, "client "+o.client.ID)
+	}
+	if len(o.target.audiences) > 0 {
+		parts = append(parts, "audiences "+strings.Join(o.target.audiences, " "))
+	}
+	return strings.Join(append(parts, "scopes "+strings.Join(o.scopes, " ")), ", ")
+}
+
+// errEnded says that a personal access token ended while something was made of it.
+var errEnded = errors.New("the token has ended")
+
+// stillActive looks at a token inside the transaction that makes something of it, so that its last event stays its last.
+// What cannot be seen here, the user's state and the secret's, is seen whenever the access token is presented.
+func stillActive(tx ReadTx, id ID, now time.Time) error {
+	t, err := tx.Token(id)
+	if errors.Is(err, ErrNotFound) || err == nil && (t.Status(now) != StateActive || t.BlockedBy != "") {
+		return errEnded
+	}
+	if err != nil {
+		return fmt.Errorf("read token %s: %w", id, err)
+	}
+	return nil
+}
+
+// check refuses a client id that may not be stored: one that is not printable ASCII (RFC 6749 appendix A.1), or holds a
+// credential.
+func (c Client) check() error {
+	var text string
+	switch {
+	case len(c.ID) > maxClientID:
+		text = fmt.Sprintf("at most %d characters", maxClientID)
+	case strings.ContainsFunc(c.ID, func(r rune) bool { return r < 0x20 || r > 0x7e }):
+		text = "must be printable ASCII (RFC 6749 appendix A.1)"
+	case ContainsSecret(c.ID):
+		text = "holds the secret of a token; revoke that token, it may have been seen"
+	case c.Authenticated && c.ID == "":
+		text = "a client that showed its credential has an id"
+	default:
+		return nil
+	}
+	return Invalid("CLIENT_ID_INVALID", "client_id", text)
+}
+
+// holder is the actor of a call by possession: who presents the token with that id.
+func holder(user string, id ID, peer Peer) Actor {
+	return Actor{Kind: TokenActor, User: user, TokenID: id, Peer: peer}
+}
+
+// refusedGrant records that a good token asked for more than it may have, and answers err.
+func (s *Service) refusedGrant(ctx context.Context, a Actor, action Action, t Token, err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Reason {
+	case "SCOPE_INVALID", "TARGET_INVALID", "ACCESS_LIMIT_REACHED":
+		return s.recorded(ctx, a, Refusal{Action: action, User: t.User, TokenID: t.ID.String()}, e, err)
+	default:
+		return err
+	}
+}

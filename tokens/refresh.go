@@ -1,0 +1,197 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+func grantInvalid() *Error {
+	return Invalid("GRANT_INVALID", "refresh_token", "the refresh token is not valid")
+}
+
+// Refresh uses a refresh token up for the next one and an access token. Whoever presents a used one shows that somebody
+// has it who should not (RFC 9700 section 4.14.2): the family ends, access tokens included. Two calls at once with the same
+// one are no different: the second presents a used one.
+//
+// Reasons: GRANT_INVALID for whatever is wrong with the token, its client or what it came of, SCOPE_INVALID, TARGET_INVALID,
+// ACCESS_LIMIT_REACHED, and outages. None of them uses the token up.
+func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error) {
+	now := s.Now()
+	rt, err := s.knownRefresh(ctx, r.Token, now)
+	if errors.Is(err, ErrNotFound) {
+		return Granted{}, grantInvalid()
+	}
+	if err != nil {
+		return Granted{}, err
+	}
+	if rt.Family.Status(now) != StateActive {
+		return Granted{}, grantInvalid()
+	}
+	if !rt.UseTime.IsZero() {
+		// Before the client is looked at: a thief need not know which one it is.
+		if err := s.endFamily(ctx, holder("", rt.ID, r.Peer), rt.Family, reasonReused); err != nil {
+			return Granted{}, err
+		}
+		return Granted{}, grantInvalid()
+	}
+	if !rt.Family.Client.presents(r.Client) {
+		return Granted{}, grantInvalid()
+	}
+	p, err := s.origin(ctx, rt.Family, now)
+	if err != nil {
+		return Granted{}, err
+	}
+	if !p.allowedFrom(r.Peer) {
+		return Granted{}, grantInvalid()
+	}
+	a := holder(p.cred.Token.User, rt.ID, r.Peer)
+	g, err := s.refresh(ctx, a, p, rt, r)
+	if err != nil {
+		return Granted{}, s.refusedGrant(ctx, a, ActionTokenRefresh, p.cred.Token, err)
+	}
+	s.store.Touch(Seen{ID: p.cred.Token.ID, Use: Use{Time: now, IP: r.Peer.IP.Unmap().WithZone("")}})
+	return g, nil
+}
+
+const reasonReused = "refresh token reused"
+
+// presents tells whether a caller is the client that a family is bound to.
+func (c Client) presents(caller Client) bool {
+	return (c.ID == "" || c.ID == caller.ID) && (!c.Authenticated || caller.Authenticated)
+}
+
+// knownRefresh reads the refresh token that a secret is of. ErrNotFound: of none. A digest under a retiring key is made
+// anew.
+func (s *Service) knownRefresh(ctx context.Context, secret Secret, now time.Time) (RefreshToken, error) {
+	kind, id, err := s.prefixes.Load().Parse(secret)
+	if err != nil || kind != KindRefresh {
+		return RefreshToken{}, ErrNotFound
+	}
+	keys := s.keys.Get()
+	var rt RefreshToken
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		rt, err = tx.RefreshToken(id)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+	}
+	if err != nil {
+		return RefreshToken{}, err
+	}
+	// A used one under a key that is gone is passed over: that it is reused cannot be told then, and it is refused.
+	live := rt.UseTime.IsZero() && rt.Family.Status(now) == StateActive
+	ok, err := s.matches(keys, secret, rt.Hash, live)
+	if err != nil {
+		return RefreshToken{}, err
+	}
+	if !ok {
+		return RefreshToken{}, ErrNotFound
+	}
+	if r := rekey(keys, secret, rt.Hash); r != nil {
+		s.store.Touch(Seen{ID: id, Kind: KindRefresh, Rekey: r})
+	}
+	return rt, nil
+}
+
+// origin looks up the personal access token of a family, which must stand, as must the secret that the family came of.
+func (s *Service) origin(ctx context.Context, f Family, now time.Time) (presented, error) {
+	c, err := s.store.Lookup(ctx, f.TokenID)
+	if errors.Is(err, ErrNotFound) {
+		return presented{now: now}, nil
+	}
+	if err != nil {
+		return presented{}, err
+	}
+	p := presented{cred: c, now: now, facts: c.factsAt(now)}
+	p.facts.Match = MatchSuperseded
+	var inForce bool
+	if p.secret, inForce = c.secretOf(f.Serial, now); inForce {
+		p.facts.Match = MatchLive
+	}
+	return p, nil
+}
+
+func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshToken, r RefreshRequest) (Granted, error) {
+	f, keys := rt.Family, s.keys.Get()
+	o := offer{cred: p.cred, secret: p.secret, client: f.Client, family: &f, now: p.now}
+	var err error
+	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{f.Audiences, len(p.cred.Token.CIDRs) > 0}); err != nil {
+		return Granted{}, err
+	}
+	if !o.target.offline {
+		return Granted{}, grantInvalid() // an audience allows it no longer
+	}
+	both, _ := Effective(f.Scopes, p.cred.Token.Scopes)
+	if o.scopes, err = s.scopesFor(ctx, o, both, r.Scopes); err != nil {
+		return Granted{}, err
+	}
+	var g Granted
+	reused := false
+	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		g, reused = Granted{}, false
+		read, err := tx.RefreshToken(rt.ID)
+		switch {
+		case errors.Is(err, ErrNotFound) || err == nil && read.Family.Revocation != nil:
+			return nil, grantInvalid()
+		case err != nil:
+			return nil, fmt.Errorf("read refresh token: %w", err)
+		case !read.UseTime.IsZero(): // by another call, since it was read
+			reused = true
+			return revokeFamily(tx, a, read.Family, p.now, reasonReused)
+		}
+		if err := stillActive(tx, f.TokenID, p.now); errors.Is(err, errEnded) {
+			return nil, grantInvalid()
+		} else if err != nil {
+			return nil, err
+		}
+		if err := tx.UseRefresh(rt.ID, p.now); err != nil {
+			return nil, fmt.Errorf("use refresh token: %w", err)
+		}
+		if g.Refresh, err = s.nextRefresh(tx, keys, f, p.now); err != nil {
+			return nil, err
+		}
+		detail, err := s.grant(tx, keys, o, &g)
+		if err != nil {
+			return nil, err
+		}
+		e := a.event(p.now, ActionTokenRefresh)
+		e.User, e.TokenID, e.Detail = p.cred.Token.User, f.TokenID, detail
+		return []Event{e}, nil
+	})
+	if err == nil && reused {
+		err = grantInvalid()
+	}
+	return g, err
+}
+
+// endFamily revokes a family that is not revoked yet. Idempotent.
+func (s *Service) endFamily(ctx context.Context, a Actor, f Family, reason string) error {
+	now := s.Now()
+	return s.store.Update(ctx, func(tx Tx) ([]Event, error) { return revokeFamily(tx, a, f, now, reason) })
+}
+
+// revokeFamily revokes a family with its access tokens, inside a transaction.
+func revokeFamily(tx Tx, a Actor, f Family, now time.Time, reason string) ([]Event, error) {
+	done, err := tx.RevokeFamily(f.ID, Revocation{Time: now, By: a.String(), Reason: reason})
+	if err != nil {
+		return nil, fmt.Errorf("revoke family %s: %w", f.ID, err)
+	}
+	if !done {
+		return nil, nil
+	}
+	return endEvent(tx, a, ActionFamilyRevoke, f.TokenID, now, "family "+f.ID.String(), reason)
+}
+
+// endEvent is the event of the end of what came of a personal access token.
+func endEvent(tx ReadTx, a Actor, action Action, token ID, now time.Time, what, reason string) ([]Event, error) {
+	t, err := tx.Token(token)
+	if err != nil {
+		return nil, fmt.Errorf("read token %s: %w", token, err)
+	}
+	e := a.event(now, action)
+	e.User, e.TokenID, e.Detail = t.User, token, what+": "+reason
+	return []Event{e}, nil
+}

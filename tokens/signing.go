@@ -1,0 +1,70 @@
+package tokens
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strconv"
+)
+
+// SigningKey signs access tokens that are JWTs, by ES256. It prints as its id only.
+type SigningKey struct {
+	// ID is the thumbprint of the public key (RFC 7638), for `kid`.
+	ID  string
+	Key *ecdsa.PrivateKey
+}
+
+// String names the key.
+func (k SigningKey) String() string { return "[signing key " + k.ID + "]" }
+
+// Format writes String, for every verb.
+func (k SigningKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+
+// LogValue answers String.
+func (k SigningKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// MarshalText answers String, so that no encoder writes the key.
+func (k SigningKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// SigningKeys answers the keys for JWTs, the current one first. Each is derived from a digest key, so that all servers
+// of a store have the same ones without storing any, and rotating the digest keys rotates them.
+func (ks *Keys) SigningKeys() []SigningKey { return slices.Clone(ks.signing()) }
+
+func (ks *Keys) deriveSigning() []SigningKey {
+	out := make([]SigningKey, len(ks.keys))
+	for i, k := range ks.keys {
+		out[i] = k.signing()
+	}
+	return out
+}
+
+// signing derives a P-256 key. One in 2^32 candidates is no scalar of that curve; then the next one is tried.
+func (k key) signing() SigningKey {
+	for n := 0; ; n++ {
+		raw := k.derive("jwt es256 " + strconv.Itoa(n)).bytes
+		pair, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw[:])
+		if err != nil {
+			continue
+		}
+		public, err := pair.PublicKey.Bytes() // 4, x, y
+		if err != nil {
+			continue
+		}
+		return SigningKey{ID: thumbprint(public[1:33], public[33:]), Key: pair}
+	}
+}
+
+// thumbprint names a public key of P-256 by what is in it (RFC 7638 section 3).
+func thumbprint(x, y []byte) string {
+	enc := base64.RawURLEncoding
+	sum := sha256.Sum256([]byte(`{"crv":"P-256","kty":"EC","x":"` + enc.EncodeToString(x) + `","y":"` + enc.EncodeToString(y) + `"}`))
+	return enc.EncodeToString(sum[:])
+}
+
+// SigningKeys answers the keys in force, the current one first.
+func (s *Service) SigningKeys() []SigningKey { return s.keys.Get().SigningKeys() }

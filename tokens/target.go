@@ -1,0 +1,156 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// target is what the audiences of an access token that is to be make of it.
+type target struct {
+	audiences []string // sorted, without duplicates
+	format    AccessFormat
+	ttl       time.Duration // the shortest of the audiences'
+	offline   bool          // there is an audience, and all allow refresh tokens
+}
+
+// asked is which audiences a request names: by id, and by resource (RFC 8707).
+type asked struct{ audiences, resources []string }
+
+// bounds is what the audiences may be chosen from. A personal access token that names none is for any; then each must have
+// an entry.
+type bounds struct {
+	named    []string
+	networks bool // the personal access token is bound to networks
+}
+
+func targetInvalid(text string) *Error { return Invalid("TARGET_INVALID", "audience", text) }
+
+// target finds out what an access token would be for, and of what kind.
+func (s *Service) target(ctx context.Context, ask asked, b bounds) (target, error) {
+	out := target{format: AccessOpaque, ttl: DefaultAccessTTL}
+	if len(ask.audiences)+len(ask.resources)+len(b.named) == 0 {
+		return out, nil
+	}
+	var c checker
+	if c.audiences(ask.audiences, s.limits.Audiences); c.err() != nil || len(ask.resources) > s.limits.Audiences {
+		return target{}, targetInvalid(fmt.Sprintf("an audience is 1 to %d bytes without white space, and at most %d of them", maxAudience, s.limits.Audiences))
+	}
+	err := s.store.View(ctx, func(tx ReadTx) error {
+		var err error
+		if out.audiences, err = s.chosen(tx, ask, b); err != nil {
+			return err
+		}
+		return out.measure(tx)
+	})
+	if err != nil {
+		return target{}, err
+	}
+	if out.format == AccessJWT && b.networks {
+		return target{}, targetInvalid("the audience takes JWTs, which cannot hold to the networks that the token is bound to")
+	}
+	return out, nil
+}
+
+// chosen is which audiences come out of what was asked: none asked is all that are named.
+func (s *Service) chosen(tx ReadTx, ask asked, b bounds) ([]string, error) {
+	want := ask.audiences
+	for _, r := range ask.resources {
+		ids, err := s.ofResource(tx, r, b.named)
+		if err != nil {
+			return nil, err
+		}
+		want = append(slices.Clip(want), ids...)
+	}
+	if want = set(want); len(want) == 0 {
+		return b.named, nil
+	}
+	if len(want) > s.limits.Audiences {
+		return nil, targetInvalid(fmt.Sprintf("at most %d audiences", s.limits.Audiences))
+	}
+	for _, id := range want {
+		if len(b.named) > 0 {
+			if !slices.Contains(b.named, id) {
+				return nil, targetInvalid("the token is not for " + id)
+			}
+			continue
+		}
+		_, err := tx.Audience(id)
+		if errors.Is(err, ErrNotFound) {
+			return nil, targetInvalid("no such audience: " + id)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read audience: %w", err)
+		}
+	}
+	return want, nil
+}
+
+// ofResource maps a resource to the audiences that have it: of those named, where any are.
+func (s *Service) ofResource(tx ReadTx, resource string, named []string) ([]string, error) {
+	found, err := tx.Audiences(AudienceQuery{Resource: resource, Limit: s.limits.Audiences + 1})
+	if err != nil {
+		return nil, fmt.Errorf("read audiences of a resource: %w", err)
+	}
+	var ids []string
+	for _, e := range found {
+		if e.Resource == resource && (len(named) == 0 || slices.Contains(named, e.ID)) {
+			ids = append(ids, e.ID)
+		}
+	}
+	if resource == "" || len(ids) == 0 {
+		return nil, targetInvalid("the token is for no audience of that resource")
+	}
+	return ids, nil
+}
+
+// measure reads what the audiences say. Only all together make a JWT, or allow refresh tokens; the shortest lifetime
+// counts. One without an entry says the default, which is neither.
+func (t *target) measure(tx ReadTx) error {
+	if len(t.audiences) == 0 {
+		return nil
+	}
+	jwt := true
+	t.offline, t.ttl = true, 0
+	for _, id := range t.audiences {
+		e, err := tx.Audience(id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("read audience: %w", err)
+		}
+		if e.AccessTTL <= 0 {
+			e.AccessTTL = DefaultAccessTTL
+		}
+		if t.ttl == 0 || e.AccessTTL < t.ttl {
+			t.ttl = e.AccessTTL
+		}
+		jwt = jwt && e.AccessFormat == AccessJWT
+		t.offline = t.offline && e.AllowOffline
+	}
+	if jwt {
+		t.format = AccessJWT
+	}
+	return nil
+}
+
+func scopeInvalid(text string) *Error { return Invalid("SCOPE_INVALID", "scope", text) }
+
+// narrowed is what of the scopes in effect is asked for; nil asks for all.
+func (s *Service) narrowed(ask, effective []string) ([]string, error) {
+	if ask != nil {
+		var c checker
+		if ask = c.scopes("scope", "SCOPE_INVALID", ask, s.limits.Scopes); c.err() != nil {
+			return nil, scopeInvalid("a scope is 1 to 128 printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3)")
+		}
+		if lacking := Missing(ask, effective); len(lacking) > 0 {
+			return nil, scopeInvalid("not in effect: " + strings.Join(lacking, " "))
+		}
+		effective = ask
+	}
+	if len(effective) == 0 {
+		return nil, scopeInvalid("no scope is left")
+	}
+	return effective, nil
+}
