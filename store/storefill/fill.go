@@ -1,4 +1,5 @@
-package storetest
+// Package storefill loads a store with realistic tokens, for benchmarks and for the tests that need many.
+package storefill
 
 import (
 	"context"
@@ -9,12 +10,12 @@ import (
 	"patd/tokens"
 )
 
-// FillConfig says what Fill is to load. A zero field is the default.
-type FillConfig struct {
+// Config says what Load is to load. A zero field is the default.
+type Config struct {
 	Tokens int // 10,000
 	Users  int // a tenth of Tokens
 	// Hash makes the digest of the nth token, under a key that is known to the store; nil: any digest, under a key
-	// "fill" that Fill adds.
+	// "fill" that Load adds.
 	Hash func(n int, id tokens.ID) tokens.Hash
 	// Now is when it is; tokens were minted in the 170 days before. Zero: the time of the call.
 	Now time.Time
@@ -22,7 +23,7 @@ type FillConfig struct {
 	Batch int
 }
 
-func (c FillConfig) withDefaults() FillConfig {
+func (c Config) withDefaults() Config {
 	if c.Tokens == 0 {
 		c.Tokens = 10_000
 	}
@@ -42,10 +43,10 @@ func (c FillConfig) withDefaults() FillConfig {
 // fillScopes are 12 characters each.
 var fillScopes = [...]string{"billing.read", "billing.edit", "reports.read", "reports.edit", "queries.read", "queries.edit"}
 
-// Fill loads a store with users and realistic tokens (four scopes of twelve characters, a name of about sixteen), each
+// Load loads a store with users and realistic tokens (four scopes of twelve characters, a name of about sixteen), each
 // with its audit event, in the order of their age and of users at random. It answers the ids by number. The user of
 // every token holds all the scopes.
-func Fill(ctx context.Context, st tokens.Store, c FillConfig) ([]tokens.ID, error) {
+func Load(ctx context.Context, st tokens.Store, c Config) ([]tokens.ID, error) {
 	c = c.withDefaults()
 	if c.Hash == nil {
 		if err := fillKey(ctx, st, c.Now); err != nil {

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "patbench:", err)
+		os.Exit(1)
+	}
+}
+
+// settings say what to measure and how long.
+type settings struct {
+	tokens, rounds, conns int
+	inFlight              counts
+	period                time.Duration
+	dir, patd, rows       string
+	revocations, flood    int
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "generate":
+			return runGenerate(ctx, args[1:], out)
+		case "echo": // what startEcho runs
+			return serveEcho(ctx, out)
+		}
+	}
+	s := settings{inFlight: counts{64, 1, 16}}
+	f := flag.NewFlagSet("patbench", flag.ContinueOnError)
+	f.IntVar(&s.tokens, "tokens", 1_000_000, "tokens in the store; of each user ten")
+	f.IntVar(&s.rounds, "rounds", 5, "rounds of each comparison")
+	f.DurationVar(&s.period, "period", 3*time.Second, "how long one measurement of a round lasts")
+	f.IntVar(&s.conns, "conns", 4, "connections")
+	f.Var(&s.inFlight, "inflight", "calls in flight, each in turn; the first is what other rows use")
+	f.StringVar(&s.dir, "dir", "", "directory that keeps the generated stores (default: a temporary one)")
+	f.StringVar(&s.patd, "patd", "", "the patd binary (default: built from this module)")
+	f.StringVar(&s.rows, "rows", "", "comma-separated rows to measure (default: all): "+strings.Join(rowNames(), ", "))
+	f.IntVar(&s.revocations, "revocations", 1000, "tokens to revoke in the row revoke")
+	f.IntVar(&s.flood, "flood", 10_000_000, "made-up tokens to present in the row memory")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 || s.tokens < 100 || s.rounds < 1 || s.conns < 1 || s.period <= 0 {
+		return errors.New("no arguments; -tokens from 100, -rounds and -conns from 1, -period above 0")
+	}
+	return measure(ctx, s, out)
+}
+
+// measure prepares what all rows share and measures row by row.
+func measure(ctx context.Context, s settings, out io.Writer) (err error) {
+	chosen, err := chooseRows(s.rows)
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "patbench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if s.dir == "" {
+		s.dir = work
+	}
+	if s.patd == "" {
+		s.patd = filepath.Join(work, "patd")
+		build := exec.CommandContext(ctx, "go", "build", "-o", s.patd, "patd/cmd/patd") //nolint:gosec // our own command
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return fmt.Errorf("build patd: %w", err)
+		}
+	}
+	b, err := newBench(ctx, s, work, out)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	b.heading()
+	for _, r := range chosen {
+		if err := r.run(b, ctx); err != nil {
+			return fmt.Errorf("row %s: %w", r.name, err)
+		}
+	}
+	return nil
+}
+
+// row is one part of the table.
+type row struct {
+	name string
+	run  func(*bench, context.Context) error
+}
+
+func allRows() []row {
+	return []row{
+		{"unary", (*bench).unary},
+		{"stream", (*bench).stream},
+		{"batch", (*bench).batch},
+		{"rest", (*bench).rest},
+		{"oauth", (*bench).oauth},
+		{"revoke", (*bench).revoke},
+		{"client", (*bench).watched},
+		{"memory", (*bench).memory},
+		{"start", (*bench).start},
+	}
+}
+
+func rowNames() []string {
+	var names []string
+	for _, r := range allRows() {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+func chooseRows(list string) ([]row, error) {
+	all := allRows()
+	if list == "" {
+		return all, nil
+	}
+	var chosen []row
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(all, func(r row) bool { return r.name == strings.TrimSpace(name) })
+		if i < 0 {
+			return nil, fmt.Errorf("-rows: there is no row %q; there are %s", name, strings.Join(rowNames(), ", "))
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
+
+// counts is a flag of several numbers.
+type counts []int
+
+// String implements flag.Value.
+func (c *counts) String() string { return strings.Trim(fmt.Sprint([]int(*c)), "[]") }
+
+// Set implements flag.Value.
+func (c *counts) Set(text string) error {
+	*c = nil
+	for part := range strings.SplitSeq(text, ",") {
+		var n int
+		if _, err := fmt.Sscan(part, &n); err != nil || n < 1 {
+			return errors.New("numbers from 1, separated by commas")
+		}
+		*c = append(*c, n)
+	}
+	return nil
+}

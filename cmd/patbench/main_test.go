@@ -1,0 +1,53 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestMain makes a run of the test binary the echo server, where it is asked to be one.
+func TestMain(m *testing.M) {
+	if os.Getenv(echoEnv) == "" {
+		os.Exit(m.Run())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := serveEcho(ctx, os.Stdout); err != nil {
+		panic(err)
+	}
+}
+
+// TestTableIsMeasured holds that every row works against the real binary, and that the figures are there. It says nothing
+// of what they are.
+func TestTableIsMeasured(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds patd and starts servers")
+	}
+	var out bytes.Buffer
+	err := run(t.Context(), []string{"-tokens", "200", "-rounds", "1", "-period", "200ms", "-inflight", "4", "-revocations", "10", "-flood", "2000", "-dir", t.TempDir()}, &out)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	for _, want := range []string{
+		"| Introspect, unary gRPC", "| BatchIntrospect of 100", "| POST /v1/introspect", "10 revocations, 0 stale answers", "time to ready", "made-up tokens",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, &out)
+		}
+	}
+}
+
+func TestRowsAreChosenByName(t *testing.T) {
+	rows, err := chooseRows("batch, unary")
+	if err != nil || len(rows) != 2 || rows[0].name != "batch" || rows[1].name != "unary" {
+		t.Errorf("chosen %v, %v", rows, err)
+	}
+	if _, err := chooseRows("speed"); err == nil {
+		t.Error("a row that is not there was chosen")
+	}
+}
