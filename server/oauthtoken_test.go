@@ -121,15 +121,14 @@ func TestJWTsFollowRFC9068(t *testing.T) {
 	r.exchange(opaque, "requested_token_type", typeJWT).want(t, "a JWT for no audience", 400, "invalid_request")
 }
 
-// TestWhatIsNotHandedOutIsEnded asks for a JWT where there is none, with and without a refresh token.
-func TestWhatIsNotHandedOutIsEnded(t *testing.T) {
+// TestWhatIsNotHandedOutIsNotMade asks for a JWT where there is none, with and without a refresh token.
+func TestWhatIsNotHandedOutIsNotMade(t *testing.T) {
 	r, pat, secret := offline(t)
-	for i, scope := range []string{"a", "a offline_access"} {
+	for _, scope := range []string{"a", "a offline_access"} {
 		r.exchange(secret, "scope", scope, "requested_token_type", typeJWT).want(t, scope, 400, "invalid_request")
-		action := []tokens.Action{tokens.ActionAccessRevoke, tokens.ActionFamilyRevoke}[i]
 		got := r.rest("GET", "/v1/events?token_id="+pat.ID.String(), r.admin, "")
-		if strings.Count(got.body, string(action)) != 1 || strings.Count(got.body, string(tokens.ActionTokenExchange)) != i+1 {
-			t.Errorf("%s: no %s in %s", scope, action, got.body)
+		if strings.Contains(got.body, string(tokens.ActionTokenExchange)) {
+			t.Errorf("%s: something was made: %s", scope, got.body)
 		}
 	}
 }

@@ -43,6 +43,7 @@ type Cached struct {
 
 	shards   []shard
 	users    users
+	accesses accesses
 	services services
 	keys     keyNames
 	bypassed atomic.Uint64
@@ -70,7 +71,8 @@ func NewCached(s *Store, o CacheOptions) *Cached {
 	for i := range c.shards {
 		c.shards[i].init(int(o.Size) / 4 * 3 / n)
 	}
-	c.users.init(int(o.Size) / 4)
+	c.users.init(int(o.Size) / 16 * 3)
+	c.accesses.init(int(o.Size) / 16)
 	c.services.clear()
 	c.applied.Store(c.feed.subscribe(c))
 	return c
@@ -178,7 +180,17 @@ func (c *Cached) LookupService(ctx context.Context, id tokens.ID) (tokens.Servic
 
 // LookupAccess implements tokens.Store.
 func (c *Cached) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
-	return c.behind.LookupAccess(ctx, id)
+	if !c.feed.live() {
+		c.bypassed.Add(1)
+		return c.behind.LookupAccess(ctx, id)
+	}
+	sequence := c.applied.Load() // before it is read
+	if known, ok := c.accesses.get(id); ok {
+		one := *known
+		one.Sequence = sequence
+		return one, nil
+	}
+	return c.accesses.fetch(ctx, id, c.behind.LookupAccess)
 }
 
 // View implements tokens.Store.
@@ -247,6 +259,7 @@ func (c *Cached) drop(one tokens.Change) {
 	switch {
 	case one.TokenID != 0:
 		c.shard(one.TokenID).drop(one.TokenID)
+		c.accesses.drop(one.TokenID)
 		c.services.drop(one.TokenID)
 	case one.User != "":
 		c.users.drop(one.User)
@@ -265,6 +278,7 @@ func (c *Cached) clear() {
 		s.mu.Unlock()
 	}
 	c.users.clear()
+	c.accesses.clear()
 	c.services.clear()
 }
 
@@ -284,8 +298,8 @@ type CacheStats struct {
 	// Hits and Misses count lookups; Bypassed those that asked the store because the feed was silent. Evicted counts
 	// tokens and users that went for want of room.
 	Hits, Misses, Bypassed, Evicted uint64
-	// Tokens, Users and Services are how many are in memory.
-	Tokens, Users, Services int
+	// Tokens, Accesses, Users and Services are how many are in memory.
+	Tokens, Accesses, Users, Services int
 	// Bytes is about the memory that they take, and Limit its bound.
 	Bytes, Limit int
 	// Position is the feed's as far as it was taken in; Following tells that nothing newer has been missed for long.
@@ -309,6 +323,13 @@ func (c *Cached) Stats() CacheStats {
 		out.Hits += s.hits.Load()
 		out.Misses += s.misses.Load()
 	}
+	out.Hits += c.accesses.hits.Load()
+	out.Misses += c.accesses.misses.Load()
+	c.accesses.mu.Lock()
+	out.Accesses = len(c.accesses.known)
+	out.Bytes += c.accesses.bytes
+	out.Evicted += c.accesses.evicted
+	c.accesses.mu.Unlock()
 	n, hits, misses := c.services.figures()
 	out.Services, out.Hits, out.Misses = n, out.Hits+hits, out.Misses+misses
 	return out

@@ -23,6 +23,7 @@ type cachedRig struct {
 	other   *store.Store
 	user    tokens.User
 	token   tokens.Token
+	access  tokens.AccessToken // of the token
 	service tokens.ServiceAccount
 }
 
@@ -35,6 +36,7 @@ func newCachedRig(t *testing.T, o store.Options) *cachedRig {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	r.user = tokens.User{ID: "u", State: tokens.UserActive, Features: []string{"a"}, CreateTime: now}
 	r.token = tokens.Token{ID: 1 << 40, User: "u", Name: "one", Scopes: []string{"a"}, IssueTime: now, ExpireTime: now.Add(time.Hour)}
+	r.access = tokens.AccessToken{ID: 1 << 42, TokenID: r.token.ID, Scopes: []string{"a"}, IssueTime: now, ExpireTime: now.Add(time.Hour)}
 	r.service = tokens.ServiceAccount{ID: 1 << 41, Name: "gateway", Permissions: tokens.PermIntrospect, IssueTime: now, ExpireTime: now.Add(time.Hour)}
 	r.change(t, r.Cached, tokens.Event{}, func(tx tokens.Tx) (err error) {
 		if err := tx.PutKey(tokens.KeyRecord{Name: "k1", Check: [32]byte{1}, CreateTime: now}); err != nil {
@@ -45,7 +47,7 @@ func newCachedRig(t *testing.T, o store.Options) *cachedRig {
 		}
 		r.token.UserKey = r.user.Key
 		h := tokens.Hash{Key: "k1", Sum: [32]byte{1}}
-		return errors.Join(tx.InsertToken(r.token, h), tx.InsertService(r.service, h))
+		return errors.Join(tx.InsertToken(r.token, h), tx.InsertAccess(r.access, h), tx.InsertService(r.service, h))
 	})
 	return r
 }
@@ -73,14 +75,18 @@ func (r *cachedRig) suspend(t testing.TB, st tokens.Store) {
 	r.change(t, st, tokens.Event{User: u.ID}, func(tx tokens.Tx) error { return tx.UpdateUser(u) })
 }
 
-// active tells whether the cache lets the token, its user and the service pass.
+// active tells whether the cache lets the token, what came of it, its user and the service pass.
 func (r *cachedRig) active(ctx context.Context) (bool, error) {
 	c, err := r.Lookup(ctx, r.token.ID)
 	if err != nil {
 		return false, err
 	}
+	a, err := r.LookupAccess(ctx, r.access.ID)
+	if err != nil {
+		return false, err
+	}
 	s, err := r.LookupService(ctx, r.service.ID)
-	return c.Token.Revocation == nil && c.User.State == tokens.UserActive && s.Service.Revocation == nil, err
+	return c.Token.Revocation == nil && a.Access.Revocation == nil && c.User.State == tokens.UserActive && s.Service.Revocation == nil, err
 }
 
 func (r *cachedRig) wantActive(t *testing.T, what string, want bool) {
@@ -99,6 +105,13 @@ func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
 	}{
 		"token revoked":  {storetest.OpLookup, func(r *cachedRig, st tokens.Store) { r.revoke(t, st) }},
 		"user suspended": {storetest.OpLookup, func(r *cachedRig, st tokens.Store) { r.suspend(t, st) }},
+		"access token revoked": {storetest.OpLookupAccess, func(r *cachedRig, st tokens.Store) {
+			// What ends an access token names the personal access token that it came of.
+			r.change(t, st, tokens.Event{TokenID: r.token.ID, User: r.user.ID}, func(tx tokens.Tx) error {
+				_, err := tx.RevokeAccess(r.access.ID, tokens.Revocation{Time: time.Now(), By: "operator"})
+				return err
+			})
+		}},
 		"service revoked": {storetest.OpLookupService, func(r *cachedRig, st tokens.Store) {
 			r.change(t, st, tokens.Event{Service: r.service.Name, TokenID: r.service.ID}, func(tx tokens.Tx) error {
 				return tx.RevokeService(r.service.ID, tokens.Revocation{Time: time.Now(), By: "operator"})
@@ -221,9 +234,12 @@ func TestARekeyingReachesTheCache(t *testing.T) {
 	r := newCachedRig(t, store.Options{FlushInterval: time.Hour})
 	r.wantActive(t, "before", true)
 	next := tokens.Hash{Key: "k1", Sum: [32]byte{2}}
-	for _, kind := range []tokens.Kind{tokens.KindPersonal, tokens.KindService} {
+	for _, kind := range []tokens.Kind{tokens.KindPersonal, tokens.KindAccess, tokens.KindService} {
 		seen := tokens.Seen{ID: r.token.ID, Kind: kind, Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next}}
-		if kind == tokens.KindService {
+		switch kind {
+		case tokens.KindAccess:
+			seen.ID = r.access.ID
+		case tokens.KindService:
 			seen.ID = r.service.ID
 		}
 		r.Touch(seen)

@@ -25,6 +25,7 @@ func figures(cached *store.Cached, st *store.Store) func() []server.Figure {
 			total("patd_cache_bypassed_total", "Lookups that asked the store because its change feed was silent.", s.Bypassed),
 			total("patd_cache_evicted_total", "Records that went for want of room.", s.Evicted),
 			now("patd_cache_tokens", "Tokens in memory.", s.Tokens),
+			now("patd_cache_access_tokens", "Short-lived access tokens in memory.", s.Accesses),
 			now("patd_cache_users", "Users in memory.", s.Users),
 			now("patd_cache_bytes", "About the memory that the cache takes.", s.Bytes),
 			now("patd_cache_limit_bytes", "The bound of that.", s.Limit),

@@ -162,6 +162,7 @@ func (f *Faulty) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessC
 	if err := f.at(ctx, OpLookupAccess); err != nil {
 		return tokens.AccessCredential{}, err
 	}
+	defer f.held(OpLookupAccess)
 	return f.st.LookupAccess(ctx, id)
 }
 

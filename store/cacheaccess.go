@@ -1,0 +1,155 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"patd/tokens"
+)
+
+// accesses is the cache's short-lived access tokens. Whatever ends one is a change of the personal access token that it came
+// of, so all of a token's are dropped with it. They live for a day at most by default, and are fewer than tokens: they
+// are kept as they are.
+type accesses struct {
+	limit        int // of bytes
+	hits, misses atomic.Uint64
+
+	mu      sync.Mutex
+	known   map[tokens.ID]*tokens.AccessCredential
+	of      map[tokens.ID][]tokens.ID // by the personal access token
+	bytes   int
+	evicted uint64
+	flights flights[tokens.AccessCredential]
+	changed recently // personal access tokens, whose a flight's is not known before it has landed
+}
+
+func (a *accesses) init(limit int) {
+	a.limit = limit
+	a.clear()
+}
+
+func (a *accesses) get(id tokens.ID) (*tokens.AccessCredential, bool) {
+	a.mu.Lock()
+	one, ok := a.known[id]
+	a.mu.Unlock()
+	if ok {
+		a.hits.Add(1)
+	}
+	return one, ok
+}
+
+// fetch reads an access token by lookup, or waits for who is reading it, and keeps it.
+func (a *accesses) fetch(ctx context.Context, id tokens.ID,
+	lookup func(context.Context, tokens.ID) (tokens.AccessCredential, error),
+) (tokens.AccessCredential, error) {
+	a.misses.Add(1)
+	for {
+		a.mu.Lock()
+		f := a.flights[id]
+		if f == nil || f.since != a.changed.seq { // it is not known yet whether that was a change of what it reads
+			f = a.flights.begin(id, a.changed.seq)
+			a.mu.Unlock()
+			return a.read(ctx, id, f, lookup)
+		}
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
+		a.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return tokens.AccessCredential{}, gaveUp(ctx, "look up an access token")
+		}
+		if !again(ctx, f.err) {
+			return f.value, f.err
+		}
+	}
+}
+
+func (a *accesses) read(ctx context.Context, id tokens.ID, f *flight[tokens.AccessCredential],
+	lookup func(context.Context, tokens.ID) (tokens.AccessCredential, error),
+) (tokens.AccessCredential, error) {
+	defer func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.flights.end(id, f)
+		if f.err == nil && !f.stale && !a.changed.since(uint64(f.value.Access.TokenID), f.since) {
+			a.put(&f.value)
+		}
+	}()
+	f.value, f.err = lookup(ctx, id)
+	return f.value, f.err
+}
+
+// put keeps one, and makes room for it by dropping whatever comes first.
+func (a *accesses) put(one *tokens.AccessCredential) {
+	a.remove(one.Access.ID)
+	for id := range a.known {
+		if a.bytes+accessSize(one) <= a.limit {
+			break
+		}
+		a.remove(id)
+		a.evicted++
+	}
+	if accessSize(one) > a.limit {
+		return
+	}
+	a.known[one.Access.ID] = one
+	a.of[one.Access.TokenID] = append(a.of[one.Access.TokenID], one.Access.ID)
+	a.bytes += accessSize(one)
+}
+
+// accessSize is about the memory that one takes.
+func accessSize(one *tokens.AccessCredential) int {
+	n := 400 + len(one.Access.ClientID)
+	for _, list := range [...][]string{one.Access.Scopes, one.Access.Audiences} {
+		for _, s := range list {
+			n += 16 + len(s)
+		}
+	}
+	return n
+}
+
+func (a *accesses) remove(id tokens.ID) {
+	one, ok := a.known[id]
+	if !ok {
+		return
+	}
+	delete(a.known, id)
+	a.bytes -= accessSize(one)
+	siblings := a.of[one.Access.TokenID]
+	for i, s := range siblings {
+		if s == id {
+			siblings[i] = siblings[len(siblings)-1]
+			siblings = siblings[:len(siblings)-1]
+			break
+		}
+	}
+	if len(siblings) == 0 {
+		delete(a.of, one.Access.TokenID)
+		return
+	}
+	a.of[one.Access.TokenID] = siblings
+}
+
+// drop forgets all that came of a personal access token, or the access token that has the id, which one it is of, and keeps what is
+// being read of them from being kept.
+func (a *accesses) drop(id tokens.ID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changed.note(uint64(id))
+	a.flights.drop(id)
+	a.remove(id)
+	for siblings := a.of[id]; len(siblings) > 0; siblings = a.of[id] {
+		a.remove(siblings[len(siblings)-1])
+	}
+}
+
+func (a *accesses) clear() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changed.noteAll()
+	a.flights.clear()
+	a.known, a.of, a.bytes = map[tokens.ID]*tokens.AccessCredential{}, map[tokens.ID][]tokens.ID{}, 0
+}
