@@ -80,7 +80,7 @@ func (s *Store) copyTo(ctx context.Context, part string) error {
 		return err
 	}
 	defer f.Close()
-	p, err := newPool(dsn(s.path, s.options.BusyTimeout), 1, s.done)
+	p, err := s.sqlitePool(dsn(s.path, s.options.BusyTimeout), 1)
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,8 @@ package store
 import (
 	"context"
 	"errors"
-
-	sqlite3 "modernc.org/sqlite/lib"
+	"math/rand/v2"
+	"time"
 )
 
 var errLost = errors.New("the transaction was rolled back")
@@ -12,18 +12,13 @@ var errLost = errors.New("the transaction was rolled back")
 // transaction runs those in line in one transaction, and those who come meanwhile. When none can begin, it refuses those
 // who were in line: they have waited for as long as it took to find out.
 func (g *group) transaction(line []*member) {
-	c, err := g.writer.get(context.Background())
+	c, err := g.writer.begin(context.Background(), g.writer.dialect.beginWrite)
 	if err != nil {
 		g.refuse(line, err)
 		return
 	}
 	defer g.writer.put(c)
-	if _, err := c.exec(context.Background(), beginWrite); err != nil {
-		c.rollback()
-		g.refuse(line, err)
-		return
-	}
-	b := &batch{c: c}
+	b := &batch{c: c, group: g}
 	defer func() { g.after(b.end()) }() // even when a change ends the goroutine
 	for !b.over {
 		m := g.next(b.ran)
@@ -36,10 +31,13 @@ func (g *group) transaction(line []*member) {
 
 // batch is a transaction on the writer's connection, and those who share it.
 type batch struct {
+	group  *group
 	c      *conn
 	ran    []*member // they wait for the end
 	inside bool      // the last of them is running
 	wrote  bool      // there is something to commit
+	fed    bool      // so has the change feed
+	proof  proof     // by which the commit can be told from none
 	over   bool      // it was rolled back
 	err    error     // why it did not happen
 }
@@ -55,8 +53,9 @@ func (b *batch) run(m *member) {
 	b.inside = false
 	failed := m.last.panicked != nil || m.last.err != nil
 	switch {
-	case t.lost || b.c.broken:
-		m.uncommitted = false // its failure is its answer
+	case t.lost():
+		// Its failure is its answer, unless it was only in another's way, or the connection broke, and this was the first time.
+		m.uncommitted = !m.alone && (isConflict(t.cause) || b.c.dialect.remote && b.c.broken && !isTimeout(t.cause))
 		b.lose(m.last.err)
 	case failed && t.saved:
 		b.savepoint(undoSaved, forgetSaved)
@@ -64,8 +63,18 @@ func (b *batch) run(m *member) {
 		b.lose(m.last.err) // nobody else has written
 	case t.saved:
 		b.savepoint(forgetSaved)
+		b.keep(t)
 	case t.tried:
 		m.uncommitted, b.wrote = true, true
+		b.keep(t)
+	}
+}
+
+// keep remembers what a member did for the commit.
+func (b *batch) keep(t *tx) {
+	b.fed = b.fed || t.fed
+	if t.proof.seq != 0 {
+		b.proof = t.proof
 	}
 }
 
@@ -97,12 +106,16 @@ func (b *batch) end() (again []*member) {
 	}
 	// A constraint that is checked by the commit does not tell whose it is, and a transaction that one of them lost is
 	// not the others' failure.
-	retry := b.over || len(b.ran) > 1 && isCode(b.err, sqlite3.SQLITE_CONSTRAINT)
+	conflict := isConflict(b.err)
+	retry := b.over || conflict || len(b.ran) > 1 && isConstraint(b.err)
+	if conflict || b.over && b.c.broken {
+		time.Sleep(rand.N(maxPause)) // lest both come again at once
+	}
 	for _, m := range b.ran {
 		switch {
 		case b.err == nil || !m.uncommitted:
 			m.answer <- m.last
-		case retry:
+		case retry && (!m.alone || !conflict && !b.c.broken):
 			again = append(again, m)
 		default:
 			m.answer <- outcome{err: fault(m.op, b.err)}
@@ -111,12 +124,26 @@ func (b *batch) end() (again []*member) {
 	return again
 }
 
+// maxPause is how long a transaction that was in another's way waits at most before it is tried again.
+const maxPause = 50 * time.Millisecond
+
 func (b *batch) commit() {
 	if !b.wrote {
 		b.c.rollback()
 		return
 	}
-	if _, err := b.c.exec(context.Background(), commitTx); err != nil {
+	if announce := b.c.dialect.announce; b.fed && announce != "" {
+		if _, err := b.c.exec(context.Background(), announce); err != nil {
+			b.lose(err)
+			return
+		}
+	}
+	_, err := b.c.exec(context.Background(), commitTx)
+	switch {
+	case err == nil:
+	case b.c.dialect.remote && b.c.broken:
+		b.settle(err)
+	default:
 		b.c.rollback()
 		b.err = err
 	}

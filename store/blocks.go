@@ -13,8 +13,8 @@ import (
 const (
 	exceeding = `
 FROM tokens INDEXED BY tokens_exceeding
-WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0 OR blocked_by IS NULL OR instr(char(10) || blocked_by || char(10), char(10) || ?1 || char(10)) = 0)
-  AND instr(char(10) || audiences || char(10), char(10) || ?1 || char(10)) > 0`
+WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0 OR blocked_by IS NULL OR instr(` + line + ` || blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) = 0)
+  AND instr(` + line + ` || audiences || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0`
 
 	selectExceeding = `SELECT ` + tokenColumns + `
 FROM (SELECT id` + exceeding + ` AND id > ?5 ORDER BY id LIMIT ?6) x
@@ -27,11 +27,11 @@ ORDER BY t.id`
 	selectBlocked = `SELECT ` + tokenColumns + `
 FROM tokens t INDEXED BY tokens_blocked
 CROSS JOIN users u ON u.key = t.user
-WHERE t.blocked_by IS NOT NULL AND instr(char(10) || t.blocked_by || char(10), char(10) || ?1 || char(10)) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
+WHERE t.blocked_by IS NOT NULL AND instr(` + line + ` || t.blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
 ORDER BY t.id LIMIT ?4`
 
 	countBlocked = `SELECT count(*) FROM tokens INDEXED BY tokens_blocked
-WHERE blocked_by IS NOT NULL AND instr(char(10) || blocked_by || char(10), char(10) || ?1 || char(10)) > 0 AND revoke_us IS NULL AND expire_us > ?2 AND id > ?3`
+WHERE blocked_by IS NOT NULL AND instr(` + line + ` || blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0 AND revoke_us IS NULL AND expire_us > ?2 AND id > ?3`
 )
 
 // exceedArgs are the parameters ?1 to ?4 of exceeding. The bounds of the expiry say both that a token is live and that

@@ -61,7 +61,7 @@ func newSim(t *rapid.T) (*sim, func()) {
 	}
 	s := &sim{t: t, ctx: context.Background(), clock: newClock(), nextID: 1 << 40, users: map[string]*tokens.User{}}
 	url := "sqlite:" + filepath.Join(dir, "patd.db")
-	o := store.Options{Now: s.clock.now, FlushInterval: time.Hour, Readers: 2}.WithPragmas("synchronous(OFF)")
+	o := store.Options{Now: s.clock.now, FlushInterval: time.Hour, Connections: 2}.WithPragmas("synchronous(OFF)")
 	st, err := store.Open(s.ctx, url, o)
 	if err != nil {
 		t.Fatal(err)

@@ -32,8 +32,8 @@ func (t *readTx) Feature(name string) (tokens.FeatureEntry, error) {
 
 const (
 	featureConditions = ` name > ?1 AND (?2 = '' OR instr(search, ?2) > 0) AND (?3 = '' OR name = ?3) AND (?4 = 0 OR consent = ?4)
-  AND (?5 IS NULL OR is_default = ?5) AND (?6 IS NULL OR optional = ?6) AND (?7 IS NULL OR published = ?7)
-  AND (?8 IS NULL OR is_system = ?8)
+  AND (is_default = ?5 OR ?5 IS NULL) AND (optional = ?6 OR ?6 IS NULL) AND (published = ?7 OR ?7 IS NULL)
+  AND (is_system = ?8 OR ?8 IS NULL)
 ORDER BY name LIMIT ?9`
 
 	// The three differ in what leads: the index of default features, that of published ones, or the names.
@@ -61,7 +61,7 @@ func (t *readTx) Features(q tokens.FeatureQuery) ([]tokens.FeatureEntry, error) 
 		err := rows.Scan(featureDest(&e)...)
 		list = append(list, e)
 		return err
-	}, q.After, q.Has, q.Name, int64(q.Consent), q.Default, q.Optional, q.Published, q.System, q.Limit)
+	}, q.After, q.Has, q.Name, int64(q.Consent), nullFlag(q.Default), nullFlag(q.Optional), nullFlag(q.Published), nullFlag(q.System), q.Limit)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ WHERE name = ?1`
 // featureArgs are the columns of an entry as they are written.
 func featureArgs(e tokens.FeatureEntry) []any {
 	return []any{
-		e.Name, nullText(e.DisplayName), nullText(e.Description), int64(e.Consent), e.Default, e.Optional, e.Published, e.System,
+		e.Name, nullText(e.DisplayName), nullText(e.Description), int64(e.Consent), flag(e.Default), flag(e.Optional), flag(e.Published), flag(e.System),
 		searched(e.Name, e.DisplayName, e.Description),
 	}
 }
@@ -182,8 +182,8 @@ WHERE id = ?1`
 // audienceArgs are the columns of an audience as they are written.
 func audienceArgs(e tokens.AudienceEntry) []any {
 	return []any{
-		e.ID, nullText(e.DisplayName), nullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL), e.AllowNever,
-		e.AllowOffline, nullLifetime(e.AccessTTL), int64(e.AccessFormat), searched(e.ID, e.DisplayName),
+		e.ID, nullText(e.DisplayName), nullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL), flag(e.AllowNever),
+		flag(e.AllowOffline), nullLifetime(e.AccessTTL), int64(e.AccessFormat), searched(e.ID, e.DisplayName),
 	}
 }
 

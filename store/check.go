@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"patd/tokens"
 )
@@ -20,18 +21,18 @@ const (
 const (
 	checkTokenEvents = `
 SELECT t.id FROM tokens t
-WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.outcome = 1) AND ?1 > 0 LIMIT ?2`
+WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkRevokeEvents = `
 SELECT t.id FROM tokens t JOIN users u ON u.key = t.user
 WHERE t.revoke_us IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action IN ('token.revoke', 'token.revoke_all') AND e.outcome = 1)
   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user = u.user AND e.action IN ('token.revoke_all', 'user.delete') AND e.outcome = 1)
-  AND ?1 > 0 LIMIT ?2`
+  AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkOldSecrets = `
 SELECT t.id FROM tokens t
-WHERE ?1 > 0 AND t.rotations > 0
+WHERE CAST(?1 AS BIGINT) > 0 AND t.rotations > 0
   AND NOT EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id AND o.serial = t.rotations)
 UNION ALL
 SELECT o.token_id FROM old_secrets o LEFT JOIN tokens t ON t.id = o.token_id
@@ -42,40 +43,40 @@ SELECT token_id FROM old_secrets WHERE until_us > ?1 GROUP BY token_id HAVING co
 
 	checkNames = `
 SELECT max(id) FROM tokens INDEXED BY tokens_live WHERE revoke_us IS NULL AND expire_us > ?1
-GROUP BY user, name_key HAVING count(*) > 1 LIMIT ?2`
+GROUP BY "user", name_key HAVING count(*) > 1 LIMIT ?2`
 
 	checkDeletedUsers = `
 SELECT t.id FROM users u JOIN tokens t INDEXED BY tokens_live ON t.user = u.key AND t.revoke_us IS NULL
-WHERE u.delete_us IS NOT NULL AND ?1 > 0 LIMIT ?2`
+WHERE u.delete_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkSealed = `
 SELECT t.id FROM requests r JOIN tokens t ON t.id = r.token_id
-WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND ?1 > 0 LIMIT ?2`
+WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkServiceEvents = `
 SELECT id FROM services
-WHERE name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND ?1 > 0 LIMIT ?2`
+WHERE name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkPositions = `
 SELECT seq FROM (SELECT max(seq) AS seq, 'events' AS name FROM events UNION ALL SELECT max(seq), 'changes' FROM changes) m
-WHERE seq > coalesce((SELECT s.seq FROM sqlite_sequence s WHERE s.name = m.name), 0) AND ?1 > 0 LIMIT ?2`
+WHERE seq > coalesce((SELECT s.seq FROM sqlite_sequence s WHERE s.name = m.name), 0)`
 
 	checkRetiredKeys = `
 SELECT t.id FROM keys k JOIN tokens t ON t.key = k.num
-WHERE k.retire_us IS NOT NULL AND t.revoke_us IS NULL AND t.expire_us > max(?1, k.retire_us) LIMIT ?2`
+WHERE k.retire_us IS NOT NULL AND t.revoke_us IS NULL AND t.expire_us > ?1 AND t.expire_us > k.retire_us LIMIT ?2`
 
 	checkBlockEvents = `
 SELECT t.id FROM tokens t INDEXED BY tokens_blocked
-WHERE t.blocked_by IS NOT NULL AND ?1 > 0
+WHERE t.blocked_by IS NOT NULL AND CAST(?1 AS BIGINT) > 0
   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action = 'token.block' AND e.outcome = 1) LIMIT ?2`
 
 	checkFeatureEvents = `
 SELECT name FROM features
-WHERE name NOT IN (SELECT detail FROM events WHERE action = 'feature.create' AND outcome = 1 AND detail IS NOT NULL) AND ?1 > 0 LIMIT ?2`
+WHERE name NOT IN (SELECT detail FROM events WHERE action = 'feature.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkAudienceEvents = `
 SELECT id FROM audiences
-WHERE id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1 AND detail IS NOT NULL) AND ?1 > 0 LIMIT ?2`
+WHERE id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkTriggers = `
 SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'), ('services_stay_revoked'),
@@ -96,12 +97,19 @@ func invariants() []invariant {
 		{checkDeletedUsers, "token %s is not revoked, and its user is deleted"},
 		{checkSealed, "token %s is revoked, and a sealed secret of it is kept"},
 		{checkServiceEvents, "service %s has no audit event"},
-		{checkPositions, "position %s of the audit log or the change feed would be given twice"},
 		{checkRetiredKeys, "token %s is live under a retired key"},
 		{checkBlockEvents, "token %s is blocked without an audit event"},
 		{checkFeatureEvents, "feature %s has no audit event"},
 		{checkAudienceEvents, "audience %s has no audit event"},
 	}
+}
+
+const countRecords = `SELECT (SELECT count(*) FROM tokens), (SELECT count(*) FROM services)`
+
+// Count counts the tokens and the services, whatever their state.
+func (s *Store) Count(ctx context.Context) (tokens, services int64, err error) {
+	err = s.views.use(ctx, func(c *conn) error { return c.one(ctx, countRecords, []any{&tokens, &services}) })
+	return tokens, services, fault("count what the store holds", err)
 }
 
 // Check reads the whole store and answers what is wrong with it, in words for an operator; none when it is sound.
@@ -122,22 +130,12 @@ func (t *readTx) check(nowUS int64) ([]string, error) {
 	const op = "check the store"
 	findings := []string{}
 	add := func(text string) { findings = append(findings, text) }
-	err := t.each(op, integrityCheck, func(rows *sql.Rows) error {
-		var text string
-		err := rows.Scan(&text)
-		if text != "ok" {
-			add("database: " + text)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
+	database := t.checkSQLite
+	if t.c.dialect.remote {
+		database = t.checkPostgres
 	}
-	if len(findings) > 0 {
-		return findings, nil // what rests on broken pages means nothing
-	}
-	if err := t.checkReferences(op, add); err != nil {
-		return nil, err
+	if readable, err := database(op, add); err != nil || !readable {
+		return findings, err
 	}
 	for _, inv := range append(invariants(), grantInvariants()...) {
 		err := t.each(op, inv.query, func(rows *sql.Rows) error {
@@ -153,12 +151,34 @@ func (t *readTx) check(nowUS int64) ([]string, error) {
 			return nil, err
 		}
 	}
-	return findings, t.each(op, checkTriggers, func(rows *sql.Rows) error {
-		var name string
-		err := rows.Scan(&name)
-		add("database: trigger " + name + " is missing")
-		return err
-	})
+	return findings, nil
+}
+
+// checkSQLite looks at the file, at what points to what, and at the rules that stand in the schema. What rests on broken pages
+// means nothing: they are not readable.
+func (t *readTx) checkSQLite(op string, add func(string)) (readable bool, err error) {
+	readable = true
+	text := func(format string, spare ...string) func(*sql.Rows) error {
+		return func(rows *sql.Rows) error {
+			var text string
+			err := rows.Scan(&text)
+			if !slices.Contains(spare, text) {
+				readable = false
+				add(fmt.Sprintf(format, text))
+			}
+			return err
+		}
+	}
+	if err := t.each(op, integrityCheck, text("database: %s", "ok")); err != nil || !readable {
+		return false, err
+	}
+	if err := t.checkReferences(op, add); err != nil {
+		return false, err
+	}
+	if err := t.each(op, checkTriggers, text("database: trigger %s is missing")); err != nil {
+		return false, err
+	}
+	return true, t.each(op, checkPositions, text("database: position %s of the audit log or the change feed would be given twice"))
 }
 
 func (t *readTx) checkReferences(op string, add func(string)) error {

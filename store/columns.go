@@ -13,6 +13,9 @@ import (
 
 // How the fields of records become columns and back. What is empty is NULL.
 
+// line is the end of a line within a statement: lists whose elements may have spaces in them stand on lines.
+const line = "'\n'"
+
 // never is the expiry of what does not expire: it compares as later than everything.
 const never = math.MaxInt64
 
@@ -49,6 +52,22 @@ func nullTime(t time.Time) any {
 		return nil
 	}
 	return micros(t)
+}
+
+// flag is 0 or 1: not every driver stores a bool in a column of integers.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// nullFlag is a flag that may be left open.
+func nullFlag(b *bool) any {
+	if b == nil {
+		return nil
+	}
+	return flag(*b)
 }
 
 func joined(list []string, sep string) any { return nullText(strings.Join(list, sep)) }

@@ -9,39 +9,31 @@ import (
 	"sync"
 	"time"
 
-	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
-
-	"patd/tokens"
 )
-
-// errClosed is the cause of every answer after Close.
-var errClosed = errors.New("the store is closed")
 
 // pool lends out the connections of one kind. A waiting borrower heeds its context, which a *sql.DB does only
 // together with the costlier heeding of it during the statement. The connection that came back last is lent first: its
 // cache is the warmest, and one that is never needed is never opened.
 type pool struct {
-	db    *sql.DB
-	slots chan struct{} // one for each connection that may be lent
-	done  <-chan struct{}
+	dialect *dialect
+	limit   time.Duration // of a statement; 0: none
+	db      *sql.DB
+	slots   chan struct{} // one for each connection that may be lent
+	done    <-chan struct{}
 
 	mu   sync.Mutex
 	idle []*conn
 }
 
-func newPool(dsn string, n int, done <-chan struct{}) (*pool, error) {
-	db, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, fmt.Errorf("prepare connections to the store: %w", err)
-	}
+func newPool(d *dialect, db *sql.DB, n int, limit time.Duration, done <-chan struct{}) *pool {
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
-	p := &pool{db: db, slots: make(chan struct{}, n), done: done}
+	p := &pool{dialect: d, limit: limit, db: db, slots: make(chan struct{}, n), done: done}
 	for range n {
 		p.slots <- struct{}{}
 	}
-	return p, nil
+	return p
 }
 
 // get borrows a connection. The error is errClosed, the context's or the driver's.
@@ -68,7 +60,55 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 		p.slots <- struct{}{}
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	return &conn{raw: raw, stmts: make(map[string]*sql.Stmt)}, nil
+	return newConn(p, raw), nil
+}
+
+func newConn(p *pool, raw *sql.Conn) *conn {
+	return &conn{dialect: p.dialect, limit: p.limit, raw: raw, stmts: make(map[string]*sql.Stmt)}
+}
+
+// use runs fn on a connection, and again on another when the first turns out to be dead: connections to a database that was
+// restarted are, and do not tell before they are used.
+func (p *pool) use(ctx context.Context, fn func(*conn) error) error { return p.lend(ctx, false, fn) }
+
+// begin borrows a connection in a transaction that the statements begin. The caller gives it back.
+func (p *pool) begin(ctx context.Context, statements []string) (begun *conn, err error) {
+	err = p.lend(ctx, true, func(c *conn) error {
+		for _, statement := range statements {
+			if _, err := c.exec(ctx, statement); err != nil {
+				c.rollback()
+				return err
+			}
+		}
+		begun = c
+		return nil
+	})
+	return begun, err
+}
+
+func (p *pool) lend(ctx context.Context, keep bool, fn func(*conn) error) error {
+	dead, err := p.lendOne(ctx, keep, fn)
+	if dead && err != nil {
+		_, err = p.lendOne(ctx, keep, fn)
+	}
+	return err
+}
+
+// lendOne runs fn on a connection, which stays lent when it is to be kept and fn succeeds.
+func (p *pool) lendOne(ctx context.Context, keep bool, fn func(*conn) error) (dead bool, err error) {
+	c, err := p.get(ctx)
+	if err != nil {
+		return false, err
+	}
+	kept := false
+	defer func() {
+		if !kept {
+			p.put(c)
+		}
+	}()
+	err = fn(c)
+	kept = keep && err == nil
+	return c.broken && !isTimeout(err), err
 }
 
 // pop answers the connection that was given back last; nil when there is none.
@@ -88,6 +128,12 @@ func (p *pool) pop() *conn {
 func (p *pool) put(c *conn) {
 	if c.broken {
 		_ = c.discard()
+		if p.dialect.remote {
+			// What ended one has likely ended the others, which nobody can tell before they are used.
+			for c := p.pop(); c != nil; c = p.pop() {
+				_ = c.discard()
+			}
+		}
 	} else {
 		p.mu.Lock()
 		p.idle = append(p.idle, c)
@@ -110,9 +156,11 @@ func (p *pool) close() error {
 
 // conn is a connection and its prepared statements, used by one goroutine at a time.
 type conn struct {
-	raw    *sql.Conn
-	stmts  map[string]*sql.Stmt
-	broken bool
+	dialect *dialect
+	limit   time.Duration // of a statement; 0: none
+	raw     *sql.Conn
+	stmts   map[string]*sql.Stmt
+	broken  bool
 
 	direct direct
 
@@ -130,42 +178,49 @@ func (c *conn) credential() (*credentialRow, []any) {
 	return c.row, c.columns
 }
 
+// bound is the context of a statement, which ends no later than the connection's limit.
+func (c *conn) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.limit == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, c.limit)
+}
+
 // stmt prepares a statement once. Its key is the text: statements are constants, so there are as many as those.
-func (c *conn) stmt(query string) (*sql.Stmt, error) {
+func (c *conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	if st := c.stmts[query]; st != nil {
 		return st, nil
 	}
-	st, err := c.raw.PrepareContext(context.Background(), query)
+	st, err := c.raw.PrepareContext(ctx, c.dialect.form(query))
 	if err != nil {
-		return nil, c.note(err)
+		return nil, err
 	}
 	c.stmts[query] = st
 	return st, nil
 }
 
-func (c *conn) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	st, err := c.stmt(query)
-	if err != nil {
-		return nil, err
+// exec runs a statement.
+func (c *conn) exec(ctx context.Context, query string, args ...any) (r sql.Result, err error) {
+	within, cancel := c.bound(ctx)
+	defer cancel()
+	st, err := c.stmt(within, query)
+	if err == nil {
+		r, err = st.ExecContext(within, args...)
 	}
-	rows, err := st.QueryContext(ctx, args...)
-	return rows, c.note(err)
-}
-
-func (c *conn) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	st, err := c.stmt(query)
-	if err != nil {
-		return nil, err
-	}
-	r, err := st.ExecContext(ctx, args...)
-	return r, c.note(err)
+	return r, c.note(ctx, err)
 }
 
 // each runs f on every row.
 func (c *conn) each(ctx context.Context, query string, f func(*sql.Rows) error, args ...any) error {
-	rows, err := c.query(ctx, query, args...)
+	within, cancel := c.bound(ctx)
+	defer cancel()
+	st, err := c.stmt(within, query)
 	if err != nil {
-		return err
+		return c.note(ctx, err)
+	}
+	rows, err := st.QueryContext(within, args...)
+	if err != nil {
+		return c.note(ctx, err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -173,23 +228,19 @@ func (c *conn) each(ctx context.Context, query string, f func(*sql.Rows) error, 
 			return err
 		}
 	}
-	return c.note(rows.Err())
+	return c.note(ctx, rows.Err())
 }
 
 // one scans the only row of a query; sql.ErrNoRows when there is none.
 func (c *conn) one(ctx context.Context, query string, dest []any, args ...any) error {
-	rows, err := c.query(ctx, query, args...)
-	if err != nil {
+	err := sql.ErrNoRows
+	if failed := c.each(ctx, query, func(rows *sql.Rows) error {
+		err = rows.Scan(dest...)
 		return err
+	}, args...); failed != nil {
+		return failed
 	}
-	defer rows.Close()
-	if !rows.Next() {
-		if err := rows.Err(); err != nil {
-			return c.note(err)
-		}
-		return sql.ErrNoRows
-	}
-	return rows.Scan(dest...)
+	return err
 }
 
 const rollbackTx = `ROLLBACK`
@@ -197,17 +248,24 @@ const rollbackTx = `ROLLBACK`
 // rollback ends a transaction that may have ended already: SQLite rolls back by itself after some failures, and a
 // cancelled BEGIN may or may not have begun.
 func (c *conn) rollback() {
+	if c.broken {
+		return
+	}
 	_, err := c.exec(context.Background(), rollbackTx)
-	var se *sqlite.Error
-	if err != nil && (!errors.As(err, &se) || se.Code() != sqlite3.SQLITE_ERROR) {
+	if err != nil && !isSQLite(err, sqlite3.SQLITE_ERROR) {
 		c.broken = true
 	}
 }
 
-// note marks a connection that the driver has given up.
-func (c *conn) note(err error) error {
-	if err != nil && (errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)) {
-		c.broken = true
+// note marks a connection that the driver has given up, or whose server does not take changes any more, and tells a
+// statement that took too long from a caller who went away.
+func (c *conn) note(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	c.broken = c.broken || gone(err) || c.dialect.remote && (disconnected(c.raw) || isState(err, "25006")) // read_only_sql_transaction
+	if c.limit > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return &statementTimeout{err}
 	}
 	return err
 }
@@ -222,50 +280,11 @@ func (c *conn) close() error {
 
 // discard closes the connection and keeps the *sql.DB from lending it again.
 func (c *conn) discard() error {
+	if c.dialect.remote {
+		return cutOff(c.raw)
+	}
 	_ = c.raw.Raw(func(any) error { return driver.ErrBadConn })
 	return c.close()
-}
-
-// fault turns a failure into what the port promises. Answers, and errors that are the domain's already, pass; the
-// context's end stays recognizable; everything else is an outage, and one that no retry ends says so.
-func fault(op string, err error) error {
-	var known *tokens.Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &known), errors.Is(err, tokens.ErrNotFound), errors.Is(err, tokens.ErrTaken):
-		return err
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s: %w", op, err)
-	case isFull(err):
-		return tokens.DiskFull(op, err)
-	case isCode(err, sqlite3.SQLITE_CORRUPT), isCode(err, sqlite3.SQLITE_NOTADB):
-		damaged := tokens.StoreUnavailable(op, err)
-		damaged.Message = "the database file is damaged; stop the server, run patd check and restore a backup"
-		return damaged
-	default:
-		return tokens.StoreUnavailable(op, err)
-	}
-}
-
-// isFull tells whether SQLite had no room to write. It reports a quota or a file size limit as a failed write, and no
-// room for the index of the write-ahead log as a failure to grow that.
-func isFull(err error) bool {
-	var se *sqlite.Error
-	if !errors.As(err, &se) {
-		return false
-	}
-	switch se.Code() {
-	case sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE:
-		return true
-	default:
-		return se.Code()&0xff == sqlite3.SQLITE_FULL
-	}
-}
-
-func isCode(err error, primary int) bool {
-	var se *sqlite.Error
-	return errors.As(err, &se) && se.Code()&0xff == primary
 }
 
 // micros is how instants are stored.

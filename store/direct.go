@@ -20,6 +20,14 @@ type direct struct {
 // directly runs f on every row of a query with one argument. dest is filled before each call, with memory that the
 // driver does not use again.
 func (c *conn) directly(ctx context.Context, query string, arg int64, dest []any, f func() error) error {
+	if c.dialect.remote { // the way there is what takes time
+		return c.each(ctx, query, func(rows *sql.Rows) error {
+			if err := rows.Scan(dest...); err != nil {
+				return err
+			}
+			return f()
+		}, arg)
+	}
 	err := c.raw.Raw(func(dc any) error {
 		st, err := c.direct.stmt(dc, query)
 		if err != nil {
@@ -32,7 +40,7 @@ func (c *conn) directly(ctx context.Context, query string, arg int64, dest []any
 		}
 		return errors.Join(c.direct.each(rows, dest, f), rows.Close())
 	})
-	return c.note(err)
+	return c.note(ctx, err)
 }
 
 // stmt prepares a statement once.

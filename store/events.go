@@ -9,19 +9,23 @@ import (
 )
 
 const insertEvent = `
-INSERT INTO events (time_us, actor, action, outcome, user, token_id, service, peer_ip, reason, detail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+INSERT INTO events (time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+RETURNING seq`
 
 // record writes the events of a transaction and their entries in the change feed. It answers the position of the
 // last entry, 0 when there is none.
 func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) {
 	const op = "write an audit event"
 	for _, e := range events {
-		_, err := t.run(op, insertEvent, micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
+		var at int64
+		err := t.returning(op, insertEvent, func(rows *sql.Rows) error { return rows.Scan(&at) },
+			micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
 			nullText(e.User), nullID(e.TokenID), nullText(e.Service), addrBytes(e.PeerIP), nullText(e.Reason), nullText(e.Detail))
 		if err != nil {
 			return 0, err
 		}
+		t.proof = proof{seq: at, event: e}
 		if e.Outcome != tokens.OutcomeSuccess {
 			continue
 		}
@@ -34,19 +38,19 @@ func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) 
 
 const (
 	eventColumns = `
-SELECT seq, time_us, actor, action, outcome, user, token_id, service, peer_ip, reason, detail FROM events`
+SELECT seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail FROM events`
 
 	// The three differ in what leads: the index of tokens, that of users, or the log itself.
 	selectEventsOfToken = eventColumns + `
-WHERE token_id = ?1 AND (?2 = '' OR user = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
+WHERE token_id = ?1 AND (?2 = '' OR "user" = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
 ORDER BY seq DESC LIMIT ?6`
 
 	selectEventsOfUser = eventColumns + `
-WHERE (?1 = 0 OR token_id = ?1) AND user = ?2 AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
+WHERE (token_id = ?1 OR ?1 = 0) AND "user" = ?2 AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
 ORDER BY seq DESC LIMIT ?6`
 
 	selectEvents = eventColumns + `
-WHERE (?1 = 0 OR token_id = ?1) AND (?2 = '' OR user = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
+WHERE (token_id = ?1 OR ?1 = 0) AND (?2 = '' OR "user" = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
 ORDER BY seq DESC LIMIT ?6`
 )
 

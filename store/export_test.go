@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"strconv"
+
+	"github.com/pressly/goose/v3"
 )
 
 // WithPragmas adds settings to the writer.
@@ -84,7 +86,7 @@ func MakeOld(ctx context.Context, path string, version int64) (*sql.DB, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	p, err := provider(db)
+	p, err := provider(goose.DialectSQLite3, db)
 	if err == nil {
 		_, err = db.ExecContext(ctx, setApplicationID+strconv.Itoa(applicationID))
 	}

@@ -70,7 +70,7 @@ ON CONFLICT (id) DO NOTHING`
 func (t *tx) InsertFamily(f tokens.Family) error {
 	us, by, reason := revocation(f.Revocation)
 	return t.mustExec("insert a family", fmt.Errorf("family %s: %w", f.ID, tokens.ErrTaken), insertFamily,
-		int64(f.ID), int64(f.TokenID), f.Serial, nullText(f.Client.ID), f.Client.Authenticated, joined(f.Scopes, " "),
+		int64(f.ID), int64(f.TokenID), f.Serial, nullText(f.Client.ID), flag(f.Client.Authenticated), joined(f.Scopes, " "),
 		joined(f.Audiences, "\n"), micros(f.IssueTime), expiry(f.ExpireTime), us, by, reason)
 }
 

@@ -19,21 +19,17 @@ const (
 	pruneLimit  = 1000
 )
 
-const insertChange = `INSERT INTO changes (time_us, token_id, user, service) VALUES (?, ?, ?, ?)`
+const insertChange = `INSERT INTO changes (time_us, token_id, "user", service) VALUES (?, ?, ?, ?) RETURNING seq`
 
 // change writes the entry of one event: what it names is no longer as it was.
 func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
 	const op = "write to the change feed"
 	c := changeOf(e)
-	r, err := t.run(op, insertChange, nowUS, nullID(c.TokenID), nullText(c.User), nullText(c.Service))
-	if err != nil {
-		return 0, err
-	}
-	seq, err := r.LastInsertId()
-	if err != nil {
-		return 0, t.fail(op, err)
-	}
-	return uint64(seq), nil
+	var seq int64
+	err := t.returning(op, insertChange, func(rows *sql.Rows) error { return rows.Scan(&seq) },
+		nowUS, nullID(c.TokenID), nullText(c.User), nullText(c.Service))
+	t.fed = true
+	return uint64(seq), err
 }
 
 // changeOf is what the entry of an event names: the token, or else the user, or else the service.
@@ -48,7 +44,7 @@ func changeOf(e tokens.Event) tokens.Change {
 	}
 }
 
-const selectChanges = `SELECT seq, token_id, user, service FROM changes WHERE seq > ? ORDER BY seq LIMIT ?`
+const selectChanges = `SELECT seq, token_id, "user", service FROM changes WHERE seq > ? ORDER BY seq LIMIT ?`
 
 // Changes implements tokens.LogReader.
 func (t *readTx) Changes(after uint64, limit int) ([]tokens.Change, error) {
@@ -86,13 +82,11 @@ func (s *Store) noteSequence(seq uint64) {
 	}
 }
 
-const selectSequence = `SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0)`
-
 // catchUp moves the sequence to the newest committed entry, whoever wrote it.
 func (s *Store) catchUp(ctx context.Context) error {
 	var seq int64
 	err := s.lookup(ctx, "read the position of the change feed", func(ctx context.Context, c *conn) error {
-		return c.one(ctx, selectSequence, []any{&seq})
+		return c.one(ctx, readReady, []any{&seq})
 	})
 	if err != nil {
 		return err
@@ -102,9 +96,9 @@ func (s *Store) catchUp(ctx context.Context) error {
 }
 
 const (
-	selectEntries = `SELECT seq, time_us, token_id, user, service FROM changes WHERE seq >= ? ORDER BY seq LIMIT ?`
+	selectEntries = `SELECT seq, time_us, token_id, "user", service FROM changes WHERE seq >= ? ORDER BY seq LIMIT ?`
 
-	selectNewestEntries = `SELECT seq, time_us, token_id, user, service FROM changes ORDER BY seq DESC LIMIT ?`
+	selectNewestEntries = `SELECT seq, time_us, token_id, "user", service FROM changes ORDER BY seq DESC LIMIT ?`
 )
 
 // entry is an entry of the change feed. Its mark tells it from one at the same position of another history, as after a
@@ -127,6 +121,7 @@ func (s *Store) newestEntries(ctx context.Context, limit int) ([]entry, error) {
 func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]entry, error) {
 	var list []entry
 	err := s.lookup(ctx, "read the change feed", func(ctx context.Context, c *conn) error {
+		list = nil
 		return c.each(ctx, query, func(rows *sql.Rows) error {
 			var seq, us int64
 			var id sql.NullInt64

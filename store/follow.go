@@ -50,7 +50,8 @@ type Feed struct {
 	now   func() time.Time
 	start time.Time
 
-	wake  chan struct{} // a level: the table has entries that were not read
+	wake  chan struct{} // a level: the table has entries of this process that were not read
+	call  chan struct{} // a level: so it has of others
 	turn  chan struct{} // holds one; whoever reads the table has it
 	began bool          // the ring has a position; of whoever has the turn
 
@@ -70,7 +71,7 @@ var _ tokens.ChangeFeed = (*Feed)(nil)
 func newFeed(s *Store) *Feed {
 	f := &Feed{
 		store: s, now: s.options.Now, start: s.options.Now(), read: s.options.beforeFeed,
-		wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), news: make(chan struct{}),
+		wake: make(chan struct{}, 1), call: make(chan struct{}, 1), turn: make(chan struct{}, 1), news: make(chan struct{}),
 	}
 	f.heard.Store(-1)
 	return f
@@ -82,14 +83,22 @@ func (s *Store) Feed() *Feed {
 		// The first look is made here, so that there is a position when this returns; if it fails, the next is in a moment.
 		_ = s.feed.catchUp(s.loopCtx, 0)
 		s.loop.Go(func() { s.feed.follow(s.loopCtx) })
+		if s.dialect.remote {
+			s.loop.Go(func() { s.listen(s.loopCtx) })
+		}
 	})
 	return s.feed
 }
 
-// nudge says that the table has grown.
-func (f *Feed) nudge() {
+// nudge says that this process has made the table grow.
+func (f *Feed) nudge() { raise(f.wake) }
+
+// nudgeFromOutside says that others may have.
+func (f *Feed) nudgeFromOutside() { raise(f.call) }
+
+func raise(level chan<- struct{}) {
 	select {
-	case f.wake <- struct{}{}:
+	case level <- struct{}{}:
 	default:
 	}
 }
@@ -107,6 +116,8 @@ func (f *Feed) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-poll.C:
+			err = f.catchUp(ctx, 0)
+		case <-f.call:
 			err = f.catchUp(ctx, 0)
 		case <-f.wake:
 			err = f.catchUp(ctx, f.store.Sequence())

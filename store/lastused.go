@@ -115,12 +115,7 @@ func (b *seenBuffer) addNew(s *seenShard, k seenKey, o seenEntry) {
 	}
 }
 
-func (b *seenBuffer) wakeUp() {
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
-}
+func (b *seenBuffer) wakeUp() { raise(b.wake) }
 
 // take empties the buffer.
 func (b *seenBuffer) take() map[seenKey]seenEntry {

@@ -53,6 +53,7 @@ func (r *credentialRow) dest() []any {
 
 func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred *tokens.Credential) error {
 	r, dest := c.credential()
+	cred.Secrets = nil
 	keys := make([]int64, 0, 4) // the connection tells their names when the rows have been read
 	err := c.directly(ctx, selectCredential, int64(id), dest, func() error {
 		if len(keys) == 0 {

@@ -4,21 +4,173 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"patd/tokens"
 )
 
-//go:embed migrations/sqlite/*.sql
+// The migrations of one number mean the same in both databases.
+//
+//go:embed migrations/sqlite/*.sql migrations/postgres/*.sql
 var migrations embed.FS
 
 const (
+	// newestSchema is the last migration, and oldestSchema the first on whose schema this program can do its work: while an
+	// upgrade goes round, the servers of the new version begin before or after the migration.
+	newestSchema = 4
+	oldestSchema = 4
+
+	// oldestPostgres is the oldest version of PostgreSQL that patd is for.
+	oldestPostgres = 13
+
+	versionTable = "patd_schema_version" // goose's, in PostgreSQL
+
 	lockTx           = `BEGIN EXCLUSIVE`
 	setApplicationID = `PRAGMA application_id = ` // a PRAGMA takes no parameters; the number follows
 )
+
+// ErrSchema is the cause when a database has no schema that this program can work with.
+var ErrSchema = errors.New("the schema is not one for this program")
+
+const selectOldest = `SELECT max(oldest) FROM compatibility`
+
+// suits tells whether this program can work with a schema of a version. oldest asks the schema which programs it suffers.
+func suits(have int64, oldest func() (int64, error)) error {
+	switch {
+	case have == 0:
+		return fmt.Errorf("%w: the database holds no patd store yet; run `patd migrate` first", ErrSchema)
+	case have < oldestSchema:
+		return fmt.Errorf("%w: it is version %d and this program needs %d; run `patd migrate`", ErrSchema, have, int64(oldestSchema))
+	case have <= newestSchema:
+		return nil
+	}
+	needs, err := oldest()
+	if err != nil {
+		return err
+	}
+	if needs > newestSchema {
+		return fmt.Errorf("%w: it is version %d, which needs a program that knows %d, and this one knows %d: use a newer patd",
+			ErrSchema, have, needs, int64(newestSchema))
+	}
+	return nil
+}
+
+// Migrate brings the schema of a store up to date, and makes a new one where there is none. Several may do it at once. It answers
+// the version of the schema before and after.
+func Migrate(ctx context.Context, url string, o Options) (before, after int64, err error) {
+	if !IsPostgres(url) {
+		return 0, 0, errors.New("migrate the store: one in a file is brought up to date by whatever opens it")
+	}
+	o = o.withDefaults()
+	config, err := postgresURL(url)
+	if err != nil {
+		return 0, 0, err
+	}
+	config.ConnectTimeout = o.BusyTimeout
+	db := openDB(config, o)
+	defer db.Close()
+	if err := makeSchema(ctx, db, config); err != nil {
+		return 0, 0, err
+	}
+	if before, err = postgresVersion(ctx, db); err != nil {
+		return 0, 0, fault("read the store's schema version", err)
+	}
+	if before > newestSchema {
+		return before, before, nil // a later program's work
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return before, before, fmt.Errorf("migrate the store: %w", err)
+	}
+	p, err := provider(goose.DialectPostgres, db, goose.WithSessionLocker(locker), goose.WithTableName(versionTable))
+	if err != nil {
+		return before, before, err
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return before, before, fault("migrate the store", err)
+	}
+	after, err = postgresVersion(ctx, db)
+	return before, after, fault("read the store's schema version", err)
+}
+
+const (
+	hasSchema    = `SELECT current_schema() IS NOT NULL`
+	createSchema = `CREATE SCHEMA IF NOT EXISTS `
+)
+
+// makeSchema makes the schema that the tables go into, if there is none yet.
+func makeSchema(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
+	var there bool
+	if err := db.QueryRowContext(ctx, hasSchema).Scan(&there); err != nil {
+		return connectFault("migrate the store", err)
+	}
+	if there {
+		return nil
+	}
+	name := pgx.Identifier{config.RuntimeParams["search_path"]}.Sanitize()
+	if _, err := db.ExecContext(ctx, createSchema+name); err != nil {
+		return fault("make the schema "+name, err)
+	}
+	return nil
+}
+
+const (
+	hasVersions   = `SELECT to_regclass('` + versionTable + `') IS NOT NULL`
+	selectVersion = `SELECT coalesce(max(version_id), 0) FROM ` + versionTable + ` WHERE is_applied`
+)
+
+// postgresVersion is the version of the schema; 0: there is none.
+func postgresVersion(ctx context.Context, db *sql.DB) (version int64, err error) {
+	var there bool
+	if err := db.QueryRowContext(ctx, hasVersions).Scan(&there); err != nil || !there {
+		return 0, err
+	}
+	return version, db.QueryRowContext(ctx, selectVersion).Scan(&version)
+}
+
+const selectServer = `SELECT current_setting('server_version_num')::int / 10000`
+
+// checkSchema refuses a database that this program cannot work with, and changes nothing of it.
+func checkSchema(ctx context.Context, c *conn) error {
+	var server, version int64
+	var there bool
+	if err := c.one(ctx, selectServer, []any{&server}); err != nil {
+		return err
+	}
+	if server < oldestPostgres {
+		return fmt.Errorf("%w: the server is PostgreSQL %d, and patd needs %d or later", ErrSchema, server, oldestPostgres)
+	}
+	if err := c.one(ctx, hasVersions, []any{&there}); err != nil {
+		return err
+	}
+	if there {
+		if err := c.one(ctx, selectVersion, []any{&version}); err != nil {
+			return err
+		}
+	}
+	return suits(version, func() (oldest int64, err error) {
+		return oldest, c.one(ctx, selectOldest, []any{&oldest})
+	})
+}
+
+// connectFault is fault for the first word to a database: why it cannot be reached is for the operator to know. The
+// driver's own text says no password.
+func connectFault(op string, err error) error {
+	f := fault(op, err)
+	var e *tokens.Error
+	if errors.As(f, &e) {
+		return fmt.Errorf("%s: the database cannot be reached: %w", op, err)
+	}
+	return f
+}
 
 // migrate brings the schema up to what this program knows, and refuses one that is newer.
 func migrate(ctx context.Context, path string, o Options) error {
@@ -45,12 +197,13 @@ func migrate(ctx context.Context, path string, o Options) error {
 	return up(ctx, db)
 }
 
-func provider(db *sql.DB) (*goose.Provider, error) {
-	dir, err := fs.Sub(migrations, "migrations/sqlite")
+func provider(d goose.Dialect, db *sql.DB, options ...goose.ProviderOption) (*goose.Provider, error) {
+	of := map[goose.Dialect]string{goose.DialectSQLite3: "migrations/sqlite", goose.DialectPostgres: "migrations/postgres"}
+	dir, err := fs.Sub(migrations, of[d])
 	if err != nil {
 		return nil, fmt.Errorf("read the migrations: %w", err)
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(d, db, dir, append(options, goose.WithDisableGlobalRegistry(true))...)
 	if err != nil {
 		return nil, fmt.Errorf("read the migrations: %w", err)
 	}
@@ -58,7 +211,7 @@ func provider(db *sql.DB) (*goose.Provider, error) {
 }
 
 func up(ctx context.Context, db *sql.DB) error {
-	p, err := provider(db)
+	p, err := provider(goose.DialectSQLite3, db)
 	if err != nil {
 		return err
 	}
@@ -66,10 +219,13 @@ func up(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fault("read the store's schema version", err)
 	}
-	if have > want {
-		return fmt.Errorf("open the store: its schema is version %d and this program knows %d: use a newer patd", have, want)
-	}
-	if have == want {
+	if have >= want {
+		err := suits(have, func() (oldest int64, err error) {
+			return oldest, db.QueryRowContext(ctx, selectOldest).Scan(&oldest)
+		})
+		if err != nil {
+			return fmt.Errorf("open the store: %w", err)
+		}
 		return nil
 	}
 	if _, err := p.Up(ctx); err != nil {

@@ -17,7 +17,7 @@ const (
 
 	ageSecret = `
 INSERT INTO old_secrets (token_id, serial, key, digest, until_us)
-SELECT id, rotations + 1, key, digest, ?2 FROM tokens WHERE id = ?1`
+SELECT id, rotations + 1, key, digest, CAST(?2 AS BIGINT) FROM tokens WHERE id = ?1`
 
 	replaceSecret = `
 UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2), digest = ?3, rotations = rotations + 1 WHERE id = ?1`
@@ -141,7 +141,7 @@ SELECT k.name, sum(n) FROM (
   WHERE r.use_us IS NULL AND f.revoke_us IS NULL AND f.expire_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1
     AND (f.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id AND o.serial = f.serial + 1 AND o.until_us > ?1))
   GROUP BY r.key
-) JOIN keys k ON k.num = key GROUP BY k.num`
+) u JOIN keys k ON k.num = u.key GROUP BY k.num`
 
 // KeyUse implements tokens.KeyReader.
 func (t *readTx) KeyUse(now time.Time) (map[string]int64, error) {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -27,24 +28,48 @@ const (
 	checkpointPages = 4000
 )
 
-// parseURL answers the absolute path of the database file that a URL names.
-func parseURL(u string) (string, error) {
-	scheme, path, ok := strings.Cut(u, ":")
-	switch {
-	case !ok:
-		return "", errors.New("open the store: its URL must be sqlite:<path>")
-	case scheme == "postgres" || scheme == "postgresql":
-		return "", errors.New("open the store: PostgreSQL is not supported by this version; use sqlite:<path>")
-	case scheme != "sqlite":
-		return "", fmt.Errorf("open the store: unknown scheme %q; use sqlite:<path>", scheme)
-	case path == "" || path == ":memory:":
-		return "", errors.New("open the store: sqlite: needs the path of a file")
+// checkpoint is best effort: the last connection to close does it too, and what remains is replayed at the next start.
+const checkpoint = `PRAGMA wal_checkpoint(TRUNCATE)`
+
+// openSQLite opens a store in a file.
+func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
+	if path == "" || path == ":memory:" {
+		return nil, errors.New("open the store: sqlite: needs the path of a file")
 	}
-	abs, err := filepath.Abs(path)
+	path, err := filepath.Abs(path)
 	if err != nil {
-		return "", fmt.Errorf("open the store: %w", err)
+		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	return abs, nil
+	if err := createFile(path); err != nil {
+		return nil, err
+	}
+	if err := migrate(ctx, path, o); err != nil {
+		return nil, err
+	}
+	if o.Connections <= 0 {
+		o.Connections = min(max(runtime.GOMAXPROCS(0), 2), 8)
+	}
+	s := newStore(o, sqliteDialect())
+	s.path = path
+	if s.writer, err = s.sqlitePool(writerDSN(path, o), 1); err == nil {
+		s.group.writer = s.writer
+		s.lookups, err = s.sqlitePool(readerDSN(path, o), o.Connections)
+	}
+	if err == nil {
+		s.views, err = s.sqlitePool(readerDSN(path, o), o.Connections)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.closePools())
+	}
+	return s, nil
+}
+
+func (s *Store) sqlitePool(dsn string, n int) (*pool, error) {
+	db, err := sql.Open(s.dialect.driver, dsn)
+	if err != nil {
+		return nil, fmt.Errorf("prepare connections to the store: %w", err)
+	}
+	return newPool(s.dialect, db, n, 0, s.done), nil
 }
 
 // dsn names a file with the settings that every connection gets: a PRAGMA run on a pool would reach one of them.
@@ -140,7 +165,7 @@ func probe(ctx context.Context, path string, busy time.Duration) (empty bool, er
 }
 
 func probeError(path string, err error) error {
-	if isCode(err, sqlite3.SQLITE_NOTADB) {
+	if isSQLite(err, sqlite3.SQLITE_NOTADB) {
 		return fmt.Errorf("open the store: %s is not a patd database: %w", path, err)
 	}
 	return fault("look at "+path, err)

@@ -30,7 +30,7 @@ func reason(err error) string {
 func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "patd.db") }
 
 func TestEveryConnectionHasItsSettings(t *testing.T) {
-	st := open(t, newPath(t), store.Options{Readers: 3, BusyTimeout: 1234 * time.Millisecond})
+	st := open(t, newPath(t), store.Options{Connections: 3, BusyTimeout: 1234 * time.Millisecond})
 	for pragma, want := range map[string]string{
 		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "1234", "trusted_schema": "0",
 	} {
@@ -126,14 +126,21 @@ func TestAForeignFileIsRefusedAndNotChanged(t *testing.T) {
 	}
 }
 
-func TestANewerSchemaIsRefused(t *testing.T) {
+// TestANewerSchemaIsRefusedUnlessItSuffersThisProgram holds what a rolling upgrade and a way back rest on.
+func TestANewerSchemaIsRefusedUnlessItSuffersThisProgram(t *testing.T) {
 	path := newPath(t)
 	st := open(t, path, store.Options{})
-	if err := st.Exec(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
-		t.Fatal(err)
+	exec1(t, st, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`)
+	again, err := store.Open(t.Context(), "sqlite:"+path, store.Options{})
+	if err != nil {
+		t.Fatalf("a later schema that only adds: %v", err)
 	}
-	_, err := store.Open(t.Context(), "sqlite:"+path, store.Options{})
-	if err == nil || !strings.Contains(err.Error(), "newer patd") {
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	exec1(t, st, `UPDATE compatibility SET oldest = 9999`)
+	_, err = store.Open(t.Context(), "sqlite:"+path, store.Options{})
+	if !errors.Is(err, store.ErrSchema) || !strings.Contains(err.Error(), "newer patd") {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"patd/tokens"
 )
@@ -20,10 +22,15 @@ type Options struct {
 	Now func() time.Time
 	// Logger hears of failures in the background; nil: nobody does.
 	Logger *slog.Logger
-	// Readers is the number of connections for lookups, and of those for listing; 0: one per processor, 2 to 8.
-	Readers int
-	// BusyTimeout is how long to wait for another process that is writing; 0: 5 s.
+	// Connections is the number of connections for lookups, and of those for listing; 0: with SQLite one per processor, 2
+	// to 8, and with PostgreSQL, where a lookup waits for the network, 8. PostgreSQL has two more from each process.
+	Connections int
+	// BusyTimeout is how long to wait for another process that is writing, or to be connected; 0: 5 s.
 	BusyTimeout time.Duration
+	// StatementTimeout is how long PostgreSQL may take for a statement of a lookup or a change; 0: 5 s.
+	StatementTimeout time.Duration
+	// Password answers that of PostgreSQL, asked for each connection; nil: it is in the URL, or there is none.
+	Password func() (string, error)
 
 	pragmas    []string                    // further ones for the writer, for tests
 	beforeFeed func(context.Context) error // put before each look at the change feed, for tests
@@ -39,11 +46,11 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Readers <= 0 {
-		o.Readers = min(max(runtime.GOMAXPROCS(0), 2), 8)
-	}
 	if o.BusyTimeout <= 0 {
 		o.BusyTimeout = 5 * time.Second
+	}
+	if o.StatementTimeout <= 0 {
+		o.StatementTimeout = 5 * time.Second
 	}
 	return o
 }
@@ -51,8 +58,10 @@ func (o Options) withDefaults() Options {
 // Store keeps patd's records in a database. It is safe for concurrent use, and several processes may have the same
 // database open.
 type Store struct {
-	path    string
+	path    string          // of SQLite's file
+	config  *pgx.ConnConfig // of PostgreSQL
 	options Options
+	dialect *dialect
 	lookups *pool // for point lookups, which nothing slow may hold up
 	views   *pool
 	writer  *pool
@@ -75,34 +84,21 @@ type Store struct {
 
 var _ tokens.Store = (*Store)(nil)
 
-// Open opens the store that url names, sqlite:<path>, makes it when there is none, and brings its schema up to date.
-// A file that is not a patd database, or has a newer schema, is refused and not changed.
+// Open opens the store that url names: sqlite:<path>, or postgres://….
+//
+// A file is made when there is none, and its schema brought up to date. One that is not a patd database, or has a newer
+// schema that does not suffer this program, is refused and not changed. PostgreSQL, which others may be using, must have a
+// schema that this program knows (see Migrate).
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
-	path, err := parseURL(url)
+	open, rest, err := engine(url)
 	if err != nil {
 		return nil, err
 	}
-	o = o.withDefaults()
-	if err := createFile(path); err != nil {
+	s, err := open(ctx, rest, o.withDefaults())
+	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, path, o); err != nil {
-		return nil, err
-	}
-	s := &Store{path: path, options: o, done: make(chan struct{}), seen: newSeenBuffer()}
-	s.keyNames.Store(&map[int64]string{})
-	s.feed = newFeed(s)
-	if s.writer, err = newPool(writerDSN(path, o), 1, s.done); err != nil {
-		return nil, err
-	}
-	s.group = &group{writer: s.writer}
-	if s.lookups, err = newPool(readerDSN(path, o), o.Readers, s.done); err == nil {
-		s.views, err = newPool(readerDSN(path, o), o.Readers, s.done)
-	}
-	if err == nil {
-		err = s.Ready(ctx)
-	}
-	if err == nil {
+	if err = s.Ready(ctx); err == nil {
 		err = s.catchUp(ctx)
 	}
 	if err != nil {
@@ -111,6 +107,33 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	s.loopCtx, s.stopLoop = context.WithCancel(context.WithoutCancel(ctx))
 	s.loop.Go(func() { s.writeBehind(s.loopCtx) })
 	return s, nil
+}
+
+// engine finds out which database a URL is of.
+func engine(url string) (open func(context.Context, string, Options) (*Store, error), rest string, err error) {
+	scheme, path, ok := strings.Cut(url, ":")
+	switch {
+	case !ok:
+		return nil, "", errors.New("open the store: its URL must be sqlite:<path> or postgres://…")
+	case IsPostgres(url):
+		return openPostgres, url, nil
+	case scheme == "sqlite":
+		return openSQLite, path, nil
+	default:
+		return nil, "", errors.New("open the store: the scheme of its URL is unknown; use sqlite:<path> or postgres://…")
+	}
+}
+
+// IsPostgres tells whether a URL is one of PostgreSQL.
+func IsPostgres(url string) bool {
+	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
+}
+
+func newStore(o Options, d *dialect) *Store {
+	s := &Store{options: o, dialect: d, done: make(chan struct{}), seen: newSeenBuffer(), group: &group{}}
+	s.keyNames.Store(&map[int64]string{})
+	s.feed = newFeed(s)
+	return s
 }
 
 const readReady = `SELECT coalesce(max(seq), 0) FROM changes`
@@ -123,8 +146,6 @@ func (s *Store) Ready(ctx context.Context) error {
 	})
 }
 
-const checkpoint = `PRAGMA wal_checkpoint(TRUNCATE)`
-
 // Close writes what Touch noted, waits for the calls under way and for the store's goroutines, and closes the
 // database. Calls that come later fail. Its error says that noted uses could not be written, or that the database
 // did not close; a second call answers the same.
@@ -135,8 +156,9 @@ func (s *Store) Close() error {
 		ctx := context.Background()
 		flushErr := s.Flush(ctx)
 		if c, err := s.writer.get(ctx); err == nil {
-			// Best effort: the last connection to close does it too, and what remains is replayed at the next start.
-			_, _ = c.exec(ctx, checkpoint)
+			if s.dialect.atClose != "" {
+				_, _ = c.exec(ctx, s.dialect.atClose)
+			}
 			s.writer.put(c)
 		}
 		s.closeErr = errors.Join(flushErr, s.closePools())
@@ -157,13 +179,10 @@ func (s *Store) closePools() error {
 	return errors.Join(errs...)
 }
 
-// lookup runs fn on a connection for point lookups. The wait for one heeds ctx; the statements, which take
-// microseconds, get a context that does not end, for to heed it costs the driver a goroutine each.
+// lookup runs fn on a connection for point lookups, perhaps twice. The wait for one heeds ctx; the statements get a context
+// that does not end: they take microseconds with SQLite, whose driver would need a goroutine each to heed it, and with
+// PostgreSQL a caller who goes away would cost a connection.
 func (s *Store) lookup(ctx context.Context, op string, fn func(context.Context, *conn) error) error {
-	c, err := s.lookups.get(ctx)
-	if err != nil {
-		return fault(op, err)
-	}
-	defer s.lookups.put(c)
-	return fault(op, fn(context.WithoutCancel(ctx), c))
+	within := context.WithoutCancel(ctx)
+	return fault(op, s.lookups.use(ctx, func(c *conn) error { return fn(within, c) }))
 }

@@ -88,12 +88,12 @@ const selectTokens = `SELECT ` + tokenColumns + `
 FROM tokens t INDEXED BY tokens_user
 CROSS JOIN users u ON u.key = t.user
 WHERE t.user = ?1 AND t.id <= ?2
-  AND CASE ?3 WHEN 0 THEN 1
-              WHEN 1 THEN t.revoke_us IS NULL AND t.expire_us > ?4
-              WHEN 2 THEN t.revoke_us IS NULL AND t.expire_us <= ?4
-              WHEN 3 THEN t.revoke_us IS NOT NULL END
+  AND (?3 = 0
+       OR ?3 = 1 AND t.revoke_us IS NULL AND t.expire_us > ?4
+       OR ?3 = 2 AND t.revoke_us IS NULL AND t.expire_us <= ?4
+       OR ?3 = 3 AND t.revoke_us IS NOT NULL)
   AND (?5 = '' OR instr(t.name_key, ?5) > 0)
-  AND (?6 = '' OR instr(char(10) || t.audiences || char(10), char(10) || ?6 || char(10)) > 0)
+  AND (?6 = '' OR instr(` + line + ` || t.audiences || ` + line + `, ` + line + ` || ?6 || ` + line + `) > 0)
 ORDER BY t.id DESC LIMIT ?7`
 
 // Tokens implements tokens.TokenReader.
@@ -144,7 +144,7 @@ func lastBefore(id tokens.ID) int64 {
 }
 
 const selectLiveTokens = `
-SELECT id, name_key FROM tokens INDEXED BY tokens_live WHERE user = ? AND revoke_us IS NULL AND expire_us > ?`
+SELECT id, name_key FROM tokens INDEXED BY tokens_live WHERE "user" = ? AND revoke_us IS NULL AND expire_us > ?`
 
 // LiveTokens implements tokens.TokenReader.
 func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
@@ -165,7 +165,7 @@ func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, e
 
 // A key that the store does not know gives NULL, which the table refuses.
 const insertToken = `
-INSERT INTO tokens (id, user, key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description,
+INSERT INTO tokens (id, "user", key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description,
                     revoke_us, revoked_by, revoke_reason, blocked_by)
 VALUES (?, ?, (SELECT num FROM keys WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
@@ -209,12 +209,12 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 }
 
 const revokeTokens = `
-UPDATE tokens INDEXED BY tokens_live SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE user = ?1 AND revoke_us IS NULL
+UPDATE tokens INDEXED BY tokens_live SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE "user" = ?1 AND revoke_us IS NULL
 RETURNING id`
 
 const forgetSealedOfUser = `
 UPDATE requests SET sealed = NULL
-WHERE sealed IS NOT NULL AND token_id IN (SELECT id FROM tokens WHERE user = ?)`
+WHERE sealed IS NOT NULL AND token_id IN (SELECT id FROM tokens WHERE "user" = ?)`
 
 // RevokeTokens implements tokens.TokenWriter.
 func (t *tx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {

@@ -3,20 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"patd/tokens"
 )
 
-const (
-	beginRead  = `BEGIN`
-	beginWrite = `BEGIN IMMEDIATE`
-	commitTx   = `COMMIT`
-)
+const commitTx = `COMMIT`
 
 var (
 	errOver      = errors.New("the transaction is over")
@@ -26,15 +18,12 @@ var (
 
 // View implements tokens.Store.
 func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
-	c, err := s.views.get(ctx)
+	c, err := s.views.begin(ctx, s.dialect.beginRead)
 	if err != nil {
 		return fault("begin to read", err)
 	}
 	defer s.views.put(c)
 	defer c.rollback()
-	if _, err := c.exec(ctx, beginRead); err != nil {
-		return fault("begin to read", err)
-	}
 	tx := &readTx{ctx: ctx, c: c}
 	defer tx.end()
 	if err := fn(tx); err != nil {
@@ -82,7 +71,7 @@ type readTx struct {
 	ctx    context.Context
 	c      *conn
 	failed error
-	lost   bool // the failure may have ended the transaction
+	cause  error // the database's, of failed
 }
 
 func (t *readTx) end() {
@@ -93,26 +82,11 @@ func (t *readTx) end() {
 
 // fail keeps the first failure and answers it.
 func (t *readTx) fail(op string, err error) error {
-	if cerr := t.ctx.Err(); cerr != nil && isCode(err, sqlite3.SQLITE_INTERRUPT) {
+	if cerr := t.ctx.Err(); cerr != nil && isInterrupt(err) {
 		err = cerr
 	}
-	t.failed, t.lost = fault(op, err), endsTransaction(err)
+	t.failed, t.cause = fault(op, err), err
 	return t.failed
-}
-
-// endsTransaction tells whether SQLite may have rolled back by itself. Of the failures that leave a transaction standing
-// these are the ones to expect; to take another for the end costs no more than running the group again.
-func endsTransaction(err error) bool {
-	var se *sqlite.Error
-	if !errors.As(err, &se) {
-		return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
-	}
-	switch se.Code() & 0xff {
-	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH:
-		return false
-	default:
-		return true
-	}
 }
 
 // one scans the only row of a query; ErrNotFound when there is none.
@@ -148,7 +122,12 @@ type tx struct {
 	shared bool // others have written in the transaction: what this one writes needs a savepoint
 	saved  bool // there is one
 	tried  bool // a statement that writes was run, whatever came of it
+	fed    bool // the change feed was written to
+	proof  proof
 }
+
+// lost tells whether a failure has ended the transaction, or may have.
+func (t *tx) lost() bool { return t.c.broken || t.cause != nil && endsTransaction(t.cause, t.saved) }
 
 // A savepoint begins with the first statement that writes, so that a change that is refused, as most that fail are,
 // needs none.
@@ -175,9 +154,12 @@ func (t *tx) toWrite(op string) error {
 
 // exec runs a statement and answers how many rows it wrote.
 func (t *tx) exec(op, query string, args ...any) (int64, error) {
-	r, err := t.run(op, query, args...)
-	if err != nil {
+	if err := t.toWrite(op); err != nil {
 		return 0, err
+	}
+	r, err := t.c.exec(t.ctx, query, args...)
+	if err != nil {
+		return 0, t.fail(op, err)
 	}
 	n, err := r.RowsAffected()
 	if err != nil {
@@ -193,17 +175,6 @@ func (t *tx) returning(op, query string, f func(*sql.Rows) error, args ...any) e
 		return err
 	}
 	return t.each(op, query, f, args...)
-}
-
-func (t *tx) run(op, query string, args ...any) (sql.Result, error) {
-	if err := t.toWrite(op); err != nil {
-		return nil, err
-	}
-	r, err := t.c.exec(t.ctx, query, args...)
-	if err != nil {
-		return nil, t.fail(op, err)
-	}
-	return r, nil
 }
 
 // mustExec is exec for a statement that is about one record: none written is answer.

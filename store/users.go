@@ -48,7 +48,7 @@ func userState(s tokens.UserState) (int64, error) {
 	}
 }
 
-const selectUser = `SELECT key, user, state, features, create_us FROM users WHERE user = ? AND delete_us IS NULL`
+const selectUser = `SELECT key, "user", state, features, create_us FROM users WHERE "user" = ? AND delete_us IS NULL`
 
 // User implements tokens.UserReader.
 func (t *readTx) User(id string) (tokens.User, error) {
@@ -60,9 +60,9 @@ func (t *readTx) User(id string) (tokens.User, error) {
 }
 
 const selectUsers = `
-SELECT key, user, state, features, create_us FROM users
-WHERE delete_us IS NULL AND user > ?1 AND (?2 = 0 OR state = ?2)
-ORDER BY user LIMIT ?3`
+SELECT key, "user", state, features, create_us FROM users
+WHERE delete_us IS NULL AND "user" > ?1 AND (?2 = 0 OR state = ?2)
+ORDER BY "user" LIMIT ?3`
 
 // Users implements tokens.UserReader.
 func (t *readTx) Users(q tokens.UserQuery) ([]tokens.User, error) {
@@ -84,8 +84,9 @@ func (t *readTx) Users(q tokens.UserQuery) ([]tokens.User, error) {
 }
 
 const insertUser = `
-INSERT INTO users (user, state, features, create_us) VALUES (?, ?, ?, ?)
-ON CONFLICT (user) WHERE delete_us IS NULL DO NOTHING`
+INSERT INTO users ("user", state, features, create_us) VALUES (?, ?, ?, ?)
+ON CONFLICT ("user") WHERE delete_us IS NULL DO NOTHING
+RETURNING key`
 
 // InsertUser implements tokens.UserWriter. A user without a state is active.
 func (t *tx) InsertUser(u tokens.User) (int64, error) {
@@ -97,19 +98,16 @@ func (t *tx) InsertUser(u tokens.User) (int64, error) {
 	if state == 0 {
 		state = userActive
 	}
-	r, err := t.run(op, insertUser, u.ID, state, joined(u.Features, " "), micros(u.CreateTime))
-	if err != nil {
+	var key int64
+	err = t.returning(op, insertUser, func(rows *sql.Rows) error { return rows.Scan(&key) },
+		u.ID, state, joined(u.Features, " "), micros(u.CreateTime))
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	n, err := r.RowsAffected()
-	if err == nil && n == 0 {
+	case key == 0:
 		return 0, tokens.ErrTaken
 	}
 	t.wrote = true
-	key, kerr := r.LastInsertId()
-	if err = errors.Join(err, kerr); err != nil {
-		return 0, t.fail(op, err)
-	}
 	return key, nil
 }
 

@@ -184,6 +184,7 @@ func allSettings() *pflag.FlagSet {
 	all := pflag.NewFlagSet("settings", pflag.ContinueOnError)
 	var s settings
 	s.storeFlags(all)
+	s.databaseFlags(all)
 	s.listenFlags(all)
 	s.tlsFlags(all)
 	s.policyFlags(all)

@@ -101,11 +101,7 @@ func (o *opened) changeKeys(ctx context.Context, change func(text string, keys *
 	if err != nil {
 		return err
 	}
-	var known []tokens.KeyRecord
-	err = o.View(ctx, func(tx tokens.ReadTx) (err error) {
-		known, err = tx.Keys()
-		return err
-	})
+	known, err := o.knownKeys(ctx)
 	if err != nil {
 		return err
 	}
@@ -115,6 +111,15 @@ func (o *opened) changeKeys(ctx context.Context, change func(text string, keys *
 	}
 	_, err = fmt.Fprintln(c.Stdout, name)
 	return err
+}
+
+// knownKeys lists the keys that the store knows.
+func (o *opened) knownKeys(ctx context.Context) (known []tokens.KeyRecord, err error) {
+	err = o.View(ctx, func(tx tokens.ReadTx) (err error) {
+		known, err = tx.Keys()
+		return err
+	})
+	return known, err
 }
 
 // nextKeyName is a name that neither the file nor the store has seen: k2 after k1.

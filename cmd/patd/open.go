@@ -8,53 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"patd/store"
 	"patd/tokens"
 )
-
-// place is where a store and its keys are.
-type place struct {
-	database string  // the store's file
-	keys     keyFile // empty: the keys are in the environment
-	given    string  // text of the keys, from the environment
-}
-
-// hashKeyVariable holds the text of a key file. There is no flag for it: arguments are for all to see.
-const hashKeyVariable = "PATD_HASH_KEY"
-
-// place reads the settings that say where the store and its keys are.
-func (c *command) place(s *settings) (place, error) {
-	var p place
-	switch path, sqlite := strings.CutPrefix(s.databaseURL, "sqlite:"); {
-	case sqlite && path != "":
-		p.database = path
-	case s.databaseURL != "":
-		return p, errors.New("--database-url must be sqlite:PATH; other databases are not supported yet")
-	case s.dataDir != "":
-		p.database = filepath.Join(s.dataDir, "patd.db")
-	default:
-		return p, errors.New("say where the store is: --data-dir DIR")
-	}
-	text, given := c.Getenv(hashKeyVariable)
-	switch {
-	case given && s.hashKeyFile != "":
-		return p, errors.New("give the hash key by --hash-key-file or by " + hashKeyVariable + ", not by both")
-	case given && strings.TrimSpace(text) == "":
-		return p, errors.New(hashKeyVariable + " is set, but empty")
-	case given:
-		p.given = text
-	case s.hashKeyFile != "":
-		p.keys = keyFile(s.hashKeyFile)
-	case s.dataDir != "":
-		p.keys = keyFile(filepath.Join(s.dataDir, "hash.key"))
-	default:
-		return p, errors.New("say where the hash key is: --data-dir DIR, --hash-key-file FILE or " + hashKeyVariable)
-	}
-	return p, nil
-}
 
 // opened is an open store with the keys that belong to it.
 type opened struct {
@@ -66,45 +24,65 @@ type opened struct {
 	prefixes tokens.Prefixes
 }
 
-// open opens a store, or makes a new one with its key, and makes sure that the two belong together.
+// open opens a store, or makes a new one with its key, and makes sure that the two belong together. One in PostgreSQL is made
+// by migrate alone.
 func (c *command) open(ctx context.Context, s *settings, log *slog.Logger) (*opened, error) {
 	p, err := c.place(s)
 	if err != nil {
 		return nil, err
 	}
-	if err := makeDir(s.dataDir); err != nil {
-		return nil, err
+	o := &opened{place: p, stamp: p.keys.stamp()}
+	if p.remote() {
+		o.keys, err = p.presentKeys()
+	} else {
+		o.keys, o.fresh, err = p.keysOfFile(s)
 	}
-	fresh, err := absent(p.database)
-	if err != nil {
-		return nil, err
-	}
-	stamp := p.keys.stamp()
-	ks, err := p.readKeys()
 	if err != nil {
 		return nil, err
 	}
-	st, err := store.Open(ctx, "sqlite:"+p.database, store.Options{Logger: log, Now: c.now})
-	if err != nil {
+	if o.Store, err = store.Open(ctx, p.url(), c.storeOptions(p, s, log)); err != nil {
 		return nil, err
 	}
-	o := &opened{Store: st, place: p, fresh: fresh, stamp: stamp, keys: ks}
-	err = o.bind(ctx, s.personalPrefix, c.now())
-	// Keys that were rotated since they were read look like the wrong ones.
-	for err != nil && o.stamp != p.keys.stamp() {
-		o.stamp = p.keys.stamp()
-		if o.keys, err = p.readKeys(); err == nil {
-			err = o.bind(ctx, s.personalPrefix, c.now())
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
+	if err := o.belong(ctx, s.personalPrefix, c.now); err != nil {
+		return nil, errors.Join(err, o.Close())
 	}
 	p.keys.sweep(c.now())
 	if p.keys != "" && p.keys.readableByOthers() {
 		log.Warn("the hash key can be read by others than its owner; chmod 600 it", "file", string(p.keys))
 	}
 	return o, nil
+}
+
+// keysOfFile reads the keys of a store in a file, and makes the first one of a store that does not exist yet.
+func (p place) keysOfFile(s *settings) (ks *tokens.Keys, fresh bool, err error) {
+	if err := makeDir(s.dataDir); err != nil {
+		return nil, false, err
+	}
+	if fresh, err = absent(p.database); err != nil {
+		return nil, false, err
+	}
+	ks, err = p.readKeys()
+	return ks, fresh, err
+}
+
+func (c *command) storeOptions(p place, s *settings, log *slog.Logger) store.Options {
+	o := store.Options{Logger: log, Now: c.now}
+	if p.remote() {
+		o.Password, o.Connections, o.StatementTimeout = s.password(), int(s.databaseConnections), time.Duration(s.databaseTimeout)
+	}
+	return o
+}
+
+// belong makes sure that keys and store belong together. Keys that were rotated since they were read look like the wrong ones.
+func (o *opened) belong(ctx context.Context, prefix string, now func() time.Time) error {
+	err := o.bind(ctx, prefix, now())
+	for err != nil && o.stamp != o.place.keys.stamp() {
+		o.stamp = o.place.keys.stamp()
+		if o.keys, err = o.place.readKeys(); err == nil {
+			err = o.bind(ctx, prefix, now())
+		}
+	}
+	return err
 }
 
 // bind makes sure that keys and store belong together. Without a prefix, which a command needs that mints no personal
@@ -136,7 +114,7 @@ func (p place) readKeys() (*tokens.Keys, error) {
 		return ks, nil
 	}
 	ks, err := p.keys.read()
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, fs.ErrNotExist) || p.remote() {
 		return ks, err
 	}
 	fresh, err := absent(p.database)

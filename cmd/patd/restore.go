@@ -48,6 +48,9 @@ func (c *command) restore(ctx context.Context, s *settings, file string, log *sl
 	if err != nil {
 		return err
 	}
+	if p.remote() {
+		return errors.New("a store in PostgreSQL is restored by PostgreSQL's own means, or from a backup of patd's into a new, empty store: patd copy --from sqlite:FILE --to postgres://…")
+	}
 	if err := p.restorable(file); err != nil {
 		return err
 	}
@@ -86,7 +89,7 @@ func (c *command) restore(ctx context.Context, s *settings, file string, log *sl
 		fmt.Fprintf(c.Stderr, "patd: the store that was there is %s\n", aside)
 	}
 	fmt.Fprint(c.Stderr, "patd: tokens made since that backup are gone, and those revoked since work again; start the server and revoke them anew\n")
-	holds.Database = p.database
+	holds.Database = p.String()
 	_, err = fmt.Fprintln(c.Stdout, holds)
 	return err
 }
@@ -120,6 +123,9 @@ func (p place) presentKeys() (*tokens.Keys, error) {
 	}
 	ks, err := p.keys.read()
 	if errors.Is(err, fs.ErrNotExist) {
+		if p.remote() {
+			return nil, fmt.Errorf("the hash key %s is missing; `patd migrate` makes it together with a new store, and every server on that store needs a copy", p.keys)
+		}
 		return nil, fmt.Errorf("the hash key %s is missing; put the key file that belongs to the backup there first", p.keys)
 	}
 	return ks, err
@@ -229,7 +235,7 @@ func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *t
 	if err := keys.Verify(known); err != nil {
 		return summary{}, fmt.Errorf("%w; the key file needs the keys from the time of the backup, below the current one", err)
 	}
-	return summarize(ctx, st, database)
+	return summarize(ctx, st, place{database: database})
 }
 
 // replaceBy puts a file in the place of the store, and keeps what was there under the name that it answers; empty: there

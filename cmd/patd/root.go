@@ -56,7 +56,7 @@ func (c *command) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.config, "config", "", "read settings from this YAML `file`; its keys are the names of flags")
 	c.group(root,
 		c.devCommand(), c.serveCommand(), c.serviceCommand(), c.tokenCommand(), c.userCommand(), c.featureCommand(),
-		c.audienceCommand(), c.introspectCommand(), c.eventsCommand(), c.keysCommand(), c.backupCommand(), c.restoreCommand(),
+		c.audienceCommand(), c.introspectCommand(), c.eventsCommand(), c.keysCommand(), c.migrateCommand(), c.backupCommand(), c.restoreCommand(),
 		c.checkCommand(), c.scannerCommand(), c.versionCommand(),
 	)
 	return root

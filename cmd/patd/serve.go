@@ -33,6 +33,7 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 	}
 	f := cmd.Flags()
 	s.storeFlags(f)
+	s.databaseFlags(f)
 	s.listenFlags(f)
 	s.tlsFlags(f)
 	s.policyFlags(f)
@@ -84,7 +85,7 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	}
 	defer func() { err = errors.Join(err, closed("the store", o)) }()
 	if o.fresh {
-		log.Info("made a new store", "file", o.place.database)
+		log.Info("made a new store", "store", o.place.String())
 	}
 	source, release, err := s.source.open(ctx, log)
 	if err != nil {

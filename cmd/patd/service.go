@@ -24,7 +24,7 @@ func (c *command) storeCommand(cmd *cobra.Command, do onStore) *cobra.Command {
 
 // commandOn makes a command that works on the store that open answers.
 func (c *command) commandOn(cmd *cobra.Command, open func(context.Context, *settings, *slog.Logger) (*opened, error), do onStore) *cobra.Command {
-	var s settings
+	s := settings{databaseTimeout: patient}
 	s.storeFlags(cmd.Flags())
 	s.logFlags(cmd.Flags(), "warn", "text")
 	var log *slog.Logger
@@ -45,7 +45,7 @@ func (c *command) commandOn(cmd *cobra.Command, open func(context.Context, *sett
 			}
 		}()
 		if o.fresh {
-			fmt.Fprintf(c.Stderr, "patd: made a new store, %s\n", o.place.database)
+			fmt.Fprintf(c.Stderr, "patd: made a new store, %s\n", o.place)
 		}
 		return do(ctx, o, args)
 	})

@@ -14,7 +14,12 @@ import (
 // settings are what a store and a server are made with. Each is a flag, and so a variable and a key of the
 // configuration file.
 type settings struct {
-	dataDir, databaseURL, hashKeyFile, personalPrefix string
+	dataDir, hashKeyFile, personalPrefix string
+
+	databaseURL          hidden
+	databasePasswordFile string
+	databaseConnections  count
+	databaseTimeout      duration
 
 	httpAddr, grpcAddr, metricsAddr, issuer, tlsCert, tlsKey string
 
@@ -38,8 +43,19 @@ type settings struct {
 // storeFlags say where the store and its key are.
 func (s *settings) storeFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.dataDir, "data-dir", "", "`directory` of the store and its key; made when it does not exist")
-	f.StringVar(&s.databaseURL, "database-url", "", "the store, when it is not in the data directory: sqlite:`PATH`")
+	f.Var(&s.databaseURL, "database-url", "the store, when it is not in the data directory: `URL` postgres://USER@HOST/DATABASE, or sqlite:PATH; with a password in it only by variable or file")
+	f.StringVar(&s.databasePasswordFile, "database-password-file", "", "`file` with the password of --database-url, read at each connection")
 	f.StringVar(&s.hashKeyFile, "hash-key-file", "", "`file` of the digest keys (default <data-dir>/hash.key); or PATD_HASH_KEY holds the keys themselves")
+}
+
+// patient is how long a command waits for a statement of PostgreSQL's: some read the whole store.
+const patient = duration(10 * time.Minute)
+
+// databaseFlags say how a server uses PostgreSQL.
+func (s *settings) databaseFlags(f *pflag.FlagSet) {
+	s.databaseConnections, s.databaseTimeout = 8, duration(5*time.Second)
+	f.Var(&s.databaseConnections, "database-connections", "postgres: use this many connections for lookups, as many for lists, and two more")
+	f.Var(&s.databaseTimeout, "database-timeout", "postgres: give up a statement after this time")
 }
 
 // listenFlags say where and how to be reached.

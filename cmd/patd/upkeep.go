@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -68,8 +67,11 @@ func (c *command) openKept(ctx context.Context, s *settings, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
+	if p.remote() {
+		return c.open(ctx, s, log)
+	}
 	switch info, err := os.Stat(p.database); {
-	case errors.Is(err, fs.ErrNotExist) && s.databaseURL == "":
+	case errors.Is(err, fs.ErrNotExist) && s.databaseURL.IsEmpty():
 		return nil, fmt.Errorf("there is no store in %s (no %s); patd serve or patd service create makes one", s.dataDir, filepath.Base(p.database))
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("there is no store %s; patd serve or patd service create makes one", p.database)
@@ -101,11 +103,9 @@ func counted(n int64, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-const countRecords = `SELECT (SELECT count(*) FROM tokens), (SELECT count(*) FROM services)`
-
-// summarize counts what an open store holds, in a connection of its own that changes nothing.
-func summarize(ctx context.Context, st *store.Store, database string) (summary, error) {
-	s := summary{Database: database, Keys: []string{}}
+// summarize counts what an open store holds.
+func summarize(ctx context.Context, st *store.Store, p place) (summary, error) {
+	s := summary{Database: p.String(), Keys: []string{}}
 	err := st.View(ctx, func(tx tokens.ReadTx) error {
 		known, err := tx.Keys()
 		for _, k := range known {
@@ -115,19 +115,10 @@ func summarize(ctx context.Context, st *store.Store, database string) (summary, 
 		}
 		return err
 	})
-	if err != nil {
-		return s, err
+	if err == nil {
+		s.Tokens, s.Services, err = st.Count(ctx)
 	}
-	escaped := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(database)
-	db, err := sql.Open("sqlite", "file:"+escaped+"?mode=ro&_pragma=busy_timeout(5000)")
-	if err != nil {
-		return s, fmt.Errorf("count what is in %s: %w", database, err)
-	}
-	defer db.Close()
-	if err := db.QueryRowContext(ctx, countRecords).Scan(&s.Tokens, &s.Services); err != nil {
-		return s, fmt.Errorf("count what is in %s: %w", database, err)
-	}
-	return s, nil
+	return s, err
 }
 
 func (c *command) checkCommand() *cobra.Command {
@@ -145,7 +136,7 @@ func (c *command) checkCommand() *cobra.Command {
 		}
 		var holds summary
 		if len(found) == 0 || asJSON {
-			if holds, err = summarize(ctx, o.Store, o.place.database); err != nil && len(found) == 0 {
+			if holds, err = summarize(ctx, o.Store, o.place); err != nil && len(found) == 0 {
 				return err // in a store with problems, what cannot be counted is no news
 			}
 		}
@@ -164,7 +155,7 @@ func (c *command) checkCommand() *cobra.Command {
 			err = nil
 		}
 		if err == nil && len(found) > 0 {
-			err = fmt.Errorf("%s: %s; stop the server and restore a backup", o.place.database, counted(int64(len(found)), "problem"))
+			err = fmt.Errorf("%s: %s; stop the server and restore a backup", o.place, counted(int64(len(found)), "problem"))
 		}
 		return err
 	})

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// dialect is what the databases differ in, beside the words of a few statements.
+type dialect struct {
+	driver string // of database/sql
+	// form is a statement as the database reads it.
+	form func(string) string
+	// beginRead and beginWrite begin a transaction. From the last of beginWrite on nobody else writes until the transaction
+	// ends, and what it reads is as the one before left it.
+	beginRead, beginWrite []string
+	// announce is run before the commit of what wrote to the change feed; empty: nothing.
+	announce string
+	// atClose is run on the writer at the end; empty: nothing.
+	atClose string
+	// remote tells that the database is a process of its own: connections break, and whether a commit happened may not be
+	// known.
+	remote bool
+}
+
+func sqliteDialect() *dialect {
+	return &dialect{
+		driver: "sqlite", form: func(q string) string { return q },
+		beginRead: []string{`BEGIN`}, beginWrite: []string{`BEGIN IMMEDIATE`}, atClose: checkpoint,
+	}
+}
+
+// Statements are written for SQLite. What PostgreSQL reads otherwise are parameters, the order of joins and the choice of an
+// index, which it finds out by itself.
+var (
+	indexHint  = regexp.MustCompile(`\bINDEXED BY \w+`)
+	fixedOrder = regexp.MustCompile(`\bCROSS JOIN\b`)
+)
+
+// postgresForm writes ?1 as $1, and each ? as the next of them. Texts in quotes stay as they are: none holds a hint.
+func postgresForm(query string) string {
+	query = fixedOrder.ReplaceAllLiteralString(indexHint.ReplaceAllLiteralString(query, ""), "JOIN")
+	var b strings.Builder
+	next := 0
+	for i := 0; i < len(query); i++ {
+		switch c := query[i]; {
+		case c == '\'' || c == '"':
+			end := i + 1 + strings.IndexByte(query[i+1:], c)
+			b.WriteString(query[i : end+1])
+			i = end
+		case c == '?':
+			b.WriteByte('$')
+			if i+1 < len(query) && '0' <= query[i+1] && query[i+1] <= '9' {
+				continue // its number follows
+			}
+			next++
+			b.WriteString(strconv.Itoa(next))
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"patd/tokens"
+)
+
+// errClosed is the cause of every answer after Close.
+var errClosed = errors.New("the store is closed")
+
+// fault turns a failure into what the port promises. Answers, and errors that are the domain's already, pass; the
+// context's end stays recognizable; everything else is an outage, and one that no retry ends says so.
+func fault(op string, err error) error {
+	var known *tokens.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &known), errors.Is(err, tokens.ErrNotFound), errors.Is(err, tokens.ErrTaken):
+		return err
+	case errors.Is(err, errUnknown):
+		return outcomeUnknown(op, err)
+	case isTimeout(err):
+		return tokens.StoreUnavailable(op, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: %w", op, err)
+	case isFull(err):
+		return tokens.DiskFull(op, err)
+	case isSQLite(err, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+		damaged := tokens.StoreUnavailable(op, err)
+		damaged.Message = "the database file is damaged; stop the server, run patd check and restore a backup"
+		return damaged
+	default:
+		return tokens.StoreUnavailable(op, err)
+	}
+}
+
+// outcomeUnknown is the answer to a change whose commit was cut off, where nobody can tell yet whether it happened.
+func outcomeUnknown(op string, cause error) *tokens.Error {
+	return &tokens.Error{
+		Code: tokens.CodeUnavailable, Reason: "OUTCOME_UNKNOWN",
+		Message: "the database went away while the change was committed, so it may or may not have happened: look, or repeat it with the same idempotency key",
+		Cause:   fmt.Errorf("%s: %w", op, cause),
+	}
+}
+
+// statementTimeout is the end of a statement that took longer than a store waits for one, which is not its caller's doing.
+type statementTimeout struct{ cause error }
+
+func (e *statementTimeout) Error() string {
+	return "the database took too long: " + e.cause.Error()
+}
+
+func (e *statementTimeout) Unwrap() error { return e.cause }
+
+func isTimeout(err error) bool {
+	var timeout *statementTimeout
+	return errors.As(err, &timeout)
+}
+
+// isFull tells whether the database had no room to write. SQLite reports a quota or a file size limit as a failed write, and
+// no room for the index of the write-ahead log as a failure to grow that.
+func isFull(err error) bool {
+	var se *sqlite.Error
+	if errors.As(err, &se) && (se.Code() == sqlite3.SQLITE_IOERR_WRITE || se.Code() == sqlite3.SQLITE_IOERR_SHMSIZE) {
+		return true
+	}
+	return isSQLite(err, sqlite3.SQLITE_FULL) || isState(err, "53100") // disk_full
+}
+
+// isConstraint tells whether a change broke a rule of the schema.
+func isConstraint(err error) bool {
+	return isSQLite(err, sqlite3.SQLITE_CONSTRAINT) || isClass(err, "23")
+}
+
+// isConflict tells whether a transaction was given up in favour of another, so that it may do better the next time.
+func isConflict(err error) bool {
+	return isState(err, "40001", "40P01") // serialization_failure, deadlock_detected
+}
+
+// isInterrupt tells whether a statement was ended from outside.
+func isInterrupt(err error) bool {
+	return isSQLite(err, sqlite3.SQLITE_INTERRUPT) || isState(err, "57014") // query_canceled
+}
+
+func isSQLite(err error, primary ...int) bool {
+	var se *sqlite.Error
+	return errors.As(err, &se) && slices.Contains(primary, se.Code()&0xff)
+}
+
+// isState tells whether PostgreSQL answered one of some SQLSTATEs
+// (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+func isState(err error, states ...string) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && slices.Contains(states, pe.Code)
+}
+
+func isClass(err error, class string) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && len(pe.Code) == 5 && pe.Code[:2] == class
+}
+
+// endsTransaction tells whether the database may have rolled back by itself. After whatever failed PostgreSQL goes on with
+// nothing but a savepoint made before. Of the failures that leave SQLite's transaction standing these are the ones to
+// expect; to take another for the end costs no more than running the group again.
+func endsTransaction(err error, saved bool) bool {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return !saved
+	}
+	var se *sqlite.Error
+	if !errors.As(err, &se) {
+		return gone(err) || isTimeout(err)
+	}
+	switch se.Code() & 0xff {
+	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH:
+		return false
+	default:
+		return true
+	}
+}
+
+// gone tells whether the driver has given a connection up.
+func gone(err error) bool {
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
+}

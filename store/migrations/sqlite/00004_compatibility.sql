@@ -1,0 +1,11 @@
+-- Which programs suffer this schema: those that know at least this migration. A later migration that only adds what an
+-- earlier program can do without leaves the number as it is, so that both run on one database while an upgrade goes round; one that
+-- takes something away raises it.
+
+-- +goose Up
+
+CREATE TABLE compatibility (
+  oldest INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO compatibility (oldest) VALUES (4);

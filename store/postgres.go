@@ -1,0 +1,244 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+const (
+	// schemaName is the schema that patd's tables are in, unless the URL says otherwise by search_path: a database may be
+	// another program's too.
+	schemaName = "patd"
+
+	// idleInTransaction is how long a transaction may stand still before the server ends it: the machine of whoever had it
+	// may be gone, and the others wait for it.
+	idleInTransaction = 3 * time.Second
+	// viewIdle is the same for those who only read, and are in nobody's way.
+	viewIdle = time.Minute
+
+	changesChannel = "patd_changes"
+	listen         = `LISTEN ` + changesChannel
+)
+
+// lockWriter makes one writer wait for another, whichever process it is in: so a transaction reads what no other changes
+// meanwhile, as with SQLite, and positions in the change feed are in the order of commits. Without it a position could be
+// taken before another and committed after it, and who polls the feed in between would never see it. The server releases the
+// lock when the commit can be seen. The first number says that it is patd's lock, "patd" in ASCII; the second, which store's.
+const lockWriter = `SELECT pg_advisory_xact_lock(1885434980, CAST(CAST(CAST('changes' AS regclass) AS oid) AS integer))`
+
+func postgresDialect() *dialect {
+	return &dialect{
+		driver: "pgx/v5", form: postgresForm,
+		beginRead:  []string{`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`},
+		beginWrite: []string{`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`, lockWriter}, // each statement reads what is committed by then
+		announce:   `NOTIFY ` + changesChannel,
+		remote:     true,
+	}
+}
+
+// postgresURL reads the URL of a database, which may hold a password: no error repeats it. Away from this machine the server
+// must prove who it is, unless sslmode says otherwise.
+func postgresURL(text string) (*pgx.ConnConfig, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, errors.New("open the store: the database URL is not one; it looks like postgres://user@host:5432/database")
+	}
+	q := u.Query()
+	if !q.Has("sslmode") && os.Getenv("PGSSLMODE") == "" && !loopback(u, q) {
+		q.Set("sslmode", "verify-full")
+	}
+	if !q.Has("search_path") {
+		q.Set("search_path", schemaName)
+	}
+	strict := !q.Has("target_session_attrs") && os.Getenv("PGTARGETSESSIONATTRS") == ""
+	u.RawQuery = q.Encode()
+	config, err := pgx.ParseConfig(u.String())
+	if err != nil {
+		return nil, errors.New("open the store: the database URL has a part that PostgreSQL does not know, or names a file that cannot be read")
+	}
+	if strict { // of several hosts the one that takes changes, also after a failover
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	return config, nil
+}
+
+// loopback tells whether every host of a URL is this machine.
+func loopback(u *url.URL, q url.Values) bool {
+	hosts := u.Host
+	if h := q.Get("host"); h != "" {
+		hosts = h
+	}
+	if hosts == "" {
+		hosts = os.Getenv("PGHOST")
+	}
+	for host := range strings.SplitSeq(hosts, ",") {
+		name := host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			name = h
+		}
+		ip := net.ParseIP(strings.Trim(name, "[]"))
+		if name != "" && name != "localhost" && !strings.HasPrefix(name, "/") && (ip == nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}
+
+// postgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours;
+// without one, as long as its context, and then the server is asked to give up and the connection is kept.
+func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration, o Options, done <-chan struct{}) *pool {
+	config = config.Copy()
+	idle := viewIdle
+	config.RuntimeParams["application_name"] = "patd"
+	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
+	if limit > 0 {
+		idle = idleInTransaction
+		config.RuntimeParams["statement_timeout"] = milliseconds(limit)
+		limit += time.Second
+	} else {
+		config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+			return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: time.Second}
+		}
+	}
+	config.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(idle)
+	config.ConnectTimeout = o.BusyTimeout
+	return newPool(d, openDB(config, o), n, limit, done)
+}
+
+// openDB makes the connections of a pool, each with the password of the moment.
+func openDB(config *pgx.ConnConfig, o Options) *sql.DB {
+	return stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(func(_ context.Context, next *pgx.ConnConfig) error {
+		return o.authenticate(next)
+	}))
+}
+
+func (o Options) authenticate(config *pgx.ConnConfig) error {
+	if o.Password == nil {
+		return nil
+	}
+	password, err := o.Password()
+	if err != nil {
+		return fmt.Errorf("read the database's password: %w", err)
+	}
+	config.Password = password
+	return nil
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// disconnected tells whether a connection to PostgreSQL is of no use any more.
+func disconnected(raw *sql.Conn) bool {
+	closed := true
+	_ = raw.Raw(func(dc any) error {
+		if c, ok := dc.(*stdlib.Conn); ok {
+			closed = c.Conn().IsClosed()
+		}
+		return nil
+	})
+	return closed
+}
+
+// cutOff closes a connection to PostgreSQL without a word to the server, which may not be listening.
+func cutOff(raw *sql.Conn) error {
+	err := raw.Raw(func(dc any) error {
+		if c, ok := dc.(*stdlib.Conn); ok {
+			_ = c.Conn().PgConn().Conn().Close()
+		}
+		return driver.ErrBadConn
+	})
+	if err != nil && !gone(err) {
+		return fmt.Errorf("close a connection: %w", err)
+	}
+	return nil
+}
+
+// openPostgres opens a store in PostgreSQL, whose schema must be one that this program knows.
+func openPostgres(ctx context.Context, address string, o Options) (*Store, error) {
+	config, err := postgresURL(address)
+	if err != nil {
+		return nil, err
+	}
+	if o.Connections <= 0 {
+		o.Connections = 8
+	}
+	s := newStore(o, postgresDialect())
+	s.config = config
+	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, o, s.done)
+	s.lookups = postgresPool(config, s.dialect, o.Connections, o.StatementTimeout, o, s.done)
+	s.views = postgresPool(config, s.dialect, o.Connections, 0, o, s.done)
+	s.group.writer = s.writer
+	if err := s.views.use(ctx, func(c *conn) error { return checkSchema(ctx, c) }); err != nil {
+		return nil, errors.Join(openFault(err), s.closePools())
+	}
+	return s, nil
+}
+
+// openFault says why a store cannot be opened: a schema for another program is no outage.
+func openFault(err error) error {
+	if errors.Is(err, ErrSchema) {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	return connectFault("open the store", err)
+}
+
+// Pauses of the listener between two tries to connect.
+const (
+	listenPause    = 100 * time.Millisecond
+	listenPauseMax = 5 * time.Second
+)
+
+// listen wakes the feed when another process says that it has changed something. What it misses, the feed finds by looking.
+func (s *Store) listen(ctx context.Context) {
+	pause := listenPause
+	for ctx.Err() == nil {
+		heard := s.hearNotifications(ctx)
+		if heard {
+			pause = listenPause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+			pause = min(2*pause, listenPauseMax)
+		}
+	}
+}
+
+// hearNotifications listens until its connection ends; it tells whether it could begin to.
+func (s *Store) hearNotifications(ctx context.Context) bool {
+	config := s.config.Copy()
+	config.RuntimeParams["application_name"] = "patd listener"
+	config.ConnectTimeout = s.options.BusyTimeout
+	within, cancel := context.WithTimeout(ctx, s.options.BusyTimeout)
+	defer cancel()
+	if err := s.options.authenticate(config); err != nil {
+		return false
+	}
+	c, err := pgx.ConnectConfig(within, config)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.PgConn().Conn().Close() }()
+	if _, err := c.Exec(within, listen); err != nil {
+		return false
+	}
+	for {
+		s.feed.nudgeFromOutside() // once for what was missed meanwhile
+		if _, err := c.WaitForNotification(ctx); err != nil {
+			return true
+		}
+	}
+}

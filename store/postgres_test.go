@@ -1,0 +1,65 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"patd/internal/dbtest"
+	"patd/store"
+	"patd/store/storetest"
+	"patd/tokens"
+)
+
+var schemas atomic.Int64
+
+// newSchema answers the URL of an empty store of its own on a server.
+func newSchema(t testing.TB, server *dbtest.Server) string {
+	t.Helper()
+	url := fmt.Sprintf("%s&search_path=store%d", server.PostgresURL(server.Password), schemas.Add(1))
+	if _, _, err := store.Migrate(context.Background(), url, store.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// openURL opens a store and closes it with the test.
+func openURL(t testing.TB, url string, o store.Options) *store.Store {
+	t.Helper()
+	st, err := store.Open(context.Background(), url, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Errorf("close the store: %v", err)
+		}
+	})
+	return st
+}
+
+// TestStoreOnPostgres is what TestStore, TestCached and their kin are, on PostgreSQL.
+func TestStoreOnPostgres(t *testing.T) {
+	server := dbtest.Postgres(t)
+	bare := func(t *testing.T) *store.Store {
+		return openURL(t, newSchema(t, server), store.Options{Connections: 2})
+	}
+	for name, open := range map[string]func(*testing.T) tokens.Store{
+		"bare":   func(t *testing.T) tokens.Store { return bare(t) },
+		"faulty": func(t *testing.T) tokens.Store { return storetest.NewFaulty(bare(t)) },
+		"cached": func(t *testing.T) tokens.Store { return store.NewCached(bare(t), store.CacheOptions{}) },
+		"cached, with little room": func(t *testing.T) tokens.Store {
+			return store.NewCached(bare(t), store.CacheOptions{Size: tiny})
+		},
+		"cached, over faulty": func(t *testing.T) tokens.Store {
+			st := bare(t)
+			return store.NewCached(st, store.CacheOptions{Behind: storetest.NewFaulty(st)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { storetest.Run(t, open) })
+	}
+	t.Run("a fault is never an answer", func(t *testing.T) {
+		storetest.RunFaults(t, func(t *testing.T) tokens.Store { return bare(t) })
+	})
+}

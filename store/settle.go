@@ -1,0 +1,84 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"patd/tokens"
+)
+
+// errUnknown is the cause where nobody can tell whether a commit happened.
+var errUnknown = errors.New("whether the commit happened is not known")
+
+// How long it is tried to find out whether a commit that was cut off happened, and the first pause between two tries.
+const (
+	settleWithin = 6 * time.Second
+	settlePause  = 20 * time.Millisecond
+)
+
+// proof is an audit event by which a transaction can be told from one that did not happen: the last that it wrote. Events
+// are never dropped. One of the same position in another history, as after a failover to a server that had not heard of the
+// transaction, is of another moment.
+type proof struct {
+	seq   int64
+	event tokens.Event
+}
+
+const selectProof = `
+SELECT count(*) FROM events WHERE seq = ? AND time_us = ? AND actor = ? AND action = ? AND coalesce(token_id, 0) = ? AND coalesce("user", '') = ?`
+
+// settle finds out whether a commit happened in the middle of which the connection broke. The server may not have heard of
+// that yet and still be at it; so the answer is looked for in a transaction that begins when nobody else's is open. Where
+// there is no proof there is no event, and so only housekeeping, which can be done twice.
+func (b *batch) settle(cause error) {
+	if b.proof.seq == 0 {
+		b.lose(cause)
+		return
+	}
+	_ = b.c.discard() // there is one connection for the writer
+	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
+	defer cancel()
+	pause := settlePause
+	for {
+		happened, err := b.group.happened(ctx, b.proof)
+		switch {
+		case err == nil && happened:
+			return
+		case err == nil:
+			b.lose(cause)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			b.err = fmt.Errorf("%w: %w: %w", errUnknown, cause, err)
+			return
+		case <-time.After(pause/2 + rand.N(pause)):
+			pause = min(2*pause, time.Second)
+		}
+	}
+}
+
+// happened looks for the proof of a transaction, on a connection of its own.
+func (g *group) happened(ctx context.Context, p proof) (bool, error) {
+	raw, err := g.writer.db.Conn(ctx)
+	if err != nil {
+		return false, err
+	}
+	c := newConn(g.writer, raw)
+	defer func() {
+		c.rollback()
+		_ = c.discard()
+	}()
+	for _, statement := range c.dialect.beginWrite {
+		if _, err := c.exec(ctx, statement); err != nil {
+			return false, err
+		}
+	}
+	var n int64
+	e := p.event
+	err = c.one(ctx, selectProof, []any{&n}, p.seq, micros(e.Time), e.Actor, string(e.Action), int64(e.TokenID), e.User)
+	return n > 0, err
+}
