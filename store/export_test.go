@@ -4,8 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 )
 
@@ -165,4 +169,59 @@ func Pragmas() []string { return commonPragmas() }
 func (o Options) BeforeFeed(fn func(context.Context) error) Options {
 	o.beforeFeed = fn
 	return o
+}
+
+// CatchUpNow reads the table to its end.
+func (f *Feed) CatchUpNow(ctx context.Context) error { return f.catchUp(ctx, 0) }
+
+// Listener hears what stores in PostgreSQL announce, as another process does.
+func Listener(ctx context.Context, url string) (wait func() error, stop func()) {
+	c, err := pgx.Connect(ctx, url)
+	if err == nil {
+		_, err = c.Exec(ctx, listen)
+	}
+	return func() error {
+			if err != nil {
+				return err
+			}
+			within, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			_, err := c.WaitForNotification(within)
+			return err
+		}, func() {
+			if c != nil {
+				_ = c.Close(context.WithoutCancel(ctx))
+			}
+		}
+}
+
+// NewestSchema is what this program's migrations end in.
+const NewestSchema = newestSchema
+
+// Statements whose plan in PostgreSQL is looked at.
+const (
+	LiveTokensQuery  = selectLiveTokens
+	TokensQuery      = selectTokens
+	EntriesQuery     = selectEntries
+	EventsOfUser     = selectEventsOfUser
+	EventsOfToken    = selectEventsOfToken
+	UserQuery        = selectUser
+	RevokeTokens     = revokeTokens
+	AudiencesByPlace = selectAudiencesOfResource
+)
+
+// PostgresForm is how PostgreSQL reads a statement.
+func PostgresForm(query string) string { return postgresForm(query) }
+
+// Plan answers PostgreSQL's plan of a statement, whatever its parameters.
+func (s *Store) Plan(ctx context.Context, query string) (string, error) {
+	if err := s.Exec(ctx, `PREPARE looked_at AS `+postgresForm(query)); err != nil {
+		return "", err
+	}
+	defer func() { _ = s.Exec(ctx, `DEALLOCATE looked_at`) }()
+	n := 0
+	for ; strings.Contains(postgresForm(query), fmt.Sprintf("$%d", n+1)); n++ {
+	}
+	lines, err := s.Texts(ctx, 0, `EXPLAIN EXECUTE looked_at (`+strings.TrimSuffix(strings.Repeat("NULL, ", n), ", ")+`)`)
+	return strings.Join(lines, "\n"), err
 }
