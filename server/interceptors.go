@@ -252,7 +252,7 @@ func (c *chain) authorize(begun *call, req any) error {
 	case r.anyone:
 		return c.limits.report(actor.Peer.IP)
 	case r.allows(actor) && reaches(actor, req):
-		return c.limits.spend(r, actor)
+		return c.limits.spend(begun, r, actor)
 	case actor.Kind == tokens.Nobody:
 		return noCredential()
 	}

@@ -52,27 +52,42 @@ const keyRetryAfter = "retry-after"
 
 // limits are how often callers may do what costs.
 type limits struct {
-	users, services, failures, refusals, catalog, leaks *limit.Limiter // nil: unlimited
-	metrics                                             *metrics
+	users, services                    *budget        // nil: unlimited
+	failures, refusals, catalog, leaks *limit.Limiter // nil: unlimited
+	metrics                            *metrics
 }
 
 func newLimits(c Config, m *metrics) (*limits, error) {
 	m.limited.WithLabelValues(limitLeaks)
 	l := &limits{metrics: m}
+	own := func(to **limit.Limiter) func(string, float64, int) error {
+		return func(name string, rate float64, burst int) (err error) {
+			if *to, err = limit.New(limit.Config{Rate: rate, Burst: burst, Now: c.Now}); err != nil {
+				return fmt.Errorf("limit %s: %w", name, err)
+			}
+			return nil
+		}
+	}
+	shared := func(to **budget) func(string, float64, int) error {
+		return func(name string, rate float64, burst int) (err error) {
+			*to, err = newBudget(name, rate, burst, c)
+			return err
+		}
+	}
 	for _, e := range []struct {
-		to           **limit.Limiter
+		make         func(name string, rate float64, burst int) error
 		name         string
 		rate         float64
 		burst        int
 		defaultRate  float64
 		defaultBurst int
 	}{
-		{&l.users, "minting by users", c.MintRate, c.MintBurst, defaultMintRate, defaultMintBurst},
-		{&l.services, "minting by services", c.ServiceMintRate, c.ServiceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
-		{&l.failures, "bad credentials", c.FailureRate, c.FailureBurst, defaultFailureRate, defaultFailureBurst},
-		{&l.refusals, "refused attempts", refusalRate, refusalBurst, 0, 0},
-		{&l.catalog, "calls to the catalogue", catalogRate, catalogBurst, 0, 0},
-		{&l.leaks, "reports of leaks", c.LeakRate, c.LeakBurst, defaultLeakRate, defaultLeakBurst},
+		{shared(&l.users), "minting by users", c.MintRate, c.MintBurst, defaultMintRate, defaultMintBurst},
+		{shared(&l.services), "minting by services", c.ServiceMintRate, c.ServiceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
+		{own(&l.failures), "bad credentials", c.FailureRate, c.FailureBurst, defaultFailureRate, defaultFailureBurst},
+		{own(&l.refusals), "refused attempts", refusalRate, refusalBurst, 0, 0},
+		{own(&l.catalog), "calls to the catalogue", catalogRate, catalogBurst, 0, 0},
+		{own(&l.leaks), "reports of leaks", c.LeakRate, c.LeakBurst, defaultLeakRate, defaultLeakBurst},
 	} {
 		if e.rate < 0 || e.burst < 0 {
 			continue
@@ -83,17 +98,15 @@ func newLimits(c Config, m *metrics) (*limits, error) {
 		if e.burst == 0 {
 			e.burst = e.defaultBurst
 		}
-		made, err := limit.New(limit.Config{Rate: e.rate, Burst: e.burst, Now: c.Now})
-		if err != nil {
-			return nil, fmt.Errorf("limit %s: %w", e.name, err)
+		if err := e.make(e.name, e.rate, e.burst); err != nil {
+			return nil, err
 		}
-		*e.to = made
 	}
 	return l, nil
 }
 
 // spend takes one mint of a caller's, where the method makes a secret, or one call to the catalogue.
-func (l *limits) spend(r right, a tokens.Actor) error {
+func (l *limits) spend(ctx context.Context, r right, a tokens.Actor) error {
 	if r.any == tokens.PermCatalog {
 		if ok, after := l.catalog.Allow(limit.Name(a.String())); !ok {
 			return l.refuse(limitCatalog, after, "this caller calls the catalogue too often")
@@ -106,7 +119,7 @@ func (l *limits) spend(r right, a tokens.Actor) error {
 	if a.Kind == tokens.UserActor {
 		bucket = l.users
 	}
-	if ok, after := bucket.Allow(limit.Name(a.String())); !ok {
+	if ok, after := bucket.allow(ctx, a.String()); !ok {
 		return l.refuse(limitMint, after, "this caller mints too many tokens")
 	}
 	return nil

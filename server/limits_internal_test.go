@@ -53,8 +53,12 @@ func TestDefaultLimits(t *testing.T) {
 		burst int
 		rate  int
 	}{
-		{"a user's mints", func() bool { return l.spend(mints, tokens.Actor{Kind: tokens.UserActor, User: "u"}) == nil }, 100, 1},
-		{"a service's mints", func() bool { return l.spend(mints, tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) == nil }, 20_000, 1000},
+		{"a user's mints", func() bool {
+			return l.spend(t.Context(), mints, tokens.Actor{Kind: tokens.UserActor, User: "u"}) == nil
+		}, 100, 1},
+		{"a service's mints", func() bool {
+			return l.spend(t.Context(), mints, tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) == nil
+		}, 20_000, 1000},
 		{"refusals", func() bool { return l.recordable(tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) }, 100, 10},
 		{"bad credentials", func() bool {
 			from := netip.MustParseAddr("192.0.2.1")

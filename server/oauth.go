@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"patd/server/limit"
 	"patd/tokens"
 )
 
@@ -45,14 +44,14 @@ const oauthRetryAfter = "1"
 type oauth struct {
 	*chain
 	issuer    string
-	exchanges *limit.Limiter
+	exchanges *budget
 }
 
 // newOAuth makes the endpoints. issuer is the base of every address, and the iss of every answer.
 func newOAuth(c Config, network *chain, issuer string) (*oauth, error) {
-	exchanges, err := limit.New(limit.Config{Rate: exchangeRate, Burst: exchangeBurst, Now: c.Now})
+	exchanges, err := newBudget("exchanges", exchangeRate, exchangeBurst, c)
 	if err != nil {
-		return nil, fmt.Errorf("limit exchanges: %w", err)
+		return nil, err
 	}
 	network.metrics.limited.WithLabelValues(limitExchange)
 	return &oauth{chain: network, issuer: strings.TrimRight(issuer, "/"), exchanges: exchanges}, nil

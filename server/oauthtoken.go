@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"patd/server/limit"
 	"patd/tokens"
 )
 
@@ -114,7 +113,7 @@ func (o *oauth) subject(ctx context.Context, c *oauthCall, secret tokens.Secret)
 	if c.actor.Kind == tokens.Nobody {
 		c.actor = bearer
 	}
-	if ok, after := o.exchanges.Allow(limit.Name(bearer.String())); !ok {
+	if ok, after := o.exchanges.allow(ctx, bearer.String()); !ok {
 		return o.limits.refuse(limitExchange, after, "this token is exchanged too often")
 	}
 	return nil

@@ -72,6 +72,9 @@ type Config struct {
 	// needs a credential to report. 0: 1 and 60. Negative: unlimited.
 	LeakRate  float64
 	LeakBurst int
+	// Shared counts mints and exchanges together with the other servers on the same store. Nil: there are none. What is
+	// limited by address each server counts for itself.
+	Shared SharedLimit
 	// ForwardAuthorization lets Envoy pass the client's Authorization header on to the upstream, which then has the token. Other
 	// gateways do as their own configuration says.
 	ForwardAuthorization bool

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ func TestPostgresFaults(t *testing.T) {
 		"ACommitThatIsCutOffHappensOnceOrNot":           commitCutOff,
 		"NoEntryOfTheFeedIsSkippedByOverlappingWriters": overlappingWriters,
 		"AChangeAnnouncesItselfToOtherProcesses":        announcement,
+		"WhatIsLimitedIsCountedTogether":                sharedRates,
 		"CheckFindsWhatIsWrong":                         checkFinds,
 		"ADatabaseWithoutASchemaIsRefused":              noSchema,
 		"AWrongPasswordIsToldWithoutIt":                 wrongPassword,
@@ -183,6 +185,50 @@ func announcement(t *testing.T, server *dbtest.Server) {
 	put(t, st, "told")
 	if err := wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// sharedRates has three processes' stores take of one burst at the same time.
+func sharedRates(t *testing.T, server *dbtest.Server) {
+	url := newSchema(t, server)
+	var g errgroup.Group
+	var taken, refused atomic.Int64
+	for range 3 {
+		st := openURL(t, url, store.Options{})
+		for range 8 {
+			g.Go(func() error {
+				for range 10 {
+					ok, after, err := st.Spend(t.Context(), "minting user:alice", 0.01, 50)
+					switch {
+					case err != nil:
+						return err
+					case ok:
+						taken.Add(1)
+					case after <= 0 || after > 100*time.Second:
+						return fmt.Errorf("there is one again in %s, want within 100 s", after)
+					default:
+						refused.Add(1)
+					}
+				}
+				return nil
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if taken.Load() != 50 || refused.Load() != 190 {
+		t.Errorf("%d taken and %d refused, want 50 and 190", taken.Load(), refused.Load())
+	}
+	st := openURL(t, url, store.Options{})
+	if ok, _, err := st.Spend(t.Context(), "minting user:bob", 1000, 1); !ok || err != nil {
+		t.Errorf("another's first: %t, %v", ok, err)
+	}
+	if err := st.Prune(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := count(t, st, "rates WHERE name = 'minting user:alice'"); got != "1" {
+		t.Errorf("%s rows of what still counts after pruning, want 1", got)
 	}
 }
 

@@ -110,6 +110,9 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout), Version: version(),
 	}
 	s.rates.apply(&config)
+	if o.Shared() {
+		config.Shared = o.Spend
+	}
 	if users != nil {
 		defer users.Close()
 		config.SignIn = users

@@ -9,3 +9,10 @@ CREATE TABLE compatibility (
 );
 
 INSERT INTO compatibility (oldest) VALUES (4);
+
+-- How often callers did what is limited for all servers together: when each has its whole burst again. PostgreSQL alone has
+-- this: a file has one server, which counts by itself. After a crash nothing counts.
+CREATE UNLOGGED TABLE rates (
+  name    text   COLLATE "C" NOT NULL PRIMARY KEY,
+  full_us bigint NOT NULL
+);
