@@ -14,8 +14,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of Admin
 )
 
-// Postgres starts a PostgreSQL server, which ends with the test.
-func Postgres(tb testing.TB) *Server {
+// Postgres starts a PostgreSQL server, which ends with the test. Settings, such as "fsync=on", are put after its own.
+func Postgres(tb testing.TB, settings ...string) *Server {
 	tb.Helper()
 	// The newest of those installed, where several are.
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
@@ -41,9 +41,12 @@ func Postgres(tb testing.TB) *Server {
 	s.once(tb, exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", s.User, "--pwfile", passwords,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"))
 	s.command = func(s *Server) *exec.Cmd {
+		args := []string{"-D", data, "-p", s.Port, "-h", s.Host, "-k", s.dir}
+		for _, setting := range append([]string{"fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=40"}, settings...) {
+			args = append(args, "-c", setting)
+		}
 		//nolint:gosec,noctx // the same; it is ended by process.kill
-		return exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", s.Port, "-h", s.Host, "-k", s.dir,
-			"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB", "-c", "max_connections=40")
+		return exec.Command(filepath.Join(bin, "postgres"), args...)
 	}
 	s.open = func(s *Server) (*sql.DB, error) { return sql.Open("pgx/v5", s.PostgresURL(s.Password)) }
 	s.run(tb)
