@@ -1,5 +1,5 @@
 // Package store keeps patd's tokens, users, services and audit log in a database: it implements tokens.Store on
-// database/sql, for now on SQLite alone.
+// database/sql, in a file with SQLite, or in PostgreSQL where several servers share one store.
 //
 // # The file
 //
@@ -22,6 +22,25 @@
 // One connection writes; a pool is for lookups and another for lists and audits, so that nothing slow stands before
 // an introspection. The settings of a connection are part of its data source name: a PRAGMA run on a pool would
 // reach one of them. synchronous=FULL: what Update has answered is on disk.
+//
+// # PostgreSQL
+//
+// The statements are the same, and so are the tables; a dialect says what little is not. Tables are in a schema of their own.
+// Everybody who writes holds one advisory lock from the first statement to the end of the commit, whichever process it is
+// in. That makes PostgreSQL's writers what SQLite's are: one at a time, each reading what the one before has left, so that limits
+// and names hold with any number of servers; and positions in the change feed, given within, follow the order of commits, so
+// that who polls for what is above a position skips nothing. What it costs, sharing transactions gives back.
+//
+// NOTIFY wakes those who follow the feed; what it misses they find by looking. A transaction that stands still for three
+// seconds is ended by the server, so that a machine that vanished keeps nobody from writing.
+//
+// A commit in the middle of which the connection breaks may have happened. It is looked up by the audit event that it wrote, in
+// a transaction that waits for the lock, and so for the end of the other; only when that cannot be found out within seconds is
+// the change answered as one whose outcome is unknown (OUTCOME_UNKNOWN). Connections that a restart has killed are replaced
+// once without a word; a transaction that was in another's way runs once more.
+//
+// Servers never change the schema: Migrate does. A program works on the schemas that it knows, and on later ones that
+// say that they suffer it, so that servers of two versions can share a database while an upgrade goes round.
 //
 // # Transactions
 //

@@ -32,6 +32,7 @@ type settings struct {
 	inFlight              counts
 	period                time.Duration
 	dir, patd, rows       string
+	database              string
 	revocations, flood    int
 }
 
@@ -54,6 +55,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.StringVar(&s.dir, "dir", "", "directory that keeps the generated stores (default: a temporary one)")
 	f.StringVar(&s.patd, "patd", "", "the patd binary (default: built from this module)")
 	f.StringVar(&s.rows, "rows", "", "comma-separated rows to measure (default: all): "+strings.Join(rowNames(), ", "))
+	f.StringVar(&s.database, "database-url", "", "an empty database in PostgreSQL for the row postgres; where it is missing, so is the row")
 	f.IntVar(&s.revocations, "revocations", 1000, "tokens to revoke in the row revoke")
 	f.IntVar(&s.flood, "flood", 10_000_000, "made-up tokens to present in the row memory")
 	if err := f.Parse(args); err != nil {
@@ -118,6 +120,7 @@ func allRows() []row {
 		{"client", (*bench).watched},
 		{"memory", (*bench).memory},
 		{"start", (*bench).start},
+		{"postgres", (*bench).postgres},
 	}
 }
 

@@ -52,7 +52,7 @@ func newBench(ctx context.Context, s settings, work string, out io.Writer) (*ben
 		b.echoConns, err = dial(b.echo, s.conns)
 	}
 	if err == nil {
-		err = b.warm(ctx)
+		err = b.warm(ctx, b.server, b.conns)
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.close())
@@ -74,12 +74,12 @@ func (b *bench) close() error {
 }
 
 // warm presents every token once, in batches.
-func (b *bench) warm(ctx context.Context) error {
+func (b *bench) warm(ctx context.Context, server *process, conns []*grpc.ClientConn) error {
 	begun := time.Now()
 	const size = 500
 	next := make(chan int)
-	errs := make(chan error, len(b.conns))
-	for w := range len(b.conns) {
+	errs := make(chan error, len(conns))
+	for w := range len(conns) {
 		go func() {
 			var failed error
 			for from := range next {
@@ -87,7 +87,7 @@ func (b *bench) warm(ctx context.Context) error {
 					continue
 				}
 				part := b.texts[from:min(from+size, len(b.texts))]
-				_, failed = batchInOrder(b.conns, b.caller, part)(ctx, w, nil)
+				_, failed = batchInOrder(conns, b.caller, part)(ctx, w, nil)
 			}
 			errs <- failed
 		}()
@@ -97,13 +97,13 @@ func (b *bench) warm(ctx context.Context) error {
 	}
 	close(next)
 	var err error
-	for range len(b.conns) {
+	for range len(conns) {
 		err = errors.Join(err, <-errs)
 	}
 	if err != nil {
 		return fmt.Errorf("warm up: %w", err)
 	}
-	mib, err := b.server.resident()
+	mib, err := server.resident()
 	fmt.Fprintf(b.out, "every token presented once in %s; patd's resident memory is %.0f MiB\n\n", time.Since(begun).Round(time.Millisecond), mib)
 	return err
 }
