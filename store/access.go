@@ -86,11 +86,11 @@ func (t *readTx) AccessToken(id tokens.ID) (tokens.AccessToken, error) {
 	return r.access(), nil
 }
 
-// A key that the store does not know gives NULL, which the table refuses.
+// A key that the store does not know, or has retired, gives NULL, which the table refuses.
 const insertAccess = `
 INSERT INTO access_tokens (id, token_id, serial, family, key, digest, scopes, audiences, client_id, issue_us, expire_us,
                            revoke_us, revoked_by, revoke_reason)
-VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertAccess implements tokens.AccessWriter.

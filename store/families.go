@@ -76,7 +76,7 @@ func (t *tx) InsertFamily(f tokens.Family) error {
 
 const insertRefresh = `
 INSERT INTO refresh_tokens (id, family, key, digest, issue_us, use_us)
-VALUES (?, ?, (SELECT num FROM keys WHERE name = ?), ?, ?, ?)
+VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertRefresh implements tokens.FamilyWriter.

@@ -190,23 +190,23 @@ UPDATE tokens SET last_used_us = ?2, last_used_ip = ?3 WHERE id = ?1 AND (last_u
 	// A digest moves only while it is still the old one, and only to a key that the store knows.
 	rekeyToken = `
 UPDATE tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND tokens.id = ?1 AND tokens.key = o.num AND tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND tokens.id = ?1 AND tokens.key = o.num AND tokens.digest = ?3`
 
 	rekeyOldSecret = `
 UPDATE old_secrets SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND token_id = ?1 AND old_secrets.key = o.num AND old_secrets.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND token_id = ?1 AND old_secrets.key = o.num AND old_secrets.digest = ?3`
 
 	rekeyService = `
 UPDATE services SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND services.id = ?1 AND services.key = o.num AND services.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND services.id = ?1 AND services.key = o.num AND services.digest = ?3`
 
 	rekeyAccess = `
 UPDATE access_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND access_tokens.id = ?1 AND access_tokens.key = o.num AND access_tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND access_tokens.id = ?1 AND access_tokens.key = o.num AND access_tokens.digest = ?3`
 
 	rekeyRefresh = `
 UPDATE refresh_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND refresh_tokens.id = ?1 AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND refresh_tokens.id = ?1 AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
 )
 
 func (s *Store) writeSeen(ctx context.Context, batch map[seenKey]seenEntry) error {

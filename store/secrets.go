@@ -20,7 +20,7 @@ INSERT INTO old_secrets (token_id, serial, key, digest, until_us)
 SELECT id, rotations + 1, key, digest, CAST(?2 AS BIGINT) FROM tokens WHERE id = ?1`
 
 	replaceSecret = `
-UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2), digest = ?3, rotations = rotations + 1 WHERE id = ?1`
+UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2 AND retire_us IS NULL), digest = ?3, rotations = rotations + 1 WHERE id = ?1`
 
 	dropOldSecrets = `
 DELETE FROM old_secrets WHERE token_id = ?1 AND serial <= (SELECT rotations FROM tokens WHERE id = ?1) - ?2`

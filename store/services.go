@@ -78,7 +78,7 @@ func (t *readTx) Services(before tokens.ID, limit int) ([]tokens.ServiceAccount,
 
 const insertService = `
 INSERT INTO services (id, name, permissions, audience, key, digest, issue_us, expire_us, revoke_us, revoked_by, revoke_reason)
-VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ?), ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertService implements tokens.ServiceWriter.

@@ -163,11 +163,11 @@ func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, e
 	return list, nil
 }
 
-// A key that the store does not know gives NULL, which the table refuses.
+// A key that the store does not know, or has retired, gives NULL, which the table refuses.
 const insertToken = `
 INSERT INTO tokens (id, "user", key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description,
                     revoke_us, revoked_by, revoke_reason, blocked_by)
-VALUES (?, ?, (SELECT num FROM keys WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertToken implements tokens.TokenWriter.

@@ -259,7 +259,8 @@ type FamilyWriter interface {
 
 // KeyWriter writes what the store knows of the digest keys.
 type KeyWriter interface {
-	// PutKey adds a key by name with its check value, or sets RetireTime of the one that is there.
+	// PutKey adds a key by name with its check value, or sets RetireTime of the one that is there. No digest under a
+	// retired key is written from then on.
 	PutKey(k KeyRecord) error
 	// PutPrefix remembers a personal prefix. Idempotent.
 	PutPrefix(prefix string) error

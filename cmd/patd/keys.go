@@ -22,20 +22,56 @@ func (c *command) keysCommand() *cobra.Command {
 		Long: `Rotate and retire the digest keys, on the store itself, the server running or not.
 
 Rotating adds a fresh key as the current one. A token's digest moves to it when the token is next seen; when no live
-digest is left under the old key, it can be retired and leaves the key file.`,
+digest is left under the old key, it can be retired and leaves the key file.
+
+Where several servers share a store, each with a copy of the key file: prepare a key, copy the file to every server, rotate, and
+copy it again. So no server meets a digest under a key that it has not heard of.`,
 	}
-	return c.group(cmd, c.keysRotate(), c.keysStatus(), c.keysRetire())
+	return c.group(cmd, c.keysPrepare(), c.keysRotate(), c.keysStatus(), c.keysRetire())
 }
 
-func (c *command) keysRotate() *cobra.Command {
-	cmd := &cobra.Command{Use: "rotate --data-dir DIR", Short: "Make a fresh key the current one", Args: takes()}
+func (c *command) keysPrepare() *cobra.Command {
+	cmd := &cobra.Command{Use: "prepare --data-dir DIR", Short: "Put a fresh key into the key file that the next rotation makes current", Args: takes()}
 	return c.storeCommand(cmd, func(ctx context.Context, o *opened, _ []string) error {
 		return o.changeKeys(ctx, func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
-			line, err := tokens.NewKeyLine(nextKeyName(keys, known), rand.Reader)
+			if name := prepared(keys, known); name != "" {
+				return "", fmt.Errorf("key %s is prepared already; `patd keys rotate` makes it current", name)
+			}
+			name := nextKeyName(keys, known)
+			line, err := tokens.NewKeyLine(name, rand.Reader)
 			if err != nil {
 				return "", err
 			}
-			text = line.Reveal() + "\n" + text
+			if err := o.place.keys.replace(strings.TrimRight(text, "\n") + "\n" + line.Reveal() + "\n"); err != nil {
+				return "", err
+			}
+			fmt.Fprintf(c.Stderr, "patd: %s is in %s, and not in use yet; copy the file to every server on this store, then run `patd keys rotate` and copy it again\n", name, o.place.keys)
+			return name, nil
+		}, c)
+	})
+}
+
+// prepared is the key of a file that is newer than the current one; empty: there is none.
+func prepared(keys *tokens.Keys, known []tokens.KeyRecord) string {
+	place := func(name string) int { return slices.IndexFunc(known, func(k tokens.KeyRecord) bool { return k.Name == name }) }
+	current := place(keys.Current())
+	for _, name := range keys.Names()[1:] {
+		if at := place(name); at < 0 || current >= 0 && at > current && known[at].RetireTime.IsZero() {
+			return name
+		}
+	}
+	return ""
+}
+
+func (c *command) keysRotate() *cobra.Command {
+	cmd := &cobra.Command{Use: "rotate --data-dir DIR", Short: "Make a fresh key, or the prepared one, the current one", Args: takes()}
+	return c.storeCommand(cmd, func(ctx context.Context, o *opened, _ []string) error {
+		return o.changeKeys(ctx, func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
+			first, err := c.nextKeyLine(text, keys, known)
+			if err != nil {
+				return "", err
+			}
+			text = first + without(text, prepared(keys, known))
 			// The file comes first: were the store to know a key that no file has, it could not be opened. And
 			// whoever reads the file in between adds the key to the store before using it.
 			if err := o.place.keys.replace(text); err != nil {
@@ -52,6 +88,22 @@ func (c *command) keysRotate() *cobra.Command {
 			return keys.Current(), nil
 		}, c)
 	})
+}
+
+// nextKeyLine is the line of the key that was prepared, or of a fresh one.
+func (*command) nextKeyLine(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
+	if name := prepared(keys, known); name != "" {
+		for line := range strings.Lines(text) {
+			if id, _, _ := strings.Cut(strings.TrimSpace(line), ":"); id == name {
+				return strings.TrimRight(line, "\n") + "\n", nil
+			}
+		}
+	}
+	line, err := tokens.NewKeyLine(nextKeyName(keys, known), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	return line.Reveal() + "\n", nil
 }
 
 func (c *command) keysRetire() *cobra.Command {
@@ -141,6 +193,7 @@ func nextKeyName(keys *tokens.Keys, known []tokens.KeyRecord) string {
 type keyStatus struct {
 	Key         string `json:"key"`
 	Current     bool   `json:"current"`
+	Prepared    bool   `json:"prepared"` // current after the next rotation
 	InFile      bool   `json:"in_file"`
 	CreateTime  string `json:"create_time"`
 	LiveDigests int64  `json:"live_digests"`
@@ -165,6 +218,8 @@ func (c *command) keysStatus() *cobra.Command {
 			switch {
 			case k.Current:
 				state = "current"
+			case k.Prepared:
+				state = "prepared"
 			case k.RetireTime != "":
 				state = "retired"
 			}
@@ -188,7 +243,7 @@ func (o *opened) keyStatus(ctx context.Context, now time.Time) ([]keyStatus, err
 		all = make([]keyStatus, 0, len(known))
 		for _, k := range known {
 			s := keyStatus{
-				Key: k.Name, Current: k.Name == o.keys.Current(), InFile: slices.Contains(o.keys.Names(), k.Name),
+				Key: k.Name, Current: k.Name == o.keys.Current(), Prepared: k.Name == prepared(o.keys, known), InFile: slices.Contains(o.keys.Names(), k.Name),
 				CreateTime: k.CreateTime.UTC().Format(time.RFC3339), LiveDigests: use[k.Name],
 			}
 			if !k.RetireTime.IsZero() {

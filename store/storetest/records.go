@@ -405,6 +405,35 @@ func testKeys(t *testing.T, f *fixture) {
 	f.equal("prefixes", f.prefixes(), []string{"acme"})
 }
 
+// testRetiredKey is what a server does that has not heard of a key's end: it is refused, for nobody could check the secret later.
+func testRetiredKey(t *testing.T, f *fixture) {
+	u := f.user("u")
+	tok := f.token(u, "kept")
+	f.update(func(tx tokens.Tx) error {
+		return tx.PutKey(tokens.KeyRecord{Name: "k9", Check: [32]byte{9}, CreateTime: f.now, RetireTime: f.now})
+	})
+	other := tok
+	other.ID, other.Name = tok.ID+1, "late"
+	for what, write := range map[string]func(tokens.Tx) error{
+		"a mint":     func(tx tokens.Tx) error { return tx.InsertToken(other, hash("k9", 1)) },
+		"a rotation": func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k9", 1), f.now) },
+		"a service": func(tx tokens.Tx) error {
+			return tx.InsertService(tokens.ServiceAccount{ID: 5, Name: "s", Permissions: tokens.PermIntrospect, IssueTime: f.now}, hash("k9", 1))
+		},
+		"an access token": func(tx tokens.Tx) error {
+			return tx.InsertAccess(tokens.AccessToken{ID: 6, TokenID: tok.ID, Scopes: tok.Scopes, IssueTime: f.now, ExpireTime: f.now.Add(time.Hour)}, hash("k9", 1))
+		},
+	} {
+		err := f.st.Update(f.ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
+			return f.events(tokens.Event{TokenID: tok.ID}), write(tx)
+		})
+		if err == nil {
+			t.Errorf("%s under a retired key was written", what)
+		}
+	}
+	f.equal("the token", f.read(tok.ID), tok)
+}
+
 // secondKey makes the store know k2.
 func secondKey(f *fixture) {
 	f.update(func(tx tokens.Tx) error {

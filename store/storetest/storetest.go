@@ -51,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"UsersAreListedInByteOrder", testUsers},
 		{"ServicesAreFoundByNameAndID", testServices},
 		{"KeysAreKnownByNameAndCheck", testKeys},
+		{"ARetiredKeyTakesNoDigest", testRetiredKey},
 		{"KeyUseCountsLiveDigests", testKeyUse},
 		{"ATouchMovesLastUsedForward", testTouch},
 		{"ARekeyMovesOnlyTheDigestItNames", testRekey},
