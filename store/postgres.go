@@ -29,6 +29,8 @@ const (
 	idleInTransaction = 3 * time.Second
 	// viewIdle is the same for those who only read, and are in nobody's way.
 	viewIdle = time.Minute
+	// viewFactor is how much longer their statements may take.
+	viewFactor = 12
 
 	changesChannel = "patd_changes"
 	listen         = `LISTEN ` + changesChannel
@@ -98,25 +100,25 @@ func loopback(u *url.URL, q url.Values) bool {
 	return true
 }
 
-// postgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours;
-// without one, as long as its context, and then the server is asked to give up and the connection is kept.
-func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration, o Options, done <-chan struct{}) *pool {
+// postgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours. One that
+// heeds its caller's context ends with it too; the server is asked to give up then, and the connection is kept.
+func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration, heeds bool, o Options, done <-chan struct{}) *pool {
 	config = config.Copy()
-	idle := viewIdle
-	config.RuntimeParams["application_name"] = "patd"
-	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
-	if limit > 0 {
-		idle = idleInTransaction
-		config.RuntimeParams["statement_timeout"] = milliseconds(limit)
-		limit += time.Second
-	} else {
+	idle := idleInTransaction
+	if heeds {
+		idle = viewIdle
 		config.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 			return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: time.Second}
 		}
 	}
-	config.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(idle)
+	for name, value := range map[string]time.Duration{
+		"lock_timeout": o.BusyTimeout, "statement_timeout": limit, "idle_in_transaction_session_timeout": idle,
+	} {
+		config.RuntimeParams[name] = milliseconds(value)
+	}
+	config.RuntimeParams["application_name"] = "patd"
 	config.ConnectTimeout = o.BusyTimeout
-	return newPool(d, openDB(config, o), n, limit, done)
+	return newPool(d, openDB(config, o), n, limit+time.Second, done)
 }
 
 // openDB makes the connections of a pool, each with the password of the moment.
@@ -177,9 +179,9 @@ func openPostgres(ctx context.Context, address string, o Options) (*Store, error
 	}
 	s := newStore(o, postgresDialect())
 	s.config = config
-	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, o, s.done)
-	s.lookups = postgresPool(config, s.dialect, o.Connections, o.StatementTimeout, o, s.done)
-	s.views = postgresPool(config, s.dialect, o.Connections, 0, o, s.done)
+	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, o, s.done)
+	s.lookups = postgresPool(config, s.dialect, o.Connections, o.StatementTimeout, false, o, s.done)
+	s.views = postgresPool(config, s.dialect, o.Connections, viewFactor*o.StatementTimeout, true, o, s.done)
 	s.group.writer = s.writer
 	if err := s.views.use(ctx, func(c *conn) error { return checkSchema(ctx, c) }); err != nil {
 		return nil, errors.Join(openFault(err), s.closePools())

@@ -27,7 +27,8 @@ type Options struct {
 	Connections int
 	// BusyTimeout is how long to wait for another process that is writing, or to be connected; 0: 5 s.
 	BusyTimeout time.Duration
-	// StatementTimeout is how long PostgreSQL may take for a statement of a lookup or a change; 0: 5 s.
+	// StatementTimeout is how long PostgreSQL may take for a statement of a lookup or a change, and a twelfth of what one of a
+	// list may take; 0: 5 s.
 	StatementTimeout time.Duration
 	// Password answers that of PostgreSQL, asked for each connection; nil: it is in the URL, or there is none.
 	Password func() (string, error)
