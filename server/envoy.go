@@ -124,7 +124,7 @@ func (s envoyService) removed(seen []field) []string {
 	set := []string{"x-auth-user", "x-auth-scopes", "x-auth-token-id", "x-token-expires-at"}
 	var names []string
 	for _, name := range set {
-		names = append(names, strings.ReplaceAll(name, "-", "_"))
+		names = append(names, alikes(name)...)
 	}
 	for _, h := range seen {
 		name := strings.ToLower(h.name)
@@ -138,6 +138,20 @@ func (s envoyService) removed(seen []field) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// alikes are the spellings of a name in which one hyphen or more is an underscore.
+func alikes(name string) []string {
+	parts := strings.Split(name, "-")
+	all := parts[:1]
+	for _, part := range parts[1:] {
+		longer := make([]string, 0, 2*len(all))
+		for _, s := range all {
+			longer = append(longer, s+"-"+part, s+"_"+part)
+		}
+		all = longer
+	}
+	return all[1:] // the first has none
 }
 
 // overwriting sets headers in place of any that are there, also where there is nothing to say.
