@@ -34,6 +34,7 @@ const (
 	reasonGrant     = "GRANT_INVALID"
 	reasonScope     = "SCOPE_INVALID"
 	reasonTarget    = "TARGET_INVALID"
+	reasonStays     = "REVOCATION_UNSUPPORTED"
 )
 
 // keyPermission is the metadata key of a refusal that says which permission would have let a service in; where several would,
@@ -78,8 +79,7 @@ func classes() []errorClass {
 }
 
 // oauthReasons are the errors that OAuth tells apart within a class. Of RFC 6749 section 5.2 unauthorized_client is
-// missing, since every client may use every grant, and of RFC 7009 section 2.2.1 unsupported_token_type: what cannot be
-// revoked there is a service's token, and its bearer is not told that it is one.
+// missing, since every client may use every grant.
 func oauthReasons() map[string]oauthError {
 	return map[string]oauthError{
 		reasonTooLarge:  {"invalid_request", http.StatusRequestEntityTooLarge},
@@ -87,7 +87,8 @@ func oauthReasons() map[string]oauthError {
 		reasonSubject:   {"invalid_request", http.StatusBadRequest}, // RFC 8693 section 2.2.2
 		reasonGrant:     {"invalid_grant", http.StatusBadRequest},
 		reasonScope:     {"invalid_scope", http.StatusBadRequest},
-		reasonTarget:    {"invalid_target", http.StatusBadRequest}, // RFC 8707 section 2
+		reasonTarget:    {"invalid_target", http.StatusBadRequest},         // RFC 8707 section 2
+		reasonStays:     {"unsupported_token_type", http.StatusBadRequest}, // RFC 7009 section 2.2.1
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 func TestOAuthErrorsAreInTheTable(t *testing.T) {
 	known := map[string]bool{
 		"invalid_request": true, "invalid_client": true, "invalid_grant": true, "unsupported_grant_type": true, "invalid_scope": true, // RFC 6749
-		"invalid_target": true, "insufficient_scope": true, "server_error": true, "temporarily_unavailable": true, // RFC 8707, 6750, 6749 section 4.1.2.1
+		"invalid_target": true, "unsupported_token_type": true, "insufficient_scope": true, "server_error": true, "temporarily_unavailable": true, // RFC 8707, 7009, 6750, 6749 section 4.1.2.1
 	}
 	all := oauthReasons()
 	for _, c := range classes() {

@@ -24,7 +24,7 @@ const (
 
 // TestEveryErrorOfTheRFCs has a case at least for each error of RFC 6749 section 5.2, RFC 7662 section 2.3, RFC 7009 section
 // 2.2.1, RFC 8693 section 2.2.2 and RFC 8707 section 2 that can be. unauthorized_client cannot: every client may use every
-// grant. unsupported_token_type cannot: no kind of token is known to the caller to be refused.
+// grant.
 func TestEveryErrorOfTheRFCs(t *testing.T) {
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "on", Resource: "https://on.example"})
@@ -36,7 +36,7 @@ func TestEveryErrorOfTheRFCs(t *testing.T) {
 	_, boundJWT := r.pat(tokens.MintRequest{User: "u1", Name: "jwt", Audiences: []string{"jwt"}, CIDRs: []string{"127.0.0.0/8"}}, "a", "b")
 	_, bare := r.pat(tokens.MintRequest{User: "bare", Name: "bare"}, "a")
 	r.features("bare")
-	access := r.exchange(pat).text("access_token")
+	access, jwt := r.exchange(pat).text("access_token"), r.exchange(pat, "audience", "jwt").text("access_token")
 	exchange := func(subject string, more ...string) []string {
 		return append([]string{"grant_type", grantExchange, "subject_token", subject, "subject_token_type", typeAccess}, more...)
 	}
@@ -103,6 +103,8 @@ func TestEveryErrorOfTheRFCs(t *testing.T) {
 		// RFC 7009 section 2.2.1.
 		{"no token to revoke", atRevoke, nil, 400, "invalid_request"},
 		{"two tokens to revoke", atRevoke, []string{"token", "x", "token", "y"}, 400, "invalid_request"},
+		{"a JWT, which nothing ends", atRevoke, []string{"token", jwt}, 400, "unsupported_token_type"},
+		{"a service's token", atRevoke, []string{"token", r.admin}, 400, "unsupported_token_type"},
 		{"a bad client that revokes", atRevoke, []string{"token", pat, "client_id", "admin", "client_secret", "x"}, 401, "invalid_client"},
 	} {
 		r.oauth(c.path, formOf(c.form...)).want(t, c.path+", "+c.what, c.code, c.name)

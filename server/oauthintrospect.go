@@ -84,11 +84,14 @@ func audienceClaim(audiences []string) any {
 }
 
 // revoke serves RFC 7009. Whoever presents a token may end it, as RFC 7009 section 5 has it for public clients; a client that
-// authenticates is written down as who did. What is no token is answered like one that was ended.
+// authenticates is written down as who did. What is no token is answered like one that was ended; what is, and stays good, is not.
 func (o *oauth) revoke(ctx context.Context, c *oauthCall) (any, error) {
 	secret, err := c.form.secret("token")
 	if err != nil {
 		return nil, err
+	}
+	if o.isGoodJWT(secret) {
+		return nil, tokens.Invalid(reasonStays, "token", "is a JWT, which lasts until its exp; revoke what it was exchanged for, so that no other follows")
 	}
 	return nil, o.service.RevokeSecret(ctx, c.actor, secret)
 }

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/base64"
 	"net/http"
 	"strings"
 	"testing"
@@ -141,13 +142,10 @@ func TestRevocationIsSeenByTheNextIntrospection(t *testing.T) {
 			t.Errorf("%s: %s", name, got.body)
 		}
 	}
-	for what, token := range map[string]string{"garbage": "garbage", "a service's token": service, "another's own": r.admin, "bytes": "\xff\x00"} {
+	for what, token := range map[string]string{"garbage": "garbage", "a form without a checksum": service[:len(service)-1] + "!", "bytes": "\xff\x00"} {
 		if got := r.oauth("/oauth2/revoke", formOf("token", token)); got.code != 200 || got.body != "" {
 			t.Errorf("%s: %d %s", what, got.code, got.body)
 		}
-	}
-	if got := r.lookAt("x"); got.code != 200 {
-		t.Errorf("the service whose token was presented was ended: %d", got.code)
 	}
 	_, secret := r.mint("u1", "last")
 	r.store.set(outage{}.hook())
@@ -159,5 +157,43 @@ func TestRevocationIsSeenByTheNextIntrospection(t *testing.T) {
 	r.oauth("/oauth2/revoke", formOf("token", secret), basic("cleaner", r.admin)...).want(t, "another's credential", 401, "invalid_client")
 	if got := r.lookAt(secret); got.json["active"] != true {
 		t.Errorf("a refused call had an effect: %s", got.body)
+	}
+}
+
+// TestWhatStaysGoodIsNotCalledRevoked presents what lives on after its revocation: a client that was answered 200 would take
+// it for ended (RFC 7009 section 2.2).
+func TestWhatStaysGoodIsNotCalledRevoked(t *testing.T) {
+	r := newRig(t)
+	r.audience(tokens.AudienceEntry{ID: "jwt", AccessFormat: tokens.AccessJWT, AccessTTL: 5 * time.Minute})
+	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"jwt"}}, "a")
+	jwt, service := r.exchange(secret).text("access_token"), r.service("cleaner", "audit")
+	revoke := func(token string) oauthAnswer { return r.oauth("/oauth2/revoke", formOf("token", token)) }
+	for what, token := range map[string]string{"a JWT of patd's": jwt, "a service's token": service, "the caller's own": r.admin} {
+		for _, headers := range [][]string{nil, basic("admin", r.admin)} {
+			got := r.oauth("/oauth2/revoke", formOf("token", token, "token_type_hint", "access_token"), headers...)
+			if got.want(t, what, 400, "unsupported_token_type"); strings.Contains(got.body, token) {
+				t.Errorf("%s: the token is repeated", what)
+			}
+		}
+	}
+	if got := r.lookAt("x"); got.code != 200 {
+		t.Errorf("the service whose token was presented was ended: %d", got.code)
+	}
+	parts := strings.Split(jwt, ".")
+	for what, token := range map[string]string{
+		"a JWT of somebody else's": r.idp.jwt(t, "u1"), "without a signature": parts[0] + "." + parts[1] + ".", "with another": parts[0] + "." + parts[1] + "." + parts[0],
+		"under no algorithm": base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + parts[1] + ".", "dots": "..", "in two parts": parts[0] + "." + parts[1],
+	} {
+		if got := revoke(token); got.code != 200 || got.body != "" {
+			t.Errorf("%s: %d %s", what, got.code, got.body)
+		}
+	}
+	both, err := tokens.ParseKeys("k2:" + strings.Repeat("ab", 32) + "\n" + keyLine)
+	must(t, err)
+	r.keys.Set(both)
+	revoke(jwt).want(t, "under a key that was rotated away", 400, "unsupported_token_type")
+	r.wait(5 * time.Minute)
+	if got := revoke(jwt); got.code != 200 {
+		t.Errorf("one that has ended: %d %s", got.code, got.body)
 	}
 }

@@ -64,6 +64,23 @@ func (o *oauth) sign(c tokens.AccessClaims) (tokens.Secret, error) {
 	return tokens.NewSecret(jwt), nil
 }
 
+// isGoodJWT tells whether a text is an access token that patd signed, and that has not ended.
+func (o *oauth) isGoodJWT(text tokens.Secret) bool {
+	signed, err := jose.ParseSignedCompact(text.Reveal(), []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return false
+	}
+	for _, k := range o.service.SigningKeys() {
+		if signed.Signatures[0].Header.KeyID != k.ID {
+			continue
+		}
+		var claims accessClaims
+		payload, err := signed.Verify(k.Key.Public())
+		return err == nil && json.Unmarshal(payload, &claims) == nil && claims.Expires > o.service.Now().Unix()
+	}
+	return false
+}
+
 // webKey is a signing key's half as a JSON Web Key. Its id is its thumbprint (RFC 7638), the same on all servers of a store.
 func webKey(k tokens.SigningKey, half any) (jose.JSONWebKey, error) {
 	out := jose.JSONWebKey{Key: half, Algorithm: string(jose.ES256), Use: "sig"}

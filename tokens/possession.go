@@ -14,9 +14,11 @@ type ending struct {
 }
 
 // RevokeSecret ends what a secret is of (RFC 7009), for whoever has it: the personal access token, the access token, or the
-// refresh token's whole family with its access tokens. It answers nil for what is no live secret, and for a service's,
-// which only administrators end; any refresh token of a live family counts as live. That the end could not be stored is an
-// error.
+// refresh token's whole family with its access tokens. It answers nil for what is no live secret; any refresh token of a live
+// family counts as live. That the end could not be stored is an error.
+//
+// Reasons: REVOCATION_UNSUPPORTED for what has the form of a service's, live or not, since only administrators end those; and
+// outages.
 func (s *Service) RevokeSecret(ctx context.Context, a Actor, secret Secret) error {
 	return s.end(ctx, a, secret, ending{reason: "presented for revocation", byHolder: true})
 }
@@ -54,9 +56,10 @@ func (s *Service) end(ctx context.Context, a Actor, secret Secret, how ending) e
 	case KindRefresh:
 		return s.endRefresh(ctx, a, secret, how.reason)
 	case KindService:
-		if how.services {
-			return s.endService(ctx, a, secret, id, how.reason)
+		if !how.services {
+			return Invalid("REVOCATION_UNSUPPORTED", "token", "a service's token is ended by who manages services, or when it is reported as a leak")
 		}
+		return s.endService(ctx, a, secret, id, how.reason)
 	}
 	return nil
 }

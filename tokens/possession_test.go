@@ -77,13 +77,20 @@ func TestOnlyALiveSecretEndsAnything(t *testing.T) {
 	}
 	before := count(t, h)
 	for name, s := range map[string]tokens.Secret{
-		"empty": {}, "garbage": tokens.NewSecret("pat_x"), "rotated away": first, "a service's": svc.Secret,
+		"empty": {}, "garbage": tokens.NewSecret("pat_x"), "rotated away": first,
 		"a wrong secret": mint("pat", m.Token.ID), "a wrong access token": mint("pata", h.idOf(t, g.Access)), "a wrong refresh token": mint("patr", h.idOf(t, g.Refresh)),
-		"an unknown token": mint("pat", 1), "an unknown access token": mint("pata", 1), "an unknown refresh token": mint("patr", 1), "an unknown service": mint("pats", 1),
+		"an unknown token": mint("pat", 1), "an unknown access token": mint("pata", 1), "an unknown refresh token": mint("patr", 1),
 	} {
 		if err := h.RevokeSecret(ctx, tokens.Actor{}, s); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+		if err := h.ReportLeaks(ctx, tokens.Actor{}, []tokens.Secret{s}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, s := range map[string]tokens.Secret{"a service's": svc.Secret, "a wrong service's": mint("pats", h.idOf(t, svc.Secret)), "an unknown service's": mint("pats", 1)} {
+		err := h.RevokeSecret(ctx, tokens.Actor{}, s)
+		wantReason(t, err, "REVOCATION_UNSUPPORTED", name) // for the form alone, so that it tells nothing of the service
 		if name == "a service's" {
 			continue
 		}
