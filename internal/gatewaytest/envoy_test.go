@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"testing"
@@ -35,6 +36,7 @@ type envoy struct {
 	listen   string
 	clusters map[string]string // addresses by name
 	strict   bool              // underscores in the names of headers are refused
+	clean    bool              // paths are written anew, and those with encoded slashes refused
 	routes   []*routev3.Route
 	check    *extauthzv3.ExtAuthz
 	secret   string // the environment's PATD_TOKEN
@@ -62,6 +64,8 @@ func readEnvoy(t *testing.T, config string) *envoy {
 	e.listen = at(listener.GetAddress())
 	manager := open(t, listener.GetFilterChains()[0].GetFilters()[0].GetTypedConfig(), &hcmv3.HttpConnectionManager{})
 	e.strict = manager.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST
+	e.clean = manager.GetNormalizePath().GetValue() && manager.GetMergeSlashes() &&
+		manager.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST
 	e.routes = manager.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()
 	filters := manager.GetHttpFilters()
 	e.check = open(t, filters[0].GetTypedConfig(), &extauthzv3.ExtAuthz{})
@@ -114,6 +118,13 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if written := strings.ToLower(r.URL.EscapedPath()); e.clean {
+		if strings.Contains(written, "%2f") || strings.Contains(written, "%5c") {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		r.URL.RawPath, r.URL.Path = "", cleaned(r.URL.Path)
+	}
 	route := e.route(r)
 	if route == nil {
 		w.WriteHeader(http.StatusNotFound)
@@ -137,9 +148,18 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}).ServeHTTP(w, r)
 }
 
+// cleaned is a path without dots and double slashes.
+func cleaned(p string) string {
+	clean := path.Clean(p)
+	if last := p[strings.LastIndex(p, "/")+1:]; clean != "/" && (last == "" || last == "." || last == "..") {
+		clean += "/"
+	}
+	return clean
+}
+
 func (e *envoy) route(r *http.Request) *routev3.Route {
 	for _, route := range e.routes {
-		if strings.HasPrefix(r.URL.Path, route.GetMatch().GetPrefix()) && !strings.Contains(r.URL.Path, "..") {
+		if strings.HasPrefix(r.URL.Path, route.GetMatch().GetPrefix()) {
 			return route
 		}
 	}

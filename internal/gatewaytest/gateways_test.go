@@ -35,7 +35,7 @@ const (
 	shownUpstream = "127.0.0.1:3000"
 	shownListen   = "127.0.0.1:8000"
 	shownSecret   = "/etc/apache2/patd-secret.conf"
-	shownHeaders  = "/etc/apache2/patd-headers.conf"
+	shownCommon   = "/etc/apache2/patd-upstream.conf"
 )
 
 func nginx(t *testing.T, s site) string {
@@ -145,14 +145,14 @@ func apache(t *testing.T, s site, module, config string, replace map[string]stri
 		missing(t, "Apache's mod_"+module)
 	}
 	dir := home(t, a)
-	secret, headers, file := filepath.Join(dir, "patd-secret.conf"), filepath.Join(dir, "patd-headers.conf"), filepath.Join(dir, "apache2.conf")
+	secret, common, file := filepath.Join(dir, "patd-secret.conf"), filepath.Join(dir, "patd-upstream.conf"), filepath.Join(dir, "apache2.conf")
 	place(t, a, secret, "Define PATD_SECRET "+s.patd.asker+"\n")
-	place(t, a, headers, configured(t, "apache-headers.conf", nil))
+	place(t, a, common, configured(t, "apache-upstream.conf", nil))
 	var load strings.Builder
 	for _, m := range []string{"mpm_event", "authn_core", "authz_core", "headers", "proxy", "proxy_http", module} {
 		load.WriteString("LoadModule " + m + "_module " + modules + "mod_" + m + ".so\n")
 	}
-	replace[shownListen], replace[shownUpstream], replace[shownSecret], replace[shownHeaders] = addr, s.upstream, secret, headers
+	replace[shownListen], replace[shownUpstream], replace[shownSecret], replace[shownCommon] = addr, s.upstream, secret, common
 	place(t, a, file, load.String()+"ServerName localhost\nServerRoot "+dir+"\nDefaultRuntimeDir "+dir+"\nPidFile "+dir+"/pid\nMutex file:"+dir+" default\n"+
 		"ErrorLog /dev/stderr\nLogLevel info\n"+configured(t, config, replace))
 	cmd := exec.Command(path, "-f", file, "-DFOREGROUND")

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	pathpkg "path"
 	"slices"
 	"strings"
 	"testing"
@@ -44,7 +45,7 @@ var everything = []string{"X-Auth-User", "X-Auth-Scopes", "X-Auth-Token-Id", "X-
 type answer struct {
 	code      int
 	challenge string
-	arrived   []http.Header // what reached the upstream by this request
+	arrived   []arrival // what reached the upstream by this request
 }
 
 // visitor is a client of a gateway, which keeps its connection.
@@ -99,7 +100,7 @@ func (v *visitor) passes(t *testing.T, path string, tok token, want map[string]s
 		t.Fatalf("a good token at %s: %d %s, and %d requests at the upstream; want it let through", path, a.code, a.challenge, len(a.arrived))
 	}
 	for _, name := range everything {
-		got := told(a.arrived[0], name)
+		got := told(a.arrived[0].Header, name)
 		if name == "X-Auth-User" && len(got) == 1 { // what is not plain in it may be percent-encoded
 			if id, err := url.PathUnescape(got[0]); err == nil {
 				got = []string{id}
@@ -115,7 +116,7 @@ func (v *visitor) passes(t *testing.T, path string, tok token, want map[string]s
 			t.Errorf("the upstream is told %s by the client: %q", name, got)
 		}
 	}
-	if got := told(a.arrived[0], "Authorization"); len(got) != 0 {
+	if got := told(a.arrived[0].Header, "Authorization"); len(got) != 0 {
 		t.Error("the upstream was given the token")
 	}
 }
@@ -224,6 +225,23 @@ func (g gateway) guardsReal(t *testing.T, c certificate) {
 		}
 		v.refused(t, "/other", tok.secret, g.unlisted)
 	})
+	t.Run("the upstream sees the path that was checked", func(t *testing.T) {
+		biller := d.mint(t, "peggy", "billing.write")
+		v.passes(t, "/billing/1?at=/reports/../%2e", biller, said("peggy", "billing.write", biller))
+		for _, path := range []string{
+			"/reports/all/../../billing/1", "/reports/all/%2e%2e/%2E%2e/billing/1", "/reports/all/..%2f..%2fbilling/1", "/reports/all/..%2F../billing/1",
+			"//reports/billing/1", "//reports/../billing/1", "/./reports/../billing/1", "/reports/..//billing/1", "/reports%2f..%2fbilling/1",
+			"/billing/../reports/1", "/billing/..%2freports/1", "/billing/%2e%2e/reports/1", "/billing/..%5creports/1", "/billing//../reports/1",
+			"/billing/1/..", "/billing/.", "/billing//1",
+		} {
+			for _, a := range v.get(t, path, biller.secret).arrived {
+				seen, _, _ := strings.Cut(strings.ToLower(a.uri), "?")
+				if clean := pathpkg.Clean(seen); !strings.HasPrefix(seen, "/billing/") || strings.TrimSuffix(seen, "/") != clean || strings.Contains(seen, "%") {
+					t.Errorf("%s reaches the upstream as %s, which another program may read otherwise", path, a.uri)
+				}
+			}
+		}
+	})
 	t.Run("a client cannot say who it is", func(t *testing.T) {
 		v.passes(t, "/reports/1", tok, said("alice", "reports.read", tok), g.spoofs()...)
 		v.refused(t, "/reports/1", "", http.StatusUnauthorized, g.spoofs()...)
@@ -247,8 +265,8 @@ func (g gateway) guardsReal(t *testing.T, c certificate) {
 			a := v.get(t, "/reports/1", "", "Authorization", "Bearer "+secrets[0], "Authorization", "Bearer "+secrets[1])
 			switch {
 			case len(a.arrived) == 0 && (a.code == http.StatusUnauthorized || a.code == http.StatusBadRequest):
-			case len(a.arrived) == 1 && secrets[0] == tok.secret && slices.Equal(told(a.arrived[0], "X-Auth-User"), []string{"alice"}):
-			case len(a.arrived) == 1 && secrets[0] == other.secret && slices.Equal(told(a.arrived[0], "X-Auth-User"), []string{"trent"}):
+			case len(a.arrived) == 1 && secrets[0] == tok.secret && slices.Equal(told(a.arrived[0].Header, "X-Auth-User"), []string{"alice"}):
+			case len(a.arrived) == 1 && secrets[0] == other.secret && slices.Equal(told(a.arrived[0].Header, "X-Auth-User"), []string{"trent"}):
 			default:
 				t.Errorf("%d, and %d requests at the upstream; want it refused, or the first believed", a.code, len(a.arrived))
 			}

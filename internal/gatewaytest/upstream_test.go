@@ -8,11 +8,17 @@ import (
 	"testing"
 )
 
-// upstream is the API behind a gateway. It lets everybody in and remembers with which headers they came.
+// arrival is a request as it reached the upstream.
+type arrival struct {
+	http.Header
+	uri string // as it was written
+}
+
+// upstream is the API behind a gateway. It lets everybody in and remembers how they came.
 type upstream struct {
 	addr string
 	mu   sync.Mutex
-	came []http.Header
+	came []arrival
 }
 
 func newUpstream(t *testing.T) *upstream {
@@ -21,7 +27,7 @@ func newUpstream(t *testing.T) *upstream {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		u.came = append(u.came, r.Header.Clone())
+		u.came = append(u.came, arrival{r.Header.Clone(), r.RequestURI})
 		w.Header().Set("X-From", "upstream")
 	}))
 	t.Cleanup(s.Close)
@@ -30,7 +36,7 @@ func newUpstream(t *testing.T) *upstream {
 }
 
 // take answers the requests that arrived since it was last asked.
-func (u *upstream) take() []http.Header {
+func (u *upstream) take() []arrival {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	came := u.came

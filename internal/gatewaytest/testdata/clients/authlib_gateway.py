@@ -2,6 +2,7 @@
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from posixpath import normpath
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
@@ -47,9 +48,10 @@ class Gateway(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self):
-        path = urlsplit(self.path).path
+        path = urlsplit("http://any" + self.path).path
         scope = next((s for prefix, s in ROUTES.items() if path.startswith(prefix)), None)
-        if scope is None or ".." in unquote(path):
+        plain = unquote(path)
+        if scope is None or "\\" in plain or plain != normpath(plain) + "/" * plain.endswith("/"):
             return self.answer(404)
         try:
             token = protector(self.client_address[0]).validate_request([scope], self)
