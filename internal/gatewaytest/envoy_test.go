@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -130,6 +131,10 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
+	if direct := route.GetDirectResponse(); direct != nil { // kept from the upstream, whatever the answer would be
+		w.WriteHeader(int(direct.GetStatus()))
+		return
+	}
 	answer, err := e.ask(r, route)
 	switch {
 	case err != nil && e.check.GetFailureModeAllow():
@@ -159,7 +164,12 @@ func cleaned(p string) string {
 
 func (e *envoy) route(r *http.Request) *routev3.Route {
 	for _, route := range e.routes {
-		if strings.HasPrefix(r.URL.Path, route.GetMatch().GetPrefix()) {
+		match := route.GetMatch()
+		if pattern := match.GetSafeRegex().GetRegex(); pattern != "" {
+			if regexp.MustCompile("^(?:" + pattern + ")$").MatchString(r.URL.EscapedPath()) {
+				return route
+			}
+		} else if strings.HasPrefix(r.URL.Path, match.GetPrefix()) {
 			return route
 		}
 	}

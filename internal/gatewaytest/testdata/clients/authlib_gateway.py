@@ -51,7 +51,7 @@ class Gateway(BaseHTTPRequestHandler):
         path = urlsplit("http://any" + self.path).path
         scope = next((s for prefix, s in ROUTES.items() if path.startswith(prefix)), None)
         plain = unquote(path)
-        if scope is None or "\\" in plain or plain != normpath(plain) + "/" * plain.endswith("/"):
+        if scope is None or "\\" in plain or ".;" in plain or plain != normpath(plain) + "/" * plain.endswith("/"):
             return self.answer(404)
         try:
             token = protector(self.client_address[0]).validate_request([scope], self)

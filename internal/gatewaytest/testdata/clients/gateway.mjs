@@ -12,7 +12,7 @@ export const serve = (introspect) => {
     const refuse = (code, challenge) => response.writeHead(code, challenge ? { 'WWW-Authenticate': challenge } : {}).end();
     const { pathname, search } = new URL(`http://any${request.url}`);
     const scope = routes.find(([prefix]) => pathname.startsWith(prefix))?.[1];
-    if (!scope || /\/\/|%2f|%5c/i.test(pathname)) return refuse(404);
+    if (!scope || /\/\/|%2f|%5c|\/\.\.?;/i.test(pathname)) return refuse(404);
     const token = /^Bearer ([!-~]+)$/i.exec(request.headers.authorization ?? '')?.[1];
     if (!token) return refuse(401, 'Bearer');
     let answer;
