@@ -7,7 +7,10 @@ import (
 	"time"
 )
 
-var errLost = errors.New("the transaction was rolled back")
+var (
+	errLost          = errors.New("the transaction was rolled back")
+	errNoTransaction = errors.New("the transaction has failed, or was never begun")
+)
 
 // transaction runs those in line in one transaction, and those who come meanwhile. When none can begin, it refuses those
 // who were in line: they have waited for as long as it took to find out.
@@ -115,7 +118,7 @@ func (b *batch) end() (again []*member) {
 		switch {
 		case b.err == nil || !m.uncommitted:
 			m.answer <- m.last
-		case retry && (!m.alone || !conflict && !b.c.broken):
+		case retry && !m.alone:
 			again = append(again, m)
 		default:
 			m.answer <- outcome{err: fault(m.op, b.err)}
@@ -130,6 +133,10 @@ const maxPause = 50 * time.Millisecond
 func (b *batch) commit() {
 	if !b.wrote {
 		b.c.rollback()
+		return
+	}
+	if b.c.dialect.remote && !inTransaction(b.c.raw) {
+		b.lose(errNoTransaction) // PostgreSQL would answer the commit of a transaction that failed as if all were well
 		return
 	}
 	if announce := b.c.dialect.announce; b.fed && announce != "" {

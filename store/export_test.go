@@ -225,3 +225,12 @@ func (s *Store) Plan(ctx context.Context, query string) (string, error) {
 	lines, err := s.Texts(ctx, 0, `EXPLAIN EXECUTE looked_at (`+strings.TrimSuffix(strings.Repeat("NULL, ", n), ", ")+`)`)
 	return strings.Join(lines, "\n"), err
 }
+
+// Spoiled writes something in a transaction that fails without the store's knowing.
+func (s *Store) Spoiled(ctx context.Context) error {
+	return s.transact(ctx, "write", func(t *tx) error {
+		_, err := t.exec("write", insertPrefix, "lost")
+		_, _ = t.c.raw.ExecContext(ctx, `SELECT 1 / 0`)
+		return err
+	})
+}

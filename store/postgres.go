@@ -154,6 +154,18 @@ func disconnected(raw *sql.Conn) bool {
 	return closed
 }
 
+// inTransaction tells whether a connection to PostgreSQL is in a transaction that has not failed.
+func inTransaction(raw *sql.Conn) bool {
+	in := false
+	_ = raw.Raw(func(dc any) error {
+		if c, ok := dc.(*stdlib.Conn); ok {
+			in = c.Conn().PgConn().TxStatus() == 'T'
+		}
+		return nil
+	})
+	return in
+}
+
 // cutOff closes a connection to PostgreSQL without a word to the server, which may not be listening.
 func cutOff(raw *sql.Conn) error {
 	err := raw.Raw(func(dc any) error {

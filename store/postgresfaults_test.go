@@ -24,6 +24,7 @@ func TestPostgresFaults(t *testing.T) {
 		"AChangeInTheWayOfAnotherIsTriedOnceMore":       conflictIsTriedOnceMore,
 		"AConstraintAtTheCommitIsItsOwnChangesFailure":  commitConstraint,
 		"ACommitThatIsCutOffHappensOnceOrNot":           commitCutOff,
+		"ATransactionThatFailedUnseenIsNotAnswered":     failedUnseen,
 		"NoEntryOfTheFeedIsSkippedByOverlappingWriters": overlappingWriters,
 		"AChangeAnnouncesItselfToOtherProcesses":        announcement,
 		"WhatIsLimitedIsCountedTogether":                sharedRates,
@@ -115,6 +116,18 @@ func commitCutOff(t *testing.T, server *dbtest.Server) {
 	}
 	if got := count(t, st, "events"); got != "1" {
 		t.Errorf("%s events, want 1", got)
+	}
+}
+
+// failedUnseen ends a transaction behind the store's back, as a bug would: PostgreSQL answers its commit all the same.
+func failedUnseen(t *testing.T, server *dbtest.Server) {
+	st := openURL(t, newSchema(t, server), store.Options{Connections: 2})
+	err := st.Spoiled(t.Context())
+	if reason(err) != "STORE_UNAVAILABLE" {
+		t.Errorf("got %v, want an outage", err)
+	}
+	if got := prefixes(t, st); len(got) != 0 {
+		t.Errorf("prefixes %v", got)
 	}
 }
 
