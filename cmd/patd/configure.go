@@ -183,15 +183,7 @@ func scalars(kind string, n *yaml.Node) ([]string, error) {
 func allSettings() *pflag.FlagSet {
 	all := pflag.NewFlagSet("settings", pflag.ContinueOnError)
 	var s settings
-	s.storeFlags(all)
-	s.databaseFlags(all)
-	s.listenFlags(all)
-	s.tlsFlags(all)
-	s.policyFlags(all)
-	s.source.flags(all)
-	s.signIn.flags(all)
-	s.rates.flags(all)
-	s.logFlags(all, "info", "json")
+	s.serveFlags(all)
 	var r remote
 	r.connectionFlags(all)
 	return all

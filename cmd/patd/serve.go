@@ -32,16 +32,7 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 		Args: takes(),
 	}
 	f := cmd.Flags()
-	s.storeFlags(f)
-	s.databaseFlags(f)
-	s.listenFlags(f)
-	s.tlsFlags(f)
-	s.policyFlags(f)
-	s.cacheFlags(f)
-	s.source.flags(f)
-	s.signIn.flags(f)
-	s.rates.flags(f)
-	s.logFlags(f, "info", "json")
+	s.serveFlags(f)
 	var log *slog.Logger
 	var policy tokens.Policy
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {

@@ -40,6 +40,21 @@ type settings struct {
 	logLevel, logFormat string
 }
 
+// serveFlags are all of them. Serve takes its flags from here, and so does what knows the keys of a file that commands
+// share: one that is forgotten there is forgotten here as well.
+func (s *settings) serveFlags(f *pflag.FlagSet) {
+	s.storeFlags(f)
+	s.databaseFlags(f)
+	s.listenFlags(f)
+	s.tlsFlags(f)
+	s.policyFlags(f)
+	s.cacheFlags(f)
+	s.source.flags(f)
+	s.signIn.flags(f)
+	s.rates.flags(f)
+	s.logFlags(f, "info", "json")
+}
+
 // storeFlags say where the store and its key are.
 func (s *settings) storeFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.dataDir, "data-dir", "", "`directory` of the store and its key; made when it does not exist")
