@@ -241,7 +241,9 @@ func lockFile(ctx context.Context, path string, busy time.Duration) (unlock func
 	if err := createFile(path); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", dsn(path, max(busy, 30*time.Second)))
+	// The journal is in memory: nothing is ever written here, and a journal file could not be made on a full disk, on
+	// which a server that starts can still tell what is revoked.
+	db, err := sql.Open("sqlite", dsn(path, max(busy, 30*time.Second), "journal_mode(MEMORY)"))
 	if err != nil {
 		return nil, fmt.Errorf("lock the store for migration: %w", err)
 	}

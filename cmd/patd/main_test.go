@@ -69,7 +69,12 @@ func start(dir string, env []string, args ...string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{cmd: exec.Command(self, args...), log: newWatched(), stdout: newWatched(), exited: make(chan struct{})}
+	return startAs(self, dir, env, args...)
+}
+
+// startAs starts patd by a program that becomes it.
+func startAs(program, dir string, env []string, args ...string) (*daemon, error) {
+	d := &daemon{cmd: exec.Command(program, args...), log: newWatched(), stdout: newWatched(), exited: make(chan struct{})}
 	d.cmd.Args[0] = "patd"
 	d.cmd.Dir, d.cmd.Env = dir, env
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.stdout

@@ -86,6 +86,51 @@ func TestDiskFullRefusesChangesAndGoesOnIntrospecting(t *testing.T) {
 	}
 }
 
+// TestStartsOnAFullDisk kills a server that has no room left, and starts it and other commands where they have none.
+func TestStartsOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	admin := patd(t, "service", "create", "disk", "--permission", "admin", "--data-dir", data)
+	d := serve(t, data)
+	a := connect(t, d, admin)
+	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}}); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "u", Name: "kept", Scopes: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.limitFiles(t, 1)
+	d.kill()
+
+	// The limit is set before patd starts, in blocks of 512 bytes: there is room for what SQLite cuts off and makes anew at
+	// a start, its index of the log, and for no more of the log itself.
+	full := filepath.Join(dir, "full")
+	if err := os.WriteFile(full, []byte("#!/bin/sh\nulimit -f 64 && exec patd \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(full, "check", "--data-dir", data).CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "ok: ") {
+		t.Errorf("check on a full disk: %v, %s", err, out)
+	}
+	if out, err := exec.Command(full, "service", "create", "late", "--permission", "audit", "--data-dir", data).CombinedOutput(); err == nil || !strings.Contains(string(out), "DISK_FULL") {
+		t.Errorf("a change on a full disk: %v, %s; want DISK_FULL", err, out)
+	}
+	d, err = startAs(full, dir, os.Environ(), "serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.kill)
+	a = connect(t, d, admin)
+	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: kept.GetSecret()})
+	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_ALLOW {
+		t.Errorf("introspection after a start on a full disk: %s, %v; want ALLOW", got.GetDecision(), err)
+	}
+	_, err = a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()})
+	if got := reason(err); status.Code(err) != codes.Unavailable || got != "DISK_FULL" {
+		t.Errorf("revoke after a start on a full disk: %v; want UNAVAILABLE, DISK_FULL", err)
+	}
+}
+
 // reason is the stable reason in an error.
 func reason(err error) string {
 	for _, d := range status.Convert(err).Details() {
