@@ -30,8 +30,17 @@ func allTogether(n int, fn func(i int)) {
 	wg.Wait()
 }
 
+// bothWays runs a test on a server that asks the store each time, and on one that answers from memory.
+func bothWays(t *testing.T, test func(t *testing.T, r *rig)) {
+	t.Run("store", func(t *testing.T) { test(t, newRig(t)) })
+	t.Run("memory", func(t *testing.T) { test(t, newCachedRig(t)) })
+}
+
 func TestRotateAgainstRotateLeavesAtMostTwoLiveSecrets(t *testing.T) {
-	r := newRig(t)
+	bothWays(t, rotateAgainstRotate)
+}
+
+func rotateAgainstRotate(t *testing.T, r *rig) {
 	id, first := r.mint("u1", "a")
 	secrets := make([]string, 16)
 	allTogether(len(secrets), func(i int) {
@@ -53,8 +62,9 @@ func TestRotateAgainstRotateLeavesAtMostTwoLiveSecrets(t *testing.T) {
 
 // TestRevokedTokenIsNeverAllowed introspects without a pause, over gRPC and REST, while tokens are revoked. An
 // introspection that started after the revocation had been answered must not say ALLOW.
-func TestRevokedTokenIsNeverAllowed(t *testing.T) {
-	r := newRig(t)
+func TestRevokedTokenIsNeverAllowed(t *testing.T) { bothWays(t, revokeAgainstIntrospect) }
+
+func revokeAgainstIntrospect(t *testing.T, r *rig) {
 	const rounds, watchers = 20, 4
 	for i := range rounds {
 		id, secret := r.mint("u1", fmt.Sprint(i))

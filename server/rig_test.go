@@ -63,6 +63,22 @@ func newRig(t testing.TB, change ...func(*server.Config)) *rig {
 // newRigOf starts a server on a source of features; nil is the built-in one.
 func newRigOf(t testing.TB, source tokens.FeatureSource, change ...func(*server.Config)) *rig {
 	t.Helper()
+	bare := func(_ *store.Store, behind tokens.Store) tokens.Store { return behind }
+	return newRigOn(t, bare, source, change...)
+}
+
+// newCachedRig starts a server that answers out of memory what it can, as the real program does. Faults of r.faulty are
+// behind the memory, and so not met by each call.
+func newCachedRig(t testing.TB) *rig {
+	t.Helper()
+	cached := func(st *store.Store, behind tokens.Store) tokens.Store {
+		return store.NewCached(st, store.CacheOptions{Behind: behind})
+	}
+	return newRigOn(t, cached, nil)
+}
+
+func newRigOn(t testing.TB, memory func(*store.Store, tokens.Store) tokens.Store, source tokens.FeatureSource, change ...func(*server.Config)) *rig {
+	t.Helper()
 	ctx := context.Background()
 	r := &rig{t: t, logs: &logBuffer{}, at: time.Now()}
 	st, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{Now: r.now})
@@ -73,7 +89,7 @@ func newRigOf(t testing.TB, source tokens.FeatureSource, change ...func(*server.
 	prefixes, err := tokens.BindKeys(ctx, st, keys, "", r.now())
 	must(t, err)
 	r.faulty = storetest.NewFaulty(st)
-	r.store = &gate{Store: r.faulty}
+	r.store = &gate{Store: memory(st, r.faulty)}
 	r.keys = tokens.NewKeyring(keys)
 	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now})
 	must(t, err)
