@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"patd/store/storetest"
 	"patd/tokens"
 )
 
@@ -112,5 +115,36 @@ func TestRefusalsAreRecordedAsFarAsAllowed(t *testing.T) {
 	}
 	if events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.create"}, tokens.Page{}); len(events) != 2 || err != nil {
 		t.Errorf("%d events, %v", len(events), err)
+	}
+}
+
+// TestMalformedTokensAreRefusedBeforeTheStore changes each character of a live token, and counts what the store is asked.
+func TestMalformedTokensAreRefusedBeforeTheStore(t *testing.T) {
+	var faulty *storetest.Faulty
+	h := newHouse(t, func(c *tokens.Config) {
+		faulty = storetest.NewFaulty(c.Store)
+		c.Store = faulty
+	})
+	h.give("u1", "a")
+	live := h.mint("u1", "n", "a").Secret.Reveal()
+	bad := []string{"", live + "0", live[:len(live)-1], strings.Repeat(live, 4), strings.Repeat("x", 257), strings.Repeat("x", 1<<20), strings.ToUpper(live)}
+	for i := range live {
+		changed := []byte(live)
+		changed[i]++
+		bad = append(bad, string(changed))
+	}
+	before := faulty.Calls()
+	for _, text := range bad {
+		h.wants(tokens.NewSecret(text), tokens.NotFound, "a malformed token")
+		if _, err := h.Authenticate(ctx, tokens.NewSecret(text), tokens.Peer{}); err == nil {
+			t.Error("a malformed token authenticates")
+		}
+	}
+	if d := cmp.Diff(before, faulty.Calls()); d != "" {
+		t.Errorf("the store was asked about malformed tokens:\n%s", d)
+	}
+	h.wants(tokens.NewSecret(live), tokens.Allow, "the token itself")
+	if faulty.Calls()[storetest.OpLookup] != before[storetest.OpLookup]+1 {
+		t.Error("the store was not asked about the token itself: this test proves nothing")
 	}
 }
