@@ -168,6 +168,8 @@ func scalars(kind string, n *yaml.Node) ([]string, error) {
 		want, text = "!!int", "a number"
 	case kind == "duration":
 		text = "a duration such as 90s, 12h or 180d"
+	case kind == "size":
+		text = "a size such as 256MiB or 1GiB"
 	case kind == "rate" && (n.Tag == "!!int" || n.Tag == "!!float"):
 		want = n.Tag
 	case kind == "rate":

@@ -42,7 +42,7 @@ func connect(t *testing.T, d *daemon, secret string) api {
 // entry is what is known of one token: what was answered, and at most one change that was asked for and not answered.
 type entry struct {
 	user, name, id string
-	current        string   // newest answered secret; empty: the mint was not answered
+	current        string   // newest answered secret, if it is not known to be rotated away
 	old            []string // rotated away, answered
 	revoked        bool     // answered
 	pending        string   // "", mint, rotate or revoke
@@ -119,11 +119,14 @@ func (l *ledger) verify(ctx context.Context, t *testing.T, a api, entries []*ent
 	}
 	var asked []question
 	for _, e := range entries {
-		if e.current == "" {
+		if e.id == "" {
 			l.verifyMint(ctx, t, a, e)
 			continue
 		}
-		for _, s := range append([]string{e.current}, e.old...) {
+		if e.current != "" {
+			asked = append(asked, question{e, e.current})
+		}
+		for _, s := range e.old {
 			asked = append(asked, question{e, s})
 		}
 	}
@@ -142,6 +145,7 @@ func (l *ledger) verify(ctx context.Context, t *testing.T, a api, entries []*ent
 			q.e.verify(t, q.secret, answer.GetResponses()[i].GetDecision())
 		}
 	}
+	verifyHistories(ctx, t, a, entries)
 }
 
 // verify compares one decision with what was answered before.
@@ -160,12 +164,51 @@ func (e *entry) verify(t *testing.T, secret string, got patdv1.IntrospectRespons
 	// A change that was not answered may have happened, but then wholly; and what has once been seen stays.
 	switch {
 	case e.pending == "revoke" && got == patdv1.IntrospectResponse_REVOKED:
-		e.revoked, e.pending = true, ""
+		e.revoked = true
 	case e.pending == "rotate" && secret == e.current && got == patdv1.IntrospectResponse_SUPERSEDED:
-		e.old, e.current, e.pending = append(e.old, e.current), "", ""
+		e.old, e.current = append(e.old, e.current), ""
 	default:
 		t.Errorf("token %s of %s, secret %d of %d, revoked %t, pending %q: %s, want %s",
 			e.id, e.user, 1+len(e.old), 1+len(e.old), e.revoked, e.pending, got, want)
+	}
+}
+
+// verifyHistories checks that the audit log tells of exactly those changes that stand: what happened wholly happened with
+// its event.
+func verifyHistories(ctx context.Context, t *testing.T, a api, entries []*entry) {
+	t.Helper()
+	log := patdv1.NewAuditServiceClient(a.conn)
+	told := map[string]map[string]int{} // by user; then by token and action
+	for _, e := range entries {
+		if e.id == "" {
+			continue
+		}
+		if told[e.user] == nil {
+			told[e.user] = map[string]int{}
+			r := &patdv1.ListEventsRequest{User: e.user, PageSize: 200}
+			for {
+				page, err := log.ListEvents(ctx, r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, event := range page.GetEvents() {
+					told[e.user][event.GetTokenId()+" "+event.GetAction()]++
+				}
+				if r.PageToken = page.GetNextPageToken(); r.PageToken == "" {
+					break
+				}
+			}
+		}
+		want := map[tokens.Action]int{tokens.ActionTokenCreate: 1, tokens.ActionTokenRotate: len(e.old)}
+		if e.revoked {
+			want[tokens.ActionTokenRevoke] = 1
+		}
+		for _, action := range []tokens.Action{tokens.ActionTokenCreate, tokens.ActionTokenRotate, tokens.ActionTokenRevoke} {
+			if got := told[e.user][e.id+" "+string(action)]; got != want[action] {
+				t.Errorf("token %s of %s, pending %q: %d events of %s, want %d", e.id, e.user, e.pending, got, action, want[action])
+			}
+		}
+		e.pending = "" // is known by now
 	}
 }
 
