@@ -66,7 +66,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, issuer string) (*run
 		runtime.WithRoutingErrorHandler(g.answerUnrouted),
 		runtime.WithForwardResponseOption(g.link),
 		runtime.WithForwardResponseOption(answerCode),
-		runtime.WithMiddlewares(probeRoutes),
+		runtime.WithMiddlewares(probeRoutes, queryOrBody),
 	)
 	g.mux = mux
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{

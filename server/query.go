@@ -2,11 +2,16 @@ package server
 
 import (
 	"fmt"
+	"maps"
+	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -26,12 +31,31 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 		if f != nil && f.Message() == nil && !filter.HasCommonPrefix([]string{name}) {
 			continue
 		}
-		if !safeName(name) {
-			name = ""
-		}
-		return fmt.Errorf("unknown query parameter %q", name)
+		return unknown(name)
 	}
 	return p.DefaultQueryParser.Parse(msg, values, filter)
+}
+
+func unknown(name string) error {
+	if !safeName(name) {
+		name = ""
+	}
+	return fmt.Errorf("unknown query parameter %q", name)
+}
+
+// queryOrBody refuses a query beside a body. The gateway reads none where the body is the request, and would pass over it in
+// silence: who writes ?ttl= there would get the default.
+func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		switch r.Method {
+		case http.MethodPost, http.MethodPut, http.MethodPatch:
+			for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+				answerError(r.Context(), nil, nil, w, r, status.Error(codes.InvalidArgument, unknown(name).Error()))
+				return
+			}
+		}
+		next(w, r, params)
+	}
 }
 
 var (

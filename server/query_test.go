@@ -19,6 +19,28 @@ func TestMistypedQueryParametersAreRefused(t *testing.T) {
 	}
 }
 
+// TestQueryBesideABodyIsRefused sends one to every method that takes a body, which is the whole request.
+func TestQueryBesideABodyIsRefused(t *testing.T) {
+	r := newRig(t)
+	tried := 0
+	for _, b := range bindings(t, r) {
+		if b.body == "" {
+			continue
+		}
+		tried++
+		got := r.rest(b.verb, b.path+"?ttl=60s", r.admin, "{}")
+		if reason, field := got.reason(); got.code != http.StatusBadRequest || reason != "QUERY_UNKNOWN" || field != "ttl" {
+			t.Errorf("%s %s?ttl=60s: %d %s", b.verb, b.path, got.code, got.body)
+		}
+	}
+	if tried < 10 {
+		t.Errorf("only %d methods were tried", tried)
+	}
+	if got := r.rest("POST", "/v1/introspect?token=x", "", "{}"); got.code != http.StatusUnauthorized {
+		t.Errorf("by nobody: %d %s", got.code, got.body)
+	}
+}
+
 func TestUnreadableBodiesSayWhatIsExpected(t *testing.T) {
 	r := newRig(t)
 	for body, want := range map[string]string{
