@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -213,7 +214,8 @@ func (c *checker) cidrs(in []string, limit int) []netip.Prefix {
 }
 
 // ParseCIDR reads one network: an address and its length, or a lone address. IPv4-mapped IPv6 becomes IPv4, so
-// that it means the same clients; host bits are cut off. An address with a zone is refused.
+// that it means the same clients; host bits are cut off. An address with a zone is refused, and so is ::ffff:10.0.0.0/8:
+// cut to eight bits it would be ::/8, other clients than those that were meant.
 func ParseCIDR(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
@@ -223,7 +225,10 @@ func ParseCIDR(s string) (netip.Prefix, error) {
 		}
 		p = netip.PrefixFrom(a, a.BitLen())
 	}
-	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+	if a := p.Addr(); a.Is4In6() {
+		if p.Bits() < 96 {
+			return netip.Prefix{}, errors.New("not a network: write one of IPv4-mapped addresses as one of IPv4")
+		}
 		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
 	}
 	return p.Masked(), nil
