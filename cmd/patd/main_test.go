@@ -74,9 +74,15 @@ func start(dir string, env []string, args ...string) (*daemon, error) {
 
 // startAs starts patd by a program that becomes it.
 func startAs(program, dir string, env []string, args ...string) (*daemon, error) {
-	d := &daemon{cmd: exec.Command(program, args...), log: newWatched(), stdout: newWatched(), exited: make(chan struct{})}
-	d.cmd.Args[0] = "patd"
-	d.cmd.Dir, d.cmd.Env = dir, env
+	cmd := exec.Command(program, args...)
+	cmd.Args[0] = "patd"
+	cmd.Dir, cmd.Env = dir, env
+	return launch(cmd)
+}
+
+// launch runs a command that comes to serve, and waits until it does.
+func launch(cmd *exec.Cmd) (*daemon, error) {
+	d := &daemon{cmd: cmd, log: newWatched(), stdout: newWatched(), exited: make(chan struct{})}
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.stdout
 	if err := d.cmd.Start(); err != nil {
 		return nil, err
@@ -89,7 +95,7 @@ func startAs(program, dir string, env []string, args ...string) (*daemon, error)
 	found, err := d.log.await(readyLine)
 	if err != nil {
 		d.kill()
-		return nil, fmt.Errorf("patd %s: %w", strings.Join(args, " "), err)
+		return nil, fmt.Errorf("patd %s: %w", strings.Join(cmd.Args[1:], " "), err)
 	}
 	d.http, d.grpc = found[1], found[2]
 	return d, nil
