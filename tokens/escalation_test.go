@@ -194,16 +194,29 @@ func TestNothingEscalates(t *testing.T) {
 }
 
 // TestMintedScopesAreWhatTheSourceSaidInThatCall lets an outside source answer something else each time it is asked.
+// Scopes that nobody named are the default features, and of these only what the source said too.
 func TestMintedScopesAreWhatTheSourceSaidInThatCall(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		src := &changing{t: t}
 		h := newHouseIn(t, tempDir(t), func(c *tokens.Config) { c.Features = src })
+		for _, e := range []tokens.FeatureEntry{{Name: "a", Default: true}, {Name: "b", Default: true, Consent: tokens.ConsentRequired}, {Name: "c", Default: true}} {
+			if _, err := h.CreateFeature(ctx, admin, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		byDefault := []string{"a", "c"}
 		for i := range rapid.IntRange(1, 8).Draw(t, "calls") {
 			scopes := some.Draw(t, "scopes")
 			src.said = nil
 			m, err := h.Mint(ctx, admin, tokens.MintRequest{User: people.Draw(t, "user"), Name: string(rune('a' + i)), Scopes: scopes})
 			if err == nil && (len(src.said) != 1 || !subset(m.Token.Scopes, src.said[0]) || len(m.Token.Scopes) == 0) {
 				t.Fatalf("minted %v; asked %d times, the source said %v", m.Token.Scopes, len(src.said), src.said)
+			}
+			if err == nil && len(scopes) == 0 && !subset(m.Token.Scopes, byDefault) {
+				t.Fatalf("minted %v for a request that named nothing", m.Token.Scopes)
+			}
+			if len(scopes) == 0 && len(src.said) == 1 && (err == nil) == !slices.ContainsFunc(byDefault, func(f string) bool { return slices.Contains(src.said[0], f) }) {
+				t.Fatalf("named nothing, the source said %v: %v, %v", src.said[0], m.Token.Scopes, err)
 			}
 			if err != nil && len(scopes) > 0 && len(src.said) == 1 && subset(scopes, src.said[0]) {
 				t.Fatalf("refused %v of %v: %v", scopes, src.said[0], err)
