@@ -63,7 +63,11 @@ func (c *command) audienceCheck() *cobra.Command {
 func (c *command) exceeding(all *patdv1.CheckAudienceResponse) error {
 	var rows [][]string
 	for _, t := range all.GetTokens() {
-		rows = append(rows, []string{t.GetTokenId(), t.GetUser(), t.GetName(), span(t.GetExpiresIn(), "never"), yes(t.GetBlocked())})
+		left := "never"
+		if t.GetExpiresIn() != nil {
+			left = tokens.FormatDuration(t.GetExpiresIn().AsDuration().Round(time.Second))
+		}
+		rows = append(rows, []string{t.GetTokenId(), t.GetUser(), t.GetName(), left, yes(t.GetBlocked())})
 	}
 	fmt.Fprintf(c.Stderr, "patd: %d live token(s) exceed the policy\n", all.GetExceedingCount())
 	return table(c.Stdout, []string{"TOKEN ID", "USER", "NAME", "EXPIRES IN", "BLOCKED"}, rows)
