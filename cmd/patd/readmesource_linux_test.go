@@ -120,7 +120,7 @@ func paste(t *testing.T, block string, s pasted) {
 	env, places := s.around(t, dir)
 	// The shell becomes patd, and so it is patd that is told to stop.
 	places = append(places, "\n./patd serve ", "\nexec ./patd serve ")
-	bash := exec.Command("bash", "-eu", "-c", strings.NewReplacer(places...).Replace(block)) //nolint:noctx // the group is ended below
+	bash := exec.Command("bash", "-eu", "-c", strings.NewReplacer(places...).Replace(block))
 	bash.Dir = dir
 	bash.Env = append(append(os.Environ(), "PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0"), env...)
 	// A group of its own, so that what the block leaves in the background ends with patd.
