@@ -30,5 +30,5 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: ## the table of figures beside their baselines; BENCH=path keeps the generated stores, TOKENS=n sizes them
 	go run ./cmd/patbench -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) $(BENCHFLAGS)
-	PATD_BENCH_TOKENS=$(or $(TOKENS),1000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) go test ./store -run '^$$' -bench 'Mint$$|Lookup|Size' -benchtime 1x -v
+	PATD_BENCH_TOKENS=$(or $(TOKENS),1000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) go test ./store -run '^$$' -bench 'Mint$$|BesideDriver|Size' -benchtime 1x -v
 	go test ./client -run '^$$' -bench Verify -cpu 2 -benchmem
