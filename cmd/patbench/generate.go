@@ -123,11 +123,11 @@ func load(ctx context.Context, st tokens.Store, keys *tokens.Keys, n int) ([]tok
 	return ids, errors.Join(err, failed)
 }
 
-// presentable makes the texts of all tokens: some 70 bytes each.
-func (d dataset) presentable() ([]string, error) {
-	texts := make([]string, len(d.ids))
+// presentable makes the texts of n tokens, as many of each age: some 70 bytes each.
+func (d dataset) presentable(n int) ([]string, error) {
+	texts := make([]string, n)
 	for i := range texts {
-		secret, err := d.secret(i)
+		secret, err := d.secret(i * len(d.ids) / n)
 		if err != nil {
 			return nil, err
 		}

@@ -28,7 +28,12 @@ type figures struct {
 	perSecond  float64       // tokens a second
 	cpuPer100k time.Duration // CPU time of the server for 100 000 tokens
 	p50, p99   time.Duration // of a call
+	presented  int
+	busy       time.Duration // CPU time of the server and of this program
 }
+
+// cpuEach is the CPU time, in seconds, that a token took of the server and of this program.
+func (f figures) cpuEach() float64 { return f.busy.Seconds() / float64(f.presented) }
 
 // compare measures subjects in turn. The first is the baseline.
 func (b *bench) compare(ctx context.Context, subjects ...*subject) error {
@@ -53,6 +58,7 @@ func (b *bench) compare(ctx context.Context, subjects ...*subject) error {
 func (s *subject) measure(ctx context.Context, period time.Duration) (figures, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ownBefore := ownCPU()
 	before, err := s.server.cpu()
 	if err != nil {
 		return figures{}, err
@@ -90,6 +96,7 @@ func (s *subject) measure(ctx context.Context, period time.Duration) (figures, e
 	return figures{
 		perSecond: n / elapsed.Seconds(), cpuPer100k: time.Duration(float64(after-before) / n * 100_000),
 		p50: took[len(took)/2], p99: took[len(took)*99/100],
+		presented: int(presented.Load()), busy: after - before + ownCPU() - ownBefore,
 	}, nil
 }
 
@@ -121,6 +128,11 @@ func ratioOf(s, base *subject, of func(figures) float64) ratio {
 	for i := range all {
 		all[i] = of(s.rounds[i]) / of(base.rounds[i])
 	}
+	return spreadOf(all)
+}
+
+// spreadOf is the median of figures, and their range.
+func spreadOf(all []float64) ratio {
 	slices.Sort(all)
 	return ratio{all[len(all)/2], all[0], all[len(all)-1]}
 }

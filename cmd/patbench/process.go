@@ -93,6 +93,15 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, errors.Join(uerr, serr)
 }
 
+// ownCPU is the CPU time that this program has used.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0 // it fails for a bad argument only
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // resident is how much of the process is in memory, in MiB.
 func (p *process) resident() (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))

@@ -35,7 +35,7 @@ func newBench(ctx context.Context, s settings, work string, out io.Writer) (*ben
 	if b.data, err = generated(ctx, s.dir, s.tokens, out); err != nil {
 		return nil, err
 	}
-	if b.texts, err = b.data.presentable(); err != nil {
+	if b.texts, err = b.data.presentable(s.working); err != nil {
 		return nil, err
 	}
 	b.echoToken = b.texts[:1]
@@ -73,7 +73,7 @@ func (b *bench) close() error {
 	return errors.Join(errs...)
 }
 
-// warm presents every token once, in batches.
+// warm presents every token of the working set once, in batches.
 func (b *bench) warm(ctx context.Context, server *process, conns []*grpc.ClientConn) error {
 	begun := time.Now()
 	const size = 500
@@ -104,7 +104,7 @@ func (b *bench) warm(ctx context.Context, server *process, conns []*grpc.ClientC
 		return fmt.Errorf("warm up: %w", err)
 	}
 	mib, err := server.resident()
-	fmt.Fprintf(b.out, "every token presented once in %s; patd's resident memory is %.0f MiB\n\n", time.Since(begun).Round(time.Millisecond), mib)
+	fmt.Fprintf(b.out, "%d tokens presented once each in %s; %s's resident memory is %.0f MiB\n\n", len(b.texts), time.Since(begun).Round(time.Millisecond), server.name, mib)
 	return err
 }
 
