@@ -68,6 +68,12 @@ func (l *ledger) answered() {
 	l.changes++
 }
 
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changes
+}
+
 // work mints, rotates and revokes until a call goes unanswered. Only the end of the server may end it.
 func (l *ledger) work(ctx context.Context, a api, user string) error {
 	for n := 0; ; n++ {
@@ -245,29 +251,40 @@ func (l *ledger) verifyMint(ctx context.Context, t *testing.T, a api, e *entry) 
 // TestCrashLosesNothing kills the server with SIGKILL, at random moments while several clients change things, and looks
 // after each restart whether every answered change stands and every other happened wholly or not at all.
 func TestCrashLosesNothing(t *testing.T) {
-	kills, clients := 100, 4
+	kills := 100
 	if testing.Short() {
 		kills = 10
 	}
+	crash(t, kills, 4, 0)
+}
+
+// TestCrashLosesNoneOfManyThatShareATransaction does so while a thousand clients wait for the same few transactions.
+func TestCrashLosesNoneOfManyThatShareATransaction(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a thousand clients")
+	}
+	crash(t, 3, 1000, 1000)
+}
+
+// crash kills a server again and again, each time at a random moment after at least so many changes were answered.
+func crash(t *testing.T, kills, clients, atLeast int) {
 	data := filepath.Join(t.TempDir(), "data")
 	admin := patd(t, "service", "create", "crash", "--permission", "admin", "--data-dir", data)
 	var all ledger
 	d := serve(t, data)
 	for kill := range kills {
 		a := connect(t, d, admin)
+		users := a.withFeatures(t, fmt.Sprintf("user-%d", kill), clients)
+		first, before := len(all.entries), all.changes
 		var ends sync.WaitGroup
-		first := len(all.entries)
-		for n := range clients {
-			user := fmt.Sprintf("user-%d-%d", kill, n)
-			if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: user, Features: []string{"a"}}); err != nil {
-				t.Fatal(err)
-			}
+		for _, user := range users {
 			ends.Go(func() {
 				if err := all.work(t.Context(), a, user); err != nil {
 					t.Errorf("kill %d: %v", kill, err)
 				}
 			})
 		}
+		eventually(t, "changes are answered", patience, func() bool { return all.count()-before >= atLeast })
 		time.Sleep(time.Duration(rand.IntN(int(150 * time.Millisecond)))) //nolint:forbidigo // a random moment is what is asked for
 		d.kill()
 		ends.Wait()
@@ -290,7 +307,27 @@ func TestCrashLosesNothing(t *testing.T) {
 		t.Errorf("check: %s", got)
 	}
 	t.Logf("%d kills, %d tokens, %d answered changes", kills, len(all.entries), all.changes)
-	if all.changes < kills {
+	if all.changes < kills*max(atLeast, 1) {
 		t.Errorf("only %d changes were answered: the test proves nothing", all.changes)
 	}
+}
+
+// withFeatures makes n users who may have tokens.
+func (a api) withFeatures(t *testing.T, prefix string, n int) []string {
+	t.Helper()
+	users := make([]string, n)
+	var set sync.WaitGroup
+	for i := range users {
+		users[i] = fmt.Sprintf("%s-%d", prefix, i)
+		set.Go(func() {
+			if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: users[i], Features: []string{"a"}}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	set.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	return users
 }
