@@ -30,14 +30,8 @@ func allTogether(n int, fn func(i int)) {
 	wg.Wait()
 }
 
-// bothWays runs a test on a server that asks the store each time, and on one that answers from memory.
-func bothWays(t *testing.T, test func(t *testing.T, r *rig)) {
-	t.Run("store", func(t *testing.T) { test(t, newRig(t)) })
-	t.Run("memory", func(t *testing.T) { test(t, newCachedRig(t)) })
-}
-
 func TestRotateAgainstRotateLeavesAtMostTwoLiveSecrets(t *testing.T) {
-	bothWays(t, rotateAgainstRotate)
+	newRigs(t, rotateAgainstRotate)
 }
 
 func rotateAgainstRotate(t *testing.T, r *rig) {
@@ -62,7 +56,7 @@ func rotateAgainstRotate(t *testing.T, r *rig) {
 
 // TestRevokedTokenIsNeverAllowed introspects without a pause, over gRPC and REST, while tokens are revoked. An
 // introspection that started after the revocation had been answered must not say ALLOW.
-func TestRevokedTokenIsNeverAllowed(t *testing.T) { bothWays(t, revokeAgainstIntrospect) }
+func TestRevokedTokenIsNeverAllowed(t *testing.T) { newRigs(t, revokeAgainstIntrospect) }
 
 func revokeAgainstIntrospect(t *testing.T, r *rig) {
 	const rounds, watchers = 20, 4

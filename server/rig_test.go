@@ -63,21 +63,26 @@ func newRig(t testing.TB, change ...func(*server.Config)) *rig {
 // newRigOf starts a server on a source of features; nil is the built-in one.
 func newRigOf(t testing.TB, source tokens.FeatureSource, change ...func(*server.Config)) *rig {
 	t.Helper()
-	bare := func(_ *store.Store, behind tokens.Store) tokens.Store { return behind }
-	return newRigOn(t, bare, source, change...)
+	return newRigOn(t, source, func(_ *store.Store, s tokens.Store) tokens.Store { return s }, change...)
 }
 
-// newCachedRig starts a server that answers out of memory what it can, as the real program does. Faults of r.faulty are
-// behind the memory, and so not met by each call.
-func newCachedRig(t testing.TB) *rig {
-	t.Helper()
-	cached := func(st *store.Store, behind tokens.Store) tokens.Store {
-		return store.NewCached(st, store.CacheOptions{Behind: behind})
-	}
-	return newRigOn(t, cached, nil)
+// newRigs are a server that reads its store for each lookup, and one that answers from memory, as the command does.
+func newRigs(t *testing.T, test func(*testing.T, *rig)) {
+	t.Run("read", func(t *testing.T) { test(t, newRig(t)) })
+	t.Run("remembered", func(t *testing.T) {
+		var cache *store.Cached
+		test(t, newRigOn(t, nil, func(st *store.Store, behind tokens.Store) tokens.Store {
+			cache = store.NewCached(st, store.CacheOptions{Behind: behind})
+			return cache
+		}))
+		if cache.Stats().Hits == 0 {
+			t.Error("nothing was answered from memory")
+		}
+	})
 }
 
-func newRigOn(t testing.TB, memory func(*store.Store, tokens.Store) tokens.Store, source tokens.FeatureSource, change ...func(*server.Config)) *rig {
+// newRigOn starts a server whose lookups go to what on makes of the store.
+func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, tokens.Store) tokens.Store, change ...func(*server.Config)) *rig {
 	t.Helper()
 	ctx := context.Background()
 	r := &rig{t: t, logs: &logBuffer{}, at: time.Now()}
@@ -89,7 +94,7 @@ func newRigOn(t testing.TB, memory func(*store.Store, tokens.Store) tokens.Store
 	prefixes, err := tokens.BindKeys(ctx, st, keys, "", r.now())
 	must(t, err)
 	r.faulty = storetest.NewFaulty(st)
-	r.store = &gate{Store: memory(st, r.faulty)}
+	r.store = &gate{Store: on(st, r.faulty)}
 	r.keys = tokens.NewKeyring(keys)
 	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now})
 	must(t, err)

@@ -263,8 +263,9 @@ func TestStreamsEndWithTheServerAfterWhatIsUnderWay(t *testing.T) {
 }
 
 // TestStreamOfManyAtOnce has many streams ask for tokens that are revoked meanwhile, and end in all ways.
-func TestStreamOfManyAtOnce(t *testing.T) {
-	r := newRig(t)
+func TestStreamOfManyAtOnce(t *testing.T) { newRigs(t, testStreamOfManyAtOnce) }
+
+func testStreamOfManyAtOnce(t *testing.T, r *rig) {
 	var wg sync.WaitGroup
 	for n := range 16 {
 		wg.Go(func() {
