@@ -55,9 +55,11 @@ type Feed struct {
 	turn  chan struct{} // holds one; whoever reads the table has it
 	began bool          // the ring has a position; of whoever has the turn
 
-	// heard is when, after start, the last look began that got to the end of the table; negative: none has.
-	heard atomic.Int64
-	read  func(ctx context.Context) error // nil, or what tests put before each look
+	// heard is when, after start, the last look began that got to the end of the table; negative: none has. heardWall is
+	// the same by the wall clock, in nanoseconds of Unix time.
+	heard, heardWall atomic.Int64
+
+	read func(ctx context.Context) error // nil, or what tests put before each look
 
 	mu        sync.RWMutex
 	ring      ring
@@ -173,7 +175,7 @@ func (f *Feed) catchUp(ctx context.Context, seq uint64) error {
 		return nil
 	}
 	for {
-		began := f.now().Sub(f.start)
+		began := f.now()
 		if f.read != nil {
 			if err := f.read(ctx); err != nil {
 				return err
@@ -184,7 +186,8 @@ func (f *Feed) catchUp(ctx context.Context, seq uint64) error {
 			return err
 		}
 		if !more {
-			f.heard.Store(int64(began))
+			f.heardWall.Store(began.UnixNano())
+			f.heard.Store(int64(began.Sub(f.start)))
 			return nil
 		}
 	}
@@ -293,13 +296,15 @@ func (f *Feed) subscribe(l listener) uint64 {
 	return f.ring.last().Seq
 }
 
-// silence is how long ago the last look began that got to the end of the table; a year when none has.
+// silence is how long ago the last look began that got to the end of the table; a year when none has. The clock that says more
+// counts: the monotonic one stands still while a machine sleeps, the other may be set back.
 func (f *Feed) silence() time.Duration {
 	heard := f.heard.Load()
 	if heard < 0 {
 		return 365 * 24 * time.Hour
 	}
-	return f.now().Sub(f.start) - time.Duration(heard)
+	now := f.now()
+	return max(now.Sub(f.start)-time.Duration(heard), time.Duration(now.UnixNano()-f.heardWall.Load()))
 }
 
 // live tells whether what is known of the store counts. It rests on no goroutine: one that hangs is found out, too.
