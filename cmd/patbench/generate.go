@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +19,9 @@ import (
 	"patd/store/storefill"
 	"patd/tokens"
 )
+
+// tokensOfUser is how many tokens a user has, on average.
+const tokensOfUser = 10
 
 // idsFile lists the ids of a generated store, eight bytes each, in the order of their numbers.
 const idsFile = "ids"
@@ -113,7 +118,7 @@ func load(ctx context.Context, st tokens.Store, keys *tokens.Keys, n int) ([]tok
 		return nil, err
 	}
 	var failed error
-	ids, err := storefill.Load(ctx, st, storefill.Config{Tokens: n, Hash: func(i int, id tokens.ID) tokens.Hash {
+	ids, err := storefill.Load(ctx, st, storefill.Config{Tokens: n, Users: max(n/tokensOfUser, 1), Hash: func(i int, id tokens.ID) tokens.Hash {
 		secret, err := secretOf(i, id)
 		if err != nil {
 			failed = err
@@ -123,15 +128,48 @@ func load(ctx context.Context, st tokens.Store, keys *tokens.Keys, n int) ([]tok
 	return ids, errors.Join(err, failed)
 }
 
-// presentable makes the texts of n tokens, as many of each age: some 70 bytes each.
-func (d dataset) presentable(n int) ([]string, error) {
-	texts := make([]string, n)
-	for i := range texts {
-		secret, err := d.secret(i * len(d.ids) / n)
+// presentable makes the texts of about n tokens: all of a part of the users, who have ten each. Some 70 bytes each.
+func (d dataset) presentable(ctx context.Context, n int) ([]string, error) {
+	ids := d.ids
+	if n < len(ids) {
+		var err error
+		if ids, err = d.idsOfUsers(ctx, n/tokensOfUser); err != nil {
+			return nil, err
+		}
+	}
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		number, ok := slices.BinarySearch(d.ids, id) // they are in the order of their age, as ids are
+		if !ok {
+			return nil, fmt.Errorf("token %s of %s is not among those that were generated", id, d.dir)
+		}
+		secret, err := d.secret(number)
 		if err != nil {
 			return nil, err
 		}
 		texts[i] = strings.Clone(secret.Reveal())
 	}
 	return texts, nil
+}
+
+// idsOfUsers reads the ids of the tokens of the first users.
+func (d dataset) idsOfUsers(ctx context.Context, users int) (ids []tokens.ID, err error) {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(d.dir, "patd.db")+"?mode=ro")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, err := db.QueryContext(ctx, `SELECT id FROM tokens WHERE user <= (SELECT max(key) FROM (SELECT key FROM users ORDER BY key LIMIT ?))`, users)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, tokens.ID(id))
+	}
+	return ids, rows.Err()
 }

@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	s := settings{inFlight: counts{64, 1, 16}}
 	f := flag.NewFlagSet("patbench", flag.ContinueOnError)
 	f.IntVar(&s.tokens, "tokens", 1_000_000, "tokens in the store; of each user ten")
-	f.IntVar(&s.working, "working", 0, "how many of them are presented, spread over all (default: all)")
+	f.IntVar(&s.working, "working", 0, "about how many of them are presented: all those of a tenth as many users (default: all tokens)")
 	f.IntVar(&s.rounds, "rounds", 5, "rounds of each comparison")
 	f.DurationVar(&s.period, "period", 3*time.Second, "how long one measurement of a round lasts")
 	f.IntVar(&s.conns, "conns", 4, "connections")
@@ -66,8 +66,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if s.working == 0 {
 		s.working = s.tokens
 	}
-	if f.NArg() > 0 || s.tokens < 100 || s.working < 1 || s.working > s.tokens || s.rounds < 1 || s.conns < 1 || s.period <= 0 {
-		return errors.New("no arguments; -tokens from 100, -working up to that, -rounds and -conns from 1, -period above 0")
+	if f.NArg() > 0 || s.tokens < 100 || s.working < tokensOfUser || s.working > s.tokens || s.rounds < 1 || s.conns < 1 || s.period <= 0 {
+		return errors.New("no arguments; -tokens from 100, -working from 10 up to that, -rounds and -conns from 1, -period above 0")
 	}
 	return measure(ctx, s, out)
 }

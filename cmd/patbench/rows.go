@@ -35,7 +35,7 @@ func newBench(ctx context.Context, s settings, work string, out io.Writer) (*ben
 	if b.data, err = generated(ctx, s.dir, s.tokens, out); err != nil {
 		return nil, err
 	}
-	if b.texts, err = b.data.presentable(s.working); err != nil {
+	if b.texts, err = b.data.presentable(ctx, s.working); err != nil {
 		return nil, err
 	}
 	b.echoToken = b.texts[:1]
