@@ -229,7 +229,7 @@ func driverLookup(b *testing.B, path string) func(tokens.ID) error {
 		b.Fatal(err)
 	}
 	names, err := rows.Columns()
-	if err := errors.Join(err, rows.Close()); err != nil {
+	if err := errors.Join(err, rows.Err(), rows.Close()); err != nil {
 		b.Fatal(err)
 	}
 	columns := make([]any, len(names))
