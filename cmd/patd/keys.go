@@ -53,7 +53,9 @@ func (c *command) keysPrepare() *cobra.Command {
 
 // prepared is the key of a file that is newer than the current one; empty: there is none.
 func prepared(keys *tokens.Keys, known []tokens.KeyRecord) string {
-	place := func(name string) int { return slices.IndexFunc(known, func(k tokens.KeyRecord) bool { return k.Name == name }) }
+	place := func(name string) int {
+		return slices.IndexFunc(known, func(k tokens.KeyRecord) bool { return k.Name == name })
+	}
 	current := place(keys.Current())
 	for _, name := range keys.Names()[1:] {
 		if at := place(name); at < 0 || current >= 0 && at > current && known[at].RetireTime.IsZero() {
