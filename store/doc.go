@@ -76,6 +76,8 @@
 //
 // # Written behind
 //
-// What Touch notes (the last use of a token, and digests that move to the current key) gathers in a bounded buffer
-// and is written at each FlushInterval, and by Close. A failed write is tried again.
+// What Touch notes (the last use of a token, and digests that move to the current key) gathers in bounded buffers. Digests are
+// written soon. A few uses are written at the next FlushInterval, many when they have gathered for eight of them or there is little
+// room left, in the order of ids: what a use costs is mostly the page that it is on, which others then share. Close writes
+// the rest. A failed write is tried again.
 package store

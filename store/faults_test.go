@@ -152,12 +152,12 @@ func TestTouchIsBoundedAndCountsWhatItDrops(t *testing.T) {
 	other := open(t, path, store.Options{})
 	exec1(t, other, `BEGIN IMMEDIATE`) // nothing can be written behind meanwhile
 	use := tokens.Use{Time: time.Now()}
-	for i := range store.MaxSeen + 10 {
+	for i := range 3 * store.MaxSeen {
 		st.Touch(tokens.Seen{ID: tokens.ID(i + 1), Use: use})
 	}
-	st.Touch(tokens.Seen{ID: 1, Use: use}) // known: it needs no room
-	if n := st.TouchesDropped(); n < 1 || n > 10+store.MaxSeen/2 {
-		t.Errorf("%d were dropped, want about 10", n)
+	// As many as there is room for may be on their way to the disk, and come back.
+	if n := st.TouchesDropped(); n < store.MaxSeen {
+		t.Errorf("%d were dropped, want at least %d", n, store.MaxSeen)
 	}
 	exec1(t, other, `ROLLBACK`)
 }
