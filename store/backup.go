@@ -16,7 +16,8 @@ const vacuumInto = `VACUUM INTO ?`
 
 // Backup writes a consistent copy of the store, as of one instant, to a new file that only its owner can read; the
 // store goes on working meanwhile. A file that exists is refused. The copy gets its name only when it is whole and on
-// disk; an interrupted backup leaves no file of that name.
+// disk; an interrupted backup leaves no file of that name. A store in PostgreSQL is copied into a store in a file, row by row,
+// read back and compared, as Copy does it, but with no lock that a change would wait for.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := s.backup(ctx, path); err != nil {
 		return fmt.Errorf("back up to %s: %w", path, err)
@@ -24,19 +25,33 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	return nil
 }
 
-func (s *Store) backup(ctx context.Context, path string) (err error) {
+func (s *Store) backup(ctx context.Context, path string) error {
+	return newFile(path, func(part string) error {
+		if err := s.Flush(ctx); err != nil {
+			s.report(ctx, err) // no reason not to save the rest
+		}
+		if s.dialect.remote {
+			_, err := s.copyToFile(ctx, part, false, s.options)
+			return err
+		}
+		return s.copyTo(ctx, part)
+	})
+}
+
+// newFile has a file filled under another name, in the same directory, and gives it its own when it is whole.
+func newFile(path string, fill func(part string) error) (err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		if err == nil {
-			err = fs.ErrExist
+	// A log that was left there would be taken for the new file's.
+	for _, name := range []string{path, path + "-wal", path + "-journal"} {
+		if _, err := os.Lstat(name); !errors.Is(err, fs.ErrNotExist) {
+			if err == nil {
+				err = &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+			}
+			return err
 		}
-		return err
-	}
-	if err := s.Flush(ctx); err != nil {
-		s.report(ctx, err) // no reason not to save the rest
 	}
 	part := path + "." + rand.Text()[:8] + ".part"
 	defer func() {
@@ -44,7 +59,7 @@ func (s *Store) backup(ctx context.Context, path string) (err error) {
 			err = errors.Join(err, rerr)
 		}
 	}()
-	if err := s.copyTo(ctx, part); err != nil {
+	if err := fill(part); err != nil {
 		return err
 	}
 	if err := publish(part, path); err != nil {

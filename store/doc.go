@@ -74,6 +74,12 @@
 // user is one record that all of its tokens share. Before a change is answered, what it names is dropped. A reading of the
 // store that was under way meanwhile is answered to those who had asked before, and not kept.
 //
+// # Copies
+//
+// [Store.Copy] moves a store between the databases, row by row in the order of the tables' keys, and reads back what it wrote
+// before it counts. One list names the tables and their columns, and a test holds it against both schemas. A backup of SQLite is
+// one of its pages; one of PostgreSQL is such a copy, in a file.
+//
 // # Written behind
 //
 // What Touch notes (the last use of a token, and digests that move to the current key) gathers in bounded buffers. Digests are

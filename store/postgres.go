@@ -40,7 +40,10 @@ const (
 // meanwhile, as with SQLite, and positions in the change feed are in the order of commits. Without it a position could be
 // taken before another and committed after it, and who polls the feed in between would never see it. The server releases the
 // lock when the commit can be seen. The first number says that it is patd's lock, "patd" in ASCII; the second, which store's.
-const lockWriter = `SELECT pg_advisory_xact_lock(1885434980, CAST(CAST(CAST('changes' AS regclass) AS oid) AS integer))`
+const (
+	lockWriter = `SELECT pg_advisory_xact_lock` + writerLock
+	writerLock = `(1885434980, CAST(CAST(CAST('changes' AS regclass) AS oid) AS integer))`
+)
 
 func postgresDialect() *dialect {
 	return &dialect{

@@ -36,6 +36,8 @@ type Options struct {
 
 	pragmas    []string                    // further ones for the writer, for tests
 	beforeFeed func(context.Context) error // put before each look at the change feed, for tests
+	// copied is put between the writing of a copy and its verification, for tests.
+	copied func(context.Context, *conn) error
 }
 
 func (o Options) withDefaults() Options {

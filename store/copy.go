@@ -1,0 +1,253 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Copied tells of one table of a copy. SHA256 is over a canonical form of its rows, sorted by key, and so the same in both
+// databases.
+type Copied struct {
+	Table  string `json:"table"`
+	Rows   int64  `json:"rows"`
+	SHA256 string `json:"sha256"`
+}
+
+// Copy copies the whole store into another, which to names: a file that does not exist yet, or a database in PostgreSQL
+// without a patd store in it, whose schema is made. Every row is read back and compared before it counts; whatever happens,
+// the other store is whole afterwards or has no row. While it runs, nothing in this store changes: it holds the lock of
+// writers. What a server changes in this store later is not in the other.
+func (s *Store) Copy(ctx context.Context, to string, o Options) ([]Copied, error) {
+	copied, err := s.copy(ctx, to, o.withDefaults())
+	if cerr := ctx.Err(); cerr != nil && err != nil {
+		err = cerr // whatever it broke
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy the store: %w", err)
+	}
+	return copied, nil
+}
+
+func (s *Store) copy(ctx context.Context, to string, o Options) (copied []Copied, err error) {
+	if IsPostgres(to) {
+		return s.copyToPostgres(ctx, to, o)
+	}
+	_, path, err := engine(to)
+	if err != nil {
+		return nil, err
+	}
+	if s.path != "" && sameFile(s.path, path) {
+		return nil, errSameStore
+	}
+	err = newFile(path, func(part string) error {
+		copied, err = s.copyToFile(ctx, part, true, o)
+		return err
+	})
+	return copied, err
+}
+
+var errSameStore = errors.New("both are the same store")
+
+func sameFile(a, b string) bool {
+	ai, aerr := os.Stat(a)
+	bi, berr := os.Stat(b)
+	return aerr == nil && berr == nil && os.SameFile(ai, bi)
+}
+
+// copyEnd is a store at one end of a copy: a connection of its own, without the limits that keep a server's calls short,
+// in a transaction.
+type copyEnd struct {
+	*conn
+	db *sql.DB
+}
+
+func (e *copyEnd) close() {
+	// It rolls back what was not committed, and lets go of the locks.
+	_ = e.conn.close()
+	_ = e.db.Close()
+}
+
+const copyLock = `SELECT pg_advisory_lock` + writerLock
+
+// copySource connects to the store to read from. From then on nobody changes it, when it is locked, and what is read is as it
+// was at one moment either way.
+func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err error) {
+	// PostgreSQL decides what a snapshot sees before it waits for a lock within it: the lock comes first, and is the session's.
+	begin := s.dialect.beginRead
+	if s.dialect.remote {
+		if locked {
+			begin = append([]string{copyLock}, begin...)
+		}
+		e, err = postgresEnd(ctx, s.config, s.options)
+	} else {
+		begin = s.dialect.beginWrite
+		e, err = sqliteEnd(ctx, writerDSN(s.path, s.options), nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, statement := range begin {
+		if _, err := e.exec(ctx, statement); err != nil {
+			e.close()
+			return nil, fault("keep others from changing the store that is copied", err)
+		}
+	}
+	if err := e.checkVersion(ctx); err != nil {
+		e.close()
+		return nil, fmt.Errorf("the store that is copied: %w", err)
+	}
+	return e, nil
+}
+
+func newEnd(ctx context.Context, d *dialect, db *sql.DB) (*copyEnd, error) {
+	p := newPool(d, db, 1, 0, make(chan struct{}))
+	c, err := p.get(ctx)
+	if err != nil {
+		return nil, errors.Join(connectFault("connect", err), db.Close())
+	}
+	return &copyEnd{conn: c, db: db}, nil
+}
+
+// sqliteEnd connects to a file that prepare, if there is one, has made ready.
+func sqliteEnd(ctx context.Context, dsn string, prepare func(*sql.DB) error) (*copyEnd, error) {
+	d := sqliteDialect()
+	db, err := sql.Open(d.driver, dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	if prepare != nil {
+		db.SetMaxOpenConns(1)
+		if err := prepare(db); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+	}
+	return newEnd(ctx, d, db)
+}
+
+// postgresEnd connects with no limit of a statement's time, or of a transaction's rest: one end waits while the other works.
+func postgresEnd(ctx context.Context, config *pgx.ConnConfig, o Options) (*copyEnd, error) {
+	config = config.Copy()
+	config.RuntimeParams["application_name"] = "patd copy"
+	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
+	config.RuntimeParams["statement_timeout"] = "0"
+	config.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	config.ConnectTimeout = o.BusyTimeout
+	return newEnd(ctx, postgresDialect(), openDB(config, o))
+}
+
+const selectSQLiteVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version`
+
+// checkVersion demands the schema that this program's list of tables is of. A later one may have a column that would be lost.
+func (e *copyEnd) checkVersion(ctx context.Context) error {
+	query := selectSQLiteVersion
+	if e.dialect.remote {
+		query = selectVersion
+	}
+	var have int64
+	if err := e.one(ctx, query, []any{&have}); err != nil {
+		return fault("read the store's schema version", err)
+	}
+	if have != newestSchema {
+		return fmt.Errorf("%w: it is version %d, and this program copies version %d only; use the patd whose `migrate` made it, or migrate it first",
+			ErrSchema, have, int64(newestSchema))
+	}
+	return nil
+}
+
+const (
+	sqlitePosition   = `SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?1), 0)`
+	postgresPosition = `SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence(CAST(?1 AS text), CAST(?2 AS text))), 0)`
+)
+
+// position is the last number that was given to a row of a table, whether or not the row is still there.
+func (e *copyEnd) position(ctx context.Context, t copiedTable) (int64, error) {
+	var highest, given int64
+	if err := e.one(ctx, t.selectMax(), []any{&highest}); err != nil {
+		return 0, fault("read the positions of "+t.name, err)
+	}
+	query, args := sqlitePosition, []any{t.name}
+	if e.dialect.remote {
+		query, args = postgresPosition, []any{t.name, t.sequence}
+	}
+	if err := e.one(ctx, query, []any{&given}, args...); err != nil {
+		return 0, fault("read the positions of "+t.name, err)
+	}
+	return max(highest, given), nil
+}
+
+// fill copies all rows and compares what has arrived with what was sent. It neither begins nor commits.
+func (e *copyEnd) fill(ctx context.Context, from *copyEnd, o Options) ([]Copied, error) {
+	var sent []Copied
+	for _, t := range copiedTables() {
+		done, err := e.fillTable(ctx, from, t)
+		if err != nil {
+			return nil, err
+		}
+		sent = append(sent, done)
+		if t.sequence == "" {
+			continue
+		}
+		last, err := from.position(ctx, t)
+		if err == nil {
+			err = e.setPosition(ctx, t, last)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if o.copied != nil {
+		if err := o.copied(ctx, e.conn); err != nil {
+			return nil, err
+		}
+	}
+	for i, t := range copiedTables() {
+		if err := e.verify(ctx, t, sent[i]); err != nil {
+			return nil, err
+		}
+	}
+	return sent, nil
+}
+
+func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (Copied, error) {
+	rows, err := from.read(ctx, t)
+	if err != nil {
+		return Copied{}, err
+	}
+	if e.dialect.remote {
+		rows.texts = postgresText
+		err = e.copyIn(ctx, t, rows)
+	} else {
+		err = e.insertAll(ctx, t, rows)
+	}
+	// What was wrong with a row says more than that the other end was given up for it.
+	if rerr := rows.Err(); rerr != nil {
+		err = rerr
+	}
+	if err != nil {
+		return Copied{}, errors.Join(fault("copy the table "+t.name, err), rows.rows.Close())
+	}
+	return rows.end()
+}
+
+// verify reads a table back.
+func (e *copyEnd) verify(ctx context.Context, t copiedTable, sent Copied) error {
+	rows, err := e.read(ctx, t)
+	if err != nil {
+		return err
+	}
+	arrived, err := rows.end()
+	switch {
+	case err != nil:
+		return fault("read the table "+t.name+" back", err)
+	case arrived.Rows != sent.Rows:
+		return fmt.Errorf("the table %s has %d rows, and %d have arrived: nothing was copied", t.name, sent.Rows, arrived.Rows)
+	case arrived != sent:
+		return fmt.Errorf("the table %s has arrived otherwise than it was sent: nothing was copied", t.name)
+	}
+	return nil
+}

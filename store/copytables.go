@@ -1,0 +1,65 @@
+package store
+
+import "strings"
+
+// copiedTable is a table as a copy reads and writes it.
+type copiedTable struct {
+	name    string
+	key     string // the columns of its primary key, by which both databases sort alike
+	columns string // all of them
+	// sequence is the column that PostgreSQL numbers; empty: none. Where counted, SQLite remembers the last number too,
+	// so that it is not given twice when the rows are gone.
+	sequence string
+	counted  bool
+}
+
+// copiedTables are all tables with rows of patd's, each after those that it points to. What the migrations themselves
+// fill is not among them: the version of the schema, and the programs that suffer it.
+func copiedTables() []copiedTable {
+	return []copiedTable{
+		{name: "keys", key: "num", columns: "num name check_value create_us retire_us", sequence: "num"},
+		{name: "prefixes", key: "prefix", columns: "prefix"},
+		{name: "users", key: "key", columns: "key user state features create_us delete_us", sequence: "key"},
+		{name: "tokens", key: "id", columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
+			"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by"},
+		{name: "old_secrets", key: "token_id serial", columns: "token_id serial key digest until_us"},
+		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
+		{name: "services", key: "id", columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason"},
+		{name: "families", key: "id", columns: "id token_id serial client_id authenticated scopes audiences issue_us expire_us revoke_us " +
+			"revoked_by revoke_reason"},
+		{name: "refresh_tokens", key: "id", columns: "id family key digest issue_us use_us"},
+		{name: "access_tokens", key: "id", columns: "id token_id serial family key digest scopes audiences client_id issue_us expire_us " +
+			"revoke_us revoked_by revoke_reason"},
+		{name: "features", key: "name", columns: "name display_name description consent is_default optional published is_system search"},
+		{name: "audiences", key: "id", columns: "id display_name resource default_ttl_us max_ttl_us allow_never allow_offline access_ttl_us " +
+			"access_format search"},
+		{name: "events", key: "seq", columns: "seq time_us actor action outcome user token_id service peer_ip reason detail",
+			sequence: "seq", counted: true},
+		{name: "changes", key: "seq", columns: "seq time_us token_id user service", sequence: "seq", counted: true},
+	}
+}
+
+func (t copiedTable) columnNames() []string { return strings.Fields(t.columns) }
+
+// quotedNames are columns in quotes, for user is a word of PostgreSQL's.
+func quotedNames(columns string) string {
+	return `"` + strings.Join(strings.Fields(columns), `", "`) + `"`
+}
+
+// The statements of a copy, made of the list above and nothing else.
+
+func (t copiedTable) selectAll() string {
+	return `SELECT ` + quotedNames(t.columns) + ` FROM ` + t.name + ` ORDER BY ` + quotedNames(t.key)
+}
+
+func (t copiedTable) insert() string {
+	return `INSERT INTO ` + t.name + ` (` + quotedNames(t.columns) + `) VALUES (?` + strings.Repeat(`, ?`, len(t.columnNames())-1) + `)`
+}
+
+func (t copiedTable) selectAny() string { return `SELECT EXISTS (SELECT 1 FROM ` + t.name + `)` }
+
+func (t copiedTable) selectMax() string {
+	return `SELECT coalesce(max(` + quotedNames(t.sequence) + `), 0) FROM ` + t.name
+}
+
+func (t copiedTable) analyze() string { return `ANALYZE ` + t.name }
