@@ -73,7 +73,7 @@ func (c *command) keylessPlace(s *settings) (place, error) {
 		p.database = filepath.Join(s.dataDir, "patd.db")
 	default:
 		var err error
-		if p, err = databasePlace(text, "database-url", c.arguments["database-url"]); err != nil {
+		if p, err = databasePlace(text, "database-url", "database-password-file", c.arguments["database-url"]); err != nil {
 			return p, err
 		}
 	}
@@ -83,15 +83,15 @@ func (c *command) keylessPlace(s *settings) (place, error) {
 	return p, c.keyPlace(&p, s)
 }
 
-// databasePlace reads a database's URL, which a flag of that name gave.
-func databasePlace(text, flag string, argument bool) (place, error) {
+// databasePlace reads a database's URL, which a flag of that name gave; another flag gives its password.
+func databasePlace(text, flag, passwordFlag string, argument bool) (place, error) {
 	var p place
 	path, sqlite := strings.CutPrefix(text, "sqlite:")
 	switch {
 	case sqlite && path != "":
 		p.database = path
 	case store.IsPostgres(text) && argument && holdsPassword(text):
-		return p, errors.New("the password in --" + flag + " can be read by everybody on this machine; give the URL by " + variable(flag) + " or --config, or the password by --database-password-file")
+		return p, errors.New("the password in --" + flag + " can be read by everybody on this machine; give the URL by " + variable(flag) + " or --config, or the password by --" + passwordFlag)
 	case store.IsPostgres(text) && mangled(text):
 		return p, errors.New("--" + flag + " cannot be read; characters such as @ / : # % in a password are written percent-encoded")
 	case store.IsPostgres(text):

@@ -49,7 +49,7 @@ func (c *command) restore(ctx context.Context, s *settings, file string, log *sl
 		return err
 	}
 	if p.remote() {
-		return errors.New("a store in PostgreSQL is restored by PostgreSQL's own means, or from a backup of patd's into a new, empty store: patd copy --from sqlite:FILE --to postgres://…")
+		return errors.New("a store in PostgreSQL is restored by PostgreSQL's own means, or from a backup of patd's into a database without a store in it: patd copy --from sqlite:FILE --to postgres://…")
 	}
 	if err := p.restorable(file); err != nil {
 		return err

@@ -57,7 +57,7 @@ func (c *command) root() *cobra.Command {
 	c.group(root,
 		c.devCommand(), c.serveCommand(), c.serviceCommand(), c.tokenCommand(), c.userCommand(), c.featureCommand(),
 		c.audienceCommand(), c.introspectCommand(), c.eventsCommand(), c.keysCommand(), c.migrateCommand(), c.backupCommand(), c.restoreCommand(),
-		c.checkCommand(), c.scannerCommand(), c.versionCommand(),
+		c.checkCommand(), c.copyCommand(), c.scannerCommand(), c.versionCommand(),
 	)
 	return root
 }

@@ -21,35 +21,41 @@ func (c *command) backupCommand() *cobra.Command {
 		Use:   "backup FILE --data-dir DIR",
 		Short: "Copy the store, consistent, the server running or not",
 		Long: `Copy the store into a new file, as it is at one moment, the server running or not. The digest key is not in it: keep a
-copy of the key file in another place.
+copy of the key file in another place. Of a store in PostgreSQL the file is one of SQLite's with the same rows, which
+` + "`patd check --database-url sqlite:FILE`" + ` can look into; no change waits for it.
 
-To restore: stop the server and run ` + "`patd restore FILE --data-dir DIR`" + `. By hand: stop the server, remove patd.db,
+To restore into PostgreSQL: stop the servers, and copy the backup into a database without a store in it,
+` + "`patd copy --from sqlite:FILE --to postgres://…`" + `.
+
+To restore a store in a file: stop the server and run ` + "`patd restore FILE --data-dir DIR`" + `. By hand: stop the server, remove patd.db,
 patd.db-wal and patd.db-shm (a log left beside another file would spoil it), put the copy in the place of patd.db
 beside its hash.key, and run ` + "`patd check`" + `.`,
 		Args: takes("FILE"),
 	}
 	return c.keptStoreCommand(cmd, func(ctx context.Context, o *opened, args []string) error {
 		if err := o.Backup(ctx, args[0]); err != nil {
-			return backupFault(args[0], err)
+			return fileFault("back up to "+args[0], "a backup", err)
 		}
 		fmt.Fprintf(c.Stderr, "patd: wrote %s; it is of use only with the hash key, which is not in it\n", args[0])
 		return nil
 	})
 }
 
-// backupFault is why a backup failed, without the name under which it was written first.
-func backupFault(file string, err error) error {
+// fileFault is why a new file could not be made, without the name under which it was written first.
+func fileFault(op, what string, err error) error {
 	var (
 		path *fs.PathError
 		link *os.LinkError
 	)
 	switch {
+	case errors.As(err, &path) && errors.Is(err, fs.ErrExist) && strings.HasSuffix(path.Path, "-wal"), errors.As(err, &path) && strings.HasSuffix(path.Path, "-journal"):
+		return fmt.Errorf("%s: there is a log of another database beside it, %s, which would spoil it", op, filepath.Base(path.Path))
 	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("back up to %s: there is such a file already, and a backup replaces none", file)
+		return fmt.Errorf("%s: there is such a file already, and %s replaces none", op, what)
 	case errors.As(err, &path):
-		return fmt.Errorf("back up to %s: %w", file, path.Err)
+		return fmt.Errorf("%s: %w", op, path.Err)
 	case errors.As(err, &link):
-		return fmt.Errorf("back up to %s: %w", file, link.Err)
+		return fmt.Errorf("%s: %w", op, link.Err)
 	}
 	return err
 }
@@ -70,17 +76,25 @@ func (c *command) openKept(ctx context.Context, s *settings, log *slog.Logger) (
 	if p.remote() {
 		return c.open(ctx, s, log)
 	}
-	switch info, err := os.Stat(p.database); {
-	case errors.Is(err, fs.ErrNotExist) && s.databaseURL.IsEmpty():
-		return nil, fmt.Errorf("there is no store in %s (no %s); patd serve or patd service create makes one", s.dataDir, filepath.Base(p.database))
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("there is no store %s; patd serve or patd service create makes one", p.database)
-	case err != nil:
-		return nil, fmt.Errorf("look for the store: %w", err)
-	case info.Size() == 0:
-		return nil, fmt.Errorf("there is no store in %s: the file is empty", p.database)
+	if err := p.kept(s); err != nil {
+		return nil, err
 	}
 	return c.open(ctx, s, log)
+}
+
+// kept refuses a file that is not there, or is no store for its being empty.
+func (p place) kept(s *settings) error {
+	switch info, err := os.Stat(p.database); {
+	case errors.Is(err, fs.ErrNotExist) && s.databaseURL.IsEmpty():
+		return fmt.Errorf("there is no store in %s (no %s); patd serve or patd service create makes one", s.dataDir, filepath.Base(p.database))
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no store %s; patd serve or patd service create makes one", p.database)
+	case err != nil:
+		return fmt.Errorf("look for the store: %w", err)
+	case info.Size() == 0:
+		return fmt.Errorf("there is no store in %s: the file is empty", p.database)
+	}
+	return nil
 }
 
 // summary is what a store holds.
