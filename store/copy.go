@@ -34,6 +34,9 @@ func (s *Store) Copy(ctx context.Context, to string, o Options) ([]Copied, error
 }
 
 func (s *Store) copy(ctx context.Context, to string, o Options) (copied []Copied, err error) {
+	if err := s.Flush(ctx); err != nil {
+		return nil, err
+	}
 	if IsPostgres(to) {
 		return s.copyToPostgres(ctx, to, o)
 	}
@@ -83,7 +86,7 @@ func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err er
 		if locked {
 			begin = append([]string{copyLock}, begin...)
 		}
-		e, err = postgresEnd(ctx, s.config, s.options)
+		e, err = postgresEnd(ctx, "connect to the store that is copied", s.config, s.options)
 	} else {
 		begin = s.dialect.beginWrite
 		e, err = sqliteEnd(ctx, writerDSN(s.path, s.options), nil)
@@ -104,11 +107,11 @@ func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err er
 	return e, nil
 }
 
-func newEnd(ctx context.Context, d *dialect, db *sql.DB) (*copyEnd, error) {
+func newEnd(ctx context.Context, op string, d *dialect, db *sql.DB) (*copyEnd, error) {
 	p := newPool(d, db, 1, 0, make(chan struct{}))
 	c, err := p.get(ctx)
 	if err != nil {
-		return nil, errors.Join(connectFault("connect", err), db.Close())
+		return nil, errors.Join(connectFault(op, err), db.Close())
 	}
 	return &copyEnd{conn: c, db: db}, nil
 }
@@ -126,18 +129,18 @@ func sqliteEnd(ctx context.Context, dsn string, prepare func(*sql.DB) error) (*c
 			return nil, errors.Join(err, db.Close())
 		}
 	}
-	return newEnd(ctx, d, db)
+	return newEnd(ctx, "open the store", d, db)
 }
 
 // postgresEnd connects with no limit of a statement's time, or of a transaction's rest: one end waits while the other works.
-func postgresEnd(ctx context.Context, config *pgx.ConnConfig, o Options) (*copyEnd, error) {
+func postgresEnd(ctx context.Context, op string, config *pgx.ConnConfig, o Options) (*copyEnd, error) {
 	config = config.Copy()
 	config.RuntimeParams["application_name"] = "patd copy"
 	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 	config.ConnectTimeout = o.BusyTimeout
-	return newEnd(ctx, postgresDialect(), openDB(config, o))
+	return newEnd(ctx, op, postgresDialect(), openDB(config, o))
 }
 
 const selectSQLiteVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version`
@@ -210,7 +213,9 @@ func (e *copyEnd) fill(ctx context.Context, from *copyEnd, o Options) ([]Copied,
 			return nil, err
 		}
 	}
-	return sent, nil
+	// A connection that has broken meanwhile has lost its lock: the store may not be as it was copied any more.
+	var seq int64
+	return sent, fault("look whether the store that is copied is still there", from.one(ctx, readReady, []any{&seq}))
 }
 
 func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (Copied, error) {
@@ -225,13 +230,23 @@ func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (
 		err = e.insertAll(ctx, t, rows)
 	}
 	// What was wrong with a row says more than that the other end was given up for it.
-	if rerr := rows.Err(); rerr != nil {
-		err = rerr
+	if rows.err != nil {
+		err = rows.err
+	} else if err = errors.Join(rows.rows.Err(), err); err != nil {
+		err = copyFault("copy the table "+t.name, err)
 	}
 	if err != nil {
-		return Copied{}, errors.Join(fault("copy the table "+t.name, err), rows.rows.Close())
+		return Copied{}, errors.Join(err, rows.rows.Close())
 	}
 	return rows.end()
+}
+
+// copyFault is fault, but that a row which breaks a rule is no outage.
+func copyFault(op string, err error) error {
+	if isConstraint(err) {
+		return fmt.Errorf("%s: a row breaks a rule of the schema; `patd check` looks at the store that is copied: %w", op, err)
+	}
+	return fault(op, err)
 }
 
 // verify reads a table back.

@@ -42,10 +42,10 @@ func oddRows() []string {
 	return []string{
 		`UPDATE keys SET retire_us = 9223372036854775807 WHERE num = 1`,
 		`INSERT INTO keys (num, name, check_value, create_us) VALUES (7, 'k-ü', randomblob(32), -1)`,
-		`INSERT INTO users (key, user, state, features, create_us, delete_us) VALUES (9001, 'ghost', 1, NULL, 1, 2), (9002, 'ghost', 2, '', 3, 4), (9003, 'ghost', 1, 'a b', 5, NULL)`,
+		`INSERT INTO users (key, user, state, features, create_us, delete_us) VALUES (900000001, 'ghost', 1, NULL, 1, 2), (900000002, 'ghost', 2, '', 3, 4), (900000003, 'ghost', 1, 'a b', 5, NULL)`,
 		`INSERT INTO tokens (id, user, key, digest, rotations, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description, revoke_us, revoked_by, revoke_reason, last_used_us, last_used_ip, blocked_by)
-		 VALUES (-9223372036854775808, 9001, 7, zeroblob(32), 9223372036854775807, 'naïve 日本語 😀', '', 'a', -9223372036854775808, 9223372036854775807, '', char(10) || char(13) || char(9), '{"a":"\\ '' "" %"}', NULL, 0, '', NULL, 0, x'00000000000000000000000000000000', NULL),
-		        (9223372036854775807, 9002, 1, randomblob(32), 0, '', '\N', 'a', 0, 0, NULL, NULL, NULL, '\.', NULL, NULL, NULL, NULL, x'', 'api' || char(10) || 'b')`,
+		 VALUES (-9223372036854775808, 900000001, 7, zeroblob(32), 9223372036854775807, 'naïve 日本語 😀', '', 'a', -9223372036854775808, 9223372036854775807, '', char(10) || char(13) || char(9), '{"a":"\\ '' "" %"}', NULL, 0, '', NULL, 0, x'00000000000000000000000000000000', NULL),
+		        (9223372036854775807, 900000002, 1, randomblob(32), 0, '', '\N', 'a', 0, 0, NULL, NULL, NULL, '\.', NULL, NULL, NULL, NULL, x'', 'api' || char(10) || 'b')`,
 		`INSERT INTO families VALUES (-5, 9223372036854775807, 0, 'client', 1, 'a', 'api', 1, 2, 3, 'x', NULL), (6, 9223372036854775807, 1, NULL, 0, 'a', 'api', 1, 2, NULL, NULL, NULL)`,
 		`INSERT INTO refresh_tokens VALUES (1, -5, 7, randomblob(32), 1, 2), (2, 6, 7, randomblob(32), 1, NULL)`,
 		`INSERT INTO access_tokens VALUES (1, 9223372036854775807, 0, -5, 7, randomblob(32), 'a', 'api', 'c', 1, 2, 3, 'x', ''), (2, 9223372036854775807, 0, NULL, 7, randomblob(32), 'a', NULL, NULL, 1, 9223372036854775807, NULL, NULL, NULL)`,
@@ -64,7 +64,7 @@ lines')`,
 // everything makes a store in a file with every kind of row.
 func everything(t *testing.T, path string, n int) *store.Store {
 	t.Helper()
-	st := open(t, path, store.Options{FlushInterval: time.Hour})
+	st := open(t, path, store.Options{FlushInterval: time.Hour}.WithPragmas("synchronous(OFF)"))
 	ids, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: n})
 	if err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
 		st := everything(t, newPath(t), 10)
 		exec1(t, st, `INSERT INTO events (seq, time_us, actor, action, outcome, detail) VALUES (4711, 1, 'a', 'b', 1, `+text+`)`)
 		url := emptyDatabase(server)
-		refused(t, st, url, store.Options{}, "the table events, row 4711: its detail "+what)
+		refused(t, st, url, store.Options{}, "copy the store: the table events, row 4711: its detail "+what)
 		wantNoRows(t, url)
 		copyInto(t, st, "sqlite:"+newPath(t), "the same into a file")
 	}
@@ -359,6 +359,23 @@ func TestACopyThatArrivesOtherwiseDidNotHappen(t *testing.T) {
 	wantNoRows(t, url)
 	wantNoFiles(t, dir)
 	copyInto(t, st, url, "after copies that failed")
+}
+
+// TestARowThatPointsToNothingIsNotCopied finds it by the rule that is looked at with the row, and by the one at the commit.
+func TestARowThatPointsToNothingIsNotCopied(t *testing.T) {
+	server := dbtest.Postgres(t)
+	for _, damage := range []string{
+		`UPDATE tokens SET key = 77 WHERE id = 9223372036854775807`, `UPDATE requests SET token_id = 78 WHERE sealed = x'00'`,
+	} {
+		st := everything(t, newPath(t), 10)
+		exec1(t, st, `PRAGMA foreign_keys = OFF`)
+		exec1(t, st, damage)
+		url, dir := emptyDatabase(server), t.TempDir()
+		refused(t, st, url, store.Options{}, "a row breaks a rule of the schema")
+		refused(t, st, "sqlite:"+filepath.Join(dir, "copy.db"), store.Options{}, "a row breaks a rule of the schema")
+		wantNoRows(t, url)
+		wantNoFiles(t, dir)
+	}
 }
 
 func TestACancelledCopyLeavesNothing(t *testing.T) {

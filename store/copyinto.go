@@ -21,7 +21,7 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	if err != nil {
 		return nil, err
 	}
-	into, err := postgresEnd(ctx, config, o)
+	into, err := postgresEnd(ctx, "connect to the new store", config, o)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 		if into.broken {
 			err = fmt.Errorf("the connection broke at the end: the copy is whole, or there is none, which `patd check` tells: %w", err)
 		}
-		return nil, fault("commit the copy", err)
+		return nil, copyFault("commit the copy", err)
 	}
 	return copied, nil
 }
@@ -182,8 +182,8 @@ func (s *Store) copyToFile(ctx context.Context, part string, locked bool, o Opti
 	return copied, err
 }
 
-// fillFile is fill in a transaction. Indexes that are made of the rows when all are there were measured to take a third of the
-// time of those that grow with them.
+// fillFile is fill in a transaction. Indexes are made when all rows are there, by sorting: with 200,000 tokens that was measured
+// to save a sixth of the processor time, and it touches no page twice when they are more than memory holds.
 func (e *copyEnd) fillFile(ctx context.Context, from *copyEnd, o Options) (copied []Copied, err error) {
 	for _, statement := range e.dialect.beginWrite {
 		if _, err := e.exec(ctx, statement); err != nil {
@@ -199,7 +199,7 @@ func (e *copyEnd) fillFile(ctx context.Context, from *copyEnd, o Options) (copie
 	}
 	for _, statement := range append(indexes, commitTx) {
 		if _, err := e.exec(ctx, statement); err != nil {
-			return nil, fault("finish the copy", err)
+			return nil, copyFault("finish the copy", err)
 		}
 	}
 	return copied, nil

@@ -29,7 +29,7 @@ func (c *command) copyCommand() *cobra.Command {
 		Long: `Copy a whole store into another, from SQLite to PostgreSQL or back or within either: every row, with ids, digests, positions
 of the audit log and of the change feed, and the names of the keys, so that every token goes on working. Each table is read back and
 compared before it counts. The destination is a file that does not exist yet, or a database without a store in it, whose
-schema is made; whatever happens in between, it has all rows afterwards or none.
+schema is made; whatever happens in between, it has all rows afterwards or none. (A copy into FILE that is killed leaves a FILE.….part to remove.)
 
 To move: stop the servers, copy, and start them on the new store with the same key file. While the copy runs the old store takes no
 changes; what a server changes in it afterwards is not in the new one.
