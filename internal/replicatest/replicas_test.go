@@ -1,0 +1,29 @@
+package replicatest
+
+import (
+	"testing"
+
+	"patd/internal/dbtest"
+)
+
+// TestThreeReplicasAreOne holds guarantees of three replicas on one database which all is well with, but for some of their
+// connections.
+func TestThreeReplicasAreOne(t *testing.T) {
+	c := newCluster(t, dbtest.Postgres(t), "patd", 3)
+	for _, g := range []struct {
+		name string
+		test func(*testing.T, *cluster)
+	}{
+		{"RevokedIsRefusedEverywhereInTime", revokedIsRefusedEverywhereInTime},
+		{"RevokedIsRefusedInTimeThoughNobodyIsNotified", revokedIsRefusedInTimeThoughNobodyIsNotified},
+		{"OneOfManyGetsAName", oneOfManyGetsAName},
+		{"NobodyGetsOverTheLimit", nobodyGetsOverTheLimit},
+		{"AnIdempotencyKeyMakesOneToken", anIdempotencyKeyMakesOneToken},
+		{"AnIdempotencyKeyIsOfOneRequest", anIdempotencyKeyIsOfOneRequest},
+		{"HistoriesAreLinearizable", historiesAreLinearizable},
+		{"AReplicaThatStoodStillTrustsNothing", aReplicaThatStoodStillTrustsNothing},
+		{"TheLastUseIsTheLatest", theLastUseIsTheLatest}, // it stops replicas
+	} {
+		t.Run(g.name, func(t *testing.T) { g.test(t, c) })
+	}
+}
