@@ -25,7 +25,7 @@ type cluster struct {
 // newCluster makes a store in a schema of its own, and as many replicas of patd on it as is asked.
 func newCluster(t *testing.T, db *dbtest.Server, schema string, replicas int, args ...string) *cluster {
 	t.Helper()
-	path, err := binary()
+	path, err := program()
 	must(t, err)
 	c := &cluster{t: t, path: path, db: db, schema: schema, key: filepath.Join(t.TempDir(), "hash.key")}
 	c.run("migrate", "--hash-key-file", c.key)

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 // built are the directories of binaries.
 var built []string
 
-// binary builds patd once and answers where it is.
-var binary = sync.OnceValues(func() (string, error) {
+// program builds patd once and answers where it is.
+var program = sync.OnceValues(func() (string, error) {
 	// Looked at so that the go command, which remembers what passed, runs these tests again when patd itself has changed.
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
 		switch {
