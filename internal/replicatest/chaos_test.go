@@ -28,6 +28,7 @@ type chaos struct {
 // repeat whatever is not answered, on any replica, mints with an idempotency key. In the end every answered change stands, on
 // every replica, nothing has happened twice or by half, and nothing that was told not to have happened has.
 func TestChaosLosesNoAnsweredChange(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, dbtest.Postgres(t), "patd", 3)
 	x := &chaos{cluster: c}
 	for n := range c.replicas {

@@ -12,7 +12,7 @@ import (
 
 // Each of the two measurements lasts for PATD_FRESH, and goes on until it has a few.
 const (
-	measureFor   = 4 * time.Second
+	measureFor   = 3 * time.Second
 	measureLeast = 40
 )
 

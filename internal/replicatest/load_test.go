@@ -20,14 +20,17 @@ type load struct {
 // pace is the pause between two calls of a client: what is asked for is work in the replicas' way, not as much as they bear.
 const pace = 20 * time.Millisecond
 
+// loads counts them, so that each has users of its own.
+var loads atomic.Int64
+
 // startLoad starts clients with users of their own. No call of theirs may fail.
 func startLoad(t *testing.T, c *cluster, clients int) *load {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	l := &load{stop: stop}
+	l, serial := &load{stop: stop}, loads.Add(1)
 	for n := range clients {
 		l.done.Go(func() {
-			user := fmt.Sprintf("load-%s-%d", t.Name(), n)
+			user := fmt.Sprintf("load-%d-%d", serial, n)
 			if err := l.work(ctx, c, user); err != nil && ctx.Err() == nil {
 				t.Errorf("a client of the load: %v", err)
 			}

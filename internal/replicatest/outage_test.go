@@ -18,6 +18,7 @@ import (
 
 // TestAnOutageIsNeverAWrongAnswer holds guarantees of replicas whose database stands still, is full, or is cut off from them.
 func TestAnOutageIsNeverAWrongAnswer(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, dbtest.Postgres(t), "patd", 3)
 	for _, g := range []struct {
 		name string

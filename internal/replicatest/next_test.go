@@ -1,0 +1,89 @@
+package replicatest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync"
+)
+
+// A migration as the next version may bring one: it only adds. Where the connection says so, it tells older programs to stay
+// away, as one would that takes something away.
+const (
+	nextPostgres = `-- +goose Up
+ALTER TABLE tokens ADD COLUMN next text;
+CREATE INDEX tokens_next ON tokens (next, id) WHERE next IS NOT NULL;
+UPDATE compatibility SET oldest = coalesce(CAST(nullif(current_setting('` + oldestSetting + `', true), '') AS bigint), oldest);
+`
+
+	nextSQLite = `-- +goose Up
+ALTER TABLE tokens ADD COLUMN next TEXT;
+CREATE INDEX tokens_next ON tokens (next) WHERE next IS NOT NULL;
+`
+
+	oldestSetting = "patd_test.oldest"
+)
+
+var newestSchema = regexp.MustCompile(`(newestSchema = )(\d+)`)
+
+// nextProgram builds a patd of this source and one migration more, once. It answers the last migration of this one, too.
+var nextProgram = sync.OnceValues(func() (next struct {
+	path  string
+	since int // the last migration that this version knows
+}, err error,
+) {
+	const migrate = "../../store/migrate.go"
+	source, err := os.ReadFile(migrate)
+	if err != nil {
+		return next, err
+	}
+	found := newestSchema.FindSubmatch(source)
+	if found == nil {
+		return next, fmt.Errorf("%s does not say what the newest schema is", migrate)
+	}
+	if next.since, err = strconv.Atoi(string(found[2])); err != nil {
+		return next, err
+	}
+	raised := newestSchema.ReplaceAll(source, fmt.Appendf(nil, "${1}%d", next.since+1))
+	name := fmt.Sprintf("%05d_next.sql", next.since+1)
+	overlay, err := laidOver(map[string][]byte{
+		migrate: raised,
+		filepath.Join("../../store/migrations/postgres", name): []byte(nextPostgres),
+		filepath.Join("../../store/migrations/sqlite", name):   []byte(nextSQLite),
+	})
+	if err != nil {
+		return next, err
+	}
+	next.path, err = build("patd-next", "-overlay", overlay)
+	return next, err
+})
+
+// laidOver writes files that the go command is to see in the place of others, or beside them.
+func laidOver(files map[string][]byte) (overlay string, err error) {
+	dir, err := os.MkdirTemp("", "replicatest")
+	if err != nil {
+		return "", err
+	}
+	built = append(built, dir)
+	replace := map[string]string{}
+	for path, text := range files {
+		from, err := filepath.Abs(path)
+		if err != nil {
+			return "", err
+		}
+		to := filepath.Join(dir, strconv.Itoa(len(replace))+filepath.Base(path))
+		if err := os.WriteFile(to, text, 0o600); err != nil {
+			return "", err
+		}
+		replace[from] = to
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, text, 0o600)
+}

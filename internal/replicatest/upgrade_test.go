@@ -1,0 +1,147 @@
+package replicatest
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"patd/internal/dbtest"
+)
+
+// TestUpgradesGoRound holds what is promised to whoever upgrades one replica after the other.
+func TestUpgradesGoRound(t *testing.T) {
+	t.Parallel()
+	db := dbtest.Postgres(t)
+	for _, g := range []struct {
+		name string
+		test func(*testing.T, *dbtest.Server)
+	}{
+		{"BothVersionsWorkOnEitherSchema", bothVersionsWorkOnEitherSchema},
+		{"ASchemaThatOldOnesCannotUseKeepsThemOut", aSchemaThatOldOnesCannotUseKeepsThemOut},
+		{"WithoutItsSchemaServeNamesMigrate", withoutItsSchemaServeNamesMigrate},
+		{"AFileOfTheNextVersionIsOpened", aFileOfTheNextVersionIsOpened},
+	} {
+		t.Run(g.name, func(t *testing.T) { g.test(t, db) })
+	}
+}
+
+// bothVersionsWorkOnEitherSchema runs replicas of this version and of the next under load while the next one's migrate runs, and
+// exchanges them afterwards. No call fails, and each hears what the others revoke.
+func bothVersionsWorkOnEitherSchema(t *testing.T, db *dbtest.Server) {
+	next, err := nextProgram()
+	must(t, err)
+	c := newCluster(t, db, "rolling", 2)
+	newer := &replica{name: "replica of the next version", cluster: c, path: next.path, at: db.Addr()}
+	must(t, newer.start())
+	c.replicas = append(c.replicas, newer)
+	l := startLoad(t, c, 4)
+	hearEachOther(t, c, "before")
+	said, err := run(next.path, c.env(db.Addr()), "migrate")
+	must(t, err)
+	if want := fmt.Sprintf("schema version %d, was %d", next.since+1, next.since); !strings.Contains(said, want) {
+		t.Errorf("migrate says %q, want %q", said, want)
+	}
+	hearEachOther(t, c, "after")
+	t.Logf("%d other calls while the schema was changed", l.end())
+
+	if said := c.run("migrate"); !strings.Contains(said, fmt.Sprintf("schema version %d", next.since+1)) {
+		t.Errorf("migrate of the version before says %q", said)
+	}
+	c.replicas[0].stop()
+	c.replicas[0].path = next.path
+	c.replicas[1].stop() // and starts again as it is, on the schema that is newer than it
+	must(t, c.replicas[0].start())
+	must(t, c.replicas[1].start())
+	l = startLoad(t, c, 4)
+	hearEachOther(t, c, "exchanged")
+	l.end()
+	for _, path := range []string{c.path, next.path} {
+		if said, err := run(path, c.env(db.Addr()), "check", "--hash-key-file", c.key); err != nil || !strings.HasPrefix(said, "ok: ") {
+			t.Errorf("check: %s, %v", said, err)
+		}
+	}
+}
+
+// hearEachOther has each replica revoke a token that the others know.
+func hearEachOther(t *testing.T, c *cluster, when string) {
+	t.Helper()
+	user := "hears " + when
+	must(t, c.replicas[0].now().hold(t.Context(), user, "a"))
+	f := &freshness{}
+	for home := range c.replicas {
+		if err := f.round(t.Context(), c, home, user, fmt.Sprint(home)); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+	if f.stale > 0 || f.quantile(100) > bound {
+		t.Errorf("%s: %s", when, f)
+	}
+}
+
+// refusesToServe runs a server that must not start, and answers what it said.
+func refusesToServe(t *testing.T, path string, c *cluster) string {
+	t.Helper()
+	d, err := start(path, c.env(c.db.Addr()), "--hash-key-file", c.key)
+	if err == nil {
+		d.kill()
+		t.Fatal("a server starts on a schema that is not for it")
+	}
+	return err.Error()
+}
+
+func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
+	next, err := nextProgram()
+	must(t, err)
+	c := newCluster(t, db, "breaking", 0)
+	breaking := c.url(db.Addr()) + fmt.Sprintf("&%s=%d", oldestSetting, next.since+1)
+	_, err = run(next.path, []string{"PATD_DATABASE_URL=" + breaking}, "migrate")
+	must(t, err)
+	if said := refusesToServe(t, c.path, c); !strings.Contains(said, "use a newer patd") {
+		t.Errorf("the version before says\n%s", said)
+	}
+	if said, err := run(c.path, c.env(db.Addr()), "migrate"); err == nil || !strings.Contains(err.Error(), "use a newer patd") {
+		t.Errorf("migrate of the version before says %s, %v", said, err)
+	}
+	r := &replica{name: "replica of the next version", cluster: c, path: next.path, at: db.Addr()}
+	must(t, r.start())
+	r.stop()
+}
+
+// Makes the schema of the version before the last out of the last.
+const unmigrate = `
+DROP TABLE behind.compatibility;
+DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
+
+func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
+	c := newCluster(t, db, "behind", 0)
+	elsewhere := *c
+	elsewhere.schema = "nowhere"
+	if said := refusesToServe(t, c.path, &elsewhere); !strings.Contains(said, "`patd migrate`") {
+		t.Errorf("without a schema it says\n%s", said)
+	}
+	_, err := db.Admin().ExecContext(t.Context(), unmigrate)
+	must(t, err)
+	if said := refusesToServe(t, c.path, c); !strings.Contains(said, "`patd migrate`") {
+		t.Errorf("with a schema that is behind it says\n%s", said)
+	}
+	c.run("migrate")
+	r := &replica{name: "replica", cluster: c, path: c.path, at: db.Addr()}
+	must(t, r.start())
+	r.stop()
+}
+
+// aFileOfTheNextVersionIsOpened is the same promise for a store in a file: the version before opens it, as after an upgrade that
+// was taken back.
+func aFileOfTheNextVersionIsOpened(t *testing.T, _ *dbtest.Server) {
+	next, err := nextProgram()
+	must(t, err)
+	path, err := program()
+	must(t, err)
+	data := filepath.Join(t.TempDir(), "data")
+	_, err = run(next.path, nil, "service", "create", "next", "--permission", "admin", "--data-dir", data)
+	must(t, err)
+	if said, err := run(path, nil, "check", "--data-dir", data); err != nil || !strings.HasPrefix(said, "ok: ") {
+		t.Errorf("check of the version before: %s, %v", said, err)
+	}
+}
