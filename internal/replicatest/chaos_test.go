@@ -19,7 +19,6 @@ const chaosFor = 15 * time.Second
 // chaos is what is done to a cluster.
 type chaos struct {
 	cluster                                      *cluster
-	cutters                                      []*cutter
 	replicaKills, databaseKills, freezes, ending atomic.Int64
 }
 
@@ -29,11 +28,8 @@ type chaos struct {
 // every replica, nothing has happened twice or by half, and nothing that was told not to have happened has.
 func TestChaosLosesNoAnsweredChange(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, dbtest.Postgres(t), "patd", 3)
+	c := newClusterBehind(t, dbtest.Postgres(t), "patd", 3)
 	x := &chaos{cluster: c}
-	for n := range c.replicas {
-		x.cutters = append(x.cutters, c.behind(n))
-	}
 	var n counts
 	ledgers := make([]*ledger, 6)
 	ctx, stop := context.WithCancel(t.Context())
@@ -75,7 +71,7 @@ func TestChaosLosesNoAnsweredChange(t *testing.T) {
 
 func (x *chaos) String() string {
 	cuts := 0
-	for _, k := range x.cutters {
+	for _, k := range x.cluster.cutters {
 		cuts += k.done()
 	}
 	return fmt.Sprintf("%d replicas killed, %d times the database, %d commits cut, %d connections ended, %d times frozen",
@@ -128,11 +124,11 @@ func (x *chaos) harm(ctx context.Context, t *testing.T) {
 			x.ending.Add(ended)
 		}
 	default:
-		k := x.cutters[rand.IntN(len(x.cutters))]
+		k := x.cluster.cutters[rand.IntN(len(x.cluster.cutters))]
 		last := rand.IntN(4) == 0
 		k.arm([]cut{beforeCommit, afterCommit}[rand.IntN(2)], last)
 		if last {
-			await(ctx, 500*time.Millisecond, 2*time.Second)
+			await(ctx, 500*time.Millisecond, 9*time.Second) // nobody tries for that long to find out
 			k.arm(none, false)
 			k.open()
 		}
@@ -153,8 +149,8 @@ func await(ctx context.Context, least, most time.Duration) bool {
 func (x *chaos) settle(t *testing.T) {
 	t.Helper()
 	for n, r := range x.cluster.replicas {
-		x.cutters[n].arm(none, false)
-		x.cutters[n].open()
+		x.cluster.cutters[n].arm(none, false)
+		x.cluster.cutters[n].open()
 		eventually(t, r.name+" is ready", func() bool {
 			code, _, err := r.now().get("/readyz")
 			return err == nil && code == 200

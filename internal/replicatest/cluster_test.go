@@ -20,22 +20,47 @@ type cluster struct {
 	key      string // file
 	admin    string // secret of a service that may do everything
 	replicas []*replica
+	cutters  []*cutter // that the replicas are behind; empty: none
 }
 
 // newCluster makes a store in a schema of its own, and as many replicas of patd on it as is asked.
-func newCluster(t *testing.T, db *dbtest.Server, schema string, replicas int, args ...string) *cluster {
+func newCluster(t *testing.T, db *dbtest.Server, schema string, replicas int) *cluster {
+	t.Helper()
+	c := newStore(t, db, schema)
+	for n := range replicas {
+		c.add(n, db.Addr())
+	}
+	c.startAll()
+	return c
+}
+
+// newClusterBehind is newCluster with a cutter between each replica and the database.
+func newClusterBehind(t *testing.T, db *dbtest.Server, schema string, replicas int) *cluster {
+	t.Helper()
+	c := newStore(t, db, schema)
+	for n := range replicas {
+		c.cutters = append(c.cutters, newCutter(t, db.Addr()))
+		c.add(n, c.cutters[n].addr())
+	}
+	c.startAll()
+	return c
+}
+
+// newStore makes a store without replicas.
+func newStore(t *testing.T, db *dbtest.Server, schema string) *cluster {
 	t.Helper()
 	path, err := program()
 	must(t, err)
 	c := &cluster{t: t, path: path, db: db, schema: schema, key: filepath.Join(t.TempDir(), "hash.key")}
 	c.run("migrate", "--hash-key-file", c.key)
 	c.admin = c.run("service", "create", "test", "--permission", "admin", "--hash-key-file", c.key)
-	for n := range replicas {
-		c.replicas = append(c.replicas, &replica{name: fmt.Sprintf("replica %d", n), cluster: c, path: path, at: db.Addr(), args: args})
-	}
-	c.startAll()
 	t.Cleanup(c.end)
 	return c
+}
+
+// add adds a replica that finds the database at an address, and is yet to be started.
+func (c *cluster) add(n int, at string) {
+	c.replicas = append(c.replicas, &replica{name: fmt.Sprintf("replica %d", n), cluster: c, path: c.path, at: at})
 }
 
 // url is where the store is, for a program that finds the database at an address.
@@ -89,7 +114,6 @@ type replica struct {
 	cluster *cluster
 	path    string // of the binary
 	at      string // where it finds the database
-	args    []string
 
 	mu      sync.Mutex
 	running *daemon
@@ -99,8 +123,7 @@ type replica struct {
 // start starts the replica, once.
 func (r *replica) start() error {
 	// Three replicas and the test share the few connections that the database has.
-	args := append([]string{"--hash-key-file", r.cluster.key, "--database-connections", "3", "--log-level", "warn"}, r.args...)
-	d, err := start(r.path, r.cluster.env(r.at), args...)
+	d, err := start(r.path, r.cluster.env(r.at), "--hash-key-file", r.cluster.key, "--database-connections", "3", "--log-level", "warn")
 	if err != nil {
 		return fmt.Errorf("start %s: %w", r.name, err)
 	}

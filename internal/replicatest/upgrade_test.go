@@ -93,7 +93,7 @@ func refusesToServe(t *testing.T, path string, c *cluster) string {
 func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 	next, err := nextProgram()
 	must(t, err)
-	c := newCluster(t, db, "breaking", 0)
+	c := newStore(t, db, "breaking")
 	breaking := c.url(db.Addr()) + fmt.Sprintf("&%s=%d", oldestSetting, next.since+1)
 	_, err = run(next.path, []string{"PATD_DATABASE_URL=" + breaking}, "migrate")
 	must(t, err)
@@ -114,7 +114,7 @@ DROP TABLE behind.compatibility;
 DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
-	c := newCluster(t, db, "behind", 0)
+	c := newStore(t, db, "behind")
 	elsewhere := *c
 	elsewhere.schema = "nowhere"
 	if said := refusesToServe(t, c.path, &elsewhere); !strings.Contains(said, "`patd migrate`") {
