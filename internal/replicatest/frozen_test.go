@@ -28,7 +28,7 @@ func aReplicaThatStoodStillTrustsNothing(t *testing.T, c *cluster) {
 	}
 	eventually(t, "it stood still for long", func() bool { return time.Since(frozen) > standStill })
 	still.daemon().thaw(t)
-	if got, err := still.now().decide(t.Context(), tok.secret); got != revoked && !isOutage(err) || err == nil && got != revoked {
+	if got, err := still.now().decide(t.Context(), tok.secret); err == nil && got != revoked || err != nil && !isOutage(err) {
 		t.Errorf("after standing still, a revoked token is %s, %v", got, err)
 	}
 	eventually(t, "it answers again", func() bool {
