@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -18,12 +19,41 @@ type sharedUser struct {
 	other *sharedUser // of the same id: one of them deleted, the other met again
 }
 
+// featureLists are the lists of features that users hold, each once: many users hold the same, by what they pay for, and then the
+// memory that a decision looks at is likely at hand. When there is no room for another list the user has it alone.
+type featureLists struct {
+	known map[string][]string
+	size  int
+}
+
+// sharedLists bounds the memory of shared lists, in bytes.
+const sharedLists = 1 << 20
+
+// shared answers the same list, and what it takes that is this user's own.
+func (l *featureLists) shared(list []string) (_ []string, own int) {
+	key := strings.Join(list, " ")
+	if known, ok := l.known[key]; ok {
+		return known, 0
+	}
+	own = len(key) + 16*len(list)
+	if l.size+2*own+64 > sharedLists {
+		return list, own
+	}
+	if l.known == nil {
+		l.known = make(map[string][]string)
+	}
+	l.known[key] = list
+	l.size += 2*own + 64
+	return list, 0
+}
+
 // users is the cache's users. A token's record names its user by key, and changes name one by id.
 type users struct {
 	shards [16]userShard
 
 	mu      sync.Mutex // taken before a shard's
 	byID    map[string]*sharedUser
+	lists   featureLists
 	recent  recently
 	cost    int
 	room    int
@@ -59,14 +89,13 @@ func (u *users) get(key int64) *sharedUser {
 // put keeps a user, unless it was changed since its reading began.
 func (u *users) put(user tokens.User, since uint64) {
 	e := &sharedUser{User: user, cost: userCost + len(user.ID)}
-	for _, f := range user.Features {
-		e.cost += len(f) + 16
-	}
-	if e.cost > u.room/2 {
-		return
-	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	var own int
+	e.Features, own = u.lists.shared(user.Features)
+	if e.cost += own; e.cost > u.room/2 {
+		return
+	}
 	if u.recent.since(hashText(user.ID), since) {
 		return
 	}
@@ -128,7 +157,7 @@ func (u *users) clear() {
 	defer u.mu.Unlock()
 	u.recent.noteAll()
 	u.seq.Store(u.recent.seq)
-	u.byID, u.cost = make(map[string]*sharedUser), 0
+	u.byID, u.cost, u.lists = make(map[string]*sharedUser), 0, featureLists{}
 	for i := range u.shards {
 		s := &u.shards[i]
 		s.mu.Lock()

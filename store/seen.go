@@ -13,7 +13,7 @@ import (
 
 // Bounds of the write-behind buffer.
 const (
-	maxSeen    = 1 << 19 // tokens; some 60 bytes each
+	maxSeen    = 1 << 20 // tokens; some 60 bytes each
 	fewSeen    = 1 << 12 // so many are written at the next interval; more are gathered for longer
 	maxRekeyed = 1 << 16 // credentials
 	maxRekeys  = 8       // of one of them
