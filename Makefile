@@ -2,7 +2,7 @@
 # skipped where these are missing; ci installs them.
 tool := go tool -modfile=tools.mod
 
-.PHONY: run build test ci generate lint fuzz simulate bench
+.PHONY: run build test ci generate lint fuzz simulate chaos bench
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -11,7 +11,7 @@ build: ## bin/patd, one static binary
 	CGO_ENABLED=0 go build -trimpath -o bin/patd ./cmd/patd
 
 test: ## the README's test command
-	go test -race ./...
+	go test -race -timeout 30m ./...
 
 ci: ## all that a change must pass, with what it needs from apt and npm
 	.ci/run
@@ -27,6 +27,9 @@ lint: ## what CI asks of the text
 
 fuzz: ## each fuzz target for FUZZTIME
 	.ci/fuzz $(or $(FUZZTIME),10s)
+
+chaos: ## replicas and PostgreSQL killed, frozen and cut off at random for CHAOS, ten minutes
+	PATD_CHAOS=$(or $(CHAOS),10m) go test ./internal/replicatest -run Chaos -count=1 -v -timeout 4h
 
 simulate: ## a million steps of the cache against a model, which takes some minutes; CHECKS=n runs n times 200
 	go test ./store -run TestSimulationOfTheCache -count=1 -v -timeout 4h -rapid.checks=$(or $(CHECKS),5000) -rapid.steps=200
