@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -350,6 +351,9 @@ func frozenServer(t *testing.T, server *dbtest.Server) {
 	st := openURL(t, newSchema(t, server), store.Options{Connections: 2, StatementTimeout: 200 * time.Millisecond})
 	id := fill(t, st, 1)[0]
 	server.Freeze(t)
+	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	readyErr := st.Ready(soon)
+	cancel()
 	began := time.Now()
 	_, lookupErr := st.Lookup(t.Context(), id)
 	changeErr := tryPut(t.Context(), st, "lost")
@@ -357,6 +361,9 @@ func frozenServer(t *testing.T, server *dbtest.Server) {
 	server.Thaw(t)
 	if reason(lookupErr) != "STORE_UNAVAILABLE" || reason(changeErr) != "STORE_UNAVAILABLE" {
 		t.Errorf("a frozen server: lookup %v, change %v; want outages", lookupErr, changeErr)
+	}
+	if !errors.Is(readyErr, context.DeadlineExceeded) {
+		t.Errorf("readiness of a frozen server: %v, want the end of who asked", readyErr)
 	}
 	if took > 20*time.Second {
 		t.Errorf("it took %s to tell", took)

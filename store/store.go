@@ -142,12 +142,15 @@ func newStore(o Options, d *dialect) *Store {
 
 const readReady = `SELECT coalesce(max(seq), 0) FROM changes`
 
-// Ready reads from the database, and says what is wrong when that fails.
+// Ready reads from the database, and says what is wrong when that fails. Unlike a lookup it ends with ctx at the latest, at the
+// cost of a connection.
 func (s *Store) Ready(ctx context.Context) error {
+	const op = "check that the store answers"
 	var seq int64
-	return s.lookup(ctx, "check that the store answers", func(ctx context.Context, c *conn) error {
-		return c.one(ctx, readReady, []any{&seq})
-	})
+	if !s.dialect.remote {
+		return s.lookup(ctx, op, func(ctx context.Context, c *conn) error { return c.one(ctx, readReady, []any{&seq}) })
+	}
+	return fault(op, s.lookups.use(ctx, func(c *conn) error { return c.one(ctx, readReady, []any{&seq}) }))
 }
 
 // Close writes what Touch noted, waits for the calls under way and for the store's goroutines, and closes the

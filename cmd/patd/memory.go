@@ -7,7 +7,7 @@ import "runtime/debug"
 const gcPercent = 400
 
 // roomBesideCache is what a server takes apart from what it keeps of the store, when it is busy.
-const roomBesideCache = 160 << 20
+const roomBesideCache = 128 << 20
 
 // useMemory has the collector work as suits a server with so large a cache. As what is in use grows to that, garbage may
 // no longer grow to a multiple of it: the limit makes the collector come earlier. What the operator says by GOGC and
