@@ -23,13 +23,21 @@ func (g *group) transaction(line []*member) {
 	defer g.writer.put(c)
 	b := &batch{c: c, group: g}
 	defer func() { g.after(b.end()) }() // even when a change ends the goroutine
-	for !b.over {
+	began := time.Now()
+	for !b.over && !b.long(began) {
 		m := g.next(b.ran)
 		if m == nil {
 			return
 		}
 		b.run(m)
 	}
+}
+
+// maxTurn is how long a transaction takes in others that wait where those of other processes wait for it, too.
+const maxTurn = 100 * time.Millisecond
+
+func (b *batch) long(began time.Time) bool {
+	return b.wrote && b.c.dialect.remote && time.Since(began) > maxTurn
 }
 
 // batch is a transaction on the writer's connection, and those who share it.
@@ -112,7 +120,7 @@ func (b *batch) end() (again []*member) {
 	conflict := isConflict(b.err)
 	retry := b.over || conflict || len(b.ran) > 1 && isConstraint(b.err)
 	if conflict || b.over && b.c.broken {
-		time.Sleep(rand.N(maxPause)) // lest both come again at once
+		<-time.After(rand.N(maxPause)) // lest both come again at once
 	}
 	for _, m := range b.ran {
 		switch {

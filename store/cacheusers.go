@@ -20,7 +20,7 @@ type sharedUser struct {
 }
 
 // featureLists are the lists of features that users hold, each once: many users hold the same, by what they pay for, and then the
-// memory that a decision looks at is likely at hand. When there is no room for another list the user has it alone.
+// memory that a decision looks at is likely at hand. A long list its user has alone.
 type featureLists struct {
 	known map[string][]string
 	size  int
@@ -36,11 +36,11 @@ func (l *featureLists) shared(list []string) (_ []string, own int) {
 		return known, 0
 	}
 	own = len(key) + 16*len(list)
-	if l.size+2*own+64 > sharedLists {
+	if 2*own+64 > sharedLists/16 {
 		return list, own
 	}
-	if l.known == nil {
-		l.known = make(map[string][]string)
+	if l.known == nil || l.size+2*own+64 > sharedLists { // those that are read anew are shared anew
+		l.known, l.size = make(map[string][]string), 0
 	}
 	l.known[key] = list
 	l.size += 2*own + 64

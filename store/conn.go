@@ -58,6 +58,9 @@ func (p *pool) get(ctx context.Context) (*conn, error) {
 	raw, err := p.db.Conn(ctx)
 	if err != nil {
 		p.slots <- struct{}{}
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			err = &statementTimeout{err} // the database's doing, not the caller's
+		}
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return newConn(p, raw), nil

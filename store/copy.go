@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -75,16 +76,14 @@ func (e *copyEnd) close() {
 	_ = e.db.Close()
 }
 
-const copyLock = `SELECT pg_advisory_lock` + writerLock
-
 // copySource connects to the store to read from. From then on nobody changes it, when it is locked, and what is read is as it
 // was at one moment either way.
 func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err error) {
-	// PostgreSQL decides what a snapshot sees before it waits for a lock within it: the lock comes first, and is the session's.
+	// To wait for the lock takes no snapshot, so that what is read is from after it.
 	begin := s.dialect.beginRead
 	if s.dialect.remote {
 		if locked {
-			begin = append([]string{copyLock}, begin...)
+			begin = append(slices.Clone(begin), lockWriter)
 		}
 		e, err = postgresEnd(ctx, "connect to the store that is copied", s.config, s.options)
 	} else {
@@ -139,6 +138,8 @@ func postgresEnd(ctx context.Context, op string, config *pgx.ConnConfig, o Optio
 	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
+	// Whoever copies holds the writers up: a machine that vanished must not for ever.
+	config.RuntimeParams["tcp_keepalives_idle"], config.RuntimeParams["tcp_keepalives_interval"], config.RuntimeParams["tcp_keepalives_count"] = "30", "10", "3"
 	config.ConnectTimeout = o.BusyTimeout
 	return newEnd(ctx, op, postgresDialect(), openDB(config, o))
 }

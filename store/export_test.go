@@ -234,3 +234,20 @@ func (s *Store) Spoiled(ctx context.Context) error {
 		return err
 	})
 }
+
+// HoldLookups keeps every connection for lookups from others.
+func (s *Store) HoldLookups(ctx context.Context) (release func(), err error) {
+	var held []*conn
+	for range cap(s.lookups.slots) {
+		c, err := s.lookups.get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		held = append(held, c)
+	}
+	return func() {
+		for _, c := range held {
+			s.lookups.put(c)
+		}
+	}, nil
+}

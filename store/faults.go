@@ -27,6 +27,8 @@ func fault(op string, err error) error {
 		return nil
 	case errors.As(err, &known), errors.Is(err, tokens.ErrNotFound), errors.Is(err, tokens.ErrTaken):
 		return err
+	case isState(err, "22021"): // character_not_in_repertoire: PostgreSQL has no NUL in a text
+		return tokens.Invalid("TEXT_INVALID", "", "a text in the request holds a NUL character")
 	case errors.Is(err, errUnknown):
 		return outcomeUnknown(op, err)
 	case isTimeout(err):

@@ -68,22 +68,42 @@ func (t *readTx) Changes(after uint64, limit int) ([]tokens.Change, error) {
 func (s *Store) Sequence() uint64 { return s.sequence.Load() }
 
 // advance moves the sequence forward, after the commit that it stands for, and has the feed read on.
-func (s *Store) advance(seq uint64) {
-	s.noteSequence(seq)
+func (s *Store) advance(seq uint64, of history) {
+	s.noteSequence(seq, of)
 	s.feed.nudge()
 }
 
-func (s *Store) noteSequence(seq uint64) {
-	for {
-		have := s.sequence.Load()
-		if seq <= have || s.sequence.CompareAndSwap(have, seq) {
-			return
-		}
+// history numbers the histories that the change feed was seen to have: a restore or a failover can put another in the place of
+// one, with smaller positions. It is guarded by Store.histories.
+type history uint64
+
+func (s *Store) now() history {
+	s.histories.Lock()
+	defer s.histories.Unlock()
+	return s.history
+}
+
+// noteSequence moves the sequence forward to a position of a history, unless another has taken its place.
+func (s *Store) noteSequence(seq uint64, of history) {
+	s.histories.Lock()
+	defer s.histories.Unlock()
+	if of == s.history && seq > s.sequence.Load() {
+		s.sequence.Store(seq)
 	}
+}
+
+// beginHistory takes the sequence to where another history ends, which may be back: a lookup that told a position ahead of
+// it would be believed over changes to come.
+func (s *Store) beginHistory(seq uint64) {
+	s.histories.Lock()
+	defer s.histories.Unlock()
+	s.history++
+	s.sequence.Store(seq)
 }
 
 // catchUp moves the sequence to the newest committed entry, whoever wrote it.
 func (s *Store) catchUp(ctx context.Context) error {
+	of := s.now()
 	var seq int64
 	err := s.lookup(ctx, "read the position of the change feed", func(ctx context.Context, c *conn) error {
 		return c.one(ctx, readReady, []any{&seq})
@@ -91,7 +111,7 @@ func (s *Store) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.advance(uint64(seq))
+	s.advance(uint64(seq), of)
 	return nil
 }
 
@@ -120,9 +140,14 @@ func (s *Store) newestEntries(ctx context.Context, limit int) ([]entry, error) {
 
 func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]entry, error) {
 	var list []entry
-	err := s.lookup(ctx, "read the change feed", func(ctx context.Context, c *conn) error {
+	from := s.lookups
+	if s.news != nil {
+		from = s.news
+	}
+	within := context.WithoutCancel(ctx)
+	err := from.use(ctx, func(c *conn) error {
 		list = nil
-		return c.each(ctx, query, func(rows *sql.Rows) error {
+		return c.each(within, query, func(rows *sql.Rows) error {
 			var seq, us int64
 			var id sql.NullInt64
 			var user, service sql.NullString
@@ -134,7 +159,7 @@ func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]e
 		}, args...)
 	})
 	if err != nil {
-		return nil, err
+		return nil, fault("read the change feed", err)
 	}
 	return list, nil
 }

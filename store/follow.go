@@ -114,12 +114,14 @@ func (f *Feed) follow(ctx context.Context) {
 	failing := false
 	for {
 		var err error
+		called := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-poll.C:
 			err = f.catchUp(ctx, 0)
 		case <-f.call:
+			called = true // whoever may connect can call
 			err = f.catchUp(ctx, 0)
 		case <-f.wake:
 			err = f.catchUp(ctx, f.store.Sequence())
@@ -131,7 +133,7 @@ func (f *Feed) follow(ctx context.Context) {
 			failing = err != nil
 			f.report(ctx, err)
 		}
-		if !f.tell() {
+		if !f.tell() && !called {
 			continue
 		}
 		gather.Reset(gatherFeed)
@@ -258,6 +260,9 @@ func (f *Feed) begin(ctx context.Context) error {
 		r.before = list[0]
 		r.add(list[1:])
 	}
+	if f.began {
+		f.store.beginHistory(r.last().Seq)
+	}
 	f.hand(nil, true, r.last().Seq)
 	f.began = true
 	f.mu.Lock()
@@ -272,7 +277,7 @@ func (f *Feed) hand(list []entry, lost bool, seq uint64) {
 	for _, l := range f.listening() {
 		l.hear(list, lost, seq)
 	}
-	f.store.noteSequence(seq)
+	f.store.noteSequence(seq, f.store.now())
 }
 
 // forget has the listeners drop what was changed without an entry.

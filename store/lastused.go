@@ -62,26 +62,26 @@ UPDATE tokens SET last_used_us = v.us, last_used_ip = v.ip
 FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bytea[])) AS v (id, us, ip)
 WHERE tokens.id = v.id AND (tokens.last_used_us IS NULL OR tokens.last_used_us < v.us)`
 
-	// A digest moves only while it is still the old one, and only to a key that the store knows.
+	// A digest moves only while it is still the old one, and only to a later key: servers may differ about which is current.
 	rekeyToken = `
 UPDATE tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND tokens.id = ?1 AND tokens.key = o.num AND tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND tokens.id = ?1 AND tokens.key = o.num AND tokens.digest = ?3`
 
 	rekeyOldSecret = `
 UPDATE old_secrets SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND token_id = ?1 AND old_secrets.key = o.num AND old_secrets.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND token_id = ?1 AND old_secrets.key = o.num AND old_secrets.digest = ?3`
 
 	rekeyService = `
 UPDATE services SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND services.id = ?1 AND services.key = o.num AND services.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND services.id = ?1 AND services.key = o.num AND services.digest = ?3`
 
 	rekeyAccess = `
 UPDATE access_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND access_tokens.id = ?1 AND access_tokens.key = o.num AND access_tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND access_tokens.id = ?1 AND access_tokens.key = o.num AND access_tokens.digest = ?3`
 
 	rekeyRefresh = `
 UPDATE refresh_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND refresh_tokens.id = ?1 AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND refresh_tokens.id = ?1 AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
 )
 
 const writeSeen = "write what was seen"

@@ -75,6 +75,10 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 		return 0, 0, err
 	}
 	config.ConnectTimeout = o.BusyTimeout
+	// However long the role's statements may take; but what waits for a lock that somebody holds for long would have all
+	// lookups wait behind it.
+	config.RuntimeParams["statement_timeout"], config.RuntimeParams["idle_in_transaction_session_timeout"] = "0", "0"
+	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
 	db := openDB(config, o)
 	defer db.Close()
 	if err := makeSchema(ctx, db, config); err != nil {
@@ -95,19 +99,27 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 		return before, before, err
 	}
 	if _, err := p.Up(ctx); err != nil {
-		return before, before, fault("migrate the store", err)
+		return before, before, migrateFault(err)
 	}
 	after, err = postgresVersion(ctx, db)
 	return before, after, fault("read the store's schema version", err)
 }
 
 const (
-	hasSchema    = `SELECT current_schema() IS NOT NULL`
-	createSchema = `CREATE SCHEMA IF NOT EXISTS `
+	hasSchema      = `SELECT current_schema() IS NOT NULL`
+	selectEncoding = `SELECT current_setting('server_encoding')`
+	createSchema   = `CREATE SCHEMA IF NOT EXISTS `
 )
 
 // makeSchema makes the schema that the tables go into, if there is none yet.
 func makeSchema(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
+	var encoding string
+	if err := db.QueryRowContext(ctx, selectEncoding).Scan(&encoding); err != nil {
+		return connectFault("migrate the store", err)
+	}
+	if encoding != "UTF8" {
+		return fmt.Errorf("migrate the store: the database's encoding is %s, and patd needs UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
+	}
 	var there bool
 	if err := db.QueryRowContext(ctx, hasSchema).Scan(&there); err != nil {
 		return connectFault("migrate the store", err)
@@ -116,8 +128,12 @@ func makeSchema(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
 		return nil
 	}
 	name := pgx.Identifier{config.RuntimeParams["search_path"]}.Sanitize()
-	if _, err := db.ExecContext(ctx, createSchema+name); err != nil {
-		return fault("make the schema "+name, err)
+	_, err := db.ExecContext(ctx, createSchema+name)
+	if isState(err, "23505", "42P06") { // another has made it at the same moment
+		err = db.QueryRowContext(ctx, hasSchema).Scan(&there)
+	}
+	if err != nil {
+		return migrateFault(err)
 	}
 	return nil
 }
@@ -136,7 +152,12 @@ func postgresVersion(ctx context.Context, db *sql.DB) (version int64, err error)
 	return version, db.QueryRowContext(ctx, selectVersion).Scan(&version)
 }
 
-const selectServer = `SELECT current_setting('server_version_num')::int / 10000`
+const (
+	selectServer = `SELECT current_setting('server_version_num')::int / 10000`
+
+	// selectCareless tells whether the server answers a commit before it is on disk.
+	selectCareless = `SELECT current_setting('synchronous_commit') = 'off'`
+)
 
 // checkSchema refuses a database that this program cannot work with, and changes nothing of it.
 func checkSchema(ctx context.Context, c *conn) error {
@@ -159,6 +180,11 @@ func checkSchema(ctx context.Context, c *conn) error {
 	return suits(version, func() (oldest int64, err error) {
 		return oldest, c.one(ctx, selectOldest, []any{&oldest})
 	})
+}
+
+// migrateFault says why a migration failed: to whoever migrates the database's own words are of use.
+func migrateFault(err error) error {
+	return fmt.Errorf("migrate the store: nothing of the step that failed was done; see to its cause and run patd migrate again: %w", err)
 }
 
 // connectFault is fault for the first word to a database: why it cannot be reached is for the operator to know. The

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,11 +41,9 @@ const (
 // lockWriter makes one writer wait for another, whichever process it is in: so a transaction reads what no other changes
 // meanwhile, as with SQLite, and positions in the change feed are in the order of commits. Without it a position could be
 // taken before another and committed after it, and who polls the feed in between would never see it. The server releases the
-// lock when the commit can be seen. The first number says that it is patd's lock, "patd" in ASCII; the second, which store's.
-const (
-	lockWriter = `SELECT pg_advisory_xact_lock` + writerLock
-	writerLock = `(1885434980, CAST(CAST(CAST('changes' AS regclass) AS oid) AS integer))`
-)
+// lock when the commit can be seen. It is a table's, which nobody can take who has no right to the table; an advisory lock anybody
+// could take who may connect.
+const lockWriter = `LOCK TABLE writers IN EXCLUSIVE MODE`
 
 func postgresDialect() *dialect {
 	return &dialect{
@@ -63,44 +63,54 @@ func postgresURL(text string) (*pgx.ConnConfig, error) {
 		return nil, errors.New("open the store: the database URL is not one; it looks like postgres://user@host:5432/database")
 	}
 	q := u.Query()
-	if !q.Has("sslmode") && os.Getenv("PGSSLMODE") == "" && !loopback(u, q) {
-		q.Set("sslmode", "verify-full")
-	}
 	if !q.Has("search_path") {
 		q.Set("search_path", schemaName)
 	}
-	strict := !q.Has("target_session_attrs") && os.Getenv("PGTARGETSESSIONATTRS") == ""
-	u.RawQuery = q.Encode()
-	config, err := pgx.ParseConfig(u.String())
+	if path := q.Get("search_path"); !schemaForm.MatchString(path) || strings.HasPrefix(path, "pg_") {
+		return nil, errors.New("open the store: search_path in the database URL must name one schema, in small letters, digits and underscores")
+	}
+	given := q.Get("sslmode") != "" || os.Getenv("PGSSLMODE") != ""
+	if !given {
+		q.Del("sslmode")
+	}
+	config, err := parseURL(u, q)
+	if err == nil && !given && !loopback(config) {
+		q.Set("sslmode", "verify-full")
+		config, err = parseURL(u, q)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Of several hosts the one that takes changes, also after a failover: what another has heard of nobody knows.
+	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	// Whatever the role or the database would have otherwise.
+	config.RuntimeParams["client_encoding"] = "UTF8"
+	config.RuntimeParams["default_transaction_isolation"] = "read committed"
+	return config, nil
+}
+
+var schemaForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+
+func parseURL(u *url.URL, q url.Values) (*pgx.ConnConfig, error) {
+	whole := *u
+	whole.RawQuery = q.Encode()
+	config, err := pgx.ParseConfig(whole.String())
 	if err != nil {
 		return nil, errors.New("open the store: the database URL has a part that PostgreSQL does not know, or names a file that cannot be read")
-	}
-	if strict { // of several hosts the one that takes changes, also after a failover
-		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 	return config, nil
 }
 
-// loopback tells whether every host of a URL is this machine.
-func loopback(u *url.URL, q url.Values) bool {
-	hosts := u.Host
-	if h := q.Get("host"); h != "" {
-		hosts = h
+// loopback tells whether every host that may be connected to is this machine, wherever its name came from.
+func loopback(config *pgx.ConnConfig) bool {
+	hosts := []string{config.Host}
+	for _, other := range config.Fallbacks {
+		hosts = append(hosts, other.Host)
 	}
-	if hosts == "" {
-		hosts = os.Getenv("PGHOST")
-	}
-	for host := range strings.SplitSeq(hosts, ",") {
-		name := host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			name = h
-		}
-		ip := net.ParseIP(strings.Trim(name, "[]"))
-		if name != "" && name != "localhost" && !strings.HasPrefix(name, "/") && (ip == nil || !ip.IsLoopback()) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(hosts, func(host string) bool {
+		ip := net.ParseIP(host)
+		return host != "localhost" && !strings.HasPrefix(host, "/") && (ip == nil || !ip.IsLoopback())
+	})
 }
 
 // postgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours. One that
@@ -115,7 +125,7 @@ func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration
 		}
 	}
 	for name, value := range map[string]time.Duration{
-		"lock_timeout": o.BusyTimeout, "statement_timeout": limit, "idle_in_transaction_session_timeout": idle,
+		"lock_timeout": min(o.BusyTimeout, limit*4/5), "statement_timeout": limit, "idle_in_transaction_session_timeout": idle,
 	} {
 		config.RuntimeParams[name] = milliseconds(value)
 	}
@@ -196,10 +206,21 @@ func openPostgres(ctx context.Context, address string, o Options) (*Store, error
 	s.config = config
 	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, o, s.done)
 	s.lookups = postgresPool(config, s.dialect, o.Connections, o.StatementTimeout, false, o, s.done)
+	s.news = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, o, s.done)
 	s.views = postgresPool(config, s.dialect, o.Connections, viewFactor*o.StatementTimeout, true, o, s.done)
 	s.group.writer = s.writer
-	if err := s.views.use(ctx, func(c *conn) error { return checkSchema(ctx, c) }); err != nil {
+	careless := false
+	err = s.views.use(ctx, func(c *conn) error {
+		if err := checkSchema(ctx, c); err != nil {
+			return err
+		}
+		return c.one(ctx, selectCareless, []any{&careless})
+	})
+	if err != nil {
 		return nil, errors.Join(openFault(err), s.closePools())
+	}
+	if careless {
+		o.Logger.WarnContext(ctx, "store: synchronous_commit is off for this role or database: a change that was answered can be lost with the server")
 	}
 	return s, nil
 }

@@ -9,17 +9,18 @@ import (
 
 // The generic cell rate algorithm (ITU-T I.371) in one statement, by the database's clock: full_us is when the whole burst is
 // there again, and one taken moves it on by the interval, as long as it is no further away than a burst less one. Where nothing is
-// left no row is written, and none comes back.
+// left no row is written, and none comes back. One further away than that is from before the clock was set back, and counts no more.
 const (
 	spendRate = `
 INSERT INTO rates AS r (name, full_us) VALUES (?1, ` + databaseNow + ` + CAST(?2 AS bigint))
-ON CONFLICT (name) DO UPDATE SET full_us = greatest(r.full_us, ` + databaseNow + `) + CAST(?2 AS bigint)
-WHERE r.full_us - ` + databaseNow + ` <= CAST(?3 AS bigint)
+ON CONFLICT (name) DO UPDATE SET full_us = CASE WHEN r.full_us > ` + databaseNow + ` + CAST(?2 AS bigint) + CAST(?3 AS bigint) THEN ` + databaseNow + `
+  ELSE greatest(r.full_us, ` + databaseNow + `) END + CAST(?2 AS bigint)
+WHERE r.full_us - ` + databaseNow + ` <= CAST(?3 AS bigint) OR r.full_us - ` + databaseNow + ` > CAST(?2 AS bigint) + CAST(?3 AS bigint)
 RETURNING full_us`
 
 	waitRate = `SELECT full_us - CAST(?2 AS bigint) - ` + databaseNow + ` FROM rates WHERE name = ?1`
 
-	pruneRates = `DELETE FROM rates WHERE name IN (SELECT name FROM rates WHERE full_us < ` + databaseNow + ` LIMIT ?)`
+	pruneRates = `DELETE FROM rates WHERE name IN (SELECT name FROM rates WHERE full_us < ` + databaseNow + ` LIMIT ? FOR UPDATE SKIP LOCKED)`
 
 	databaseNow = `CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)`
 )

@@ -25,7 +25,7 @@ SELECT c.relname || '.' || a.attname || ' ' || CASE format_type(a.atttypid, a.at
   || CASE WHEN a.attnotnull THEN ' not null' ELSE '' END || coalesce(' key ' || array_position(k.conkey, a.attnum), '')
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
-WHERE c.relkind = 'r' AND c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relname NOT IN ('patd_schema_version', 'rates') ORDER BY 1`
+WHERE c.relkind = 'r' AND c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relname NOT IN ('patd_schema_version', 'rates', 'writers') ORDER BY 1`
 
 	sqliteIndexes = `
 SELECT i.name || CASE WHEN i."unique" THEN ' unique' ELSE '' END || CASE WHEN i.partial THEN ' partial' ELSE '' END || ' (' || group_concat(coalesce(x.name, 'rowid'), ' ' ORDER BY x.seqno) || ')'

@@ -67,14 +67,18 @@ type Store struct {
 	options Options
 	dialect *dialect
 	lookups *pool // for point lookups, which nothing slow may hold up
+	news    *pool // for the change feed, where lookups that wait for the network must not hold it up either; nil: lookups
 	views   *pool
 	writer  *pool
 	group   *group // who uses the writer
 
 	feed     *Feed
 	sequence atomic.Uint64
-	keyNames atomic.Pointer[map[int64]string]
-	seen     *seenBuffer
+	history  history
+
+	histories sync.Mutex
+	keyNames  atomic.Pointer[map[int64]string]
+	seen      *seenBuffer
 
 	done      chan struct{} // closed: no new work
 	loop      sync.WaitGroup
@@ -178,7 +182,7 @@ func (s *Store) closePools() error {
 	close(s.done)
 	s.group.close()
 	var errs []error
-	for _, p := range []*pool{s.lookups, s.views, s.writer} {
+	for _, p := range []*pool{s.lookups, s.news, s.views, s.writer} {
 		if p != nil {
 			errs = append(errs, p.close())
 		}

@@ -35,6 +35,7 @@ func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
 // Update implements tokens.Store.
 func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
 	var seq uint64
+	of := s.now()
 	err := s.group.do(ctx, "change the store", false, func(t *tx) error {
 		events, err := fn(t)
 		switch {
@@ -54,7 +55,7 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 		return nil
 	}
 	if err == nil {
-		s.advance(seq)
+		s.advance(seq, of)
 	}
 	return err
 }

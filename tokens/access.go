@@ -161,7 +161,7 @@ func (s *Service) matches(keys *Keys, secret Secret, stored Hash, live bool) (bo
 }
 
 func rekey(keys *Keys, secret Secret, stored Hash) *Rekey {
-	if stored.Key == keys.Current() {
+	if stored.Key == keys.Current() || keys.newer(stored.Key) {
 		return nil
 	}
 	return &Rekey{Old: stored, New: keys.Digest(secret)}

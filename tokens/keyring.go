@@ -83,10 +83,12 @@ func (k key) derive(label string) key {
 
 var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 
-// Keys is the content of one key file: the digest keys by name, the first of them current. It does not change.
+// Keys is the content of one key file: the digest keys by name, the first of them current. It does not change, except that it learns
+// the order of the keys in the store.
 type Keys struct {
 	keys    []key
 	signing func() []SigningKey // derived when first asked for
+	order   atomic.Pointer[[]string]
 }
 
 // ParseKeys reads a key file: lines of `keyid:64 hex digits`, the first current. Blank lines and lines that start
@@ -179,6 +181,19 @@ func (ks *Keys) find(name string) (key, bool) {
 		}
 	}
 	return key{}, false
+}
+
+// learn remembers the keys in the order in which the store met them.
+func (ks *Keys) learn(names []string) { ks.order.Store(&names) }
+
+// newer tells whether the store met a key after the current one: another server has rotated, and its file is not here yet.
+func (ks *Keys) newer(name string) bool {
+	order := ks.order.Load()
+	if order == nil {
+		return false
+	}
+	current := slices.Index(*order, ks.Current())
+	return current >= 0 && slices.Index(*order, name) > current
 }
 
 // Digest is the digest of a secret under the current key.

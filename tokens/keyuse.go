@@ -14,7 +14,7 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 	if personalPrefix == "" {
 		personalPrefix = PrefixPersonal
 	}
-	var earlier []string
+	var earlier, order []string
 	complete := false
 	look := func(tx ReadTx) (newKeys []string, err error) {
 		known, err := tx.Keys()
@@ -27,11 +27,16 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 		if earlier, err = tx.Prefixes(); err != nil {
 			return nil, fmt.Errorf("read prefixes: %w", err)
 		}
+		order = order[:0]
+		for _, k := range known {
+			order = append(order, k.Name)
+		}
 		for _, n := range ks.Names() {
 			if !slices.ContainsFunc(known, func(r KeyRecord) bool { return r.Name == n }) {
 				newKeys = append(newKeys, n)
 			}
 		}
+		order = append(order, newKeys...)
 		complete = len(newKeys) == 0 && slices.Contains(earlier, personalPrefix)
 		return newKeys, nil
 	}
@@ -59,6 +64,7 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 	if err != nil {
 		return Prefixes{}, err
 	}
+	ks.learn(order)
 	return NewPrefixes(personalPrefix, earlier...)
 }
 

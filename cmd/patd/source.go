@@ -190,14 +190,14 @@ func holdsPassword(text string) bool {
 		return true
 	}
 	_, given := u.User.Password()
-	return given || u.Query().Has("password")
+	return given || u.Query().Has("password") || u.Query().Has("sslpassword")
 }
 
 // mangled tells a URL that was cut in the wrong place by a character of its password, a part of which would then be taken
 // for a host or a database, and be told in errors.
 func mangled(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && u.Opaque == "" && (u.Fragment != "" || strings.Contains(u.Path, "@"))
+	return err == nil && u.Opaque == "" && (u.Fragment != "" || strings.Contains(u.Path, "@") || strings.ContainsAny(strings.SplitN(u.RawQuery, "=", 2)[0], "@/"))
 }
 
 func (s *sourceSettings) readCallback(c *command, key string) error {

@@ -16,3 +16,6 @@ CREATE UNLOGGED TABLE rates (
   name    text   COLLATE "C" NOT NULL PRIMARY KEY,
   full_us bigint NOT NULL
 );
+
+-- Who writes holds the lock of this table, which never has a row, to the end of the transaction. PostgreSQL alone has this, too.
+CREATE TABLE writers ();
