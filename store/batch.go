@@ -23,8 +23,12 @@ func (g *group) transaction(line []*member) {
 	defer g.writer.put(c)
 	b := &batch{c: c, group: g}
 	defer func() { g.after(b.end()) }() // even when a change ends the goroutine
-	began := time.Now()
-	for !b.over && !b.long(began) {
+	if c.dialect.remote {
+		turn := time.NewTimer(maxTurn)
+		defer turn.Stop()
+		b.turn = turn.C
+	}
+	for !b.over && !b.long() {
 		m := g.next(b.ran)
 		if m == nil {
 			return
@@ -36,8 +40,14 @@ func (g *group) transaction(line []*member) {
 // maxTurn is how long a transaction takes in others that wait where those of other processes wait for it, too.
 const maxTurn = 100 * time.Millisecond
 
-func (b *batch) long(began time.Time) bool {
-	return b.wrote && b.c.dialect.remote && time.Since(began) > maxTurn
+// long tells whether the turn is over, once there is something to commit.
+func (b *batch) long() bool {
+	select {
+	case <-b.turn:
+		b.late = true
+	default:
+	}
+	return b.wrote && b.late
 }
 
 // batch is a transaction on the writer's connection, and those who share it.
@@ -51,6 +61,9 @@ type batch struct {
 	proof  proof     // by which the commit can be told from none
 	over   bool      // it was rolled back
 	err    error     // why it did not happen
+
+	turn <-chan time.Time // tells once that others have waited for long enough; nil: there are none
+	late bool             // it did
 }
 
 // run runs a member, and undoes what it did when it failed.

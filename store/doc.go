@@ -26,7 +26,7 @@
 // # PostgreSQL
 //
 // The statements are the same, and so are the tables; a dialect says what little is not. Tables are in a schema of their own.
-// Everybody who writes holds one advisory lock from the first statement to the end of the commit, whichever process it is
+// Everybody who writes holds the lock of one table from the first statement to the end of the commit, whichever process it is
 // in. That makes PostgreSQL's writers what SQLite's are: one at a time, each reading what the one before has left, so that limits
 // and names hold with any number of servers; and positions in the change feed, given within, follow the order of commits, so
 // that who polls for what is above a position skips nothing. What it costs, sharing transactions gives back.

@@ -24,7 +24,7 @@ type Options struct {
 	// Logger hears of failures in the background; nil: nobody does.
 	Logger *slog.Logger
 	// Connections is the number of connections for lookups, and of those for listing; 0: with SQLite one per processor, 2
-	// to 8, and with PostgreSQL, where a lookup waits for the network, 8. PostgreSQL has two more from each process.
+	// to 8, and with PostgreSQL, where a lookup waits for the network, 8. PostgreSQL has three more from each process.
 	Connections int
 	// BusyTimeout is how long to wait for another process that is writing, or to be connected; 0: 5 s.
 	BusyTimeout time.Duration

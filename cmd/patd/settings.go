@@ -69,7 +69,7 @@ const patient = duration(10 * time.Minute)
 // databaseFlags say how a server uses PostgreSQL.
 func (s *settings) databaseFlags(f *pflag.FlagSet) {
 	s.databaseConnections, s.databaseTimeout = 8, duration(5*time.Second)
-	f.Var(&s.databaseConnections, "database-connections", "postgres: use this many connections for lookups, as many for lists, and two more")
+	f.Var(&s.databaseConnections, "database-connections", "postgres: use this many connections for lookups, as many for lists, and three more")
 	f.Var(&s.databaseTimeout, "database-timeout", "postgres: give up a statement after this time")
 }
 
