@@ -251,3 +251,6 @@ func (s *Store) HoldLookups(ctx context.Context) (release func(), err error) {
 		}
 	}, nil
 }
+
+// PostgresConfig is what a URL of PostgreSQL means.
+func PostgresConfig(url string) (*pgx.ConnConfig, error) { return postgresURL(url) }

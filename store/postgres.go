@@ -58,11 +58,15 @@ func postgresDialect() *dialect {
 // postgresURL reads the URL of a database, which may hold a password: no error repeats it. Away from this machine the server
 // must prove who it is, unless sslmode says otherwise.
 func postgresURL(text string) (*pgx.ConnConfig, error) {
+	malformed := errors.New("open the store: the database URL is not one; it looks like postgres://user@host:5432/database")
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, errors.New("open the store: the database URL is not one; it looks like postgres://user@host:5432/database")
+		return nil, malformed
 	}
-	q := u.Query()
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, malformed
+	}
 	if !q.Has("search_path") {
 		q.Set("search_path", schemaName)
 	}
