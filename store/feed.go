@@ -77,7 +77,7 @@ func (s *Store) advance(seq uint64, of history) {
 // one, with smaller positions. It is guarded by Store.histories.
 type history uint64
 
-func (s *Store) now() history {
+func (s *Store) historyNow() history {
 	s.histories.Lock()
 	defer s.histories.Unlock()
 	return s.history
@@ -103,7 +103,7 @@ func (s *Store) beginHistory(seq uint64) {
 
 // catchUp moves the sequence to the newest committed entry, whoever wrote it.
 func (s *Store) catchUp(ctx context.Context) error {
-	of := s.now()
+	of := s.historyNow()
 	var seq int64
 	err := s.lookup(ctx, "read the position of the change feed", func(ctx context.Context, c *conn) error {
 		return c.one(ctx, readReady, []any{&seq})

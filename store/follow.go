@@ -277,7 +277,7 @@ func (f *Feed) hand(list []entry, lost bool, seq uint64) {
 	for _, l := range f.listening() {
 		l.hear(list, lost, seq)
 	}
-	f.store.noteSequence(seq, f.store.now())
+	f.store.noteSequence(seq, f.store.historyNow())
 }
 
 // forget has the listeners drop what was changed without an entry.

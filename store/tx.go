@@ -35,7 +35,7 @@ func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
 // Update implements tokens.Store.
 func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
 	var seq uint64
-	of := s.now()
+	of := s.historyNow()
 	err := s.group.do(ctx, "change the store", false, func(t *tx) error {
 		events, err := fn(t)
 		switch {
