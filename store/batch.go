@@ -104,11 +104,8 @@ func (b *batch) keep(t *tx) {
 
 // savepoint ends a member's savepoint. One that is not there went with the transaction.
 func (b *batch) savepoint(statements ...string) {
-	for _, statement := range statements {
-		if _, err := b.c.exec(context.Background(), statement); err != nil {
-			b.lose(err)
-			return
-		}
+	if err := b.c.execAll(context.Background(), statements); err != nil {
+		b.lose(err)
 	}
 }
 

@@ -77,11 +77,9 @@ func (p *pool) use(ctx context.Context, fn func(*conn) error) error { return p.l
 // begin borrows a connection in a transaction that the statements begin. The caller gives it back.
 func (p *pool) begin(ctx context.Context, statements []string) (begun *conn, err error) {
 	err = p.lend(ctx, true, func(c *conn) error {
-		for _, statement := range statements {
-			if _, err := c.exec(ctx, statement); err != nil {
-				c.rollback()
-				return err
-			}
+		if err := c.execAll(ctx, statements); err != nil {
+			c.rollback()
+			return err
 		}
 		begun = c
 		return nil
@@ -215,6 +213,16 @@ func (c *conn) exec(ctx context.Context, query string, args ...any) (r sql.Resul
 		r, err = st.ExecContext(within, args...)
 	}
 	return r, c.note(ctx, err)
+}
+
+// execAll runs statements one after another, up to the first that fails.
+func (c *conn) execAll(ctx context.Context, statements []string) error {
+	for _, statement := range statements {
+		if _, err := c.exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // each runs f on every row.

@@ -93,11 +93,9 @@ func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err er
 	if err != nil {
 		return nil, err
 	}
-	for _, statement := range begin {
-		if _, err := e.exec(ctx, statement); err != nil {
-			e.close()
-			return nil, fault("keep others from changing the store that is copied", err)
-		}
+	if err := e.execAll(ctx, begin); err != nil {
+		e.close()
+		return nil, fault("keep others from changing the store that is copied", err)
 	}
 	if err := e.checkVersion(ctx); err != nil {
 		e.close()

@@ -44,10 +44,8 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	if err := into.prepare(ctx, to, o); err != nil {
 		return nil, err
 	}
-	for _, statement := range into.dialect.beginWrite {
-		if _, err := into.exec(ctx, statement); err != nil {
-			return nil, fault("begin to write the copy", err)
-		}
+	if err := into.execAll(ctx, into.dialect.beginWrite); err != nil {
+		return nil, fault("begin to write the copy", err)
 	}
 	if err := into.refuseRows(ctx); err != nil {
 		return nil, err
@@ -186,10 +184,8 @@ func (s *Store) copyToFile(ctx context.Context, part string, locked bool, o Opti
 // fillFile is fill in a transaction. Indexes are made when all rows are there, by sorting: with 200,000 tokens that was measured
 // to save a sixth of the processor time, and it touches no page twice when they are more than memory holds.
 func (e *copyEnd) fillFile(ctx context.Context, from *copyEnd, o Options) (copied []Copied, err error) {
-	for _, statement := range e.dialect.beginWrite {
-		if _, err := e.exec(ctx, statement); err != nil {
-			return nil, fault("begin to write the copy", err)
-		}
+	if err := e.execAll(ctx, e.dialect.beginWrite); err != nil {
+		return nil, fault("begin to write the copy", err)
 	}
 	indexes, err := e.dropIndexes(ctx)
 	if err != nil {

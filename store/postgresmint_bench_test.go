@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,17 +59,7 @@ func BenchmarkPostgresMint(b *testing.B) {
 		ratios["piped-x"] = append(ratios["piped-x"], now["store"]/now["piped"])
 		ratios["two-x"] = append(ratios["two-x"], now["stores"]/now["store"])
 	}
-	for b.Loop() {
-		continue
-	}
-	b.ReportMetric(0, "ns/op")
-	for ratio, list := range ratios {
-		b.ReportMetric(median(list), ratio)
-		b.Logf("%-8s %.2f (%.2f to %.2f)", ratio, median(list), slices.Min(list), slices.Max(list))
-	}
-	for _, p := range programs {
-		b.Logf("%-7s %.0f mints/s", p.name, median(rates[p.name]))
-	}
+	reportMints(b, ratios, rates)
 }
 
 func postgresMintStores(b *testing.B, server *dbtest.Server) (one, two *store.Store) {

@@ -72,10 +72,8 @@ func (g *group) happened(ctx context.Context, p proof) (bool, error) {
 		c.rollback()
 		_ = c.discard()
 	}()
-	for _, statement := range c.dialect.beginWrite {
-		if _, err := c.exec(ctx, statement); err != nil {
-			return false, err
-		}
+	if err := c.execAll(ctx, c.dialect.beginWrite); err != nil {
+		return false, err
 	}
 	var n int64
 	e := p.event

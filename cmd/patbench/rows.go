@@ -61,10 +61,7 @@ func newBench(ctx context.Context, s settings, work string, out io.Writer) (*ben
 }
 
 func (b *bench) close() error {
-	var errs []error
-	for _, c := range append(b.conns, b.echoConns...) {
-		errs = append(errs, c.Close())
-	}
+	errs := []error{closeAll(b.conns), closeAll(b.echoConns)}
 	for _, p := range []*process{b.server, b.echo} {
 		if p != nil {
 			errs = append(errs, p.stop())
