@@ -19,14 +19,14 @@ WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_
 	selectExceeding = `SELECT ` + tokenColumns + `
 FROM (SELECT id` + exceeding + ` AND id > ?5 ORDER BY id LIMIT ?6) x
 CROSS JOIN tokens t ON t.id = x.id
-CROSS JOIN users u ON u.key = t.user
+CROSS JOIN users u ON u.key = t.user ` + joinUse + `
 ORDER BY t.id`
 
 	countExceeding = `SELECT count(*)` + exceeding
 
 	selectBlocked = `SELECT ` + tokenColumns + `
 FROM tokens t INDEXED BY tokens_blocked
-CROSS JOIN users u ON u.key = t.user
+CROSS JOIN users u ON u.key = t.user ` + joinUse + `
 WHERE t.blocked_by IS NOT NULL AND instr(` + line + ` || t.blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
 ORDER BY t.id LIMIT ?4`
 

@@ -10,8 +10,8 @@ import (
 
 // CacheOptions adjust a Cached. The zero value is sensible.
 type CacheOptions struct {
-	// Size bounds the memory that what is kept takes, in bytes; 0: 256 MiB. A token with four scopes takes about 180, a
-	// user with six features about 500.
+	// Size bounds the memory that what is kept takes, in bytes; 0: 256 MiB. A token with four scopes takes about 190, and a
+	// user about 100.
 	Size int64
 	// Behind is what is asked for what is not in memory, and does everything else; nil: the store itself. Tests put faults
 	// between the two.
@@ -52,6 +52,7 @@ type Cached struct {
 var (
 	_ tokens.Store = (*Cached)(nil)
 	_ listener     = (*Cached)(nil)
+	_ useKeeper    = (*Cached)(nil)
 )
 
 // NewCached makes a cache of a store, whose feed it follows until the store is closed.
@@ -69,12 +70,13 @@ func NewCached(s *Store, o CacheOptions) *Cached {
 	}
 	c.shards = make([]shard, n)
 	for i := range c.shards {
-		c.shards[i].init(int(o.Size) / 4 * 3 / n)
+		c.shards[i].init(int(o.Size)/16*13/n, s.seen.keep)
 	}
-	c.users.init(int(o.Size) / 16 * 3)
+	c.users.init(int(o.Size) / 16 * 2)
 	c.accesses.init(int(o.Size) / 16)
 	c.services.clear()
 	c.applied.Store(c.feed.subscribe(c))
+	s.keepUses(c)
 	return c
 }
 
@@ -104,16 +106,18 @@ func (c *Cached) recall(s *shard, id tokens.ID, cred *tokens.Credential) bool {
 		return false
 	}
 	s.mu.Lock()
-	r := s.find(id)
-	s.mu.Unlock()
+	r := s.log.find(uint64(id))
 	if r == nil {
+		s.mu.Unlock()
 		return false
 	}
-	u := c.users.get(r.userKey())
-	if u == nil || c.version.Load() != version {
+	used := r.usage()
+	s.mu.Unlock()
+	if !c.users.get(r.userKey(), &cred.User) || c.version.Load() != version {
 		return false
 	}
-	r.read(cred, &u.User, c.keys.list())
+	r.read(cred, c.keys.list())
+	cred.Token.LastUsed = used.asUse()
 	return true
 }
 
@@ -226,8 +230,38 @@ func (c *Cached) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 	return err
 }
 
-// Touch implements tokens.Store.
-func (c *Cached) Touch(seen tokens.Seen) { c.behind.Touch(seen) }
+// Touch implements tokens.Store. The use of a token that is in memory is noted there.
+func (c *Cached) Touch(seen tokens.Seen) {
+	if seen.Kind <= tokens.KindPersonal && !seen.Use.Time.IsZero() && c.shard(seen.ID).note(seen.ID, usageOf(seen.Use)) {
+		if seen.Use = (tokens.Use{}); seen.Rekey == nil {
+			return
+		}
+	}
+	c.behind.Touch(seen)
+}
+
+func (c *Cached) usesNoted() int {
+	n := 0
+	for i := range c.shards {
+		n += c.shards[i].usesNoted()
+	}
+	return n
+}
+
+func (c *Cached) noted(ids []tokens.ID) []tokens.ID {
+	for i := range c.shards {
+		ids = c.shards[i].noted(ids)
+	}
+	return ids
+}
+
+func (c *Cached) takeUse(id tokens.ID) (usage, bool) { return c.shard(id).takeUse(id) }
+
+func (c *Cached) renote(ids []tokens.ID) {
+	for _, id := range ids {
+		c.shard(id).renote(id)
+	}
+}
 
 // forget drops what has another digest now.
 func (c *Cached) forget(id tokens.ID) { c.apply(func() { c.drop(tokens.Change{TokenID: id}) }) }
@@ -272,10 +306,7 @@ func (c *Cached) drop(one tokens.Change) {
 
 func (c *Cached) clear() {
 	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		s.clear()
-		s.mu.Unlock()
+		c.shards[i].clear()
 	}
 	c.users.clear()
 	c.accesses.clear()
@@ -316,9 +347,9 @@ func (c *Cached) Stats() CacheStats {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		out.Tokens += s.index.live
-		out.Bytes += s.bytes()
-		out.Evicted += s.evicted
+		out.Tokens += s.log.index.live
+		out.Bytes += s.log.bytes()
+		out.Evicted += s.log.evicted
 		s.mu.Unlock()
 		out.Hits += s.hits.Load()
 		out.Misses += s.misses.Load()

@@ -1,7 +1,5 @@
 package store
 
-import "patd/tokens"
-
 // index finds the places of records by the hashes of their ids: a table with open addressing, of eight bytes an entry and
 // without pointers. A look touches one line of memory, mostly, and then the record itself, which tells whether it is the
 // one.
@@ -24,14 +22,14 @@ const (
 	slotDropped = 1
 	firstPlace  = 2 // places are kept plus this
 
-	// indexCost is about what an entry takes, in bytes.
-	indexCost = 16
+	// indexCost is about what an entry takes, in bytes, and a place in the list of those that were used.
+	indexCost = 24
 	minIndex  = 64
 )
 
 const golden = 0x9e3779b97f4a7c15 // spreads ids, which begin with the time
 
-func tagOf(id tokens.ID) uint64 { return uint64(id) * golden >> placeBits }
+func tagOf(id uint64) uint64 { return id * golden >> placeBits }
 
 func newIndex() index { return index{slots: make([]uint64, minIndex), shift: tagBits - 6} }
 
@@ -48,6 +46,22 @@ func (x *index) at(tag, place uint64) int {
 		case slotEmpty:
 			return -1
 		}
+	}
+}
+
+// each calls f with every place under a tag. f does not change the index.
+func (x *index) each(tag uint64, f func(place uint64)) {
+	for i := tag >> x.shift; x.slots[i] != slotEmpty; i = x.next(i) {
+		if v := x.slots[i]; v>>placeBits == tag && v != slotDropped {
+			f(v&placeMask - firstPlace)
+		}
+	}
+}
+
+// remove takes out a place under a tag, if it is there.
+func (x *index) remove(tag, place uint64) {
+	if i := x.at(tag, place); i >= 0 {
+		x.drop(i)
 	}
 }
 

@@ -7,40 +7,23 @@ import (
 	"patd/tokens"
 )
 
-// segment is a piece of a shard's memory. Records are appended to it until it is full; it goes as a whole, and lives on
-// for as long as somebody holds a string of it.
-type segment struct {
-	bytes []byte
-	used  []uint64 // a bit for each usedGrain bytes: the record that begins there was read
+// recordLog is memory for records, by id: an index without pointers into segments that records are appended to until they are
+// full. When there is no room left the oldest segment goes, and with it what was not read since it was written; it lives on
+// for as long as somebody holds a string of it. Its owner's lock guards it.
+type recordLog struct {
+	index    index    // where records are: see place
+	segments [][]byte // the oldest first
+	first    uint64   // number of the oldest
+	room     int      // bytes for all of it
+	size     int      // bytes of a segment
+	evicted  uint64
+
+	// gone is told of each record that leaves, from where, and moved of one that is written anew elsewhere. Either may be nil.
+	gone  func(r record, from uint64)
+	moved func(r record, from, to uint64)
 }
 
-// usedGrain is less than a record.
-const usedGrain = 64
-
-func newSegment(size int) *segment {
-	return &segment{bytes: make([]byte, 0, size), used: make([]uint64, size/usedGrain/64+1)}
-}
-
-func (g *segment) mark(at int)        { g.used[at/usedGrain/64] |= 1 << (at / usedGrain % 64) }
-func (g *segment) marked(at int) bool { return g.used[at/usedGrain/64]&(1<<(at/usedGrain%64)) != 0 }
-
-// shard is a part of the cache's tokens, by id: an index without pointers into a log of records. When there is no room
-// left the oldest segment goes, and with it what was not read since it was written.
-type shard struct {
-	mu      sync.Mutex
-	index   index      // where records are: see place
-	log     []*segment // the oldest first
-	first   uint64     // number of the oldest
-	room    int        // bytes for log and index
-	size    int        // bytes of a segment
-	flights flights[tokens.Credential]
-
-	evicted uint64
-	hits    atomic.Uint64
-	misses  atomic.Uint64
-}
-
-const segmentsPerShard = 16
+const segmentsPerLog = 16
 
 // A place is a segment's number, as far as that tells it from the others there are, and where in it a record begins.
 const (
@@ -55,116 +38,242 @@ func place(number uint64, at int) uint64 {
 	return number&numberMask<<offsetBits | uint64(at/recordAlign)
 }
 
-func (s *shard) init(room int) {
-	s.room, s.size = room, min(max(room/segmentsPerShard, 256), maxSegment)
-	s.clear()
+func (l *recordLog) init(room int) {
+	l.room, l.size = room, min(max(room/segmentsPerLog, 256), maxSegment)
+	l.clear()
 }
 
-// clear forgets everything, and keeps what is being read from being kept.
-func (s *shard) clear() {
-	s.first += uint64(len(s.log))
-	s.index, s.log = newIndex(), nil
-	s.flights.clear()
+// clear forgets everything, and tells nobody.
+func (l *recordLog) clear() {
+	l.first += uint64(len(l.segments))
+	l.index, l.segments = newIndex(), nil
 }
 
-// at answers what begins at a place.
-func (s *shard) at(place uint64) (*segment, int) {
-	return s.log[(place>>offsetBits-s.first)&numberMask], int(place&offsetMask) * recordAlign
+// at answers the record at a place.
+func (l *recordLog) at(place uint64) record {
+	g := l.segments[(place>>offsetBits-l.first)&numberMask]
+	at := int(place&offsetMask) * recordAlign
+	n := recordSize(g[at:])
+	return record(g[at : at+n : at+n])
 }
 
-// search finds the slot of a token's record, and the record; -1: there is none.
-func (s *shard) search(id tokens.ID) (slot int, g *segment, at int) {
+// search finds the slot of a record, and the record; -1: there is none.
+func (l *recordLog) search(id uint64) (slot int, r record) {
 	tag := tagOf(id)
-	for i := tag >> s.index.shift; ; i = s.index.next(i) {
-		v := s.index.slots[i]
+	for i := tag >> l.index.shift; ; i = l.index.next(i) {
+		v := l.index.slots[i]
 		if v == slotEmpty {
-			return -1, nil, 0
+			return -1, nil
 		}
 		if v>>placeBits != tag || v == slotDropped {
 			continue
 		}
-		g, at := s.at(v&placeMask - firstPlace)
-		if record(g.bytes[at:]).id() == id {
-			return int(i), g, at
+		if r := l.at(v&placeMask - firstPlace); r.id() == id {
+			return int(i), r
 		}
 	}
 }
 
-// find answers the record of a token; nil: there is none.
-func (s *shard) find(id tokens.ID) record {
-	slot, g, at := s.search(id)
+// find answers a record, and marks it as read; nil: there is none.
+func (l *recordLog) find(id uint64) record {
+	slot, r := l.search(id)
 	if slot < 0 {
 		return nil
 	}
-	g.mark(at)
-	n := recordSize(g.bytes[at:])
-	return record(g.bytes[at : at+n : at+n])
-}
-
-// remove takes a token's record out of the index.
-func (s *shard) remove(id tokens.ID) {
-	if slot, _, _ := s.search(id); slot >= 0 {
-		s.index.drop(slot)
+	if r.use()&useRead == 0 {
+		r.setUse(r.use() | useRead)
 	}
+	return r
 }
 
-// put keeps a record. One that is larger than a segment is not kept.
-func (s *shard) put(r record) {
-	if len(r) > s.size {
+// remove takes a record out.
+func (l *recordLog) remove(id uint64) {
+	slot, r := l.search(id)
+	if slot < 0 {
 		return
 	}
-	s.remove(r.id())
-	if n := len(s.log); n == 0 || len(s.log[n-1].bytes)+len(r) > s.size {
-		s.grow()
+	from := l.index.slots[slot]&placeMask - firstPlace
+	l.index.drop(slot)
+	if l.gone != nil {
+		l.gone(r, from)
 	}
-	s.append(r)
+}
+
+// put keeps a record of which there is none yet, and answers its place. False: it is larger than a segment, and not kept.
+func (l *recordLog) put(r record) (uint64, bool) {
+	if len(r) > l.size {
+		return 0, false
+	}
+	if n := len(l.segments); n == 0 || len(l.segments[n-1])+len(r) > l.size {
+		l.grow()
+	}
+	return l.append(r), true
 }
 
 // append writes a record to the newest segment, where there is room for it.
-func (s *shard) append(r record) {
-	last := len(s.log) - 1
-	g := s.log[last]
-	s.index.add(tagOf(r.id()), place(s.first+uint64(last), len(g.bytes)))
-	g.bytes = append(g.bytes, r...)
+func (l *recordLog) append(r record) (at uint64) {
+	last := len(l.segments) - 1
+	at = place(l.first+uint64(last), len(l.segments[last]))
+	l.index.add(tagOf(r.id()), at)
+	l.segments[last] = append(l.segments[last], r...)
+	return at
 }
 
 // grow begins a segment, and gives the oldest up for it where there is no more room.
-func (s *shard) grow() {
-	s.log = append(s.log, newSegment(s.size))
-	for len(s.log) > 2 && (s.bytes() > s.room || len(s.log) > lastSegment) {
-		s.evict()
+func (l *recordLog) grow() {
+	l.segments = append(l.segments, make([]byte, 0, l.size))
+	for len(l.segments) > 2 && (l.bytes() > l.room || len(l.segments) > lastSegment) {
+		l.evict()
 	}
 }
 
 // evict gives the oldest segment up. What was read since it was written is written anew, as far as that fills no more
 // than a part of the newest segment: it must have been read again by the next time.
-func (s *shard) evict() {
-	g, number := s.log[0], s.first
-	for at := 0; at < len(g.bytes); {
-		n := recordSize(g.bytes[at:])
-		r := record(g.bytes[at : at+n])
-		if slot := s.index.at(tagOf(r.id()), place(number, at)); slot >= 0 {
-			s.index.drop(slot)
-			newest := s.log[len(s.log)-1]
-			if g.marked(at) && len(newest.bytes)+n <= s.size/2 {
-				s.append(r)
-			} else {
-				s.evicted++
+func (l *recordLog) evict() {
+	g, number := l.segments[0], l.first
+	for at := 0; at < len(g); {
+		n := recordSize(g[at:])
+		r, from := record(g[at:at+n]), place(number, at)
+		at += n
+		slot := l.index.at(tagOf(r.id()), from)
+		if slot < 0 {
+			continue
+		}
+		l.index.drop(slot)
+		if read := r.use() & useRead; read != 0 && len(l.segments[len(l.segments)-1])+n <= l.size/2 {
+			to := l.append(r)
+			anew := l.at(to)
+			anew.setUse(anew.use() &^ useRead)
+			if l.moved != nil {
+				l.moved(anew, from, to)
+			}
+			continue
+		}
+		l.evicted++
+		if l.gone != nil {
+			l.gone(r, from)
+		}
+	}
+	l.segments[0] = nil
+	l.segments = l.segments[1:]
+	l.first++
+}
+
+func (l *recordLog) bytes() int { return len(l.segments)*l.size + l.index.live*indexCost }
+
+// shard is a part of the cache's tokens, by id.
+type shard struct {
+	mu      sync.Mutex
+	log     recordLog
+	flights flights[tokens.Credential]
+	used    []tokens.ID // those whose use was noted, and is not written yet
+	pending int         // how many those are, and those that noted has answered
+
+	hits   atomic.Uint64
+	misses atomic.Uint64
+}
+
+// init has uses that must leave be kept by keep.
+func (s *shard) init(room int, keep func(tokens.ID, usage)) {
+	s.log.gone = func(r record, _ uint64) {
+		if r.use()&useNoted != 0 {
+			s.pending--
+			keep(tokens.ID(r.id()), r.usage())
+		}
+	}
+	s.log.init(room)
+	s.flights.clear()
+}
+
+// clear forgets everything but uses that are to be written, and keeps what is being read from being kept.
+func (s *shard) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.log.segments {
+		for at := 0; at < len(g) && s.pending > 0; at += recordSize(g[at:]) {
+			if r := record(g[at:]); r.use()&useNoted != 0 {
+				s.log.remove(r.id())
 			}
 		}
-		at += n
 	}
-	s.log[0] = nil
-	s.log = s.log[1:]
-	s.first++
+	s.used = nil
+	s.log.clear()
+	s.flights.clear()
+}
+
+// put keeps the record of a token, in place of an older one, with the later use of the two.
+func (s *shard) put(r record) {
+	if _, old := s.log.search(r.id()); old != nil {
+		if u := old.usage(); old.use()&useNoted != 0 && u.us > r.usage().us {
+			r.setUsage(u, useNoted)
+			old.setUse(old.use() &^ useNoted)
+		}
+		s.log.remove(r.id())
+	}
+	if _, ok := s.log.put(r); !ok {
+		s.log.gone(r, 0)
+	}
 }
 
 // drop forgets a token, and keeps what is being read of it from being kept.
 func (s *shard) drop(id tokens.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.remove(id)
+	s.log.remove(uint64(id))
 	s.flights.drop(id)
 }
 
-func (s *shard) bytes() int { return len(s.log)*s.size + s.index.live*indexCost }
+// note notes a use of a token, unless a later one is known. False: the token is not here.
+func (s *shard) note(id tokens.ID, u usage) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot, r := s.log.search(uint64(id))
+	if slot < 0 {
+		return false
+	}
+	known := r.use()
+	if int64(known>>useBits) >= u.us {
+		return true
+	}
+	if known&useNoted == 0 {
+		s.pending++
+		s.used = append(s.used, id)
+	}
+	r.setUsage(u, useNoted|useRead)
+	return true
+}
+
+// takeUse takes the use of a token, to be written.
+func (s *shard) takeUse(id tokens.ID) (usage, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot, r := s.log.search(uint64(id))
+	if slot < 0 || r.use()&useNoted == 0 {
+		return usage{}, false
+	}
+	r.setUse(r.use() &^ useNoted)
+	s.pending--
+	return r.usage(), true
+}
+
+func (s *shard) usesNoted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pending
+}
+
+func (s *shard) noted(ids []tokens.ID) []tokens.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids = append(ids, s.used...)
+	s.used = s.used[:0]
+	return ids
+}
+
+func (s *shard) renote(id tokens.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot, r := s.log.search(uint64(id)); slot >= 0 && r.use()&useNoted != 0 {
+		s.used = append(s.used, id)
+	}
+}

@@ -9,28 +9,45 @@ import (
 	"patd/tokens"
 )
 
-// A record is what the cache keeps of a token: bytes without pointers, which the garbage collector does not look into,
-// and which are never written again. The strings of a reading are parts of it: reading one copies nothing, and keeps
-// the bytes alive for as long as somebody holds a string.
+// A record is what the cache keeps of a token or a user: bytes without pointers, which the garbage collector does not look
+// into, and which but for the use are never written again. The strings of a reading are parts of it: reading one copies
+// nothing, and keeps the bytes alive for as long as somebody holds a string.
 //
 //	 0  size of the whole, 4 bytes, a multiple of recordAlign
-//	 4  number of the current secret's key, 2 bytes
-//	 6  which of the optional parts are there, 1 byte
-//	 7  number of secrets that were rotated away, 1 byte
-//	 8  token id; 16 key of the user; 24 issue and 32 expire time; 40 digest of the current secret
-//	72  name, scopes, and the optional parts in the order of their bits; counts and lengths are uvarints
+//	 4  of a token: number of the current secret's key, 2 bytes; which of the optional parts are there, 1 byte; number
+//	    of secrets that were rotated away, 1 byte. Of a user: its state, 1 byte
+//	 8  id of the token, or key of the user
+//	16  use: time of the last one and flags; 24 its address. They are read and written under the lock of the shard
+//
+// Then, of a token:
+//
+//	40  key of the user; 48 issue and 56 expire time; 64 digest of the current secret
+//	96  name, scopes, and the optional parts in the order of their bits; counts and lengths are uvarints
+//
+// and of a user: see userRecord.
 const (
+	recordID    = 8
+	recordUse   = 16
+	recordUseIP = 24
+
 	recordKey    = 4
 	recordParts  = 6
 	recordOld    = 7
-	recordID     = 8
-	recordUser   = 16
-	recordIssue  = 24
-	recordExpire = 32
-	recordDigest = 40
-	recordText   = 72
+	recordUser   = 40
+	recordIssue  = 48
+	recordExpire = 56
+	recordDigest = 64
+	recordText   = 96
 
 	recordAlign = 8
+)
+
+// Flags of a use, below its time. The lowest five bits are how many bytes its address has.
+const (
+	useIP    = 1<<5 - 1
+	useNoted = 1 << 5 // it is to be written
+	useRead  = 1 << 6 // the record was read since it was written
+	useBits  = 8
 )
 
 // The optional parts of a record.
@@ -40,7 +57,6 @@ const (
 	partAudiences
 	partCIDRs
 	partRevocation
-	partLastUsed
 	partBlocked
 	partRotated // the serial of the current secret; those of the older ones count down from it
 )
@@ -67,6 +83,9 @@ func packed(b []byte, c *tokens.Credential, keyNumber func(string) (uint16, bool
 	binary.LittleEndian.PutUint64(head[recordIssue:], uint64(micros(t.IssueTime)))
 	binary.LittleEndian.PutUint64(head[recordExpire:], uint64(expiry(t.ExpireTime)))
 	copy(head[recordDigest:], c.Secrets[0].Hash.Sum[:])
+	if !t.LastUsed.Time.IsZero() {
+		record(head).setUsage(usageOf(t.LastUsed), 0)
+	}
 	b = packText(b, t.Name)
 	b = packTexts(b, t.Scopes)
 	b, parts := packParts(b, t)
@@ -84,12 +103,8 @@ func packed(b []byte, c *tokens.Credential, keyNumber func(string) (uint16, bool
 		b = binary.LittleEndian.AppendUint64(b, uint64(expiry(s.ExpireTime)))
 		b = append(b, s.Hash.Sum[:]...)
 	}
-	for len(b)%recordAlign != from%recordAlign {
-		b = append(b, 0)
-	}
 	b[from+recordParts] = parts
-	binary.LittleEndian.PutUint32(b[from:], uint32(len(b)-from))
-	return b, true
+	return sized(b, from), true
 }
 
 func packParts(b []byte, t *tokens.Token) (_ []byte, parts byte) {
@@ -120,11 +135,6 @@ func packParts(b []byte, t *tokens.Token) (_ []byte, parts byte) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(micros(r.Time)))
 		b = packText(packText(b, r.By), r.Reason)
 	}
-	if !t.LastUsed.Time.IsZero() {
-		parts |= partLastUsed
-		b = binary.LittleEndian.AppendUint64(b, uint64(micros(t.LastUsed.Time)))
-		b = packAddr(b, t.LastUsed.IP)
-	}
 	if t.BlockedBy != "" {
 		parts |= partBlocked
 		b = packText(b, t.BlockedBy)
@@ -149,11 +159,34 @@ func packAddr(b []byte, a netip.Addr) []byte {
 	return append(append(b, byte(len(raw))), raw...)
 }
 
-// record is a packed token.
+// sized ends the record that begins at from: it fills it up, and writes its size.
+func sized(b []byte, from int) []byte {
+	for (len(b)-from)%recordAlign != 0 {
+		b = append(b, 0)
+	}
+	binary.LittleEndian.PutUint32(b[from:], uint32(len(b)-from))
+	return b
+}
+
+// record is a packed token or user.
 type record []byte
 
-func (r record) id() tokens.ID  { return tokens.ID(binary.LittleEndian.Uint64(r[recordID:])) }
-func (r record) userKey() int64 { return int64(binary.LittleEndian.Uint64(r[recordUser:])) }
+func (r record) id() uint64       { return binary.LittleEndian.Uint64(r[recordID:]) }
+func (r record) userKey() int64   { return int64(binary.LittleEndian.Uint64(r[recordUser:])) }
+func (r record) use() uint64      { return binary.LittleEndian.Uint64(r[recordUse:]) }
+func (r record) setUse(to uint64) { binary.LittleEndian.PutUint64(r[recordUse:], to) }
+
+// usage is the last use of a token.
+func (r record) usage() usage {
+	use := r.use()
+	return usage{us: int64(use >> useBits), ip: [16]byte(r[recordUseIP:]), n: uint8(use & useIP)}
+}
+
+// setUsage writes the last use. Times before 1970, which no clock of today's tells, count as that.
+func (r record) setUsage(u usage, flags uint64) {
+	r.setUse(uint64(max(u.us, 0))<<useBits | uint64(u.n) | flags)
+	copy(r[recordUseIP:], u.ip[:])
+}
 
 // recordSize reads the size of the record that begins b.
 func recordSize(b []byte) int { return int(binary.LittleEndian.Uint32(b)) }
@@ -164,12 +197,12 @@ type lists struct {
 	secrets [1]tokens.StoredSecret
 }
 
-// read fills c with the token, and the user that it belongs to. keys are the names of keys by number.
-func (r record) read(c *tokens.Credential, u *tokens.User, keys []string) {
+// read fills c, whose user it belongs to, with the token but for its last use. keys are the names of keys by number.
+func (r record) read(c *tokens.Credential, keys []string) {
 	own := new(lists)
 	t := &c.Token
 	p := parser{b: r[recordText:]}
-	t.ID, t.UserKey, t.User = r.id(), u.Key, u.ID
+	t.ID, t.UserKey, t.User = tokens.ID(r.id()), c.User.Key, c.User.ID
 	t.IssueTime = instant(int64(binary.LittleEndian.Uint64(r[recordIssue:])))
 	t.ExpireTime = expiryTime(int64(binary.LittleEndian.Uint64(r[recordExpire:])))
 	t.Name = p.text()
@@ -178,7 +211,6 @@ func (r record) read(c *tokens.Credential, u *tokens.User, keys []string) {
 	if parts := r[recordParts]; parts != 0 {
 		serial = p.parts(parts, t)
 	}
-	c.User = *u
 	c.Secrets = own.secrets[:0]
 	if n := int(r[recordOld]); n > 0 {
 		c.Secrets = make([]tokens.StoredSecret, 0, n+1)
@@ -220,8 +252,9 @@ func (p *parser) count() int {
 func (p *parser) time() time.Time { return instant(int64(binary.LittleEndian.Uint64(p.take(8)))) }
 
 // text answers a string that is part of the record itself, which is safe because nobody writes there again.
-func (p *parser) text() string {
-	n := p.count()
+func (p *parser) text() string { return p.string(p.count()) }
+
+func (p *parser) string(n int) string {
 	if n == 0 {
 		return ""
 	}
@@ -270,9 +303,6 @@ func (p *parser) parts(parts byte, t *tokens.Token) (serial int64) {
 	}
 	if parts&partRevocation != 0 {
 		t.Revocation = &tokens.Revocation{Time: p.time(), By: p.text(), Reason: p.text()}
-	}
-	if parts&partLastUsed != 0 {
-		t.LastUsed = tokens.Use{Time: p.time(), IP: p.addr()}
 	}
 	if parts&partBlocked != 0 {
 		t.BlockedBy = p.text()

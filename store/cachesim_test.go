@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,6 +45,7 @@ type simToken struct {
 	user    *tokens.User
 	secrets []tokens.StoredSecret
 	changed int // counts changes of it and of its user
+	used    tokens.Use
 }
 
 // simHeld is a reading that was stopped before the cache hears of it.
@@ -70,7 +72,7 @@ func newSim(t *rapid.T) (*sim, func()) {
 		t.Fatal(err)
 	}
 	s.faulty = storetest.NewFaulty(st)
-	s.cache = store.NewCached(st, store.CacheOptions{Behind: s.faulty, Size: tiny / 2})
+	s.cache = store.NewCached(st, store.CacheOptions{Behind: s.faulty, Size: tiny / 4})
 	s.change(s.cache, tokens.Event{}, func(tx tokens.Tx) error {
 		return tx.PutKey(tokens.KeyRecord{Name: "k1", Check: [32]byte{1}, CreateTime: s.clock.now()})
 	})
@@ -216,6 +218,38 @@ func (s *sim) rekey(*rapid.T) {
 	s.t.Fatalf("token %s: a digest does not move", t.ID)
 }
 
+// use notes a use of a token, sometimes one from before the last.
+func (s *sim) use(*rapid.T) {
+	t := s.token()
+	u := tokens.Use{Time: s.clock.now().Add(time.Duration(rapid.IntRange(0, 3).Draw(s.t, "µs")) * time.Microsecond)}
+	if n := rapid.IntRange(0, 2).Draw(s.t, "from"); n > 0 {
+		u.IP = netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
+	}
+	s.cache.Touch(tokens.Seen{ID: t.ID, Use: u})
+	if u.Time.After(t.used.Time) {
+		t.used = u
+	}
+}
+
+// flush has uses written, wherever they were kept, and finds the last of every token's.
+func (s *sim) flush(*rapid.T) {
+	if err := s.cache.Flush(s.ctx); err != nil {
+		s.t.Fatal(err)
+	}
+	err := s.other.View(s.ctx, func(tx tokens.ReadTx) error {
+		for _, t := range s.tokens {
+			got, err := tx.Token(t.ID)
+			if err != nil || got.LastUsed != t.used {
+				return errors.Join(err, fmt.Errorf("token %s: last used %+v, want %+v", t.ID, got.LastUsed, t.used))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // changeUserNow suspends, resumes, changes the features of, or deletes a user.
 func (s *sim) changeUserNow(*rapid.T) {
 	t := s.token()
@@ -351,6 +385,7 @@ func TestSimulationOfTheCache(t *testing.T) {
 			"mint": step(s.mint), "revoke": step(s.revoke), "rename": step(s.rename), "rotate": step(s.rotate),
 			"rekey": step(s.rekey), "user": step(s.changeUserNow), "another user": step(s.changeUserNow),
 			"all": step(s.changeAll), "wait": step(s.wait), "hear": step(func(*rapid.T) { _ = s.cache.HearNow(s.ctx) }),
+			"use": step(s.use), "use another": step(s.use), "flush": step(s.flush),
 			"hold": step(s.hold), "hold another": step(s.hold), "look": step(s.look), "look again": step(s.look),
 			"land": step(func(*rapid.T) {
 				if len(s.held) > 0 {

@@ -49,6 +49,7 @@ func oddRows() []string {
 		`INSERT INTO families VALUES (-5, 9223372036854775807, 0, 'client', 1, 'a', 'api', 1, 2, 3, 'x', NULL), (6, 9223372036854775807, 1, NULL, 0, 'a', 'api', 1, 2, NULL, NULL, NULL)`,
 		`INSERT INTO refresh_tokens VALUES (1, -5, 7, randomblob(32), 1, 2), (2, 6, 7, randomblob(32), 1, NULL)`,
 		`INSERT INTO access_tokens VALUES (1, 9223372036854775807, 0, -5, 7, randomblob(32), 'a', 'api', 'c', 1, 2, 3, 'x', ''), (2, 9223372036854775807, 0, NULL, 7, randomblob(32), 'a', NULL, NULL, 1, 9223372036854775807, NULL, NULL, NULL)`,
+		`INSERT INTO uses VALUES (-9223372036854775808, 0, x''), (9223372036854775807, 9223372036854775807, NULL), (7, 1, x'00000000000000000000000000000000')`,
 		`INSERT INTO features VALUES ('Z', NULL, NULL, 1, 0, 0, 0, 0, ''), ('a', 'Ä', '', 2, 1, 0, 1, 0, 'x'), ('B', NULL, NULL, 3, 0, 1, 0, 1, ' ')`,
 		`INSERT INTO audiences VALUES ('Z', NULL, NULL, NULL, NULL, 0, 0, NULL, 1, ''), ('a', 'A', 'https://a', 1, 9223372036854775807, 1, 1, 5, 2, 'z')`,
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,
@@ -321,9 +322,10 @@ func TestACopyIntoPostgresReplacesNothing(t *testing.T) {
 	refused(t, remote, strings.Replace(url, "127.0.0.1", "localhost", 1), store.Options{}, "both are the same store")
 
 	// Another program's schema: it may have what this one does not copy.
-	exec1(t, remote, `INSERT INTO patd_schema_version (version_id, is_applied) VALUES (5, true)`)
-	refused(t, st, url, store.Options{}, "copies version 4 only")
-	refused(t, remote, "sqlite:"+newPath(t), store.Options{}, "copies version 4 only")
+	exec1(t, remote, fmt.Sprintf(`INSERT INTO patd_schema_version (version_id, is_applied) VALUES (%d, true)`, store.NewestSchema+1))
+	only := fmt.Sprintf("copies version %d only", store.NewestSchema)
+	refused(t, st, url, store.Options{}, only)
+	refused(t, remote, "sqlite:"+newPath(t), store.Options{}, only)
 }
 
 func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {

@@ -22,6 +22,7 @@ func copiedTables() []copiedTable {
 		{name: "users", key: "key", columns: "key user state features create_us delete_us", sequence: "key"},
 		{name: "tokens", key: "id", columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
 			"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by"},
+		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
 		{name: "old_secrets", key: "token_id serial", columns: "token_id serial key digest until_us"},
 		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
 		{name: "services", key: "id", columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason"},

@@ -112,9 +112,9 @@ func (s *Store) CatchUp(ctx context.Context) error { return s.catchUp(ctx) }
 // Statements whose use of indexes is proven, and the index they use ("" : the primary key).
 func Statements() map[string][]string {
 	return map[string][]string{
-		selectCredential:          {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
+		selectCredential:          {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
 		selectServiceCredential:   {"SEARCH services USING INTEGER PRIMARY KEY"},
-		selectToken:               {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY"},
+		selectToken:               {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY"},
 		selectTokens:              {"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)", "SEARCH u USING INTEGER PRIMARY KEY"},
 		selectLiveTokens:          {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
 		revokeTokens:              {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
@@ -147,7 +147,6 @@ func Statements() map[string][]string {
 		useRefresh:                {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
 		rekeyAccess:               {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
 		rekeyRefresh:              {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
-		updateLastUsed:            {"SEARCH tokens USING INTEGER PRIMARY KEY"},
 		selectEntries:             {"SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"},
 		rekeyToken:                {"SEARCH tokens USING INTEGER PRIMARY KEY"},
 	}

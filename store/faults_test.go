@@ -68,7 +68,7 @@ func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
 	path := newPath(t)
 	st := open(t, path, store.Options{FlushInterval: time.Hour})
 	ids := fill(t, st, 3)
-	exec1(t, st, `CREATE TRIGGER broken BEFORE UPDATE OF last_used_us ON tokens BEGIN SELECT RAISE(ABORT, 'broken'); END`)
+	exec1(t, st, `CREATE TRIGGER broken BEFORE INSERT ON uses BEGIN SELECT RAISE(ABORT, 'broken'); END`)
 	first := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
 	for _, id := range ids {
 		st.Touch(tokens.Seen{ID: id, Use: first})

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"patd/tokens"
 )
 
 const (
-	// flushBatch bounds a transaction that writes behind, so that a mint never waits long for it.
-	flushBatch = 250
+	// usesBatch and rekeysBatch bound a transaction that writes behind, so that a mint waits little longer for it than for the disk.
+	usesBatch   = 1000
+	rekeysBatch = 250
 	// promptly is how soon a rekeying is written: a retiring key should go, yet not with a transaction for each.
 	promptly = 50 * time.Millisecond
 )
@@ -21,17 +24,41 @@ func (s *Store) Flush(ctx context.Context) error {
 	return errors.Join(s.flushRekeys(ctx), s.flushUses(ctx))
 }
 
+// flushUses writes uses in the order of ids, so that those of rows that lie beside one another are written together. What has
+// been noted when it begins is on disk when it ends, whoever else flushes.
 func (s *Store) flushUses(ctx context.Context) error {
-	left := s.seen.takeUses()
+	select {
+	case s.flushing <- struct{}{}:
+		defer func() { <-s.flushing }()
+	case <-ctx.Done():
+		return fmt.Errorf("write uses behind: %w", ctx.Err())
+	}
+	keepers := s.useKeepers()
+	var left []tokens.ID
+	for _, k := range keepers {
+		left = k.noted(left)
+	}
+	slices.Sort(left)
+	left = slices.Compact(left)
+	batch := make([]usedToken, 0, min(len(left), usesBatch))
 	for len(left) > 0 {
-		batch := left[:min(len(left), flushBatch)]
+		ids := left[:min(len(left), usesBatch)]
+		batch = batch[:0]
+		for _, id := range ids {
+			if u, ok := takeUse(keepers, id); ok {
+				batch = append(batch, usedToken{id, u})
+			}
+		}
 		if err := s.writeUses(ctx, batch); err != nil {
-			for _, u := range left {
-				s.seen.use(u.id, u.usage)
+			for _, u := range batch {
+				s.seen.keep(u.id, u.usage)
+			}
+			for _, k := range keepers {
+				k.renote(left[len(ids):])
 			}
 			return fmt.Errorf("write behind %d uses: %w", len(left), err)
 		}
-		left = left[len(batch):]
+		left = left[len(ids):]
 	}
 	return nil
 }
@@ -39,7 +66,7 @@ func (s *Store) flushUses(ctx context.Context) error {
 func (s *Store) flushRekeys(ctx context.Context) error {
 	left := s.seen.takeRekeys()
 	for len(left) > 0 {
-		batch := left[:min(len(left), flushBatch)]
+		batch := left[:min(len(left), rekeysBatch)]
 		if err := s.writeRekeys(ctx, batch); err != nil {
 			for _, r := range left {
 				s.seen.rekey(r.seenKey, r.rekeys...)
@@ -52,15 +79,13 @@ func (s *Store) flushRekeys(ctx context.Context) error {
 }
 
 const (
-	// A use only moves last_used forward.
-	updateLastUsed = `
-UPDATE tokens SET last_used_us = ?2, last_used_ip = ?3 WHERE id = ?1 AND (last_used_us IS NULL OR last_used_us < ?2)`
+	// A use only moves forward.
+	insertUses = `INSERT INTO uses (token_id, use_us, use_ip) VALUES `
+	moveUse    = ` ON CONFLICT (token_id) DO UPDATE SET use_us = excluded.use_us, use_ip = excluded.use_ip WHERE uses.use_us < excluded.use_us`
 
 	// Where each statement is a way through the network, all uses go in one.
-	updateAllLastUsed = `
-UPDATE tokens SET last_used_us = v.us, last_used_ip = v.ip
-FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bytea[])) AS v (id, us, ip)
-WHERE tokens.id = v.id AND (tokens.last_used_us IS NULL OR tokens.last_used_us < v.us)`
+	insertAllUses = `INSERT INTO uses (token_id, use_us, use_ip)
+SELECT v.id, v.us, v.ip FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bytea[])) AS v (id, us, ip)` + moveUse
 
 	// A digest moves only while it is still the old one, and only to a later key: servers may differ about which is current.
 	rekeyToken = `
@@ -86,15 +111,34 @@ WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND
 
 const writeSeen = "write what was seen"
 
+// usesAtOnce is how many uses one statement writes: to bind and run one for each was measured to cost twice as much.
+const usesAtOnce = 50
+
+// Statements that write one use, and many.
+var (
+	insertOneUse   = insertUses + `(?, ?, ?)` + moveUse
+	insertManyUses = insertUses + strings.Repeat(`(?, ?, ?), `, usesAtOnce-1) + `(?, ?, ?)` + moveUse
+)
+
 func (s *Store) writeUses(ctx context.Context, batch []usedToken) error {
 	return s.transact(ctx, writeSeen, func(t *tx) error {
 		if t.c.dialect.remote {
 			return t.writeAllUses(batch)
 		}
-		for i := range batch {
-			if _, err := t.exec(writeSeen, updateLastUsed, int64(batch[i].id), batch[i].us, batch[i].address()); err != nil {
+		args := make([]any, 0, 3*usesAtOnce)
+		for left := batch; len(left) > 0; {
+			statement, n := insertManyUses, usesAtOnce
+			if len(left) < n {
+				statement, n = insertOneUse, 1
+			}
+			args = args[:0]
+			for i := range left[:n] {
+				args = append(args, int64(left[i].id), left[i].us, left[i].address())
+			}
+			if _, err := t.exec(writeSeen, statement, args...); err != nil {
 				return err
 			}
+			left = left[n:]
 		}
 		return nil
 	})
@@ -106,7 +150,7 @@ func (t *tx) writeAllUses(batch []usedToken) error {
 		ids[i], times[i] = int64(batch[i].id), batch[i].us
 		addresses[i], _ = batch[i].address().([]byte)
 	}
-	_, err := t.exec(writeSeen, updateAllLastUsed, ids, times, addresses)
+	_, err := t.exec(writeSeen, insertAllUses, ids, times, addresses)
 	return err
 }
 

@@ -25,8 +25,8 @@ var migrations embed.FS
 const (
 	// newestSchema is the last migration, and oldestSchema the first on whose schema this program can do its work: while an
 	// upgrade goes round, the servers of the new version begin before or after the migration.
-	newestSchema = 4
-	oldestSchema = 4
+	newestSchema = 5
+	oldestSchema = 5
 
 	// oldestPostgres is the oldest version of PostgreSQL that patd is for.
 	oldestPostgres = 13

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -35,6 +36,15 @@ func usageOf(u tokens.Use) usage {
 		out.n = uint8(copy(out.ip[:], a[:]))
 	case ip.Is6():
 		out.ip, out.n = ip.As16(), 16
+	}
+	return out
+}
+
+// asUse is the use as the domain has it; the zero usage is none.
+func (u *usage) asUse() (out tokens.Use) {
+	if u.us != 0 {
+		out.Time = instant(u.us)
+		out.IP, _ = netip.AddrFromSlice(u.ip[:u.n])
 	}
 	return out
 }
@@ -80,7 +90,8 @@ type seenBuffer struct {
 type seenShard struct {
 	mu   sync.Mutex
 	uses map[tokens.ID]usage
-	_    [48]byte // the locks of two shards are not on one line of the processor's cache
+	most int      // of them at once, since the map was made
+	_    [40]byte // the locks of two shards are not on one line of the processor's cache
 }
 
 func newSeenBuffer() *seenBuffer {
@@ -97,7 +108,12 @@ func (b *seenBuffer) shard(id tokens.ID) *seenShard {
 }
 
 // use notes a use, unless a later one is known or there is no room.
-func (b *seenBuffer) use(id tokens.ID, u usage) {
+func (b *seenBuffer) use(id tokens.ID, u usage) { b.note(id, u, maxSeen) }
+
+// keep notes a use that was noted before elsewhere, and whose room is bounded there.
+func (b *seenBuffer) keep(id tokens.ID, u usage) { b.note(id, u, math.MaxInt64) }
+
+func (b *seenBuffer) note(id tokens.ID, u usage, room int64) {
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,12 +125,13 @@ func (b *seenBuffer) use(id tokens.ID, u usage) {
 		return
 	}
 	n := b.size.Add(1)
-	if n > maxSeen {
+	if n > room {
 		b.size.Add(-1)
 		b.dropped.Add(1)
 		return
 	}
 	s.uses[id] = u
+	s.most = max(s.most, len(s.uses))
 	if n == maxSeen/4*3 {
 		b.wakeUp()
 	}
@@ -143,23 +160,73 @@ func (b *seenBuffer) wakeUp() { raise(b.wake) }
 // crowded tells that there will soon be no room.
 func (b *seenBuffer) crowded() bool { return b.size.Load() >= maxSeen/4*3 }
 
-// takeUses empties the buffer of uses, and answers them in the order of ids: rows that lie beside one another are written
-// together.
-func (b *seenBuffer) takeUses() []usedToken {
-	taken := make([]usedToken, 0, max(b.size.Load(), 0))
+// A useKeeper keeps noted uses until they are written. The store's own buffer is one; a cache, which has the tokens in memory
+// anyway, keeps the uses of those beside them.
+type useKeeper interface {
+	// usesNoted is how many tokens have a use to be written.
+	usesNoted() int
+	// noted appends the ids of those that noted has not answered before.
+	noted(ids []tokens.ID) []tokens.ID
+	// takeUse takes a use, to be written now; false: there is none.
+	takeUse(id tokens.ID) (usage, bool)
+	// renote has noted answer these again, as far as they have a use still.
+	renote(ids []tokens.ID)
+}
+
+// keepUses has a keeper's uses written.
+func (s *Store) keepUses(k useKeeper) {
+	s.keepersMu.Lock()
+	defer s.keepersMu.Unlock()
+	s.keepers = append(slices.Clone(s.keepers), k)
+}
+
+func (s *Store) useKeepers() []useKeeper {
+	s.keepersMu.Lock()
+	defer s.keepersMu.Unlock()
+	return s.keepers
+}
+
+// takeUse takes the latest use that any has of a token.
+func takeUse(keepers []useKeeper, id tokens.ID) (latest usage, found bool) {
+	for _, k := range keepers {
+		if u, ok := k.takeUse(id); ok && (!found || latest.us < u.us) {
+			latest, found = u, true
+		}
+	}
+	return latest, found
+}
+
+var _ useKeeper = (*seenBuffer)(nil)
+
+func (b *seenBuffer) usesNoted() int { return int(b.size.Load()) }
+
+// noted answers all there are, each time.
+func (b *seenBuffer) noted(ids []tokens.ID) []tokens.ID {
 	for i := range b.shards {
 		s := &b.shards[i]
 		s.mu.Lock()
-		uses := s.uses
-		s.uses = make(map[tokens.ID]usage)
-		b.size.Add(-int64(len(uses)))
+		for id := range s.uses {
+			ids = append(ids, id)
+		}
 		s.mu.Unlock()
-		for id, u := range uses {
-			taken = append(taken, usedToken{id, u})
+	}
+	return ids
+}
+
+func (b *seenBuffer) renote([]tokens.ID) {}
+
+func (b *seenBuffer) takeUse(id tokens.ID) (usage, bool) {
+	s := b.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, ok := s.uses[id]
+	if ok {
+		b.size.Add(-1)
+		if delete(s.uses, id); len(s.uses) == 0 && s.most > fewSeen/seenShards { // a map does not become smaller
+			s.uses, s.most = make(map[tokens.ID]usage), 0
 		}
 	}
-	slices.SortFunc(taken, func(x, y usedToken) int { return cmp.Compare(x.id, y.id) })
-	return taken
+	return u, ok
 }
 
 // takeRekeys empties the buffer of digests that move.
@@ -198,6 +265,9 @@ const gatherFor = 8
 
 // due tells whether uses are written at this interval, after the last time.
 func (s *Store) due(last time.Time) bool {
-	n := s.seen.size.Load()
+	n := 0
+	for _, k := range s.useKeepers() {
+		n += k.usesNoted()
+	}
 	return n <= fewSeen || s.seen.crowded() || s.options.Now().Sub(last) >= gatherFor*s.options.FlushInterval
 }

@@ -79,6 +79,10 @@ type Store struct {
 	histories sync.Mutex
 	keyNames  atomic.Pointer[map[int64]string]
 	seen      *seenBuffer
+	flushing  chan struct{} // has a place for who writes uses
+
+	keepersMu sync.Mutex
+	keepers   []useKeeper // seen first; never written to, only replaced
 
 	done      chan struct{} // closed: no new work
 	loop      sync.WaitGroup
@@ -138,7 +142,8 @@ func IsPostgres(url string) bool {
 }
 
 func newStore(o Options, d *dialect) *Store {
-	s := &Store{options: o, dialect: d, done: make(chan struct{}), seen: newSeenBuffer(), group: &group{}}
+	s := &Store{options: o, dialect: d, done: make(chan struct{}), seen: newSeenBuffer(), group: &group{}, flushing: make(chan struct{}, 1)}
+	s.keepers = []useKeeper{s.seen}
 	s.keyNames.Store(&map[int64]string{})
 	s.feed = newFeed(s)
 	return s

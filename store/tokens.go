@@ -11,10 +11,13 @@ import (
 	"patd/tokens"
 )
 
-// tokenColumns are of tokens t joined with users u.
+// tokenColumns are of tokens t joined with users u and uses w.
 const tokenColumns = `
        t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
-       t.revoke_us, t.revoked_by, t.revoke_reason, t.last_used_us, t.last_used_ip, t.blocked_by`
+       t.revoke_us, t.revoked_by, t.revoke_reason, t.last_used_us, t.last_used_ip, t.blocked_by, w.use_us, w.use_ip`
+
+// joinUse joins the last use.
+const joinUse = `LEFT JOIN uses w ON w.token_id = t.id`
 
 // tokenRow holds tokenColumns.
 type tokenRow struct {
@@ -23,14 +26,16 @@ type tokenRow struct {
 	audiences, cidrs, labels, description sql.NullString
 	revokeUS                              sql.NullInt64
 	revokedBy, revokeReason               sql.NullString
-	usedUS                                sql.NullInt64
+	usedUS                                sql.NullInt64 // see the migration that made uses
 	usedIP                                sql.RawBytes
 	blockedBy                             sql.NullString
+	useUS                                 sql.NullInt64
+	useIP                                 sql.RawBytes
 }
 
 func (r *tokenRow) dest(d []any) []any {
 	return append(d, &r.id, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs, &r.labels,
-		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.usedUS, &r.usedIP, &r.blockedBy)
+		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.usedUS, &r.usedIP, &r.blockedBy, &r.useUS, &r.useIP)
 }
 
 func (r *tokenRow) token() (tokens.Token, error) {
@@ -49,11 +54,20 @@ func (r *tokenRow) token() (tokens.Token, error) {
 	if r.revokeUS.Valid {
 		t.Revocation = &tokens.Revocation{Time: instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
 	}
-	if r.usedUS.Valid {
-		t.LastUsed.Time = instant(r.usedUS.Int64)
-		t.LastUsed.IP, _ = netip.AddrFromSlice(r.usedIP)
-	}
+	t.LastUsed = r.lastUse()
 	return t, nil
+}
+
+func (r *tokenRow) lastUse() (u tokens.Use) {
+	us, ip := r.useUS, r.useIP
+	if r.usedUS.Valid && (!us.Valid || us.Int64 < r.usedUS.Int64) {
+		us, ip = r.usedUS, r.usedIP
+	}
+	if us.Valid {
+		u.Time = instant(us.Int64)
+		u.IP, _ = netip.AddrFromSlice(ip)
+	}
+	return u
 }
 
 func scanToken(rows *sql.Rows) (tokens.Token, error) {
@@ -64,7 +78,7 @@ func scanToken(rows *sql.Rows) (tokens.Token, error) {
 	return r.token()
 }
 
-const selectToken = `SELECT ` + tokenColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user WHERE t.id = ?`
+const selectToken = `SELECT ` + tokenColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user ` + joinUse + ` WHERE t.id = ?`
 
 // Token implements tokens.TokenReader.
 func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
@@ -86,7 +100,7 @@ func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
 // ?3 is the state: 0 any, 1 active, 2 expired, 3 revoked.
 const selectTokens = `SELECT ` + tokenColumns + `
 FROM tokens t INDEXED BY tokens_user
-CROSS JOIN users u ON u.key = t.user
+CROSS JOIN users u ON u.key = t.user ` + joinUse + `
 WHERE t.user = ?1 AND t.id <= ?2
   AND (?3 = 0
        OR ?3 = 1 AND t.revoke_us IS NULL AND t.expire_us > ?4
