@@ -68,7 +68,7 @@ func TestABackupHoldsWhatWasTouched(t *testing.T) {
 	if err := st.Backup(t.Context(), path); err != nil {
 		t.Fatal(err)
 	}
-	if got := lookup(t, open(t, path, store.Options{}), id).Token.LastUsed; got != use {
+	if got := lastUse(t, open(t, path, store.Options{}), id); got != use {
 		t.Errorf("last use in the backup: %v, want %v", got, use)
 	}
 }

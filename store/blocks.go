@@ -16,7 +16,7 @@ FROM tokens INDEXED BY tokens_exceeding
 WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0 OR blocked_by IS NULL OR instr(` + line + ` || blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) = 0)
   AND instr(` + line + ` || audiences || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0`
 
-	selectExceeding = `SELECT ` + tokenColumns + `
+	selectExceeding = `SELECT ` + usedColumns + `
 FROM (SELECT id` + exceeding + ` AND id > ?5 ORDER BY id LIMIT ?6) x
 CROSS JOIN tokens t ON t.id = x.id
 CROSS JOIN users u ON u.key = t.user ` + joinUse + `
@@ -24,7 +24,7 @@ ORDER BY t.id`
 
 	countExceeding = `SELECT count(*)` + exceeding
 
-	selectBlocked = `SELECT ` + tokenColumns + `
+	selectBlocked = `SELECT ` + usedColumns + `
 FROM tokens t INDEXED BY tokens_blocked
 CROSS JOIN users u ON u.key = t.user ` + joinUse + `
 WHERE t.blocked_by IS NOT NULL AND instr(` + line + ` || t.blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3

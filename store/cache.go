@@ -105,19 +105,11 @@ func (c *Cached) recall(s *shard, id tokens.ID, cred *tokens.Credential) bool {
 	if version%2 != 0 {
 		return false
 	}
-	s.mu.Lock()
-	r := s.log.find(uint64(id))
-	if r == nil {
-		s.mu.Unlock()
-		return false
-	}
-	used := r.usage()
-	s.mu.Unlock()
-	if !c.users.get(r.userKey(), &cred.User) || c.version.Load() != version {
+	r := s.find(id)
+	if r == nil || !c.users.get(r.userKey(), &cred.User) || c.version.Load() != version {
 		return false
 	}
 	r.read(cred, c.keys.list())
-	cred.Token.LastUsed = used.asUse()
 	return true
 }
 

@@ -1,14 +1,19 @@
 package store
 
+import "sync/atomic"
+
 // index finds the places of records by the hashes of their ids: a table with open addressing, of eight bytes an entry and
 // without pointers. A look touches one line of memory, mostly, and then the record itself, which tells whether it is the
 // one.
+//
+// Who changes it has its owner's lock, and so has whoever calls a method; others read slots by themselves, see view.
 //
 // An entry is a tag, the top bits of the hash, and a place. The entry's own place in the table follows from the tag, so
 // that a table grows without a look at the records.
 type index struct {
 	slots []uint64
 	shift int // of a tag, to where it begins to look
+	made  int // counts tables
 	live  int
 	taken int // live, or dropped and in the way of others
 }
@@ -78,17 +83,18 @@ func (x *index) add(tag, place uint64) {
 		x.taken++
 	}
 	x.live++
-	x.slots[i] = tag<<placeBits | place + firstPlace
+	atomic.StoreUint64(&x.slots[i], tag<<placeBits|place+firstPlace)
 }
 
 // drop empties a slot.
 func (x *index) drop(i int) {
 	x.live--
-	x.slots[i] = slotDropped
 	if x.slots[x.next(uint64(i))] == slotEmpty { // nobody looks past it
-		x.slots[i] = slotEmpty
+		atomic.StoreUint64(&x.slots[i], slotEmpty)
 		x.taken--
+		return
 	}
+	atomic.StoreUint64(&x.slots[i], slotDropped)
 }
 
 // rebuild makes room: a larger table, or one without what was dropped.
@@ -101,6 +107,7 @@ func (x *index) rebuild() {
 		x.slots = make([]uint64, len(old))
 	}
 	x.live, x.taken = 0, 0
+	x.made++
 	for _, v := range old {
 		if v > slotDropped {
 			x.add(v>>placeBits, v&placeMask-firstPlace)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
@@ -9,7 +10,9 @@ import (
 
 // recordLog is memory for records, by id: an index without pointers into segments that records are appended to until they are
 // full. When there is no room left the oldest segment goes, and with it what was not read since it was written; it lives on
-// for as long as somebody holds a string of it. Its owner's lock guards it.
+// for as long as somebody holds a string of it.
+//
+// Its owner's lock guards it, but for what is in view: that is read without.
 type recordLog struct {
 	index    index    // where records are: see place
 	segments [][]byte // the oldest first
@@ -21,9 +24,90 @@ type recordLog struct {
 	// gone is told of each record that leaves, from where, and moved of one that is written anew elsewhere. Either may be nil.
 	gone  func(r record, from uint64)
 	moved func(r record, from, to uint64)
+
+	view atomic.Pointer[view]
+	seen int // index.made of what is in view
 }
 
-const segmentsPerLog = 16
+// view is an index and its segments as readers without the lock see them. They may miss a record that is just being written or
+// moved, and see one that has just been taken out; what they see is whole.
+type view struct {
+	slots    []uint64
+	shift    int
+	segments [][]byte // to their ends, full or not
+	number   uint64   // of the first
+}
+
+// show has readers see the index and the segments there are now.
+func (l *recordLog) show() {
+	v := &view{slots: l.index.slots, shift: l.index.shift, number: l.first, segments: make([][]byte, len(l.segments))}
+	for i, g := range l.segments {
+		v.segments[i] = g[:cap(g)]
+	}
+	l.view.Store(v)
+	l.seen = l.index.made
+}
+
+// start is where a look for a record begins: memory that it may have to wait for.
+func (v *view) start(id uint64) uint64 { return atomic.LoadUint64(&v.slots[v.begin(id)]) }
+
+// find answers a record; nil: there is none in view.
+func (v *view) find(id uint64) record {
+	for i := v.begin(id); ; i++ {
+		b, more := v.at(i, id)
+		if b != nil {
+			if r := whole(b); r.id() == id {
+				return r
+			}
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// begin is where a look for a record begins.
+func (v *view) begin(id uint64) uint64 { return tagOf(id) >> v.shift }
+
+// likely answers where a record is in all likelihood, without a look at it; nil: it is not in view.
+func (v *view) likely(id uint64) []byte {
+	for i := v.begin(id); ; i++ {
+		if b, more := v.at(i, id); b != nil || !more {
+			return b
+		}
+	}
+}
+
+// at answers where the record of a slot begins, if that may be the one, and whether there may be others.
+func (v *view) at(i, id uint64) (b []byte, more bool) {
+	slot := atomic.LoadUint64(&v.slots[i&uint64(len(v.slots)-1)])
+	switch {
+	case slot == slotEmpty:
+		return nil, false
+	case slot == slotDropped, slot>>placeBits != tagOf(id):
+		return nil, true
+	}
+	place := slot&placeMask - firstPlace
+	n := (place>>offsetBits - v.number) & numberMask
+	if n >= uint64(len(v.segments)) {
+		return nil, true
+	}
+	return v.segments[n][int(place&offsetMask)*recordAlign:], true
+}
+
+// look answers a record, and marks it as read; nil: there is none in view.
+func (l *recordLog) look(id uint64) record {
+	r := l.view.Load().find(id)
+	if r != nil {
+		r.markRead()
+	}
+	return r
+}
+
+const (
+	segmentsPerLog = 16
+	minSegment     = 512
+)
 
 // A place is a segment's number, as far as that tells it from the others there are, and where in it a record begins.
 const (
@@ -39,7 +123,7 @@ func place(number uint64, at int) uint64 {
 }
 
 func (l *recordLog) init(room int) {
-	l.room, l.size = room, min(max(room/segmentsPerLog, 256), maxSegment)
+	l.room, l.size = room, min(max(room/segmentsPerLog, minSegment), maxSegment)
 	l.clear()
 }
 
@@ -47,14 +131,13 @@ func (l *recordLog) init(room int) {
 func (l *recordLog) clear() {
 	l.first += uint64(len(l.segments))
 	l.index, l.segments = newIndex(), nil
+	l.show()
 }
 
 // at answers the record at a place.
 func (l *recordLog) at(place uint64) record {
 	g := l.segments[(place>>offsetBits-l.first)&numberMask]
-	at := int(place&offsetMask) * recordAlign
-	n := recordSize(g[at:])
-	return record(g[at : at+n : at+n])
+	return whole(g[int(place&offsetMask)*recordAlign:])
 }
 
 // search finds the slot of a record, and the record; -1: there is none.
@@ -80,9 +163,7 @@ func (l *recordLog) find(id uint64) record {
 	if slot < 0 {
 		return nil
 	}
-	if r.use()&useRead == 0 {
-		r.setUse(r.use() | useRead)
-	}
+	r.markRead()
 	return r
 }
 
@@ -99,9 +180,10 @@ func (l *recordLog) remove(id uint64) {
 	}
 }
 
-// put keeps a record of which there is none yet, and answers its place. False: it is larger than a segment, and not kept.
+// put keeps a record of which there is none yet, and answers its place. False: it is larger than half a segment, and not
+// kept; half of a new one may be what was kept of an old one.
 func (l *recordLog) put(r record) (uint64, bool) {
-	if len(r) > l.size {
+	if len(r) > l.size/2 {
 		return 0, false
 	}
 	if n := len(l.segments); n == 0 || len(l.segments[n-1])+len(r) > l.size {
@@ -114,8 +196,13 @@ func (l *recordLog) put(r record) (uint64, bool) {
 func (l *recordLog) append(r record) (at uint64) {
 	last := len(l.segments) - 1
 	at = place(l.first+uint64(last), len(l.segments[last]))
+	g := append(l.segments[last], r[:recordUse]...)
+	g = binary.NativeEndian.AppendUint64(g, r.use()) // which others may be marking
+	l.segments[last] = append(g, r[recordUse+8:]...)
 	l.index.add(tagOf(r.id()), at)
-	l.segments[last] = append(l.segments[last], r...)
+	if l.index.made != l.seen {
+		l.show()
+	}
 	return at
 }
 
@@ -125,6 +212,7 @@ func (l *recordLog) grow() {
 	for len(l.segments) > 2 && (l.bytes() > l.room || len(l.segments) > lastSegment) {
 		l.evict()
 	}
+	l.show()
 }
 
 // evict gives the oldest segment up. What was read since it was written is written anew, as far as that fills no more
@@ -132,15 +220,14 @@ func (l *recordLog) grow() {
 func (l *recordLog) evict() {
 	g, number := l.segments[0], l.first
 	for at := 0; at < len(g); {
-		n := recordSize(g[at:])
-		r, from := record(g[at:at+n]), place(number, at)
-		at += n
+		r, from := whole(g[at:]), place(number, at)
+		at += len(r)
 		slot := l.index.at(tagOf(r.id()), from)
 		if slot < 0 {
 			continue
 		}
 		l.index.drop(slot)
-		if read := r.use() & useRead; read != 0 && len(l.segments[len(l.segments)-1])+n <= l.size/2 {
+		if read := r.use() & useRead; read != 0 && len(l.segments[len(l.segments)-1])+len(r) <= l.size/2 {
 			to := l.append(r)
 			anew := l.at(to)
 			anew.setUse(anew.use() &^ useRead)
@@ -185,13 +272,24 @@ func (s *shard) init(room int, keep func(tokens.ID, usage)) {
 	s.flights.clear()
 }
 
+// find answers the record of a token, and marks it as read; nil: there is none.
+func (s *shard) find(id tokens.ID) record {
+	if r := s.log.look(uint64(id)); r != nil {
+		return r
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.find(uint64(id))
+}
+
 // clear forgets everything but uses that are to be written, and keeps what is being read from being kept.
 func (s *shard) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, g := range s.log.segments {
-		for at := 0; at < len(g) && s.pending > 0; at += recordSize(g[at:]) {
-			if r := record(g[at:]); r.use()&useNoted != 0 {
+		for at := 0; at < len(g) && s.pending > 0; {
+			r := whole(g[at:])
+			if at += len(r); r.use()&useNoted != 0 {
 				s.log.remove(r.id())
 			}
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -17,7 +18,8 @@ import (
 //	 4  of a token: number of the current secret's key, 2 bytes; which of the optional parts are there, 1 byte; number
 //	    of secrets that were rotated away, 1 byte. Of a user: its state, 1 byte
 //	 8  id of the token, or key of the user
-//	16  use: time of the last one and flags; 24 its address. They are read and written under the lock of the shard
+//	16  use: time of the last one and flags, an integer that is changed under the lock of the shard but for useRead; 24 its
+//	    address, which is read and written under that lock
 //
 // Then, of a token:
 //
@@ -83,9 +85,6 @@ func packed(b []byte, c *tokens.Credential, keyNumber func(string) (uint16, bool
 	binary.LittleEndian.PutUint64(head[recordIssue:], uint64(micros(t.IssueTime)))
 	binary.LittleEndian.PutUint64(head[recordExpire:], uint64(expiry(t.ExpireTime)))
 	copy(head[recordDigest:], c.Secrets[0].Hash.Sum[:])
-	if !t.LastUsed.Time.IsZero() {
-		record(head).setUsage(usageOf(t.LastUsed), 0)
-	}
 	b = packText(b, t.Name)
 	b = packTexts(b, t.Scopes)
 	b, parts := packParts(b, t)
@@ -171,10 +170,20 @@ func sized(b []byte, from int) []byte {
 // record is a packed token or user.
 type record []byte
 
-func (r record) id() uint64       { return binary.LittleEndian.Uint64(r[recordID:]) }
-func (r record) userKey() int64   { return int64(binary.LittleEndian.Uint64(r[recordUser:])) }
-func (r record) use() uint64      { return binary.LittleEndian.Uint64(r[recordUse:]) }
-func (r record) setUse(to uint64) { binary.LittleEndian.PutUint64(r[recordUse:], to) }
+func (r record) id() uint64     { return binary.LittleEndian.Uint64(r[recordID:]) }
+func (r record) userKey() int64 { return int64(binary.LittleEndian.Uint64(r[recordUser:])) }
+
+// useWord is where the use stands: records begin at multiples of eight bytes.
+func (r record) useWord() *uint64 { return (*uint64)(unsafe.Pointer(&r[recordUse])) } //nolint:gosec // see above
+func (r record) use() uint64      { return atomic.LoadUint64(r.useWord()) }
+func (r record) setUse(to uint64) { atomic.StoreUint64(r.useWord(), to) }
+
+// markRead notes that the record was read. It needs no lock: to lose the mark to somebody else's change does no harm.
+func (r record) markRead() {
+	if use := r.use(); use&useRead == 0 {
+		atomic.CompareAndSwapUint64(r.useWord(), use, use|useRead)
+	}
+}
 
 // usage is the last use of a token.
 func (r record) usage() usage {
@@ -188,8 +197,11 @@ func (r record) setUsage(u usage, flags uint64) {
 	copy(r[recordUseIP:], u.ip[:])
 }
 
-// recordSize reads the size of the record that begins b.
-func recordSize(b []byte) int { return int(binary.LittleEndian.Uint32(b)) }
+// whole is the record that begins b.
+func whole(b []byte) record {
+	n := int(binary.LittleEndian.Uint32(b))
+	return record(b[:n:n])
+}
 
 // lists is the memory of what nearly every token has: one piece instead of one for each list.
 type lists struct {
@@ -197,7 +209,7 @@ type lists struct {
 	secrets [1]tokens.StoredSecret
 }
 
-// read fills c, whose user it belongs to, with the token but for its last use. keys are the names of keys by number.
+// read fills c, whose user it belongs to, with the token. keys are the names of keys by number.
 func (r record) read(c *tokens.Credential, keys []string) {
 	own := new(lists)
 	t := &c.Token

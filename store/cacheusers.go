@@ -62,9 +62,12 @@ func (u *users) shard(key int64) *userShard { return &u.shards[uint64(key)%uint6
 // get reads a user; false: it is not here.
 func (u *users) get(key int64, to *tokens.User) bool {
 	s := u.shard(key)
-	s.mu.Lock()
-	r := s.log.find(uint64(key))
-	s.mu.Unlock()
+	r := s.log.look(uint64(key))
+	if r == nil {
+		s.mu.Lock()
+		r = s.log.find(uint64(key))
+		s.mu.Unlock()
+	}
 	if r == nil {
 		return false
 	}

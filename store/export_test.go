@@ -112,7 +112,7 @@ func (s *Store) CatchUp(ctx context.Context) error { return s.catchUp(ctx) }
 // Statements whose use of indexes is proven, and the index they use ("" : the primary key).
 func Statements() map[string][]string {
 	return map[string][]string{
-		selectCredential:          {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
+		selectCredential:          {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
 		selectServiceCredential:   {"SEARCH services USING INTEGER PRIMARY KEY"},
 		selectToken:               {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY"},
 		selectTokens:              {"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)", "SEARCH u USING INTEGER PRIMARY KEY"},

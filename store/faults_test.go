@@ -85,7 +85,7 @@ func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []tokens.Use{first, later, first} {
-		if got := lookup(t, st, ids[i]).Token.LastUsed; got != want {
+		if got := lastUse(t, st, ids[i]); got != want {
 			t.Errorf("last use of token %d: %v, want %v", i, got, want)
 		}
 	}
@@ -102,7 +102,7 @@ func TestCloseWritesWhatWasTouched(t *testing.T) {
 	for _, id := range ids {
 		st.Touch(tokens.Seen{ID: id, Use: use})
 	}
-	if got := lookup(t, st, ids[0]).Token.LastUsed; got != (tokens.Use{}) {
+	if got := lastUse(t, st, ids[0]); got != (tokens.Use{}) {
 		t.Errorf("a use was not written behind: %v", got)
 	}
 	if err := st.Close(); err != nil {
@@ -110,7 +110,7 @@ func TestCloseWritesWhatWasTouched(t *testing.T) {
 	}
 	st = open(t, path, store.Options{})
 	for _, id := range ids {
-		if got := lookup(t, st, id).Token.LastUsed; got != use {
+		if got := lastUse(t, st, id); got != use {
 			t.Fatalf("last use of %s after Close: %v, want %v", id, got, use)
 		}
 	}
@@ -120,7 +120,7 @@ func TestAUseIsWrittenWithinTheInterval(t *testing.T) {
 	st := open(t, newPath(t), store.Options{FlushInterval: 10 * time.Millisecond})
 	id := fill(t, st, 1)[0]
 	st.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: time.Now()}})
-	await(t, "the last use", func() bool { return !lookup(t, st, id).Token.LastUsed.Time.IsZero() })
+	await(t, "the last use", func() bool { return !lastUse(t, st, id).Time.IsZero() })
 }
 
 func TestARekeyIsWrittenSoon(t *testing.T) {

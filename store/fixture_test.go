@@ -34,6 +34,20 @@ func lookup(t testing.TB, st tokens.Store, id tokens.ID) tokens.Credential {
 	return c
 }
 
+// lastUse is the last use of a token that is on disk.
+func lastUse(t testing.TB, st tokens.Store, id tokens.ID) (use tokens.Use) {
+	t.Helper()
+	err := st.View(context.Background(), func(tx tokens.ReadTx) error {
+		tok, err := tx.Token(id)
+		use = tok.LastUsed
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return use
+}
+
 // clock is a time that tests move.
 type clock struct {
 	mu sync.Mutex

@@ -45,7 +45,7 @@ func TestTheLatestUseSurvivesAFloodOfTouchesAndFlushes(t *testing.T) {
 	}
 	st = open(t, path, store.Options{})
 	for _, id := range ids {
-		if got := lookup(t, st, id).Token.LastUsed; got != use(each+workers-1) {
+		if got := lastUse(t, st, id); got != use(each+workers-1) {
 			t.Fatalf("last use of %s: %v, want the latest", id, got.Time)
 		}
 	}

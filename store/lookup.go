@@ -16,7 +16,7 @@ import (
 const selectCredential = `SELECT ` + tokenColumns + `,
        t.key, t.digest, t.rotations, u.state, u.features, u.create_us, u.delete_us, o.key, o.digest, o.until_us, o.serial
 FROM tokens t
-CROSS JOIN users u ON u.key = t.user ` + joinUse + `
+CROSS JOIN users u ON u.key = t.user
 LEFT JOIN old_secrets o ON o.token_id = CASE WHEN t.rotations > 0 THEN t.id END
 WHERE t.id = ?
 ORDER BY o.serial DESC`

@@ -40,15 +40,6 @@ func usageOf(u tokens.Use) usage {
 	return out
 }
 
-// asUse is the use as the domain has it; the zero usage is none.
-func (u *usage) asUse() (out tokens.Use) {
-	if u.us != 0 {
-		out.Time = instant(u.us)
-		out.IP, _ = netip.AddrFromSlice(u.ip[:u.n])
-	}
-	return out
-}
-
 // address is what of it is stored, see addrBytes.
 func (u *usage) address() any {
 	ip, ok := netip.AddrFromSlice(u.ip[:u.n])

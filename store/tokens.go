@@ -11,13 +11,15 @@ import (
 	"patd/tokens"
 )
 
-// tokenColumns are of tokens t joined with users u and uses w.
-const tokenColumns = `
+// tokenColumns are of tokens t joined with users u, and usedColumns of tokens t with joinUse.
+const (
+	tokenColumns = `
        t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
-       t.revoke_us, t.revoked_by, t.revoke_reason, t.last_used_us, t.last_used_ip, t.blocked_by, w.use_us, w.use_ip`
+       t.revoke_us, t.revoked_by, t.revoke_reason, t.blocked_by`
 
-// joinUse joins the last use.
-const joinUse = `LEFT JOIN uses w ON w.token_id = t.id`
+	usedColumns = tokenColumns + `, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip`
+	joinUse     = `LEFT JOIN uses w ON w.token_id = t.id`
+)
 
 // tokenRow holds tokenColumns.
 type tokenRow struct {
@@ -26,16 +28,23 @@ type tokenRow struct {
 	audiences, cidrs, labels, description sql.NullString
 	revokeUS                              sql.NullInt64
 	revokedBy, revokeReason               sql.NullString
-	usedUS                                sql.NullInt64 // see the migration that made uses
-	usedIP                                sql.RawBytes
 	blockedBy                             sql.NullString
-	useUS                                 sql.NullInt64
-	useIP                                 sql.RawBytes
 }
 
 func (r *tokenRow) dest(d []any) []any {
 	return append(d, &r.id, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs, &r.labels,
-		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.usedUS, &r.usedIP, &r.blockedBy, &r.useUS, &r.useIP)
+		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.blockedBy)
+}
+
+// usedRow holds usedColumns. There may be two last uses, see the migration that made uses.
+type usedRow struct {
+	tokenRow
+	oldUS, useUS sql.NullInt64
+	oldIP, useIP sql.RawBytes
+}
+
+func (r *usedRow) dest() []any {
+	return append(r.tokenRow.dest(nil), &r.oldUS, &r.oldIP, &r.useUS, &r.useIP)
 }
 
 func (r *tokenRow) token() (tokens.Token, error) {
@@ -54,14 +63,13 @@ func (r *tokenRow) token() (tokens.Token, error) {
 	if r.revokeUS.Valid {
 		t.Revocation = &tokens.Revocation{Time: instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
 	}
-	t.LastUsed = r.lastUse()
 	return t, nil
 }
 
-func (r *tokenRow) lastUse() (u tokens.Use) {
+func (r *usedRow) lastUse() (u tokens.Use) {
 	us, ip := r.useUS, r.useIP
-	if r.usedUS.Valid && (!us.Valid || us.Int64 < r.usedUS.Int64) {
-		us, ip = r.usedUS, r.usedIP
+	if r.oldUS.Valid && (!us.Valid || us.Int64 < r.oldUS.Int64) {
+		us, ip = r.oldUS, r.oldIP
 	}
 	if us.Valid {
 		u.Time = instant(us.Int64)
@@ -71,14 +79,16 @@ func (r *tokenRow) lastUse() (u tokens.Use) {
 }
 
 func scanToken(rows *sql.Rows) (tokens.Token, error) {
-	var r tokenRow
-	if err := rows.Scan(r.dest(nil)...); err != nil {
+	var r usedRow
+	if err := rows.Scan(r.dest()...); err != nil {
 		return tokens.Token{}, err
 	}
-	return r.token()
+	t, err := r.token()
+	t.LastUsed = r.lastUse()
+	return t, err
 }
 
-const selectToken = `SELECT ` + tokenColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user ` + joinUse + ` WHERE t.id = ?`
+const selectToken = `SELECT ` + usedColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user ` + joinUse + ` WHERE t.id = ?`
 
 // Token implements tokens.TokenReader.
 func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
@@ -98,7 +108,7 @@ func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
 }
 
 // ?3 is the state: 0 any, 1 active, 2 expired, 3 revoked.
-const selectTokens = `SELECT ` + tokenColumns + `
+const selectTokens = `SELECT ` + usedColumns + `
 FROM tokens t INDEXED BY tokens_user
 CROSS JOIN users u ON u.key = t.user ` + joinUse + `
 WHERE t.user = ?1 AND t.id <= ?2
@@ -119,7 +129,7 @@ func (t *readTx) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
 	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, micros(q.Now), q.NameHas, q.Audience, q.Limit)
 }
 
-// listTokens runs a query of tokenColumns.
+// listTokens runs a query of usedColumns.
 func (t *readTx) listTokens(op, query string, args ...any) ([]tokens.Token, error) {
 	list := []tokens.Token{}
 	err := t.each(op, query, func(rows *sql.Rows) error {

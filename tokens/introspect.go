@@ -4,20 +4,21 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
 // nothing about the secret.
 func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (out Introspection, err error) {
-	err = s.introspect(ctx, &a, &r, &out)
+	err = s.introspect(ctx, &a, &r, s.nameOf(r.Secret), s.Now(), &out)
 	return out, err
 }
 
-// introspect is Introspect into a zero Introspection: of the records that it goes through none is copied more than once.
-// After an error out says nothing.
-func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, out *Introspection) error {
-	var p presented
-	if err := s.presentAny(ctx, r.Secret, &p); err != nil {
+// introspect is Introspect of a secret whose name is known, into a zero Introspection: of the records that it goes through
+// none is copied more than once. After an error out says nothing.
+func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, now time.Time, out *Introspection) error {
+	p := presented{now: now}
+	if err := s.presentAny(ctx, r.Secret, of, &p); err != nil {
 		return err
 	}
 	granted, audiences := p.grant()
@@ -52,17 +53,28 @@ func inEffect(granted []string, h Held) (effective, suspended []string) {
 	return Effective(granted, h.Features)
 }
 
-// presentAny looks up what can be introspected: personal and short-lived access tokens. Garbage, which needs no look at
-// the store, and other kinds of token are not found: they leave p zero.
-func (s *Service) presentAny(ctx context.Context, secret Secret, p *presented) error {
+// secretName is what a secret says of itself. The zero secretName is that of garbage.
+type secretName struct {
+	kind Kind
+	id   ID
+}
+
+func (s *Service) nameOf(secret Secret) secretName {
 	kind, id, err := s.prefixes.Load().Parse(secret)
-	switch {
-	case err != nil:
-		return nil //nolint:nilerr // it is no token, which is an answer
-	case kind == KindPersonal:
-		return s.present(ctx, secret, id, p)
-	case kind == KindAccess:
-		return s.presentAccess(ctx, secret, id, p)
+	if err != nil {
+		return secretName{} // it is no token, which is an answer
+	}
+	return secretName{kind, id}
+}
+
+// presentAny looks up what can be introspected: personal and short-lived access tokens. Garbage, which needs no look at
+// the store, and other kinds of token are not found: they leave p as it is.
+func (s *Service) presentAny(ctx context.Context, secret Secret, of secretName, p *presented) error {
+	switch of.kind {
+	case KindPersonal:
+		return s.present(ctx, secret, of.id, p)
+	case KindAccess:
+		return s.presentAccess(ctx, secret, of.id, p)
 	default:
 		return nil
 	}
@@ -93,10 +105,19 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	if len(rs) > MaxBatch {
 		return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("at most %d in a batch", MaxBatch))
 	}
+	now, names, ids := s.Now(), make([]secretName, len(rs)), make([]ID, 0, len(rs))
+	for i := range rs {
+		if names[i] = s.nameOf(rs[i].Secret); names[i].kind == KindPersonal {
+			ids = append(ids, names[i].id)
+		}
+	}
+	if p, ok := s.store.(Prefetcher); ok {
+		p.Prefetch(ids)
+	}
 	out := make([]Introspection, len(rs))
 	room := maxBatchAnswer
 	for i := range rs {
-		if err := s.introspect(ctx, &a, &rs[i], &out[i]); err != nil {
+		if err := s.introspect(ctx, &a, &rs[i], names[i], now, &out[i]); err != nil {
 			return nil, err
 		}
 		if room -= out[i].Size(); room < 0 {

@@ -39,13 +39,19 @@ type Store interface {
 type CredentialReader interface {
 	// Lookup reads a token, its user and its secrets at one instant. ErrNotFound for an unknown id; a revoked or
 	// expired token is still found. What it answers may be shared with others: the caller keeps it, and changes none of
-	// its slices, maps and revocations. Token.LastUsed may be an older one.
+	// its slices, maps and revocations. It does not tell Token.LastUsed.
 	Lookup(ctx context.Context, id ID) (Credential, error)
 	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. What it answers may be shared.
 	LookupService(ctx context.Context, id ID) (ServiceCredential, error)
 	// LookupAccess reads a short-lived access token by its own id. ErrNotFound for an unknown id; a revoked one is still
 	// found, and so is an expired one for a day. What it answers may be shared.
 	LookupAccess(ctx context.Context, id ID) (AccessCredential, error)
+}
+
+// Prefetcher is a Store that can have at hand what lookups of several tokens are going to need, which costs less at once than
+// one by one. It answers nothing: the lookups do.
+type Prefetcher interface {
+	Prefetch(ids []ID)
 }
 
 // Seen is what Touch notes of a credential that was seen.

@@ -127,15 +127,8 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	if err != nil {
 		return Self{}, err
 	}
-	s.store.Touch(Seen{ID: a.TokenID, Use: Use{Time: now, IP: a.Peer.IP}})
-	c.Token.LastUsed = latest(c.Token.LastUsed, Use{Time: now, IP: a.Peer.IP})
+	c.Token.LastUsed = Use{Time: now, IP: a.Peer.IP}
+	s.store.Touch(Seen{ID: a.TokenID, Use: c.Token.LastUsed})
 	effective, _ := inEffect(c.Token.Scopes, h)
 	return Self{Token: c.Token, Effective: effective}, nil
-}
-
-func latest(a, b Use) Use {
-	if b.Time.After(a.Time) {
-		return b
-	}
-	return a
 }

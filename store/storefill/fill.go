@@ -40,8 +40,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// fillScopes are 12 characters each.
-var fillScopes = [...]string{"billing.read", "billing.edit", "reports.read", "reports.edit", "queries.read", "queries.edit"}
+// fillScopes are 12 characters each, and sorted as all lists of scopes are.
+var fillScopes = [...]string{"billing.edit", "billing.read", "queries.edit", "queries.read", "reports.edit", "reports.read"}
 
 // Load loads a store with users and realistic tokens (four scopes of twelve characters, a name of about sixteen), each
 // with its audit event, in the order of their age and of users at random. It answers the ids by number. The user of

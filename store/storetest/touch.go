@@ -23,7 +23,7 @@ func testTouch(t *testing.T, f *fixture) {
 	touch(tok.ID, later, first)
 	f.equal("after uses out of order", f.read(tok.ID).LastUsed, later)
 	touch(tok.ID, first)
-	f.equal("after an older use", f.lookup(tok.ID).Token.LastUsed, later)
+	f.equal("after an older use", f.read(tok.ID).LastUsed, later)
 	noIP := tokens.Use{Time: f.now.Add(2 * time.Second)}
 	touch(tok.ID, noIP)
 	f.equal("after a use from somewhere", f.read(tok.ID).LastUsed, noIP)
