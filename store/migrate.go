@@ -23,8 +23,8 @@ import (
 var migrations embed.FS
 
 const (
-	// newestSchema is the last migration, and oldestSchema the first on whose schema this program can do its work: while an
-	// upgrade goes round, the servers of the new version begin before or after the migration.
+	// newestSchema is the last migration, and oldestSchema the first on whose schema this program can do its work: where
+	// that is an earlier one, servers of the new version may begin before the migration.
 	newestSchema = 5
 	oldestSchema = 5
 

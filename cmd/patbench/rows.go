@@ -73,7 +73,7 @@ func (b *bench) close() error {
 // warm presents every token of the working set once, in batches.
 func (b *bench) warm(ctx context.Context, server *process, conns []*grpc.ClientConn) error {
 	begun := time.Now()
-	const size = 500
+	const size = 100
 	next := make(chan int)
 	errs := make(chan error, len(conns))
 	for w := range len(conns) {
