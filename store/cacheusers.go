@@ -155,7 +155,7 @@ func packedUser(u *tokens.User, list uint32) record {
 		binary.LittleEndian.PutUint64(b[userDelete:], uint64(micros(u.DeleteTime)))
 	}
 	binary.LittleEndian.PutUint32(b[userList:], list)
-	binary.LittleEndian.PutUint32(b[userIDLength:], uint32(len(u.ID))) //nolint:gosec // G115: ids are short
+	binary.LittleEndian.PutUint32(b[userIDLength:], uint32(len(u.ID)))
 	b = append(b, u.ID...)
 	if list == 0 {
 		b = packTexts(b, u.Features)
@@ -224,7 +224,7 @@ func (l *featureLists) number(list []string) uint32 {
 	if l.numbers == nil {
 		l.numbers = make(map[string]uint32)
 	}
-	n := uint32(len(all)) //nolint:gosec // G115: their size is bounded
+	n := uint32(len(all))
 	l.numbers[key], l.size = n, l.size+cost
 	return n
 }
