@@ -64,33 +64,6 @@ func TestAFullDiskRefusesChangesAndKeepsAnswering(t *testing.T) {
 	put(t, st, "room")
 }
 
-func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
-	path := newPath(t)
-	st := open(t, path, store.Options{FlushInterval: time.Hour})
-	ids := fill(t, st, 3)
-	exec1(t, st, `CREATE TRIGGER broken BEFORE INSERT ON uses BEGIN SELECT RAISE(ABORT, 'broken'); END`)
-	first := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
-	for _, id := range ids {
-		st.Touch(tokens.Seen{ID: id, Use: first})
-	}
-	for range 2 {
-		if err := st.Flush(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
-			t.Errorf("flush: %v", err)
-		}
-	}
-	later := tokens.Use{Time: first.Time.Add(time.Minute)}
-	st.Touch(tokens.Seen{ID: ids[1], Use: later})
-	exec1(t, st, `DROP TRIGGER broken`)
-	if err := st.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []tokens.Use{first, later, first} {
-		if got := lastUse(t, st, ids[i]); got != want {
-			t.Errorf("last use of token %d: %v, want %v", i, got, want)
-		}
-	}
-}
-
 func TestCloseWritesWhatWasTouched(t *testing.T) {
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{FlushInterval: time.Hour})

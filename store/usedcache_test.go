@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -50,19 +51,11 @@ func TestUsesOutliveWhatTheCacheForgets(t *testing.T) {
 			}
 			forget(t, c, ids[0])
 			later := tokens.Use{Time: use.Time.Add(time.Second)}
-			c.Touch(tokens.Seen{ID: ids[1], Use: later})
-			c.Touch(tokens.Seen{ID: ids[1], Use: use})
+			c.Touch(tokens.Seen{ID: ids[0], Use: later})
+			c.Touch(tokens.Seen{ID: ids[0], Use: use})
 			must(t, st.Close())
 			st = open(t, path, store.Options{})
-			for i, id := range ids {
-				want := use
-				if i == 1 {
-					want = later
-				}
-				if got := lastUse(t, st, id); got != want {
-					t.Fatalf("token %d: last used %+v, want %+v", i, got, want)
-				}
-			}
+			wantUses(t, st, ids, use, later)
 		})
 	}
 }
@@ -88,37 +81,48 @@ func TestUsesOfEvictedTokensAreWritten(t *testing.T) {
 	}
 }
 
-// TestUsesInTheCacheAreKeptUntilTheyCanBeWritten fails the write, and takes a later use meanwhile.
-func TestUsesInTheCacheAreKeptUntilTheyCanBeWritten(t *testing.T) {
-	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
-	c := store.NewCached(st, store.CacheOptions{})
-	ids := fill(t, st, 2500)
-	exec1(t, st, `CREATE TRIGGER broken BEFORE INSERT ON uses WHEN NEW.token_id = (SELECT max(id) FROM tokens) BEGIN SELECT RAISE(ABORT, 'broken'); END`)
-	use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
-	for _, id := range ids {
-		lookup(t, c, id)
-		c.Touch(tokens.Seen{ID: id, Use: use})
+// TestUsesAreKeptUntilTheyCanBeWritten fails the write, and takes a later use meanwhile.
+func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
+	for _, cached := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cached %v", cached), func(t *testing.T) {
+			st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
+			var over tokens.Store = st
+			if cached {
+				over = store.NewCached(st, store.CacheOptions{})
+			}
+			ids := fill(t, st, 2500)
+			exec1(t, st, `CREATE TRIGGER broken BEFORE INSERT ON uses WHEN NEW.token_id = (SELECT max(id) FROM tokens) BEGIN SELECT RAISE(ABORT, 'broken'); END`)
+			use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
+			for _, id := range ids {
+				lookup(t, over, id)
+				over.Touch(tokens.Seen{ID: id, Use: use})
+			}
+			for range 2 {
+				if err := st.Flush(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
+					t.Errorf("flush: %v", err)
+				}
+			}
+			later := tokens.Use{Time: use.Time.Add(time.Minute)}
+			over.Touch(tokens.Seen{ID: ids[0], Use: later})
+			exec1(t, st, `DROP TRIGGER broken`)
+			must(t, st.Flush(t.Context()))
+			wantUses(t, st, ids, use, later)
+			if n := count(t, st, "uses"); n != "2500" {
+				t.Errorf("%s rows of uses", n)
+			}
+		})
 	}
-	for range 2 {
-		if err := c.Flush(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
-			t.Errorf("flush: %v", err)
-		}
-	}
-	later := tokens.Use{Time: use.Time.Add(time.Minute)}
-	c.Touch(tokens.Seen{ID: ids[0], Use: later})
-	exec1(t, st, `DROP TRIGGER broken`)
-	must(t, c.Flush(t.Context()))
+}
+
+// wantUses wants a later use of the first token, and one of each other.
+func wantUses(t *testing.T, st *store.Store, ids []tokens.ID, use, later tokens.Use) {
+	t.Helper()
+	want := later
 	for i, id := range ids {
-		want := use
-		if i == 0 {
-			want = later
-		}
 		if got := lastUse(t, st, id); got != want {
 			t.Fatalf("token %d: last used %+v, want %+v", i, got, want)
 		}
-	}
-	if n := count(t, st, "uses"); n != "2500" {
-		t.Errorf("%s rows of uses", n)
+		want = use
 	}
 }
 
