@@ -2,6 +2,7 @@ package features
 
 import (
 	"container/list"
+	"strings"
 	"time"
 )
 
@@ -51,6 +52,7 @@ func (m *memory) get(user string) *entry {
 // put keeps an entry in place of the one that its user has, and drops those least recently used.
 func (m *memory) put(e *entry) {
 	m.drop(e.user)
+	e.user = strings.Clone(e.user) // it may be part of a large piece of the store's memory
 	m.entries[e.user] = m.recent.PushFront(e)
 	m.bytes += e.size()
 	for m.recent.Len() > m.maxUsers || m.bytes > m.maxBytes {

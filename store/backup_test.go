@@ -120,7 +120,6 @@ func TestCheckFindsPlantedDamage(t *testing.T) {
 		{`UPDATE tokens SET blocked_by = 'api'`, "blocked without an audit event"},
 		{`INSERT INTO features (name, consent, is_default, optional, published, is_system, search) VALUES ('f', 1, 0, 0, 0, 0, 'f')`, "feature f"},
 		{`INSERT INTO audiences (id, allow_never, allow_offline, access_format, search) VALUES ('api', 0, 0, 1, 'api')`, "audience api"},
-		{`INSERT INTO uses (token_id, use_us) VALUES (4711, 1)`, "a use of it is kept"},
 		{`DROP TRIGGER events_no_delete`, "trigger events_no_delete is missing"},
 	} {
 		t.Run(c.finding, func(t *testing.T) {

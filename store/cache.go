@@ -70,7 +70,7 @@ func NewCached(s *Store, o CacheOptions) *Cached {
 	}
 	c.shards = make([]shard, n)
 	for i := range c.shards {
-		c.shards[i].init(int(o.Size)/16*13/n, s.seen.keep)
+		c.shards[i].init(int(o.Size)/16*13/n, s.seen.use)
 	}
 	c.users.init(int(o.Size) / 16 * 2)
 	c.accesses.init(int(o.Size) / 16)
@@ -153,10 +153,12 @@ func (c *Cached) read(ctx context.Context, s *shard, id tokens.ID, f *flight[tok
 	}()
 	cred, err := c.behind.Lookup(ctx, id)
 	if err == nil {
-		if packed, ok := packed(nil, &cred, c.keys.number); ok {
-			r = packed
+		// A token without its user would answer nothing, and take the room of others.
+		if c.users.put(cred.User, f.since) {
+			if packed, ok := packed(nil, &cred, c.keys.number); ok {
+				r = packed
+			}
 		}
-		c.users.put(cred.User, f.since)
 	}
 	f.value, f.err = cred, err
 	return cred, err

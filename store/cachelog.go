@@ -56,7 +56,7 @@ func (v *view) find(id uint64) record {
 	for i := v.begin(id); ; i++ {
 		b, more := v.at(i, id)
 		if b != nil {
-			if r := whole(b); r.id() == id {
+			if r := whole(b); r != nil && r.id() == id {
 				return r
 			}
 		}
@@ -106,12 +106,14 @@ func (l *recordLog) look(id uint64) record {
 
 const (
 	segmentsPerLog = 16
+	fewSegments    = 4        // in a small log, so that larger records have room in it
+	goodSegment    = 64 << 10 // for those
 	minSegment     = 512
 )
 
 // A place is a segment's number, as far as that tells it from the others there are, and where in it a record begins.
 const (
-	offsetBits  = 28
+	offsetBits  = 24
 	offsetMask  = 1<<offsetBits - 1
 	numberMask  = 1<<(placeBits-offsetBits) - 1
 	maxSegment  = (1<<offsetBits - 4) * recordAlign
@@ -123,7 +125,7 @@ func place(number uint64, at int) uint64 {
 }
 
 func (l *recordLog) init(room int) {
-	l.room, l.size = room, min(max(room/segmentsPerLog, minSegment), maxSegment)
+	l.room, l.size = room, min(max(room/segmentsPerLog, min(room/fewSegments, goodSegment), minSegment), maxSegment)
 	l.clear()
 }
 

@@ -22,9 +22,9 @@ func (c *Cached) Prefetch(ids []tokens.ID) {
 		}
 		prefetch(list)
 		for i := range list {
-			if w := &list[i]; len(w.at) > 0 {
-				key := whole(w.at).userKey()
-				*w = wanted{view: c.users.shard(key).log.view.Load(), id: uint64(key)}
+			if r := whole(list[i].at); r != nil {
+				key := r.userKey()
+				list[i] = wanted{view: c.users.shard(key).log.view.Load(), id: uint64(key)}
 			}
 		}
 		prefetch(list)
@@ -51,8 +51,16 @@ func prefetch(list []wanted) {
 		list[i].at = list[i].view.likely(list[i].id)
 	}
 	for i := range list {
-		if b := list[i].at; len(b) > recordText+cacheLine {
-			sum += uint64(b[0]) + uint64(b[recordDigest]) + uint64(b[recordText+cacheLine])
+		if b := list[i].at; len(b) > 0 {
+			sum += uint64(b[0])
+		}
+	}
+	for i := range list {
+		if r := whole(list[i].at); r != nil {
+			for at := cacheLine; at < len(r); at += cacheLine { // none of it is written again
+				sum += uint64(r[at])
+			}
+			sum += uint64(r[len(r)-1])
 		}
 	}
 	runtime.KeepAlive(sum)

@@ -197,9 +197,16 @@ func (r record) setUsage(u usage, flags uint64) {
 	copy(r[recordUseIP:], u.ip[:])
 }
 
-// whole is the record that begins b.
+// whole is the record that begins b; nil: none does. A reader without the lock that rests for so long that numbers of segments
+// are given again looks where none begins.
 func whole(b []byte) record {
+	if len(b) < userText {
+		return nil
+	}
 	n := int(binary.LittleEndian.Uint32(b))
+	if n < userText || n > len(b) {
+		return nil
+	}
 	return record(b[:n:n])
 }
 

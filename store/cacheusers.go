@@ -75,22 +75,24 @@ func (u *users) get(key int64, to *tokens.User) bool {
 	return true
 }
 
-// put keeps a user, unless it was changed since its reading began.
-func (u *users) put(user tokens.User, since uint64) {
+// put keeps a user, unless it was changed since its reading began. False: it is not here.
+func (u *users) put(user tokens.User, since uint64) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.recent.since(hashText(user.ID), since) {
-		return
+		return false
 	}
 	s := u.shard(user.Key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if slot, _ := s.log.search(uint64(user.Key)); slot >= 0 {
-		return
+		return true
 	}
-	if at, ok := s.log.put(packedUser(&user, u.lists.number(user.Features))); ok {
+	at, ok := s.log.put(packedUser(&user, u.lists.number(user.Features)))
+	if ok {
 		s.byID.add(idTag(user.ID), at)
 	}
+	return ok
 }
 
 // drop forgets a user, and keeps what is being read of it from being kept.

@@ -53,9 +53,6 @@ WHERE u.delete_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 SELECT t.id FROM requests r JOIN tokens t ON t.id = r.token_id
 WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
-	checkUses = `
-SELECT w.token_id FROM uses w LEFT JOIN tokens t ON t.id = w.token_id WHERE t.id IS NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
-
 	checkServiceEvents = `
 SELECT id FROM services
 WHERE name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
@@ -99,7 +96,6 @@ func invariants() []invariant {
 		{checkNames, "token %s has the name of another live token of its user"},
 		{checkDeletedUsers, "token %s is not revoked, and its user is deleted"},
 		{checkSealed, "token %s is revoked, and a sealed secret of it is kept"},
-		{checkUses, "token %s does not exist, and a use of it is kept"},
 		{checkServiceEvents, "service %s has no audit event"},
 		{checkRetiredKeys, "token %s is live under a retired key"},
 		{checkBlockEvents, "token %s is blocked without an audit event"},

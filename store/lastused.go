@@ -51,7 +51,7 @@ func (s *Store) flushUses(ctx context.Context) error {
 		}
 		if err := s.writeUses(ctx, batch); err != nil {
 			for _, u := range batch {
-				s.seen.keep(u.id, u.usage)
+				s.seen.use(u.id, u.usage)
 			}
 			for _, k := range keepers {
 				k.renote(left[len(ids):])

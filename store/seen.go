@@ -2,7 +2,6 @@ package store
 
 import (
 	"cmp"
-	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -99,12 +98,7 @@ func (b *seenBuffer) shard(id tokens.ID) *seenShard {
 }
 
 // use notes a use, unless a later one is known or there is no room.
-func (b *seenBuffer) use(id tokens.ID, u usage) { b.note(id, u, maxSeen) }
-
-// keep notes a use that was noted before elsewhere, and whose room is bounded there.
-func (b *seenBuffer) keep(id tokens.ID, u usage) { b.note(id, u, math.MaxInt64) }
-
-func (b *seenBuffer) note(id tokens.ID, u usage, room int64) {
+func (b *seenBuffer) use(id tokens.ID, u usage) {
 	s := b.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +110,7 @@ func (b *seenBuffer) note(id tokens.ID, u usage, room int64) {
 		return
 	}
 	n := b.size.Add(1)
-	if n > room {
+	if n > maxSeen {
 		b.size.Add(-1)
 		b.dropped.Add(1)
 		return
@@ -164,11 +158,12 @@ type useKeeper interface {
 	renote(ids []tokens.ID)
 }
 
-// keepUses has a keeper's uses written.
+// keepUses has a keeper's uses written. What leaves it goes to the store's buffer, which is asked after it, so that nothing
+// passes between the two unseen.
 func (s *Store) keepUses(k useKeeper) {
 	s.keepersMu.Lock()
 	defer s.keepersMu.Unlock()
-	s.keepers = append(slices.Clone(s.keepers), k)
+	s.keepers = slices.Insert(slices.Clone(s.keepers), 0, k)
 }
 
 func (s *Store) useKeepers() []useKeeper {

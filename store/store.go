@@ -82,7 +82,7 @@ type Store struct {
 	flushing  chan struct{} // has a place for who writes uses
 
 	keepersMu sync.Mutex
-	keepers   []useKeeper // seen first; never written to, only replaced
+	keepers   []useKeeper // seen last; never written to, only replaced
 
 	done      chan struct{} // closed: no new work
 	loop      sync.WaitGroup

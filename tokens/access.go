@@ -109,14 +109,11 @@ type presented struct {
 	access *AccessToken
 }
 
-// present looks up a token and finds out which of its secrets was presented, into a presented that is zero but for its
-// instant, if that was read. An unknown id and a wrong secret are the same answer at the same cost. A secret under a retiring
-// key is digested anew.
+// present looks up a token and finds out which of its secrets was presented, into a zero presented. An unknown id and a
+// wrong secret are the same answer at the same cost. A secret under a retiring key is digested anew.
 func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presented) (err error) {
 	keys := s.keys.Get()
-	if p.now.IsZero() {
-		p.now = s.Now()
-	}
+	p.now = s.Now()
 	p.cred, err = s.store.Lookup(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret

@@ -6,13 +6,11 @@ import (
 	"time"
 )
 
-// presentAccess looks up an access token, and then what it came of, as present does. Each reading is at least as new as the call, so
+// presentAccess looks up an access token, and then what it came of, into a zero presented. Each reading is at least as new as the call, so
 // that whatever ends the personal access token has ended this one too. A wrong secret and an unknown id are the same
 // answer at the same cost, before anything else is read.
 func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, p *presented) error {
-	if p.now.IsZero() {
-		p.now = s.Now()
-	}
+	p.now = s.Now()
 	a, err := s.knownAccess(ctx, secret, id, p.now)
 	if errors.Is(err, ErrNotFound) {
 		return nil

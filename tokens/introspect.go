@@ -4,20 +4,19 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
 // nothing about the secret.
 func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (out Introspection, err error) {
-	err = s.introspect(ctx, &a, &r, s.nameOf(r.Secret), s.Now(), &out)
+	err = s.introspect(ctx, &a, &r, s.nameOf(r.Secret), &out)
 	return out, err
 }
 
 // introspect is Introspect of a secret whose name is known, into a zero Introspection: of the records that it goes through
 // none is copied more than once. After an error out says nothing.
-func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, now time.Time, out *Introspection) error {
-	p := presented{now: now}
+func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, out *Introspection) error {
+	var p presented
 	if err := s.presentAny(ctx, r.Secret, of, &p); err != nil {
 		return err
 	}
@@ -105,7 +104,7 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	if len(rs) > MaxBatch {
 		return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("at most %d in a batch", MaxBatch))
 	}
-	now, names, ids := s.Now(), make([]secretName, len(rs)), make([]ID, 0, len(rs))
+	names, ids := make([]secretName, len(rs)), make([]ID, 0, len(rs))
 	for i := range rs {
 		if names[i] = s.nameOf(rs[i].Secret); names[i].kind == KindPersonal {
 			ids = append(ids, names[i].id)
@@ -117,7 +116,7 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	out := make([]Introspection, len(rs))
 	room := maxBatchAnswer
 	for i := range rs {
-		if err := s.introspect(ctx, &a, &rs[i], names[i], now, &out[i]); err != nil {
+		if err := s.introspect(ctx, &a, &rs[i], names[i], &out[i]); err != nil {
 			return nil, err
 		}
 		if room -= out[i].Size(); room < 0 {
