@@ -69,6 +69,7 @@ type rekeyed struct {
 // drops. Every introspection comes here, so that those of different tokens should not wait for one another.
 type seenBuffer struct {
 	shards  [seenShards]seenShard
+	room    int64        // tokens, in all of them
 	size    atomic.Int64 // tokens in all of them
 	dropped atomic.Uint64
 	wake    chan struct{} // a level: something should be written soon
@@ -85,7 +86,7 @@ type seenShard struct {
 }
 
 func newSeenBuffer() *seenBuffer {
-	b := &seenBuffer{wake: make(chan struct{}, 1), rekeys: make(map[seenKey][]tokens.Rekey)}
+	b := &seenBuffer{room: maxSeen, wake: make(chan struct{}, 1), rekeys: make(map[seenKey][]tokens.Rekey)}
 	for i := range b.shards {
 		b.shards[i].uses = make(map[tokens.ID]usage)
 	}
@@ -110,14 +111,14 @@ func (b *seenBuffer) use(id tokens.ID, u usage) {
 		return
 	}
 	n := b.size.Add(1)
-	if n > maxSeen {
+	if n > b.room {
 		b.size.Add(-1)
 		b.dropped.Add(1)
 		return
 	}
 	s.uses[id] = u
 	s.most = max(s.most, len(s.uses))
-	if n == maxSeen/4*3 {
+	if n == b.room/4*3 {
 		b.wakeUp()
 	}
 }
@@ -143,7 +144,7 @@ func (b *seenBuffer) rekey(k seenKey, rekeys ...tokens.Rekey) {
 func (b *seenBuffer) wakeUp() { raise(b.wake) }
 
 // crowded tells that there will soon be no room.
-func (b *seenBuffer) crowded() bool { return b.size.Load() >= maxSeen/4*3 }
+func (b *seenBuffer) crowded() bool { return b.size.Load() >= b.room/4*3 }
 
 // A useKeeper keeps noted uses until they are written. The store's own buffer is one; a cache, which has the tokens in memory
 // anyway, keeps the uses of those beside them.

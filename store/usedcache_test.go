@@ -42,7 +42,7 @@ func TestUsesOutliveWhatTheCacheForgets(t *testing.T) {
 			st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{FlushInterval: time.Hour})
 			must(t, err)
 			c := store.NewCached(st, store.CacheOptions{})
-			ids := fill(t, st, 2500) // more than a transaction takes, and than a statement does
+			ids := fill(t, st, 1220) // more than a transaction takes, and than a statement does
 			must(t, c.HearNow(t.Context()))
 			use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond), IP: netip.MustParseAddr("2001:db8::1")}
 			for _, id := range ids {
