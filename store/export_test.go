@@ -158,8 +158,8 @@ const ExceedingQuery = selectExceeding
 // CredentialQuery is the statement of Lookup, for measuring the driver alone.
 const CredentialQuery = selectCredential
 
-// MaxSeen bounds the write-behind buffer.
-const MaxSeen = maxSeen
+// BoundUses bounds the write-behind buffer.
+func (s *Store) BoundUses(tokens int64) { s.seen.room = tokens }
 
 // Pragmas are the settings of every connection.
 func Pragmas() []string { return commonPragmas() }
