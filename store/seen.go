@@ -14,7 +14,8 @@ import (
 // Bounds of the write-behind buffer.
 const (
 	maxSeen    = 1 << 20 // tokens; some 60 bytes each
-	fewSeen    = 1 << 12 // so many are written at the next interval; more are gathered for longer
+	fewSeen    = 1 << 12 // so many are written at the next interval; more are gathered for longer,
+	manySeen   = 1 << 21 // up to so many, which take some seconds to write
 	maxRekeyed = 1 << 16 // credentials
 	maxRekeys  = 8       // of one of them
 	seenShards = 16
@@ -256,5 +257,5 @@ func (s *Store) due(last time.Time) bool {
 	for _, k := range s.useKeepers() {
 		n += k.usesNoted()
 	}
-	return n <= fewSeen || s.seen.crowded() || s.options.Now().Sub(last) >= gatherFor*s.options.FlushInterval
+	return n <= fewSeen || n >= manySeen || s.seen.crowded() || s.options.Now().Sub(last) >= gatherFor*s.options.FlushInterval
 }
