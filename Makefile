@@ -32,7 +32,7 @@ chaos: ## replicas and PostgreSQL killed, frozen and cut off at random for CHAOS
 	PATD_CHAOS=$(or $(CHAOS),10m) go test ./internal/replicatest -run Chaos -count=1 -v -timeout 4h
 
 simulate: ## a million steps of the cache against a model, which takes some minutes; CHECKS=n runs n times 200
-	go test ./store -run TestSimulationOfTheCache -count=1 -v -timeout 4h -rapid.checks=$(or $(CHECKS),5000) -rapid.steps=200
+	go test ./store -run TestSimulationOfTheCache -count=1 -v -timeout 4h -rapid.checks=$(or $(CHECKS),6000) -rapid.steps=200
 
 bench: ## the table of figures beside their baselines; BENCH=path keeps the generated stores, TOKENS=n sizes them
 	go run ./cmd/patbench -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) $(BENCHFLAGS)

@@ -34,6 +34,7 @@ type sim struct {
 	clock  *clock
 	nextID tokens.ID
 	hashes uint64
+	uses   int
 
 	users  map[string]*tokens.User // those that live
 	tokens []*simToken
@@ -218,10 +219,12 @@ func (s *sim) rekey(*rapid.T) {
 	s.t.Fatalf("token %s: a digest does not move", t.ID)
 }
 
-// use notes a use of a token, sometimes one from before the last.
+// use notes a use of a token, sometimes one from before the last. No two are at the same time: either could be the last.
 func (s *sim) use(*rapid.T) {
 	t := s.token()
-	u := tokens.Use{Time: s.clock.now().Add(time.Duration(rapid.IntRange(0, 3).Draw(s.t, "µs")) * time.Microsecond)}
+	s.uses++
+	at := 4*s.uses - 5*rapid.IntRange(0, 1).Draw(s.t, "earlier")
+	u := tokens.Use{Time: s.clock.now().Add(time.Duration(at) * time.Microsecond)}
 	if n := rapid.IntRange(0, 2).Draw(s.t, "from"); n > 0 {
 		u.IP = netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
 	}
