@@ -101,8 +101,7 @@ var none = []string{}
 // Effective splits granted scopes into those in effect and those suspended, by what the user holds now. Granted and
 // held are sorted; so are the answers, which may share granted's array.
 func Effective(granted, held []string) (effective, suspended []string) {
-	first := slices.IndexFunc(granted, func(g string) bool { return !holds(held, g) })
-	if first < 0 {
+	if holdsAll(held, granted) {
 		return granted[:len(granted):len(granted)], none // the common case leaves no garbage behind
 	}
 	effective, suspended = make([]string, 0, len(granted)), []string{}
@@ -114,6 +113,23 @@ func Effective(granted, held []string) (effective, suspended []string) {
 		}
 	}
 	return effective, suspended
+}
+
+// holdsAll tells whether a sorted list has all entries of another: by one walk through both, unless it is much longer.
+func holdsAll(sorted, entries []string) bool {
+	if len(sorted) > 8*len(entries) {
+		return !slices.ContainsFunc(entries, func(s string) bool { return !holds(sorted, s) })
+	}
+	i := 0
+	for _, s := range entries {
+		for i < len(sorted) && sorted[i] < s {
+			i++
+		}
+		if i == len(sorted) || sorted[i] != s {
+			return false
+		}
+	}
+	return true
 }
 
 // holds tells whether a sorted list has an entry.

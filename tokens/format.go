@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"math/bits"
 	"regexp"
 	"slices"
@@ -176,12 +177,12 @@ func split(text string) (prefix string, id ID, ok bool) {
 	if string(sum[:]) != text[len(text)-checksumLen:] {
 		return "", 0, false
 	}
-	var w [4]uint64
-	if !decode62(w[:1], rest[1:1+idLen]) || w[0] == 0 {
+	var w [1]uint64
+	if !decode62(w[:], rest[1:1+idLen]) || w[0] == 0 {
 		return "", 0, false
 	}
 	id = ID(w[0])
-	if !decode62(w[:], rest[2+idLen:2+idLen+secretLen]) {
+	if !isSecret(rest[2+idLen : 2+idLen+secretLen]) {
 		return "", 0, false
 	}
 	return prefix, id, true
@@ -296,6 +297,21 @@ func decode62(w []uint64, s string) bool {
 	}
 	return true
 }
+
+// isSecret tells whether secretLen characters are a number of 256 bits, without a look at which: digits sort as their values do.
+func isSecret(s string) bool {
+	var all uint8
+	for i := range len(s) {
+		all |= digits[s[i]]
+	}
+	return all < 64 && s <= largestSecret
+}
+
+var largestSecret = func() string {
+	var b [secretLen]byte
+	encode62(b[:], []uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64, math.MaxUint64})
+	return string(b[:])
+}()
 
 // digits is the value of each character; 62 and more: it is no digit.
 var digits = func() (table [256]uint8) {

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +119,46 @@ func TestWhiteSpaceIsNotTrimmed(t *testing.T) {
 			t.Errorf("Parse(%q) = %v", s, err)
 		}
 	}
+}
+
+// base62 is a number in as many digits.
+func base62(v *big.Int, digits int) string {
+	const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	b, v, rest, base := make([]byte, digits), new(big.Int).Set(v), new(big.Int), big.NewInt(62)
+	for i := range b {
+		v.DivMod(v, base, rest)
+		b[digits-1-i] = alphabet[rest.Int64()]
+	}
+	return string(b)
+}
+
+// TestASecretIsAnyNumberOf256Bits has secrets with the right checksum, of numbers up to the largest that its characters can
+// write.
+func TestASecretIsAnyNumberOf256Bits(t *testing.T) {
+	end := new(big.Int).Lsh(big.NewInt(1), 256)
+	most := new(big.Int).Exp(big.NewInt(62), big.NewInt(43), nil)
+	check := func(t interface {
+		Helper()
+		Errorf(format string, args ...any)
+	}, v *big.Int,
+	) {
+		t.Helper()
+		text := "pat_15ODq7pq8Hy_" + base62(v, 43)
+		text += base62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(text)))), 6)
+		_, _, err := tokens.Prefixes{}.Parse(tokens.NewSecret(text))
+		if want := v.Cmp(end) < 0; (err == nil) != want {
+			t.Errorf("%s of %d bits: %v, want it taken: %v", text, v.BitLen(), err, want)
+		}
+	}
+	for i := int64(-70); i < 70; i++ {
+		check(t, new(big.Int).Add(end, big.NewInt(i)))
+	}
+	check(t, new(big.Int))
+	check(t, new(big.Int).Sub(most, big.NewInt(1)))
+	rapid.Check(t, func(t *rapid.T) {
+		v := new(big.Int).SetBytes(rapid.SliceOfN(rapid.Byte(), 0, 33).Draw(t, "number"))
+		check(t, v.Mod(v, most))
+	})
 }
 
 func FuzzParse(f *testing.F) {
