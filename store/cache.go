@@ -105,7 +105,7 @@ func (c *Cached) recall(s *shard, id tokens.ID, cred *tokens.Credential) bool {
 	if version%2 != 0 {
 		return false
 	}
-	r := s.find(id)
+	r := s.log.look(&s.mu, uint64(id))
 	if r == nil || !c.users.get(r.userKey(), &cred.User) || c.version.Load() != version {
 		return false
 	}
@@ -226,7 +226,7 @@ func (c *Cached) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 
 // Touch implements tokens.Store. The use of a token that is in memory is noted there.
 func (c *Cached) Touch(seen tokens.Seen) {
-	if seen.Kind <= tokens.KindPersonal && !seen.Use.Time.IsZero() && c.shard(seen.ID).note(seen.ID, usageOf(seen.Use)) {
+	if isUse(seen) && c.shard(seen.ID).note(seen.ID, usageOf(seen.Use)) {
 		if seen.Use = (tokens.Use{}); seen.Rekey == nil {
 			return
 		}

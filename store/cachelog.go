@@ -95,9 +95,14 @@ func (v *view) at(i, id uint64) (b []byte, more bool) {
 	return v.segments[n][int(place&offsetMask)*recordAlign:], true
 }
 
-// look answers a record, and marks it as read; nil: there is none in view.
-func (l *recordLog) look(id uint64) record {
+// look answers a record, and marks it as read; nil: there is none. It takes the lock, mu, only if there is none in view.
+func (l *recordLog) look(mu *sync.Mutex, id uint64) record {
 	r := l.view.Load().find(id)
+	if r == nil {
+		mu.Lock()
+		_, r = l.search(id)
+		mu.Unlock()
+	}
 	if r != nil {
 		r.markRead()
 	}
@@ -157,16 +162,6 @@ func (l *recordLog) search(id uint64) (slot int, r record) {
 			return int(i), r
 		}
 	}
-}
-
-// find answers a record, and marks it as read; nil: there is none.
-func (l *recordLog) find(id uint64) record {
-	slot, r := l.search(id)
-	if slot < 0 {
-		return nil
-	}
-	r.markRead()
-	return r
 }
 
 // remove takes a record out.
@@ -274,16 +269,6 @@ func (s *shard) init(room int, keep func(tokens.ID, usage)) {
 	s.flights.clear()
 }
 
-// find answers the record of a token, and marks it as read; nil: there is none.
-func (s *shard) find(id tokens.ID) record {
-	if r := s.log.look(uint64(id)); r != nil {
-		return r
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.find(uint64(id))
-}
-
 // clear forgets everything but uses that are to be written, and keeps what is being read from being kept.
 func (s *shard) clear() {
 	s.mu.Lock()
@@ -301,11 +286,11 @@ func (s *shard) clear() {
 	s.flights.clear()
 }
 
-// put keeps the record of a token, in place of an older one, with the later use of the two.
+// put keeps the record of a token, in place of an older one, whose use it takes over if that is to be written.
 func (s *shard) put(r record) {
 	if _, old := s.log.search(r.id()); old != nil {
-		if u := old.usage(); old.use()&useNoted != 0 && u.us > r.usage().us {
-			r.setUsage(u, useNoted)
+		if old.use()&useNoted != 0 {
+			r.setUsage(old.usage(), useNoted)
 			old.setUse(old.use() &^ useNoted)
 		}
 		s.log.remove(r.id())

@@ -133,7 +133,7 @@ func (m *usesModel) step() {
 	case op < 81:
 		m.clear()
 	case op < 85:
-		m.find(id)
+		m.log.look(&m.mu, uint64(id))
 	case op < 90:
 		m.left = m.noted(m.left)
 	case op < 97:
@@ -181,6 +181,7 @@ func (m *usesModel) wrong() string {
 func TestReadersWithoutTheLockSeeWholeRecords(t *testing.T) {
 	var l recordLog
 	l.init(16 << 10)
+	var mu sync.Mutex
 	var over atomic.Bool
 	var readers sync.WaitGroup
 	for w := range uint64(3) {
@@ -188,7 +189,7 @@ func TestReadersWithoutTheLockSeeWholeRecords(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(w, 2))
 			for !over.Load() {
 				id := rnd.Uint64N(400) + 1
-				if r := l.look(id); r != nil && (r.id() != id || r[recordText] != byte(id) || r.userKey() != int64(id)) {
+				if r := l.look(&mu, id); r != nil && (r.id() != id || r[recordText] != byte(id) || r.userKey() != int64(id)) {
 					t.Error("another's record")
 				}
 				prefetch([]wanted{{view: l.view.Load(), id: id}})
@@ -198,6 +199,7 @@ func TestReadersWithoutTheLockSeeWholeRecords(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(9, 9))
 	for range 200_000 {
 		id := rnd.Uint64N(400) + 1
+		mu.Lock()
 		switch op := rnd.IntN(1000); {
 		case op < 600:
 			if slot, _ := l.search(id); slot < 0 {
@@ -208,6 +210,7 @@ func TestReadersWithoutTheLockSeeWholeRecords(t *testing.T) {
 		default:
 			l.clear()
 		}
+		mu.Unlock()
 	}
 	over.Store(true)
 	readers.Wait()

@@ -26,10 +26,10 @@ const (
 // users is the cache's users. A token's record names its user by key, and changes name one by id.
 type users struct {
 	shards [8]userShard
-	lists  featureLists
 
 	mu     sync.Mutex // of what follows; taken before a shard's
 	recent recently
+	lists  featureLists // whose lists are read without
 
 	seq atomic.Uint64 // recent.seq, for those who have not the lock
 }
@@ -62,12 +62,7 @@ func (u *users) shard(key int64) *userShard { return &u.shards[uint64(key)%uint6
 // get reads a user; false: it is not here.
 func (u *users) get(key int64, to *tokens.User) bool {
 	s := u.shard(key)
-	r := s.log.look(uint64(key))
-	if r == nil {
-		s.mu.Lock()
-		r = s.log.find(uint64(key))
-		s.mu.Unlock()
-	}
+	r := s.log.look(&s.mu, uint64(key))
 	if r == nil {
 		return false
 	}

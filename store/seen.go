@@ -231,12 +231,17 @@ func (b *seenBuffer) takeRekeys() []rekeyed {
 	return taken
 }
 
+// isUse tells whether what was seen is a use that is kept: of a personal access token.
+func isUse(seen tokens.Seen) bool {
+	return (seen.Kind == 0 || seen.Kind == tokens.KindPersonal) && !seen.Use.Time.IsZero()
+}
+
 // Touch implements tokens.Store.
 func (s *Store) Touch(seen tokens.Seen) {
 	if seen.Kind == 0 {
 		seen.Kind = tokens.KindPersonal
 	}
-	if seen.Kind == tokens.KindPersonal && !seen.Use.Time.IsZero() {
+	if isUse(seen) {
 		s.seen.use(seen.ID, usageOf(seen.Use))
 	}
 	if seen.Rekey != nil {
