@@ -1,6 +1,7 @@
 package features
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,13 @@ type CacheConfig struct {
 	// RetryAfter is how long a source that failed for a user is left alone about that user while there is a last known
 	// answer; 0: 1 s.
 	RetryAfter time.Duration
+	// Quick bounds how many questions are under way at once, and Slow how many more that have been for longer than 100 ms;
+	// 0: 32 and 256. A question waits for a place, within Timeout.
+	Quick, Slow int
+	// MaxWaiting bounds how many calls wait at once for answers that may come from memory, and how many more for fresh
+	// ones; 0: 512 and half of it. Past that one that waits for a source that hangs is refused in favour of the
+	// newest, or else the newest, as an outage.
+	MaxWaiting int
 	// MaxUsers bounds how many answers are kept; 0: 100 000.
 	MaxUsers int
 	// MaxBytes bounds, roughly, the memory that they take; 0: 64 MiB.
@@ -48,6 +56,15 @@ func (c CacheConfig) withDefaults() CacheConfig {
 	set(&c.MaxStale, 5*time.Minute)
 	set(&c.Timeout, 5*time.Second)
 	set(&c.RetryAfter, time.Second)
+	if c.Quick <= 0 {
+		c.Quick = quickQuestions
+	}
+	if c.Slow <= 0 {
+		c.Slow = slowQuestions
+	}
+	if c.MaxWaiting <= 0 {
+		c.MaxWaiting = defaultMaxWaiting
+	}
 	if c.MaxUsers <= 0 {
 		c.MaxUsers = 100_000
 	}
@@ -70,6 +87,8 @@ func (c CacheConfig) withDefaults() CacheConfig {
 //   - None that returns after Forget has returned comes from before it.
 //   - At most one question per user is under way, not counting those put before a Forget. Who gives up waiting does not
 //     end it for the others.
+//   - Users about whom the source hangs do not keep those waiting about whom it does not, for longer than 100 ms, until
+//     there are Quick and Slow of them at once.
 type Cached struct {
 	source tokens.FeatureSource
 	config CacheConfig
@@ -77,12 +96,16 @@ type Cached struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	memory memory
-	queues map[string]*queue
-	clock  uint64 // counts calls and flights, so that which was first can be told
-	health health
-	closed bool
+	rooms rooms
+
+	mu      sync.Mutex
+	waiting [2]list.List // tickets, oldest first: of calls that any answer will do for, and of those that need a fresh one
+	slow    slowUsers
+	memory  memory
+	queues  map[string]*queue
+	clock   uint64 // counts calls and flights, so that which was first can be told
+	health  health
+	closed  bool
 }
 
 var _ tokens.FeatureSource = (*Cached)(nil)
@@ -104,6 +127,7 @@ func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
 	base, cancel := context.WithCancel(context.Background())
 	return &Cached{
 		source: source, config: c, base: base, cancel: cancel,
+		rooms: newRooms(c.Quick, c.Slow), slow: slowUsers{},
 		memory: newMemory(c.MaxUsers, c.MaxBytes), queues: map[string]*queue{},
 	}, nil
 }
@@ -124,6 +148,7 @@ func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (token
 		}
 		select {
 		case <-t.flight.done:
+		case <-t.displaced:
 		case <-ctx.Done():
 		}
 		held, again, err := c.leave(t, fresh)

@@ -11,9 +11,11 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"patd/features/signature"
@@ -59,12 +61,21 @@ func (c CallbackConfig) withDefaults() CallbackConfig {
 
 // Callback is a source that asks the company's endpoint. It is safe for concurrent use.
 //
-// It sends POST with {"user": "<id>"}, signed as package signature tells. 200 with {"features": ["…"]} is what the user
-// holds, 404 says that there is no such user, who holds nothing; anything else is an outage.
+// It sends POST with {"user": "<id>"}, signed as package signature tells. 200 with {"user": "<id>", "features": ["…"]} is
+// what the user holds; 404 with {"user": "unknown"}, as application/json, says that there is no such user, who holds
+// nothing. Anything else is an outage: a 404 of a proxy, too.
+//
+// The user in an answer of 200 may be left out. It is what tells the answer to this question from one that was left over
+// from another on the same connection. So an answer that does not name its user counts only on a connection that
+// carried no other question before, or over HTTP/2, which numbers them; HTTP/1.1 connections to an endpoint that names
+// none are not reused.
 type Callback struct {
 	config CallbackConfig
 	key    tokens.Secret
 	client *http.Client
+	single *http.Client // as client, with a connection for each question
+	// nameless reports that the newest answer over HTTP/1.1 did not name its user.
+	nameless atomic.Bool
 }
 
 var _ tokens.FeatureSource = (*Callback)(nil)
@@ -89,7 +100,8 @@ func NewCallback(c CallbackConfig) (*Callback, error) {
 			return nil, fmt.Errorf("set up the features callback: %w", err)
 		}
 	}
-	return &Callback{config: c, key: key, client: callbackClient(c, g, trust)}, nil
+	client, single := callbackClient(c, g, trust, false), callbackClient(c, g, trust, true)
+	return &Callback{config: c, key: key, client: client, single: single}, nil
 }
 
 func callbackKey(c CallbackConfig) (tokens.Secret, error) {
@@ -137,19 +149,20 @@ func callbackGuard(c CallbackConfig) (guard, error) {
 	return g, nil
 }
 
-// callbackClient follows no redirect, knows no proxy, keeps few connections and dials only what the guard lets pass.
-func callbackClient(c CallbackConfig, g guard, trust *tls.Config) *http.Client {
+// callbackClient follows no redirect, knows no proxy, and dials only what the guard lets pass. How many questions are under
+// way at once is for the cache to bound, see rooms.
+func callbackClient(c CallbackConfig, g guard, trust *tls.Config, single bool) *http.Client {
 	dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second, Resolver: c.resolver, ControlContext: g.control}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
-			TLSClientConfig:        trust,
+			TLSClientConfig:        trust.Clone(),
 			TLSHandshakeTimeout:    c.Timeout,
 			ForceAttemptHTTP2:      true,
+			DisableKeepAlives:      single,
 			DisableCompression:     true, // the bound of the body is one of the bytes on the wire
-			MaxIdleConns:           8,
-			MaxIdleConnsPerHost:    8,
-			MaxConnsPerHost:        32,
+			MaxIdleConns:           quickQuestions,
+			MaxIdleConnsPerHost:    quickQuestions,
 			IdleConnTimeout:        30 * time.Second,
 			MaxResponseHeaderBytes: 64 << 10,
 		},
@@ -177,17 +190,36 @@ func (*Callback) Local() bool { return false }
 // Close closes the idle connections. There are no others once the calls have returned.
 func (c *Callback) Close() error {
 	c.client.CloseIdleConnections()
+	c.single.CloseIdleConnections()
 	return nil
 }
 
+// errLeftover says that what came may be the answer to another question.
+var errLeftover = errors.New("the answer does not name its user, on a connection that carried other questions")
+
+// ask puts the question. An answer that cannot be told from one to another question is asked for again, on a connection of
+// its own.
 func (c *Callback) ask(ctx context.Context, user string) (tokens.Held, error) {
+	held, err := c.send(ctx, user, c.nameless.Load())
+	if errors.Is(err, errLeftover) {
+		held, err = c.send(ctx, user, true)
+	}
+	return held, err
+}
+
+// send sends the question once. With alone it goes over a new connection, which is closed afterwards.
+func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.Held, error) {
 	body, err := json.Marshal(struct {
 		User string `json:"user"`
 	}{user})
 	if err != nil {
 		return tokens.Held{}, fmt.Errorf("write the question: %w", err)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.config.URL, bytes.NewReader(body))
+	var reused atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { reused.Store(i.Reused) },
+	})
+	r, err := http.NewRequestWithContext(traced, http.MethodPost, c.config.URL, bytes.NewReader(body))
 	if err != nil {
 		return tokens.Held{}, errors.New("write the question: its URL is not one")
 	}
@@ -198,36 +230,63 @@ func (c *Callback) ask(ctx context.Context, user string) (tokens.Held, error) {
 	// Without a value it is not sent; it tells the transport that asking again on a new connection is safe when the
 	// endpoint has closed the old one.
 	r.Header["Idempotency-Key"] = []string{}
-	response, err := c.client.Do(r)
+	client := c.client
+	if alone {
+		client = c.single
+	}
+	response, err := client.Do(r)
 	if err != nil {
 		return tokens.Held{}, told(err)
 	}
 	defer response.Body.Close()
-	return c.read(response)
-}
-
-func (c *Callback) read(response *http.Response) (tokens.Held, error) {
-	// One byte more than allowed is enough to know. A body that is read to its end leaves the connection usable.
-	body, err := io.ReadAll(io.LimitReader(response.Body, c.config.MaxBody+1))
-	switch {
-	case response.StatusCode == http.StatusNotFound:
-		return tokens.Held{Features: []string{}}, nil
-	case response.StatusCode != http.StatusOK:
-		return tokens.Held{}, fmt.Errorf("the endpoint answered status %d", response.StatusCode)
-	case err != nil:
-		return tokens.Held{}, fmt.Errorf("read the answer: %w", told(err))
-	case int64(len(body)) > c.config.MaxBody:
-		return tokens.Held{}, fmt.Errorf("the answer has more than %d bytes", c.config.MaxBody)
-	case response.Header.Get("Content-Encoding") != "":
-		return tokens.Held{}, errors.New("the answer is encoded, which was not asked for")
+	names, named, err := c.read(response, user)
+	numbered := response.ProtoMajor >= 2
+	if err == nil && c.nameless.Swap(!named && !numbered) != (!named && !numbered) {
+		c.client.CloseIdleConnections()
 	}
-	kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
-	if err != nil || kind != "application/json" {
-		return tokens.Held{}, errors.New("the answer's content type is not application/json")
+	if reused.Load() && !named && !numbered {
+		return tokens.Held{}, errLeftover
 	}
-	names, err := parseFeatures(body, c.config.MaxFeatures)
 	if err != nil {
 		return tokens.Held{}, err
 	}
 	return answered(names)
+}
+
+// read reads an answer, and whether it named the user that was asked about.
+func (c *Callback) read(response *http.Response, user string) (names []string, named bool, err error) {
+	// One byte more than allowed is enough to know. A body that is read to its end leaves the connection usable.
+	body, err := io.ReadAll(io.LimitReader(response.Body, c.config.MaxBody+1))
+	status := response.StatusCode
+	switch {
+	case status != http.StatusOK && status != http.StatusNotFound:
+		return nil, false, fmt.Errorf("the endpoint returned status %d", status)
+	case err != nil:
+		return nil, false, fmt.Errorf("read the answer: %w", told(err))
+	case int64(len(body)) > c.config.MaxBody:
+		return nil, false, fmt.Errorf("the answer has more than %d bytes", c.config.MaxBody)
+	case status == http.StatusNotFound && !saysUnknown(response, body):
+		return nil, false, errNotFound
+	case status == http.StatusNotFound:
+		return []string{}, false, nil
+	case response.Header.Get("Content-Encoding") != "":
+		return nil, false, errors.New("the answer is encoded, which was not asked for")
+	case !isJSON(response):
+		return nil, false, errors.New("the answer's content type is not application/json")
+	}
+	return parseFeatures(body, user, c.config.MaxFeatures)
+}
+
+// errNotFound is the outage of a 404 that does not come from the endpoint's own knowledge, such as a proxy's.
+var errNotFound = errors.New(`the endpoint returned status 404 without saying that the user is unknown: ` +
+	`application/json and {"user": "unknown"}`)
+
+// saysUnknown reports whether a 404 says that there is no such user.
+func saysUnknown(response *http.Response, body []byte) bool {
+	return response.Header.Get("Content-Encoding") == "" && isJSON(response) && parseUnknown(body)
+}
+
+func isJSON(response *http.Response) bool {
+	kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	return err == nil && kind == "application/json"
 }

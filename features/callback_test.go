@@ -2,6 +2,7 @@ package features_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -66,7 +67,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if !ok {
+		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"user": "unknown"}`)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
@@ -239,6 +242,19 @@ func TestCallbackOddAnswersAreOutages(t *testing.T) {
 		"a text":               say(200, kind, `{"features":"marker"}`),
 		"nested":               say(200, kind, `{"features":[["marker"]]}`),
 		"too many":             say(200, kind, `{"features":[`+strings.Repeat(`"marker",`, rows)+`"marker"]}`),
+		"another user":         say(200, kind, `{"user":"marker","features":["marker"]}`),
+		"another user last":    say(200, kind, `{"features":["marker"],"user":"marker"}`),
+		"another case of user": say(200, kind, `{"user":"Alice","features":["marker"]}`),
+		"null user":            say(200, kind, `{"user":null,"features":["marker"]}`),
+		"two users":            say(200, kind, `{"user":"alice","user":"alice","features":["marker"]}`),
+		"unknown with 200":     say(200, kind, `{"user":"unknown"}`),
+		"404 of a proxy":       say(404, "text/html", "<h1>404 Not Found</h1> marker"),
+		"404 empty":            say(404, "", ""),
+		"404 of JSON":          say(404, kind, `{"error":"marker"}`),
+		"404 and features":     say(404, kind, good),
+		"404 of text":          say(404, "text/plain", `{"user":"unknown"}`),
+		"404 and more":         say(404, kind, `{"user":"unknown","code":"marker"}`),
+		"404 cut":              raw("HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n" + `{"user":"unknown"}`),
 		"encoded": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			say(200, kind, good)(w, nil)
@@ -331,7 +347,7 @@ func TestCallbackAsksAgainOnANewConnection(t *testing.T) {
 						return
 					}
 					_, _ = io.Copy(io.Discard, r.Body)
-					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n"+`{"features":["a"]}`)
+					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\r\n"+`{"user":"alice","features":["a"]}`)
 				}
 			})
 		}
@@ -402,6 +418,7 @@ func FuzzParseFeatures(f *testing.F) {
 	for _, s := range []string{
 		`{"features":[]}`, `{"features":["a","b"]}`, ` { "features" : [ "\u0061" ] } `, `{"features":["a"],"features":[]}`,
 		`{"features":[null]}`, `[]`, `{}`, ``, `{"features":["a"]}x`, `{"features":["\ud800"]}`, `{"a":{"features":[]}}`,
+		`{"user":"alice","features":["a"]}`, `{"features":["a"],"user":"alice"}`, `{"user":"bob","features":["a"]}`,
 	} {
 		f.Add([]byte(s))
 	}
@@ -420,8 +437,11 @@ func FuzzParseFeatures(f *testing.F) {
 		// What is accepted says the same to any other reader of JSON, and nothing besides.
 		var members map[string]json.RawMessage
 		var same []string
-		if err := json.Unmarshal(body, &members); err != nil || len(members) != 1 {
+		if err := json.Unmarshal(body, &members); err != nil || len(members) > 2 {
 			t.Fatalf("accepted %q: %v", body, err)
+		}
+		if user, ok := members["user"]; ok && !bytes.Equal(user, []byte(`"alice"`)) && !strings.Contains(string(user), `\`) {
+			t.Errorf("%q was taken for alice's", body)
 		}
 		if err := json.Unmarshal(members["features"], &same); err != nil || fmt.Sprint(same) != fmt.Sprint(names) {
 			t.Errorf("%q was read as %q", body, names)

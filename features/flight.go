@@ -1,6 +1,7 @@
 package features
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ type flight struct {
 	user    tokens.User
 	start   uint64 // on the clock of Cached; 0: not yet
 	asked   time.Time
+	sent    time.Time     // when there was a place for it; zero: not yet
 	done    chan struct{} // closed once held and err are there
 	settled bool
 	held    tokens.Held
@@ -39,14 +41,21 @@ type queue struct {
 
 // ticket is a place in a queue.
 type ticket struct {
-	queue  *queue
-	flight *flight
+	queue     *queue
+	flight    *flight
+	displaced chan struct{} // closed when another call needs the room
+	at        *list.Element // in the list of its kind; nil: it was displaced
 }
 
 var (
 	errForgotten = errors.New("forgotten meanwhile")
 	errClosed    = errors.New("the source was closed")
 )
+
+// errCrowded is the outage of a call for which there is no room.
+func errCrowded() error {
+	return tokens.FeaturesUnavailable("find out the features of a user", errors.New("too many calls wait for the source"))
+}
 
 // board answers from memory, or else with a place on a flight.
 func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens.Held, error) {
@@ -64,9 +73,42 @@ func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens
 			return nil, held, nil
 		}
 	}
+	waiting := &c.waiting[kind(fresh)]
+	if waiting.Len() >= c.config.MaxWaiting>>kind(fresh) && !c.displace(waiting) {
+		return nil, tokens.Held{}, errCrowded()
+	}
 	t := c.join(u, fresh, began)
 	t.queue.waiters++
+	t.displaced = make(chan struct{})
+	t.at = waiting.PushBack(t)
 	return t, tokens.Held{}, nil
+}
+
+// displaceable bounds how many of the oldest tickets are looked at for one that may be displaced.
+const displaceable = 64
+
+// displace makes room among those that wait: the oldest that waits for a source that hangs is refused. It reports whether
+// there was one.
+func (c *Cached) displace(waiting *list.List) bool {
+	now := c.config.Now()
+	for e, looked := waiting.Front(), 0; e != nil && looked < displaceable; e, looked = e.Next(), looked+1 {
+		t, _ := e.Value.(*ticket)
+		if sent := t.flight.sent; !t.flight.settled && !sent.IsZero() && now.Sub(sent) >= slowAfter {
+			waiting.Remove(e)
+			t.at = nil
+			close(t.displaced)
+			return true
+		}
+	}
+	return false
+}
+
+// kind is the index of a kind of call: fresh or not.
+func kind(fresh bool) int {
+	if fresh {
+		return 1
+	}
+	return 0
 }
 
 // join finds the flight that a call may wait for, and starts one when there is none. A fresh call must not join one that
@@ -81,13 +123,13 @@ func (c *Cached) join(u tokens.User, fresh bool, began uint64) *ticket {
 	case q.running == nil:
 		q.running = &flight{user: u, done: make(chan struct{})}
 		c.start(q)
-		return &ticket{q, q.running}
+		return &ticket{queue: q, flight: q.running}
 	case !fresh || q.running.start > began:
-		return &ticket{q, q.running}
+		return &ticket{queue: q, flight: q.running}
 	case q.next == nil:
 		q.next = &flight{user: u, done: make(chan struct{})}
 	}
-	return &ticket{q, q.next}
+	return &ticket{queue: q, flight: q.next}
 }
 
 // start asks the source in the background. The question outlives its callers and has a time limit of its own.
@@ -95,12 +137,31 @@ func (c *Cached) start(q *queue) {
 	f := q.running
 	c.clock++
 	f.start, f.asked = c.clock, c.config.Now()
+	slow := c.slow.has(f.user.ID, f.asked)
 	c.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(c.base, c.config.Timeout)
 		defer cancel()
-		held, err := c.source.Features(ctx, f.user, true)
+		held, err := c.question(ctx, f, slow)
 		c.land(q, f, held, err)
 	})
+}
+
+// question puts one question to the source, when there is a place for it.
+func (c *Cached) question(ctx context.Context, f *flight, slow bool) (tokens.Held, error) {
+	leave, err := c.rooms.enter(ctx, slow)
+	if err != nil {
+		return tokens.Held{}, err
+	}
+	defer leave()
+	c.mu.Lock()
+	f.sent = c.config.Now()
+	c.mu.Unlock()
+	held, err := c.source.Features(ctx, f.user, true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.config.Now()
+	c.slow.note(f.user.ID, err != nil && now.Sub(f.sent) >= slowAfter, now)
+	return held, err
 }
 
 // land takes what the source said, and logs outside the lock.
@@ -147,19 +208,27 @@ func (c *Cached) leave(t *ticket, fresh bool) (held tokens.Held, again bool, err
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t.queue.waiters--
+	if t.at != nil {
+		c.waiting[kind(fresh)].Remove(t.at)
+	}
 	c.clear(t.queue, t.flight.user.ID)
 	f := t.flight
 	switch {
+	case t.at == nil && !f.settled:
+		err = errCrowded()
 	case t.queue.forgotten || !f.settled:
 		return tokens.Held{}, true, nil
 	case f.err == nil:
 		return f.held, false, nil
-	case !fresh:
-		if held, ok := c.lastKnown(f.user.ID); ok {
+	default:
+		err = f.err
+	}
+	if !fresh {
+		if held, ok := c.lastKnown(t.flight.user.ID); ok {
 			return held, false, nil
 		}
 	}
-	return tokens.Held{}, false, f.err
+	return tokens.Held{}, false, err
 }
 
 // clear drops a queue that nobody needs. One whose last flight has landed is needed for as long as somebody has yet to
@@ -184,6 +253,10 @@ type health struct {
 	failing bool
 	told    time.Time
 }
+
+// defaultMaxWaiting is how many calls may wait for a source, unless configured: with those for fresh answers fewer than
+// one connection of gRPC carries, so that there is room for calls that need no source.
+const defaultMaxWaiting = 512
 
 // toldEvery bounds how often the log hears of a source that now answers and now does not.
 const toldEvery = 10 * time.Second

@@ -81,8 +81,11 @@ func mysqlConfig(c SQLConfig, u *url.URL) (*mysql.Config, error) {
 	return config, nil
 }
 
+// mysqlParameters reads the URL's parameters. A server on another machine must prove who it is, unless tls says otherwise.
 func mysqlParameters(config *mysql.Config, host string, parameters url.Values) error {
-	config.TLSConfig = "preferred"
+	if config.TLSConfig = "true"; thisMachine(host) || parameters.Has("socket") {
+		config.TLSConfig = "preferred"
+	}
 	for name, values := range parameters {
 		if len(values) != 1 {
 			return errors.New("a MySQL URL gives each parameter once")
@@ -162,26 +165,43 @@ func (m readOnlyMySQL) prepare(ctx context.Context, conn driver.Conn) error {
 	return err
 }
 
-// checkMySQL prepares the query. Its columns are known only once it is run.
+// checkMySQL prepares the query, and before that as a part of another: in that place only a SELECT may stand, and one that
+// writes no file and no variable (INTO OUTFILE, INTO DUMPFILE, INTO @name), which a read-only transaction would let pass. Its
+// columns are known only once it is run.
 func checkMySQL(ctx context.Context, conn *sql.Conn, query string) error {
 	return conn.Raw(func(driverConn any) error {
 		c, ok := driverConn.(driver.ConnPrepareContext)
 		if !ok {
 			return malformed("this is not a MySQL connection")
 		}
-		stmt, err := c.PrepareContext(ctx, query)
-		if err != nil {
-			return err
+		if _, err := mysqlParameterCount(ctx, c, query); err != nil {
+			return err // in its own words, which point at the place
 		}
-		n := stmt.NumInput()
-		if err := stmt.Close(); err != nil {
+		n, err := mysqlParameterCount(ctx, c, "SELECT * FROM (\n"+query+"\n) AS patd_query")
+		var refused *mysql.MySQLError
+		switch {
+		case errors.As(err, &refused) && refused.Number == errSyntax:
+			return malformed("the query must be one SELECT that only reads: without INTO, and nothing beside it")
+		case err != nil:
 			return err
-		}
-		if n != 1 {
+		case n != 1:
 			return malformed(fmt.Sprintf("the query must have exactly one parameter, the user id as ?, and has %d", n))
 		}
 		return nil
 	})
+}
+
+// errSyntax is the server's number for a statement that it cannot read.
+const errSyntax = 1064
+
+// mysqlParameterCount prepares a statement and returns how many parameters it has. Nothing is run.
+func mysqlParameterCount(ctx context.Context, c driver.ConnPrepareContext, statement string) (int, error) {
+	stmt, err := c.PrepareContext(ctx, statement)
+	if err != nil {
+		return 0, err
+	}
+	n := stmt.NumInput()
+	return n, stmt.Close()
 }
 
 // tellMySQL keeps what the server says of connections, rights and the query's own words. Other errors may quote

@@ -44,6 +44,8 @@ func Open(ctx context.Context, c Config) (*Cached, error) {
 			return nil, err
 		}
 		source, limit = s, s.config.Timeout
+		c.Cache.Quick = s.config.MaxConns / 2
+		c.Cache.Slow = s.config.MaxConns - c.Cache.Quick
 	case KindCallback:
 		s, err := NewCallback(c.Callback)
 		if err != nil {

@@ -5,8 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
+	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,9 +32,9 @@ func openPostgres(c SQLConfig, u *url.URL) (*sql.DB, error) {
 	if err := checkPassword(c, u); err != nil {
 		return nil, err
 	}
-	config, err := pgx.ParseConfig(u.String())
+	config, err := postgresConfig(u)
 	if err != nil {
-		return nil, errors.New("the URL has a parameter that PostgreSQL does not know, or a certificate file that cannot be read")
+		return nil, err
 	}
 	limit := strconv.FormatInt(c.serverLimit().Milliseconds(), 10)
 	for name, value := range map[string]string{
@@ -57,6 +60,47 @@ func openPostgres(c SQLConfig, u *url.URL) (*sql.DB, error) {
 	db.SetConnMaxIdleTime(time.Minute)
 	db.SetConnMaxLifetime(10 * time.Minute)
 	return db, nil
+}
+
+// postgresConfig reads the URL. A server on another machine must prove who it is, unless sslmode says otherwise: without it
+// pgx would prefer TLS, which a man in the middle turns into plain text.
+func postgresConfig(u *url.URL) (*pgx.ConnConfig, error) {
+	q := u.Query()
+	given := q.Get("sslmode") != "" || os.Getenv("PGSSLMODE") != ""
+	if !given {
+		q.Del("sslmode")
+	}
+	config, err := parsePostgres(*u, q)
+	if err == nil && !given && !postgresHere(config) {
+		q.Set("sslmode", "verify-full")
+		config, err = parsePostgres(*u, q)
+	}
+	return config, err
+}
+
+func parsePostgres(u url.URL, q url.Values) (*pgx.ConnConfig, error) {
+	u.RawQuery = q.Encode()
+	config, err := pgx.ParseConfig(u.String())
+	if err != nil {
+		return nil, errors.New("the URL has a parameter that PostgreSQL does not know, or a certificate file that cannot be read")
+	}
+	return config, nil
+}
+
+// postgresHere reports whether every host that may be connected to is this machine, wherever its name came from.
+func postgresHere(config *pgx.ConnConfig) bool {
+	for _, f := range config.Fallbacks {
+		if !thisMachine(f.Host) {
+			return false
+		}
+	}
+	return thisMachine(config.Host)
+}
+
+// thisMachine reports whether a host's name or address is this machine's, or the path of a socket on it.
+func thisMachine(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || strings.HasPrefix(host, "/") || ip != nil && ip.IsLoopback()
 }
 
 // checkPassword refuses a password in two places, and a file that cannot be read.

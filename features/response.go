@@ -7,20 +7,50 @@ import (
 	"io"
 )
 
-// errResponse says that a callback's answer has not the agreed form. It quotes nothing of it.
-var errResponse = errors.New(`the answer is not of the form {"features": ["…"]}`)
+var (
+	// errResponse says that a callback's answer has not the agreed form. It quotes nothing of it.
+	errResponse = errors.New(`the answer is not of the form {"user": "…", "features": ["…"]}`)
+	// errOtherUser says that an answer names another user than the one that was asked about.
+	errOtherUser = errors.New("the answer names another user than the one asked about")
+)
 
-// parseFeatures reads {"features": ["a", "b"]} and nothing else: no other or repeated member, no null, nothing after it,
-// names of exactly that spelling. Leniency here would be somebody's features.
-func parseFeatures(body []byte, limit int) ([]string, error) {
+// parseFeatures reads {"user": "alice", "features": ["a", "b"]} and nothing else: no other or repeated member, no null,
+// nothing after it, names of exactly that spelling. Leniency here would be somebody's features. The user may be left
+// out; one that is named must be the one asked about.
+func parseFeatures(body []byte, user string, limit int) (names []string, named bool, err error) {
 	if !json.Valid(body) {
-		return nil, errResponse
+		return nil, false, errResponse
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
-	for _, want := range []json.Token{json.Delim('{'), "features", json.Delim('[')} {
-		if got, err := d.Token(); err != nil || got != want {
-			return nil, errResponse
+	if !next(d, json.Delim('{')) {
+		return nil, false, errResponse
+	}
+	for d.More() {
+		member, err := d.Token()
+		switch {
+		case err == nil && member == "user" && !named:
+			if who, err := d.Token(); err != nil || who != user {
+				return nil, false, errOtherUser
+			}
+			named = true
+		case err == nil && member == "features" && names == nil:
+			if names, err = parseNames(d, limit); err != nil {
+				return nil, named, err
+			}
+		default:
+			return nil, named, errResponse
 		}
+	}
+	if names == nil || !next(d, json.Delim('}')) || !ends(d) {
+		return nil, named, errResponse
+	}
+	return names, named, nil
+}
+
+// parseNames reads an array of strings; it is not nil.
+func parseNames(d *json.Decoder, limit int) ([]string, error) {
+	if !next(d, json.Delim('[')) {
+		return nil, errResponse
 	}
 	names := []string{}
 	for d.More() {
@@ -34,13 +64,34 @@ func parseFeatures(body []byte, limit int) ([]string, error) {
 		}
 		names = append(names, name)
 	}
-	for _, want := range []json.Token{json.Delim(']'), json.Delim('}')} {
-		if got, err := d.Token(); err != nil || got != want {
-			return nil, errResponse
-		}
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+	if !next(d, json.Delim(']')) {
 		return nil, errResponse
 	}
 	return names, nil
+}
+
+// parseUnknown reports whether a body is {"user": "unknown"} and nothing else.
+func parseUnknown(body []byte) bool {
+	if !json.Valid(body) {
+		return false
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	for _, want := range []json.Token{json.Delim('{'), "user", "unknown", json.Delim('}')} {
+		if !next(d, want) {
+			return false
+		}
+	}
+	return ends(d)
+}
+
+// next reports whether the next token is the one wanted.
+func next(d *json.Decoder, want json.Token) bool {
+	got, err := d.Token()
+	return err == nil && got == want
+}
+
+// ends reports whether nothing follows.
+func ends(d *json.Decoder) bool {
+	_, err := d.Token()
+	return errors.Is(err, io.EOF)
 }

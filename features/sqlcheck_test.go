@@ -3,8 +3,10 @@ package features_test
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,6 +96,64 @@ func frozen(t *testing.T, server *dbtest.Server, c company, s *features.SQL) {
 		}
 		if err == nil || time.Now().After(deadline) {
 			t.Fatalf("after the thaw: %v, %v", held.Features, err)
+		}
+	}
+}
+
+// endedByServer holds that connections which the server has ended are no outage: the first question after that is put
+// again on a fresh one. end ends all of them.
+func endedByServer(t *testing.T, c company, s *features.SQL, end string) {
+	t.Helper()
+	c.exec(t, "DELETE FROM user_features")
+	c.exec(t, "INSERT INTO user_features VALUES ('alice', 'a')")
+	for range 5 {
+		var all sync.WaitGroup
+		for range 8 { // as many connections as there may be
+			all.Go(func() { asked(t, s, "alice", "a") })
+		}
+		all.Wait()
+		c.exec(t, end)
+		asked(t, s, "alice", "a")
+		asked(t, s, "alice", "a")
+	}
+}
+
+// TestADatabaseElsewhereMustProveItself holds that no spelling of a URL leads away from this machine without verified
+// TLS, unless it says so.
+func TestADatabaseElsewhereMustProveItself(t *testing.T) {
+	services := filepath.Join(t.TempDir(), "services")
+	if err := os.WriteFile(services, []byte("[far]\nhost=db.invalid\n[near]\nhost=127.0.0.1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PGSERVICEFILE", services)
+	for _, name := range []string{"PGHOST", "PGSSLMODE", "PGSERVICE"} {
+		t.Setenv(name, "")
+	}
+	for url, want := range map[string]bool{
+		"postgres://u@db.invalid/x":                  true,
+		"postgres://u@db.invalid/x?sslmode=":         true,
+		"postgres://u@127.0.0.1,db.invalid/x":        true,
+		"postgres:///x?host=db.invalid":              true,
+		"postgres:///x?service=far":                  true,
+		"postgres:///x?service=near":                 false,
+		"postgres://u@127.0.0.1/x":                   false,
+		"postgres://u@localhost/x":                   false,
+		"postgres:///x?host=/run/postgresql":         false,
+		"postgres://u@db.invalid/x?sslmode=disable":  false, // it says so
+		"postgres://u@db.invalid/x?sslmode=require":  false,
+		"mysql://u@db.invalid/x":                     true,
+		"mysql://u@db.invalid:3306/x?tls=true":       true,
+		"mariadb://u@192.0.2.1/x":                    true,
+		"mysql://u@127.0.0.1/x":                      false,
+		"mysql://u@localhost/x":                      false,
+		"mysql://u@[::1]/x":                          false,
+		"mysql://u@db.invalid/x?socket=/run/my.sock": false,
+		"mysql://u@db.invalid/x?tls=false":           false, // it says so
+		"mysql://u@db.invalid/x?tls=preferred":       false,
+		"mysql://u@db.invalid/x?tls=skip-verify":     false,
+	} {
+		if got, err := features.Verified(url); err != nil || got != want {
+			t.Errorf("%s: verified %v, %v; want %v", url, got, err, want)
 		}
 	}
 }

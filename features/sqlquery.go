@@ -3,19 +3,27 @@ package features
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"patd/tokens"
 )
 
 // SQLConfig says which database to ask, and how.
 type SQLConfig struct {
-	// URL names the database: postgres://user@host/db?sslmode=verify-full, mysql://user@host/db?tls=true, or
-	// sqlite:<path>. See the README for the parameters of each.
+	// URL names the database: postgres://user@host/db, mysql://user@host/db, or sqlite:<path>. Unless sslmode (PostgreSQL)
+	// or tls (MySQL) in it says otherwise, a server on another machine is reached over TLS only, and must prove by its
+	// certificate that it is the host named.
 	URL tokens.Secret
 	// PasswordFile holds the password, instead of the URL. It is read for each new connection, so that a new
 	// password needs no restart.
@@ -27,7 +35,7 @@ type SQLConfig struct {
 	MaxRows int
 	// Timeout bounds one question, the wait for a connection included; 0: 2 s.
 	Timeout time.Duration
-	// MaxConns is how many connections may be open at a time; 0: 4.
+	// MaxConns is how many connections may be open at a time; 0: 8.
 	MaxConns int
 }
 
@@ -39,7 +47,7 @@ func (c SQLConfig) withDefaults() SQLConfig {
 		c.Timeout = 2 * time.Second
 	}
 	if c.MaxConns <= 0 {
-		c.MaxConns = 4
+		c.MaxConns = 8
 	}
 	return c
 }
@@ -163,24 +171,73 @@ type beginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
-// ask runs the query for one user in a read-only transaction, which is rolled back whatever happens.
+// ask runs the query for one user. When the server has ended the connection, which says nothing of the query, it is run
+// once more on a fresh one.
 func (s *SQL) ask(ctx context.Context, db beginner, user string) ([]string, error) {
-	// Ending the context is what keeps a result that is too large from being read to its end.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	names, err := s.once(ctx, db, user)
+	if pool, ok := db.(*sql.DB); ok && err != nil && ctx.Err() == nil && ended(err) {
+		dropIdle(pool, s.config.MaxConns) // they are likely to have ended with it
+		names, err = s.once(ctx, pool, user)
+	}
 	if err != nil {
 		return nil, s.told(ctx, err)
 	}
-	names, err := s.rows(ctx, tx, user)
+	return names, nil
+}
+
+// once runs the query in a read-only transaction, which is rolled back whatever happens.
+func (s *SQL) once(ctx context.Context, db beginner, user string) ([]string, error) {
+	// Ending the context is what keeps a result that is too large from being read to its end.
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tx, err := db.BeginTx(within, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		err = s.told(ctx, err)
+		return nil, err
+	}
+	names, err := s.rows(within, tx, user)
+	if err != nil {
 		cancel()
 	}
 	if rerr := tx.Rollback(); rerr != nil && err == nil {
-		return nil, s.told(ctx, rerr)
+		return nil, rerr
 	}
 	return names, err
+}
+
+// dropIdle closes the idle connections of a pool, so that the next one is fresh.
+func dropIdle(pool *sql.DB, keep int) {
+	pool.SetMaxIdleConns(-1)
+	pool.SetMaxIdleConns(keep)
+}
+
+// ended reports whether an error says that the connection has ended, by the server or on the way.
+func ended(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code {
+		case "57P01", "57P02", "57P03", "57P05", "25P03", "08000", "08003", "08006":
+			return true
+		}
+		return false
+	}
+	var my *mysql.MySQLError
+	if errors.As(err, &my) {
+		switch my.Number {
+		case 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031: // ER_SERVER_SHUTDOWN to ER_CLIENT_INTERACTION_TIMEOUT
+			return true
+		}
+		return false
+	}
+	var network *net.OpError
+	for _, known := range []error{
+		driver.ErrBadConn, mysql.ErrInvalidConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
+		syscall.ECONNRESET, syscall.EPIPE,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return errors.As(err, &network) && network.Op != "dial"
 }
 
 func (s *SQL) rows(ctx context.Context, tx *sql.Tx, user string) (names []string, err error) {

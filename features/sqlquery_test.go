@@ -170,6 +170,10 @@ func TestPostgres(t *testing.T) {
 			"SELECT pg_sleep(60)::text WHERE $1 = ''":        "no answer within",
 		})
 	})
+	t.Run("Ended", func(t *testing.T) {
+		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery}),
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = 'patd'")
+	})
 	t.Run("Frozen", func(t *testing.T) {
 		frozen(t, server, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery}))
 	})
@@ -191,6 +195,7 @@ func TestMariaDB(t *testing.T) {
 	c := company{server.Admin(), mark}
 	c.exec(t, "CREATE TABLE user_features (user_id varchar(255) NOT NULL, feature varchar(1000), KEY (user_id)) CHARACTER SET utf8mb4")
 	c.exec(t, "CREATE TABLE numbered (id bigint, feature varchar(100))")
+	c.exec(t, "CREATE PROCEDURE sneaky(u varchar(255)) SELECT 'a' INTO OUTFILE 'patd-written.txt'")
 	c.exec(t, "CREATE FUNCTION sneak(u varchar(255)) RETURNS varchar(10) MODIFIES SQL DATA BEGIN INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END")
 	url, password := tokens.NewSecret(server.MySQLURL("")), secretFile(t, server.Password+"\n")
 	exact := company{server.Admin(), mark}
@@ -210,17 +215,32 @@ func TestMariaDB(t *testing.T) {
 	})
 	t.Run("Refused", func(t *testing.T) {
 		refused(t, features.SQLConfig{URL: url, PasswordFile: password}, map[string]string{
-			"SELECT feature FROM user_features":                             "exactly one parameter",
-			"SELECT concat(?, ?)":                                           "exactly one parameter",
-			"SELECT user_id, feature FROM user_features WHERE user_id = ?":  "exactly one column",
-			"DELETE FROM user_features WHERE user_id = ?":                   "25006",
-			"INSERT INTO user_features VALUES (?, 'x')":                     "25006",
-			"SELECT sneak(?)":                                               "25006",
+			"SELECT feature FROM user_features":                                                                    "exactly one parameter",
+			"SELECT concat(?, ?)":                                                                                  "exactly one parameter",
+			"SELECT user_id, feature FROM user_features WHERE user_id = ?":                                         "exactly one column",
+			"DELETE FROM user_features WHERE user_id = ?":                                                          "25006",
+			"INSERT INTO user_features VALUES (?, 'x')":                                                            "25006",
+			"SELECT feature FROM user_features WHERE user_id = ? INTO OUTFILE 'patd-written.txt'":                  "only reads",
+			"SELECT feature INTO OUTFILE 'patd-written.txt' FROM user_features WHERE user_id = ?":                  "only reads",
+			"SELECT feature FROM user_features WHERE user_id = ? /*! INTO OUTFILE 'patd-written.txt' */":           "only reads",
+			"SELECT 'a' FROM (SELECT ?) AS me INTO DUMPFILE 'patd-written.txt' -- ":                                "only reads",
+			"SELECT feature FROM user_features WHERE user_id = ? INTO @held":                                       "only reads",
+			"SELECT feature FROM user_features WHERE user_id = ? UNION SELECT 'a' INTO OUTFILE 'patd-written.txt'": "only reads",
+			"CALL sneaky(?)":  "only reads",
+			"SELECT sneak(?)": "25006",
 			"SELECT feature FROM nowhere WHERE user_id = ?":                 "nowhere",
 			"SELECT feature FROM user_features WHERE user_id = ?; SELECT 1": "42000",
 			"SELECT 1 WHERE ? = ''":                                         "must be text",
 			"SELECT concat('a', benchmark(100000000000, md5('x')), ?)":      "answer within",
 		})
+	})
+	t.Run("NothingIsWritten", func(t *testing.T) {
+		// Were the file there, from a statement above, this would be refused.
+		c.exec(t, "SELECT 'a' INTO OUTFILE 'patd-written.txt'")
+	})
+	t.Run("Ended", func(t *testing.T) {
+		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: mysqlQuery}),
+			"BEGIN NOT ATOMIC FOR c IN (SELECT id FROM information_schema.processlist WHERE user = 'patd_test' AND id <> connection_id()) DO KILL c.id; END FOR; END")
 	})
 	t.Run("ServerEndsTheStatement", func(t *testing.T) {
 		// The one that computes for an hour, above: the client only hung up, the server's own limit ends it.

@@ -321,24 +321,24 @@ func (c *companyEndpoint) fail(fault func(http.ResponseWriter, *http.Request)) {
 }
 
 // answer does what the README tells the company to do.
-func (c *companyEndpoint) answer(r *http.Request, body []byte) ([]string, bool, error) {
+func (c *companyEndpoint) answer(r *http.Request, body []byte) (user string, features []string, known bool, err error) {
 	if err := signature.Verify(c.key, r.Header.Get(signature.Header), body, time.Now(), 0); err != nil {
-		return nil, false, err
+		return "", nil, false, err
 	}
 	var question struct{ User string }
 	if err := json.Unmarshal(body, &question); err != nil {
-		return nil, false, err
+		return "", nil, false, err
 	}
 	if dump := fmt.Sprint(r.Header, r.URL, string(body)); secrets.MatchString(strings.ReplaceAll(dump, r.Header.Get(signature.Header), "")) {
-		return nil, false, fmt.Errorf("a secret was sent to the endpoint")
+		return "", nil, false, fmt.Errorf("a secret was sent to the endpoint")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	features, known := []string{}, c.holds[question.User] != nil
+	features, known = []string{}, c.holds[question.User] != nil
 	for f := range c.holds[question.User] {
 		features = append(features, f)
 	}
-	return features, known, nil
+	return question.User, features, known, nil
 }
 
 func (c *companyEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -351,10 +351,11 @@ func (c *companyEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fault(w, r)
 		return
 	}
+	var user string
 	var features []string
 	known := false
 	if err == nil {
-		features, known, err = c.answer(r, body)
+		user, features, known, err = c.answer(r, body)
 	}
 	switch {
 	case err != nil:
@@ -363,10 +364,12 @@ func (c *companyEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.mu.Unlock()
 		w.WriteHeader(http.StatusUnauthorized)
 	case !known:
+		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
+		_ = json.NewEncoder(w).Encode(map[string]any{"user": "unknown"})
 	default:
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"features": features})
+		_ = json.NewEncoder(w).Encode(map[string]any{"user": user, "features": features})
 	}
 }
 
