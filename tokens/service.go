@@ -41,6 +41,8 @@ type Service struct {
 	cacheFor time.Duration
 	clock    func() time.Time
 	rand     io.Reader
+
+	refreshes refreshes
 }
 
 // NewService checks the configuration and makes a Service.

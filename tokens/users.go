@@ -186,25 +186,6 @@ func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldF
 	return out, err
 }
 
-// RefreshUser forgets what is cached of a user's features: once it has returned, no answer rests on what the source
-// said before.
-func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
-	if err := s.manager(a); err != nil {
-		return s.refused(ctx, a, Refusal{Action: ActionUserRefresh, User: user}, err)
-	}
-	var c checker
-	if c.user(user); c.err() != nil {
-		return c.err()
-	}
-	if f, ok := s.features.(Forgetter); ok {
-		f.Forget(user)
-	}
-	// The event's entry in the change feed tells those who hold answers of their own.
-	e := a.event(s.Now(), ActionUserRefresh)
-	e.User = user
-	return s.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
-}
-
 // SetUserFeatures replaces what a user holds, and answers it. FEATURES_READ_ONLY where another source rules.
 func (s *Service) SetUserFeatures(ctx context.Context, a Actor, user string, features []string) (HeldFeatures, error) {
 	var c checker

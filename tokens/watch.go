@@ -158,6 +158,7 @@ func (f *follower) step(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 		f.began = true
+		f.service.refreshes.follow()
 		// What happened between the start of the server and this moment.
 		return false, f.service.LearnPrefixes(ctx, f.own)
 	}
@@ -169,12 +170,15 @@ func (f *follower) step(ctx context.Context) (more bool, err error) {
 	for _, c := range page.Changes {
 		switch {
 		case c.User != "" && f.forgets != nil:
-			f.forgets.Forget(c.User)
+			if !f.service.refreshes.meets(c.User) {
+				f.forgets.Forget(c.User)
+			}
 		case c.TokenID == 0 && c.User == "" && c.Service == "":
 			learn = true
 		}
 	}
 	if page.Lost && f.forgets != nil {
+		f.service.refreshes.lost()
 		f.forgets.ForgetAll()
 	}
 	if learn {

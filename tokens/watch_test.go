@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,6 +186,43 @@ func TestAnotherServersRefreshIsHeard(t *testing.T) {
 		}
 		return src.forgotten() != ""
 	})
+}
+
+// TestOwnRefreshForgetsOnce holds that a server which receives its own refresh from the change feed keeps what it has
+// learnt of the user since, and that another server's refresh of the same user is still heeded.
+func TestOwnRefreshForgetsOnce(t *testing.T) {
+	src := &forgetful{source: source{features: map[string][]string{}}}
+	h := followed(t, func(c *tokens.Config) { c.Features = src })
+	other, err := tokens.NewService(tokens.Config{Store: h.store, Keys: h.ring, Now: h.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow(t, h)
+	count := func(user string) (n int) {
+		for _, forgot := range strings.Fields(src.forgotten()) {
+			if forgot == user {
+				n++
+			}
+		}
+		return n
+	}
+	refresh := func(s *tokens.Service, user string) {
+		t.Helper()
+		if err := s.RefreshUser(ctx, admin, user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the feed is followed", func() bool { refresh(other, "mark0"); return count("mark0") > 0 })
+	for range 3 {
+		refresh(h.Service, "u1")
+	}
+	refresh(other, "mark1")
+	eventually(t, "its own refreshes are received", func() bool { return count("mark1") > 0 })
+	if n := count("u1"); n != 3 {
+		t.Errorf("3 refreshes forgot the user %d times", n)
+	}
+	refresh(other, "u1")
+	eventually(t, "another server's refresh is received", func() bool { return count("u1") == 4 })
 }
 
 func TestAnotherServersPrefixIsLearnt(t *testing.T) {

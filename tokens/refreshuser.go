@@ -1,0 +1,85 @@
+package tokens
+
+import (
+	"context"
+	"sync"
+)
+
+// RefreshUser forgets what is cached of a user's features: once it has returned, no answer rests on what the source
+// said before.
+func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
+	if err := s.manager(a); err != nil {
+		return s.refused(ctx, a, Refusal{Action: ActionUserRefresh, User: user}, err)
+	}
+	var c checker
+	if c.user(user); c.err() != nil {
+		return c.err()
+	}
+	f, ok := s.features.(Forgetter)
+	if ok {
+		f.Forget(user)
+	}
+	// The event's entry in the change feed tells those who hold answers of their own. Those of this server are newer than
+	// the refresh by now, and are kept when it receives the entry.
+	expected := ok && s.refreshes.expect(user)
+	e := a.event(s.Now(), ActionUserRefresh)
+	e.User = user
+	err := s.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
+	if err != nil && expected {
+		// Whether there is an entry nobody can tell; another server's may have been taken for it.
+		s.refreshes.withdraw(user)
+		f.Forget(user)
+	}
+	return err
+}
+
+// refreshes are the entries that this server's own refreshes are about to have in the change feed, counted by user.
+type refreshes struct {
+	mu       sync.Mutex
+	follows  bool
+	expected map[string]int
+}
+
+// follow says that the feed is followed from now on: whatever is written later will be received.
+func (r *refreshes) follow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.follows, r.expected = true, map[string]int{}
+}
+
+// expect counts an entry that is about to be written. It reports whether it will be received.
+func (r *refreshes) expect(user string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.follows {
+		r.expected[user]++
+	}
+	return r.follows
+}
+
+// withdraw takes back an expectation, if it was not met.
+func (r *refreshes) withdraw(user string) { r.meets(user) }
+
+// meets reports whether an entry about a user is one of those expected. Where another server has written about the same
+// user at that time, its entry may be taken for ours; then ours, which follows, is taken for the other's.
+func (r *refreshes) meets(user string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.expected[user]
+	switch {
+	case n == 0:
+		return false
+	case n == 1:
+		delete(r.expected, user)
+	default:
+		r.expected[user] = n - 1
+	}
+	return true
+}
+
+// lost says that entries were passed over.
+func (r *refreshes) lost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.expected)
+}
