@@ -26,8 +26,9 @@ type CacheConfig struct {
 	// RetryAfter is how long a source that failed for a user is left alone about that user while there is a last known
 	// answer; 0: 1 s.
 	RetryAfter time.Duration
-	// Quick bounds how many questions are under way at once, and Slow how many more that have been for longer than 100 ms;
-	// 0: 32 and 256. A question waits for a place, within Timeout.
+	// Quick bounds how many questions are under way at once for answers that may come from memory, and as many for fresh
+	// ones; Slow how many more of each that have been for longer than 100 ms; 0: 32 and 256. A question waits for a place,
+	// within Timeout.
 	Quick, Slow int
 	// MaxWaiting bounds how many calls wait at once for answers that may come from memory, and how many more for fresh
 	// ones; 0: 512 and half of it. Past that one that waits for a source that hangs is refused in favour of the
@@ -96,7 +97,7 @@ type Cached struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	rooms rooms
+	rooms [2]rooms // of questions for any answer, and for a fresh one
 
 	mu      sync.Mutex
 	waiting [2]list.List // tickets, oldest first: of calls that any answer will do for, and of those that need a fresh one
@@ -127,7 +128,7 @@ func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
 	base, cancel := context.WithCancel(context.Background())
 	return &Cached{
 		source: source, config: c, base: base, cancel: cancel,
-		rooms: newRooms(c.Quick, c.Slow), slow: slowUsers{},
+		rooms: [2]rooms{newRooms(c.Quick, c.Slow), newRooms(c.Quick, c.Slow)}, slow: slowUsers{},
 		memory: newMemory(c.MaxUsers, c.MaxBytes), queues: map[string]*queue{},
 	}, nil
 }

@@ -14,6 +14,7 @@ import (
 // flight is one question to the source, and who waits for it.
 type flight struct {
 	user    tokens.User
+	kind    int    // of the call that it was made for
 	start   uint64 // on the clock of Cached; 0: not yet
 	asked   time.Time
 	sent    time.Time     // when there was a place for it; zero: not yet
@@ -121,13 +122,13 @@ func (c *Cached) join(u tokens.User, fresh bool, began uint64) *ticket {
 	}
 	switch {
 	case q.running == nil:
-		q.running = &flight{user: u, done: make(chan struct{})}
+		q.running = &flight{user: u, kind: kind(fresh), done: make(chan struct{})}
 		c.start(q)
 		return &ticket{queue: q, flight: q.running}
 	case !fresh || q.running.start > began:
 		return &ticket{queue: q, flight: q.running}
 	case q.next == nil:
-		q.next = &flight{user: u, done: make(chan struct{})}
+		q.next = &flight{user: u, kind: kind(fresh), done: make(chan struct{})}
 	}
 	return &ticket{queue: q, flight: q.next}
 }
@@ -148,7 +149,7 @@ func (c *Cached) start(q *queue) {
 
 // question puts one question to the source, when there is a place for it.
 func (c *Cached) question(ctx context.Context, f *flight, slow bool) (tokens.Held, error) {
-	leave, err := c.rooms.enter(ctx, slow)
+	leave, err := c.rooms[f.kind].enter(ctx, slow)
 	if err != nil {
 		return tokens.Held{}, err
 	}

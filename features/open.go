@@ -44,8 +44,7 @@ func Open(ctx context.Context, c Config) (*Cached, error) {
 			return nil, err
 		}
 		source, limit = s, s.config.Timeout
-		c.Cache.Quick = s.config.MaxConns / 2
-		c.Cache.Slow = s.config.MaxConns - c.Cache.Quick
+		c.Cache.Quick, c.Cache.Slow = s.config.MaxConns/4, s.config.MaxConns/4 // of two kinds of question
 	case KindCallback:
 		s, err := NewCallback(c.Callback)
 		if err != nil {

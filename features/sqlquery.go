@@ -35,7 +35,8 @@ type SQLConfig struct {
 	MaxRows int
 	// Timeout bounds one question, the wait for a connection included; 0: 2 s.
 	Timeout time.Duration
-	// MaxConns is how many connections may be open at a time; 0: 8.
+	// MaxConns is how many connections may be open at a time; 0: 8. Fewer than 4 cannot be kept apart for fresh answers and
+	// others, quick and slow.
 	MaxConns int
 }
 

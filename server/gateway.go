@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -23,12 +24,12 @@ import (
 )
 
 // dialInProcess connects the gateway with the listener behind which the chain stands. The connection is made with the
-// first call.
-func dialInProcess(lis *bufconn.Listener) (*grpc.ClientConn, error) {
+// first call. The time limit of a call counts from here on, so that waiting for the connection is part of it.
+func dialInProcess(lis *bufconn.Listener, timeout time.Duration) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///in-process",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithChainUnaryInterceptor(markReached),
+		grpc.WithChainUnaryInterceptor(markReached, limited(timeout)),
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(math.MaxInt32)),
 	)
@@ -46,6 +47,23 @@ func markReached(ctx context.Context, method string, req, reply any, cc *grpc.Cl
 		ctx = metadata.AppendToOutgoingContext(ctx, keyEmptyBody, "true")
 	}
 	return invoke(ctx, method, req, reply, cc, opts...)
+}
+
+// unlimitedStreams lets every REST request that was admitted reach the chain: all of them share one connection, and where
+// it has no room for another, calls that hang would keep those waiting that do not.
+const unlimitedStreams = math.MaxUint32
+
+// lostCallGrace is how much longer than its time limit the gateway waits for a call, so that it is the chain that says, and
+// logs, what happened.
+const lostCallGrace = 500 * time.Millisecond
+
+// limited gives each call a time limit.
+func limited(timeout time.Duration) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		bounded, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		return invoke(bounded, method, req, reply, cc, opts...)
+	}
 }
 
 // newGateway makes the REST interface on top of a connection to the chain.

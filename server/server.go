@@ -237,10 +237,10 @@ func (s *Server) build(c Config) error {
 
 	behind := *network
 	behind.behindGateway = true
-	s.inProcess = newGRPC(&behind)
+	s.inProcess = newGRPC(&behind, grpc.MaxConcurrentStreams(unlimitedStreams))
 	registerServices(s.inProcess, &behind, c.Service)
 	s.pipe = bufconn.Listen(inProcessBuffer)
-	if s.conn, err = dialInProcess(s.pipe); err != nil {
+	if s.conn, err = dialInProcess(s.pipe, c.RequestTimeout+lostCallGrace); err != nil {
 		stop()
 		return err
 	}

@@ -42,7 +42,8 @@ type Service struct {
 	clock    func() time.Time
 	rand     io.Reader
 
-	refreshes refreshes
+	refreshes    refreshes
+	featureReads atomic.Int32 // under way
 }
 
 // NewService checks the configuration and makes a Service.

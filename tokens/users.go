@@ -171,7 +171,7 @@ func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldF
 	if err != nil {
 		return HeldFeatures{}, err
 	}
-	h, err := s.features.Features(ctx, u, false)
+	h, err := s.readFeatures(ctx, u)
 	if err != nil {
 		return HeldFeatures{}, err
 	}
@@ -184,6 +184,20 @@ func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldF
 		return err
 	})
 	return out, err
+}
+
+// maxFeatureReads is how many reads of features may be under way at once. They come last: introspections ask the same source,
+// and a read that hangs is not to take their place there.
+const maxFeatureReads = 128
+
+// readFeatures asks the source for one who wants to see a user's features. Past maxFeatureReads it is an outage at once.
+func (s *Service) readFeatures(ctx context.Context, u User) (Held, error) {
+	if s.featureReads.Add(1) > maxFeatureReads && !s.features.Local() {
+		s.featureReads.Add(-1)
+		return Held{}, FeaturesUnavailable("read features", errors.New("too many reads wait for the source"))
+	}
+	defer s.featureReads.Add(-1)
+	return s.features.Features(ctx, u, false)
 }
 
 // SetUserFeatures replaces what a user holds, and answers it. FEATURES_READ_ONLY where another source rules.
