@@ -62,6 +62,7 @@ func registerOpen(g *grpc.Server, h *healthState, withReflection bool) {
 	if withReflection {
 		reflection.RegisterV1(g)
 	}
+	h.serves(g)
 }
 
 // watchMethods makes the metrics, and the chain's methods, know every method of a server.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -24,6 +25,7 @@ type healthState struct {
 	ready    func(context.Context) error
 	logger   *slog.Logger
 	grpc     *health.Server
+	names    []string // of the services whose state gRPC health tells; the empty one is the server
 	draining atomic.Bool
 	failed   int // in a row; of watch alone
 }
@@ -32,7 +34,22 @@ func newHealthState(ready func(context.Context) error, logger *slog.Logger) *hea
 	if ready == nil {
 		ready = func(context.Context) error { return nil }
 	}
-	return &healthState{ready: ready, logger: logger, grpc: health.NewServer()}
+	return &healthState{ready: ready, logger: logger, grpc: health.NewServer(), names: []string{""}}
+}
+
+// serves makes gRPC health know the services of a server by name. It is called before anything is served.
+func (h *healthState) serves(g *grpc.Server) {
+	for name := range g.GetServiceInfo() {
+		h.names = append(h.names, name)
+	}
+	h.set(healthv1.HealthCheckResponse_SERVING)
+}
+
+// set tells the same of every service: they share the store.
+func (h *healthState) set(s healthv1.HealthCheckResponse_ServingStatus) {
+	for _, name := range h.names {
+		h.grpc.SetServingStatus(name, s)
+	}
 }
 
 // drain says from now on that this server takes no new work.
@@ -68,13 +85,13 @@ func (h *healthState) note(ctx context.Context, err error) {
 	case err == nil:
 		if h.failed >= readyFailures {
 			h.logger.LogAttrs(ctx, slog.LevelInfo, "ready again")
-			h.grpc.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
+			h.set(healthv1.HealthCheckResponse_SERVING)
 		}
 		h.failed = 0
 	default:
 		if h.failed++; h.failed == readyFailures {
 			h.logger.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("cause", safeText(err.Error())))
-			h.grpc.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+			h.set(healthv1.HealthCheckResponse_NOT_SERVING)
 		}
 	}
 }

@@ -85,6 +85,10 @@ type Config struct {
 	// RequestTimeout bounds one call; 0: 10 s. DrainTimeout bounds how long calls under way may take when the server
 	// stops; 0: 15 s.
 	RequestTimeout, DrainTimeout time.Duration
+	// DrainDelay is how long the server, once asked to stop, still serves everything while /readyz and gRPC health say that it
+	// stops, so that balancers send no more. 0: not at all. Hurry, when closed, ends the delay; nil: nothing does.
+	DrainDelay time.Duration
+	Hurry      <-chan struct{}
 	// Version is told by the metrics.
 	Version string
 }
@@ -93,6 +97,8 @@ type Config struct {
 type Server struct {
 	logger       *slog.Logger
 	drainTimeout time.Duration
+	drainDelay   time.Duration
+	hurry        <-chan struct{}
 	issuer       string
 	health       *healthState
 	stopStreams  context.CancelFunc
@@ -132,7 +138,7 @@ func New(c Config) (*Server, error) {
 	if c.DrainTimeout <= 0 {
 		c.DrainTimeout = defaultDrainTimeout
 	}
-	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, secure: c.TLS != nil, awaited: awaited{timeout: c.RequestTimeout}}
+	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil, awaited: awaited{timeout: c.RequestTimeout}}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -301,11 +307,14 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 	return srv
 }
 
-// Serve serves until ctx ends or a listener fails. Then it says so to the probes, lets calls under way finish, cuts off those
-// that do not within the drain timeout, and waits for everything that it started. It answers nil when it
+// Serve serves until ctx ends or a listener fails. When ctx ends, the probes say so for the drain delay while everything is still
+// served. Then it closes the listeners, lets calls under way finish, cuts off those that do not within the drain timeout,
+// and waits for everything that it started. It answers nil when it
 // was asked to stop: a caller that does not finish does not make that a failure, but stands in the log. It is called once.
-func (s *Server) Serve(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+func (s *Server) Serve(asked context.Context) error {
+	g, ctx := errgroup.WithContext(context.WithoutCancel(asked))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	g.Go(func() error { return serveGRPC("gRPC", s.grpc, s.grpcLis) })
 	g.Go(func() error { return serveGRPC("the gateway", s.inProcess, s.pipe) })
 	g.Go(func() error { return s.serveHTTP("HTTP", s.http, s.httpLis) })
@@ -315,11 +324,29 @@ func (s *Server) Serve(ctx context.Context) error {
 	g.Go(func() error { s.health.watch(ctx); return nil })
 	g.Go(func() error { s.awaited.watch(ctx); return nil })
 	g.Go(func() error {
-		<-ctx.Done()
+		s.untilStop(ctx, asked)
+		stop()
 		s.drain()
 		return nil
 	})
 	return g.Wait()
+}
+
+// untilStop waits until the server is to stop: a listener has failed, which ends ctx, or it was asked and the drain delay is over.
+func (s *Server) untilStop(ctx, asked context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-asked.Done():
+	}
+	s.health.drain()
+	delay := time.NewTimer(s.drainDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+	case <-s.hurry:
+	case <-ctx.Done():
+	}
 }
 
 func serveGRPC(what string, g *grpc.Server, lis net.Listener) error {
