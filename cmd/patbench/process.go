@@ -34,7 +34,7 @@ type hello struct {
 // start runs a server and waits until it says that it is ready, on stdout or stderr.
 func start(ctx context.Context, name string, env []string, command string, args ...string) (*process, error) {
 	p := &process{name: name, cmd: exec.CommandContext(ctx, command, args...), ended: make(chan error, 1)} //nolint:gosec // our own servers
-	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Env = append(append(os.Environ(), "PATD_DRAIN_DELAY=0s"), env...)
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	pipe, w, err := os.Pipe()
 	if err != nil {

@@ -11,16 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"patd/server"
-	"patd/tokens"
 )
 
-// readyFunc is called when the server accepts calls.
-type readyFunc = func(*server.Server, *tokens.Service) error
-
-// announced tells the log how far serving has come: started, ready, asked to stop, stopped.
-func announced(ctx context.Context, log *slog.Logger, serve func(readyFunc) error) error {
+// announced tells the log how far serving has come: started, asked to stop, stopped. That it is ready the server itself says.
+func announced(ctx context.Context, log *slog.Logger, serve func() error) error {
 	log.Info("starting", "version", version())
 	told := make(chan struct{})
 	unasked := context.AfterFunc(ctx, func() {
@@ -33,10 +27,7 @@ func announced(ctx context.Context, log *slog.Logger, serve func(readyFunc) erro
 		}
 		log.Info("stopped")
 	}()
-	return serve(func(srv *server.Server, _ *tokens.Service) error {
-		log.Info("ready", "rest", srv.Issuer(), "grpc", srv.GRPCAddr())
-		return nil
-	})
+	return serve()
 }
 
 // refusePlainText refuses addresses that are plainly not loopback before anything is made or opened. Those that only a

@@ -1,12 +1,13 @@
 package main
 
 import (
+	"patd/internal/logpipe"
 	"patd/server"
 	"patd/store"
 )
 
-// figures are what /metrics shows of the cache and of the writing behind.
-func figures(cached *store.Cached, st *store.Store) func() []server.Figure {
+// figures are what /metrics shows of the cache, of the writing behind, and of the log.
+func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer) func() []server.Figure {
 	return func() []server.Figure {
 		s := cached.Stats()
 		following := 0
@@ -31,6 +32,7 @@ func figures(cached *store.Cached, st *store.Store) func() []server.Figure {
 			now("patd_cache_limit_bytes", "The bound of that.", s.Limit),
 			now("patd_feed_following", "1: the change feed is heard; 0: it is silent, and the cache is not trusted.", following),
 			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.TouchesDropped()),
+			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -17,6 +18,8 @@ type System struct {
 	Getenv func(string) (string, bool)
 	// Environ lists the environment variables as NAME=VALUE; nil: they are not known.
 	Environ func() []string
+	// Hurry returns a channel that a second signal closes, instead of ending the process; a third one ends it. Nil: there is none.
+	Hurry func() <-chan struct{}
 }
 
 func main() { os.Exit(process()) }
@@ -27,9 +30,37 @@ func process() int {
 	syscall.Umask(0o077)
 	// A limit on the size of files is an error of the write that meets it, not the end of the process.
 	signal.Ignore(syscall.SIGXFSZ)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	// The first signal asks to stop; from then on signals have their usual effect, so that a second one insists.
-	context.AfterFunc(ctx, stop)
-	return Main(ctx, os.Args[1:], System{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Environ: os.Environ})
+	s := stopper{signals: make(chan os.Signal, 3), hurry: make(chan struct{})}
+	signal.Notify(s.signals, syscall.SIGTERM, os.Interrupt)
+	go s.watch(stop)
+	return Main(ctx, os.Args[1:], System{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Environ: os.Environ, Hurry: s.hurried,
+	})
+}
+
+// stopper turns signals into requests to stop. It lasts as long as the process.
+type stopper struct {
+	signals  chan os.Signal
+	hurry    chan struct{}
+	hurrying atomic.Bool
+}
+
+// hurried makes the second signal close the channel.
+func (s *stopper) hurried() <-chan struct{} {
+	s.hurrying.Store(true)
+	return s.hurry
+}
+
+// watch has the first signal ask to stop and, where a command wants that, the second one ask for haste. From then on signals have
+// their usual effect, so that one more ends the process.
+func (s *stopper) watch(stop context.CancelFunc) {
+	<-s.signals
+	stop()
+	if s.hurrying.Load() {
+		<-s.signals
+		close(s.hurry)
+	}
+	signal.Stop(s.signals)
 }

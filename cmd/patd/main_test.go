@@ -58,7 +58,7 @@ type daemon struct {
 	err        error
 }
 
-var readyLine = regexp.MustCompile(`(?m)^patd: ready, REST at (\S+), gRPC at (\S+)$`)
+var readyLine = regexp.MustCompile(`msg"?[:=]"?ready"?[ ,]"?rest"?[:=]"?([^" ]+)"?[ ,]"?grpc"?[:=]"?([^"\s]+)`)
 
 // patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
 const patience = 60 * time.Second
@@ -84,6 +84,10 @@ func startAs(program, dir string, env []string, args ...string) (*daemon, error)
 func launch(cmd *exec.Cmd) (*daemon, error) {
 	d := &daemon{cmd: cmd, log: newWatched(), stdout: newWatched(), exited: make(chan struct{})}
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.stdout
+	if d.cmd.Env == nil {
+		d.cmd.Env = os.Environ()
+	}
+	d.cmd.Env = append([]string{"PATD_DRAIN_DELAY=0s"}, d.cmd.Env...) // no balancer is to be told
 	if err := d.cmd.Start(); err != nil {
 		return nil, err
 	}

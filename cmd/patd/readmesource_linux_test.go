@@ -122,7 +122,7 @@ func paste(t *testing.T, block string, s pasted) {
 	places = append(places, "\n./patd serve ", "\nexec ./patd serve ")
 	bash := exec.Command("bash", "-eu", "-c", strings.NewReplacer(places...).Replace(block))
 	bash.Dir = dir
-	bash.Env = append(append(os.Environ(), "PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0"), env...)
+	bash.Env = append(append(os.Environ(), "PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0", "PATD_DRAIN_DELAY=0s"), env...)
 	// A group of its own, so that what the block leaves in the background ends with patd.
 	bash.SysProcAttr, bash.WaitDelay = &syscall.SysProcAttr{Setpgid: true}, time.Second
 	t.Cleanup(func() {

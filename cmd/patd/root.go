@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"patd/internal/logpipe"
 )
 
 // The exit codes. Introspect has its own meaning of them, see there.
@@ -28,6 +31,9 @@ type command struct {
 	config  string
 	// arguments are the flags that the command line itself gave, which everybody on the machine can read.
 	arguments map[string]bool
+	// log buffers what a server writes to stderr, and announce logs what is to be read at every level. Nil: it does not serve.
+	log      *logpipe.Writer
+	announce *slog.Logger
 }
 
 // Main runs one command line, without the program's name, and answers its exit code.
@@ -39,7 +45,11 @@ func Main(ctx context.Context, args []string, sys System) int {
 	root.SetOut(sys.Stdout)
 	root.SetErr(sys.Stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	return c.exit(cmd, err)
+	code := c.exit(cmd, err)
+	if c.log != nil {
+		_ = c.log.Close() // it never fails
+	}
+	return code
 }
 
 func (c *command) root() *cobra.Command {

@@ -25,8 +25,9 @@ func (c *command) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --data-dir DIR",
 		Short: "Serve gRPC and REST until SIGTERM or SIGINT",
-		Long: `Serve gRPC and REST until SIGTERM or SIGINT; then finish what is under way, write what is still to be written,
-and exit with 0. The first start makes the store and its digest key. A changed key file or certificate is noticed.
+		Long: `Serve gRPC and REST until SIGTERM or SIGINT. Then, for --drain-delay, /readyz and gRPC health say that the server is
+stopping while everything is still served; a second signal ends this delay. After it finish what is under way, write what is
+still to be written, and exit with 0. The first start makes the store and its digest key. A changed key file or certificate is noticed.
 
 Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --config file, http-addr.`,
 		Args: takes(),
@@ -55,7 +56,7 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 		return s.signIn.read(c, f)
 	}
 	cmd.RunE = c.run(func(ctx context.Context, _ []string) error {
-		return announced(ctx, log, func(ready readyFunc) error { return c.serve(ctx, &s, policy, log, ready) })
+		return announced(ctx, log, func() error { return c.serve(ctx, &s, policy, log, nil) })
 	})
 	return cmd
 }
@@ -95,12 +96,16 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 		return err
 	}
 	config := server.Config{
-		Service: service, Ready: cached.Ready, Figures: figures(cached, o.Store), Logger: log,
+		Service: service, Ready: cached.Ready, Figures: figures(cached, o.Store, c.log), Logger: log,
 		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
 		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
-		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout), Version: version(),
+		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout),
+		DrainDelay: time.Duration(s.drainDelay), Version: version(),
 	}
 	s.rates.apply(&config)
+	if c.Hurry != nil && s.drainDelay > 0 {
+		config.Hurry = c.Hurry()
+	}
 	if o.Shared() {
 		config.Shared = o.Spend
 	}
@@ -142,17 +147,19 @@ func (c *command) runServer(ctx context.Context, srv *server.Server, service *to
 	hint := make(chan os.Signal, 1)
 	signal.Notify(hint, syscall.SIGHUP)
 	defer signal.Stop(hint)
-	ctx, stop := context.WithCancel(ctx)
+	// What the server follows it follows to the end: until then it serves.
+	followed, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	if ready != nil {
 		if err := ready(srv, service); err != nil {
-			stop() // Serve closes what New opened
-			return errors.Join(err, srv.Serve(ctx))
+			ended, end := context.WithCancel(ctx)
+			end() // Serve closes what New opened
+			return errors.Join(err, srv.Serve(ended))
 		}
 	}
-	fmt.Fprintf(c.Stderr, "patd: ready, REST at %s, gRPC at %s\n", srv.Issuer(), srv.GRPCAddr())
+	c.announce.Info("ready", "rest", srv.Issuer(), "grpc", srv.GRPCAddr())
 	var following sync.WaitGroup
-	following.Go(func() { follow(ctx, hint) })
+	following.Go(func() { follow(followed, hint) })
 	defer func() {
 		stop()
 		following.Wait()

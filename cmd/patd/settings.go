@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"patd/internal/logpipe"
 	"patd/tokens"
 )
 
@@ -27,6 +32,7 @@ type settings struct {
 	forwardAuthorization         bool
 	trustedProxies               networks
 	requestTimeout, drainTimeout duration
+	drainDelay                   duration
 
 	defaultTTL, maxTTL, cacheFor duration
 	cacheSize                    byteSize
@@ -45,6 +51,7 @@ type settings struct {
 func (s *settings) serveFlags(f *pflag.FlagSet) {
 	s.storeFlags(f)
 	s.databaseFlags(f)
+	s.drainDelay = duration(5 * time.Second)
 	s.listenFlags(f)
 	s.tlsFlags(f)
 	s.policyFlags(f)
@@ -85,6 +92,7 @@ func (s *settings) listenFlags(f *pflag.FlagSet) {
 	f.BoolVar(&s.reflection, "reflection", true, "answer gRPC reflection")
 	s.requestTimeout, s.drainTimeout = duration(10*time.Second), duration(15*time.Second)
 	f.Var(&s.requestTimeout, "request-timeout", "answer each request within this time")
+	f.Var(&s.drainDelay, "drain-delay", "when stopping, first say so to probes for this long and still serve everything")
 	f.Var(&s.drainTimeout, "drain-timeout", "when stopping, wait this long for requests under way")
 }
 
@@ -145,7 +153,8 @@ func (s *settings) policy(defaultGiven bool) (tokens.Policy, error) {
 	return p, nil
 }
 
-// logger makes the log on stderr.
+// logger makes the log on stderr. From then on all that this command writes there goes through a buffer: a log that is not read,
+// or whose reader has gone, neither blocks nor ends the process.
 func (c *command) logger(s *settings) (*slog.Logger, error) {
 	var level slog.Level
 	switch s.logLevel {
@@ -156,13 +165,23 @@ func (c *command) logger(s *settings) (*slog.Logger, error) {
 	default:
 		return nil, errors.New("--log-level must be debug, info, warn or error")
 	}
-	o := &slog.HandlerOptions{Level: level}
-	switch s.logFormat {
-	case "json":
-		return slog.New(slog.NewJSONHandler(c.Stderr, o)), nil
-	case "text":
-		return slog.New(slog.NewTextHandler(c.Stderr, o)), nil
-	default:
+	handler := func(w io.Writer, level slog.Level) slog.Handler {
+		o := &slog.HandlerOptions{Level: level}
+		if s.logFormat == "json" {
+			return slog.NewJSONHandler(w, o)
+		}
+		return slog.NewTextHandler(w, o)
+	}
+	if s.logFormat != "json" && s.logFormat != "text" {
 		return nil, errors.New("--log-format must be json or text")
 	}
+	signal.Ignore(syscall.SIGPIPE) // a write to a closed pipe is an error, not the end of the process
+	c.log = logpipe.New(c.Stderr, func(dropped uint64) []byte {
+		var line bytes.Buffer
+		slog.New(handler(&line, slog.LevelWarn)).Warn("log lines were dropped", "dropped", dropped)
+		return line.Bytes()
+	})
+	c.Stderr = c.log
+	c.announce = slog.New(handler(c.log, slog.LevelInfo))
+	return slog.New(handler(c.log, level)), nil
 }

@@ -124,7 +124,7 @@ func serve(t *testing.T, c certificate) *daemon {
 	d := &daemon{issuer: issuer{http: freeAddr(t), grpc: freeAddr(t), admin: create("admin", "admin"), asker: create("gateway", "introspect")}}
 	d.url = c.scheme() + d.http
 	d.reach(t, c)
-	args := []string{"serve", "--data-dir", data, "--http-addr", d.http, "--grpc-addr", d.grpc, "--trusted-proxies", "127.0.0.1/32"}
+	args := []string{"serve", "--data-dir", data, "--http-addr", d.http, "--grpc-addr", d.grpc, "--trusted-proxies", "127.0.0.1/32", "--drain-delay", "0s"}
 	if c.cert != "" {
 		args = append(args, "--tls-cert", c.cert, "--tls-key", c.key)
 	}

@@ -16,7 +16,7 @@ import (
 // run runs one command of a patd and answers its standard output, without the line end.
 func run(path string, env []string, args ...string) (string, error) {
 	cmd := exec.Command(path, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(append(os.Environ(), "PATD_DRAIN_DELAY=0s"), env...)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -35,7 +35,7 @@ type daemon struct {
 }
 
 var (
-	readyLine = regexp.MustCompile(`(?m)^patd: ready, REST at (\S+), gRPC at (\S+)$`)
+	readyLine = regexp.MustCompile(`msg"?[:=]"?ready"?[ ,]"?rest"?[:=]"?([^" ]+)"?[ ,]"?grpc"?[:=]"?([^"\s]+)`)
 	raceFound = regexp.MustCompile(`WARNING: DATA RACE|^panic: |^fatal error: `)
 )
 
