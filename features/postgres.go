@@ -27,7 +27,7 @@ func postgresEngine() engine {
 
 // openPostgres makes a pool of sessions that are read-only and end a statement by themselves. Parameters go as text in
 // one round trip without prepared statements, so that one session's are never looked for in another behind a pooler, and a
-// changed schema is no surprise. A pooler may have to be told to pass over the session's settings: see the README.
+// changed schema is no surprise. A pooler may have to be told to pass over the session's settings: see docs/features.md.
 func openPostgres(c SQLConfig, u *url.URL) (*sql.DB, error) {
 	if err := checkPassword(c, u); err != nil {
 		return nil, err

@@ -50,7 +50,7 @@ var grpcStack = []string{
 	"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis", "github.com/grpc-ecosystem/grpc-gateway/v2",
 }
 
-// rooms is the rule of the README's map. A package that stands in none of them fails the test: give it a room. A folder in a
+// rooms is the rule of the picture in docs/architecture.md. A package that stands in none of them fails the test: give it a room. A folder in a
 // room may have stricter rules of its own.
 func rooms() map[string]room {
 	noSQL := []string{"database/sql"}
@@ -106,7 +106,7 @@ func TestAllowedImports(t *testing.T) {
 			r, ok = all[name]
 		}
 		if !ok {
-			t.Errorf("%s is in no room: add it to the table of this test and to the README's map", p.ImportPath)
+			t.Errorf("%s is in no room: add it to the table of this test and to the picture in docs/architecture.md", p.ImportPath)
 			continue
 		}
 		for _, i := range p.Imports {

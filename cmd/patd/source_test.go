@@ -320,7 +320,7 @@ func (c *companyEndpoint) fail(fault func(http.ResponseWriter, *http.Request)) {
 	c.fault = fault
 }
 
-// answer does what the README tells the company to do.
+// answer does what docs/features.md tells the company to do.
 func (c *companyEndpoint) answer(r *http.Request, body []byte) (user string, features []string, known bool, err error) {
 	if err := signature.Verify(c.key, r.Header.Get(signature.Header), body, time.Now(), 0); err != nil {
 		return "", nil, false, err

@@ -6,7 +6,7 @@
 // revoked one is refused on the very next request, and while patd or its store is out nobody gets in; whatever a client
 // writes into the headers that tell the upstream who calls never arrives there.
 //
-// The configurations in testdata are those that the README shows, word for word; the tests change nothing but addresses
+// The configurations in testdata are those that docs/ shows, word for word; the tests change nothing but addresses
 // and file names in them.
 //
 // Where a program is missing its test is skipped, unless CI is set in the environment: there it fails.

@@ -12,8 +12,8 @@ import (
 	"patd/store/storetest"
 )
 
-// configured reads one of the README's configurations and puts other addresses and names in their place. Each has to be
-// there: a configuration that lost one is not what the README shows.
+// configured reads one of the pages' configurations and puts other addresses and names in their place. Each has to be
+// there: a configuration that lost one is not what a page shows.
 func configured(t *testing.T, file string, replace map[string]string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", file))
@@ -28,7 +28,7 @@ func configured(t *testing.T, file string, replace map[string]string) string {
 	return config
 }
 
-// The addresses in the README's configurations.
+// The addresses in the configurations of docs/.
 const (
 	shownPatd     = "127.0.0.1:8080"
 	shownPatdTLS  = "patd.example.com:8080"
@@ -69,7 +69,7 @@ func TestNginx(t *testing.T) {
 	})
 }
 
-// TestNginxCanSayThatItIsUnavailable adds what the README says about 503.
+// TestNginxCanSayThatItIsUnavailable adds what docs/gateways/nginx.md says about 503.
 func TestNginxCanSayThatItIsUnavailable(t *testing.T) {
 	i, faulty := serveFaulty(t, certificate{})
 	up := newUpstream(t)

@@ -7,40 +7,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/pagetest"
 )
 
-var shellBlock = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
-
-// sourceBlocks are the blocks of commands in the README's section about sources of features, each of which ends in
-// serving with one.
-func sourceBlocks(t *testing.T) []string {
-	t.Helper()
-	text, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(text), "\n## Where features come from\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	var blocks []string
-	for _, block := range shellBlock.FindAllStringSubmatch(section, -1) {
-		blocks = append(blocks, block[1])
-	}
-	return blocks
-}
-
-// pasted is one source of the README: how its block is told from the others, and where it finds what it needs.
+// pasted is one source of the pages: how its block is told from the others, and where it finds what it needs.
 type pasted struct {
 	name, mark string
 	tools      []string
 	// around makes what is on a reader's machine already, and answers the environment and the addresses here of what the
-	// README has at its usual place.
+	// page has at its usual place.
 	around func(t *testing.T, dir string) (env []string, places []string)
 }
 
@@ -55,7 +36,7 @@ func pastedSources() []pasted {
 		{"MariaDB", "mysql://", []string{"mariadb"}, func(t *testing.T, dir string) ([]string, []string) {
 			t.Helper()
 			s := dbtest.MariaDB(t)
-			// The README makes the database, which the test's server has already.
+			// The page makes the database, which the test's server has already.
 			if _, err := s.Admin().ExecContext(t.Context(), "DROP DATABASE company"); err != nil {
 				t.Fatal(err)
 			}
@@ -78,21 +59,21 @@ func pastedSources() []pasted {
 	}
 }
 
-// TestReadmeSourcesCanBePasted pastes what the README says of each source into a shell in an empty directory, with patd and
+// TestSourcesCanBePasted pastes what the pages say of each source into a shell in an empty directory, with patd and
 // its store in it, and then asks for features and mints with them. Only the ports are others.
-func TestReadmeSourcesCanBePasted(t *testing.T) {
+func TestSourcesCanBePasted(t *testing.T) {
 	t.Parallel()
-	blocks, sources := sourceBlocks(t), pastedSources()
+	blocks, sources := pagetest.Blocks(t, "sh source"), pastedSources()
 	if len(blocks) != len(sources) {
-		t.Fatalf("the README has %d blocks about sources, and %d are known here", len(blocks), len(sources))
+		t.Fatalf("the pages have %d blocks about sources, and %d are known here", len(blocks), len(sources))
 	}
 	for i, s := range sources {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			if !strings.Contains(blocks[i], s.mark) {
-				t.Fatalf("block %d does not mention %s:\n%s", i+1, s.mark, blocks[i])
+			if !strings.Contains(blocks[i].Text, s.mark) {
+				t.Fatalf("block %d does not mention %s:\n%s", i+1, s.mark, blocks[i].Text)
 			}
-			paste(t, blocks[i], s)
+			paste(t, blocks[i].Text, s)
 		})
 	}
 }
@@ -100,12 +81,8 @@ func TestReadmeSourcesCanBePasted(t *testing.T) {
 func paste(t *testing.T, block string, s pasted) {
 	t.Helper()
 	for _, tool := range append(s.tools, "bash") {
-		if _, err := exec.LookPath(tool); err == nil {
-			continue
-		} else if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		} else {
-			t.Skip(err)
+		if _, err := exec.LookPath(tool); err != nil {
+			missing(t, err)
 		}
 	}
 	data, admin := administer(t)

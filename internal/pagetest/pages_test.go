@@ -1,0 +1,176 @@
+package pagetest
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// claims maps the kind of a block to the test that runs it, or compares it with the file that a test runs.
+var claims = map[string]string{
+	"sh tour":     "TestTour",
+	"text tour":   "TestTour",
+	"sh source":   "TestSourcesCanBePasted",
+	"nginx":       "TestPagesShowWhatIsTested",
+	"caddyfile":   "TestPagesShowWhatIsTested",
+	"apache":      "TestPagesShowWhatIsTested",
+	"yaml config": "TestPagesShowWhatIsTested",
+	"csharp":      "TestPagesShowWhatIsTested",
+	"java":        "TestPagesShowWhatIsTested",
+}
+
+// shown are kinds that nobody pastes: pictures and responses.
+var shown = map[string]bool{"text": true, "json": true}
+
+// unclaimed are kinds that no test runs yet.
+var unclaimed = map[string]bool{
+	"sh dev": true, "sh test": true, "sh serve": true, "sh call": true, "sh cli": true, "ini": true, "yaml litestream": true,
+	"sh postgres": true, "sh move": true, "sh policy": true, "sh signin": true, "sh envoy": true, "sh apache": true,
+	"sh scanner": true, "go": true,
+}
+
+func TestEveryBlockIsClaimedByATest(t *testing.T) {
+	tests, seen := testNames(t), map[string]bool{}
+	for _, b := range Blocks(t) {
+		seen[b.Kind] = true
+		if claims[b.Kind] == "" && !shown[b.Kind] && !unclaimed[b.Kind] {
+			t.Errorf("%s:%d: no test runs blocks of the kind %q", b.Page, b.Line, b.Kind)
+		}
+	}
+	for kind, test := range claims {
+		if !seen[kind] {
+			t.Errorf("no page has a block of the kind %q", kind)
+		}
+		if !tests[test] {
+			t.Errorf("%s, which should run blocks of the kind %q, does not exist", test, kind)
+		}
+	}
+}
+
+// testNames are the names of all tests in the repository.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	cmd := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*_test.go")
+	cmd.Dir = Root(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, function := map[string]bool{}, regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
+	for file := range strings.Lines(string(out)) {
+		text, err := os.ReadFile(path.Join(Root(t), strings.TrimSpace(file)))
+		if os.IsNotExist(err) {
+			continue // deleted, and not yet so in the index
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range function.FindAllSubmatch(text, -1) {
+			names[string(f[1])] = true
+		}
+	}
+	if len(names) < 100 {
+		t.Fatalf("there are only %d tests", len(names))
+	}
+	return names
+}
+
+// TestEachPromiseNamesTheTestsThatHoldIt reads docs/guarantees.md.
+func TestEachPromiseNamesTheTestsThatHoldIt(t *testing.T) {
+	text, err := os.ReadFile(path.Join(Root(t), "docs/guarantees.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, promises := testNames(t), 0
+	for _, p := range strings.Split(string(text), "\n* ")[1:] {
+		p, _, _ = strings.Cut(p, "\n\n")
+		promises++
+		_, held, ok := strings.Cut(p, "Held by ")
+		names := regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(held, -1)
+		if !ok || len(names) == 0 {
+			t.Errorf("no test holds this promise; end it with \"Held by `TestName`.\":\n* %s", p)
+		}
+		for _, n := range names {
+			if !tests[n[1]] {
+				t.Errorf("%s does not exist; it should hold\n* %s", n[1], p)
+			}
+		}
+	}
+	if promises < 40 {
+		t.Errorf("there are only %d promises", promises)
+	}
+}
+
+var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+
+// TestLinksBetweenPagesLeadSomewhere follows the links within the repository, to their headings too.
+func TestLinksBetweenPagesLeadSomewhere(t *testing.T) {
+	for _, p := range Pages(t) {
+		for _, m := range link.FindAllStringSubmatch(prose(p.Text), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			name, anchor, _ := strings.Cut(m[1], "#")
+			target := path.Join(Root(t), path.Dir(p.Name), name)
+			if name == "" {
+				target = path.Join(Root(t), p.Name)
+			}
+			text, err := os.ReadFile(target)
+			if stat, e := os.Stat(target); e == nil && stat.IsDir() {
+				err = nil
+			}
+			if err != nil {
+				t.Errorf("%s links to %s: %v", p.Name, m[1], err)
+			} else if anchor != "" && !anchors(string(text))[anchor] {
+				t.Errorf("%s links to %s, which has no such heading", p.Name, m[1])
+			}
+		}
+	}
+}
+
+// prose is a page without its blocks.
+func prose(text string) string {
+	return regexp.MustCompile("(?ms)^```.*?^```$").ReplaceAllString(text, "")
+}
+
+// anchors are the headings of a page as GitHub spells them in links.
+func anchors(text string) map[string]bool {
+	found := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(prose(text), -1) {
+		anchor := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		found[strings.ReplaceAll(anchor, " ", "-")] = true
+	}
+	return found
+}
+
+// TestEveryPageIsReachedInTwoClicks starts at README.md.
+func TestEveryPageIsReachedInTwoClicks(t *testing.T) {
+	pages := map[string]string{}
+	for _, p := range Pages(t) {
+		pages[p.Name] = prose(p.Text)
+	}
+	reached := map[string]bool{"README.md": true}
+	for range 2 {
+		next := map[string]bool{}
+		for from := range reached {
+			next[from] = true
+			for _, m := range link.FindAllStringSubmatch(pages[from], -1) {
+				name, _, _ := strings.Cut(m[1], "#")
+				next[path.Join(path.Dir(from), name)] = true
+			}
+		}
+		reached = next
+	}
+	for name := range pages {
+		if !reached[name] {
+			t.Errorf("%s is more than two clicks from README.md", name)
+		}
+	}
+	if n := bytes.Count([]byte(pages["README.md"]), []byte("\n")); n > 200 {
+		t.Errorf("README.md has %d lines; move what is more than 200 into docs/", n)
+	}
+}
