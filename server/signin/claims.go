@@ -72,13 +72,30 @@ func (i *issuer) identify(t *token) (Identity, error) {
 	if i.FeaturesClaim == "" {
 		return who, nil
 	}
-	if raw, given := t.claims[i.FeaturesClaim]; given {
+	if raw, given := t.claims[i.FeaturesClaim]; given && !t.claims.elsewhere(i.FeaturesClaim) {
 		who.HasFeatures = true
 		if who.Features, ok = features(raw); !ok {
 			return Identity{}, errors.New("the claim that names the user's features is malformed")
 		}
 	}
 	return who, nil
+}
+
+// elsewhere reports whether a claim was left out for its size, wholly or in part: it is one that another place is named
+// for (OpenID Connect Core 1.0 section 5.6.2), or the groups that Entra ID only says there are.
+func (o object) elsewhere(claim string) bool {
+	var names map[string]json.RawMessage
+	if raw, given := o["_claim_names"]; given {
+		if err := json.Unmarshal(raw, &names); err != nil {
+			return true // whatever it says, it says that something is elsewhere
+		}
+	}
+	_, named := names[claim]
+	var has any
+	if raw, given := o["hasgroups"]; given && json.Unmarshal(raw, &has) != nil {
+		return claim == "groups"
+	}
+	return named || claim == "groups" && (has == true || has == "true")
 }
 
 // audience reads `aud`, which is one string or an array of them (RFC 7519 section 4.1.3).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -28,13 +29,14 @@ type keyring struct {
 	ctx     context.Context // ends when the keyring is closed
 	flights sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	keys   *keySet   // the last good ones
-	flight *flight   // the fetch under way
-	failed time.Time // when the last fetch failed; zero: it did not
-	cause  error     // why it failed
-	looks  time.Time // when looks for unknown keys are all allowed again
+	mu      sync.Mutex
+	closed  bool
+	keys    *keySet   // the last good ones
+	flight  *flight   // the fetch under way
+	failed  time.Time // when the last fetch failed; zero: it did not
+	cause   error     // why it failed
+	skipped string    // what could not be read of the newest keys
+	looks   time.Time // when looks for unknown keys are all allowed again
 }
 
 // flight is a fetch that many callers may wait for.
@@ -128,10 +130,10 @@ func (r *keyring) fetch(now time.Time) (*flight, error) {
 func (r *keyring) land(f *flight) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
 	defer cancel()
-	keys, err := fetchKeys(ctx, r.client, r.issuer)
+	keys, skipped, err := fetchKeys(ctx, r.client, r.issuer)
 
 	r.mu.Lock()
-	now, wasFailing := r.now(), !r.failed.IsZero()
+	now, before := r.now(), r.cause
 	if err == nil {
 		keys.fetched = now
 		r.keys, r.failed, r.cause = keys, time.Time{}, nil
@@ -140,15 +142,70 @@ func (r *keyring) land(f *flight) {
 		r.failed, r.cause = now, err
 		f.err = unavailable(r.issuer, err)
 	}
-	inUse := r.keys != nil && !r.closed
+	inUse, closed := r.keys != nil, r.closed
+	odd := strings.Join(skipped, "; ")
+	fresh := odd != "" && odd != r.skipped
+	r.skipped = odd
 	r.flight = nil
 	r.mu.Unlock()
 	close(f.done)
 
-	if err != nil && inUse && !wasFailing {
-		r.logger.LogAttrs(r.ctx, slog.LevelWarn, "the keys of an issuer cannot be renewed; the last ones serve",
-			slog.String("issuer", r.issuer), slog.String("cause", err.Error()))
+	if closed {
+		return
 	}
+	if fresh {
+		r.logger.LogAttrs(r.ctx, slog.LevelWarn, "keys of an issuer cannot be read as they are",
+			slog.String("issuer", shown(r.issuer)), slog.String("keys", odd))
+	}
+	r.report(before, err, inUse)
+}
+
+// report logs the outcome of a fetch where it is another than that of the fetch before.
+func (r *keyring) report(before, err error, inUse bool) {
+	attrs := []slog.Attr{slog.String("issuer", shown(r.issuer))}
+	level, text := slog.LevelInfo, "the identity provider answers again"
+	switch wrong, was := isMisconfigured(err), isMisconfigured(before); {
+	case err == nil && before == nil, err != nil && before != nil && wrong == was:
+		return
+	case wrong:
+		level, text = slog.LevelError, "sign-in is misconfigured: the settings and the identity provider do not go together"
+	case err != nil && inUse:
+		level, text = slog.LevelWarn, "the keys of an issuer cannot be renewed; the last ones serve"
+	case err != nil:
+		level, text = slog.LevelWarn, "the identity provider does not answer; until it does nobody of it can sign in"
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("cause", err.Error()))
+	}
+	r.logger.LogAttrs(r.ctx, level, text, attrs...)
+}
+
+func isMisconfigured(err error) bool {
+	var m misconfigured
+	return errors.As(err, &m)
+}
+
+// status is how the newest fetch ended.
+func (r *keyring) status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.cause == nil && r.keys == nil:
+		return StatusUnknown
+	case r.cause == nil:
+		return StatusGood
+	case isMisconfigured(r.cause):
+		return StatusMisconfigured
+	default:
+		return StatusOutage
+	}
+}
+
+// look starts a fetch, for what it finds out.
+func (r *keyring) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = r.fetch(r.now()) // what it finds is logged, and stands in status
 }
 
 // close waits for the fetch under way, which the end of r.ctx has cut short.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -69,34 +70,53 @@ func fits(key any, alg string) bool {
 	return false
 }
 
-// fetchKeys asks an issuer where its keys are, and for them. Discovery refuses an answer that names another issuer.
-func fetchKeys(ctx context.Context, client *http.Client, issuer string) (*keySet, error) {
-	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, client), issuer)
+// misconfigured is a fault that does not mend itself: what the provider says and what is configured here do not go together.
+type misconfigured string
+
+func (m misconfigured) Error() string { return string(m) }
+
+// fetchKeys asks an issuer where its keys are, and for them (OpenID Connect Discovery 1.0 section 4). skipped says which
+// keys, or parts of them, were passed over and why.
+func fetchKeys(ctx context.Context, client *http.Client, issuer string) (keys *keySet, skipped []string, err error) {
+	from, err := url.Parse(strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration")
 	if err != nil {
-		return nil, fmt.Errorf("discover the issuer: %w", clipped(err))
+		return nil, nil, errors.New("discover the issuer: its URL is none")
+	}
+	trace, seen := noting(ctx)
+	text, err := get(trace, client, from)
+	if err != nil {
+		return nil, nil, fmt.Errorf("discover the issuer: %w", clipped(err))
 	}
 	var document struct {
-		Keys string `json:"jwks_uri"`
+		Issuer string `json:"issuer"`
+		Keys   string `json:"jwks_uri"`
 	}
-	if err := provider.Claims(&document); err != nil {
-		return nil, fmt.Errorf("read the discovery document: %w", clipped(err))
+	if err := json.Unmarshal(text, &document); err != nil {
+		return nil, nil, fmt.Errorf("read the discovery document: %w", clipped(err))
+	}
+	if document.Issuer != issuer {
+		return nil, nil, misconfigured(fmt.Sprintf("the issuer is configured as %q, and its discovery document says %q: configure it as that document spells it",
+			issuer, short(document.Issuer)))
 	}
 	at, err := url.Parse(document.Keys)
 	if err != nil {
-		return nil, errors.New("read the discovery document: jwks_uri is no URL")
+		return nil, nil, misconfigured("jwks_uri in the discovery document is no URL")
 	}
 	if err := reachable(at); err != nil {
-		return nil, fmt.Errorf("read jwks_uri in the discovery document: %w", err)
+		return nil, nil, misconfigured("jwks_uri in the discovery document: " + err.Error())
 	}
-	text, err := get(ctx, client, at)
+	bounded, err := fenced(ctx, from, at, seen())
 	if err != nil {
-		return nil, fmt.Errorf("get the keys: %w", clipped(err))
+		return nil, nil, err
 	}
-	keys, err := parseKeys(text)
+	if text, err = get(bounded, client, at); err != nil {
+		return nil, nil, fmt.Errorf("get the keys: %w", clipped(err))
+	}
+	found, skipped, err := parseKeys(text)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys: %w", clipped(err))
+		return nil, skipped, fmt.Errorf("read the keys: %w", clipped(err))
 	}
-	return &keySet{keys: keys}, nil
+	return &keySet{keys: found}, skipped, nil
 }
 
 func get(ctx context.Context, client *http.Client, at *url.URL) ([]byte, error) {
@@ -111,38 +131,72 @@ func get(ctx context.Context, client *http.Client, at *url.URL) ([]byte, error) 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the provider answered %d", resp.StatusCode)
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, misconfigured("nothing is served under " + shown(at.String()) + " (404)")
+		}
+		return nil, fmt.Errorf("the provider returned status %d", resp.StatusCode)
 	}
 	return io.ReadAll(resp.Body)
 }
 
 // parseKeys reads a JWK Set (RFC 7517 section 5). Keys that are not for signing, too weak, or not understood are left out; a set
-// of which nothing is left is an outage, for no token could be told good from bad.
-func parseKeys(text []byte) ([]jose.JSONWebKey, error) {
+// of which nothing is left is an outage, for no token could be told good from bad. Certificates that come with a key are
+// not looked at, so one that cannot be read leaves the key good.
+func parseKeys(text []byte) (keys []jose.JSONWebKey, skipped []string, err error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(set.Keys) > maxKeys {
-		return nil, fmt.Errorf("there are %d, more than %d", len(set.Keys), maxKeys)
+		return nil, nil, fmt.Errorf("there are %d, more than %d", len(set.Keys), maxKeys)
 	}
-	var out []jose.JSONWebKey
-	for _, raw := range set.Keys {
-		var k jose.JSONWebKey
-		if err := json.Unmarshal(raw, &k); err == nil && usable(k) {
-			out = append(out, k)
+	for n, raw := range set.Keys {
+		k, odd := parseKey(raw)
+		if odd != nil {
+			skipped = append(skipped, fmt.Sprintf("key %d, kid %q: %v", n+1, short(k.KeyID), clipped(odd)))
+		}
+		if usable(k) {
+			keys = append(keys, k)
 		}
 	}
-	if len(out) == 0 {
-		return nil, errors.New("there is none that can be used")
+	if len(keys) == 0 {
+		return nil, skipped, errors.New("there is none that can be used")
 	}
-	return out, nil
+	return keys, skipped, nil
+}
+
+// parseKey reads one key. odd is what is wrong with it; the key may be usable all the same.
+func parseKey(raw json.RawMessage) (k jose.JSONWebKey, odd error) {
+	if odd = json.Unmarshal(raw, &k); odd == nil {
+		return k, nil
+	}
+	var members object
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return jose.JSONWebKey{}, odd
+	}
+	kid, _ := members.text("kid")
+	for _, certificate := range []string{"x5c", "x5t", "x5t#S256", "x5u"} {
+		delete(members, certificate)
+	}
+	var bare jose.JSONWebKey
+	if rest, err := json.Marshal(members); err != nil || json.Unmarshal(rest, &bare) != nil {
+		return jose.JSONWebKey{KeyID: kid}, fmt.Errorf("passed over: %w", odd)
+	}
+	return bare, fmt.Errorf("its certificate is ignored: %w", odd)
+}
+
+// short keeps a provider's text short.
+func short(text string) string {
+	if len(text) > maxCause {
+		return text[:maxCause] + "…"
+	}
+	return text
 }
 
 func usable(k jose.JSONWebKey) bool {
-	if !k.Valid() || k.Use != "" && k.Use != "sig" {
+	if k.Key == nil || !k.Valid() || k.Use != "" && k.Use != "sig" {
 		return false
 	}
 	switch key := k.Key.(type) {
@@ -156,6 +210,10 @@ func usable(k jose.JSONWebKey) bool {
 
 // clipped keeps a fault short and printable: it may hold a page that a provider sent.
 func clipped(err error) error {
+	var ours misconfigured
+	if errors.As(err, &ours) {
+		return ours
+	}
 	if text := err.Error(); len(text) > maxCause {
 		return errors.New(strconv.QuoteToASCII(text[:maxCause]) + " …")
 	}

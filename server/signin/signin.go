@@ -202,7 +202,7 @@ func newClient(c Config) *http.Client {
 	if carrier == nil {
 		carrier = &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: c.Timeout}).DialContext,
+			DialContext:            (&net.Dialer{Timeout: c.Timeout, ControlContext: control}).DialContext,
 			ForceAttemptHTTP2:      true,
 			MaxIdleConnsPerHost:    1,
 			IdleConnTimeout:        30 * time.Second,
@@ -211,6 +211,34 @@ func newClient(c Config) *http.Client {
 		}
 	}
 	return &http.Client{Transport: bounded{carrier, c.MaxBody}, CheckRedirect: sameHost, Timeout: c.Timeout}
+}
+
+// Status is how an issuer's newest fetch of keys ended.
+type Status int
+
+// The states of an issuer.
+const (
+	StatusUnknown       Status = iota // nothing was fetched yet
+	StatusGood                        // its keys are at hand
+	StatusOutage                      // it does not answer, or not as it should
+	StatusMisconfigured               // what it says and what is configured here do not go together
+)
+
+// Start begins to fetch the keys of every issuer, so that a wrong setting shows in the log when patd starts and not when the first
+// user signs in. It does not wait.
+func (s *SignIn) Start() {
+	for _, i := range s.issuers {
+		i.keys.look()
+	}
+}
+
+// Statuses returns the state of each issuer, by its URL.
+func (s *SignIn) Statuses() map[string]Status {
+	found := make(map[string]Status, len(s.issuers))
+	for url, i := range s.issuers {
+		found[url] = i.keys.status()
+	}
+	return found
 }
 
 // Close ends what is under way and waits for it. Tokens presented later are answered with SIGNIN_UNAVAILABLE as soon as
@@ -293,8 +321,12 @@ func invalid(why error) error {
 }
 
 func unavailable(issuer string, cause error) error {
+	message := "the identity provider does not answer; try again"
+	if isMisconfigured(cause) {
+		message = "sign-in is misconfigured; its operator finds the reason in the log"
+	}
 	return &tokens.Error{
-		Code: tokens.CodeUnavailable, Reason: "SIGNIN_UNAVAILABLE",
-		Message: "the identity provider does not answer; try again", Cause: fmt.Errorf("fetch the keys of %s: %w", issuer, cause),
+		Code: tokens.CodeUnavailable, Reason: "SIGNIN_UNAVAILABLE", Message: message,
+		Cause: fmt.Errorf("fetch the keys of %s: %w", issuer, cause),
 	}
 }

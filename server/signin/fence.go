@@ -1,0 +1,89 @@
+package signin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// fenceKey is the key of what a request may not be connected to.
+type fenceKey struct{}
+
+// fence refuses addresses, after names were resolved, so that a name that resolves to something else the next time gains
+// nothing.
+type fence struct{ private, loopback bool } // whether such addresses are allowed
+
+// control is a net.Dialer's ControlContext.
+func control(ctx context.Context, _, address string, _ syscall.RawConn) error {
+	f, ok := ctx.Value(fenceKey{}).(fence)
+	if !ok {
+		return nil
+	}
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("refuse to connect to what is no address: %w", err)
+	}
+	return f.check(at.Addr())
+}
+
+func (f fence) check(a netip.Addr) error {
+	a = a.Unmap().WithZone("")
+	switch {
+	case (a.IsLoopback() || a.IsUnspecified()) && !f.loopback, inner(a) && !f.private:
+		return misconfigured(fmt.Sprintf("jwks_uri leads to %v, a loopback or private address, and the issuer is elsewhere", a))
+	}
+	return nil
+}
+
+// inner reports whether an address is one of a network of its own: private, link-local (metadata of clouds), shared, or an
+// IPv4 address in the form of an IPv6 one.
+func inner(a netip.Addr) bool {
+	return a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsMulticast() ||
+		netip.MustParsePrefix("100.64.0.0/10").Contains(a) || netip.MustParsePrefix("64:ff9b::/16").Contains(a) ||
+		netip.MustParsePrefix("2002::/16").Contains(a) || netip.MustParsePrefix("::/96").Contains(a) && !a.IsLoopback()
+}
+
+// noting returns a context under which the address that a request is connected to is noted.
+func noting(ctx context.Context) (context.Context, func() netip.Addr) {
+	var seen atomic.Pointer[netip.Addr]
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if at, err := netip.ParseAddrPort(i.Conn.RemoteAddr().String()); err == nil {
+			a := at.Addr().Unmap()
+			seen.Store(&a)
+		}
+	}}
+	return httptrace.WithClientTrace(ctx, trace), func() netip.Addr {
+		if a := seen.Load(); a != nil {
+			return *a
+		}
+		return netip.Addr{}
+	}
+}
+
+// fenced bounds where the keys may be fetched. Those of an issuer on this machine may be anywhere. Others are at public
+// addresses; on the issuer's own host they may also be in the private network that the discovery document came from.
+// Behind a proxy, which makes the connection, only an address in the URL itself can be judged.
+func fenced(ctx context.Context, issuer, keys *url.URL, from netip.Addr) (context.Context, error) {
+	if loopback(issuer.Hostname()) {
+		return ctx, nil
+	}
+	same := strings.EqualFold(issuer.Hostname(), keys.Hostname())
+	f := fence{private: same && inner(from), loopback: same && from.IsLoopback()}
+	if literal, err := netip.ParseAddr(keys.Hostname()); err == nil {
+		if err := f.check(literal); err != nil {
+			return nil, err
+		}
+	} else if loopback(keys.Hostname()) && !f.loopback {
+		return nil, misconfigured("jwks_uri leads to this machine, and the issuer is elsewhere")
+	}
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: keys}); err == nil && proxy != nil {
+		return ctx, nil
+	}
+	return context.WithValue(ctx, fenceKey{}, f), nil
+}
