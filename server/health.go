@@ -23,6 +23,7 @@ const (
 // healthState answers the probes: alive, ready, draining.
 type healthState struct {
 	ready    func(context.Context) error
+	details  func() map[string]string // what does not work all the same; may be nil
 	logger   *slog.Logger
 	grpc     *health.Server
 	names    []string // of the services whose state gRPC health tells; the empty one is the server
@@ -98,24 +99,29 @@ func (h *healthState) note(ctx context.Context, err error) {
 
 // probe is the body of /healthz and /readyz.
 type probe struct {
-	Status string `json:"status"`
+	Status  string            `json:"status"`
+	Details map[string]string `json:"details,omitempty"`
 }
 
 // live answers that the process runs.
 func (h *healthState) live(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, probe{"ok"})
+	writeJSON(w, http.StatusOK, probe{Status: "ok"})
 }
 
 // readyz answers whether the server can serve now. Why it cannot is for the log.
 func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
 	if h.draining.Load() {
-		writeJSON(w, http.StatusServiceUnavailable, probe{"draining"})
+		writeJSON(w, http.StatusServiceUnavailable, probe{Status: "draining"})
 		return
 	}
 	if err := h.check(r.Context()); err != nil {
 		exchangeOf(r.Context()).cause = err
-		writeJSON(w, http.StatusServiceUnavailable, probe{"not ready"})
+		writeJSON(w, http.StatusServiceUnavailable, probe{Status: "not ready"})
 		return
 	}
-	writeJSON(w, http.StatusOK, probe{"ready"})
+	answer := probe{Status: "ready"}
+	if h.details != nil {
+		answer.Details = h.details()
+	}
+	writeJSON(w, http.StatusOK, answer)
 }

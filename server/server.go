@@ -39,6 +39,9 @@ type Config struct {
 	Service *tokens.Service
 	// Ready tells whether the server could serve now, e.g. whether its store answers. Nil: always.
 	Ready func(context.Context) error
+	// Details tells what does not work although the server is ready, such as sign-in, in words that hold no secret and no
+	// name; /readyz shows them. Nil: nothing.
+	Details func() map[string]string
 	// Figures are further ones for /metrics, read each time. Nil: there are none.
 	Figures func() []Figure
 	// Logger gets one line per request. Nil: nobody does.
@@ -223,6 +226,7 @@ func (s *Server) build(c Config) error {
 	}
 	c.Service.LimitRefusals(bounds.recordable)
 	s.health = newHealthState(c.Ready, c.Logger)
+	s.health.details = c.Details
 	draining, stop := context.WithCancel(context.Background())
 	s.stopStreams = stop
 

@@ -313,6 +313,16 @@ func TestCredentialFeaturesAreTakenAtMint(t *testing.T) {
 	if f, err := h.UserFeatures(ctx, u1, "me"); err != nil || names(f.Features) != "a b" {
 		t.Errorf("%v, %v", f, err)
 	}
+	// A credential without the claim does not say that nothing is held.
+	silent := tokens.Actor{Kind: tokens.UserActor, User: "u1"}
+	_, err = h.Mint(ctx, silent, tokens.MintRequest{User: "me", Name: "n4", Scopes: []string{"a"}})
+	wantReason(t, err, "FEATURES_UNAVAILABLE", "minted with a credential that does not say")
+	_, err = h.UserFeatures(ctx, silent, "me")
+	wantReason(t, err, "FEATURES_UNAVAILABLE", "read with a credential that does not say")
+	empty := tokens.Actor{Kind: tokens.UserActor, User: "u1", Features: []string{}}
+	if f, err := h.UserFeatures(ctx, empty, "me"); err != nil || names(f.Features) != "" {
+		t.Errorf("%v, %v", f, err)
+	}
 }
 
 func TestRefreshForgets(t *testing.T) {

@@ -135,18 +135,25 @@ func (s *Service) askAhead(ctx context.Context, a Actor, user string, seal *seal
 		return nil, m, err
 	}
 	h, err := s.features.Features(ctx, u, true)
-	if h.AsGranted {
-		h.Features = credentialFeatures(a)
+	if err == nil && h.AsGranted {
+		h.Features, err = credentialFeatures(a)
 	}
 	return h.Features, Minted{}, err
 }
 
-// credentialFeatures is what a caller's own credential says that it holds: only a signed-in user's says something.
-func credentialFeatures(a Actor) []string {
-	if a.Kind != UserActor {
-		return nil
+// credentialFeatures is what a caller's own credential says that it holds. A service's says nothing of any user, who
+// then holds nothing here. A signed-in user's that does not have the claim, or had it left out for its size, leaves
+// unknown what the user holds: nothing is not the answer.
+func credentialFeatures(a Actor) ([]string, error) {
+	switch {
+	case a.Kind != UserActor:
+		return nil, nil
+	case a.Features == nil:
+		e := Fail(CodeUnavailable, "FEATURES_UNAVAILABLE",
+			"the sign-in token does not say which features you hold: its claim of features is absent, or was left out for its size")
+		return nil, e
 	}
-	return set(a.Features)
+	return set(a.Features), nil
 }
 
 // replay answers an idempotent request that was answered before. A zero Minted: it was not.

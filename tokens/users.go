@@ -176,7 +176,9 @@ func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldF
 		return HeldFeatures{}, err
 	}
 	if h.AsGranted {
-		h.Features = credentialFeatures(a)
+		if h.Features, err = credentialFeatures(a); err != nil {
+			return HeldFeatures{}, err
+		}
 	}
 	out := HeldFeatures{Stale: h.Stale}
 	err = s.store.View(ctx, func(tx ReadTx) error {

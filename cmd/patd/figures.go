@@ -3,11 +3,12 @@ package main
 import (
 	"patd/internal/logpipe"
 	"patd/server"
+	"patd/server/signin"
 	"patd/store"
 )
 
 // figures are what /metrics shows of the cache, of the writing behind, and of the log.
-func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer) func() []server.Figure {
+func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *signin.SignIn) func() []server.Figure {
 	return func() []server.Figure {
 		s := cached.Stats()
 		following := 0
@@ -20,7 +21,10 @@ func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer) func() 
 		now := func(name, help string, v int) server.Figure {
 			return server.Figure{Name: name, Help: help, Value: float64(v)}
 		}
+		misconfigured, unavailable := issuersIn(users, signin.StatusMisconfigured), issuersIn(users, signin.StatusOutage)
 		return []server.Figure{
+			now("patd_signin_misconfigured", "OpenID issuers whose documents and the settings here do not go together.", misconfigured),
+			now("patd_signin_unavailable", "OpenID issuers that do not answer, or not as they should.", unavailable),
 			total("patd_cache_hits_total", "Lookups answered from memory.", s.Hits),
 			total("patd_cache_misses_total", "Lookups that asked the store.", s.Misses),
 			total("patd_cache_bypassed_total", "Lookups that asked the store because its change feed was silent.", s.Bypassed),
@@ -35,4 +39,28 @@ func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer) func() 
 			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),
 		}
 	}
+}
+
+// issuersIn counts the issuers in a state.
+func issuersIn(users *signin.SignIn, state signin.Status) (n int) {
+	if users == nil {
+		return 0
+	}
+	for _, s := range users.Statuses() {
+		if s == state {
+			n++
+		}
+	}
+	return n
+}
+
+// signInDetails is what /readyz says of sign-in, when it does not work for some issuer.
+func signInDetails(users *signin.SignIn) map[string]string {
+	switch {
+	case issuersIn(users, signin.StatusMisconfigured) > 0:
+		return map[string]string{"signin": "misconfigured"}
+	case issuersIn(users, signin.StatusOutage) > 0:
+		return map[string]string{"signin": "unavailable"}
+	}
+	return nil
 }

@@ -96,7 +96,7 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 		return err
 	}
 	config := server.Config{
-		Service: service, Ready: cached.Ready, Figures: figures(cached, o.Store, c.log), Logger: log,
+		Service: service, Ready: cached.Ready, Figures: figures(cached, o.Store, c.log, users), Logger: log,
 		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
 		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
 		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout),
@@ -112,6 +112,8 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	if users != nil {
 		defer users.Close()
 		config.SignIn = users
+		config.Details = func() map[string]string { return signInDetails(users) }
+		users.Start()
 	}
 	srv, err := server.New(config)
 	if errors.Is(err, syscall.EADDRINUSE) {

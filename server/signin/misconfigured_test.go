@@ -1,0 +1,150 @@
+package signin_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"patd/server/signin"
+)
+
+// await waits until an issuer is in a state.
+func await(t *testing.T, s *signin.SignIn, url string, want signin.Status) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for s.Statuses()[url] != want {
+		if time.Now().After(deadline) {
+			t.Fatalf("the issuer is in state %v, want %v", s.Statuses()[url], want)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestMisspeltIssuerIsNoticedAtStart holds that an issuer which is spelled otherwise in its discovery document is told at
+// the start, with both spellings and as a fault of the settings, and that an outage is told as one.
+func TestMisspeltIssuerIsNoticedAtStart(t *testing.T) {
+	c := newClock()
+	p := newProvider(t, c)
+	log := &logBuffer{}
+	config := p.config()
+	config.Logger = slog.New(slog.NewTextHandler(log, nil))
+	p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": %q}`, p.url+"/", p.url+"/jwks")), nil)
+	s := signIn(t, config)
+	s.Start()
+	await(t, s, p.url, signin.StatusMisconfigured)
+	text := log.String()
+	for _, want := range []string{"misconfigured", p.url + `\"`, p.url + `/\"`, "level=ERROR"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the log does not say %q: %s", want, text)
+		}
+	}
+	wantUnavailable(t, s, p.sign(t, p.good()))
+
+	p.set(fault(http.StatusBadGateway), nil)
+	c.wait(10 * time.Second)
+	s.Start()
+	await(t, s, p.url, signin.StatusOutage)
+	if text := strings.TrimPrefix(log.String(), text); !strings.Contains(text, "does not answer") || strings.Contains(text, "misconfigured") {
+		t.Errorf("an outage is told as %s", text)
+	}
+
+	p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": %q}`, p.url, p.url+"/jwks")), nil)
+	c.wait(10 * time.Second)
+	s.Start()
+	await(t, s, p.url, signin.StatusGood)
+	wantUser(t, s, p.sign(t, p.good()), "alice")
+}
+
+// TestKeyThatCannotBeReadLeavesTheOthers holds that a certificate which Go cannot parse leaves its key good, that a key
+// which cannot be read at all leaves the others good, and that the log says which and why.
+func TestKeyThatCannotBeReadLeavesTheOthers(t *testing.T) {
+	p := newProvider(t, newClock())
+	good, err := json.Marshal(publicKey("k0", rsaKey(t, 0).Public(), "RS256"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	withCertificate := strings.TrimSuffix(string(good), "}") + `,"x5c":["bm90IGEgY2VydGlmaWNhdGU="]}`
+	for name, keys := range map[string]string{
+		"only one": withCertificate,
+		"others":   `{"kty":"RSA","kid":"broken","use":"sig","n":5},` + string(good),
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := &logBuffer{}
+			config := p.config()
+			config.Logger = slog.New(slog.NewTextHandler(log, nil))
+			p.set(nil, answer(`{"keys":[`+keys+`]}`))
+			s := signIn(t, config)
+			wantUser(t, s, p.sign(t, p.good()), "alice")
+			kid := map[string]string{"only one": "k0", "others": "broken"}[name]
+			if text := log.String(); !strings.Contains(text, kid) || strings.Count(text, "cannot be read") != 1 {
+				t.Errorf("the log does not say once that key %s cannot be read: %s", kid, text)
+			}
+		})
+	}
+}
+
+// TestClaimLeftOutForItsSizeIsNoClaim holds that a claim of features which is absent, or said to be elsewhere, is not taken
+// for one that names nothing.
+func TestClaimLeftOutForItsSizeIsNoClaim(t *testing.T) {
+	p := newProvider(t, newClock())
+	config := p.config()
+	config.Issuers[0].FeaturesClaim = "groups"
+	s := signIn(t, config)
+	sources := map[string]any{"src1": map[string]string{"endpoint": "https://graph.example/users/alice"}}
+	for name, c := range map[string]struct {
+		claims claims
+		known  bool
+	}{
+		"named":            {claims{"groups": []string{"a"}}, true},
+		"empty":            {claims{"groups": []string{}}, true},
+		"absent":           {claims{}, false},
+		"elsewhere":        {claims{"_claim_names": map[string]string{"groups": "src1"}, "_claim_sources": sources}, false},
+		"partly elsewhere": {claims{"groups": []string{"a"}, "_claim_names": map[string]string{"groups": "src1"}, "_claim_sources": sources}, false},
+		"another's":        {claims{"groups": []string{"a"}, "_claim_names": map[string]string{"roles": "src1"}, "_claim_sources": sources}, true},
+		"hasgroups":        {claims{"hasgroups": true}, false},
+		"hasgroups, some":  {claims{"groups": []string{}, "hasgroups": true}, false},
+		"hasgroups false":  {claims{"groups": []string{"a"}, "hasgroups": false}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			who := wantUser(t, s, p.sign(t, p.with(c.claims)), "alice")
+			if who.HasFeatures != c.known {
+				t.Errorf("its features are known: %v, want %v", who.HasFeatures, c.known)
+			}
+		})
+	}
+}
+
+// TestKeysOfARemoteIssuerAreNotFetchedInside holds that the address which is connected to counts, whatever the name in
+// jwks_uri resolves to.
+func TestKeysOfARemoteIssuerAreNotFetchedInside(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	here := l.Addr().String()
+	for name, c := range map[string]struct {
+		issuer, keys, from string
+		refused            bool
+	}{
+		"loopback by address":       {"https://login.example/", "https://127.0.0.1/jwks", "203.0.113.1", true},
+		"loopback by name":          {"https://login.example/", "https://localhost/jwks", "203.0.113.1", true},
+		"loopback by resolving":     {"https://login.example/", "https://keys.example/jwks", "203.0.113.1", true},
+		"the same host, rebound":    {"https://login.example/", "https://login.example/jwks", "203.0.113.1", true},
+		"a private address":         {"https://login.example/", "https://10.0.0.1/jwks", "203.0.113.1", true},
+		"a mapped private address":  {"https://login.example/", "https://[::ffff:10.0.0.1]/jwks", "203.0.113.1", true},
+		"metadata of a cloud":       {"https://login.example/", "https://169.254.169.254/jwks", "203.0.113.1", true},
+		"private, another host":     {"https://login.corp/", "https://10.0.0.2/jwks", "10.0.0.1", true},
+		"an issuer on this machine": {"http://127.0.0.1:1/", "http://127.0.0.1:1/jwks", "127.0.0.1", false},
+	} {
+		err := signin.DialKeys(t.Context(), c.issuer, c.keys, c.from, here)
+		if c.refused != signin.Misconfigured(err) || !c.refused && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
