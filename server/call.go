@@ -43,6 +43,7 @@ type call struct {
 	id              string   // the request's; empty: nobody has needed it yet
 	cause           error    // what lies behind an error that tells the caller nothing
 	behindGateway   bool
+	identified      bool // the credentials were looked at, and are good or absent
 	late            lateDeadline
 }
 

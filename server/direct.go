@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,9 @@ const (
 	pathBatch      = "/v1/introspect:batch"
 )
 
+// firstRead is how much is read of a body at first, in bytes.
+const firstRead = 4 << 10
+
 // direct is the short way of introspection over REST: the steps of the chain and the same method of tokens.Service,
 // without the trip through the gateway, which costs more than they do. It takes requests in plain form and leaves all
 // others to the gateway, which has then seen nothing of them yet; the answers are the same, byte for byte.
@@ -27,6 +31,7 @@ type direct struct {
 	service *introspectionService
 	codec   *jsonCodec
 	buffers sync.Pool // of *[]byte
+	bodies  sync.Pool // of *[]byte, none of which is larger than maxUnknown
 	// Values of headers that all answers share.
 	noStore, noSniff, contentType []string
 }
@@ -34,6 +39,7 @@ type direct struct {
 func newDirect(f *front, s *introspectionService) *direct {
 	return &direct{
 		front: f, service: s, codec: newJSONCodec(),
+		bodies:  sync.Pool{New: func() any { return new([]byte) }},
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 		noStore: []string{"no-store"}, noSniff: []string{"nosniff"}, contentType: []string{"application/json"},
 	}
@@ -70,13 +76,39 @@ func plainRequest(r *http.Request) bool {
 
 // read reads the body. If it does not arrive whole, the gateway shall find out for itself.
 func (d *direct) read(r *http.Request) (text string, ok bool) {
-	b, _ := d.buffers.Get().(*[]byte)
-	defer d.buffers.Put(b)
-	*b = append((*b)[:0], make([]byte, r.ContentLength)...)
-	n, err := io.ReadFull(r.Body, *b)
-	text = string((*b)[:n])
-	clear((*b)[:n])
-	return text, err == nil
+	p, _ := d.bodies.Get().(*[]byte)
+	whole := int(r.ContentLength)
+	b := slices.Grow((*p)[:0], min(whole, firstRead))
+	n, err := r.Body.Read(b[:min(whole, cap(b))])
+	if b = b[:n]; n < whole && err == nil {
+		b, err = d.readOn(r, b, whole)
+	}
+	text = string(b)
+	clear(b)
+	if cap(b) <= maxUnknown { // what an unknown caller may hold for as long as it likes
+		*p = b
+		d.bodies.Put(p)
+	}
+	return text, len(text) == whole
+}
+
+// readOn reads the rest of a body in growing steps: what is declared reserves nothing.
+func (d *direct) readOn(r *http.Request, b []byte, whole int) ([]byte, error) {
+	rest := d.front.newBody(r, r.Body)
+	rest.read = len(b)
+	defer rest.release()
+	for len(b) < whole {
+		if len(b) == cap(b) {
+			grown := slices.Grow(b, min(len(b), whole-len(b)))
+			clear(b)
+			b = grown
+		}
+		n, err := rest.Read(b[len(b):min(whole, cap(b))])
+		if b = b[:len(b)+n]; err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
 // unread makes a request whole again.

@@ -28,11 +28,11 @@ var _ authv3.AuthorizationServer = envoyService{}
 
 // registerEnvoy registers the service so that whatever fails is answered by a denial. A gRPC error is what Envoy's
 // failure_mode_allow lets pass, so there is one only for a gateway that shows no good token, or one without the right.
-func registerEnvoy(g *grpc.Server, s envoyService) {
+func registerEnvoy(g guard, s envoyService) {
 	desc := authv3.Authorization_ServiceDesc
 	desc.Methods = slices.Clone(desc.Methods)
 	for i := range desc.Methods {
-		handle := desc.Methods[i].Handler
+		handle := g.chain.guard("/"+desc.ServiceName+"/"+desc.Methods[i].MethodName, desc.Methods[i].Handler)
 		desc.Methods[i].Handler = func(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
 			resp, err := handle(srv, ctx, dec, chain)
 			switch status.Code(err) {
@@ -45,7 +45,7 @@ func registerEnvoy(g *grpc.Server, s envoyService) {
 			}
 		}
 	}
-	g.RegisterService(&desc, s)
+	g.Server.RegisterService(&desc, s)
 }
 
 // Check decides about one request.

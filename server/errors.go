@@ -197,6 +197,9 @@ func writeError(w http.ResponseWriter, r *http.Request, st *status.Status) {
 	case reason == reasonDenied:
 		w.Header().Set("WWW-Authenticate", bearerChallenge("insufficient_scope", metadata[keyPermission]))
 	}
+	if reason, _ := errorReason(st); reason == reasonUnknownMemory {
+		w.Header().Set("Retry-After", wholeSeconds(unknownRetryAfter))
+	}
 	if after, ok := retryAfter(st); ok {
 		w.Header().Set("Retry-After", after)
 	}

@@ -7,3 +7,12 @@ func (s *Server) ServiceInfo() map[string]grpc.ServiceInfo { return s.grpc.GetSe
 
 // InProcessInfo lists what is served behind the gateway.
 func (s *Server) InProcessInfo() map[string]grpc.ServiceInfo { return s.inProcess.GetServiceInfo() }
+
+// Methods lists the methods with a row of rights.
+func Methods() map[string]bool {
+	found := map[string]bool{}
+	for full, r := range rights() {
+		found[full] = !r.open && !r.anyone
+	}
+	return found
+}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -57,6 +58,7 @@ type front struct {
 	oauth   map[string]http.Handler // by exact path; they look after methods, bodies and logs themselves
 	api     http.Handler
 	direct  *direct // nil: there is none
+	chain   *chain  // finds out who sends a large body
 	active  sync.WaitGroup
 }
 
@@ -85,12 +87,25 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				writeError(answer, r, toStatus(publicError(nil), x.requestID))
 			}
 		}
+		if x.body != nil {
+			x.body.release()
+		}
 		f.log(r.Context(), x, answer.code, start)
 	}()
 	f.serve(answer, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)), x)
 }
 
 func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
+	if encoded(r) {
+		w.Header().Set("Accept-Encoding", "identity") // RFC 9110 section 12.5.3
+		st := toStatus(tokens.Invalid("CONTENT_ENCODING_UNSUPPORTED", "", "send the body as it is, without Content-Encoding"), x.requestID)
+		writeErrorAs(w, st, classOfDomain(tokens.CodeInvalid), http.StatusUnsupportedMediaType)
+		return
+	}
+	if f.chain != nil {
+		x.body = f.newBody(r, http.MaxBytesReader(w, r.Body, maxMessage))
+		r.Body = x.body
+	}
 	if endpoint, ok := f.oauth[r.URL.Path]; ok {
 		endpoint.ServeHTTP(w, r)
 		return
@@ -107,10 +122,36 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		writeError(w, r, toStatus(e, x.requestID))
 		return
 	}
-	x.body = &body{ReadCloser: http.MaxBytesReader(w, r.Body, maxMessage)}
-	r.Body = x.body
 	r.Header.Del("Te")
 	f.api.ServeHTTP(w, r)
+}
+
+// encoded reports whether the body has a Content-Encoding, none of which is supported.
+func encoded(r *http.Request) bool {
+	for _, v := range r.Header["Content-Encoding"] {
+		if v != "" && !strings.EqualFold(v, "identity") {
+			return true
+		}
+	}
+	return false
+}
+
+// newBody bounds a request's body by what is known of its sender.
+func (f *front) newBody(r *http.Request, from io.ReadCloser) *body {
+	return &body{ReadCloser: from, unknown: f.chain.unknown, know: func() error { return f.known(r) }}
+}
+
+// known returns nil if the request shows a good credential in its header. Where a body needs none, and where the client may
+// show it in the body itself, nobody is known before the body was read.
+func (f *front) known(r *http.Request) error {
+	if _, ok := f.oauth[r.URL.Path]; ok || r.URL.Path == pathLeaks {
+		return unknownTooLarge()
+	}
+	c := &call{Context: r.Context(), method: &method{}, credentials: r.Header["Authorization"], behindGateway: true}
+	c.peer.IP = f.client(r)
+	c.late.timeout = f.chain.timeout
+	defer c.late.release()
+	return f.chain.known(c)
 }
 
 var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
@@ -201,6 +242,8 @@ func codeOfHTTP(code int) codes.Code {
 		return codes.OK
 	case code == http.StatusMethodNotAllowed:
 		return codes.Unimplemented
+	case code == http.StatusUnsupportedMediaType:
+		return codes.InvalidArgument
 	case code == http.StatusRequestEntityTooLarge:
 		return codes.ResourceExhausted
 	default:

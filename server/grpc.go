@@ -28,12 +28,15 @@ var errUnknownMethod = errors.New("no such method")
 // newGRPC makes a grpc.Server behind a chain. There are two: one on the network and one behind the gateway.
 func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.UnaryInterceptor(c.unary),
 		grpc.StreamInterceptor(c.stream),
 		grpc.InTapHandle(c.tap),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
 		grpc.MaxRecvMsgSize(maxTransportMessage),
+		// One stream holds no more than this of a message that nobody has asked for yet. It also turns off the estimate of
+		// bandwidth, by which a stranger could have it grow.
+		grpc.StaticStreamWindowSize(maxUnknown),
+		grpc.StaticConnWindowSize(maxUnknown),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -45,7 +48,8 @@ func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
 }
 
 // registerServices registers what both servers serve.
-func registerServices(g *grpc.Server, c *chain, svc *tokens.Service) {
+func registerServices(g guard, svc *tokens.Service) {
+	c := g.chain
 	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
 	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
 	registerIntrospection(g, &introspectionService{chain: c, service: svc})
@@ -57,12 +61,12 @@ func registerServices(g *grpc.Server, c *chain, svc *tokens.Service) {
 }
 
 // registerOpen registers what only the network sees: health, and reflection where it is wanted.
-func registerOpen(g *grpc.Server, h *healthState, withReflection bool) {
+func registerOpen(g guard, h *healthState, withReflection bool) {
 	healthv1.RegisterHealthServer(g, h.grpc)
 	if withReflection {
 		reflection.RegisterV1(g)
 	}
-	h.serves(g)
+	h.serves(g.Server)
 }
 
 // watchMethods makes the metrics, and the chain's methods, know every method of a server.

@@ -20,7 +20,7 @@ import (
 // TestCallWithoutAMessageEnds opens a call and never sends its message.
 func TestCallWithoutAMessageEnds(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
-	ctx := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer x")
+	ctx := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+r.admin)
 	stream, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/patd.v1.IntrospectionService/Introspect")
 	must(t, err)
 	if err := stream.RecvMsg(&healthv1.HealthCheckResponse{}); status.Code(err) != codes.DeadlineExceeded {

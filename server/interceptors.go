@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"runtime"
 	"runtime/debug"
@@ -35,6 +36,7 @@ const (
 type chain struct {
 	authenticator
 	logger  *slog.Logger
+	unknown *unknownMemory
 	metrics *metrics
 	limits  *limits
 	methods map[string]*method // by full name; one without a row of rights is not in it
@@ -64,11 +66,9 @@ func (c *chain) page(name string, r right) *method {
 	return &method{right: r, full: full, name: name, metrics: c.metrics.methods[full]}
 }
 
-// unary takes a call through the chain.
-func (c *chain) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	begun, start := &call{}, time.Now()
-	c.begin(begun, ctx, c.of(info.FullMethod))
-	defer func() { err = c.end(begun, start, recover(), err) }()
+// unary lets a call that guard has begun pass to its handler.
+func (c *chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	begun := callOf(ctx)
 	if err := c.admit(begun, req); err != nil {
 		return nil, err
 	}
@@ -183,9 +183,15 @@ func classOfCode(code codes.Code) string {
 
 // told turns an error of the domain into that of the wire, and keeps for the log what the caller is not told.
 func (c *chain) told(begun *call, err error) error {
-	if begun.method.open {
+	var ours *tokens.Error
+	if begun.method.open && !errors.As(err, &ours) {
 		return err // open methods are not ours, and speak for themselves
 	}
+	return c.refused(begun, err)
+}
+
+// refused is told for an error of ours.
+func (c *chain) refused(begun *call, err error) error {
 	public := publicError(err)
 	if begun.cause = public.Cause; public.Code == tokens.CodeInternal {
 		begun.cause = err
@@ -221,7 +227,7 @@ func (c *chain) tap(ctx context.Context, info *tap.Info) (context.Context, error
 // address from which too many were bad is refused before the next one is looked at, since looking is what costs; a good one
 // is refused with them.
 func (c *chain) identify(begun *call) error {
-	if begun.method.open || begun.method.anyone {
+	if begun.method.open || begun.method.anyone || begun.identified {
 		return nil
 	}
 	// A trusted proxy's own address stands for callers whom it does not name, which are not to pay for each other.
@@ -238,7 +244,7 @@ func (c *chain) identify(begun *call) error {
 		}
 		return err
 	}
-	begun.actor = actor
+	begun.actor, begun.identified = actor, true
 	return nil
 }
 
@@ -344,13 +350,30 @@ func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if err := c.admit(begun, nil); err != nil {
 		return err
 	}
-	return next(srv, &admitted{ServerStream: ss, call: begun})
+	return next(srv, &admitted{ServerStream: ss, call: begun, chain: c})
 }
 
 // admitted is a stream whose context is the call.
 type admitted struct {
 	grpc.ServerStream
-	call *call
+	call  *call
+	chain *chain
+}
+
+// RecvMsg reads the next message. One of a caller that is not known is bounded as such.
+func (a *admitted) RecvMsg(m any) error {
+	if !a.call.method.open {
+		return a.ServerStream.RecvMsg(m) //nolint:wrapcheck // it is gRPC's
+	}
+	taken, err := a.chain.receiveUnknown(a.ServerStream.Context(), m)
+	a.chain.unknown.give(taken)
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	if err = received(err); err != nil {
+		return a.chain.refused(a.call, err)
+	}
+	return nil
 }
 
 // Context answers the call.

@@ -25,7 +25,7 @@ type introspectionService struct {
 var _ patdv1.IntrospectionServiceServer = (*introspectionService)(nil)
 
 // registerIntrospection registers the service, with handlers of its own where the generated ones would do too much.
-func registerIntrospection(g *grpc.Server, s *introspectionService) {
+func registerIntrospection(g guard, s *introspectionService) {
 	desc := patdv1.IntrospectionService_ServiceDesc
 	desc.Methods, desc.Streams = slices.Clone(desc.Methods), slices.Clone(desc.Streams)
 	for i, m := range desc.Methods {
@@ -53,17 +53,20 @@ type hotCall struct {
 }
 
 // introspect decides about one token.
-func (s *introspectionService) introspect(_ any, ctx context.Context, read func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
+func (s *introspectionService) introspect(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
 	c, start := &hotCall{}, time.Now()
+	c.late.timeout = s.chain.timeout
+	s.chain.begin(&c.call, ctx, s.chain.methods[patdv1.IntrospectionService_Introspect_FullMethodName])
+	defer func() { err = s.chain.end(&c.call, start, recover(), err) }()
+	if err := s.chain.known(&c.call); err != nil {
+		return nil, err
+	}
 	s.chain.awaited.add(ctx, &c.awaited, start)
-	err = read(&c.question)
+	err = s.chain.receive(ctx, &c.question)
 	c.awaited.remove()
 	if err != nil {
 		return nil, err
 	}
-	c.late.timeout = s.chain.timeout
-	s.chain.begin(&c.call, ctx, s.chain.methods[patdv1.IntrospectionService_Introspect_FullMethodName])
-	defer func() { err = s.chain.end(&c.call, start, recover(), err) }()
 	if err := s.answer(c); err != nil {
 		return nil, err
 	}
@@ -85,20 +88,23 @@ func (s *introspectionService) answer(c *hotCall) (err error) {
 
 // batch decides about many. An item whose client_ip is no address counts as one without, so that it does not fail
 // the rest.
-func (s *introspectionService) batch(_ any, ctx context.Context, read func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
+func (s *introspectionService) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
 	start := time.Now()
 	var q batchQuestion
-	var a awaitedCall
-	s.chain.awaited.add(ctx, &a, start)
-	err = read(&q)
-	a.remove()
-	if err != nil {
-		return nil, err
-	}
 	c := &call{}
 	c.late.timeout = s.chain.timeout
 	s.chain.begin(c, ctx, s.chain.methods[patdv1.IntrospectionService_BatchIntrospect_FullMethodName])
 	defer func() { err = s.chain.end(c, start, recover(), err) }()
+	if err := s.chain.known(c); err != nil {
+		return nil, err
+	}
+	var a awaitedCall
+	s.chain.awaited.add(ctx, &a, start)
+	err = s.chain.receive(ctx, &q)
+	a.remove()
+	if err != nil {
+		return nil, err
+	}
 	answers, err := s.answers(c, &q)
 	if err != nil {
 		return nil, err

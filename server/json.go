@@ -66,6 +66,10 @@ func (c *jsonCodec) NewDecoder(r io.Reader) runtime.Decoder {
 			b.empty = true
 			return io.EOF // which the gateway takes for an empty message
 		}
+		if err := countJSON(text); err != nil {
+			errors.As(err, &b.refused)
+			return errBody
+		}
 		if err := c.UnmarshalOptions.Unmarshal(text, m); err != nil {
 			b.refused = badJSON(err)
 			return errBody
@@ -90,15 +94,55 @@ func target(v any) (m proto.Message, put func(), ok bool) {
 	return m, func() { field.Elem().Set(value) }, ok
 }
 
-// body is a request's body, with the reason why it was refused.
+// body is a request's body, with the reason why it was refused. Up to maxUnknown bytes of it are read of anybody, out of what
+// all unknown callers share; what comes after is read of a caller that is known.
 type body struct {
 	io.ReadCloser
 	empty   bool
 	refused *tokens.Error
+
+	unknown *unknownMemory
+	know    func() error // returns nil if the caller is known
+	known   bool
+	read    int
+	taken   int // of unknown
+}
+
+// Read reads on, and finds out who calls when there is more than an unknown caller may send.
+func (b *body) Read(p []byte) (int, error) {
+	if !b.known && b.read >= maxUnknown {
+		if err := b.know(); err != nil {
+			return 0, err
+		}
+		b.known = true
+		b.release()
+	}
+	if !b.known {
+		p = p[:min(len(p), maxUnknown-b.read)]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += n
+	if !b.known && n > 0 {
+		if err := b.unknown.take(n); err != nil {
+			return 0, err
+		}
+		b.taken += n
+	}
+	return n, err //nolint:wrapcheck // it is net/http's, or io.EOF
+}
+
+// release gives back what the body has taken of the budget.
+func (b *body) release() {
+	b.unknown.give(b.taken)
+	b.taken = 0
 }
 
 // unreadBody is the error of a body that did not arrive whole.
 func unreadBody(err error) *tokens.Error {
+	var ours *tokens.Error
+	if errors.As(err, &ours) {
+		return ours
+	}
 	var over *http.MaxBytesError
 	if errors.As(err, &over) {
 		return tooLarge()

@@ -16,7 +16,7 @@ const formType = "application/x-www-form-urlencoded"
 // 3.1). What it does not know a server ignores.
 type form map[string][]string
 
-// readForm reads the form of a request. Parameters in the address are refused whatever they are, since addresses are logged
+// readForm reads the form of a request, of at most 64 KiB: the client may show its credential in it. Parameters in the address are refused whatever they are, since addresses are logged
 // on their way and a secret may stand in them. No error repeats what was sent.
 func readForm(w http.ResponseWriter, r *http.Request) (form, error) {
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
@@ -29,7 +29,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (form, error) {
 	if kind, _, err := mime.ParseMediaType(types[0]); err != nil || kind != formType {
 		return nil, errFormType()
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxUnknown))
 	if err != nil {
 		return nil, unreadBody(err)
 	}

@@ -84,7 +84,7 @@ func (p *parser) question(q *question) bool {
 			ok = p.list(func() bool {
 				s, ok := p.text()
 				q.required = append(q.required, s)
-				return ok
+				return ok && len(q.required) <= maxTexts
 			})
 		} else {
 			var s string
@@ -137,7 +137,11 @@ func (p *parser) batch(q *batchQuestion) bool {
 	if name, ok := p.text(); !ok || name != "requests" || !p.take(':') {
 		return false
 	}
-	q.items = make([]question, 0, 1+strings.Count(p.rest, "{"))
+	n := strings.Count(p.rest, "{")
+	if n > maxMessages {
+		return false
+	}
+	q.items = make([]question, 0, 1+n)
 	ok := p.list(func() bool {
 		q.items = q.items[:len(q.items)+1]
 		return p.question(&q.items[len(q.items)-1])

@@ -27,10 +27,11 @@ const (
 	defaultRequestTimeout = 10 * time.Second
 	defaultDrainTimeout   = 15 * time.Second
 	readHeaderTimeout     = 10 * time.Second
-	bodyTimeout           = 30 * time.Second
+	bodyTimeout           = 15 * time.Second
 	idleTimeout           = 2 * time.Minute
 	maxHeaderBytes        = 32 << 10 // a JWT of 16 KiB and the rest
 	inProcessBuffer       = 256 << 10
+	maxHTTPStreams        = 250 // of one HTTP/2 connection
 )
 
 // Config is what a Server is made of. Service is needed; the zero value of the rest is sensible.
@@ -83,6 +84,8 @@ type Config struct {
 	ForwardAuthorization bool
 	// Now is the clock of these limits. Nil: time.Now.
 	Now func() time.Time
+	// UnknownCallerMemory bounds, in bytes, what messages of all callers without a good credential may hold together. 0: 64 MiB.
+	UnknownCallerMemory int64
 	// Reflection serves gRPC reflection.
 	Reflection bool
 	// RequestTimeout bounds one call; 0: 10 s. DrainTimeout bounds how long calls under way may take when the server
@@ -232,7 +235,7 @@ func (s *Server) build(c Config) error {
 
 	network := &chain{
 		authenticator: authenticator{service: c.Service, signIn: c.SignIn},
-		logger:        c.Logger, metrics: m, limits: bounds, methods: methodsOf(rights()), trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
+		logger:        c.Logger, unknown: newUnknownMemory(c.UnknownCallerMemory, m), metrics: m, limits: bounds, methods: methodsOf(rights()), trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
 		lingering: &s.lingering, awaited: &s.awaited,
 	}
 	var creds []grpc.ServerOption
@@ -240,15 +243,15 @@ func (s *Server) build(c Config) error {
 		creds = append(creds, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
 	}
 	s.grpc = newGRPC(network, creds...)
-	registerServices(s.grpc, network, c.Service)
-	registerEnvoy(s.grpc, newEnvoy(c))
-	registerOpen(s.grpc, s.health, c.Reflection)
+	registerServices(guard{s.grpc, network}, c.Service)
+	registerEnvoy(guard{s.grpc, network}, newEnvoy(c))
+	registerOpen(guard{s.grpc, network}, s.health, c.Reflection)
 	watchMethods(m, network.methods, s.grpc)
 
 	behind := *network
 	behind.behindGateway = true
 	s.inProcess = newGRPC(&behind, grpc.MaxConcurrentStreams(unlimitedStreams))
-	registerServices(s.inProcess, &behind, c.Service)
+	registerServices(guard{s.inProcess, &behind}, c.Service)
 	s.pipe = bufconn.Listen(inProcessBuffer)
 	if s.conn, err = dialInProcess(s.pipe, c.RequestTimeout+lostCallGrace); err != nil {
 		stop()
@@ -264,7 +267,7 @@ func (s *Server) build(c Config) error {
 		stop()
 		return errors.Join(err, s.conn.Close())
 	}
-	s.front = &front{logger: c.Logger, metrics: m, trusted: c.TrustedProxies, api: api, pages: s.pages(c), oauth: endpoints.endpoints()}
+	s.front = &front{logger: c.Logger, metrics: m, trusted: c.TrustedProxies, chain: &behind, api: api, pages: s.pages(c), oauth: endpoints.endpoints()}
 	s.front.oauth[pathForwardAuth] = newForwardAuth(c, network)
 	s.front.direct = newDirect(s.front, &introspectionService{chain: &behind, service: c.Service})
 	s.http = newHTTP(c, s.front)
@@ -303,7 +306,10 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 		WriteTimeout:      bodyTimeout + c.RequestTimeout + bodyTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxHTTPStreams, MaxReceiveBufferPerConnection: maxUnknown, MaxReceiveBufferPerStream: maxUnknown,
+		},
+		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
 	if c.TLS != nil {
 		srv.TLSConfig = c.TLS.Clone()

@@ -3,6 +3,7 @@ package server
 import (
 	"maps"
 	"slices"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
@@ -34,11 +36,26 @@ const (
 
 // codec reads and writes the messages of introspection without reflection, and leaves all others, and all that is unusual,
 // to the codec that gRPC comes with. On the wire there is no difference.
-type codec struct{ generated encoding.CodecV2 }
+type codec struct {
+	generated encoding.CodecV2
+	shapes    *shapes
+}
 
 var _ encoding.CodecV2 = codec{}
 
-func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name)} }
+func newCodec() codec { return codec{encoding.GetCodecV2(protocodec.Name), knownShapes()} }
+
+// knownShapes are the shapes of all message types, which every codec shares.
+var knownShapes = sync.OnceValue(func() *shapes { return &shapes{made: map[protoreflect.FullName]*shape{}} })
+
+// decode reads a message by the generated code, once its repeated fields are counted.
+func decode(text string, m proto.Message) error {
+	b := []byte(text)
+	if err := knownShapes().checkText(b, m); err != nil {
+		return err
+	}
+	return proto.Unmarshal(b, m) //nolint:wrapcheck // gRPC says what failed
+}
 
 // Name is that of the codec whose place this one takes.
 func (codec) Name() string { return protocodec.Name }
@@ -62,6 +79,11 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch v.(type) {
 	case *question, *streamQuestion, *batchQuestion:
 	default:
+		if m, ok := v.(proto.Message); ok {
+			if err := c.shapes.check(data, m); err != nil {
+				return err
+			}
+		}
 		return c.generated.Unmarshal(data, v)
 	}
 	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
@@ -102,8 +124,8 @@ func (q *question) unmarshal(text string) error {
 		return nil
 	}
 	var m patdv1.IntrospectRequest
-	if err := proto.Unmarshal([]byte(text), &m); err != nil {
-		return err //nolint:wrapcheck // gRPC says what failed
+	if err := decode(text, &m); err != nil {
+		return err
 	}
 	q.take(&m)
 	return nil
@@ -128,6 +150,9 @@ func (q *question) read(text string) bool {
 		case fieldAudience:
 			q.audience = value
 		case fieldRequired:
+			if len(q.required) == maxTexts {
+				return false
+			}
 			q.required = append(q.required, value)
 		case fieldClientIP:
 			q.clientIP = value
@@ -149,8 +174,8 @@ func (q *streamQuestion) unmarshal(text string) error {
 		return nil
 	}
 	var m patdv1.IntrospectStreamRequest
-	if err := proto.Unmarshal([]byte(text), &m); err != nil {
-		return err //nolint:wrapcheck // gRPC says what failed
+	if err := decode(text, &m); err != nil {
+		return err
 	}
 	q.id = m.GetId()
 	q.take(m.GetRequest())
@@ -185,8 +210,8 @@ func (q *batchQuestion) unmarshal(text string) error {
 		return nil
 	}
 	var m patdv1.BatchIntrospectRequest
-	if err := proto.Unmarshal([]byte(text), &m); err != nil {
-		return err //nolint:wrapcheck // gRPC says what failed
+	if err := decode(text, &m); err != nil {
+		return err
 	}
 	q.items = make([]question, len(m.GetRequests()))
 	for i, item := range m.GetRequests() {
@@ -198,7 +223,7 @@ func (q *batchQuestion) unmarshal(text string) error {
 func (q *batchQuestion) read(text string) bool {
 	n := 0
 	for r := (reader{text}); r.rest != ""; n++ {
-		if field, _, ok := r.bytes(); !ok || field != fieldRequests || n > 2*tokens.MaxBatch {
+		if field, _, ok := r.bytes(); !ok || field != fieldRequests || n >= maxMessages {
 			return false
 		}
 	}

@@ -36,6 +36,7 @@ type settings struct {
 
 	defaultTTL, maxTTL, cacheFor duration
 	cacheSize                    byteSize
+	unknownCallerMemory          byteSize
 	allowNever                   bool
 	limits                       tokens.Limits
 
@@ -98,7 +99,8 @@ func (s *settings) listenFlags(f *pflag.FlagSet) {
 
 // cacheFlags bound what is kept in memory of the store.
 func (s *settings) cacheFlags(f *pflag.FlagSet) {
-	s.cacheSize = 256 << 20
+	s.cacheSize, s.unknownCallerMemory = 256<<20, 64<<20
+	f.Var(&s.unknownCallerMemory, "unknown-caller-memory", "refuse callers without a good credential while their messages together hold this much memory")
 	f.Var(&s.cacheSize, "cache-size", "keep tokens and users in up to this much memory; 256MiB is enough for a million tokens")
 }
 

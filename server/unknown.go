@@ -1,0 +1,140 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+
+	"patd/tokens"
+)
+
+const (
+	// maxUnknown is how many bytes of one message are read of a caller that is not known yet, or will not be.
+	maxUnknown           = 64 << 10
+	defaultUnknownMemory = 64 << 20
+	unknownRetryAfter    = time.Second
+	reasonUnknownMemory  = "UNKNOWN_CALLER_MEMORY"
+)
+
+// unknownMemory bounds the bytes that all callers who are not known hold together. A caller that is known is never refused by it.
+type unknownMemory struct {
+	most    int64
+	used    atomic.Int64
+	refused prometheus.Counter
+}
+
+func newUnknownMemory(most int64, m *metrics) *unknownMemory {
+	if most <= 0 {
+		most = defaultUnknownMemory
+	}
+	u := &unknownMemory{most: most, refused: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "patd_unknown_caller_refusals_total",
+		Help: "Requests refused because unknown callers together held --unknown-caller-memory.",
+	})}
+	m.registry.MustRegister(u.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "patd_unknown_caller_memory_bytes", Help: "Bytes of messages that unknown callers hold now.",
+	}, func() float64 { return float64(u.used.Load()) }))
+	return u
+}
+
+// take reserves n bytes. An error reserves nothing.
+func (u *unknownMemory) take(n int) error {
+	if u.used.Add(int64(n)) <= u.most {
+		return nil
+	}
+	u.used.Add(-int64(n))
+	u.refused.Inc()
+	return &tooOften{
+		refusal: tokens.Fail(tokens.CodeExhausted, reasonUnknownMemory,
+			"callers without a good credential hold all the memory that is for them; try again in "+wholeSeconds(unknownRetryAfter)+" s"),
+		after: unknownRetryAfter,
+	}
+}
+
+func (u *unknownMemory) give(n int) { u.used.Add(-int64(n)) }
+
+// unknownTooLarge is the refusal of a message that is too large for a caller that is not known.
+func unknownTooLarge() *tokens.Error {
+	return tokens.Fail(tokens.CodeExhausted, reasonTooLarge, "a request whose caller is not known before it is read holds at most 64 KiB")
+}
+
+// messageStream is the part of gRPC's transport stream that reads one message. A test holds gRPC to it.
+type messageStream interface {
+	ReadMessageHeader(header []byte) error
+	Read(n int) (mem.BufferSlice, error)
+	RecvCompress() string
+}
+
+var errNoMessageStream = errors.New("read a message: gRPC's stream has changed its form")
+
+// receive reads the message of a known caller into v: at most maxTransportMessage bytes. gRPC's own reading would send its
+// error to the caller at once, before the chain can say what it is, and Envoy a denial.
+func (c *chain) receive(ctx context.Context, v any) error {
+	_, err := c.receiveMessage(ctx, v, maxTransportMessage, false)
+	return received(err)
+}
+
+// receiveUnknown reads a message of a caller that is not known into v: at most maxUnknown bytes, on the wire and after
+// decompression, out of the budget. It returns how many bytes the caller has to give back.
+func (c *chain) receiveUnknown(ctx context.Context, v any) (taken int, err error) {
+	return c.receiveMessage(ctx, v, maxUnknown, true)
+}
+
+func (c *chain) receiveMessage(ctx context.Context, v any, most int, budgeted bool) (taken int, err error) {
+	tooMuch := tooLarge
+	if budgeted {
+		tooMuch = unknownTooLarge
+	}
+	stream, ok := grpc.ServerTransportStreamFromContext(ctx).(messageStream)
+	if !ok {
+		return 0, errNoMessageStream
+	}
+	var header [5]byte
+	if err := stream.ReadMessageHeader(header[:]); err != nil {
+		return 0, err //nolint:wrapcheck // it is gRPC's, or io.EOF
+	}
+	length := uint32(header[1])<<24 | uint32(header[2])<<16 | uint32(header[3])<<8 | uint32(header[4])
+	if int64(length) > int64(most) {
+		return 0, tooMuch()
+	}
+	if budgeted {
+		taken = int(length)
+		if header[0] != 0 {
+			taken += most
+		}
+		if err := c.unknown.take(taken); err != nil {
+			return 0, err
+		}
+	}
+	data, err := stream.Read(int(length))
+	if err != nil {
+		return taken, err //nolint:wrapcheck // it is gRPC's
+	}
+	defer data.Free()
+	if header[0] == 0 {
+		return taken, newCodec().Unmarshal(data, v)
+	}
+	compressor := encoding.GetCompressor(stream.RecvCompress())
+	if compressor == nil {
+		return taken, errUnreadable()
+	}
+	plain, err := compressor.Decompress(data.Reader())
+	if err != nil {
+		return taken, errUnreadable()
+	}
+	text, err := io.ReadAll(io.LimitReader(plain, int64(most)+1))
+	switch {
+	case err != nil:
+		return taken, errUnreadable()
+	case len(text) > most:
+		return taken, tooMuch()
+	}
+	return taken, newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, v)
+}
