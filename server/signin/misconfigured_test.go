@@ -16,12 +16,14 @@ import (
 // await waits until an issuer is in a state.
 func await(t *testing.T, s *signin.SignIn, url string, want signin.Status) {
 	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	deadline := time.Now().Add(time.Minute)
 	for s.Statuses()[url] != want {
 		if time.Now().After(deadline) {
 			t.Fatalf("the issuer is in state %v, want %v", s.Statuses()[url], want)
 		}
-		time.Sleep(time.Millisecond)
+		<-tick.C
 	}
 }
 
