@@ -4,9 +4,9 @@ import (
 	"crypto"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
@@ -27,13 +27,10 @@ type accessClaims struct {
 	Scope    string `json:"scope,omitempty"`
 }
 
-// sign makes the JWT of claims, by the current key.
+// sign makes the JWT of claims, by the key that signs now.
 func (o *oauth) sign(c tokens.AccessClaims) (tokens.Secret, error) {
-	keys := o.service.SigningKeys()
-	if len(keys) == 0 {
-		return tokens.Secret{}, errors.New("sign an access token: there is no key")
-	}
-	key, err := webKey(keys[0], keys[0].Key)
+	signing := o.service.Signer()
+	key, err := webKey(signing, signing.Key)
 	if err != nil {
 		return tokens.Secret{}, err
 	}
@@ -96,7 +93,7 @@ func webKey(k tokens.SigningKey, half any) (jose.JSONWebKey, error) {
 // around after a rotation.
 type keysPage struct{ service *tokens.Service }
 
-// ServeHTTP answers the keys as of now.
+// ServeHTTP returns the keys as of now. They may be kept for less than the time after which a new key signs.
 func (p keysPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, k := range p.service.SigningKeys() {
@@ -108,6 +105,9 @@ func (p keysPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		set.Keys = append(set.Keys, key)
+	}
+	if age := p.service.SigningKeysMaxAge(); age > 0 {
+		w.Header().Set("Cache-Control", "public, max-age="+strconv.Itoa(int(age.Seconds())))
 	}
 	writeJSON(w, http.StatusOK, set)
 }

@@ -96,7 +96,8 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	r.faulty = storetest.NewFaulty(st)
 	r.store = &gate{Store: on(st, r.faulty)}
 	r.keys = tokens.NewKeyring(keys)
-	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now})
+	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now,
+		SigningKeyDelay: tokens.DefaultSigningKeyDelay})
 	must(t, err)
 	r.idp = newIDP(t, r.now)
 	c := server.Config{

@@ -88,7 +88,7 @@ var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 type Keys struct {
 	keys    []key
 	signing func() []SigningKey // derived when first asked for
-	order   atomic.Pointer[[]string]
+	order   atomic.Pointer[[]KeyRecord]
 }
 
 // ParseKeys reads a key file: lines of `keyid:64 hex digits`, the first current. Blank lines and lines that start
@@ -183,8 +183,8 @@ func (ks *Keys) find(name string) (key, bool) {
 	return key{}, false
 }
 
-// learn remembers the keys in the order in which the store met them.
-func (ks *Keys) learn(names []string) { ks.order.Store(&names) }
+// learn remembers the store's records of its keys, oldest first.
+func (ks *Keys) learn(known []KeyRecord) { ks.order.Store(&known) }
 
 // newer tells whether the store met a key after the current one: another server has rotated, and its file is not here yet.
 func (ks *Keys) newer(name string) bool {
@@ -192,8 +192,11 @@ func (ks *Keys) newer(name string) bool {
 	if order == nil {
 		return false
 	}
-	current := slices.Index(*order, ks.Current())
-	return current >= 0 && slices.Index(*order, name) > current
+	place := func(name string) int {
+		return slices.IndexFunc(*order, func(k KeyRecord) bool { return k.Name == name })
+	}
+	current := place(ks.Current())
+	return current >= 0 && place(name) > current
 }
 
 // Digest is the digest of a secret under the current key.

@@ -14,7 +14,8 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 	if personalPrefix == "" {
 		personalPrefix = PrefixPersonal
 	}
-	var earlier, order []string
+	var earlier []string
+	var order []KeyRecord
 	complete := false
 	look := func(tx ReadTx) (newKeys []string, err error) {
 		known, err := tx.Keys()
@@ -27,16 +28,15 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 		if earlier, err = tx.Prefixes(); err != nil {
 			return nil, fmt.Errorf("read prefixes: %w", err)
 		}
-		order = order[:0]
-		for _, k := range known {
-			order = append(order, k.Name)
-		}
+		order = slices.Clone(known)
 		for _, n := range ks.Names() {
 			if !slices.ContainsFunc(known, func(r KeyRecord) bool { return r.Name == n }) {
 				newKeys = append(newKeys, n)
 			}
 		}
-		order = append(order, newKeys...)
+		for _, n := range newKeys {
+			order = append(order, KeyRecord{Name: n, CreateTime: now})
+		}
 		complete = len(newKeys) == 0 && slices.Contains(earlier, personalPrefix)
 		return newKeys, nil
 	}

@@ -21,8 +21,10 @@ type Config struct {
 	Limits   Limits
 	// CacheFor is how long introspection answers may be reused; 0: not at all.
 	CacheFor time.Duration
-	Now      func() time.Time // the clock; needed
-	Rand     io.Reader        // nil: crypto/rand
+	// SigningKeyDelay is how long a new key for JWTs is published before it signs, see Signer; 0: it signs at once.
+	SigningKeyDelay time.Duration
+	Now             func() time.Time // the clock; needed
+	Rand            io.Reader        // nil: crypto/rand
 }
 
 // Service is the use cases, and the only place that decides. Its methods are safe for concurrent use.
@@ -30,17 +32,18 @@ type Config struct {
 // Every method returns an *Error for what the caller or an outage is to blame for; any other error is internal, or
 // the context's.
 type Service struct {
-	store    Store
-	keys     *Keyring
-	changes  ChangeFeed
-	features FeatureSource
-	prefixes atomic.Pointer[Prefixes]
-	record   atomic.Pointer[func(Actor) bool]
-	policy   Policy
-	limits   Limits
-	cacheFor time.Duration
-	clock    func() time.Time
-	rand     io.Reader
+	store           Store
+	keys            *Keyring
+	changes         ChangeFeed
+	features        FeatureSource
+	prefixes        atomic.Pointer[Prefixes]
+	record          atomic.Pointer[func(Actor) bool]
+	policy          Policy
+	limits          Limits
+	cacheFor        time.Duration
+	signingKeyDelay time.Duration
+	clock           func() time.Time
+	rand            io.Reader
 
 	refreshes    refreshes
 	featureReads atomic.Int32 // under way
@@ -54,7 +57,7 @@ func NewService(c Config) (*Service, error) {
 	s := &Service{
 		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
-		cacheFor: c.CacheFor, clock: c.Now, rand: c.Rand,
+		cacheFor: c.CacheFor, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
 	}
 	s.prefixes.Store(&c.Prefixes)
 	if s.features == nil {

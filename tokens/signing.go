@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // SigningKey signs access tokens that are JWTs, by ES256. It prints as its id only.
@@ -66,5 +67,41 @@ func thumbprint(x, y []byte) string {
 	return enc.EncodeToString(sum[:])
 }
 
-// SigningKeys answers the keys in force, the current one first.
+// DefaultSigningKeyDelay is how long a new signing key is published before it signs.
+const DefaultSigningKeyDelay = 10 * time.Minute
+
+// signer returns the key that signs at an instant: the current one, once the store has known it for delay. Until then
+// the next one in the file signs that is old enough; where none is, as in a new store, the oldest signs. A key that
+// the store has retired never signs while there is another.
+func (ks *Keys) signer(now time.Time, delay time.Duration) SigningKey {
+	keys := ks.signing()
+	records := ks.order.Load()
+	if records == nil {
+		return keys[0]
+	}
+	oldest, place := 0, len(*records)
+	for i, k := range ks.keys {
+		at := slices.IndexFunc(*records, func(r KeyRecord) bool { return r.Name == k.name && r.RetireTime.IsZero() })
+		switch {
+		case at < 0:
+		case now.Sub((*records)[at].CreateTime) >= delay:
+			return keys[i]
+		case at < place:
+			oldest, place = i, at
+		}
+	}
+	return keys[oldest]
+}
+
+// SigningKeys returns the keys in force, the current one first: those whose signatures verifiers accept.
 func (s *Service) SigningKeys() []SigningKey { return s.keys.Get().SigningKeys() }
+
+// Signer returns the key that signs now. A new key is published first and signs after Config.SigningKeyDelay, so that
+// every verifier has fetched it by then.
+func (s *Service) Signer() SigningKey { return s.keys.Get().signer(s.Now(), s.signingKeyDelay) }
+
+// SigningKeysMaxAge is how long a verifier may keep the published keys: half the delay after which a new key signs,
+// an hour at most; 0: not at all.
+func (s *Service) SigningKeysMaxAge() time.Duration {
+	return min(s.signingKeyDelay/2, time.Hour).Truncate(time.Second)
+}

@@ -132,3 +132,33 @@ func TestAnAccessTokenUnderAKeyThatIsNotLoadedIsAnOutage(t *testing.T) {
 	wantReason(t, h.RevokeSecret(ctx, tokens.Actor{}, g.Access), "KEY_UNAVAILABLE", "revoke")
 	wantReason(t, h.ReportLeaks(ctx, tokens.Actor{}, []tokens.Secret{g.Refresh}), "KEY_UNAVAILABLE", "leak")
 }
+
+// A verifier that keeps the published keys for a while must know a key before it meets a signature by it.
+func TestANewSigningKeyIsPublishedBeforeItSigns(t *testing.T) {
+	delay := func(c *tokens.Config) { c.SigningKeyDelay = 10 * time.Minute }
+	h := newHouse(t, delay)
+	first := h.Signer()
+	if all := h.SigningKeys(); len(all) != 1 || all[0].ID != first.ID {
+		t.Fatalf("a new store signs with %s, published are %v", first, all)
+	}
+	h.ring.Set(parseKeys(t, lineB+"\n"+lineA))
+	h.reopen(delay)
+	second := h.SigningKeys()[0]
+	if second.ID == first.ID {
+		t.Fatal("the key that was rotated to is not published")
+	}
+	if got := h.Signer(); got.ID != first.ID {
+		t.Error("a key signs at once")
+	}
+	h.wait(10*time.Minute - time.Microsecond)
+	if got := h.Signer(); got.ID != first.ID {
+		t.Error("a key signs before the delay has passed")
+	}
+	if age := h.SigningKeysMaxAge(); age <= 0 || age >= 10*time.Minute {
+		t.Errorf("verifiers may keep the keys for %s, a new one signs after 10 min", age)
+	}
+	h.wait(time.Microsecond)
+	if got := h.Signer(); got.ID != second.ID {
+		t.Error("the new key does not sign once the delay has passed")
+	}
+}

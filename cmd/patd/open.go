@@ -167,7 +167,7 @@ func absent(file string) (bool, error) {
 func (c *command) service(o *opened, cached *store.Cached, ring *tokens.Keyring, s *settings, policy tokens.Policy, source tokens.FeatureSource) (*tokens.Service, error) {
 	config := tokens.Config{
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.limits,
-		CacheFor: time.Duration(s.cacheFor), Now: c.now,
+		CacheFor: time.Duration(s.cacheFor), SigningKeyDelay: time.Duration(s.signingKeyDelay), Now: c.now,
 	}
 	if cached != nil {
 		config.Store, config.Changes = cached, o.Feed()

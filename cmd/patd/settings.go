@@ -35,6 +35,7 @@ type settings struct {
 	drainDelay                   duration
 
 	defaultTTL, maxTTL, cacheFor duration
+	signingKeyDelay              duration
 	cacheSize                    byteSize
 	unknownCallerMemory          byteSize
 	allowNever                   bool
@@ -118,6 +119,9 @@ func (s *settings) policyFlags(f *pflag.FlagSet) {
 	f.Var(&s.maxTTL, "max-ttl", "longest lifetime of a token")
 	f.BoolVar(&s.allowNever, "allow-never", false, "allow tokens that never expire")
 	f.Var(&s.cacheFor, "cache-for", "how long introspection answers may be reused")
+	s.signingKeyDelay = duration(tokens.DefaultSigningKeyDelay)
+	f.Var(&s.signingKeyDelay, "signing-key-delay",
+		"publish a new signing key for this long before it signs; verifiers may keep the published keys for half of it")
 	for _, l := range []struct {
 		v       *int
 		d       int
