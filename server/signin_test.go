@@ -166,7 +166,7 @@ func TestFeaturesOfTheCredentialAreGranted(t *testing.T) {
 		jwt, name, scope string
 		code             int
 	}{
-		{jwt, "n1", "a", 200}, {jwt, "n2", "c", 400}, {r.idp.jwt(t, "alice"), "n3", "a", 400},
+		{jwt, "n1", "a", 200}, {jwt, "n2", "c", 400}, {r.idp.jwt(t, "alice"), "n3", "a", 503}, // it does not say what alice holds
 		{r.idp.jwt(t, "alice", claim{idpFeatures, []string{}}), "n4", "a", 400},
 		{r.idp.jwt(t, "alice", claim{idpFeatures, 5}), "n5", "a", 401},
 	} {
@@ -178,7 +178,11 @@ func TestFeaturesOfTheCredentialAreGranted(t *testing.T) {
 			t.Error("the token is not good")
 		}
 	}
-	got := r.rest("GET", "/v1/users/me/features", jwt, "")
+	got := r.rest("POST", "/v1/users/alice/tokens", r.admin, `{"name":"n6","scopes":["a"]}`)
+	if reason, _ := got.reason(); got.code != http.StatusBadRequest || reason != "SCOPE_NOT_HELD" {
+		t.Errorf("a service, whose token says nothing of a user: %d %s", got.code, got.body)
+	}
+	got = r.rest("GET", "/v1/users/me/features", jwt, "")
 	if !strings.Contains(got.body, `"name":"a"`) || !strings.Contains(got.body, `"name":"b"`) {
 		t.Errorf("features: %s", got.body)
 	}
