@@ -1,16 +1,12 @@
 package main
 
 import (
-	"errors"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"patd/internal/dbtest"
 	"patd/internal/pagetest"
@@ -80,44 +76,14 @@ func TestSourcesCanBePasted(t *testing.T) {
 
 func paste(t *testing.T, block string, s pasted) {
 	t.Helper()
-	for _, tool := range append(s.tools, "bash") {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing(t, err)
-		}
-	}
+	k := newDesk(t, s.tools...)
 	data, admin := administer(t)
-	dir := t.TempDir()
-	self, err := os.Executable()
-	if err == nil {
-		err = errors.Join(os.Symlink(self, filepath.Join(dir, "patd")), os.Symlink(data, filepath.Join(dir, "data")))
-	}
-	if err != nil {
+	if err := os.Symlink(data, filepath.Join(k.dir, "data")); err != nil {
 		t.Fatal(err)
 	}
-	env, places := s.around(t, dir)
-	// The shell becomes patd, and so it is patd that is told to stop.
-	places = append(places, "\n./patd serve ", "\nexec ./patd serve ")
-	bash := exec.Command("bash", "-eu", "-c", strings.NewReplacer(places...).Replace(block))
-	bash.Dir = dir
-	bash.Env = append(append(os.Environ(), "PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0", "PATD_DRAIN_DELAY=0s"), env...)
-	// A group of its own, so that what the block leaves in the background ends with patd.
-	bash.SysProcAttr, bash.WaitDelay = &syscall.SysProcAttr{Setpgid: true}, time.Second
-	t.Cleanup(func() {
-		if bash.Process != nil {
-			_ = syscall.Kill(-bash.Process.Pid, syscall.SIGKILL)
-		}
-	})
-	d, err := launch(bash)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Kill(-bash.Process.Pid, syscall.SIGTERM)
-		<-d.exited
-		if d.err != nil {
-			t.Error(d.err)
-		}
-	})
+	env, places := s.around(t, k.dir)
+	k.env = append(k.env, env...)
+	d := k.serve(t, block, append(places, "\n./patd serve ", "\nexec ./patd serve ")...)
 	// The block does not wait for the endpoint that it starts.
 	eventually(t, "the source answers", patience, func() bool {
 		return d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").code != http.StatusServiceUnavailable

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"patd/internal/dbtest"
+	"patd/internal/pagetest"
+)
+
+func repository(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs(pagetest.Root(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// TestDeploymentCanBePasted builds and serves patd as README.md says, and then calls it from the shell as docs/running.md
+// and docs/features.md say.
+func TestDeploymentCanBePasted(t *testing.T) {
+	t.Parallel()
+	k := newDesk(t, "curl", "go")
+	d := k.serve(t, block(t, "sh serve"), append(becomes, "go build -o patd ./cmd/patd", "go build -C '"+repository(t)+"' -o '"+k.dir+"/built' ./cmd/patd")...)
+	if _, err := os.Stat(filepath.Join(k.dir, "built")); err != nil {
+		t.Error(err)
+	}
+	k.env = append(k.env, "PATD_ADDR="+d.grpc)
+	if got := k.paste(t, block(t, "sh cli")); !strings.Contains(got, "ALLOW") {
+		t.Errorf("the commands printed\n%s", secrets.ReplaceAllString(got, "[secret]"))
+	}
+	if got := k.paste(t, block(t, "sh call"), "http://127.0.0.1:8080", d.http); !strings.Contains(got, `"name":"ci"`) {
+		t.Errorf("the call printed\n%s", got)
+	}
+	k.env = append(k.env, "PATD_TOKEN_FILE="+written(t, "catalog.token", patd(t, "service", "create", "catalog", "--permission", "catalog", "--data-dir", filepath.Join(k.dir, "data"))))
+	if got := k.paste(t, block(t, "sh policy")); !strings.Contains(got, "api") {
+		t.Errorf("the commands about policies printed\n%s", got)
+	}
+}
+
+// TestDevCanBePasted runs the first command of README.md.
+func TestDevCanBePasted(t *testing.T) {
+	t.Parallel()
+	k := newDesk(t, "go")
+	k.env = append(k.env, "TMPDIR="+k.dir, "GOTMPDIR="+os.TempDir())
+	d := k.serve(t, "cd '"+repository(t)+"'\n"+block(t, "sh dev"), "go run", "exec go run")
+	// As by Ctrl-C, which goes to both: `go run` waits for patd.
+	if err := syscall.Kill(-d.cmd.Process.Pid, syscall.SIGINT); err != nil {
+		t.Error(err)
+	}
+	if <-d.exited; d.err != nil {
+		t.Logf("it said\n%s", d.log)
+	}
+}
+
+// TestTestsAreRunAsTheReadmeSays holds that CI and make run the same command as README.md.
+func TestTestsAreRunAsTheReadmeSays(t *testing.T) {
+	t.Parallel()
+	command := "\t" + block(t, "sh test")
+	text, err := os.ReadFile(filepath.Join(repository(t), "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), command) {
+		t.Errorf("the Makefile does not run %q", command)
+	}
+}
+
+// TestPostgresCanBePasted makes a database, serves from it, and moves another store into it.
+func TestPostgresCanBePasted(t *testing.T) {
+	t.Parallel()
+	k, s := newDesk(t, "psql"), dbtest.Postgres(t)
+	k.env = append(k.env, "PGHOST="+s.Host, "PGPORT="+s.Port, "PGUSER="+s.User, "PGPASSWORD="+s.Password, "PGDATABASE="+s.Database)
+	d := k.serve(t, block(t, "sh postgres"), append(becomes, "db.example.com:5432", s.Addr())...)
+	d.call(t, http.MethodGet, "/readyz", "", "").want(t, "readiness", 200)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	k.paste(t, "psql -c 'DROP DATABASE patd' -c 'CREATE DATABASE patd OWNER patd'")
+	data := filepath.Join(k.dir, "var")
+	moved := patd(t, "service", "create", "moved", "--permission", "users", "--data-dir", data)
+	k.paste(t, block(t, "sh move"), "/var/lib/patd", data, "db.example.com", s.Addr())
+	d = k.serve(t, "exec ./patd serve --database-url postgres://patd@"+s.Addr()+"/patd --database-password-file db.password --hash-key-file "+data+"/hash.key")
+	d.call(t, http.MethodGet, "/v1/users", moved, "").want(t, "the users, with a service token from before the move", 200, `"users":[]`)
+}
+
+// TestSignInCanBePasted starts with an issuer that is not there: patd serves, and finds out later.
+func TestSignInCanBePasted(t *testing.T) {
+	t.Parallel()
+	k := newDesk(t)
+	for _, b := range pagetest.Blocks(t, "sh signin") {
+		k.serve(t, b.Text, becomes...)
+	}
+}
+
+// TestGatewaysCommandsCanBePasted runs what the pages about Envoy and Apache have beside the configurations.
+func TestGatewaysCommandsCanBePasted(t *testing.T) {
+	t.Parallel()
+	k := newDesk(t)
+	k.program(t, "envoy", `test "$*" = "-c envoy.yaml" && printf %s "$PATD_TOKEN" > shown`)
+	k.paste(t, block(t, "sh envoy"))
+	if shown, err := os.ReadFile(filepath.Join(k.dir, "shown")); err != nil || !secrets.Match(shown) {
+		t.Errorf("Envoy is not given a service token: %v", err)
+	}
+	k.paste(t, "./patd service create gateway --permission introspect --data-dir ./data > gateway.token")
+	k.paste(t, block(t, "sh apache"), "/etc/apache2", k.dir)
+	if defined, err := os.ReadFile(filepath.Join(k.dir, "patd-secret.conf")); err != nil || !secrets.Match(defined) || !strings.HasPrefix(string(defined), "Define PATD_SECRET pats_") {
+		t.Errorf("Apache is not given a service token: %v", err)
+	}
+}
+
+// TestScannerCanBePasted scans a folder with gitleaks.
+func TestScannerCanBePasted(t *testing.T) {
+	k := newDesk(t, "go")
+	k.program(t, "gitleaks", `test "$2" = . && at=$PWD && cd '`+repository(t)+`' && exec go tool -modfile=tools.mod gitleaks "$1" "$at" --config "$at/$4"`)
+	k.paste(t, block(t, "sh scanner"))
+	write(t, filepath.Join(k.dir, "found.txt"), freshSecret(t, "pat"))
+	cmd := k.bash(t, block(t, "sh scanner"))
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "leaks found: 1") {
+		t.Errorf("with a secret in the folder: %v\n%s", err, secrets.ReplaceAll(out, []byte("[secret]")))
+	}
+}

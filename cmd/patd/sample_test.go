@@ -1,0 +1,145 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+var update = flag.Bool("update", false, "write deploy/patd.yaml anew")
+
+const samplePath = "../../deploy/patd.yaml"
+
+// sample is a configuration file with every setting, its meaning and its default, in the groups of the flags. Only the data
+// directory is set: everything else is a comment.
+func sample(t *testing.T) string {
+	t.Helper()
+	var s settings
+	var r remote
+	groups := []struct {
+		title string
+		flags func(*pflag.FlagSet)
+	}{
+		{"The store and its key", s.storeFlags},
+		{"PostgreSQL", s.databaseFlags},
+		{"Listening, proxies, stopping", s.listenFlags},
+		{"TLS", s.tlsFlags},
+		{"Lifetimes and limits of tokens", s.policyFlags},
+		{"Cache", s.cacheFlags},
+		{"Where features come from (docs/features.md)", s.source.flags},
+		{"Users who sign in (docs/signin.md)", s.signIn.flags},
+		{"Rate limits", s.rates.flags},
+		{"Log", func(f *pflag.FlagSet) { s.logFlags(f, "info", "json") }},
+		{"For the commands that call a running server: token, user, service list, …", r.connectionFlags},
+	}
+	var text strings.Builder
+	text.WriteString(`# Every setting of patd. A line that is commented out shows the default; the type stands where there is none.
+#
+# patd reads this file with --config FILE or PATD_CONFIG. A flag (--http-addr) overrides its variable (PATD_HTTP_ADDR), which
+# overrides this file (http-addr). Unknown keys are errors. Durations are 90s, 12h, 180d; sizes 256MiB. Secrets do not belong
+# here: settings that end in -file name files that hold them.
+#
+# Made from the flags: go test ./cmd/patd -run TestSampleConfiguration -update
+`)
+	all, left, written := allSettings(), map[string]bool{}, map[string]bool{}
+	all.VisitAll(func(f *pflag.Flag) { left[f.Name] = true })
+	for _, g := range groups {
+		set := pflag.NewFlagSet("group", pflag.ContinueOnError)
+		set.SortFlags = false
+		g.flags(set)
+		fmt.Fprintf(&text, "\n# --- %s\n", g.title)
+		set.VisitAll(func(f *pflag.Flag) {
+			if written[f.Name] { // --insecure is one key for the server and for those who call it
+				return
+			}
+			delete(left, f.Name)
+			written[f.Name] = true
+			f = all.Lookup(f.Name)
+			kind, usage := pflag.UnquoteUsage(f)
+			text.WriteString("\n" + commented(usage))
+			switch {
+			case f.Name == "data-dir":
+				text.WriteString("data-dir: /var/lib/patd\n")
+			case f.DefValue == "" || f.DefValue == "[]":
+				kind = "<" + kind + ">"
+				if f.Value.Type() == "stringArray" {
+					kind = "[" + kind + "]"
+				}
+				fmt.Fprintf(&text, "#%s: %s\n", f.Name, kind)
+			default:
+				fmt.Fprintf(&text, "#%s: %s\n", f.Name, scalar(f))
+			}
+		})
+	}
+	for name := range left {
+		t.Errorf("--%s is in no group of this test", name)
+	}
+	return text.String()
+}
+
+// scalar is a flag's default as the file spells it.
+func scalar(f *pflag.Flag) string {
+	switch f.Value.Type() {
+	case "bool", "int", "rate":
+		return f.DefValue
+	}
+	return fmt.Sprintf("%q", f.DefValue)
+}
+
+// commented breaks a text into lines of comments.
+func commented(text string) string {
+	var lines strings.Builder
+	line := "#"
+	for word := range strings.FieldsSeq(text) {
+		if len(line)+1+len(word) > 118 {
+			lines.WriteString(line + "\n")
+			line = "#"
+		}
+		line += " " + word
+	}
+	return lines.String() + line + "\n"
+}
+
+// TestSampleConfigurationHasEverySettingAndItsDefault compares deploy/patd.yaml with the flags, and reads it as patd does:
+// as it stands, and with every default in it no longer a comment, which must change nothing.
+func TestSampleConfigurationHasEverySettingAndItsDefault(t *testing.T) {
+	want := sample(t)
+	if *update {
+		if err := os.WriteFile(samplePath, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(samplePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("deploy/patd.yaml is not what the flags say: run go test ./cmd/patd -run TestSampleConfiguration -update, and commit it")
+	}
+	defaults := regexp.MustCompile(`(?m)^#([a-z-]+: [^<\n]*)$`)
+	settings, uncommented := string(got), 0
+	settings = defaults.ReplaceAllStringFunc(settings, func(line string) string { uncommented++; return line[1:] })
+	if uncommented < 30 {
+		t.Errorf("only %d defaults are in the file", uncommented)
+	}
+	for _, text := range []string{string(got), settings} {
+		fresh := allSettings()
+		if err := fromFile(fresh, []byte(text)); err != nil {
+			t.Fatalf("patd does not read it: %v", err)
+		}
+		fresh.VisitAll(func(f *pflag.Flag) {
+			value := f.Value.String()
+			if f.Name == "data-dir" && value == "/var/lib/patd" {
+				return
+			}
+			if value != f.DefValue {
+				t.Errorf("the file sets %s to %s, and the default is %s", f.Name, value, f.DefValue)
+			}
+		})
+	}
+}
