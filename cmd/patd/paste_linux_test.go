@@ -53,9 +53,8 @@ func TestDevCanBePasted(t *testing.T) {
 	if err := syscall.Kill(-d.cmd.Process.Pid, syscall.SIGINT); err != nil {
 		t.Error(err)
 	}
-	if <-d.exited; d.err != nil {
-		t.Logf("it said\n%s", d.log)
-	}
+	<-d.exited
+	d.err = nil // `go run` says 1 when it is interrupted, whatever patd said
 }
 
 // TestTestsAreRunAsTheReadmeSays holds that CI and make run the same command as README.md.
