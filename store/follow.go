@@ -20,7 +20,7 @@ const (
 	// gatherFeed is how long those who wait for news are left alone after some: thousands of watchers are not woken for
 	// each of thousands of changes a second.
 	gatherFeed = 10 * time.Millisecond
-	// trustFeed is how long after the last look that succeeded what is known of the store counts. CONTRACT.md section 7
+	// trustFeed is how long after the last look that succeeded what is known of the store counts. docs/guarantees.md section 7
 	// allows 10 s in all.
 	trustFeed = 5 * time.Second
 

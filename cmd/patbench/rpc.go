@@ -81,7 +81,7 @@ func requestOf(dst []byte, token string) []byte {
 // allowedHead is how an answer begins that is active and ALLOW.
 var allowedHead = []byte{1 << 3, 1, 2 << 3, byte(patdv1.IntrospectResponse_ALLOW)}
 
-// tokenIDOf is the id that stands in a token's text (CONTRACT.md section 2).
+// tokenIDOf is the id that stands in a token's text (docs/guarantees.md section 2).
 func tokenIDOf(token string) string { return token[4:15] }
 
 // checkAnswer wants an answer that allows, and to be about the token.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
 	"patd/internal/pagetest"
 )
@@ -40,6 +41,38 @@ func TestDeploymentCanBePasted(t *testing.T) {
 	k.env = append(k.env, "PATD_TOKEN_FILE="+written(t, "catalog.token", patd(t, "service", "create", "catalog", "--permission", "catalog", "--data-dir", filepath.Join(k.dir, "data"))))
 	if got := k.paste(t, block(t, "sh policy")); !strings.Contains(got, "api") {
 		t.Errorf("the commands about policies printed\n%s", got)
+	}
+}
+
+// TestUserAndTokenCommandsCanBePasted renews a token, and lets its user go.
+func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
+	t.Parallel()
+	k := newDesk(t)
+	data, admin := administer(t)
+	d := serve(t, data)
+	a := connect(t, d, admin)
+	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a"}}); err != nil {
+		t.Fatal(err)
+	}
+	first, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "alice", Name: "n", Scopes: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.env = append(k.env, "PATD_ADDR="+d.grpc, "PATD_TOKEN_FILE="+written(t, "admin.token", admin), "ID="+first.GetToken().GetTokenId())
+	k.paste(t, block(t, "sh renewing"))
+	renewed, err := os.ReadFile(filepath.Join(k.dir, "new.token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{first.GetSecret(), strings.TrimSpace(string(renewed))} {
+		if scopes, _, err := a.may(t, secret); err != nil || len(scopes) != 1 {
+			t.Errorf("after the rotation a secret may %v, %v", scopes, err)
+		}
+	}
+	k.paste(t, block(t, "sh offboarding"))
+	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: first.GetSecret()})
+	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_REVOKED {
+		t.Errorf("once the user has left: %s, %v", got.GetDecision(), err)
 	}
 }
 
@@ -91,9 +124,9 @@ func TestPostgresCanBePasted(t *testing.T) {
 // TestSignInCanBePasted starts with an issuer that is not there: patd serves, and finds out later.
 func TestSignInCanBePasted(t *testing.T) {
 	t.Parallel()
-	k := newDesk(t)
 	for _, b := range pagetest.Blocks(t, "sh signin") {
-		k.serve(t, b.Text, becomes...)
+		d := newDesk(t).serve(t, b.Text, becomes...)
+		d.call(t, http.MethodGet, "/healthz", "", "").want(t, "health", 200)
 	}
 }
 

@@ -42,15 +42,27 @@ func pastedSources() []pasted {
 			}
 			return []string{"HOME=" + dir}, []string{"127.0.0.1:3306", s.Addr()}
 		}},
-		{"Callback", "callback", []string{"python3"}, func(t *testing.T, _ string) ([]string, []string) {
+		{"Callback", "HELD", []string{"python3"}, func(t *testing.T, _ string) ([]string, []string) { t.Helper(); return nil, elsewhere(t) }},
+		{"SQLServer", "pyodbc", []string{"python3"}, func(t *testing.T, dir string) ([]string, []string) {
 			t.Helper()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Close()
-			_, port, _ := net.SplitHostPort(l.Addr().String())
-			return nil, []string{`"127.0.0.1", 8070`, `"127.0.0.1", ` + port, "127.0.0.1:8070", "127.0.0.1:" + port}
+			// It stands in for the driver and for SQL Server, down to how that compares.
+			write(t, filepath.Join(dir, "pyodbc.py"), `import sqlite3
+class Error(Exception): pass
+class Cursor(list):
+    def fetchall(self): return self
+class Connection:
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def execute(self, query, user):
+        db = sqlite3.connect(":memory:")
+        db.execute("CREATE TABLE user_features (user_id TEXT COLLATE NOCASE, feature TEXT)")
+        db.execute("INSERT INTO user_features VALUES ('alice', 'reports.read'), ('alice', 'billing.read')")
+        return Cursor(db.execute(query, (user.rstrip(" "),)))
+def connect(text, timeout, readonly):
+    if "PWD={change me}" not in text: raise Error(text)
+    return Connection()
+`)
+			return nil, elsewhere(t)
 		}},
 	}
 }
@@ -94,4 +106,16 @@ func paste(t *testing.T, block string, s pasted) {
 	}
 	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "n", "scopes": ["reports.read"]}`).want(t, "mint", 200, `"secret"`)
 	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "m", "scopes": ["reports.write"]}`).want(t, "mint what is not held", 400, "SCOPE_NOT_HELD")
+}
+
+// elsewhere moves the endpoint of a page to a port that is free.
+func elsewhere(t *testing.T) []string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return []string{`"127.0.0.1", 8070`, `"127.0.0.1", ` + port, "127.0.0.1:8070", "127.0.0.1:" + port}
 }

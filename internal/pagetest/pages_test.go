@@ -25,6 +25,8 @@ var claims = map[string]string{
 	"sh postgres":     "TestPostgresCanBePasted",
 	"sh move":         "TestPostgresCanBePasted",
 	"sh source":       "TestSourcesCanBePasted",
+	"sh renewing":     "TestUserAndTokenCommandsCanBePasted",
+	"sh offboarding":  "TestUserAndTokenCommandsCanBePasted",
 	"sh signin":       "TestSignInCanBePasted",
 	"sh envoy":        "TestGatewaysCommandsCanBePasted",
 	"sh apache":       "TestGatewaysCommandsCanBePasted",

@@ -15,7 +15,7 @@ import (
 // patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
 const patience = 60 * time.Second
 
-// The bounds of CONTRACT.md section 7 for what another replica changed: for 99 of 100, and for all.
+// The bounds of docs/guarantees.md section 7 for what another replica changed: for 99 of 100, and for all.
 const (
 	soon  = time.Second
 	bound = 10 * time.Second
