@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // claims maps the kind of a block to the test that runs it, or compares it with the file that a test runs.
@@ -182,5 +183,18 @@ func TestEveryPageIsReachedInTwoClicks(t *testing.T) {
 	}
 	if n := bytes.Count([]byte(pages["README.md"]), []byte("\n")); n > 200 {
 		t.Errorf("README.md has %d lines; move what is more than 200 into docs/", n)
+	}
+}
+
+// TestLinesOfPagesFitTheirWidth holds prose to 120 columns. Tables, which Markdown cannot break, and blocks, which are other
+// files' text, are as wide as they are.
+func TestLinesOfPagesFitTheirWidth(t *testing.T) {
+	for _, p := range Pages(t) {
+		for line := range strings.Lines(prose(p.Text)) {
+			line = strings.TrimSuffix(line, "\n")
+			if utf8.RuneCountInString(line) > 120 && !strings.HasPrefix(line, "|") {
+				t.Errorf("%s: more than 120 columns: %s", p.Name, line)
+			}
+		}
 	}
 }
