@@ -74,11 +74,11 @@ func (s catalogService) CheckAudience(ctx context.Context, r *patdv1.CheckAudien
 		}
 		try = &tokens.Policy{MaxTTL: ttl, AllowNever: r.GetAllowNever()}
 	}
-	found, next, err := s.service.CheckAudience(ctx, actorOf(ctx), r.GetId(), try, fromCursor(r))
+	found, next, err := s.service.CheckAudience(ctx, actorOf(ctx), r.GetId(), try, r.GetRequireNamed(), fromCursor(r))
 	if err != nil {
 		return nil, asCursor(err)
 	}
-	out := &patdv1.CheckAudienceResponse{ExceedingCount: found.Count, After: next}
+	out := &patdv1.CheckAudienceResponse{ExceedingCount: found.Count, UnnamedCount: found.Unnamed, After: next}
 	for _, t := range found.Tokens {
 		out.Tokens = append(out.Tokens, toExceeding(t, found.Now))
 	}
@@ -114,6 +114,7 @@ func fromAudience(a *patdv1.Audience, id string) (tokens.AudienceEntry, error) {
 	e := tokens.AudienceEntry{
 		ID: id, DisplayName: a.GetDisplayName(), Resource: a.GetResource(),
 		AllowNever: a.GetAllowNever(), AllowOffline: a.GetAllowOfflineAccess(),
+		RequireNamed: a.GetRequireNamed(),
 	}
 	for _, d := range []struct {
 		to    *time.Duration
@@ -137,6 +138,7 @@ func toAudience(e tokens.AudienceEntry) *patdv1.Audience {
 		Id: e.ID, DisplayName: e.DisplayName, Resource: e.Resource, DefaultTtl: toTTL(e.DefaultTTL), MaxTtl: toTTL(e.MaxTTL),
 		AllowNever: e.AllowNever, AllowOfflineAccess: e.AllowOffline,
 		AccessTokenTtl: toTTL(e.AccessTTL), AccessTokenFormat: patdv1.Audience_AccessTokenFormat(e.AccessFormat),
+		RequireNamed: e.RequireNamed, Etag: e.ETag(),
 	}
 }
 

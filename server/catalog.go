@@ -93,7 +93,7 @@ func fromFeature(f *patdv1.Feature, name string) (tokens.FeatureEntry, error) {
 func toFeature(e tokens.FeatureEntry) *patdv1.Feature {
 	out := &patdv1.Feature{
 		Name: e.Name, DisplayName: e.DisplayName, Description: e.Description, Consent: patdv1.Feature_Consent(e.Consent),
-		Default: e.Default, Optional: e.Optional, System: e.System, MetadataPublish: patdv1.Feature_NO_CLIENTS,
+		Default: e.Default, Optional: e.Optional, System: e.System, MetadataPublish: patdv1.Feature_NO_CLIENTS, Etag: e.ETag(),
 	}
 	if e.Published {
 		out.MetadataPublish = patdv1.Feature_ALL_CLIENTS

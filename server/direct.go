@@ -65,7 +65,7 @@ func plainRequest(r *http.Request) bool {
 	if r.URL.RawPath != "" || r.URL.RawQuery != "" || r.URL.ForceQuery || r.ContentLength <= 0 || r.ContentLength > maxMessage {
 		return false
 	}
-	for _, odd := range [...]string{"Grpc-Timeout", "Idempotency-Key", "Content-Encoding", "Trailer", "Upgrade"} {
+	for _, odd := range [...]string{"Grpc-Timeout", "Idempotency-Key", "If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Encoding", "Trailer", "Upgrade"} {
 		if _, ok := r.Header[odd]; ok {
 			return false
 		}

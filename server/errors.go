@@ -188,8 +188,16 @@ type errorBody struct {
 func writeError(w http.ResponseWriter, r *http.Request, st *status.Status) {
 	class := classOfGRPC(st.Code())
 	code := class.http
-	if reason, _ := errorReason(st); reason == reasonTooLarge {
+	switch reason, metadata := errorInfo(st); reason {
+	case reasonTooLarge:
 		code = http.StatusRequestEntityTooLarge
+	case tokens.ReasonPrecondition:
+		code = http.StatusPreconditionFailed
+	case reasonNotModified:
+		w.Header().Set("Etag", metadata[keyETag])
+		w.Header().Del("Content-Type")
+		w.WriteHeader(http.StatusNotModified)
+		return
 	}
 	switch reason, metadata := errorInfo(st); {
 	case class.grpc == codes.Unauthenticated:

@@ -106,7 +106,13 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		x.body = f.newBody(r, http.MaxBytesReader(w, r.Body, maxMessage))
 		r.Body = x.body
 	}
+	// The headers of a forwarded question are those of the request to the company's own API: its preconditions are not for patd.
+	asked := conditional(r.Header) && r.URL.Path != pathForwardAuth
 	if endpoint, ok := f.oauth[r.URL.Path]; ok {
+		if asked {
+			writeError(w, r, toStatus(unconditional(), x.requestID))
+			return
+		}
 		endpoint.ServeHTTP(w, r)
 		return
 	}
@@ -115,7 +121,16 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 			answerMethod(w, x.requestID, []string{http.MethodGet, http.MethodHead})
 			return
 		}
+		// A cache may ask with a tag that it has from elsewhere: pages have none, so that it gets the page.
+		if asked && (r.Header.Get("If-Match") != "" || r.Header.Get("If-Unmodified-Since") != "") {
+			writeError(w, r, toStatus(unconditional(), x.requestID))
+			return
+		}
 		page.ServeHTTP(w, r)
+		return
+	}
+	if asked && (r.URL.Path == pathIntrospect || r.URL.Path == pathBatch) {
+		writeError(w, r, toStatus(unconditional(), x.requestID)) // here, for those calls do not pass where others are asked
 		return
 	}
 	if e := checkRequest(r); e != nil {
@@ -174,6 +189,13 @@ func checkRequest(r *http.Request) *tokens.Error {
 	for _, v := range r.Header.Values("Idempotency-Key") {
 		if !printable(v) {
 			return tokens.Invalid("IDEMPOTENCY_KEY_INVALID", "request_id", "an Idempotency-Key is printable ASCII")
+		}
+	}
+	for _, name := range conditionHeaders() {
+		for _, v := range r.Header.Values(name) {
+			if !printable(v) {
+				return badTag(name)
+			}
 		}
 	}
 	if vs := r.Header.Values("Grpc-Timeout"); len(vs) > 1 || len(vs) == 1 && !grpcTimeoutForm.MatchString(vs[0]) {

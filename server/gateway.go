@@ -82,6 +82,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn, issuer string) (*run
 		runtime.WithMetadata(annotate),
 		runtime.WithErrorHandler(answerError),
 		runtime.WithRoutingErrorHandler(g.answerUnrouted),
+		runtime.WithForwardResponseOption(tagAnswer),
 		runtime.WithForwardResponseOption(g.link),
 		runtime.WithForwardResponseOption(answerCode),
 		runtime.WithMiddlewares(probeRoutes, queryOrBody),
@@ -107,10 +108,18 @@ type gateway struct {
 // incomingHeader lets headers through to the chain. The gateway itself passes Authorization on, under that name and no
 // other, and reads Grpc-Timeout; the request id and the client's address travel under private keys.
 func incomingHeader(key string) (string, bool) {
-	if key == "Idempotency-Key" {
+	switch key {
+	case "Idempotency-Key":
 		return "idempotency-key", true
+	case "If-Match":
+		return keyIfMatch, true
+	case "If-None-Match":
+		return keyIfNoneMatch, true
+	case "If-Unmodified-Since":
+		return keyIfUnmodifiedSince, true
+	default:
+		return "", false
 	}
-	return "", false
 }
 
 func outgoingHeader(key string) (string, bool) {
@@ -262,6 +271,12 @@ func (g *gateway) link(ctx context.Context, w http.ResponseWriter, m proto.Messa
 		return nil
 	}
 	w.Header().Set("Link", "<"+g.issuer+target+`>; rel="next"`)
+	return nil
+}
+
+// tagAnswer sets the ETag header of an answer that holds one record.
+func tagAnswer(_ context.Context, w http.ResponseWriter, m proto.Message) error {
+	setTag(w, m)
 	return nil
 }
 

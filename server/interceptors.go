@@ -72,7 +72,21 @@ func (c *chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 	if err := c.admit(begun, req); err != nil {
 		return nil, err
 	}
-	return next(begun, req)
+	p, asked, err := precondition(begun, req)
+	if err != nil {
+		return nil, err
+	}
+	if !asked {
+		return next(begun, req)
+	}
+	if begun.method.action != "" {
+		begun.Context = tokens.WithPrecondition(begun.Context, p)
+		return next(begun, req)
+	}
+	if resp, err = next(begun, req); err != nil {
+		return nil, err
+	}
+	return resp, unchanged(p, resp)
 }
 
 // admit lets a call pass to its handler: its caller is known and may make it.

@@ -75,7 +75,9 @@ var bounds = []bound{
 	{"no ttl", func(q *patdv1.CreateTokenRequest, past int) {
 		q.Ttl = durationpb.New(time.Duration(1-past) * time.Microsecond)
 	}, "EXPIRE_TIME_PAST", "ttl"},
-	{"never", func(q *patdv1.CreateTokenRequest, past int) { q.NeverExpires = past == 1 }, "NEVER_NOT_ALLOWED", "never_expires"},
+	{"never", func(q *patdv1.CreateTokenRequest, past int) {
+		q.NeverExpires, q.Audiences = past == 1, []string{"mortal"}
+	}, "NEVER_NOT_ALLOWED", "never_expires"},
 	{"user", func(q *patdv1.CreateTokenRequest, past int) { q.User = uniqueUser(q, 255+past) }, "USER_INVALID", "user"},
 }
 
@@ -93,6 +95,7 @@ func uniqueUser(q *patdv1.CreateTokenRequest, n int) string {
 
 func TestLimitsOfAMintAtAndPastEachBound(t *testing.T) {
 	r := newRig(t)
+	r.audience(tokens.AudienceEntry{ID: "mortal"})
 	held := append(numbered("s", 257), strings.Repeat("s", 128))
 	for i, b := range bounds {
 		for past := range 2 {

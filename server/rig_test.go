@@ -97,7 +97,7 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	r.store = &gate{Store: on(st, r.faulty)}
 	r.keys = tokens.NewKeyring(keys)
 	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now,
-		SigningKeyDelay: tokens.DefaultSigningKeyDelay})
+		Policy: tokens.Policy{AllowNever: true}, SigningKeyDelay: tokens.DefaultSigningKeyDelay})
 	must(t, err)
 	r.idp = newIDP(t, r.now)
 	c := server.Config{

@@ -27,6 +27,8 @@ type right struct {
 	action tokens.Action
 	// mints: the method makes a secret, and is limited per caller.
 	mints bool
+	// conditional: it takes a precondition on the one record that it is about. Any other method refuses one.
+	conditional bool
 	// hot: it is called for each request that the company's APIs serve, so that what goes well is not logged.
 	hot bool
 }
@@ -50,15 +52,15 @@ func rights() map[string]right {
 	)
 	return map[string]right{
 		patdv1.TokenService_CreateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true},
-		patdv1.TokenService_GetToken_FullMethodName:     {any: tokenManager, user: true},
+		patdv1.TokenService_GetToken_FullMethodName:     {any: tokenManager, user: true, conditional: true},
 		patdv1.TokenService_ListTokens_FullMethodName:   {any: tokenManager, user: true},
-		patdv1.TokenService_UpdateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenUpdate},
-		patdv1.TokenService_RotateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true},
-		patdv1.TokenService_RevokeToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRevoke},
+		patdv1.TokenService_UpdateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenUpdate, conditional: true},
+		patdv1.TokenService_RotateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, conditional: true},
+		patdv1.TokenService_RevokeToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, conditional: true},
 		patdv1.TokenService_RevokeTokens_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll},
 
-		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true},
-		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke},
+		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, conditional: true},
+		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, conditional: true},
 
 		patdv1.IntrospectionService_Introspect_FullMethodName:         {any: introspect, hot: true},
 		patdv1.IntrospectionService_BatchIntrospect_FullMethodName:    {any: introspect, hot: true},
@@ -66,25 +68,25 @@ func rights() map[string]right {
 		patdv1.IntrospectionService_WatchInvalidations_FullMethodName: {any: introspect, stream: true},
 		patdv1.IntrospectionService_ReportUses_FullMethodName:         {any: introspect},
 
-		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true},
+		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true, conditional: true},
 		patdv1.UserService_ListUsers_FullMethodName:          {any: users},
-		patdv1.UserService_SuspendUser_FullMethodName:        {any: users, action: tokens.ActionUserSuspend},
-		patdv1.UserService_ResumeUser_FullMethodName:         {any: users, action: tokens.ActionUserResume},
-		patdv1.UserService_DeleteUser_FullMethodName:         {any: users, action: tokens.ActionUserDelete},
-		patdv1.UserService_GetUserFeatures_FullMethodName:    {any: readFeatures, user: true},
-		patdv1.UserService_SetUserFeatures_FullMethodName:    {any: users, action: tokens.ActionUserFeatures},
-		patdv1.UserService_UpdateUserFeatures_FullMethodName: {any: users, action: tokens.ActionUserFeatures},
+		patdv1.UserService_SuspendUser_FullMethodName:        {any: users, action: tokens.ActionUserSuspend, conditional: true},
+		patdv1.UserService_ResumeUser_FullMethodName:         {any: users, action: tokens.ActionUserResume, conditional: true},
+		patdv1.UserService_DeleteUser_FullMethodName:         {any: users, action: tokens.ActionUserDelete, conditional: true},
+		patdv1.UserService_GetUserFeatures_FullMethodName:    {any: readFeatures, user: true, conditional: true},
+		patdv1.UserService_SetUserFeatures_FullMethodName:    {any: users, action: tokens.ActionUserFeatures, conditional: true},
+		patdv1.UserService_UpdateUserFeatures_FullMethodName: {any: users, action: tokens.ActionUserFeatures, conditional: true},
 		patdv1.UserService_RefreshUser_FullMethodName:        {any: users, action: tokens.ActionUserRefresh},
 
 		patdv1.CatalogService_CreateFeature_FullMethodName:   {any: catalog, action: tokens.ActionFeatureCreate},
-		patdv1.CatalogService_GetFeature_FullMethodName:      {any: catalog},
-		patdv1.CatalogService_ReplaceFeature_FullMethodName:  {any: catalog, action: tokens.ActionFeatureReplace},
-		patdv1.CatalogService_DeleteFeature_FullMethodName:   {any: catalog, action: tokens.ActionFeatureDelete},
+		patdv1.CatalogService_GetFeature_FullMethodName:      {any: catalog, conditional: true},
+		patdv1.CatalogService_ReplaceFeature_FullMethodName:  {any: catalog, action: tokens.ActionFeatureReplace, conditional: true},
+		patdv1.CatalogService_DeleteFeature_FullMethodName:   {any: catalog, action: tokens.ActionFeatureDelete, conditional: true},
 		patdv1.CatalogService_ListFeatures_FullMethodName:    {any: catalog},
 		patdv1.CatalogService_CreateAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceCreate},
-		patdv1.CatalogService_GetAudience_FullMethodName:     {any: catalog},
-		patdv1.CatalogService_ReplaceAudience_FullMethodName: {any: catalog, action: tokens.ActionAudienceReplace},
-		patdv1.CatalogService_DeleteAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceDelete},
+		patdv1.CatalogService_GetAudience_FullMethodName:     {any: catalog, conditional: true},
+		patdv1.CatalogService_ReplaceAudience_FullMethodName: {any: catalog, action: tokens.ActionAudienceReplace, conditional: true},
+		patdv1.CatalogService_DeleteAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceDelete, conditional: true},
 		patdv1.CatalogService_ListAudiences_FullMethodName:   {any: catalog},
 		patdv1.CatalogService_CheckAudience_FullMethodName:   {any: catalog},
 		patdv1.CatalogService_BlockTokens_FullMethodName:     {any: catalog, action: tokens.ActionTokenBlock},

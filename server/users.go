@@ -82,7 +82,7 @@ func (s userService) GetUserFeatures(ctx context.Context, r *patdv1.GetUserFeatu
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.GetUserFeaturesResponse{Features: toFeatures(held.Features), Stale: held.Stale}, nil
+	return &patdv1.GetUserFeaturesResponse{Features: toFeatures(held.Features), Stale: held.Stale, Etag: held.ETag}, nil
 }
 
 // SetUserFeatures replaces what a user holds. A REST request without any body is taken for a mistake, not for nothing.
@@ -94,7 +94,7 @@ func (s userService) SetUserFeatures(ctx context.Context, r *patdv1.SetUserFeatu
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.SetUserFeaturesResponse{Features: toFeatures(held.Features)}, nil
+	return &patdv1.SetUserFeaturesResponse{Features: toFeatures(held.Features), Etag: held.ETag}, nil
 }
 
 // UpdateUserFeatures adds to and removes from what a user holds.
@@ -103,5 +103,5 @@ func (s userService) UpdateUserFeatures(ctx context.Context, r *patdv1.UpdateUse
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.UpdateUserFeaturesResponse{Features: toFeatures(held.Features)}, nil
+	return &patdv1.UpdateUserFeaturesResponse{Features: toFeatures(held.Features), Etag: held.ETag}, nil
 }

@@ -72,7 +72,7 @@ type watching struct {
 
 // tell sends what there is to tell; without news it says so only as a heartbeat.
 func (w *watching) tell(always bool) error {
-	in, err := w.watch.Next()
+	in, err := w.watch.Next(w.caller)
 	if err != nil {
 		return err
 	}

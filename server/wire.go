@@ -24,6 +24,7 @@ func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 	if r := t.Revocation; r != nil {
 		out.RevokeTime, out.RevokedBy, out.RevokeReason = toTime(r.Time), r.By, r.Reason
 	}
+	out.Etag = t.ETag()
 	return out
 }
 
@@ -196,7 +197,7 @@ func toDecision(d tokens.Decision) patdv1.IntrospectResponse_Decision {
 }
 
 func toUser(u tokens.User) *patdv1.User {
-	return &patdv1.User{User: u.ID, State: patdv1.User_State(u.State), CreateTime: toTime(u.CreateTime)}
+	return &patdv1.User{User: u.ID, State: patdv1.User_State(u.State), CreateTime: toTime(u.CreateTime), Etag: u.ETag()}
 }
 
 func toService(s tokens.ServiceAccount, now time.Time) *patdv1.Service {

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"patd/tokens"
 )
@@ -76,6 +77,15 @@ func (t *readTx) CountExceeding(q tokens.ExceedQuery) (int64, error) {
 	}
 	var n int64
 	err := t.one("count exceeding tokens", query, []any{&n}, args...)
+	return n, err
+}
+
+const countUnnamed = `SELECT count(*) FROM tokens WHERE audiences IS NULL AND revoke_us IS NULL AND expire_us > ?`
+
+// CountUnnamed implements tokens.AudienceReader.
+func (t *readTx) CountUnnamed(now time.Time) (int64, error) {
+	var n int64
+	err := t.one("count tokens that name no audience", countUnnamed, []any{&n}, micros(now))
 	return n, err
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ func (t *tx) DeleteFeature(name string) error {
 }
 
 const audienceColumns = `id, coalesce(display_name, ''), coalesce(resource, ''), coalesce(default_ttl_us, 0), coalesce(max_ttl_us, 0),
-       allow_never, allow_offline, coalesce(access_ttl_us, 0), access_format`
+       allow_never, allow_offline, coalesce(access_ttl_us, 0), access_format, require_named`
 
 // audienceRow holds audienceColumns.
 type audienceRow struct {
@@ -117,6 +118,7 @@ type audienceRow struct {
 func (r *audienceRow) dest() []any {
 	return []any{
 		&r.e.ID, &r.e.DisplayName, &r.e.Resource, &r.defaultUS, &r.maxUS, &r.e.AllowNever, &r.e.AllowOffline, &r.accessUS, &r.e.AccessFormat,
+		&r.e.RequireNamed,
 	}
 }
 
@@ -141,39 +143,79 @@ const selectAudiences = `SELECT ` + audienceColumns + ` FROM audiences
 WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0)
 ORDER BY id LIMIT ?3`
 
-const selectAudiencesOfResource = `SELECT ` + audienceColumns + ` FROM audiences INDEXED BY audiences_resource
-WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0) AND resource = ?4
-ORDER BY id LIMIT ?3`
+// selectResources reads the index alone. Resources are compared normalized, which SQL cannot do, and a column for it would
+// be wrong where an earlier program on the same database writes.
+const selectResources = `SELECT resource, id FROM audiences INDEXED BY audiences_resource WHERE resource IS NOT NULL ORDER BY resource, id`
+
+const selectRequireNamed = `SELECT id FROM audiences WHERE require_named = 1 ORDER BY id`
 
 // Audiences implements tokens.AudienceReader.
 func (t *readTx) Audiences(q tokens.AudienceQuery) ([]tokens.AudienceEntry, error) {
-	query, args := selectAudiences, []any{q.After, q.Has, q.Limit}
 	if q.Resource != "" {
-		query, args = selectAudiencesOfResource, append(args, q.Resource)
+		return t.audiencesOfResource(q)
 	}
 	list := []tokens.AudienceEntry{}
-	err := t.each("list audiences", query, func(rows *sql.Rows) error {
+	err := t.each("list audiences", selectAudiences, func(rows *sql.Rows) error {
 		var r audienceRow
 		err := rows.Scan(r.dest()...)
 		list = append(list, r.audience())
 		return err
-	}, args...)
+	}, q.After, q.Has, q.Limit)
 	if err != nil {
 		return nil, err
 	}
 	return list, nil
 }
 
+// audiencesOfResource lists the audiences whose resource is the query's, in whatever spelling.
+func (t *readTx) audiencesOfResource(q tokens.AudienceQuery) ([]tokens.AudienceEntry, error) {
+	want, ids := tokens.NormalResource(q.Resource), []string{}
+	err := t.each("list resources", selectResources, func(rows *sql.Rows) error {
+		var resource, id string
+		err := rows.Scan(&resource, &id)
+		if id > q.After && tokens.NormalResource(resource) == want {
+			ids = append(ids, id)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(ids)
+	list := []tokens.AudienceEntry{}
+	for _, id := range ids[:min(len(ids), q.Limit)] {
+		e, err := t.Audience(id)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// NamedAudiences implements tokens.AudienceReader.
+func (t *readTx) NamedAudiences() ([]string, error) {
+	ids := []string{}
+	err := t.each("list audiences that must be named", selectRequireNamed, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
 const (
 	insertAudience = `
-INSERT INTO audiences (id, display_name, resource, default_ttl_us, max_ttl_us, allow_never, allow_offline, access_ttl_us, access_format, search)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+INSERT INTO audiences (id, display_name, resource, default_ttl_us, max_ttl_us, allow_never, allow_offline, access_ttl_us, access_format, search,
+  require_named)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
 ON CONFLICT (id) DO NOTHING`
 
 	updateAudience = `
 UPDATE audiences
 SET display_name = ?2, resource = ?3, default_ttl_us = ?4, max_ttl_us = ?5, allow_never = ?6, allow_offline = ?7, access_ttl_us = ?8,
-    access_format = ?9, search = ?10
+    access_format = ?9, search = ?10, require_named = ?11
 WHERE id = ?1`
 
 	deleteAudience = `DELETE FROM audiences WHERE id = ?`
@@ -184,6 +226,7 @@ func audienceArgs(e tokens.AudienceEntry) []any {
 	return []any{
 		e.ID, nullText(e.DisplayName), nullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL), flag(e.AllowNever),
 		flag(e.AllowOffline), nullLifetime(e.AccessTTL), int64(e.AccessFormat), searched(e.ID, e.DisplayName),
+		flag(e.RequireNamed),
 	}
 }
 

@@ -51,7 +51,7 @@ func oddRows() []string {
 		`INSERT INTO access_tokens VALUES (1, 9223372036854775807, 0, -5, 7, randomblob(32), 'a', 'api', 'c', 1, 2, 3, 'x', ''), (2, 9223372036854775807, 0, NULL, 7, randomblob(32), 'a', NULL, NULL, 1, 9223372036854775807, NULL, NULL, NULL)`,
 		`INSERT INTO uses VALUES (-9223372036854775808, 0, x''), (9223372036854775807, 9223372036854775807, NULL), (7, 1, x'00000000000000000000000000000000')`,
 		`INSERT INTO features VALUES ('Z', NULL, NULL, 1, 0, 0, 0, 0, ''), ('a', 'Ä', '', 2, 1, 0, 1, 0, 'x'), ('B', NULL, NULL, 3, 0, 1, 0, 1, ' ')`,
-		`INSERT INTO audiences VALUES ('Z', NULL, NULL, NULL, NULL, 0, 0, NULL, 1, ''), ('a', 'A', 'https://a', 1, 9223372036854775807, 1, 1, 5, 2, 'z')`,
+		`INSERT INTO audiences VALUES ('Z', NULL, NULL, NULL, NULL, 0, 0, NULL, 1, '', 0), ('a', 'A', 'https://a', 1, 9223372036854775807, 1, 1, 5, 2, 'z', 1)`,
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,
 		`INSERT INTO events (time_us, actor, action, outcome, user, peer_ip, detail) VALUES (1, '', 'ü', 2, '', x'7f000001', 'two
 lines')`,

@@ -33,7 +33,7 @@ func copiedTables() []copiedTable {
 			"revoke_us revoked_by revoke_reason"},
 		{name: "features", key: "name", columns: "name display_name description consent is_default optional published is_system search"},
 		{name: "audiences", key: "id", columns: "id display_name resource default_ttl_us max_ttl_us allow_never allow_offline access_ttl_us " +
-			"access_format search"},
+			"access_format search require_named"},
 		{name: "events", key: "seq", columns: "seq time_us actor action outcome user token_id service peer_ip reason detail",
 			sequence: "seq", counted: true},
 		{name: "changes", key: "seq", columns: "seq time_us token_id user service", sequence: "seq", counted: true},

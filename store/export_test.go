@@ -112,43 +112,43 @@ func (s *Store) CatchUp(ctx context.Context) error { return s.catchUp(ctx) }
 // Statements whose use of indexes is proven, and the index they use ("" : the primary key).
 func Statements() map[string][]string {
 	return map[string][]string{
-		selectCredential:          {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
-		selectServiceCredential:   {"SEARCH services USING INTEGER PRIMARY KEY"},
-		selectToken:               {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY"},
-		selectTokens:              {"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)", "SEARCH u USING INTEGER PRIMARY KEY"},
-		selectLiveTokens:          {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
-		revokeTokens:              {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
-		forgetSealed:              {"SEARCH requests USING INDEX requests_sealed (token_id=?)"},
-		selectRequest:             {"SEARCH requests USING PRIMARY KEY (key=?)"},
-		selectUser:                {"SEARCH users USING INDEX users_live (user=?)"},
-		selectUsers:               {"SEARCH users USING INDEX users_live (user>?)"},
-		selectService:             {"SEARCH services USING INDEX services_name (name=?)"},
-		selectEvents:              {"SEARCH events USING INTEGER PRIMARY KEY (rowid<?)"},
-		selectEventsOfUser:        {"SEARCH events USING INDEX events_user (user=? AND rowid<?)"},
-		selectEventsOfToken:       {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
-		endOldSecrets:             {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
-		selectBlocked:             {"SEARCH t USING INDEX tokens_blocked (id>?)", "SEARCH u USING INTEGER PRIMARY KEY"},
-		countBlocked:              {"SEARCH tokens USING INDEX tokens_blocked (id>?)"},
-		countExceeding:            {"SEARCH tokens USING COVERING INDEX tokens_exceeding (expire_us>? AND expire_us<?)"},
-		setBlocked:                {"SEARCH tokens USING INTEGER PRIMARY KEY"},
-		selectFeature:             {"SEARCH features USING PRIMARY KEY (name=?)"},
-		selectFeatures:            {"SEARCH features USING PRIMARY KEY (name>?)"},
-		selectDefaultFeatures:     {"SEARCH features USING INDEX features_default (name>?)"},
-		selectPublishedFeatures:   {"SEARCH features USING INDEX features_published (name>?)"},
-		selectAudience:            {"SEARCH audiences USING PRIMARY KEY (id=?)"},
-		selectAudiences:           {"SEARCH audiences USING PRIMARY KEY (id>?)"},
-		selectAudiencesOfResource: {"SEARCH audiences USING INDEX audiences_resource (resource=? AND id>?)"},
-		selectAccessCredential:    {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
-		selectAccess:              {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
-		selectRefresh:             {"SEARCH r USING INTEGER PRIMARY KEY", "SEARCH f USING INTEGER PRIMARY KEY", "SEARCH k USING INTEGER PRIMARY KEY"},
-		revokeAccess:              {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
-		revokeFamily:              {"SEARCH families USING INTEGER PRIMARY KEY"},
-		revokeFamilyAccess:        {"SEARCH access_tokens USING INDEX access_tokens_family (family=?)"},
-		useRefresh:                {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
-		rekeyAccess:               {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
-		rekeyRefresh:              {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
-		selectEntries:             {"SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"},
-		rekeyToken:                {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+		selectCredential:        {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
+		selectServiceCredential: {"SEARCH services USING INTEGER PRIMARY KEY"},
+		selectToken:             {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY"},
+		selectTokens:            {"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)", "SEARCH u USING INTEGER PRIMARY KEY"},
+		selectLiveTokens:        {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
+		revokeTokens:            {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
+		forgetSealed:            {"SEARCH requests USING INDEX requests_sealed (token_id=?)"},
+		selectRequest:           {"SEARCH requests USING PRIMARY KEY (key=?)"},
+		selectUser:              {"SEARCH users USING INDEX users_live (user=?)"},
+		selectUsers:             {"SEARCH users USING INDEX users_live (user>?)"},
+		selectService:           {"SEARCH services USING INDEX services_name (name=?)"},
+		selectEvents:            {"SEARCH events USING INTEGER PRIMARY KEY (rowid<?)"},
+		selectEventsOfUser:      {"SEARCH events USING INDEX events_user (user=? AND rowid<?)"},
+		selectEventsOfToken:     {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
+		endOldSecrets:           {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
+		selectBlocked:           {"SEARCH t USING INDEX tokens_blocked (id>?)", "SEARCH u USING INTEGER PRIMARY KEY"},
+		countBlocked:            {"SEARCH tokens USING INDEX tokens_blocked (id>?)"},
+		countExceeding:          {"SEARCH tokens USING COVERING INDEX tokens_exceeding (expire_us>? AND expire_us<?)"},
+		setBlocked:              {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+		selectFeature:           {"SEARCH features USING PRIMARY KEY (name=?)"},
+		selectFeatures:          {"SEARCH features USING PRIMARY KEY (name>?)"},
+		selectDefaultFeatures:   {"SEARCH features USING INDEX features_default (name>?)"},
+		selectPublishedFeatures: {"SEARCH features USING INDEX features_published (name>?)"},
+		selectAudience:          {"SEARCH audiences USING PRIMARY KEY (id=?)"},
+		selectAudiences:         {"SEARCH audiences USING PRIMARY KEY (id>?)"},
+		selectResources:         {"SEARCH audiences USING COVERING INDEX audiences_resource (resource>?)"},
+		selectAccessCredential:  {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
+		selectAccess:            {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
+		selectRefresh:           {"SEARCH r USING INTEGER PRIMARY KEY", "SEARCH f USING INTEGER PRIMARY KEY", "SEARCH k USING INTEGER PRIMARY KEY"},
+		revokeAccess:            {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
+		revokeFamily:            {"SEARCH families USING INTEGER PRIMARY KEY"},
+		revokeFamilyAccess:      {"SEARCH access_tokens USING INDEX access_tokens_family (family=?)"},
+		useRefresh:              {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
+		rekeyAccess:             {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
+		rekeyRefresh:            {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
+		selectEntries:           {"SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"},
+		rekeyToken:              {"SEARCH tokens USING INTEGER PRIMARY KEY"},
 	}
 }
 
@@ -199,14 +199,13 @@ const NewestSchema = newestSchema
 
 // Statements whose plan in PostgreSQL is looked at.
 const (
-	LiveTokensQuery  = selectLiveTokens
-	TokensQuery      = selectTokens
-	EntriesQuery     = selectEntries
-	EventsOfUser     = selectEventsOfUser
-	EventsOfToken    = selectEventsOfToken
-	UserQuery        = selectUser
-	RevokeTokens     = revokeTokens
-	AudiencesByPlace = selectAudiencesOfResource
+	LiveTokensQuery = selectLiveTokens
+	TokensQuery     = selectTokens
+	EntriesQuery    = selectEntries
+	EventsOfUser    = selectEventsOfUser
+	EventsOfToken   = selectEventsOfToken
+	UserQuery       = selectUser
+	RevokeTokens    = revokeTokens
 )
 
 // PostgresForm is how PostgreSQL reads a statement.

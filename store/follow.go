@@ -322,6 +322,9 @@ func (f *Feed) err() error {
 	return tokens.StoreUnavailable("follow the change feed", errSilent)
 }
 
+// Live implements tokens.ChangeFeed.
+func (f *Feed) Live() bool { return f.live() }
+
 // Newest implements tokens.ChangeFeed.
 func (f *Feed) Newest() (tokens.WatchPosition, error) { return f.position().place(), f.err() }
 

@@ -115,16 +115,15 @@ func TestPostgresLookupsUseIndexes(t *testing.T) {
 	exec1(t, st, `SET enable_seqscan = off`) // where there is an index it is used
 	exec1(t, st, `SET plan_cache_mode = force_generic_plan`)
 	for statement, index := range map[string]string{
-		store.CredentialQuery:  "tokens_pkey",
-		store.LiveTokensQuery:  "tokens_live",
-		store.TokensQuery:      "tokens_user",
-		store.ExceedingQuery:   "tokens_exceeding",
-		store.EntriesQuery:     "changes_pkey",
-		store.EventsOfUser:     "events_user",
-		store.EventsOfToken:    "events_token",
-		store.UserQuery:        "users_live",
-		store.RevokeTokens:     "tokens_",
-		store.AudiencesByPlace: "audiences_resource",
+		store.CredentialQuery: "tokens_pkey",
+		store.LiveTokensQuery: "tokens_live",
+		store.TokensQuery:     "tokens_user",
+		store.ExceedingQuery:  "tokens_exceeding",
+		store.EntriesQuery:    "changes_pkey",
+		store.EventsOfUser:    "events_user",
+		store.EventsOfToken:   "events_token",
+		store.UserQuery:       "users_live",
+		store.RevokeTokens:    "tokens_",
 	} {
 		plan, err := st.Plan(t.Context(), statement)
 		if err != nil {

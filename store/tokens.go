@@ -17,7 +17,7 @@ const (
        t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
        t.revoke_us, t.revoked_by, t.revoke_reason, t.blocked_by`
 
-	usedColumns = tokenColumns + `, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip`
+	usedColumns = tokenColumns + `, t.rotations, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip`
 	joinUse     = `LEFT JOIN uses w ON w.token_id = t.id`
 )
 
@@ -39,12 +39,13 @@ func (r *tokenRow) dest(d []any) []any {
 // usedRow holds usedColumns. There may be two last uses, see the migration that made uses.
 type usedRow struct {
 	tokenRow
+	rotations    int64
 	oldUS, useUS sql.NullInt64
 	oldIP, useIP sql.RawBytes
 }
 
 func (r *usedRow) dest() []any {
-	return append(r.tokenRow.dest(nil), &r.oldUS, &r.oldIP, &r.useUS, &r.useIP)
+	return append(r.tokenRow.dest(nil), &r.rotations, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP)
 }
 
 func (r *tokenRow) token() (tokens.Token, error) {
@@ -84,7 +85,7 @@ func scanToken(rows *sql.Rows) (tokens.Token, error) {
 		return tokens.Token{}, err
 	}
 	t, err := r.token()
-	t.LastUsed = r.lastUse()
+	t.LastUsed, t.Rotations = r.lastUse(), r.rotations
 	return t, err
 }
 

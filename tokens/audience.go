@@ -34,18 +34,39 @@ type AudienceEntry struct {
 	AllowOffline bool
 	AccessTTL    time.Duration
 	AccessFormat AccessFormat
+	// RequireNamed refuses tokens that name no audience: they are AUDIENCE_MISMATCH here.
+	RequireNamed bool
 }
 
-// policy is the audience's own policy; what it leaves open is the server's.
+// policy is the audience's own policy; what it leaves open is the server's. An audience is only stricter: where its entry is
+// looser, as after the server's policy became stricter, the server's limits hold.
 func (e AudienceEntry) policy(server Policy) Policy {
 	p := Policy{DefaultTTL: e.DefaultTTL, MaxTTL: e.MaxTTL, AllowNever: e.AllowNever}
-	if p.MaxTTL <= 0 {
+	server = server.withDefaults()
+	if p.MaxTTL <= 0 || p.MaxTTL > server.MaxTTL {
 		p.MaxTTL = server.MaxTTL
 	}
 	if p.DefaultTTL <= 0 {
 		p.DefaultTTL = server.DefaultTTL
 	}
+	p.AllowNever = p.AllowNever && server.AllowNever
 	return p.withDefaults()
+}
+
+// withinServer refuses an entry whose lifetimes are looser than the server's, which bounds every audience.
+func (e AudienceEntry) withinServer(server Policy) error {
+	for _, d := range []struct {
+		field string
+		ttl   time.Duration
+	}{{"max_ttl", e.MaxTTL}, {"default_ttl", e.DefaultTTL}} {
+		if d.ttl > server.MaxTTL {
+			return Invalid("TTL_ABOVE_MAXIMUM", d.field, "over the server's maximum lifetime of "+FormatDuration(server.MaxTTL)+", its --max-ttl")
+		}
+	}
+	if e.AllowNever && !server.AllowNever {
+		return Invalid("NEVER_NOT_ALLOWED", "allow_never", "the server's --allow-never is false: no audience can allow tokens that never expire")
+	}
+	return nil
 }
 
 // Strictest joins policies: of each limit the shortest, and never only where all allow it. Of none it is server.
@@ -83,6 +104,9 @@ func (s *Service) policyFor(tx ReadTx, audiences []string) (Policy, error) {
 // CreateAudience adds an audience. AUDIENCE_EXISTS when there is one.
 func (s *Service) CreateAudience(ctx context.Context, a Actor, e AudienceEntry) (AudienceEntry, error) {
 	return s.writeAudience(ctx, a, ActionAudienceCreate, e, func(tx Tx, e AudienceEntry) error {
+		if err := resourceFree(tx, e); err != nil {
+			return err
+		}
 		err := tx.InsertAudience(e)
 		if errors.Is(err, ErrTaken) {
 			return Fail(CodeExists, "AUDIENCE_EXISTS", "there is an audience of this id; replace it instead")
@@ -94,6 +118,12 @@ func (s *Service) CreateAudience(ctx context.Context, a Actor, e AudienceEntry) 
 // ReplaceAudience writes an audience that exists anew. Tokens that exceed its new policy go on, until BlockTokens.
 func (s *Service) ReplaceAudience(ctx context.Context, a Actor, e AudienceEntry) (AudienceEntry, error) {
 	return s.writeAudience(ctx, a, ActionAudienceReplace, e, func(tx Tx, e AudienceEntry) error {
+		if err := expectAudience(ctx, tx, e.ID); err != nil {
+			return err
+		}
+		if err := resourceFree(tx, e); err != nil {
+			return err
+		}
 		return missing("audience", tx.UpdateAudience(e))
 	})
 }
@@ -101,9 +131,22 @@ func (s *Service) ReplaceAudience(ctx context.Context, a Actor, e AudienceEntry)
 // DeleteAudience removes an audience's entry; tokens that name it go on.
 func (s *Service) DeleteAudience(ctx context.Context, a Actor, id string) error {
 	_, err := s.changeCatalog(ctx, a, ActionAudienceDelete, id, func(tx Tx) error {
+		if err := expectAudience(ctx, tx, id); err != nil {
+			return err
+		}
 		return missing("audience", tx.DeleteAudience(id))
 	})
+	s.forgetNamed()
 	return err
+}
+
+// expectAudience looks at the precondition of a change of an audience.
+func expectAudience(ctx context.Context, tx ReadTx, id string) error {
+	e, err := tx.Audience(id)
+	if err != nil {
+		return missing("audience", err)
+	}
+	return expectTag(ctx, e)
 }
 
 // missing tells the caller of a record that is not there.
@@ -146,7 +189,11 @@ func (s *Service) writeAudience(ctx context.Context, a Actor, action Action, e A
 	if err := c.err(); err != nil {
 		return AudienceEntry{}, err
 	}
+	if err := e.withinServer(s.policy); err != nil {
+		return AudienceEntry{}, s.refused(ctx, a, Refusal{Action: action}, err)
+	}
 	_, err := s.changeCatalog(ctx, a, action, e.ID, func(tx Tx) error { return write(tx, e) })
+	s.forgetNamed()
 	return e, err
 }
 

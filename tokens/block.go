@@ -14,14 +14,16 @@ const maxBlock = 1000
 
 // Exceeding is the outcome of a policy's dry run.
 type Exceeding struct {
-	Count  int64   // in all
-	Tokens []Token // one page, oldest first
-	Now    time.Time
+	Count int64 // in all
+	// Unnamed counts the live tokens that name no audience, where the audience must be named or that is tried; else 0.
+	Unnamed int64
+	Tokens  []Token // one page, oldest first
+	Now     time.Time
 }
 
 // CheckAudience is the dry run of a policy: the live tokens naming an audience that could not be minted now with the
-// expiry they have. A nil try is the audience's present policy. It changes nothing.
-func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Policy, p Page) (Exceeding, string, error) {
+// expiry they have. A nil try is the audience's present policy; named tries RequireNamed, too. It changes nothing.
+func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Policy, named bool, p Page) (Exceeding, string, error) {
 	if err := s.manager(a); err != nil {
 		return Exceeding{}, "", err
 	}
@@ -43,6 +45,9 @@ func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Po
 		if out.Count, err = tx.CountExceeding(q); err != nil {
 			return fmt.Errorf("count tokens: %w", err)
 		}
+		if out.Unnamed, err = unnamed(tx, id, named, out.Now); err != nil {
+			return err
+		}
 		q.Limit = limit + 1
 		if after != "" {
 			if q.After, err = ParseID(after); err != nil {
@@ -60,6 +65,19 @@ func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Po
 	return out, next, nil
 }
 
+// unnamed counts the live tokens that RequireNamed keeps out of an audience.
+func unnamed(tx ReadTx, id string, try bool, now time.Time) (int64, error) {
+	e, err := tx.Audience(id)
+	if err != nil || !try && !e.RequireNamed {
+		return 0, missing("audience", err)
+	}
+	n, err := tx.CountUnnamed(now)
+	if err != nil {
+		return 0, fmt.Errorf("count tokens that name no audience: %w", err)
+	}
+	return n, nil
+}
+
 func (s *Service) exceeding(tx ReadTx, id string, try *Policy, now time.Time) (ExceedQuery, error) {
 	e, err := tx.Audience(id)
 	if err != nil {
@@ -67,7 +85,7 @@ func (s *Service) exceeding(tx ReadTx, id string, try *Policy, now time.Time) (E
 	}
 	p := e.policy(s.policy)
 	if try != nil {
-		p = try.withDefaults()
+		p = AudienceEntry{DefaultTTL: try.DefaultTTL, MaxTTL: try.MaxTTL, AllowNever: try.AllowNever}.policy(s.policy)
 	}
 	return ExceedQuery{Audience: id, Now: now, Limited: now.Add(p.MaxTTL), Never: !p.AllowNever}, nil
 }

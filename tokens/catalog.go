@@ -43,6 +43,8 @@ type FeatureFilter struct {
 type HeldFeatures struct {
 	Features []FeatureEntry // by name
 	Stale    bool           // the last known, served during an outage of the source
+	// ETag is the entity tag of the features; empty: patd has not met the user, or another source rules.
+	ETag string
 }
 
 // CreateFeature adds an entry. FEATURE_EXISTS when there is one.
@@ -59,7 +61,7 @@ func (s *Service) CreateFeature(ctx context.Context, a Actor, e FeatureEntry) (F
 // ReplaceFeature writes an entry that exists anew. FEATURE_SYSTEM for a system entry.
 func (s *Service) ReplaceFeature(ctx context.Context, a Actor, e FeatureEntry) (FeatureEntry, error) {
 	return s.writeFeature(ctx, a, ActionFeatureReplace, e, func(tx Tx, e FeatureEntry) error {
-		if err := changeable(tx, e.Name); err != nil {
+		if err := changeable(ctx, tx, e.Name); err != nil {
 			return err
 		}
 		return tx.UpdateFeature(e)
@@ -69,7 +71,7 @@ func (s *Service) ReplaceFeature(ctx context.Context, a Actor, e FeatureEntry) (
 // DeleteFeature removes an entry. The feature itself, and the tokens that carry it, stay as they are.
 func (s *Service) DeleteFeature(ctx context.Context, a Actor, name string) error {
 	_, err := s.changeCatalog(ctx, a, ActionFeatureDelete, name, func(tx Tx) error {
-		if err := changeable(tx, name); err != nil {
+		if err := changeable(ctx, tx, name); err != nil {
 			return err
 		}
 		return tx.DeleteFeature(name)
@@ -77,7 +79,7 @@ func (s *Service) DeleteFeature(ctx context.Context, a Actor, name string) error
 	return err
 }
 
-func changeable(tx ReadTx, name string) error {
+func changeable(ctx context.Context, tx ReadTx, name string) error {
 	e, err := tx.Feature(name)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -87,7 +89,7 @@ func changeable(tx ReadTx, name string) error {
 	case e.System:
 		return Fail(CodeDenied, "FEATURE_SYSTEM", "a system entry can neither be changed nor deleted")
 	}
-	return nil
+	return expectTag(ctx, e)
 }
 
 func (s *Service) writeFeature(ctx context.Context, a Actor, action Action, e FeatureEntry, write func(Tx, FeatureEntry) error) (FeatureEntry, error) {

@@ -161,12 +161,13 @@ func (h *house) audience(e tokens.AudienceEntry) tokens.AudienceEntry {
 }
 
 func TestStrictestAudienceRules(t *testing.T) {
-	h := newHouse(t)
+	h := newHouse(t, func(c *tokens.Config) { c.Policy = tokens.Policy{MaxTTL: 730 * tokens.Day, AllowNever: true} })
 	h.give("u1", "a")
+	h.audience(tokens.AudienceEntry{ID: "year", MaxTTL: 366 * tokens.Day, AllowNever: true})
 	h.audience(tokens.AudienceEntry{ID: "long", MaxTTL: 730 * tokens.Day, DefaultTTL: 400 * tokens.Day, AllowNever: true})
 	h.audience(tokens.AudienceEntry{ID: "never", AllowNever: true})
 	h.audience(tokens.AudienceEntry{ID: "short", MaxTTL: tokens.Day})
-	day, long := tokens.Day, 700*tokens.Day
+	day, long, longer := tokens.Day, 700*tokens.Day, 731*tokens.Day
 	over := tokens.Day + time.Microsecond
 	for i, c := range []struct {
 		audiences []string
@@ -174,13 +175,13 @@ func TestStrictestAudienceRules(t *testing.T) {
 		want      time.Time
 		reason    string
 	}{
-		{nil, tokens.Lifetime{TTL: &long}, time.Time{}, "TTL_ABOVE_MAXIMUM"},
+		{nil, tokens.Lifetime{TTL: &longer}, time.Time{}, "TTL_ABOVE_MAXIMUM"},
 		{[]string{"long"}, tokens.Lifetime{TTL: &long}, noon.Add(long), ""},
 		{[]string{"long"}, tokens.Lifetime{}, noon.Add(400 * tokens.Day), ""},
 		{[]string{"long"}, tokens.Lifetime{Never: true}, time.Time{}, ""},
 		{[]string{"long", "never"}, tokens.Lifetime{Never: true}, time.Time{}, ""},
-		{[]string{"long", "never"}, tokens.Lifetime{TTL: &long}, time.Time{}, "TTL_ABOVE_MAXIMUM"},
-		{[]string{"long", "without-entry"}, tokens.Lifetime{Never: true}, time.Time{}, "NEVER_NOT_ALLOWED"},
+		{[]string{"long", "year"}, tokens.Lifetime{TTL: &long}, time.Time{}, "TTL_ABOVE_MAXIMUM"},
+		{[]string{"long", "without-entry"}, tokens.Lifetime{Never: true}, time.Time{}, ""},
 		{[]string{"without-entry"}, tokens.Lifetime{}, noon.Add(tokens.DefaultTTL), ""},
 		{[]string{"long", "short"}, tokens.Lifetime{}, noon.Add(day), ""},
 		{[]string{"short", "long"}, tokens.Lifetime{TTL: &day}, noon.Add(day), ""},
@@ -229,7 +230,7 @@ func TestAudienceEntries(t *testing.T) {
 }
 
 func TestPolicyBlocksAreFoundSetAndLifted(t *testing.T) {
-	h := newHouse(t)
+	h := newHouse(t, func(c *tokens.Config) { c.Policy = tokens.Policy{AllowNever: true} })
 	h.give("u1", "a")
 	api := h.audience(tokens.AudienceEntry{ID: "api", AllowNever: true})
 	mint := func(name string, l tokens.Lifetime, audiences ...string) tokens.Minted {
@@ -257,11 +258,11 @@ func TestPolicyBlocksAreFoundSetAndLifted(t *testing.T) {
 		}
 		return strings.Join(out, " ")
 	}
-	got, _, err := h.CheckAudience(ctx, admin, "api", &tokens.Policy{MaxTTL: month}, tokens.Page{})
+	got, _, err := h.CheckAudience(ctx, admin, "api", &tokens.Policy{MaxTTL: month}, false, tokens.Page{})
 	if err != nil || got.Count != 2 || ids(got.Tokens) != "never long" {
 		t.Errorf("dry run: %d, %s, %v", got.Count, ids(got.Tokens), err)
 	}
-	if got, _, err := h.CheckAudience(ctx, admin, "api", nil, tokens.Page{}); err != nil || got.Count != 0 {
+	if got, _, err := h.CheckAudience(ctx, admin, "api", nil, false, tokens.Page{}); err != nil || got.Count != 0 {
 		t.Errorf("the present policy: %d, %v", got.Count, err)
 	}
 	api.MaxTTL, api.AllowNever = month, false

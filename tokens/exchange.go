@@ -112,7 +112,7 @@ func (s *Service) exchange(ctx context.Context, a Actor, p presented, r Exchange
 	t, keys := p.cred.Token, s.keys.Get()
 	o := offer{cred: p.cred, secret: p.secret, client: r.Client, now: p.now}
 	var err error
-	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{t.Audiences, len(t.CIDRs) > 0}); err != nil {
+	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{t.Audiences, len(t.CIDRs) > 0, len(t.Audiences) == 0}); err != nil {
 		return Granted{}, err
 	}
 	if r.Format != 0 && r.Format != o.target.format {

@@ -107,7 +107,13 @@ func TestExchangeOnlyNarrows(t *testing.T) {
 	h.give("u1", "a", "b", "c")
 	h.api("api")
 	h.api("strict", notOffline)
-	h.api("twin", func(e *tokens.AudienceEntry) { e.Resource = "https://api.example" })
+	// As one from before resources were unique.
+	if err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
+		twin := tokens.AudienceEntry{ID: "twin", Resource: "HTTPS://api.example:443/", AllowOffline: true, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque}
+		return []tokens.Event{{Time: noon, Actor: "operator", Action: tokens.ActionAudienceCreate, Outcome: tokens.OutcomeSuccess, Detail: "twin"}}, tx.InsertAudience(twin)
+	}); err != nil {
+		t.Fatal(err)
+	}
 	named, free := h.mintFor("named", "api", "strict", "unlisted"), h.mintFor("free")
 	h.give("u1", "a", "c")
 	type x = tokens.ExchangeRequest

@@ -3,7 +3,6 @@ package tokens
 import (
 	"context"
 	"fmt"
-	"slices"
 )
 
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
@@ -21,7 +20,10 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 		return err
 	}
 	granted, audiences := p.grant()
-	p.facts.AudienceOK = forAudience(audiences, a.Audience) && forAudience(audiences, r.Audience)
+	var err error
+	if p.facts.AudienceOK, err = s.goodForBoth(ctx, &p, audiences, a.Audience, r.Audience); err != nil {
+		return err
+	}
 	p.facts.IPOK = addressAllowed(p.cred.Token.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
 		out.Decision = d
@@ -92,10 +94,17 @@ func (s *Service) describe(p *presented, out *Introspection) {
 	}
 }
 
-// forAudience tells whether a token of these audiences is good for one: it names it, or none in particular. An empty
-// audience asks for nothing.
-func forAudience(audiences []string, audience string) bool {
-	return audience == "" || len(audiences) == 0 || slices.Contains(audiences, audience)
+// goodForBoth reports whether what was presented is good for the audience that the caller is bound to, and for the one that
+// it speaks for. A secret that matched nothing is not asked about.
+func (s *Service) goodForBoth(ctx context.Context, p *presented, granted []string, bound, asked string) (bool, error) {
+	if p.facts.Match == MatchNone {
+		return false, nil
+	}
+	ok, err := s.goodFor(ctx, p.cred.Token.Audiences, granted, bound)
+	if err != nil || !ok || asked == bound {
+		return ok, err
+	}
+	return s.goodFor(ctx, p.cred.Token.Audiences, granted, asked)
 }
 
 // IntrospectBatch decides about up to 1000 secrets and keeps their order. A bad item is a decision like any other; an

@@ -111,6 +111,9 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 		if u, t, err = owned(tx, user, id); err != nil {
 			return nil, err
 		}
+		if err := expectTag(ctx, t); err != nil {
+			return nil, err
+		}
 		if err := mustBeActive(t, now); err != nil {
 			return nil, err
 		}

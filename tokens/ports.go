@@ -114,6 +114,10 @@ type AudienceReader interface {
 	Audience(id string) (AudienceEntry, error)
 	// Audiences lists audiences by the query, by id in byte order.
 	Audiences(q AudienceQuery) ([]AudienceEntry, error)
+	// NamedAudiences lists the ids of the audiences with RequireNamed, in byte order.
+	NamedAudiences() ([]string, error)
+	// CountUnnamed counts the tokens that name no audience and are neither revoked nor expired at now. It reads every row.
+	CountUnnamed(now time.Time) (int64, error)
 }
 
 // UserReader reads users. A deleted user is not found.
@@ -324,7 +328,7 @@ type FeatureQuery struct {
 // AudienceQuery selects audiences.
 type AudienceQuery struct {
 	Has      string // folded by NameKey: contained in id or display name
-	Resource string // empty: any; RFC 8707, compared byte by byte
+	Resource string // empty: any; RFC 8707, compared as NormalResource has it. Has does not count then.
 	After    string // only ids above, in byte order
 	Limit    int
 }
@@ -418,6 +422,8 @@ type ChangeFeed interface {
 	After(at WatchPosition, limit int) (ChangePage, error)
 	// News answers a channel that is closed when there are entries that were not there when News was called.
 	News() <-chan struct{}
+	// Live reports whether what is known of the store counts: the other methods return no error.
+	Live() bool
 }
 
 // ChangePage is a part of the change feed.

@@ -118,7 +118,7 @@ func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshT
 	f, keys := rt.Family, s.keys.Get()
 	o := offer{cred: p.cred, secret: p.secret, client: f.Client, family: &f, now: p.now}
 	var err error
-	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{f.Audiences, len(p.cred.Token.CIDRs) > 0}); err != nil {
+	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{f.Audiences, len(p.cred.Token.CIDRs) > 0, len(p.cred.Token.Audiences) == 0}); err != nil {
 		return Granted{}, err
 	}
 	if !o.target.offline {

@@ -40,7 +40,10 @@ func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(
 	var t Token
 	err := s.store.Update(ctx, func(tx Tx) ([]Event, error) {
 		var err error
-		if t, err = read(tx); err != nil || t.Revocation != nil {
+		if t, err = read(tx); err != nil {
+			return nil, err
+		}
+		if err := expectTag(ctx, t); err != nil || t.Revocation != nil {
 			return nil, err
 		}
 		t.Revocation = &Revocation{Time: now, By: a.String(), Reason: reason}
@@ -127,6 +130,7 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	if err != nil {
 		return Self{}, err
 	}
+	c.Token.Rotations = c.Secrets[0].Serial
 	c.Token.LastUsed = Use{Time: now, IP: a.Peer.IP}
 	s.store.Touch(Seen{ID: a.TokenID, Use: c.Token.LastUsed})
 	effective, _ := inEffect(c.Token.Scopes, h)

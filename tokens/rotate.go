@@ -41,6 +41,9 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 		if err != nil {
 			return nil, err
 		}
+		if err := expectTag(ctx, t); err != nil {
+			return nil, err
+		}
 		if err := mustBeActive(t, now); err != nil {
 			return nil, err
 		}
@@ -78,6 +81,7 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 		if err := tx.ForgetSealed(t.ID); err != nil {
 			return nil, fmt.Errorf("forget the requests of token %s: %w", t.ID, err)
 		}
+		t.Rotations++
 		out = Rotated{Token: t, Secret: secret, PreviousUntil: until}
 		e := a.event(now, ActionTokenRotate)
 		e.User, e.TokenID, e.Detail = t.User, t.ID, "previous secret until "+until.Format(time.RFC3339)

@@ -37,6 +37,7 @@ type Service struct {
 	changes         ChangeFeed
 	features        FeatureSource
 	prefixes        atomic.Pointer[Prefixes]
+	named           named
 	record          atomic.Pointer[func(Actor) bool]
 	policy          Policy
 	limits          Limits

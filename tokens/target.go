@@ -25,6 +25,7 @@ type asked struct{ audiences, resources []string }
 type bounds struct {
 	named    []string
 	networks bool // the personal access token is bound to networks
+	unnamed  bool // the personal access token names no audience
 }
 
 func targetInvalid(text string) *Error { return Invalid("TARGET_INVALID", "audience", text) }
@@ -44,7 +45,7 @@ func (s *Service) target(ctx context.Context, ask asked, b bounds) (target, erro
 		if out.audiences, err = s.chosen(tx, ask, b); err != nil {
 			return err
 		}
-		return out.measure(tx)
+		return out.measure(tx, b.unnamed)
 	})
 	if err != nil {
 		return target{}, err
@@ -91,17 +92,20 @@ func (s *Service) chosen(tx ReadTx, ask asked, b bounds) ([]string, error) {
 
 // ofResource maps a resource to the audiences that have it: of those named, where any are.
 func (s *Service) ofResource(tx ReadTx, resource string, named []string) ([]string, error) {
+	if resource == "" {
+		return nil, targetInvalid("the token is for no audience of that resource")
+	}
 	found, err := tx.Audiences(AudienceQuery{Resource: resource, Limit: s.limits.Audiences + 1})
 	if err != nil {
 		return nil, fmt.Errorf("read audiences of a resource: %w", err)
 	}
 	var ids []string
 	for _, e := range found {
-		if e.Resource == resource && (len(named) == 0 || slices.Contains(named, e.ID)) {
+		if len(named) == 0 || slices.Contains(named, e.ID) {
 			ids = append(ids, e.ID)
 		}
 	}
-	if resource == "" || len(ids) == 0 {
+	if len(ids) == 0 {
 		return nil, targetInvalid("the token is for no audience of that resource")
 	}
 	return ids, nil
@@ -109,7 +113,9 @@ func (s *Service) ofResource(tx ReadTx, resource string, named []string) ([]stri
 
 // measure reads what the audiences say. Only all together make a JWT, or allow refresh tokens; the shortest lifetime
 // counts. One without an entry says the default, which is neither.
-func (t *target) measure(tx ReadTx) error {
+//
+// A personal access token that names no audience is good for none that must be named, by whatever way.
+func (t *target) measure(tx ReadTx, unnamed bool) error {
 	if len(t.audiences) == 0 {
 		return nil
 	}
@@ -119,6 +125,9 @@ func (t *target) measure(tx ReadTx) error {
 		e, err := tx.Audience(id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("read audience: %w", err)
+		}
+		if unnamed && e.RequireNamed {
+			return targetInvalid("the token names no audience, and " + id + " must be named")
 		}
 		if e.AccessTTL <= 0 {
 			e.AccessTTL = DefaultAccessTTL

@@ -35,6 +35,8 @@ type Token struct {
 	LastUsed    Use
 	// BlockedBy names the audiences by whose policies operators have blocked the token, one a line; empty: it is not blocked.
 	BlockedBy string
+	// Rotations is how often the secret was replaced. A Lookup does not tell it: its current secret's Serial does.
+	Rotations int64
 }
 
 // Revocation is final: when, by whom and why a token or service was ended.

@@ -130,6 +130,11 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 		if u, err = s.meet(tx, user, now); err != nil {
 			return nil, err
 		}
+		if action != ActionUserFeatures { // whose precondition is about the features
+			if err := expectTag(ctx, u); err != nil {
+				return nil, err
+			}
+		}
 		var events []Event
 		detail, err := change(tx, &u, now, &events)
 		if errors.Is(err, errUnchanged) {
@@ -185,6 +190,9 @@ func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldF
 		out.Features, err = entries(tx, h.Features)
 		return err
 	})
+	if err == nil && s.features.Local() {
+		out.ETag = featuresTag(u, out.Features)
+	}
 	return out, err
 }
 
@@ -230,12 +238,18 @@ func (s *Service) changeFeatures(ctx context.Context, a Actor, user string, bad 
 		return HeldFeatures{}, Fail(CodePrecondition, "FEATURES_READ_ONLY", "features come from another source and are changed there")
 	}
 	var out HeldFeatures
-	_, err := s.changeUser(ctx, a, ActionUserFeatures, user, "", func(tx Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+	u, err := s.changeUser(ctx, a, ActionUserFeatures, user, "", func(tx Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+		err := expect(ctx, func() (string, error) {
+			held, err := entries(tx, u.Features)
+			return featuresTag(*u, held), err
+		})
+		if err != nil {
+			return "", err
+		}
 		want := to(u.Features)
 		if len(want) > s.limits.Features {
 			return "", Invalid("TOO_MANY_FEATURES", "features", fmt.Sprintf("at most %d", s.limits.Features))
 		}
-		var err error
 		if out.Features, err = entries(tx, want); err != nil {
 			return "", err
 		}
@@ -246,7 +260,11 @@ func (s *Service) changeFeatures(ctx context.Context, a Actor, user string, bad 
 		u.Features = want
 		return detail, nil
 	})
-	return out, err
+	if err != nil {
+		return HeldFeatures{}, err
+	}
+	out.ETag = featuresTag(u, out.Features)
+	return out, nil
 }
 
 // difference tells in words how a list of names changed, in at most some 2000 bytes.

@@ -42,7 +42,11 @@ func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) e
 		if at.After(now) {
 			at = now
 		}
-		if !forAudience(c.Token.Audiences, a.Audience) || now.Sub(at) > MaxUseAge || at.Before(c.Token.IssueTime) || c.Token.Status(at) == StateExpired {
+		good, err := s.goodFor(ctx, c.Token.Audiences, c.Token.Audiences, a.Audience)
+		if err != nil {
+			return err
+		}
+		if !good || now.Sub(at) > MaxUseAge || at.Before(c.Token.IssueTime) || c.Token.Status(at) == StateExpired {
 			continue
 		}
 		if r := c.Token.Revocation; r != nil && at.After(r.Time) {

@@ -2,6 +2,8 @@ package tokens
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -30,7 +32,10 @@ const watchBatch = 1000
 // Watch is a place in the change feed that moves on with each Next. It holds nothing else, and needs no closing. It is
 // for one goroutine.
 type Watch struct {
+	service   *Service
 	feed      ChangeFeed
+	audience  string // that the watcher is bound to; empty: none
+	named     uint64 // how often the audiences that must be named had changed when the watch last looked
 	at        WatchPosition
 	news      <-chan struct{}
 	startOver bool
@@ -38,6 +43,9 @@ type Watch struct {
 
 // Watch begins to tell what is no longer as it was, from the position of the last Invalidations that the watcher has
 // seen, or from now. UNAVAILABLE where the store is not followed.
+//
+// A service that is bound to an audience is told of what introspection could tell it, and of nothing else: of tokens for its
+// audience or for none in particular, and of users who hold such a token.
 func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch, error) {
 	if err := s.manager(a); err != nil {
 		return nil, err
@@ -45,7 +53,7 @@ func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch,
 	if s.changes == nil {
 		return nil, Fail(CodeUnavailable, "WATCH_UNAVAILABLE", "this server does not follow its store")
 	}
-	w := &Watch{feed: s.changes, at: from}
+	w := &Watch{service: s, feed: s.changes, audience: a.Audience, named: s.named.changes.Load(), at: from}
 	if from.Sequence == 0 {
 		// Of whoever begins nothing is known: if it has memories, they are of unknown age.
 		w.startOver = true
@@ -56,7 +64,10 @@ func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch,
 // Next answers what there is to tell now, without waiting, and how far that goes; there may be nothing. The first one
 // tells where the watch began. The error says that the store cannot be followed: what the watcher knows is not to be
 // trusted any longer.
-func (w *Watch) Next() (Invalidations, error) {
+func (w *Watch) Next(ctx context.Context) (Invalidations, error) {
+	if n := w.service.named.changes.Load(); n != w.named {
+		w.named, w.startOver = n, true // answers about tokens that name no audience rest on it, and no entry says which
+	}
 	news := w.feed.News() // before the look, so that none is missed between the two
 	if w.startOver {
 		at, err := w.feed.Newest()
@@ -78,17 +89,94 @@ func (w *Watch) Next() (Invalidations, error) {
 		case c.User != "":
 			out.Users = append(out.Users, c.User)
 		}
-		// A change that names neither is about services, keys, prefixes or the catalogue: no answer about a token
-		// rests on it.
+		// A change that names neither is about services, keys, prefixes or the catalogue: of what answers about a token
+		// rest on, that is only which audiences must be named, which is looked at above.
 	}
 	slices.Sort(out.TokenIDs)
 	slices.Sort(out.Users)
 	out.TokenIDs, out.Users = slices.Compact(out.TokenIDs), slices.Compact(out.Users)
+	if w.audience != "" {
+		if err := w.withhold(ctx, &out); err != nil {
+			return Invalidations{}, err // from the same place again
+		}
+	}
 	w.at, w.news = page.At, news
 	if len(page.Changes) == watchBatch {
 		w.news = nil
 	}
 	return out, nil
+}
+
+// withhold leaves out what the watcher's audience keeps introspection from telling it.
+func (w *Watch) withhold(ctx context.Context, in *Invalidations) error {
+	visible := in.TokenIDs[:0]
+	for _, id := range in.TokenIDs {
+		c, err := w.service.store.Lookup(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			continue // of a service, say
+		}
+		if err != nil {
+			return err
+		}
+		ok, err := w.service.goodFor(ctx, c.Token.Audiences, c.Token.Audiences, w.audience)
+		if err != nil {
+			return err
+		}
+		if ok {
+			visible = append(visible, id)
+		}
+	}
+	in.TokenIDs = visible
+	if len(in.Users) == 0 {
+		return nil
+	}
+	must, err := w.service.mustName(ctx, w.audience)
+	if err != nil {
+		return err
+	}
+	changed := in.Users
+	return w.service.store.View(ctx, func(tx ReadTx) error {
+		users := []string{} // a new one: View may run this again
+		for _, user := range changed {
+			ok, err := w.holdsVisible(tx, user, must)
+			if err != nil {
+				return err
+			}
+			if ok {
+				users = append(users, user)
+			}
+		}
+		in.Users = users
+		return nil
+	})
+}
+
+// holdsVisible reports whether a user holds a live token that the watcher could be told of. The tokens of a deleted user were
+// revoked one by one, each with an entry of its own.
+func (w *Watch) holdsVisible(tx ReadTx, user string, must bool) (bool, error) {
+	u, err := tx.User(user)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read user: %w", err)
+	}
+	q := TokenQuery{UserKey: u.Key, State: StateActive, Now: w.service.Now(), Limit: MaxPageSize}
+	for {
+		page, err := tx.Tokens(q)
+		if err != nil {
+			return false, fmt.Errorf("read tokens: %w", err)
+		}
+		for _, t := range page {
+			if len(t.Audiences) == 0 && !must || slices.Contains(t.Audiences, w.audience) {
+				return true, nil
+			}
+		}
+		if len(page) < q.Limit {
+			return false, nil
+		}
+		q.Before = page[len(page)-1].ID
+	}
 }
 
 // closed is a channel that never blocks.
@@ -160,7 +248,7 @@ func (f *follower) step(ctx context.Context) (more bool, err error) {
 		f.began = true
 		f.service.refreshes.follow()
 		// What happened between the start of the server and this moment.
-		return false, f.service.LearnPrefixes(ctx, f.own)
+		return false, f.learn(ctx)
 	}
 	page, err := f.service.changes.After(f.at, watchBatch)
 	if err != nil {
@@ -182,10 +270,16 @@ func (f *follower) step(ctx context.Context) (more bool, err error) {
 		f.forgets.ForgetAll()
 	}
 	if learn {
-		if err := f.service.LearnPrefixes(ctx, f.own); err != nil {
+		if err := f.learn(ctx); err != nil {
 			return false, err // from the same place again; to forget twice is no harm
 		}
 	}
 	f.at = page.At
 	return len(page.Changes) == watchBatch, nil
+}
+
+// learn reads what is known in memory apart from the records: the prefixes of secrets, and which audiences must be named.
+func (f *follower) learn(ctx context.Context) error {
+	_, err := f.service.learnNamed(ctx)
+	return errors.Join(err, f.service.LearnPrefixes(ctx, f.own))
 }

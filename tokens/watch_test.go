@@ -37,7 +37,7 @@ func watch(t *testing.T, h *house, from tokens.WatchPosition) *tokens.Watch {
 
 func next(t *testing.T, w *tokens.Watch) tokens.Invalidations {
 	t.Helper()
-	in, err := w.Next()
+	in, err := w.Next(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func (deaf) After(tokens.WatchPosition, int) (tokens.ChangePage, error) {
 func TestAWatchSaysThatTheStoreIsNotHeardOf(t *testing.T) {
 	h := newHouse(t, func(c *tokens.Config) { c.Changes = deaf{c.Store.(*store.Store).Feed()} })
 	for _, from := range []tokens.WatchPosition{{}, {Sequence: 1, History: "x"}} {
-		if _, err := watch(t, h, from).Next(); !errors.Is(err, errDeaf) {
+		if _, err := watch(t, h, from).Next(t.Context()); !errors.Is(err, errDeaf) {
 			t.Errorf("got %v, want that nothing is known", err)
 		}
 	}

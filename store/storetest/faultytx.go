@@ -105,6 +105,14 @@ func (t *faultyRead) Audience(id string) (tokens.AudienceEntry, error) {
 	return read(t, "Audience", func() (tokens.AudienceEntry, error) { return t.r.Audience(id) })
 }
 
+func (t *faultyRead) NamedAudiences() ([]string, error) {
+	return read(t, "NamedAudiences", t.r.NamedAudiences)
+}
+
+func (t *faultyRead) CountUnnamed(now time.Time) (int64, error) {
+	return read(t, "CountUnnamed", func() (int64, error) { return t.r.CountUnnamed(now) })
+}
+
 func (t *faultyRead) Audiences(q tokens.AudienceQuery) ([]tokens.AudienceEntry, error) {
 	return read(t, "Audiences", func() ([]tokens.AudienceEntry, error) { return t.r.Audiences(q) })
 }

@@ -271,7 +271,7 @@ func testAudienceResources(_ *testing.T, f *fixture) {
 		}
 		return nil
 	})
-	for resource, want := range map[string][]string{"https://api": {"a", "b"}, "https://api/": {"c"}, "https://API": nil} {
+	for resource, want := range map[string][]string{"https://api": {"a", "b", "c"}, "HTTPS://API:443/": {"a", "b", "c"}, "https://api/x": nil} {
 		f.view(func(tx tokens.ReadTx) error {
 			list, err := tx.Audiences(tokens.AudienceQuery{Resource: resource, Limit: 10})
 			var ids []string

@@ -151,6 +151,8 @@ func reads() map[Op]func(tokens.ReadTx) error {
 		"Features":       func(tx tokens.ReadTx) error { _, err := tx.Features(tokens.FeatureQuery{}); return err },
 		"Audience":       func(tx tokens.ReadTx) error { _, err := tx.Audience("api"); return err },
 		"Audiences":      func(tx tokens.ReadTx) error { _, err := tx.Audiences(tokens.AudienceQuery{}); return err },
+		"NamedAudiences": func(tx tokens.ReadTx) error { _, err := tx.NamedAudiences(); return err },
+		"CountUnnamed":   func(tx tokens.ReadTx) error { _, err := tx.CountUnnamed(time.Now()); return err },
 		"AccessToken":    func(tx tokens.ReadTx) error { _, err := tx.AccessToken(1); return err },
 		"RefreshToken":   func(tx tokens.ReadTx) error { _, err := tx.RefreshToken(1); return err },
 		"CountGrants":    func(tx tokens.ReadTx) error { _, err := tx.CountGrants(1, 0, time.Now()); return err },

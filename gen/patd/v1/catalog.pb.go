@@ -204,7 +204,10 @@ type Feature struct {
 	// Whether it is published.
 	MetadataPublish Feature_MetadataPublish `protobuf:"varint,7,opt,name=metadata_publish,json=metadataPublish,proto3,enum=patd.v1.Feature_MetadataPublish" json:"metadata_publish,omitempty"`
 	// A system entry can neither be changed nor deleted.
-	System        bool `protobuf:"varint,8,opt,name=system,proto3" json:"system,omitempty"`
+	System bool `protobuf:"varint,8,opt,name=system,proto3" json:"system,omitempty"`
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
+	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	Etag          string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +298,13 @@ func (x *Feature) GetSystem() bool {
 	return false
 }
 
+func (x *Feature) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // Audience is an API that accepts tokens (Auth0's API, RFC 8707's resource). It carries the lifetime policy of
 // the tokens that name it; of several audiences the strictest rules.
 type Audience struct {
@@ -303,13 +313,14 @@ type Audience struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Name for people, at most 100 characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Resource URI (RFC 8707), absolute and without fragment; empty: none.
+	// Resource URI (RFC 8707), absolute and without fragment; empty: none. Resources are compared after the normalization of RFC 3986
+	// sections 6.2.2 and 6.2.3, and two audiences cannot have one (RESOURCE_TAKEN).
 	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Lifetime of a token whose request names none; absent: the server's.
 	DefaultTtl *durationpb.Duration `protobuf:"bytes,4,opt,name=default_ttl,json=defaultTtl,proto3" json:"default_ttl,omitempty"`
-	// Longest lifetime of a token; absent: the server's.
+	// Longest lifetime of a token; absent: the server's, which it cannot exceed (TTL_ABOVE_MAXIMUM).
 	MaxTtl *durationpb.Duration `protobuf:"bytes,5,opt,name=max_ttl,json=maxTtl,proto3" json:"max_ttl,omitempty"`
-	// Whether tokens that never expire are allowed.
+	// Whether tokens that never expire are allowed; only where the server allows them (NEVER_NOT_ALLOWED).
 	AllowNever bool `protobuf:"varint,6,opt,name=allow_never,json=allowNever,proto3" json:"allow_never,omitempty"`
 	// Whether refresh tokens are given out for it.
 	AllowOfflineAccess bool `protobuf:"varint,7,opt,name=allow_offline_access,json=allowOfflineAccess,proto3" json:"allow_offline_access,omitempty"`
@@ -317,8 +328,13 @@ type Audience struct {
 	AccessTokenTtl *durationpb.Duration `protobuf:"bytes,8,opt,name=access_token_ttl,json=accessTokenTtl,proto3" json:"access_token_ttl,omitempty"`
 	// Form of short-lived access tokens for it.
 	AccessTokenFormat Audience_AccessTokenFormat `protobuf:"varint,9,opt,name=access_token_format,json=accessTokenFormat,proto3,enum=patd.v1.Audience_AccessTokenFormat" json:"access_token_format,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Whether tokens must name this audience to be good here: those that name none are then AUDIENCE_MISMATCH.
+	RequireNamed bool `protobuf:"varint,10,opt,name=require_named,json=requireNamed,proto3" json:"require_named,omitempty"`
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
+	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Audience) Reset() {
@@ -412,6 +428,20 @@ func (x *Audience) GetAccessTokenFormat() Audience_AccessTokenFormat {
 		return x.AccessTokenFormat
 	}
 	return Audience_ACCESS_TOKEN_FORMAT_UNSPECIFIED
+}
+
+func (x *Audience) GetRequireNamed() bool {
+	if x != nil {
+		return x.RequireNamed
+	}
+	return false
+}
+
+func (x *Audience) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // CreateFeatureRequest holds a new entry; over REST it is the entry itself.
@@ -703,7 +733,9 @@ func (x *ReplaceFeatureResponse) GetFeature() *Feature {
 type DeleteFeatureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the feature.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,6 +773,13 @@ func (*DeleteFeatureRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteFeatureRequest) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteFeatureRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -1200,7 +1239,9 @@ func (x *ReplaceAudienceResponse) GetAudience() *Audience {
 type DeleteAudienceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the audience.
-	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,6 +1279,13 @@ func (*DeleteAudienceRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteAudienceRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *DeleteAudienceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -1410,7 +1458,9 @@ type CheckAudienceRequest struct {
 	// How many tokens to name at most: 50 when absent; over 200 is served as 200.
 	Limit int32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Cursor of the page before, of the same query.
-	After         string `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	After string `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	// Whether to try require_named, too, where the audience does not have it.
+	RequireNamed  bool `protobuf:"varint,6,opt,name=require_named,json=requireNamed,proto3" json:"require_named,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1480,6 +1530,13 @@ func (x *CheckAudienceRequest) GetAfter() string {
 	return ""
 }
 
+func (x *CheckAudienceRequest) GetRequireNamed() bool {
+	if x != nil {
+		return x.RequireNamed
+	}
+	return false
+}
+
 // CheckAudienceResponse says which live tokens exceed the policy.
 type CheckAudienceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1488,7 +1545,9 @@ type CheckAudienceResponse struct {
 	// One page of them, oldest first.
 	Tokens []*ExceedingToken `protobuf:"bytes,2,rep,name=tokens,proto3" json:"tokens,omitempty"`
 	// Cursor of the next page; empty: this was the last one.
-	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// How many live tokens name no audience at all, and are refused at this one where require_named is set or tried; else 0.
+	UnnamedCount  int64 `protobuf:"varint,4,opt,name=unnamed_count,json=unnamedCount,proto3" json:"unnamed_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1542,6 +1601,13 @@ func (x *CheckAudienceResponse) GetAfter() string {
 		return x.After
 	}
 	return ""
+}
+
+func (x *CheckAudienceResponse) GetUnnamedCount() int64 {
+	if x != nil {
+		return x.UnnamedCount
+	}
+	return 0
 }
 
 // ExceedingToken is a live token that could not be minted now with the expiry it has.
@@ -1850,7 +1916,7 @@ var File_patd_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\n" +
-	"\x15patd/v1/catalog.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xd5\x03\n" +
+	"\x15patd/v1/catalog.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe9\x03\n" +
 	"\aFeature\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12 \n" +
@@ -1859,7 +1925,8 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\adefault\x18\x05 \x01(\bR\adefault\x12\x1a\n" +
 	"\boptional\x18\x06 \x01(\bR\boptional\x12K\n" +
 	"\x10metadata_publish\x18\a \x01(\x0e2 .patd.v1.Feature.MetadataPublishR\x0fmetadataPublish\x12\x16\n" +
-	"\x06system\x18\b \x01(\bR\x06system\"L\n" +
+	"\x06system\x18\b \x01(\bR\x06system\x12\x12\n" +
+	"\x04etag\x18\t \x01(\tR\x04etag\"L\n" +
 	"\aConsent\x12\x17\n" +
 	"\x13CONSENT_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bIMPLICIT\x10\x01\x12\f\n" +
@@ -1869,7 +1936,7 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x1cMETADATA_PUBLISH_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vALL_CLIENTS\x10\x01\x12\x0e\n" +
 	"\n" +
-	"NO_CLIENTS\x10\x02\"\x85\x04\n" +
+	"NO_CLIENTS\x10\x02\"\xbe\x04\n" +
 	"\bAudience\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1a\n" +
@@ -1881,7 +1948,10 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"allowNever\x120\n" +
 	"\x14allow_offline_access\x18\a \x01(\bR\x12allowOfflineAccess\x12C\n" +
 	"\x10access_token_ttl\x18\b \x01(\v2\x19.google.protobuf.DurationR\x0eaccessTokenTtl\x12S\n" +
-	"\x13access_token_format\x18\t \x01(\x0e2#.patd.v1.Audience.AccessTokenFormatR\x11accessTokenFormat\"M\n" +
+	"\x13access_token_format\x18\t \x01(\x0e2#.patd.v1.Audience.AccessTokenFormatR\x11accessTokenFormat\x12#\n" +
+	"\rrequire_named\x18\n" +
+	" \x01(\bR\frequireNamed\x12\x12\n" +
+	"\x04etag\x18\v \x01(\tR\x04etag\"M\n" +
 	"\x11AccessTokenFormat\x12#\n" +
 	"\x1fACCESS_TOKEN_FORMAT_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1899,9 +1969,10 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\afeature\x18\x02 \x01(\v2\x10.patd.v1.FeatureR\afeature\"D\n" +
 	"\x16ReplaceFeatureResponse\x12*\n" +
-	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureR\afeature\"*\n" +
+	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureR\afeature\">\n" +
 	"\x14DeleteFeatureRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x17\n" +
 	"\x15DeleteFeatureResponse\"g\n" +
 	"\x13ListFeaturesRequest\x12\f\n" +
 	"\x01q\x18\x01 \x01(\tR\x01q\x12\x16\n" +
@@ -1923,9 +1994,10 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
 	"\baudience\x18\x02 \x01(\v2\x11.patd.v1.AudienceR\baudience\"H\n" +
 	"\x17ReplaceAudienceResponse\x12-\n" +
-	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceR\baudience\"'\n" +
+	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceR\baudience\";\n" +
 	"\x15DeleteAudienceRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x18\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"\x18\n" +
 	"\x16DeleteAudienceResponse\"P\n" +
 	"\x14ListAudiencesRequest\x12\f\n" +
 	"\x01q\x18\x01 \x01(\tR\x01q\x12\x14\n" +
@@ -1933,18 +2005,20 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x05after\x18\x03 \x01(\tR\x05after\"^\n" +
 	"\x15ListAudiencesResponse\x12/\n" +
 	"\taudiences\x18\x01 \x03(\v2\x11.patd.v1.AudienceR\taudiences\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\tR\x05after\"\xa7\x01\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"\xcc\x01\n" +
 	"\x14CheckAudienceRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x122\n" +
 	"\amax_ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06maxTtl\x12\x1f\n" +
 	"\vallow_never\x18\x03 \x01(\bR\n" +
 	"allowNever\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\x05R\x05limit\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\tR\x05after\"\x87\x01\n" +
+	"\x05after\x18\x05 \x01(\tR\x05after\x12#\n" +
+	"\rrequire_named\x18\x06 \x01(\bR\frequireNamed\"\xac\x01\n" +
 	"\x15CheckAudienceResponse\x12'\n" +
 	"\x0fexceeding_count\x18\x01 \x01(\x03R\x0eexceedingCount\x12/\n" +
 	"\x06tokens\x18\x02 \x03(\v2\x17.patd.v1.ExceedingTokenR\x06tokens\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"\xa7\x01\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12#\n" +
+	"\runnamed_count\x18\x04 \x01(\x03R\funnamedCount\"\xa7\x01\n" +
 	"\x0eExceedingToken\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +

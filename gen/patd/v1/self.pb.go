@@ -118,7 +118,9 @@ func (x *GetSelfResponse) GetEffectiveScopes() []string {
 type RevokeSelfRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why, free text of at most 500 characters.
-	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +158,13 @@ func (*RevokeSelfRequest) Descriptor() ([]byte, []int) {
 func (x *RevokeSelfRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *RevokeSelfRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -214,9 +223,10 @@ const file_patd_v1_self_proto_rawDesc = "" +
 	"\x0eGetSelfRequest\"b\n" +
 	"\x0fGetSelfResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12)\n" +
-	"\x10effective_scopes\x18\x02 \x03(\tR\x0feffectiveScopes\"+\n" +
+	"\x10effective_scopes\x18\x02 \x03(\tR\x0feffectiveScopes\"?\n" +
 	"\x11RevokeSelfRequest\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\":\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\":\n" +
 	"\x12RevokeSelfResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token2\xb6\x01\n" +
 	"\vSelfService\x12N\n" +

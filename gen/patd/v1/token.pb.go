@@ -118,6 +118,9 @@ type Token struct {
 	LastUsedIp string `protobuf:"bytes,16,opt,name=last_used_ip,json=lastUsedIp,proto3" json:"last_used_ip,omitempty"`
 	// True: the operator has blocked the token, since it exceeds the policy of an audience. Reversible.
 	PolicyBlocked bool `protobuf:"varint,17,opt,name=policy_blocked,json=policyBlocked,proto3" json:"policy_blocked,omitempty"`
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change, rotation and revocation, but not after a use. In a request, where not empty, it
+	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	Etag          string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -269,6 +272,13 @@ func (x *Token) GetPolicyBlocked() bool {
 		return x.PolicyBlocked
 	}
 	return false
+}
+
+func (x *Token) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // CreateTokenRequest asks for a new token. At most one of expire_time, ttl and never_expires is given;
@@ -847,7 +857,9 @@ type RotateTokenRequest struct {
 	// A new lifetime, from now.
 	Ttl *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// True: the token shall never end, where the policy allows it.
-	NeverExpires  bool `protobuf:"varint,6,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
+	NeverExpires bool `protobuf:"varint,6,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -924,6 +936,13 @@ func (x *RotateTokenRequest) GetNeverExpires() bool {
 	return false
 }
 
+func (x *RotateTokenRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // RotateTokenResponse holds the token and, this once, its new secret.
 type RotateTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -996,7 +1015,9 @@ type RevokeTokenRequest struct {
 	// Id of the token.
 	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Why, free text of at most 500 characters.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1048,6 +1069,13 @@ func (x *RevokeTokenRequest) GetTokenId() string {
 func (x *RevokeTokenRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *RevokeTokenRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -1203,7 +1231,7 @@ var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x06\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x06\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1227,7 +1255,8 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\x0elast_used_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12 \n" +
 	"\flast_used_ip\x18\x10 \x01(\tR\n" +
 	"lastUsedIp\x12%\n" +
-	"\x0epolicy_blocked\x18\x11 \x01(\bR\rpolicyBlocked\x1a9\n" +
+	"\x0epolicy_blocked\x18\x11 \x01(\bR\rpolicyBlocked\x12\x12\n" +
+	"\x04etag\x18\x12 \x01(\tR\x04etag\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -1281,7 +1310,7 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x04 \x01(\tR\n" +
 	"updateMask\";\n" +
 	"\x13UpdateTokenResponse\x12$\n" +
-	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\x83\x02\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\x97\x02\n" +
 	"\x12RotateTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12/\n" +
@@ -1289,15 +1318,17 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12+\n" +
 	"\x03ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12#\n" +
-	"\rnever_expires\x18\x06 \x01(\bR\fneverExpires\"\xae\x01\n" +
+	"\rnever_expires\x18\x06 \x01(\bR\fneverExpires\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"\xae\x01\n" +
 	"\x13RotateTokenResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12Y\n" +
-	"\x1bprevious_secret_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\"[\n" +
+	"\x1bprevious_secret_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\"o\n" +
 	"\x12RevokeTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\";\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\";\n" +
 	"\x13RevokeTokenResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"A\n" +
 	"\x13RevokeTokensRequest\x12\x12\n" +

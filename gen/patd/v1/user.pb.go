@@ -84,7 +84,10 @@ type User struct {
 	// State now.
 	State User_State `protobuf:"varint,2,opt,name=state,proto3,enum=patd.v1.User_State" json:"state,omitempty"`
 	// When patd first met the user.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
+	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -138,6 +141,13 @@ func (x *User) GetCreateTime() *timestamppb.Timestamp {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *User) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // GetUserRequest names a user.
@@ -357,7 +367,9 @@ type SuspendUserRequest struct {
 	// Id of the user.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Why, free text of at most 500 characters, for the audit log.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,6 +414,13 @@ func (x *SuspendUserRequest) GetUser() string {
 func (x *SuspendUserRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *SuspendUserRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -458,7 +477,9 @@ type ResumeUserRequest struct {
 	// Id of the user.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Why, free text of at most 500 characters, for the audit log.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +524,13 @@ func (x *ResumeUserRequest) GetUser() string {
 func (x *ResumeUserRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *ResumeUserRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -559,7 +587,9 @@ type DeleteUserRequest struct {
 	// Id of the user.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Why, free text of at most 500 characters, for the audit log.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +634,13 @@ func (x *DeleteUserRequest) GetUser() string {
 func (x *DeleteUserRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *DeleteUserRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -789,7 +826,9 @@ type GetUserFeaturesResponse struct {
 	// The features, by name, each with its catalogue entry where it has one.
 	Features []*Feature `protobuf:"bytes,1,rep,name=features,proto3" json:"features,omitempty"`
 	// True: the source does not answer, and this is the last that it said.
-	Stale         bool `protobuf:"varint,2,opt,name=stale,proto3" json:"stale,omitempty"`
+	Stale bool `protobuf:"varint,2,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Strong entity tag of the features, with its quotes. Empty where patd has not met the user, or another source rules.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -838,13 +877,22 @@ func (x *GetUserFeaturesResponse) GetStale() bool {
 	return false
 }
 
+func (x *GetUserFeaturesResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // SetUserFeaturesRequest names what the user shall hold.
 type SetUserFeaturesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the user.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// All features that the user shall hold from now on; empty: none.
-	Features      []string `protobuf:"bytes,2,rep,name=features,proto3" json:"features,omitempty"`
+	Features []string `protobuf:"bytes,2,rep,name=features,proto3" json:"features,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -893,11 +941,20 @@ func (x *SetUserFeaturesRequest) GetFeatures() []string {
 	return nil
 }
 
+func (x *SetUserFeaturesRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // SetUserFeaturesResponse holds what the user holds now.
 type SetUserFeaturesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The features, by name.
-	Features      []*Feature `protobuf:"bytes,1,rep,name=features,proto3" json:"features,omitempty"`
+	Features []*Feature `protobuf:"bytes,1,rep,name=features,proto3" json:"features,omitempty"`
+	// Strong entity tag of the features, with its quotes. Empty where patd has not met the user, or another source rules.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -939,6 +996,13 @@ func (x *SetUserFeaturesResponse) GetFeatures() []*Feature {
 	return nil
 }
 
+func (x *SetUserFeaturesResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // UpdateUserFeaturesRequest names what to add and to remove; a name in both is refused.
 type UpdateUserFeaturesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -947,7 +1011,9 @@ type UpdateUserFeaturesRequest struct {
 	// Features to add.
 	Add []string `protobuf:"bytes,2,rep,name=add,proto3" json:"add,omitempty"`
 	// Features to remove.
-	Remove        []string `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
+	Remove []string `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1003,11 +1069,20 @@ func (x *UpdateUserFeaturesRequest) GetRemove() []string {
 	return nil
 }
 
+func (x *UpdateUserFeaturesRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // UpdateUserFeaturesResponse holds what the user holds now.
 type UpdateUserFeaturesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The features, by name.
-	Features      []*Feature `protobuf:"bytes,1,rep,name=features,proto3" json:"features,omitempty"`
+	Features []*Feature `protobuf:"bytes,1,rep,name=features,proto3" json:"features,omitempty"`
+	// Strong entity tag of the features, with its quotes. Empty where patd has not met the user, or another source rules.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1049,16 +1124,24 @@ func (x *UpdateUserFeaturesResponse) GetFeatures() []*Feature {
 	return nil
 }
 
+func (x *UpdateUserFeaturesResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 var File_patd_v1_user_proto protoreflect.FileDescriptor
 
 const file_patd_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x12patd/v1/user.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15patd/v1/catalog.proto\"\xbd\x01\n" +
+	"\x12patd/v1/user.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15patd/v1/catalog.proto\"\xd1\x01\n" +
 	"\x04User\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.patd.v1.User.StateR\x05state\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"9\n" +
+	"createTime\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"9\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1075,41 +1158,49 @@ const file_patd_v1_user_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2\x13.patd.v1.User.StateR\x05state\"`\n" +
 	"\x11ListUsersResponse\x12#\n" +
 	"\x05users\x18\x01 \x03(\v2\r.patd.v1.UserR\x05users\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"@\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"T\n" +
 	"\x12SuspendUserRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"8\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"8\n" +
 	"\x13SuspendUserResponse\x12!\n" +
-	"\x04user\x18\x01 \x01(\v2\r.patd.v1.UserR\x04user\"?\n" +
+	"\x04user\x18\x01 \x01(\v2\r.patd.v1.UserR\x04user\"S\n" +
 	"\x11ResumeUserRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"7\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"7\n" +
 	"\x12ResumeUserResponse\x12!\n" +
-	"\x04user\x18\x01 \x01(\v2\r.patd.v1.UserR\x04user\"?\n" +
+	"\x04user\x18\x01 \x01(\v2\r.patd.v1.UserR\x04user\"S\n" +
 	"\x11DeleteUserRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"9\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"9\n" +
 	"\x12DeleteUserResponse\x12#\n" +
 	"\rrevoked_count\x18\x01 \x01(\x05R\frevokedCount\"(\n" +
 	"\x12RefreshUserRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\"\x15\n" +
 	"\x13RefreshUserResponse\",\n" +
 	"\x16GetUserFeaturesRequest\x12\x12\n" +
-	"\x04user\x18\x01 \x01(\tR\x04user\"]\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\"q\n" +
 	"\x17GetUserFeaturesResponse\x12,\n" +
 	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\x12\x14\n" +
-	"\x05stale\x18\x02 \x01(\bR\x05stale\"H\n" +
+	"\x05stale\x18\x02 \x01(\bR\x05stale\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"\\\n" +
 	"\x16SetUserFeaturesRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
-	"\bfeatures\x18\x02 \x03(\tR\bfeatures\"G\n" +
+	"\bfeatures\x18\x02 \x03(\tR\bfeatures\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"[\n" +
 	"\x17SetUserFeaturesResponse\x12,\n" +
-	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\"Y\n" +
+	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"m\n" +
 	"\x19UpdateUserFeaturesRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x10\n" +
 	"\x03add\x18\x02 \x03(\tR\x03add\x12\x16\n" +
-	"\x06remove\x18\x03 \x03(\tR\x06remove\"J\n" +
+	"\x06remove\x18\x03 \x03(\tR\x06remove\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"^\n" +
 	"\x1aUpdateUserFeaturesResponse\x12,\n" +
-	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures2\xf3\a\n" +
+	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag2\xf3\a\n" +
 	"\vUserService\x12\\\n" +
 	"\aGetUser\x12\x17.patd.v1.GetUserRequest\x1a\x18.patd.v1.GetUserResponse\"\x1e\x82\xd3\xe4\x93\x02\x18b\x04user\x12\x10/v1/users/{user}\x12U\n" +
 	"\tListUsers\x12\x19.patd.v1.ListUsersRequest\x1a\x1a.patd.v1.ListUsersResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/users\x12s\n" +
