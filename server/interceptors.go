@@ -364,6 +364,9 @@ func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if err := c.admit(begun, nil); err != nil {
 		return err
 	}
+	if _, _, err := precondition(begun, nil); err != nil {
+		return err
+	}
 	return next(srv, &admitted{ServerStream: ss, call: begun, chain: c})
 }
 

@@ -23,7 +23,7 @@ func (c *command) audienceCommand() *cobra.Command {
 		}),
 		c.audienceList(),
 		c.audienceShow(),
-		c.audienceWrite("replace", "Write an audience anew; what is not given is as in a new one", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
+		c.audienceWrite("replace", "Write an audience anew; what is not given is as in a new one, except --require-named, which stays", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
 			answer, err := catalog.ReplaceAudience(ctx, &patdv1.ReplaceAudienceRequest{Id: e.GetId(), Audience: e})
 			return answer.GetAudience(), err
 		}),
@@ -54,6 +54,10 @@ func (c *command) audienceWrite(name, short string, write writeAudience) *cobra.
 	f.BoolVar(&e.AllowOfflineAccess, "allow-offline-access", false, "give out refresh tokens for it")
 	f.Var(&accessTTL, "access-token-ttl", "lifetime of short-lived access tokens, up to 30d (default 24h)")
 	f.StringVar(&format, "access-token-format", "opaque", "form of short-lived access tokens: opaque or jwt")
+	f.BoolVar(&e.RequireNamed, "require-named", false, "refuse tokens that name no audience")
+	if name == "replace" {
+		f.StringVar(&e.Etag, "etag", "", "replace it only while this is its `tag`, as show prints it")
+	}
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	annotated := argumentsOnly(f, "default-ttl", "max-ttl", "allow-never")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -71,12 +75,32 @@ func (c *command) audienceWrite(name, short string, write writeAudience) *cobra.
 	}
 	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
 		e.Id = args[0]
-		written, err := write(ctx, patdv1.NewCatalogServiceClient(conn), &e)
+		catalog := patdv1.NewCatalogServiceClient(conn)
+		if name == "replace" && !f.Changed("require-named") {
+			if err := keepRequireNamed(ctx, catalog, &e); err != nil {
+				return err
+			}
+		}
+		written, err := write(ctx, catalog, &e)
 		if err != nil {
 			return err
 		}
 		return c.audience(written, asJSON)
 	})
+}
+
+// keepRequireNamed takes over whether tokens must name the audience: a wall comes down by its own flag only. The entity tag
+// makes sure that it is not put up or taken down between the two calls.
+func keepRequireNamed(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) error {
+	now, err := catalog.GetAudience(ctx, &patdv1.GetAudienceRequest{Id: e.GetId()})
+	if err != nil {
+		return err
+	}
+	e.RequireNamed = now.GetAudience().GetRequireNamed()
+	if e.GetEtag() == "" {
+		e.Etag = now.GetAudience().GetEtag()
+	}
+	return nil
 }
 
 func (c *command) audienceList() *cobra.Command {
@@ -127,9 +151,12 @@ func (c *command) audienceShow() *cobra.Command {
 }
 
 func (c *command) audienceDelete() *cobra.Command {
+	var r patdv1.DeleteAudienceRequest
 	cmd := &cobra.Command{Use: "delete ID", Short: "Remove an audience; tokens that name it go on", Args: takes("ID")}
+	cmd.Flags().StringVar(&r.Etag, "etag", "", "delete it only while this is its `tag`, as show prints it")
 	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		_, err := patdv1.NewCatalogServiceClient(conn).DeleteAudience(ctx, &patdv1.DeleteAudienceRequest{Id: args[0]})
+		r.Id = args[0]
+		_, err := patdv1.NewCatalogServiceClient(conn).DeleteAudience(ctx, &r)
 		return err
 	})
 }
@@ -146,8 +173,10 @@ func (c *command) audience(e *patdv1.Audience, asJSON bool) error {
 		{"default ttl", span(e.GetDefaultTtl(), "the server's")},
 		{"max ttl", span(e.GetMaxTtl(), "the server's")},
 		{"tokens without end", yes(e.GetAllowNever())},
+		{"tokens must name it", yes(e.GetRequireNamed())},
 		{"refresh tokens", yes(e.GetAllowOfflineAccess())},
 		{"access tokens", e.GetAccessTokenFormat().String() + ", " + span(e.GetAccessTokenTtl(), "24h")},
+		{"etag", e.GetEtag()},
 	})
 }
 

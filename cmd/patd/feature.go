@@ -47,6 +47,9 @@ func (c *command) featureWrite(name, short string, write writeFeature) *cobra.Co
 	f.BoolVar(&e.Optional, "optional", false, "for a page with checkboxes: the user may leave it out")
 	f.BoolVar(&publish, "publish", false, "stands in the public metadata document")
 	f.BoolVar(&e.System, "system", false, "can from then on neither be changed nor deleted")
+	if name == "replace" {
+		f.StringVar(&e.Etag, "etag", "", "replace it only while this is its `tag`, as get prints it")
+	}
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		v, ok := patdv1.Feature_Consent_value[strings.ToUpper(consent)]
@@ -118,13 +121,16 @@ func (c *command) featureList() *cobra.Command {
 }
 
 func (c *command) featureDelete() *cobra.Command {
+	var r patdv1.DeleteFeatureRequest
 	cmd := &cobra.Command{
 		Use:   "delete NAME",
 		Short: "Remove an entry; the feature, who holds it and tokens that carry it stay as they are",
 		Args:  takes("NAME"),
 	}
+	cmd.Flags().StringVar(&r.Etag, "etag", "", "delete it only while this is its `tag`, as get prints it")
 	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		_, err := patdv1.NewCatalogServiceClient(conn).DeleteFeature(ctx, &patdv1.DeleteFeatureRequest{Name: args[0]})
+		r.Name = args[0]
+		_, err := patdv1.NewCatalogServiceClient(conn).DeleteFeature(ctx, &r)
 		return err
 	})
 }
@@ -143,6 +149,7 @@ func (c *command) feature(e *patdv1.Feature, asJSON bool) error {
 		{"optional", yes(e.GetOptional())},
 		{"published", yes(published(e))},
 		{"system", yes(e.GetSystem())},
+		{"etag", e.GetEtag()},
 	})
 }
 

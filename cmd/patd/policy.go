@@ -21,13 +21,14 @@ func (c *command) audienceCheck() *cobra.Command {
 		asJSON bool
 	)
 	cmd := &cobra.Command{
-		Use:   "check ID [--max-ttl TTL]",
-		Short: "Tell which live tokens exceed an audience's policy, or one to try; changes nothing",
+		Use:   "check ID [--max-ttl TTL] [--require-named]",
+		Short: "Show which live tokens exceed an audience's policy, or one to try; changes nothing",
 		Args:  takes("ID"),
 	}
 	f := cmd.Flags()
 	f.Var(&maxTTL, "max-ttl", "try this longest lifetime (default the policy in force)")
 	f.BoolVar(&r.AllowNever, "allow-never", false, "with --max-ttl: and allow tokens that never expire")
+	f.BoolVar(&r.RequireNamed, "require-named", false, "count the tokens that name no audience, also where they are not refused yet")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	annotated := argumentsOnly(f, "max-ttl", "allow-never")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -46,7 +47,7 @@ func (c *command) audienceCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			all.ExceedingCount = page.GetExceedingCount()
+			all.ExceedingCount, all.UnnamedCount = page.GetExceedingCount(), page.GetUnnamedCount()
 			all.Tokens = append(all.Tokens, page.GetTokens()...)
 			if r.After = page.GetAfter(); r.After == "" {
 				break
@@ -70,6 +71,9 @@ func (c *command) exceeding(all *patdv1.CheckAudienceResponse) error {
 		rows = append(rows, []string{t.GetTokenId(), t.GetUser(), t.GetName(), left, yes(t.GetBlocked())})
 	}
 	fmt.Fprintf(c.Stderr, "patd: %d live token(s) exceed the policy\n", all.GetExceedingCount())
+	if n := all.GetUnnamedCount(); n > 0 {
+		fmt.Fprintf(c.Stderr, "patd: %d live token(s) name no audience, and are refused where the audience must be named\n", n)
+	}
 	return table(c.Stdout, []string{"TOKEN ID", "USER", "NAME", "EXPIRES IN", "BLOCKED"}, rows)
 }
 
