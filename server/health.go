@@ -116,12 +116,17 @@ func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := h.check(r.Context()); err != nil {
 		exchangeOf(r.Context()).cause = err
-		writeJSON(w, http.StatusServiceUnavailable, probe{Status: "not ready"})
+		writeJSON(w, http.StatusServiceUnavailable, h.probe("not ready"))
 		return
 	}
-	answer := probe{Status: "ready"}
+	writeJSON(w, http.StatusOK, h.probe("ready"))
+}
+
+// probe is a status with what does not work.
+func (h *healthState) probe(status string) probe {
+	p := probe{Status: status}
 	if h.details != nil {
-		answer.Details = h.details()
+		p.Details = h.details()
 	}
-	writeJSON(w, http.StatusOK, answer)
+	return p
 }

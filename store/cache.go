@@ -310,9 +310,12 @@ func (c *Cached) clear() {
 // Flush writes now what Touch has noted so far.
 func (c *Cached) Flush(ctx context.Context) error { return c.store.Flush(ctx) }
 
-// Ready tells whether the store answers and can be followed, and says what is wrong when not.
+// Ready returns what is wrong when the store does not answer, takes no change, or cannot be followed; nil when all is well.
 func (c *Cached) Ready(ctx context.Context) error {
 	if err := c.store.Ready(ctx); err != nil {
+		return err
+	}
+	if err := c.store.ChangesFail(); err != nil {
 		return err
 	}
 	return c.feed.err()
@@ -330,13 +333,19 @@ type CacheStats struct {
 	// Position is the feed's as far as it was taken in; Following tells that nothing newer has been missed for long.
 	Position  uint64
 	Following bool
+	// Trouble is why the feed is not to be relied on, in which case Following is false; nil: it is. Distrusted counts the times
+	// that it said less than had happened.
+	Trouble    error
+	Distrusted uint64
 }
 
 // Stats answers figures about the cache.
 func (c *Cached) Stats() CacheStats {
 	out := CacheStats{
-		Bypassed: c.bypassed.Load(), Limit: c.limit, Position: c.applied.Load(), Following: c.feed.live(),
+		Bypassed: c.bypassed.Load(), Limit: c.limit, Position: c.applied.Load(),
+		Trouble: c.feed.trouble(), Distrusted: c.feed.distrusted.Load(),
 	}
+	out.Following = out.Trouble == nil
 	out.Users, out.Bytes, out.Evicted = c.users.figures()
 	for i := range c.shards {
 		s := &c.shards[i]

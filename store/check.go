@@ -57,10 +57,6 @@ WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 
 SELECT id FROM services
 WHERE name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
-	checkPositions = `
-SELECT seq FROM (SELECT max(seq) AS seq, 'events' AS name FROM events UNION ALL SELECT max(seq), 'changes' FROM changes) m
-WHERE seq > coalesce((SELECT s.seq FROM sqlite_sequence s WHERE s.name = m.name), 0)`
-
 	checkRetiredKeys = `
 SELECT t.id FROM keys k JOIN tokens t ON t.key = k.num
 WHERE k.retire_us IS NOT NULL AND t.revoke_us IS NULL AND t.expire_us > ?1 AND t.expire_us > k.retire_us LIMIT ?2`
@@ -178,7 +174,7 @@ func (t *readTx) checkSQLite(op string, add func(string)) (readable bool, err er
 	if err := t.each(op, checkTriggers, text("database: trigger %s is missing")); err != nil {
 		return false, err
 	}
-	return true, t.each(op, checkPositions, text("database: position %s of the audit log or the change feed would be given twice"))
+	return true, t.checkPositions(op, add)
 }
 
 func (t *readTx) checkReferences(op string, add func(string)) error {

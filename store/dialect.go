@@ -37,9 +37,10 @@ var (
 	fixedOrder = regexp.MustCompile(`\bCROSS JOIN\b`)
 )
 
-// postgresForm writes ?1 as $1, and each ? as the next of them. Texts in quotes stay as they are: none holds a hint.
+// postgresForm writes ?1 as $1, each ? as the next of them, and nextNumber as what gives it. Texts in quotes stay as they are: none holds a hint.
 func postgresForm(query string) string {
 	query = fixedOrder.ReplaceAllLiteralString(indexHint.ReplaceAllLiteralString(query, ""), "JOIN")
+	query = nextNumber.ReplaceAllString(query, postgresNext)
 	var b strings.Builder
 	next := 0
 	for i := 0; i < len(query); i++ {

@@ -9,8 +9,8 @@ import (
 )
 
 const insertEvent = `
-INSERT INTO events (time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO events (seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail)
+VALUES (NULL /* next events.seq */, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 RETURNING seq`
 
 // record writes the events of a transaction and their entries in the change feed. It answers the position of the
@@ -18,9 +18,7 @@ RETURNING seq`
 func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) {
 	const op = "write an audit event"
 	for _, e := range events {
-		var at int64
-		err := t.returning(op, insertEvent, func(rows *sql.Rows) error { return rows.Scan(&at) },
-			micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
+		at, err := t.position(op, insertEvent, micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
 			nullText(e.User), nullID(e.TokenID), nullText(e.Service), addrBytes(e.PeerIP), nullText(e.Reason), nullText(e.Detail))
 		if err != nil {
 			return 0, err

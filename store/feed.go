@@ -19,15 +19,14 @@ const (
 	pruneLimit  = 1000
 )
 
-const insertChange = `INSERT INTO changes (time_us, token_id, "user", service) VALUES (?, ?, ?, ?) RETURNING seq`
+const insertChange = `
+INSERT INTO changes (seq, time_us, token_id, "user", service) VALUES (NULL /* next changes.seq */, ?, ?, ?, ?) RETURNING seq`
 
 // change writes the entry of one event: what it names is no longer as it was.
 func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
 	const op = "write to the change feed"
 	c := changeOf(e)
-	var seq int64
-	err := t.returning(op, insertChange, func(rows *sql.Rows) error { return rows.Scan(&seq) },
-		nowUS, nullID(c.TokenID), nullText(c.User), nullText(c.Service))
+	seq, err := t.position(op, insertChange, nowUS, nullID(c.TokenID), nullText(c.User), nullText(c.Service))
 	t.fed = true
 	return uint64(seq), err
 }
@@ -125,7 +124,8 @@ const (
 // restore.
 type entry struct {
 	tokens.Change
-	mark uint64
+	mark      uint64
+	startOver bool // whatever is remembered does not count: see insertStartOver
 }
 
 // entries reads the feed: at most limit entries from a position on, oldest first.
@@ -140,12 +140,8 @@ func (s *Store) newestEntries(ctx context.Context, limit int) ([]entry, error) {
 
 func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]entry, error) {
 	var list []entry
-	from := s.lookups
-	if s.news != nil {
-		from = s.news
-	}
 	within := context.WithoutCancel(ctx)
-	err := from.use(ctx, func(c *conn) error {
+	err := s.newsPool().use(ctx, func(c *conn) error {
 		list = nil
 		return c.each(within, query, func(rows *sql.Rows) error {
 			var seq, us int64
@@ -154,6 +150,7 @@ func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]e
 			err := rows.Scan(&seq, &us, &id, &user, &service)
 			e := entry{Change: tokens.Change{Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String}}
 			e.mark = mark(us, e.Change)
+			e.startOver = user.Valid && user.String == ""
 			list = append(list, e)
 			return err
 		}, args...)
@@ -162,6 +159,14 @@ func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]e
 		return nil, fault("read the change feed", err)
 	}
 	return list, nil
+}
+
+// newsPool is where the feed is read.
+func (s *Store) newsPool() *pool {
+	if s.news != nil {
+		return s.news
+	}
+	return s.lookups
 }
 
 // mark is a hash of an entry, never 0.

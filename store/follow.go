@@ -59,6 +59,11 @@ type Feed struct {
 	// the same by the wall clock, in nanoseconds of Unix time.
 	heard, heardWall atomic.Int64
 
+	heads      heads                 // when last compared; of whoever has the turn
+	doubtUntil time.Time             // the same
+	doubts     atomic.Pointer[doubt] // why the feed is not trusted; nil: it is
+	distrusted atomic.Uint64         // how many times it was not
+
 	read func(ctx context.Context) error // nil, or what tests put before each look
 
 	mu        sync.RWMutex
@@ -111,7 +116,7 @@ func (f *Feed) follow(ctx context.Context) {
 	defer poll.Stop()
 	gather := time.NewTimer(0)
 	defer gather.Stop()
-	failing := false
+	failing, polls := false, 0
 	for {
 		var err error
 		called := false
@@ -120,6 +125,9 @@ func (f *Feed) follow(ctx context.Context) {
 			return
 		case <-poll.C:
 			err = f.catchUp(ctx, 0)
+			if polls++; err == nil && polls%comparePolls == 0 {
+				err = f.compare(ctx)
+			}
 		case <-f.call:
 			called = true // whoever may connect can call
 			err = f.catchUp(ctx, 0)
@@ -190,6 +198,7 @@ func (f *Feed) catchUp(ctx context.Context, seq uint64) error {
 		if !more {
 			f.heardWall.Store(began.UnixNano())
 			f.heard.Store(int64(began.Sub(f.start)))
+			f.trustAgain(ctx)
 			return nil
 		}
 	}
@@ -245,6 +254,11 @@ func (f *Feed) step(ctx context.Context) (more bool, err error) {
 	f.mu.Lock()
 	f.ring.add(list)
 	f.mu.Unlock()
+	for _, e := range list {
+		if e.startOver {
+			f.startOver(e.mark)
+		}
+	}
 	return len(list) >= feedPage-1, nil
 }
 
@@ -260,15 +274,19 @@ func (f *Feed) begin(ctx context.Context) error {
 		r.before = list[0]
 		r.add(list[1:])
 	}
+	back := f.began && r.last().Seq < f.position().Seq
 	if f.began {
 		f.store.beginHistory(r.last().Seq)
 	}
 	f.hand(nil, true, r.last().Seq)
 	f.began = true
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.ring = r
 	f.told = 0 // so that those who wait are told, though the position be the same by chance
+	f.mu.Unlock()
+	if back {
+		f.doubt(ctx, wentBack)
+	}
 	return nil
 }
 
@@ -312,21 +330,15 @@ func (f *Feed) silence() time.Duration {
 	return max(now.Sub(f.start)-time.Duration(heard), time.Duration(now.UnixNano()-f.heardWall.Load()))
 }
 
-// live tells whether what is known of the store counts. It rests on no goroutine: one that hangs is found out, too.
-func (f *Feed) live() bool { return f.silence() < trustFeed }
-
-func (f *Feed) err() error {
-	if f.live() {
-		return nil
-	}
-	return tokens.StoreUnavailable("follow the change feed", errSilent)
-}
-
 // Live implements tokens.ChangeFeed.
 func (f *Feed) Live() bool { return f.live() }
 
 // Newest implements tokens.ChangeFeed.
-func (f *Feed) Newest() (tokens.WatchPosition, error) { return f.position().place(), f.err() }
+func (f *Feed) Newest() (tokens.WatchPosition, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.ring.place(f.ring.last()), f.err()
+}
 
 // News implements tokens.ChangeFeed.
 func (f *Feed) News() <-chan struct{} {
@@ -344,27 +356,28 @@ func (f *Feed) After(at tokens.WatchPosition, limit int) (tokens.ChangePage, err
 	defer f.mu.RUnlock()
 	list, ok := f.ring.after(at)
 	if !ok {
-		return tokens.ChangePage{At: f.ring.last().place(), Lost: true}, nil
+		return tokens.ChangePage{At: f.ring.place(f.ring.last()), Lost: true}, nil
 	}
 	list = list[:min(len(list), limit)]
 	if len(list) == 0 {
 		return tokens.ChangePage{At: at}, nil
 	}
-	page := tokens.ChangePage{At: list[len(list)-1].place(), Changes: make([]tokens.Change, len(list))}
+	page := tokens.ChangePage{At: f.ring.place(list[len(list)-1]), Changes: make([]tokens.Change, len(list))}
 	for i, e := range list {
 		page.Changes[i] = e.Change
 	}
 	return page, nil
 }
 
-// place is the position of an entry, as it is told.
-func (e entry) place() tokens.WatchPosition {
-	return tokens.WatchPosition{Sequence: e.Seq, History: strconv.FormatUint(e.mark, 36)}
+// place is the position of an entry, as it is sent.
+func (r *ring) place(e entry) tokens.WatchPosition {
+	return tokens.WatchPosition{Sequence: e.Seq, History: strconv.FormatUint(e.mark^r.salt, 36)}
 }
 
 // ring keeps the newest entries of the feed.
 type ring struct {
-	before  entry // the one before the first of entries; zero: there was none
+	before  entry  // the one before the first of entries; zero: there was none
+	salt    uint64 // makes positions that were sent before it lost
 	entries []entry
 }
 
@@ -408,5 +421,5 @@ func (r *ring) after(at tokens.WatchPosition) ([]entry, bool) {
 		}
 		e, i = r.entries[found], found+1
 	}
-	return r.entries[i:], e.place() == at
+	return r.entries[i:], r.place(e) == at
 }

@@ -254,7 +254,12 @@ func checkFinds(t *testing.T, server *dbtest.Server) {
 	}
 	for _, c := range []struct{ breaks, mends, want string }{
 		{`ALTER TABLE events DISABLE TRIGGER events_no_delete`, `ALTER TABLE events ENABLE TRIGGER events_no_delete`, "trigger events_no_delete is missing"},
-		{`ALTER SEQUENCE changes_seq_seq RESTART WITH 1`, `SELECT setval('changes_seq_seq', 1000)`, "of the change feed would be given twice"},
+		{`ALTER SEQUENCE changes_seq_seq RESTART WITH 1`, `SELECT setval('changes_seq_seq', 1000)`, "of the change feed would be given twice; `patd check --repair-positions` mends it"},
+		{`ALTER SEQUENCE users_key_seq RESTART WITH 1`, `SELECT setval('users_key_seq', 1000)`, "of the users would be given twice"},
+		{`ALTER SEQUENCE keys_num_seq RESTART WITH 1`, `SELECT setval('keys_num_seq', 1000)`, "of the digest keys would be given twice"},
+		{`ALTER SEQUENCE patd_schema_version_id_seq RESTART WITH 1`, `SELECT setval('patd_schema_version_id_seq', 1000)`,
+			"of the schema's versions would be given twice"},
+		{`INSERT INTO changes (time_us, token_id) VALUES (1, 7)`, `DELETE FROM changes WHERE token_id = 7`, "is not at the end of the change feed"},
 		{`UPDATE tokens SET rotations = 3 WHERE id = (SELECT min(id) FROM tokens)`, `UPDATE tokens SET rotations = 0`, "rotated secrets"},
 	} {
 		exec1(t, st, c.breaks)

@@ -21,7 +21,7 @@ func TestTheRingKeepsTheNewestEntries(t *testing.T) {
 		t.Errorf("%d entries are kept", len(r.entries))
 	}
 	for _, back := range []uint64{0, 1, feedRing / 2, feedRing - 1} {
-		at := entry{Change: tokens.Change{Seq: n - back}, mark: mark(n - back)}.place()
+		at := r.place(entry{Change: tokens.Change{Seq: n - back}, mark: mark(n - back)})
 		list, ok := r.after(at)
 		if !ok || uint64(len(list)) != back || back > 0 && list[0].Seq != n-back+1 {
 			t.Errorf("%d entries back: %v, %d entries", back, ok, len(list))
@@ -32,12 +32,12 @@ func TestTheRingKeepsTheNewestEntries(t *testing.T) {
 		}
 	}
 	for _, seq := range []uint64{0, 1, n - 2*feedRing, n + 1} {
-		at := entry{Change: tokens.Change{Seq: seq}, mark: mark(seq)}.place()
+		at := r.place(entry{Change: tokens.Change{Seq: seq}, mark: mark(seq)})
 		if _, ok := r.after(at); ok {
 			t.Errorf("position %d is known", seq)
 		}
 	}
-	at := r.before.place()
+	at := r.place(r.before)
 	if list, ok := r.after(at); !ok || len(list) != len(r.entries) {
 		t.Errorf("from the one before the first: %v, %d", ok, len(list))
 	}

@@ -160,7 +160,8 @@ func (t *readTx) KeyUse(now time.Time) (map[string]int64, error) {
 }
 
 const (
-	insertKey = `INSERT INTO keys (name, check_value, create_us, retire_us) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING`
+	insertKey = `
+INSERT INTO keys (num, name, check_value, create_us, retire_us) VALUES (NULL /* next keys.num */, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING`
 
 	// The check value stands in the condition: another key cannot pass under a known name.
 	retireKey = `UPDATE keys SET retire_us = ?3 WHERE name = ?1 AND check_value = ?2`

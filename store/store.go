@@ -72,6 +72,7 @@ type Store struct {
 	writer  *pool
 	group   *group // who uses the writer
 
+	failing  failing
 	feed     *Feed
 	sequence atomic.Uint64
 	history  history
@@ -118,6 +119,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s.loopCtx, s.stopLoop = context.WithCancel(context.WithoutCancel(ctx))
 	s.loop.Go(func() { s.writeBehind(s.loopCtx) })
+	s.loop.Go(func() { s.probeChanges(s.loopCtx) })
 	return s, nil
 }
 
@@ -144,6 +146,7 @@ func IsPostgres(url string) bool {
 func newStore(o Options, d *dialect) *Store {
 	s := &Store{options: o, dialect: d, done: make(chan struct{}), seen: newSeenBuffer(), group: &group{}, flushing: make(chan struct{}, 1)}
 	s.keepers = []useKeeper{s.seen}
+	s.failing.wake = make(chan struct{}, 1)
 	s.keyNames.Store(&map[int64]string{})
 	s.feed = newFeed(s)
 	return s

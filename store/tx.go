@@ -54,7 +54,7 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 	if errors.Is(err, errUnchanged) {
 		return nil
 	}
-	if err == nil {
+	if s.noteChange(err); err == nil {
 		s.advance(seq, of)
 	}
 	return err

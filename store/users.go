@@ -84,7 +84,7 @@ func (t *readTx) Users(q tokens.UserQuery) ([]tokens.User, error) {
 }
 
 const insertUser = `
-INSERT INTO users ("user", state, features, create_us) VALUES (?, ?, ?, ?)
+INSERT INTO users (key, "user", state, features, create_us) VALUES (NULL /* next users.key */, ?, ?, ?, ?)
 ON CONFLICT ("user") WHERE delete_us IS NULL DO NOTHING
 RETURNING key`
 
@@ -98,9 +98,7 @@ func (t *tx) InsertUser(u tokens.User) (int64, error) {
 	if state == 0 {
 		state = userActive
 	}
-	var key int64
-	err = t.returning(op, insertUser, func(rows *sql.Rows) error { return rows.Scan(&key) },
-		u.ID, state, joined(u.Features, " "), micros(u.CreateTime))
+	key, err := t.numbered(op, insertUser, u.ID, state, joined(u.Features, " "), micros(u.CreateTime))
 	switch {
 	case err != nil:
 		return 0, err

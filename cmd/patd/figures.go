@@ -11,9 +11,11 @@ import (
 func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *signin.SignIn) func() []server.Figure {
 	return func() []server.Figure {
 		s := cached.Stats()
-		following := 0
-		if s.Following {
-			following = 1
+		flag := func(on bool) int {
+			if on {
+				return 1
+			}
+			return 0
 		}
 		total := func(name, help string, v uint64) server.Figure {
 			return server.Figure{Name: name, Help: help, Total: true, Value: float64(v)}
@@ -34,7 +36,9 @@ func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *
 			now("patd_cache_users", "Users in memory.", s.Users),
 			now("patd_cache_bytes", "About the memory that the cache takes.", s.Bytes),
 			now("patd_cache_limit_bytes", "The bound of that.", s.Limit),
-			now("patd_feed_following", "1: the change feed is heard; 0: it is silent, and the cache is not trusted.", following),
+			now("patd_feed_following", "1: the change feed is read and trusted; 0: it is not, and the cache is not used.", flag(s.Following)),
+			total("patd_feed_distrusted_total", "Times that the change feed went back, or stood still while changes were made.", s.Distrusted),
+			now("patd_changes_failing", "1: the store takes no change, and the server is not ready; 0: it does.", flag(st.ChangesFail() != nil)),
 			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.TouchesDropped()),
 			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),
 		}
@@ -52,6 +56,18 @@ func issuersIn(users *signin.SignIn, state signin.Status) (n int) {
 		}
 	}
 	return n
+}
+
+// storeDetails is what /readyz says of the store, when something is wrong with it.
+func storeDetails(cached *store.Cached, st *store.Store) map[string]string {
+	details := map[string]string{}
+	if trouble := cached.Stats().Trouble; trouble != nil {
+		details["feed"] = trouble.Error()
+	}
+	if st.ChangesFail() != nil {
+		details["changes"] = "every change fails"
+	}
+	return details
 }
 
 // signInDetails is what /readyz says of sign-in, when it does not work for some issuer.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"sync"
@@ -109,10 +110,14 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	if o.Shared() {
 		config.Shared = o.Spend
 	}
+	config.Details = func() map[string]string {
+		details := storeDetails(cached, o.Store)
+		maps.Copy(details, signInDetails(users))
+		return details
+	}
 	if users != nil {
 		defer users.Close()
 		config.SignIn = users
-		config.Details = func() map[string]string { return signInDetails(users) }
 		users.Start()
 	}
 	srv, err := server.New(config)

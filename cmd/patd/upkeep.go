@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -136,14 +137,29 @@ func summarize(ctx context.Context, st *store.Store, p place) (summary, error) {
 }
 
 func (c *command) checkCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, repair bool
 	cmd := &cobra.Command{
 		Use:   "check --data-dir DIR",
 		Short: "Look whether the store is sound and the key file belongs to it",
-		Args:  takes(),
+		Long: `Look whether the store is sound and the key file belongs to it.
+
+After a database was moved or repaired, positions in the audit log and the change feed, and the numbers of users and keys, may be
+behind the rows that are there. --repair-positions mends that, and has every server drop what it remembers of the store; it may
+be run while servers use it.`,
+		Args: takes(),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&repair, "repair-positions", false, "first mend positions that would be given twice")
 	return c.keptStoreCommand(cmd, func(ctx context.Context, o *opened, _ []string) error {
+		if repair {
+			mended, err := o.RepairPositions(ctx)
+			if err != nil {
+				return err
+			}
+			for _, one := range mended {
+				fmt.Fprintf(c.Stderr, "patd: %s\n", one)
+			}
+		}
 		found, err := o.Check(ctx)
 		if err != nil {
 			return err
@@ -169,8 +185,16 @@ func (c *command) checkCommand() *cobra.Command {
 			err = nil
 		}
 		if err == nil && len(found) > 0 {
-			err = fmt.Errorf("%s: %s; stop the server and restore a backup", o.place, counted(int64(len(found)), "problem"))
+			err = fmt.Errorf("%s: %s; %s", o.place, counted(int64(len(found)), "problem"), remedy(found))
 		}
 		return err
 	})
+}
+
+// remedy is what to do about problems that were found.
+func remedy(found []string) string {
+	if slices.ContainsFunc(found, func(problem string) bool { return !strings.Contains(problem, store.RepairPositions) }) {
+		return "stop the server and restore a backup"
+	}
+	return "run `" + store.RepairPositions + "`"
 }
