@@ -76,6 +76,45 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 	}
 }
 
+// TestModulesOfPagesDecide runs the modules of docs/frameworks/python.md and node.md: what they say of a good token, of one
+// without the scope, of a revoked one, and when patd is gone.
+func TestModulesOfPagesDecide(t *testing.T) {
+	t.Parallel()
+	for _, m := range []struct{ kind, program, file, code string }{
+		{"python", "python3", "patd.py", "import sys, patd\nfound = patd.may(sys.argv[1], 'a')\nprint('passes ' + found['user'] if found else 'refused')\n"},
+		{"js", "node", "patd.mjs", "import { may } from './patd.mjs';\nconst found = await may(process.argv[2], 'a');\nconsole.log(found ? 'passes ' + found.user : 'refused');\n"},
+	} {
+		t.Run(m.kind, func(t *testing.T) {
+			t.Parallel()
+			k := newDesk(t, m.program)
+			data, admin := administer(t)
+			d := serve(t, data)
+			a := connect(t, d, admin)
+			if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a", "b"}}); err != nil {
+				t.Fatal(err)
+			}
+			secrets := map[string]string{"good": a.mint(t, "alice", "good", "a"), "other": a.mint(t, "alice", "other", "b"), "garbage": "pat_x"}
+			write(t, filepath.Join(k.dir, m.file), block(t, m.kind))
+			code := filepath.Join(k.dir, "decide"+filepath.Ext(m.file))
+			write(t, code, m.code)
+			k.env = append(k.env, "PATD_URL="+d.http, "PATD_TOKEN_FILE="+written(t, "service.token", admin))
+			decide := m.program + " " + code + ` "$SECRET"`
+			for name, want := range map[string]string{"good": "passes alice", "other": "refused", "garbage": "refused"} {
+				k.env = append(k.env, "SECRET="+secrets[name])
+				if got := strings.TrimSpace(k.paste(t, decide)); got != want {
+					t.Errorf("the %s token: %s, want %s", name, got, want)
+				}
+			}
+			if err := d.stop(); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := k.bash(t, decide).CombinedOutput(); err == nil {
+				t.Errorf("without patd it says %s", out)
+			}
+		})
+	}
+}
+
 // TestDevCanBePasted runs the first command of README.md.
 func TestDevCanBePasted(t *testing.T) {
 	t.Parallel()

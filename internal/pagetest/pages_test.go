@@ -26,6 +26,8 @@ var claims = map[string]string{
 	"sh postgres":     "TestPostgresCanBePasted",
 	"sh move":         "TestPostgresCanBePasted",
 	"sh source":       "TestSourcesCanBePasted",
+	"python":          "TestModulesOfPagesDecide",
+	"js":              "TestModulesOfPagesDecide",
 	"sh renewing":     "TestUserAndTokenCommandsCanBePasted",
 	"sh offboarding":  "TestUserAndTokenCommandsCanBePasted",
 	"sh signin":       "TestSignInCanBePasted",
