@@ -78,7 +78,7 @@ func (o *oauth) exchange(ctx context.Context, c *oauthCall) (any, error) {
 
 // readExchange reads the parameters of RFC 8693 section 2.1.
 func readExchange(c *oauthCall) (q tokens.ExchangeRequest, err error) {
-	q = tokens.ExchangeRequest{Client: c.client, Peer: c.peer}
+	q = tokens.ExchangeRequest{Client: c.client, Caller: c.actor, Peer: c.peer}
 	if q.Subject, err = c.form.secret("subject_token"); err != nil {
 		return q, err
 	}
@@ -121,7 +121,7 @@ func (o *oauth) subject(ctx context.Context, c *oauthCall, secret tokens.Secret)
 
 // refresh serves RFC 6749 section 6: a refresh token for the next one and an access token.
 func (o *oauth) refresh(ctx context.Context, c *oauthCall) (any, error) {
-	q := tokens.RefreshRequest{Client: c.client, Peer: c.peer}
+	q := tokens.RefreshRequest{Client: c.client, Caller: c.actor, Peer: c.peer}
 	var err error
 	if q.Token, err = c.form.secret("refresh_token"); err != nil {
 		return nil, err

@@ -25,7 +25,14 @@ func TestCheckAgreesWithTheService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin := tokens.Actor{Kind: tokens.ServiceActor, Name: "admin", Permissions: tokens.PermAdmin}
+	made, err := s.CreateService(t.Context(), tokens.Actor{Kind: tokens.OperatorActor}, tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := s.Authenticate(t.Context(), made.Secret, tokens.Peer{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	steps := []func() error{
 		func() error {
 			_, err := s.CreateFeature(t.Context(), admin, tokens.FeatureEntry{Name: "a"})

@@ -95,6 +95,37 @@ func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred 
 	return nil
 }
 
+// Credential implements tokens.TokenReader.
+func (t *readTx) Credential(id tokens.ID) (tokens.Credential, error) {
+	var (
+		cred tokens.Credential
+		r    credentialRow
+	)
+	dest := r.dest()
+	err := t.each("read a token, its user and its secrets", selectCredential, func(rows *sql.Rows) error {
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		if len(cred.Secrets) == 0 {
+			if err := r.fill(&cred); err != nil {
+				return err
+			}
+			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.rotations})
+		}
+		if r.oldKey.Valid {
+			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.oldSerial.Int64 - 1, ExpireTime: instant(r.oldUntil.Int64)})
+		}
+		return nil
+	}, int64(id))
+	if err == nil && len(cred.Secrets) == 0 {
+		err = fmt.Errorf("token %s: %w", id, tokens.ErrNotFound)
+	}
+	if err != nil {
+		return tokens.Credential{}, err
+	}
+	return cred, nil
+}
+
 func (r *credentialRow) fill(cred *tokens.Credential) error {
 	t, err := r.token.token()
 	if err != nil {

@@ -96,7 +96,7 @@ func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (
 	if Decide(f) != Allow {
 		return Actor{}, unauthenticated("the token is not valid")
 	}
-	return Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id}, nil
+	return Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id, Serial: p.secret.Serial}, nil
 }
 
 // presented is a secret held against what is stored under its id.
@@ -216,7 +216,7 @@ func (s *Service) RecordRefusal(ctx context.Context, a Actor, r Refusal) error {
 		e.Service = r.Service
 	}
 	e.TokenID, _ = ParseID(r.TokenID)
-	return s.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
+	return s.ledger.record(ctx, e)
 }
 
 // refused records a use case's refusal and answers err. Malformed requests and outages are no attempts worth keeping;

@@ -283,7 +283,7 @@ func TestOutagesAreNeverAnswersAboutAccessTokens(t *testing.T) {
 			}
 			return err
 		}},
-		{"exchange", both(storetest.OpLookup, storetest.OpView, "Audience", "Token", "CountGrants", "InsertFamily", "InsertRefresh", "InsertAccess"), func() error {
+		{"exchange", both(storetest.OpLookup, storetest.OpView, "Audience", "Credential", "CountGrants", "InsertFamily", "InsertRefresh", "InsertAccess"), func() error {
 			_, err := h.Exchange(ctx, tokens.ExchangeRequest{Subject: m.Secret, Offline: true, Peer: home})
 			return err
 		}},
@@ -291,13 +291,13 @@ func TestOutagesAreNeverAnswersAboutAccessTokens(t *testing.T) {
 			_, err := h.Exchange(ctx, tokens.ExchangeRequest{Subject: m.Secret, Resources: []string{"https://api.example"}, Peer: home})
 			return err
 		}},
-		{"refresh", both(storetest.OpLookup, storetest.OpView, "Audience", "RefreshToken", "Token", "UseRefresh", "CountGrants", "InsertRefresh", "InsertAccess"), func() error {
+		{"refresh", both(storetest.OpLookup, storetest.OpView, "Audience", "RefreshToken", "Credential", "UseRefresh", "CountGrants", "InsertRefresh", "InsertAccess"), func() error {
 			_, err := h.Refresh(ctx, tokens.RefreshRequest{Token: g.Refresh, Peer: home})
 			return err
 		}},
 		{"revoke an access token", both(storetest.OpLookupAccess, "RevokeAccess", "Token"), end(g.Access)},
 		{"revoke a family", both(storetest.OpView, "RefreshToken", "RevokeFamily", "Token"), end(g.Refresh)},
-		{"revoke a token", both(storetest.OpLookup, "Token", "UpdateToken", "ForgetSealed"), end(m.Secret)},
+		{"revoke a token", both(storetest.OpLookup, "Credential", "Token", "UpdateToken", "ForgetSealed"), end(m.Secret)},
 		{"a leaked service", both(storetest.OpLookupService, "Service", "RevokeService"), leak(svc.Secret)},
 		{"a leaked access token", both(storetest.OpLookupAccess, "RevokeAccess", "Token"), leak(leaked.Access)},
 		{"a leaked refresh token", both(storetest.OpView, "RefreshToken", "RevokeFamily", "Token"), leak(leaked.Refresh)},

@@ -110,6 +110,11 @@ type Actor struct {
 	// the source answers AsGranted.
 	Features []string
 	Peer     Peer
+	// Serial is that of the presented secret of a personal access token.
+	Serial int64
+	// presented says that the caller's authority is the secret that the call is about, and nothing else. The use case holds
+	// that secret against what is stored inside its transaction.
+	presented bool
 }
 
 // String names the actor as audit events do: service:<name>, user:<id>, token:<token id>, operator or nobody.

@@ -120,7 +120,7 @@ func (s *Service) setBlocks(ctx context.Context, a Actor, action Action, id, rea
 		return 0, 0, c.err()
 	}
 	now := s.Now()
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		q, err := which(tx, now)
 		if err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Consent says how a feature gets into a token.
@@ -114,12 +115,13 @@ func (s *Service) changeCatalog(ctx context.Context, a Actor, action Action, wha
 	if err := s.manager(a); err != nil {
 		return Event{}, s.refused(ctx, a, Refusal{Action: action}, err)
 	}
-	e := a.event(s.Now(), action)
-	e.Detail = what
-	err := s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	var e Event
+	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		if err := change(tx); err != nil {
 			return nil, err
 		}
+		e = a.event(now, action)
+		e.Detail = what
 		return []Event{e}, nil
 	})
 	return e, s.refused(ctx, a, Refusal{Action: action}, err)

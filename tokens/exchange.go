@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -24,6 +23,8 @@ type ExchangeRequest struct {
 	Offline   bool     // a refresh token is asked for too
 	// Format is the only form that will do; zero: the one that the audiences say.
 	Format AccessFormat
+	// Caller is the client where it showed a credential of its own; Nobody: it did not.
+	Caller Actor
 	Peer   Peer
 }
 
@@ -34,6 +35,7 @@ type RefreshRequest struct {
 	Scopes    []string // nil: all that are in effect
 	Audiences []string // none here and in Resources: all of the family
 	Resources []string
+	Caller    Actor // as in ExchangeRequest
 	Peer      Peer
 }
 
@@ -83,7 +85,7 @@ func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, err
 // subject holds the subject token against what is stored. It must be a personal access token with which the bearer could
 // do something from where it calls; all else is one answer.
 func (s *Service) subject(ctx context.Context, secret Secret, peer Peer) (presented, error) {
-	invalid := Invalid("SUBJECT_INVALID", "subject_token", "the subject token is not valid")
+	invalid := subjectInvalid()
 	kind, id, err := s.prefixes.Load().Parse(secret)
 	if err != nil || kind != KindPersonal {
 		return presented{}, invalid
@@ -105,39 +107,70 @@ func (p presented) allowedFrom(peer Peer) bool {
 	return Decide(f) == Allow
 }
 
+// suits refuses what a target does not allow.
+func (r ExchangeRequest) suits(t target) error {
+	if r.Format != 0 && r.Format != t.format {
+		return Invalid("FORMAT_INVALID", "requested_token_type", "the audiences' access tokens have another form")
+	}
+	if r.Offline && !t.offline {
+		return scopeInvalid("offline_access is not allowed: there is no audience, or one that does not allow it")
+	}
+	return nil
+}
+
+func subjectInvalid() *Error {
+	return Invalid("SUBJECT_INVALID", "subject_token", "the subject token is not valid")
+}
+
+// exchange decides twice: before the feature source is asked, so that what is refused costs nobody a wait, and again in the
+// transaction, by what is stored then.
 func (s *Service) exchange(ctx context.Context, a Actor, p presented, r ExchangeRequest) (Granted, error) {
 	if err := r.Client.check(); err != nil {
 		return Granted{}, err
 	}
-	t, keys := p.cred.Token, s.keys.Get()
-	o := offer{cred: p.cred, secret: p.secret, client: r.Client, now: p.now}
-	var err error
-	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{t.Audiences, len(t.CIDRs) > 0, len(t.Audiences) == 0}); err != nil {
+	ask, keys := asked{r.Audiences, r.Resources}, s.keys.Get()
+	first, err := s.target(ctx, ask, boundsOf(p.cred.Token))
+	if err != nil {
 		return Granted{}, err
 	}
-	if r.Format != 0 && r.Format != o.target.format {
-		return Granted{}, Invalid("FORMAT_INVALID", "requested_token_type", "the audiences' access tokens have another form")
+	if err := r.suits(first); err != nil {
+		return Granted{}, err
 	}
-	if r.Offline && !o.target.offline {
-		return Granted{}, scopeInvalid("offline_access is not allowed: there is no audience, or one that does not allow it")
+	held, err := s.heldBy(ctx, p.cred.User, first)
+	if err != nil {
+		return Granted{}, err
 	}
-	if o.scopes, err = s.scopesFor(ctx, o, t.Scopes, r.Scopes); err != nil {
+	if _, err := s.narrowed(r.Scopes, held.of(p.cred.Token.Scopes)); err != nil {
 		return Granted{}, err
 	}
 	var g Granted
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		g = Granted{}
-		if err := stillActive(tx, t.ID, p.now); errors.Is(err, errEnded) {
-			return nil, Invalid("SUBJECT_INVALID", "subject_token", "the subject token is not valid")
-		} else if err != nil {
+		if err := r.Caller.mayStillAsk(tx, now); err != nil {
 			return nil, err
 		}
-		o.family = nil
+		p, err := p.again(tx, now)
+		if err != nil {
+			return nil, err
+		}
+		if !p.allowedFrom(r.Peer) {
+			return nil, subjectInvalid()
+		}
+		o := offer{cred: p.cred, secret: p.secret, client: r.Client, now: now}
+		if o.target, err = s.targetIn(tx, ask, boundsOf(p.cred.Token)); err != nil {
+			return nil, err
+		}
+		if err := r.suits(o.target); err != nil {
+			return nil, err
+		}
+		if o.scopes, err = s.scopesFor(ctx, o, p.cred.Token.Scopes, r.Scopes, held); err != nil {
+			return nil, err
+		}
 		if r.Offline {
 			if o.family, err = s.begin(tx, o); err != nil {
 				return nil, err
 			}
-			if g.Refresh, err = s.nextRefresh(tx, keys, *o.family, p.now); err != nil {
+			if g.Refresh, err = s.nextRefresh(tx, keys, *o.family, now); err != nil {
 				return nil, err
 			}
 		}
@@ -145,8 +178,8 @@ func (s *Service) exchange(ctx context.Context, a Actor, p presented, r Exchange
 		if err != nil {
 			return nil, err
 		}
-		e := a.event(p.now, ActionTokenExchange)
-		e.User, e.TokenID, e.Detail = t.User, t.ID, detail
+		e := a.event(now, ActionTokenExchange)
+		e.User, e.TokenID, e.Detail = p.cred.Token.User, p.cred.Token.ID, detail
 		return []Event{e}, nil
 	})
 	return g, err

@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -29,7 +30,11 @@ type mark struct {
 	fingerprint [32]byte
 }
 
-func checkIdempotencyKey(c *checker, k string) {
+// idempotencyKey checks a key; empty: none was given.
+func (c *checker) idempotencyKey(k string) {
+	if k == "" {
+		return
+	}
 	if len(k) < minRequestID || len(k) > maxRequestID {
 		c.add("request_id", "IDEMPOTENCY_KEY_INVALID", fmt.Sprintf("an idempotency key has %d to %d characters", minRequestID, maxRequestID))
 		return
@@ -40,6 +45,14 @@ func checkIdempotencyKey(c *checker, k string) {
 			return
 		}
 	}
+}
+
+// sealerFor makes the sealer of a request by a; nil, which finds and keeps nothing, where it has no idempotency key.
+func sealerFor(keys *Keys, a Actor, idempotencyKey string, body any) (*sealer, error) {
+	if idempotencyKey == "" {
+		return nil, nil //nolint:nilnil // a nil sealer is one that keeps nothing
+	}
+	return newSealer(keys, a.String(), idempotencyKey, body)
 }
 
 func newSealer(keys *Keys, caller, idempotencyKey string, body any) (*sealer, error) {
@@ -72,6 +85,42 @@ func framed(parts ...string) string {
 		b = append(b, p...)
 	}
 	return string(b)
+}
+
+// find reads what is kept of the request; false: nothing.
+func (s *sealer) find(tx ReadTx, now time.Time) (Request, bool, error) {
+	if s == nil {
+		return Request{}, false, nil
+	}
+	for _, k := range s.marks {
+		r, err := tx.Request(k.lookup, now)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return Request{}, false, fmt.Errorf("read request: %w", err)
+		}
+		if !k.sameBody(r) {
+			return Request{}, false, Fail(CodeAborted, "IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request; use a fresh one")
+		}
+		return r, true, nil
+	}
+	return Request{}, false, nil
+}
+
+// keep keeps the answer of the request, which made or changed the credential with that id.
+func (s *sealer) keep(tx Tx, id ID, secret Secret, now time.Time, rand io.Reader) error {
+	if s == nil {
+		return nil
+	}
+	q, err := s.request(id, secret, now, rand)
+	if err != nil {
+		return err
+	}
+	if err := tx.PutRequest(q, now); err != nil {
+		return fmt.Errorf("keep request: %w", err)
+	}
+	return nil
 }
 
 func (s *sealer) request(id ID, secret Secret, now time.Time, rand io.Reader) (Request, error) {

@@ -104,9 +104,8 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 	if err != nil {
 		return Token{}, err
 	}
-	now := s.Now()
 	var t Token
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var u User
 		if u, t, err = owned(tx, user, id); err != nil {
 			return nil, err

@@ -27,38 +27,42 @@ func (s *Service) Mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 
 // mint checks the request by itself, then opens the one transaction in which everything else is decided.
 func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, error) {
-	now, keys := s.Now(), s.keys.Get()
-	draft, err := s.draft(r, now)
+	keys := s.keys.Get()
+	draft, err := s.draft(r)
 	if err != nil {
 		return Minted{}, err
 	}
-	var seal *sealer
-	if r.IdempotencyKey != "" {
-		// The fingerprint is of what was asked, not of what it came to: the same ttl ends at another instant.
-		asked := draft
-		asked.IssueTime = time.Time{}
-		if seal, err = newSealer(keys, a.String(), r.IdempotencyKey, []any{asked, r.Lifetime}); err != nil {
-			return Minted{}, err
-		}
-	}
-	held, done, err := s.askAhead(ctx, a, r.User, seal, now)
-	if err != nil || done.Replayed {
-		return done, err
+	// The fingerprint is of what was asked, not of what it came to: the same ttl ends at another instant.
+	seal, err := sealerFor(keys, a, r.IdempotencyKey, []any{draft, r.Lifetime})
+	if err != nil {
+		return Minted{}, err
 	}
 	var m Minted
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	before, err := s.askAhead(ctx, a, func(tx ReadTx) (u User, done bool, err error) {
+		if m, err = replay(tx, seal, s.Now()); err != nil || m.Replayed {
+			return User{}, true, err
+		}
+		u, err = s.meet(tx, r.User, s.Now())
+		return u, false, err
+	})
+	if err != nil || m.Replayed {
+		return m, err
+	}
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		m = Minted{}
-		if seal != nil {
-			if m, err = replay(tx, seal, now); err != nil || m.Replayed {
-				return nil, err
-			}
+		if m, err = replay(tx, seal, now); err != nil || m.Replayed {
+			return nil, err
 		}
 		t := draft
+		t.IssueTime = now
 		u, err := s.meet(tx, t.User, now)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.admit(ctx, tx, u, &t, held, now); err != nil {
+		if before.asked && before.user.Key != 0 && before.user.Key != u.Key {
+			return nil, notFound("user") // deleted since the source was asked
+		}
+		if err := s.admit(ctx, tx, u, &t, before, now); err != nil {
 			return nil, err
 		}
 		policy, err := s.policyFor(tx, t.Audiences)
@@ -77,14 +81,8 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 		if m.Token, m.Secret, err = s.insert(tx, keys, t); err != nil {
 			return nil, err
 		}
-		if seal != nil {
-			q, err := seal.request(m.Token.ID, m.Secret, now, s.rand)
-			if err != nil {
-				return nil, err
-			}
-			if err := tx.PutRequest(q, now); err != nil {
-				return nil, fmt.Errorf("keep request: %w", err)
-			}
+		if err := seal.keep(tx, m.Token.ID, m.Secret, now, s.rand); err != nil {
+			return nil, err
 		}
 		e := a.event(now, ActionTokenCreate)
 		e.User, e.TokenID = t.User, m.Token.ID
@@ -97,48 +95,61 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 }
 
 // draft is the token that a request asks for, without id and owner's key, or everything that is wrong with it.
-func (s *Service) draft(r MintRequest, now time.Time) (Token, error) {
+func (s *Service) draft(r MintRequest) (Token, error) {
 	var c checker
-	t := Token{User: r.User, IssueTime: now, Description: r.Description, Labels: r.Labels}
+	t := Token{User: r.User, Description: r.Description, Labels: r.Labels}
 	t.Name = c.name(r.Name)
 	c.description(r.Description)
 	t.Scopes = c.scopes("scopes", "TOO_MANY_SCOPES", r.Scopes, s.limits.Scopes)
 	t.Audiences = c.audiences(r.Audiences, s.limits.Audiences)
 	c.labels(r.Labels, s.limits.Labels)
 	t.CIDRs = c.cidrs(r.CIDRs, s.limits.CIDRs)
-	if r.IdempotencyKey != "" {
-		checkIdempotencyKey(&c, r.IdempotencyKey)
-	}
+	c.idempotencyKey(r.IdempotencyKey)
 	c.lifetime(r.Lifetime)
 	return t, c.err()
 }
 
-// askAhead asks a feature source that is not local before the transaction, so that the writer never waits for it; and
-// before that looks for a replay, which needs no source.
-func (s *Service) askAhead(ctx context.Context, a Actor, user string, seal *sealer, now time.Time) ([]string, Minted, error) {
+// answered is what a feature source said before a transaction began. The zero answered: it was not asked.
+type answered struct {
+	asked    bool
+	user     User // about whom, as the record was
+	features []string
+}
+
+// askAhead asks a feature source that is not local before the transaction, so that the writer never waits for it. look
+// finds out about whom; where it says that the call is done, as for a replay, nothing is asked.
+func (s *Service) askAhead(ctx context.Context, a Actor, look func(ReadTx) (u User, done bool, err error)) (answered, error) {
 	if s.features.Local() {
-		return nil, Minted{}, nil
+		return answered{}, nil
 	}
-	var m Minted
-	u := User{ID: user, State: UserActive}
+	var (
+		out  answered
+		done bool
+	)
 	err := s.store.View(ctx, func(tx ReadTx) error {
 		var err error
-		if seal != nil {
-			if m, err = replay(tx, seal, now); err != nil || m.Replayed {
-				return err
-			}
-		}
-		u, err = s.meet(tx, user, now)
+		out.user, done, err = look(tx)
 		return err
 	})
-	if err != nil || m.Replayed {
-		return nil, m, err
+	if err != nil || done {
+		return answered{}, err
 	}
-	h, err := s.features.Features(ctx, u, true)
+	h, err := s.features.Features(ctx, out.user, true)
 	if err == nil && h.AsGranted {
 		h.Features, err = credentialFeatures(a)
 	}
-	return h.Features, Minted{}, err
+	out.asked, out.features = true, h.Features
+	return out, err
+}
+
+// heldNow is what a user holds, for a grant that its transaction decides: what a local source says of the record as the
+// transaction sees it, or what another said just before.
+func (s *Service) heldNow(ctx context.Context, u User, before answered) ([]string, error) {
+	if !s.features.Local() {
+		return before.features, nil
+	}
+	h, err := s.features.Features(ctx, u, true)
+	return h.Features, err
 }
 
 // credentialFeatures is what a caller's own credential says that it holds. A service's says nothing of any user, who
@@ -158,31 +169,19 @@ func credentialFeatures(a Actor) ([]string, error) {
 
 // replay answers an idempotent request that was answered before. A zero Minted: it was not.
 func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
-	for _, k := range seal.marks {
-		r, err := tx.Request(k.lookup, now)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return Minted{}, fmt.Errorf("read request: %w", err)
-		}
-		if !k.sameBody(r) {
-			return Minted{}, Fail(CodeAborted, "IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request; use a fresh one")
-		}
-		t, err := tx.Token(r.TokenID)
-		if err != nil {
-			return Minted{}, fmt.Errorf("read token %s of a request: %w", r.TokenID, err)
-		}
-		m := Minted{Token: t, Replayed: true}
-		if r.Sealed == nil || t.Revocation != nil {
-			return m, nil
-		}
-		if m.Secret, err = seal.open(r); err != nil {
-			return Minted{}, err
-		}
-		return m, nil
+	r, found, err := seal.find(tx, now)
+	if err != nil || !found {
+		return Minted{}, err
 	}
-	return Minted{}, nil
+	t, err := tx.Token(r.TokenID)
+	if err != nil {
+		return Minted{}, fmt.Errorf("read token %s of a request: %w", r.TokenID, err)
+	}
+	m := Minted{Token: t, Replayed: true}
+	if r.Sealed != nil && t.Revocation == nil {
+		m.Secret, err = seal.open(r)
+	}
+	return m, err
 }
 
 // meet reads a user, or makes the record of one that patd has not met; such a one has Key 0.
@@ -199,19 +198,15 @@ func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
 
 // admit checks a draft against what the user holds and has, inside the transaction that inserts it. A draft without
 // scopes gets the default ones.
-func (s *Service) admit(ctx context.Context, tx ReadTx, u User, t *Token, held []string, now time.Time) error {
+func (s *Service) admit(ctx context.Context, tx ReadTx, u User, t *Token, before answered, now time.Time) error {
 	if u.State != UserActive {
-		return Fail(CodePrecondition, "USER_SUSPENDED", "the user is suspended")
+		return errUserSuspended
 	}
-	if s.features.Local() {
-		h, err := s.features.Features(ctx, u, true)
-		if err != nil {
-			return err
-		}
-		held = h.Features
+	held, err := s.heldNow(ctx, u, before)
+	if err != nil {
+		return err
 	}
 	if len(t.Scopes) == 0 {
-		var err error
 		if t.Scopes, err = byDefault(tx, held); err != nil {
 			return err
 		}

@@ -29,15 +29,39 @@ func (o offer) end() time.Time {
 	return at
 }
 
-// scopesFor is what of granted scopes is in effect and asked for. What goes into a JWT stays there until its end, so
-// that no remembered answer of the feature source does.
-func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string) ([]string, error) {
-	held, err := s.features.Features(ctx, o.cred.User, o.target.format == AccessJWT)
-	if err != nil {
-		return nil, err
+// heldForAccess is what a feature source said before the transaction of an exchange or a refresh.
+type heldForAccess struct {
+	Held
+	fresh bool // no remembered answer was good enough
+}
+
+// of is what of granted scopes is in effect.
+func (h heldForAccess) of(granted []string) []string {
+	effective, _ := inEffect(granted, h.Held)
+	return effective
+}
+
+// heldBy asks the feature source. What goes into a JWT stays there until its end, so that no remembered answer of the source
+// does.
+func (s *Service) heldBy(ctx context.Context, u User, t target) (heldForAccess, error) {
+	fresh := t.format == AccessJWT
+	h, err := s.features.Features(ctx, u, fresh)
+	return heldForAccess{h, fresh}, err
+}
+
+// scopesFor is what of granted scopes is in effect and asked for, inside the transaction. A local source is asked again, about
+// the record as the transaction sees it.
+func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string, before heldForAccess) ([]string, error) {
+	if s.features.Local() {
+		var err error
+		if before, err = s.heldBy(ctx, o.cred.User, o.target); err != nil {
+			return nil, err
+		}
 	}
-	effective, _ := inEffect(granted, held)
-	return s.narrowed(ask, effective)
+	if o.target.format == AccessJWT && !before.fresh {
+		return nil, Fail(CodeUnavailable, "AUDIENCE_CHANGED", "an audience was changed while the call was under way; try again")
+	}
+	return s.narrowed(ask, before.of(granted))
 }
 
 // grant makes the access token and answers what the event says of it.
@@ -143,20 +167,36 @@ func (o offer) detail(id ID) string {
 	return strings.Join(append(parts, "scopes "+strings.Join(o.scopes, " ")), ", ")
 }
 
-// errEnded says that a personal access token ended while something was made of it.
-var errEnded = errors.New("the token has ended")
-
-// stillActive looks at a token inside the transaction that makes something of it, so that its last event stays its last.
-// What cannot be seen here, the user's state and the secret's, is seen whenever the access token is presented.
-func stillActive(tx ReadTx, id ID, now time.Time) error {
-	t, err := tx.Token(id)
-	if errors.Is(err, ErrNotFound) || err == nil && (t.Status(now) != StateActive || t.BlockedBy != "") {
-		return errEnded
+// again reads, inside the transaction that makes something of a secret, all that was known of it before: the token, its user and
+// whether the secret is still in force. A zero presented, which is not active: there is no such token.
+func (p presented) again(tx ReadTx, now time.Time) (presented, error) {
+	c, err := tx.Credential(p.cred.Token.ID)
+	if errors.Is(err, ErrNotFound) {
+		return presented{now: now}, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read token %s: %w", id, err)
+		return presented{}, err
 	}
-	return nil
+	return presentedBy(c, p.secret.Serial, now), nil
+}
+
+// presentedBy is a credential of which the secret with a serial was presented, or something that came of that secret.
+func presentedBy(c Credential, serial int64, now time.Time) presented {
+	p := presented{cred: c, now: now, facts: c.factsAt(now)}
+	p.facts.Match = MatchSuperseded
+	var inForce bool
+	if p.secret, inForce = c.secretOf(serial, now); inForce {
+		p.facts.Match = MatchLive
+	}
+	return p
+}
+
+// mayStillAsk reads the authority of a client again, inside the transaction. A client that showed no credential has none.
+func (a Actor) mayStillAsk(tx ReadTx, now time.Time) error {
+	if a.Kind == Nobody {
+		return nil
+	}
+	return a.stillMay(tx, now)
 }
 
 // check refuses a client id that may not be stored: one that is not printable ASCII (RFC 6749 appendix A.1), or holds a
@@ -178,9 +218,9 @@ func (c Client) check() error {
 	return Invalid("CLIENT_ID_INVALID", "client_id", text)
 }
 
-// holder is the actor of a call by possession: who presents the token with that id.
+// holder is the actor of a call by possession: who presents the token with that id. It has no other authority.
 func holder(user string, id ID, peer Peer) Actor {
-	return Actor{Kind: TokenActor, User: user, TokenID: id, Peer: peer}
+	return Actor{Kind: TokenActor, User: user, TokenID: id, Peer: peer, presented: true}
 }
 
 // refusedGrant records that a good token asked for more than it may have, and answers err.

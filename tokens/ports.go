@@ -82,6 +82,9 @@ type ReadTx interface {
 type TokenReader interface {
 	// Token reads a token by id, whatever its state. ErrNotFound.
 	Token(id ID) (Token, error)
+	// Credential reads a token, its user (a deleted one too) and its secrets as Lookup does, without the secrets' digests
+	// and without Sequence. ErrNotFound.
+	Credential(id ID) (Credential, error)
 	// Tokens lists tokens by the query, newest first.
 	Tokens(q TokenQuery) ([]Token, error)
 	// LiveTokens lists a user's tokens that are neither revoked nor expired at now: id and name key only, in no

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // ending says why a secret is ended, and how.
@@ -48,6 +49,7 @@ func (s *Service) end(ctx context.Context, a Actor, secret Secret, how ending) e
 	if how.byHolder && a.Kind == Nobody {
 		a = holder("", id, a.Peer)
 	}
+	a.presented = a.presented || a.Kind == Nobody
 	switch kind {
 	case KindPersonal:
 		return s.endPersonal(ctx, a, secret, id, how.reason)
@@ -71,7 +73,19 @@ func (s *Service) endPersonal(ctx context.Context, a Actor, secret Secret, id ID
 	if err != nil || p.facts.Match != MatchLive || p.facts.Revoked || p.facts.Expired {
 		return err
 	}
-	_, err = s.revoke(ctx, a, reason, func(tx ReadTx) (Token, error) { return tx.Token(id) })
+	_, err = s.revoke(ctx, a, reason, func(tx ReadTx, now time.Time) (Token, error) {
+		c, err := tx.Credential(id)
+		if err != nil {
+			return Token{}, err
+		}
+		if _, inForce := c.secretOf(p.secret.Serial, now); !inForce {
+			return Token{}, errUnchanged // rotated away since: it is no live secret
+		}
+		return tx.Token(id)
+	})
+	if errors.Is(err, errUnchanged) {
+		err = nil
+	}
 	return err
 }
 
@@ -84,7 +98,7 @@ func (s *Service) endAccess(ctx context.Context, a Actor, secret Secret, id ID, 
 	if err != nil || c.Access.Status(now) != StateActive {
 		return err
 	}
-	return s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		done, err := tx.RevokeAccess(id, Revocation{Time: now, By: a.String(), Reason: reason})
 		if err != nil {
 			return nil, fmt.Errorf("revoke access token %s: %w", id, err)
@@ -114,7 +128,7 @@ func (s *Service) endService(ctx context.Context, a Actor, secret Secret, id ID,
 	if err != nil || !live {
 		return err
 	}
-	return s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		// A name is one live service's: where it is another's by now, this one has ended.
 		v, err := tx.Service(c.Service.Name)
 		if errors.Is(err, ErrNotFound) || err == nil && (v.ID != id || v.Revocation != nil) {

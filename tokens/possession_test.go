@@ -11,8 +11,11 @@ import (
 )
 
 func TestWhoeverHasASecretEndsIt(t *testing.T) {
-	for name, a := range map[string]tokens.Actor{"nobody": {Peer: home}, "a service without permissions, bound to an audience": {Kind: tokens.ServiceActor, Name: "spa", Audience: "elsewhere", Peer: home}} {
+	for name, a := range map[string]tokens.Actor{"nobody": {Peer: home}, "a service bound to another audience": {Kind: tokens.ServiceActor, Name: "spa", TokenID: 3, Permissions: tokens.PermIntrospect, Audience: "elsewhere", Peer: home}} {
 		h := newHouse(t)
+		if a.Kind == tokens.ServiceActor {
+			h.serviceOf(a)
+		}
 		h.give("u1", "a", "b")
 		h.api("api")
 		m := h.mintFor("n", "api")

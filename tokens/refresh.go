@@ -105,59 +105,72 @@ func (s *Service) origin(ctx context.Context, f Family, now time.Time) (presente
 	if err != nil {
 		return presented{}, err
 	}
-	p := presented{cred: c, now: now, facts: c.factsAt(now)}
-	p.facts.Match = MatchSuperseded
-	var inForce bool
-	if p.secret, inForce = c.secretOf(f.Serial, now); inForce {
-		p.facts.Match = MatchLive
-	}
-	return p, nil
+	return presentedBy(c, f.Serial, now), nil
 }
 
+// refresh decides twice, as exchange does.
 func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshToken, r RefreshRequest) (Granted, error) {
-	f, keys := rt.Family, s.keys.Get()
-	o := offer{cred: p.cred, secret: p.secret, client: f.Client, family: &f, now: p.now}
-	var err error
-	if o.target, err = s.target(ctx, asked{r.Audiences, r.Resources}, bounds{f.Audiences, len(p.cred.Token.CIDRs) > 0, len(p.cred.Token.Audiences) == 0}); err != nil {
+	ask, keys := asked{r.Audiences, r.Resources}, s.keys.Get()
+	first, err := s.target(ctx, ask, rt.Family.bounds(p.cred.Token))
+	if err != nil {
 		return Granted{}, err
 	}
-	if !o.target.offline {
+	if !first.offline {
 		return Granted{}, grantInvalid() // an audience allows it no longer
 	}
-	both, _ := Effective(f.Scopes, p.cred.Token.Scopes)
-	if o.scopes, err = s.scopesFor(ctx, o, both, r.Scopes); err != nil {
+	held, err := s.heldBy(ctx, p.cred.User, first)
+	if err != nil {
+		return Granted{}, err
+	}
+	if _, err := s.narrowed(r.Scopes, held.of(rt.Family.scopes(p.cred.Token))); err != nil {
 		return Granted{}, err
 	}
 	var g Granted
 	reused := false
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		g, reused = Granted{}, false
+		if err := r.Caller.mayStillAsk(tx, now); err != nil {
+			return nil, err
+		}
 		read, err := tx.RefreshToken(rt.ID)
 		switch {
-		case errors.Is(err, ErrNotFound) || err == nil && read.Family.Revocation != nil:
+		case errors.Is(err, ErrNotFound) || err == nil && read.Family.Status(now) != StateActive:
 			return nil, grantInvalid()
 		case err != nil:
 			return nil, fmt.Errorf("read refresh token: %w", err)
 		case !read.UseTime.IsZero(): // by another call, since it was read
 			reused = true
-			return revokeFamily(tx, a, read.Family, p.now, reasonReused)
+			return revokeFamily(tx, a, read.Family, now, reasonReused)
 		}
-		if err := stillActive(tx, f.TokenID, p.now); errors.Is(err, errEnded) {
-			return nil, grantInvalid()
-		} else if err != nil {
+		f := read.Family
+		p, err := p.again(tx, now)
+		if err != nil {
 			return nil, err
 		}
-		if err := tx.UseRefresh(rt.ID, p.now); err != nil {
+		if !p.allowedFrom(r.Peer) {
+			return nil, grantInvalid()
+		}
+		o := offer{cred: p.cred, secret: p.secret, client: f.Client, family: &f, now: now}
+		if o.target, err = s.targetIn(tx, ask, f.bounds(p.cred.Token)); err != nil {
+			return nil, err
+		}
+		if !o.target.offline {
+			return nil, grantInvalid()
+		}
+		if o.scopes, err = s.scopesFor(ctx, o, f.scopes(p.cred.Token), r.Scopes, held); err != nil {
+			return nil, err
+		}
+		if err := tx.UseRefresh(rt.ID, now); err != nil {
 			return nil, fmt.Errorf("use refresh token: %w", err)
 		}
-		if g.Refresh, err = s.nextRefresh(tx, keys, f, p.now); err != nil {
+		if g.Refresh, err = s.nextRefresh(tx, keys, f, now); err != nil {
 			return nil, err
 		}
 		detail, err := s.grant(tx, keys, o, &g)
 		if err != nil {
 			return nil, err
 		}
-		e := a.event(p.now, ActionTokenRefresh)
+		e := a.event(now, ActionTokenRefresh)
 		e.User, e.TokenID, e.Detail = p.cred.Token.User, f.TokenID, detail
 		return []Event{e}, nil
 	})
@@ -169,8 +182,7 @@ func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshT
 
 // endFamily revokes a family that is not revoked yet. Idempotent.
 func (s *Service) endFamily(ctx context.Context, a Actor, f Family, reason string) error {
-	now := s.Now()
-	return s.store.Update(ctx, func(tx Tx) ([]Event, error) { return revokeFamily(tx, a, f, now, reason) })
+	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) { return revokeFamily(tx, a, f, now, reason) })
 }
 
 // revokeFamily revokes a family with its access tokens, inside a transaction.

@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // RefreshUser forgets what is cached of a user's features: once it has returned, no answer rests on what the source
@@ -22,9 +23,11 @@ func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
 	// The event's entry in the change feed tells those who hold answers of their own. Those of this server are newer than
 	// the refresh by now, and are kept when it receives the entry.
 	expected := ok && s.refreshes.expect(user)
-	e := a.event(s.Now(), ActionUserRefresh)
-	e.User = user
-	err := s.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
+	err := s.ledger.do(ctx, a, func(_ Tx, now time.Time) ([]Event, error) {
+		e := a.event(now, ActionUserRefresh)
+		e.User = user
+		return []Event{e}, nil
+	})
 	if err != nil && expected {
 		// Whether there is an entry nobody can tell; another server's may have been taken for it.
 		s.refreshes.withdraw(user)

@@ -40,7 +40,9 @@ func TestRepeatedMintAnswersTheSameSecret(t *testing.T) {
 	}
 	byOther := req
 	byOther.Name = "theirs"
-	m, err := h.Mint(ctx, tokens.Actor{Kind: tokens.ServiceActor, Name: "other"}, byOther)
+	another := tokens.Actor{Kind: tokens.ServiceActor, Name: "other", TokenID: 3, Permissions: tokens.PermTokens}
+	h.serviceOf(another)
+	m, err := h.Mint(ctx, another, byOther)
 	if err != nil || m.Replayed {
 		t.Errorf("another caller's use of the same key: replayed %v, %v", m.Replayed, err)
 	}

@@ -12,7 +12,7 @@ func (s *Service) Revoke(ctx context.Context, a Actor, user, id, reason string) 
 	owner, err := s.owner(a, user)
 	var t Token
 	if err == nil {
-		t, err = s.revoke(ctx, a, reason, func(tx ReadTx) (Token, error) {
+		t, err = s.revoke(ctx, a, reason, func(tx ReadTx, _ time.Time) (Token, error) {
 			_, t, err := owned(tx, owner, id)
 			return t, err
 		})
@@ -28,19 +28,18 @@ func (s *Service) RevokeSelf(ctx context.Context, a Actor, reason string) (Token
 	if a.Kind != TokenActor {
 		return Token{}, denied("only the bearer of a personal access token can do this")
 	}
-	return s.revoke(ctx, a, reason, func(tx ReadTx) (Token, error) { return tx.Token(a.TokenID) })
+	return s.revoke(ctx, a, reason, func(tx ReadTx, _ time.Time) (Token, error) { return tx.Token(a.TokenID) })
 }
 
-func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(ReadTx) (Token, error)) (Token, error) {
+func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(ReadTx, time.Time) (Token, error)) (Token, error) {
 	var c checker
 	if c.reason(reason); c.err() != nil {
 		return Token{}, c.err()
 	}
-	now := s.Now()
 	var t Token
-	err := s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var err error
-		if t, err = read(tx); err != nil {
+		if t, err = read(tx, now); err != nil {
 			return nil, err
 		}
 		if err := expectTag(ctx, t); err != nil || t.Revocation != nil {
@@ -70,8 +69,8 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (
 	if c.reason(reason); c.err() != nil {
 		return 0, c.err()
 	}
-	now, n := s.Now(), 0
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	n := 0
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		u, err := tx.User(owner)
 		if errors.Is(err, ErrNotFound) {
 			return nil, nil

@@ -3,13 +3,20 @@ package tokens
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
 // Rotate gives an active token a new secret under the same id. The one that was current is accepted for the grace,
 // and never past its own expiry; one that was in its grace already stops at once, so that at most two are live.
 //
-// Reasons: TOKEN_NOT_ACTIVE, USER_SUSPENDED, GRACE_OUT_OF_RANGE, those of a lifetime, and outages.
+// A later expiry is a grant: it passes the checks of minting, so that the user must hold all scopes of the token. An
+// idempotent request that was answered before gets the same answer; the secret is left out once the token was rotated
+// again or revoked.
+//
+// Reasons: TOKEN_NOT_ACTIVE, USER_SUSPENDED, GRACE_OUT_OF_RANGE, SCOPE_NOT_HELD, IDEMPOTENCY_KEY_REUSED, those of a lifetime,
+// and outages.
 func (s *Service) Rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated, error) {
 	out, err := s.rotate(ctx, a, r)
 	if err != nil {
@@ -30,13 +37,39 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 	if grace < 0 || grace > MaxGrace {
 		return Rotated{}, Invalid("GRACE_OUT_OF_RANGE", "grace", "must be from 0s to "+FormatDuration(MaxGrace))
 	}
-	now, keys := s.Now(), s.keys.Get()
+	keys := s.keys.Get()
 	var c checker
+	c.idempotencyKey(r.IdempotencyKey)
 	if c.lifetime(r.Lifetime); c.err() != nil {
 		return Rotated{}, c.err()
 	}
+	seal, err := sealerFor(keys, a, r.IdempotencyKey, []any{"rotate", user, r.TokenID, grace, r.Lifetime})
+	if err != nil {
+		return Rotated{}, err
+	}
 	var out Rotated
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	// Who rotates because a secret was lost is not to wait for a feature source: it is asked for a longer life only.
+	before, err := s.askAhead(ctx, a, func(tx ReadTx) (_ User, done bool, err error) {
+		if r.Lifetime.isZero() {
+			return User{}, true, nil
+		}
+		if out, err = replayRotation(tx, seal, s.Now()); err != nil || out.Replayed {
+			return User{}, true, err
+		}
+		u, t, err := owned(tx, user, r.TokenID)
+		if err != nil {
+			return User{}, false, err
+		}
+		_, extends, err := s.extended(tx, t, r.Lifetime, s.Now())
+		return u, !extends, err
+	})
+	if err != nil || out.Replayed {
+		return out, err
+	}
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
+		if out, err = replayRotation(tx, seal, now); err != nil || out.Replayed {
+			return nil, err
+		}
 		u, t, err := owned(tx, user, r.TokenID)
 		if err != nil {
 			return nil, err
@@ -48,17 +81,20 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 			return nil, err
 		}
 		if u.State != UserActive {
-			return nil, Fail(CodePrecondition, "USER_SUSPENDED", "the user is suspended")
+			return nil, errUserSuspended
 		}
 		until := earliest(now.Add(grace), t.ExpireTime)
 		if !r.Lifetime.isZero() {
-			policy, err := s.policyFor(tx, t.Audiences)
+			at, extends, err := s.extended(tx, t, r.Lifetime, now)
 			if err != nil {
 				return nil, err
 			}
-			if t.ExpireTime, err = policy.Expiry(r.Lifetime, now); err != nil {
-				return nil, err
+			if extends {
+				if err := s.holdsAll(ctx, u, t, before); err != nil {
+					return nil, err
+				}
 			}
+			t.ExpireTime = at
 			until = earliest(until, t.ExpireTime)
 			if err := s.unblock(tx, &t, now); err != nil {
 				return nil, err
@@ -83,11 +119,74 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 		}
 		t.Rotations++
 		out = Rotated{Token: t, Secret: secret, PreviousUntil: until}
+		if err := seal.keep(tx, t.ID, out.seal(), now, s.rand); err != nil {
+			return nil, err
+		}
 		e := a.event(now, ActionTokenRotate)
 		e.User, e.TokenID, e.Detail = t.User, t.ID, "previous secret until "+until.Format(time.RFC3339)
 		return []Event{e}, nil
 	})
 	return out, err
+}
+
+// extended is when a token would end by a new lifetime, and whether that is later than it ends now.
+func (s *Service) extended(tx ReadTx, t Token, l Lifetime, now time.Time) (at time.Time, extends bool, err error) {
+	policy, err := s.policyFor(tx, t.Audiences)
+	if err != nil {
+		return time.Time{}, false, err
+	}
+	at, err = policy.Expiry(l, now)
+	return at, later(at, t.ExpireTime), err
+}
+
+// holdsAll refuses a longer life to a token some of whose scopes its user does not hold.
+func (s *Service) holdsAll(ctx context.Context, u User, t Token, before answered) error {
+	if !s.features.Local() && !before.asked {
+		return Fail(CodeUnavailable, "TOKEN_CHANGED", "the token was changed while the call was under way; try again")
+	}
+	held, err := s.heldNow(ctx, u, before)
+	if err != nil {
+		return err
+	}
+	return scopesHeld(t.Scopes, held)
+}
+
+// seal is what is kept of a rotation's answer: the secret, and until when the previous one is accepted.
+func (r Rotated) seal() Secret {
+	return NewSecret(r.Secret.Reveal() + " " + strconv.FormatInt(r.PreviousUntil.UnixMicro(), 10))
+}
+
+// replayRotation answers an idempotent request that was answered before. A zero Rotated: it was not. Of one whose token was
+// rotated again or revoked, only the token is known.
+func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
+	r, found, err := seal.find(tx, now)
+	if err != nil || !found {
+		return Rotated{}, err
+	}
+	t, err := tx.Token(r.TokenID)
+	if err != nil {
+		return Rotated{}, fmt.Errorf("read token %s of a request: %w", r.TokenID, err)
+	}
+	out := Rotated{Token: t, Replayed: true}
+	if r.Sealed == nil || t.Revocation != nil {
+		return out, nil
+	}
+	kept, err := seal.open(r)
+	if err != nil {
+		return Rotated{}, err
+	}
+	secret, until, _ := strings.Cut(kept.Reveal(), " ")
+	us, err := strconv.ParseInt(until, 10, 64)
+	if err != nil {
+		return Rotated{}, fmt.Errorf("read the kept answer of a rotation of token %s: %w", t.ID, err)
+	}
+	out.Secret, out.PreviousUntil = NewSecret(secret), time.UnixMicro(us).UTC()
+	return out, nil
+}
+
+// later reports whether a token that ends at an instant lives longer than one that ends at another; zero is never.
+func later(at, than time.Time) bool {
+	return !than.IsZero() && (at.IsZero() || at.After(than))
 }
 
 // earliest is the earlier of an instant and a limit; zero is never.

@@ -32,7 +32,8 @@ type Config struct {
 // Every method returns an *Error for what the caller or an outage is to blame for; any other error is internal, or
 // the context's.
 type Service struct {
-	store           Store
+	store           reader
+	ledger          ledger
 	keys            *Keyring
 	changes         ChangeFeed
 	features        FeatureSource
@@ -60,6 +61,7 @@ func NewService(c Config) (*Service, error) {
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
 	}
+	s.ledger = ledger{c.Store, s.Now}
 	s.prefixes.Store(&c.Prefixes)
 	if s.features == nil {
 		s.features = recordFeatures{}
@@ -160,13 +162,17 @@ type RotateRequest struct {
 	User, TokenID string
 	Grace         *time.Duration // nil: 24 h
 	Lifetime      Lifetime       // zero: the expiry stays
+	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
+	IdempotencyKey string
 }
 
 // Rotated is a token with its new secret.
 type Rotated struct {
-	Token         Token
+	Token Token
+	// Secret is empty only in a replay whose token has been revoked or rotated since.
 	Secret        Secret
-	PreviousUntil time.Time // until when the previous secret is accepted
+	PreviousUntil time.Time // until when the previous secret is accepted; zero where Secret is empty
+	Replayed      bool
 }
 
 // Page selects one page of a list.
@@ -204,12 +210,16 @@ type ServiceRequest struct {
 	Permissions []string
 	Audience    string
 	TTL         *time.Duration
+	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
+	IdempotencyKey string
 }
 
 // MintedService is a new service, with its secret.
 type MintedService struct {
 	Service ServiceAccount
-	Secret  Secret
+	// Secret is empty only in a replay whose service has been revoked since.
+	Secret   Secret
+	Replayed bool
 }
 
 // EventFilter selects some of the events; empty fields match all.

@@ -24,12 +24,13 @@ type house struct {
 	ring  *tokens.Keyring
 	mu    sync.Mutex
 	at    time.Time
+	known map[tokens.ID]tokens.Hash // the stored digests of services that serviceOf made
 }
 
 var (
 	ctx   = context.Background()
-	admin = tokens.Actor{Kind: tokens.ServiceActor, Name: "admin", Permissions: tokens.PermAdmin}
-	gw    = tokens.Actor{Kind: tokens.ServiceActor, Name: "gw", Permissions: tokens.PermIntrospect}
+	admin = tokens.Actor{Kind: tokens.ServiceActor, Name: "admin", TokenID: 1, Permissions: tokens.PermAdmin}
+	gw    = tokens.Actor{Kind: tokens.ServiceActor, Name: "gw", TokenID: 2, Permissions: tokens.PermIntrospect}
 )
 
 // tb is what testing.T and rapid.T have in common.
@@ -84,6 +85,33 @@ func (h *house) open(change ...func(*tokens.Config)) {
 		h.t.Fatal(err)
 	}
 	h.store = st
+	h.serviceOf(admin)
+	h.serviceOf(gw)
+}
+
+// serviceOf stores the service that an actor says that it is. After a change of keys its digest moves to the new one.
+func (h *house) serviceOf(a tokens.Actor) {
+	h.t.Helper()
+	digest := h.ring.Get().Digest(tokens.NewSecret("pats_of_a_test"))
+	if h.known == nil {
+		h.known = map[tokens.ID]tokens.Hash{}
+	}
+	old, known := h.known[a.TokenID]
+	h.known[a.TokenID] = digest
+	if known {
+		if old != digest {
+			h.store.Touch(tokens.Seen{ID: a.TokenID, Kind: tokens.KindService, Rekey: &tokens.Rekey{Old: old, New: digest}})
+		}
+		return
+	}
+	err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
+		v := tokens.ServiceAccount{ID: a.TokenID, Name: a.Name, Permissions: a.Permissions, Audience: a.Audience, IssueTime: noon}
+		e := tokens.Event{Time: noon, Actor: "operator", Action: tokens.ActionServiceCreate, Service: a.Name, TokenID: a.TokenID, Outcome: tokens.OutcomeSuccess}
+		return []tokens.Event{e}, tx.InsertService(v, digest)
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
 }
 
 // reopen stops the store cleanly, which writes what is behind, and starts it again.

@@ -22,18 +22,25 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 	if err := s.manager(a); err != nil {
 		return MintedService{}, err
 	}
-	now, keys := s.Now(), s.keys.Get()
+	keys := s.keys.Get()
 	v, err := draftService(r)
 	if err != nil {
 		return MintedService{}, err
 	}
 	policy := Policy{DefaultTTL: ServiceDefaultTTL, MaxTTL: ServiceMaxTTL}
-	v.IssueTime = now
-	if v.ExpireTime, err = policy.Expiry(Lifetime{TTL: r.TTL}, now); err != nil {
+	seal, err := sealerFor(keys, a, r.IdempotencyKey, []any{"service", v, r.TTL})
+	if err != nil {
 		return MintedService{}, err
 	}
 	var m MintedService
-	err = s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
+		if m, err = replayService(tx, seal, now); err != nil || m.Replayed {
+			return nil, err
+		}
+		v.IssueTime = now
+		if v.ExpireTime, err = policy.Expiry(Lifetime{TTL: r.TTL}, now); err != nil {
+			return nil, err
+		}
 		old, err := tx.Service(v.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("read service: %w", err)
@@ -54,6 +61,9 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 			return nil, fmt.Errorf("add service: %w", err)
 		}
 		m.Service = v
+		if err := seal.keep(tx, v.ID, m.Secret, now, s.rand); err != nil {
+			return nil, err
+		}
 		e := a.event(now, ActionServiceCreate)
 		e.Service, e.TokenID, e.Detail = v.Name, v.ID, strings.Join(v.Permissions.Names(), " ")
 		if v.Audience != "" {
@@ -61,6 +71,26 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 		}
 		return []Event{e}, nil
 	})
+	return m, err
+}
+
+// replayService answers an idempotent request that was answered before. A zero MintedService: it was not.
+func replayService(tx ReadTx, seal *sealer, now time.Time) (MintedService, error) {
+	r, found, err := seal.find(tx, now)
+	if err != nil || !found {
+		return MintedService{}, err
+	}
+	at, err := tx.Services(r.TokenID+1, 1) // ids below, newest first: that one, which is never deleted
+	if err == nil && (len(at) == 0 || at[0].ID != r.TokenID) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return MintedService{}, fmt.Errorf("read service %s of a request: %w", r.TokenID, err)
+	}
+	m := MintedService{Service: at[0], Replayed: true}
+	if r.Sealed != nil && m.Service.Revocation == nil {
+		m.Secret, err = seal.open(r)
+	}
 	return m, err
 }
 
@@ -72,6 +102,7 @@ func draftService(r ServiceRequest) (ServiceAccount, error) {
 	if r.Audience != "" {
 		c.audience("audience", r.Audience)
 	}
+	c.idempotencyKey(r.IdempotencyKey)
 	p, err := ParsePermissions(r.Permissions)
 	var e *Error
 	if errors.As(err, &e) {
@@ -128,9 +159,8 @@ func (s *Service) revokeService(ctx context.Context, a Actor, name, reason strin
 	if !validServiceName(name) {
 		return ServiceAccount{}, notFound("service")
 	}
-	now := s.Now()
 	var v ServiceAccount
-	err := s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var err error
 		v, err = tx.Service(name)
 		switch {
@@ -153,6 +183,9 @@ func revokeAccount(tx Tx, a Actor, v ServiceAccount, now time.Time, reason strin
 	v.Revocation = &Revocation{Time: now, By: a.String(), Reason: reason}
 	if err := tx.RevokeService(v.ID, *v.Revocation); err != nil {
 		return v, nil, fmt.Errorf("revoke service: %w", err)
+	}
+	if err := tx.ForgetSealed(v.ID); err != nil {
+		return v, nil, fmt.Errorf("forget the requests of service %s: %w", v.ID, err)
 	}
 	e := a.event(now, ActionServiceRevoke)
 	e.Service, e.TokenID, e.Detail = v.Name, v.ID, reason

@@ -28,26 +28,56 @@ type bounds struct {
 	unnamed  bool // the personal access token names no audience
 }
 
+// boundsOf are those of what is made of a personal access token.
+func boundsOf(t Token) bounds { return bounds{t.Audiences, len(t.CIDRs) > 0, len(t.Audiences) == 0} }
+
+// bounds are those of what is made of a family of a personal access token.
+func (f Family) bounds(t Token) bounds {
+	return bounds{f.Audiences, len(t.CIDRs) > 0, len(t.Audiences) == 0}
+}
+
+// scopes is what of a family's scopes its personal access token still has.
+func (f Family) scopes(t Token) []string {
+	both, _ := Effective(f.Scopes, t.Scopes)
+	return both
+}
+
+// none reports whether no audience is asked for and none is named.
+func (b bounds) none(ask asked) bool {
+	return len(ask.audiences)+len(ask.resources)+len(b.named) == 0
+}
+
 func targetInvalid(text string) *Error { return Invalid("TARGET_INVALID", "audience", text) }
 
 // target finds out what an access token would be for, and of what kind.
 func (s *Service) target(ctx context.Context, ask asked, b bounds) (target, error) {
+	if b.none(ask) {
+		return s.targetIn(nil, ask, b)
+	}
+	var out target
+	err := s.store.View(ctx, func(tx ReadTx) error {
+		var err error
+		out, err = s.targetIn(tx, ask, b)
+		return err
+	})
+	return out, err
+}
+
+// targetIn is target inside a transaction, which it does not look at where there is no audience.
+func (s *Service) targetIn(tx ReadTx, ask asked, b bounds) (target, error) {
 	out := target{format: AccessOpaque, ttl: DefaultAccessTTL}
-	if len(ask.audiences)+len(ask.resources)+len(b.named) == 0 {
+	if b.none(ask) {
 		return out, nil
 	}
 	var c checker
 	if c.audiences(ask.audiences, s.limits.Audiences); c.err() != nil || len(ask.resources) > s.limits.Audiences {
 		return target{}, targetInvalid(fmt.Sprintf("an audience is 1 to %d bytes without white space, and at most %d of them", maxAudience, s.limits.Audiences))
 	}
-	err := s.store.View(ctx, func(tx ReadTx) error {
-		var err error
-		if out.audiences, err = s.chosen(tx, ask, b); err != nil {
-			return err
-		}
-		return out.measure(tx, b.unnamed)
-	})
-	if err != nil {
+	var err error
+	if out.audiences, err = s.chosen(tx, ask, b); err != nil {
+		return target{}, err
+	}
+	if err := out.measure(tx, b.unnamed); err != nil {
 		return target{}, err
 	}
 	if out.format == AccessJWT && b.networks {

@@ -123,9 +123,8 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 	if err := c.err(); err != nil {
 		return User{}, s.refused(ctx, a, Refusal{Action: action}, err)
 	}
-	now := s.Now()
 	var u User
-	err := s.store.Update(ctx, func(tx Tx) ([]Event, error) {
+	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var err error
 		if u, err = s.meet(tx, user, now); err != nil {
 			return nil, err

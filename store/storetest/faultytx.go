@@ -37,6 +37,10 @@ func (t *faultyRead) Token(id tokens.ID) (tokens.Token, error) {
 	return read(t, "Token", func() (tokens.Token, error) { return t.r.Token(id) })
 }
 
+func (t *faultyRead) Credential(id tokens.ID) (tokens.Credential, error) {
+	return read(t, "Credential", func() (tokens.Credential, error) { return t.r.Credential(id) })
+}
+
 func (t *faultyRead) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
 	return read(t, "Tokens", func() ([]tokens.Token, error) { return t.r.Tokens(q) })
 }

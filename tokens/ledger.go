@@ -1,0 +1,112 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// reader is the part of a Store that decides nothing. A Service reaches Store.Update through its ledger only.
+type reader interface {
+	CredentialReader
+	View(ctx context.Context, fn func(ReadTx) error) error
+	Touch(Seen)
+}
+
+// ledger is the only way by which a Service changes its store. It reads the caller's own authority again in the transaction
+// of each change: between authentication and that there may be a long wait, for a feature source or for the writer.
+type ledger struct {
+	store Store
+	now   func() time.Time
+}
+
+// do runs a change by a in one transaction, as Store.Update does. now is read when the transaction has begun: what expired
+// during the wait for it has expired. A caller that lost its authority meanwhile is CodeUnauthenticated, or, where its user
+// is suspended, USER_SUSPENDED; nothing is changed then.
+func (l ledger) do(ctx context.Context, a Actor, fn func(tx Tx, now time.Time) ([]Event, error)) error {
+	return l.store.Update(ctx, func(tx Tx) ([]Event, error) {
+		now := l.now()
+		if err := a.stillMay(tx, now); err != nil {
+			return nil, err
+		}
+		return fn(tx, now)
+	})
+}
+
+// record writes an event that changes nothing, such as a refusal. The caller need not be known, or known any more.
+func (l ledger) record(ctx context.Context, e Event) error {
+	return l.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
+}
+
+// stillMay reads the caller's own authority again. A kind of caller that is not named here changes nothing.
+func (a Actor) stillMay(tx ReadTx, now time.Time) error {
+	if a.presented {
+		return nil
+	}
+	switch a.Kind {
+	case OperatorActor:
+		return nil
+	case ServiceActor:
+		return a.serviceStands(tx, now)
+	case UserActor:
+		return a.userStands(tx)
+	case TokenActor:
+		return a.tokenStands(tx, now)
+	default:
+		return errCaller
+	}
+}
+
+var errCaller = unauthenticated("the credential is not good any more")
+
+// serviceStands refuses a service that is revoked or expired, or that may no longer do what it might when it was
+// authenticated.
+func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
+	v, err := tx.Service(a.Name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return errCaller
+	case err != nil:
+		return fmt.Errorf("read the calling service: %w", err)
+	case v.ID != a.TokenID, v.Status(now) != StateActive, a.Permissions&^v.Permissions != 0, v.Audience != a.Audience:
+		return errCaller
+	}
+	return nil
+}
+
+// userStands refuses a signed-in user who is suspended. One that patd has not met is not.
+func (a Actor) userStands(tx ReadTx) error {
+	u, err := tx.User(a.User)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("read the calling user: %w", err)
+	case u.State != UserActive:
+		return errUserSuspended
+	}
+	return nil
+}
+
+// tokenStands refuses the bearer of a personal access token that is no longer active, or whose presented secret has ended.
+func (a Actor) tokenStands(tx ReadTx, now time.Time) error {
+	c, err := tx.Credential(a.TokenID)
+	if errors.Is(err, ErrNotFound) {
+		return errCaller
+	}
+	if err != nil {
+		return fmt.Errorf("read the calling token: %w", err)
+	}
+	f := c.factsAt(now)
+	f.AudienceOK, f.IPOK, f.ScopesOK = true, true, true
+	if _, inForce := c.secretOf(a.Serial, now); inForce {
+		f.Match = MatchLive
+	}
+	if Decide(f) != Allow {
+		return errCaller
+	}
+	return nil
+}
+
+var errUserSuspended = Fail(CodePrecondition, "USER_SUSPENDED", "the user is suspended")
