@@ -40,7 +40,7 @@ func (r *remote) connectionFlags(f *pflag.FlagSet) {
 	if f.Lookup("insecure") == nil { // shared with serve where all settings are gathered
 		f.BoolVar(&r.insecure, "insecure", false, "send the token in plain text to an address that is not loopback")
 	}
-	f.Var(&r.timeout, "timeout", "give each call up after this time")
+	f.Var(&r.timeout, "timeout", "time limit of each call")
 }
 
 // overRemote runs work over a connection.

@@ -66,7 +66,7 @@ func (s *settings) serveFlags(f *pflag.FlagSet) {
 
 // storeFlags say where the store and its key are.
 func (s *settings) storeFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.dataDir, "data-dir", "", "`directory` of the store and its key; made when it does not exist")
+	f.StringVar(&s.dataDir, "data-dir", "", "`directory` of the store and its key; created if it does not exist")
 	f.Var(&s.databaseURL, "database-url", "the store, when it is not in the data directory: `URL` postgres://USER@HOST/DATABASE, or sqlite:PATH; with a password in it only by variable or file")
 	f.StringVar(&s.databasePasswordFile, "database-password-file", "", "`file` with the password of --database-url, read at each connection")
 	f.StringVar(&s.hashKeyFile, "hash-key-file", "", "`file` of the digest keys (default <data-dir>/hash.key); or PATD_HASH_KEY holds the keys themselves")
@@ -79,7 +79,7 @@ const patient = duration(10 * time.Minute)
 func (s *settings) databaseFlags(f *pflag.FlagSet) {
 	s.databaseConnections, s.databaseTimeout = 8, duration(5*time.Second)
 	f.Var(&s.databaseConnections, "database-connections", "postgres: use this many connections for lookups, as many for lists, and three more")
-	f.Var(&s.databaseTimeout, "database-timeout", "postgres: give up a statement after this time")
+	f.Var(&s.databaseTimeout, "database-timeout", "postgres: time limit of a statement")
 }
 
 // listenFlags say where and how to be reached.
@@ -91,18 +91,18 @@ func (s *settings) listenFlags(f *pflag.FlagSet) {
 	f.BoolVar(&s.insecure, "insecure", false, "allow plain text on an address that is not loopback")
 	f.Var(&s.trustedProxies, "trusted-proxies", "believe forwarded-address headers from these `networks`, comma-separated")
 	f.BoolVar(&s.forwardAuthorization, "forward-authorization", false, "let Envoy pass the client's Authorization header, and so its token, on to the upstream")
-	f.BoolVar(&s.reflection, "reflection", true, "answer gRPC reflection")
+	f.BoolVar(&s.reflection, "reflection", true, "serve gRPC reflection")
 	s.requestTimeout, s.drainTimeout = duration(10*time.Second), duration(15*time.Second)
-	f.Var(&s.requestTimeout, "request-timeout", "answer each request within this time")
-	f.Var(&s.drainDelay, "drain-delay", "when stopping, first say so to probes for this long and still serve everything")
-	f.Var(&s.drainTimeout, "drain-timeout", "when stopping, wait this long for requests under way")
+	f.Var(&s.requestTimeout, "request-timeout", "time limit of each request")
+	f.Var(&s.drainDelay, "drain-delay", "when stopping, report not ready to probes for this long while still serving")
+	f.Var(&s.drainTimeout, "drain-timeout", "when stopping, wait this long for requests in progress")
 }
 
 // cacheFlags bound what is kept in memory of the store.
 func (s *settings) cacheFlags(f *pflag.FlagSet) {
 	s.cacheSize, s.unknownCallerMemory = 256<<20, 64<<20
 	f.Var(&s.unknownCallerMemory, "unknown-caller-memory", "refuse callers without a good credential while their messages together hold this much memory")
-	f.Var(&s.cacheSize, "cache-size", "keep tokens and users in up to this much memory; 256MiB is enough for a million tokens")
+	f.Var(&s.cacheSize, "cache-size", "cache tokens and users in up to this much memory; 256MiB is enough for a million tokens")
 }
 
 // tlsFlags say whose name the server bears.
@@ -113,12 +113,12 @@ func (s *settings) tlsFlags(f *pflag.FlagSet) {
 
 // policyFlags bound what tokens can be.
 func (s *settings) policyFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.personalPrefix, "personal-prefix", tokens.PrefixPersonal, "`prefix` of newly minted personal access tokens; earlier ones stay good")
+	f.StringVar(&s.personalPrefix, "personal-prefix", tokens.PrefixPersonal, "`prefix` of newly minted personal access tokens; earlier ones stay valid")
 	s.defaultTTL, s.maxTTL = duration(tokens.DefaultTTL), duration(tokens.MaxTTL)
 	f.Var(&s.defaultTTL, "default-ttl", "lifetime of a token whose request names none")
 	f.Var(&s.maxTTL, "max-ttl", "longest lifetime of a token")
 	f.BoolVar(&s.allowNever, "allow-never", false, "allow tokens that never expire")
-	f.Var(&s.cacheFor, "cache-for", "how long introspection answers may be reused")
+	f.Var(&s.cacheFor, "cache-for", "how long introspection responses may be reused")
 	s.signingKeyDelay = duration(tokens.DefaultSigningKeyDelay)
 	f.Var(&s.signingKeyDelay, "signing-key-delay",
 		"publish a new signing key for this long before it signs; verifiers may keep the published keys for half of it")

@@ -54,9 +54,9 @@ func (s *sourceSettings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.callbackCAFile, "features-callback-ca-file", "", "callback: PEM `file` of the authorities to trust, instead of the system's")
 	f.Var(&s.allowPrivate, "features-allow-private", "callback: `networks` it may be in although they are not public, comma-separated")
 	s.timeout, s.ttl, s.maxStale = duration(2*time.Second), duration(30*time.Second), duration(5*time.Minute)
-	f.Var(&s.timeout, "features-timeout", "sql, callback: how long one question may take")
-	f.Var(&s.ttl, "features-ttl", "sql, callback: how long an answer counts; minting always asks anew; 0s: not at all")
-	f.Var(&s.maxStale, "features-max-stale", "sql, callback: how old the last answer may be during an outage; 0s: it is not served")
+	f.Var(&s.timeout, "features-timeout", "sql, callback: time limit of one query or request")
+	f.Var(&s.ttl, "features-ttl", "sql, callback: how long a result is cached; creating a token always reads afresh; 0s: no cache")
+	f.Var(&s.maxStale, "features-max-stale", "sql, callback: how old the last known result may be during an outage; 0s: it is not used")
 	s.maxRows = 4096
 	f.Var((*count)(&s.maxRows), "features-max-rows", "sql, callback: at most this many features of one user")
 }

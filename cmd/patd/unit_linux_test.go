@@ -30,13 +30,13 @@ func TestUnitCanBeInstalledAndEnabled(t *testing.T) {
 	if err := os.Symlink(filepath.Join(repository(t), "deploy"), filepath.Join(k.dir, "deploy")); err != nil {
 		t.Fatal(err)
 	}
-	real, err := exec.LookPath("systemctl")
+	systemctl, err := exec.LookPath("systemctl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.program(t, "sudo", `exec "$@"`)
 	k.program(t, "useradd", `echo "useradd $*"`)
-	k.program(t, "systemctl", `test "$1 $2" = "enable --now" && shift 2 && exec `+real+` --root='`+root+`' enable "$@"`)
+	k.program(t, "systemctl", `test "$1 $2" = "enable --now" && shift 2 && exec `+systemctl+` --root='`+root+`' enable "$@"`)
 	if got := k.paste(t, block(t, "sh systemd"), " /usr/", " "+root+"/usr/", " /etc/", " "+root+"/etc/"); !regexp.MustCompile(`useradd .*\bpatd\b`).MatchString(got) {
 		t.Errorf("no user is made: %s", got)
 	}
