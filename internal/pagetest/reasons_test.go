@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	madeReason  = regexp.MustCompile(`(?:\bFail\([A-Za-z.]+, |\bInvalid\(|\bReason: +|\badd\()"([A-Z]+(?:_[A-Z]+)*)"`)
+	madeReason  = regexp.MustCompile(`(?:\bFail\([A-Za-z.]+, |\bInvalid\(|\bReason: +|\badd\(|\b[rR]eason[A-Z][A-Za-z]* += )"([A-Z]+(?:_[A-Z]+)*)"`)
 	shownReason = regexp.MustCompile("`([A-Z]+(?:_[A-Z]+)+)`")
 )
 
