@@ -30,7 +30,7 @@ type forwardAuth struct {
 }
 
 func newForwardAuth(c Config, network *chain) *forwardAuth {
-	return &forwardAuth{network, gatekeeper{c.Service}, network.page(methodForwardAuth, right{hot: true})}
+	return &forwardAuth{network, gatekeeper{c.Service}, network.page(methodForwardAuth, right{hot: true, reads: true})}
 }
 
 // ServeHTTP serves one request and writes its one log line, whatever becomes of it.

@@ -270,8 +270,14 @@ func (c *chain) authorize(begun *call, req any) error {
 	case r.open:
 		return nil
 	case r.anyone:
+		if err := c.unkeyed(begun); err != nil {
+			return err
+		}
 		return c.limits.report(actor.Peer.IP)
 	case r.allows(actor) && reaches(actor, req):
+		if err := c.unkeyed(begun); err != nil {
+			return err
+		}
 		return c.limits.spend(begun, r, actor)
 	case actor.Kind == tokens.Nobody:
 		return noCredential()
@@ -284,6 +290,19 @@ func (c *chain) authorize(begun *call, req any) error {
 		}
 	}
 	return refused
+}
+
+// unkeyed refuses an idempotency key where it would be ignored, though the call changes something.
+func (c *chain) unkeyed(begun *call) error {
+	if r := begun.method.right; r.reads || r.keyed || len(begun.headers(keyIdempotency)) == 0 {
+		return nil
+	}
+	return errKeyUnsupported()
+}
+
+func errKeyUnsupported() *tokens.Error {
+	return tokens.Invalid("IDEMPOTENCY_KEY_UNSUPPORTED", "request_id", "this call takes no Idempotency-Key; leave it out. "+
+		"CreateToken and RotateToken take one")
 }
 
 // reaches tells whether what a request is about is within the caller's reach: of a signed-in user, its own things. The

@@ -60,7 +60,7 @@ func newOAuth(c Config, network *chain, issuer string) (*oauth, error) {
 // endpoints are served by exact path.
 func (o *oauth) endpoints() map[string]http.Handler {
 	return map[string]http.Handler{
-		pathTokenInfo: &oauthEndpoint{o, o.page(methodTokenInfo, right{hot: true}), o.introspect},
+		pathTokenInfo: &oauthEndpoint{o, o.page(methodTokenInfo, right{hot: true, reads: true}), o.introspect},
 		pathRevoke:    &oauthEndpoint{o, o.page(methodRevoke, right{}), o.revoke},
 		pathGrant:     &oauthEndpoint{o, o.page(methodGrant, right{}), o.token},
 	}
@@ -118,6 +118,9 @@ func (e *oauthEndpoint) answer(ctx context.Context, w http.ResponseWriter, r *ht
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, tokens.Fail(codeUnimplemented, "METHOD_NOT_ALLOWED", "send a POST with a form")
+	}
+	if !e.method.reads && len(r.Header.Values("Idempotency-Key")) > 0 {
+		return nil, errKeyUnsupported()
 	}
 	var err error
 	if c.form, err = readForm(w, r); err != nil {

@@ -327,3 +327,20 @@ func TestOnlyTheAuthorizationHeaderIsACredential(t *testing.T) {
 		t.Errorf("the method was overridden: %d %s", got.code, got.body)
 	}
 }
+
+func TestIdempotencyKeyIsHonouredOrRefused(t *testing.T) {
+	r := newRig(t)
+	const key = "0b8f4f5e-5c5f-4f0e-9a9b-3f0d3c8a7e21"
+	for _, c := range [][2]string{{"PUT", "/v1/users/u1/features"}, {"DELETE", "/v1/services/s"}, {"POST", "/v1/users/u1/tokens:revoke"}, {"POST", "/v1/leaks"}, {"POST", "/v1/services"}} {
+		got := r.rest(c[0], c[1], r.admin, `{}`, "Idempotency-Key", key)
+		if c[0] == "DELETE" {
+			got = r.rest(c[0], c[1], r.admin, "", "Idempotency-Key", key)
+		}
+		if reason, _ := got.reason(); got.code != 400 || reason != "IDEMPOTENCY_KEY_UNSUPPORTED" {
+			t.Errorf("%s: %d %s", c, got.code, reason)
+		}
+	}
+	if got := r.rest("GET", "/v1/services", r.admin, "", "Idempotency-Key", key); got.code != 200 {
+		t.Errorf("a read: %d", got.code)
+	}
+}

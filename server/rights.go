@@ -25,6 +25,10 @@ type right struct {
 	stream bool
 	// action names a change in the audit log. Refused attempts at it are recorded. Empty: the method only reads.
 	action tokens.Action
+	// reads: it changes nothing, so that an Idempotency-Key means nothing to it.
+	reads bool
+	// keyed: it honours an Idempotency-Key. What neither reads nor is keyed refuses one.
+	keyed bool
 	// mints: the method makes a secret, and is limited per caller.
 	mints bool
 	// conditional: it takes a precondition on the one record that it is about. Any other method refuses one.
@@ -51,63 +55,63 @@ func rights() map[string]right {
 		admin        = tokens.PermAdmin
 	)
 	return map[string]right{
-		patdv1.TokenService_CreateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true},
-		patdv1.TokenService_GetToken_FullMethodName:     {any: tokenManager, user: true, conditional: true},
-		patdv1.TokenService_ListTokens_FullMethodName:   {any: tokenManager, user: true},
+		patdv1.TokenService_CreateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true, keyed: true},
+		patdv1.TokenService_GetToken_FullMethodName:     {any: tokenManager, user: true, conditional: true, reads: true},
+		patdv1.TokenService_ListTokens_FullMethodName:   {any: tokenManager, user: true, reads: true},
 		patdv1.TokenService_UpdateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenUpdate, conditional: true},
-		patdv1.TokenService_RotateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, conditional: true},
+		patdv1.TokenService_RotateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, conditional: true, keyed: true},
 		patdv1.TokenService_RevokeToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, conditional: true},
 		patdv1.TokenService_RevokeTokens_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll},
 
-		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, conditional: true},
+		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, conditional: true, reads: true},
 		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, conditional: true},
 
-		patdv1.IntrospectionService_Introspect_FullMethodName:         {any: introspect, hot: true},
-		patdv1.IntrospectionService_BatchIntrospect_FullMethodName:    {any: introspect, hot: true},
-		patdv1.IntrospectionService_IntrospectStream_FullMethodName:   {any: introspect, stream: true},
-		patdv1.IntrospectionService_WatchInvalidations_FullMethodName: {any: introspect, stream: true},
+		patdv1.IntrospectionService_Introspect_FullMethodName:         {any: introspect, hot: true, reads: true},
+		patdv1.IntrospectionService_BatchIntrospect_FullMethodName:    {any: introspect, hot: true, reads: true},
+		patdv1.IntrospectionService_IntrospectStream_FullMethodName:   {any: introspect, stream: true, reads: true},
+		patdv1.IntrospectionService_WatchInvalidations_FullMethodName: {any: introspect, stream: true, reads: true},
 		patdv1.IntrospectionService_ReportUses_FullMethodName:         {any: introspect},
 
-		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true, conditional: true},
-		patdv1.UserService_ListUsers_FullMethodName:          {any: users},
+		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true, conditional: true, reads: true},
+		patdv1.UserService_ListUsers_FullMethodName:          {any: users, reads: true},
 		patdv1.UserService_SuspendUser_FullMethodName:        {any: users, action: tokens.ActionUserSuspend, conditional: true},
 		patdv1.UserService_ResumeUser_FullMethodName:         {any: users, action: tokens.ActionUserResume, conditional: true},
 		patdv1.UserService_DeleteUser_FullMethodName:         {any: users, action: tokens.ActionUserDelete, conditional: true},
-		patdv1.UserService_GetUserFeatures_FullMethodName:    {any: readFeatures, user: true, conditional: true},
+		patdv1.UserService_GetUserFeatures_FullMethodName:    {any: readFeatures, user: true, conditional: true, reads: true},
 		patdv1.UserService_SetUserFeatures_FullMethodName:    {any: users, action: tokens.ActionUserFeatures, conditional: true},
 		patdv1.UserService_UpdateUserFeatures_FullMethodName: {any: users, action: tokens.ActionUserFeatures, conditional: true},
 		patdv1.UserService_RefreshUser_FullMethodName:        {any: users, action: tokens.ActionUserRefresh},
 
 		patdv1.CatalogService_CreateFeature_FullMethodName:   {any: catalog, action: tokens.ActionFeatureCreate},
-		patdv1.CatalogService_GetFeature_FullMethodName:      {any: catalog, conditional: true},
+		patdv1.CatalogService_GetFeature_FullMethodName:      {any: catalog, conditional: true, reads: true},
 		patdv1.CatalogService_ReplaceFeature_FullMethodName:  {any: catalog, action: tokens.ActionFeatureReplace, conditional: true},
 		patdv1.CatalogService_DeleteFeature_FullMethodName:   {any: catalog, action: tokens.ActionFeatureDelete, conditional: true},
-		patdv1.CatalogService_ListFeatures_FullMethodName:    {any: catalog},
+		patdv1.CatalogService_ListFeatures_FullMethodName:    {any: catalog, reads: true},
 		patdv1.CatalogService_CreateAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceCreate},
-		patdv1.CatalogService_GetAudience_FullMethodName:     {any: catalog, conditional: true},
+		patdv1.CatalogService_GetAudience_FullMethodName:     {any: catalog, conditional: true, reads: true},
 		patdv1.CatalogService_ReplaceAudience_FullMethodName: {any: catalog, action: tokens.ActionAudienceReplace, conditional: true},
 		patdv1.CatalogService_DeleteAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceDelete, conditional: true},
-		patdv1.CatalogService_ListAudiences_FullMethodName:   {any: catalog},
-		patdv1.CatalogService_CheckAudience_FullMethodName:   {any: catalog},
+		patdv1.CatalogService_ListAudiences_FullMethodName:   {any: catalog, reads: true},
+		patdv1.CatalogService_CheckAudience_FullMethodName:   {any: catalog, reads: true},
 		patdv1.CatalogService_BlockTokens_FullMethodName:     {any: catalog, action: tokens.ActionTokenBlock},
 		patdv1.CatalogService_UnblockTokens_FullMethodName:   {any: catalog, action: tokens.ActionTokenUnblock},
 
 		patdv1.ServiceAccountService_CreateService_FullMethodName: {any: admin, action: tokens.ActionServiceCreate},
-		patdv1.ServiceAccountService_ListServices_FullMethodName:  {any: admin},
+		patdv1.ServiceAccountService_ListServices_FullMethodName:  {any: admin, reads: true},
 		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke},
 
-		patdv1.AuditService_ListEvents_FullMethodName: {any: audit},
+		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, reads: true},
 
 		// Nobody needs a credential: possession of a secret suffices to end it.
 		patdv1.LeakService_ReportLeaks_FullMethodName: {anyone: true},
 
 		// A gateway that asks about the token of its client.
-		authv3.Authorization_Check_FullMethodName: {any: introspect},
+		authv3.Authorization_Check_FullMethodName: {any: introspect, reads: true},
 
-		healthv1.Health_Check_FullMethodName:                              {open: true},
-		healthv1.Health_List_FullMethodName:                               {open: true},
-		healthv1.Health_Watch_FullMethodName:                              {open: true, stream: true},
-		reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName: {open: true, stream: true},
+		healthv1.Health_Check_FullMethodName:                              {open: true, reads: true},
+		healthv1.Health_List_FullMethodName:                               {open: true, reads: true},
+		healthv1.Health_Watch_FullMethodName:                              {open: true, stream: true, reads: true},
+		reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName: {open: true, stream: true, reads: true},
 	}
 }
 

@@ -34,3 +34,16 @@ func TestSignedInUsersReachTheirOwnThingsOnly(t *testing.T) {
 		t.Error("admin reaches a method without a row")
 	}
 }
+
+// TestNoChangeIgnoresAnIdempotencyKey looks at the table itself: what changes something honours a key or refuses it.
+func TestNoChangeIgnoresAnIdempotencyKey(t *testing.T) {
+	for method, r := range rights() {
+		changes := r.action != "" || strings.HasSuffix(method, "/ReportUses") || strings.HasSuffix(method, "/ReportLeaks")
+		if changes == r.reads || r.keyed && r.reads {
+			t.Errorf("%s: changes %v, reads %v, keyed %v", method, changes, r.reads, r.keyed)
+		}
+		if makes := strings.HasSuffix(method, "/CreateToken") || strings.HasSuffix(method, "/RotateToken"); makes != r.keyed {
+			t.Errorf("%s makes a token's secret %v, and is keyed %v", method, makes, r.keyed)
+		}
+	}
+}

@@ -194,12 +194,20 @@ func (a *answering) decide(i *item) (err error) {
 	if i.question.size > maxMessage {
 		return tooLarge()
 	}
+	if err := a.service.chain.stillIs(&i.call); err != nil {
+		return err
+	}
 	in, ok := i.question.request()
 	if !ok {
 		return errClientIP()
 	}
-	i.in, err = a.service.service.Introspect(&i.call, i.actor, in)
-	return err
+	if i.in, err = a.service.service.Introspect(&i.call, i.actor, in); err != nil {
+		return err
+	}
+	if i.led { // it waited, and its caller's token may have ended meanwhile
+		return a.service.chain.stillIs(&i.call)
+	}
+	return nil
 }
 
 // streamEnd is the error of a stream from which no more could be read; io.EOF is none. What the caller is told the
@@ -241,6 +249,17 @@ func (c *chain) recheck(begun *call, was tokens.Actor) (tokens.Actor, error) {
 		return was, tokens.Fail(tokens.CodeDenied, "PERMISSION_DENIED", denial(begun.method.right, actor))
 	}
 	return actor, nil
+}
+
+// stillIs returns nil if the caller of a stream is still let in: no answer is given after its token has ended here. It costs a lookup
+// in memory.
+func (c *chain) stillIs(begun *call) error {
+	actor, err := c.service.Recheck(begun, begun.actor)
+	if err != nil {
+		return err
+	}
+	begun.actor = actor
+	return nil
 }
 
 func stopping() *tokens.Error {

@@ -28,7 +28,7 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 	if err != nil {
 		return nil, err
 	}
-	key, err := idempotencyKey(callOf(ctx).headers("idempotency-key"), r.GetRequestId())
+	key, err := idempotencyKey(callOf(ctx).headers(keyIdempotency), r.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
@@ -39,15 +39,27 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 	if err != nil {
 		return nil, err
 	}
-	if m.Replayed {
-		if err := grpc.SetHeader(ctx, metadata.Pairs(keyReplayed, "true")); err != nil {
-			return nil, fmt.Errorf("mark a replay: %w", err)
-		}
+	if err := markReplay(ctx, m.Replayed); err != nil {
+		return nil, err
 	}
 	return &patdv1.CreateTokenResponse{Token: toToken(m.Token, s.service.Now()), Secret: m.Secret.Reveal()}, nil
 }
 
-const keyReplayed = "idempotency-replayed"
+const (
+	keyIdempotency = "idempotency-key"
+	keyReplayed    = "idempotency-replayed"
+)
+
+// markReplay says in the answer's headers that it was given before.
+func markReplay(ctx context.Context, replayed bool) error {
+	if !replayed {
+		return nil
+	}
+	if err := grpc.SetHeader(ctx, metadata.Pairs(keyReplayed, "true")); err != nil {
+		return fmt.Errorf("mark a replay: %w", err)
+	}
+	return nil
+}
 
 // idempotencyKey is the caller's key, from the header or from the request; both may be given if they are the same.
 func idempotencyKey(headers []string, requestID string) (string, error) {
@@ -163,10 +175,17 @@ func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequ
 	if err != nil {
 		return nil, err
 	}
+	key, err := idempotencyKey(callOf(ctx).headers(keyIdempotency), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
 	t, err := s.service.Rotate(ctx, actorOf(ctx), tokens.RotateRequest{
-		User: r.GetUser(), TokenID: r.GetTokenId(), Grace: grace, Lifetime: life,
+		User: r.GetUser(), TokenID: r.GetTokenId(), Grace: grace, Lifetime: life, IdempotencyKey: key,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := markReplay(ctx, t.Replayed); err != nil {
 		return nil, err
 	}
 	return &patdv1.RotateTokenResponse{

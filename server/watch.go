@@ -79,6 +79,9 @@ func (w *watching) tell(always bool) error {
 	if !always && !in.StartOver && len(in.TokenIDs) == 0 && len(in.Users) == 0 {
 		return nil
 	}
+	if err := w.chain.stillIs(w.caller); err != nil && !always {
+		return err
+	}
 	return w.send(toInvalidations(in))
 }
 

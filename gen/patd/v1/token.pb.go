@@ -859,7 +859,10 @@ type RotateTokenRequest struct {
 	// True: the token shall never end, where the policy allows it.
 	NeverExpires bool `protobuf:"varint,6,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
 	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
-	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per caller. The same as
+	// the `Idempotency-Key` header.
+	RequestId     string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -939,6 +942,13 @@ func (x *RotateTokenRequest) GetNeverExpires() bool {
 func (x *RotateTokenRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *RotateTokenRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -1310,7 +1320,7 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x04 \x01(\tR\n" +
 	"updateMask\";\n" +
 	"\x13UpdateTokenResponse\x12$\n" +
-	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\x97\x02\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\xb6\x02\n" +
 	"\x12RotateTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12/\n" +
@@ -1319,7 +1329,9 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"expireTime\x12+\n" +
 	"\x03ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12#\n" +
 	"\rnever_expires\x18\x06 \x01(\bR\fneverExpires\x12\x12\n" +
-	"\x04etag\x18\x14 \x01(\tR\x04etag\"\xae\x01\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\"\xae\x01\n" +
 	"\x13RotateTokenResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12Y\n" +
