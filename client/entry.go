@@ -20,7 +20,8 @@ type entry struct {
 	// hangs on nothing.
 	ofToken, ofUser *owner
 	sequence        uint64
-	slot            int // in a ring of its table
+	slot            int // in a ring of its table, whose lock guards it
+	bytes           int // what size returned when it was put there
 
 	recent atomic.Bool  // used since the hand of the clock passed
 	used   atomic.Int64 // when it last let a call pass, in microseconds
@@ -32,6 +33,34 @@ type owner struct {
 	name    string
 	changed atomic.Uint64 // where the change feed last told of it
 	entries int
+}
+
+// What an entry costs beside its texts: itself, its Token and its places in the maps and the ring; a string's header and
+// rounding; a label's two strings and its share of the map.
+const (
+	entryBytes  = 768
+	stringBytes = 32
+	labelBytes  = 96
+)
+
+// size estimates from above how many bytes of memory an entry holds.
+func (e *entry) size() int {
+	n := entryBytes + len(e.ip)
+	t := e.token
+	if t == nil {
+		return n
+	}
+	// The texts of the token and the user are held by their owners too.
+	n += 2*len(t.ID) + 2*len(t.User) + len(t.Name) + len(t.AccessTokenID) + len(t.ClientID)
+	for _, list := range [][]string{t.Scopes, t.Granted, t.Suspended, t.Audiences} {
+		for _, text := range list {
+			n += stringBytes + len(text)
+		}
+	}
+	for name, value := range t.Labels {
+		n += labelBytes + len(name) + len(value)
+	}
+	return n
 }
 
 // void tells whether something was told of since the answer was made.

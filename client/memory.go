@@ -37,10 +37,12 @@ type memory struct {
 	byUser  map[string]*owner
 }
 
-func newMemory(entries int, now time.Time) *memory {
+func newMemory(entries, bytes int, now time.Time) *memory {
 	m := &memory{
-		base: now, answers: newTable(entries), refusals: newTable(entries / refusalShare), changes: newChanges(),
-		byToken: map[string]*owner{}, byUser: map[string]*owner{},
+		base: now, changes: newChanges(),
+		answers:  newTable(entries, bytes-bytes/refusalShare),
+		refusals: newTable(entries/refusalShare, bytes/refusalShare),
+		byToken:  map[string]*owner{}, byUser: map[string]*owner{},
 	}
 	m.distrust()
 	return m
@@ -110,7 +112,7 @@ func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 		return true
 	}
 	if e.token == nil {
-		if e.decision.final() {
+		if e.decision.final() && m.refusals.fits(e) {
 			m.refusals.put(e)
 		}
 		return false
@@ -118,12 +120,12 @@ func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 	if m.changes.after(sequence, e.token.ID, e.token.User) {
 		return true
 	}
-	if e.token.Stale || sequence < m.changes.floor {
+	if e.token.Stale || sequence < m.changes.floor || !m.answers.fits(e) {
 		return false
 	}
 	e.sequence = sequence
 	e.ofToken, e.ofUser = own(m.byToken, e.token.ID), own(m.byUser, e.token.User)
-	if gone := m.answers.put(e); gone != nil {
+	for _, gone := range m.answers.put(e) {
 		disown(m.byToken, gone.ofToken)
 		disown(m.byUser, gone.ofUser)
 	}

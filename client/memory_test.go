@@ -27,7 +27,7 @@ func activeEntry(n uint64, token, user string) *entry {
 }
 
 func TestGarbageDoesNotPushOutGoodAnswers(t *testing.T) {
-	m := newMemory(1000, start)
+	m := newMemory(1000, 64<<20, start)
 	m.heard(start)
 	for n := range uint64(500) {
 		m.keep(activeEntry(n, fmt.Sprint(n), "u"), ticket{sent: start}, 1)
@@ -45,8 +45,45 @@ func TestGarbageDoesNotPushOutGoodAnswers(t *testing.T) {
 	}
 }
 
+func TestMemoryIsBoundedByBytes(t *testing.T) {
+	t.Parallel()
+	const limit = 4 << 20
+	m := newMemory(100_000, limit, start)
+	m.heard(start)
+	labels := map[string]string{}
+	for n := range 32 {
+		labels[fmt.Sprintf("%063d", n)] = fmt.Sprintf("%0255d", n)
+	}
+	kept := 0
+	for range 5000 {
+		n := rand.Uint64()
+		e := activeEntry(n, "t", "u")
+		e.token.Labels = labels
+		m.keep(e, ticket{sent: start}, 1)
+		if m.recall(keyOf(n), start) != nil {
+			kept++
+		}
+	}
+	entries, _ := m.answers.count()
+	if held := entries * 32 * (63 + 255); held > limit {
+		t.Errorf("%d answers hold %d bytes of labels, want at most %d", entries, held, limit)
+	}
+	if kept != 5000 || entries < shards {
+		t.Errorf("%d of 5000 answers were kept at first, and %d at the end", kept, entries)
+	}
+	if o := m.byToken["t"]; o == nil || o.entries != entries {
+		t.Errorf("the token counts %+v, want %d entries", o, entries)
+	}
+	huge := activeEntry(1, "huge", "u")
+	huge.token.Name = fmt.Sprintf("%0*d", limit/shards, 0)
+	m.keep(huge, ticket{sent: start}, 1)
+	if m.recall(keyOf(1), start) != nil || m.byToken["huge"] != nil {
+		t.Error("an answer larger than its share was kept")
+	}
+}
+
 func TestWhatIsUsedStaysLonger(t *testing.T) {
-	m := newMemory(shards*16, start)
+	m := newMemory(shards*16, 64<<20, start)
 	m.heard(start)
 	const used = shards * 4
 	for n := range uint64(used) {
@@ -73,7 +110,7 @@ func TestWhatIsUsedStaysLonger(t *testing.T) {
 }
 
 func TestMemoryClosesByEitherClock(t *testing.T) {
-	m := newMemory(10, start)
+	m := newMemory(10, 64<<20, start)
 	if m.trusted(start) {
 		t.Error("it is open before anything was heard")
 	}
@@ -94,7 +131,7 @@ func TestMemoryClosesByEitherClock(t *testing.T) {
 }
 
 func TestForgottenChangesRaiseTheFloor(t *testing.T) {
-	m := newMemory(10, start)
+	m := newMemory(10, 64<<20, start)
 	m.heard(start)
 	m.apply(&patdv1.WatchInvalidationsResponse{Sequence: 10, TokenIds: []string{"old"}}, false)
 	for i := range 3 * rememberedChanges {
@@ -115,7 +152,7 @@ func TestForgottenChangesRaiseTheFloor(t *testing.T) {
 
 // News of a change that the answer already rests on, such as of the mint itself, void nothing.
 func TestOldNewsVoidNothing(t *testing.T) {
-	m := newMemory(10, start)
+	m := newMemory(10, 64<<20, start)
 	m.heard(start)
 	m.keep(activeEntry(1, "t", "u"), ticket{}, 60)
 	m.apply(&patdv1.WatchInvalidationsResponse{Sequence: 60, TokenIds: []string{"t"}, Users: []string{"u"}}, false)
@@ -130,7 +167,7 @@ func TestOldNewsVoidNothing(t *testing.T) {
 
 // Who waits for an answer may hold it while everything is forgotten.
 func TestForgottenAnswerIsUsedByNobody(t *testing.T) {
-	m := newMemory(10, start)
+	m := newMemory(10, 64<<20, start)
 	m.heard(start)
 	e := activeEntry(1, "t", "u")
 	m.keep(e, ticket{}, 60)
@@ -148,7 +185,7 @@ func TestForgottenAnswerIsUsedByNobody(t *testing.T) {
 func TestMemoryNeverAnswersFromBeforeWhatItWasTold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const names = 4
-		m := newMemory(64, start)
+		m := newMemory(64, 64<<20, start)
 		m.heard(start)
 		type flight struct {
 			token int
@@ -252,7 +289,7 @@ func TestDecisionsAreThoseOfTheWire(t *testing.T) {
 }
 
 func TestNonsenseIsAFault(t *testing.T) {
-	v := &Verifier{config: Config{}.withDefaults(), memory: newMemory(1, start)}
+	v := &Verifier{config: Config{}.withDefaults(), memory: newMemory(1, 64<<20, start)}
 	for name, r := range map[string]*patdv1.IntrospectResponse{
 		"nothing":               {},
 		"active, but refused":   {Active: true, Decision: patdv1.IntrospectResponse_REVOKED, TokenId: "t", User: "u"},

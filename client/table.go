@@ -10,8 +10,9 @@ const shards = 64
 
 // table is a bounded map of entries. Reading takes the lock of one shard for reading; who changes it holds memory's.
 type table struct {
-	shard    [shards]shard
-	perShard int
+	shard         [shards]shard
+	perShard      int
+	bytesPerShard int
 }
 
 type shard struct {
@@ -19,13 +20,14 @@ type shard struct {
 	byKey map[key]*entry
 	ring  []*entry // all of byKey, in the order in which the clock looks at them
 	hand  int
+	bytes int // of all entries
 
 	hits atomic.Uint64
 	_    [64]byte // the next shard's lock is another cache line
 }
 
-func newTable(entries int) *table {
-	t := &table{perShard: max(1, (entries+shards-1)/shards)}
+func newTable(entries, bytes int) *table {
+	t := &table{perShard: max(1, (entries+shards-1)/shards), bytesPerShard: bytes / shards}
 	for i := range t.shard {
 		t.shard[i].byKey = map[key]*entry{}
 	}
@@ -51,26 +53,43 @@ func (t *table) hit(e *entry) {
 	}
 }
 
-// put adds an entry, and answers the one that had to go for it, or nil: that of the same key, or else one that is void or
-// was not used since the clock's hand last passed (second chance).
-func (t *table) put(e *entry) *entry {
+// fits reports whether an entry is small enough to be kept.
+func (t *table) fits(e *entry) bool { return e.size() <= t.bytesPerShard }
+
+// put adds an entry that fits, and returns those removed for it: the entry of the same key, and then, while there are too
+// many entries or bytes, those that are void or were not used since the clock's hand last passed (second chance).
+func (t *table) put(e *entry) (gone []*entry) {
+	e.bytes = e.size()
 	s := t.of(e.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	gone := s.byKey[e.key]
-	switch {
-	case gone != nil:
-		e.slot = gone.slot
-	case len(s.ring) < t.perShard:
-		e.slot = len(s.ring)
-		s.ring = append(s.ring, nil)
-	default:
-		gone = s.victim()
-		e.slot = gone.slot
-		delete(s.byKey, gone.key)
+	if old := s.byKey[e.key]; old != nil {
+		s.remove(old)
+		gone = append(gone, old)
 	}
-	s.ring[e.slot], s.byKey[e.key] = e, e
+	for len(s.ring) > 0 && (len(s.ring) >= t.perShard || s.bytes+e.bytes > t.bytesPerShard) {
+		old := s.victim()
+		s.remove(old)
+		gone = append(gone, old)
+	}
+	e.slot = len(s.ring)
+	s.ring, s.byKey[e.key] = append(s.ring, e), e
+	s.bytes += e.bytes
 	return gone
+}
+
+// remove takes an entry out; the last of the ring takes its place.
+func (s *shard) remove(e *entry) {
+	end := len(s.ring) - 1
+	last := s.ring[end]
+	s.ring[e.slot], last.slot = last, e.slot
+	s.ring[end] = nil
+	s.ring = s.ring[:end]
+	if s.hand >= end {
+		s.hand = 0
+	}
+	delete(s.byKey, e.key)
+	s.bytes -= e.bytes
 }
 
 // victim turns the clock's hand, at most once around and one step: readers may mark entries as fast as it passes.
@@ -90,6 +109,7 @@ func (t *table) clear() {
 		s := &t.shard[i]
 		s.mu.Lock()
 		s.byKey, s.ring, s.hand = map[key]*entry{}, nil, 0
+		s.bytes = 0
 		s.mu.Unlock()
 	}
 }

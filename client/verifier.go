@@ -23,8 +23,11 @@ type Config struct {
 	// Prefixes are the prefixes of tokens to ask about; what has another is not found, without a question. Empty: all but those of
 	// service and refresh tokens, so that a prefix that patd begins to use needs no change here.
 	Prefixes []string
-	// MaxEntries is how many answers are remembered, of about a kilobyte each. 0: 100 000.
+	// MaxEntries is how many answers are remembered. 0: 100 000.
 	MaxEntries int
+	// MaxBytes is how many bytes of memory the remembered answers hold at most, by an estimate from above. An answer larger
+	// than about a seventieth of it is not remembered. 0: 64 MiB.
+	MaxBytes int
 	// MaxAge is how long an answer is used at most. It bounds how long a change in the company's own system, which the
 	// feed does not tell of, takes in addition to the server's --features-ttl; and what a fault could cost. 0: a minute.
 	MaxAge time.Duration
@@ -43,6 +46,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	orDefault(&c.MaxEntries, 100_000)
+	orDefault(&c.MaxBytes, 64<<20)
 	orDefault(&c.MaxAge, time.Minute)
 	orDefault(&c.MaxInFlight, 512)
 	orDefault(&c.Timeout, 5*time.Second)
@@ -105,7 +109,7 @@ func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 	rpc := patdv1.NewIntrospectionServiceClient(conn)
 	ctx, stop := context.WithCancel(context.Background())
 	v := &Verifier{
-		config: config, form: f, digests: digests, memory: newMemory(config.MaxEntries, config.Now()), stop: stop,
+		config: config, form: f, digests: digests, memory: newMemory(config.MaxEntries, config.MaxBytes, config.Now()), stop: stop,
 		asker: newAsker(rpc, config.Now), uses: newUses(rpc, config.MaxEntries),
 		flights: flights{byKey: map[key]*flight{}, slots: make(chan struct{}, config.MaxInFlight), ctx: ctx},
 	}

@@ -50,7 +50,7 @@ func (s *script) Recv() (*patdv1.WatchInvalidationsResponse, error) {
 // watching is a watcher of a script, with a memory that holds one answer.
 func watching(s *script) *watcher {
 	s.now = start
-	m := newMemory(10, start)
+	m := newMemory(10, 64<<20, start)
 	m.keep(activeEntry(1, "t", "u"), ticket{sent: start}, 50)
 	return &watcher{rpc: s, memory: m, now: func() time.Time { return s.now }, log: slog.New(slog.DiscardHandler)}
 }
@@ -152,7 +152,7 @@ func TestWatchThatLagsIsLeft(t *testing.T) {
 }
 
 func TestAnswerFromBeforeStartingOverIsNotKept(t *testing.T) {
-	m := newMemory(10, start)
+	m := newMemory(10, 64<<20, start)
 	m.heard(start)
 	before := m.ticket(start)
 	m.apply(quiet(10), true) // another history, whose numbers are smaller
