@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,16 +20,38 @@ import (
 )
 
 func postgresEngine() engine {
+	pooled := new(atomic.Bool)
 	return engine{
-		name: "PostgreSQL", open: openPostgres, check: checkPostgres, tell: tellPostgres,
+		name: "PostgreSQL", check: checkPostgres, tell: tellPostgres,
+		open: func(c SQLConfig, u *url.URL) (*sql.DB, error) { return openPostgres(c, u, pooled) },
 		form: func(q string) string { return q },
+		begun: func(ctx context.Context, c SQLConfig, tx *sql.Tx) error {
+			if !pooled.Load() {
+				return nil
+			}
+			_, err := tx.ExecContext(ctx, limitTransaction, serverMilliseconds(c))
+			return err
+		},
 	}
+}
+
+const (
+	limitSession = `SELECT set_config('default_transaction_read_only', 'on', false), set_config('statement_timeout', $1, false),
+set_config('idle_in_transaction_session_timeout', $1, false)`
+
+	limitTransaction = `SELECT set_config('statement_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true)`
+)
+
+func serverMilliseconds(c SQLConfig) string {
+	return strconv.FormatInt(c.serverLimit().Milliseconds(), 10)
 }
 
 // openPostgres makes a pool of sessions that are read-only and end a statement by themselves. Parameters go as text in
 // one round trip without prepared statements, so that one session's are never looked for in another behind a pooler, and a
-// changed schema is no surprise. A pooler may have to be told to pass over the session's settings: see docs/features.md.
-func openPostgres(c SQLConfig, u *url.URL) (*sql.DB, error) {
+// changed schema is no surprise. A pooler would refuse the session's settings at the start of a connection, and hand what is
+// set later to other programs: behind one, which is found by its not being the process that greeted, they are made in each
+// transaction. pooled is set then.
+func openPostgres(c SQLConfig, u *url.URL, pooled *atomic.Bool) (*sql.DB, error) {
 	if err := checkPassword(c, u); err != nil {
 		return nil, err
 	}
@@ -36,18 +59,24 @@ func openPostgres(c SQLConfig, u *url.URL) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit := strconv.FormatInt(c.serverLimit().Milliseconds(), 10)
-	for name, value := range map[string]string{
-		"application_name":                    "patd",
-		"default_transaction_read_only":       "on",
-		"statement_timeout":                   limit,
-		"idle_in_transaction_session_timeout": limit,
-	} {
-		config.RuntimeParams[name] = value
+	config.RuntimeParams["application_name"] = "patd"
+	for _, name := range []string{"default_transaction_read_only", "statement_timeout", "idle_in_transaction_session_timeout"} {
+		delete(config.RuntimeParams, name) // patd's own count
 	}
 	config.ConnectTimeout = c.Timeout
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
-	var options []stdlib.OptionOpenDB
+	options := []stdlib.OptionOpenDB{stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		var process uint32
+		if err := conn.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&process); err != nil {
+			return err
+		}
+		if process != conn.PgConn().PID() {
+			pooled.Store(true)
+			return nil
+		}
+		_, err := conn.Exec(ctx, limitSession, serverMilliseconds(c))
+		return err
+	})}
 	if c.PasswordFile != "" {
 		options = append(options, stdlib.OptionBeforeConnect(func(_ context.Context, next *pgx.ConnConfig) error {
 			password, err := readSecretFile(c.PasswordFile)

@@ -68,6 +68,8 @@ type engine struct {
 	name string
 	// open makes a pool whose sessions are read-only and give up after the time limit by themselves.
 	open func(SQLConfig, *url.URL) (*sql.DB, error)
+	// begun makes a transaction ready in which the query will run; nil: it is.
+	begun func(context.Context, SQLConfig, *sql.Tx) error
 	// form is the query as it is sent.
 	form func(query string) string
 	// check finds out whether the query has one text parameter and one column, as far as it can without running it.
@@ -195,7 +197,13 @@ func (s *SQL) once(ctx context.Context, db beginner, user string) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	names, err := s.rows(within, tx, user)
+	var names []string
+	if s.engine.begun != nil {
+		err = s.engine.begun(within, s.config, tx)
+	}
+	if err == nil {
+		names, err = s.rows(within, tx, user)
+	}
 	if err != nil {
 		cancel()
 	}

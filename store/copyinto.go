@@ -21,6 +21,9 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	if err != nil {
 		return nil, err
 	}
+	if err := refusePooler(ctx, config, o); err != nil {
+		return nil, err
+	}
 	into, err := postgresEnd(ctx, "connect to the new store", config, o)
 	if err != nil {
 		return nil, err

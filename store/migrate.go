@@ -79,6 +79,9 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 	// lookups wait behind it.
 	config.RuntimeParams["statement_timeout"], config.RuntimeParams["idle_in_transaction_session_timeout"] = "0", "0"
 	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
+	if err := refusePooler(ctx, config, o); err != nil {
+		return 0, 0, err
+	}
 	db := openDB(config, o)
 	defer db.Close()
 	if err := makeSchema(ctx, db, config); err != nil {
@@ -106,7 +109,6 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 }
 
 const (
-	hasSchema      = `SELECT current_schema() IS NOT NULL`
 	selectEncoding = `SELECT current_setting('server_encoding')`
 	createSchema   = `CREATE SCHEMA IF NOT EXISTS `
 )
@@ -120,22 +122,24 @@ func makeSchema(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
 	if encoding != "UTF8" {
 		return fmt.Errorf("migrate the store: the database's encoding is %s, and patd needs UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
 	}
-	var there bool
-	if err := db.QueryRowContext(ctx, hasSchema).Scan(&there); err != nil {
+	var have string
+	want := config.RuntimeParams["search_path"]
+	if err := db.QueryRowContext(ctx, selectSchema).Scan(&have); err != nil {
 		return connectFault("migrate the store", err)
 	}
-	if there {
-		return nil
+	if have == "" {
+		_, err := db.ExecContext(ctx, createSchema+pgx.Identifier{want}.Sanitize())
+		if err == nil || isState(err, "23505", "42P06") { // another has made it at the same moment
+			err = db.QueryRowContext(ctx, selectSchema).Scan(&have)
+		}
+		if err != nil {
+			return migrateFault(err)
+		}
 	}
-	name := pgx.Identifier{config.RuntimeParams["search_path"]}.Sanitize()
-	_, err := db.ExecContext(ctx, createSchema+name)
-	if isState(err, "23505", "42P06") { // another has made it at the same moment
-		err = db.QueryRowContext(ctx, hasSchema).Scan(&there)
+	if have == "" {
+		return fmt.Errorf("migrate the store: %w: the schema %s cannot be used", ErrSchema, want)
 	}
-	if err != nil {
-		return migrateFault(err)
-	}
-	return nil
+	return schemaFault(have, want)
 }
 
 const (
@@ -160,9 +164,16 @@ const (
 )
 
 // checkSchema refuses a database that this program cannot work with, and changes nothing of it.
-func checkSchema(ctx context.Context, c *conn) error {
+func checkSchema(ctx context.Context, c *conn, schema string) error {
 	var server, version int64
 	var there bool
+	var have string
+	if err := c.one(ctx, selectSchema, []any{&have}); err != nil {
+		return err
+	}
+	if err := schemaFault(have, schema); err != nil {
+		return err
+	}
 	if err := c.one(ctx, selectServer, []any{&server}); err != nil {
 		return err
 	}

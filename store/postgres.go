@@ -138,11 +138,13 @@ func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration
 	return newPool(d, openDB(config, o), n, limit+time.Second, done)
 }
 
-// openDB makes the connections of a pool, each with the password of the moment.
+// openDB makes the connections of a pool, each with the password of the moment and the settings of the configuration.
 func openDB(config *pgx.ConnConfig, o Options) *sql.DB {
+	config = config.Copy()
+	settings := sessionSettings(config)
 	return stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(func(_ context.Context, next *pgx.ConnConfig) error {
 		return o.authenticate(next)
-	}))
+	}), stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error { return setUp(ctx, c, settings) }))
 }
 
 func (o Options) authenticate(config *pgx.ConnConfig) error {
@@ -206,6 +208,9 @@ func openPostgres(ctx context.Context, address string, o Options) (*Store, error
 	if o.Connections <= 0 {
 		o.Connections = 8
 	}
+	if err := refusePooler(ctx, config, o); err != nil {
+		return nil, err
+	}
 	s := newStore(o, postgresDialect())
 	s.config = config
 	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, o, s.done)
@@ -215,7 +220,7 @@ func openPostgres(ctx context.Context, address string, o Options) (*Store, error
 	s.group.writer = s.writer
 	careless := false
 	err = s.views.use(ctx, func(c *conn) error {
-		if err := checkSchema(ctx, c); err != nil {
+		if err := checkSchema(ctx, c, config.RuntimeParams["search_path"]); err != nil {
 			return err
 		}
 		return c.one(ctx, selectCareless, []any{&careless})
@@ -269,11 +274,15 @@ func (s *Store) hearNotifications(ctx context.Context) bool {
 	if err := s.options.authenticate(config); err != nil {
 		return false
 	}
+	settings := sessionSettings(config)
 	c, err := pgx.ConnectConfig(within, config)
 	if err != nil {
 		return false
 	}
 	defer func() { _ = c.PgConn().Conn().Close() }()
+	if err := setUp(within, c, settings); err != nil {
+		return false
+	}
 	if _, err := c.Exec(within, listen); err != nil {
 		return false
 	}
