@@ -3,7 +3,8 @@ package client
 import (
 	"net"
 	"net/netip"
-	"strings"
+
+	header "patd/internal/bearer"
 )
 
 // credential says what a call brought along to show who it is.
@@ -15,8 +16,7 @@ const (
 	manyCredentials                   // more than one: nobody can say which counts
 )
 
-// bearer reads the values of the Authorization header (RFC 6750 section 2.1). There must be one. The scheme is
-// compared whatever its case (RFC 9110 section 11.1); the token is exactly the bytes after the spaces that follow it.
+// bearer reads the values of the Authorization header as package bearer does. There must be one.
 func bearer(values []string) (token string, found credential) {
 	switch len(values) {
 	case 0:
@@ -25,14 +25,11 @@ func bearer(values []string) (token string, found credential) {
 	default:
 		return "", manyCredentials
 	}
-	scheme, rest, spaced := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	token, ok := header.Token(values[0])
+	if !ok {
 		return "", noCredential
 	}
-	if !spaced {
-		return "", bearerToken
-	}
-	return strings.TrimLeft(rest, " "), bearerToken
+	return token, bearerToken
 }
 
 // addressOf reads the address out of what a connection says of its peer; the zero Addr if there is none.

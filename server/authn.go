@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"patd/internal/bearer"
 	"patd/server/signin"
 	"patd/tokens"
 )
@@ -34,9 +35,8 @@ func (a authenticator) authenticate(ctx context.Context, headers []string, peer 
 	default:
 		return tokens.Actor{}, badCredential("give exactly one Authorization header")
 	}
-	// RFC 9110 section 11.1: the scheme is case-insensitive. RFC 6750 section 2.1: one space, then the token.
-	scheme, token, ok := strings.Cut(headers[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
+	token, ok := bearer.Token(headers[0])
+	if !ok || token == "" {
 		return tokens.Actor{}, badCredential("the Authorization header must be `Bearer` and a token")
 	}
 	// No secret of patd's has the form of a JWT. Where nobody can sign in, one is garbage like any other.

@@ -50,7 +50,7 @@ func (f *forwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.method.metrics.observe(code, took)
 		f.log(begun, code, took)
 	}()
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if !reads(r) {
 		code = codes.Unimplemented
 		answerMethod(w, x.requestID, []string{http.MethodGet, http.MethodHead})
 		return

@@ -23,7 +23,7 @@ import (
 type exchange struct {
 	requestID string
 	client    netip.Addr
-	get       bool   // it reads, by GET
+	get       bool   // it reads, by GET or HEAD
 	path      string // as sent, encoded
 	query     string // as sent, encoded
 	reached   bool   // the chain has it, and logs it
@@ -70,7 +70,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &exchange{
-		requestID: requestID(r.Header.Get("X-Request-Id")), client: f.client(r), get: r.Method == http.MethodGet,
+		requestID: requestID(r.Header.Get("X-Request-Id")), client: f.client(r), get: reads(r),
 		path: r.URL.EscapedPath(), query: r.URL.RawQuery,
 	}
 	h := w.Header()
@@ -117,7 +117,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	if page, ok := f.pages[r.URL.Path]; ok {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		if !reads(r) {
 			answerMethod(w, x.requestID, []string{http.MethodGet, http.MethodHead})
 			return
 		}
@@ -138,6 +138,9 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	r.Header.Del("Te")
+	if r.Method == http.MethodHead {
+		r.Method = http.MethodGet // of this copy; net/http sends the headers of the answer and leaves out the body
+	}
 	f.api.ServeHTTP(w, r)
 }
 
@@ -168,6 +171,9 @@ func (f *front) known(r *http.Request) error {
 	defer c.late.release()
 	return f.chain.known(c)
 }
+
+// reads reports whether a request reads: what has GET has HEAD (RFC 9110 section 9.1).
+func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
 var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 

@@ -210,6 +210,9 @@ func (g *gateway) methods(r *http.Request) []string {
 		if matched {
 			found = append(found, m)
 		}
+		if matched && m == http.MethodGet {
+			found = append(found, http.MethodHead)
+		}
 	}
 	return found
 }

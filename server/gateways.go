@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"patd/internal/bearer"
 	"patd/tokens"
 )
 
@@ -96,9 +97,9 @@ func readPresented(headers []string) (tokens.Secret, *verdict) {
 	case len(headers) == 0:
 		return tokens.Secret{}, &missing
 	}
-	scheme, token, _ := strings.Cut(headers[0], " ")
+	token, ok := bearer.Token(headers[0])
 	switch {
-	case !strings.EqualFold(scheme, schemeBearer) || token == "":
+	case !ok || token == "":
 		return tokens.Secret{}, &missing
 	case strings.ContainsAny(token, ", "):
 		return tokens.Secret{}, &malformed

@@ -40,12 +40,12 @@ func TestOneBearerTokenIsRead(t *testing.T) {
 		headers         []string
 		token, refusing string
 	}{
-		{[]string{"Bearer x"}, "x", ""}, {[]string{"bEARER x.y-z~="}, "x.y-z~=", ""},
+		{[]string{"Bearer x"}, "x", ""}, {[]string{"bEARER x.y-z~="}, "x.y-z~=", ""}, {[]string{"Bearer  x"}, "x", ""},
 		{nil, "", missing}, {[]string{""}, "", missing}, {[]string{"Bearer"}, "", missing}, {[]string{"Bearer "}, "", missing},
 		{[]string{"Basic x"}, "", missing}, {[]string{"x"}, "", missing}, {[]string{"Basic x,Bearer y"}, "", missing}, {[]string{" Bearer x"}, "", missing},
 		{[]string{"Bearer x", "Bearer y"}, "", malformed}, {[]string{"Bearer x", "Bearer x"}, "", malformed}, {[]string{"Basic x", "Bearer y"}, "", malformed},
 		{[]string{"Bearer x", ""}, "", malformed}, {[]string{"Bearer x,Bearer y"}, "", malformed}, {[]string{"Bearer x, Basic y"}, "", malformed},
-		{[]string{"Bearer x,y"}, "", malformed}, {[]string{"Bearer  x"}, "", malformed}, {[]string{"Bearer x "}, "", malformed},
+		{[]string{"Bearer x,y"}, "", malformed}, {[]string{"Bearer x "}, "", malformed},
 	} {
 		secret, refused := readPresented(c.headers)
 		switch {

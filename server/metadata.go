@@ -40,15 +40,17 @@ type serverMetadata struct {
 	IntrospectionAuth []string `json:"introspection_endpoint_auth_methods_supported"`
 }
 
-// describeServer is the metadata of the server at an issuer, which publishes some scopes.
+// describeServer is the metadata of the server at an issuer, which publishes some scopes. The issuer stays as the operator
+// wrote it, since clients compare it to the byte (RFC 8414 section 3.3); no address has two slashes where its path begins.
 func describeServer(issuer string, published []string) serverMetadata {
 	const basic, post, none = "client_secret_basic", "client_secret_post", "none"
+	base := strings.TrimRight(issuer, "/")
 	return serverMetadata{
-		Issuer: issuer, TokenEndpoint: issuer + pathGrant, KeysAddress: issuer + pathKeys, ScopesSupported: published,
+		Issuer: issuer, TokenEndpoint: base + pathGrant, KeysAddress: base + pathKeys, ScopesSupported: published,
 		ResponseTypes: []string{}, Grants: []string{grantExchange, grantRefresh},
 		TokenAuth:  []string{basic, post, none},
-		Revocation: issuer + pathRevoke, RevocationAuth: []string{basic, post, none},
-		Introspection: issuer + pathTokenInfo, IntrospectionAuth: []string{basic, post, schemeBearer},
+		Revocation: base + pathRevoke, RevocationAuth: []string{basic, post, none},
+		Introspection: base + pathTokenInfo, IntrospectionAuth: []string{basic, post, schemeBearer},
 	}
 }
 

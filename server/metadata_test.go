@@ -25,7 +25,7 @@ func TestMetadataTellsWhatIsPublished(t *testing.T) {
 	}
 	// RFC 8414 section 3.2: lists without elements are left out.
 	want := map[string]any{
-		"issuer": "https://patd.example/base", "response_types_supported": []any{},
+		"issuer": "https://patd.example/base/", "response_types_supported": []any{},
 		"token_endpoint":                                "https://patd.example/base/oauth2/token",
 		"introspection_endpoint":                        "https://patd.example/base/oauth2/introspect",
 		"revocation_endpoint":                           "https://patd.example/base/oauth2/revoke",

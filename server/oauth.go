@@ -47,14 +47,14 @@ type oauth struct {
 	exchanges *budget
 }
 
-// newOAuth makes the endpoints. issuer is the base of every address, and the iss of every answer.
+// newOAuth makes the endpoints. issuer is the iss of every answer, to the byte.
 func newOAuth(c Config, network *chain, issuer string) (*oauth, error) {
 	exchanges, err := newBudget("exchanges", exchangeRate, exchangeBurst, c)
 	if err != nil {
 		return nil, err
 	}
 	network.metrics.limited.WithLabelValues(limitExchange)
-	return &oauth{chain: network, issuer: strings.TrimRight(issuer, "/"), exchanges: exchanges}, nil
+	return &oauth{chain: network, issuer: issuer, exchanges: exchanges}, nil
 }
 
 // endpoints are served by exact path.

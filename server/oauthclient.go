@@ -7,14 +7,15 @@ import (
 	"net/url"
 	"strings"
 
+	"patd/internal/bearer"
 	"patd/server/limit"
 	"patd/tokens"
 )
 
 // The schemes of the Authorization header by which a client may show its service token.
 const (
-	schemeBasic  = "Basic"
-	schemeBearer = "Bearer"
+	schemeBasic  = bearer.Basic
+	schemeBearer = bearer.Bearer
 )
 
 // maxClientID bounds the name that a client without a credential gives itself.
@@ -100,7 +101,7 @@ func readCredential(headers []string, f form) (clientCredential, error) {
 
 // readHeader reads the Authorization header. name is the client_id of the form, which may say the same once more.
 func readHeader(header, name string) (clientCredential, error) {
-	scheme, text, _ := strings.Cut(header, " ")
+	scheme, text := bearer.Split(header)
 	switch {
 	case strings.EqualFold(scheme, schemeBearer):
 		shown := clientCredential{schemeBearer, name, tokens.NewSecret(text)}

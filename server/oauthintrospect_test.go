@@ -22,7 +22,7 @@ func TestIntrospectionTellsWhatRFC7662Asks(t *testing.T) {
 	want := map[string]any{
 		"active": true, "scope": "a.read b.read", "client_id": two.ID.String(), "username": "jürgen <x>", "sub": "jürgen <x>",
 		"token_type": "Bearer", "iat": float64(two.IssueTime.Unix()), "nbf": float64(two.IssueTime.Unix()), "exp": float64(two.ExpireTime.Unix()),
-		"aud": []any{"a1", "a2"}, "iss": "https://patd.example/base", "jti": two.ID.String(),
+		"aud": []any{"a1", "a2"}, "iss": "https://patd.example/base/", "jti": two.ID.String(),
 	}
 	if diff := cmp.Diff(want, got.json); diff != "" || got.code != http.StatusOK {
 		t.Errorf("%d: %s", got.code, diff)

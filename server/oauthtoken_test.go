@@ -110,7 +110,7 @@ func TestJWTsFollowRFC9068(t *testing.T) {
 		id, _ := claims["jti"].(string)
 		now := float64(r.now().UTC().Truncate(time.Microsecond).Unix())
 		want := map[string]any{
-			"iss": "https://patd.example", "sub": "u1", "aud": "jwt", "iat": now, "exp": now + 300, "jti": id, "client_id": client, "scope": "a",
+			"iss": "https://patd.example/", "sub": "u1", "aud": "jwt", "iat": now, "exp": now + 300, "jti": id, "client_id": client, "scope": "a",
 		}
 		if diff := cmp.Diff(want, claims); diff != "" || len(id) != 11 {
 			t.Errorf("the claims: %s", diff)

@@ -154,7 +154,7 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 			t.Errorf("%s %s: no X-Request-Id", c.verb, c.path)
 		}
 	}
-	if got := r.rest("PUT", "/v1/users/a", r.admin, ""); got.header.Get("Allow") != "GET, DELETE" {
+	if got := r.rest("PUT", "/v1/users/a", r.admin, ""); got.header.Get("Allow") != "GET, HEAD, DELETE" {
 		t.Errorf("Allow: %q", got.header.Get("Allow"))
 	}
 	if got := r.rest("GET", "/v1/users", "", ""); got.header.Get("WWW-Authenticate") != `Bearer realm="patd"` {

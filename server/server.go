@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -293,7 +292,7 @@ func (s *Server) pages(c Config) map[string]http.Handler {
 		pathKeys: keysPage{c.Service},
 	}
 	for _, path := range metadataPaths(s.issuer) {
-		found[path] = &metadataPage{service: c.Service, issuer: strings.TrimRight(s.issuer, "/"), timeout: c.RequestTimeout}
+		found[path] = &metadataPage{service: c.Service, issuer: s.issuer, timeout: c.RequestTimeout}
 	}
 	return found
 }
