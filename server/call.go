@@ -107,8 +107,13 @@ type lateDeadline struct {
 	timeout time.Duration // 0: none
 	// waits, when not nil, is called once, before the first wait.
 	waits func()
+	// unknown, when not nil, is charged once the call waits: what its stream holds meanwhile is its caller's, who is not
+	// known yet.
+	unknown *unknownMemory
 
 	mu       sync.Mutex
+	charged  bool
+	refused  error // unknown had no room; the call is canceled then
 	bounded  context.Context
 	cancel   context.CancelFunc
 	released bool
@@ -123,6 +128,7 @@ func (l *lateDeadline) of(parent context.Context) context.Context {
 	first := l.bounded == nil
 	if first {
 		l.bounded, l.cancel = context.WithTimeout(parent, l.timeout)
+		l.charge()
 		if l.released {
 			l.cancel()
 		}
@@ -133,6 +139,29 @@ func (l *lateDeadline) of(parent context.Context) context.Context {
 		l.waits()
 	}
 	return bounded
+}
+
+// charge takes what the stream of a caller that waits to be identified may hold. It is called with mu locked.
+func (l *lateDeadline) charge() {
+	if l.unknown == nil {
+		return
+	}
+	if l.refused = l.unknown.wait(); l.refused != nil {
+		l.cancel()
+		return
+	}
+	l.charged = true
+}
+
+// identified ends the charge. An error is why the caller was refused while it waited.
+func (l *lateDeadline) identified() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.charged {
+		l.unknown.waited()
+	}
+	l.unknown, l.charged = nil, false
+	return l.refused
 }
 
 // made is the bounded context if somebody has asked for it.

@@ -26,8 +26,9 @@ type envoyService struct {
 
 var _ authv3.AuthorizationServer = envoyService{}
 
-// registerEnvoy registers the service so that whatever fails is answered by a denial. A gRPC error is what Envoy's
-// failure_mode_allow lets pass, so there is one only for a gateway that shows no good token, or one without the right.
+// registerEnvoy registers the service so that whatever fails is answered by a denial, since a gRPC error is what Envoy's
+// failure_mode_allow lets pass. That the gateway itself shows no good token, or one without the right, stands in the
+// log line and the metric of the call.
 func registerEnvoy(g guard, s envoyService) {
 	desc := authv3.Authorization_ServiceDesc
 	desc.Methods = slices.Clone(desc.Methods)
@@ -36,10 +37,10 @@ func registerEnvoy(g guard, s envoyService) {
 		desc.Methods[i].Handler = func(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
 			resp, err := handle(srv, ctx, dec, chain)
 			switch status.Code(err) {
-			case codes.OK, codes.Unauthenticated, codes.PermissionDenied:
+			case codes.OK:
 				return resp, err
-			case codes.InvalidArgument:
-				return deny(codes.InvalidArgument, http.StatusInternalServerError), nil
+			case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied: // no client can mend the gateway
+				return deny(status.Code(err), http.StatusInternalServerError), nil
 			default:
 				return deny(codes.Unavailable, http.StatusServiceUnavailable, field{"Retry-After", gateRetryAfter}), nil
 			}

@@ -310,7 +310,8 @@ func check(ctx context.Context, r *rig, q *authv3.CheckRequest) error {
 	return err
 }
 
-// TestOnlyServicesThatIntrospectMayCheck goes through every kind of caller.
+// TestOnlyServicesThatIntrospectMayCheck goes through every kind of caller. One that may not gets a denial and no gRPC
+// error, which failure_mode_allow would let pass; what is wrong with the gateway stands in the metrics.
 func TestOnlyServicesThatIntrospectMayCheck(t *testing.T) {
 	r := newRig(t)
 	for _, c := range callers(r) {
@@ -318,7 +319,26 @@ func TestOnlyServicesThatIntrospectMayCheck(t *testing.T) {
 		for _, h := range c.header() {
 			ctx = metadata.AppendToOutgoingContext(ctx, "authorization", h)
 		}
-		checkRight(t, "Check by "+c.name, expected(c.kind, "introspect"), status.Code(check(ctx, r, &authv3.CheckRequest{})))
+		resp, err := authv3.NewAuthorizationClient(r.conn).Check(ctx, &authv3.CheckRequest{})
+		must(t, err)
+		want, got := expected(c.kind, "introspect"), codes.Code(resp.GetStatus().GetCode())
+		switch {
+		case want == codes.OK: // the request shows no token
+			want = codes.Unauthenticated
+			if resp.GetDeniedResponse().GetStatus().GetCode() != http.StatusUnauthorized {
+				t.Errorf("Check by %s: %v, want 401", c.name, resp)
+			}
+		case resp.GetDeniedResponse().GetStatus().GetCode() != http.StatusInternalServerError:
+			t.Errorf("Check by %s: %v, want 500", c.name, resp)
+		}
+		if got != want {
+			t.Errorf("Check by %s: %v, want %v", c.name, got, want)
+		}
+	}
+	for _, code := range []string{"UNAUTHENTICATED", "PERMISSION_DENIED"} {
+		if !strings.Contains(r.rest("GET", "/metrics", "", "").body, `patd_calls_total{code="`+code+`",method="envoy.service.auth.v3.Authorization/Check"}`) {
+			t.Errorf("no metric counts %s", code)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	stdgzip "compress/gzip"
 	"context"
 	"errors"
 	"slices"
@@ -8,11 +9,18 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	_ "google.golang.org/grpc/encoding/gzip" // callers may compress; MaxRecvMsgSize bounds what it becomes
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
 
 	"patd/tokens"
 )
+
+// Callers may compress by gzip, and their answers are then compressed too: by the compressor that holds least memory.
+func init() {
+	if err := gzip.SetLevel(stdgzip.BestSpeed); err != nil {
+		panic(err)
+	}
+}
 
 // guard registers services so that every unary call passes the chain before its message is read: credentials stand in the
 // headers, which arrive first, and a caller that is not known has no message read. Hot methods do the same by themselves.
@@ -40,6 +48,7 @@ func (c *chain) guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 	return func(srv any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
 		begun, start, taken := &call{}, time.Now(), 0
 		m := c.of(full)
+		begun.late.timeout = c.timeout
 		c.begin(begun, ctx, m)
 		defer func() {
 			c.unknown.give(taken)

@@ -251,7 +251,7 @@ func (c *chain) identify(begun *call) error {
 			return err
 		}
 	}
-	actor, err := c.authenticate(begun, begun.credentials, begun.peer)
+	actor, err := c.authenticateCharged(begun)
 	if err != nil {
 		if limited {
 			c.limits.failed(begun.peer.IP, err)
@@ -260,6 +260,19 @@ func (c *chain) identify(begun *call) error {
 	}
 	begun.actor, begun.identified = actor, true
 	return nil
+}
+
+// authenticateCharged authenticates a caller, who is charged for what its stream holds if that takes a wait.
+func (c *chain) authenticateCharged(begun *call) (tokens.Actor, error) {
+	if c.behindGateway || len(begun.credentials) == 0 { // the front has charged it; or there is nothing to wait for
+		return c.authenticate(begun, begun.credentials, begun.peer)
+	}
+	begun.late.unknown = c.unknown
+	actor, err := c.authenticate(begun, begun.credentials, begun.peer)
+	if refused := begun.late.identified(); refused != nil {
+		return actor, refused
+	}
+	return actor, err
 }
 
 // authorize asks the table of rights, before the handler does anything, and refuses a caller that mints too often. A
@@ -377,6 +390,12 @@ func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	}
 	c.begin(begun, ss.Context(), m)
 	defer func() { err = c.end(begun, start, recover(), err) }()
+	if m.open && !strings.HasPrefix(m.name, "grpc.health.") { // what it has not read of a stranger's stream, it holds
+		if err := c.unknown.take(maxUnknown); err != nil {
+			return c.refused(begun, err)
+		}
+		defer c.unknown.give(maxUnknown)
+	}
 	if srv == nil {
 		return tokens.Fail(codeUnimplemented, "METHOD_UNKNOWN", "there is no such method")
 	}

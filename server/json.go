@@ -123,10 +123,14 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.read += n
 	if !b.known && n > 0 {
-		if err := b.unknown.take(n); err != nil {
-			return 0, err
+		if full := b.unknown.take(n); full == nil {
+			b.taken += n
+		} else if b.know() != nil { // only callers that are not known are refused
+			return 0, full
+		} else {
+			b.known = true
+			b.release()
 		}
-		b.taken += n
 	}
 	return n, err //nolint:wrapcheck // it is net/http's, or io.EOF
 }

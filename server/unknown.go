@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +29,7 @@ const (
 type unknownMemory struct {
 	most    int64
 	used    atomic.Int64
+	waiting atomic.Int64 // the part of used that callers hold who wait to be identified
 	refused prometheus.Counter
 }
 
@@ -50,6 +53,10 @@ func (u *unknownMemory) take(n int) error {
 		return nil
 	}
 	u.used.Add(-int64(n))
+	return u.refusal()
+}
+
+func (u *unknownMemory) refusal() error {
 	u.refused.Inc()
 	return &tooOften{
 		refusal: tokens.Fail(tokens.CodeExhausted, reasonUnknownMemory,
@@ -59,6 +66,23 @@ func (u *unknownMemory) take(n int) error {
 }
 
 func (u *unknownMemory) give(n int) { u.used.Add(-int64(n)) }
+
+// wait reserves what the stream of a caller that waits to be identified may hold. Messages of strangers make no such
+// caller wait outside, since it may well be a good one: it is refused only where those that wait hold all by themselves.
+func (u *unknownMemory) wait() error {
+	if u.waiting.Add(maxUnknown) > max(u.most, maxUnknown) {
+		u.waiting.Add(-maxUnknown)
+		return u.refusal()
+	}
+	u.used.Add(maxUnknown)
+	return nil
+}
+
+// waited gives it back.
+func (u *unknownMemory) waited() {
+	u.used.Add(-maxUnknown)
+	u.waiting.Add(-maxUnknown)
+}
 
 // unknownTooLarge is the refusal of a message that is too large for a caller that is not known.
 func unknownTooLarge() *tokens.Error {
@@ -70,6 +94,7 @@ type messageStream interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
 	RecvCompress() string
+	SetSendCompress(name string) error
 }
 
 var errNoMessageStream = errors.New("read a message: gRPC's stream has changed its form")
@@ -96,17 +121,19 @@ func (c *chain) receiveMessage(ctx context.Context, v any, most int, budgeted bo
 	if !ok {
 		return 0, errNoMessageStream
 	}
-	var header [5]byte
-	if err := stream.ReadMessageHeader(header[:]); err != nil {
-		return 0, err //nolint:wrapcheck // it is gRPC's, or io.EOF
+	compressed, length, err := readPrefix(stream)
+	if err != nil {
+		return 0, err
 	}
-	length := uint32(header[1])<<24 | uint32(header[2])<<16 | uint32(header[3])<<8 | uint32(header[4])
 	if int64(length) > int64(most) {
 		return 0, tooMuch()
 	}
 	if budgeted {
+		if stream.RecvCompress() != "" { // the answer is not compressed: a compressor holds far more than the message
+			_ = stream.SetSendCompress(encoding.Identity) // it fails if the answer has begun, and nothing has
+		}
 		taken = int(length)
-		if header[0] != 0 {
+		if compressed {
 			taken += most
 		}
 		if err := c.unknown.take(taken); err != nil {
@@ -118,7 +145,7 @@ func (c *chain) receiveMessage(ctx context.Context, v any, most int, budgeted bo
 		return taken, err //nolint:wrapcheck // it is gRPC's
 	}
 	defer data.Free()
-	if header[0] == 0 {
+	if !compressed {
 		return taken, newCodec().Unmarshal(data, v)
 	}
 	compressor := encoding.GetCompressor(stream.RecvCompress())
@@ -129,6 +156,9 @@ func (c *chain) receiveMessage(ctx context.Context, v any, most int, budgeted bo
 	if err != nil {
 		return taken, errUnreadable()
 	}
+	if c, ok := plain.(io.Closer); ok { // which puts it back into its pool
+		defer c.Close()
+	}
 	text, err := io.ReadAll(io.LimitReader(plain, int64(most)+1))
 	switch {
 	case err != nil:
@@ -137,4 +167,16 @@ func (c *chain) receiveMessage(ctx context.Context, v any, most int, budgeted bo
 		return taken, tooMuch()
 	}
 	return taken, newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, v)
+}
+
+// prefixes are the five bytes before each message, which reading from the stream would have allocated anew each time.
+var prefixes = sync.Pool{New: func() any { return new([5]byte) }}
+
+func readPrefix(s messageStream) (compressed bool, length uint32, err error) {
+	header, _ := prefixes.Get().(*[5]byte)
+	defer prefixes.Put(header)
+	if err := s.ReadMessageHeader(header[:]); err != nil {
+		return false, 0, err //nolint:wrapcheck // it is gRPC's, or io.EOF
+	}
+	return header[0] != 0, binary.BigEndian.Uint32(header[1:]), nil
 }
