@@ -48,7 +48,6 @@ func (c *chain) guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 	return func(srv any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
 		begun, start, taken := &call{}, time.Now(), 0
 		m := c.of(full)
-		begun.late.timeout = c.timeout
 		c.begin(begun, ctx, m)
 		defer func() {
 			c.unknown.give(taken)
@@ -91,7 +90,7 @@ func received(err error) error {
 		return tooLarge()
 	case codes.DeadlineExceeded:
 		return context.DeadlineExceeded
-	case codes.Canceled:
+	case codes.Canceled, codes.Unavailable:
 		return context.Canceled
 	default:
 		return errUnreadable()

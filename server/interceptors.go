@@ -405,22 +405,32 @@ func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if _, _, err := precondition(begun, nil); err != nil {
 		return err
 	}
-	return next(srv, &admitted{ServerStream: ss, call: begun, chain: c})
+	messages, ok := grpc.ServerTransportStreamFromContext(ss.Context()).(messageStream)
+	if !ok {
+		return errNoMessageStream
+	}
+	return next(srv, &admitted{ServerStream: ss, messages: messages, call: begun, chain: c})
 }
 
 // admitted is a stream whose context is the call.
 type admitted struct {
 	grpc.ServerStream
-	call  *call
-	chain *chain
+	messages messageStream
+	call     *call
+	chain    *chain
 }
 
-// RecvMsg reads the next message. One of a caller that is not known is bounded as such.
+// RecvMsg reads the next message. One of a caller that is not known is bounded as such. gRPC's own RecvMsg would end the stream
+// before the handler can say why.
 func (a *admitted) RecvMsg(m any) error {
 	if !a.call.method.open {
-		return a.ServerStream.RecvMsg(m) //nolint:wrapcheck // it is gRPC's
+		_, err := a.chain.receiveFrom(a.messages, m, maxTransportMessage, false)
+		if errors.Is(err, io.EOF) {
+			return io.EOF
+		}
+		return received(err)
 	}
-	taken, err := a.chain.receiveUnknown(a.ServerStream.Context(), m)
+	taken, err := a.chain.receiveFrom(a.messages, m, maxUnknown, true)
 	a.chain.unknown.give(taken)
 	if errors.Is(err, io.EOF) {
 		return io.EOF

@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"patd/tokens"
 )
@@ -210,22 +209,12 @@ func (a *answering) decide(i *item) (err error) {
 	return nil
 }
 
-// streamEnd is the error of a stream from which no more could be read; io.EOF is none. What the caller is told the
-// transport has said already.
+// streamEnd is the error of a stream from which no more could be read; io.EOF is none.
 func streamEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
-	switch status.Code(err) {
-	case codes.Canceled, codes.Unavailable:
-		return context.Canceled
-	case codes.DeadlineExceeded:
-		return context.DeadlineExceeded
-	case codes.ResourceExhausted:
-		return tooLarge()
-	default:
-		return tokens.Invalid("MESSAGE_INVALID", "", "a message could not be read")
-	}
+	return err
 }
 
 // recheckEvery is how often the caller of a stream has to show to be who it was.

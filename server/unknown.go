@@ -113,13 +113,17 @@ func (c *chain) receiveUnknown(ctx context.Context, v any) (taken int, err error
 }
 
 func (c *chain) receiveMessage(ctx context.Context, v any, most int, budgeted bool) (taken int, err error) {
-	tooMuch := tooLarge
-	if budgeted {
-		tooMuch = unknownTooLarge
-	}
 	stream, ok := grpc.ServerTransportStreamFromContext(ctx).(messageStream)
 	if !ok {
 		return 0, errNoMessageStream
+	}
+	return c.receiveFrom(stream, v, most, budgeted)
+}
+
+func (c *chain) receiveFrom(stream messageStream, v any, most int, budgeted bool) (taken int, err error) {
+	tooMuch := tooLarge
+	if budgeted {
+		tooMuch = unknownTooLarge
 	}
 	compressed, length, err := readPrefix(stream)
 	if err != nil {
@@ -142,7 +146,7 @@ func (c *chain) receiveMessage(ctx context.Context, v any, most int, budgeted bo
 	}
 	data, err := stream.Read(int(length))
 	if err != nil {
-		return taken, err //nolint:wrapcheck // it is gRPC's
+		return taken, unfinished(err)
 	}
 	defer data.Free()
 	if !compressed {
@@ -179,4 +183,12 @@ func readPrefix(s messageStream) (compressed bool, length uint32, err error) {
 		return false, 0, err //nolint:wrapcheck // it is gRPC's, or io.EOF
 	}
 	return header[0] != 0, binary.BigEndian.Uint32(header[1:]), nil
+}
+
+// unfinished is the error of a message that ended before its length: the end of a stream is one only between messages.
+func unfinished(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

@@ -3,9 +3,15 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
+	"net"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
@@ -13,6 +19,9 @@ import (
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
@@ -83,6 +92,69 @@ func TestRepeatedFieldsAreCountedOnTheWire(t *testing.T) {
 	}
 }
 
+// TestEveryListIsCountedOnTheWire sends too many items in each list of each method, as deep as one stands.
+func TestEveryListIsCountedOnTheWire(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	lists := 0
+	for name, info := range r.srv.ServiceInfo() {
+		for _, m := range info.Methods {
+			d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name + "." + m.Name))
+			must(t, err)
+			full := "/" + name + "/" + m.Name
+			for path, message := range lengthyLists(d.(protoreflect.MethodDescriptor).Input(), nil) {
+				lists++
+				switch {
+				case m.IsClientStream || m.IsServerStream:
+					stream, err := r.conn.NewStream(r.asAdmin(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, full, rawCall())
+					must(t, err)
+					_ = stream.SendMsg(message)
+					if err := stream.RecvMsg(nil); err == nil || errors.Is(err, io.EOF) {
+						t.Errorf("%s takes 500 000 items in %s: %v", full, path, err)
+					}
+				case strings.HasPrefix(name, "envoy."):
+					// Its answer is a denial; 400 in the metrics says why.
+					must(t, r.conn.Invoke(r.asAdmin(), full, message, new([]byte), rawCall()))
+				default:
+					err := r.conn.Invoke(r.asAdmin(), full, message, nil, rawCall())
+					if reason := reasonIn(err); reason != "TOO_MANY_ITEMS" && reason != "BODY_TOO_LARGE" {
+						t.Errorf("%s takes 500 000 items in %s: %v", full, path, err)
+					}
+				}
+			}
+		}
+	}
+	if lists < 20 {
+		t.Errorf("only %d lists were found", lists)
+	}
+	if body := r.rest("GET", "/metrics", "", "").body; strings.Contains(body, `patd_calls_total{code="OK",method="envoy`) {
+		t.Error("Check took a list of 500 000 items")
+	}
+}
+
+// lengthyLists makes a message for each list or map that a message of a type can hold, with half a million empty items.
+func lengthyLists(m protoreflect.MessageDescriptor, above []protoreflect.FullName) map[string][]byte {
+	found := map[string][]byte{}
+	if slices.Contains(above, m.FullName()) {
+		return found
+	}
+	above = append(slices.Clone(above), m.FullName())
+	for i := range m.Fields().Len() {
+		f := m.Fields().Get(i)
+		items := f.Kind() == protoreflect.StringKind || f.Kind() == protoreflect.BytesKind || f.Message() != nil
+		if f.Cardinality() == protoreflect.Repeated && items {
+			found[string(f.Name())] = bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, f.Number(), protowire.BytesType), nil), 500_000)
+		}
+		if f.Message() == nil || f.IsMap() {
+			continue
+		}
+		for path, message := range lengthyLists(f.Message(), above) {
+			found[string(f.Name())+"."+path] = protowire.AppendBytes(protowire.AppendTag(nil, f.Number(), protowire.BytesType), message)
+		}
+	}
+	return found
+}
+
 // TestUnknownCallersSendAtMost64KiB sends more where no credential is looked at, or none is good.
 func TestUnknownCallersSendAtMost64KiB(t *testing.T) {
 	t.Parallel()
@@ -126,6 +198,76 @@ func TestUnknownCallersShareOneBudget(t *testing.T) {
 	wantMetric(t, r, "patd_unknown_caller_memory_bytes 0")
 	if _, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(r.asAdmin(), &patdv1.IntrospectRequest{Token: large}); err != nil {
 		t.Errorf("a known caller: %v", err)
+	}
+}
+
+// TestCallersWaitingToBeIdentifiedAreCharged has lookups of credentials wait. A stream holds what its caller sends meanwhile.
+func TestCallersWaitingToBeIdentifiedAreCharged(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *server.Config) { c.UnknownCallerMemory = 1 }) // room for one
+	_, secret := r.mint("u", "n")
+	release := r.store.parking()
+	errs := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(secret), &patdv1.IntrospectRequest{Token: "x"})
+			errs <- err
+		}()
+	}
+	if err := <-errs; reasonIn(err) != "UNKNOWN_CALLER_MEMORY" {
+		t.Errorf("one too many: %v", err)
+	}
+	wantMetric(t, r, "patd_unknown_caller_memory_bytes 65536")
+	release()
+	if err := <-errs; status.Code(err) != codes.PermissionDenied { // it is known, and no service
+		t.Errorf("the other: %v", err)
+	}
+	wantMetric(t, r, "patd_unknown_caller_memory_bytes 0")
+}
+
+// TestUnknownCallersDoNotRefuseKnownOnesOverREST fills the budget with a body that never ends.
+func TestUnknownCallersDoNotRefuseKnownOnesOverREST(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *server.Config) { c.UnknownCallerMemory = 1000 })
+	conn, err := net.Dial("tcp", r.srv.HTTPAddr())
+	must(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST /v1/leaks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n"+strings.Repeat("x", 1000))
+	must(t, err)
+	full := regexp.MustCompile(`patd_unknown_caller_memory_bytes 1000\n`)
+	for deadline := time.Now().Add(time.Minute); !full.MatchString(r.rest("GET", "/metrics", "", "").body); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the budget is not full")
+		}
+	}
+	if got := r.rest("POST", "/v1/leaks", "", `{"secrets":["x"]}`); got.code != http.StatusTooManyRequests {
+		t.Errorf("a stranger: %d %s", got.code, got.body)
+	}
+	for path, body := range map[string]string{"/v1/introspect": `{"token":"x","audience":null}`, "/v1/introspect:batch": `{"requests":[{"token":"x","audience":null}]}`} {
+		if got := r.rest("POST", path, r.admin, body); got.code != http.StatusOK {
+			t.Errorf("%s of a known caller: %d %s", path, got.code, got.body)
+		}
+		if got := r.rest("POST", path, "patk_x", body); got.code != http.StatusTooManyRequests {
+			t.Errorf("%s of a bad credential: %d %s", path, got.code, got.body)
+		}
+	}
+}
+
+// TestUnreadableMessageEndsAnIntrospectStream holds that it leaves a log line and a metric.
+func TestUnreadableMessageEndsAnIntrospectStream(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	stream, err := r.conn.NewStream(r.asAdmin(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+		patdv1.IntrospectionService_IntrospectStream_FullMethodName, rawCall())
+	must(t, err)
+	must(t, stream.SendMsg([]byte{0xff, 0xff, 0xff}))
+	if err := stream.RecvMsg(nil); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("an answer: %v", err)
+	}
+	name := patdv1.IntrospectionService_IntrospectStream_FullMethodName[1:]
+	wantMetric(t, r, `patd_calls_total{code="INVALID_ARGUMENT",method="`+name+`"} 1`)
+	if log := r.logs.String(); !strings.Contains(log, `"method":"`+name+`","code":"INVALID_ARGUMENT"`) {
+		t.Errorf("no log line: %s", log)
 	}
 }
 
