@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
 
+	"patd/internal/secretfile"
 	"patd/tokens"
 )
 
@@ -31,7 +31,7 @@ func ServiceToken(source func(context.Context) (string, error)) Credential {
 // TokenFile is a source for [ServiceToken]: a file that holds the token, and perhaps a line end.
 func TokenFile(path string) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) {
-		content, err := os.ReadFile(path)
+		content, err := secretfile.Read(path)
 		if err != nil {
 			return "", fmt.Errorf("read the service token: %w", err)
 		}

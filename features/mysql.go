@@ -10,12 +10,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+
+	"patd/internal/secretfile"
 )
 
 func mysqlEngine() engine {
@@ -116,7 +117,7 @@ func mysqlParameters(config *mysql.Config, host string, parameters url.Values) e
 
 // readRoots reads certificates of authorities from a PEM file.
 func readRoots(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
+	pem, err := secretfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("read certificates: %w", err)
 	}

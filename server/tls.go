@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"patd/internal/secretfile"
 )
 
 // reloadInterval is how often the files of a certificate are looked at, at most, and only when somebody connects.
@@ -89,7 +91,15 @@ func (p *keyPair) look() (filesStamp, error) {
 }
 
 func (p *keyPair) read() (*tls.Certificate, error) {
-	cert, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+	chain, err := secretfile.Read(p.certFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the TLS certificate: %w", err)
+	}
+	key, err := secretfile.Read(p.keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the TLS key: %w", err)
+	}
+	cert, err := tls.X509KeyPair(chain, key)
 	if err != nil {
 		return nil, fmt.Errorf("read the TLS certificate and key: %w", err)
 	}

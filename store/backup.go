@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"patd/internal/durable"
 	"patd/tokens"
 )
 
@@ -62,30 +63,10 @@ func newFile(path string, fill func(part string) error) (err error) {
 	if err := fill(part); err != nil {
 		return err
 	}
-	if err := publish(part, path); err != nil {
+	if err := durable.Publish(part, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// publish gives a whole file its name, and never replaces what has appeared there meanwhile: a link does not. Where
-// the file system has no links, the name is claimed with an empty file, which the rename replaces.
-func publish(part, path string) error {
-	err := os.Link(part, path)
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	claim, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := claim.Close(); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	if err := os.Rename(part, path); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // copyTo fills a new file, and syncs it: SQLite does not sync what VACUUM INTO writes.

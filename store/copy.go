@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+
+	"patd/internal/durable"
 )
 
 // Copied tells of one table of a copy. SHA256 is over a canonical form of its rows, sorted by key, and so the same in both
@@ -49,8 +52,10 @@ func (s *Store) copy(ctx context.Context, to string, o Options) (copied []Copied
 		return nil, errSameStore
 	}
 	err = newFile(path, func(part string) error {
-		copied, err = s.copyToFile(ctx, part, true, o)
-		return err
+		if copied, err = s.copyToFile(ctx, part, true, o); err != nil {
+			return err
+		}
+		return durable.InheritDir(part, filepath.Dir(path))
 	})
 	return copied, err
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"patd/internal/durable"
 )
 
 const (
@@ -102,7 +104,7 @@ func readerDSN(path string, o Options) string {
 	return dsn(path, o.BusyTimeout, commonPragmas()...) + "&_query_only=1"
 }
 
-// createFile makes an empty database file that only its owner can read. A file that exists is left alone: to open
+// createFile makes an empty database file that only its owner, that of the directory, can read. A file that exists is left alone: to open
 // and close it here would drop the locks that SQLite holds on it elsewhere in this process.
 func createFile(path string) error {
 	if _, err := os.Stat(path); err == nil {
@@ -115,23 +117,10 @@ func createFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("create the store: %w", err)
 	}
-	if err := f.Close(); err != nil {
+	if err := errors.Join(f.Close(), durable.InheritDir(path, filepath.Dir(path))); err != nil {
 		return fmt.Errorf("create the store: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 const (

@@ -7,10 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"patd/internal/durable"
+	"patd/internal/secretfile"
 	"patd/tokens"
 )
 
@@ -19,9 +22,6 @@ import (
 // The file is made once, together with a new store, and replaced as a whole by rotating: whoever reads it, at whatever
 // moment, reads a complete one.
 type keyFile string
-
-// maxKeyFile is far more than a key file holds.
-const maxKeyFile = 1 << 16
 
 // read reads the keys. The error is fs.ErrNotExist when there is no file.
 func (k keyFile) read() (*tokens.Keys, error) {
@@ -37,14 +37,7 @@ func (k keyFile) read() (*tokens.Keys, error) {
 }
 
 func (k keyFile) text() (string, error) {
-	info, err := os.Stat(string(k))
-	if err != nil {
-		return "", fmt.Errorf("read the hash key: %w", err)
-	}
-	if info.Size() > maxKeyFile {
-		return "", fmt.Errorf("read the hash key: %s is too large to be one", k)
-	}
-	text, err := os.ReadFile(string(k))
+	text, err := secretfile.Read(string(k))
 	if err != nil {
 		return "", fmt.Errorf("read the hash key: %w", err)
 	}
@@ -58,33 +51,44 @@ func (k keyFile) create() error {
 	if err != nil {
 		return err
 	}
-	temp, err := k.temporary(line.Reveal() + "\n")
+	unlock, err := k.lock()
 	if err != nil {
+		return err
+	}
+	defer unlock()
+	// Whoever makes a key file holds the lock, so a rename replaces nothing.
+	switch _, err := os.Lstat(string(k)); {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("make the hash key: %w", err)
 	}
-	defer os.Remove(temp)
-	// A link, unlike a rename, never replaces what is there.
-	if err := os.Link(temp, string(k)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make the hash key: %w", err)
-	}
-	return syncDir(filepath.Dir(string(k)))
+	return k.put(string(k), line.Reveal()+"\n", func(temp string) error { return durable.InheritDir(temp, filepath.Dir(string(k))) })
 }
 
-// replace puts a new text in the place of the present one, at once and durably.
+// replace puts a new text in the place of the present one, at once and durably. Owner and mode stay.
 func (k keyFile) replace(text string) error {
 	target, err := filepath.EvalSymlinks(string(k))
 	if err != nil {
 		return fmt.Errorf("replace the hash key: %w", err)
 	}
-	temp, err := keyFile(target).temporary(text)
+	return k.put(target, text, func(temp string) error { return durable.Inherit(temp, target) })
+}
+
+// put writes a text under another name, gives that file its owner, and renames it to its place.
+func (k keyFile) put(path, text string, own func(temp string) error) error {
+	temp, err := keyFile(path).temporary(text)
 	if err != nil {
-		return fmt.Errorf("replace the hash key: %w", err)
+		return fmt.Errorf("write the hash key: %w", err)
 	}
 	defer os.Remove(temp)
-	if err := os.Rename(temp, target); err != nil {
-		return fmt.Errorf("replace the hash key: %w", err)
+	if err := own(temp); err != nil {
+		return fmt.Errorf("write the hash key: %w", err)
 	}
-	return syncDir(filepath.Dir(target))
+	if err := os.Rename(temp, path); err != nil {
+		return fmt.Errorf("write the hash key: %w", err)
+	}
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // temporary writes a file beside the key file, to disk, readable by its owner only.
@@ -142,6 +146,18 @@ func (k keyFile) readableByOthers() bool {
 	return err == nil && info.Mode().Perm()&0o077 != 0
 }
 
+// writableByOthers returns the directories of the store and its key that more than their owner can write to.
+func (p place) writableByOthers() []string {
+	var dirs []string
+	for _, file := range []string{p.database, string(p.keys)} {
+		dir := filepath.Dir(file)
+		if info, err := os.Stat(dir); file != "" && err == nil && info.Mode().Perm()&0o022 != 0 && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
 // without answers the text of a key file without the line of one key.
 func without(text, name string) string {
 	var b strings.Builder
@@ -155,16 +171,3 @@ func without(text, name string) string {
 
 // keyName is the name of the nth key of a store.
 func keyName(n int) string { return fmt.Sprintf("k%d", n) }
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
-}

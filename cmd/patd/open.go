@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"patd/internal/durable"
 	"patd/store"
 	"patd/tokens"
 )
@@ -49,6 +50,9 @@ func (c *command) open(ctx context.Context, s *settings, log *slog.Logger) (*ope
 	p.keys.sweep(c.now())
 	if p.keys != "" && p.keys.readableByOthers() {
 		log.Warn("the hash key can be read by others than its owner; chmod 600 it", "file", string(p.keys))
+	}
+	for _, dir := range p.writableByOthers() {
+		log.Warn("others than its owner can write to this directory, and so replace the store or its key; chmod 700 it", "directory", dir)
 	}
 	return o, nil
 }
@@ -148,7 +152,7 @@ func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	return syncDir(filepath.Dir(filepath.Clean(dir)))
+	return durable.SyncDir(filepath.Dir(filepath.Clean(dir)))
 }
 
 func absent(file string) (bool, error) {

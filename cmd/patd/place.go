@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"patd/internal/secretfile"
 	"patd/store"
 	"patd/tokens"
 )
@@ -126,10 +126,6 @@ func (s *settings) password() func() (string, error) {
 		return nil
 	}
 	return func() (string, error) {
-		text, err := os.ReadFile(s.databasePasswordFile)
-		if err != nil {
-			return "", err
-		}
-		return strings.TrimRight(string(text), "\r\n"), nil
+		return secretfile.ReadLine(s.databasePasswordFile)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"patd/store"
 	"patd/tokens"
 )
 
@@ -44,7 +45,7 @@ func (o *opened) follow(ctx context.Context, ring *tokens.Keyring, prefix string
 			return
 		case err != nil:
 			if text := redact(err.Error()); text != complaint {
-				log.Error("the hash key has changed to what is not good; going on with the keys as they were", "error", text)
+				log.Error("cannot read the hash key file; keeping the current keys", "error", text)
 				complaint = text
 			}
 		default:
@@ -69,6 +70,19 @@ func (o *opened) reload(ctx context.Context, prefix string, now time.Time) (*tok
 		return nil, err
 	}
 	return ks, nil
+}
+
+// ready reports whether the server could serve now, and could be started again: a key file that cannot be read would show
+// at the next start only.
+func (o *opened) ready(cached *store.Cached) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if o.place.keys != "" {
+			if _, err := o.place.keys.read(); err != nil {
+				return err
+			}
+		}
+		return cached.Ready(ctx)
+	}
 }
 
 // stamp is what changes when a file does: when it was written, how long it is, and which file it is.

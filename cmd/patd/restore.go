@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"patd/internal/durable"
 	"patd/store"
 	"patd/tokens"
 )
@@ -73,7 +74,7 @@ func (c *command) restore(ctx context.Context, s *settings, file string, log *sl
 	}
 	defer os.RemoveAll(dir)
 	part := filepath.Join(dir, "patd.db")
-	if err := copyDurably(part, file); err != nil {
+	if err := durable.Copy(part, file); err != nil {
 		return fmt.Errorf("restore %s: %w", file, err)
 	}
 	holds, err := c.verify(ctx, part, keys, log)
@@ -164,6 +165,12 @@ func (p place) exclusive() (unlock func(), err error) {
 			return nil, fmt.Errorf("lock the store: %w", err)
 		}
 		held = append(held, f)
+		if l.flag&os.O_CREATE != 0 {
+			if err := durable.InheritDir(l.file, filepath.Dir(p.database)); err != nil {
+				unlock()
+				return nil, fmt.Errorf("lock the store: %w", err)
+			}
+		}
 		lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart, Start: lockBytesStart, Len: lockBytesLen}
 		err = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &lock)
 		if err != nil {
@@ -175,24 +182,6 @@ func (p place) exclusive() (unlock func(), err error) {
 		}
 	}
 	return unlock, nil
-}
-
-// copyDurably copies a file, for its owner alone, onto disk.
-func copyDurably(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	if err == nil {
-		err = out.Sync()
-	}
-	return errors.Join(err, out.Close())
 }
 
 // verify opens a copy of a backup as the store that it is to become, up to date and whole in one file, and checks it.
@@ -249,7 +238,7 @@ func (p place) replaceBy(part, stamp string) (aside string, err error) {
 	var logs []string
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
 		name := p.database + ".before-restore-" + stamp
-		switch err := os.Link(p.database+suffix, name+suffix); {
+		switch err := durable.Keep(p.database+suffix, name+suffix); {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			return "", fmt.Errorf("keep the present store: %w", err)
@@ -260,11 +249,14 @@ func (p place) replaceBy(part, stamp string) (aside string, err error) {
 		}
 	}
 	if aside != "" {
-		if err := sameOwner(part, p.database); err != nil {
-			return "", err
-		}
+		err = durable.Inherit(part, p.database)
+	} else {
+		err = durable.InheritDir(part, dir)
 	}
-	if err := syncDir(dir); err != nil {
+	if err != nil {
+		return "", err
+	}
+	if err := durable.SyncDir(dir); err != nil {
 		return "", err
 	}
 	for _, l := range logs {
@@ -273,26 +265,12 @@ func (p place) replaceBy(part, stamp string) (aside string, err error) {
 		}
 	}
 	if len(logs) > 0 {
-		if err := syncDir(dir); err != nil {
+		if err := durable.SyncDir(dir); err != nil {
 			return "", err
 		}
 	}
 	if err := os.Rename(part, p.database); err != nil {
 		return "", err
 	}
-	return aside, syncDir(dir)
-}
-
-// sameOwner gives a file to the owner of another, where root works for the one who serves.
-func sameOwner(file, as string) error {
-	info, err := os.Stat(as)
-	if err != nil {
-		return fmt.Errorf("look whose the store is: %w", err)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 {
-		if err := os.Chown(file, int(st.Uid), int(st.Gid)); err != nil {
-			return fmt.Errorf("give the store to its owner: %w", err)
-		}
-	}
-	return nil
+	return aside, durable.SyncDir(dir)
 }

@@ -97,7 +97,7 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 		return err
 	}
 	config := server.Config{
-		Service: service, Ready: cached.Ready, Figures: figures(cached, o.Store, c.log, users), Logger: log,
+		Service: service, Ready: o.ready(cached), Figures: figures(cached, o.Store, c.log, users), Logger: log,
 		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
 		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
 		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout),

@@ -1,0 +1,129 @@
+// Package durable makes and replaces files so that they survive a power loss whole, with the right owner, on every file
+// system, with hard links or without.
+//
+// A command that root runs on a store must leave files that the service's own account can read. So a file that
+// replaces another keeps its owner, group and mode, and a new one belongs to the owner of its directory.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// SyncDir makes the names in a directory durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	return nil
+}
+
+// Publish gives a whole file that is on disk another name in the same directory, and never replaces a file that has
+// appeared there meanwhile: the error is then fs.ErrExist. Where the file system has no hard links, an empty file claims
+// the name and the rename replaces it; a process that is killed between the two leaves the empty file.
+func Publish(part, path string) error {
+	err := os.Link(part, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	claim, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := claim.Close(); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	if err := os.Rename(part, path); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// Keep gives a file a second name. Where the file system has no hard links, the second name is a copy with the same
+// owner and mode. It is on disk when Keep returns; its name is once SyncDir does. The second name must be free.
+func Keep(path, second string) error {
+	err := os.Link(path, second)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := Copy(second, path); err != nil {
+		return err
+	}
+	return Inherit(second, path)
+}
+
+// Copy copies a file onto disk, for its owner alone. The destination must not exist.
+func Copy(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
+
+// Inherit gives a file the owner, group and permissions of another one, which it replaces or stands for. It is an error when
+// the caller may not: the file would then be lost to its readers.
+func Inherit(file, from string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return fmt.Errorf("look up the owner of %s: %w", from, err)
+	}
+	// The owner changes first: a file never has the new permissions under the old owner.
+	if err := chown(file, info); err != nil {
+		return fmt.Errorf("give %s to the owner of %s (run this as root or as that user): %w", file, from, err)
+	}
+	if err := os.Chmod(file, info.Mode().Perm()); err != nil {
+		return fmt.Errorf("give %s the mode of %s: %w", file, from, err)
+	}
+	return nil
+}
+
+// InheritDir gives a new file the owner and group of the directory that it is made for, when root makes it. Other users' files
+// stay their own. The permissions stay as they are.
+func InheritDir(file, dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("look up the owner of %s: %w", dir, err)
+	}
+	if err := chown(file, info); err != nil {
+		return fmt.Errorf("give %s to the owner of %s: %w", file, dir, err)
+	}
+	return nil
+}
+
+// chown gives a file to the owner and group in info, unless it has them. It follows no symbolic link.
+func chown(file string, info fs.FileInfo) error {
+	want, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	present, err := os.Lstat(file)
+	if err != nil {
+		return err
+	}
+	if have, ok := present.Sys().(*syscall.Stat_t); ok && have.Uid == want.Uid && have.Gid == want.Gid {
+		return nil
+	}
+	return os.Lchown(file, int(want.Uid), int(want.Gid))
+}

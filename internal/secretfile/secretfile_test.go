@@ -1,0 +1,57 @@
+package secretfile_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"patd/internal/secretfile"
+)
+
+func TestASecretIsTheLineWithoutItsEnd(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "secret")
+	for content, want := range map[string]string{"s3cret": "s3cret", "s3cret\n": "s3cret", "s3cret\r\n": "s3cret", " s3cret \n": " s3cret "} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := secretfile.ReadLine(path); err != nil || got != want {
+			t.Errorf("%q is read as %q, %v", content, got, err)
+		}
+	}
+	link := path + ".link"
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := secretfile.ReadLine(link); err != nil {
+		t.Errorf("through a symbolic link: %v", err)
+	}
+}
+
+// A file that is no secret is an error at once: nothing blocks, and nothing of the content is in the error.
+func TestWhatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pipe, large, empty := filepath.Join(dir, "pipe"), filepath.Join(dir, "large"), filepath.Join(dir, "empty")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(large, []byte(strings.Repeat("x", secretfile.MaxSize+1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, large, empty, dir, "/dev/zero"} {
+		if _, err := secretfile.ReadLine(path); err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "xxx") {
+			t.Errorf("%s: %v", filepath.Base(path), err)
+		}
+	}
+	if _, err := secretfile.ReadLine(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that does not exist: %v", err)
+	}
+}
