@@ -99,6 +99,9 @@ func TestRetiredKeyLeavesTheFile(t *testing.T) {
 		root.SetArgs(append(args, "--data-dir", data))
 		cmd, err := root.ExecuteContextC(context.Background())
 		code := c.exit(cmd, err)
+		if c.log != nil {
+			_ = c.log.Close() // writes what is in it
+		}
 		return out.String(), errs.String(), code
 	}
 	for _, args := range [][]string{{"service", "list"}, {"keys", "rotate"}} {
