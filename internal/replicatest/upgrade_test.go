@@ -110,7 +110,7 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 
 // Makes the schema of the version before the last out of the last.
 const unmigrate = `
-DROP TABLE behind.uses;
+ALTER TABLE behind.audiences DROP COLUMN require_named;
 DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
