@@ -16,3 +16,12 @@ func Methods() map[string]bool {
 	}
 	return found
 }
+
+// Conditional reports of each method with a row of rights whether it takes a precondition.
+func Conditional() map[string]bool {
+	found := map[string]bool{}
+	for full, r := range rights() {
+		found[full] = r.conditional
+	}
+	return found
+}

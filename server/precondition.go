@@ -71,9 +71,9 @@ func badTag(field string) *tokens.Error {
 	return tokens.Invalid("PRECONDITION_INVALID", field, `must be * or entity tags in quotes, as they were given, joined by commas (RFC 9110 section 8.8.3)`)
 }
 
-// readTags reads lists of entity tags; any: the header is `*`. The list is nil where there is no header. By strong comparison
+// readTags reads lists of entity tags; star: the header is `*`. The list is nil where there is no header. By strong comparison
 // weak tags are equal to none and left out; by weak comparison their weakness does not count (RFC 9110 section 8.8.3.2).
-func readTags(field string, values []string, weakly bool) (tags []string, any bool, err error) {
+func readTags(field string, values []string, weakly bool) (tags []string, star bool, err error) {
 	if len(values) == 0 {
 		return nil, false, nil
 	}
