@@ -45,7 +45,7 @@ func (g guard) RegisterService(desc *grpc.ServiceDesc, impl any) {
 // guard takes a call through the chain. The call's message is read once its caller is known; what is wrong with the message
 // is logged and counted as any other error is.
 func (c *chain) guard(full string, handle grpc.MethodHandler) grpc.MethodHandler {
-	return func(srv any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
+	return func(srv any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) {
 		begun, start, taken := &call{}, time.Now(), 0
 		m := c.of(full)
 		c.begin(begun, ctx, m)

@@ -235,7 +235,7 @@ func TestUnknownCallersDoNotRefuseKnownOnesOverREST(t *testing.T) {
 	_, err = io.WriteString(conn, "POST /v1/leaks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n"+strings.Repeat("x", 1000))
 	must(t, err)
 	full := regexp.MustCompile(`patd_unknown_caller_memory_bytes 1000\n`)
-	for deadline := time.Now().Add(time.Minute); !full.MatchString(r.rest("GET", "/metrics", "", "").body); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !full.MatchString(r.rest("GET", "/metrics", "", "").body); <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the budget is not full")
 		}

