@@ -12,11 +12,13 @@ import (
 // /readyz and in a metric before anybody signs in, and leaves the server ready.
 func TestMisspeltIssuerShowsAtStart(t *testing.T) {
 	t.Parallel()
-	var provider *httptest.Server
-	provider = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	provider := httptest.NewUnstartedServer(nil)
+	issuer := "http://" + provider.Listener.Addr().String()
+	provider.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"issuer":"`+provider.URL+`/","jwks_uri":"`+provider.URL+`/jwks"}`)
-	}))
+		_, _ = io.WriteString(w, `{"issuer":"`+issuer+`/","jwks_uri":"`+issuer+`/jwks"}`)
+	})
+	provider.Start()
 	t.Cleanup(provider.Close)
 	data, admin := administer(t)
 	d := serve(t, data, "--oidc-issuer", provider.URL, "--oidc-audience", "https://patd.example.com/")
