@@ -2,15 +2,18 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"patd/tokens"
 )
@@ -174,91 +177,48 @@ func errorInfo(st *status.Status) (reason string, metadata map[string]string) {
 	return "", nil
 }
 
-// errorBody is the JSON form of an error.
-type errorBody struct {
-	Error struct {
-		Code    int               `json:"code"`
-		Status  string            `json:"status"`
-		Message string            `json:"message"`
-		Details []json.RawMessage `json:"details"`
-	} `json:"error"`
+// classOfCode is a code's name as the JSON errors have it.
+func classOfCode(code codes.Code) string {
+	if code == codes.OK {
+		return "OK"
+	}
+	return classOfGRPC(code).name
 }
 
-// writeError answers a REST request with an error in the Google form.
-func writeError(w http.ResponseWriter, r *http.Request, st *status.Status) {
-	class := classOfGRPC(st.Code())
-	code := class.http
-	switch reason, metadata := errorInfo(st); reason {
-	case reasonTooLarge:
-		code = http.StatusRequestEntityTooLarge
-	case tokens.ReasonPrecondition:
-		code = http.StatusPreconditionFailed
-	case reasonNotModified:
-		w.Header().Set("Etag", metadata[keyETag])
-		w.Header().Del("Content-Type")
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	switch reason, metadata := errorInfo(st); {
-	case class.grpc == codes.Unauthenticated:
-		w.Header().Set("WWW-Authenticate", challenge(r))
-	case reason == reasonDenied:
-		w.Header().Set("WWW-Authenticate", bearerChallenge("insufficient_scope", metadata[keyPermission]))
-	}
-	if reason, _ := errorReason(st); reason == reasonUnknownMemory {
-		w.Header().Set("Retry-After", wholeSeconds(unknownRetryAfter))
-	}
-	if after, ok := retryAfter(st); ok {
-		w.Header().Set("Retry-After", after)
-	}
-	writeErrorAs(w, st, class, code)
+// keyRetryAfter is the metadata key that says in whole seconds when to come back, as the HTTP header of that name does.
+const keyRetryAfter = "retry-after"
+
+// tooOften is the refusal of a caller that does something too often.
+type tooOften struct {
+	refusal *tokens.Error
+	after   time.Duration // when there is room again
 }
 
-// writeErrorAs writes the body of an error under an HTTP code that is not the one of its class.
-func writeErrorAs(w http.ResponseWriter, st *status.Status, class errorClass, code int) {
-	var body errorBody
-	body.Error.Code, body.Error.Status, body.Error.Message = code, class.name, st.Message()
-	for _, d := range st.Proto().GetDetails() {
-		if raw, err := (protojson.MarshalOptions{UseProtoNames: true}).Marshal(d); err == nil {
-			body.Error.Details = append(body.Error.Details, raw)
+// Error is that of the refusal.
+func (t *tooOften) Error() string { return t.refusal.Error() }
+
+// Unwrap answers the refusal.
+func (t *tooOften) Unwrap() error { return t.refusal }
+
+// status is the refusal on the wire: with google.rpc.RetryInfo, and over gRPC with the trailer that stands for the header
+// Retry-After.
+func (t *tooOften) status(ctx context.Context, requestID string) *status.Status {
+	// A failure means that the call has no transport, and so nobody to read the trailer; RetryInfo says the same.
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(keyRetryAfter, wholeSeconds(t.after)))
+	return toStatus(t.refusal, requestID, protoadapt.MessageV1Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(t.after)}))
+}
+
+// retryAfter is the value of Retry-After (RFC 9110 section 10.2.3) that a status asks for.
+func retryAfter(st *status.Status) (string, bool) {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.RetryInfo); ok {
+			return wholeSeconds(info.GetRetryDelay().AsDuration()), true
 		}
 	}
-	writeJSON(w, code, body)
+	return "", false
 }
 
-// writeJSON answers with a small JSON body. A failed write means that the client has gone.
-func writeJSON(w http.ResponseWriter, code int, body any) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		code, text = http.StatusInternalServerError, []byte(`{"error":{"code":500,"status":"INTERNAL","message":"internal error","details":[]}}`)
-	}
-	writeText(w, code, append(text, '\n'))
-}
-
-// writeText answers with a body that is JSON already.
-func writeText(w http.ResponseWriter, code int, text []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_, _ = w.Write(text)
-}
-
-// challenge is the WWW-Authenticate header of a 401: with an error code only when a credential was given.
-func challenge(r *http.Request) string {
-	if len(r.Header.Values("Authorization")) == 0 {
-		return bearerChallenge("", "")
-	}
-	return bearerChallenge("invalid_token", "")
-}
-
-// bearerChallenge is a challenge of RFC 6750 section 3. The error code and the scopes, joined by spaces, may be empty; scopes
-// hold neither quotes nor backslashes (RFC 6749 section 3.3).
-func bearerChallenge(code, scope string) string {
-	text := `Bearer realm="patd"`
-	if code != "" {
-		text += `, error="` + code + `"`
-	}
-	if scope != "" {
-		text += `, scope="` + scope + `"`
-	}
-	return text
+// wholeSeconds is a duration in seconds, rounded up.
+func wholeSeconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }

@@ -11,42 +11,12 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 
 	"patd/tokens"
 )
-
-// exchange is what the HTTP front knows of one request.
-type exchange struct {
-	requestID string
-	client    netip.Addr
-	get       bool   // it reads, by GET or HEAD
-	path      string // as sent, encoded
-	query     string // as sent, encoded
-	reached   bool   // the chain has it, and logs it
-	body      *body
-	cause     error // what lies behind an internal error made here
-}
-
-type exchangeKey struct{}
-
-func exchangeOf(ctx context.Context) *exchange {
-	x, _ := ctx.Value(exchangeKey{}).(*exchange)
-	if x == nil {
-		return &exchange{}
-	}
-	return x
-}
-
-func (x *exchange) refusedBody() *tokens.Error {
-	if x.body == nil {
-		return nil
-	}
-	return x.body.refused
-}
 
 // front is the outermost HTTP handler. It gives every request its id and every answer its headers, finds the client's
 // address, and refuses what must not reach the gateway.
@@ -172,9 +142,6 @@ func (f *front) known(r *http.Request) error {
 	return f.chain.known(c)
 }
 
-// reads reports whether a request reads: what has GET has HEAD (RFC 9110 section 9.1).
-func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
-
 var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 
 // checkRequest refuses what the gateway would pass over in silence, repeat in an error, or fail to pass on.
@@ -210,10 +177,6 @@ func checkRequest(r *http.Request) *tokens.Error {
 	return nil
 }
 
-func cleanText(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
-}
-
 // cleanQuery lets control characters through: they are for the domain to refuse, by the name of the field.
 func cleanQuery(raw string) bool {
 	if _, err := url.ParseQuery(raw); err != nil {
@@ -221,10 +184,6 @@ func cleanQuery(raw string) bool {
 	}
 	text, err := url.QueryUnescape(raw)
 	return err == nil && utf8.ValidString(text)
-}
-
-func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // client is the address of who made the request.
@@ -303,3 +262,6 @@ func (a *answer) Write(p []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// pathLeaks is where leaks are reported over REST. Nobody needs a credential there.
+const pathLeaks = "/v1/leaks"

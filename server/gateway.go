@@ -190,13 +190,6 @@ func (g *gateway) answerUnrouted(_ context.Context, _ *runtime.ServeMux, _ runti
 	writeError(w, r, toStatus(tokens.Fail(tokens.CodeNotFound, "PATH_NOT_FOUND", "nothing is served under this path"), x.requestID))
 }
 
-// answerMethod answers 405 with the methods that there are. Google's form has no code for it; UNIMPLEMENTED is what gRPC says.
-func answerMethod(w http.ResponseWriter, requestID string, allowed []string) {
-	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	st := toStatus(tokens.Fail(codeUnimplemented, "METHOD_NOT_ALLOWED", "this path has no such method"), requestID)
-	writeErrorAs(w, st, classOfDomain(codeUnimplemented), http.StatusMethodNotAllowed)
-}
-
 type probeKey struct{}
 
 // methods lists the methods that a path has, by asking the routes with each.

@@ -187,14 +187,6 @@ func (c *chain) log(done *call, code codes.Code, took time.Duration) {
 	c.logger.LogAttrs(done, level, "call", attrs...)
 }
 
-// classOfCode is a code's name as the JSON errors have it.
-func classOfCode(code codes.Code) string {
-	if code == codes.OK {
-		return "OK"
-	}
-	return classOfGRPC(code).name
-}
-
 // told turns an error of the domain into that of the wire, and keeps for the log what the caller is not told.
 func (c *chain) told(begun *call, err error) error {
 	var ours *tokens.Error

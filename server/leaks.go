@@ -7,9 +7,6 @@ import (
 	"patd/tokens"
 )
 
-// pathLeaks is where leaks are reported over REST. Nobody needs a credential there.
-const pathLeaks = "/v1/leaks"
-
 // leakService serves patd.v1.LeakService.
 type leakService struct {
 	patdv1.UnimplementedLeakServiceServer

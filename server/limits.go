@@ -5,15 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strconv"
 	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/protoadapt"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"patd/server/limit"
 	"patd/tokens"
@@ -46,9 +38,6 @@ const (
 	limitCatalog  = "catalog"
 	limitLeaks    = "leaks"
 )
-
-// keyRetryAfter is the metadata key that says in whole seconds when to come back, as the HTTP header of that name does.
-const keyRetryAfter = "retry-after"
 
 // limits are how often callers may do what costs.
 type limits struct {
@@ -165,39 +154,4 @@ func (l *limits) refuse(name string, after time.Duration, text string) error {
 		refusal: tokens.Fail(tokens.CodeExhausted, "RATE_LIMITED", text+"; try again in "+wholeSeconds(after)+" s"),
 		after:   after,
 	}
-}
-
-// tooOften is the refusal of a caller that does something too often.
-type tooOften struct {
-	refusal *tokens.Error
-	after   time.Duration // when there is room again
-}
-
-// Error is that of the refusal.
-func (t *tooOften) Error() string { return t.refusal.Error() }
-
-// Unwrap answers the refusal.
-func (t *tooOften) Unwrap() error { return t.refusal }
-
-// status is the refusal on the wire: with google.rpc.RetryInfo, and over gRPC with the trailer that stands for the header
-// Retry-After.
-func (t *tooOften) status(ctx context.Context, requestID string) *status.Status {
-	// A failure means that the call has no transport, and so nobody to read the trailer; RetryInfo says the same.
-	_ = grpc.SetTrailer(ctx, metadata.Pairs(keyRetryAfter, wholeSeconds(t.after)))
-	return toStatus(t.refusal, requestID, protoadapt.MessageV1Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(t.after)}))
-}
-
-// retryAfter is the value of Retry-After (RFC 9110 section 10.2.3) that a status asks for.
-func retryAfter(st *status.Status) (string, bool) {
-	for _, d := range st.Details() {
-		if info, ok := d.(*errdetails.RetryInfo); ok {
-			return wholeSeconds(info.GetRetryDelay().AsDuration()), true
-		}
-	}
-	return "", false
-}
-
-// wholeSeconds is a duration in seconds, rounded up.
-func wholeSeconds(d time.Duration) string {
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -215,40 +213,6 @@ func streamEnd(err error) error {
 		return nil
 	}
 	return err
-}
-
-// recheckEvery is how often the caller of a stream has to show to be who it was.
-const recheckEvery = time.Second
-
-// recheck finds out whether a stream's caller is still who it was and may still do what it does. That nobody can tell ends
-// nothing: what is asked on the stream meanwhile cannot be answered out of the same store either.
-func (c *chain) recheck(begun *call, was tokens.Actor) (tokens.Actor, error) {
-	ctx, cancel := context.WithTimeout(begun, c.timeout)
-	defer cancel()
-	actor, err := c.service.Recheck(ctx, was)
-	var e *tokens.Error
-	switch {
-	case errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated:
-		return was, err
-	case err != nil:
-		c.logger.LogAttrs(begun, slog.LevelDebug, "the caller of a stream could not be checked again",
-			slog.String("request_id", begun.requestID()), slog.String("cause", safeText(err.Error())))
-		return was, nil
-	case !begun.method.allows(actor):
-		return was, tokens.Fail(tokens.CodeDenied, "PERMISSION_DENIED", denial(begun.method.right, actor))
-	}
-	return actor, nil
-}
-
-// stillIs returns nil if the caller of a stream is still let in: no answer is given after its token has ended here. It costs a lookup
-// in memory.
-func (c *chain) stillIs(begun *call) error {
-	actor, err := c.service.Recheck(begun, begun.actor)
-	if err != nil {
-		return err
-	}
-	begun.actor = actor
-	return nil
 }
 
 func stopping() *tokens.Error {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"errors"
-	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -34,53 +33,6 @@ func toTokens(ts []tokens.Token, now time.Time) []*patdv1.Token {
 		out[i] = toToken(t, now)
 	}
 	return out
-}
-
-// toTime leaves out an absent time.
-func toTime(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
-}
-
-func toIP(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
-}
-
-func toCIDRs(ps []netip.Prefix) []string {
-	out := make([]string, len(ps))
-	for i, p := range ps {
-		out[i] = p.String()
-	}
-	return out
-}
-
-// fromTime reads an optional instant.
-func fromTime(field string, t *timestamppb.Timestamp) (*time.Time, error) {
-	if t == nil {
-		return nil, nil
-	}
-	if !t.IsValid() {
-		return nil, tokens.Invalid("TIME_INVALID", field, "must be an instant of the years 1 to 9999")
-	}
-	at := t.AsTime()
-	return &at, nil
-}
-
-// fromDuration reads an optional duration. One too long for Go is the longest there is, which is over every limit.
-func fromDuration(field string, d *durationpb.Duration) (*time.Duration, error) {
-	if d == nil {
-		return nil, nil
-	}
-	if !d.IsValid() {
-		return nil, tokens.Invalid("DURATION_INVALID", field, `must be a duration such as "600s"`)
-	}
-	v := d.AsDuration()
-	return &v, nil
 }
 
 // lifetimeRequest is what a request for a lifetime looks like.
@@ -145,55 +97,6 @@ func fromEnum[E ~int32](reason, field string, e E, names map[int32]string) (int,
 		return 0, tokens.Invalid(reason, field, "no such "+field)
 	}
 	return int(e), nil
-}
-
-// toIntrospection writes a decision. An inactive one says nothing else.
-func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
-	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: toDecision(in.Decision)}
-	if !out.Active {
-		return out
-	}
-	t := &in.Token
-	out.TokenId, out.User, out.Name = t.ID.String(), t.User, t.Name
-	if in.AccessID != 0 {
-		out.AccessTokenId, out.ClientId = in.AccessID.String(), in.ClientID
-	}
-	out.Scopes, out.GrantedScopes = in.Effective, in.Granted
-	out.SuspendedScopes, out.MissingScopes = in.Suspended, in.Missing
-	out.Audiences, out.Labels = in.Audiences, t.Labels
-	out.IssueTime, out.ExpireTime = toTime(in.IssueTime), toTime(in.ExpireTime)
-	if !in.ExpireTime.IsZero() {
-		out.ExpiresIn = durationpb.New(in.ExpiresIn)
-	}
-	out.CacheFor, out.Sequence, out.Stale = durationpb.New(in.CacheFor), in.Sequence, in.Stale
-	return out
-}
-
-func toDecision(d tokens.Decision) patdv1.IntrospectResponse_Decision {
-	switch d {
-	case tokens.Allow:
-		return patdv1.IntrospectResponse_ALLOW
-	case tokens.InsufficientScope:
-		return patdv1.IntrospectResponse_INSUFFICIENT_SCOPE
-	case tokens.NotFound:
-		return patdv1.IntrospectResponse_NOT_FOUND
-	case tokens.Expired:
-		return patdv1.IntrospectResponse_EXPIRED
-	case tokens.Revoked:
-		return patdv1.IntrospectResponse_REVOKED
-	case tokens.Superseded:
-		return patdv1.IntrospectResponse_SUPERSEDED
-	case tokens.UserIsSuspended:
-		return patdv1.IntrospectResponse_USER_SUSPENDED
-	case tokens.PolicyBlocked:
-		return patdv1.IntrospectResponse_POLICY_BLOCKED
-	case tokens.AudienceMismatch:
-		return patdv1.IntrospectResponse_AUDIENCE_MISMATCH
-	case tokens.IPNotAllowed:
-		return patdv1.IntrospectResponse_IP_NOT_ALLOWED
-	default:
-		return patdv1.IntrospectResponse_DECISION_UNSPECIFIED
-	}
 }
 
 func toUser(u tokens.User) *patdv1.User {
