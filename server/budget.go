@@ -23,12 +23,12 @@ type budget struct {
 }
 
 // newBudget makes a budget; what names it among others, and in errors.
-func newBudget(what string, rate float64, burst int, c Config) (*budget, error) {
-	own, err := limit.New(limit.Config{Rate: rate, Burst: burst, Now: c.Now})
+func newBudget(what string, rate float64, burst int, now func() time.Time, shared SharedLimit) (*budget, error) {
+	own, err := limit.New(limit.Config{Rate: rate, Burst: burst, Now: now})
 	if err != nil {
 		return nil, fmt.Errorf("limit %s: %w", what, err)
 	}
-	return &budget{what: what, rate: rate, burst: burst, own: own, shared: c.Shared}, nil
+	return &budget{what: what, rate: rate, burst: burst, own: own, shared: shared}, nil
 }
 
 // allow takes one of a name's, or tells when there is one again. A nil budget is unlimited. While the others cannot be asked the

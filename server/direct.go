@@ -27,7 +27,7 @@ const firstRead = 4 << 10
 // without the trip through the gateway, which costs more than they do. It takes requests in plain form and leaves all
 // others to the gateway, which has then seen nothing of them yet; the answers are the same, byte for byte.
 type direct struct {
-	front   *front
+	senders senders
 	service *introspectionService
 	codec   *jsonCodec
 	buffers sync.Pool // of *[]byte
@@ -36,9 +36,9 @@ type direct struct {
 	noStore, noSniff, contentType []string
 }
 
-func newDirect(f *front, s *introspectionService) *direct {
+func newDirect(s *introspectionService, known senders) *direct {
 	return &direct{
-		front: f, service: s, codec: newJSONCodec(),
+		senders: known, service: s, codec: newJSONCodec(),
 		bodies:  sync.Pool{New: func() any { return new([]byte) }},
 		buffers: sync.Pool{New: func() any { return new([]byte) }},
 		noStore: []string{"no-store"}, noSniff: []string{"nosniff"}, contentType: []string{"application/json"},
@@ -59,6 +59,9 @@ func (d *direct) serve(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 }
+
+// takes reports whether the path is one of those that have a direct way.
+func (d *direct) takes(path string) bool { return path == pathIntrospect || path == pathBatch }
 
 // plainRequest tells whether there is nothing to a request that the gateway and the front treat in a way of their own.
 func plainRequest(r *http.Request) bool {
@@ -94,7 +97,7 @@ func (d *direct) read(r *http.Request) (text string, ok bool) {
 
 // readOn reads the rest of a body in growing steps: what is declared reserves nothing.
 func (d *direct) readOn(r *http.Request, b []byte, whole int) ([]byte, error) {
-	rest := d.front.newBody(r, r.Body)
+	rest := d.senders.newBody(r, r.Body, d.senders.known)
 	rest.read = len(b)
 	defer rest.release()
 	for len(b) < whole {
@@ -176,7 +179,7 @@ func (d *direct) begin(w http.ResponseWriter, r *http.Request, c *call, full str
 	c.Context, c.method, c.behindGateway = r.Context(), chain.methods[full], true
 	c.credentials = r.Header["Authorization"]
 	c.id = requestID(r.Header.Get("X-Request-Id"))
-	c.peer.IP = d.front.client(r)
+	c.peer.IP = d.senders.client(r)
 	c.actor.Peer = c.peer
 	c.late.timeout = chain.timeout
 	h := w.Header()

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"patd/tokens"
 )
 
 // envoyService serves envoy.service.auth.v3.Authorization, which Envoy and what is built on it ask by the filter ext_authz.
@@ -179,6 +181,6 @@ func deny(code codes.Code, httpCode int, headers ...field) *authv3.CheckResponse
 }
 
 // newEnvoy makes the service.
-func newEnvoy(c Config) envoyService {
-	return envoyService{gatekeeper: gatekeeper{c.Service}, forward: c.ForwardAuthorization}
+func newEnvoy(service *tokens.Service, forward bool) envoyService {
+	return envoyService{gatekeeper: gatekeeper{service}, forward: forward}
 }

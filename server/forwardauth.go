@@ -29,8 +29,8 @@ type forwardAuth struct {
 	method *method
 }
 
-func newForwardAuth(c Config, network *chain) *forwardAuth {
-	return &forwardAuth{network, gatekeeper{c.Service}, network.page(methodForwardAuth, right{hot: true, reads: true})}
+func newForwardAuth(service *tokens.Service, network *chain) *forwardAuth {
+	return &forwardAuth{network, gatekeeper{service}, network.page(methodForwardAuth, right{hot: true, reads: true})}
 }
 
 // ServeHTTP serves one request and writes its one log line, whatever becomes of it.

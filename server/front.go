@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -18,25 +16,35 @@ import (
 	"patd/tokens"
 )
 
+// shortPath serves some requests by itself, before anything else is done with them.
+type shortPath interface {
+	// serve serves a request if it can. False: nothing has happened, and the request is whole.
+	serve(w http.ResponseWriter, r *http.Request) bool
+	// takes reports whether the path is one of those that it may serve.
+	takes(path string) bool
+}
+
 // front is the outermost HTTP handler. It gives every request its id and every answer its headers, finds the client's
 // address, and refuses what must not reach the gateway.
 type front struct {
 	logger  *slog.Logger
 	metrics *metrics
-	trusted trusted
 	pages   map[string]http.Handler // by exact path; GET and HEAD, open
 	oauth   map[string]http.Handler // by exact path; they look after methods, bodies and logs themselves
-	api     http.Handler
-	direct  *direct // nil: there is none
-	chain   *chain  // finds out who sends a large body
-	active  sync.WaitGroup
+	// gates are as oauth, for requests that a gateway forwards: their headers are those of a request to the company's own API,
+	// whose preconditions are not for patd.
+	gates map[string]http.Handler
+	api   http.Handler
+	short shortPath // nil: there is none
+	senders
+	active sync.WaitGroup
 }
 
 // ServeHTTP serves one request.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.active.Add(1)
 	defer f.active.Done()
-	if f.direct != nil && f.direct.serve(w, r) {
+	if f.short != nil && f.short.serve(w, r) {
 		return
 	}
 	x := &exchange{
@@ -73,11 +81,14 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	if f.chain != nil {
-		x.body = f.newBody(r, http.MaxBytesReader(w, r.Body, maxMessage))
+		x.body = f.newBody(r, http.MaxBytesReader(w, r.Body, maxMessage), f.known)
 		r.Body = x.body
 	}
-	// The headers of a forwarded question are those of the request to the company's own API: its preconditions are not for patd.
-	asked := conditional(r.Header) && r.URL.Path != pathForwardAuth
+	if gate, ok := f.gates[r.URL.Path]; ok {
+		gate.ServeHTTP(w, r)
+		return
+	}
+	asked := conditional(r.Header)
 	if endpoint, ok := f.oauth[r.URL.Path]; ok {
 		if asked {
 			writeError(w, r, toStatus(unconditional(), x.requestID))
@@ -99,7 +110,7 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		page.ServeHTTP(w, r)
 		return
 	}
-	if asked && (r.URL.Path == pathIntrospect || r.URL.Path == pathBatch) {
+	if asked && f.short != nil && f.short.takes(r.URL.Path) {
 		writeError(w, r, toStatus(unconditional(), x.requestID)) // here, for those calls do not pass where others are asked
 		return
 	}
@@ -124,22 +135,15 @@ func encoded(r *http.Request) bool {
 	return false
 }
 
-// newBody bounds a request's body by what is known of its sender.
-func (f *front) newBody(r *http.Request, from io.ReadCloser) *body {
-	return &body{ReadCloser: from, unknown: f.chain.unknown, know: func() error { return f.known(r) }}
-}
-
 // known returns nil if the request shows a good credential in its header. Where a body needs none, and where the client may
 // show it in the body itself, nobody is known before the body was read.
 func (f *front) known(r *http.Request) error {
-	if _, ok := f.oauth[r.URL.Path]; ok || r.URL.Path == pathLeaks {
+	_, inBody := f.oauth[r.URL.Path]
+	_, gate := f.gates[r.URL.Path]
+	if inBody || gate || r.URL.Path == pathLeaks {
 		return unknownTooLarge()
 	}
-	c := &call{Context: r.Context(), method: &method{}, credentials: r.Header["Authorization"], behindGateway: true}
-	c.peer.IP = f.client(r)
-	c.late.timeout = f.chain.timeout
-	defer c.late.release()
-	return f.chain.known(c)
+	return f.senders.known(r)
 }
 
 var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
@@ -184,15 +188,6 @@ func cleanQuery(raw string) bool {
 	}
 	text, err := url.QueryUnescape(raw)
 	return err == nil && utf8.ValidString(text)
-}
-
-// client is the address of who made the request.
-func (f *front) client(r *http.Request) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return f.trusted.client(peer.Addr(), r.Header.Values("X-Forwarded-For"))
 }
 
 // log writes the one line of a request that the chain has not seen.

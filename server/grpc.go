@@ -9,17 +9,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
-	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
 )
 
 const (
-	// maxTransportMessage is where the transport itself gives up on a message. Between maxMessage and this the chain refuses, with a
-	// reason.
-	maxTransportMessage = 2 * maxMessage
-	maxStreams          = 1024
-	streamWorkers       = 64
-	maxHeaderList       = 64 << 10
+	maxStreams    = 1024
+	streamWorkers = 64
+	maxHeaderList = 64 << 10
 )
 
 // errUnknownMethod is what lies behind the chain for a method that is not served. The chain answers before it.
@@ -49,15 +45,8 @@ func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
 
 // registerServices registers what both servers serve.
 func registerServices(g guard, svc *tokens.Service) {
-	c := g.chain
-	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
-	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
-	registerIntrospection(g, &introspectionService{chain: c, service: svc})
-	patdv1.RegisterUserServiceServer(g, userService{service: svc})
-	patdv1.RegisterServiceAccountServiceServer(g, accountService{service: svc})
-	patdv1.RegisterAuditServiceServer(g, auditService{service: svc})
-	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
-	patdv1.RegisterLeakServiceServer(g, leakService{service: svc})
+	registerRPC(g, svc)
+	registerIntrospection(g, newIntrospection(g.chain, svc))
 }
 
 // registerOpen registers what only the network sees: health, and reflection where it is wanted.

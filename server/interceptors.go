@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
@@ -21,8 +22,12 @@ import (
 	"patd/tokens"
 )
 
-// maxMessage is the limit on what a caller may send at once.
-const maxMessage = 1 << 20
+// maxMessage is the limit on what a caller may send at once, in bytes. maxTransportMessage is where the transport itself gives up:
+// between the two the chain refuses, with a reason.
+const (
+	maxMessage          = 1 << 20
+	maxTransportMessage = 2 * maxMessage
+)
 
 // Private metadata keys, written by the HTTP front and believed only on the in-process listener.
 const (
@@ -31,12 +36,19 @@ const (
 	keyEmptyBody = "patd-empty-body"
 )
 
+// Metadata keys of idempotent calls.
+const (
+	keyIdempotency = "idempotency-key"
+	keyReplayed    = "idempotency-replayed"
+)
+
 // chain is the steps that every call passes, in this order: recover, metrics and log, error map, deadline, authenticate,
 // limit, authorize, size.
 type chain struct {
 	authenticator
 	logger  *slog.Logger
 	unknown *unknownMemory
+	codec   encoding.CodecV2
 	metrics *metrics
 	limits  *limits
 	methods map[string]*method // by full name; one without a row of rights is not in it
@@ -49,6 +61,38 @@ type chain struct {
 	awaited   *awaited
 	// behindGateway marks the chain of the in-process listener, where metadata was written by the HTTP front.
 	behindGateway bool
+}
+
+// chainConfig is what a chain is made of; each of it is needed, but for signIn, which may be nil, and unknownMemory: 0 is the default.
+type chainConfig struct {
+	service       *tokens.Service
+	signIn        Verifier
+	logger        *slog.Logger
+	metrics       *metrics
+	limits        *limits
+	codec         encoding.CodecV2
+	unknownMemory int64 // bytes
+	trusted       trusted
+	timeout       time.Duration
+	draining      context.Context
+	lingering     *sync.WaitGroup
+	awaited       *awaited
+}
+
+// newChain makes the chain of the network.
+func newChain(c chainConfig) *chain {
+	return &chain{
+		authenticator: authenticator{service: c.service, signIn: c.signIn}, logger: c.logger, metrics: c.metrics, limits: c.limits,
+		codec: c.codec, unknown: newUnknownMemory(c.unknownMemory, c.metrics), methods: methodsOf(rights()), trusted: c.trusted,
+		timeout: c.timeout, draining: c.draining, lingering: c.lingering, awaited: c.awaited,
+	}
+}
+
+// behind is the same chain for the calls that come from the gateway.
+func (c *chain) behind() *chain {
+	inner := *c
+	inner.behindGateway = true
+	return &inner
 }
 
 // of is what is known of a method by its full name.

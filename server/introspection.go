@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -23,6 +22,10 @@ type introspectionService struct {
 }
 
 var _ patdv1.IntrospectionServiceServer = (*introspectionService)(nil)
+
+func newIntrospection(c *chain, service *tokens.Service) *introspectionService {
+	return &introspectionService{chain: c, service: service}
+}
 
 // registerIntrospection registers the service, with handlers of its own where the generated ones would do too much.
 func registerIntrospection(g guard, s *introspectionService) {
@@ -124,21 +127,10 @@ func (s *introspectionService) answers(c *call, q *batchQuestion) ([]tokens.Intr
 	return s.service.IntrospectBatch(c, c.actor, in)
 }
 
-// request is the question as the domain takes it; false: its client_ip is no address, and counts as absent. A zone means
-// nothing away from its machine, so an address with one is none.
+// request is the question as the domain takes it; false: its client_ip is no address, and counts as absent.
 func (q *question) request() (tokens.IntrospectRequest, bool) {
 	in := tokens.IntrospectRequest{Secret: tokens.NewSecret(q.token), Audience: q.audience, Required: q.required}
-	if q.clientIP == "" {
-		return in, true
-	}
-	a, err := netip.ParseAddr(q.clientIP)
-	if err != nil || a.Zone() != "" {
-		return in, false
-	}
-	in.ClientIP = a
-	return in, true
-}
-
-func errClientIP() *tokens.Error {
-	return tokens.Invalid("CLIENT_IP_INVALID", "client_ip", "must be an IPv4 or IPv6 address")
+	var ok bool
+	in.ClientIP, ok = fromIP(q.clientIP)
+	return in, ok
 }

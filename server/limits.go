@@ -44,14 +44,30 @@ type limits struct {
 	users, services                    *budget        // nil: unlimited
 	failures, refusals, catalog, leaks *limit.Limiter // nil: unlimited
 	metrics                            *metrics
+	shared                             SharedLimit
+	clock                              func() time.Time
 }
 
-func newLimits(c Config, m *metrics) (*limits, error) {
-	m.limited.WithLabelValues(limitLeaks)
-	l := &limits{metrics: m}
+// limitsConfig says what is limited to how much; see Config.
+type limitsConfig struct {
+	mintRate, serviceMintRate   float64
+	mintBurst, serviceMintBurst int
+	failureRate                 float64
+	failureBurst                int
+	leakRate                    float64
+	leakBurst                   int
+	shared                      SharedLimit
+	now                         func() time.Time
+}
+
+func newLimits(c limitsConfig, m *metrics) (*limits, error) {
+	for _, name := range []string{limitMint, limitFailures, limitCatalog, limitLeaks} {
+		m.limited.WithLabelValues(name) // it exists from the start
+	}
+	l := &limits{metrics: m, shared: c.shared, clock: c.now}
 	own := func(to **limit.Limiter) func(string, float64, int) error {
 		return func(name string, rate float64, burst int) (err error) {
-			if *to, err = limit.New(limit.Config{Rate: rate, Burst: burst, Now: c.Now}); err != nil {
+			if *to, err = limit.New(limit.Config{Rate: rate, Burst: burst, Now: c.now}); err != nil {
 				return fmt.Errorf("limit %s: %w", name, err)
 			}
 			return nil
@@ -59,7 +75,7 @@ func newLimits(c Config, m *metrics) (*limits, error) {
 	}
 	shared := func(to **budget) func(string, float64, int) error {
 		return func(name string, rate float64, burst int) (err error) {
-			*to, err = newBudget(name, rate, burst, c)
+			*to, err = newBudget(name, rate, burst, c.now, c.shared)
 			return err
 		}
 	}
@@ -71,12 +87,12 @@ func newLimits(c Config, m *metrics) (*limits, error) {
 		defaultRate  float64
 		defaultBurst int
 	}{
-		{shared(&l.users), "minting by users", c.MintRate, c.MintBurst, defaultMintRate, defaultMintBurst},
-		{shared(&l.services), "minting by services", c.ServiceMintRate, c.ServiceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
-		{own(&l.failures), "bad credentials", c.FailureRate, c.FailureBurst, defaultFailureRate, defaultFailureBurst},
+		{shared(&l.users), "minting by users", c.mintRate, c.mintBurst, defaultMintRate, defaultMintBurst},
+		{shared(&l.services), "minting by services", c.serviceMintRate, c.serviceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
+		{own(&l.failures), "bad credentials", c.failureRate, c.failureBurst, defaultFailureRate, defaultFailureBurst},
 		{own(&l.refusals), "refused attempts", refusalRate, refusalBurst, 0, 0},
 		{own(&l.catalog), "calls to the catalogue", catalogRate, catalogBurst, 0, 0},
-		{own(&l.leaks), "reports of leaks", c.LeakRate, c.LeakBurst, defaultLeakRate, defaultLeakBurst},
+		{own(&l.leaks), "reports of leaks", c.leakRate, c.leakBurst, defaultLeakRate, defaultLeakBurst},
 	} {
 		if e.rate < 0 || e.burst < 0 {
 			continue

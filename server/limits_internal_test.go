@@ -12,7 +12,7 @@ import (
 // TestAFloodOfAddressesTakesNoMemory has a million addresses fail, each of which is remembered or shares a bucket.
 func TestAFloodOfAddressesTakesNoMemory(t *testing.T) {
 	now := time.Now()
-	l, err := newLimits(Config{FailureBurst: 1, Now: func() time.Time { return now }}, newMetrics("test"))
+	l, err := newLimits(limitsConfig{failureBurst: 1, now: func() time.Time { return now }}, newMetrics("test"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestAFloodOfAddressesTakesNoMemory(t *testing.T) {
 // TestDefaultLimits are those that Config documents.
 func TestDefaultLimits(t *testing.T) {
 	now := time.Now()
-	l, err := newLimits(Config{Now: func() time.Time { return now }}, newMetrics("test"))
+	l, err := newLimits(limitsConfig{now: func() time.Time { return now }}, newMetrics("test"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,9 +78,6 @@ func newMetrics(version string) *metrics {
 	}, []string{"code"})
 	m.streamed = &codeCounters{find: func(code string) prometheus.Counter { return answers.WithLabelValues(code) }}
 	m.registry.MustRegister(m.calls, m.duration, m.limited, m.unrecorded, answers, build)
-	for _, limit := range []string{limitMint, limitFailures} {
-		m.limited.WithLabelValues(limit)
-	}
 	// The package that these have moved to depends on database/sql, which this one must not.
 	m.registry.MustRegister(
 		prometheus.NewGoCollector(),                                       //nolint:staticcheck // see above

@@ -48,8 +48,8 @@ type oauth struct {
 }
 
 // newOAuth makes the endpoints. issuer is the iss of every answer, to the byte.
-func newOAuth(c Config, network *chain, issuer string) (*oauth, error) {
-	exchanges, err := newBudget("exchanges", exchangeRate, exchangeBurst, c)
+func newOAuth(network *chain, issuer string) (*oauth, error) {
+	exchanges, err := newBudget("exchanges", exchangeRate, exchangeBurst, network.limits.clock, network.limits.shared)
 	if err != nil {
 		return nil, err
 	}

@@ -38,11 +38,13 @@ func (o *oauth) introspect(ctx context.Context, c *oauthCall) (any, error) {
 	if _, err := c.form.secret("token"); err != nil {
 		return nil, err
 	}
-	in, ok := (&question{token: c.form.one("token"), clientIP: c.form.one("client_ip")}).request()
+	ip, ok := fromIP(c.form.one("client_ip"))
 	if !ok {
 		return nil, errClientIP()
 	}
-	out, err := o.service.Introspect(ctx, c.actor, in)
+	out, err := o.service.Introspect(ctx, c.actor, tokens.IntrospectRequest{
+		Secret: tokens.NewSecret(c.form.one("token")), ClientIP: ip,
+	})
 	if err != nil {
 		return nil, err
 	}

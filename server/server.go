@@ -222,7 +222,7 @@ func (s *Server) build(c Config) error {
 	if c.Figures != nil {
 		m.registry.MustRegister(figures(c.Figures))
 	}
-	bounds, err := newLimits(c, m)
+	bounds, err := newLimits(limitsOf(c), m)
 	if err != nil {
 		return err
 	}
@@ -232,25 +232,24 @@ func (s *Server) build(c Config) error {
 	draining, stop := context.WithCancel(context.Background())
 	s.stopStreams = stop
 
-	network := &chain{
-		authenticator: authenticator{service: c.Service, signIn: c.SignIn},
-		logger:        c.Logger, unknown: newUnknownMemory(c.UnknownCallerMemory, m), metrics: m, limits: bounds, methods: methodsOf(rights()), trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
+	network := newChain(chainConfig{
+		service: c.Service, signIn: c.SignIn, logger: c.Logger, metrics: m, limits: bounds, codec: newCodec(),
+		unknownMemory: c.UnknownCallerMemory, trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
 		lingering: &s.lingering, awaited: &s.awaited,
-	}
+	})
 	var creds []grpc.ServerOption
 	if c.TLS != nil {
 		creds = append(creds, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
 	}
 	s.grpc = newGRPC(network, creds...)
 	registerServices(guard{s.grpc, network}, c.Service)
-	registerEnvoy(guard{s.grpc, network}, newEnvoy(c))
+	registerEnvoy(guard{s.grpc, network}, newEnvoy(c.Service, c.ForwardAuthorization))
 	registerOpen(guard{s.grpc, network}, s.health, c.Reflection)
 	watchMethods(m, network.methods, s.grpc)
 
-	behind := *network
-	behind.behindGateway = true
-	s.inProcess = newGRPC(&behind, grpc.MaxConcurrentStreams(unlimitedStreams))
-	registerServices(guard{s.inProcess, &behind}, c.Service)
+	behind := network.behind()
+	s.inProcess = newGRPC(behind, grpc.MaxConcurrentStreams(unlimitedStreams))
+	registerServices(guard{s.inProcess, behind}, c.Service)
 	s.pipe = bufconn.Listen(inProcessBuffer)
 	if s.conn, err = dialInProcess(s.pipe, c.RequestTimeout+lostCallGrace); err != nil {
 		stop()
@@ -261,14 +260,17 @@ func (s *Server) build(c Config) error {
 		stop()
 		return errors.Join(err, s.conn.Close())
 	}
-	endpoints, err := newOAuth(c, network, s.issuer)
+	endpoints, err := newOAuth(network, s.issuer)
 	if err != nil {
 		stop()
 		return errors.Join(err, s.conn.Close())
 	}
-	s.front = &front{logger: c.Logger, metrics: m, trusted: c.TrustedProxies, chain: &behind, api: api, pages: s.pages(c), oauth: endpoints.endpoints()}
-	s.front.oauth[pathForwardAuth] = newForwardAuth(c, network)
-	s.front.direct = newDirect(s.front, &introspectionService{chain: &behind, service: c.Service})
+	from := senders{chain: behind, trusted: c.TrustedProxies}
+	s.front = &front{
+		logger: c.Logger, metrics: m, senders: from, api: api, pages: s.pages(c), oauth: endpoints.endpoints(),
+		gates: map[string]http.Handler{pathForwardAuth: newForwardAuth(c.Service, network)},
+		short: newDirect(newIntrospection(behind, c.Service), from),
+	}
 	s.http = newHTTP(c, s.front)
 	if s.metLis == nil {
 		s.front.pages["/metrics"] = m.handler()
@@ -278,6 +280,15 @@ func (s *Server) build(c Config) error {
 		logger: c.Logger, metrics: m, pages: map[string]http.Handler{"/metrics": m.handler()}, api: http.NotFoundHandler(),
 	})
 	return nil
+}
+
+// limitsOf is what the configuration says of limits.
+func limitsOf(c Config) limitsConfig {
+	return limitsConfig{
+		mintRate: c.MintRate, mintBurst: c.MintBurst, serviceMintRate: c.ServiceMintRate, serviceMintBurst: c.ServiceMintBurst,
+		failureRate: c.FailureRate, failureBurst: c.FailureBurst, leakRate: c.LeakRate, leakBurst: c.LeakBurst,
+		shared: c.Shared, now: c.Now,
+	}
 }
 
 // pages are served by exact path, to everybody.

@@ -45,11 +45,6 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 	return &patdv1.CreateTokenResponse{Token: toToken(m.Token, s.service.Now()), Secret: m.Secret.Reveal()}, nil
 }
 
-const (
-	keyIdempotency = "idempotency-key"
-	keyReplayed    = "idempotency-replayed"
-)
-
 // markReplay says in the answer's headers that it was given before.
 func markReplay(ctx context.Context, replayed bool) error {
 	if !replayed {

@@ -150,7 +150,7 @@ func (c *chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 	}
 	defer data.Free()
 	if !compressed {
-		return taken, newCodec().Unmarshal(data, v)
+		return taken, c.codec.Unmarshal(data, v)
 	}
 	compressor := encoding.GetCompressor(stream.RecvCompress())
 	if compressor == nil {
@@ -160,8 +160,8 @@ func (c *chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 	if err != nil {
 		return taken, errUnreadable()
 	}
-	if c, ok := plain.(io.Closer); ok { // which puts it back into its pool
-		defer c.Close()
+	if closer, ok := plain.(io.Closer); ok { // which puts it back into its pool
+		defer closer.Close()
 	}
 	text, err := io.ReadAll(io.LimitReader(plain, int64(most)+1))
 	switch {
@@ -170,7 +170,7 @@ func (c *chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 	case len(text) > most:
 		return taken, tooMuch()
 	}
-	return taken, newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, v)
+	return taken, c.codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, v)
 }
 
 // prefixes are the five bytes before each message, which reading from the stream would have allocated anew each time.

@@ -127,7 +127,7 @@ func TestAnswersAreWrittenAsTheGeneratedCodeDoes(t *testing.T) {
 
 // TestAnswersAreWrittenAsTheGatewayDoes does so for JSON.
 func TestAnswersAreWrittenAsTheGatewayDoes(t *testing.T) {
-	d, plain := newDirect(nil, nil), 0
+	d, plain := newDirect(nil, senders{}), 0
 	for seed := range uint64(5000) {
 		in := someIntrospection(rand.New(rand.NewPCG(seed, 2)))
 		if seed%2 == 0 { // as they really are

@@ -56,3 +56,20 @@ func fromDuration(field string, d *durationpb.Duration) (*time.Duration, error) 
 	v := d.AsDuration()
 	return &v, nil
 }
+
+// fromIP reads an optional address; false: it is none, and counts as absent. A zone means nothing away from its machine, so an
+// address with one is none.
+func fromIP(text string) (netip.Addr, bool) {
+	if text == "" {
+		return netip.Addr{}, true
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, false
+	}
+	return a, true
+}
+
+func errClientIP() *tokens.Error {
+	return tokens.Invalid("CLIENT_IP_INVALID", "client_ip", "must be an IPv4 or IPv6 address")
+}
