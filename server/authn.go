@@ -46,6 +46,9 @@ func (a authenticator) authenticate(ctx context.Context, headers []string, peer 
 
 // user is the actor of a signed-in user. Its features are nil when its token says nothing of them.
 func (a authenticator) user(ctx context.Context, jwt tokens.Secret, peer tokens.Peer) (tokens.Actor, error) {
+	if remembered, ok := ctx.(*fromMemory); ok {
+		ctx = remembered.Context // what it may wait for is the provider's keys, which have a limit of their own
+	}
 	who, err := a.signIn.Verify(ctx, jwt)
 	if err != nil {
 		return tokens.Actor{}, err

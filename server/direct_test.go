@@ -122,8 +122,11 @@ func TestDirectCallsAreLimitedLoggedAndCounted(t *testing.T) {
 			t.Errorf("%d %v", got.code, got.header)
 		}
 	}
-	if got := r.rest("POST", "/v1/introspect", r.admin, body); got.code != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
+	if got := r.rest("POST", "/v1/introspect", "bad", body); got.code != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
 		t.Errorf("past the limit: %d %v %s", got.code, got.header, got.body)
+	}
+	if got := r.rest("POST", "/v1/introspect", r.admin, body); got.code != http.StatusOK {
+		t.Errorf("a good credential past the limit: %d %s", got.code, got.body)
 	}
 }
 

@@ -273,24 +273,22 @@ func (c *chain) tap(ctx context.Context, info *tap.Info) (context.Context, error
 	return bounded, nil
 }
 
-// identify finds out who calls, unless everybody may: then a credential is not looked at, and not limited as one. An
-// address from which too many were bad is refused before the next one is looked at, since looking is what costs; a good one
-// is refused with them.
+// identify finds out who calls, unless everybody may: then a credential is not looked at, and not limited as one. A good
+// one passes whatever others at its address do; a bad one is counted, and past the limit of its address refused as one too many.
 func (c *chain) identify(begun *call) error {
 	if begun.method.open || begun.method.anyone || begun.identified {
 		return nil
 	}
 	// A trusted proxy's own address stands for callers whom it does not name, which are not to pay for each other.
 	limited := len(begun.credentials) > 0 && !c.trusted.has(begun.peer.IP)
+	var remembered *fromMemory
 	if limited {
-		if err := c.limits.attempt(begun.peer.IP); err != nil {
-			return err
-		}
+		remembered = c.limits.fromMemory(begun, begun.peer.IP)
 	}
-	actor, err := c.authenticateCharged(begun)
+	actor, err := c.authenticateCharged(begun, remembered)
 	if err != nil {
 		if limited {
-			c.limits.failed(begun.peer.IP, err)
+			return c.limits.failed(begun.peer.IP, remembered, err)
 		}
 		return err
 	}
@@ -298,13 +296,18 @@ func (c *chain) identify(begun *call) error {
 	return nil
 }
 
-// authenticateCharged authenticates a caller, who is charged for what its stream holds if that takes a wait.
-func (c *chain) authenticateCharged(begun *call) (tokens.Actor, error) {
+// authenticateCharged authenticates a caller, who is charged for what its stream holds if that takes a wait. remembered is
+// not nil where it is to be known from memory or not at all.
+func (c *chain) authenticateCharged(begun *call, remembered *fromMemory) (tokens.Actor, error) {
+	ctx := context.Context(begun)
+	if remembered != nil {
+		ctx = remembered
+	}
 	if c.behindGateway || len(begun.credentials) == 0 { // the front has charged it; or there is nothing to wait for
-		return c.authenticate(begun, begun.credentials, begun.peer)
+		return c.authenticate(ctx, begun.credentials, begun.peer)
 	}
 	begun.late.unknown = c.unknown
-	actor, err := c.authenticate(begun, begun.credentials, begun.peer)
+	actor, err := c.authenticate(ctx, begun.credentials, begun.peer)
 	if refused := begun.late.identified(); refused != nil {
 		return actor, refused
 	}

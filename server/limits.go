@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -43,6 +42,7 @@ const (
 type limits struct {
 	users, services                    *budget        // nil: unlimited
 	failures, refusals, catalog, leaks *limit.Limiter // nil: unlimited
+	reads                              *limit.Limiter // of the store, for credentials that then are of no record; nil: unlimited
 	metrics                            *metrics
 	shared                             SharedLimit
 	clock                              func() time.Time
@@ -90,6 +90,7 @@ func newLimits(c limitsConfig, m *metrics) (*limits, error) {
 		{shared(&l.users), "minting by users", c.mintRate, c.mintBurst, defaultMintRate, defaultMintBurst},
 		{shared(&l.services), "minting by services", c.serviceMintRate, c.serviceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
 		{own(&l.failures), "bad credentials", c.failureRate, c.failureBurst, defaultFailureRate, defaultFailureBurst},
+		{own(&l.reads), "reads for bad credentials", c.failureRate, c.failureBurst, defaultFailureRate, defaultFailureBurst},
 		{own(&l.refusals), "refused attempts", refusalRate, refusalBurst, 0, 0},
 		{own(&l.catalog), "calls to the catalogue", catalogRate, catalogBurst, 0, 0},
 		{own(&l.leaks), "reports of leaks", c.leakRate, c.leakBurst, defaultLeakRate, defaultLeakBurst},
@@ -137,22 +138,6 @@ func (l *limits) report(from netip.Addr) error {
 		return l.refuse(limitLeaks, after, "too many reports of leaks came from this address")
 	}
 	return nil
-}
-
-// attempt refuses an address from which too many credentials were bad.
-func (l *limits) attempt(from netip.Addr) error {
-	if blocked, after := l.failures.Blocked(limit.Address(from)); blocked {
-		return l.refuse(limitFailures, after, "too many bad credentials came from this address")
-	}
-	return nil
-}
-
-// failed counts a bad credential. An outage, or a caller that went away, says nothing of the credential.
-func (l *limits) failed(from netip.Addr, err error) {
-	var e *tokens.Error
-	if errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated {
-		l.failures.Fail(limit.Address(from))
-	}
 }
 
 // recordable tells whether the audit log takes another refused attempt of a caller, so that nobody floods it.

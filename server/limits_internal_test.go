@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -25,16 +26,13 @@ func TestAFloodOfAddressesTakesNoMemory(t *testing.T) {
 	}
 	before := heap()
 	for i := range 1_000_000 {
-		l.failed(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), bad)
+		_ = l.failed(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), nil, bad)
 	}
 	if after := heap(); after > before+1<<20 {
 		t.Errorf("the heap grew by %d bytes", after-before)
 	}
-	if l.attempt(netip.MustParseAddr("10.0.0.1")) == nil {
+	if err := l.failed(netip.MustParseAddr("10.0.0.1"), nil, bad); errors.Is(err, bad) {
 		t.Error("the first of them is forgotten")
-	}
-	if err := l.attempt(netip.MustParseAddr("192.0.2.1")); err != nil {
-		t.Logf("an address that shares a bucket by chance: %v", err)
 	}
 	runtime.KeepAlive(l)
 }
@@ -61,12 +59,8 @@ func TestDefaultLimits(t *testing.T) {
 		}, 20_000, 1000},
 		{"refusals", func() bool { return l.recordable(tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) }, 100, 10},
 		{"bad credentials", func() bool {
-			from := netip.MustParseAddr("192.0.2.1")
-			ok := l.attempt(from) == nil
-			if ok {
-				l.failed(from, badCredential("bad"))
-			}
-			return ok
+			bad := badCredential("bad")
+			return errors.Is(l.failed(netip.MustParseAddr("192.0.2.1"), nil, bad), bad)
 		}, 1000, 10},
 	} {
 		count := func() (n int) {

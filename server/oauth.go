@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"patd/server/limit"
 	"patd/tokens"
 )
 
@@ -45,6 +46,7 @@ type oauth struct {
 	*chain
 	issuer    string
 	exchanges *budget
+	ended     *limit.Limiter // of one refresh token that has ended: how often it is looked at
 }
 
 // newOAuth makes the endpoints. issuer is the iss of every answer, to the byte.
@@ -53,8 +55,12 @@ func newOAuth(network *chain, issuer string) (*oauth, error) {
 	if err != nil {
 		return nil, err
 	}
+	ended, err := limit.New(limit.Config{Rate: exchangeRate, Burst: exchangeBurst, Now: network.limits.clock})
+	if err != nil {
+		return nil, fmt.Errorf("limit ended refresh tokens: %w", err)
+	}
 	network.metrics.limited.WithLabelValues(limitExchange)
-	return &oauth{chain: network, issuer: issuer, exchanges: exchanges}, nil
+	return &oauth{chain: network, issuer: issuer, exchanges: exchanges, ended: ended}, nil
 }
 
 // endpoints are served by exact path.

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"patd/internal/bearer"
-	"patd/server/limit"
 	"patd/tokens"
 )
 
@@ -38,7 +37,7 @@ func (o *oauth) identifyClient(ctx context.Context, c *oauthCall, headers []stri
 		c.client = tokens.Client{ID: shown.name}
 		return nil
 	}
-	return o.guarded(c, func() error {
+	return o.guarded(ctx, c, func(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
@@ -57,26 +56,20 @@ func (o *oauth) identifyClient(ctx context.Context, c *oauthCall, headers []stri
 	})
 }
 
-// guarded runs a look at a caller's own credential: not at all for an address from which too many were bad, and counting one
-// that is. A trusted proxy's own address stands for callers whom it does not name, and is never limited.
-func (o *oauth) guarded(c *oauthCall, look func() error) error {
+// guarded runs a look at a caller's own credential. A bad one is counted, and past the limit of its address refused as one too
+// many. A trusted proxy's own address stands for callers whom it does not name, and is never limited.
+func (o *oauth) guarded(ctx context.Context, c *oauthCall, look func(context.Context) error) error {
 	if o.trusted.has(c.peer.IP) {
-		return look()
+		return look(ctx)
 	}
-	if err := o.limits.attempt(c.peer.IP); err != nil {
-		return err
+	remembered := o.limits.fromMemory(ctx, c.peer.IP)
+	if remembered != nil {
+		ctx = remembered
 	}
-	err := look()
-	if isBadCredential(err) {
-		o.limits.failures.Fail(limit.Address(c.peer.IP))
+	if err := look(ctx); err != nil {
+		return o.limits.failed(c.peer.IP, remembered, err)
 	}
-	return err
-}
-
-// isBadCredential tells whether an error says that what a caller presented as its own is no good.
-func isBadCredential(err error) bool {
-	var e *tokens.Error
-	return errors.As(err, &e) && (e.Code == tokens.CodeUnauthenticated || e.Reason == reasonSubject || e.Reason == reasonGrant)
+	return nil
 }
 
 // readCredential reads how a client shows itself, out of its Authorization headers and its form.
@@ -153,9 +146,20 @@ func badClient() *tokens.Error {
 // unlessBadClient tells of a bad credential what is expected; an outage stays one.
 func unlessBadClient(err error) error {
 	if isBadCredential(err) {
-		return badClient()
+		bad := badClient()
+		bad.Cause = causeOf(err)
+		return bad
 	}
 	return err
+}
+
+// causeOf is the private cause of an error of the domain: what the log says, and the limits go by.
+func causeOf(err error) error {
+	var e *tokens.Error
+	if errors.As(err, &e) {
+		return e.Cause
+	}
+	return nil
 }
 
 func errOtherClient() *tokens.Error {

@@ -141,13 +141,16 @@ func TestPresentedTokensAreNoFailuresOfTheGateway(t *testing.T) {
 	for range 3 {
 		r.oauth("/oauth2/introspect", formOf("token", "x"), basic("admin", "x")...).want(t, "a bad caller", 401, "invalid_client")
 	}
-	got := r.lookAt(secret)
+	got := r.oauth("/oauth2/introspect", formOf("token", secret), basic("admin", "x")...)
 	if got.want(t, "past the limit", 429, "temporarily_unavailable"); got.header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
 	}
+	if got := r.lookAt(secret); got.json["active"] != true {
+		t.Errorf("a good client at the same address: %d %s", got.code, got.body)
+	}
 	wantMetric(t, r, `patd_rate_limited_total{limit="authentication"} 1`)
 	wantMetric(t, r, `patd_calls_total{code="RESOURCE_EXHAUSTED",method="oauth2.introspect"} 1`)
-	wantMetric(t, r, `patd_calls_total{code="OK",method="oauth2.introspect"} 10`)
+	wantMetric(t, r, `patd_calls_total{code="OK",method="oauth2.introspect"} 11`)
 }
 
 // TestBadSubjectsAreFailuresOfTheirBearer runs into the limit at the token endpoint, where what is presented is the caller's own.
@@ -158,7 +161,11 @@ func TestBadSubjectsAreFailuresOfTheirBearer(t *testing.T) {
 		r.exchange("garbage").want(t, "a bad subject", 400, "invalid_request")
 		r.refresh("garbage").want(t, "a bad refresh token", 400, "invalid_grant")
 	}
-	r.exchange(secret).want(t, "past the limit", 429, "temporarily_unavailable")
+	r.exchange("garbage").want(t, "past the limit", 429, "temporarily_unavailable")
+	r.refresh("garbage").want(t, "past the limit", 429, "temporarily_unavailable")
+	if got := r.exchange(secret); got.code != 200 {
+		t.Errorf("a good subject at the same address: %d %s", got.code, got.body)
+	}
 	if got := r.oauth("/oauth2/revoke", formOf("token", "x")); got.code != 200 {
 		t.Errorf("who shows no credential is limited too: %d", got.code)
 	}
@@ -201,11 +208,14 @@ func TestForwardedClientsAreThemselves(t *testing.T) {
 	for range 5 { // the proxy's own address stands for callers whom it does not name
 		exchange("garbage").want(t, "from nowhere", 400, "invalid_request")
 	}
-	for range 2 {
+	for range 5 { // the secret is right: that is no guess
 		exchange(secret, "X-Forwarded-For", "198.51.100.1").want(t, "from elsewhere", 400, "invalid_request")
 	}
-	exchange(secret, "X-Forwarded-For", "198.51.100.1").want(t, "past the limit", 429, "temporarily_unavailable")
-	exchange(secret, "X-Forwarded-For", "192.0.2.7, 198.51.100.1").want(t, "with an address that somebody else wrote", 429, "temporarily_unavailable")
+	for range 2 {
+		exchange("garbage", "X-Forwarded-For", "198.51.100.1").want(t, "a bad one", 400, "invalid_request")
+	}
+	exchange("garbage", "X-Forwarded-For", "198.51.100.1").want(t, "past the limit", 429, "temporarily_unavailable")
+	exchange("garbage", "X-Forwarded-For", "192.0.2.7, 198.51.100.1").want(t, "with an address that somebody else wrote", 429, "temporarily_unavailable")
 	got := exchange(secret, "X-Forwarded-For", "192.0.2.7")
 	if got.code != 200 {
 		t.Fatalf("from where it may: %d %s", got.code, got.body)

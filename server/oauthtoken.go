@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"patd/server/limit"
 	"patd/tokens"
 )
 
@@ -55,14 +56,18 @@ func (o *oauth) exchange(ctx context.Context, c *oauthCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var g tokens.Granted
-	err = o.guarded(c, func() error {
-		if err := o.subject(ctx, c, q.Subject); err != nil {
-			return err
-		}
-		g, err = o.service.Exchange(ctx, q)
+	var bearer tokens.Actor
+	err = o.guarded(ctx, c, func(ctx context.Context) error {
+		bearer, err = o.subject(ctx, c, q.Subject)
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	if ok, after := o.exchanges.allow(ctx, bearer.String()); !ok {
+		return nil, o.limits.refuse(limitExchange, after, "this token is exchanged too often")
+	}
+	g, err := o.service.Exchange(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -101,22 +106,21 @@ func readExchange(c *oauthCall) (q tokens.ExchangeRequest, err error) {
 
 // subject finds out whose token is exchanged, for the log and for the limit of its exchanges: that goes by tokens whose secret
 // was right, so that nobody uses up another's. Whatever is wrong with the token is one answer.
-func (o *oauth) subject(ctx context.Context, c *oauthCall, secret tokens.Secret) error {
+func (o *oauth) subject(ctx context.Context, c *oauthCall, secret tokens.Secret) (tokens.Actor, error) {
 	bearer, err := o.service.Authenticate(ctx, secret, c.peer)
 	var e *tokens.Error
 	switch {
 	case errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated, err == nil && bearer.Kind != tokens.TokenActor:
-		return tokens.Invalid(reasonSubject, "subject_token", "is no personal access token that can be exchanged now")
+		invalid := tokens.Invalid(reasonSubject, "subject_token", "is no personal access token that can be exchanged now")
+		invalid.Cause = causeOf(err)
+		return tokens.Actor{}, invalid
 	case err != nil:
-		return err
+		return tokens.Actor{}, err
 	}
 	if c.actor.Kind == tokens.Nobody {
 		c.actor = bearer
 	}
-	if ok, after := o.exchanges.allow(ctx, bearer.String()); !ok {
-		return o.limits.refuse(limitExchange, after, "this token is exchanged too often")
-	}
-	return nil
+	return bearer, nil
 }
 
 // refresh serves RFC 6749 section 6: a refresh token for the next one and an access token.
@@ -132,12 +136,20 @@ func (o *oauth) refresh(ctx context.Context, c *oauthCall) (any, error) {
 	if q.Audiences, q.Resources, err = readTargets(c.form); err != nil {
 		return nil, err
 	}
+	// Refresh tokens are not in memory: one that has ended costs a read each time.
+	presented := limit.Name(q.Token.Reveal())
+	if blocked, after := o.ended.Blocked(presented); blocked {
+		return nil, o.limits.refuse(limitExchange, after, "this refresh token has ended, and is presented too often")
+	}
 	var g tokens.Granted
-	err = o.guarded(c, func() error {
+	err = o.guarded(ctx, c, func(ctx context.Context) error {
 		g, err = o.service.Refresh(ctx, q)
 		return err
 	})
 	if err != nil {
+		if hasEnded(err) {
+			o.ended.Fail(presented)
+		}
 		return nil, err
 	}
 	return o.grant(g)

@@ -142,11 +142,20 @@ func TestFailedAuthenticationIsLimitedPerAddress(t *testing.T) {
 			t.Errorf("bad credential %d: %d %s", i, got.code, got.body)
 		}
 	}
-	for _, b := range []string{"garbage", r.admin, r.idp.jwt(t, "alice")} {
+	for _, b := range []string{"garbage", bad[1], bad[2]} {
 		wantLimited(t, "past the limit", r.rest("GET", "/v1/users", b, ""), "1")
 		var trailer metadata.MD
 		_, err := users.ListUsers(as(b), &patdv1.ListUsersRequest{}, grpc.Trailer(&trailer))
 		wantLimitedGRPC(t, "past the limit, over gRPC", err, trailer, time.Second, "1")
+	}
+	for range 5 {
+		for _, good := range []string{r.admin, r.idp.jwt(t, "alice")} {
+			got := r.rest("GET", "/v1/users/alice/tokens", good, "")
+			_, err := patdv1.NewTokenServiceClient(r.conn).ListTokens(as(good), &patdv1.ListTokensRequest{User: "alice"})
+			if got.code != 200 || err != nil {
+				t.Errorf("a good credential at the same address: %d %s, %v", got.code, got.body, err)
+			}
+		}
 	}
 	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/openapi.json", "/.well-known/oauth-authorization-server"} {
 		if got := r.rest("GET", path, "garbage", ""); got.code != 200 {
@@ -161,9 +170,9 @@ func TestFailedAuthenticationIsLimitedPerAddress(t *testing.T) {
 	}
 	wantMetric(t, r, `patd_rate_limited_total{limit="authentication"} 6`)
 	r.wait(time.Second)
-	for range 5 {
-		if got := r.rest("GET", "/v1/users", r.admin, ""); got.code != 200 {
-			t.Errorf("a good credential when there is room again: %d %s", got.code, got.body)
+	for i, want := range []int{http.StatusUnauthorized, http.StatusTooManyRequests} {
+		if got := r.rest("GET", "/v1/users", "garbage", ""); got.code != want {
+			t.Errorf("bad credential %d when there is room for one again: %d %s", i, got.code, got.body)
 		}
 	}
 	r.store.set(outage{}.hook())
@@ -204,12 +213,13 @@ func TestClientsBehindAProxyAreLimitedOneByOne(t *testing.T) {
 		want       int
 	}{
 		{"two bad ones", "bad", []string{"203.0.113.9"}, 401},
-		{"past the limit", r.admin, []string{"203.0.113.9"}, 429},
-		{"past the limit, whatever stands to the left", r.admin, []string{"198.51.100.1, 203.0.113.9"}, 429},
-		{"a neighbour", r.admin, []string{"203.0.113.10"}, 200},
+		{"past the limit", "bad", []string{"203.0.113.9"}, 429},
+		{"past the limit, whatever stands to the left", "bad", []string{"198.51.100.1, 203.0.113.9"}, 429},
+		{"a good one past the limit", r.admin, []string{"203.0.113.9"}, 200},
+		{"a neighbour", "bad", []string{"203.0.113.10"}, 401},
 		{"two bad ones by IPv6", "bad", []string{"2001:db8::1"}, 401},
-		{"the same /64", r.admin, []string{"2001:db8::2"}, 429},
-		{"another /64", r.admin, []string{"2001:db8:0:1::2"}, 200},
+		{"the same /64", "bad", []string{"2001:db8::2"}, 429},
+		{"another /64", "bad", []string{"2001:db8:0:1::2"}, 401},
 		{"nobody named", "bad", nil, 401},
 		{"nobody named again", "bad", nil, 401},
 		{"a good one from the proxy itself", r.admin, nil, 200},

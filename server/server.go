@@ -66,9 +66,10 @@ type Config struct {
 	MintRate, ServiceMintRate   float64
 	MintBurst, ServiceMintBurst int
 	// FailureRate is how many bad credentials one address (an IPv6 address with its /64) may show each second, over time,
-	// and FailureBurst how many at once. An address past that is refused whatever it shows, a good credential too. A
-	// trusted proxy's own address, which stands for callers whom it does not name, is not limited. Tokens presented to be
-	// introspected are no credentials. 0: 10 and 1000. Negative: unlimited.
+	// and FailureBurst how many at once. Past that its bad ones are refused as too many, and good ones pass; so many
+	// again may cost a read of the store, past which what is not in memory is refused. What has ended and what is presented to be
+	// introspected does not count. A trusted proxy's own address, which stands for callers whom it does not name, is not
+	// limited. 0: 10 and 1000. Negative: unlimited.
 	FailureRate  float64
 	FailureBurst int
 	// LeakRate is how many reports of leaks one address may make each second, over time, and LeakBurst how many at once; nobody

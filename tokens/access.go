@@ -32,34 +32,45 @@ func (s *Service) Authenticate(ctx context.Context, secret Secret, peer Peer) (A
 
 func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID) (Actor, error) {
 	c, live, err := s.knownService(ctx, secret, id, s.Now())
+	if errors.Is(err, ErrNotFound) {
+		return Actor{}, because(unauthenticated("the token is not valid"), ErrUnknownCredential)
+	}
 	if err != nil {
 		return Actor{}, err
 	}
-	if !live {
-		return Actor{}, unauthenticated("the token is not valid")
-	}
-	return Actor{
+	a := Actor{
 		Kind: ServiceActor, Name: c.Service.Name, TokenID: id,
 		Permissions: c.Service.Permissions, Audience: c.Service.Audience,
-	}, nil
+	}
+	switch {
+	case live:
+		return a, nil
+	case c.Service.ID == id:
+		return Actor{}, endedOf(unauthenticated("the token is not valid"), a)
+	default:
+		return Actor{}, unauthenticated("the token is not valid")
+	}
 }
 
-// knownService looks up the service that a secret is of; false: of none that is live. An unknown id and a wrong secret
-// are the same answer at the same cost. A digest under a retiring key is made anew.
+// knownService looks up the service that a secret is of, and reports whether it is live; ErrNotFound: there is none by that id.
+// Where the secret is wrong, the service returned is the zero ServiceCredential. An unknown id and a wrong secret are the
+// same answer to the caller. A digest under a retiring key is made anew.
 func (s *Service) knownService(ctx context.Context, secret Secret, id ID, now time.Time) (ServiceCredential, bool, error) {
 	keys := s.keys.Get()
 	c, err := s.store.LookupService(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
-		return ServiceCredential{}, false, nil
 	}
 	if err != nil {
 		return ServiceCredential{}, false, err
 	}
 	live := c.Service.Status(now) == StateActive
 	ok, err := s.matches(keys, secret, c.Secret.Hash, live)
-	if err != nil || !ok || !live {
+	if err != nil || !ok {
 		return ServiceCredential{}, false, err
+	}
+	if !live {
+		return c, false, nil
 	}
 	if r := rekey(keys, secret, c.Secret.Hash); r != nil {
 		s.store.Touch(Seen{ID: id, Kind: KindService, Rekey: r})
@@ -93,10 +104,17 @@ func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (
 	// The owner's own call to patd is for no audience, and needs no scope.
 	f := p.facts
 	f.AudienceOK, f.IPOK, f.ScopesOK = true, true, true
-	if Decide(f) != Allow {
-		return Actor{}, unauthenticated("the token is not valid")
+	a := Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id, Serial: p.secret.Serial}
+	switch invalid := unauthenticated("the token is not valid"); {
+	case Decide(f) == Allow:
+		return a, nil
+	case f.Match != MatchNone:
+		return Actor{}, endedOf(invalid, a)
+	case p.cred.Token.ID == 0:
+		return Actor{}, because(invalid, ErrUnknownCredential)
+	default:
+		return Actor{}, invalid
 	}
-	return Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id, Serial: p.secret.Serial}, nil
 }
 
 // presented is a secret held against what is stored under its id.

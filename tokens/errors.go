@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -103,6 +104,32 @@ func FeaturesUnavailable(op string, cause error) *Error {
 func unauthenticated(text string) *Error {
 	return Fail(CodeUnauthenticated, "CREDENTIAL_INVALID", text)
 }
+
+// EndedError says that a credential's secret is right, but that it is no longer good: it has expired, was revoked or rotated
+// away, its user is suspended, or it is bound to other networks. It is the private cause of an error that says no more than
+// that the credential is not valid. Its caller guesses nothing.
+type EndedError struct{ Holder Actor }
+
+// Error names whose credential it is.
+func (e *EndedError) Error() string {
+	if e.Holder.TokenID == 0 {
+		return fmt.Sprintf("the credential of %s is genuine, but has ended", e.Holder)
+	}
+	return fmt.Sprintf("the secret is right, but the token %s of %s is not good now", e.Holder.TokenID, e.Holder)
+}
+
+// ErrUnknownCredential is the private cause of an error about a credential that no record is of. Finding that out took a read
+// of the store.
+var ErrUnknownCredential = errors.New("no record is of this credential")
+
+// because returns an error with a private cause.
+func because(e *Error, cause error) *Error {
+	e.Cause = cause
+	return e
+}
+
+// endedOf returns a refusal of a credential whose secret was right.
+func endedOf(e *Error, of Actor) *Error { return because(e, &EndedError{Holder: of}) }
 
 func notFound(what string) *Error {
 	return Fail(CodeNotFound, "NOT_FOUND", "no such "+what)

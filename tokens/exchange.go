@@ -95,6 +95,9 @@ func (s *Service) subject(ctx context.Context, secret Secret, peer Peer) (presen
 		return presented{}, err
 	}
 	if !p.allowedFrom(peer) {
+		if p.facts.Match != MatchNone {
+			invalid = endedOf(invalid, holder(p.cred.Token.User, id, peer))
+		}
 		return presented{}, invalid
 	}
 	return p, nil

@@ -1,7 +1,9 @@
 package tokens_test
 
 import (
+	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,10 +220,17 @@ func TestABadSubjectIsOneAnswer(t *testing.T) {
 	} {
 		_, err := h.Exchange(ctx, tokens.ExchangeRequest{Subject: s, Peer: home})
 		wantReason(t, err, "SUBJECT_INVALID", name)
-		if e := domainError(t, err); want == "" {
-			want = e.Error()
-		} else if e.Error() != want || e.Code != tokens.CodeInvalid {
-			t.Errorf("%s: %q, another said %q", name, e.Error(), want)
+		e := domainError(t, err)
+		if want == "" {
+			want = e.Message
+		}
+		if e.Message != want || e.Code != tokens.CodeInvalid || len(e.Metadata) > 0 {
+			t.Errorf("%s: %q, another said %q", name, e.Message, want)
+		}
+		var ended *tokens.EndedError
+		right := slices.Contains([]string{"revoked", "rotated away", "of a suspended user", "from another network", "blocked"}, name)
+		if errors.As(err, &ended) != right {
+			t.Errorf("%s: the log says %v", name, err)
 		}
 	}
 	if g := h.exchange(bound.Secret, func(r *tokens.ExchangeRequest) { r.Peer.IP = netip.MustParseAddr("198.51.100.9") }); g.Access.IsEmpty() {

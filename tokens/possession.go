@@ -125,6 +125,9 @@ func (s *Service) endRefresh(ctx context.Context, a Actor, secret Secret, reason
 func (s *Service) endService(ctx context.Context, a Actor, secret Secret, id ID, reason string) error {
 	now := s.Now()
 	c, live, err := s.knownService(ctx, secret, id, now)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
 	if err != nil || !live {
 		return err
 	}

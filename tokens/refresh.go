@@ -21,30 +21,30 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 	now := s.Now()
 	rt, err := s.knownRefresh(ctx, r.Token, now)
 	if errors.Is(err, ErrNotFound) {
-		return Granted{}, grantInvalid()
+		return Granted{}, because(grantInvalid(), ErrUnknownCredential)
 	}
 	if err != nil {
 		return Granted{}, err
 	}
 	if rt.Family.Status(now) != StateActive {
-		return Granted{}, grantInvalid()
+		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
 	}
 	if !rt.UseTime.IsZero() {
 		// Before the client is looked at: a thief need not know which one it is.
 		if err := s.endFamily(ctx, holder("", rt.ID, r.Peer), rt.Family, reasonReused); err != nil {
 			return Granted{}, err
 		}
-		return Granted{}, grantInvalid()
+		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
 	}
 	if !rt.Family.Client.presents(r.Client) {
-		return Granted{}, grantInvalid()
+		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
 	}
 	p, err := s.origin(ctx, rt.Family, now)
 	if err != nil {
 		return Granted{}, err
 	}
 	if !p.allowedFrom(r.Peer) {
-		return Granted{}, grantInvalid()
+		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
 	}
 	a := holder(p.cred.Token.User, rt.ID, r.Peer)
 	g, err := s.refresh(ctx, a, p, rt, r)

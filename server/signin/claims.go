@@ -37,8 +37,9 @@ func (i *issuer) acceptable(t *token, now time.Time, leeway time.Duration) error
 	if err != nil {
 		return err
 	}
+	expired := false
 	if exp.IsZero() || !now.Before(exp.Add(leeway)) {
-		return errors.New("it has expired, or does not say when")
+		expired = true // what else is wrong with it comes first
 	}
 	for _, name := range []string{"nbf", "iat"} {
 		at, err := c.instant(name)
@@ -49,8 +50,13 @@ func (i *issuer) acceptable(t *token, now time.Time, leeway time.Duration) error
 			return errors.New("it is from the future")
 		}
 	}
+	if expired {
+		return errExpired
+	}
 	return nil
 }
+
+var errExpired = errors.New("it has expired, or does not say when")
 
 // identify reads who the claims say the bearer is.
 func (i *issuer) identify(t *token) (Identity, error) {

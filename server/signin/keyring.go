@@ -75,6 +75,13 @@ func (r *keyring) current(ctx context.Context) (*keySet, error) {
 	return f.wait(ctx)
 }
 
+// atHand returns the last good keys; nil: there are none yet.
+func (r *keyring) atHand() *keySet {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.keys
+}
+
 // renewed answers newer keys than those which did not verify a signature. When it is too early to ask the provider again it
 // answers the same ones.
 func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {

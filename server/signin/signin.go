@@ -266,7 +266,7 @@ func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, er
 	}
 	// What a look at the claims can refuse needs no key; nothing is believed before the signature.
 	if err := from.acceptable(t, s.now(), s.leeway); err != nil {
-		return Identity{}, invalid(err)
+		return Identity{}, invalid(from.ended(ctx, t, err))
 	}
 	who, err := from.identify(t)
 	if err != nil {
@@ -276,6 +276,19 @@ func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, er
 		return Identity{}, err
 	}
 	return who, nil
+}
+
+// ended returns why a token is refused, with a tokens.EndedError if nothing is wrong with it but that it has expired. It goes by the
+// keys at hand: none are fetched for a token that is refused anyway.
+func (i *issuer) ended(ctx context.Context, t *token, why error) error {
+	if !errors.Is(why, errExpired) {
+		return why
+	}
+	who, err := i.identify(t)
+	if keys := i.keys.atHand(); err == nil && keys != nil && i.signedBy(ctx, t, keys) {
+		return errors.Join(why, &tokens.EndedError{Holder: tokens.Actor{Kind: tokens.UserActor, User: who.User}})
+	}
+	return why
 }
 
 // signed tells whether the issuer signed a token, by the keys at hand or else by new ones.
