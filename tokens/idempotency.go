@@ -64,7 +64,7 @@ func newSealer(keys *Keys, caller, idempotencyKey string, body any) (*sealer, er
 		seal:  keyOf("patd idempotency seal v1", caller, idempotencyKey),
 		bound: []byte(caller),
 	}
-	for _, k := range keys.keys {
+	for _, k := range keys.all() {
 		k = k.derive("idempotency")
 		s.marks = append(s.marks, mark{
 			lookup:      RequestKey(k.sum(framed("request", caller, idempotencyKey))),

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/blake2b"
 )
@@ -77,25 +78,26 @@ func (h *hasher) add(b []byte) struct{} {
 
 // derive makes a key for another purpose out of this one.
 func (k key) derive(label string) key {
-	sum := k.sum("patd derive v1\x00", label)
+	sum := k.deriveBytes(label)
 	return newKey(k.name, &sum)
 }
+
+// deriveBytes returns what derive makes a key of, for purposes that have keys of their own form.
+func (k key) deriveBytes(label string) [32]byte { return k.sum("patd derive v1\x00", label) }
 
 var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 
 // Keys is the content of one key file: the digest keys by name, the first of them current. It does not change, except that it learns
 // the order of the keys in the store.
 type Keys struct {
-	keys    []key
-	signing func() []SigningKey // derived when first asked for
-	order   atomic.Pointer[[]KeyRecord]
+	keys  []key
+	order atomic.Pointer[[]KeyRecord]
 }
 
 // ParseKeys reads a key file: lines of `keyid:64 hex digits`, the first current. Blank lines and lines that start
 // with # are skipped. Errors name the line, never its content.
 func ParseKeys(text string) (*Keys, error) {
 	ks := &Keys{}
-	ks.signing = sync.OnceValue(ks.deriveSigning)
 	sc := bufio.NewScanner(strings.NewReader(text))
 	for n := 1; sc.Scan(); n++ {
 		line := strings.TrimSpace(sc.Text())
@@ -183,17 +185,25 @@ func (ks *Keys) find(name string) (key, bool) {
 	return key{}, false
 }
 
+// all lists the keys, the current one first. The list is not to be changed.
+func (ks *Keys) all() []key { return ks.keys }
+
 // learn remembers the store's records of its keys, oldest first.
 func (ks *Keys) learn(known []KeyRecord) { ks.order.Store(&known) }
 
+// known returns the store's records of its keys, oldest first; nil: they were not read.
+func (ks *Keys) known() []KeyRecord {
+	if order := ks.order.Load(); order != nil {
+		return *order
+	}
+	return nil
+}
+
 // newer tells whether the store met a key after the current one: another server has rotated, and its file is not here yet.
 func (ks *Keys) newer(name string) bool {
-	order := ks.order.Load()
-	if order == nil {
-		return false
-	}
+	order := ks.known()
 	place := func(name string) int {
-		return slices.IndexFunc(*order, func(k KeyRecord) bool { return k.Name == name })
+		return slices.IndexFunc(order, func(k KeyRecord) bool { return k.Name == name })
 	}
 	current := place(ks.Current())
 	return current >= 0 && place(name) > current
@@ -235,3 +245,11 @@ func (r *Keyring) Set(ks *Keys) { r.keys.Store(ks) }
 
 // Get answers the keys in force. One request uses one answer throughout.
 func (r *Keyring) Get() *Keys { return r.keys.Load() }
+
+// KeyRecord is what a store knows of a digest key: never the key.
+type KeyRecord struct {
+	Name       string
+	Check      [32]byte // a digest of a constant under the key: a wrong key is noticed at start
+	CreateTime time.Time
+	RetireTime time.Time // zero: in use
+}

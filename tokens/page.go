@@ -34,7 +34,7 @@ func (l lister) page(p Page) (after string, limit int, err error) {
 		return "", 0, errPageToken
 	}
 	after = string(raw[pageMAC:])
-	for _, k := range l.keys.keys {
+	for _, k := range l.keys.all() {
 		mac := l.mac(k, after)
 		if subtle.ConstantTimeCompare(mac[:pageMAC], raw[:pageMAC]) == 1 {
 			return after, limit, nil
@@ -44,7 +44,7 @@ func (l lister) page(p Page) (after string, limit int, err error) {
 }
 
 func (l lister) next(after string) string {
-	mac := l.mac(l.keys.keys[0], after)
+	mac := l.mac(l.keys.all()[0], after)
 	return base64.RawURLEncoding.EncodeToString(append(mac[:pageMAC], after...))
 }
 

@@ -374,14 +374,6 @@ type Request struct {
 	ExpireTime  time.Time
 }
 
-// KeyRecord is what a store knows of a digest key: never the key.
-type KeyRecord struct {
-	Name       string
-	Check      [32]byte // a digest of a constant under the key: a wrong key is noticed at start
-	CreateTime time.Time
-	RetireTime time.Time // zero: in use
-}
-
 // FeatureSource tells which features a user holds now.
 //
 // An unknown user holds none, which is an answer. A source that does not answer, and has none that is fresh enough,

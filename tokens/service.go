@@ -44,6 +44,7 @@ type Service struct {
 	limits          Limits
 	cacheFor        time.Duration
 	signingKeyDelay time.Duration
+	signers         signers
 	clock           func() time.Time
 	rand            io.Reader
 

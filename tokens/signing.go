@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -32,22 +33,20 @@ func (k SigningKey) LogValue() slog.Value { return slog.StringValue(k.String()) 
 // MarshalText answers String, so that no encoder writes the key.
 func (k SigningKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// SigningKeys answers the keys for JWTs, the current one first. Each is derived from a digest key, so that all servers
+// DeriveSigningKeys returns the keys for JWTs, the current one first. Each is derived from a digest key, so that all servers
 // of a store have the same ones without storing any, and rotating the digest keys rotates them.
-func (ks *Keys) SigningKeys() []SigningKey { return slices.Clone(ks.signing()) }
-
-func (ks *Keys) deriveSigning() []SigningKey {
-	out := make([]SigningKey, len(ks.keys))
-	for i, k := range ks.keys {
-		out[i] = k.signing()
+func DeriveSigningKeys(ks *Keys) []SigningKey {
+	out := make([]SigningKey, len(ks.all()))
+	for i, k := range ks.all() {
+		out[i] = deriveSigningKey(k)
 	}
 	return out
 }
 
-// signing derives a P-256 key. One in 2^32 candidates is no scalar of that curve; then the next one is tried.
-func (k key) signing() SigningKey {
+// deriveSigningKey derives a P-256 key. One in 2^32 candidates is no scalar of that curve; then the next one is tried.
+func deriveSigningKey(k key) SigningKey {
 	for n := 0; ; n++ {
-		raw := k.derive("jwt es256 " + strconv.Itoa(n)).bytes
+		raw := k.deriveBytes("jwt es256 " + strconv.Itoa(n))
 		pair, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw[:])
 		if err != nil {
 			continue
@@ -70,21 +69,38 @@ func thumbprint(x, y []byte) string {
 // DefaultSigningKeyDelay is how long a new signing key is published before it signs.
 const DefaultSigningKeyDelay = 10 * time.Minute
 
+// signers remembers the signing keys of the digest keys in force, which it derives when it is first asked for them.
+type signers struct{ last atomic.Pointer[derivedKeys] }
+
+type derivedKeys struct {
+	from *Keys
+	keys []SigningKey
+}
+
+func (s *signers) of(ks *Keys) []SigningKey {
+	if last := s.last.Load(); last != nil && last.from == ks {
+		return last.keys
+	}
+	derived := &derivedKeys{ks, DeriveSigningKeys(ks)}
+	s.last.Store(derived)
+	return derived.keys
+}
+
 // signer returns the key that signs at an instant: the current one, once the store has known it for delay. Until then
 // the next one in the file signs that is old enough; where none is, as in a new store, the oldest signs. A key that
 // the store has retired never signs while there is another.
-func (ks *Keys) signer(now time.Time, delay time.Duration) SigningKey {
-	keys := ks.signing()
-	records := ks.order.Load()
+func (s *signers) signer(ks *Keys, now time.Time, delay time.Duration) SigningKey {
+	keys := s.of(ks)
+	records := ks.known()
 	if records == nil {
 		return keys[0]
 	}
-	oldest, place := 0, len(*records)
-	for i, k := range ks.keys {
-		at := slices.IndexFunc(*records, func(r KeyRecord) bool { return r.Name == k.name && r.RetireTime.IsZero() })
+	oldest, place := 0, len(records)
+	for i, k := range ks.all() {
+		at := slices.IndexFunc(records, func(r KeyRecord) bool { return r.Name == k.name && r.RetireTime.IsZero() })
 		switch {
 		case at < 0:
-		case now.Sub((*records)[at].CreateTime) >= delay:
+		case now.Sub(records[at].CreateTime) >= delay:
 			return keys[i]
 		case at < place:
 			oldest, place = i, at
@@ -94,11 +110,13 @@ func (ks *Keys) signer(now time.Time, delay time.Duration) SigningKey {
 }
 
 // SigningKeys returns the keys in force, the current one first: those whose signatures verifiers accept.
-func (s *Service) SigningKeys() []SigningKey { return s.keys.Get().SigningKeys() }
+func (s *Service) SigningKeys() []SigningKey { return slices.Clone(s.signers.of(s.keys.Get())) }
 
 // Signer returns the key that signs now. A new key is published first and signs after Config.SigningKeyDelay, so that
 // every verifier has fetched it by then.
-func (s *Service) Signer() SigningKey { return s.keys.Get().signer(s.Now(), s.signingKeyDelay) }
+func (s *Service) Signer() SigningKey {
+	return s.signers.signer(s.keys.Get(), s.Now(), s.signingKeyDelay)
+}
 
 // SigningKeysMaxAge is how long a verifier may keep the published keys: half the delay after which a new key signs,
 // an hour at most; 0: not at all.

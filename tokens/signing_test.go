@@ -16,8 +16,8 @@ import (
 )
 
 func TestSigningKeysFollowTheDigestKeys(t *testing.T) {
-	both := parseKeys(t, lineB+"\n"+lineA).SigningKeys()
-	again := parseKeys(t, lineA).SigningKeys()
+	both := tokens.DeriveSigningKeys(parseKeys(t, lineB+"\n"+lineA))
+	again := tokens.DeriveSigningKeys(parseKeys(t, lineA))
 	if len(both) != 2 || len(again) != 1 {
 		t.Fatalf("%d and %d keys", len(both), len(again))
 	}
@@ -56,7 +56,7 @@ func TestRotatingTheKeysRotatesTheSigningKeys(t *testing.T) {
 }
 
 func TestASigningKeyDoesNotPrint(t *testing.T) {
-	k := parseKeys(t, lineA).SigningKeys()[0]
+	k := tokens.DeriveSigningKeys(parseKeys(t, lineA))[0]
 	raw, err := k.Key.Bytes()
 	if err != nil {
 		t.Fatal(err)
