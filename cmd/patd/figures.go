@@ -7,8 +7,8 @@ import (
 	"patd/store"
 )
 
-// figures are what /metrics shows of the cache, of the writing behind, and of the log.
-func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *signin.SignIn) func() []server.Figure {
+// figures are what /metrics shows of the cache, of the writing behind, of the log, and of what expires.
+func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *signin.SignIn, ends *expiries) func() []server.Figure {
 	return func() []server.Figure {
 		s := cached.Stats()
 		flag := func(on bool) int {
@@ -23,10 +23,17 @@ func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *
 		now := func(name, help string, v int) server.Figure {
 			return server.Figure{Name: name, Help: help, Value: float64(v)}
 		}
+		serviceEnd, certificateEnd, endingSoon := ends.figures()
+		seconds := func(name, help string, v float64) server.Figure {
+			return server.Figure{Name: name, Help: help, Value: v}
+		}
 		misconfigured, unavailable := issuersIn(users, signin.StatusMisconfigured), issuersIn(users, signin.StatusOutage)
 		return []server.Figure{
 			now("patd_signin_misconfigured", "OpenID issuers whose documents and the settings here do not go together.", misconfigured),
 			now("patd_signin_unavailable", "OpenID issuers that do not answer, or not as they should.", unavailable),
+			seconds("patd_service_token_expiry_seconds", "Seconds until the first of the service tokens expires; +Inf: none does.", serviceEnd),
+			now("patd_service_tokens_expiring", "Service tokens that expire within 14 days.", endingSoon),
+			seconds("patd_tls_certificate_expiry_seconds", "Seconds until the TLS certificate expires; +Inf: there is none.", certificateEnd),
 			total("patd_cache_hits_total", "Lookups answered from memory.", s.Hits),
 			total("patd_cache_misses_total", "Lookups that asked the store.", s.Misses),
 			total("patd_cache_bypassed_total", "Lookups that asked the store because its change feed was silent.", s.Bypassed),

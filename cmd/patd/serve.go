@@ -96,8 +96,9 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	if err != nil {
 		return err
 	}
+	ends := &expiries{store: o.Store, certificate: certificate, now: c.now, log: log}
 	config := server.Config{
-		Service: service, Ready: o.ready(cached), Figures: figures(cached, o.Store, c.log, users), Logger: log,
+		Service: service, Ready: o.ready(cached), Figures: figures(cached, o.Store, c.log, users, ends), Logger: log,
 		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
 		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
 		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout),
@@ -129,6 +130,7 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	}
 	return c.runServer(ctx, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
 		var g sync.WaitGroup
+		g.Go(func() { ends.watch(ctx) })
 		g.Go(func() { o.follow(ctx, ring, s.personalPrefix, hint, c, log) })
 		g.Go(func() {
 			service.Follow(ctx, s.personalPrefix, func(err error) {

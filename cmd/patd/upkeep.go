@@ -145,7 +145,9 @@ func (c *command) checkCommand() *cobra.Command {
 
 After a database was moved or repaired, positions in the audit log and the change feed, and the numbers of users and keys, may be
 behind the rows that are there. --repair-positions mends that, and has every server drop what it remembers of the store; it may
-be run while servers use it.`,
+be run while servers use it.
+
+Service tokens that expire within 14 days, or have expired within the last 14, are warnings on standard error.`,
 		Args: takes(),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -164,18 +166,29 @@ be run while servers use it.`,
 		if err != nil {
 			return err
 		}
+		now := c.now()
+		ends, err := readEndings(ctx, o.Store, now)
+		if err != nil && len(found) == 0 {
+			return err
+		}
 		var holds summary
 		if len(found) == 0 || asJSON {
 			if holds, err = summarize(ctx, o.Store, o.place); err != nil && len(found) == 0 {
 				return err // in a store with problems, what cannot be counted is no news
 			}
 		}
+		if !asJSON {
+			for _, warning := range ends.warnings(now) {
+				fmt.Fprintf(c.Stderr, "patd: warning: %s\n", warning)
+			}
+		}
 		if asJSON {
 			err = c.json(struct {
 				OK       bool     `json:"ok"`
 				Problems []string `json:"problems"`
+				Warnings []string `json:"warnings"`
 				summary
-			}{len(found) == 0, append([]string{}, found...), holds})
+			}{len(found) == 0, append([]string{}, found...), ends.warnings(now), holds})
 		} else if len(found) == 0 {
 			_, err = fmt.Fprintln(c.Stdout, holds)
 		} else {
