@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,13 +11,15 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/local"
 	"google.golang.org/grpc/keepalive"
+
+	"patd/internal/loopback"
 )
 
 // Dial makes a connection to patd as a [Verifier] likes it: TLS, or plain text to this machine; connections that answer no
 // more are noticed and made anew within seconds. It does not wait for the server. Options override its own.
 func Dial(addr string, c Credential, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	transport := credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
-	if loopback(addr) {
+	if loopbackAddress(addr) {
 		transport = local.NewCredentials()
 	}
 	conn, err := grpc.NewClient(addr, append([]grpc.DialOption{
@@ -37,11 +38,8 @@ func Dial(addr string, c Credential, options ...grpc.DialOption) (*grpc.ClientCo
 	return conn, nil
 }
 
-func loopback(addr string) bool {
+// loopbackAddress reports whether an address is host and port, and the host this machine.
+func loopbackAddress(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
+	return err == nil && loopback.Host(host)
 }

@@ -14,11 +14,11 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"patd/features/signature"
+	"patd/internal/loopback"
 	"patd/tokens"
 )
 
@@ -139,7 +139,7 @@ func callbackGuard(c CallbackConfig) (guard, error) {
 	}
 	literal, literalErr := netip.ParseAddr(u.Hostname())
 	g := guard{allow: allow, plain: u.Scheme == "http"}
-	g.loopback = strings.EqualFold(u.Hostname(), "localhost") || literalErr == nil && literal.Unmap().IsLoopback()
+	g.loopback = loopback.Host(u.Hostname())
 	if g.plain && !g.loopback {
 		return guard{}, errors.New("its URL must be https: http is for this machine only")
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
+	"patd/internal/loopback"
 	"patd/internal/secretfile"
 )
 
@@ -84,7 +85,7 @@ func mysqlConfig(c SQLConfig, u *url.URL) (*mysql.Config, error) {
 
 // mysqlParameters reads the URL's parameters. A server on another machine must prove who it is, unless tls says otherwise.
 func mysqlParameters(config *mysql.Config, host string, parameters url.Values) error {
-	if config.TLSConfig = "true"; thisMachine(host) || parameters.Has("socket") {
+	if config.TLSConfig = "true"; loopback.HostOrSocket(host) || parameters.Has("socket") {
 		config.TLSConfig = "preferred"
 	}
 	for name, values := range parameters {

@@ -5,11 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"patd/internal/loopback"
 )
 
 func postgresEngine() engine {
@@ -119,17 +119,11 @@ func parsePostgres(u url.URL, q url.Values) (*pgx.ConnConfig, error) {
 // postgresHere reports whether every host that may be connected to is this machine, wherever its name came from.
 func postgresHere(config *pgx.ConnConfig) bool {
 	for _, f := range config.Fallbacks {
-		if !thisMachine(f.Host) {
+		if !loopback.HostOrSocket(f.Host) {
 			return false
 		}
 	}
-	return thisMachine(config.Host)
-}
-
-// thisMachine reports whether a host's name or address is this machine's, or the path of a socket on it.
-func thisMachine(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || strings.HasPrefix(host, "/") || ip != nil && ip.IsLoopback()
+	return loopback.HostOrSocket(config.Host)
 }
 
 // checkPassword refuses a password in two places, and a file that cannot be read.

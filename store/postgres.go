@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"regexp"
@@ -19,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"patd/internal/loopback"
 )
 
 const (
@@ -78,7 +79,7 @@ func postgresURL(text string) (*pgx.ConnConfig, error) {
 		q.Del("sslmode")
 	}
 	config, err := parseURL(u, q)
-	if err == nil && !given && !loopback(config) {
+	if err == nil && !given && !onThisMachine(config) {
 		q.Set("sslmode", "verify-full")
 		config, err = parseURL(u, q)
 	}
@@ -105,16 +106,13 @@ func parseURL(u *url.URL, q url.Values) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// loopback tells whether every host that may be connected to is this machine, wherever its name came from.
-func loopback(config *pgx.ConnConfig) bool {
+// onThisMachine reports whether every host that may be connected to is this machine, wherever its name came from.
+func onThisMachine(config *pgx.ConnConfig) bool {
 	hosts := []string{config.Host}
 	for _, other := range config.Fallbacks {
 		hosts = append(hosts, other.Host)
 	}
-	return !slices.ContainsFunc(hosts, func(host string) bool {
-		ip := net.ParseIP(host)
-		return host != "localhost" && !strings.HasPrefix(host, "/") && (ip == nil || !ip.IsLoopback())
-	})
+	return !slices.ContainsFunc(hosts, func(host string) bool { return !loopback.HostOrSocket(host) })
 }
 
 // postgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours. One that

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"patd/internal/loopback"
 	"patd/tokens"
 )
 
@@ -140,15 +140,10 @@ func (r *remote) transport() (credentials.TransportCredentials, error) {
 		}
 		return credentials.NewTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}), nil
 	}
-	if r.insecure || loopback(host) {
+	if r.insecure || loopback.Host(host) {
 		return insecure.NewCredentials(), nil
 	}
 	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12}), nil
-}
-
-func loopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // bearer sends the service token with every call. Whether the connection may carry it, transport has decided.

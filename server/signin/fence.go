@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+
+	"patd/internal/loopback"
 )
 
 // fenceKey is the key of what a request may not be connected to.
@@ -70,7 +72,7 @@ func noting(ctx context.Context) (context.Context, func() netip.Addr) {
 // addresses; on the issuer's own host they may also be in the private network that the discovery document came from.
 // Behind a proxy, which makes the connection, only an address in the URL itself can be judged.
 func fenced(ctx context.Context, issuer, keys *url.URL, from netip.Addr) (context.Context, error) {
-	if loopback(issuer.Hostname()) {
+	if loopback.Host(issuer.Hostname()) {
 		return ctx, nil
 	}
 	same := strings.EqualFold(issuer.Hostname(), keys.Hostname())
@@ -79,7 +81,7 @@ func fenced(ctx context.Context, issuer, keys *url.URL, from netip.Addr) (contex
 		if err := f.check(literal); err != nil {
 			return nil, err
 		}
-	} else if loopback(keys.Hostname()) && !f.loopback {
+	} else if loopback.Host(keys.Hostname()) && !f.loopback {
 		return nil, misconfigured("jwks_uri leads to this machine, and the issuer is elsewhere")
 	}
 	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: keys}); err == nil && proxy != nil {
