@@ -182,10 +182,11 @@ func TestBadCredentialsAreLimitedPerAddress(t *testing.T) {
 	for range 3 {
 		d.call(t, http.MethodGet, "/v1/users", "pats_nonsense", "").want(t, "bad credential", 401)
 	}
-	refused := d.call(t, http.MethodGet, "/v1/users", admin, "").want(t, "too many bad credentials", 429, "RATE_LIMITED", "RetryInfo")
+	refused := d.call(t, http.MethodGet, "/v1/users", "pats_nonsense", "").want(t, "too many bad credentials", 429, "RATE_LIMITED", "RetryInfo")
 	if after := refused.header.Get("Retry-After"); after == "" || after == "0" {
 		t.Errorf("Retry-After is %q", after)
 	}
+	d.call(t, http.MethodGet, "/v1/users", admin, "").want(t, "a good credential at the same address", 200)
 	if err := d.stop(); err != nil {
 		t.Error(err)
 	}
