@@ -24,7 +24,7 @@ const defaultMaxFeatures = 4096
 func answered(names []string) (tokens.Held, error) {
 	for i, n := range names {
 		if !tokens.ValidScope(n) {
-			return tokens.Held{}, fmt.Errorf("feature %d of the answer is not a feature name (RFC 6749 section 3.3, 1 to 128 bytes)", i+1)
+			return tokens.Held{}, fmt.Errorf("feature %d of the answer is not a feature name (RFC 6749 section 3.3, 1 to 128 bytes, not `.` or `..`)", i+1)
 		}
 	}
 	out := slices.Clone(names)

@@ -153,6 +153,9 @@ func checkRequest(r *http.Request) *tokens.Error {
 	switch {
 	case !cleanText(r.URL.Path):
 		return tokens.Invalid("PATH_INVALID", "", "a path is UTF-8 without control characters")
+	case lostSegment(r.URL.EscapedPath()):
+		return tokens.Invalid("PATH_INVALID", "", "a path has no segment `.` or `..`, percent-encoded or not, "+
+			"for it would be lost on the way; reach a record that has such an id over gRPC")
 	case !cleanQuery(r.URL.RawQuery):
 		return tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, joined by &")
 	case r.ContentLength > maxMessage:
@@ -179,6 +182,23 @@ func checkRequest(r *http.Request) *tokens.Error {
 		return tokens.Invalid("TIMEOUT_INVALID", "", "Grpc-Timeout is up to 8 digits and one of H, M, S, m, u, n")
 	}
 	return nil
+}
+
+// lostSegment reports whether a segment of an encoded path, or what stands in it before a verb, may be another one to a proxy.
+// No id that a record can get is.
+func lostSegment(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		id := segment
+		if verb := strings.LastIndexByte(segment, ':'); verb > 0 {
+			id = segment[:verb]
+		}
+		for _, part := range [...]string{segment, id} {
+			if text, err := url.PathUnescape(part); err != nil || tokens.LostInPath(text) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // cleanQuery lets control characters through: they are for the domain to refuse, by the name of the field.

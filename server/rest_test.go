@@ -21,12 +21,9 @@ func TestUserIDsInPathsAreDecodedOnce(t *testing.T) {
 	r := newRig(t)
 	for _, id := range []string{
 		"a/b", "a:b", "a?b", "a#b", "100%", "a%2Fb", "a%252Fb", "a b", "ü", "a:suspend", "tokens", "features", "a//b", "/", "%",
-		"..", ".", "a+b", "a;b", "a&b=c", "x:revoke", "me2", "日本", "'\"<>\\", "auth0|0123", strings.Repeat("z", 255),
+		"...", ".a", "a..b", "a+b", "a;b", "a&b=c", "x:revoke", "me2", "日本", "'\"<>\\", "auth0|0123", strings.Repeat("z", 255),
 	} {
 		p := "/v1/users/" + url.PathEscape(id)
-		if id == "." || id == ".." {
-			p = "/v1/users/" + strings.ReplaceAll(id, ".", "%2E")
-		}
 		if got := r.rest("PUT", p+"/features", r.admin, `{"features":["reports.read"]}`); got.code != 200 {
 			t.Errorf("%q: set features: %d %s", id, got.code, got.body)
 			continue

@@ -69,7 +69,7 @@ func ParsePermissions(names []string) (Permission, error) {
 // ServiceAccount is an internal caller with a service token.
 type ServiceAccount struct {
 	ID          ID
-	Name        string // [A-Za-z0-9._-]{1,64}, unique among live services
+	Name        string // [A-Za-z0-9._-]{1,64}, not `.` or `..`, unique among live services
 	Permissions Permission
 	Audience    string // bound to it; empty: not bound
 	IssueTime   time.Time
@@ -136,6 +136,7 @@ func (a Actor) String() string {
 // Operator is the actor of the command line working on the store itself.
 func Operator() Actor { return Actor{Kind: OperatorActor, Permissions: PermAdmin} }
 
+// validServiceName reports whether s has the form of a service's name. New ones are not LostInPath, either.
 func validServiceName(s string) bool {
 	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 	return len(s) >= 1 && len(s) <= 64 && strings.Trim(s, allowed) == ""

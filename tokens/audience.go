@@ -159,7 +159,7 @@ func missing(what string, err error) error {
 
 func (s *Service) writeAudience(ctx context.Context, a Actor, action Action, e AudienceEntry, write func(Tx, AudienceEntry) error) (AudienceEntry, error) {
 	var c checker
-	c.audience("id", e.ID)
+	c.newAudience("id", e.ID)
 	c.text("display_name", e.DisplayName, maxName, false)
 	if e.Resource != "" {
 		u, err := url.Parse(e.Resource)

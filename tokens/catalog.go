@@ -96,7 +96,7 @@ func changeable(ctx context.Context, tx ReadTx, name string) error {
 func (s *Service) writeFeature(ctx context.Context, a Actor, action Action, e FeatureEntry, write func(Tx, FeatureEntry) error) (FeatureEntry, error) {
 	var c checker
 	if !ValidScope(e.Name) || ContainsSecret(e.Name) {
-		c.add("name", "SCOPE_INVALID", fmt.Sprintf("a feature's name is 1 to %d printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3)", maxScope))
+		c.add("name", "SCOPE_INVALID", "a feature's name is "+scopeForm)
 	}
 	c.text("display_name", e.DisplayName, maxName, false)
 	c.text("description", e.Description, maxDescription, true)
@@ -256,7 +256,7 @@ func (q *FeatureQuery) set(field, value string) bool {
 	switch field {
 	case "name":
 		q.Name = text
-		return isText && ValidScope(text)
+		return isText && scopeToken(text)
 	case "consent":
 		q.Consent = map[string]Consent{"IMPLICIT": ConsentImplicit, "REQUIRED": ConsentRequired, "FLEXIBLE": ConsentFlexible}[text]
 		return isText && q.Consent != 0

@@ -35,7 +35,7 @@ func (s *Service) checked(in TokenChange) (change, error) {
 		if len(*in.Scopes) == 0 {
 			c.add("scopes", "SCOPES_REQUIRED", "a token keeps at least one scope; revoke it instead")
 		}
-		scopes := c.scopes("scopes", "TOO_MANY_SCOPES", *in.Scopes, s.limits.Scopes)
+		scopes := c.storedScopes("scopes", "TOO_MANY_SCOPES", *in.Scopes, s.limits.Scopes)
 		out.Scopes = &scopes
 	}
 	if in.ExpireTime != nil {

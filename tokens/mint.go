@@ -101,7 +101,7 @@ func (s *Service) draft(r MintRequest) (Token, error) {
 	t.Name = c.name(r.Name)
 	c.description(r.Description)
 	t.Scopes = c.scopes("scopes", "TOO_MANY_SCOPES", r.Scopes, s.limits.Scopes)
-	t.Audiences = c.audiences(r.Audiences, s.limits.Audiences)
+	t.Audiences = c.newAudiences(r.Audiences, s.limits.Audiences)
 	c.labels(r.Labels, s.limits.Labels)
 	t.CIDRs = c.cidrs(r.CIDRs, s.limits.CIDRs)
 	c.idempotencyKey(r.IdempotencyKey)
@@ -184,8 +184,19 @@ func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
 	return m, err
 }
 
-// meet reads a user, or makes the record of one that patd has not met; such a one has Key 0.
+// meet reads a user, or makes the record of one that patd has not met and may; such a one has Key 0.
 func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
+	u, err := knownOrNew(tx, user, now)
+	if err != nil || u.Key != 0 {
+		return u, err
+	}
+	var c checker
+	c.newUser(user)
+	return u, c.err()
+}
+
+// knownOrNew is meet for any id that a call can name. Of a record with Key 0 nothing is stored before newUser took the id.
+func knownOrNew(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := tx.User(user)
 	if errors.Is(err, ErrNotFound) {
 		return User{ID: user, State: UserActive, CreateTime: now}, nil

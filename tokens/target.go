@@ -180,8 +180,8 @@ func scopeInvalid(text string) *Error { return Invalid("SCOPE_INVALID", "scope",
 func (s *Service) narrowed(ask, effective []string) ([]string, error) {
 	if ask != nil {
 		var c checker
-		if ask = c.scopes("scope", "SCOPE_INVALID", ask, s.limits.Scopes); c.err() != nil {
-			return nil, scopeInvalid("a scope is 1 to 128 printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3)")
+		if ask = c.storedScopes("scope", "SCOPE_INVALID", ask, s.limits.Scopes); c.err() != nil {
+			return nil, scopeInvalid("a scope is " + scopeForm)
 		}
 		if lacking := Missing(ask, effective); len(lacking) > 0 {
 			return nil, scopeInvalid("not in effect: " + strings.Join(lacking, " "))

@@ -126,7 +126,7 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 	var u User
 	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var err error
-		if u, err = s.meet(tx, user, now); err != nil {
+		if u, err = knownOrNew(tx, user, now); err != nil {
 			return nil, err
 		}
 		if action != ActionUserFeatures { // whose precondition is about the features
@@ -143,6 +143,9 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 			return nil, err
 		}
 		if u.Key == 0 {
+			if c.newUser(user); c.err() != nil {
+				return nil, c.err()
+			}
 			u.Key, err = tx.InsertUser(u)
 		} else {
 			err = tx.UpdateUser(u)
@@ -219,7 +222,8 @@ func (s *Service) SetUserFeatures(ctx context.Context, a Actor, user string, fea
 // UpdateUserFeatures adds and removes features, and answers what the user holds then. A name in both is refused.
 func (s *Service) UpdateUserFeatures(ctx context.Context, a Actor, user string, add, remove []string) (HeldFeatures, error) {
 	var c checker
-	add, remove = c.scopes("add", "TOO_MANY_FEATURES", add, s.limits.Features), c.scopes("remove", "TOO_MANY_FEATURES", remove, s.limits.Features)
+	add = c.scopes("add", "TOO_MANY_FEATURES", add, s.limits.Features)
+	remove = c.storedScopes("remove", "TOO_MANY_FEATURES", remove, s.limits.Features)
 	if both, _ := Effective(add, remove); len(both) > 0 {
 		c.add("remove", "FEATURE_IN_BOTH", "a feature is both to add and to remove")
 	}

@@ -88,15 +88,26 @@ func (c *checker) reason(s string) {
 	c.text("reason", s, maxReason, true)
 }
 
-// ValidUser tells whether s is a user id: opaque, 1 to 255 bytes of UTF-8 without control characters. `me` is none, and
-// nothing that holds a credential is.
+// ValidUser reports whether s is an id that a new user may have: opaque, 1 to 255 bytes of UTF-8 without control characters,
+// not only white space, not LostInPath. `me` is none, and nothing that holds a credential is.
 func ValidUser(s string) bool {
 	var c checker
-	c.user(s)
+	c.newUser(s)
 	return c.err() == nil
 }
 
-// user checks a user id, see ValidUser.
+// newUser checks the id of a user that patd has not met, see ValidUser.
+func (c *checker) newUser(s string) {
+	before := len(c.found)
+	if c.user(s); len(c.found) > before {
+		return
+	}
+	if text := newID(s); text != "" {
+		c.add("user", "USER_INVALID", text)
+	}
+}
+
+// user checks the form of an id that a user may have, if only since before newUser.
 func (c *checker) user(s string) {
 	switch {
 	case s == "" || len(s) > maxUserID:
@@ -110,9 +121,13 @@ func (c *checker) user(s string) {
 	}
 }
 
-// ValidScope tells whether s is an OAuth scope-token (RFC 6749 section 3.3) of 1 to 128 bytes:
-// %x21 / %x23-5B / %x5D-7E.
-func ValidScope(s string) bool {
+// ValidScope reports whether s is the name of a feature: an OAuth scope-token (RFC 6749 section 3.3) of 1 to 128 bytes that is
+// not LostInPath.
+func ValidScope(s string) bool { return scopeToken(s) && !LostInPath(s) }
+
+// scopeToken reports whether s has the form that the name of a feature has, if only since before ValidScope refused more:
+// 1 to 128 bytes of %x21 / %x23-5B / %x5D-7E.
+func scopeToken(s string) bool {
 	if s == "" || len(s) > maxScope {
 		return false
 	}
@@ -124,14 +139,27 @@ func ValidScope(s string) bool {
 	return true
 }
 
+// scopeForm says what ValidScope takes.
+const scopeForm = "1 to 128 printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3), " +
+	"and not `.` or `..`, nor such a part between slashes"
+
 // scopes checks the form of scope names and answers them sorted, without duplicates. tooMany is the reason when they are
 // over the limit.
 func (c *checker) scopes(field, tooMany string, in []string, limit int) []string {
+	return c.scopesOf(ValidScope, field, tooMany, in, limit)
+}
+
+// storedScopes is scopes for names of what is stored already, which may be from before ValidScope refused as much as it does.
+func (c *checker) storedScopes(field, tooMany string, in []string, limit int) []string {
+	return c.scopesOf(scopeToken, field, tooMany, in, limit)
+}
+
+func (c *checker) scopesOf(valid func(string) bool, field, tooMany string, in []string, limit int) []string {
 	out := set(in)
 	for i, s := range in {
 		at := fmt.Sprintf("%s[%d]", field, i)
-		if !ValidScope(s) {
-			c.add(at, "SCOPE_INVALID", fmt.Sprintf("a scope is 1 to %d printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3)", maxScope))
+		if !valid(s) {
+			c.add(at, "SCOPE_INVALID", "a scope is "+scopeForm)
 		} else if ContainsSecret(s) {
 			c.add(at, "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 		}
@@ -155,12 +183,35 @@ func (c *checker) lifetime(l Lifetime) {
 	}
 }
 
+// newAudience checks an audience that is to be stored: the id of an entry, or the name in a token or a service.
+func (c *checker) newAudience(field, s string) {
+	before := len(c.found)
+	if c.audience(field, s); len(c.found) > before {
+		return
+	}
+	if text := newID(s); text != "" {
+		c.add(field, "AUDIENCE_INVALID", text)
+	}
+}
+
+// audience checks the form of an audience that may be stored already.
 func (c *checker) audience(field, s string) {
 	if s == "" || len(s) > maxAudience || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
 		c.add(field, "AUDIENCE_INVALID", fmt.Sprintf("an audience is 1 to %d bytes of UTF-8 without white space", maxAudience))
 	} else if ContainsSecret(s) {
 		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 	}
+}
+
+// newAudiences checks those that a new token names, and returns them sorted, without duplicates.
+func (c *checker) newAudiences(in []string, limit int) []string {
+	out := c.audiences(in, limit)
+	for i, s := range in {
+		if text := newID(s); text != "" && s != "" {
+			c.add(fmt.Sprintf("audiences[%d]", i), "AUDIENCE_INVALID", text)
+		}
+	}
+	return out
 }
 
 func (c *checker) audiences(in []string, limit int) []string {

@@ -1,0 +1,66 @@
+package tokens
+
+import (
+	"net/url"
+	"strings"
+	"unicode"
+)
+
+// Ids of users, features, audiences and services stand in the paths of URLs. A segment `.` or `..` is folded away on the way,
+// by libraries and proxies alike, and percent-encoding does not save it: the URL standard reads `%2e` as a dot there. What was
+// meant for one record then reaches another.
+
+// LostInPath reports whether a URL library or a proxy may read id, as a segment of a path, as a dot segment (RFC 3986 section
+// 3.3): it is `.` or `..`, in any number of percent-encodings, or has such a part between slashes, which some proxies decode.
+func LostInPath(id string) bool {
+	for range maxEncodings {
+		for part := range strings.FieldsFuncSeq(id, slash) {
+			if part == "." || part == ".." {
+				return true
+			}
+		}
+		if !strings.Contains(id, "%") {
+			return false
+		}
+		decoded := decodedOnce(id)
+		if decoded == id {
+			return false
+		}
+		id = decoded
+	}
+	return true // nobody's id: it is encoded again and again
+}
+
+// maxEncodings is how many times an id may be percent-encoded in itself. No proxy decodes so often.
+const maxEncodings = 8
+
+func slash(r rune) bool { return r == '/' || r == '\\' }
+
+// decodedOnce decodes what is well encoded and leaves the rest as it is, as URL libraries do.
+func decodedOnce(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if c, err := url.PathUnescape(s[i : i+3]); err == nil {
+				b.WriteString(c)
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// newID is what is wrong with an id that is to be stored for the first time; empty: nothing. Records that have such an id
+// already can still be read, ended and deleted by it.
+func newID(id string) string {
+	switch {
+	case LostInPath(id):
+		return "an id must not be `.` or `..`, or have such a part between slashes, percent-encoded or not: it would be lost in a URL"
+	case strings.TrimFunc(id, unicode.IsSpace) == "":
+		return "an id must hold more than white space"
+	default:
+		return ""
+	}
+}
