@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -43,7 +44,8 @@ type call struct {
 	id              string   // the request's; empty: nobody has needed it yet
 	cause           error    // what lies behind an error that tells the caller nothing
 	behindGateway   bool
-	identified      bool // the credentials were looked at, and are good or absent
+	identified      bool        // the credentials were looked at, and are good or absent
+	connection      *connection // nil: it is not known
 	late            lateDeadline
 }
 
@@ -209,9 +211,12 @@ func (c *chain) begin(begun *call, ctx context.Context, m *method) { //nolint:re
 		if a, err := netip.ParseAddr(begun.header(keyClient)); err == nil {
 			begun.peer.IP = a
 		}
+		if id, err := strconv.ParseUint(begun.header(keyConnection), 10, 64); err == nil {
+			begun.connection = c.connections.find(id)
+		}
 	} else if p, ok := peer.FromContext(ctx); ok {
-		if tcp, ok := p.Addr.(*net.TCPAddr); ok {
-			begun.peer.IP = c.client(begun, tcp)
+		if addr, ok := p.Addr.(connectionAddr); ok {
+			begun.peer.IP, begun.connection = c.client(begun, addr.TCPAddr), addr.conn
 		}
 	}
 	begun.actor.Peer = begun.peer

@@ -179,7 +179,7 @@ func (d *direct) begin(w http.ResponseWriter, r *http.Request, c *call, full str
 	c.Context, c.method, c.behindGateway = r.Context(), chain.methods[full], true
 	c.credentials = r.Header["Authorization"]
 	c.id = requestID(r.Header.Get("X-Request-Id"))
-	c.peer.IP = d.senders.client(r)
+	c.peer.IP, c.connection = d.senders.client(r), connectionOf(r.Context())
 	c.actor.Peer = c.peer
 	c.late.timeout = chain.timeout
 	h := w.Header()

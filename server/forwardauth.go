@@ -39,7 +39,7 @@ func (f *forwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	x, start, code := exchangeOf(ctx), time.Now(), codes.Internal
 	x.reached = true
-	begun := &call{Context: ctx, method: f.method, id: x.requestID, peer: tokens.Peer{IP: x.client}}
+	begun := &call{Context: ctx, method: f.method, id: x.requestID, peer: tokens.Peer{IP: x.client}, connection: connectionOf(ctx)}
 	begun.actor.Peer = begun.peer
 	defer func() {
 		if v := recover(); v != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -135,6 +136,9 @@ func annotate(ctx context.Context, _ *http.Request) metadata.MD {
 	md := metadata.Pairs(keyRequestID, x.requestID)
 	if x.client.IsValid() {
 		md.Set(keyClient, x.client.String())
+	}
+	if c := connectionOf(ctx); c != nil {
+		md.Set(keyConnection, strconv.FormatUint(c.number, 10))
 	}
 	return md
 }

@@ -16,6 +16,8 @@ const (
 	maxStreams    = 1024
 	streamWorkers = 64
 	maxHeaderList = 64 << 10
+	// minPing is half the 10 s that clients are told to leave between two pings, since pings arrive early now and then.
+	minPing = 5 * time.Second
 )
 
 // errUnknownMethod is what lies behind the chain for a method that is not served. The chain answers before it.
@@ -38,9 +40,21 @@ func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.WaitForHandlers(true),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 	}, extra...)...)
+}
+
+// keepaliveOf is how long a connection of the network lasts. A connection's own age varies by a tenth: the grace makes up for that,
+// so that no stream is cut off before it is told to end.
+func keepaliveOf(l ConnectionLimits) grpc.ServerOption {
+	p := keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: max(l.GRPCIdle, 0)}
+	if l.Age > 0 {
+		p.MaxConnectionAge = l.Age
+		if l.Grace > 0 {
+			p.MaxConnectionAgeGrace = l.Grace + l.Age/5
+		}
+	}
+	return grpc.KeepaliveParams(p)
 }
 
 // registerServices registers what both servers serve.
@@ -51,7 +65,7 @@ func registerServices(g guard, svc *tokens.Service) {
 
 // registerOpen registers what only the network sees: health, and reflection where it is wanted.
 func registerOpen(g guard, h *healthState, withReflection bool) {
-	healthv1.RegisterHealthServer(g, h.grpc)
+	healthv1.RegisterHealthServer(g, boundedHealth{h.grpc})
 	if withReflection {
 		reflection.RegisterV1(g)
 	}

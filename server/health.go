@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -51,6 +53,22 @@ func (h *healthState) set(s healthv1.HealthCheckResponse_ServingStatus) {
 	for _, name := range h.names {
 		h.grpc.SetServingStatus(name, s)
 	}
+}
+
+// boundedHealth is gRPC health in which a connection that has shown no good credential has few watches. Others have as many as
+// streams.
+type boundedHealth struct{ *health.Server }
+
+// Watch tells the state of a service, and each change of it.
+func (h boundedHealth) Watch(r *healthv1.HealthCheckRequest, ss grpc.ServerStreamingServer[healthv1.HealthCheckResponse]) error {
+	if c := connectionOfPeer(ss.Context()); c != nil {
+		n := c.watches.Add(1)
+		defer c.watches.Add(-1)
+		if n > maxAnonymousWatches && !c.known.Load() {
+			return status.Error(codes.ResourceExhausted, "too many watches on a connection without a credential")
+		}
+	}
+	return h.Server.Watch(r, ss)
 }
 
 // drain says from now on that this server takes no new work.

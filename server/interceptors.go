@@ -34,6 +34,8 @@ const (
 	keyRequestID = "patd-request-id"
 	keyClient    = "patd-client"
 	keyEmptyBody = "patd-empty-body"
+	// keyConnection is the number of the connection that a request came by.
+	keyConnection = "patd-connection"
 )
 
 // Metadata keys of idempotent calls.
@@ -61,6 +63,7 @@ type chain struct {
 	awaited   *awaited
 	// behindGateway marks the chain of the in-process listener, where metadata was written by the HTTP front.
 	behindGateway bool
+	connections   *numbered // those of the HTTP front, where behindGateway is set
 }
 
 // chainConfig is what a chain is made of; each of it is needed, but for signIn, which may be nil, and unknownMemory: 0 is the default.
@@ -88,10 +91,10 @@ func newChain(c chainConfig) *chain {
 	}
 }
 
-// behind is the same chain for the calls that come from the gateway.
-func (c *chain) behind() *chain {
+// behind is the same chain for the calls that come from the gateway, by some connections of the HTTP front.
+func (c *chain) behind(connections *numbered) *chain {
 	inner := *c
-	inner.behindGateway = true
+	inner.behindGateway, inner.connections = true, connections
 	return &inner
 }
 
@@ -293,6 +296,7 @@ func (c *chain) identify(begun *call) error {
 		return err
 	}
 	begun.actor, begun.identified = actor, true
+	begun.connection.authenticated()
 	return nil
 }
 

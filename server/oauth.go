@@ -94,7 +94,7 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	x, start, code := exchangeOf(ctx), time.Now(), codes.Internal
 	x.reached = true
-	begun := &call{Context: ctx, method: e.method, id: x.requestID, peer: tokens.Peer{IP: x.client}}
+	begun := &call{Context: ctx, method: e.method, id: x.requestID, peer: tokens.Peer{IP: x.client}, connection: connectionOf(ctx)}
 	begun.actor.Peer = begun.peer
 	c := &oauthCall{call: begun}
 	defer func() {

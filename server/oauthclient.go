@@ -52,6 +52,7 @@ func (o *oauth) identifyClient(ctx context.Context, c *oauthCall, headers []stri
 			return errOtherClient()
 		}
 		c.actor, c.client = actor, tokens.Client{ID: actor.Name, Authenticated: true}
+		c.connection.authenticated()
 		return nil
 	})
 }

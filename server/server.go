@@ -27,7 +27,6 @@ const (
 	defaultDrainTimeout   = 15 * time.Second
 	readHeaderTimeout     = 10 * time.Second
 	bodyTimeout           = 15 * time.Second
-	idleTimeout           = 2 * time.Minute
 	maxHeaderBytes        = 32 << 10 // a JWT of 16 KiB and the rest
 	inProcessBuffer       = 256 << 10
 	maxHTTPStreams        = 250 // of one HTTP/2 connection
@@ -95,6 +94,8 @@ type Config struct {
 	// stops, so that balancers send no more. 0: not at all. Hurry, when closed, ends the delay; nil: nothing does.
 	DrainDelay time.Duration
 	Hurry      <-chan struct{}
+	// Connections bound what connections there are, and for how long.
+	Connections ConnectionLimits
 	// Version is told by the metrics.
 	Version string
 }
@@ -111,6 +112,7 @@ type Server struct {
 
 	grpc, inProcess          *grpc.Server
 	grpcLis, httpLis, metLis net.Listener // metLis may be nil
+	grpcGate                 *gate        // grpcLis
 	pipe                     *bufconn.Listener
 	conn                     *grpc.ClientConn
 	http, metricsHTTP        *http.Server
@@ -118,6 +120,7 @@ type Server struct {
 	secure                   bool
 	lingering                sync.WaitGroup // goroutines of streams
 	awaited                  awaited
+	numbered                 numbered
 }
 
 // checkIssuer refuses a base URL that clients could not use: RFC 8414 section 2 wants http(s), without query and fragment.
@@ -144,6 +147,7 @@ func New(c Config) (*Server, error) {
 	if c.DrainTimeout <= 0 {
 		c.DrainTimeout = defaultDrainTimeout
 	}
+	c.Connections = c.Connections.filled()
 	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil, awaited: awaited{timeout: c.RequestTimeout}}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
@@ -220,6 +224,7 @@ func (s *Server) closeListeners() {
 // build makes the two gRPC servers and what stands in front of them.
 func (s *Server) build(c Config) error {
 	m := newMetrics(c.Version)
+	s.gates(c.Connections, m)
 	if c.Figures != nil {
 		m.registry.MustRegister(figures(c.Figures))
 	}
@@ -238,17 +243,17 @@ func (s *Server) build(c Config) error {
 		unknownMemory: c.UnknownCallerMemory, trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
 		lingering: &s.lingering, awaited: &s.awaited,
 	})
-	var creds []grpc.ServerOption
+	options := []grpc.ServerOption{keepaliveOf(c.Connections)}
 	if c.TLS != nil {
-		creds = append(creds, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
+		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
 	}
-	s.grpc = newGRPC(network, creds...)
+	s.grpc = newGRPC(network, options...)
 	registerServices(guard{s.grpc, network}, c.Service)
 	registerEnvoy(guard{s.grpc, network}, newEnvoy(c.Service, c.ForwardAuthorization))
 	registerOpen(guard{s.grpc, network}, s.health, c.Reflection)
 	watchMethods(m, network.methods, s.grpc)
 
-	behind := network.behind()
+	behind := network.behind(&s.numbered)
 	s.inProcess = newGRPC(behind, grpc.MaxConcurrentStreams(unlimitedStreams))
 	registerServices(guard{s.inProcess, behind}, c.Service)
 	s.pipe = bufconn.Listen(inProcessBuffer)
@@ -315,7 +320,8 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       bodyTimeout,
 		WriteTimeout:      bodyTimeout + c.RequestTimeout + bodyTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       max(c.Connections.HTTPIdle, 0),
+		ConnContext:       withConnection,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxHTTPStreams, MaxReceiveBufferPerConnection: maxUnknown, MaxReceiveBufferPerStream: maxUnknown,
@@ -344,6 +350,7 @@ func (s *Server) Serve(asked context.Context) error {
 	}
 	g.Go(func() error { s.health.watch(ctx); return nil })
 	g.Go(func() error { s.awaited.watch(ctx); return nil })
+	g.Go(func() error { s.grpcGate.watch(ctx); return nil })
 	g.Go(func() error {
 		s.untilStop(ctx, asked)
 		stop()

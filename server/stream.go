@@ -66,7 +66,10 @@ func (a *answering) attend() error {
 			return a.caller.Err()
 		case <-c.draining.Done():
 			return stopping()
-		case <-tick.C:
+		case now := <-tick.C:
+			if a.caller.connection.retired(now) {
+				return stopping()
+			}
 			actor, err := c.recheck(a.caller, *a.actor.Load())
 			if err != nil {
 				return err
@@ -216,5 +219,5 @@ func streamEnd(err error) error {
 }
 
 func stopping() *tokens.Error {
-	return tokens.Fail(tokens.CodeUnavailable, "SERVER_STOPPING", "the server is stopping; try again")
+	return tokens.Fail(tokens.CodeUnavailable, "SERVER_STOPPING", "the server, or this connection, is stopping; try again")
 }

@@ -43,7 +43,10 @@ func (s *introspectionService) WatchInvalidations(r *patdv1.WatchInvalidationsRe
 			return begun.Err()
 		case <-s.chain.draining.Done():
 			return stopping()
-		case <-beat.C:
+		case now := <-beat.C:
+			if begun.connection.retired(now) {
+				return stopping()
+			}
 			if begun.actor, err = s.chain.recheck(begun, begun.actor); err == nil {
 				err = w.tell(true)
 			}

@@ -102,7 +102,8 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
 		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
 		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout),
-		DrainDelay: time.Duration(s.drainDelay), UnknownCallerMemory: int64(s.unknownCallerMemory), Version: version(),
+		DrainDelay: time.Duration(s.drainDelay), UnknownCallerMemory: int64(s.unknownCallerMemory), Connections: s.connections.limits(),
+		Version: version(),
 	}
 	s.rates.apply(&config)
 	if c.Hurry != nil && s.drainDelay > 0 {

@@ -45,6 +45,8 @@ type settings struct {
 	signIn signInSettings
 	rates  rateSettings
 
+	connections connectionSettings
+
 	logLevel, logFormat string
 }
 
@@ -95,6 +97,7 @@ func (s *settings) listenFlags(f *pflag.FlagSet) {
 	s.requestTimeout, s.drainTimeout = duration(10*time.Second), duration(15*time.Second)
 	f.Var(&s.requestTimeout, "request-timeout", "time limit of each request")
 	f.Var(&s.drainDelay, "drain-delay", "when stopping, report not ready to probes for this long while still serving")
+	s.connections.flags(f)
 	f.Var(&s.drainTimeout, "drain-timeout", "when stopping, wait this long for requests in progress")
 }
 

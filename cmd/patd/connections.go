@@ -1,0 +1,56 @@
+package main
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"patd/server"
+)
+
+// connectionSettings bound the connections of a server.
+type connectionSettings struct {
+	max, maxAnonymous                                count
+	httpIdle, grpcIdle, age, grace, anonymousTimeout duration
+}
+
+func (s *connectionSettings) flags(f *pflag.FlagSet) {
+	s.max, s.maxAnonymous = count(descriptors()), 1024
+	s.httpIdle, s.grpcIdle, s.anonymousTimeout = duration(620*time.Second), duration(15*time.Minute), duration(2*time.Minute)
+	s.age, s.grace = duration(30*time.Minute), duration(time.Minute)
+	f.Var(&s.max, "max-connections", "at most this many connections at once, half of them for REST and half for gRPC; by default as many as the process's limit of descriptors allows, up to 10000")
+	f.Lookup("max-connections").DefValue = "" // it depends on the machine
+	f.Var(&s.maxAnonymous, "max-anonymous-connections", "at most this many connections to each address that have shown no good credential; the oldest makes room")
+	f.Var(&s.httpIdle, "http-idle-timeout", "close an idle REST connection after this time; longer than the balancer's in front")
+	f.Var(&s.grpcIdle, "grpc-idle-timeout", "close an idle gRPC connection after this time")
+	f.Var(&s.anonymousTimeout, "grpc-anonymous-timeout", "close a gRPC connection that has shown no good credential in this time")
+	f.Var(&s.age, "grpc-connection-age", "have a gRPC client make a new connection after this time, give or take a tenth, so that new servers get their share")
+	f.Var(&s.grace, "grpc-connection-age-grace", "let calls go on for this long after that")
+}
+
+// limits are the settings as the server takes them. 0s is no limit.
+func (s *connectionSettings) limits() server.ConnectionLimits {
+	orNever := func(d duration) time.Duration {
+		if d <= 0 {
+			return -1
+		}
+		return time.Duration(d)
+	}
+	return server.ConnectionLimits{
+		Max: int(s.max), MaxAnonymous: int(s.maxAnonymous), AnonymousTimeout: orNever(s.anonymousTimeout),
+		HTTPIdle: orNever(s.httpIdle), GRPCIdle: orNever(s.grpcIdle), Age: orNever(s.age), Grace: orNever(s.grace),
+	}
+}
+
+// descriptors is how many connections the process may have without running out of descriptors: a quarter of them, and
+// at least 64 where there are so many, are left for the store, the log and what it calls.
+func descriptors() int {
+	const most = 10_000
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return most
+	}
+	got := int(min(limit.Cur, 2*most)) //nolint:gosec // G115: bounded
+	return max(min(got-max(got/4, 64), most), 8)
+}
