@@ -142,6 +142,33 @@ func TestIdleStrangersTakeNobodysRoom(t *testing.T) {
 	}
 }
 
+func TestACallWithoutAGoodCredentialLeavesItsConnectionUnknown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for name, ctx := range map[string]context.Context{"none": context.Background(), "bad": as("pat_nothing")} {
+		if _, err := patdv1.NewUserServiceClient(r.conn).ListUsers(ctx, &patdv1.ListUsersRequest{}); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("%s: a list of users: %v", name, err)
+		}
+		_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(ctx, &patdv1.IntrospectRequest{Token: "x"})
+		if status.Code(err) != codes.Unauthenticated {
+			t.Errorf("%s: an introspection: %v", name, err)
+		}
+	}
+	for _, credential := range []string{"", "pat_nothing"} {
+		r.rest("GET", "/v1/users", credential, "")
+		r.rest("POST", "/v1/introspect", credential, `{"token":"x"}`)
+	}
+	metrics := r.rest("GET", "/metrics", "", "").body
+	for _, want := range []string{
+		`patd_connections{listener="grpc",state="known"} 0`, `patd_connections{listener="http",state="known"} 0`,
+		`patd_connections{listener="grpc",state="anonymous"} 1`,
+	} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+}
+
 func restRequest(t *testing.T, r *rig, method, path, body, kind string) *http.Request {
 	t.Helper()
 	req, err := http.NewRequest(method, "http://"+r.srv.HTTPAddr()+path, strings.NewReader(body))

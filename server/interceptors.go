@@ -296,7 +296,9 @@ func (c *chain) identify(begun *call) error {
 		return err
 	}
 	begun.actor, begun.identified = actor, true
-	begun.connection.authenticated()
+	if actor.Kind != tokens.Nobody {
+		begun.connection.authenticated()
+	}
 	return nil
 }
 
