@@ -247,6 +247,9 @@ func (s *Server) gates(l ConnectionLimits, m *metrics) {
 	}, []string{"listener", "reason"})
 	m.registry.MustRegister(closed)
 	gated := func(name string, lis net.Listener, most int) *gate {
+		for _, reason := range []string{"limit", "anonymous", "refused"} {
+			closed.WithLabelValues(name, reason)
+		}
 		g := &gate{
 			Listener: lis, max: max(most, 1), maxAnonymous: min(l.MaxAnonymous, max(most, 1)), anonymous: list.New(),
 			closed: func(reason string) { closed.WithLabelValues(name, reason).Inc() },

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -11,16 +13,16 @@ import (
 
 // connectionSettings bound the connections of a server.
 type connectionSettings struct {
-	max, maxAnonymous                                count
+	max                                              automatic
+	maxAnonymous                                     count
 	httpIdle, grpcIdle, age, grace, anonymousTimeout duration
 }
 
 func (s *connectionSettings) flags(f *pflag.FlagSet) {
-	s.max, s.maxAnonymous = count(descriptors()), 1024
+	s.maxAnonymous = 1024
 	s.httpIdle, s.grpcIdle, s.anonymousTimeout = duration(620*time.Second), duration(15*time.Minute), duration(2*time.Minute)
 	s.age, s.grace = duration(30*time.Minute), duration(time.Minute)
-	f.Var(&s.max, "max-connections", "at most this many connections at once, half of them for REST and half for gRPC; by default as many as the process's limit of descriptors allows, up to 10000")
-	f.Lookup("max-connections").DefValue = "" // it depends on the machine
+	f.Var(&s.max, "max-connections", "at most this many connections at once, half of them for REST and half for gRPC; 0: as many as the process's limit of descriptors allows, up to 10000")
 	f.Var(&s.maxAnonymous, "max-anonymous-connections", "at most this many connections to each address that have shown no good credential; the oldest makes room")
 	f.Var(&s.httpIdle, "http-idle-timeout", "close an idle REST connection after this time; longer than the balancer's in front")
 	f.Var(&s.grpcIdle, "grpc-idle-timeout", "close an idle gRPC connection after this time")
@@ -37,11 +39,34 @@ func (s *connectionSettings) limits() server.ConnectionLimits {
 		}
 		return time.Duration(d)
 	}
+	most := int(s.max)
+	if most == 0 {
+		most = descriptors()
+	}
 	return server.ConnectionLimits{
-		Max: int(s.max), MaxAnonymous: int(s.maxAnonymous), AnonymousTimeout: orNever(s.anonymousTimeout),
+		Max: most, MaxAnonymous: int(s.maxAnonymous), AnonymousTimeout: orNever(s.anonymousTimeout),
 		HTTPIdle: orNever(s.httpIdle), GRPCIdle: orNever(s.grpcIdle), Age: orNever(s.age), Grace: orNever(s.grace),
 	}
 }
+
+// automatic is a flag's value: a count, or 0 for one that depends on the machine.
+type automatic int
+
+// Set reads a count.
+func (n *automatic) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 0 {
+		return errors.New("must be a number from 0")
+	}
+	*n = automatic(v)
+	return nil
+}
+
+// String writes a count.
+func (n *automatic) String() string { return strconv.Itoa(int(*n)) }
+
+// Type names the value in a command's help.
+func (n *automatic) Type() string { return "int" }
 
 // descriptors is how many connections the process may have without running out of descriptors: a quarter of them, and
 // at least 64 where there are so many, are left for the store, the log and what it calls.
@@ -51,6 +76,6 @@ func descriptors() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return most
 	}
-	got := int(min(limit.Cur, 2*most)) //nolint:gosec // G115: bounded
+	got := int(min(limit.Cur, 2*most))
 	return max(min(got-max(got/4, 64), most), 8)
 }
