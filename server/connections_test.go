@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -267,12 +268,22 @@ func TestPingsThatArriveEarlyAreNoOffence(t *testing.T) {
 	defer c.Close()
 	_, err = io.WriteString(c, preface)
 	must(t, err)
-	go func() {
-		for i := range 4 {
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	over := make(chan struct{})
+	defer close(over)
+	sending.Go(func() {
+		interval := time.NewTicker(6 * time.Second) // a client's own, which is what is tested
+		defer interval.Stop()
+		for i := 0; ; i++ {
 			_, _ = fmt.Fprintf(c, "\x00\x00\x08\x06\x00\x00\x00\x00\x00%08d", i)
-			<-time.After(6 * time.Second) // a client's own interval, which is what is tested
+			select {
+			case <-over:
+				return
+			case <-interval.C:
+			}
 		}
-	}()
+	})
 	must(t, c.SetReadDeadline(time.Now().Add(60*time.Second)))
 	frames, acks := bufio.NewReader(c), 0
 	for acks < 4 {

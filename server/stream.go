@@ -25,7 +25,8 @@ const maxUnanswered = 1024
 func (s *introspectionService) stream(_ any, ss grpc.ServerStream) error {
 	a := &answering{
 		service: s, stream: ss, caller: callOf(ss.Context()),
-		ended: make(chan error, 1), over: make(chan struct{}), room: make(chan struct{}, maxUnanswered),
+		requestID: callOf(ss.Context()).requestID(),
+		ended:     make(chan error, 1), over: make(chan struct{}), room: make(chan struct{}, maxUnanswered),
 	}
 	a.actor.Store(&a.caller.actor)
 	a.idle = sync.NewCond(&a.mu)
@@ -40,10 +41,12 @@ type answering struct {
 	service *introspectionService
 	stream  grpc.ServerStream
 	caller  *call
-	actor   atomic.Pointer[tokens.Actor]
-	ended   chan error    // gets the reason why no more is read; nil: the caller has asked all that it wanted to
-	over    chan struct{} // closed when the stream is
-	room    chan struct{} // has a place for each goroutine: one that reads, or one that waits with its request
+	// requestID is the caller's. A call makes its id when it is first asked for one, so goroutines must not ask caller.
+	requestID string
+	actor     atomic.Pointer[tokens.Actor]
+	ended     chan error    // gets the reason why no more is read; nil: the caller has asked all that it wanted to
+	over      chan struct{} // closed when the stream is
+	room      chan struct{} // has a place for each goroutine: one that reads, or one that waits with its request
 
 	sending sync.Mutex
 
@@ -142,7 +145,7 @@ type item struct {
 // serve reads requests and answers them, until there are no more, or it has had to wait for one: then another goroutine
 // reads in its place.
 func (a *answering) serve() {
-	i := &item{call: call{Context: a.caller.Context, method: a.caller.method, peer: a.caller.peer, id: a.caller.requestID()}}
+	i := &item{call: call{Context: a.caller.Context, method: a.caller.method, peer: a.caller.peer, id: a.requestID}}
 	i.late.timeout, i.late.waits = a.service.chain.timeout, func() { i.led = true; a.lead() }
 	defer i.late.release()
 	for !i.led {
