@@ -46,7 +46,7 @@ const selectAccessCredential = `SELECT ` + accessColumns + `, key, digest FROM a
 
 // LookupAccess implements tokens.Store.
 func (s *Store) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
-	cred := tokens.AccessCredential{Sequence: s.sequence.Load()} // before it is read
+	cred := tokens.AccessCredential{Sequence: s.feed.Sequence()} // before it is read
 	err := s.lookup(ctx, "look up an access token", func(ctx context.Context, c *conn) error {
 		var (
 			r      accessRow

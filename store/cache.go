@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"patd/store/feed"
 	"patd/tokens"
 )
 
@@ -32,7 +33,7 @@ const defaultCacheSize = 256 << 20
 type Cached struct {
 	behind tokens.Store
 	store  *Store
-	feed   *Feed
+	feed   *feed.Feed
 	limit  int
 
 	// version is odd while changes are taken in, one set after the other; whoever reads two records looks at it before and
@@ -50,9 +51,9 @@ type Cached struct {
 }
 
 var (
-	_ tokens.Store = (*Cached)(nil)
-	_ listener     = (*Cached)(nil)
-	_ useKeeper    = (*Cached)(nil)
+	_ tokens.Store  = (*Cached)(nil)
+	_ feed.Listener = (*Cached)(nil)
+	_ useKeeper     = (*Cached)(nil)
 )
 
 // NewCached makes a cache of a store, whose feed it follows until the store is closed.
@@ -75,7 +76,7 @@ func NewCached(s *Store, o CacheOptions) *Cached {
 	c.users.init(int(o.Size) / 16 * 2)
 	c.accesses.init(int(o.Size) / 16)
 	c.services.clear()
-	c.applied.Store(c.feed.subscribe(c))
+	c.applied.Store(c.feed.Subscribe(c))
 	s.keepUses(c)
 	return c
 }
@@ -86,7 +87,7 @@ func (c *Cached) shard(id tokens.ID) *shard {
 
 // Lookup implements tokens.Store.
 func (c *Cached) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, error) {
-	if !c.feed.live() {
+	if !c.feed.Live() {
 		c.bypassed.Add(1)
 		return c.behind.Lookup(ctx, id)
 	}
@@ -166,7 +167,7 @@ func (c *Cached) read(ctx context.Context, s *shard, id tokens.ID, f *flight[tok
 
 // LookupService implements tokens.Store.
 func (c *Cached) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
-	if !c.feed.live() {
+	if !c.feed.Live() {
 		c.bypassed.Add(1)
 		return c.behind.LookupService(ctx, id)
 	}
@@ -178,7 +179,7 @@ func (c *Cached) LookupService(ctx context.Context, id tokens.ID) (tokens.Servic
 
 // LookupAccess implements tokens.Store.
 func (c *Cached) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
-	if !c.feed.live() {
+	if !c.feed.Live() {
 		c.bypassed.Add(1)
 		return c.behind.LookupAccess(ctx, id)
 	}
@@ -204,7 +205,7 @@ func (c *Cached) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 		changes = changes[:0]
 		for _, e := range events {
 			if e.Outcome == tokens.OutcomeSuccess {
-				changes = append(changes, changeOf(e))
+				changes = append(changes, feed.ChangeOf(e))
 			}
 		}
 		return events, err
@@ -217,9 +218,9 @@ func (c *Cached) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 			c.drop(one)
 		}
 	})
-	if err == nil && c.feed.live() {
+	if err == nil && c.feed.Live() {
 		// So that answers tell a position that is not before this change. If it fails, they tell an older one for a while.
-		_ = c.feed.catchUp(ctx, c.store.Sequence())
+		_ = c.feed.CatchUp(ctx, c.store.Sequence())
 	}
 	return err
 }
@@ -257,11 +258,11 @@ func (c *Cached) renote(ids []tokens.ID) {
 	}
 }
 
-// forget drops what has another digest now.
-func (c *Cached) forget(id tokens.ID) { c.apply(func() { c.drop(tokens.Change{TokenID: id}) }) }
+// Forget implements feed.Listener: the record has another digest now.
+func (c *Cached) Forget(id tokens.ID) { c.apply(func() { c.drop(tokens.Change{TokenID: id}) }) }
 
-// hear takes in what the feed tells.
-func (c *Cached) hear(list []entry, lost bool, seq uint64) {
+// Receive implements feed.Listener.
+func (c *Cached) Receive(list []feed.Entry, lost bool, seq uint64) {
 	c.apply(func() {
 		if lost {
 			c.clear()
@@ -318,7 +319,7 @@ func (c *Cached) Ready(ctx context.Context) error {
 	if err := c.store.ChangesFail(); err != nil {
 		return err
 	}
-	return c.feed.err()
+	return c.feed.Err()
 }
 
 // CacheStats are figures of a Cached.
@@ -343,7 +344,7 @@ type CacheStats struct {
 func (c *Cached) Stats() CacheStats {
 	out := CacheStats{
 		Bypassed: c.bypassed.Load(), Limit: c.limit, Position: c.applied.Load(),
-		Trouble: c.feed.trouble(), Distrusted: c.feed.distrusted.Load(),
+		Trouble: c.feed.Trouble(), Distrusted: c.feed.Distrusted(),
 	}
 	out.Following = out.Trouble == nil
 	out.Users, out.Bytes, out.Evicted = c.users.figures()

@@ -8,14 +8,14 @@
 // up to date with the migrations in migrations/sqlite, under a lock, so that programs that start at the same moment
 // on a new file do not meet half a schema. Several processes may use the file at once.
 //
-// Rows are designed for ten million tokens. A token is found by its id, which is the table's primary key: one
-// statement reads it with its user. Two indexes serve its owner: one lists tokens newest first, and one holds the
-// live tokens with expiry and name, so that limits and unique names look at nothing else. A third holds the live tokens
-// that name audiences, for the dry run of a policy, and a fourth the blocked ones; a token that is neither is in none of
-// them. Ids are stored as signed integers; they sort by age until the year 2089.
+// Rows are designed for ten million tokens. A token is found by its id, which is the table's primary key: one statement
+// reads it with its user. Two indexes serve its owner: one lists tokens newest first, and one holds the live tokens
+// with expiry and name, so that limits and unique names look at nothing else. A third holds the live tokens that name
+// audiences, for the dry run of a policy, and a fourth the blocked ones; a token that is neither is in none of them.
+// Ids are stored as signed integers; they sort by age until the year 2089.
 //
-// What comes of tokens is found by its own id too. Access tokens and families have an index of the live ones by token, for
-// the limits, and one by their end, by which a day later they are dropped; a family's refresh tokens go with it.
+// What comes of tokens is found by its own id too. Access tokens and families have an index of the live ones by token,
+// for the limits, and one by their end, by which a day later they are dropped; a family's refresh tokens go with it.
 //
 // # Connections
 //
@@ -25,19 +25,20 @@
 //
 // # PostgreSQL
 //
-// The statements are the same, and so are the tables; a dialect says what little is not. Tables are in a schema of their own.
-// Everybody who writes holds the lock of one table from the first statement to the end of the commit, whichever process it is
-// in. That makes PostgreSQL's writers what SQLite's are: one at a time, each reading what the one before has left, so that limits
-// and names hold with any number of servers; and positions in the change feed, given within, follow the order of commits, so
-// that who polls for what is above a position skips nothing. What it costs, sharing transactions gives back.
+// The statements are the same, and so are the tables; a dialect says what little is not. Tables are in a schema of
+// their own. Everybody who writes holds the lock of one table from the first statement to the end of the commit,
+// whichever process it is in. That makes PostgreSQL's writers what SQLite's are: one at a time, each reading what the
+// one before has left, so that limits and names hold with any number of servers; and positions in the change feed,
+// given within, follow the order of commits, so that who polls for what is above a position skips nothing. What it
+// costs, sharing transactions gives back.
 //
-// NOTIFY wakes those who follow the feed; what it misses they find by looking. A transaction that stands still for three
-// seconds is ended by the server, so that a machine that vanished keeps nobody from writing.
+// NOTIFY wakes those who follow the feed; what it misses they find by looking. A transaction that stands still for
+// three seconds is ended by the server, so that a machine that vanished keeps nobody from writing.
 //
-// A commit in the middle of which the connection breaks may have happened. It is looked up by the audit event that it wrote, in
-// a transaction that waits for the lock, and so for the end of the other; only when that cannot be found out within seconds is
-// the change answered as one whose outcome is unknown (OUTCOME_UNKNOWN). Connections that a restart has killed are replaced
-// once without a word; a transaction that was in another's way runs once more.
+// A commit in the middle of which the connection breaks may have happened. It is looked up by the audit event that it
+// wrote, in a transaction that waits for the lock, and so for the end of the other; only when that cannot be found out
+// within seconds is the change answered as one whose outcome is unknown (OUTCOME_UNKNOWN). Connections that a restart
+// has killed are replaced once without a word; a transaction that was in another's way runs once more.
 //
 // Servers never change the schema: Migrate does. A program works on the schemas that it knows, and on later ones that
 // say that they suffer it, so that servers of two versions can share a database while an upgrade goes round.
@@ -51,10 +52,10 @@
 // and a refresh token is used once.
 //
 // Changes that wait share a transaction and its flush of the disk, each within a savepoint: one that fails is undone by
-// itself. One that comes alone begins at once. None is answered before the commit, a refusal neither, for it may rest on
-// what another has written; a commit that fails is everybody's failure. When a transaction is lost to one of them, or its
-// commit breaks a rule that does not tell whose fault it is, the others run again, each in a transaction of its own.
-// Housekeeping stands in a line of its own and gives way to changes, but not for ever.
+// itself. One that comes alone begins at once. None is answered before the commit, a refusal neither, for it may rest
+// on what another has written; a commit that fails is everybody's failure. When a transaction is lost to one of them,
+// or its commit breaks a rule that does not tell whose fault it is, the others run again, each in a transaction of its
+// own. Housekeeping stands in a line of its own and gives way to changes, but not for ever.
 //
 // # Faults
 //
@@ -63,27 +64,26 @@
 //
 // # The change feed
 //
-// [Feed] follows the table of changes: woken by this process's own commits, and by a look every 100 ms for those of
-// others. It keeps the newest entries in memory for any number of watchers, and knows a position of another history, as
-// after a restore, by a hash of the entry that stands there. When it cannot read for 5 s, nobody may rest on it.
+// Every change leaves an entry in the table of changes, in its own transaction. Package feed follows that table for
+// caches and watchers; [Store.Feed] is the store's.
 //
 // # In memory
 //
-// [Cached] answers lookups from memory, within a bound. A token is a record without pointers in a log of segments, found
-// by an index of eight bytes an entry; the oldest segment goes when there is no room, but for what was read since. A
-// user is one record that all of its tokens share. Before a change is answered, what it names is dropped. A reading of the
-// store that was under way meanwhile is answered to those who had asked before, and not kept.
+// [Cached] answers lookups from memory, within a bound. A token is a record without pointers in a log of segments,
+// found by an index of eight bytes an entry; the oldest segment goes when there is no room, but for what was read
+// since. A user is one record that all of its tokens share. Before a change is answered, what it names is dropped. A
+// reading of the store that was under way meanwhile is answered to those who had asked before, and not kept.
 //
 // # Copies
 //
-// [Store.Copy] moves a store between the databases, row by row in the order of the tables' keys, and reads back what it wrote
-// before it counts. One list names the tables and their columns, and a test holds it against both schemas. A backup of SQLite is
-// one of its pages; one of PostgreSQL is such a copy, in a file.
+// [Store.Copy] moves a store between the databases, row by row in the order of the tables' keys, and reads back what it
+// wrote before it counts. One list names the tables and their columns, and a test holds it against both schemas. A
+// backup of SQLite is one of its pages; one of PostgreSQL is such a copy, in a file.
 //
 // # Written behind
 //
-// What Touch notes (the last use of a token, and digests that move to the current key) gathers in bounded buffers. Digests are
-// written soon. A few uses are written at the next FlushInterval, many when they have gathered for eight of them or there is little
-// room left, in the order of ids: what a use costs is mostly the page that it is on, which others then share. Close writes
-// the rest. A failed write is tried again.
+// What Touch notes (the last use of a token, and digests that move to the current key) gathers in bounded buffers.
+// Digests are written soon. A few uses are written at the next FlushInterval, many when they have gathered for eight of
+// them or there is little room left, in the order of ids: what a use costs is mostly the page that it is on, which
+// others then share. Close writes the rest. A failed write is tried again.
 package store

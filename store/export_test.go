@@ -170,9 +170,6 @@ func (o Options) BeforeFeed(fn func(context.Context) error) Options {
 	return o
 }
 
-// CatchUpNow reads the table to its end.
-func (f *Feed) CatchUpNow(ctx context.Context) error { return f.catchUp(ctx, 0) }
-
 // Listener hears what stores in PostgreSQL announce, as another process does.
 func Listener(ctx context.Context, url string) (wait func() error, stop func()) {
 	c, err := pgx.Connect(ctx, url)

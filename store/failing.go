@@ -115,3 +115,11 @@ func (s *Store) probe(ctx context.Context) error {
 	}
 	return err
 }
+
+// raise raises a level that one goroutine waits for.
+func raise(level chan<- struct{}) {
+	select {
+	case level <- struct{}{}:
+	default:
+	}
+}

@@ -3,13 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/binary"
 	"errors"
-	"hash/fnv"
-	"io"
 	"math"
 	"time"
 
+	"patd/store/feed"
 	"patd/tokens"
 )
 
@@ -20,27 +18,16 @@ const (
 )
 
 const insertChange = `
-INSERT INTO changes (seq, time_us, token_id, "user", service) VALUES (NULL /* next changes.seq */, ?, ?, ?, ?) RETURNING seq`
+INSERT INTO changes (seq, time_us, token_id, "user", service)
+VALUES (NULL /* next changes.seq */, ?, ?, ?, ?) RETURNING seq`
 
 // change writes the entry of one event: what it names is no longer as it was.
 func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
 	const op = "write to the change feed"
-	c := changeOf(e)
+	c := feed.ChangeOf(e)
 	seq, err := t.position(op, insertChange, nowUS, nullID(c.TokenID), nullText(c.User), nullText(c.Service))
 	t.fed = true
 	return uint64(seq), err
-}
-
-// changeOf is what the entry of an event names: the token, or else the user, or else the service.
-func changeOf(e tokens.Event) tokens.Change {
-	switch {
-	case e.TokenID != 0:
-		return tokens.Change{TokenID: e.TokenID}
-	case e.User != "":
-		return tokens.Change{User: e.User}
-	default:
-		return tokens.Change{Service: e.Service}
-	}
 }
 
 const selectChanges = `SELECT seq, token_id, "user", service FROM changes WHERE seq > ? ORDER BY seq LIMIT ?`
@@ -53,7 +40,9 @@ func (t *readTx) Changes(after uint64, limit int) ([]tokens.Change, error) {
 		var id sql.NullInt64
 		var user, service sql.NullString
 		err := rows.Scan(&seq, &id, &user, &service)
-		list = append(list, tokens.Change{Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String})
+		list = append(list, tokens.Change{
+			Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String,
+		})
 		return err
 	}, int64(min(after, math.MaxInt64)), limit)
 	if err != nil {
@@ -64,45 +53,25 @@ func (t *readTx) Changes(after uint64, limit int) ([]tokens.Change, error) {
 
 // Sequence is a position in the change feed: everything up to it is on disk and seen by every read that begins from
 // now on. It may be behind what another process wrote, never ahead of what a reader sees.
-func (s *Store) Sequence() uint64 { return s.sequence.Load() }
+func (s *Store) Sequence() uint64 { return s.feed.Sequence() }
 
-// advance moves the sequence forward, after the commit that it stands for, and has the feed read on.
-func (s *Store) advance(seq uint64, of history) {
-	s.noteSequence(seq, of)
-	s.feed.nudge()
-}
-
-// history numbers the histories that the change feed was seen to have: a restore or a failover can put another in the place of
-// one, with smaller positions. It is guarded by Store.histories.
-type history uint64
-
-func (s *Store) historyNow() history {
-	s.histories.Lock()
-	defer s.histories.Unlock()
-	return s.history
-}
-
-// noteSequence moves the sequence forward to a position of a history, unless another has taken its place.
-func (s *Store) noteSequence(seq uint64, of history) {
-	s.histories.Lock()
-	defer s.histories.Unlock()
-	if of == s.history && seq > s.sequence.Load() {
-		s.sequence.Store(seq)
-	}
-}
-
-// beginHistory takes the sequence to where another history ends, which may be back: a lookup that told a position ahead of
-// it would be believed over changes to come.
-func (s *Store) beginHistory(seq uint64) {
-	s.histories.Lock()
-	defer s.histories.Unlock()
-	s.history++
-	s.sequence.Store(seq)
+// Feed returns the store's change feed. It is followed from the first call on, until the store is closed.
+func (s *Store) Feed() *feed.Feed {
+	s.followOnce.Do(func() {
+		// The first reading is made here, so that there is a position when this returns; if it fails, the next is in a
+		// moment.
+		_ = s.feed.CatchUp(s.loopCtx, 0)
+		s.loop.Go(func() { s.feed.Follow(s.loopCtx) })
+		if s.dialect.remote {
+			s.loop.Go(func() { s.listen(s.loopCtx) })
+		}
+	})
+	return s.feed
 }
 
 // catchUp moves the sequence to the newest committed entry, whoever wrote it.
 func (s *Store) catchUp(ctx context.Context) error {
-	of := s.historyNow()
+	of := s.feed.History()
 	var seq int64
 	err := s.lookup(ctx, "read the position of the change feed", func(ctx context.Context, c *conn) error {
 		return c.one(ctx, readReady, []any{&seq})
@@ -110,7 +79,7 @@ func (s *Store) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.advance(uint64(seq), of)
+	s.feed.Advance(uint64(seq), of)
 	return nil
 }
 
@@ -120,26 +89,28 @@ const (
 	selectNewestEntries = `SELECT seq, time_us, token_id, "user", service FROM changes ORDER BY seq DESC LIMIT ?`
 )
 
-// entry is an entry of the change feed. Its mark tells it from one at the same position of another history, as after a
-// restore.
-type entry struct {
-	tokens.Change
-	mark      uint64
-	startOver bool // whatever is remembered does not count: see insertStartOver
+// changes are the tables that the feed reads.
+type changes struct{ *Store }
+
+var _ feed.Source = changes{}
+
+// Entries implements feed.Source.
+func (s changes) Entries(ctx context.Context, from uint64, limit int) ([]feed.Entry, error) {
+	return s.entries(ctx, selectEntries, int64(min(from, math.MaxInt64)), limit)
 }
 
-// entries reads the feed: at most limit entries from a position on, oldest first.
-func (s *Store) entries(ctx context.Context, from uint64, limit int) ([]entry, error) {
-	return s.readEntries(ctx, selectEntries, int64(min(from, math.MaxInt64)), limit)
+// NewestEntries implements feed.Source.
+func (s changes) NewestEntries(ctx context.Context, limit int) ([]feed.Entry, error) {
+	return s.entries(ctx, selectNewestEntries, limit)
 }
 
-// newestEntries reads the end of the feed, newest first.
-func (s *Store) newestEntries(ctx context.Context, limit int) ([]entry, error) {
-	return s.readEntries(ctx, selectNewestEntries, limit)
-}
-
-func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]entry, error) {
-	var list []entry
+func (s changes) entries(ctx context.Context, query string, args ...any) ([]feed.Entry, error) {
+	if s.options.beforeFeed != nil {
+		if err := s.options.beforeFeed(ctx); err != nil {
+			return nil, err
+		}
+	}
+	var list []feed.Entry
 	within := context.WithoutCancel(ctx)
 	err := s.newsPool().use(ctx, func(c *conn) error {
 		list = nil
@@ -148,9 +119,11 @@ func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]e
 			var id sql.NullInt64
 			var user, service sql.NullString
 			err := rows.Scan(&seq, &us, &id, &user, &service)
-			e := entry{Change: tokens.Change{Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String}}
-			e.mark = mark(us, e.Change)
-			e.startOver = user.Valid && user.String == ""
+			e := feed.Entry{Change: tokens.Change{
+				Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String,
+			}}
+			e.Mark = feed.Mark(us, e.Change)
+			e.StartOver = user.Valid && user.String == "" // see insertStartOver
 			list = append(list, e)
 			return err
 		}, args...)
@@ -161,28 +134,36 @@ func (s *Store) readEntries(ctx context.Context, query string, args ...any) ([]e
 	return list, nil
 }
 
+// selectHeads also reports whether the audit log has had a change since a position: refused attempts have no entry in
+// the feed.
+const selectHeads = `
+SELECT coalesce((SELECT max(seq) FROM events), 0), EXISTS (SELECT 1 FROM events WHERE seq > ? AND outcome = 1),
+  coalesce((SELECT max(seq) FROM changes), 0)`
+
+// Heads implements feed.Source.
+func (s changes) Heads(ctx context.Context, after int64) (now feed.Heads, err error) {
+	within := context.WithoutCancel(ctx)
+	err = s.newsPool().use(ctx, func(c *conn) error {
+		return c.one(within, selectHeads, []any{&now.Event, &now.Changed, &now.Change}, after)
+	})
+	if err != nil {
+		return feed.Heads{}, fault("compare the change feed with the audit log", err)
+	}
+	return now, nil
+}
+
 // newsPool is where the feed is read.
-func (s *Store) newsPool() *pool {
+func (s changes) newsPool() *pool {
 	if s.news != nil {
 		return s.news
 	}
 	return s.lookups
 }
 
-// mark is a hash of an entry, never 0.
-func mark(us int64, c tokens.Change) uint64 {
-	h := fnv.New64a()
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:8], uint64(us))
-	binary.BigEndian.PutUint64(b[8:], uint64(c.TokenID))
-	_, _ = h.Write(b[:])
-	_, _ = io.WriteString(h, c.User+"\x00"+c.Service)
-	return max(h.Sum64(), 1)
-}
-
 const (
 	hasPrunable = `
-SELECT EXISTS (SELECT 1 FROM changes WHERE seq = (SELECT min(seq) FROM changes) AND time_us < ?1 AND seq < (SELECT max(seq) FROM changes))
+SELECT EXISTS (SELECT 1 FROM changes
+               WHERE seq = (SELECT min(seq) FROM changes) AND time_us < ?1 AND seq < (SELECT max(seq) FROM changes))
     OR EXISTS (SELECT 1 FROM requests WHERE expire_us <= ?2)`
 
 	// The newest entry stays, so that a position can always be told from one of another history.

@@ -18,13 +18,13 @@ func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
 	for range 30 {
 		put(t, st, "acme")
 	}
-	if err := st.Feed().CatchUpNow(t.Context()); err != nil {
+	if err := st.Feed().CatchUp(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	before := lookup(t, cached, id).Sequence
 	exec1(t, st, `DELETE FROM changes WHERE seq > 5`)
 	exec1(t, st, `SELECT setval(pg_get_serial_sequence('changes', 'seq'), 5)`)
-	if err := st.Feed().CatchUpNow(t.Context()); err != nil {
+	if err := st.Feed().CatchUp(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	for what, got := range map[string]uint64{
@@ -52,7 +52,7 @@ func TestLookupsThatWaitDoNotSilenceTheFeed(t *testing.T) {
 	defer release()
 	soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := feed.CatchUpNow(soon); err != nil {
+	if err := feed.CatchUp(soon, 0); err != nil {
 		t.Errorf("the feed, while lookups wait: %v", err)
 	}
 }

@@ -169,7 +169,7 @@ func (s *Store) writeRekeys(ctx context.Context, batch []rekeyed) error {
 		return err
 	}
 	for _, r := range batch {
-		s.feed.forget(r.id)
+		s.feed.Forget(r.id)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ ORDER BY o.serial DESC`
 
 // Lookup implements tokens.Store.
 func (s *Store) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, error) {
-	cred := tokens.Credential{Sequence: s.sequence.Load()} // before the snapshot begins
+	cred := tokens.Credential{Sequence: s.feed.Sequence()} // before the snapshot begins
 	err := s.lookup(ctx, "look up a token", func(ctx context.Context, c *conn) error {
 		return s.readCredential(ctx, c, id, &cred)
 	})

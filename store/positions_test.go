@@ -117,7 +117,7 @@ func repairs(t *testing.T, st *store.Store, breaks []string) {
 	fill(t, st, 20)
 	put(t, st, "acme")
 	feed := st.Feed()
-	if err := feed.CatchUpNow(t.Context()); err != nil {
+	if err := feed.CatchUp(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	at, err := feed.Newest()

@@ -285,7 +285,7 @@ func (s *Store) hearNotifications(ctx context.Context) bool {
 		return false
 	}
 	for {
-		s.feed.nudgeFromOutside() // once for what was missed meanwhile
+		s.feed.NudgeFromOutside() // once for what was missed meanwhile
 		if _, err := c.WaitForNotification(ctx); err != nil {
 			return true
 		}

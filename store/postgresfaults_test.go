@@ -177,7 +177,7 @@ func overlappingWriters(t *testing.T, server *dbtest.Server) {
 		case <-news:
 		case <-over:
 			last = true
-			if err := feed.CatchUpNow(t.Context()); err != nil {
+			if err := feed.CatchUp(t.Context(), 0); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"patd/store/feed"
 	"patd/tokens"
 )
 
@@ -73,14 +74,10 @@ type Store struct {
 	group   *group // who uses the writer
 
 	failing  failing
-	feed     *Feed
-	sequence atomic.Uint64
-	history  history
-
-	histories sync.Mutex
-	keyNames  atomic.Pointer[map[int64]string]
-	seen      *seenBuffer
-	flushing  chan struct{} // has a place for who writes uses
+	feed     *feed.Feed
+	keyNames atomic.Pointer[map[int64]string]
+	seen     *seenBuffer
+	flushing chan struct{} // has a place for who writes uses
 
 	keepersMu sync.Mutex
 	keepers   []useKeeper // seen last; never written to, only replaced
@@ -148,7 +145,7 @@ func newStore(o Options, d *dialect) *Store {
 	s.keepers = []useKeeper{s.seen}
 	s.failing.wake = make(chan struct{}, 1)
 	s.keyNames.Store(&map[int64]string{})
-	s.feed = newFeed(s)
+	s.feed = feed.New(feed.Config{Source: changes{s}, Now: o.Now, Logger: o.Logger})
 	return s
 }
 

@@ -35,7 +35,7 @@ func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
 // Update implements tokens.Store.
 func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
 	var seq uint64
-	of := s.historyNow()
+	of := s.feed.History()
 	err := s.group.do(ctx, "change the store", false, func(t *tx) error {
 		events, err := fn(t)
 		switch {
@@ -55,7 +55,7 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 		return nil
 	}
 	if s.noteChange(err); err == nil {
-		s.advance(seq, of)
+		s.feed.Advance(seq, of)
 	}
 	return err
 }

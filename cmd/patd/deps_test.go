@@ -68,6 +68,7 @@ func rooms() map[string]room {
 			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
+		"patd/store/feed":          {allowed: []string{"patd/tokens"}, refused: noSQL},
 		"patd/features/signature":  {}, // the company's own programs import it
 		"patd/server/limit":        {},
 		"patd/server/signin":       {allowed: []string{"patd/internal/loopback", "patd/tokens", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}, refused: noSQL},

@@ -1,4 +1,4 @@
-package store
+package feed
 
 import (
 	"testing"
@@ -8,20 +8,20 @@ import (
 
 func TestTheRingKeepsTheNewestEntries(t *testing.T) {
 	var r ring
-	const n = 3 * feedRing
+	const n = 3 * ringSize
 	mark := func(seq uint64) uint64 { return seq*7 + 1 }
 	for seq := uint64(1); seq <= n; seq += 3 {
-		var list []entry
+		var list []Entry
 		for s := seq; s < seq+3; s++ {
-			list = append(list, entry{Change: tokens.Change{Seq: s}, mark: mark(s)})
+			list = append(list, Entry{Change: tokens.Change{Seq: s}, Mark: mark(s)})
 		}
 		r.add(list)
 	}
-	if len(r.entries) < feedRing || len(r.entries) > feedRing+feedRing/4+3 {
+	if len(r.entries) < ringSize || len(r.entries) > ringSize+ringSize/4+3 {
 		t.Errorf("%d entries are kept", len(r.entries))
 	}
-	for _, back := range []uint64{0, 1, feedRing / 2, feedRing - 1} {
-		at := r.place(entry{Change: tokens.Change{Seq: n - back}, mark: mark(n - back)})
+	for _, back := range []uint64{0, 1, ringSize / 2, ringSize - 1} {
+		at := r.place(Entry{Change: tokens.Change{Seq: n - back}, Mark: mark(n - back)})
 		list, ok := r.after(at)
 		if !ok || uint64(len(list)) != back || back > 0 && list[0].Seq != n-back+1 {
 			t.Errorf("%d entries back: %v, %d entries", back, ok, len(list))
@@ -31,8 +31,8 @@ func TestTheRingKeepsTheNewestEntries(t *testing.T) {
 			t.Errorf("%d entries back in another history: known", back)
 		}
 	}
-	for _, seq := range []uint64{0, 1, n - 2*feedRing, n + 1} {
-		at := r.place(entry{Change: tokens.Change{Seq: seq}, mark: mark(seq)})
+	for _, seq := range []uint64{0, 1, n - 2*ringSize, n + 1} {
+		at := r.place(Entry{Change: tokens.Change{Seq: seq}, Mark: mark(seq)})
 		if _, ok := r.after(at); ok {
 			t.Errorf("position %d is known", seq)
 		}
