@@ -15,13 +15,17 @@ import (
 var errNonsense = status.Error(codes.Internal, "the answer of patd contradicts itself")
 
 // read makes an entry of an answer. It is good until the token expires, by the server's clock, as far as that can be
-// told here: counted from when the question was sent.
-func (v *Verifier) read(k key, t ticket, ip string, r *patdv1.IntrospectResponse) (*entry, error) {
+// told here: counted from when the question was sent. It holds for the address of the question only, unless it says
+// otherwise; a final refusal is decided before any address is looked at.
+func (v *Verifier) read(k keys, t ticket, r *patdv1.IntrospectResponse) (*entry, error) {
 	d := Decision(r.GetDecision())
 	if d <= 0 || d.Active() != r.GetActive() {
 		return nil, errNonsense
 	}
-	e := &entry{key: k, decision: d, ip: ip}
+	e := &entry{key: k.here, decision: d}
+	if r.GetAnyClientIp() || d.final() {
+		e.key = k.everywhere
+	}
 	sent := v.memory.mono(t.sent)
 	if !d.Active() {
 		if d.final() {
@@ -33,8 +37,9 @@ func (v *Verifier) read(k key, t ticket, ip string, r *patdv1.IntrospectResponse
 		return nil, errNonsense
 	}
 	e.token = toToken(r)
+	e.usage = &usage{tokenID: e.token.ID}
 	e.expire = e.token.ExpireTime
-	e.until = sent + spread(v.config.MaxAge, k)
+	e.until = sent + spread(v.config.MaxAge, e.key)
 	if r.GetExpiresIn() != nil {
 		e.until = min(e.until, sent+r.GetExpiresIn().AsDuration())
 	}

@@ -42,9 +42,10 @@
 // replica that lags behind. Answers and news carry their position in the change feed; an answer from before what was told
 // is not remembered. A check that finds such an answer while it waits asks once more.
 //
-// Scopes are decided for each call, out of those in effect. What is remembered stands under a keyed digest of the token, the
-// audience and the client's address, for the answer rests on all three; the token itself is not kept. The key is
-// random and the process's own.
+// Scopes are decided for each call, out of those in effect. An answer is stored under a keyed digest of the token and the
+// audience, and of the client's address too unless patd says (any_client_ip) that no network binds the token, so that the
+// answer holds for every address. The token itself is not stored. The key of the digest is random and the process's own.
+// What is stored is bounded by [Config].MaxEntries and [Config].MaxBytes.
 //
 // Refusals that are final for a secret (not found, expired, revoked, superseded) are remembered for 2 seconds, in a place of
 // their own, so that garbage pushes out nothing but garbage. Those that may be taken back (suspended, blocked,

@@ -11,7 +11,6 @@ type entry struct {
 	key      key
 	decision Decision // of a refusal; an active token's is made for each call
 	token    *Token   // nil: refused
-	ip       string   // where it was presented from, for the report of its use
 
 	until  time.Duration // on the process's monotonic clock: not to be used from then on
 	expire time.Time     // the same by the wall clock, for a machine that slept; zero: never
@@ -23,9 +22,8 @@ type entry struct {
 	slot            int // in a ring of its table, whose lock guards it
 	bytes           int // what size returned when it was put there
 
-	recent atomic.Bool  // used since the hand of the clock passed
-	used   atomic.Int64 // when it last let a call pass, in microseconds
-	queued atomic.Bool  // waits to be reported
+	recent atomic.Bool // used since the hand of the clock passed
+	usage  *usage      // for the report; nil for a refusal
 }
 
 // owner is a token or a user with answers in memory. One number voids all that are from before a change, however many.
@@ -45,7 +43,7 @@ const (
 
 // size estimates from above how many bytes of memory an entry holds.
 func (e *entry) size() int {
-	n := entryBytes + len(e.ip)
+	n := entryBytes
 	t := e.token
 	if t == nil {
 		return n

@@ -14,7 +14,8 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// flights are the questions under way, one for each key.
+// flights are the questions under way, one for each token, audience and address: before the answer is there, it might be
+// good for one address only.
 type flights struct {
 	ctx     context.Context // ends with the Verifier
 	slots   chan struct{}
@@ -101,7 +102,7 @@ func (f *flights) land(k key, fl *flight) {
 // ask asks the server, or waits for the answer to a question that somebody else has asked. An answer counts if it was
 // asked for after this check began, or if memory may be used for it; otherwise the next one does. So a check never rests
 // on an answer from before it, unless the watch vouches for that; and those that wait together ask together.
-func (v *Verifier) ask(ctx context.Context, k key, token string, call Call, began time.Time) (Result, error) {
+func (v *Verifier) ask(ctx context.Context, k keys, token string, call Call, began time.Time) (Result, error) {
 	again := true
 	for {
 		fl, mine, err := v.board(ctx, k, token, call)
@@ -127,23 +128,23 @@ func (v *Verifier) ask(ctx context.Context, k key, token string, call Call, bega
 		if mine { // the server has counted the use
 			return fl.entry.result(call.Scopes), nil
 		}
-		return v.let(fl.entry, call.Scopes, now), nil
+		return v.let(fl.entry, call, now), nil
 	}
 }
 
 // board answers the flight of a key, a new one if there is none. It waits for a slot.
-func (v *Verifier) board(ctx context.Context, k key, token string, call Call) (fl *flight, mine bool, err error) {
+func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (fl *flight, mine bool, err error) {
 	if !utf8.ValidString(call.Audience) || slices.ContainsFunc(call.Scopes, func(s string) bool { return !utf8.ValidString(s) }) {
 		return nil, false, status.Error(codes.InvalidArgument, "audience and scopes must be UTF-8")
 	}
 	f := &v.flights
-	if fl, err = f.join(k); fl != nil || err != nil {
+	if fl, err = f.join(k.here); fl != nil || err != nil {
 		return fl, false, err
 	}
 	if err := f.slot(ctx, v.config.Timeout); err != nil {
 		return nil, false, err
 	}
-	if fl, mine, err = f.begin(k, v.config.Now()); !mine {
+	if fl, mine, err = f.begin(k.here, v.config.Now()); !mine {
 		<-f.slots
 		return fl, false, err
 	}
@@ -153,14 +154,14 @@ func (v *Verifier) board(ctx context.Context, k key, token string, call Call) (f
 	}
 	go func() {
 		defer func() { <-f.slots }()
-		defer f.land(k, fl)
+		defer f.land(k.here, fl)
 		fl.entry, fl.outdated, fl.err = v.fly(k, fl.sent, request)
 	}()
 	return fl, true, nil
 }
 
 // fly asks one question on behalf of all who wait, so that it does not end when one of them goes away.
-func (v *Verifier) fly(k key, sent time.Time, request *patdv1.IntrospectRequest) (*entry, bool, error) {
+func (v *Verifier) fly(k keys, sent time.Time, request *patdv1.IntrospectRequest) (*entry, bool, error) {
 	ctx, cancel := context.WithTimeout(v.flights.ctx, v.config.Timeout)
 	defer cancel()
 	v.asked.Add(1)
@@ -172,7 +173,7 @@ func (v *Verifier) fly(k key, sent time.Time, request *patdv1.IntrospectRequest)
 		}
 		return nil, false, err
 	}
-	e, err := v.read(k, t, request.GetClientIp(), answer)
+	e, err := v.read(k, t, answer)
 	if err != nil {
 		return nil, false, err
 	}

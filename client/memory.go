@@ -16,6 +16,8 @@ const (
 	refusalAge = 2 * time.Second
 	// refusalShare is which part of the entries refusals may take, in a table of their own: garbage pushes out garbage only.
 	refusalShare = 8
+	// usesShare is which part of the bytes uses that are not reported yet may take.
+	usesShare = 8
 )
 
 // memory is what is remembered, and when it may be used: while the watch is heard, and nothing that it told of since.
@@ -40,7 +42,7 @@ type memory struct {
 func newMemory(entries, bytes int, now time.Time) *memory {
 	m := &memory{
 		base: now, changes: newChanges(),
-		answers:  newTable(entries, bytes-bytes/refusalShare),
+		answers:  newTable(entries, bytes-bytes/refusalShare-bytes/usesShare),
 		refusals: newTable(entries/refusalShare, bytes/refusalShare),
 		byToken:  map[string]*owner{}, byUser: map[string]*owner{},
 	}
@@ -71,19 +73,13 @@ func (m *memory) recall(k key, now time.Time) *entry {
 	if !m.trusted(now) {
 		return nil
 	}
-	t := m.answers
-	e := t.get(k)
-	if e == nil {
-		t = m.refusals
-		if e = t.get(k); e == nil {
-			return nil
+	for _, t := range [...]*table{m.answers, m.refusals} {
+		if e := t.get(k); e != nil && e.sound(m.mono(now), now) {
+			t.hit(e)
+			return e
 		}
 	}
-	if !e.sound(m.mono(now), now) {
-		return nil
-	}
-	t.hit(e)
-	return e
+	return nil
 }
 
 // usable tells whether an entry that was asked for may be used by others than who asked.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,50 +18,83 @@ const (
 	usesPerCall = 1000
 	// useGrain is how finely uses are told apart: a token used all the time is not written to each time.
 	useGrain = 100 * time.Millisecond
+	// useBytes estimates from above what one use holds: its usage in the queue, and its place in what is pending.
+	useBytes = 256
 )
 
-// uses gathers which tokens passed out of memory, the latest use of each, for the report.
+// uses gathers which tokens passed out of memory, the latest use of each, for the report. It holds on to no entry, which may
+// be large and may have been evicted.
 type uses struct {
 	rpc     patdv1.IntrospectionServiceClient
 	limit   int
 	dropped atomic.Uint64
+	filling chan struct{} // says that the queue is half full
 
 	mu    sync.Mutex
-	queue []*entry // used since the last report
+	queue []*usage // used since the last report
 
 	reporting sync.Mutex
 	pending   map[string]use // not reported yet, by token id
 }
 
+// usage is how an answer was used last: the part of an entry that the report needs.
+type usage struct {
+	tokenID string
+	queued  atomic.Bool  // waits to be reported
+	last    atomic.Int64 // the time of the use, so that most uses need not lock
+
+	mu  sync.Mutex
+	use use
+}
+
 type use struct {
 	time int64 // microseconds
-	ip   string
+	ip   netip.Addr
+}
+
+func (r *usage) set(u use) {
+	r.mu.Lock()
+	r.use = u
+	r.mu.Unlock()
+	r.last.Store(u.time)
+}
+
+func (r *usage) get() use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.use
 }
 
 func newUses(rpc patdv1.IntrospectionServiceClient, limit int) *uses {
-	return &uses{rpc: rpc, limit: limit, pending: map[string]use{}}
+	return &uses{rpc: rpc, limit: max(1, limit), pending: map[string]use{}, filling: make(chan struct{}, 1)}
 }
 
 // note counts a use. It is on the way of every check: most of them only read.
-func (u *uses) note(e *entry, now time.Time) {
+func (u *uses) note(r *usage, ip netip.Addr, now time.Time) {
 	at := now.UnixMicro()
-	if at-e.used.Load() >= useGrain.Microseconds() {
-		e.used.Store(at)
+	if at-r.last.Load() >= useGrain.Microseconds() {
+		r.set(use{at, ip})
 	}
-	if e.queued.Load() || e.queued.Swap(true) {
+	if r.queued.Load() || r.queued.Swap(true) {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.queue) >= u.limit {
 		u.dropped.Add(1)
-		e.queued.Store(false)
+		r.queued.Store(false)
 		return
 	}
-	u.queue = append(u.queue, e)
+	u.queue = append(u.queue, r)
+	if len(u.queue) == (u.limit+1)/2 {
+		select {
+		case u.filling <- struct{}{}:
+		default: // it is said already
+		}
+	}
 }
 
-// run reports until ctx ends. What is left then is Close's to report.
+// run reports now and then, and when there is much to report, until ctx ends. What is left then is Close's to report.
 func (u *uses) run(ctx context.Context, every time.Duration) {
 	t := time.NewTicker(every)
 	defer t.Stop()
@@ -69,8 +103,9 @@ func (u *uses) run(ctx context.Context, every time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			_ = u.report(ctx) // what failed is reported next time
+		case <-u.filling:
 		}
+		_ = u.report(ctx) // what failed is reported next time
 	}
 }
 
@@ -82,7 +117,7 @@ func (u *uses) report(ctx context.Context) error {
 	for len(u.pending) > 0 {
 		r := &patdv1.ReportUsesRequest{}
 		for id, use := range u.pending {
-			r.Uses = append(r.Uses, &patdv1.ReportUsesRequest_Use{TokenId: id, Time: timestamppb.New(time.UnixMicro(use.time)), ClientIp: use.ip})
+			r.Uses = append(r.Uses, &patdv1.ReportUsesRequest_Use{TokenId: id, Time: timestamppb.New(time.UnixMicro(use.time)), ClientIp: address(use.ip)})
 			if len(r.GetUses()) == usesPerCall {
 				break
 			}
@@ -103,16 +138,16 @@ func (u *uses) gather() {
 	queue := u.queue
 	u.queue = nil
 	u.mu.Unlock()
-	for _, e := range queue {
-		e.queued.Store(false) // before the time is read, so that a use in between queues it again
-		latest := use{time: e.used.Load(), ip: e.ip}
-		before, known := u.pending[e.token.ID]
+	for _, r := range queue {
+		r.queued.Store(false) // before the use is read, so that one in between queues it again
+		latest := r.get()
+		before, known := u.pending[r.tokenID]
 		switch {
 		case known && before.time >= latest.time:
 		case !known && len(u.pending) >= u.limit:
 			u.dropped.Add(1)
 		default:
-			u.pending[e.token.ID] = latest
+			u.pending[r.tokenID] = latest
 		}
 	}
 }

@@ -25,8 +25,9 @@ type Config struct {
 	Prefixes []string
 	// MaxEntries is how many answers are remembered. 0: 100 000.
 	MaxEntries int
-	// MaxBytes is how many bytes of memory the remembered answers hold at most, by an estimate from above. An answer larger
-	// than about a seventieth of it is not remembered. 0: 64 MiB.
+	// MaxBytes is how many bytes of memory the remembered answers, and the uses that are not reported yet, hold at most, by an
+	// estimate from above. An answer larger than about an 85th of it is not remembered, and a use without room is not
+	// reported (see [Stats].DroppedUses). 0: 64 MiB.
 	MaxBytes int
 	// MaxAge is how long an answer is used at most. It bounds how long a change in the company's own system, which the
 	// feed does not tell of, takes in addition to the server's --features-ttl; and what a fault could cost. 0: a minute.
@@ -110,7 +111,7 @@ func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	v := &Verifier{
 		config: config, form: f, digests: digests, memory: newMemory(config.MaxEntries, config.MaxBytes, config.Now()), stop: stop,
-		asker: newAsker(rpc, config.Now), uses: newUses(rpc, config.MaxEntries),
+		asker: newAsker(rpc, config.Now), uses: newUses(rpc, min(config.MaxEntries, config.MaxBytes/usesShare/useBytes)),
 		flights: flights{byKey: map[key]*flight{}, slots: make(chan struct{}, config.MaxInFlight), ctx: ctx},
 	}
 	w := &watcher{rpc: rpc, memory: v.memory, now: config.Now, log: config.Logger}
@@ -154,10 +155,14 @@ func (v *Verifier) Verify(ctx context.Context, token string, call Call) (Result,
 		call.Audience = v.config.Audience
 	}
 	call.ClientIP = call.ClientIP.Unmap().WithZone("")
-	k := v.digests.key(token, call.Audience, call.ClientIP)
+	k := keys{everywhere: v.digests.key(token, call.Audience)}
 	now := v.config.Now()
-	if e := v.memory.recall(k, now); e != nil {
-		return v.let(e, call.Scopes, now), nil
+	if e := v.memory.recall(k.everywhere, now); e != nil {
+		return v.let(e, call, now), nil
+	}
+	k.here = v.digests.at(k.everywhere, call.ClientIP)
+	if e := v.memory.recall(k.here, now); e != nil {
+		return v.let(e, call, now), nil
 	}
 	if !v.form.plausible(token) {
 		return Result{Decision: NotFound}, nil
@@ -166,10 +171,10 @@ func (v *Verifier) Verify(ctx context.Context, token string, call Call) (Result,
 }
 
 // let decides out of memory, and has what passes counted as a use.
-func (v *Verifier) let(e *entry, required []string, now time.Time) Result {
-	out := e.result(required)
+func (v *Verifier) let(e *entry, call Call, now time.Time) Result {
+	out := e.result(call.Scopes)
 	if out.Decision == Allow && v.config.ReportEvery > 0 {
-		v.uses.note(e, now)
+		v.uses.note(e.usage, call.ClientIP, now)
 	}
 	return out
 }
@@ -182,7 +187,7 @@ type Stats struct {
 	Hits uint64
 	// Asked is how many questions the server was asked.
 	Asked uint64
-	// DroppedUses is how many uses will not be reported.
+	// DroppedUses is how many uses will not be reported, for want of room.
 	DroppedUses uint64
 	// Watching tells whether memory may be used at this moment.
 	Watching bool

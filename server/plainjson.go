@@ -201,6 +201,8 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 		clientID = in.ClientID
 	}
 	w.text(`","client_id":`, clientID)
+	w.raw(`,"any_client_ip":`)
+	w.b = strconv.AppendBool(w.b, active && in.AnyAddress())
 	w.raw(`}`)
 	return w.b, !w.odd
 }

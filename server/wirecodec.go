@@ -27,7 +27,7 @@ const (
 	fieldScopes, fieldGranted, fieldSuspended, fieldMissing          = 6, 7, 8, 9
 	fieldAudiences, fieldLabels, fieldIssueTime, fieldExpireTime     = 10, 11, 12, 13
 	fieldExpiresIn, fieldCacheFor, fieldSequence, fieldStale         = 14, 15, 16, 17
-	fieldAccessID, fieldClientID                                     = 18, 19
+	fieldAccessID, fieldClientID, fieldAnyClientIP                   = 18, 19, 20
 	fieldRequests, fieldResponses                                    = 1, 1
 	fieldItemID, fieldItemRequest, fieldItemResponse, fieldItemError = 1, 2, 2, 3
 	fieldErrorCode, fieldErrorReason, fieldErrorMessage              = 1, 2, 3
@@ -382,6 +382,9 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 		b = append(b, tokens.IDLen)
 		b = in.AccessID.Append(b)
 		b = appendText(b, fieldClientID, in.ClientID)
+	}
+	if in.AnyAddress() {
+		b = appendNumber(b, fieldAnyClientIP, 1)
 	}
 	return b
 }

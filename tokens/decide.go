@@ -95,6 +95,9 @@ type Introspection struct {
 	Stale bool
 }
 
+// AnyAddress reports whether an active answer holds wherever the token is presented from: no network binds it.
+func (in *Introspection) AnyAddress() bool { return len(in.Token.CIDRs) == 0 }
+
 // none is the empty list that answers share.
 var none = []string{}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
@@ -60,6 +61,9 @@ func WithoutStream() Option { return func(s *service) { s.noStream = true } }
 
 // WithoutWatch leaves WatchInvalidations out.
 func WithoutWatch() Option { return func(s *service) { s.noWatch = true } }
+
+// WithoutAnyClientIP never says that an answer holds for every address, as an older patd does not.
+func WithoutAnyClientIP() Option { return func(s *service) { s.server.now.silentOnIP = true } }
 
 // NewServer starts a Server that stops with the test.
 func NewServer(t testing.TB, options ...Option) *Server {
@@ -150,6 +154,26 @@ func (s *Server) Revoke(id string) {
 		}
 	}
 	s.change(change{token: id})
+}
+
+// Bind binds a token, by its id, to networks, or to none, and tells the watchers.
+func (s *Server) Bind(id string, networks ...netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for secret, r := range s.now.records {
+		if r.id == id {
+			r.Networks = networks
+			s.now.records[secret] = r
+		}
+	}
+	s.change(change{token: id})
+}
+
+// SayAnyClientIP has answers say, or not, that they hold for every address.
+func (s *Server) SayAnyClientIP(so bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.silentOnIP = !so
 }
 
 // Suspend suspends a user, and tells the watchers.

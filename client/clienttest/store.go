@@ -27,10 +27,11 @@ type Token struct {
 
 // state is all that decides about tokens. Frozen, it is what a replica that lags behind would decide by.
 type state struct {
-	sequence  uint64
-	records   map[string]record // by secret
-	suspended map[string]bool
-	features  map[string][]string // of users whose features were set; others hold what was granted
+	sequence   uint64
+	silentOnIP bool              // answers leave out any_client_ip
+	records    map[string]record // by secret
+	suspended  map[string]bool
+	features   map[string][]string // of users whose features were set; others hold what was granted
 }
 
 type record struct {
@@ -78,6 +79,7 @@ func (s state) describe(t record, required []string, now time.Time) *patdv1.Intr
 		Active: true, Decision: patdv1.IntrospectResponse_ALLOW, TokenId: t.id, AccessTokenId: t.accessID, User: t.User, Name: t.Name,
 		GrantedScopes: slices.Sorted(slices.Values(t.Scopes)), Audiences: t.Audiences, Labels: t.Labels,
 		IssueTime: timestamppb.New(t.issued), CacheFor: durationpb.New(0), Sequence: s.sequence,
+		AnyClientIp: len(t.Networks) == 0 && !s.silentOnIP,
 	}
 	held, set := s.features[t.User]
 	for _, scope := range out.GetGrantedScopes() {

@@ -225,7 +225,10 @@ type IntrospectResponse struct {
 	// Public id of the presented short-lived access token; empty: a personal access token was presented.
 	AccessTokenId string `protobuf:"bytes,18,opt,name=access_token_id,json=accessTokenId,proto3" json:"access_token_id,omitempty"`
 	// The client that a short-lived access token was given to, as it named itself; empty: it did not.
-	ClientId      string `protobuf:"bytes,19,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	ClientId string `protobuf:"bytes,19,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// True: the token is bound to no networks, so that this answer holds for every client_ip. False, as from a server that
+	// does not know this field: it holds for the client_ip of the request only.
+	AnyClientIp   bool `protobuf:"varint,20,opt,name=any_client_ip,json=anyClientIp,proto3" json:"any_client_ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,6 +394,13 @@ func (x *IntrospectResponse) GetClientId() string {
 		return x.ClientId
 	}
 	return ""
+}
+
+func (x *IntrospectResponse) GetAnyClientIp() bool {
+	if x != nil {
+		return x.AnyClientIp
+	}
+	return false
 }
 
 // BatchIntrospectRequest presents up to 1000 tokens.
@@ -994,7 +1004,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12'\n" +
 	"\x0frequired_scopes\x18\x03 \x03(\tR\x0erequiredScopes\x12\x1b\n" +
-	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\x93\b\n" +
+	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xb7\b\n" +
 	"\x12IntrospectResponse\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\bR\x06active\x12@\n" +
 	"\bdecision\x18\x02 \x01(\x0e2$.patd.v1.IntrospectResponse.DecisionR\bdecision\x12\x19\n" +
@@ -1018,7 +1028,8 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\bsequence\x18\x10 \x01(\x04R\bsequence\x12\x14\n" +
 	"\x05stale\x18\x11 \x01(\bR\x05stale\x12&\n" +
 	"\x0faccess_token_id\x18\x12 \x01(\tR\raccessTokenId\x12\x1b\n" +
-	"\tclient_id\x18\x13 \x01(\tR\bclientId\x1a9\n" +
+	"\tclient_id\x18\x13 \x01(\tR\bclientId\x12\"\n" +
+	"\rany_client_ip\x18\x14 \x01(\bR\vanyClientIp\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +
