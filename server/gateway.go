@@ -267,7 +267,7 @@ func (g *gateway) link(ctx context.Context, w http.ResponseWriter, m proto.Messa
 	if err != nil {
 		return fmt.Errorf("link the next page: %w", err)
 	}
-	if holdsSecret(plain) {
+	if tokens.MayContainSecret(plain) {
 		return nil
 	}
 	w.Header().Set("Link", "<"+g.issuer+target+`>; rel="next"`)

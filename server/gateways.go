@@ -151,7 +151,7 @@ func readScopes(lists []string) ([]string, error) {
 		for name := range strings.SplitSeq(list, " ") {
 			switch {
 			case name == "":
-			case !tokens.ValidScope(name) || holdsSecret(name):
+			case !tokens.ValidScope(name) || tokens.MayContainSecret(name):
 				return nil, tokens.Invalid("SCOPE_INVALID", paramScope, "must be scopes, separated by spaces")
 			default:
 				scopes = append(scopes, name)

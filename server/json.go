@@ -194,4 +194,4 @@ func badJSON(err error) *tokens.Error {
 var nameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,31}$`)
 
 // safeName tells whether a name that the caller sent may be repeated: it is short and looks like the name of a field.
-func safeName(s string) bool { return nameForm.MatchString(s) && !holdsSecret(s) }
+func safeName(s string) bool { return nameForm.MatchString(s) && !tokens.MayContainSecret(s) }

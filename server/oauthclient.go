@@ -137,7 +137,7 @@ func readBasic(text string) (name string, secret tokens.Secret, ok bool) {
 
 // validClientID tells whether a client may call itself so: VSCHAR (RFC 6749 appendix A.1). Empty, it does not.
 func validClientID(s string) bool {
-	return len(s) <= maxClientID && printable(s) && !holdsSecret(s)
+	return len(s) <= maxClientID && printable(s) && !tokens.MayContainSecret(s)
 }
 
 func badClient() *tokens.Error {

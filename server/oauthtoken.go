@@ -197,7 +197,7 @@ func readScope(text string) (scopes []string, offline bool, err error) {
 func readTargets(f form) (audiences, resources []string, err error) {
 	audiences, resources = f["audience"], f["resource"]
 	for _, target := range slices.Concat(audiences, resources) {
-		if !cleanText(target) || holdsSecret(target) {
+		if !cleanText(target) || tokens.MayContainSecret(target) {
 			return nil, nil, tokens.Invalid(reasonTarget, "", "there is no such audience or resource")
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"math/bits"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -323,54 +322,3 @@ var digits = func() (table [256]uint8) {
 	}
 	return table
 }()
-
-// shownSecret is how many characters of a secret's 43, in a text, are taken for the secret: that many cannot stand there by
-// chance, and what is missing might be guessed.
-const shownSecret = 32
-
-// ContainsSecret tells whether a text holds what looks like a credential: a secret of any prefix, even one that is cut at
-// its end or whose checksum is wrong, or a JWT. Free text that does is refused, so that a credential pasted into the
-// wrong field is not stored and shown.
-func ContainsSecret(text string) bool {
-	return containsOpaque(text) || containsJWT(text)
-}
-
-func containsOpaque(text string) bool {
-	const least = 1 + idLen + 1 + shownSecret
-	for at := 0; ; {
-		i := strings.IndexByte(text[at:], '_')
-		if i < 0 {
-			return false
-		}
-		i += at
-		at = i + 1
-		if i+least > len(text) || text[i+1+idLen] != '_' || !base62(text[i+2+idLen:i+least]) {
-			continue
-		}
-		var w [1]uint64
-		if !decode62(w[:], text[i+1:i+1+idLen]) {
-			continue
-		}
-		for n := 2; n <= 16 && n <= i; n++ {
-			if wellFormedPrefix(text[i-n : i]) {
-				return true
-			}
-		}
-	}
-}
-
-func base62(s string) bool {
-	for i := range len(s) {
-		if digits[s[i]] >= 62 {
-			return false
-		}
-	}
-	return true
-}
-
-// jwtForm finds a JWT (RFC 7519 section 3): header and claims are JSON objects, and so begin with eyJ.
-var jwtForm = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{6,}\.eyJ[A-Za-z0-9_-]{6,}\.`)
-
-func containsJWT(text string) bool {
-	return strings.Contains(text, ".eyJ") && jwtForm.MatchString(text)
-}

@@ -265,5 +265,39 @@ func TestContainsSecretFindsItAnywhere(t *testing.T) {
 		if tokens.ContainsSecret(s) {
 			t.Errorf("found in %q", s)
 		}
+		if got := tokens.Redact(s); got != s {
+			t.Errorf("%q is redacted to %q", s, got)
+		}
+	}
+}
+
+func TestRedactRemovesEverySecretAndNothingElse(t *testing.T) {
+	const jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1MSJ9.c2ln"
+	for text, want := range map[string]string{
+		example:                  "[secret]",
+		"see " + example + "!":   "see [secret]!",
+		example[:48] + " ":       "[secret] ",
+		"x" + example + "y-z":    "[secret]-z",
+		jwt + ", " + jwt + "; 1": "[secret], [secret]; 1",
+		"https://u:" + example + "@h/?a_b=" + example + "&t=" + jwt: "https://u:[secret]@h/?a_b=[secret]&t=[secret]",
+	} {
+		got := tokens.Redact(text)
+		if got != want {
+			t.Errorf("%q is redacted to %q, not %q", text, got, want)
+		}
+		if tokens.ContainsSecret(got) {
+			t.Errorf("%q holds a secret", got)
+		}
+	}
+}
+
+func TestWhatMayBeAPieceOfAJWTMayBeASecret(t *testing.T) {
+	for text, want := range map[string]bool{
+		"eyJhbGciOiJub25lIn0.eyJzdWI": true, "ewogImFsZyI6.eyJz": true, "eyAiYWxnIjoibm9uZSJ9.e30": true, example: true,
+		"eyJhbGciOiJub25lIn0": false, "key.value": false, "greywethering.example": false, "": false,
+	} {
+		if got := tokens.MayContainSecret(text); got != want {
+			t.Errorf("%q: %t", text, got)
+		}
 	}
 }

@@ -301,3 +301,6 @@ func scriptSecretless(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 }
+
+// secrets are whatever has the exact form of a token or of a line of a key file.
+var secrets = regexp.MustCompile(`[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{11}_[0-9A-Za-z]{49}|[0-9a-fA-F]{64}`)

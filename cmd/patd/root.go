@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"patd/internal/logpipe"
+	"patd/tokens"
 )
 
 // The exit codes. Introspect has its own meaning of them, see there.
@@ -149,8 +150,8 @@ func (c *command) exit(cmd *cobra.Command, err error) int {
 	return code
 }
 
-// secrets are whatever has the form of a token or of a line of a key file.
-var secrets = regexp.MustCompile(`[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{11}_[0-9A-Za-z]{49}|[0-9a-fA-F]{64}`)
+// keyLine has the form of a key in a line of a key file.
+var keyLine = regexp.MustCompile(`[0-9a-fA-F]{64}`)
 
-// redact blots out secrets in what is about to be printed as an error. Nothing should ever be found; it is the last door.
-func redact(text string) string { return secrets.ReplaceAllString(text, "[secret]") }
+// redact removes secrets and keys from what is about to be printed as an error. Nothing should ever be found; it is the last door.
+func redact(text string) string { return keyLine.ReplaceAllString(tokens.Redact(text), "[secret]") }

@@ -53,11 +53,9 @@ func tokenID(arg string) error {
 	if _, err := tokens.ParseID(arg); err == nil {
 		return nil
 	}
-	if secrets.MatchString(arg) {
-		if _, rest, ok := strings.Cut(arg, "_"); ok {
-			if id, _, ok := strings.Cut(rest, "_"); ok {
-				return fmt.Errorf("that is a whole secret; give its id, which is %s, and if it was exposed revoke it", id)
-			}
+	if parts := strings.Split(arg, "_"); tokens.ContainsSecret(arg) && len(parts) == 3 {
+		if id, err := tokens.ParseID(parts[1]); err == nil {
+			return fmt.Errorf("that is a whole secret; give its id, which is %s, and if it was exposed revoke it", id)
 		}
 	}
 	return errors.New("that is no token id; give the id, as in `patd token list`: 11 letters and digits")
