@@ -360,7 +360,7 @@ func (c *chain) unkeyed(begun *call) error {
 
 func errKeyUnsupported() *tokens.Error {
 	return tokens.Invalid("IDEMPOTENCY_KEY_UNSUPPORTED", "request_id", "this call takes no Idempotency-Key; leave it out. "+
-		"CreateToken and RotateToken take one")
+		"CreateToken, RotateToken and CreateService take one")
 }
 
 // reaches tells whether what a request is about is within the caller's reach: of a signed-in user, its own things. The

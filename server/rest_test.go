@@ -11,9 +11,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
+	"patd/tokens"
 )
 
 // TestUserIDsInPathsAreDecodedOnce goes through the life of users whose ids are hard to write in a path.
@@ -253,6 +255,35 @@ func TestIdempotencyKeyByHeaderAndByField(t *testing.T) {
 	}
 }
 
+// TestMakingAServiceCanBeRepeatedByItsKey repeats it over REST and over gRPC.
+func TestMakingAServiceCanBeRepeatedByItsKey(t *testing.T) {
+	r := newRig(t)
+	const key, path, body = "0123456789abcdef-key", "/v1/services", `{"name":"gate","permissions":["introspect"],"ttl":"86400s"}`
+	first := r.rest("POST", path, r.admin, body, "Idempotency-Key", key)
+	if first.code != 200 || first.header.Get("Idempotency-Replayed") != "" {
+		t.Fatalf("first: %d %v", first.code, first.header)
+	}
+	if again := r.rest("POST", path, r.admin, body, "Idempotency-Key", key); again.code != 200 ||
+		again.header.Get("Idempotency-Replayed") != "true" || secretIn(t, again) != secretIn(t, first) {
+		t.Errorf("replay: %d %v", again.code, again.header)
+	}
+	other := r.rest("POST", path, r.admin, `{"name":"gate","permissions":["admin"]}`, "Idempotency-Key", key)
+	if reason, _ := other.reason(); other.code != http.StatusConflict || reason != "IDEMPOTENCY_KEY_REUSED" {
+		t.Errorf("another body: %d %s", other.code, other.body)
+	}
+	got := r.rest("POST", path, r.admin, body, "Idempotency-Key", "short")
+	if reason, f := got.reason(); got.code != 400 || reason != "IDEMPOTENCY_KEY_INVALID" || f != "request_id" {
+		t.Errorf("a short key: %d %s", got.code, got.body)
+	}
+	var header metadata.MD
+	req := &patdv1.CreateServiceRequest{Name: "gate", Permissions: []string{"introspect"}, Ttl: durationpb.New(tokens.Day), RequestId: key}
+	resp, err := patdv1.NewServiceAccountServiceClient(r.conn).CreateService(as(r.admin), req, grpcHeader(&header))
+	must(t, err)
+	if resp.GetSecret() != secretIn(t, first) || cmp.Diff(header.Get("idempotency-replayed"), []string{"true"}) != "" {
+		t.Errorf("over gRPC: %v", header)
+	}
+}
+
 func secretIn(t *testing.T, a answerOf) string {
 	t.Helper()
 	var body struct{ Secret string }
@@ -328,7 +359,7 @@ func TestOnlyTheAuthorizationHeaderIsACredential(t *testing.T) {
 func TestIdempotencyKeyIsHonouredOrRefused(t *testing.T) {
 	r := newRig(t)
 	const key = "0b8f4f5e-5c5f-4f0e-9a9b-3f0d3c8a7e21"
-	for _, c := range [][2]string{{"PUT", "/v1/users/u1/features"}, {"DELETE", "/v1/services/s"}, {"POST", "/v1/users/u1/tokens:revoke"}, {"POST", "/v1/leaks"}, {"POST", "/v1/services"}} {
+	for _, c := range [][2]string{{"PUT", "/v1/users/u1/features"}, {"DELETE", "/v1/services/s"}, {"POST", "/v1/users/u1/tokens:revoke"}, {"POST", "/v1/leaks"}, {"POST", "/v1/features"}} {
 		got := r.rest(c[0], c[1], r.admin, `{}`, "Idempotency-Key", key)
 		if c[0] == "DELETE" {
 			got = r.rest(c[0], c[1], r.admin, "", "Idempotency-Key", key)

@@ -96,7 +96,7 @@ func rights() map[string]right {
 		patdv1.CatalogService_BlockTokens_FullMethodName:     {any: catalog, action: tokens.ActionTokenBlock},
 		patdv1.CatalogService_UnblockTokens_FullMethodName:   {any: catalog, action: tokens.ActionTokenUnblock},
 
-		patdv1.ServiceAccountService_CreateService_FullMethodName: {any: admin, action: tokens.ActionServiceCreate},
+		patdv1.ServiceAccountService_CreateService_FullMethodName: {any: admin, action: tokens.ActionServiceCreate, keyed: true},
 		patdv1.ServiceAccountService_ListServices_FullMethodName:  {any: admin, reads: true},
 		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke},
 

@@ -42,8 +42,9 @@ func TestNoChangeIgnoresAnIdempotencyKey(t *testing.T) {
 		if changes == r.reads || r.keyed && r.reads {
 			t.Errorf("%s: changes %v, reads %v, keyed %v", method, changes, r.reads, r.keyed)
 		}
-		if makes := strings.HasSuffix(method, "/CreateToken") || strings.HasSuffix(method, "/RotateToken"); makes != r.keyed {
-			t.Errorf("%s makes a token's secret %v, and is keyed %v", method, makes, r.keyed)
+		makes := []string{"CreateToken", "RotateToken", "CreateService"}
+		if secret := slices.Contains(makes, method[strings.LastIndexByte(method, '/')+1:]); secret != r.keyed {
+			t.Errorf("%s makes a secret %v, and is keyed %v", method, secret, r.keyed)
 		}
 	}
 }

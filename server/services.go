@@ -21,10 +21,17 @@ func (s accountService) CreateService(ctx context.Context, r *patdv1.CreateServi
 	if err != nil {
 		return nil, err
 	}
+	key, err := idempotencyKey(callOf(ctx).headers(keyIdempotency), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
 	m, err := s.service.CreateService(ctx, actorOf(ctx), tokens.ServiceRequest{
-		Name: r.GetName(), Permissions: r.GetPermissions(), Audience: r.GetAudience(), TTL: ttl,
+		Name: r.GetName(), Permissions: r.GetPermissions(), Audience: r.GetAudience(), TTL: ttl, IdempotencyKey: key,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := markReplay(ctx, m.Replayed); err != nil {
 		return nil, err
 	}
 	return &patdv1.CreateServiceResponse{Service: toService(m.Service, s.service.Now()), Secret: m.Secret.Reveal()}, nil

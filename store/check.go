@@ -50,8 +50,14 @@ SELECT t.id FROM users u JOIN tokens t INDEXED BY tokens_live ON t.user = u.key 
 WHERE u.delete_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkSealed = `
-SELECT t.id FROM requests r JOIN tokens t ON t.id = r.token_id
+SELECT t.id FROM requests r JOIN (SELECT id, revoke_us FROM tokens UNION ALL SELECT id, revoke_us FROM services) t ON t.id = r.token_id
 WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+
+	// No constraint holds this: a request is of a row in either of two tables.
+	checkRequests = `
+SELECT r.token_id FROM requests r
+WHERE NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = r.token_id)
+  AND NOT EXISTS (SELECT 1 FROM services s WHERE s.id = r.token_id) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkServiceEvents = `
 SELECT id FROM services
@@ -92,6 +98,7 @@ func invariants() []invariant {
 		{checkNames, "token %s has the name of another live token of its user"},
 		{checkDeletedUsers, "token %s is not revoked, and its user is deleted"},
 		{checkSealed, "token %s is revoked, and a sealed secret of it is kept"},
+		{checkRequests, "a request made token %s, which does not exist"},
 		{checkServiceEvents, "service %s has no audit event"},
 		{checkRetiredKeys, "token %s is live under a retired key"},
 		{checkBlockEvents, "token %s is blocked without an audit event"},

@@ -363,11 +363,10 @@ func TestACopyThatArrivesOtherwiseDidNotHappen(t *testing.T) {
 	copyInto(t, st, url, "after copies that failed")
 }
 
-// TestARowThatPointsToNothingIsNotCopied finds it by the rule that is looked at with the row, and by the one at the commit.
 func TestARowThatPointsToNothingIsNotCopied(t *testing.T) {
 	server := dbtest.Postgres(t)
 	for _, damage := range []string{
-		`UPDATE tokens SET key = 77 WHERE id = 9223372036854775807`, `UPDATE requests SET token_id = 78 WHERE sealed = x'00'`,
+		`UPDATE tokens SET key = 77 WHERE id = 9223372036854775807`, `UPDATE access_tokens SET family = 78 WHERE id = 1`,
 	} {
 		st := everything(t, newPath(t), 10)
 		exec1(t, st, `PRAGMA foreign_keys = OFF`)

@@ -26,7 +26,7 @@ UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2 AND retire_us IS N
 DELETE FROM old_secrets WHERE token_id = ?1 AND serial <= (SELECT rotations FROM tokens WHERE id = ?1) - ?2`
 )
 
-// ReplaceSecret implements tokens.TokenWriter. It also forgets the token's sealed secrets.
+// ReplaceSecret implements tokens.TokenWriter.
 func (t *tx) ReplaceSecret(id tokens.ID, h tokens.Hash, previousUntil time.Time) error {
 	const op = "replace a token's secret"
 	absent := fmt.Errorf("token %s: %w", id, tokens.ErrNotFound)
@@ -40,10 +40,8 @@ func (t *tx) ReplaceSecret(id tokens.ID, h tokens.Hash, previousUntil time.Time)
 	if err := t.mustExec(op, absent, replaceSecret, int64(id), h.Key, h.Sum[:]); err != nil {
 		return err
 	}
-	if _, err := t.exec(op, dropOldSecrets, int64(id), keepOldSecrets); err != nil {
-		return err
-	}
-	return t.ForgetSealed(id)
+	_, err := t.exec(op, dropOldSecrets, int64(id), keepOldSecrets)
+	return err
 }
 
 const selectRequest = `SELECT fingerprint, token_id, sealed, expire_us FROM requests WHERE key = ? AND expire_us > ?`
@@ -86,6 +84,16 @@ const forgetSealed = `UPDATE requests SET sealed = NULL WHERE token_id = ? AND s
 // ForgetSealed implements tokens.RequestWriter.
 func (t *tx) ForgetSealed(id tokens.ID) error {
 	_, err := t.exec("forget sealed secrets", forgetSealed, int64(id))
+	return err
+}
+
+const forgetSealedOfUser = `
+UPDATE requests SET sealed = NULL
+WHERE sealed IS NOT NULL AND token_id IN (SELECT id FROM tokens WHERE "user" = ?)`
+
+// ForgetSealedOf implements tokens.RequestWriter.
+func (t *tx) ForgetSealedOf(userKey int64) error {
+	_, err := t.exec("forget a user's sealed secrets", forgetSealedOfUser, userKey)
 	return err
 }
 

@@ -217,29 +217,21 @@ SET name = ?2, name_key = ?3, description = ?4, labels = ?5, scopes = ?6, cidrs 
     revoke_reason = CASE WHEN revoke_us IS NULL THEN ?11 ELSE revoke_reason END
 WHERE id = ?1`
 
-// UpdateToken implements tokens.TokenWriter. A revocation also forgets the token's sealed secrets.
+// UpdateToken implements tokens.TokenWriter.
 func (t *tx) UpdateToken(tok tokens.Token) error {
 	labels, err := labelsText(tok.Labels)
 	if err != nil {
 		return err
 	}
 	us, by, reason := revocation(tok.Revocation)
-	err = t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
+	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
 		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), nullText(tok.Description), labels, joined(tok.Scopes, " "),
 		cidrsText(tok.CIDRs), expiry(tok.ExpireTime), us, by, reason, nullText(tok.BlockedBy))
-	if err != nil || tok.Revocation == nil {
-		return err
-	}
-	return t.ForgetSealed(tok.ID)
 }
 
 const revokeTokens = `
 UPDATE tokens INDEXED BY tokens_live SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE "user" = ?1 AND revoke_us IS NULL
 RETURNING id`
-
-const forgetSealedOfUser = `
-UPDATE requests SET sealed = NULL
-WHERE sealed IS NOT NULL AND token_id IN (SELECT id FROM tokens WHERE "user" = ?)`
 
 // RevokeTokens implements tokens.TokenWriter.
 func (t *tx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {
@@ -253,9 +245,6 @@ func (t *tx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, erro
 		return err
 	}, userKey, us, by, reason)
 	if err != nil {
-		return nil, err
-	}
-	if _, err := t.exec(op, forgetSealedOfUser, userKey); err != nil {
 		return nil, err
 	}
 	t.wrote = t.wrote || len(ids) > 0

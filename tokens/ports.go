@@ -184,8 +184,7 @@ type TokenWriter interface {
 	// previousUntil. All older ones end for good: their ExpireTime becomes the Unix epoch, so that they stay ended
 	// when the clock is set back. At least the 32 newest are remembered.
 	ReplaceSecret(id ID, h Hash, previousUntil time.Time) error
-	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too, and forgets the sealed
-	// secrets of their requests. It answers which, oldest first.
+	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns which, oldest first.
 	RevokeTokens(userKey int64, r Revocation) ([]ID, error)
 	RequestWriter
 	// SetBlocked writes BlockedBy alone. ErrNotFound.
@@ -197,8 +196,11 @@ type RequestWriter interface {
 	// PutRequest keeps a request until its ExpireTime, replacing an expired one of the same key, and may drop
 	// others that have expired at now.
 	PutRequest(r Request, now time.Time) error
-	// ForgetSealed drops the sealed secret from the requests that made a token; the requests stay.
+	// ForgetSealed drops the sealed secret from the requests that made or rotated a token, or made a service; the
+	// requests stay. No other method drops one.
 	ForgetSealed(id ID) error
+	// ForgetSealedOf is ForgetSealed for all tokens of a user.
+	ForgetSealedOf(userKey int64) error
 }
 
 // UserWriter writes users.

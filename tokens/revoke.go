@@ -78,9 +78,9 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (
 		if err != nil {
 			return nil, fmt.Errorf("read user: %w", err)
 		}
-		ids, err := tx.RevokeTokens(u.Key, Revocation{Time: now, By: a.String(), Reason: reason})
+		ids, err := revokeAll(tx, u, Revocation{Time: now, By: a.String(), Reason: reason})
 		if err != nil {
-			return nil, fmt.Errorf("revoke tokens: %w", err)
+			return nil, err
 		}
 		if n = len(ids); n == 0 {
 			return nil, nil
@@ -90,6 +90,18 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (
 		return append(a.revoked(now, owner, ids, reason), e), nil
 	})
 	return n, err
+}
+
+// revokeAll ends all of a user's tokens inside a transaction, and forgets the requests of each. It returns those that it ended.
+func revokeAll(tx Tx, u User, r Revocation) ([]ID, error) {
+	ids, err := tx.RevokeTokens(u.Key, r)
+	if err != nil {
+		return nil, fmt.Errorf("revoke tokens: %w", err)
+	}
+	if err := tx.ForgetSealedOf(u.Key); err != nil {
+		return nil, fmt.Errorf("forget the requests of a user's tokens: %w", err)
+	}
+	return ids, nil
 }
 
 // revoked is an event for each token, so that each one's history is complete.

@@ -94,9 +94,9 @@ func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) 
 		if why == "" {
 			why = "user deleted"
 		}
-		ids, err := tx.RevokeTokens(u.Key, Revocation{Time: now, By: a.String(), Reason: why})
+		ids, err := revokeAll(tx, *u, Revocation{Time: now, By: a.String(), Reason: why})
 		if err != nil {
-			return "", fmt.Errorf("revoke tokens: %w", err)
+			return "", err
 		}
 		n = len(ids)
 		*events = a.revoked(now, user, ids, why)

@@ -110,7 +110,8 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 
 // Makes the schema of the version before the last out of the last.
 const unmigrate = `
-ALTER TABLE behind.audiences DROP COLUMN require_named;
+ALTER TABLE behind.requests ADD CONSTRAINT requests_token_id_fkey FOREIGN KEY (token_id) REFERENCES behind.tokens (id)
+  DEFERRABLE INITIALLY DEFERRED;
 DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {

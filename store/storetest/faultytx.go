@@ -174,6 +174,10 @@ func (t *faultyTx) ForgetSealed(id tokens.ID) error {
 	return t.write("ForgetSealed", func() error { return t.w.ForgetSealed(id) })
 }
 
+func (t *faultyTx) ForgetSealedOf(userKey int64) error {
+	return t.write("ForgetSealedOf", func() error { return t.w.ForgetSealedOf(userKey) })
+}
+
 func (t *faultyTx) UpdateUser(u tokens.User) error {
 	return t.write("UpdateUser", func() error { return t.w.UpdateUser(u) })
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -230,15 +231,19 @@ func testRequests(t *testing.T, f *fixture) {
 func testSealed(t *testing.T, f *fixture) {
 	u := f.user("u")
 	var toks []tokens.Token
-	for i := range 5 {
-		tok := f.token(u, name(i))
-		toks = append(toks, tok)
-		r := tokens.Request{Key: tokens.RequestKey{byte(i)}, TokenID: tok.ID, Sealed: []byte("sealed"), ExpireTime: f.now.Add(time.Hour)}
+	made := func(id tokens.ID, i int) {
+		r := tokens.Request{Key: tokens.RequestKey{byte(i)}, TokenID: id, Sealed: []byte("sealed"), ExpireTime: f.now.Add(time.Hour)}
 		f.update(func(tx tokens.Tx) error { return tx.PutRequest(r, f.now) })
 	}
+	for i := range 5 {
+		toks = append(toks, f.token(u, name(i)))
+		made(toks[i].ID, i)
+	}
+	svc := f.service("s")
+	made(svc.ID, len(toks))
 	sealed := func() (kept []int) {
 		f.view(func(tx tokens.ReadTx) error {
-			for i := range toks {
+			for i := range len(toks) + 1 {
 				r, err := tx.Request(tokens.RequestKey{byte(i)}, f.now)
 				if err != nil {
 					return err
@@ -252,19 +257,18 @@ func testSealed(t *testing.T, f *fixture) {
 		return kept
 	}
 	f.update(func(tx tokens.Tx) error { return tx.ForgetSealed(toks[0].ID) })
-	f.equal("sealed after forgetting one", sealed(), []int{1, 2, 3, 4})
-	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(toks[1].ID, hash("k1", 70), f.now) })
-	f.equal("sealed after a rotation", sealed(), []int{2, 3, 4})
+	f.equal("sealed after forgetting one", sealed(), []int{1, 2, 3, 4, 5})
 	f.update(func(tx tokens.Tx) error {
 		revoked(f.now)(&toks[2])
-		return tx.UpdateToken(toks[2])
-	})
-	f.equal("sealed after a revocation", sealed(), []int{3, 4})
-	f.update(func(tx tokens.Tx) error {
 		_, err := tx.RevokeTokens(u.Key, tokens.Revocation{Time: f.now})
-		return err
+		return errors.Join(tx.ReplaceSecret(toks[1].ID, hash("k1", 70), f.now), tx.UpdateToken(toks[2]), err,
+			tx.RevokeService(svc.ID, tokens.Revocation{Time: f.now}))
 	})
-	f.equal("sealed after revoking all", sealed(), []int{})
+	f.equal("sealed as long as nobody says that they are to be forgotten", sealed(), []int{1, 2, 3, 4, 5})
+	f.update(func(tx tokens.Tx) error { return tx.ForgetSealedOf(u.Key) })
+	f.equal("sealed after forgetting a user's", sealed(), []int{5})
+	f.update(func(tx tokens.Tx) error { return tx.ForgetSealed(svc.ID) })
+	f.equal("sealed after forgetting a service's", sealed(), []int{})
 }
 
 func testUserDelete(t *testing.T, f *fixture) {

@@ -46,7 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"RevokeTokensSparesTheRevokedAndOtherUsers", testRevokeAll},
 		{"RotationKeepsOldSecretsInOrder", testRotation},
 		{"IdempotentRequestsExpire", testRequests},
-		{"RevokeAndRotateForgetSealedSecrets", testSealed},
+		{"SealedSecretsAreForgottenWhenToldTo", testSealed},
 		{"ADeletedUserIsNotFoundAndComesBackAnew", testUserDelete},
 		{"UsersAreListedInByteOrder", testUsers},
 		{"ServicesAreFoundByNameAndID", testServices},

@@ -218,7 +218,10 @@ type CreateServiceRequest struct {
 	// The audience to bind it to; empty: none.
 	Audience string `protobuf:"bytes,3,opt,name=audience,proto3" json:"audience,omitempty"`
 	// How long the token lives; 365 days when absent, 366 at most.
-	Ttl           *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,4,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per caller. The same as
+	// the `Idempotency-Key` header.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +282,13 @@ func (x *CreateServiceRequest) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *CreateServiceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // CreateServiceResponse holds the service and, this once, its secret.
@@ -573,12 +583,14 @@ const file_patd_v1_service_account_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\v\n" +
 	"\aEXPIRED\x10\x02\x12\v\n" +
-	"\aREVOKED\x10\x03\"\x95\x01\n" +
+	"\aREVOKED\x10\x03\"\xb4\x01\n" +
 	"\x14CreateServiceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vpermissions\x18\x02 \x03(\tR\vpermissions\x12\x1a\n" +
 	"\baudience\x18\x03 \x01(\tR\baudience\x12+\n" +
-	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"[\n" +
+	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"[\n" +
 	"\x15CreateServiceResponse\x12*\n" +
 	"\aservice\x18\x01 \x01(\v2\x10.patd.v1.ServiceR\aservice\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"Q\n" +

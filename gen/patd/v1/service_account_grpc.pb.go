@@ -30,7 +30,8 @@ const (
 //
 // ServiceAccountService manages internal callers and their service tokens. `admin` only.
 type ServiceAccountServiceClient interface {
-	// CreateService mints a service token and answers its secret, this once.
+	// CreateService mints a service token and answers its secret, this once. With an `Idempotency-Key` header, or
+	// `request_id`, a repeated call answers the same service with its secret.
 	CreateService(ctx context.Context, in *CreateServiceRequest, opts ...grpc.CallOption) (*CreateServiceResponse, error)
 	// ListServices lists services, newest first, whatever their state.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
@@ -82,7 +83,8 @@ func (c *serviceAccountServiceClient) RevokeService(ctx context.Context, in *Rev
 //
 // ServiceAccountService manages internal callers and their service tokens. `admin` only.
 type ServiceAccountServiceServer interface {
-	// CreateService mints a service token and answers its secret, this once.
+	// CreateService mints a service token and answers its secret, this once. With an `Idempotency-Key` header, or
+	// `request_id`, a repeated call answers the same service with its secret.
 	CreateService(context.Context, *CreateServiceRequest) (*CreateServiceResponse, error)
 	// ListServices lists services, newest first, whatever their state.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
