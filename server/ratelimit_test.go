@@ -124,6 +124,14 @@ func wantMetric(t *testing.T, r *rig, line string) {
 	}
 }
 
+func TestEveryLimitIsInTheMetricsFromTheStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, name := range []string{"mint", "authentication", "catalog", "leaks", "exchange"} {
+		wantMetric(t, r, `patd_rate_limited_total{limit="`+name+`"} 0`)
+	}
+}
+
 // TestFailedAuthenticationIsLimitedPerAddress gives an address three bad credentials and one a second.
 func TestFailedAuthenticationIsLimitedPerAddress(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 3 })

@@ -27,7 +27,7 @@ func (c *chain) recheck(begun *call, was tokens.Actor) (tokens.Actor, error) {
 			slog.String("request_id", begun.requestID()), slog.String("cause", safeText(err.Error())))
 		return was, nil
 	case !begun.method.allows(actor):
-		return was, tokens.Fail(tokens.CodeDenied, "PERMISSION_DENIED", denial(begun.method.right, actor))
+		return was, denied(begun.method.right, actor)
 	}
 	return actor, nil
 }

@@ -12,12 +12,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
+	"patd/store"
 	"patd/tokens"
 )
 
@@ -216,6 +218,45 @@ func TestRevokedServiceLosesItsStreams(t *testing.T) {
 	if status.Code(err) != codes.Unauthenticated {
 		t.Errorf("the watch ended with %v", err)
 	}
+}
+
+// narrowed is a store that, once it is told to, finds services without their permissions.
+type narrowed struct {
+	tokens.Store
+	now atomic.Bool
+}
+
+func (n *narrowed) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
+	found, err := n.Store.LookupService(ctx, id)
+	if n.now.Load() {
+		found.Service.Permissions = 0
+	}
+	return found, err
+}
+
+func TestStreamsEndWithThePermissionThatTheirServiceLacksLater(t *testing.T) {
+	t.Parallel()
+	var behind *narrowed
+	r := newRigOn(t, nil, func(_ *store.Store, s tokens.Store) tokens.Store {
+		behind = &narrowed{Store: s}
+		return behind
+	})
+	s := r.open(r.service("gw", "introspect"))
+	_, secret := r.mint("u1", "a")
+	ask(t, s, 1, secret)
+	answered(t, s)
+	behind.now.Store(true)
+	_, err := s.Recv()
+	st := status.Convert(err)
+	if st.Code() != codes.PermissionDenied {
+		t.Fatalf("the stream ended with %v", err)
+	}
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetMetadata()["permission"] == "introspect" {
+			return
+		}
+	}
+	t.Errorf("the refusal names no permission: %v", st.Details())
 }
 
 func TestStreamsEndWithTheServerAfterWhatIsUnderWay(t *testing.T) {
