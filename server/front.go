@@ -232,7 +232,7 @@ func (f *front) log(ctx context.Context, x *exchange, code int, start time.Time)
 		attrs = append(attrs, slog.String("peer", x.client.String()))
 	}
 	if x.cause != nil {
-		attrs = append(attrs, slog.String("cause", safeText(x.cause.Error())))
+		attrs = append(attrs, slog.String("cause", logText(x.cause.Error())))
 	}
 	f.logger.LogAttrs(ctx, level, "request", attrs...)
 }

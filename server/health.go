@@ -109,7 +109,7 @@ func (h *healthState) note(ctx context.Context, err error) {
 		h.failed = 0
 	default:
 		if h.failed++; h.failed == readyFailures {
-			h.logger.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("cause", safeText(err.Error())))
+			h.logger.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("cause", logText(err.Error())))
 			h.set(healthv1.HealthCheckResponse_NOT_SERVING)
 		}
 	}

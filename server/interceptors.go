@@ -220,7 +220,7 @@ func (c *chain) log(done *call, code codes.Code, took time.Duration) {
 	}
 	attrs := append(make([]slog.Attr, 0, 8),
 		slog.String("method", done.method.name), slog.String("code", classOfCode(code)), slog.Duration("duration", took),
-		slog.String("actor", safeText(done.actor.String())))
+		slog.String("actor", logText(done.actor.String())))
 	if done.actor.TokenID != 0 {
 		attrs = append(attrs, slog.String("token_id", done.actor.TokenID.String()))
 	}
@@ -229,7 +229,7 @@ func (c *chain) log(done *call, code codes.Code, took time.Duration) {
 		attrs = append(attrs, slog.String("peer", done.peer.IP.String()))
 	}
 	if done.cause != nil {
-		attrs = append(attrs, slog.String("cause", safeText(done.cause.Error())))
+		attrs = append(attrs, slog.String("cause", logText(done.cause.Error())))
 	}
 	c.logger.LogAttrs(done, level, "call", attrs...)
 }
@@ -344,7 +344,7 @@ func (c *chain) authorize(begun *call, req any) error {
 	if r.action != "" {
 		if err := c.service.RecordRefusal(begun, actor, refusal(r.action, refused.Reason, req)); err != nil {
 			c.logger.LogAttrs(begun, slog.LevelWarn, "a refused attempt could not be recorded",
-				slog.String("request_id", begun.requestID()), slog.String("cause", safeText(err.Error())))
+				slog.String("request_id", begun.requestID()), slog.String("cause", logText(err.Error())))
 		}
 	}
 	return refused

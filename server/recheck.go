@@ -24,7 +24,7 @@ func (c *chain) recheck(begun *call, was tokens.Actor) (tokens.Actor, error) {
 		return was, err
 	case err != nil:
 		c.logger.LogAttrs(begun, slog.LevelDebug, "the caller of a stream could not be checked again",
-			slog.String("request_id", begun.requestID()), slog.String("cause", safeText(err.Error())))
+			slog.String("request_id", begun.requestID()), slog.String("cause", logText(err.Error())))
 		return was, nil
 	case !begun.method.allows(actor):
 		return was, denied(begun.method.right, actor)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -159,12 +160,29 @@ func (o offer) detail(id ID) string {
 		parts = append(parts, "family "+o.family.ID.String())
 	}
 	if o.client.ID != "" {
-		parts = append(parts, "client "+o.client.ID)
+		parts = append(parts, o.client.detail())
 	}
 	if len(o.target.audiences) > 0 {
 		parts = append(parts, "audiences "+strings.Join(o.target.audiences, " "))
 	}
 	return strings.Join(append(parts, "scopes "+strings.Join(o.scopes, " ")), ", ")
+}
+
+// maxClientDetail bounds, in bytes, what the audit log repeats of a name that a client gave itself.
+const maxClientDetail = 64
+
+// detail names a client for the audit log. The name of one that showed its credential is that of a service. Any other name is
+// the client's own word, which anybody can choose so that it reads like more of the event: it stands in quotes, is cut off at
+// maxClientDetail, and says that it is unverified.
+func (c Client) detail() string {
+	if c.Authenticated {
+		return "client " + c.ID
+	}
+	name, more := c.ID, ""
+	if len(name) > maxClientDetail {
+		name, more = name[:maxClientDetail], "…"
+	}
+	return "unverified_client_id " + strconv.QuoteToASCII(name) + more
 }
 
 // again reads, inside the transaction that makes something of a secret, all that was known of it before: the token, its user and

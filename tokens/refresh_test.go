@@ -63,7 +63,7 @@ func TestRefreshTokensRotate(t *testing.T) {
 		g = next
 	}
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.refresh", TokenID: m.Token.ID.String()}, tokens.Page{})
-	if err != nil || len(events) != 3 || events[0].User != "u1" || !strings.Contains(events[0].Detail, "client photo-app") || events[0].PeerIP != home.IP {
+	if err != nil || len(events) != 3 || events[0].User != "u1" || !strings.Contains(events[0].Detail, `, unverified_client_id "photo-app", `) || events[0].PeerIP != home.IP {
 		t.Errorf("events: %+v, %v", events, err)
 	}
 	h.wait(m.Token.ExpireTime.Sub(h.now()) - time.Minute)
