@@ -50,7 +50,7 @@ func (a *asker) keepLine(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := a.now()
 		err := a.serveLine(ctx)
-		if a.now().Sub(began) > longPause {
+		if a.now().Sub(began) > longPause || renewal(err) {
 			pause = pauses{}
 		}
 		pause.wait(ctx, hopeless(err))

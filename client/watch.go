@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -38,14 +39,27 @@ func (w *watcher) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if w.now().Sub(began) > longPause {
+		if w.now().Sub(began) > longPause || renewal(err) {
 			pause = pauses{}
 		}
-		if pause.tries == 0 {
+		switch {
+		case renewal(err):
+			w.log.LogAttrs(ctx, slog.LevelDebug, "patd renews the connection; watching again")
+		case pause.tries == 0:
 			w.log.LogAttrs(ctx, slog.LevelWarn, "the watch of patd broke; watching again", slog.Any("error", err))
 		}
 		pause.wait(ctx, hopeless(err))
 	}
+}
+
+// renewal reports whether a stream ended because the server renews its connection, which is no fault.
+func renewal(err error) bool {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetReason() == "CONNECTION_AGED" && info.GetDomain() == "patd" {
+			return true
+		}
+	}
+	return false
 }
 
 // hopeless tells an error that the next try will hardly mend.

@@ -223,7 +223,7 @@ func TestStreamsOnAnAgedConnectionEndWithAReasonBeforeTheyAreCutOff(t *testing.T
 	}
 	_, other := stream.Recv()
 	for _, err := range []error{err, other} {
-		if s := status.Convert(err); s.Code() != codes.Unavailable || len(s.Details()) == 0 {
+		if s := status.Convert(err); s.Code() != codes.Unavailable || reasonIn(err) != "CONNECTION_AGED" {
 			t.Errorf("a stream on an aged connection ended with %v", err)
 		}
 	}

@@ -71,7 +71,7 @@ func (a *answering) attend() error {
 			return stopping()
 		case now := <-tick.C:
 			if a.caller.connection.retired(now) {
-				return stopping()
+				return aged()
 			}
 			actor, err := c.recheck(a.caller, *a.actor.Load())
 			if err != nil {
@@ -222,5 +222,10 @@ func streamEnd(err error) error {
 }
 
 func stopping() *tokens.Error {
-	return tokens.Fail(tokens.CodeUnavailable, "SERVER_STOPPING", "the server, or this connection, is stopping; try again")
+	return tokens.Fail(tokens.CodeUnavailable, "SERVER_STOPPING", "the server is stopping; try again")
+}
+
+// aged ends a stream on a connection that is to be renewed.
+func aged() *tokens.Error {
+	return tokens.Fail(tokens.CodeUnavailable, "CONNECTION_AGED", "the connection has reached its age; open the stream again, on a new one")
 }

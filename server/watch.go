@@ -45,7 +45,7 @@ func (s *introspectionService) WatchInvalidations(r *patdv1.WatchInvalidationsRe
 			return stopping()
 		case now := <-beat.C:
 			if begun.connection.retired(now) {
-				return stopping()
+				return aged()
 			}
 			if begun.actor, err = s.chain.recheck(begun, begun.actor); err == nil {
 				err = w.tell(true)
