@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -20,6 +21,8 @@ type System struct {
 	Environ func() []string
 	// Hurry returns a channel that a second signal closes, instead of ending the process; a third one ends it. Nil: there is none.
 	Hurry func() <-chan struct{}
+	// Libraries has what libraries say of their own accord go into a log. Nil: they write where they like.
+	Libraries func(*slog.Logger)
 }
 
 func main() { os.Exit(process()) }
@@ -35,8 +38,11 @@ func process() int {
 	s := stopper{signals: make(chan os.Signal, 3), hurry: make(chan struct{})}
 	signal.Notify(s.signals, syscall.SIGTERM, os.Interrupt)
 	go s.watch(stop)
+	var libraries libraryLog
+	libraries.install()
 	return Main(ctx, os.Args[1:], System{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Environ: os.Environ, Hurry: s.hurried,
+		Libraries: libraries.to,
 	})
 }
 

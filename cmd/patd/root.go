@@ -35,6 +35,8 @@ type command struct {
 	// log buffers what a server writes to stderr, and announce logs what is to be read at every level. Nil: it does not serve.
 	log      *logpipe.Writer
 	announce *slog.Logger
+	// structured tells that lines on stderr are records of the log, the last one too.
+	structured bool
 }
 
 // Main runs one command line, without the program's name, and answers its exit code.
@@ -146,7 +148,13 @@ func (c *command) exit(cmd *cobra.Command, err error) int {
 	case !c.started:
 		code, hint = exitUsage, fmt.Sprintf(" (see `%s --help`)", cmd.CommandPath())
 	}
-	fmt.Fprintf(c.Stderr, "%s: %s%s\n", cmd.CommandPath(), redact(explain(err)), hint)
+	line := fmt.Sprintf("%s: %s%s", cmd.CommandPath(), redact(explain(err)), hint)
+	// A mistake of usage is told to whoever typed it, who did not ask for records.
+	if c.structured && (c.started || cmd.Flags().Changed("log-format")) {
+		c.announce.Error(line)
+		return code
+	}
+	fmt.Fprintln(c.Stderr, line)
 	return code
 }
 

@@ -53,7 +53,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		"--oidc-issuer", "http://127.0.0.1:1", "--oidc-audience", "patd",
 		"--features-source", "sql", "--features-database-url", "postgres://u@127.0.0.1:1/c", "--features-query", "SELECT f FROM t WHERE u = $1",
 	}, System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
-	if code != exitFault || !regexp.MustCompile(`(?m)^patd serve: .*192\.0\.2\.1`).MatchString(log.String()) {
+	if code != exitFault || !regexp.MustCompile(`(?m)"level":"ERROR","msg":"patd serve: .*192\.0\.2\.1`).MatchString(log.String()) {
 		t.Errorf("serve on an address that is not here: exit %d, %s", code, log)
 	}
 }

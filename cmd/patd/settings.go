@@ -191,6 +191,10 @@ func (c *command) logger(s *settings) (*slog.Logger, error) {
 		return line.Bytes()
 	})
 	c.Stderr = c.log
-	c.announce = slog.New(handler(c.log, slog.LevelInfo))
-	return slog.New(handler(c.log, level)), nil
+	c.announce, c.structured = slog.New(handler(c.log, slog.LevelInfo)), s.logFormat == "json"
+	log := slog.New(handler(c.log, level))
+	if c.Libraries != nil {
+		c.Libraries(log)
+	}
+	return log, nil
 }
