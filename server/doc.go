@@ -58,9 +58,9 @@
 //
 // # What is limited
 //
-// Minting and rotating, per caller; bad credentials, per address; and the refused attempts of one caller that the audit log
-// takes (see package limit). A limited call is RESOURCE_EXHAUSTED with the reason RATE_LIMITED, google.rpc.RetryInfo, and
-// whole seconds in Retry-After over REST and in the trailer retry-after over gRPC. The exchanges of one personal access token are
+// Mints, other changes and revocations, each by a budget of its caller; bad credentials, per address, which are counted after
+// a look and never keep a good one out; and the refused attempts of one caller that the audit log takes (see package limit). A limited call is RESOURCE_EXHAUSTED with the reason RATE_LIMITED, google.rpc.RetryInfo, and
+// whole seconds in Retry-After over REST and in the trailer retry-after over gRPC. The exchanges and refreshes of one personal access token are
 // limited too, and so are the reports of leaks from one address. Servers on one store count what has a name together (see
 // Config.Shared), and addresses each for itself. A token presented to introspection, by a gateway or otherwise,
 // never counts as a bad credential of whoever presents it: one attacker behind a gateway must not lock out the gateway.

@@ -19,9 +19,21 @@ const (
 	defaultServiceMintBurst = 20_000
 	defaultFailureRate      = 10
 	defaultFailureBurst     = 1000
+	// One signed-in user's changes other than mints, and its revocations. The same for a service, which makes them for many users:
+	// as when it copies a whole directory.
+	defaultChangeRate         = 1
+	defaultChangeBurst        = 100
+	defaultServiceChangeRate  = 2000
+	defaultServiceChangeBurst = 100_000
+	// One personal access token's exchanges and refreshes. A job needs one, and a token may have many jobs.
+	defaultExchangeRate  = 1
+	defaultExchangeBurst = 100
+	// Looks at one refresh token that has ended, which each cost a read of the store.
+	endedRate  = 10
+	endedBurst = 100
 	// One caller's refused attempts that the audit log takes.
-	refusalRate  = 10
-	refusalBurst = 100
+	defaultRefusalRate  = 1
+	defaultRefusalBurst = 100
 	// One caller's calls to the catalogue, which people and scripts make, not requests of customers.
 	catalogRate  = 100
 	catalogBurst = 1000
@@ -33,6 +45,9 @@ const (
 // Names of the limits in metrics.
 const (
 	limitMint     = "mint"
+	limitChange   = "change"
+	limitRevoke   = "revocation"
+	limitExchange = "exchange"
 	limitFailures = "authentication"
 	limitCatalog  = "catalog"
 	limitLeaks    = "leaks"
@@ -40,7 +55,8 @@ const (
 
 // limits are how often callers may do what costs.
 type limits struct {
-	users, services                    *budget        // nil: unlimited
+	users, services, exchanges         *budget        // nil: unlimited
+	userChanges, serviceChanges, ended *limit.Limiter // nil: unlimited; revocations are counted by a key of their own
 	failures, refusals, catalog, leaks *limit.Limiter // nil: unlimited
 	reads                              *limit.Limiter // of the store, for credentials that then are of no record; nil: unlimited
 	metrics                            *metrics
@@ -54,6 +70,14 @@ type limitsConfig struct {
 	mintBurst, serviceMintBurst int
 	failureRate                 float64
 	failureBurst                int
+	changeRate                  float64
+	changeBurst                 int
+	serviceChangeRate           float64
+	serviceChangeBurst          int
+	exchangeRate                float64
+	exchangeBurst               int
+	refusalRate                 float64
+	refusalBurst                int
 	leakRate                    float64
 	leakBurst                   int
 	shared                      SharedLimit
@@ -61,7 +85,7 @@ type limitsConfig struct {
 }
 
 func newLimits(c limitsConfig, m *metrics) (*limits, error) {
-	for _, name := range []string{limitMint, limitFailures, limitCatalog, limitLeaks} {
+	for _, name := range []string{limitMint, limitChange, limitRevoke, limitExchange, limitFailures, limitCatalog, limitLeaks} {
 		m.limited.WithLabelValues(name) // it exists from the start
 	}
 	l := &limits{metrics: m, shared: c.shared, clock: c.now}
@@ -91,7 +115,11 @@ func newLimits(c limitsConfig, m *metrics) (*limits, error) {
 		{shared(&l.services), "minting by services", c.serviceMintRate, c.serviceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
 		{own(&l.failures), "bad credentials", c.failureRate, c.failureBurst, defaultFailureRate, defaultFailureBurst},
 		{own(&l.reads), "reads for bad credentials", c.failureRate, c.failureBurst, defaultFailureRate, defaultFailureBurst},
-		{own(&l.refusals), "refused attempts", refusalRate, refusalBurst, 0, 0},
+		{own(&l.userChanges), "changes by users", c.changeRate, c.changeBurst, defaultChangeRate, defaultChangeBurst},
+		{own(&l.serviceChanges), "changes by services", c.serviceChangeRate, c.serviceChangeBurst, defaultServiceChangeRate, defaultServiceChangeBurst},
+		{shared(&l.exchanges), "exchanges", c.exchangeRate, c.exchangeBurst, defaultExchangeRate, defaultExchangeBurst},
+		{own(&l.ended), "ended refresh tokens", endedRate, endedBurst, 0, 0},
+		{own(&l.refusals), "refused attempts", c.refusalRate, c.refusalBurst, defaultRefusalRate, defaultRefusalBurst},
 		{own(&l.catalog), "calls to the catalogue", catalogRate, catalogBurst, 0, 0},
 		{own(&l.leaks), "reports of leaks", c.leakRate, c.leakBurst, defaultLeakRate, defaultLeakBurst},
 	} {
@@ -111,22 +139,64 @@ func newLimits(c limitsConfig, m *metrics) (*limits, error) {
 	return l, nil
 }
 
-// spend takes one mint of a caller's, where the method makes a secret, or one call to the catalogue.
+// spend takes what a call costs its caller: a mint, a change or a revocation, each of which has a budget of its own, so that
+// no number of the others keeps a caller from revoking; and a call to the catalogue. Reading costs nothing.
 func (l *limits) spend(ctx context.Context, r right, a tokens.Actor) error {
-	if r.any == tokens.PermCatalog {
+	if r.any == tokens.PermCatalog && !r.ends {
 		if ok, after := l.catalog.Allow(limit.Name(a.String())); !ok {
 			return l.refuse(limitCatalog, after, "this caller calls the catalogue too often")
 		}
 	}
-	if !r.mints {
+	switch {
+	case r.reads:
 		return nil
+	case r.mints:
+		return l.mint(ctx, a)
+	case r.ends:
+		return l.revocation(a)
 	}
+	if ok, after := l.changes(a).Allow(limit.Name(a.String())); !ok {
+		return l.refuse(limitChange, after, "this caller makes too many changes")
+	}
+	return nil
+}
+
+func (l *limits) mint(ctx context.Context, a tokens.Actor) error {
 	bucket := l.services
 	if a.Kind == tokens.UserActor {
 		bucket = l.users
 	}
 	if ok, after := bucket.allow(ctx, a.String()); !ok {
 		return l.refuse(limitMint, after, "this caller mints too many tokens")
+	}
+	return nil
+}
+
+// revocation takes one revocation, suspension or deletion of a caller's. One that shows no credential has that of its address,
+// behind which there may be a whole company.
+func (l *limits) revocation(a tokens.Actor) error {
+	key := limit.Name("revocations " + a.String())
+	if a.Kind == tokens.Nobody {
+		key = limit.Address(a.Peer.IP)
+	}
+	if ok, after := l.changes(a).Allow(key); !ok {
+		return l.refuse(limitRevoke, after, "this caller revokes too often")
+	}
+	return nil
+}
+
+// changes is what counts a caller's changes.
+func (l *limits) changes(a tokens.Actor) *limit.Limiter {
+	if a.Kind == tokens.UserActor || a.Kind == tokens.TokenActor {
+		return l.userChanges
+	}
+	return l.serviceChanges
+}
+
+// exchange takes one exchange or refresh of a personal access token's.
+func (l *limits) exchange(ctx context.Context, token tokens.Actor) error {
+	if ok, after := l.exchanges.allow(ctx, token.String()); !ok {
+		return l.refuse(limitExchange, after, "this token is exchanged too often")
 	}
 	return nil
 }

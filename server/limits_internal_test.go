@@ -57,7 +57,22 @@ func TestDefaultLimits(t *testing.T) {
 		{"a service's mints", func() bool {
 			return l.spend(t.Context(), mints, tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) == nil
 		}, 20_000, 1000},
-		{"refusals", func() bool { return l.recordable(tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) }, 100, 10},
+		{"refusals", func() bool { return l.recordable(tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) }, 100, 1},
+		{"a user's changes", func() bool {
+			return l.spend(t.Context(), right{}, tokens.Actor{Kind: tokens.UserActor, User: "u"}) == nil
+		}, 100, 1},
+		{"a user's revocations", func() bool {
+			return l.spend(t.Context(), right{ends: true}, tokens.Actor{Kind: tokens.UserActor, User: "u"}) == nil
+		}, 100, 1},
+		{"a service's changes", func() bool {
+			return l.spend(t.Context(), right{}, tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) == nil
+		}, 100_000, 2000},
+		{"a service's revocations", func() bool {
+			return l.spend(t.Context(), right{ends: true}, tokens.Actor{Kind: tokens.ServiceActor, Name: "s"}) == nil
+		}, 100_000, 2000},
+		{"a token's exchanges", func() bool {
+			return l.exchange(t.Context(), tokens.Actor{Kind: tokens.TokenActor, TokenID: 1}) == nil
+		}, 100, 1},
 		{"bad credentials", func() bool {
 			bad := badCredential("bad")
 			return errors.Is(l.failed(netip.MustParseAddr("192.0.2.1"), nil, bad), bad)

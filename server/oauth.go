@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"patd/server/limit"
 	"patd/tokens"
 )
 
@@ -30,13 +29,6 @@ const (
 	methodGrant     = "oauth2.token"
 )
 
-// One personal access token's exchanges. A job needs one, and a token may have many jobs.
-const (
-	exchangeRate  = 10
-	exchangeBurst = 100
-	limitExchange = "exchange"
-)
-
 // oauthRetryAfter is what Retry-After says in an outage, in seconds: nobody knows when it ends.
 const oauthRetryAfter = "1"
 
@@ -44,24 +36,11 @@ const oauthRetryAfter = "1"
 // is found out, limited, logged and counted as for every other call.
 type oauth struct {
 	*chain
-	issuer    string
-	exchanges *budget
-	ended     *limit.Limiter // of one refresh token that has ended: how often it is looked at
+	issuer string
 }
 
 // newOAuth makes the endpoints. issuer is the iss of every answer, to the byte.
-func newOAuth(network *chain, issuer string) (*oauth, error) {
-	exchanges, err := newBudget("exchanges", exchangeRate, exchangeBurst, network.limits.clock, network.limits.shared)
-	if err != nil {
-		return nil, err
-	}
-	ended, err := limit.New(limit.Config{Rate: exchangeRate, Burst: exchangeBurst, Now: network.limits.clock})
-	if err != nil {
-		return nil, fmt.Errorf("limit ended refresh tokens: %w", err)
-	}
-	network.metrics.limited.WithLabelValues(limitExchange)
-	return &oauth{chain: network, issuer: issuer, exchanges: exchanges, ended: ended}, nil
-}
+func newOAuth(network *chain, issuer string) *oauth { return &oauth{chain: network, issuer: issuer} }
 
 // endpoints are served by exact path.
 func (o *oauth) endpoints() map[string]http.Handler {

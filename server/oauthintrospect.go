@@ -95,5 +95,8 @@ func (o *oauth) revoke(ctx context.Context, c *oauthCall) (any, error) {
 	if o.isGoodJWT(secret) {
 		return nil, tokens.Invalid(reasonStays, "token", "is a JWT, which lasts until its exp; revoke what it was exchanged for, so that no other follows")
 	}
+	if err := o.limits.revocation(c.actor); err != nil {
+		return nil, err
+	}
 	return nil, o.service.RevokeSecret(ctx, c.actor, secret)
 }

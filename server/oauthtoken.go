@@ -64,8 +64,8 @@ func (o *oauth) exchange(ctx context.Context, c *oauthCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if ok, after := o.exchanges.allow(ctx, bearer.String()); !ok {
-		return nil, o.limits.refuse(limitExchange, after, "this token is exchanged too often")
+	if err := o.limits.exchange(ctx, bearer); err != nil {
+		return nil, err
 	}
 	g, err := o.service.Exchange(ctx, q)
 	if err != nil {
@@ -125,7 +125,7 @@ func (o *oauth) subject(ctx context.Context, c *oauthCall, secret tokens.Secret)
 
 // refresh serves RFC 6749 section 6: a refresh token for the next one and an access token.
 func (o *oauth) refresh(ctx context.Context, c *oauthCall) (any, error) {
-	q := tokens.RefreshRequest{Client: c.client, Caller: c.actor, Peer: c.peer}
+	q := tokens.RefreshRequest{Client: c.client, Caller: c.actor, Peer: c.peer, Admit: o.limits.exchange}
 	var err error
 	if q.Token, err = c.form.secret("refresh_token"); err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func (o *oauth) refresh(ctx context.Context, c *oauthCall) (any, error) {
 	}
 	// Refresh tokens are not in memory: one that has ended costs a read each time.
 	presented := limit.Name(q.Token.Reveal())
-	if blocked, after := o.ended.Blocked(presented); blocked {
+	if blocked, after := o.limits.ended.Blocked(presented); blocked {
 		return nil, o.limits.refuse(limitExchange, after, "this refresh token has ended, and is presented too often")
 	}
 	var g tokens.Granted
@@ -148,7 +148,7 @@ func (o *oauth) refresh(ctx context.Context, c *oauthCall) (any, error) {
 	})
 	if err != nil {
 		if hasEnded(err) {
-			o.ended.Fail(presented)
+			o.limits.ended.Fail(presented)
 		}
 		return nil, err
 	}

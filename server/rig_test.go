@@ -101,7 +101,7 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	must(t, err)
 	r.idp = newIDP(t, r.now)
 	c := server.Config{
-		SignIn: r.idp.signIn(t), MintRate: -1, ServiceMintRate: -1, FailureRate: -1, LeakRate: -1, Now: r.now,
+		SignIn: r.idp.signIn(t), MintRate: -1, ServiceMintRate: -1, ChangeRate: -1, ServiceChangeRate: -1, FailureRate: -1, LeakRate: -1, Now: r.now,
 		Service: r.svc, Ready: st.Ready, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Reflection: true, Version: "test",
 		Logger: slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -29,8 +29,11 @@ type right struct {
 	reads bool
 	// keyed: it honours an Idempotency-Key. What neither reads nor is keyed refuses one.
 	keyed bool
-	// mints: the method makes a secret, and is limited per caller.
+	// mints: the method makes a secret of a token, and spends from its caller's mints. What neither reads, mints nor ends spends
+	// from its caller's changes.
 	mints bool
+	// ends: the method takes access away, and spends from its caller's revocations, which nothing else does.
+	ends bool
 	// conditional: it takes a precondition on the one record that it is about. Any other method refuses one.
 	conditional bool
 	// hot: it is called for each request that the company's APIs serve, so that what goes well is not logged.
@@ -60,11 +63,11 @@ func rights() map[string]right {
 		patdv1.TokenService_ListTokens_FullMethodName:   {any: tokenManager, user: true, reads: true},
 		patdv1.TokenService_UpdateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenUpdate, conditional: true},
 		patdv1.TokenService_RotateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, conditional: true, keyed: true},
-		patdv1.TokenService_RevokeToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, conditional: true},
-		patdv1.TokenService_RevokeTokens_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll},
+		patdv1.TokenService_RevokeToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, ends: true, conditional: true},
+		patdv1.TokenService_RevokeTokens_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll, ends: true},
 
 		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, conditional: true, reads: true},
-		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, conditional: true},
+		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, ends: true, conditional: true},
 
 		patdv1.IntrospectionService_Introspect_FullMethodName:         {any: introspect, hot: true, reads: true},
 		patdv1.IntrospectionService_BatchIntrospect_FullMethodName:    {any: introspect, hot: true, reads: true},
@@ -74,9 +77,9 @@ func rights() map[string]right {
 
 		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true, conditional: true, reads: true},
 		patdv1.UserService_ListUsers_FullMethodName:          {any: users, reads: true},
-		patdv1.UserService_SuspendUser_FullMethodName:        {any: users, action: tokens.ActionUserSuspend, conditional: true},
+		patdv1.UserService_SuspendUser_FullMethodName:        {any: users, action: tokens.ActionUserSuspend, ends: true, conditional: true},
 		patdv1.UserService_ResumeUser_FullMethodName:         {any: users, action: tokens.ActionUserResume, conditional: true},
-		patdv1.UserService_DeleteUser_FullMethodName:         {any: users, action: tokens.ActionUserDelete, conditional: true},
+		patdv1.UserService_DeleteUser_FullMethodName:         {any: users, action: tokens.ActionUserDelete, ends: true, conditional: true},
 		patdv1.UserService_GetUserFeatures_FullMethodName:    {any: readFeatures, user: true, conditional: true, reads: true},
 		patdv1.UserService_SetUserFeatures_FullMethodName:    {any: users, action: tokens.ActionUserFeatures, conditional: true},
 		patdv1.UserService_UpdateUserFeatures_FullMethodName: {any: users, action: tokens.ActionUserFeatures, conditional: true},
@@ -93,12 +96,12 @@ func rights() map[string]right {
 		patdv1.CatalogService_DeleteAudience_FullMethodName:  {any: catalog, action: tokens.ActionAudienceDelete, conditional: true},
 		patdv1.CatalogService_ListAudiences_FullMethodName:   {any: catalog, reads: true},
 		patdv1.CatalogService_CheckAudience_FullMethodName:   {any: catalog, reads: true},
-		patdv1.CatalogService_BlockTokens_FullMethodName:     {any: catalog, action: tokens.ActionTokenBlock},
+		patdv1.CatalogService_BlockTokens_FullMethodName:     {any: catalog, action: tokens.ActionTokenBlock, ends: true},
 		patdv1.CatalogService_UnblockTokens_FullMethodName:   {any: catalog, action: tokens.ActionTokenUnblock},
 
 		patdv1.ServiceAccountService_CreateService_FullMethodName: {any: admin, action: tokens.ActionServiceCreate, keyed: true},
 		patdv1.ServiceAccountService_ListServices_FullMethodName:  {any: admin, reads: true},
-		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke},
+		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke, ends: true},
 
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, reads: true},
 

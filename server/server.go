@@ -64,6 +64,20 @@ type Config struct {
 	// and 20000. Each attempt counts that the caller has the right to make. Negative: unlimited.
 	MintRate, ServiceMintRate   float64
 	MintBurst, ServiceMintBurst int
+	// ChangeRate is how many changes other than mints one signed-in user may make each second, over time, and ChangeBurst how
+	// many at once; revocations, suspensions and deletions have a count of their own of the same size. 0: 1 and 100.
+	// ServiceChangeRate and ServiceChangeBurst are the same for one service, and for revocations without a credential from
+	// one address. 0: 2000 and 100000. Negative: unlimited. Each server counts by itself.
+	ChangeRate, ServiceChangeRate   float64
+	ChangeBurst, ServiceChangeBurst int
+	// ExchangeRate is how many exchanges and refreshes one personal access token may make each second, over time, and ExchangeBurst
+	// how many at once. 0: 1 and 100. Negative: unlimited.
+	ExchangeRate  float64
+	ExchangeBurst int
+	// RefusalRate is how many refused attempts of one caller the audit log takes each second, over time, and RefusalBurst how many
+	// at once. 0: 1 and 100. Negative: all.
+	RefusalRate  float64
+	RefusalBurst int
 	// FailureRate is how many bad credentials one address (an IPv6 address with its /64) may show each second, over time,
 	// and FailureBurst how many at once. Past that its bad ones are refused as too many, and good ones pass; so many
 	// again may cost a read of the store, past which what is not in memory is refused. What has ended and what is presented to be
@@ -266,11 +280,7 @@ func (s *Server) build(c Config) error {
 		stop()
 		return errors.Join(err, s.conn.Close())
 	}
-	endpoints, err := newOAuth(network, s.issuer)
-	if err != nil {
-		stop()
-		return errors.Join(err, s.conn.Close())
-	}
+	endpoints := newOAuth(network, s.issuer)
 	from := senders{chain: behind, trusted: c.TrustedProxies}
 	s.front = &front{
 		logger: c.Logger, metrics: m, senders: from, api: api, pages: s.pages(c), oauth: endpoints.endpoints(),
@@ -292,6 +302,9 @@ func (s *Server) build(c Config) error {
 func limitsOf(c Config) limitsConfig {
 	return limitsConfig{
 		mintRate: c.MintRate, mintBurst: c.MintBurst, serviceMintRate: c.ServiceMintRate, serviceMintBurst: c.ServiceMintBurst,
+		changeRate: c.ChangeRate, changeBurst: c.ChangeBurst,
+		serviceChangeRate: c.ServiceChangeRate, serviceChangeBurst: c.ServiceChangeBurst,
+		exchangeRate: c.ExchangeRate, exchangeBurst: c.ExchangeBurst, refusalRate: c.RefusalRate, refusalBurst: c.RefusalBurst,
 		failureRate: c.FailureRate, failureBurst: c.FailureBurst, leakRate: c.LeakRate, leakBurst: c.LeakBurst,
 		shared: c.Shared, now: c.Now,
 	}

@@ -221,7 +221,12 @@ func (a Actor) event(now time.Time, action Action) Event {
 // RecordRefusal writes the audit event of an attempt that was refused before it reached a use case. Fields that are not
 // well formed are left out of the event: what a stranger sends is not stored. Nothing is written where LimitRefusals says so.
 func (s *Service) RecordRefusal(ctx context.Context, a Actor, r Refusal) error {
-	if allow := s.record.Load(); allow != nil && !(*allow)(a) {
+	return s.recordRefusal(ctx, a, a, r)
+}
+
+// recordRefusal records a refusal of a's within the limit of another caller, by.
+func (s *Service) recordRefusal(ctx context.Context, a, by Actor, r Refusal) error {
+	if allow := s.record.Load(); allow != nil && !(*allow)(by) {
 		return nil
 	}
 	e := a.event(s.Now(), r.Action)
@@ -245,13 +250,13 @@ func (s *Service) refused(ctx context.Context, a Actor, r Refusal, err error) er
 	if !errors.As(err, &e) || !worthRecording(e) {
 		return err
 	}
-	return s.recorded(ctx, a, r, e, err)
+	return s.recorded(ctx, a, a, r, e, err)
 }
 
-// recorded records a refusal, e, and answers err, which holds it.
-func (s *Service) recorded(ctx context.Context, a Actor, r Refusal, e *Error, err error) error {
+// recorded records a refusal, e, of a's within the limit of by, and returns err, which holds it.
+func (s *Service) recorded(ctx context.Context, a, by Actor, r Refusal, e *Error, err error) error {
 	r.Reason = e.Reason
-	if rerr := s.RecordRefusal(ctx, a, r); rerr != nil {
+	if rerr := s.recordRefusal(ctx, a, by, r); rerr != nil {
 		told := *e
 		told.Cause = errors.Join(e.Cause, rerr)
 		return &told

@@ -37,6 +37,9 @@ type RefreshRequest struct {
 	Resources []string
 	Caller    Actor // as in ExchangeRequest
 	Peer      Peer
+	// Admit, when not nil, is asked about the personal access token that the refresh token came of, once that is known to be
+	// good and before anything is changed. Its error is the outcome.
+	Admit func(context.Context, Actor) error
 }
 
 // Granted is the outcome of an exchange or a refresh.

@@ -249,7 +249,8 @@ func (s *Service) refusedGrant(ctx context.Context, a Actor, action Action, t To
 	}
 	switch e.Reason {
 	case "SCOPE_INVALID", "TARGET_INVALID", "ACCESS_LIMIT_REACHED":
-		return s.recorded(ctx, a, Refusal{Action: action, User: t.User, TokenID: t.ID.String()}, e, err)
+		// A refresh token is another one after each use; the personal access token stays.
+		return s.recorded(ctx, a, holder(t.User, t.ID, a.Peer), Refusal{Action: action, User: t.User, TokenID: t.ID.String()}, e, err)
 	default:
 		return err
 	}

@@ -46,6 +46,11 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 	if !p.allowedFrom(r.Peer) {
 		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
 	}
+	if r.Admit != nil {
+		if err := r.Admit(ctx, holder(p.cred.Token.User, p.cred.Token.ID, r.Peer)); err != nil {
+			return Granted{}, err
+		}
+	}
 	a := holder(p.cred.Token.User, rt.ID, r.Peer)
 	g, err := s.refresh(ctx, a, p, rt, r)
 	if err != nil {
