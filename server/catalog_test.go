@@ -187,7 +187,7 @@ func TestAudiencesOverREST(t *testing.T) {
 		{"POST", "/v1/audiences", `{"id":"x","default_ttl":"-1s"}`, 400, "TTL_OUT_OF_RANGE", "default_ttl"},
 		{"POST", "/v1/audiences", `{"id":"x","access_token_ttl":"2592001s"}`, 400, "TTL_OUT_OF_RANGE", "access_token_ttl"},
 		{"POST", "/v1/audiences", `{"id":"x","max_ttl":"315576000000s"}`, 400, "TTL_OUT_OF_RANGE", "max_ttl"},
-		{"POST", "/v1/audiences", `{"id":"x","max_ttl":"1 day"}`, 400, "JSON_INVALID", ""},
+		{"POST", "/v1/audiences", `{"id":"x","max_ttl":"1 day"}`, 400, "JSON_INVALID", "max_ttl"},
 		{"POST", "/v1/audiences", `{"id":"x","access_token_format":7}`, 400, "ACCESS_TOKEN_FORMAT_UNKNOWN", "access_token_format"},
 		{"POST", "/v1/audiences", `{"id":"x","resource":"/relative"}`, 400, "RESOURCE_INVALID", "resource"},
 		{"PUT", "/v1/audiences/api", `{"id":"other"}`, 400, "NAME_MISMATCH", "id"},

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"reflect"
 	"regexp"
-	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -71,7 +70,7 @@ func (c *jsonCodec) NewDecoder(r io.Reader) runtime.Decoder {
 			return errBody
 		}
 		if err := c.UnmarshalOptions.Unmarshal(text, m); err != nil {
-			b.refused = badJSON(err)
+			b.refused = badJSON(text, m)
 			return errBody
 		}
 		put()
@@ -154,44 +153,7 @@ func unreadBody(err error) *tokens.Error {
 	return tokens.Invalid("BODY_INCOMPLETE", "", "the body did not arrive whole")
 }
 
-// What the JSON decoder says of a body is never told, since it repeats parts of it: a position and the name of a
-// field are taken out of it. The decoder separates its words by either kind of space.
-var (
-	jsonPosition = regexp.MustCompile(`\(line (\d{1,8}):(\d{1,8})\)`)
-	jsonUnknown  = regexp.MustCompile(`\): unknown field "([^"\\]*)"$`)
-	jsonField    = regexp.MustCompile(`\): (?:invalid value for [a-z0-9]+ field|duplicate field) "?([a-z_]{1,32})"?(?:[:\s]|$)`)
-)
-
-// badJSON is the error of a body that is no message of the expected form.
-func badJSON(err error) *tokens.Error {
-	text := err.Error()
-	at := ""
-	if m := jsonPosition.FindStringSubmatch(text); m != nil {
-		at = " at line " + m[1] + ":" + m[2]
-	}
-	if m := jsonUnknown.FindStringSubmatch(text); m != nil {
-		if safeName(m[1]) {
-			return tokens.Invalid("FIELD_UNKNOWN", m[1], fmt.Sprintf("unknown field %q%s", m[1], at))
-		}
-		return tokens.Invalid("FIELD_UNKNOWN", "", "unknown field"+at)
-	}
-	if m := jsonField.FindStringSubmatch(text); m != nil {
-		return tokens.Invalid("JSON_INVALID", m[1], "not a value of this field, or given twice,"+at)
-	}
-	switch {
-	case strings.Contains(text, "invalid google.protobuf.Duration value"), strings.Contains(text, "google.protobuf.Duration: "):
-		return tokens.Invalid("JSON_INVALID", "", `a duration is seconds as a string, such as "7776000s":`+" error"+at)
-	case strings.Contains(text, "invalid google.protobuf.Timestamp value"), strings.Contains(text, "google.protobuf.Timestamp: "):
-		return tokens.Invalid("JSON_INVALID", "", `a time is an RFC 3339 string, such as "2027-01-31T12:00:00Z":`+" error"+at)
-	case strings.Contains(text, "unexpected token"):
-		return tokens.Invalid("JSON_INVALID", "", `the body is not valid JSON, or a value not of its field's type (a duration is a string, such as "7776000s"):`+" error"+at)
-	case strings.Contains(text, "unexpected EOF"):
-		return tokens.Invalid("JSON_INVALID", "", "the body is not valid JSON of this request: it ends too early")
-	}
-	return tokens.Invalid("JSON_INVALID", "", "the body is not valid JSON of this request: error"+at)
-}
-
 var nameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,31}$`)
 
-// safeName tells whether a name that the caller sent may be repeated: it is short and looks like the name of a field.
+// safeName reports whether a name that the caller sent may be repeated: it is short and looks like the name of a field.
 func safeName(s string) bool { return nameForm.MatchString(s) && !tokens.MayContainSecret(s) }

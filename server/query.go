@@ -1,11 +1,10 @@
 package server
 
 import (
-	"fmt"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -26,21 +25,56 @@ var _ runtime.QueryParameterParser = (*queryParser)(nil)
 // Parse reads a query into a request.
 func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
 	fields := msg.ProtoReflect().Descriptor().Fields()
-	for name := range values {
+	names := slices.Sorted(maps.Keys(values))
+	for _, name := range names {
 		f := fields.ByName(protoreflect.Name(name))
-		if f != nil && f.Message() == nil && !filter.HasCommonPrefix([]string{name}) {
-			continue
+		if f == nil || f.Message() != nil || filter.HasCommonPrefix([]string{name}) {
+			return unknownParameter(name)
 		}
-		return unknown(name)
 	}
-	return p.DefaultQueryParser.Parse(msg, values, filter)
+	if p.DefaultQueryParser.Parse(msg, values, filter) == nil {
+		return nil
+	}
+	for _, name := range names { // whose fault it was
+		if p.DefaultQueryParser.Parse(msg.ProtoReflect().New().Interface(), url.Values{name: values[name]}, filter) != nil {
+			return badParameter(name)
+		}
+	}
+	return badParameter("")
 }
 
-func unknown(name string) error {
+// queryError is the error of a query. The gateway passes only texts on, so that its text is its JSON form.
+type queryError struct {
+	Reason string `json:"patd_reason"`
+	Field  string `json:"field"`
+	Text   string `json:"text"`
+}
+
+func (e queryError) Error() string {
+	text, err := json.Marshal(e)
+	if err != nil {
+		return "the path or query is not valid"
+	}
+	return string(text)
+}
+
+func unknownParameter(name string) error {
 	if !safeName(name) {
 		name = ""
 	}
-	return fmt.Errorf("unknown query parameter %q", name)
+	return queryError{"QUERY_UNKNOWN", name, "no such query parameter here"}
+}
+
+func badParameter(name string) error {
+	switch name {
+	case "":
+		return queryError{"QUERY_INVALID", "", "the path or query is not valid"}
+	case "state":
+		return queryError{"QUERY_INVALID", name, "given twice, or not a state; states are written in capitals: " +
+			"ACTIVE, EXPIRED, REVOKED for tokens; ACTIVE, SUSPENDED for users"}
+	default:
+		return queryError{"QUERY_INVALID", name, "given twice, or not a value of this parameter"}
+	}
 }
 
 // queryOrBody refuses a query beside a body. The gateway reads none where the body is the request, and would pass over it in
@@ -50,7 +84,7 @@ func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		switch r.Method {
 		case http.MethodPost, http.MethodPut, http.MethodPatch:
 			for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
-				answerError(r.Context(), nil, nil, w, r, status.Error(codes.InvalidArgument, unknown(name).Error()))
+				answerError(r.Context(), nil, nil, w, r, status.Error(codes.InvalidArgument, unknownParameter(name).Error()))
 				return
 			}
 		}
@@ -58,25 +92,12 @@ func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
-var (
-	// unknownParameter is what Parse says, and fieldInText finds the name of a field in what the gateway says of a query.
-	// It stands before any value.
-	unknownParameter = regexp.MustCompile(`^unknown query parameter "([A-Za-z0-9_.]*)"$`)
-	fieldInText      = regexp.MustCompile(`field "([a-z_]{1,32})"`)
-)
-
-// unreadable is the error of a path or query that could not be read. What the gateway says of it repeats what was sent.
+// unreadable returns the error of a path or query that could not be read, by the text that came through the gateway. A
+// text of the gateway's own repeats what was sent and is not used.
 func unreadable(text string) *tokens.Error {
-	if m := unknownParameter.FindStringSubmatch(text); m != nil {
-		return tokens.Invalid("QUERY_UNKNOWN", m[1], "no such query parameter here")
+	var e queryError
+	if err := json.Unmarshal([]byte(text), &e); err == nil && e.Reason != "" {
+		return tokens.Invalid(e.Reason, e.Field, e.Text)
 	}
-	m := fieldInText.FindStringSubmatch(text)
-	switch {
-	case m == nil:
-		return tokens.Invalid("QUERY_INVALID", "", "the path or query is not valid")
-	case m[1] == "state":
-		return tokens.Invalid("QUERY_INVALID", m[1], "given twice, or not a state; states are written in capitals: ACTIVE, EXPIRED, REVOKED for tokens; ACTIVE, SUSPENDED for users")
-	default:
-		return tokens.Invalid("QUERY_INVALID", m[1], "given twice, or not a value of this parameter")
-	}
+	return tokens.Invalid("QUERY_INVALID", "", "the path or query is not valid")
 }
