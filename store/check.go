@@ -16,16 +16,19 @@ const (
 	foreignKeyCheck = `PRAGMA foreign_key_check`
 )
 
+// prunedBefore is the moment before which events may have been deleted: what was done before it needs none.
+const prunedBefore = `(SELECT coalesce(max(before_us), 0) FROM released)`
+
 // Invariants that neither the pages nor the constraints hold. Each statement answers what breaks one: ?1 is the
 // time, ?2 how many to answer.
 const (
 	checkTokenEvents = `
 SELECT t.id FROM tokens t
-WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE t.issue_us >= ` + prunedBefore + ` AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkRevokeEvents = `
 SELECT t.id FROM tokens t JOIN users u ON u.key = t.user
-WHERE t.revoke_us IS NOT NULL
+WHERE t.revoke_us IS NOT NULL AND t.revoke_us >= ` + prunedBefore + `
   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action IN ('token.revoke', 'token.revoke_all') AND e.outcome = 1)
   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user = u.user AND e.action IN ('token.revoke_all', 'user.delete') AND e.outcome = 1)
   AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
@@ -61,7 +64,7 @@ WHERE NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = r.token_id)
 
 	checkServiceEvents = `
 SELECT id FROM services
-WHERE name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE issue_us >= ` + prunedBefore + ` AND name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkRetiredKeys = `
 SELECT t.id FROM keys k JOIN tokens t ON t.key = k.num
@@ -69,20 +72,20 @@ WHERE k.retire_us IS NOT NULL AND t.revoke_us IS NULL AND t.expire_us > ?1 AND t
 
 	checkBlockEvents = `
 SELECT t.id FROM tokens t INDEXED BY tokens_blocked
-WHERE t.blocked_by IS NOT NULL AND CAST(?1 AS BIGINT) > 0
+WHERE t.blocked_by IS NOT NULL AND t.issue_us >= ` + prunedBefore + ` AND CAST(?1 AS BIGINT) > 0
   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action = 'token.block' AND e.outcome = 1) LIMIT ?2`
 
 	checkFeatureEvents = `
 SELECT name FROM features
-WHERE name NOT IN (SELECT detail FROM events WHERE action = 'feature.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE ` + prunedBefore + ` = 0 AND name NOT IN (SELECT detail FROM events WHERE action = 'feature.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkAudienceEvents = `
 SELECT id FROM audiences
-WHERE id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE ` + prunedBefore + ` = 0 AND id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkTriggers = `
 SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'), ('services_stay_revoked'),
-  ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'))
+  ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'), ('released_grows'), ('released_stays'))
 WHERE column1 NOT IN (SELECT name FROM sqlite_schema WHERE type = 'trigger')`
 )
 

@@ -17,13 +17,13 @@ WHERE (a.token_id <> f.token_id OR a.serial <> f.serial OR a.expire_us > f.expir
 SELECT family FROM refresh_tokens INDEXED BY refresh_tokens_family WHERE use_us IS NULL AND CAST(?1 AS BIGINT) > 0 GROUP BY family HAVING count(*) > 1 LIMIT ?2`
 
 	checkGrantEvents = `
-SELECT id FROM (SELECT id, token_id FROM access_tokens UNION ALL SELECT id, token_id FROM families) g
-WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = g.token_id AND e.action IN ('token.exchange', 'token.refresh') AND e.outcome = 1)
+SELECT id FROM (SELECT id, token_id, issue_us FROM access_tokens UNION ALL SELECT id, token_id, issue_us FROM families) g
+WHERE g.issue_us >= ` + prunedBefore + ` AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = g.token_id AND e.action IN ('token.exchange', 'token.refresh') AND e.outcome = 1)
   AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkGrantRevokeEvents = `
 SELECT id FROM (SELECT id, token_id, revoke_us FROM access_tokens UNION ALL SELECT id, token_id, revoke_us FROM families) g
-WHERE revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0
+WHERE revoke_us IS NOT NULL AND revoke_us >= ` + prunedBefore + ` AND CAST(?1 AS BIGINT) > 0
   AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = g.token_id AND e.action IN ('access.revoke', 'family.revoke') AND e.outcome = 1) LIMIT ?2`
 
 	checkGrantRetiredKeys = `

@@ -55,6 +55,7 @@ func oddRows() []string {
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,
 		`INSERT INTO events (time_us, actor, action, outcome, user, peer_ip, detail) VALUES (1, '', 'ü', 2, '', x'7f000001', 'two
 lines')`,
+		`INSERT INTO released (one, seq, before_us) VALUES (1, 3, 9223372036854775807)`,
 		// A position that was given and whose row is gone: the feed is pruned.
 		`DELETE FROM changes`,
 		`INSERT INTO changes (time_us, user) VALUES (5, 'u'), (6, NULL)`,

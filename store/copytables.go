@@ -36,6 +36,7 @@ func copiedTables() []copiedTable {
 			"access_format search require_named"},
 		{name: "events", key: "seq", columns: "seq time_us actor action outcome user token_id service peer_ip reason detail",
 			sequence: "seq", counted: true},
+		{name: "released", key: "one", columns: "one seq before_us"},
 		{name: "changes", key: "seq", columns: "seq time_us token_id user service", sequence: "seq", counted: true},
 	}
 }

@@ -20,7 +20,7 @@ const (
 )
 
 // proof is an audit event by which a transaction can be told from one that did not happen: the last that it wrote. Events
-// are never dropped. One of the same position in another history, as after a failover to a server that had not heard of the
+// are not deleted for a minute at least. One of the same position in another history, as after a failover to a server that had not heard of the
 // transaction, is of another moment.
 type proof struct {
 	seq   int64

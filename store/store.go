@@ -73,8 +73,10 @@ type Store struct {
 	writer  *pool
 	group   *group // who uses the writer
 
-	failing  failing
-	feed     *feed.Feed
+	failing       failing
+	feed          *feed.Feed
+	deletedEvents atomic.Uint64
+
 	keyNames atomic.Pointer[map[int64]string]
 	seen     *seenBuffer
 	flushing chan struct{} // has a place for who writes uses

@@ -42,6 +42,7 @@ const (
 	ActionKeyAdd          Action = "key.add"
 	ActionKeyRetire       Action = "key.retire"
 	ActionPrefixAdd       Action = "prefix.add"
+	ActionAuditPrune      Action = "audit.prune"
 )
 
 // Outcome says whether the thing was done.

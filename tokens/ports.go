@@ -146,6 +146,18 @@ type LogReader interface {
 	// Changes lists the change feed: entries at positions above after, oldest first, at most limit. Old entries are
 	// pruned, an hour after they were written at the earliest.
 	Changes(after uint64, limit int) ([]Change, error)
+	// OldestEvents lists events at positions above after, oldest first, at most limit.
+	OldestEvents(after uint64, limit int) ([]Event, error)
+	// Released returns up to which position events were released for deletion, and the latest moment before which such
+	// events were; zero: none ever was.
+	Released() (seq uint64, before time.Time, err error)
+}
+
+// LogWriter shortens the audit log.
+type LogWriter interface {
+	// ReleaseEvents lets a store delete the events at positions above after and up to upTo, all of which were before a
+	// moment. They may be found for a while. ErrTaken where what is released does not end at after.
+	ReleaseEvents(after, upTo uint64, before time.Time) error
 }
 
 // KeyReader reads what the store knows of the digest keys: names and check values, never keys.
@@ -171,6 +183,7 @@ type Tx interface {
 	AudienceWriter
 	AccessWriter
 	FamilyWriter
+	LogWriter
 }
 
 // TokenWriter writes tokens.

@@ -34,6 +34,7 @@ func (c *command) eventsCommand() *cobra.Command {
 		}
 		return tokenID(r.GetTokenId())
 	}
+	cmd.AddCommand(c.eventsPrune())
 	return c.remoteCommand(cmd, exitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
 		all := &patdv1.ListEventsResponse{}
 		for len(all.GetEvents()) < limit {

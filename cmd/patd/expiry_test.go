@@ -22,16 +22,7 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	t.Parallel()
 	start := time.Now().UTC().Truncate(time.Second)
 	now := start
-	c := &command{System: System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }}, now: func() time.Time { return now }}
-	o, err := c.open(t.Context(), &settings{dataDir: t.TempDir()}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := o.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	c, o := opens(t, &now)
 	service, err := c.accounts(o)
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +115,7 @@ func TestTheEndOfTheCertificateIsAnnounced(t *testing.T) {
 	if _, until, _ := x.figures(); until < 3000 || until > 3600 {
 		t.Errorf("the certificate ends in %v s, want an hour", until)
 	}
-	roots := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a certificate of this test
+	roots := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer roots.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: roots}).Get(d.http + "/metrics")
 	if err != nil {

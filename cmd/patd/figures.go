@@ -47,6 +47,7 @@ func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *
 			total("patd_feed_distrusted_total", "Times that the change feed went back, or stood still while changes were made.", s.Distrusted),
 			now("patd_changes_failing", "1: the store takes no change, and the server is not ready; 0: it does.", flag(st.ChangesFail() != nil)),
 			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.TouchesDropped()),
+			total("patd_audit_events_deleted_total", "Events that this server deleted from the audit log, after a pruning.", st.EventsDeleted()),
 			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),
 		}
 	}

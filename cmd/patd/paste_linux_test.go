@@ -38,6 +38,9 @@ func TestDeploymentCanBePasted(t *testing.T) {
 	if got := k.paste(t, block(t, "sh call"), "http://127.0.0.1:8080", d.http); !strings.Contains(got, `"name":"ci"`) {
 		t.Errorf("the call printed\n%s", got)
 	}
+	if got := k.paste(t, block(t, "sh prune")); !strings.HasPrefix(got, "deleted 0 events before ") {
+		t.Errorf("the pruning printed\n%s", got)
+	}
 	k.env = append(k.env, "PATD_TOKEN_FILE="+written(t, "catalog.token", patd(t, "service", "create", "catalog", "--permission", "catalog", "--data-dir", filepath.Join(k.dir, "data"))))
 	if got := k.paste(t, block(t, "sh policy")); !strings.Contains(got, "api") {
 		t.Errorf("the commands about policies printed\n%s", got)

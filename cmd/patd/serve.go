@@ -132,6 +132,7 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	return c.runServer(ctx, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
 		var g sync.WaitGroup
 		g.Go(func() { ends.watch(ctx) })
+		g.Go(func() { o.retain(ctx, s, c.now, log) })
 		g.Go(func() { o.follow(ctx, ring, s.personalPrefix, hint, c, log) })
 		g.Go(func() {
 			service.Follow(ctx, s.personalPrefix, func(err error) {

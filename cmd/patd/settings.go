@@ -36,6 +36,7 @@ type settings struct {
 
 	defaultTTL, maxTTL, cacheFor duration
 	signingKeyDelay              duration
+	auditRetention               duration
 	cacheSize                    byteSize
 	unknownCallerMemory          byteSize
 	allowNever                   bool
@@ -125,6 +126,7 @@ func (s *settings) policyFlags(f *pflag.FlagSet) {
 	s.signingKeyDelay = duration(tokens.DefaultSigningKeyDelay)
 	f.Var(&s.signingKeyDelay, "signing-key-delay",
 		"publish a new signing key for this long before it signs; verifiers may keep the published keys for half of it")
+	f.Var(&s.auditRetention, "audit-retention", "delete events of the audit log that are older than this, within a day more; 0s: keep them for ever")
 	for _, l := range []struct {
 		v       *int
 		d       int
@@ -157,6 +159,9 @@ func (s *settings) policy(defaultGiven bool) (tokens.Policy, error) {
 		return p, errors.New("--default-ttl and --max-ttl must be longer than 0s")
 	case p.DefaultTTL > p.MaxTTL && defaultGiven:
 		return p, fmt.Errorf("--default-ttl %s is over --max-ttl %s", &s.defaultTTL, &s.maxTTL)
+	}
+	if s.auditRetention != 0 && time.Duration(s.auditRetention) < minRetention {
+		return p, errors.New("--audit-retention must be 1d or longer, or 0s: keep events for ever")
 	}
 	p.DefaultTTL = min(p.DefaultTTL, p.MaxTTL)
 	return p, nil

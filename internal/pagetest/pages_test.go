@@ -21,6 +21,7 @@ var claims = map[string]string{
 	"sh call":         "TestDeploymentCanBePasted",
 	"sh cli":          "TestDeploymentCanBePasted",
 	"sh policy":       "TestDeploymentCanBePasted",
+	"sh prune":        "TestDeploymentCanBePasted",
 	"sh systemd":      "TestUnitCanBeInstalledAndEnabled",
 	"yaml litestream": "TestLitestreamCopiesTheStoreOfTheUnit",
 	"sh postgres":     "TestPostgresCanBePasted",

@@ -110,8 +110,11 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 
 // Makes the schema of the version before the last out of the last.
 const unmigrate = `
-ALTER TABLE behind.requests ADD CONSTRAINT requests_token_id_fkey FOREIGN KEY (token_id) REFERENCES behind.tokens (id)
-  DEFERRABLE INITIALLY DEFERRED;
+DROP TRIGGER events_no_delete ON behind.events;
+DROP FUNCTION behind.patd_log_keeps_its_events();
+CREATE TRIGGER events_no_delete BEFORE DELETE ON behind.events FOR EACH ROW EXECUTE FUNCTION behind.patd_log_is_append_only();
+DROP TABLE behind.released;
+DROP FUNCTION behind.patd_released_stays();
 DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {

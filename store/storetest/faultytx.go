@@ -77,6 +77,19 @@ func (t *faultyRead) Changes(after uint64, limit int) ([]tokens.Change, error) {
 	return read(t, "Changes", func() ([]tokens.Change, error) { return t.r.Changes(after, limit) })
 }
 
+func (t *faultyRead) OldestEvents(after uint64, limit int) ([]tokens.Event, error) {
+	return read(t, "OldestEvents", func() ([]tokens.Event, error) { return t.r.OldestEvents(after, limit) })
+}
+
+func (t *faultyRead) Released() (seq uint64, before time.Time, err error) {
+	seq, err = read(t, "Released", func() (uint64, error) {
+		var err error
+		seq, before, err = t.r.Released()
+		return seq, err
+	})
+	return seq, before, err
+}
+
 func (t *faultyRead) Keys() ([]tokens.KeyRecord, error) {
 	return read(t, "Keys", func() ([]tokens.KeyRecord, error) { return t.r.Keys() })
 }
@@ -248,4 +261,8 @@ func (t *faultyTx) UseRefresh(id tokens.ID, at time.Time) error {
 
 func (t *faultyTx) RevokeFamily(id tokens.ID, r tokens.Revocation) (bool, error) {
 	return read(&t.faultyRead, "RevokeFamily", func() (bool, error) { return t.w.RevokeFamily(id, r) })
+}
+
+func (t *faultyTx) ReleaseEvents(after, upTo uint64, before time.Time) error {
+	return t.write("ReleaseEvents", func() error { return t.w.ReleaseEvents(after, upTo, before) })
 }

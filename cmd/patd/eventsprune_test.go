@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"patd/tokens"
+)
+
+// opens makes a store in a new directory, for a command whose clock is a test's.
+func opens(t *testing.T, now *time.Time) (*command, *opened) {
+	t.Helper()
+	c := &command{System: System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }}, now: func() time.Time { return *now }}
+	o, err := c.open(t.Context(), &settings{dataDir: t.TempDir()}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := o.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, o
+}
+
+// TestTheAuditLogIsPrunedByAgeAndArchived prunes as the command does: what is deleted stands in the archive, and an event says so.
+func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
+	t.Parallel()
+	now := time.Now().UTC()
+	c, o := opens(t, &now)
+	service, err := c.accounts(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := func(n int) {
+		t.Helper()
+		for i := range n {
+			r := tokens.ServiceRequest{Name: fmt.Sprintf("s%d-%d", now.Unix(), i), Permissions: []string{"introspect"}}
+			if _, err := service.CreateService(t.Context(), tokens.Operator(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	create(30)
+	now = now.AddDate(0, 0, 10)
+	create(7)
+	archive := &eventArchive{path: filepath.Join(t.TempDir(), "events.jsonl")}
+	released, err := tokens.PruneEvents(t.Context(), o.Store, tokens.Pruning{Before: now.AddDate(0, 0, -1), Archive: archive.write}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := archive.close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.DeleteReleased(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(archive.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the mode of the archive: %v, %v", info.Mode(), err)
+	}
+	created, lines, last := 0, int64(0), uint64(0)
+	for lineOf := bufio.NewScanner(file); lineOf.Scan(); lines++ {
+		var e archivedEvent
+		if err := json.Unmarshal(lineOf.Bytes(), &e); err != nil || e.Position <= last || e.Actor != "operator" || e.Outcome != "SUCCESS" {
+			t.Fatalf("line %d of the archive: %s, %v", lines, lineOf.Bytes(), err)
+		}
+		if last = e.Position; e.Action == "service.create" && e.Service != "" && e.TokenID != "" {
+			created++
+		}
+	}
+	if created != 30 || lines != released {
+		t.Errorf("the archive has %d lines and %d created services, want %d and 30", lines, created, released)
+	}
+	left, _, err := service.Events(t.Context(), tokens.Operator(), tokens.EventFilter{}, tokens.Page{Size: 100})
+	if err != nil || len(left) != 8 || left[0].Action != tokens.ActionAuditPrune || left[0].Actor != "operator" ||
+		!strings.HasPrefix(left[0].Detail, fmt.Sprintf("%d events before ", released)) || !strings.HasSuffix(left[0].Detail, ", archived") {
+		t.Errorf("%d events are left, %v; the newest is %+v", len(left), err, left[0])
+	}
+	if found, err := o.Check(t.Context()); err != nil || len(found) != 0 {
+		t.Errorf("check: %v, %v", found, err)
+	}
+	if err := (&eventArchive{path: archive.path}).write(left); err == nil || !strings.Contains(err.Error(), "replaces none") {
+		t.Errorf("an archive onto one that is there: %v", err)
+	}
+}
+
+// TestAServerPrunesByItsRetention holds that events go within a day after --audit-retention, with one event of pruning a day.
+func TestAServerPrunesByItsRetention(t *testing.T) {
+	t.Parallel()
+	begin := time.Now().UTC()
+	now := begin
+	c, o := opens(t, &now)
+	service, err := c.accounts(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const keep = 30 * 24 * time.Hour
+	prunings := 0
+	for hour := range 24 * 40 {
+		now = begin.Add(time.Duration(hour) * time.Hour)
+		if hour%8 == 0 {
+			if _, err := service.CreateService(t.Context(), tokens.Operator(), tokens.ServiceRequest{Name: fmt.Sprint(hour), Permissions: []string{"audit"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n, err := o.pruneOlder(t.Context(), keep, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			prunings++
+		}
+		due, err := tokens.PruneDue(t.Context(), o.Store, now.Add(-keep-pruneSlack))
+		if err != nil || due {
+			t.Fatalf("in hour %d an event is older than the retention and a day, %v", hour, err)
+		}
+	}
+	if prunings < 8 || prunings > 11 {
+		t.Errorf("%d prunings in the 10 days after the retention, want one a day", prunings)
+	}
+	if found, err := o.Check(t.Context()); err != nil || len(found) != 0 {
+		t.Errorf("check: %v, %v", found, err)
+	}
+	for given, good := range map[time.Duration]bool{0: true, time.Hour: false, 24 * time.Hour: true} {
+		s := settings{defaultTTL: 1, maxTTL: 1, auditRetention: duration(given)}
+		if _, err := s.policy(true); (err == nil) != good {
+			t.Errorf("--audit-retention %s: %v", given, err)
+		}
+	}
+}

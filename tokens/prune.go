@@ -1,0 +1,121 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// minEventAge is how old an event must be to be deleted: a store may look for its own newest ones.
+const minEventAge = time.Minute
+
+// prunePage is how many events are read at a time.
+const prunePage = 1000
+
+var errPruneTooRecent = errors.New("events can be deleted when they are a minute old; name an earlier time")
+
+// Pruning says which events to delete.
+type Pruning struct {
+	// Before is the time that the events were before: a minute ago or earlier.
+	Before time.Time
+	// Archive gets each event that is going to be deleted, in the order of their positions; when it has got all of them, it is called
+	// once more, without one, and must then keep them for good. Nothing is deleted when it fails. Nil: they are not kept.
+	Archive func([]Event) error
+	// Note is added to the audit event of the pruning; empty: nothing.
+	Note string
+}
+
+// PruneEvents releases the oldest events of the audit log for deletion, up to the first one that was not before p.Before, by
+// an audit event of its own, and returns how many it released. ErrTaken: another did so at the same time; nothing was released.
+// The store deletes them afterwards. Positions are not given again.
+func PruneEvents(ctx context.Context, st Store, p Pruning, now time.Time) (released int64, err error) {
+	p.Before = p.Before.UTC().Truncate(time.Microsecond)
+	if p.Before.After(now.Add(-minEventAge)) {
+		return 0, errPruneTooRecent
+	}
+	var from uint64
+	err = st.View(ctx, func(tx ReadTx) error {
+		from, _, err = tx.Released()
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	upTo, released, err := walkOldest(ctx, st, from, p)
+	if err != nil || released == 0 {
+		return 0, err
+	}
+	if p.Archive != nil {
+		if err := p.Archive(nil); err != nil {
+			return 0, err
+		}
+	}
+	err = st.Update(ctx, func(tx Tx) ([]Event, error) {
+		if err := tx.ReleaseEvents(from, upTo, p.Before); err != nil {
+			return nil, err
+		}
+		e := Operator().event(now, ActionAuditPrune)
+		e.Detail = fmt.Sprintf("%d events before %s, up to position %d", released, p.Before.Format(time.RFC3339Nano), upTo)
+		if p.Archive != nil {
+			e.Detail += ", archived"
+		}
+		if p.Note != "" {
+			e.Detail += ", " + p.Note
+		}
+		return []Event{e}, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return released, nil
+}
+
+// walkOldest hands the events over that can be released, and returns the position of the last one and their number. Their times
+// need not grow with their positions: the clock may have been set back. The first one that is too young ends the walk.
+func walkOldest(ctx context.Context, st Store, from uint64, p Pruning) (upTo uint64, n int64, err error) {
+	upTo = from
+	for {
+		var page []Event
+		err := st.View(ctx, func(tx ReadTx) error {
+			page, err = tx.OldestEvents(upTo, prunePage)
+			return err
+		})
+		if err != nil {
+			return 0, 0, err
+		}
+		full := len(page) == prunePage
+		for i, e := range page {
+			if !e.Time.Before(p.Before) {
+				page, full = page[:i], false
+				break
+			}
+		}
+		if len(page) == 0 {
+			return upTo, n, nil
+		}
+		if p.Archive != nil {
+			if err := p.Archive(page); err != nil {
+				return 0, 0, err
+			}
+		}
+		upTo, n = page[len(page)-1].Seq, n+int64(len(page))
+		if !full {
+			return upTo, n, nil
+		}
+	}
+}
+
+// PruneDue reports whether an event that was not released is from before a moment.
+func PruneDue(ctx context.Context, st Store, before time.Time) (due bool, err error) {
+	err = st.View(ctx, func(tx ReadTx) error {
+		from, _, err := tx.Released()
+		if err != nil {
+			return err
+		}
+		oldest, err := tx.OldestEvents(from, 1)
+		due = len(oldest) > 0 && oldest[0].Time.Before(before)
+		return err
+	})
+	return due, err
+}
