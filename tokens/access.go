@@ -144,7 +144,7 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 	live := status(p.cred.Token.Revocation, p.cred.Token.ExpireTime, p.now) == StateActive
 	for i := range p.cred.Secrets {
 		st := &p.cred.Secrets[i]
-		inForce := i == 0 || !expired(st.ExpireTime, p.now)
+		inForce := i == 0 || st.InForce(p.now)
 		ok, err := s.matches(keys, secret, st.Hash, live && inForce)
 		if err != nil {
 			return err
@@ -152,7 +152,7 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 		if !ok {
 			continue
 		}
-		p.secret, p.facts = *st, p.cred.factsAt(p.now)
+		p.secret, p.facts = *st, p.cred.FactsAt(p.now)
 		p.facts.Match = MatchSuperseded
 		if inForce {
 			p.facts.Match = MatchLive

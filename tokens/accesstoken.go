@@ -27,7 +27,7 @@ func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, p *pr
 		return err
 	}
 	p.cred.Sequence = min(p.cred.Sequence, a.Sequence)
-	p.access, p.facts = &a.Access, p.cred.factsAt(p.now)
+	p.access, p.facts = &a.Access, p.cred.FactsAt(p.now)
 	p.facts.Revoked = p.facts.Revoked || a.Access.Revocation != nil
 	p.facts.Expired = p.facts.Expired || expired(a.Access.ExpireTime, p.now)
 	p.facts.Match = MatchSuperseded

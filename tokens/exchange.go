@@ -109,7 +109,7 @@ func (s *Service) subject(ctx context.Context, secret Secret, peer Peer) (presen
 // allowedFrom tells whether what was presented is active at the token endpoint. Audiences and scopes are looked at later.
 func (p presented) allowedFrom(peer Peer) bool {
 	f := p.facts
-	f.AudienceOK, f.ScopesOK, f.IPOK = true, true, addressAllowed(p.cred.Token.CIDRs, peer.IP)
+	f.AudienceOK, f.ScopesOK, f.IPOK = true, true, AddressAllowed(p.cred.Token.CIDRs, peer.IP)
 	return Decide(f) == Allow
 }
 

@@ -68,22 +68,22 @@ func (c *Credential) secretOf(serial int64, now time.Time) (StoredSecret, bool) 
 	if i < 0 {
 		return StoredSecret{}, false
 	}
-	return c.Secrets[i], i == 0 || !expired(c.Secrets[i].ExpireTime, now)
+	return c.Secrets[i], i == 0 || c.Secrets[i].InForce(now)
 }
 
 // oldestInForce is the serial of the oldest secret that is still accepted.
 func (c Credential) oldestInForce(now time.Time) int64 {
 	var oldest int64
 	for i, s := range c.Secrets {
-		if i == 0 || !expired(s.ExpireTime, now) {
+		if i == 0 || s.InForce(now) {
 			oldest = s.Serial
 		}
 	}
 	return oldest
 }
 
-// factsAt is what is known of a token by itself. What is not set refuses.
-func (c *Credential) factsAt(now time.Time) Facts {
+// FactsAt returns what is known of a token by itself, whatever was presented for whichever call. What is not set refuses.
+func (c *Credential) FactsAt(now time.Time) Facts {
 	return Facts{
 		Revoked: c.Token.Revocation != nil, Expired: c.Token.Expired(now),
 		UserSuspended: c.User.State != UserActive || !c.User.DeleteTime.IsZero(),

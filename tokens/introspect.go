@@ -24,7 +24,7 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	if p.facts.AudienceOK, err = s.goodForBoth(ctx, &p, audiences, a.Audience, r.Audience); err != nil {
 		return err
 	}
-	p.facts.IPOK = addressAllowed(p.cred.Token.CIDRs, r.ClientIP)
+	p.facts.IPOK = AddressAllowed(p.cred.Token.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
 		out.Decision = d
 		return nil

@@ -98,7 +98,7 @@ func (a Actor) tokenStands(tx ReadTx, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("read the calling token: %w", err)
 	}
-	f := c.factsAt(now)
+	f := c.FactsAt(now)
 	f.AudienceOK, f.IPOK, f.ScopesOK = true, true, true
 	if _, inForce := c.secretOf(a.Serial, now); inForce {
 		f.Match = MatchLive

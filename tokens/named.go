@@ -65,15 +65,28 @@ func (s *Service) learnNamed(ctx context.Context) ([]string, error) {
 // the audience allows that. An empty audience asks for nothing. token is the audiences of the personal access token, and
 // granted those of what was presented, which may have come of it.
 func (s *Service) goodFor(ctx context.Context, token, granted []string, audience string) (bool, error) {
-	if audience == "" {
-		return true, nil
-	}
-	if len(granted) > 0 && !slices.Contains(granted, audience) {
-		return false, nil
-	}
-	if len(token) > 0 {
-		return true, nil
+	good, unnamed := names(token, granted, audience)
+	if !good || !unnamed {
+		return good, nil
 	}
 	must, err := s.mustName(ctx, audience)
 	return !must, err
+}
+
+// names reports whether a token is good for an audience that need not be named, and whether that rests on it naming none.
+func names(token, granted []string, audience string) (good, unnamed bool) {
+	switch {
+	case audience == "":
+		return true, false
+	case len(granted) > 0 && !slices.Contains(granted, audience):
+		return false, false
+	default:
+		return true, len(token) == 0
+	}
+}
+
+// GoodFor is the rule of audiences by itself: see goodFor. must says whether tokens must name the audience.
+func GoodFor(token, granted []string, audience string, must bool) bool {
+	good, unnamed := names(token, granted, audience)
+	return good && !(unnamed && must)
 }

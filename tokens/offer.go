@@ -200,7 +200,7 @@ func (p presented) again(tx ReadTx, now time.Time) (presented, error) {
 
 // presentedBy is a credential of which the secret with a serial was presented, or something that came of that secret.
 func presentedBy(c Credential, serial int64, now time.Time) presented {
-	p := presented{cred: c, now: now, facts: c.factsAt(now)}
+	p := presented{cred: c, now: now, facts: c.FactsAt(now)}
 	p.facts.Match = MatchSuperseded
 	var inForce bool
 	if p.secret, inForce = c.secretOf(serial, now); inForce {

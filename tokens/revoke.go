@@ -134,7 +134,7 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	if c.Token.Status(now) != StateActive || c.User.State != UserActive || c.Token.BlockedBy != "" {
 		return Self{}, unauthenticated("the token is not valid")
 	}
-	if !addressAllowed(c.Token.CIDRs, a.Peer.IP) {
+	if !AddressAllowed(c.Token.CIDRs, a.Peer.IP) {
 		return Self{}, Fail(CodeDenied, "IP_NOT_ALLOWED", "the token is not allowed from this address")
 	}
 	h, err := s.features.Features(ctx, c.User, false)

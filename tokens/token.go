@@ -80,6 +80,9 @@ type StoredSecret struct {
 	Serial int64
 }
 
+// InForce reports whether the secret is accepted, as far as its own end is concerned.
+func (s StoredSecret) InForce(now time.Time) bool { return !expired(s.ExpireTime, now) }
+
 // Credential is all that introspection needs of a token, read at one instant.
 type Credential struct {
 	Token Token

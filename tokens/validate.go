@@ -285,8 +285,9 @@ func ParseCIDR(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// addressAllowed tells whether an address is in one of the networks; none means any address, known or not.
-func addressAllowed(nets []netip.Prefix, a netip.Addr) bool {
+// AddressAllowed reports whether an address is in one of the networks. No networks allow any address, known or not; an
+// address that is not known is in none.
+func AddressAllowed(nets []netip.Prefix, a netip.Addr) bool {
 	if len(nets) == 0 {
 		return true
 	}

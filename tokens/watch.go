@@ -168,7 +168,7 @@ func (w *Watch) holdsVisible(tx ReadTx, user string, must bool) (bool, error) {
 			return false, fmt.Errorf("read tokens: %w", err)
 		}
 		for _, t := range page {
-			if len(t.Audiences) == 0 && !must || slices.Contains(t.Audiences, w.audience) {
+			if GoodFor(t.Audiences, t.Audiences, w.audience, must) {
 				return true, nil
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"patd/client"
+	"patd/tokens"
 )
 
 // Fake is a Checker that answers what it was told to. What it was told nothing about is not found. It may be used by many
@@ -72,14 +73,7 @@ func (f *Fake) Verify(_ context.Context, token string, call client.Call) (client
 		}
 		return client.Result{Decision: d}, nil
 	}
-	var missing []string
-	for _, s := range call.Scopes {
-		if !slices.Contains(t.Scopes, s) {
-			missing = append(missing, s)
-		}
-	}
-	slices.Sort(missing)
-	if len(missing) > 0 {
+	if missing := tokens.Missing(call.Scopes, t.Scopes); len(missing) > 0 {
 		return client.Result{Decision: client.InsufficientScope, Token: &t, Missing: missing}, nil
 	}
 	return client.Result{Decision: client.Allow, Token: &t}, nil

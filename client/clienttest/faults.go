@@ -36,12 +36,7 @@ func (s *Server) NewHistory() {
 func (s *Server) RevokeQuietly(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for secret, r := range s.now.records {
-		if r.id == id {
-			r.revoked = true
-			s.now.records[secret] = r
-		}
-	}
+	s.editQuietly(id, revoke)
 }
 
 // Fail makes introspection fail from now on, as when the store is out; nil ends it. Watching goes on.

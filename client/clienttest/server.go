@@ -1,10 +1,12 @@
 package clienttest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -41,7 +43,7 @@ type Server struct {
 	uses    map[string]*patdv1.ReportUsesRequest_Use
 }
 
-// change is an entry of the change feed.
+// change is an entry of the change feed. The zero change concerns everything.
 type change struct{ token, user string }
 
 // Calls is how often a Server was called.
@@ -62,6 +64,9 @@ func WithoutStream() Option { return func(s *service) { s.noStream = true } }
 // WithoutWatch leaves WatchInvalidations out.
 func WithoutWatch() Option { return func(s *service) { s.noWatch = true } }
 
+// BoundTo has the caller be a service that is bound to an audience: it may learn of tokens that are good there, and of no others.
+func BoundTo(audience string) Option { return func(s *service) { s.bound = audience } }
+
 // WithoutAnyClientIP never says that an answer holds for every address, as an older patd does not.
 func WithoutAnyClientIP() Option { return func(s *service) { s.server.now.silentOnIP = true } }
 
@@ -77,8 +82,7 @@ func NewServer(t testing.TB, options ...Option) *Server {
 func Start(options ...Option) *Server {
 	s := &Server{
 		grpc: grpc.NewServer(), listener: bufconn.Listen(1 << 16), wire: newWire(), history: 1, first: 100, news: make(chan struct{}),
-		now:  state{sequence: 100, records: map[string]record{}, suspended: map[string]bool{}, features: map[string][]string{}},
-		uses: map[string]*patdv1.ReportUsesRequest_Use{},
+		now: newState(), uses: map[string]*patdv1.ReportUsesRequest_Use{},
 	}
 	rpc := &service{server: s}
 	for _, o := range options {
@@ -125,48 +129,91 @@ func (s *Server) Mint(t Token) (secret, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.minted++
-	r := record{Token: t, id: tokens.ID(s.minted << 22).String(), issued: time.Now()}
-	carried := tokens.ID(s.minted << 22)
-	switch t.Prefix {
-	case "":
-		t.Prefix = tokens.PrefixPersonal
-	case tokens.PrefixAccess:
+	number := tokens.ID(s.minted << 22)
+	p := presented{tokenID: number.String()}
+	s.now.tokens[p.tokenID] = t.grant(number, time.Now())
+	prefix, carried := cmp.Or(t.Prefix, tokens.PrefixPersonal), number
+	if prefix == tokens.PrefixAccess {
 		carried++
-		r.accessID = carried.String()
+		p.accessID = carried.String()
 	}
-	minted, err := tokens.Mint(t.Prefix, carried, rand.Reader)
+	secret = newSecret(prefix, carried)
+	s.now.secrets[secret] = p
+	s.change(change{token: p.tokenID})
+	return secret, p.tokenID
+}
+
+func newSecret(prefix string, id tokens.ID) string {
+	minted, err := tokens.Mint(prefix, id, rand.Reader)
 	if err != nil {
 		panic(err) // the machine has no randomness
 	}
-	s.now.records[minted.Reveal()] = r
-	s.change(change{token: r.id})
-	return minted.Reveal(), r.id
+	return minted.Reveal()
+}
+
+// Rotate gives a token another secret, and tells the watchers. The one before is accepted for the grace, and then superseded.
+func (s *Server) Rotate(id string, grace time.Duration) (secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	number, err := tokens.ParseID(id)
+	if err != nil {
+		panic(err) // it is not an id that Mint returned
+	}
+	end := time.Now().Add(grace)
+	for old, p := range s.now.secrets {
+		if p.tokenID == id && (p.stored.ExpireTime.IsZero() || p.stored.ExpireTime.After(end)) {
+			p.stored.ExpireTime = end
+			s.now.secrets[old] = p
+		}
+	}
+	secret = newSecret(tokens.PrefixPersonal, number)
+	s.now.secrets[secret] = presented{tokenID: id}
+	s.change(change{token: id})
+	return secret
 }
 
 // Revoke revokes a token by its id, and tells the watchers.
-func (s *Server) Revoke(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for secret, r := range s.now.records {
-		if r.id == id {
-			r.revoked = true
-			s.now.records[secret] = r
-		}
-	}
-	s.change(change{token: id})
+func (s *Server) Revoke(id string) { s.edit(id, revoke) }
+
+func revoke(t *tokens.Token) {
+	t.Revocation = &tokens.Revocation{Time: time.Now(), By: "operator"}
 }
 
 // Bind binds a token, by its id, to networks, or to none, and tells the watchers.
 func (s *Server) Bind(id string, networks ...netip.Prefix) {
+	s.edit(id, func(t *tokens.Token) { t.CIDRs = networks })
+}
+
+// Block blocks a token by its id, as one that exceeds the policy of an audience, and tells the watchers.
+func (s *Server) Block(id, audience string) {
+	s.edit(id, func(t *tokens.Token) { t.BlockedBy = audience })
+}
+
+// Unblock ends Block, and tells the watchers.
+func (s *Server) Unblock(id string) { s.Block(id, "") }
+
+// edit changes a token, and tells the watchers.
+func (s *Server) edit(id string, how func(*tokens.Token)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for secret, r := range s.now.records {
-		if r.id == id {
-			r.Networks = networks
-			s.now.records[secret] = r
-		}
-	}
+	s.editQuietly(id, how)
 	s.change(change{token: id})
+}
+
+// editQuietly changes a token. The caller holds the lock.
+func (s *Server) editQuietly(id string, how func(*tokens.Token)) {
+	if t, ok := s.now.tokens[id]; ok {
+		how(&t)
+		s.now.tokens[id] = t
+	}
+}
+
+// RequireNamed says whether tokens must name an audience to be good there, and tells the watchers to start over.
+func (s *Server) RequireNamed(audience string, must bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.named[audience] = must
+	s.change(change{})
 }
 
 // SayAnyClientIP has answers say, or not, that they hold for every address.
@@ -177,15 +224,15 @@ func (s *Server) SayAnyClientIP(so bool) {
 }
 
 // Suspend suspends a user, and tells the watchers.
-func (s *Server) Suspend(user string) { s.suspend(user, true) }
+func (s *Server) Suspend(user string) { s.become(user, tokens.UserSuspended) }
 
 // Resume ends a suspension, and tells the watchers.
-func (s *Server) Resume(user string) { s.suspend(user, false) }
+func (s *Server) Resume(user string) { s.become(user, tokens.UserActive) }
 
-func (s *Server) suspend(user string, so bool) {
+func (s *Server) become(user string, state tokens.UserState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now.suspended[user] = so
+	s.now.users[user] = tokens.User{ID: user, State: state}
 	s.change(change{user: user})
 }
 
@@ -193,7 +240,7 @@ func (s *Server) suspend(user string, so bool) {
 func (s *Server) SetFeatures(user string, features ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now.features[user] = features
+	s.now.features[user] = slices.Sorted(slices.Values(features))
 	s.change(change{user: user})
 }
 

@@ -16,6 +16,7 @@ type service struct {
 	patdv1.UnimplementedIntrospectionServiceServer
 	server            *Server
 	noStream, noWatch bool
+	bound             string // the audience that the caller is bound to; empty: none
 }
 
 // Introspect decides about one token.
@@ -33,7 +34,11 @@ func (s *service) decide(ctx context.Context, r *patdv1.IntrospectRequest) (*pat
 	if v.frozen != nil {
 		by = *v.frozen
 	}
-	answer, err, held := by.decide(r, time.Now()), v.fault, v.held
+	answer, err := by.decide(r, s.bound, time.Now())
+	if v.fault != nil {
+		err = v.fault
+	}
+	held := v.held
 	if held != nil {
 		v.holding++
 	}
@@ -107,7 +112,7 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 	v.mu.Unlock()
 	at, history := r.GetAfter(), r.GetHistory()
 	for {
-		message, news := v.since(at, history)
+		message, news := v.since(at, history, s.bound)
 		at, history = message.GetSequence(), message.GetHistory()
 		if err := stream.Send(message); err != nil {
 			return err
@@ -127,8 +132,9 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 	}
 }
 
-// since answers what changed since a position, and a channel that is closed when there is more; nil: there is.
-func (s *Server) since(at uint64, history string) (*patdv1.WatchInvalidationsResponse, <-chan struct{}) {
+// since answers what changed since a position, as far as a caller bound to an audience may know, and a channel that is closed
+// when there is more; nil: there is.
+func (s *Server) since(at uint64, history, bound string) (*patdv1.WatchInvalidationsResponse, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := &patdv1.WatchInvalidationsResponse{Sequence: s.now.sequence, History: s.historyName()}
@@ -143,9 +149,13 @@ func (s *Server) since(at uint64, history string) (*patdv1.WatchInvalidationsRes
 		out.Sequence = at + watchBatch
 	}
 	for _, c := range changes {
-		if c.token != "" {
+		t := s.now.tokens[c.token]
+		switch {
+		case c == change{}:
+			return &patdv1.WatchInvalidationsResponse{Sequence: s.now.sequence, History: out.GetHistory(), StartOver: true}, s.news
+		case c.token != "" && s.now.goodFor(&t, bound):
 			out.TokenIds = append(out.TokenIds, c.token)
-		} else {
+		case c.user != "" && (bound == "" || s.now.holdsVisible(c.user, bound, time.Now())):
 			out.Users = append(out.Users, c.user)
 		}
 	}

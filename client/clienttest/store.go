@@ -6,10 +6,13 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
 )
 
 // Token is what a [Server] mints. User and Scopes are as in patd; all else may be left out.
@@ -28,75 +31,127 @@ type Token struct {
 // state is all that decides about tokens. Frozen, it is what a replica that lags behind would decide by.
 type state struct {
 	sequence   uint64
-	silentOnIP bool              // answers leave out any_client_ip
-	records    map[string]record // by secret
-	suspended  map[string]bool
-	features   map[string][]string // of users whose features were set; others hold what was granted
+	silentOnIP bool // answers leave out any_client_ip
+	secrets    map[string]presented
+	tokens     map[string]tokens.Token // by public id
+	users      map[string]tokens.User  // those that were suspended or resumed; others are active
+	features   map[string][]string     // of users whose features were set; others hold what was granted
+	named      map[string]bool         // audiences that tokens must name
 }
 
-type record struct {
-	Token
-	id, accessID string
-	issued       time.Time
-	revoked      bool
+// presented is what a secret is of.
+type presented struct {
+	tokenID  string
+	accessID string              // of a short-lived access token
+	stored   tokens.StoredSecret // without a digest
+}
+
+func newState() state {
+	return state{
+		sequence: 100, secrets: map[string]presented{}, tokens: map[string]tokens.Token{}, users: map[string]tokens.User{},
+		features: map[string][]string{}, named: map[string]bool{},
+	}
 }
 
 func (s state) clone() state {
-	s.records, s.suspended, s.features = maps.Clone(s.records), maps.Clone(s.suspended), maps.Clone(s.features)
+	s.secrets, s.tokens, s.users = maps.Clone(s.secrets), maps.Clone(s.tokens), maps.Clone(s.users)
+	s.features, s.named = maps.Clone(s.features), maps.Clone(s.named)
 	return s
 }
 
-// decide is the decision table of patd.
-func (s state) decide(r *patdv1.IntrospectRequest, now time.Time) *patdv1.IntrospectResponse {
-	t, ok := s.records[r.GetToken()]
-	refuse := func(d patdv1.IntrospectResponse_Decision) *patdv1.IntrospectResponse {
-		return &patdv1.IntrospectResponse{Decision: d}
+// goodFor reports whether a token is good for an audience; empty: for any.
+func (s state) goodFor(t *tokens.Token, audience string) bool {
+	return tokens.GoodFor(t.Audiences, t.Audiences, audience, s.named[audience])
+}
+
+// decide gathers the facts about a secret, and has package tokens decide, as patd does. bound is the audience that the caller
+// is bound to; empty: none.
+func (s state) decide(r *patdv1.IntrospectRequest, bound string, now time.Time) (*patdv1.IntrospectResponse, error) {
+	client, err := netip.ParseAddr(r.GetClientIp())
+	if r.GetClientIp() != "" && (err != nil || client.Zone() != "") {
+		return nil, status.Error(codes.InvalidArgument, "client_ip must be an IPv4 or IPv6 address")
 	}
+	p, known := s.secrets[r.GetToken()]
+	c := tokens.Credential{Token: s.tokens[p.tokenID]}
+	c.User = s.user(c.Token.User)
+	f := c.FactsAt(now)
 	switch {
-	case !ok:
-		return refuse(patdv1.IntrospectResponse_NOT_FOUND)
-	case t.revoked:
-		return refuse(patdv1.IntrospectResponse_REVOKED)
-	case !t.ExpireTime.IsZero() && !now.Before(t.ExpireTime):
-		return refuse(patdv1.IntrospectResponse_EXPIRED)
-	case s.suspended[t.User]:
-		return refuse(patdv1.IntrospectResponse_USER_SUSPENDED)
-	case r.GetAudience() != "" && len(t.Audiences) > 0 && !slices.Contains(t.Audiences, r.GetAudience()):
-		return refuse(patdv1.IntrospectResponse_AUDIENCE_MISMATCH)
-	case !within(t.Networks, r.GetClientIp()):
-		return refuse(patdv1.IntrospectResponse_IP_NOT_ALLOWED)
+	case known && p.stored.InForce(now):
+		f.Match = tokens.MatchLive
+	case known:
+		f.Match = tokens.MatchSuperseded
 	}
-	return s.describe(t, r.GetRequiredScopes(), now)
+	f.AudienceOK = s.goodFor(&c.Token, bound) && s.goodFor(&c.Token, r.GetAudience())
+	f.IPOK = tokens.AddressAllowed(c.Token.CIDRs, client)
+	held, set := s.features[c.Token.User]
+	if !set {
+		held = c.Token.Scopes
+	}
+	in := tokens.Introspection{Token: c.Token}
+	in.Effective, in.Suspended = tokens.Effective(c.Token.Scopes, held)
+	in.Missing = tokens.Missing(r.GetRequiredScopes(), in.Effective)
+	f.ScopesOK = len(in.Missing) == 0
+	in.Decision = tokens.Decide(f)
+	return s.describe(&in, p, now), nil
 }
 
-func within(networks []netip.Prefix, ip string) bool {
-	a, err := netip.ParseAddr(ip)
-	return len(networks) == 0 || err == nil && slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) })
+func (s state) user(id string) tokens.User {
+	if u, ok := s.users[id]; ok {
+		return u
+	}
+	return tokens.User{ID: id, State: tokens.UserActive}
 }
 
-func (s state) describe(t record, required []string, now time.Time) *patdv1.IntrospectResponse {
-	out := &patdv1.IntrospectResponse{
-		Active: true, Decision: patdv1.IntrospectResponse_ALLOW, TokenId: t.id, AccessTokenId: t.accessID, User: t.User, Name: t.Name,
-		GrantedScopes: slices.Sorted(slices.Values(t.Scopes)), Audiences: t.Audiences, Labels: t.Labels,
-		IssueTime: timestamppb.New(t.issued), CacheFor: durationpb.New(0), Sequence: s.sequence,
-		AnyClientIp: len(t.Networks) == 0 && !s.silentOnIP,
+// decisions are the decisions on the wire.
+var decisions = map[tokens.Decision]patdv1.IntrospectResponse_Decision{
+	tokens.Allow:             patdv1.IntrospectResponse_ALLOW,
+	tokens.InsufficientScope: patdv1.IntrospectResponse_INSUFFICIENT_SCOPE,
+	tokens.NotFound:          patdv1.IntrospectResponse_NOT_FOUND,
+	tokens.Expired:           patdv1.IntrospectResponse_EXPIRED,
+	tokens.Revoked:           patdv1.IntrospectResponse_REVOKED,
+	tokens.Superseded:        patdv1.IntrospectResponse_SUPERSEDED,
+	tokens.UserIsSuspended:   patdv1.IntrospectResponse_USER_SUSPENDED,
+	tokens.PolicyBlocked:     patdv1.IntrospectResponse_POLICY_BLOCKED,
+	tokens.AudienceMismatch:  patdv1.IntrospectResponse_AUDIENCE_MISMATCH,
+	tokens.IPNotAllowed:      patdv1.IntrospectResponse_IP_NOT_ALLOWED,
+}
+
+// describe writes an answer. An inactive one says nothing but the decision.
+func (s state) describe(in *tokens.Introspection, p presented, now time.Time) *patdv1.IntrospectResponse {
+	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: decisions[in.Decision]}
+	if !out.GetActive() {
+		return out
 	}
-	held, set := s.features[t.User]
-	for _, scope := range out.GetGrantedScopes() {
-		if !set || slices.Contains(held, scope) {
-			out.Scopes = append(out.Scopes, scope)
-		} else {
-			out.SuspendedScopes = append(out.SuspendedScopes, scope)
-		}
+	t := &in.Token
+	out.TokenId, out.AccessTokenId, out.User, out.Name = p.tokenID, p.accessID, t.User, t.Name
+	out.Scopes, out.GrantedScopes, out.SuspendedScopes, out.MissingScopes = in.Effective, t.Scopes, in.Suspended, in.Missing
+	out.Audiences, out.Labels, out.IssueTime = t.Audiences, t.Labels, timestamppb.New(t.IssueTime)
+	out.CacheFor, out.Sequence = durationpb.New(0), s.sequence
+	out.AnyClientIp = in.AnyAddress() && !s.silentOnIP
+	ends := t.ExpireTime
+	if until := p.stored.ExpireTime; !until.IsZero() && (ends.IsZero() || until.Before(ends)) {
+		ends = until
 	}
-	for _, scope := range slices.Sorted(slices.Values(required)) {
-		if !slices.Contains(out.GetScopes(), scope) {
-			out.Decision = patdv1.IntrospectResponse_INSUFFICIENT_SCOPE
-			out.MissingScopes = append(out.MissingScopes, scope)
-		}
-	}
-	if !t.ExpireTime.IsZero() {
-		out.ExpireTime, out.ExpiresIn = timestamppb.New(t.ExpireTime), durationpb.New(t.ExpireTime.Sub(now))
+	if !ends.IsZero() {
+		out.ExpireTime, out.ExpiresIn = timestamppb.New(ends), durationpb.New(ends.Sub(now))
 	}
 	return out
+}
+
+// holdsVisible reports whether a user holds a live token that a caller bound to an audience could be told of.
+func (s state) holdsVisible(user, bound string, now time.Time) bool {
+	for _, t := range s.tokens {
+		if t.User == user && t.Status(now) == tokens.StateActive && s.goodFor(&t, bound) {
+			return true
+		}
+	}
+	return false
+}
+
+// grant is the token that is minted.
+func (t Token) grant(id tokens.ID, now time.Time) tokens.Token {
+	return tokens.Token{
+		ID: id, User: t.User, Name: t.Name, Labels: t.Labels, Scopes: slices.Compact(slices.Sorted(slices.Values(t.Scopes))),
+		Audiences: t.Audiences, CIDRs: t.Networks, IssueTime: now, ExpireTime: t.ExpireTime,
+	}
 }
