@@ -12,9 +12,9 @@ import (
 )
 
 // Credentials are looked at before anything is limited, so that a good one passes whatever others at its address do. What is
-// limited are the bad ones of an address, by two counts of the same size. One is of all of them: past it, a bad one is RATE_LIMITED
-// instead of UNAUTHENTICATED. The other is of those that cost a read of the store only to be of no record: past it, the
-// credentials of the address are known from memory or not at all. A credential that has ended is no guess, and in neither.
+// limited are the bad ones of an address, by two counts. One is of all of them: past it, a bad one is RATE_LIMITED instead of
+// UNAUTHENTICATED. The other, which is larger, is of those that cost a read of the store only to be of no record: past it,
+// the credentials of the address are known from memory or not at all. A credential that has ended is no guess, and in neither.
 
 // failed counts a credential that was not good, and returns what its caller is told: err, or RATE_LIMITED past the limit. An
 // outage, or a caller that went away, says nothing of the credential, and is returned as it is. memory is what fromMemory returned.
@@ -30,7 +30,9 @@ func (l *limits) failed(from netip.Addr, memory *fromMemory, err error) error {
 		l.reads.Fail(key)
 	}
 	if ok, after := l.failures.Allow(key); !ok {
-		return l.refuse(limitFailures, after, "too many bad credentials came from this address")
+		refused := l.refuse(limitFailures, after, "too many bad credentials came from this address")
+		refused.refusal.Cause = causeOf(err) // for the log
+		return refused
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -192,11 +193,37 @@ func TestAGoodCredentialPassesWhateverOthersAtItsAddressDo(t *testing.T) {
 	for i := range 10 {
 		r.rest("GET", "/v1/users", guess(t, "pats", i), "")
 	}
+	if cold := r.service("cold", "users"); r.rest("GET", "/v1/users", cold, "").code != http.StatusOK {
+		t.Error("after a few guesses, a good credential that is not in memory is refused")
+	}
+	guessAll(t, r)
 	pass("after guesses")
+	cold := r.rest("GET", "/v1/users", r.service("late", "users"), "")
+	wantLimited(t, "a credential that is not in memory, after guesses", cold, "1")
 }
 
-// TestGuessedIdsDoNotReadTheStoreWithoutEnd shows many ids that are none's at every door. What reaches the store is the burst
-// of the limit, and what has come back since.
+// guessReads are the reads of the store that one address has for ids of no record, at once and each second.
+const guessReads, guessReadsEachSecond = 10_000, 200
+
+// guessAll uses them up.
+func guessAll(t *testing.T, r *rig) {
+	t.Helper()
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := range guessReads / 8 {
+				_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(guess(t, "pats", 1<<20+worker*guessReads+i)), &patdv1.IntrospectRequest{})
+				if status.Code(err) != codes.Unauthenticated && status.Code(err) != codes.ResourceExhausted {
+					t.Errorf("a guess: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestGuessedIdsDoNotReadTheStoreWithoutEnd shows ids of no record at every door, once an address has used up its reads. What
+// reaches the store is what has come back since.
 func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
 	t.Parallel()
 	r, store := guessRig(t)
@@ -220,15 +247,19 @@ func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
 		}
 	}
 	store.reads.Store(0)
-	all()
-	if got := store.reads.Load(); got < 3 || got > 4 {
-		t.Errorf("%d guesses read the store %d times, want the burst of 3", n, got)
+	guessAll(t, r)
+	if got := store.reads.Load(); got != guessReads {
+		t.Errorf("%d guesses read the store %d times", guessReads, got)
 	}
-	r.wait(2 * time.Second)
 	store.reads.Store(0)
 	all()
-	if got := store.reads.Load(); got < 2 || got > 3 {
-		t.Errorf("two seconds later they read it %d times, want 2", got)
+	if got := store.reads.Load(); got != 0 {
+		t.Errorf("%d more guesses read it %d times", n, got)
+	}
+	r.wait(50 * time.Millisecond)
+	all()
+	if got, want := store.reads.Load(), int64(guessReadsEachSecond/20); got != want {
+		t.Errorf("50 ms later they read it %d times, want %d", got, want)
 	}
 }
 

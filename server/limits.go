@@ -31,6 +31,10 @@ const (
 	// Looks at one refresh token that has ended, which each cost a read of the store.
 	endedRate  = 10
 	endedBurst = 100
+	// Reads of the store for credentials from one address that then are of no record: some percent of a core. Past that a good one
+	// that is not in memory is refused too, so it leaves room for the reads of those.
+	guessReadRate  = 200
+	guessReadBurst = 10_000
 	// One caller's refused attempts that the audit log takes.
 	defaultRefusalRate  = 1
 	defaultRefusalBurst = 100
@@ -114,7 +118,7 @@ func newLimits(c limitsConfig, m *metrics) (*limits, error) {
 		{shared(&l.users), "minting by users", c.mintRate, c.mintBurst, defaultMintRate, defaultMintBurst},
 		{shared(&l.services), "minting by services", c.serviceMintRate, c.serviceMintBurst, defaultServiceMintRate, defaultServiceMintBurst},
 		{own(&l.failures), "bad credentials", c.failureRate, c.failureBurst, defaultFailureRate, defaultFailureBurst},
-		{own(&l.reads), "reads for bad credentials", c.failureRate, c.failureBurst, defaultFailureRate, defaultFailureBurst},
+		{own(&l.reads), "reads for bad credentials", min(c.failureRate, 0), 0, guessReadRate, guessReadBurst},
 		{own(&l.userChanges), "changes by users", c.changeRate, c.changeBurst, defaultChangeRate, defaultChangeBurst},
 		{own(&l.serviceChanges), "changes by services", c.serviceChangeRate, c.serviceChangeBurst, defaultServiceChangeRate, defaultServiceChangeBurst},
 		{shared(&l.exchanges), "exchanges", c.exchangeRate, c.exchangeBurst, defaultExchangeRate, defaultExchangeBurst},
@@ -219,7 +223,7 @@ func (l *limits) recordable(a tokens.Actor) bool {
 	return ok
 }
 
-func (l *limits) refuse(name string, after time.Duration, text string) error {
+func (l *limits) refuse(name string, after time.Duration, text string) *tooOften {
 	l.metrics.limited.WithLabelValues(name).Inc()
 	return &tooOften{
 		refusal: tokens.Fail(tokens.CodeExhausted, "RATE_LIMITED", text+"; try again in "+wholeSeconds(after)+" s"),

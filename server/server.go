@@ -79,8 +79,9 @@ type Config struct {
 	RefusalRate  float64
 	RefusalBurst int
 	// FailureRate is how many bad credentials one address (an IPv6 address with its /64) may show each second, over time,
-	// and FailureBurst how many at once. Past that its bad ones are refused as too many, and good ones pass; so many
-	// again may cost a read of the store, past which what is not in memory is refused. What has ended and what is presented to be
+	// and FailureBurst how many at once. Past that its bad ones are refused as too many, and good ones pass, unless they are not
+	// in memory and the address has made the server read the store 200 times a second, after the first 10000, for
+	// credentials that are of no record. What has ended and what is presented to be
 	// introspected does not count. A trusted proxy's own address, which stands for callers whom it does not name, is not
 	// limited. 0: 10 and 1000. Negative: unlimited.
 	FailureRate  float64
