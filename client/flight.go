@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/flight"
 )
 
 // flights are the questions under way, one for each token, audience and address: before the answer is there, it might be
@@ -22,18 +23,17 @@ type flights struct {
 	running sync.WaitGroup
 
 	mu     sync.Mutex
-	byKey  map[key]*flight
+	group  flight.Group[key, time.Time, reply]
 	closed bool
 }
 
-// flight is one question under way.
-type flight struct {
-	sent time.Time
-	done chan struct{} // closed once the rest is written
+// check is one question under way, begun with the time at which it was sent.
+type check = flight.Flight[time.Time, reply]
 
+// reply is what a question brought.
+type reply struct {
 	entry    *entry
 	outdated bool // known to be from before a change
-	err      error
 }
 
 func (f *flights) close() (first bool) {
@@ -43,30 +43,33 @@ func (f *flights) close() (first bool) {
 	return first
 }
 
-// join answers the flight of a key, or nil.
-func (f *flights) join(k key) (*flight, error) {
+// join returns the question of a key, or nil.
+func (f *flights) join(k key) (*check, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil, ErrClosed
 	}
-	return f.byKey[k], nil
+	q := f.group.Find(k)
+	if q != nil {
+		q.Join()
+	}
+	return q, nil
 }
 
-// begin makes a flight, unless there is one.
-func (f *flights) begin(k key, now time.Time) (fl *flight, mine bool, err error) {
+// begin returns the question of a key, a new one if there is none.
+func (f *flights) begin(k key, now time.Time) (q *check, mine bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil, false, ErrClosed
 	}
-	if fl := f.byKey[k]; fl != nil {
-		return fl, false, nil
+	if q = f.group.Find(k); q == nil {
+		q, mine = f.group.Begin(k, now), true
+		f.running.Add(1)
 	}
-	fl = &flight{sent: now, done: make(chan struct{})}
-	f.byKey[k] = fl
-	f.running.Add(1)
-	return fl, true, nil
+	q.Join()
+	return q, mine, nil
 }
 
 // slot waits until a question may be asked, as long as a question may take.
@@ -90,12 +93,11 @@ func (f *flights) slot(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// land tells those who wait.
-func (f *flights) land(k key, fl *flight) {
+// land gives the answer to all that wait.
+func (f *flights) land(k key, q *check, r reply, err error) {
 	f.mu.Lock()
-	delete(f.byKey, k)
+	f.group.Land(k, q, r, err)
 	f.mu.Unlock()
-	close(fl.done)
 	f.running.Done()
 }
 
@@ -105,48 +107,47 @@ func (f *flights) land(k key, fl *flight) {
 func (v *Verifier) ask(ctx context.Context, k keys, token string, call Call, began time.Time) (Result, error) {
 	again := true
 	for {
-		fl, mine, err := v.board(ctx, k, token, call)
+		q, mine, err := v.board(ctx, k, token, call)
 		if err != nil {
 			return Result{}, fmt.Errorf("introspect: %w", err)
 		}
-		select {
-		case <-fl.done:
-		case <-ctx.Done():
-			return Result{}, fmt.Errorf("introspect: %w", status.FromContextError(ctx.Err()).Err())
+		if err := q.Wait(ctx); err != nil {
+			return Result{}, fmt.Errorf("introspect: %w", status.FromContextError(err).Err())
 		}
-		if fl.err != nil {
-			return Result{}, fmt.Errorf("introspect: %w", fl.err)
+		r, err := q.Result()
+		if err != nil {
+			return Result{}, fmt.Errorf("introspect: %w", err)
 		}
 		now := v.config.Now()
-		if fl.outdated && again {
+		if r.outdated && again {
 			again = false // once: a replica that lags behind would make this a loop
 			continue
 		}
-		if !mine && fl.sent.Before(began) && !v.memory.usable(fl.entry, now) {
+		if !mine && q.Begun.Before(began) && !v.memory.usable(r.entry, now) {
 			continue
 		}
 		if mine { // the server has counted the use
-			return fl.entry.result(call.Scopes), nil
+			return r.entry.result(call.Scopes), nil
 		}
-		return v.let(fl.entry, call, now), nil
+		return v.let(r.entry, call, now), nil
 	}
 }
 
-// board answers the flight of a key, a new one if there is none. It waits for a slot.
-func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (fl *flight, mine bool, err error) {
+// board returns the question of a key, a new one if there is none. It waits for a slot.
+func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (q *check, mine bool, err error) {
 	if !utf8.ValidString(call.Audience) || slices.ContainsFunc(call.Scopes, func(s string) bool { return !utf8.ValidString(s) }) {
 		return nil, false, status.Error(codes.InvalidArgument, "audience and scopes must be UTF-8")
 	}
 	f := &v.flights
-	if fl, err = f.join(k.here); fl != nil || err != nil {
-		return fl, false, err
+	if q, err = f.join(k.here); q != nil || err != nil {
+		return q, false, err
 	}
 	if err := f.slot(ctx, v.config.Timeout); err != nil {
 		return nil, false, err
 	}
-	if fl, mine, err = f.begin(k.here, v.config.Now()); !mine {
+	if q, mine, err = f.begin(k.here, v.config.Now()); !mine {
 		<-f.slots
-		return fl, false, err
+		return q, false, err
 	}
 	// The required scopes go along so that the server counts the use if, and only if, the token passes.
 	request := &patdv1.IntrospectRequest{
@@ -154,14 +155,14 @@ func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (
 	}
 	go func() {
 		defer func() { <-f.slots }()
-		defer f.land(k.here, fl)
-		fl.entry, fl.outdated, fl.err = v.fly(k, fl.sent, request)
+		r, err := v.fly(k, q.Begun, request)
+		f.land(k.here, q, r, err)
 	}()
-	return fl, true, nil
+	return q, true, nil
 }
 
 // fly asks one question on behalf of all who wait, so that it does not end when one of them goes away.
-func (v *Verifier) fly(k keys, sent time.Time, request *patdv1.IntrospectRequest) (*entry, bool, error) {
+func (v *Verifier) fly(k keys, sent time.Time, request *patdv1.IntrospectRequest) (reply, error) {
 	ctx, cancel := context.WithTimeout(v.flights.ctx, v.config.Timeout)
 	defer cancel()
 	v.asked.Add(1)
@@ -171,11 +172,11 @@ func (v *Verifier) fly(k keys, sent time.Time, request *patdv1.IntrospectRequest
 		if v.flights.ctx.Err() != nil {
 			err = ErrClosed
 		}
-		return nil, false, err
+		return reply{}, err
 	}
 	e, err := v.read(k, t, answer)
 	if err != nil {
-		return nil, false, err
+		return reply{}, err
 	}
-	return e, v.memory.keep(e, t, answer.GetSequence()), nil
+	return reply{e, v.memory.keep(e, t, answer.GetSequence())}, nil
 }

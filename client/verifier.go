@@ -112,7 +112,7 @@ func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 	v := &Verifier{
 		config: config, form: f, digests: digests, memory: newMemory(config.MaxEntries, config.MaxBytes, config.Now()), stop: stop,
 		asker: newAsker(rpc, config.Now), uses: newUses(rpc, min(config.MaxEntries, config.MaxBytes/usesShare/useBytes)),
-		flights: flights{byKey: map[key]*flight{}, slots: make(chan struct{}, config.MaxInFlight), ctx: ctx},
+		flights: flights{slots: make(chan struct{}, config.MaxInFlight), ctx: ctx},
 	}
 	w := &watcher{rpc: rpc, memory: v.memory, now: config.Now, log: config.Logger}
 	v.running.Go(func() { w.run(ctx) })

@@ -148,7 +148,7 @@ func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (token
 			return held, err
 		}
 		select {
-		case <-t.flight.done:
+		case <-t.question.Done():
 		case <-t.displaced:
 		case <-ctx.Done():
 		}
@@ -182,11 +182,11 @@ func (c *Cached) ForgetAll() {
 
 // forget sends those who wait for answers about a user to ask anew.
 func (c *Cached) forget(user string, q *queue) {
-	q.forgotten = true
 	delete(c.queues, user)
-	for _, f := range []*flight{q.running, q.next} {
+	for _, f := range []*question{q.running, q.next} {
 		if f != nil {
-			f.settle(tokens.Held{}, errForgotten)
+			f.Invalidate()
+			f.Land(tokens.Held{}, errForgotten)
 		}
 	}
 	q.next = nil

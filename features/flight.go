@@ -8,42 +8,33 @@ import (
 	"log/slog"
 	"time"
 
+	"patd/internal/flight"
 	"patd/tokens"
 )
 
-// flight is one question to the source, and who waits for it.
-type flight struct {
-	user    tokens.User
-	kind    int    // of the call that it was made for
-	start   uint64 // on the clock of Cached; 0: not yet
-	asked   time.Time
-	sent    time.Time     // when there was a place for it; zero: not yet
-	done    chan struct{} // closed once held and err are there
-	settled bool
-	held    tokens.Held
-	err     error
-}
+// question is one question to the source, and the calls that wait for its answer.
+type question = flight.Flight[asked, tokens.Held]
 
-func (f *flight) settle(held tokens.Held, err error) {
-	if f.settled {
-		return
-	}
-	f.settled, f.held, f.err = true, held, err
-	close(f.done)
+// asked is what a question is about, and when it was put.
+type asked struct {
+	user  tokens.User
+	kind  int    // of the call that it was made for
+	start uint64 // on the clock of Cached; 0: not yet
+	at    time.Time
+	sent  time.Time // when there was a place for it; zero: not yet
 }
 
 // queue is the questions about one user: one under way, and at most one that follows it, for those who came too late for
-// the first. It is dropped when nobody waits any more, or by Forget.
+// the first. It is dropped when nobody waits any more, or by Forget, which makes its questions stale.
 type queue struct {
-	running, next *flight
+	running, next *question
 	waiters       int
-	forgotten     bool
 }
 
 // ticket is a place in a queue.
 type ticket struct {
 	queue     *queue
-	flight    *flight
+	question  *question
 	displaced chan struct{} // closed when another call needs the room
 	at        *list.Element // in the list of its kind; nil: it was displaced
 }
@@ -94,7 +85,7 @@ func (c *Cached) displace(waiting *list.List) bool {
 	now := c.config.Now()
 	for e, looked := waiting.Front(), 0; e != nil && looked < displaceable; e, looked = e.Next(), looked+1 {
 		t, _ := e.Value.(*ticket)
-		if sent := t.flight.sent; !t.flight.settled && !sent.IsZero() && now.Sub(sent) >= slowAfter {
+		if sent := t.question.Begun.sent; !t.question.Landed() && !sent.IsZero() && now.Sub(sent) >= slowAfter {
 			waiting.Remove(e)
 			t.at = nil
 			close(t.displaced)
@@ -120,53 +111,58 @@ func (c *Cached) join(u tokens.User, fresh bool, began uint64) *ticket {
 		q = &queue{}
 		c.queues[u.ID] = q
 	}
+	t := &ticket{queue: q}
 	switch {
 	case q.running == nil:
-		q.running = &flight{user: u, kind: kind(fresh), done: make(chan struct{})}
+		q.running = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh)})
 		c.start(q)
-		return &ticket{queue: q, flight: q.running}
-	case !fresh || q.running.start > began:
-		return &ticket{queue: q, flight: q.running}
-	case q.next == nil:
-		q.next = &flight{user: u, kind: kind(fresh), done: make(chan struct{})}
+		t.question = q.running
+	case !fresh || q.running.Begun.start > began:
+		t.question = q.running
+	default:
+		if q.next == nil {
+			q.next = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh)})
+		}
+		t.question = q.next
 	}
-	return &ticket{queue: q, flight: q.next}
+	t.question.Join()
+	return t
 }
 
 // start asks the source in the background. The question outlives its callers and has a time limit of its own.
 func (c *Cached) start(q *queue) {
 	f := q.running
 	c.clock++
-	f.start, f.asked = c.clock, c.config.Now()
-	slow := c.slow.has(f.user.ID, f.asked)
+	f.Begun.start, f.Begun.at = c.clock, c.config.Now()
+	slow := c.slow.has(f.Begun.user.ID, f.Begun.at)
 	c.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(c.base, c.config.Timeout)
 		defer cancel()
-		held, err := c.question(ctx, f, slow)
+		held, err := c.ask(ctx, f, slow)
 		c.land(q, f, held, err)
 	})
 }
 
-// question puts one question to the source, when there is a place for it.
-func (c *Cached) question(ctx context.Context, f *flight, slow bool) (tokens.Held, error) {
-	leave, err := c.rooms[f.kind].enter(ctx, slow)
+// ask puts one question to the source, when there is a place for it.
+func (c *Cached) ask(ctx context.Context, f *question, slow bool) (tokens.Held, error) {
+	leave, err := c.rooms[f.Begun.kind].enter(ctx, slow)
 	if err != nil {
 		return tokens.Held{}, err
 	}
 	defer leave()
 	c.mu.Lock()
-	f.sent = c.config.Now()
+	f.Begun.sent = c.config.Now()
 	c.mu.Unlock()
-	held, err := c.source.Features(ctx, f.user, true)
+	held, err := c.source.Features(ctx, f.Begun.user, true)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.config.Now()
-	c.slow.note(f.user.ID, err != nil && now.Sub(f.sent) >= slowAfter, now)
+	c.slow.note(f.Begun.user.ID, err != nil && now.Sub(f.Begun.sent) >= slowAfter, now)
 	return held, err
 }
 
 // land takes what the source said, and logs outside the lock.
-func (c *Cached) land(q *queue, f *flight, held tokens.Held, err error) {
+func (c *Cached) land(q *queue, f *question, held tokens.Held, err error) {
 	if err != nil {
 		err = unavailable(err)
 	}
@@ -176,7 +172,7 @@ func (c *Cached) land(q *queue, f *flight, held tokens.Held, err error) {
 	if !c.closed {
 		tell = c.health.note(err, now)
 	}
-	if !q.forgotten {
+	if !f.Stale() {
 		c.settle(q, f, held, err, now)
 	}
 	c.mu.Unlock()
@@ -184,19 +180,19 @@ func (c *Cached) land(q *queue, f *flight, held tokens.Held, err error) {
 }
 
 // settle keeps an answer, tells it to those who wait, and starts the question that comes next.
-func (c *Cached) settle(q *queue, f *flight, held tokens.Held, err error, now time.Time) {
+func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now time.Time) {
 	if err == nil {
-		c.memory.put(&entry{user: f.user.ID, features: held.Features, asked: f.asked})
-	} else if e := c.memory.get(f.user.ID); e != nil {
+		c.memory.put(&entry{user: f.Begun.user.ID, features: held.Features, asked: f.Begun.at})
+	} else if e := c.memory.get(f.Begun.user.ID); e != nil {
 		e.failedAt = now
 	}
-	f.settle(held, err)
+	f.Land(held, err)
 	q.running, q.next = q.next, nil
 	switch {
 	case q.running == nil:
-		c.clear(q, f.user.ID)
+		c.clear(q, f.Begun.user.ID)
 	case c.closed:
-		q.running.settle(tokens.Held{}, tokens.FeaturesUnavailable("find out the features of a user", errClosed))
+		q.running.Land(tokens.Held{}, tokens.FeaturesUnavailable("find out the features of a user", errClosed))
 		q.running = nil
 	default:
 		c.start(q)
@@ -212,20 +208,21 @@ func (c *Cached) leave(t *ticket, fresh bool) (held tokens.Held, again bool, err
 	if t.at != nil {
 		c.waiting[kind(fresh)].Remove(t.at)
 	}
-	c.clear(t.queue, t.flight.user.ID)
-	f := t.flight
+	f := t.question
+	user := f.Begun.user.ID
+	c.clear(t.queue, user)
 	switch {
-	case t.at == nil && !f.settled:
+	case t.at == nil && !f.Landed():
 		err = errCrowded()
-	case t.queue.forgotten || !f.settled:
+	case f.Stale() || !f.Landed():
 		return tokens.Held{}, true, nil
-	case f.err == nil:
-		return f.held, false, nil
 	default:
-		err = f.err
+		if held, err = f.Result(); err == nil {
+			return held, false, nil
+		}
 	}
 	if !fresh {
-		if held, ok := c.lastKnown(t.flight.user.ID); ok {
+		if held, ok := c.lastKnown(user); ok {
 			return held, false, nil
 		}
 	}

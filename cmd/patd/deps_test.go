@@ -60,25 +60,26 @@ func rooms() map[string]room {
 			refused: []string{"database/sql", "net/http"},
 		},
 		"patd/gen":   {allowed: grpcStack, refused: noSQL},
-		"patd/store": {allowed: []string{"patd/tokens", "patd/store", "patd/internal/durable", "patd/internal/loopback", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x"}},
+		"patd/store": {allowed: []string{"patd/tokens", "patd/store", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x"}},
 		"patd/features": {
-			allowed: []string{"patd/tokens", "patd/features", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
+			allowed: []string{"patd/tokens", "patd/features", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
 		},
 		"patd/server": {
-			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/store/feed":          {allowed: []string{"patd/tokens"}, refused: noSQL},
 		"patd/features/signature":  {}, // the company's own programs import it
 		"patd/server/limit":        {},
-		"patd/server/signin":       {allowed: []string{"patd/internal/loopback", "patd/tokens", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
+		"patd/server/signin":       {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
 		"patd/internal/bearer":     {},
 		"patd/internal/durable":    {},
+		"patd/internal/flight":     {},
 		"patd/internal/logpipe":    {},
 		"patd/internal/loopback":   {},
 		"patd/internal/secretfile": {},
 		"patd/client": {
-			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/cmd": {allowed: []string{""}},
@@ -127,7 +128,7 @@ func TestAllowedImports(t *testing.T) {
 func TestNoStoreBehindServerAndClient(t *testing.T) {
 	for _, p := range goList(t, "./...") {
 		switch {
-		case under(p.ImportPath, []string{"patd/server", "patd/internal/bearer", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen"}) && !isTestPackage(p.ImportPath):
+		case under(p.ImportPath, []string{"patd/server", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen"}) && !isTestPackage(p.ImportPath):
 			for _, d := range p.Deps {
 				if under(d, []string{"patd/store", "patd/features", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "github.com/pressly/goose/v3"}) {
 					t.Errorf("%s depends on %s", p.ImportPath, d)

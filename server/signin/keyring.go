@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"patd/internal/flight"
 )
 
 const (
@@ -27,33 +29,27 @@ type keyring struct {
 	now     func() time.Time
 	logger  *slog.Logger
 	ctx     context.Context // ends when the keyring is closed
-	flights sync.WaitGroup
+	running sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool
-	keys    *keySet   // the last good ones
-	flight  *flight   // the fetch under way
-	failed  time.Time // when the last fetch failed; zero: it did not
-	cause   error     // why it failed
-	skipped string    // what could not be read of the newest keys
-	looks   time.Time // when looks for unknown keys are all allowed again
+	mu       sync.Mutex
+	closed   bool
+	keys     *keySet   // the last good ones
+	fetching *fetch    // the one under way; nil: none is
+	failed   time.Time // when the last fetch failed; zero: it did not
+	cause    error     // why it failed
+	skipped  string    // what could not be read of the newest keys
+	looks    time.Time // when looks for unknown keys are all allowed again
 }
 
-// flight is a fetch that many callers may wait for.
-type flight struct {
-	done chan struct{}
-	keys *keySet // once done is closed
-	err  error
-}
+// fetch is a fetch of keys that many callers may wait for.
+type fetch = flight.Flight[struct{}, *keySet]
 
-// wait answers what the fetch brought.
-func (f *flight) wait(ctx context.Context) (*keySet, error) {
-	select {
-	case <-f.done:
-		return f.keys, f.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for the keys of an issuer: %w", ctx.Err())
+// fetched waits for a fetch and returns its keys.
+func fetched(ctx context.Context, f *fetch) (*keySet, error) {
+	if err := f.Wait(ctx); err != nil {
+		return nil, fmt.Errorf("wait for the keys of an issuer: %w", err)
 	}
+	return f.Result()
 }
 
 // current answers the keys at hand, and fetches them when there are none that may still be used.
@@ -72,7 +68,7 @@ func (r *keyring) current(ctx context.Context) (*keySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.wait(ctx)
+	return fetched(ctx, f)
 }
 
 // atHand returns the last good keys; nil: there are none yet.
@@ -92,7 +88,7 @@ func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
 	}
 	now := r.now()
 	// While the provider is failing, what bounds the requests is retryAfter.
-	if r.flight == nil && r.failed.IsZero() && !r.mayLook(now) {
+	if r.fetching == nil && r.failed.IsZero() && !r.mayLook(now) {
 		r.mu.Unlock()
 		return than, nil
 	}
@@ -101,7 +97,7 @@ func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.wait(ctx)
+	return fetched(ctx, f)
 }
 
 // mayLook takes one of the looks for unknown keys, if there is one. r.mu is held.
@@ -117,9 +113,10 @@ func (r *keyring) mayLook(now time.Time) bool {
 }
 
 // fetch joins the fetch under way or starts one. r.mu is held.
-func (r *keyring) fetch(now time.Time) (*flight, error) {
-	if r.flight != nil {
-		return r.flight, nil
+func (r *keyring) fetch(now time.Time) (*fetch, error) {
+	if r.fetching != nil {
+		r.fetching.Join()
+		return r.fetching, nil
 	}
 	if r.closed {
 		return nil, unavailable(r.issuer, errors.New("sign-in is closed"))
@@ -127,14 +124,15 @@ func (r *keyring) fetch(now time.Time) (*flight, error) {
 	if since := now.Sub(r.failed); !r.failed.IsZero() && since >= 0 && since < retryAfter {
 		return nil, unavailable(r.issuer, r.cause)
 	}
-	f := &flight{done: make(chan struct{})}
-	r.flight = f
-	r.flights.Go(func() { r.land(f) })
+	f := flight.New[struct{}, *keySet](struct{}{})
+	f.Join()
+	r.fetching = f
+	r.running.Go(func() { r.land(f) })
 	return f, nil
 }
 
 // land fetches, and tells everybody who waits. The fetch is nobody's own, so it outlives the call that began it.
-func (r *keyring) land(f *flight) {
+func (r *keyring) land(f *fetch) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
 	defer cancel()
 	keys, skipped, err := fetchKeys(ctx, r.client, r.issuer)
@@ -144,18 +142,17 @@ func (r *keyring) land(f *flight) {
 	if err == nil {
 		keys.fetched = now
 		r.keys, r.failed, r.cause = keys, time.Time{}, nil
-		f.keys = keys
+		f.Land(keys, nil)
 	} else {
 		r.failed, r.cause = now, err
-		f.err = unavailable(r.issuer, err)
+		f.Land(nil, unavailable(r.issuer, err))
 	}
 	inUse, closed := r.keys != nil, r.closed
 	odd := strings.Join(skipped, "; ")
 	fresh := odd != "" && odd != r.skipped
 	r.skipped = odd
-	r.flight = nil
+	r.fetching = nil
 	r.mu.Unlock()
-	close(f.done)
 
 	if closed {
 		return
@@ -220,5 +217,5 @@ func (r *keyring) close() {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
-	r.flights.Wait()
+	r.running.Wait()
 }
