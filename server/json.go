@@ -69,7 +69,7 @@ func (c *jsonCodec) NewDecoder(r io.Reader) runtime.Decoder {
 			errors.As(err, &b.refused)
 			return errBody
 		}
-		if err := c.UnmarshalOptions.Unmarshal(text, m); err != nil {
+		if err := c.UnmarshalOptions.Unmarshal(text, m); err != nil && !readLeaksJSON(text, m) {
 			b.refused = badJSON(text, m)
 			return errBody
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
@@ -49,7 +52,7 @@ func TestReportedSecretsOfEveryKindAreEnded(t *testing.T) {
 	access := r.exchange(from).text("access_token")
 	family := r.exchange(from, "scope", "a offline_access", "audience", "api")
 	service := r.service("leaky", "audit")
-	found := []string{"garbage", "", strings.Repeat("x", 50_000), pat, pat, pat + "x", " " + other, access, family.text("refresh_token"), service}
+	found := []string{"garbage", "", strings.Repeat("x", 50_000), pat, pat, pat + "x", "x" + other, other + "x", other[:20] + " " + other[20:], access, family.text("refresh_token"), service}
 	wantThanks(t, "a report", r.report(found))
 	for what, secret := range map[string]string{"the token": pat, "the access token": access, "the family's access token": family.text("access_token")} {
 		wantInactive(t, what, r.lookAt(secret))
@@ -214,4 +217,75 @@ func TestReportedSecretIsNeverRepeated(t *testing.T) {
 		t.Errorf("the secret is %s", d)
 	}
 	m.aftermath()
+}
+
+// TestOneMalformedItemDoesNotSpoilAReport puts items that are no text, or not of Unicode, beside one secret. Those are listed, and the
+// secret is ended.
+func TestOneMalformedItemDoesNotSpoilAReport(t *testing.T) {
+	r := newRig(t)
+	for i, c := range []struct{ before, after, want string }{
+		{`"\ud800",`, ``, `{"malformed":{"items":[0]}}`},
+		{``, `,"\udc00\ud800x"`, `{"malformed":{"items":[1]}}`},
+		{`"a\xff\xfeb",` + "\"\xff\",", ``, ``}, // \x is no escape of JSON: the report as a whole is malformed
+		{"\"\xff\",\"\xed\xa0\x80\",", ``, `{"malformed":{"items":[0,1]}}`},
+		{`1,null,{"secrets":["x"]},["y"],true,`, `,"` + "\ufffd" + `"`, `{"malformed":{"items":[0,1,2,3,4,6]}}`},
+		{`"good",`, ``, `{}`},
+	} {
+		_, secret := r.mint(fmt.Sprintf("u%d", i), "n")
+		got := r.rest("POST", leaksPath, "", `{"secrets":[`+c.before+`"`+secret+`"`+c.after+`]}`)
+		want, code, decision := c.want+"\n", http.StatusOK, patdv1.IntrospectResponse_REVOKED
+		if c.want == "" {
+			want, code, decision = got.body, http.StatusBadRequest, patdv1.IntrospectResponse_ALLOW
+		}
+		if got.code != code || got.body != want {
+			t.Errorf("%q: %d %s, want %s", c.before+c.after, got.code, got.body, want)
+		}
+		if d := r.introspect(secret); d != decision {
+			t.Errorf("%q: the secret beside it: %s", c.before+c.after, d)
+		}
+	}
+	for _, body := range []string{
+		`{"secrets":["\ud800"],"more":1}`, `{"more":["\ud800"]}`, `{"secrets":["\ud800"]}{}`, `{"secrets":["\ud800"`, `["\ud800"]`, `{"secrets":"\ud800"}`,
+		`{"secrets":["\ud800"],"secrets":[]}`,
+	} {
+		if got := r.rest("POST", leaksPath, "", body); got.code != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", body, got.code, got.body)
+		}
+	}
+	_, secret := r.mint("over", "gRPC")
+	var wire []byte
+	for _, item := range []string{"\xff", secret, "\xed\xa0\x80", "fine"} {
+		wire = protowire.AppendString(protowire.AppendTag(wire, 1, protowire.BytesType), item)
+	}
+	var raw []byte
+	must(t, r.conn.Invoke(context.Background(), patdv1.LeakService_ReportLeaks_FullMethodName, wire, &raw, rawCall()))
+	var resp patdv1.ReportLeaksResponse
+	must(t, proto.Unmarshal(raw, &resp))
+	if d := r.introspect(secret); d != patdv1.IntrospectResponse_REVOKED || !slices.Equal(resp.GetMalformed().GetItems(), []int32{0, 2}) {
+		t.Errorf("over gRPC: %s, %v", d, &resp)
+	}
+}
+
+// TestASecretIsFoundInTheTextAroundIt reports secrets as they are copied out of files, mails and headers.
+func TestASecretIsFoundInTheTextAroundIt(t *testing.T) {
+	r := newRig(t)
+	for i, around := range []string{
+		" %s", "%s\n", "\t%s\r\n", "\u00a0%s\u3000", "\ufeff%s", "\u200b%s\u200b", `"%s"`, "'%s',", "<%s>", "`%s`.", "Bearer %s", "Authorization: Bearer %s;",
+		"PATD_TOKEN=%s # of ci", "https://x:%s@git.example/", `{"token":"%s"}`, "(%s)", "%s…",
+	} {
+		_, secret := r.mint(fmt.Sprintf("u%d", i), "n")
+		text := fmt.Sprintf(around, secret)
+		if i%2 == 0 {
+			wantThanks(t, around, r.report([]string{text}))
+		} else if _, err := patdv1.NewLeakServiceClient(r.conn).ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{text}}); err != nil {
+			t.Errorf("%q: %v", around, err)
+		}
+		if d := r.introspect(secret); d != patdv1.IntrospectResponse_REVOKED {
+			t.Errorf("%q: %s", around, d)
+		}
+	}
+	_, secret := r.mint("exact", "n")
+	if d := r.introspect(" " + secret); d != patdv1.IntrospectResponse_NOT_FOUND {
+		t.Errorf("introspection takes a token with a space: %s", d)
+	}
 }

@@ -59,9 +59,14 @@ func TestUnknownCallersMessageIsNotRead(t *testing.T) {
 type raw struct{}
 
 func (raw) Marshal(v any) ([]byte, error) { return v.([]byte), nil }
-func (raw) Unmarshal([]byte, any) error   { return nil }
-func (raw) Name() string                  { return "proto" }
-func rawCall() grpc.CallOption            { return grpc.ForceCodec(raw{}) }
+func (raw) Unmarshal(b []byte, v any) error {
+	if into, ok := v.(*[]byte); ok && into != nil {
+		*into = bytes.Clone(b)
+	}
+	return nil
+}
+func (raw) Name() string       { return "proto" }
+func rawCall() grpc.CallOption { return grpc.ForceCodec(raw{}) }
 func (r *rig) asAdmin() context.Context {
 	return metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+r.admin)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -24,8 +25,8 @@ func (s *Service) RevokeSecret(ctx context.Context, a Actor, secret Secret) erro
 	return s.end(ctx, a, secret, ending{reason: "presented for revocation", byHolder: true})
 }
 
-// ReportLeaks ends what each live secret among up to 1000 strings is of, services too, with the reason LEAKED. That one
-// could not be ended is an error, once the others were.
+// ReportLeaks ends what each live secret in up to 1000 strings is of, services too, with the reason LEAKED. A string may hold
+// other text around a secret. That one could not be ended is an error, once the others were.
 //
 // Reasons: LEAKS_TOO_MANY, and outages.
 func (s *Service) ReportLeaks(ctx context.Context, a Actor, secrets []Secret) error {
@@ -33,12 +34,19 @@ func (s *Service) ReportLeaks(ctx context.Context, a Actor, secrets []Secret) er
 		return Invalid("LEAKS_TOO_MANY", "secrets", fmt.Sprintf("at most %d in a report", MaxLeaks))
 	}
 	var failed error
-	for _, secret := range secrets {
-		if err := s.end(ctx, a, secret, ending{reason: "LEAKED", services: true}); err != nil && failed == nil {
-			failed = fmt.Errorf("end a leaked secret: %w", err)
+	for _, text := range secrets {
+		for found := range strings.FieldsFuncSeq(text.Reveal(), between) {
+			if err := s.end(ctx, a, NewSecret(found), ending{reason: "LEAKED", services: true}); err != nil && failed == nil {
+				failed = fmt.Errorf("end a leaked secret: %w", err)
+			}
 		}
 	}
 	return failed
+}
+
+// between reports whether r is a character that no secret has.
+func between(r rune) bool {
+	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 }
 
 func (s *Service) end(ctx context.Context, a Actor, secret Secret, how ending) error {

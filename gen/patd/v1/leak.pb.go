@@ -25,7 +25,8 @@ const (
 // ReportLeaksRequest holds what was found.
 type ReportLeaksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Up to 1000 strings, each one secret and nothing else. What is no secret of this patd is passed over.
+	// Up to 1000 strings. A secret may have other text around it, such as white space, quotes or `Bearer`: it is found
+	// where no letter, digit or underscore touches it. What is no secret of this patd is passed over.
 	Secrets       []string `protobuf:"bytes,1,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -68,9 +69,12 @@ func (x *ReportLeaksRequest) GetSecrets() []string {
 	return nil
 }
 
-// ReportLeaksResponse is empty, whatever was found.
+// ReportLeaksResponse is the same for live secrets and for any other text.
 type ReportLeaksResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Items that are no text, or hold what is no Unicode character; left out where there are none. What could be read of
+	// them was taken. They show a fault of the reporting program.
+	Malformed     *ReportLeaksResponse_Malformed `protobuf:"bytes,1,opt,name=malformed,proto3" json:"malformed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -105,14 +109,70 @@ func (*ReportLeaksResponse) Descriptor() ([]byte, []int) {
 	return file_patd_v1_leak_proto_rawDescGZIP(), []int{1}
 }
 
+func (x *ReportLeaksResponse) GetMalformed() *ReportLeaksResponse_Malformed {
+	if x != nil {
+		return x.Malformed
+	}
+	return nil
+}
+
+// Malformed lists items that lost characters on the way.
+type ReportLeaksResponse_Malformed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Places of the items in the report, counted from 0.
+	Items         []int32 `protobuf:"varint,1,rep,packed,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportLeaksResponse_Malformed) Reset() {
+	*x = ReportLeaksResponse_Malformed{}
+	mi := &file_patd_v1_leak_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportLeaksResponse_Malformed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportLeaksResponse_Malformed) ProtoMessage() {}
+
+func (x *ReportLeaksResponse_Malformed) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_leak_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportLeaksResponse_Malformed.ProtoReflect.Descriptor instead.
+func (*ReportLeaksResponse_Malformed) Descriptor() ([]byte, []int) {
+	return file_patd_v1_leak_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *ReportLeaksResponse_Malformed) GetItems() []int32 {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
 var File_patd_v1_leak_proto protoreflect.FileDescriptor
 
 const file_patd_v1_leak_proto_rawDesc = "" +
 	"\n" +
 	"\x12patd/v1/leak.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\".\n" +
 	"\x12ReportLeaksRequest\x12\x18\n" +
-	"\asecrets\x18\x01 \x03(\tR\asecrets\"\x15\n" +
-	"\x13ReportLeaksResponse2m\n" +
+	"\asecrets\x18\x01 \x03(\tR\asecrets\"~\n" +
+	"\x13ReportLeaksResponse\x12D\n" +
+	"\tmalformed\x18\x01 \x01(\v2&.patd.v1.ReportLeaksResponse.MalformedR\tmalformed\x1a!\n" +
+	"\tMalformed\x12\x14\n" +
+	"\x05items\x18\x01 \x03(\x05R\x05items2m\n" +
 	"\vLeakService\x12^\n" +
 	"\vReportLeaks\x12\x1b.patd.v1.ReportLeaksRequest\x1a\x1c.patd.v1.ReportLeaksResponse\"\x14\x82\xd3\xe4\x93\x02\x0e:\x01*\"\t/v1/leaksB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
@@ -128,19 +188,21 @@ func file_patd_v1_leak_proto_rawDescGZIP() []byte {
 	return file_patd_v1_leak_proto_rawDescData
 }
 
-var file_patd_v1_leak_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_patd_v1_leak_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_patd_v1_leak_proto_goTypes = []any{
-	(*ReportLeaksRequest)(nil),  // 0: patd.v1.ReportLeaksRequest
-	(*ReportLeaksResponse)(nil), // 1: patd.v1.ReportLeaksResponse
+	(*ReportLeaksRequest)(nil),            // 0: patd.v1.ReportLeaksRequest
+	(*ReportLeaksResponse)(nil),           // 1: patd.v1.ReportLeaksResponse
+	(*ReportLeaksResponse_Malformed)(nil), // 2: patd.v1.ReportLeaksResponse.Malformed
 }
 var file_patd_v1_leak_proto_depIdxs = []int32{
-	0, // 0: patd.v1.LeakService.ReportLeaks:input_type -> patd.v1.ReportLeaksRequest
-	1, // 1: patd.v1.LeakService.ReportLeaks:output_type -> patd.v1.ReportLeaksResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: patd.v1.ReportLeaksResponse.malformed:type_name -> patd.v1.ReportLeaksResponse.Malformed
+	0, // 1: patd.v1.LeakService.ReportLeaks:input_type -> patd.v1.ReportLeaksRequest
+	1, // 2: patd.v1.LeakService.ReportLeaks:output_type -> patd.v1.ReportLeaksResponse
+	2, // [2:3] is the sub-list for method output_type
+	1, // [1:2] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_leak_proto_init() }
@@ -154,7 +216,7 @@ func file_patd_v1_leak_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_leak_proto_rawDesc), len(file_patd_v1_leak_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

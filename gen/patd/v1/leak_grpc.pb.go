@@ -29,9 +29,10 @@ const (
 // LeakService takes secrets that were found where they should not be, from whoever found them: a scanner, a partner, a
 // stranger. Nobody needs a credential to report, and nobody learns from the answer what a secret was good for.
 type LeakServiceClient interface {
-	// ReportLeaks ends every live secret among up to 1000 strings, of whatever kind, for good: tokens and services are
-	// revoked with the reason LEAKED. The answer is always the same; only when a revocation could not be stored, the call
-	// fails with UNAVAILABLE and is to be repeated.
+	// ReportLeaks ends every live secret in up to 1000 strings, of whatever kind, for good: tokens and services are
+	// revoked with the reason LEAKED. The answer says nothing about them; only when a revocation could not be stored, the
+	// call fails with UNAVAILABLE and is to be repeated. An item that cannot be read does not keep the others from being
+	// ended.
 	ReportLeaks(ctx context.Context, in *ReportLeaksRequest, opts ...grpc.CallOption) (*ReportLeaksResponse, error)
 }
 
@@ -60,9 +61,10 @@ func (c *leakServiceClient) ReportLeaks(ctx context.Context, in *ReportLeaksRequ
 // LeakService takes secrets that were found where they should not be, from whoever found them: a scanner, a partner, a
 // stranger. Nobody needs a credential to report, and nobody learns from the answer what a secret was good for.
 type LeakServiceServer interface {
-	// ReportLeaks ends every live secret among up to 1000 strings, of whatever kind, for good: tokens and services are
-	// revoked with the reason LEAKED. The answer is always the same; only when a revocation could not be stored, the call
-	// fails with UNAVAILABLE and is to be repeated.
+	// ReportLeaks ends every live secret in up to 1000 strings, of whatever kind, for good: tokens and services are
+	// revoked with the reason LEAKED. The answer says nothing about them; only when a revocation could not be stored, the
+	// call fails with UNAVAILABLE and is to be repeated. An item that cannot be read does not keep the others from being
+	// ended.
 	ReportLeaks(context.Context, *ReportLeaksRequest) (*ReportLeaksResponse, error)
 	mustEmbedUnimplementedLeakServiceServer()
 }
