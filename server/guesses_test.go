@@ -17,6 +17,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
 	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -55,7 +56,7 @@ func guessRig(t *testing.T, change ...func(*server.Config)) (*rig, *counting) {
 	limited := func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 3 }
 	return newRigOn(t, nil, func(st *store.Store, behind tokens.Store) tokens.Store {
 		reads.Store = behind
-		return store.NewCached(st, store.CacheOptions{Behind: reads})
+		return cache.New(st, cache.Options{Behind: reads})
 	}, append([]func(*server.Config){limited}, change...)...), reads
 }
 

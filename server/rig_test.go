@@ -27,6 +27,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
 	"patd/store"
+	"patd/store/cache"
 	"patd/store/storetest"
 	"patd/tokens"
 )
@@ -70,12 +71,12 @@ func newRigOf(t testing.TB, source tokens.FeatureSource, change ...func(*server.
 func newRigs(t *testing.T, test func(*testing.T, *rig)) {
 	t.Run("read", func(t *testing.T) { test(t, newRig(t)) })
 	t.Run("remembered", func(t *testing.T) {
-		var cache *store.Cached
+		var cached *cache.Cache
 		test(t, newRigOn(t, nil, func(st *store.Store, behind tokens.Store) tokens.Store {
-			cache = store.NewCached(st, store.CacheOptions{Behind: behind})
-			return cache
+			cached = cache.New(st, cache.Options{Behind: behind})
+			return cached
 		}))
-		if cache.Stats().Hits == 0 {
+		if cached.Stats().Hits == 0 {
 			t.Error("nothing was answered from memory")
 		}
 	})

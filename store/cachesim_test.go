@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"patd/store"
+	"patd/store/cache"
 	"patd/store/storetest"
 	"patd/tokens"
 )
@@ -28,8 +29,9 @@ import (
 type sim struct {
 	t      *rapid.T
 	ctx    context.Context
-	cache  *store.Cached
+	cache  *cache.Cache
 	faulty *storetest.Faulty
+	st     *store.Store
 	other  *store.Store
 	clock  *clock
 	nextID tokens.ID
@@ -72,8 +74,8 @@ func newSim(t *rapid.T) (*sim, func()) {
 	if s.other, err = store.Open(s.ctx, url, o); err != nil {
 		t.Fatal(err)
 	}
-	s.faulty = storetest.NewFaulty(st)
-	s.cache = store.NewCached(st, store.CacheOptions{Behind: s.faulty, Size: tiny / 4})
+	s.st, s.faulty = st, storetest.NewFaulty(st)
+	s.cache = cache.New(st, cache.Options{Behind: s.faulty, Size: tiny / 4})
 	s.change(s.cache, tokens.Event{}, func(tx tokens.Tx) error {
 		return tx.PutKey(tokens.KeyRecord{Name: "k1", Check: [32]byte{1}, CreateTime: s.clock.now()})
 	})
@@ -101,7 +103,7 @@ func (s *sim) through() (tokens.Store, func()) {
 		return s.cache, func() {}
 	}
 	return s.other, func() {
-		if err := s.cache.HearNow(s.ctx); err != nil {
+		if err := s.st.Feed().CatchUp(s.ctx, 0); err != nil {
 			s.t.Fatal(err)
 		}
 	}
@@ -205,7 +207,7 @@ func (s *sim) rekey(*rapid.T) {
 	t.secrets[0].Hash = next
 	t.changed++
 	for range 10_000 {
-		if err := s.cache.Flush(s.ctx); err != nil { // or the store is just doing it by itself
+		if err := s.st.Flush(s.ctx); err != nil { // or the store is just doing it by itself
 			s.t.Fatal(err)
 		}
 		c, err := s.cache.Lookup(s.ctx, t.ID)
@@ -236,7 +238,7 @@ func (s *sim) use(*rapid.T) {
 
 // flush has uses written, wherever they were kept, and finds the last of every token's.
 func (s *sim) flush(*rapid.T) {
-	if err := s.cache.Flush(s.ctx); err != nil {
+	if err := s.st.Flush(s.ctx); err != nil {
 		s.t.Fatal(err)
 	}
 	err := s.other.View(s.ctx, func(tx tokens.ReadTx) error {
@@ -387,7 +389,7 @@ func TestSimulationOfTheCache(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"mint": step(s.mint), "revoke": step(s.revoke), "rename": step(s.rename), "rotate": step(s.rotate),
 			"rekey": step(s.rekey), "user": step(s.changeUserNow), "another user": step(s.changeUserNow),
-			"all": step(s.changeAll), "wait": step(s.wait), "hear": step(func(*rapid.T) { _ = s.cache.HearNow(s.ctx) }),
+			"all": step(s.changeAll), "wait": step(s.wait), "hear": step(func(*rapid.T) { _ = s.st.Feed().CatchUp(s.ctx, 0) }),
 			"use": step(s.use), "use another": step(s.use), "flush": step(s.flush),
 			"hold": step(s.hold), "hold another": step(s.hold), "look": step(s.look), "look again": step(s.look),
 			"land": step(func(*rapid.T) {
@@ -420,15 +422,15 @@ func TestNoAnswerIsOlderThanAChangeThatReturned(t *testing.T) {
 		}
 		return v
 	}
-	tok, u := r.token, r.user
+	tok, u := r.Token, r.User
 	tok.Name, u.Features = "0", []string{"0"}
-	r.change(t, r, tokens.Event{}, func(tx tokens.Tx) error { return errors.Join(tx.UpdateToken(tok), tx.UpdateUser(u)) })
+	r.Change(t, r, tokens.Event{}, func(tx tokens.Tx) error { return errors.Join(tx.UpdateToken(tok), tx.UpdateUser(u)) })
 	const changes = 300
 	var g, readers errgroup.Group
 	g.Go(func() error {
 		for i := range int64(changes) {
 			tok.Name = strconv.FormatInt(i, 10)
-			r.change(t, r, tokens.Event{TokenID: tok.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(tok) })
+			r.Change(t, r, tokens.Event{TokenID: tok.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(tok) })
 			named.Store(i)
 		}
 		return nil
@@ -436,7 +438,7 @@ func TestNoAnswerIsOlderThanAChangeThatReturned(t *testing.T) {
 	g.Go(func() error {
 		for i := range int64(changes) {
 			u.Features = []string{strconv.FormatInt(i, 10)}
-			r.change(t, r, tokens.Event{User: u.ID}, func(tx tokens.Tx) error { return tx.UpdateUser(u) })
+			r.Change(t, r, tokens.Event{User: u.ID}, func(tx tokens.Tx) error { return tx.UpdateUser(u) })
 			held.Store(i)
 		}
 		return nil

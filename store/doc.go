@@ -67,23 +67,15 @@
 // Every change leaves an entry in the table of changes, in its own transaction. Package feed follows that table for
 // caches and watchers; [Store.Feed] is the store's.
 //
-// # In memory
-//
-// [Cached] answers lookups from memory, within a bound. A token is a record without pointers in a log of segments,
-// found by an index of eight bytes an entry; the oldest segment goes when there is no room, but for what was read
-// since. A user is one record that all of its tokens share. Before a change is answered, what it names is dropped. A
-// reading of the store that was under way meanwhile is answered to those who had asked before, and not kept.
-//
 // # Copies
 //
 // [Store.Copy] moves a store between the databases, row by row in the order of the tables' keys, and reads back what it
 // wrote before it counts. One list names the tables and their columns, and a test holds it against both schemas. A
 // backup of SQLite is one of its pages; one of PostgreSQL is such a copy, in a file.
 //
-// # Written behind
+// # In the background
 //
-// What Touch notes (the last use of a token, and digests that move to the current key) gathers in bounded buffers.
-// Digests are written soon. A few uses are written at the next FlushInterval, many when they have gathered for eight of
-// them or there is little room left, in the order of ids: what a use costs is mostly the page that it is on, which
-// others then share. Close writes the rest. A failed write is tried again.
+// The last uses of tokens, and digests that move to the current key, gather in package usage; [Store.Uses] is the
+// store's. They are written at an interval, and by Close. A failed write is tried again. Package cache stands in front
+// of a store and returns lookups from memory.
 package store

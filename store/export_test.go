@@ -158,8 +158,11 @@ const ExceedingQuery = selectExceeding
 // CredentialQuery is the statement of Lookup, for measuring the driver alone.
 const CredentialQuery = selectCredential
 
-// BoundUses bounds the write-behind buffer.
-func (s *Store) BoundUses(tokens int64) { s.seen.room = tokens }
+// BoundUses bounds the last uses that wait.
+func (o Options) BoundUses(tokens int64) Options {
+	o.usesRoom = tokens
+	return o
+}
 
 // Pragmas are the settings of every connection.
 func Pragmas() []string { return commonPragmas() }

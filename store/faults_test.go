@@ -121,12 +121,11 @@ func await(t *testing.T, what string, done func() bool) {
 
 func TestTouchIsBoundedAndCountsWhatItDrops(t *testing.T) {
 	path := newPath(t)
-	st := open(t, path, store.Options{FlushInterval: time.Hour, BusyTimeout: time.Millisecond})
-	other := open(t, path, store.Options{})
-	exec1(t, other, `BEGIN IMMEDIATE`) // nothing can be written behind meanwhile
-	use := tokens.Use{Time: time.Now()}
 	const room = 50_000
-	st.BoundUses(room)
+	st := open(t, path, store.Options{FlushInterval: time.Hour, BusyTimeout: time.Millisecond}.BoundUses(room))
+	other := open(t, path, store.Options{})
+	exec1(t, other, `BEGIN IMMEDIATE`) // nothing can be written meanwhile
+	use := tokens.Use{Time: time.Now()}
 	for i := range 3 * room {
 		st.Touch(tokens.Seen{ID: tokens.ID(i + 1), Use: use})
 	}

@@ -33,13 +33,13 @@ func (g *gate) options() store.Options {
 
 func TestAnotherProcessIsHeardOf(t *testing.T) {
 	r := newCachedRig(t, store.Options{})
-	r.wantActive(t, "before", true)
-	r.suspend(t, r.other)
+	r.WantActive(t, "before", true)
+	r.Suspend(t, r.other)
 	await(t, "a change by another process", func() bool {
-		active, err := r.active(t.Context())
+		active, err := r.Active(t.Context())
 		return err == nil && !active
 	})
-	if got, want := lookup(t, r, r.token.ID).Sequence, r.other.Sequence(); got < want {
+	if got, want := lookup(t, r, r.Token.ID).Sequence, r.other.Sequence(); got < want {
 		t.Errorf("answers tell position %d, want that of the change, %d", got, want)
 	}
 }
@@ -54,7 +54,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 			o := g.options()
 			o.Now = c.now
 			r := newCachedRig(t, o)
-			r.wantActive(t, "before", true)
+			r.WantActive(t, "before", true)
 			await(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
 			hang := make(chan struct{})
 			if how == "failing" {
@@ -62,14 +62,14 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 			} else {
 				g.hangs.Store(&hang)
 			}
-			r.revoke(t, r.other)
+			r.Revoke(t, r.other)
 			c.move(6 * time.Second)
 			// A look that had begun before may yet end well, once.
 			await(t, "the silence is noticed", func() bool {
 				c.move(6 * time.Second)
 				return !r.Stats().Following
 			})
-			r.wantActive(t, "nothing is heard of the store", false)
+			r.WantActive(t, "nothing is heard of the store", false)
 			if err := r.Ready(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
 				t.Errorf("ready: %v", err)
 			}
@@ -85,7 +85,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 			close(hang)
 			await(t, "the feed is read again", func() bool { return r.Stats().Following })
 			bypassed := r.Stats().Bypassed
-			r.wantActive(t, "after that", false)
+			r.WantActive(t, "after that", false)
 			if r.Stats().Bypassed != bypassed {
 				t.Error("the memory is not trusted again")
 			}
@@ -110,14 +110,14 @@ func TestAnotherHistoryEmptiesTheCache(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.wantActive(t, "before", true)
+			r.WantActive(t, "before", true)
 			exec1(t, r.other, `UPDATE tokens SET revoke_us = 1, revoked_by = 'x'`) // without an entry
-			r.wantActive(t, "nobody was told", true)
+			r.WantActive(t, "nobody was told", true)
 			for _, s := range statements {
 				exec1(t, r.other, s)
 			}
 			await(t, "the cache is emptied", func() bool {
-				active, err := r.active(t.Context())
+				active, err := r.Active(t.Context())
 				return err == nil && !active
 			})
 			// The cache is notified first, watchers a moment later. Positions that went back are not trusted for a while.

@@ -7,6 +7,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/store"
+	"patd/store/cache"
 )
 
 // TestALookupTellsNoPositionOfAnotherHistory takes a part of the change feed away, as a failover does to a server that had not heard
@@ -14,7 +15,7 @@ import (
 func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
 	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
 	id := fill(t, st, 5)[0]
-	cached := store.NewCached(st, store.CacheOptions{})
+	cached := cache.New(st, cache.Options{})
 	for range 30 {
 		put(t, st, "acme")
 	}

@@ -3,80 +3,43 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
+	"patd/store/usage"
 	"patd/tokens"
 )
 
-const (
-	// usesBatch and rekeysBatch bound a transaction that writes behind, so that a mint waits little longer for it than for the disk.
-	usesBatch   = 1000
-	rekeysBatch = 250
-	// promptly is how soon a rekeying is written: a retiring key should go, yet not with a transaction for each.
-	promptly = 50 * time.Millisecond
-)
+// promptly is how soon a digest that moves is written: a retiring key should go, but not with a transaction for each.
+const promptly = 50 * time.Millisecond
+
+// Touch implements tokens.Store.
+func (s *Store) Touch(seen tokens.Seen) {
+	if seen.Kind == 0 {
+		seen.Kind = tokens.KindPersonal
+	}
+	if usage.IsUse(seen) {
+		s.uses.Record(seen.ID, usage.Of(seen.Use))
+	}
+	if seen.Rekey != nil {
+		s.uses.Rekey(usage.Credential{ID: seen.ID, Kind: seen.Kind}, *seen.Rekey)
+	}
+}
+
+// Uses returns the buffer of what Touch notes.
+func (s *Store) Uses() *usage.Buffer { return s.uses }
+
+// TouchesDropped counts what Touch could not note since Open, because too much was waiting to be written.
+func (s *Store) TouchesDropped() uint64 { return s.uses.Dropped() }
 
 // Flush writes now what Touch has noted so far. What cannot be written is kept for the next time.
 func (s *Store) Flush(ctx context.Context) error {
 	return errors.Join(s.flushRekeys(ctx), s.flushUses(ctx))
 }
 
-// flushUses writes uses in the order of ids, so that those of rows that lie beside one another are written together. What has
-// been noted when it begins is on disk when it ends, whoever else flushes.
-func (s *Store) flushUses(ctx context.Context) error {
-	select {
-	case s.flushing <- struct{}{}:
-		defer func() { <-s.flushing }()
-	case <-ctx.Done():
-		return fmt.Errorf("write uses behind: %w", ctx.Err())
-	}
-	keepers := s.useKeepers()
-	var left []tokens.ID
-	for _, k := range keepers {
-		left = k.noted(left)
-	}
-	slices.Sort(left)
-	left = slices.Compact(left)
-	batch := make([]usedToken, 0, min(len(left), usesBatch))
-	for len(left) > 0 {
-		ids := left[:min(len(left), usesBatch)]
-		batch = batch[:0]
-		for _, id := range ids {
-			if u, ok := takeUse(keepers, id); ok {
-				batch = append(batch, usedToken{id, u})
-			}
-		}
-		if err := s.writeUses(ctx, batch); err != nil {
-			for _, u := range batch {
-				s.seen.use(u.id, u.usage)
-			}
-			for _, k := range keepers {
-				k.renote(left[len(ids):])
-			}
-			return fmt.Errorf("write behind %d uses: %w", len(left), err)
-		}
-		left = left[len(ids):]
-	}
-	return nil
-}
+func (s *Store) flushUses(ctx context.Context) error { return s.uses.FlushUses(ctx, s.writeUses) }
 
-func (s *Store) flushRekeys(ctx context.Context) error {
-	left := s.seen.takeRekeys()
-	for len(left) > 0 {
-		batch := left[:min(len(left), rekeysBatch)]
-		if err := s.writeRekeys(ctx, batch); err != nil {
-			for _, r := range left {
-				s.seen.rekey(r.seenKey, r.rekeys...)
-			}
-			return fmt.Errorf("write behind the digests of %d secrets: %w", len(left), err)
-		}
-		left = left[len(batch):]
-	}
-	return nil
-}
+func (s *Store) flushRekeys(ctx context.Context) error { return s.uses.FlushRekeys(ctx, s.writeRekeys) }
 
 const (
 	// A use only moves forward.
@@ -87,7 +50,8 @@ const (
 	insertAllUses = `INSERT INTO uses (token_id, use_us, use_ip)
 SELECT v.id, v.us, v.ip FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), CAST(?3 AS bytea[])) AS v (id, us, ip)` + moveUse
 
-	// A digest moves only while it is still the old one, and only to a later key: servers may differ about which is current.
+	// A digest moves only while it is still the old one, and only to a later key: servers may differ about which is
+	// current.
 	rekeyToken = `
 UPDATE tokens SET key = n.num, digest = ?5 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND tokens.id = ?1 AND tokens.key = o.num AND tokens.digest = ?3`
@@ -120,7 +84,7 @@ var (
 	insertManyUses = insertUses + strings.Repeat(`(?, ?, ?), `, usesAtOnce-1) + `(?, ?, ?)` + moveUse
 )
 
-func (s *Store) writeUses(ctx context.Context, batch []usedToken) error {
+func (s *Store) writeUses(ctx context.Context, batch []usage.Used) error {
 	return s.transact(ctx, writeSeen, func(t *tx) error {
 		if t.c.dialect.remote {
 			return t.writeAllUses(batch)
@@ -133,7 +97,7 @@ func (s *Store) writeUses(ctx context.Context, batch []usedToken) error {
 			}
 			args = args[:0]
 			for i := range left[:n] {
-				args = append(args, int64(left[i].id), left[i].us, left[i].address())
+				args = append(args, int64(left[i].ID), left[i].Micros, addrBytes(left[i].Addr()))
 			}
 			if _, err := t.exec(writeSeen, statement, args...); err != nil {
 				return err
@@ -144,21 +108,21 @@ func (s *Store) writeUses(ctx context.Context, batch []usedToken) error {
 	})
 }
 
-func (t *tx) writeAllUses(batch []usedToken) error {
+func (t *tx) writeAllUses(batch []usage.Used) error {
 	ids, times, addresses := make([]int64, len(batch)), make([]int64, len(batch)), make([][]byte, len(batch))
 	for i := range batch {
-		ids[i], times[i] = int64(batch[i].id), batch[i].us
-		addresses[i], _ = batch[i].address().([]byte)
+		ids[i], times[i] = int64(batch[i].ID), batch[i].Micros
+		addresses[i], _ = addrBytes(batch[i].Addr()).([]byte)
 	}
 	_, err := t.exec(writeSeen, insertAllUses, ids, times, addresses)
 	return err
 }
 
-func (s *Store) writeRekeys(ctx context.Context, batch []rekeyed) error {
+func (s *Store) writeRekeys(ctx context.Context, batch []usage.Rekeyed) error {
 	err := s.transact(ctx, writeSeen, func(t *tx) error {
 		for _, r := range batch {
-			for _, one := range r.rekeys {
-				if err := t.rekey(writeSeen, r.seenKey, one); err != nil {
+			for _, one := range r.Rekeys {
+				if err := t.rekey(writeSeen, r.Credential, one); err != nil {
 					return err
 				}
 			}
@@ -169,14 +133,14 @@ func (s *Store) writeRekeys(ctx context.Context, batch []rekeyed) error {
 		return err
 	}
 	for _, r := range batch {
-		s.feed.Forget(r.id)
+		s.feed.Forget(r.ID)
 	}
 	return nil
 }
 
-func (t *tx) rekey(op string, k seenKey, r tokens.Rekey) error {
+func (t *tx) rekey(op string, c usage.Credential, r tokens.Rekey) error {
 	var statements []string
-	switch k.kind {
+	switch c.Kind {
 	case tokens.KindPersonal:
 		statements = []string{rekeyToken, rekeyOldSecret}
 	case tokens.KindService:
@@ -187,7 +151,7 @@ func (t *tx) rekey(op string, k seenKey, r tokens.Rekey) error {
 		statements = []string{rekeyRefresh}
 	}
 	for _, statement := range statements {
-		_, err := t.exec(op, statement, int64(k.id), r.Old.Key, r.Old.Sum[:], r.New.Key, r.New.Sum[:])
+		_, err := t.exec(op, statement, int64(c.ID), r.Old.Key, r.Old.Sum[:], r.New.Key, r.New.Sum[:])
 		if err != nil {
 			return err
 		}
@@ -195,8 +159,9 @@ func (t *tx) rekey(op string, k seenKey, r tokens.Rekey) error {
 	return nil
 }
 
-// writeBehind writes what Touch noted, and prunes, until ctx ends. Digests that move are written soon, uses at an interval, a
-// few at the next and many when enough are gathered. After a failure it waits for the interval, whatever wakes it.
+// writeBehind writes what Touch noted, and prunes, until ctx ends. Digests that move are written soon, uses at an
+// interval, a few at the next and many when enough are gathered. After a failure it waits for the interval, whatever
+// wakes it.
 func (s *Store) writeBehind(ctx context.Context) {
 	ticker := time.NewTicker(s.options.FlushInterval)
 	defer ticker.Stop()
@@ -213,18 +178,18 @@ func (s *Store) writeBehind(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.seen.wake:
+		case <-s.uses.Wake():
 			if !failing {
 				soon.Reset(promptly)
 			}
 			continue
 		case <-soon.C:
-			if err = s.flushRekeys(ctx); s.seen.crowded() {
+			if err = s.flushRekeys(ctx); s.uses.Crowded() {
 				err = errors.Join(err, uses())
 			}
 		case <-ticker.C:
 			err = errors.Join(s.flushRekeys(ctx), s.catchUp(ctx), s.prune(ctx))
-			if s.due(last) {
+			if s.uses.Due(s.options.Now().Sub(last), s.options.FlushInterval) {
 				err = errors.Join(err, uses())
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -61,6 +62,69 @@ func TestTouchOfAKnownTokenAllocatesNothing(t *testing.T) {
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)
+	}
+}
+
+// TestUsesAreKeptUntilTheyCanBeWritten fails the write, and takes a later use meanwhile.
+func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
+	for _, cached := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cached %v", cached), func(t *testing.T) {
+			st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
+			var over tokens.Store = st
+			if cached {
+				over = cache.New(st, cache.Options{})
+			}
+			ids := fill(t, st, 2500)
+			exec1(t, st, `CREATE TRIGGER broken BEFORE INSERT ON uses WHEN NEW.token_id = (SELECT max(id) FROM tokens) BEGIN SELECT RAISE(ABORT, 'broken'); END`)
+			use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
+			for _, id := range ids {
+				lookup(t, over, id)
+				over.Touch(tokens.Seen{ID: id, Use: use})
+			}
+			for range 2 {
+				if err := st.Flush(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
+					t.Errorf("flush: %v", err)
+				}
+			}
+			later := tokens.Use{Time: use.Time.Add(time.Minute)}
+			over.Touch(tokens.Seen{ID: ids[0], Use: later})
+			exec1(t, st, `DROP TRIGGER broken`)
+			must(t, st.Flush(t.Context()))
+			wantUses(t, st, ids, use, later)
+			if n := count(t, st, "uses"); n != "2500" {
+				t.Errorf("%s rows of uses", n)
+			}
+		})
+	}
+}
+
+// wantUses wants a later use of the first token, and one of each other.
+func wantUses(t *testing.T, st *store.Store, ids []tokens.ID, use, later tokens.Use) {
+	t.Helper()
+	want := later
+	for i, id := range ids {
+		if got := lastUse(t, st, id); got != want {
+			t.Fatalf("token %d: last used %+v, want %+v", i, got, want)
+		}
+		want = use
+	}
+}
+
+// TestTheLaterOfAnOldAndANewUseCounts reads a store that a program from before the table of uses goes on writing.
+func TestTheLaterOfAnOldAndANewUseCounts(t *testing.T) {
+	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
+	ids := fill(t, st, 4)
+	at := func(us int64) tokens.Use { return tokens.Use{Time: time.UnixMicro(us).UTC()} }
+	exec1(t, st, `UPDATE tokens SET last_used_us = 20, last_used_ip = x'c0000201'`)
+	for i, us := range []int64{10, 20, 30} {
+		st.Touch(tokens.Seen{ID: ids[i], Use: at(us)})
+	}
+	must(t, st.Flush(t.Context()))
+	old := tokens.Use{Time: time.UnixMicro(20).UTC(), IP: netip.MustParseAddr("192.0.2.1")}
+	for i, want := range []tokens.Use{old, at(20), at(30), old} {
+		if got := lastUse(t, st, ids[i]); got != want {
+			t.Errorf("token %d: last used %+v, want %+v", i, got, want)
+		}
 	}
 }
 

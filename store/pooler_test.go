@@ -8,6 +8,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/store"
+	"patd/store/cache"
 )
 
 // allSettings is what a PgBouncer is told by those who meet its refusal.
@@ -61,7 +62,7 @@ func worksBehindAPooler(t *testing.T, url string) {
 	t.Helper()
 	one, two := openURL(t, url, store.Options{Connections: 2}), openURL(t, url, store.Options{Connections: 2})
 	ids := fill(t, one, 10)
-	cached := store.NewCached(two, store.CacheOptions{})
+	cached := cache.New(two, cache.Options{})
 	await(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
 	lookup(t, cached, ids[0])
 	put(t, one, "acme")

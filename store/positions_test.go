@@ -9,6 +9,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -27,7 +28,7 @@ func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
 	for range 20 {
 		put(t, one, "acme")
 	}
-	cached := store.NewCached(two, store.CacheOptions{})
+	cached := cache.New(two, cache.Options{})
 	await(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
 	revoked := func() bool { return lookup(t, cached, id).Token.Revocation != nil }
 	if revoked() { // and now it is in memory
@@ -160,13 +161,13 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 	c := newClock()
 	r := newCachedRig(t, store.Options{Now: c.now})
 	await(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
-	r.wantActive(t, "before", true)
+	r.WantActive(t, "before", true)
 	feed := r.st.Feed()
 	at, err := feed.Newest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	exec1(t, r.other, insertEventAlone, 2, int64(r.token.ID)) // one that was refused has no entry
+	exec1(t, r.other, insertEventAlone, 2, int64(r.Token.ID)) // one that was refused has no entry
 	for range 3 {
 		if err := feed.Compare(t.Context()); err != nil {
 			t.Fatal(err)
@@ -176,9 +177,9 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 		t.Fatalf("not followed after a refused attempt: %v", s.Trouble)
 	}
 	exec1(t, r.other, `UPDATE tokens SET revoke_us = 1, revoked_by = 'x'`)
-	exec1(t, r.other, insertEventAlone, 1, int64(r.token.ID))
+	exec1(t, r.other, insertEventAlone, 1, int64(r.Token.ID))
 	await(t, "the change is missed", func() bool { return !r.Stats().Following })
-	r.wantActive(t, "the store is asked", false)
+	r.WantActive(t, "the store is asked", false)
 	if err := r.Ready(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
 		t.Errorf("ready: %v", err)
 	}
@@ -193,7 +194,7 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 	}
 	c.move(time.Minute)
 	await(t, "the feed is trusted again", func() bool { return r.Stats().Following })
-	r.wantActive(t, "after that", false)
+	r.WantActive(t, "after that", false)
 	if page, err := feed.After(at, 10); err != nil || !page.Lost {
 		t.Errorf("a position from before: %+v, %v; want it to be lost, for a change was missed", page, err)
 	}
@@ -227,7 +228,7 @@ func TestAServerThatCanChangeNothingIsNotReady(t *testing.T) {
 
 func changesFail(t *testing.T, st *store.Store, set func(t *testing.T, fail bool)) {
 	t.Helper()
-	cached := store.NewCached(st, store.CacheOptions{})
+	cached := cache.New(st, cache.Options{})
 	await(t, "ready at first", func() bool { return cached.Ready(t.Context()) == nil })
 	set(t, true)
 	if err := tryPut(t.Context(), cached, "acme"); reason(err) != "STORE_UNAVAILABLE" {

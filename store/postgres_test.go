@@ -8,6 +8,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/store"
+	"patd/store/cache"
 	"patd/store/storetest"
 	"patd/tokens"
 )
@@ -48,13 +49,13 @@ func TestStoreOnPostgres(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) tokens.Store{
 		"bare":   func(t *testing.T) tokens.Store { return bare(t) },
 		"faulty": func(t *testing.T) tokens.Store { return storetest.NewFaulty(bare(t)) },
-		"cached": func(t *testing.T) tokens.Store { return store.NewCached(bare(t), store.CacheOptions{}) },
+		"cached": func(t *testing.T) tokens.Store { return cache.New(bare(t), cache.Options{}) },
 		"cached, with little room": func(t *testing.T) tokens.Store {
-			return store.NewCached(bare(t), store.CacheOptions{Size: tiny})
+			return cache.New(bare(t), cache.Options{Size: tiny})
 		},
 		"cached, over faulty": func(t *testing.T) tokens.Store {
 			st := bare(t)
-			return store.NewCached(st, store.CacheOptions{Behind: storetest.NewFaulty(st)})
+			return cache.New(st, cache.Options{Behind: storetest.NewFaulty(st)})
 		},
 	} {
 		t.Run(name, func(t *testing.T) { storetest.Run(t, open) })

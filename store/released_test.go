@@ -10,6 +10,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -29,7 +30,7 @@ func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
 				put(t, st, "acme")
 			}
 			other := openURL(t, url, store.Options{FlushInterval: time.Hour})
-			cached := store.NewCached(other, store.CacheOptions{})
+			cached := cache.New(other, cache.Options{})
 			await(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
 			lookup(t, cached, ids[3])
 			newest, rows := maxEvent(t, st), count(t, st, "events")

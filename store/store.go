@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"patd/store/feed"
+	"patd/store/usage"
 	"patd/tokens"
 )
 
@@ -36,7 +37,8 @@ type Options struct {
 	Password func() (string, error)
 
 	pragmas    []string                    // further ones for the writer, for tests
-	beforeFeed func(context.Context) error // put before each look at the change feed, for tests
+	beforeFeed func(context.Context) error // put before each reading of the change feed, for tests
+	usesRoom   int64                       // how many last uses may wait, for tests; 0: a million
 	// copied is put between the writing of a copy and its verification, for tests.
 	copied func(context.Context, *conn) error
 }
@@ -78,11 +80,7 @@ type Store struct {
 	deletedEvents atomic.Uint64
 
 	keyNames atomic.Pointer[map[int64]string]
-	seen     *seenBuffer
-	flushing chan struct{} // has a place for who writes uses
-
-	keepersMu sync.Mutex
-	keepers   []useKeeper // seen last; never written to, only replaced
+	uses     *usage.Buffer
 
 	done      chan struct{} // closed: no new work
 	loop      sync.WaitGroup
@@ -143,8 +141,7 @@ func IsPostgres(url string) bool {
 }
 
 func newStore(o Options, d *dialect) *Store {
-	s := &Store{options: o, dialect: d, done: make(chan struct{}), seen: newSeenBuffer(), group: &group{}, flushing: make(chan struct{}, 1)}
-	s.keepers = []useKeeper{s.seen}
+	s := &Store{options: o, dialect: d, done: make(chan struct{}), uses: usage.NewBuffer(o.usesRoom), group: &group{}}
 	s.failing.wake = make(chan struct{}, 1)
 	s.keyNames.Store(&map[int64]string{})
 	s.feed = feed.New(feed.Config{Source: changes{s}, Now: o.Now, Logger: o.Logger})

@@ -5,10 +5,11 @@ import (
 	"patd/server"
 	"patd/server/signin"
 	"patd/store"
+	"patd/store/cache"
 )
 
 // figures are what /metrics shows of the cache, of the writing behind, of the log, and of what expires.
-func figures(cached *store.Cached, st *store.Store, log *logpipe.Writer, users *signin.SignIn, ends *expiries) func() []server.Figure {
+func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *signin.SignIn, ends *expiries) func() []server.Figure {
 	return func() []server.Figure {
 		s := cached.Stats()
 		flag := func(on bool) int {
@@ -67,7 +68,7 @@ func issuersIn(users *signin.SignIn, state signin.Status) (n int) {
 }
 
 // storeDetails is what /readyz says of the store, when something is wrong with it.
-func storeDetails(cached *store.Cached, st *store.Store) map[string]string {
+func storeDetails(cached *cache.Cache, st *store.Store) map[string]string {
 	details := map[string]string{}
 	if trouble := cached.Stats().Trouble; trouble != nil {
 		details["feed"] = trouble.Error()

@@ -12,6 +12,7 @@ import (
 
 	"patd/internal/durable"
 	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -168,7 +169,7 @@ func absent(file string) (bool, error) {
 
 // service makes the token service of an open store. A nil cache is for a command, which does little and is gone; a nil
 // source is patd's own table.
-func (c *command) service(o *opened, cached *store.Cached, ring *tokens.Keyring, s *settings, policy tokens.Policy, source tokens.FeatureSource) (*tokens.Service, error) {
+func (c *command) service(o *opened, cached *cache.Cache, ring *tokens.Keyring, s *settings, policy tokens.Policy, source tokens.FeatureSource) (*tokens.Service, error) {
 	config := tokens.Config{
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.limits,
 		CacheFor: time.Duration(s.cacheFor), SigningKeyDelay: time.Duration(s.signingKeyDelay), Now: c.now,

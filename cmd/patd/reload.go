@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -74,7 +74,7 @@ func (o *opened) reload(ctx context.Context, prefix string, now time.Time) (*tok
 
 // ready reports whether the server could serve now, and could be started again: a key file that cannot be read would show
 // at the next start only.
-func (o *opened) ready(cached *store.Cached) func(context.Context) error {
+func (o *opened) ready(cached *cache.Cache) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if o.place.keys != "" {
 			if _, err := o.place.keys.read(); err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"patd/server"
-	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -91,7 +91,7 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	}
 	ring := tokens.NewKeyring(o.keys)
 	c.useMemory(s.cacheSize)
-	cached := store.NewCached(o.Store, store.CacheOptions{Size: int64(s.cacheSize)})
+	cached := cache.New(o.Store, cache.Options{Size: int64(s.cacheSize)})
 	service, err := c.service(o, cached, ring, s, policy, source)
 	if err != nil {
 		return err

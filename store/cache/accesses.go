@@ -1,4 +1,4 @@
-package store
+package cache
 
 import (
 	"context"
@@ -8,9 +8,9 @@ import (
 	"patd/tokens"
 )
 
-// accesses is the cache's short-lived access tokens. Whatever ends one is a change of the personal access token that it came
-// of, so all of a token's are dropped with it. They live for a day at most by default, and are fewer than tokens: they
-// are kept as they are.
+// accesses are the short-lived access tokens in memory. Whatever ends one is a change of the personal access token that
+// it came of, so all of a token's are dropped with it. They live for a day at most by default, and are fewer than
+// tokens: they are kept as they are.
 type accesses struct {
 	limit        int // of bytes
 	hits, misses atomic.Uint64
@@ -21,7 +21,7 @@ type accesses struct {
 	bytes   int
 	evicted uint64
 	flights flights[tokens.AccessCredential]
-	changed recently // personal access tokens, whose a flight's is not known before it has landed
+	changed recently // personal access tokens: which one a flight's came of is not known before it has landed
 }
 
 func (a *accesses) init(limit int) {
@@ -39,7 +39,7 @@ func (a *accesses) get(id tokens.ID) (*tokens.AccessCredential, bool) {
 	return one, ok
 }
 
-// fetch reads an access token by lookup, or waits for who is reading it, and keeps it.
+// fetch reads an access token by lookup, or waits for another who is reading it, and keeps it.
 func (a *accesses) fetch(ctx context.Context, id tokens.ID,
 	lookup func(context.Context, tokens.ID) (tokens.AccessCredential, error),
 ) (tokens.AccessCredential, error) {
@@ -82,7 +82,7 @@ func (a *accesses) read(ctx context.Context, id tokens.ID, f *flight[tokens.Acce
 	return f.value, f.err
 }
 
-// put keeps one, and makes room for it by dropping whatever comes first.
+// put keeps one, and makes room for it by dropping any others.
 func (a *accesses) put(one *tokens.AccessCredential) {
 	a.remove(one.Access.ID)
 	for id := range a.known {
@@ -133,8 +133,8 @@ func (a *accesses) remove(id tokens.ID) {
 	a.of[one.Access.TokenID] = siblings
 }
 
-// drop forgets all that came of a personal access token, or the access token that has the id, which one it is of, and keeps what is
-// being read of them from being kept.
+// drop drops all that came of a personal access token, or the access token, whichever has the id, and keeps readings of
+// them under way from being kept.
 func (a *accesses) drop(id tokens.ID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

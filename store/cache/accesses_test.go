@@ -1,22 +1,23 @@
-package store_test
+package cache_test
 
 import (
 	"testing"
 	"time"
 
 	"patd/store"
+	"patd/store/cache"
 	"patd/store/storetest"
 	"patd/tokens"
 )
 
 // TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges also holds that what is kept of them is bounded.
 func TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges(t *testing.T) {
-	r := newCachedRig(t, store.Options{})
+	r := newRig(t, store.Options{})
 	readings := func() int { return r.faulty.Calls()[storetest.OpLookupAccess] }
 	look := func() {
 		t.Helper()
-		a, err := r.LookupAccess(t.Context(), r.access.ID)
-		if err != nil || a.Access.TokenID != r.token.ID || a.Sequence < r.st.Sequence() {
+		a, err := r.LookupAccess(t.Context(), r.Access.ID)
+		if err != nil || a.Access.TokenID != r.Token.ID || a.Sequence < r.st.Sequence() {
 			t.Fatalf("looked up %+v, %v; the store is at %d", a, err, r.st.Sequence())
 		}
 	}
@@ -26,7 +27,7 @@ func TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges(t *testing.T) {
 	if n := readings(); n != 1 {
 		t.Errorf("%d readings for five lookups", n)
 	}
-	r.change(t, r.Cached, tokens.Event{TokenID: r.token.ID, User: r.user.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(r.token) })
+	r.Change(t, r.Cache, tokens.Event{TokenID: r.Token.ID, User: r.User.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(r.Token) })
 	look()
 	if n := readings(); n != 2 {
 		t.Errorf("%d readings after a change of the token, want 2", n)
@@ -36,13 +37,13 @@ func TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges(t *testing.T) {
 }
 
 func TestAccessTokensInMemoryAreBounded(t *testing.T) {
-	r := newCachedRig(t, store.Options{})
-	small := store.NewCached(r.st, store.CacheOptions{Size: 1 << 20})
+	r := newRig(t, store.Options{})
+	small := cache.New(r.st, cache.Options{Size: 1 << 20})
 	const n = 1000
 	now := time.Now().UTC().Truncate(time.Microsecond)
-	r.change(t, small, tokens.Event{TokenID: r.token.ID, User: r.user.ID}, func(tx tokens.Tx) error {
+	r.Change(t, small, tokens.Event{TokenID: r.Token.ID, User: r.User.ID}, func(tx tokens.Tx) error {
 		for i := range n {
-			a := r.access
+			a := r.Access
 			a.ID += tokens.ID(i + 1)
 			a.IssueTime = now
 			if err := tx.InsertAccess(a, tokens.Hash{Key: "k1", Sum: [32]byte{1}}); err != nil {
@@ -52,7 +53,7 @@ func TestAccessTokensInMemoryAreBounded(t *testing.T) {
 		return nil
 	})
 	for i := range n {
-		if _, err := small.LookupAccess(t.Context(), r.access.ID+tokens.ID(i+1)); err != nil {
+		if _, err := small.LookupAccess(t.Context(), r.Access.ID+tokens.ID(i+1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -60,7 +61,7 @@ func TestAccessTokensInMemoryAreBounded(t *testing.T) {
 	if s.Accesses == 0 || s.Accesses > 200 || s.Evicted < n-200 {
 		t.Errorf("%d in memory, %d evicted, of %d in a cache of 1 MiB", s.Accesses, s.Evicted, n)
 	}
-	r.change(t, small, tokens.Event{TokenID: r.token.ID, User: r.user.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(r.token) })
+	r.Change(t, small, tokens.Event{TokenID: r.Token.ID, User: r.User.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(r.Token) })
 	if s := small.Stats(); s.Accesses != 0 {
 		t.Errorf("%d are left after a change of their token", s.Accesses)
 	}

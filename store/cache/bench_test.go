@@ -1,4 +1,4 @@
-package store_test
+package cache_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"patd/store"
+	"patd/store/cache"
 	"patd/tokens"
 )
 
@@ -56,9 +57,9 @@ func (p *plenty) Lookup(_ context.Context, id tokens.ID) (tokens.Credential, err
 }
 
 // warm answers a cache that all of p's tokens were asked of.
-func warm(t testing.TB, p *plenty, size int64) *store.Cached {
+func warm(t testing.TB, p *plenty, size int64) *cache.Cache {
 	t.Helper()
-	c := store.NewCached(open(t, newPath(t), store.Options{}), store.CacheOptions{Size: size, Behind: p})
+	c := cache.New(open(t, newPath(t), store.Options{}), cache.Options{Size: size, Behind: p})
 	for i := range p.n {
 		if _, err := c.Lookup(t.Context(), p.id(i)); err != nil {
 			t.Fatal(err)
@@ -95,7 +96,8 @@ func benchSize(b *testing.B) int {
 	return n
 }
 
-// cpu is the processor time that the process has taken. On a machine that others use the time of the clock means little.
+// cpu is the processor time that the process has taken. On a machine that others use the time of the clock means
+// little.
 func cpu(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -145,8 +147,8 @@ func BenchmarkCacheHit(b *testing.B) {
 	})
 }
 
-// BenchmarkCacheFlood looks up random ids that are no tokens, each once, while a hundredth of the lookups are of a token
-// that is.
+// BenchmarkCacheFlood looks up random ids that are no tokens, each once, while a hundredth of the lookups are of a
+// token that is.
 func BenchmarkCacheFlood(b *testing.B) {
 	p := &plenty{n: benchSize(b), now: time.Unix(1_700_000_000, 0).UTC()}
 	c := warm(b, p, 0)

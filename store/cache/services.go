@@ -1,9 +1,8 @@
-package store
+package cache
 
 import (
 	"context"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -13,7 +12,7 @@ import (
 // maxServices bounds how many services are in memory. There are few, and each calls often.
 const maxServices = 4096
 
-// services is the cache's services: a map that is replaced as a whole, so that nobody waits to read it.
+// services are the services in memory: a map that is replaced as a whole, so that no reader waits.
 type services struct {
 	known        atomic.Pointer[map[tokens.ID]*tokens.ServiceCredential]
 	hits, misses atomic.Uint64
@@ -30,7 +29,7 @@ func (s *services) get(id tokens.ID) (*tokens.ServiceCredential, bool) {
 	return one, ok
 }
 
-// fetch reads a service by lookup, or waits for who is reading it, and keeps it.
+// fetch reads a service by lookup, or waits for another who is reading it, and keeps it.
 func (s *services) fetch(ctx context.Context, id tokens.ID,
 	lookup func(context.Context, tokens.ID) (tokens.ServiceCredential, error),
 ) (tokens.ServiceCredential, error) {
@@ -82,7 +81,7 @@ func (s *services) put(id tokens.ID, one tokens.ServiceCredential) {
 	s.known.Store(&known)
 }
 
-// drop forgets a service, and keeps what is being read of it from being kept. Most ids are those of tokens.
+// drop drops a service, and keeps a reading of it under way from being kept. Most ids are those of tokens.
 func (s *services) drop(id tokens.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,39 +100,6 @@ func (s *services) clear() {
 	s.known.Store(&map[tokens.ID]*tokens.ServiceCredential{})
 }
 
-func (s *services) figures() (n int, hits, misses uint64) {
+func (s *services) stats() (n int, hits, misses uint64) {
 	return len(*s.known.Load()), s.hits.Load(), s.misses.Load()
-}
-
-// keyNames numbers the names of keys, so that a record can name one by two bytes. There are few; none is ever dropped.
-type keyNames struct {
-	mu    sync.Mutex
-	names atomic.Pointer[[]string]
-}
-
-func (k *keyNames) list() []string {
-	if list := k.names.Load(); list != nil {
-		return *list
-	}
-	return nil
-}
-
-// number answers the number of a name; false: there are too many.
-func (k *keyNames) number(name string) (uint16, bool) {
-	if i := slices.Index(k.list(), name); i >= 0 {
-		return uint16(i), true
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	list := k.list()
-	i := slices.Index(list, name)
-	if i < 0 {
-		const most = 1 << 16
-		if i = len(list); i == most {
-			return 0, false
-		}
-		more := append(slices.Clone(list), name)
-		k.names.Store(&more)
-	}
-	return uint16(i), true
 }

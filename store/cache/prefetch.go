@@ -1,0 +1,31 @@
+package cache
+
+import (
+	"slices"
+
+	"patd/store/cache/internal/reclog"
+	"patd/tokens"
+)
+
+var _ tokens.Prefetcher = (*Cache)(nil)
+
+// Prefetch implements tokens.Prefetcher. Waiting for memory is most of what a lookup takes: four times, for the token's
+// place, the token, the user's place and the user, each of which shows where the next is. Of many tokens the processor
+// waits for one step of all at once.
+func (c *Cache) Prefetch(ids []tokens.ID) {
+	var room [64]reclog.Wanted // as many as a processor can wait for, and more
+	for some := range slices.Chunk(ids, len(room)) {
+		list := room[:len(some)]
+		for i, id := range some {
+			list[i] = c.shard(id).log.Want(uint64(id))
+		}
+		reclog.Prefetch(list)
+		for i := range list {
+			if r := tokenRecord(list[i].Record()); r != nil {
+				key := r.userKey()
+				list[i] = c.users.shard(key).log.Want(uint64(key))
+			}
+		}
+		reclog.Prefetch(list)
+	}
+}

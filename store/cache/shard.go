@@ -1,0 +1,164 @@
+package cache
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"patd/store/cache/internal/reclog"
+	"patd/store/usage"
+	"patd/tokens"
+)
+
+// shard is a part of the tokens, by id.
+type shard struct {
+	mu      sync.Mutex
+	log     reclog.Log
+	flights flights[tokens.Credential]
+	used    []tokens.ID // those with a use that waits, as far as pending has not returned them
+	waiting int         // how many have a use that waits
+	keep    func(tokens.ID, usage.Use)
+
+	hits   atomic.Uint64
+	misses atomic.Uint64
+}
+
+// init has uses of records that leave be kept by keep.
+func (s *shard) init(room int, keep func(tokens.ID, usage.Use)) {
+	s.keep = keep
+	s.log.Init(reclog.Config{Room: room, Gone: func(r reclog.Record, _ uint64) { s.gone(r) }})
+	s.flights.clear()
+}
+
+// gone hands on the use of a record that leaves.
+func (s *shard) gone(r reclog.Record) {
+	if r.Marks()&useWaits != 0 {
+		s.waiting--
+		s.keep(tokens.ID(r.ID()), tokenRecord(r).use())
+	}
+}
+
+// clear drops everything, uses that wait excepted, and keeps readings under way from being kept.
+func (s *shard) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting > 0 {
+		s.log.Each(func(r reclog.Record) bool {
+			if r.Marks()&useWaits != 0 {
+				s.log.Remove(r.ID())
+			}
+			return s.waiting > 0
+		})
+	}
+	s.used = nil
+	s.log.Clear()
+	s.flights.clear()
+}
+
+// put keeps the record of a token, in place of an older one. A use of that one that waits is taken over.
+func (s *shard) put(r reclog.Record) {
+	if old := s.log.Find(r.ID()); old != nil {
+		if old.Marks()&useWaits != 0 {
+			tokenRecord(r).setUse(tokenRecord(old).use(), useWaits)
+			old.SetMarks(old.Marks() &^ useWaits)
+		}
+		s.log.Remove(r.ID())
+	}
+	if _, ok := s.log.Put(r); !ok {
+		s.gone(r)
+	}
+}
+
+// drop drops a token, and keeps a reading of it under way from being kept.
+func (s *shard) drop(id tokens.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log.Remove(uint64(id))
+	s.flights.drop(id)
+}
+
+// note notes a use of a token, unless a later one is known. False: the token is not here.
+func (s *shard) note(id tokens.ID, u usage.Use) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.log.Find(uint64(id))
+	if r == nil {
+		return false
+	}
+	marks := r.Marks()
+	if int64(marks>>useBits) >= u.Micros {
+		return true
+	}
+	if marks&useWaits == 0 {
+		s.waiting++
+		s.used = append(s.used, id)
+	}
+	tokenRecord(r).setUse(u, useWaits|reclog.Read)
+	return true
+}
+
+// take takes the use of a token, to be written.
+func (s *shard) take(id tokens.ID) (usage.Use, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.log.Find(uint64(id))
+	if r == nil || r.Marks()&useWaits == 0 {
+		return usage.Use{}, false
+	}
+	r.SetMarks(r.Marks() &^ useWaits)
+	s.waiting--
+	return tokenRecord(r).use(), true
+}
+
+func (s *shard) usesWaiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting
+}
+
+func (s *shard) pending(ids []tokens.ID) []tokens.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids = append(ids, s.used...)
+	s.used = s.used[:0]
+	return ids
+}
+
+func (s *shard) requeue(id tokens.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.log.Find(uint64(id)); r != nil && r.Marks()&useWaits != 0 {
+		s.used = append(s.used, id)
+	}
+}
+
+// keeper is a cache as the buffer of uses knows it.
+type keeper struct{ *Cache }
+
+var _ usage.Keeper = keeper{}
+
+// Waiting implements usage.Keeper.
+func (c keeper) Waiting() int {
+	n := 0
+	for i := range c.shards {
+		n += c.shards[i].usesWaiting()
+	}
+	return n
+}
+
+// Pending implements usage.Keeper.
+func (c keeper) Pending(ids []tokens.ID) []tokens.ID {
+	for i := range c.shards {
+		ids = c.shards[i].pending(ids)
+	}
+	return ids
+}
+
+// Take implements usage.Keeper.
+func (c keeper) Take(id tokens.ID) (usage.Use, bool) { return c.shard(id).take(id) }
+
+// Requeue implements usage.Keeper.
+func (c keeper) Requeue(ids []tokens.ID) {
+	for _, id := range ids {
+		c.shard(id).requeue(id)
+	}
+}

@@ -1,0 +1,302 @@
+package cache
+
+import (
+	"encoding/binary"
+	"math"
+	"net/netip"
+	"time"
+	"unsafe"
+
+	"patd/store/cache/internal/reclog"
+	"patd/store/usage"
+	"patd/tokens"
+)
+
+// A tokenRecord is a token as bytes without pointers, which but for the use are never written again. The strings of a
+// reading are parts of it: to read one copies nothing, and keeps the bytes alive for as long as anybody holds a string.
+//
+//	 4  number of the current secret's key, 2 bytes; which of the optional parts are there, 1 byte; number of secrets that
+//	    were rotated away, 1 byte
+//	16  the marks: time of the last use, flags of it, and reclog.Read
+//	24  address of the last use, which is read and written under the lock of the shard
+//	40  key of the user; 48 issue and 56 expire time; 64 digest of the current secret
+//	96  name, scopes, and the optional parts in the order of their bits; counts and lengths are uvarints
+type tokenRecord reclog.Record
+
+const (
+	tokenKey    = 4
+	tokenParts  = 6
+	tokenOld    = 7
+	tokenUseIP  = reclog.MarksEnd
+	tokenUser   = 40
+	tokenIssue  = 48
+	tokenExpire = 56
+	tokenDigest = 64
+	tokenText   = 96
+)
+
+// Marks of a token, below the time of its use. The lowest five bits are how many bytes its address has; the seventh is
+// reclog.Read.
+const (
+	useIP    = 1<<5 - 1
+	useWaits = 1 << 5 // it is to be written
+	useBits  = 8
+)
+
+// The optional parts of a record.
+const (
+	partDescription = 1 << iota
+	partLabels
+	partAudiences
+	partCIDRs
+	partRevocation
+	partBlocked
+	partRotated // the serial of the current secret; those of the older ones count down from it
+)
+
+const oldSecretSize = 2 + 8 + 32
+
+// packToken makes the record of a token. keyNumber numbers the names of keys. False: a record cannot hold it.
+func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool)) (reclog.Record, bool) {
+	t := &c.Token
+	if len(c.Secrets) == 0 || len(c.Secrets) > 256 || !c.Secrets[0].ExpireTime.IsZero() {
+		return nil, false
+	}
+	current, ok := keyNumber(c.Secrets[0].Hash.Key)
+	if !ok {
+		return nil, false
+	}
+	b := make([]byte, tokenText)
+	binary.LittleEndian.PutUint16(b[tokenKey:], current)
+	b[tokenOld] = byte(len(c.Secrets) - 1)
+	binary.LittleEndian.PutUint64(b[tokenUser:], uint64(t.UserKey))
+	binary.LittleEndian.PutUint64(b[tokenIssue:], uint64(t.IssueTime.UnixMicro()))
+	binary.LittleEndian.PutUint64(b[tokenExpire:], uint64(expiry(t.ExpireTime)))
+	copy(b[tokenDigest:], c.Secrets[0].Hash.Sum[:])
+	b = packText(b, t.Name)
+	b = packTexts(b, t.Scopes)
+	b, parts := packParts(b, t)
+	serial := c.Secrets[0].Serial
+	if serial > 0 {
+		parts |= partRotated
+		b = binary.AppendUvarint(b, uint64(serial))
+	}
+	for i, s := range c.Secrets[1:] {
+		n, ok := keyNumber(s.Hash.Key)
+		if !ok || s.Serial != serial-int64(i)-1 {
+			return nil, false
+		}
+		b = binary.LittleEndian.AppendUint16(b, n)
+		b = binary.LittleEndian.AppendUint64(b, uint64(expiry(s.ExpireTime)))
+		b = append(b, s.Hash.Sum[:]...)
+	}
+	b[tokenParts] = parts
+	return reclog.Make(b, uint64(t.ID)), true
+}
+
+// never is the expiry of a token that does not expire.
+const never = math.MaxInt64
+
+func expiry(t time.Time) int64 {
+	if t.IsZero() {
+		return never
+	}
+	return t.UnixMicro()
+}
+
+func expiryTime(us int64) time.Time {
+	if us == never {
+		return time.Time{}
+	}
+	return instant(us)
+}
+
+func instant(us int64) time.Time { return time.UnixMicro(us).UTC() }
+
+func packParts(b []byte, t *tokens.Token) (_ []byte, parts byte) {
+	if t.Description != "" {
+		parts |= partDescription
+		b = packText(b, t.Description)
+	}
+	if len(t.Labels) > 0 {
+		parts |= partLabels
+		b = binary.AppendUvarint(b, uint64(len(t.Labels)))
+		for k, v := range t.Labels {
+			b = packText(packText(b, k), v)
+		}
+	}
+	if len(t.Audiences) > 0 {
+		parts |= partAudiences
+		b = packTexts(b, t.Audiences)
+	}
+	if len(t.CIDRs) > 0 {
+		parts |= partCIDRs
+		b = binary.AppendUvarint(b, uint64(len(t.CIDRs)))
+		for _, p := range t.CIDRs {
+			b = packAddr(append(b, byte(p.Bits())), p.Addr())
+		}
+	}
+	if r := t.Revocation; r != nil {
+		parts |= partRevocation
+		b = binary.LittleEndian.AppendUint64(b, uint64(r.Time.UnixMicro()))
+		b = packText(packText(b, r.By), r.Reason)
+	}
+	if t.BlockedBy != "" {
+		parts |= partBlocked
+		b = packText(b, t.BlockedBy)
+	}
+	return b, parts
+}
+
+func packText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func packTexts(b []byte, list []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, s := range list {
+		b = packText(b, s)
+	}
+	return b
+}
+
+func packAddr(b []byte, a netip.Addr) []byte {
+	raw := a.AsSlice()
+	return append(append(b, byte(len(raw))), raw...)
+}
+
+func (r tokenRecord) userKey() int64 { return int64(binary.LittleEndian.Uint64(r[tokenUser:])) }
+
+// use is the last use of the token.
+func (r tokenRecord) use() usage.Use {
+	marks := reclog.Record(r).Marks()
+	return usage.Use{Micros: int64(marks >> useBits), IP: [16]byte(r[tokenUseIP:]), IPSize: uint8(marks & useIP)}
+}
+
+// setUse writes the last use. Times before 1970, which no clock of today shows, count as that.
+func (r tokenRecord) setUse(u usage.Use, marks uint64) {
+	reclog.Record(r).SetMarks(uint64(max(u.Micros, 0))<<useBits | uint64(u.IPSize) | marks)
+	copy(r[tokenUseIP:], u.IP[:])
+}
+
+// lists is the memory of the lists that nearly every token has: one piece instead of one for each.
+type lists struct {
+	scopes  [6]string
+	secrets [1]tokens.StoredSecret
+}
+
+// read fills c, which has the token's user already, with the token. keys are the names of keys by number.
+func (r tokenRecord) read(c *tokens.Credential, keys []string) {
+	own := new(lists)
+	t := &c.Token
+	p := parser{b: r[tokenText:]}
+	t.ID, t.UserKey, t.User = tokens.ID(reclog.Record(r).ID()), c.User.Key, c.User.ID
+	t.IssueTime = instant(int64(binary.LittleEndian.Uint64(r[tokenIssue:])))
+	t.ExpireTime = expiryTime(int64(binary.LittleEndian.Uint64(r[tokenExpire:])))
+	t.Name = p.text()
+	t.Scopes = p.texts(own.scopes[:0])
+	var serial int64
+	if parts := r[tokenParts]; parts != 0 {
+		serial = p.parts(parts, t)
+	}
+	c.Secrets = own.secrets[:0]
+	if n := int(r[tokenOld]); n > 0 {
+		c.Secrets = make([]tokens.StoredSecret, 0, n+1)
+	}
+	c.Secrets = append(c.Secrets, tokens.StoredSecret{Hash: tokens.Hash{
+		Key: keys[binary.LittleEndian.Uint16(r[tokenKey:])], Sum: [32]byte(r[tokenDigest:]),
+	}, Serial: serial})
+	for range r[tokenOld] {
+		serial--
+		s := p.take(oldSecretSize)
+		c.Secrets = append(c.Secrets, tokens.StoredSecret{
+			Hash:       tokens.Hash{Key: keys[binary.LittleEndian.Uint16(s)], Sum: [32]byte(s[10:])},
+			ExpireTime: expiryTime(int64(binary.LittleEndian.Uint64(s[2:]))),
+			Serial:     serial,
+		})
+	}
+	c.Secrets = c.Secrets[:len(c.Secrets):len(c.Secrets)]
+}
+
+// parser reads the end of a record, where the place of a field depends on those before it.
+type parser struct{ b []byte }
+
+func (p *parser) take(n int) []byte {
+	taken := p.b[:n:n]
+	p.b = p.b[n:]
+	return taken
+}
+
+func (p *parser) count() int {
+	if n := p.b[0]; n < 0x80 {
+		p.b = p.b[1:]
+		return int(n)
+	}
+	v, n := binary.Uvarint(p.b)
+	p.b = p.b[n:]
+	return int(v)
+}
+
+func (p *parser) time() time.Time { return instant(int64(binary.LittleEndian.Uint64(p.take(8)))) }
+
+// text reads a string that is part of the record itself, which is safe because it is never written again.
+func (p *parser) text() string { return p.string(p.count()) }
+
+func (p *parser) string(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return unsafe.String(&p.take(n)[0], n) //nolint:gosec // see above
+}
+
+// texts reads a list, into room if it fits.
+func (p *parser) texts(room []string) []string {
+	n := p.count()
+	if n > cap(room) {
+		room = make([]string, 0, n)
+	}
+	for range n {
+		room = append(room, p.text())
+	}
+	return room[:n:n]
+}
+
+func (p *parser) addr() netip.Addr {
+	a, _ := netip.AddrFromSlice(p.take(int(p.take(1)[0])))
+	return a
+}
+
+// parts reads the optional parts, and returns the serial of the current secret.
+func (p *parser) parts(parts byte, t *tokens.Token) (serial int64) {
+	if parts&partDescription != 0 {
+		t.Description = p.text()
+	}
+	if parts&partLabels != 0 {
+		n := p.count()
+		t.Labels = make(map[string]string, n)
+		for range n {
+			k := p.text()
+			t.Labels[k] = p.text()
+		}
+	}
+	if parts&partAudiences != 0 {
+		t.Audiences = p.texts(nil)
+	}
+	if parts&partCIDRs != 0 {
+		t.CIDRs = make([]netip.Prefix, p.count())
+		for i := range t.CIDRs {
+			bits := int(p.take(1)[0])
+			t.CIDRs[i] = netip.PrefixFrom(p.addr(), bits)
+		}
+	}
+	if parts&partRevocation != 0 {
+		t.Revocation = &tokens.Revocation{Time: p.time(), By: p.text(), Reason: p.text()}
+	}
+	if parts&partBlocked != 0 {
+		t.BlockedBy = p.text()
+	}
+	if parts&partRotated != 0 {
+		serial = int64(p.count())
+	}
+	return serial
+}

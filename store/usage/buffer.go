@@ -1,0 +1,178 @@
+package usage
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"patd/tokens"
+)
+
+const (
+	few  = 1 << 12 // so many uses are written at the next interval; more are gathered for longer,
+	many = 1 << 21 // up to so many, which take some seconds to write
+
+	// gatherFor is how many intervals uses are gathered when they are many: a minute after a use it must be on disk,
+	// and the more of them are on one page, the less each costs.
+	gatherFor = 8
+
+	// usesBatch and rekeysBatch bound a transaction that writes them, so that a change waits little longer for it than
+	// for the disk.
+	usesBatch   = 1000
+	rekeysBatch = 250
+)
+
+// Keeper keeps last uses until they are written. A cache, which has the tokens in memory anyway, keeps the uses of
+// those beside them.
+type Keeper interface {
+	// Waiting is how many tokens have a use to be written.
+	Waiting() int
+	// Pending appends the ids of those that it has not returned before.
+	Pending(ids []tokens.ID) []tokens.ID
+	// Take takes a use, to be written now; false: there is none.
+	Take(id tokens.ID) (Use, bool)
+	// Requeue has Pending return ids again, as far as they still have a use.
+	Requeue(ids []tokens.ID)
+}
+
+// Buffer gathers last uses and digests that move until they are written. It is safe for concurrent use.
+type Buffer struct {
+	uses     uses
+	rekeys   rekeys
+	dropped  atomic.Uint64
+	wake     chan struct{} // a level: something should be written soon
+	flushing chan struct{} // has one place, for the writer of uses
+
+	mu      sync.Mutex
+	keepers []Keeper // uses is the last; never written to, only replaced
+}
+
+// NewBuffer makes an empty buffer, which has room for so many last uses; 0: for a million.
+func NewBuffer(room int64) *Buffer {
+	if room <= 0 {
+		room = maxUses
+	}
+	b := &Buffer{wake: make(chan struct{}, 1), flushing: make(chan struct{}, 1)}
+	b.uses.init(room, &b.dropped, b.wakeUp)
+	b.rekeys = rekeys{dropped: &b.dropped, known: make(map[Credential][]tokens.Rekey)}
+	b.keepers = []Keeper{&b.uses}
+	return b
+}
+
+// Keep has the uses of a keeper written. Uses that leave it go to Record: the buffer asks its own after those of
+// keepers, so that no use passes between the two unseen.
+func (b *Buffer) Keep(k Keeper) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keepers = slices.Insert(slices.Clone(b.keepers), 0, k)
+}
+
+func (b *Buffer) keeping() []Keeper {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.keepers
+}
+
+// Record records a use, unless a later one is known or there is no room.
+func (b *Buffer) Record(id tokens.ID, u Use) { b.uses.record(id, u) }
+
+// Rekey records digests that move, unless there is no room.
+func (b *Buffer) Rekey(c Credential, list ...tokens.Rekey) {
+	if b.rekeys.record(c, list...) {
+		b.wakeUp()
+	}
+}
+
+// Wake is a level: something should be written soon.
+func (b *Buffer) Wake() <-chan struct{} { return b.wake }
+
+func (b *Buffer) wakeUp() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Crowded reports that there will soon be no room for uses.
+func (b *Buffer) Crowded() bool { return b.uses.crowded() }
+
+// Dropped counts what there was no room for.
+func (b *Buffer) Dropped() uint64 { return b.dropped.Load() }
+
+// Due reports whether uses are written at this interval, so long after the last time.
+func (b *Buffer) Due(after, interval time.Duration) bool {
+	n := 0
+	for _, k := range b.keeping() {
+		n += k.Waiting()
+	}
+	return n <= few || n >= many || b.Crowded() || after >= gatherFor*interval
+}
+
+// FlushUses has write write all uses, in the order of ids: so those of rows that are beside one another are written
+// together. All that were recorded when it begins are written when it ends, whoever else flushes. write may be called
+// many times and does not keep the slice; uses that it fails to write are kept.
+func (b *Buffer) FlushUses(ctx context.Context, write func(context.Context, []Used) error) error {
+	select {
+	case b.flushing <- struct{}{}:
+		defer func() { <-b.flushing }()
+	case <-ctx.Done():
+		return fmt.Errorf("write last uses: %w", ctx.Err())
+	}
+	keepers := b.keeping()
+	var left []tokens.ID
+	for _, k := range keepers {
+		left = k.Pending(left)
+	}
+	slices.Sort(left)
+	left = slices.Compact(left)
+	batch := make([]Used, 0, min(len(left), usesBatch))
+	for len(left) > 0 {
+		ids := left[:min(len(left), usesBatch)]
+		batch = batch[:0]
+		for _, id := range ids {
+			if u, ok := take(keepers, id); ok {
+				batch = append(batch, Used{id, u})
+			}
+		}
+		if err := write(ctx, batch); err != nil {
+			for _, u := range batch {
+				b.Record(u.ID, u.Use)
+			}
+			for _, k := range keepers {
+				k.Requeue(left[len(ids):])
+			}
+			return fmt.Errorf("write %d last uses: %w", len(left), err)
+		}
+		left = left[len(ids):]
+	}
+	return nil
+}
+
+// take takes the latest use that any keeper has of a token.
+func take(keepers []Keeper, id tokens.ID) (latest Use, found bool) {
+	for _, k := range keepers {
+		if u, ok := k.Take(id); ok && (!found || latest.Micros < u.Micros) {
+			latest, found = u, true
+		}
+	}
+	return latest, found
+}
+
+// FlushRekeys has write write all digests that move. Those that it fails to write are kept.
+func (b *Buffer) FlushRekeys(ctx context.Context, write func(context.Context, []Rekeyed) error) error {
+	left := b.rekeys.take()
+	for len(left) > 0 {
+		batch := left[:min(len(left), rekeysBatch)]
+		if err := write(ctx, batch); err != nil {
+			for _, r := range left {
+				b.Rekey(r.Credential, r.Rekeys...)
+			}
+			return fmt.Errorf("write the digests of %d secrets: %w", len(left), err)
+		}
+		left = left[len(batch):]
+	}
+	return nil
+}
