@@ -30,27 +30,6 @@ func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
 	return uint64(seq), err
 }
 
-const selectChanges = `SELECT seq, token_id, "user", service FROM changes WHERE seq > ? ORDER BY seq LIMIT ?`
-
-// Changes implements tokens.LogReader.
-func (t *readTx) Changes(after uint64, limit int) ([]tokens.Change, error) {
-	list := []tokens.Change{}
-	err := t.each("read the change feed", selectChanges, func(rows *sql.Rows) error {
-		var seq int64
-		var id sql.NullInt64
-		var user, service sql.NullString
-		err := rows.Scan(&seq, &id, &user, &service)
-		list = append(list, tokens.Change{
-			Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String,
-		})
-		return err
-	}, int64(min(after, math.MaxInt64)), limit)
-	if err != nil {
-		return nil, err
-	}
-	return list, nil
-}
-
 // Sequence is a position in the change feed: everything up to it is on disk and seen by every read that begins from
 // now on. It may be behind what another process wrote, never ahead of what a reader sees.
 func (s *Store) Sequence() uint64 { return s.feed.Sequence() }

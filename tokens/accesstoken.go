@@ -49,7 +49,7 @@ func (s *Service) knownAccess(ctx context.Context, secret Secret, id ID, now tim
 	if err != nil {
 		return AccessCredential{}, err
 	}
-	ok, err := s.matches(keys, secret, a.Hash, a.Access.Status(now) == StateActive)
+	ok, err := s.matches(keys, secret, a.Hash, a.Access.status(now) == StateActive)
 	if err != nil {
 		return AccessCredential{}, err
 	}

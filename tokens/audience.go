@@ -69,8 +69,8 @@ func (e AudienceEntry) withinServer(server Policy) error {
 	return nil
 }
 
-// Strictest joins policies: of each limit the shortest, and never only where all allow it. Of none it is server.
-func Strictest(server Policy, of ...Policy) Policy {
+// strictest joins policies: of each limit the shortest, and never only where all allow it. Of none it is server.
+func strictest(server Policy, of ...Policy) Policy {
 	if len(of) == 0 {
 		return server.withDefaults()
 	}
@@ -98,7 +98,7 @@ func (s *Service) policyFor(tx ReadTx, audiences []string) (Policy, error) {
 			of = append(of, e.policy(s.policy))
 		}
 	}
-	return Strictest(s.policy, of...), nil
+	return strictest(s.policy, of...), nil
 }
 
 // CreateAudience adds an audience. AUDIENCE_EXISTS when there is one.

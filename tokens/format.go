@@ -121,8 +121,8 @@ func NewPrefixes(current string, earlier ...string) (Prefixes, error) {
 	return p, nil
 }
 
-// Personal is the prefix to mint personal access tokens under.
-func (p Prefixes) Personal() string {
+// current is the prefix to mint personal access tokens under.
+func (p Prefixes) current() string {
 	if len(p.personal) == 0 {
 		return PrefixPersonal
 	}

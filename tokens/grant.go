@@ -22,8 +22,8 @@ type AccessToken struct {
 	Revocation *Revocation
 }
 
-// Status is the access token's own state at an instant; that of its personal access token is not part of it.
-func (a AccessToken) Status(now time.Time) State { return status(a.Revocation, a.ExpireTime, now) }
+// status is the access token's own state at an instant; that of its personal access token is not part of it.
+func (a AccessToken) status(now time.Time) State { return status(a.Revocation, a.ExpireTime, now) }
 
 // AccessCredential is all that introspection needs of an access token by itself, read at one instant.
 type AccessCredential struct {
@@ -47,8 +47,8 @@ type Family struct {
 	Revocation *Revocation
 }
 
-// Status is the family's own state at an instant; that of its personal access token is not part of it.
-func (f Family) Status(now time.Time) State { return status(f.Revocation, f.ExpireTime, now) }
+// status is the family's own state at an instant; that of its personal access token is not part of it.
+func (f Family) status(now time.Time) State { return status(f.Revocation, f.ExpireTime, now) }
 
 // RefreshToken is one of a family. Once it is used it is good for nothing but to be recognized.
 type RefreshToken struct {
@@ -85,7 +85,7 @@ func (c Credential) oldestInForce(now time.Time) int64 {
 // FactsAt returns what is known of a token by itself, whatever was presented for whichever call. What is not set refuses.
 func (c *Credential) FactsAt(now time.Time) Facts {
 	return Facts{
-		Revoked: c.Token.Revocation != nil, Expired: c.Token.Expired(now),
+		Revoked: c.Token.Revocation != nil, Expired: c.Token.expired(now),
 		UserSuspended: c.User.State != UserActive || !c.User.DeleteTime.IsZero(),
 		Blocked:       c.Token.BlockedBy != "",
 	}

@@ -54,7 +54,7 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 			if err != nil {
 				return nil, err
 			}
-			newPrefix := p.Personal()
+			newPrefix := p.current()
 			if slices.Contains(earlier, newPrefix) {
 				newPrefix = ""
 			}

@@ -281,7 +281,7 @@ func (s *Service) insert(tx Tx, keys *Keys, t Token) (Token, Secret, error) {
 		if t.ID, err = NewID(t.IssueTime, s.rand); err != nil {
 			return Token{}, Secret{}, err
 		}
-		secret, err := Mint(s.prefixes.Load().Personal(), t.ID, s.rand)
+		secret, err := Mint(s.prefixes.Load().current(), t.ID, s.rand)
 		if err != nil {
 			return Token{}, Secret{}, err
 		}

@@ -22,7 +22,7 @@ func (l lister) page(p Page) (after string, limit int, err error) {
 	case p.Size < 0:
 		return "", 0, Invalid("PAGE_SIZE_INVALID", "page_size", "must not be negative")
 	case p.Size == 0:
-		limit = DefaultPageSize
+		limit = defaultPageSize
 	default:
 		limit = min(p.Size, MaxPageSize)
 	}

@@ -32,7 +32,7 @@ func FuzzPageToken(f *testing.F) {
 		}
 		token := mine.next(position)
 		after, limit, err := mine.page(Page{Token: token})
-		if err != nil || after != position || limit != DefaultPageSize {
+		if err != nil || after != position || limit != defaultPageSize {
 			t.Fatalf("page(next(%q)) = %q, %d, %v", position, after, limit, err)
 		}
 		for _, other := range []lister{{keys: ks, query: framed("tokens", "u2")}, {keys: ks, query: framed("tokensu1")}, {keys: pageKeys(t, a), query: mine.query}} {

@@ -12,9 +12,9 @@ const Day = 24 * time.Hour
 const (
 	DefaultTTL        = 180 * Day
 	MaxTTL            = 366 * Day
-	ServiceDefaultTTL = 365 * Day
+	serviceDefaultTTL = 365 * Day
 	ServiceMaxTTL     = 366 * Day
-	DefaultGrace      = 24 * time.Hour
+	defaultGrace      = 24 * time.Hour
 	MaxGrace          = 30 * Day
 	IdempotencyWindow = 24 * time.Hour
 )
@@ -22,7 +22,7 @@ const (
 // Limits that are not configurable.
 const (
 	MaxPageSize     = 200
-	DefaultPageSize = 50
+	defaultPageSize = 50
 	MaxBatch        = 1000
 	MaxLeaks        = 1000 // strings in one report
 	MaxFamilies     = 100  // live families of refresh tokens, per personal access token

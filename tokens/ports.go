@@ -143,9 +143,6 @@ type ServiceReader interface {
 type LogReader interface {
 	// Events lists events by the query, newest first.
 	Events(q EventQuery) ([]Event, error)
-	// Changes lists the change feed: entries at positions above after, oldest first, at most limit. Old entries are
-	// pruned, an hour after they were written at the earliest.
-	Changes(after uint64, limit int) ([]Change, error)
 	// OldestEvents lists events at positions above after, oldest first, at most limit.
 	OldestEvents(after uint64, limit int) ([]Event, error)
 	// Released returns up to which position events were released for deletion, and the latest moment before which such

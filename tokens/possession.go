@@ -103,7 +103,7 @@ func (s *Service) endAccess(ctx context.Context, a Actor, secret Secret, id ID, 
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
-	if err != nil || c.Access.Status(now) != StateActive {
+	if err != nil || c.Access.status(now) != StateActive {
 		return err
 	}
 	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
@@ -124,7 +124,7 @@ func (s *Service) endRefresh(ctx context.Context, a Actor, secret Secret, reason
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
-	if err != nil || rt.Family.Status(now) != StateActive {
+	if err != nil || rt.Family.status(now) != StateActive {
 		return err
 	}
 	return s.endFamily(ctx, a, rt.Family, reason)

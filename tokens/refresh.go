@@ -26,7 +26,7 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 	if err != nil {
 		return Granted{}, err
 	}
-	if rt.Family.Status(now) != StateActive {
+	if rt.Family.status(now) != StateActive {
 		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
 	}
 	if !rt.UseTime.IsZero() {
@@ -87,7 +87,7 @@ func (s *Service) knownRefresh(ctx context.Context, secret Secret, now time.Time
 		return RefreshToken{}, err
 	}
 	// A used one under a key that is gone is passed over: that it is reused cannot be told then, and it is refused.
-	live := rt.UseTime.IsZero() && rt.Family.Status(now) == StateActive
+	live := rt.UseTime.IsZero() && rt.Family.status(now) == StateActive
 	ok, err := s.matches(keys, secret, rt.Hash, live)
 	if err != nil {
 		return RefreshToken{}, err
@@ -139,7 +139,7 @@ func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshT
 		}
 		read, err := tx.RefreshToken(rt.ID)
 		switch {
-		case errors.Is(err, ErrNotFound) || err == nil && read.Family.Status(now) != StateActive:
+		case errors.Is(err, ErrNotFound) || err == nil && read.Family.status(now) != StateActive:
 			return nil, grantInvalid()
 		case err != nil:
 			return nil, fmt.Errorf("read refresh token: %w", err)

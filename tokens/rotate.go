@@ -30,7 +30,7 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 	if err != nil {
 		return Rotated{}, err
 	}
-	grace := DefaultGrace
+	grace := defaultGrace
 	if r.Grace != nil {
 		grace = *r.Grace
 	}
@@ -100,7 +100,7 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 				return nil, err
 			}
 		}
-		secret, err := Mint(s.prefixes.Load().Personal(), t.ID, s.rand)
+		secret, err := Mint(s.prefixes.Load().current(), t.ID, s.rand)
 		if err != nil {
 			return nil, err
 		}

@@ -27,7 +27,7 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 	if err != nil {
 		return MintedService{}, err
 	}
-	policy := Policy{DefaultTTL: ServiceDefaultTTL, MaxTTL: ServiceMaxTTL}
+	policy := Policy{DefaultTTL: serviceDefaultTTL, MaxTTL: ServiceMaxTTL}
 	seal, err := sealerFor(keys, a, r.IdempotencyKey, []any{"service", v, r.TTL})
 	if err != nil {
 		return MintedService{}, err

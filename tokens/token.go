@@ -55,8 +55,8 @@ type Use struct {
 // Status is the token's state at an instant. Revoked wins over expired.
 func (t Token) Status(now time.Time) State { return status(t.Revocation, t.ExpireTime, now) }
 
-// Expired tells whether the token's time is over: it is active while now < expire_time, without leniency.
-func (t Token) Expired(now time.Time) bool { return expired(t.ExpireTime, now) }
+// expired reports whether the token's time is over: it is active while now < expire_time, without leniency.
+func (t Token) expired(now time.Time) bool { return expired(t.ExpireTime, now) }
 
 func expired(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// MaxUseAge is how old a reported use may be. What is older was not reported by whoever reports all along.
-const MaxUseAge = time.Hour
+// maxUseAge is how old a reported use may be. What is older was not reported by whoever reports all along.
+const maxUseAge = time.Hour
 
 // ReportedUse is one use of a token that the reporter let pass out of its own memory.
 type ReportedUse struct {
@@ -46,7 +46,7 @@ func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) e
 		if err != nil {
 			return err
 		}
-		if !good || now.Sub(at) > MaxUseAge || at.Before(c.Token.IssueTime) || c.Token.Status(at) == StateExpired {
+		if !good || now.Sub(at) > maxUseAge || at.Before(c.Token.IssueTime) || c.Token.Status(at) == StateExpired {
 			continue
 		}
 		if r := c.Token.Revocation; r != nil && at.After(r.Time) {

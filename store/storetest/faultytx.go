@@ -73,10 +73,6 @@ func (t *faultyRead) Events(q tokens.EventQuery) ([]tokens.Event, error) {
 	return read(t, "Events", func() ([]tokens.Event, error) { return t.r.Events(q) })
 }
 
-func (t *faultyRead) Changes(after uint64, limit int) ([]tokens.Change, error) {
-	return read(t, "Changes", func() ([]tokens.Change, error) { return t.r.Changes(after, limit) })
-}
-
 func (t *faultyRead) OldestEvents(after uint64, limit int) ([]tokens.Event, error) {
 	return read(t, "OldestEvents", func() ([]tokens.Event, error) { return t.r.OldestEvents(after, limit) })
 }
