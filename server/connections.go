@@ -76,6 +76,7 @@ type gate struct {
 	retireSpread      time.Duration
 	closed            func(reason string)
 	numbered          *numbered // nil: nobody looks for its connections by number
+	paced             bool      // an anonymous connection is read from only while it reads
 
 	mu        sync.Mutex
 	open      int
@@ -93,6 +94,8 @@ type connection struct {
 	retireAt time.Time // zero: never
 	known    atomic.Bool
 	watches  atomic.Int32 // Watch calls of gRPC health
+	held     atomic.Int64 // bytes that its calls hold by themselves
+	writing  sync.Mutex   // held by a Write while it is not known
 
 	// Guarded by the gate.
 	place *list.Element // among the anonymous; nil: it is not
@@ -168,6 +171,25 @@ func (g *gate) leave(c *connection) {
 		g.anonymous.Remove(c.place)
 		c.place = nil
 	}
+}
+
+// Write writes to the peer.
+func (c *connection) Write(p []byte) (int, error) {
+	if c.gate.paced && !c.known.Load() {
+		c.writing.Lock()
+		defer c.writing.Unlock()
+	}
+	return c.Conn.Write(p) //nolint:wrapcheck // it stands for the connection
+}
+
+// Read reads from the peer. One that is not known and does not read what is written to it is not read from either: streams with
+// answers that wait to be written would pile up.
+func (c *connection) Read(p []byte) (int, error) {
+	if c.gate.paced && !c.known.Load() {
+		c.writing.Lock()
+		c.writing.Unlock() //nolint:staticcheck // SA2001: it waits for the Write
+	}
+	return c.Conn.Read(p) //nolint:wrapcheck // it stands for the connection
 }
 
 // Close closes the connection.
@@ -268,7 +290,7 @@ func (s *Server) gates(l ConnectionLimits, m *metrics) {
 	front := gated("http", s.httpLis, l.Max/2)
 	s.httpLis, front.numbered = front, &s.numbered
 	network := gated("grpc", s.grpcLis, l.Max/2)
-	network.timeout = l.AnonymousTimeout
+	network.timeout, network.paced = l.AnonymousTimeout, true
 	if l.Age > 0 {
 		network.retire, network.retireSpread = l.Age+l.Age/10+l.Grace/4, max(l.Grace/2, 0)
 	}

@@ -44,7 +44,9 @@ type front struct {
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.active.Add(1)
 	defer f.active.Done()
-	if f.short != nil && f.short.serve(w, r) {
+	holds, full := f.hold(r)
+	defer holds.release()
+	if full == nil && f.short != nil && f.short.serve(w, r) {
 		return
 	}
 	x := &exchange{
@@ -70,7 +72,20 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		f.log(r.Context(), x, answer.code, start)
 	}()
+	if full != nil {
+		writeError(answer, r, full.status(r.Context(), x.requestID))
+		return
+	}
 	f.serve(answer, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)), x)
+}
+
+// hold reserves what the headers of a request hold whose connection has shown no good credential. Over HTTP/1.1 that is no more than
+// the connection itself.
+func (f *front) hold(r *http.Request) (held, *tooOften) {
+	if r.ProtoMajor < 2 || f.chain == nil {
+		return held{}, nil
+	}
+	return f.chain.unknown.hold(connectionOf(r.Context()), sizeOfHeaders(r.Header))
 }
 
 func (f *front) serve(w http.ResponseWriter, r *http.Request, x *exchange) {

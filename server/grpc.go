@@ -15,7 +15,7 @@ import (
 const (
 	maxStreams    = 1024
 	streamWorkers = 64
-	maxHeaderList = 64 << 10
+	maxHeaderList = 32 << 10 // as over HTTP
 	// minPing is half the 10 s that clients are told to leave between two pings, since pings arrive early now and then.
 	minPing = 5 * time.Second
 )

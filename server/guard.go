@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"patd/tokens"
@@ -49,11 +50,16 @@ func (c *chain) guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 		begun, start, taken := &call{}, time.Now(), 0
 		m := c.of(full)
 		c.begin(begun, ctx, m)
+		var holds held
 		defer func() {
 			c.unknown.give(taken)
+			holds.release()
 			err = c.end(begun, start, recover(), err)
 		}()
 		if err := c.known(begun); err != nil {
+			return nil, err
+		}
+		if holds, err = c.holdStream(begun); err != nil {
 			return nil, err
 		}
 		return handle(srv, begun, func(v any) error {
@@ -65,6 +71,19 @@ func (c *chain) guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 			return c.receive(ctx, v)
 		}, c.unary)
 	}
+}
+
+// holdStream reserves what the stream of a call holds that needs no credential, while its message does not come.
+func (c *chain) holdStream(begun *call) (held, error) {
+	if !begun.method.open && !begun.method.anyone || c.behindGateway {
+		return held{}, nil
+	}
+	headers, _ := metadata.FromIncomingContext(begun.Context)
+	holds, full := c.unknown.hold(begun.connection, sizeOfHeaders(headers))
+	if full != nil {
+		return held{}, full
+	}
+	return holds, nil
 }
 
 // known returns nil once the caller is known, or need not be.

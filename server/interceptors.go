@@ -435,6 +435,11 @@ func (c *chain) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	}
 	c.begin(begun, ss.Context(), m)
 	defer func() { err = c.end(begun, start, recover(), err) }()
+	holds, err := c.holdStream(begun)
+	if err != nil {
+		return c.refused(begun, err)
+	}
+	defer holds.release()
 	if m.open && !strings.HasPrefix(m.name, "grpc.health.") { // what it has not read of a stranger's stream, it holds
 		if err := c.unknown.take(maxUnknown); err != nil {
 			return c.refused(begun, err)

@@ -29,7 +29,7 @@ const (
 	bodyTimeout           = 15 * time.Second
 	maxHeaderBytes        = 32 << 10 // a JWT of 16 KiB and the rest
 	inProcessBuffer       = 256 << 10
-	maxHTTPStreams        = 250 // of one HTTP/2 connection
+	maxHTTPStreams        = 100 // of one HTTP/2 connection
 )
 
 // Config is what a Server is made of. Service is needed; the zero value of the rest is sensible.

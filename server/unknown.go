@@ -56,7 +56,7 @@ func (u *unknownMemory) take(n int) error {
 	return u.refusal()
 }
 
-func (u *unknownMemory) refusal() error {
+func (u *unknownMemory) refusal() *tooOften {
 	u.refused.Inc()
 	return &tooOften{
 		refusal: tokens.Fail(tokens.CodeExhausted, reasonUnknownMemory,
@@ -66,6 +66,60 @@ func (u *unknownMemory) refusal() error {
 }
 
 func (u *unknownMemory) give(n int) { u.used.Add(-int64(n)) }
+
+const (
+	// maxConnectionHeld is how many bytes the calls of a connection without a good credential hold without being charged, so that
+	// a probe is served whatever other strangers hold.
+	maxConnectionHeld = 16 << 10
+	// streamSize and fieldSize are what a stream and each of its headers take besides their text.
+	streamSize = 4 << 10
+	fieldSize  = 112
+)
+
+// held is what a call holds besides its message.
+type held struct {
+	connection *connection
+	memory     *unknownMemory // nil: the connection's own room sufficed
+	bytes      int
+}
+
+// hold reserves what a call on a connection without a good credential holds besides its message. Nothing is reserved on others,
+// nor where the connection is not known.
+func (u *unknownMemory) hold(c *connection, n int) (held, *tooOften) {
+	if c == nil || c.known.Load() {
+		return held{}, nil
+	}
+	if c.held.Add(int64(n)) <= maxConnectionHeld {
+		return held{connection: c, bytes: n}, nil
+	}
+	c.held.Add(-int64(n))
+	if u.used.Add(int64(n)) > u.most {
+		u.used.Add(-int64(n))
+		return held{}, u.refusal()
+	}
+	return held{memory: u, bytes: n}, nil
+}
+
+// release gives it back.
+func (h held) release() {
+	switch {
+	case h.memory != nil:
+		h.memory.give(h.bytes)
+	case h.connection != nil:
+		h.connection.held.Add(-int64(h.bytes))
+	}
+}
+
+// sizeOfHeaders is about what the headers of a call take in memory, with the call's stream.
+func sizeOfHeaders(headers map[string][]string) int {
+	n := streamSize
+	for name, values := range headers {
+		for _, v := range values {
+			n += len(name) + len(v) + fieldSize
+		}
+	}
+	return n
+}
 
 // wait reserves what the stream of a caller that waits to be identified may hold. Messages of strangers make no such
 // caller wait outside, since it may well be a good one: it is refused only where those that wait hold all by themselves.

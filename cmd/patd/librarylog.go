@@ -66,7 +66,7 @@ func (l *libraryLog) Fatalf(format string, args ...any) { l.fatal(fmt.Sprintf(fo
 
 func (l *libraryLog) fatal(text string) {
 	l.say(slog.LevelError, text)
-	os.Exit(exitFault)
+	os.Exit(exitFault) //nolint:forbidigo // it is for the one who calls it, a library, to decide that
 }
 
 // V reports whether details are wanted: none but the first level, and that while debugging.
