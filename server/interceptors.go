@@ -138,8 +138,14 @@ func (c *chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 
 // admit lets a call pass to its handler: its caller is known and may make it.
 func (c *chain) admit(begun *call, req any) error {
+	before := begun.identified
 	if err := c.identify(begun); err != nil {
 		return err
+	}
+	if before && begun.actor.Kind == tokens.ServiceActor { // its message may have been long in coming
+		if err := c.stillIs(begun); err != nil {
+			return err
+		}
 	}
 	if err := c.authorize(begun, req); err != nil {
 		return err

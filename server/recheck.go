@@ -18,9 +18,8 @@ func (c *chain) recheck(begun *call, was tokens.Actor) (tokens.Actor, error) {
 	ctx, cancel := context.WithTimeout(begun, c.timeout)
 	defer cancel()
 	actor, err := c.service.Recheck(ctx, was)
-	var e *tokens.Error
 	switch {
-	case errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated:
+	case callerEnded(err):
 		return was, err
 	case err != nil:
 		c.logger.LogAttrs(begun, slog.LevelDebug, "the caller of a stream could not be checked again",
@@ -32,8 +31,14 @@ func (c *chain) recheck(begun *call, was tokens.Actor) (tokens.Actor, error) {
 	return actor, nil
 }
 
-// stillIs returns nil if the caller of a stream is still let in: no answer is given after its token has ended here. It costs a lookup
-// in memory.
+// callerEnded reports whether a caller was found to be let in no more, and not merely could not be looked at.
+func callerEnded(err error) bool {
+	var e *tokens.Error
+	return errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated
+}
+
+// stillIs returns nil if the caller, a service, is still let in: nothing is sent to it after its token has ended here. It costs
+// a lookup in memory.
 func (c *chain) stillIs(begun *call) error {
 	actor, err := c.service.Recheck(begun, begun.actor)
 	if err != nil {

@@ -168,8 +168,16 @@ func (a *answering) serve() {
 func (a *answering) answer(i *item) {
 	i.actor, i.cause = *a.actor.Load(), nil
 	i.answer = streamAnswer{id: i.question.id}
+	err := a.decide(i)
+	if !a.sending.TryLock() {
+		a.sending.Lock()
+		if err == nil { // it waited to be sent, and its caller's token may have ended meanwhile
+			err = a.service.chain.stillIs(&i.call)
+		}
+	}
+	defer a.sending.Unlock()
 	code := codes.OK
-	if err := a.decide(i); err != nil {
+	if err != nil {
 		public := publicError(err)
 		if i.cause = public.Cause; public.Code == tokens.CodeInternal {
 			i.cause = err
@@ -181,8 +189,6 @@ func (a *answering) answer(i *item) {
 		i.answer.answer = &i.in
 	}
 	a.service.chain.metrics.streamed.count(code)
-	a.sending.Lock()
-	defer a.sending.Unlock()
 	_ = a.stream.SendMsg(&i.answer) // a failure means that the stream is over, which attend sees
 }
 
@@ -197,20 +203,12 @@ func (a *answering) decide(i *item) (err error) {
 	if i.question.size > maxMessage {
 		return tooLarge()
 	}
-	if err := a.service.chain.stillIs(&i.call); err != nil {
-		return err
-	}
 	in, ok := i.question.request()
 	if !ok {
 		return errClientIP()
 	}
-	if i.in, err = a.service.service.Introspect(&i.call, i.actor, in); err != nil {
-		return err
-	}
-	if i.led { // it waited, and its caller's token may have ended meanwhile
-		return a.service.chain.stillIs(&i.call)
-	}
-	return nil
+	i.in, err = a.service.service.Introspect(&i.call, i.actor, in)
+	return err
 }
 
 // streamEnd is the error of a stream from which no more could be read; io.EOF is none.

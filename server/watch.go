@@ -73,17 +73,19 @@ type watching struct {
 	sent   chan error
 }
 
-// tell sends what there is to tell; without news it says so only as a heartbeat.
+// tell sends what there is to tell; without news it says so only as a heartbeat. A caller that has ended is told nothing. One
+// that nobody can tell about gets heartbeats only.
 func (w *watching) tell(always bool) error {
 	in, err := w.watch.Next(w.caller)
 	if err != nil {
 		return err
 	}
-	if !always && !in.StartOver && len(in.TokenIDs) == 0 && len(in.Users) == 0 {
-		return nil
-	}
-	if err := w.chain.stillIs(w.caller); err != nil && !always {
+	news := in.StartOver || len(in.TokenIDs) > 0 || len(in.Users) > 0
+	if err := w.chain.stillIs(w.caller); err != nil && (news || !always || callerEnded(err)) {
 		return err
+	}
+	if !news && !always {
+		return nil
 	}
 	return w.send(toInvalidations(in))
 }

@@ -122,7 +122,7 @@ func Statements() map[string][]string {
 		selectRequest:           {"SEARCH requests USING PRIMARY KEY (key=?)"},
 		selectUser:              {"SEARCH users USING INDEX users_live (user=?)"},
 		selectUsers:             {"SEARCH users USING INDEX users_live (user>?)"},
-		selectService:           {"SEARCH services USING INDEX services_name (name=?)"},
+		selectService:           {"SEARCH services USING INTEGER PRIMARY KEY", "SEARCH services USING INDEX services_name (name=?)"},
 		selectEvents:            {"SEARCH events USING INTEGER PRIMARY KEY (rowid<?)"},
 		selectEventsOfUser:      {"SEARCH events USING INDEX events_user (user=? AND rowid<?)"},
 		selectEventsOfToken:     {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},

@@ -55,7 +55,9 @@ func (t *readTx) services(op, query string, args ...any) ([]tokens.ServiceAccoun
 	return list, nil
 }
 
-const selectService = `SELECT ` + serviceColumns + ` FROM services WHERE name = ? ORDER BY id DESC LIMIT 1`
+const selectService = `SELECT ` + serviceColumns + ` FROM services
+WHERE id = coalesce((SELECT id FROM services WHERE name = ?1 AND revoke_us IS NULL ORDER BY id DESC LIMIT 1),
+                    (SELECT id FROM services WHERE name = ?1 ORDER BY id DESC LIMIT 1))`
 
 // Service implements tokens.ServiceReader.
 func (t *readTx) Service(name string) (tokens.ServiceAccount, error) {

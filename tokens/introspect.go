@@ -2,14 +2,38 @@ package tokens
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
-// nothing about the secret.
+// nothing about the secret. A service that has ended meanwhile is CodeUnauthenticated.
 func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (out Introspection, err error) {
-	err = s.introspect(ctx, &a, &r, s.nameOf(r.Secret), &out)
-	return out, err
+	if err = s.introspect(ctx, &a, &r, s.nameOf(r.Secret), &out); err == nil {
+		err = s.callerStands(ctx, &a)
+	}
+	if err != nil {
+		return Introspection{}, err
+	}
+	return out, nil
+}
+
+// callerStands refuses a service that has ended since it was authenticated. It is asked after a decision was made, which may
+// have taken a wait, and before the decision is returned.
+func (s *Service) callerStands(ctx context.Context, a *Actor) error {
+	if a.Kind != ServiceActor {
+		return nil
+	}
+	c, err := s.store.LookupService(ctx, a.TokenID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return errCaller
+	case err != nil:
+		return err
+	case c.Service.Status(s.Now()) != StateActive:
+		return errCaller
+	}
+	return nil
 }
 
 // introspect is Introspect of a secret whose name is known, into a zero Introspection: of the records that it goes through
@@ -108,7 +132,7 @@ func (s *Service) goodForBoth(ctx context.Context, p *presented, granted []strin
 }
 
 // IntrospectBatch decides about up to 1000 secrets and keeps their order. A bad item is a decision like any other; an
-// outage fails the batch, for none of it may be taken for an answer.
+// outage fails the batch, for none of it may be taken for an answer. A service that has ended meanwhile is CodeUnauthenticated.
 func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectRequest) ([]Introspection, error) {
 	if len(rs) > MaxBatch {
 		return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("at most %d in a batch", MaxBatch))
@@ -131,6 +155,9 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 		if room -= out[i].Size(); room < 0 {
 			return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("the answers would be over %d MiB; ask in smaller batches", maxBatchAnswer>>20))
 		}
+	}
+	if err := s.callerStands(ctx, &a); err != nil {
+		return nil, err
 	}
 	return out, nil
 }

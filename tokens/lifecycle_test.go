@@ -306,3 +306,35 @@ func TestOutageOfTheSourceIsNoAnswer(t *testing.T) {
 	_, err = h.SetUserFeatures(ctx, admin, "u1", []string{"b"})
 	wantReason(t, err, "FEATURES_READ_ONLY", "write to another source")
 }
+
+func TestAServiceMadeAfterTheClockWasSetBackCanBeRevoked(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	r := tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}}
+	if _, err := h.CreateService(ctx, admin, r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.RevokeService(ctx, admin, "gate", ""); err != nil {
+		t.Fatal(err)
+	}
+	h.wait(-time.Hour)
+	again, err := h.CreateService(ctx, admin, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = h.CreateService(ctx, admin, r)
+	wantReason(t, err, "NAME_TAKEN", "a third of that name")
+	self, err := h.Authenticate(ctx, again.Secret, home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Introspect(ctx, self, tokens.IntrospectRequest{}); err != nil {
+		t.Errorf("the service introspects: %v", err)
+	}
+	if v, err := h.RevokeService(ctx, admin, "gate", ""); err != nil || v.ID != again.Service.ID {
+		t.Errorf("revoked %s, want %s: %v", v.ID, again.Service.ID, err)
+	}
+	if h.authenticates(again.Secret) {
+		t.Error("it is good after its revocation")
+	}
+}

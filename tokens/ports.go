@@ -133,7 +133,8 @@ type UserReader interface {
 
 // ServiceReader reads services.
 type ServiceReader interface {
-	// Service reads the newest service of that name, whatever its state. ErrNotFound.
+	// Service reads the newest service of that name that is not revoked, or else the newest. ErrNotFound. By its id alone a
+	// service that was made after the clock was set back would not be the newest, and could not be revoked.
 	Service(name string) (ServiceAccount, error)
 	// Services lists services, newest first: those with an id below before (0: from the newest), at most limit.
 	Services(before ID, limit int) ([]ServiceAccount, error)
