@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"patd/internal/flight"
 	"patd/tokens"
 )
 
@@ -44,42 +45,21 @@ func (a *accesses) fetch(ctx context.Context, id tokens.ID,
 	lookup func(context.Context, tokens.ID) (tokens.AccessCredential, error),
 ) (tokens.AccessCredential, error) {
 	a.misses.Add(1)
-	for {
-		a.mu.Lock()
-		f := a.flights[id]
-		if f == nil || f.since != a.changed.seq { // it is not known yet whether that was a change of what it reads
-			f = a.flights.begin(id, a.changed.seq)
-			a.mu.Unlock()
-			return a.read(ctx, id, f, lookup)
-		}
-		if f.done == nil {
-			f.done = make(chan struct{})
-		}
-		a.mu.Unlock()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return tokens.AccessCredential{}, gaveUp(ctx, "look up an access token")
-		}
-		if !again(ctx, f.err) {
-			return f.value, f.err
-		}
-	}
-}
-
-func (a *accesses) read(ctx context.Context, id tokens.ID, f *flight[tokens.AccessCredential],
-	lookup func(context.Context, tokens.ID) (tokens.AccessCredential, error),
-) (tokens.AccessCredential, error) {
-	defer func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.flights.end(id, f)
-		if f.err == nil && !f.stale && !a.changed.since(uint64(f.value.Access.TokenID), f.since) {
-			a.put(&f.value)
-		}
-	}()
-	f.value, f.err = lookup(ctx, id)
-	return f.value, f.err
+	return fetch(ctx, "look up an access token", &a.mu, &a.flights, id, func() uint64 { return a.changed.seq },
+		func(f *reading[tokens.AccessCredential]) (one tokens.AccessCredential, err error) {
+			err = flight.ErrAbandoned // unless lookup comes back
+			defer func() {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				a.flights.Land(id, f, one, err)
+				if err == nil && !f.Stale() && !a.changed.since(uint64(one.Access.TokenID), f.Begun) {
+					kept := one
+					a.put(&kept)
+				}
+			}()
+			one, err = lookup(ctx, id)
+			return one, err
+		})
 }
 
 // put keeps one, and makes room for it by dropping any others.
@@ -139,7 +119,7 @@ func (a *accesses) drop(id tokens.ID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.changed.note(uint64(id))
-	a.flights.drop(id)
+	a.flights.Invalidate(id)
 	a.remove(id)
 	for siblings := a.of[id]; len(siblings) > 0; siblings = a.of[id] {
 		a.remove(siblings[len(siblings)-1])
@@ -150,6 +130,6 @@ func (a *accesses) clear() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.changed.noteAll()
-	a.flights.clear()
+	a.flights.InvalidateAll()
 	a.known, a.of, a.bytes = map[tokens.ID]*tokens.AccessCredential{}, map[tokens.ID][]tokens.ID{}, 0
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"patd/internal/flight"
 	"patd/store/cache/internal/reclog"
 	"patd/store/feed"
 	"patd/store/usage"
@@ -128,53 +129,33 @@ func (c *Cache) recall(s *shard, id tokens.ID, cred *tokens.Credential) bool {
 // fetch reads a token from the store, or waits for another who is reading it, and keeps it.
 func (c *Cache) fetch(ctx context.Context, s *shard, id tokens.ID) (tokens.Credential, error) {
 	s.misses.Add(1)
-	for {
-		s.mu.Lock()
-		users := c.users.seq.Load() // before the flight can be found, and before the store is read
-		f := s.flights[id]
-		if f == nil || f.since != users { // whose token a flight reads is not known yet
-			f = s.flights.begin(id, users)
-			s.mu.Unlock()
-			return c.read(ctx, s, id, f)
-		}
-		if f.done == nil {
-			f.done = make(chan struct{})
-		}
-		s.mu.Unlock()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return tokens.Credential{}, gaveUp(ctx, "look up a token")
-		}
-		if !again(ctx, f.err) {
-			return f.value, f.err
-		}
-	}
+	return fetch(ctx, "look up a token", &s.mu, &s.flights, id, c.users.seq.Load,
+		func(f *reading[tokens.Credential]) (tokens.Credential, error) { return c.read(ctx, s, id, f) })
 }
 
 // read reads a token from the store, for all who ask meanwhile. It is kept unless it was changed since.
 func (c *Cache) read(
-	ctx context.Context, s *shard, id tokens.ID, f *flight[tokens.Credential],
-) (tokens.Credential, error) {
+	ctx context.Context, s *shard, id tokens.ID, f *reading[tokens.Credential],
+) (cred tokens.Credential, err error) {
 	var r reclog.Record
+	err = flight.ErrAbandoned // unless Lookup comes back
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.flights.end(id, f)
-		if r != nil && !f.stale {
+		s.flights.Land(id, f, cred, err)
+		if r != nil && !f.Stale() {
 			s.put(r)
 		}
 	}()
-	cred, err := c.behind.Lookup(ctx, id)
+	cred, err = c.behind.Lookup(ctx, id)
 	if err == nil {
 		// A token without its user would be of no use, and take the room of others.
-		if c.users.put(cred.User, f.since) {
+		if c.users.put(cred.User, f.Begun) {
 			if packed, ok := packToken(&cred, c.keys.number); ok {
 				r = packed
 			}
 		}
 	}
-	f.value, f.err = cred, err
 	return cred, err
 }
 

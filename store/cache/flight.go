@@ -5,68 +5,51 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync"
 
+	"patd/internal/flight"
 	"patd/tokens"
 )
 
-// flight is one reading of the store, for all who ask meanwhile. It begins before the store is read, so that a change
-// that comes in between finds it, and keeps its result from being kept.
-type flight[T any] struct {
-	done  chan struct{} // made by the first who waits
-	since uint64        // position in the changes of users when it began
-	stale bool          // something that it reads was changed since it began
+// flights are the readings of the store under way, by id, each for all who ask meanwhile. A flight begins before the store
+// is read, so that a change that comes in between finds it, and keeps its result from being kept. It begins with the
+// position in the changes of what it may rest on. The lock of their owner guards them.
+type flights[T any] = flight.Group[tokens.ID, uint64, T]
 
-	value T
-	err   error
-}
+// reading is one of them.
+type reading[T any] = flight.Flight[uint64, T]
 
-// flights are those under way, by id; their owner's lock guards them and what they hold.
-type flights[T any] map[tokens.ID]*flight[T]
-
-// drop keeps a reading under way from being kept, and from being returned to those who come from now on.
-func (f *flights[T]) drop(id tokens.ID) {
-	if one := (*f)[id]; one != nil {
-		one.stale = true
-		delete(*f, id)
+// fetch reads what has an id by read, or waits for another who is reading it from the same position on. since returns the
+// position now; both it and the flights are guarded by mu.
+func fetch[T any](ctx context.Context, op string, mu *sync.Mutex, under *flights[T], id tokens.ID,
+	since func() uint64, read func(*reading[T]) (T, error),
+) (T, error) {
+	for {
+		mu.Lock()
+		now := since() // before the flight can be found, and before the store is read
+		f := under.Find(id)
+		if f == nil || f.Begun != now { // whether that was a change of what it reads is not known yet
+			f = under.Begin(id, now)
+			mu.Unlock()
+			return read(f)
+		}
+		f.Join()
+		mu.Unlock()
+		if err := f.Wait(ctx); err != nil {
+			var none T
+			return none, fmt.Errorf("%s: %w", op, err)
+		}
+		if value, err := f.Result(); !again(ctx, err) {
+			return value, err
+		}
 	}
 }
-
-func (f *flights[T]) clear() {
-	for _, one := range *f {
-		one.stale = true
-	}
-	*f = make(flights[T])
-}
-
-// begin registers a flight, in place of one that is too old for those who come now. Later changes will not find that
-// one, so its result is not kept.
-func (f *flights[T]) begin(id tokens.ID, since uint64) *flight[T] {
-	f.drop(id)
-	one := &flight[T]{since: since, err: errUnsettled}
-	(*f)[id] = one
-	return one
-}
-
-// end takes a flight out, and wakes those who wait.
-func (f *flights[T]) end(id tokens.ID, one *flight[T]) {
-	if (*f)[id] == one {
-		delete(*f, id)
-	}
-	if one.done != nil {
-		close(one.done)
-	}
-}
-
-// errUnsettled is returned to those who wait for a reading that ended by a panic.
-var errUnsettled = errors.New("the reading was given up")
 
 // again reports whether one who waited should read by itself: the store did not fail, but the one who read gave up.
 func again(ctx context.Context, err error) bool {
-	return err != nil && ctx.Err() == nil &&
-		(errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errUnsettled))
+	return err != nil && ctx.Err() == nil && (errors.Is(err, context.Canceled) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, flight.ErrAbandoned))
 }
-
-func gaveUp(ctx context.Context, op string) error { return fmt.Errorf("%s: %w", op, ctx.Err()) }
 
 // recently remembers what was changed last: whose record a reading is, is known only when it has landed, and then it
 // can be checked whether that was changed meanwhile. Its owner's lock guards it.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"patd/internal/flight"
 	"patd/tokens"
 )
 
@@ -34,42 +35,20 @@ func (s *services) fetch(ctx context.Context, id tokens.ID,
 	lookup func(context.Context, tokens.ID) (tokens.ServiceCredential, error),
 ) (tokens.ServiceCredential, error) {
 	s.misses.Add(1)
-	for {
-		s.mu.Lock()
-		f := s.flights[id]
-		if f == nil {
-			f = s.flights.begin(id, 0)
-			s.mu.Unlock()
-			return s.read(ctx, id, f, lookup)
-		}
-		if f.done == nil {
-			f.done = make(chan struct{})
-		}
-		s.mu.Unlock()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return tokens.ServiceCredential{}, gaveUp(ctx, "look up a service")
-		}
-		if !again(ctx, f.err) {
-			return f.value, f.err
-		}
-	}
-}
-
-func (s *services) read(ctx context.Context, id tokens.ID, f *flight[tokens.ServiceCredential],
-	lookup func(context.Context, tokens.ID) (tokens.ServiceCredential, error),
-) (tokens.ServiceCredential, error) {
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.flights.end(id, f)
-		if f.err == nil && !f.stale {
-			s.put(id, f.value)
-		}
-	}()
-	f.value, f.err = lookup(ctx, id)
-	return f.value, f.err
+	return fetch(ctx, "look up a service", &s.mu, &s.flights, id, func() uint64 { return 0 },
+		func(f *reading[tokens.ServiceCredential]) (one tokens.ServiceCredential, err error) {
+			err = flight.ErrAbandoned // unless lookup comes back
+			defer func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.flights.Land(id, f, one, err)
+				if err == nil && !f.Stale() {
+					s.put(id, one)
+				}
+			}()
+			one, err = lookup(ctx, id)
+			return one, err
+		})
 }
 
 func (s *services) put(id tokens.ID, one tokens.ServiceCredential) {
@@ -85,7 +64,7 @@ func (s *services) put(id tokens.ID, one tokens.ServiceCredential) {
 func (s *services) drop(id tokens.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flights.drop(id)
+	s.flights.Invalidate(id)
 	if _, ok := (*s.known.Load())[id]; ok {
 		known := maps.Clone(*s.known.Load())
 		delete(known, id)
@@ -96,7 +75,7 @@ func (s *services) drop(id tokens.ID) {
 func (s *services) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flights.clear()
+	s.flights.InvalidateAll()
 	s.known.Store(&map[tokens.ID]*tokens.ServiceCredential{})
 }
 

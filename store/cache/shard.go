@@ -26,7 +26,6 @@ type shard struct {
 func (s *shard) init(room int, keep func(tokens.ID, usage.Use)) {
 	s.keep = keep
 	s.log.Init(reclog.Config{Room: room, Gone: func(r reclog.Record, _ uint64) { s.gone(r) }})
-	s.flights.clear()
 }
 
 // gone hands on the use of a record that leaves.
@@ -51,7 +50,7 @@ func (s *shard) clear() {
 	}
 	s.used = nil
 	s.log.Clear()
-	s.flights.clear()
+	s.flights.InvalidateAll()
 }
 
 // put keeps the record of a token, in place of an older one. A use of that one that waits is taken over.
@@ -73,7 +72,7 @@ func (s *shard) drop(id tokens.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log.Remove(uint64(id))
-	s.flights.drop(id)
+	s.flights.Invalidate(id)
 }
 
 // note notes a use of a token, unless a later one is known. False: the token is not here.
