@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,12 +77,12 @@ func (s *Store) copyTo(ctx context.Context, part string) error {
 		return err
 	}
 	defer f.Close()
-	p, err := s.sqlitePool(dsn(s.path, s.options.BusyTimeout), 1)
+	db, err := sql.Open(s.dialect.driver, dsn(s.path, s.options.BusyTimeout))
 	if err != nil {
-		return err
+		return fmt.Errorf("prepare a connection to the store: %w", err)
 	}
-	defer p.db.Close()
-	c, err := p.get(ctx)
+	defer db.Close()
+	c, err := connect(ctx, s.dialect, db)
 	if err != nil {
 		return fault("copy the store", err)
 	}

@@ -137,7 +137,7 @@ func (t *readTx) check(nowUS int64) ([]string, error) {
 	findings := []string{}
 	add := func(text string) { findings = append(findings, text) }
 	database := t.checkSQLite
-	if t.c.dialect.remote {
+	if t.c.Dialect().remote {
 		database = t.checkPostgres
 	}
 	if readable, err := database(op, add); err != nil || !readable {

@@ -135,3 +135,8 @@ func revocation(r *tokens.Revocation) (us, by, reason any) {
 	}
 	return micros(r.Time), r.By, nullText(r.Reason)
 }
+
+// micros is how instants are stored.
+func micros(t time.Time) int64 { return t.UnixMicro() }
+
+func instant(us int64) time.Time { return time.UnixMicro(us).UTC() }

@@ -93,7 +93,7 @@ func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err er
 		e, err = postgresEnd(ctx, "connect to the store that is copied", s.config, s.options)
 	} else {
 		begin = s.dialect.beginWrite
-		e, err = sqliteEnd(ctx, writerDSN(s.path, s.options), nil)
+		e, err = sqliteEnd(ctx, writerDSN(s.path, s.options.settings()), nil)
 	}
 	if err != nil {
 		return nil, err
@@ -110,8 +110,7 @@ func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err er
 }
 
 func newEnd(ctx context.Context, op string, d *dialect, db *sql.DB) (*copyEnd, error) {
-	p := newPool(d, db, 1, 0, make(chan struct{}))
-	c, err := p.get(ctx)
+	c, err := connect(ctx, d, db)
 	if err != nil {
 		return nil, errors.Join(connectFault(op, err), db.Close())
 	}
@@ -144,7 +143,7 @@ func postgresEnd(ctx context.Context, op string, config *pgx.ConnConfig, o Optio
 	// Whoever copies holds the writers up: a machine that vanished must not for ever.
 	config.RuntimeParams["tcp_keepalives_idle"], config.RuntimeParams["tcp_keepalives_interval"], config.RuntimeParams["tcp_keepalives_count"] = "30", "10", "3"
 	config.ConnectTimeout = o.BusyTimeout
-	return newEnd(ctx, op, postgresDialect(), openDB(config, o))
+	return newEnd(ctx, op, postgresDialect(), openDB(config, o.settings()))
 }
 
 const selectSQLiteVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version`
@@ -152,7 +151,7 @@ const selectSQLiteVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_v
 // checkVersion demands the schema that this program's list of tables is of. A later one may have a column that would be lost.
 func (e *copyEnd) checkVersion(ctx context.Context) error {
 	query := selectSQLiteVersion
-	if e.dialect.remote {
+	if e.Dialect().remote {
 		query = selectVersion
 	}
 	var have int64
@@ -178,7 +177,7 @@ func (e *copyEnd) position(ctx context.Context, t copiedTable) (int64, error) {
 		return 0, fault("read the positions of "+t.name, err)
 	}
 	query, args := sqlitePosition, []any{t.name}
-	if e.dialect.remote {
+	if e.Dialect().remote {
 		query, args = postgresPosition, []any{t.name, t.sequence}
 	}
 	if err := e.one(ctx, query, []any{&given}, args...); err != nil {
@@ -227,7 +226,7 @@ func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (
 	if err != nil {
 		return Copied{}, err
 	}
-	if e.dialect.remote {
+	if e.Dialect().remote {
 		rows.texts = postgresText
 		err = e.copyIn(ctx, t, rows)
 	} else {

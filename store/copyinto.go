@@ -21,7 +21,7 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	if err != nil {
 		return nil, err
 	}
-	if err := refusePooler(ctx, config, o); err != nil {
+	if err := refusePooler(ctx, config, o.settings()); err != nil {
 		return nil, err
 	}
 	into, err := postgresEnd(ctx, "connect to the new store", config, o)
@@ -34,7 +34,7 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 		return nil, err
 	}
 	defer from.close()
-	if from.dialect.remote {
+	if from.Dialect().remote {
 		var one, other string
 		err := errors.Join(from.one(ctx, selectIdentity, []any{&one}), into.one(ctx, selectIdentity, []any{&other}))
 		if err != nil {
@@ -47,7 +47,7 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	if err := into.prepare(ctx, to, o); err != nil {
 		return nil, err
 	}
-	if err := into.execAll(ctx, into.dialect.beginWrite); err != nil {
+	if err := into.execAll(ctx, into.Dialect().beginWrite); err != nil {
 		return nil, fault("begin to write the copy", err)
 	}
 	if err := into.refuseRows(ctx); err != nil {
@@ -64,7 +64,7 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 		}
 	}
 	if _, err := into.exec(ctx, commitTx); err != nil {
-		if into.broken {
+		if into.Broken() {
 			err = fmt.Errorf("the connection broke at the end: the copy is whole, or there is none, which `patd check` tells: %w", err)
 		}
 		return nil, copyFault("commit the copy", err)
@@ -106,7 +106,7 @@ func (e *copyEnd) refuseRows(ctx context.Context) error {
 
 // copyIn sends rows by PostgreSQL's COPY, as they come.
 func (e *copyEnd) copyIn(ctx context.Context, t copiedTable, rows pgx.CopyFromSource) error {
-	return e.raw.Raw(func(dc any) error {
+	return e.Raw().Raw(func(dc any) error {
 		c, ok := dc.(*stdlib.Conn)
 		if !ok {
 			return fmt.Errorf("the driver's %T cannot copy", dc)
@@ -131,7 +131,7 @@ func (e *copyEnd) setPosition(ctx context.Context, t copiedTable, last int64) er
 	err := error(nil)
 	switch {
 	case last == 0: // none was given
-	case e.dialect.remote:
+	case e.Dialect().remote:
 		_, err = e.exec(ctx, setSequence, t.name, t.sequence, last)
 	case t.counted:
 		var r sql.Result
@@ -187,7 +187,7 @@ func (s *Store) copyToFile(ctx context.Context, part string, locked bool, o Opti
 // fillFile is fill in a transaction. Indexes are made when all rows are there, by sorting: with 200,000 tokens that was measured
 // to save a sixth of the processor time, and it touches no page twice when they are more than memory holds.
 func (e *copyEnd) fillFile(ctx context.Context, from *copyEnd, o Options) (copied []Copied, err error) {
-	if err := e.execAll(ctx, e.dialect.beginWrite); err != nil {
+	if err := e.execAll(ctx, e.Dialect().beginWrite); err != nil {
 		return nil, fault("begin to write the copy", err)
 	}
 	indexes, err := e.dropIndexes(ctx)
@@ -229,7 +229,7 @@ func (e *copyEnd) dropIndexes(ctx context.Context) (remake []string, err error) 
 
 // insertAll adds the rows one by one.
 func (e *copyEnd) insertAll(ctx context.Context, t copiedTable, rows *copyRows) error {
-	insert, err := e.raw.PrepareContext(ctx, t.insert())
+	insert, err := e.Raw().PrepareContext(ctx, t.insert())
 	if err != nil {
 		return err
 	}

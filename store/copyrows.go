@@ -30,7 +30,7 @@ type copyRows struct {
 }
 
 func (e *copyEnd) read(ctx context.Context, t copiedTable) (*copyRows, error) {
-	rows, err := e.raw.QueryContext(ctx, t.selectAll())
+	rows, err := e.Raw().QueryContext(ctx, t.selectAll())
 	if err == nil {
 		err = rows.Err()
 	}

@@ -62,3 +62,13 @@ func postgresForm(query string) string {
 	}
 	return b.String()
 }
+
+// nextNumber stands in statements for the next number of a column. SQLite reads it as NULL, for which it gives the number.
+var nextNumber = regexp.MustCompile(`NULL /\* next (\w+)\.(\w+) \*/`)
+
+// postgresNext is nextNumber for PostgreSQL. Numbers of transactions that were rolled back are not given again, as long as the
+// sequence is sound. A role without rights to the sequence goes by the table alone.
+const postgresNext = `(SELECT CASE WHEN n.next > m.newest THEN n.next WHEN n.next IS NULL THEN m.newest + 1 ELSE setval(n.of, m.newest + 1) END
+FROM (SELECT s.of, CASE WHEN has_sequence_privilege(s.of, 'UPDATE') THEN nextval(s.of) END AS next
+      FROM (SELECT to_regclass('${1}_${2}_seq') AS of) s) n,
+     (SELECT coalesce(max(${2}), 0) AS newest FROM ${1}) m)`

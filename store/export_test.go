@@ -85,7 +85,7 @@ func MakeOld(ctx context.Context, path string, version int64) (*sql.DB, error) {
 	if err := createFile(path); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", writerDSN(path, Options{}.withDefaults()))
+	db, err := sql.Open("sqlite", writerDSN(path, Options{}.withDefaults().settings()))
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (o Options) BeforeFeed(fn func(context.Context) error) Options {
 func Listener(ctx context.Context, url string) (wait func() error, stop func()) {
 	c, err := pgx.Connect(ctx, url)
 	if err == nil {
-		_, err = c.Exec(ctx, listen)
+		_, err = c.Exec(ctx, listenChanges)
 	}
 	return func() error {
 			if err != nil {

@@ -103,7 +103,7 @@ func (s *Store) probe(ctx context.Context) error {
 		if _, err := t.record([]tokens.Event{e}, micros(now)); err != nil {
 			return err
 		}
-		if t.c.dialect.remote && !t.shared { // rules that are checked at the commit; in another's transaction they are his
+		if t.c.Dialect().remote && !t.shared { // rules that are checked at the commit; in another's transaction they are his
 			if _, err := t.exec("check the rules of the schema", checkNow); err != nil {
 				return err
 			}

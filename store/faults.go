@@ -15,8 +15,14 @@ import (
 	"patd/tokens"
 )
 
-// errClosed is the cause of every answer after Close.
-var errClosed = errors.New("the store is closed")
+var (
+	// errClosed is the cause of every failure after Close.
+	errClosed = errors.New("the store is closed")
+	// errUnknown is the cause where it cannot be known whether a commit happened.
+	errUnknown = errors.New("whether the commit happened is not known")
+	// errSchema is the cause when a database has no schema that this program can work with.
+	errSchema = errors.New("the schema is not one for this program")
+)
 
 // fault turns a failure into what the port promises. Answers, and errors that are the domain's already, pass; the
 // context's end stays recognizable; everything else is an outage, and one that no retry ends says so.
@@ -44,6 +50,17 @@ func fault(op string, err error) error {
 	default:
 		return tokens.StoreUnavailable(op, err)
 	}
+}
+
+// connectFault is fault for the first word to a database: why it cannot be reached is for the operator to know. The
+// driver's own text says no password.
+func connectFault(op string, err error) error {
+	f := fault(op, err)
+	var e *tokens.Error
+	if errors.As(f, &e) {
+		return fmt.Errorf("%s: the database cannot be reached: %w", op, err)
+	}
+	return f
 }
 
 // outcomeUnknown is the answer to a change whose commit was cut off, where nobody can tell yet whether it happened.

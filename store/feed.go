@@ -42,7 +42,7 @@ func (s *Store) Feed() *feed.Feed {
 		_ = s.feed.CatchUp(s.loopCtx, 0)
 		s.loop.Go(func() { s.feed.Follow(s.loopCtx) })
 		if s.dialect.remote {
-			s.loop.Go(func() { s.listen(s.loopCtx) })
+			s.loop.Go(func() { listen(s.loopCtx, s.config, s.options.settings(), s.feed.NudgeFromOutside) })
 		}
 	})
 	return s.feed

@@ -86,7 +86,7 @@ var (
 
 func (s *Store) writeUses(ctx context.Context, batch []usage.Used) error {
 	return s.transact(ctx, writeSeen, func(t *tx) error {
-		if t.c.dialect.remote {
+		if t.c.Dialect().remote {
 			return t.writeAllUses(batch)
 		}
 		args := make([]any, 0, 3*usesAtOnce)

@@ -51,8 +51,25 @@ func (r *credentialRow) dest() []any {
 		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil, &r.oldSerial)
 }
 
+// scratch is the row that lookups on a connection scan into, and where its columns go, made once.
+type scratch struct {
+	row     credentialRow
+	columns []any
+}
+
+// scratchOf returns a connection's. Every scan overwrites all of it.
+func scratchOf(c *conn) (*credentialRow, []any) {
+	s, ok := c.Scratch.(*scratch)
+	if !ok {
+		s = new(scratch)
+		s.columns = s.row.dest()
+		c.Scratch = s
+	}
+	return &s.row, s.columns
+}
+
 func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred *tokens.Credential) error {
-	r, dest := c.credential()
+	r, dest := scratchOf(c)
 	cred.Secrets = nil
 	keys := make([]int64, 0, 4) // the connection tells their names when the rows have been read
 	err := c.directly(ctx, selectCredential, int64(id), dest, func() error {

@@ -13,8 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
-
-	"patd/tokens"
 )
 
 // The migrations of one number mean the same in both databases.
@@ -38,7 +36,7 @@ const (
 )
 
 // ErrSchema is the cause when a database has no schema that this program can work with.
-var ErrSchema = errors.New("the schema is not one for this program")
+var ErrSchema = errSchema
 
 const selectOldest = `SELECT max(oldest) FROM compatibility`
 
@@ -79,10 +77,10 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 	// lookups wait behind it.
 	config.RuntimeParams["statement_timeout"], config.RuntimeParams["idle_in_transaction_session_timeout"] = "0", "0"
 	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
-	if err := refusePooler(ctx, config, o); err != nil {
+	if err := refusePooler(ctx, config, o.settings()); err != nil {
 		return 0, 0, err
 	}
-	db := openDB(config, o)
+	db := openDB(config, o.settings())
 	defer db.Close()
 	if err := makeSchema(ctx, db, config); err != nil {
 		return 0, 0, err
@@ -198,17 +196,6 @@ func migrateFault(err error) error {
 	return fmt.Errorf("migrate the store: nothing of the step that failed was done; see to its cause and run patd migrate again: %w", err)
 }
 
-// connectFault is fault for the first word to a database: why it cannot be reached is for the operator to know. The
-// driver's own text says no password.
-func connectFault(op string, err error) error {
-	f := fault(op, err)
-	var e *tokens.Error
-	if errors.As(f, &e) {
-		return fmt.Errorf("%s: the database cannot be reached: %w", op, err)
-	}
-	return f
-}
-
 // migrate brings the schema up to what this program knows, and refuses one that is newer.
 func migrate(ctx context.Context, path string, o Options) error {
 	unlock, err := lockFile(ctx, path+".lock", o.BusyTimeout)
@@ -220,7 +207,7 @@ func migrate(ctx context.Context, path string, o Options) error {
 	if err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", writerDSN(path, o))
+	db, err := sql.Open("sqlite", writerDSN(path, o.settings()))
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}

@@ -58,7 +58,7 @@ func setUp(ctx context.Context, c *pgx.Conn, settings map[string]string) error {
 		return fmt.Errorf("set up the session: %w", err)
 	}
 	if want := settings["search_path"]; path != want {
-		return fmt.Errorf("%w: the session's search_path is %q after it was set to %q: %s", ErrSchema, path, want, sessionMode)
+		return fmt.Errorf("%w: the session's search_path is %q after it was set to %q: %s", errSchema, path, want, sessionMode)
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ const (
 // the first, or the first another than before, sessions are not kept.
 //
 // It sets nothing: with such a pooler that would reach other programs.
-func refusePooler(ctx context.Context, config *pgx.ConnConfig, o Options) error {
+func refusePooler(ctx context.Context, config *pgx.ConnConfig, o settings) error {
 	const op = "open the store"
 	config = config.Copy()
 	_ = sessionSettings(config)
@@ -177,5 +177,5 @@ func schemaFault(have, want string) error {
 	if have == want || have == "" {
 		return nil
 	}
-	return fmt.Errorf("%w: the session is in the schema %q and not in %q; %s", ErrSchema, have, want, sessionMode)
+	return fmt.Errorf("%w: the session is in the schema %q and not in %q; %s", errSchema, have, want, sessionMode)
 }

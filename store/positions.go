@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"regexp"
 )
 
 // Numbers of rows: positions in the audit log and the change feed, and the keys of users and digest keys. SQLite gives each row
@@ -13,16 +12,6 @@ import (
 // carry those: logical replication does not, and a partial repair may not. A change that got a number below the newest would
 // not be seen by those who follow the feed. So a number is given inside the transaction, under the lock of writers, and is
 // above the highest that the table has; the sequence is taken along, because the version before numbers by it.
-
-// nextNumber stands in statements for the next number of a column. SQLite reads it as NULL, for which it gives the number.
-var nextNumber = regexp.MustCompile(`NULL /\* next (\w+)\.(\w+) \*/`)
-
-// postgresNext is nextNumber for PostgreSQL. Numbers of transactions that were rolled back are not given again, as long as the
-// sequence is sound. A role without rights to the sequence goes by the table alone.
-const postgresNext = `(SELECT CASE WHEN n.next > m.newest THEN n.next WHEN n.next IS NULL THEN m.newest + 1 ELSE setval(n.of, m.newest + 1) END
-FROM (SELECT s.of, CASE WHEN has_sequence_privilege(s.of, 'UPDATE') THEN nextval(s.of) END AS next
-      FROM (SELECT to_regclass('${1}_${2}_seq') AS of) s) n,
-     (SELECT coalesce(max(${2}), 0) AS newest FROM ${1}) m)`
 
 var errNotNumbered = errors.New("the database took no row, and gave no position")
 
@@ -45,7 +34,7 @@ func (t *tx) position(op, query string, args ...any) (int64, error) {
 const RepairPositions = "patd check --repair-positions"
 
 // sequences are the columns that a database numbers, and what an operator calls them.
-func (d *dialect) sequences() []sequence {
+func sequences(d *dialect) []sequence {
 	list := []sequence{{table: "events", column: "seq", of: "the audit log"}, {table: "changes", column: "seq", of: "the change feed"}}
 	if !d.remote { // SQLite numbers the others by their rows
 		return list
@@ -68,10 +57,10 @@ func (l lag) String() string {
 
 // lagging returns the sequences that are behind their tables.
 func (t *readTx) lagging(op string) (list []lag, err error) {
-	for _, s := range t.c.dialect.sequences() {
+	for _, s := range sequences(t.c.Dialect()) {
 		var highest, given int64
 		query, args := sqlitePosition, []any{s.table}
-		if t.c.dialect.remote {
+		if t.c.Dialect().remote {
 			query, args = postgresPosition, []any{s.table, s.column}
 		}
 		if err := t.one(op, `SELECT coalesce(max(`+s.column+`), 0) FROM `+s.table, []any{&highest}); err != nil {
@@ -159,7 +148,7 @@ func (s *Store) RepairPositions(ctx context.Context) (mended []string, err error
 
 // setSequence has numbering go on after a number.
 func (t *tx) setSequence(op string, s sequence, last int64) error {
-	if t.c.dialect.remote {
+	if t.c.Dialect().remote {
 		_, err := t.numbered(op, setSequence, s.table, s.column, last)
 		return err
 	}

@@ -36,7 +36,7 @@ const (
 	viewFactor = 12
 
 	changesChannel = "patd_changes"
-	listen         = `LISTEN ` + changesChannel
+	listenChanges  = `LISTEN ` + changesChannel
 )
 
 // lockWriter makes one writer wait for another, whichever process it is in: so a transaction reads what no other changes
@@ -115,9 +115,19 @@ func onThisMachine(config *pgx.ConnConfig) bool {
 	return !slices.ContainsFunc(hosts, func(host string) bool { return !loopback.HostOrSocket(host) })
 }
 
+// settings are what connections need to know, beside where the database is.
+type settings struct {
+	// BusyTimeout is how long to wait for another process that is writing, or to be connected.
+	BusyTimeout time.Duration
+	// Password returns that of PostgreSQL, for each connection; nil: it is in the URL, or there is none.
+	Password func() (string, error)
+	// Pragmas are further ones for SQLite's writer.
+	Pragmas []string
+}
+
 // postgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours. One that
 // heeds its caller's context ends with it too; the server is asked to give up then, and the connection is kept.
-func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration, heeds bool, o Options, done <-chan struct{}) *pool {
+func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration, heeds bool, o settings, done <-chan struct{}) *pool {
 	config = config.Copy()
 	idle := idleInTransaction
 	if heeds {
@@ -137,7 +147,7 @@ func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration
 }
 
 // openDB makes the connections of a pool, each with the password of the moment and the settings of the configuration.
-func openDB(config *pgx.ConnConfig, o Options) *sql.DB {
+func openDB(config *pgx.ConnConfig, o settings) *sql.DB {
 	config = config.Copy()
 	settings := sessionSettings(config)
 	return stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(func(_ context.Context, next *pgx.ConnConfig) error {
@@ -145,7 +155,7 @@ func openDB(config *pgx.ConnConfig, o Options) *sql.DB {
 	}), stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error { return setUp(ctx, c, settings) }))
 }
 
-func (o Options) authenticate(config *pgx.ConnConfig) error {
+func (o settings) authenticate(config *pgx.ConnConfig) error {
 	if o.Password == nil {
 		return nil
 	}
@@ -197,61 +207,18 @@ func cutOff(raw *sql.Conn) error {
 	return nil
 }
 
-// openPostgres opens a store in PostgreSQL, whose schema must be one that this program knows.
-func openPostgres(ctx context.Context, address string, o Options) (*Store, error) {
-	config, err := postgresURL(address)
-	if err != nil {
-		return nil, err
-	}
-	if o.Connections <= 0 {
-		o.Connections = 8
-	}
-	if err := refusePooler(ctx, config, o); err != nil {
-		return nil, err
-	}
-	s := newStore(o, postgresDialect())
-	s.config = config
-	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, o, s.done)
-	s.lookups = postgresPool(config, s.dialect, o.Connections, o.StatementTimeout, false, o, s.done)
-	s.news = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, o, s.done)
-	s.views = postgresPool(config, s.dialect, o.Connections, viewFactor*o.StatementTimeout, true, o, s.done)
-	s.group.writer = s.writer
-	careless := false
-	err = s.views.use(ctx, func(c *conn) error {
-		if err := checkSchema(ctx, c, config.RuntimeParams["search_path"]); err != nil {
-			return err
-		}
-		return c.one(ctx, selectCareless, []any{&careless})
-	})
-	if err != nil {
-		return nil, errors.Join(openFault(err), s.closePools())
-	}
-	if careless {
-		o.Logger.WarnContext(ctx, "store: synchronous_commit is off for this role or database: a change that was answered can be lost with the server")
-	}
-	return s, nil
-}
-
-// openFault says why a store cannot be opened: a schema for another program is no outage.
-func openFault(err error) error {
-	if errors.Is(err, ErrSchema) {
-		return fmt.Errorf("open the store: %w", err)
-	}
-	return connectFault("open the store", err)
-}
-
 // Pauses of the listener between two tries to connect.
 const (
 	listenPause    = 100 * time.Millisecond
 	listenPauseMax = 5 * time.Second
 )
 
-// listen wakes the feed when another process says that it has changed something. What it misses, the feed finds by looking.
-func (s *Store) listen(ctx context.Context) {
+// listen calls notify when another process says that it has changed something, until ctx ends. While it is not connected it
+// misses that; it calls notify when it is again.
+func listen(ctx context.Context, config *pgx.ConnConfig, o settings, notify func()) {
 	pause := listenPause
 	for ctx.Err() == nil {
-		heard := s.hearNotifications(ctx)
-		if heard {
+		if listenOnce(ctx, config, o, notify) {
 			pause = listenPause
 		}
 		select {
@@ -262,14 +229,14 @@ func (s *Store) listen(ctx context.Context) {
 	}
 }
 
-// hearNotifications listens until its connection ends; it tells whether it could begin to.
-func (s *Store) hearNotifications(ctx context.Context) bool {
-	config := s.config.Copy()
+// listenOnce listens until its connection ends; it reports whether it could begin to.
+func listenOnce(ctx context.Context, config *pgx.ConnConfig, o settings, notify func()) bool {
+	config = config.Copy()
 	config.RuntimeParams["application_name"] = "patd listener"
-	config.ConnectTimeout = s.options.BusyTimeout
-	within, cancel := context.WithTimeout(ctx, s.options.BusyTimeout)
+	config.ConnectTimeout = o.BusyTimeout
+	within, cancel := context.WithTimeout(ctx, o.BusyTimeout)
 	defer cancel()
-	if err := s.options.authenticate(config); err != nil {
+	if err := o.authenticate(config); err != nil {
 		return false
 	}
 	settings := sessionSettings(config)
@@ -281,11 +248,11 @@ func (s *Store) hearNotifications(ctx context.Context) bool {
 	if err := setUp(within, c, settings); err != nil {
 		return false
 	}
-	if _, err := c.Exec(within, listen); err != nil {
+	if _, err := c.Exec(within, listenChanges); err != nil {
 		return false
 	}
 	for {
-		s.feed.NudgeFromOutside() // once for what was missed meanwhile
+		notify() // once for what was missed meanwhile
 		if _, err := c.WaitForNotification(ctx); err != nil {
 			return true
 		}

@@ -77,6 +77,7 @@ func conflictIsTriedOnceMore(t *testing.T, server *dbtest.Server) {
 
 func commitConstraint(t *testing.T, server *dbtest.Server) {
 	st := openURL(t, newSchema(t, server), store.Options{Connections: 2})
+	exec1(t, st, `ALTER TABLE requests ADD FOREIGN KEY (token_id) REFERENCES tokens (id) DEFERRABLE INITIALLY DEFERRED`)
 	var g errgroup.Group
 	for i := range 40 {
 		g.Go(func() error {

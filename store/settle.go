@@ -2,16 +2,12 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"patd/tokens"
 )
-
-// errUnknown is the cause where nobody can tell whether a commit happened.
-var errUnknown = errors.New("whether the commit happened is not known")
 
 // How long it is tried to find out whether a commit that was cut off happened, and the first pause between two tries.
 const (
@@ -63,16 +59,15 @@ func (b *batch) settle(cause error) {
 
 // happened looks for the proof of a transaction, on a connection of its own.
 func (g *group) happened(ctx context.Context, p proof) (bool, error) {
-	raw, err := g.writer.db.Conn(ctx)
+	c, err := g.writer.fresh(ctx)
 	if err != nil {
 		return false, err
 	}
-	c := newConn(g.writer, raw)
 	defer func() {
 		c.rollback()
 		_ = c.discard()
 	}()
-	if err := c.execAll(ctx, c.dialect.beginWrite); err != nil {
+	if err := c.execAll(ctx, c.Dialect().beginWrite); err != nil {
 		return false, err
 	}
 	var n int64

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -33,45 +32,13 @@ const (
 // checkpoint is best effort: the last connection to close does it too, and what remains is replayed at the next start.
 const checkpoint = `PRAGMA wal_checkpoint(TRUNCATE)`
 
-// openSQLite opens a store in a file.
-func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
-	if path == "" || path == ":memory:" {
-		return nil, errors.New("open the store: sqlite: needs the path of a file")
-	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("open the store: %w", err)
-	}
-	if err := createFile(path); err != nil {
-		return nil, err
-	}
-	if err := migrate(ctx, path, o); err != nil {
-		return nil, err
-	}
-	if o.Connections <= 0 {
-		o.Connections = min(max(runtime.GOMAXPROCS(0), 2), 8)
-	}
-	s := newStore(o, sqliteDialect())
-	s.path = path
-	if s.writer, err = s.sqlitePool(writerDSN(path, o), 1); err == nil {
-		s.group.writer = s.writer
-		s.lookups, err = s.sqlitePool(readerDSN(path, o), o.Connections)
-	}
-	if err == nil {
-		s.views, err = s.sqlitePool(readerDSN(path, o), o.Connections)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.closePools())
-	}
-	return s, nil
-}
-
-func (s *Store) sqlitePool(dsn string, n int) (*pool, error) {
-	db, err := sql.Open(s.dialect.driver, dsn)
+// sqlitePool makes a pool of n connections to a file, until done is closed.
+func sqlitePool(d *dialect, dsn string, n int, done <-chan struct{}) (*pool, error) {
+	db, err := sql.Open(d.driver, dsn)
 	if err != nil {
 		return nil, fmt.Errorf("prepare connections to the store: %w", err)
 	}
-	return newPool(s.dialect, db, n, 0, s.done), nil
+	return newPool(d, db, n, 0, done), nil
 }
 
 // dsn names a file with the settings that every connection gets: a PRAGMA run on a pool would reach one of them.
@@ -95,12 +62,12 @@ func commonPragmas() []string {
 	}
 }
 
-func writerDSN(path string, o Options) string {
+func writerDSN(path string, o settings) string {
 	pragmas := append(commonPragmas(), "wal_autocheckpoint("+strconv.Itoa(checkpointPages)+")")
-	return dsn(path, o.BusyTimeout, append(pragmas, o.pragmas...)...) + "&_txlock=immediate"
+	return dsn(path, o.BusyTimeout, append(pragmas, o.Pragmas...)...) + "&_txlock=immediate"
 }
 
-func readerDSN(path string, o Options) string {
+func readerDSN(path string, o settings) string {
 	return dsn(path, o.BusyTimeout, commonPragmas()...) + "&_query_only=1"
 }
 

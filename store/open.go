@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+)
+
+// settings are what connections need of the options.
+func (o Options) settings() settings {
+	return settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: o.pragmas}
+}
+
+// openSQLite opens a store in a file.
+func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
+	if path == "" || path == ":memory:" {
+		return nil, errors.New("open the store: sqlite: needs the path of a file")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	if err := createFile(path); err != nil {
+		return nil, err
+	}
+	if err := migrate(ctx, path, o); err != nil {
+		return nil, err
+	}
+	if o.Connections <= 0 {
+		o.Connections = min(max(runtime.GOMAXPROCS(0), 2), 8)
+	}
+	s := newStore(o, sqliteDialect())
+	s.path = path
+	if s.writer, err = sqlitePool(s.dialect, writerDSN(path, o.settings()), 1, s.done); err == nil {
+		s.group.writer = s.writer
+		s.lookups, err = sqlitePool(s.dialect, readerDSN(path, o.settings()), o.Connections, s.done)
+	}
+	if err == nil {
+		s.views, err = sqlitePool(s.dialect, readerDSN(path, o.settings()), o.Connections, s.done)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.closePools())
+	}
+	return s, nil
+}
+
+// openPostgres opens a store in PostgreSQL, whose schema must be one that this program knows.
+func openPostgres(ctx context.Context, address string, o Options) (*Store, error) {
+	config, err := postgresURL(address)
+	if err != nil {
+		return nil, err
+	}
+	if o.Connections <= 0 {
+		o.Connections = 8
+	}
+	if err := refusePooler(ctx, config, o.settings()); err != nil {
+		return nil, err
+	}
+	s, set := newStore(o, postgresDialect()), o.settings()
+	s.config = config
+	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, set, s.done)
+	s.lookups = postgresPool(config, s.dialect, o.Connections, o.StatementTimeout, false, set, s.done)
+	s.news = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, set, s.done)
+	s.views = postgresPool(config, s.dialect, o.Connections, viewFactor*o.StatementTimeout, true, set, s.done)
+	s.group.writer = s.writer
+	careless := false
+	err = s.views.use(ctx, func(c *conn) error {
+		if err := checkSchema(ctx, c, config.RuntimeParams["search_path"]); err != nil {
+			return err
+		}
+		return c.one(ctx, selectCareless, []any{&careless})
+	})
+	if err != nil {
+		return nil, errors.Join(openFault(err), s.closePools())
+	}
+	if careless {
+		o.Logger.WarnContext(ctx, "store: synchronous_commit is off for this role or database: a change that was answered can be lost with the server")
+	}
+	return s, nil
+}
+
+// openFault says why a store cannot be opened: a schema for another program is no outage.
+func openFault(err error) error {
+	if errors.Is(err, ErrSchema) {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	return connectFault("open the store", err)
+}
