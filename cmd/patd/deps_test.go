@@ -65,7 +65,7 @@ func rooms() map[string]room {
 			allowed: []string{"patd/tokens", "patd/features", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
 		},
 		"patd/server": {
-			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/store/cache": {
@@ -77,7 +77,7 @@ func rooms() map[string]room {
 		"patd/store/usage":                 {allowed: []string{"patd/tokens"}, refused: noSQL},
 		"patd/features/signature":          {}, // the company's own programs import it
 		"patd/server/limit":                {},
-		"patd/server/signin":               {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
+		"patd/server/signin":               {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
 		"patd/internal/bearer":             {},
 		"patd/internal/durable":            {},
 		"patd/internal/flight":             {},

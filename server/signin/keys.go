@@ -13,11 +13,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
 )
 
@@ -57,15 +57,20 @@ func (s *keySet) fitting(kid, alg string) []crypto.PublicKey {
 	return out
 }
 
+// signed reports whether one of the keys made a token's signature.
+func (s *keySet) signed(t *token) bool {
+	return slices.ContainsFunc(s.fitting(t.kid, t.alg), t.signedBy)
+}
+
 func fits(key any, alg string) bool {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
 		return alg[:2] == "RS" || alg[:2] == "PS"
 	case *ecdsa.PublicKey:
-		return alg == oidc.ES256 && k.Curve == elliptic.P256() ||
-			alg == oidc.ES384 && k.Curve == elliptic.P384() || alg == oidc.ES512 && k.Curve == elliptic.P521()
+		return alg == string(jose.ES256) && k.Curve == elliptic.P256() ||
+			alg == string(jose.ES384) && k.Curve == elliptic.P384() || alg == string(jose.ES512) && k.Curve == elliptic.P521()
 	case ed25519.PublicKey:
-		return alg == oidc.EdDSA
+		return alg == string(jose.EdDSA)
 	}
 	return false
 }

@@ -169,6 +169,7 @@ func TestBadTokensAreOneAnswer(t *testing.T) {
 
 		"claims a list":   sign(t, jose.RS256, key, claims{"kid": "k0"}, `[]`),
 		"claims no UTF-8": sign(t, jose.RS256, key, claims{"kid": "k0"}, strings.Replace(string(payload), "{", "{\"pad\":\"\xff\",", 1)),
+		"sub twice":       sign(t, jose.RS256, key, claims{"kid": "k0"}, strings.Replace(string(payload), "{", `{"sub":"admin",`, 1)),
 		"no iss":          p.sign(t, p.with(claims{"iss": nil})),
 		"iss and a slash": p.sign(t, p.with(claims{"iss": p.url + "/"})),
 		"iss in capitals": p.sign(t, p.with(claims{"iss": strings.ToUpper(p.url)})),

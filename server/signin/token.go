@@ -1,14 +1,15 @@
 package signin
 
 import (
-	"bytes"
+	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 
 	"patd/tokens"
 )
@@ -42,17 +43,13 @@ func LooksLikeJWT(s string) bool {
 
 // token is a JWT taken apart; nothing of it is believed yet.
 type token struct {
-	secret   tokens.Secret
+	signed   *jwt.JSONWebToken
 	alg, kid string
-	payload  []byte
 	claims   object
 }
 
-// isPayload tells whether what was verified is what was taken apart.
-func (t *token) isPayload(verified *oidc.IDToken) bool {
-	var raw json.RawMessage
-	return verified.Claims(&raw) == nil && bytes.Equal(raw, t.payload)
-}
+// signedBy reports whether a key made the signature over the claims that were looked at.
+func (t *token) signedBy(key crypto.PublicKey) bool { return t.signed.Claims(key) == nil }
 
 // object is a JSON object by the exact names of its members; encoding/json would take "SUB" for a field named sub.
 type object map[string]json.RawMessage
@@ -66,82 +63,55 @@ func (o object) text(name string) (string, bool) {
 	return *s, true
 }
 
-// parse takes a token apart and refuses headers that patd does not understand.
+// parse takes a token apart and refuses headers that patd does not understand. No error of go-jose's is passed on: it
+// repeats what stands in the token.
 func parse(secret tokens.Secret) (*token, error) {
 	text := secret.Reveal()
 	if !LooksLikeJWT(text) {
 		return nil, errors.New("it is no JWT, or longer than 16 KiB")
 	}
-	parts := strings.Split(text, ".")
-	header, _, err := decode(parts[0])
-	if err != nil {
-		return nil, errors.New("its header is no JSON object")
-	}
-	t := &token{secret: secret}
-	var ok bool
-	if t.alg, ok = header.text("alg"); !ok || !signing(t.alg) {
-		return nil, errors.New("its algorithm is none that a public key can check")
-	}
-	if _, given := header["kid"]; given {
-		if t.kid, ok = header.text("kid"); !ok {
-			return nil, errors.New("its kid is no string")
+	// Each part has one spelling here, so that a token has one. A decoder of JSON would make U+FFFD of what is not UTF-8.
+	for i, part := range strings.Split(text, ".") {
+		plain, err := base64.RawURLEncoding.Strict().DecodeString(part)
+		if err != nil || len(plain) == 0 || i < 2 && !utf8.Valid(plain) {
+			return nil, errors.New("it is not signed, or not base64url of UTF-8 in its one spelling")
 		}
 	}
+	signed, err := jwt.ParseSigned(text, signing())
+	if err != nil {
+		return nil, errors.New("its header is malformed, or its algorithm is none that a public key can check")
+	}
+	header := signed.Headers[0]
+	t := &token{signed: signed, alg: header.Algorithm, kid: header.KeyID}
 	// RFC 7515 section 4.1.11: what is critical and not understood refuses the token. Nothing is understood here.
-	for _, name := range []string{"crit", "b64"} {
-		if _, given := header[name]; given {
+	for _, name := range []jose.HeaderKey{"crit", "b64"} {
+		if _, given := header.ExtraHeaders[name]; given {
 			return nil, errors.New("its header asks for an extension of JWS")
 		}
 	}
-	if _, given := header["typ"]; given && !typeAllowed(header) {
+	if typ, given := header.ExtraHeaders[jose.HeaderType]; given && !typeAllowed(typ) {
 		return nil, errors.New("its type is neither JWT nor at+jwt")
 	}
-	if t.claims, t.payload, err = decode(parts[1]); err != nil {
+	if err := signed.UnsafeClaimsWithoutVerification(&t.claims); err != nil || t.claims == nil {
 		return nil, errors.New("its claims are no JSON object")
-	}
-	// A signature has one spelling here, too, so that a token has one.
-	if _, err := base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil || parts[2] == "" {
-		return nil, errors.New("it is not signed")
 	}
 	return t, nil
 }
 
-// decode reads a part of a JWT.
-func decode(part string) (object, []byte, error) {
-	text, err := base64.RawURLEncoding.Strict().DecodeString(part)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !utf8.Valid(text) {
-		return nil, nil, errors.New("not UTF-8")
-	}
-	var o object
-	if err := json.Unmarshal(text, &o); err != nil {
-		return nil, nil, err
-	}
-	if o == nil {
-		return nil, nil, errors.New("null")
-	}
-	return o, text, nil
-}
-
 // typeAllowed reads `typ`: a media type without regard to case, from which "application/" may be left out (RFC 7515
 // section 4.1.9).
-func typeAllowed(header object) bool {
-	typ, _ := header.text("typ")
-	switch strings.TrimPrefix(strings.ToLower(typ), "application/") {
+func typeAllowed(typ any) bool {
+	text, _ := typ.(string)
+	switch strings.TrimPrefix(strings.ToLower(text), "application/") {
 	case "jwt", "at+jwt":
 		return true
 	}
 	return false
 }
 
-// signing tells whether an algorithm is one of those that a public key checks.
-func signing(alg string) bool {
-	switch alg {
-	case oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512,
-		oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA:
-		return true
+// signing lists the algorithms that a public key checks.
+func signing() []jose.SignatureAlgorithm {
+	return []jose.SignatureAlgorithm{
+		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 	}
-	return false
 }
