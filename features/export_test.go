@@ -3,7 +3,6 @@ package features
 import (
 	"crypto/tls"
 	"net"
-	"net/netip"
 
 	"github.com/go-sql-driver/mysql"
 
@@ -21,9 +20,6 @@ func ParseFeatures(body []byte, limit int) ([]string, error) {
 	names, _, err := parseFeatures(body, "alice", limit)
 	return names, err
 }
-
-// Public is public.
-func Public(a netip.Addr) bool { return public(a.Unmap()) }
 
 // Kept is how many answers the cache keeps, how large they are, and how many users somebody waits for.
 func (c *Cached) Kept() (users int, bytes int64, queues int) {

@@ -1,5 +1,6 @@
 // Package loopback decides by one rule which hosts are this machine, so that plain text and unverified connections stay
-// on it. No name is resolved: a name server could say anything.
+// on it, and which addresses are public, so that a URL that others chose leads to nothing inside. No name is resolved: a
+// name server could say anything.
 package loopback
 
 import (

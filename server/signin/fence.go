@@ -43,13 +43,8 @@ func (f fence) check(a netip.Addr) error {
 	return nil
 }
 
-// inner reports whether an address is one of a network of its own: private, link-local (metadata of clouds), shared, or an
-// IPv4 address in the form of an IPv6 one.
-func inner(a netip.Addr) bool {
-	return a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsMulticast() ||
-		netip.MustParsePrefix("100.64.0.0/10").Contains(a) || netip.MustParsePrefix("64:ff9b::/16").Contains(a) ||
-		netip.MustParsePrefix("2002::/16").Contains(a) || netip.MustParsePrefix("::/96").Contains(a) && !a.IsLoopback()
-}
+// inner reports whether an address is one of a network of its own: neither public nor of this machine.
+func inner(a netip.Addr) bool { return !a.IsLoopback() && !a.IsUnspecified() && !loopback.Public(a) }
 
 // noting returns a context under which the address that a request is connected to is noted.
 func noting(ctx context.Context) (context.Context, func() netip.Addr) {

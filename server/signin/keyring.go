@@ -26,6 +26,7 @@ type keyring struct {
 	issuer  string
 	client  *http.Client
 	timeout time.Duration
+	waiting chan struct{} // has a place for each call that may wait
 	now     func() time.Time
 	logger  *slog.Logger
 	ctx     context.Context // ends when the keyring is closed
@@ -44,8 +45,14 @@ type keyring struct {
 // fetch is a fetch of keys that many callers may wait for.
 type fetch = flight.Flight[struct{}, *keySet]
 
-// fetched waits for a fetch and returns its keys.
-func fetched(ctx context.Context, f *fetch) (*keySet, error) {
+// fetched waits for a fetch and returns its keys. A call for which there is no place is refused at once.
+func (r *keyring) fetched(ctx context.Context, f *fetch) (*keySet, error) {
+	select {
+	case r.waiting <- struct{}{}:
+		defer func() { <-r.waiting }()
+	default:
+		return nil, unavailable(r.issuer, errors.New("too many calls wait for it"))
+	}
 	if err := f.Wait(ctx); err != nil {
 		return nil, fmt.Errorf("wait for the keys of an issuer: %w", err)
 	}
@@ -68,7 +75,7 @@ func (r *keyring) current(ctx context.Context) (*keySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fetched(ctx, f)
+	return r.fetched(ctx, f)
 }
 
 // atHand returns the last good keys; nil: there are none yet.
@@ -97,7 +104,7 @@ func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fetched(ctx, f)
+	return r.fetched(ctx, f)
 }
 
 // mayLook takes one of the looks for unknown keys, if there is one. r.mu is held.

@@ -23,6 +23,7 @@ const (
 	largestLeeway  = 5 * time.Minute
 	defaultTimeout = 5 * time.Second
 	defaultMaxBody = 1 << 20
+	defaultWaiting = 256
 )
 
 // Config says who may sign users in.
@@ -33,6 +34,9 @@ type Config struct {
 	// bodies, decompressed; 0: 1 MiB.
 	Timeout time.Duration
 	MaxBody int64
+	// MaxWaiting bounds the calls that wait for one provider's keys, while it does not answer; 0: 256. Past it calls are
+	// SIGNIN_UNAVAILABLE at once, so that a provider that hangs takes no room from calls that need none.
+	MaxWaiting int
 	// Transport carries requests to providers; nil: one with the machine's roots and the proxy of its environment.
 	Transport http.RoundTripper
 	Now       func() time.Time
@@ -100,7 +104,7 @@ func New(c Config) (*SignIn, error) {
 			return nil, fmt.Errorf("configure the issuer %s: %w", shown(i.URL), err)
 		}
 		at := &issuer{Issuer: i, audience: map[string]bool{}, keys: &keyring{
-			issuer: i.URL, client: s.client, timeout: c.Timeout, now: c.Now, logger: c.Logger, ctx: ctx,
+			issuer: i.URL, client: s.client, timeout: c.Timeout, waiting: make(chan struct{}, c.MaxWaiting), now: c.Now, logger: c.Logger, ctx: ctx,
 		}}
 		for _, a := range i.Audiences {
 			at.audience[a] = true
@@ -133,6 +137,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxBody <= 0 {
 		c.MaxBody = defaultMaxBody
+	}
+	if c.MaxWaiting <= 0 {
+		c.MaxWaiting = defaultWaiting
 	}
 	if c.Now == nil {
 		c.Now = time.Now
