@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"patd/tokens"
 )
 
 var (
@@ -15,11 +17,17 @@ var (
 // transaction runs those in line in one transaction, and those who come meanwhile. When none can begin, it refuses those
 // who were in line: they have waited for as long as it took to find out.
 func (g *group) transaction(line []*member) {
-	c, err := g.writer.begin(context.Background(), g.writer.dialect.beginWrite)
+	begin := g.writer.dialect.beginWrite
+	sparing := g.reserve.inUse()
+	if sparing != g.sparing {
+		begin = append([]string{logPages(sparing)}, begin...)
+	}
+	c, err := g.writer.begin(context.Background(), begin)
 	if err != nil {
 		g.refuse(line, err)
 		return
 	}
+	g.sparing = sparing
 	defer g.writer.put(c)
 	b := &batch{c: c, group: g}
 	defer func() { g.after(b.end()) }() // even when a change ends the goroutine
@@ -75,11 +83,15 @@ func (b *batch) run(m *member) {
 	b.inside = true
 	m.run(t)
 	b.inside = false
+	if m.ends = t.ends; m.last.err == nil && m.last.panicked == nil && t.wrote && !t.ends && b.group.reserve.keeps() {
+		m.last.err = tokens.DiskReserved(m.op, errReserved)
+	}
 	failed := m.last.panicked != nil || m.last.err != nil
 	switch {
 	case t.lost():
 		// Its failure is its answer, unless it was only in another's way, or the connection broke, and this was the first time.
-		m.uncommitted = !m.alone && (isConflict(t.cause) || b.c.dialect.remote && b.c.broken && !isTimeout(t.cause))
+		m.uncommitted = !m.alone && (isConflict(t.cause) || b.c.dialect.remote && b.c.broken && !isTimeout(t.cause)) ||
+			m.ends && isFull(t.cause)
 		b.lose(m.last.err)
 	case failed && t.saved:
 		b.savepoint(undoSaved, forgetSaved)
@@ -127,7 +139,12 @@ func (b *batch) end() (again []*member) {
 	}
 	// A constraint that is checked by the commit does not tell whose it is, and a transaction that one of them lost is
 	// not the others' failure.
-	conflict := isConflict(b.err)
+	conflict, full := isConflict(b.err), isFull(b.err)
+	if full {
+		b.group.reserve.noteFull()
+	} else if b.err == nil && b.wrote {
+		b.group.reserve.noteRoom(b.ran)
+	}
 	retry := b.over || conflict || len(b.ran) > 1 && isConstraint(b.err)
 	if conflict || b.over && b.c.broken {
 		<-time.After(rand.N(maxPause)) // lest both come again at once
@@ -136,13 +153,31 @@ func (b *batch) end() (again []*member) {
 		switch {
 		case b.err == nil || !m.uncommitted:
 			m.answer <- m.last
-		case retry && !m.alone:
+		case retry && !m.alone, full && m.ends && b.relieve(m):
 			again = append(again, m)
+		case full && !m.ends && b.group.reserve.exists():
+			m.answer <- outcome{err: tokens.DiskReserved(m.op, b.err)}
 		default:
 			m.answer <- outcome{err: fault(m.op, b.err)}
 		}
 	}
 	return again
+}
+
+// relieve reports whether a change that only takes away should run again, though the disk is full: by itself, and if it had
+// no room then either, once more with that of the reserve, and of the write-ahead log once that is in the file.
+func (b *batch) relieve(m *member) bool {
+	switch {
+	case !m.alone:
+		return true
+	case m.relieved:
+		return false
+	}
+	m.relieved = b.group.reserve.release()
+	if m.relieved && !b.c.broken {
+		_, _ = b.c.exec(context.Background(), rewindLog) // it may not get far: whether there is room now shows when m runs
+	}
+	return m.relieved
 }
 
 // maxPause is how long a transaction that was in another's way waits at most before it is tried again.

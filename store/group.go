@@ -23,8 +23,10 @@ const (
 // own goroutine was measured to cost a quarter of the throughput. What ends a change's function, a panic too, is handed
 // back to its caller and harms nobody else.
 type group struct {
-	writer *pool
-	loop   sync.WaitGroup
+	writer  *pool
+	reserve *reserve // nil: the disk is another machine's
+	sparing bool     // the writer keeps the write-ahead log short; of the goroutine alone
+	loop    sync.WaitGroup
 
 	mu      sync.Mutex
 	line    []*member // changes
@@ -42,6 +44,8 @@ type member struct {
 	fn           func(*tx) error
 	answer       chan outcome // one, when it is on disk or is not going to be
 	alone        bool         // it runs again, after a transaction that it shared was lost, in one of its own
+	ends         bool         // it only takes away
+	relieved     bool         // it runs again, after the disk's reserve was given up for it
 
 	last outcome
 	// uncommitted tells that what it did, or what it was told of others' doing, stands and falls with the transaction.

@@ -33,6 +33,7 @@ func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	s := newStore(o, sqliteDialect())
 	s.path = path
+	s.group.reserve = newReserve(path, o)
 	if s.writer, err = sqlitePool(s.dialect, writerDSN(path, o.settings()), 1, s.done); err == nil {
 		s.group.writer = s.writer
 		s.lookups, err = sqlitePool(s.dialect, readerDSN(path, o.settings()), o.Connections, s.done)

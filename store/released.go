@@ -77,6 +77,7 @@ func (s *Store) DeleteReleased(ctx context.Context, limit int64) (deleted int64,
 		}
 		var n int64
 		err = s.transact(ctx, op, func(t *tx) error {
+			t.ends = true
 			n, err = t.exec(op, deleteReleased, pruneLimit)
 			return err
 		})

@@ -27,10 +27,23 @@ const (
 	// checkpointPages is how long the write-ahead log becomes before it is copied into the file: 16 MiB. Changes touch
 	// indexes at random, and of a page that changes often only the last state is copied.
 	checkpointPages = 4000
+	// sparingPages is the same while the disk's reserve is in use, which the log must not take for itself.
+	sparingPages = 256
 )
+
+// logPages sets how long the write-ahead log becomes.
+func logPages(sparing bool) string {
+	if sparing {
+		return `PRAGMA wal_autocheckpoint(` + strconv.Itoa(sparingPages) + `)`
+	}
+	return `PRAGMA wal_autocheckpoint(` + strconv.Itoa(checkpointPages) + `)`
+}
 
 // checkpoint is best effort: the last connection to close does it too, and what remains is replayed at the next start.
 const checkpoint = `PRAGMA wal_checkpoint(TRUNCATE)`
+
+// rewindLog has what comes overwrite the write-ahead log, which keeps its length, so that no other program gets its room.
+const rewindLog = `PRAGMA wal_checkpoint(RESTART)`
 
 // sqlitePool makes a pool of n connections to a file, until done is closed.
 func sqlitePool(d *dialect, dsn string, n int, done <-chan struct{}) (*pool, error) {

@@ -36,6 +36,10 @@ type Options struct {
 	// Password answers that of PostgreSQL, asked for each connection; nil: it is in the URL, or there is none.
 	Password func() (string, error)
 
+	// Reserve is how many bytes of a file's disk are set aside beside it for changes that only take away, such as revocations;
+	// 0: none, and one that is there is used and not restored. PostgreSQL has none.
+	Reserve int64
+
 	pragmas    []string                    // further ones for the writer, for tests
 	beforeFeed func(context.Context) error // put before each reading of the change feed, for tests
 	usesRoom   int64                       // how many last uses may wait, for tests; 0: a million
@@ -104,7 +108,27 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := open(ctx, rest, o.withDefaults())
+	o = o.withDefaults()
+	s, err := openReady(ctx, open, rest, o)
+	if isFull(err) && !IsPostgres(url) && newReserve(rest, o).release() {
+		s, err = openReady(ctx, open, rest, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.loopCtx, s.stopLoop = context.WithCancel(context.WithoutCancel(ctx))
+	s.loop.Go(func() { s.writeBehind(s.loopCtx) })
+	s.loop.Go(func() { s.probeChanges(s.loopCtx) })
+	if s.group.reserve != nil && o.Reserve > 0 {
+		s.group.reserve.make()
+		s.loop.Go(func() { s.group.reserve.watch(s.loopCtx) })
+	}
+	return s, nil
+}
+
+// openReady opens a store and reads from it.
+func openReady(ctx context.Context, open func(context.Context, string, Options) (*Store, error), rest string, o Options) (*Store, error) {
+	s, err := open(ctx, rest, o)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +138,6 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.closePools())
 	}
-	s.loopCtx, s.stopLoop = context.WithCancel(context.WithoutCancel(ctx))
-	s.loop.Go(func() { s.writeBehind(s.loopCtx) })
-	s.loop.Go(func() { s.probeChanges(s.loopCtx) })
 	return s, nil
 }
 

@@ -48,6 +48,7 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 		case len(events) == 0:
 			return errUnchanged
 		}
+		t.ends = tokens.OnlyEnds(events)
 		seq, err = t.record(events, micros(s.options.Now()))
 		return err
 	})
@@ -124,6 +125,7 @@ type tx struct {
 	saved  bool // there is one
 	tried  bool // a statement that writes was run, whatever came of it
 	fed    bool // the change feed was written to
+	ends   bool // it only takes away, and may use the disk's reserve
 	proof  proof
 }
 

@@ -93,6 +93,13 @@ func DiskFull(op string, cause error) *Error {
 	}
 }
 
+// DiskReserved is DiskFull of a store that keeps a reserve, for a change that may not use it.
+func DiskReserved(op string, cause error) *Error {
+	e := DiskFull(op, cause)
+	e.Message = "the store's disk is full: nothing was changed; revoking, suspending and deleting still work; make room and try again"
+	return e
+}
+
 // FeaturesUnavailable is what a feature source answers when it cannot tell.
 func FeaturesUnavailable(op string, cause error) *Error {
 	return &Error{

@@ -69,4 +69,32 @@ type Event struct {
 	Outcome Outcome
 	Reason  string // stable reason of a refusal
 	Detail  string // what changed, in names; never a secret
+	// Narrows says of an update that it only takes away: scopes, features or lifetime. It is not stored.
+	Narrows bool
+}
+
+// OnlyEnds reports whether a change with these events takes away and gives nothing: it revokes, suspends, blocks, deletes or narrows.
+// It is what a store does even when it keeps its last room for that. Refused attempts do not count.
+func OnlyEnds(events []Event) bool {
+	ends := false
+	for _, e := range events {
+		if e.Outcome == OutcomeRefused {
+			continue
+		}
+		if !e.ends() {
+			return false
+		}
+		ends = true
+	}
+	return ends
+}
+
+func (e Event) ends() bool {
+	switch e.Action {
+	case ActionTokenRevoke, ActionTokenRevokeAll, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
+		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune:
+		return true
+	default:
+		return e.Narrows
+	}
 }

@@ -137,6 +137,7 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 		}
 		e := a.event(now, ActionTokenUpdate)
 		e.User, e.TokenID, e.Detail = t.User, t.ID, strings.Join(changed, ", ")
+		e.Narrows = !slices.ContainsFunc(changed, func(what string) bool { return what != "expire_time" && !strings.HasPrefix(what, "scopes -") })
 		return []Event{e}, nil
 	})
 	return t, err

@@ -135,6 +135,7 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 			}
 		}
 		var events []Event
+		known, had := u.Key != 0, u.Features
 		detail, err := change(tx, &u, now, &events)
 		if errors.Is(err, errUnchanged) {
 			return nil, nil
@@ -155,6 +156,9 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 		}
 		e := a.event(now, action)
 		e.User, e.Detail = user, detail
+		if _, come := Effective(u.Features, had); action == ActionUserFeatures && known && len(come) == 0 {
+			e.Narrows = true
+		}
 		return append(events, e), nil
 	})
 	if err != nil {

@@ -47,3 +47,28 @@ func (b *byteSize) String() string {
 
 // Type names the value in a command's help.
 func (*byteSize) Type() string { return "size" }
+
+// optionalSize is a byteSize that may be 0: none.
+type optionalSize byteSize
+
+var _ pflag.Value = (*optionalSize)(nil)
+
+// Set reads a size, or 0.
+func (o *optionalSize) Set(s string) error {
+	if s == "0" {
+		*o = 0
+		return nil
+	}
+	return (*byteSize)(o).Set(s)
+}
+
+// String writes a size as Set reads it.
+func (o *optionalSize) String() string {
+	if *o == 0 {
+		return "0"
+	}
+	return (*byteSize)(o).String()
+}
+
+// Type names the value in a command's help.
+func (*optionalSize) Type() string { return "size" }

@@ -11,7 +11,7 @@ import (
 // figures are what /metrics shows of the cache, of the writing behind, of the log, and of what expires.
 func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *signin.SignIn, ends *expiries) func() []server.Figure {
 	return func() []server.Figure {
-		s := cached.Stats()
+		s, disk := cached.Stats(), st.Disk()
 		flag := func(on bool) int {
 			if on {
 				return 1
@@ -47,6 +47,8 @@ func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *s
 			now("patd_feed_following", "1: the change feed is read and trusted; 0: it is not, and the cache is not used.", flag(s.Following)),
 			total("patd_feed_distrusted_total", "Times that the change feed went back, or stood still while changes were made.", s.Distrusted),
 			now("patd_changes_failing", "1: the store takes no change, and the server is not ready; 0: it does.", flag(st.ChangesFail() != nil)),
+			now("patd_disk_full", "1: the last change had no room on the disk of a store in a file; 0: it had.", flag(disk.Full)),
+			now("patd_disk_reserve_bytes", "Room that is set aside for changes that only take away; 0: there is none, or it is in use.", int(disk.Reserve)),
 			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.TouchesDropped()),
 			total("patd_audit_events_deleted_total", "Events that this server deleted from the audit log, after a pruning.", st.EventsDeleted()),
 			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),
@@ -75,6 +77,12 @@ func storeDetails(cached *cache.Cache, st *store.Store) map[string]string {
 	}
 	if st.ChangesFail() != nil {
 		details["changes"] = "every change fails"
+	}
+	switch disk := st.Disk(); {
+	case disk.Given:
+		details["disk"] = "full; its reserve is in use, for revocations, suspensions and deletions only"
+	case disk.Full:
+		details["disk"] = "full"
 	}
 	return details
 }

@@ -71,7 +71,7 @@ func (p place) keysOfFile(s *settings) (ks *tokens.Keys, fresh bool, err error) 
 }
 
 func (c *command) storeOptions(p place, s *settings, log *slog.Logger) store.Options {
-	o := store.Options{Logger: log, Now: c.now}
+	o := store.Options{Logger: log, Now: c.now, Reserve: int64(s.diskReserve)}
 	if p.remote() {
 		o.Password, o.Connections, o.StatementTimeout = s.password(), int(s.databaseConnections), time.Duration(s.databaseTimeout)
 	}

@@ -31,6 +31,7 @@ func sample(t *testing.T) string {
 		{"TLS", s.tlsFlags},
 		{"Lifetimes and limits of tokens", s.policyFlags},
 		{"Cache", s.cacheFlags},
+		{"Old events and the disk", s.upkeepFlags},
 		{"Where features come from (docs/features.md)", s.source.flags},
 		{"Users who sign in (docs/signin.md)", s.signIn.flags},
 		{"Rate limits", s.rates.flags},

@@ -37,6 +37,7 @@ type settings struct {
 	defaultTTL, maxTTL, cacheFor duration
 	signingKeyDelay              duration
 	auditRetention               duration
+	diskReserve                  optionalSize
 	cacheSize                    byteSize
 	unknownCallerMemory          byteSize
 	allowNever                   bool
@@ -56,6 +57,7 @@ type settings struct {
 func (s *settings) serveFlags(f *pflag.FlagSet) {
 	s.storeFlags(f)
 	s.databaseFlags(f)
+	s.upkeepFlags(f)
 	s.drainDelay = duration(5 * time.Second)
 	s.listenFlags(f)
 	s.tlsFlags(f)
@@ -83,6 +85,13 @@ func (s *settings) databaseFlags(f *pflag.FlagSet) {
 	s.databaseConnections, s.databaseTimeout = 8, duration(5*time.Second)
 	f.Var(&s.databaseConnections, "database-connections", "postgres: use this many connections for lookups, as many for lists, and three more")
 	f.Var(&s.databaseTimeout, "database-timeout", "postgres: time limit of a statement")
+}
+
+// upkeepFlags say what becomes of old events and of the disk.
+func (s *settings) upkeepFlags(f *pflag.FlagSet) {
+	s.diskReserve = 32 << 20
+	f.Var(&s.diskReserve, "disk-reserve", "sqlite: set this much of the disk aside for revocations, suspensions and deletions when it is full; 0: nothing")
+	f.Var(&s.auditRetention, "audit-retention", "delete events of the audit log that are older than this, within a day more; 0s: keep them for ever")
 }
 
 // listenFlags say where and how to be reached.
@@ -126,7 +135,6 @@ func (s *settings) policyFlags(f *pflag.FlagSet) {
 	s.signingKeyDelay = duration(tokens.DefaultSigningKeyDelay)
 	f.Var(&s.signingKeyDelay, "signing-key-delay",
 		"publish a new signing key for this long before it signs; verifiers may keep the published keys for half of it")
-	f.Var(&s.auditRetention, "audit-retention", "delete events of the audit log that are older than this, within a day more; 0s: keep them for ever")
 	for _, l := range []struct {
 		v       *int
 		d       int

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package store
+
+import "os"
+
+// allocate gives a file room on its disk.
+func allocate(f *os.File, size int64) error { return writeZeros(f, size) }
