@@ -285,8 +285,8 @@ type gate struct {
 	tokens.Store
 	mu   sync.Mutex
 	hook func(op string) error
-	park chan struct{} // lookups wait for its end, or that of their call; nil: they do not
-	seen []tokens.Seen // what was noted to be written behind
+	park chan struct{}  // lookups wait for its end, or that of their call; nil: they do not
+	seen []tokens.Usage // what was noted to be written behind
 }
 
 var _ tokens.Store = (*gate)(nil)
@@ -331,11 +331,11 @@ func (g *gate) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceC
 	return g.Store.LookupService(ctx, id)
 }
 
-func (g *gate) Touch(seen tokens.Seen) {
+func (g *gate) RecordUse(seen tokens.Usage) {
 	g.mu.Lock()
 	g.seen = append(g.seen, seen)
 	g.mu.Unlock()
-	g.Store.Touch(seen)
+	g.Store.RecordUse(seen)
 }
 
 // noted is the latest use that was noted of a token.

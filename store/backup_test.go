@@ -59,11 +59,11 @@ func TestABackupWhileWritingIsConsistent(t *testing.T) {
 	}
 }
 
-func TestABackupHoldsWhatWasTouched(t *testing.T) {
+func TestABackupHoldsRecordedUses(t *testing.T) {
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	id := fill(t, st, 1)[0]
 	use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
-	st.Touch(tokens.Seen{ID: id, Use: use})
+	st.RecordUse(tokens.Usage{ID: id, Use: use})
 	path := filepath.Join(t.TempDir(), "backup.db")
 	if err := st.Backup(t.Context(), path); err != nil {
 		t.Fatal(err)

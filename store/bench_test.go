@@ -250,7 +250,7 @@ func BenchmarkSize(b *testing.B) {
 			fresh := bytesEach(b, st, tokenPages, len(ids))
 			for i, id := range ids {
 				ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
-				st.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: time.Now(), IP: ip}})
+				st.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: time.Now(), IP: ip}})
 				if i%10_000 == 0 || i == len(ids)-1 {
 					if err := st.Flush(b.Context()); err != nil {
 						b.Fatal(err)

@@ -203,7 +203,7 @@ func (s *sim) rekey(*rapid.T) {
 		return
 	}
 	next := s.hash()
-	s.cache.Touch(tokens.Seen{ID: t.ID, Rekey: &tokens.Rekey{Old: t.secrets[0].Hash, New: next}})
+	s.cache.RecordUse(tokens.Usage{ID: t.ID, Rekey: &tokens.Rekey{Old: t.secrets[0].Hash, New: next}})
 	t.secrets[0].Hash = next
 	t.changed++
 	for range 10_000 {
@@ -230,7 +230,7 @@ func (s *sim) use(*rapid.T) {
 	if n := rapid.IntRange(0, 2).Draw(s.t, "from"); n > 0 {
 		u.IP = netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
 	}
-	s.cache.Touch(tokens.Seen{ID: t.ID, Use: u})
+	s.cache.RecordUse(tokens.Usage{ID: t.ID, Use: u})
 	if u.Time.After(t.used.Time) {
 		t.used = u
 	}

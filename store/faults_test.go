@@ -64,7 +64,7 @@ func TestAFullDiskRefusesChangesAndKeepsAnswering(t *testing.T) {
 	put(t, st, "room")
 }
 
-func TestCloseWritesWhatWasTouched(t *testing.T) {
+func TestCloseWritesRecordedUses(t *testing.T) {
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{FlushInterval: time.Hour})
 	if err != nil {
@@ -73,7 +73,7 @@ func TestCloseWritesWhatWasTouched(t *testing.T) {
 	ids := fill(t, st, 1200) // more than one transaction of uses
 	use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
 	for _, id := range ids {
-		st.Touch(tokens.Seen{ID: id, Use: use})
+		st.RecordUse(tokens.Usage{ID: id, Use: use})
 	}
 	if got := lastUse(t, st, ids[0]); got != (tokens.Use{}) {
 		t.Errorf("a use was not written behind: %v", got)
@@ -92,7 +92,7 @@ func TestCloseWritesWhatWasTouched(t *testing.T) {
 func TestAUseIsWrittenWithinTheInterval(t *testing.T) {
 	st := open(t, newPath(t), store.Options{FlushInterval: 10 * time.Millisecond})
 	id := fill(t, st, 1)[0]
-	st.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: time.Now()}})
+	st.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: time.Now()}})
 	await(t, "the last use", func() bool { return !lastUse(t, st, id).Time.IsZero() })
 }
 
@@ -101,7 +101,7 @@ func TestARekeyIsWrittenSoon(t *testing.T) {
 	id := fill(t, st, 1)[0]
 	old := lookup(t, st, id).Secrets[0].Hash
 	next := tokens.Hash{Key: old.Key, Sum: [32]byte{7}}
-	st.Touch(tokens.Seen{ID: id, Rekey: &tokens.Rekey{Old: old, New: next}})
+	st.RecordUse(tokens.Usage{ID: id, Rekey: &tokens.Rekey{Old: old, New: next}})
 	await(t, "the new digest", func() bool { return lookup(t, st, id).Secrets[0].Hash == next })
 }
 
@@ -119,7 +119,7 @@ func await(t *testing.T, what string, done func() bool) {
 	t.Errorf("%s was not written", what)
 }
 
-func TestTouchIsBoundedAndCountsWhatItDrops(t *testing.T) {
+func TestRecordedUsesAreBoundedAndDropsCounted(t *testing.T) {
 	path := newPath(t)
 	const room = 50_000
 	st := open(t, path, store.Options{FlushInterval: time.Hour, BusyTimeout: time.Millisecond}.BoundUses(room))
@@ -127,10 +127,10 @@ func TestTouchIsBoundedAndCountsWhatItDrops(t *testing.T) {
 	exec1(t, other, `BEGIN IMMEDIATE`) // nothing can be written meanwhile
 	use := tokens.Use{Time: time.Now()}
 	for i := range 3 * room {
-		st.Touch(tokens.Seen{ID: tokens.ID(i + 1), Use: use})
+		st.RecordUse(tokens.Usage{ID: tokens.ID(i + 1), Use: use})
 	}
 	// As many as there is room for may be on their way to the disk, and come back.
-	if n := st.TouchesDropped(); n < room {
+	if n := st.UsesDropped(); n < room {
 		t.Errorf("%d were dropped, want at least %d", n, room)
 	}
 	exec1(t, other, `ROLLBACK`)
@@ -146,7 +146,7 @@ func TestAClosedStoreIsUnavailable(t *testing.T) {
 			t.Errorf("close: %v", err)
 		}
 	}
-	st.Touch(tokens.Seen{ID: 1, Use: tokens.Use{Time: time.Now()}})
+	st.RecordUse(tokens.Usage{ID: 1, Use: tokens.Use{Time: time.Now()}})
 	_, lookupErr := st.Lookup(t.Context(), 1)
 	_, serviceErr := st.LookupService(t.Context(), 1)
 	_, checkErr := st.Check(t.Context())

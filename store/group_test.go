@@ -346,7 +346,7 @@ func TestHousekeepingGivesWayAndIsNotForgotten(t *testing.T) {
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	id := fill(t, st, 1)[0]
 	release := held(t, st)
-	st.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: time.Now()}})
+	st.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: time.Now()}})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := st.Flush(context.Background()); err != nil {

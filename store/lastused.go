@@ -13,26 +13,26 @@ import (
 // promptly is how soon a digest that moves is written: a retiring key should go, but not with a transaction for each.
 const promptly = 50 * time.Millisecond
 
-// Touch implements tokens.Store.
-func (s *Store) Touch(seen tokens.Seen) {
-	if seen.Kind == 0 {
-		seen.Kind = tokens.KindPersonal
+// RecordUse implements tokens.Store.
+func (s *Store) RecordUse(u tokens.Usage) {
+	if u.Kind == 0 {
+		u.Kind = tokens.KindPersonal
 	}
-	if usage.IsUse(seen) {
-		s.uses.Record(seen.ID, usage.Of(seen.Use))
+	if usage.IsUse(u) {
+		s.uses.Record(u.ID, usage.Of(u.Use))
 	}
-	if seen.Rekey != nil {
-		s.uses.Rekey(usage.Credential{ID: seen.ID, Kind: seen.Kind}, *seen.Rekey)
+	if u.Rekey != nil {
+		s.uses.Rekey(usage.Credential{ID: u.ID, Kind: u.Kind}, *u.Rekey)
 	}
 }
 
-// Uses returns the buffer of what Touch notes.
+// Uses returns the buffer of recorded uses.
 func (s *Store) Uses() *usage.Buffer { return s.uses }
 
-// TouchesDropped counts what Touch could not note since Open, because too much was waiting to be written.
-func (s *Store) TouchesDropped() uint64 { return s.uses.Dropped() }
+// UsesDropped counts what RecordUse had no room for since Open, because too much was waiting to be written.
+func (s *Store) UsesDropped() uint64 { return s.uses.Dropped() }
 
-// Flush writes now what Touch has noted so far. What cannot be written is kept for the next time.
+// Flush writes now what was recorded so far. What cannot be written is kept for the next time.
 func (s *Store) Flush(ctx context.Context) error {
 	return errors.Join(s.flushRekeys(ctx), s.flushUses(ctx))
 }
@@ -159,7 +159,7 @@ func (t *tx) rekey(op string, c usage.Credential, r tokens.Rekey) error {
 	return nil
 }
 
-// writeBehind writes what Touch noted, and prunes, until ctx ends. Digests that move are written soon, uses at an
+// writeBehind writes recorded uses, and prunes, until ctx ends. Digests that move are written soon, uses at an
 // interval, a few at the next and many when enough are gathered. After a failure it waits for the interval, whatever
 // wakes it.
 func (s *Store) writeBehind(ctx context.Context) {

@@ -14,7 +14,7 @@ import (
 	"patd/tokens"
 )
 
-func TestTheLatestUseSurvivesAFloodOfTouchesAndFlushes(t *testing.T) {
+func TestTheLatestUseSurvivesAFloodOfUsesAndFlushes(t *testing.T) {
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{FlushInterval: time.Millisecond})
 	must(t, err)
@@ -27,10 +27,10 @@ func TestTheLatestUseSurvivesAFloodOfTouchesAndFlushes(t *testing.T) {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(uint64(w), 1))
 			for n := range each {
-				st.Touch(tokens.Seen{ID: ids[rnd.IntN(len(ids))], Use: use(n)})
+				st.RecordUse(tokens.Usage{ID: ids[rnd.IntN(len(ids))], Use: use(n)})
 			}
 			for _, id := range ids {
-				st.Touch(tokens.Seen{ID: id, Use: use(each + w)})
+				st.RecordUse(tokens.Usage{ID: id, Use: use(each + w)})
 			}
 		})
 		wg.Go(func() {
@@ -41,8 +41,8 @@ func TestTheLatestUseSurvivesAFloodOfTouchesAndFlushes(t *testing.T) {
 	}
 	wg.Wait()
 	must(t, st.Close())
-	if n := st.TouchesDropped(); n != 0 {
-		t.Errorf("%d touches were dropped, of %d tokens", n, len(ids))
+	if n := st.UsesDropped(); n != 0 {
+		t.Errorf("%d uses were dropped, of %d tokens", n, len(ids))
 	}
 	st = open(t, path, store.Options{})
 	for _, id := range ids {
@@ -52,13 +52,13 @@ func TestTheLatestUseSurvivesAFloodOfTouchesAndFlushes(t *testing.T) {
 	}
 }
 
-func TestTouchOfAKnownTokenAllocatesNothing(t *testing.T) {
+func TestAUseOfAKnownTokenAllocatesNothing(t *testing.T) {
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
-	seen := tokens.Seen{ID: 7, Use: tokens.Use{Time: time.Now(), IP: netip.MustParseAddr("192.0.2.1")}}
-	st.Touch(seen)
+	seen := tokens.Usage{ID: 7, Use: tokens.Use{Time: time.Now(), IP: netip.MustParseAddr("192.0.2.1")}}
+	st.RecordUse(seen)
 	allocs := testing.AllocsPerRun(1000, func() {
 		seen.Use.Time = seen.Use.Time.Add(time.Microsecond)
-		st.Touch(seen)
+		st.RecordUse(seen)
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)
@@ -79,7 +79,7 @@ func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
 			use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
 			for _, id := range ids {
 				lookup(t, over, id)
-				over.Touch(tokens.Seen{ID: id, Use: use})
+				over.RecordUse(tokens.Usage{ID: id, Use: use})
 			}
 			for range 2 {
 				if err := st.Flush(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
@@ -87,7 +87,7 @@ func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
 				}
 			}
 			later := tokens.Use{Time: use.Time.Add(time.Minute)}
-			over.Touch(tokens.Seen{ID: ids[0], Use: later})
+			over.RecordUse(tokens.Usage{ID: ids[0], Use: later})
 			exec1(t, st, `DROP TRIGGER broken`)
 			must(t, st.Flush(t.Context()))
 			wantUses(t, st, ids, use, later)
@@ -117,7 +117,7 @@ func TestTheLaterOfAnOldAndANewUseCounts(t *testing.T) {
 	at := func(us int64) tokens.Use { return tokens.Use{Time: time.UnixMicro(us).UTC()} }
 	exec1(t, st, `UPDATE tokens SET last_used_us = 20, last_used_ip = x'c0000201'`)
 	for i, us := range []int64{10, 20, 30} {
-		st.Touch(tokens.Seen{ID: ids[i], Use: at(us)})
+		st.RecordUse(tokens.Usage{ID: ids[i], Use: at(us)})
 	}
 	must(t, st.Flush(t.Context()))
 	old := tokens.Use{Time: time.UnixMicro(20).UTC(), IP: netip.MustParseAddr("192.0.2.1")}
@@ -128,15 +128,15 @@ func TestTheLaterOfAnOldAndANewUseCounts(t *testing.T) {
 	}
 }
 
-// BenchmarkTouch notes uses of 10,000 tokens at random, on every processor; flushed: while they are written behind.
-func BenchmarkTouch(b *testing.B) {
+// BenchmarkRecordUse records uses of 10,000 tokens at random, on every processor; flushed: while they are written behind.
+func BenchmarkRecordUse(b *testing.B) {
 	for name, interval := range map[string]time.Duration{"known": time.Hour, "flushed": 100 * time.Millisecond} {
 		b.Run(name, func(b *testing.B) {
 			st := open(b, newPath(b), store.Options{FlushInterval: interval})
 			ids := fill(b, st, 10_000)
 			now := time.Now()
 			for _, id := range ids {
-				st.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: now}})
+				st.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: now}})
 			}
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -144,7 +144,7 @@ func BenchmarkTouch(b *testing.B) {
 				rnd := rand.New(rand.NewPCG(rand.Uint64(), 1))
 				for n := 1; pb.Next(); n++ {
 					use := tokens.Use{Time: now.Add(time.Duration(n) * time.Microsecond)}
-					st.Touch(tokens.Seen{ID: ids[rnd.IntN(len(ids))], Use: use})
+					st.RecordUse(tokens.Usage{ID: ids[rnd.IntN(len(ids))], Use: use})
 				}
 			})
 		})

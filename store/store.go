@@ -18,7 +18,7 @@ import (
 
 // Options adjust a Store. The zero value is sensible.
 type Options struct {
-	// FlushInterval is how long uses that Touch notes are gathered before they are written, and an eighth of how long when they
+	// FlushInterval is how long recorded uses are gathered before they are written, and an eighth of how long when they
 	// are many; 0: 5 s.
 	FlushInterval time.Duration
 	// Now is the clock for the store's own housekeeping; nil: the system's.
@@ -182,7 +182,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	return fault(op, s.lookups.use(ctx, func(c *conn) error { return c.one(ctx, readReady, []any{&seq}) }))
 }
 
-// Close writes what Touch noted, waits for the calls under way and for the store's goroutines, and closes the
+// Close writes recorded uses, waits for the calls under way and for the store's goroutines, and closes the
 // database. Calls that come later fail. Its error says that noted uses could not be written, or that the database
 // did not close; a second call answers the same.
 func (s *Store) Close() error {

@@ -73,7 +73,7 @@ func (s *Service) knownService(ctx context.Context, secret Secret, id ID, now ti
 		return c, false, nil
 	}
 	if r := rekey(keys, secret, c.Secret.Hash); r != nil {
-		s.store.Touch(Seen{ID: id, Kind: KindService, Rekey: r})
+		s.store.RecordUse(Usage{ID: id, Kind: KindService, Rekey: r})
 	}
 	return c, true, nil
 }
@@ -158,7 +158,7 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 			p.facts.Match = MatchLive
 		}
 		if r := rekey(keys, secret, st.Hash); r != nil {
-			s.store.Touch(Seen{ID: id, Rekey: r})
+			s.store.RecordUse(Usage{ID: id, Rekey: r})
 		}
 		break
 	}

@@ -57,7 +57,7 @@ func (s *Service) knownAccess(ctx context.Context, secret Secret, id ID, now tim
 		return AccessCredential{}, ErrNotFound
 	}
 	if r := rekey(keys, secret, a.Hash); r != nil {
-		s.store.Touch(Seen{ID: id, Kind: KindAccess, Rekey: r})
+		s.store.RecordUse(Usage{ID: id, Kind: KindAccess, Rekey: r})
 	}
 	return a, nil
 }

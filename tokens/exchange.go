@@ -81,7 +81,7 @@ func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, err
 	if err != nil {
 		return Granted{}, s.refusedGrant(ctx, a, ActionTokenExchange, p.cred.Token, err)
 	}
-	s.store.Touch(Seen{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.Peer.IP.Unmap().WithZone("")}})
+	s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.Peer.IP.Unmap().WithZone("")}})
 	return g, nil
 }
 

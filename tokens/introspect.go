@@ -65,7 +65,7 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	p.facts.ScopesOK = len(out.Missing) == 0
 	out.Decision = Decide(p.facts)
 	if out.Decision == Allow {
-		s.store.Touch(Seen{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
+		s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
 	}
 	return nil
 }

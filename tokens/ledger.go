@@ -11,7 +11,7 @@ import (
 type reader interface {
 	CredentialReader
 	View(ctx context.Context, fn func(ReadTx) error) error
-	Touch(Seen)
+	RecordUse(Usage)
 }
 
 // ledger is the only way by which a Service changes its store. It reads the caller's own authority again in the transaction

@@ -30,9 +30,9 @@ type Store interface {
 	// an error. fn may be run again after a conflict, so it must not have effects of its own; ctx bounds
 	// the wait for the transaction, not a commit under way.
 	Update(ctx context.Context, fn func(Tx) ([]Event, error)) error
-	// Touch notes that a token or service was seen, to be written behind: at most 60 s late, coalesced per id, and
-	// not lost by a clean stop. It neither blocks nor fails.
-	Touch(Seen)
+	// RecordUse records the use of a credential, or a digest of it that moves. It is saved in the background: at most
+	// 60 s late, only the latest use of each id, and not lost by a clean stop. It neither blocks nor fails.
+	RecordUse(Usage)
 }
 
 // CredentialReader reads what a presented secret is held against.
@@ -41,24 +41,26 @@ type CredentialReader interface {
 	// expired token is still found. What it answers may be shared with others: the caller keeps it, and changes none of
 	// its slices, maps and revocations. It does not tell Token.LastUsed.
 	Lookup(ctx context.Context, id ID) (Credential, error)
-	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. What it answers may be shared.
+	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. What it answers may be
+	// shared.
 	LookupService(ctx context.Context, id ID) (ServiceCredential, error)
-	// LookupAccess reads a short-lived access token by its own id. ErrNotFound for an unknown id; a revoked one is still
-	// found, and so is an expired one for a day. What it answers may be shared.
+	// LookupAccess reads a short-lived access token by its own id. ErrNotFound for an unknown id; a revoked one is
+	// still found, and so is an expired one for a day. What it answers may be shared.
 	LookupAccess(ctx context.Context, id ID) (AccessCredential, error)
 }
 
-// Prefetcher is a Store that can have at hand what lookups of several tokens are going to need, which costs less at once than
-// one by one. It answers nothing: the lookups do.
+// Prefetcher is a Store that can have at hand what lookups of several tokens are going to need, which costs less at
+// once than one by one. It answers nothing: the lookups do.
 type Prefetcher interface {
 	Prefetch(ids []ID)
 }
 
-// Seen is what Touch notes of a credential that was seen.
-type Seen struct {
+// Usage is what RecordUse records of a credential.
+type Usage struct {
 	ID   ID
 	Kind Kind // zero: KindPersonal
-	Use  Use  // zero: not a use, only a Rekey. A store keeps the latest use of a personal access token and of nothing else.
+	// Use is the last use; zero: there is only a Rekey. A store keeps that of personal access tokens, and of nothing else.
+	Use Use
 	// Rekey, when not nil, replaces the digest Rekey.Old by Rekey.New wherever the credential still carries Old.
 	Rekey *Rekey
 }
@@ -82,8 +84,8 @@ type ReadTx interface {
 type TokenReader interface {
 	// Token reads a token by id, whatever its state. ErrNotFound.
 	Token(id ID) (Token, error)
-	// Credential reads a token, its user (a deleted one too) and its secrets as Lookup does, without the secrets' digests
-	// and without Sequence. ErrNotFound.
+	// Credential reads a token, its user (a deleted one too) and its secrets as Lookup does, without the secrets'
+	// digests and without Sequence. ErrNotFound.
 	Credential(id ID) (Credential, error)
 	// Tokens lists tokens by the query, newest first.
 	Tokens(q TokenQuery) ([]Token, error)
@@ -119,7 +121,8 @@ type AudienceReader interface {
 	Audiences(q AudienceQuery) ([]AudienceEntry, error)
 	// NamedAudiences lists the ids of the audiences with RequireNamed, in byte order.
 	NamedAudiences() ([]string, error)
-	// CountUnnamed counts the tokens that name no audience and are neither revoked nor expired at now. It reads every row.
+	// CountUnnamed counts the tokens that name no audience and are neither revoked nor expired at now. It reads every
+	// row.
 	CountUnnamed(now time.Time) (int64, error)
 }
 
@@ -133,8 +136,8 @@ type UserReader interface {
 
 // ServiceReader reads services.
 type ServiceReader interface {
-	// Service reads the newest service of that name that is not revoked, or else the newest. ErrNotFound. By its id alone a
-	// service that was made after the clock was set back would not be the newest, and could not be revoked.
+	// Service reads the newest service of that name that is not revoked, or else the newest. ErrNotFound. By its id
+	// alone a service that was made after the clock was set back would not be the newest, and could not be revoked.
 	Service(name string) (ServiceAccount, error)
 	// Services lists services, newest first: those with an id below before (0: from the newest), at most limit.
 	Services(before ID, limit int) ([]ServiceAccount, error)
@@ -162,9 +165,9 @@ type LogWriter interface {
 type KeyReader interface {
 	// Keys lists the keys that the store knows, oldest first, without counts.
 	Keys() ([]KeyRecord, error)
-	// KeyUse counts the live digests under each key by name: those of tokens and services that are neither
-	// revoked nor expired at now, rotated secrets in their grace included, and of what came of tokens: access tokens and
-	// the refresh token of each family that is not used yet. It reads every row.
+	// KeyUse counts the live digests under each key by name: those of tokens and services that are neither revoked nor
+	// expired at now, rotated secrets in their grace included, and of what came of tokens: access tokens and the
+	// refresh token of each family that is not used yet. It reads every row.
 	KeyUse(now time.Time) (map[string]int64, error)
 	// Prefixes lists every personal prefix that secrets were minted under.
 	Prefixes() ([]string, error)
@@ -188,14 +191,15 @@ type Tx interface {
 type TokenWriter interface {
 	// InsertToken adds a token with its current secret. ErrTaken when the id exists.
 	InsertToken(t Token, h Hash) error
-	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, BlockedBy and Revocation of the token with
-	// t.ID; a revocation that stands already is never changed or removed. ErrNotFound.
+	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, BlockedBy and Revocation of the token
+	// with t.ID; a revocation that stands already is never changed or removed. ErrNotFound.
 	UpdateToken(t Token) error
 	// ReplaceSecret makes h the current secret of a token. The one that was current is accepted until
 	// previousUntil. All older ones end for good: their ExpireTime becomes the Unix epoch, so that they stay ended
 	// when the clock is set back. At least the 32 newest are remembered.
 	ReplaceSecret(id ID, h Hash, previousUntil time.Time) error
-	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns which, oldest first.
+	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns which, oldest
+	// first.
 	RevokeTokens(userKey int64, r Revocation) ([]ID, error)
 	RequestWriter
 	// SetBlocked writes BlockedBy alone. ErrNotFound.
@@ -254,8 +258,8 @@ type AudienceWriter interface {
 type GrantReader interface {
 	// AccessToken reads an access token by id, whatever its state. ErrNotFound.
 	AccessToken(id ID) (AccessToken, error)
-	// RefreshToken reads a refresh token by id with its family, whatever their state. ErrNotFound. Every one of a family is
-	// remembered until a day after the family's end.
+	// RefreshToken reads a refresh token by id with its family, whatever their state. ErrNotFound. Every one of a
+	// family is remembered until a day after the family's end.
 	RefreshToken(id ID) (RefreshToken, error)
 	// CountGrants counts the access tokens and families of a personal access token that are neither revoked nor expired
 	// at now and came of its secrets from a serial on.
@@ -278,8 +282,8 @@ type FamilyWriter interface {
 	InsertRefresh(r RefreshToken, h Hash) error
 	// UseRefresh notes that a refresh token is used. ErrNotFound when there is none of that id that is not used yet.
 	UseRefresh(id ID, at time.Time) error
-	// RevokeFamily revokes a family, and all its access tokens that are not revoked yet, expired ones too. False: there is no
-	// family of that id that is not revoked yet, and nothing was changed.
+	// RevokeFamily revokes a family, and all its access tokens that are not revoked yet, expired ones too. False: there
+	// is no family of that id that is not revoked yet, and nothing was changed.
 	RevokeFamily(id ID, r Revocation) (bool, error)
 }
 
@@ -356,8 +360,8 @@ type UserQuery struct {
 	Limit int
 }
 
-// Change is an entry of the change feed: what it names is no longer as it was. One that names nothing stands for a change
-// that is about none of them.
+// Change is an entry of the change feed: what it names is no longer as it was. One that names nothing stands for a
+// change that is about none of them.
 type Change struct {
 	Seq     uint64
 	TokenID ID     // 0: not about one token
@@ -421,8 +425,8 @@ type Forgetter interface {
 // ChangeFeed is the store's change feed as this process hears of it, whoever on the same store made the changes. Its
 // methods answer from memory, at once and to any number of callers.
 //
-// The error of each is an *Error of CodeUnavailable: the store has not been heard of for so long that what is known of it
-// is not to be trusted.
+// The error of each is an *Error of CodeUnavailable: the store has not been heard of for so long that what is known of
+// it is not to be trusted.
 type ChangeFeed interface {
 	// Newest answers the position of the newest entry.
 	Newest() (WatchPosition, error)

@@ -56,7 +56,7 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 	if err != nil {
 		return Granted{}, s.refusedGrant(ctx, a, ActionTokenRefresh, p.cred.Token, err)
 	}
-	s.store.Touch(Seen{ID: p.cred.Token.ID, Use: Use{Time: now, IP: r.Peer.IP.Unmap().WithZone("")}})
+	s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: now, IP: r.Peer.IP.Unmap().WithZone("")}})
 	return g, nil
 }
 
@@ -96,7 +96,7 @@ func (s *Service) knownRefresh(ctx context.Context, secret Secret, now time.Time
 		return RefreshToken{}, ErrNotFound
 	}
 	if r := rekey(keys, secret, rt.Hash); r != nil {
-		s.store.Touch(Seen{ID: id, Kind: KindRefresh, Rekey: r})
+		s.store.RecordUse(Usage{ID: id, Kind: KindRefresh, Rekey: r})
 	}
 	return rt, nil
 }

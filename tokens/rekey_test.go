@@ -12,11 +12,11 @@ type rekeyCounter struct {
 	n int
 }
 
-func (c *rekeyCounter) Touch(s tokens.Seen) {
+func (c *rekeyCounter) RecordUse(s tokens.Usage) {
 	if s.Rekey != nil {
 		c.n++
 	}
-	c.Store.Touch(s)
+	c.Store.RecordUse(s)
 }
 
 // TestADigestMovesToALaterKeyOnly has two servers on one store, of which one has heard of a rotation and the other knows the new

@@ -100,7 +100,7 @@ func (h *house) serviceOf(a tokens.Actor) {
 	h.known[a.TokenID] = digest
 	if known {
 		if old != digest {
-			h.store.Touch(tokens.Seen{ID: a.TokenID, Kind: tokens.KindService, Rekey: &tokens.Rekey{Old: old, New: digest}})
+			h.store.RecordUse(tokens.Usage{ID: a.TokenID, Kind: tokens.KindService, Rekey: &tokens.Rekey{Old: old, New: digest}})
 		}
 		return
 	}

@@ -28,7 +28,7 @@ func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) e
 	if len(uses) > MaxBatch {
 		return Invalid("BATCH_TOO_LARGE", "uses", fmt.Sprintf("at most %d in a batch", MaxBatch))
 	}
-	now, seen := s.Now(), make([]Seen, 0, len(uses))
+	now, seen := s.Now(), make([]Usage, 0, len(uses))
 	for _, u := range uses {
 		// The store notes uses of whatever id it is told, so only those are told that there are.
 		c, err := s.store.Lookup(ctx, u.TokenID)
@@ -52,13 +52,13 @@ func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) e
 		if r := c.Token.Revocation; r != nil && at.After(r.Time) {
 			at = r.Time // its reporter had not heard of it yet
 		}
-		seen = append(seen, Seen{ID: u.TokenID, Use: Use{Time: at, IP: u.IP.Unmap().WithZone("")}})
+		seen = append(seen, Usage{ID: u.TokenID, Use: Use{Time: at, IP: u.IP.Unmap().WithZone("")}})
 	}
 	if err := s.callerStands(ctx, &a); err != nil {
 		return err
 	}
 	for _, one := range seen {
-		s.store.Touch(one)
+		s.store.RecordUse(one)
 	}
 	return nil
 }

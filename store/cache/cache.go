@@ -220,14 +220,14 @@ func (c *Cache) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 	return err
 }
 
-// Touch implements tokens.Store. The use of a token that is in memory is noted there.
-func (c *Cache) Touch(seen tokens.Seen) {
-	if usage.IsUse(seen) && c.shard(seen.ID).note(seen.ID, usage.Of(seen.Use)) {
-		if seen.Use = (tokens.Use{}); seen.Rekey == nil {
+// RecordUse implements tokens.Store. The use of a token that is in memory is recorded there.
+func (c *Cache) RecordUse(u tokens.Usage) {
+	if usage.IsUse(u) && c.shard(u.ID).note(u.ID, usage.Of(u.Use)) {
+		if u.Use = (tokens.Use{}); u.Rekey == nil {
 			return
 		}
 	}
-	c.behind.Touch(seen)
+	c.behind.RecordUse(u)
 }
 
 // Ready returns why patd is not ready: the store cannot be read, takes no change, or cannot be followed; nil: it is.

@@ -28,7 +28,7 @@ func TestPrefetchReadsNothingThatIsWritten(t *testing.T) {
 	})
 	for i, id := range ids {
 		lookup(t, c, id)
-		c.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: time.Unix(int64(i+1), 0)}})
+		c.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: time.Unix(int64(i+1), 0)}})
 	}
 	done.Wait()
 	if s := c.Stats(); s.Tokens != p.n {

@@ -157,14 +157,14 @@ func TestARekeyingReachesTheCache(t *testing.T) {
 	r.WantActive(t, "before", true)
 	next := tokens.Hash{Key: "k1", Sum: [32]byte{2}}
 	for _, kind := range []tokens.Kind{tokens.KindPersonal, tokens.KindAccess, tokens.KindService} {
-		seen := tokens.Seen{ID: r.Token.ID, Kind: kind, Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next}}
+		seen := tokens.Usage{ID: r.Token.ID, Kind: kind, Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next}}
 		switch kind {
 		case tokens.KindAccess:
 			seen.ID = r.Access.ID
 		case tokens.KindService:
 			seen.ID = r.Service.ID
 		}
-		r.Touch(seen)
+		r.RecordUse(seen)
 	}
 	await(t, "the new digests", func() bool {
 		s, err := r.LookupService(t.Context(), r.Service.ID)

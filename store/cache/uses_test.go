@@ -46,12 +46,12 @@ func TestUsesOutliveWhatTheCacheForgets(t *testing.T) {
 			use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond), IP: netip.MustParseAddr("2001:db8::1")}
 			for _, id := range ids {
 				lookup(t, c, id)
-				c.Touch(tokens.Seen{ID: id, Use: use})
+				c.RecordUse(tokens.Usage{ID: id, Use: use})
 			}
 			forget(t, c, ids[0])
 			later := tokens.Use{Time: use.Time.Add(time.Second)}
-			c.Touch(tokens.Seen{ID: ids[0], Use: later})
-			c.Touch(tokens.Seen{ID: ids[0], Use: use})
+			c.RecordUse(tokens.Usage{ID: ids[0], Use: later})
+			c.RecordUse(tokens.Usage{ID: ids[0], Use: use})
 			must(t, st.Close())
 			st = open(t, path, store.Options{})
 			wantUses(t, st, ids, use, later)
@@ -67,7 +67,7 @@ func TestUsesOfEvictedTokensAreWritten(t *testing.T) {
 	use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
 	for _, id := range ids {
 		lookup(t, c, id)
-		c.Touch(tokens.Seen{ID: id, Use: use})
+		c.RecordUse(tokens.Usage{ID: id, Use: use})
 	}
 	if c.Stats().Evicted == 0 {
 		t.Fatal("nothing was evicted")

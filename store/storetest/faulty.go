@@ -201,10 +201,10 @@ func (f *Faulty) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 	})
 }
 
-// Touch implements tokens.Store. It cannot fail.
-func (f *Faulty) Touch(s tokens.Seen) { f.st.Touch(s) }
+// RecordUse implements tokens.Store. It cannot fail.
+func (f *Faulty) RecordUse(s tokens.Usage) { f.st.RecordUse(s) }
 
-// Flush writes what was touched, when the wrapped store can.
+// Flush writes recorded uses, when the wrapped store can.
 func (f *Faulty) Flush(ctx context.Context) error {
 	if s, ok := f.st.(Flusher); ok {
 		return s.Flush(ctx)

@@ -220,7 +220,7 @@ func testGrantKeyUse(t *testing.T, f *fixture) {
 	f.equal("with a used refresh token", use(), int64(2))
 	second := f.refresh(fam)
 	rekey := func(id tokens.ID, kind tokens.Kind, from, to tokens.Hash) {
-		f.st.Touch(tokens.Seen{ID: id, Kind: kind, Rekey: &tokens.Rekey{Old: from, New: to}})
+		f.st.RecordUse(tokens.Usage{ID: id, Kind: kind, Rekey: &tokens.Rekey{Old: from, New: to}})
 	}
 	got, err := f.st.LookupAccess(f.ctx, a.ID)
 	if err != nil {

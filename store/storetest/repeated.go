@@ -35,7 +35,7 @@ func testRepeatedLookup(t *testing.T, f *fixture) {
 				})
 			}
 		}
-		f.st.Touch(tokens.Seen{ID: tok.ID, Use: tokens.Use{Time: f.now, IP: netip.MustParseAddr("2001:db8::7")}})
+		f.st.RecordUse(tokens.Usage{ID: tok.ID, Use: tokens.Use{Time: f.now, IP: netip.MustParseAddr("2001:db8::7")}})
 		f.flush()
 		first := f.lookup(tok.ID)
 		tok.LastUsed = first.Token.LastUsed

@@ -15,7 +15,7 @@ import (
 	"patd/tokens"
 )
 
-// Flusher is a store that can write at once what was touched. A store that cannot skips the tests of that.
+// Flusher is a store that can write recorded uses at once. A store that cannot skips the tests of that.
 type Flusher interface {
 	Flush(ctx context.Context) error
 }
@@ -53,7 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"KeysAreKnownByNameAndCheck", testKeys},
 		{"ARetiredKeyTakesNoDigest", testRetiredKey},
 		{"KeyUseCountsLiveDigests", testKeyUse},
-		{"ATouchMovesLastUsedForward", testTouch},
+		{"AUseMovesLastUsedForward", testUse},
 		{"ARekeyMovesOnlyTheDigestItNames", testRekey},
 		{"LargeIDsAreKept", testLargeIDs},
 		{"BlocksAreSetAndLifted", testBlocks},
@@ -349,12 +349,12 @@ func (f *fixture) eventsOf(q tokens.EventQuery) (list []tokens.Event) {
 	return list
 }
 
-// flush writes what was touched.
+// flush writes recorded uses.
 func (f *fixture) flush() {
 	f.t.Helper()
 	s, ok := f.st.(Flusher)
 	if !ok {
-		f.t.Skip("this store cannot write at once what was touched")
+		f.t.Skip("this store cannot write recorded uses at once")
 	}
 	if err := s.Flush(f.ctx); err != nil {
 		f.t.Fatalf("flush: %v", err)

@@ -63,7 +63,7 @@ func use(t *testing.T, c *cache.Cache, id tokens.ID) {
 	if _, err := c.Lookup(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	c.Touch(tokens.Seen{ID: id, Use: tokens.Use{Time: time.Unix(int64(id), 0)}})
+	c.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: time.Unix(int64(id), 0)}})
 }
 
 // TestUsesThatWaitOutsideOfTheCacheAreBounded has tokens leave a small cache while no use is written.

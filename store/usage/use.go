@@ -39,7 +39,7 @@ type Used struct {
 	Use
 }
 
-// IsUse reports whether a record of a use names a last use that is kept: of a personal access token.
-func IsUse(seen tokens.Seen) bool {
-	return (seen.Kind == 0 || seen.Kind == tokens.KindPersonal) && !seen.Use.Time.IsZero()
+// IsUse reports whether u has a last use that is kept: of a personal access token.
+func IsUse(u tokens.Usage) bool {
+	return (u.Kind == 0 || u.Kind == tokens.KindPersonal) && !u.Use.Time.IsZero()
 }

@@ -8,13 +8,13 @@ import (
 	"patd/tokens"
 )
 
-func testTouch(t *testing.T, f *fixture) {
+func testUse(t *testing.T, f *fixture) {
 	tok := f.token(f.user("u"), "one")
 	first := tokens.Use{Time: f.now, IP: netip.MustParseAddr("192.0.2.1")}
 	later := tokens.Use{Time: f.now.Add(time.Second), IP: netip.MustParseAddr("2001:db8::1")}
 	touch := func(id tokens.ID, uses ...tokens.Use) {
 		for _, u := range uses {
-			f.st.Touch(tokens.Seen{ID: id, Use: u})
+			f.st.RecordUse(tokens.Usage{ID: id, Use: u})
 		}
 		f.flush()
 	}
@@ -29,8 +29,8 @@ func testTouch(t *testing.T, f *fixture) {
 	f.equal("after a use from somewhere", f.read(tok.ID).LastUsed, noIP)
 	touch(4711, first) // an unknown id is no harm
 	svc := f.service("gateway")
-	f.st.Touch(tokens.Seen{ID: svc.ID, Kind: tokens.KindService, Use: later})
-	f.st.Touch(tokens.Seen{ID: tok.ID})
+	f.st.RecordUse(tokens.Usage{ID: svc.ID, Kind: tokens.KindService, Use: later})
+	f.st.RecordUse(tokens.Usage{ID: tok.ID})
 	f.flush()
 	before := f.lookup(tok.ID)
 	f.update(func(tx tokens.Tx) error {
@@ -49,7 +49,7 @@ func testRekey(t *testing.T, f *fixture) {
 	tok, other, svc := f.token(u, "one"), f.token(u, "two"), f.service("gateway")
 	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k1", 50), f.now.Add(time.Hour)) })
 	rekey := func(id tokens.ID, kind tokens.Kind, from, to tokens.Hash) {
-		f.st.Touch(tokens.Seen{ID: id, Kind: kind, Rekey: &tokens.Rekey{Old: from, New: to}})
+		f.st.RecordUse(tokens.Usage{ID: id, Kind: kind, Rekey: &tokens.Rekey{Old: from, New: to}})
 	}
 	hashes := func(id tokens.ID) (list []tokens.Hash) {
 		for _, s := range f.lookup(id).Secrets {
