@@ -10,8 +10,28 @@ import (
 	"patd/tokens"
 )
 
-// searched is what a list's q looks in: the same folding as of names, so that a contained text is found by its bytes.
-func searched(parts ...string) string { return tokens.NameKey(strings.Join(parts, "\n")) }
+// searched is what a list's q looks in: the parts folded as names are, so that a contained text is found by its bytes.
+func searched(parts ...string) string {
+	keys := make([]string, len(parts))
+	for i, p := range parts {
+		keys[i] = tokens.NameKey(p)
+	}
+	return strings.Join(keys, "\n")
+}
+
+// searchKeys are what q is looked for by: its key, and the one that programs before this one wrote, which may go on writing to the
+// same database; empty: it is no other.
+func searchKeys(q string) (key, former string) {
+	key, former = tokens.NameKey(q), tokens.FormerNameKey(q)
+	switch key {
+	case "":
+		return former, ""
+	case former:
+		return key, ""
+	default:
+		return key, former
+	}
+}
 
 const featureColumns = `name, coalesce(display_name, ''), coalesce(description, ''), consent, is_default, optional, published, is_system`
 
@@ -32,7 +52,8 @@ func (t *readTx) Feature(name string) (tokens.FeatureEntry, error) {
 }
 
 const (
-	featureConditions = ` name > ?1 AND (?2 = '' OR instr(search, ?2) > 0) AND (?3 = '' OR name = ?3) AND (?4 = 0 OR consent = ?4)
+	featureConditions = ` name > ?1
+  AND (?2 = '' OR instr(search, ?2) > 0 OR ?10 <> '' AND instr(search, ?10) > 0) AND (?3 = '' OR name = ?3) AND (?4 = 0 OR consent = ?4)
   AND (is_default = ?5 OR ?5 IS NULL) AND (optional = ?6 OR ?6 IS NULL) AND (published = ?7 OR ?7 IS NULL)
   AND (is_system = ?8 OR ?8 IS NULL)
 ORDER BY name LIMIT ?9`
@@ -56,13 +77,15 @@ func (t *readTx) Features(q tokens.FeatureQuery) ([]tokens.FeatureEntry, error) 
 	case q.Published != nil && *q.Published:
 		query = selectPublishedFeatures
 	}
+	key, former := searchKeys(q.Has)
 	list := []tokens.FeatureEntry{}
 	err := t.each("list features", query, func(rows *sql.Rows) error {
 		var e tokens.FeatureEntry
 		err := rows.Scan(featureDest(&e)...)
 		list = append(list, e)
 		return err
-	}, q.After, q.Has, q.Name, int64(q.Consent), nullFlag(q.Default), nullFlag(q.Optional), nullFlag(q.Published), nullFlag(q.System), q.Limit)
+	}, q.After, key, q.Name, int64(q.Consent), nullFlag(q.Default), nullFlag(q.Optional), nullFlag(q.Published), nullFlag(q.System), q.Limit,
+		former)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +163,7 @@ func (t *readTx) Audience(id string) (tokens.AudienceEntry, error) {
 }
 
 const selectAudiences = `SELECT ` + audienceColumns + ` FROM audiences
-WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0)
+WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0 OR ?4 <> '' AND instr(search, ?4) > 0)
 ORDER BY id LIMIT ?3`
 
 // selectResources reads the index alone. Resources are compared normalized, which SQL cannot do, and a column for it would
@@ -154,13 +177,14 @@ func (t *readTx) Audiences(q tokens.AudienceQuery) ([]tokens.AudienceEntry, erro
 	if q.Resource != "" {
 		return t.audiencesOfResource(q)
 	}
+	key, former := searchKeys(q.Has)
 	list := []tokens.AudienceEntry{}
 	err := t.each("list audiences", selectAudiences, func(rows *sql.Rows) error {
 		var r audienceRow
 		err := rows.Scan(r.dest()...)
 		list = append(list, r.audience())
 		return err
-	}, q.After, q.Has, q.Limit)
+	}, q.After, key, q.Limit, former)
 	if err != nil {
 		return nil, err
 	}

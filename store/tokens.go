@@ -117,7 +117,7 @@ WHERE t.user = ?1 AND t.id <= ?2
        OR ?3 = 1 AND t.revoke_us IS NULL AND t.expire_us > ?4
        OR ?3 = 2 AND t.revoke_us IS NULL AND t.expire_us <= ?4
        OR ?3 = 3 AND t.revoke_us IS NOT NULL)
-  AND (?5 = '' OR instr(t.name_key, ?5) > 0)
+  AND (?5 = '' OR instr(t.name_key, ?5) > 0 OR ?8 <> '' AND instr(t.name_key, ?8) > 0)
   AND (?6 = '' OR instr(` + line + ` || t.audiences || ` + line + `, ` + line + ` || ?6 || ` + line + `) > 0)
 ORDER BY t.id DESC LIMIT ?7`
 
@@ -127,7 +127,8 @@ func (t *readTx) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, micros(q.Now), q.NameHas, q.Audience, q.Limit)
+	key, former := searchKeys(q.NameHas)
+	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, micros(q.Now), key, q.Audience, q.Limit, former)
 }
 
 // listTokens runs a query of usedColumns.

@@ -160,7 +160,7 @@ func missing(what string, err error) error {
 func (s *Service) writeAudience(ctx context.Context, a Actor, action Action, e AudienceEntry, write func(Tx, AudienceEntry) error) (AudienceEntry, error) {
 	var c checker
 	c.newAudience("id", e.ID)
-	c.text("display_name", e.DisplayName, maxName, false)
+	e.DisplayName = c.title("display_name", e.DisplayName)
 	if e.Resource != "" {
 		u, err := url.Parse(e.Resource)
 		if err != nil || !u.IsAbs() || u.Fragment != "" || len(e.Resource) > 2000 || ContainsSecret(e.Resource) {
@@ -223,7 +223,7 @@ func (s *Service) Audiences(ctx context.Context, a Actor, q string, p Page) ([]A
 	}
 	var found []AudienceEntry
 	err = s.store.View(ctx, func(tx ReadTx) error {
-		found, err = tx.Audiences(AudienceQuery{Has: NameKey(q), After: after, Limit: limit + 1})
+		found, err = tx.Audiences(AudienceQuery{Has: q, After: after, Limit: limit + 1})
 		return err
 	})
 	if err != nil {

@@ -98,7 +98,7 @@ func (s *Service) writeFeature(ctx context.Context, a Actor, action Action, e Fe
 	if !ValidScope(e.Name) || ContainsSecret(e.Name) {
 		c.add("name", "SCOPE_INVALID", "a feature's name is "+scopeForm)
 	}
-	c.text("display_name", e.DisplayName, maxName, false)
+	e.DisplayName = c.title("display_name", e.DisplayName)
 	c.text("description", e.Description, maxDescription, true)
 	if e.Consent == 0 {
 		e.Consent = ConsentImplicit
@@ -158,7 +158,7 @@ func (s *Service) Features(ctx context.Context, a Actor, f FeatureFilter, p Page
 	if err != nil {
 		return nil, "", err
 	}
-	q.Has, q.After, q.Limit = NameKey(f.Q), after, limit+1
+	q.Has, q.After, q.Limit = f.Q, after, limit+1
 	var found []FeatureEntry
 	err = s.store.View(ctx, func(tx ReadTx) error {
 		found, err = tx.Features(q)

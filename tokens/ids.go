@@ -3,7 +3,6 @@ package tokens
 import (
 	"net/url"
 	"strings"
-	"unicode"
 )
 
 // Ids of users, features, audiences and services stand in the paths of URLs. A segment `.` or `..` is folded away on the way,
@@ -58,8 +57,10 @@ func newID(id string) string {
 	switch {
 	case LostInPath(id):
 		return "an id must not be `.` or `..`, or have such a part between slashes, percent-encoded or not: it would be lost in a URL"
-	case strings.TrimFunc(id, unicode.IsSpace) == "":
-		return "an id must hold more than white space"
+	case strings.ContainsFunc(id, reorders):
+		return "an id must not hold characters that reorder text (U+061C, U+200E, U+200F, U+202A–U+202E, U+2066–U+2069)"
+	case !shows(id):
+		return "an id must show something: this one is only white space, or characters that are invisible"
 	default:
 		return ""
 	}

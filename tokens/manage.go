@@ -57,7 +57,7 @@ func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([
 	if err != nil {
 		return nil, "", err
 	}
-	q := TokenQuery{State: f.State, NameHas: NameKey(f.NameHas), Audience: f.Audience, Now: s.Now(), Limit: limit + 1}
+	q := TokenQuery{State: f.State, NameHas: f.NameHas, Audience: f.Audience, Now: s.Now(), Limit: limit + 1}
 	if after != "" {
 		if q.Before, err = ParseID(after); err != nil {
 			return nil, "", errPageToken

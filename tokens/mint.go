@@ -264,7 +264,7 @@ func scopesHeld(scopes, held []string) error {
 func nameFree(live []LiveToken, name string, self ID) error {
 	k := NameKey(name)
 	for _, l := range live {
-		if l.NameKey == k && l.ID != self {
+		if l.ID != self && NameKey(l.NameKey) == k { // the stored key may be a former one
 			return &Error{
 				Code: CodeExists, Reason: "NAME_TAKEN", Metadata: map[string]string{"token_id": l.ID.String()},
 				Message: "another live token of the user has this name: " + l.ID.String(),

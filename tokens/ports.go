@@ -300,7 +300,7 @@ type KeyWriter interface {
 type TokenQuery struct {
 	UserKey  int64
 	State    State
-	NameHas  string // folded by NameKey; empty: any
+	NameHas  string // contained in the name, both folded by NameKey; empty: any
 	Audience string // empty: any
 	Now      time.Time
 	Before   ID // only ids below; 0: from the newest
@@ -310,7 +310,7 @@ type TokenQuery struct {
 // LiveToken is what limits and unique names look at.
 type LiveToken struct {
 	ID      ID
-	NameKey string
+	NameKey string // by NameKey, or by FormerNameKey where an earlier program wrote it
 }
 
 // BlockedState selects tokens by their block.
@@ -337,7 +337,7 @@ type ExceedQuery struct {
 
 // FeatureQuery selects entries of the catalogue; zero fields match all.
 type FeatureQuery struct {
-	Has                                  string // folded by NameKey: contained in name, display name or description
+	Has                                  string // contained in name, display name or description, folded by NameKey
 	Name                                 string
 	Consent                              Consent
 	Default, Optional, Published, System *bool
@@ -347,7 +347,7 @@ type FeatureQuery struct {
 
 // AudienceQuery selects audiences.
 type AudienceQuery struct {
-	Has      string // folded by NameKey: contained in id or display name
+	Has      string // contained in id or display name, folded by NameKey
 	Resource string // empty: any; RFC 8707, compared as NormalResource has it. Has does not count then.
 	After    string // only ids above, in byte order
 	Limit    int

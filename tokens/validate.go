@@ -8,9 +8,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/cases"
-	"golang.org/x/text/unicode/norm"
 )
 
 // Bounds of single fields.
@@ -28,11 +25,6 @@ const (
 	maxRequestID   = 255
 )
 
-// NameKey folds a token name for comparing: two names are the same when their keys are, whatever the case.
-func NameKey(name string) string {
-	return norm.NFC.String(cases.Fold().String(norm.NFC.String(name)))
-}
-
 // checker gathers what is wrong with a request, so that the caller is told all of it at once.
 type checker struct{ found []Violation }
 
@@ -45,39 +37,6 @@ func (c *checker) err() error {
 		return nil
 	}
 	return invalid(c.found)
-}
-
-// text checks free text: at most limit characters, no control characters but, where multiline, line ends and tabs.
-func (c *checker) text(field, s string, limit int, multiline bool) {
-	switch {
-	case !utf8.ValidString(s):
-		c.add(field, "TEXT_INVALID", "must be valid UTF-8")
-	case utf8.RuneCountInString(s) > limit:
-		c.add(field, "TEXT_TOO_LONG", fmt.Sprintf("at most %d characters", limit))
-	case strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) && (!multiline || r != '\n' && r != '\r' && r != '\t')
-	}):
-		c.add(field, "TEXT_INVALID", "must not hold control characters")
-	case ContainsSecret(s):
-		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token, which must not be stored; revoke that token, it may have been seen")
-	}
-}
-
-// name normalizes a token's name.
-func (c *checker) name(s string) string {
-	s = strings.TrimSpace(norm.NFC.String(s))
-	if s == "" {
-		c.add("name", "NAME_REQUIRED", fmt.Sprintf("give a name of 1 to %d characters", maxName))
-		return s
-	}
-	before := len(c.found)
-	c.text("name", s, maxName, false)
-	for i := before; i < len(c.found); i++ {
-		if c.found[i].Reason == "TEXT_TOO_LONG" {
-			c.found[i].Reason = "NAME_TOO_LONG"
-		}
-	}
-	return s
 }
 
 func (c *checker) description(s string) {
@@ -238,6 +197,8 @@ func (c *checker) labels(in map[string]string, limit int) {
 			c.add("labels", "LABEL_INVALID", fmt.Sprintf("a label's value has at most %d bytes", maxLabelValue))
 		case !utf8.ValidString(k) || !utf8.ValidString(v) || strings.ContainsFunc(k+v, unicode.IsControl):
 			c.add("labels", "LABEL_INVALID", "labels are UTF-8 without control characters")
+		case strings.ContainsFunc(k+v, reorders) || strings.ContainsFunc(k, ignorable) || !shows(k):
+			c.add("labels", "LABEL_INVALID", "labels hold no characters that reorder text, and their keys none that are invisible; leave them out")
 		case ContainsSecret(k) || ContainsSecret(v):
 			c.add("labels", "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 		}

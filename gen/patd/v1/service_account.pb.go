@@ -86,7 +86,7 @@ type Service struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Public id of the service token.
 	TokenId string `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
-	// Name, `[A-Za-z0-9._-]{1,64}`, unique among live services.
+	// Name, `[A-Za-z0-9._-]{1,64}`, not `.` or `..`, unique among live services.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What it may do: introspect, tokens, users, catalog, audit, admin.
 	Permissions []string `protobuf:"bytes,3,rep,name=permissions,proto3" json:"permissions,omitempty"`

@@ -88,7 +88,7 @@ type Token struct {
 	TokenId string `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Id of the user who owns the token.
 	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
-	// Name, 1 to 100 characters, unique among the user's live tokens whatever the case.
+	// Name, 1 to 100 characters that show something, unique among the user's live tokens whatever the case.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	// What the token is for, at most 1000 characters.
 	Description string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
@@ -287,7 +287,7 @@ type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Owner of the token, or `me`.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	// Name, 1 to 100 characters; NFC-normalized and trimmed.
+	// Name, 1 to 100 characters that show something, none invisible; NFC-normalized and trimmed.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Scopes asked for, at most 256; each a feature that the user holds now. No wildcard. Empty: the catalogue's
 	// default features that the user holds, of which there must be one.
