@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,47 +158,5 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 				t.Errorf("%d streams without a credential made the process grow by %d MB", connections*streams, grown>>20)
 			}
 		})
-	}
-}
-
-// TestAConnectionThatDoesNotReadIsNotReadFrom opens streams that are refused at once, and reads none of the refusals.
-func TestAConnectionThatDoesNotReadIsNotReadFrom(t *testing.T) {
-	t.Parallel()
-	const connections, headers = 12, 30 << 10
-	dir := t.TempDir()
-	d, err := start(dir, append(os.Environ(), "GOGC=25"), "serve", "--data-dir", filepath.Join(dir, "data"), "--http-addr", "127.0.0.1:0",
-		"--grpc-addr", "127.0.0.1:0", "--log-level", "error")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.kill)
-	before := d.peak(t)
-	var writing sync.WaitGroup
-	var opened atomic.Int64
-	for range connections {
-		conn, err := net.Dial("tcp", d.grpc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
-			t.Fatal(err)
-		}
-		writing.Go(func() {
-			_, _ = io.WriteString(conn, preface)
-			for n := uint32(0); ; n++ {
-				_ = conn.SetWriteDeadline(time.Now().Add(5 * time.Second)) // then the server reads no more
-				if _, err := conn.Write(opening(2*n+1, "/patd.v1.IntrospectionService/Introspect", "application/grpc", headers)); err != nil {
-					return
-				}
-				opened.Add(1)
-			}
-		})
-	}
-	writing.Wait()
-	grown := d.peak(t) - before
-	t.Logf("%d streams, and the process grew by %d MB", opened.Load(), grown>>20)
-	if grown > connections*2<<20 {
-		t.Errorf("%d connections that read nothing made the process grow by %d MB", connections, grown>>20)
 	}
 }
