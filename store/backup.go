@@ -28,6 +28,11 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 }
 
 func (s *Store) backup(ctx context.Context, path string) error {
+	select {
+	case <-s.done:
+		return fault("copy the store", errClosed)
+	default:
+	}
 	return newFile(path, func(part string) error {
 		if err := s.Flush(ctx); err != nil {
 			s.report(ctx, err) // no reason not to save the rest

@@ -31,6 +31,19 @@ func Lose(in tokens.Tx) error {
 	return t.fail("lose the transaction", driver.ErrBadConn)
 }
 
+// WithDeferredRule makes a table that refers to tokens, which is checked at the end of a transaction.
+const WithDeferredRule = `CREATE TABLE deferred (token_id INTEGER NOT NULL REFERENCES tokens (id) DEFERRABLE INITIALLY DEFERRED)`
+
+// BreakDeferredRule has a change refer to a token that does not exist, in that table.
+func BreakDeferredRule(in tokens.Tx) error {
+	t, ok := in.(*tx)
+	if !ok {
+		return fmt.Errorf("%T is not a transaction of this store", in)
+	}
+	_, err := t.exec("break a rule", `INSERT INTO deferred (token_id) VALUES (1)`)
+	return err
+}
+
 var commits atomic.Int64
 
 // Commits counts the commits since RefuseCommits.

@@ -97,8 +97,7 @@ func (c *change) do(tx tokens.Tx) ([]tokens.Event, error) {
 			err = nil
 		}
 	case violatesEnd:
-		r := tokens.Request{Key: tokens.RequestKey{byte(c.n), byte(c.n >> 8), byte(c.n >> 16)}, TokenID: 1, ExpireTime: time.Now().Add(time.Hour)}
-		err = tx.PutRequest(r, time.Now())
+		err = store.BreakDeferredRule(tx)
 	case loses:
 		err = store.Lose(tx)
 	case panics:
@@ -163,6 +162,7 @@ func inLine(t *testing.T, st *store.Store, n int) {
 
 func TestAChangeOfAGroupSucceedsOrFailsByItself(t *testing.T) {
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
+	exec1(t, st, store.WithDeferredRule)
 	must(t, st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 		_, err := tx.InsertUser(tokens.User{ID: "taken"})
 		return []tokens.Event{{Time: time.Now(), Actor: "test", Action: "test", Outcome: tokens.OutcomeRefused}}, err
@@ -230,7 +230,7 @@ func checkKept(rt *rapid.T, t *testing.T, st *store.Store, all []*change) {
 		{`SELECT prefix FROM prefixes ORDER BY prefix`, names},
 		{`SELECT token_id FROM events WHERE actor = 'group' ORDER BY seq`, ids},
 		{`SELECT token_id FROM changes WHERE token_id > 0 ORDER BY seq`, ids},
-		{`SELECT hex(key) FROM requests`, nil},
+		{`SELECT token_id FROM deferred`, nil},
 		{`SELECT id FROM tokens`, nil},
 	} {
 		got, err := st.Texts(context.Background(), 0, check.query)

@@ -52,11 +52,11 @@ func newReserve(database string, o Options) *reserve {
 
 // held is how many bytes the reserve's file has; -1: there is none.
 func (r *reserve) held() int64 {
-	info, err := os.Stat(r.path)
-	if err != nil {
+	var s syscall.Stat_t
+	if syscall.Stat(r.path, &s) != nil {
 		return -1
 	}
-	return info.Size()
+	return s.Size
 }
 
 // exists reports whether there is a reserve, given up or not.
