@@ -71,7 +71,8 @@ func checkSQLite(ctx context.Context, conn *sql.Conn, query string) error {
 		err = rows.Err()
 		rows.Close()
 	}
-	if err != nil && strings.HasPrefix(err.Error(), "missing ") && strings.Contains(err.Error(), "argument") {
+	// SQLite itself says nothing of parameters without a value: it is the driver that refuses them.
+	if lite := new(sqlite.Error); err != nil && !errors.As(err, &lite) && ctx.Err() == nil {
 		return malformed("the query must have exactly one parameter, the user id as ?, and has others")
 	}
 	return err
