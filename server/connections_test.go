@@ -21,6 +21,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
+	"patd/server/internal/connection"
 )
 
 // preface opens an HTTP/2 connection.
@@ -52,7 +53,7 @@ func isClosed(c <-chan struct{}) bool {
 
 func TestIdleStrangersTakeNobodysRoom(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, func(c *server.Config) { c.Connections = server.ConnectionLimits{Max: 16} })
+	r := newRig(t, func(c *server.Config) { c.Connections = connection.Limits{Max: 16} })
 	_, secret := r.mint("u1", "a")
 	introspect := func(conn *grpc.ClientConn) {
 		t.Helper()
@@ -200,7 +201,7 @@ func TestAGRPCConnectionWithoutACredentialEnds(t *testing.T) {
 func TestIdleConnectionsEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
-		c.Connections = server.ConnectionLimits{HTTPIdle: 50 * time.Millisecond, GRPCIdle: 50 * time.Millisecond, AnonymousTimeout: -1}
+		c.Connections = connection.Limits{HTTPIdle: 50 * time.Millisecond, GRPCIdle: 50 * time.Millisecond, AnonymousTimeout: -1}
 	})
 	<-stranger(t, r.srv.HTTPAddr(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-stranger(t, r.srv.GRPCAddr(), preface)
@@ -209,7 +210,7 @@ func TestIdleConnectionsEnd(t *testing.T) {
 func TestStreamsOnAnAgedConnectionEndWithAReasonBeforeTheyAreCutOff(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
-		c.Connections = server.ConnectionLimits{Age: time.Second, Grace: 20 * time.Second}
+		c.Connections = connection.Limits{Age: time.Second, Grace: 20 * time.Second}
 	})
 	r.mint("u1", "a")
 	_, err := patdv1.NewUserServiceClient(r.conn).ListUsers(as(r.admin), &patdv1.ListUsersRequest{})

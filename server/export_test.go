@@ -1,6 +1,10 @@
 package server
 
-import "google.golang.org/grpc"
+import (
+	"google.golang.org/grpc"
+
+	"patd/server/internal/call"
+)
 
 // ServiceInfo lists what is served on the network.
 func (s *Server) ServiceInfo() map[string]grpc.ServiceInfo { return s.grpc.GetServiceInfo() }
@@ -11,8 +15,8 @@ func (s *Server) InProcessInfo() map[string]grpc.ServiceInfo { return s.inProces
 // Methods lists the methods with a row of rights.
 func Methods() map[string]bool {
 	found := map[string]bool{}
-	for full, r := range rights() {
-		found[full] = !r.open && !r.anyone
+	for full, r := range call.Rights() {
+		found[full] = !r.Open && !r.Anyone
 	}
 	return found
 }
@@ -20,8 +24,8 @@ func Methods() map[string]bool {
 // Conditional reports of each method with a row of rights whether it takes a precondition.
 func Conditional() map[string]bool {
 	found := map[string]bool{}
-	for full, r := range rights() {
-		found[full] = r.conditional
+	for full, r := range call.Rights() {
+		found[full] = r.Conditional
 	}
 	return found
 }

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	forwardAuth = "/v1/forward-auth"
+	ForwardAuth = "/v1/forward-auth"
 	challenged  = `Bearer realm="patd"`
 )
 
@@ -28,7 +28,7 @@ var told = []string{"X-Auth-User", "X-Auth-Scopes", "X-Auth-Token-Id", "X-Token-
 // ask is what a gateway does for its client, who shows a secret.
 func (r *rig) ask(query, secret string, headers ...string) answerOf {
 	r.t.Helper()
-	return r.rest("GET", forwardAuth+query, secret, "", headers...)
+	return r.rest("GET", ForwardAuth+query, secret, "", headers...)
 }
 
 // wantPass checks a pass: no body, all four headers, each once.
@@ -67,7 +67,7 @@ func TestForwardAuthTellsWhoMayPass(t *testing.T) {
 		"": "", "?scope=a": "a", "?scope=c+a": "c a", "?scope=c%20a&scope=b&scope=a": "c a b", "?audience=any&scope=b": "b", "?audience=any": "",
 	} {
 		wantPass(t, query, r.ask(query, secret), user, scopes, id, expires)
-		head := r.rest("HEAD", forwardAuth+query, secret, "")
+		head := r.rest("HEAD", ForwardAuth+query, secret, "")
 		wantPass(t, "HEAD "+query, head, user, scopes, id, expires)
 	}
 	got := r.exchange(secret, "scope", "a b")
@@ -147,7 +147,7 @@ func TestForwardAuthRefuses(t *testing.T) {
 	}
 	wantPass(t, "afterwards", r.ask("?scope=reports.read&audience=api", bound), "u2", "reports.read", idOf(bound), expiry(r, bound))
 	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"} {
-		got := r.rest(method, forwardAuth, good, "")
+		got := r.rest(method, ForwardAuth, good, "")
 		if reason, _ := got.reason(); got.code != http.StatusMethodNotAllowed || reason != "METHOD_NOT_ALLOWED" || got.header.Get("Allow") != "GET, HEAD" {
 			t.Errorf("%s: %d %v", method, got.code, got.header)
 		}
@@ -281,7 +281,7 @@ func TestForwardAuthRepeatsNoSecret(t *testing.T) {
 	} {
 		for _, credential := range []string{secret, secret + "x", secret + "," + secret, r.admin, ""} {
 			for _, method := range []string{"GET", "HEAD", "POST"} {
-				m.check(method+" "+query, fmt.Sprint(r.rest(method, forwardAuth+query, credential, "")))
+				m.check(method+" "+query, fmt.Sprint(r.rest(method, ForwardAuth+query, credential, "")))
 			}
 		}
 		m.panicking(func() { m.check("panic "+query, fmt.Sprint(r.ask(query, secret))) })

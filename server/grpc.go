@@ -9,6 +9,11 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"patd/server/internal/call"
+	"patd/server/internal/connection"
+	"patd/server/internal/introspect"
+	"patd/server/internal/metrics"
+	"patd/server/internal/rpc"
 	"patd/tokens"
 )
 
@@ -24,17 +29,17 @@ const (
 var errUnknownMethod = errors.New("no such method")
 
 // newGRPC makes a grpc.Server behind a chain. There are two: one on the network and one behind the gateway.
-func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
+func newGRPC(c *call.Chain, extra ...grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append([]grpc.ServerOption{
-		grpc.StreamInterceptor(c.stream),
-		grpc.InTapHandle(c.tap),
-		grpc.ForceServerCodecV2(newCodec()),
+		grpc.StreamInterceptor(c.Stream),
+		grpc.InTapHandle(c.Tap),
+		grpc.ForceServerCodecV2(introspect.NewCodec()),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
-		grpc.MaxRecvMsgSize(maxTransportMessage),
+		grpc.MaxRecvMsgSize(call.MaxTransportMessage),
 		// One stream holds no more than this of a message that nobody has asked for yet. It also turns off the estimate of
 		// bandwidth, by which a stranger could have it grow.
-		grpc.StaticStreamWindowSize(maxUnknown),
-		grpc.StaticConnWindowSize(maxUnknown),
+		grpc.StaticStreamWindowSize(call.MaxUnknown),
+		grpc.StaticConnWindowSize(call.MaxUnknown),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeaderList),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -46,7 +51,7 @@ func newGRPC(c *chain, extra ...grpc.ServerOption) *grpc.Server {
 
 // keepaliveOf is how long a connection of the network lasts. A connection's own age varies by a tenth: the grace makes up for that,
 // so that no stream is cut off before it is told to end.
-func keepaliveOf(l ConnectionLimits) grpc.ServerOption {
+func keepaliveOf(l connection.Limits) grpc.ServerOption {
 	p := keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: max(l.GRPCIdle, 0)}
 	if l.Age > 0 {
 		p.MaxConnectionAge = l.Age
@@ -58,13 +63,13 @@ func keepaliveOf(l ConnectionLimits) grpc.ServerOption {
 }
 
 // registerServices registers what both servers serve.
-func registerServices(g guard, svc *tokens.Service) {
-	registerRPC(g, svc)
-	registerIntrospection(g, newIntrospection(g.chain, svc))
+func registerServices(g call.Guard, svc *tokens.Service) {
+	rpc.Register(g, svc)
+	introspect.Register(g, introspect.New(g.Chain, svc))
 }
 
 // registerOpen registers what only the network sees: health, and reflection where it is wanted.
-func registerOpen(g guard, h *healthState, withReflection bool) {
+func registerOpen(g call.Guard, h *healthState, withReflection bool) {
 	healthv1.RegisterHealthServer(g, boundedHealth{h.grpc})
 	if withReflection {
 		reflection.RegisterV1(g)
@@ -73,13 +78,13 @@ func registerOpen(g guard, h *healthState, withReflection bool) {
 }
 
 // watchMethods makes the metrics, and the chain's methods, know every method of a server.
-func watchMethods(m *metrics, methods map[string]*method, g *grpc.Server) {
+func watchMethods(m *metrics.Set, methods map[string]*call.Method, g *grpc.Server) {
 	for name, info := range g.GetServiceInfo() {
 		for _, served := range info.Methods {
 			full := "/" + name + "/" + served.Name
-			m.watch(full)
+			m.Watch(full)
 			if known, ok := methods[full]; ok {
-				known.metrics = m.methods[full]
+				known.Metrics = m.Methods[full]
 			}
 		}
 	}

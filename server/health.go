@@ -12,6 +12,10 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"patd/server/internal/call"
+	"patd/server/internal/connection"
+	"patd/server/internal/httpx"
 )
 
 const (
@@ -61,10 +65,10 @@ type boundedHealth struct{ *health.Server }
 
 // Watch tells the state of a service, and each change of it.
 func (h boundedHealth) Watch(r *healthv1.HealthCheckRequest, ss grpc.ServerStreamingServer[healthv1.HealthCheckResponse]) error {
-	if c := connectionOfPeer(ss.Context()); c != nil {
-		n := c.watches.Add(1)
-		defer c.watches.Add(-1)
-		if n > maxAnonymousWatches && !c.known.Load() {
+	if c := connection.OfPeer(ss.Context()); c != nil {
+		n := c.Watches.Add(1)
+		defer c.Watches.Add(-1)
+		if n > connection.MaxAnonymousWatches && !c.Known.Load() {
 			return status.Error(codes.ResourceExhausted, "too many watches on a connection without a credential")
 		}
 	}
@@ -109,7 +113,7 @@ func (h *healthState) note(ctx context.Context, err error) {
 		h.failed = 0
 	default:
 		if h.failed++; h.failed == readyFailures {
-			h.logger.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("cause", logText(err.Error())))
+			h.logger.LogAttrs(ctx, slog.LevelWarn, "not ready", slog.String("cause", call.LogText(err.Error())))
 			h.set(healthv1.HealthCheckResponse_NOT_SERVING)
 		}
 	}
@@ -123,21 +127,21 @@ type probe struct {
 
 // live answers that the process runs.
 func (h *healthState) live(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, probe{Status: "ok"})
+	httpx.WriteJSON(w, http.StatusOK, probe{Status: "ok"})
 }
 
 // readyz answers whether the server can serve now. Why it cannot is for the log.
 func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
 	if h.draining.Load() {
-		writeJSON(w, http.StatusServiceUnavailable, probe{Status: "draining"})
+		httpx.WriteJSON(w, http.StatusServiceUnavailable, probe{Status: "draining"})
 		return
 	}
 	if err := h.check(r.Context()); err != nil {
-		exchangeOf(r.Context()).cause = err
-		writeJSON(w, http.StatusServiceUnavailable, h.probe("not ready"))
+		httpx.ExchangeOf(r.Context()).Cause = err
+		httpx.WriteJSON(w, http.StatusServiceUnavailable, h.probe("not ready"))
 		return
 	}
-	writeJSON(w, http.StatusOK, h.probe("ready"))
+	httpx.WriteJSON(w, http.StatusOK, h.probe("ready"))
 }
 
 // probe is a status with what does not work.

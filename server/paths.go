@@ -10,7 +10,7 @@ import (
 func (s *Server) Paths() []string {
 	f := s.front
 	var all []string
-	for _, paths := range []map[string]http.Handler{f.pages, f.oauth, f.gates} {
+	for _, paths := range []map[string]http.Handler{f.Pages, f.Forms, f.Gates} {
 		all = slices.AppendSeq(all, maps.Keys(paths))
 	}
 	return slices.Sorted(slices.Values(all))

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,12 +14,21 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/test/bufconn"
 
 	"patd/gen/openapi"
+	"patd/server/internal/call"
+	"patd/server/internal/connection"
+	"patd/server/internal/extauth"
+	"patd/server/internal/httpx"
+	"patd/server/internal/introspect"
+	"patd/server/internal/metrics"
+	"patd/server/internal/oauth"
+	"patd/server/internal/rest"
 	"patd/tokens"
 )
 
@@ -42,7 +52,7 @@ type Config struct {
 	// name; /readyz shows them. Nil: nothing.
 	Details func() map[string]string
 	// Figures are further ones for /metrics, read each time. Nil: there are none.
-	Figures func() []Figure
+	Figures func() []metrics.Figure
 	// Logger gets one line per request. Nil: nobody does.
 	Logger *slog.Logger
 	// HTTPAddr and GRPCAddr are what to listen on; port 0 is any free one.
@@ -58,7 +68,7 @@ type Config struct {
 	// TrustedProxies are those whose X-Forwarded-For counts, over REST as over gRPC.
 	TrustedProxies []netip.Prefix
 	// SignIn tells who signed in with a JWT. Nil: nobody does, and a JWT is refused as any bad token is.
-	SignIn Verifier
+	SignIn call.Verifier
 	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many at
 	// once. 0: 1 and 100. ServiceMintRate and ServiceMintBurst are the same for one service, which mints for many users. 0: 1000
 	// and 20000. Each attempt counts that the caller has the right to make. Negative: unlimited.
@@ -92,7 +102,7 @@ type Config struct {
 	LeakBurst int
 	// Shared counts mints and exchanges together with the other servers on the same store. Nil: there are none. What is
 	// limited by address each server counts for itself.
-	Shared SharedLimit
+	Shared call.SharedLimit
 	// ForwardAuthorization lets Envoy pass the client's Authorization header on to the upstream, which then has the token. Other
 	// gateways do as their own configuration says.
 	ForwardAuthorization bool
@@ -110,7 +120,7 @@ type Config struct {
 	DrainDelay time.Duration
 	Hurry      <-chan struct{}
 	// Connections bound what connections there are, and for how long.
-	Connections ConnectionLimits
+	Connections connection.Limits
 	// Version is told by the metrics.
 	Version string
 }
@@ -126,16 +136,16 @@ type Server struct {
 	stopStreams  context.CancelFunc
 
 	grpc, inProcess          *grpc.Server
-	grpcLis, httpLis, metLis net.Listener // metLis may be nil
-	grpcGate                 *gate        // grpcLis
+	grpcLis, httpLis, metLis net.Listener     // metLis may be nil
+	grpcGate                 *connection.Gate // grpcLis
 	pipe                     *bufconn.Listener
 	conn                     *grpc.ClientConn
 	http, metricsHTTP        *http.Server
-	front                    *front
+	front                    *rest.Front
 	secure                   bool
 	lingering                sync.WaitGroup // goroutines of streams
-	awaited                  awaited
-	numbered                 numbered
+	awaited                  call.Awaited
+	numbered                 connection.Numbered
 }
 
 // checkIssuer refuses a base URL that clients could not use: RFC 8414 section 2 wants http(s), without query and fragment.
@@ -162,8 +172,8 @@ func New(c Config) (*Server, error) {
 	if c.DrainTimeout <= 0 {
 		c.DrainTimeout = defaultDrainTimeout
 	}
-	c.Connections = c.Connections.filled()
-	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil, awaited: awaited{timeout: c.RequestTimeout}}
+	c.Connections = c.Connections.Filled()
+	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil, awaited: call.Awaited{Timeout: c.RequestTimeout}}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -238,76 +248,76 @@ func (s *Server) closeListeners() {
 
 // build makes the two gRPC servers and what stands in front of them.
 func (s *Server) build(c Config) error {
-	m := newMetrics(c.Version)
+	m := metrics.New(c.Version)
 	s.gates(c.Connections, m)
 	if c.Figures != nil {
-		m.registry.MustRegister(figures(c.Figures))
+		m.Registry.MustRegister(metrics.Figures(c.Figures))
 	}
-	bounds, err := newLimits(limitsOf(c), m)
+	bounds, err := call.NewLimits(limitsOf(c), m)
 	if err != nil {
 		return err
 	}
-	c.Service.LimitRefusals(bounds.recordable)
+	c.Service.LimitRefusals(bounds.Recordable)
 	s.health = newHealthState(c.Ready, c.Logger)
 	s.health.details = c.Details
 	draining, stop := context.WithCancel(context.Background())
 	s.stopStreams = stop
 
-	network := newChain(chainConfig{
-		service: c.Service, signIn: c.SignIn, logger: c.Logger, metrics: m, limits: bounds, codec: newCodec(),
-		unknownMemory: c.UnknownCallerMemory, trusted: c.TrustedProxies, timeout: c.RequestTimeout, draining: draining,
-		lingering: &s.lingering, awaited: &s.awaited,
+	network := call.New(call.Config{
+		Service: c.Service, SignIn: c.SignIn, Logger: c.Logger, Metrics: m, Limits: bounds, Codec: introspect.NewCodec(),
+		UnknownMemory: c.UnknownCallerMemory, Trusted: c.TrustedProxies, Timeout: c.RequestTimeout, Draining: draining,
+		Lingering: &s.lingering, Awaited: &s.awaited,
 	})
 	options := []grpc.ServerOption{keepaliveOf(c.Connections)}
 	if c.TLS != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
 	}
 	s.grpc = newGRPC(network, options...)
-	registerServices(guard{s.grpc, network}, c.Service)
-	registerEnvoy(guard{s.grpc, network}, newEnvoy(c.Service, c.ForwardAuthorization))
-	registerOpen(guard{s.grpc, network}, s.health, c.Reflection)
-	watchMethods(m, network.methods, s.grpc)
+	registerServices(call.NewGuard(s.grpc, network), c.Service)
+	extauth.RegisterEnvoy(call.NewGuard(s.grpc, network), extauth.NewEnvoy(c.Service, c.ForwardAuthorization))
+	registerOpen(call.NewGuard(s.grpc, network), s.health, c.Reflection)
+	watchMethods(m, network.Methods, s.grpc)
 
-	behind := network.behind(&s.numbered)
-	s.inProcess = newGRPC(behind, grpc.MaxConcurrentStreams(unlimitedStreams))
-	registerServices(guard{s.inProcess, behind}, c.Service)
+	behind := network.Behind(&s.numbered)
+	s.inProcess = newGRPC(behind, grpc.MaxConcurrentStreams(rest.UnlimitedStreams))
+	registerServices(call.NewGuard(s.inProcess, behind), c.Service)
 	s.pipe = bufconn.Listen(inProcessBuffer)
-	if s.conn, err = dialInProcess(s.pipe, c.RequestTimeout+lostCallGrace); err != nil {
+	if s.conn, err = rest.DialInProcess(s.pipe, c.RequestTimeout+rest.LostCallGrace); err != nil {
 		stop()
 		return err
 	}
-	api, err := newGateway(draining, s.conn, s.issuer)
+	api, err := rest.NewGateway(draining, s.conn, s.issuer)
 	if err != nil {
 		stop()
 		return errors.Join(err, s.conn.Close())
 	}
-	endpoints := newOAuth(network, s.issuer)
-	from := senders{chain: behind, trusted: c.TrustedProxies}
-	s.front = &front{
-		logger: c.Logger, metrics: m, senders: from, api: api, pages: s.pages(c), oauth: endpoints.endpoints(),
-		gates: map[string]http.Handler{pathForwardAuth: newForwardAuth(c.Service, network)},
-		short: newDirect(newIntrospection(behind, c.Service), from),
+	endpoints := oauth.New(network, s.issuer)
+	from := httpx.Senders{Chain: behind, Trusted: c.TrustedProxies}
+	s.front = &rest.Front{
+		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: endpoints.Handlers(),
+		Gates: map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network)},
+		Short: introspect.NewDirect(introspect.New(behind, c.Service), from),
 	}
 	s.http = newHTTP(c, s.front)
 	if s.metLis == nil {
-		s.front.pages["/metrics"] = m.handler()
+		s.front.Pages["/metrics"] = m.Handler()
 		return nil
 	}
-	s.metricsHTTP = newHTTP(c, &front{
-		logger: c.Logger, metrics: m, pages: map[string]http.Handler{"/metrics": m.handler()}, api: http.NotFoundHandler(),
+	s.metricsHTTP = newHTTP(c, &rest.Front{
+		Logger: c.Logger, Metrics: m, Pages: map[string]http.Handler{"/metrics": m.Handler()}, API: http.NotFoundHandler(),
 	})
 	return nil
 }
 
 // limitsOf is what the configuration says of limits.
-func limitsOf(c Config) limitsConfig {
-	return limitsConfig{
-		mintRate: c.MintRate, mintBurst: c.MintBurst, serviceMintRate: c.ServiceMintRate, serviceMintBurst: c.ServiceMintBurst,
-		changeRate: c.ChangeRate, changeBurst: c.ChangeBurst,
-		serviceChangeRate: c.ServiceChangeRate, serviceChangeBurst: c.ServiceChangeBurst,
-		exchangeRate: c.ExchangeRate, exchangeBurst: c.ExchangeBurst, refusalRate: c.RefusalRate, refusalBurst: c.RefusalBurst,
-		failureRate: c.FailureRate, failureBurst: c.FailureBurst, leakRate: c.LeakRate, leakBurst: c.LeakBurst,
-		shared: c.Shared, now: c.Now,
+func limitsOf(c Config) call.LimitsConfig {
+	return call.LimitsConfig{
+		MintRate: c.MintRate, MintBurst: c.MintBurst, ServiceMintRate: c.ServiceMintRate, ServiceMintBurst: c.ServiceMintBurst,
+		ChangeRate: c.ChangeRate, ChangeBurst: c.ChangeBurst,
+		ServiceChangeRate: c.ServiceChangeRate, ServiceChangeBurst: c.ServiceChangeBurst,
+		ExchangeRate: c.ExchangeRate, ExchangeBurst: c.ExchangeBurst, RefusalRate: c.RefusalRate, RefusalBurst: c.RefusalBurst,
+		FailureRate: c.FailureRate, FailureBurst: c.FailureBurst, LeakRate: c.LeakRate, LeakBurst: c.LeakBurst,
+		Shared: c.Shared, Now: c.Now,
 	}
 }
 
@@ -320,10 +330,10 @@ func (s *Server) pages(c Config) map[string]http.Handler {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(openapi.JSON) // a failed write means that the client has gone
 		}),
-		pathKeys: keysPage{c.Service},
+		oauth.PathKeys: oauth.NewKeysPage(c.Service),
 	}
-	for _, path := range metadataPaths(s.issuer) {
-		found[path] = &metadataPage{service: c.Service, issuer: s.issuer, timeout: c.RequestTimeout}
+	for _, path := range oauth.MetadataPaths(s.issuer) {
+		found[path] = oauth.NewMetadataPage(c.Service, s.issuer, c.RequestTimeout)
 	}
 	return found
 }
@@ -335,10 +345,10 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 		ReadTimeout:       bodyTimeout,
 		WriteTimeout:      bodyTimeout + c.RequestTimeout + bodyTimeout,
 		IdleTimeout:       max(c.Connections.HTTPIdle, 0),
-		ConnContext:       withConnection,
+		ConnContext:       connection.With,
 		MaxHeaderBytes:    maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxHTTPStreams, MaxReceiveBufferPerConnection: maxUnknown, MaxReceiveBufferPerStream: maxUnknown,
+			MaxConcurrentStreams: maxHTTPStreams, MaxReceiveBufferPerConnection: call.MaxUnknown, MaxReceiveBufferPerStream: call.MaxUnknown,
 		},
 		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
@@ -363,8 +373,8 @@ func (s *Server) Serve(asked context.Context) error {
 		g.Go(func() error { return s.serveHTTP("metrics", s.metricsHTTP, s.metLis) })
 	}
 	g.Go(func() error { s.health.watch(ctx); return nil })
-	g.Go(func() error { s.awaited.watch(ctx); return nil })
-	g.Go(func() error { s.grpcGate.watch(ctx); return nil })
+	g.Go(func() error { s.awaited.Watch(ctx); return nil })
+	g.Go(func() error { s.grpcGate.Watch(ctx); return nil })
 	g.Go(func() error {
 		s.untilStop(ctx, asked)
 		stop()
@@ -422,7 +432,7 @@ func (s *Server) drain() {
 	g.Go(func() error { return stopGRPC(ctx, s.grpc) })
 	errs := []error{g.Wait(), httpErr}
 	errs = append(errs, s.conn.Close())
-	s.front.active.Wait()
+	s.front.Active.Wait()
 	// Nobody is behind these any more.
 	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -456,5 +466,44 @@ func stopGRPC(ctx context.Context, g *grpc.Server) error {
 		g.Stop()
 		<-done
 		return errors.New("drain gRPC: calls were cut off")
+	}
+}
+
+// gates puts a budget in front of each listener, and shows them in the metrics.
+func (s *Server) gates(l connection.Limits, m *metrics.Set) {
+	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "patd_connections_closed_total",
+		Help: "Connections closed by listener and reason: limit, anonymous (no good credential in time), refused (no room).",
+	}, []string{"listener", "reason"})
+	m.Registry.MustRegister(closed)
+	gated := func(name string, lis net.Listener, most int) *connection.Gate {
+		for _, reason := range []string{"limit", "anonymous", "refused"} {
+			closed.WithLabelValues(name, reason)
+		}
+		g := &connection.Gate{
+			Listener: lis, Max: max(most, 1), MaxAnonymous: min(l.MaxAnonymous, max(most, 1)), Anonymous: list.New(),
+			Closed: func(reason string) { closed.WithLabelValues(name, reason).Inc() },
+		}
+		for state, n := range map[string]func() int{
+			"known":     func() int { known, _ := g.Counts(); return known },
+			"anonymous": func() int { _, anonymous := g.Counts(); return anonymous },
+		} {
+			m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "patd_connections", Help: "Open connections by listener, and by whether they have shown a good credential.",
+				ConstLabels: prometheus.Labels{"listener": name, "state": state},
+			}, func() float64 { return float64(n()) }))
+		}
+		return g
+	}
+	front := gated("http", s.httpLis, l.Max/2)
+	s.httpLis, front.Numbered = front, &s.numbered
+	network := gated("grpc", s.grpcLis, l.Max/2)
+	network.Timeout, network.Paced = l.AnonymousTimeout, true
+	if l.Age > 0 {
+		network.Retire, network.RetireSpread = l.Age+l.Age/10+l.Grace/4, max(l.Grace/2, 0)
+	}
+	s.grpcLis, s.grpcGate = network, network
+	if s.metLis != nil {
+		s.metLis = gated("metrics", s.metLis, min(connection.MaxMetricsConnections, max(l.Max/8, 1)))
 	}
 }

@@ -76,20 +76,45 @@ func rooms() map[string]room {
 		"patd/store/feed":                  {allowed: []string{"patd/tokens"}, refused: noSQL},
 		"patd/store/usage":                 {allowed: []string{"patd/tokens"}, refused: noSQL},
 		"patd/features/signature":          {}, // the company's own programs import it
-		"patd/server/limit":                {},
-		"patd/server/signin":               {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
-		"patd/internal/bearer":             {},
-		"patd/internal/durable":            {},
-		"patd/internal/flight":             {},
-		"patd/internal/logpipe":            {},
-		"patd/internal/loopback":           {},
-		"patd/internal/secretfile":         {},
+		// Inside the server: the handlers lean on httpx and call, never on each other.
+		"patd/server/internal/rest":       inServer("httpx", "call", "connection", "fault", "metrics", "wire"),
+		"patd/server/internal/rpc":        inServer("httpx", "call", "wire"),
+		"patd/server/internal/introspect": inServer("httpx", "call", "connection", "fault", "metrics", "wire"),
+		"patd/server/internal/oauth":      inServer("httpx", "call", "connection", "fault", "limit", "metrics", "wire"),
+		"patd/server/internal/extauth":    inServer("httpx", "call", "connection", "fault", "metrics"),
+		"patd/server/internal/httpx":      inServer("call", "fault", "wire"),
+		"patd/server/internal/call":       inServer("connection", "fault", "limit", "metrics", "wire"),
+		"patd/server/internal/connection": inServer("fault", "metrics"),
+		"patd/server/internal/metrics":    inServer("fault"),
+		"patd/server/internal/fault":      inServer(),
+		"patd/server/internal/wire":       inServer(),
+		"patd/server/internal/limit":      {},
+		"patd/server/signin":              {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
+		"patd/internal/bearer":            {},
+		"patd/internal/durable":           {},
+		"patd/internal/flight":            {},
+		"patd/internal/logpipe":           {},
+		"patd/internal/loopback":          {},
+		"patd/internal/secretfile":        {},
 		"patd/client": {
 			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/cmd": {allowed: []string{""}},
 	}
+}
+
+// inServer is the room of a package inside the server: what the server may import of others, and of its own only the named ones.
+func inServer(rooms ...string) room {
+	allowed := append([]string{
+		"patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/server/signin",
+		"patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4",
+		"github.com/envoyproxy/go-control-plane/envoy", "golang.org/x",
+	}, grpcStack...)
+	for _, r := range rooms {
+		allowed = append(allowed, "patd/server/internal/"+r)
+	}
+	return room{allowed: allowed, refused: []string{"database/sql"}}
 }
 
 func under(path string, prefixes []string) bool {

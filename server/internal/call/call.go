@@ -1,0 +1,237 @@
+package call
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"patd/server/internal/connection"
+	"patd/server/internal/metrics"
+	"patd/tokens"
+)
+
+// Method is what the chain knows of one method before it is called.
+type Method struct {
+	Right
+	full, name string          // name is without the slash in front
+	Metrics    *metrics.Method // nil: it is not served
+}
+
+// methodsOf makes the methods of a table of rights.
+func methodsOf(rights map[string]Right) map[string]*Method {
+	found := make(map[string]*Method, len(rights))
+	for full, r := range rights {
+		found[full] = &Method{Right: r, full: full, name: full[1:]}
+	}
+	return found
+}
+
+// Call is what the chain knows of one call. The chain fills it in, step by step; handlers only read it. It is the context
+// that handlers get, so that a call costs one allocation and not one for each thing that is to be known.
+//
+// Its deadline comes into being when somebody first asks for it, since most introspections are answered from memory and
+// nobody does.
+type Call struct {
+	context.Context // the transport's
+	Method          *Method
+	Peer            tokens.Peer
+	Actor           tokens.Actor
+	Credentials     []string // the Authorization headers
+	ID              string   // the request's; empty: nobody has needed it yet
+	Cause           error    // what lies behind an error that tells the caller nothing
+	BehindGateway   bool
+	identified      bool                   // the credentials were looked at, and are good or absent
+	Connection      *connection.Connection // nil: it is not known
+	Late            lateDeadline
+}
+
+var _ context.Context = (*Call)(nil)
+
+type callKey struct{}
+
+// Value answers the call itself, and what the transport's context holds.
+func (c *Call) Value(key any) any {
+	if _, ok := key.(callKey); ok {
+		return c
+	}
+	if bounded := c.Late.made(); bounded != nil {
+		return bounded.Value(key) // so that contexts made of this one find their parent
+	}
+	return c.Context.Value(key)
+}
+
+// Deadline is when the call has to end.
+func (c *Call) Deadline() (time.Time, bool) { return c.Late.of(c.Context).Deadline() }
+
+// Done ends with the caller's interest or at the deadline.
+func (c *Call) Done() <-chan struct{} { return c.Late.of(c.Context).Done() }
+
+// Err tells whether the call has ended, and why.
+func (c *Call) Err() error {
+	if bounded := c.Late.made(); bounded != nil {
+		return bounded.Err()
+	}
+	return c.Context.Err()
+}
+
+// RequestID is the id under which the call is logged. It is made when it is first needed.
+func (c *Call) RequestID() string {
+	switch {
+	case c.ID != "":
+	case c.BehindGateway:
+		c.ID = c.Header(KeyRequestID)
+	default:
+		c.ID = RequestID(c.Header("x-request-id"))
+	}
+	return c.ID
+}
+
+// Headers are the values of a metadata key, which is in lower case.
+func (c *Call) Headers(key string) []string {
+	return metadata.ValueFromIncomingContext(c.Context, key)
+}
+
+// Header is the first value of a metadata key, or nothing.
+func (c *Call) Header(key string) string {
+	if vs := c.Headers(key); len(vs) > 0 {
+		return vs[0]
+	}
+	return ""
+}
+
+// lateDeadline is a deadline that costs nothing until somebody asks for it, which is a sign that it is about to wait. It
+// counts from then: until then nothing takes time.
+type lateDeadline struct {
+	Timeout time.Duration // 0: none
+	// Waits, when not nil, is called once, before the first wait.
+	Waits func()
+	// unknown, when not nil, is charged once the call waits: what its stream holds meanwhile is its caller's, who is not
+	// known yet.
+	unknown *UnknownMemory
+
+	mu       sync.Mutex
+	charged  bool
+	refused  error // unknown had no room; the call is canceled then
+	bounded  context.Context
+	cancel   context.CancelFunc
+	released bool
+}
+
+// of answers the bounded form of parent.
+func (l *lateDeadline) of(parent context.Context) context.Context {
+	if l.Timeout <= 0 {
+		return parent
+	}
+	l.mu.Lock()
+	first := l.bounded == nil
+	if first {
+		l.bounded, l.cancel = context.WithTimeout(parent, l.Timeout)
+		l.charge()
+		if l.released {
+			l.cancel()
+		}
+	}
+	bounded := l.bounded
+	l.mu.Unlock()
+	if first && l.Waits != nil {
+		l.Waits()
+	}
+	return bounded
+}
+
+// charge takes what the stream of a caller that waits to be identified may hold. It is called with mu locked.
+func (l *lateDeadline) charge() {
+	if l.unknown == nil {
+		return
+	}
+	if l.refused = l.unknown.wait(); l.refused != nil {
+		l.cancel()
+		return
+	}
+	l.charged = true
+}
+
+// identified ends the charge. An error is why the caller was refused while it waited.
+func (l *lateDeadline) identified() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.charged {
+		l.unknown.waited()
+	}
+	l.unknown, l.charged = nil, false
+	return l.refused
+}
+
+// made is the bounded context if somebody has asked for it.
+func (l *lateDeadline) made() context.Context {
+	if l.Timeout <= 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bounded
+}
+
+// Release ends what hangs on the deadline.
+func (l *lateDeadline) Release() {
+	if l.Timeout <= 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.released = true
+	if l.cancel != nil {
+		l.cancel()
+	}
+}
+
+// Of is the call that ctx belongs to.
+func Of(ctx context.Context) *Call {
+	if c, ok := ctx.(*Call); ok {
+		return c
+	}
+	c, _ := ctx.Value(callKey{}).(*Call)
+	if c == nil {
+		return &Call{Context: ctx, Method: &Method{}}
+	}
+	return c
+}
+
+// ActorOf is who makes the call that ctx belongs to.
+func ActorOf(ctx context.Context) tokens.Actor { return Of(ctx).Actor }
+
+// Begin starts a call: it finds the caller's address.
+func (c *Chain) Begin(begun *Call, ctx context.Context, m *Method) { //nolint:revive // the call is what is made here, and ctx what of
+	begun.Context, begun.Method, begun.BehindGateway = ctx, m, c.behindGateway
+	if c.behindGateway {
+		if a, err := netip.ParseAddr(begun.Header(KeyClient)); err == nil {
+			begun.Peer.IP = a
+		}
+		if id, err := strconv.ParseUint(begun.Header(KeyConnection), 10, 64); err == nil {
+			begun.Connection = c.connections.Find(id)
+		}
+	} else if p, ok := peer.FromContext(ctx); ok {
+		if addr, ok := p.Addr.(connection.Addr); ok {
+			begun.Peer.IP, begun.Connection = c.client(begun, addr.TCPAddr), addr.Conn
+		}
+	}
+	begun.Actor.Peer = begun.Peer
+	if !m.Open {
+		begun.Credentials = begun.Headers("authorization")
+	}
+}
+
+// client is the address of who makes a call that arrived from peer. The header is read only if it can count.
+func (c *Chain) client(begun *Call, from *net.TCPAddr) netip.Addr {
+	addr := Plain(from.AddrPort().Addr())
+	if !c.Trusted.Has(addr) {
+		return addr
+	}
+	return c.Trusted.Client(addr, begun.Headers("x-forwarded-for"))
+}

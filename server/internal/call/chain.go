@@ -1,0 +1,506 @@
+package call
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+	"google.golang.org/protobuf/proto"
+
+	"patd/server/internal/connection"
+	"patd/server/internal/fault"
+	"patd/server/internal/metrics"
+	"patd/tokens"
+)
+
+// MaxMessage is the limit on what a caller may send at once, in bytes. maxTransportMessage is where the transport itself gives up:
+// between the two the chain refuses, with a reason.
+const (
+	MaxMessage          = 1 << 20
+	MaxTransportMessage = 2 * MaxMessage
+)
+
+// Private metadata keys, written by the HTTP front and believed only on the in-process listener.
+const (
+	KeyRequestID = "patd-request-id"
+	KeyClient    = "patd-client"
+	KeyEmptyBody = "patd-empty-body"
+	// KeyConnection is the number of the connection that a request came by.
+	KeyConnection = "patd-connection"
+)
+
+// Metadata keys of idempotent calls.
+const (
+	KeyIdempotency = "idempotency-key"
+	KeyReplayed    = "idempotency-replayed"
+)
+
+// Chain is the steps that every call passes, in this order: recover, metrics and log, error map, deadline, authenticate,
+// limit, authorize, size.
+type Chain struct {
+	authenticator
+	logger  *slog.Logger
+	Unknown *UnknownMemory
+	codec   encoding.CodecV2
+	Metrics *metrics.Set
+	Limits  *Limits
+	Methods map[string]*Method // by full name; one without a row of rights is not in it
+	Trusted Trusted
+	Timeout time.Duration
+	// Draining ends when the server starts to stop.
+	Draining context.Context
+	// Lingering are the goroutines of streams, which may outlive their handlers by a moment. Serve waits for them.
+	Lingering *sync.WaitGroup
+	Awaited   *Awaited
+	// behindGateway marks the chain of the in-process listener, where metadata was written by the HTTP front.
+	behindGateway bool
+	connections   *connection.Numbered // those of the HTTP front, where behindGateway is set
+}
+
+// Config is what a chain is made of; each of it is needed, but for signIn, which may be nil, and unknownMemory: 0 is the default.
+type Config struct {
+	Service       *tokens.Service
+	SignIn        Verifier
+	Logger        *slog.Logger
+	Metrics       *metrics.Set
+	Limits        *Limits
+	Codec         encoding.CodecV2
+	UnknownMemory int64 // bytes
+	Trusted       Trusted
+	Timeout       time.Duration
+	Draining      context.Context
+	Lingering     *sync.WaitGroup
+	Awaited       *Awaited
+}
+
+// New makes the chain of the network.
+func New(c Config) *Chain {
+	return &Chain{
+		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
+		codec: c.Codec, Unknown: newUnknownMemory(c.UnknownMemory, c.Metrics), Methods: methodsOf(Rights()), Trusted: c.Trusted,
+		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering, Awaited: c.Awaited,
+	}
+}
+
+// Behind is the same chain for the calls that come from the gateway, by some connections of the HTTP front.
+func (c *Chain) Behind(connections *connection.Numbered) *Chain {
+	inner := *c
+	inner.behindGateway, inner.connections = true, connections
+	return &inner
+}
+
+// Of is what is known of a method by its full name.
+func (c *Chain) Of(fullMethod string) *Method {
+	if m, ok := c.Methods[fullMethod]; ok {
+		return m
+	}
+	return &Method{full: fullMethod, name: strings.TrimPrefix(fullMethod, "/")}
+}
+
+// Page makes the method of an endpoint that net/http serves beside the gateway. It is called before anything is served.
+func (c *Chain) Page(name string, r Right) *Method {
+	full := "/" + name
+	c.Metrics.Watch(full)
+	return &Method{Right: r, full: full, name: name, Metrics: c.Metrics.Methods[full]}
+}
+
+// unary lets a call that guard has begun pass to its handler.
+func (c *Chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	begun := Of(ctx)
+	if err := c.admit(begun, req); err != nil {
+		return nil, err
+	}
+	p, asked, err := precondition(begun, req)
+	if err != nil {
+		return nil, err
+	}
+	if !asked {
+		return next(begun, req)
+	}
+	if begun.Method.action != "" {
+		begun.Context = tokens.WithPrecondition(begun.Context, p)
+		return next(begun, req)
+	}
+	if resp, err = next(begun, req); err != nil {
+		return nil, err
+	}
+	return resp, unchanged(p, resp)
+}
+
+// admit lets a call pass to its handler: its caller is known and may make it.
+func (c *Chain) admit(begun *Call, req any) error {
+	before := begun.identified
+	if err := c.identify(begun); err != nil {
+		return err
+	}
+	if before && begun.Actor.Kind == tokens.ServiceActor { // its message may have been long in coming
+		if err := c.StillIs(begun); err != nil {
+			return err
+		}
+	}
+	if err := c.authorize(begun, req); err != nil {
+		return err
+	}
+	if m, ok := req.(proto.Message); ok && !c.behindGateway && proto.Size(m) > MaxMessage {
+		return TooLarge()
+	}
+	return nil
+}
+
+// AdmitHot is admit for a request that is not a user's, of which the size on the wire is known.
+func (c *Chain) AdmitHot(begun *Call, size int) error {
+	if err := c.identify(begun); err != nil {
+		return err
+	}
+	if err := c.authorize(begun, nil); err != nil {
+		return err
+	}
+	if !c.behindGateway && size > MaxMessage {
+		return TooLarge()
+	}
+	return nil
+}
+
+// End closes a call whatever became of it: it turns a panic into an internal error, maps the error to what the caller is
+// told, counts and times the call and writes its one log line. A panic's value stays out of the log, since it may hold what
+// the caller sent; its type and the stack are enough to find it.
+func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error {
+	begun.Late.Release()
+	switch {
+	case panicked != nil:
+		c.LogPanic(begun, panicked)
+		err = fault.Status(fault.Public(nil), begun.RequestID()).Err()
+	case err != nil:
+		err = c.told(begun, err)
+	}
+	code, took := status.Code(err), time.Since(start)
+	begun.Method.Metrics.Observe(code, took)
+	c.Log(begun, code, took)
+	return err
+}
+
+// ErrPanic stands for a panic, which was logged.
+var ErrPanic = errors.New("panic")
+
+// LogPanic logs a panic's type and stack; its value may hold what the caller sent.
+func (c *Chain) LogPanic(begun *Call, v any) {
+	stack := debug.Stack()
+	if elsewhere, ok := v.(interface{ Stack() []byte }); ok { // it comes from another goroutine, such as the store's
+		stack = elsewhere.Stack()
+	}
+	c.logger.LogAttrs(begun, slog.LevelError, "panic",
+		slog.String("method", begun.Method.name), slog.String("panic", PanicText(v)),
+		slog.String("request_id", begun.RequestID()), slog.String("stack", string(stack)))
+}
+
+// PanicText describes a panic's value. The runtime's own errors hold indexes and type names only, and are told in full.
+func PanicText(v any) string {
+	if err, ok := v.(runtime.Error); ok {
+		return SafeText(err.Error())
+	}
+	return fmt.Sprintf("%T", v)
+}
+
+// Log writes the one line of a call. Probes, and introspections that were answered, are logged for who debugs only: there
+// is one of those to every request that the company's APIs serve, and the metrics count them.
+func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
+	level := slog.LevelInfo
+	switch {
+	case code == codes.Internal:
+		level = slog.LevelError
+	case code == codes.Unavailable:
+		level = slog.LevelWarn
+	case code == codes.OK && done.Method.quiet():
+		level = slog.LevelDebug
+	}
+	if !c.logger.Enabled(done, level) {
+		return
+	}
+	attrs := append(make([]slog.Attr, 0, 8),
+		slog.String("method", done.Method.name), slog.String("code", fault.CodeName(code)), slog.Duration("duration", took),
+		slog.String("actor", LogText(done.Actor.String())))
+	if done.Actor.TokenID != 0 {
+		attrs = append(attrs, slog.String("token_id", done.Actor.TokenID.String()))
+	}
+	attrs = append(attrs, slog.String("request_id", done.RequestID()))
+	if done.Peer.IP.IsValid() {
+		attrs = append(attrs, slog.String("peer", done.Peer.IP.String()))
+	}
+	if done.Cause != nil {
+		attrs = append(attrs, slog.String("cause", LogText(done.Cause.Error())))
+	}
+	c.logger.LogAttrs(done, level, "call", attrs...)
+}
+
+// told turns an error of the domain into that of the wire, and keeps for the log what the caller is not told.
+func (c *Chain) told(begun *Call, err error) error {
+	var ours *tokens.Error
+	if begun.Method.Open && !errors.As(err, &ours) {
+		return err // open methods are not ours, and speak for themselves
+	}
+	return c.refused(begun, err)
+}
+
+// refused is told for an error of ours.
+func (c *Chain) refused(begun *Call, err error) error {
+	public := fault.Public(err)
+	if begun.Cause = public.Cause; public.Code == tokens.CodeInternal {
+		begun.Cause = err
+	}
+	var often *fault.TooOften
+	if errors.As(err, &often) {
+		return often.Status(begun, begun.RequestID()).Err()
+	}
+	return fault.Status(public, begun.RequestID()).Err()
+}
+
+// Tap gives a call its deadline; an earlier one of the caller's stays. It counts from the first byte on, so that a call
+// whose message never comes ends too; hot calls have theirs from awaited and lateDeadline. Streams have none. Those that are ours look themselves for the moment when the
+// server starts to stop; for the others, which are open, it is the end of their context.
+func (c *Chain) Tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	m := c.Of(info.FullMethodName)
+	if m.Hot || m.stream && !m.Open {
+		return ctx, nil
+	}
+	if m.stream {
+		// The end of its context is what wakes a stream that waits for its caller.
+		lasting, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(c.Draining, cancel)
+		context.AfterFunc(ctx, func() { stop(); cancel() })
+		return lasting, nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, c.Timeout) //nolint:gosec // G118: see the next line
+	_ = cancel                                             // the transport ends ctx with the call, and with it this one and its timer
+	return bounded, nil
+}
+
+// identify finds out who calls, unless everybody may: then a credential is not looked at, and not limited as one. A good
+// one passes whatever others at its address do; a bad one is counted, and past the limit of its address refused as one too many.
+func (c *Chain) identify(begun *Call) error {
+	if begun.Method.Open || begun.Method.Anyone || begun.identified {
+		return nil
+	}
+	// A trusted proxy's own address stands for callers whom it does not name, which are not to pay for each other.
+	limited := len(begun.Credentials) > 0 && !c.Trusted.Has(begun.Peer.IP)
+	var remembered *FromMemoryOnly
+	if limited {
+		remembered = c.Limits.FromMemory(begun, begun.Peer.IP)
+	}
+	actor, err := c.authenticateCharged(begun, remembered)
+	if err != nil {
+		if limited {
+			return c.Limits.Failed(begun.Peer.IP, remembered, err)
+		}
+		return err
+	}
+	begun.Actor, begun.identified = actor, true
+	if actor.Kind != tokens.Nobody {
+		begun.Connection.Authenticated()
+	}
+	return nil
+}
+
+// authenticateCharged authenticates a caller, who is charged for what its stream holds if that takes a wait. remembered is
+// not nil where it is to be known from memory or not at all.
+func (c *Chain) authenticateCharged(begun *Call, remembered *FromMemoryOnly) (tokens.Actor, error) {
+	ctx := context.Context(begun)
+	if remembered != nil {
+		ctx = remembered
+	}
+	if c.behindGateway || len(begun.Credentials) == 0 { // the front has charged it; or there is nothing to wait for
+		return c.authenticate(ctx, begun.Credentials, begun.Peer)
+	}
+	begun.Late.unknown = c.Unknown
+	actor, err := c.authenticate(ctx, begun.Credentials, begun.Peer)
+	if refused := begun.Late.identified(); refused != nil {
+		return actor, refused
+	}
+	return actor, err
+}
+
+// authorize asks the table of rights, before the handler does anything, and refuses a caller that mints too often. A
+// change that an authenticated caller was refused is recorded, as far as it does not try too often.
+func (c *Chain) authorize(begun *Call, req any) error {
+	r, actor := begun.Method.Right, begun.Actor
+	switch {
+	case r.Open:
+		return nil
+	case r.Anyone:
+		if err := c.unkeyed(begun); err != nil {
+			return err
+		}
+		return c.Limits.report(actor.Peer.IP)
+	case r.Allows(actor) && reaches(actor, req):
+		if err := c.unkeyed(begun); err != nil {
+			return err
+		}
+		return c.Limits.spend(begun, r, actor)
+	case actor.Kind == tokens.Nobody:
+		return NoCredential()
+	}
+	refused := Denied(r, actor)
+	if r.action != "" {
+		if err := c.Service.RecordRefusal(begun, actor, refusal(r.action, refused.Reason, req)); err != nil {
+			c.logger.LogAttrs(begun, slog.LevelWarn, "a refused attempt could not be recorded",
+				slog.String("request_id", begun.RequestID()), slog.String("cause", LogText(err.Error())))
+		}
+	}
+	return refused
+}
+
+// unkeyed refuses an idempotency key where it would be ignored, though the call changes something.
+func (c *Chain) unkeyed(begun *Call) error {
+	if r := begun.Method.Right; r.Reads || r.keyed || len(begun.Headers(KeyIdempotency)) == 0 {
+		return nil
+	}
+	return ErrKeyUnsupported()
+}
+
+// ErrKeyUnsupported is the refusal of an idempotency key where it would be ignored.
+func ErrKeyUnsupported() *tokens.Error {
+	return tokens.Invalid("IDEMPOTENCY_KEY_UNSUPPORTED", "request_id", "this call takes no Idempotency-Key; leave it out. "+
+		"CreateToken, RotateToken and CreateService take one")
+}
+
+// reaches tells whether what a request is about is within the caller's reach: of a signed-in user, its own things. The
+// domain decides that again; here another user's request ends alike whether that user exists and whether it is well formed.
+func reaches(a tokens.Actor, req any) bool {
+	if a.Kind != tokens.UserActor {
+		return true
+	}
+	r, ok := req.(interface{ GetUser() string })
+	return ok && (r.GetUser() == "me" || r.GetUser() == a.User)
+}
+
+// Denied is the refusal of a caller that a right does not let in. To a service it names a permission that would.
+func Denied(r Right, a tokens.Actor) *tokens.Error {
+	e := tokens.Fail(tokens.CodeDenied, fault.ReasonDenied, denial(r, a))
+	if a.Kind == tokens.ServiceActor && r.any != 0 {
+		e.Metadata = map[string]string{fault.KeyPermission: r.any.Names()[0]}
+	}
+	return e
+}
+
+// denial says what the caller would have needed.
+func denial(r Right, a tokens.Actor) string {
+	switch {
+	case r.bearer:
+		return "this call is for the bearer of a personal access token"
+	case a.Kind == tokens.TokenActor:
+		return "a personal access token may not make this call"
+	case a.Kind == tokens.UserActor && r.user:
+		return "a signed-in user reaches only what is its own"
+	case a.Kind == tokens.UserActor:
+		return "a signed-in user may not make this call"
+	case r.any != 0:
+		return "this call needs the permission " + strings.Join((r.any|tokens.PermAdmin).Names(), " or ")
+	default:
+		return "nobody may make this call"
+	}
+}
+
+// refusal names what a refused call was about, as far as its request holds well-formed names.
+func refusal(action tokens.Action, reason string, req any) tokens.Refusal {
+	out := tokens.Refusal{Action: action, Reason: reason}
+	if r, ok := req.(interface{ GetUser() string }); ok {
+		out.User = loggable(r.GetUser())
+	}
+	if r, ok := req.(interface{ GetTokenId() string }); ok {
+		if id, err := tokens.ParseID(r.GetTokenId()); err == nil {
+			out.TokenID = id.String()
+		}
+	}
+	if strings.HasPrefix(string(action), "service.") {
+		if r, ok := req.(interface{ GetName() string }); ok {
+			out.Service = loggable(r.GetName())
+		}
+	}
+	return out
+}
+
+// TooLarge is the refusal of a message over the limit, with the reason that REST gives for a body. The transport takes
+// somewhat more, since its own refusal would carry no reason.
+func TooLarge() *tokens.Error {
+	return tokens.Fail(tokens.CodeExhausted, fault.ReasonTooLarge, "a request holds at most 1 MiB")
+}
+
+// Stream takes a streaming call through the chain: the caller is known before the first message is read. A stream has no
+// deadline; tap ends it when the server starts to stop.
+func (c *Chain) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	begun, start := &Call{}, time.Now()
+	m := c.Of(info.FullMethod)
+	if srv == nil { // not a method at all: the caller chose the name, so it is not to be repeated
+		m = &Method{name: "unknown"}
+	}
+	c.Begin(begun, ss.Context(), m)
+	defer func() { err = c.End(begun, start, recover(), err) }()
+	holds, err := c.holdStream(begun)
+	if err != nil {
+		return c.refused(begun, err)
+	}
+	defer holds.Release()
+	if m.Open && !strings.HasPrefix(m.name, "grpc.health.") { // what it has not read of a stranger's stream, it holds
+		if err := c.Unknown.Take(MaxUnknown); err != nil {
+			return c.refused(begun, err)
+		}
+		defer c.Unknown.Give(MaxUnknown)
+	}
+	if srv == nil {
+		return tokens.Fail(fault.CodeUnimplemented, "METHOD_UNKNOWN", "there is no such method")
+	}
+	if err := c.admit(begun, nil); err != nil {
+		return err
+	}
+	if _, _, err := precondition(begun, nil); err != nil {
+		return err
+	}
+	messages, ok := grpc.ServerTransportStreamFromContext(ss.Context()).(messageStream)
+	if !ok {
+		return errNoMessageStream
+	}
+	return next(srv, &admitted{ServerStream: ss, messages: messages, call: begun, chain: c})
+}
+
+// admitted is a stream whose context is the call.
+type admitted struct {
+	grpc.ServerStream
+	messages messageStream
+	call     *Call
+	chain    *Chain
+}
+
+// RecvMsg reads the next message. One of a caller that is not known is bounded as such. gRPC's own RecvMsg would end the stream
+// before the handler can say why.
+func (a *admitted) RecvMsg(m any) error {
+	if !a.call.Method.Open {
+		_, err := a.chain.receiveFrom(a.messages, m, MaxTransportMessage, false)
+		if errors.Is(err, io.EOF) {
+			return io.EOF
+		}
+		return received(err)
+	}
+	taken, err := a.chain.receiveFrom(a.messages, m, MaxUnknown, true)
+	a.chain.Unknown.Give(taken)
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	if err = received(err); err != nil {
+		return a.chain.refused(a.call, err)
+	}
+	return nil
+}
+
+// Context answers the call.
+func (a *admitted) Context() context.Context { return a.call }

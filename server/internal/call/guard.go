@@ -1,0 +1,124 @@
+package call
+
+import (
+	stdgzip "compress/gzip"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"patd/tokens"
+)
+
+// Callers may compress by gzip, and their answers are then compressed too: by the compressor that holds least memory.
+func init() {
+	if err := gzip.SetLevel(stdgzip.BestSpeed); err != nil {
+		panic(err)
+	}
+}
+
+// Guard registers services so that every unary call passes the chain before its message is read: credentials stand in the
+// headers, which arrive first, and a caller that is not known has no message read. Hot methods do the same by themselves.
+type Guard struct {
+	*grpc.Server
+	Chain *Chain
+}
+
+// NewGuard puts a chain in front of a server.
+func NewGuard(g *grpc.Server, c *Chain) Guard { return Guard{g, c} }
+
+// RegisterService registers a service behind the chain.
+func (g Guard) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	guarded := *desc
+	guarded.Methods = slices.Clone(desc.Methods)
+	for i, method := range guarded.Methods {
+		full := "/" + desc.ServiceName + "/" + method.MethodName
+		if !g.Chain.Of(full).Hot {
+			guarded.Methods[i].Handler = g.Chain.Guard(full, method.Handler)
+		}
+	}
+	g.Server.RegisterService(&guarded, impl)
+}
+
+// Guard takes a call through the chain. The call's message is read once its caller is known; what is wrong with the message
+// is logged and counted as any other error is.
+func (c *Chain) Guard(full string, handle grpc.MethodHandler) grpc.MethodHandler {
+	return func(srv any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) {
+		begun, start, taken := &Call{}, time.Now(), 0
+		m := c.Of(full)
+		c.Begin(begun, ctx, m)
+		var holds Held
+		defer func() {
+			c.Unknown.Give(taken)
+			holds.Release()
+			err = c.End(begun, start, recover(), err)
+		}()
+		if err := c.Known(begun); err != nil {
+			return nil, err
+		}
+		if holds, err = c.holdStream(begun); err != nil {
+			return nil, err
+		}
+		return handle(srv, begun, func(v any) error {
+			if (m.Open || m.Anyone) && !c.behindGateway {
+				var err error
+				taken, err = c.receiveUnknown(ctx, v)
+				return received(err)
+			}
+			return c.Receive(ctx, v)
+		}, c.unary)
+	}
+}
+
+// holdStream reserves what the stream of a call holds that needs no credential, while its message does not come.
+func (c *Chain) holdStream(begun *Call) (Held, error) {
+	if !begun.Method.Open && !begun.Method.Anyone || c.behindGateway {
+		return Held{}, nil
+	}
+	headers, _ := metadata.FromIncomingContext(begun.Context)
+	holds, full := c.Unknown.Hold(begun.Connection, SizeOfHeaders(headers))
+	if full != nil {
+		return Held{}, full
+	}
+	return holds, nil
+}
+
+// Known returns nil once the caller is known, or need not be.
+func (c *Chain) Known(begun *Call) error {
+	if err := c.identify(begun); err != nil {
+		return err
+	}
+	if begun.Actor.Kind == tokens.Nobody && !begun.Method.Open && !begun.Method.Anyone {
+		return NoCredential()
+	}
+	return nil
+}
+
+// received is what the caller is told about a message that could not be read. Nothing of the message is in it.
+func received(err error) error {
+	var ours *tokens.Error
+	switch {
+	case err == nil || errors.As(err, &ours):
+		return err
+	}
+	switch status.Code(err) {
+	case codes.ResourceExhausted:
+		return TooLarge()
+	case codes.DeadlineExceeded:
+		return context.DeadlineExceeded
+	case codes.Canceled, codes.Unavailable:
+		return context.Canceled
+	default:
+		return errUnreadable()
+	}
+}
+
+func errUnreadable() *tokens.Error {
+	return tokens.Invalid("MESSAGE_INVALID", "", "the message is not a protobuf message of this method")
+}

@@ -1,0 +1,21 @@
+package call
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
+	"strings"
+)
+
+const requestIDChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+
+// RequestID is the id under which a request is logged: the caller's own when it is up to 64 characters of
+// [A-Za-z0-9._-] (so never a secret, which has underscores), or else a fresh one. It need not be hard to guess.
+func RequestID(given string) string {
+	if given != "" && len(given) <= 64 && strings.Trim(given, requestIDChars) == "" {
+		return given
+	}
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], rand.Uint64())
+	return hex.EncodeToString(b[:])
+}

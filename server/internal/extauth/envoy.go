@@ -1,0 +1,188 @@
+package extauth
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"patd/server/internal/call"
+	"patd/server/internal/fault"
+	"patd/tokens"
+)
+
+// Envoy serves envoy.service.auth.v3.Authorization, which Envoy and what is built on it ask by the filter ext_authz.
+// The caller is the gateway, with a service token that may introspect; the token it asks about is the client's.
+type Envoy struct {
+	authv3.UnimplementedAuthorizationServer
+	gatekeeper
+	forward bool // the upstream gets the client's Authorization
+}
+
+var _ authv3.AuthorizationServer = Envoy{}
+
+// RegisterEnvoy registers the service so that whatever fails is answered by a denial, since a gRPC error is what Envoy's
+// failure_mode_allow lets pass. That the gateway itself shows no good token, or one without the right, stands in the
+// log line and the metric of the call.
+func RegisterEnvoy(g call.Guard, s Envoy) {
+	desc := authv3.Authorization_ServiceDesc
+	desc.Methods = slices.Clone(desc.Methods)
+	for i := range desc.Methods {
+		handle := g.Chain.Guard("/"+desc.ServiceName+"/"+desc.Methods[i].MethodName, desc.Methods[i].Handler)
+		desc.Methods[i].Handler = func(srv any, ctx context.Context, dec func(any) error, chain grpc.UnaryServerInterceptor) (any, error) {
+			resp, err := handle(srv, ctx, dec, chain)
+			switch status.Code(err) {
+			case codes.OK:
+				return resp, err
+			case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied: // no client can mend the gateway
+				return deny(status.Code(err), http.StatusInternalServerError), nil
+			default:
+				return deny(codes.Unavailable, http.StatusServiceUnavailable, field{"Retry-After", gateRetryAfter}), nil
+			}
+		}
+	}
+	g.Server.RegisterService(&desc, s)
+}
+
+// Check decides about one request.
+func (s Envoy) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	seen := headersOf(r.GetAttributes().GetRequest().GetHttp())
+	p, err := fromCheck(r.GetAttributes(), seen)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.decide(ctx, call.ActorOf(ctx), p)
+	switch {
+	case err != nil:
+		return nil, err
+	case v.code != codes.OK:
+		return deny(v.code, fault.ClassOfGRPC(v.code).HTTP, field{"WWW-Authenticate", v.challenge}), nil
+	}
+	return &authv3.CheckResponse{
+		Status: &rpcstatus.Status{Code: int32(codes.OK)},
+		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
+			Headers: overwriting(v.told), HeadersToRemove: s.removed(seen),
+		}},
+	}, nil
+}
+
+// fromCheck reads what a route needs out of its context extensions, and whose request it is. The client is who Envoy says it is:
+// it has its own rule for x-forwarded-for, which nobody else applies a second time.
+func fromCheck(a *authv3.AttributeContext, seen []field) (passage, error) {
+	var p passage
+	var scope, audience []string
+	for name, value := range a.GetContextExtensions() {
+		switch name {
+		case paramScope:
+			scope = []string{value}
+		case paramAudience:
+			audience = []string{value}
+		default:
+			return p, errRoute(name)
+		}
+	}
+	for _, h := range seen {
+		if strings.EqualFold(h.name, "authorization") {
+			p.authorization = append(p.authorization, h.value)
+		}
+	}
+	if ip, err := netip.ParseAddr(a.GetSource().GetAddress().GetSocketAddress().GetAddress()); err == nil {
+		p.client = call.Plain(ip)
+	}
+	var err error
+	if p.scopes, err = readScopes(scope); err != nil {
+		return p, err
+	}
+	p.audience, err = readAudience(audience)
+	return p, err
+}
+
+// headersOf lists a request's headers, in whichever form Envoy sends them: of one name joined by commas, or one by one.
+func headersOf(r *authv3.AttributeContext_HttpRequest) []field {
+	var found []field
+	for name, value := range r.GetHeaders() {
+		found = append(found, field{name, value})
+	}
+	for _, h := range r.GetHeaderMap().GetHeaders() {
+		value := h.GetValue()
+		if len(h.GetRawValue()) > 0 {
+			value = string(h.GetRawValue())
+		}
+		found = append(found, field{h.GetKey(), value})
+	}
+	return found
+}
+
+// removed are the client's headers that the upstream must not see, since it could take them for patd's: other names that begin
+// alike, and the spellings with underscores, which many frameworks take for the same. Envoy removes after it
+// sets, so what is set is not among them. A gateway need not show all headers, so those known beforehand are removed unseen.
+func (s Envoy) removed(seen []field) []string {
+	set := []string{"x-auth-user", "x-auth-scopes", "x-auth-token-id", "x-token-expires-at"}
+	var names []string
+	for _, name := range set {
+		names = append(names, alikes(name)...)
+	}
+	for _, h := range seen {
+		name := strings.ToLower(h.name)
+		same := strings.ReplaceAll(name, "_", "-")
+		if (strings.HasPrefix(same, "x-auth-") || same == "x-token-expires-at") && !slices.Contains(set, name) {
+			names = append(names, name)
+		}
+	}
+	if !s.forward {
+		names = append(names, "authorization")
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// alikes are the spellings of a name in which one hyphen or more is an underscore.
+func alikes(name string) []string {
+	parts := strings.Split(name, "-")
+	all := parts[:1]
+	for _, part := range parts[1:] {
+		longer := make([]string, 0, 2*len(all))
+		for _, s := range all {
+			longer = append(longer, s+"-"+part, s+"_"+part)
+		}
+		all = longer
+	}
+	return all[1:] // the first has none
+}
+
+// overwriting sets headers in place of any that are there, also where there is nothing to say.
+func overwriting(fields []field) []*corev3.HeaderValueOption {
+	out := make([]*corev3.HeaderValueOption, len(fields))
+	for i, f := range fields {
+		out[i] = &corev3.HeaderValueOption{
+			Header:         &corev3.HeaderValue{Key: f.name, Value: f.value},
+			AppendAction:   corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			KeepEmptyValue: true,
+		}
+	}
+	return out
+}
+
+// deny keeps a request from the upstream; its client gets the HTTP code.
+func deny(code codes.Code, httpCode int, headers ...field) *authv3.CheckResponse {
+	return &authv3.CheckResponse{
+		Status: &rpcstatus.Status{Code: int32(code)},
+		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+			Status: &typev3.HttpStatus{Code: typev3.StatusCode(httpCode)}, Headers: overwriting(headers),
+		}},
+	}
+}
+
+// NewEnvoy makes the service.
+func NewEnvoy(service *tokens.Service, forward bool) Envoy {
+	return Envoy{gatekeeper: gatekeeper{service}, forward: forward}
+}

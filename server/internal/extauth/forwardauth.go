@@ -1,0 +1,127 @@
+package extauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"patd/server/internal/call"
+	"patd/server/internal/connection"
+	"patd/server/internal/fault"
+	"patd/server/internal/httpx"
+	"patd/tokens"
+)
+
+const (
+	// PathForwardAuth is where nginx (auth_request), Traefik (ForwardAuth) and Caddy (forward_auth) ask.
+	PathForwardAuth = "/v1/forward-auth"
+	// methodForwardAuth is its name in logs and metrics.
+	methodForwardAuth = "v1.forward-auth"
+)
+
+// ForwardAuth tells a gateway whether a request may pass: 200 with what the upstream is to be told, 401, 403, or 503 when that
+// cannot be told. The gateway shows no credential. What stands in Authorization is the client's, so that it does not
+// count as a bad credential of the gateway's address, whatever it is: one client could lock out all the others. Of the
+// headers only Authorization is looked at, and X-Forwarded-For where the gateway is a trusted proxy.
+type ForwardAuth struct {
+	*call.Chain
+	gatekeeper
+	method *call.Method
+}
+
+// NewForwardAuth makes the endpoint.
+func NewForwardAuth(service *tokens.Service, network *call.Chain) *ForwardAuth {
+	return &ForwardAuth{network, gatekeeper{service}, network.Page(methodForwardAuth, call.Right{Hot: true, Reads: true})}
+}
+
+// ServeHTTP serves one request and writes its one log line, whatever becomes of it.
+func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), f.Timeout)
+	defer cancel()
+	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
+	x.Reached = true
+	begun := &call.Call{Context: ctx, Method: f.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
+	begun.Actor.Peer = begun.Peer
+	defer func() {
+		if v := recover(); v != nil {
+			f.LogPanic(begun, v)
+			code = f.fail(w, begun, call.ErrPanic)
+		}
+		took := time.Since(start)
+		f.method.Metrics.Observe(code, took)
+		f.Log(begun, code, took)
+	}()
+	if !httpx.Reads(r) {
+		code = codes.Unimplemented
+		httpx.AnswerMethod(w, x.RequestID, []string{http.MethodGet, http.MethodHead})
+		return
+	}
+	p, err := readPassage(r, x)
+	if err != nil {
+		code = f.fail(w, begun, err)
+		return
+	}
+	v, err := f.decide(ctx, begun.Actor, p)
+	if err != nil {
+		code = f.fail(w, begun, err)
+		return
+	}
+	code = v.code
+	v.write(w, x.RequestID)
+}
+
+// readPassage reads what a gateway asks.
+func readPassage(r *http.Request, x *httpx.Exchange) (passage, error) {
+	p := passage{authorization: r.Header.Values("Authorization"), client: x.Client}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return p, tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, joined by &")
+	}
+	for name := range query {
+		if name != paramScope && name != paramAudience {
+			return p, errRoute(name)
+		}
+	}
+	if p.scopes, err = readScopes(query[paramScope]); err != nil {
+		return p, err
+	}
+	p.audience, err = readAudience(query[paramAudience])
+	return p, err
+}
+
+// write answers with a verdict. A pass has no body: gateways drop it.
+func (v verdict) write(w http.ResponseWriter, requestID string) {
+	for _, t := range v.told {
+		w.Header().Set(t.name, t.value)
+	}
+	if v.code == codes.OK {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	w.Header().Set("WWW-Authenticate", v.challenge)
+	class := fault.ClassOfGRPC(v.code)
+	httpx.WriteErrorAs(w, fault.Status(tokens.Fail(class.Code, v.reason, v.message), requestID), class, class.HTTP)
+}
+
+// fail answers with an error, keeps for the log what is not told, and tells the code for metrics. What took too long is an outage
+// too. Whatever it is, no gateway lets the request pass.
+func (f *ForwardAuth) fail(w http.ResponseWriter, begun *call.Call, err error) codes.Code {
+	public := fault.Public(err)
+	if begun.Cause = public.Cause; public.Code == tokens.CodeInternal && !errors.Is(err, call.ErrPanic) {
+		begun.Cause = err
+	}
+	class := fault.ClassOfDomain(public.Code)
+	code := class.HTTP
+	if code == http.StatusGatewayTimeout {
+		code = http.StatusServiceUnavailable
+	}
+	if code == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", gateRetryAfter)
+	}
+	httpx.WriteErrorAs(w, fault.Status(public, begun.RequestID()), class, code)
+	return class.GRPC
+}

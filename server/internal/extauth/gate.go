@@ -1,0 +1,195 @@
+package extauth
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"patd/internal/bearer"
+	"patd/server/internal/httpx"
+	"patd/tokens"
+)
+
+// What an upstream is told of a request that may pass. Gateways overwrite what the client wrote under these names.
+const (
+	headerUser    = "X-Auth-User"
+	headerScopes  = "X-Auth-Scopes"
+	headerID      = "X-Auth-Token-Id"
+	headerExpires = "X-Token-Expires-At"
+)
+
+// The parameters by which a gateway says what a route needs.
+const (
+	paramScope    = "scope"
+	paramAudience = "audience"
+)
+
+// gateRetryAfter is what Retry-After says in an outage, in seconds: nobody knows when it ends.
+const gateRetryAfter = "1"
+
+// gatekeeper decides whether a request may pass a gateway.
+type gatekeeper struct{ service *tokens.Service }
+
+// passage is a request at a gateway, and what its route needs.
+type passage struct {
+	authorization []string // every value of that header
+	scopes        []string // all are required; without duplicates, as asked for
+	audience      string   // empty: any
+	client        netip.Addr
+}
+
+// verdict is what a gateway is to do with a request.
+type verdict struct {
+	// code is OK, Unauthenticated or PermissionDenied.
+	code codes.Code
+	// challenge is the WWW-Authenticate header (RFC 6750 section 3) of a refusal, and reason and message describe it.
+	challenge, reason, message string
+	// told are the headers for the upstream, by name; all of them, each time, so that none of the client's is left.
+	told []field
+}
+
+// field is a header.
+type field struct{ name, value string }
+
+// decide asks the domain. An error says nothing of the token, and nobody may pass.
+func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verdict, error) {
+	secret, refused := readPresented(p.authorization)
+	if refused != nil {
+		return *refused, nil
+	}
+	in, err := g.service.Introspect(ctx, a, tokens.IntrospectRequest{
+		Secret: secret, Audience: p.audience, Required: p.scopes, ClientIP: p.client,
+	})
+	switch {
+	case err != nil:
+		return verdict{}, err
+	case in.Decision == tokens.Allow:
+		return verdict{code: codes.OK, told: tell(&in, p.scopes)}, nil
+	case in.Decision == tokens.InsufficientScope:
+		return verdict{
+			code: codes.PermissionDenied, challenge: httpx.BearerChallenge("insufficient_scope", strings.Join(p.scopes, " ")),
+			reason: "SCOPE_INSUFFICIENT", message: "the token lacks a scope that this request needs",
+		}, nil
+	default:
+		return refuse("invalid_token", "the token is not good"), nil
+	}
+}
+
+// refuse is the verdict on a request without a good token. code is one of RFC 6750 section 3.1; empty: there was no token.
+func refuse(code, message string) verdict {
+	return verdict{
+		code: codes.Unauthenticated, challenge: httpx.BearerChallenge(code, ""), reason: "CREDENTIAL_INVALID", message: message,
+	}
+}
+
+// readPresented reads the one bearer token out of the Authorization headers; otherwise it answers the verdict. RFC 6750 section
+// 3.1 has 400 for a request that is malformed, such as one with two tokens; it is 401 here, since gateways take anything but 401
+// and 403 for a fault of patd's. A comma or space is what is left of two headers that a gateway joined.
+func readPresented(headers []string) (tokens.Secret, *verdict) {
+	missing, malformed := refuse("", "this request needs a token: Authorization: Bearer and a token"), refuse("invalid_request", "give one token, once")
+	missing.reason = "CREDENTIAL_REQUIRED"
+	switch {
+	case len(headers) > 1:
+		return tokens.Secret{}, &malformed
+	case len(headers) == 0:
+		return tokens.Secret{}, &missing
+	}
+	token, ok := bearer.Token(headers[0])
+	switch {
+	case !ok || token == "":
+		return tokens.Secret{}, &missing
+	case strings.ContainsAny(token, ", "):
+		return tokens.Secret{}, &malformed
+	}
+	return tokens.NewSecret(token), nil
+}
+
+// tell is what the upstream is told of a token that is good for the scopes that were asked for. The expiry is cut to whole
+// seconds, so that a token never seems to last longer than it does.
+func tell(in *tokens.Introspection, scopes []string) []field {
+	expires := ""
+	if !in.ExpireTime.IsZero() {
+		expires = in.ExpireTime.UTC().Truncate(time.Second).Format(time.RFC3339)
+	}
+	return []field{
+		{headerUser, encodeUser(in.Token.User)},
+		{headerScopes, strings.Join(scopes, " ")},
+		{headerID, in.Token.ID.String()},
+		{headerExpires, expires},
+	}
+}
+
+// kept is what stays as it is in a user id that becomes a header: printable ASCII without what a parser of headers, lists or
+// templates on the way could give a meaning to.
+func kept(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`%,"\{}`, rune(c)) }
+
+// encodeUser writes a user id, which may be any text, so that it survives in a header: every other byte is
+// percent-encoded, and any percent-decoder of a path or URI component gets the id back.
+func encodeUser(id string) string {
+	const digits = "0123456789ABCDEF"
+	var out strings.Builder
+	out.Grow(len(id))
+	for i := range len(id) {
+		if c := id[i]; kept(c) {
+			out.WriteByte(c)
+		} else {
+			out.Write([]byte{'%', digits[c>>4], digits[c&15]})
+		}
+	}
+	return out.String()
+}
+
+// readScopes reads a route's scopes out of one or more lists, separated by spaces. An empty list is refused: it is what a
+// gateway sends whose variable was never set, and that route would let every token pass.
+func readScopes(lists []string) ([]string, error) {
+	var scopes []string
+	for _, list := range lists {
+		before := len(scopes)
+		for name := range strings.SplitSeq(list, " ") {
+			switch {
+			case name == "":
+			case !tokens.ValidScope(name) || tokens.MayContainSecret(name):
+				return nil, tokens.Invalid("SCOPE_INVALID", paramScope, "must be scopes, separated by spaces")
+			default:
+				scopes = append(scopes, name)
+			}
+		}
+		if len(scopes) == before {
+			return nil, tokens.Invalid("SCOPE_INVALID", paramScope, "is given and empty; leave it out where any good token may pass")
+		}
+	}
+	return distinct(scopes), nil
+}
+
+// readAudience reads a route's audience; none is any.
+func readAudience(values []string) (string, error) {
+	switch {
+	case len(values) == 0:
+		return "", nil
+	case len(values) > 1 || values[0] == "":
+		return "", tokens.Invalid("AUDIENCE_INVALID", paramAudience, "must be one audience; leave it out where any will do")
+	}
+	return values[0], nil
+}
+
+// distinct drops duplicates and keeps the order.
+func distinct(in []string) []string {
+	seen := make(map[string]bool, len(in))
+	return slices.DeleteFunc(in, func(s string) bool {
+		again := seen[s]
+		seen[s] = true
+		return again
+	})
+}
+
+// errRoute is the error of a gateway that asks with something unknown: taken as left out, it could leave a route open.
+func errRoute(name string) *tokens.Error {
+	if !httpx.SafeName(name) {
+		name = ""
+	}
+	return tokens.Invalid("PARAMETER_UNKNOWN", name, "no such parameter; there are scope and audience")
+}

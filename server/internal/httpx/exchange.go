@@ -1,0 +1,69 @@
+package httpx
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"patd/server/internal/fault"
+	"patd/tokens"
+)
+
+// Exchange is what the HTTP front knows of one request.
+type Exchange struct {
+	RequestID string
+	Client    netip.Addr
+	Reads     bool   // it reads, by GET or HEAD
+	Path      string // as sent, encoded
+	Query     string // as sent, encoded
+	Reached   bool   // the chain has it, and logs it
+	Body      *Body
+	Cause     error // what lies behind an internal error made here
+}
+
+type exchangeKey struct{}
+
+// WithExchange returns a context that ExchangeOf finds the exchange in.
+func WithExchange(ctx context.Context, x *Exchange) context.Context {
+	return context.WithValue(ctx, exchangeKey{}, x)
+}
+
+// ExchangeOf returns what the front knows of the request that ctx belongs to.
+func ExchangeOf(ctx context.Context) *Exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*Exchange)
+	if x == nil {
+		return &Exchange{}
+	}
+	return x
+}
+
+// RefusedBody is why the request's body was refused; nil: it was not.
+func (x *Exchange) RefusedBody() *tokens.Error {
+	if x.Body == nil {
+		return nil
+	}
+	return x.Body.refused
+}
+
+// Reads reports whether a request reads: what has GET has HEAD (RFC 9110 section 9.1).
+func Reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+// CleanText reports whether a text is UTF-8 without control characters.
+func CleanText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// Printable reports whether a text is printable ASCII.
+func Printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// AnswerMethod answers 405 with the methods that there are. Google's form has no code for it; UNIMPLEMENTED is what gRPC says.
+func AnswerMethod(w http.ResponseWriter, requestID string, allowed []string) {
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	st := fault.Status(tokens.Fail(fault.CodeUnimplemented, "METHOD_NOT_ALLOWED", "this path has no such method"), requestID)
+	WriteErrorAs(w, st, fault.ClassOfDomain(fault.CodeUnimplemented), http.StatusMethodNotAllowed)
+}

@@ -1,0 +1,38 @@
+package httpx
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+
+	"patd/server/internal/call"
+)
+
+// Senders finds out who sends an HTTP request, as far as the chain needs to know before it has the call.
+type Senders struct {
+	Chain   *call.Chain // nil: nobody is known
+	Trusted call.Trusted
+}
+
+// Client returns the address of whoever made the request.
+func (s Senders) Client(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return s.Trusted.Client(peer.Addr(), r.Header.Values("X-Forwarded-For"))
+}
+
+// Known returns nil if the request shows a good credential in its header.
+func (s Senders) Known(r *http.Request) error {
+	c := &call.Call{Context: r.Context(), Method: &call.Method{}, Credentials: r.Header["Authorization"], BehindGateway: true}
+	c.Peer.IP = s.Client(r)
+	c.Late.Timeout = s.Chain.Timeout
+	defer c.Late.Release()
+	return s.Chain.Known(c)
+}
+
+// NewBody bounds a request's body by what known returns of its sender.
+func (s Senders) NewBody(r *http.Request, from io.ReadCloser, known func(*http.Request) error) *Body {
+	return &Body{ReadCloser: from, unknown: s.Chain.Unknown, know: func() error { return known(r) }}
+}

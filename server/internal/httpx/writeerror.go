@@ -1,0 +1,103 @@
+package httpx
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"patd/server/internal/call"
+	"patd/server/internal/fault"
+	"patd/tokens"
+)
+
+// errorBody is the JSON form of an error.
+type errorBody struct {
+	Error struct {
+		Code    int               `json:"code"`
+		Status  string            `json:"status"`
+		Message string            `json:"message"`
+		Details []json.RawMessage `json:"details"`
+	} `json:"error"`
+}
+
+// WriteError answers a REST request with an error in the Google form.
+func WriteError(w http.ResponseWriter, r *http.Request, st *status.Status) {
+	class := fault.ClassOfGRPC(st.Code())
+	code := class.HTTP
+	switch reason, metadata := fault.Info(st); reason {
+	case fault.ReasonTooLarge:
+		code = http.StatusRequestEntityTooLarge
+	case tokens.ReasonPrecondition:
+		code = http.StatusPreconditionFailed
+	case call.ReasonNotModified:
+		w.Header().Set("Etag", metadata[call.KeyETag])
+		w.Header().Del("Content-Type")
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	switch reason, metadata := fault.Info(st); {
+	case class.GRPC == codes.Unauthenticated:
+		w.Header().Set("WWW-Authenticate", challenge(r))
+	case reason == fault.ReasonDenied:
+		w.Header().Set("WWW-Authenticate", BearerChallenge("insufficient_scope", metadata[fault.KeyPermission]))
+	}
+	if reason, _ := fault.Reason(st); reason == call.ReasonUnknownMemory {
+		w.Header().Set("Retry-After", fault.WholeSeconds(call.UnknownRetryAfter))
+	}
+	if after, ok := fault.RetryAfter(st); ok {
+		w.Header().Set("Retry-After", after)
+	}
+	WriteErrorAs(w, st, class, code)
+}
+
+// WriteErrorAs writes the body of an error under an HTTP code that is not the one of its class.
+func WriteErrorAs(w http.ResponseWriter, st *status.Status, class fault.Class, code int) {
+	var body errorBody
+	body.Error.Code, body.Error.Status, body.Error.Message = code, class.Name, st.Message()
+	for _, d := range st.Proto().GetDetails() {
+		if raw, err := (protojson.MarshalOptions{UseProtoNames: true}).Marshal(d); err == nil {
+			body.Error.Details = append(body.Error.Details, raw)
+		}
+	}
+	WriteJSON(w, code, body)
+}
+
+// WriteJSON answers with a small JSON body. A failed write means that the client has gone.
+func WriteJSON(w http.ResponseWriter, code int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		code, text = http.StatusInternalServerError, []byte(`{"error":{"code":500,"status":"INTERNAL","message":"internal error","details":[]}}`)
+	}
+	WriteText(w, code, append(text, '\n'))
+}
+
+// WriteText answers with a body that is JSON already.
+func WriteText(w http.ResponseWriter, code int, text []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(text)
+}
+
+// challenge is the WWW-Authenticate header of a 401: with an error code only when a credential was given.
+func challenge(r *http.Request) string {
+	if len(r.Header.Values("Authorization")) == 0 {
+		return BearerChallenge("", "")
+	}
+	return BearerChallenge("invalid_token", "")
+}
+
+// BearerChallenge is a challenge of RFC 6750 section 3. The error code and the scopes, joined by spaces, may be empty; scopes
+// hold neither quotes nor backslashes (RFC 6749 section 3.3).
+func BearerChallenge(code, scope string) string {
+	text := `Bearer realm="patd"`
+	if code != "" {
+		text += `, error="` + code + `"`
+	}
+	if scope != "" {
+		text += `, scope="` + scope + `"`
+	}
+	return text
+}

@@ -1,0 +1,478 @@
+package introspect
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/encoding"
+	protocodec "google.golang.org/grpc/encoding/proto" // registers what everything else is coded by
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/wire"
+	"patd/tokens"
+)
+
+// Numbers of fields in proto/patd/v1/introspection.proto. A test compares what is written and read here with what the
+// generated code makes of the same, whatever the fields hold.
+const (
+	fieldToken, fieldAudience, fieldRequired, fieldClientIP = 1, 2, 3, 4
+
+	fieldActive, fieldDecision, fieldTokenID, fieldUser, fieldName   = 1, 2, 3, 4, 5
+	fieldScopes, fieldGranted, fieldSuspended, fieldMissing          = 6, 7, 8, 9
+	fieldAudiences, fieldLabels, fieldIssueTime, fieldExpireTime     = 10, 11, 12, 13
+	fieldExpiresIn, fieldCacheFor, fieldSequence, fieldStale         = 14, 15, 16, 17
+	fieldAccessID, fieldClientID, fieldAnyClientIP                   = 18, 19, 20
+	fieldRequests, fieldResponses                                    = 1, 1
+	fieldItemID, fieldItemRequest, fieldItemResponse, fieldItemError = 1, 2, 2, 3
+	fieldErrorCode, fieldErrorReason, fieldErrorMessage              = 1, 2, 3
+	fieldSeconds, fieldNanos, fieldMapKey, fieldMapValue             = 1, 2, 1, 2
+)
+
+// Codec reads and writes the messages of introspection without reflection, and leaves all others, and all that is unusual,
+// to the codec that gRPC comes with. On the wire there is no difference.
+type Codec struct {
+	generated encoding.CodecV2
+	shapes    *wire.Shapes
+}
+
+var _ encoding.CodecV2 = Codec{}
+
+// NewCodec makes the codec.
+func NewCodec() Codec { return Codec{encoding.GetCodecV2(protocodec.Name), knownShapes()} }
+
+// knownShapes are the shapes of all message types, which every codec shares.
+var knownShapes = sync.OnceValue(func() *wire.Shapes { return &wire.Shapes{Made: map[protoreflect.FullName]*wire.Shape{}} })
+
+// decode reads a message by the generated code, once its repeated fields are counted.
+func decode(text string, m proto.Message) error {
+	b := []byte(text)
+	if err := knownShapes().CheckText(b, m); err != nil {
+		return err
+	}
+	return proto.Unmarshal(b, m) //nolint:wrapcheck // gRPC says what failed
+}
+
+// Name is that of the codec whose place this one takes.
+func (Codec) Name() string { return protocodec.Name }
+
+// Marshal writes v.
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch v := v.(type) {
+	case *introspection:
+		return buffers(v.size(), func(b []byte) []byte { return appendIntrospection(b, &v.Introspection) }), nil
+	case *streamAnswer:
+		return buffers(v.size(), v.append), nil
+	case *batchAnswer:
+		return buffers(v.size(), v.append), nil
+	default:
+		return c.generated.Marshal(v)
+	}
+}
+
+// Unmarshal reads v.
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	switch v.(type) {
+	case *question, *streamQuestion, *batchQuestion:
+	default:
+		if m, ok := v.(proto.Message); ok {
+			if err := c.shapes.Check(data, m); err != nil {
+				return err
+			}
+		}
+		err := c.generated.Unmarshal(data, v)
+		if r, ok := v.(*patdv1.ReportLeaksRequest); ok && err != nil && wire.ReadLeaks(data.Materialize(), r) {
+			return nil
+		}
+		return err
+	}
+	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer whole.Free()
+	text := string(whole.ReadOnlyData())
+	switch v := v.(type) {
+	case *streamQuestion:
+		return v.unmarshal(text)
+	case *batchQuestion:
+		return v.unmarshal(text)
+	default:
+		return v.(*question).unmarshal(text)
+	}
+}
+
+// buffers has a message of about that size written into a buffer, one of the pool's if it is large.
+func buffers(size int, write func([]byte) []byte) mem.BufferSlice {
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		return mem.BufferSlice{mem.SliceBuffer(write(make([]byte, 0, size)))}
+	}
+	pool := mem.DefaultBufferPool()
+	b := pool.Get(size)
+	*b = write((*b)[:0])
+	return mem.BufferSlice{mem.NewBuffer(b, pool)}
+}
+
+// question is an IntrospectRequest. Its texts are parts of one string.
+type question struct {
+	token, audience, clientIP string
+	required                  []string
+	few                       [4]string // what required holds, mostly
+	size                      int       // in bytes, on the wire
+}
+
+// unmarshal reads an IntrospectRequest.
+func (q *question) unmarshal(text string) error {
+	if q.size = len(text); q.read(text) {
+		return nil
+	}
+	var m patdv1.IntrospectRequest
+	if err := decode(text, &m); err != nil {
+		return err
+	}
+	q.take(&m)
+	return nil
+}
+
+// take copies a message that the generated code has read.
+func (q *question) take(m *patdv1.IntrospectRequest) {
+	q.token, q.audience, q.clientIP, q.required = m.GetToken(), m.GetAudience(), m.GetClientIp(), m.GetRequiredScopes()
+}
+
+// read reads the fields that there are, each a text; false: there is something else, for the generated code to judge.
+func (q *question) read(text string) bool {
+	q.token, q.audience, q.clientIP, q.required = "", "", "", q.few[:0]
+	for r := (reader{text}); r.rest != ""; {
+		field, value, ok := r.bytes()
+		if !ok || !utf8.ValidString(value) {
+			return false
+		}
+		switch field {
+		case fieldToken:
+			q.token = value
+		case fieldAudience:
+			q.audience = value
+		case fieldRequired:
+			if len(q.required) == wire.MaxTexts {
+				return false
+			}
+			q.required = append(q.required, value)
+		case fieldClientIP:
+			q.clientIP = value
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// streamQuestion is an IntrospectStreamRequest.
+type streamQuestion struct {
+	id uint64
+	question
+}
+
+func (q *streamQuestion) unmarshal(text string) error {
+	if q.size = len(text); q.readItem(text) {
+		return nil
+	}
+	var m patdv1.IntrospectStreamRequest
+	if err := decode(text, &m); err != nil {
+		return err
+	}
+	q.id = m.GetId()
+	q.take(m.GetRequest())
+	return nil
+}
+
+func (q *streamQuestion) readItem(text string) bool {
+	q.id = 0
+	r, seen := reader{text}, false
+	for r.rest != "" {
+		if id, ok := r.number(fieldItemID); ok {
+			q.id = id
+			continue
+		}
+		field, value, ok := r.bytes()
+		if !ok || field != fieldItemRequest || seen || !q.read(value) {
+			return false
+		}
+		seen = true
+	}
+	return seen
+}
+
+// batchQuestion is a BatchIntrospectRequest.
+type batchQuestion struct {
+	items []question
+	size  int
+}
+
+func (q *batchQuestion) unmarshal(text string) error {
+	if q.size = len(text); q.read(text) {
+		return nil
+	}
+	var m patdv1.BatchIntrospectRequest
+	if err := decode(text, &m); err != nil {
+		return err
+	}
+	q.items = make([]question, len(m.GetRequests()))
+	for i, item := range m.GetRequests() {
+		q.items[i].take(item)
+	}
+	return nil
+}
+
+func (q *batchQuestion) read(text string) bool {
+	n := 0
+	for r := (reader{text}); r.rest != ""; n++ {
+		if field, _, ok := r.bytes(); !ok || field != fieldRequests || n >= wire.MaxMessages {
+			return false
+		}
+	}
+	q.items = make([]question, n)
+	r := reader{text}
+	for i := range q.items {
+		if _, value, _ := r.bytes(); !q.items[i].read(value) {
+			return false
+		}
+	}
+	return true
+}
+
+// reader reads the fields of a message.
+type reader struct{ rest string }
+
+// varint reads a number of at most ten bytes.
+func (r *reader) varint() (v uint64, ok bool) {
+	for i := 0; i < len(r.rest) && i < 10; i++ {
+		b := r.rest[i]
+		if i == 9 && b > 1 {
+			return 0, false
+		}
+		v |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			r.rest = r.rest[i+1:]
+			return v, true
+		}
+	}
+	return 0, false
+}
+
+// bytes reads a field that has a length.
+func (r *reader) bytes() (field uint64, value string, ok bool) {
+	tag, ok := r.varint()
+	if !ok || tag&7 != uint64(protowire.BytesType) {
+		return 0, "", false
+	}
+	n, ok := r.varint()
+	if !ok || n > uint64(len(r.rest)) {
+		return 0, "", false
+	}
+	value, r.rest = r.rest[:n], r.rest[n:]
+	return tag >> 3, value, true
+}
+
+// number reads a field that is a number, if it comes next and its tag is one byte.
+func (r *reader) number(field protowire.Number) (uint64, bool) {
+	if r.rest[0] != byte(protowire.EncodeTag(field, protowire.VarintType)) {
+		return 0, false
+	}
+	was := r.rest
+	r.rest = r.rest[1:]
+	v, ok := r.varint()
+	if !ok {
+		r.rest = was
+	}
+	return v, ok
+}
+
+// introspection is an IntrospectResponse.
+type introspection struct{ tokens.Introspection }
+
+// size is about how many bytes an answer takes.
+func (in *introspection) size() int { return sizeOf(&in.Introspection) }
+
+func sizeOf(in *tokens.Introspection) int {
+	if !in.Decision.Active() {
+		return 8
+	}
+	return in.Size() + 64
+}
+
+// streamAnswer is an IntrospectStreamResponse.
+type streamAnswer struct {
+	id     uint64
+	answer *tokens.Introspection // nil: there is none
+	failed *tokens.Error         // why
+	code   int32                 // of failed
+}
+
+func (a *streamAnswer) size() int {
+	if a.answer == nil {
+		return 40 + len(a.failed.Reason) + len(a.failed.Message)
+	}
+	return 16 + sizeOf(a.answer)
+}
+
+func (a *streamAnswer) append(b []byte) []byte {
+	b = appendNumber(b, fieldItemID, a.id)
+	if a.answer != nil {
+		b, at := open(b, fieldItemResponse)
+		return shut(appendIntrospection(b, a.answer), at)
+	}
+	b, at := open(b, fieldItemError)
+	b = appendNumber(b, fieldErrorCode, uint64(a.code))
+	b = appendText(b, fieldErrorReason, a.failed.Reason)
+	b = appendText(b, fieldErrorMessage, a.failed.Message)
+	return shut(b, at)
+}
+
+// batchAnswer is a BatchIntrospectResponse.
+type batchAnswer struct{ answers []tokens.Introspection }
+
+func (a *batchAnswer) size() int {
+	n := 0
+	for i := range a.answers {
+		n += 8 + sizeOf(&a.answers[i])
+	}
+	return n
+}
+
+func (a *batchAnswer) append(b []byte) []byte {
+	var at int
+	for i := range a.answers {
+		b, at = open(b, fieldResponses)
+		b = shut(appendIntrospection(b, &a.answers[i]), at)
+	}
+	return b
+}
+
+// appendIntrospection writes an answer, as toIntrospection and the generated code do together, its labels in order.
+func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
+	active := in.Decision.Active()
+	if active {
+		b = appendNumber(b, fieldActive, 1)
+	}
+	b = appendNumber(b, fieldDecision, uint64(toDecision(in.Decision)))
+	if !active {
+		return b
+	}
+	t := &in.Token
+	b = protowire.AppendTag(b, fieldTokenID, protowire.BytesType)
+	b = append(b, tokens.IDLen)
+	b = t.ID.Append(b)
+	b = appendText(b, fieldUser, t.User)
+	b = appendText(b, fieldName, t.Name)
+	b = appendTexts(b, fieldScopes, in.Effective)
+	b = appendTexts(b, fieldGranted, in.Granted)
+	b = appendTexts(b, fieldSuspended, in.Suspended)
+	b = appendTexts(b, fieldMissing, in.Missing)
+	b = appendTexts(b, fieldAudiences, in.Audiences)
+	b = appendLabels(b, t.Labels)
+	b = appendTime(b, fieldIssueTime, in.IssueTime)
+	b = appendTime(b, fieldExpireTime, in.ExpireTime)
+	if !in.ExpireTime.IsZero() {
+		b = appendDuration(b, fieldExpiresIn, in.ExpiresIn)
+	}
+	b = appendDuration(b, fieldCacheFor, in.CacheFor)
+	b = appendNumber(b, fieldSequence, in.Sequence)
+	if in.Stale {
+		b = appendNumber(b, fieldStale, 1)
+	}
+	if in.AccessID != 0 {
+		b = protowire.AppendTag(b, fieldAccessID, protowire.BytesType)
+		b = append(b, tokens.IDLen)
+		b = in.AccessID.Append(b)
+		b = appendText(b, fieldClientID, in.ClientID)
+	}
+	if in.AnyAddress() {
+		b = appendNumber(b, fieldAnyClientIP, 1)
+	}
+	return b
+}
+
+func appendLabels(b []byte, labels map[string]string) []byte {
+	if len(labels) == 0 {
+		return b
+	}
+	var at int
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		b, at = open(b, fieldLabels)
+		b = appendAlways(b, fieldMapKey, k) // of an entry, both are written even if empty
+		b = shut(appendAlways(b, fieldMapValue, labels[k]), at)
+	}
+	return b
+}
+
+// appendTime writes a google.protobuf.Timestamp, unless there is none.
+func appendTime(b []byte, field protowire.Number, t time.Time) []byte {
+	if t.IsZero() {
+		return b
+	}
+	return appendSpan(b, field, t.Unix(), int64(t.Nanosecond()))
+}
+
+// appendDuration writes a google.protobuf.Duration.
+func appendDuration(b []byte, field protowire.Number, d time.Duration) []byte {
+	return appendSpan(b, field, int64(d/time.Second), int64(d%time.Second))
+}
+
+func appendSpan(b []byte, field protowire.Number, seconds, nanos int64) []byte {
+	b, at := open(b, field)
+	b = appendNumber(b, fieldSeconds, uint64(seconds))
+	return shut(appendNumber(b, fieldNanos, uint64(nanos)), at)
+}
+
+// appendNumber writes a number, unless it is 0.
+func appendNumber(b []byte, field protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return b
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+}
+
+// appendText writes a text, unless it is empty.
+func appendText(b []byte, field protowire.Number, s string) []byte {
+	if s == "" {
+		return b
+	}
+	return appendAlways(b, field, s)
+}
+
+func appendAlways(b []byte, field protowire.Number, s string) []byte {
+	if len(s) < 0x80 && field < 16 { // tag and length are a byte each, mostly
+		return append(append(b, byte(field<<3)|byte(protowire.BytesType), byte(len(s))), s...)
+	}
+	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
+}
+
+func appendTexts(b []byte, field protowire.Number, list []string) []byte {
+	for _, s := range list {
+		b = appendAlways(b, field, s)
+	}
+	return b
+}
+
+// open begins a message within a message, with room for a length of one byte; shut ends it and writes the length.
+func open(b []byte, field protowire.Number) (opened []byte, at int) {
+	b = append(protowire.AppendTag(b, field, protowire.BytesType), 0)
+	return b, len(b)
+}
+
+func shut(b []byte, at int) []byte {
+	n := len(b) - at
+	if n < 0x80 {
+		b[at-1] = byte(n)
+		return b
+	}
+	var more [9]byte
+	wide := protowire.SizeVarint(uint64(n)) - 1
+	b = append(b, more[:wide]...)
+	copy(b[at+wide:], b[at:at+n])
+	protowire.AppendVarint(b[:at-1], uint64(n))
+	return b
+}

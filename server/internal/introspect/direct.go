@@ -1,0 +1,228 @@
+package introspect
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/call"
+	"patd/server/internal/connection"
+	"patd/server/internal/fault"
+	"patd/server/internal/httpx"
+	"patd/tokens"
+)
+
+// The paths that have a direct way.
+const (
+	pathIntrospect = "/v1/introspect"
+	pathBatch      = "/v1/introspect:batch"
+)
+
+// firstRead is how much is read of a body at first, in bytes.
+const firstRead = 4 << 10
+
+// Direct is the short way of introspection over REST: the steps of the chain and the same method of tokens.Service,
+// without the trip through the gateway, which costs more than they do. It takes requests in plain form and leaves all
+// others to the gateway, which has then seen nothing of them yet; the answers are the same, byte for byte.
+type Direct struct {
+	senders httpx.Senders
+	service *Service
+	codec   *httpx.JSONCodec
+	buffers sync.Pool // of *[]byte
+	bodies  sync.Pool // of *[]byte, none of which is larger than maxUnknown
+	// Values of headers that all answers share.
+	noStore, noSniff, contentType []string
+}
+
+// NewDirect makes the short way to a service.
+func NewDirect(s *Service, known httpx.Senders) *Direct {
+	return &Direct{
+		senders: known, service: s, codec: httpx.NewJSONCodec(),
+		bodies:  sync.Pool{New: func() any { return new([]byte) }},
+		buffers: sync.Pool{New: func() any { return new([]byte) }},
+		noStore: []string{"no-store"}, noSniff: []string{"nosniff"}, contentType: []string{"application/json"},
+	}
+}
+
+// Serve serves a request if it is plain. False: nothing has happened, and the request is whole.
+func (d *Direct) Serve(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodPost || !plainRequest(r) {
+		return false
+	}
+	switch r.URL.Path {
+	case pathIntrospect:
+		return d.one(w, r)
+	case pathBatch:
+		return d.batch(w, r)
+	default:
+		return false
+	}
+}
+
+// Takes reports whether the path is one of those that have a direct way.
+func (d *Direct) Takes(path string) bool { return path == pathIntrospect || path == pathBatch }
+
+// plainRequest tells whether there is nothing to a request that the gateway and the front treat in a way of their own.
+func plainRequest(r *http.Request) bool {
+	if r.URL.RawPath != "" || r.URL.RawQuery != "" || r.URL.ForceQuery || r.ContentLength <= 0 || r.ContentLength > call.MaxMessage {
+		return false
+	}
+	for _, odd := range [...]string{"Grpc-Timeout", "Idempotency-Key", "If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Encoding", "Trailer", "Upgrade"} {
+		if _, ok := r.Header[odd]; ok {
+			return false
+		}
+	}
+	credentials := r.Header["Authorization"]
+	return len(credentials) == 1 && httpx.Printable(credentials[0])
+}
+
+// read reads the body. If it does not arrive whole, the gateway shall find out for itself.
+func (d *Direct) read(r *http.Request) (text string, ok bool) {
+	p, _ := d.bodies.Get().(*[]byte)
+	whole := int(r.ContentLength)
+	b := slices.Grow((*p)[:0], min(whole, firstRead))
+	n, err := r.Body.Read(b[:min(whole, cap(b))])
+	if b = b[:n]; n < whole && err == nil {
+		b, _ = d.readOn(r, b, whole) // what is missing shows in the length
+	}
+	text = string(b)
+	clear(b)
+	if cap(b) <= call.MaxUnknown { // what an unknown caller may hold for as long as it likes
+		*p = b
+		d.bodies.Put(p)
+	}
+	return text, len(text) == whole
+}
+
+// readOn reads the rest of a body in growing steps: what is declared reserves nothing.
+func (d *Direct) readOn(r *http.Request, b []byte, whole int) ([]byte, error) {
+	rest := d.senders.NewBody(r, r.Body, d.senders.Known)
+	rest.Taken = len(b)
+	defer rest.Release()
+	for len(b) < whole {
+		if len(b) == cap(b) {
+			grown := slices.Grow(b, min(len(b), whole-len(b)))
+			clear(b)
+			b = grown
+		}
+		n, err := rest.Read(b[len(b):min(whole, cap(b))])
+		if b = b[:len(b)+n]; err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// unread makes a request whole again.
+func unread(r *http.Request, text string) {
+	r.Body = &rest{Reader: io.MultiReader(bytes.NewReader([]byte(text)), r.Body), Closer: r.Body}
+}
+
+// rest is a body of which a part was read before.
+type rest struct {
+	io.Reader
+	io.Closer
+}
+
+// one serves /v1/introspect.
+func (d *Direct) one(w http.ResponseWriter, r *http.Request) bool {
+	c, start := &hotCall{}, time.Now()
+	text, ok := d.read(r)
+	if p := (parser{text}); !ok || !p.question(&c.question) || !p.end() {
+		unread(r, text)
+		return false
+	}
+	d.begin(w, r, &c.Call, patdv1.IntrospectionService_Introspect_FullMethodName)
+	d.answer(w, r, &c.Call, func() (err error) {
+		defer func() { err = d.service.chain.End(&c.Call, start, recover(), err) }()
+		return d.service.answer(c)
+	}, func(b []byte) ([]byte, error) { return d.append(b, &c.Introspection) })
+	return true
+}
+
+// batch serves /v1/introspect:batch.
+func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
+	start := time.Now()
+	text, ok := d.read(r)
+	var q batchQuestion
+	if p := (parser{text}); !ok || !p.batch(&q) || !p.end() {
+		unread(r, text)
+		return false
+	}
+	c := &call.Call{}
+	d.begin(w, r, c, patdv1.IntrospectionService_BatchIntrospect_FullMethodName)
+	var answers []tokens.Introspection
+	d.answer(w, r, c, func() (err error) {
+		defer func() { err = d.service.chain.End(c, start, recover(), err) }()
+		answers, err = d.service.answers(c, &q)
+		return err
+	}, func(b []byte) ([]byte, error) {
+		b = append(b, `{"responses":[`...)
+		for i := range answers {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			var err error
+			if b, err = d.append(b, &answers[i]); err != nil {
+				return nil, err
+			}
+		}
+		return append(b, "]}"...), nil
+	})
+	return true
+}
+
+// begin starts a call, as the front and the chain do for other requests.
+func (d *Direct) begin(w http.ResponseWriter, r *http.Request, c *call.Call, full string) {
+	chain := d.service.chain
+	c.Context, c.Method, c.BehindGateway = r.Context(), chain.Methods[full], true
+	c.Credentials = r.Header["Authorization"]
+	c.ID = call.RequestID(r.Header.Get("X-Request-Id"))
+	c.Peer.IP, c.Connection = d.senders.Client(r), connection.Of(r.Context())
+	c.Actor.Peer = c.Peer
+	c.Late.Timeout = chain.Timeout
+	h := w.Header()
+	h["X-Request-Id"], h["Cache-Control"], h["X-Content-Type-Options"] = []string{c.ID}, d.noStore, d.noSniff
+}
+
+// answer writes what a call comes to.
+func (d *Direct) answer(w http.ResponseWriter, r *http.Request, c *call.Call, decide func() error, write func([]byte) ([]byte, error)) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.service.chain.LogPanic(c, v)
+			httpx.WriteError(w, r, fault.Status(fault.Public(nil), c.ID))
+		}
+	}()
+	if err := decide(); err != nil {
+		httpx.WriteError(w, r, status.Convert(err))
+		return
+	}
+	b, _ := d.buffers.Get().(*[]byte)
+	defer d.buffers.Put(b)
+	out, err := write((*b)[:0])
+	if err != nil {
+		httpx.WriteError(w, r, fault.Status(fault.Public(err), c.ID))
+		return
+	}
+	*b = append(out, '\n')
+	w.Header()["Content-Type"] = d.contentType
+	_, _ = w.Write(*b) // a failure means that the client has gone
+}
+
+// append writes one answer as JSON.
+func (d *Direct) append(b []byte, in *tokens.Introspection) ([]byte, error) {
+	if out, ok := appendJSON(b, in); ok {
+		return out, nil
+	}
+	text, err := d.codec.Marshal(toIntrospection(in))
+	if err != nil {
+		return nil, err
+	}
+	return append(b, bytes.TrimSuffix(text, []byte("\n"))...), nil
+}

@@ -1,0 +1,139 @@
+package introspect
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/call"
+	"patd/server/internal/wire"
+	"patd/tokens"
+)
+
+// Service serves patd.v1.IntrospectionService. Its calls are made for each request that the company's APIs
+// serve, so the hottest of them, Introspect, BatchIntrospect and IntrospectStream, do not pass through the generated code:
+// their messages are read and written by hand (see codec), and what a call needs is one object. The chain's steps are the
+// same.
+type Service struct {
+	patdv1.UnimplementedIntrospectionServiceServer
+	chain   *call.Chain
+	service *tokens.Service
+}
+
+var _ patdv1.IntrospectionServiceServer = (*Service)(nil)
+
+// New makes the service behind a chain.
+func New(c *call.Chain, service *tokens.Service) *Service {
+	return &Service{chain: c, service: service}
+}
+
+// Register registers the service, with handlers of its own where the generated ones would do too much.
+func Register(g call.Guard, s *Service) {
+	desc := patdv1.IntrospectionService_ServiceDesc
+	desc.Methods, desc.Streams = slices.Clone(desc.Methods), slices.Clone(desc.Streams)
+	for i, m := range desc.Methods {
+		switch "/" + desc.ServiceName + "/" + m.MethodName {
+		case patdv1.IntrospectionService_Introspect_FullMethodName:
+			desc.Methods[i].Handler = s.introspect
+		case patdv1.IntrospectionService_BatchIntrospect_FullMethodName:
+			desc.Methods[i].Handler = s.batch
+		}
+	}
+	for i, m := range desc.Streams {
+		if "/"+desc.ServiceName+"/"+m.StreamName == patdv1.IntrospectionService_IntrospectStream_FullMethodName {
+			desc.Streams[i].Handler = s.stream
+		}
+	}
+	g.RegisterService(&desc, s)
+}
+
+// hotCall is all that one introspection needs.
+type hotCall struct {
+	call.Call
+	question
+	introspection
+	awaited call.AwaitedCall
+}
+
+// introspect decides about one token.
+func (s *Service) introspect(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
+	c, start := &hotCall{}, time.Now()
+	c.Late.Timeout = s.chain.Timeout
+	s.chain.Begin(&c.Call, ctx, s.chain.Methods[patdv1.IntrospectionService_Introspect_FullMethodName])
+	defer func() { err = s.chain.End(&c.Call, start, recover(), err) }()
+	if err := s.chain.Known(&c.Call); err != nil {
+		return nil, err
+	}
+	s.chain.Awaited.Add(ctx, &c.awaited, start)
+	err = s.chain.Receive(ctx, &c.question)
+	c.awaited.Remove()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.answer(c); err != nil {
+		return nil, err
+	}
+	return &c.introspection, nil
+}
+
+// answer takes a call that has begun to its end.
+func (s *Service) answer(c *hotCall) (err error) {
+	if err := s.chain.AdmitHot(&c.Call, c.question.size); err != nil {
+		return err
+	}
+	in, ok := c.request()
+	if !ok {
+		return wire.ErrClientIP()
+	}
+	c.Introspection, err = s.service.Introspect(&c.Call, c.Actor, in)
+	return err
+}
+
+// batch decides about many. An item whose client_ip is no address counts as one without, so that it does not fail
+// the rest.
+func (s *Service) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
+	start := time.Now()
+	var q batchQuestion
+	c := &call.Call{}
+	c.Late.Timeout = s.chain.Timeout
+	s.chain.Begin(c, ctx, s.chain.Methods[patdv1.IntrospectionService_BatchIntrospect_FullMethodName])
+	defer func() { err = s.chain.End(c, start, recover(), err) }()
+	if err := s.chain.Known(c); err != nil {
+		return nil, err
+	}
+	var a call.AwaitedCall
+	s.chain.Awaited.Add(ctx, &a, start)
+	err = s.chain.Receive(ctx, &q)
+	a.Remove()
+	if err != nil {
+		return nil, err
+	}
+	answers, err := s.answers(c, &q)
+	if err != nil {
+		return nil, err
+	}
+	return &batchAnswer{answers}, nil
+}
+
+// answers takes a call about many tokens, which has begun, to its end.
+func (s *Service) answers(c *call.Call, q *batchQuestion) ([]tokens.Introspection, error) {
+	if err := s.chain.AdmitHot(c, q.size); err != nil {
+		return nil, err
+	}
+	in := make([]tokens.IntrospectRequest, len(q.items))
+	for i := range q.items {
+		in[i], _ = q.items[i].request()
+	}
+	return s.service.IntrospectBatch(c, c.Actor, in)
+}
+
+// request is the question as the domain takes it; false: its client_ip is no address, and counts as absent.
+func (q *question) request() (tokens.IntrospectRequest, bool) {
+	in := tokens.IntrospectRequest{Secret: tokens.NewSecret(q.token), Audience: q.audience, Required: q.required}
+	var ok bool
+	in.ClientIP, ok = wire.FromIP(q.clientIP)
+	return in, ok
+}

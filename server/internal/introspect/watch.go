@@ -1,0 +1,121 @@
+package introspect
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/call"
+	"patd/tokens"
+)
+
+const (
+	// heartbeat is how often a watcher hears something, with or without news. Its caller is rechecked as often.
+	heartbeat = time.Second
+	// newsGap is the least time between two messages of news, so that many changes are told together.
+	newsGap = 20 * time.Millisecond
+	// slowWatcher is how long a watcher may leave a message unread that does not fit into what the transport holds.
+	slowWatcher = 10 * time.Second
+)
+
+// WatchInvalidations tells what is no longer as it was until the caller has enough, is not let in any more, reads too
+// slowly, or the server stops. A watcher holds no messages: what is told is read from the feed when it is sent.
+func (s *Service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, ss grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]) error {
+	begun := call.Of(ss.Context())
+	watch, err := s.service.Watch(begun, begun.Actor, tokens.WatchPosition{Sequence: r.GetAfter(), History: r.GetHistory()})
+	if err != nil {
+		return err
+	}
+	w := &watching{chain: s.chain, caller: begun, stream: ss, watch: watch, sent: make(chan error, 1)}
+	if err := w.tell(true); err != nil {
+		return err
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	gap := time.NewTicker(newsGap)
+	defer gap.Stop()
+	gap.Stop() // until there is news
+	news := watch.News()
+	for {
+		var err error
+		select {
+		case <-begun.Done():
+			return begun.Err()
+		case <-s.chain.Draining.Done():
+			return stopping()
+		case now := <-beat.C:
+			if begun.Connection.Retired(now) {
+				return aged()
+			}
+			if begun.Actor, err = s.chain.Recheck(begun, begun.Actor); err == nil {
+				err = w.tell(true)
+			}
+		case <-news:
+			news = nil
+			gap.Reset(newsGap)
+		case <-gap.C:
+			gap.Stop()
+			err = w.tell(false)
+			news = watch.News()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// watching is one watcher.
+type watching struct {
+	chain  *call.Chain
+	caller *call.Call
+	stream grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]
+	watch  *tokens.Watch
+	sent   chan error
+}
+
+// tell sends what there is to tell; without news it says so only as a heartbeat. A caller that has ended is told nothing. One
+// that nobody can tell about gets heartbeats only.
+func (w *watching) tell(always bool) error {
+	in, err := w.watch.Next(w.caller)
+	if err != nil {
+		return err
+	}
+	news := in.StartOver || len(in.TokenIDs) > 0 || len(in.Users) > 0
+	if err := w.chain.StillIs(w.caller); err != nil && (news || !always || call.CallerEnded(err)) {
+		return err
+	}
+	if !news && !always {
+		return nil
+	}
+	return w.send(toInvalidations(in))
+}
+
+// send sends a message, and gives up on a watcher that does not read: the transport then holds as much for it as it holds
+// for anybody, and the send waits. The end of the stream wakes it.
+func (w *watching) send(m *patdv1.WatchInvalidationsResponse) error {
+	w.chain.Lingering.Go(func() { w.sent <- w.stream.Send(m) })
+	late := time.NewTimer(slowWatcher)
+	defer late.Stop()
+	select {
+	case err := <-w.sent:
+		if err != nil {
+			return streamEnd(err)
+		}
+		return nil
+	case <-late.C:
+		return tokens.Fail(tokens.CodeExhausted, "WATCHER_TOO_SLOW", "the watcher does not read; watch again from where it was")
+	case <-w.chain.Draining.Done():
+		return stopping()
+	}
+}
+
+func toInvalidations(in tokens.Invalidations) *patdv1.WatchInvalidationsResponse {
+	out := &patdv1.WatchInvalidationsResponse{
+		Sequence: in.At.Sequence, History: in.At.History, StartOver: in.StartOver, Users: in.Users,
+	}
+	for _, id := range in.TokenIDs {
+		out.TokenIds = append(out.TokenIds, id.String())
+	}
+	return out
+}

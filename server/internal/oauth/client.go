@@ -1,0 +1,173 @@
+package oauth
+
+import (
+	"context"
+	"encoding/base64"
+	"net/url"
+	"strings"
+
+	"patd/internal/bearer"
+	"patd/server/internal/call"
+	"patd/server/internal/httpx"
+	"patd/tokens"
+)
+
+// The schemes of the Authorization header by which a client may show its service token.
+const (
+	schemeBasic  = bearer.Basic
+	schemeBearer = bearer.Bearer
+)
+
+// maxClientID bounds the name that a client without a credential gives itself.
+const maxClientID = 255
+
+// clientCredential is what a client shows of itself.
+type clientCredential struct {
+	scheme string        // of the Authorization header; empty: it stood in the form, or nowhere
+	name   string        // empty: not told
+	secret tokens.Secret // a service token; empty: none was shown
+}
+
+// identifyClient finds out who calls. A client may show a service token, by one way: Basic with the service's name, the same in
+// the form (RFC 6749 section 2.3.1), or Bearer (RFC 7662 section 2.1). What is shown must be right. A client that shows
+// none may give itself a name, which proves nothing.
+func (o *Endpoints) identifyClient(ctx context.Context, c *oauthCall, headers []string) error {
+	shown, err := readCredential(headers, c.form)
+	c.scheme = shown.scheme
+	if err == nil && shown.secret.IsEmpty() {
+		c.client = tokens.Client{ID: shown.name}
+		return nil
+	}
+	return o.guarded(ctx, c, func(ctx context.Context) error {
+		if err != nil {
+			return err
+		}
+		actor, err := o.Service.Authenticate(ctx, shown.secret, c.Peer)
+		if err != nil {
+			return unlessBadClient(err)
+		}
+		if actor.Kind != tokens.ServiceActor || shown.scheme != schemeBearer && actor.Name != shown.name {
+			return badClient()
+		}
+		if shown.name != "" && actor.Name != shown.name {
+			return errOtherClient()
+		}
+		c.Actor, c.client = actor, tokens.Client{ID: actor.Name, Authenticated: true}
+		c.Connection.Authenticated()
+		return nil
+	})
+}
+
+// guarded runs a look at a caller's own credential. A bad one is counted, and past the limit of its address refused as one too
+// many. A trusted proxy's own address stands for callers whom it does not name, and is never limited.
+func (o *Endpoints) guarded(ctx context.Context, c *oauthCall, look func(context.Context) error) error {
+	if o.Trusted.Has(c.Peer.IP) {
+		return look(ctx)
+	}
+	remembered := o.Limits.FromMemory(ctx, c.Peer.IP)
+	if remembered != nil {
+		ctx = remembered
+	}
+	if err := look(ctx); err != nil {
+		return o.Limits.Failed(c.Peer.IP, remembered, err)
+	}
+	return nil
+}
+
+// readCredential reads how a client shows itself, out of its Authorization headers and its form.
+func readCredential(headers []string, f form) (clientCredential, error) {
+	name, secret := f.one("client_id"), f.one("client_secret")
+	if !validClientID(name) {
+		return clientCredential{}, tokens.Invalid("CLIENT_ID_INVALID", "client_id", "is up to 255 printable ASCII characters, and never a secret")
+	}
+	switch {
+	case len(headers) > 1, len(headers) == 1 && secret != "":
+		return clientCredential{}, tokens.Invalid("AUTHENTICATION_REPEATED", "", "show one credential, in one way (RFC 6749 section 2.3)")
+	case len(headers) == 1:
+		return readHeader(headers[0], name)
+	case secret != "" && name == "":
+		return clientCredential{}, tokens.Invalid("CLIENT_ID_REQUIRED", "client_id", "is required with client_secret: the name of the service")
+	case secret != "":
+		return clientCredential{name: name, secret: tokens.NewSecret(secret)}, nil
+	default:
+		return clientCredential{name: name}, nil
+	}
+}
+
+// readHeader reads the Authorization header. name is the client_id of the form, which may say the same once more.
+func readHeader(header, name string) (clientCredential, error) {
+	scheme, text := bearer.Split(header)
+	switch {
+	case strings.EqualFold(scheme, schemeBearer):
+		shown := clientCredential{schemeBearer, name, tokens.NewSecret(text)}
+		if text == "" {
+			return shown, badClient()
+		}
+		return shown, nil
+	case strings.EqualFold(scheme, schemeBasic):
+		id, secret, ok := readBasic(text)
+		shown := clientCredential{schemeBasic, id, secret}
+		switch {
+		case !ok:
+			return shown, badClient()
+		case name != "" && name != id:
+			return shown, errOtherClient()
+		}
+		return shown, nil
+	default:
+		return clientCredential{}, tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the Authorization header must be Basic or Bearer")
+	}
+}
+
+// readBasic reads name and secret out of a Basic credential (RFC 7617). By RFC 6749 section 2.3.1 each was form-encoded
+// first, which some clients do and some do not; no name of a service and no token holds a character that makes a
+// difference, so that decoding is right for both.
+func readBasic(text string) (name string, secret tokens.Secret, ok bool) {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return "", tokens.Secret{}, false
+	}
+	id, password, _ := strings.Cut(string(raw), ":")
+	id, idErr := url.QueryUnescape(id)
+	password, passwordErr := url.QueryUnescape(password)
+	if idErr != nil || passwordErr != nil || id == "" || password == "" {
+		return "", tokens.Secret{}, false
+	}
+	return id, tokens.NewSecret(password), true
+}
+
+// validClientID tells whether a client may call itself so: VSCHAR (RFC 6749 appendix A.1). Empty, it does not.
+func validClientID(s string) bool {
+	return len(s) <= maxClientID && httpx.Printable(s) && !tokens.MayContainSecret(s)
+}
+
+func badClient() *tokens.Error {
+	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the client's credential is not good: it is a service's name with that service's token")
+}
+
+// unlessBadClient tells of a bad credential what is expected; an outage stays one.
+func unlessBadClient(err error) error {
+	if call.IsBadCredential(err) {
+		bad := badClient()
+		bad.Cause = call.CauseOf(err)
+		return bad
+	}
+	return err
+}
+
+func errOtherClient() *tokens.Error {
+	return tokens.Invalid("CLIENT_ID_INVALID", "client_id", "is not the name of the service whose token authenticates the request")
+}
+
+// clientChallenges are the challenges of a 401: in the scheme that was used (RFC 6749 section 5.2), or all there are.
+func clientChallenges(scheme string) []string {
+	basic := `Basic realm="patd", charset="UTF-8"`
+	switch scheme {
+	case schemeBasic:
+		return []string{basic}
+	case schemeBearer:
+		return []string{httpx.BearerChallenge("invalid_token", "")}
+	default:
+		return []string{basic, httpx.BearerChallenge("", "")}
+	}
+}

@@ -1,0 +1,85 @@
+package oauth
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"patd/server/internal/fault"
+	"patd/server/internal/httpx"
+	"patd/tokens"
+)
+
+// wellKnown is where RFC 8414 section 3 has the metadata of an authorization server.
+const wellKnown = "/.well-known/oauth-authorization-server"
+
+// MetadataPaths are the paths of the metadata: for an issuer with a path that path comes after the well-known one, and the
+// proxy which adds the issuer's path may have taken it away again.
+func MetadataPaths(issuer string) []string {
+	paths := []string{wellKnown}
+	if u, err := url.Parse(issuer); err == nil && strings.Trim(u.Path, "/") != "" {
+		paths = append(paths, wellKnown+strings.TrimRight(u.Path, "/"))
+	}
+	return paths
+}
+
+// serverMetadata is the document of RFC 8414 section 2. Of lists without elements only the required one stands in it
+// (section 3.2): there is no authorization endpoint, and so no response type. Where "none" stands among the ways to
+// authenticate, possession of the token that is presented suffices. Bearer is a service token by itself (RFC 7662 section 2.1).
+type serverMetadata struct {
+	Issuer            string   `json:"issuer"`
+	TokenEndpoint     string   `json:"token_endpoint"`
+	KeysAddress       string   `json:"jwks_uri"`
+	ScopesSupported   []string `json:"scopes_supported,omitempty"`
+	ResponseTypes     []string `json:"response_types_supported"`
+	Grants            []string `json:"grant_types_supported"`
+	TokenAuth         []string `json:"token_endpoint_auth_methods_supported"`
+	Revocation        string   `json:"revocation_endpoint"`
+	RevocationAuth    []string `json:"revocation_endpoint_auth_methods_supported"`
+	Introspection     string   `json:"introspection_endpoint"`
+	IntrospectionAuth []string `json:"introspection_endpoint_auth_methods_supported"`
+}
+
+// describeServer is the metadata of the server at an issuer, which publishes some scopes. The issuer stays as the operator
+// wrote it, since clients compare it to the byte (RFC 8414 section 3.3); no address has two slashes where its path begins.
+func describeServer(issuer string, published []string) serverMetadata {
+	const basic, post, none = "client_secret_basic", "client_secret_post", "none"
+	base := strings.TrimRight(issuer, "/")
+	return serverMetadata{
+		Issuer: issuer, TokenEndpoint: base + pathGrant, KeysAddress: base + PathKeys, ScopesSupported: published,
+		ResponseTypes: []string{}, Grants: []string{grantExchange, grantRefresh},
+		TokenAuth:  []string{basic, post, none},
+		Revocation: base + pathRevoke, RevocationAuth: []string{basic, post, none},
+		Introspection: base + pathTokenInfo, IntrospectionAuth: []string{basic, post, schemeBearer},
+	}
+}
+
+// metadataPage serves the metadata, to everybody.
+type metadataPage struct {
+	service *tokens.Service
+	issuer  string
+	timeout time.Duration
+}
+
+// NewMetadataPage makes the page of an issuer; reading what is published may take as long as timeout.
+func NewMetadataPage(service *tokens.Service, issuer string, timeout time.Duration) http.Handler {
+	return &metadataPage{service: service, issuer: issuer, timeout: timeout}
+}
+
+// ServeHTTP answers the document as of now: what is published is read each time.
+func (p *metadataPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
+	defer cancel()
+	published, err := p.service.PublishedFeatures(ctx)
+	if err != nil {
+		x, public := httpx.ExchangeOf(ctx), fault.Public(err)
+		if x.Cause = public.Cause; public.Code == tokens.CodeInternal {
+			x.Cause = err
+		}
+		httpx.WriteError(w, r, fault.Status(public, x.RequestID))
+		return
+	}
+	httpx.WriteJSON(w, http.StatusOK, describeServer(p.issuer, published))
+}

@@ -1,0 +1,302 @@
+package rest
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+
+	"patd/server/internal/call"
+	"patd/server/internal/connection"
+	"patd/server/internal/fault"
+	"patd/server/internal/httpx"
+	"patd/server/internal/metrics"
+	"patd/tokens"
+)
+
+// shortPath serves some requests by itself, before anything else is done with them.
+type shortPath interface {
+	// Serve serves a request if it can. False: nothing has happened, and the request is whole.
+	Serve(w http.ResponseWriter, r *http.Request) bool
+	// Takes reports whether the path is one of those that it may serve.
+	Takes(path string) bool
+}
+
+// Front is the outermost HTTP handler. It gives every request its id and every answer its headers, finds the client's
+// address, and refuses what must not reach the gateway.
+type Front struct {
+	Logger  *slog.Logger
+	Metrics *metrics.Set
+	Pages   map[string]http.Handler // by exact path; GET and HEAD, open
+	Forms   map[string]http.Handler // by exact path; they look after methods, bodies and logs themselves
+	// Gates are as oauth, for requests that a gateway forwards: their headers are those of a request to the company's own API,
+	// whose preconditions are not for patd.
+	Gates map[string]http.Handler
+	API   http.Handler
+	Short shortPath // nil: there is none
+	httpx.Senders
+	Active sync.WaitGroup
+}
+
+// ServeHTTP serves one request.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.Active.Add(1)
+	defer f.Active.Done()
+	holds, full := f.hold(r)
+	defer holds.Release()
+	if full == nil && f.Short != nil && f.Short.Serve(w, r) {
+		return
+	}
+	x := &httpx.Exchange{
+		RequestID: call.RequestID(r.Header.Get("X-Request-Id")), Client: f.Client(r), Reads: httpx.Reads(r),
+		Path: r.URL.EscapedPath(), Query: r.URL.RawQuery,
+	}
+	h := w.Header()
+	h.Set("X-Request-Id", x.RequestID)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	answer := &answer{ResponseWriter: w}
+	start := time.Now()
+	defer func() {
+		if v := recover(); v != nil {
+			f.Logger.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("method", "http"),
+				slog.String("panic", call.PanicText(v)), slog.String("request_id", x.RequestID))
+			if answer.code == 0 {
+				httpx.WriteError(answer, r, fault.Status(fault.Public(nil), x.RequestID))
+			}
+		}
+		if x.Body != nil {
+			x.Body.Release()
+		}
+		f.log(r.Context(), x, answer.code, start)
+	}()
+	if full != nil {
+		httpx.WriteError(answer, r, full.Status(r.Context(), x.RequestID))
+		return
+	}
+	f.route(answer, r.WithContext(httpx.WithExchange(r.Context(), x)), x)
+}
+
+// hold reserves what the headers of a request hold whose connection has shown no good credential. Over HTTP/1.1 that is no more than
+// the connection itself.
+func (f *Front) hold(r *http.Request) (call.Held, *fault.TooOften) {
+	if r.ProtoMajor < 2 || f.Chain == nil {
+		return call.Held{}, nil
+	}
+	return f.Chain.Unknown.Hold(connection.Of(r.Context()), call.SizeOfHeaders(r.Header))
+}
+
+func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange) {
+	if encoded(r) {
+		w.Header().Set("Accept-Encoding", "identity") // RFC 9110 section 12.5.3
+		st := fault.Status(tokens.Invalid("CONTENT_ENCODING_UNSUPPORTED", "", "send the body as it is, without Content-Encoding"), x.RequestID)
+		httpx.WriteErrorAs(w, st, fault.ClassOfDomain(tokens.CodeInvalid), http.StatusUnsupportedMediaType)
+		return
+	}
+	if f.Chain != nil {
+		x.Body = f.NewBody(r, http.MaxBytesReader(w, r.Body, call.MaxMessage), f.known)
+		r.Body = x.Body
+	}
+	if gate, ok := f.Gates[r.URL.Path]; ok {
+		gate.ServeHTTP(w, r)
+		return
+	}
+	asked := call.Conditional(r.Header)
+	if endpoint, ok := f.Forms[r.URL.Path]; ok {
+		if asked {
+			httpx.WriteError(w, r, fault.Status(call.Unconditional(), x.RequestID))
+			return
+		}
+		endpoint.ServeHTTP(w, r)
+		return
+	}
+	if page, ok := f.Pages[r.URL.Path]; ok {
+		if !httpx.Reads(r) {
+			httpx.AnswerMethod(w, x.RequestID, []string{http.MethodGet, http.MethodHead})
+			return
+		}
+		// A cache may ask with a tag that it has from elsewhere: pages have none, so that it gets the page.
+		if asked && (r.Header.Get("If-Match") != "" || r.Header.Get("If-Unmodified-Since") != "") {
+			httpx.WriteError(w, r, fault.Status(call.Unconditional(), x.RequestID))
+			return
+		}
+		page.ServeHTTP(w, r)
+		return
+	}
+	if asked && f.Short != nil && f.Short.Takes(r.URL.Path) {
+		httpx.WriteError(w, r, fault.Status(call.Unconditional(), x.RequestID)) // here, for those calls do not pass where others are asked
+		return
+	}
+	if e := checkRequest(r); e != nil {
+		httpx.WriteError(w, r, fault.Status(e, x.RequestID))
+		return
+	}
+	r.Header.Del("Te")
+	if r.Method == http.MethodHead {
+		r.Method = http.MethodGet // of this copy; net/http sends the headers of the answer and leaves out the body
+	}
+	f.API.ServeHTTP(w, r)
+}
+
+// encoded reports whether the body has a Content-Encoding, none of which is supported.
+func encoded(r *http.Request) bool {
+	for _, v := range r.Header["Content-Encoding"] {
+		if v != "" && !strings.EqualFold(v, "identity") {
+			return true
+		}
+	}
+	return false
+}
+
+// known returns nil if the request shows a good credential in its header. Where a body needs none, and where the client may
+// show it in the body itself, nobody is known before the body was read.
+func (f *Front) known(r *http.Request) error {
+	_, inBody := f.Forms[r.URL.Path]
+	_, gate := f.Gates[r.URL.Path]
+	if inBody || gate || r.URL.Path == pathLeaks {
+		return call.UnknownTooLarge()
+	}
+	return f.Senders.Known(r)
+}
+
+var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
+
+// checkRequest refuses what the gateway would pass over in silence, repeat in an error, or fail to pass on.
+func checkRequest(r *http.Request) *tokens.Error {
+	switch {
+	case !httpx.CleanText(r.URL.Path):
+		return tokens.Invalid("PATH_INVALID", "", "a path is UTF-8 without control characters")
+	case lostSegment(r.URL.EscapedPath()):
+		return tokens.Invalid("PATH_INVALID", "", "a path has no segment `.` or `..`, percent-encoded or not, "+
+			"for it would be lost on the way; reach a record that has such an id over gRPC")
+	case !cleanQuery(r.URL.RawQuery):
+		return tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, joined by &")
+	case r.ContentLength > call.MaxMessage:
+		return call.TooLarge()
+	}
+	for _, v := range r.Header.Values("Authorization") {
+		if !httpx.Printable(v) {
+			return call.BadCredential("the Authorization header must be `Bearer` and a token")
+		}
+	}
+	for _, v := range r.Header.Values("Idempotency-Key") {
+		if !httpx.Printable(v) {
+			return tokens.Invalid("IDEMPOTENCY_KEY_INVALID", "request_id", "an Idempotency-Key is printable ASCII")
+		}
+	}
+	for _, name := range call.ConditionHeaders() {
+		for _, v := range r.Header.Values(name) {
+			if !httpx.Printable(v) {
+				return call.BadTag(name)
+			}
+		}
+	}
+	if vs := r.Header.Values("Grpc-Timeout"); len(vs) > 1 || len(vs) == 1 && !grpcTimeoutForm.MatchString(vs[0]) {
+		return tokens.Invalid("TIMEOUT_INVALID", "", "Grpc-Timeout is up to 8 digits and one of H, M, S, m, u, n")
+	}
+	return nil
+}
+
+// lostSegment reports whether a segment of an encoded path, or what stands in it before a verb, may be another one to a proxy.
+// No id that a record can get is.
+func lostSegment(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		id := segment
+		if verb := strings.LastIndexByte(segment, ':'); verb > 0 {
+			id = segment[:verb]
+		}
+		for _, part := range [...]string{segment, id} {
+			if text, err := url.PathUnescape(part); err != nil || tokens.LostInPath(text) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cleanQuery lets control characters through: they are for the domain to refuse, by the name of the field.
+func cleanQuery(raw string) bool {
+	if _, err := url.ParseQuery(raw); err != nil {
+		return false
+	}
+	text, err := url.QueryUnescape(raw)
+	return err == nil && utf8.ValidString(text)
+}
+
+// log writes the one line of a request that the chain has not seen.
+func (f *Front) log(ctx context.Context, x *httpx.Exchange, code int, start time.Time) {
+	level, took := slog.LevelInfo, time.Since(start)
+	switch {
+	case x.Reached && x.Cause == nil:
+		return
+	case x.Cause != nil:
+		level = slog.LevelError
+	case code < http.StatusBadRequest: // a probe or a page
+		level = slog.LevelDebug
+	}
+	if !x.Reached {
+		f.Metrics.Methods[metrics.MethodHTTP].Observe(codeOfHTTP(code), took)
+	}
+	attrs := []slog.Attr{
+		slog.String("method", metrics.MethodHTTP[1:]), slog.Int("status", code), slog.Duration("duration", took),
+		slog.String("request_id", x.RequestID),
+	}
+	if x.Client.IsValid() {
+		attrs = append(attrs, slog.String("peer", x.Client.String()))
+	}
+	if x.Cause != nil {
+		attrs = append(attrs, slog.String("cause", call.LogText(x.Cause.Error())))
+	}
+	f.Logger.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// codeOfHTTP is the gRPC code that an HTTP status stands for in metrics.
+func codeOfHTTP(code int) codes.Code {
+	switch {
+	case code < http.StatusBadRequest:
+		return codes.OK
+	case code == http.StatusMethodNotAllowed:
+		return codes.Unimplemented
+	case code == http.StatusUnsupportedMediaType:
+		return codes.InvalidArgument
+	case code == http.StatusRequestEntityTooLarge:
+		return codes.ResourceExhausted
+	default:
+		return fault.ClassOf(func(c fault.Class) bool { return c.HTTP == code }).GRPC
+	}
+}
+
+// answer is a ResponseWriter that remembers its code.
+type answer struct {
+	http.ResponseWriter
+	code int
+}
+
+// WriteHeader remembers the code.
+func (a *answer) WriteHeader(code int) {
+	if a.code == 0 {
+		a.code = code
+	}
+	a.ResponseWriter.WriteHeader(code)
+}
+
+// Write stands for 200 when no code was written.
+func (a *answer) Write(p []byte) (int, error) {
+	if a.code == 0 {
+		a.code = http.StatusOK
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// pathLeaks is where leaks are reported over REST. Nobody needs a credential there.
+const pathLeaks = "/v1/leaks"

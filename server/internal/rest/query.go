@@ -1,0 +1,104 @@
+package rest
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"patd/server/internal/httpx"
+	"patd/tokens"
+)
+
+// queryParser refuses parameters that the request does not have: a mistyped filter would otherwise widen a list.
+type queryParser struct{ runtime.DefaultQueryParser }
+
+var _ runtime.QueryParameterParser = (*queryParser)(nil)
+
+// Parse reads a query into a request.
+func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
+	fields := msg.ProtoReflect().Descriptor().Fields()
+	names := slices.Sorted(maps.Keys(values))
+	for _, name := range names {
+		f := fields.ByName(protoreflect.Name(name))
+		if f == nil || f.Message() != nil || filter.HasCommonPrefix([]string{name}) {
+			return unknownParameter(name)
+		}
+	}
+	if p.DefaultQueryParser.Parse(msg, values, filter) == nil {
+		return nil
+	}
+	for _, name := range names { // whose fault it was
+		if p.DefaultQueryParser.Parse(msg.ProtoReflect().New().Interface(), url.Values{name: values[name]}, filter) != nil {
+			return badParameter(name)
+		}
+	}
+	return badParameter("")
+}
+
+// queryError is the error of a query. The gateway passes only texts on, so that its text is its JSON form.
+type queryError struct {
+	Reason string `json:"patd_reason"`
+	Field  string `json:"field"`
+	Text   string `json:"text"`
+}
+
+func (e queryError) Error() string {
+	text, err := json.Marshal(e)
+	if err != nil {
+		return "the path or query is not valid"
+	}
+	return string(text)
+}
+
+func unknownParameter(name string) error {
+	if !httpx.SafeName(name) {
+		name = ""
+	}
+	return queryError{"QUERY_UNKNOWN", name, "no such query parameter here"}
+}
+
+func badParameter(name string) error {
+	switch name {
+	case "":
+		return queryError{"QUERY_INVALID", "", "the path or query is not valid"}
+	case "state":
+		return queryError{"QUERY_INVALID", name, "given twice, or not a state; states are written in capitals: " +
+			"ACTIVE, EXPIRED, REVOKED for tokens; ACTIVE, SUSPENDED for users"}
+	default:
+		return queryError{"QUERY_INVALID", name, "given twice, or not a value of this parameter"}
+	}
+}
+
+// queryOrBody refuses a query beside a body. The gateway reads none where the body is the request, and would pass over it in
+// silence: who writes ?ttl= there would get the default.
+func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		switch r.Method {
+		case http.MethodPost, http.MethodPut, http.MethodPatch:
+			for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+				answerError(r.Context(), nil, nil, w, r, status.Error(codes.InvalidArgument, unknownParameter(name).Error()))
+				return
+			}
+		}
+		next(w, r, params)
+	}
+}
+
+// unreadable returns the error of a path or query that could not be read, by the text that came through the gateway. A
+// text of the gateway's own repeats what was sent and is not used.
+func unreadable(text string) *tokens.Error {
+	var e queryError
+	if err := json.Unmarshal([]byte(text), &e); err == nil && e.Reason != "" {
+		return tokens.Invalid(e.Reason, e.Field, e.Text)
+	}
+	return tokens.Invalid("QUERY_INVALID", "", "the path or query is not valid")
+}

@@ -1,0 +1,127 @@
+package rpc
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/wire"
+	"patd/tokens"
+)
+
+// toToken writes a token as it is at an instant.
+func toToken(t tokens.Token, now time.Time) *patdv1.Token {
+	out := &patdv1.Token{
+		TokenId: t.ID.String(), User: t.User, Name: t.Name, Description: t.Description, Labels: t.Labels,
+		Scopes: t.Scopes, Audiences: t.Audiences, AllowedCidrs: wire.ToCIDRs(t.CIDRs),
+		State:     patdv1.Token_State(t.Status(now)),
+		IssueTime: wire.ToTime(t.IssueTime), ExpireTime: wire.ToTime(t.ExpireTime),
+		LastUsedTime: wire.ToTime(t.LastUsed.Time), LastUsedIp: wire.ToIP(t.LastUsed.IP), PolicyBlocked: t.BlockedBy != "",
+	}
+	if r := t.Revocation; r != nil {
+		out.RevokeTime, out.RevokedBy, out.RevokeReason = wire.ToTime(r.Time), r.By, r.Reason
+	}
+	out.Etag = t.ETag()
+	return out
+}
+
+func toTokens(ts []tokens.Token, now time.Time) []*patdv1.Token {
+	out := make([]*patdv1.Token, len(ts))
+	for i, t := range ts {
+		out[i] = toToken(t, now)
+	}
+	return out
+}
+
+// lifetimeRequest is what a request for a lifetime looks like.
+type lifetimeRequest interface {
+	GetExpireTime() *timestamppb.Timestamp
+	GetTtl() *durationpb.Duration
+	GetNeverExpires() bool
+}
+
+func fromLifetime(r lifetimeRequest) (tokens.Lifetime, error) {
+	at, err := wire.FromTime("expire_time", r.GetExpireTime())
+	if err != nil {
+		return tokens.Lifetime{}, err
+	}
+	ttl, err := wire.FromDuration("ttl", r.GetTtl())
+	if err != nil {
+		return tokens.Lifetime{}, err
+	}
+	return tokens.Lifetime{ExpireTime: at, TTL: ttl, Never: r.GetNeverExpires()}, nil
+}
+
+// pageRequest is what a request for a page looks like.
+type pageRequest interface {
+	GetPageSize() int32
+	GetPageToken() string
+}
+
+func fromPage(r pageRequest) tokens.Page {
+	return tokens.Page{Size: int(r.GetPageSize()), Token: r.GetPageToken()}
+}
+
+// cursorRequest is what a request for a page looks like in the catalogue, whose lists have `limit` and `after`.
+type cursorRequest interface {
+	GetLimit() int32
+	GetAfter() string
+}
+
+func fromCursor(r cursorRequest) tokens.Page {
+	return tokens.Page{Size: int(r.GetLimit()), Token: r.GetAfter()}
+}
+
+// asCursor names the fields of an error about a page as the lists of the catalogue do.
+func asCursor(err error) error {
+	var e *tokens.Error
+	if !errors.As(err, &e) || len(e.Violations) != 1 {
+		return err
+	}
+	v := e.Violations[0]
+	switch v.Field {
+	case "page_size":
+		return tokens.Invalid(v.Reason, "limit", v.Description)
+	case "page_token":
+		return tokens.Invalid(v.Reason, "after", v.Description)
+	default:
+		return err
+	}
+}
+
+// fromEnum reads an enum whose numbers are those of the domain, where 0 is a filter that selects all, or the default.
+func fromEnum[E ~int32](reason, field string, e E, names map[int32]string) (int, error) {
+	if _, ok := names[int32(e)]; !ok {
+		return 0, tokens.Invalid(reason, field, "no such "+field)
+	}
+	return int(e), nil
+}
+
+func toUser(u tokens.User) *patdv1.User {
+	return &patdv1.User{User: u.ID, State: patdv1.User_State(u.State), CreateTime: wire.ToTime(u.CreateTime), Etag: u.ETag()}
+}
+
+func toService(s tokens.ServiceAccount, now time.Time) *patdv1.Service {
+	out := &patdv1.Service{
+		TokenId: s.ID.String(), Name: s.Name, Permissions: s.Permissions.Names(), Audience: s.Audience,
+		State: patdv1.Service_State(s.Status(now)), IssueTime: wire.ToTime(s.IssueTime), ExpireTime: wire.ToTime(s.ExpireTime),
+	}
+	if r := s.Revocation; r != nil {
+		out.RevokeTime, out.RevokedBy, out.RevokeReason = wire.ToTime(r.Time), r.By, r.Reason
+	}
+	return out
+}
+
+func toEvent(e tokens.Event) *patdv1.Event {
+	out := &patdv1.Event{
+		EventId: e.Seq, Time: wire.ToTime(e.Time), Actor: e.Actor, Action: string(e.Action), User: e.User,
+		Service: e.Service, PeerIp: wire.ToIP(e.PeerIP), Outcome: patdv1.Event_Outcome(e.Outcome), Reason: e.Reason, Detail: e.Detail,
+	}
+	if e.TokenID != 0 {
+		out.TokenId = e.TokenID.String()
+	}
+	return out
+}

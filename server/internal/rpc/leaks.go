@@ -1,0 +1,46 @@
+package rpc
+
+import (
+	"context"
+	"strings"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/call"
+	"patd/server/internal/wire"
+	"patd/tokens"
+)
+
+// leakService serves patd.v1.LeakService.
+type leakService struct {
+	patdv1.UnimplementedLeakServiceServer
+	service *tokens.Service
+}
+
+var _ patdv1.LeakServiceServer = leakService{}
+
+// ReportLeaks ends every live secret among those reported. Its answer never says whether there was one, but which items were
+// malformed.
+func (s leakService) ReportLeaks(ctx context.Context, r *patdv1.ReportLeaksRequest) (*patdv1.ReportLeaksResponse, error) {
+	found := make([]tokens.Secret, len(r.GetSecrets()))
+	for i, text := range r.GetSecrets() {
+		found[i] = tokens.NewSecret(text)
+	}
+	if err := s.service.ReportLeaks(ctx, call.ActorOf(ctx), found); err != nil {
+		return nil, err
+	}
+	return &patdv1.ReportLeaksResponse{Malformed: malformed(r)}, nil
+}
+
+// malformed lists the items of a report that hold lostText, as no secret does; nil: there is none.
+func malformed(r *patdv1.ReportLeaksRequest) *patdv1.ReportLeaksResponse_Malformed {
+	var out patdv1.ReportLeaksResponse_Malformed
+	for i, text := range r.GetSecrets() {
+		if strings.Contains(text, wire.LostText) {
+			out.Items = append(out.Items, int32(i))
+		}
+	}
+	if len(out.GetItems()) == 0 {
+		return nil
+	}
+	return &out
+}

@@ -1,0 +1,19 @@
+package rpc
+
+import (
+	"google.golang.org/grpc"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+// Register registers the services of patd.v1 that manage things: all but introspection.
+func Register(g grpc.ServiceRegistrar, svc *tokens.Service) {
+	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
+	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
+	patdv1.RegisterUserServiceServer(g, userService{service: svc})
+	patdv1.RegisterServiceAccountServiceServer(g, accountService{service: svc})
+	patdv1.RegisterAuditServiceServer(g, auditService{service: svc})
+	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
+	patdv1.RegisterLeakServiceServer(g, leakService{service: svc})
+}

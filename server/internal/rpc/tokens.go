@@ -1,0 +1,236 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/call"
+	"patd/server/internal/httpx"
+	"patd/server/internal/wire"
+	"patd/tokens"
+)
+
+// tokenService serves patd.v1.TokenService.
+type tokenService struct {
+	patdv1.UnimplementedTokenServiceServer
+	service *tokens.Service
+}
+
+var _ patdv1.TokenServiceServer = tokenService{}
+
+// CreateToken mints a token.
+func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequest) (*patdv1.CreateTokenResponse, error) {
+	life, err := fromLifetime(r)
+	if err != nil {
+		return nil, err
+	}
+	key, err := idempotencyKey(call.Of(ctx).Headers(call.KeyIdempotency), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.service.Mint(ctx, call.ActorOf(ctx), tokens.MintRequest{
+		User: r.GetUser(), Name: r.GetName(), Description: r.GetDescription(), Labels: r.GetLabels(),
+		Scopes: r.GetScopes(), Audiences: r.GetAudiences(), CIDRs: r.GetAllowedCidrs(), Lifetime: life, IdempotencyKey: key,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := markReplay(ctx, m.Replayed); err != nil {
+		return nil, err
+	}
+	return &patdv1.CreateTokenResponse{Token: toToken(m.Token, s.service.Now()), Secret: m.Secret.Reveal()}, nil
+}
+
+// markReplay says in the answer's headers that it was given before.
+func markReplay(ctx context.Context, replayed bool) error {
+	if !replayed {
+		return nil
+	}
+	if err := grpc.SetHeader(ctx, metadata.Pairs(call.KeyReplayed, "true")); err != nil {
+		return fmt.Errorf("mark a replay: %w", err)
+	}
+	return nil
+}
+
+// idempotencyKey is the caller's key, from the header or from the request; both may be given if they are the same.
+func idempotencyKey(headers []string, requestID string) (string, error) {
+	switch {
+	case len(headers) == 0:
+		return requestID, nil
+	case len(headers) > 1 || headers[0] == "":
+		return "", tokens.Invalid("IDEMPOTENCY_KEY_INVALID", "request_id", "give one Idempotency-Key header that is not empty")
+	case requestID != "" && requestID != headers[0]:
+		return "", tokens.Invalid("IDEMPOTENCY_KEY_INVALID", "request_id", "differs from the Idempotency-Key header; give one of them")
+	}
+	return headers[0], nil
+}
+
+// GetToken describes a token.
+func (s tokenService) GetToken(ctx context.Context, r *patdv1.GetTokenRequest) (*patdv1.GetTokenResponse, error) {
+	t, err := s.service.Token(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId())
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.GetTokenResponse{Token: toToken(t, s.service.Now())}, nil
+}
+
+// ListTokens lists a user's tokens.
+func (s tokenService) ListTokens(ctx context.Context, r *patdv1.ListTokensRequest) (*patdv1.ListTokensResponse, error) {
+	state, err := fromEnum("STATE_UNKNOWN", "state", r.GetState(), patdv1.Token_State_name)
+	if err != nil {
+		return nil, err
+	}
+	ts, next, err := s.service.Tokens(ctx, call.ActorOf(ctx), tokens.TokenFilter{
+		User: r.GetUser(), State: tokens.State(state), NameHas: r.GetQ(), Audience: r.GetAudience(),
+	}, fromPage(r))
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.ListTokensResponse{Tokens: toTokens(ts, s.service.Now()), NextPageToken: next}, nil
+}
+
+// UpdateToken changes what the update mask names.
+func (s tokenService) UpdateToken(ctx context.Context, r *patdv1.UpdateTokenRequest) (*patdv1.UpdateTokenResponse, error) {
+	change, err := fromUpdate(r)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.service.UpdateToken(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId(), change)
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.UpdateTokenResponse{Token: toToken(t, s.service.Now())}, nil
+}
+
+// fromUpdate reads the fields that the update mask names. One that is named and not given is emptied.
+func fromUpdate(r *patdv1.UpdateTokenRequest) (tokens.TokenChange, error) {
+	var c tokens.TokenChange
+	if strings.TrimSpace(r.GetUpdateMask()) == "" {
+		return c, tokens.Invalid("UPDATE_MASK_REQUIRED", "update_mask", "name the fields to change, e.g. name,scopes")
+	}
+	t := r.GetToken()
+	if t == nil {
+		t = &patdv1.Token{}
+	}
+	for path := range strings.SplitSeq(r.GetUpdateMask(), ",") {
+		switch path = strings.TrimSpace(path); path {
+		case "name":
+			c.Name = &t.Name
+		case "description":
+			c.Description = &t.Description
+		case "labels":
+			c.Labels = &t.Labels
+		case "allowed_cidrs":
+			c.CIDRs = &t.AllowedCidrs
+		case "scopes":
+			c.Scopes = &t.Scopes
+		case "expire_time":
+			at, err := wire.FromTime("token.expire_time", t.GetExpireTime())
+			if err != nil {
+				return c, err
+			}
+			if c.ExpireTime = at; at == nil {
+				c.ExpireTime = new(time.Time) // never
+			}
+		default:
+			return c, tokens.Invalid("UPDATE_MASK_INVALID", "update_mask", maskText(path))
+		}
+	}
+	return c, nil
+}
+
+// maskText says what is wrong with a path of an update mask, repeating it only when it is the name of a field.
+func maskText(path string) string {
+	const can = "the fields that can be changed are name, description, labels, allowed_cidrs, scopes and expire_time"
+	fields := (&patdv1.Token{}).ProtoReflect().Descriptor().Fields()
+	names := make([]string, fields.Len())
+	for i := range names {
+		names[i] = string(fields.Get(i).Name())
+	}
+	if slices.Contains(names, path) {
+		return path + " cannot be changed; " + can
+	}
+	if httpx.SafeName(path) {
+		return "no field " + path + "; " + can
+	}
+	return can
+}
+
+// RotateToken gives a token a new secret.
+func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequest) (*patdv1.RotateTokenResponse, error) {
+	life, err := fromLifetime(r)
+	if err != nil {
+		return nil, err
+	}
+	grace, err := wire.FromDuration("grace", r.GetGrace())
+	if err != nil {
+		return nil, err
+	}
+	key, err := idempotencyKey(call.Of(ctx).Headers(call.KeyIdempotency), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.service.Rotate(ctx, call.ActorOf(ctx), tokens.RotateRequest{
+		User: r.GetUser(), TokenID: r.GetTokenId(), Grace: grace, Lifetime: life, IdempotencyKey: key,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := markReplay(ctx, t.Replayed); err != nil {
+		return nil, err
+	}
+	return &patdv1.RotateTokenResponse{
+		Token: toToken(t.Token, s.service.Now()), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
+	}, nil
+}
+
+// RevokeToken ends a token.
+func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequest) (*patdv1.RevokeTokenResponse, error) {
+	t, err := s.service.Revoke(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId(), r.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.RevokeTokenResponse{Token: toToken(t, s.service.Now())}, nil
+}
+
+// RevokeTokens ends all of a user's tokens.
+func (s tokenService) RevokeTokens(ctx context.Context, r *patdv1.RevokeTokensRequest) (*patdv1.RevokeTokensResponse, error) {
+	n, err := s.service.RevokeAll(ctx, call.ActorOf(ctx), r.GetUser(), r.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.RevokeTokensResponse{RevokedCount: int32(n)}, nil
+}
+
+// selfService serves patd.v1.SelfService.
+type selfService struct {
+	patdv1.UnimplementedSelfServiceServer
+	service *tokens.Service
+}
+
+var _ patdv1.SelfServiceServer = selfService{}
+
+// GetSelf describes the presented token.
+func (s selfService) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*patdv1.GetSelfResponse, error) {
+	self, err := s.service.Self(ctx, call.ActorOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.GetSelfResponse{Token: toToken(self.Token, s.service.Now()), EffectiveScopes: self.Effective}, nil
+}
+
+// RevokeSelf ends the presented token.
+func (s selfService) RevokeSelf(ctx context.Context, r *patdv1.RevokeSelfRequest) (*patdv1.RevokeSelfResponse, error) {
+	t, err := s.service.RevokeSelf(ctx, call.ActorOf(ctx), r.GetReason())
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.RevokeSelfResponse{Token: toToken(t, s.service.Now())}, nil
+}
