@@ -1,7 +1,6 @@
 package call
 
 import (
-	stdgzip "compress/gzip"
 	"context"
 	"errors"
 	"slices"
@@ -9,19 +8,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"patd/tokens"
 )
-
-// Callers may compress by gzip, and their answers are then compressed too: by the compressor that holds least memory.
-func init() {
-	if err := gzip.SetLevel(stdgzip.BestSpeed); err != nil {
-		panic(err)
-	}
-}
 
 // Guard registers services so that every unary call passes the chain before its message is read: credentials stand in the
 // headers, which arrive first, and a caller that is not known has no message read. Hot methods do the same by themselves.
@@ -59,6 +50,10 @@ func (c *Chain) Guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 			holds.Release()
 			err = c.End(begun, start, recover(), err)
 		}()
+		// An answer other than an error, such as Envoy's denial, is sent as it is where the encoding is refused.
+		if stream, ok := grpc.ServerTransportStreamFromContext(ctx).(messageStream); ok {
+			encodingRefused(stream)
+		}
 		if err := c.Known(begun); err != nil {
 			return nil, err
 		}

@@ -189,6 +189,9 @@ func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 	if err != nil {
 		return 0, err
 	}
+	if encodingRefused(stream) && compressed {
+		return 0, errEncoding()
+	}
 	if int64(length) > int64(most) {
 		return 0, tooMuch()
 	}
