@@ -191,9 +191,6 @@ func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error
 	return err
 }
 
-// ErrPanic stands for a panic, which was logged.
-var ErrPanic = errors.New("panic")
-
 // LogPanic logs a panic's type and stack; its value may hold what the caller sent.
 func (c *Chain) LogPanic(begun *Call, v any) {
 	stack := debug.Stack()
@@ -255,10 +252,8 @@ func (c *Chain) told(begun *Call, err error) error {
 
 // refused is told for an error of ours.
 func (c *Chain) refused(begun *Call, err error) error {
-	public := fault.Public(err)
-	if begun.Cause = public.Cause; public.Code == tokens.CodeInternal {
-		begun.Cause = err
-	}
+	public, cause := fault.Explain(err)
+	begun.Cause = cause
 	var often *fault.TooOften
 	if errors.As(err, &often) {
 		return often.Status(begun, begun.RequestID()).Err()

@@ -46,7 +46,7 @@ func RegisterEnvoy(g call.Guard, s Envoy) {
 			case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented: // no client can mend the gateway
 				return deny(status.Code(err), http.StatusInternalServerError), nil
 			default:
-				return deny(codes.Unavailable, http.StatusServiceUnavailable, field{"Retry-After", gateRetryAfter}), nil
+				return deny(codes.Unavailable, http.StatusServiceUnavailable, field{"Retry-After", fault.OutageRetryAfter}), nil
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package extauth
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"time"
@@ -49,7 +48,7 @@ func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if v := recover(); v != nil {
 			f.LogPanic(begun, v)
-			code = f.fail(w, begun, call.ErrPanic)
+			code = f.fail(w, begun, fault.ErrPanic)
 		}
 		took := time.Since(start)
 		f.method.Metrics.Observe(code, took)
@@ -110,17 +109,15 @@ func (v verdict) write(w http.ResponseWriter, requestID string) {
 // fail answers with an error, keeps for the log what is not told, and tells the code for metrics. What took too long is an outage
 // too. Whatever it is, no gateway lets the request pass.
 func (f *ForwardAuth) fail(w http.ResponseWriter, begun *call.Call, err error) codes.Code {
-	public := fault.Public(err)
-	if begun.Cause = public.Cause; public.Code == tokens.CodeInternal && !errors.Is(err, call.ErrPanic) {
-		begun.Cause = err
-	}
+	public, cause := fault.Explain(err)
+	begun.Cause = cause
 	class := fault.ClassOfDomain(public.Code)
 	code := class.HTTP
 	if code == http.StatusGatewayTimeout {
 		code = http.StatusServiceUnavailable
 	}
 	if code == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", gateRetryAfter)
+		w.Header().Set("Retry-After", fault.OutageRetryAfter)
 	}
 	httpx.WriteErrorAs(w, fault.Status(public, begun.RequestID()), class, code)
 	return class.GRPC

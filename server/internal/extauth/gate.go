@@ -28,9 +28,6 @@ const (
 	paramAudience = "audience"
 )
 
-// gateRetryAfter is what Retry-After says in an outage, in seconds: nobody knows when it ends.
-const gateRetryAfter = "1"
-
 // gatekeeper decides whether a request may pass a gateway.
 type gatekeeper struct{ service *tokens.Service }
 

@@ -140,6 +140,21 @@ func Public(err error) *tokens.Error {
 	}
 }
 
+// ErrPanic stands for a panic, which was logged.
+var ErrPanic = errors.New("panic")
+
+// Explain returns what the caller is told of err, and the cause that only the log is told; nil: there is none.
+func Explain(err error) (public *tokens.Error, cause error) {
+	public = Public(err)
+	if public.Code == tokens.CodeInternal && !errors.Is(err, ErrPanic) {
+		return public, err
+	}
+	return public, public.Cause
+}
+
+// OutageRetryAfter is what Retry-After says in an outage, in seconds: when it ends is not known.
+const OutageRetryAfter = "1"
+
 // Status writes an error in the Google form: ErrorInfo with the stable reason, BadRequest with the violations, RequestInfo,
 // by which the caller and the log can be brought together, and what else there is to say.
 func Status(e *tokens.Error, requestID string, more ...protoadapt.MessageV1) *status.Status {

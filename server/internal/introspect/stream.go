@@ -181,10 +181,8 @@ func (a *answering) answer(i *item) {
 	defer a.sending.Unlock()
 	code := codes.OK
 	if err != nil {
-		public := fault.Public(err)
-		if i.Cause = public.Cause; public.Code == tokens.CodeInternal {
-			i.Cause = err
-		}
+		public, cause := fault.Explain(err)
+		i.Cause = cause
 		code = fault.ClassOfDomain(public.Code).GRPC
 		i.answer.failed, i.answer.code = public, int32(code)
 		a.service.chain.Log(&i.Call, code, 0)
@@ -200,7 +198,7 @@ func (a *answering) decide(i *item) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			a.service.chain.LogPanic(&i.Call, v)
-			err = call.ErrPanic
+			err = fault.ErrPanic
 		}
 	}()
 	if i.question.size > call.MaxMessage {

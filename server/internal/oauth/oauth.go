@@ -33,9 +33,6 @@ const (
 	methodGrant     = "oauth2.token"
 )
 
-// oauthRetryAfter is what Retry-After says in an outage, in seconds: nobody knows when it ends.
-const oauthRetryAfter = "1"
-
 // Endpoints is the OAuth endpoints. They take the HTML forms that the RFCs want, and so stand beside the gateway; who calls
 // is found out, limited, logged and counted as for every other call.
 type Endpoints struct {
@@ -85,7 +82,7 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if v := recover(); v != nil {
 			e.LogPanic(begun, v)
-			code = e.fail(w, c, call.ErrPanic)
+			code = e.fail(w, c, fault.ErrPanic)
 		}
 		took := time.Since(start)
 		e.method.Metrics.Observe(code, took)
@@ -139,17 +136,15 @@ type oauthErrorBody struct {
 
 // fail answers with an error, keeps for the log what the client is not told, and tells the code for metrics.
 func (e *oauthEndpoint) fail(w http.ResponseWriter, c *oauthCall, err error) codes.Code {
-	public := fault.Public(err)
-	if c.Cause = public.Cause; public.Code == tokens.CodeInternal && !errors.Is(err, call.ErrPanic) {
-		c.Cause = err
-	}
+	public, cause := fault.Explain(err)
+	c.Cause = cause
 	known, header := fault.OAuthOf(public), w.Header()
 	var often *fault.TooOften
 	switch {
 	case errors.As(err, &often):
 		header.Set("Retry-After", fault.WholeSeconds(often.After))
 	case known.HTTP == http.StatusServiceUnavailable || known.HTTP == http.StatusTooManyRequests:
-		header.Set("Retry-After", oauthRetryAfter)
+		header.Set("Retry-After", fault.OutageRetryAfter)
 	case known.HTTP == http.StatusUnauthorized:
 		header["Www-Authenticate"] = clientChallenges(c.scheme)
 	case known.HTTP == http.StatusForbidden && c.scheme == schemeBearer:
