@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -29,8 +30,8 @@ func (r *accessRow) dest() []any {
 func (r *accessRow) access() tokens.AccessToken {
 	return tokens.AccessToken{
 		ID: tokens.ID(r.id), TokenID: tokens.ID(r.tokenID), Serial: r.serial, Family: tokens.ID(r.family.Int64), ClientID: r.clientID.String,
-		Scopes: split(r.scopes, " "), Audiences: split(r.audiences.String, "\n"),
-		IssueTime: instant(r.issueUS), ExpireTime: expiryTime(r.expireUS), Revocation: revoked(r.revokeUS, r.revokedBy, r.revokeReason),
+		Scopes: db.Split(r.scopes, " "), Audiences: db.Split(r.audiences.String, "\n"),
+		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS), Revocation: revoked(r.revokeUS, r.revokedBy, r.revokeReason),
 	}
 }
 
@@ -39,7 +40,7 @@ func revoked(us sql.NullInt64, by, reason sql.NullString) *tokens.Revocation {
 	if !us.Valid {
 		return nil
 	}
-	return &tokens.Revocation{Time: instant(us.Int64), By: by.String, Reason: reason.String}
+	return &tokens.Revocation{Time: db.Instant(us.Int64), By: by.String, Reason: reason.String}
 }
 
 const selectAccessCredential = `SELECT ` + accessColumns + `, key, digest FROM access_tokens WHERE id = ?`
@@ -47,13 +48,13 @@ const selectAccessCredential = `SELECT ` + accessColumns + `, key, digest FROM a
 // LookupAccess implements tokens.Store.
 func (s *Store) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
 	cred := tokens.AccessCredential{Sequence: s.feed.Sequence()} // before it is read
-	err := s.lookup(ctx, "look up an access token", func(ctx context.Context, c *conn) error {
+	err := s.lookup(ctx, "look up an access token", func(ctx context.Context, c *db.Conn) error {
 		var (
 			r      accessRow
 			key    int64
 			digest []byte
 		)
-		err := c.one(ctx, selectAccessCredential, append(r.dest(), &key, &digest), int64(id))
+		err := c.One(ctx, selectAccessCredential, append(r.dest(), &key, &digest), int64(id))
 		if errors.Is(err, sql.ErrNoRows) {
 			return tokens.ErrNotFound
 		}
@@ -95,10 +96,10 @@ ON CONFLICT (id) DO NOTHING`
 
 // InsertAccess implements tokens.AccessWriter.
 func (t *tx) InsertAccess(a tokens.AccessToken, h tokens.Hash) error {
-	us, by, reason := revocation(a.Revocation)
+	us, by, reason := db.Revocation(a.Revocation)
 	return t.mustExec("insert an access token", fmt.Errorf("access token %s: %w", a.ID, tokens.ErrTaken), insertAccess,
-		int64(a.ID), int64(a.TokenID), a.Serial, nullID(a.Family), h.Key, h.Sum[:], joined(a.Scopes, " "), joined(a.Audiences, "\n"),
-		nullText(a.ClientID), micros(a.IssueTime), expiry(a.ExpireTime), us, by, reason)
+		int64(a.ID), int64(a.TokenID), a.Serial, db.NullID(a.Family), h.Key, h.Sum[:], db.Join(a.Scopes, " "), db.Join(a.Audiences, "\n"),
+		db.NullText(a.ClientID), db.Micros(a.IssueTime), db.Expiry(a.ExpireTime), us, by, reason)
 }
 
 const revokeAccess = `
@@ -106,7 +107,7 @@ UPDATE access_tokens SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHE
 
 // RevokeAccess implements tokens.AccessWriter.
 func (t *tx) RevokeAccess(id tokens.ID, r tokens.Revocation) (bool, error) {
-	us, by, reason := revocation(&r)
+	us, by, reason := db.Revocation(&r)
 	n, err := t.exec("revoke an access token", revokeAccess, int64(id), us, by, reason)
 	return n > 0, err
 }

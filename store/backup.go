@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"patd/internal/durable"
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -30,14 +31,14 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 func (s *Store) backup(ctx context.Context, path string) error {
 	select {
 	case <-s.done:
-		return fault("copy the store", errClosed)
+		return db.Fault("copy the store", db.ErrClosed)
 	default:
 	}
 	return newFile(path, func(part string) error {
 		if err := s.Flush(ctx); err != nil {
 			s.report(ctx, err) // no reason not to save the rest
 		}
-		if s.dialect.remote {
+		if s.dialect.Remote {
 			_, err := s.copyToFile(ctx, part, false, s.options)
 			return err
 		}
@@ -82,21 +83,21 @@ func (s *Store) copyTo(ctx context.Context, part string) error {
 		return err
 	}
 	defer f.Close()
-	db, err := sql.Open(s.dialect.driver, dsn(s.path, s.options.BusyTimeout))
+	database, err := sql.Open(s.dialect.Driver, db.FileDSN(s.path, s.options.BusyTimeout))
 	if err != nil {
 		return fmt.Errorf("prepare a connection to the store: %w", err)
 	}
-	defer db.Close()
-	c, err := connect(ctx, s.dialect, db)
+	defer database.Close()
+	c, err := db.Connect(ctx, s.dialect, database)
 	if err != nil {
-		return fault("copy the store", err)
+		return db.Fault("copy the store", err)
 	}
-	defer func() { _ = c.close() }()
-	if _, err := c.exec(ctx, vacuumInto, part); err != nil {
-		if isFull(err) {
+	defer func() { _ = c.Close() }()
+	if _, err := c.Exec(ctx, vacuumInto, part); err != nil {
+		if db.IsFull(err) {
 			return tokens.DiskFull("copy the store", err)
 		}
-		return fault("copy the store", err)
+		return db.Fault("copy the store", err)
 	}
 	return f.Sync()
 }

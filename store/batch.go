@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -17,21 +18,21 @@ var (
 // transaction runs those in line in one transaction, and those who come meanwhile. When none can begin, it refuses those
 // who were in line: they have waited for as long as it took to find out.
 func (g *group) transaction(line []*member) {
-	begin := g.writer.dialect.beginWrite
+	begin := g.writer.Dialect().BeginWrite
 	sparing := g.reserve.inUse()
 	if sparing != g.sparing {
-		begin = append([]string{logPages(sparing)}, begin...)
+		begin = append([]string{db.LogPages(sparing)}, begin...)
 	}
-	c, err := g.writer.begin(context.Background(), begin)
+	c, err := g.writer.Begin(context.Background(), begin)
 	if err != nil {
 		g.refuse(line, err)
 		return
 	}
 	g.sparing = sparing
-	defer g.writer.put(c)
+	defer g.writer.Put(c)
 	b := &batch{c: c, group: g}
 	defer func() { g.after(b.end()) }() // even when a change ends the goroutine
-	if c.dialect.remote {
+	if c.Dialect().Remote {
 		turn := time.NewTimer(maxTurn)
 		defer turn.Stop()
 		b.turn = turn.C
@@ -61,7 +62,7 @@ func (b *batch) long() bool {
 // batch is a transaction on the writer's connection, and those who share it.
 type batch struct {
 	group  *group
-	c      *conn
+	c      *db.Conn
 	ran    []*member // they wait for the end
 	inside bool      // the last of them is running
 	wrote  bool      // there is something to commit
@@ -90,8 +91,8 @@ func (b *batch) run(m *member) {
 	switch {
 	case t.lost():
 		// Its failure is its answer, unless it was only in another's way, or the connection broke, and this was the first time.
-		m.uncommitted = !m.alone && (isConflict(t.cause) || b.c.dialect.remote && b.c.broken && !isTimeout(t.cause)) ||
-			m.ends && isFull(t.cause)
+		m.uncommitted = !m.alone && (db.IsConflict(t.cause) || b.c.Dialect().Remote && b.c.Broken() && !db.IsTimeout(t.cause)) ||
+			m.ends && db.IsFull(t.cause)
 		b.lose(m.last.err)
 	case failed && t.saved:
 		b.savepoint(undoSaved, forgetSaved)
@@ -116,14 +117,14 @@ func (b *batch) keep(t *tx) {
 
 // savepoint ends a member's savepoint. One that is not there went with the transaction.
 func (b *batch) savepoint(statements ...string) {
-	if err := b.c.execAll(context.Background(), statements); err != nil {
+	if err := b.c.ExecAll(context.Background(), statements); err != nil {
 		b.lose(err)
 	}
 }
 
 // lose gives the transaction up. No answer may rest on it from here on, whatever the cause, which a panic hides.
 func (b *batch) lose(cause error) {
-	b.c.rollback()
+	b.c.Rollback()
 	b.over, b.err = true, errors.Join(errLost, cause)
 }
 
@@ -139,14 +140,14 @@ func (b *batch) end() (again []*member) {
 	}
 	// A constraint that is checked by the commit does not tell whose it is, and a transaction that one of them lost is
 	// not the others' failure.
-	conflict, full := isConflict(b.err), isFull(b.err)
+	conflict, full := db.IsConflict(b.err), db.IsFull(b.err)
 	if full {
 		b.group.reserve.noteFull()
 	} else if b.err == nil && b.wrote {
 		b.group.reserve.noteRoom(b.ran)
 	}
-	retry := b.over || conflict || len(b.ran) > 1 && isConstraint(b.err)
-	if conflict || b.over && b.c.broken {
+	retry := b.over || conflict || len(b.ran) > 1 && db.IsConstraint(b.err)
+	if conflict || b.over && b.c.Broken() {
 		<-time.After(rand.N(maxPause)) // lest both come again at once
 	}
 	for _, m := range b.ran {
@@ -158,7 +159,7 @@ func (b *batch) end() (again []*member) {
 		case full && !m.ends && b.group.reserve.exists():
 			m.answer <- outcome{err: tokens.DiskReserved(m.op, b.err)}
 		default:
-			m.answer <- outcome{err: fault(m.op, b.err)}
+			m.answer <- outcome{err: db.Fault(m.op, b.err)}
 		}
 	}
 	return again
@@ -174,8 +175,8 @@ func (b *batch) relieve(m *member) bool {
 		return false
 	}
 	m.relieved = b.group.reserve.release()
-	if m.relieved && !b.c.broken {
-		_, _ = b.c.exec(context.Background(), rewindLog) // it may not get far: whether there is room now shows when m runs
+	if m.relieved && !b.c.Broken() {
+		_, _ = b.c.Exec(context.Background(), db.RewindLog) // it may not get far: whether there is room now shows when m runs
 	}
 	return m.relieved
 }
@@ -185,26 +186,26 @@ const maxPause = 50 * time.Millisecond
 
 func (b *batch) commit() {
 	if !b.wrote {
-		b.c.rollback()
+		b.c.Rollback()
 		return
 	}
-	if b.c.dialect.remote && !inTransaction(b.c.raw) {
+	if b.c.Dialect().Remote && !b.c.InTransaction() {
 		b.lose(errNoTransaction) // PostgreSQL would answer the commit of a transaction that failed as if all were well
 		return
 	}
-	if announce := b.c.dialect.announce; b.fed && announce != "" {
-		if _, err := b.c.exec(context.Background(), announce); err != nil {
+	if announce := b.c.Dialect().Announce; b.fed && announce != "" {
+		if _, err := b.c.Exec(context.Background(), announce); err != nil {
 			b.lose(err)
 			return
 		}
 	}
-	_, err := b.c.exec(context.Background(), commitTx)
+	_, err := b.c.Exec(context.Background(), commitTx)
 	switch {
 	case err == nil:
-	case b.c.dialect.remote && b.c.broken:
+	case b.c.Dialect().Remote && b.c.Broken():
 		b.settle(err)
 	default:
-		b.c.rollback()
+		b.c.Rollback()
 		b.err = err
 	}
 }

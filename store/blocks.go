@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -14,8 +15,8 @@ import (
 const (
 	exceeding = `
 FROM tokens INDEXED BY tokens_exceeding
-WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0 OR blocked_by IS NULL OR instr(` + line + ` || blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) = 0)
-  AND instr(` + line + ` || audiences || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0`
+WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0 OR blocked_by IS NULL OR instr(` + db.LineEnd + ` || blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) = 0)
+  AND instr(` + db.LineEnd + ` || audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0`
 
 	selectExceeding = `SELECT ` + usedColumns + `
 FROM (SELECT id` + exceeding + ` AND id > ?5 ORDER BY id LIMIT ?6) x
@@ -28,19 +29,19 @@ ORDER BY t.id`
 	selectBlocked = `SELECT ` + usedColumns + `
 FROM tokens t INDEXED BY tokens_blocked
 CROSS JOIN users u ON u.key = t.user ` + joinUse + `
-WHERE t.blocked_by IS NOT NULL AND instr(` + line + ` || t.blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
+WHERE t.blocked_by IS NOT NULL AND instr(` + db.LineEnd + ` || t.blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
 ORDER BY t.id LIMIT ?4`
 
 	countBlocked = `SELECT count(*) FROM tokens INDEXED BY tokens_blocked
-WHERE blocked_by IS NOT NULL AND instr(` + line + ` || blocked_by || ` + line + `, ` + line + ` || ?1 || ` + line + `) > 0 AND revoke_us IS NULL AND expire_us > ?2 AND id > ?3`
+WHERE blocked_by IS NOT NULL AND instr(` + db.LineEnd + ` || blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0 AND revoke_us IS NULL AND expire_us > ?2 AND id > ?3`
 )
 
 // exceedArgs are the parameters ?1 to ?4 of exceeding. The bounds of the expiry say both that a token is live and that
 // it ends too late; one that never ends is at the upper bound.
 func exceedArgs(q tokens.ExceedQuery) ([]any, error) {
-	upTo := int64(never - 1)
+	upTo := int64(db.Never - 1)
 	if q.Never {
-		upTo = never
+		upTo = db.Never
 	}
 	var unblocked int64
 	switch q.Blocked {
@@ -50,13 +51,13 @@ func exceedArgs(q tokens.ExceedQuery) ([]any, error) {
 	default:
 		return nil, fmt.Errorf("list exceeding tokens: unknown selection %d", q.Blocked)
 	}
-	return []any{q.Audience, max(micros(q.Limited), micros(q.Now)), upTo, unblocked}, nil
+	return []any{q.Audience, max(db.Micros(q.Limited), db.Micros(q.Now)), upTo, unblocked}, nil
 }
 
 // Exceeding implements tokens.ExceedingReader.
 func (t *readTx) Exceeding(q tokens.ExceedQuery) ([]tokens.Token, error) {
 	if q.Blocked == tokens.BlockedByAudience {
-		return t.listTokens("list blocked tokens", selectBlocked, q.Audience, micros(q.Now), above(q.After), q.Limit)
+		return t.listTokens("list blocked tokens", selectBlocked, q.Audience, db.Micros(q.Now), above(q.After), q.Limit)
 	}
 	args, err := exceedArgs(q)
 	if err != nil {
@@ -67,7 +68,7 @@ func (t *readTx) Exceeding(q tokens.ExceedQuery) ([]tokens.Token, error) {
 
 // CountExceeding implements tokens.ExceedingReader.
 func (t *readTx) CountExceeding(q tokens.ExceedQuery) (int64, error) {
-	query, args := countBlocked, []any{q.Audience, micros(q.Now), above(0)}
+	query, args := countBlocked, []any{q.Audience, db.Micros(q.Now), above(0)}
 	if q.Blocked != tokens.BlockedByAudience {
 		var err error
 		if args, err = exceedArgs(q); err != nil {
@@ -85,7 +86,7 @@ const countUnnamed = `SELECT count(*) FROM tokens WHERE audiences IS NULL AND re
 // CountUnnamed implements tokens.AudienceReader.
 func (t *readTx) CountUnnamed(now time.Time) (int64, error) {
 	var n int64
-	err := t.one("count tokens that name no audience", countUnnamed, []any{&n}, micros(now))
+	err := t.one("count tokens that name no audience", countUnnamed, []any{&n}, db.Micros(now))
 	return n, err
 }
 
@@ -101,5 +102,5 @@ const setBlocked = `UPDATE tokens SET blocked_by = ?2 WHERE id = ?1`
 
 // SetBlocked implements tokens.TokenWriter.
 func (t *tx) SetBlocked(id tokens.ID, by string) error {
-	return t.mustExec("set a token's block", fmt.Errorf("token %s: %w", id, tokens.ErrNotFound), setBlocked, int64(id), nullText(by))
+	return t.mustExec("set a token's block", fmt.Errorf("token %s: %w", id, tokens.ErrNotFound), setBlocked, int64(id), db.NullText(by))
 }

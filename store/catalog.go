@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -84,7 +85,7 @@ func (t *readTx) Features(q tokens.FeatureQuery) ([]tokens.FeatureEntry, error) 
 		err := rows.Scan(featureDest(&e)...)
 		list = append(list, e)
 		return err
-	}, q.After, key, q.Name, int64(q.Consent), nullFlag(q.Default), nullFlag(q.Optional), nullFlag(q.Published), nullFlag(q.System), q.Limit,
+	}, q.After, key, q.Name, int64(q.Consent), db.NullFlag(q.Default), db.NullFlag(q.Optional), db.NullFlag(q.Published), db.NullFlag(q.System), q.Limit,
 		former)
 	if err != nil {
 		return nil, err
@@ -109,7 +110,7 @@ WHERE name = ?1`
 // featureArgs are the columns of an entry as they are written.
 func featureArgs(e tokens.FeatureEntry) []any {
 	return []any{
-		e.Name, nullText(e.DisplayName), nullText(e.Description), int64(e.Consent), flag(e.Default), flag(e.Optional), flag(e.Published), flag(e.System),
+		e.Name, db.NullText(e.DisplayName), db.NullText(e.Description), int64(e.Consent), db.Flag(e.Default), db.Flag(e.Optional), db.Flag(e.Published), db.Flag(e.System),
 		searched(e.Name, e.DisplayName, e.Description),
 	}
 }
@@ -248,9 +249,9 @@ WHERE id = ?1`
 // audienceArgs are the columns of an audience as they are written.
 func audienceArgs(e tokens.AudienceEntry) []any {
 	return []any{
-		e.ID, nullText(e.DisplayName), nullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL), flag(e.AllowNever),
-		flag(e.AllowOffline), nullLifetime(e.AccessTTL), int64(e.AccessFormat), searched(e.ID, e.DisplayName),
-		flag(e.RequireNamed),
+		e.ID, db.NullText(e.DisplayName), db.NullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL), db.Flag(e.AllowNever),
+		db.Flag(e.AllowOffline), nullLifetime(e.AccessTTL), int64(e.AccessFormat), searched(e.ID, e.DisplayName),
+		db.Flag(e.RequireNamed),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -114,8 +115,8 @@ const countRecords = `SELECT (SELECT count(*) FROM tokens), (SELECT count(*) FRO
 
 // Count counts the tokens and the services, whatever their state.
 func (s *Store) Count(ctx context.Context) (tokens, services int64, err error) {
-	err = s.views.use(ctx, func(c *conn) error { return c.one(ctx, countRecords, []any{&tokens, &services}) })
-	return tokens, services, fault("count what the store holds", err)
+	err = s.views.Use(ctx, func(c *db.Conn) error { return c.One(ctx, countRecords, []any{&tokens, &services}) })
+	return tokens, services, db.Fault("count what the store holds", err)
 }
 
 // Check reads the whole store and answers what is wrong with it, in words for an operator; none when it is sound.
@@ -126,7 +127,7 @@ func (s *Store) Check(ctx context.Context) (findings []string, err error) {
 		if !ok {
 			return fmt.Errorf("check the store: unexpected transaction %T", rt)
 		}
-		findings, err = t.check(micros(s.options.Now()))
+		findings, err = t.check(db.Micros(s.options.Now()))
 		return err
 	})
 	return findings, err
@@ -137,7 +138,7 @@ func (t *readTx) check(nowUS int64) ([]string, error) {
 	findings := []string{}
 	add := func(text string) { findings = append(findings, text) }
 	database := t.checkSQLite
-	if t.c.Dialect().remote {
+	if t.c.Dialect().Remote {
 		database = t.checkPostgres
 	}
 	if readable, err := database(op, add); err != nil || !readable {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"patd/internal/durable"
+	"patd/store/internal/db"
 )
 
 // Copied tells of one table of a copy. SHA256 is over a canonical form of its rows, sorted by key, and so the same in both
@@ -71,13 +72,13 @@ func sameFile(a, b string) bool {
 // copyEnd is a store at one end of a copy: a connection of its own, without the limits that keep a server's calls short,
 // in a transaction.
 type copyEnd struct {
-	*conn
+	*db.Conn
 	db *sql.DB
 }
 
 func (e *copyEnd) close() {
 	// It rolls back what was not committed, and lets go of the locks.
-	_ = e.conn.close()
+	_ = e.Conn.Close()
 	_ = e.db.Close()
 }
 
@@ -85,22 +86,22 @@ func (e *copyEnd) close() {
 // was at one moment either way.
 func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err error) {
 	// To wait for the lock takes no snapshot, so that what is read is from after it.
-	begin := s.dialect.beginRead
-	if s.dialect.remote {
+	begin := s.dialect.BeginRead
+	if s.dialect.Remote {
 		if locked {
-			begin = append(slices.Clone(begin), lockWriter)
+			begin = append(slices.Clone(begin), db.LockWriter)
 		}
 		e, err = postgresEnd(ctx, "connect to the store that is copied", s.config, s.options)
 	} else {
-		begin = s.dialect.beginWrite
-		e, err = sqliteEnd(ctx, writerDSN(s.path, s.options.settings()), nil)
+		begin = s.dialect.BeginWrite
+		e, err = sqliteEnd(ctx, db.WriterDSN(s.path, s.options.settings()), nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := e.execAll(ctx, begin); err != nil {
+	if err := e.ExecAll(ctx, begin); err != nil {
 		e.close()
-		return nil, fault("keep others from changing the store that is copied", err)
+		return nil, db.Fault("keep others from changing the store that is copied", err)
 	}
 	if err := e.checkVersion(ctx); err != nil {
 		e.close()
@@ -109,41 +110,41 @@ func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err er
 	return e, nil
 }
 
-func newEnd(ctx context.Context, op string, d *dialect, db *sql.DB) (*copyEnd, error) {
-	c, err := connect(ctx, d, db)
+func newEnd(ctx context.Context, op string, d *db.Dialect, database *sql.DB) (*copyEnd, error) {
+	c, err := db.Connect(ctx, d, database)
 	if err != nil {
-		return nil, errors.Join(connectFault(op, err), db.Close())
+		return nil, errors.Join(db.ConnectFault(op, err), database.Close())
 	}
-	return &copyEnd{conn: c, db: db}, nil
+	return &copyEnd{Conn: c, db: database}, nil
 }
 
 // sqliteEnd connects to a file that prepare, if there is one, has made ready.
 func sqliteEnd(ctx context.Context, dsn string, prepare func(*sql.DB) error) (*copyEnd, error) {
-	d := sqliteDialect()
-	db, err := sql.Open(d.driver, dsn)
+	d := db.SQLiteDialect()
+	database, err := sql.Open(d.Driver, dsn)
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	if prepare != nil {
-		db.SetMaxOpenConns(1)
-		if err := prepare(db); err != nil {
-			return nil, errors.Join(err, db.Close())
+		database.SetMaxOpenConns(1)
+		if err := prepare(database); err != nil {
+			return nil, errors.Join(err, database.Close())
 		}
 	}
-	return newEnd(ctx, "open the store", d, db)
+	return newEnd(ctx, "open the store", d, database)
 }
 
 // postgresEnd connects with no limit of a statement's time, or of a transaction's rest: one end waits while the other works.
 func postgresEnd(ctx context.Context, op string, config *pgx.ConnConfig, o Options) (*copyEnd, error) {
 	config = config.Copy()
 	config.RuntimeParams["application_name"] = "patd copy"
-	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
+	config.RuntimeParams["lock_timeout"] = db.Milliseconds(o.BusyTimeout)
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 	// Whoever copies holds the writers up: a machine that vanished must not for ever.
 	config.RuntimeParams["tcp_keepalives_idle"], config.RuntimeParams["tcp_keepalives_interval"], config.RuntimeParams["tcp_keepalives_count"] = "30", "10", "3"
 	config.ConnectTimeout = o.BusyTimeout
-	return newEnd(ctx, op, postgresDialect(), openDB(config, o.settings()))
+	return newEnd(ctx, op, db.PostgresDialect(), db.OpenPostgres(config, o.settings()))
 }
 
 const selectSQLiteVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version`
@@ -151,12 +152,12 @@ const selectSQLiteVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_v
 // checkVersion demands the schema that this program's list of tables is of. A later one may have a column that would be lost.
 func (e *copyEnd) checkVersion(ctx context.Context) error {
 	query := selectSQLiteVersion
-	if e.Dialect().remote {
+	if e.Dialect().Remote {
 		query = selectVersion
 	}
 	var have int64
-	if err := e.one(ctx, query, []any{&have}); err != nil {
-		return fault("read the store's schema version", err)
+	if err := e.One(ctx, query, []any{&have}); err != nil {
+		return db.Fault("read the store's schema version", err)
 	}
 	if have != newestSchema {
 		return fmt.Errorf("%w: it is version %d, and this program copies version %d only; use the patd whose `migrate` made it, or migrate it first",
@@ -173,15 +174,15 @@ const (
 // position is the last number that was given to a row of a table, whether or not the row is still there.
 func (e *copyEnd) position(ctx context.Context, t copiedTable) (int64, error) {
 	var highest, given int64
-	if err := e.one(ctx, t.selectMax(), []any{&highest}); err != nil {
-		return 0, fault("read the positions of "+t.name, err)
+	if err := e.One(ctx, t.selectMax(), []any{&highest}); err != nil {
+		return 0, db.Fault("read the positions of "+t.name, err)
 	}
 	query, args := sqlitePosition, []any{t.name}
-	if e.Dialect().remote {
+	if e.Dialect().Remote {
 		query, args = postgresPosition, []any{t.name, t.sequence}
 	}
-	if err := e.one(ctx, query, []any{&given}, args...); err != nil {
-		return 0, fault("read the positions of "+t.name, err)
+	if err := e.One(ctx, query, []any{&given}, args...); err != nil {
+		return 0, db.Fault("read the positions of "+t.name, err)
 	}
 	return max(highest, given), nil
 }
@@ -207,7 +208,7 @@ func (e *copyEnd) fill(ctx context.Context, from *copyEnd, o Options) ([]Copied,
 		}
 	}
 	if o.copied != nil {
-		if err := o.copied(ctx, e.conn); err != nil {
+		if err := o.copied(ctx, e.Conn); err != nil {
 			return nil, err
 		}
 	}
@@ -218,7 +219,7 @@ func (e *copyEnd) fill(ctx context.Context, from *copyEnd, o Options) ([]Copied,
 	}
 	// A connection that has broken meanwhile has lost its lock: the store may not be as it was copied any more.
 	var seq int64
-	return sent, fault("look whether the store that is copied is still there", from.one(ctx, readReady, []any{&seq}))
+	return sent, db.Fault("look whether the store that is copied is still there", from.One(ctx, readReady, []any{&seq}))
 }
 
 func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (Copied, error) {
@@ -226,7 +227,7 @@ func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (
 	if err != nil {
 		return Copied{}, err
 	}
-	if e.Dialect().remote {
+	if e.Dialect().Remote {
 		rows.texts = postgresText
 		err = e.copyIn(ctx, t, rows)
 	} else {
@@ -246,10 +247,10 @@ func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (
 
 // copyFault is fault, but that a row which breaks a rule is no outage.
 func copyFault(op string, err error) error {
-	if isConstraint(err) {
+	if db.IsConstraint(err) {
 		return fmt.Errorf("%s: a row breaks a rule of the schema; `patd check` looks at the store that is copied: %w", op, err)
 	}
-	return fault(op, err)
+	return db.Fault(op, err)
 }
 
 // verify reads a table back.
@@ -261,7 +262,7 @@ func (e *copyEnd) verify(ctx context.Context, t copiedTable, sent Copied) error 
 	arrived, err := rows.end()
 	switch {
 	case err != nil:
-		return fault("read the table "+t.name+" back", err)
+		return db.Fault("read the table "+t.name+" back", err)
 	case arrived.Rows != sent.Rows:
 		return fmt.Errorf("the table %s has %d rows, and %d have arrived: nothing was copied", t.name, sent.Rows, arrived.Rows)
 	case arrived != sent:

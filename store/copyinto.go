@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"patd/store/internal/db"
 )
 
 // selectIdentity tells one store in PostgreSQL from every other: the server's run, the database, the table.
@@ -17,11 +19,11 @@ const selectIdentity = `SELECT concat_ws(' ', pg_postmaster_start_time(), curren
 
 // copyToPostgres copies into a database without a store in it.
 func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Copied, error) {
-	config, err := postgresURL(to)
+	config, err := db.ParsePostgresURL(to)
 	if err != nil {
 		return nil, err
 	}
-	if err := refusePooler(ctx, config, o.settings()); err != nil {
+	if err := db.RefusePooler(ctx, config, o.settings()); err != nil {
 		return nil, err
 	}
 	into, err := postgresEnd(ctx, "connect to the new store", config, o)
@@ -34,11 +36,11 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 		return nil, err
 	}
 	defer from.close()
-	if from.Dialect().remote {
+	if from.Dialect().Remote {
 		var one, other string
-		err := errors.Join(from.one(ctx, selectIdentity, []any{&one}), into.one(ctx, selectIdentity, []any{&other}))
+		err := errors.Join(from.One(ctx, selectIdentity, []any{&one}), into.One(ctx, selectIdentity, []any{&other}))
 		if err != nil {
-			return nil, fault("look whether both are the same store", err)
+			return nil, db.Fault("look whether both are the same store", err)
 		}
 		if one == other {
 			return nil, errSameStore
@@ -47,8 +49,8 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	if err := into.prepare(ctx, to, o); err != nil {
 		return nil, err
 	}
-	if err := into.execAll(ctx, into.Dialect().beginWrite); err != nil {
-		return nil, fault("begin to write the copy", err)
+	if err := into.ExecAll(ctx, into.Dialect().BeginWrite); err != nil {
+		return nil, db.Fault("begin to write the copy", err)
 	}
 	if err := into.refuseRows(ctx); err != nil {
 		return nil, err
@@ -59,11 +61,11 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	}
 	// The server would otherwise not know how many rows there are, and read whole tables, until it looks by itself.
 	for _, t := range copiedTables() {
-		if _, err := into.exec(ctx, t.analyze()); err != nil {
-			return nil, fault("count the rows of "+t.name, err)
+		if _, err := into.Exec(ctx, t.analyze()); err != nil {
+			return nil, db.Fault("count the rows of "+t.name, err)
 		}
 	}
-	if _, err := into.exec(ctx, commitTx); err != nil {
+	if _, err := into.Exec(ctx, commitTx); err != nil {
 		if into.Broken() {
 			err = fmt.Errorf("the connection broke at the end: the copy is whole, or there is none, which `patd check` tells: %w", err)
 		}
@@ -75,8 +77,8 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 // prepare makes the schema where there is none.
 func (e *copyEnd) prepare(ctx context.Context, to string, o Options) error {
 	var there bool
-	if err := e.one(ctx, hasVersions, []any{&there}); err != nil {
-		return fault("look for a store in the database", err)
+	if err := e.One(ctx, hasVersions, []any{&there}); err != nil {
+		return db.Fault("look for a store in the database", err)
 	}
 	if !there {
 		if _, _, err := Migrate(ctx, to, o); err != nil {
@@ -93,8 +95,8 @@ func (e *copyEnd) prepare(ctx context.Context, to string, o Options) error {
 func (e *copyEnd) refuseRows(ctx context.Context) error {
 	for _, t := range copiedTables() {
 		var taken bool
-		if err := e.one(ctx, t.selectAny(), []any{&taken}); err != nil {
-			return fault("look whether the database is empty", err)
+		if err := e.One(ctx, t.selectAny(), []any{&taken}); err != nil {
+			return db.Fault("look whether the database is empty", err)
 		}
 		if taken {
 			return fmt.Errorf("there is a store in that database already (its table %s has rows), and a copy replaces none; "+
@@ -131,26 +133,26 @@ func (e *copyEnd) setPosition(ctx context.Context, t copiedTable, last int64) er
 	err := error(nil)
 	switch {
 	case last == 0: // none was given
-	case e.Dialect().remote:
-		_, err = e.exec(ctx, setSequence, t.name, t.sequence, last)
+	case e.Dialect().Remote:
+		_, err = e.Exec(ctx, setSequence, t.name, t.sequence, last)
 	case t.counted:
 		var r sql.Result
 		var n int64
-		if r, err = e.exec(ctx, setCounter, t.name, last); err == nil {
+		if r, err = e.Exec(ctx, setCounter, t.name, last); err == nil {
 			n, err = r.RowsAffected()
 		}
 		if err == nil && n == 0 {
-			_, err = e.exec(ctx, addCounter, t.name, last)
+			_, err = e.Exec(ctx, addCounter, t.name, last)
 		}
 	}
-	return fault("set the positions of "+t.name, err)
+	return db.Fault("set the positions of "+t.name, err)
 }
 
 // copyPragmas are for a file that nobody else knows of: it is put on disk when it is whole, and thrown away otherwise. It
 // has no log, and nothing to undo by. What sorting needs beyond a few times the cache goes into temporary files: a larger one
 // was measured to take more memory and no less time.
 func copyPragmas() []string {
-	return []string{"journal_mode(OFF)", "synchronous(OFF)", "foreign_keys(ON)", "trusted_schema(OFF)", "cache_size(-" + strconv.Itoa(cacheKiB) + ")"}
+	return []string{"journal_mode(OFF)", "synchronous(OFF)", "foreign_keys(ON)", "trusted_schema(OFF)", "cache_size(-" + strconv.Itoa(db.CacheKiB) + ")"}
 }
 
 // copyToFile makes the copy in a new file, and puts it on disk. The file does not have its name yet.
@@ -165,18 +167,18 @@ func (s *Store) copyToFile(ctx context.Context, part string, locked bool, o Opti
 		return nil, err
 	}
 	defer from.close()
-	into, err := sqliteEnd(ctx, dsn(part, o.BusyTimeout, copyPragmas()...), func(db *sql.DB) error {
-		if _, err := db.ExecContext(ctx, setApplicationID+strconv.Itoa(applicationID)); err != nil {
-			return fault("mark the new store as patd's", err)
+	into, err := sqliteEnd(ctx, db.FileDSN(part, o.BusyTimeout, copyPragmas()...), func(database *sql.DB) error {
+		if _, err := database.ExecContext(ctx, setApplicationID+strconv.Itoa(db.ApplicationID)); err != nil {
+			return db.Fault("mark the new store as patd's", err)
 		}
-		return up(ctx, db)
+		return up(ctx, database)
 	})
 	if err != nil {
 		return nil, err
 	}
 	copied, err = into.fillFile(ctx, from, o)
-	if cerr := errors.Join(into.conn.close(), into.db.Close()); err == nil && cerr != nil {
-		err = fault("close the copy", cerr)
+	if cerr := errors.Join(into.Conn.Close(), into.db.Close()); err == nil && cerr != nil {
+		err = db.Fault("close the copy", cerr)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -187,8 +189,8 @@ func (s *Store) copyToFile(ctx context.Context, part string, locked bool, o Opti
 // fillFile is fill in a transaction. Indexes are made when all rows are there, by sorting: with 200,000 tokens that was measured
 // to save a sixth of the processor time, and it touches no page twice when they are more than memory holds.
 func (e *copyEnd) fillFile(ctx context.Context, from *copyEnd, o Options) (copied []Copied, err error) {
-	if err := e.execAll(ctx, e.Dialect().beginWrite); err != nil {
-		return nil, fault("begin to write the copy", err)
+	if err := e.ExecAll(ctx, e.Dialect().BeginWrite); err != nil {
+		return nil, db.Fault("begin to write the copy", err)
 	}
 	indexes, err := e.dropIndexes(ctx)
 	if err != nil {
@@ -198,7 +200,7 @@ func (e *copyEnd) fillFile(ctx context.Context, from *copyEnd, o Options) (copie
 		return nil, err
 	}
 	for _, statement := range append(indexes, commitTx) {
-		if _, err := e.exec(ctx, statement); err != nil {
+		if _, err := e.Exec(ctx, statement); err != nil {
 			return nil, copyFault("finish the copy", err)
 		}
 	}
@@ -213,7 +215,7 @@ const (
 // dropIndexes takes the indexes away that are not a table's own, and answers the statements that make them.
 func (e *copyEnd) dropIndexes(ctx context.Context) (remake []string, err error) {
 	var names []string
-	err = e.each(ctx, selectIndexes, func(rows *sql.Rows) error {
+	err = e.Each(ctx, selectIndexes, func(rows *sql.Rows) error {
 		var name, statement string
 		err := rows.Scan(&name, &statement)
 		names, remake = append(names, name), append(remake, statement)
@@ -221,10 +223,10 @@ func (e *copyEnd) dropIndexes(ctx context.Context) (remake []string, err error) 
 	})
 	for _, name := range names {
 		if err == nil {
-			_, err = e.exec(ctx, dropIndex+name)
+			_, err = e.Exec(ctx, dropIndex+name)
 		}
 	}
-	return remake, fault("make ready for the rows", err)
+	return remake, db.Fault("make ready for the rows", err)
 }
 
 // insertAll adds the rows one by one.

@@ -11,6 +11,8 @@ import (
 	"hash"
 	"strings"
 	"unicode/utf8"
+
+	"patd/store/internal/db"
 )
 
 // copyRows reads a table in the order of its key, one row at a time, and sums up what it has read. pgx takes rows from it
@@ -35,7 +37,7 @@ func (e *copyEnd) read(ctx context.Context, t copiedTable) (*copyRows, error) {
 		err = rows.Err()
 	}
 	if err != nil {
-		return nil, fault("read the table "+t.name, err)
+		return nil, db.Fault("read the table "+t.name, err)
 	}
 	r := &copyRows{table: t, rows: rows, row: make([]any, len(t.columnNames())), sum: sha256.New()}
 	for i := range r.row {

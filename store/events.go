@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -18,8 +19,8 @@ RETURNING seq`
 func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) {
 	const op = "write an audit event"
 	for _, e := range events {
-		at, err := t.position(op, insertEvent, micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
-			nullText(e.User), nullID(e.TokenID), nullText(e.Service), addrBytes(e.PeerIP), nullText(e.Reason), nullText(e.Detail))
+		at, err := t.position(op, insertEvent, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
+			db.NullText(e.User), db.NullID(e.TokenID), db.NullText(e.Service), db.AddrBytes(e.PeerIP), db.NullText(e.Reason), db.NullText(e.Detail))
 		if err != nil {
 			return 0, err
 		}
@@ -89,7 +90,7 @@ func scanEvent(rows *sql.Rows) (tokens.Event, error) {
 	if err != nil {
 		return e, err
 	}
-	e.Seq, e.Time, e.Outcome = uint64(seq), instant(us), tokens.Outcome(outcome)
+	e.Seq, e.Time, e.Outcome = uint64(seq), db.Instant(us), tokens.Outcome(outcome)
 	e.User, e.Service, e.Reason, e.Detail = user.String, service.String, reason.String, text.String
 	e.TokenID = tokens.ID(id.Int64)
 	e.PeerIP, _ = netip.AddrFromSlice(ip)

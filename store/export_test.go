@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
+
+	"patd/store/internal/db"
 )
 
 // WithPragmas adds settings to the writer.
@@ -21,23 +23,23 @@ func (o Options) WithPragmas(p ...string) Options {
 
 // Exec runs any statement on the writer.
 func (s *Store) Exec(ctx context.Context, query string, args ...any) error {
-	c, err := s.writer.get(ctx)
+	c, err := s.writer.Get(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.writer.put(c)
-	_, err = c.raw.ExecContext(ctx, query, args...)
+	defer s.writer.Put(c)
+	_, err = c.Raw().ExecContext(ctx, query, args...)
 	return err
 }
 
 // Texts runs a query on the writer and answers one column as text.
 func (s *Store) Texts(ctx context.Context, column int, query string, args ...any) (list []string, err error) {
-	c, err := s.writer.get(ctx)
+	c, err := s.writer.Get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer s.writer.put(c)
-	rows, err := c.raw.QueryContext(ctx, query, args...)
+	defer s.writer.Put(c)
+	rows, err := c.Raw().QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -63,15 +65,15 @@ func (s *Store) Texts(ctx context.Context, column int, query string, args ...any
 // OnEveryConnection answers the value of a PRAGMA on each connection of each pool.
 func (s *Store) OnEveryConnection(ctx context.Context, pragma string) (values map[string][]string, err error) {
 	values = map[string][]string{}
-	for name, p := range map[string]*pool{"writer": s.writer, "lookups": s.lookups, "views": s.views} {
-		for range cap(p.slots) {
-			c, err := p.get(ctx)
+	for name, p := range map[string]*db.Pool{"writer": s.writer, "lookups": s.lookups, "views": s.views} {
+		for range p.Size() {
+			c, err := p.Get(ctx)
 			if err != nil {
 				return nil, err
 			}
-			defer p.put(c)
+			defer p.Put(c)
 			var v string
-			if err := c.one(ctx, "PRAGMA "+pragma, []any{&v}); err != nil {
+			if err := c.One(ctx, "PRAGMA "+pragma, []any{&v}); err != nil {
 				return nil, err
 			}
 			values[name] = append(values[name], v)
@@ -82,25 +84,25 @@ func (s *Store) OnEveryConnection(ctx context.Context, pragma string) (values ma
 
 // MakeOld makes a store as an older program would have: with the schema of that version.
 func MakeOld(ctx context.Context, path string, version int64) (*sql.DB, error) {
-	if err := createFile(path); err != nil {
+	if err := db.CreateFile(path); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", writerDSN(path, Options{}.withDefaults().settings()))
+	database, err := sql.Open("sqlite", db.WriterDSN(path, Options{}.withDefaults().settings()))
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(1)
-	p, err := provider(goose.DialectSQLite3, db)
+	database.SetMaxOpenConns(1)
+	p, err := provider(goose.DialectSQLite3, database)
 	if err == nil {
-		_, err = db.ExecContext(ctx, setApplicationID+strconv.Itoa(applicationID))
+		_, err = database.ExecContext(ctx, setApplicationID+strconv.Itoa(db.ApplicationID))
 	}
 	if err == nil {
 		_, err = p.UpTo(ctx, version)
 	}
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, database.Close())
 	}
-	return db, nil
+	return database, nil
 }
 
 // Prune prunes at once.
@@ -165,7 +167,7 @@ func (o Options) BoundUses(tokens int64) Options {
 }
 
 // Pragmas are the settings of every connection.
-func Pragmas() []string { return commonPragmas() }
+func Pragmas() []string { return db.CommonPragmas() }
 
 // BeforeFeed has fn called before each look at the change feed.
 func (o Options) BeforeFeed(fn func(context.Context) error) Options {
@@ -177,7 +179,7 @@ func (o Options) BeforeFeed(fn func(context.Context) error) Options {
 func Listener(ctx context.Context, url string) (wait func() error, stop func()) {
 	c, err := pgx.Connect(ctx, url)
 	if err == nil {
-		_, err = c.Exec(ctx, listenChanges)
+		_, err = c.Exec(ctx, db.ListenChanges)
 	}
 	return func() error {
 			if err != nil {
@@ -209,16 +211,16 @@ const (
 )
 
 // PostgresForm is how PostgreSQL reads a statement.
-func PostgresForm(query string) string { return postgresForm(query) }
+func PostgresForm(query string) string { return db.PostgresForm(query) }
 
 // Plan answers PostgreSQL's plan of a statement, whatever its parameters.
 func (s *Store) Plan(ctx context.Context, query string) (string, error) {
-	if err := s.Exec(ctx, `PREPARE looked_at AS `+postgresForm(query)); err != nil {
+	if err := s.Exec(ctx, `PREPARE looked_at AS `+db.PostgresForm(query)); err != nil {
 		return "", err
 	}
 	defer func() { _ = s.Exec(ctx, `DEALLOCATE looked_at`) }()
 	n := 0
-	for ; strings.Contains(postgresForm(query), fmt.Sprintf("$%d", n+1)); n++ {
+	for ; strings.Contains(db.PostgresForm(query), fmt.Sprintf("$%d", n+1)); n++ {
 	}
 	lines, err := s.Texts(ctx, 0, `EXPLAIN EXECUTE looked_at (`+strings.TrimSuffix(strings.Repeat("NULL, ", n), ", ")+`)`)
 	return strings.Join(lines, "\n"), err
@@ -228,16 +230,16 @@ func (s *Store) Plan(ctx context.Context, query string) (string, error) {
 func (s *Store) Spoiled(ctx context.Context) error {
 	return s.transact(ctx, "write", func(t *tx) error {
 		_, err := t.exec("write", insertPrefix, "lost")
-		_, _ = t.c.raw.ExecContext(ctx, `SELECT 1 / 0`)
+		_, _ = t.c.Raw().ExecContext(ctx, `SELECT 1 / 0`)
 		return err
 	})
 }
 
 // HoldLookups keeps every connection for lookups from others.
 func (s *Store) HoldLookups(ctx context.Context) (release func(), err error) {
-	var held []*conn
-	for range cap(s.lookups.slots) {
-		c, err := s.lookups.get(ctx)
+	var held []*db.Conn
+	for range s.lookups.Size() {
+		c, err := s.lookups.Get(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -245,10 +247,10 @@ func (s *Store) HoldLookups(ctx context.Context) (release func(), err error) {
 	}
 	return func() {
 		for _, c := range held {
-			s.lookups.put(c)
+			s.lookups.Put(c)
 		}
 	}, nil
 }
 
 // PostgresConfig is what a URL of PostgreSQL means.
-func PostgresConfig(url string) (*pgx.ConnConfig, error) { return postgresURL(url) }
+func PostgresConfig(url string) (*pgx.ConnConfig, error) { return db.ParsePostgresURL(url) }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -100,10 +101,10 @@ func (s *Store) probe(ctx context.Context) error {
 	err := s.transact(ctx, "check that the store takes changes", func(t *tx) error {
 		now := s.options.Now()
 		e := tokens.Event{Time: now, Actor: "store", Action: "store.probe", Outcome: tokens.OutcomeSuccess}
-		if _, err := t.record([]tokens.Event{e}, micros(now)); err != nil {
+		if _, err := t.record([]tokens.Event{e}, db.Micros(now)); err != nil {
 			return err
 		}
-		if t.c.Dialect().remote && !t.shared { // rules that are checked at the commit; in another's transaction they are his
+		if t.c.Dialect().Remote && !t.shared { // rules that are checked at the commit; in another's transaction they are his
 			if _, err := t.exec("check the rules of the schema", checkNow); err != nil {
 				return err
 			}

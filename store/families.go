@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -38,13 +39,13 @@ func (t *readTx) RefreshToken(id tokens.ID) (tokens.RefreshToken, error) {
 	if copy(out.Hash.Sum[:], digest) != len(out.Hash.Sum) {
 		return tokens.RefreshToken{}, t.fail(op, errShortDigest)
 	}
-	out.ID, out.IssueTime = tokens.ID(rid), instant(issueUS)
+	out.ID, out.IssueTime = tokens.ID(rid), db.Instant(issueUS)
 	if useUS.Valid {
-		out.UseTime = instant(useUS.Int64)
+		out.UseTime = db.Instant(useUS.Int64)
 	}
 	f.ID, f.TokenID, f.Client.ID = tokens.ID(fid), tokens.ID(tokenID), clientID.String
-	f.Scopes, f.Audiences = split(scopes, " "), split(audiences, "\n")
-	f.IssueTime, f.ExpireTime, f.Revocation = instant(familyUS), expiryTime(expireUS), revoked(revokeUS, revokedBy, revokeReason)
+	f.Scopes, f.Audiences = db.Split(scopes, " "), db.Split(audiences, "\n")
+	f.IssueTime, f.ExpireTime, f.Revocation = db.Instant(familyUS), db.ExpiryTime(expireUS), revoked(revokeUS, revokedBy, revokeReason)
 	return out, nil
 }
 
@@ -57,7 +58,7 @@ SELECT (SELECT count(*) FROM access_tokens INDEXED BY access_tokens_live
 // CountGrants implements tokens.GrantReader.
 func (t *readTx) CountGrants(token tokens.ID, serial int64, now time.Time) (tokens.GrantCount, error) {
 	var n tokens.GrantCount
-	err := t.one("count what came of a token", countGrants, []any{&n.Access, &n.Families}, int64(token), serial, micros(now))
+	err := t.one("count what came of a token", countGrants, []any{&n.Access, &n.Families}, int64(token), serial, db.Micros(now))
 	return n, err
 }
 
@@ -68,10 +69,10 @@ ON CONFLICT (id) DO NOTHING`
 
 // InsertFamily implements tokens.FamilyWriter.
 func (t *tx) InsertFamily(f tokens.Family) error {
-	us, by, reason := revocation(f.Revocation)
+	us, by, reason := db.Revocation(f.Revocation)
 	return t.mustExec("insert a family", fmt.Errorf("family %s: %w", f.ID, tokens.ErrTaken), insertFamily,
-		int64(f.ID), int64(f.TokenID), f.Serial, nullText(f.Client.ID), flag(f.Client.Authenticated), joined(f.Scopes, " "),
-		joined(f.Audiences, "\n"), micros(f.IssueTime), expiry(f.ExpireTime), us, by, reason)
+		int64(f.ID), int64(f.TokenID), f.Serial, db.NullText(f.Client.ID), db.Flag(f.Client.Authenticated), db.Join(f.Scopes, " "),
+		db.Join(f.Audiences, "\n"), db.Micros(f.IssueTime), db.Expiry(f.ExpireTime), us, by, reason)
 }
 
 const insertRefresh = `
@@ -82,14 +83,14 @@ ON CONFLICT (id) DO NOTHING`
 // InsertRefresh implements tokens.FamilyWriter.
 func (t *tx) InsertRefresh(r tokens.RefreshToken, h tokens.Hash) error {
 	return t.mustExec("insert a refresh token", fmt.Errorf("refresh token %s: %w", r.ID, tokens.ErrTaken), insertRefresh,
-		int64(r.ID), int64(r.Family.ID), h.Key, h.Sum[:], micros(r.IssueTime), nullTime(r.UseTime))
+		int64(r.ID), int64(r.Family.ID), h.Key, h.Sum[:], db.Micros(r.IssueTime), db.NullTime(r.UseTime))
 }
 
 const useRefresh = `UPDATE refresh_tokens SET use_us = ?2 WHERE id = ?1 AND use_us IS NULL`
 
 // UseRefresh implements tokens.FamilyWriter.
 func (t *tx) UseRefresh(id tokens.ID, at time.Time) error {
-	return t.mustExec("use a refresh token", fmt.Errorf("refresh token %s: %w", id, tokens.ErrNotFound), useRefresh, int64(id), micros(at))
+	return t.mustExec("use a refresh token", fmt.Errorf("refresh token %s: %w", id, tokens.ErrNotFound), useRefresh, int64(id), db.Micros(at))
 }
 
 const (
@@ -103,7 +104,7 @@ UPDATE access_tokens SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHE
 // RevokeFamily implements tokens.FamilyWriter.
 func (t *tx) RevokeFamily(id tokens.ID, r tokens.Revocation) (bool, error) {
 	const op = "revoke a family"
-	us, by, reason := revocation(&r)
+	us, by, reason := db.Revocation(&r)
 	n, err := t.exec(op, revokeFamily, int64(id), us, by, reason)
 	if err != nil || n == 0 {
 		return false, err
@@ -142,10 +143,10 @@ const pruneRounds = 16
 // pruneGrants drops what came of tokens and ended a day ago; a family when nothing of it is left.
 func (s *Store) pruneGrants(ctx context.Context) error {
 	const op = "prune expired access and refresh tokens"
-	before := micros(s.options.Now().Add(-keepGrants))
+	before := db.Micros(s.options.Now().Add(-keepGrants))
 	var due bool
-	err := s.lookup(ctx, op, func(ctx context.Context, c *conn) error {
-		return c.one(ctx, hasPrunableGrants, []any{&due}, before)
+	err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
+		return c.One(ctx, hasPrunableGrants, []any{&due}, before)
 	})
 	for range pruneRounds {
 		if err != nil || !due {

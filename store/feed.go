@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"patd/store/feed"
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -25,7 +26,7 @@ VALUES (NULL /* next changes.seq */, ?, ?, ?, ?) RETURNING seq`
 func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
 	const op = "write to the change feed"
 	c := feed.ChangeOf(e)
-	seq, err := t.position(op, insertChange, nowUS, nullID(c.TokenID), nullText(c.User), nullText(c.Service))
+	seq, err := t.position(op, insertChange, nowUS, db.NullID(c.TokenID), db.NullText(c.User), db.NullText(c.Service))
 	t.fed = true
 	return uint64(seq), err
 }
@@ -41,8 +42,8 @@ func (s *Store) Feed() *feed.Feed {
 		// moment.
 		_ = s.feed.CatchUp(s.loopCtx, 0)
 		s.loop.Go(func() { s.feed.Follow(s.loopCtx) })
-		if s.dialect.remote {
-			s.loop.Go(func() { listen(s.loopCtx, s.config, s.options.settings(), s.feed.NudgeFromOutside) })
+		if s.dialect.Remote {
+			s.loop.Go(func() { db.Listen(s.loopCtx, s.config, s.options.settings(), s.feed.NudgeFromOutside) })
 		}
 	})
 	return s.feed
@@ -52,8 +53,8 @@ func (s *Store) Feed() *feed.Feed {
 func (s *Store) catchUp(ctx context.Context) error {
 	of := s.feed.History()
 	var seq int64
-	err := s.lookup(ctx, "read the position of the change feed", func(ctx context.Context, c *conn) error {
-		return c.one(ctx, readReady, []any{&seq})
+	err := s.lookup(ctx, "read the position of the change feed", func(ctx context.Context, c *db.Conn) error {
+		return c.One(ctx, readReady, []any{&seq})
 	})
 	if err != nil {
 		return err
@@ -91,9 +92,9 @@ func (s changes) entries(ctx context.Context, query string, args ...any) ([]feed
 	}
 	var list []feed.Entry
 	within := context.WithoutCancel(ctx)
-	err := s.newsPool().use(ctx, func(c *conn) error {
+	err := s.newsPool().Use(ctx, func(c *db.Conn) error {
 		list = nil
-		return c.each(within, query, func(rows *sql.Rows) error {
+		return c.Each(within, query, func(rows *sql.Rows) error {
 			var seq, us int64
 			var id sql.NullInt64
 			var user, service sql.NullString
@@ -108,7 +109,7 @@ func (s changes) entries(ctx context.Context, query string, args ...any) ([]feed
 		}, args...)
 	})
 	if err != nil {
-		return nil, fault("read the change feed", err)
+		return nil, db.Fault("read the change feed", err)
 	}
 	return list, nil
 }
@@ -122,17 +123,17 @@ SELECT coalesce((SELECT max(seq) FROM events), 0), EXISTS (SELECT 1 FROM events 
 // Heads implements feed.Source.
 func (s changes) Heads(ctx context.Context, after int64) (now feed.Heads, err error) {
 	within := context.WithoutCancel(ctx)
-	err = s.newsPool().use(ctx, func(c *conn) error {
-		return c.one(within, selectHeads, []any{&now.Event, &now.Changed, &now.Change}, after)
+	err = s.newsPool().Use(ctx, func(c *db.Conn) error {
+		return c.One(within, selectHeads, []any{&now.Event, &now.Changed, &now.Change}, after)
 	})
 	if err != nil {
-		return feed.Heads{}, fault("compare the change feed with the audit log", err)
+		return feed.Heads{}, db.Fault("compare the change feed with the audit log", err)
 	}
 	return now, nil
 }
 
 // newsPool is where the feed is read.
-func (s changes) newsPool() *pool {
+func (s changes) newsPool() *db.Pool {
 	if s.news != nil {
 		return s.news
 	}
@@ -163,10 +164,10 @@ func (s *Store) prune(ctx context.Context) error {
 func (s *Store) pruneFeed(ctx context.Context) error {
 	const op = "prune the change feed and expired requests"
 	now := s.options.Now()
-	before, expired := micros(now.Add(-keepChanges)), micros(now)
+	before, expired := db.Micros(now.Add(-keepChanges)), db.Micros(now)
 	var due bool
-	err := s.lookup(ctx, op, func(ctx context.Context, c *conn) error {
-		return c.one(ctx, hasPrunable, []any{&due}, before, expired)
+	err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
+		return c.One(ctx, hasPrunable, []any{&due}, before, expired)
 	})
 	if err != nil || !due {
 		return err

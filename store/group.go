@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+
+	"patd/store/internal/db"
 )
 
 // Bounds of one transaction: how many changes share it, and how many transactions may pass over housekeeping that waits
@@ -23,7 +25,7 @@ const (
 // own goroutine was measured to cost a quarter of the throughput. What ends a change's function, a panic too, is handed
 // back to its caller and harms nobody else.
 type group struct {
-	writer  *pool
+	writer  *db.Pool
 	reserve *reserve // nil: the disk is another machine's
 	sparing bool     // the writer keeps the write-ahead log short; of the goroutine alone
 	loop    sync.WaitGroup
@@ -79,18 +81,18 @@ func (p *panicked) Unwrap() error {
 // heeds ctx; from then on it happens whole or not at all. fn may be run again, and runs on another goroutine.
 func (g *group) do(ctx context.Context, op string, housekeeping bool, fn func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
-		return fault(op, err)
+		return db.Fault(op, err)
 	}
 	m := &member{op: op, ctx: context.WithoutCancel(ctx), housekeeping: housekeeping, fn: fn, answer: make(chan outcome, 1)}
 	if !g.join(m) {
-		return fault(op, errClosed)
+		return db.Fault(op, db.ErrClosed)
 	}
 	var out outcome
 	select {
 	case out = <-m.answer:
 	case <-ctx.Done():
 		if g.leave(m) {
-			return fault(op, ctx.Err())
+			return db.Fault(op, ctx.Err())
 		}
 		out = <-m.answer // it has begun
 	}
@@ -203,14 +205,14 @@ func (g *group) close() {
 	g.mu.Lock()
 	line := slices.Concat(g.line, g.behind)
 	g.mu.Unlock()
-	g.refuse(line, errClosed)
+	g.refuse(line, db.ErrClosed)
 }
 
 // refuse answers those of the members who are still in line.
 func (g *group) refuse(members []*member, err error) {
 	for _, m := range members {
 		if g.leave(m) {
-			m.answer <- outcome{err: fault(m.op, err)}
+			m.answer <- outcome{err: db.Fault(m.op, err)}
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"modernc.org/sqlite"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -27,7 +28,7 @@ func Lose(in tokens.Tx) error {
 	if !ok {
 		return fmt.Errorf("%T is not a transaction of this store", in)
 	}
-	t.c.rollback()
+	t.c.Rollback()
 	return t.fail("lose the transaction", driver.ErrBadConn)
 }
 
@@ -51,13 +52,13 @@ func (s *Store) Commits() int64 { return commits.Load() }
 
 // RefuseCommits makes the next n commits of changes fail, as a constraint that is checked by them would.
 func (s *Store) RefuseCommits(n int) error {
-	c, err := s.writer.get(context.Background())
+	c, err := s.writer.Get(context.Background())
 	if err != nil {
 		return err
 	}
-	defer s.writer.put(c)
+	defer s.writer.Put(c)
 	commits.Store(0)
-	return c.raw.Raw(func(dc any) error {
+	return c.Raw().Raw(func(dc any) error {
 		hooks, ok := dc.(sqlite.HookRegisterer)
 		if !ok {
 			return fmt.Errorf("%T has no hooks", dc)
@@ -75,5 +76,5 @@ func (s *Store) RefuseCommits(n int) error {
 // MintStatements are those of a mint, for measuring the driver alone: to begin, the user, its live tokens, the token, its
 // event, its change, to commit.
 func MintStatements() []string {
-	return []string{sqliteDialect().beginWrite[0], selectUser, selectLiveTokens, insertToken, insertEvent, insertChange, commitTx}
+	return []string{db.SQLiteDialect().BeginWrite[0], selectUser, selectLiveTokens, insertToken, insertEvent, insertChange, commitTx}
 }

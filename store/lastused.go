@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/store/usage"
 	"patd/tokens"
 )
@@ -86,7 +87,7 @@ var (
 
 func (s *Store) writeUses(ctx context.Context, batch []usage.Used) error {
 	return s.transact(ctx, writeSeen, func(t *tx) error {
-		if t.c.Dialect().remote {
+		if t.c.Dialect().Remote {
 			return t.writeAllUses(batch)
 		}
 		args := make([]any, 0, 3*usesAtOnce)
@@ -97,7 +98,7 @@ func (s *Store) writeUses(ctx context.Context, batch []usage.Used) error {
 			}
 			args = args[:0]
 			for i := range left[:n] {
-				args = append(args, int64(left[i].ID), left[i].Micros, addrBytes(left[i].Addr()))
+				args = append(args, int64(left[i].ID), left[i].Micros, db.AddrBytes(left[i].Addr()))
 			}
 			if _, err := t.exec(writeSeen, statement, args...); err != nil {
 				return err
@@ -112,7 +113,7 @@ func (t *tx) writeAllUses(batch []usage.Used) error {
 	ids, times, addresses := make([]int64, len(batch)), make([]int64, len(batch)), make([][]byte, len(batch))
 	for i := range batch {
 		ids[i], times[i] = int64(batch[i].ID), batch[i].Micros
-		addresses[i], _ = addrBytes(batch[i].Addr()).([]byte)
+		addresses[i], _ = db.AddrBytes(batch[i].Addr()).([]byte)
 	}
 	_, err := t.exec(writeSeen, insertAllUses, ids, times, addresses)
 	return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -24,7 +25,7 @@ ORDER BY o.serial DESC`
 // Lookup implements tokens.Store.
 func (s *Store) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, error) {
 	cred := tokens.Credential{Sequence: s.feed.Sequence()} // before the snapshot begins
-	err := s.lookup(ctx, "look up a token", func(ctx context.Context, c *conn) error {
+	err := s.lookup(ctx, "look up a token", func(ctx context.Context, c *db.Conn) error {
 		return s.readCredential(ctx, c, id, &cred)
 	})
 	if err != nil {
@@ -58,7 +59,7 @@ type scratch struct {
 }
 
 // scratchOf returns a connection's. Every scan overwrites all of it.
-func scratchOf(c *conn) (*credentialRow, []any) {
+func scratchOf(c *db.Conn) (*credentialRow, []any) {
 	s, ok := c.Scratch.(*scratch)
 	if !ok {
 		s = new(scratch)
@@ -68,11 +69,11 @@ func scratchOf(c *conn) (*credentialRow, []any) {
 	return &s.row, s.columns
 }
 
-func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred *tokens.Credential) error {
+func (s *Store) readCredential(ctx context.Context, c *db.Conn, id tokens.ID, cred *tokens.Credential) error {
 	r, dest := scratchOf(c)
 	cred.Secrets = nil
 	keys := make([]int64, 0, 4) // the connection tells their names when the rows have been read
-	err := c.directly(ctx, selectCredential, int64(id), dest, func() error {
+	err := c.Directly(ctx, selectCredential, int64(id), dest, func() error {
 		if len(keys) == 0 {
 			if err := r.fill(cred); err != nil {
 				return err
@@ -94,7 +95,7 @@ func (s *Store) readCredential(ctx context.Context, c *conn, id tokens.ID, cred 
 			return err
 		}
 		// old_secrets counts from 1: its serial is what rotations became when the secret was rotated away.
-		old.Serial, old.ExpireTime = r.oldSerial.Int64-1, instant(r.oldUntil.Int64)
+		old.Serial, old.ExpireTime = r.oldSerial.Int64-1, db.Instant(r.oldUntil.Int64)
 		cred.Secrets = append(cred.Secrets, old)
 		return nil
 	})
@@ -130,7 +131,7 @@ func (t *readTx) Credential(id tokens.ID) (tokens.Credential, error) {
 			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.rotations})
 		}
 		if r.oldKey.Valid {
-			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.oldSerial.Int64 - 1, ExpireTime: instant(r.oldUntil.Int64)})
+			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.oldSerial.Int64 - 1, ExpireTime: db.Instant(r.oldUntil.Int64)})
 		}
 		return nil
 	}, int64(id))
@@ -167,13 +168,13 @@ const selectKeyName = `SELECT name FROM keys WHERE num = ?`
 
 // keyName answers the name of a key by its number. Both never change once committed, so they are remembered; only
 // lookups, which see nothing uncommitted, come here.
-func (s *Store) keyName(ctx context.Context, c *conn, num int64) (string, error) {
+func (s *Store) keyName(ctx context.Context, c *db.Conn, num int64) (string, error) {
 	known := s.keyNames.Load()
 	if name, ok := (*known)[num]; ok {
 		return name, nil
 	}
 	var name string
-	if err := c.one(ctx, selectKeyName, []any{&name}, num); err != nil {
+	if err := c.One(ctx, selectKeyName, []any{&name}, num); err != nil {
 		return "", fmt.Errorf("read the name of key %d: %w", num, err)
 	}
 	more := maps.Clone(*known)
@@ -187,13 +188,13 @@ const selectServiceCredential = `SELECT ` + serviceColumns + `, key, digest FROM
 // LookupService implements tokens.Store.
 func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
 	var cred tokens.ServiceCredential
-	err := s.lookup(ctx, "look up a service", func(ctx context.Context, c *conn) error {
+	err := s.lookup(ctx, "look up a service", func(ctx context.Context, c *db.Conn) error {
 		var (
 			r      serviceRow
 			key    int64
 			digest []byte
 		)
-		err := c.one(ctx, selectServiceCredential, append(r.dest(nil), &key, &digest), int64(id))
+		err := c.One(ctx, selectServiceCredential, append(r.dest(nil), &key, &digest), int64(id))
 		if errors.Is(err, sql.ErrNoRows) {
 			return tokens.ErrNotFound
 		}

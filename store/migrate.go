@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"patd/store/internal/db"
 )
 
 // The migrations of one number mean the same in both databases.
@@ -36,7 +38,7 @@ const (
 )
 
 // ErrSchema is the cause when a database has no schema that this program can work with.
-var ErrSchema = errSchema
+var ErrSchema = db.ErrSchema
 
 const selectOldest = `SELECT max(oldest) FROM compatibility`
 
@@ -68,7 +70,7 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 		return 0, 0, errors.New("migrate the store: one in a file is brought up to date by whatever opens it")
 	}
 	o = o.withDefaults()
-	config, err := postgresURL(url)
+	config, err := db.ParsePostgresURL(url)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -76,17 +78,17 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 	// However long the role's statements may take; but what waits for a lock that somebody holds for long would have all
 	// lookups wait behind it.
 	config.RuntimeParams["statement_timeout"], config.RuntimeParams["idle_in_transaction_session_timeout"] = "0", "0"
-	config.RuntimeParams["lock_timeout"] = milliseconds(o.BusyTimeout)
-	if err := refusePooler(ctx, config, o.settings()); err != nil {
+	config.RuntimeParams["lock_timeout"] = db.Milliseconds(o.BusyTimeout)
+	if err := db.RefusePooler(ctx, config, o.settings()); err != nil {
 		return 0, 0, err
 	}
-	db := openDB(config, o.settings())
-	defer db.Close()
-	if err := makeSchema(ctx, db, config); err != nil {
+	database := db.OpenPostgres(config, o.settings())
+	defer database.Close()
+	if err := makeSchema(ctx, database, config); err != nil {
 		return 0, 0, err
 	}
-	if before, err = postgresVersion(ctx, db); err != nil {
-		return 0, 0, fault("read the store's schema version", err)
+	if before, err = postgresVersion(ctx, database); err != nil {
+		return 0, 0, db.Fault("read the store's schema version", err)
 	}
 	if before > newestSchema {
 		return before, before, nil // a later program's work
@@ -95,15 +97,15 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 	if err != nil {
 		return before, before, fmt.Errorf("migrate the store: %w", err)
 	}
-	p, err := provider(goose.DialectPostgres, db, goose.WithSessionLocker(locker), goose.WithTableName(versionTable))
+	p, err := provider(goose.DialectPostgres, database, goose.WithSessionLocker(locker), goose.WithTableName(versionTable))
 	if err != nil {
 		return before, before, err
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return before, before, migrateFault(err)
 	}
-	after, err = postgresVersion(ctx, db)
-	return before, after, fault("read the store's schema version", err)
+	after, err = postgresVersion(ctx, database)
+	return before, after, db.Fault("read the store's schema version", err)
 }
 
 const (
@@ -112,23 +114,23 @@ const (
 )
 
 // makeSchema makes the schema that the tables go into, if there is none yet.
-func makeSchema(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
+func makeSchema(ctx context.Context, database *sql.DB, config *pgx.ConnConfig) error {
 	var encoding string
-	if err := db.QueryRowContext(ctx, selectEncoding).Scan(&encoding); err != nil {
-		return connectFault("migrate the store", err)
+	if err := database.QueryRowContext(ctx, selectEncoding).Scan(&encoding); err != nil {
+		return db.ConnectFault("migrate the store", err)
 	}
 	if encoding != "UTF8" {
 		return fmt.Errorf("migrate the store: the database's encoding is %s, and patd needs UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
 	}
 	var have string
 	want := config.RuntimeParams["search_path"]
-	if err := db.QueryRowContext(ctx, selectSchema).Scan(&have); err != nil {
-		return connectFault("migrate the store", err)
+	if err := database.QueryRowContext(ctx, db.SelectSchema).Scan(&have); err != nil {
+		return db.ConnectFault("migrate the store", err)
 	}
 	if have == "" {
-		_, err := db.ExecContext(ctx, createSchema+pgx.Identifier{want}.Sanitize())
-		if err == nil || isState(err, "23505", "42P06") { // another has made it at the same moment
-			err = db.QueryRowContext(ctx, selectSchema).Scan(&have)
+		_, err := database.ExecContext(ctx, createSchema+pgx.Identifier{want}.Sanitize())
+		if err == nil || db.IsState(err, "23505", "42P06") { // another has made it at the same moment
+			err = database.QueryRowContext(ctx, db.SelectSchema).Scan(&have)
 		}
 		if err != nil {
 			return migrateFault(err)
@@ -137,7 +139,7 @@ func makeSchema(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
 	if have == "" {
 		return fmt.Errorf("migrate the store: %w: the schema %s cannot be used", ErrSchema, want)
 	}
-	return schemaFault(have, want)
+	return db.SchemaFault(have, want)
 }
 
 const (
@@ -162,32 +164,32 @@ const (
 )
 
 // checkSchema refuses a database that this program cannot work with, and changes nothing of it.
-func checkSchema(ctx context.Context, c *conn, schema string) error {
+func checkSchema(ctx context.Context, c *db.Conn, schema string) error {
 	var server, version int64
 	var there bool
 	var have string
-	if err := c.one(ctx, selectSchema, []any{&have}); err != nil {
+	if err := c.One(ctx, db.SelectSchema, []any{&have}); err != nil {
 		return err
 	}
-	if err := schemaFault(have, schema); err != nil {
+	if err := db.SchemaFault(have, schema); err != nil {
 		return err
 	}
-	if err := c.one(ctx, selectServer, []any{&server}); err != nil {
+	if err := c.One(ctx, selectServer, []any{&server}); err != nil {
 		return err
 	}
 	if server < oldestPostgres {
 		return fmt.Errorf("%w: the server is PostgreSQL %d, and patd needs %d or later", ErrSchema, server, oldestPostgres)
 	}
-	if err := c.one(ctx, hasVersions, []any{&there}); err != nil {
+	if err := c.One(ctx, hasVersions, []any{&there}); err != nil {
 		return err
 	}
 	if there {
-		if err := c.one(ctx, selectVersion, []any{&version}); err != nil {
+		if err := c.One(ctx, selectVersion, []any{&version}); err != nil {
 			return err
 		}
 	}
 	return suits(version, func() (oldest int64, err error) {
-		return oldest, c.one(ctx, selectOldest, []any{&oldest})
+		return oldest, c.One(ctx, selectOldest, []any{&oldest})
 	})
 }
 
@@ -203,22 +205,22 @@ func migrate(ctx context.Context, path string, o Options) error {
 		return err
 	}
 	defer unlock()
-	empty, err := probe(ctx, path, o.BusyTimeout)
+	empty, err := db.IsEmptyFile(ctx, path, o.BusyTimeout)
 	if err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", writerDSN(path, o.settings()))
+	database, err := sql.Open("sqlite", db.WriterDSN(path, o.settings()))
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
+	defer database.Close()
+	database.SetMaxOpenConns(1)
 	if empty {
-		if _, err := db.ExecContext(ctx, setApplicationID+strconv.Itoa(applicationID)); err != nil {
-			return fault("mark the new store as patd's", err)
+		if _, err := database.ExecContext(ctx, setApplicationID+strconv.Itoa(db.ApplicationID)); err != nil {
+			return db.Fault("mark the new store as patd's", err)
 		}
 	}
-	return up(ctx, db)
+	return up(ctx, database)
 }
 
 func provider(d goose.Dialect, db *sql.DB, options ...goose.ProviderOption) (*goose.Provider, error) {
@@ -234,18 +236,18 @@ func provider(d goose.Dialect, db *sql.DB, options ...goose.ProviderOption) (*go
 	return p, nil
 }
 
-func up(ctx context.Context, db *sql.DB) error {
-	p, err := provider(goose.DialectSQLite3, db)
+func up(ctx context.Context, database *sql.DB) error {
+	p, err := provider(goose.DialectSQLite3, database)
 	if err != nil {
 		return err
 	}
 	have, want, err := p.GetVersions(ctx)
 	if err != nil {
-		return fault("read the store's schema version", err)
+		return db.Fault("read the store's schema version", err)
 	}
 	if have >= want {
 		err := suits(have, func() (oldest int64, err error) {
-			return oldest, db.QueryRowContext(ctx, selectOldest).Scan(&oldest)
+			return oldest, database.QueryRowContext(ctx, selectOldest).Scan(&oldest)
 		})
 		if err != nil {
 			return fmt.Errorf("open the store: %w", err)
@@ -253,7 +255,7 @@ func up(ctx context.Context, db *sql.DB) error {
 		return nil
 	}
 	if _, err := p.Up(ctx); err != nil {
-		return fault("migrate the store", err)
+		return db.Fault("migrate the store", err)
 	}
 	return nil
 }
@@ -262,19 +264,19 @@ func up(ctx context.Context, db *sql.DB) error {
 // The lock is SQLite's own, on an empty database beside the store: it works wherever SQLite does, waits no longer
 // than ctx, and ends with its process. The file stays, for removing it would race with the next to lock it.
 func lockFile(ctx context.Context, path string, busy time.Duration) (unlock func(), err error) {
-	if err := createFile(path); err != nil {
+	if err := db.CreateFile(path); err != nil {
 		return nil, err
 	}
 	// The journal is in memory: nothing is ever written here, and a journal file could not be made on a full disk, on
 	// which a server that starts can still tell what is revoked.
-	db, err := sql.Open("sqlite", dsn(path, max(busy, 30*time.Second), "journal_mode(MEMORY)"))
+	database, err := sql.Open("sqlite", db.FileDSN(path, max(busy, 30*time.Second), "journal_mode(MEMORY)"))
 	if err != nil {
 		return nil, fmt.Errorf("lock the store for migration: %w", err)
 	}
-	db.SetMaxOpenConns(1)
-	if _, err := db.ExecContext(ctx, lockTx); err != nil {
-		_ = db.Close()
-		return nil, fault("lock the store for migration", err)
+	database.SetMaxOpenConns(1)
+	if _, err := database.ExecContext(ctx, lockTx); err != nil {
+		_ = database.Close()
+		return nil, db.Fault("lock the store for migration", err)
 	}
-	return func() { _ = db.Close() }, nil
+	return func() { _ = database.Close() }, nil
 }

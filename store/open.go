@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+
+	"patd/store/internal/db"
 )
 
+// viewFactor is how much longer a statement of a list may take than one of a lookup.
+const viewFactor = 12
+
 // settings are what connections need of the options.
-func (o Options) settings() settings {
-	return settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: o.pragmas}
+func (o Options) settings() db.Settings {
+	return db.Settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: o.pragmas}
 }
 
 // openSQLite opens a store in a file.
@@ -22,7 +27,7 @@ func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	if err := createFile(path); err != nil {
+	if err := db.CreateFile(path); err != nil {
 		return nil, err
 	}
 	if err := migrate(ctx, path, o); err != nil {
@@ -31,15 +36,15 @@ func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
 	if o.Connections <= 0 {
 		o.Connections = min(max(runtime.GOMAXPROCS(0), 2), 8)
 	}
-	s := newStore(o, sqliteDialect())
+	s := newStore(o, db.SQLiteDialect())
 	s.path = path
 	s.group.reserve = newReserve(path, o)
-	if s.writer, err = sqlitePool(s.dialect, writerDSN(path, o.settings()), 1, s.done); err == nil {
+	if s.writer, err = db.SQLitePool(s.dialect, db.WriterDSN(path, o.settings()), 1, s.done); err == nil {
 		s.group.writer = s.writer
-		s.lookups, err = sqlitePool(s.dialect, readerDSN(path, o.settings()), o.Connections, s.done)
+		s.lookups, err = db.SQLitePool(s.dialect, db.ReaderDSN(path, o.settings()), o.Connections, s.done)
 	}
 	if err == nil {
-		s.views, err = sqlitePool(s.dialect, readerDSN(path, o.settings()), o.Connections, s.done)
+		s.views, err = db.SQLitePool(s.dialect, db.ReaderDSN(path, o.settings()), o.Connections, s.done)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.closePools())
@@ -49,29 +54,29 @@ func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
 
 // openPostgres opens a store in PostgreSQL, whose schema must be one that this program knows.
 func openPostgres(ctx context.Context, address string, o Options) (*Store, error) {
-	config, err := postgresURL(address)
+	config, err := db.ParsePostgresURL(address)
 	if err != nil {
 		return nil, err
 	}
 	if o.Connections <= 0 {
 		o.Connections = 8
 	}
-	if err := refusePooler(ctx, config, o.settings()); err != nil {
+	if err := db.RefusePooler(ctx, config, o.settings()); err != nil {
 		return nil, err
 	}
-	s, set := newStore(o, postgresDialect()), o.settings()
+	s, set := newStore(o, db.PostgresDialect()), o.settings()
 	s.config = config
-	s.writer = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, set, s.done)
-	s.lookups = postgresPool(config, s.dialect, o.Connections, o.StatementTimeout, false, set, s.done)
-	s.news = postgresPool(config, s.dialect, 1, o.StatementTimeout, false, set, s.done)
-	s.views = postgresPool(config, s.dialect, o.Connections, viewFactor*o.StatementTimeout, true, set, s.done)
+	s.writer = db.PostgresPool(config, s.dialect, 1, o.StatementTimeout, false, set, s.done)
+	s.lookups = db.PostgresPool(config, s.dialect, o.Connections, o.StatementTimeout, false, set, s.done)
+	s.news = db.PostgresPool(config, s.dialect, 1, o.StatementTimeout, false, set, s.done)
+	s.views = db.PostgresPool(config, s.dialect, o.Connections, viewFactor*o.StatementTimeout, true, set, s.done)
 	s.group.writer = s.writer
 	careless := false
-	err = s.views.use(ctx, func(c *conn) error {
+	err = s.views.Use(ctx, func(c *db.Conn) error {
 		if err := checkSchema(ctx, c, config.RuntimeParams["search_path"]); err != nil {
 			return err
 		}
-		return c.one(ctx, selectCareless, []any{&careless})
+		return c.One(ctx, selectCareless, []any{&careless})
 	})
 	if err != nil {
 		return nil, errors.Join(openFault(err), s.closePools())
@@ -87,5 +92,5 @@ func openFault(err error) error {
 	if errors.Is(err, ErrSchema) {
 		return fmt.Errorf("open the store: %w", err)
 	}
-	return connectFault("open the store", err)
+	return db.ConnectFault("open the store", err)
 }

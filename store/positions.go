@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"patd/store/internal/db"
 )
 
 // Numbers of rows: positions in the audit log and the change feed, and the keys of users and digest keys. SQLite gives each row
@@ -34,9 +36,9 @@ func (t *tx) position(op, query string, args ...any) (int64, error) {
 const RepairPositions = "patd check --repair-positions"
 
 // sequences are the columns that a database numbers, and what an operator calls them.
-func sequences(d *dialect) []sequence {
+func sequences(d *db.Dialect) []sequence {
 	list := []sequence{{table: "events", column: "seq", of: "the audit log"}, {table: "changes", column: "seq", of: "the change feed"}}
-	if !d.remote { // SQLite numbers the others by their rows
+	if !d.Remote { // SQLite numbers the others by their rows
 		return list
 	}
 	return append(list, sequence{table: "users", column: "key", of: "the users"}, sequence{table: "keys", column: "num", of: "the digest keys"},
@@ -60,7 +62,7 @@ func (t *readTx) lagging(op string) (list []lag, err error) {
 	for _, s := range sequences(t.c.Dialect()) {
 		var highest, given int64
 		query, args := sqlitePosition, []any{s.table}
-		if t.c.Dialect().remote {
+		if t.c.Dialect().Remote {
 			query, args = postgresPosition, []any{s.table, s.column}
 		}
 		if err := t.one(op, `SELECT coalesce(max(`+s.column+`), 0) FROM `+s.table, []any{&highest}); err != nil {
@@ -138,7 +140,7 @@ func (s *Store) RepairPositions(ctx context.Context) (mended []string, err error
 		if err != nil || problem == "" && len(mended) == 0 {
 			return err
 		}
-		at, err := t.position(op, insertStartOver, micros(s.options.Now()))
+		at, err := t.position(op, insertStartOver, db.Micros(s.options.Now()))
 		t.fed = true
 		mended = append(mended, fmt.Sprintf("entry %d of the change feed has every server drop what it remembers", at))
 		return err
@@ -148,7 +150,7 @@ func (s *Store) RepairPositions(ctx context.Context) (mended []string, err error
 
 // setSequence has numbering go on after a number.
 func (t *tx) setSequence(op string, s sequence, last int64) error {
-	if t.c.Dialect().remote {
+	if t.c.Dialect().Remote {
 		_, err := t.numbered(op, setSequence, s.table, s.column, last)
 		return err
 	}

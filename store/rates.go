@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"math"
 	"time"
+
+	"patd/store/internal/db"
 )
 
 // The generic cell rate algorithm (ITU-T I.371) in one statement, by the database's clock: full_us is when the whole burst is
@@ -31,14 +33,14 @@ func (s *Store) Spend(ctx context.Context, name string, rate float64, burst int)
 	const op = "count what is limited"
 	interval := int64(max(math.Ceil(1e6/rate), 1))
 	slack := interval * int64(burst-1)
-	err = s.lookup(ctx, op, func(ctx context.Context, c *conn) error {
+	err = s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
 		ok = false
-		err := c.each(ctx, spendRate, func(*sql.Rows) error { ok = true; return nil }, name, interval, slack)
+		err := c.Each(ctx, spendRate, func(*sql.Rows) error { ok = true; return nil }, name, interval, slack)
 		if err != nil || ok {
 			return err
 		}
 		var us int64
-		err = c.one(ctx, waitRate, []any{&us}, name, slack)
+		err = c.One(ctx, waitRate, []any{&us}, name, slack)
 		after = max(time.Duration(us)*time.Microsecond, time.Millisecond)
 		return err
 	})
@@ -46,15 +48,15 @@ func (s *Store) Spend(ctx context.Context, name string, rate float64, burst int)
 }
 
 // Shared tells whether other processes may serve the same store.
-func (s *Store) Shared() bool { return s.dialect.remote }
+func (s *Store) Shared() bool { return s.dialect.Remote }
 
 // pruneOldRates drops what counts no more.
 func (s *Store) pruneOldRates(ctx context.Context) error {
 	if !s.Shared() {
 		return nil
 	}
-	return s.lookup(ctx, "prune what is limited", func(ctx context.Context, c *conn) error {
-		_, err := c.exec(ctx, pruneRates, pruneLimit)
+	return s.lookup(ctx, "prune what is limited", func(ctx context.Context, c *db.Conn) error {
+		_, err := c.Exec(ctx, pruneRates, pruneLimit)
 		return err
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -42,7 +43,7 @@ func (t *readTx) Released() (seq uint64, before time.Time, err error) {
 	if at == 0 {
 		return 0, time.Time{}, nil
 	}
-	return uint64(at), instant(us), nil
+	return uint64(at), db.Instant(us), nil
 }
 
 // OldestEvents implements tokens.LogReader.
@@ -61,7 +62,7 @@ func (t *readTx) OldestEvents(after uint64, limit int) ([]tokens.Event, error) {
 
 // ReleaseEvents implements tokens.LogWriter.
 func (t *tx) ReleaseEvents(after, upTo uint64, before time.Time) error {
-	return t.mustExec("release audit events", tokens.ErrTaken, release, int64(after), int64(upTo), micros(before))
+	return t.mustExec("release audit events", tokens.ErrTaken, release, int64(after), int64(upTo), db.Micros(before))
 }
 
 // DeleteReleased deletes what of the audit log is released, up to limit events (0: all), in small transactions that give way
@@ -71,7 +72,7 @@ func (s *Store) DeleteReleased(ctx context.Context, limit int64) (deleted int64,
 	const op = "delete released audit events"
 	for limit <= 0 || deleted < limit {
 		var due bool
-		err := s.lookup(ctx, op, func(ctx context.Context, c *conn) error { return c.one(ctx, hasReleased, []any{&due}) })
+		err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error { return c.One(ctx, hasReleased, []any{&due}) })
 		if err != nil || !due {
 			return deleted, err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -34,7 +35,7 @@ func (t *tx) ReplaceSecret(id tokens.ID, h tokens.Hash, previousUntil time.Time)
 		return err
 	}
 	// Not before 1970: the zero time would read as having no end.
-	if err := t.mustExec(op, absent, ageSecret, int64(id), max(micros(previousUntil), 0)); err != nil {
+	if err := t.mustExec(op, absent, ageSecret, int64(id), max(db.Micros(previousUntil), 0)); err != nil {
 		return err
 	}
 	if err := t.mustExec(op, absent, replaceSecret, int64(id), h.Key, h.Sum[:]); err != nil {
@@ -53,12 +54,12 @@ func (t *readTx) Request(key tokens.RequestKey, now time.Time) (tokens.Request, 
 		fingerprint []byte
 		id, us      int64
 	)
-	err := t.one("read an idempotent request", selectRequest, []any{&fingerprint, &id, &r.Sealed, &us}, key[:], micros(now))
+	err := t.one("read an idempotent request", selectRequest, []any{&fingerprint, &id, &r.Sealed, &us}, key[:], db.Micros(now))
 	if err != nil {
 		return tokens.Request{}, err
 	}
 	copy(r.Fingerprint[:], fingerprint)
-	r.TokenID, r.ExpireTime = tokens.ID(id), instant(us)
+	r.TokenID, r.ExpireTime = tokens.ID(id), db.Instant(us)
 	return r, nil
 }
 
@@ -76,7 +77,7 @@ func (t *tx) PutRequest(r tokens.Request, now time.Time) error {
 		sealed = r.Sealed
 	}
 	return t.mustExec("keep an idempotent request", fmt.Errorf("idempotent request: %w", tokens.ErrTaken), putRequest,
-		r.Key[:], r.Fingerprint[:], int64(r.TokenID), sealed, micros(r.ExpireTime), micros(now))
+		r.Key[:], r.Fingerprint[:], int64(r.TokenID), sealed, db.Micros(r.ExpireTime), db.Micros(now))
 }
 
 const forgetSealed = `UPDATE requests SET sealed = NULL WHERE token_id = ? AND sealed IS NOT NULL`
@@ -124,9 +125,9 @@ func scanKey(rows *sql.Rows) (tokens.KeyRecord, error) {
 		return k, err
 	}
 	copy(k.Check[:], check)
-	k.CreateTime = instant(createUS)
+	k.CreateTime = db.Instant(createUS)
 	if retireUS.Valid {
-		k.RetireTime = instant(retireUS.Int64)
+		k.RetireTime = db.Instant(retireUS.Int64)
 	}
 	return k, nil
 }
@@ -160,7 +161,7 @@ func (t *readTx) KeyUse(now time.Time) (map[string]int64, error) {
 		err := rows.Scan(&name, &n)
 		use[name] = n
 		return err
-	}, micros(now))
+	}, db.Micros(now))
 	if err != nil {
 		return nil, err
 	}
@@ -178,12 +179,12 @@ INSERT INTO keys (num, name, check_value, create_us, retire_us) VALUES (NULL /* 
 // PutKey implements tokens.KeyWriter. Another key under a name that is known is refused: ErrTaken.
 func (t *tx) PutKey(k tokens.KeyRecord) error {
 	const op = "put a key's record"
-	err := t.mustExec(op, tokens.ErrTaken, insertKey, k.Name, k.Check[:], micros(k.CreateTime), nullTime(k.RetireTime))
+	err := t.mustExec(op, tokens.ErrTaken, insertKey, k.Name, k.Check[:], db.Micros(k.CreateTime), db.NullTime(k.RetireTime))
 	if !errors.Is(err, tokens.ErrTaken) {
 		return err
 	}
 	return t.mustExec(op, fmt.Errorf("another key is known as %s: %w", k.Name, tokens.ErrTaken), retireKey,
-		k.Name, k.Check[:], nullTime(k.RetireTime))
+		k.Name, k.Check[:], db.NullTime(k.RetireTime))
 }
 
 const selectPrefixes = `SELECT prefix FROM prefixes ORDER BY prefix`

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -30,10 +31,10 @@ func (r *serviceRow) service() (tokens.ServiceAccount, error) {
 	}
 	s := tokens.ServiceAccount{
 		ID: tokens.ID(r.id), Name: r.name, Permissions: p, Audience: r.audience.String,
-		IssueTime: instant(r.issueUS), ExpireTime: expiryTime(r.expireUS),
+		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS),
 	}
 	if r.revokeUS.Valid {
-		s.Revocation = &tokens.Revocation{Time: instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
+		s.Revocation = &tokens.Revocation{Time: db.Instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
 	}
 	return s, nil
 }
@@ -85,10 +86,10 @@ ON CONFLICT (id) DO NOTHING`
 
 // InsertService implements tokens.ServiceWriter.
 func (t *tx) InsertService(s tokens.ServiceAccount, h tokens.Hash) error {
-	us, by, reason := revocation(s.Revocation)
+	us, by, reason := db.Revocation(s.Revocation)
 	return t.mustExec("insert a service", fmt.Errorf("service %s: %w", s.ID, tokens.ErrTaken), insertService,
-		int64(s.ID), s.Name, strings.Join(s.Permissions.Names(), " "), nullText(s.Audience), h.Key, h.Sum[:],
-		micros(s.IssueTime), expiry(s.ExpireTime), us, by, reason)
+		int64(s.ID), s.Name, strings.Join(s.Permissions.Names(), " "), db.NullText(s.Audience), h.Key, h.Sum[:],
+		db.Micros(s.IssueTime), db.Expiry(s.ExpireTime), us, by, reason)
 }
 
 // The first revocation stands; a row that has one is found, and written as it was.
@@ -101,7 +102,7 @@ WHERE id = ?1`
 
 // RevokeService implements tokens.ServiceWriter.
 func (t *tx) RevokeService(id tokens.ID, r tokens.Revocation) error {
-	us, by, reason := revocation(&r)
+	us, by, reason := db.Revocation(&r)
 	return t.mustExec("revoke a service", fmt.Errorf("service %s: %w", id, tokens.ErrNotFound), revokeService,
 		int64(id), us, by, reason)
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -34,7 +35,7 @@ func (b *batch) settle(cause error) {
 		b.lose(cause)
 		return
 	}
-	_ = b.c.discard() // there is one connection for the writer
+	_ = b.c.Discard() // there is one connection for the writer
 	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
 	defer cancel()
 	pause := settlePause
@@ -49,7 +50,7 @@ func (b *batch) settle(cause error) {
 		}
 		select {
 		case <-ctx.Done():
-			b.err = fmt.Errorf("%w: %w: %w", errUnknown, cause, err)
+			b.err = fmt.Errorf("%w: %w: %w", db.ErrUnknownOutcome, cause, err)
 			return
 		case <-time.After(pause/2 + rand.N(pause)):
 			pause = min(2*pause, time.Second)
@@ -59,19 +60,19 @@ func (b *batch) settle(cause error) {
 
 // happened looks for the proof of a transaction, on a connection of its own.
 func (g *group) happened(ctx context.Context, p proof) (bool, error) {
-	c, err := g.writer.fresh(ctx)
+	c, err := g.writer.Fresh(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer func() {
-		c.rollback()
-		_ = c.discard()
+		c.Rollback()
+		_ = c.Discard()
 	}()
-	if err := c.execAll(ctx, c.Dialect().beginWrite); err != nil {
+	if err := c.ExecAll(ctx, c.Dialect().BeginWrite); err != nil {
 		return false, err
 	}
 	var n int64
 	e := p.event
-	err = c.one(ctx, selectProof, []any{&n}, p.seq, micros(e.Time), e.Actor, string(e.Action), int64(e.TokenID), e.User)
+	err = c.One(ctx, selectProof, []any{&n}, p.seq, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.TokenID), e.User)
 	return n > 0, err
 }

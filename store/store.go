@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"patd/store/feed"
+	"patd/store/internal/db"
 	"patd/store/usage"
 	"patd/tokens"
 )
@@ -44,7 +45,7 @@ type Options struct {
 	beforeFeed func(context.Context) error // put before each reading of the change feed, for tests
 	usesRoom   int64                       // how many last uses may wait, for tests; 0: a million
 	// copied is put between the writing of a copy and its verification, for tests.
-	copied func(context.Context, *conn) error
+	copied func(context.Context, *db.Conn) error
 }
 
 func (o Options) withDefaults() Options {
@@ -72,11 +73,11 @@ type Store struct {
 	path    string          // of SQLite's file
 	config  *pgx.ConnConfig // of PostgreSQL
 	options Options
-	dialect *dialect
-	lookups *pool // for point lookups, which nothing slow may hold up
-	news    *pool // for the change feed, where lookups that wait for the network must not hold it up either; nil: lookups
-	views   *pool
-	writer  *pool
+	dialect *db.Dialect
+	lookups *db.Pool // for point lookups, which nothing slow may hold up
+	news    *db.Pool // for the change feed, where lookups that wait for the network must not hold it up either; nil: lookups
+	views   *db.Pool
+	writer  *db.Pool
 	group   *group // who uses the writer
 
 	failing       failing
@@ -110,7 +111,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	o = o.withDefaults()
 	s, err := openReady(ctx, open, rest, o)
-	if isFull(err) && !IsPostgres(url) && newReserve(rest, o).release() {
+	if db.IsFull(err) && !IsPostgres(url) && newReserve(rest, o).release() {
 		s, err = openReady(ctx, open, rest, o)
 	}
 	if err != nil {
@@ -161,7 +162,7 @@ func IsPostgres(url string) bool {
 	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }
 
-func newStore(o Options, d *dialect) *Store {
+func newStore(o Options, d *db.Dialect) *Store {
 	s := &Store{options: o, dialect: d, done: make(chan struct{}), uses: usage.NewBuffer(o.usesRoom), group: &group{}}
 	s.failing.wake = make(chan struct{}, 1)
 	s.keyNames.Store(&map[int64]string{})
@@ -176,10 +177,10 @@ const readReady = `SELECT coalesce(max(seq), 0) FROM changes`
 func (s *Store) Ready(ctx context.Context) error {
 	const op = "check that the store answers"
 	var seq int64
-	if !s.dialect.remote {
-		return s.lookup(ctx, op, func(ctx context.Context, c *conn) error { return c.one(ctx, readReady, []any{&seq}) })
+	if !s.dialect.Remote {
+		return s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error { return c.One(ctx, readReady, []any{&seq}) })
 	}
-	return fault(op, s.lookups.use(ctx, func(c *conn) error { return c.one(ctx, readReady, []any{&seq}) }))
+	return db.Fault(op, s.lookups.Use(ctx, func(c *db.Conn) error { return c.One(ctx, readReady, []any{&seq}) }))
 }
 
 // Close writes recorded uses, waits for the calls under way and for the store's goroutines, and closes the
@@ -191,11 +192,11 @@ func (s *Store) Close() error {
 		s.loop.Wait()
 		ctx := context.Background()
 		flushErr := s.Flush(ctx)
-		if c, err := s.writer.get(ctx); err == nil {
-			if s.dialect.atClose != "" {
-				_, _ = c.exec(ctx, s.dialect.atClose)
+		if c, err := s.writer.Get(ctx); err == nil {
+			if s.dialect.AtClose != "" {
+				_, _ = c.Exec(ctx, s.dialect.AtClose)
 			}
-			s.writer.put(c)
+			s.writer.Put(c)
 		}
 		s.closeErr = errors.Join(flushErr, s.closePools())
 	})
@@ -207,9 +208,9 @@ func (s *Store) closePools() error {
 	close(s.done)
 	s.group.close()
 	var errs []error
-	for _, p := range []*pool{s.lookups, s.news, s.views, s.writer} {
+	for _, p := range []*db.Pool{s.lookups, s.news, s.views, s.writer} {
 		if p != nil {
-			errs = append(errs, p.close())
+			errs = append(errs, p.Close())
 		}
 	}
 	return errors.Join(errs...)
@@ -218,7 +219,7 @@ func (s *Store) closePools() error {
 // lookup runs fn on a connection for point lookups, perhaps twice. The wait for one heeds ctx; the statements get a context
 // that does not end: they take microseconds with SQLite, whose driver would need a goroutine each to heed it, and with
 // PostgreSQL a caller who goes away would cost a connection.
-func (s *Store) lookup(ctx context.Context, op string, fn func(context.Context, *conn) error) error {
+func (s *Store) lookup(ctx context.Context, op string, fn func(context.Context, *db.Conn) error) error {
 	within := context.WithoutCancel(ctx)
-	return fault(op, s.lookups.use(ctx, func(c *conn) error { return fn(within, c) }))
+	return db.Fault(op, s.lookups.Use(ctx, func(c *db.Conn) error { return fn(within, c) }))
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -51,18 +52,18 @@ func (r *usedRow) dest() []any {
 func (r *tokenRow) token() (tokens.Token, error) {
 	t := tokens.Token{
 		ID: tokens.ID(r.id), UserKey: r.userKey, User: r.user, Name: r.name, Description: r.description.String,
-		Scopes: split(r.scopes, " "), Audiences: split(r.audiences.String, "\n"),
-		IssueTime: instant(r.issueUS), ExpireTime: expiryTime(r.expireUS), BlockedBy: r.blockedBy.String,
+		Scopes: db.Split(r.scopes, " "), Audiences: db.Split(r.audiences.String, "\n"),
+		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS), BlockedBy: r.blockedBy.String,
 	}
 	var err error
-	if t.Labels, err = parseLabels(r.labels.String); err != nil {
+	if t.Labels, err = db.ParseLabels(r.labels.String); err != nil {
 		return tokens.Token{}, err
 	}
-	if t.CIDRs, err = parseCIDRs(r.cidrs.String); err != nil {
+	if t.CIDRs, err = db.ParseCIDRs(r.cidrs.String); err != nil {
 		return tokens.Token{}, err
 	}
 	if r.revokeUS.Valid {
-		t.Revocation = &tokens.Revocation{Time: instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
+		t.Revocation = &tokens.Revocation{Time: db.Instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
 	}
 	return t, nil
 }
@@ -73,7 +74,7 @@ func (r *usedRow) lastUse() (u tokens.Use) {
 		us, ip = r.oldUS, r.oldIP
 	}
 	if us.Valid {
-		u.Time = instant(us.Int64)
+		u.Time = db.Instant(us.Int64)
 		u.IP, _ = netip.AddrFromSlice(ip)
 	}
 	return u
@@ -118,7 +119,7 @@ WHERE t.user = ?1 AND t.id <= ?2
        OR ?3 = 2 AND t.revoke_us IS NULL AND t.expire_us <= ?4
        OR ?3 = 3 AND t.revoke_us IS NOT NULL)
   AND (?5 = '' OR instr(t.name_key, ?5) > 0 OR ?8 <> '' AND instr(t.name_key, ?8) > 0)
-  AND (?6 = '' OR instr(` + line + ` || t.audiences || ` + line + `, ` + line + ` || ?6 || ` + line + `) > 0)
+  AND (?6 = '' OR instr(` + db.LineEnd + ` || t.audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?6 || ` + db.LineEnd + `) > 0)
 ORDER BY t.id DESC LIMIT ?7`
 
 // Tokens implements tokens.TokenReader.
@@ -128,7 +129,7 @@ func (t *readTx) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
 		return nil, err
 	}
 	key, former := searchKeys(q.NameHas)
-	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, micros(q.Now), key, q.Audience, q.Limit, former)
+	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, db.Micros(q.Now), key, q.Audience, q.Limit, former)
 }
 
 // listTokens runs a query of usedColumns.
@@ -182,7 +183,7 @@ func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, e
 		live.ID = tokens.ID(id)
 		list = append(list, live)
 		return err
-	}, userKey, micros(now))
+	}, userKey, db.Micros(now))
 	if err != nil {
 		return nil, err
 	}
@@ -198,15 +199,15 @@ ON CONFLICT (id) DO NOTHING`
 
 // InsertToken implements tokens.TokenWriter.
 func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
-	labels, err := labelsText(tok.Labels)
+	labels, err := db.LabelsText(tok.Labels)
 	if err != nil {
 		return err
 	}
-	us, by, reason := revocation(tok.Revocation)
+	us, by, reason := db.Revocation(tok.Revocation)
 	return t.mustExec("insert a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken), insertToken,
-		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), joined(tok.Scopes, " "),
-		micros(tok.IssueTime), expiry(tok.ExpireTime), joined(tok.Audiences, "\n"), cidrsText(tok.CIDRs), labels,
-		nullText(tok.Description), us, by, reason, nullText(tok.BlockedBy))
+		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), db.Join(tok.Scopes, " "),
+		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs), labels,
+		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy))
 }
 
 // A revocation that stands is kept, whatever the record says: the right-hand sides see the row as it was.
@@ -220,14 +221,14 @@ WHERE id = ?1`
 
 // UpdateToken implements tokens.TokenWriter.
 func (t *tx) UpdateToken(tok tokens.Token) error {
-	labels, err := labelsText(tok.Labels)
+	labels, err := db.LabelsText(tok.Labels)
 	if err != nil {
 		return err
 	}
-	us, by, reason := revocation(tok.Revocation)
+	us, by, reason := db.Revocation(tok.Revocation)
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
-		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), nullText(tok.Description), labels, joined(tok.Scopes, " "),
-		cidrsText(tok.CIDRs), expiry(tok.ExpireTime), us, by, reason, nullText(tok.BlockedBy))
+		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, db.Join(tok.Scopes, " "),
+		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy))
 }
 
 const revokeTokens = `
@@ -237,7 +238,7 @@ RETURNING id`
 // RevokeTokens implements tokens.TokenWriter.
 func (t *tx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {
 	const op = "revoke a user's tokens"
-	us, by, reason := revocation(&r)
+	us, by, reason := db.Revocation(&r)
 	ids := []tokens.ID{}
 	err := t.returning(op, revokeTokens, func(rows *sql.Rows) error {
 		var id int64

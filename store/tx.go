@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -18,12 +19,12 @@ var (
 
 // View implements tokens.Store.
 func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
-	c, err := s.views.begin(ctx, s.dialect.beginRead)
+	c, err := s.views.Begin(ctx, s.dialect.BeginRead)
 	if err != nil {
-		return fault("begin to read", err)
+		return db.Fault("begin to read", err)
 	}
-	defer s.views.put(c)
-	defer c.rollback()
+	defer s.views.Put(c)
+	defer c.Rollback()
 	tx := &readTx{ctx: ctx, c: c}
 	defer tx.end()
 	if err := fn(tx); err != nil {
@@ -49,7 +50,7 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 			return errUnchanged
 		}
 		t.ends = tokens.OnlyEnds(events)
-		seq, err = t.record(events, micros(s.options.Now()))
+		seq, err = t.record(events, db.Micros(s.options.Now()))
 		return err
 	})
 	if errors.Is(err, errUnchanged) {
@@ -71,23 +72,23 @@ func (s *Store) transact(ctx context.Context, op string, fn func(*tx) error) err
 // a statement that came after would stand alone.
 type readTx struct {
 	ctx    context.Context
-	c      *conn
+	c      *db.Conn
 	failed error
 	cause  error // the database's, of failed
 }
 
 func (t *readTx) end() {
 	if t.failed == nil {
-		t.failed = fault("use a transaction", errOver)
+		t.failed = db.Fault("use a transaction", errOver)
 	}
 }
 
 // fail keeps the first failure and answers it.
 func (t *readTx) fail(op string, err error) error {
-	if cerr := t.ctx.Err(); cerr != nil && isInterrupt(err) {
+	if cerr := t.ctx.Err(); cerr != nil && db.IsInterrupt(err) {
 		err = cerr
 	}
-	t.failed, t.cause = fault(op, err), err
+	t.failed, t.cause = db.Fault(op, err), err
 	return t.failed
 }
 
@@ -96,7 +97,7 @@ func (t *readTx) one(op, query string, dest []any, args ...any) error {
 	if t.failed != nil {
 		return t.failed
 	}
-	err := t.c.one(t.ctx, query, dest, args...)
+	err := t.c.One(t.ctx, query, dest, args...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return tokens.ErrNotFound
 	}
@@ -111,7 +112,7 @@ func (t *readTx) each(op, query string, f func(*sql.Rows) error, args ...any) er
 	if t.failed != nil {
 		return t.failed
 	}
-	if err := t.c.each(t.ctx, query, f, args...); err != nil {
+	if err := t.c.Each(t.ctx, query, f, args...); err != nil {
 		return t.fail(op, err)
 	}
 	return nil
@@ -130,7 +131,9 @@ type tx struct {
 }
 
 // lost tells whether a failure has ended the transaction, or may have.
-func (t *tx) lost() bool { return t.c.broken || t.cause != nil && endsTransaction(t.cause, t.saved) }
+func (t *tx) lost() bool {
+	return t.c.Broken() || t.cause != nil && db.EndsTransaction(t.cause, t.saved)
+}
 
 // A savepoint begins with the first statement that writes, so that a change that is refused, as most that fail are,
 // needs none.
@@ -146,7 +149,7 @@ func (t *tx) toWrite(op string) error {
 		return t.failed
 	}
 	if t.shared && !t.saved {
-		if _, err := t.c.exec(t.ctx, beginSaved); err != nil {
+		if _, err := t.c.Exec(t.ctx, beginSaved); err != nil {
 			return t.fail(op, err)
 		}
 		t.saved = true
@@ -160,7 +163,7 @@ func (t *tx) exec(op, query string, args ...any) (int64, error) {
 	if err := t.toWrite(op); err != nil {
 		return 0, err
 	}
-	r, err := t.c.exec(t.ctx, query, args...)
+	r, err := t.c.Exec(t.ctx, query, args...)
 	if err != nil {
 		return 0, t.fail(op, err)
 	}

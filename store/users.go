@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"patd/store/internal/db"
 	"patd/tokens"
 )
 
@@ -19,12 +20,12 @@ type userRow struct {
 }
 
 func (r *userRow) record() tokens.User {
-	u := tokens.User{Key: r.key, ID: r.user, State: tokens.UserSuspended, Features: split(r.features.String, " "), CreateTime: instant(r.createUS)}
+	u := tokens.User{Key: r.key, ID: r.user, State: tokens.UserSuspended, Features: db.Split(r.features.String, " "), CreateTime: db.Instant(r.createUS)}
 	if r.state == userActive {
 		u.State = tokens.UserActive
 	}
 	if r.deleteUS.Valid {
-		u.DeleteTime = instant(r.deleteUS.Int64)
+		u.DeleteTime = db.Instant(r.deleteUS.Int64)
 	}
 	return u
 }
@@ -98,7 +99,7 @@ func (t *tx) InsertUser(u tokens.User) (int64, error) {
 	if state == 0 {
 		state = userActive
 	}
-	key, err := t.numbered(op, insertUser, u.ID, state, joined(u.Features, " "), micros(u.CreateTime))
+	key, err := t.numbered(op, insertUser, u.ID, state, db.Join(u.Features, " "), db.Micros(u.CreateTime))
 	switch {
 	case err != nil:
 		return 0, err
@@ -122,5 +123,5 @@ func (t *tx) UpdateUser(u tokens.User) error {
 		return errors.New("update a user: a state is needed")
 	}
 	return t.mustExec("update a user", fmt.Errorf("user: %w", tokens.ErrNotFound), updateUser,
-		state, joined(u.Features, " "), nullTime(u.DeleteTime), u.Key)
+		state, db.Join(u.Features, " "), db.NullTime(u.DeleteTime), u.Key)
 }

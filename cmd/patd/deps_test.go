@@ -69,13 +69,19 @@ func rooms() map[string]room {
 			refused: noSQL,
 		},
 		"patd/store/cache": {
-			allowed: []string{"patd/tokens", "patd/store/cache/internal/reclog", "patd/store/feed", "patd/store/usage", "patd/internal/flight"},
+			allowed: []string{
+				"patd/tokens", "patd/internal/flight", "patd/store/cache/internal/reclog", "patd/store/feed", "patd/store/usage",
+			},
 			refused: noSQL,
 		},
 		"patd/store/cache/internal/reclog": {},
 		"patd/store/feed":                  {allowed: []string{"patd/tokens"}, refused: noSQL},
-		"patd/store/usage":                 {allowed: []string{"patd/tokens"}, refused: noSQL},
-		"patd/features/signature":          {}, // the company's own programs import it
+		"patd/store/internal/db": {allowed: []string{
+			"patd/tokens", "patd/internal/durable", "patd/internal/loopback",
+			"modernc.org/sqlite", "github.com/jackc/pgx/v5", "golang.org/x",
+		}},
+		"patd/store/usage":        {allowed: []string{"patd/tokens"}, refused: noSQL},
+		"patd/features/signature": {}, // the company's own programs import it
 		// Inside the server: the handlers lean on httpx and call, never on each other.
 		"patd/server/internal/rest":       inServer("httpx", "call", "connection", "fault", "metrics", "wire"),
 		"patd/server/internal/rpc":        inServer("httpx", "call", "wire"),

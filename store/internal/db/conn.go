@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// conn is a connection and its prepared statements, used by one goroutine at a time.
-type conn struct {
-	dialect *dialect
+// Conn is a connection and its prepared statements, used by one goroutine at a time.
+type Conn struct {
+	dialect *Dialect
 	limit   time.Duration // of a statement; 0: none
 	raw     *sql.Conn
 	stmts   map[string]*sql.Stmt
@@ -20,21 +20,21 @@ type conn struct {
 
 	direct direct
 
-	// Scratch is kept with the connection for whoever uses it: memory that is made once.
+	// Scratch is kept with the connection for its user: memory that is made once.
 	Scratch any
 }
 
 // Dialect is what its database differs in from others.
-func (c *conn) Dialect() *dialect { return c.dialect }
+func (c *Conn) Dialect() *Dialect { return c.dialect }
 
 // Raw is the connection of database/sql, for what a conn has no method for. Its statements are not noted.
-func (c *conn) Raw() *sql.Conn { return c.raw }
+func (c *Conn) Raw() *sql.Conn { return c.raw }
 
 // Broken reports whether the connection is of no use any more.
-func (c *conn) Broken() bool { return c.broken }
+func (c *Conn) Broken() bool { return c.broken }
 
 // bound is the context of a statement, which ends no later than the connection's limit.
-func (c *conn) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+func (c *Conn) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.limit == 0 {
 		return ctx, func() {}
 	}
@@ -42,7 +42,7 @@ func (c *conn) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 }
 
 // stmt prepares a statement once. Its key is the text: statements are constants, so there are as many as those.
-func (c *conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
+func (c *Conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	if st := c.stmts[query]; st != nil {
 		return st, nil
 	}
@@ -54,8 +54,8 @@ func (c *conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	return st, nil
 }
 
-// exec runs a statement.
-func (c *conn) exec(ctx context.Context, query string, args ...any) (r sql.Result, err error) {
+// Exec runs a statement.
+func (c *Conn) Exec(ctx context.Context, query string, args ...any) (r sql.Result, err error) {
 	within, cancel := c.bound(ctx)
 	defer cancel()
 	st, err := c.stmt(within, query)
@@ -65,18 +65,18 @@ func (c *conn) exec(ctx context.Context, query string, args ...any) (r sql.Resul
 	return r, c.note(ctx, err)
 }
 
-// execAll runs statements one after another, up to the first that fails.
-func (c *conn) execAll(ctx context.Context, statements []string) error {
+// ExecAll runs statements one after another, up to the first that fails.
+func (c *Conn) ExecAll(ctx context.Context, statements []string) error {
 	for _, statement := range statements {
-		if _, err := c.exec(ctx, statement); err != nil {
+		if _, err := c.Exec(ctx, statement); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// each runs f on every row.
-func (c *conn) each(ctx context.Context, query string, f func(*sql.Rows) error, args ...any) error {
+// Each runs f on every row.
+func (c *Conn) Each(ctx context.Context, query string, f func(*sql.Rows) error, args ...any) error {
 	within, cancel := c.bound(ctx)
 	defer cancel()
 	st, err := c.stmt(within, query)
@@ -96,10 +96,10 @@ func (c *conn) each(ctx context.Context, query string, f func(*sql.Rows) error, 
 	return c.note(ctx, rows.Err())
 }
 
-// one scans the only row of a query; sql.ErrNoRows when there is none.
-func (c *conn) one(ctx context.Context, query string, dest []any, args ...any) error {
+// One scans the only row of a query; sql.ErrNoRows when there is none.
+func (c *Conn) One(ctx context.Context, query string, dest []any, args ...any) error {
 	err := sql.ErrNoRows
-	if failed := c.each(ctx, query, func(rows *sql.Rows) error {
+	if failed := c.Each(ctx, query, func(rows *sql.Rows) error {
 		err = rows.Scan(dest...)
 		return err
 	}, args...); failed != nil {
@@ -110,32 +110,34 @@ func (c *conn) one(ctx context.Context, query string, dest []any, args ...any) e
 
 const rollbackTx = `ROLLBACK`
 
-// rollback ends a transaction that may have ended already: SQLite rolls back by itself after some failures, and a
+// Rollback ends a transaction that may have ended already: SQLite rolls back by itself after some failures, and a
 // cancelled BEGIN may or may not have begun.
-func (c *conn) rollback() {
+func (c *Conn) Rollback() {
 	if c.broken {
 		return
 	}
-	_, err := c.exec(context.Background(), rollbackTx)
+	_, err := c.Exec(context.Background(), rollbackTx)
 	if err != nil && !isSQLite(err, sqlite3.SQLITE_ERROR) {
 		c.broken = true
 	}
 }
 
-// note marks a connection that the driver has given up, or whose server does not take changes any more, and tells a
-// statement that took too long from a caller who went away.
-func (c *conn) note(ctx context.Context, err error) error {
+// note marks a connection that the driver has given up, or whose server does not take changes any more, and marks the
+// error of a statement that took too long, which is no caller who went away.
+func (c *Conn) note(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	c.broken = c.broken || gone(err) || c.dialect.remote && (disconnected(c.raw) || isState(err, "25006")) // read_only_sql_transaction
+	readOnly := "25006" // read_only_sql_transaction
+	c.broken = c.broken || gone(err) || c.dialect.Remote && (disconnected(c.raw) || IsState(err, readOnly))
 	if c.limit > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return &statementTimeout{err}
 	}
 	return err
 }
 
-func (c *conn) close() error {
+// Close closes the connection and its statements.
+func (c *Conn) Close() error {
 	errs := c.direct.close()
 	for _, st := range c.stmts {
 		errs = append(errs, st.Close())
@@ -143,11 +145,11 @@ func (c *conn) close() error {
 	return errors.Join(append(errs, c.raw.Close())...)
 }
 
-// discard closes the connection and keeps the *sql.DB from lending it again.
-func (c *conn) discard() error {
-	if c.dialect.remote {
+// Discard closes the connection and keeps the *sql.DB from lending it again.
+func (c *Conn) Discard() error {
+	if c.dialect.Remote {
 		return cutOff(c.raw)
 	}
 	_ = c.raw.Raw(func(any) error { return driver.ErrBadConn })
-	return c.close()
+	return c.Close()
 }

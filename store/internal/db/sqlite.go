@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -18,11 +18,12 @@ import (
 )
 
 const (
-	// applicationID marks a database file as patd's: "patd" in ASCII.
-	applicationID = 0x70617464
+	// ApplicationID marks a database file as patd's: "patd" in ASCII.
+	ApplicationID = 0x70617464
 
 	journalSizeLimit = 64 << 20
-	cacheKiB         = 16 << 10 // per connection
+	// CacheKiB is the page cache of a connection.
+	CacheKiB = 16 << 10
 
 	// checkpointPages is how long the write-ahead log becomes before it is copied into the file: 16 MiB. Changes touch
 	// indexes at random, and of a page that changes often only the last state is copied.
@@ -31,8 +32,8 @@ const (
 	sparingPages = 256
 )
 
-// logPages sets how long the write-ahead log becomes.
-func logPages(sparing bool) string {
+// LogPages sets how long the write-ahead log becomes.
+func LogPages(sparing bool) string {
 	if sparing {
 		return `PRAGMA wal_autocheckpoint(` + strconv.Itoa(sparingPages) + `)`
 	}
@@ -42,20 +43,21 @@ func logPages(sparing bool) string {
 // checkpoint is best effort: the last connection to close does it too, and what remains is replayed at the next start.
 const checkpoint = `PRAGMA wal_checkpoint(TRUNCATE)`
 
-// rewindLog has what comes overwrite the write-ahead log, which keeps its length, so that no other program gets its room.
-const rewindLog = `PRAGMA wal_checkpoint(RESTART)`
+// RewindLog has what comes overwrite the write-ahead log, which keeps its length, so that no other program gets its
+// room.
+const RewindLog = `PRAGMA wal_checkpoint(RESTART)`
 
-// sqlitePool makes a pool of n connections to a file, until done is closed.
-func sqlitePool(d *dialect, dsn string, n int, done <-chan struct{}) (*pool, error) {
-	db, err := sql.Open(d.driver, dsn)
+// SQLitePool makes a pool of n connections to a file, until done is closed.
+func SQLitePool(d *Dialect, dsn string, n int, done <-chan struct{}) (*Pool, error) {
+	db, err := sql.Open(d.Driver, dsn)
 	if err != nil {
 		return nil, fmt.Errorf("prepare connections to the store: %w", err)
 	}
 	return newPool(d, db, n, 0, done), nil
 }
 
-// dsn names a file with the settings that every connection gets: a PRAGMA run on a pool would reach one of them.
-func dsn(path string, busy time.Duration, pragmas ...string) string {
+// FileDSN names a file with the settings that every connection gets: a PRAGMA run on a pool would reach one of them.
+func FileDSN(path string, busy time.Duration, pragmas ...string) string {
 	q := url.Values{"mode": {"rw"}, "_error_rc": {"1"}}
 	q.Add("_pragma", "busy_timeout("+strconv.FormatInt(busy.Milliseconds(), 10)+")")
 	for _, p := range pragmas {
@@ -65,28 +67,30 @@ func dsn(path string, busy time.Duration, pragmas ...string) string {
 	return "file:" + escape.Replace(filepath.ToSlash(path)) + "?" + q.Encode()
 }
 
-// commonPragmas are for every connection. The file is not mapped into memory: that was measured to gain nothing here,
+// CommonPragmas are for every connection. The file is not mapped into memory: that was measured to gain nothing here,
 // and an I/O error in a mapping kills the process.
-func commonPragmas() []string {
+func CommonPragmas() []string {
 	return []string{
 		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)", "temp_store(MEMORY)",
 		"journal_size_limit(" + strconv.Itoa(journalSizeLimit) + ")",
-		"cache_size(-" + strconv.Itoa(cacheKiB) + ")",
+		"cache_size(-" + strconv.Itoa(CacheKiB) + ")",
 	}
 }
 
-func writerDSN(path string, o settings) string {
-	pragmas := append(commonPragmas(), "wal_autocheckpoint("+strconv.Itoa(checkpointPages)+")")
-	return dsn(path, o.BusyTimeout, append(pragmas, o.Pragmas...)...) + "&_txlock=immediate"
+// WriterDSN names a file for the writer.
+func WriterDSN(path string, o Settings) string {
+	pragmas := append(CommonPragmas(), "wal_autocheckpoint("+strconv.Itoa(checkpointPages)+")")
+	return FileDSN(path, o.BusyTimeout, append(pragmas, o.Pragmas...)...) + "&_txlock=immediate"
 }
 
-func readerDSN(path string, o settings) string {
-	return dsn(path, o.BusyTimeout, commonPragmas()...) + "&_query_only=1"
+// ReaderDSN names a file for readers.
+func ReaderDSN(path string, o Settings) string {
+	return FileDSN(path, o.BusyTimeout, CommonPragmas()...) + "&_query_only=1"
 }
 
-// createFile makes an empty database file that only its owner, that of the directory, can read. A file that exists is left alone: to open
-// and close it here would drop the locks that SQLite holds on it elsewhere in this process.
-func createFile(path string) error {
+// CreateFile makes an empty database file that only its owner, that of the directory, can read. A file that exists is
+// left alone: to open and close it here would drop the locks that SQLite holds on it elsewhere in this process.
+func CreateFile(path string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
@@ -108,10 +112,10 @@ const (
 	countObjects      = `SELECT count(*) FROM sqlite_schema`
 )
 
-// probe tells whether the file is an empty database. A file that is neither empty nor patd's is refused before
+// IsEmptyFile reports whether the file is an empty database. A file that is neither empty nor patd's is refused before
 // anything of it is changed: opening it as ours would already convert its journal.
-func probe(ctx context.Context, path string, busy time.Duration) (empty bool, err error) {
-	db, err := sql.Open("sqlite", dsn(path, busy, "query_only(1)"))
+func IsEmptyFile(ctx context.Context, path string, busy time.Duration) (empty bool, err error) {
+	db, err := sql.Open("sqlite", FileDSN(path, busy, "query_only(1)"))
 	if err != nil {
 		return false, fmt.Errorf("look at %s: %w", path, err)
 	}
@@ -124,7 +128,7 @@ func probe(ctx context.Context, path string, busy time.Duration) (empty bool, er
 		return false, probeError(path, err)
 	}
 	switch {
-	case id == applicationID:
+	case id == ApplicationID:
 		return objects == 0, nil
 	case id == 0 && objects == 0:
 		return true, nil
@@ -137,5 +141,5 @@ func probeError(path string, err error) error {
 	if isSQLite(err, sqlite3.SQLITE_NOTADB) {
 		return fmt.Errorf("open the store: %s is not a patd database: %w", path, err)
 	}
-	return fault("look at "+path, err)
+	return Fault("look at "+path, err)
 }

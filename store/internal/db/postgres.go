@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -23,43 +23,45 @@ import (
 )
 
 const (
-	// schemaName is the schema that patd's tables are in, unless the URL says otherwise by search_path: a database may be
-	// another program's too.
+	// schemaName is the schema that patd's tables are in, unless the URL says otherwise by search_path: a database may
+	// be another program's too.
 	schemaName = "patd"
 
-	// idleInTransaction is how long a transaction may stand still before the server ends it: the machine of whoever had it
+	// idleInTransaction is how long a transaction may stand still before the server ends it: the machine that had it
 	// may be gone, and the others wait for it.
 	idleInTransaction = 3 * time.Second
-	// viewIdle is the same for those who only read, and are in nobody's way.
+	// viewIdle is the same for those who only read, and hold up no other.
 	viewIdle = time.Minute
-	// viewFactor is how much longer their statements may take.
-	viewFactor = 12
 
 	changesChannel = "patd_changes"
-	listenChanges  = `LISTEN ` + changesChannel
+	// ListenChanges is what a connection runs to be notified of changes.
+	ListenChanges = `LISTEN ` + changesChannel
 )
 
-// lockWriter makes one writer wait for another, whichever process it is in: so a transaction reads what no other changes
-// meanwhile, as with SQLite, and positions in the change feed are in the order of commits. Without it a position could be
-// taken before another and committed after it, and who polls the feed in between would never see it. The server releases the
-// lock when the commit can be seen. It is a table's, which nobody can take who has no right to the table; an advisory lock anybody
-// could take who may connect.
-const lockWriter = `LOCK TABLE writers IN EXCLUSIVE MODE`
+// LockWriter makes one writer wait for another, whichever process it is in: so a transaction reads what no other
+// changes meanwhile, as with SQLite, and positions in the change feed are in the order of commits. Without it a
+// position could be taken before another and committed after it, and a poll of the feed in between would never see it.
+// The server releases the lock when the commit can be seen. It is the lock of a table, which takes a right to the
+// table; an advisory lock is open to any role that may connect.
+const LockWriter = `LOCK TABLE writers IN EXCLUSIVE MODE`
 
-func postgresDialect() *dialect {
-	return &dialect{
-		driver: "pgx/v5", form: postgresForm,
-		beginRead:  []string{`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`},
-		beginWrite: []string{`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`, lockWriter}, // each statement reads what is committed by then
-		announce:   `NOTIFY ` + changesChannel,
-		remote:     true,
+// PostgresDialect is that of PostgreSQL.
+func PostgresDialect() *Dialect {
+	return &Dialect{
+		Driver: "pgx/v5", form: PostgresForm,
+		BeginRead: []string{`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`},
+		// Each statement reads what is committed by then.
+		BeginWrite: []string{`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`, LockWriter},
+		Announce:   `NOTIFY ` + changesChannel,
+		Remote:     true,
 	}
 }
 
-// postgresURL reads the URL of a database, which may hold a password: no error repeats it. Away from this machine the server
-// must prove who it is, unless sslmode says otherwise.
-func postgresURL(text string) (*pgx.ConnConfig, error) {
-	malformed := errors.New("open the store: the database URL is not one; it looks like postgres://user@host:5432/database")
+// ParsePostgresURL reads the URL of a database, which may hold a password: no error repeats it. Away from this machine
+// the server must prove who it is, unless sslmode says otherwise.
+func ParsePostgresURL(text string) (*pgx.ConnConfig, error) {
+	malformed := errors.New("open the store: the database URL is not one; " +
+		"it looks like postgres://user@host:5432/database")
 	u, err := url.Parse(text)
 	if err != nil {
 		return nil, malformed
@@ -72,7 +74,8 @@ func postgresURL(text string) (*pgx.ConnConfig, error) {
 		q.Set("search_path", schemaName)
 	}
 	if path := q.Get("search_path"); !schemaForm.MatchString(path) || strings.HasPrefix(path, "pg_") {
-		return nil, errors.New("open the store: search_path in the database URL must name one schema, in small letters, digits and underscores")
+		return nil, errors.New("open the store: search_path in the database URL must name one schema, " +
+			"in small letters, digits and underscores")
 	}
 	given := q.Get("sslmode") != "" || os.Getenv("PGSSLMODE") != ""
 	if !given {
@@ -86,7 +89,7 @@ func postgresURL(text string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Of several hosts the one that takes changes, also after a failover: what another has heard of nobody knows.
+	// Of several hosts the one that takes changes, also after a failover: a standby might have missed some.
 	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	// Whatever the role or the database would have otherwise.
 	config.RuntimeParams["client_encoding"] = "UTF8"
@@ -101,7 +104,8 @@ func parseURL(u *url.URL, q url.Values) (*pgx.ConnConfig, error) {
 	whole.RawQuery = q.Encode()
 	config, err := pgx.ParseConfig(whole.String())
 	if err != nil {
-		return nil, errors.New("open the store: the database URL has a part that PostgreSQL does not know, or names a file that cannot be read")
+		return nil, errors.New("open the store: the database URL has a part that PostgreSQL does not know, " +
+			"or names a file that cannot be read")
 	}
 	return config, nil
 }
@@ -115,8 +119,8 @@ func onThisMachine(config *pgx.ConnConfig) bool {
 	return !slices.ContainsFunc(hosts, func(host string) bool { return !loopback.HostOrSocket(host) })
 }
 
-// settings are what connections need to know, beside where the database is.
-type settings struct {
+// Settings are what connections need to know, beside where the database is.
+type Settings struct {
 	// BusyTimeout is how long to wait for another process that is writing, or to be connected.
 	BusyTimeout time.Duration
 	// Password returns that of PostgreSQL, for each connection; nil: it is in the URL, or there is none.
@@ -125,9 +129,12 @@ type settings struct {
 	Pragmas []string
 }
 
-// postgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours. One that
-// heeds its caller's context ends with it too; the server is asked to give up then, and the connection is kept.
-func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration, heeds bool, o settings, done <-chan struct{}) *pool {
+// PostgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours.
+// One that heeds its caller's context ends with it too; the server is asked to give up then, and the connection is
+// kept.
+func PostgresPool(
+	config *pgx.ConnConfig, d *Dialect, n int, limit time.Duration, heeds bool, o Settings, done <-chan struct{},
+) *Pool {
 	config = config.Copy()
 	idle := idleInTransaction
 	if heeds {
@@ -137,17 +144,19 @@ func postgresPool(config *pgx.ConnConfig, d *dialect, n int, limit time.Duration
 		}
 	}
 	for name, value := range map[string]time.Duration{
-		"lock_timeout": min(o.BusyTimeout, limit*4/5), "statement_timeout": limit, "idle_in_transaction_session_timeout": idle,
+		"lock_timeout": min(o.BusyTimeout, limit*4/5), "statement_timeout": limit,
+		"idle_in_transaction_session_timeout": idle,
 	} {
-		config.RuntimeParams[name] = milliseconds(value)
+		config.RuntimeParams[name] = Milliseconds(value)
 	}
 	config.RuntimeParams["application_name"] = "patd"
 	config.ConnectTimeout = o.BusyTimeout
-	return newPool(d, openDB(config, o), n, limit+time.Second, done)
+	return newPool(d, OpenPostgres(config, o), n, limit+time.Second, done)
 }
 
-// openDB makes the connections of a pool, each with the password of the moment and the settings of the configuration.
-func openDB(config *pgx.ConnConfig, o settings) *sql.DB {
+// OpenPostgres makes the connections of a pool, each with the password of the moment and the settings of the
+// configuration.
+func OpenPostgres(config *pgx.ConnConfig, o Settings) *sql.DB {
 	config = config.Copy()
 	settings := sessionSettings(config)
 	return stdlib.OpenDB(*config, stdlib.OptionBeforeConnect(func(_ context.Context, next *pgx.ConnConfig) error {
@@ -155,7 +164,7 @@ func openDB(config *pgx.ConnConfig, o settings) *sql.DB {
 	}), stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error { return setUp(ctx, c, settings) }))
 }
 
-func (o settings) authenticate(config *pgx.ConnConfig) error {
+func (o Settings) authenticate(config *pgx.ConnConfig) error {
 	if o.Password == nil {
 		return nil
 	}
@@ -167,9 +176,10 @@ func (o settings) authenticate(config *pgx.ConnConfig) error {
 	return nil
 }
 
-func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+// Milliseconds is a duration as a setting of PostgreSQL.
+func Milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-// disconnected tells whether a connection to PostgreSQL is of no use any more.
+// disconnected reports whether a connection to PostgreSQL is of no use any more.
 func disconnected(raw *sql.Conn) bool {
 	closed := true
 	_ = raw.Raw(func(dc any) error {
@@ -181,10 +191,10 @@ func disconnected(raw *sql.Conn) bool {
 	return closed
 }
 
-// inTransaction tells whether a connection to PostgreSQL is in a transaction that has not failed.
-func inTransaction(raw *sql.Conn) bool {
+// InTransaction reports whether a connection to PostgreSQL is in a transaction that has not failed.
+func (c *Conn) InTransaction() bool {
 	in := false
-	_ = raw.Raw(func(dc any) error {
+	_ = c.raw.Raw(func(dc any) error {
 		if c, ok := dc.(*stdlib.Conn); ok {
 			in = c.Conn().PgConn().TxStatus() == 'T'
 		}
@@ -193,7 +203,7 @@ func inTransaction(raw *sql.Conn) bool {
 	return in
 }
 
-// cutOff closes a connection to PostgreSQL without a word to the server, which may not be listening.
+// cutOff closes a connection to PostgreSQL without a message to the server, which may not be listening.
 func cutOff(raw *sql.Conn) error {
 	err := raw.Raw(func(dc any) error {
 		if c, ok := dc.(*stdlib.Conn); ok {
@@ -213,9 +223,9 @@ const (
 	listenPauseMax = 5 * time.Second
 )
 
-// listen calls notify when another process says that it has changed something, until ctx ends. While it is not connected it
-// misses that; it calls notify when it is again.
-func listen(ctx context.Context, config *pgx.ConnConfig, o settings, notify func()) {
+// Listen calls notify when another process says that it has changed something, until ctx ends. While it is not
+// connected it misses that; it calls notify when it is again.
+func Listen(ctx context.Context, config *pgx.ConnConfig, o Settings, notify func()) {
 	pause := listenPause
 	for ctx.Err() == nil {
 		if listenOnce(ctx, config, o, notify) {
@@ -230,7 +240,7 @@ func listen(ctx context.Context, config *pgx.ConnConfig, o settings, notify func
 }
 
 // listenOnce listens until its connection ends; it reports whether it could begin to.
-func listenOnce(ctx context.Context, config *pgx.ConnConfig, o settings, notify func()) bool {
+func listenOnce(ctx context.Context, config *pgx.ConnConfig, o Settings, notify func()) bool {
 	config = config.Copy()
 	config.RuntimeParams["application_name"] = "patd listener"
 	config.ConnectTimeout = o.BusyTimeout
@@ -248,7 +258,7 @@ func listenOnce(ctx context.Context, config *pgx.ConnConfig, o settings, notify 
 	if err := setUp(within, c, settings); err != nil {
 		return false
 	}
-	if _, err := c.Exec(within, listenChanges); err != nil {
+	if _, err := c.Exec(within, ListenChanges); err != nil {
 		return false
 	}
 	for {

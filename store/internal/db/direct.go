@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -17,11 +17,11 @@ type direct struct {
 	args   [1]driver.NamedValue
 }
 
-// directly runs f on every row of a query with one argument. dest is filled before each call, with memory that the
+// Directly runs f on every row of a query with one argument. dest is filled before each call, with memory that the
 // driver does not use again.
-func (c *conn) directly(ctx context.Context, query string, arg int64, dest []any, f func() error) error {
-	if c.dialect.remote { // the way there is what takes time
-		return c.each(ctx, query, func(rows *sql.Rows) error {
+func (c *Conn) Directly(ctx context.Context, query string, arg int64, dest []any, f func() error) error {
+	if c.dialect.Remote { // the way there is what takes time
+		return c.Each(ctx, query, func(rows *sql.Rows) error {
 			if err := rows.Scan(dest...); err != nil {
 				return err
 			}

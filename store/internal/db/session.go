@@ -1,4 +1,4 @@
-package store
+package db
 
 import (
 	"context"
@@ -15,10 +15,10 @@ import (
 	"patd/tokens"
 )
 
-// A connection pooler such as PgBouncer refuses most parameters at the start of a connection, and can be told to ignore them, in
-// which case they are lost in silence. So a session's settings are made after connecting. That is of use only where a session of
-// patd's is one of the server's: LISTEN, prepared statements and the lock of migrations need that too. A pooler that gives each
-// transaction another session is refused.
+// A connection pooler such as PgBouncer refuses most parameters at the start of a connection, and can be told to ignore
+// them, in which case they are lost in silence. So a session's settings are made after connecting. That is of use only
+// where a session of patd's is one of the server's: LISTEN, prepared statements and the lock of migrations need that
+// too. A pooler that gives each transaction another session is refused.
 
 // startParameters are what poolers take at the start of a connection: the others are set after it.
 var startParameters = []string{"application_name", "client_encoding", "options", "replication"}
@@ -37,7 +37,8 @@ func sessionSettings(config *pgx.ConnConfig) map[string]string {
 
 const makeSettings = `SELECT set_config(s.name, s.value, false) FROM unnest($1::text[], $2::text[]) AS s (name, value)`
 
-// setUp makes the settings of a new connection and looks whether they are there, for what they say of the schema must be so.
+// setUp makes the settings of a new connection and looks whether they are there, for what they say of the schema must
+// be so.
 func setUp(ctx context.Context, c *pgx.Conn, settings map[string]string) error {
 	if limit := c.Config().ConnectTimeout; limit > 0 {
 		within, cancel := context.WithTimeout(ctx, limit)
@@ -49,7 +50,8 @@ func setUp(ctx context.Context, c *pgx.Conn, settings map[string]string) error {
 	for i, name := range names {
 		values[i] = settings[name]
 	}
-	made := c.PgConn().ExecParams(ctx, makeSettings, [][]byte{textArray(names), textArray(values)}, nil, nil, nil).Read()
+	args := [][]byte{textArray(names), textArray(values)}
+	made := c.PgConn().ExecParams(ctx, makeSettings, args, nil, nil, nil).Read()
 	if made.Err != nil {
 		return fmt.Errorf("set up the session: %w", made.Err)
 	}
@@ -58,7 +60,8 @@ func setUp(ctx context.Context, c *pgx.Conn, settings map[string]string) error {
 		return fmt.Errorf("set up the session: %w", err)
 	}
 	if want := settings["search_path"]; path != want {
-		return fmt.Errorf("%w: the session's search_path is %q after it was set to %q: %s", errSchema, path, want, sessionMode)
+		return fmt.Errorf("%w: the session's search_path is %q after it was set to %q: %s",
+			ErrSchema, path, want, sessionMode)
 	}
 	return nil
 }
@@ -93,12 +96,12 @@ const (
 	poolerRounds     = 3
 )
 
-// refusePooler refuses a pooler that gives each transaction another session of the server. Where the server's process is the
-// one that greeted, there is no pooler. Otherwise another connection holds a transaction: should it be given the session of
-// the first, or the first another than before, sessions are not kept.
+// RefusePooler refuses a pooler that gives each transaction another session of the server. Where the server's process
+// is the one that greeted, there is no pooler. Otherwise another connection holds a transaction: should it be given the
+// session of the first, or the first another than before, sessions are not kept.
 //
 // It sets nothing: with such a pooler that would reach other programs.
-func refusePooler(ctx context.Context, config *pgx.ConnConfig, o settings) error {
+func RefusePooler(ctx context.Context, config *pgx.ConnConfig, o Settings) error {
 	const op = "open the store"
 	config = config.Copy()
 	_ = sessionSettings(config)
@@ -128,8 +131,8 @@ func refusePooler(ctx context.Context, config *pgx.ConnConfig, o settings) error
 			return poolerFault(op, err)
 		}
 		if !kept {
-			return fmt.Errorf("%s: a connection pooler is in between that gives each transaction another session of the server (pool_mode = transaction "+
-				"or statement), and patd listens, locks and prepares statements: %s", op, sessionMode)
+			return fmt.Errorf("%s: a connection pooler is in between that gives each transaction another session of the "+
+				"server (pool_mode = transaction or statement), and patd listens, locks and prepares statements: %s", op, sessionMode)
 		}
 	}
 	return nil
@@ -143,7 +146,7 @@ func keepsSession(ctx context.Context, config *pgx.ConnConfig, first *pgconn.PgC
 	}
 	defer func() { _ = other.Close(ctx) }()
 	if _, err := other.Exec(ctx, beginTransaction).ReadAll(); err != nil {
-		if isState(err, "08P01") { // a pooler that takes single statements only
+		if IsState(err, "08P01") { // a pooler that takes single statements only
 			err = nil
 		}
 		return false, err
@@ -160,22 +163,23 @@ func keepsSession(ctx context.Context, config *pgx.ConnConfig, first *pgconn.PgC
 func poolerFault(op string, err error) error {
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.Code == "08P01" && strings.Contains(pe.Message, "startup parameter") {
-		return fmt.Errorf("%s: a connection pooler refuses a parameter that the database URL has; take it out of the URL, or add it to "+
-			"ignore_startup_parameters in the pooler: %w", op, tokens.StoreUnavailable(op, err))
+		return fmt.Errorf("%s: a connection pooler refuses a parameter that the database URL has; take it out of the URL, or "+
+			"add it to ignore_startup_parameters in the pooler: %w", op, tokens.StoreUnavailable(op, err))
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = &statementTimeout{err}
 	}
-	return connectFault(op, err)
+	return ConnectFault(op, err)
 }
 
-const selectSchema = `SELECT coalesce(current_schema(), '')`
+// SelectSchema reads the schema that a session is in; empty: the one meant does not exist.
+const SelectSchema = `SELECT coalesce(current_schema(), '')`
 
-// schemaFault returns why tables would go into another schema than the one meant; nil: they would not. An empty name says that
-// the schema does not exist.
-func schemaFault(have, want string) error {
+// SchemaFault returns why tables would go into another schema than the one meant; nil: they would not. An empty name
+// says that the schema does not exist.
+func SchemaFault(have, want string) error {
 	if have == want || have == "" {
 		return nil
 	}
-	return fmt.Errorf("%w: the session is in the schema %q and not in %q; %s", errSchema, have, want, sessionMode)
+	return fmt.Errorf("%w: the session is in the schema %q and not in %q; %s", ErrSchema, have, want, sessionMode)
 }
