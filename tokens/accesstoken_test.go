@@ -163,9 +163,7 @@ func TestAccessTokensAreForTheirAudiencesOnly(t *testing.T) {
 	h.api("api")
 	g := h.exchange(h.mintFor("n", "api", "other").Secret, func(r *tokens.ExchangeRequest) { r.Audiences = []string{"api"} })
 	free := h.exchange(h.mintFor("free").Secret)
-	at := func(audience string) tokens.Actor {
-		return tokens.Actor{Kind: tokens.ServiceActor, Name: "gw", Permissions: tokens.PermIntrospect, Audience: audience}
-	}
+	at := h.bound
 	for _, c := range []struct {
 		secret tokens.Secret
 		actor  tokens.Actor

@@ -192,7 +192,7 @@ func TestAudiencesAndAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	free := h.mint("u1", "free", "a")
-	bound := tokens.Actor{Kind: tokens.ServiceActor, Name: "b", Audience: "api"}
+	bound, other := h.bound("api"), h.bound("other")
 	ip := netip.MustParseAddr
 	for _, c := range []struct {
 		a        tokens.Actor
@@ -214,8 +214,8 @@ func TestAudiencesAndAddresses(t *testing.T) {
 		{bound, m.Secret, "", ip("192.0.2.7"), tokens.Allow},
 		{bound, m.Secret, "https://b.example", ip("192.0.2.7"), tokens.Allow},
 		{bound, m.Secret, "other", ip("192.0.2.7"), tokens.AudienceMismatch},
-		{tokens.Actor{Kind: tokens.ServiceActor, Audience: "other"}, m.Secret, "", ip("192.0.2.7"), tokens.AudienceMismatch},
-		{tokens.Actor{Kind: tokens.ServiceActor, Audience: "other"}, m.Secret, "api", ip("192.0.2.7"), tokens.AudienceMismatch},
+		{other, m.Secret, "", ip("192.0.2.7"), tokens.AudienceMismatch},
+		{other, m.Secret, "api", ip("192.0.2.7"), tokens.AudienceMismatch},
 		{bound, free.Secret, "", netip.Addr{}, tokens.Allow},
 		{bound, free.Secret, "anything", netip.Addr{}, tokens.Allow},
 	} {

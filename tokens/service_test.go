@@ -114,6 +114,24 @@ func (h *house) serviceOf(a tokens.Actor) {
 	}
 }
 
+// bound is a service that may introspect and is bound to an audience.
+func (h *house) bound(audience string) tokens.Actor {
+	h.t.Helper()
+	found, _, err := h.Services(ctx, admin, tokens.Page{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	a := tokens.Actor{Kind: tokens.ServiceActor, Name: "bound-to-" + audience, Permissions: tokens.PermIntrospect, Audience: audience}
+	for _, s := range found {
+		if a.TokenID = s.ID; s.Name == a.Name {
+			return a
+		}
+	}
+	a.TokenID = tokens.ID(100 + len(found))
+	h.serviceOf(a)
+	return a
+}
+
 // reopen stops the store cleanly, which writes what is behind, and starts it again.
 func (h *house) reopen(change ...func(*tokens.Config)) {
 	h.t.Helper()
