@@ -144,7 +144,6 @@ type Server struct {
 	front                    *rest.Front
 	secure                   bool
 	lingering                sync.WaitGroup // goroutines of streams
-	awaited                  call.Awaited
 	numbered                 connection.Numbered
 }
 
@@ -173,7 +172,7 @@ func New(c Config) (*Server, error) {
 		c.DrainTimeout = defaultDrainTimeout
 	}
 	c.Connections = c.Connections.Filled()
-	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil, awaited: call.Awaited{Timeout: c.RequestTimeout}}
+	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -266,7 +265,7 @@ func (s *Server) build(c Config) error {
 	network := call.New(call.Config{
 		Service: c.Service, SignIn: c.SignIn, Logger: c.Logger, Metrics: m, Limits: bounds, Codec: introspect.NewCodec(),
 		UnknownMemory: c.UnknownCallerMemory, Trusted: c.TrustedProxies, Timeout: c.RequestTimeout, Draining: draining,
-		Lingering: &s.lingering, Awaited: &s.awaited,
+		Lingering: &s.lingering,
 	})
 	options := []grpc.ServerOption{keepaliveOf(c.Connections)}
 	if c.TLS != nil {
@@ -373,7 +372,6 @@ func (s *Server) Serve(asked context.Context) error {
 		g.Go(func() error { return s.serveHTTP("metrics", s.metricsHTTP, s.metLis) })
 	}
 	g.Go(func() error { s.health.watch(ctx); return nil })
-	g.Go(func() error { s.awaited.Watch(ctx); return nil })
 	g.Go(func() error { s.grpcGate.Watch(ctx); return nil })
 	g.Go(func() error {
 		s.untilStop(ctx, asked)

@@ -63,7 +63,6 @@ type Chain struct {
 	Draining context.Context
 	// Lingering are the goroutines of streams, which may outlive their handlers by a moment. Serve waits for them.
 	Lingering *sync.WaitGroup
-	Awaited   *Awaited
 	// behindGateway marks the chain of the in-process listener, where metadata was written by the HTTP front.
 	behindGateway bool
 	connections   *connection.Numbered // those of the HTTP front, where behindGateway is set
@@ -82,7 +81,6 @@ type Config struct {
 	Timeout       time.Duration
 	Draining      context.Context
 	Lingering     *sync.WaitGroup
-	Awaited       *Awaited
 }
 
 // New makes the chain of the network.
@@ -90,7 +88,7 @@ func New(c Config) *Chain {
 	return &Chain{
 		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
 		codec: c.Codec, Unknown: newUnknownMemory(c.UnknownMemory, c.Metrics), Methods: methodsOf(Rights()), Trusted: c.Trusted,
-		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering, Awaited: c.Awaited,
+		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering,
 	}
 }
 
@@ -262,8 +260,9 @@ func (c *Chain) refused(begun *Call, err error) error {
 }
 
 // Tap gives a call its deadline; an earlier one of the caller's stays. It counts from the first byte on, so that a call
-// whose message never comes ends too; hot calls have theirs from awaited and lateDeadline. Streams have none. Those that are ours look themselves for the moment when the
-// server starts to stop; for the others, which are open, it is the end of their context.
+// whose message never comes ends too; hot calls have theirs from RecvTimeout and lateDeadline. Streams have none. Those
+// that are ours look themselves for the moment when the server starts to stop; for the others, which are open, it is the
+// end of their context.
 func (c *Chain) Tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	m := c.Of(info.FullMethodName)
 	if m.Hot || m.stream && !m.Open {

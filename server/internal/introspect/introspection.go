@@ -55,7 +55,6 @@ type hotCall struct {
 	call.Call
 	question
 	introspection
-	awaited call.AwaitedCall
 }
 
 // introspect decides about one token.
@@ -67,9 +66,9 @@ func (s *Service) introspect(_ any, ctx context.Context, _ func(any) error, _ gr
 	if err := s.chain.Known(&c.Call); err != nil {
 		return nil, err
 	}
-	s.chain.Awaited.Add(ctx, &c.awaited, start)
+	late := call.AwaitMessage(ctx, s.chain.Timeout)
 	err = s.chain.Receive(ctx, &c.question)
-	c.awaited.Remove()
+	late.Stop()
 	if err != nil {
 		return nil, err
 	}
@@ -104,10 +103,9 @@ func (s *Service) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.Un
 	if err := s.chain.Known(c); err != nil {
 		return nil, err
 	}
-	var a call.AwaitedCall
-	s.chain.Awaited.Add(ctx, &a, start)
+	late := call.AwaitMessage(ctx, s.chain.Timeout)
 	err = s.chain.Receive(ctx, &q)
-	a.Remove()
+	late.Stop()
 	if err != nil {
 		return nil, err
 	}
