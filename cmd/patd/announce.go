@@ -11,6 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
 )
 
 // announced tells the log how far serving has come: started, asked to stop, stopped. That it is ready the server itself says.
@@ -32,11 +35,11 @@ func announced(ctx context.Context, log *slog.Logger, serve func() error) error 
 
 // refusePlainText refuses addresses that are plainly not loopback before anything is made or opened. Those that only a
 // name stands for are for the server to refuse.
-func (s *settings) refusePlainText() error {
-	if s.insecure || s.tlsCert != "" || s.tlsKey != "" {
+func refusePlainText(s *config.Settings) error {
+	if s.Insecure || s.TLSCert != "" || s.TLSKey != "" {
 		return nil
 	}
-	for _, l := range []struct{ flag, addr string }{{"http", s.httpAddr}, {"grpc", s.grpcAddr}, {"metrics", s.metricsAddr}} {
+	for _, l := range []struct{ flag, addr string }{{"http", s.HTTPAddr}, {"grpc", s.GRPCAddr}, {"metrics", s.MetricsAddr}} {
 		host, _, err := net.SplitHostPort(l.addr)
 		if err != nil {
 			continue
@@ -48,18 +51,14 @@ func (s *settings) refusePlainText() error {
 	return nil
 }
 
-// otherMeaning names the flags whose variables mean something else: PATD_TOKEN holds a secret, and images like to say
-// in PATD_VERSION what is in them.
-func otherMeaning(flag string) bool { return flag == "token" || flag == "version" }
-
 // warnOfVariables tells of variables that look like settings and are none, as a misspelt one is: without the value,
 // which may be secret.
-func (c *command) warnOfVariables(root *cobra.Command, log *slog.Logger) {
+func warnOfVariables(c *cli.Command, root *cobra.Command, log *slog.Logger) {
 	if c.Environ == nil {
 		return
 	}
 	known := map[string]bool{
-		hashKeyVariable: true, callbackKeyVariable: true, "PATD_TOKEN": true, "PATD_URL": true, "PATD_HEADER": true, "PATD_VERSION": true,
+		config.HashKeyVariable: true, config.CallbackKeyVariable: true, "PATD_TOKEN": true, "PATD_URL": true, "PATD_HEADER": true, "PATD_VERSION": true,
 	}
 	learnVariables(root, known)
 	var odd []string
@@ -82,7 +81,7 @@ func serviceLink(name string) bool {
 
 // learnVariables gathers the variables of a command's flags, and of all under it.
 func learnVariables(cmd *cobra.Command, known map[string]bool) {
-	learn := func(f *pflag.Flag) { known[variable(f.Name)] = true }
+	learn := func(f *pflag.Flag) { known[config.Variable(f.Name)] = true }
 	cmd.Flags().VisitAll(learn)
 	cmd.PersistentFlags().VisitAll(learn)
 	for _, under := range cmd.Commands() {

@@ -7,15 +7,19 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
+	"patd/cmd/patd/internal/cli/remote"
 )
 
 // everySetting is a configuration file that says something of every flag of serve, and of those by which commands reach
 // a server.
 func everySetting(t *testing.T) string {
 	t.Helper()
-	c := &command{}
-	all := c.serveCommand().Flags()
-	new(remote).connectionFlags(all)
+	c := &cli.Command{}
+	all := serveCommand(c).Flags()
+	new(remote.Connection).ConnectionFlags(all)
 	var text strings.Builder
 	all.VisitAll(func(f *pflag.Flag) {
 		value, ok := map[string]string{
@@ -45,15 +49,15 @@ func TestEveryCommandTakesAFileWithEverySetting(t *testing.T) {
 			try(sub)
 		}
 		tried++
-		if err := fromFile(cmd.Flags(), []byte(file)); err != nil {
+		if err := config.FromFile(cmd.Flags(), []byte(file), config.AllSettings(remote.ConnectionFlags)); err != nil {
 			t.Errorf("%s: %v", cmd.CommandPath(), err)
 		}
 	}
-	try((&command{}).root())
+	try(newRoot((&cli.Command{})))
 	if tried < 30 {
 		t.Errorf("only %d commands were tried", tried)
 	}
-	if err := fromFile((&command{}).serveCommand().Flags(), []byte(file+"cache-sise: 1MiB\n")); err == nil || !strings.Contains(err.Error(), `unknown key "cache-sise"`) {
+	if err := config.FromFile(serveCommand((&cli.Command{})).Flags(), []byte(file+"cache-sise: 1MiB\n"), config.AllSettings(remote.ConnectionFlags)); err == nil || !strings.Contains(err.Error(), `unknown key "cache-sise"`) {
 		t.Errorf("a misspelt setting: %v", err)
 	}
 }

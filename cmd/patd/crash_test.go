@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"patd/cmd/patd/internal/cli/remote"
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
 )
@@ -31,7 +32,7 @@ type api struct {
 func connect(t *testing.T, d *daemon, secret string) api {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+d.grpc,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(bearer{tokens.NewSecret(secret)}))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(remote.Bearer{Secret: tokens.NewSecret(secret)}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,6 +107,13 @@ func rooms() map[string]room {
 			refused: noSQL,
 		},
 		"patd/cmd": {allowed: []string{""}},
+		"patd/cmd/patd/internal/cli": {
+			allowed: []string{"patd/internal/logpipe", "patd/tokens", "github.com/spf13", "google.golang.org/protobuf", "golang.org/x"}, refused: noSQL,
+		},
+		"patd/cmd/patd/internal/cli/remote": {
+			allowed: append([]string{"patd/cmd/patd/internal/cli", "patd/gen", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "github.com/spf13"}, grpcStack...),
+			refused: noSQL,
+		},
 	}
 }
 

@@ -14,44 +14,46 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
 	"patd/server"
 	"patd/tokens"
 )
 
-func (c *command) devCommand() *cobra.Command {
-	var s settings
+func devCommand(c *cli.Command) *cobra.Command {
+	var s config.Settings
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Serve a throw-away store with a demo user, and print lines to paste",
-		Args:  takes(),
+		Args:  cli.Takes(),
 	}
-	s.listenFlags(cmd.Flags())
-	s.policyFlags(cmd.Flags())
-	s.cacheFlags(cmd.Flags())
-	s.signIn.flags(cmd.Flags())
-	s.rates.flags(cmd.Flags())
-	s.logFlags(cmd.Flags(), "warn", "text")
-	s.source.kind = sourceTable // the demo user's features are written into it
+	s.ListenFlags(cmd.Flags())
+	s.PolicyFlags(cmd.Flags())
+	s.CacheFlags(cmd.Flags())
+	s.SignIn.Flags(cmd.Flags())
+	s.Rates.Flags(cmd.Flags())
+	s.LogFlags(cmd.Flags(), "warn", "text")
+	s.Source.Kind = config.SourceTable // the demo user's features are written into it
 	var log *slog.Logger
 	var policy tokens.Policy
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
-		if log, err = c.logger(&s); err != nil {
+		if log, err = config.NewLogger(c, &s); err != nil {
 			return err
 		}
-		if policy, err = s.policy(cmd.Flags().Changed("default-ttl")); err != nil {
+		if policy, err = s.Policy(cmd.Flags().Changed("default-ttl")); err != nil {
 			return err
 		}
-		if err = s.source.onlyChosen(cmd.Flags(), false); err != nil {
+		if err = s.Source.OnlyChosen(cmd.Flags(), false); err != nil {
 			return err
 		}
-		return s.signIn.read(c, cmd.Flags())
+		return s.SignIn.Read(c, cmd.Flags())
 	}
-	cmd.RunE = c.run(func(ctx context.Context, _ []string) error { return c.dev(ctx, &s, policy, log) })
+	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error { return serveDev(ctx, c, &s, policy, log) })
 	return cmd
 }
 
-// dev serves a store in a folder of its own, which goes with it.
-func (c *command) dev(ctx context.Context, s *settings, policy tokens.Policy, log *slog.Logger) (err error) {
+// serveDev serves a store in a folder of its own, which goes with it.
+func serveDev(ctx context.Context, c *cli.Command, s *config.Settings, policy tokens.Policy, log *slog.Logger) (err error) {
 	dir, err := os.MkdirTemp("", "patd-dev-") // mode 0700
 	if err != nil {
 		return fmt.Errorf("make a folder for the throw-away store: %w", err)
@@ -61,10 +63,10 @@ func (c *command) dev(ctx context.Context, s *settings, policy tokens.Policy, lo
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
 	d := demo{dir: dir}
-	s.dataDir = filepath.Join(dir, "data")
+	s.DataDir = filepath.Join(dir, "data")
 	alone := *c
 	alone.Getenv = func(string) (string, bool) { return "", false } // its own key, whatever PATD_HASH_KEY says
-	return alone.serve(ctx, s, policy, log, func(srv *server.Server, service *tokens.Service) error {
+	return serveStore(ctx, &alone, s, policy, log, func(srv *server.Server, service *tokens.Service) error {
 		if err := d.fill(ctx, service); err != nil {
 			return err
 		}

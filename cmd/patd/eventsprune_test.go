@@ -12,14 +12,17 @@ import (
 	"testing"
 	"time"
 
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
+	"patd/cmd/patd/internal/cli/storeadmin"
 	"patd/tokens"
 )
 
 // opens makes a store in a new directory, for a command whose clock is a test's.
-func opens(t *testing.T, now *time.Time) (*command, *opened) {
+func opens(t *testing.T, now *time.Time) (*cli.Command, *storeadmin.Opened) {
 	t.Helper()
-	c := &command{System: System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }}, now: func() time.Time { return *now }}
-	o, err := c.open(t.Context(), &settings{dataDir: t.TempDir()}, slog.New(slog.DiscardHandler))
+	c := &cli.Command{System: cli.System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }}, Now: func() time.Time { return *now }}
+	o, err := storeadmin.Open(t.Context(), c, &config.Settings{DataDir: t.TempDir()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +39,7 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	t.Parallel()
 	now := time.Now().UTC()
 	c, o := opens(t, &now)
-	service, err := c.accounts(o)
+	service, err := storeadmin.Accounts(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,18 +55,18 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	create(30)
 	now = now.AddDate(0, 0, 10)
 	create(7)
-	archive := &eventArchive{path: filepath.Join(t.TempDir(), "events.jsonl")}
-	released, err := tokens.PruneEvents(t.Context(), o.Store, tokens.Pruning{Before: now.AddDate(0, 0, -1), Archive: archive.write}, now)
+	archive := &storeadmin.EventArchive{Path: filepath.Join(t.TempDir(), "events.jsonl")}
+	released, err := tokens.PruneEvents(t.Context(), o.Store, tokens.Pruning{Before: now.AddDate(0, 0, -1), Archive: archive.Write}, now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := archive.close(); err != nil {
+	if err := archive.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := o.DeleteReleased(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	file, err := os.Open(archive.path)
+	file, err := os.Open(archive.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +76,7 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	}
 	created, lines, last := 0, int64(0), uint64(0)
 	for lineOf := bufio.NewScanner(file); lineOf.Scan(); lines++ {
-		var e archivedEvent
+		var e storeadmin.ArchivedEvent
 		if err := json.Unmarshal(lineOf.Bytes(), &e); err != nil || e.Position <= last || e.Actor != "operator" || e.Outcome != "SUCCESS" {
 			t.Fatalf("line %d of the archive: %s, %v", lines, lineOf.Bytes(), err)
 		}
@@ -92,7 +95,7 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	if found, err := o.Check(t.Context()); err != nil || len(found) != 0 {
 		t.Errorf("check: %v, %v", found, err)
 	}
-	if err := (&eventArchive{path: archive.path}).write(left); err == nil || !strings.Contains(err.Error(), "replaces none") {
+	if err := (&storeadmin.EventArchive{Path: archive.Path}).Write(left); err == nil || !strings.Contains(err.Error(), "replaces none") {
 		t.Errorf("an archive onto one that is there: %v", err)
 	}
 }
@@ -103,7 +106,7 @@ func TestAServerPrunesByItsRetention(t *testing.T) {
 	begin := time.Now().UTC()
 	now := begin
 	c, o := opens(t, &now)
-	service, err := c.accounts(o)
+	service, err := storeadmin.Accounts(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,14 +119,14 @@ func TestAServerPrunesByItsRetention(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		n, err := o.pruneOlder(t.Context(), keep, now)
+		n, err := o.PruneOlder(t.Context(), keep, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if n > 0 {
 			prunings++
 		}
-		due, err := tokens.PruneDue(t.Context(), o.Store, now.Add(-keep-pruneSlack))
+		due, err := tokens.PruneDue(t.Context(), o.Store, now.Add(-keep-config.PruneSlack))
 		if err != nil || due {
 			t.Fatalf("in hour %d an event is older than the retention and a day, %v", hour, err)
 		}
@@ -135,8 +138,8 @@ func TestAServerPrunesByItsRetention(t *testing.T) {
 		t.Errorf("check: %v, %v", found, err)
 	}
 	for given, good := range map[time.Duration]bool{0: true, time.Hour: false, 24 * time.Hour: true} {
-		s := settings{defaultTTL: 1, maxTTL: 1, auditRetention: duration(given)}
-		if _, err := s.policy(true); (err == nil) != good {
+		s := config.Settings{DefaultTTL: 1, MaxTTL: 1, AuditRetention: cli.Duration(given)}
+		if _, err := s.Policy(true); (err == nil) != good {
 			t.Errorf("--audit-retention %s: %v", given, err)
 		}
 	}

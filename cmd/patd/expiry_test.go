@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/cmd/patd/internal/cli/storeadmin"
 	"patd/server"
 	"patd/tokens"
 )
@@ -23,7 +24,7 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	start := time.Now().UTC().Truncate(time.Second)
 	now := start
 	c, o := opens(t, &now)
-	service, err := c.accounts(o)
+	service, err := storeadmin.Accounts(c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	x := &expiries{store: o.Store, now: c.now, log: slog.New(slog.NewTextHandler(&log, nil))}
+	x := &expiries{store: o.Store, now: c.Now, log: slog.New(slog.NewTextHandler(&log, nil))}
 	look := func(day float64) string {
 		t.Helper()
 		log.Reset()
@@ -86,13 +87,13 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	}
 	// Somebody replaced one that had ended.
 	create("gateway", 300)
-	found, err := readEndings(t.Context(), o.Store, now)
-	if got := found.warnings(now); err != nil || len(got) != 0 {
+	found, err := storeadmin.ReadEndings(t.Context(), o.Store, now)
+	if got := found.Warnings(now); err != nil || len(got) != 0 {
 		t.Errorf("patd check warns of %v, %v", got, err)
 	}
 	now = start.Add(295 * 24 * time.Hour)
-	found, err = readEndings(t.Context(), o.Store, now)
-	if got := strings.Join(found.warnings(now), "\n"); err != nil || !strings.HasPrefix(got, "the token "+ids["distant"]+" of service distant expires at ") {
+	found, err = storeadmin.ReadEndings(t.Context(), o.Store, now)
+	if got := strings.Join(found.Warnings(now), "\n"); err != nil || !strings.HasPrefix(got, "the token "+ids["distant"]+" of service distant expires at ") {
 		t.Errorf("patd check warns of %q, %v", got, err)
 	}
 }

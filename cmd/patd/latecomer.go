@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"patd/cmd/patd/internal/cli/config"
 	"patd/features"
 	"patd/tokens"
 )
@@ -22,25 +23,25 @@ type openSource interface {
 	io.Closer
 }
 
-// open opens the chosen source. A database that cannot be reached is waited for in the background, so that patd does not
+// openFeatureSource opens the chosen source. A database that cannot be reached is waited for in the background, so that patd does not
 // depend on what starts first; one that answers, but not as it should, is an error.
-func (s *sourceSettings) open(ctx context.Context, log *slog.Logger) (tokens.FeatureSource, io.Closer, error) {
+func openFeatureSource(ctx context.Context, s *config.SourceSettings, log *slog.Logger) (tokens.FeatureSource, io.Closer, error) {
 	var none io.Closer = closer(func() error { return nil })
-	switch s.kind {
-	case sourceTable:
+	switch s.Kind {
+	case config.SourceTable:
 		return nil, none, nil
-	case sourceClaim:
+	case config.SourceClaim:
 		return tokens.CredentialFeatures{}, none, nil
 	}
-	s.config.Cache.Logger = log
-	if s.kind == sourceCallback { // is not asked anything before somebody needs it
-		cached, err := features.Open(ctx, s.config)
+	s.Config.Cache.Logger = log
+	if s.Kind == config.SourceCallback { // is not asked anything before somebody needs it
+		cached, err := features.Open(ctx, s.Config)
 		if err != nil {
 			return nil, none, err
 		}
 		return cached, cached, nil
 	}
-	l := &latecomer{config: s.config, log: log}
+	l := &latecomer{config: s.Config, log: log}
 	cached, away, err := l.attempt(ctx)
 	switch {
 	case err == nil:

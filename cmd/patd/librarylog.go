@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc/grpclog"
+
+	"patd/cmd/patd/internal/cli"
 )
 
 // libraryLog takes what libraries log of their own accord, which is gRPC and all that uses the package log. Otherwise they
@@ -30,7 +32,7 @@ func (l *libraryLog) to(log *slog.Logger) { l.log.Store(log) }
 // say logs a line. Libraries know nothing of secrets, so they are blotted out.
 func (l *libraryLog) say(level slog.Level, text string) {
 	if log := l.log.Load(); log != nil {
-		log.LogAttrs(context.Background(), level, "library", slog.String("text", redact(strings.TrimSpace(text))))
+		log.LogAttrs(context.Background(), level, "library", slog.String("text", cli.Redact(strings.TrimSpace(text))))
 	}
 }
 
@@ -66,7 +68,7 @@ func (l *libraryLog) Fatalf(format string, args ...any) { l.fatal(fmt.Sprintf(fo
 
 func (l *libraryLog) fatal(text string) {
 	l.say(slog.LevelError, text)
-	os.Exit(exitFault) //nolint:forbidigo // it is for the one who calls it, a library, to decide that
+	os.Exit(cli.ExitFault) //nolint:forbidigo // it is for the one who calls it, a library, to decide that
 }
 
 // V reports whether details are wanted: none but the first level, and that while debugging.

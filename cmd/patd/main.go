@@ -2,28 +2,13 @@ package main
 
 import (
 	"context"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"sync/atomic"
 	"syscall"
-)
 
-// System is what a run of the command has of the world around it.
-type System struct {
-	Stdin  io.Reader
-	Stdout io.Writer
-	Stderr io.Writer
-	// Getenv reads an environment variable, and tells whether it is set.
-	Getenv func(string) (string, bool)
-	// Environ lists the environment variables as NAME=VALUE; nil: they are not known.
-	Environ func() []string
-	// Hurry returns a channel that a second signal closes, instead of ending the process; a third one ends it. Nil: there is none.
-	Hurry func() <-chan struct{}
-	// Libraries has what libraries say of their own accord go into a log. Nil: they write where they like.
-	Libraries func(*slog.Logger)
-}
+	"patd/cmd/patd/internal/cli"
+)
 
 func main() { os.Exit(process()) }
 
@@ -40,7 +25,7 @@ func process() int {
 	go s.watch(stop)
 	var libraries libraryLog
 	libraries.install()
-	return Main(ctx, os.Args[1:], System{
+	return Main(ctx, os.Args[1:], cli.System{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Environ: os.Environ, Hurry: s.hurried,
 		Libraries: libraries.to,
 	})

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"patd/cmd/patd/internal/cli/config"
+	"patd/cmd/patd/internal/cli/remote"
 )
 
 var update = flag.Bool("update", false, "write deploy/patd.yaml anew")
@@ -19,24 +22,24 @@ const samplePath = "../../deploy/patd.yaml"
 // directory is set: everything else is a comment.
 func sample(t *testing.T) string {
 	t.Helper()
-	var s settings
-	var r remote
+	var s config.Settings
+	var r remote.Connection
 	groups := []struct {
 		title string
 		flags func(*pflag.FlagSet)
 	}{
-		{"The store and its key", s.storeFlags},
-		{"PostgreSQL", s.databaseFlags},
-		{"Listening, proxies, stopping", s.listenFlags},
-		{"TLS", s.tlsFlags},
-		{"Lifetimes and limits of tokens", s.policyFlags},
-		{"Cache", s.cacheFlags},
-		{"Old events and the disk", s.upkeepFlags},
-		{"Where features come from (docs/features.md)", s.source.flags},
-		{"Users who sign in (docs/signin.md)", s.signIn.flags},
-		{"Rate limits", s.rates.flags},
-		{"Log", func(f *pflag.FlagSet) { s.logFlags(f, "info", "json") }},
-		{"For the commands that call a running server: token, user, service list, …", r.connectionFlags},
+		{"The store and its key", s.StoreFlags},
+		{"PostgreSQL", s.DatabaseFlags},
+		{"Listening, proxies, stopping", s.ListenFlags},
+		{"TLS", s.TLSFlags},
+		{"Lifetimes and limits of tokens", s.PolicyFlags},
+		{"Cache", s.CacheFlags},
+		{"Old events and the disk", s.UpkeepFlags},
+		{"Where features come from (docs/features.md)", s.Source.Flags},
+		{"Users who sign in (docs/signin.md)", s.SignIn.Flags},
+		{"Rate limits", s.Rates.Flags},
+		{"Log", func(f *pflag.FlagSet) { s.LogFlags(f, "info", "json") }},
+		{"For the commands that call a running server: token, user, service list, …", r.ConnectionFlags},
 	}
 	var text strings.Builder
 	text.WriteString(`# Every setting of patd. A line that is commented out shows the default; the type stands where there is none.
@@ -47,7 +50,7 @@ func sample(t *testing.T) string {
 #
 # Made from the flags: go test ./cmd/patd -run TestSampleConfiguration -update
 `)
-	all, left, written := allSettings(), map[string]bool{}, map[string]bool{}
+	all, left, written := config.AllSettings(remote.ConnectionFlags), map[string]bool{}, map[string]bool{}
 	all.VisitAll(func(f *pflag.Flag) { left[f.Name] = true })
 	for _, g := range groups {
 		set := pflag.NewFlagSet("group", pflag.ContinueOnError)
@@ -129,8 +132,8 @@ func TestSampleConfigurationHasEverySettingAndItsDefault(t *testing.T) {
 		t.Errorf("only %d defaults are in the file", uncommented)
 	}
 	for _, text := range []string{string(got), settings} {
-		fresh := allSettings()
-		if err := fromFile(fresh, []byte(text)); err != nil {
+		fresh := config.AllSettings(remote.ConnectionFlags)
+		if err := config.FromFile(fresh, []byte(text), config.AllSettings(remote.ConnectionFlags)); err != nil {
 			t.Fatalf("patd does not read it: %v", err)
 		}
 		fresh.VisitAll(func(f *pflag.Flag) {

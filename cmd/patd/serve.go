@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -16,13 +15,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
+	"patd/cmd/patd/internal/cli/storeadmin"
 	"patd/server"
 	"patd/store/cache"
 	"patd/tokens"
 )
 
-func (c *command) serveCommand() *cobra.Command {
-	var s settings
+func serveCommand(c *cli.Command) *cobra.Command {
+	var s config.Settings
 	cmd := &cobra.Command{
 		Use:   "serve --data-dir DIR",
 		Short: "Serve gRPC and REST until SIGTERM or SIGINT",
@@ -31,82 +33,82 @@ stopping while everything is still served; a second signal ends this delay. Afte
 still to be written, and exit with 0. The first start makes the store and its digest key. A changed key file or certificate is noticed.
 
 Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --config file, http-addr.`,
-		Args: takes(),
+		Args: cli.Takes(),
 	}
 	f := cmd.Flags()
-	s.serveFlags(f)
+	s.ServeFlags(f)
 	var log *slog.Logger
 	var policy tokens.Policy
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
-		if log, err = c.logger(&s); err != nil {
+		if log, err = config.NewLogger(c, &s); err != nil {
 			return err
 		}
-		c.warnOfVariables(cmd.Root(), log)
-		if err = s.refusePlainText(); err != nil {
+		warnOfVariables(c, cmd.Root(), log)
+		if err = refusePlainText(&s); err != nil {
 			return err
 		}
-		if policy, err = s.policy(f.Changed("default-ttl")); err != nil {
+		if policy, err = s.Policy(f.Changed("default-ttl")); err != nil {
 			return err
 		}
-		if _, err = c.place(&s); err != nil {
+		if _, err = config.PlaceOf(c, &s); err != nil {
 			return err
 		}
-		if err = s.source.read(c, f); err != nil {
+		if err = s.Source.Read(c, f); err != nil {
 			return err
 		}
-		return s.signIn.read(c, f)
+		return s.SignIn.Read(c, f)
 	}
-	cmd.RunE = c.run(func(ctx context.Context, _ []string) error {
-		return announced(ctx, log, func() error { return c.serve(ctx, &s, policy, log, nil) })
+	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error {
+		return announced(ctx, log, func() error { return serveStore(ctx, c, &s, policy, log, nil) })
 	})
 	return cmd
 }
 
-// serve opens the store, serves until ctx ends, and leaves nothing unwritten. Ready, which may be nil, is called
+// serveStore opens the store, serves until ctx ends, and leaves nothing unwritten. Ready, which may be nil, is called
 // between the moment from which calls are accepted and the line that says so.
 //
 // What it opens it closes in the opposite order, once the server is drained: sign-in, the source of features, the store
 // with what it has still to write.
-func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, log *slog.Logger, ready func(*server.Server, *tokens.Service) error) (err error) {
-	certificate, err := s.certificate(log)
+func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy tokens.Policy, log *slog.Logger, ready func(*server.Server, *tokens.Service) error) (err error) {
+	certificate, err := certificate(s, log)
 	if err != nil {
 		return err
 	}
-	o, err := c.open(ctx, s, log)
+	o, err := storeadmin.Open(ctx, c, s, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closed("the store", o)) }()
-	if o.fresh {
-		log.Info("made a new store", "store", o.place.String())
+	defer func() { err = errors.Join(err, storeadmin.Closed("the store", o)) }()
+	if o.Fresh {
+		log.Info("made a new store", "store", o.Place.String())
 	}
-	source, release, err := s.source.open(ctx, log)
+	source, release, err := openFeatureSource(ctx, &s.Source, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closed("the source of features", release)) }()
-	users, err := s.signIn.open(log)
+	defer func() { err = errors.Join(err, storeadmin.Closed("the source of features", release)) }()
+	users, err := s.SignIn.Open(log)
 	if err != nil {
 		return err
 	}
-	ring := tokens.NewKeyring(o.keys)
-	c.useMemory(s.cacheSize)
-	cached := cache.New(o.Store, cache.Options{Size: int64(s.cacheSize)})
-	service, err := c.service(o, cached, ring, s, policy, source)
+	ring := tokens.NewKeyring(o.Keys)
+	useMemory(c, s.CacheSize)
+	cached := cache.New(o.Store, cache.Options{Size: int64(s.CacheSize)})
+	service, err := storeadmin.NewService(c, o, cached, ring, s, policy, source)
 	if err != nil {
 		return err
 	}
-	ends := &expiries{store: o.Store, certificate: certificate, now: c.now, log: log}
+	ends := &expiries{store: o.Store, certificate: certificate, now: c.Now, log: log}
 	config := server.Config{
-		Service: service, Ready: o.ready(cached), Figures: figures(cached, o.Store, c.log, users, ends), Logger: log,
-		HTTPAddr: s.httpAddr, GRPCAddr: s.grpcAddr, MetricsAddr: s.metricsAddr, Issuer: s.issuer,
-		TLS: certificate, Insecure: s.insecure, TrustedProxies: s.trustedProxies, Reflection: s.reflection,
-		ForwardAuthorization: s.forwardAuthorization, RequestTimeout: time.Duration(s.requestTimeout), DrainTimeout: time.Duration(s.drainTimeout),
-		DrainDelay: time.Duration(s.drainDelay), UnknownCallerMemory: int64(s.unknownCallerMemory), Connections: s.connections.limits(),
+		Service: service, Ready: keysReady(o, cached), Figures: figures(cached, o.Store, c.Log, users, ends), Logger: log,
+		HTTPAddr: s.HTTPAddr, GRPCAddr: s.GRPCAddr, MetricsAddr: s.MetricsAddr, Issuer: s.Issuer,
+		TLS: certificate, Insecure: s.Insecure, TrustedProxies: s.TrustedProxies, Reflection: s.Reflection,
+		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
+		DrainDelay: time.Duration(s.DrainDelay), UnknownCallerMemory: int64(s.UnknownCallerMemory), Connections: s.Connections.Limits(),
 		Version: version(),
 	}
-	s.rates.apply(&config)
-	if c.Hurry != nil && s.drainDelay > 0 {
+	s.Rates.Apply(&config)
+	if c.Hurry != nil && s.DrainDelay > 0 {
 		config.Hurry = c.Hurry()
 	}
 	if o.Shared() {
@@ -129,30 +131,22 @@ func (c *command) serve(ctx context.Context, s *settings, policy tokens.Policy, 
 	if err != nil {
 		return err
 	}
-	return c.runServer(ctx, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
+	return runServer(ctx, c, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
 		var g sync.WaitGroup
 		g.Go(func() { ends.watch(ctx) })
-		g.Go(func() { o.retain(ctx, s, c.now, log) })
-		g.Go(func() { o.follow(ctx, ring, s.personalPrefix, hint, c, log) })
+		g.Go(func() { o.Retain(ctx, s, c.Now, log) })
+		g.Go(func() { followKeys(ctx, o, ring, s.PersonalPrefix, hint, c, log) })
 		g.Go(func() {
-			service.Follow(ctx, s.personalPrefix, func(err error) {
-				log.Debug("the store could not be followed", "error", redact(err.Error()))
+			service.Follow(ctx, s.PersonalPrefix, func(err error) {
+				log.Debug("the store could not be followed", "error", cli.Redact(err.Error()))
 			})
 		})
 		g.Wait()
 	})
 }
 
-// closed closes what was opened.
-func closed(what string, opened io.Closer) error {
-	if err := opened.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", what, err)
-	}
-	return nil
-}
-
 // runServer serves until ctx ends, and follows the key file as long.
-func (c *command) runServer(ctx context.Context, srv *server.Server, service *tokens.Service,
+func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service *tokens.Service,
 	ready func(*server.Server, *tokens.Service) error, follow func(context.Context, <-chan os.Signal),
 ) error {
 	hint := make(chan os.Signal, 1)
@@ -168,7 +162,7 @@ func (c *command) runServer(ctx context.Context, srv *server.Server, service *to
 			return errors.Join(err, srv.Serve(ended))
 		}
 	}
-	c.announce.Info("ready", "rest", srv.Issuer(), "grpc", srv.GRPCAddr())
+	c.Announce.Info("ready", "rest", srv.Issuer(), "grpc", srv.GRPCAddr())
 	var following sync.WaitGroup
 	following.Go(func() { follow(followed, hint) })
 	defer func() {
@@ -179,12 +173,12 @@ func (c *command) runServer(ctx context.Context, srv *server.Server, service *to
 }
 
 // certificate reads the pair of files that TLS is served with; nil: plain text.
-func (s *settings) certificate(log *slog.Logger) (*tls.Config, error) {
+func certificate(s *config.Settings, log *slog.Logger) (*tls.Config, error) {
 	switch {
-	case s.tlsCert == "" && s.tlsKey == "":
+	case s.TLSCert == "" && s.TLSKey == "":
 		return nil, nil
-	case s.tlsCert == "" || s.tlsKey == "":
+	case s.TLSCert == "" || s.TLSKey == "":
 		return nil, errors.New("--tls-cert and --tls-key go together")
 	}
-	return server.LoadTLS(s.tlsCert, s.tlsKey, log)
+	return server.LoadTLS(s.TLSCert, s.TLSKey, log)
 }

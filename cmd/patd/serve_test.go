@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"patd/cmd/patd/internal/cli"
 	patdv1 "patd/gen/patd/v1"
 )
 
@@ -31,13 +32,13 @@ func TestServeLeavesNothingRunning(t *testing.T) {
 			go func() {
 				code <- Main(ctx, append([]string{
 					"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0",
-				}, flags...), System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
+				}, flags...), cli.System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
 			}()
 			if _, err := log.await(readyLine); err != nil {
 				t.Fatal(err)
 			}
 			cancel()
-			if got := <-code; got != exitOK {
+			if got := <-code; got != cli.ExitOK {
 				t.Errorf("serve ends with %d; it said\n%s", got, log)
 			}
 		})
@@ -52,8 +53,8 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "192.0.2.1:0", "--grpc-addr", "127.0.0.1:0", "--insecure",
 		"--oidc-issuer", "http://127.0.0.1:1", "--oidc-audience", "patd",
 		"--features-source", "sql", "--features-database-url", "postgres://u@127.0.0.1:1/c", "--features-query", "SELECT f FROM t WHERE u = $1",
-	}, System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
-	if code != exitFault || !regexp.MustCompile(`(?m)"level":"ERROR","msg":"patd serve: .*192\.0\.2\.1`).MatchString(log.String()) {
+	}, cli.System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
+	if code != cli.ExitFault || !regexp.MustCompile(`(?m)"level":"ERROR","msg":"patd serve: .*192\.0\.2\.1`).MatchString(log.String()) {
 		t.Errorf("serve on an address that is not here: exit %d, %s", code, log)
 	}
 }

@@ -18,6 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
+	"patd/cmd/patd/internal/cli/remote"
 	"patd/tokens"
 )
 
@@ -73,7 +76,7 @@ func TestRotationsAtOnceLoseNoKey(t *testing.T) {
 		})
 	}
 	rotations.Wait()
-	keys, err := keyFile(filepath.Join(data, "hash.key")).read()
+	keys, err := config.KeyFile(filepath.Join(data, "hash.key")).Read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,15 +95,15 @@ func TestRetiredKeyLeavesTheFile(t *testing.T) {
 	at := time.Now()
 	later := func(args ...string) (string, string, int) {
 		var out, errs strings.Builder
-		c := &command{now: func() time.Time { return at }, System: System{
+		c := &cli.Command{Now: func() time.Time { return at }, System: cli.System{
 			Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false },
 		}}
-		root := c.root()
+		root := newRoot(c)
 		root.SetArgs(append(args, "--data-dir", data))
 		cmd, err := root.ExecuteContextC(context.Background())
-		code := c.exit(cmd, err)
-		if c.log != nil {
-			_ = c.log.Close() // writes what is in it
+		code := exitCode(c, cmd, err)
+		if c.Log != nil {
+			_ = c.Log.Close() // writes what is in it
 		}
 		return out.String(), errs.String(), code
 	}
@@ -109,14 +112,14 @@ func TestRetiredKeyLeavesTheFile(t *testing.T) {
 			t.Fatalf("%v: %s", args, errs)
 		}
 	}
-	if _, errs, code := later("keys", "retire", "k1"); code != exitFault || !strings.Contains(errs, "KEY_TOO_RECENT") {
+	if _, errs, code := later("keys", "retire", "k1"); code != cli.ExitFault || !strings.Contains(errs, "KEY_TOO_RECENT") {
 		t.Errorf("retiring at once: exit %d, %s; want KEY_TOO_RECENT", code, errs)
 	}
 	at = at.Add(2 * time.Minute)
 	if out, errs, code := later("keys", "retire", "k1"); code != 0 || out != "k1\n" || !strings.Contains(errs, "backups made before now still need it") {
 		t.Fatalf("retiring: exit %d, %s", code, errs)
 	}
-	keys, err := keyFile(filepath.Join(data, "hash.key")).read()
+	keys, err := config.KeyFile(filepath.Join(data, "hash.key")).Read()
 	if err != nil || strings.Join(keys.Names(), " ") != "k2" {
 		t.Errorf("the key file has %v, %v; want k2 alone", keys.Names(), err)
 	}
@@ -188,8 +191,8 @@ func TestPlainTextStaysOnLoopback(t *testing.T) {
 		"127.0.0.1:9090": "insecure", "127.9.9.9:1": "insecure", "[::1]:9090": "insecure", "localhost:9090": "insecure",
 		"192.0.2.1:9090": "tls", "patd.example:443": "tls", "[2001:db8::1]:9090": "tls", "localhost.example:9090": "tls", "0.0.0.0:9090": "tls",
 	} {
-		r := remote{addr: addr}
-		transport, err := r.transport()
+		r := remote.Connection{Addr: addr}
+		transport, err := r.Transport()
 		if err != nil {
 			t.Errorf("%s: %v", addr, err)
 			continue
@@ -197,8 +200,8 @@ func TestPlainTextStaysOnLoopback(t *testing.T) {
 		if got := transport.Info().SecurityProtocol; got != want {
 			t.Errorf("%s: %s, want %s", addr, got, want)
 		}
-		r.insecure = true
-		if transport, err := r.transport(); err != nil || transport.Info().SecurityProtocol != "insecure" {
+		r.Insecure = true
+		if transport, err := r.Transport(); err != nil || transport.Info().SecurityProtocol != "insecure" {
 			t.Errorf("%s with --insecure: %v, %v", addr, transport, err)
 		}
 	}
@@ -215,7 +218,7 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []tokens.Secret{secret, line} {
-		got := redact("unknown command \"" + s.Reveal() + "\" for patd")
+		got := cli.Redact("unknown command \"" + s.Reveal() + "\" for patd")
 		if strings.Contains(got, s.Reveal()[4:20]) || !strings.Contains(got, "[secret]") {
 			t.Error("a secret gets through")
 		}

@@ -7,15 +7,17 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"patd/cmd/patd/internal/cli"
 )
 
-func (c *command) versionCommand() *cobra.Command {
+func versionCommand(c *cli.Command) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: takes()}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cli.Takes()}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.RunE = c.run(func(context.Context, []string) error {
+	cmd.RunE = c.Run(func(context.Context, []string) error {
 		if asJSON {
-			return c.json(map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+			return c.JSON(map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 		}
 		_, err := fmt.Fprint(c.Stdout, versionLine())
 		return err

@@ -88,7 +88,7 @@ func TestKeyThatCannotBeReadLeavesTheOthers(t *testing.T) {
 				return strings.Contains(text, kid) && strings.Count(text, "cannot be read") == 1
 			}
 			for deadline := time.Now().Add(10 * time.Second); !said() && time.Now().Before(deadline); {
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond)
 			}
 			if !said() {
 				t.Errorf("the log does not say once that key %s cannot be read: %s", kid, log.String())

@@ -1,0 +1,14 @@
+package config
+
+import (
+	"time"
+)
+
+const (
+	// minRetention is the shortest --audit-retention.
+	minRetention = 24 * time.Hour
+	// PruneSlack is how much longer than that an event may stay, so that there is one audit.prune a day at most.
+	PruneSlack = 24 * time.Hour
+	// PruneInterval is how often a server looks.
+	PruneInterval = 10 * time.Minute
+)

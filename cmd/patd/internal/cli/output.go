@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Table prints rows under a header, in columns.
+func Table(w io.Writer, header []string, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range append([][]string{header}, rows...) {
+		for i, v := range row {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, Cell(v))
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
+}
+
+// Field is one line of a record: its name and its value.
+type Field [2]string
+
+// Record prints the fields that have a value, a line each.
+func Record(w io.Writer, fields []Field) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range fields {
+		if f[1] != "" {
+			fmt.Fprintf(t, "%s\t%s\n", f[0], Cell(f[1]))
+		}
+	}
+	return t.Flush()
+}
+
+// Cell makes a text fit for one cell on a terminal: whatever could move the cursor or turn the text is a space.
+func Cell(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Moment writes a time; absent: with the given word.
+func Moment(t *timestamppb.Timestamp, absent string) string {
+	if t == nil {
+		return absent
+	}
+	return t.AsTime().UTC().Format(time.RFC3339)
+}
+
+// OrDash shows that a cell is empty.
+func OrDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// Yes writes whether something is so.
+func Yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// Counted writes a number of things, in the singular where it is one.
+func Counted(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

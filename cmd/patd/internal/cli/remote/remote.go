@@ -1,0 +1,211 @@
+package remote
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/status"
+
+	"patd/cmd/patd/internal/cli"
+	"patd/internal/loopback"
+	"patd/tokens"
+)
+
+// Connection says how to reach a server, and as whom.
+type Connection struct {
+	Addr, tokenFile, caFile string
+	Insecure                bool
+	timeout                 cli.Duration
+}
+
+// ConnectionFlags are the flags of every command that works over gRPC.
+func (r *Connection) ConnectionFlags(f *pflag.FlagSet) {
+	r.timeout = cli.Duration(10 * time.Second)
+	f.StringVar(&r.Addr, "addr", "127.0.0.1:9090", "gRPC `address` of the server")
+	f.StringVar(&r.tokenFile, "token-file", "", "`file` with the service token to call with; or PATD_TOKEN holds the token itself")
+	f.StringVar(&r.caFile, "ca-file", "", "PEM `file` of the authorities to trust, instead of the system's; implies TLS")
+	if f.Lookup("insecure") == nil { // shared with serve where all settings are gathered
+		f.BoolVar(&r.Insecure, "insecure", false, "send the token in plain text to an address that is not loopback")
+	}
+	f.Var(&r.timeout, "timeout", "time limit of each call")
+}
+
+// overRemote runs work over a connection.
+type overRemote func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error
+
+// remoteCommand makes a command that works over gRPC. Its faults exit with the given code.
+func remoteCommand(c *cli.Command, cmd *cobra.Command, fault int, do overRemote) *cobra.Command {
+	var r Connection
+	r.ConnectionFlags(cmd.Flags())
+	cmd.RunE = c.Run(func(ctx context.Context, args []string) error {
+		warnOfReaders(c, r.tokenFile)
+		conn, err := dial(c, &r)
+		if err == nil {
+			defer conn.Close()
+			err = do(ctx, conn, args)
+		}
+		var own *cli.ExitError
+		if err == nil || errors.As(err, &own) {
+			return err
+		}
+		return &cli.ExitError{Code: fault, Cause: r.explain(err)}
+	})
+	return cmd
+}
+
+// dial makes a connection that carries the service token. It is made by the first call.
+func dial(c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
+	secret, err := credential(c, r)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := r.Transport()
+	if err != nil {
+		return nil, err
+	}
+	timeout := time.Duration(r.timeout)
+	conn, err := grpc.NewClient("passthrough:///"+r.Addr,
+		grpc.WithTransportCredentials(transport),
+		grpc.WithPerRPCCredentials(Bearer{secret}),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(experimental.AcceptCompressors(gzip.Name)),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			return invoke(ctx, method, in, out, cc, opts...)
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", r.Addr, err)
+	}
+	return conn, nil
+}
+
+// credential reads the service token.
+func credential(c *cli.Command, r *Connection) (tokens.Secret, error) {
+	text, _ := c.Getenv("PATD_TOKEN")
+	from := "PATD_TOKEN"
+	if r.tokenFile != "" {
+		content, err := os.ReadFile(r.tokenFile)
+		if err != nil {
+			return tokens.Secret{}, fmt.Errorf("read the service token: %w", err)
+		}
+		text, from = string(content), r.tokenFile
+	}
+	text = strings.TrimRight(text, "\r\n")
+	switch {
+	case text == "" && r.tokenFile == "":
+		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes")}
+	case text == "":
+		return tokens.Secret{}, fmt.Errorf("%s is empty; it should hold a service token", from)
+	case len(text) > tokens.MaxInput || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return tokens.Secret{}, fmt.Errorf("%s holds something other than one token", from)
+	}
+	return tokens.NewSecret(text), nil
+}
+
+// warnOfReaders tells that the file of the service token can be read by more than its owner.
+func warnOfReaders(c *cli.Command, tokenFile string) {
+	if info, err := os.Stat(tokenFile); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		fmt.Fprintf(c.Stderr, "patd: warning: the service token in %s can be read by others than its owner; chmod 600 it\n", tokenFile)
+	}
+}
+
+// Transport chooses between plain text, on this machine, and TLS.
+func (r *Connection) Transport() (credentials.TransportCredentials, error) {
+	host, _, err := net.SplitHostPort(r.Addr)
+	if err != nil {
+		return nil, errors.New("--addr must be HOST:PORT")
+	}
+	if r.caFile != "" {
+		pem, err := os.ReadFile(r.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --ca-file: %w", err)
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--ca-file %s holds no certificate in PEM", r.caFile)
+		}
+		return credentials.NewTLS(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}), nil
+	}
+	if r.Insecure || loopback.Host(host) {
+		return insecure.NewCredentials(), nil
+	}
+	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12}), nil
+}
+
+// Bearer sends the service token with every call. Whether the connection may carry it, transport has decided.
+type Bearer struct{ Secret tokens.Secret }
+
+var _ credentials.PerRPCCredentials = Bearer{}
+
+// GetRequestMetadata answers the authorization header.
+func (b Bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + b.Secret.Reveal()}, nil
+}
+
+// RequireTransportSecurity answers false: plain text is for transport to allow.
+func (Bearer) RequireTransportSecurity() bool { return false }
+
+// hintedError is a call's failure and what may help.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
+// explain makes a call's failure readable: the reason and text that the server gave, and every field at fault.
+func (r *Connection) explain(err error) error {
+	var hinted *hintedError
+	if errors.As(err, &hinted) {
+		return fmt.Errorf("%w; %s", r.explain(hinted.error), hinted.hint)
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	reason, fields := "", []string{}
+	for _, d := range s.Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			reason = d.GetReason()
+		case *errdetails.BadRequest:
+			for _, v := range d.GetFieldViolations()[min(1, len(d.GetFieldViolations())):] {
+				fields = append(fields, v.GetField()+": "+v.GetDescription())
+			}
+		}
+	}
+	text := s.Message()
+	switch {
+	case reason != "":
+		text = strings.Join(append([]string{reason + ": " + text}, fields...), "; ")
+	case s.Code() == codes.Unavailable:
+		text = fmt.Sprintf("cannot reach patd at %s (--addr or PATD_ADDR says where it is): %s", r.Addr, text)
+		if !r.Insecure && !strings.Contains(text, "refused") && r.caFile == "" {
+			text += "; plain text is used on loopback only, unless --insecure says so"
+		}
+	case s.Code() == codes.DeadlineExceeded:
+		text = fmt.Sprintf("patd at %s did not answer within %s", r.Addr, &r.timeout)
+	}
+	return errors.New(cli.Cell(text))
+}
+
+// ConnectionFlags are the flags of all commands that work over a connection.
+func ConnectionFlags(f *pflag.FlagSet) { new(Connection).ConnectionFlags(f) }

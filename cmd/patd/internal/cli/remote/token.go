@@ -1,0 +1,334 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"patd/cmd/patd/internal/cli"
+	patdv1 "patd/gen/patd/v1"
+	"patd/tokens"
+)
+
+// Token is the command about users' tokens.
+func Token(c *cli.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
+	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenRevoke(c))
+}
+
+// ownerFlags are the flags of commands about one user's tokens, which refuse to run without a user. What else there is
+// to look at before they run comes in check, which may be nil.
+func ownerFlags(cmd *cobra.Command, user *string, asJSON *bool, check func() error) {
+	cmd.Flags().StringVar(user, "user", "", "`id` of the user who owns the token")
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if *user == "" {
+			return errors.New("say whose token: --user USER")
+		}
+		if check == nil {
+			return nil
+		}
+		return check()
+	}
+}
+
+// takesToken demands the id of a token, and tells whoever gives something else where it is found: what goes to the
+// server is an id, and never a secret.
+func takesToken(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return errors.New("takes one argument: TOKEN-ID, as in `patd token list`")
+	}
+	return tokenID(args[0])
+}
+
+func tokenID(arg string) error {
+	if _, err := tokens.ParseID(arg); err == nil {
+		return nil
+	}
+	if parts := strings.Split(arg, "_"); tokens.ContainsSecret(arg) && len(parts) == 3 {
+		if id, err := tokens.ParseID(parts[1]); err == nil {
+			return fmt.Errorf("that is a whole secret; give its id, which is %s, and if it was exposed revoke it", id)
+		}
+	}
+	return errors.New("that is no token id; give the id, as in `patd token list`: 11 letters and digits")
+}
+
+// lifetime is what a command line says of how long a token lives: at most one of three.
+type lifetime struct {
+	ttl   cli.Duration
+	at    string
+	never bool
+	flags *pflag.FlagSet
+}
+
+func (l *lifetime) addTo(cmd *cobra.Command, otherwise string) {
+	l.flags = cmd.Flags()
+	l.flags.Var(&l.ttl, "ttl", "how long the token lives, e.g. 180d; "+otherwise)
+	l.flags.Lookup("ttl").DefValue = ""
+	l.flags.StringVar(&l.at, "expire-time", "", "when the token ends, e.g. 2030-01-31T12:00:00Z")
+	l.flags.BoolVar(&l.never, "never-expires", false, "the token never ends, where the policy allows it")
+}
+
+// read answers what was given, in the form of a request.
+func (l *lifetime) read() (ttl *durationpb.Duration, at *timestamppb.Timestamp, err error) {
+	if l.flags.Changed("ttl") {
+		ttl = durationpb.New(time.Duration(l.ttl))
+	}
+	if l.at != "" {
+		if at, err = instant(l.at); err != nil {
+			return nil, nil, err
+		}
+	}
+	if ttl != nil && at != nil || l.never && (ttl != nil || at != nil) {
+		return nil, nil, errors.New("give one of --ttl, --expire-time and --never-expires")
+	}
+	return ttl, at, nil
+}
+
+// instant reads the value of --expire-time.
+func instant(text string) (*timestamppb.Timestamp, error) {
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return nil, errors.New("--expire-time must be a time such as 2030-01-31T12:00:00Z")
+	}
+	return timestamppb.New(t), nil
+}
+
+// labelled reads the values of --label.
+func labelled(given []string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, l := range given {
+		k, v, ok := strings.Cut(l, "=")
+		if !ok {
+			return nil, errors.New("--label must be KEY=VALUE")
+		}
+		labels[k] = v
+	}
+	return labels, nil
+}
+
+// hintAtScopes explains a refusal of scopes that were perhaps meant to be several: a comma may be part of a name.
+func hintAtScopes(err error, scopes []string) error {
+	if err != nil && slices.ContainsFunc(scopes, func(s string) bool { return strings.Contains(s, ",") }) {
+		return &hintedError{error: err, hint: "repeat --scope for several"}
+	}
+	return err
+}
+
+func tokenCreate(c *cli.Command) *cobra.Command {
+	var (
+		r      patdv1.CreateTokenRequest
+		life   lifetime
+		labels []string
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "create --user USER --name NAME --scope SCOPE",
+		Short: "Make a token and print its secret, this once",
+		Long: `Make a token and print its secret, this once: alone on standard output, all else on standard error. The user must
+hold each scope as a feature at this moment.`,
+		Args: cli.Takes(),
+	}
+	f := cmd.Flags()
+	ownerFlags(cmd, &r.User, &asJSON, func() (err error) {
+		if r.Labels, err = labelled(labels); err != nil {
+			return err
+		}
+		r.NeverExpires = life.never
+		r.Ttl, r.ExpireTime, err = life.read()
+		return err
+	})
+	f.StringVar(&r.Name, "name", "", "what to call it, unique among the user's live tokens")
+	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may do; repeat for more")
+	f.StringVar(&r.Description, "description", "", "what it is for")
+	f.StringArrayVar(&labels, "label", nil, "a label, `KEY=VALUE`; repeat for more")
+	f.StringArrayVar(&r.Audiences, "audience", nil, "an audience that it is for; repeat for more")
+	f.StringArrayVar(&r.AllowedCidrs, "cidr", nil, "a network that it may be used from; repeat for more")
+	life.addTo(cmd, "the server's default when left out")
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+		answer, err := patdv1.NewTokenServiceClient(conn).CreateToken(ctx, &r)
+		if err != nil {
+			return hintAtScopes(err, r.GetScopes())
+		}
+		if asJSON {
+			return c.Message(answer)
+		}
+		return printSecret(c, answer.GetToken(), answer.GetSecret())
+	})
+}
+
+// printSecret prints a token on standard error and its secret, alone, on standard output.
+func printSecret(c *cli.Command, t *patdv1.Token, secret string, more ...cli.Field) error {
+	if err := cli.Record(c.Stderr, append(tokenFields(t), more...)); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(c.Stdout, secret)
+	return err
+}
+
+func tokenList(c *cli.Command) *cobra.Command {
+	var (
+		r      patdv1.ListTokensRequest
+		state  string
+		asJSON bool
+	)
+	cmd := &cobra.Command{Use: "list --user USER", Short: "List a user's tokens, newest first", Args: cli.Takes()}
+	ownerFlags(cmd, &r.User, &asJSON, func() error {
+		if v, ok := patdv1.Token_State_value[strings.ToUpper(state)]; ok && v != 0 {
+			r.State = patdv1.Token_State(v)
+		} else if state != "" {
+			return errors.New("--state must be active, expired or revoked")
+		}
+		return nil
+	})
+	cmd.Flags().StringVar(&state, "state", "", "only those of this `STATE`: active, expired or revoked")
+	cmd.Flags().StringVar(&r.Q, "q", "", "only those whose name contains this `text`")
+	cmd.Flags().StringVar(&r.Audience, "audience", "", "only those that name this `audience`")
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+		all := &patdv1.ListTokensResponse{}
+		r.PageSize = tokens.MaxPageSize
+		for {
+			page, err := patdv1.NewTokenServiceClient(conn).ListTokens(ctx, &r)
+			if err != nil {
+				return err
+			}
+			all.Tokens = append(all.Tokens, page.GetTokens()...)
+			if r.PageToken = page.GetNextPageToken(); r.PageToken == "" {
+				break
+			}
+		}
+		if asJSON {
+			return c.Message(all)
+		}
+		var rows [][]string
+		for _, t := range all.GetTokens() {
+			rows = append(rows, []string{
+				t.GetTokenId(), t.GetName(), t.GetState().String(), strings.Join(t.GetScopes(), " "),
+				cli.Moment(t.GetIssueTime(), "-"), cli.Moment(t.GetExpireTime(), "never"), cli.Moment(t.GetLastUsedTime(), "never"),
+			})
+		}
+		return cli.Table(c.Stdout, []string{"TOKEN ID", "NAME", "STATE", "SCOPES", "ISSUED", "EXPIRES", "LAST USED"}, rows)
+	})
+}
+
+func tokenShow(c *cli.Command) *cobra.Command {
+	var (
+		user   string
+		asJSON bool
+	)
+	cmd := &cobra.Command{Use: "show --user USER TOKEN-ID", Short: "Show one token", Args: takesToken}
+	ownerFlags(cmd, &user, &asJSON, nil)
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		answer, err := patdv1.NewTokenServiceClient(conn).GetToken(ctx, &patdv1.GetTokenRequest{User: user, TokenId: args[0]})
+		if err != nil {
+			return err
+		}
+		return printToken(c, answer.GetToken(), asJSON)
+	})
+}
+
+func tokenRotate(c *cli.Command) *cobra.Command {
+	var (
+		r      patdv1.RotateTokenRequest
+		grace  cli.Duration
+		life   lifetime
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "rotate --user USER TOKEN-ID",
+		Short: "Give a token a new secret and print it, this once",
+		Args:  takesToken,
+	}
+	ownerFlags(cmd, &r.User, &asJSON, func() (err error) {
+		if cmd.Flags().Changed("grace") {
+			r.Grace = durationpb.New(time.Duration(grace))
+		}
+		r.NeverExpires = life.never
+		r.Ttl, r.ExpireTime, err = life.read()
+		return err
+	})
+	cmd.Flags().Var(&grace, "grace", "how long the present secret works on, 0s to 30d")
+	cmd.Flags().Lookup("grace").DefValue = "24h"
+	life.addTo(cmd, "as before when left out")
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		r.TokenId = args[0]
+		answer, err := patdv1.NewTokenServiceClient(conn).RotateToken(ctx, &r)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return c.Message(answer)
+		}
+		until := cli.Field{"previous secret works until", cli.Moment(answer.GetPreviousSecretExpireTime(), "")}
+		return printSecret(c, answer.GetToken(), answer.GetSecret(), until)
+	})
+}
+
+func tokenRevoke(c *cli.Command) *cobra.Command {
+	var (
+		r      patdv1.RevokeTokenRequest
+		asJSON bool
+	)
+	cmd := &cobra.Command{Use: "revoke --user USER TOKEN-ID", Short: "End a token for good", Args: takesToken}
+	ownerFlags(cmd, &r.User, &asJSON, nil)
+	cmd.Flags().StringVar(&r.Reason, "reason", "", "why, for the record")
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		r.TokenId = args[0]
+		answer, err := patdv1.NewTokenServiceClient(conn).RevokeToken(ctx, &r)
+		if err != nil {
+			return err
+		}
+		return printToken(c, answer.GetToken(), asJSON)
+	})
+}
+
+// printToken prints one token.
+func printToken(c *cli.Command, t *patdv1.Token, asJSON bool) error {
+	if asJSON {
+		return c.Message(t)
+	}
+	return cli.Record(c.Stdout, tokenFields(t))
+}
+
+func tokenFields(t *patdv1.Token) []cli.Field {
+	var labels []string
+	for _, k := range slices.Sorted(maps.Keys(t.GetLabels())) {
+		labels = append(labels, k+"="+t.GetLabels()[k])
+	}
+	blocked := ""
+	if t.GetPolicyBlocked() {
+		blocked = "yes, it exceeds the policy of an audience"
+	}
+	used := cli.Moment(t.GetLastUsedTime(), "never")
+	if ip := t.GetLastUsedIp(); ip != "" {
+		used += " from " + ip
+	}
+	return []cli.Field{
+		{"token id", t.GetTokenId()},
+		{"user", t.GetUser()},
+		{"name", t.GetName()},
+		{"description", t.GetDescription()},
+		{"state", t.GetState().String()},
+		{"blocked", blocked},
+		{"scopes", strings.Join(t.GetScopes(), " ")},
+		{"audiences", strings.Join(t.GetAudiences(), " ")},
+		{"networks", strings.Join(t.GetAllowedCidrs(), " ")},
+		{"labels", strings.Join(labels, " ")},
+		{"issued", cli.Moment(t.GetIssueTime(), "")},
+		{"expires", cli.Moment(t.GetExpireTime(), "never")},
+		{"last used", used},
+		{"revoked", cli.Moment(t.GetRevokeTime(), "")},
+		{"revoked by", t.GetRevokedBy()},
+		{"reason", t.GetRevokeReason()},
+	}
+}

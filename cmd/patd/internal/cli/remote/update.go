@@ -1,0 +1,90 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"patd/cmd/patd/internal/cli"
+	patdv1 "patd/gen/patd/v1"
+)
+
+// changes are what `token update` was told.
+type changes struct {
+	token  patdv1.Token
+	labels []string
+	end    string
+}
+
+func tokenUpdate(c *cli.Command) *cobra.Command {
+	var (
+		r      patdv1.UpdateTokenRequest
+		ch     changes
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "update --user USER TOKEN-ID",
+		Short: "Change a token's name, description, labels and networks, or narrow it",
+		Long: `Change what is given and leave the rest as it is. Scopes can only become fewer, and the end only earlier. What can be
+given several times replaces all that was there; '' alone leaves none.`,
+		Args: takesToken,
+	}
+	f := cmd.Flags()
+	ownerFlags(cmd, &r.User, &asJSON, func() (err error) {
+		fields := map[string]string{
+			"name": "name", "description": "description", "scope": "scopes", "expire-time": "expire_time", "label": "labels", "cidr": "allowed_cidrs",
+		}
+		mask := []string{}
+		for flag, field := range fields {
+			if f.Changed(flag) {
+				mask = append(mask, field)
+			}
+		}
+		if len(mask) == 0 {
+			return errors.New("say what to change: --name, --description, --scope, --expire-time, --label or --cidr")
+		}
+		slices.Sort(mask)
+		r.UpdateMask = strings.Join(mask, ",")
+		r.Token, err = ch.read(f.Changed("expire-time"))
+		return err
+	})
+	f.StringVar(&ch.token.Name, "name", "", "what to call it")
+	f.StringVar(&ch.token.Description, "description", "", "what it is for")
+	f.StringArrayVar(&ch.token.Scopes, "scope", nil, "a scope that it keeps, of those it has; repeat for more")
+	f.StringVar(&ch.end, "expire-time", "", "when the token ends, e.g. 2030-01-31T12:00:00Z; only earlier")
+	f.StringArrayVar(&ch.labels, "label", nil, "a label, `KEY=VALUE`; repeat for more")
+	f.StringArrayVar(&ch.token.AllowedCidrs, "cidr", nil, "a network that it may be used from; repeat for more")
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		r.TokenId = args[0]
+		answer, err := patdv1.NewTokenServiceClient(conn).UpdateToken(ctx, &r)
+		if err != nil {
+			return hintAtScopes(err, r.GetToken().GetScopes())
+		}
+		return printToken(c, answer.GetToken(), asJSON)
+	})
+}
+
+// read answers the changes in the form of a request.
+func (ch *changes) read(ends bool) (t *patdv1.Token, err error) {
+	t = &ch.token
+	if t.Labels, err = labelled(unlessNone(ch.labels)); err != nil {
+		return nil, err
+	}
+	t.AllowedCidrs = unlessNone(t.GetAllowedCidrs())
+	if ends {
+		t.ExpireTime, err = instant(ch.end)
+	}
+	return t, err
+}
+
+// unlessNone answers the values of a flag, none of them when it was given as an empty text.
+func unlessNone(values []string) []string {
+	if len(values) == 1 && values[0] == "" {
+		return nil
+	}
+	return values
+}

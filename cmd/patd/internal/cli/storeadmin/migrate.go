@@ -1,0 +1,102 @@
+package storeadmin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
+	"patd/store"
+)
+
+// Migrate is the command about bringing a store's schema up to date.
+func Migrate(c *cli.Command) *cobra.Command {
+	s := config.Settings{DatabaseTimeout: config.Patient}
+	cmd := &cobra.Command{
+		Use:   "migrate --database-url postgres://…",
+		Short: "Bring a store's schema up to date, or make a new store with its key",
+		Long: `Bring the schema of a store in PostgreSQL up to date while servers use it, or make a new store there together with its
+digest key, which every server needs a copy of. Servers never do it by themselves; a store in a file is brought up to
+date by whatever opens it.
+
+To upgrade: run the new version's migrate, then exchange one server after the other. The version before goes on working on the new
+schema.`,
+		Args: cli.Takes(),
+	}
+	s.StoreFlags(cmd.Flags())
+	s.LogFlags(cmd.Flags(), "warn", "text")
+	var log *slog.Logger
+	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
+		if log, err = config.NewLogger(c, &s); err == nil {
+			_, err = config.KeylessPlace(c, &s)
+		}
+		return err
+	}
+	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error { return migrateStore(ctx, c, &s, log) })
+	return cmd
+}
+
+func migrateStore(ctx context.Context, c *cli.Command, s *config.Settings, log *slog.Logger) (err error) {
+	p, err := config.KeylessPlace(c, s)
+	if err != nil {
+		return err
+	}
+	if !p.Remote() {
+		o, err := Open(ctx, c, s, log)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.Stdout, "ok: %s is up to date\n", p)
+		return errors.Join(err, o.Close())
+	}
+	before, after, err := store.Migrate(ctx, p.URL(), storeOptions(c, p, s, log))
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, p.URL(), storeOptions(c, p, s, log))
+	if err != nil {
+		return err
+	}
+	o := &Opened{Store: st, Place: p}
+	defer func() { err = errors.Join(err, Closed("the store", o)) }()
+	known, err := o.knownKeys(ctx)
+	if err == nil && len(known) == 0 {
+		err = firstKey(ctx, c, s, o)
+	}
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("ok: %s, schema version %d", p, after)
+	if before != after && before != 0 {
+		text = fmt.Sprintf("%s, was %d", text, before)
+	}
+	_, err = fmt.Fprintln(c.Stdout, text)
+	return err
+}
+
+// firstKey makes the key of a new store, unless it was given, and binds the two together.
+func firstKey(ctx context.Context, c *cli.Command, s *config.Settings, o *Opened) error {
+	if o.Place.Keys == "" && o.Place.Given == "" {
+		return errors.New("the store is new and has no key yet: say where to make it, by --hash-key-file FILE or --data-dir DIR")
+	}
+	if err := config.MakeDir(s.DataDir); err != nil {
+		return err
+	}
+	keys, err := o.Place.ReadKeys()
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = o.Place.Keys.Create(); err == nil {
+			keys, err = o.Place.ReadKeys()
+			fmt.Fprintf(c.Stderr, "patd: made %s; every server on this store needs a copy, and you a backup\n", o.Place.Keys)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	o.Keys = keys
+	return o.bind(ctx, "", c.Now())
+}

@@ -1,0 +1,279 @@
+package storeadmin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
+	"patd/internal/durable"
+	"patd/store"
+	"patd/tokens"
+)
+
+// Restore is the command about restoring a backup.
+func Restore(c *cli.Command) *cobra.Command {
+	var s config.Settings
+	cmd := &cobra.Command{
+		Use:   "restore FILE --data-dir DIR",
+		Short: "Put a backup in the place of the store, the server being stopped",
+		Long: `Put a backup in the place of the store, the server being stopped; while another process uses the store, nothing is done.
+The backup is checked first, and against the key file, which must be in its place already. The store that was there
+is kept beside it, as patd.db.before-restore-TIME.
+
+Everything is then as it was when the backup was made: tokens made since are gone, and those revoked since work again.`,
+		Args: cli.Takes("FILE"),
+	}
+	s.StoreFlags(cmd.Flags())
+	cmd.Flags().Lookup("data-dir").Usage = "`directory` to put the store into, its key being there"
+	s.LogFlags(cmd.Flags(), "warn", "text")
+	var log *slog.Logger
+	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
+		if log, err = config.NewLogger(c, &s); err == nil {
+			_, err = config.PlaceOf(c, &s)
+		}
+		return err
+	}
+	cmd.RunE = c.Run(func(ctx context.Context, args []string) error { return restoreStore(ctx, c, &s, args[0], log) })
+	return cmd
+}
+
+func restoreStore(ctx context.Context, c *cli.Command, s *config.Settings, file string, log *slog.Logger) error {
+	p, err := config.PlaceOf(c, s)
+	if err != nil {
+		return err
+	}
+	if p.Remote() {
+		return errors.New("a store in PostgreSQL is restored by PostgreSQL's own means, or from a backup of patd's into a database without a store in it: patd copy --from sqlite:FILE --to postgres://…")
+	}
+	if err := restorable(p, file); err != nil {
+		return err
+	}
+	keys, err := presentKeys(p)
+	if err != nil {
+		return err
+	}
+	if err := config.MakeDir(s.DataDir); err != nil {
+		return err
+	}
+	unlock, err := exclusively(p)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// In a directory of its own beside the store, so that whatever SQLite puts beside it goes with it.
+	dir, err := os.MkdirTemp(filepath.Dir(p.Database), ".restore-*") // mode 0700
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	defer os.RemoveAll(dir)
+	part := filepath.Join(dir, "patd.db")
+	if err := durable.Copy(part, file); err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	holds, err := verifyCopy(ctx, c, part, keys, log)
+	if err != nil {
+		return fmt.Errorf("%s is not restored: %w", file, err)
+	}
+	aside, err := replaceBy(p, part, c.Now().UTC().Format("20060102T150405Z"))
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	fmt.Fprintf(c.Stderr, "patd: restored %s\n", file)
+	if aside != "" {
+		fmt.Fprintf(c.Stderr, "patd: the store that was there is %s\n", aside)
+	}
+	fmt.Fprint(c.Stderr, "patd: tokens made since that backup are gone, and those revoked since work again; start the server and revoke them anew\n")
+	holds.Database = p.String()
+	_, err = fmt.Fprintln(c.Stdout, holds)
+	return err
+}
+
+// restorable refuses a file that cannot be a backup.
+func restorable(p config.Place, file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for the backup: %w", err)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a file", file)
+	case info.Size() == 0:
+		return fmt.Errorf("%s is empty", file)
+	}
+	if present, err := os.Stat(p.Database); err == nil && os.SameFile(info, present) {
+		return fmt.Errorf("%s is the store itself", file)
+	}
+	for _, suffix := range []string{"-wal", "-journal"} {
+		if log, err := os.Stat(file + suffix); err == nil && log.Size() > 0 {
+			return fmt.Errorf("%s is not whole without %s%s beside it: it was copied from a store in use; `patd backup` makes a copy that is whole", file, file, suffix)
+		}
+	}
+	return nil
+}
+
+// presentKeys reads the keys, and makes none.
+func presentKeys(p config.Place) (*tokens.Keys, error) {
+	if p.Keys == "" {
+		return p.ReadKeys()
+	}
+	ks, err := p.Keys.Read()
+	if errors.Is(err, fs.ErrNotExist) {
+		if p.Remote() {
+			return nil, fmt.Errorf("the hash key %s is missing; `patd migrate` makes it together with a new store, and every server on that store needs a copy", p.Keys)
+		}
+		return nil, fmt.Errorf("the hash key %s is missing; put the key file that belongs to the backup there first", p.Keys)
+	}
+	return ks, err
+}
+
+// Where SQLite's locks on a file are, which hold between processes: whoever has a database open in WAL mode holds a
+// shared one on part of this range, and whoever opens one needs it (https://sqlite.org/fileformat2.html#the_lock_byte_page).
+const (
+	lockBytesStart = 1 << 30
+	lockBytesLen   = 512
+)
+
+var errInUse = errors.New("the store is in use by another process; stop the server first")
+
+// exclusively keeps every other process out of the store, and out of opening it, until it is unlocked, and fails when one
+// is in. The locks are taken as SQLite takes them, without it: the present store may be damaged. No descriptor of these
+// files may be closed meanwhile, for that ends the locks.
+func exclusively(p config.Place) (unlock func(), err error) {
+	var held []*os.File
+	unlock = func() {
+		for _, f := range held {
+			f.Close()
+		}
+	}
+	// Opening a store begins with the lock on the file beside it.
+	for _, l := range []struct {
+		file string
+		flag int
+	}{{p.Database + ".lock", os.O_RDWR | os.O_CREATE}, {p.Database, os.O_RDWR}} {
+		f, err := os.OpenFile(l.file, l.flag, 0o600)
+		if errors.Is(err, fs.ErrNotExist) && l.file == p.Database {
+			continue // there is no store yet
+		}
+		if err != nil {
+			unlock()
+			return nil, fmt.Errorf("lock the store: %w", err)
+		}
+		held = append(held, f)
+		if l.flag&os.O_CREATE != 0 {
+			if err := durable.InheritDir(l.file, filepath.Dir(p.Database)); err != nil {
+				unlock()
+				return nil, fmt.Errorf("lock the store: %w", err)
+			}
+		}
+		lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart, Start: lockBytesStart, Len: lockBytesLen}
+		err = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &lock)
+		if err != nil {
+			unlock()
+			if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
+				return nil, errInUse
+			}
+			return nil, fmt.Errorf("lock the store: %w", err)
+		}
+	}
+	return unlock, nil
+}
+
+// verifyCopy opens a copy of a backup as the store that it is to become, up to date and whole in one file, and checks it.
+func verifyCopy(ctx context.Context, c *cli.Command, copied string, keys *tokens.Keys, log *slog.Logger) (holds summary, err error) {
+	st, err := store.Open(ctx, "sqlite:"+copied, store.Options{Logger: log, Now: c.Now})
+	if err != nil {
+		return summary{}, err
+	}
+	if holds, err = soundAndOurs(ctx, st, copied, keys); err != nil {
+		return summary{}, errors.Join(err, st.Close())
+	}
+	if err := st.Close(); err != nil {
+		return summary{}, fmt.Errorf("close the copy: %w", err)
+	}
+	if log, err := os.Stat(copied + "-wal"); err == nil && log.Size() > 0 {
+		return summary{}, errors.New("the copy could not be made whole")
+	}
+	return holds, nil
+}
+
+func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *tokens.Keys) (summary, error) {
+	found, err := st.Check(ctx)
+	if err != nil {
+		return summary{}, err
+	}
+	if len(found) > 0 {
+		return summary{}, fmt.Errorf("it has %s, the first of them: %s", cli.Counted(int64(len(found)), "problem"), found[0])
+	}
+	var known []tokens.KeyRecord
+	err = st.View(ctx, func(tx tokens.ReadTx) (err error) {
+		known, err = tx.Keys()
+		return err
+	})
+	switch {
+	case err != nil:
+		return summary{}, err
+	case len(known) == 0:
+		return summary{}, errors.New("there is nothing in it")
+	}
+	if err := keys.Verify(known); err != nil {
+		return summary{}, fmt.Errorf("%w; the key file needs the keys from the time of the backup, below the current one", err)
+	}
+	return summarize(ctx, st, config.Place{Database: database})
+}
+
+// replaceBy puts a file in the place of the store, and keeps what was there under the name that it answers; empty: there
+// was nothing.
+//
+// The old store keeps its name until the new one takes it, at once. Its log must go before: SQLite would replay it into
+// whatever database it stands beside. Only between the two does a power loss leave the old store without what was in
+// its log alone; the names it is kept under are complete by then.
+func replaceBy(p config.Place, part, stamp string) (aside string, err error) {
+	dir := filepath.Dir(p.Database)
+	var logs []string
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		name := p.Database + ".before-restore-" + stamp
+		switch err := durable.Keep(p.Database+suffix, name+suffix); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return "", fmt.Errorf("keep the present store: %w", err)
+		case suffix == "":
+			aside = name
+		default:
+			logs = append(logs, p.Database+suffix)
+		}
+	}
+	if aside != "" {
+		err = durable.Inherit(part, p.Database)
+	} else {
+		err = durable.InheritDir(part, dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := durable.SyncDir(dir); err != nil {
+		return "", err
+	}
+	for _, l := range logs {
+		if err := os.Remove(l); err != nil {
+			return "", fmt.Errorf("take the present store away: %w", err)
+		}
+	}
+	if len(logs) > 0 {
+		if err := durable.SyncDir(dir); err != nil {
+			return "", err
+		}
+	}
+	if err := os.Rename(part, p.Database); err != nil {
+		return "", err
+	}
+	return aside, durable.SyncDir(dir)
+}

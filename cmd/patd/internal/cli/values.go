@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"errors"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"patd/tokens"
+)
+
+var (
+	_ pflag.Value = (*Count)(nil)
+	_ pflag.Value = (*Networks)(nil)
+	_ pflag.Value = (*List)(nil)
+	_ pflag.Value = (*Rate)(nil)
+	_ pflag.Value = (*Hidden)(nil)
+)
+
+// Count is a flag's value: a number from 1.
+type Count int
+
+// Set reads a count.
+func (n *Count) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < 1 {
+		return errors.New("must be a number from 1")
+	}
+	*n = Count(v)
+	return nil
+}
+
+// String writes a count.
+func (n *Count) String() string { return strconv.Itoa(int(*n)) }
+
+// Type names the value in a command's help.
+func (n *Count) Type() string { return "int" }
+
+// Networks is a flag's value: networks in CIDR form, or lone addresses, comma-separated or one at a time.
+type Networks []netip.Prefix
+
+// Set adds networks.
+func (n *Networks) Set(s string) error {
+	for part := range strings.SplitSeq(s, ",") {
+		p, err := tokens.ParseCIDR(strings.TrimSpace(part))
+		if err != nil {
+			return errors.New("must be networks such as 10.0.0.0/8,fd00::/8")
+		}
+		*n = append(*n, p)
+	}
+	return nil
+}
+
+// String writes networks as Set reads them.
+func (n *Networks) String() string {
+	var parts []string
+	for _, p := range *n {
+		parts = append(parts, p.String())
+	}
+	return strings.Join(parts, ",")
+}
+
+// Type names the value in a command's help, and in the configuration file a list.
+func (n *Networks) Type() string { return "stringArray" }
+
+// List is a flag's value: texts, comma-separated or one at a time.
+type List []string
+
+// Set adds texts.
+func (l *List) Set(s string) error {
+	for part := range strings.SplitSeq(s, ",") {
+		*l = append(*l, strings.TrimSpace(part))
+	}
+	return nil
+}
+
+// String writes texts as Set reads them.
+func (l *List) String() string { return strings.Join(*l, ",") }
+
+// Type names the value in a command's help, and in the configuration file a list.
+func (l *List) Type() string { return "stringArray" }
+
+// Rate is a flag's value: how often a second something may happen. 0 is no limit, and so is the word off.
+type Rate float64
+
+// Set reads a rate.
+func (r *Rate) Set(s string) error {
+	if s == "off" {
+		*r = 0
+		return nil
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v >= 0) || math.IsInf(v, 0) {
+		return errors.New("must be a number of times per second such as 10 or 0.5, or off")
+	}
+	*r = Rate(v)
+	return nil
+}
+
+// String writes a rate as Set reads it.
+func (r *Rate) String() string {
+	if *r == 0 {
+		return "off"
+	}
+	return strconv.FormatFloat(float64(*r), 'f', -1, 64)
+}
+
+// Type names the value in a command's help.
+func (r *Rate) Type() string { return "rate" }
+
+// Hidden is a flag's value that may hold a secret, and so is never shown.
+type Hidden struct{ tokens.Secret }
+
+// Set takes any text.
+func (h *Hidden) Set(s string) error {
+	h.Secret = tokens.NewSecret(s)
+	return nil
+}
+
+// String answers nothing.
+func (*Hidden) String() string { return "" }
+
+// Type names the value in a command's help.
+func (*Hidden) Type() string { return "string" }
+
+// ArgumentsOnly keeps the environment and the configuration file away from flags that say what one call is to do, and
+// bear the names of settings of the server.
+func ArgumentsOnly(flags *pflag.FlagSet, names ...string) error {
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, flags.SetAnnotation(name, ArgumentOnly, []string{"true"}))
+	}
+	return errors.Join(errs...)
+}
+
+// ArgumentOnly is the annotation of flags that only the command line may give.
+const ArgumentOnly = "patd-argument-only"
