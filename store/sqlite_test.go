@@ -186,7 +186,7 @@ func TestSimultaneousFirstStarts(t *testing.T) {
 func TestIndexesAreUsed(t *testing.T) {
 	st := open(t, newPath(t), store.Options{})
 	for statement, want := range store.Statements() {
-		plan, err := st.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+statement, slices.Repeat([]any{1}, 9)...)
+		plan, err := st.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+statement, slices.Repeat([]any{1}, 12)...)
 		if err != nil {
 			t.Errorf("%s: %v", statement, err)
 			continue
