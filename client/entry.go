@@ -23,7 +23,9 @@ type entry struct {
 	bytes           int // what size returned when it was put there
 
 	recent atomic.Bool // used since the hand of the clock passed
-	usage  *usage      // for the report; nil for a refusal
+	// used is when the use was last counted, in microseconds: most checks look no further than here.
+	used  atomic.Int64
+	usage *usage // for the report; nil for a refusal
 }
 
 // owner is a token or a user with answers in memory. One number voids all that are from before a change, however many.

@@ -40,8 +40,7 @@ type uses struct {
 // usage is how an answer was used last: the part of an entry that the report needs.
 type usage struct {
 	tokenID string
-	queued  atomic.Bool  // waits to be reported
-	last    atomic.Int64 // the time of the use, so that most uses need not lock
+	queued  atomic.Bool // waits to be reported
 
 	mu  sync.Mutex
 	use use
@@ -56,7 +55,6 @@ func (r *usage) set(u use) {
 	r.mu.Lock()
 	r.use = u
 	r.mu.Unlock()
-	r.last.Store(u.time)
 }
 
 func (r *usage) get() use {
@@ -69,13 +67,16 @@ func newUses(rpc patdv1.IntrospectionServiceClient, limit int) *uses {
 	return &uses{rpc: rpc, limit: max(1, limit), pending: map[string]use{}, filling: make(chan struct{}, 1)}
 }
 
-// note counts a use. It is on the way of every check: most of them only read.
-func (u *uses) note(r *usage, ip netip.Addr, now time.Time) {
-	at := now.UnixMicro()
-	if at-r.last.Load() >= useGrain.Microseconds() {
-		r.set(use{at, ip})
+// note counts a use. It is on the way of every check: most of them only read, and no more than the entry itself.
+func (u *uses) note(e *entry, ip netip.Addr, now time.Time) {
+	at, before := now.UnixMicro(), e.used.Load()
+	if at >= before && at-before < useGrain.Microseconds() {
+		return
 	}
-	if r.queued.Load() || r.queued.Swap(true) {
+	e.used.Store(at)
+	r := e.usage
+	r.set(use{at, ip})
+	if r.queued.Swap(true) {
 		return
 	}
 	u.mu.Lock()

@@ -30,7 +30,7 @@ func (silent) ReportUses(context.Context, *patdv1.ReportUsesRequest, ...grpc.Cal
 func TestUnreportedUsesAreBounded(t *testing.T) {
 	u := newUses(silent{}, 64)
 	for i := range 1000 {
-		u.note(&usage{tokenID: fmt.Sprint(i)}, netip.Addr{}, start)
+		u.note(&entry{usage: &usage{tokenID: fmt.Sprint(i)}}, netip.Addr{}, start)
 		if i == 500 {
 			if err := u.report(t.Context()); !errors.Is(err, errSilent) {
 				t.Fatal(err)
@@ -57,7 +57,7 @@ func TestAnUnreportedUseHoldsNoAnswer(t *testing.T) {
 		e.token.Name = strings.Repeat("x", 4096)
 		e.usage = &usage{tokenID: e.token.ID}
 		m.keep(e, ticket{sent: start}, 1)
-		u.note(e.usage, netip.Addr{}, start.Add(time.Second))
+		u.note(e, netip.Addr{}, start.Add(time.Second))
 		made = append(made, weak.Make(e.token))
 	}
 	runtime.GC()
