@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"patd/store/internal/db"
+	"patd/store/internal/reserve"
 	"patd/tokens"
 )
 
@@ -15,11 +17,11 @@ var (
 	errNoTransaction = errors.New("the transaction has failed, or was never begun")
 )
 
-// transaction runs those in line in one transaction, and those who come meanwhile. When none can begin, it refuses those
-// who were in line: they have waited for as long as it took to find out.
+// transaction runs those in line in one transaction, and those who come meanwhile. When none can begin, it refuses
+// those who were in line: they have waited for as long as it took to find out.
 func (g *group) transaction(line []*member) {
 	begin := g.writer.Dialect().BeginWrite
-	sparing := g.reserve.inUse()
+	sparing := g.reserve.InUse()
 	if sparing != g.sparing {
 		begin = append([]string{db.LogPages(sparing)}, begin...)
 	}
@@ -49,7 +51,7 @@ func (g *group) transaction(line []*member) {
 // maxTurn is how long a transaction takes in others that wait where those of other processes wait for it, too.
 const maxTurn = 100 * time.Millisecond
 
-// long tells whether the turn is over, once there is something to commit.
+// long reports whether the turn is over, once there is something to commit.
 func (b *batch) long() bool {
 	select {
 	case <-b.turn:
@@ -84,13 +86,14 @@ func (b *batch) run(m *member) {
 	b.inside = true
 	m.run(t)
 	b.inside = false
-	if m.ends = t.ends; m.last.err == nil && m.last.panicked == nil && t.wrote && !t.ends && b.group.reserve.keeps() {
-		m.last.err = tokens.DiskReserved(m.op, errReserved)
+	if m.ends = t.ends; m.last.err == nil && m.last.panicked == nil && t.wrote && !t.ends && b.group.reserve.Keeps() {
+		m.last.err = tokens.DiskReserved(m.op, reserve.ErrKept)
 	}
 	failed := m.last.panicked != nil || m.last.err != nil
 	switch {
 	case t.lost():
-		// Its failure is its answer, unless it was only in another's way, or the connection broke, and this was the first time.
+		// Its failure is its result, unless it was only in the way of another, or the connection broke, and this was
+		// the first time.
 		m.uncommitted = !m.alone && (db.IsConflict(t.cause) || b.c.Dialect().Remote && b.c.Broken() && !db.IsTimeout(t.cause)) ||
 			m.ends && db.IsFull(t.cause)
 		b.lose(m.last.err)
@@ -122,14 +125,14 @@ func (b *batch) savepoint(statements ...string) {
 	}
 }
 
-// lose gives the transaction up. No answer may rest on it from here on, whatever the cause, which a panic hides.
+// lose gives the transaction up. No result may rest on it from here on, whatever the cause, which a panic hides.
 func (b *batch) lose(cause error) {
 	b.c.Rollback()
 	b.over, b.err = true, errors.Join(errLost, cause)
 }
 
-// end commits and answers. It returns those that it has no answer for: they must run again, each alone. When the commit
-// fails, nothing that rests on it has happened.
+// end commits and sends the results. It returns the members that have none: they must run again, each alone. When the
+// commit fails, nothing that rests on it has happened.
 func (b *batch) end() (again []*member) {
 	switch {
 	case b.inside: // the change ended the goroutine
@@ -142,9 +145,9 @@ func (b *batch) end() (again []*member) {
 	// not the others' failure.
 	conflict, full := db.IsConflict(b.err), db.IsFull(b.err)
 	if full {
-		b.group.reserve.noteFull()
-	} else if b.err == nil && b.wrote {
-		b.group.reserve.noteRoom(b.ran)
+		b.group.reserve.NoteFull()
+	} else if b.err == nil && b.wrote && b.group.reserve.Full() && b.gave() {
+		b.group.reserve.NoteRoom()
 	}
 	retry := b.over || conflict || len(b.ran) > 1 && db.IsConstraint(b.err)
 	if conflict || b.over && b.c.Broken() {
@@ -156,7 +159,7 @@ func (b *batch) end() (again []*member) {
 			m.answer <- m.last
 		case retry && !m.alone, full && m.ends && b.relieve(m):
 			again = append(again, m)
-		case full && !m.ends && b.group.reserve.exists():
+		case full && !m.ends && b.group.reserve.Exists():
 			m.answer <- outcome{err: tokens.DiskReserved(m.op, b.err)}
 		default:
 			m.answer <- outcome{err: db.Fault(m.op, b.err)}
@@ -165,8 +168,13 @@ func (b *batch) end() (again []*member) {
 	return again
 }
 
-// relieve reports whether a change that only takes away should run again, though the disk is full: by itself, and if it had
-// no room then either, once more with that of the reserve, and of the write-ahead log once that is in the file.
+// gave reports whether a change that was committed gives something.
+func (b *batch) gave() bool {
+	return slices.ContainsFunc(b.ran, func(m *member) bool { return m.uncommitted && !m.ends })
+}
+
+// relieve reports whether a change that only takes away should run again, though the disk is full: by itself, and if it
+// had no room then either, once more with that of the reserve, and of the write-ahead log once that is in the file.
 func (b *batch) relieve(m *member) bool {
 	switch {
 	case !m.alone:
@@ -174,7 +182,7 @@ func (b *batch) relieve(m *member) bool {
 	case m.relieved:
 		return false
 	}
-	m.relieved = b.group.reserve.release()
+	m.relieved = b.group.reserve.Release()
 	if m.relieved && !b.c.Broken() {
 		_, _ = b.c.Exec(context.Background(), db.RewindLog) // it may not get far: whether there is room now shows when m runs
 	}
@@ -203,7 +211,7 @@ func (b *batch) commit() {
 	switch {
 	case err == nil:
 	case b.c.Dialect().Remote && b.c.Broken():
-		b.settle(err)
+		b.resolveCommit(err)
 	default:
 		b.c.Rollback()
 		b.err = err

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"patd/store/internal/db"
+	"patd/store/internal/reserve"
 )
 
 // Bounds of one transaction: how many changes share it, and how many transactions may pass over housekeeping that waits
@@ -19,15 +20,15 @@ const (
 )
 
 // group is the line before the writer. Changes that come while it is at work wait, and the next transaction takes them
-// all: one flush of the disk answers many. A change that comes alone begins at once.
+// all: one flush of the disk serves many. A change that comes alone begins at once.
 //
 // While somebody waits there is one goroutine, which runs the changes one after another: to hand each its turn on its
 // own goroutine was measured to cost a quarter of the throughput. What ends a change's function, a panic too, is handed
-// back to its caller and harms nobody else.
+// back to its caller and does not affect the others.
 type group struct {
 	writer  *db.Pool
-	reserve *reserve // nil: the disk is another machine's
-	sparing bool     // the writer keeps the write-ahead log short; of the goroutine alone
+	reserve *reserve.Reserve // nil: the disk is another machine's
+	sparing bool             // the writer keeps the write-ahead log short; of the goroutine alone
 	loop    sync.WaitGroup
 
 	mu      sync.Mutex
@@ -50,7 +51,7 @@ type member struct {
 	relieved     bool         // it runs again, after the disk's reserve was given up for it
 
 	last outcome
-	// uncommitted tells that what it did, or what it was told of others' doing, stands and falls with the transaction.
+	// uncommitted says that its changes, or the changes of others that it has read, depend on the commit.
 	uncommitted bool
 }
 
@@ -77,8 +78,8 @@ func (p *panicked) Unwrap() error {
 	return err
 }
 
-// do runs fn in a transaction, its own or one shared with others, and answers once that is on disk. Waiting for the turn
-// heeds ctx; from then on it happens whole or not at all. fn may be run again, and runs on another goroutine.
+// do runs fn in a transaction, its own or one shared with others, and returns once that is on disk. Waiting for the
+// turn heeds ctx; from then on it happens whole or not at all. fn may be run again, and runs on another goroutine.
 func (g *group) do(ctx context.Context, op string, housekeeping bool, fn func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return db.Fault(op, err)
@@ -171,7 +172,7 @@ func (g *group) after(again []*member) {
 	}
 }
 
-// waiting answers who is in line. When nobody is, or the store is closed, the goroutine's work is over.
+// waiting returns the members in line. When there are none, or the store is closed, the goroutine's work is over.
 func (g *group) waiting() []*member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -182,7 +183,7 @@ func (g *group) waiting() []*member {
 	return slices.Concat(g.line, g.behind)
 }
 
-// work runs transactions until nobody is in line. A change that ends the goroutine does not end the work.
+// work runs transactions until the line is empty. A change that ends the goroutine does not end the work.
 func (g *group) work() {
 	over := false
 	defer func() {
@@ -196,7 +197,7 @@ func (g *group) work() {
 	over = true
 }
 
-// close waits for the transaction under way and turns away whoever is still in line.
+// close waits for the transaction under way and refuses the members that are still in line.
 func (g *group) close() {
 	g.mu.Lock()
 	g.closed = true
@@ -208,7 +209,7 @@ func (g *group) close() {
 	g.refuse(line, db.ErrClosed)
 }
 
-// refuse answers those of the members who are still in line.
+// refuse sends the error to those of the members that are still in line.
 func (g *group) refuse(members []*member, err error) {
 	for _, m := range members {
 		if g.leave(m) {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"patd/store/internal/db"
+	"patd/store/internal/reserve"
 )
 
 // viewFactor is how much longer a statement of a list may take than one of a lookup.
@@ -16,6 +17,23 @@ const viewFactor = 12
 // settings are what connections need of the options.
 func (o Options) settings() db.Settings {
 	return db.Settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: o.pragmas}
+}
+
+func (o Options) newReserve(database string) *reserve.Reserve {
+	return reserve.New(database, reserve.Config{Size: o.Reserve, Logger: o.Logger, Now: o.Now})
+}
+
+// Disk is what is known of the disk of a store in a file.
+type Disk struct {
+	Full    bool  // the last change had no room
+	Given   bool  // the reserve is in use: only changes that take away are accepted
+	Reserve int64 // bytes that the reserve holds
+}
+
+// Disk returns what is known of the store's disk; of PostgreSQL's, nothing.
+func (s *Store) Disk() (d Disk) {
+	d.Full, d.Given, d.Reserve = s.group.reserve.State()
+	return d
 }
 
 // openSQLite opens a store in a file.
@@ -38,7 +56,7 @@ func openSQLite(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	s := newStore(o, db.SQLiteDialect())
 	s.path = path
-	s.group.reserve = newReserve(path, o)
+	s.group.reserve = o.newReserve(path)
 	if s.writer, err = db.SQLitePool(s.dialect, db.WriterDSN(path, o.settings()), 1, s.done); err == nil {
 		s.group.writer = s.writer
 		s.lookups, err = db.SQLitePool(s.dialect, db.ReaderDSN(path, o.settings()), o.Connections, s.done)

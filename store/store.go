@@ -24,21 +24,22 @@ type Options struct {
 	FlushInterval time.Duration
 	// Now is the clock for the store's own housekeeping; nil: the system's.
 	Now func() time.Time
-	// Logger hears of failures in the background; nil: nobody does.
+	// Logger logs failures in the background; nil: they are not logged.
 	Logger *slog.Logger
-	// Connections is the number of connections for lookups, and of those for listing; 0: with SQLite one per processor, 2
-	// to 8, and with PostgreSQL, where a lookup waits for the network, 8. PostgreSQL has three more from each process.
+	// Connections is the number of connections for lookups, and of those for listing; 0: with SQLite one per processor,
+	// 2 to 8, and with PostgreSQL, where a lookup waits for the network, 8. PostgreSQL has three more from each
+	// process.
 	Connections int
 	// BusyTimeout is how long to wait for another process that is writing, or to be connected; 0: 5 s.
 	BusyTimeout time.Duration
-	// StatementTimeout is how long PostgreSQL may take for a statement of a lookup or a change, and a twelfth of what one of a
-	// list may take; 0: 5 s.
+	// StatementTimeout is how long PostgreSQL may take for a statement of a lookup or a change, and a twelfth of what
+	// one of a list may take; 0: 5 s.
 	StatementTimeout time.Duration
-	// Password answers that of PostgreSQL, asked for each connection; nil: it is in the URL, or there is none.
+	// Password returns that of PostgreSQL, for each connection; nil: it is in the URL, or there is none.
 	Password func() (string, error)
 
-	// Reserve is how many bytes of a file's disk are set aside beside it for changes that only take away, such as revocations;
-	// 0: none, and one that is there is used and not restored. PostgreSQL has none.
+	// Reserve is how many bytes of a file's disk are set aside beside it for changes that only take away, such as
+	// revocations; 0: none, and one that is there is used and not restored. PostgreSQL has none.
 	Reserve int64
 
 	pragmas    []string                    // further ones for the writer, for tests
@@ -102,8 +103,8 @@ var _ tokens.Store = (*Store)(nil)
 // Open opens the store that url names: sqlite:<path>, or postgres://….
 //
 // A file is made when there is none, and its schema brought up to date. One that is not a patd database, or has a newer
-// schema that does not suffer this program, is refused and not changed. PostgreSQL, which others may be using, must have a
-// schema that this program knows (see Migrate).
+// schema whose minimum compatible version this program is below, is refused and not changed. PostgreSQL, which others
+// may be using, must have a schema that this program knows (see Migrate).
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	open, rest, err := engine(url)
 	if err != nil {
@@ -111,7 +112,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	o = o.withDefaults()
 	s, err := openReady(ctx, open, rest, o)
-	if db.IsFull(err) && !IsPostgres(url) && newReserve(rest, o).release() {
+	if db.IsFull(err) && !IsPostgres(url) && o.newReserve(rest).Release() {
 		s, err = openReady(ctx, open, rest, o)
 	}
 	if err != nil {
@@ -121,8 +122,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	s.loop.Go(func() { s.writeBehind(s.loopCtx) })
 	s.loop.Go(func() { s.probeChanges(s.loopCtx) })
 	if s.group.reserve != nil && o.Reserve > 0 {
-		s.group.reserve.make()
-		s.loop.Go(func() { s.group.reserve.watch(s.loopCtx) })
+		s.group.reserve.Make()
+		s.loop.Go(func() { s.group.reserve.Watch(s.loopCtx) })
 	}
 	return s, nil
 }
@@ -157,7 +158,7 @@ func engine(url string) (open func(context.Context, string, Options) (*Store, er
 	}
 }
 
-// IsPostgres tells whether a URL is one of PostgreSQL.
+// IsPostgres reports whether a URL is one of PostgreSQL.
 func IsPostgres(url string) bool {
 	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }
@@ -172,8 +173,8 @@ func newStore(o Options, d *db.Dialect) *Store {
 
 const readReady = `SELECT coalesce(max(seq), 0) FROM changes`
 
-// Ready reads from the database, and says what is wrong when that fails. Unlike a lookup it ends with ctx at the latest, at the
-// cost of a connection.
+// Ready reads from the database, and says what is wrong when that fails. Unlike a lookup it ends with ctx at the
+// latest, at the cost of a connection.
 func (s *Store) Ready(ctx context.Context) error {
 	const op = "check that the store answers"
 	var seq int64
@@ -185,7 +186,7 @@ func (s *Store) Ready(ctx context.Context) error {
 
 // Close writes recorded uses, waits for the calls under way and for the store's goroutines, and closes the
 // database. Calls that come later fail. Its error says that noted uses could not be written, or that the database
-// did not close; a second call answers the same.
+// did not close; a second call returns the same.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.stopLoop()
@@ -216,9 +217,9 @@ func (s *Store) closePools() error {
 	return errors.Join(errs...)
 }
 
-// lookup runs fn on a connection for point lookups, perhaps twice. The wait for one heeds ctx; the statements get a context
-// that does not end: they take microseconds with SQLite, whose driver would need a goroutine each to heed it, and with
-// PostgreSQL a caller who goes away would cost a connection.
+// lookup runs fn on a connection for point lookups, perhaps twice. The wait for one heeds ctx; the statements get a
+// context that does not end: they take microseconds with SQLite, whose driver would need a goroutine each to heed it,
+// and with PostgreSQL a caller who goes away would cost a connection.
 func (s *Store) lookup(ctx context.Context, op string, fn func(context.Context, *db.Conn) error) error {
 	within := context.WithoutCancel(ctx)
 	return db.Fault(op, s.lookups.Use(ctx, func(c *db.Conn) error { return fn(within, c) }))

@@ -76,6 +76,7 @@ func rooms() map[string]room {
 		},
 		"patd/store/cache/internal/reclog": {},
 		"patd/store/feed":                  {allowed: []string{"patd/tokens"}, refused: noSQL},
+		"patd/store/internal/reserve":      {allowed: []string{"patd/internal/durable"}, refused: noSQL},
 		"patd/store/internal/db": {allowed: []string{
 			"patd/tokens", "patd/internal/durable", "patd/internal/loopback",
 			"modernc.org/sqlite", "github.com/jackc/pgx/v5", "golang.org/x",

@@ -12,12 +12,12 @@ import (
 
 // How long it is tried to find out whether a commit that was cut off happened, and the first pause between two tries.
 const (
-	settleWithin = 6 * time.Second
-	settlePause  = 20 * time.Millisecond
+	resolveWithin = 6 * time.Second
+	resolvePause  = 20 * time.Millisecond
 )
 
-// proof is an audit event by which a transaction can be told from one that did not happen: the last that it wrote. Events
-// are not deleted for a minute at least. One of the same position in another history, as after a failover to a server that had not heard of the
+// proof is an audit event that shows that a transaction happened: the last that it wrote. Events are not deleted for a
+// minute at least. One of the same position in another history, as after a failover to a server that missed the
 // transaction, is of another moment.
 type proof struct {
 	seq   int64
@@ -27,18 +27,18 @@ type proof struct {
 const selectProof = `
 SELECT count(*) FROM events WHERE seq = ? AND time_us = ? AND actor = ? AND action = ? AND coalesce(token_id, 0) = ? AND coalesce("user", '') = ?`
 
-// settle finds out whether a commit happened in the middle of which the connection broke. The server may not have heard of
-// that yet and still be at it; so the answer is looked for in a transaction that begins when nobody else's is open. Where
-// there is no proof there is no event, and so only housekeeping, which can be done twice.
-func (b *batch) settle(cause error) {
+// resolveCommit finds out whether a commit happened in the middle of which the connection broke. The server may not
+// have noticed that yet and still be at it; so the proof is looked for in a transaction that begins when no other is
+// open. Where there is no proof there is no event, and so only housekeeping, which can be done twice.
+func (b *batch) resolveCommit(cause error) {
 	if b.proof.seq == 0 {
 		b.lose(cause)
 		return
 	}
 	_ = b.c.Discard() // there is one connection for the writer
-	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), resolveWithin)
 	defer cancel()
-	pause := settlePause
+	pause := resolvePause
 	for {
 		happened, err := b.group.happened(ctx, b.proof)
 		switch {

@@ -1,4 +1,4 @@
-package store
+package reserve
 
 import (
 	"context"
@@ -15,23 +15,20 @@ import (
 	"patd/internal/durable"
 )
 
-// A store in a file keeps a reserve: a file beside it that holds room on the disk and nothing else. When the disk is full, changes
-// fail before they get to that room. One that only takes away, such as a revocation, has the reserve given up, runs again and
-// has the room; from then on all others are refused until the reserve can be made again. An empty reserve says that it was given up,
-// to the next start and to other processes.
-
 const (
-	reserveSuffix = "-reserve"
-	// reserveWatch is how often a server looks whether there is room again.
-	reserveWatch = time.Second
+	suffix = "-reserve"
+	// watchEvery is how often a server looks whether there is room again.
+	watchEvery = time.Second
 	// fullFor is how long the disk counts as full after a change had no room, when none has succeeded since.
 	fullFor = 30 * time.Second
 )
 
-var errReserved = errors.New("the rest of the disk is for changes that only take away")
+// ErrKept is the cause when a change is refused, because the rest of the disk is for changes that only take away.
+var ErrKept = errors.New("the rest of the disk is for changes that only take away")
 
-// reserve is the reserve of a store in a file. All methods may be called on nil, a store that has none.
-type reserve struct {
+// Reserve is the reserve of a store in a file. All methods but Make and Watch may be called on nil, a store that has
+// none.
+type Reserve struct {
 	path string
 	size int64 // what a server holds; 0: this process makes none
 	log  *slog.Logger
@@ -44,14 +41,22 @@ type reserve struct {
 	mu sync.Mutex // of the file
 }
 
-func newReserve(database string, o Options) *reserve {
-	r := &reserve{path: database + reserveSuffix, size: o.Reserve, log: o.Logger, now: o.Now}
+// Config configures a Reserve. All fields are needed but Size.
+type Config struct {
+	Size   int64 // bytes; 0: this process makes none, and uses and does not restore one that is there
+	Logger *slog.Logger
+	Now    func() time.Time
+}
+
+// New returns the reserve of a database file. It makes none: see Make.
+func New(database string, c Config) *Reserve {
+	r := &Reserve{path: database + suffix, size: c.Size, log: c.Logger, now: c.Now}
 	r.given.Store(r.held() == 0)
 	return r
 }
 
 // held is how many bytes the reserve's file has; -1: there is none.
-func (r *reserve) held() int64 {
+func (r *Reserve) held() int64 {
 	var s syscall.Stat_t
 	if syscall.Stat(r.path, &s) != nil {
 		return -1
@@ -59,11 +64,12 @@ func (r *reserve) held() int64 {
 	return s.Size
 }
 
-// exists reports whether there is a reserve, given up or not.
-func (r *reserve) exists() bool { return r != nil && r.held() >= 0 }
+// Exists reports whether there is a reserve, given up or not.
+func (r *Reserve) Exists() bool { return r != nil && r.held() >= 0 }
 
-// make makes the reserve where there is none, or one of another size. Where there is no room for it, patd goes on without.
-func (r *reserve) make() {
+// Make makes the reserve where there is none, or one of another size. Where there is no room for it, patd goes on
+// without.
+func (r *Reserve) Make() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch held := r.held(); {
@@ -71,7 +77,8 @@ func (r *reserve) make() {
 		if r.look(); !r.given.Load() {
 			return
 		}
-		r.log.Warn("store: the disk was full: only changes that take away, such as revocations, are accepted until there is room for the reserve",
+		r.log.Warn("store: the disk was full: only changes that take away, such as revocations, are accepted until there "+
+			"is room for the reserve",
 			slog.Int64("reserve_bytes", r.size))
 	case held == r.size:
 	default:
@@ -84,7 +91,7 @@ func (r *reserve) make() {
 }
 
 // fill makes the file as long as the reserve, with its room. When that fails it is as it was.
-func (r *reserve) fill() error {
+func (r *Reserve) fill() error {
 	was := max(r.held(), 0)
 	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -94,12 +101,13 @@ func (r *reserve) fill() error {
 		was = r.size
 	}
 	err = errors.Join(err, f.Truncate(was))
-	return errors.Join(err, f.Sync(), f.Close(), durable.InheritDir(r.path, filepath.Dir(r.path)), durable.SyncDir(filepath.Dir(r.path)))
+	dir := filepath.Dir(r.path)
+	return errors.Join(err, f.Sync(), f.Close(), durable.InheritDir(r.path, dir), durable.SyncDir(dir))
 }
 
-// release gives the reserve up, and reports whether it is given up, now or before. Some file systems free its room only with the
-// next flush.
-func (r *reserve) release() bool {
+// Release gives the reserve up, and reports whether it is given up, now or before. Some file systems free its room only
+// with the next flush.
+func (r *Reserve) Release() bool {
 	if r == nil {
 		return false
 	}
@@ -121,16 +129,18 @@ func (r *reserve) release() bool {
 	}
 	_ = f.Sync() // best effort: the room may be there without
 	r.given.Store(true)
-	r.log.Error("store: the disk is full; its reserve is in use, and only changes that take away, such as revocations, are accepted until there is room")
+	r.log.Error("store: the disk is full; its reserve is in use, and only changes that take away, such as revocations, are " +
+		"accepted until there is room")
 	return true
 }
 
-// inUse reports whether the reserve is given up, as far as is known.
-func (r *reserve) inUse() bool { return r != nil && r.given.Load() }
+// InUse reports whether the reserve is given up, as far as is known.
+func (r *Reserve) InUse() bool { return r != nil && r.given.Load() }
 
-// keeps reports whether what is left of the disk is not for every change. When there is room again it restores the reserve first.
-func (r *reserve) keeps() bool {
-	if !r.inUse() {
+// Keeps reports whether what is left of the disk is not for every change. When there is room again it restores the
+// reserve first.
+func (r *Reserve) Keeps() bool {
+	if !r.InUse() {
 		return false
 	}
 	r.mu.Lock()
@@ -139,9 +149,9 @@ func (r *reserve) keeps() bool {
 	return r.given.Load()
 }
 
-// look restores the reserve where it was given up and there is room, or finds that another process did. Whoever calls it has
+// look restores the reserve where it was given up and there is room, or finds that another process did. The caller has
 // the lock.
-func (r *reserve) look() {
+func (r *Reserve) look() {
 	held := r.held()
 	if held == 0 && r.size > 0 {
 		// With a margin: what has just room for the reserve is full again at once.
@@ -156,7 +166,7 @@ func (r *reserve) look() {
 }
 
 // free is how many bytes of the disk this process could take. A quota may be less.
-func (r *reserve) free() int64 {
+func (r *Reserve) free() int64 {
 	var s syscall.Statfs_t
 	if syscall.Statfs(filepath.Dir(r.path), &s) != nil {
 		return 0
@@ -164,8 +174,8 @@ func (r *reserve) free() int64 {
 	return int64(s.Bavail) * int64(s.Bsize) //nolint:unconvert // their types are not the same everywhere
 }
 
-// noteFull takes in that a change had no room.
-func (r *reserve) noteFull() {
+// NoteFull records that a change had no room.
+func (r *Reserve) NoteFull() {
 	if r == nil {
 		return
 	}
@@ -175,23 +185,19 @@ func (r *reserve) noteFull() {
 	}
 }
 
-// noteRoom takes in that changes had room: when one gives something, the disk is not full.
-func (r *reserve) noteRoom(done []*member) {
-	if r == nil || !r.full.Load() || r.given.Load() {
-		return
-	}
-	for _, m := range done {
-		if m.uncommitted && !m.ends {
-			r.full.Store(false)
-			r.log.Info("store: the disk has room again")
-			return
-		}
+// Full reports whether a change had no room, while the reserve is not in use.
+func (r *Reserve) Full() bool { return r != nil && r.full.Load() && !r.given.Load() }
+
+// NoteRoom records that a change that gives something had room: the disk is not full.
+func (r *Reserve) NoteRoom() {
+	if r.Full() && r.full.Swap(false) {
+		r.log.Info("store: the disk has room again")
 	}
 }
 
-// watch looks every second, until ctx ends.
-func (r *reserve) watch(ctx context.Context) {
-	tick := time.NewTicker(reserveWatch)
+// Watch looks every second, until ctx ends.
+func (r *Reserve) Watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -223,19 +229,11 @@ func writeZeros(f *os.File, size int64) error {
 	return err
 }
 
-// Disk is what is known of the disk of a store in a file.
-type Disk struct {
-	Full    bool  // the last change had no room
-	Given   bool  // the reserve is in use: only changes that take away are accepted
-	Reserve int64 // bytes that the reserve holds
-}
-
-// Disk returns what is known of the store's disk; of PostgreSQL's, nothing.
-func (s *Store) Disk() Disk {
-	r := s.group.reserve
+// State returns whether the last change had no room, whether the reserve is in use, and how many bytes it holds.
+func (r *Reserve) State() (full, given bool, held int64) {
 	if r == nil {
-		return Disk{}
+		return false, false, 0
 	}
-	given := r.given.Load()
-	return Disk{Full: given || r.full.Load(), Given: given, Reserve: max(r.held(), 0)}
+	given = r.given.Load()
+	return given || r.full.Load(), given, max(r.held(), 0)
 }
