@@ -10,7 +10,8 @@ import (
 	"patd/tokens"
 )
 
-const accessColumns = `id, token_id, serial, family, client_id, scopes, audiences, issue_us, expire_us, revoke_us, revoked_by, revoke_reason`
+const accessColumns = `id, token_id, serial, family, client_id, scopes, audiences, issue_us, expire_us, revoke_us,
+  revoked_by, revoke_reason`
 
 // accessRow holds accessColumns.
 type accessRow struct {
@@ -29,9 +30,11 @@ func (r *accessRow) dest() []any {
 
 func (r *accessRow) access() tokens.AccessToken {
 	return tokens.AccessToken{
-		ID: tokens.ID(r.id), TokenID: tokens.ID(r.tokenID), Serial: r.serial, Family: tokens.ID(r.family.Int64), ClientID: r.clientID.String,
-		Scopes: db.Split(r.scopes, " "), Audiences: db.Split(r.audiences.String, "\n"),
-		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS), Revocation: revoked(r.revokeUS, r.revokedBy, r.revokeReason),
+		ID: tokens.ID(r.id), TokenID: tokens.ID(r.tokenID), Serial: r.serial, Family: tokens.ID(r.family.Int64),
+		ClientID: r.clientID.String,
+		Scopes:   db.Split(r.scopes, " "), Audiences: db.Split(r.audiences.String, "\n"),
+		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS), Revocation: revoked(r.revokeUS,
+			r.revokedBy, r.revokeReason),
 	}
 }
 
@@ -98,7 +101,8 @@ ON CONFLICT (id) DO NOTHING`
 func (t *tx) InsertAccess(a tokens.AccessToken, h tokens.Hash) error {
 	us, by, reason := db.Revocation(a.Revocation)
 	return t.mustExec("insert an access token", fmt.Errorf("access token %s: %w", a.ID, tokens.ErrTaken), insertAccess,
-		int64(a.ID), int64(a.TokenID), a.Serial, db.NullID(a.Family), h.Key, h.Sum[:], db.Join(a.Scopes, " "), db.Join(a.Audiences, "\n"),
+		int64(a.ID), int64(a.TokenID), a.Serial, db.NullID(a.Family), h.Key, h.Sum[:], db.Join(a.Scopes, " "),
+		db.Join(a.Audiences, "\n"),
 		db.NullText(a.ClientID), db.Micros(a.IssueTime), db.Expiry(a.ExpireTime), us, by, reason)
 }
 

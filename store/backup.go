@@ -19,8 +19,8 @@ const vacuumInto = `VACUUM INTO ?`
 
 // Backup writes a consistent copy of the store, as of one instant, to a new file that only its owner can read; the
 // store goes on working meanwhile. A file that exists is refused. The copy gets its name only when it is whole and on
-// disk; an interrupted backup leaves no file of that name. A store in PostgreSQL is copied into a store in a file, row by row,
-// read back and compared, as Copy does it, but with no lock that a change would wait for.
+// disk; an interrupted backup leaves no file of that name. A store in PostgreSQL is copied into a store in a file, row
+// by row, read back and compared, as Copy does it, but with no lock that a change would wait for.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	if err := s.backup(ctx, path); err != nil {
 		return fmt.Errorf("back up to %s: %w", path, err)

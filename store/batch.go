@@ -94,7 +94,8 @@ func (b *batch) run(m *member) {
 	case t.lost():
 		// Its failure is its result, unless it was only in the way of another, or the connection broke, and this was
 		// the first time.
-		m.uncommitted = !m.alone && (db.IsConflict(t.cause) || b.c.Dialect().Remote && b.c.Broken() && !db.IsTimeout(t.cause)) ||
+		m.uncommitted = !m.alone && (db.IsConflict(t.cause) || b.c.Dialect().Remote && b.c.Broken() &&
+			!db.IsTimeout(t.cause)) ||
 			m.ends && db.IsFull(t.cause)
 		b.lose(m.last.err)
 	case failed && t.saved:
@@ -184,7 +185,8 @@ func (b *batch) relieve(m *member) bool {
 	}
 	m.relieved = b.group.reserve.Release()
 	if m.relieved && !b.c.Broken() {
-		_, _ = b.c.Exec(context.Background(), db.RewindLog) // it may not get far: whether there is room now shows when m runs
+		// It may not get far: whether there is room now shows when m runs.
+		_, _ = b.c.Exec(context.Background(), db.RewindLog)
 	}
 	return m.relieved
 }

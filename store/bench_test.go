@@ -76,9 +76,10 @@ const (
 	lookupsPerRound = 1000
 )
 
-// BenchmarkLookupBesideDriver compares the store's point lookup, in random order over all tokens, with the same statement on
-// the same rows by the driver alone, in a small store and in those that PATD_BENCH_TOKENS names: in turn, a round of each.
-// The figures are medians over the rounds, with their range; files are read once before, so that they are in memory.
+// BenchmarkLookupBesideDriver compares the store's point lookup, in random order over all tokens, with the same
+// statement on the same rows by the driver alone, in a small store and in those that PATD_BENCH_TOKENS names: in turn,
+// a round of each. The figures are medians over the rounds, with their range; files are read once before, so that they
+// are in memory.
 //
 //   - ratio: time of a lookup by the store, over the driver's (reach: at most 1.3)
 //   - growth-x: how much longer the store's takes than in the small store, over the same of the driver (reach: at most 1.1)
@@ -241,8 +242,8 @@ func driverLookup(b *testing.B, path string) func(tokens.ID) error {
 	return func(id tokens.ID) error { return st.QueryRowContext(ctx, int64(id)).Scan(dest...) }
 }
 
-// BenchmarkSize reports bytes a token in the file: of the row with its indexes and its use, fresh and with every token used once,
-// and of the whole file with users, events and the change feed.
+// BenchmarkSize reports bytes a token in the file: of the row with its indexes and its use, fresh and with every token
+// used once, and of the whole file with users, events and the change feed.
 func BenchmarkSize(b *testing.B) {
 	for _, n := range sizes(b) {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {

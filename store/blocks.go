@@ -10,12 +10,13 @@ import (
 )
 
 // What exceeds a policy is found in the index alone, sorted by age there, and only then read. An audience is one of the
-// lines of audiences: api is neither xapi nor api2. ?2 and ?3 bound the expiry, ?4 leaves out what the audience has blocked
-// already. Those by which a token is blocked are lines too.
+// lines of audiences: api is neither xapi nor api2. ?2 and ?3 bound the expiry, ?4 leaves out what the audience has
+// blocked already. Those by which a token is blocked are lines too.
 const (
 	exceeding = `
 FROM tokens INDEXED BY tokens_exceeding
-WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0 OR blocked_by IS NULL OR instr(` + db.LineEnd + ` || blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) = 0)
+WHERE audiences IS NOT NULL AND revoke_us IS NULL AND expire_us > ?2 AND expire_us <= ?3 AND (?4 = 0
+  OR blocked_by IS NULL OR instr(` + db.LineEnd + ` || blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) = 0)
   AND instr(` + db.LineEnd + ` || audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0`
 
 	selectExceeding = `SELECT ` + usedColumns + `
@@ -29,11 +30,14 @@ ORDER BY t.id`
 	selectBlocked = `SELECT ` + usedColumns + `
 FROM tokens t INDEXED BY tokens_blocked
 CROSS JOIN users u ON u.key = t.user ` + joinUse + `
-WHERE t.blocked_by IS NOT NULL AND instr(` + db.LineEnd + ` || t.blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
+WHERE t.blocked_by IS NOT NULL
+  AND instr(` + db.LineEnd + ` || t.blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0 AND t.revoke_us IS NULL AND t.expire_us > ?2 AND t.id > ?3
 ORDER BY t.id LIMIT ?4`
 
 	countBlocked = `SELECT count(*) FROM tokens INDEXED BY tokens_blocked
-WHERE blocked_by IS NOT NULL AND instr(` + db.LineEnd + ` || blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0 AND revoke_us IS NULL AND expire_us > ?2 AND id > ?3`
+WHERE blocked_by IS NOT NULL
+  AND instr(` + db.LineEnd + ` || blocked_by || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?1 || ` + db.LineEnd + `) > 0
+  AND revoke_us IS NULL AND expire_us > ?2 AND id > ?3`
 )
 
 // exceedArgs are the parameters ?1 to ?4 of exceeding. The bounds of the expiry say both that a token is live and that
@@ -102,5 +106,6 @@ const setBlocked = `UPDATE tokens SET blocked_by = ?2 WHERE id = ?1`
 
 // SetBlocked implements tokens.TokenWriter.
 func (t *tx) SetBlocked(id tokens.ID, by string) error {
-	return t.mustExec("set a token's block", fmt.Errorf("token %s: %w", id, tokens.ErrNotFound), setBlocked, int64(id), db.NullText(by))
+	return t.mustExec("set a token's block", fmt.Errorf("token %s: %w", id, tokens.ErrNotFound), setBlocked, int64(id),
+		db.NullText(by))
 }

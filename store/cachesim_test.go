@@ -24,8 +24,8 @@ import (
 )
 
 // sim is a small store behind a cache that is too small for it, and what lookups must answer: the state after the last
-// change that returned. Changes come through the cache and from another handle, as another process makes them; readings are
-// held between the store and the cache while changes come; the clock takes the feed out of its time and back.
+// change that returned. Changes come through the cache and from another handle, as another process makes them; readings
+// are held between the store and the cache while changes come; the clock takes the feed out of its time and back.
 type sim struct {
 	t      *rapid.T
 	ctx    context.Context
@@ -97,7 +97,8 @@ func (s *sim) change(st tokens.Store, e tokens.Event, fn func(tokens.Tx) error) 
 	}
 }
 
-// through answers through which handle a change comes; of one from elsewhere the feed is heard before anything is asked.
+// through answers through which handle a change comes; of one from elsewhere the feed is heard before anything is
+// asked.
 func (s *sim) through() (tokens.Store, func()) {
 	if rapid.IntRange(0, 3).Draw(s.t, "elsewhere") > 0 {
 		return s.cache, func() {}
@@ -221,7 +222,8 @@ func (s *sim) rekey(*rapid.T) {
 	s.t.Fatalf("token %s: a digest does not move", t.ID)
 }
 
-// use notes a use of a token, sometimes one from before the last. No two are at the same time: either could be the last.
+// use notes a use of a token, sometimes one from before the last. No two are at the same time: either could be the
+// last.
 func (s *sim) use(*rapid.T) {
 	t := s.token()
 	s.uses++

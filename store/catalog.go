@@ -20,8 +20,8 @@ func searched(parts ...string) string {
 	return strings.Join(keys, "\n")
 }
 
-// searchKeys are what q is looked for by: its key, and the one that programs before this one wrote, which may go on writing to the
-// same database; empty: it is no other.
+// searchKeys are what q is looked for by: its key, and the one that programs before this one wrote, which may go on
+// writing to the same database; empty: it is no other.
 func searchKeys(q string) (key, former string) {
 	key, former = tokens.NameKey(q), tokens.FormerNameKey(q)
 	switch key {
@@ -34,7 +34,8 @@ func searchKeys(q string) (key, former string) {
 	}
 }
 
-const featureColumns = `name, coalesce(display_name, ''), coalesce(description, ''), consent, is_default, optional, published, is_system`
+const featureColumns = `name, coalesce(display_name, ''), coalesce(description, ''), consent, is_default, optional,
+  published, is_system`
 
 // featureDest is where featureColumns go.
 func featureDest(e *tokens.FeatureEntry) []any {
@@ -54,7 +55,8 @@ func (t *readTx) Feature(name string) (tokens.FeatureEntry, error) {
 
 const (
 	featureConditions = ` name > ?1
-  AND (?2 = '' OR instr(search, ?2) > 0 OR ?10 <> '' AND instr(search, ?10) > 0) AND (?3 = '' OR name = ?3) AND (?4 = 0 OR consent = ?4)
+  AND (?2 = '' OR instr(search, ?2) > 0 OR ?10 <> '' AND instr(search, ?10) > 0) AND (?3 = '' OR name = ?3)
+    AND (?4 = 0 OR consent = ?4)
   AND (is_default = ?5 OR ?5 IS NULL) AND (optional = ?6 OR ?6 IS NULL) AND (published = ?7 OR ?7 IS NULL)
   AND (is_system = ?8 OR ?8 IS NULL)
 ORDER BY name LIMIT ?9`
@@ -85,7 +87,8 @@ func (t *readTx) Features(q tokens.FeatureQuery) ([]tokens.FeatureEntry, error) 
 		err := rows.Scan(featureDest(&e)...)
 		list = append(list, e)
 		return err
-	}, q.After, key, q.Name, int64(q.Consent), db.NullFlag(q.Default), db.NullFlag(q.Optional), db.NullFlag(q.Published), db.NullFlag(q.System), q.Limit,
+	}, q.After, key, q.Name, int64(q.Consent), db.NullFlag(q.Default), db.NullFlag(q.Optional),
+		db.NullFlag(q.Published), db.NullFlag(q.System), q.Limit,
 		former)
 	if err != nil {
 		return nil, err
@@ -101,7 +104,8 @@ ON CONFLICT (name) DO NOTHING`
 
 	updateFeature = `
 UPDATE features
-SET display_name = ?2, description = ?3, consent = ?4, is_default = ?5, optional = ?6, published = ?7, is_system = ?8, search = ?9
+SET display_name = ?2, description = ?3, consent = ?4, is_default = ?5, optional = ?6, published = ?7,
+  is_system = ?8, search = ?9
 WHERE name = ?1`
 
 	deleteFeature = `DELETE FROM features WHERE name = ?`
@@ -110,19 +114,22 @@ WHERE name = ?1`
 // featureArgs are the columns of an entry as they are written.
 func featureArgs(e tokens.FeatureEntry) []any {
 	return []any{
-		e.Name, db.NullText(e.DisplayName), db.NullText(e.Description), int64(e.Consent), db.Flag(e.Default), db.Flag(e.Optional), db.Flag(e.Published), db.Flag(e.System),
+		e.Name, db.NullText(e.DisplayName), db.NullText(e.Description), int64(e.Consent), db.Flag(e.Default),
+		db.Flag(e.Optional), db.Flag(e.Published), db.Flag(e.System),
 		searched(e.Name, e.DisplayName, e.Description),
 	}
 }
 
 // InsertFeature implements tokens.FeatureWriter.
 func (t *tx) InsertFeature(e tokens.FeatureEntry) error {
-	return t.mustExec("insert a feature", fmt.Errorf("feature %s: %w", e.Name, tokens.ErrTaken), insertFeature, featureArgs(e)...)
+	return t.mustExec("insert a feature", fmt.Errorf("feature %s: %w", e.Name, tokens.ErrTaken), insertFeature,
+		featureArgs(e)...)
 }
 
 // UpdateFeature implements tokens.FeatureWriter.
 func (t *tx) UpdateFeature(e tokens.FeatureEntry) error {
-	return t.mustExec("update a feature", fmt.Errorf("feature %s: %w", e.Name, tokens.ErrNotFound), updateFeature, featureArgs(e)...)
+	return t.mustExec("update a feature", fmt.Errorf("feature %s: %w", e.Name, tokens.ErrNotFound), updateFeature,
+		featureArgs(e)...)
 }
 
 // DeleteFeature implements tokens.FeatureWriter.
@@ -130,7 +137,8 @@ func (t *tx) DeleteFeature(name string) error {
 	return t.mustExec("delete a feature", fmt.Errorf("feature %s: %w", name, tokens.ErrNotFound), deleteFeature, name)
 }
 
-const audienceColumns = `id, coalesce(display_name, ''), coalesce(resource, ''), coalesce(default_ttl_us, 0), coalesce(max_ttl_us, 0),
+const audienceColumns = `id, coalesce(display_name, ''), coalesce(resource, ''), coalesce(default_ttl_us, 0),
+  coalesce(max_ttl_us, 0),
        allow_never, allow_offline, coalesce(access_ttl_us, 0), access_format, require_named`
 
 // audienceRow holds audienceColumns.
@@ -141,7 +149,8 @@ type audienceRow struct {
 
 func (r *audienceRow) dest() []any {
 	return []any{
-		&r.e.ID, &r.e.DisplayName, &r.e.Resource, &r.defaultUS, &r.maxUS, &r.e.AllowNever, &r.e.AllowOffline, &r.accessUS, &r.e.AccessFormat,
+		&r.e.ID, &r.e.DisplayName, &r.e.Resource, &r.defaultUS, &r.maxUS, &r.e.AllowNever, &r.e.AllowOffline,
+		&r.accessUS, &r.e.AccessFormat,
 		&r.e.RequireNamed,
 	}
 }
@@ -167,9 +176,10 @@ const selectAudiences = `SELECT ` + audienceColumns + ` FROM audiences
 WHERE id > ?1 AND (?2 = '' OR instr(search, ?2) > 0 OR ?4 <> '' AND instr(search, ?4) > 0)
 ORDER BY id LIMIT ?3`
 
-// selectResources reads the index alone. Resources are compared normalized, which SQL cannot do, and a column for it would
-// be wrong where an earlier program on the same database writes.
-const selectResources = `SELECT resource, id FROM audiences INDEXED BY audiences_resource WHERE resource IS NOT NULL ORDER BY resource, id`
+// selectResources reads the index alone. Resources are compared normalized, which SQL cannot do, and a column for it
+// would be wrong where an earlier program on the same database writes.
+const selectResources = `SELECT resource, id FROM audiences INDEXED BY audiences_resource WHERE resource IS NOT NULL
+  ORDER BY resource, id`
 
 const selectRequireNamed = `SELECT id FROM audiences WHERE require_named = 1 ORDER BY id`
 
@@ -232,14 +242,16 @@ func (t *readTx) NamedAudiences() ([]string, error) {
 
 const (
 	insertAudience = `
-INSERT INTO audiences (id, display_name, resource, default_ttl_us, max_ttl_us, allow_never, allow_offline, access_ttl_us, access_format, search,
+INSERT INTO audiences (id, display_name, resource, default_ttl_us, max_ttl_us, allow_never, allow_offline,
+  access_ttl_us, access_format, search,
   require_named)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
 ON CONFLICT (id) DO NOTHING`
 
 	updateAudience = `
 UPDATE audiences
-SET display_name = ?2, resource = ?3, default_ttl_us = ?4, max_ttl_us = ?5, allow_never = ?6, allow_offline = ?7, access_ttl_us = ?8,
+SET display_name = ?2, resource = ?3, default_ttl_us = ?4, max_ttl_us = ?5, allow_never = ?6, allow_offline = ?7,
+  access_ttl_us = ?8,
     access_format = ?9, search = ?10, require_named = ?11
 WHERE id = ?1`
 
@@ -249,7 +261,8 @@ WHERE id = ?1`
 // audienceArgs are the columns of an audience as they are written.
 func audienceArgs(e tokens.AudienceEntry) []any {
 	return []any{
-		e.ID, db.NullText(e.DisplayName), db.NullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL), db.Flag(e.AllowNever),
+		e.ID, db.NullText(e.DisplayName), db.NullText(e.Resource), nullLifetime(e.DefaultTTL), nullLifetime(e.MaxTTL),
+		db.Flag(e.AllowNever),
 		db.Flag(e.AllowOffline), nullLifetime(e.AccessTTL), int64(e.AccessFormat), searched(e.ID, e.DisplayName),
 		db.Flag(e.RequireNamed),
 	}
@@ -257,12 +270,14 @@ func audienceArgs(e tokens.AudienceEntry) []any {
 
 // InsertAudience implements tokens.AudienceWriter.
 func (t *tx) InsertAudience(e tokens.AudienceEntry) error {
-	return t.mustExec("insert an audience", fmt.Errorf("audience %s: %w", e.ID, tokens.ErrTaken), insertAudience, audienceArgs(e)...)
+	return t.mustExec("insert an audience", fmt.Errorf("audience %s: %w", e.ID, tokens.ErrTaken), insertAudience,
+		audienceArgs(e)...)
 }
 
 // UpdateAudience implements tokens.AudienceWriter.
 func (t *tx) UpdateAudience(e tokens.AudienceEntry) error {
-	return t.mustExec("update an audience", fmt.Errorf("audience %s: %w", e.ID, tokens.ErrNotFound), updateAudience, audienceArgs(e)...)
+	return t.mustExec("update an audience", fmt.Errorf("audience %s: %w", e.ID, tokens.ErrNotFound), updateAudience,
+		audienceArgs(e)...)
 }
 
 // DeleteAudience implements tokens.AudienceWriter.

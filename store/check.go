@@ -20,18 +20,21 @@ const (
 // prunedBefore is the moment before which events may have been deleted: what was done before it needs none.
 const prunedBefore = `(SELECT coalesce(max(before_us), 0) FROM released)`
 
-// Invariants that neither the pages nor the constraints hold. Each statement answers what breaks one: ?1 is the
-// time, ?2 how many to answer.
+// Invariants that neither the pages nor the constraints hold. Each statement returns what breaks one: ?1 is the time,
+// ?2 how many to return.
 const (
 	checkTokenEvents = `
 SELECT t.id FROM tokens t
-WHERE t.issue_us >= ` + prunedBefore + ` AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE t.issue_us >= ` + prunedBefore + ` AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id
+  AND e.outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkRevokeEvents = `
 SELECT t.id FROM tokens t JOIN users u ON u.key = t.user
 WHERE t.revoke_us IS NOT NULL AND t.revoke_us >= ` + prunedBefore + `
-  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action IN ('token.revoke', 'token.revoke_all') AND e.outcome = 1)
-  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user = u.user AND e.action IN ('token.revoke_all', 'user.delete') AND e.outcome = 1)
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action IN ('token.revoke', 'token.revoke_all')
+    AND e.outcome = 1)
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.user = u.user AND e.action IN ('token.revoke_all', 'user.delete')
+    AND e.outcome = 1)
   AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkOldSecrets = `
@@ -54,7 +57,8 @@ SELECT t.id FROM users u JOIN tokens t INDEXED BY tokens_live ON t.user = u.key 
 WHERE u.delete_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkSealed = `
-SELECT t.id FROM requests r JOIN (SELECT id, revoke_us FROM tokens UNION ALL SELECT id, revoke_us FROM services) t ON t.id = r.token_id
+SELECT t.id FROM requests r JOIN (SELECT id, revoke_us FROM tokens UNION ALL SELECT id, revoke_us
+  FROM services) t ON t.id = r.token_id
 WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	// No constraint holds this: a request is of a row in either of two tables.
@@ -65,7 +69,8 @@ WHERE NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = r.token_id)
 
 	checkServiceEvents = `
 SELECT id FROM services
-WHERE issue_us >= ` + prunedBefore + ` AND name NOT IN (SELECT service FROM events WHERE service IS NOT NULL AND outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE issue_us >= ` + prunedBefore + ` AND name NOT IN (SELECT service FROM events WHERE service IS NOT NULL
+  AND outcome = 1) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkRetiredKeys = `
 SELECT t.id FROM keys k JOIN tokens t ON t.key = k.num
@@ -74,19 +79,24 @@ WHERE k.retire_us IS NOT NULL AND t.revoke_us IS NULL AND t.expire_us > ?1 AND t
 	checkBlockEvents = `
 SELECT t.id FROM tokens t INDEXED BY tokens_blocked
 WHERE t.blocked_by IS NOT NULL AND t.issue_us >= ` + prunedBefore + ` AND CAST(?1 AS BIGINT) > 0
-  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action = 'token.block' AND e.outcome = 1) LIMIT ?2`
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action = 'token.block' AND e.outcome = 1)
+  LIMIT ?2`
 
 	checkFeatureEvents = `
 SELECT name FROM features
-WHERE ` + prunedBefore + ` = 0 AND name NOT IN (SELECT detail FROM events WHERE action = 'feature.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE ` + prunedBefore + ` = 0 AND name NOT IN (SELECT detail FROM events WHERE action = 'feature.create'
+  AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkAudienceEvents = `
 SELECT id FROM audiences
-WHERE ` + prunedBefore + ` = 0 AND id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1 AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE ` + prunedBefore + ` = 0 AND id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1
+  AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkTriggers = `
-SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'), ('services_stay_revoked'),
-  ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'), ('released_grows'), ('released_stays'))
+SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'),
+  ('services_stay_revoked'),
+  ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'), ('released_grows'),
+    ('released_stays'))
 WHERE column1 NOT IN (SELECT name FROM sqlite_schema WHERE type = 'trigger')`
 )
 
@@ -119,7 +129,7 @@ func (s *Store) Count(ctx context.Context) (tokens, services int64, err error) {
 	return tokens, services, db.Fault("count what the store holds", err)
 }
 
-// Check reads the whole store and answers what is wrong with it, in words for an operator; none when it is sound.
+// Check reads the whole store and returns what is wrong with it, in words for an operator; none when it is sound.
 // Its error says that it could not look.
 func (s *Store) Check(ctx context.Context) (findings []string, err error) {
 	err = s.View(ctx, func(rt tokens.ReadTx) error {
@@ -161,8 +171,8 @@ func (t *readTx) check(nowUS int64) ([]string, error) {
 	return findings, nil
 }
 
-// checkSQLite looks at the file, at what points to what, and at the rules that stand in the schema. What rests on broken pages
-// means nothing: they are not readable.
+// checkSQLite looks at the file, at what points to what, and at the rules that stand in the schema. What rests on
+// broken pages means nothing: they are not readable.
 func (t *readTx) checkSQLite(op string, add func(string)) (readable bool, err error) {
 	readable = true
 	text := func(format string, spare ...string) func(*sql.Rows) error {
@@ -197,7 +207,8 @@ func (t *readTx) checkReferences(op string, add func(string)) error {
 		)
 		err := rows.Scan(&table, &row, &parent, &key)
 		if found++; found <= maxFindings {
-			add(fmt.Sprintf("%s: row %s points to a row of %s that does not exist", table, tokens.ID(row.Int64), parent))
+			add(fmt.Sprintf("%s: row %s points to a row of %s that does not exist", table, tokens.ID(row.Int64),
+				parent))
 		}
 		return err
 	})

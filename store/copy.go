@@ -15,7 +15,7 @@ import (
 	"patd/store/internal/db"
 )
 
-// Copied tells of one table of a copy. SHA256 is over a canonical form of its rows, sorted by key, and so the same in both
+// Copied is a table of a copy. SHA256 is over a canonical form of its rows, sorted by key, and so the same in both
 // databases.
 type Copied struct {
 	Table  string `json:"table"`
@@ -24,9 +24,9 @@ type Copied struct {
 }
 
 // Copy copies the whole store into another, which to names: a file that does not exist yet, or a database in PostgreSQL
-// without a patd store in it, whose schema is made. Every row is read back and compared before it counts; whatever happens,
-// the other store is whole afterwards or has no row. While it runs, nothing in this store changes: it holds the lock of
-// writers. What a server changes in this store later is not in the other.
+// without a patd store in it, whose schema is made. Every row is read back and compared before it counts; whatever
+// happens, the other store is whole afterwards or has no row. While it runs, nothing in this store changes: it holds
+// the lock of writers. What a server changes in this store later is not in the other.
 func (s *Store) Copy(ctx context.Context, to string, o Options) ([]Copied, error) {
 	copied, err := s.copy(ctx, to, o.withDefaults())
 	if cerr := ctx.Err(); cerr != nil && err != nil {
@@ -69,8 +69,8 @@ func sameFile(a, b string) bool {
 	return aerr == nil && berr == nil && os.SameFile(ai, bi)
 }
 
-// copyEnd is a store at one end of a copy: a connection of its own, without the limits that keep a server's calls short,
-// in a transaction.
+// copyEnd is a store at one end of a copy: a connection of its own, without the limits that keep a server's calls
+// short, in a transaction.
 type copyEnd struct {
 	*db.Conn
 	db *sql.DB
@@ -82,8 +82,8 @@ func (e *copyEnd) close() {
 	_ = e.db.Close()
 }
 
-// copySource connects to the store to read from. From then on nobody changes it, when it is locked, and what is read is as it
-// was at one moment either way.
+// copySource connects to the store to read from. From then on no writer changes it, when it is locked, and what is read
+// is as it was at one moment either way.
 func (s *Store) copySource(ctx context.Context, locked bool) (e *copyEnd, err error) {
 	// To wait for the lock takes no snapshot, so that what is read is from after it.
 	begin := s.dialect.BeginRead
@@ -134,7 +134,8 @@ func sqliteEnd(ctx context.Context, dsn string, prepare func(*sql.DB) error) (*c
 	return newEnd(ctx, "open the store", d, database)
 }
 
-// postgresEnd connects with no limit of a statement's time, or of a transaction's rest: one end waits while the other works.
+// postgresEnd connects with no limit of a statement's time, or of a transaction's rest: one end waits while the other
+// works.
 func postgresEnd(ctx context.Context, op string, config *pgx.ConnConfig, o Options) (*copyEnd, error) {
 	config = config.Copy()
 	config.RuntimeParams["application_name"] = "patd copy"
@@ -142,14 +143,16 @@ func postgresEnd(ctx context.Context, op string, config *pgx.ConnConfig, o Optio
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
 	// Whoever copies holds the writers up: a machine that vanished must not for ever.
-	config.RuntimeParams["tcp_keepalives_idle"], config.RuntimeParams["tcp_keepalives_interval"], config.RuntimeParams["tcp_keepalives_count"] = "30", "10", "3"
+	config.RuntimeParams["tcp_keepalives_idle"], config.RuntimeParams["tcp_keepalives_interval"],
+		config.RuntimeParams["tcp_keepalives_count"] = "30", "10", "3"
 	config.ConnectTimeout = o.BusyTimeout
 	return newEnd(ctx, op, db.PostgresDialect(), db.OpenPostgres(config, o.settings()))
 }
 
 const selectSQLiteVersion = `SELECT coalesce(max(version_id), 0) FROM goose_db_version`
 
-// checkVersion demands the schema that this program's list of tables is of. A later one may have a column that would be lost.
+// checkVersion demands the schema that this program's list of tables is of. A later one may have a column that would be
+// lost.
 func (e *copyEnd) checkVersion(ctx context.Context) error {
 	query := selectSQLiteVersion
 	if e.Dialect().Remote {
@@ -160,7 +163,8 @@ func (e *copyEnd) checkVersion(ctx context.Context) error {
 		return db.Fault("read the store's schema version", err)
 	}
 	if have != newestSchema {
-		return fmt.Errorf("%w: it is version %d, and this program copies version %d only; use the patd whose `migrate` made it, or migrate it first",
+		return fmt.Errorf("%w: it is version %d, and this program copies version %d only; use the patd whose `migrate` "+
+			"made it, or migrate it first",
 			ErrSchema, have, int64(newestSchema))
 	}
 	return nil
@@ -248,7 +252,8 @@ func (e *copyEnd) fillTable(ctx context.Context, from *copyEnd, t copiedTable) (
 // copyFault is fault, but that a row which breaks a rule is no outage.
 func copyFault(op string, err error) error {
 	if db.IsConstraint(err) {
-		return fmt.Errorf("%s: a row breaks a rule of the schema; `patd check` looks at the store that is copied: %w", op, err)
+		return fmt.Errorf("%s: a row breaks a rule of the schema; `patd check` looks at the store that is copied: %w",
+			op, err)
 	}
 	return db.Fault(op, err)
 }
@@ -264,7 +269,8 @@ func (e *copyEnd) verify(ctx context.Context, t copiedTable, sent Copied) error 
 	case err != nil:
 		return db.Fault("read the table "+t.name+" back", err)
 	case arrived.Rows != sent.Rows:
-		return fmt.Errorf("the table %s has %d rows, and %d have arrived: nothing was copied", t.name, sent.Rows, arrived.Rows)
+		return fmt.Errorf("the table %s has %d rows, and %d have arrived: nothing was copied", t.name, sent.Rows,
+			arrived.Rows)
 	case arrived != sent:
 		return fmt.Errorf("the table %s has arrived otherwise than it was sent: nothing was copied", t.name)
 	}

@@ -6,7 +6,8 @@ import (
 	"patd/store/internal/db"
 )
 
-// BeforeVerify has fn called between the writing of a copy and its verification. exec runs a statement at its destination.
+// BeforeVerify has fn called between the writing of a copy and its verification. exec runs a statement at its
+// destination.
 func (o Options) BeforeVerify(fn func(exec func(query string) error) error) Options {
 	o.copied = func(ctx context.Context, c *db.Conn) error {
 		return fn(func(query string) error {

@@ -78,7 +78,8 @@ func everything(t *testing.T, path string, n int) *store.Store {
 	return st
 }
 
-// fileSums reads a store's file without the store: one sum over each table, as SQLite writes its values, and the counters.
+// fileSums reads a store's file without the store: one sum over each table, as SQLite writes its values, and the
+// counters.
 func fileSums(t *testing.T, path string) map[string]string {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro")
@@ -426,7 +427,8 @@ func TestNothingChangesInTheOriginOfACopy(t *testing.T) {
 	}
 }
 
-// TestABackupOfPostgresIsAStoreInAFile changes the store in the middle, which waits for nothing and is not in the backup.
+// TestABackupOfPostgresIsAStoreInAFile changes the store in the middle, which waits for nothing and is not in the
+// backup.
 func TestABackupOfPostgresIsAStoreInAFile(t *testing.T) {
 	server := dbtest.Postgres(t)
 	st := open(t, newPath(t), store.Options{})

@@ -67,7 +67,8 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	}
 	if _, err := into.Exec(ctx, commitTx); err != nil {
 		if into.Broken() {
-			err = fmt.Errorf("the connection broke at the end: the copy is whole, or there is none, which `patd check` tells: %w", err)
+			err = fmt.Errorf("the connection broke at the end: the copy is whole, or there is none, "+
+				"which `patd check` shows: %w", err)
 		}
 		return nil, copyFault("commit the copy", err)
 	}
@@ -99,7 +100,8 @@ func (e *copyEnd) refuseRows(ctx context.Context) error {
 			return db.Fault("look whether the database is empty", err)
 		}
 		if taken {
-			return fmt.Errorf("there is a store in that database already (its table %s has rows), and a copy replaces none; "+
+			return fmt.Errorf("there is a store in that database already (its table %s has rows), and a copy replaces "+
+				"none; "+
 				"it makes the schema by itself, so name an empty database, or another schema by search_path", t.name)
 		}
 	}
@@ -126,9 +128,9 @@ const (
 
 // setPosition has numbering go on after the last number that was given.
 //
-// PostgreSQL does so at once and whatever becomes of the transaction. It is done within the transaction all the same, before
-// the commit: were it done after, a crash in between would leave rows whose numbers are given again. A copy that is undone
-// leaves an empty table whose numbers begin later, which harms nobody, and the next copy sets them anew.
+// PostgreSQL does so at once and whatever becomes of the transaction. It is done within the transaction all the same,
+// before the commit: were it done after, a crash in between would leave rows whose numbers are given again. A copy that
+// is undone leaves an empty table whose numbers begin later, which does no harm, and the next copy sets them anew.
 func (e *copyEnd) setPosition(ctx context.Context, t copiedTable, last int64) error {
 	err := error(nil)
 	switch {
@@ -148,11 +150,12 @@ func (e *copyEnd) setPosition(ctx context.Context, t copiedTable, last int64) er
 	return db.Fault("set the positions of "+t.name, err)
 }
 
-// copyPragmas are for a file that nobody else knows of: it is put on disk when it is whole, and thrown away otherwise. It
-// has no log, and nothing to undo by. What sorting needs beyond a few times the cache goes into temporary files: a larger one
-// was measured to take more memory and no less time.
+// copyPragmas are for a file that no other program uses: it is put on disk when it is whole, and thrown away otherwise.
+// It has no log, and nothing to undo by. What sorting needs beyond a few times the cache goes into temporary files: a
+// larger one was measured to take more memory and no less time.
 func copyPragmas() []string {
-	return []string{"journal_mode(OFF)", "synchronous(OFF)", "foreign_keys(ON)", "trusted_schema(OFF)", "cache_size(-" + strconv.Itoa(db.CacheKiB) + ")"}
+	return []string{"journal_mode(OFF)", "synchronous(OFF)", "foreign_keys(ON)", "trusted_schema(OFF)",
+		"cache_size(-" + strconv.Itoa(db.CacheKiB) + ")"}
 }
 
 // copyToFile makes the copy in a new file, and puts it on disk. The file does not have its name yet.
@@ -186,8 +189,8 @@ func (s *Store) copyToFile(ctx context.Context, part string, locked bool, o Opti
 	return copied, err
 }
 
-// fillFile is fill in a transaction. Indexes are made when all rows are there, by sorting: with 200,000 tokens that was measured
-// to save a sixth of the processor time, and it touches no page twice when they are more than memory holds.
+// fillFile is fill in a transaction. Indexes are made when all rows are there, by sorting: with 200,000 tokens that was
+// measured to save a sixth of the processor time, and it touches no page twice when they are more than memory holds.
 func (e *copyEnd) fillFile(ctx context.Context, from *copyEnd, o Options) (copied []Copied, err error) {
 	if err := e.ExecAll(ctx, e.Dialect().BeginWrite); err != nil {
 		return nil, db.Fault("begin to write the copy", err)
@@ -212,7 +215,7 @@ const (
 	dropIndex     = `DROP INDEX `
 )
 
-// dropIndexes takes the indexes away that are not a table's own, and answers the statements that make them.
+// dropIndexes takes the indexes away that are not a table's own, and returns the statements that make them.
 func (e *copyEnd) dropIndexes(ctx context.Context) (remake []string, err error) {
 	var names []string
 	err = e.Each(ctx, selectIndexes, func(rows *sql.Rows) error {

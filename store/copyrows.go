@@ -15,8 +15,8 @@ import (
 	"patd/store/internal/db"
 )
 
-// copyRows reads a table in the order of its key, one row at a time, and sums up what it has read. pgx takes rows from it
-// as they come.
+// copyRows reads a table in the order of its key, one row at a time, and sums up what it has read. pgx takes rows from
+// it as they come.
 type copyRows struct {
 	table copiedTable
 	rows  *sql.Rows
@@ -61,7 +61,8 @@ func (r *copyRows) Next() bool {
 		}
 		if text, ok := v.(string); ok && r.texts != nil {
 			if err := r.texts(text); err != nil {
-				r.err = fmt.Errorf("the table %s, row %s: its %s %w", r.table.name, r.where(), r.table.columnNames()[i], err)
+				r.err = fmt.Errorf("the table %s, row %s: its %s %w", r.table.name, r.where(),
+					r.table.columnNames()[i], err)
 				return false
 			}
 		}
@@ -74,7 +75,7 @@ func (r *copyRows) Next() bool {
 	return true
 }
 
-// Values answers the row, which lasts until the next.
+// Values returns the row, which lasts until the next.
 func (r *copyRows) Values() ([]any, error) { return r.row, nil }
 
 // Err says why there are no more rows; nil: that was all.
@@ -85,7 +86,7 @@ func (r *copyRows) Err() error {
 	return r.rows.Err()
 }
 
-// end answers what was read, which must be all of it.
+// end returns the sum of what was read, which must be all of it.
 func (r *copyRows) end() (Copied, error) {
 	for r.Next() {
 		continue

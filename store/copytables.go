@@ -14,27 +14,34 @@ type copiedTable struct {
 }
 
 // copiedTables are all tables with rows of patd's, each after those that it points to. What the migrations themselves
-// fill is not among them: the version of the schema, and the programs that suffer it.
+// fill is not among them: the version of the schema, and its minimum compatible version.
 func copiedTables() []copiedTable {
 	return []copiedTable{
 		{name: "keys", key: "num", columns: "num name check_value create_us retire_us", sequence: "num"},
 		{name: "prefixes", key: "prefix", columns: "prefix"},
 		{name: "users", key: "key", columns: "key user state features create_us delete_us", sequence: "key"},
-		{name: "tokens", key: "id", columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
-			"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by"},
+		{name: "tokens", key: "id",
+			columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
+				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by"},
 		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
 		{name: "old_secrets", key: "token_id serial", columns: "token_id serial key digest until_us"},
 		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
-		{name: "services", key: "id", columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason"},
-		{name: "families", key: "id", columns: "id token_id serial client_id authenticated scopes audiences issue_us expire_us revoke_us " +
-			"revoked_by revoke_reason"},
+		{name: "services", key: "id",
+			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason"},
+		{name: "families", key: "id",
+			columns: "id token_id serial client_id authenticated scopes audiences issue_us expire_us revoke_us " +
+				"revoked_by revoke_reason"},
 		{name: "refresh_tokens", key: "id", columns: "id family key digest issue_us use_us"},
-		{name: "access_tokens", key: "id", columns: "id token_id serial family key digest scopes audiences client_id issue_us expire_us " +
-			"revoke_us revoked_by revoke_reason"},
-		{name: "features", key: "name", columns: "name display_name description consent is_default optional published is_system search"},
-		{name: "audiences", key: "id", columns: "id display_name resource default_ttl_us max_ttl_us allow_never allow_offline access_ttl_us " +
-			"access_format search require_named"},
-		{name: "events", key: "seq", columns: "seq time_us actor action outcome user token_id service peer_ip reason detail",
+		{name: "access_tokens", key: "id",
+			columns: "id token_id serial family key digest scopes audiences client_id issue_us expire_us " +
+				"revoke_us revoked_by revoke_reason"},
+		{name: "features", key: "name",
+			columns: "name display_name description consent is_default optional published is_system search"},
+		{name: "audiences", key: "id",
+			columns: "id display_name resource default_ttl_us max_ttl_us allow_never allow_offline access_ttl_us " +
+				"access_format search require_named"},
+		{name: "events", key: "seq",
+			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail",
 			sequence: "seq", counted: true},
 		{name: "released", key: "one", columns: "one seq before_us"},
 		{name: "changes", key: "seq", columns: "seq time_us token_id user service", sequence: "seq", counted: true},
@@ -55,7 +62,8 @@ func (t copiedTable) selectAll() string {
 }
 
 func (t copiedTable) insert() string {
-	return `INSERT INTO ` + t.name + ` (` + quotedNames(t.columns) + `) VALUES (?` + strings.Repeat(`, ?`, len(t.columnNames())-1) + `)`
+	return `INSERT INTO ` + t.name + ` (` + quotedNames(t.columns) + `) VALUES (?` + strings.Repeat(`, ?`,
+		len(t.columnNames())-1) + `)`
 }
 
 func (t copiedTable) selectAny() string { return `SELECT EXISTS (SELECT 1 FROM ` + t.name + `)` }

@@ -21,7 +21,7 @@
 //
 // One connection writes; a pool is for lookups and another for lists and audits, so that nothing slow stands before
 // an introspection. The settings of a connection are part of its data source name: a PRAGMA run on a pool would
-// reach one of them. synchronous=FULL: what Update has answered is on disk.
+// reach one of them. synchronous=FULL: when Update returns nil, the change is on disk.
 //
 // # PostgreSQL
 //
@@ -33,34 +33,35 @@
 // costs, sharing transactions gives back.
 //
 // NOTIFY wakes those who follow the feed; what it misses they find by looking. A transaction that stands still for
-// three seconds is ended by the server, so that a machine that vanished keeps nobody from writing.
+// three seconds is ended by the server, so that a machine that vanished does not hold up writers.
 //
 // A commit in the middle of which the connection breaks may have happened. It is looked up by the audit event that it
 // wrote, in a transaction that waits for the lock, and so for the end of the other; only when that cannot be found out
-// within seconds is the change answered as one whose outcome is unknown (OUTCOME_UNKNOWN). Connections that a restart
+// within seconds does the change return that its outcome is unknown (OUTCOME_UNKNOWN). Connections that a restart
 // has killed are replaced once without a word; a transaction that was in another's way runs once more.
 //
-// Servers never change the schema: Migrate does. A program works on the schemas that it knows, and on later ones that
-// say that they suffer it, so that servers of two versions can share a database while an upgrade goes round.
+// Servers never change the schema: Migrate does. A program works on the schemas that it knows, and on later ones whose
+// minimum compatible version it is not below, so that servers of two versions can share a database while an upgrade
+// goes round.
 //
 // # Transactions
 //
 // A change, its audit events and its entries in the change feed are one transaction. Waiting for it heeds the
 // caller's context, and after that nothing interrupts it: it happens whole or not at all. After a failed statement a
 // transaction does nothing more, because SQLite may have rolled it back by itself and what came after would stand
-// alone. Some rules hold in the schema too, whoever writes: events are only added, a revocation is final,
+// alone. Some rules are held by the schema too, against any program: events are only added, a revocation is final,
 // and a refresh token is used once.
 //
 // Changes that wait share a transaction and its flush of the disk, each within a savepoint: one that fails is undone by
-// itself. One that comes alone begins at once. None is answered before the commit, a refusal neither, for it may rest
-// on what another has written; a commit that fails is everybody's failure. When a transaction is lost to one of them,
-// or its commit breaks a rule that does not tell whose fault it is, the others run again, each in a transaction of its
+// itself. One that comes alone begins at once. None returns before the commit, not even a refusal, for it may rest on
+// what another has written; a commit that fails is everybody's failure. When a transaction is lost to one of them, or
+// its commit breaks a rule that does not tell whose fault it is, the others run again, each in a transaction of its
 // own. Housekeeping stands in a line of its own and gives way to changes, but not for ever.
 //
 // # Faults
 //
-// Every failure that is not an answer or the context's end is a tokens.Error of CodeUnavailable, with its own reason
-// when there is no room left. No method answers less because it could not read.
+// Every failure that is no error of the domain and not the context's end is a tokens.Error of CodeUnavailable, with its
+// own reason when there is no room left. No method returns less because it could not read.
 //
 // # The change feed
 //

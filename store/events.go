@@ -14,13 +14,14 @@ INSERT INTO events (seq, time_us, actor, action, outcome, "user", token_id, serv
 VALUES (NULL /* next events.seq */, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 RETURNING seq`
 
-// record writes the events of a transaction and their entries in the change feed. It answers the position of the
+// record writes the events of a transaction and their entries in the change feed. It returns the position of the
 // last entry, 0 when there is none.
 func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) {
 	const op = "write an audit event"
 	for _, e := range events {
 		at, err := t.position(op, insertEvent, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
-			db.NullText(e.User), db.NullID(e.TokenID), db.NullText(e.Service), db.AddrBytes(e.PeerIP), db.NullText(e.Reason), db.NullText(e.Detail))
+			db.NullText(e.User), db.NullID(e.TokenID), db.NullText(e.Service), db.AddrBytes(e.PeerIP),
+			db.NullText(e.Reason), db.NullText(e.Detail))
 		if err != nil {
 			return 0, err
 		}
@@ -49,7 +50,8 @@ WHERE (token_id = ?1 OR ?1 = 0) AND "user" = ?2 AND (?3 = '' OR actor = ?3) AND 
 ORDER BY seq DESC LIMIT ?6`
 
 	selectEvents = eventColumns + `
-WHERE (token_id = ?1 OR ?1 = 0) AND (?2 = '' OR "user" = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4) AND seq <= ?5
+WHERE (token_id = ?1 OR ?1 = 0) AND (?2 = '' OR "user" = ?2) AND (?3 = '' OR actor = ?3) AND (?4 = '' OR action = ?4)
+  AND seq <= ?5
 ORDER BY seq DESC LIMIT ?6`
 )
 

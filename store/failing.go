@@ -11,9 +11,9 @@ import (
 	"patd/tokens"
 )
 
-// A store that can be read may still take no change: a right was taken away, another holds the lock of writers, a rule of the
-// schema is in the way. Then a server is not ready, for nothing can be revoked. A change that failed for no fault of its caller
-// has a probe write what every change writes, and roll it back; while that fails it is repeated.
+// A store that can be read may still take no change: a right was taken away, another holds the lock of writers, a rule
+// of the schema is in the way. Then a server is not ready, for nothing can be revoked. A change that failed for no
+// fault of its caller has a probe write what every change writes, and roll it back; while that fails it is repeated.
 
 const (
 	// failedChanges is how many changes must have failed in a row, with none that succeeded, where the probe succeeds.
@@ -55,7 +55,8 @@ func (s *Store) noteProbe(err error) {
 	switch failed := err != nil; {
 	case failed == s.failing.probed.Swap(failed):
 	case failed:
-		s.options.Logger.LogAttrs(context.Background(), slog.LevelError, "store: the database can be read and takes no change", slog.Any("error", err))
+		s.options.Logger.LogAttrs(context.Background(), slog.LevelError,
+			"store: the database can be read and takes no change", slog.Any("error", err))
 	default:
 		s.options.Logger.LogAttrs(context.Background(), slog.LevelInfo, "store: the database takes changes again")
 	}
@@ -104,7 +105,8 @@ func (s *Store) probe(ctx context.Context) error {
 		if _, err := t.record([]tokens.Event{e}, db.Micros(now)); err != nil {
 			return err
 		}
-		if t.c.Dialect().Remote && !t.shared { // rules that are checked at the commit; in another's transaction they are his
+		// Rules that are checked at the commit. In a shared transaction they may be another's.
+		if t.c.Dialect().Remote && !t.shared {
 			if _, err := t.exec("check the rules of the schema", checkNow); err != nil {
 				return err
 			}

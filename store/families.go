@@ -11,7 +11,8 @@ import (
 )
 
 const selectRefresh = `
-SELECT r.id, k.name, r.digest, r.issue_us, r.use_us, f.id, f.token_id, f.serial, f.client_id, f.authenticated, f.scopes, f.audiences,
+SELECT r.id, k.name, r.digest, r.issue_us, r.use_us, f.id, f.token_id, f.serial, f.client_id, f.authenticated,
+  f.scopes, f.audiences,
        f.issue_us, f.expire_us, f.revoke_us, f.revoked_by, f.revoke_reason
 FROM refresh_tokens r CROSS JOIN families f ON f.id = r.family CROSS JOIN keys k ON k.num = r.key
 WHERE r.id = ?`
@@ -30,7 +31,8 @@ func (t *readTx) RefreshToken(id tokens.ID) (tokens.RefreshToken, error) {
 	)
 	f := &out.Family
 	err := t.one(op, selectRefresh, []any{
-		&rid, &out.Hash.Key, &digest, &issueUS, &useUS, &fid, &tokenID, &f.Serial, &clientID, &f.Client.Authenticated, &scopes, &audiences,
+		&rid, &out.Hash.Key, &digest, &issueUS, &useUS, &fid, &tokenID, &f.Serial, &clientID, &f.Client.Authenticated,
+		&scopes, &audiences,
 		&familyUS, &expireUS, &revokeUS, &revokedBy, &revokeReason,
 	}, int64(id))
 	if err != nil {
@@ -45,7 +47,8 @@ func (t *readTx) RefreshToken(id tokens.ID) (tokens.RefreshToken, error) {
 	}
 	f.ID, f.TokenID, f.Client.ID = tokens.ID(fid), tokens.ID(tokenID), clientID.String
 	f.Scopes, f.Audiences = db.Split(scopes, " "), db.Split(audiences, "\n")
-	f.IssueTime, f.ExpireTime, f.Revocation = db.Instant(familyUS), db.ExpiryTime(expireUS), revoked(revokeUS, revokedBy, revokeReason)
+	f.IssueTime, f.ExpireTime, f.Revocation = db.Instant(familyUS), db.ExpiryTime(expireUS), revoked(revokeUS,
+		revokedBy, revokeReason)
 	return out, nil
 }
 
@@ -58,12 +61,14 @@ SELECT (SELECT count(*) FROM access_tokens INDEXED BY access_tokens_live
 // CountGrants implements tokens.GrantReader.
 func (t *readTx) CountGrants(token tokens.ID, serial int64, now time.Time) (tokens.GrantCount, error) {
 	var n tokens.GrantCount
-	err := t.one("count what came of a token", countGrants, []any{&n.Access, &n.Families}, int64(token), serial, db.Micros(now))
+	err := t.one("count what came of a token", countGrants, []any{&n.Access, &n.Families}, int64(token), serial,
+		db.Micros(now))
 	return n, err
 }
 
 const insertFamily = `
-INSERT INTO families (id, token_id, serial, client_id, authenticated, scopes, audiences, issue_us, expire_us, revoke_us, revoked_by, revoke_reason)
+INSERT INTO families (id, token_id, serial, client_id, authenticated, scopes, audiences, issue_us, expire_us,
+  revoke_us, revoked_by, revoke_reason)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
@@ -71,7 +76,8 @@ ON CONFLICT (id) DO NOTHING`
 func (t *tx) InsertFamily(f tokens.Family) error {
 	us, by, reason := db.Revocation(f.Revocation)
 	return t.mustExec("insert a family", fmt.Errorf("family %s: %w", f.ID, tokens.ErrTaken), insertFamily,
-		int64(f.ID), int64(f.TokenID), f.Serial, db.NullText(f.Client.ID), db.Flag(f.Client.Authenticated), db.Join(f.Scopes, " "),
+		int64(f.ID), int64(f.TokenID), f.Serial, db.NullText(f.Client.ID), db.Flag(f.Client.Authenticated),
+		db.Join(f.Scopes, " "),
 		db.Join(f.Audiences, "\n"), db.Micros(f.IssueTime), db.Expiry(f.ExpireTime), us, by, reason)
 }
 
@@ -82,7 +88,8 @@ ON CONFLICT (id) DO NOTHING`
 
 // InsertRefresh implements tokens.FamilyWriter.
 func (t *tx) InsertRefresh(r tokens.RefreshToken, h tokens.Hash) error {
-	return t.mustExec("insert a refresh token", fmt.Errorf("refresh token %s: %w", r.ID, tokens.ErrTaken), insertRefresh,
+	return t.mustExec("insert a refresh token", fmt.Errorf("refresh token %s: %w", r.ID, tokens.ErrTaken),
+		insertRefresh,
 		int64(r.ID), int64(r.Family.ID), h.Key, h.Sum[:], db.Micros(r.IssueTime), db.NullTime(r.UseTime))
 }
 
@@ -90,7 +97,8 @@ const useRefresh = `UPDATE refresh_tokens SET use_us = ?2 WHERE id = ?1 AND use_
 
 // UseRefresh implements tokens.FamilyWriter.
 func (t *tx) UseRefresh(id tokens.ID, at time.Time) error {
-	return t.mustExec("use a refresh token", fmt.Errorf("refresh token %s: %w", id, tokens.ErrNotFound), useRefresh, int64(id), db.Micros(at))
+	return t.mustExec("use a refresh token", fmt.Errorf("refresh token %s: %w", id, tokens.ErrNotFound), useRefresh,
+		int64(id), db.Micros(at))
 }
 
 const (
@@ -113,12 +121,13 @@ func (t *tx) RevokeFamily(id tokens.ID, r tokens.Revocation) (bool, error) {
 	return err == nil, err
 }
 
-// keepGrants is how long what came of tokens is kept after its end, so that it is still told from what never was.
+// keepGrants is how long what came of tokens is kept after its end, so that it differs from what never existed.
 const keepGrants = 24 * time.Hour
 
 const (
 	hasPrunableGrants = `
-SELECT EXISTS (SELECT 1 FROM access_tokens WHERE expire_us <= ?1) OR EXISTS (SELECT 1 FROM families WHERE expire_us <= ?1)`
+SELECT EXISTS (SELECT 1 FROM access_tokens WHERE expire_us <= ?1) OR EXISTS (SELECT 1 FROM families
+  WHERE expire_us <= ?1)`
 
 	pruneAccess = `
 DELETE FROM access_tokens WHERE id IN (SELECT id FROM access_tokens WHERE expire_us <= ?1 ORDER BY expire_us LIMIT ?2)`
@@ -136,8 +145,8 @@ DELETE FROM families WHERE id IN (
   LIMIT ?2)`
 )
 
-// pruneRounds is how many transactions, of up to pruneLimit rows a table, one pruning of grants may take: what ends in a
-// burst is not left to pile up.
+// pruneRounds is how many transactions, of up to pruneLimit rows a table, one pruning of grants may take: what ends in
+// a burst is not left to pile up.
 const pruneRounds = 16
 
 // pruneGrants drops what came of tokens and ended a day ago; a family when nothing of it is left.

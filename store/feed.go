@@ -146,7 +146,7 @@ SELECT EXISTS (SELECT 1 FROM changes
                WHERE seq = (SELECT min(seq) FROM changes) AND time_us < ?1 AND seq < (SELECT max(seq) FROM changes))
     OR EXISTS (SELECT 1 FROM requests WHERE expire_us <= ?2)`
 
-	// The newest entry stays, so that a position can always be told from one of another history.
+	// The newest entry stays, so that a position of another history can always be recognized.
 	pruneChanges = `
 DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?2) AND time_us < ?1
    AND seq < (SELECT max(seq) FROM changes)`

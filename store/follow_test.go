@@ -44,8 +44,8 @@ func TestAnotherProcessIsHeardOf(t *testing.T) {
 	}
 }
 
-// TestASilentFeedIsNoGroundToAnswerOn takes the feed's connection away, by failure and by a hang: after the bound no answer
-// comes from memory, and after the end of it none is from before.
+// TestASilentFeedIsNoGroundToAnswerOn takes the feed's connection away, by failure and by a hang: after the bound no
+// answer comes from memory, and after the end of it none is from before.
 func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 	for _, how := range []string{"failing", "hanging"} {
 		t.Run(how, func(t *testing.T) {
@@ -120,7 +120,8 @@ func TestAnotherHistoryEmptiesTheCache(t *testing.T) {
 				active, err := r.Active(t.Context())
 				return err == nil && !active
 			})
-			// The cache is notified first, watchers a moment later. Positions that went back are not trusted for a while.
+			// The cache is notified first, watchers a moment later. Positions that went back are not trusted for a
+			// while.
 			await(t, "a position of the former history is lost", func() bool {
 				page, err := feed.After(at, 10)
 				if reason(err) == "STORE_UNAVAILABLE" && r.Stats().Distrusted > 0 {

@@ -84,7 +84,8 @@ func (g *group) do(ctx context.Context, op string, housekeeping bool, fn func(*t
 	if err := ctx.Err(); err != nil {
 		return db.Fault(op, err)
 	}
-	m := &member{op: op, ctx: context.WithoutCancel(ctx), housekeeping: housekeeping, fn: fn, answer: make(chan outcome, 1)}
+	m := &member{op: op, ctx: context.WithoutCancel(ctx), housekeeping: housekeeping, fn: fn,
+		answer: make(chan outcome, 1)}
 	if !g.join(m) {
 		return db.Fault(op, db.ErrClosed)
 	}

@@ -10,8 +10,8 @@ import (
 	"patd/store/cache"
 )
 
-// TestALookupTellsNoPositionOfAnotherHistory takes a part of the change feed away, as a failover does to a server that had not heard
-// of it: whoever remembered an answer of before under a later position would not hear of changes to come.
+// TestALookupTellsNoPositionOfAnotherHistory takes a part of the change feed away, as a failover does to a server that
+// had not heard of it: whoever remembered an answer of before under a later position would not hear of changes to come.
 func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
 	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
 	id := fill(t, st, 5)[0]
@@ -41,8 +41,8 @@ func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
 	}
 }
 
-// TestLookupsThatWaitDoNotSilenceTheFeed holds what a replica comes back to memory by: after an outage every lookup asks the
-// database, and were the feed to wait behind them it would not be heard again.
+// TestLookupsThatWaitDoNotSilenceTheFeed holds what a replica comes back to memory by: after an outage every lookup
+// asks the database, and were the feed to wait behind them it would not be heard again.
 func TestLookupsThatWaitDoNotSilenceTheFeed(t *testing.T) {
 	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 1})
 	feed := st.Feed()

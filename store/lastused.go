@@ -45,7 +45,8 @@ func (s *Store) flushRekeys(ctx context.Context) error { return s.uses.FlushReke
 const (
 	// A use only moves forward.
 	insertUses = `INSERT INTO uses (token_id, use_us, use_ip) VALUES `
-	moveUse    = ` ON CONFLICT (token_id) DO UPDATE SET use_us = excluded.use_us, use_ip = excluded.use_ip WHERE uses.use_us < excluded.use_us`
+	moveUse    = ` ON CONFLICT (token_id) DO UPDATE SET use_us = excluded.use_us, use_ip = excluded.use_ip
+  WHERE uses.use_us < excluded.use_us`
 
 	// Where each statement is a way through the network, all uses go in one.
 	insertAllUses = `INSERT INTO uses (token_id, use_us, use_ip)
@@ -55,23 +56,28 @@ SELECT v.id, v.us, v.ip FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), 
 	// current.
 	rekeyToken = `
 UPDATE tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND tokens.id = ?1 AND tokens.key = o.num AND tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND tokens.id = ?1 AND tokens.key = o.num
+  AND tokens.digest = ?3`
 
 	rekeyOldSecret = `
 UPDATE old_secrets SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND token_id = ?1 AND old_secrets.key = o.num AND old_secrets.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND token_id = ?1
+  AND old_secrets.key = o.num AND old_secrets.digest = ?3`
 
 	rekeyService = `
 UPDATE services SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND services.id = ?1 AND services.key = o.num AND services.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND services.id = ?1
+  AND services.key = o.num AND services.digest = ?3`
 
 	rekeyAccess = `
 UPDATE access_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND access_tokens.id = ?1 AND access_tokens.key = o.num AND access_tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND access_tokens.id = ?1
+  AND access_tokens.key = o.num AND access_tokens.digest = ?3`
 
 	rekeyRefresh = `
 UPDATE refresh_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
-WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND refresh_tokens.id = ?1 AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND refresh_tokens.id = ?1
+  AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
 )
 
 const writeSeen = "write what was seen"

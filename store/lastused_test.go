@@ -128,7 +128,8 @@ func TestTheLaterOfAnOldAndANewUseCounts(t *testing.T) {
 	}
 }
 
-// BenchmarkRecordUse records uses of 10,000 tokens at random, on every processor; flushed: while they are written behind.
+// BenchmarkRecordUse records uses of 10,000 tokens at random, on every processor; flushed: while they are written
+// behind.
 func BenchmarkRecordUse(b *testing.B) {
 	for name, interval := range map[string]time.Duration{"known": time.Hour, "flushed": 100 * time.Millisecond} {
 		b.Run(name, func(b *testing.B) {

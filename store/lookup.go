@@ -15,7 +15,8 @@ import (
 // rotated the last join compares with NULL and reads nothing, so that an unknown id, a wrong secret and a good one
 // all cost one point query.
 const selectCredential = `SELECT ` + tokenColumns + `,
-       t.key, t.digest, t.rotations, u.state, u.features, u.create_us, u.delete_us, o.key, o.digest, o.until_us, o.serial
+       t.key, t.digest, t.rotations, u.state, u.features, u.create_us, u.delete_us, o.key, o.digest, o.until_us,
+         o.serial
 FROM tokens t
 CROSS JOIN users u ON u.key = t.user
 LEFT JOIN old_secrets o ON o.token_id = CASE WHEN t.rotations > 0 THEN t.id END
@@ -131,7 +132,8 @@ func (t *readTx) Credential(id tokens.ID) (tokens.Credential, error) {
 			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.rotations})
 		}
 		if r.oldKey.Valid {
-			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.oldSerial.Int64 - 1, ExpireTime: db.Instant(r.oldUntil.Int64)})
+			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.oldSerial.Int64 - 1,
+				ExpireTime: db.Instant(r.oldUntil.Int64)})
 		}
 		return nil
 	}, int64(id))
@@ -166,7 +168,7 @@ func storedSecret(digest []byte) (secret tokens.StoredSecret, err error) {
 
 const selectKeyName = `SELECT name FROM keys WHERE num = ?`
 
-// keyName answers the name of a key by its number. Both never change once committed, so they are remembered; only
+// keyName returns the name of a key by its number. Both never change once committed, so they are remembered; only
 // lookups, which see nothing uncommitted, come here.
 func (s *Store) keyName(ctx context.Context, c *db.Conn, num int64) (string, error) {
 	known := s.keyNames.Load()

@@ -23,8 +23,8 @@ import (
 var migrations embed.FS
 
 const (
-	// newestSchema is the last migration, and oldestSchema the first on whose schema this program can do its work: where
-	// that is an earlier one, servers of the new version may begin before the migration.
+	// newestSchema is the last migration, and oldestSchema the first on whose schema this program can do its work:
+	// where that is an earlier one, servers of the new version may begin before the migration.
 	newestSchema = 8
 	oldestSchema = 8
 
@@ -42,13 +42,15 @@ var ErrSchema = db.ErrSchema
 
 const selectOldest = `SELECT max(oldest) FROM compatibility`
 
-// suits tells whether this program can work with a schema of a version. oldest asks the schema which programs it suffers.
-func suits(have int64, oldest func() (int64, error)) error {
+// compatible returns why this program cannot work with a schema of a version; nil: it can. oldest reads the schema's
+// minimum compatible version.
+func compatible(have int64, oldest func() (int64, error)) error {
 	switch {
 	case have == 0:
 		return fmt.Errorf("%w: the database holds no patd store yet; run `patd migrate` first", ErrSchema)
 	case have < oldestSchema:
-		return fmt.Errorf("%w: it is version %d and this program needs %d; run `patd migrate`", ErrSchema, have, int64(oldestSchema))
+		return fmt.Errorf("%w: it is version %d and this program needs %d; run `patd migrate`", ErrSchema, have,
+			int64(oldestSchema))
 	case have <= newestSchema:
 		return nil
 	}
@@ -57,14 +59,15 @@ func suits(have int64, oldest func() (int64, error)) error {
 		return err
 	}
 	if needs > newestSchema {
-		return fmt.Errorf("%w: it is version %d, which needs a program that knows %d, and this one knows %d: use a newer patd",
+		return fmt.Errorf("%w: it is version %d, which needs a program that knows %d, and this one "+
+			"knows %d: use a newer patd",
 			ErrSchema, have, needs, int64(newestSchema))
 	}
 	return nil
 }
 
-// Migrate brings the schema of a store up to date, and makes a new one where there is none. Several may do it at once. It answers
-// the version of the schema before and after.
+// Migrate brings the schema of a store up to date, and makes a new one where there is none. Several may do it at once.
+// It returns the version of the schema before and after.
 func Migrate(ctx context.Context, url string, o Options) (before, after int64, err error) {
 	if !IsPostgres(url) {
 		return 0, 0, errors.New("migrate the store: one in a file is brought up to date by whatever opens it")
@@ -75,8 +78,8 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 		return 0, 0, err
 	}
 	config.ConnectTimeout = o.BusyTimeout
-	// However long the role's statements may take; but what waits for a lock that somebody holds for long would have all
-	// lookups wait behind it.
+	// However long the role's statements may take; but what waits for a lock that somebody holds for long would have
+	// all lookups wait behind it.
 	config.RuntimeParams["statement_timeout"], config.RuntimeParams["idle_in_transaction_session_timeout"] = "0", "0"
 	config.RuntimeParams["lock_timeout"] = db.Milliseconds(o.BusyTimeout)
 	if err := db.RefusePooler(ctx, config, o.settings()); err != nil {
@@ -97,7 +100,8 @@ func Migrate(ctx context.Context, url string, o Options) (before, after int64, e
 	if err != nil {
 		return before, before, fmt.Errorf("migrate the store: %w", err)
 	}
-	p, err := provider(goose.DialectPostgres, database, goose.WithSessionLocker(locker), goose.WithTableName(versionTable))
+	p, err := provider(goose.DialectPostgres, database, goose.WithSessionLocker(locker),
+		goose.WithTableName(versionTable))
 	if err != nil {
 		return before, before, err
 	}
@@ -120,7 +124,8 @@ func makeSchema(ctx context.Context, database *sql.DB, config *pgx.ConnConfig) e
 		return db.ConnectFault("migrate the store", err)
 	}
 	if encoding != "UTF8" {
-		return fmt.Errorf("migrate the store: the database's encoding is %s, and patd needs UTF8: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
+		return fmt.Errorf("migrate the store: the database's encoding is %s, and patd needs UTF8: "+
+			"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0", encoding)
 	}
 	var have string
 	want := config.RuntimeParams["search_path"]
@@ -159,7 +164,7 @@ func postgresVersion(ctx context.Context, db *sql.DB) (version int64, err error)
 const (
 	selectServer = `SELECT current_setting('server_version_num')::int / 10000`
 
-	// selectCareless tells whether the server answers a commit before it is on disk.
+	// selectCareless reports whether the server confirms a commit before it is on disk.
 	selectCareless = `SELECT current_setting('synchronous_commit') = 'off'`
 )
 
@@ -178,7 +183,8 @@ func checkSchema(ctx context.Context, c *db.Conn, schema string) error {
 		return err
 	}
 	if server < oldestPostgres {
-		return fmt.Errorf("%w: the server is PostgreSQL %d, and patd needs %d or later", ErrSchema, server, oldestPostgres)
+		return fmt.Errorf("%w: the server is PostgreSQL %d, and patd needs %d or later", ErrSchema, server,
+			oldestPostgres)
 	}
 	if err := c.One(ctx, hasVersions, []any{&there}); err != nil {
 		return err
@@ -188,14 +194,15 @@ func checkSchema(ctx context.Context, c *db.Conn, schema string) error {
 			return err
 		}
 	}
-	return suits(version, func() (oldest int64, err error) {
+	return compatible(version, func() (oldest int64, err error) {
 		return oldest, c.One(ctx, selectOldest, []any{&oldest})
 	})
 }
 
-// migrateFault says why a migration failed: to whoever migrates the database's own words are of use.
+// migrateFault says why a migration failed: the operator needs the database's own words.
 func migrateFault(err error) error {
-	return fmt.Errorf("migrate the store: nothing of the step that failed was done; see to its cause and run patd migrate again: %w", err)
+	return fmt.Errorf("migrate the store: nothing of the step that failed was done; "+
+		"see to its cause and run patd migrate again: %w", err)
 }
 
 // migrate brings the schema up to what this program knows, and refuses one that is newer.
@@ -224,7 +231,8 @@ func migrate(ctx context.Context, path string, o Options) error {
 }
 
 func provider(d goose.Dialect, db *sql.DB, options ...goose.ProviderOption) (*goose.Provider, error) {
-	of := map[goose.Dialect]string{goose.DialectSQLite3: "migrations/sqlite", goose.DialectPostgres: "migrations/postgres"}
+	of := map[goose.Dialect]string{goose.DialectSQLite3: "migrations/sqlite",
+		goose.DialectPostgres: "migrations/postgres"}
 	dir, err := fs.Sub(migrations, of[d])
 	if err != nil {
 		return nil, fmt.Errorf("read the migrations: %w", err)
@@ -246,7 +254,7 @@ func up(ctx context.Context, database *sql.DB) error {
 		return db.Fault("read the store's schema version", err)
 	}
 	if have >= want {
-		err := suits(have, func() (oldest int64, err error) {
+		err := compatible(have, func() (oldest int64, err error) {
 			return oldest, database.QueryRowContext(ctx, selectOldest).Scan(&oldest)
 		})
 		if err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestTheLockOfAMigrationWritesNothing looks beside the lock's file while it is held: a server must be able to start on a
-// disk that is full.
+// TestTheLockOfAMigrationWritesNothing looks beside the lock's file while it is held: a server must be able to start on
+// a disk that is full.
 func TestTheLockOfAMigrationWritesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	unlock, err := lockFile(t.Context(), path, time.Second)

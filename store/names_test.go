@@ -9,8 +9,8 @@ import (
 	"patd/tokens"
 )
 
-// TestNamesOfFormerProgramsAreFound is about rows whose names were folded by the program of v0.1.0, which may write to the same
-// database.
+// TestNamesOfFormerProgramsAreFound is about rows whose names were folded by the program of v0.1.0, which may write to
+// the same database.
 func TestNamesOfFormerProgramsAreFound(t *testing.T) {
 	t.Parallel()
 	for engine, url := range map[string]func(*testing.T) string{

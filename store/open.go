@@ -100,7 +100,8 @@ func openPostgres(ctx context.Context, address string, o Options) (*Store, error
 		return nil, errors.Join(openFault(err), s.closePools())
 	}
 	if careless {
-		o.Logger.WarnContext(ctx, "store: synchronous_commit is off for this role or database: a change that was answered can be lost with the server")
+		o.Logger.WarnContext(ctx, "store: synchronous_commit is off for this role or database: "+
+			"a committed change can be lost with the server")
 	}
 	return s, nil
 }

@@ -15,8 +15,8 @@ import (
 const allSettings = "ignore_startup_parameters = search_path, default_transaction_isolation, statement_timeout, lock_timeout, " +
 	"idle_in_transaction_session_timeout"
 
-// TestAStoreBehindAPoolerIsWhereItShouldBe runs a real PgBouncer in its modes: in session mode a store works as it does directly, and in
-// the others it is refused with the setting to change, before anything is made.
+// TestAStoreBehindAPoolerIsWhereItShouldBe runs a real PgBouncer in its modes: in session mode a store works as it does
+// directly, and in the others it is refused with the setting to change, before anything is made.
 func TestAStoreBehindAPoolerIsWhereItShouldBe(t *testing.T) {
 	server := dbtest.Postgres(t)
 	for i, mode := range []string{"session", "session", "transaction", "transaction", "statement"} {

@@ -9,11 +9,12 @@ import (
 	"patd/store/internal/db"
 )
 
-// Numbers of rows: positions in the audit log and the change feed, and the keys of users and digest keys. SQLite gives each row
-// a number above the highest of the table. PostgreSQL would give the next one of a sequence, and what moves a database need not
-// carry those: logical replication does not, and a partial repair may not. A change that got a number below the newest would
-// not be seen by those who follow the feed. So a number is given inside the transaction, under the lock of writers, and is
-// above the highest that the table has; the sequence is taken along, because the version before numbers by it.
+// Numbers of rows: positions in the audit log and the change feed, and the keys of users and digest keys. SQLite gives
+// each row a number above the highest of the table. PostgreSQL would give the next one of a sequence, and what moves a
+// database need not carry those: logical replication does not, and a partial repair may not. A change that got a number
+// below the newest would not be seen by those who follow the feed. So a number is given inside the transaction, under
+// the lock of writers, and is above the highest that the table has; the sequence is taken along, because the version
+// before numbers by it.
 
 var errNotNumbered = errors.New("the database took no row, and gave no position")
 
@@ -37,11 +38,13 @@ const RepairPositions = "patd check --repair-positions"
 
 // sequences are the columns that a database numbers, and what an operator calls them.
 func sequences(d *db.Dialect) []sequence {
-	list := []sequence{{table: "events", column: "seq", of: "the audit log"}, {table: "changes", column: "seq", of: "the change feed"}}
+	list := []sequence{{table: "events", column: "seq", of: "the audit log"}, {table: "changes", column: "seq",
+		of: "the change feed"}}
 	if !d.Remote { // SQLite numbers the others by their rows
 		return list
 	}
-	return append(list, sequence{table: "users", column: "key", of: "the users"}, sequence{table: "keys", column: "num", of: "the digest keys"},
+	return append(list, sequence{table: "users", column: "key", of: "the users"}, sequence{table: "keys",
+		column: "num", of: "the digest keys"},
 		sequence{table: versionTable, column: "id", of: "the schema's versions"})
 }
 
@@ -78,15 +81,16 @@ func (t *readTx) lagging(op string) (list []lag, err error) {
 	return list, nil
 }
 
-// selectUnheard finds the newest change in the audit log where the newest entry of the feed is of another: those who follow
-// the feed have not received it. One of insertStartOver stands for everything.
+// selectUnheard finds the newest change in the audit log where the newest entry of the feed is of another: those who
+// follow the feed have not received it. One of insertStartOver stands for everything.
 const selectUnheard = `
 SELECT e.seq FROM events e
 WHERE e.seq = (SELECT max(seq) FROM events WHERE outcome = 1) AND EXISTS (SELECT 1 FROM changes)
   AND NOT EXISTS (SELECT 1 FROM changes c WHERE c.seq = (SELECT max(seq) FROM changes)
     AND (c.token_id = e.token_id OR e.token_id IS NULL AND c."user" = e."user"
       OR e.token_id IS NULL AND e."user" IS NULL AND c.service = e.service
-      OR e.token_id IS NULL AND e."user" IS NULL AND e.service IS NULL AND c.token_id IS NULL AND c."user" IS NULL AND c.service IS NULL
+      OR e.token_id IS NULL AND e."user" IS NULL AND e.service IS NULL AND c.token_id IS NULL AND c."user" IS NULL
+        AND c.service IS NULL
       OR c."user" = ''))`
 
 // unheard returns what selectUnheard finds, in words; empty: nothing.
@@ -94,7 +98,8 @@ func (t *readTx) unheard(op string) (problem string, err error) {
 	err = t.each(op, selectUnheard, func(rows *sql.Rows) error {
 		var seq int64
 		err := rows.Scan(&seq)
-		problem = fmt.Sprintf("the change of audit event %d is not at the end of the change feed, so servers may not have noticed it; `%s` "+
+		problem = fmt.Sprintf("the change of audit event %d is not at the end of the change feed, so servers may not have "+
+			"noticed it; `%s` "+
 			"has them drop what they remember", seq, RepairPositions)
 		return err
 	})
@@ -116,12 +121,14 @@ func (t *readTx) checkPositions(op string, add func(string)) error {
 	return err
 }
 
-// insertStartOver is an entry that names nothing, by a user without a name: all that follow the feed drop what they remember.
-const insertStartOver = `INSERT INTO changes (seq, time_us, "user") VALUES (NULL /* next changes.seq */, ?, '') RETURNING seq`
+// insertStartOver is an entry that names nothing, by a user without a name: all that follow the feed drop what they
+// remember.
+const insertStartOver = `INSERT INTO changes (seq, time_us, "user") VALUES (NULL /* next changes.seq */, ?, '')
+  RETURNING seq`
 
-// RepairPositions has every number of a row to come be above those of the rows that are there, and returns what was mended, in
-// words; none when all was well. Where something was, every server and watcher drops what it remembers of the store: it may
-// have missed a change. It may be called while servers use the store.
+// RepairPositions has every number of a row to come be above those of the rows that are there, and returns what was
+// mended, in words; none when all was well. Where something was, every server and watcher drops what it remembers of
+// the store: it may have missed a change. It may be called while servers use the store.
 func (s *Store) RepairPositions(ctx context.Context) (mended []string, err error) {
 	const op = "repair the positions"
 	err = s.transact(ctx, op, func(t *tx) error {

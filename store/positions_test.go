@@ -19,7 +19,8 @@ var sequencesLost = []string{
 	`ALTER SEQUENCE users_key_seq RESTART WITH 1`, `ALTER SEQUENCE keys_num_seq RESTART WITH 1`,
 }
 
-// TestARevocationIsSeenByAllServersAfterAMove takes the sequences back, as a move of the database does, and revokes on one server.
+// TestARevocationIsSeenByAllServersAfterAMove takes the sequences back, as a move of the database does, and revokes on
+// one server.
 func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
 	url := newSchema(t, dbtest.Postgres(t))
 	one := openURL(t, url, store.Options{Connections: 2})
@@ -102,7 +103,8 @@ func TestAChangeWithoutAnEntryFails(t *testing.T) {
 	}
 }
 
-// TestRepairedPositionsAreAboveAllRows has what check finds be mended by the command that it names, while a server runs.
+// TestRepairedPositionsAreAboveAllRows has what check finds be mended by the command that it names, while a server
+// runs.
 func TestRepairedPositionsAreAboveAllRows(t *testing.T) {
 	t.Run("PostgreSQL", func(t *testing.T) {
 		st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
@@ -155,8 +157,8 @@ func repairs(t *testing.T, st *store.Store, breaks []string) {
 
 const insertEventAlone = `INSERT INTO events (time_us, actor, action, outcome, token_id) VALUES (1, 'operator', 'token.revoke', ?, ?)`
 
-// TestAFeedThatMissesChangesIsNotTrusted changes the store as one does that gives positions below the newest: with an audit event,
-// and no entry where others look for it.
+// TestAFeedThatMissesChangesIsNotTrusted changes the store as one does that gives positions below the newest: with an
+// audit event, and no entry where others look for it.
 func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 	c := newClock()
 	r := newCachedRig(t, store.Options{Now: c.now})

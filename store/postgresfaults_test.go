@@ -133,7 +133,8 @@ func failedUnseen(t *testing.T, server *dbtest.Server) {
 	}
 }
 
-// overlappingWriters has 200 writers of four processes' stores commit long after they took their position, and one who follows.
+// overlappingWriters has 200 writers of four processes' stores commit long after they took their position, and one who
+// follows.
 func overlappingWriters(t *testing.T, server *dbtest.Server) {
 	url := newSchema(t, server)
 	follower := openURL(t, url, store.Options{Connections: 2})

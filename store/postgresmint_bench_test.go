@@ -17,9 +17,9 @@ import (
 	"patd/tokens"
 )
 
-// BenchmarkPostgresMint compares minting by the store with pgx alone, which inserts the same rows in the same schema and reads
-// nothing, each durable (fsync on): in turn, a round of each, 64 in flight. The ratios are medians over the rounds, with
-// their range.
+// BenchmarkPostgresMint compares minting by the store with pgx alone, which inserts the same rows in the same schema
+// and reads nothing, each durable (fsync on): in turn, a round of each, 64 in flight. The ratios are medians over the
+// rounds, with their range.
 //
 //   - each-x: mints a second, over those of pgx with 64 connections, a transaction a mint, a statement at a time
 //   - piped-x: the same, where pgx sends the statements of a transaction in one go

@@ -8,8 +8,8 @@ import (
 	"patd/store"
 )
 
-// TestADatabaseElsewhereMustProveItself holds that no spelling of a URL leads away from this machine without verified TLS, unless
-// it says so.
+// TestADatabaseElsewhereMustProveItself holds that no spelling of a URL leads away from this machine without verified
+// TLS, unless it says so.
 func TestADatabaseElsewhereMustProveItself(t *testing.T) {
 	services := filepath.Join(t.TempDir(), "services")
 	must(t, os.WriteFile(services, []byte("[far]\nhost=db.invalid\n[near]\nhost=127.0.0.1\n"), 0o600))

@@ -10,9 +10,9 @@ import (
 	"patd/tokens"
 )
 
-// The audit log is shortened in two steps. A change releases the oldest events, up to a position, and has its own event. What is
-// released is deleted afterwards, some at a time, by whoever comes to it; triggers hold that nothing else is. The event of the
-// release is above what it releases, so the newest position of the log never goes down.
+// The audit log is shortened in two steps. A change releases the oldest events, up to a position, and has its own
+// event. What is released is deleted afterwards, some at a time, by any server; triggers hold that nothing else is. The
+// event of the release is above what it releases, so the newest position of the log never goes down.
 
 const (
 	selectReleased = `SELECT coalesce(max(seq), 0), coalesce(max(before_us), 0) FROM released`
@@ -31,7 +31,8 @@ ON CONFLICT (one) DO UPDATE SET seq = excluded.seq,
 SELECT EXISTS (SELECT 1 FROM events WHERE seq <= (SELECT coalesce(max(seq), 0) FROM released))`
 
 	deleteReleased = `
-DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= (SELECT coalesce(max(seq), 0) FROM released) ORDER BY seq LIMIT ?)`
+DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= (SELECT coalesce(max(seq), 0) FROM released)
+  ORDER BY seq LIMIT ?)`
 )
 
 // Released implements tokens.LogReader.
@@ -65,14 +66,17 @@ func (t *tx) ReleaseEvents(after, upTo uint64, before time.Time) error {
 	return t.mustExec("release audit events", tokens.ErrTaken, release, int64(after), int64(upTo), db.Micros(before))
 }
 
-// DeleteReleased deletes what of the audit log is released, up to limit events (0: all), in small transactions that give way
-// to changes, and returns how many it deleted. What it does not come to is deleted by the next call, or by a server on this
-// store within seconds.
+// DeleteReleased deletes what of the audit log is released, up to limit events (0: all), in small transactions that
+// give way to changes, and returns how many it deleted. What it does not come to is deleted by the next call, or by a
+// server on this store within seconds.
 func (s *Store) DeleteReleased(ctx context.Context, limit int64) (deleted int64, err error) {
 	const op = "delete released audit events"
 	for limit <= 0 || deleted < limit {
 		var due bool
-		err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error { return c.One(ctx, hasReleased, []any{&due}) })
+		err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
+			return c.One(ctx, hasReleased,
+				[]any{&due})
+		})
 		if err != nil || !due {
 			return deleted, err
 		}

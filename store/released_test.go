@@ -14,8 +14,8 @@ import (
 	"patd/tokens"
 )
 
-// TestPruningShortensTheAuditLogAndNothingElse deletes all events that there are, in both databases: what stays is sound, and
-// positions go on above those that were given.
+// TestPruningShortensTheAuditLogAndNothingElse deletes all events that there are, in both databases: what stays is
+// sound, and positions go on above those that were given.
 func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {

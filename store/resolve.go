@@ -25,7 +25,8 @@ type proof struct {
 }
 
 const selectProof = `
-SELECT count(*) FROM events WHERE seq = ? AND time_us = ? AND actor = ? AND action = ? AND coalesce(token_id, 0) = ? AND coalesce("user", '') = ?`
+SELECT count(*) FROM events WHERE seq = ? AND time_us = ? AND actor = ? AND action = ? AND coalesce(token_id, 0) = ?
+  AND coalesce("user", '') = ?`
 
 // resolveCommit finds out whether a commit happened in the middle of which the connection broke. The server may not
 // have noticed that yet and still be at it; so the proof is looked for in a transaction that begins when no other is
@@ -73,6 +74,7 @@ func (g *group) happened(ctx context.Context, p proof) (bool, error) {
 	}
 	var n int64
 	e := p.event
-	err = c.One(ctx, selectProof, []any{&n}, p.seq, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.TokenID), e.User)
+	err = c.One(ctx, selectProof, []any{&n}, p.seq, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.TokenID),
+		e.User)
 	return n > 0, err
 }

@@ -10,7 +10,7 @@ import (
 	"patd/tokens"
 )
 
-// keepOldSecrets is how many rotated secrets of a token are remembered, to answer that one was superseded.
+// keepOldSecrets is how many rotated secrets of a token are remembered, so that they can be called superseded.
 const keepOldSecrets = 32
 
 const (
@@ -21,7 +21,8 @@ INSERT INTO old_secrets (token_id, serial, key, digest, until_us)
 SELECT id, rotations + 1, key, digest, CAST(?2 AS BIGINT) FROM tokens WHERE id = ?1`
 
 	replaceSecret = `
-UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2 AND retire_us IS NULL), digest = ?3, rotations = rotations + 1 WHERE id = ?1`
+UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2 AND retire_us IS NULL), digest = ?3,
+  rotations = rotations + 1 WHERE id = ?1`
 
 	dropOldSecrets = `
 DELETE FROM old_secrets WHERE token_id = ?1 AND serial <= (SELECT rotations FROM tokens WHERE id = ?1) - ?2`
@@ -54,7 +55,8 @@ func (t *readTx) Request(key tokens.RequestKey, now time.Time) (tokens.Request, 
 		fingerprint []byte
 		id, us      int64
 	)
-	err := t.one("read an idempotent request", selectRequest, []any{&fingerprint, &id, &r.Sealed, &us}, key[:], db.Micros(now))
+	err := t.one("read an idempotent request", selectRequest, []any{&fingerprint, &id, &r.Sealed, &us}, key[:],
+		db.Micros(now))
 	if err != nil {
 		return tokens.Request{}, err
 	}
@@ -66,7 +68,8 @@ func (t *readTx) Request(key tokens.RequestKey, now time.Time) (tokens.Request, 
 const putRequest = `
 INSERT INTO requests (key, fingerprint, token_id, sealed, expire_us) VALUES (?1, ?2, ?3, ?4, ?5)
 ON CONFLICT (key) DO UPDATE
-SET fingerprint = excluded.fingerprint, token_id = excluded.token_id, sealed = excluded.sealed, expire_us = excluded.expire_us
+SET fingerprint = excluded.fingerprint, token_id = excluded.token_id, sealed = excluded.sealed,
+  expire_us = excluded.expire_us
 WHERE requests.expire_us <= ?6`
 
 // PutRequest implements tokens.RequestWriter. A request that has not expired is not replaced: ErrTaken. Expired
@@ -143,12 +146,14 @@ SELECT k.name, sum(n) FROM (
   UNION ALL
   SELECT a.key, count(*) FROM access_tokens a JOIN tokens t ON t.id = a.token_id
   WHERE a.revoke_us IS NULL AND a.expire_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1
-    AND (a.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id AND o.serial = a.serial + 1 AND o.until_us > ?1))
+    AND (a.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id
+      AND o.serial = a.serial + 1 AND o.until_us > ?1))
   GROUP BY a.key
   UNION ALL
   SELECT r.key, count(*) FROM refresh_tokens r JOIN families f ON f.id = r.family JOIN tokens t ON t.id = f.token_id
   WHERE r.use_us IS NULL AND f.revoke_us IS NULL AND f.expire_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1
-    AND (f.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id AND o.serial = f.serial + 1 AND o.until_us > ?1))
+    AND (f.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id
+      AND o.serial = f.serial + 1 AND o.until_us > ?1))
   GROUP BY r.key
 ) u JOIN keys k ON k.num = u.key GROUP BY k.num`
 
@@ -170,7 +175,8 @@ func (t *readTx) KeyUse(now time.Time) (map[string]int64, error) {
 
 const (
 	insertKey = `
-INSERT INTO keys (num, name, check_value, create_us, retire_us) VALUES (NULL /* next keys.num */, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING`
+INSERT INTO keys (num, name, check_value, create_us, retire_us) VALUES (NULL /* next keys.num */, ?, ?, ?, ?)
+  ON CONFLICT (name) DO NOTHING`
 
 	// The check value stands in the condition: another key cannot pass under a known name.
 	retireKey = `UPDATE keys SET retire_us = ?3 WHERE name = ?1 AND check_value = ?2`
@@ -179,7 +185,8 @@ INSERT INTO keys (num, name, check_value, create_us, retire_us) VALUES (NULL /* 
 // PutKey implements tokens.KeyWriter. Another key under a name that is known is refused: ErrTaken.
 func (t *tx) PutKey(k tokens.KeyRecord) error {
 	const op = "put a key's record"
-	err := t.mustExec(op, tokens.ErrTaken, insertKey, k.Name, k.Check[:], db.Micros(k.CreateTime), db.NullTime(k.RetireTime))
+	err := t.mustExec(op, tokens.ErrTaken, insertKey, k.Name, k.Check[:], db.Micros(k.CreateTime),
+		db.NullTime(k.RetireTime))
 	if !errors.Is(err, tokens.ErrTaken) {
 		return err
 	}

@@ -20,21 +20,24 @@ type serviceRow struct {
 }
 
 func (r *serviceRow) dest(d []any) []any {
-	return append(d, &r.id, &r.name, &r.permissions, &r.audience, &r.issueUS, &r.expireUS, &r.revokeUS, &r.revokedBy, &r.revokeReason)
+	return append(d, &r.id, &r.name, &r.permissions, &r.audience, &r.issueUS, &r.expireUS, &r.revokeUS, &r.revokedBy,
+		&r.revokeReason)
 }
 
 func (r *serviceRow) service() (tokens.ServiceAccount, error) {
 	p, err := tokens.ParsePermissions(strings.Fields(r.permissions))
 	if err != nil {
-		// Not the domain's error: whoever asked is not to blame for what is stored.
-		return tokens.ServiceAccount{}, fmt.Errorf("service %s has permissions that this program does not know", tokens.ID(r.id))
+		// Not the domain's error: the caller is not to blame for what is stored.
+		return tokens.ServiceAccount{}, fmt.Errorf("service %s has permissions that this program does not know",
+			tokens.ID(r.id))
 	}
 	s := tokens.ServiceAccount{
 		ID: tokens.ID(r.id), Name: r.name, Permissions: p, Audience: r.audience.String,
 		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS),
 	}
 	if r.revokeUS.Valid {
-		s.Revocation = &tokens.Revocation{Time: db.Instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
+		s.Revocation = &tokens.Revocation{Time: db.Instant(r.revokeUS.Int64), By: r.revokedBy.String,
+			Reason: r.revokeReason.String}
 	}
 	return s, nil
 }
@@ -80,7 +83,8 @@ func (t *readTx) Services(before tokens.ID, limit int) ([]tokens.ServiceAccount,
 }
 
 const insertService = `
-INSERT INTO services (id, name, permissions, audience, key, digest, issue_us, expire_us, revoke_us, revoked_by, revoke_reason)
+INSERT INTO services (id, name, permissions, audience, key, digest, issue_us, expire_us, revoke_us, revoked_by,
+  revoke_reason)
 VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 

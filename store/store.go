@@ -76,7 +76,7 @@ type Store struct {
 	options Options
 	dialect *db.Dialect
 	lookups *db.Pool // for point lookups, which nothing slow may hold up
-	news    *db.Pool // for the change feed, where lookups that wait for the network must not hold it up either; nil: lookups
+	news    *db.Pool // for the change feed, which lookups that wait for the network must not hold up; nil: lookups
 	views   *db.Pool
 	writer  *db.Pool
 	group   *group // who uses the writer
@@ -129,7 +129,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 }
 
 // openReady opens a store and reads from it.
-func openReady(ctx context.Context, open func(context.Context, string, Options) (*Store, error), rest string, o Options) (*Store, error) {
+func openReady(ctx context.Context, open func(context.Context, string, Options) (*Store, error), rest string,
+	o Options) (*Store, error) {
 	s, err := open(ctx, rest, o)
 	if err != nil {
 		return nil, err
@@ -154,7 +155,8 @@ func engine(url string) (open func(context.Context, string, Options) (*Store, er
 	case scheme == "sqlite":
 		return openSQLite, path, nil
 	default:
-		return nil, "", errors.New("open the store: the scheme of its URL is unknown; use sqlite:<path> or postgres://…")
+		return nil, "", errors.New("open the store: the scheme of its URL is unknown; " +
+			"use sqlite:<path> or postgres://…")
 	}
 }
 
@@ -179,7 +181,10 @@ func (s *Store) Ready(ctx context.Context) error {
 	const op = "check that the store answers"
 	var seq int64
 	if !s.dialect.Remote {
-		return s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error { return c.One(ctx, readReady, []any{&seq}) })
+		return s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
+			return c.One(ctx, readReady,
+				[]any{&seq})
+		})
 	}
 	return db.Fault(op, s.lookups.Use(ctx, func(c *db.Conn) error { return c.One(ctx, readReady, []any{&seq}) }))
 }

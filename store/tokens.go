@@ -33,7 +33,8 @@ type tokenRow struct {
 }
 
 func (r *tokenRow) dest(d []any) []any {
-	return append(d, &r.id, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs, &r.labels,
+	return append(d, &r.id, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs,
+		&r.labels,
 		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.blockedBy)
 }
 
@@ -63,7 +64,8 @@ func (r *tokenRow) token() (tokens.Token, error) {
 		return tokens.Token{}, err
 	}
 	if r.revokeUS.Valid {
-		t.Revocation = &tokens.Revocation{Time: db.Instant(r.revokeUS.Int64), By: r.revokedBy.String, Reason: r.revokeReason.String}
+		t.Revocation = &tokens.Revocation{Time: db.Instant(r.revokeUS.Int64), By: r.revokedBy.String,
+			Reason: r.revokeReason.String}
 	}
 	return t, nil
 }
@@ -90,7 +92,8 @@ func scanToken(rows *sql.Rows) (tokens.Token, error) {
 	return t, err
 }
 
-const selectToken = `SELECT ` + usedColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user ` + joinUse + ` WHERE t.id = ?`
+const selectToken = `SELECT ` + usedColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user ` + joinUse +
+	` WHERE t.id = ?`
 
 // Token implements tokens.TokenReader.
 func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
@@ -129,7 +132,8 @@ func (t *readTx) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
 		return nil, err
 	}
 	key, former := searchKeys(q.NameHas)
-	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, db.Micros(q.Now), key, q.Audience, q.Limit, former)
+	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, db.Micros(q.Now), key,
+		q.Audience, q.Limit, former)
 }
 
 // listTokens runs a query of usedColumns.
@@ -192,7 +196,8 @@ func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, e
 
 // A key that the store does not know, or has retired, gives NULL, which the table refuses.
 const insertToken = `
-INSERT INTO tokens (id, "user", key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description,
+INSERT INTO tokens (id, "user", key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels,
+  description,
                     revoke_us, revoked_by, revoke_reason, blocked_by)
 VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
@@ -206,7 +211,8 @@ func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
 	us, by, reason := db.Revocation(tok.Revocation)
 	return t.mustExec("insert a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken), insertToken,
 		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), db.Join(tok.Scopes, " "),
-		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs), labels,
+		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs),
+		labels,
 		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy))
 }
 
@@ -227,12 +233,14 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 	}
 	us, by, reason := db.Revocation(tok.Revocation)
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
-		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, db.Join(tok.Scopes, " "),
+		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, db.Join(tok.Scopes,
+			" "),
 		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy))
 }
 
 const revokeTokens = `
-UPDATE tokens INDEXED BY tokens_live SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE "user" = ?1 AND revoke_us IS NULL
+UPDATE tokens INDEXED BY tokens_live SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE "user" = ?1
+  AND revoke_us IS NULL
 RETURNING id`
 
 // RevokeTokens implements tokens.TokenWriter.

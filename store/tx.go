@@ -62,8 +62,8 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 	return err
 }
 
-// transact does housekeeping in a transaction: it gives way to changes, shares their flush of the disk where it can, and
-// should be short. Waiting for it heeds ctx; fn may be run again.
+// transact does housekeeping in a transaction: it gives way to changes, shares their flush of the disk where it can,
+// and should be short. Waiting for it heeds ctx; fn may be run again.
 func (s *Store) transact(ctx context.Context, op string, fn func(*tx) error) error {
 	return s.group.do(ctx, op, true, fn)
 }
@@ -83,7 +83,7 @@ func (t *readTx) end() {
 	}
 }
 
-// fail keeps the first failure and answers it.
+// fail keeps the first failure and returns it.
 func (t *readTx) fail(op string, err error) error {
 	if cerr := t.ctx.Err(); cerr != nil && db.IsInterrupt(err) {
 		err = cerr
@@ -130,7 +130,7 @@ type tx struct {
 	proof  proof
 }
 
-// lost tells whether a failure has ended the transaction, or may have.
+// lost reports whether a failure has ended the transaction, or may have.
 func (t *tx) lost() bool {
 	return t.c.Broken() || t.cause != nil && db.EndsTransaction(t.cause, t.saved)
 }
@@ -158,7 +158,7 @@ func (t *tx) toWrite(op string) error {
 	return nil
 }
 
-// exec runs a statement and answers how many rows it wrote.
+// exec runs a statement and returns how many rows it wrote.
 func (t *tx) exec(op, query string, args ...any) (int64, error) {
 	if err := t.toWrite(op); err != nil {
 		return 0, err
@@ -183,11 +183,11 @@ func (t *tx) returning(op, query string, f func(*sql.Rows) error, args ...any) e
 	return t.each(op, query, f, args...)
 }
 
-// mustExec is exec for a statement that is about one record: none written is answer.
-func (t *tx) mustExec(op string, answer error, query string, args ...any) error {
+// mustExec is exec for a statement that is about one record: it returns absent when none was written.
+func (t *tx) mustExec(op string, absent error, query string, args ...any) error {
 	n, err := t.exec(op, query, args...)
 	if err == nil && n == 0 {
-		return answer
+		return absent
 	}
 	return err
 }

@@ -20,7 +20,8 @@ type userRow struct {
 }
 
 func (r *userRow) record() tokens.User {
-	u := tokens.User{Key: r.key, ID: r.user, State: tokens.UserSuspended, Features: db.Split(r.features.String, " "), CreateTime: db.Instant(r.createUS)}
+	u := tokens.User{Key: r.key, ID: r.user, State: tokens.UserSuspended, Features: db.Split(r.features.String, " "),
+		CreateTime: db.Instant(r.createUS)}
 	if r.state == userActive {
 		u.State = tokens.UserActive
 	}
@@ -54,7 +55,8 @@ const selectUser = `SELECT key, "user", state, features, create_us FROM users WH
 // User implements tokens.UserReader.
 func (t *readTx) User(id string) (tokens.User, error) {
 	var r userRow
-	if err := t.one("read a user", selectUser, []any{&r.key, &r.user, &r.state, &r.features, &r.createUS}, id); err != nil {
+	if err := t.one("read a user", selectUser, []any{&r.key, &r.user, &r.state, &r.features, &r.createUS},
+		id); err != nil {
 		return tokens.User{}, err
 	}
 	return r.record(), nil

@@ -11,16 +11,16 @@ import (
 	"patd/tokens"
 )
 
-// flights are the readings of the store under way, by id, each for all who ask meanwhile. A flight begins before the store
-// is read, so that a change that comes in between finds it, and keeps its result from being kept. It begins with the
-// position in the changes of what it may rest on. The lock of their owner guards them.
+// flights are the readings of the store under way, by id, each for all who ask meanwhile. A flight begins before the
+// store is read, so that a change that comes in between finds it, and keeps its result from being kept. It begins with
+// the position in the changes of what it may rest on. The lock of their owner guards them.
 type flights[T any] = flight.Group[tokens.ID, uint64, T]
 
 // reading is one of them.
 type reading[T any] = flight.Flight[uint64, T]
 
-// fetch reads what has an id by read, or waits for another who is reading it from the same position on. since returns the
-// position now; both it and the flights are guarded by mu.
+// fetch reads what has an id by read, or waits for another who is reading it from the same position on. since returns
+// the position now; both it and the flights are guarded by mu.
 func fetch[T any](ctx context.Context, op string, mu *sync.Mutex, under *flights[T], id tokens.ID,
 	since func() uint64, read func(*reading[T]) (T, error),
 ) (T, error) {

@@ -21,9 +21,10 @@ type users struct {
 
 // userShard is a part of the users, by key.
 type userShard struct {
-	mu   sync.Mutex
-	log  reclog.Log
-	byID reclog.Index // places in the log under the hashes of ids; of users who were deleted and came again there are several
+	mu  sync.Mutex
+	log reclog.Log
+	// byID has places in the log under the hashes of ids. Users who were deleted and came again have several.
+	byID reclog.Index
 }
 
 func (u *users) init(room int) {

@@ -35,7 +35,8 @@ func (f *fixture) exceeding(q tokens.ExceedQuery) (names []string) {
 func (f *fixture) setBlocked(t *tokens.Token, by string) {
 	f.t.Helper()
 	t.BlockedBy = by
-	f.update(func(tx tokens.Tx) error { return tx.SetBlocked(t.ID, by) }, tokens.Event{TokenID: t.ID, Action: tokens.ActionTokenBlock})
+	f.update(func(tx tokens.Tx) error { return tx.SetBlocked(t.ID, by) }, tokens.Event{TokenID: t.ID,
+		Action: tokens.ActionTokenBlock})
 }
 
 // of makes a token be for audiences and end after a time; 0: never.
@@ -83,7 +84,8 @@ func testExceeding(_ *testing.T, f *fixture) {
 	f.token(f.user("v"), "of another user", f.of(time.Hour, "api"))
 	unnamed := f.token(u, "blocked and of none", f.of(minute))
 	f.setBlocked(&unnamed, "api")
-	for _, block := range []struct{ old func(*tokens.Token) }{{revoked(f.now)}, {func(t *tokens.Token) { t.ExpireTime = f.now }}} {
+	for _, block := range []struct{ old func(*tokens.Token) }{{revoked(f.now)},
+		{func(t *tokens.Token) { t.ExpireTime = f.now }}} {
 		dead := f.token(u, "blocked and dead", f.of(time.Hour, "api"), block.old)
 		f.setBlocked(&dead, "api")
 	}
@@ -93,23 +95,32 @@ func testExceeding(_ *testing.T, f *fixture) {
 		q    tokens.ExceedQuery
 		want []string
 	}{
-		{"limited", tokens.ExceedQuery{Audience: "api", Limited: at}, []string{"late", "blocked", "blocked by another", "of another user"}},
-		{"limited, or never", tokens.ExceedQuery{Audience: "api", Limited: at, Never: true}, []string{"late", "never", "blocked", "blocked by another", "of another user"}},
-		{"not blocked", tokens.ExceedQuery{Audience: "api", Limited: at, Never: true, Blocked: tokens.BlockedNot}, []string{"late", "never", "blocked by another", "of another user"}},
-		{"a limit in the past selects live ones", tokens.ExceedQuery{Audience: "api", Limited: f.now.Add(-minute), Blocked: tokens.BlockedNot}, []string{"soon", "late", "blocked by another", "of another user"}},
-		{"never alone", tokens.ExceedQuery{Audience: "api", Limited: f.now.Add(100 * 366 * tokens.Day), Never: true}, []string{"never"}},
+		{"limited", tokens.ExceedQuery{Audience: "api", Limited: at}, []string{"late", "blocked", "blocked by another",
+			"of another user"}},
+		{"limited, or never", tokens.ExceedQuery{Audience: "api", Limited: at, Never: true}, []string{"late", "never",
+			"blocked", "blocked by another", "of another user"}},
+		{"not blocked", tokens.ExceedQuery{Audience: "api", Limited: at, Never: true, Blocked: tokens.BlockedNot},
+			[]string{"late", "never", "blocked by another", "of another user"}},
+		{"a limit in the past selects live ones", tokens.ExceedQuery{Audience: "api", Limited: f.now.Add(-minute),
+			Blocked: tokens.BlockedNot}, []string{"soon", "late", "blocked by another", "of another user"}},
+		{"never alone", tokens.ExceedQuery{Audience: "api", Limited: f.now.Add(100 * 366 * tokens.Day), Never: true},
+			[]string{"never"}},
 		{"another audience", tokens.ExceedQuery{Audience: "other", Limited: at, Never: true}, []string{"never"}},
 		{"no such audience", tokens.ExceedQuery{Audience: "none", Limited: at, Never: true}, nil},
 		{"later", tokens.ExceedQuery{Audience: "api", Now: f.now.Add(time.Hour), Never: true}, []string{"never"}},
-		{"blocked by the audience", tokens.ExceedQuery{Audience: "api", Limited: f.now.Add(tokens.Day), Blocked: tokens.BlockedByAudience}, []string{"blocked", "blocked and of none"}},
-		{"blocked by another", tokens.ExceedQuery{Audience: "other", Blocked: tokens.BlockedByAudience}, []string{"blocked by another"}},
-		{"blocked by it, later", tokens.ExceedQuery{Audience: "api", Now: at, Blocked: tokens.BlockedByAudience}, []string{"blocked"}},
+		{"blocked by the audience", tokens.ExceedQuery{Audience: "api", Limited: f.now.Add(tokens.Day),
+			Blocked: tokens.BlockedByAudience}, []string{"blocked", "blocked and of none"}},
+		{"blocked by another", tokens.ExceedQuery{Audience: "other", Blocked: tokens.BlockedByAudience},
+			[]string{"blocked by another"}},
+		{"blocked by it, later", tokens.ExceedQuery{Audience: "api", Now: at, Blocked: tokens.BlockedByAudience},
+			[]string{"blocked"}},
 		{"blocked by none", tokens.ExceedQuery{Blocked: tokens.BlockedByAudience}, nil},
 	} {
 		f.equal(c.what, f.exceeding(c.q), c.want)
 	}
 	f.view(func(tx tokens.ReadTx) error {
-		list, err := tx.Exceeding(tokens.ExceedQuery{Audience: "other", Now: f.now, Blocked: tokens.BlockedByAudience, Limit: 1})
+		list, err := tx.Exceeding(tokens.ExceedQuery{Audience: "other", Now: f.now, Blocked: tokens.BlockedByAudience,
+			Limit: 1})
 		f.equal("the record", list, []tokens.Token{elsewhere})
 		return err
 	})
@@ -128,7 +139,8 @@ func testExceedingPages(_ *testing.T, f *fixture) {
 		want = append(want, name(i))
 	}
 	for blocked, want := range map[tokens.BlockedState][]string{
-		tokens.BlockedAny: want, tokens.BlockedNot: {want[1], want[3], want[5]}, tokens.BlockedByAudience: {want[0], want[2], want[4], want[6]},
+		tokens.BlockedAny: want, tokens.BlockedNot: {want[1], want[3], want[5]}, tokens.BlockedByAudience: {want[0],
+			want[2], want[4], want[6]},
 	} {
 		var got []string
 		q := tokens.ExceedQuery{Audience: "api", Now: f.now, Blocked: blocked, Limit: 2}
@@ -158,6 +170,7 @@ func testExactAudience(_ *testing.T, f *fixture) {
 	}
 	both := []string{"of api", "among api"}
 	f.equal("api exceeding", f.exceeding(tokens.ExceedQuery{Audience: "api"}), both)
-	f.equal("a pattern is an audience like others", f.exceeding(tokens.ExceedQuery{Audience: "a%i"}), []string{"of a%i", "among a%i"})
+	f.equal("a pattern is an audience like others", f.exceeding(tokens.ExceedQuery{Audience: "a%i"}),
+		[]string{"of a%i", "among a%i"})
 	f.equal("api listed", f.tokens(tokens.TokenQuery{UserKey: u.Key, Audience: "api"}), []string{both[1], both[0]})
 }

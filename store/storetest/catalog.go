@@ -11,7 +11,8 @@ import (
 func (f *fixture) describe(es ...tokens.FeatureEntry) {
 	f.t.Helper()
 	for _, e := range es {
-		f.update(func(tx tokens.Tx) error { return tx.InsertFeature(e) }, tokens.Event{Action: tokens.ActionFeatureCreate, Detail: e.Name})
+		f.update(func(tx tokens.Tx) error { return tx.InsertFeature(e) },
+			tokens.Event{Action: tokens.ActionFeatureCreate, Detail: e.Name})
 	}
 }
 
@@ -50,7 +51,8 @@ func testFeatures(_ *testing.T, f *fixture) {
 	f.equal("an entry", f.feature(plain.Name), plain)
 	f.equal("an entry with all fields", f.feature(full.Name), full)
 	f.update(func(tx tokens.Tx) error {
-		f.isTaken("a second of its name", tx.InsertFeature(tokens.FeatureEntry{Name: "a", DisplayName: "second", Consent: tokens.ConsentFlexible}))
+		f.isTaken("a second of its name", tx.InsertFeature(tokens.FeatureEntry{Name: "a", DisplayName: "second",
+			Consent: tokens.ConsentFlexible}))
 		return tx.PutPrefix("acme")
 	})
 	f.equal("the entry that was there", f.feature(plain.Name), plain)
@@ -80,9 +82,12 @@ func testFeatures(_ *testing.T, f *fixture) {
 
 func testFeatureQueries(_ *testing.T, f *fixture) {
 	f.describe(
-		tokens.FeatureEntry{Name: "b", DisplayName: "Größe", Consent: tokens.ConsentImplicit, Default: true, Published: true},
-		tokens.FeatureEntry{Name: "a", Description: "IN GRÖSSE", Consent: tokens.ConsentRequired, Default: true, Optional: true},
-		tokens.FeatureEntry{Name: "B", DisplayName: "x", Description: "y", Consent: tokens.ConsentFlexible, Published: true, System: true},
+		tokens.FeatureEntry{Name: "b", DisplayName: "Größe", Consent: tokens.ConsentImplicit, Default: true,
+			Published: true},
+		tokens.FeatureEntry{Name: "a", Description: "IN GRÖSSE", Consent: tokens.ConsentRequired, Default: true,
+			Optional: true},
+		tokens.FeatureEntry{Name: "B", DisplayName: "x", Description: "y", Consent: tokens.ConsentFlexible,
+			Published: true, System: true},
 		tokens.FeatureEntry{Name: "aa", DisplayName: "100%", Consent: tokens.ConsentImplicit},
 	)
 	yes, no := true, false
@@ -96,7 +101,8 @@ func testFeatureQueries(_ *testing.T, f *fixture) {
 		{"the next page", tokens.FeatureQuery{After: "aa", Limit: 2}, []string{"b"}},
 		{"after the last", tokens.FeatureQuery{After: "b", Limit: 2}, nil},
 		{"after one that is not there", tokens.FeatureQuery{After: "a/"}, []string{"aa", "b"}},
-		{"contained in display name or description", tokens.FeatureQuery{Has: tokens.NameKey("gröSSE")}, []string{"a", "b"}},
+		{"contained in display name or description", tokens.FeatureQuery{Has: tokens.NameKey("gröSSE")}, []string{"a",
+			"b"}},
 		{"contained in a name, whatever the case", tokens.FeatureQuery{Has: tokens.NameKey("B")}, []string{"B", "b"}},
 		{"a wildcard is a character", tokens.FeatureQuery{Has: "%"}, []string{"aa"}},
 		{"fields are not one text", tokens.FeatureQuery{Has: "xy"}, nil},
@@ -116,7 +122,8 @@ func testFeatureQueries(_ *testing.T, f *fixture) {
 		{"default and not published", tokens.FeatureQuery{Default: &yes, Published: &no}, []string{"a"}},
 		{"published and not default", tokens.FeatureQuery{Default: &no, Published: &yes}, []string{"B"}},
 		{"all at once", tokens.FeatureQuery{
-			Has: "gr", Name: "b", Consent: tokens.ConsentImplicit, Default: &yes, Optional: &no, Published: &yes, System: &no, After: "aa",
+			Has: "gr", Name: "b", Consent: tokens.ConsentImplicit, Default: &yes, Optional: &no, Published: &yes,
+			System: &no, After: "aa",
 		}, []string{"b"}},
 	} {
 		f.equal(c.what, f.features(c.q), c.want)
@@ -126,7 +133,8 @@ func testFeatureQueries(_ *testing.T, f *fixture) {
 // audience adds an audience, with its event.
 func (f *fixture) audience(e tokens.AudienceEntry) {
 	f.t.Helper()
-	f.update(func(tx tokens.Tx) error { return tx.InsertAudience(e) }, tokens.Event{Action: tokens.ActionAudienceCreate, Detail: e.ID})
+	f.update(func(tx tokens.Tx) error { return tx.InsertAudience(e) },
+		tokens.Event{Action: tokens.ActionAudienceCreate, Detail: e.ID})
 }
 
 func (f *fixture) readAudience(id string) (e tokens.AudienceEntry) {
@@ -141,21 +149,25 @@ func (f *fixture) readAudience(id string) (e tokens.AudienceEntry) {
 func testAudiences(_ *testing.T, f *fixture) {
 	plain := tokens.AudienceEntry{ID: "api", AccessFormat: tokens.AccessOpaque}
 	full := tokens.AudienceEntry{
-		ID: "https://api.example/v1?ü=%", DisplayName: "The API", Resource: "https://api.example/v1", DefaultTTL: time.Microsecond,
-		MaxTTL: 100 * 366 * tokens.Day, AllowNever: true, AllowOffline: true, AccessTTL: tokens.MaxAccessTTL, AccessFormat: tokens.AccessJWT,
+		ID: "https://api.example/v1?ü=%", DisplayName: "The API", Resource: "https://api.example/v1",
+		DefaultTTL: time.Microsecond,
+		MaxTTL:     100 * 366 * tokens.Day, AllowNever: true, AllowOffline: true, AccessTTL: tokens.MaxAccessTTL,
+		AccessFormat: tokens.AccessJWT,
 	}
 	f.audience(plain)
 	f.audience(full)
 	f.equal("an audience", f.readAudience(plain.ID), plain)
 	f.equal("an audience with all fields", f.readAudience(full.ID), full)
 	f.update(func(tx tokens.Tx) error {
-		f.isTaken("a second of its id", tx.InsertAudience(tokens.AudienceEntry{ID: "api", MaxTTL: 1, AccessFormat: tokens.AccessJWT}))
+		f.isTaken("a second of its id", tx.InsertAudience(tokens.AudienceEntry{ID: "api", MaxTTL: 1,
+			AccessFormat: tokens.AccessJWT}))
 		return tx.PutPrefix("acme")
 	})
 	f.equal("the audience that was there", f.readAudience(plain.ID), plain)
 	f.equal("what came after in the transaction", f.prefixes(), []string{"acme"})
 
-	turned := tokens.AudienceEntry{ID: full.ID, MaxTTL: time.Nanosecond, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque}
+	turned := tokens.AudienceEntry{ID: full.ID, MaxTTL: time.Nanosecond, AccessTTL: time.Hour,
+		AccessFormat: tokens.AccessOpaque}
 	f.update(func(tx tokens.Tx) error { return tx.UpdateAudience(turned) })
 	got := f.readAudience(full.ID)
 	if got.MaxTTL <= 0 || got.MaxTTL > time.Microsecond {
@@ -182,7 +194,8 @@ func testAudiences(_ *testing.T, f *fixture) {
 
 func testAudienceQueries(_ *testing.T, f *fixture) {
 	for id, display := range map[string]string{"b": "Straße", "ä": "", "B": "x", "a%": "STRASSE 2", "a": "über"} {
-		f.audience(tokens.AudienceEntry{ID: id, DisplayName: display, Resource: "https://secret.example", AccessFormat: tokens.AccessJWT})
+		f.audience(tokens.AudienceEntry{ID: id, DisplayName: display, Resource: "https://secret.example",
+			AccessFormat: tokens.AccessJWT})
 	}
 	for _, c := range []struct {
 		what string

@@ -10,12 +10,14 @@ import (
 // access inserts an access token; with may change it before.
 func (f *fixture) access(of tokens.Token, with ...func(*tokens.AccessToken)) tokens.AccessToken {
 	f.t.Helper()
-	a := tokens.AccessToken{ID: f.nextID(), TokenID: of.ID, Scopes: []string{"a.read"}, IssueTime: f.now, ExpireTime: f.now.Add(time.Minute)}
+	a := tokens.AccessToken{ID: f.nextID(), TokenID: of.ID, Scopes: []string{"a.read"}, IssueTime: f.now,
+		ExpireTime: f.now.Add(time.Minute)}
 	for _, w := range with {
 		w(&a)
 	}
 	n := f.n
-	f.update(func(tx tokens.Tx) error { return tx.InsertAccess(a, hash("k1", n)) }, tokens.Event{TokenID: of.ID, Action: tokens.ActionTokenExchange})
+	f.update(func(tx tokens.Tx) error { return tx.InsertAccess(a, hash("k1", n)) }, tokens.Event{TokenID: of.ID,
+		Action: tokens.ActionTokenExchange})
 	return a
 }
 
@@ -23,20 +25,23 @@ func (f *fixture) access(of tokens.Token, with ...func(*tokens.AccessToken)) tok
 func (f *fixture) family(of tokens.Token, with ...func(*tokens.Family)) (tokens.Family, tokens.RefreshToken) {
 	f.t.Helper()
 	fam := tokens.Family{
-		ID: f.nextID(), TokenID: of.ID, Client: tokens.Client{ID: "app", Authenticated: true}, Scopes: []string{"a.read", "b.write"},
+		ID: f.nextID(), TokenID: of.ID, Client: tokens.Client{ID: "app", Authenticated: true},
+		Scopes:    []string{"a.read", "b.write"},
 		Audiences: []string{"api", "other"}, IssueTime: f.now, ExpireTime: f.now.Add(time.Hour),
 	}
 	for _, w := range with {
 		w(&fam)
 	}
-	f.update(func(tx tokens.Tx) error { return tx.InsertFamily(fam) }, tokens.Event{TokenID: of.ID, Action: tokens.ActionTokenExchange})
+	f.update(func(tx tokens.Tx) error { return tx.InsertFamily(fam) }, tokens.Event{TokenID: of.ID,
+		Action: tokens.ActionTokenExchange})
 	return fam, f.refresh(fam)
 }
 
 func (f *fixture) refresh(fam tokens.Family) tokens.RefreshToken {
 	f.t.Helper()
 	r := tokens.RefreshToken{ID: f.nextID(), Family: fam, Hash: hash("k1", f.n), IssueTime: f.now}
-	f.update(func(tx tokens.Tx) error { return tx.InsertRefresh(r, r.Hash) }, tokens.Event{TokenID: fam.TokenID, Action: tokens.ActionTokenExchange})
+	f.update(func(tx tokens.Tx) error { return tx.InsertRefresh(r, r.Hash) }, tokens.Event{TokenID: fam.TokenID,
+		Action: tokens.ActionTokenExchange})
 	return r
 }
 
@@ -102,7 +107,8 @@ func testAccess(t *testing.T, f *fixture) {
 func testAccessRevocation(t *testing.T, f *fixture) {
 	tok := f.token(f.user("u"), "one")
 	a, other := f.access(tok), f.access(tok)
-	first, second := tokens.Revocation{Time: f.now, By: "operator", Reason: "LEAKED"}, tokens.Revocation{Time: f.now.Add(1), By: "nobody"}
+	first, second := tokens.Revocation{Time: f.now, By: "operator", Reason: "LEAKED"},
+		tokens.Revocation{Time: f.now.Add(1), By: "nobody"}
 	var done []bool
 	f.update(func(tx tokens.Tx) error {
 		for _, c := range []struct {
@@ -152,9 +158,11 @@ func testFamilies(t *testing.T, f *fixture) {
 	f.equal("the next one", f.readRefresh(second.ID), second)
 
 	of := func(a *tokens.AccessToken) { a.Family = fam.ID }
-	live, expired, alone := f.access(tok, of), f.access(tok, of, func(a *tokens.AccessToken) { a.ExpireTime = f.now }), f.access(tok)
+	live, expired, alone := f.access(tok, of), f.access(tok, of, func(a *tokens.AccessToken) { a.ExpireTime = f.now }),
+		f.access(tok)
 	before := f.access(tok, of)
-	earlier, why := tokens.Revocation{Time: f.now, By: "x"}, tokens.Revocation{Time: f.now.Add(time.Second), By: "y", Reason: "reused"}
+	earlier, why := tokens.Revocation{Time: f.now, By: "x"}, tokens.Revocation{Time: f.now.Add(time.Second), By: "y",
+		Reason: "reused"}
 	f.update(func(tx tokens.Tx) error {
 		_, err := tx.RevokeAccess(before.ID, earlier)
 		return err
@@ -191,7 +199,8 @@ func testCountGrants(_ *testing.T, f *fixture) {
 	f.family(tok, func(g *tokens.Family) { g.Serial = 1 })
 	f.family(tok, func(g *tokens.Family) { g.Serial, g.ExpireTime = 2, time.Time{} })
 	f.family(tok, func(g *tokens.Family) { g.Serial, g.ExpireTime = 2, f.now })
-	for from, want := range map[int64]tokens.GrantCount{0: {Access: 2, Families: 2}, 2: {Access: 1, Families: 1}, 3: {}} {
+	for from, want := range map[int64]tokens.GrantCount{0: {Access: 2, Families: 2}, 2: {Access: 1, Families: 1},
+		3: {}} {
 		f.view(func(tx tokens.ReadTx) error {
 			got, err := tx.CountGrants(tok.ID, from, f.now)
 			f.equal("what came of a token", got, want)
@@ -263,15 +272,18 @@ func testKeyUseFollowsTheSecret(_ *testing.T, f *fixture) {
 
 func testAudienceResources(_ *testing.T, f *fixture) {
 	f.update(func(tx tokens.Tx) error {
-		for id, resource := range map[string]string{"a": "https://api", "b": "https://api", "c": "https://api/", "d": ""} {
-			e := tokens.AudienceEntry{ID: id, Resource: resource, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque}
+		for id, resource := range map[string]string{"a": "https://api", "b": "https://api", "c": "https://api/",
+			"d": ""} {
+			e := tokens.AudienceEntry{ID: id, Resource: resource, AccessTTL: time.Hour,
+				AccessFormat: tokens.AccessOpaque}
 			if err := tx.InsertAudience(e); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	for resource, want := range map[string][]string{"https://api": {"a", "b", "c"}, "HTTPS://API:443/": {"a", "b", "c"}, "https://api/x": nil} {
+	for resource, want := range map[string][]string{"https://api": {"a", "b", "c"}, "HTTPS://API:443/": {"a", "b",
+		"c"}, "https://api/x": nil} {
 		f.view(func(tx tokens.ReadTx) error {
 			list, err := tx.Audiences(tokens.AudienceQuery{Resource: resource, Limit: 10})
 			var ids []string

@@ -119,7 +119,8 @@ func testLive(t *testing.T, f *fixture) {
 	f.view(func(tx tokens.ReadTx) error {
 		live, err := tx.LiveTokens(u.Key, f.now)
 		slices.SortFunc(live, func(a, b tokens.LiveToken) int { return int(a.ID) - int(b.ID) })
-		f.equal("live tokens", live, []tokens.LiveToken{{ID: first.ID, NameKey: tokens.NameKey("STRASSE")}, {ID: last.ID, NameKey: "never"}})
+		f.equal("live tokens", live, []tokens.LiveToken{{ID: first.ID, NameKey: tokens.NameKey("STRASSE")},
+			{ID: last.ID, NameKey: "never"}})
 		return err
 	})
 }
@@ -175,7 +176,10 @@ func testRotation(t *testing.T, f *fixture) {
 	all = append(all, hash("k1", 1))
 	for i := range 40 {
 		h := hash("k1", uint64(100+i))
-		f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, h, f.now.Add(time.Duration(i)*time.Minute)) })
+		f.update(func(tx tokens.Tx) error {
+			return tx.ReplaceSecret(tok.ID, h,
+				f.now.Add(time.Duration(i)*time.Minute))
+		})
 		all = append(all, h)
 	}
 	got := f.lookup(tok.ID).Secrets
@@ -202,7 +206,8 @@ func testRotation(t *testing.T, f *fixture) {
 
 func testRequests(t *testing.T, f *fixture) {
 	tok := f.token(f.user("u"), "one")
-	r := tokens.Request{Key: tokens.RequestKey{1}, Fingerprint: [32]byte{2}, TokenID: tok.ID, Sealed: []byte("sealed"), ExpireTime: f.now.Add(time.Hour)}
+	r := tokens.Request{Key: tokens.RequestKey{1}, Fingerprint: [32]byte{2}, TokenID: tok.ID, Sealed: []byte("sealed"),
+		ExpireTime: f.now.Add(time.Hour)}
 	f.update(func(tx tokens.Tx) error { return tx.PutRequest(r, f.now) })
 	read := func(at time.Time) (got tokens.Request, err error) {
 		f.view(func(tx tokens.ReadTx) error {
@@ -232,7 +237,8 @@ func testSealed(t *testing.T, f *fixture) {
 	u := f.user("u")
 	var toks []tokens.Token
 	made := func(id tokens.ID, i int) {
-		r := tokens.Request{Key: tokens.RequestKey{byte(i)}, TokenID: id, Sealed: []byte("sealed"), ExpireTime: f.now.Add(time.Hour)}
+		r := tokens.Request{Key: tokens.RequestKey{byte(i)}, TokenID: id, Sealed: []byte("sealed"),
+			ExpireTime: f.now.Add(time.Hour)}
 		f.update(func(tx tokens.Tx) error { return tx.PutRequest(r, f.now) })
 	}
 	for i := range 5 {
@@ -356,7 +362,8 @@ func testServices(t *testing.T, f *fixture) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.equal("a service", c, tokens.ServiceCredential{Service: want, Secret: tokens.StoredSecret{Hash: hash("k1", uint64(i+1))}})
+		f.equal("a service", c, tokens.ServiceCredential{Service: want, Secret: tokens.StoredSecret{Hash: hash("k1",
+			uint64(i+1))}})
 	}
 	f.view(func(tx tokens.ReadTx) error {
 		s, err := tx.Service("gateway")
@@ -409,7 +416,8 @@ func testKeys(t *testing.T, f *fixture) {
 	f.equal("prefixes", f.prefixes(), []string{"acme"})
 }
 
-// testRetiredKey is what a server does that has not heard of a key's end: it is refused, for nobody could check the secret later.
+// testRetiredKey is what a server does that has not heard of a key's end: it is refused, for nobody could check the
+// secret later.
 func testRetiredKey(t *testing.T, f *fixture) {
 	u := f.user("u")
 	tok := f.token(u, "kept")
@@ -422,10 +430,12 @@ func testRetiredKey(t *testing.T, f *fixture) {
 		"a mint":     func(tx tokens.Tx) error { return tx.InsertToken(other, hash("k9", 1)) },
 		"a rotation": func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k9", 1), f.now) },
 		"a service": func(tx tokens.Tx) error {
-			return tx.InsertService(tokens.ServiceAccount{ID: 5, Name: "s", Permissions: tokens.PermIntrospect, IssueTime: f.now}, hash("k9", 1))
+			return tx.InsertService(tokens.ServiceAccount{ID: 5, Name: "s", Permissions: tokens.PermIntrospect,
+				IssueTime: f.now}, hash("k9", 1))
 		},
 		"an access token": func(tx tokens.Tx) error {
-			return tx.InsertAccess(tokens.AccessToken{ID: 6, TokenID: tok.ID, Scopes: tok.Scopes, IssueTime: f.now, ExpireTime: f.now.Add(time.Hour)}, hash("k9", 1))
+			return tx.InsertAccess(tokens.AccessToken{ID: 6, TokenID: tok.ID, Scopes: tok.Scopes, IssueTime: f.now,
+				ExpireTime: f.now.Add(time.Hour)}, hash("k9", 1))
 		},
 	} {
 		err := f.st.Update(f.ctx, func(tx tokens.Tx) ([]tokens.Event, error) {

@@ -82,14 +82,16 @@ func testEveryChangeIsSeen(t *testing.T, f *fixture) {
 	user := func(what string, change func()) {
 		t.Helper()
 		change()
-		f.update(func(tx tokens.Tx) error { return tx.UpdateUser(want.User) }, tokens.Event{User: u.ID, Action: tokens.ActionUserFeatures})
+		f.update(func(tx tokens.Tx) error { return tx.UpdateUser(want.User) }, tokens.Event{User: u.ID,
+			Action: tokens.ActionUserFeatures})
 		look(what)
 		f.equal("the user of another token, "+what, f.lookup(other.ID).User, want.User)
 	}
 	token := func(what string, change func()) {
 		t.Helper()
 		change()
-		f.update(func(tx tokens.Tx) error { return tx.UpdateToken(want.Token) }, tokens.Event{User: u.ID, TokenID: tok.ID})
+		f.update(func(tx tokens.Tx) error { return tx.UpdateToken(want.Token) }, tokens.Event{User: u.ID,
+			TokenID: tok.ID})
 		look(what)
 	}
 	user("a feature is lost", func() { want.User.Features = []string{"a.read"} })
@@ -110,7 +112,8 @@ func testEveryChangeIsSeen(t *testing.T, f *fixture) {
 	f.equal("the user that came back", f.lookup(later.ID).User, again)
 	look("its user came back")
 	again.Features = []string{"z"}
-	f.update(func(tx tokens.Tx) error { return tx.UpdateUser(again) }, tokens.Event{User: u.ID, Action: tokens.ActionUserFeatures})
+	f.update(func(tx tokens.Tx) error { return tx.UpdateUser(again) }, tokens.Event{User: u.ID,
+		Action: tokens.ActionUserFeatures})
 	f.equal("the user that came back, changed", f.lookup(later.ID).User, again)
 	look("its user's successor changed")
 

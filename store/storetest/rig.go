@@ -25,11 +25,14 @@ func NewRig(t testing.TB, st tokens.Store) *Rig {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	end := now.Add(time.Hour)
 	r := &Rig{
-		User:    tokens.User{ID: "u", State: tokens.UserActive, Features: []string{"a"}, CreateTime: now},
-		Token:   tokens.Token{ID: 1 << 40, User: "u", Name: "one", Scopes: []string{"a"}, IssueTime: now, ExpireTime: end},
-		Access:  tokens.AccessToken{ID: 1 << 42, TokenID: 1 << 40, Scopes: []string{"a"}, IssueTime: now, ExpireTime: end},
-		Service: tokens.ServiceAccount{ID: 1 << 41, Name: "gateway", Permissions: tokens.PermIntrospect, IssueTime: now, ExpireTime: end},
-		store:   st,
+		User: tokens.User{ID: "u", State: tokens.UserActive, Features: []string{"a"}, CreateTime: now},
+		Token: tokens.Token{ID: 1 << 40, User: "u", Name: "one", Scopes: []string{"a"}, IssueTime: now,
+			ExpireTime: end},
+		Access: tokens.AccessToken{ID: 1 << 42, TokenID: 1 << 40, Scopes: []string{"a"}, IssueTime: now,
+			ExpireTime: end},
+		Service: tokens.ServiceAccount{ID: 1 << 41, Name: "gateway", Permissions: tokens.PermIntrospect,
+			IssueTime: now, ExpireTime: end},
+		store: st,
 	}
 	r.Change(t, st, tokens.Event{}, func(tx tokens.Tx) (err error) {
 		if err := tx.PutKey(tokens.KeyRecord{Name: "k1", Check: [32]byte{1}, CreateTime: now}); err != nil {
@@ -62,7 +65,8 @@ func (r *Rig) Revoke(t testing.TB, st tokens.Store) {
 	t.Helper()
 	gone := r.Token
 	gone.Revocation = &tokens.Revocation{Time: time.Now(), By: "operator"}
-	r.Change(t, st, tokens.Event{TokenID: gone.ID, User: gone.User}, func(tx tokens.Tx) error { return tx.UpdateToken(gone) })
+	r.Change(t, st, tokens.Event{TokenID: gone.ID, User: gone.User},
+		func(tx tokens.Tx) error { return tx.UpdateToken(gone) })
 }
 
 // Suspend suspends the user through a store.

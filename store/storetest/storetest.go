@@ -144,9 +144,13 @@ func RunFaults(t *testing.T, open func(t *testing.T) tokens.Store) {
 // reads are methods of a transaction that read.
 func reads() map[Op]func(tokens.ReadTx) error {
 	return map[Op]func(tokens.ReadTx) error{
-		"Token":          func(tx tokens.ReadTx) error { _, err := tx.Token(1); return err },
-		"Exceeding":      func(tx tokens.ReadTx) error { _, err := tx.Exceeding(tokens.ExceedQuery{}); return err },
-		"CountExceeding": func(tx tokens.ReadTx) error { _, err := tx.CountExceeding(tokens.ExceedQuery{}); return err },
+		"Token":     func(tx tokens.ReadTx) error { _, err := tx.Token(1); return err },
+		"Exceeding": func(tx tokens.ReadTx) error { _, err := tx.Exceeding(tokens.ExceedQuery{}); return err },
+		"CountExceeding": func(tx tokens.ReadTx) error {
+			_,
+				err := tx.CountExceeding(tokens.ExceedQuery{})
+			return err
+		},
 		"Feature":        func(tx tokens.ReadTx) error { _, err := tx.Feature("a"); return err },
 		"Features":       func(tx tokens.ReadTx) error { _, err := tx.Features(tokens.FeatureQuery{}); return err },
 		"Audience":       func(tx tokens.ReadTx) error { _, err := tx.Audience("api"); return err },
@@ -271,7 +275,8 @@ func (f *fixture) token(u tokens.User, name string, with ...func(*tokens.Token))
 		w(&t)
 	}
 	n := f.n
-	f.update(func(tx tokens.Tx) error { return tx.InsertToken(t, hash("k1", n)) }, tokens.Event{User: u.ID, TokenID: t.ID})
+	f.update(func(tx tokens.Tx) error { return tx.InsertToken(t, hash("k1", n)) }, tokens.Event{User: u.ID,
+		TokenID: t.ID})
 	return t
 }
 

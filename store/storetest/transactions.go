@@ -34,7 +34,8 @@ func testAbsence(t *testing.T, f *fixture) {
 		f.isNotFound("DeleteFeature", tx.DeleteFeature("a"))
 		_, err = tx.Audience("api")
 		f.isNotFound("Audience", err)
-		f.isNotFound("UpdateAudience", tx.UpdateAudience(tokens.AudienceEntry{ID: "api", AccessFormat: tokens.AccessOpaque}))
+		f.isNotFound("UpdateAudience", tx.UpdateAudience(tokens.AudienceEntry{ID: "api",
+			AccessFormat: tokens.AccessOpaque}))
 		f.isNotFound("DeleteAudience", tx.DeleteAudience("api"))
 		f.isNotFound("RevokeService", tx.RevokeService(77, tokens.Revocation{Time: f.now}))
 		return nil

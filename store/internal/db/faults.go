@@ -67,8 +67,8 @@ func ConnectFault(op string, err error) error {
 func outcomeUnknown(op string, cause error) *tokens.Error {
 	return &tokens.Error{
 		Code: tokens.CodeUnavailable, Reason: "OUTCOME_UNKNOWN",
-		Message: "the database went away while the change was committed, so it may or may not have happened: look, or repeat " +
-			"it with the same idempotency key",
+		Message: "the database went away while the change was committed, so it may or may not have happened: " +
+			"look, or repeat it with the same idempotency key",
 		Cause: fmt.Errorf("%s: %w", op, cause),
 	}
 }

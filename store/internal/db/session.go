@@ -132,7 +132,8 @@ func RefusePooler(ctx context.Context, config *pgx.ConnConfig, o Settings) error
 		}
 		if !kept {
 			return fmt.Errorf("%s: a connection pooler is in between that gives each transaction another session of the "+
-				"server (pool_mode = transaction or statement), and patd listens, locks and prepares statements: %s", op, sessionMode)
+				"server (pool_mode = transaction or statement), and patd listens, locks and prepares statements: %s",
+				op, sessionMode)
 		}
 	}
 	return nil

@@ -77,8 +77,8 @@ func (r *Reserve) Make() {
 		if r.look(); !r.given.Load() {
 			return
 		}
-		r.log.Warn("store: the disk was full: only changes that take away, such as revocations, are accepted until there "+
-			"is room for the reserve",
+		r.log.Warn("store: the disk was full: only changes that take away, such as revocations, are accepted "+
+			"until there is room for the reserve",
 			slog.Int64("reserve_bytes", r.size))
 	case held == r.size:
 	default:
@@ -129,8 +129,8 @@ func (r *Reserve) Release() bool {
 	}
 	_ = f.Sync() // best effort: the room may be there without
 	r.given.Store(true)
-	r.log.Error("store: the disk is full; its reserve is in use, and only changes that take away, such as revocations, are " +
-		"accepted until there is room")
+	r.log.Error("store: the disk is full; its reserve is in use, and only changes that take away, such as revocations, " +
+		"are accepted until there is room")
 	return true
 }
 
