@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"patd/internal/secretfile"
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Credential carries a service token with every call on a connection, for grpc.WithPerRPCCredentials. It refuses a connection
@@ -54,7 +54,7 @@ func (c Credential) GetRequestMetadata(ctx context.Context, _ ...string) (map[st
 	if err != nil {
 		return nil, err
 	}
-	if token == "" || len(token) > tokens.MaxInput || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if token == "" || len(token) > secret.MaxInput || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, errors.New("what should be a service token is something other than one token")
 	}
 	return map[string]string{"authorization": "Bearer " + token}, nil

@@ -39,7 +39,7 @@ func newDigester() (digester, error) {
 func (d *digester) key(token, audience string) key {
 	var room [192]byte
 	b := append(room[:0], d.secret[:]...)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(token))) // checked to be within tokens.MaxInput
+	b = binary.BigEndian.AppendUint16(b, uint16(len(token))) // checked to be within secret.MaxInput
 	b = append(b, token...)
 	b = append(b, audience...)
 	sum := sha256.Sum256(b)

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // form knows what can be a token that patd introspects.
@@ -13,10 +13,10 @@ type form struct{ prefixes []string }
 
 func newForm(prefixes []string) (form, error) {
 	for _, p := range prefixes {
-		if p == tokens.PrefixAccess {
+		if p == secret.PrefixAccess {
 			continue
 		}
-		if _, err := tokens.NewPrefixes(p); err != nil || p == "" {
+		if _, err := secret.NewPrefixes(p); err != nil || p == "" {
 			return form{}, fmt.Errorf("prefix %q is of no token that can be introspected", p)
 		}
 	}
@@ -30,13 +30,13 @@ func (f form) plausible(text string) bool {
 	if !ok || len(f.prefixes) > 0 && !slices.Contains(f.prefixes, prefix) {
 		return false
 	}
-	var known tokens.Prefixes // those that cannot be configured
-	if prefix != tokens.PrefixAccess {
+	var known secret.Prefixes // those that cannot be configured
+	if prefix != secret.PrefixAccess {
 		var err error
-		if known, err = tokens.NewPrefixes(prefix); err != nil {
+		if known, err = secret.NewPrefixes(prefix); err != nil {
 			return false
 		}
 	}
-	kind, _, err := known.Parse(tokens.NewSecret(text))
-	return err == nil && (kind == tokens.KindPersonal || kind == tokens.KindAccess)
+	kind, _, err := known.Parse(secret.NewSecret(text))
+	return err == nil && (kind == secret.KindPersonal || kind == secret.KindAccess)
 }

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	patdv1 "patd/gen/patd/v1"
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Config says how a [Verifier] works. The zero Config is a sensible one.
@@ -148,7 +148,7 @@ func (v *Verifier) Close() error {
 // What is remembered, and was heard not to have changed, is decided at once. Anything else is asked; if that fails, so does
 // the check, whatever was known before.
 func (v *Verifier) Verify(ctx context.Context, token string, call Call) (Result, error) {
-	if len(token) > tokens.MaxInput {
+	if len(token) > secret.MaxInput {
 		return Result{Decision: NotFound}, nil
 	}
 	if call.Audience == "" {

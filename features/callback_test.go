@@ -23,6 +23,7 @@ import (
 	"patd/features/featurestest"
 	"patd/features/signature"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 const hmacKey = "marker-key-0123456789abcdef0123456789"
@@ -131,7 +132,7 @@ func serve(t *testing.T, at string, h http.Handler) (*httptest.Server, string) {
 
 func newCallback(t *testing.T, c features.CallbackConfig) *features.Callback {
 	t.Helper()
-	c.HMACKey, c.Now = tokens.NewSecret(hmacKey), time.Now
+	c.HMACKey, c.Now = secret.NewSecret(hmacKey), time.Now
 	if c.Timeout == 0 {
 		c.Timeout = limit
 	}
@@ -360,7 +361,7 @@ func TestCallbackAsksAgainOnANewConnection(t *testing.T) {
 }
 
 func TestCallbackConfigIsChecked(t *testing.T) {
-	good := features.CallbackConfig{URL: "https://features.example/", HMACKey: tokens.NewSecret(hmacKey), Now: time.Now}
+	good := features.CallbackConfig{URL: "https://features.example/", HMACKey: secret.NewSecret(hmacKey), Now: time.Now}
 	for name, c := range map[string]struct {
 		change func(*features.CallbackConfig)
 		want   string // empty: accepted
@@ -382,7 +383,7 @@ func TestCallbackConfigIsChecked(t *testing.T) {
 		}, ""},
 		"metadata":                 {func(c *features.CallbackConfig) { c.URL = "https://169.254.169.254/" }, "not a public address"},
 		"a mapped private address": {func(c *features.CallbackConfig) { c.URL = "https://[::ffff:10.0.0.1]/" }, "not a public address"},
-		"a short key":              {func(c *features.CallbackConfig) { c.HMACKey = tokens.NewSecret("marker") }, "at least 32 bytes"},
+		"a short key":              {func(c *features.CallbackConfig) { c.HMACKey = secret.NewSecret("marker") }, "at least 32 bytes"},
 		"two keys":                 {func(c *features.CallbackConfig) { c.HMACKeyFile = "x" }, "give one"},
 		"a missing key file":       {func(c *features.CallbackConfig) { c.HMACKey = tokens.Secret{}; c.HMACKeyFile = "/nonexistent" }, "read secret file"},
 		"no clock":                 {func(c *features.CallbackConfig) { c.Now = nil }, "clock"},

@@ -6,7 +6,7 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // WithResolver makes a callback look names up with another resolver.
@@ -36,7 +36,7 @@ func Verified(text string) (bool, error) {
 	}
 	strict := func(c *tls.Config) bool { return c != nil && !c.InsecureSkipVerify }
 	if e.name == "MySQL" {
-		c, err := mysqlConfig(SQLConfig{URL: tokens.NewSecret(text)}.withDefaults(), u)
+		c, err := mysqlConfig(SQLConfig{URL: secret.NewSecret(text)}.withDefaults(), u)
 		if err == nil {
 			c, err = mysql.ParseDSN(c.FormatDSN()) // settles what TLS there is
 		}

@@ -7,6 +7,7 @@ import (
 	"patd/features"
 	"patd/internal/dbtest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestPostgresBehindAPoolerKeepsItsLimits asks by way of a real PgBouncer, which refuses settings at the start of a connection: a
@@ -17,7 +18,7 @@ func TestPostgresBehindAPoolerKeepsItsLimits(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			pooler := dbtest.PgBouncer(t, server, mode, "default_pool_size = 1")
 			pooler.Admin().SetMaxIdleConns(0) // there is one session, for one program after the other
-			url := tokens.NewSecret(pooler.PostgresURL(pooler.Password))
+			url := secret.NewSecret(pooler.PostgresURL(pooler.Password))
 			query := "SELECT name || '=' || setting FROM pg_settings WHERE name IN ('transaction_read_only', 'statement_timeout') AND $1::text = 'alice'"
 			s, err := features.NewSQL(t.Context(), features.SQLConfig{URL: url, Query: query, Timeout: 2 * time.Second})
 			if err != nil {

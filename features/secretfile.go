@@ -5,6 +5,7 @@ import (
 
 	"patd/internal/secretfile"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // readSecretFile reads one password or key from a file.
@@ -13,5 +14,5 @@ func readSecretFile(path string) (tokens.Secret, error) {
 	if err != nil {
 		return tokens.Secret{}, fmt.Errorf("read secret file: %w", err)
 	}
-	return tokens.NewSecret(text), nil
+	return secret.NewSecret(text), nil
 }

@@ -13,6 +13,7 @@ import (
 	"patd/features"
 	"patd/internal/dbtest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func rename(t *testing.T, from, to string) {
@@ -164,13 +165,13 @@ func passwords(t *testing.T, server *dbtest.Server, scheme string, url func(stri
 	t.Helper()
 	const wrong = "marker-wrong-Passw0rd"
 	for name, c := range map[string]features.SQLConfig{
-		"in the URL":    {URL: tokens.NewSecret(url(wrong)), Query: query},
-		"in a file":     {URL: tokens.NewSecret(url("")), PasswordFile: secretFile(t, wrong), Query: query},
-		"in both":       {URL: tokens.NewSecret(url(wrong)), PasswordFile: secretFile(t, wrong), Query: query},
-		"in a bad URL":  {URL: tokens.NewSecret(scheme + "://user:" + wrong + "%zz@h/d"), Query: query},
-		"a bad port":    {URL: tokens.NewSecret(scheme + "://user:" + wrong + "@127.0.0.1:x1/d"), Query: query},
-		"bad parameter": {URL: tokens.NewSecret(url(wrong) + "?sslmode=" + wrong), Query: query},
-		"nobody there":  {URL: tokens.NewSecret(scheme + "://user:" + wrong + "@127.0.0.1:1/d"), Query: query},
+		"in the URL":    {URL: secret.NewSecret(url(wrong)), Query: query},
+		"in a file":     {URL: secret.NewSecret(url("")), PasswordFile: secretFile(t, wrong), Query: query},
+		"in both":       {URL: secret.NewSecret(url(wrong)), PasswordFile: secretFile(t, wrong), Query: query},
+		"in a bad URL":  {URL: secret.NewSecret(scheme + "://user:" + wrong + "%zz@h/d"), Query: query},
+		"a bad port":    {URL: secret.NewSecret(scheme + "://user:" + wrong + "@127.0.0.1:x1/d"), Query: query},
+		"bad parameter": {URL: secret.NewSecret(url(wrong) + "?sslmode=" + wrong), Query: query},
+		"nobody there":  {URL: secret.NewSecret(scheme + "://user:" + wrong + "@127.0.0.1:1/d"), Query: query},
 	} {
 		s, err := features.NewSQL(t.Context(), c)
 		if err == nil {
@@ -184,7 +185,7 @@ func passwords(t *testing.T, server *dbtest.Server, scheme string, url func(stri
 		t.Logf("%s: %v", name, err)
 	}
 	file := secretFile(t, server.Password)
-	s := open(t, features.SQLConfig{URL: tokens.NewSecret(url("")), PasswordFile: file, Query: query})
+	s := open(t, features.SQLConfig{URL: secret.NewSecret(url("")), PasswordFile: file, Query: query})
 	asked(t, s, "nobody-of-that-name")
 	change("another-password")
 	// Its connections are cut now; the next are made with what is in the file, which at first is the old one.

@@ -15,6 +15,7 @@ import (
 	"patd/features/featurestest"
 	"patd/internal/dbtest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // limit is the time limit of the sources under test, and within what it allows a busy machine on top.
@@ -141,7 +142,7 @@ func TestPostgres(t *testing.T) {
 	c.exec(t, "CREATE TABLE numbered (id bigint, feature text)")
 	c.exec(t, "CREATE FUNCTION sneak(u text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END $$")
 	c.exec(t, "CREATE FUNCTION sneak2(u text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('transaction_read_only', 'off', false); INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END $$")
-	url, password := tokens.NewSecret(server.PostgresURL("")), secretFile(t, server.Password+"\n")
+	url, password := secret.NewSecret(server.PostgresURL("")), secretFile(t, server.Password+"\n")
 	t.Run("Suite", func(t *testing.T) {
 		bareAndCached(t, featurestest.Rig{
 			Source: open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery + ";\n"}),
@@ -197,7 +198,7 @@ func TestMariaDB(t *testing.T) {
 	c.exec(t, "CREATE TABLE numbered (id bigint, feature varchar(100))")
 	c.exec(t, "CREATE PROCEDURE sneaky(u varchar(255)) SELECT 'a' INTO OUTFILE 'patd-written.txt'")
 	c.exec(t, "CREATE FUNCTION sneak(u varchar(255)) RETURNS varchar(10) MODIFIES SQL DATA BEGIN INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END")
-	url, password := tokens.NewSecret(server.MySQLURL("")), secretFile(t, server.Password+"\n")
+	url, password := secret.NewSecret(server.MySQLURL("")), secretFile(t, server.Password+"\n")
 	exact := company{server.Admin(), mark}
 	t.Run("Suite", func(t *testing.T) {
 		bareAndCached(t, featurestest.Rig{
@@ -285,7 +286,7 @@ func TestSQLite(t *testing.T) {
 	admin.SetMaxIdleConns(-1)
 	c := company{admin, mark}
 	c.exec(t, "CREATE TABLE user_features (user_id TEXT NOT NULL, feature TEXT)")
-	url := tokens.NewSecret("sqlite:" + path)
+	url := secret.NewSecret("sqlite:" + path)
 	const query = "SELECT feature FROM user_features WHERE user_id = ? -- the user"
 	t.Run("Suite", func(t *testing.T) {
 		bareAndCached(t, featurestest.Rig{
@@ -317,7 +318,7 @@ func TestSQLite(t *testing.T) {
 	})
 	t.Run("MissingFileIsNotMade", func(t *testing.T) {
 		missing := filepath.Join(t.TempDir(), "none.db")
-		if _, err := features.NewSQL(t.Context(), features.SQLConfig{URL: tokens.NewSecret("sqlite:" + missing), Query: query}); err == nil {
+		if _, err := features.NewSQL(t.Context(), features.SQLConfig{URL: secret.NewSecret("sqlite:" + missing), Query: query}); err == nil {
 			t.Error("a missing file was opened")
 		}
 		if _, err := os.Stat(missing); err == nil {
@@ -352,7 +353,7 @@ func TestOpenFollowsTheCompanysTable(t *testing.T) {
 	now := time.Now()
 	s, err := features.Open(t.Context(), features.Config{
 		Kind:  features.KindSQL,
-		SQL:   features.SQLConfig{URL: tokens.NewSecret("sqlite:" + path), Query: "SELECT feature FROM user_features WHERE user_id = ?"},
+		SQL:   features.SQLConfig{URL: secret.NewSecret("sqlite:" + path), Query: "SELECT feature FROM user_features WHERE user_id = ?"},
 		Cache: features.CacheConfig{Now: func() time.Time { return now }},
 	})
 	if err != nil {

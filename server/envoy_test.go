@@ -19,6 +19,7 @@ import (
 	"patd/server"
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // envoy is a gateway with the filter ext_authz, as far as its documentation says what that does with a request.
@@ -347,8 +348,8 @@ func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
 	e := newEnvoy(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
 	e.lenient = true
 	r := e.r
-	_, secret := r.mint("u1", "n")
-	q := routed{extensions: map[string]string{"scope": "reports.read"}, headers: headers(secret)}
+	_, s := r.mint("u1", "n")
+	q := routed{extensions: map[string]string{"scope": "reports.read"}, headers: headers(s)}
 	refusesWhile := func(what string) {
 		t.Helper()
 		if out := e.route(q); out.upstream != nil || out.code != http.StatusServiceUnavailable || out.headers.Get("Retry-After") != "1" {
@@ -367,7 +368,7 @@ func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
 		r.faulty.Fail(nil)
 		r.store.set(func(called string) error {
 			if called == string(op) {
-				panic("injected " + secret)
+				panic("injected " + s)
 			}
 			return nil
 		})
@@ -375,7 +376,7 @@ func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
 		r.store.set(nil)
 	}
 	large := q
-	large.headers = headers(secret, "X-Large", strings.Repeat("x", 1<<20+1000))
+	large.headers = headers(s, "X-Large", strings.Repeat("x", 1<<20+1000))
 	if out := e.route(large); out.upstream != nil || out.code != http.StatusServiceUnavailable {
 		t.Errorf("over the limit of size: %d", out.code)
 	}
@@ -386,7 +387,7 @@ func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
 	if n := len(r.logs.find(map[string]any{"method": method, "level": "WARN", "code": "UNAVAILABLE"})); n != 3 {
 		t.Errorf("%d outages are in the log", n)
 	}
-	if strings.Contains(r.logs.String(), secret) || tokens.ContainsSecret(r.logs.String()) {
+	if strings.Contains(r.logs.String(), s) || secret.ContainsSecret(r.logs.String()) {
 		t.Error("a token stands in the log")
 	}
 	wantMetric(t, r, `patd_calls_total{code="UNAVAILABLE",method="`+method+`"} 3`)

@@ -15,6 +15,7 @@ import (
 	"patd/server"
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 const (
@@ -155,7 +156,7 @@ func TestForwardAuthRefuses(t *testing.T) {
 	if lines := r.logs.find(map[string]any{"method": "v1.forward-auth", "code": "PERMISSION_DENIED", "level": "INFO"}); len(lines) != 1 || lines[0]["peer"] != "127.0.0.1" {
 		t.Errorf("the log has %v of the refusal", lines)
 	}
-	if logged := r.logs.String(); strings.Contains(logged, good) || strings.Contains(logged, dead) || tokens.ContainsSecret(logged) {
+	if logged := r.logs.String(); strings.Contains(logged, good) || strings.Contains(logged, dead) || secret.ContainsSecret(logged) {
 		t.Error("a token stands in the log")
 	}
 	wantMetric(t, r, `patd_calls_total{code="PERMISSION_DENIED",method="v1.forward-auth"} 1`)
@@ -165,9 +166,9 @@ func TestForwardAuthRefuses(t *testing.T) {
 func idOf(secret string) string { return strings.Split(secret, "_")[1] }
 
 // expiry is the end of a token as a gateway is told it.
-func expiry(r *rig, secret string) string {
+func expiry(r *rig, s string) string {
 	r.t.Helper()
-	in, err := r.svc.Introspect(context.Background(), tokens.Operator(), tokens.IntrospectRequest{Secret: tokens.NewSecret(secret)})
+	in, err := r.svc.Introspect(context.Background(), tokens.Operator(), tokens.IntrospectRequest{Secret: secret.NewSecret(s)})
 	must(r.t, err)
 	return in.ExpireTime.UTC().Format(time.RFC3339)
 }

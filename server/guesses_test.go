@@ -19,6 +19,7 @@ import (
 	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // counting counts the lookups that got as far as the store.
@@ -63,7 +64,7 @@ func guessRig(t *testing.T, change ...func(*server.Config)) (*rig, *counting) {
 // guess is a well-formed secret of an id that nothing has.
 func guess(t *testing.T, prefix string, n int) string {
 	t.Helper()
-	s, err := tokens.Mint(prefix, tokens.ID(1<<40+n), rand.Reader)
+	s, err := secret.Mint(prefix, tokens.ID(1<<40+n), rand.Reader)
 	must(t, err)
 	return s.Reveal()
 }

@@ -20,18 +20,19 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // markers are the forms in which a secret, or what is stored of it, must appear nowhere.
-func markers(t testing.TB, secret string) []string {
+func markers(t testing.TB, s string) []string {
 	t.Helper()
-	keys, err := tokens.ParseKeys(keyLine)
+	keys, err := secret.ParseKeys(keyLine)
 	must(t, err)
-	sum := keys.Digest(tokens.NewSecret(secret)).Sum
-	_, tail, _ := strings.Cut(secret, "_")
+	sum := keys.Digest(secret.NewSecret(s)).Sum
+	_, tail, _ := strings.Cut(s, "_")
 	_, tail, _ = strings.Cut(tail, "_")
 	return []string{
-		secret, tail[:43], url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))[:40],
+		s, tail[:43], url.QueryEscape(s), base64.StdEncoding.EncodeToString([]byte(s))[:40],
 		hex.EncodeToString(sum[:]), strings.ToUpper(hex.EncodeToString(sum[:])),
 		base64.RawStdEncoding.EncodeToString(sum[:]), base64.RawURLEncoding.EncodeToString(sum[:]),
 		fmt.Sprint(sum), strings.Trim(fmt.Sprint(sum), "[]"), string(sum[:]),
@@ -232,7 +233,7 @@ func (m marked) aftermath() {
 			m.t.Errorf("%s: hardly anything there: %q", what, text)
 		}
 		m.check(what, text)
-		if tokens.ContainsSecret(text) {
+		if secret.ContainsSecret(text) {
 			m.t.Errorf("%s: a secret stands in it", what)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"patd/server"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestIntrospectionTellsWhatRFC7662Asks looks at every member of the answer about a personal access token.
@@ -165,8 +166,8 @@ func TestRevocationIsSeenByTheNextIntrospection(t *testing.T) {
 func TestWhatStaysGoodIsNotCalledRevoked(t *testing.T) {
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "jwt", AccessFormat: tokens.AccessJWT, AccessTTL: 5 * time.Minute})
-	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"jwt"}}, "a")
-	jwt, service := r.exchange(secret).text("access_token"), r.service("cleaner", "audit")
+	_, s := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"jwt"}}, "a")
+	jwt, service := r.exchange(s).text("access_token"), r.service("cleaner", "audit")
 	revoke := func(token string) oauthAnswer { return r.oauth("/oauth2/revoke", formOf("token", token)) }
 	for what, token := range map[string]string{"a JWT of patd's": jwt, "a service's token": service, "the caller's own": r.admin} {
 		for _, headers := range [][]string{nil, basic("admin", r.admin)} {
@@ -188,7 +189,7 @@ func TestWhatStaysGoodIsNotCalledRevoked(t *testing.T) {
 			t.Errorf("%s: %d %s", what, got.code, got.body)
 		}
 	}
-	both, err := tokens.ParseKeys("k2:" + strings.Repeat("ab", 32) + "\n" + keyLine)
+	both, err := secret.ParseKeys("k2:" + strings.Repeat("ab", 32) + "\n" + keyLine)
 	must(t, err)
 	r.keys.Set(both)
 	revoke(jwt).want(t, "under a key that was rotated away", 400, "unsupported_token_type")

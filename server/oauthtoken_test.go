@@ -17,6 +17,7 @@ import (
 	"patd/server"
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestExchangeGivesAShorterNarrowerToken goes through the life of an opaque access token.
@@ -167,12 +168,12 @@ func (r *rig) verify(t *testing.T, jwt string) (jose.Header, map[string]any) {
 func TestKeysOfOlderJWTsStayPublished(t *testing.T) {
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "jwt", AccessFormat: tokens.AccessJWT})
-	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"jwt"}}, "a")
-	before := r.exchange(secret).text("access_token")
-	both, err := tokens.ParseKeys("k2:" + strings.Repeat("ab", 32) + "\n" + keyLine)
+	_, s := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"jwt"}}, "a")
+	before := r.exchange(s).text("access_token")
+	both, err := secret.ParseKeys("k2:" + strings.Repeat("ab", 32) + "\n" + keyLine)
 	must(t, err)
 	r.keys.Set(both)
-	after := r.exchange(secret).text("access_token")
+	after := r.exchange(s).text("access_token")
 	old, _ := r.verify(t, before)
 	current, _ := r.verify(t, after)
 	if old.KeyID == current.KeyID {

@@ -30,6 +30,7 @@ import (
 	"patd/store/cache"
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -90,13 +91,13 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	st, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{Now: r.now})
 	must(t, err)
 	t.Cleanup(func() { must(t, st.Close()) })
-	keys, err := tokens.ParseKeys(keyLine)
+	keys, err := secret.ParseKeys(keyLine)
 	must(t, err)
 	prefixes, err := tokens.BindKeys(ctx, st, keys, "", r.now())
 	must(t, err)
 	r.faulty = storetest.NewFaulty(st)
 	r.store = &gate{Store: on(st, r.faulty)}
-	r.keys = tokens.NewKeyring(keys)
+	r.keys = secret.NewKeyring(keys)
 	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now,
 		Policy: tokens.Policy{AllowNever: true}, SigningKeyDelay: tokens.DefaultSigningKeyDelay})
 	must(t, err)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // mayCall is the table of rights written down a second time: which permissions let a service in, "pat" for the
@@ -125,9 +126,9 @@ func callers(r *rig) []caller {
 	_, suspendedPAT := r.mint("suspended", "t")
 	_, err = r.svc.SuspendUser(ctx, op, "suspended", "")
 	must(r.t, err)
-	other, err := tokens.Mint(tokens.PrefixService, 12345<<22, zeros{})
+	other, err := secret.Mint(secret.PrefixService, 12345<<22, zeros{})
 	must(r.t, err)
-	access, err := tokens.Mint(tokens.PrefixAccess, 12345<<22, zeros{})
+	access, err := secret.Mint(secret.PrefixAccess, 12345<<22, zeros{})
 	must(r.t, err)
 
 	signedIn := func(user string) func() []string {

@@ -7,13 +7,14 @@ import (
 
 	"patd/store"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestCheckAgreesWithTheService: the audit events that Check asks for are those that the service writes.
 func TestCheckAgreesWithTheService(t *testing.T) {
 	c := newClock()
 	st := open(t, newPath(t), store.Options{Now: c.now})
-	keys, err := tokens.ParseKeys("k1:" + strings.Repeat("ab", 32))
+	keys, err := secret.ParseKeys("k1:" + strings.Repeat("ab", 32))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +22,7 @@ func TestCheckAgreesWithTheService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := tokens.NewService(tokens.Config{Store: st, Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Now: c.now})
+	s, err := tokens.NewService(tokens.Config{Store: st, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}

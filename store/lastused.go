@@ -9,6 +9,7 @@ import (
 	"patd/store/internal/db"
 	"patd/store/usage"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // promptly is how soon a digest that moves is written: a retiring key should go, but not with a transaction for each.
@@ -17,7 +18,7 @@ const promptly = 50 * time.Millisecond
 // RecordUse implements tokens.Store.
 func (s *Store) RecordUse(u tokens.Usage) {
 	if u.Kind == 0 {
-		u.Kind = tokens.KindPersonal
+		u.Kind = secret.KindPersonal
 	}
 	if usage.IsUse(u) {
 		s.uses.Record(u.ID, usage.Of(u.Use))
@@ -148,13 +149,13 @@ func (s *Store) writeRekeys(ctx context.Context, batch []usage.Rekeyed) error {
 func (t *tx) rekey(op string, c usage.Credential, r tokens.Rekey) error {
 	var statements []string
 	switch c.Kind {
-	case tokens.KindPersonal:
+	case secret.KindPersonal:
 		statements = []string{rekeyToken, rekeyOldSecret}
-	case tokens.KindService:
+	case secret.KindService:
 		statements = []string{rekeyService}
-	case tokens.KindAccess:
+	case secret.KindAccess:
 		statements = []string{rekeyAccess}
-	case tokens.KindRefresh:
+	case secret.KindRefresh:
 		statements = []string{rekeyRefresh}
 	}
 	for _, statement := range statements {

@@ -4,22 +4,24 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Authenticate tells who presents a secret: a service, or the bearer of a personal access token. Whatever is wrong with
 // the secret is one answer, CodeUnauthenticated; so is a token that is revoked, expired, superseded or of a suspended
 // user. An outage is CodeUnavailable.
-func (s *Service) Authenticate(ctx context.Context, secret Secret, peer Peer) (Actor, error) {
-	kind, id, err := s.prefixes.Load().Parse(secret)
+func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Actor, error) {
+	kind, id, err := s.prefixes.Load().Parse(text)
 	if err != nil {
 		return Actor{}, unauthenticated("the token is not valid")
 	}
 	var a Actor
 	switch kind {
-	case KindService:
-		a, err = s.authenticateService(ctx, secret, id)
-	case KindPersonal:
-		a, err = s.authenticateToken(ctx, secret, id)
+	case secret.KindService:
+		a, err = s.authenticateService(ctx, text, id)
+	case secret.KindPersonal:
+		a, err = s.authenticateToken(ctx, text, id)
 	default:
 		err = unauthenticated("the token is not valid")
 	}
@@ -55,25 +57,25 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 // knownService looks up the service that a secret is of, and reports whether it is live; ErrNotFound: there is none by that id.
 // Where the secret is wrong, the service returned is the zero ServiceCredential. An unknown id and a wrong secret are the
 // same answer to the caller. A digest under a retiring key is made anew.
-func (s *Service) knownService(ctx context.Context, secret Secret, id ID, now time.Time) (ServiceCredential, bool, error) {
+func (s *Service) knownService(ctx context.Context, text Secret, id ID, now time.Time) (ServiceCredential, bool, error) {
 	keys := s.keys.Get()
 	c, err := s.store.LookupService(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
 	}
 	if err != nil {
 		return ServiceCredential{}, false, err
 	}
 	live := c.Service.Status(now) == StateActive
-	ok, err := s.matches(keys, secret, c.Secret.Hash, live)
+	ok, err := s.matches(keys, text, c.Secret.Hash, live)
 	if err != nil || !ok {
 		return ServiceCredential{}, false, err
 	}
 	if !live {
 		return c, false, nil
 	}
-	if r := rekey(keys, secret, c.Secret.Hash); r != nil {
-		s.store.RecordUse(Usage{ID: id, Kind: KindService, Rekey: r})
+	if r := rekey(keys, text, c.Secret.Hash); r != nil {
+		s.store.RecordUse(Usage{ID: id, Kind: secret.KindService, Rekey: r})
 	}
 	return c, true, nil
 }
@@ -129,12 +131,12 @@ type presented struct {
 
 // present looks up a token and finds out which of its secrets was presented, into a zero presented. An unknown id and a
 // wrong secret are the same answer at the same cost. A secret under a retiring key is digested anew.
-func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presented) (err error) {
+func (s *Service) present(ctx context.Context, text Secret, id ID, p *presented) (err error) {
 	keys := s.keys.Get()
 	p.now = s.Now()
 	p.cred, err = s.store.Lookup(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
 		p.cred = Credential{}
 		return nil
 	}
@@ -145,7 +147,7 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 	for i := range p.cred.Secrets {
 		st := &p.cred.Secrets[i]
 		inForce := i == 0 || st.InForce(p.now)
-		ok, err := s.matches(keys, secret, st.Hash, live && inForce)
+		ok, err := s.matches(keys, text, st.Hash, live && inForce)
 		if err != nil {
 			return err
 		}
@@ -157,7 +159,7 @@ func (s *Service) present(ctx context.Context, secret Secret, id ID, p *presente
 		if inForce {
 			p.facts.Match = MatchLive
 		}
-		if r := rekey(keys, secret, st.Hash); r != nil {
+		if r := rekey(keys, text, st.Hash); r != nil {
 			s.store.RecordUse(Usage{ID: id, Rekey: r})
 		}
 		break
@@ -179,7 +181,7 @@ func (s *Service) matches(keys *Keys, secret Secret, stored Hash, live bool) (bo
 }
 
 func rekey(keys *Keys, secret Secret, stored Hash) *Rekey {
-	if stored.Key == keys.Current() || keys.newer(stored.Key) {
+	if stored.Key == keys.Current() || keys.Newer(stored.Key) {
 		return nil
 	}
 	return &Rekey{Old: stored, New: keys.Digest(secret)}
@@ -235,10 +237,10 @@ func (s *Service) recordRefusal(ctx context.Context, a, by Actor, r Refusal) err
 	if c.user(r.User); c.err() == nil {
 		e.User = r.User
 	}
-	if validServiceName(r.Service) && !ContainsSecret(r.Service) {
+	if validServiceName(r.Service) && !secret.ContainsSecret(r.Service) {
 		e.Service = r.Service
 	}
-	e.TokenID, _ = ParseID(r.TokenID)
+	e.TokenID, _ = secret.ParseID(r.TokenID)
 	return s.ledger.record(ctx, e)
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // presentAccess looks up an access token, and then what it came of, into a zero presented. Each reading is at least as new as the call, so
@@ -40,24 +42,24 @@ func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, p *pr
 
 // knownAccess looks up the access token that a secret is of. ErrNotFound: of none. A digest under a retiring key is made
 // anew.
-func (s *Service) knownAccess(ctx context.Context, secret Secret, id ID, now time.Time) (AccessCredential, error) {
+func (s *Service) knownAccess(ctx context.Context, text Secret, id ID, now time.Time) (AccessCredential, error) {
 	keys := s.keys.Get()
 	a, err := s.store.LookupAccess(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
 	}
 	if err != nil {
 		return AccessCredential{}, err
 	}
-	ok, err := s.matches(keys, secret, a.Hash, a.Access.status(now) == StateActive)
+	ok, err := s.matches(keys, text, a.Hash, a.Access.status(now) == StateActive)
 	if err != nil {
 		return AccessCredential{}, err
 	}
 	if !ok {
 		return AccessCredential{}, ErrNotFound
 	}
-	if r := rekey(keys, secret, a.Hash); r != nil {
-		s.store.RecordUse(Usage{ID: id, Kind: KindAccess, Rekey: r})
+	if r := rekey(keys, text, a.Hash); r != nil {
+		s.store.RecordUse(Usage{ID: id, Kind: secret.KindAccess, Rekey: r})
 	}
 	return a, nil
 }

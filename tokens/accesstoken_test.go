@@ -11,6 +11,7 @@ import (
 
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // fixed is an outside source that answers what a test says, and remembers how it was asked.
@@ -191,15 +192,15 @@ func TestOtherSecretsAreNoAccessTokens(t *testing.T) {
 	m := h.mintFor("n", "api")
 	g := h.exchange(m.Secret, offline)
 	id := h.ask(g.Access).AccessID
-	wrong, err := tokens.Mint(tokens.PrefixAccess, id, zeros{})
+	wrong, err := secret.Mint(secret.PrefixAccess, id, zeros{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	unknown, err := tokens.Mint(tokens.PrefixAccess, m.Token.ID, zeros{})
+	unknown, err := secret.Mint(secret.PrefixAccess, m.Token.ID, zeros{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	renamed := tokens.NewSecret(strings.Replace(g.Access.Reveal(), "pata_", "pat_", 1))
+	renamed := secret.NewSecret(strings.Replace(g.Access.Reveal(), "pata_", "pat_", 1))
 	for name, s := range map[string]tokens.Secret{"a wrong secret": wrong, "an unknown id": unknown, "a refresh token": g.Refresh, "another prefix": renamed} {
 		h.wants(s, tokens.NotFound, name)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // AccessFormat is the form of the short-lived access tokens for an audience.
@@ -163,7 +165,7 @@ func (s *Service) writeAudience(ctx context.Context, a Actor, action Action, e A
 	e.DisplayName = c.title("display_name", e.DisplayName)
 	if e.Resource != "" {
 		u, err := url.Parse(e.Resource)
-		if err != nil || !u.IsAbs() || u.Fragment != "" || len(e.Resource) > 2000 || ContainsSecret(e.Resource) {
+		if err != nil || !u.IsAbs() || u.Fragment != "" || len(e.Resource) > 2000 || secret.ContainsSecret(e.Resource) {
 			c.add("resource", "RESOURCE_INVALID", "must be an absolute URI without fragment (RFC 8707 section 2)")
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // maxBlock is how many tokens one call blocks or unblocks: each is a row, an event and an entry of the feed.
@@ -50,7 +52,7 @@ func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Po
 		}
 		q.Limit = limit + 1
 		if after != "" {
-			if q.After, err = ParseID(after); err != nil {
+			if q.After, err = secret.ParseID(after); err != nil {
 				return errPageToken
 			}
 		}

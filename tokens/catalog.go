@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Consent says how a feature gets into a token.
@@ -95,7 +97,7 @@ func changeable(ctx context.Context, tx ReadTx, name string) error {
 
 func (s *Service) writeFeature(ctx context.Context, a Actor, action Action, e FeatureEntry, write func(Tx, FeatureEntry) error) (FeatureEntry, error) {
 	var c checker
-	if !ValidScope(e.Name) || ContainsSecret(e.Name) {
+	if !ValidScope(e.Name) || secret.ContainsSecret(e.Name) {
 		c.add("name", "SCOPE_INVALID", "a feature's name is "+scopeForm)
 	}
 	e.DisplayName = c.title("display_name", e.DisplayName)

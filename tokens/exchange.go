@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Client is who asked at the token endpoint. The zero Client did not say.
@@ -87,14 +89,14 @@ func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, err
 
 // subject holds the subject token against what is stored. It must be a personal access token with which the bearer could
 // do something from where it calls; all else is one answer.
-func (s *Service) subject(ctx context.Context, secret Secret, peer Peer) (presented, error) {
+func (s *Service) subject(ctx context.Context, text Secret, peer Peer) (presented, error) {
 	invalid := subjectInvalid()
-	kind, id, err := s.prefixes.Load().Parse(secret)
-	if err != nil || kind != KindPersonal {
+	kind, id, err := s.prefixes.Load().Parse(text)
+	if err != nil || kind != secret.KindPersonal {
 		return presented{}, invalid
 	}
 	var p presented
-	if err := s.present(ctx, secret, id, &p); err != nil {
+	if err := s.present(ctx, text, id, &p); err != nil {
 		return presented{}, err
 	}
 	if !p.allowedFrom(peer) {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 var (
@@ -203,7 +204,7 @@ func TestABadSubjectIsOneAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrong, err := tokens.Mint("pat", m.Token.ID, zeros{})
+	wrong, err := secret.Mint("pat", m.Token.ID, zeros{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +215,7 @@ func TestABadSubjectIsOneAnswer(t *testing.T) {
 	}
 	var want string
 	for name, s := range map[string]tokens.Secret{
-		"empty": {}, "garbage": tokens.NewSecret("x"), "a service's": svc.Secret, "an access token": g.Access, "a refresh token": g.Refresh,
+		"empty": {}, "garbage": secret.NewSecret("x"), "a service's": svc.Secret, "an access token": g.Access, "a refresh token": g.Refresh,
 		"a wrong secret": wrong, "revoked": revoked.Secret, "rotated away": rotated.Secret, "of a suspended user": suspended.Secret,
 		"from another network": bound.Secret, "blocked": blocked.Secret,
 	} {

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // example is the secret of the contract: secret bytes 01 02 … 20.
@@ -30,19 +31,19 @@ func counting() []byte {
 }
 
 func TestContractExampleIsMintedAndParsed(t *testing.T) {
-	id, err := tokens.ParseID("15ODq7pq8Hy")
+	id, err := secret.ParseID("15ODq7pq8Hy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := tokens.Mint("pat", id, bytes.NewReader(counting()))
+	s, err := secret.Mint("pat", id, bytes.NewReader(counting()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.Reveal() != example {
 		t.Errorf("minted %s, want %s", s.Reveal(), example)
 	}
-	kind, got, err := tokens.Prefixes{}.Parse(tokens.NewSecret(example))
-	if err != nil || kind != tokens.KindPersonal || got != id {
+	kind, got, err := tokens.Prefixes{}.Parse(secret.NewSecret(example))
+	if err != nil || kind != secret.KindPersonal || got != id {
 		t.Errorf("Parse = %v, %v, %v; want personal, %v", kind, got, err, id)
 	}
 }
@@ -52,18 +53,18 @@ func TestIDsSortByAgeAndRoundTrip(t *testing.T) {
 		start := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 		ms := rapid.Int64Range(1, 1<<42-2).Draw(t, "ms")
 		at := start.Add(time.Duration(ms) * time.Millisecond)
-		a, err := tokens.NewID(at, rand.Reader)
+		a, err := secret.NewID(at, rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := tokens.NewID(at.Add(time.Millisecond), rand.Reader)
+		b, err := secret.NewID(at.Add(time.Millisecond), rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if a >= b || a.String() >= b.String() {
 			t.Errorf("%v (%s) is not before %v (%s)", a, a.String(), b, b.String())
 		}
-		if back, err := tokens.ParseID(a.String()); err != nil || back != a {
+		if back, err := secret.ParseID(a.String()); err != nil || back != a {
 			t.Errorf("ParseID(%s) = %v, %v", a, back, err)
 		}
 		if !a.Time().Equal(at) {
@@ -71,7 +72,7 @@ func TestIDsSortByAgeAndRoundTrip(t *testing.T) {
 		}
 	})
 	for _, at := range []time.Time{time.Date(2019, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(2160, 1, 1, 0, 0, 0, 0, time.UTC)} {
-		if id, err := tokens.NewID(at, rand.Reader); err == nil {
+		if id, err := secret.NewID(at, rand.Reader); err == nil {
 			t.Errorf("NewID(%s) = %v, want an error", at, id)
 		}
 	}
@@ -79,25 +80,25 @@ func TestIDsSortByAgeAndRoundTrip(t *testing.T) {
 
 func TestParseIDRefusesWhatIsNoID(t *testing.T) {
 	for _, s := range []string{"", "0", "00000000000", "15ODq7pq8H", "15ODq7pq8Hyy", "15ODq7pq8H-", "LygHa16AHYG", "zzzzzzzzzzz", example} {
-		if id, err := tokens.ParseID(s); err == nil {
+		if id, err := secret.ParseID(s); err == nil {
 			t.Errorf("ParseID(%q) = %v, want an error", s, id)
 		}
 	}
-	if id, err := tokens.ParseID("LygHa16AHYF"); err != nil || uint64(id) != 1<<64-1 {
+	if id, err := secret.ParseID("LygHa16AHYF"); err != nil || uint64(id) != 1<<64-1 {
 		t.Errorf("ParseID of the largest id = %d, %v", id, err)
 	}
 }
 
 func TestPrefixesDecideTheKind(t *testing.T) {
-	p, err := tokens.NewPrefixes("acme", "pat", "old1")
+	p, err := secret.NewPrefixes("acme", "pat", "old1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for prefix, want := range map[string]tokens.Kind{
-		"acme": tokens.KindPersonal, "pat": tokens.KindPersonal, "old1": tokens.KindPersonal,
-		"pats": tokens.KindService, "pata": tokens.KindAccess, "patr": tokens.KindRefresh, "nope": 0,
+		"acme": secret.KindPersonal, "pat": secret.KindPersonal, "old1": secret.KindPersonal,
+		"pats": secret.KindService, "pata": secret.KindAccess, "patr": secret.KindRefresh, "nope": 0,
 	} {
-		s, err := tokens.Mint(prefix, 1<<40, rand.Reader)
+		s, err := secret.Mint(prefix, 1<<40, rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +108,7 @@ func TestPrefixesDecideTheKind(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"p", "Pat", "1pat", "pat_", "pats", "pata", "patr", "abcdefghijklmnopq", "pät"} {
-		if _, err := tokens.NewPrefixes(bad); err == nil {
+		if _, err := secret.NewPrefixes(bad); err == nil {
 			t.Errorf("NewPrefixes(%q) is taken", bad)
 		}
 	}
@@ -115,7 +116,7 @@ func TestPrefixesDecideTheKind(t *testing.T) {
 
 func TestWhiteSpaceIsNotTrimmed(t *testing.T) {
 	for _, s := range []string{" " + example, example + " ", example + "\n", "\t" + example, "Bearer " + example} {
-		if _, _, err := (tokens.Prefixes{}).Parse(tokens.NewSecret(s)); !errors.Is(err, tokens.ErrMalformed) {
+		if _, _, err := (tokens.Prefixes{}).Parse(secret.NewSecret(s)); !errors.Is(err, secret.ErrMalformed) {
 			t.Errorf("Parse(%q) = %v", s, err)
 		}
 	}
@@ -145,7 +146,7 @@ func TestASecretIsAnyNumberOf256Bits(t *testing.T) {
 		t.Helper()
 		text := "pat_15ODq7pq8Hy_" + base62(v, 43)
 		text += base62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(text)))), 6)
-		_, _, err := tokens.Prefixes{}.Parse(tokens.NewSecret(text))
+		_, _, err := tokens.Prefixes{}.Parse(secret.NewSecret(text))
 		if want := v.Cmp(end) < 0; (err == nil) != want {
 			t.Errorf("%s of %d bits: %v, want it taken: %v", text, v.BitLen(), err, want)
 		}
@@ -167,20 +168,20 @@ func FuzzParse(f *testing.F) {
 	f.Add(strings.Repeat("a", 300), 250, byte(0))
 	f.Fuzz(func(t *testing.T, text string, at int, c byte) {
 		p := tokens.Prefixes{}
-		_, id, err := p.Parse(tokens.NewSecret(text))
+		_, id, err := p.Parse(secret.NewSecret(text))
 		if err != nil {
 			return
 		}
 		if !strings.Contains(text, "_"+id.String()+"_") {
 			t.Fatalf("id %s is not the one in %s", id, text)
 		}
-		if !tokens.ContainsSecret("before " + text + " after") {
+		if !secret.ContainsSecret("before " + text + " after") {
 			t.Fatalf("not noticed in free text: %s", text)
 		}
 		changed := []byte(text)
 		if i := ((at % len(text)) + len(text)) % len(text); changed[i] != c {
 			changed[i] = c
-			if _, _, err := p.Parse(tokens.NewSecret(string(changed))); err == nil {
+			if _, _, err := p.Parse(secret.NewSecret(string(changed))); err == nil {
 				t.Fatalf("%s and %s are both taken", text, changed)
 			}
 		}
@@ -195,7 +196,7 @@ func TestEveryOneCharacterChangeIsRefused(t *testing.T) {
 			}
 			b := []byte(example)
 			b[i] = byte(c)
-			if _, _, err := (tokens.Prefixes{}).Parse(tokens.NewSecret(string(b))); err == nil {
+			if _, _, err := (tokens.Prefixes{}).Parse(secret.NewSecret(string(b))); err == nil {
 				t.Fatalf("taken: %q", b)
 			}
 		}
@@ -203,7 +204,7 @@ func TestEveryOneCharacterChangeIsRefused(t *testing.T) {
 }
 
 func TestSecretDoesNotPrint(t *testing.T) {
-	s := tokens.NewSecret(example)
+	s := secret.NewSecret(example)
 	hidden := struct{ s tokens.Secret }{s}
 	type outer struct{ Inner any }
 	var log bytes.Buffer
@@ -228,7 +229,7 @@ func TestSecretDoesNotPrint(t *testing.T) {
 }
 
 func TestDigestDoesNotPrint(t *testing.T) {
-	h := testKeys(t).Digest(tokens.NewSecret(example))
+	h := testKeys(t).Digest(secret.NewSecret(example))
 	out := fmt.Sprintf("%v %+v %#v %x %d %s", h, h, h, h, h, []any{h})
 	if strings.Contains(out, fmt.Sprintf("%x", h.Sum[:8])) || strings.Contains(out, fmt.Sprintf("%d", h.Sum[0:4])) {
 		t.Errorf("printed: %s", out)
@@ -242,7 +243,7 @@ func testKeys(t tb) *tokens.Keys {
 
 func parseKeys(t tb, text string) *tokens.Keys {
 	t.Helper()
-	ks, err := tokens.ParseKeys(text)
+	ks, err := secret.ParseKeys(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,21 +252,21 @@ func parseKeys(t tb, text string) *tokens.Keys {
 
 func TestContainsSecretFindsItAnywhere(t *testing.T) {
 	for _, s := range []string{example, "x" + example + "y", "a_b_" + example, strings.Repeat("_", 40) + example, "https://u:" + example + "@h/", "zz9_" + example[:10] + " " + example} {
-		if !tokens.ContainsSecret(s) {
+		if !secret.ContainsSecret(s) {
 			t.Errorf("not found in %q", s)
 		}
 	}
 	const jwt = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1MSJ9."
 	for _, s := range []string{example[:48], example[:64], strings.Replace(example, "Q4", "Q5", 1), jwt, "see " + jwt + "c2ln"} {
-		if !tokens.ContainsSecret(s) {
+		if !secret.ContainsSecret(s) {
 			t.Errorf("cut, misspelt or of another kind, and not found: %q", s)
 		}
 	}
 	for _, s := range []string{"", "_", "pat_", "pat_15ODq7pq8Hy", example[:47], strings.ToUpper(example), strings.Repeat("a_", 200), "eyJhbGciOiJub25lIn0", "1.eyJ.2"} {
-		if tokens.ContainsSecret(s) {
+		if secret.ContainsSecret(s) {
 			t.Errorf("found in %q", s)
 		}
-		if got := tokens.Redact(s); got != s {
+		if got := secret.Redact(s); got != s {
 			t.Errorf("%q is redacted to %q", s, got)
 		}
 	}
@@ -281,11 +282,11 @@ func TestRedactRemovesEverySecretAndNothingElse(t *testing.T) {
 		jwt + ", " + jwt + "; 1": "[secret], [secret]; 1",
 		"https://u:" + example + "@h/?a_b=" + example + "&t=" + jwt: "https://u:[secret]@h/?a_b=[secret]&t=[secret]",
 	} {
-		got := tokens.Redact(text)
+		got := secret.Redact(text)
 		if got != want {
 			t.Errorf("%q is redacted to %q, not %q", text, got, want)
 		}
-		if tokens.ContainsSecret(got) {
+		if secret.ContainsSecret(got) {
 			t.Errorf("%q holds a secret", got)
 		}
 	}
@@ -296,7 +297,7 @@ func TestWhatMayBeAPieceOfAJWTMayBeASecret(t *testing.T) {
 		"eyJhbGciOiJub25lIn0.eyJzdWI": true, "ewogImFsZyI6.eyJz": true, "eyAiYWxnIjoibm9uZSJ9.e30": true, example: true,
 		"eyJhbGciOiJub25lIn0": false, "key.value": false, "greywethering.example": false, "": false,
 	} {
-		if got := tokens.MayContainSecret(text); got != want {
+		if got := secret.MayContainSecret(text); got != want {
 			t.Errorf("%q: %t", text, got)
 		}
 	}

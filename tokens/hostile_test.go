@@ -11,6 +11,7 @@ import (
 
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // The tests in this file each stand for something that a hostile tester did to a running server.
@@ -136,8 +137,8 @@ func TestMalformedTokensAreRefusedBeforeTheStore(t *testing.T) {
 	}
 	before := faulty.Calls()
 	for _, text := range bad {
-		h.wants(tokens.NewSecret(text), tokens.NotFound, "a malformed token")
-		if _, err := h.Authenticate(ctx, tokens.NewSecret(text), tokens.Peer{}); err == nil {
+		h.wants(secret.NewSecret(text), tokens.NotFound, "a malformed token")
+		if _, err := h.Authenticate(ctx, secret.NewSecret(text), tokens.Peer{}); err == nil {
 			t.Error("a malformed token authenticates")
 		}
 	}
@@ -149,7 +150,7 @@ func TestMalformedTokensAreRefusedBeforeTheStore(t *testing.T) {
 	if d := cmp.Diff(before, asked); d != "" {
 		t.Errorf("the store was asked about malformed tokens:\n%s", d)
 	}
-	h.wants(tokens.NewSecret(live), tokens.Allow, "the token itself")
+	h.wants(secret.NewSecret(live), tokens.Allow, "the token itself")
 	if faulty.Calls()[storetest.OpLookup] != before[storetest.OpLookup]+1 {
 		t.Error("the store was not asked about the token itself: this test proves nothing")
 	}

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"patd/tokens/secret"
 )
 
 // sealer keeps the answer of an idempotent request such that only its caller can have it again. What is stored is
@@ -64,11 +66,11 @@ func newSealer(keys *Keys, caller, idempotencyKey string, body any) (*sealer, er
 		seal:  keyOf("patd idempotency seal v1", caller, idempotencyKey),
 		bound: []byte(caller),
 	}
-	for _, k := range keys.all() {
-		k = k.derive("idempotency")
+	for _, k := range keys.All() {
+		k = k.Derive("idempotency")
 		s.marks = append(s.marks, mark{
-			lookup:      RequestKey(k.sum(framed("request", caller, idempotencyKey))),
-			fingerprint: k.sum(framed("body", caller, idempotencyKey, string(text))),
+			lookup:      RequestKey(k.Sum(framed("request", caller, idempotencyKey))),
+			fingerprint: k.Sum(framed("body", caller, idempotencyKey, string(text))),
 		})
 	}
 	return s, nil
@@ -150,7 +152,7 @@ func (s *sealer) open(r Request) (Secret, error) {
 	if err != nil {
 		return Secret{}, fmt.Errorf("open a sealed answer of token %s: %w", r.TokenID, err)
 	}
-	return NewSecret(string(text)), nil
+	return secret.NewSecret(string(text)), nil
 }
 
 func (m mark) sameBody(r Request) bool {

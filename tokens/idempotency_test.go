@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 func TestSealedAnswerYieldsNothingWithoutTheIdempotencyKey(t *testing.T) {
@@ -16,7 +18,7 @@ func TestSealedAnswerYieldsNothingWithoutTheIdempotencyKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret, err := Mint("pat", 1<<40, rand.Reader)
+	secret, err := secret.Mint("pat", 1<<40, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,10 +33,11 @@ func TestSealedAnswerYieldsNothingWithoutTheIdempotencyKey(t *testing.T) {
 		t.Fatalf("its own caller: %v", err)
 	}
 	// Everything that the server has: the row and its keys, used as any of the keys that it could be sealed under.
-	master := ks.keys[0]
+	master := ks.All()[0]
+	masterBytes := [32]byte(bytes.Repeat([]byte{0xab}, 32)) // as in the key file
 	for name, k := range map[string][32]byte{
-		"hash key": *master.bytes, "row key": row.Key, "fingerprint": row.Fingerprint,
-		"derived seal": *master.derive("seal").bytes, "derived idempotency": *master.derive("idempotency").bytes,
+		"hash key": masterBytes, "row key": row.Key, "fingerprint": row.Fingerprint,
+		"derived seal": master.DeriveBytes("seal"), "derived idempotency": master.DeriveBytes("idempotency"),
 		"of the row key": keyOf("patd idempotency seal v1", caller, string(row.Key[:])),
 	} {
 		thief := &sealer{seal: k, bound: []byte(caller)}

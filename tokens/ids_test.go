@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // lost are ids that a URL library or a proxy folds away.
@@ -93,7 +94,7 @@ func TestStoredIDsThatURLsLoseCanBeReadAndEnded(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	const id = ".."
-	secret := tokens.Secret{}
+	s := tokens.Secret{}
 	err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
 		u := tokens.User{ID: id, State: tokens.UserActive, CreateTime: noon, Features: []string{id, "a"}}
 		var err error
@@ -104,10 +105,10 @@ func TestStoredIDsThatURLsLoseCanBeReadAndEnded(t *testing.T) {
 			ID: 77, User: id, UserKey: u.Key, Name: "n", Scopes: []string{id, "a"}, Audiences: []string{id}, IssueTime: noon,
 			ExpireTime: noon.Add(999 * time.Hour * 24),
 		}
-		if secret, err = tokens.Mint("pat", tok.ID, zeros{}); err != nil {
+		if s, err = secret.Mint("pat", tok.ID, zeros{}); err != nil {
 			return nil, err
 		}
-		if err := tx.InsertToken(tok, h.ring.Get().Digest(secret)); err != nil {
+		if err := tx.InsertToken(tok, h.ring.Get().Digest(s)); err != nil {
 			return nil, err
 		}
 		if err := tx.InsertFeature(tokens.FeatureEntry{Name: id, Consent: tokens.ConsentImplicit}); err != nil {
@@ -118,13 +119,13 @@ func TestStoredIDsThatURLsLoseCanBeReadAndEnded(t *testing.T) {
 		}
 		v := tokens.ServiceAccount{ID: 78, Name: id, Permissions: tokens.PermAudit, IssueTime: noon}
 		e := tokens.Event{Time: noon, Actor: "operator", Action: tokens.ActionTokenCreate, User: id, TokenID: tok.ID, Outcome: tokens.OutcomeSuccess}
-		return []tokens.Event{e}, tx.InsertService(v, h.ring.Get().Digest(tokens.NewSecret("x")))
+		return []tokens.Event{e}, tx.InsertService(v, h.ring.Get().Digest(secret.NewSecret("x")))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.wants(secret, tokens.Allow, "a token from before")
-	if g := h.exchange(secret, func(r *tokens.ExchangeRequest) { r.Audiences, r.Scopes = []string{id}, []string{id} }); !slices.Equal(g.Scopes, []string{id}) {
+	h.wants(s, tokens.Allow, "a token from before")
+	if g := h.exchange(s, func(r *tokens.ExchangeRequest) { r.Audiences, r.Scopes = []string{id}, []string{id} }); !slices.Equal(g.Scopes, []string{id}) {
 		t.Errorf("exchanged for %v", g.Scopes)
 	}
 	narrower := []string{id}

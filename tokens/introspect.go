@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"patd/tokens/secret"
 )
 
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
@@ -94,12 +96,12 @@ func (s *Service) nameOf(secret Secret) secretName {
 
 // presentAny looks up what can be introspected: personal and short-lived access tokens. Garbage, which needs no look at
 // the store, and other kinds of token are not found: they leave p as it is.
-func (s *Service) presentAny(ctx context.Context, secret Secret, of secretName, p *presented) error {
+func (s *Service) presentAny(ctx context.Context, text Secret, of secretName, p *presented) error {
 	switch of.kind {
-	case KindPersonal:
-		return s.present(ctx, secret, of.id, p)
-	case KindAccess:
-		return s.presentAccess(ctx, secret, of.id, p)
+	case secret.KindPersonal:
+		return s.present(ctx, text, of.id, p)
+	case secret.KindAccess:
+		return s.presentAccess(ctx, text, of.id, p)
 	default:
 		return nil
 	}
@@ -139,7 +141,7 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	}
 	names, ids := make([]secretName, len(rs)), make([]ID, 0, len(rs))
 	for i := range rs {
-		if names[i] = s.nameOf(rs[i].Secret); names[i].kind == KindPersonal {
+		if names[i] = s.nameOf(rs[i].Secret); names[i].kind == secret.KindPersonal {
 			ids = append(ids, names[i].id)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 var (
@@ -21,7 +22,7 @@ func TestKeyFileThatIsNotOneIsRefused(t *testing.T) {
 		"twice": lineA + "\n" + lineA, "zeros": "a:" + strings.Repeat("00", 32), "second cut": lineA + "\n" + lineB[:30],
 		"endless": "a:" + strings.Repeat("ab", 100_000),
 	} {
-		ks, err := tokens.ParseKeys(text)
+		ks, err := secret.ParseKeys(text)
 		if err == nil {
 			t.Errorf("%s: taken with keys %v", name, ks.Names())
 			continue
@@ -35,14 +36,14 @@ func TestKeyFileThatIsNotOneIsRefused(t *testing.T) {
 func TestFirstKeyIsCurrentAndEveryKeyMatches(t *testing.T) {
 	old := parseKeys(t, lineA+"\n")
 	both := parseKeys(t, "# rotated\n"+lineB+"\r\n\n"+lineA)
-	s := tokens.NewSecret(example)
+	s := secret.NewSecret(example)
 	if h := both.Digest(s); h.Key != "b" {
 		t.Errorf("digest under %s, want the first key", h.Key)
 	}
 	if ok, err := both.Match(s, old.Digest(s)); !ok || err != nil {
 		t.Errorf("digest under the older key: %v, %v", ok, err)
 	}
-	if ok, err := both.Match(tokens.NewSecret(example+"x"), old.Digest(s)); ok || err != nil {
+	if ok, err := both.Match(secret.NewSecret(example+"x"), old.Digest(s)); ok || err != nil {
 		t.Errorf("another secret: %v, %v", ok, err)
 	}
 	if _, err := old.Match(s, both.Digest(s)); err == nil {
@@ -85,14 +86,14 @@ func TestVerifyNoticesMissingAndWrongKeys(t *testing.T) {
 }
 
 func TestNewKeyLineParses(t *testing.T) {
-	line, err := tokens.NewKeyLine("k2026-11", rand.Reader)
+	line, err := secret.NewKeyLine("k2026-11", rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if ks := parseKeys(t, line.Reveal()); ks.Current() != "k2026-11" {
 		t.Errorf("current key is %s", ks.Current())
 	}
-	if _, err := tokens.NewKeyLine("a b", rand.Reader); err == nil {
+	if _, err := secret.NewKeyLine("a b", rand.Reader); err == nil {
 		t.Error("a key id with a space is taken")
 	}
 }

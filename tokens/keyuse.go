@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // BindKeys makes sure that a store and a key file belong together, before anything is served: every key that the store
@@ -12,7 +14,7 @@ import (
 // store are added to it. It answers all prefixes whose secrets are good.
 func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, now time.Time) (Prefixes, error) {
 	if personalPrefix == "" {
-		personalPrefix = PrefixPersonal
+		personalPrefix = secret.PrefixPersonal
 	}
 	var earlier []string
 	var order []KeyRecord
@@ -40,7 +42,7 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 		complete = len(newKeys) == 0 && slices.Contains(earlier, personalPrefix)
 		return newKeys, nil
 	}
-	p, err := NewPrefixes(personalPrefix)
+	p, err := secret.NewPrefixes(personalPrefix)
 	if err != nil {
 		return Prefixes{}, err
 	}
@@ -54,7 +56,7 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 			if err != nil {
 				return nil, err
 			}
-			newPrefix := p.current()
+			newPrefix := p.Current()
 			if slices.Contains(earlier, newPrefix) {
 				newPrefix = ""
 			}
@@ -64,8 +66,8 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 	if err != nil {
 		return Prefixes{}, err
 	}
-	ks.learn(order)
-	return NewPrefixes(personalPrefix, earlier...)
+	ks.Learn(order)
+	return secret.NewPrefixes(personalPrefix, earlier...)
 }
 
 // bind adds keys and a prefix, where there is one to add, to a store.

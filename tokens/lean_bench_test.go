@@ -5,14 +5,15 @@ import (
 	"testing"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func BenchmarkParse(b *testing.B) {
-	s, err := tokens.Mint("pat", 12345<<22, rand.Reader)
+	s, err := secret.Mint("pat", 12345<<22, rand.Reader)
 	if err != nil {
 		b.Fatal(err)
 	}
-	p, _ := tokens.NewPrefixes("pat")
+	p, _ := secret.NewPrefixes("pat")
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, _, err := p.Parse(s); err != nil {
@@ -22,11 +23,11 @@ func BenchmarkParse(b *testing.B) {
 }
 
 func BenchmarkMatch(b *testing.B) {
-	s, err := tokens.Mint("pat", 12345<<22, rand.Reader)
+	s, err := secret.Mint("pat", 12345<<22, rand.Reader)
 	if err != nil {
 		b.Fatal(err)
 	}
-	ks, err := tokens.ParseKeys("k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")
+	ks, err := secret.ParseKeys("k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func TestRevocationIsFinalAndIdempotent(t *testing.T) {
@@ -69,19 +70,19 @@ func TestNotFoundIsOneAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wrong, err := tokens.Mint("pat", m.Token.ID, zeros{})
+	wrong, err := secret.Mint("pat", m.Token.ID, zeros{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	unknown, err := tokens.Mint("pat", m.Token.ID+1, zeros{})
+	unknown, err := secret.Mint("pat", m.Token.ID+1, zeros{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	renamed := tokens.NewSecret(strings.Replace(svc.Secret.Reveal(), "pats_", "pat_", 1))
+	renamed := secret.NewSecret(strings.Replace(svc.Secret.Reveal(), "pats_", "pat_", 1))
 	for name, s := range map[string]tokens.Secret{
-		"nothing": {}, "garbage": tokens.NewSecret("hello"), "a service token": svc.Secret, "a service token renamed": renamed,
-		"wrong secret": wrong, "unknown id": unknown, "too long": tokens.NewSecret(strings.Repeat("x", 300)),
-		"padded": tokens.NewSecret(m.Secret.Reveal() + " "), "the public id": tokens.NewSecret(m.Token.ID.String()),
+		"nothing": {}, "garbage": secret.NewSecret("hello"), "a service token": svc.Secret, "a service token renamed": renamed,
+		"wrong secret": wrong, "unknown id": unknown, "too long": secret.NewSecret(strings.Repeat("x", 300)),
+		"padded": secret.NewSecret(m.Secret.Reveal() + " "), "the public id": secret.NewSecret(m.Token.ID.String()),
 	} {
 		h.wants(s, tokens.NotFound, name)
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Token reads one of a user's tokens. Somebody else's id is CodeNotFound, the same as one that never was.
@@ -25,7 +27,7 @@ func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, e
 
 // owned reads a token of a user, and the user.
 func owned(tx ReadTx, user, id string) (User, Token, error) {
-	tid, err := ParseID(id)
+	tid, err := secret.ParseID(id)
 	if err != nil {
 		return User{}, Token{}, notFound("token")
 	}
@@ -59,7 +61,7 @@ func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([
 	}
 	q := TokenQuery{State: f.State, NameHas: f.NameHas, Audience: f.Audience, Now: s.Now(), Limit: limit + 1}
 	if after != "" {
-		if q.Before, err = ParseID(after); err != nil {
+		if q.Before, err = secret.ParseID(after); err != nil {
 			return nil, "", errPageToken
 		}
 	}

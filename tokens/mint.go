@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Mint makes a token of a user, with the scopes asked for, all of which the user must hold at this moment.
@@ -278,21 +280,21 @@ func nameFree(live []LiveToken, name string, self ID) error {
 func (s *Service) insert(tx Tx, keys *Keys, t Token) (Token, Secret, error) {
 	for range 8 {
 		var err error
-		if t.ID, err = NewID(t.IssueTime, s.rand); err != nil {
+		if t.ID, err = secret.NewID(t.IssueTime, s.rand); err != nil {
 			return Token{}, Secret{}, err
 		}
-		secret, err := Mint(s.prefixes.Load().current(), t.ID, s.rand)
+		text, err := secret.Mint(s.prefixes.Load().Current(), t.ID, s.rand)
 		if err != nil {
 			return Token{}, Secret{}, err
 		}
-		err = tx.InsertToken(t, keys.Digest(secret))
+		err = tx.InsertToken(t, keys.Digest(text))
 		if errors.Is(err, ErrTaken) {
 			continue
 		}
 		if err != nil {
 			return Token{}, Secret{}, fmt.Errorf("add token: %w", err)
 		}
-		return t, secret, nil
+		return t, text, nil
 	}
 	return Token{}, Secret{}, errors.New("add token: no free id in this millisecond")
 }

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/secure/precis"
 	"golang.org/x/text/unicode/norm"
+
+	"patd/tokens/secret"
 )
 
 // Names that people read in lists follow PRECIS (RFC 8264). A name is stored by the profile OpaqueString (RFC 8265 section
@@ -197,7 +199,7 @@ func (c *checker) text(field, s string, limit int, multiline bool) {
 		c.add(field, "TEXT_INVALID", "must not hold control characters")
 	case strings.ContainsFunc(s, reorders):
 		c.add(field, "TEXT_INVALID", "must not hold characters that reorder text (U+061C, U+200E, U+200F, U+202A–U+202E, U+2066–U+2069); leave them out")
-	case ContainsSecret(s):
+	case secret.ContainsSecret(s):
 		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token, which must not be stored; revoke that token, it may have been seen")
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // offer is what an access token is made of.
@@ -83,7 +85,7 @@ func (s *Service) grant(tx Tx, keys *Keys, o offer, g *Granted) (detail string, 
 
 // claim makes the claims of a JWT, whose times are whole seconds: it ends at the last one that is not too late.
 func (s *Service) claim(o offer, g *Granted) (ID, error) {
-	id, err := NewID(o.now, s.rand)
+	id, err := secret.NewID(o.now, s.rand)
 	g.ExpireTime = g.ExpireTime.Truncate(time.Second)
 	g.Claims = AccessClaims{
 		ID: id, User: o.cred.Token.User, ClientID: o.client.ID, Audiences: o.target.audiences, Scopes: o.scopes,
@@ -110,7 +112,7 @@ func (s *Service) insertAccess(tx Tx, keys *Keys, o offer, g *Granted) (ID, erro
 	err = s.withID("access token", o.now, func(id ID) error {
 		a.ID = id
 		var err error
-		if g.Access, err = Mint(PrefixAccess, id, s.rand); err != nil {
+		if g.Access, err = secret.Mint(secret.PrefixAccess, id, s.rand); err != nil {
 			return err
 		}
 		return tx.InsertAccess(a, keys.Digest(g.Access))
@@ -120,21 +122,21 @@ func (s *Service) insertAccess(tx Tx, keys *Keys, o offer, g *Granted) (ID, erro
 
 // nextRefresh makes a refresh token of a family.
 func (s *Service) nextRefresh(tx Tx, keys *Keys, f Family, now time.Time) (Secret, error) {
-	var secret Secret
+	var text Secret
 	err := s.withID("refresh token", now, func(id ID) error {
 		var err error
-		if secret, err = Mint(PrefixRefresh, id, s.rand); err != nil {
+		if text, err = secret.Mint(secret.PrefixRefresh, id, s.rand); err != nil {
 			return err
 		}
-		return tx.InsertRefresh(RefreshToken{ID: id, Family: f, IssueTime: now}, keys.Digest(secret))
+		return tx.InsertRefresh(RefreshToken{ID: id, Family: f, IssueTime: now}, keys.Digest(text))
 	})
-	return secret, err
+	return text, err
 }
 
 // withID gives a record an id that is free. Ids of one millisecond can meet; then it tries another.
 func (s *Service) withID(what string, now time.Time, insert func(ID) error) error {
 	for range 8 {
-		id, err := NewID(now, s.rand)
+		id, err := secret.NewID(now, s.rand)
 		if err != nil {
 			return err
 		}
@@ -226,7 +228,7 @@ func (c Client) check() error {
 		text = fmt.Sprintf("at most %d characters", maxClientID)
 	case strings.ContainsFunc(c.ID, func(r rune) bool { return r < 0x20 || r > 0x7e }):
 		text = "must be printable ASCII (RFC 6749 appendix A.1)"
-	case ContainsSecret(c.ID):
+	case secret.ContainsSecret(c.ID):
 		text = "holds the secret of a token; revoke that token, it may have been seen"
 	case c.Authenticated && c.ID == "":
 		text = "a client that showed its credential has an id"

@@ -3,6 +3,8 @@ package tokens
 import (
 	"crypto/subtle"
 	"encoding/base64"
+
+	"patd/tokens/secret"
 )
 
 const pageMAC = 16
@@ -34,7 +36,7 @@ func (l lister) page(p Page) (after string, limit int, err error) {
 		return "", 0, errPageToken
 	}
 	after = string(raw[pageMAC:])
-	for _, k := range l.keys.all() {
+	for _, k := range l.keys.All() {
 		mac := l.mac(k, after)
 		if subtle.ConstantTimeCompare(mac[:pageMAC], raw[:pageMAC]) == 1 {
 			return after, limit, nil
@@ -44,12 +46,12 @@ func (l lister) page(p Page) (after string, limit int, err error) {
 }
 
 func (l lister) next(after string) string {
-	mac := l.mac(l.keys.all()[0], after)
+	mac := l.mac(l.keys.All()[0], after)
 	return base64.RawURLEncoding.EncodeToString(append(mac[:pageMAC], after...))
 }
 
-func (l lister) mac(k key, after string) [32]byte {
-	return k.derive("page token").sum(framed(l.query, after))
+func (l lister) mac(k secret.Key, after string) [32]byte {
+	return k.Derive("page token").Sum(framed(l.query, after))
 }
 
 // cut takes limit items out of what was read, which is one more than limit where there is a next page.

@@ -3,11 +3,13 @@ package tokens
 import (
 	"strings"
 	"testing"
+
+	"patd/tokens/secret"
 )
 
 func pageKeys(tb testing.TB, lines ...string) *Keys {
 	tb.Helper()
-	ks, err := ParseKeys(strings.Join(lines, "\n"))
+	ks, err := secret.ParseKeys(strings.Join(lines, "\n"))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // ending says why a secret is ended, and how.
@@ -36,7 +38,7 @@ func (s *Service) ReportLeaks(ctx context.Context, a Actor, secrets []Secret) er
 	var failed error
 	for _, text := range secrets {
 		for found := range strings.FieldsFuncSeq(text.Reveal(), between) {
-			if err := s.end(ctx, a, NewSecret(found), ending{reason: "LEAKED", services: true}); err != nil && failed == nil {
+			if err := s.end(ctx, a, secret.NewSecret(found), ending{reason: "LEAKED", services: true}); err != nil && failed == nil {
 				failed = fmt.Errorf("end a leaked secret: %w", err)
 			}
 		}
@@ -49,8 +51,8 @@ func between(r rune) bool {
 	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 }
 
-func (s *Service) end(ctx context.Context, a Actor, secret Secret, how ending) error {
-	kind, id, err := s.prefixes.Load().Parse(secret)
+func (s *Service) end(ctx context.Context, a Actor, text Secret, how ending) error {
+	kind, id, err := s.prefixes.Load().Parse(text)
 	if err != nil {
 		return nil //nolint:nilerr // it is no token, which is an answer
 	}
@@ -59,17 +61,17 @@ func (s *Service) end(ctx context.Context, a Actor, secret Secret, how ending) e
 	}
 	a.presented = a.presented || a.Kind == Nobody
 	switch kind {
-	case KindPersonal:
-		return s.endPersonal(ctx, a, secret, id, how.reason)
-	case KindAccess:
-		return s.endAccess(ctx, a, secret, id, how.reason)
-	case KindRefresh:
-		return s.endRefresh(ctx, a, secret, how.reason)
-	case KindService:
+	case secret.KindPersonal:
+		return s.endPersonal(ctx, a, text, id, how.reason)
+	case secret.KindAccess:
+		return s.endAccess(ctx, a, text, id, how.reason)
+	case secret.KindRefresh:
+		return s.endRefresh(ctx, a, text, how.reason)
+	case secret.KindService:
 		if !how.services {
 			return Invalid("REVOCATION_UNSUPPORTED", "token", "a service's token is ended by who manages services, or when it is reported as a leak")
 		}
-		return s.endService(ctx, a, secret, id, how.reason)
+		return s.endService(ctx, a, text, id, how.reason)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func TestWhoeverHasASecretEndsIt(t *testing.T) {
@@ -72,7 +73,7 @@ func TestOnlyALiveSecretEndsAnything(t *testing.T) {
 	first := m.Secret
 	m.Secret = h.rotate(m, 0)
 	mint := func(prefix string, id tokens.ID) tokens.Secret {
-		s, err := tokens.Mint(prefix, id, zeros{})
+		s, err := secret.Mint(prefix, id, zeros{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +81,7 @@ func TestOnlyALiveSecretEndsAnything(t *testing.T) {
 	}
 	before := count(t, h)
 	for name, s := range map[string]tokens.Secret{
-		"empty": {}, "garbage": tokens.NewSecret("pat_x"), "rotated away": first,
+		"empty": {}, "garbage": secret.NewSecret("pat_x"), "rotated away": first,
 		"a wrong secret": mint("pat", m.Token.ID), "a wrong access token": mint("pata", h.idOf(t, g.Access)), "a wrong refresh token": mint("patr", h.idOf(t, g.Refresh)),
 		"an unknown token": mint("pat", 1), "an unknown access token": mint("pata", 1), "an unknown refresh token": mint("patr", 1),
 	} {
@@ -117,7 +118,7 @@ func TestOnlyALiveSecretEndsAnything(t *testing.T) {
 // idOf reads the id out of a secret.
 func (h *house) idOf(t *testing.T, s tokens.Secret) tokens.ID {
 	t.Helper()
-	p, err := tokens.NewPrefixes("")
+	p, err := secret.NewPrefixes("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func TestLeakedSecretsOfEveryKindAreEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := []tokens.Secret{m.Secret, tokens.NewSecret("look-alike"), svc.Secret, one.Access, two.Refresh, m.Secret, graced.Secret, svc.Secret, one.Access, two.Refresh}
+	found := []tokens.Secret{m.Secret, secret.NewSecret("look-alike"), svc.Secret, one.Access, two.Refresh, m.Secret, graced.Secret, svc.Secret, one.Access, two.Refresh}
 	before := count(t, h)
 	for range 2 {
 		if err := h.ReportLeaks(ctx, tokens.Actor{Peer: home}, found); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 func grantInvalid() *Error {
@@ -69,9 +71,9 @@ func (c Client) presents(caller Client) bool {
 
 // knownRefresh reads the refresh token that a secret is of. ErrNotFound: of none. A digest under a retiring key is made
 // anew.
-func (s *Service) knownRefresh(ctx context.Context, secret Secret, now time.Time) (RefreshToken, error) {
-	kind, id, err := s.prefixes.Load().Parse(secret)
-	if err != nil || kind != KindRefresh {
+func (s *Service) knownRefresh(ctx context.Context, text Secret, now time.Time) (RefreshToken, error) {
+	kind, id, err := s.prefixes.Load().Parse(text)
+	if err != nil || kind != secret.KindRefresh {
 		return RefreshToken{}, ErrNotFound
 	}
 	keys := s.keys.Get()
@@ -81,22 +83,22 @@ func (s *Service) knownRefresh(ctx context.Context, secret Secret, now time.Time
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(secret, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
 	}
 	if err != nil {
 		return RefreshToken{}, err
 	}
 	// A used one under a key that is gone is passed over: that it is reused cannot be told then, and it is refused.
 	live := rt.UseTime.IsZero() && rt.Family.status(now) == StateActive
-	ok, err := s.matches(keys, secret, rt.Hash, live)
+	ok, err := s.matches(keys, text, rt.Hash, live)
 	if err != nil {
 		return RefreshToken{}, err
 	}
 	if !ok {
 		return RefreshToken{}, ErrNotFound
 	}
-	if r := rekey(keys, secret, rt.Hash); r != nil {
-		s.store.RecordUse(Usage{ID: id, Kind: KindRefresh, Rekey: r})
+	if r := rekey(keys, text, rt.Hash); r != nil {
+		s.store.RecordUse(Usage{ID: id, Kind: secret.KindRefresh, Rekey: r})
 	}
 	return rt, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func (h *house) refreshed(s tokens.Secret, with ...func(*tokens.RefreshRequest)) tokens.Granted {
@@ -257,13 +258,13 @@ func TestOtherSecretsAreNoRefreshTokens(t *testing.T) {
 	h.api("api")
 	m := h.mintFor("n", "api")
 	g := h.exchange(m.Secret, offline)
-	unknown, err := tokens.Mint(tokens.PrefixRefresh, m.Token.ID, zeros{})
+	unknown, err := secret.Mint(secret.PrefixRefresh, m.Token.ID, zeros{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	renamed := tokens.NewSecret(strings.Replace(g.Refresh.Reveal(), "patr_", "pata_", 1))
+	renamed := secret.NewSecret(strings.Replace(g.Refresh.Reveal(), "patr_", "pata_", 1))
 	for name, s := range map[string]tokens.Secret{
-		"empty": {}, "garbage": tokens.NewSecret("patr_x"), "the token itself": m.Secret, "an access token": g.Access, "an unknown id": unknown, "another prefix": renamed,
+		"empty": {}, "garbage": secret.NewSecret("patr_x"), "the token itself": m.Secret, "an access token": g.Access, "an unknown id": unknown, "another prefix": renamed,
 	} {
 		h.refuses(s, "GRANT_INVALID", name)
 	}

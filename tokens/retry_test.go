@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 const idem = "7e2c5a52-93a1-4f0e-a6b9-0d7b3f2f4d11"
@@ -80,7 +81,7 @@ func TestReplayComesWithoutASecretThatIsNoLongerCurrent(t *testing.T) {
 }
 
 func revokeSelf(h *house, id string) error {
-	tid, err := tokens.ParseID(id)
+	tid, err := secret.ParseID(id)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Rotate gives an active token a new secret under the same id. The one that was current is accepted for the grace,
@@ -100,7 +102,7 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 				return nil, err
 			}
 		}
-		secret, err := Mint(s.prefixes.Load().current(), t.ID, s.rand)
+		secret, err := secret.Mint(s.prefixes.Load().Current(), t.ID, s.rand)
 		if err != nil {
 			return nil, err
 		}
@@ -153,7 +155,7 @@ func (s *Service) holdsAll(ctx context.Context, u User, t Token, before answered
 
 // seal is what is kept of a rotation's answer: the secret, and until when the previous one is accepted.
 func (r Rotated) seal() Secret {
-	return NewSecret(r.Secret.Reveal() + " " + strconv.FormatInt(r.PreviousUntil.UnixMicro(), 10))
+	return secret.NewSecret(r.Secret.Reveal() + " " + strconv.FormatInt(r.PreviousUntil.UnixMicro(), 10))
 }
 
 // replayRotation answers an idempotent request that was answered before. A zero Rotated: it was not. Of one whose token was
@@ -175,12 +177,12 @@ func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
 	if err != nil {
 		return Rotated{}, err
 	}
-	secret, until, _ := strings.Cut(kept.Reveal(), " ")
+	s, until, _ := strings.Cut(kept.Reveal(), " ")
 	us, err := strconv.ParseInt(until, 10, 64)
 	if err != nil {
 		return Rotated{}, fmt.Errorf("read the kept answer of a rotation of token %s: %w", t.ID, err)
 	}
-	out.Secret, out.PreviousUntil = NewSecret(secret), time.UnixMicro(us).UTC()
+	out.Secret, out.PreviousUntil = secret.NewSecret(s), time.UnixMicro(us).UTC()
 	return out, nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Config is what a Service is made of. Store, Keys and Now are needed; the rest has defaults.
@@ -85,7 +87,7 @@ func (s *Service) LearnPrefixes(ctx context.Context, personal string) error {
 	if err != nil {
 		return err
 	}
-	p, err := NewPrefixes(personal, known...)
+	p, err := secret.NewPrefixes(personal, known...)
 	if err != nil {
 		return err
 	}

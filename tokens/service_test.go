@@ -13,6 +13,7 @@ import (
 
 	"patd/store"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // house is a service on a real store, with a clock that the test moves.
@@ -49,7 +50,7 @@ func newHouse(t testing.TB, change ...func(*tokens.Config)) *house {
 
 func newHouseIn(t tb, dir string, change ...func(*tokens.Config)) *house {
 	t.Helper()
-	h := &house{t: t, path: filepath.Join(dir, "patd.db"), at: noon, ring: tokens.NewKeyring(parseKeys(t, lineA))}
+	h := &house{t: t, path: filepath.Join(dir, "patd.db"), at: noon, ring: secret.NewKeyring(parseKeys(t, lineA))}
 	h.open(change...)
 	return h
 }
@@ -92,7 +93,7 @@ func (h *house) open(change ...func(*tokens.Config)) {
 // serviceOf stores the service that an actor says that it is. After a change of keys its digest moves to the new one.
 func (h *house) serviceOf(a tokens.Actor) {
 	h.t.Helper()
-	digest := h.ring.Get().Digest(tokens.NewSecret("pats_of_a_test"))
+	digest := h.ring.Get().Digest(secret.NewSecret("pats_of_a_test"))
 	if h.known == nil {
 		h.known = map[tokens.ID]tokens.Hash{}
 	}
@@ -100,7 +101,7 @@ func (h *house) serviceOf(a tokens.Actor) {
 	h.known[a.TokenID] = digest
 	if known {
 		if old != digest {
-			h.store.RecordUse(tokens.Usage{ID: a.TokenID, Kind: tokens.KindService, Rekey: &tokens.Rekey{Old: old, New: digest}})
+			h.store.RecordUse(tokens.Usage{ID: a.TokenID, Kind: secret.KindService, Rekey: &tokens.Rekey{Old: old, New: digest}})
 		}
 		return
 	}

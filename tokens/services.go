@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // CreateService makes a service with its token. Names are unique among live services (NAME_TAKEN).
@@ -51,10 +53,10 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 				Message: "a live service has this name; revoke it first, or choose another",
 			}
 		}
-		if v.ID, err = NewID(now, s.rand); err != nil {
+		if v.ID, err = secret.NewID(now, s.rand); err != nil {
 			return nil, err
 		}
-		if m.Secret, err = Mint(PrefixService, v.ID, s.rand); err != nil {
+		if m.Secret, err = secret.Mint(secret.PrefixService, v.ID, s.rand); err != nil {
 			return nil, err
 		}
 		if err := tx.InsertService(v, keys.Digest(m.Secret)); err != nil {
@@ -123,7 +125,7 @@ func (s *Service) Services(ctx context.Context, a Actor, p Page) ([]ServiceAccou
 	}
 	var before ID
 	if after != "" {
-		if before, err = ParseID(after); err != nil {
+		if before, err = secret.ParseID(after); err != nil {
 			return nil, "", errPageToken
 		}
 	}
@@ -209,7 +211,7 @@ func (s *Service) Events(ctx context.Context, a Actor, f EventFilter, p Page) ([
 		}
 	}
 	if f.TokenID != "" {
-		if q.TokenID, err = ParseID(f.TokenID); err != nil {
+		if q.TokenID, err = secret.ParseID(f.TokenID); err != nil {
 			return nil, "", Invalid("TOKEN_ID_INVALID", "token_id", "a token id is 11 base62 characters")
 		}
 	}

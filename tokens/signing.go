@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // SigningKey signs access tokens that are JWTs, by ES256. It prints as its id only.
@@ -36,17 +38,17 @@ func (k SigningKey) MarshalText() ([]byte, error) { return []byte(k.String()), n
 // DeriveSigningKeys returns the keys for JWTs, the current one first. Each is derived from a digest key, so that all servers
 // of a store have the same ones without storing any, and rotating the digest keys rotates them.
 func DeriveSigningKeys(ks *Keys) []SigningKey {
-	out := make([]SigningKey, len(ks.all()))
-	for i, k := range ks.all() {
+	out := make([]SigningKey, len(ks.All()))
+	for i, k := range ks.All() {
 		out[i] = deriveSigningKey(k)
 	}
 	return out
 }
 
 // deriveSigningKey derives a P-256 key. One in 2^32 candidates is no scalar of that curve; then the next one is tried.
-func deriveSigningKey(k key) SigningKey {
+func deriveSigningKey(k secret.Key) SigningKey {
 	for n := 0; ; n++ {
-		raw := k.deriveBytes("jwt es256 " + strconv.Itoa(n))
+		raw := k.DeriveBytes("jwt es256 " + strconv.Itoa(n))
 		pair, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw[:])
 		if err != nil {
 			continue
@@ -91,13 +93,13 @@ func (s *signers) of(ks *Keys) []SigningKey {
 // the store has retired never signs while there is another.
 func (s *signers) signer(ks *Keys, now time.Time, delay time.Duration) SigningKey {
 	keys := s.of(ks)
-	records := ks.known()
+	records := ks.Known()
 	if records == nil {
 		return keys[0]
 	}
 	oldest, place := 0, len(records)
-	for i, k := range ks.all() {
-		at := slices.IndexFunc(records, func(r KeyRecord) bool { return r.Name == k.name && r.RetireTime.IsZero() })
+	for i, k := range ks.All() {
+		at := slices.IndexFunc(records, func(r KeyRecord) bool { return r.Name == k.Name && r.RetireTime.IsZero() })
 		switch {
 		case at < 0:
 		case now.Sub(records[at].CreateTime) >= delay:

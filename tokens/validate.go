@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"patd/tokens/secret"
 )
 
 // Bounds of single fields.
@@ -75,7 +77,7 @@ func (c *checker) user(s string) {
 		c.add("user", "USER_INVALID", "a user id is UTF-8 without control characters")
 	case s == "me":
 		c.add("user", "USER_INVALID", "`me` stands for a signed-in user, and this caller is none; give the user's id")
-	case ContainsSecret(s):
+	case secret.ContainsSecret(s):
 		c.add("user", "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 	}
 }
@@ -119,7 +121,7 @@ func (c *checker) scopesOf(valid func(string) bool, field, tooMany string, in []
 		at := fmt.Sprintf("%s[%d]", field, i)
 		if !valid(s) {
 			c.add(at, "SCOPE_INVALID", "a scope is "+scopeForm)
-		} else if ContainsSecret(s) {
+		} else if secret.ContainsSecret(s) {
 			c.add(at, "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 		}
 	}
@@ -157,7 +159,7 @@ func (c *checker) newAudience(field, s string) {
 func (c *checker) audience(field, s string) {
 	if s == "" || len(s) > maxAudience || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
 		c.add(field, "AUDIENCE_INVALID", fmt.Sprintf("an audience is 1 to %d bytes of UTF-8 without white space", maxAudience))
-	} else if ContainsSecret(s) {
+	} else if secret.ContainsSecret(s) {
 		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 	}
 }
@@ -199,7 +201,7 @@ func (c *checker) labels(in map[string]string, limit int) {
 			c.add("labels", "LABEL_INVALID", "labels are UTF-8 without control characters")
 		case strings.ContainsFunc(k+v, reorders) || strings.ContainsFunc(k, ignorable) || !shows(k):
 			c.add("labels", "LABEL_INVALID", "labels hold no characters that reorder text, and their keys none that are invisible; leave them out")
-		case ContainsSecret(k) || ContainsSecret(v):
+		case secret.ContainsSecret(k) || secret.ContainsSecret(v):
 			c.add("labels", "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Server is an IntrospectionService in memory. Everybody may call it. It may be used by many at once.
@@ -125,26 +126,26 @@ func (s *Server) Conn(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn
 }
 
 // Mint makes a token and answers its secret, as Mint of package tokens makes it, and its public id.
-func (s *Server) Mint(t Token) (secret, id string) {
+func (s *Server) Mint(t Token) (text, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.minted++
 	number := tokens.ID(s.minted << 22)
 	p := presented{tokenID: number.String()}
 	s.now.tokens[p.tokenID] = t.grant(number, time.Now())
-	prefix, carried := cmp.Or(t.Prefix, tokens.PrefixPersonal), number
-	if prefix == tokens.PrefixAccess {
+	prefix, carried := cmp.Or(t.Prefix, secret.PrefixPersonal), number
+	if prefix == secret.PrefixAccess {
 		carried++
 		p.accessID = carried.String()
 	}
-	secret = newSecret(prefix, carried)
-	s.now.secrets[secret] = p
+	text = newSecret(prefix, carried)
+	s.now.secrets[text] = p
 	s.change(change{token: p.tokenID})
-	return secret, p.tokenID
+	return text, p.tokenID
 }
 
 func newSecret(prefix string, id tokens.ID) string {
-	minted, err := tokens.Mint(prefix, id, rand.Reader)
+	minted, err := secret.Mint(prefix, id, rand.Reader)
 	if err != nil {
 		panic(err) // the machine has no randomness
 	}
@@ -152,10 +153,10 @@ func newSecret(prefix string, id tokens.ID) string {
 }
 
 // Rotate gives a token another secret, and tells the watchers. The one before is accepted for the grace, and then superseded.
-func (s *Server) Rotate(id string, grace time.Duration) (secret string) {
+func (s *Server) Rotate(id string, grace time.Duration) (text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	number, err := tokens.ParseID(id)
+	number, err := secret.ParseID(id)
 	if err != nil {
 		panic(err) // it is not an id that Mint returned
 	}
@@ -166,10 +167,10 @@ func (s *Server) Rotate(id string, grace time.Duration) (secret string) {
 			s.now.secrets[old] = p
 		}
 	}
-	secret = newSecret(tokens.PrefixPersonal, number)
-	s.now.secrets[secret] = presented{tokenID: id}
+	text = newSecret(secret.PrefixPersonal, number)
+	s.now.secrets[text] = presented{tokenID: id}
 	s.change(change{token: id})
-	return secret
+	return text
 }
 
 // Revoke revokes a token by its id, and tells the watchers.

@@ -13,6 +13,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 const (
@@ -99,7 +100,7 @@ func (b *bench) keepFlooding(ctx context.Context, flood *subject, most float64) 
 
 // floodCall presents made-up tokens, all of which must be not found. Their ids lie between those of the store, so that they
 // look for pages all over it, as those of somebody who knows how ids are made would.
-func floodCall(conns []*grpc.ClientConn, secret string, d dataset) call {
+func floodCall(conns []*grpc.ClientConn, s string, d dataset) call {
 	first, last := d.ids[0], d.ids[len(d.ids)-1]
 	return func(ctx context.Context, worker int, rnd *rand.Rand) (int, error) {
 		request := make([]byte, 0, floodSize*80)
@@ -109,7 +110,7 @@ func floodCall(conns []*grpc.ClientConn, secret string, d dataset) call {
 		}
 		random := rand.NewChaCha8(seed)
 		for range floodSize {
-			text, err := tokens.Mint(tokens.PrefixPersonal, first+tokens.ID(rnd.Uint64N(uint64(last-first)+1)), random)
+			text, err := secret.Mint(secret.PrefixPersonal, first+tokens.ID(rnd.Uint64N(uint64(last-first)+1)), random)
 			if err != nil {
 				return 0, err
 			}
@@ -117,7 +118,7 @@ func floodCall(conns []*grpc.ClientConn, secret string, d dataset) call {
 			request = protowire.AppendBytes(request, requestOf(make([]byte, 0, 80), text.Reveal()))
 		}
 		var answer raw
-		err := conns[worker%len(conns)].Invoke(bearer(ctx, secret), patdv1.IntrospectionService_BatchIntrospect_FullMethodName,
+		err := conns[worker%len(conns)].Invoke(bearer(ctx, s), patdv1.IntrospectionService_BatchIntrospect_FullMethodName,
 			&raw{request}, &answer, grpc.ForceCodecV2(rawCodec{}))
 		if err != nil {
 			return 0, err

@@ -18,6 +18,7 @@ import (
 	"patd/store"
 	"patd/store/storefill"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // tokensOfUser is how many tokens a user has, on average.
@@ -53,7 +54,7 @@ func (d dataset) secret(n int) (tokens.Secret, error) { return secretOf(n, d.ids
 func secretOf(n int, id tokens.ID) (tokens.Secret, error) {
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], uint64(n))
-	return tokens.Mint(tokens.PrefixPersonal, id, rand.NewChaCha8(seed))
+	return secret.Mint(secret.PrefixPersonal, id, rand.NewChaCha8(seed))
 }
 
 // generated opens the store of n tokens under dir, and makes it when it is not there.
@@ -103,14 +104,14 @@ func (d *dataset) generate(ctx context.Context, n int, out io.Writer) error {
 
 // keys makes the key file of the store.
 func (d *dataset) keys() (*tokens.Keys, error) {
-	line, err := tokens.NewKeyLine("bench", rand.NewChaCha8([32]byte{1}))
+	line, err := secret.NewKeyLine("bench", rand.NewChaCha8([32]byte{1}))
 	if err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(d.dir, "hash.key"), []byte(line.Reveal()+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	return tokens.ParseKeys(line.Reveal())
+	return secret.ParseKeys(line.Reveal())
 }
 
 func load(ctx context.Context, st tokens.Store, keys *tokens.Keys, n int) ([]tokens.ID, error) {

@@ -19,6 +19,7 @@ import (
 	"patd/cmd/patd/internal/cli/remote"
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // api is a connection to a daemon as an admin.
@@ -29,10 +30,10 @@ type api struct {
 	introspect patdv1.IntrospectionServiceClient
 }
 
-func connect(t *testing.T, d *daemon, secret string) api {
+func connect(t *testing.T, d *daemon, s string) api {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+d.grpc,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(remote.Bearer{Secret: tokens.NewSecret(secret)}))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(remote.Bearer{Secret: secret.NewSecret(s)}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,17 +18,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // freshSecret makes a secret under a prefix.
 func freshSecret(t *testing.T, prefix string) string {
 	t.Helper()
-	id, err := tokens.NewID(time.Now(), rand.Reader)
+	id, err := secret.NewID(time.Now(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := tokens.Mint(prefix, id, rand.Reader)
+	s, err := secret.Mint(prefix, id, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}

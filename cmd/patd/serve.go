@@ -21,6 +21,7 @@ import (
 	"patd/server"
 	"patd/store/cache"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func serveCommand(c *cli.Command) *cobra.Command {
@@ -91,7 +92,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	if err != nil {
 		return err
 	}
-	ring := tokens.NewKeyring(o.Keys)
+	ring := secret.NewKeyring(o.Keys)
 	useMemory(c, s.CacheSize)
 	cached := cache.New(o.Store, cache.Options{Size: int64(s.CacheSize)})
 	service, err := storeadmin.NewService(c, o, cached, ring, s, policy, source)

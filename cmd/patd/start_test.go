@@ -22,6 +22,7 @@ import (
 	"patd/cmd/patd/internal/cli/config"
 	"patd/cmd/patd/internal/cli/remote"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestStartsAtOnceAgreeOnOneKey starts several processes on an empty folder at the same moment.
@@ -209,15 +210,15 @@ func TestPlainTextStaysOnLoopback(t *testing.T) {
 
 // TestErrorsHoldNoSecret checks the last door.
 func TestErrorsHoldNoSecret(t *testing.T) {
-	secret, err := tokens.Mint("acme", 1<<40, rand.Reader)
+	text, err := secret.Mint("acme", 1<<40, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	line, err := tokens.NewKeyLine("k1", rand.Reader)
+	line, err := secret.NewKeyLine("k1", rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []tokens.Secret{secret, line} {
+	for _, s := range []tokens.Secret{text, line} {
 		got := cli.Redact("unknown command \"" + s.Reveal() + "\" for patd")
 		if strings.Contains(got, s.Reveal()[4:20]) || !strings.Contains(got, "[secret]") {
 			t.Error("a secret gets through")

@@ -30,6 +30,7 @@ import (
 	"patd/server"
 	"patd/store"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // payload is a text that can be of any size: a head, an item many times, and a tail.
@@ -140,7 +141,7 @@ type stranger struct {
 // strangers are clients of all kinds. Some compress, if they are to: that takes the test's own time.
 func strangers(t *testing.T, d *daemon, compress bool) []*stranger {
 	t.Helper()
-	unknown, err := tokens.Mint(tokens.PrefixService, 1<<40, rand.Reader)
+	unknown, err := secret.Mint(secret.PrefixService, 1<<40, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,11 +351,11 @@ func servedPaths(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	keys, err := tokens.ParseKeys("k1:" + strings.Repeat("01", 32))
+	keys, err := secret.ParseKeys("k1:" + strings.Repeat("01", 32))
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := tokens.NewService(tokens.Config{Store: st, Keys: tokens.NewKeyring(keys), Now: time.Now})
+	service, err := tokens.NewService(tokens.Config{Store: st, Keys: secret.NewKeyring(keys), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

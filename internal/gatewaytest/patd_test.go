@@ -31,6 +31,7 @@ import (
 	"patd/store"
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // issuer is a patd that serves, and what a test needs to use it.
@@ -151,12 +152,12 @@ func serveFaulty(t *testing.T, c certificate) (*issuer, *storetest.Faulty) {
 	st, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{Now: time.Now})
 	must(t, err)
 	t.Cleanup(func() { must(t, st.Close()) })
-	keys, err := tokens.ParseKeys("k1:" + strings.Repeat("5a", 32))
+	keys, err := secret.ParseKeys("k1:" + strings.Repeat("5a", 32))
 	must(t, err)
 	prefixes, err := tokens.BindKeys(ctx, st, keys, "", time.Now())
 	must(t, err)
 	faulty := storetest.NewFaulty(st)
-	service, err := tokens.NewService(tokens.Config{Store: faulty, Keys: tokens.NewKeyring(keys), Prefixes: prefixes, Now: time.Now})
+	service, err := tokens.NewService(tokens.Config{Store: faulty, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: time.Now})
 	must(t, err)
 	config := server.Config{
 		Service: service, Ready: faulty.Ready, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Version: "test",

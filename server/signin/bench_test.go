@@ -3,7 +3,7 @@ package signin_test
 import (
 	"testing"
 
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func BenchmarkVerify(b *testing.B) {
@@ -13,7 +13,7 @@ func BenchmarkVerify(b *testing.B) {
 		"good":    p.sign(b, p.good()),
 		"expired": p.sign(b, p.with(claims{"exp": 1})),
 	} {
-		secret := tokens.NewSecret(jwt)
+		secret := secret.NewSecret(jwt)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

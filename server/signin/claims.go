@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 const (
@@ -153,7 +154,7 @@ func features(raw json.RawMessage) ([]string, bool) {
 		}
 		names = strings.FieldsFunc(*joined, func(r rune) bool { return r == ' ' })
 	}
-	if len(names) > maxFeatures || slices.ContainsFunc(names, func(s string) bool { return !tokens.ValidScope(s) || tokens.ContainsSecret(s) }) {
+	if len(names) > maxFeatures || slices.ContainsFunc(names, func(s string) bool { return !tokens.ValidScope(s) || secret.ContainsSecret(s) }) {
 		return nil, false
 	}
 	slices.Sort(names)

@@ -18,6 +18,7 @@ import (
 
 	"patd/server/signin"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // rotated is a token under another key of the provider's.
@@ -171,14 +172,14 @@ func TestManyWaitForOneFetch(t *testing.T) {
 	impatient, cancel := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
-		_, err := s.Verify(impatient, tokens.NewSecret(good))
+		_, err := s.Verify(impatient, secret.NewSecret(good))
 		left <- err
 	}()
 	<-arrived
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if _, err := s.Verify(t.Context(), tokens.NewSecret(good)); err != nil {
+			if _, err := s.Verify(t.Context(), secret.NewSecret(good)); err != nil {
 				t.Errorf("a caller that waited: %v", err)
 			}
 		})
@@ -206,7 +207,7 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		_, err := s.Verify(t.Context(), tokens.NewSecret(p.sign(t, p.good())))
+		_, err := s.Verify(t.Context(), secret.NewSecret(p.sign(t, p.good())))
 		done <- err
 	}()
 	<-arrived
@@ -364,7 +365,7 @@ func TestVerifyManyAtOnceWhileKeysChange(t *testing.T) {
 				case 1:
 					wantUserOf(t, s, next)
 				case 2:
-					if _, err := s.Verify(t.Context(), tokens.NewSecret(made)); err == nil {
+					if _, err := s.Verify(t.Context(), secret.NewSecret(made)); err == nil {
 						t.Error("a made-up key signs in")
 					}
 				case 3:
@@ -378,7 +379,7 @@ func TestVerifyManyAtOnceWhileKeysChange(t *testing.T) {
 
 func wantUserOf(t *testing.T, s *signin.SignIn, jwt string) {
 	t.Helper()
-	if who, err := s.Verify(t.Context(), tokens.NewSecret(jwt)); err != nil || who.User != "alice" {
+	if who, err := s.Verify(t.Context(), secret.NewSecret(jwt)); err != nil || who.User != "alice" {
 		t.Errorf("%v, %v", who, err)
 	}
 }

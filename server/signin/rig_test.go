@@ -23,6 +23,7 @@ import (
 
 	"patd/server/signin"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 const audience = "https://patd.example/api"
@@ -239,7 +240,7 @@ func (p *provider) config() signin.Config {
 
 func verify(t testing.TB, s *signin.SignIn, jwt string) (signin.Identity, error) {
 	t.Helper()
-	who, err := s.Verify(t.Context(), tokens.NewSecret(jwt))
+	who, err := s.Verify(t.Context(), secret.NewSecret(jwt))
 	if err != nil && who.User != "" {
 		t.Errorf("an error comes with the identity of %q", who.User)
 	}

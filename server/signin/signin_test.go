@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"patd/server/signin"
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func TestConfigIsChecked(t *testing.T) {
@@ -367,7 +367,7 @@ func FuzzVerify(f *testing.F) {
 			if jwt == good {
 				continue
 			}
-			if who, err := s.Verify(t.Context(), tokens.NewSecret(jwt)); err == nil {
+			if who, err := s.Verify(t.Context(), secret.NewSecret(jwt)); err == nil {
 				t.Fatalf("%q signs in as %q", jwt, who.User)
 			}
 		}

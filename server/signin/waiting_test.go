@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestAProviderThatHangsHoldsUpABoundedNumberOfCalls has as many calls wait as may. The next are refused at once, those of another
@@ -35,7 +35,7 @@ func TestAProviderThatHangsHoldsUpABoundedNumberOfCalls(t *testing.T) {
 	var ends sync.WaitGroup
 	for range 3 * most {
 		ends.Go(func() {
-			who, err := s.Verify(t.Context(), tokens.NewSecret(good))
+			who, err := s.Verify(t.Context(), secret.NewSecret(good))
 			if err != nil {
 				refused <- err
 				return
@@ -51,7 +51,7 @@ func TestAProviderThatHangsHoldsUpABoundedNumberOfCalls(t *testing.T) {
 	wantUser(t, s, other.sign(t, other.good()), "alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Verify(ctx, tokens.NewSecret(good)); err == nil {
+	if _, err := s.Verify(ctx, secret.NewSecret(good)); err == nil {
 		t.Error("a call that is over is answered")
 	}
 	close(release)

@@ -12,6 +12,7 @@ import (
 	"patd/store"
 	"patd/store/storetest"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestAFillThatRacesAChangeIsNotKept holds a reading of the store between the read and the fill, and changes what was
@@ -156,12 +157,12 @@ func TestARekeyingReachesTheCache(t *testing.T) {
 	r := newRig(t, store.Options{FlushInterval: time.Hour})
 	r.WantActive(t, "before", true)
 	next := tokens.Hash{Key: "k1", Sum: [32]byte{2}}
-	for _, kind := range []tokens.Kind{tokens.KindPersonal, tokens.KindAccess, tokens.KindService} {
+	for _, kind := range []tokens.Kind{secret.KindPersonal, secret.KindAccess, secret.KindService} {
 		seen := tokens.Usage{ID: r.Token.ID, Kind: kind, Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next}}
 		switch kind {
-		case tokens.KindAccess:
+		case secret.KindAccess:
 			seen.ID = r.Access.ID
-		case tokens.KindService:
+		case secret.KindService:
 			seen.ID = r.Service.ID
 		}
 		r.RecordUse(seen)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Config says what Load is to load. A zero field is the default.
@@ -119,7 +120,7 @@ func fillToken(n int, issued time.Time, u tokens.User, rnd *rand.Rand) (tokens.T
 	for i := range b {
 		b[i] = byte(rnd.Uint32())
 	}
-	id, err := tokens.NewID(issued, &reader{b[:]})
+	id, err := secret.NewID(issued, &reader{b[:]})
 	first := n % (len(fillScopes) - 3)
 	return tokens.Token{
 		ID: id, UserKey: u.Key, User: u.ID, Name: fmt.Sprintf("CI deploy %06x", n), Scopes: fillScopes[first : first+4],

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // access inserts an access token; with may change it before.
@@ -235,12 +236,12 @@ func testGrantKeyUse(t *testing.T, f *fixture) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rekey(a.ID, tokens.KindAccess, hash("k1", 4711), hash("k2", 1)) // another digest
-	rekey(a.ID, tokens.KindRefresh, got.Hash, hash("k2", 2))        // another kind
+	rekey(a.ID, secret.KindAccess, hash("k1", 4711), hash("k2", 1)) // another digest
+	rekey(a.ID, secret.KindRefresh, got.Hash, hash("k2", 2))        // another kind
 	f.flush()
 	f.equal("after rekeyings of others", use(), int64(3))
-	rekey(a.ID, tokens.KindAccess, got.Hash, hash("k2", 3))
-	rekey(second.ID, tokens.KindRefresh, second.Hash, hash("k2", 4))
+	rekey(a.ID, secret.KindAccess, got.Hash, hash("k2", 3))
+	rekey(second.ID, secret.KindRefresh, second.Hash, hash("k2", 4))
 	f.flush()
 	f.equal("after their rekeying", use(), int64(1))
 	f.equal("a refresh token's digest", f.readRefresh(second.ID).Hash, hash("k2", 4))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 func testUse(t *testing.T, f *fixture) {
@@ -29,7 +30,7 @@ func testUse(t *testing.T, f *fixture) {
 	f.equal("after a use from somewhere", f.read(tok.ID).LastUsed, noIP)
 	touch(4711, first) // an unknown id is no harm
 	svc := f.service("gateway")
-	f.st.RecordUse(tokens.Usage{ID: svc.ID, Kind: tokens.KindService, Use: later})
+	f.st.RecordUse(tokens.Usage{ID: svc.ID, Kind: secret.KindService, Use: later})
 	f.st.RecordUse(tokens.Usage{ID: tok.ID})
 	f.flush()
 	before := f.lookup(tok.ID)
@@ -57,13 +58,13 @@ func testRekey(t *testing.T, f *fixture) {
 		}
 		return list
 	}
-	rekey(tok.ID, tokens.KindPersonal, hash("k1", 50), hash("k2", 150)) // the current secret
-	rekey(tok.ID, tokens.KindPersonal, hash("k1", 1), hash("k2", 101))  // the one in its grace
-	rekey(other.ID, tokens.KindPersonal, hash("k1", 77), hash("k2", 177))
-	rekey(other.ID, tokens.KindPersonal, hash("k2", 2), hash("k2", 102))
-	rekey(other.ID, tokens.KindPersonal, hash("k1", 2), hash("unknown", 102))
-	rekey(svc.ID, tokens.KindService, hash("k1", 3), hash("k2", 103))
-	rekey(svc.ID, tokens.KindPersonal, hash("k1", 3), hash("k2", 203))
+	rekey(tok.ID, secret.KindPersonal, hash("k1", 50), hash("k2", 150)) // the current secret
+	rekey(tok.ID, secret.KindPersonal, hash("k1", 1), hash("k2", 101))  // the one in its grace
+	rekey(other.ID, secret.KindPersonal, hash("k1", 77), hash("k2", 177))
+	rekey(other.ID, secret.KindPersonal, hash("k2", 2), hash("k2", 102))
+	rekey(other.ID, secret.KindPersonal, hash("k1", 2), hash("unknown", 102))
+	rekey(svc.ID, secret.KindService, hash("k1", 3), hash("k2", 103))
+	rekey(svc.ID, secret.KindPersonal, hash("k1", 3), hash("k2", 203))
 	f.flush()
 	f.equal("a token's digests", hashes(tok.ID), []tokens.Hash{hash("k2", 150), hash("k2", 101)})
 	f.equal("a digest that is another", hashes(other.ID), []tokens.Hash{hash("k1", 2)})

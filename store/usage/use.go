@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Use is the last use of a token without pointers, so that the garbage collector has nothing to walk in a million of
@@ -41,5 +42,5 @@ type Used struct {
 
 // IsUse reports whether u has a last use that is kept: of a personal access token.
 func IsUse(u tokens.Usage) bool {
-	return (u.Kind == 0 || u.Kind == tokens.KindPersonal) && !u.Use.Time.IsZero()
+	return (u.Kind == 0 || u.Kind == secret.KindPersonal) && !u.Use.Time.IsZero()
 }

@@ -6,6 +6,7 @@ import (
 	"patd/internal/bearer"
 	"patd/server/signin"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Verifier tells who signed in with a JWT. Whatever is wrong with the token is an *tokens.Error of CodeUnauthenticated; a
@@ -39,9 +40,9 @@ func (a authenticator) authenticate(ctx context.Context, headers []string, peer 
 	}
 	// No secret of patd's has the form of a JWT. Where nobody can sign in, one is garbage like any other.
 	if a.signIn != nil && signin.LooksLikeJWT(token) {
-		return a.user(ctx, tokens.NewSecret(token), peer)
+		return a.user(ctx, secret.NewSecret(token), peer)
 	}
-	return a.Service.Authenticate(ctx, tokens.NewSecret(token), peer)
+	return a.Service.Authenticate(ctx, secret.NewSecret(token), peer)
 }
 
 // user is the actor of a signed-in user. Its features are nil when its token says nothing of them.

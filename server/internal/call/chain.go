@@ -23,6 +23,7 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/metrics"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // MaxMessage is the limit on what a caller may send at once, in bytes. maxTransportMessage is where the transport itself gives up:
@@ -412,7 +413,7 @@ func refusal(action tokens.Action, reason string, req any) tokens.Refusal {
 		out.User = loggable(r.GetUser())
 	}
 	if r, ok := req.(interface{ GetTokenId() string }); ok {
-		if id, err := tokens.ParseID(r.GetTokenId()); err == nil {
+		if id, err := secret.ParseID(r.GetTokenId()); err == nil {
 			out.TokenID = id.String()
 		}
 	}

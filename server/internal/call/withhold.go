@@ -4,12 +4,12 @@ import (
 	"strings"
 	"unicode"
 
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // SafeText returns a text, or a note in its place when it may hold a secret.
 func SafeText(s string) string {
-	if tokens.MayContainSecret(s) {
+	if secret.MayContainSecret(s) {
 		return "[withheld: it holds a secret]"
 	}
 	return s
@@ -35,7 +35,7 @@ func LogText(s string) string {
 
 // loggable is a name that may be written down, or nothing.
 func loggable(s string) string {
-	if len(s) > 255 || tokens.MayContainSecret(s) || LogText(s) != s {
+	if len(s) > 255 || secret.MayContainSecret(s) || LogText(s) != s {
 		return ""
 	}
 	return s

@@ -12,6 +12,7 @@ import (
 	"patd/internal/bearer"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // What an upstream is told of a request that may pass. Gateways overwrite what the client wrote under these names.
@@ -102,7 +103,7 @@ func readPresented(headers []string) (tokens.Secret, *verdict) {
 	case strings.ContainsAny(token, ", "):
 		return tokens.Secret{}, &malformed
 	}
-	return tokens.NewSecret(token), nil
+	return secret.NewSecret(token), nil
 }
 
 // tell is what the upstream is told of a token that is good for the scopes that were asked for. The expiry is cut to whole
@@ -149,7 +150,7 @@ func readScopes(lists []string) ([]string, error) {
 		for name := range strings.SplitSeq(list, " ") {
 			switch {
 			case name == "":
-			case !tokens.ValidScope(name) || tokens.MayContainSecret(name):
+			case !tokens.ValidScope(name) || secret.MayContainSecret(name):
 				return nil, tokens.Invalid("SCOPE_INVALID", paramScope, "must be scopes, separated by spaces")
 			default:
 				scopes = append(scopes, name)

@@ -17,6 +17,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/wire"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // JSONCodec reads and writes the JSON of the REST interface: snake_case names, unset booleans and empty lists shown, absent times
@@ -159,4 +160,4 @@ func UnreadBody(err error) *tokens.Error {
 var nameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,31}$`)
 
 // SafeName reports whether a name that the caller sent may be repeated: it is short and looks like the name of a field.
-func SafeName(s string) bool { return nameForm.MatchString(s) && !tokens.MayContainSecret(s) }
+func SafeName(s string) bool { return nameForm.MatchString(s) && !secret.MayContainSecret(s) }

@@ -17,6 +17,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/server/internal/wire"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Numbers of fields in proto/patd/v1/introspection.proto. A test compares what is written and read here with what the
@@ -363,7 +364,7 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	}
 	t := &in.Token
 	b = protowire.AppendTag(b, fieldTokenID, protowire.BytesType)
-	b = append(b, tokens.IDLen)
+	b = append(b, secret.IDLen)
 	b = t.ID.Append(b)
 	b = appendText(b, fieldUser, t.User)
 	b = appendText(b, fieldName, t.Name)
@@ -385,7 +386,7 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	}
 	if in.AccessID != 0 {
 		b = protowire.AppendTag(b, fieldAccessID, protowire.BytesType)
-		b = append(b, tokens.IDLen)
+		b = append(b, secret.IDLen)
 		b = in.AccessID.Append(b)
 		b = appendText(b, fieldClientID, in.ClientID)
 	}

@@ -11,6 +11,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/wire"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Service serves patd.v1.IntrospectionService. Its calls are made for each request that the company's APIs
@@ -130,7 +131,7 @@ func (s *Service) answers(c *call.Call, q *batchQuestion) ([]tokens.Introspectio
 
 // request is the question as the domain takes it; false: its client_ip is no address, and counts as absent.
 func (q *question) request() (tokens.IntrospectRequest, bool) {
-	in := tokens.IntrospectRequest{Secret: tokens.NewSecret(q.token), Audience: q.audience, Required: q.required}
+	in := tokens.IntrospectRequest{Secret: secret.NewSecret(q.token), Audience: q.audience, Required: q.required}
 	var ok bool
 	in.ClientIP, ok = wire.FromIP(q.clientIP)
 	return in, ok

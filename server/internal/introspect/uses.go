@@ -9,6 +9,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/wire"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // ReportUses notes uses that the caller let pass out of its own memory. One that is malformed refuses all, since its reporter is
@@ -31,7 +32,7 @@ func (s *Service) ReportUses(ctx context.Context, r *patdv1.ReportUsesRequest) (
 }
 
 func fromUse(field string, u *patdv1.ReportUsesRequest_Use) (out tokens.ReportedUse, err error) {
-	if out.TokenID, err = tokens.ParseID(u.GetTokenId()); err != nil {
+	if out.TokenID, err = secret.ParseID(u.GetTokenId()); err != nil {
 		return out, tokens.Invalid("TOKEN_ID_INVALID", field+"token_id", "must be 11 base62 characters")
 	}
 	at, err := wire.FromTime(field+"time", u.GetTime())

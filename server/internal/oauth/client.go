@@ -10,6 +10,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // The schemes of the Authorization header by which a client may show its service token.
@@ -76,19 +77,19 @@ func (o *Endpoints) guarded(ctx context.Context, c *oauthCall, look func(context
 
 // readCredential reads how a client shows itself, out of its Authorization headers and its form.
 func readCredential(headers []string, f form) (clientCredential, error) {
-	name, secret := f.one("client_id"), f.one("client_secret")
+	name, s := f.one("client_id"), f.one("client_secret")
 	if !validClientID(name) {
 		return clientCredential{}, tokens.Invalid("CLIENT_ID_INVALID", "client_id", "is up to 255 printable ASCII characters, and never a secret")
 	}
 	switch {
-	case len(headers) > 1, len(headers) == 1 && secret != "":
+	case len(headers) > 1, len(headers) == 1 && s != "":
 		return clientCredential{}, tokens.Invalid("AUTHENTICATION_REPEATED", "", "show one credential, in one way (RFC 6749 section 2.3)")
 	case len(headers) == 1:
 		return readHeader(headers[0], name)
-	case secret != "" && name == "":
+	case s != "" && name == "":
 		return clientCredential{}, tokens.Invalid("CLIENT_ID_REQUIRED", "client_id", "is required with client_secret: the name of the service")
-	case secret != "":
-		return clientCredential{name: name, secret: tokens.NewSecret(secret)}, nil
+	case s != "":
+		return clientCredential{name: name, secret: secret.NewSecret(s)}, nil
 	default:
 		return clientCredential{name: name}, nil
 	}
@@ -99,7 +100,7 @@ func readHeader(header, name string) (clientCredential, error) {
 	scheme, text := bearer.Split(header)
 	switch {
 	case strings.EqualFold(scheme, schemeBearer):
-		shown := clientCredential{schemeBearer, name, tokens.NewSecret(text)}
+		shown := clientCredential{schemeBearer, name, secret.NewSecret(text)}
 		if text == "" {
 			return shown, badClient()
 		}
@@ -122,7 +123,7 @@ func readHeader(header, name string) (clientCredential, error) {
 // readBasic reads name and secret out of a Basic credential (RFC 7617). By RFC 6749 section 2.3.1 each was form-encoded
 // first, which some clients do and some do not; no name of a service and no token holds a character that makes a
 // difference, so that decoding is right for both.
-func readBasic(text string) (name string, secret tokens.Secret, ok bool) {
+func readBasic(text string) (name string, s tokens.Secret, ok bool) {
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
 		return "", tokens.Secret{}, false
@@ -133,12 +134,12 @@ func readBasic(text string) (name string, secret tokens.Secret, ok bool) {
 	if idErr != nil || passwordErr != nil || id == "" || password == "" {
 		return "", tokens.Secret{}, false
 	}
-	return id, tokens.NewSecret(password), true
+	return id, secret.NewSecret(password), true
 }
 
 // validClientID tells whether a client may call itself so: VSCHAR (RFC 6749 appendix A.1). Empty, it does not.
 func validClientID(s string) bool {
-	return len(s) <= maxClientID && httpx.Printable(s) && !tokens.MayContainSecret(s)
+	return len(s) <= maxClientID && httpx.Printable(s) && !secret.MayContainSecret(s)
 }
 
 func badClient() *tokens.Error {

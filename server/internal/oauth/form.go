@@ -9,6 +9,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // formType is the content type of RFC 6749 appendix B.
@@ -84,5 +85,5 @@ func (f form) secret(name string) (tokens.Secret, error) {
 	if text == "" {
 		return tokens.Secret{}, tokens.Invalid("PARAMETER_REQUIRED", name, "is required")
 	}
-	return tokens.NewSecret(text), nil
+	return secret.NewSecret(text), nil
 }

@@ -9,6 +9,7 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/wire"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // tokenInfo is the answer of RFC 7662 section 2.2. The zero value is the answer about everything that is not active:
@@ -46,7 +47,7 @@ func (o *Endpoints) introspect(ctx context.Context, c *oauthCall) (any, error) {
 		return nil, wire.ErrClientIP()
 	}
 	out, err := o.Service.Introspect(ctx, c.Actor, tokens.IntrospectRequest{
-		Secret: tokens.NewSecret(c.form.one("token")), ClientIP: ip,
+		Secret: secret.NewSecret(c.form.one("token")), ClientIP: ip,
 	})
 	if err != nil {
 		return nil, err

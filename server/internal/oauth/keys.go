@@ -14,6 +14,7 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // accessClaims are the claims of an access token that is a JWT (RFC 9068 section 2.2). Its times are cut to whole seconds, so
@@ -60,7 +61,7 @@ func (o *Endpoints) sign(c tokens.AccessClaims) (tokens.Secret, error) {
 	if err != nil {
 		return tokens.Secret{}, fmt.Errorf("write an access token: %w", err)
 	}
-	return tokens.NewSecret(jwt), nil
+	return secret.NewSecret(jwt), nil
 }
 
 // isGoodJWT tells whether a text is an access token that patd signed, and that has not ended.

@@ -9,6 +9,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/fault"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // TestOAuthErrorsAreInTheTable goes through all codes and reasons: each has a name of an RFC's, and what is an outage is one.
@@ -78,14 +79,14 @@ func FuzzBasicCredential(f *testing.F) {
 // FuzzForm reads forms. What is read is what net/url reads, without empty values and without repetition but of targets; no
 // error repeats a secret.
 func FuzzForm(f *testing.F) {
-	const secret = "pat_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0"
+	const s = "pat_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0"
 	for _, seed := range []string{"", "token=SECRET", "a=1&a=2", "audience=a&audience=b&resource=", "SECRET=1&SECRET=2", "%zz=SECRET", "a;b=SECRET", "=", "&&", "a", "a=%00%ff", "+=+"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		got, err := parseForm(strings.ReplaceAll(text, "SECRET", secret))
+		got, err := parseForm(strings.ReplaceAll(text, "SECRET", s))
 		if err != nil {
-			if e := fault.Public(err); e.Code != tokens.CodeInvalid || tokens.ContainsSecret(e.Message) || fault.OAuthOf(e).Name != "invalid_request" {
+			if e := fault.Public(err); e.Code != tokens.CodeInvalid || secret.ContainsSecret(e.Message) || fault.OAuthOf(e).Name != "invalid_request" {
 				t.Errorf("%q: %v", text, err)
 			}
 			return

@@ -12,6 +12,7 @@ import (
 	"patd/server/internal/httpx"
 	"patd/server/internal/limit"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // The grants of the token endpoint.
@@ -200,7 +201,7 @@ func readScope(text string) (scopes []string, offline bool, err error) {
 func readTargets(f form) (audiences, resources []string, err error) {
 	audiences, resources = f["audience"], f["resource"]
 	for _, target := range slices.Concat(audiences, resources) {
-		if !httpx.CleanText(target) || tokens.MayContainSecret(target) {
+		if !httpx.CleanText(target) || secret.MayContainSecret(target) {
 			return nil, nil, tokens.Invalid(fault.ReasonTarget, "", "there is no such audience or resource")
 		}
 	}

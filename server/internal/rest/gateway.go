@@ -27,6 +27,7 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // DialInProcess connects the gateway with the listener behind which the chain stands. The connection is made with the
@@ -272,7 +273,7 @@ func (g *gateway) link(ctx context.Context, w http.ResponseWriter, m proto.Messa
 	if err != nil {
 		return fmt.Errorf("link the next page: %w", err)
 	}
-	if tokens.MayContainSecret(plain) {
+	if secret.MayContainSecret(plain) {
 		return nil
 	}
 	w.Header().Set("Link", "<"+g.issuer+target+`>; rel="next"`)

@@ -8,6 +8,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/wire"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // leakService serves patd.v1.LeakService.
@@ -23,7 +24,7 @@ var _ patdv1.LeakServiceServer = leakService{}
 func (s leakService) ReportLeaks(ctx context.Context, r *patdv1.ReportLeaksRequest) (*patdv1.ReportLeaksResponse, error) {
 	found := make([]tokens.Secret, len(r.GetSecrets()))
 	for i, text := range r.GetSecrets() {
-		found[i] = tokens.NewSecret(text)
+		found[i] = secret.NewSecret(text)
 	}
 	if err := s.service.ReportLeaks(ctx, call.ActorOf(ctx), found); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 var (
@@ -116,7 +117,7 @@ type Hidden struct{ tokens.Secret }
 
 // Set takes any text.
 func (h *Hidden) Set(s string) error {
-	h.Secret = tokens.NewSecret(s)
+	h.Secret = secret.NewSecret(s)
 	return nil
 }
 

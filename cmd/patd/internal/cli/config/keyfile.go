@@ -14,6 +14,7 @@ import (
 	"patd/internal/durable"
 	"patd/internal/secretfile"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // KeyFile is the path of a file of digest keys: lines of `keyid:64 hex digits`, the first current.
@@ -28,7 +29,7 @@ func (k KeyFile) Read() (*tokens.Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	ks, err := tokens.ParseKeys(text)
+	ks, err := secret.ParseKeys(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w; put the right file back from your backup", k, err)
 	}
@@ -47,7 +48,7 @@ func (k KeyFile) Text() (string, error) {
 // Create makes a file with one fresh key, unless there is one: of several processes that try at once, one makes it and
 // all read the same.
 func (k KeyFile) Create() error {
-	line, err := tokens.NewKeyLine(KeyName(1), rand.Reader)
+	line, err := secret.NewKeyLine(KeyName(1), rand.Reader)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"patd/internal/secretfile"
 	"patd/store"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Place is where a store and its keys are.
@@ -100,7 +101,7 @@ func DatabasePlace(text, flag, passwordFlag string, argument bool) (Place, error
 	case store.IsPostgres(text) && mangled(text):
 		return p, errors.New("--" + flag + " cannot be read; characters such as @ / : # % in a password are written percent-encoded")
 	case store.IsPostgres(text):
-		p.server = tokens.NewSecret(text)
+		p.server = secret.NewSecret(text)
 	default:
 		return p, errors.New("--" + flag + " must be sqlite:PATH or postgres://USER@HOST/DATABASE")
 	}
@@ -163,7 +164,7 @@ func (p Place) KeysOfFile(s *Settings) (ks *tokens.Keys, fresh bool, err error) 
 // store, so a store without its key has lost it, and a new one would make every secret in it void.
 func (p Place) ReadKeys() (*tokens.Keys, error) {
 	if p.Keys == "" {
-		ks, err := tokens.ParseKeys(p.Given)
+		ks, err := secret.ParseKeys(p.Given)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", HashKeyVariable, err)
 		}

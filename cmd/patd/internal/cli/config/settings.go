@@ -15,6 +15,7 @@ import (
 	"patd/cmd/patd/internal/cli"
 	"patd/internal/logpipe"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Settings are what a store and a server are made with. Each is a flag, and so a variable and a key of the
@@ -127,7 +128,7 @@ func (s *Settings) TLSFlags(f *pflag.FlagSet) {
 
 // PolicyFlags bound what tokens can be.
 func (s *Settings) PolicyFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.PersonalPrefix, "personal-prefix", tokens.PrefixPersonal, "`prefix` of newly minted personal access tokens; earlier ones stay valid")
+	f.StringVar(&s.PersonalPrefix, "personal-prefix", secret.PrefixPersonal, "`prefix` of newly minted personal access tokens; earlier ones stay valid")
 	s.DefaultTTL, s.MaxTTL = cli.Duration(tokens.DefaultTTL), cli.Duration(tokens.MaxTTL)
 	f.Var(&s.DefaultTTL, "default-ttl", "lifetime of a token whose request names none")
 	f.Var(&s.MaxTTL, "max-ttl", "longest lifetime of a token")

@@ -13,7 +13,7 @@ import (
 
 	"patd/cmd/patd/internal/cli"
 	"patd/features"
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // The sources of features.
@@ -219,7 +219,7 @@ func (s *SourceSettings) readCallback(c *cli.Command, key string) error {
 		Timeout: time.Duration(s.timeout), MaxFeatures: s.maxRows, Now: c.Now,
 	}
 	if key != "" {
-		s.Config.Callback.HMACKey = tokens.NewSecret(key)
+		s.Config.Callback.HMACKey = secret.NewSecret(key)
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 	"patd/cmd/patd/internal/cli"
 	patdv1 "patd/gen/patd/v1"
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // The exit codes of introspect: a script can tell a refusal from a fault.
@@ -63,7 +63,7 @@ Exit codes: 0 for the decision ALLOW, 1 for every other decision, 2 when there i
 
 // presented reads the token from standard input. What is too long to be one is cut, which leaves it too long.
 func presented(c *cli.Command) (string, error) {
-	text, err := io.ReadAll(io.LimitReader(c.Stdin, 2*tokens.MaxInput))
+	text, err := io.ReadAll(io.LimitReader(c.Stdin, 2*secret.MaxInput))
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)
 	}

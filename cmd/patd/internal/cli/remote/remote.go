@@ -25,6 +25,7 @@ import (
 	"patd/cmd/patd/internal/cli"
 	"patd/internal/loopback"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Connection says how to reach a server, and as whom.
@@ -114,10 +115,10 @@ func credential(c *cli.Command, r *Connection) (tokens.Secret, error) {
 		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes")}
 	case text == "":
 		return tokens.Secret{}, fmt.Errorf("%s is empty; it should hold a service token", from)
-	case len(text) > tokens.MaxInput || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+	case len(text) > secret.MaxInput || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return tokens.Secret{}, fmt.Errorf("%s holds something other than one token", from)
 	}
-	return tokens.NewSecret(text), nil
+	return secret.NewSecret(text), nil
 }
 
 // warnOfReaders tells that the file of the service token can be read by more than its owner.

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"patd/cmd/patd/internal/cli"
-	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Scanner is the command about secret scanners.
@@ -47,7 +47,7 @@ regular expression can; patd does so when a find is reported to POST /v1/leaks, 
 		default:
 			return errors.New("say whose rules: --format gitleaks, trufflehog or github")
 		}
-		_, err := tokens.NewPrefixes(tokens.PrefixPersonal, prefixes...)
+		_, err := secret.NewPrefixes(secret.PrefixPersonal, prefixes...)
 		return err
 	}
 	cmd.RunE = c.Run(func(context.Context, []string) error { return write(c.Stdout, scannerRules(prefixes)) })
@@ -63,7 +63,7 @@ type scannerRule struct {
 // scannerRules are the rules of every kind. Secrets minted under an earlier personal prefix stay good, so each prefix that
 // was ever used has to be looked for.
 func scannerRules(personal []string) []scannerRule {
-	all := []string{tokens.PrefixPersonal}
+	all := []string{secret.PrefixPersonal}
 	for _, p := range personal {
 		if !slices.Contains(all, p) {
 			all = append(all, p)
@@ -71,9 +71,9 @@ func scannerRules(personal []string) []scannerRule {
 	}
 	return []scannerRule{
 		{"patd-personal-access-token", "patd personal access token", all},
-		{"patd-service-token", "patd service token", []string{tokens.PrefixService}},
-		{"patd-access-token", "patd access token", []string{tokens.PrefixAccess}},
-		{"patd-refresh-token", "patd refresh token", []string{tokens.PrefixRefresh}},
+		{"patd-service-token", "patd service token", []string{secret.PrefixService}},
+		{"patd-access-token", "patd access token", []string{secret.PrefixAccess}},
+		{"patd-refresh-token", "patd refresh token", []string{secret.PrefixRefresh}},
 	}
 }
 
@@ -97,7 +97,7 @@ func (r scannerRule) keywords() string {
 
 // sample is a secret of the rule's form, good for nothing, since it is made of the bytes 1 to 32.
 func (r scannerRule) sample(prefix string) (string, error) {
-	id, err := tokens.ParseID("15ODq7pq8Hy")
+	id, err := secret.ParseID("15ODq7pq8Hy")
 	if err != nil {
 		return "", fmt.Errorf("make a sample: %w", err)
 	}
@@ -105,7 +105,7 @@ func (r scannerRule) sample(prefix string) (string, error) {
 	for i := range raw {
 		raw[i] = byte(i + 1)
 	}
-	s, err := tokens.Mint(prefix, id, bytes.NewReader(raw))
+	s, err := secret.Mint(prefix, id, bytes.NewReader(raw))
 	if err != nil {
 		return "", fmt.Errorf("make a sample: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"patd/cmd/patd/internal/cli"
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Token is the command about users' tokens.
@@ -52,11 +53,11 @@ func takesToken(_ *cobra.Command, args []string) error {
 }
 
 func tokenID(arg string) error {
-	if _, err := tokens.ParseID(arg); err == nil {
+	if _, err := secret.ParseID(arg); err == nil {
 		return nil
 	}
-	if parts := strings.Split(arg, "_"); tokens.ContainsSecret(arg) && len(parts) == 3 {
-		if id, err := tokens.ParseID(parts[1]); err == nil {
+	if parts := strings.Split(arg, "_"); secret.ContainsSecret(arg) && len(parts) == 3 {
+		if id, err := secret.ParseID(parts[1]); err == nil {
 			return fmt.Errorf("that is a whole secret; give its id, which is %s, and if it was exposed revoke it", id)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"patd/cmd/patd/internal/cli"
 	"patd/cmd/patd/internal/cli/config"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Keys is the command about the digest keys.
@@ -41,7 +42,7 @@ func keysPrepare(c *cli.Command) *cobra.Command {
 				return "", fmt.Errorf("key %s is prepared already; `patd keys rotate` makes it current", name)
 			}
 			name := nextKeyName(keys, known)
-			line, err := tokens.NewKeyLine(name, rand.Reader)
+			line, err := secret.NewKeyLine(name, rand.Reader)
 			if err != nil {
 				return "", err
 			}
@@ -104,7 +105,7 @@ func nextKeyLine(_ *cli.Command, text string, keys *tokens.Keys, known []tokens.
 			}
 		}
 	}
-	line, err := tokens.NewKeyLine(nextKeyName(keys, known), rand.Reader)
+	line, err := secret.NewKeyLine(nextKeyName(keys, known), rand.Reader)
 	if err != nil {
 		return "", err
 	}

@@ -14,6 +14,7 @@ import (
 	"patd/cmd/patd/internal/cli/config"
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // onStore runs work on the store itself, the server running or not.
@@ -62,7 +63,7 @@ func Service(c *cli.Command) *cobra.Command {
 
 // Accounts makes the token service for managing services: no policy of personal access tokens matters to it.
 func Accounts(c *cli.Command, o *Opened) (*tokens.Service, error) {
-	return NewService(c, o, nil, tokens.NewKeyring(o.Keys), &config.Settings{}, tokens.Policy{}, nil)
+	return NewService(c, o, nil, secret.NewKeyring(o.Keys), &config.Settings{}, tokens.Policy{}, nil)
 }
 
 func serviceCreate(c *cli.Command) *cobra.Command {

@@ -1,4 +1,4 @@
-package tokens
+package secret
 
 import (
 	"encoding/binary"
@@ -121,8 +121,8 @@ func NewPrefixes(current string, earlier ...string) (Prefixes, error) {
 	return p, nil
 }
 
-// current is the prefix to mint personal access tokens under.
-func (p Prefixes) current() string {
+// Current is the prefix to mint personal access tokens under.
+func (p Prefixes) Current() string {
 	if len(p.personal) == 0 {
 		return PrefixPersonal
 	}

@@ -1,4 +1,4 @@
-package tokens
+package secret
 
 import (
 	"bufio"
@@ -34,15 +34,15 @@ func (h Hash) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, h.String())
 // LogValue answers String.
 func (h Hash) LogValue() slog.Value { return slog.StringValue(h.String()) }
 
-// key is a digest key. The bytes stand behind a pointer so that nothing prints them.
-type key struct {
-	name    string
+// Key is a digest key. The bytes stand behind a pointer so that nothing prints them.
+type Key struct {
+	Name    string
 	bytes   *[32]byte
 	hashers *sync.Pool // of *hasher under this key
 }
 
-func newKey(name string, bytes *[32]byte) key {
-	return key{name: name, bytes: bytes, hashers: &sync.Pool{New: func() any {
+func newKey(name string, bytes *[32]byte) Key {
+	return Key{Name: name, bytes: bytes, hashers: &sync.Pool{New: func() any {
 		h, err := blake2b.New256(bytes[:])
 		if err != nil {
 			panic(err) // a key of 32 bytes is always taken
@@ -57,7 +57,8 @@ type hasher struct {
 	out [32]byte
 }
 
-func (k key) sum(parts ...string) (out [32]byte) {
+// Sum digests the parts, one after the other, under the key.
+func (k Key) Sum(parts ...string) (out [32]byte) {
 	h, _ := k.hashers.Get().(*hasher)
 	for _, p := range parts {
 		withBytes(p, h.add)
@@ -76,21 +77,21 @@ func (h *hasher) add(b []byte) struct{} {
 	return struct{}{}
 }
 
-// derive makes a key for another purpose out of this one.
-func (k key) derive(label string) key {
-	sum := k.deriveBytes(label)
-	return newKey(k.name, &sum)
+// Derive makes a key for another purpose out of this one.
+func (k Key) Derive(label string) Key {
+	sum := k.DeriveBytes(label)
+	return newKey(k.Name, &sum)
 }
 
-// deriveBytes returns what derive makes a key of, for purposes that have keys of their own form.
-func (k key) deriveBytes(label string) [32]byte { return k.sum("patd derive v1\x00", label) }
+// DeriveBytes returns what Derive makes a key of, for purposes that have keys of their own form.
+func (k Key) DeriveBytes(label string) [32]byte { return k.Sum("patd derive v1\x00", label) }
 
 var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 
 // Keys is the content of one key file: the digest keys by name, the first of them current. It does not change, except that it learns
 // the order of the keys in the store.
 type Keys struct {
-	keys  []key
+	keys  []Key
 	order atomic.Pointer[[]KeyRecord]
 }
 
@@ -109,7 +110,7 @@ func ParseKeys(text string) (*Keys, error) {
 		if !ok || !keyNameForm.MatchString(name) || err != nil || len(raw) != 32 {
 			return nil, fmt.Errorf("hash key, line %d: must be keyid:64 hex digits", n)
 		}
-		if slices.ContainsFunc(ks.keys, func(k key) bool { return k.name == name }) {
+		if slices.ContainsFunc(ks.keys, func(k Key) bool { return k.Name == name }) {
 			return nil, fmt.Errorf("hash key, line %d: key id %s stands twice", n, name)
 		}
 		if [32]byte(raw) == [32]byte{} {
@@ -139,13 +140,13 @@ func NewKeyLine(name string, rand io.Reader) (Secret, error) {
 }
 
 // Current names the key that new digests are made under.
-func (ks *Keys) Current() string { return ks.keys[0].name }
+func (ks *Keys) Current() string { return ks.keys[0].Name }
 
 // Names lists the key names, the current one first.
 func (ks *Keys) Names() []string {
 	names := make([]string, len(ks.keys))
 	for i, k := range ks.keys {
-		names[i] = k.name
+		names[i] = k.Name
 	}
 	return names
 }
@@ -156,7 +157,7 @@ func (ks *Keys) Check(name string) ([32]byte, bool) {
 	if !ok {
 		return [32]byte{}, false
 	}
-	return k.derive("check").sum(), true
+	return k.Derive("check").Sum(), true
 }
 
 // Verify compares the keys with what a store knows of its keys: every key that the store has not retired must be
@@ -176,32 +177,32 @@ func (ks *Keys) Verify(known []KeyRecord) error {
 	return nil
 }
 
-func (ks *Keys) find(name string) (key, bool) {
+func (ks *Keys) find(name string) (Key, bool) {
 	for _, k := range ks.keys {
-		if k.name == name {
+		if k.Name == name {
 			return k, true
 		}
 	}
-	return key{}, false
+	return Key{}, false
 }
 
-// all lists the keys, the current one first. The list is not to be changed.
-func (ks *Keys) all() []key { return ks.keys }
+// All lists the keys, the current one first. The list is not to be changed.
+func (ks *Keys) All() []Key { return ks.keys }
 
-// learn remembers the store's records of its keys, oldest first.
-func (ks *Keys) learn(known []KeyRecord) { ks.order.Store(&known) }
+// Learn remembers the store's records of its keys, oldest first.
+func (ks *Keys) Learn(known []KeyRecord) { ks.order.Store(&known) }
 
-// known returns the store's records of its keys, oldest first; nil: they were not read.
-func (ks *Keys) known() []KeyRecord {
+// Known returns the store's records of its keys, oldest first; nil: they were not read.
+func (ks *Keys) Known() []KeyRecord {
 	if order := ks.order.Load(); order != nil {
 		return *order
 	}
 	return nil
 }
 
-// newer tells whether the store met a key after the current one: another server has rotated, and its file is not here yet.
-func (ks *Keys) newer(name string) bool {
-	order := ks.known()
+// Newer tells whether the store met a key after the current one: another server has rotated, and its file is not here yet.
+func (ks *Keys) Newer(name string) bool {
+	order := ks.Known()
 	place := func(name string) int {
 		return slices.IndexFunc(order, func(k KeyRecord) bool { return k.Name == name })
 	}
@@ -212,7 +213,7 @@ func (ks *Keys) newer(name string) bool {
 // Digest is the digest of a secret under the current key.
 func (ks *Keys) Digest(s Secret) Hash {
 	k := ks.keys[0]
-	return Hash{Key: k.name, Sum: k.sum(s.Reveal())}
+	return Hash{Key: k.Name, Sum: k.Sum(s.Reveal())}
 }
 
 // errKeyMissing says that a digest's key is not loaded: a fault, not an answer about the secret.
@@ -225,7 +226,7 @@ func (ks *Keys) Match(s Secret, h Hash) (bool, error) {
 	if !ok {
 		return false, errKeyMissing
 	}
-	sum := k.sum(s.Reveal())
+	sum := k.Sum(s.Reveal())
 	return subtle.ConstantTimeCompare(sum[:], h.Sum[:]) == 1, nil
 }
 
