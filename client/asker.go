@@ -57,7 +57,7 @@ func (a *asker) keepLine(ctx context.Context) {
 	}
 }
 
-// serveLine opens a stream, and answers why it ended.
+// serveLine opens a stream, and returns why it ended.
 func (a *asker) serveLine(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -47,7 +47,7 @@ func (c *changes) note(kind changeKind, name string, sequence uint64) {
 	c.youngest = max(c.youngest, sequence)
 }
 
-// after tells whether a token or its user changed after a position.
+// after reports whether a token or its user changed after a position.
 func (c *changes) after(sequence uint64, token, user string) bool {
 	for _, h := range [...]uint64{c.hash(tokenChange, token), c.hash(userChange, user)} {
 		if c.young[h] > sequence || c.old[h] > sequence {

@@ -69,7 +69,7 @@ func (d Decision) String() string {
 	return decisionNames[d]
 }
 
-// Active tells whether the decision means an active token.
+// Active reports whether the decision means an active token.
 func (d Decision) Active() bool { return d == Allow || d == InsufficientScope }
 
 // final tells that a refusal will never be taken back for the same secret.
@@ -87,7 +87,7 @@ type Result struct {
 	Missing []string
 }
 
-// Allowed tells whether the call may go on.
+// Allowed reports whether the call may go on.
 func (r Result) Allowed() bool { return r.Decision == Allow && r.Token != nil }
 
 // Token describes an active token.
@@ -129,7 +129,7 @@ func (t *Token) decide(required []string) Result {
 	return Result{Decision: Allow, Token: t}
 }
 
-// missingScopes answers which required scopes are not among the sorted effective ones: sorted, each once. It allocates
+// missingScopes returns which required scopes are not among the sorted effective ones: sorted, each once. It allocates
 // only if there are any.
 func missingScopes(effective, required []string) []string {
 	var missing []string

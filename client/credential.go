@@ -39,13 +39,13 @@ func TokenFile(path string) func(context.Context) (string, error) {
 	}
 }
 
-// AllowPlaintext answers a Credential that crosses any connection, for networks that are encrypted by other means.
+// AllowPlaintext returns a Credential that crosses any connection, for networks that are encrypted by other means.
 func (c Credential) AllowPlaintext() Credential {
 	c.plaintext = true
 	return c
 }
 
-// GetRequestMetadata answers the authorization header, if the connection may carry it.
+// GetRequestMetadata returns the authorization header, if the connection may carry it.
 func (c Credential) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	if err := c.safe(ctx); err != nil {
 		return nil, err
@@ -77,5 +77,5 @@ func (c Credential) safe(ctx context.Context) error {
 	return nil
 }
 
-// RequireTransportSecurity answers false: GetRequestMetadata looks closer than this allows.
+// RequireTransportSecurity returns false: GetRequestMetadata looks closer than this allows.
 func (Credential) RequireTransportSecurity() bool { return false }

@@ -19,7 +19,7 @@
 //
 // # Decisions and faults
 //
-// [Verifier.Verify] answers a [Result], or an error. A Result is a decision, whichever: [Allow], or why not. An error means
+// [Verifier.Verify] returns a [Result], or an error. A Result is a decision, whichever: [Allow], or why not. An error means
 // that nothing is known about the token, since patd does not answer or answers that it cannot tell. The call at hand
 // must then fail with 503, never with 401, and never pass. There is no option to let calls through during an outage: who
 // could cause one could then use what was revoked.

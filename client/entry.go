@@ -63,12 +63,12 @@ func (e *entry) size() int {
 	return n
 }
 
-// void tells whether something was told of since the answer was made.
+// void reports whether something was told of since the answer was made.
 func (e *entry) void() bool {
 	return e.token != nil && (e.sequence < e.ofToken.changed.Load() || e.sequence < e.ofUser.changed.Load())
 }
 
-// sound tells whether an entry may still be used, as far as itself can tell.
+// sound reports whether an entry may still be used, as far as itself can tell.
 func (e *entry) sound(mono time.Duration, wall time.Time) bool {
 	if mono >= e.until || !e.expire.IsZero() && !wall.Before(e.expire) {
 		return false

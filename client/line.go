@@ -90,7 +90,7 @@ func (l *line) receive() error {
 	}
 }
 
-// take answers the question of an id, once; nil: nobody waits any more.
+// take returns the question of an id, once; nil: nobody waits any more.
 func (l *line) take(id uint64) *question {
 	l.mu.Lock()
 	defer l.mu.Unlock()

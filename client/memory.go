@@ -68,7 +68,7 @@ func (m *memory) trusted(now time.Time) bool {
 	return int64(m.mono(now))-m.heardMono.Load() < int64(silence) && now.UnixNano()-m.heardWall.Load() < int64(silence)
 }
 
-// recall answers what may be used, or nil.
+// recall returns what may be used, or nil.
 func (m *memory) recall(k key, now time.Time) *entry {
 	if !m.trusted(now) {
 		return nil
@@ -82,7 +82,7 @@ func (m *memory) recall(k key, now time.Time) *entry {
 	return nil
 }
 
-// usable tells whether an entry that was asked for may be used by others than who asked.
+// usable reports whether an entry that was asked for may be used by others than who asked.
 func (m *memory) usable(e *entry, now time.Time) bool {
 	return (e.token == nil || e.ofToken != nil) && m.trusted(now) && e.sound(m.mono(now), now)
 }
@@ -99,7 +99,7 @@ func (m *memory) ticket(now time.Time) ticket {
 	return ticket{epoch: m.epoch, sent: now}
 }
 
-// keep remembers an answer, unless something that was told of speaks against it. It also tells whether that something
+// keep remembers an answer, unless something that was told of speaks against it. It also reports whether that something
 // was told of this very token or user, so that the answer is known to be outdated.
 func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 	m.mu.Lock()

@@ -36,7 +36,7 @@ func newTable(entries, bytes int) *table {
 
 func (t *table) of(k key) *shard { return &t.shard[k[0]%shards] }
 
-// get answers the entry of a key, or nil.
+// get returns the entry of a key, or nil.
 func (t *table) get(k key) *entry {
 	s := t.of(k)
 	s.mu.RLock()
@@ -114,7 +114,7 @@ func (t *table) clear() {
 	}
 }
 
-// count answers how many entries there are, and how often they were of use.
+// count returns how many entries there are, and how often they were of use.
 func (t *table) count() (entries int, hits uint64) {
 	for i := range t.shard {
 		s := &t.shard[i]

@@ -189,11 +189,11 @@ type Stats struct {
 	Asked uint64
 	// DroppedUses is how many uses will not be reported, for want of room.
 	DroppedUses uint64
-	// Watching tells whether memory may be used at this moment.
+	// Watching reports whether memory may be used at this moment.
 	Watching bool
 }
 
-// Stats answers what the Verifier has been doing, for the program's metrics.
+// Stats returns what the Verifier has been doing, for the program's metrics.
 func (v *Verifier) Stats() Stats {
 	entries, hits := v.memory.answers.count()
 	refusals, more := v.memory.refusals.count()

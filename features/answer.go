@@ -19,7 +19,7 @@ import (
 // defaultMaxFeatures is how many features one user may hold, unless configured. It is far more than a token carries.
 const defaultMaxFeatures = 4096
 
-// answered checks the names that a source gave and answers them sorted, without duplicates. One bad name spoils all; the
+// answered checks the names that a source gave and returns them sorted, without duplicates. One bad name spoils all; the
 // error tells its place, not its text.
 func answered(names []string) (tokens.Held, error) {
 	for i, n := range names {
@@ -45,7 +45,7 @@ func outage(ctx context.Context, op string, cause error) error {
 	return tokens.FeaturesUnavailable(op, cause)
 }
 
-// told answers an error of the network or the file system that can be logged. Others may quote what was answered, or
+// told returns an error of the network or the file system that can be logged. Others may quote what was answered, or
 // the URL, so of them only the type is kept.
 func told(err error) error {
 	for _, known := range []error{

@@ -133,10 +133,10 @@ func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
 	}, nil
 }
 
-// Local answers false: features change without patd.
+// Local returns false: features change without patd.
 func (*Cached) Local() bool { return false }
 
-// Features answers what the user holds, from memory where that will do.
+// Features returns what the user holds, from memory where that will do.
 func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (tokens.Held, error) {
 	began := c.arrive()
 	for {
@@ -213,7 +213,7 @@ func (c *Cached) arrive() uint64 {
 	return c.clock
 }
 
-// recall answers from memory, if that will do. With refresh the answer will do, and yet the source should be asked
+// recall returns from memory, if that will do. With refresh the answer will do, and yet the source should be asked
 // again in the background.
 func (c *Cached) recall(user string) (held tokens.Held, ok, refresh bool) {
 	e := c.memory.get(user)
@@ -241,12 +241,12 @@ func (c *Cached) recall(user string) (held tokens.Held, ok, refresh bool) {
 	return tokens.Held{Features: e.features, Stale: true}, true, since >= c.config.RetryAfter
 }
 
-// mayBeStale tells whether an answer of that age may be served during an outage; with a MaxStale of 0 none may.
+// mayBeStale reports whether an answer of that age may be served during an outage; with a MaxStale of 0 none may.
 func (c *Cached) mayBeStale(age time.Duration) bool {
 	return c.config.MaxStale > 0 && age >= 0 && age <= c.config.MaxStale
 }
 
-// lastKnown answers what is left to answer when the source has failed.
+// lastKnown returns what is left to answer when the source has failed.
 func (c *Cached) lastKnown(user string) (tokens.Held, bool) {
 	e := c.memory.get(user)
 	if e == nil || !c.mayBeStale(c.config.Now().Sub(e.asked)) {

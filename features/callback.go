@@ -184,7 +184,7 @@ func (c *Callback) Features(ctx context.Context, u tokens.User, _ bool) (tokens.
 	return held, nil
 }
 
-// Local answers false: features change without patd.
+// Local returns false: features change without patd.
 func (*Callback) Local() bool { return false }
 
 // Close closes the idle connections. There are no others once the calls have returned.

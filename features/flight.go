@@ -49,7 +49,7 @@ func errCrowded() error {
 	return tokens.FeaturesUnavailable("find out the features of a user", errors.New("too many calls wait for the source"))
 }
 
-// board answers from memory, or else with a place on a flight.
+// board returns from memory, or else with a place on a flight.
 func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens.Held, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -199,7 +199,7 @@ func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now 
 	}
 }
 
-// leave gives a place back and answers what the flight brought; again says that it was forgotten and that the call must
+// leave gives a place back and returns what the flight brought; again says that it was forgotten and that the call must
 // board anew. Who left early, because its context ended, finds that out when it boards.
 func (c *Cached) leave(t *ticket, fresh bool) (held tokens.Held, again bool, err error) {
 	c.mu.Lock()
@@ -259,7 +259,7 @@ const defaultMaxWaiting = 512
 // toldEvery bounds how often the log hears of a source that now answers and now does not.
 const toldEvery = 10 * time.Second
 
-// note takes the outcome of a flight and answers what there is to log.
+// note takes the outcome of a flight and returns what there is to log.
 func (h *health) note(err error, now time.Time) func(*slog.Logger) {
 	failing := err != nil
 	if since := now.Sub(h.told); failing == h.failing || failing && !h.told.IsZero() && since >= 0 && since < toldEvery {

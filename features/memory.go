@@ -38,7 +38,7 @@ func newMemory(maxUsers int, maxBytes int64) memory {
 	return memory{maxUsers: maxUsers, maxBytes: maxBytes, entries: map[string]*list.Element{}, recent: list.New()}
 }
 
-// get answers the entry of a user, or nil.
+// get returns the entry of a user, or nil.
 func (m *memory) get(user string) *entry {
 	at, ok := m.entries[user]
 	if !ok {

@@ -28,7 +28,7 @@ type SQLConfig struct {
 	// PasswordFile holds the password, instead of the URL. It is read for each new connection, so that a new
 	// password needs no restart.
 	PasswordFile string
-	// Query answers the features of one user, one a row, in its only column. Its only parameter is the user id: $1 for
+	// Query returns the features of one user, one a row, in its only column. Its only parameter is the user id: $1 for
 	// PostgreSQL, ? for the others.
 	Query string
 	// MaxRows is how many rows an answer may have; 0: 4096. One more is an outage, not a shorter answer.
@@ -158,7 +158,7 @@ func (s *SQL) Features(ctx context.Context, u tokens.User, _ bool) (tokens.Held,
 	return tokens.Held{}, outage(ctx, "ask the features database", err)
 }
 
-// Local answers false: features change without patd.
+// Local returns false: features change without patd.
 func (*SQL) Local() bool { return false }
 
 // Close closes the connections.

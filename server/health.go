@@ -26,7 +26,7 @@ const (
 	readyFailures = 3
 )
 
-// healthState answers the probes: alive, ready, draining.
+// healthState returns the probes: alive, ready, draining.
 type healthState struct {
 	ready    func(context.Context) error
 	details  func() map[string]string // what does not work all the same; may be nil
@@ -125,12 +125,12 @@ type probe struct {
 	Details map[string]string `json:"details,omitempty"`
 }
 
-// live answers that the process runs.
+// live returns that the process runs.
 func (h *healthState) live(w http.ResponseWriter, _ *http.Request) {
 	httpx.WriteJSON(w, http.StatusOK, probe{Status: "ok"})
 }
 
-// readyz answers whether the server can serve now. Why it cannot is for the log.
+// readyz returns whether the server can serve now. Why it cannot is for the log.
 func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
 	if h.draining.Load() {
 		httpx.WriteJSON(w, http.StatusServiceUnavailable, probe{Status: "draining"})

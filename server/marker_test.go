@@ -48,7 +48,7 @@ func leaks(text string, marks []string) (string, bool) {
 	return "", false
 }
 
-// plant answers copies of a request, each with the secret in one more of its text fields.
+// plant returns copies of a request, each with the secret in one more of its text fields.
 func plant(m proto.Message, secret string) []proto.Message {
 	var planted []proto.Message
 	value := protoreflect.ValueOfString(secret)
@@ -128,7 +128,7 @@ func TestSecretIsNeverRepeated(t *testing.T) {
 	m.aftermath()
 }
 
-// ends tells whether a good call of the method would end the marked token or its user.
+// ends reports whether a good call of the method would end the marked token or its user.
 func ends(name string) bool {
 	switch name {
 	case "TokenService/RevokeToken", "TokenService/RevokeTokens", "TokenService/RotateToken", "UserService/SuspendUser":

@@ -149,7 +149,7 @@ func (r *rig) wait(d time.Duration) {
 	r.at = r.at.Add(d)
 }
 
-// service makes a service and answers its secret.
+// service makes a service and returns its secret.
 func (r *rig) service(name string, permissions ...string) string {
 	r.t.Helper()
 	m, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: name, Permissions: permissions})
@@ -164,7 +164,7 @@ func (r *rig) features(user string, names ...string) {
 	must(r.t, err)
 }
 
-// mint makes a token of a user that holds reports.read, and answers its id and secret.
+// mint makes a token of a user that holds reports.read, and returns its id and secret.
 func (r *rig) mint(user, name string) (id, secret string) {
 	r.t.Helper()
 	r.features(user, "reports.read")
@@ -273,7 +273,7 @@ func grpcReason(err error) (reason, field string) {
 	return reason, field
 }
 
-// introspect answers the decision about a secret.
+// introspect returns the decision about a secret.
 func (r *rig) introspect(secret string) patdv1.IntrospectResponse_Decision {
 	r.t.Helper()
 	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
@@ -403,7 +403,7 @@ func (l *logBuffer) reset() {
 	l.b.Reset()
 }
 
-// find answers the logged lines that hold all the given attributes.
+// find returns the logged lines that hold all the given attributes.
 func (l *logBuffer) find(want map[string]any) []map[string]any {
 	var found []map[string]any
 	for line := range strings.Lines(l.String()) {

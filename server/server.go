@@ -46,7 +46,7 @@ const (
 type Config struct {
 	// Service decides.
 	Service *tokens.Service
-	// Ready tells whether the server could serve now, e.g. whether its store answers. Nil: always.
+	// Ready reports whether the server could serve now, e.g. whether its store answers. Nil: always.
 	Ready func(context.Context) error
 	// Details tells what does not work although the server is ready, such as sign-in, in words that hold no secret and no
 	// name; /readyz shows them. Nil: nothing.
@@ -359,7 +359,7 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 
 // Serve serves until ctx ends or a listener fails. When ctx ends, the probes say so for the drain delay while everything is still
 // served. Then it closes the listeners, lets calls under way finish, cuts off those that do not within the drain timeout,
-// and waits for everything that it started. It answers nil when it
+// and waits for everything that it started. It returns nil when it
 // was asked to stop: a caller that does not finish does not make that a failure, but stands in the log. It is called once.
 func (s *Server) Serve(asked context.Context) error {
 	g, ctx := errgroup.WithContext(context.WithoutCancel(asked))

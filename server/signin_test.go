@@ -191,7 +191,7 @@ func TestFeaturesOfTheCredentialAreGranted(t *testing.T) {
 	}
 }
 
-// staleSource answers the last that it knew.
+// staleSource returns the last that it knew.
 type staleSource struct{}
 
 func (staleSource) Features(context.Context, tokens.User, bool) (tokens.Held, error) {

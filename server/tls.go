@@ -44,13 +44,13 @@ type keyPair struct {
 	looked time.Time
 }
 
-// filesStamp tells whether either file has changed.
+// filesStamp reports whether either file has changed.
 type filesStamp struct {
 	certTime, keyTime time.Time
 	certSize, keySize int64
 }
 
-// get answers the certificate for a handshake, reading it anew when the files have changed.
+// get returns the certificate for a handshake, reading it anew when the files have changed.
 func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

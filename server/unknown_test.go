@@ -43,7 +43,7 @@ func TestUnknownCallersMessageIsNotRead(t *testing.T) {
 			}
 			stream, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, full)
 			must(t, err)
-			var answer authv3.CheckResponse // other answers are errors
+			var answer authv3.CheckResponse // other returns are errors
 			got := status.Code(stream.RecvMsg(&answer))
 			if strings.HasPrefix(full, "/envoy.") && got == codes.OK {
 				got = codes.Code(answer.GetStatus().GetCode())

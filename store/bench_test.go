@@ -34,7 +34,7 @@ func sizes(b *testing.B) []int {
 	return list
 }
 
-// filled answers a store of n tokens. Large ones are kept in PATD_BENCH_DIR, if that is set, for the next run.
+// filled returns a store of n tokens. Large ones are kept in PATD_BENCH_DIR, if that is set, for the next run.
 func filled(b *testing.B, n int) (*store.Store, []tokens.ID, string) {
 	b.Helper()
 	dir := os.Getenv("PATD_BENCH_DIR")

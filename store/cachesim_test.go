@@ -97,7 +97,7 @@ func (s *sim) change(st tokens.Store, e tokens.Event, fn func(tokens.Tx) error) 
 	}
 }
 
-// through answers through which handle a change comes; of one from elsewhere the feed is heard before anything is
+// through returns through which handle a change comes; of one from elsewhere the feed is heard before anything is
 // asked.
 func (s *sim) through() (tokens.Store, func()) {
 	if rapid.IntRange(0, 3).Draw(s.t, "elsewhere") > 0 {

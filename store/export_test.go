@@ -62,7 +62,7 @@ func (s *Store) Texts(ctx context.Context, column int, query string, args ...any
 	return list, rows.Err()
 }
 
-// OnEveryConnection answers the value of a PRAGMA on each connection of each pool.
+// OnEveryConnection returns the value of a PRAGMA on each connection of each pool.
 func (s *Store) OnEveryConnection(ctx context.Context, pragma string) (values map[string][]string, err error) {
 	values = map[string][]string{}
 	for name, p := range map[string]*db.Pool{"writer": s.writer, "lookups": s.lookups, "views": s.views} {
@@ -213,7 +213,7 @@ const (
 // PostgresForm is how PostgreSQL reads a statement.
 func PostgresForm(query string) string { return db.PostgresForm(query) }
 
-// Plan answers PostgreSQL's plan of a statement, whatever its parameters.
+// Plan returns PostgreSQL's plan of a statement, whatever its parameters.
 func (s *Store) Plan(ctx context.Context, query string) (string, error) {
 	if err := s.Exec(ctx, `PREPARE looked_at AS `+db.PostgresForm(query)); err != nil {
 		return "", err

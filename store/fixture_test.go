@@ -15,7 +15,7 @@ import (
 	"patd/tokens"
 )
 
-// fill loads a little store, and answers the ids of its tokens.
+// fill loads a little store, and returns the ids of its tokens.
 func fill(t testing.TB, st tokens.Store, n int) []tokens.ID {
 	t.Helper()
 	ids, err := storefill.Load(context.Background(), st, storefill.Config{Tokens: n, Users: 2})

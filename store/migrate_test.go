@@ -124,7 +124,7 @@ func everyKindOfRow(t *testing.T, st *store.Store, ids []tokens.ID) (live tokens
 	return live
 }
 
-// dump answers the rows of the tables of the first schema, as text.
+// dump returns the rows of the tables of the first schema, as text.
 func dump(t *testing.T, st *store.Store) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}

@@ -86,7 +86,7 @@ func reportMints(b *testing.B, ratios, rates map[string][]float64) {
 	}
 }
 
-// mintStore makes a store with users to mint for, and answers its path.
+// mintStore makes a store with users to mint for, and returns its path.
 func mintStore(b *testing.B) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "mint.db")

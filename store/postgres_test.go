@@ -15,7 +15,7 @@ import (
 
 var schemas atomic.Int64
 
-// newSchema answers the URL of an empty store of its own on a server.
+// newSchema returns the URL of an empty store of its own on a server.
 func newSchema(t testing.TB, server *dbtest.Server) string {
 	t.Helper()
 	url := fmt.Sprintf("%s&search_path=store%d", server.PostgresURL(server.Password), schemas.Add(1))

@@ -31,7 +31,7 @@ var permissionNames = []struct {
 	{PermAdmin, "admin"},
 }
 
-// Has tells whether p holds any of want; admin holds all.
+// Has reports whether p holds any of want; admin holds all.
 func (p Permission) Has(want Permission) bool { return p&PermAdmin != 0 || p&want != 0 }
 
 // Names lists the permissions in p in their fixed order.

@@ -213,7 +213,7 @@ func (s *Service) Audience(ctx context.Context, a Actor, id string) (AudienceEnt
 	return e, err
 }
 
-// Audiences lists audiences by id, and answers the cursor of the next page.
+// Audiences lists audiences by id, and returns the cursor of the next page.
 func (s *Service) Audiences(ctx context.Context, a Actor, q string, p Page) ([]AudienceEntry, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err

@@ -146,7 +146,7 @@ func (s *Service) Feature(ctx context.Context, a Actor, name string) (FeatureEnt
 	return e, err
 }
 
-// Features lists entries by name, and answers the cursor of the next page.
+// Features lists entries by name, and returns the cursor of the next page.
 func (s *Service) Features(ctx context.Context, a Actor, f FeatureFilter, p Page) ([]FeatureEntry, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err

@@ -22,7 +22,7 @@ const (
 	Allow
 )
 
-// Active tells whether a decision means an active token.
+// Active reports whether a decision means an active token.
 func (d Decision) Active() bool { return d == Allow || d == InsufficientScope }
 
 // SecretMatch says which of a token's secrets was presented.
@@ -135,7 +135,7 @@ func holdsAll(sorted, entries []string) bool {
 	return true
 }
 
-// holds tells whether a sorted list has an entry.
+// holds reports whether a sorted list has an entry.
 func holds(sorted []string, s string) bool {
 	_, ok := slices.BinarySearch(sorted, s)
 	return ok

@@ -225,7 +225,7 @@ func TestMintedScopesAreWhatTheSourceSaidInThatCall(t *testing.T) {
 	})
 }
 
-// changing answers at random, and remembers what it said when it was asked afresh.
+// changing returns at random, and remembers what it said when it was asked afresh.
 type changing struct {
 	t    *rapid.T
 	said [][]string

@@ -48,7 +48,7 @@ func owned(tx ReadTx, user, id string) (User, Token, error) {
 	return u, t, nil
 }
 
-// Tokens lists a user's tokens, newest first, and answers the token of the next page, empty after the last.
+// Tokens lists a user's tokens, newest first, and returns the token of the next page, empty after the last.
 func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([]Token, string, error) {
 	user, err := s.owner(a, f.User)
 	if err != nil {

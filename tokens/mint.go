@@ -169,7 +169,7 @@ func credentialFeatures(a Actor) ([]string, error) {
 	return set(a.Features), nil
 }
 
-// replay answers an idempotent request that was answered before. A zero Minted: it was not.
+// replay returns an idempotent request that was answered before. A zero Minted: it was not.
 func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
 	r, found, err := seal.find(tx, now)
 	if err != nil || !found {

@@ -67,7 +67,7 @@ func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string,
 	return s.narrowed(ask, before.of(granted))
 }
 
-// grant makes the access token and answers what the event says of it.
+// grant makes the access token and returns what the event says of it.
 func (s *Service) grant(tx Tx, keys *Keys, o offer, g *Granted) (detail string, err error) {
 	g.Format, g.Scopes, g.ExpireTime = o.target.format, o.scopes, o.end()
 	var id ID

@@ -18,7 +18,7 @@ type lister struct {
 	query string
 }
 
-// page answers where to start (empty: at the first) and how many to show.
+// page returns where to start (empty: at the first) and how many to show.
 func (l lister) page(p Page) (after string, limit int, err error) {
 	switch {
 	case p.Size < 0:

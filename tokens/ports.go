@@ -220,7 +220,7 @@ type RequestWriter interface {
 
 // UserWriter writes users.
 type UserWriter interface {
-	// InsertUser adds a user and answers its key. ErrTaken when a user of that id exists and is not deleted.
+	// InsertUser adds a user and returns its key. ErrTaken when a user of that id exists and is not deleted.
 	InsertUser(u User) (int64, error)
 	// UpdateUser writes State, Features and DeleteTime of the user with u.Key. ErrNotFound.
 	UpdateUser(u User) error
@@ -396,7 +396,7 @@ type Request struct {
 // An unknown user holds none, which is an answer. A source that does not answer, and has none that is fresh enough,
 // returns an *Error of CodeUnavailable (see FeaturesUnavailable), never an empty answer.
 type FeatureSource interface {
-	// Features answers what the user holds: sorted, without duplicates, the caller's to keep but not to change.
+	// Features returns what the user holds: sorted, without duplicates, the caller's to keep but not to change.
 	// With fresh, a cached answer does not do. The user may be one that the store has not met (Key 0).
 	Features(ctx context.Context, u User, fresh bool) (Held, error)
 	// Local tells that Features is a pure function of the User record: the service then asks inside the
@@ -428,11 +428,11 @@ type Forgetter interface {
 // The error of each is an *Error of CodeUnavailable: the store has not been heard of for so long that what is known of
 // it is not to be trusted.
 type ChangeFeed interface {
-	// Newest answers the position of the newest entry.
+	// Newest returns the position of the newest entry.
 	Newest() (WatchPosition, error)
-	// After answers the entries after a position, oldest first, at most limit.
+	// After returns the entries after a position, oldest first, at most limit.
 	After(at WatchPosition, limit int) (ChangePage, error)
-	// News answers a channel that is closed when there are entries that were not there when News was called.
+	// News returns a channel that is closed when there are entries that were not there when News was called.
 	News() <-chan struct{}
 	// Live reports whether what is known of the store counts: the other methods return no error.
 	Live() bool

@@ -18,7 +18,7 @@ type ending struct {
 }
 
 // RevokeSecret ends what a secret is of (RFC 7009), for whoever has it: the personal access token, the access token, or the
-// refresh token's whole family with its access tokens. It answers nil for what is no live secret; any refresh token of a live
+// refresh token's whole family with its access tokens. It returns nil for what is no live secret; any refresh token of a live
 // family counts as live. That the end could not be stored is an error.
 //
 // Reasons: REVOCATION_UNSUPPORTED for what has the form of a service's, live or not, since only administrators end those; and

@@ -64,7 +64,7 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 
 const reasonReused = "refresh token reused"
 
-// presents tells whether a caller is the client that a family is bound to.
+// presents reports whether a caller is the client that a family is bound to.
 func (c Client) presents(caller Client) bool {
 	return (c.ID == "" || c.ID == caller.ID) && (!c.Authenticated || caller.Authenticated)
 }

@@ -59,7 +59,7 @@ func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(
 	return t, err
 }
 
-// RevokeAll ends all of a user's tokens for good, expired ones too, and answers how many it ended.
+// RevokeAll ends all of a user's tokens for good, expired ones too, and returns how many it ended.
 func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (int, error) {
 	owner, err := s.owner(a, user)
 	if err != nil {

@@ -158,7 +158,7 @@ func (r Rotated) seal() Secret {
 	return secret.NewSecret(r.Secret.Reveal() + " " + strconv.FormatInt(r.PreviousUntil.UnixMicro(), 10))
 }
 
-// replayRotation answers an idempotent request that was answered before. A zero Rotated: it was not. Of one whose token was
+// replayRotation returns an idempotent request that was answered before. A zero Rotated: it was not. Of one whose token was
 // rotated again or revoked, only the token is known.
 func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
 	r, found, err := seal.find(tx, now)

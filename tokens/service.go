@@ -120,12 +120,12 @@ type CredentialFeatures struct{}
 
 var _ FeatureSource = CredentialFeatures{}
 
-// Features answers AsGranted.
+// Features returns AsGranted.
 func (CredentialFeatures) Features(context.Context, User, bool) (Held, error) {
 	return Held{AsGranted: true}, nil
 }
 
-// Local answers false: nothing is written through patd.
+// Local returns false: nothing is written through patd.
 func (CredentialFeatures) Local() bool { return false }
 
 // MintRequest asks for a new token.

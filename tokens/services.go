@@ -76,7 +76,7 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 	return m, err
 }
 
-// replayService answers an idempotent request that was answered before. A zero MintedService: it was not.
+// replayService returns an idempotent request that was answered before. A zero MintedService: it was not.
 func replayService(tx ReadTx, seal *sealer, now time.Time) (MintedService, error) {
 	r, found, err := seal.find(tx, now)
 	if err != nil || !found {

@@ -29,10 +29,10 @@ func (k SigningKey) String() string { return "[signing key " + k.ID + "]" }
 // Format writes String, for every verb.
 func (k SigningKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
-// LogValue answers String.
+// LogValue returns String.
 func (k SigningKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
-// MarshalText answers String, so that no encoder writes the key.
+// MarshalText returns String, so that no encoder writes the key.
 func (k SigningKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // DeriveSigningKeys returns the keys for JWTs, the current one first. Each is derived from a digest key, so that all servers

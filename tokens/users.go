@@ -167,7 +167,7 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 	return u, nil
 }
 
-// UserFeatures answers what a user holds now, with the catalogue's entries. An unknown user holds nothing, which is an
+// UserFeatures returns what a user holds now, with the catalogue's entries. An unknown user holds nothing, which is an
 // answer.
 func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldFeatures, error) {
 	user, err := s.owner(a, user)
@@ -223,7 +223,7 @@ func (s *Service) SetUserFeatures(ctx context.Context, a Actor, user string, fea
 	return s.changeFeatures(ctx, a, user, c.err(), func([]string) []string { return want })
 }
 
-// UpdateUserFeatures adds and removes features, and answers what the user holds then. A name in both is refused.
+// UpdateUserFeatures adds and removes features, and returns what the user holds then. A name in both is refused.
 func (s *Service) UpdateUserFeatures(ctx context.Context, a Actor, user string, add, remove []string) (HeldFeatures, error) {
 	var c checker
 	add = c.scopes("add", "TOO_MANY_FEATURES", add, s.limits.Features)

@@ -104,7 +104,7 @@ func scopeToken(s string) bool {
 const scopeForm = "1 to 128 printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3), " +
 	"and not `.` or `..`, nor such a part between slashes"
 
-// scopes checks the form of scope names and answers them sorted, without duplicates. tooMany is the reason when they are
+// scopes checks the form of scope names and returns them sorted, without duplicates. tooMany is the reason when they are
 // over the limit.
 func (c *checker) scopes(field, tooMany string, in []string, limit int) []string {
 	return c.scopesOf(ValidScope, field, tooMany, in, limit)

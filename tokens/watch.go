@@ -61,7 +61,7 @@ func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch,
 	return w, nil
 }
 
-// Next answers what there is to tell now, without waiting, and how far that goes; there may be nothing. The first one
+// Next returns what there is to tell now, without waiting, and how far that goes; there may be nothing. The first one
 // tells where the watch began. The error says that the store cannot be followed: what the watcher knows is not to be
 // trusted any longer.
 func (w *Watch) Next(ctx context.Context) (Invalidations, error) {
@@ -186,7 +186,7 @@ var closed = func() <-chan struct{} {
 	return c
 }()
 
-// News answers a channel that is closed once Next may have more to tell.
+// News returns a channel that is closed once Next may have more to tell.
 func (w *Watch) News() <-chan struct{} {
 	if w.news == nil {
 		return closed
@@ -239,7 +239,7 @@ type follower struct {
 	at      WatchPosition
 }
 
-// step takes in some changes, and tells whether there are more.
+// step takes in some changes, and reports whether there are more.
 func (f *follower) step(ctx context.Context) (more bool, err error) {
 	if !f.began {
 		if f.at, err = f.service.changes.Newest(); err != nil {

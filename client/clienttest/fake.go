@@ -50,14 +50,14 @@ func (f *Fake) Fail(err error) {
 	f.err = err
 }
 
-// Calls answers what was asked so far.
+// Calls returns what was asked so far.
 func (f *Fake) Calls() []client.Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.calls)
 }
 
-// Verify answers what it was told to.
+// Verify returns what it was told to.
 func (f *Fake) Verify(_ context.Context, token string, call client.Call) (client.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -90,21 +90,21 @@ func (s *Server) Step() {
 	s.held = make(chan struct{})
 }
 
-// Holding answers how many answers are kept back.
+// Holding returns how many answers are kept back.
 func (s *Server) Holding() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.holding
 }
 
-// Calls answers how often the server was called so far.
+// Calls returns how often the server was called so far.
 func (s *Server) Calls() Calls {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls
 }
 
-// Uses answers the latest use of each token, by its id, that was reported.
+// Uses returns the latest use of each token, by its id, that was reported.
 func (s *Server) Uses() map[string]*patdv1.ReportUsesRequest_Use {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -125,7 +125,7 @@ func (s *Server) Conn(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn
 	return conn
 }
 
-// Mint makes a token and answers its secret, as Mint of package tokens makes it, and its public id.
+// Mint makes a token and returns its secret, as Mint of package tokens makes it, and its public id.
 func (s *Server) Mint(t Token) (text, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -132,7 +132,7 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 	}
 }
 
-// since answers what changed since a position, as far as a caller bound to an audience may know, and a channel that is closed
+// since returns what changed since a position, as far as a caller bound to an audience may know, and a channel that is closed
 // when there is more; nil: there is.
 func (s *Server) since(at uint64, history, bound string) (*patdv1.WatchInvalidationsResponse, <-chan struct{}) {
 	s.mu.Lock()

@@ -18,7 +18,7 @@ import (
 	"patd/tokens"
 )
 
-// echoServer answers each call at once with the same answer, which is as large as one of patd's.
+// echoServer returns each call at once with the same answer, which is as large as one of patd's.
 type echoServer struct {
 	patdv1.UnimplementedIntrospectionServiceServer
 	answer *patdv1.IntrospectResponse

@@ -80,7 +80,7 @@ func (b *bench) flooded(ctx context.Context, good, flood *subject) (g, f figures
 	return g, f, errors.Join(gerr, ferr)
 }
 
-// keepFlooding presents as many made-up tokens as are wanted, and answers the most that the server had in memory.
+// keepFlooding presents as many made-up tokens as are wanted, and returns the most that the server had in memory.
 func (b *bench) keepFlooding(ctx context.Context, flood *subject, most float64) (float64, error) {
 	const look = 250 * time.Millisecond
 	for presented := 0; presented < b.flood; {

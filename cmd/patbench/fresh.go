@@ -19,7 +19,7 @@ func batchInOrder(conns []*grpc.ClientConn, secret string, texts []string) call 
 	return batchOf(conns, secret, func(*rand.Rand) string { next++; return texts[next-1] }, len(texts))
 }
 
-// minted makes tokens of users of their own, and answers their secrets.
+// minted makes tokens of users of their own, and returns their secrets.
 func (b *bench) minted(ctx context.Context, n int) ([]*patdv1.CreateTokenResponse, error) {
 	users, mints := patdv1.NewUserServiceClient(b.conns[0]), patdv1.NewTokenServiceClient(b.conns[0])
 	ctx = bearer(ctx, b.caller)

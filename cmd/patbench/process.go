@@ -123,7 +123,7 @@ func (b *bench) startPatd(ctx context.Context, d dataset) (*process, error) {
 		"--log-format", "json")
 }
 
-// service makes a service with these permissions and answers its secret.
+// service makes a service with these permissions and returns its secret.
 func (b *bench) service(ctx context.Context, d dataset, permissions ...string) (string, error) {
 	b.services++
 	args := []string{"service", "create", fmt.Sprintf("bench-%d-%d-%d", os.Getpid(), time.Now().Unix(), b.services), "--data-dir", d.dir}

@@ -81,7 +81,7 @@ func (s *staging) revoke(t *testing.T, id string) {
 	}
 }
 
-// refused waits until a token is refused, and answers how long that took. Faults do not count; they let nothing pass.
+// refused waits until a token is refused, and returns how long that took. Faults do not count; they let nothing pass.
 func (s *staging) refused(t *testing.T, what, secret string, since time.Time) time.Duration {
 	t.Helper()
 	for {

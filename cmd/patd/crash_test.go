@@ -107,7 +107,7 @@ func (l *ledger) work(ctx context.Context, a api, user string) error {
 	}
 }
 
-// lost tells whether a call failed because the server was killed; any other failure is one.
+// lost reports whether a call failed because the server was killed; any other failure is one.
 func lost(err error) error {
 	if c := status.Code(err); c == codes.Unavailable || c == codes.Canceled {
 		for _, d := range status.Convert(err).Details() {

@@ -138,7 +138,7 @@ func under(path string, prefixes []string) bool {
 	})
 }
 
-// isTestPackage tells whether a package is for tests only, by its name: storetest, clienttest.
+// isTestPackage reports whether a package is for tests only, by its name: storetest, clienttest.
 func isTestPackage(path string) bool {
 	return strings.HasPrefix(path, "patd/") && strings.HasSuffix(path, "test")
 }

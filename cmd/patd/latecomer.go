@@ -128,7 +128,7 @@ func (l *latecomer) Features(ctx context.Context, u tokens.User, fresh bool) (to
 	return tokens.Held{}, tokens.FeaturesUnavailable("find out the features of a user", errNotYet)
 }
 
-// Local answers false: features change without patd.
+// Local returns false: features change without patd.
 func (*latecomer) Local() bool { return false }
 
 // Forget drops what is known of a user, which is nothing before the source is there.

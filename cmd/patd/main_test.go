@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"patd": func() { os.Exit(process()) }})
 }
 
-// run runs one command as a process of its own and answers its standard output, without the line end.
+// run runs one command as a process of its own and returns its standard output, without the line end.
 func run(args ...string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -116,7 +116,7 @@ func serve(t *testing.T, data string, args ...string) *daemon {
 	return d
 }
 
-// stop asks it to end and answers how it did.
+// stop asks it to end and returns how it did.
 func (d *daemon) stop() error {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -168,7 +168,7 @@ func (w *watched) String() string {
 	return w.text.String()
 }
 
-// await waits for a match and answers it with its groups.
+// await waits for a match and returns it with its groups.
 func (w *watched) await(re *regexp.Regexp) ([]string, error) {
 	deadline := time.After(patience)
 	for {

@@ -16,7 +16,7 @@ import (
 type pasted struct {
 	name, mark string
 	tools      []string
-	// around makes what is on a reader's machine already, and answers the environment and the addresses here of what the
+	// around makes what is on a reader's machine already, and returns the environment and the addresses here of what the
 	// page has at its usual place.
 	around func(t *testing.T, dir string) (env []string, places []string)
 }

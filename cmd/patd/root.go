@@ -14,7 +14,7 @@ import (
 	"patd/cmd/patd/internal/cli/storeadmin"
 )
 
-// Main runs one command line, without the program's name, and answers its exit code.
+// Main runs one command line, without the program's name, and returns its exit code.
 func Main(ctx context.Context, args []string, sys cli.System) int {
 	c := &cli.Command{System: sys, Now: time.Now, Shared: remote.ConnectionFlags}
 	root := newRoot(c)
@@ -50,7 +50,7 @@ func newRoot(c *cli.Command) *cobra.Command {
 	return root
 }
 
-// exitCode says what went wrong, in one line, and answers the exit code.
+// exitCode says what went wrong, in one line, and returns the exit code.
 func exitCode(c *cli.Command, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return cli.ExitOK

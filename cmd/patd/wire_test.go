@@ -73,14 +73,14 @@ func (a answer) field(t *testing.T, path ...string) string {
 	return text
 }
 
-// administer makes a store with a service that may do everything, and answers the folder of the store and the service's token.
+// administer makes a store with a service that may do everything, and returns the folder of the store and the service's token.
 func administer(t *testing.T) (data, admin string) {
 	t.Helper()
 	data = filepath.Join(t.TempDir(), "data")
 	return data, patd(t, "service", "create", "admin", "--permission", "admin", "--data-dir", data)
 }
 
-// written writes a file for one test and answers its path.
+// written writes a file for one test and returns its path.
 func written(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -100,7 +100,7 @@ func (a api) mint(t *testing.T, user, name string, scopes ...string) string {
 	return m.GetSecret()
 }
 
-// may answers which scopes a token has in effect, and whether that is what was last known during an outage. It fails when
+// may returns which scopes a token has in effect, and whether that is what was last known during an outage. It fails when
 // the token is not active, which no test of a source of features makes it.
 func (a api) may(t *testing.T, secret string) (scopes []string, stale bool, err error) {
 	t.Helper()
@@ -124,7 +124,7 @@ func (a api) wantScopes(t *testing.T, what string, secrets []string, want ...str
 	}
 }
 
-// eventually asks again and again until something is so, which it must be within a time, and answers how long that took.
+// eventually asks again and again until something is so, which it must be within a time, and returns how long that took.
 func eventually(t *testing.T, what string, within time.Duration, so func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()

@@ -33,7 +33,7 @@ var (
 	ErrTime = errors.New("the signature's time is out of tolerance")
 )
 
-// Sign answers the header's value for a body sent at an instant.
+// Sign returns the header's value for a body sent at an instant.
 func Sign(key, body []byte, at time.Time) string {
 	t := strconv.FormatInt(at.Unix(), 10)
 	return "t=" + t + ",v1=" + hex.EncodeToString(mac(key, t, body))

@@ -135,13 +135,13 @@ func signal(pids []int, s syscall.Signal) error {
 	return nil
 }
 
-// alive tells whether a process is there and more than a zombie.
+// alive reports whether a process is there and more than a zombie.
 func alive(pid int) bool {
 	now := state(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	return now != 0 && now != 'Z'
 }
 
-// running tells whether any thread of a process may still run.
+// running reports whether any thread of a process may still run.
 func running(pid int) bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	return slices.ContainsFunc(threads, func(path string) bool { return !strings.ContainsRune("\x00TtZX", state(path)) })

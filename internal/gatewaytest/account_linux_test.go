@@ -62,7 +62,7 @@ func (p *process) freeze(t *testing.T) {
 	}
 }
 
-// frozen tells whether no thread may run: proc(5) has the state of each behind its name, which may hold anything.
+// frozen reports whether no thread may run: proc(5) has the state of each behind its name, which may hold anything.
 func (p *process) frozen() bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
 	for _, thread := range threads {

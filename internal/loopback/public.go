@@ -15,7 +15,7 @@ func Public(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(special(), func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// carried answers the IPv4 address that a translated or tunnelled IPv6 address stands for.
+// carried returns the IPv4 address that a translated or tunnelled IPv6 address stands for.
 func carried(a netip.Addr) (netip.Addr, bool) {
 	b := a.As16()
 	switch {

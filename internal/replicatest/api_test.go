@@ -65,7 +65,7 @@ func connect(d *daemon, secret string) (*api, error) {
 // token is a personal access token.
 type token struct{ user, name, id, secret string }
 
-// mint makes a token with the scope "a". It tells whether the answer was that of an earlier call with the same key.
+// mint makes a token with the scope "a". It reports whether the answer was that of an earlier call with the same key.
 func (a *api) mint(ctx context.Context, user, name, key string) (tok token, replayed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -128,7 +128,7 @@ func reason(err error) string {
 	return ""
 }
 
-// isOutage tells whether a call failed for want of a replica or its database, and not by an answer.
+// isOutage reports whether a call failed for want of a replica or its database, and not by an answer.
 func isOutage(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:

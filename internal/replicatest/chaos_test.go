@@ -135,7 +135,7 @@ func (x *chaos) harm(ctx context.Context, t *testing.T) {
 	}
 }
 
-// await lets a random time pass. It tells whether there is more to come.
+// await lets a random time pass. It reports whether there is more to come.
 func await(ctx context.Context, least, most time.Duration) bool {
 	select {
 	case <-ctx.Done():

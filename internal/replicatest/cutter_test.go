@@ -110,7 +110,7 @@ func (c *cutter) drop(conn net.Conn) {
 	delete(c.all, conn)
 }
 
-// take answers what is to happen to a commit that is being said.
+// take returns what is to happen to a commit that is being said.
 func (c *cutter) take() cut {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -175,7 +175,7 @@ func (c *cutter) forward(client io.Reader, server io.Writer, answers *answers) e
 	}
 }
 
-// commits tells whether a message has the server commit, and notes prepared statements.
+// commits reports whether a message has the server commit, and notes prepared statements.
 func commits(m []byte, statements map[string]string) bool {
 	body := m[5:]
 	switch m[0] {

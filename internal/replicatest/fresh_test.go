@@ -146,7 +146,7 @@ func untilRefused(ctx context.Context, a *api, tok token, at *time.Time) error {
 	}
 }
 
-// What ends connections to the database, and answers how many.
+// What ends connections to the database, and returns how many.
 const (
 	terminateListeners = `
 SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'patd listener') AS t`

@@ -29,7 +29,7 @@ CREATE INDEX tokens_next ON tokens (next) WHERE next IS NOT NULL;
 
 var newestSchema = regexp.MustCompile(`(newestSchema = )(\d+)`)
 
-// nextProgram builds a patd of this source and one migration more, once. It answers the last migration of this one, too.
+// nextProgram builds a patd of this source and one migration more, once. It returns the last migration of this one, too.
 var nextProgram = sync.OnceValues(func() (next struct {
 	path  string
 	since int // the last migration that this version knows

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// run runs one command of a patd and answers its standard output, without the line end.
+// run runs one command of a patd and returns its standard output, without the line end.
 func run(path string, env []string, args ...string) (string, error) {
 	cmd := exec.Command(path, args...)
 	cmd.Env = append(append(os.Environ(), "PATD_DRAIN_DELAY=0s"), env...)
@@ -61,7 +61,7 @@ func start(path string, env []string, args ...string) (*daemon, error) {
 	return d, nil
 }
 
-// stop asks it to end and answers how it did.
+// stop asks it to end and returns how it did.
 func (d *daemon) stop() error {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -119,7 +119,7 @@ func (w *watched) tail() string {
 	return text[max(0, len(text)-4096):]
 }
 
-// await waits for a match and answers it with its groups.
+// await waits for a match and returns it with its groups.
 func (w *watched) await(re *regexp.Regexp) ([]string, error) {
 	deadline := time.After(patience)
 	for {

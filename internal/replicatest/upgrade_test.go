@@ -79,7 +79,7 @@ func hearEachOther(t *testing.T, c *cluster, when string) {
 	}
 }
 
-// refusesToServe runs a server that must not start, and answers what it said.
+// refusesToServe runs a server that must not start, and returns what it said.
 func refusesToServe(t *testing.T, path string, c *cluster) string {
 	t.Helper()
 	d, err := start(path, c.env(c.db.Addr()), "--hash-key-file", c.key)

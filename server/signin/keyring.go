@@ -59,7 +59,7 @@ func (r *keyring) fetched(ctx context.Context, f *fetch) (*keySet, error) {
 	return f.Result()
 }
 
-// current answers the keys at hand, and fetches them when there are none that may still be used.
+// current returns the keys at hand, and fetches them when there are none that may still be used.
 func (r *keyring) current(ctx context.Context) (*keySet, error) {
 	r.mu.Lock()
 	keys, now := r.keys, r.now()
@@ -85,7 +85,7 @@ func (r *keyring) atHand() *keySet {
 	return r.keys
 }
 
-// renewed answers newer keys than those which did not verify a signature. When it is too early to ask the provider again it
+// renewed returns newer keys than those which did not verify a signature. When it is too early to ask the provider again it
 // answers the same ones.
 func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
 	r.mu.Lock()

@@ -35,7 +35,7 @@ type keySet struct {
 	fetched time.Time
 }
 
-// knows tells whether there is a key of that id.
+// knows reports whether there is a key of that id.
 func (s *keySet) knows(kid string) bool {
 	for _, k := range s.keys {
 		if k.KeyID == kid {

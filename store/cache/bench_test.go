@@ -56,7 +56,7 @@ func (p *plenty) Lookup(_ context.Context, id tokens.ID) (tokens.Credential, err
 	}, nil
 }
 
-// warm answers a cache that all of p's tokens were asked of.
+// warm returns a cache that all of p's tokens were asked of.
 func warm(t testing.TB, p *plenty, size int64) *cache.Cache {
 	t.Helper()
 	c := cache.New(open(t, newPath(t), store.Options{}), cache.Options{Size: size, Behind: p})

@@ -45,7 +45,7 @@ func (c Config) withDefaults() Config {
 var fillScopes = [...]string{"billing.edit", "billing.read", "queries.edit", "queries.read", "reports.edit", "reports.read"}
 
 // Load loads a store with users and realistic tokens (four scopes of twelve characters, a name of about sixteen), each
-// with its audit event, in the order of their age and of users at random. It answers the ids by number. The user of
+// with its audit event, in the order of their age and of users at random. It returns the ids by number. The user of
 // every token holds all the scopes.
 func Load(ctx context.Context, st tokens.Store, c Config) ([]tokens.ID, error) {
 	c = c.withDefaults()
@@ -128,7 +128,7 @@ func fillToken(n int, issued time.Time, u tokens.User, rnd *rand.Rand) (tokens.T
 	}, err
 }
 
-// reader answers given bytes.
+// reader returns given bytes.
 type reader struct{ left []byte }
 
 func (r *reader) Read(p []byte) (int, error) {

@@ -7,7 +7,7 @@ import (
 	"patd/tokens"
 )
 
-// exceeding answers the names of what a query selects, and checks that the count agrees.
+// exceeding returns the names of what a query selects, and checks that the count agrees.
 func (f *fixture) exceeding(q tokens.ExceedQuery) (names []string) {
 	f.t.Helper()
 	if q.Limit == 0 {

@@ -31,7 +31,7 @@ func (h Hash) String() string { return "[digest under " + h.Key + "]" }
 // Format writes String, for every verb.
 func (h Hash) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, h.String()) }
 
-// LogValue answers String.
+// LogValue returns String.
 func (h Hash) LogValue() slog.Value { return slog.StringValue(h.String()) }
 
 // Key is a digest key. The bytes stand behind a pointer so that nothing prints them.
@@ -127,7 +127,7 @@ func ParseKeys(text string) (*Keys, error) {
 	return ks, nil
 }
 
-// NewKeyLine makes a fresh key and answers its line for the key file.
+// NewKeyLine makes a fresh key and returns its line for the key file.
 func NewKeyLine(name string, rand io.Reader) (Secret, error) {
 	if !keyNameForm.MatchString(name) {
 		return Secret{}, errors.New("a key id must match [A-Za-z0-9._-]{1,32}")
@@ -244,7 +244,7 @@ func NewKeyring(ks *Keys) *Keyring {
 // Set exchanges the keys.
 func (r *Keyring) Set(ks *Keys) { r.keys.Store(ks) }
 
-// Get answers the keys in force. One request uses one answer throughout.
+// Get returns the keys in force. One request uses one answer throughout.
 func (r *Keyring) Get() *Keys { return r.keys.Load() }
 
 // KeyRecord is what a store knows of a digest key: never the key.

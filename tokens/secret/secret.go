@@ -20,7 +20,7 @@ type Secret struct {
 // NewSecret wraps a text.
 func NewSecret(text string) Secret { return Secret{text: &text} }
 
-// Reveal answers the text. Its callers are few, and each is a place to look at in a review.
+// Reveal returns the text. Its callers are few, and each is a place to look at in a review.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -28,17 +28,17 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// IsEmpty tells whether there is no text.
+// IsEmpty reports whether there is no text.
 func (s Secret) IsEmpty() bool { return s.Reveal() == "" }
 
-// String answers [secret].
+// String returns [secret].
 func (Secret) String() string { return redacted }
 
 // Format writes [secret], for every verb.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
 
-// LogValue answers [secret].
+// LogValue returns [secret].
 func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText answers [secret].
+// MarshalText returns [secret].
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -55,7 +55,7 @@ var _ context.Context = (*Call)(nil)
 
 type callKey struct{}
 
-// Value answers the call itself, and what the transport's context holds.
+// Value returns the call itself, and what the transport's context holds.
 func (c *Call) Value(key any) any {
 	if _, ok := key.(callKey); ok {
 		return c
@@ -72,7 +72,7 @@ func (c *Call) Deadline() (time.Time, bool) { return c.Late.of(c.Context).Deadli
 // Done ends with the caller's interest or at the deadline.
 func (c *Call) Done() <-chan struct{} { return c.Late.of(c.Context).Done() }
 
-// Err tells whether the call has ended, and why.
+// Err reports whether the call has ended, and why.
 func (c *Call) Err() error {
 	if bounded := c.Late.made(); bounded != nil {
 		return bounded.Err()
@@ -123,7 +123,7 @@ type lateDeadline struct {
 	released bool
 }
 
-// of answers the bounded form of parent.
+// of returns the bounded form of parent.
 func (l *lateDeadline) of(parent context.Context) context.Context {
 	if l.Timeout <= 0 {
 		return parent

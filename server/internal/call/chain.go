@@ -497,5 +497,5 @@ func (a *admitted) RecvMsg(m any) error {
 	return nil
 }
 
-// Context answers the call.
+// Context returns the call.
 func (a *admitted) Context() context.Context { return a.call }

@@ -217,7 +217,7 @@ func (l *Limits) report(from netip.Addr) error {
 	return nil
 }
 
-// Recordable tells whether the audit log takes another refused attempt of a caller, so that nobody floods it.
+// Recordable reports whether the audit log takes another refused attempt of a caller, so that nobody floods it.
 func (l *Limits) Recordable(a tokens.Actor) bool {
 	ok, _ := l.refusals.Allow(limit.Name(a.String()))
 	if !ok {

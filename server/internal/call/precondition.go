@@ -37,7 +37,7 @@ func Unconditional() *tokens.Error {
 }
 
 // precondition reads what the caller asks of the present state: from the headers, over gRPC the metadata of their names, and
-// from the etag of the request. A method that takes none refuses it. asked tells whether there is any.
+// from the etag of the request. A method that takes none refuses it. asked reports whether there is any.
 func precondition(begun *Call, req any) (p tokens.Precondition, asked bool, err error) {
 	match, none := begun.Headers(KeyIfMatch), begun.Headers(KeyIfNoneMatch)
 	since, field := begun.Headers(KeyIfUnmodifiedSince), requestTag(req)

@@ -118,7 +118,7 @@ func Rights() map[string]Right {
 	}
 }
 
-// Allows tells whether the right lets an actor in.
+// Allows reports whether the right lets an actor in.
 func (r Right) Allows(a tokens.Actor) bool {
 	switch a.Kind {
 	case tokens.ServiceActor:

@@ -59,7 +59,7 @@ type OAuthError struct {
 	HTTP int
 }
 
-// Classes answers the only table from the domain's codes to those of gRPC, HTTP and OAuth. What a client can do about an
+// Classes returns the only table from the domain's codes to those of gRPC, HTTP and OAuth. What a client can do about an
 // outage is to come again, whether it ended by a refusal or by a deadline.
 func Classes() []Class {
 	invalid := OAuthError{"invalid_request", http.StatusBadRequest}
@@ -215,7 +215,7 @@ type TooOften struct {
 // Error is that of the refusal.
 func (t *TooOften) Error() string { return t.Refusal.Error() }
 
-// Unwrap answers the refusal.
+// Unwrap returns the refusal.
 func (t *TooOften) Unwrap() error { return t.Refusal }
 
 // Status is the refusal on the wire: with google.rpc.RetryInfo, and over gRPC with the trailer that stands for the header

@@ -29,7 +29,7 @@ func (p *parser) take(c byte) bool {
 	return true
 }
 
-// end tells whether there is no more.
+// end reports whether there is no more.
 func (p *parser) end() bool {
 	p.space()
 	return p.rest == ""
@@ -150,7 +150,7 @@ func (p *parser) batch(q *batchQuestion) bool {
 	return ok && p.take('}')
 }
 
-// plainByte tells whether a byte stands for itself in JSON, whoever writes it.
+// plainByte reports whether a byte stands for itself in JSON, whoever writes it.
 func plainByte(c byte) bool { return c >= ' ' && c <= '~' && c != '"' && c != '\\' }
 
 // writer writes JSON as the gateway does, as long as all texts are plain.

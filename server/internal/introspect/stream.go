@@ -19,7 +19,7 @@ import (
 // maxUnanswered is how many requests of one stream may be unanswered before no more are read from it.
 const maxUnanswered = 1024
 
-// stream answers the calls of one IntrospectStream. The goroutine it runs in looks after the stream; others read, one at a
+// stream returns the calls of one IntrospectStream. The goroutine it runs in looks after the stream; others read, one at a
 // time, and answer.
 //
 // Whoever has read a request answers it and reads on, so that nothing is handed from one goroutine to another while
@@ -167,7 +167,7 @@ func (a *answering) Serve() {
 	}
 }
 
-// answer answers one request. What fails is told in the answer, and logged, since the stream's own line says nothing of it.
+// answer returns one request. What fails is told in the answer, and logged, since the stream's own line says nothing of it.
 func (a *answering) answer(i *item) {
 	i.Actor, i.Cause = *a.actor.Load(), nil
 	i.answer = streamAnswer{id: i.question.id}

@@ -137,7 +137,7 @@ func readBasic(text string) (name string, s tokens.Secret, ok bool) {
 	return id, secret.NewSecret(password), true
 }
 
-// validClientID tells whether a client may call itself so: VSCHAR (RFC 6749 appendix A.1). Empty, it does not.
+// validClientID reports whether a client may call itself so: VSCHAR (RFC 6749 appendix A.1). Empty, it does not.
 func validClientID(s string) bool {
 	return len(s) <= maxClientID && httpx.Printable(s) && !secret.MayContainSecret(s)
 }

@@ -64,7 +64,7 @@ func (o *Endpoints) sign(c tokens.AccessClaims) (tokens.Secret, error) {
 	return secret.NewSecret(jwt), nil
 }
 
-// isGoodJWT tells whether a text is an access token that patd signed, and that has not ended.
+// isGoodJWT reports whether a text is an access token that patd signed, and that has not ended.
 func (o *Endpoints) isGoodJWT(text tokens.Secret) bool {
 	signed, err := jose.ParseSignedCompact(text.Reveal(), []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {

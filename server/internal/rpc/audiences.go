@@ -23,7 +23,7 @@ func (s catalogService) CreateAudience(ctx context.Context, r *patdv1.CreateAudi
 	return &patdv1.CreateAudienceResponse{Audience: toAudience(e)}, nil
 }
 
-// GetAudience answers an audience.
+// GetAudience returns an audience.
 func (s catalogService) GetAudience(ctx context.Context, r *patdv1.GetAudienceRequest) (*patdv1.GetAudienceResponse, error) {
 	e, err := s.service.Audience(ctx, call.ActorOf(ctx), r.GetId())
 	if err != nil {

@@ -32,7 +32,7 @@ func (s catalogService) CreateFeature(ctx context.Context, r *patdv1.CreateFeatu
 	return &patdv1.CreateFeatureResponse{Feature: toFeature(e)}, nil
 }
 
-// GetFeature answers an entry.
+// GetFeature returns an entry.
 func (s catalogService) GetFeature(ctx context.Context, r *patdv1.GetFeatureRequest) (*patdv1.GetFeatureResponse, error) {
 	e, err := s.service.Feature(ctx, call.ActorOf(ctx), r.GetName())
 	if err != nil {

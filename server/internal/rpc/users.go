@@ -16,7 +16,7 @@ type userService struct {
 
 var _ patdv1.UserServiceServer = userService{}
 
-// GetUser answers a user's state.
+// GetUser returns a user's state.
 func (s userService) GetUser(ctx context.Context, r *patdv1.GetUserRequest) (*patdv1.GetUserResponse, error) {
 	u, err := s.service.User(ctx, call.ActorOf(ctx), r.GetUser())
 	if err != nil {
@@ -77,7 +77,7 @@ func (s userService) RefreshUser(ctx context.Context, r *patdv1.RefreshUserReque
 	return &patdv1.RefreshUserResponse{}, nil
 }
 
-// GetUserFeatures answers what a user holds.
+// GetUserFeatures returns what a user holds.
 func (s userService) GetUserFeatures(ctx context.Context, r *patdv1.GetUserFeaturesRequest) (*patdv1.GetUserFeaturesResponse, error) {
 	held, err := s.service.UserFeatures(ctx, call.ActorOf(ctx), r.GetUser())
 	if err != nil {

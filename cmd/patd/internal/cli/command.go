@@ -24,7 +24,7 @@ type System struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
-	// Getenv reads an environment variable, and tells whether it is set.
+	// Getenv reads an environment variable, and reports whether it is set.
 	Getenv func(string) (string, bool)
 	// Environ lists the environment variables as NAME=VALUE; nil: they are not known.
 	Environ func() []string

@@ -121,7 +121,7 @@ func (h *Hidden) Set(s string) error {
 	return nil
 }
 
-// String answers nothing.
+// String returns nothing.
 func (*Hidden) String() string { return "" }
 
 // Type names the value in a command's help.

@@ -141,13 +141,13 @@ func (k KeyFile) Lock() (unlock func(), err error) {
 	return func() { d.Close() }, nil
 }
 
-// ReadableByOthers tells whether more than its owner can read the file.
+// ReadableByOthers reports whether more than its owner can read the file.
 func (k KeyFile) ReadableByOthers() bool {
 	info, err := os.Stat(string(k))
 	return err == nil && info.Mode().Perm()&0o077 != 0
 }
 
-// Without answers the text of a key file without the line of one key.
+// Without returns the text of a key file without the line of one key.
 func Without(text, name string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {

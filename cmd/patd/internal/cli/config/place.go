@@ -41,7 +41,7 @@ func (p Place) URL() string {
 	return p.server.Reveal()
 }
 
-// Remote tells whether the store is in a database that others may use too.
+// Remote reports whether the store is in a database that others may use too.
 func (p Place) Remote() bool { return p.Database == "" }
 
 // withoutPassword is a database's URL for people: its host and its name.

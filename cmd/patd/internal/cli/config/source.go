@@ -182,7 +182,7 @@ func (s *SourceSettings) readSQL(c *cli.Command) error {
 	return nil
 }
 
-// holdsPassword tells whether a database's URL gives a password. Of what is no URL nobody can tell.
+// holdsPassword reports whether a database's URL gives a password. Of what is no URL nobody can tell.
 func holdsPassword(text string) bool {
 	if strings.HasPrefix(text, "sqlite:") {
 		return false

@@ -36,7 +36,7 @@ func Audience(c *cli.Command) *cobra.Command {
 	)
 }
 
-// writeAudience writes an audience and answers it as it is now.
+// writeAudience writes an audience and returns it as it is now.
 type writeAudience func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error)
 
 func audienceWrite(c *cli.Command, name, short string, write writeAudience) *cobra.Command {

@@ -31,7 +31,7 @@ func Feature(c *cli.Command) *cobra.Command {
 	)
 }
 
-// writeFeature writes an entry and answers it as it is now.
+// writeFeature writes an entry and returns it as it is now.
 type writeFeature func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Feature) (*patdv1.Feature, error)
 
 func featureWrite(c *cli.Command, name, short string, write writeFeature) *cobra.Command {

@@ -78,7 +78,7 @@ func printExceeding(c *cli.Command, all *patdv1.CheckAudienceResponse) error {
 	return cli.Table(c.Stdout, []string{"TOKEN ID", "USER", "NAME", "EXPIRES IN", "BLOCKED"}, rows)
 }
 
-// changeBlocks blocks or unblocks some tokens of an audience, and answers how many, and how many are left.
+// changeBlocks blocks or unblocks some tokens of an audience, and returns how many, and how many are left.
 type changeBlocks func(ctx context.Context, catalog patdv1.CatalogServiceClient, id, reason string) (done int32, left int64, err error)
 
 func audienceBlocks(c *cli.Command, name, short string, change changeBlocks) *cobra.Command {

@@ -156,12 +156,12 @@ type Bearer struct{ Secret tokens.Secret }
 
 var _ credentials.PerRPCCredentials = Bearer{}
 
-// GetRequestMetadata answers the authorization header.
+// GetRequestMetadata returns the authorization header.
 func (b Bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
 	return map[string]string{"authorization": "Bearer " + b.Secret.Reveal()}, nil
 }
 
-// RequireTransportSecurity answers false: plain text is for transport to allow.
+// RequireTransportSecurity returns false: plain text is for transport to allow.
 func (Bearer) RequireTransportSecurity() bool { return false }
 
 // hintedError is a call's failure and what may help.

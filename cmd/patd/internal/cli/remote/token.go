@@ -80,7 +80,7 @@ func (l *lifetime) addTo(cmd *cobra.Command, otherwise string) {
 	l.flags.BoolVar(&l.never, "never-expires", false, "the token never ends, where the policy allows it")
 }
 
-// read answers what was given, in the form of a request.
+// read returns what was given, in the form of a request.
 func (l *lifetime) read() (ttl *durationpb.Duration, at *timestamppb.Timestamp, err error) {
 	if l.flags.Changed("ttl") {
 		ttl = durationpb.New(time.Duration(l.ttl))

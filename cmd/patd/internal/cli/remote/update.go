@@ -68,7 +68,7 @@ given several times replaces all that was there; '' alone leaves none.`,
 	})
 }
 
-// read answers the changes in the form of a request.
+// read returns the changes in the form of a request.
 func (ch *changes) read(ends bool) (t *patdv1.Token, err error) {
 	t = &ch.token
 	if t.Labels, err = labelled(unlessNone(ch.labels)); err != nil {
@@ -81,7 +81,7 @@ func (ch *changes) read(ends bool) (t *patdv1.Token, err error) {
 	return t, err
 }
 
-// unlessNone answers the values of a flag, none of them when it was given as an empty text.
+// unlessNone returns the values of a flag, none of them when it was given as an empty text.
 func unlessNone(values []string) []string {
 	if len(values) == 1 && values[0] == "" {
 		return nil

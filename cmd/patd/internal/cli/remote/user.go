@@ -89,7 +89,7 @@ func userRefresh(c *cli.Command) *cobra.Command {
 	})
 }
 
-// changeUser changes a user's state, and answers what to print: as JSON and as a record.
+// changeUser changes a user's state, and returns what to print: as JSON and as a record.
 type changeUser func(ctx context.Context, users patdv1.UserServiceClient, user, reason string) (proto.Message, []cli.Field, error)
 
 func userState(c *cli.Command, name, short string, change changeUser) *cobra.Command {

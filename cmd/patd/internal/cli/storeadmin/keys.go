@@ -141,7 +141,7 @@ func keysRetire(c *cli.Command) *cobra.Command {
 	})
 }
 
-// changeKeys runs a change of the key file, alone, and prints the name of the key that it answers.
+// changeKeys runs a change of the key file, alone, and prints the name of the key that it returns.
 func (o *Opened) changeKeys(ctx context.Context, change func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error), c *cli.Command) error {
 	if o.Place.Keys == "" {
 		return fmt.Errorf("the keys are in %s, which this command cannot change: put a fresh line `keyid:64 hex digits` first in it, or take the retired one out, and restart", config.HashKeyVariable)

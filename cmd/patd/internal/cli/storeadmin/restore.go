@@ -230,7 +230,7 @@ func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *t
 	return summarize(ctx, st, config.Place{Database: database})
 }
 
-// replaceBy puts a file in the place of the store, and keeps what was there under the name that it answers; empty: there
+// replaceBy puts a file in the place of the store, and keeps what was there under the name that it returns; empty: there
 // was nothing.
 //
 // The old store keeps its name until the new one takes it, at once. Its log must go before: SQLite would replay it into
