@@ -198,6 +198,7 @@ func (w *watched) await(re *regexp.Regexp) ([]string, error) {
 //	await NAME REGEXP    waits until its standard error matches
 //	setenv VAR FILE      sets a variable to the content of a file, white space around it cut off
 //	secretless FILE…     fails when a file holds a token, or a key
+//	fails COMMAND…       runs it until it fails, ten seconds at most
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -205,7 +206,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start": scriptStart, "stop": scriptStop, "signal": scriptSignal, "await": scriptAwait, "setenv": scriptSetenv,
-			"secretless": scriptSecretless,
+			"secretless": scriptSecretless, "fails": scriptFails,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[daemonsKey{}] = map[string]*daemon{}
@@ -304,3 +305,15 @@ func scriptSecretless(ts *testscript.TestScript, neg bool, args []string) {
 
 // secrets are whatever has the exact form of a token or of a line of a key file.
 var secrets = regexp.MustCompile(`[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{11}_[0-9A-Za-z]{49}|[0-9a-fA-F]{64}`)
+
+// scriptFails runs a command until it fails, which it must within ten seconds: another process is told of a change a moment later.
+func scriptFails(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: fails COMMAND ARGS…")
+	}
+	for deadline := time.Now().Add(10 * time.Second); ts.Exec(args[0], args[1:]...) == nil; {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s still succeeds", args[0])
+		}
+	}
+}
