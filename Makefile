@@ -2,7 +2,7 @@
 # skipped where these are missing; ci installs them.
 tool := go tool -modfile=tools.mod
 
-.PHONY: run build test ci generate lint fuzz simulate chaos bench
+.PHONY: run build test test-short test-race ci generate lint fuzz simulate chaos bench
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -11,6 +11,12 @@ build: ## bin/patd, one static binary
 	CGO_ENABLED=0 go build -trimpath -o bin/patd ./cmd/patd
 
 test: ## the README's test command
+	go test ./...
+
+test-short: ## what takes no seconds, for the loop of an edit
+	go test -short ./...
+
+test-race: ## all tests under the race detector, as in CI
 	go test -race -timeout 30m ./...
 
 ci: ## all that a change must pass, with what it needs from apt and npm

@@ -199,6 +199,9 @@ func TestAGRPCConnectionWithoutACredentialEnds(t *testing.T) {
 }
 
 func TestIdleConnectionsEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.Connections = connection.Limits{HTTPIdle: 50 * time.Millisecond, GRPCIdle: 50 * time.Millisecond, AnonymousTimeout: -1}
@@ -208,6 +211,9 @@ func TestIdleConnectionsEnd(t *testing.T) {
 }
 
 func TestStreamsOnAnAgedConnectionEndWithAReasonBeforeTheyAreCutOff(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.Connections = connection.Limits{Age: time.Second, Grace: 20 * time.Second}

@@ -345,6 +345,9 @@ func TestOnlyServicesThatIntrospectMayCheck(t *testing.T) {
 
 // TestEnvoyNeverPassesAnybodyInAnOutage has a gateway that lets requests pass when it gets a gRPC error, and a good token.
 func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	e := newEnvoy(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
 	e.lenient = true
 	r := e.r

@@ -205,6 +205,9 @@ func TestForwardAuthSeesTheAddressByTheTrustedProxyRule(t *testing.T) {
 
 // TestForwardAuthNeverPassesAnybodyInAnOutage has a good token, for which nothing but the store is missing.
 func TestForwardAuthNeverPassesAnybodyInAnOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
 	_, secret := r.mint("u1", "n")
 	_, bad := r.mint("u1", "bad")

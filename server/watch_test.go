@@ -79,6 +79,9 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 
 // TestAWatcherThatDoesNotReadIsCutOff has a watcher read nothing while more is told than the transport holds for it.
 func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r := newRig(t)
 	conn, err := grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStaticStreamWindowSize(65535))
 	must(t, err)

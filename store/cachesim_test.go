@@ -374,6 +374,9 @@ func (s *sim) land() {
 
 // TestSimulationOfTheCache runs some thousand steps; -rapid.checks and -rapid.steps say how many.
 func TestSimulationOfTheCache(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	var steps, hits, evicted, bypassed atomic.Uint64
 	rapid.Check(t, func(rt *rapid.T) {
 		s, end := newSim(rt)

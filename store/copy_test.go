@@ -132,6 +132,9 @@ func copyInto(t *testing.T, st *store.Store, to, what string) []store.Copied {
 }
 
 func TestACopyThereAndBackIsByteEqual(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	dir := t.TempDir()
 	origin := filepath.Join(dir, "origin.db")
@@ -171,6 +174,9 @@ func TestACopyThereAndBackIsByteEqual(t *testing.T) {
 
 // TestACopyGivesNoPositionTwice writes to each copy: no number that the origin ever gave is given anew.
 func TestACopyGivesNoPositionTwice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	st := everything(t, newPath(t), 10)
 	exec1(t, st, `DELETE FROM changes`)
@@ -211,6 +217,9 @@ WHERE c.table_schema = current_schema() AND c.table_name NOT IN ('patd_schema_ve
 
 // TestNoTableAndNoColumnIsForgottenByACopy compares the list of a copy with the schemas that the migrations make.
 func TestNoTableAndNoColumnIsForgottenByACopy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	file, remote := open(t, newPath(t), store.Options{}), openURL(t, newSchema(t, server), store.Options{})
 	var want, numbered, counted []string
@@ -311,6 +320,9 @@ func TestACopyReplacesNothing(t *testing.T) {
 }
 
 func TestACopyIntoPostgresReplacesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	st := everything(t, newPath(t), 10)
 	url := newSchema(t, server)
@@ -331,6 +343,9 @@ func TestACopyIntoPostgresReplacesNothing(t *testing.T) {
 }
 
 func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	for what, text := range map[string]string{
 		"holds a NUL character": `'a' || char(0) || 'b'`, "is not UTF-8": `CAST(x'61ff62' AS TEXT)`,
@@ -346,6 +361,9 @@ func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
 
 // TestACopyThatArrivesOtherwiseDidNotHappen changes what was written before it is read back.
 func TestACopyThatArrivesOtherwiseDidNotHappen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	st := everything(t, newPath(t), 10)
 	url, dir := emptyDatabase(server), t.TempDir()
@@ -366,6 +384,9 @@ func TestACopyThatArrivesOtherwiseDidNotHappen(t *testing.T) {
 }
 
 func TestARowThatPointsToNothingIsNotCopied(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	for _, damage := range []string{
 		`UPDATE tokens SET key = 77 WHERE id = 9223372036854775807`, `UPDATE access_tokens SET family = 78 WHERE id = 1`,
@@ -401,6 +422,9 @@ func TestACancelledCopyLeavesNothing(t *testing.T) {
 
 // TestNothingChangesInTheOriginOfACopy tries to, in the middle: no change is answered that the copy would not have.
 func TestNothingChangesInTheOriginOfACopy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	file := newPath(t)
 	everything(t, file, 10)
@@ -430,6 +454,9 @@ func TestNothingChangesInTheOriginOfACopy(t *testing.T) {
 // TestABackupOfPostgresIsAStoreInAFile changes the store in the middle, which waits for nothing and is not in the
 // backup.
 func TestABackupOfPostgresIsAStoreInAFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	st := open(t, newPath(t), store.Options{})
 	id := fill(t, st, 100)[0]

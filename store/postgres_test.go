@@ -42,6 +42,9 @@ func openURL(t testing.TB, url string, o store.Options) *store.Store {
 
 // TestStoreOnPostgres is what TestStore, TestCached and their kin are, on PostgreSQL.
 func TestStoreOnPostgres(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	bare := func(t *testing.T) *store.Store {
 		return openURL(t, newSchema(t, server), store.Options{Connections: 2})

@@ -20,6 +20,9 @@ import (
 
 // TestPostgresFaults has one server for the tests of what PostgreSQL may do to a store, for to start one takes seconds.
 func TestPostgresFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	server := dbtest.Postgres(t)
 	for name, test := range map[string]func(*testing.T, *dbtest.Server){
 		"AChangeInTheWayOfAnotherIsTriedOnceMore":       conflictIsTriedOnceMore,

@@ -17,6 +17,9 @@ import (
 // TestPruningShortensTheAuditLogAndNothingElse deletes all events that there are, in both databases: what stays is
 // sound, and positions go on above those that were given.
 func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			url := "sqlite:" + newPath(t)

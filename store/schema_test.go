@@ -107,6 +107,9 @@ func TestTheSchemasAreTheSame(t *testing.T) {
 
 // TestPostgresLookupsUseIndexes has a store of some size, for PostgreSQL reads small tables whole.
 func TestPostgresLookupsUseIndexes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
 	if _, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: 3000, Users: 300}); err != nil {
 		t.Fatal(err)

@@ -173,6 +173,9 @@ func (m *market) checkGrants(t *rapid.T) {
 // personal access token has now, lives only while that, the secret and the family do, and a used refresh token ends all
 // that came of its family.
 func TestNothingEscalatesByExchange(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		m := &market{world: &world{house: newHouseIn(t, tempDir(t)), held: map[string][]string{}, gone: map[string]bool{}}}
 		m.api("api")

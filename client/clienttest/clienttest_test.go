@@ -70,6 +70,9 @@ func TestFakeDecidesAboutScopes(t *testing.T) {
 
 // Over connections of its own a server stops with its test, whatever hangs.
 func TestServerStopsWhileItHangs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	s := clienttest.NewServer(t)
 	v, err := client.New(s.Conn(t), client.Config{})
 	if err != nil {

@@ -24,6 +24,9 @@ import (
 // neither revocations nor introspections nor /v1/self waiting, over REST and over one connection of gRPC, and that
 // the time limit of a request holds for what does wait.
 func TestHangingSourceLeavesRoomForRevoking(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	const key, requestTimeout, sourceLimit = "a key of at least thirty-two bytes, for tests", 8 * time.Second, 30 * time.Second
 	var hanging atomic.Int64

@@ -101,6 +101,9 @@ func (s *staging) refused(t *testing.T, what, secret string, since time.Time) ti
 }
 
 func TestRevokedTokenIsForgottenByClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	s := stage(t)
 	busy, _ := s.minted(t, "busy")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -147,6 +150,9 @@ func TestClientHearsOfUsers(t *testing.T) {
 
 // The connection stays up and says nothing more.
 func TestClientOfAHungConnectionFailsClosed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	s := stage(t)
 	secret, id := s.minted(t, "t")
 	s.proxy.hang()
@@ -174,6 +180,9 @@ func TestClientOfAHungConnectionFailsClosed(t *testing.T) {
 }
 
 func TestClientOfAKilledServerFailsClosed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	s := stage(t)
 	secret, id := s.minted(t, "t")
 	kept, _ := s.minted(t, "kept")

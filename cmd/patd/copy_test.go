@@ -99,6 +99,9 @@ func (m *moving) works(t *testing.T, data string, args ...string) {
 // TestTokensWorkOnWhereverTheirStoreIsCopied moves a store into PostgreSQL, by a backup into another database, and back into
 // a file, and serves each.
 func TestTokensWorkOnWhereverTheirStoreIsCopied(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	m := settled(t)
 	key := filepath.Join(m.data, "hash.key")
 	said := patd(t, "copy", "--from", m.file, "--to", m.url("there"), "--to-password-file", m.password, "--hash-key-file", key, "--json")
@@ -190,6 +193,9 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 // TestAKilledCopyLeavesNothingHalf kills copies with SIGKILL when most tables are written: there is no row in the database,
 // and no file of the name, and the next copy succeeds.
 func TestAKilledCopyLeavesNothingHalf(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	m := settled(t)
 	if _, _, err := store.Migrate(t.Context(), m.server.PostgresURL(m.server.Password)+"&search_path=there", store.Options{}); err != nil {
 		t.Fatal(err)
@@ -219,6 +225,9 @@ func TestAKilledCopyLeavesNothingHalf(t *testing.T) {
 
 // TestACopyBesideARunningServerIsAsOfOneMoment runs a copy beside a server that was not stopped.
 func TestACopyBesideARunningServerIsAsOfOneMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	m := settled(t)
 	patd(t, "copy", "--from", m.file, "--to", m.url("old"), "--to-password-file", m.password)
 	d := serve(t, m.data, "--database-url", m.url("old"), "--database-password-file", m.password)

@@ -25,6 +25,9 @@ func repository(t *testing.T) string {
 // TestDeploymentCanBePasted builds and serves patd as README.md says, and then calls it from the shell as docs/running.md
 // and docs/features.md say.
 func TestDeploymentCanBePasted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	k := newDesk(t, "curl", "go")
 	d := k.serve(t, block(t, "sh serve"), append(becomes, "go build -o patd ./cmd/patd", "go build -C '"+repository(t)+"' -o '"+k.dir+"/built' ./cmd/patd")...)
@@ -120,6 +123,9 @@ func TestModulesOfPagesDecide(t *testing.T) {
 
 // TestDevCanBePasted runs the first command of README.md.
 func TestDevCanBePasted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	k := newDesk(t, "go")
 	k.env = append(k.env, "TMPDIR="+k.dir, "GOTMPDIR="+os.TempDir())
@@ -147,6 +153,9 @@ func TestTestsAreRunAsTheReadmeSays(t *testing.T) {
 
 // TestPostgresCanBePasted makes a database, serves from it, and moves another store into it.
 func TestPostgresCanBePasted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	k, s := newDesk(t, "psql"), dbtest.Postgres(t)
 	k.env = append(k.env, "PGHOST="+s.Host, "PGPORT="+s.Port, "PGUSER="+s.User, "PGPASSWORD="+s.Password, "PGDATABASE="+s.Database)

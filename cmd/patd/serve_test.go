@@ -18,6 +18,9 @@ import (
 
 // TestServeLeavesNothingRunning serves inside this process, so that what it leaves behind can be seen.
 func TestServeLeavesNothingRunning(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	for name, flags := range map[string][]string{
 		"alone":         nil,
 		"signing in":    {"--oidc-issuer", "http://127.0.0.1:1", "--oidc-audience", "patd", "--features-source", "claim", "--oidc-features-claim", "f"},

@@ -89,18 +89,27 @@ func databaseSource(t *testing.T, s *dbtest.Server, url, mark string, record ent
 }
 
 func TestFeaturesFromPostgreSQL(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	s := dbtest.Postgres(t)
 	testSource(t, databaseSource(t, s, s.PostgresURL(""), "$1", newCompanyTable(t, s.Admin(), "$1", "$2")))
 }
 
 func TestFeaturesFromMariaDB(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	s := dbtest.MariaDB(t)
 	testSource(t, databaseSource(t, s, s.MySQLURL(""), "?", newCompanyTable(t, s.Admin(), "?", "?")))
 }
 
 func TestFeaturesFromSQLite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	file := written(t, "company.db", "")
 	db, err := sql.Open("sqlite", file)
@@ -241,6 +250,9 @@ func survivesOutage(t *testing.T, d *daemon, a api, admin string, o outage, toke
 
 // TestDatabaseMayComeLater starts patd before the company's database.
 func TestDatabaseMayComeLater(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	server := dbtest.Postgres(t)
 	record := newCompanyTable(t, server.Admin(), "$1", "$2")
@@ -374,6 +386,9 @@ func (c *companyEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestFeaturesFromCallback(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	const key = "a key of at least thirty-two bytes, for tests"
 	c := &companyEndpoint{key: []byte(key), holds: map[string]map[string]bool{}}

@@ -78,6 +78,9 @@ var unknownMemory = regexp.MustCompile(`(?m)^patd_unknown_caller_(memory_bytes|r
 // TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget opens streams that need no credential, with large headers and
 // without a message: 350 MB of them.
 func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	for name, ways := range map[string]struct {
 		kind  string
 		paths []string

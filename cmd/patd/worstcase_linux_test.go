@@ -34,8 +34,8 @@ const (
 )
 
 // attacked is a server of the real program with a token to introspect. This test binary, which stands in for the
-// program elsewhere, may be one that looks for races, which takes several times the memory.
-func attacked(t *testing.T) (d *daemon, good func(context.Context) error) {
+// program elsewhere, may be one that looks for races, which takes several times the memory. env is what its environment has besides.
+func attacked(t *testing.T, env ...string) (d *daemon, good func(context.Context) error) {
 	var err error
 	t.Helper()
 	dir := t.TempDir()
@@ -47,7 +47,7 @@ func attacked(t *testing.T) (d *daemon, good func(context.Context) error) {
 		}
 	}
 	data, admin := administer(t)
-	d, err = startAs(program, dir, os.Environ(), "serve", "--data-dir", data,
+	d, err = startAs(program, dir, append(os.Environ(), env...), "serve", "--data-dir", data,
 		"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--log-level", "error")
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +96,11 @@ func (d *daemon) forgetPeak(t *testing.T) {
 // that there is the worst messages of their size, 24 at once, and then 1500 messages that never end to all endpoints.
 // What the process grows by, at its peak, is the budget of unknown callers and a margin at most.
 func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
-	d, good := attacked(t)
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	// What the process holds is measured, not how long garbage may lie: by default that may grow to four times what is in use.
+	d, good := attacked(t, "GOGC=50")
 	for range 2000 { // what serving takes anyway
 		if err := good(t.Context()); err != nil {
 			t.Fatal(err)
@@ -139,6 +143,9 @@ func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
 // adds, to either, so that the better rounds of both are held against each other; and there are more rounds while it
 // is too busy to say.
 func TestStrangersDoNotSlowDownGoodIntrospections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	const most, fewest, rounds = 5, 8, 32
 	d, good := attacked(t)
 	calls, all := worstCalls(t, d), strangers(t, d, false)

@@ -27,6 +27,9 @@ type chaos struct {
 // repeat whatever is not answered, on any replica, mints with an idempotency key. In the end every answered change stands, on
 // every replica, nothing has happened twice or by half, and nothing that was told not to have happened has.
 func TestChaosLosesNoAnsweredChange(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	c := newClusterBehind(t, dbtest.Postgres(t), "patd", 3)
 	x := &chaos{cluster: c}

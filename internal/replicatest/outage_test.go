@@ -19,6 +19,9 @@ import (
 
 // TestAnOutageIsNeverAWrongAnswer holds guarantees of replicas whose database stands still, is full, or is cut off from them.
 func TestAnOutageIsNeverAWrongAnswer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	c := newClusterBehind(t, dbtest.Postgres(t), "patd", 3)
 	for _, g := range []struct {

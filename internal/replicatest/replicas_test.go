@@ -9,6 +9,9 @@ import (
 // TestThreeReplicasAreOne holds guarantees of three replicas on one database which all is well with, but for some of their
 // connections.
 func TestThreeReplicasAreOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	c := newCluster(t, dbtest.Postgres(t), "patd", 3)
 	for _, g := range []struct {
 		name string

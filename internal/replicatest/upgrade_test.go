@@ -11,6 +11,9 @@ import (
 
 // TestUpgradesGoRound holds what is promised to whoever upgrades one replica after the other.
 func TestUpgradesGoRound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	db := dbtest.Postgres(t)
 	for _, g := range []struct {
