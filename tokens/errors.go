@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Code is the class of a domain error. The transport maps it; see server/errors.go for the only table.
+// Code is the class of a domain error. The transport maps it; see server/internal/fault for the only table.
 type Code int
 
 // The codes.
