@@ -11,7 +11,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// Token reads one of a user's tokens. Somebody else's id is CodeNotFound, the same as one that never was.
+// Token returns one of a user's tokens. Another user's id is CodeNotFound, the same as an id that never existed.
 func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, error) {
 	user, err := s.owner(a, user)
 	if err != nil {
@@ -25,7 +25,7 @@ func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, e
 	return t, err
 }
 
-// owned reads a token of a user, and the user.
+// owned returns a user and one of the user's tokens.
 func owned(tx ReadTx, user, id string) (User, Token, error) {
 	tid, err := secret.ParseID(id)
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([
 	return found, next, nil
 }
 
-// UpdateToken changes some fields of an active token. Scopes only become fewer and the expiry only earlier.
+// UpdateToken changes some fields of an active token. It can only remove scopes and only make the expiry earlier.
 //
 // Reasons: TOKEN_NOT_ACTIVE, SCOPES_WIDENED, SCOPES_REQUIRED, EXPIRE_TIME_LATER, EXPIRE_TIME_PAST, NAME_TAKEN, those of
 // malformed fields, and outages.

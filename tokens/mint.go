@@ -10,7 +10,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// Mint makes a token of a user, with the scopes asked for, all of which the user must hold at this moment.
+// Mint makes a token for a user. The user must hold all requested scopes at this moment.
 //
 // Reasons: SCOPES_REQUIRED, SCOPE_NOT_HELD, TTL_ABOVE_MAXIMUM, EXPIRE_TIME_PAST, NEVER_NOT_ALLOWED, NAME_TAKEN,
 // TOKEN_LIMIT_REACHED, USER_SUSPENDED, IDEMPOTENCY_KEY_REUSED, those of malformed fields, and outages.
@@ -27,14 +27,14 @@ func (s *Service) Mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 	return m, nil
 }
 
-// mint checks the request by itself, then opens the one transaction in which everything else is decided.
+// mint first checks the request by itself. One transaction decides everything else.
 func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, error) {
 	keys := s.keys.Get()
 	draft, err := s.draft(r)
 	if err != nil {
 		return Minted{}, err
 	}
-	// The fingerprint is of what was asked, not of what it came to: the same ttl ends at another instant.
+	// The fingerprint covers the request and not its result: the same ttl ends at another time.
 	seal, err := sealerFor(keys, a, r.IdempotencyKey, []any{draft, r.Lifetime})
 	if err != nil {
 		return Minted{}, err
@@ -62,7 +62,7 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 			return nil, err
 		}
 		if before.asked && before.user.Key != 0 && before.user.Key != u.Key {
-			return nil, notFound("user") // deleted since the source was asked
+			return nil, notFound("user") // deleted after the source was asked
 		}
 		if err := s.admit(ctx, tx, u, &t, before, now); err != nil {
 			return nil, err
@@ -96,7 +96,7 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 	return m, nil
 }
 
-// draft is the token that a request asks for, without id and owner's key, or everything that is wrong with it.
+// draft returns the requested token without id and user key, or an error with all violations.
 func (s *Service) draft(r MintRequest) (Token, error) {
 	var c checker
 	t := Token{User: r.User, Description: r.Description, Labels: r.Labels}
@@ -111,15 +111,15 @@ func (s *Service) draft(r MintRequest) (Token, error) {
 	return t, c.err()
 }
 
-// answered is what a feature source said before a transaction began. The zero answered: it was not asked.
+// answered is the result of a feature source from before a transaction. The zero value means that it was not asked.
 type answered struct {
 	asked    bool
-	user     User // about whom, as the record was
+	user     User // the user's record at that time
 	features []string
 }
 
-// askAhead asks a feature source that is not local before the transaction, so that the writer never waits for it. look
-// finds out about whom; where it says that the call is done, as for a replay, nothing is asked.
+// askAhead asks a remote feature source before the transaction, so that the writer never waits for it. look returns the
+// user to ask about. When look reports that the call is done, as for a replay, the source is not asked.
 func (s *Service) askAhead(ctx context.Context, a Actor, look func(ReadTx) (u User, done bool, err error)) (answered, error) {
 	if s.features.Local() {
 		return answered{}, nil
@@ -144,8 +144,8 @@ func (s *Service) askAhead(ctx context.Context, a Actor, look func(ReadTx) (u Us
 	return out, err
 }
 
-// heldNow is what a user holds, for a grant that its transaction decides: what a local source says of the record as the
-// transaction sees it, or what another said just before.
+// heldNow returns the features that a user holds, for a grant inside a transaction. A local source gets the user record
+// of the transaction; a remote one was asked just before.
 func (s *Service) heldNow(ctx context.Context, u User, before answered) ([]string, error) {
 	if !s.features.Local() {
 		return before.features, nil
@@ -154,9 +154,9 @@ func (s *Service) heldNow(ctx context.Context, u User, before answered) ([]strin
 	return h.Features, err
 }
 
-// credentialFeatures is what a caller's own credential says that it holds. A service's says nothing of any user, who
-// then holds nothing here. A signed-in user's that does not have the claim, or had it left out for its size, leaves
-// unknown what the user holds: nothing is not the answer.
+// credentialFeatures returns the features named by the caller's own credential. A service's credential names no user's
+// features, so the user holds none here. If a signed-in user's credential lacks the claim, or had it left out for its
+// size, the features are unknown, which is an error and not an empty list.
 func credentialFeatures(a Actor) ([]string, error) {
 	switch {
 	case a.Kind != UserActor:
@@ -169,7 +169,7 @@ func credentialFeatures(a Actor) ([]string, error) {
 	return set(a.Features), nil
 }
 
-// replay returns an idempotent request that was answered before. A zero Minted: it was not.
+// replay returns the stored result of an idempotent request. A zero Minted means that there is none.
 func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
 	r, found, err := seal.find(tx, now)
 	if err != nil || !found {
@@ -186,7 +186,7 @@ func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
 	return m, err
 }
 
-// meet reads a user, or makes the record of one that patd has not met and may; such a one has Key 0.
+// meet returns a user's record, or a new one with Key 0 if patd has none and the id is valid.
 func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := knownOrNew(tx, user, now)
 	if err != nil || u.Key != 0 {
@@ -197,7 +197,7 @@ func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
 	return u, c.err()
 }
 
-// knownOrNew is meet for any id that a call can name. Of a record with Key 0 nothing is stored before newUser took the id.
+// knownOrNew is meet for any id that a call can name. Before a record with Key 0 is stored, newUser must accept its id.
 func knownOrNew(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := tx.User(user)
 	if errors.Is(err, ErrNotFound) {
@@ -209,8 +209,8 @@ func knownOrNew(tx ReadTx, user string, now time.Time) (User, error) {
 	return u, nil
 }
 
-// admit checks a draft against what the user holds and has, inside the transaction that inserts it. A draft without
-// scopes gets the default ones.
+// admit checks a draft against the user's features and live tokens, inside the transaction that inserts it. A draft
+// without scopes gets the default ones.
 func (s *Service) admit(ctx context.Context, tx ReadTx, u User, t *Token, before answered, now time.Time) error {
 	if u.State != UserActive {
 		return errUserSuspended
@@ -246,7 +246,7 @@ func (s *Service) admit(ctx context.Context, tx ReadTx, u User, t *Token, before
 	return nil
 }
 
-// scopesHeld refuses all scopes that are not held, together.
+// scopesHeld returns one error that names all scopes the user does not hold.
 func scopesHeld(scopes, held []string) error {
 	_, lacking := Effective(scopes, held)
 	if len(lacking) == 0 {
@@ -262,11 +262,11 @@ func scopesHeld(scopes, held []string) error {
 	return e
 }
 
-// nameFree refuses a name that another live token of the user has.
+// nameFree returns an error if another live token of the user has this name.
 func nameFree(live []LiveToken, name string, self ID) error {
 	k := NameKey(name)
 	for _, l := range live {
-		if l.ID != self && NameKey(l.NameKey) == k { // the stored key may be a former one
+		if l.ID != self && NameKey(l.NameKey) == k { // the stored key may be a FormerNameKey
 			return &Error{
 				Code: CodeExists, Reason: "NAME_TAKEN", Metadata: map[string]string{"token_id": l.ID.String()},
 				Message: "another live token of the user has this name: " + l.ID.String(),
@@ -276,7 +276,7 @@ func nameFree(live []LiveToken, name string, self ID) error {
 	return nil
 }
 
-// insert gives a draft its id and secret, and stores it. Ids of one millisecond can meet; then it tries another.
+// insert gives a draft its id and secret, and stores it. Ids of the same millisecond can collide; then it retries.
 func (s *Service) insert(tx Tx, keys *Keys, t Token) (Token, Secret, error) {
 	for range 8 {
 		var err error

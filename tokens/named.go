@@ -8,17 +8,17 @@ import (
 	"sync/atomic"
 )
 
-// named is the audiences that tokens must name (RequireNamed). Introspection asks about them from memory: they are read
-// again after every change of the catalogue, and from the store while the change feed is silent.
+// named caches the audiences that tokens must name (RequireNamed), for introspection. They are read again after every
+// change of the catalogue, and on every use while the change feed is silent.
 type named struct {
 	known   atomic.Pointer[[]string] // nil: not read yet
-	changes atomic.Uint64            // how often what was known turned out to be another
+	changes atomic.Uint64            // how often a reading differed from the one before
 	reading sync.Mutex
-	last    []string // what was known last; guarded by reading
+	last    []string // the last reading; guarded by reading
 	began   bool
 }
 
-// mustName reports whether tokens must name an audience to be good there.
+// mustName reports whether tokens are good for an audience only if they name it.
 func (s *Service) mustName(ctx context.Context, audience string) (bool, error) {
 	known := s.named.known.Load()
 	if known == nil || s.changes == nil || !s.changes.Live() {
@@ -31,14 +31,14 @@ func (s *Service) mustName(ctx context.Context, audience string) (bool, error) {
 	return len(*known) > 0 && holds(*known, audience), nil
 }
 
-// forgetNamed has the next question about named audiences read the store. It is called once a change is on disk.
+// forgetNamed makes the next call of mustName read the store. It is called once a change is on disk.
 func (s *Service) forgetNamed() {
-	s.named.reading.Lock() // so that who reads now does not put back what was before
+	s.named.reading.Lock() // so that a reader under way does not put the old list back
 	defer s.named.reading.Unlock()
 	s.named.known.Store(nil)
 }
 
-// learnNamed reads the audiences that must be named.
+// learnNamed reads the audiences that must be named from the store.
 func (s *Service) learnNamed(ctx context.Context) ([]string, error) {
 	n := &s.named
 	n.reading.Lock()
@@ -61,9 +61,9 @@ func (s *Service) learnNamed(ctx context.Context) ([]string, error) {
 	return list, nil
 }
 
-// goodFor reports whether a token is good for an audience: what was granted names it, or names none in particular where
-// the audience allows that. An empty audience asks for nothing. token is the audiences of the personal access token, and
-// granted those of what was presented, which may have come of it.
+// goodFor reports whether a token is good for an audience: granted names it, or names none and the audience allows
+// that. An empty audience is always good. token has the audiences of the personal access token, granted those of the
+// presented token, which may be derived from it.
 func (s *Service) goodFor(ctx context.Context, token, granted []string, audience string) (bool, error) {
 	good, unnamed := names(token, granted, audience)
 	if !good || !unnamed {
@@ -73,7 +73,7 @@ func (s *Service) goodFor(ctx context.Context, token, granted []string, audience
 	return !must, err
 }
 
-// names reports whether a token is good for an audience that need not be named, and whether that rests on it naming none.
+// names reports whether a token is good for an audience that need not be named, and whether only because it names none.
 func names(token, granted []string, audience string) (good, unnamed bool) {
 	switch {
 	case audience == "":
@@ -85,7 +85,7 @@ func names(token, granted []string, audience string) (good, unnamed bool) {
 	}
 }
 
-// GoodFor is the rule of audiences by itself: see goodFor. must says whether tokens must name the audience.
+// GoodFor is the rule of goodFor without a store. must says whether tokens must name the audience.
 func GoodFor(token, granted []string, audience string, must bool) bool {
 	good, unnamed := names(token, granted, audience)
 	return good && !(unnamed && must)

@@ -14,13 +14,12 @@ import (
 	"patd/tokens/secret"
 )
 
-// Names that people read in lists follow PRECIS (RFC 8264). A name is stored by the profile OpaqueString (RFC 8265 section
-// 4.2): as it was written, in NFC, with plain spaces, and without characters that are invisible, reorder text, or are not
-// assigned. Nickname (RFC 8266), which is for comparing, would also store "①" as "1". Names are compared by its rules, in
-// NameKey. Two things go beyond the profile, since people write them into names: the sequences of emoji, and the middle dot between
-// any letters.
+// Names that people read in lists follow PRECIS (RFC 8264). A name is stored by the profile OpaqueString (RFC 8265
+// section 4.2): as written, in NFC, with plain spaces, and without invisible, reordering or unassigned characters.
+// Nickname (RFC 8266), which is for comparing, would also store "①" as "1"; NameKey compares names by its rules. Two
+// things that people write into names go beyond the profile: emoji sequences, and the middle dot between any letters.
 
-// readable normalizes a name for people, and says what is wrong with it; empty: nothing. The empty name is readable.
+// readable normalizes a name for people, and returns what is wrong with it, or "". The empty name is readable.
 func readable(s string) (name, wrong string) {
 	if plainASCII(s) {
 		return strings.TrimSpace(s), ""
@@ -45,7 +44,7 @@ func plainASCII(s string) bool {
 	return true
 }
 
-// spaces makes the space separators of other scripts plain ones.
+// spaces replaces the space separators of other scripts by plain spaces.
 func spaces(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.Is(unicode.Zs, r) {
@@ -55,7 +54,7 @@ func spaces(s string) string {
 	}, s)
 }
 
-// culprit names the first character that may not stand in a name by itself.
+// culprit names the first character that is not allowed in a name by itself.
 func culprit(s string) string {
 	for _, r := range s {
 		if _, err := precis.OpaqueString.String(string(r)); err != nil {
@@ -73,7 +72,7 @@ const (
 	middleDot  = '\u00b7'
 )
 
-// withoutEmojiJoints leaves out what joins the parts of an emoji, where it does, and middle dots.
+// withoutEmojiJoints removes middle dots, and joiners and variation selectors inside an emoji.
 func withoutEmojiJoints(s string) string {
 	in := []rune(s)
 	out := in[:0:0]
@@ -82,7 +81,7 @@ func withoutEmojiJoints(s string) string {
 		if i+1 < len(in) {
 			next = in[i+1]
 		}
-		last := rune(0) // the one before that is not left out
+		last := rune(0) // the last character kept
 		if len(out) > 0 {
 			last = out[len(out)-1]
 		}
@@ -97,35 +96,34 @@ func withoutEmojiJoints(s string) string {
 	return string(out)
 }
 
-// shows reports whether a text has a character that can be seen by itself.
+// shows reports whether a text has a character that is visible by itself.
 func shows(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool {
 		return unicode.In(r, unicode.L, unicode.N, unicode.P, unicode.S) && !ignorable(r) && !slices.Contains(blanks, r)
 	})
 }
 
-// blanks are symbols without ink, which Unicode does not call ignorable: the empty Braille pattern and the null notehead.
+// blanks are symbols without ink that Unicode does not call ignorable: the empty Braille pattern and the null notehead.
 var blanks = []rune{'\u2800', '\U0001d159'}
 
-// ignorable reports whether a character is shown as nothing where it is not supported, the property Default_Ignorable_Code_Point, or
-// formats others.
+// ignorable reports whether a character is invisible where it is not supported (property Default_Ignorable_Code_Point),
+// or only formats others.
 func ignorable(r rune) bool {
 	return r > unicode.MaxASCII && unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// reorders reports whether a character changes the order in which the text around it is shown.
+// reorders reports whether a character changes the display order of the text around it.
 func reorders(r rune) bool { return r > unicode.MaxASCII && unicode.Is(unicode.Bidi_Control, r) }
 
-// NameKey folds a name for comparing: two names are the same when their keys are. Case does not count, nor the width of
-// spaces and how many there are, nor characters that are not shown, nor forms of one character that are only compatible (as by
-// Nickname, RFC 8266 section 2.3, with full case folding). It takes any text, also one that readable refuses, and a key is its
-// own key.
+// NameKey folds a name for comparing: two names are the same if their keys are. Case, the width and number of spaces,
+// invisible characters and compatibility forms of a character do not count (as in Nickname, RFC 8266 section 2.3, with
+// full case folding). It takes any text, also text that readable rejects. The key of a key is itself.
 func NameKey(name string) string {
 	if plainASCII(name) && name == strings.TrimSpace(name) && !strings.Contains(name, "  ") {
 		return strings.ToLower(name)
 	}
 	key := name
-	for range maxFolds { // it mostly stands after one
+	for range maxFolds { // usually stable after one
 		folded := strings.Map(func(r rune) rune {
 			if ignorable(r) {
 				return -1
@@ -145,12 +143,12 @@ func NameKey(name string) string {
 
 const maxFolds = 4
 
-// FormerNameKey is what NameKey was in v0.1.0, whose keys stand in the rows that it wrote.
+// FormerNameKey is the NameKey of v0.1.0. Rows written by v0.1.0 still hold its keys.
 func FormerNameKey(name string) string {
 	return norm.NFC.String(cases.Fold().String(norm.NFC.String(name)))
 }
 
-// name normalizes a token's name.
+// name checks and normalizes a token's name.
 func (c *checker) name(s string) string {
 	before := len(c.found)
 	c.text("name", strings.TrimSpace(norm.NFC.String(s)), maxName, false)
@@ -171,7 +169,7 @@ func (c *checker) name(s string) string {
 	return s
 }
 
-// title normalizes a name that may be left out, such as the display name of a feature.
+// title checks and normalizes an optional name, such as the display name of a feature.
 func (c *checker) title(field, s string) string {
 	before := len(c.found)
 	c.text(field, s, maxName, false)
@@ -185,8 +183,8 @@ func (c *checker) title(field, s string) string {
 	return s
 }
 
-// text checks free text: at most limit characters, none that reorders text, and no control characters but, where multiline,
-// line ends and tabs.
+// text checks free text: at most limit characters, none that reorders text, and no control characters except line ends
+// and tabs if multiline.
 func (c *checker) text(field, s string, limit int, multiline bool) {
 	switch {
 	case !utf8.ValidString(s):

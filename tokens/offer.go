@@ -11,10 +11,10 @@ import (
 	"patd/tokens/secret"
 )
 
-// offer is what an access token is made of.
+// offer holds everything that an access token is made from.
 type offer struct {
-	cred   Credential   // of the personal access token
-	secret StoredSecret // the one that it comes of
+	cred   Credential   // the personal access token
+	secret StoredSecret // the secret of cred that it is derived from
 	client Client
 	scopes []string
 	target target
@@ -22,7 +22,7 @@ type offer struct {
 	now    time.Time
 }
 
-// end is when the access token ends: never after anything that it comes of.
+// end returns when the access token expires: never after anything that it is derived from.
 func (o offer) end() time.Time {
 	at := earliest(o.now.Add(o.target.ttl), o.cred.Token.ExpireTime)
 	at = earliest(at, o.secret.ExpireTime)
@@ -32,28 +32,27 @@ func (o offer) end() time.Time {
 	return at
 }
 
-// heldForAccess is what a feature source said before the transaction of an exchange or a refresh.
+// heldForAccess is the result of a feature source from before the transaction of an exchange or a refresh.
 type heldForAccess struct {
 	Held
-	fresh bool // no remembered answer was good enough
+	fresh bool // cached results were not allowed
 }
 
-// of is what of granted scopes is in effect.
+// of returns the granted scopes that are in effect.
 func (h heldForAccess) of(granted []string) []string {
 	effective, _ := inEffect(granted, h.Held)
 	return effective
 }
 
-// heldBy asks the feature source. What goes into a JWT stays there until its end, so that no remembered answer of the source
-// does.
+// heldBy asks the feature source. A JWT keeps its scopes until it expires, so for a JWT no cached result is used.
 func (s *Service) heldBy(ctx context.Context, u User, t target) (heldForAccess, error) {
 	fresh := t.format == AccessJWT
 	h, err := s.features.Features(ctx, u, fresh)
 	return heldForAccess{h, fresh}, err
 }
 
-// scopesFor is what of granted scopes is in effect and asked for, inside the transaction. A local source is asked again, about
-// the record as the transaction sees it.
+// scopesFor returns the granted scopes that are in effect and requested, inside the transaction. A local source is
+// asked again, about the record as the transaction sees it.
 func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string, before heldForAccess) ([]string, error) {
 	if s.features.Local() {
 		var err error
@@ -67,7 +66,7 @@ func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string,
 	return s.narrowed(ask, before.of(granted))
 }
 
-// grant makes the access token and returns what the event says of it.
+// grant makes the access token and returns the detail for the event.
 func (s *Service) grant(tx Tx, keys *Keys, o offer, g *Granted) (detail string, err error) {
 	g.Format, g.Scopes, g.ExpireTime = o.target.format, o.scopes, o.end()
 	var id ID
@@ -83,7 +82,7 @@ func (s *Service) grant(tx Tx, keys *Keys, o offer, g *Granted) (detail string, 
 	return o.detail(id), nil
 }
 
-// claim makes the claims of a JWT, whose times are whole seconds: it ends at the last one that is not too late.
+// claim makes the claims of a JWT. Its times are whole seconds, so the expiry is rounded down.
 func (s *Service) claim(o offer, g *Granted) (ID, error) {
 	id, err := secret.NewID(o.now, s.rand)
 	g.ExpireTime = g.ExpireTime.Truncate(time.Second)
@@ -120,7 +119,7 @@ func (s *Service) insertAccess(tx Tx, keys *Keys, o offer, g *Granted) (ID, erro
 	return a.ID, err
 }
 
-// nextRefresh makes a refresh token of a family.
+// nextRefresh adds a refresh token to a family.
 func (s *Service) nextRefresh(tx Tx, keys *Keys, f Family, now time.Time) (Secret, error) {
 	var text Secret
 	err := s.withID("refresh token", now, func(id ID) error {
@@ -133,7 +132,7 @@ func (s *Service) nextRefresh(tx Tx, keys *Keys, f Family, now time.Time) (Secre
 	return text, err
 }
 
-// withID gives a record an id that is free. Ids of one millisecond can meet; then it tries another.
+// withID inserts a record under a free id. Ids of the same millisecond can collide; then it retries.
 func (s *Service) withID(what string, now time.Time, insert func(ID) error) error {
 	for range 8 {
 		id, err := secret.NewID(now, s.rand)
@@ -152,7 +151,7 @@ func (s *Service) withID(what string, now time.Time, insert func(ID) error) erro
 	return fmt.Errorf("add %s: no free id in this millisecond", what)
 }
 
-// detail names what was granted, for the audit log.
+// detail describes the grant for the audit log.
 func (o offer) detail(id ID) string {
 	parts := []string{"access " + id.String()}
 	if o.target.format == AccessJWT {
@@ -170,12 +169,12 @@ func (o offer) detail(id ID) string {
 	return strings.Join(append(parts, "scopes "+strings.Join(o.scopes, " ")), ", ")
 }
 
-// maxClientDetail bounds, in bytes, what the audit log repeats of a name that a client gave itself.
+// maxClientDetail limits, in bytes, how much of an unverified client id the audit log repeats.
 const maxClientDetail = 64
 
-// detail names a client for the audit log. The name of one that showed its credential is that of a service. Any other name is
-// the client's own word, which anybody can choose so that it reads like more of the event: it stands in quotes, is cut off at
-// maxClientDetail, and says that it is unverified.
+// detail names a client for the audit log. An authenticated client has the name of a service. Any other name is
+// unverified: anyone can choose one that reads like more of the event. It is quoted, cut off at maxClientDetail, and
+// marked as unverified.
 func (c Client) detail() string {
 	if c.Authenticated {
 		return "client " + c.ID
@@ -187,8 +186,8 @@ func (c Client) detail() string {
 	return "unverified_client_id " + strconv.QuoteToASCII(name) + more
 }
 
-// again reads, inside the transaction that makes something of a secret, all that was known of it before: the token, its user and
-// whether the secret is still in force. A zero presented, which is not active: there is no such token.
+// again reads the token, its user and whether the secret is still in force once more, inside the transaction that makes
+// something from the secret. If the token no longer exists, it returns a zero presented, which is not active.
 func (p presented) again(tx ReadTx, now time.Time) (presented, error) {
 	c, err := tx.Credential(p.cred.Token.ID)
 	if errors.Is(err, ErrNotFound) {
@@ -200,7 +199,7 @@ func (p presented) again(tx ReadTx, now time.Time) (presented, error) {
 	return presentedBy(c, p.secret.Serial, now), nil
 }
 
-// presentedBy is a credential of which the secret with a serial was presented, or something that came of that secret.
+// presentedBy returns a credential as presented by the secret with a serial, or by something derived from that secret.
 func presentedBy(c Credential, serial int64, now time.Time) presented {
 	p := presented{cred: c, now: now, facts: c.FactsAt(now)}
 	p.facts.Match = MatchSuperseded
@@ -211,7 +210,7 @@ func presentedBy(c Credential, serial int64, now time.Time) presented {
 	return p
 }
 
-// mayStillAsk reads the authority of a client again, inside the transaction. A client that showed no credential has none.
+// mayStillAsk checks a client's authority again, inside the transaction. An unauthenticated client has none.
 func (a Actor) mayStillAsk(tx ReadTx, now time.Time) error {
 	if a.Kind == Nobody {
 		return nil
@@ -219,8 +218,8 @@ func (a Actor) mayStillAsk(tx ReadTx, now time.Time) error {
 	return a.stillMay(tx, now)
 }
 
-// check refuses a client id that may not be stored: one that is not printable ASCII (RFC 6749 appendix A.1), or holds a
-// credential.
+// check rejects a client id that must not be stored: one that is not printable ASCII (RFC 6749 appendix A.1), or that
+// holds a credential.
 func (c Client) check() error {
 	var text string
 	switch {
@@ -238,12 +237,12 @@ func (c Client) check() error {
 	return Invalid("CLIENT_ID_INVALID", "client_id", text)
 }
 
-// holder is the actor of a call by possession: who presents the token with that id. It has no other authority.
+// holder returns the actor of a call by possession: the holder of the token with that id. It has no other authority.
 func holder(user string, id ID, peer Peer) Actor {
 	return Actor{Kind: TokenActor, User: user, TokenID: id, Peer: peer, presented: true}
 }
 
-// refusedGrant records that a good token asked for more than it may have, and answers err.
+// refusedGrant records that a good token asked for more than it may have, and returns err.
 func (s *Service) refusedGrant(ctx context.Context, a Actor, action Action, t Token, err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -251,7 +250,7 @@ func (s *Service) refusedGrant(ctx context.Context, a Actor, action Action, t To
 	}
 	switch e.Reason {
 	case "SCOPE_INVALID", "TARGET_INVALID", "ACCESS_LIMIT_REACHED":
-		// A refresh token is another one after each use; the personal access token stays.
+		// The refresh token changes with each use; the personal access token stays the same.
 		return s.recorded(ctx, a, holder(t.User, t.ID, a.Peer), Refusal{Action: action, User: t.User, TokenID: t.ID.String()}, e, err)
 	default:
 		return err

@@ -11,14 +11,14 @@ const pageMAC = 16
 
 var errPageToken = Invalid("PAGE_TOKEN_INVALID", "page_token", "not a page token of this list; start from the first page")
 
-// lister makes and reads the page tokens of one query. A page token says where the next page starts, authenticated
-// together with the query, so that it can neither be made up nor carried over to another query.
+// lister makes and reads the page tokens of one query. A page token holds the start of the next page. It is
+// authenticated together with the query, so it can neither be forged nor used with another query.
 type lister struct {
 	keys  *Keys
 	query string
 }
 
-// page returns where to start (empty: at the first) and how many to show.
+// page returns the position to start after (empty: the first page) and the page size.
 func (l lister) page(p Page) (after string, limit int, err error) {
 	switch {
 	case p.Size < 0:
@@ -54,7 +54,7 @@ func (l lister) mac(k secret.Key, after string) [32]byte {
 	return k.Derive("page token").Sum(framed(l.query, after))
 }
 
-// cut takes limit items out of what was read, which is one more than limit where there is a next page.
+// cut returns at most limit items, and the token of the next page if there are more.
 func cut[T any](l lister, items []T, limit int, position func(T) string) ([]T, string) {
 	if len(items) <= limit {
 		return items, ""

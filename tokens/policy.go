@@ -46,7 +46,7 @@ func (p Policy) withDefaults() Policy {
 	return p
 }
 
-// Lifetime is what a caller asks for: at most one of the three, or nothing.
+// Lifetime is a requested lifetime: at most one of the three, or nothing.
 type Lifetime struct {
 	ExpireTime *time.Time
 	TTL        *time.Duration
@@ -55,7 +55,7 @@ type Lifetime struct {
 
 func (l Lifetime) isZero() bool { return l.ExpireTime == nil && l.TTL == nil && !l.Never }
 
-// Expiry is the instant at which a token minted now ends under the policy, to the microsecond; zero: never.
+// Expiry returns when a token minted now expires under the policy, to the microsecond; zero: never.
 func (p Policy) Expiry(l Lifetime, now time.Time) (time.Time, error) {
 	p = p.withDefaults()
 	var c checker
@@ -87,7 +87,7 @@ func (p Policy) Expiry(l Lifetime, now time.Time) (time.Time, error) {
 	return at, nil
 }
 
-// FormatDuration writes a duration as the command line takes it: in days where it is whole days.
+// FormatDuration formats a duration for the command line: in days if it is a whole number of days.
 func FormatDuration(d time.Duration) string {
 	if d > 0 && d%Day == 0 {
 		return fmt.Sprintf("%dd", d/Day)
@@ -95,7 +95,7 @@ func FormatDuration(d time.Duration) string {
 	return d.String()
 }
 
-// Limits bound what one token and one user can hold. A zero field is the default.
+// Limits limit what one token and one user can hold. A zero field is the default.
 type Limits struct {
 	ActiveTokens int // per user; 100
 	AccessTokens int // live ones that are stored, per personal access token; 1000

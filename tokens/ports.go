@@ -6,69 +6,67 @@ import (
 	"time"
 )
 
-// ErrNotFound is the store's answer for a record that does not exist. It is an answer, not a fault: a store that
-// cannot tell returns an *Error of CodeUnavailable instead.
+// ErrNotFound is returned for a record that does not exist. It is a result, not a fault: a store that cannot know
+// returns an *Error of CodeUnavailable instead.
 var ErrNotFound = errors.New("not found")
 
-// ErrTaken is the store's answer to an insert whose primary key exists. The transaction goes on.
+// ErrTaken is returned for an insert whose primary key exists. The transaction goes on.
 var ErrTaken = errors.New("already taken")
 
 // Store keeps tokens, users, services and events.
 //
-// Faults. Absence is ErrNotFound, wrapped or bare; every other failure that is not the caller's context ending is
-// an *Error of CodeUnavailable (see StoreUnavailable and DiskFull), never an empty answer. A store retries what it
-// can retry safely before it says so.
+// Faults. Absence is ErrNotFound, wrapped or bare. Every other failure, except the end of the caller's context, is an
+// *Error of CodeUnavailable (see StoreUnavailable and DiskFull), never an empty result. A store first retries what is
+// safe to retry.
 //
 // Freshness. Once Update has returned, every later Lookup and View on the same Store sees its effect.
 type Store interface {
 	CredentialReader
 	// View runs fn on one consistent snapshot.
 	View(ctx context.Context, fn func(ReadTx) error) error
-	// Update runs fn in one transaction and writes, in the same transaction, the events it returns and their
-	// entries in the change feed. When it returns nil, all of that is on disk. When fn or anything else fails,
-	// nothing of it happened. With no events nothing may have been changed: writes without an event are
-	// an error. fn may be run again after a conflict, so it must not have effects of its own; ctx bounds
-	// the wait for the transaction, not a commit under way.
+	// Update runs fn in one transaction and writes, in the same transaction, the events it returns and their entries in
+	// the change feed. When Update returns nil, all of that is on disk. When fn or anything else fails, nothing was
+	// changed. Writes without an event are an error. fn may run again after a conflict, so it must have no side
+	// effects. ctx bounds the wait for the transaction, not a commit under way.
 	Update(ctx context.Context, fn func(Tx) ([]Event, error)) error
-	// RecordUse records the use of a credential, or a digest of it that moves. It is saved in the background: at most
-	// 60 s late, only the latest use of each id, and not lost by a clean stop. It neither blocks nor fails.
+	// RecordUse records the use of a credential, or the new digest of one. It is saved in the background: at most 60 s
+	// late, only the latest use of each id, and not lost by a clean stop. It neither blocks nor fails.
 	RecordUse(Usage)
 }
 
-// CredentialReader reads what a presented secret is held against.
+// CredentialReader reads the records that a presented secret is checked against.
 type CredentialReader interface {
 	// Lookup reads a token, its user and its secrets at one instant. ErrNotFound for an unknown id; a revoked or
-	// expired token is still found. What it answers may be shared with others: the caller keeps it, and changes none of
-	// its slices, maps and revocations. It does not tell Token.LastUsed.
+	// expired token is still found. The result may be shared: the caller may keep it, but must not change its slices,
+	// maps and revocations. Token.LastUsed is not set.
 	Lookup(ctx context.Context, id ID) (Credential, error)
-	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. What it answers may be
-	// shared.
+	// LookupService reads a service by the id of its token. ErrNotFound for an unknown id. The result may be shared.
 	LookupService(ctx context.Context, id ID) (ServiceCredential, error)
 	// LookupAccess reads a short-lived access token by its own id. ErrNotFound for an unknown id; a revoked one is
-	// still found, and so is an expired one for a day. What it answers may be shared.
+	// still found, and an expired one for a day. The result may be shared.
 	LookupAccess(ctx context.Context, id ID) (AccessCredential, error)
 }
 
-// Prefetcher is a Store that can have at hand what lookups of several tokens are going to need, which costs less at
-// once than one by one. It answers nothing: the lookups do.
+// Prefetcher is a Store that can load the records for several lookups at once, which costs less than one by one.
+// Prefetch returns nothing: the lookups return the records.
 type Prefetcher interface {
 	Prefetch(ids []ID)
 }
 
-// Usage is what RecordUse records of a credential.
+// Usage is an entry for RecordUse.
 type Usage struct {
 	ID   ID
 	Kind Kind // zero: KindPersonal
-	// Use is the last use; zero: there is only a Rekey. A store keeps that of personal access tokens, and of nothing else.
+	// Use is the last use; zero: there is only a Rekey. A store keeps it for personal access tokens only.
 	Use Use
-	// Rekey, when not nil, replaces the digest Rekey.Old by Rekey.New wherever the credential still carries Old.
+	// Rekey, when not nil, replaces the digest Rekey.Old by Rekey.New if the credential still has Old.
 	Rekey *Rekey
 }
 
 // Rekey moves a stored digest of one secret from a retiring key to the current one.
 type Rekey struct{ Old, New Hash }
 
-// ReadTx reads at one instant. All its methods answer records that the caller may keep and change.
+// ReadTx reads at one instant. The caller may keep and change all records that its methods return.
 type ReadTx interface {
 	TokenReader
 	UserReader
@@ -93,7 +91,7 @@ type TokenReader interface {
 	// particular order.
 	LiveTokens(userKey int64, now time.Time) ([]LiveToken, error)
 	ExceedingReader
-	// Request reads what is kept of an idempotent request, unless it has expired at now. ErrNotFound.
+	// Request reads the record of an idempotent request, unless it has expired at now. ErrNotFound.
 	Request(key RequestKey, now time.Time) (Request, error)
 }
 
@@ -101,7 +99,7 @@ type TokenReader interface {
 type ExceedingReader interface {
 	// Exceeding lists tokens by the query, oldest first.
 	Exceeding(q ExceedQuery) ([]Token, error)
-	// CountExceeding counts what the query selects, whatever its After and Limit.
+	// CountExceeding counts the tokens that the query selects; After and Limit do not count.
 	CountExceeding(q ExceedQuery) (int64, error)
 }
 
@@ -136,8 +134,8 @@ type UserReader interface {
 
 // ServiceReader reads services.
 type ServiceReader interface {
-	// Service reads the newest service of that name that is not revoked, or else the newest. ErrNotFound. By its id
-	// alone a service that was made after the clock was set back would not be the newest, and could not be revoked.
+	// Service reads the newest service of that name that is not revoked, or else the newest. ErrNotFound. Ids alone do
+	// not decide: a service made after the clock was set back would not be the newest, and could not be revoked.
 	Service(name string) (ServiceAccount, error)
 	// Services lists services, newest first: those with an id below before (0: from the newest), at most limit.
 	Services(before ID, limit int) ([]ServiceAccount, error)
@@ -149,27 +147,27 @@ type LogReader interface {
 	Events(q EventQuery) ([]Event, error)
 	// OldestEvents lists events at positions above after, oldest first, at most limit.
 	OldestEvents(after uint64, limit int) ([]Event, error)
-	// Released returns up to which position events were released for deletion, and the latest moment before which such
-	// events were; zero: none ever was.
+	// Released returns the position up to which events were released for deletion, and the latest time before which
+	// such events happened; zero: none was released yet.
 	Released() (seq uint64, before time.Time, err error)
 }
 
 // LogWriter shortens the audit log.
 type LogWriter interface {
-	// ReleaseEvents lets a store delete the events at positions above after and up to upTo, all of which were before a
-	// moment. They may be found for a while. ErrTaken where what is released does not end at after.
+	// ReleaseEvents lets a store delete the events at positions above after and up to upTo, all of them from before a
+	// time. They may still be found for a while. ErrTaken if the released range does not end at after.
 	ReleaseEvents(after, upTo uint64, before time.Time) error
 }
 
-// KeyReader reads what the store knows of the digest keys: names and check values, never keys.
+// KeyReader reads the store's records of the digest keys: names and check values, never keys.
 type KeyReader interface {
 	// Keys lists the keys that the store knows, oldest first, without counts.
 	Keys() ([]KeyRecord, error)
-	// KeyUse counts the live digests under each key by name: those of tokens and services that are neither revoked nor
-	// expired at now, rotated secrets in their grace included, and of what came of tokens: access tokens and the
-	// refresh token of each family that is not used yet. It reads every row.
+	// KeyUse counts the live digests under each key by name. Live are those of tokens and services that are neither
+	// revoked nor expired at now, of rotated secrets in their grace, of access tokens, and of the unused refresh token
+	// of each family. It reads every row.
 	KeyUse(now time.Time) (map[string]int64, error)
-	// Prefixes lists every personal prefix that secrets were minted under.
+	// Prefixes lists every personal prefix under which secrets were minted.
 	Prefixes() ([]string, error)
 }
 
@@ -192,27 +190,27 @@ type TokenWriter interface {
 	// InsertToken adds a token with its current secret. ErrTaken when the id exists.
 	InsertToken(t Token, h Hash) error
 	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, BlockedBy and Revocation of the token
-	// with t.ID; a revocation that stands already is never changed or removed. ErrNotFound.
+	// with t.ID. An existing revocation is never changed or removed. ErrNotFound.
 	UpdateToken(t Token) error
-	// ReplaceSecret makes h the current secret of a token. The one that was current is accepted until
-	// previousUntil. All older ones end for good: their ExpireTime becomes the Unix epoch, so that they stay ended
-	// when the clock is set back. At least the 32 newest are remembered.
+	// ReplaceSecret makes h the current secret of a token. The previous one is accepted until previousUntil. All older
+	// ones end for good: their ExpireTime becomes the Unix epoch, so that they stay ended when the clock is set back.
+	// At least the 32 newest are kept.
 	ReplaceSecret(id ID, h Hash, previousUntil time.Time) error
-	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns which, oldest
+	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns their ids, oldest
 	// first.
 	RevokeTokens(userKey int64, r Revocation) ([]ID, error)
 	RequestWriter
-	// SetBlocked writes BlockedBy alone. ErrNotFound.
+	// SetBlocked writes only BlockedBy. ErrNotFound.
 	SetBlocked(id ID, by string) error
 }
 
 // RequestWriter keeps idempotent requests.
 type RequestWriter interface {
-	// PutRequest keeps a request until its ExpireTime, replacing an expired one of the same key, and may drop
-	// others that have expired at now.
+	// PutRequest stores a request until its ExpireTime. It replaces an expired one of the same key, and may drop others
+	// that have expired at now.
 	PutRequest(r Request, now time.Time) error
 	// ForgetSealed drops the sealed secret from the requests that made or rotated a token, or made a service; the
-	// requests stay. No other method drops one.
+	// requests stay. No other method drops a sealed secret.
 	ForgetSealed(id ID) error
 	// ForgetSealedOf is ForgetSealed for all tokens of a user.
 	ForgetSealedOf(userKey int64) error
@@ -230,7 +228,7 @@ type UserWriter interface {
 type ServiceWriter interface {
 	// InsertService adds a service. ErrTaken when the id exists.
 	InsertService(s ServiceAccount, h Hash) error
-	// RevokeService writes the revocation of a service; one that stands already is never changed. ErrNotFound.
+	// RevokeService writes the revocation of a service; an existing one is never changed. ErrNotFound.
 	RevokeService(id ID, r Revocation) error
 }
 
@@ -238,7 +236,7 @@ type ServiceWriter interface {
 type FeatureWriter interface {
 	// InsertFeature adds an entry. ErrTaken when the name has one.
 	InsertFeature(e FeatureEntry) error
-	// UpdateFeature writes an entry anew. ErrNotFound.
+	// UpdateFeature replaces an entry. ErrNotFound.
 	UpdateFeature(e FeatureEntry) error
 	// DeleteFeature removes an entry. ErrNotFound.
 	DeleteFeature(name string) error
@@ -248,21 +246,21 @@ type FeatureWriter interface {
 type AudienceWriter interface {
 	// InsertAudience adds an audience. ErrTaken when the id exists.
 	InsertAudience(e AudienceEntry) error
-	// UpdateAudience writes an audience anew. ErrNotFound.
+	// UpdateAudience replaces an audience. ErrNotFound.
 	UpdateAudience(e AudienceEntry) error
 	// DeleteAudience removes an audience. ErrNotFound.
 	DeleteAudience(id string) error
 }
 
-// GrantReader reads what came of personal access tokens.
+// GrantReader reads access and refresh tokens that were derived from personal access tokens.
 type GrantReader interface {
 	// AccessToken reads an access token by id, whatever its state. ErrNotFound.
 	AccessToken(id ID) (AccessToken, error)
-	// RefreshToken reads a refresh token by id with its family, whatever their state. ErrNotFound. Every one of a
-	// family is remembered until a day after the family's end.
+	// RefreshToken reads a refresh token by id with its family, whatever their state. ErrNotFound. All tokens of a
+	// family are kept until a day after the family's end.
 	RefreshToken(id ID) (RefreshToken, error)
 	// CountGrants counts the access tokens and families of a personal access token that are neither revoked nor expired
-	// at now and came of its secrets from a serial on.
+	// at now and were derived from its secrets with this serial or a later one.
 	CountGrants(token ID, serial int64, now time.Time) (GrantCount, error)
 }
 
@@ -270,7 +268,7 @@ type GrantReader interface {
 type AccessWriter interface {
 	// InsertAccess adds an access token. ErrTaken when the id exists.
 	InsertAccess(a AccessToken, h Hash) error
-	// RevokeAccess revokes an access token. False: there is none of that id that is not revoked yet.
+	// RevokeAccess revokes an access token. It returns false if no unrevoked one has that id.
 	RevokeAccess(id ID, r Revocation) (bool, error)
 }
 
@@ -280,19 +278,19 @@ type FamilyWriter interface {
 	InsertFamily(f Family) error
 	// InsertRefresh adds a refresh token to the family with r.Family.ID. ErrTaken when the id exists.
 	InsertRefresh(r RefreshToken, h Hash) error
-	// UseRefresh notes that a refresh token is used. ErrNotFound when there is none of that id that is not used yet.
+	// UseRefresh marks a refresh token as used. ErrNotFound if no unused one has that id.
 	UseRefresh(id ID, at time.Time) error
-	// RevokeFamily revokes a family, and all its access tokens that are not revoked yet, expired ones too. False: there
-	// is no family of that id that is not revoked yet, and nothing was changed.
+	// RevokeFamily revokes a family and all its unrevoked access tokens, expired ones too. It returns false, and
+	// changes nothing, if no unrevoked family has that id.
 	RevokeFamily(id ID, r Revocation) (bool, error)
 }
 
-// KeyWriter writes what the store knows of the digest keys.
+// KeyWriter writes the store's records of the digest keys.
 type KeyWriter interface {
-	// PutKey adds a key by name with its check value, or sets RetireTime of the one that is there. No digest under a
-	// retired key is written from then on.
+	// PutKey adds a key by name with its check value, or sets RetireTime of an existing one. From then on no digest is
+	// written under a retired key.
 	PutKey(k KeyRecord) error
-	// PutPrefix remembers a personal prefix. Idempotent.
+	// PutPrefix stores a personal prefix. Idempotent.
 	PutPrefix(prefix string) error
 }
 
@@ -307,10 +305,10 @@ type TokenQuery struct {
 	Limit    int
 }
 
-// LiveToken is what limits and unique names look at.
+// LiveToken is the part of a token that limits and unique names need.
 type LiveToken struct {
 	ID      ID
-	NameKey string // by NameKey, or by FormerNameKey where an earlier program wrote it
+	NameKey string // by NameKey, or by FormerNameKey if an earlier version wrote it
 }
 
 // BlockedState selects tokens by their block.
@@ -324,7 +322,7 @@ const (
 )
 
 // ExceedQuery selects the live tokens, neither revoked nor expired at Now, that name an audience and end after Limited,
-// or never where Never says so. With BlockedByAudience the tokens need not name it, and Limited and Never do not count.
+// or never if Never is set. With BlockedByAudience the tokens need not name it, and Limited and Never do not count.
 type ExceedQuery struct {
 	Audience string
 	Now      time.Time
@@ -348,7 +346,7 @@ type FeatureQuery struct {
 // AudienceQuery selects audiences.
 type AudienceQuery struct {
 	Has      string // contained in id or display name, folded by NameKey
-	Resource string // empty: any; RFC 8707, compared as NormalResource has it. Has does not count then.
+	Resource string // empty: any; RFC 8707, compared by NormalResource. Has does not count then.
 	After    string // only ids above, in byte order
 	Limit    int
 }
@@ -360,12 +358,12 @@ type UserQuery struct {
 	Limit int
 }
 
-// Change is an entry of the change feed: what it names is no longer as it was. One that names nothing stands for a
-// change that is about none of them.
+// Change is an entry of the change feed: the records it names have changed. An entry that names none stands for any
+// other change.
 type Change struct {
 	Seq     uint64
 	TokenID ID     // 0: not about one token
-	User    string // of a change to a user, not to one of its tokens
+	User    string // the user itself changed, not one of its tokens
 	Service string
 }
 
@@ -382,7 +380,7 @@ type EventQuery struct {
 // RequestKey names an idempotent request: a keyed digest of the caller and its idempotency key.
 type RequestKey [32]byte
 
-// Request is what is kept of an idempotent request.
+// Request is the stored record of an idempotent request.
 type Request struct {
 	Key         RequestKey
 	Fingerprint [32]byte // of the request's body
@@ -391,59 +389,59 @@ type Request struct {
 	ExpireTime  time.Time
 }
 
-// FeatureSource tells which features a user holds now.
+// FeatureSource returns the features that a user holds now.
 //
-// An unknown user holds none, which is an answer. A source that does not answer, and has none that is fresh enough,
-// returns an *Error of CodeUnavailable (see FeaturesUnavailable), never an empty answer.
+// An unknown user holds none, which is a result. A source that fails, and has no cached result that is fresh enough,
+// returns an *Error of CodeUnavailable (see FeaturesUnavailable), never an empty result.
 type FeatureSource interface {
-	// Features returns what the user holds: sorted, without duplicates, the caller's to keep but not to change.
-	// With fresh, a cached answer does not do. The user may be one that the store has not met (Key 0).
+	// Features returns what the user holds: sorted, without duplicates, the caller's to keep but not to change. With
+	// fresh, no cached result is used. The user may have no record in the store yet (Key 0).
 	Features(ctx context.Context, u User, fresh bool) (Held, error)
-	// Local tells that Features is a pure function of the User record: the service then asks inside the
+	// Local reports whether Features is a pure function of the User record. If so, the service calls it inside the
 	// transaction, and features are written through patd.
 	Local() bool
 }
 
-// Held is what a feature source answers.
+// Held is the result of a feature source.
 type Held struct {
 	Features []string
-	// Stale says that this is the last known answer, served during an outage of the source.
+	// Stale reports that this is the last known result, served during an outage of the source.
 	Stale bool
-	// AsGranted says that the source knows nothing of users by itself: whatever a token was granted is held. What
-	// can be granted is what the signed-in user's credential says.
+	// AsGranted reports that the source knows nothing of users by itself: all granted scopes of a token are held. The
+	// signed-in user's credential says what can be granted.
 	AsGranted bool
 }
 
 // Forgetter is a FeatureSource with a cache.
 type Forgetter interface {
-	// Forget drops what is known of a user: once it has returned, no answer is from before it.
+	// Forget drops the cached features of a user: once it has returned, no result is older than the call.
 	Forget(user string)
-	// ForgetAll does that of every user.
+	// ForgetAll does the same for every user.
 	ForgetAll()
 }
 
-// ChangeFeed is the store's change feed as this process hears of it, whoever on the same store made the changes. Its
-// methods answer from memory, at once and to any number of callers.
+// ChangeFeed is the store's change feed as this process has received it, including changes by other servers on the same
+// store. Its methods read memory, return at once and may be called concurrently.
 //
-// The error of each is an *Error of CodeUnavailable: the store has not been heard of for so long that what is known of
-// it is not to be trusted.
+// Each error is an *Error of CodeUnavailable: nothing was received from the store for so long that the feed can no
+// longer be trusted.
 type ChangeFeed interface {
 	// Newest returns the position of the newest entry.
 	Newest() (WatchPosition, error)
 	// After returns the entries after a position, oldest first, at most limit.
 	After(at WatchPosition, limit int) (ChangePage, error)
-	// News returns a channel that is closed when there are entries that were not there when News was called.
+	// News returns a channel that is closed when entries have arrived since the call.
 	News() <-chan struct{}
-	// Live reports whether what is known of the store counts: the other methods return no error.
+	// Live reports whether the feed is current, so that the other methods return no error.
 	Live() bool
 }
 
 // ChangePage is a part of the change feed.
 type ChangePage struct {
 	Changes []Change
-	// At is the position of the last of them; where there is none, the one that was asked for.
+	// At is the position of the last change; if there is none, the requested position.
 	At WatchPosition
-	// Lost says that the entries after the position cannot be told: they are too many or too old, or the position is of
-	// another history. At is then the newest position, and Changes is empty.
+	// Lost reports that the entries after the position are not available: they are too many or too old, or the position
+	// is of another history. At is then the newest position, and Changes is empty.
 	Lost bool
 }

@@ -10,25 +10,25 @@ import (
 	"patd/tokens/secret"
 )
 
-// ending says why a secret is ended, and how.
+// ending says why and how a secret is revoked.
 type ending struct {
 	reason   string
-	services bool // a service's too
-	byHolder bool // recorded as by whoever holds the secret, where the caller is nobody
+	services bool // also revokes services
+	byHolder bool // an unauthenticated caller is recorded as the secret's holder
 }
 
-// RevokeSecret ends what a secret is of (RFC 7009), for whoever has it: the personal access token, the access token, or the
-// refresh token's whole family with its access tokens. It returns nil for what is no live secret; any refresh token of a live
-// family counts as live. That the end could not be stored is an error.
+// RevokeSecret revokes what a secret belongs to (RFC 7009), for any holder: the personal access token, the access
+// token, or the refresh token's whole family with its access tokens. It returns nil if the secret is not live; any
+// refresh token of a live family counts as live. It returns an error if the revocation could not be stored.
 //
-// Reasons: REVOCATION_UNSUPPORTED for what has the form of a service's, live or not, since only administrators end those; and
-// outages.
+// Reasons: REVOCATION_UNSUPPORTED for a secret of a service's form, live or not, since only administrators revoke
+// services; and outages.
 func (s *Service) RevokeSecret(ctx context.Context, a Actor, secret Secret) error {
 	return s.end(ctx, a, secret, ending{reason: "presented for revocation", byHolder: true})
 }
 
-// ReportLeaks ends what each live secret in up to 1000 strings is of, services too, with the reason LEAKED. A string may hold
-// other text around a secret. That one could not be ended is an error, once the others were.
+// ReportLeaks revokes what each live secret in up to 1000 strings belongs to, services too, with the reason LEAKED. A
+// string may hold other text around a secret. If one could not be revoked, the error is returned after the others were.
 //
 // Reasons: LEAKS_TOO_MANY, and outages.
 func (s *Service) ReportLeaks(ctx context.Context, a Actor, secrets []Secret) error {
@@ -46,7 +46,7 @@ func (s *Service) ReportLeaks(ctx context.Context, a Actor, secrets []Secret) er
 	return failed
 }
 
-// between reports whether r is a character that no secret has.
+// between reports whether r is a character that occurs in no secret.
 func between(r rune) bool {
 	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
 }
@@ -76,7 +76,7 @@ func (s *Service) end(ctx context.Context, a Actor, text Secret, how ending) err
 	return nil
 }
 
-// endPersonal ends a token whose user may be suspended, and which may be blocked: both can be undone.
+// endPersonal revokes a token even if its user is suspended or it is blocked: both can be undone.
 func (s *Service) endPersonal(ctx context.Context, a Actor, secret Secret, id ID, reason string) error {
 	var p presented
 	err := s.present(ctx, secret, id, &p)
@@ -89,7 +89,7 @@ func (s *Service) endPersonal(ctx context.Context, a Actor, secret Secret, id ID
 			return Token{}, err
 		}
 		if _, inForce := c.secretOf(p.secret.Serial, now); !inForce {
-			return Token{}, errUnchanged // rotated away since: it is no live secret
+			return Token{}, errUnchanged // rotated away since: the secret is not live
 		}
 		return tx.Token(id)
 	})
@@ -142,7 +142,7 @@ func (s *Service) endService(ctx context.Context, a Actor, secret Secret, id ID,
 		return err
 	}
 	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
-		// A name is one live service's: where it is another's by now, this one has ended.
+		// Live services have unique names: if another service has the name by now, this one has ended.
 		v, err := tx.Service(c.Service.Name)
 		if errors.Is(err, ErrNotFound) || err == nil && (v.ID != id || v.Revocation != nil) {
 			return nil, nil

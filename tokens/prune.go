@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// minEventAge is how old an event must be to be deleted: a store may look for its own newest ones.
+// minEventAge is the least age of a deleted event: a store may look up its own newest ones.
 const minEventAge = time.Minute
 
-// prunePage is how many events are read at a time.
+// prunePage is the number of events read at a time.
 const prunePage = 1000
 
 var errPruneTooRecent = errors.New("events can be deleted when they are a minute old; name an earlier time")
 
 // Pruning says which events to delete.
 type Pruning struct {
-	// Before is the time that the events were before: a minute ago or earlier.
+	// Before is the time before which events are deleted: a minute ago or earlier.
 	Before time.Time
-	// Archive gets each event that is going to be deleted, in the order of their positions; when it has got all of them, it is called
-	// once more, without one, and must then keep them for good. Nothing is deleted when it fails. Nil: they are not kept.
+	// Archive receives each event that will be deleted, in the order of positions. A last call without events means
+	// that all were sent, and must make them durable. If Archive fails, nothing is deleted. Nil: they are not archived.
 	Archive func([]Event) error
 	// Note is added to the audit event of the pruning; empty: nothing.
 	Note string
 }
 
-// PruneEvents releases the oldest events of the audit log for deletion, up to the first one that was not before p.Before, by
-// an audit event of its own, and returns how many it released. ErrTaken: another did so at the same time; nothing was released.
-// The store deletes them afterwards. Positions are not given again.
+// PruneEvents releases the oldest events of the audit log for deletion, up to the first one that is not before
+// p.Before, and returns how many. It records an audit event of its own. ErrTaken: another call did so at the same time,
+// and nothing was released. The store deletes them afterwards. Positions are never reused.
 func PruneEvents(ctx context.Context, st Store, p Pruning, now time.Time) (released int64, err error) {
 	p.Before = p.Before.UTC().Truncate(time.Microsecond)
 	if p.Before.After(now.Add(-minEventAge)) {
@@ -71,8 +71,8 @@ func PruneEvents(ctx context.Context, st Store, p Pruning, now time.Time) (relea
 	return released, nil
 }
 
-// walkOldest hands the events over that can be released, and returns the position of the last one and their number. Their times
-// need not grow with their positions: the clock may have been set back. The first one that is too young ends the walk.
+// walkOldest archives the events that can be released, and returns the position of the last one and their number. Times
+// need not grow with positions: the clock may have been set back. The first event that is too young ends the walk.
 func walkOldest(ctx context.Context, st Store, from uint64, p Pruning) (upTo uint64, n int64, err error) {
 	upTo = from
 	for {
@@ -106,7 +106,7 @@ func walkOldest(ctx context.Context, st Store, from uint64, p Pruning) (upTo uin
 	}
 }
 
-// PruneDue reports whether an event that was not released is from before a moment.
+// PruneDue reports whether an event that was not released is older than before.
 func PruneDue(ctx context.Context, st Store, before time.Time) (due bool, err error) {
 	err = st.View(ctx, func(tx ReadTx) error {
 		from, _, err := tx.Released()

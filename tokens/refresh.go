@@ -13,11 +13,11 @@ func grantInvalid() *Error {
 	return Invalid("GRANT_INVALID", "refresh_token", "the refresh token is not valid")
 }
 
-// Refresh uses a refresh token up for the next one and an access token. Whoever presents a used one shows that somebody
-// has it who should not (RFC 9700 section 4.14.2): the family ends, access tokens included. Two calls at once with the same
-// one are no different: the second presents a used one.
+// Refresh exchanges a refresh token for the next one and an access token. A used token that is presented again has
+// leaked (RFC 9700 section 4.14.2): its family is revoked, access tokens included. This also holds for two calls at
+// once with the same token: the second presents a used one.
 //
-// Reasons: GRANT_INVALID for whatever is wrong with the token, its client or what it came of, SCOPE_INVALID, TARGET_INVALID,
+// Reasons: GRANT_INVALID for any fault of the token, its client or its origin, SCOPE_INVALID, TARGET_INVALID,
 // ACCESS_LIMIT_REACHED, and outages. None of them uses the token up.
 func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error) {
 	now := s.Now()
@@ -32,7 +32,7 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
 	}
 	if !rt.UseTime.IsZero() {
-		// Before the client is looked at: a thief need not know which one it is.
+		// This precedes the check of the client: a thief need not know the right one.
 		if err := s.endFamily(ctx, holder("", rt.ID, r.Peer), rt.Family, reasonReused); err != nil {
 			return Granted{}, err
 		}
@@ -64,13 +64,12 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 
 const reasonReused = "refresh token reused"
 
-// presents reports whether a caller is the client that a family is bound to.
+// presents reports whether caller is the client that a family is bound to.
 func (c Client) presents(caller Client) bool {
 	return (c.ID == "" || c.ID == caller.ID) && (!c.Authenticated || caller.Authenticated)
 }
 
-// knownRefresh reads the refresh token that a secret is of. ErrNotFound: of none. A digest under a retiring key is made
-// anew.
+// knownRefresh returns the refresh token of a secret, or ErrNotFound. A digest under a retiring key is replaced.
 func (s *Service) knownRefresh(ctx context.Context, text Secret, now time.Time) (RefreshToken, error) {
 	kind, id, err := s.prefixes.Load().Parse(text)
 	if err != nil || kind != secret.KindRefresh {
@@ -83,12 +82,12 @@ func (s *Service) knownRefresh(ctx context.Context, text Secret, now time.Time) 
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // takes as long as a wrong secret
 	}
 	if err != nil {
 		return RefreshToken{}, err
 	}
-	// A used one under a key that is gone is passed over: that it is reused cannot be told then, and it is refused.
+	// A used token under a key that is gone is skipped: its reuse cannot be proven then, and it is rejected.
 	live := rt.UseTime.IsZero() && rt.Family.status(now) == StateActive
 	ok, err := s.matches(keys, text, rt.Hash, live)
 	if err != nil {
@@ -103,7 +102,7 @@ func (s *Service) knownRefresh(ctx context.Context, text Secret, now time.Time) 
 	return rt, nil
 }
 
-// origin looks up the personal access token of a family, which must stand, as must the secret that the family came of.
+// origin looks up the personal access token of a family. It must be active, and the family's secret in force.
 func (s *Service) origin(ctx context.Context, f Family, now time.Time) (presented, error) {
 	c, err := s.store.Lookup(ctx, f.TokenID)
 	if errors.Is(err, ErrNotFound) {
@@ -123,7 +122,7 @@ func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshT
 		return Granted{}, err
 	}
 	if !first.offline {
-		return Granted{}, grantInvalid() // an audience allows it no longer
+		return Granted{}, grantInvalid() // an audience no longer allows it
 	}
 	held, err := s.heldBy(ctx, p.cred.User, first)
 	if err != nil {
@@ -145,7 +144,7 @@ func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshT
 			return nil, grantInvalid()
 		case err != nil:
 			return nil, fmt.Errorf("read refresh token: %w", err)
-		case !read.UseTime.IsZero(): // by another call, since it was read
+		case !read.UseTime.IsZero(): // used by another call after it was read
 			reused = true
 			return revokeFamily(tx, a, read.Family, now, reasonReused)
 		}
@@ -204,7 +203,7 @@ func revokeFamily(tx Tx, a Actor, f Family, now time.Time, reason string) ([]Eve
 	return endEvent(tx, a, ActionFamilyRevoke, f.TokenID, now, "family "+f.ID.String(), reason)
 }
 
-// endEvent is the event of the end of what came of a personal access token.
+// endEvent returns the event for the revocation of an access token or a family.
 func endEvent(tx ReadTx, a Actor, action Action, token ID, now time.Time, what, reason string) ([]Event, error) {
 	t, err := tx.Token(token)
 	if err != nil {

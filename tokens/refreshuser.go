@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// RefreshUser forgets what is cached of a user's features: once it has returned, no answer rests on what the source
-// said before.
+// RefreshUser drops the cached features of a user: once it has returned, no result rests on older data of the source.
 func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
 	if err := s.manager(a); err != nil {
 		return s.refused(ctx, a, Refusal{Action: ActionUserRefresh, User: user}, err)
@@ -20,8 +19,8 @@ func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
 	if ok {
 		f.Forget(user)
 	}
-	// The event's entry in the change feed tells those who hold answers of their own. Those of this server are newer than
-	// the refresh by now, and are kept when it receives the entry.
+	// The event's entry in the change feed invalidates the caches of other servers and clients. This server's cache
+	// entries are already newer than the refresh, so they stay when it receives the entry.
 	expected := ok && s.refreshes.expect(user)
 	err := s.ledger.do(ctx, a, func(_ Tx, now time.Time) ([]Event, error) {
 		e := a.event(now, ActionUserRefresh)
@@ -29,21 +28,21 @@ func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
 		return []Event{e}, nil
 	})
 	if err != nil && expected {
-		// Whether there is an entry nobody can tell; another server's may have been taken for it.
+		// It is unknown whether the entry exists; another server's may have been taken for it.
 		s.refreshes.withdraw(user)
 		f.Forget(user)
 	}
 	return err
 }
 
-// refreshes are the entries that this server's own refreshes are about to have in the change feed, counted by user.
+// refreshes counts, by user, the change feed entries that this server expects from its own refreshes.
 type refreshes struct {
 	mu       sync.Mutex
 	follows  bool
 	expected map[string]int
 }
 
-// follow says that the feed is followed from now on: whatever is written later will be received.
+// follow records that the feed is followed from now on: entries written later will be received.
 func (r *refreshes) follow() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,8 +62,8 @@ func (r *refreshes) expect(user string) bool {
 // withdraw takes back an expectation, if it was not met.
 func (r *refreshes) withdraw(user string) { r.meets(user) }
 
-// meets reports whether an entry about a user is one of those expected. Where another server has written about the same
-// user at that time, its entry may be taken for ours; then ours, which follows, is taken for the other's.
+// meets reports whether an entry about a user is an expected one. If another server writes about the same user at that
+// time, its entry may be taken for ours; ours, which follows, is then taken for the other's.
 func (r *refreshes) meets(user string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,7 +79,7 @@ func (r *refreshes) meets(user string) bool {
 	return true
 }
 
-// lost says that entries were passed over.
+// lost drops all expectations after entries were skipped.
 func (r *refreshes) lost() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// NormalResource returns the form in which resources (RFC 8707) are compared: RFC 3986 section 6.2.2 (the case of scheme
-// and host, percent-encoding, dot segments) and section 6.2.3 (the scheme's default port, the empty path). A slash at the
-// end of a path stays significant. What is no URI is returned as it is.
+// NormalResource returns the form in which resources (RFC 8707) are compared: RFC 3986 section 6.2.2 (the case of
+// scheme and host, percent-encoding, dot segments) and section 6.2.3 (the scheme's default port, the empty path). A
+// slash at the end of a path stays significant. A text that is not a URI is returned unchanged.
 func NormalResource(resource string) string {
 	u, err := url.Parse(resource)
 	if err != nil || u.Scheme == "" {
 		return resource
 	}
-	// The parts are taken from the text: url.URL keeps some decoded only.
+	// The parts are cut from the text: url.URL keeps some only decoded.
 	_, rest, _ := strings.Cut(resource, ":")
 	rest, fragment, hasFragment := strings.Cut(rest, "#")
 	rest, query, hasQuery := strings.Cut(rest, "?")
@@ -45,12 +45,12 @@ func NormalResource(resource string) string {
 	return b.String()
 }
 
-// defaultPort is the port that a scheme's URIs need not name; empty: patd knows none.
+// defaultPort returns the default port of a scheme; empty: patd knows none.
 func defaultPort(scheme string) string {
 	return map[string]string{"http": "80", "ws": "80", "https": "443", "wss": "443"}[scheme]
 }
 
-// normalAuthority normalizes the authority of a URI: user information is kept apart from case.
+// normalAuthority normalizes the authority of a URI. The case of the user information is kept.
 func normalAuthority(scheme, authority string) string {
 	user, host := "", normalEscapes(authority)
 	if at := strings.LastIndexByte(host, '@'); at >= 0 {
@@ -65,7 +65,7 @@ func normalAuthority(scheme, authority string) string {
 	return user + host
 }
 
-// lowerHost lowers the letters of a host, and leaves escapes as normalEscapes writes them.
+// lowerHost lowers the letters of a host, except those of percent-escapes, which stay capitals.
 func lowerHost(host string) string {
 	b := []byte(strings.ToLower(host))
 	for i := 0; i < len(b); i++ {
@@ -131,8 +131,8 @@ func withoutDots(path string) string {
 	return "/" + strings.Join(out, "/")
 }
 
-// resourceFree refuses a resource that another audience has, in whatever spelling: one that an exchange names must lead to
-// one audience. Rows of before this rule may still share one.
+// resourceFree returns an error if another audience has the resource, in any spelling: a resource in an exchange must
+// name one audience. Rows older than this rule may still share one.
 func resourceFree(tx ReadTx, e AudienceEntry) error {
 	if e.Resource == "" {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Revoke ends a token for good. A second call answers with the first one's time, revoker and reason.
+// Revoke revokes a token for good. A second call returns the first one's time, revoker and reason.
 func (s *Service) Revoke(ctx context.Context, a Actor, user, id, reason string) (Token, error) {
 	owner, err := s.owner(a, user)
 	var t Token
@@ -23,7 +23,7 @@ func (s *Service) Revoke(ctx context.Context, a Actor, user, id, reason string) 
 	return t, nil
 }
 
-// RevokeSelf ends the presented token for good.
+// RevokeSelf revokes the presented token for good.
 func (s *Service) RevokeSelf(ctx context.Context, a Actor, reason string) (Token, error) {
 	if a.Kind != TokenActor {
 		return Token{}, denied("only the bearer of a personal access token can do this")
@@ -59,7 +59,7 @@ func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(
 	return t, err
 }
 
-// RevokeAll ends all of a user's tokens for good, expired ones too, and returns how many it ended.
+// RevokeAll revokes all of a user's tokens for good, expired ones too, and returns how many it revoked.
 func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (int, error) {
 	owner, err := s.owner(a, user)
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (
 	return n, err
 }
 
-// revokeAll ends all of a user's tokens inside a transaction, and forgets the requests of each. It returns those that it ended.
+// revokeAll revokes all of a user's tokens inside a transaction, and drops their sealed secrets. It returns their ids.
 func revokeAll(tx Tx, u User, r Revocation) ([]ID, error) {
 	ids, err := tx.RevokeTokens(u.Key, r)
 	if err != nil {
@@ -104,7 +104,7 @@ func revokeAll(tx Tx, u User, r Revocation) ([]ID, error) {
 	return ids, nil
 }
 
-// revoked is an event for each token, so that each one's history is complete.
+// revoked returns an event for each token, so that the history of each is complete.
 func (a Actor) revoked(now time.Time, user string, ids []ID, reason string) []Event {
 	events := make([]Event, len(ids), len(ids)+1)
 	for i, id := range ids {
@@ -121,7 +121,7 @@ func counted(n int, reason string) string {
 	return fmt.Sprintf("%d revoked: %s", n, reason)
 }
 
-// Self describes the presented token to its bearer, who must call from where the token is allowed. It counts as a use.
+// Self describes the presented token to its bearer, who must call from an allowed address. It counts as a use.
 func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	if a.Kind != TokenActor {
 		return Self{}, denied("only the bearer of a personal access token can do this")

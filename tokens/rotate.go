@@ -10,15 +10,14 @@ import (
 	"patd/tokens/secret"
 )
 
-// Rotate gives an active token a new secret under the same id. The one that was current is accepted for the grace,
-// and never past its own expiry; one that was in its grace already stops at once, so that at most two are live.
+// Rotate gives an active token a new secret under the same id. The current secret is accepted for the grace, and never
+// past its own expiry. A secret already in its grace stops at once, so that at most two are live.
 //
-// A later expiry is a grant: it passes the checks of minting, so that the user must hold all scopes of the token. An
-// idempotent request that was answered before gets the same answer; the secret is left out once the token was rotated
-// again or revoked.
+// A later expiry is a grant: it passes the checks of minting, so the user must hold all scopes of the token. A repeated
+// idempotent request gets the first result; the secret is left out once the token was rotated again or revoked.
 //
-// Reasons: TOKEN_NOT_ACTIVE, USER_SUSPENDED, GRACE_OUT_OF_RANGE, SCOPE_NOT_HELD, IDEMPOTENCY_KEY_REUSED, those of a lifetime,
-// and outages.
+// Reasons: TOKEN_NOT_ACTIVE, USER_SUSPENDED, GRACE_OUT_OF_RANGE, SCOPE_NOT_HELD, IDEMPOTENCY_KEY_REUSED, those of a
+// lifetime, and outages.
 func (s *Service) Rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated, error) {
 	out, err := s.rotate(ctx, a, r)
 	if err != nil {
@@ -50,7 +49,7 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 		return Rotated{}, err
 	}
 	var out Rotated
-	// Who rotates because a secret was lost is not to wait for a feature source: it is asked for a longer life only.
+	// A caller who rotates a lost secret must not wait for a feature source: it is asked only for a later expiry.
 	before, err := s.askAhead(ctx, a, func(tx ReadTx) (_ User, done bool, err error) {
 		if r.Lifetime.isZero() {
 			return User{}, true, nil
@@ -131,7 +130,7 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 	return out, err
 }
 
-// extended is when a token would end by a new lifetime, and whether that is later than it ends now.
+// extended returns when a token would expire under a new lifetime, and whether that is later than now.
 func (s *Service) extended(tx ReadTx, t Token, l Lifetime, now time.Time) (at time.Time, extends bool, err error) {
 	policy, err := s.policyFor(tx, t.Audiences)
 	if err != nil {
@@ -141,7 +140,7 @@ func (s *Service) extended(tx ReadTx, t Token, l Lifetime, now time.Time) (at ti
 	return at, later(at, t.ExpireTime), err
 }
 
-// holdsAll refuses a longer life to a token some of whose scopes its user does not hold.
+// holdsAll returns an error if the user does not hold all scopes of a token that is to live longer.
 func (s *Service) holdsAll(ctx context.Context, u User, t Token, before answered) error {
 	if !s.features.Local() && !before.asked {
 		return Fail(CodeUnavailable, "TOKEN_CHANGED", "the token was changed while the call was under way; try again")
@@ -153,13 +152,13 @@ func (s *Service) holdsAll(ctx context.Context, u User, t Token, before answered
 	return scopesHeld(t.Scopes, held)
 }
 
-// seal is what is kept of a rotation's answer: the secret, and until when the previous one is accepted.
+// seal encodes the stored part of a rotation: the secret, and until when the previous one is accepted.
 func (r Rotated) seal() Secret {
 	return secret.NewSecret(r.Secret.Reveal() + " " + strconv.FormatInt(r.PreviousUntil.UnixMicro(), 10))
 }
 
-// replayRotation returns an idempotent request that was answered before. A zero Rotated: it was not. Of one whose token was
-// rotated again or revoked, only the token is known.
+// replayRotation returns the stored result of an idempotent request. A zero Rotated means that there is none. If the
+// token was rotated again or revoked, the result holds only the token.
 func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
 	r, found, err := seal.find(tx, now)
 	if err != nil || !found {
@@ -186,12 +185,12 @@ func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
 	return out, nil
 }
 
-// later reports whether a token that ends at an instant lives longer than one that ends at another; zero is never.
+// later reports whether a token that expires at an instant outlives one that expires at another; zero is never.
 func later(at, than time.Time) bool {
 	return !than.IsZero() && (at.IsZero() || at.After(than))
 }
 
-// earliest is the earlier of an instant and a limit; zero is never.
+// earliest returns the earlier of an instant and a limit; zero is never.
 func earliest(at, limit time.Time) time.Time {
 	if at.IsZero() || !limit.IsZero() && limit.Before(at) {
 		return limit

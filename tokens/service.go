@@ -12,27 +12,26 @@ import (
 	"patd/tokens/secret"
 )
 
-// Config is what a Service is made of. Store, Keys and Now are needed; the rest has defaults.
+// Config configures a Service. Store, Keys and Now are required; the rest has defaults.
 type Config struct {
 	Store    Store
 	Keys     *Keyring
-	Changes  ChangeFeed    // of the Store; nil: nothing can be watched or followed
+	Changes  ChangeFeed    // of the Store; nil: no watching and no following
 	Features FeatureSource // nil: the features of the User record
 	Prefixes Prefixes
 	Policy   Policy
 	Limits   Limits
-	// CacheFor is how long introspection answers may be reused; 0: not at all.
+	// CacheFor is how long introspection results may be cached; 0: not at all.
 	CacheFor time.Duration
 	// SigningKeyDelay is how long a new key for JWTs is published before it signs, see Signer; 0: it signs at once.
 	SigningKeyDelay time.Duration
-	Now             func() time.Time // the clock; needed
+	Now             func() time.Time // the clock; required
 	Rand            io.Reader        // nil: crypto/rand
 }
 
-// Service is the use cases, and the only place that decides. Its methods are safe for concurrent use.
+// Service implements the use cases, and is the only place that decides. Its methods are safe for concurrent use.
 //
-// Every method returns an *Error for what the caller or an outage is to blame for; any other error is internal, or
-// the context's.
+// Every method returns an *Error for a fault of the caller or an outage. Any other error is internal, or the context's.
 type Service struct {
 	store           reader
 	ledger          ledger
@@ -75,8 +74,8 @@ func NewService(c Config) (*Service, error) {
 	return s, nil
 }
 
-// LearnPrefixes reads the prefixes that the store knows, so that secrets minted by another server on the same store, under
-// a prefix of its own, are known here too. personal is the server's own, empty: pat.
+// LearnPrefixes reads the prefixes that the store knows, so that this server accepts secrets minted by another server
+// on the same store under a prefix of its own. personal is this server's own prefix; empty: pat.
 func (s *Service) LearnPrefixes(ctx context.Context, personal string) error {
 	var known []string
 	err := s.store.View(ctx, func(tx ReadTx) error {
@@ -95,14 +94,14 @@ func (s *Service) LearnPrefixes(ctx context.Context, personal string) error {
 	return nil
 }
 
-// LimitRefusals has every refused attempt ask whether it may be recorded, so that nobody can flood the audit log. It is
-// called before the Service is used.
+// LimitRefusals sets the function that decides whether a refused attempt is recorded, so that no caller can flood the
+// audit log. It must be called before the Service is used.
 func (s *Service) LimitRefusals(allow func(Actor) bool) { s.record.Store(&allow) }
 
-// Now is the instant by which everything is decided: UTC, to the microsecond. It is read once a request.
+// Now returns the time that decisions use: UTC, to the microsecond. It is read once a request.
 func (s *Service) Now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }
 
-// recordFeatures is the built-in source: what stands in the user's record.
+// recordFeatures is the built-in source: the features in the user's record.
 type recordFeatures struct{}
 
 var _ FeatureSource = recordFeatures{}
@@ -113,9 +112,9 @@ func (recordFeatures) Features(_ context.Context, u User, _ bool) (Held, error) 
 
 func (recordFeatures) Local() bool { return true }
 
-// CredentialFeatures is the source for a company whose identity provider names the features of a user in a claim of its
-// tokens, and that has no other source. They are taken when a token is minted, out of the credential of the user who
-// mints it; afterwards nothing narrows them, since nobody can be asked.
+// CredentialFeatures is the source for a company that has no other one, and whose identity provider names a user's
+// features in a claim of its tokens. Features are read when a token is minted, from the minting user's credential.
+// Nothing narrows them afterwards, since there is no source to ask.
 type CredentialFeatures struct{}
 
 var _ FeatureSource = CredentialFeatures{}
@@ -125,7 +124,7 @@ func (CredentialFeatures) Features(context.Context, User, bool) (Held, error) {
 	return Held{AsGranted: true}, nil
 }
 
-// Local returns false: nothing is written through patd.
+// Local returns false: features are not written through patd.
 func (CredentialFeatures) Local() bool { return false }
 
 // MintRequest asks for a new token.
@@ -150,7 +149,7 @@ type Minted struct {
 	Replayed bool
 }
 
-// TokenChange says what to change: nil fields stay as they are.
+// TokenChange is a set of changes: nil fields stay as they are.
 type TokenChange struct {
 	Name        *string
 	Description *string
@@ -197,11 +196,11 @@ type IntrospectRequest struct {
 	Secret   Secret
 	Audience string
 	Required []string
-	// ClientIP is the address of who presented the secret; invalid: not known.
+	// ClientIP is the address that the secret was presented from; invalid: not known.
 	ClientIP netip.Addr
 }
 
-// Self is what a token is told about itself.
+// Self describes a token to its bearer.
 type Self struct {
 	Token     Token
 	Effective []string

@@ -76,13 +76,13 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 	return m, err
 }
 
-// replayService returns an idempotent request that was answered before. A zero MintedService: it was not.
+// replayService returns the stored result of an idempotent request. A zero MintedService means that there is none.
 func replayService(tx ReadTx, seal *sealer, now time.Time) (MintedService, error) {
 	r, found, err := seal.find(tx, now)
 	if err != nil || !found {
 		return MintedService{}, err
 	}
-	at, err := tx.Services(r.TokenID+1, 1) // ids below, newest first: that one, which is never deleted
+	at, err := tx.Services(r.TokenID+1, 1) // ids below, newest first: the service itself, which is never deleted
 	if err == nil && (len(at) == 0 || at[0].ID != r.TokenID) {
 		err = ErrNotFound
 	}
@@ -113,7 +113,7 @@ func draftService(r ServiceRequest) (ServiceAccount, error) {
 	return ServiceAccount{Name: r.Name, Permissions: p, Audience: r.Audience}, c.err()
 }
 
-// Services lists services, newest first, whatever their state, and the token of the next page.
+// Services lists services in any state, newest first, and returns the token of the next page.
 func (s *Service) Services(ctx context.Context, a Actor, p Page) ([]ServiceAccount, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err
@@ -141,7 +141,7 @@ func (s *Service) Services(ctx context.Context, a Actor, p Page) ([]ServiceAccou
 	return found, next, nil
 }
 
-// RevokeService ends the newest service of that name for good. Idempotent.
+// RevokeService revokes the newest service of that name for good. Idempotent.
 func (s *Service) RevokeService(ctx context.Context, a Actor, name, reason string) (ServiceAccount, error) {
 	v, err := s.revokeService(ctx, a, name, reason)
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *Service) revokeService(ctx context.Context, a Actor, name, reason strin
 	return v, err
 }
 
-// revokeAccount ends a service that is not revoked yet, inside a transaction.
+// revokeAccount revokes a service that is not revoked yet, inside a transaction.
 func revokeAccount(tx Tx, a Actor, v ServiceAccount, now time.Time, reason string) (ServiceAccount, []Event, error) {
 	v.Revocation = &Revocation{Time: now, By: a.String(), Reason: reason}
 	if err := tx.RevokeService(v.ID, *v.Revocation); err != nil {
@@ -194,7 +194,7 @@ func revokeAccount(tx Tx, a Actor, v ServiceAccount, now time.Time, reason strin
 	return v, []Event{e}, nil
 }
 
-// Events lists the audit log, newest first, and the token of the next page.
+// Events lists the audit log, newest first, and returns the token of the next page.
 func (s *Service) Events(ctx context.Context, a Actor, f EventFilter, p Page) ([]Event, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err

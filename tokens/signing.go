@@ -35,8 +35,8 @@ func (k SigningKey) LogValue() slog.Value { return slog.StringValue(k.String()) 
 // MarshalText returns String, so that no encoder writes the key.
 func (k SigningKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// DeriveSigningKeys returns the keys for JWTs, the current one first. Each is derived from a digest key, so that all servers
-// of a store have the same ones without storing any, and rotating the digest keys rotates them.
+// DeriveSigningKeys returns the keys for JWTs, the current one first. Each is derived from a digest key, so all servers
+// of a store have the same keys without storing any, and rotating the digest keys rotates them.
 func DeriveSigningKeys(ks *Keys) []SigningKey {
 	out := make([]SigningKey, len(ks.All()))
 	for i, k := range ks.All() {
@@ -45,7 +45,7 @@ func DeriveSigningKeys(ks *Keys) []SigningKey {
 	return out
 }
 
-// deriveSigningKey derives a P-256 key. One in 2^32 candidates is no scalar of that curve; then the next one is tried.
+// deriveSigningKey derives a P-256 key. One in 2^32 candidates is no scalar of that curve; then it tries the next one.
 func deriveSigningKey(k secret.Key) SigningKey {
 	for n := 0; ; n++ {
 		raw := k.DeriveBytes("jwt es256 " + strconv.Itoa(n))
@@ -61,7 +61,7 @@ func deriveSigningKey(k secret.Key) SigningKey {
 	}
 }
 
-// thumbprint names a public key of P-256 by what is in it (RFC 7638 section 3).
+// thumbprint returns the thumbprint of a P-256 public key (RFC 7638 section 3).
 func thumbprint(x, y []byte) string {
 	enc := base64.RawURLEncoding
 	sum := sha256.Sum256([]byte(`{"crv":"P-256","kty":"EC","x":"` + enc.EncodeToString(x) + `","y":"` + enc.EncodeToString(y) + `"}`))
@@ -71,7 +71,7 @@ func thumbprint(x, y []byte) string {
 // DefaultSigningKeyDelay is how long a new signing key is published before it signs.
 const DefaultSigningKeyDelay = 10 * time.Minute
 
-// signers remembers the signing keys of the digest keys in force, which it derives when it is first asked for them.
+// signers caches the signing keys of the digest keys in force, and derives them on first use.
 type signers struct{ last atomic.Pointer[derivedKeys] }
 
 type derivedKeys struct {
@@ -89,7 +89,7 @@ func (s *signers) of(ks *Keys) []SigningKey {
 }
 
 // signer returns the key that signs at an instant: the current one, once the store has known it for delay. Until then
-// the next one in the file signs that is old enough; where none is, as in a new store, the oldest signs. A key that
+// the next key in the file that is old enough signs. If there is none, as in a new store, the oldest signs. A key that
 // the store has retired never signs while there is another.
 func (s *signers) signer(ks *Keys, now time.Time, delay time.Duration) SigningKey {
 	keys := s.of(ks)
@@ -111,7 +111,7 @@ func (s *signers) signer(ks *Keys, now time.Time, delay time.Duration) SigningKe
 	return keys[oldest]
 }
 
-// SigningKeys returns the keys in force, the current one first: those whose signatures verifiers accept.
+// SigningKeys returns the keys in force, the current one first. Verifiers accept their signatures.
 func (s *Service) SigningKeys() []SigningKey { return slices.Clone(s.signers.of(s.keys.Get())) }
 
 // Signer returns the key that signs now. A new key is published first and signs after Config.SigningKeyDelay, so that

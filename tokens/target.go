@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// target is what the audiences of an access token that is to be make of it.
+// target is what the audiences decide about a new access token.
 type target struct {
 	audiences []string // sorted, without duplicates
 	format    AccessFormat
@@ -17,39 +17,38 @@ type target struct {
 	offline   bool          // there is an audience, and all allow refresh tokens
 }
 
-// asked is which audiences a request names: by id, and by resource (RFC 8707).
+// asked names the requested audiences: by id, and by resource (RFC 8707).
 type asked struct{ audiences, resources []string }
 
-// bounds is what the audiences may be chosen from. A personal access token that names none is for any; then each must have
-// an entry.
+// bounds limits the choice of audiences. A personal access token that names none allows any that has an entry.
 type bounds struct {
 	named    []string
 	networks bool // the personal access token is bound to networks
 	unnamed  bool // the personal access token names no audience
 }
 
-// boundsOf are those of what is made of a personal access token.
+// boundsOf returns the bounds of a personal access token.
 func boundsOf(t Token) bounds { return bounds{t.Audiences, len(t.CIDRs) > 0, len(t.Audiences) == 0} }
 
-// bounds are those of what is made of a family of a personal access token.
+// bounds returns the bounds of a family of a personal access token.
 func (f Family) bounds(t Token) bounds {
 	return bounds{f.Audiences, len(t.CIDRs) > 0, len(t.Audiences) == 0}
 }
 
-// scopes is what of a family's scopes its personal access token still has.
+// scopes returns the scopes of a family that its personal access token still has.
 func (f Family) scopes(t Token) []string {
 	both, _ := Effective(f.Scopes, t.Scopes)
 	return both
 }
 
-// none reports whether no audience is asked for and none is named.
+// none reports whether no audience is requested and none is named.
 func (b bounds) none(ask asked) bool {
 	return len(ask.audiences)+len(ask.resources)+len(b.named) == 0
 }
 
 func targetInvalid(text string) *Error { return Invalid("TARGET_INVALID", "audience", text) }
 
-// target finds out what an access token would be for, and of what kind.
+// target returns the audiences, format and lifetime of an access token.
 func (s *Service) target(ctx context.Context, ask asked, b bounds) (target, error) {
 	if b.none(ask) {
 		return s.targetIn(nil, ask, b)
@@ -63,7 +62,7 @@ func (s *Service) target(ctx context.Context, ask asked, b bounds) (target, erro
 	return out, err
 }
 
-// targetIn is target inside a transaction, which it does not look at where there is no audience.
+// targetIn is target inside a transaction, which it does not use without audiences.
 func (s *Service) targetIn(tx ReadTx, ask asked, b bounds) (target, error) {
 	out := target{format: AccessOpaque, ttl: DefaultAccessTTL}
 	if b.none(ask) {
@@ -86,7 +85,7 @@ func (s *Service) targetIn(tx ReadTx, ask asked, b bounds) (target, error) {
 	return out, nil
 }
 
-// chosen is which audiences come out of what was asked: none asked is all that are named.
+// chosen returns the requested audiences, or all named ones if none is requested.
 func (s *Service) chosen(tx ReadTx, ask asked, b bounds) ([]string, error) {
 	want := ask.audiences
 	for _, r := range ask.resources {
@@ -120,7 +119,7 @@ func (s *Service) chosen(tx ReadTx, ask asked, b bounds) ([]string, error) {
 	return want, nil
 }
 
-// ofResource maps a resource to the audiences that have it: of those named, where any are.
+// ofResource returns the audiences that have a resource, limited to the named ones if there are any.
 func (s *Service) ofResource(tx ReadTx, resource string, named []string) ([]string, error) {
 	if resource == "" {
 		return nil, targetInvalid("the token is for no audience of that resource")
@@ -141,10 +140,10 @@ func (s *Service) ofResource(tx ReadTx, resource string, named []string) ([]stri
 	return ids, nil
 }
 
-// measure reads what the audiences say. Only all together make a JWT, or allow refresh tokens; the shortest lifetime
-// counts. One without an entry says the default, which is neither.
+// measure reads the settings of the audiences. The format is JWT, or refresh tokens are allowed, only if all agree. The
+// shortest lifetime counts. An audience without an entry has the defaults: no JWT and no refresh tokens.
 //
-// A personal access token that names no audience is good for none that must be named, by whatever way.
+// A personal access token that names no audience is never good for an audience that must be named.
 func (t *target) measure(tx ReadTx, unnamed bool) error {
 	if len(t.audiences) == 0 {
 		return nil
@@ -176,7 +175,7 @@ func (t *target) measure(tx ReadTx, unnamed bool) error {
 
 func scopeInvalid(text string) *Error { return Invalid("SCOPE_INVALID", "scope", text) }
 
-// narrowed is what of the scopes in effect is asked for; nil asks for all.
+// narrowed returns the requested scopes, all of which must be in effect; nil requests all.
 func (s *Service) narrowed(ask, effective []string) ([]string, error) {
 	if ask != nil {
 		var c checker

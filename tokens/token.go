@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// State is what a token's own record says of it at an instant; the user's state is not part of it.
+// State is the state of a token's own record at an instant. The user's state is not part of it.
 type State int
 
 // The states of a token or of a service.
@@ -18,10 +18,10 @@ const (
 
 // Token is a grant: one user, a name, scopes, audiences, an expiry. It holds neither secret nor digest.
 //
-// Slices and maps belong to whoever holds the Token; stores hand out fresh ones.
+// Slices and maps belong to the holder of the Token; stores return fresh ones.
 type Token struct {
 	ID          ID
-	UserKey     int64  // the store's key of the owner; a user deleted and met again has another
+	UserKey     int64  // the store's key of the owner; a user deleted and added again has another
 	User        string // the owner's id
 	Name        string
 	Description string
@@ -33,13 +33,14 @@ type Token struct {
 	ExpireTime  time.Time // zero: never
 	Revocation  *Revocation
 	LastUsed    Use
-	// BlockedBy names the audiences by whose policies operators have blocked the token, one a line; empty: it is not blocked.
+	// BlockedBy names the audiences whose policies made operators block the token, one a line; empty: it is not
+	// blocked.
 	BlockedBy string
-	// Rotations is how often the secret was replaced. A Lookup does not tell it: its current secret's Serial does.
+	// Rotations is how often the secret was replaced. Lookup does not set it: see the current secret's Serial.
 	Rotations int64
 }
 
-// Revocation is final: when, by whom and why a token or service was ended.
+// Revocation says when, by whom and why a token or service was revoked. It is final.
 type Revocation struct {
 	Time   time.Time
 	By     string
@@ -52,10 +53,10 @@ type Use struct {
 	IP   netip.Addr // invalid: not known
 }
 
-// Status is the token's state at an instant. Revoked wins over expired.
+// Status returns the token's state at an instant. Revoked wins over expired.
 func (t Token) Status(now time.Time) State { return status(t.Revocation, t.ExpireTime, now) }
 
-// expired reports whether the token's time is over: it is active while now < expire_time, without leniency.
+// expired reports whether the token has expired: it is active while now < expire_time, without leeway.
 func (t Token) expired(now time.Time) bool { return expired(t.ExpireTime, now) }
 
 func expired(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
@@ -71,24 +72,24 @@ func status(r *Revocation, expire, now time.Time) State {
 	}
 }
 
-// StoredSecret is what is kept of a secret: its keyed digest, and until when the secret is accepted.
+// StoredSecret is the stored part of a secret: its keyed digest, and until when the secret is accepted.
 type StoredSecret struct {
 	Hash Hash
 	// ExpireTime ends a secret that was rotated away. Zero on the current secret, which lives as long as its token.
 	ExpireTime time.Time
-	// Serial counts the secrets of a token: 0 is its first. What came of a secret names it by this, see AccessToken.
+	// Serial counts the secrets of a token from 0. Tokens derived from a secret name it by this, see AccessToken.
 	Serial int64
 }
 
-// InForce reports whether the secret is accepted, as far as its own end is concerned.
+// InForce reports whether the secret is accepted by its own expiry. The token's state is not part of it.
 func (s StoredSecret) InForce(now time.Time) bool { return !expired(s.ExpireTime, now) }
 
-// Credential is all that introspection needs of a token, read at one instant.
+// Credential is everything that introspection needs of a token, read at one instant.
 type Credential struct {
 	Token Token
 	User  User
 	// Secrets holds the current secret first, then those rotated away, newest first.
 	Secrets []StoredSecret
-	// Sequence is a position in the change feed that this reading is at least as new as.
+	// Sequence is a position in the change feed. The Credential includes all changes up to it.
 	Sequence uint64
 }

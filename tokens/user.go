@@ -12,14 +12,13 @@ const (
 	UserSuspended
 )
 
-// User is whoever owns tokens: an id and a state, and the features that the built-in source holds.
+// User owns tokens. It has an id, a state, and the features of the built-in source.
 type User struct {
 	Key        int64  // the store's key; 0: not stored yet
 	ID         string // the company's own id
 	State      UserState
 	Features   []string // of the built-in source; sorted, without duplicates
 	CreateTime time.Time
-	// DeleteTime, when not zero, says that the user was deleted. Such a user is seen only through its old,
-	// revoked, tokens.
+	// DeleteTime, when not zero, is when the user was deleted. A deleted user appears only in its old, revoked tokens.
 	DeleteTime time.Time
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// User reads a user. One that patd has not met, or that was deleted, is CodeNotFound.
+// User returns a user. An unknown or deleted one is CodeNotFound.
 func (s *Service) User(ctx context.Context, a Actor, user string) (User, error) {
 	user, err := s.owner(a, user)
 	if err != nil {
@@ -34,7 +34,7 @@ func known(tx ReadTx, user string) (User, error) {
 	return u, nil
 }
 
-// Users lists the users that patd has met, by id in byte order, and the token of the next page.
+// Users lists the users that patd knows, by id in byte order, and returns the token of the next page.
 func (s *Service) Users(ctx context.Context, a Actor, state UserState, p Page) ([]User, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err
@@ -56,8 +56,8 @@ func (s *Service) Users(ctx context.Context, a Actor, state UserState, p Page) (
 	return found, next, nil
 }
 
-// SuspendUser makes all of a user's tokens inactive until it is resumed. A user that patd has not met is suspended
-// all the same. Idempotent.
+// SuspendUser makes all of a user's tokens inactive until ResumeUser. A user unknown to patd is added as suspended.
+// Idempotent.
 func (s *Service) SuspendUser(ctx context.Context, a Actor, user, reason string) (User, error) {
 	return s.changeUser(ctx, a, ActionUserSuspend, user, reason, func(_ Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
 		if u.State == UserSuspended {
@@ -68,7 +68,7 @@ func (s *Service) SuspendUser(ctx context.Context, a Actor, user, reason string)
 	})
 }
 
-// ResumeUser ends a suspension. Idempotent; a user that patd has not met is CodeNotFound.
+// ResumeUser ends a suspension. Idempotent; an unknown user is CodeNotFound.
 func (s *Service) ResumeUser(ctx context.Context, a Actor, user, reason string) (User, error) {
 	return s.changeUser(ctx, a, ActionUserResume, user, reason, func(_ Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
 		switch {
@@ -82,7 +82,7 @@ func (s *Service) ResumeUser(ctx context.Context, a Actor, user, reason string) 
 	})
 }
 
-// DeleteUser forgets a user and revokes all of its tokens for good; it answers how many. A user that comes back under
+// DeleteUser deletes a user and revokes all of its tokens for good; it returns how many. A user that comes back under
 // the same id starts afresh.
 func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) (int, error) {
 	n := 0
@@ -106,10 +106,10 @@ func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) 
 	return n, err
 }
 
-// errUnchanged ends a change that finds everything as asked already.
+// errUnchanged ends a change that would change nothing.
 var errUnchanged = errors.New("unchanged")
 
-// changeUser runs one change of a user's record in its transaction. change answers the event's detail, or errUnchanged,
+// changeUser runs one change of a user's record in its transaction. change returns the event's detail, or errUnchanged,
 // and may add events that come before it.
 func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, reason string,
 	change func(tx Tx, u *User, now time.Time, events *[]Event) (detail string, err error),
@@ -129,7 +129,7 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 		if u, err = knownOrNew(tx, user, now); err != nil {
 			return nil, err
 		}
-		if action != ActionUserFeatures { // whose precondition is about the features
+		if action != ActionUserFeatures { // its precondition is about the features
 			if err := expectTag(ctx, u); err != nil {
 				return nil, err
 			}
@@ -167,8 +167,8 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 	return u, nil
 }
 
-// UserFeatures returns what a user holds now, with the catalogue's entries. An unknown user holds nothing, which is an
-// answer.
+// UserFeatures returns the features that a user holds now, with the catalogue's entries. An unknown user holds none,
+// which is a result.
 func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldFeatures, error) {
 	user, err := s.owner(a, user)
 	if err != nil {
@@ -202,11 +202,11 @@ func (s *Service) UserFeatures(ctx context.Context, a Actor, user string) (HeldF
 	return out, err
 }
 
-// maxFeatureReads is how many reads of features may be under way at once. They come last: introspections ask the same source,
-// and a read that hangs is not to take their place there.
+// maxFeatureReads limits concurrent reads of features. They have the lowest priority: introspections ask the same
+// source, and reads that hang must not take their places there.
 const maxFeatureReads = 128
 
-// readFeatures asks the source for one who wants to see a user's features. Past maxFeatureReads it is an outage at once.
+// readFeatures asks the source, for display. Past maxFeatureReads it returns an outage at once.
 func (s *Service) readFeatures(ctx context.Context, u User) (Held, error) {
 	if s.featureReads.Add(1) > maxFeatureReads && !s.features.Local() {
 		s.featureReads.Add(-1)
@@ -216,14 +216,14 @@ func (s *Service) readFeatures(ctx context.Context, u User) (Held, error) {
 	return s.features.Features(ctx, u, false)
 }
 
-// SetUserFeatures replaces what a user holds, and answers it. FEATURES_READ_ONLY where another source rules.
+// SetUserFeatures replaces a user's features, and returns them. FEATURES_READ_ONLY if another source has them.
 func (s *Service) SetUserFeatures(ctx context.Context, a Actor, user string, features []string) (HeldFeatures, error) {
 	var c checker
 	want := c.scopes("features", "TOO_MANY_FEATURES", features, s.limits.Features)
 	return s.changeFeatures(ctx, a, user, c.err(), func([]string) []string { return want })
 }
 
-// UpdateUserFeatures adds and removes features, and returns what the user holds then. A name in both is refused.
+// UpdateUserFeatures adds and removes features, and returns the result. A name in both is rejected.
 func (s *Service) UpdateUserFeatures(ctx context.Context, a Actor, user string, add, remove []string) (HeldFeatures, error) {
 	var c checker
 	add = c.scopes("add", "TOO_MANY_FEATURES", add, s.limits.Features)
@@ -274,7 +274,7 @@ func (s *Service) changeFeatures(ctx context.Context, a Actor, user string, bad 
 	return out, nil
 }
 
-// difference tells in words how a list of names changed, in at most some 2000 bytes.
+// difference describes the changes of a list of names, in about 2000 bytes at most.
 func difference(from, to []string) string {
 	_, gone := Effective(from, to)
 	_, come := Effective(to, from)

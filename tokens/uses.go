@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// maxUseAge is how old a reported use may be. What is older was not reported by whoever reports all along.
+// maxUseAge is the greatest age of a reported use. A reporter that works sends its uses sooner.
 const maxUseAge = time.Hour
 
-// ReportedUse is one use of a token that the reporter let pass out of its own memory.
+// ReportedUse is one use of a token that the reporter accepted from its own cache.
 type ReportedUse struct {
 	TokenID ID
-	Time    time.Time  // one in the future counts as now
+	Time    time.Time  // a time in the future counts as now
 	IP      netip.Addr // of the client; invalid: not known
 }
 
-// ReportUses notes uses of tokens, to be written behind as every use is. The caller is a service. What does not concern it
-// is passed over: ids that are unknown or of tokens that it could not have let pass, and uses that are too old or from before
-// the token was minted.
+// ReportUses records uses of tokens, which are saved in the background like every use. The caller is a service. Entries
+// that do not concern it are skipped: unknown ids, tokens that it could not have accepted, and uses that are too old or
+// from before the token was minted.
 func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) error {
 	if err := s.manager(a); err != nil {
 		return err
@@ -30,7 +30,7 @@ func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) e
 	}
 	now, seen := s.Now(), make([]Usage, 0, len(uses))
 	for _, u := range uses {
-		// The store notes uses of whatever id it is told, so only those are told that there are.
+		// The store records a use of any id, so unknown ids are dropped here.
 		c, err := s.store.Lookup(ctx, u.TokenID)
 		if errors.Is(err, ErrNotFound) {
 			continue
@@ -50,7 +50,7 @@ func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) e
 			continue
 		}
 		if r := c.Token.Revocation; r != nil && at.After(r.Time) {
-			at = r.Time // its reporter had not heard of it yet
+			at = r.Time // its reporter had not received the revocation yet
 		}
 		seen = append(seen, Usage{ID: u.TokenID, Use: Use{Time: at, IP: u.IP.Unmap().WithZone("")}})
 	}

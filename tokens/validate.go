@@ -12,7 +12,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// Bounds of single fields.
+// Limits of single fields.
 const (
 	maxUserID      = 255
 	maxScope       = 128
@@ -27,7 +27,7 @@ const (
 	maxRequestID   = 255
 )
 
-// checker gathers what is wrong with a request, so that the caller is told all of it at once.
+// checker collects all violations of a request, so that the caller receives them at once.
 type checker struct{ found []Violation }
 
 func (c *checker) add(field, reason, text string) {
@@ -49,15 +49,15 @@ func (c *checker) reason(s string) {
 	c.text("reason", s, maxReason, true)
 }
 
-// ValidUser reports whether s is an id that a new user may have: opaque, 1 to 255 bytes of UTF-8 without control characters,
-// not only white space, not LostInPath. `me` is none, and nothing that holds a credential is.
+// ValidUser reports whether s is a valid id for a new user: opaque, 1 to 255 bytes of UTF-8 without control characters,
+// not only white space, not LostInPath, not `me`, and without a credential in it.
 func ValidUser(s string) bool {
 	var c checker
 	c.newUser(s)
 	return c.err() == nil
 }
 
-// newUser checks the id of a user that patd has not met, see ValidUser.
+// newUser checks the id of a new user, see ValidUser.
 func (c *checker) newUser(s string) {
 	before := len(c.found)
 	if c.user(s); len(c.found) > before {
@@ -68,7 +68,7 @@ func (c *checker) newUser(s string) {
 	}
 }
 
-// user checks the form of an id that a user may have, if only since before newUser.
+// user checks the form of a user id, which may be older than the rules of newUser.
 func (c *checker) user(s string) {
 	switch {
 	case s == "" || len(s) > maxUserID:
@@ -82,12 +82,12 @@ func (c *checker) user(s string) {
 	}
 }
 
-// ValidScope reports whether s is the name of a feature: an OAuth scope-token (RFC 6749 section 3.3) of 1 to 128 bytes that is
-// not LostInPath.
+// ValidScope reports whether s is the name of a feature: an OAuth scope-token (RFC 6749 section 3.3) of 1 to 128 bytes
+// that is not LostInPath.
 func ValidScope(s string) bool { return scopeToken(s) && !LostInPath(s) }
 
-// scopeToken reports whether s has the form that the name of a feature has, if only since before ValidScope refused more:
-// 1 to 128 bytes of %x21 / %x23-5B / %x5D-7E.
+// scopeToken reports whether s has the form of a feature's name, which may be older than the rules of ValidScope: 1 to
+// 128 bytes of %x21 / %x23-5B / %x5D-7E.
 func scopeToken(s string) bool {
 	if s == "" || len(s) > maxScope {
 		return false
@@ -100,17 +100,17 @@ func scopeToken(s string) bool {
 	return true
 }
 
-// scopeForm says what ValidScope takes.
+// scopeForm describes the names that ValidScope accepts.
 const scopeForm = "1 to 128 printable ASCII characters without space, quote and backslash (RFC 6749 section 3.3), " +
 	"and not `.` or `..`, nor such a part between slashes"
 
-// scopes checks the form of scope names and returns them sorted, without duplicates. tooMany is the reason when they are
-// over the limit.
+// scopes checks the form of scope names and returns them sorted, without duplicates. tooMany is the reason for more
+// than limit.
 func (c *checker) scopes(field, tooMany string, in []string, limit int) []string {
 	return c.scopesOf(ValidScope, field, tooMany, in, limit)
 }
 
-// storedScopes is scopes for names of what is stored already, which may be from before ValidScope refused as much as it does.
+// storedScopes is scopes for stored names, which may be older than the rules of ValidScope.
 func (c *checker) storedScopes(field, tooMany string, in []string, limit int) []string {
 	return c.scopesOf(scopeToken, field, tooMany, in, limit)
 }
@@ -131,7 +131,7 @@ func (c *checker) scopesOf(valid func(string) bool, field, tooMany string, in []
 	return out
 }
 
-// lifetime checks what can be told of a lifetime without its policy.
+// lifetime checks a lifetime as far as possible without its policy.
 func (c *checker) lifetime(l Lifetime) {
 	given := 0
 	for _, b := range []bool{l.ExpireTime != nil, l.TTL != nil, l.Never} {
@@ -144,7 +144,7 @@ func (c *checker) lifetime(l Lifetime) {
 	}
 }
 
-// newAudience checks an audience that is to be stored: the id of an entry, or the name in a token or a service.
+// newAudience checks an audience that will be stored: the id of an entry, or the name in a token or a service.
 func (c *checker) newAudience(field, s string) {
 	before := len(c.found)
 	if c.audience(field, s); len(c.found) > before {
@@ -164,7 +164,7 @@ func (c *checker) audience(field, s string) {
 	}
 }
 
-// newAudiences checks those that a new token names, and returns them sorted, without duplicates.
+// newAudiences checks the audiences of a new token, and returns them sorted, without duplicates.
 func (c *checker) newAudiences(in []string, limit int) []string {
 	out := c.audiences(in, limit)
 	for i, s := range in {
@@ -207,7 +207,7 @@ func (c *checker) labels(in map[string]string, limit int) {
 	}
 }
 
-// cidrs reads networks. A lone address is a network of one; IPv4-mapped IPv6 is IPv4; host bits are cut off.
+// cidrs parses networks. A lone address is a network of one; IPv4-mapped IPv6 is IPv4; host bits are cut off.
 func (c *checker) cidrs(in []string, limit int) []netip.Prefix {
 	if len(in) > limit {
 		c.add("allowed_cidrs", "TOO_MANY_CIDRS", fmt.Sprintf("at most %d", limit))
@@ -227,9 +227,9 @@ func (c *checker) cidrs(in []string, limit int) []netip.Prefix {
 	return out
 }
 
-// ParseCIDR reads one network: an address and its length, or a lone address. IPv4-mapped IPv6 becomes IPv4, so
-// that it means the same clients; host bits are cut off. An address with a zone is refused, and so is ::ffff:10.0.0.0/8:
-// cut to eight bits it would be ::/8, other clients than those that were meant.
+// ParseCIDR parses one network: an address and its length, or a lone address. IPv4-mapped IPv6 becomes IPv4, so that it
+// means the same clients; host bits are cut off. An address with a zone is rejected, and so is ::ffff:10.0.0.0/8: cut
+// to eight bits it would be ::/8, which means other clients than intended.
 func ParseCIDR(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
@@ -248,8 +248,8 @@ func ParseCIDR(s string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-// AddressAllowed reports whether an address is in one of the networks. No networks allow any address, known or not; an
-// address that is not known is in none.
+// AddressAllowed reports whether an address is in one of the networks. No networks allow any address, even an unknown
+// one. An unknown address is in no network.
 func AddressAllowed(nets []netip.Prefix, a netip.Addr) bool {
 	if len(nets) == 0 {
 		return true
@@ -261,7 +261,7 @@ func AddressAllowed(nets []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// set sorts a copy and drops duplicates.
+// set returns a sorted copy without duplicates.
 func set(in []string) []string {
 	out := slices.Clone(in)
 	if out == nil {

@@ -8,44 +8,44 @@ import (
 	"time"
 )
 
-// WatchPosition is a place in the change feed. The zero one stands for now.
+// WatchPosition is a place in the change feed. The zero value stands for now.
 type WatchPosition struct {
 	Sequence uint64
-	// History tells the place from the same number in another feed, as after a restore. It is opaque.
+	// History distinguishes the place from the same number in another feed, as after a restore. It is opaque.
 	History string
 }
 
-// Invalidations is what is no longer as it was since the Invalidations before; often nothing.
+// Invalidations lists what has changed since the Invalidations before; it is often empty.
 type Invalidations struct {
-	// At is how far this tells: all changes up to it have been told.
+	// At is the position up to which all changes have been reported.
 	At WatchPosition
-	// StartOver says that whatever was known before is to be forgotten: the watcher is too far behind, comes from another
-	// history, or begins.
+	// StartOver says that the watcher must drop its whole cache: it is too far behind, comes from another history, or
+	// begins.
 	StartOver bool
 	TokenIDs  []ID     // sorted, without duplicates; ids of services may be among them
-	Users     []string // sorted, without duplicates; all their tokens are meant
+	Users     []string // sorted, without duplicates; all their tokens are invalidated
 }
 
-// watchBatch is how many changes one Invalidations tells of at most.
+// watchBatch is the most changes that one Invalidations reports.
 const watchBatch = 1000
 
-// Watch is a place in the change feed that moves on with each Next. It holds nothing else, and needs no closing. It is
+// Watch is a place in the change feed that advances with each Next. It holds no resources and needs no closing. It is
 // for one goroutine.
 type Watch struct {
 	service   *Service
 	feed      ChangeFeed
-	audience  string // that the watcher is bound to; empty: none
-	named     uint64 // how often the audiences that must be named had changed when the watch last looked
+	audience  string // the watcher is bound to it; empty: none
+	named     uint64 // named.changes when the watch last read it
 	at        WatchPosition
 	news      <-chan struct{}
 	startOver bool
 }
 
-// Watch begins to tell what is no longer as it was, from the position of the last Invalidations that the watcher has
-// seen, or from now. UNAVAILABLE where the store is not followed.
+// Watch starts to report changes, from the position of the watcher's last Invalidations, or from now. UNAVAILABLE if
+// this server does not follow its store.
 //
-// A service that is bound to an audience is told of what introspection could tell it, and of nothing else: of tokens for its
-// audience or for none in particular, and of users who hold such a token.
+// A service that is bound to an audience receives only what introspection could show it: tokens for its audience or for
+// none in particular, and users who hold such a token.
 func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch, error) {
 	if err := s.manager(a); err != nil {
 		return nil, err
@@ -55,20 +55,20 @@ func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch,
 	}
 	w := &Watch{service: s, feed: s.changes, audience: a.Audience, named: s.named.changes.Load(), at: from}
 	if from.Sequence == 0 {
-		// Of whoever begins nothing is known: if it has memories, they are of unknown age.
+		// The state of a new watcher is unknown: its cache entries, if any, may be of any age.
 		w.startOver = true
 	}
 	return w, nil
 }
 
-// Next returns what there is to tell now, without waiting, and how far that goes; there may be nothing. The first one
-// tells where the watch began. The error says that the store cannot be followed: what the watcher knows is not to be
-// trusted any longer.
+// Next returns the changes that are available now, without waiting, and their position; there may be none. The first
+// call returns where the watch began. An error means that the store cannot be followed: the watcher must no longer
+// trust its cache.
 func (w *Watch) Next(ctx context.Context) (Invalidations, error) {
 	if n := w.service.named.changes.Load(); n != w.named {
-		w.named, w.startOver = n, true // answers about tokens that name no audience rest on it, and no entry says which
+		w.named, w.startOver = n, true // this affects results for tokens that name no audience, and no entry lists them
 	}
-	news := w.feed.News() // before the look, so that none is missed between the two
+	news := w.feed.News() // before the read, so that no entry is missed between the two
 	if w.startOver {
 		at, err := w.feed.Newest()
 		if err != nil {
@@ -89,15 +89,15 @@ func (w *Watch) Next(ctx context.Context) (Invalidations, error) {
 		case c.User != "":
 			out.Users = append(out.Users, c.User)
 		}
-		// A change that names neither is about services, keys, prefixes or the catalogue: of what answers about a token
-		// rest on, that is only which audiences must be named, which is looked at above.
+		// A change that names neither is about services, keys, prefixes or the catalogue. Results for tokens depend
+		// only on which audiences must be named, which is checked above.
 	}
 	slices.Sort(out.TokenIDs)
 	slices.Sort(out.Users)
 	out.TokenIDs, out.Users = slices.Compact(out.TokenIDs), slices.Compact(out.Users)
 	if w.audience != "" {
 		if err := w.withhold(ctx, &out); err != nil {
-			return Invalidations{}, err // from the same place again
+			return Invalidations{}, err // the next call retries from the same place
 		}
 	}
 	w.at, w.news = page.At, news
@@ -107,13 +107,13 @@ func (w *Watch) Next(ctx context.Context) (Invalidations, error) {
 	return out, nil
 }
 
-// withhold leaves out what the watcher's audience keeps introspection from telling it.
+// withhold removes what the watcher's audience must not see: what introspection would not show it.
 func (w *Watch) withhold(ctx context.Context, in *Invalidations) error {
 	visible := in.TokenIDs[:0]
 	for _, id := range in.TokenIDs {
 		c, err := w.service.store.Lookup(ctx, id)
 		if errors.Is(err, ErrNotFound) {
-			continue // of a service, say
+			continue // of a service, for example
 		}
 		if err != nil {
 			return err
@@ -136,7 +136,7 @@ func (w *Watch) withhold(ctx context.Context, in *Invalidations) error {
 	}
 	changed := in.Users
 	return w.service.store.View(ctx, func(tx ReadTx) error {
-		users := []string{} // a new one: View may run this again
+		users := []string{} // a new slice: View may run this again
 		for _, user := range changed {
 			ok, err := w.holdsVisible(tx, user, must)
 			if err != nil {
@@ -151,7 +151,7 @@ func (w *Watch) withhold(ctx context.Context, in *Invalidations) error {
 	})
 }
 
-// holdsVisible reports whether a user holds a live token that the watcher could be told of. The tokens of a deleted user were
+// holdsVisible reports whether a user holds a live token that the watcher may see. The tokens of a deleted user were
 // revoked one by one, each with an entry of its own.
 func (w *Watch) holdsVisible(tx ReadTx, user string, must bool) (bool, error) {
 	u, err := tx.User(user)
@@ -186,7 +186,7 @@ var closed = func() <-chan struct{} {
 	return c
 }()
 
-// News returns a channel that is closed once Next may have more to tell.
+// News returns a channel that is closed once Next may return more.
 func (w *Watch) News() <-chan struct{} {
 	if w.news == nil {
 		return closed
@@ -194,9 +194,9 @@ func (w *Watch) News() <-chan struct{} {
 	return w.news
 }
 
-// Follow has the source of features forget each user that was changed or refreshed, and learns the prefixes that secrets
-// are minted under, through whatever server on the same store, until ctx ends. own is the server's own personal prefix,
-// empty: pat. What fails is reported and tried again.
+// Follow follows the change feed until ctx ends, and so the changes of all servers on the same store. It drops the
+// cached features of each changed or refreshed user, and learns new prefixes of secrets. own is the server's own
+// personal prefix; empty: pat. Failures are reported and retried.
 func (s *Service) Follow(ctx context.Context, own string, report func(error)) {
 	if s.changes == nil {
 		return
@@ -227,19 +227,19 @@ func (s *Service) Follow(ctx context.Context, own string, report func(error)) {
 	}
 }
 
-// retryFollow is how soon a failure to take the feed in is tried again, without news.
+// retryFollow is the wait before a retry after a failure, if there is no news.
 const retryFollow = 500 * time.Millisecond
 
-// follower is how far a server has taken the change feed in.
+// follower is a server's progress in the change feed.
 type follower struct {
 	service *Service
 	own     string
-	forgets Forgetter // nil: nothing is remembered that could be forgotten
+	forgets Forgetter // nil: there is no cache
 	began   bool
 	at      WatchPosition
 }
 
-// step takes in some changes, and reports whether there are more.
+// step processes some changes, and reports whether there are more.
 func (f *follower) step(ctx context.Context) (more bool, err error) {
 	if !f.began {
 		if f.at, err = f.service.changes.Newest(); err != nil {
@@ -247,7 +247,7 @@ func (f *follower) step(ctx context.Context) (more bool, err error) {
 		}
 		f.began = true
 		f.service.refreshes.follow()
-		// What happened between the start of the server and this moment.
+		// Changes between the start of the server and this moment.
 		return false, f.learn(ctx)
 	}
 	page, err := f.service.changes.After(f.at, watchBatch)
@@ -271,14 +271,14 @@ func (f *follower) step(ctx context.Context) (more bool, err error) {
 	}
 	if learn {
 		if err := f.learn(ctx); err != nil {
-			return false, err // from the same place again; to forget twice is no harm
+			return false, err // retried from the same place; forgetting twice does no harm
 		}
 	}
 	f.at = page.At
 	return len(page.Changes) == watchBatch, nil
 }
 
-// learn reads what is known in memory apart from the records: the prefixes of secrets, and which audiences must be named.
+// learn reads the cached data that is not in records: the prefixes of secrets, and which audiences must be named.
 func (f *follower) learn(ctx context.Context) error {
 	_, err := f.service.learnNamed(ctx)
 	return errors.Join(err, f.service.LearnPrefixes(ctx, f.own))

@@ -18,7 +18,7 @@ const (
 	lastInstant = 253402300799 // 9999-12-31T23:59:59Z
 )
 
-// acceptable refuses a token that is not for patd, or not for now. Its issuer is known.
+// acceptable rejects a token that is not for patd, or not valid now. Its issuer is known.
 func (i *issuer) acceptable(t *token, now time.Time, leeway time.Duration) error {
 	c := t.claims
 	if !slices.Contains(i.Algorithms, t.alg) {
@@ -27,8 +27,8 @@ func (i *issuer) acceptable(t *token, now time.Time, leeway time.Duration) error
 	if !slices.ContainsFunc(c.audience(), func(a string) bool { return i.audience[a] }) {
 		return errors.New("it is for another audience")
 	}
-	// An event token (RFC 8417 section 2.2), such as the logout tokens of older providers, has these events; a token with
-	// cnf (RFC 7800) is good only together with a proof that patd does not ask for.
+	// An event token (RFC 8417 section 2.2), such as the logout tokens of older providers, has events. A token with cnf
+	// (RFC 7800) is good only together with a proof, which patd does not support.
 	for _, name := range []string{"events", "cnf"} {
 		if _, given := c[name]; given {
 			return errors.New("it is an event, or bound to its sender")
@@ -40,7 +40,7 @@ func (i *issuer) acceptable(t *token, now time.Time, leeway time.Duration) error
 	}
 	expired := false
 	if exp.IsZero() || !now.Before(exp.Add(leeway)) {
-		expired = true // what else is wrong with it comes first
+		expired = true // other faults are reported first
 	}
 	for _, name := range []string{"nbf", "iat"} {
 		at, err := c.instant(name)
@@ -59,7 +59,7 @@ func (i *issuer) acceptable(t *token, now time.Time, leeway time.Duration) error
 
 var errExpired = errors.New("it has expired, or does not say when")
 
-// identify reads who the claims say the bearer is.
+// identify reads the bearer's identity from the claims.
 func (i *issuer) identify(t *token) (Identity, error) {
 	exp, err := t.claims.instant("exp")
 	if err != nil {
@@ -88,13 +88,13 @@ func (i *issuer) identify(t *token) (Identity, error) {
 	return who, nil
 }
 
-// elsewhere reports whether a claim was left out for its size, wholly or in part: it is one that another place is named
-// for (OpenID Connect Core 1.0 section 5.6.2), or the groups that Entra ID only says there are.
+// elsewhere reports whether a claim was left out for its size, wholly or in part: either the token says where to find
+// it (OpenID Connect Core 1.0 section 5.6.2), or it is the groups that Entra ID only mentions.
 func (o object) elsewhere(claim string) bool {
 	var names map[string]json.RawMessage
 	if raw, given := o["_claim_names"]; given {
 		if err := json.Unmarshal(raw, &names); err != nil {
-			return true // whatever it says, it says that something is elsewhere
+			return true // unreadable, but it means that something is elsewhere
 		}
 	}
 	_, named := names[claim]
@@ -114,7 +114,7 @@ func (o object) audience() []string {
 	return all
 }
 
-// instant reads a NumericDate (RFC 7519 section 2); the zero Time when it is not given.
+// instant reads a NumericDate (RFC 7519 section 2); the zero Time if it is absent.
 func (o object) instant(name string) (time.Time, error) {
 	raw, given := o[name]
 	if !given {
@@ -161,6 +161,6 @@ func features(raw json.RawMessage) ([]string, bool) {
 	return slices.Compact(names), true
 }
 
-// validUser tells a user id. U+FFFD is what JSON makes of halves of characters, so that two ids with different halves
-// would become one.
+// validUser reports whether s is a valid user id. JSON decoding replaces unpaired surrogates by U+FFFD, so that two
+// different ids would become one.
 func validUser(s string) bool { return tokens.ValidUser(s) && !strings.ContainsRune(s, utf8.RuneError) }

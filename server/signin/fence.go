@@ -14,10 +14,10 @@ import (
 	"patd/internal/loopback"
 )
 
-// fenceKey is the key of what a request may not be connected to.
+// fenceKey is the context key of a request's fence.
 type fenceKey struct{}
 
-// fence refuses addresses, after names were resolved, so that a name that resolves to something else the next time gains
+// fence rejects addresses after name resolution, so a name that resolves to another address the next time gains
 // nothing.
 type fence struct{ private, loopback bool } // whether such addresses are allowed
 
@@ -43,10 +43,10 @@ func (f fence) check(a netip.Addr) error {
 	return nil
 }
 
-// inner reports whether an address is one of a network of its own: neither public nor of this machine.
+// inner reports whether an address is in a private network: neither public nor of this machine.
 func inner(a netip.Addr) bool { return !a.IsLoopback() && !a.IsUnspecified() && !loopback.Public(a) }
 
-// noting returns a context under which the address that a request is connected to is noted.
+// noting returns a context for a request, and a function that returns the address it connected to.
 func noting(ctx context.Context) (context.Context, func() netip.Addr) {
 	var seen atomic.Pointer[netip.Addr]
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
@@ -63,9 +63,9 @@ func noting(ctx context.Context) (context.Context, func() netip.Addr) {
 	}
 }
 
-// fenced bounds where the keys may be fetched. Those of an issuer on this machine may be anywhere. Others are at public
-// addresses; on the issuer's own host they may also be in the private network that the discovery document came from.
-// Behind a proxy, which makes the connection, only an address in the URL itself can be judged.
+// fenced limits where keys may be fetched from. For an issuer on this machine there is no limit. For others, keys must
+// be at public addresses; on the issuer's own host they may also be in the private network that the discovery document
+// came from. A proxy makes the connection itself, so behind one only an address in the URL can be checked.
 func fenced(ctx context.Context, issuer, keys *url.URL, from netip.Addr) (context.Context, error) {
 	if loopback.Host(issuer.Hostname()) {
 		return ctx, nil

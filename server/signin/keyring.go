@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	renewAfter  = 10 * time.Minute // keys are fetched anew when they are older
-	trustedFor  = 24 * time.Hour   // and are good for this long while that fails
-	retryAfter  = 3 * time.Second  // a provider that failed is left alone for this long
-	lookEvery   = 5 * time.Second  // looks for unknown keys, in the long run
-	looksAtOnce = 5                // and without waiting
+	renewAfter  = 10 * time.Minute // older keys are fetched again
+	trustedFor  = 24 * time.Hour   // while that fails, keys stay valid for this long
+	retryAfter  = 3 * time.Second  // a failed provider gets no request for this long
+	lookEvery   = 5 * time.Second  // fetches for unknown keys, in the long run
+	looksAtOnce = 5                // and in a burst
 )
 
 // keyring holds the keys of one issuer, and fetches them.
@@ -26,7 +26,7 @@ type keyring struct {
 	issuer  string
 	client  *http.Client
 	timeout time.Duration
-	waiting chan struct{} // has a place for each call that may wait
+	waiting chan struct{} // has a slot for each call that may wait
 	now     func() time.Time
 	logger  *slog.Logger
 	ctx     context.Context // ends when the keyring is closed
@@ -38,14 +38,14 @@ type keyring struct {
 	fetching *fetch    // the one under way; nil: none is
 	failed   time.Time // when the last fetch failed; zero: it did not
 	cause    error     // why it failed
-	skipped  string    // what could not be read of the newest keys
-	looks    time.Time // when looks for unknown keys are all allowed again
+	skipped  string    // unreadable parts of the newest keys
+	looks    time.Time // when the full burst of looksAtOnce is allowed again
 }
 
 // fetch is a fetch of keys that many callers may wait for.
 type fetch = flight.Flight[struct{}, *keySet]
 
-// fetched waits for a fetch and returns its keys. A call for which there is no place is refused at once.
+// fetched waits for a fetch and returns its keys. A call without a free slot is rejected at once.
 func (r *keyring) fetched(ctx context.Context, f *fetch) (*keySet, error) {
 	select {
 	case r.waiting <- struct{}{}:
@@ -59,7 +59,7 @@ func (r *keyring) fetched(ctx context.Context, f *fetch) (*keySet, error) {
 	return f.Result()
 }
 
-// current returns the keys at hand, and fetches them when there are none that may still be used.
+// current returns the cached keys, and waits for a fetch if none of them may still be used.
 func (r *keyring) current(ctx context.Context) (*keySet, error) {
 	r.mu.Lock()
 	keys, now := r.keys, r.now()
@@ -85,8 +85,8 @@ func (r *keyring) atHand() *keySet {
 	return r.keys
 }
 
-// renewed returns newer keys than those which did not verify a signature. When it is too early to ask the provider again it
-// answers the same ones.
+// renewed returns newer keys than those which did not verify a signature. If it is too early for another request to the
+// provider, it returns the same ones.
 func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
 	r.mu.Lock()
 	if r.keys != nil && r.keys != than {
@@ -94,7 +94,7 @@ func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
 		return r.keys, nil
 	}
 	now := r.now()
-	// While the provider is failing, what bounds the requests is retryAfter.
+	// While the provider is failing, retryAfter limits the requests.
 	if r.fetching == nil && r.failed.IsZero() && !r.mayLook(now) {
 		r.mu.Unlock()
 		return than, nil
@@ -107,7 +107,7 @@ func (r *keyring) renewed(ctx context.Context, than *keySet) (*keySet, error) {
 	return r.fetched(ctx, f)
 }
 
-// mayLook takes one of the looks for unknown keys, if there is one. r.mu is held.
+// mayLook uses up one of the fetches for unknown keys, if one is allowed. r.mu is held.
 func (r *keyring) mayLook(now time.Time) bool {
 	if r.looks.Before(now) {
 		r.looks = now
@@ -138,7 +138,7 @@ func (r *keyring) fetch(now time.Time) (*fetch, error) {
 	return f, nil
 }
 
-// land fetches, and tells everybody who waits. The fetch is nobody's own, so it outlives the call that began it.
+// land fetches the keys and hands them to all waiting calls. It outlives the call that began it.
 func (r *keyring) land(f *fetch) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
 	defer cancel()
@@ -171,7 +171,7 @@ func (r *keyring) land(f *fetch) {
 	r.report(before, err, inUse)
 }
 
-// report logs the outcome of a fetch where it is another than that of the fetch before.
+// report logs the outcome of a fetch if it differs from that of the fetch before.
 func (r *keyring) report(before, err error, inUse bool) {
 	attrs := []slog.Attr{slog.String("issuer", shown(r.issuer))}
 	level, text := slog.LevelInfo, "the identity provider answers again"
@@ -196,7 +196,7 @@ func isMisconfigured(err error) bool {
 	return errors.As(err, &m)
 }
 
-// status is how the newest fetch ended.
+// status returns how the newest fetch ended.
 func (r *keyring) status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -212,14 +212,14 @@ func (r *keyring) status() Status {
 	}
 }
 
-// look starts a fetch, for what it finds out.
+// look starts a fetch without waiting for it.
 func (r *keyring) look() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, _ = r.fetch(r.now()) // what it finds is logged, and stands in status
+	_, _ = r.fetch(r.now()) // the outcome is logged, and stands in status
 }
 
-// close waits for the fetch under way, which the end of r.ctx has cut short.
+// close waits for the fetch under way, which the end of r.ctx cuts short.
 func (r *keyring) close() {
 	r.mu.Lock()
 	r.closed = true

@@ -24,12 +24,12 @@ import (
 const (
 	maxKeys      = 100
 	maxRedirects = 3
-	maxCause     = 200 // bytes of a provider's fault that are kept for the log
+	maxCause     = 200 // bytes of a provider's error text that are kept for the log
 	smallestRSA  = 2048
 	largestRSA   = 8192
 )
 
-// keySet is the keys that an issuer signs with, at one moment. It does not change.
+// keySet is the set of keys that an issuer signs with, at one moment. It is immutable.
 type keySet struct {
 	keys    []jose.JSONWebKey
 	fetched time.Time
@@ -45,8 +45,8 @@ func (s *keySet) knows(kid string) bool {
 	return false
 }
 
-// fitting lists the keys that may have signed a token: of its kid, or any when it names none, and of the type that its
-// algorithm takes.
+// fitting returns the keys that may have signed a token: those with its kid, or all if it names none, and of its
+// algorithm's type.
 func (s *keySet) fitting(kid, alg string) []crypto.PublicKey {
 	var out []crypto.PublicKey
 	for _, k := range s.keys {
@@ -75,13 +75,13 @@ func fits(key any, alg string) bool {
 	return false
 }
 
-// misconfigured is a fault that does not mend itself: what the provider says and what is configured here do not go together.
+// misconfigured is a permanent fault: the provider's data and the local configuration do not match.
 type misconfigured string
 
 func (m misconfigured) Error() string { return string(m) }
 
-// fetchKeys asks an issuer where its keys are, and for them (OpenID Connect Discovery 1.0 section 4). skipped says which
-// keys, or parts of them, were passed over and why.
+// fetchKeys discovers where an issuer's keys are, and fetches them (OpenID Connect Discovery 1.0 section 4). skipped
+// lists ignored keys, or parts of them, with the cause.
 func fetchKeys(ctx context.Context, client *http.Client, issuer string) (keys *keySet, skipped []string, err error) {
 	from, err := url.Parse(strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration")
 	if err != nil {
@@ -144,9 +144,9 @@ func get(ctx context.Context, client *http.Client, at *url.URL) ([]byte, error) 
 	return io.ReadAll(resp.Body)
 }
 
-// parseKeys reads a JWK Set (RFC 7517 section 5). Keys that are not for signing, too weak, or not understood are left out; a set
-// of which nothing is left is an outage, for no token could be told good from bad. Certificates that come with a key are
-// not looked at, so one that cannot be read leaves the key good.
+// parseKeys parses a JWK Set (RFC 7517 section 5). Keys that are not for signing, too weak, or unknown are left out. A
+// set with no usable key is an outage, since no token could be verified. Certificates of a key are ignored, so an
+// unreadable one leaves the key usable.
 func parseKeys(text []byte) (keys []jose.JSONWebKey, skipped []string, err error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -172,7 +172,7 @@ func parseKeys(text []byte) (keys []jose.JSONWebKey, skipped []string, err error
 	return keys, skipped, nil
 }
 
-// parseKey reads one key. odd is what is wrong with it; the key may be usable all the same.
+// parseKey parses one key. odd is its fault; the key may still be usable.
 func parseKey(raw json.RawMessage) (k jose.JSONWebKey, odd error) {
 	if odd = json.Unmarshal(raw, &k); odd == nil {
 		return k, nil
@@ -192,7 +192,7 @@ func parseKey(raw json.RawMessage) (k jose.JSONWebKey, odd error) {
 	return bare, fmt.Errorf("its certificate is ignored: %w", odd)
 }
 
-// short keeps a provider's text short.
+// short cuts a provider's text to maxCause bytes.
 func short(text string) string {
 	if len(text) > maxCause {
 		return text[:maxCause] + "…"
@@ -213,7 +213,7 @@ func usable(k jose.JSONWebKey) bool {
 	return false
 }
 
-// clipped keeps a fault short and printable: it may hold a page that a provider sent.
+// clipped makes an error short and printable: it may contain a page that a provider sent.
 func clipped(err error) error {
 	var ours misconfigured
 	if errors.As(err, &ours) {
@@ -225,7 +225,7 @@ func clipped(err error) error {
 	return errors.New(strconv.QuoteToASCII(err.Error()))
 }
 
-// bounded is a transport whose answers end with an error after some bytes, decompressed.
+// bounded is a transport whose response bodies end with an error after most bytes, decompressed.
 type bounded struct {
 	http.RoundTripper
 	most int64
@@ -240,14 +240,14 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// CloseIdleConnections passes on what http.Client looks for.
+// CloseIdleConnections forwards the call, for http.Client.
 func (b bounded) CloseIdleConnections() {
 	if c, ok := b.RoundTripper.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
 
-// sameHost refuses redirects away from where the operator, or discovery, pointed.
+// sameHost rejects redirects to another host than the operator, or discovery, named.
 func sameHost(r *http.Request, via []*http.Request) error {
 	switch first := via[0].URL; {
 	case r.URL.Scheme != first.Scheme || r.URL.Host != first.Host:

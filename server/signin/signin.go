@@ -26,46 +26,46 @@ const (
 	defaultWaiting = 256
 )
 
-// Config says who may sign users in.
+// Config configures the issuers whose users may sign in.
 type Config struct {
 	Issuers []Issuer      // at least one
 	Leeway  time.Duration // how far the provider's clock may be off; 0: 30 s, at most 5 min
-	// Timeout bounds one fetch of a provider's discovery document and keys; 0: 5 s. MaxBody bounds each of their
+	// Timeout limits one fetch of a provider's discovery document and keys; 0: 5 s. MaxBody limits each of their
 	// bodies, decompressed; 0: 1 MiB.
 	Timeout time.Duration
 	MaxBody int64
-	// MaxWaiting bounds the calls that wait for one provider's keys, while it does not answer; 0: 256. Past it calls are
-	// SIGNIN_UNAVAILABLE at once, so that a provider that hangs takes no room from calls that need none.
+	// MaxWaiting limits the calls that wait for one provider's keys while it does not answer; 0: 256. Calls past it are
+	// SIGNIN_UNAVAILABLE at once, so that a provider that hangs takes no room from other calls.
 	MaxWaiting int
-	// Transport carries requests to providers; nil: one with the machine's roots and the proxy of its environment.
+	// Transport sends requests to providers; nil: one with the machine's root certificates and the environment's proxy.
 	Transport http.RoundTripper
 	Now       func() time.Time
-	// Logger is told when keys cannot be renewed while the last known ones still serve; nil: nobody is.
+	// Logger receives the outcomes of fetches of keys, when they change; nil: none is logged.
 	Logger *slog.Logger
 }
 
 // Issuer is one OpenID provider and what its tokens mean here.
 type Issuer struct {
-	URL           string   // exactly as `iss` says it; https, or http to a loopback address
+	URL           string   // exactly as in `iss`; https, or http to a loopback address
 	Audiences     []string // at least one; a token's `aud` holds one of them
 	UserClaim     string   // the claim that is the user's id; empty: sub
-	UserPrefix    string   // stands before the claim in the id
+	UserPrefix    string   // put before the claim to form the id
 	FeaturesClaim string   // the claim that names the user's features; empty: none does
 	Algorithms    []string // pinned; empty: RS256, PS256, ES256, EdDSA
 }
 
-// Identity is who a token says its bearer is.
+// Identity is the bearer of a token, by its claims.
 type Identity struct {
 	User string
-	// Features are those that the FeaturesClaim names, sorted; HasFeatures tells a token that names none from one without the
-	// claim.
+	// Features are those in the FeaturesClaim, sorted. HasFeatures reports whether the token has the claim, even an
+	// empty one.
 	Features    []string
 	HasFeatures bool
 	Issuer      string
-	Expiry      time.Time // as the token says it, without leeway
+	Expiry      time.Time // as in the token, without leeway
 }
 
-// SignIn verifies the tokens of configured issuers. Its methods may be called at the same time.
+// SignIn verifies the tokens of configured issuers. Its methods are safe for concurrent use.
 type SignIn struct {
 	now     func() time.Time
 	leeway  time.Duration
@@ -74,15 +74,15 @@ type SignIn struct {
 	stop    context.CancelFunc
 }
 
-// issuer is a configured issuer at work.
+// issuer is a configured issuer with its keys.
 type issuer struct {
 	Issuer
 	keys     *keyring
-	foreign  []string // longer prefixes of others that begin with this one's: ids that are not this one's to give
+	foreign  []string // longer prefixes of others that begin with this one's; their ids are rejected
 	audience map[string]bool
 }
 
-// New checks the configuration. It asks no provider anything. Close ends what it has begun.
+// New checks the configuration. It sends no request to a provider. Call Close to release its resources.
 func New(c Config) (*SignIn, error) {
 	if len(c.Issuers) == 0 {
 		return nil, errors.New("configure sign-in: name at least one issuer")
@@ -119,7 +119,7 @@ func New(c Config) (*SignIn, error) {
 	return s, nil
 }
 
-// shown is an issuer's URL as errors may name it: what stands in it beside scheme, host and path may be a secret.
+// shown returns an issuer's URL for use in errors: only scheme, host and path, since the rest may be a secret.
 func shown(issuer string) string {
 	u, err := url.Parse(issuer)
 	if err != nil || u.Host == "" {
@@ -184,7 +184,7 @@ func (i Issuer) check() error {
 	return nil
 }
 
-// reachable refuses URLs over which keys must not be fetched: plain http is for the machine itself.
+// reachable rejects URLs over which keys must not be fetched: plain http is only for this machine.
 func reachable(u *url.URL) error {
 	switch {
 	case u.Host == "" || u.Hostname() == "" || u.Opaque != "" || u.User != nil:
@@ -198,7 +198,7 @@ func reachable(u *url.URL) error {
 	}
 }
 
-// newClient makes the one client through which providers are asked.
+// newClient makes the one client for requests to providers.
 func newClient(c Config) *http.Client {
 	carrier := c.Transport
 	if carrier == nil {
@@ -222,12 +222,12 @@ type Status int
 const (
 	StatusUnknown       Status = iota // nothing was fetched yet
 	StatusGood                        // its keys are at hand
-	StatusOutage                      // it does not answer, or not as it should
-	StatusMisconfigured               // what it says and what is configured here do not go together
+	StatusOutage                      // it does not answer, or not correctly
+	StatusMisconfigured               // its data and the local configuration do not match
 )
 
-// Start begins to fetch the keys of every issuer, so that a wrong setting shows in the log when patd starts and not when the first
-// user signs in. It does not wait.
+// Start starts to fetch the keys of every issuer and does not wait. A wrong setting then shows in the log when patd
+// starts, and not when the first user signs in.
 func (s *SignIn) Start() {
 	for _, i := range s.issuers {
 		i.keys.look()
@@ -243,8 +243,8 @@ func (s *SignIn) Statuses() map[string]Status {
 	return found
 }
 
-// Close ends what is under way and waits for it. Tokens presented later are answered with SIGNIN_UNAVAILABLE as soon as
-// they would need the provider.
+// Close cancels the work under way and waits for it. A token presented later is rejected with SIGNIN_UNAVAILABLE as
+// soon as it needs the provider.
 func (s *SignIn) Close() {
 	s.stop()
 	for _, i := range s.issuers {
@@ -253,9 +253,9 @@ func (s *SignIn) Close() {
 	s.client.CloseIdleConnections()
 }
 
-// Verify tells who signed in with a token. Whatever is wrong with the token is CodeUnauthenticated, CREDENTIAL_INVALID; a
-// provider whose keys cannot be had is CodeUnavailable, SIGNIN_UNAVAILABLE, and says nothing of the token. The end of ctx is
-// its own error, wrapped.
+// Verify returns the identity of a token's bearer. Every fault of the token is CodeUnauthenticated, CREDENTIAL_INVALID.
+// A provider whose keys cannot be fetched is CodeUnavailable, SIGNIN_UNAVAILABLE, and says nothing about the token. The
+// end of ctx is its own error, wrapped.
 func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, error) {
 	t, err := parse(secret)
 	if err != nil {
@@ -266,7 +266,7 @@ func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, er
 	if !ok {
 		return Identity{}, invalid(errors.New("its issuer is not configured here"))
 	}
-	// What a look at the claims can refuse needs no key; nothing is believed before the signature.
+	// Checks of the claims that can reject a token need no key. No claim is trusted before the signature is verified.
 	if err := from.acceptable(t, s.now(), s.leeway); err != nil {
 		return Identity{}, invalid(from.ended(t, err))
 	}
@@ -280,8 +280,8 @@ func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, er
 	return who, nil
 }
 
-// ended returns why a token is refused, with a tokens.EndedError if nothing is wrong with it but that it has expired. It goes by the
-// keys at hand: none are fetched for a token that is refused anyway.
+// ended returns why a token is rejected, with a tokens.EndedError if its only fault is that it has expired. It uses the
+// cached keys: none are fetched for a token that is rejected anyway.
 func (i *issuer) ended(t *token, why error) error {
 	if !errors.Is(why, errExpired) {
 		return why
@@ -293,7 +293,7 @@ func (i *issuer) ended(t *token, why error) error {
 	return why
 }
 
-// signed returns nil if the issuer signed a token, by the keys at hand or else by new ones.
+// signed returns nil if the issuer signed a token, by the cached keys or else by new ones.
 func (i *issuer) signed(ctx context.Context, t *token) error {
 	keys, err := i.keys.current(ctx)
 	if err != nil {
@@ -305,7 +305,7 @@ func (i *issuer) signed(ctx context.Context, t *token) error {
 	newer, err := i.keys.renewed(ctx, keys)
 	switch {
 	case err != nil && !keys.knows(t.kid):
-		return err // it may be signed with a key that is newer than the outage
+		return err // the token may be signed with a key that is newer than the outage
 	case err == nil && newer != keys && newer.signed(t):
 		return nil
 	default:
@@ -313,7 +313,7 @@ func (i *issuer) signed(ctx context.Context, t *token) error {
 	}
 }
 
-// invalid is the one answer to a bad token. why is for the log, and repeats nothing of the token.
+// invalid returns the one error for a bad token. why is for the log, and repeats nothing of the token.
 func invalid(why error) error {
 	return &tokens.Error{
 		Code: tokens.CodeUnauthenticated, Reason: "CREDENTIAL_INVALID", Message: "the token is not valid",

@@ -14,12 +14,12 @@ import (
 	"patd/tokens"
 )
 
-// maxToken is how long a token may be.
+// maxToken is the maximum length of a token, in bytes.
 const maxToken = 16 << 10
 
-// LooksLikeJWT tells whether a credential has the form of a JWS in compact serialization (RFC 7515 section 7.1): three
-// parts of base64url between two dots, 16 KiB at most. No secret of patd's does: it holds no dot. The signature may be
-// empty, so that an unsigned token is refused as what it is.
+// LooksLikeJWT reports whether a credential has the form of a JWS in compact serialization (RFC 7515 section 7.1):
+// three parts of base64url between two dots, 16 KiB at most. patd's own secrets hold no dot, so none matches. The
+// signature may be empty, so that an unsigned token is rejected as a JWT.
 func LooksLikeJWT(s string) bool {
 	if len(s) > maxToken {
 		return false
@@ -41,20 +41,20 @@ func LooksLikeJWT(s string) bool {
 	return dots == 2
 }
 
-// token is a JWT taken apart; nothing of it is believed yet.
+// token is a parsed JWT. Nothing in it is verified yet.
 type token struct {
 	signed   *jwt.JSONWebToken
 	alg, kid string
 	claims   object
 }
 
-// signedBy reports whether a key made the signature over the claims that were looked at.
+// signedBy reports whether a key signed the claims that were checked.
 func (t *token) signedBy(key crypto.PublicKey) bool { return t.signed.Claims(key) == nil }
 
 // object is a JSON object by the exact names of its members; encoding/json would take "SUB" for a field named sub.
 type object map[string]json.RawMessage
 
-// text reads a member that is a string; false: there is none, or it is something else.
+// text reads a string member; false if it is absent or not a string.
 func (o object) text(name string) (string, bool) {
 	var s *string
 	if err := json.Unmarshal(o[name], &s); err != nil || s == nil {
@@ -63,14 +63,14 @@ func (o object) text(name string) (string, bool) {
 	return *s, true
 }
 
-// parse takes a token apart and refuses headers that patd does not understand. No error of go-jose's is passed on: it
-// repeats what stands in the token.
+// parse parses a token and rejects headers that patd does not understand. It passes on no error of go-jose, since those
+// repeat parts of the token.
 func parse(secret tokens.Secret) (*token, error) {
 	text := secret.Reveal()
 	if !LooksLikeJWT(text) {
 		return nil, errors.New("it is no JWT, or longer than 16 KiB")
 	}
-	// Each part has one spelling here, so that a token has one. A decoder of JSON would make U+FFFD of what is not UTF-8.
+	// Only one spelling of each part is accepted, so a token has one. A JSON decoder turns invalid UTF-8 into U+FFFD.
 	for i, part := range strings.Split(text, ".") {
 		plain, err := base64.RawURLEncoding.Strict().DecodeString(part)
 		if err != nil || len(plain) == 0 || i < 2 && !utf8.Valid(plain) {
@@ -83,7 +83,7 @@ func parse(secret tokens.Secret) (*token, error) {
 	}
 	header := signed.Headers[0]
 	t := &token{signed: signed, alg: header.Algorithm, kid: header.KeyID}
-	// RFC 7515 section 4.1.11: what is critical and not understood refuses the token. Nothing is understood here.
+	// RFC 7515 section 4.1.11: an unknown critical extension makes the token invalid. patd knows none.
 	for _, name := range []jose.HeaderKey{"crit", "b64"} {
 		if _, given := header.ExtraHeaders[name]; given {
 			return nil, errors.New("its header asks for an extension of JWS")
@@ -98,8 +98,8 @@ func parse(secret tokens.Secret) (*token, error) {
 	return t, nil
 }
 
-// typeAllowed reads `typ`: a media type without regard to case, from which "application/" may be left out (RFC 7515
-// section 4.1.9).
+// typeAllowed reports whether `typ` is allowed: a media type without regard to case, from which "application/" may be
+// left out (RFC 7515 section 4.1.9).
 func typeAllowed(typ any) bool {
 	text, _ := typ.(string)
 	switch strings.TrimPrefix(strings.ToLower(text), "application/") {
@@ -109,7 +109,7 @@ func typeAllowed(typ any) bool {
 	return false
 }
 
-// signing lists the algorithms that a public key checks.
+// signing returns the algorithms that a public key can verify.
 func signing() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{
 		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
