@@ -8,9 +8,9 @@ import (
 	"patd/tokens/secret"
 )
 
-// Authenticate tells who presents a secret: a service, or the bearer of a personal access token. Whatever is wrong with
-// the secret is one answer, CodeUnauthenticated; so is a token that is revoked, expired, superseded or of a suspended
-// user. An outage is CodeUnavailable.
+// Authenticate returns the caller that presents a secret: a service, or the bearer of a personal access token. Every
+// defect of the secret is the same error, CodeUnauthenticated; so is a token that is revoked, expired, superseded or of
+// a suspended user. An outage is CodeUnavailable.
 func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Actor, error) {
 	kind, id, err := s.prefixes.Load().Parse(text)
 	if err != nil {
@@ -54,9 +54,9 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 	}
 }
 
-// knownService looks up the service that a secret is of, and reports whether it is live; ErrNotFound: there is none by that id.
-// Where the secret is wrong, the service returned is the zero ServiceCredential. An unknown id and a wrong secret are the
-// same answer to the caller. A digest under a retiring key is made anew.
+// knownService looks up the service that a secret belongs to, and reports whether it is live. It returns ErrNotFound
+// for an unknown id and the zero ServiceCredential for a wrong secret; the API caller gets the same answer to both. A
+// digest under a retiring key is replaced.
 func (s *Service) knownService(ctx context.Context, text Secret, id ID, now time.Time) (ServiceCredential, bool, error) {
 	keys := s.keys.Get()
 	c, err := s.store.LookupService(ctx, id)
@@ -80,9 +80,9 @@ func (s *Service) knownService(ctx context.Context, text Secret, id ID, now time
 	return c, true, nil
 }
 
-// Recheck tells again who an actor is that a service's secret made known a while ago, as where one call lasts long.
-// Whoever is not let in any more is CodeUnauthenticated; an outage, CodeUnavailable, says nothing about the actor. Only
-// services are known that long.
+// Recheck reads again what an authenticated service may do, for calls that last long. A caller that is no longer
+// accepted is CodeUnauthenticated. An outage is CodeUnavailable and says nothing about the actor. Only services can be
+// rechecked.
 func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 	if a.Kind != ServiceActor {
 		return Actor{}, unauthenticated("the credential is not good any more")
@@ -119,18 +119,18 @@ func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (
 	}
 }
 
-// presented is a secret held against what is stored under its id.
+// presented is the result of matching a secret against what is stored under its id.
 type presented struct {
 	cred   Credential
-	secret StoredSecret // the stored one that matched, or the one that the presented access token came of
-	facts  Facts        // Match, Revoked, Expired, UserSuspended and Blocked are known; the rest refuses
+	secret StoredSecret // the stored one that matched, or the one that the presented access token came from
+	facts  Facts        // Match, Revoked, Expired, UserSuspended and Blocked are set; the rest refuse
 	now    time.Time
-	// access is the presented access token; nil: the personal access token itself was presented.
+	// access is the presented access token; nil if the personal access token itself was presented.
 	access *AccessToken
 }
 
-// present looks up a token and finds out which of its secrets was presented, into a zero presented. An unknown id and a
-// wrong secret are the same answer at the same cost. A secret under a retiring key is digested anew.
+// present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero. An unknown id
+// and a wrong secret get the same answer at the same cost. A digest under a retiring key is replaced.
 func (s *Service) present(ctx context.Context, text Secret, id ID, p *presented) (err error) {
 	keys := s.keys.Get()
 	p.now = s.Now()
@@ -167,8 +167,8 @@ func (s *Service) present(ctx context.Context, text Secret, id ID, p *presented)
 	return nil
 }
 
-// matches compares a secret with a stored digest. A digest whose key is not loaded can be passed over only where it could
-// not make anything active; otherwise patd cannot tell, which is an outage.
+// matches compares a secret with a stored digest. A digest whose key is not loaded is skipped if it could not make
+// anything active. Otherwise patd cannot decide, which is an outage.
 func (s *Service) matches(keys *Keys, secret Secret, stored Hash, live bool) (bool, error) {
 	ok, err := keys.Match(secret, stored)
 	if err != nil && live {
@@ -187,8 +187,8 @@ func rekey(keys *Keys, secret Secret, stored Hash) *Rekey {
 	return &Rekey{Old: stored, New: keys.Digest(secret)}
 }
 
-// owner resolves whose tokens a call is about, and refuses a caller that may not manage them: the bearer of a token
-// manages nothing, and a signed-in user nobody else's. The refusal does not tell whether that user exists.
+// owner returns the user whose tokens a call is about, and refuses a caller that may not manage them: the bearer of a
+// token manages none, and a signed-in user only its own. The refusal does not reveal whether the user exists.
 func (s *Service) owner(a Actor, user string) (string, error) {
 	switch a.Kind {
 	case ServiceActor, OperatorActor:
@@ -205,7 +205,7 @@ func (s *Service) owner(a Actor, user string) (string, error) {
 	}
 }
 
-// manager refuses whoever is not a service: what only the company itself may do.
+// manager refuses every caller but services and the operator: only the company itself may do this.
 func (s *Service) manager(a Actor) error {
 	if a.Kind == ServiceActor || a.Kind == OperatorActor {
 		return nil
@@ -215,18 +215,19 @@ func (s *Service) manager(a Actor) error {
 
 func denied(text string) *Error { return Fail(CodeDenied, "PERMISSION_DENIED", text) }
 
-// event is a successful event by a at now; the use case fills in what it was about.
+// event returns a successful event by a at now; the use case fills in the subject.
 func (a Actor) event(now time.Time, action Action) Event {
 	return Event{Time: now, Actor: a.String(), Action: action, PeerIP: a.Peer.IP, Outcome: OutcomeSuccess}
 }
 
-// RecordRefusal writes the audit event of an attempt that was refused before it reached a use case. Fields that are not
-// well formed are left out of the event: what a stranger sends is not stored. Nothing is written where LimitRefusals says so.
+// RecordRefusal writes the audit event of an attempt that was refused before it reached a use case. Malformed fields
+// are left out of the event: input from strangers is not stored. Nothing is written if LimitRefusals' function forbids
+// it.
 func (s *Service) RecordRefusal(ctx context.Context, a Actor, r Refusal) error {
 	return s.recordRefusal(ctx, a, a, r)
 }
 
-// recordRefusal records a refusal of a's within the limit of another caller, by.
+// recordRefusal records a refusal of a, within the limit of by.
 func (s *Service) recordRefusal(ctx context.Context, a, by Actor, r Refusal) error {
 	if allow := s.record.Load(); allow != nil && !(*allow)(by) {
 		return nil
@@ -244,9 +245,9 @@ func (s *Service) recordRefusal(ctx context.Context, a, by Actor, r Refusal) err
 	return s.ledger.record(ctx, e)
 }
 
-// refused records a use case's refusal and answers err. Malformed requests and outages are no attempts worth keeping;
-// what policy, rights or state forbade is. Where the record cannot be written the caller still hears the refusal, and
-// the log its cause.
+// refused records a use case's refusal and returns err. Refusals by policy, rights or state are recorded; malformed
+// requests and outages are not. If the event cannot be written, the caller still gets the refusal, and the log its
+// cause.
 func (s *Service) refused(ctx context.Context, a Actor, r Refusal, err error) error {
 	var e *Error
 	if !errors.As(err, &e) || !worthRecording(e) {
@@ -255,7 +256,7 @@ func (s *Service) refused(ctx context.Context, a Actor, r Refusal, err error) er
 	return s.recorded(ctx, a, a, r, e, err)
 }
 
-// recorded records a refusal, e, of a's within the limit of by, and returns err, which holds it.
+// recorded records e, a refusal of a, within the limit of by, and returns err, which wraps e.
 func (s *Service) recorded(ctx context.Context, a, by Actor, r Refusal, e *Error, err error) error {
 	r.Reason = e.Reason
 	if rerr := s.recordRefusal(ctx, a, by, r); rerr != nil {

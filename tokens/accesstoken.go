@@ -8,9 +8,9 @@ import (
 	"patd/tokens/secret"
 )
 
-// presentAccess looks up an access token, and then what it came of, into a zero presented. Each reading is at least as new as the call, so
-// that whatever ends the personal access token has ended this one too. A wrong secret and an unknown id are the same
-// answer at the same cost, before anything else is read.
+// presentAccess looks up an access token and then its personal access token, and fills in p, which must be zero. Each
+// read is at least as new as the call, so that whatever ended the personal access token has ended this one too. A wrong
+// secret and an unknown id get the same answer at the same cost, before anything else is read.
 func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, p *presented) error {
 	p.now = s.Now()
 	a, err := s.knownAccess(ctx, secret, id, p.now)
@@ -40,8 +40,8 @@ func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, p *pr
 	return nil
 }
 
-// knownAccess looks up the access token that a secret is of. ErrNotFound: of none. A digest under a retiring key is made
-// anew.
+// knownAccess returns the access token that a secret belongs to, or ErrNotFound. A digest under a retiring key is
+// replaced.
 func (s *Service) knownAccess(ctx context.Context, text Secret, id ID, now time.Time) (AccessCredential, error) {
 	keys := s.keys.Get()
 	a, err := s.store.LookupAccess(ctx, id)
@@ -64,8 +64,8 @@ func (s *Service) knownAccess(ctx context.Context, text Secret, id ID, now time.
 	return a, nil
 }
 
-// grant is what the presented credential was granted. An access token has never more than its personal access token has
-// now: that may have been narrowed since.
+// grant returns what the presented credential was granted. An access token never has more than its personal access
+// token has now, which may have been narrowed since.
 func (p *presented) grant() (scopes, audiences []string) {
 	if p.access == nil {
 		return p.cred.Token.Scopes, p.cred.Token.Audiences
@@ -74,7 +74,7 @@ func (p *presented) grant() (scopes, audiences []string) {
 	return scopes, p.access.Audiences
 }
 
-// end is when the presented credential ends; zero: never.
+// end returns when the presented credential ends; the zero time means never.
 func (p *presented) end() time.Time {
 	at := earliest(p.secret.ExpireTime, p.cred.Token.ExpireTime)
 	if p.access != nil {

@@ -71,7 +71,7 @@ type ServiceAccount struct {
 	ID          ID
 	Name        string // [A-Za-z0-9._-]{1,64}, not `.` or `..`, unique among live services
 	Permissions Permission
-	Audience    string // bound to it; empty: not bound
+	Audience    string // the one it is bound to; empty: not bound
 	IssueTime   time.Time
 	ExpireTime  time.Time
 	Revocation  *Revocation
@@ -86,10 +86,10 @@ type ServiceCredential struct {
 	Secret  StoredSecret
 }
 
-// ActorKind says how a caller showed itself.
+// ActorKind says how a caller authenticated.
 type ActorKind int
 
-// The kinds of caller. The zero value is nobody.
+// The kinds of caller. The zero value is Nobody.
 const (
 	Nobody ActorKind = iota
 	ServiceActor
@@ -98,7 +98,7 @@ const (
 	OperatorActor
 )
 
-// Actor is who calls. The zero Actor is nobody.
+// Actor is a caller. The zero Actor is Nobody.
 type Actor struct {
 	Kind        ActorKind
 	Name        string     // of a service
@@ -106,14 +106,14 @@ type Actor struct {
 	TokenID     ID         // of the presented service or personal access token
 	Permissions Permission // of a service
 	Audience    string     // that a service is bound to
-	// Features are what a signed-in user's credential says that it holds; nil: it says nothing. They count only where
-	// the source answers AsGranted.
+	// Features are those that a signed-in user's credential lists; nil: it has no list. They count only if the source
+	// returns AsGranted.
 	Features []string
 	Peer     Peer
-	// Serial is that of the presented secret of a personal access token.
+	// Serial is the serial of the presented secret of a personal access token.
 	Serial int64
-	// presented says that the caller's authority is the secret that the call is about, and nothing else. The use case holds
-	// that secret against what is stored inside its transaction.
+	// presented says that the caller's only authority is the secret that the call is about. The use case checks that
+	// secret against the store inside its transaction.
 	presented bool
 }
 
@@ -133,10 +133,10 @@ func (a Actor) String() string {
 	}
 }
 
-// Operator is the actor of the command line working on the store itself.
+// Operator returns the actor of a command line that works on the store itself.
 func Operator() Actor { return Actor{Kind: OperatorActor, Permissions: PermAdmin} }
 
-// validServiceName reports whether s has the form of a service's name. New ones are not LostInPath, either.
+// validServiceName reports whether s has the form of a service's name. New names must also not be LostInPath.
 func validServiceName(s string) bool {
 	const allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 	return len(s) >= 1 && len(s) <= 64 && strings.Trim(s, allowed) == ""

@@ -2,11 +2,11 @@ package tokens
 
 import "patd/tokens/secret"
 
-// The types of package secret that stand in records, requests and results of the domain.
+// The types of package secret that are used in records, requests and results of the domain.
 type (
 	// ID is the public part of a secret, which names its record.
 	ID = secret.ID
-	// Secret is a text that nothing prints.
+	// Secret is a text that never prints.
 	Secret = secret.Secret
 	// Hash is the keyed digest of a secret.
 	Hash = secret.Hash

@@ -40,8 +40,8 @@ type AudienceEntry struct {
 	RequireNamed bool
 }
 
-// policy is the audience's own policy; what it leaves open is the server's. An audience is only stricter: where its entry is
-// looser, as after the server's policy became stricter, the server's limits hold.
+// policy returns the audience's policy, with the server's values for what it leaves open. An audience can only be
+// stricter: if its entry is looser, as after the server's policy became stricter, the server's limits apply.
 func (e AudienceEntry) policy(server Policy) Policy {
 	p := Policy{DefaultTTL: e.DefaultTTL, MaxTTL: e.MaxTTL, AllowNever: e.AllowNever}
 	server = server.withDefaults()
@@ -71,7 +71,8 @@ func (e AudienceEntry) withinServer(server Policy) error {
 	return nil
 }
 
-// strictest joins policies: of each limit the shortest, and never only where all allow it. Of none it is server.
+// strictest joins policies: the shortest of each limit, and never only if all allow it. Without policies it returns
+// server.
 func strictest(server Policy, of ...Policy) Policy {
 	if len(of) == 0 {
 		return server.withDefaults()
@@ -86,7 +87,7 @@ func strictest(server Policy, of ...Policy) Policy {
 	return p.withDefaults()
 }
 
-// policyFor is the policy of a token that names these audiences. One without an entry has the server's.
+// policyFor returns the policy of a token that names these audiences. An audience without an entry has the server's.
 func (s *Service) policyFor(tx ReadTx, audiences []string) (Policy, error) {
 	var of []Policy
 	for _, id := range audiences {
@@ -103,7 +104,7 @@ func (s *Service) policyFor(tx ReadTx, audiences []string) (Policy, error) {
 	return strictest(s.policy, of...), nil
 }
 
-// CreateAudience adds an audience. AUDIENCE_EXISTS when there is one.
+// CreateAudience adds an audience. It fails with AUDIENCE_EXISTS if the id is taken.
 func (s *Service) CreateAudience(ctx context.Context, a Actor, e AudienceEntry) (AudienceEntry, error) {
 	return s.writeAudience(ctx, a, ActionAudienceCreate, e, func(tx Tx, e AudienceEntry) error {
 		if err := resourceFree(tx, e); err != nil {
@@ -117,7 +118,7 @@ func (s *Service) CreateAudience(ctx context.Context, a Actor, e AudienceEntry) 
 	})
 }
 
-// ReplaceAudience writes an audience that exists anew. Tokens that exceed its new policy go on, until BlockTokens.
+// ReplaceAudience overwrites an existing audience. Tokens that exceed its new policy keep working until BlockTokens.
 func (s *Service) ReplaceAudience(ctx context.Context, a Actor, e AudienceEntry) (AudienceEntry, error) {
 	return s.writeAudience(ctx, a, ActionAudienceReplace, e, func(tx Tx, e AudienceEntry) error {
 		if err := expectAudience(ctx, tx, e.ID); err != nil {
@@ -130,7 +131,7 @@ func (s *Service) ReplaceAudience(ctx context.Context, a Actor, e AudienceEntry)
 	})
 }
 
-// DeleteAudience removes an audience's entry; tokens that name it go on.
+// DeleteAudience removes an audience's entry; tokens that name it keep working.
 func (s *Service) DeleteAudience(ctx context.Context, a Actor, id string) error {
 	_, err := s.changeCatalog(ctx, a, ActionAudienceDelete, id, func(tx Tx) error {
 		if err := expectAudience(ctx, tx, id); err != nil {
@@ -142,7 +143,7 @@ func (s *Service) DeleteAudience(ctx context.Context, a Actor, id string) error 
 	return err
 }
 
-// expectAudience looks at the precondition of a change of an audience.
+// expectAudience checks the precondition of a change of an audience.
 func expectAudience(ctx context.Context, tx ReadTx, id string) error {
 	e, err := tx.Audience(id)
 	if err != nil {
@@ -151,7 +152,7 @@ func expectAudience(ctx context.Context, tx ReadTx, id string) error {
 	return expectTag(ctx, e)
 }
 
-// missing tells the caller of a record that is not there.
+// missing turns ErrNotFound into the caller's error.
 func missing(what string, err error) error {
 	if errors.Is(err, ErrNotFound) {
 		return notFound(what)

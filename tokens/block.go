@@ -11,20 +11,21 @@ import (
 	"patd/tokens/secret"
 )
 
-// maxBlock is how many tokens one call blocks or unblocks: each is a row, an event and an entry of the feed.
+// maxBlock is how many tokens one call blocks or unblocks: each costs a row, an event and a feed entry.
 const maxBlock = 1000
 
 // Exceeding is the outcome of a policy's dry run.
 type Exceeding struct {
 	Count int64 // in all
-	// Unnamed counts the live tokens that name no audience, where the audience must be named or that is tried; else 0.
+	// Unnamed counts the live tokens that name no audience, if RequireNamed is set or tried; else it is 0.
 	Unnamed int64
 	Tokens  []Token // one page, oldest first
 	Now     time.Time
 }
 
-// CheckAudience is the dry run of a policy: the live tokens naming an audience that could not be minted now with the
-// expiry they have. A nil try is the audience's present policy; named tries RequireNamed, too. It changes nothing.
+// CheckAudience is the dry run of a policy: it returns the live tokens of an audience that could not be minted now with
+// the expiry they have. A nil try means the audience's present policy; named also tries RequireNamed. It changes
+// nothing.
 func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Policy, named bool, p Page) (Exceeding, string, error) {
 	if err := s.manager(a); err != nil {
 		return Exceeding{}, "", err
@@ -92,8 +93,8 @@ func (s *Service) exceeding(tx ReadTx, id string, try *Policy, now time.Time) (E
 	return ExceedQuery{Audience: id, Now: now, Limited: now.Add(p.MaxTTL), Never: !p.AllowNever}, nil
 }
 
-// BlockTokens blocks the live tokens that exceed an audience's present policy, at most 1000 a call, and answers how
-// many it blocked and how many are left. A blocked token is inactive (POLICY_BLOCKED) until it is unblocked, or has an
+// BlockTokens blocks the live tokens that exceed an audience's present policy, at most 1000 a call. It returns how many
+// it blocked and how many are left. A blocked token is inactive (POLICY_BLOCKED) until it is unblocked, or has an
 // expiry within the policy.
 func (s *Service) BlockTokens(ctx context.Context, a Actor, id, reason string) (int, int64, error) {
 	return s.setBlocks(ctx, a, ActionTokenBlock, id, reason, func(tx ReadTx, now time.Time) (ExceedQuery, error) {
@@ -103,7 +104,7 @@ func (s *Service) BlockTokens(ctx context.Context, a Actor, id, reason string) (
 	})
 }
 
-// UnblockTokens ends the blocks that BlockTokens of an audience set, at most 1000 a call.
+// UnblockTokens lifts the blocks that BlockTokens set for an audience, at most 1000 a call.
 func (s *Service) UnblockTokens(ctx context.Context, a Actor, id, reason string) (int, int64, error) {
 	return s.setBlocks(ctx, a, ActionTokenUnblock, id, reason, func(_ ReadTx, now time.Time) (ExceedQuery, error) {
 		return ExceedQuery{Audience: id, Now: now, Blocked: BlockedByAudience}, nil
@@ -154,7 +155,7 @@ func (s *Service) setBlocks(ctx context.Context, a Actor, action Action, id, rea
 	if err != nil {
 		return 0, 0, s.refused(ctx, a, Refusal{Action: action}, err)
 	}
-	// Counted apart, so that no writer waits for it.
+	// Counted outside the transaction, so that no writer waits for it.
 	err = s.store.View(ctx, func(tx ReadTx) error {
 		q, err := which(tx, now)
 		if err != nil {
@@ -166,7 +167,7 @@ func (s *Service) setBlocks(ctx context.Context, a Actor, action Action, id, rea
 	return done, left, err
 }
 
-// blockers lists the audiences that a token is blocked by.
+// blockers lists the audiences that block a token.
 func blockers(t Token) []string {
 	if t.BlockedBy == "" {
 		return nil
@@ -174,7 +175,7 @@ func blockers(t Token) []string {
 	return strings.Split(t.BlockedBy, "\n")
 }
 
-// unblock lifts the blocks of a token by those audiences whose policy its expiry is within.
+// unblock lifts a token's blocks by those audiences whose policy allows its expiry.
 func (s *Service) unblock(tx ReadTx, t *Token, now time.Time) error {
 	var left []string
 	for _, id := range blockers(*t) {
@@ -184,7 +185,7 @@ func (s *Service) unblock(tx ReadTx, t *Token, now time.Time) error {
 		}
 		p := e.policy(s.policy)
 		within := t.ExpireTime.IsZero() && p.AllowNever || !t.ExpireTime.IsZero() && !t.ExpireTime.After(now.Add(p.MaxTTL))
-		if err != nil || !within { // of an audience without an entry nothing is known; the operator unblocks
+		if err != nil || !within { // an audience without an entry has no known policy; the operator unblocks
 			left = append(left, id)
 		}
 	}

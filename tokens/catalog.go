@@ -20,20 +20,20 @@ const (
 	ConsentFlexible                    // as implicit; a page may ask
 )
 
-// FeatureEntry is what the catalogue says of a feature. A feature without an entry works as one with the entry that
-// describe makes: implicit, not default, not published.
+// FeatureEntry is the catalogue's entry of a feature. A feature without an entry is treated as if it had the one that
+// describe returns: implicit, not default, not published.
 type FeatureEntry struct {
 	Name        string
 	DisplayName string
 	Description string
 	Consent     Consent
-	Default     bool // taken when a request names no scopes, unless ConsentRequired
+	Default     bool // granted when a request names no scopes, unless ConsentRequired
 	Optional    bool // for pages: the user may leave it out
-	Published   bool // stands in the public metadata document
-	System      bool // can neither be changed nor deleted
+	Published   bool // listed in the public metadata document
+	System      bool // cannot be changed or deleted
 }
 
-// describe is the entry of a feature that has none.
+// describe returns the default entry of a feature that has none.
 func describe(name string) FeatureEntry { return FeatureEntry{Name: name, Consent: ConsentImplicit} }
 
 // FeatureFilter selects entries.
@@ -42,15 +42,15 @@ type FeatureFilter struct {
 	Filter string // see ParseFeatureFilter
 }
 
-// HeldFeatures is what a user holds, with the catalogue's entries.
+// HeldFeatures are the features that a user holds, with their catalogue entries.
 type HeldFeatures struct {
 	Features []FeatureEntry // by name
 	Stale    bool           // the last known, served during an outage of the source
-	// ETag is the entity tag of the features; empty: patd has not met the user, or another source rules.
+	// ETag is the entity tag of the features; empty: patd has no record of the user, or another source decides.
 	ETag string
 }
 
-// CreateFeature adds an entry. FEATURE_EXISTS when there is one.
+// CreateFeature adds an entry. It fails with FEATURE_EXISTS if there is one.
 func (s *Service) CreateFeature(ctx context.Context, a Actor, e FeatureEntry) (FeatureEntry, error) {
 	return s.writeFeature(ctx, a, ActionFeatureCreate, e, func(tx Tx, e FeatureEntry) error {
 		err := tx.InsertFeature(e)
@@ -61,7 +61,7 @@ func (s *Service) CreateFeature(ctx context.Context, a Actor, e FeatureEntry) (F
 	})
 }
 
-// ReplaceFeature writes an entry that exists anew. FEATURE_SYSTEM for a system entry.
+// ReplaceFeature overwrites an existing entry. It fails with FEATURE_SYSTEM for a system entry.
 func (s *Service) ReplaceFeature(ctx context.Context, a Actor, e FeatureEntry) (FeatureEntry, error) {
 	return s.writeFeature(ctx, a, ActionFeatureReplace, e, func(tx Tx, e FeatureEntry) error {
 		if err := changeable(ctx, tx, e.Name); err != nil {
@@ -71,7 +71,7 @@ func (s *Service) ReplaceFeature(ctx context.Context, a Actor, e FeatureEntry) (
 	})
 }
 
-// DeleteFeature removes an entry. The feature itself, and the tokens that carry it, stay as they are.
+// DeleteFeature removes an entry. The feature itself and the tokens that carry it do not change.
 func (s *Service) DeleteFeature(ctx context.Context, a Actor, name string) error {
 	_, err := s.changeCatalog(ctx, a, ActionFeatureDelete, name, func(tx Tx) error {
 		if err := changeable(ctx, tx, name); err != nil {
@@ -112,7 +112,7 @@ func (s *Service) writeFeature(ctx context.Context, a Actor, action Action, e Fe
 	return e, err
 }
 
-// changeCatalog runs one change of the catalogue, with its event, in its transaction.
+// changeCatalog makes one change of the catalogue and writes its event, in one transaction.
 func (s *Service) changeCatalog(ctx context.Context, a Actor, action Action, what string, change func(Tx) error) (Event, error) {
 	if err := s.manager(a); err != nil {
 		return Event{}, s.refused(ctx, a, Refusal{Action: action}, err)
@@ -129,7 +129,7 @@ func (s *Service) changeCatalog(ctx context.Context, a Actor, action Action, wha
 	return e, s.refused(ctx, a, Refusal{Action: action}, err)
 }
 
-// Feature reads an entry.
+// Feature returns an entry.
 func (s *Service) Feature(ctx context.Context, a Actor, name string) (FeatureEntry, error) {
 	if err := s.manager(a); err != nil {
 		return FeatureEntry{}, err
@@ -186,7 +186,7 @@ func (s *Service) PublishedFeatures(ctx context.Context) ([]string, error) {
 	return names, err
 }
 
-// entries adds the catalogue's entries to names, which are sorted.
+// entries returns the catalogue's entries of names, which are sorted.
 func entries(tx ReadTx, names []string) ([]FeatureEntry, error) {
 	out := make([]FeatureEntry, len(names))
 	for i, n := range names {
@@ -202,8 +202,8 @@ func entries(tx ReadTx, names []string) ([]FeatureEntry, error) {
 	return out, nil
 }
 
-// byDefault is what a request that names no scopes gets: the default features that the user holds, but none that must
-// be asked for by name.
+// byDefault returns the scopes of a request that names none: the default features that the user holds, except those
+// that must be requested by name.
 func byDefault(tx ReadTx, held []string) ([]string, error) {
 	yes := true
 	found, err := tx.Features(FeatureQuery{Default: &yes, Limit: len(held) + 10_000})

@@ -14,7 +14,7 @@ type change struct {
 	cidrs []netip.Prefix
 }
 
-// checked refuses a change that is malformed in itself, and normalizes it.
+// checked normalizes a change, and refuses a malformed one.
 func (s *Service) checked(in TokenChange) (change, error) {
 	var c checker
 	out := change{TokenChange: in}
@@ -45,8 +45,8 @@ func (s *Service) checked(in TokenChange) (change, error) {
 	return out, c.err()
 }
 
-// apply makes the change to a token and answers which fields it changed; those that already are as asked are not
-// among them. It never widens: that is refused.
+// apply makes the change to a token and returns which fields it changed, without those that already had the requested
+// value. A change that would widen the token is refused.
 func (c change) apply(t *Token, now time.Time) ([]string, error) {
 	var changed []string
 	if c.Scopes != nil {

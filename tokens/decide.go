@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Decision is the answer of introspection: a value, never an error.
+// Decision is the result of introspection: a value, never an error.
 type Decision int
 
-// The decisions, in the order in which proto/patd/v1/introspection.proto lists them: the first that applies is the answer.
+// The decisions, in the order of proto/patd/v1/introspection.proto: the first that applies is returned.
 const (
 	NotFound Decision = iota + 1
 	Revoked
@@ -35,7 +35,7 @@ const (
 	MatchSuperseded             // rotated away, and its grace is over
 )
 
-// Facts are what a decision rests on.
+// Facts are the input of a decision.
 type Facts struct {
 	Match         SecretMatch
 	Revoked       bool
@@ -47,8 +47,8 @@ type Facts struct {
 	ScopesOK      bool
 }
 
-// Decide is the decision table. The zero Facts are NotFound, and every fact
-// that is not known to be good refuses.
+// Decide is the decision table. It returns NotFound for the zero Facts, and refuses on every fact that is not known to
+// be good.
 func Decide(f Facts) Decision {
 	switch {
 	case f.Match == MatchNone:
@@ -74,13 +74,13 @@ func Decide(f Facts) Decision {
 	}
 }
 
-// Introspection is the answer about a presented secret. When Decision is not Active, only Decision may be told.
+// Introspection is the result for a presented secret. If Decision is not Active, the caller may only be sent Decision.
 type Introspection struct {
 	Decision Decision
-	// Token is the personal access token: the one that was presented, or that the presented access token came from.
+	// Token is the personal access token: the presented one, or the one that the presented access token came from.
 	Token      Token
 	AccessID   ID     // of the presented access token; 0: a personal access token was presented
-	ClientID   string // that the access token was given to, as it named itself
+	ClientID   string // of the access token's client, as it named itself
 	Granted    []string
 	Audiences  []string
 	IssueTime  time.Time
@@ -95,17 +95,17 @@ type Introspection struct {
 	Stale bool
 }
 
-// AnyAddress reports whether an active answer holds wherever the token is presented from: no network binds it.
+// AnyAddress reports whether an active result holds for every client address: the token is bound to no network.
 func (in *Introspection) AnyAddress() bool { return len(in.Token.CIDRs) == 0 }
 
-// none is the empty list that answers share.
+// none is the empty list that results share.
 var none = []string{}
 
 // Effective splits granted scopes into those in effect and those suspended, by what the user holds now. Granted and
-// held are sorted; so are the answers, which may share granted's array.
+// held are sorted; so are the results, which may share granted's array.
 func Effective(granted, held []string) (effective, suspended []string) {
 	if holdsAll(held, granted) {
-		return granted[:len(granted):len(granted)], none // the common case leaves no garbage behind
+		return granted[:len(granted):len(granted)], none // the common case allocates nothing
 	}
 	effective, suspended = make([]string, 0, len(granted)), []string{}
 	for _, g := range granted {
@@ -118,7 +118,8 @@ func Effective(granted, held []string) (effective, suspended []string) {
 	return effective, suspended
 }
 
-// holdsAll tells whether a sorted list has all entries of another: by one walk through both, unless it is much longer.
+// holdsAll reports whether a sorted list has all entries of another. It walks through both once, unless it is much
+// longer.
 func holdsAll(sorted, entries []string) bool {
 	if len(sorted) > 8*len(entries) {
 		return !slices.ContainsFunc(entries, func(s string) bool { return !holds(sorted, s) })

@@ -23,8 +23,8 @@ const (
 	CodeUnavailable
 )
 
-// Error is a domain error: a code, a stable reason for programs and a text for people. The cause stays inside: it
-// is for the log, never for the caller.
+// Error is a domain error: a code, a stable reason for programs and a text for people. The cause is for the log, never
+// for the caller.
 type Error struct {
 	Code       Code
 	Reason     string // stable, e.g. SCOPE_NOT_HELD
@@ -41,7 +41,7 @@ type Violation struct {
 	Reason      string
 }
 
-// Error is for logs: it includes the cause.
+// Error returns the text for logs, with the cause.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Reason)
@@ -55,7 +55,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Invalid is CodeInvalid about one field. text must not repeat what the caller sent, unless that was validated.
+// Invalid returns a CodeInvalid error about one field. text must not repeat caller input, unless that was validated.
 func Invalid(reason, field, text string) *Error {
 	return invalid([]Violation{{Field: field, Description: text, Reason: reason}})
 }
@@ -72,12 +72,12 @@ func invalid(vs []Violation) *Error {
 	return e
 }
 
-// Fail is an error of any other code.
+// Fail returns an error of any other code.
 func Fail(code Code, reason, text string) *Error {
 	return &Error{Code: code, Reason: reason, Message: text}
 }
 
-// StoreUnavailable is what a store answers when it cannot tell. op says what was attempted.
+// StoreUnavailable returns the error of a store during an outage. op says what was attempted.
 func StoreUnavailable(op string, cause error) *Error {
 	return &Error{
 		Code: CodeUnavailable, Reason: "STORE_UNAVAILABLE",
@@ -85,7 +85,7 @@ func StoreUnavailable(op string, cause error) *Error {
 	}
 }
 
-// DiskFull is what a store answers when a change could not be written for want of room. Nothing was changed.
+// DiskFull returns the error of a store that has no room to write a change. Nothing was changed.
 func DiskFull(op string, cause error) *Error {
 	return &Error{
 		Code: CodeUnavailable, Reason: "DISK_FULL",
@@ -93,14 +93,14 @@ func DiskFull(op string, cause error) *Error {
 	}
 }
 
-// DiskReserved is DiskFull of a store that keeps a reserve, for a change that may not use it.
+// DiskReserved is DiskFull for a change that may not use the store's reserve.
 func DiskReserved(op string, cause error) *Error {
 	e := DiskFull(op, cause)
 	e.Message = "the store's disk is full: nothing was changed; revoking, suspending and deleting still work; make room and try again"
 	return e
 }
 
-// FeaturesUnavailable is what a feature source answers when it cannot tell.
+// FeaturesUnavailable returns the error of a feature source during an outage.
 func FeaturesUnavailable(op string, cause error) *Error {
 	return &Error{
 		Code: CodeUnavailable, Reason: "FEATURES_UNAVAILABLE",
@@ -112,12 +112,12 @@ func unauthenticated(text string) *Error {
 	return Fail(CodeUnauthenticated, "CREDENTIAL_INVALID", text)
 }
 
-// EndedError says that a credential's secret is right, but that it is no longer good: it has expired, was revoked or rotated
-// away, its user is suspended, or it is bound to other networks. It is the private cause of an error that says no more than
-// that the credential is not valid. Its caller guesses nothing.
+// EndedError says that a credential's secret is right, but that it is no longer valid: it has expired, was revoked or
+// rotated away, its user is suspended, or it is bound to other networks. It is the private cause of an error that only
+// says that the credential is not valid. Its caller is not guessing secrets.
 type EndedError struct{ Holder Actor }
 
-// Error names whose credential it is.
+// Error names the holder of the credential.
 func (e *EndedError) Error() string {
 	if e.Holder.TokenID == 0 {
 		return fmt.Sprintf("the credential of %s is genuine, but has ended", e.Holder)
@@ -125,8 +125,8 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("the secret is right, but the token %s of %s is not good now", e.Holder.TokenID, e.Holder)
 }
 
-// ErrUnknownCredential is the private cause of an error about a credential that no record is of. Finding that out took a read
-// of the store.
+// ErrUnknownCredential is the private cause of an error about a credential that has no record. Finding that out took a
+// read of the store.
 var ErrUnknownCredential = errors.New("no record is of this credential")
 
 // because returns an error with a private cause.

@@ -12,23 +12,23 @@ import (
 	"time"
 )
 
-// ReasonPrecondition is the reason of a change that was not made because a precondition did not hold.
+// ReasonPrecondition is the reason of a change that was rejected because a precondition did not hold.
 const ReasonPrecondition = "PRECONDITION_FAILED"
 
-// Precondition is what a caller asks of the present state before it is changed (RFC 9110 section 13). The zero one asks
-// nothing. Tags are strong entity tags with their quotes.
+// Precondition is what a caller requires of the present state before a change (RFC 9110 section 13). The zero
+// Precondition requires nothing. Tags are strong entity tags with their quotes.
 type Precondition struct {
-	// Match, where not nil, lists tags of which one must be the present one (If-Match).
+	// Match, if not nil, lists tags, one of which must be the present one (If-Match).
 	Match []string
-	// MatchAny asks that there is something (If-Match: *).
+	// MatchAny requires that there is a record (If-Match: *).
 	MatchAny bool
-	// NoneMatch lists tags of which none may be the present one (If-None-Match).
+	// NoneMatch lists tags, none of which may be the present one (If-None-Match).
 	NoneMatch []string
-	// MatchNone asks that there is nothing (If-None-Match: *).
+	// MatchNone requires that there is no record (If-None-Match: *).
 	MatchNone bool
 }
 
-// Holds reports whether the precondition holds of a state; an empty tag says that there is none.
+// Holds reports whether the precondition holds for a state with that tag; an empty tag means that there is none.
 func (p Precondition) Holds(tag string) bool {
 	there := tag != ""
 	switch {
@@ -42,14 +42,15 @@ func (p Precondition) Holds(tag string) bool {
 
 type preconditionKey struct{}
 
-// WithPrecondition returns a context in which a change is made only if the precondition holds, which is looked at inside the
-// change's transaction. It counts for changes of one token, user, feature or audience; whoever calls another one with it has
-// refused it before.
+// WithPrecondition returns a context in which a change is made only if the precondition holds. It is checked inside the
+// change's transaction. It applies to changes of one token, user, feature or audience; callers must refuse it
+// themselves for all others.
 func WithPrecondition(ctx context.Context, p Precondition) context.Context {
 	return context.WithValue(ctx, preconditionKey{}, p)
 }
 
-// expect refuses a change whose precondition does not hold of the present state. tag is called only where there is one.
+// expect refuses a change whose precondition does not hold for the present state. tag is called only if there is a
+// precondition.
 func expect(ctx context.Context, tag func() (string, error)) error {
 	p, ok := ctx.Value(preconditionKey{}).(Precondition)
 	if !ok {
@@ -70,7 +71,7 @@ func expectTag(ctx context.Context, of interface{ ETag() string }) error {
 	return expect(ctx, func() (string, error) { return of.ETag(), nil })
 }
 
-// etag makes a strong entity tag of parts.
+// etag returns a strong entity tag of parts.
 func etag(parts ...string) string {
 	sum := sha256.Sum256([]byte(framed(parts...)))
 	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
@@ -83,8 +84,8 @@ func instant(t time.Time) string {
 	return strconv.FormatInt(t.UnixMicro(), 10)
 }
 
-// ETag is the entity tag of a token: another one after each change, rotation, block and revocation. A use does not count, nor
-// that it has expired.
+// ETag returns the entity tag of a token. Each change, rotation, block and revocation changes the tag; a use and the
+// expiry do not.
 func (t Token) ETag() string {
 	parts := []string{
 		"token", t.ID.String(), t.User, t.Name, t.Description, framed(t.Scopes...), framed(t.Audiences...), fmt.Sprint(t.CIDRs),
@@ -99,7 +100,7 @@ func (t Token) ETag() string {
 	return etag(parts...)
 }
 
-// ETag is the entity tag of a user's record without its features; empty: patd has not met it.
+// ETag returns the entity tag of a user's record without its features; empty: patd has no record of the user.
 func (u User) ETag() string {
 	if u.Key == 0 {
 		return ""
@@ -107,18 +108,18 @@ func (u User) ETag() string {
 	return etag("user", u.ID, strconv.FormatInt(u.Key, 10), strconv.Itoa(int(u.State)))
 }
 
-// ETag is the entity tag of an entry.
+// ETag returns the entity tag of an entry.
 func (e FeatureEntry) ETag() string {
 	return etag("feature", e.Name, e.DisplayName, e.Description, fmt.Sprint(e.Consent, e.Default, e.Optional, e.Published, e.System))
 }
 
-// ETag is the entity tag of an audience.
+// ETag returns the entity tag of an audience.
 func (e AudienceEntry) ETag() string {
 	return etag("audience", e.ID, e.DisplayName, e.Resource,
 		fmt.Sprint(e.DefaultTTL.Microseconds(), e.MaxTTL.Microseconds(), e.AllowNever, e.AllowOffline, e.AccessTTL.Microseconds(), e.AccessFormat, e.RequireNamed))
 }
 
-// featuresTag is the entity tag of what a user holds, as the catalogue describes it.
+// featuresTag returns the entity tag of a user's features, as the catalogue describes them.
 func featuresTag(u User, held []FeatureEntry) string {
 	if u.Key == 0 {
 		return ""

@@ -45,7 +45,7 @@ const (
 	ActionAuditPrune      Action = "audit.prune"
 )
 
-// Outcome says whether the thing was done.
+// Outcome says whether an action was done.
 type Outcome int
 
 // The outcomes.
@@ -54,11 +54,11 @@ const (
 	OutcomeRefused
 )
 
-// Event is one audit event: who did what to which token, from where, when, with what outcome. It is written in
-// the transaction of its effect, and a successful one is at the same time the entry of the change feed: what it
-// names (the token, or else the user, or else the service) is no longer as it was.
+// Event is one audit event: who did what to which token, from where, when, with what outcome. It is written in the
+// transaction of its effect. A successful one is also the entry of the change feed: the record that it names (the
+// token, or else the user, or else the service) has changed.
 type Event struct {
-	Seq     uint64 // given by the store; grows
+	Seq     uint64 // assigned by the store; increases
 	Time    time.Time
 	Actor   string
 	Action  Action
@@ -69,12 +69,12 @@ type Event struct {
 	Outcome Outcome
 	Reason  string // stable reason of a refusal
 	Detail  string // what changed, in names; never a secret
-	// Narrows says of an update that it only takes away: scopes, features or lifetime. It is not stored.
+	// Narrows says that an update only takes away scopes, features or lifetime. It is not stored.
 	Narrows bool
 }
 
-// OnlyEnds reports whether a change with these events takes away and gives nothing: it revokes, suspends, blocks, deletes or narrows.
-// It is what a store does even when it keeps its last room for that. Refused attempts do not count.
+// OnlyEnds reports whether a change with these events only takes away: it revokes, suspends, blocks, deletes or
+// narrows. A store makes such a change even from its reserve. Refused attempts do not count.
 func OnlyEnds(events []Event) bool {
 	ends := false
 	for _, e := range events {

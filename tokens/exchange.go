@@ -8,29 +8,29 @@ import (
 	"patd/tokens/secret"
 )
 
-// Client is who asked at the token endpoint. The zero Client did not say.
+// Client is the caller of the token endpoint. The zero Client did not identify itself.
 type Client struct {
 	ID string
-	// Authenticated says that it showed its service token, so that ID is its name as a service.
+	// Authenticated says that the client presented its service token, so that ID is its name as a service.
 	Authenticated bool
 }
 
-// ExchangeRequest presents a personal access token, for a short-lived access token that can do no more.
+// ExchangeRequest presents a personal access token in exchange for a short-lived access token with no more rights.
 type ExchangeRequest struct {
 	Subject   Secret
 	Client    Client
 	Scopes    []string // nil: all that are in effect; empty: none, which is refused
 	Audiences []string // none here and in Resources: the token's own
 	Resources []string // RFC 8707
-	Offline   bool     // a refresh token is asked for too
-	// Format is the only form that will do; zero: the one that the audiences say.
+	Offline   bool     // also asks for a refresh token
+	// Format is the required form; zero: the form that the audiences set.
 	Format AccessFormat
-	// Caller is the client where it showed a credential of its own; Nobody: it did not.
+	// Caller is the client if it presented a credential of its own, else Nobody.
 	Caller Actor
 	Peer   Peer
 }
 
-// RefreshRequest presents a refresh token, for the next one and an access token.
+// RefreshRequest presents a refresh token in exchange for the next one and an access token.
 type RefreshRequest struct {
 	Token     Secret
 	Client    Client
@@ -39,8 +39,8 @@ type RefreshRequest struct {
 	Resources []string
 	Caller    Actor // as in ExchangeRequest
 	Peer      Peer
-	// Admit, when not nil, is asked about the personal access token that the refresh token came of, once that is known to be
-	// good and before anything is changed. Its error is the outcome.
+	// Admit, if not nil, is called with the holder of the personal access token that the refresh token came from, once
+	// that is known to be valid and before any change. Its error is returned.
 	Admit func(context.Context, Actor) error
 }
 
@@ -55,7 +55,7 @@ type Granted struct {
 	Refresh    Secret // empty: none
 }
 
-// AccessClaims are what a JWT says (RFC 9068 section 2.2). It is not stored: it ends by its own time alone.
+// AccessClaims are the claims of a JWT (RFC 9068 section 2.2). A JWT is not stored: only its expiry ends it.
 type AccessClaims struct {
 	ID         ID // of the JWT
 	User       string
@@ -67,11 +67,12 @@ type AccessClaims struct {
 	TokenID    ID // of the personal access token
 }
 
-// Exchange makes a short-lived access token out of a personal access token (RFC 8693), for no more than that can do now:
-// scopes and audiences only narrow, and the lifetime is the shortest of the audiences', bounded by the end of the secret
-// that was presented. An opaque one ends with that secret, whatever ends it; a JWT, which is not stored, by its own time.
+// Exchange issues a short-lived access token for a personal access token (RFC 8693), with no more rights than that has
+// now: scopes and audiences only narrow, and the lifetime is the shortest of the audiences', bounded by the end of the
+// secret that was presented. An opaque one ends with that secret, whatever ends it. A JWT, which is not stored, ends
+// only at its expiry.
 //
-// Reasons: SUBJECT_INVALID for whatever is wrong with the subject, SCOPE_INVALID, TARGET_INVALID, ACCESS_LIMIT_REACHED,
+// Reasons: SUBJECT_INVALID for any defect of the subject, SCOPE_INVALID, TARGET_INVALID, ACCESS_LIMIT_REACHED,
 // CLIENT_ID_INVALID, FORMAT_INVALID, and outages.
 func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, error) {
 	p, err := s.subject(ctx, r.Subject, r.Peer)
@@ -87,8 +88,8 @@ func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, err
 	return g, nil
 }
 
-// subject holds the subject token against what is stored. It must be a personal access token with which the bearer could
-// do something from where it calls; all else is one answer.
+// subject checks the subject token against the store. It must be a personal access token that is active from the
+// bearer's address; every other case is the same error.
 func (s *Service) subject(ctx context.Context, text Secret, peer Peer) (presented, error) {
 	invalid := subjectInvalid()
 	kind, id, err := s.prefixes.Load().Parse(text)
@@ -108,14 +109,15 @@ func (s *Service) subject(ctx context.Context, text Secret, peer Peer) (presente
 	return p, nil
 }
 
-// allowedFrom tells whether what was presented is active at the token endpoint. Audiences and scopes are looked at later.
+// allowedFrom reports whether the presented credential is active at the token endpoint. Audiences and scopes are
+// checked later.
 func (p presented) allowedFrom(peer Peer) bool {
 	f := p.facts
 	f.AudienceOK, f.ScopesOK, f.IPOK = true, true, AddressAllowed(p.cred.Token.CIDRs, peer.IP)
 	return Decide(f) == Allow
 }
 
-// suits refuses what a target does not allow.
+// suits refuses a request that its target does not allow.
 func (r ExchangeRequest) suits(t target) error {
 	if r.Format != 0 && r.Format != t.format {
 		return Invalid("FORMAT_INVALID", "requested_token_type", "the audiences' access tokens have another form")
@@ -130,8 +132,8 @@ func subjectInvalid() *Error {
 	return Invalid("SUBJECT_INVALID", "subject_token", "the subject token is not valid")
 }
 
-// exchange decides twice: before the feature source is asked, so that what is refused costs nobody a wait, and again in the
-// transaction, by what is stored then.
+// exchange decides twice: before it calls the feature source, so that a refused request waits for nothing, and again in
+// the transaction, on what is stored then.
 func (s *Service) exchange(ctx context.Context, a Actor, p presented, r ExchangeRequest) (Granted, error) {
 	if err := r.Client.check(); err != nil {
 		return Granted{}, err
@@ -193,7 +195,7 @@ func (s *Service) exchange(ctx context.Context, a Actor, p presented, r Exchange
 	return g, err
 }
 
-// begin begins a family of refresh tokens. It ends with the personal access token, or with the secret in its grace.
+// begin starts a family of refresh tokens. It ends with the personal access token, or with the secret in its grace.
 func (s *Service) begin(tx Tx, o offer) (*Family, error) {
 	n, err := tx.CountGrants(o.cred.Token.ID, o.cred.oldestInForce(o.now), o.now)
 	if err != nil {

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// AccessToken is a short-lived access token that is stored: one that came of a personal access token and can do no more.
-// Like Token it holds neither secret nor digest.
+// AccessToken is a stored short-lived access token. It comes from a personal access token and has no more rights. Like
+// Token it holds neither secret nor digest.
 type AccessToken struct {
 	ID      ID
-	TokenID ID // the personal access token it came of
-	// Serial is that of the personal access token's secret. When that secret ends, so does this: what was got with a secret
-	// that leaked goes when the token is rotated.
+	TokenID ID // the personal access token it came from
+	// Serial is that of the personal access token's secret. The access token ends with that secret: what was obtained
+	// with a leaked secret ends when the token is rotated.
 	Serial     int64
 	Family     ID     // of refresh tokens; 0: none
 	ClientID   string // as the client named itself; empty: it did not
@@ -22,22 +22,22 @@ type AccessToken struct {
 	Revocation *Revocation
 }
 
-// status is the access token's own state at an instant; that of its personal access token is not part of it.
+// status returns the access token's own state at an instant, regardless of its personal access token.
 func (a AccessToken) status(now time.Time) State { return status(a.Revocation, a.ExpireTime, now) }
 
-// AccessCredential is all that introspection needs of an access token by itself, read at one instant.
+// AccessCredential is all that introspection needs to know of an access token by itself, read at one instant.
 type AccessCredential struct {
 	Access AccessToken
 	Hash   Hash
-	// Sequence is a position in the change feed that this reading is at least as new as.
+	// Sequence is a position in the change feed; this read is at least as new.
 	Sequence uint64
 }
 
-// Family is a line of refresh tokens, each made by using the one before (RFC 9700 section 4.14.2), with what the access
-// tokens made on the way may at most be.
+// Family is a chain of refresh tokens, each issued for the one before (RFC 9700 section 4.14.2), with the upper bounds
+// of the access tokens issued on the way.
 type Family struct {
 	ID         ID
-	TokenID    ID    // the personal access token it came of
+	TokenID    ID    // the personal access token it came from
 	Serial     int64 // see AccessToken
 	Client     Client
 	Scopes     []string
@@ -47,10 +47,10 @@ type Family struct {
 	Revocation *Revocation
 }
 
-// status is the family's own state at an instant; that of its personal access token is not part of it.
+// status returns the family's own state at an instant, regardless of its personal access token.
 func (f Family) status(now time.Time) State { return status(f.Revocation, f.ExpireTime, now) }
 
-// RefreshToken is one of a family. Once it is used it is good for nothing but to be recognized.
+// RefreshToken is one of a family. Once used, it is kept only to detect its reuse.
 type RefreshToken struct {
 	ID        ID
 	Family    Family
@@ -59,10 +59,10 @@ type RefreshToken struct {
 	UseTime   time.Time // zero: not used yet
 }
 
-// GrantCount is how much came of a personal access token.
+// GrantCount counts the access tokens and families of a personal access token.
 type GrantCount struct{ Access, Families int }
 
-// secretOf finds the secret with a serial; false: it is no longer in force.
+// secretOf returns the secret with a serial, and reports whether it is still in force.
 func (c *Credential) secretOf(serial int64, now time.Time) (StoredSecret, bool) {
 	i := slices.IndexFunc(c.Secrets, func(s StoredSecret) bool { return s.Serial == serial })
 	if i < 0 {
@@ -71,7 +71,7 @@ func (c *Credential) secretOf(serial int64, now time.Time) (StoredSecret, bool) 
 	return c.Secrets[i], i == 0 || c.Secrets[i].InForce(now)
 }
 
-// oldestInForce is the serial of the oldest secret that is still accepted.
+// oldestInForce returns the serial of the oldest secret that is still accepted.
 func (c Credential) oldestInForce(now time.Time) int64 {
 	var oldest int64
 	for i, s := range c.Secrets {
@@ -82,7 +82,8 @@ func (c Credential) oldestInForce(now time.Time) int64 {
 	return oldest
 }
 
-// FactsAt returns what is known of a token by itself, whatever was presented for whichever call. What is not set refuses.
+// FactsAt returns the facts of a token by itself, independent of the presented secret and the call. Facts not set
+// refuse.
 func (c *Credential) FactsAt(now time.Time) Facts {
 	return Facts{
 		Revoked: c.Token.Revocation != nil, Expired: c.Token.expired(now),

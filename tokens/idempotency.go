@@ -15,24 +15,24 @@ import (
 	"patd/tokens/secret"
 )
 
-// sealer keeps the answer of an idempotent request such that only its caller can have it again. What is stored is
-// found under a keyed hash of caller and idempotency key, and the secret in it is sealed under a key derived from the
-// idempotency key alone, of which nothing else is kept: neither the row, nor the row and the server's keys
-// together, yield the secret. That holds for idempotency keys that are hard to guess, such as a UUIDv4.
+// sealer stores the answer of an idempotent request so that only its caller can get it again. The row is found under a
+// keyed hash of caller and idempotency key. The secret in it is sealed under a key derived from the idempotency key,
+// which is not stored: neither the row, nor the row and the server's keys together, yield the secret. That holds for
+// idempotency keys that are hard to guess, such as a UUIDv4.
 type sealer struct {
 	marks []mark // under each digest key, the current one first
 	seal  [32]byte
 	bound []byte // what the sealed secret is bound to
 }
 
-// mark is how a stored request is found, and how it is told whether it was the same. Both are under one of the server's
-// keys, so that a copied database alone does not even serve to try idempotency keys out.
+// mark finds a stored request and recognizes the same body. Both values are under one of the server's keys, so that a
+// copied database alone does not even allow guessing idempotency keys.
 type mark struct {
 	lookup      RequestKey
 	fingerprint [32]byte
 }
 
-// idempotencyKey checks a key; empty: none was given.
+// idempotencyKey checks an idempotency key; empty: none was given.
 func (c *checker) idempotencyKey(k string) {
 	if k == "" {
 		return
@@ -49,7 +49,7 @@ func (c *checker) idempotencyKey(k string) {
 	}
 }
 
-// sealerFor makes the sealer of a request by a; nil, which finds and keeps nothing, where it has no idempotency key.
+// sealerFor returns the sealer of a request by a. Without an idempotency key it is nil, which finds and keeps nothing.
 func sealerFor(keys *Keys, a Actor, idempotencyKey string, body any) (*sealer, error) {
 	if idempotencyKey == "" {
 		return nil, nil //nolint:nilnil // a nil sealer is one that keeps nothing
@@ -79,7 +79,7 @@ func newSealer(keys *Keys, caller, idempotencyKey string, body any) (*sealer, er
 // keyOf hashes framed parts without any of the server's keys.
 func keyOf(parts ...string) [32]byte { return blake2b.Sum256([]byte(framed(parts...))) }
 
-// framed joins parts such that no two lists of parts give the same text.
+// framed joins parts so that no two lists of parts give the same text.
 func framed(parts ...string) string {
 	var b []byte
 	for _, p := range parts {
@@ -89,7 +89,7 @@ func framed(parts ...string) string {
 	return string(b)
 }
 
-// find reads what is kept of the request; false: nothing.
+// find returns what is stored of the request; false: nothing.
 func (s *sealer) find(tx ReadTx, now time.Time) (Request, bool, error) {
 	if s == nil {
 		return Request{}, false, nil
@@ -110,7 +110,7 @@ func (s *sealer) find(tx ReadTx, now time.Time) (Request, bool, error) {
 	return Request{}, false, nil
 }
 
-// keep keeps the answer of the request, which made or changed the credential with that id.
+// keep stores the answer of the request, which made or changed the credential with that id.
 func (s *sealer) keep(tx Tx, id ID, secret Secret, now time.Time, rand io.Reader) error {
 	if s == nil {
 		return nil

@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// Ids of users, features, audiences and services stand in the paths of URLs. A segment `.` or `..` is folded away on the way,
-// by libraries and proxies alike, and percent-encoding does not save it: the URL standard reads `%2e` as a dot there. What was
-// meant for one record then reaches another.
+// Ids of users, features, audiences and services appear in URL paths. Libraries and proxies remove a segment `.` or
+// `..`, and percent-encoding does not help: the URL standard reads `%2e` as a dot there. A request for one record then
+// reaches another.
 
-// LostInPath reports whether a URL library or a proxy may read id, as a segment of a path, as a dot segment (RFC 3986 section
-// 3.3): it is `.` or `..`, in any number of percent-encodings, or has such a part between slashes, which some proxies decode.
+// LostInPath reports whether a URL library or a proxy may read the path segment id as a dot segment (RFC 3986 section
+// 3.3): it is `.` or `..`, in any number of percent-encodings, or has such a part between slashes, which some proxies
+// decode.
 func LostInPath(id string) bool {
 	for range maxEncodings {
 		for part := range strings.FieldsFuncSeq(id, slash) {
@@ -27,15 +28,15 @@ func LostInPath(id string) bool {
 		}
 		id = decoded
 	}
-	return true // nobody's id: it is encoded again and again
+	return true // no real id is encoded this often
 }
 
-// maxEncodings is how many times an id may be percent-encoded in itself. No proxy decodes so often.
+// maxEncodings is how many times an id may be percent-encoded. No proxy decodes so often.
 const maxEncodings = 8
 
 func slash(r rune) bool { return r == '/' || r == '\\' }
 
-// decodedOnce decodes what is well encoded and leaves the rest as it is, as URL libraries do.
+// decodedOnce decodes valid percent-encodings and leaves the rest as it is, as URL libraries do.
 func decodedOnce(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -51,8 +52,8 @@ func decodedOnce(s string) string {
 	return b.String()
 }
 
-// newID is what is wrong with an id that is to be stored for the first time; empty: nothing. Records that have such an id
-// already can still be read, ended and deleted by it.
+// newID returns what is wrong with an id that is to be stored for the first time; empty: nothing. Existing records with
+// such an id can still be read, ended and deleted.
 func newID(id string) string {
 	switch {
 	case LostInPath(id):

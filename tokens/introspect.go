@@ -20,8 +20,8 @@ func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) 
 	return out, nil
 }
 
-// callerStands refuses a service that has ended since it was authenticated. It is asked after a decision was made, which may
-// have taken a wait, and before the decision is returned.
+// callerStands refuses a service that has ended since it was authenticated. It is called after the decision, which may
+// have taken long, and before the decision is returned.
 func (s *Service) callerStands(ctx context.Context, a *Actor) error {
 	if a.Kind != ServiceActor {
 		return nil
@@ -38,8 +38,8 @@ func (s *Service) callerStands(ctx context.Context, a *Actor) error {
 	return nil
 }
 
-// introspect is Introspect of a secret whose name is known, into a zero Introspection: of the records that it goes through
-// none is copied more than once. After an error out says nothing.
+// introspect is Introspect of a parsed secret. It fills in out, which must be zero, and copies no record more than
+// once. After an error out is undefined.
 func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, out *Introspection) error {
 	var p presented
 	if err := s.presentAny(ctx, r.Secret, of, &p); err != nil {
@@ -55,7 +55,7 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 		out.Decision = d
 		return nil
 	}
-	// All that is left to know is the scopes; only now does the source of features matter.
+	// Only the scopes are left to check; only now is the feature source needed.
 	held, err := s.features.Features(ctx, p.cred.User, false)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func inEffect(granted []string, h Held) (effective, suspended []string) {
 	return Effective(granted, h.Features)
 }
 
-// secretName is what a secret says of itself. The zero secretName is that of garbage.
+// secretName is the kind and id in a secret. The zero secretName stands for garbage.
 type secretName struct {
 	kind Kind
 	id   ID
@@ -89,13 +89,13 @@ type secretName struct {
 func (s *Service) nameOf(secret Secret) secretName {
 	kind, id, err := s.prefixes.Load().Parse(secret)
 	if err != nil {
-		return secretName{} // it is no token, which is an answer
+		return secretName{} // not a token: a decision, not an error
 	}
 	return secretName{kind, id}
 }
 
-// presentAny looks up what can be introspected: personal and short-lived access tokens. Garbage, which needs no look at
-// the store, and other kinds of token are not found: they leave p as it is.
+// presentAny looks up what can be introspected: personal and short-lived access tokens. Garbage, which needs no read of
+// the store, and other kinds of token are not found: they leave p unchanged.
 func (s *Service) presentAny(ctx context.Context, text Secret, of secretName, p *presented) error {
 	switch of.kind {
 	case secret.KindPersonal:
@@ -107,7 +107,7 @@ func (s *Service) presentAny(ctx context.Context, text Secret, of secretName, p 
 	}
 }
 
-// describe tells what an active answer tells apart from scopes and audiences.
+// describe fills in an active result, except its scopes and audiences.
 func (s *Service) describe(p *presented, out *Introspection) {
 	out.Token, out.IssueTime, out.ExpireTime = p.cred.Token, p.cred.Token.IssueTime, p.end()
 	out.CacheFor, out.Sequence = s.cacheFor, p.cred.Sequence
@@ -120,8 +120,8 @@ func (s *Service) describe(p *presented, out *Introspection) {
 	}
 }
 
-// goodForBoth reports whether what was presented is good for the audience that the caller is bound to, and for the one that
-// it speaks for. A secret that matched nothing is not asked about.
+// goodForBoth reports whether the presented credential is valid for the audience that the caller is bound to, and for
+// the one in its request. A secret that matched nothing is not checked.
 func (s *Service) goodForBoth(ctx context.Context, p *presented, granted []string, bound, asked string) (bool, error) {
 	if p.facts.Match == MatchNone {
 		return false, nil
@@ -133,8 +133,9 @@ func (s *Service) goodForBoth(ctx context.Context, p *presented, granted []strin
 	return s.goodFor(ctx, p.cred.Token.Audiences, granted, asked)
 }
 
-// IntrospectBatch decides about up to 1000 secrets and keeps their order. A bad item is a decision like any other; an
-// outage fails the batch, for none of it may be taken for an answer. A service that has ended meanwhile is CodeUnauthenticated.
+// IntrospectBatch decides about up to 1000 secrets and keeps their order. A bad item is a decision like any other. An
+// outage fails the batch, since no part of it may be taken for an answer. A service that has ended meanwhile is
+// CodeUnauthenticated.
 func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectRequest) ([]Introspection, error) {
 	if len(rs) > MaxBatch {
 		return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("at most %d in a batch", MaxBatch))
@@ -164,11 +165,11 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	return out, nil
 }
 
-// maxBatchAnswer bounds what the answers of one batch hold, in bytes: a small request can name a large token a thousand
-// times. It is what gRPC clients take by default.
+// maxBatchAnswer bounds the results of one batch, in bytes: a small request can name a large token a thousand times. It
+// is the default limit of gRPC clients.
 const maxBatchAnswer = 4 << 20
 
-// Size is about how many bytes an answer holds.
+// Size returns about how many bytes a result holds.
 func (in *Introspection) Size() int {
 	n := 64
 	for _, list := range [...][]string{in.Effective, in.Suspended, in.Missing, in.Granted, in.Audiences} {

@@ -9,9 +9,9 @@ import (
 	"patd/tokens/secret"
 )
 
-// BindKeys makes sure that a store and a key file belong together, before anything is served: every key that the store
-// knows and has not retired must be in the file and be the same. Keys and the personal prefix that are new to the
-// store are added to it. It answers all prefixes whose secrets are good.
+// BindKeys checks that a store and a key file belong together, before anything is served: every key of the store that
+// is not retired must be in the file and be the same. Keys and a personal prefix that are new to the store are added to
+// it. It returns all prefixes whose secrets are valid.
 func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, now time.Time) (Prefixes, error) {
 	if personalPrefix == "" {
 		personalPrefix = secret.PrefixPersonal
@@ -70,7 +70,7 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 	return secret.NewPrefixes(personalPrefix, earlier...)
 }
 
-// bind adds keys and a prefix, where there is one to add, to a store.
+// bind adds keys and a prefix, if any, to a store.
 func bind(tx Tx, ks *Keys, names []string, prefix string, now time.Time) ([]Event, error) {
 	var events []Event
 	for _, n := range names {
@@ -138,7 +138,7 @@ func RetireKey(ctx context.Context, st Store, name string, now time.Time) error 
 	})
 }
 
-// succeeded refuses to retire a key that none of those newer than it can stand in for yet.
+// succeeded refuses to retire a key that no newer key can replace yet.
 func succeeded(name string, newer []KeyRecord, now time.Time) error {
 	i := slices.IndexFunc(newer, func(r KeyRecord) bool { return r.RetireTime.IsZero() })
 	if i < 0 {

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// reader is the part of a Store that decides nothing. A Service reaches Store.Update through its ledger only.
+// reader is the part of a Store that a Service uses directly. It reaches Store.Update only through its ledger.
 type reader interface {
 	CredentialReader
 	View(ctx context.Context, fn func(ReadTx) error) error
 	RecordUse(Usage)
 }
 
-// ledger is the only way by which a Service changes its store. It reads the caller's own authority again in the transaction
-// of each change: between authentication and that there may be a long wait, for a feature source or for the writer.
+// ledger is the only way a Service changes its store. It checks the caller's authority again in the transaction of each
+// change, after what may have been a long wait for a feature source or for the writer.
 type ledger struct {
 	store Store
 	now   func() time.Time
 }
 
-// do runs a change by a in one transaction, as Store.Update does. now is read when the transaction has begun: what expired
-// during the wait for it has expired. A caller that lost its authority meanwhile is CodeUnauthenticated, or, where its user
-// is suspended, USER_SUSPENDED; nothing is changed then.
+// do runs a change by a in one transaction, as Store.Update does. now is read when the transaction has begun, so that
+// what expired during the wait for it is expired. A caller that lost its authority meanwhile is CodeUnauthenticated, or
+// USER_SUSPENDED if its user is suspended; nothing is changed then.
 func (l ledger) do(ctx context.Context, a Actor, fn func(tx Tx, now time.Time) ([]Event, error)) error {
 	return l.store.Update(ctx, func(tx Tx) ([]Event, error) {
 		now := l.now()
@@ -34,12 +34,12 @@ func (l ledger) do(ctx context.Context, a Actor, fn func(tx Tx, now time.Time) (
 	})
 }
 
-// record writes an event that changes nothing, such as a refusal. The caller need not be known, or known any more.
+// record writes an event that changes nothing, such as a refusal. It does not check the caller's authority.
 func (l ledger) record(ctx context.Context, e Event) error {
 	return l.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })
 }
 
-// stillMay reads the caller's own authority again. A kind of caller that is not named here changes nothing.
+// stillMay checks the caller's authority again. Kinds of caller not listed here change nothing.
 func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 	if a.presented {
 		return nil
@@ -60,8 +60,7 @@ func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 
 var errCaller = unauthenticated("the credential is not good any more")
 
-// serviceStands refuses a service that is revoked or expired, or that may no longer do what it might when it was
-// authenticated.
+// serviceStands refuses a service that is revoked or expired, or whose rights are fewer than when it was authenticated.
 func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
 	v, err := tx.Service(a.Name)
 	switch {
@@ -75,7 +74,7 @@ func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
 	return nil
 }
 
-// userStands refuses a signed-in user who is suspended. One that patd has not met is not.
+// userStands refuses a signed-in user who is suspended. A user without a record is not.
 func (a Actor) userStands(tx ReadTx) error {
 	u, err := tx.User(a.User)
 	switch {
@@ -89,7 +88,7 @@ func (a Actor) userStands(tx ReadTx) error {
 	return nil
 }
 
-// tokenStands refuses the bearer of a personal access token that is no longer active, or whose presented secret has ended.
+// tokenStands refuses the bearer of a personal access token that is not active, or whose presented secret has ended.
 func (a Actor) tokenStands(tx ReadTx, now time.Time) error {
 	c, err := tx.Credential(a.TokenID)
 	if errors.Is(err, ErrNotFound) {

@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// Two rules say whether a text holds a credential. ContainsSecret is for text that is refused or redacted, and makes no
-// mistake with honest text. MayContainSecret is for text that is withheld from logs and errors as a whole, where a
-// mistake costs little.
+// Two functions report whether a text holds a credential. ContainsSecret is for text that is refused or redacted, and
+// has no false positives in honest text. MayContainSecret is for text that is withheld as a whole from logs and errors,
+// where a false positive costs little.
 
-// shownSecret is how many characters of a secret's 43, in a text, are taken for the secret: that many cannot stand there by
-// chance, and what is missing might be guessed.
+// shownSecret is how many of a secret's 43 characters, found in a text, count as the secret: so many do not occur by
+// chance, and the missing ones might be guessed.
 const shownSecret = 32
 
-// ContainsSecret reports whether a text holds what looks like a credential: a secret of any prefix, even one that is cut at
-// its end or whose checksum is wrong, or a JWT. Free text that does is refused, so that a credential pasted into the
-// wrong field is not stored and shown.
+// ContainsSecret reports whether a text holds what looks like a credential: a secret of any prefix, even one that is
+// cut at its end or whose checksum is wrong, or a JWT. Free text that does is refused, so that a credential pasted into
+// the wrong field is not stored and shown.
 func ContainsSecret(text string) bool {
 	_, _, opaque := findOpaque(text)
 	return opaque || strings.Contains(text, ".eyJ") && jwtForm.MatchString(text)
@@ -26,7 +26,7 @@ func MayContainSecret(text string) bool {
 	return ContainsSecret(text) || strings.Contains(text, ".") && jwtPiece.MatchString(text)
 }
 
-// Redact returns a text with [secret] in the place of everything that ContainsSecret finds.
+// Redact returns a text with everything that ContainsSecret finds replaced by [secret].
 func Redact(text string) string {
 	var out strings.Builder
 	for {
@@ -42,7 +42,7 @@ func Redact(text string) string {
 	return jwtForm.ReplaceAllLiteralString(out.String(), redacted)
 }
 
-// findOpaque returns where the first secret of patd's in a text begins and ends.
+// findOpaque returns where the first patd secret in a text begins and ends.
 func findOpaque(text string) (start, end int, found bool) {
 	const least = 1 + idLen + 1 + shownSecret
 	for at := 0; ; {
@@ -82,7 +82,7 @@ func base62(s string) bool {
 var (
 	// jwtForm finds a JWT (RFC 7519 section 3): header and claims are JSON objects, and so begin with eyJ.
 	jwtForm = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{6,}\.eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]*`)
-	// jwtPiece finds enough of a JWT to worry: the base64url form of a JSON object, which begins with {" or with { and
+	// jwtPiece finds a likely piece of a JWT: the base64url form of a JSON object, which begins with {" or with { and
 	// white space, then a dot and what follows.
 	jwtPiece = regexp.MustCompile(`(?:eyJ|\be[wy])[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{2,}`)
 )

@@ -1,6 +1,6 @@
-// Package secret is the form of a secret and what is done with it: prefix, public id, checksum, making and parsing one, its digest under
-// the keys of a key file, and finding secrets in text that is about to be shown.
+// Package secret defines the form of a secret: prefix, public id and checksum. It mints and parses secrets, digests
+// them under the keys of a key file, and finds them in text that is about to be shown.
 //
-// A secret reads `prefix_id_secretchecksum`: the prefix names its kind, the id is public and finds the record, and the checksum tells a
-// mistyped one from a wrong one without a look at any store. Types that hold a secret print as a placeholder.
+// A secret reads `prefix_id_secretchecksum`: the prefix names its kind, the id is public and finds the record, and the
+// checksum exposes a mistyped secret without a read of any store. Types that hold a secret print as a placeholder.
 package secret

@@ -24,18 +24,18 @@ const (
 	// IDLen is the length of a token id as text.
 	IDLen = idLen
 
-	// MaxInput is the length in bytes over which nothing is looked at as a token.
+	// MaxInput is the longest text, in bytes, that is parsed as a token.
 	MaxInput = 256
 )
 
-// epoch is where token ids start to count: 42 bits of milliseconds from here last until 2159.
+// epoch is the zero time of token ids: 42 bits of milliseconds from here last until 2159.
 var epoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // ID is the public id of a token: 42 bits of milliseconds since 2020-01-01T00:00:00Z and 22 random bits. Ids sort
 // by age. Zero is no id.
 type ID uint64
 
-// NewID makes an id for a token minted at now. It fails when rand does, or outside the years that 42 bits hold.
+// NewID returns an id for a token minted at now. It fails when rand does, or outside the years that 42 bits hold.
 func NewID(now time.Time, rand io.Reader) (ID, error) {
 	ms := now.Sub(epoch).Milliseconds()
 	if ms < 0 || ms >= 1<<42 {
@@ -48,7 +48,7 @@ func NewID(now time.Time, rand io.Reader) (ID, error) {
 	return ID(uint64(ms)<<22 | uint64(binary.BigEndian.Uint32(b[:])&(1<<22-1))), nil
 }
 
-// ParseID reads the 11 base62 characters of an id.
+// ParseID parses the 11 base62 characters of an id.
 func ParseID(s string) (ID, error) {
 	if len(s) != idLen {
 		return 0, errors.New("a token id is 11 base62 characters")
@@ -60,21 +60,21 @@ func ParseID(s string) (ID, error) {
 	return ID(w[0]), nil
 }
 
-// String is the 11 base62 characters of the id.
+// String returns the 11 base62 characters of the id.
 func (id ID) String() string {
 	var b [idLen]byte
 	encodeWord62(b[:], uint64(id))
 	return string(b[:])
 }
 
-// Append writes String to the end of b.
+// Append appends String to b.
 func (id ID) Append(b []byte) []byte {
 	var text [idLen]byte
 	encodeWord62(text[:], uint64(id))
 	return append(b, text[:]...)
 }
 
-// Time is when the id was made, to the millisecond.
+// Time returns when the id was made, to the millisecond.
 func (id ID) Time() time.Time { return epoch.Add(time.Duration(id>>22) * time.Millisecond) }
 
 // Kind is what sort of credential a secret is.
@@ -98,8 +98,8 @@ const (
 
 var prefixForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,15}$`)
 
-// Prefixes knows which prefix is which kind. The first personal prefix is for minting; the others are earlier ones,
-// whose secrets stay good.
+// Prefixes maps prefixes to kinds. The first personal prefix is for minting; the others are earlier ones, whose secrets
+// stay valid.
 type Prefixes struct{ personal []string }
 
 // NewPrefixes takes the current personal prefix (empty: pat) and the earlier ones.
@@ -121,7 +121,7 @@ func NewPrefixes(current string, earlier ...string) (Prefixes, error) {
 	return p, nil
 }
 
-// Current is the prefix to mint personal access tokens under.
+// Current returns the prefix to mint personal access tokens under.
 func (p Prefixes) Current() string {
 	if len(p.personal) == 0 {
 		return PrefixPersonal
@@ -144,11 +144,11 @@ func (p Prefixes) kind(prefix string) (Kind, bool) {
 	return 0, false
 }
 
-// ErrMalformed says that a text is no token: it has not the form, its checksum is wrong, or its prefix is unknown.
+// ErrMalformed says that a text is no token: its form or its checksum is wrong, or its prefix is unknown.
 var ErrMalformed = errors.New("not a token")
 
-// Parse reads the kind and the id out of a secret. It looks only at the text: checksum, form and prefix. Anything
-// that was not minted in this form is ErrMalformed, so that any one-character change is refused before the store.
+// Parse returns the kind and the id of a secret. It checks only the text: checksum, form and prefix. Anything that was
+// not minted in this form is ErrMalformed, so that any one-character change is rejected without a read of the store.
 func (p Prefixes) Parse(s Secret) (Kind, ID, error) {
 	text := s.Reveal()
 	prefix, id, ok := split(text)
@@ -226,16 +226,16 @@ func assemble(prefix string, id ID, raw [32]byte) Secret {
 	return NewSecret(string(b))
 }
 
-// checksum is the CRC-32 (IEEE) of a text of at most MaxInput bytes.
+// checksum returns the CRC-32 (IEEE) of a text of at most MaxInput bytes.
 func checksum(text string) uint32 {
 	return withBytes(text, crc32.ChecksumIEEE)
 }
 
-// scratch lends room for the bytes of a token, for functions that take no string, so that looking at a token leaves
-// no garbage behind, and no copies of it.
+// scratch pools buffers for the bytes of a token, for functions that take no string, so that checking a token allocates
+// nothing and leaves no copies of it.
 var scratch = sync.Pool{New: func() any { return new([MaxInput]byte) }}
 
-// withBytes calls f with the bytes of a text, which f does not keep.
+// withBytes calls f with the bytes of a text, which f must not keep.
 func withBytes[T any](text string, f func([]byte) T) T {
 	if len(text) > MaxInput {
 		return f([]byte(text))
@@ -248,7 +248,7 @@ func withBytes[T any](text string, f func([]byte) T) T {
 	return out
 }
 
-// encode62 writes the big-endian number w into dst, most significant digit first, padded with 0. It uses w up.
+// encode62 writes the big-endian number w into dst, most significant digit first, padded with 0. It destroys w.
 func encode62(dst []byte, w []uint64) {
 	for i := len(dst) - 1; i >= 0; i-- {
 		var rem uint64
@@ -267,10 +267,10 @@ func encodeWord62(dst []byte, w uint64) {
 	}
 }
 
-// chunk62 is how many digits are surely less than 2^64: they are read as one before they are added to a longer number.
+// chunk62 is how many digits always make less than 2^64: they are read as one word, then added to a longer number.
 const chunk62 = 10
 
-// decode62 reads s into the big-endian number w. False: a foreign character, or a number too large for w.
+// decode62 reads s into the big-endian number w. It returns false for a foreign character, or a number too large for w.
 func decode62(w []uint64, s string) bool {
 	clear(w)
 	for s != "" {
@@ -297,7 +297,7 @@ func decode62(w []uint64, s string) bool {
 	return true
 }
 
-// isSecret tells whether secretLen characters are a number of 256 bits, without a look at which: digits sort as their values do.
+// isSecret reports whether secretLen characters are a number of 256 bits, without decoding it: digits sort by value.
 func isSecret(s string) bool {
 	var all uint8
 	for i := range len(s) {
@@ -312,7 +312,7 @@ var largestSecret = func() string {
 	return string(b[:])
 }()
 
-// digits is the value of each character; 62 and more: it is no digit.
+// digits is the value of each character; 62 and more: not a digit.
 var digits = func() (table [256]uint8) {
 	for i := range table {
 		table[i] = 0xff

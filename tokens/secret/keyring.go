@@ -25,7 +25,7 @@ type Hash struct {
 	Sum [32]byte
 }
 
-// String names the key; the digest stays inside.
+// String returns the key's name, without the digest.
 func (h Hash) String() string { return "[digest under " + h.Key + "]" }
 
 // Format writes String, for every verb.
@@ -45,19 +45,19 @@ func newKey(name string, bytes *[32]byte) Key {
 	return Key{Name: name, bytes: bytes, hashers: &sync.Pool{New: func() any {
 		h, err := blake2b.New256(bytes[:])
 		if err != nil {
-			panic(err) // a key of 32 bytes is always taken
+			panic(err) // a key of 32 bytes is always accepted
 		}
 		return &hasher{Hash: h}
 	}}}
 }
 
-// hasher digests under one key, again and again.
+// hasher is a reusable hash under one key.
 type hasher struct {
 	hash.Hash
 	out [32]byte
 }
 
-// Sum digests the parts, one after the other, under the key.
+// Sum returns the digest of the parts, one after the other, under the key.
 func (k Key) Sum(parts ...string) (out [32]byte) {
 	h, _ := k.hashers.Get().(*hasher)
 	for _, p := range parts {
@@ -66,7 +66,7 @@ func (k Key) Sum(parts ...string) (out [32]byte) {
 	h.Sum(h.out[:0])
 	out = h.out
 	h.out = [32]byte{}
-	h.Reset() // forgets what was digested
+	h.Reset() // clears what was digested
 	k.hashers.Put(h)
 	return out
 }
@@ -77,25 +77,25 @@ func (h *hasher) add(b []byte) struct{} {
 	return struct{}{}
 }
 
-// Derive makes a key for another purpose out of this one.
+// Derive returns a key for another purpose, derived from this one.
 func (k Key) Derive(label string) Key {
 	sum := k.DeriveBytes(label)
 	return newKey(k.Name, &sum)
 }
 
-// DeriveBytes returns what Derive makes a key of, for purposes that have keys of their own form.
+// DeriveBytes returns the bytes of the key that Derive returns, for purposes with their own form of key.
 func (k Key) DeriveBytes(label string) [32]byte { return k.Sum("patd derive v1\x00", label) }
 
 var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 
-// Keys is the content of one key file: the digest keys by name, the first of them current. It does not change, except that it learns
-// the order of the keys in the store.
+// Keys is the content of one key file: the digest keys by name, the current one first. It is immutable, except that
+// Learn sets the order of the keys in the store.
 type Keys struct {
 	keys  []Key
 	order atomic.Pointer[[]KeyRecord]
 }
 
-// ParseKeys reads a key file: lines of `keyid:64 hex digits`, the first current. Blank lines and lines that start
+// ParseKeys parses a key file: lines of `keyid:64 hex digits`, the current one first. Blank lines and lines that start
 // with # are skipped. Errors name the line, never its content.
 func ParseKeys(text string) (*Keys, error) {
 	ks := &Keys{}
@@ -139,7 +139,7 @@ func NewKeyLine(name string, rand io.Reader) (Secret, error) {
 	return NewSecret(name + ":" + hex.EncodeToString(raw[:])), nil
 }
 
-// Current names the key that new digests are made under.
+// Current returns the name of the key for new digests.
 func (ks *Keys) Current() string { return ks.keys[0].Name }
 
 // Names lists the key names, the current one first.
@@ -151,7 +151,7 @@ func (ks *Keys) Names() []string {
 	return names
 }
 
-// Check is the check value of a key: a digest of a constant under it.
+// Check returns the check value of a key: a digest of a constant under it.
 func (ks *Keys) Check(name string) ([32]byte, bool) {
 	k, ok := ks.find(name)
 	if !ok {
@@ -160,8 +160,8 @@ func (ks *Keys) Check(name string) ([32]byte, bool) {
 	return k.Derive("check").Sum(), true
 }
 
-// Verify compares the keys with what a store knows of its keys: every key that the store has not retired must be
-// here, and be the same. It is how a missing or wrong key is noticed at start.
+// Verify compares the keys with a store's records of its keys: every key that the store has not retired must be here,
+// and be the same. It detects a missing or wrong key at start.
 func (ks *Keys) Verify(known []KeyRecord) error {
 	for _, r := range known {
 		sum, ok := ks.Check(r.Name)
@@ -186,13 +186,13 @@ func (ks *Keys) find(name string) (Key, bool) {
 	return Key{}, false
 }
 
-// All lists the keys, the current one first. The list is not to be changed.
+// All lists the keys, the current one first. Callers must not change the list.
 func (ks *Keys) All() []Key { return ks.keys }
 
-// Learn remembers the store's records of its keys, oldest first.
+// Learn sets the store's records of its keys, oldest first.
 func (ks *Keys) Learn(known []KeyRecord) { ks.order.Store(&known) }
 
-// Known returns the store's records of its keys, oldest first; nil: they were not read.
+// Known returns the store's records of its keys, oldest first, or nil if they were not read.
 func (ks *Keys) Known() []KeyRecord {
 	if order := ks.order.Load(); order != nil {
 		return *order
@@ -200,7 +200,8 @@ func (ks *Keys) Known() []KeyRecord {
 	return nil
 }
 
-// Newer tells whether the store met a key after the current one: another server has rotated, and its file is not here yet.
+// Newer reports whether the store has the key as newer than the current one: another server has rotated, and its key
+// file is not here yet.
 func (ks *Keys) Newer(name string) bool {
 	order := ks.Known()
 	place := func(name string) int {
@@ -210,16 +211,16 @@ func (ks *Keys) Newer(name string) bool {
 	return current >= 0 && place(name) > current
 }
 
-// Digest is the digest of a secret under the current key.
+// Digest returns the digest of a secret under the current key.
 func (ks *Keys) Digest(s Secret) Hash {
 	k := ks.keys[0]
 	return Hash{Key: k.Name, Sum: k.Sum(s.Reveal())}
 }
 
-// errKeyMissing says that a digest's key is not loaded: a fault, not an answer about the secret.
+// errKeyMissing says that a digest's key is not loaded: a fault, which says nothing about the secret.
 var errKeyMissing = errors.New("the digest's key is not in the key file")
 
-// Match compares a secret with a digest in constant time. When the digest's key is not loaded it fails: that says
+// Match compares a secret with a digest in constant time. It fails if the digest's key is not loaded, which says
 // nothing about the secret.
 func (ks *Keys) Match(s Secret, h Hash) (bool, error) {
 	k, ok := ks.find(h.Key)
@@ -230,8 +231,8 @@ func (ks *Keys) Match(s Secret, h Hash) (bool, error) {
 	return subtle.ConstantTimeCompare(sum[:], h.Sum[:]) == 1, nil
 }
 
-// Keyring holds the keys in force, which may be exchanged for others while it is used, as when the operator has
-// rotated them. The zero Keyring is empty and of no use.
+// Keyring holds the keys in force. They can be replaced while it is in use, as when the operator has rotated them. The
+// zero Keyring is empty and must not be used.
 type Keyring struct{ keys atomic.Pointer[Keys] }
 
 // NewKeyring starts with the given keys.
@@ -241,16 +242,16 @@ func NewKeyring(ks *Keys) *Keyring {
 	return r
 }
 
-// Set exchanges the keys.
+// Set replaces the keys.
 func (r *Keyring) Set(ks *Keys) { r.keys.Store(ks) }
 
-// Get returns the keys in force. One request uses one answer throughout.
+// Get returns the keys in force. One request uses one result throughout.
 func (r *Keyring) Get() *Keys { return r.keys.Load() }
 
 // KeyRecord is what a store knows of a digest key: never the key.
 type KeyRecord struct {
 	Name       string
-	Check      [32]byte // a digest of a constant under the key: a wrong key is noticed at start
+	Check      [32]byte // a digest of a constant under the key: detects a wrong key at start
 	CreateTime time.Time
 	RetireTime time.Time // zero: in use
 }

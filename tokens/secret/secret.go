@@ -7,9 +7,9 @@ import (
 
 const redacted = "[secret]"
 
-// Secret carries the text of a token. It prints as [secret] through fmt, log/slog and encoding/*, whatever the
-// verb; it cannot be compared, so that nobody compares it in variable time; and it holds a pointer, so that printing a
-// struct that contains it in an unexported field shows an address, not the text. Reveal is the only way out.
+// Secret carries the text of a token. It prints as [secret] through fmt, log/slog and encoding/*, whatever the verb. It
+// cannot be compared, so that no code compares it in variable time. It holds a pointer, so that printing a struct that
+// contains it in an unexported field shows an address, not the text. Only Reveal returns the text.
 //
 // The zero Secret is empty.
 type Secret struct {
@@ -20,7 +20,7 @@ type Secret struct {
 // NewSecret wraps a text.
 func NewSecret(text string) Secret { return Secret{text: &text} }
 
-// Reveal returns the text. Its callers are few, and each is a place to look at in a review.
+// Reveal returns the text. Its callers are few, and a review should look at each.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
