@@ -6,13 +6,13 @@ import (
 	"patd/server/internal/metrics"
 )
 
-// What callers of this package make, though inner rooms use it.
+// Types for callers of this package that internal packages also use.
 type (
-	// Verifier says who signed in with a JWT.
+	// Verifier verifies the JWT of a signed-in user.
 	Verifier = call.Verifier
-	// SharedLimit counts for all servers on one store what a name does.
+	// SharedLimit counts the actions of one name across all servers on one store.
 	SharedLimit = call.SharedLimit
-	// Figure is one figure more for /metrics.
+	// Figure is an additional number for /metrics.
 	Figure = metrics.Figure
 	// ConnectionLimits bounds the connections of each listener.
 	ConnectionLimits = connection.Limits

@@ -21,14 +21,14 @@ const (
 	maxStreams    = 1024
 	streamWorkers = 64
 	maxHeaderList = 32 << 10 // as over HTTP
-	// minPing is half the 10 s that clients are told to leave between two pings, since pings arrive early now and then.
+	// minPing is half of the 10 s that clients must leave between two pings, since pings sometimes arrive early.
 	minPing = 5 * time.Second
 )
 
-// errUnknownMethod is what lies behind the chain for a method that is not served. The chain answers before it.
+// errUnknownMethod is the handlers' error for an unserved method. The chain returns its own before it.
 var errUnknownMethod = errors.New("no such method")
 
-// newGRPC makes a grpc.Server behind a chain. There are two: one on the network and one behind the gateway.
+// newGRPC makes a grpc.Server behind a chain. There are two: on the network and behind the gateway.
 func newGRPC(c *call.Chain, extra ...grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.StreamInterceptor(c.Stream),
@@ -36,8 +36,8 @@ func newGRPC(c *call.Chain, extra ...grpc.ServerOption) *grpc.Server {
 		grpc.ForceServerCodecV2(introspect.NewCodec()),
 		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return errUnknownMethod }),
 		grpc.MaxRecvMsgSize(call.MaxTransportMessage),
-		// One stream holds no more than this of a message that nobody has asked for yet. It also turns off the estimate of
-		// bandwidth, by which a stranger could have it grow.
+		// One stream buffers at most this much of a message that is not being read. It also turns off the bandwidth
+		// estimate, with which an unknown caller could grow the buffer.
 		grpc.StaticStreamWindowSize(call.MaxUnknown),
 		grpc.StaticConnWindowSize(call.MaxUnknown),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -49,8 +49,8 @@ func newGRPC(c *call.Chain, extra ...grpc.ServerOption) *grpc.Server {
 	}, extra...)...)
 }
 
-// keepaliveOf is how long a connection of the network lasts. A connection's own age varies by a tenth: the grace makes up for that,
-// so that no stream is cut off before it is told to end.
+// keepaliveOf limits the life of a network connection. The age varies by a tenth per connection: the grace makes up for
+// that, so that no stream is cut off before it is asked to end.
 func keepaliveOf(l connection.Limits) grpc.ServerOption {
 	p := keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: max(l.GRPCIdle, 0)}
 	if l.Age > 0 {
@@ -62,13 +62,13 @@ func keepaliveOf(l connection.Limits) grpc.ServerOption {
 	return grpc.KeepaliveParams(p)
 }
 
-// registerServices registers what both servers serve.
+// registerServices registers the services of both servers.
 func registerServices(g call.Guard, svc *tokens.Service) {
 	rpc.Register(g, svc)
 	introspect.Register(g, introspect.New(g.Chain, svc))
 }
 
-// registerOpen registers what only the network sees: health, and reflection where it is wanted.
+// registerOpen registers the services of the network server only: health, and reflection if configured.
 func registerOpen(g call.Guard, h *healthState, withReflection bool) {
 	healthv1.RegisterHealthServer(g, boundedHealth{h.grpc})
 	if withReflection {
@@ -77,7 +77,7 @@ func registerOpen(g call.Guard, h *healthState, withReflection bool) {
 	h.serves(g.Server)
 }
 
-// watchMethods makes the metrics, and the chain's methods, know every method of a server.
+// watchMethods adds every method of a server to the metrics and to the chain's methods.
 func watchMethods(m *metrics.Set, methods map[string]*call.Method, g *grpc.Server) {
 	for name, info := range g.GetServiceInfo() {
 		for _, served := range info.Methods {

@@ -21,20 +21,20 @@ import (
 const (
 	readyTimeout  = 2 * time.Second
 	readyInterval = 5 * time.Second
-	// readyFailures is how many times in a row Ready has to fail before gRPC health says NOT_SERVING. One failure is
-	// told by /readyz alone, so that a hiccup does not make every client reconnect.
+	// readyFailures is how many times in a row Ready must fail before gRPC health reports NOT_SERVING. Only /readyz
+	// reports a single failure, so that a hiccup does not make every client reconnect.
 	readyFailures = 3
 )
 
-// healthState returns the probes: alive, ready, draining.
+// healthState serves the probes: alive, ready, draining.
 type healthState struct {
 	ready    func(context.Context) error
-	details  func() map[string]string // what does not work all the same; may be nil
+	details  func() map[string]string // the faults of a server that is ready; may be nil
 	logger   *slog.Logger
 	grpc     *health.Server
-	names    []string // of the services whose state gRPC health tells; the empty one is the server
+	names    []string // of the services whose state gRPC health reports; "" is the server
 	draining atomic.Bool
-	failed   int // in a row; of watch alone
+	failed   int // in a row; used by watch only
 }
 
 func newHealthState(ready func(context.Context) error, logger *slog.Logger) *healthState {
@@ -44,7 +44,7 @@ func newHealthState(ready func(context.Context) error, logger *slog.Logger) *hea
 	return &healthState{ready: ready, logger: logger, grpc: health.NewServer(), names: []string{""}}
 }
 
-// serves makes gRPC health know the services of a server by name. It is called before anything is served.
+// serves adds the services of a server to gRPC health. It is called before Serve.
 func (h *healthState) serves(g *grpc.Server) {
 	for name := range g.GetServiceInfo() {
 		h.names = append(h.names, name)
@@ -52,18 +52,18 @@ func (h *healthState) serves(g *grpc.Server) {
 	h.set(healthv1.HealthCheckResponse_SERVING)
 }
 
-// set tells the same of every service: they share the store.
+// set sets the same status for every service: they share the store.
 func (h *healthState) set(s healthv1.HealthCheckResponse_ServingStatus) {
 	for _, name := range h.names {
 		h.grpc.SetServingStatus(name, s)
 	}
 }
 
-// boundedHealth is gRPC health in which a connection that has shown no good credential has few watches. Others have as many as
-// streams.
+// boundedHealth is gRPC health with few watches for a connection without a good credential. Other connections may have
+// as many as streams.
 type boundedHealth struct{ *health.Server }
 
-// Watch tells the state of a service, and each change of it.
+// Watch sends the state of a service, and each change.
 func (h boundedHealth) Watch(r *healthv1.HealthCheckRequest, ss grpc.ServerStreamingServer[healthv1.HealthCheckResponse]) error {
 	if c := connection.OfPeer(ss.Context()); c != nil {
 		n := c.Watches.Add(1)
@@ -75,13 +75,13 @@ func (h boundedHealth) Watch(r *healthv1.HealthCheckRequest, ss grpc.ServerStrea
 	return h.Server.Watch(r, ss)
 }
 
-// drain says from now on that this server takes no new work.
+// drain reports from now on that this server accepts no new work.
 func (h *healthState) drain() {
 	h.draining.Store(true)
 	h.grpc.Shutdown()
 }
 
-// watch asks every few seconds whether the server is ready, until ctx ends.
+// watch checks every few seconds whether the server is ready, until ctx ends.
 func (h *healthState) watch(ctx context.Context) {
 	tick := time.NewTicker(readyInterval)
 	defer tick.Stop()
@@ -101,7 +101,7 @@ func (h *healthState) check(ctx context.Context) error {
 	return h.ready(ctx)
 }
 
-// note takes one answer of Ready into gRPC health.
+// note passes one result of Ready on to gRPC health.
 func (h *healthState) note(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil:
@@ -125,12 +125,12 @@ type probe struct {
 	Details map[string]string `json:"details,omitempty"`
 }
 
-// live returns that the process runs.
+// live reports that the process runs.
 func (h *healthState) live(w http.ResponseWriter, _ *http.Request) {
 	httpx.WriteJSON(w, http.StatusOK, probe{Status: "ok"})
 }
 
-// readyz returns whether the server can serve now. Why it cannot is for the log.
+// readyz reports whether the server can serve now. The reason why not goes to the log.
 func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
 	if h.draining.Load() {
 		httpx.WriteJSON(w, http.StatusServiceUnavailable, probe{Status: "draining"})
@@ -144,7 +144,7 @@ func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
 	httpx.WriteJSON(w, http.StatusOK, h.probe("ready"))
 }
 
-// probe is a status with what does not work.
+// probe returns a status with the faults.
 func (h *healthState) probe(status string) probe {
 	p := probe{Status: status}
 	if h.details != nil {

@@ -42,90 +42,90 @@ const (
 	maxHTTPStreams        = 100 // of one HTTP/2 connection
 )
 
-// Config is what a Server is made of. Service is needed; the zero value of the rest is sensible.
+// Config configures a Server. Service is required; the zero values of the rest are sensible.
 type Config struct {
-	// Service decides.
+	// Service is the domain, which makes all decisions.
 	Service *tokens.Service
-	// Ready reports whether the server could serve now, e.g. whether its store answers. Nil: always.
+	// Ready returns nil if the server can serve now, e.g. if its store responds. Nil: always.
 	Ready func(context.Context) error
-	// Details tells what does not work although the server is ready, such as sign-in, in words that hold no secret and no
-	// name; /readyz shows them. Nil: nothing.
+	// Details returns the faults of a server that is ready, such as failing sign-in, without secrets and names; /readyz
+	// shows them. Nil: none.
 	Details func() map[string]string
-	// Figures are further ones for /metrics, read each time. Nil: there are none.
+	// Figures returns additional numbers for /metrics, on each read. Nil: none.
 	Figures func() []metrics.Figure
-	// Logger gets one line per request. Nil: nobody does.
+	// Logger gets one line per request. Nil: no log.
 	Logger *slog.Logger
-	// HTTPAddr and GRPCAddr are what to listen on; port 0 is any free one.
+	// HTTPAddr and GRPCAddr are the listen addresses; port 0 is any free one.
 	HTTPAddr, GRPCAddr string
-	// MetricsAddr moves /metrics to a listener of its own. Empty: it is on the HTTP listener.
+	// MetricsAddr moves /metrics to its own listener. Empty: it is on the HTTP listener.
 	MetricsAddr string
-	// Issuer is the base of every address that the server hands out. Empty: http(s)://<HTTP address>.
+	// Issuer is the base of every URL that the server publishes. Empty: http(s)://<HTTP address>.
 	Issuer string
-	// TLS serves every listener, see LoadTLS. Nil: plain text, which is refused on an address that is not loopback unless
-	// Insecure says so.
+	// TLS applies to every listener, see LoadTLS. Nil: plain text, which is rejected on a non-loopback address unless
+	// Insecure is set.
 	TLS      *tls.Config
 	Insecure bool
-	// TrustedProxies are those whose X-Forwarded-For counts, over REST as over gRPC.
+	// TrustedProxies are the proxies whose X-Forwarded-For counts, over REST and gRPC.
 	TrustedProxies []netip.Prefix
-	// SignIn tells who signed in with a JWT. Nil: nobody does, and a JWT is refused as any bad token is.
+	// SignIn verifies the JWTs of signed-in users. Nil: sign-in is off, and a JWT is rejected like any bad token.
 	SignIn call.Verifier
-	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many at
-	// once. 0: 1 and 100. ServiceMintRate and ServiceMintBurst are the same for one service, which mints for many users. 0: 1000
-	// and 20000. Each attempt counts that the caller has the right to make. Negative: unlimited.
+	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many
+	// at once. 0: 1 and 100. ServiceMintRate and ServiceMintBurst are the same for one service, which mints for many
+	// users. 0: 1000 and 20000. Every attempt by a caller with the right to mint counts. Negative: unlimited.
 	MintRate, ServiceMintRate   float64
 	MintBurst, ServiceMintBurst int
-	// ChangeRate is how many changes other than mints one signed-in user may make each second, over time, and ChangeBurst how
-	// many at once; revocations, suspensions and deletions have a count of their own of the same size. 0: 1 and 100.
-	// ServiceChangeRate and ServiceChangeBurst are the same for one service, and for revocations without a credential from
-	// one address. 0: 2000 and 100000. Negative: unlimited. Each server counts by itself.
+	// ChangeRate is how many changes other than mints one signed-in user may make each second, over time, and
+	// ChangeBurst how many at once; revocations, suspensions and deletions have a separate count of the same size. 0: 1
+	// and 100. ServiceChangeRate and ServiceChangeBurst are the same for one service, and for revocations without a
+	// credential from one address. 0: 2000 and 100000. Negative: unlimited. Each server counts by itself.
 	ChangeRate, ServiceChangeRate   float64
 	ChangeBurst, ServiceChangeBurst int
 	// ExchangeRate is how many exchanges and refreshes one personal access token may make each second, over time, and ExchangeBurst
 	// how many at once. 0: 1 and 100. Negative: unlimited.
 	ExchangeRate  float64
 	ExchangeBurst int
-	// RefusalRate is how many refused attempts of one caller the audit log takes each second, over time, and RefusalBurst how many
-	// at once. 0: 1 and 100. Negative: all.
+	// RefusalRate is how many refused attempts of one caller the audit log records each second, over time, and
+	// RefusalBurst how many at once. 0: 1 and 100. Negative: all.
 	RefusalRate  float64
 	RefusalBurst int
-	// FailureRate is how many bad credentials one address (an IPv6 address with its /64) may show each second, over time,
-	// and FailureBurst how many at once. Past that its bad ones are refused as too many, and good ones pass, unless they are not
-	// in memory and the address has made the server read the store 200 times a second, after the first 10000, for
-	// credentials that are of no record. What has ended and what is presented to be
-	// introspected does not count. A trusted proxy's own address, which stands for callers whom it does not name, is not
-	// limited. 0: 10 and 1000. Negative: unlimited.
+	// FailureRate is how many bad credentials one address (an IPv6 address with its /64) may present each second, over
+	// time, and FailureBurst how many at once. Past that its bad ones get RATE_LIMITED, and good ones still pass. The
+	// exception is an address that has made the server read the store for credentials without a record, 200 times a
+	// second after the first 10000: its good ones must be in memory. Credentials that have ended, and tokens presented
+	// for introspection, do not count. The address of a trusted proxy, which stands for callers that it does not name,
+	// is not limited. 0: 10 and 1000. Negative: unlimited.
 	FailureRate  float64
 	FailureBurst int
-	// LeakRate is how many reports of leaks one address may make each second, over time, and LeakBurst how many at once; nobody
-	// needs a credential to report. 0: 1 and 60. Negative: unlimited.
+	// LeakRate is how many leak reports one address may send each second, over time, and LeakBurst how many at once.
+	// Reports need no credential. 0: 1 and 60. Negative: unlimited.
 	LeakRate  float64
 	LeakBurst int
-	// Shared counts mints and exchanges together with the other servers on the same store. Nil: there are none. What is
-	// limited by address each server counts for itself.
+	// Shared counts mints and exchanges across all servers on one store. Nil: there is one server. Limits by address
+	// are per server.
 	Shared call.SharedLimit
-	// ForwardAuthorization lets Envoy pass the client's Authorization header on to the upstream, which then has the token. Other
-	// gateways do as their own configuration says.
+	// ForwardAuthorization lets Envoy pass the client's Authorization header, and so the token, on to the upstream.
+	// Other gateways follow their own configuration.
 	ForwardAuthorization bool
-	// Now is the clock of these limits. Nil: time.Now.
+	// Now is the clock of the limits. Nil: time.Now.
 	Now func() time.Time
-	// UnknownCallerMemory bounds, in bytes, what messages of all callers without a good credential may hold together. 0: 64 MiB.
+	// UnknownCallerMemory bounds the messages of all callers without a good credential together, in bytes. 0: 64 MiB.
 	UnknownCallerMemory int64
 	// Reflection serves gRPC reflection.
 	Reflection bool
 	// RequestTimeout bounds one call; 0: 10 s. DrainTimeout bounds how long calls under way may take when the server
 	// stops; 0: 15 s.
 	RequestTimeout, DrainTimeout time.Duration
-	// DrainDelay is how long the server, once asked to stop, still serves everything while /readyz and gRPC health say that it
-	// stops, so that balancers send no more. 0: not at all. Hurry, when closed, ends the delay; nil: nothing does.
+	// DrainDelay is how long a stopping server still serves everything while /readyz and gRPC health report that it
+	// stops, so that balancers send no more. 0: not at all. Closing Hurry ends the delay; nil: nothing does.
 	DrainDelay time.Duration
 	Hurry      <-chan struct{}
-	// Connections bound what connections there are, and for how long.
+	// Connections bounds the number of connections and their life.
 	Connections connection.Limits
-	// Version is told by the metrics.
+	// Version is shown in the metrics.
 	Version string
 }
 
-// Server owns the listeners and the order of shutting down.
+// Server owns the listeners and the order of shutdown.
 type Server struct {
 	logger       *slog.Logger
 	drainTimeout time.Duration
@@ -147,7 +147,7 @@ type Server struct {
 	numbered                 connection.Numbered
 }
 
-// checkIssuer refuses a base URL that clients could not use: RFC 8414 section 2 wants http(s), without query and fragment.
+// checkIssuer rejects a base URL that clients cannot use: RFC 8414 section 2 requires http(s), no query or fragment.
 func checkIssuer(issuer string) error {
 	u, err := url.Parse(issuer)
 	if issuer != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
@@ -156,8 +156,8 @@ func checkIssuer(issuer string) error {
 	return nil
 }
 
-// New binds the listeners and makes everything ready. Nothing is served before Serve, but connections made from now on
-// are waiting for it. Serve is also what releases everything.
+// New binds the listeners and prepares everything. Connections made before Serve wait for it. Only Serve releases the
+// resources.
 func New(c Config) (*Server, error) {
 	if c.Service == nil {
 		return nil, errors.New("make the server: a token service is needed")
@@ -191,13 +191,13 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// HTTPAddr is the address that REST is served on.
+// HTTPAddr returns the address of the REST listener.
 func (s *Server) HTTPAddr() string { return s.httpLis.Addr().String() }
 
-// GRPCAddr is the address that gRPC is served on.
+// GRPCAddr returns the address of the gRPC listener.
 func (s *Server) GRPCAddr() string { return s.grpcLis.Addr().String() }
 
-// MetricsAddr is the address that /metrics is served on.
+// MetricsAddr returns the address that serves /metrics.
 func (s *Server) MetricsAddr() string {
 	if s.metLis == nil {
 		return s.HTTPAddr()
@@ -205,7 +205,7 @@ func (s *Server) MetricsAddr() string {
 	return s.metLis.Addr().String()
 }
 
-// Issuer is the base of every address that the server hands out.
+// Issuer returns the base of every URL that the server publishes.
 func (s *Server) Issuer() string { return s.issuer }
 
 func (s *Server) listen(c Config) (err error) {
@@ -222,8 +222,8 @@ func (s *Server) listen(c Config) (err error) {
 	return err
 }
 
-// bind listens, and refuses an address that is not loopback where only such are allowed. Nobody is answered before
-// that is known.
+// bind listens, and rejects a non-loopback address if only loopback is allowed. No connection is accepted before that
+// check.
 func bind(what, addr string, loopbackOnly bool) (net.Listener, error) {
 	lis, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -240,12 +240,12 @@ func bind(what, addr string, loopbackOnly bool) (net.Listener, error) {
 func (s *Server) closeListeners() {
 	for _, l := range []net.Listener{s.httpLis, s.grpcLis, s.metLis} {
 		if l != nil {
-			_ = l.Close() // nothing was accepted on it
+			_ = l.Close() // no connection was accepted
 		}
 	}
 }
 
-// build makes the two gRPC servers and what stands in front of them.
+// build makes the two gRPC servers and the handlers in front of them.
 func (s *Server) build(c Config) error {
 	m := metrics.New(c.Version)
 	s.gates(c.Connections, m)
@@ -308,7 +308,7 @@ func (s *Server) build(c Config) error {
 	return nil
 }
 
-// limitsOf is what the configuration says of limits.
+// limitsOf returns the limits of a configuration.
 func limitsOf(c Config) call.LimitsConfig {
 	return call.LimitsConfig{
 		MintRate: c.MintRate, MintBurst: c.MintBurst, ServiceMintRate: c.ServiceMintRate, ServiceMintBurst: c.ServiceMintBurst,
@@ -320,7 +320,7 @@ func limitsOf(c Config) call.LimitsConfig {
 	}
 }
 
-// pages are served by exact path, to everybody.
+// pages returns the handlers of open pages by exact path.
 func (s *Server) pages(c Config) map[string]http.Handler {
 	found := map[string]http.Handler{
 		"/healthz": http.HandlerFunc(s.health.live),
@@ -357,10 +357,10 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 	return srv
 }
 
-// Serve serves until ctx ends or a listener fails. When ctx ends, the probes say so for the drain delay while everything is still
-// served. Then it closes the listeners, lets calls under way finish, cuts off those that do not within the drain timeout,
-// and waits for everything that it started. It returns nil when it
-// was asked to stop: a caller that does not finish does not make that a failure, but stands in the log. It is called once.
+// Serve serves until ctx ends or a listener fails. When ctx ends, the probes report it for the drain delay while
+// everything is still served. Then Serve closes the listeners, lets calls under way finish, cuts off those that exceed
+// the drain timeout, and waits for every goroutine that it started. It returns nil if it was asked to stop: a call that
+// does not finish is logged, but is not an error. Serve is called once.
 func (s *Server) Serve(asked context.Context) error {
 	g, ctx := errgroup.WithContext(context.WithoutCancel(asked))
 	ctx, stop := context.WithCancel(ctx)
@@ -382,7 +382,7 @@ func (s *Server) Serve(asked context.Context) error {
 	return g.Wait()
 }
 
-// untilStop waits until the server is to stop: a listener has failed, which ends ctx, or it was asked and the drain delay is over.
+// untilStop waits until a listener has failed, which ends ctx, or until asked has ended and the drain delay is over.
 func (s *Server) untilStop(ctx, asked context.Context) {
 	select {
 	case <-ctx.Done():
@@ -418,7 +418,7 @@ func (s *Server) serveHTTP(what string, h *http.Server, lis net.Listener) error 
 }
 
 // drain stops from the outside to the inside: the network first, then the connection between the gateway and the chain,
-// the metrics last.
+// then the metrics.
 func (s *Server) drain() {
 	s.health.drain()
 	s.stopStreams()
@@ -431,7 +431,7 @@ func (s *Server) drain() {
 	errs := []error{g.Wait(), httpErr}
 	errs = append(errs, s.conn.Close())
 	s.front.Active.Wait()
-	// Nobody is behind these any more.
+	// No call uses these any more.
 	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	errs = append(errs, stopGRPC(ctx, s.inProcess))
@@ -467,7 +467,7 @@ func stopGRPC(ctx context.Context, g *grpc.Server) error {
 	}
 }
 
-// gates puts a budget in front of each listener, and shows them in the metrics.
+// gates limits the connections of each listener, and shows their numbers in the metrics.
 func (s *Server) gates(l connection.Limits, m *metrics.Set) {
 	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "patd_connections_closed_total",

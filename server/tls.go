@@ -11,11 +11,11 @@ import (
 	"patd/internal/secretfile"
 )
 
-// reloadInterval is how often the files of a certificate are looked at, at most, and only when somebody connects.
+// reloadInterval is the least time between two checks of the certificate files. A check needs a new connection.
 const reloadInterval = time.Second
 
-// LoadTLS makes a TLS configuration of a certificate and its key, which are read again when the files change. A pair
-// that cannot be read is an error now; later it is logged, and the pair before it stays.
+// LoadTLS returns a TLS configuration for a certificate and its key, which are read again when the files change. A pair
+// that cannot be read is an error now; later it is logged, and the previous pair stays.
 func LoadTLS(certFile, keyFile string, logger *slog.Logger) (*tls.Config, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -33,7 +33,7 @@ func LoadTLS(certFile, keyFile string, logger *slog.Logger) (*tls.Config, error)
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.get}, nil
 }
 
-// keyPair is a certificate with its key, as of the last good reading.
+// keyPair is a certificate with its key, as last read successfully.
 type keyPair struct {
 	certFile, keyFile string
 	logger            *slog.Logger
@@ -44,13 +44,13 @@ type keyPair struct {
 	looked time.Time
 }
 
-// filesStamp reports whether either file has changed.
+// filesStamp identifies the state of both files.
 type filesStamp struct {
 	certTime, keyTime time.Time
 	certSize, keySize int64
 }
 
-// get returns the certificate for a handshake, reading it anew when the files have changed.
+// get returns the certificate for a handshake. It reads the files again if they have changed.
 func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,7 +70,7 @@ func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			p.logger.Info("the TLS certificate was read anew")
 		}
 	}
-	// A bad pair is told once: its stamp is remembered, and the next change is another reading.
+	// A bad pair is logged once: its stamp is kept, and only the next change causes another read.
 	if err != nil && stamp != p.stamp {
 		p.logger.Error("the TLS certificate could not be read anew; the one before it stays", slog.String("cause", err.Error()))
 	}

@@ -8,10 +8,10 @@ import (
 // Trusted is the set of proxies whose forwarded-address headers count.
 type Trusted []netip.Prefix
 
-// Client is the address of who made a request that arrived from peer. Unless peer is a trusted proxy that is peer
-// itself, whatever the headers say. From a trusted one it is the right-most address of X-Forwarded-For that is not
-// itself trusted: everything to the left of it was written by somebody we do not know. An entry that is no address ends the
-// search, at the last address that is known.
+// Client returns the client address of a request that arrived from peer. If peer is not a trusted proxy, that is peer
+// itself, whatever the headers say. Otherwise it is the right-most address of X-Forwarded-For that is not itself
+// trusted: any client could have written the entries to its left. An entry that is not an address ends the search at
+// the last known address.
 func (t Trusted) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	peer = Plain(peer)
 	if !t.Has(peer) {
@@ -33,7 +33,7 @@ func (t Trusted) Client(peer netip.Addr, forwarded []string) netip.Addr {
 	return known
 }
 
-// Has reports whether an address is that of a trusted proxy.
+// Has reports whether a is the address of a trusted proxy.
 func (t Trusted) Has(a netip.Addr) bool {
 	for _, p := range t {
 		if p.Contains(a) {
@@ -43,7 +43,7 @@ func (t Trusted) Has(a netip.Addr) bool {
 	return false
 }
 
-// forwardedAddr reads an entry of X-Forwarded-For: an address, which some proxies write with a port.
+// forwardedAddr parses an entry of X-Forwarded-For: an address, to which some proxies add a port.
 func forwardedAddr(s string) (netip.Addr, bool) {
 	if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 		return Plain(a), true
@@ -54,5 +54,5 @@ func forwardedAddr(s string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Plain is an address as everything compares it: IPv4 unmapped, without a zone.
+// Plain returns an address in the form used for comparison: IPv4 unmapped, without a zone.
 func Plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }

@@ -9,23 +9,23 @@ import (
 	"patd/tokens/secret"
 )
 
-// Verifier tells who signed in with a JWT. Whatever is wrong with the token is an *tokens.Error of CodeUnauthenticated; a
-// provider that cannot be asked is one of CodeUnavailable, and says nothing of the token. No error holds the token or any part
-// of it. A Verifier may be used by many goroutines at once.
+// Verifier verifies the JWT of a signed-in user. For any fault of the token it returns a *tokens.Error of
+// CodeUnauthenticated. If the provider is unreachable, it returns one of CodeUnavailable, which says nothing about the
+// token. No error contains the token or any part of it. A Verifier must be safe for concurrent use.
 type Verifier interface {
 	Verify(ctx context.Context, jwt tokens.Secret) (signin.Identity, error)
 }
 
 var _ Verifier = (*signin.SignIn)(nil)
 
-// authenticator finds out who calls.
+// authenticator identifies the caller.
 type authenticator struct {
 	Service *tokens.Service
-	signIn  Verifier // nil: nobody signs in
+	signIn  Verifier // nil: sign-in is off
 }
 
-// authenticate reads the Authorization headers, and nothing else. No header is nobody, the zero Actor; a header that is not
-// one good bearer credential is an error at once, and so is an outage, which says nothing of the credential.
+// authenticate reads the Authorization headers only. Without one it returns the zero Actor. It returns an error for
+// anything other than one good bearer credential, and for an outage, which says nothing about the credential.
 func (a authenticator) authenticate(ctx context.Context, headers []string, peer tokens.Peer) (tokens.Actor, error) {
 	switch len(headers) {
 	case 0:
@@ -38,17 +38,17 @@ func (a authenticator) authenticate(ctx context.Context, headers []string, peer 
 	if !ok || token == "" {
 		return tokens.Actor{}, BadCredential("the Authorization header must be `Bearer` and a token")
 	}
-	// No secret of patd's has the form of a JWT. Where nobody can sign in, one is garbage like any other.
+	// No secret of patd's has the form of a JWT. Without sign-in a JWT is rejected like any other garbage.
 	if a.signIn != nil && signin.LooksLikeJWT(token) {
 		return a.user(ctx, secret.NewSecret(token), peer)
 	}
 	return a.Service.Authenticate(ctx, secret.NewSecret(token), peer)
 }
 
-// user is the actor of a signed-in user. Its features are nil when its token says nothing of them.
+// user returns the actor of a signed-in user. Its features are nil if the token does not carry any.
 func (a authenticator) user(ctx context.Context, jwt tokens.Secret, peer tokens.Peer) (tokens.Actor, error) {
 	if remembered, ok := ctx.(*FromMemoryOnly); ok {
-		ctx = remembered.Context // what it may wait for is the provider's keys, which have a limit of their own
+		ctx = remembered.Context // it may wait for the provider's keys only, which have a limit of their own
 	}
 	who, err := a.signIn.Verify(ctx, jwt)
 	if err != nil {
@@ -61,12 +61,12 @@ func (a authenticator) user(ctx context.Context, jwt tokens.Secret, peer tokens.
 	return actor, nil
 }
 
-// NoCredential is the refusal of a call that shows no credential.
+// NoCredential returns the error for a call without a credential.
 func NoCredential() *tokens.Error {
 	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_REQUIRED", "this call needs a credential: Authorization: Bearer and a token")
 }
 
-// BadCredential is the refusal of a credential that is none; text says what it should be.
+// BadCredential returns the error for an invalid credential; text says what is expected.
 func BadCredential(text string) *tokens.Error {
 	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", text)
 }

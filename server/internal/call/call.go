@@ -16,11 +16,11 @@ import (
 	"patd/tokens"
 )
 
-// Method is what the chain knows of one method before it is called.
+// Method is what the chain knows about a method before a call.
 type Method struct {
 	Right
-	full, name string          // name is without the slash in front
-	Metrics    *metrics.Method // nil: it is not served
+	full, name string          // name is without the leading slash
+	Metrics    *metrics.Method // nil: not served
 }
 
 // methodsOf makes the methods of a table of rights.
@@ -32,22 +32,21 @@ func methodsOf(rights map[string]Right) map[string]*Method {
 	return found
 }
 
-// Call is what the chain knows of one call. The chain fills it in, step by step; handlers only read it. It is the context
-// that handlers get, so that a call costs one allocation and not one for each thing that is to be known.
+// Call is what the chain knows about one call. The chain fills it in step by step; handlers only read it. It is also
+// the context that handlers get, so that a call costs one allocation, not one for each value.
 //
-// Its deadline comes into being when somebody first asks for it, since most introspections are answered from memory and
-// nobody does.
+// Its deadline is created on first use: most introspections are served from memory and never need one.
 type Call struct {
 	context.Context // the transport's
 	Method          *Method
 	Peer            tokens.Peer
 	Actor           tokens.Actor
 	Credentials     []string // the Authorization headers
-	ID              string   // the request's; empty: nobody has needed it yet
-	Cause           error    // what lies behind an error that tells the caller nothing
+	ID              string   // the request's; empty: not needed yet
+	Cause           error    // the private cause of an error
 	BehindGateway   bool
-	identified      bool                   // the credentials were looked at, and are good or absent
-	Connection      *connection.Connection // nil: it is not known
+	identified      bool                   // the credentials were checked, and are good or absent
+	Connection      *connection.Connection // nil: unknown
 	Late            lateDeadline
 }
 
@@ -55,24 +54,24 @@ var _ context.Context = (*Call)(nil)
 
 type callKey struct{}
 
-// Value returns the call itself, and what the transport's context holds.
+// Value returns the call itself, or a value of the transport's context.
 func (c *Call) Value(key any) any {
 	if _, ok := key.(callKey); ok {
 		return c
 	}
 	if bounded := c.Late.made(); bounded != nil {
-		return bounded.Value(key) // so that contexts made of this one find their parent
+		return bounded.Value(key) // so that contexts derived from this one find their parent
 	}
 	return c.Context.Value(key)
 }
 
-// Deadline is when the call has to end.
+// Deadline returns the time at which the call ends.
 func (c *Call) Deadline() (time.Time, bool) { return c.Late.of(c.Context).Deadline() }
 
-// Done ends with the caller's interest or at the deadline.
+// Done returns a channel that is closed when the client cancels or the deadline passes.
 func (c *Call) Done() <-chan struct{} { return c.Late.of(c.Context).Done() }
 
-// Err reports whether the call has ended, and why.
+// Err returns why the call has ended, or nil.
 func (c *Call) Err() error {
 	if bounded := c.Late.made(); bounded != nil {
 		return bounded.Err()
@@ -80,7 +79,7 @@ func (c *Call) Err() error {
 	return c.Context.Err()
 }
 
-// RequestID is the id under which the call is logged. It is made when it is first needed.
+// RequestID returns the id under which the call is logged. It is made on first use.
 func (c *Call) RequestID() string {
 	switch {
 	case c.ID != "":
@@ -92,12 +91,12 @@ func (c *Call) RequestID() string {
 	return c.ID
 }
 
-// Headers are the values of a metadata key, which is in lower case.
+// Headers returns the values of a metadata key, which must be in lower case.
 func (c *Call) Headers(key string) []string {
 	return metadata.ValueFromIncomingContext(c.Context, key)
 }
 
-// Header is the first value of a metadata key, or nothing.
+// Header returns the first value of a metadata key, or "".
 func (c *Call) Header(key string) string {
 	if vs := c.Headers(key); len(vs) > 0 {
 		return vs[0]
@@ -105,25 +104,25 @@ func (c *Call) Header(key string) string {
 	return ""
 }
 
-// lateDeadline is a deadline that costs nothing until somebody asks for it, which is a sign that it is about to wait. It
-// counts from then: until then nothing takes time.
+// lateDeadline is a deadline that costs nothing until its first use, which means that the call is about to wait. It
+// counts from then: nothing before takes time.
 type lateDeadline struct {
 	Timeout time.Duration // 0: none
 	// Waits, when not nil, is called once, before the first wait.
 	Waits func()
-	// unknown, when not nil, is charged once the call waits: what its stream holds meanwhile is its caller's, who is not
-	// known yet.
+	// unknown, when not nil, is charged once the call waits: while its caller is not identified, the memory that its
+	// stream holds counts against the limit of unknown callers.
 	unknown *UnknownMemory
 
 	mu       sync.Mutex
 	charged  bool
-	refused  error // unknown had no room; the call is canceled then
+	refused  error // unknown had no room; the call is then canceled
 	bounded  context.Context
 	cancel   context.CancelFunc
 	released bool
 }
 
-// of returns the bounded form of parent.
+// of returns parent with the deadline.
 func (l *lateDeadline) of(parent context.Context) context.Context {
 	if l.Timeout <= 0 {
 		return parent
@@ -145,7 +144,7 @@ func (l *lateDeadline) of(parent context.Context) context.Context {
 	return bounded
 }
 
-// charge takes what the stream of a caller that waits to be identified may hold. It is called with mu locked.
+// charge reserves what the stream of a caller may hold while it waits to be identified. mu must be held.
 func (l *lateDeadline) charge() {
 	if l.unknown == nil {
 		return
@@ -157,7 +156,7 @@ func (l *lateDeadline) charge() {
 	l.charged = true
 }
 
-// identified ends the charge. An error is why the caller was refused while it waited.
+// identified ends the charge. It returns an error if the caller was rejected while it waited.
 func (l *lateDeadline) identified() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -168,7 +167,7 @@ func (l *lateDeadline) identified() error {
 	return l.refused
 }
 
-// made is the bounded context if somebody has asked for it.
+// made returns the context with the deadline, or nil if it was not needed yet.
 func (l *lateDeadline) made() context.Context {
 	if l.Timeout <= 0 {
 		return nil
@@ -178,7 +177,7 @@ func (l *lateDeadline) made() context.Context {
 	return l.bounded
 }
 
-// Release ends what hangs on the deadline.
+// Release frees the resources of the deadline.
 func (l *lateDeadline) Release() {
 	if l.Timeout <= 0 {
 		return
@@ -191,7 +190,7 @@ func (l *lateDeadline) Release() {
 	}
 }
 
-// Of is the call that ctx belongs to.
+// Of returns the call that ctx belongs to.
 func Of(ctx context.Context) *Call {
 	if c, ok := ctx.(*Call); ok {
 		return c
@@ -203,10 +202,10 @@ func Of(ctx context.Context) *Call {
 	return c
 }
 
-// ActorOf is who makes the call that ctx belongs to.
+// ActorOf returns the caller of the call that ctx belongs to.
 func ActorOf(ctx context.Context) tokens.Actor { return Of(ctx).Actor }
 
-// Begin starts a call: it finds the caller's address.
+// Begin starts a call and finds the caller's address.
 func (c *Chain) Begin(begun *Call, ctx context.Context, m *Method) { //nolint:revive // the call is what is made here, and ctx what of
 	begun.Context, begun.Method, begun.BehindGateway = ctx, m, c.behindGateway
 	if c.behindGateway {
@@ -227,7 +226,7 @@ func (c *Chain) Begin(begun *Call, ctx context.Context, m *Method) { //nolint:re
 	}
 }
 
-// client is the address of who makes a call that arrived from peer. The header is read only if it can count.
+// client returns the client address of a call that arrived from peer. It reads the header only if the header can count.
 func (c *Chain) client(begun *Call, from *net.TCPAddr) netip.Addr {
 	addr := Plain(from.AddrPort().Addr())
 	if !c.Trusted.Has(addr) {

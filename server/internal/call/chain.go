@@ -26,19 +26,19 @@ import (
 	"patd/tokens/secret"
 )
 
-// MaxMessage is the limit on what a caller may send at once, in bytes. maxTransportMessage is where the transport itself gives up:
-// between the two the chain refuses, with a reason.
+// MaxMessage is the limit on one message, in bytes. The transport's own limit is maxTransportMessage: between the two
+// the chain rejects the message with a reason.
 const (
 	MaxMessage          = 1 << 20
 	MaxTransportMessage = 2 * MaxMessage
 )
 
-// Private metadata keys, written by the HTTP front and believed only on the in-process listener.
+// Private metadata keys. The HTTP front writes them, and they are trusted on the in-process listener only.
 const (
 	KeyRequestID = "patd-request-id"
 	KeyClient    = "patd-client"
 	KeyEmptyBody = "patd-empty-body"
-	// KeyConnection is the number of the connection that a request came by.
+	// KeyConnection is the number of the connection on which a request arrived.
 	KeyConnection = "patd-connection"
 )
 
@@ -48,7 +48,7 @@ const (
 	KeyReplayed    = "idempotency-replayed"
 )
 
-// Chain is the steps that every call passes, in this order: recover, metrics and log, error map, deadline, authenticate,
+// Chain is the sequence of steps that every call passes: recover, metrics and log, error map, deadline, authenticate,
 // limit, authorize, size.
 type Chain struct {
 	authenticator
@@ -57,19 +57,19 @@ type Chain struct {
 	codec   encoding.CodecV2
 	Metrics *metrics.Set
 	Limits  *Limits
-	Methods map[string]*Method // by full name; one without a row of rights is not in it
+	Methods map[string]*Method // by full name; methods without a row in the table of rights are not in it
 	Trusted Trusted
 	Timeout time.Duration
-	// Draining ends when the server starts to stop.
+	// Draining ends when the server begins to stop.
 	Draining context.Context
-	// Lingering are the goroutines of streams, which may outlive their handlers by a moment. Serve waits for them.
+	// Lingering counts the goroutines of streams, which may outlive their handlers briefly. Serve waits for them.
 	Lingering *sync.WaitGroup
-	// behindGateway marks the chain of the in-process listener, where metadata was written by the HTTP front.
+	// behindGateway marks the chain of the in-process listener, where the HTTP front has written the metadata.
 	behindGateway bool
-	connections   *connection.Numbered // those of the HTTP front, where behindGateway is set
+	connections   *connection.Numbered // of the HTTP front, if behindGateway is set
 }
 
-// Config is what a chain is made of; each of it is needed, but for signIn, which may be nil, and unknownMemory: 0 is the default.
+// Config configures a chain. All fields are required except SignIn, which may be nil, and UnknownMemory (0: the default).
 type Config struct {
 	Service       *tokens.Service
 	SignIn        Verifier
@@ -84,7 +84,7 @@ type Config struct {
 	Lingering     *sync.WaitGroup
 }
 
-// New makes the chain of the network.
+// New makes the chain of the network listeners.
 func New(c Config) *Chain {
 	return &Chain{
 		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
@@ -93,14 +93,14 @@ func New(c Config) *Chain {
 	}
 }
 
-// Behind is the same chain for the calls that come from the gateway, by some connections of the HTTP front.
+// Behind returns the same chain for calls from the gateway, which arrive on connections of the HTTP front.
 func (c *Chain) Behind(connections *connection.Numbered) *Chain {
 	inner := *c
 	inner.behindGateway, inner.connections = true, connections
 	return &inner
 }
 
-// Of is what is known of a method by its full name.
+// Of returns the method with a full name.
 func (c *Chain) Of(fullMethod string) *Method {
 	if m, ok := c.Methods[fullMethod]; ok {
 		return m
@@ -108,14 +108,14 @@ func (c *Chain) Of(fullMethod string) *Method {
 	return &Method{full: fullMethod, name: strings.TrimPrefix(fullMethod, "/")}
 }
 
-// Page makes the method of an endpoint that net/http serves beside the gateway. It is called before anything is served.
+// Page adds the method of an endpoint that net/http serves beside the gateway. It must be called before Serve.
 func (c *Chain) Page(name string, r Right) *Method {
 	full := "/" + name
 	c.Metrics.Watch(full)
 	return &Method{Right: r, full: full, name: name, Metrics: c.Metrics.Methods[full]}
 }
 
-// unary lets a call that guard has begun pass to its handler.
+// unary passes a call that Guard has begun on to its handler.
 func (c *Chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	begun := Of(ctx)
 	if err := c.admit(begun, req); err != nil {
@@ -138,13 +138,13 @@ func (c *Chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 	return resp, unchanged(p, resp)
 }
 
-// admit lets a call pass to its handler: its caller is known and may make it.
+// admit checks that the caller is known and may make the call.
 func (c *Chain) admit(begun *Call, req any) error {
 	before := begun.identified
 	if err := c.identify(begun); err != nil {
 		return err
 	}
-	if before && begun.Actor.Kind == tokens.ServiceActor { // its message may have been long in coming
+	if before && begun.Actor.Kind == tokens.ServiceActor { // its message may have taken long to arrive
 		if err := c.StillIs(begun); err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (c *Chain) admit(begun *Call, req any) error {
 	return nil
 }
 
-// AdmitHot is admit for a request that is not a user's, of which the size on the wire is known.
+// AdmitHot is admit for a call that is not a user's and whose size on the wire is known.
 func (c *Chain) AdmitHot(begun *Call, size int) error {
 	if err := c.identify(begun); err != nil {
 		return err
@@ -172,9 +172,9 @@ func (c *Chain) AdmitHot(begun *Call, size int) error {
 	return nil
 }
 
-// End closes a call whatever became of it: it turns a panic into an internal error, maps the error to what the caller is
-// told, counts and times the call and writes its one log line. A panic's value stays out of the log, since it may hold what
-// the caller sent; its type and the stack are enough to find it.
+// End finishes a call, whatever its result: it turns a panic into an internal error, maps the error to the public one,
+// counts and times the call, and writes its log line. A panic's value is not logged, since it may hold the caller's
+// input; its type and the stack suffice to find the cause.
 func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error {
 	begun.Late.Release()
 	switch {
@@ -190,7 +190,7 @@ func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error
 	return err
 }
 
-// LogPanic logs a panic's type and stack; its value may hold what the caller sent.
+// LogPanic logs a panic's type and stack. It does not log the value, which may hold the caller's input.
 func (c *Chain) LogPanic(begun *Call, v any) {
 	stack := debug.Stack()
 	if elsewhere, ok := v.(interface{ Stack() []byte }); ok { // it comes from another goroutine, such as the store's
@@ -201,7 +201,7 @@ func (c *Chain) LogPanic(begun *Call, v any) {
 		slog.String("request_id", begun.RequestID()), slog.String("stack", string(stack)))
 }
 
-// PanicText describes a panic's value. The runtime's own errors hold indexes and type names only, and are told in full.
+// PanicText describes a panic's value. Runtime errors hold only indexes and type names, and are returned in full.
 func PanicText(v any) string {
 	if err, ok := v.(runtime.Error); ok {
 		return SafeText(err.Error())
@@ -209,8 +209,8 @@ func PanicText(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// Log writes the one line of a call. Probes, and introspections that were answered, are logged for who debugs only: there
-// is one of those to every request that the company's APIs serve, and the metrics count them.
+// Log writes the log line of a call. Probes and successful introspections are logged at debug level only: there is an
+// introspection for each request to the company's APIs, and the metrics count them.
 func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
 	level := slog.LevelInfo
 	switch {
@@ -240,16 +240,16 @@ func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
 	c.logger.LogAttrs(done, level, "call", attrs...)
 }
 
-// told turns an error of the domain into that of the wire, and keeps for the log what the caller is not told.
+// told maps an error of the domain to a gRPC status, and keeps the private cause for the log.
 func (c *Chain) told(begun *Call, err error) error {
 	var ours *tokens.Error
 	if begun.Method.Open && !errors.As(err, &ours) {
-		return err // open methods are not ours, and speak for themselves
+		return err // open methods are not ours, and return their own errors
 	}
 	return c.refused(begun, err)
 }
 
-// refused is told for an error of ours.
+// refused returns the gRPC status of an error of ours.
 func (c *Chain) refused(begun *Call, err error) error {
 	public, cause := fault.Explain(err)
 	begun.Cause = cause
@@ -260,17 +260,16 @@ func (c *Chain) refused(begun *Call, err error) error {
 	return fault.Status(public, begun.RequestID()).Err()
 }
 
-// Tap gives a call its deadline; an earlier one of the caller's stays. It counts from the first byte on, so that a call
-// whose message never comes ends too; hot calls have theirs from RecvTimeout and lateDeadline. Streams have none. Those
-// that are ours look themselves for the moment when the server starts to stop; for the others, which are open, it is the
-// end of their context.
+// Tap gives a call its deadline; an earlier one of the client's stays. The deadline counts from the first byte on, so
+// that a call whose message never arrives ends too. Hot calls get theirs from RecvTimeout and lateDeadline. Streams
+// have none: ours watch for the server's stop themselves, and the open ones end with their context.
 func (c *Chain) Tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	m := c.Of(info.FullMethodName)
 	if m.Hot || m.stream && !m.Open {
 		return ctx, nil
 	}
 	if m.stream {
-		// The end of its context is what wakes a stream that waits for its caller.
+		// The end of its context wakes a stream that waits for its caller.
 		lasting, cancel := context.WithCancel(ctx)
 		stop := context.AfterFunc(c.Draining, cancel)
 		context.AfterFunc(ctx, func() { stop(); cancel() })
@@ -281,13 +280,13 @@ func (c *Chain) Tap(ctx context.Context, info *tap.Info) (context.Context, error
 	return bounded, nil
 }
 
-// identify finds out who calls, unless everybody may: then a credential is not looked at, and not limited as one. A good
-// one passes whatever others at its address do; a bad one is counted, and past the limit of its address refused as one too many.
+// identify finds out who calls. For open methods it ignores the credential. A good credential passes whatever others at
+// its address do; a bad one is counted, and RATE_LIMITED past the limit of its address.
 func (c *Chain) identify(begun *Call) error {
 	if begun.Method.Open || begun.Method.Anyone || begun.identified {
 		return nil
 	}
-	// A trusted proxy's own address stands for callers whom it does not name, which are not to pay for each other.
+	// A trusted proxy's own address stands for callers that it does not name. They must not pay for each other.
 	limited := len(begun.Credentials) > 0 && !c.Trusted.Has(begun.Peer.IP)
 	var remembered *FromMemoryOnly
 	if limited {
@@ -307,14 +306,14 @@ func (c *Chain) identify(begun *Call) error {
 	return nil
 }
 
-// authenticateCharged authenticates a caller, who is charged for what its stream holds if that takes a wait. remembered is
-// not nil where it is to be known from memory or not at all.
+// authenticateCharged authenticates a caller, and charges for its stream's memory if that takes a wait. remembered is
+// not nil if the credential must be found in memory or not at all.
 func (c *Chain) authenticateCharged(begun *Call, remembered *FromMemoryOnly) (tokens.Actor, error) {
 	ctx := context.Context(begun)
 	if remembered != nil {
 		ctx = remembered
 	}
-	if c.behindGateway || len(begun.Credentials) == 0 { // the front has charged it; or there is nothing to wait for
+	if c.behindGateway || len(begun.Credentials) == 0 { // the front has charged it, or there is nothing to wait for
 		return c.authenticate(ctx, begun.Credentials, begun.Peer)
 	}
 	begun.Late.unknown = c.Unknown
@@ -325,8 +324,8 @@ func (c *Chain) authenticateCharged(begun *Call, remembered *FromMemoryOnly) (to
 	return actor, err
 }
 
-// authorize asks the table of rights, before the handler does anything, and refuses a caller that mints too often. A
-// change that an authenticated caller was refused is recorded, as far as it does not try too often.
+// authorize checks the table of rights before the handler runs, and rejects a caller that mints too often. If a change
+// of an authenticated caller is refused, it records the attempt, within the limit of such records.
 func (c *Chain) authorize(begun *Call, req any) error {
 	r, actor := begun.Method.Right, begun.Actor
 	switch {
@@ -355,7 +354,7 @@ func (c *Chain) authorize(begun *Call, req any) error {
 	return refused
 }
 
-// unkeyed refuses an idempotency key where it would be ignored, though the call changes something.
+// unkeyed rejects an idempotency key on a call that changes something but would ignore the key.
 func (c *Chain) unkeyed(begun *Call) error {
 	if r := begun.Method.Right; r.Reads || r.keyed || len(begun.Headers(KeyIdempotency)) == 0 {
 		return nil
@@ -363,14 +362,15 @@ func (c *Chain) unkeyed(begun *Call) error {
 	return ErrKeyUnsupported()
 }
 
-// ErrKeyUnsupported is the refusal of an idempotency key where it would be ignored.
+// ErrKeyUnsupported returns the error for an idempotency key that would be ignored.
 func ErrKeyUnsupported() *tokens.Error {
 	return tokens.Invalid("IDEMPOTENCY_KEY_UNSUPPORTED", "request_id", "this call takes no Idempotency-Key; leave it out. "+
 		"CreateToken, RotateToken and CreateService take one")
 }
 
-// reaches tells whether what a request is about is within the caller's reach: of a signed-in user, its own things. The
-// domain decides that again; here another user's request ends alike whether that user exists and whether it is well formed.
+// reaches reports whether the subject of a request is within the caller's reach: a signed-in user reaches its own
+// things only. The domain checks that again; here every request about another user gets the same error, whether or not
+// that user exists and the request is well-formed.
 func reaches(a tokens.Actor, req any) bool {
 	if a.Kind != tokens.UserActor {
 		return true
@@ -379,7 +379,7 @@ func reaches(a tokens.Actor, req any) bool {
 	return ok && (r.GetUser() == "me" || r.GetUser() == a.User)
 }
 
-// Denied is the refusal of a caller that a right does not let in. To a service it names a permission that would.
+// Denied returns the error for a caller that lacks a right. For a service it names a permission that would suffice.
 func Denied(r Right, a tokens.Actor) *tokens.Error {
 	e := tokens.Fail(tokens.CodeDenied, fault.ReasonDenied, denial(r, a))
 	if a.Kind == tokens.ServiceActor && r.any != 0 {
@@ -388,7 +388,7 @@ func Denied(r Right, a tokens.Actor) *tokens.Error {
 	return e
 }
 
-// denial says what the caller would have needed.
+// denial says which right the caller lacks.
 func denial(r Right, a tokens.Actor) string {
 	switch {
 	case r.bearer:
@@ -406,7 +406,7 @@ func denial(r Right, a tokens.Actor) string {
 	}
 }
 
-// refusal names what a refused call was about, as far as its request holds well-formed names.
+// refusal describes a refused call by the well-formed names in its request.
 func refusal(action tokens.Action, reason string, req any) tokens.Refusal {
 	out := tokens.Refusal{Action: action, Reason: reason}
 	if r, ok := req.(interface{ GetUser() string }); ok {
@@ -425,18 +425,18 @@ func refusal(action tokens.Action, reason string, req any) tokens.Refusal {
 	return out
 }
 
-// TooLarge is the refusal of a message over the limit, with the reason that REST gives for a body. The transport takes
-// somewhat more, since its own refusal would carry no reason.
+// TooLarge returns the error for a message over the limit, with the reason that REST gives for a body. The transport's
+// limit is somewhat higher, since its own error would carry no reason.
 func TooLarge() *tokens.Error {
 	return tokens.Fail(tokens.CodeExhausted, fault.ReasonTooLarge, "a request holds at most 1 MiB")
 }
 
-// Stream takes a streaming call through the chain: the caller is known before the first message is read. A stream has no
-// deadline; tap ends it when the server starts to stop.
+// Stream passes a streaming call through the chain: it identifies the caller before the first message is read. A stream
+// has no deadline; Tap ends it when the server begins to stop.
 func (c *Chain) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	begun, start := &Call{}, time.Now()
 	m := c.Of(info.FullMethod)
-	if srv == nil { // not a method at all: the caller chose the name, so it is not to be repeated
+	if srv == nil { // not a method: the caller chose the name, so it must not be repeated
 		m = &Method{name: "unknown"}
 	}
 	c.Begin(begun, ss.Context(), m)
@@ -446,7 +446,7 @@ func (c *Chain) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 		return c.refused(begun, err)
 	}
 	defer holds.Release()
-	if m.Open && !strings.HasPrefix(m.name, "grpc.health.") { // what it has not read of a stranger's stream, it holds
+	if m.Open && !strings.HasPrefix(m.name, "grpc.health.") { // unread messages of an unknown caller hold memory
 		if err := c.Unknown.Take(MaxUnknown); err != nil {
 			return c.refused(begun, err)
 		}
@@ -468,7 +468,7 @@ func (c *Chain) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	return next(srv, &admitted{ServerStream: ss, messages: messages, call: begun, chain: c})
 }
 
-// admitted is a stream whose context is the call.
+// admitted is a stream whose context is the Call.
 type admitted struct {
 	grpc.ServerStream
 	messages messageStream
@@ -476,8 +476,8 @@ type admitted struct {
 	chain    *Chain
 }
 
-// RecvMsg reads the next message. One of a caller that is not known is bounded as such. gRPC's own RecvMsg would end the stream
-// before the handler can say why.
+// RecvMsg reads the next message, within the limit of unknown callers if the caller is one. gRPC's own RecvMsg would
+// end the stream before the handler can give a reason.
 func (a *admitted) RecvMsg(m any) error {
 	if !a.call.Method.Open {
 		_, err := a.chain.receiveFrom(a.messages, m, MaxTransportMessage, false)

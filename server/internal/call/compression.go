@@ -15,11 +15,12 @@ import (
 	"patd/tokens"
 )
 
-// Callers may compress by gzip or deflate, and their answers are then compressed too: by the compressor that holds least memory.
+// Clients may compress with gzip or deflate. Responses are then compressed too, by the compressor that holds least
+// memory.
 //
-// gRPC itself refuses a call whose grpc-encoding has a name that is not registered, before the chain sees it: no log line, no
-// metric, and for Envoy's Check an error in place of a denial. So the names that are in use elsewhere are registered, too, for
-// the chain to refuse.
+// gRPC itself rejects a call with an unregistered grpc-encoding before the chain sees it: without a log line or metric,
+// and for Envoy's Check as an error instead of a denial. So other encodings in common use are registered too, for the
+// chain to reject.
 func init() {
 	if err := gzip.SetLevel(stdgzip.BestSpeed); err != nil {
 		panic(err)
@@ -30,11 +31,11 @@ func init() {
 	}
 }
 
-// encodings is what grpc-encoding may be, for a caller to read.
+// encodings lists the supported values of grpc-encoding for error texts.
 const encodings = "gzip, deflate and identity"
 
-// refusedEncodings are names of encodings that are in use, none of which is supported: content codings of HTTP, and what libraries
-// for gRPC come with.
+// refusedEncodings returns names of encodings that are in use but not supported: content codings of HTTP, and those
+// that gRPC libraries ship with.
 func refusedEncodings() []string {
 	return []string{
 		"aes128gcm", "br", "brotli", "bzip2", "compress", "dcb", "dcz", "exi", "lz4", "lzma", "lzo", "pack200-gzip", "s2", "snappy",
@@ -42,29 +43,29 @@ func refusedEncodings() []string {
 	}
 }
 
-// errEncoding is the refusal of an encoding, with the code that gRPC has for it.
+// errEncoding returns the error for an unsupported encoding, with the code that gRPC uses for it.
 func errEncoding() *tokens.Error {
 	return tokens.Fail(fault.CodeUnimplemented, "ENCODING_UNSUPPORTED", "messages may be compressed by one of "+encodings)
 }
 
-// refusedEncoding stands for an encoding that is not supported.
+// refusedEncoding is an unsupported encoding.
 type refusedEncoding string
 
 var _ encoding.Compressor = refusedEncoding("")
 
 var errRefusedEncoding = errors.New("this encoding is not supported")
 
-// Name is what grpc-encoding says.
+// Name returns the value of grpc-encoding.
 func (e refusedEncoding) Name() string { return string(e) }
 
-// Compress returns an error: no answer is sent so.
+// Compress returns an error: no response uses this encoding.
 func (refusedEncoding) Compress(io.Writer) (io.WriteCloser, error) { return nil, errRefusedEncoding }
 
 // Decompress returns an error.
 func (refusedEncoding) Decompress(io.Reader) (io.Reader, error) { return nil, errRefusedEncoding }
 
-// encodingRefused reports whether the messages of a stream are in an encoding that is not supported. Answers are then sent as they
-// are.
+// encodingRefused reports whether the messages of a stream are in an unsupported encoding. If so, responses are sent
+// uncompressed.
 func encodingRefused(s messageStream) bool {
 	name := s.RecvCompress()
 	if name == "" {
@@ -73,7 +74,7 @@ func encodingRefused(s messageStream) bool {
 	if _, refused := encoding.GetCompressor(name).(refusedEncoding); !refused {
 		return false
 	}
-	_ = s.SetSendCompress(encoding.Identity) // it fails if the answer has begun, and nothing has
+	_ = s.SetSendCompress(encoding.Identity) // it fails only if the response has begun, and it has not
 	return true
 }
 
@@ -82,7 +83,7 @@ type deflate struct{}
 
 var _ encoding.Compressor = deflate{}
 
-// Name is what grpc-encoding says.
+// Name returns the value of grpc-encoding.
 func (deflate) Name() string { return "deflate" }
 
 var (
@@ -93,10 +94,10 @@ var (
 		}
 		return w
 	}}
-	inflaters sync.Pool // of io.ReadCloser that are zlib.Resetter
+	inflaters sync.Pool // of io.ReadCloser that implement zlib.Resetter
 )
 
-// Compress returns a writer whose Close gives its memory back.
+// Compress returns a writer whose Close returns it to the pool.
 func (deflate) Compress(w io.Writer) (io.WriteCloser, error) {
 	z, _ := deflaters.Get().(*zlib.Writer)
 	z.Reset(w)
@@ -105,13 +106,13 @@ func (deflate) Compress(w io.Writer) (io.WriteCloser, error) {
 
 type deflating struct{ *zlib.Writer }
 
-// Close ends the text.
+// Close ends the compressed text.
 func (d *deflating) Close() error {
 	defer deflaters.Put(d.Writer)
 	return d.Writer.Close() //nolint:wrapcheck // gRPC says what failed
 }
 
-// Decompress returns a reader whose Close gives its memory back.
+// Decompress returns a reader whose Close returns it to the pool.
 func (deflate) Decompress(r io.Reader) (io.Reader, error) {
 	if z, ok := inflaters.Get().(io.ReadCloser); ok {
 		if err := z.(zlib.Resetter).Reset(r, nil); err != nil { //nolint:forcetypeassert // zlib documents it
@@ -129,7 +130,7 @@ func (deflate) Decompress(r io.Reader) (io.Reader, error) {
 
 type inflating struct{ io.ReadCloser }
 
-// Close gives the reader back.
+// Close returns the reader to the pool.
 func (i *inflating) Close() error {
 	defer inflaters.Put(i.ReadCloser)
 	return i.ReadCloser.Close() //nolint:wrapcheck // gRPC says what failed

@@ -14,14 +14,14 @@ import (
 	"patd/tokens"
 )
 
-// Guard registers services so that every unary call passes the chain before its message is read: credentials stand in the
-// headers, which arrive first, and a caller that is not known has no message read. Hot methods do the same by themselves.
+// Guard registers services so that every unary call passes the chain before its message is read: credentials are in the
+// headers, which arrive first, and no message of an unknown caller is read. Hot methods do the same themselves.
 type Guard struct {
 	*grpc.Server
 	Chain *Chain
 }
 
-// NewGuard puts a chain in front of a server.
+// NewGuard returns a Guard that registers services of g behind chain c.
 func NewGuard(g *grpc.Server, c *Chain) Guard { return Guard{g, c} }
 
 // RegisterService registers a service behind the chain.
@@ -37,8 +37,8 @@ func (g Guard) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	g.Server.RegisterService(&guarded, impl)
 }
 
-// Guard takes a call through the chain. The call's message is read once its caller is known; what is wrong with the message
-// is logged and counted as any other error is.
+// Guard passes a call through the chain. The message is read once the caller is known; its errors are logged and
+// counted like any other.
 func (c *Chain) Guard(full string, handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) {
 		begun, start, taken := &Call{}, time.Now(), 0
@@ -50,7 +50,7 @@ func (c *Chain) Guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 			holds.Release()
 			err = c.End(begun, start, recover(), err)
 		}()
-		// An answer other than an error, such as Envoy's denial, is sent as it is where the encoding is refused.
+		// A response that is not an error, such as Envoy's denial, is sent uncompressed if the encoding is refused.
 		if stream, ok := grpc.ServerTransportStreamFromContext(ctx).(messageStream); ok {
 			encodingRefused(stream)
 		}
@@ -71,7 +71,7 @@ func (c *Chain) Guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 	}
 }
 
-// holdStream reserves what the stream of a call holds that needs no credential, while its message does not come.
+// holdStream reserves the memory that a call without a credential holds until its message arrives.
 func (c *Chain) holdStream(begun *Call) (Held, error) {
 	if !begun.Method.Open && !begun.Method.Anyone || c.behindGateway {
 		return Held{}, nil
@@ -84,7 +84,7 @@ func (c *Chain) holdStream(begun *Call) (Held, error) {
 	return holds, nil
 }
 
-// Known returns nil once the caller is known, or need not be.
+// Known returns nil if the caller is known or does not have to be.
 func (c *Chain) Known(begun *Call) error {
 	if err := c.identify(begun); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (c *Chain) Known(begun *Call) error {
 	return nil
 }
 
-// received is what the caller is told about a message that could not be read. Nothing of the message is in it.
+// received returns the public error for a message that could not be read. It contains nothing of the message.
 func received(err error) error {
 	var ours *tokens.Error
 	switch {

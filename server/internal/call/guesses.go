@@ -12,13 +12,15 @@ import (
 	"patd/tokens"
 )
 
-// Credentials are looked at before anything is limited, so that a good one passes whatever others at its address do. What is
-// limited are the bad ones of an address, by two counts. One is of all of them: past it, a bad one is RATE_LIMITED instead of
-// UNAUTHENTICATED. The other, which is larger, is of those that cost a read of the store only to be of no record: past it,
-// the credentials of the address are known from memory or not at all. A credential that has ended is no guess, and in neither.
+// Credentials are checked before anything is limited, so that a good one passes whatever others at its address do. The
+// limits are on an address's bad ones, by two counts. The first counts all bad ones: past it they get RATE_LIMITED
+// instead of UNAUTHENTICATED. The second, which is larger, counts those that cost a read of the store and have no
+// record: past it, credentials from the address are looked up in memory only. An expired or revoked credential is not a
+// guess, and neither counts it.
 
-// Failed counts a credential that was not good, and returns what its caller is told: err, or RATE_LIMITED past the limit. An
-// outage, or a caller that went away, says nothing of the credential, and is returned as it is. memory is what fromMemory returned.
+// Failed counts a bad credential and returns the public error: err, or RATE_LIMITED past the limit. The error of an
+// outage or a canceled call is returned unchanged: it says nothing about the credential. memory is the result of
+// FromMemory.
 func (l *Limits) Failed(from netip.Addr, memory *FromMemoryOnly, err error) error {
 	key := limit.Address(from)
 	if memory != nil && memory.asked.Load() {
@@ -38,8 +40,8 @@ func (l *Limits) Failed(from netip.Addr, memory *FromMemoryOnly, err error) erro
 	return err
 }
 
-// FromMemory returns nil, or a context with which to look at a credential from an address that has used up its reads of the
-// store. It costs next to nothing while no address is near that.
+// FromMemory returns nil, or, for an address that has used up its reads of the store, a context that allows lookups in
+// memory only. While no address is near the limit the call costs next to nothing.
 func (l *Limits) FromMemory(ctx context.Context, from netip.Addr) *FromMemoryOnly {
 	blocked, after := l.reads.Blocked(limit.Address(from))
 	if !blocked {
@@ -48,26 +50,26 @@ func (l *Limits) FromMemory(ctx context.Context, from netip.Addr) *FromMemoryOnl
 	return &FromMemoryOnly{Context: ctx, after: after}
 }
 
-// FromMemoryOnly is a context that has ended for all who ask, as they do before a wait: what is in memory is found without.
+// FromMemoryOnly is a context that has ended. Waits check that first, so only lookups in memory succeed.
 type FromMemoryOnly struct {
 	context.Context
-	after time.Duration // until there may be a read again
+	after time.Duration // until the next read is allowed
 	asked atomic.Bool
 }
 
-// Deadline is that of the call.
+// Deadline returns the deadline of the call.
 func (m *FromMemoryOnly) Deadline() (time.Time, bool) {
 	m.asked.Store(true)
 	return m.Context.Deadline()
 }
 
-// Done has ended.
+// Done returns a closed channel.
 func (m *FromMemoryOnly) Done() <-chan struct{} {
 	m.asked.Store(true)
 	return closed
 }
 
-// Err says so.
+// Err returns a non-nil error.
 func (m *FromMemoryOnly) Err() error {
 	m.asked.Store(true)
 	return context.Canceled
@@ -79,19 +81,19 @@ var closed = func() <-chan struct{} {
 	return c
 }()
 
-// HasEnded reports whether an error says that a credential is genuine, but no longer good.
+// HasEnded reports whether err means that a credential is genuine but no longer valid.
 func HasEnded(err error) bool {
 	var ended *tokens.EndedError
 	return errors.As(err, &ended)
 }
 
-// IsBadCredential reports whether an error says that what a caller presented as its own is no good.
+// IsBadCredential reports whether err means that the caller's own credential is invalid.
 func IsBadCredential(err error) bool {
 	var e *tokens.Error
 	return errors.As(err, &e) && (e.Code == tokens.CodeUnauthenticated || e.Reason == fault.ReasonSubject || e.Reason == fault.ReasonGrant)
 }
 
-// CauseOf is the private cause of an error of the domain: what the log says, and the limits go by.
+// CauseOf returns the private cause of a domain error, for the log and the limits.
 func CauseOf(err error) error {
 	var e *tokens.Error
 	if errors.As(err, &e) {

@@ -12,8 +12,8 @@ import (
 	"patd/tokens"
 )
 
-// What is limited unless configured. A user holds 100 live tokens, and may replace them all at once. Secrets are too long to be
-// guessed, so what the limit of failures bounds is their cost, and it leaves room for many callers behind one address.
+// Default limits. A user holds up to 100 live tokens, and may replace them all at once. Secrets are too long to guess,
+// so the limit of failures bounds only their cost, and leaves room for many callers behind one address.
 const (
 	defaultMintRate         = 1
 	defaultMintBurst        = 100
@@ -21,8 +21,8 @@ const (
 	defaultServiceMintBurst = 20_000
 	defaultFailureRate      = 10
 	defaultFailureBurst     = 1000
-	// One signed-in user's changes other than mints, and its revocations. The same for a service, which makes them for many users:
-	// as when it copies a whole directory.
+	// One signed-in user's changes other than mints, and its revocations. Below, the same for a service, which makes
+	// them for many users, as when it copies a whole directory.
 	defaultChangeRate         = 1
 	defaultChangeBurst        = 100
 	defaultServiceChangeRate  = 2000
@@ -30,20 +30,20 @@ const (
 	// One personal access token's exchanges and refreshes. A job needs one, and a token may have many jobs.
 	defaultExchangeRate  = 1
 	defaultExchangeBurst = 100
-	// Looks at one refresh token that has ended, which each cost a read of the store.
+	// Lookups of one refresh token that has ended: each costs a read of the store.
 	endedRate  = 10
 	endedBurst = 100
-	// Reads of the store for credentials from one address that then are of no record: some percent of a core. Past that a good one
-	// that is not in memory is refused too, so it leaves room for the reads of those.
+	// Reads of the store for credentials without a record, from one address: some percent of a core. Past that a good
+	// credential that is not in memory is rejected too, so the limit leaves room for reads of good ones.
 	guessReadRate  = 200
 	guessReadBurst = 10_000
-	// One caller's refused attempts that the audit log takes.
+	// One caller's refused attempts that the audit log records.
 	defaultRefusalRate  = 1
 	defaultRefusalBurst = 100
-	// One caller's calls to the catalogue, which people and scripts make, not requests of customers.
+	// One caller's calls to the catalogue: people and scripts make them, not requests of customers.
 	catalogRate  = 100
 	catalogBurst = 1000
-	// One address's reports of leaks, each of which may cost a thousand looks at the store.
+	// One address's leak reports. Each may cost a thousand lookups in the store.
 	defaultLeakRate  = 1
 	defaultLeakBurst = 60
 )
@@ -59,18 +59,18 @@ const (
 	limitLeaks    = "leaks"
 )
 
-// Limits are how often callers may do what costs.
+// Limits bound how often callers may make costly calls.
 type Limits struct {
 	users, services, exchanges         *budget        // nil: unlimited
-	userChanges, serviceChanges, Ended *limit.Limiter // nil: unlimited; revocations are counted by a key of their own
+	userChanges, serviceChanges, Ended *limit.Limiter // nil: unlimited; revocations have a key of their own
 	failures, refusals, catalog, leaks *limit.Limiter // nil: unlimited
-	reads                              *limit.Limiter // of the store, for credentials that then are of no record; nil: unlimited
+	reads                              *limit.Limiter // of the store, for credentials without a record; nil: unlimited
 	metrics                            *metrics.Set
 	shared                             SharedLimit
 	clock                              func() time.Time
 }
 
-// LimitsConfig says what is limited to how much; see Config.
+// LimitsConfig configures Limits; see Config.
 type LimitsConfig struct {
 	MintRate, ServiceMintRate   float64
 	MintBurst, ServiceMintBurst int
@@ -90,10 +90,10 @@ type LimitsConfig struct {
 	Now                         func() time.Time
 }
 
-// NewLimits makes the limits; what is zero in c is the default.
+// NewLimits makes the limits; zero values in c stand for the defaults.
 func NewLimits(c LimitsConfig, m *metrics.Set) (*Limits, error) {
 	for _, name := range []string{limitMint, limitChange, limitRevoke, LimitExchange, limitFailures, limitCatalog, limitLeaks} {
-		m.Limited.WithLabelValues(name) // it exists from the start
+		m.Limited.WithLabelValues(name) // the series exists from the start
 	}
 	l := &Limits{metrics: m, shared: c.Shared, clock: c.Now}
 	own := func(to **limit.Limiter) func(string, float64, int) error {
@@ -146,8 +146,8 @@ func NewLimits(c LimitsConfig, m *metrics.Set) (*Limits, error) {
 	return l, nil
 }
 
-// spend takes what a call costs its caller: a mint, a change or a revocation, each of which has a budget of its own, so that
-// no number of the others keeps a caller from revoking; and a call to the catalogue. Reading costs nothing.
+// spend charges the caller for a call: a mint, a change, a revocation, or a call to the catalogue. Each kind has a
+// budget of its own, so that no number of other calls keeps a caller from revoking. Reads cost nothing.
 func (l *Limits) spend(ctx context.Context, r Right, a tokens.Actor) error {
 	if r.any == tokens.PermCatalog && !r.ends {
 		if ok, after := l.catalog.Allow(limit.Name(a.String())); !ok {
@@ -179,8 +179,8 @@ func (l *Limits) mint(ctx context.Context, a tokens.Actor) error {
 	return nil
 }
 
-// Revocation takes one revocation, suspension or deletion of a caller's. One that shows no credential has that of its address,
-// behind which there may be a whole company.
+// Revocation charges a caller for one revocation, suspension or deletion. Without a credential its address is charged,
+// which a whole company may share.
 func (l *Limits) Revocation(a tokens.Actor) error {
 	key := limit.Name("revocations " + a.String())
 	if a.Kind == tokens.Nobody {
@@ -192,7 +192,7 @@ func (l *Limits) Revocation(a tokens.Actor) error {
 	return nil
 }
 
-// changes is what counts a caller's changes.
+// changes returns the limiter of a caller's changes.
 func (l *Limits) changes(a tokens.Actor) *limit.Limiter {
 	if a.Kind == tokens.UserActor || a.Kind == tokens.TokenActor {
 		return l.userChanges
@@ -200,7 +200,7 @@ func (l *Limits) changes(a tokens.Actor) *limit.Limiter {
 	return l.serviceChanges
 }
 
-// Exchange takes one exchange or refresh of a personal access token's.
+// Exchange charges a personal access token for one exchange or refresh.
 func (l *Limits) Exchange(ctx context.Context, token tokens.Actor) error {
 	if ok, after := l.exchanges.allow(ctx, token.String()); !ok {
 		return l.Refuse(LimitExchange, after, "this token is exchanged too often")
@@ -208,8 +208,8 @@ func (l *Limits) Exchange(ctx context.Context, token tokens.Actor) error {
 	return nil
 }
 
-// report takes one report of leaks of an address. A trusted proxy's own address, which stands for callers whom it does not name,
-// is limited too: reports are rare, and dear.
+// report charges an address for one leak report. The address of a trusted proxy, which stands for callers that it does
+// not name, is limited too: reports are rare and expensive.
 func (l *Limits) report(from netip.Addr) error {
 	if ok, after := l.leaks.Allow(limit.Address(from)); !ok {
 		return l.Refuse(limitLeaks, after, "too many reports of leaks came from this address")
@@ -217,7 +217,7 @@ func (l *Limits) report(from netip.Addr) error {
 	return nil
 }
 
-// Recordable reports whether the audit log takes another refused attempt of a caller, so that nobody floods it.
+// Recordable reports whether the audit log records another refused attempt of a caller, so that no caller floods it.
 func (l *Limits) Recordable(a tokens.Actor) bool {
 	ok, _ := l.refusals.Allow(limit.Name(a.String()))
 	if !ok {
@@ -226,7 +226,7 @@ func (l *Limits) Recordable(a tokens.Actor) bool {
 	return ok
 }
 
-// Refuse is the refusal of a caller past the limit of that name, counted.
+// Refuse counts a call past the limit of that name, and returns its error.
 func (l *Limits) Refuse(name string, after time.Duration, text string) *fault.TooOften {
 	l.metrics.Limited.WithLabelValues(name).Inc()
 	return &fault.TooOften{

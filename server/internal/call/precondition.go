@@ -11,18 +11,18 @@ import (
 	"patd/tokens"
 )
 
-// Metadata keys of preconditions and of the tag that answers carry.
+// Metadata keys of preconditions and of the ETag of responses.
 const (
 	KeyIfMatch           = "if-match"
 	KeyIfNoneMatch       = "if-none-match"
 	KeyIfUnmodifiedSince = "if-unmodified-since"
 
 	ReasonNotModified = "NOT_MODIFIED"
-	// KeyETag is the metadata key of a NOT_MODIFIED that says the present tag.
+	// KeyETag is the metadata key of the current tag in a NOT_MODIFIED.
 	KeyETag = "etag"
 )
 
-// ConditionHeaders are the headers of RFC 9110 section 13.1 that a change could rest on: none of them is ever passed over.
+// ConditionHeaders returns the headers of RFC 9110 section 13.1 that make a change conditional. None is ever ignored.
 func ConditionHeaders() []string { return []string{"If-Match", "If-None-Match", "If-Unmodified-Since"} }
 
 // Conditional reports whether a request has a precondition.
@@ -30,14 +30,14 @@ func Conditional(h http.Header) bool {
 	return slices.ContainsFunc(ConditionHeaders(), func(name string) bool { return len(h[name]) > 0 })
 }
 
-// Unconditional is the refusal of a precondition where none is supported.
+// Unconditional returns the error for a precondition where none is supported.
 func Unconditional() *tokens.Error {
 	return tokens.Invalid("PRECONDITION_UNSUPPORTED", "", "this call takes no precondition; leave out If-Match, If-None-Match, "+
 		"If-Unmodified-Since and etag")
 }
 
-// precondition reads what the caller asks of the present state: from the headers, over gRPC the metadata of their names, and
-// from the etag of the request. A method that takes none refuses it. asked reports whether there is any.
+// precondition reads the caller's precondition: from the headers (over gRPC, metadata of the same names) and from the
+// etag of the request. A method that does not support one rejects it. asked reports whether there is one.
 func precondition(begun *Call, req any) (p tokens.Precondition, asked bool, err error) {
 	match, none := begun.Headers(KeyIfMatch), begun.Headers(KeyIfNoneMatch)
 	since, field := begun.Headers(KeyIfUnmodifiedSince), requestTag(req)
@@ -69,13 +69,13 @@ func precondition(begun *Call, req any) (p tokens.Precondition, asked bool, err 
 	return p, true, nil
 }
 
-// BadTag is the refusal of a header of preconditions that cannot be read.
+// BadTag returns the error for a precondition header that cannot be parsed.
 func BadTag(field string) *tokens.Error {
 	return tokens.Invalid("PRECONDITION_INVALID", field, `must be * or entity tags in quotes, as they were given, joined by commas (RFC 9110 section 8.8.3)`)
 }
 
-// readTags reads lists of entity tags; star: the header is `*`. The list is nil where there is no header. By strong comparison
-// weak tags are equal to none and left out; by weak comparison their weakness does not count (RFC 9110 section 8.8.3.2).
+// readTags parses lists of entity tags; star: the header is `*`. The list is nil if there is no header. Weak tags match
+// nothing by strong comparison, and are left out; by weak comparison weakness is ignored (RFC 9110 section 8.8.3.2).
 func readTags(field string, values []string, weakly bool) (tags []string, star bool, err error) {
 	if len(values) == 0 {
 		return nil, false, nil
@@ -109,7 +109,7 @@ func readTags(field string, values []string, weakly bool) (tags []string, star b
 	return tags, false, nil
 }
 
-// requestTag is the etag that a request names, in a field of its own or of the record that it writes.
+// requestTag returns the etag in a request, in its own field or in that of the record to write.
 func requestTag(req any) string {
 	switch r := req.(type) {
 	case interface{ GetEtag() string }:
@@ -125,7 +125,7 @@ func requestTag(req any) string {
 	}
 }
 
-// answerTag is the entity tag of the one record that an answer holds; empty: there is none.
+// answerTag returns the entity tag of the only record in a response, or "".
 func answerTag(m any) string {
 	if u, ok := m.(interface{ GetUser() *patdv1.User }); ok {
 		return u.GetUser().GetEtag()
@@ -133,7 +133,7 @@ func answerTag(m any) string {
 	return requestTag(m)
 }
 
-// unchanged refuses an answer to a reading call whose precondition does not hold of it.
+// unchanged rejects the response to a read if the precondition does not hold for it.
 func unchanged(p tokens.Precondition, answer any) error {
 	tag := answerTag(answer)
 	if p.Holds(tag) {
@@ -147,7 +147,7 @@ func unchanged(p tokens.Precondition, answer any) error {
 	return tokens.Fail(tokens.CodeAborted, tokens.ReasonPrecondition, "a precondition does not hold: it was changed since it was read")
 }
 
-// SetTag sets the ETag header of an answer that holds one record.
+// SetTag sets the ETag header of a response with one record.
 func SetTag(w http.ResponseWriter, m proto.Message) {
 	if tag := answerTag(m.ProtoReflect().Interface()); tag != "" {
 		w.Header().Set("Etag", tag)

@@ -9,11 +9,11 @@ import (
 	"patd/tokens"
 )
 
-// RecheckEvery is how often the caller of a stream has to show to be who it was.
+// RecheckEvery is how often the caller of a stream is checked again.
 const RecheckEvery = time.Second
 
-// Recheck finds out whether a stream's caller is still who it was and may still do what it does. That nobody can tell ends
-// nothing: what is asked on the stream meanwhile cannot be answered out of the same store either.
+// Recheck reports whether a stream's caller is still the same and still has its rights. An outage does not end the
+// stream: its requests cannot be served from the same store meanwhile either.
 func (c *Chain) Recheck(begun *Call, was tokens.Actor) (tokens.Actor, error) {
 	ctx, cancel := context.WithTimeout(begun, c.Timeout)
 	defer cancel()
@@ -31,14 +31,14 @@ func (c *Chain) Recheck(begun *Call, was tokens.Actor) (tokens.Actor, error) {
 	return actor, nil
 }
 
-// CallerEnded reports whether a caller was found to be let in no more, and not merely could not be looked at.
+// CallerEnded reports whether err means that the caller has lost its access, not merely that the check failed.
 func CallerEnded(err error) bool {
 	var e *tokens.Error
 	return errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated
 }
 
-// StillIs returns nil if the caller, a service, is still let in: nothing is sent to it after its token has ended here. It costs
-// a lookup in memory.
+// StillIs returns nil if the caller, a service, still has access: nothing is sent to it after its token has ended here.
+// It costs a lookup in memory.
 func (c *Chain) StillIs(begun *Call) error {
 	actor, err := c.Service.Recheck(begun, begun.Actor)
 	if err != nil {

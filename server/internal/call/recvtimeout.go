@@ -10,19 +10,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// endable is the transport's stream as far as it can be ended by others than the call's handler, as gRPC itself does
-// when one of the handler's goroutines fails. TestCallWithoutAMessageEnds fails if that is not so any more.
+// endable is a transport stream that code other than the call's handler can end, as gRPC itself does when one of the
+// handler's goroutines fails. TestCallWithoutAMessageEnds fails if that changes.
 type endable interface {
 	WriteStatus(*status.Status) error
 }
 
-// RecvTimeout ends a hot call whose message does not come in time. It is reused with its timer, which would be most of
-// its cost: a message almost always comes at once.
+// RecvTimeout ends a hot call whose message does not arrive in time. It is reused together with its timer, which is
+// most of its cost: a message almost always arrives at once.
 type RecvTimeout struct {
 	timer *time.Timer
 
 	mu     sync.Mutex
-	stream endable // nil: no call has it
+	stream endable // nil: not in use
 }
 
 var recvTimeouts = sync.Pool{New: func() any {
@@ -32,8 +32,8 @@ var recvTimeouts = sync.Pool{New: func() any {
 	return t
 }}
 
-// AwaitMessage begins to wait for a call's message, as long as a call may take. The result is nil where the stream
-// cannot be ended.
+// AwaitMessage starts the wait for a call's message, with the time limit of a call. It returns nil if the stream cannot
+// be ended.
 func AwaitMessage(ctx context.Context, timeout time.Duration) *RecvTimeout {
 	stream, ok := grpc.ServerTransportStreamFromContext(ctx).(endable)
 	if !ok {
@@ -51,13 +51,13 @@ func AwaitMessage(ctx context.Context, timeout time.Duration) *RecvTimeout {
 func (t *RecvTimeout) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.stream != nil { // it fails if the stream has ended anyway
+	if t.stream != nil { // it fails if the stream has already ended
 		_ = t.stream.WriteStatus(status.New(codes.DeadlineExceeded, "the call's message did not come in time"))
 	}
 }
 
-// Stop is called when the message has come, or will not. One whose timer has fired is not reused: it may be about to end
-// its call.
+// Stop must be called when the message has arrived, or will not. A RecvTimeout whose timer has fired is not reused: it
+// may be about to end its call.
 func (t *RecvTimeout) Stop() {
 	if t == nil || !t.timer.Stop() {
 		return

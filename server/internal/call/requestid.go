@@ -9,8 +9,8 @@ import (
 
 const requestIDChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
-// RequestID is the id under which a request is logged: the caller's own when it is up to 64 characters of
-// [A-Za-z0-9._-] (so never a secret, which has underscores), or else a fresh one. It need not be hard to guess.
+// RequestID returns the id under which a request is logged: the client's own if it is up to 64 characters of
+// [A-Za-z0-9._-] (never a secret: patd's secrets have underscores), or else a new one. It may be easy to guess.
 func RequestID(given string) string {
 	if given != "" && len(given) <= 64 && strings.Trim(given, requestIDChars) == "" {
 		return given

@@ -9,42 +9,42 @@ import (
 	"patd/tokens"
 )
 
-// Right says who may call a method. The zero right lets nobody in.
+// Right says who may call a method. The zero value allows no caller.
 type Right struct {
-	// any of these permissions of a service, or admin. 0: no service.
+	// any: a service with any of these permissions or admin. 0: no service.
 	any tokens.Permission
-	// user: a signed-in user. That it acts on its own things only is for the domain to decide.
+	// user: a signed-in user. The domain checks that it acts on its own things only.
 	user bool
-	// bearer: the bearer of a personal access token, and nobody else, not even admin.
+	// bearer: only the bearer of a personal access token, not even admin.
 	bearer bool
-	// Open: everybody; a credential is not even looked at.
+	// Open: every caller; the credential is not checked.
 	Open bool
-	// Anyone: everybody, too, but as a call like others: logged, limited per address, its errors ours.
+	// Anyone: every caller, but as an ordinary call: logged, limited per address, with our errors.
 	Anyone bool
-	// stream: it lasts as long as the caller wants.
+	// stream: the call lasts as long as the client wants.
 	stream bool
-	// action names a change in the audit log. Refused attempts at it are recorded. Empty: the method only reads.
+	// action is the name of a change in the audit log. Refused attempts are recorded. Empty: the method only reads.
 	action tokens.Action
-	// Reads: it changes nothing, so that an Idempotency-Key means nothing to it.
+	// Reads: the method changes nothing, so it ignores an Idempotency-Key.
 	Reads bool
-	// keyed: it honours an Idempotency-Key. What neither reads nor is keyed refuses one.
+	// keyed: the method supports an Idempotency-Key. A method that neither reads nor is keyed rejects one.
 	keyed bool
-	// mints: the method makes a secret of a token, and spends from its caller's mints. What neither reads, mints nor ends spends
-	// from its caller's changes.
+	// mints: the method makes a token's secret, and is charged to its caller's mints. A method that neither reads,
+	// mints nor ends is charged to its caller's changes.
 	mints bool
-	// ends: the method takes access away, and spends from its caller's revocations, which nothing else does.
+	// ends: the method revokes access, and is charged to its caller's revocations. No other method is.
 	ends bool
-	// Conditional: it takes a precondition on the one record that it is about. Any other method refuses one.
+	// Conditional: the method supports a precondition on its one record. Any other method rejects one.
 	Conditional bool
-	// Hot: it is called for each request that the company's APIs serve, so that what goes well is not logged.
+	// Hot: called for each request to the company's APIs, so success is not logged.
 	Hot bool
 }
 
-// quiet tells that a call that went well is logged for who debugs only.
+// quiet reports whether a successful call is logged at debug level only.
 func (r Right) quiet() bool { return r.Open || r.Hot }
 
-// Rights is the table of who may call what, complete: a method that is not in it is refused, and a test goes through all that
-// are served.
+// Rights returns the complete table of who may call what. A method that is not in it is refused; a test checks all
+// served methods.
 func Rights() map[string]Right {
 	const (
 		introspect   = tokens.PermIntrospect
@@ -52,7 +52,7 @@ func Rights() map[string]Right {
 		users        = tokens.PermUsers
 		catalog      = tokens.PermCatalog
 		readUser     = tokens.PermUsers | tokens.PermTokens
-		// `catalog` reads what users hold, to describe it.
+		// `catalog` reads users' features in order to describe them.
 		readFeatures = readUser | tokens.PermCatalog
 		audit        = tokens.PermAudit
 		admin        = tokens.PermAdmin
@@ -105,10 +105,10 @@ func Rights() map[string]Right {
 
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, Reads: true},
 
-		// Nobody needs a credential: possession of a secret suffices to end it.
+		// No credential is needed: possession of a secret suffices to revoke it.
 		patdv1.LeakService_ReportLeaks_FullMethodName: {Anyone: true},
 
-		// A gateway that asks about the token of its client.
+		// A gateway asks about its client's token.
 		authv3.Authorization_Check_FullMethodName: {any: introspect, Reads: true},
 
 		healthv1.Health_Check_FullMethodName:                              {Open: true, Reads: true},
@@ -118,7 +118,7 @@ func Rights() map[string]Right {
 	}
 }
 
-// Allows reports whether the right lets an actor in.
+// Allows reports whether an actor has the right.
 func (r Right) Allows(a tokens.Actor) bool {
 	switch a.Kind {
 	case tokens.ServiceActor:

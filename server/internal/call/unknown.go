@@ -21,20 +21,20 @@ import (
 )
 
 const (
-	// MaxUnknown is how many bytes of one message are read of a caller that is not known yet, or will not be.
+	// MaxUnknown is how many bytes of one message are read while its caller is not known.
 	MaxUnknown           = 64 << 10
 	defaultUnknownMemory = 64 << 20
-	// UnknownRetryAfter is what Retry-After says to a caller that finds no memory left.
+	// UnknownRetryAfter is the Retry-After for a caller when no memory is left.
 	UnknownRetryAfter = time.Second
-	// ReasonUnknownMemory is the reason of that refusal.
+	// ReasonUnknownMemory is the reason of that error.
 	ReasonUnknownMemory = "UNKNOWN_CALLER_MEMORY"
 )
 
-// UnknownMemory bounds the bytes that all callers who are not known hold together. A caller that is known is never refused by it.
+// UnknownMemory bounds the memory that all unknown callers hold together, in bytes. It never rejects a known caller.
 type UnknownMemory struct {
 	most    int64
 	used    atomic.Int64
-	waiting atomic.Int64 // the part of used that callers hold who wait to be identified
+	waiting atomic.Int64 // the part of used held by callers that wait to be identified
 	refused prometheus.Counter
 }
 
@@ -52,7 +52,7 @@ func newUnknownMemory(most int64, m *metrics.Set) *UnknownMemory {
 	return u
 }
 
-// Take reserves n bytes. An error reserves nothing.
+// Take reserves n bytes. If it returns an error, nothing is reserved.
 func (u *UnknownMemory) Take(n int) error {
 	if u.used.Add(int64(n)) <= u.most {
 		return nil
@@ -70,27 +70,27 @@ func (u *UnknownMemory) refusal() *fault.TooOften {
 	}
 }
 
-// Give gives back n bytes that were taken.
+// Give releases n reserved bytes.
 func (u *UnknownMemory) Give(n int) { u.used.Add(-int64(n)) }
 
 const (
-	// maxConnectionHeld is how many bytes the calls of a connection without a good credential hold without being charged, so that
-	// a probe is served whatever other strangers hold.
+	// maxConnectionHeld is how many bytes the calls of a connection without a good credential may hold without a
+	// charge, so that a probe is served whatever other unknown callers hold.
 	maxConnectionHeld = 16 << 10
-	// streamSize and fieldSize are what a stream and each of its headers take besides their text.
+	// streamSize and fieldSize are the overhead of a stream and of each of its headers, besides their text.
 	streamSize = 4 << 10
 	fieldSize  = 112
 )
 
-// Held is what a call holds besides its message.
+// Held is the memory that a call holds besides its message.
 type Held struct {
 	connection *connection.Connection
-	memory     *UnknownMemory // nil: the connection's own room sufficed
+	memory     *UnknownMemory // nil: the connection's own allowance sufficed
 	bytes      int
 }
 
-// Hold reserves what a call on a connection without a good credential holds besides its message. Nothing is reserved on others,
-// nor where the connection is not known.
+// Hold reserves what a call holds besides its message, if its connection has not shown a good credential. On other
+// connections, and if the connection is unknown, it reserves nothing.
 func (u *UnknownMemory) Hold(c *connection.Connection, n int) (Held, *fault.TooOften) {
 	if c == nil || c.Known.Load() {
 		return Held{}, nil
@@ -106,7 +106,7 @@ func (u *UnknownMemory) Hold(c *connection.Connection, n int) (Held, *fault.TooO
 	return Held{memory: u, bytes: n}, nil
 }
 
-// Release gives it back.
+// Release releases the reserved memory.
 func (h Held) Release() {
 	switch {
 	case h.memory != nil:
@@ -116,7 +116,7 @@ func (h Held) Release() {
 	}
 }
 
-// SizeOfHeaders is about what the headers of a call take in memory, with the call's stream.
+// SizeOfHeaders returns roughly how much memory a call's headers and its stream take.
 func SizeOfHeaders(headers map[string][]string) int {
 	n := streamSize
 	for name, values := range headers {
@@ -127,8 +127,8 @@ func SizeOfHeaders(headers map[string][]string) int {
 	return n
 }
 
-// wait reserves what the stream of a caller that waits to be identified may hold. Messages of strangers make no such
-// caller wait outside, since it may well be a good one: it is refused only where those that wait hold all by themselves.
+// wait reserves what the stream of a caller may hold while it waits to be identified. Messages of unknown callers do
+// not keep it out, since it may be a good one: it is rejected only if the waiting callers alone hold everything.
 func (u *UnknownMemory) wait() error {
 	if u.waiting.Add(MaxUnknown) > max(u.most, MaxUnknown) {
 		u.waiting.Add(-MaxUnknown)
@@ -138,18 +138,18 @@ func (u *UnknownMemory) wait() error {
 	return nil
 }
 
-// waited gives it back.
+// waited releases what wait reserved.
 func (u *UnknownMemory) waited() {
 	u.used.Add(-MaxUnknown)
 	u.waiting.Add(-MaxUnknown)
 }
 
-// UnknownTooLarge is the refusal of a message that is too large for a caller that is not known.
+// UnknownTooLarge returns the error for a message that is too large for an unknown caller.
 func UnknownTooLarge() *tokens.Error {
 	return tokens.Fail(tokens.CodeExhausted, fault.ReasonTooLarge, "a request whose caller is not known before it is read holds at most 64 KiB")
 }
 
-// messageStream is the part of gRPC's transport stream that reads one message. A test holds gRPC to it.
+// messageStream is the part of gRPC's transport stream that reads one message. A test checks that gRPC implements it.
 type messageStream interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
@@ -159,15 +159,15 @@ type messageStream interface {
 
 var errNoMessageStream = errors.New("read a message: gRPC's stream has changed its form")
 
-// Receive reads the message of a known caller into v: at most maxTransportMessage bytes. gRPC's own reading would send its
-// error to the caller at once, before the chain can say what it is, and Envoy a denial.
+// Receive reads a known caller's message into v: at most maxTransportMessage bytes. gRPC's own read would send its
+// error to the client at once, before the chain can map it or, for Envoy, turn it into a denial.
 func (c *Chain) Receive(ctx context.Context, v any) error {
 	_, err := c.receiveMessage(ctx, v, MaxTransportMessage, false)
 	return received(err)
 }
 
-// receiveUnknown reads a message of a caller that is not known into v: at most maxUnknown bytes, on the wire and after
-// decompression, out of the budget. It returns how many bytes the caller has to give back.
+// receiveUnknown reads an unknown caller's message into v: at most MaxUnknown bytes, both on the wire and decompressed,
+// from the shared budget. It returns how many bytes its caller has to give back.
 func (c *Chain) receiveUnknown(ctx context.Context, v any) (taken int, err error) {
 	return c.receiveMessage(ctx, v, MaxUnknown, true)
 }
@@ -196,8 +196,8 @@ func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 		return 0, tooMuch()
 	}
 	if budgeted {
-		if stream.RecvCompress() != "" { // the answer is not compressed: a compressor holds far more than the message
-			_ = stream.SetSendCompress(encoding.Identity) // it fails if the answer has begun, and nothing has
+		if stream.RecvCompress() != "" { // the response is not compressed: a compressor holds far more than the message
+			_ = stream.SetSendCompress(encoding.Identity) // it fails only if the response has begun, and it has not
 		}
 		taken = int(length)
 		if compressed {
@@ -223,7 +223,7 @@ func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 	if err != nil {
 		return taken, errUnreadable()
 	}
-	if closer, ok := plain.(io.Closer); ok { // which puts it back into its pool
+	if closer, ok := plain.(io.Closer); ok { // which returns it to its pool
 		defer closer.Close()
 	}
 	text, err := io.ReadAll(io.LimitReader(plain, int64(most)+1))
@@ -236,7 +236,7 @@ func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 	return taken, c.codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, v)
 }
 
-// prefixes are the five bytes before each message, which reading from the stream would have allocated anew each time.
+// prefixes pools the five bytes before each message, which a read from the stream would otherwise allocate each time.
 var prefixes = sync.Pool{New: func() any { return new([5]byte) }}
 
 func readPrefix(s messageStream) (compressed bool, length uint32, err error) {
@@ -248,7 +248,7 @@ func readPrefix(s messageStream) (compressed bool, length uint32, err error) {
 	return header[0] != 0, binary.BigEndian.Uint32(header[1:]), nil
 }
 
-// unfinished is the error of a message that ended before its length: the end of a stream is one only between messages.
+// unfinished returns the error of a message that ended early: io.EOF is the end of a stream only between messages.
 func unfinished(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

@@ -7,7 +7,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// SafeText returns a text, or a note in its place when it may hold a secret.
+// SafeText returns a text, or a note in its place if it may hold a secret.
 func SafeText(s string) string {
 	if secret.MayContainSecret(s) {
 		return "[withheld: it holds a secret]"
@@ -18,8 +18,8 @@ func SafeText(s string) string {
 // maxLogText bounds a text in a log line, in bytes.
 const maxLogText = 1000
 
-// LogText is a text of which a part may come from anywhere, as a log line holds it: withheld if it holds a secret, at
-// most maxLogText bytes, and without characters that move the cursor, show nothing or reorder what is shown.
+// LogText makes a text that may come from any source safe for a log line: it is withheld if it holds a secret, cut to
+// maxLogText bytes, and stripped of characters that move the cursor, are invisible or reorder text.
 func LogText(s string) string {
 	s = SafeText(s)
 	if len(s) > maxLogText {
@@ -33,7 +33,7 @@ func LogText(s string) string {
 	}, s)
 }
 
-// loggable is a name that may be written down, or nothing.
+// loggable returns a name that may be logged, or "".
 func loggable(s string) string {
 	if len(s) > 255 || secret.MayContainSecret(s) || LogText(s) != s {
 		return ""

@@ -20,29 +20,29 @@ const (
 	defaultConnectionAge    = 30 * time.Minute
 	defaultConnectionGrace  = time.Minute
 	defaultAnonymousTimeout = 2 * time.Minute
-	// MaxMetricsConnections is how many connections the listener of metrics takes.
+	// MaxMetricsConnections is the limit on connections to the metrics listener.
 	MaxMetricsConnections = 64
-	// MaxAnonymousWatches is how many Watch calls of gRPC health a connection may have that has shown no good credential.
+	// MaxAnonymousWatches is how many Watch calls of gRPC health a connection without a good credential may have.
 	MaxAnonymousWatches = 4
 )
 
-// Limits bound the connections of the network. A value of 0 stands for its default; a negative time is unlimited.
+// Limits bound the network connections. A value of 0 stands for its default; a negative time is unlimited.
 type Limits struct {
-	// Max is how many connections may be open at once; REST and gRPC have half of them each. 0: 10 000.
+	// Max is how many connections may be open at once; REST and gRPC have half each. 0: 10 000.
 	Max int
-	// MaxAnonymous is how many connections to each listener may be open that have shown no good credential. For one more, and where
-	// Max is reached, the oldest of them is closed. 0: 1024.
+	// MaxAnonymous is how many connections without a good credential may be open to each listener. Past it, and past
+	// Max, the oldest of them is closed to make room. 0: 1024.
 	MaxAnonymous int
-	// AnonymousTimeout is how long a gRPC connection has to show a good credential. 0: 2 min.
+	// AnonymousTimeout is how long a gRPC connection may stay without a good credential. 0: 2 min.
 	AnonymousTimeout time.Duration
-	// HTTPIdle and GRPCIdle are how long a connection may be idle, over REST and over gRPC. 0: 620 s and 15 min.
+	// HTTPIdle and GRPCIdle are how long a REST or gRPC connection may be idle. 0: 620 s and 15 min.
 	HTTPIdle, GRPCIdle time.Duration
-	// Age is how old a gRPC connection gets, give or take a tenth, before its client is asked to make another, and Grace how long
-	// calls under way may then take, at least. Streams end with UNAVAILABLE before that. 0: 30 min and 1 min.
+	// Age is the age, give or take a tenth, at which the client of a gRPC connection is asked to make another. Grace is
+	// the least time that calls under way then have. Streams end with UNAVAILABLE before that. 0: 30 min and 1 min.
 	Age, Grace time.Duration
 }
 
-// Filled has the defaults in place of zero values.
+// Filled returns l with the defaults in place of zero values.
 func (l Limits) Filled() Limits {
 	for _, n := range []struct {
 		v *int
@@ -66,16 +66,16 @@ func (l Limits) Filled() Limits {
 	return l
 }
 
-// Gate is a listener with a budget of connections. When it is used up, the oldest connection that has shown no good credential
-// makes room; where there is none, the new one is closed.
+// Gate is a listener with a limit on connections. At the limit, the oldest connection without a good credential is
+// closed to make room; if there is none, the new one is closed.
 type Gate struct {
 	net.Listener
 	Max, MaxAnonymous int
-	Timeout           time.Duration // for a connection to show a good credential; not above 0: none
-	Retire            time.Duration // after which a connection's streams end; not above 0: never
+	Timeout           time.Duration // for a connection to show a good credential; 0 or less: none
+	Retire            time.Duration // after which a connection's streams end; 0 or less: never
 	RetireSpread      time.Duration
 	Closed            func(reason string)
-	Numbered          *Numbered // nil: nobody looks for its connections by number
+	Numbered          *Numbered // nil: its connections are not looked up by number
 	Paced             bool      // an anonymous connection is read from only while it reads
 
 	mu        sync.Mutex
@@ -85,7 +85,7 @@ type Gate struct {
 
 var _ net.Listener = (*Gate)(nil)
 
-// Connection is one of a gate's.
+// Connection is a connection of a Gate.
 type Connection struct {
 	net.Conn
 	gate     *Gate
@@ -94,15 +94,15 @@ type Connection struct {
 	retireAt time.Time // zero: never
 	Known    atomic.Bool
 	Watches  atomic.Int32 // Watch calls of gRPC health
-	Held     atomic.Int64 // bytes that its calls hold by themselves
-	writing  sync.Mutex   // held by a Write while it is not known
+	Held     atomic.Int64 // bytes that its calls hold without a charge
+	writing  sync.Mutex   // held during a Write while the connection is not known
 
-	// Guarded by the gate.
-	place *list.Element // among the anonymous; nil: it is not
+	// Guarded by the gate's mu.
+	place *list.Element // among the anonymous; nil: not one of them
 	over  bool
 }
 
-// Addr is the peer's address, by which a gRPC call finds its connection.
+// Addr is the peer's address. A gRPC call finds its connection by it.
 type Addr struct {
 	*net.TCPAddr
 	Conn *Connection
@@ -116,7 +116,7 @@ func (c *Connection) RemoteAddr() net.Addr {
 	return c.Conn.RemoteAddr()
 }
 
-// Accept returns the next connection for which there is room.
+// Accept returns the next connection that there is room for.
 func (g *Gate) Accept() (net.Conn, error) {
 	for {
 		raw, err := g.Listener.Accept()
@@ -134,7 +134,7 @@ func (g *Gate) Accept() (net.Conn, error) {
 	}
 }
 
-// admit takes a connection in, and reports whether there is room for it.
+// admit adds a connection, and reports whether there was room for it.
 func (g *Gate) admit(c *Connection) bool {
 	g.mu.Lock()
 	var oldest *Connection
@@ -154,12 +154,12 @@ func (g *Gate) admit(c *Connection) bool {
 	g.mu.Unlock()
 	if oldest != nil {
 		g.Closed("limit")
-		_ = oldest.Conn.Close() // whoever reads from it finds out
+		_ = oldest.Conn.Close() // its reader notices
 	}
 	return true
 }
 
-// leave takes a connection out. The caller holds mu.
+// leave removes a connection. g.mu must be held.
 func (g *Gate) leave(c *Connection) {
 	if c.over {
 		return
@@ -182,8 +182,8 @@ func (c *Connection) Write(p []byte) (int, error) {
 	return c.Conn.Write(p) //nolint:wrapcheck // it stands for the connection
 }
 
-// Read reads from the peer. One that is not known and does not read what is written to it is not read from either: streams with
-// answers that wait to be written would pile up.
+// Read reads from the peer. If an unknown peer does not read what is written to it, Read waits: streams with unwritten
+// responses would pile up.
 func (c *Connection) Read(p []byte) (int, error) {
 	if c.gate.Paced && !c.Known.Load() {
 		c.writing.Lock()
@@ -200,7 +200,7 @@ func (c *Connection) Close() error {
 	return c.Conn.Close()
 }
 
-// Authenticated notes that a good credential was shown on the connection. Nil: it is not known which one it is.
+// Authenticated records that a good credential was shown on the connection. c may be nil: an unknown connection.
 func (c *Connection) Authenticated() {
 	if c == nil || c.Known.Load() {
 		return
@@ -214,7 +214,7 @@ func (c *Connection) Authenticated() {
 	}
 }
 
-// Retired reports whether the connection's streams are to end, since its client was asked to make another.
+// Retired reports whether the connection's streams must end because its client was asked to make another.
 func (c *Connection) Retired(now time.Time) bool {
 	return c != nil && !c.retireAt.IsZero() && now.After(c.retireAt)
 }
@@ -233,13 +233,13 @@ func (g *Gate) Watch(ctx context.Context) {
 		case now := <-tick.C:
 			for _, c := range g.late(now.Add(-g.Timeout)) {
 				g.Closed("anonymous")
-				_ = c.Conn.Close() // whoever reads from it finds out
+				_ = c.Conn.Close() // its reader notices
 			}
 		}
 	}
 }
 
-// late takes out the anonymous connections that were accepted before an instant.
+// late removes the anonymous connections that were accepted before an instant, and returns them.
 func (g *Gate) late(before time.Time) (found []*Connection) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -254,14 +254,14 @@ func (g *Gate) late(before time.Time) (found []*Connection) {
 	return found
 }
 
-// Counts returns how many connections are open that have shown a good credential, and how many that have not.
+// Counts returns the numbers of open connections with and without a good credential.
 func (g *Gate) Counts() (known, anonymous int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.open - g.Anonymous.Len(), g.Anonymous.Len()
 }
 
-// Numbered finds connections by number: a call that came through the gateway has no other way to its own.
+// Numbered finds connections by number, the only way for a call that came through the gateway.
 type Numbered struct {
 	last  atomic.Uint64
 	table sync.Map // from number to *connection
@@ -280,7 +280,7 @@ func (n *Numbered) remove(c *Connection) {
 	}
 }
 
-// Find returns the connection of a number, or nil.
+// Find returns the connection with a number, or nil.
 func (n *Numbered) Find(number uint64) *Connection {
 	found, _ := n.table.Load(number)
 	c, _ := found.(*Connection)
@@ -289,7 +289,7 @@ func (n *Numbered) Find(number uint64) *Connection {
 
 type connectionKey struct{}
 
-// With makes the connection of an HTTP request known to its context.
+// With returns a context from which Of finds the connection of an HTTP request.
 func With(ctx context.Context, c net.Conn) context.Context {
 	if over, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
 		c = over.NetConn()
@@ -300,7 +300,7 @@ func With(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// OfPeer is the connection that a gRPC call came by, or nil.
+// OfPeer returns the connection on which a gRPC call arrived, or nil.
 func OfPeer(ctx context.Context) *Connection {
 	if p, ok := peer.FromContext(ctx); ok {
 		if a, ok := p.Addr.(Addr); ok {
@@ -310,7 +310,7 @@ func OfPeer(ctx context.Context) *Connection {
 	return nil
 }
 
-// Of is the connection that an HTTP request came by, or nil.
+// Of returns the connection on which an HTTP request arrived, or nil.
 func Of(ctx context.Context) *Connection {
 	c, _ := ctx.Value(connectionKey{}).(*Connection)
 	return c

@@ -20,8 +20,9 @@ import (
 	"patd/tokens"
 )
 
-// Envoy serves envoy.service.auth.v3.Authorization, which Envoy and what is built on it ask by the filter ext_authz.
-// The caller is the gateway, with a service token that may introspect; the token it asks about is the client's.
+// Envoy serves envoy.service.auth.v3.Authorization, which Envoy and products built on it call from the filter
+// ext_authz. The caller is the gateway, with a service token that may introspect; the token in question is its
+// client's.
 type Envoy struct {
 	authv3.UnimplementedAuthorizationServer
 	gatekeeper
@@ -30,9 +31,9 @@ type Envoy struct {
 
 var _ authv3.AuthorizationServer = Envoy{}
 
-// RegisterEnvoy registers the service so that whatever fails is answered by a denial, since a gRPC error is what Envoy's
-// failure_mode_allow lets pass. That the gateway itself shows no good token, or one without the right, stands in the
-// log line and the metric of the call.
+// RegisterEnvoy registers the service so that every failure is sent as a denial, since Envoy's failure_mode_allow lets
+// a gRPC error pass. If the gateway itself has no good token or lacks the right, the call's log line and metric show
+// it.
 func RegisterEnvoy(g call.Guard, s Envoy) {
 	desc := authv3.Authorization_ServiceDesc
 	desc.Methods = slices.Clone(desc.Methods)
@@ -53,7 +54,7 @@ func RegisterEnvoy(g call.Guard, s Envoy) {
 	g.Server.RegisterService(&desc, s)
 }
 
-// Check decides about one request.
+// Check decides on one request.
 func (s Envoy) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 	seen := headersOf(r.GetAttributes().GetRequest().GetHttp())
 	p, err := fromCheck(r.GetAttributes(), seen)
@@ -75,8 +76,8 @@ func (s Envoy) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Check
 	}, nil
 }
 
-// fromCheck reads what a route needs out of its context extensions, and whose request it is. The client is who Envoy says it is:
-// it has its own rule for x-forwarded-for, which nobody else applies a second time.
+// fromCheck reads the needs of a route from its context extensions, and the client's address. Envoy's own rule for
+// x-forwarded-for determines that address, and it is not applied a second time.
 func fromCheck(a *authv3.AttributeContext, seen []field) (passage, error) {
 	var p passage
 	var scope, audience []string
@@ -106,7 +107,7 @@ func fromCheck(a *authv3.AttributeContext, seen []field) (passage, error) {
 	return p, err
 }
 
-// headersOf lists a request's headers, in whichever form Envoy sends them: of one name joined by commas, or one by one.
+// headersOf returns a request's headers from either form that Envoy sends: joined by commas per name, or one by one.
 func headersOf(r *authv3.AttributeContext_HttpRequest) []field {
 	var found []field
 	for name, value := range r.GetHeaders() {
@@ -122,9 +123,10 @@ func headersOf(r *authv3.AttributeContext_HttpRequest) []field {
 	return found
 }
 
-// removed are the client's headers that the upstream must not see, since it could take them for patd's: other names that begin
-// alike, and the spellings with underscores, which many frameworks take for the same. Envoy removes after it
-// sets, so what is set is not among them. A gateway need not show all headers, so those known beforehand are removed unseen.
+// removed returns the client's headers that the upstream must not see, since it could take them for patd's: other names
+// with the same beginning, and spellings with underscores, which many frameworks treat as the same. Envoy removes after
+// it sets, so headers that are set are not among them. A gateway may hide some headers, so known spellings are always
+// removed.
 func (s Envoy) removed(seen []field) []string {
 	set := []string{"x-auth-user", "x-auth-scopes", "x-auth-token-id", "x-token-expires-at"}
 	var names []string
@@ -145,7 +147,7 @@ func (s Envoy) removed(seen []field) []string {
 	return slices.Compact(names)
 }
 
-// alikes are the spellings of a name in which one hyphen or more is an underscore.
+// alikes returns the spellings of a name with one or more hyphens replaced by underscores.
 func alikes(name string) []string {
 	parts := strings.Split(name, "-")
 	all := parts[:1]
@@ -156,10 +158,10 @@ func alikes(name string) []string {
 		}
 		all = longer
 	}
-	return all[1:] // the first has none
+	return all[1:] // the first has no underscores
 }
 
-// overwriting sets headers in place of any that are there, also where there is nothing to say.
+// overwriting replaces headers, also with empty values.
 func overwriting(fields []field) []*corev3.HeaderValueOption {
 	out := make([]*corev3.HeaderValueOption, len(fields))
 	for i, f := range fields {
@@ -172,7 +174,7 @@ func overwriting(fields []field) []*corev3.HeaderValueOption {
 	return out
 }
 
-// deny keeps a request from the upstream; its client gets the HTTP code.
+// deny rejects a request; its client gets the HTTP code.
 func deny(code codes.Code, httpCode int, headers ...field) *authv3.CheckResponse {
 	return &authv3.CheckResponse{
 		Status: &rpcstatus.Status{Code: int32(code)},
@@ -182,7 +184,7 @@ func deny(code codes.Code, httpCode int, headers ...field) *authv3.CheckResponse
 	}
 }
 
-// NewEnvoy makes the service.
+// NewEnvoy returns the service.
 func NewEnvoy(service *tokens.Service, forward bool) Envoy {
 	return Envoy{gatekeeper: gatekeeper{service}, forward: forward}
 }

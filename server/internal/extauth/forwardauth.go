@@ -16,28 +16,28 @@ import (
 )
 
 const (
-	// PathForwardAuth is where nginx (auth_request), Traefik (ForwardAuth) and Caddy (forward_auth) ask.
+	// PathForwardAuth is the path for nginx (auth_request), Traefik (ForwardAuth) and Caddy (forward_auth).
 	PathForwardAuth = "/v1/forward-auth"
 	// methodForwardAuth is its name in logs and metrics.
 	methodForwardAuth = "v1.forward-auth"
 )
 
-// ForwardAuth tells a gateway whether a request may pass: 200 with what the upstream is to be told, 401, 403, or 503 when that
-// cannot be told. The gateway shows no credential. What stands in Authorization is the client's, so that it does not
-// count as a bad credential of the gateway's address, whatever it is: one client could lock out all the others. Of the
-// headers only Authorization is looked at, and X-Forwarded-For where the gateway is a trusted proxy.
+// ForwardAuth decides for a gateway whether a request may pass: 200 with the headers for the upstream, 401, 403, or 503
+// in an outage. The gateway presents no credential. Authorization is the client's, so a bad one does not count against
+// the gateway's address: one client could lock out all the others. Only the header Authorization is read, and
+// X-Forwarded-For if the gateway is a trusted proxy.
 type ForwardAuth struct {
 	*call.Chain
 	gatekeeper
 	method *call.Method
 }
 
-// NewForwardAuth makes the endpoint.
+// NewForwardAuth returns the endpoint.
 func NewForwardAuth(service *tokens.Service, network *call.Chain) *ForwardAuth {
 	return &ForwardAuth{network, gatekeeper{service}, network.Page(methodForwardAuth, call.Right{Hot: true, Reads: true})}
 }
 
-// ServeHTTP serves one request and writes its one log line, whatever becomes of it.
+// ServeHTTP serves one request and writes its log line, whatever the result.
 func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), f.Timeout)
 	defer cancel()
@@ -73,7 +73,7 @@ func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.write(w, x.RequestID)
 }
 
-// readPassage reads what a gateway asks.
+// readPassage reads a gateway's request.
 func readPassage(r *http.Request, x *httpx.Exchange) (passage, error) {
 	p := passage{authorization: r.Header.Values("Authorization"), client: x.Client}
 	query, err := url.ParseQuery(r.URL.RawQuery)
@@ -92,7 +92,7 @@ func readPassage(r *http.Request, x *httpx.Exchange) (passage, error) {
 	return p, err
 }
 
-// write answers with a verdict. A pass has no body: gateways drop it.
+// write responds with a verdict. A pass has no body: gateways drop it.
 func (v verdict) write(w http.ResponseWriter, requestID string) {
 	for _, t := range v.told {
 		w.Header().Set(t.name, t.value)
@@ -106,8 +106,8 @@ func (v verdict) write(w http.ResponseWriter, requestID string) {
 	httpx.WriteErrorAs(w, fault.Status(tokens.Fail(class.Code, v.reason, v.message), requestID), class, class.HTTP)
 }
 
-// fail answers with an error, keeps for the log what is not told, and tells the code for metrics. What took too long is an outage
-// too. Whatever it is, no gateway lets the request pass.
+// fail responds with an error, keeps its private cause for the log, and returns the code for metrics. A timeout is an
+// outage too. No gateway lets the request pass, whatever the error.
 func (f *ForwardAuth) fail(w http.ResponseWriter, begun *call.Call, err error) codes.Code {
 	public, cause := fault.Explain(err)
 	begun.Cause = cause

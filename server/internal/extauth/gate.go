@@ -15,7 +15,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// What an upstream is told of a request that may pass. Gateways overwrite what the client wrote under these names.
+// Headers for the upstream of a request that may pass. Gateways overwrite the client's headers of these names.
 const (
 	headerUser    = "X-Auth-User"
 	headerScopes  = "X-Auth-Scopes"
@@ -23,7 +23,7 @@ const (
 	headerExpires = "X-Token-Expires-At"
 )
 
-// The parameters by which a gateway says what a route needs.
+// Parameters with which a gateway names a route's needs.
 const (
 	paramScope    = "scope"
 	paramAudience = "audience"
@@ -32,28 +32,28 @@ const (
 // gatekeeper decides whether a request may pass a gateway.
 type gatekeeper struct{ service *tokens.Service }
 
-// passage is a request at a gateway, and what its route needs.
+// passage is a request at a gateway, and the needs of its route.
 type passage struct {
 	authorization []string // every value of that header
-	scopes        []string // all are required; without duplicates, as asked for
+	scopes        []string // all are required; without duplicates, in the order requested
 	audience      string   // empty: any
 	client        netip.Addr
 }
 
-// verdict is what a gateway is to do with a request.
+// verdict is the decision on a request.
 type verdict struct {
 	// code is OK, Unauthenticated or PermissionDenied.
 	code codes.Code
-	// challenge is the WWW-Authenticate header (RFC 6750 section 3) of a refusal, and reason and message describe it.
+	// challenge is the WWW-Authenticate header (RFC 6750 section 3) of a rejection; reason and message describe it.
 	challenge, reason, message string
-	// told are the headers for the upstream, by name; all of them, each time, so that none of the client's is left.
+	// told are the headers for the upstream, by name. All are always set, so that none of the client's remains.
 	told []field
 }
 
 // field is a header.
 type field struct{ name, value string }
 
-// decide asks the domain. An error says nothing of the token, and nobody may pass.
+// decide asks the domain. An error says nothing about the token, and the request must not pass.
 func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verdict, error) {
 	secret, refused := readPresented(p.authorization)
 	if refused != nil {
@@ -77,16 +77,16 @@ func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verd
 	}
 }
 
-// refuse is the verdict on a request without a good token. code is one of RFC 6750 section 3.1; empty: there was no token.
+// refuse returns the verdict for a request without a good token. code: RFC 6750 section 3.1; empty: no token.
 func refuse(code, message string) verdict {
 	return verdict{
 		code: codes.Unauthenticated, challenge: httpx.BearerChallenge(code, ""), reason: "CREDENTIAL_INVALID", message: message,
 	}
 }
 
-// readPresented reads the one bearer token out of the Authorization headers; otherwise it answers the verdict. RFC 6750 section
-// 3.1 has 400 for a request that is malformed, such as one with two tokens; it is 401 here, since gateways take anything but 401
-// and 403 for a fault of patd's. A comma or space is what is left of two headers that a gateway joined.
+// readPresented returns the one bearer token of the Authorization headers, or else a verdict. RFC 6750 section 3.1 has
+// 400 for a malformed request, such as one with two tokens. Here it is 401, since gateways treat any code but 401 and
+// 403 as a fault of patd's. A comma or space is the trace of two headers that a gateway joined.
 func readPresented(headers []string) (tokens.Secret, *verdict) {
 	missing, malformed := refuse("", "this request needs a token: Authorization: Bearer and a token"), refuse("invalid_request", "give one token, once")
 	missing.reason = "CREDENTIAL_REQUIRED"
@@ -106,8 +106,8 @@ func readPresented(headers []string) (tokens.Secret, *verdict) {
 	return secret.NewSecret(token), nil
 }
 
-// tell is what the upstream is told of a token that is good for the scopes that were asked for. The expiry is cut to whole
-// seconds, so that a token never seems to last longer than it does.
+// tell returns the headers for the upstream, for a token with the requested scopes. The expiry is cut to whole seconds,
+// so that a token never seems to last longer than it does.
 func tell(in *tokens.Introspection, scopes []string) []field {
 	expires := ""
 	if !in.ExpireTime.IsZero() {
@@ -121,12 +121,12 @@ func tell(in *tokens.Introspection, scopes []string) []field {
 	}
 }
 
-// kept is what stays as it is in a user id that becomes a header: printable ASCII without what a parser of headers, lists or
-// templates on the way could give a meaning to.
+// kept reports whether a byte of a user id stays unchanged in a header: printable ASCII, except characters with a
+// meaning to parsers of headers, lists or templates.
 func kept(c byte) bool { return c > ' ' && c < 0x7f && !strings.ContainsRune(`%,"\{}`, rune(c)) }
 
-// encodeUser writes a user id, which may be any text, so that it survives in a header: every other byte is
-// percent-encoded, and any percent-decoder of a path or URI component gets the id back.
+// encodeUser encodes a user id, which may be any text, for a header: every byte that is not kept is percent-encoded.
+// Any percent-decoder of a path or URI component restores the id.
 func encodeUser(id string) string {
 	const digits = "0123456789ABCDEF"
 	var out strings.Builder
@@ -141,8 +141,8 @@ func encodeUser(id string) string {
 	return out.String()
 }
 
-// readScopes reads a route's scopes out of one or more lists, separated by spaces. An empty list is refused: it is what a
-// gateway sends whose variable was never set, and that route would let every token pass.
+// readScopes reads a route's scopes from one or more lists, separated by spaces. An empty list is rejected: a gateway
+// sends it if its variable was never set, and that route would let every token pass.
 func readScopes(lists []string) ([]string, error) {
 	var scopes []string
 	for _, list := range lists {
@@ -163,7 +163,7 @@ func readScopes(lists []string) ([]string, error) {
 	return distinct(scopes), nil
 }
 
-// readAudience reads a route's audience; none is any.
+// readAudience reads a route's audience; none means any.
 func readAudience(values []string) (string, error) {
 	switch {
 	case len(values) == 0:
@@ -174,7 +174,7 @@ func readAudience(values []string) (string, error) {
 	return values[0], nil
 }
 
-// distinct drops duplicates and keeps the order.
+// distinct removes duplicates and keeps the order.
 func distinct(in []string) []string {
 	seen := make(map[string]bool, len(in))
 	return slices.DeleteFunc(in, func(s string) bool {
@@ -184,7 +184,7 @@ func distinct(in []string) []string {
 	})
 }
 
-// errRoute is the error of a gateway that asks with something unknown: taken as left out, it could leave a route open.
+// errRoute returns the error for an unknown parameter of a gateway: ignoring it could leave a route open.
 func errRoute(name string) *tokens.Error {
 	if !httpx.SafeName(name) {
 		name = ""

@@ -1,4 +1,4 @@
-// Package fault is the one table from the errors of the domain to those of gRPC, HTTP and OAuth, and the reasons that stand in
-// them. Every answer about a failure is made here: Public says what the caller may know of an error, Status writes it in the Google
-// form, ClassOfDomain and its kin look rows of the table up.
+// Package fault holds the one table from domain errors to those of gRPC, HTTP and OAuth, and their reasons. Every error
+// response is made here: Public returns what the caller may know about an error, Status writes it in the Google form,
+// and ClassOfDomain and its kin look up rows of the table.
 package fault

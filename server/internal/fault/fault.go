@@ -21,14 +21,14 @@ import (
 // errorDomain is the domain of every google.rpc.ErrorInfo that patd makes.
 const errorDomain = "patd"
 
-// Codes that the transport itself knows, continuing those of the domain.
+// Codes of the transport itself, which continue those of the domain.
 const (
 	CodeDeadline tokens.Code = 1000 + iota
 	CodeCanceled
 	CodeUnimplemented
 )
 
-// Reasons that the transport gives or tells apart.
+// Reasons that the transport sets or distinguishes.
 const (
 	ReasonTooLarge  = "BODY_TOO_LARGE"
 	ReasonGrantType = "GRANT_TYPE_UNSUPPORTED"
@@ -40,11 +40,11 @@ const (
 	ReasonStays     = "REVOCATION_UNSUPPORTED"
 )
 
-// KeyPermission is the metadata key of a refusal that says which permission would have let a service in; where several would,
-// it is one of them.
+// KeyPermission is the metadata key of a rejection that names a permission that a service lacks. If several would
+// suffice, it names one of them.
 const KeyPermission = "permission"
 
-// Class is how one class of error shows over gRPC, over HTTP, and at the OAuth endpoints.
+// Class is how one class of error appears over gRPC, over HTTP, and at the OAuth endpoints.
 type Class struct {
 	Code  tokens.Code
 	GRPC  codes.Code
@@ -53,14 +53,14 @@ type Class struct {
 	OAuth OAuthError
 }
 
-// OAuthError is an error of RFC 6749 section 5.2, or of an RFC that builds on it: its name and the status it comes with.
+// OAuthError is an error of RFC 6749 section 5.2, or of an RFC based on it: its name and its HTTP status.
 type OAuthError struct {
 	Name string
 	HTTP int
 }
 
-// Classes returns the only table from the domain's codes to those of gRPC, HTTP and OAuth. What a client can do about an
-// outage is to come again, whether it ended by a refusal or by a deadline.
+// Classes returns the only table from the domain's codes to those of gRPC, HTTP and OAuth. An outage that ends in an
+// error or in a timeout is the same to clients: they retry.
 func Classes() []Class {
 	invalid := OAuthError{"invalid_request", http.StatusBadRequest}
 	unavailable := OAuthError{"temporarily_unavailable", http.StatusServiceUnavailable}
@@ -81,8 +81,8 @@ func Classes() []Class {
 	}
 }
 
-// OAuthReasons are the errors that OAuth tells apart within a class. Of RFC 6749 section 5.2 unauthorized_client is
-// missing, since every client may use every grant.
+// OAuthReasons returns the errors that OAuth distinguishes within a class. unauthorized_client of RFC 6749 section 5.2
+// is missing, since every client may use every grant.
 func OAuthReasons() map[string]OAuthError {
 	return map[string]OAuthError{
 		ReasonTooLarge:  {"invalid_request", http.StatusRequestEntityTooLarge},
@@ -95,7 +95,7 @@ func OAuthReasons() map[string]OAuthError {
 	}
 }
 
-// OAuthOf is how an error shows at an OAuth endpoint.
+// OAuthOf returns how an error appears at an OAuth endpoint.
 func OAuthOf(e *tokens.Error) OAuthError {
 	if known, ok := OAuthReasons()[e.Reason]; ok {
 		return known
@@ -103,7 +103,7 @@ func OAuthOf(e *tokens.Error) OAuthError {
 	return ClassOfDomain(e.Code).OAuth
 }
 
-// ClassOf returns the first row that matches, or the row of internal errors.
+// ClassOf returns the first row that matches, or else the row of internal errors.
 func ClassOf(match func(Class) bool) Class {
 	all := Classes()
 	for _, c := range all {
@@ -114,18 +114,18 @@ func ClassOf(match func(Class) bool) Class {
 	return all[0]
 }
 
-// ClassOfDomain returns the row of a code of the domain.
+// ClassOfDomain returns the row of a domain code.
 func ClassOfDomain(code tokens.Code) Class {
 	return ClassOf(func(c Class) bool { return c.Code == code })
 }
 
-// ClassOfGRPC returns the row of a code of gRPC.
+// ClassOfGRPC returns the row of a gRPC code.
 func ClassOfGRPC(code codes.Code) Class {
 	return ClassOf(func(c Class) bool { return c.GRPC == code })
 }
 
-// Public is what the caller is told of err. Anything that is not an error of the domain, nor the end of the call's
-// context, is internal and says no more than that.
+// Public returns the public error for err. An error that is neither the domain's nor the end of the call's context
+// becomes "internal error", with no details.
 func Public(err error) *tokens.Error {
 	var e *tokens.Error
 	switch {
@@ -140,10 +140,10 @@ func Public(err error) *tokens.Error {
 	}
 }
 
-// ErrPanic stands for a panic, which was logged.
+// ErrPanic stands for a panic that has been logged.
 var ErrPanic = errors.New("panic")
 
-// Explain returns what the caller is told of err, and the cause that only the log is told; nil: there is none.
+// Explain returns the public error for err, and its private cause for the log; nil: there is none.
 func Explain(err error) (public *tokens.Error, cause error) {
 	public = Public(err)
 	if public.Code == tokens.CodeInternal && !errors.Is(err, ErrPanic) {
@@ -152,11 +152,11 @@ func Explain(err error) (public *tokens.Error, cause error) {
 	return public, public.Cause
 }
 
-// OutageRetryAfter is what Retry-After says in an outage, in seconds: when it ends is not known.
+// OutageRetryAfter is the Retry-After of an outage, in seconds: its end is not known.
 const OutageRetryAfter = "1"
 
-// Status writes an error in the Google form: ErrorInfo with the stable reason, BadRequest with the violations, RequestInfo,
-// by which the caller and the log can be brought together, and what else there is to say.
+// Status writes an error in the Google form: ErrorInfo with the stable reason, BadRequest with the violations,
+// RequestInfo with the id under which the log has the request, and any other details.
 func Status(e *tokens.Error, requestID string, more ...protoadapt.MessageV1) *status.Status {
 	st := status.New(ClassOfDomain(e.Code).GRPC, e.Message)
 	details := []protoadapt.MessageV1{
@@ -179,13 +179,13 @@ func Status(e *tokens.Error, requestID string, more ...protoadapt.MessageV1) *st
 	return st
 }
 
-// Reason reads the stable reason out of a status of ours; false: it is not ours.
+// Reason returns the stable reason of a status; false: the status is not ours.
 func Reason(st *status.Status) (string, bool) {
 	reason, _ := Info(st)
 	return reason, reason != ""
 }
 
-// Info reads the reason and the metadata out of a status of ours; of another one they are empty.
+// Info returns the reason and the metadata of a status, or zero values if it is not ours.
 func Info(st *status.Status) (reason string, metadata map[string]string) {
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
@@ -195,7 +195,7 @@ func Info(st *status.Status) (reason string, metadata map[string]string) {
 	return "", nil
 }
 
-// CodeName is a code's name as the JSON errors have it.
+// CodeName returns a code's name as in the JSON errors.
 func CodeName(code codes.Code) string {
 	if code == codes.OK {
 		return "OK"
@@ -203,30 +203,30 @@ func CodeName(code codes.Code) string {
 	return ClassOfGRPC(code).Name
 }
 
-// keyRetryAfter is the metadata key that says in whole seconds when to come back, as the HTTP header of that name does.
+// keyRetryAfter is the metadata key of the time to wait in whole seconds, like the HTTP header of that name.
 const keyRetryAfter = "retry-after"
 
 // TooOften is the refusal of a caller that does something too often.
 type TooOften struct {
 	Refusal *tokens.Error
-	After   time.Duration // when there is room again
+	After   time.Duration // the time until the next call is allowed
 }
 
-// Error is that of the refusal.
+// Error returns the text of the refusal.
 func (t *TooOften) Error() string { return t.Refusal.Error() }
 
 // Unwrap returns the refusal.
 func (t *TooOften) Unwrap() error { return t.Refusal }
 
-// Status is the refusal on the wire: with google.rpc.RetryInfo, and over gRPC with the trailer that stands for the header
+// Status returns the gRPC status, with google.rpc.RetryInfo, and sets the gRPC trailer that corresponds to the header
 // Retry-After.
 func (t *TooOften) Status(ctx context.Context, requestID string) *status.Status {
-	// A failure means that the call has no transport, and so nobody to read the trailer; RetryInfo says the same.
+	// A failure means that the call has no transport, and so no reader of the trailer; RetryInfo has the same value.
 	_ = grpc.SetTrailer(ctx, metadata.Pairs(keyRetryAfter, WholeSeconds(t.After)))
 	return Status(t.Refusal, requestID, protoadapt.MessageV1Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(t.After)}))
 }
 
-// RetryAfter is the value of Retry-After (RFC 9110 section 10.2.3) that a status asks for.
+// RetryAfter returns the value of Retry-After (RFC 9110 section 10.2.3) for a status.
 func RetryAfter(st *status.Status) (string, bool) {
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.RetryInfo); ok {
@@ -236,7 +236,7 @@ func RetryAfter(st *status.Status) (string, bool) {
 	return "", false
 }
 
-// WholeSeconds is a duration in seconds, rounded up.
+// WholeSeconds returns a duration in seconds, rounded up.
 func WholeSeconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
 }

@@ -1,3 +1,3 @@
-// Package httpx is what the rooms that serve HTTP share: the state of one request (Exchange), its body under the budget of
+// Package httpx holds what the HTTP packages share: the state of one request (Exchange), its body under the budget of
 // unknown callers, checks of texts, JSON, and the writing of errors.
 package httpx

@@ -12,26 +12,26 @@ import (
 	"patd/tokens"
 )
 
-// Exchange is what the HTTP front knows of one request.
+// Exchange is what the HTTP front knows about one request.
 type Exchange struct {
 	RequestID string
 	Client    netip.Addr
-	Reads     bool   // it reads, by GET or HEAD
+	Reads     bool   // the method is GET or HEAD
 	Path      string // as sent, encoded
 	Query     string // as sent, encoded
-	Reached   bool   // the chain has it, and logs it
+	Reached   bool   // the chain has the request, and logs it
 	Body      *Body
-	Cause     error // what lies behind an internal error made here
+	Cause     error // of an internal error made here
 }
 
 type exchangeKey struct{}
 
-// WithExchange returns a context that ExchangeOf finds the exchange in.
+// WithExchange returns a context from which ExchangeOf returns x.
 func WithExchange(ctx context.Context, x *Exchange) context.Context {
 	return context.WithValue(ctx, exchangeKey{}, x)
 }
 
-// ExchangeOf returns what the front knows of the request that ctx belongs to.
+// ExchangeOf returns the Exchange of the request that ctx belongs to.
 func ExchangeOf(ctx context.Context) *Exchange {
 	x, _ := ctx.Value(exchangeKey{}).(*Exchange)
 	if x == nil {
@@ -40,7 +40,7 @@ func ExchangeOf(ctx context.Context) *Exchange {
 	return x
 }
 
-// RefusedBody is why the request's body was refused; nil: it was not.
+// RefusedBody returns why the request's body was rejected, or nil.
 func (x *Exchange) RefusedBody() *tokens.Error {
 	if x.Body == nil {
 		return nil
@@ -48,7 +48,7 @@ func (x *Exchange) RefusedBody() *tokens.Error {
 	return x.Body.refused
 }
 
-// Reads reports whether a request reads: what has GET has HEAD (RFC 9110 section 9.1).
+// Reads reports whether a request only reads. A path with GET also has HEAD (RFC 9110 section 9.1).
 func Reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
 // CleanText reports whether a text is UTF-8 without control characters.
@@ -61,7 +61,7 @@ func Printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// AnswerMethod answers 405 with the methods that there are. Google's form has no code for it; UNIMPLEMENTED is what gRPC says.
+// AnswerMethod responds with 405 and the allowed methods. Google's form has no code for it; gRPC uses UNIMPLEMENTED.
 func AnswerMethod(w http.ResponseWriter, requestID string, allowed []string) {
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	st := fault.Status(tokens.Fail(fault.CodeUnimplemented, "METHOD_NOT_ALLOWED", "this path has no such method"), requestID)

@@ -20,24 +20,24 @@ import (
 	"patd/tokens/secret"
 )
 
-// JSONCodec reads and writes the JSON of the REST interface: snake_case names, unset booleans and empty lists shown, absent times
-// left out, unknown fields refused.
+// JSONCodec reads and writes the JSON of the REST API: snake_case names, unset booleans and empty lists included,
+// absent times omitted, unknown fields rejected.
 type JSONCodec struct{ runtime.JSONPb }
 
 var _ runtime.Marshaler = (*JSONCodec)(nil)
 
-// NewJSONCodec makes the codec of the REST interface.
+// NewJSONCodec returns the codec of the REST API.
 func NewJSONCodec() *JSONCodec {
 	return &JSONCodec{runtime.JSONPb{
 		MarshalOptions: protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true},
 	}}
 }
 
-// errBody stands for an error of a body, which is kept in the body itself: the gateway would make a text of it.
+// errBody stands for an error that the Body itself keeps: the gateway would turn it into a text.
 var errBody = errors.New("the body is refused")
 
-// Marshal writes a message and ends the line, as a shell expects of an answer. It leaves out white space, which the
-// protobuf package sprinkles in differently with each build.
+// Marshal writes a message and a newline, for output in a shell. It removes white space, which the protobuf package
+// places differently in each build.
 func (c *JSONCodec) Marshal(v any) ([]byte, error) {
 	text, err := c.JSONPb.Marshal(v)
 	if err != nil {
@@ -52,7 +52,7 @@ func (c *JSONCodec) Marshal(v any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// NewDecoder answers a decoder of one message, which is all that the reader may hold.
+// NewDecoder returns a decoder of one message, which must be all that r contains.
 func (c *JSONCodec) NewDecoder(r io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(v any) error {
 		b, isBody := r.(*Body)
@@ -67,7 +67,7 @@ func (c *JSONCodec) NewDecoder(r io.Reader) runtime.Decoder {
 		}
 		if len(bytes.TrimSpace(text)) == 0 {
 			b.Empty = true
-			return io.EOF // which the gateway takes for an empty message
+			return io.EOF // the gateway treats it as an empty message
 		}
 		if err := wire.CountJSON(text); err != nil {
 			errors.As(err, &b.refused)
@@ -82,8 +82,8 @@ func (c *JSONCodec) NewDecoder(r io.Reader) runtime.Decoder {
 	})
 }
 
-// target is the message that a decoder fills in: v itself or, where the body is one field of the request, a new message
-// that put makes the field's value.
+// target returns the message that a decoder fills in: v itself or, if the body is one field of the request, a new
+// message that put stores in that field.
 func target(v any) (m proto.Message, put func(), ok bool) {
 	if m, ok := v.(proto.Message); ok {
 		return m, func() {}, true
@@ -97,8 +97,8 @@ func target(v any) (m proto.Message, put func(), ok bool) {
 	return m, func() { field.Elem().Set(value) }, ok
 }
 
-// Body is a request's body, with the reason why it was refused. Up to maxUnknown bytes of it are read of anybody, out of what
-// all unknown callers share; what comes after is read of a caller that is known.
+// Body is a request's body, and the reason why it was rejected. Up to call.MaxUnknown bytes are read from any caller,
+// within the budget that all unknown callers share; the rest is read from a known caller only.
 type Body struct {
 	io.ReadCloser
 	Empty   bool
@@ -108,10 +108,10 @@ type Body struct {
 	know    func() error // returns nil if the caller is known
 	known   bool
 	Taken   int
-	taken   int // of unknown
+	taken   int // bytes reserved of unknown
 }
 
-// Read reads on, and finds out who calls when there is more than an unknown caller may send.
+// Read reads on, and identifies the caller if the body is larger than an unknown caller may send.
 func (b *Body) Read(p []byte) (int, error) {
 	if !b.known && b.Taken >= call.MaxUnknown {
 		if err := b.know(); err != nil {
@@ -128,7 +128,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	if !b.known && n > 0 {
 		if full := b.unknown.Take(n); full == nil {
 			b.taken += n
-		} else if b.know() != nil { // only callers that are not known are refused
+		} else if b.know() != nil { // only unknown callers are rejected
 			return 0, full
 		} else {
 			b.known = true
@@ -138,13 +138,13 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // it is net/http's, or io.EOF
 }
 
-// Release gives back what the body has taken of the budget.
+// Release returns the body's bytes to the budget.
 func (b *Body) Release() {
 	b.unknown.Give(b.taken)
 	b.taken = 0
 }
 
-// UnreadBody is the error of a body that did not arrive whole.
+// UnreadBody returns the error of a body that did not arrive whole.
 func UnreadBody(err error) *tokens.Error {
 	var ours *tokens.Error
 	if errors.As(err, &ours) {
@@ -159,5 +159,5 @@ func UnreadBody(err error) *tokens.Error {
 
 var nameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,31}$`)
 
-// SafeName reports whether a name that the caller sent may be repeated: it is short and looks like the name of a field.
+// SafeName reports whether a name from the caller may be repeated: it is short and looks like a field name.
 func SafeName(s string) bool { return nameForm.MatchString(s) && !secret.MayContainSecret(s) }

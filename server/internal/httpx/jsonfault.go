@@ -15,10 +15,10 @@ import (
 	"patd/tokens"
 )
 
-// badJSON returns the error of a body that the JSON decoder has refused for a message of m's type.
+// badJSON returns the public error for a body that the JSON decoder has rejected as a message of m's type.
 //
-// The decoder's own error is not used: its text repeats parts of the body, and protobuf changes the text on purpose.
-// Its verdict is used, on one field after the other.
+// It does not use the decoder's error text, which repeats parts of the body and which protobuf varies on purpose. It
+// uses the decoder's verdict, one field at a time.
 func badJSON(text []byte, m proto.Message) *tokens.Error {
 	if f := findFault(text, m.ProtoReflect().Type()); f != nil {
 		return f.public(text)
@@ -26,11 +26,11 @@ func badJSON(text []byte, m proto.Message) *tokens.Error {
 	return tokens.Invalid("JSON_INVALID", "", "the body is not valid JSON of this request")
 }
 
-// jsonFault is what is wrong with a JSON text, and where.
+// jsonFault is a fault of a JSON text, and its place.
 type jsonFault struct {
 	kind  faultKind
 	at    int    // in bytes
-	field string // as the caller wrote it for unknownField; otherwise as the contract names it, or empty
+	field string // as the caller wrote it for unknownField; otherwise as in the contract, or empty
 	value protoreflect.FieldDescriptor
 }
 
@@ -46,7 +46,7 @@ const (
 	badValue
 )
 
-// public returns the error that the caller gets.
+// public returns the error for the caller.
 func (f *jsonFault) public(text []byte) *tokens.Error {
 	at := position(text, f.at)
 	invalid := func(what string) *tokens.Error { return tokens.Invalid("JSON_INVALID", f.field, what+at) }
@@ -71,7 +71,7 @@ func (f *jsonFault) public(text []byte) *tokens.Error {
 	}
 }
 
-// expected says what the values of a field are.
+// expected describes the values that a field takes.
 func expected(f protoreflect.FieldDescriptor) string {
 	one := "the value must be "
 	if f.IsList() {
@@ -113,7 +113,7 @@ func position(text []byte, at int) string {
 	return fmt.Sprintf(" at line %d:%d", line, column)
 }
 
-// findFault finds the first fault of a text that should be one JSON object; nil: none was found.
+// findFault returns the first fault of a text that should be one JSON object, or nil.
 func findFault(text []byte, t protoreflect.MessageType) *jsonFault {
 	if f := syntaxFault(text); f != nil {
 		return f
@@ -122,7 +122,7 @@ func findFault(text []byte, t protoreflect.MessageType) *jsonFault {
 	return w.object(0, len(text), t)
 }
 
-// syntaxFault finds what keeps a text from being one JSON value in UTF-8.
+// syntaxFault returns the fault that keeps a text from being one JSON value in UTF-8.
 func syntaxFault(text []byte) *jsonFault {
 	if !utf8.Valid(text) {
 		at := 0
@@ -148,15 +148,15 @@ func syntaxFault(text []byte) *jsonFault {
 	return nil
 }
 
-// skipSpace returns the first place from at on that is neither white space nor a separator.
+// skipSpace returns the first position from at on that is neither white space nor a separator.
 func skipSpace(text []byte, at int, separators ...byte) int {
 	return len(text) - len(bytes.TrimLeft(text[at:], " \t\r\n"+string(separators)))
 }
 
-// walker goes through a well-formed JSON text together with the types of the messages that it should hold.
+// walker walks a well-formed JSON text together with its message types.
 type walker struct{ text []byte }
 
-// object finds the first fault of text[from:to], which should be an object of type t.
+// object returns the first fault of text[from:to], which should be an object of type t.
 func (w walker) object(from, to int, t protoreflect.MessageType) *jsonFault {
 	from = skipSpace(w.text, from)
 	if from >= to || w.text[from] != '{' {
@@ -198,12 +198,12 @@ func (w walker) object(from, to int, t protoreflect.MessageType) *jsonFault {
 	return nil
 }
 
-// fits reports whether the decoder takes a value for a field.
+// fits reports whether the decoder accepts a value for a field.
 func fits(t protoreflect.MessageType, field protoreflect.FieldDescriptor, value []byte) bool {
 	return protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", field.TextName(), value), t.New().Interface()) == nil
 }
 
-// value finds the innermost fault of text[from:to], which does not fit a field of t.
+// value returns the innermost fault of text[from:to], which does not fit a field of t.
 func (w walker) value(from, to int, t protoreflect.MessageType, field protoreflect.FieldDescriptor) *jsonFault {
 	whole := &jsonFault{kind: badValue, at: from, field: field.TextName(), value: field}
 	inner := func(from, to int) *jsonFault {

@@ -8,13 +8,13 @@ import (
 	"patd/server/internal/call"
 )
 
-// Senders finds out who sends an HTTP request, as far as the chain needs to know before it has the call.
+// Senders identifies the sender of an HTTP request, as far as that is needed before the chain has the call.
 type Senders struct {
-	Chain   *call.Chain // nil: nobody is known
+	Chain   *call.Chain // nil: all senders are unknown
 	Trusted call.Trusted
 }
 
-// Client returns the address of whoever made the request.
+// Client returns the client address of a request.
 func (s Senders) Client(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -23,7 +23,7 @@ func (s Senders) Client(r *http.Request) netip.Addr {
 	return s.Trusted.Client(peer.Addr(), r.Header.Values("X-Forwarded-For"))
 }
 
-// Known returns nil if the request shows a good credential in its header.
+// Known returns nil if the request has a good credential in its header.
 func (s Senders) Known(r *http.Request) error {
 	c := &call.Call{Context: r.Context(), Method: &call.Method{}, Credentials: r.Header["Authorization"], BehindGateway: true}
 	c.Peer.IP = s.Client(r)
@@ -32,7 +32,7 @@ func (s Senders) Known(r *http.Request) error {
 	return s.Chain.Known(c)
 }
 
-// NewBody bounds a request's body by what known returns of its sender.
+// NewBody returns a request's body, bounded by what known returns about its sender.
 func (s Senders) NewBody(r *http.Request, from io.ReadCloser, known func(*http.Request) error) *Body {
 	return &Body{ReadCloser: from, unknown: s.Chain.Unknown, know: func() error { return known(r) }}
 }

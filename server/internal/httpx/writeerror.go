@@ -23,7 +23,7 @@ type errorBody struct {
 	} `json:"error"`
 }
 
-// WriteError answers a REST request with an error in the Google form.
+// WriteError responds to a REST request with an error in the Google form.
 func WriteError(w http.ResponseWriter, r *http.Request, st *status.Status) {
 	class := fault.ClassOfGRPC(st.Code())
 	code := class.HTTP
@@ -53,7 +53,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, st *status.Status) {
 	WriteErrorAs(w, st, class, code)
 }
 
-// WriteErrorAs writes the body of an error under an HTTP code that is not the one of its class.
+// WriteErrorAs writes the body of an error with an HTTP code other than that of its class.
 func WriteErrorAs(w http.ResponseWriter, st *status.Status, class fault.Class, code int) {
 	var body errorBody
 	body.Error.Code, body.Error.Status, body.Error.Message = code, class.Name, st.Message()
@@ -65,7 +65,7 @@ func WriteErrorAs(w http.ResponseWriter, st *status.Status, class fault.Class, c
 	WriteJSON(w, code, body)
 }
 
-// WriteJSON answers with a small JSON body. A failed write means that the client has gone.
+// WriteJSON responds with a small JSON body. A failed write means that the client has gone.
 func WriteJSON(w http.ResponseWriter, code int, body any) {
 	text, err := json.Marshal(body)
 	if err != nil {
@@ -74,14 +74,14 @@ func WriteJSON(w http.ResponseWriter, code int, body any) {
 	WriteText(w, code, append(text, '\n'))
 }
 
-// WriteText answers with a body that is JSON already.
+// WriteText responds with a body that is already JSON.
 func WriteText(w http.ResponseWriter, code int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_, _ = w.Write(text)
 }
 
-// challenge is the WWW-Authenticate header of a 401: with an error code only when a credential was given.
+// challenge returns the WWW-Authenticate header of a 401. It has an error code only if a credential was given.
 func challenge(r *http.Request) string {
 	if len(r.Header.Values("Authorization")) == 0 {
 		return BearerChallenge("", "")
@@ -89,8 +89,8 @@ func challenge(r *http.Request) string {
 	return BearerChallenge("invalid_token", "")
 }
 
-// BearerChallenge is a challenge of RFC 6750 section 3. The error code and the scopes, joined by spaces, may be empty; scopes
-// hold neither quotes nor backslashes (RFC 6749 section 3.3).
+// BearerChallenge returns a challenge of RFC 6750 section 3. The error code and the scopes, joined by spaces, may be
+// empty; scopes contain neither quotes nor backslashes (RFC 6749 section 3.3).
 func BearerChallenge(code, scope string) string {
 	text := `Bearer realm="patd"`
 	if code != "" {

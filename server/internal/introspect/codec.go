@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/grpc/encoding"
-	protocodec "google.golang.org/grpc/encoding/proto" // registers what everything else is coded by
+	protocodec "google.golang.org/grpc/encoding/proto" // registers the codec of all other messages
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -20,8 +20,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// Numbers of fields in proto/patd/v1/introspection.proto. A test compares what is written and read here with what the
-// generated code makes of the same, whatever the fields hold.
+// Field numbers of proto/patd/v1/introspection.proto. A test compares what is written and read here with the generated
+// code, for all field values.
 const (
 	fieldToken, fieldAudience, fieldRequired, fieldClientIP = 1, 2, 3, 4
 
@@ -36,8 +36,8 @@ const (
 	fieldSeconds, fieldNanos, fieldMapKey, fieldMapValue             = 1, 2, 1, 2
 )
 
-// Codec reads and writes the messages of introspection without reflection, and leaves all others, and all that is unusual,
-// to the codec that gRPC comes with. On the wire there is no difference.
+// Codec reads and writes the messages of introspection without reflection, and leaves all others, and anything unusual,
+// to gRPC's own codec. The result on the wire is the same.
 type Codec struct {
 	generated encoding.CodecV2
 	shapes    *wire.Shapes
@@ -48,10 +48,10 @@ var _ encoding.CodecV2 = Codec{}
 // NewCodec makes the codec.
 func NewCodec() Codec { return Codec{encoding.GetCodecV2(protocodec.Name), knownShapes()} }
 
-// knownShapes are the shapes of all message types, which every codec shares.
+// knownShapes returns the shapes of all message types, which every codec shares.
 var knownShapes = sync.OnceValue(func() *wire.Shapes { return &wire.Shapes{Made: map[protoreflect.FullName]*wire.Shape{}} })
 
-// decode reads a message by the generated code, once its repeated fields are counted.
+// decode reads a message with the generated code, after a check of how many items its repeated fields hold.
 func decode(text string, m proto.Message) error {
 	b := []byte(text)
 	if err := knownShapes().CheckText(b, m); err != nil {
@@ -60,7 +60,7 @@ func decode(text string, m proto.Message) error {
 	return proto.Unmarshal(b, m) //nolint:wrapcheck // gRPC says what failed
 }
 
-// Name is that of the codec whose place this one takes.
+// Name returns the name of the codec that this one replaces.
 func (Codec) Name() string { return protocodec.Name }
 
 // Marshal writes v.
@@ -106,7 +106,7 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 }
 
-// buffers has a message of about that size written into a buffer, one of the pool's if it is large.
+// buffers writes a message of about that size into a buffer, taken from the pool if it is large.
 func buffers(size int, write func([]byte) []byte) mem.BufferSlice {
 	if mem.IsBelowBufferPoolingThreshold(size) {
 		return mem.BufferSlice{mem.SliceBuffer(write(make([]byte, 0, size)))}
@@ -117,11 +117,11 @@ func buffers(size int, write func([]byte) []byte) mem.BufferSlice {
 	return mem.BufferSlice{mem.NewBuffer(b, pool)}
 }
 
-// question is an IntrospectRequest. Its texts are parts of one string.
+// question is an IntrospectRequest. Its strings share memory with one string.
 type question struct {
 	token, audience, clientIP string
 	required                  []string
-	few                       [4]string // what required holds, mostly
+	few                       [4]string // room for required in the common case
 	size                      int       // in bytes, on the wire
 }
 
@@ -138,12 +138,12 @@ func (q *question) unmarshal(text string) error {
 	return nil
 }
 
-// take copies a message that the generated code has read.
+// take copies a message that the generated code has decoded.
 func (q *question) take(m *patdv1.IntrospectRequest) {
 	q.token, q.audience, q.clientIP, q.required = m.GetToken(), m.GetAudience(), m.GetClientIp(), m.GetRequiredScopes()
 }
 
-// read reads the fields that there are, each a text; false: there is something else, for the generated code to judge.
+// read reads the fields, all of them texts. It returns false on anything else, which is left to the generated code.
 func (q *question) read(text string) bool {
 	q.token, q.audience, q.clientIP, q.required = "", "", "", q.few[:0]
 	for r := (reader{text}); r.rest != ""; {
@@ -263,7 +263,7 @@ func (r *reader) varint() (v uint64, ok bool) {
 	return 0, false
 }
 
-// bytes reads a field that has a length.
+// bytes reads a length-delimited field.
 func (r *reader) bytes() (field uint64, value string, ok bool) {
 	tag, ok := r.varint()
 	if !ok || tag&7 != uint64(protowire.BytesType) {
@@ -277,7 +277,7 @@ func (r *reader) bytes() (field uint64, value string, ok bool) {
 	return tag >> 3, value, true
 }
 
-// number reads a field that is a number, if it comes next and its tag is one byte.
+// number reads a numeric field if it comes next and its tag is one byte.
 func (r *reader) number(field protowire.Number) (uint64, bool) {
 	if r.rest[0] != byte(protowire.EncodeTag(field, protowire.VarintType)) {
 		return 0, false
@@ -294,7 +294,7 @@ func (r *reader) number(field protowire.Number) (uint64, bool) {
 // introspection is an IntrospectResponse.
 type introspection struct{ tokens.Introspection }
 
-// size is about how many bytes an answer takes.
+// size returns about how many bytes a response takes.
 func (in *introspection) size() int { return sizeOf(&in.Introspection) }
 
 func sizeOf(in *tokens.Introspection) int {
@@ -307,8 +307,8 @@ func sizeOf(in *tokens.Introspection) int {
 // streamAnswer is an IntrospectStreamResponse.
 type streamAnswer struct {
 	id     uint64
-	answer *tokens.Introspection // nil: there is none
-	failed *tokens.Error         // why
+	answer *tokens.Introspection // nil: none
+	failed *tokens.Error         // the error in place of an answer
 	code   int32                 // of failed
 }
 
@@ -352,7 +352,7 @@ func (a *batchAnswer) append(b []byte) []byte {
 	return b
 }
 
-// appendIntrospection writes an answer, as toIntrospection and the generated code do together, its labels in order.
+// appendIntrospection writes a response like toIntrospection and the generated code, with its labels in order.
 func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	active := in.Decision.Active()
 	if active {
@@ -403,13 +403,13 @@ func appendLabels(b []byte, labels map[string]string) []byte {
 	var at int
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		b, at = open(b, fieldLabels)
-		b = appendAlways(b, fieldMapKey, k) // of an entry, both are written even if empty
+		b = appendAlways(b, fieldMapKey, k) // a map entry has both fields, even if empty
 		b = shut(appendAlways(b, fieldMapValue, labels[k]), at)
 	}
 	return b
 }
 
-// appendTime writes a google.protobuf.Timestamp, unless there is none.
+// appendTime writes a google.protobuf.Timestamp, unless t is zero.
 func appendTime(b []byte, field protowire.Number, t time.Time) []byte {
 	if t.IsZero() {
 		return b
@@ -445,7 +445,7 @@ func appendText(b []byte, field protowire.Number, s string) []byte {
 }
 
 func appendAlways(b []byte, field protowire.Number, s string) []byte {
-	if len(s) < 0x80 && field < 16 { // tag and length are a byte each, mostly
+	if len(s) < 0x80 && field < 16 { // tag and length are mostly one byte each
 		return append(append(b, byte(field<<3)|byte(protowire.BytesType), byte(len(s))), s...)
 	}
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)

@@ -18,29 +18,29 @@ import (
 	"patd/tokens"
 )
 
-// The paths that have a direct way.
+// The paths with a direct way.
 const (
 	pathIntrospect = "/v1/introspect"
 	pathBatch      = "/v1/introspect:batch"
 )
 
-// firstRead is how much is read of a body at first, in bytes.
+// firstRead is how many bytes of a body the first read takes.
 const firstRead = 4 << 10
 
 // Direct is the short way of introspection over REST: the steps of the chain and the same method of tokens.Service,
-// without the trip through the gateway, which costs more than they do. It takes requests in plain form and leaves all
-// others to the gateway, which has then seen nothing of them yet; the answers are the same, byte for byte.
+// without the gateway, which costs more than they do. It serves requests in plain form and leaves all others,
+// untouched, to the gateway. The responses are the same, byte for byte.
 type Direct struct {
 	senders httpx.Senders
 	service *Service
 	codec   *httpx.JSONCodec
 	buffers sync.Pool // of *[]byte
-	bodies  sync.Pool // of *[]byte, none of which is larger than maxUnknown
-	// Values of headers that all answers share.
+	bodies  sync.Pool // of *[]byte, none larger than call.MaxUnknown
+	// Header values that all responses share.
 	noStore, noSniff, contentType []string
 }
 
-// NewDirect makes the short way to a service.
+// NewDirect returns the short way to a service.
 func NewDirect(s *Service, known httpx.Senders) *Direct {
 	return &Direct{
 		senders: known, service: s, codec: httpx.NewJSONCodec(),
@@ -50,7 +50,7 @@ func NewDirect(s *Service, known httpx.Senders) *Direct {
 	}
 }
 
-// Serve serves a request if it is plain. False: nothing has happened, and the request is whole.
+// Serve serves a plain request. If it returns false, it has done nothing, and the request can still be served.
 func (d *Direct) Serve(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method != http.MethodPost || !plainRequest(r) {
 		return false
@@ -65,10 +65,10 @@ func (d *Direct) Serve(w http.ResponseWriter, r *http.Request) bool {
 	}
 }
 
-// Takes reports whether the path is one of those that have a direct way.
+// Takes reports whether the path has a direct way.
 func (d *Direct) Takes(path string) bool { return path == pathIntrospect || path == pathBatch }
 
-// plainRequest tells whether there is nothing to a request that the gateway and the front treat in a way of their own.
+// plainRequest reports whether a request has nothing that the gateway or the front treats specially.
 func plainRequest(r *http.Request) bool {
 	if r.URL.RawPath != "" || r.URL.RawQuery != "" || r.URL.ForceQuery || r.ContentLength <= 0 || r.ContentLength > call.MaxMessage {
 		return false
@@ -82,25 +82,25 @@ func plainRequest(r *http.Request) bool {
 	return len(credentials) == 1 && httpx.Printable(credentials[0])
 }
 
-// read reads the body. If it does not arrive whole, the gateway shall find out for itself.
+// read reads the body. If the body does not arrive whole, the gateway deals with it.
 func (d *Direct) read(r *http.Request) (text string, ok bool) {
 	p, _ := d.bodies.Get().(*[]byte)
 	whole := int(r.ContentLength)
 	b := slices.Grow((*p)[:0], min(whole, firstRead))
 	n, err := r.Body.Read(b[:min(whole, cap(b))])
 	if b = b[:n]; n < whole && err == nil {
-		b, _ = d.readOn(r, b, whole) // what is missing shows in the length
+		b, _ = d.readOn(r, b, whole) // a missing part shows in the length
 	}
 	text = string(b)
 	clear(b)
-	if cap(b) <= call.MaxUnknown { // what an unknown caller may hold for as long as it likes
+	if cap(b) <= call.MaxUnknown { // an unknown caller may hold that much as long as it likes
 		*p = b
 		d.bodies.Put(p)
 	}
 	return text, len(text) == whole
 }
 
-// readOn reads the rest of a body in growing steps: what is declared reserves nothing.
+// readOn reads the rest of a body in growing steps: the declared length reserves no memory.
 func (d *Direct) readOn(r *http.Request, b []byte, whole int) ([]byte, error) {
 	rest := d.senders.NewBody(r, r.Body, d.senders.Known)
 	rest.Taken = len(b)
@@ -119,12 +119,12 @@ func (d *Direct) readOn(r *http.Request, b []byte, whole int) ([]byte, error) {
 	return b, nil
 }
 
-// unread makes a request whole again.
+// unread restores a request's body.
 func unread(r *http.Request, text string) {
 	r.Body = &rest{Reader: io.MultiReader(bytes.NewReader([]byte(text)), r.Body), Closer: r.Body}
 }
 
-// rest is a body of which a part was read before.
+// rest is a body of which a part has been read.
 type rest struct {
 	io.Reader
 	io.Closer
@@ -191,7 +191,7 @@ func (d *Direct) begin(w http.ResponseWriter, r *http.Request, c *call.Call, ful
 	h["X-Request-Id"], h["Cache-Control"], h["X-Content-Type-Options"] = []string{c.ID}, d.noStore, d.noSniff
 }
 
-// answer writes what a call comes to.
+// answer writes the result of a call.
 func (d *Direct) answer(w http.ResponseWriter, r *http.Request, c *call.Call, decide func() error, write func([]byte) ([]byte, error)) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -215,7 +215,7 @@ func (d *Direct) answer(w http.ResponseWriter, r *http.Request, c *call.Call, de
 	_, _ = w.Write(*b) // a failure means that the client has gone
 }
 
-// append writes one answer as JSON.
+// append writes one response as JSON.
 func (d *Direct) append(b []byte, in *tokens.Introspection) ([]byte, error) {
 	if out, ok := appendJSON(b, in); ok {
 		return out, nil

@@ -8,7 +8,7 @@ import (
 	"patd/tokens"
 )
 
-// toIntrospection writes a decision. An inactive one says nothing else.
+// toIntrospection writes a decision. An inactive one contains nothing else.
 func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
 	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: toDecision(in.Decision)}
 	if !out.Active {

@@ -14,10 +14,9 @@ import (
 	"patd/tokens/secret"
 )
 
-// Service serves patd.v1.IntrospectionService. Its calls are made for each request that the company's APIs
-// serve, so the hottest of them, Introspect, BatchIntrospect and IntrospectStream, do not pass through the generated code:
-// their messages are read and written by hand (see codec), and what a call needs is one object. The chain's steps are the
-// same.
+// Service serves patd.v1.IntrospectionService. Its calls are made for each request to the company's APIs, so the
+// hottest of them, Introspect, BatchIntrospect and IntrospectStream, bypass the generated code: their messages are read
+// and written by hand (see Codec), and each call needs one object only. The steps of the chain are the same.
 type Service struct {
 	patdv1.UnimplementedIntrospectionServiceServer
 	chain   *call.Chain
@@ -31,7 +30,7 @@ func New(c *call.Chain, service *tokens.Service) *Service {
 	return &Service{chain: c, service: service}
 }
 
-// Register registers the service, with handlers of its own where the generated ones would do too much.
+// Register registers the service, with handlers of its own for the hot methods.
 func Register(g call.Guard, s *Service) {
 	desc := patdv1.IntrospectionService_ServiceDesc
 	desc.Methods, desc.Streams = slices.Clone(desc.Methods), slices.Clone(desc.Streams)
@@ -51,14 +50,14 @@ func Register(g call.Guard, s *Service) {
 	g.RegisterService(&desc, s)
 }
 
-// hotCall is all that one introspection needs.
+// hotCall is everything that one introspection needs.
 type hotCall struct {
 	call.Call
 	question
 	introspection
 }
 
-// introspect decides about one token.
+// introspect decides on one token.
 func (s *Service) introspect(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
 	c, start := &hotCall{}, time.Now()
 	c.Late.Timeout = s.chain.Timeout
@@ -79,7 +78,7 @@ func (s *Service) introspect(_ any, ctx context.Context, _ func(any) error, _ gr
 	return &c.introspection, nil
 }
 
-// answer takes a call that has begun to its end.
+// answer completes a call that has begun.
 func (s *Service) answer(c *hotCall) (err error) {
 	if err := s.chain.AdmitHot(&c.Call, c.question.size); err != nil {
 		return err
@@ -92,8 +91,8 @@ func (s *Service) answer(c *hotCall) (err error) {
 	return err
 }
 
-// batch decides about many. An item whose client_ip is no address counts as one without, so that it does not fail
-// the rest.
+// batch decides on many tokens. An item whose client_ip is not an address is treated as one without, so that it does
+// not fail the others.
 func (s *Service) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
 	start := time.Now()
 	var q batchQuestion
@@ -117,7 +116,7 @@ func (s *Service) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.Un
 	return &batchAnswer{answers}, nil
 }
 
-// answers takes a call about many tokens, which has begun, to its end.
+// answers completes a call about many tokens that has begun.
 func (s *Service) answers(c *call.Call, q *batchQuestion) ([]tokens.Introspection, error) {
 	if err := s.chain.AdmitHot(c, q.size); err != nil {
 		return nil, err
@@ -129,7 +128,7 @@ func (s *Service) answers(c *call.Call, q *batchQuestion) ([]tokens.Introspectio
 	return s.service.IntrospectBatch(c, c.Actor, in)
 }
 
-// request is the question as the domain takes it; false: its client_ip is no address, and counts as absent.
+// request converts q for the domain; false: client_ip is not an address, and is treated as absent.
 func (q *question) request() (tokens.IntrospectRequest, bool) {
 	in := tokens.IntrospectRequest{Secret: secret.NewSecret(q.token), Audience: q.audience, Required: q.required}
 	var ok bool

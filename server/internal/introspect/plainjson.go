@@ -12,8 +12,8 @@ import (
 	"patd/tokens"
 )
 
-// parser reads the JSON of an introspection in its plain form: fields by their names in the contract, each once, and texts
-// without escapes and of ASCII. Its methods answer false for whatever else there is, which may be good or bad.
+// parser parses an introspection request in plain JSON: fields by their names in the contract, each at most once, and
+// strings of ASCII without escapes. Its methods return false for any other text, valid or not.
 type parser struct{ rest string }
 
 // space skips white space.
@@ -29,7 +29,7 @@ func (p *parser) take(c byte) bool {
 	return true
 }
 
-// end reports whether there is no more.
+// end reports whether only white space is left.
 func (p *parser) end() bool {
 	p.space()
 	return p.rest == ""
@@ -150,7 +150,7 @@ func (p *parser) batch(q *batchQuestion) bool {
 	return ok && p.take('}')
 }
 
-// plainByte reports whether a byte stands for itself in JSON, whoever writes it.
+// plainByte reports whether every JSON writer writes a byte as itself.
 func plainByte(c byte) bool { return c >= ' ' && c <= '~' && c != '"' && c != '\\' }
 
 // writer writes JSON as the gateway does, as long as all texts are plain.
@@ -159,11 +159,11 @@ type writer struct {
 	odd bool
 }
 
-// appendJSON writes an answer; false: one of its texts is not plain, and it is for the gateway's codec to write.
+// appendJSON writes a response; false: one of its texts is not plain, so the gateway's codec must write it.
 func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w, t := writer{b: b}, &in.Token
 	active := in.Decision.Active()
-	if !active { // nothing else is told
+	if !active { // nothing else is disclosed
 		in, t = &tokens.Introspection{Decision: in.Decision}, &tokens.Token{}
 	}
 	w.raw(`{"active":`)
@@ -253,7 +253,7 @@ func (w *writer) labels(labels map[string]string) {
 	w.b = append(w.b, '}')
 }
 
-// time writes an instant, unless there is none: RFC 3339 in UTC, with 0, 3, 6 or 9 digits after the point.
+// time writes an instant, unless t is zero: RFC 3339 in UTC, with 0, 3, 6 or 9 digits after the point.
 func (w *writer) time(name string, t time.Time) {
 	if t.IsZero() {
 		return
@@ -265,7 +265,7 @@ func (w *writer) time(name string, t time.Time) {
 	w.raw(`Z"`)
 }
 
-// duration writes seconds, with as many digits.
+// duration writes seconds, with 0, 3, 6 or 9 digits after the point.
 func (w *writer) duration(name string, d time.Duration) {
 	if d < 0 {
 		w.odd = true

@@ -16,15 +16,15 @@ import (
 	"patd/tokens"
 )
 
-// maxUnanswered is how many requests of one stream may be unanswered before no more are read from it.
+// maxUnanswered is how many requests of one stream may be unanswered before reading stops.
 const maxUnanswered = 1024
 
-// stream returns the calls of one IntrospectStream. The goroutine it runs in looks after the stream; others read, one at a
-// time, and answer.
+// stream serves one IntrospectStream. Its own goroutine watches over the stream; others read requests, one at a time,
+// and answer them.
 //
-// Whoever has read a request answers it and reads on, so that nothing is handed from one goroutine to another while
-// answers come from memory. Only one that is about to wait, for the store or the source of features, has another read in
-// its place, and ends with its answer.
+// The goroutine that has read a request answers it and reads on, so that nothing passes between goroutines while
+// answers come from memory. Only one that is about to wait, for the store or the source of features, has another
+// goroutine read in its place, and ends after its answer.
 func (s *Service) stream(_ any, ss grpc.ServerStream) error {
 	a := &answering{
 		service: s, stream: ss, caller: call.Of(ss.Context()),
@@ -39,27 +39,27 @@ func (s *Service) stream(_ any, ss grpc.ServerStream) error {
 	return err
 }
 
-// answering is the answering of one stream.
+// answering is the state of one stream.
 type answering struct {
 	service *Service
 	stream  grpc.ServerStream
 	caller  *call.Call
-	// requestID is the caller's. A call makes its id when it is first asked for one, so goroutines must not ask caller.
+	// requestID is the stream's. A Call makes its id on first use, so goroutines must not use that of caller.
 	requestID string
 	actor     atomic.Pointer[tokens.Actor]
-	ended     chan error    // gets the reason why no more is read; nil: the caller has asked all that it wanted to
+	ended     chan error    // receives why reading ended; nil: the caller has sent all its requests
 	over      chan struct{} // closed when the stream is
-	room      chan struct{} // has a place for each goroutine: one that reads, or one that waits with its request
+	room      chan struct{} // holds one token for each goroutine that reads or waits
 
 	sending sync.Mutex
 
 	mu       sync.Mutex
 	idle     *sync.Cond
-	underWay int  // requests that were read and are not answered
-	closing  bool // nothing new is taken
+	underWay int  // requests read but not yet answered
+	closing  bool // no new request is accepted
 }
 
-// attend waits until the stream is over: its caller is done with it, is not let in any more, or the server stops.
+// attend waits until the stream is over: the caller has finished, the caller has lost its access, or the server stops.
 func (a *answering) attend() error {
 	c := a.service.chain
 	tick := time.NewTicker(call.RecheckEvery)
@@ -85,8 +85,8 @@ func (a *answering) attend() error {
 	}
 }
 
-// finish lets the answers under way be sent. A caller that does not read them does not hold up the end of its stream for
-// longer than a call may last.
+// finish lets the pending answers be sent. A caller that does not read them delays the end of its stream by at most the
+// time limit of a call.
 func (a *answering) finish() {
 	late := time.AfterFunc(a.service.chain.Timeout, func() {
 		a.mu.Lock()
@@ -104,7 +104,7 @@ func (a *answering) finish() {
 	close(a.over)
 }
 
-// enter takes a request that was read, unless the stream is ending.
+// enter counts a request that was read. It returns false if the stream is ending.
 func (a *answering) enter() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -123,8 +123,8 @@ func (a *answering) leave() {
 	}
 }
 
-// lead has another goroutine read and answer, once there is room for it. It may outlive the handler by a moment: one
-// that waits for a request is woken by the end of the stream, which comes after the handler's.
+// lead starts another goroutine to read and answer, once there is room for it. It may outlive the handler briefly: the
+// end of the stream, which comes after the handler's, wakes a goroutine that waits for a request.
 func (a *answering) lead() {
 	a.service.chain.Lingering.Go(func() {
 		select {
@@ -136,16 +136,16 @@ func (a *answering) lead() {
 	})
 }
 
-// item is one request of a stream, and what it takes to answer it.
+// item is one request of a stream, and the state for its answer.
 type item struct {
 	call.Call
 	question streamQuestion
 	answer   streamAnswer
 	in       tokens.Introspection
-	led      bool // another goroutine reads
+	led      bool // another goroutine reads in its place
 }
 
-// Serve reads requests and answers them, until there are no more, or it has had to wait for one: then another goroutine
+// Serve reads and answers requests until there are no more, or until it has had to wait for one: then another goroutine
 // reads in its place.
 func (a *answering) Serve() {
 	i := &item{Call: call.Call{Context: a.caller.Context, Method: a.caller.Method, Peer: a.caller.Peer, ID: a.requestID}}
@@ -155,7 +155,7 @@ func (a *answering) Serve() {
 		if err := a.stream.RecvMsg(&i.question); err != nil {
 			select {
 			case a.ended <- err:
-			default: // somebody else has met the end too
+			default: // another goroutine has reported the end
 			}
 			return
 		}
@@ -167,14 +167,14 @@ func (a *answering) Serve() {
 	}
 }
 
-// answer returns one request. What fails is told in the answer, and logged, since the stream's own line says nothing of it.
+// answer answers one request. An error is sent in the answer and logged: the stream's own log line lacks it.
 func (a *answering) answer(i *item) {
 	i.Actor, i.Cause = *a.actor.Load(), nil
 	i.answer = streamAnswer{id: i.question.id}
 	err := a.decide(i)
 	if !a.sending.TryLock() {
 		a.sending.Lock()
-		if err == nil { // it waited to be sent, and its caller's token may have ended meanwhile
+		if err == nil { // the answer waited to be sent, and its caller's token may have ended meanwhile
 			err = a.service.chain.StillIs(&i.Call)
 		}
 	}
@@ -190,10 +190,10 @@ func (a *answering) answer(i *item) {
 		i.answer.answer = &i.in
 	}
 	a.service.chain.Metrics.Streamed.Count(code)
-	_ = a.stream.SendMsg(&i.answer) // a failure means that the stream is over, which attend sees
+	_ = a.stream.SendMsg(&i.answer) // a failure means that the stream is over, which attend notices
 }
 
-// decide decides about one request, and has a panic end that request alone.
+// decide decides on one request, and limits a panic to that request.
 func (a *answering) decide(i *item) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -212,7 +212,7 @@ func (a *answering) decide(i *item) (err error) {
 	return err
 }
 
-// streamEnd is the error of a stream from which no more could be read; io.EOF is none.
+// streamEnd returns the error of a stream whose reading ended; io.EOF is not an error.
 func streamEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -224,7 +224,7 @@ func stopping() *tokens.Error {
 	return tokens.Fail(tokens.CodeUnavailable, "SERVER_STOPPING", "the server is stopping; try again")
 }
 
-// aged ends a stream on a connection that is to be renewed.
+// aged returns the error that ends a stream on a connection that has to be renewed.
 func aged() *tokens.Error {
 	return tokens.Fail(tokens.CodeUnavailable, "CONNECTION_AGED", "the connection has reached its age; open the stream again, on a new one")
 }

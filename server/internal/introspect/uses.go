@@ -12,8 +12,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// ReportUses notes uses that the caller let pass out of its own memory. One that is malformed refuses all, since its reporter is
-// at fault and should hear of it.
+// ReportUses records uses that the caller accepted from its own cache. One malformed use rejects the whole report: its
+// sender is at fault and should know.
 func (s *Service) ReportUses(ctx context.Context, r *patdv1.ReportUsesRequest) (*patdv1.ReportUsesResponse, error) {
 	if len(r.GetUses()) > tokens.MaxBatch {
 		return nil, tokens.Invalid("BATCH_TOO_LARGE", "uses", "at most "+strconv.Itoa(tokens.MaxBatch)+" in a batch")

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// heartbeat is how often a watcher hears something, with or without news. Its caller is rechecked as often.
+	// heartbeat is how often a watcher receives a message, with or without news. Its caller is rechecked as often.
 	heartbeat = time.Second
-	// newsGap is the least time between two messages of news, so that many changes are told together.
+	// newsGap is the least time between two messages of news, so that many changes share one message.
 	newsGap = 20 * time.Millisecond
-	// slowWatcher is how long a watcher may leave a message unread that does not fit into what the transport holds.
+	// slowWatcher is how long a send to a watcher may block before the watcher is cut off.
 	slowWatcher = 10 * time.Second
 )
 
-// WatchInvalidations tells what is no longer as it was until the caller has enough, is not let in any more, reads too
-// slowly, or the server stops. A watcher holds no messages: what is told is read from the feed when it is sent.
+// WatchInvalidations streams invalidations until the caller ends the stream, loses its access or reads too slowly, or
+// the server stops. A watcher buffers no messages: it reads them from the feed when it sends them.
 func (s *Service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, ss grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]) error {
 	begun := call.Of(ss.Context())
 	watch, err := s.service.Watch(begun, begun.Actor, tokens.WatchPosition{Sequence: r.GetAfter(), History: r.GetHistory()})
@@ -74,8 +74,8 @@ type watching struct {
 	sent   chan error
 }
 
-// tell sends what there is to tell; without news it says so only as a heartbeat. A caller that has ended is told nothing. One
-// that nobody can tell about gets heartbeats only.
+// tell sends the pending news; without news it sends only heartbeats. A caller that has lost its access is sent
+// nothing. One that cannot be checked gets heartbeats only.
 func (w *watching) tell(always bool) error {
 	in, err := w.watch.Next(w.caller)
 	if err != nil {
@@ -91,8 +91,8 @@ func (w *watching) tell(always bool) error {
 	return w.send(toInvalidations(in))
 }
 
-// send sends a message, and gives up on a watcher that does not read: the transport then holds as much for it as it holds
-// for anybody, and the send waits. The end of the stream wakes it.
+// send sends a message, and gives up on a watcher that does not read: once the transport's buffer for it is full, the
+// send blocks. The end of the stream wakes it.
 func (w *watching) send(m *patdv1.WatchInvalidationsResponse) error {
 	w.chain.Lingering.Go(func() { w.sent <- w.stream.Send(m) })
 	late := time.NewTimer(slowWatcher)

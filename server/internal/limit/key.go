@@ -2,14 +2,14 @@ package limit
 
 import "net/netip"
 
-// How much of an address counts. Whoever has one IPv6 address has its /64, and often the /48.
+// How much of an address counts. A client with one IPv6 address has its /64, and often the /48.
 const (
 	ownBits4, groupBits4 = 32, 24
 	ownBits6, groupBits6 = 64, 48
 )
 
-// Key is whom a bucket belongs to, and the group with which it shares a coarse bucket when the table is full. Keys made
-// by Name and keys made by Address are never the same.
+// Key identifies the owner of a bucket, and the group with which it shares a coarse bucket when the table is full. A
+// key from Name never equals a key from Address.
 type Key struct{ own, group identity }
 
 // identity is a name or a network.
@@ -19,11 +19,11 @@ type identity struct {
 	net   netip.Prefix
 }
 
-// Name is the key of a caller that has a name, which the limiter does not keep.
+// Name returns the key of a named caller. The limiter does not keep the name.
 func Name(s string) Key { return Key{identity{named: true, name: s}, identity{named: true, name: s}} }
 
-// Address is the key of a caller known by its address: IPv4 (IPv4-mapped IPv6 is the same) by itself, IPv6 by its /64,
-// whatever the zone. All callers without a valid address have one key.
+// Address returns the key of a caller's address: IPv4 (also IPv4-mapped IPv6) by itself, IPv6 by its /64, whatever the
+// zone. All callers without a valid address share one key.
 func Address(a netip.Addr) Key {
 	a = a.Unmap().WithZone("")
 	own, group := ownBits4, groupBits4
@@ -33,7 +33,7 @@ func Address(a netip.Addr) Key {
 	return Key{identity{net: network(a, own)}, identity{net: network(a, group)}}
 }
 
-// network is the network of an address; the zero Prefix for the zero Addr.
+// network returns the network of an address, or the zero Prefix for the zero Addr.
 func network(a netip.Addr, bits int) netip.Prefix {
 	p, err := a.Prefix(bits)
 	if err != nil {

@@ -11,29 +11,28 @@ import (
 )
 
 const (
-	ways           = 8  // places in a set: one search looks at no more
+	ways           = 8  // places in a set: the most that one search checks
 	locks          = 64 // mutexes that the sets share
 	defaultMaxKeys = 1 << 16
 	largestMaxKeys = 1 << 26 // 1.1 GiB
 	longestRefill  = 10 * 365 * 24 * time.Hour
 )
 
-// Config says how much is allowed. Rate and Burst must be given.
+// Config sets the limit. Rate and Burst are required.
 type Config struct {
 	Rate    float64 // tokens that a key gets back each second
-	Burst   int     // tokens that a key has at most, and begins with
+	Burst   int     // tokens that a key has at most, and at the start
 	MaxKeys int     // how many keys have a bucket of their own at once; 0: 65536; rounded up to a power of two
 	Now     func() time.Time
 }
 
-// Limiter bounds how often each key may do something. Its methods may be called at the same time. A nil Limiter limits
-// nothing, so that a limit can be switched off by not making one.
+// Limiter bounds how often each key may do something. It is safe for concurrent use. A nil Limiter limits nothing.
 type Limiter struct {
 	now      func() time.Time
 	start    time.Time
 	interval int64        // nanoseconds in which one token comes back
-	slack    int64        // how far a bucket's time may be ahead and still give a token: all tokens but one
-	fullest  atomic.Int64 // no bucket is full again later than this
+	slack    int64        // how far a bucket's time may be ahead while a token is left: all tokens but one
+	fullest  atomic.Int64 // every bucket is full again by then
 	seed     maphash.Seed
 	sets     []set
 	shared   []atomic.Int64 // the coarse buckets, as many as there are sets
@@ -43,8 +42,8 @@ type Limiter struct {
 // set is the places among which a key looks for its own.
 type set [ways]place
 
-// place holds the bucket of one key: when it is full again, in nanoseconds since the start. From that moment on another
-// key may have the place; until one takes it, it stays with its own.
+// place holds the bucket of one key: when it is full again, in nanoseconds since the start. From then on another key
+// may take the place; until one does, it belongs to its key.
 type place struct {
 	tag  uint64
 	full int64
@@ -56,7 +55,7 @@ type paddedMutex struct {
 	_ [56]byte
 }
 
-// New makes a limiter, and all the memory it will ever use: 17 bytes per key of MaxKeys, and 4 KiB.
+// New makes a limiter, and allocates all its memory: 17 bytes per key of MaxKeys, and 4 KiB.
 func New(c Config) (*Limiter, error) {
 	interval := math.Ceil(float64(time.Second) / c.Rate)
 	switch {
@@ -82,8 +81,8 @@ func New(c Config) (*Limiter, error) {
 	}, nil
 }
 
-// Allow takes a token of the key. Without one it takes nothing, answers false, and tells how long to wait: no sooner
-// will there be a token, and by then there is one, unless somebody else who shares the bucket was quicker.
+// Allow takes a token of the key. If there is none, it takes nothing, and returns false and the wait until the next
+// token. That token is then available, unless another caller that shares the bucket has taken it.
 func (l *Limiter) Allow(k Key) (ok bool, retryAfter time.Duration) {
 	if l == nil {
 		return true, 0
@@ -98,8 +97,8 @@ func (l *Limiter) Allow(k Key) (ok bool, retryAfter time.Duration) {
 	return retryAfter == 0, retryAfter
 }
 
-// Blocked tells whether the key has no token left, and then how long until it has one. It takes nothing. While no key is
-// near that it costs next to nothing.
+// Blocked reports whether the key has no token left, and returns the time until it has one. It takes nothing. While no
+// key is near its limit it costs next to nothing.
 func (l *Limiter) Blocked(k Key) (blocked bool, retryAfter time.Duration) {
 	if l == nil || l.fullest.Load() <= l.slack {
 		return false, 0
@@ -115,9 +114,8 @@ func (l *Limiter) Blocked(k Key) (blocked bool, retryAfter time.Duration) {
 	return retryAfter > 0, retryAfter
 }
 
-// Fail takes a token of the key whether there is one or not: attempts that were under way together, each of them begun
-// while the key was not blocked, are all paid for. The debt is bounded: a key never waits longer than a whole
-// burst takes to come back.
+// Fail takes a token of the key even if there is none, so that concurrent attempts, which all began while the key was
+// not blocked, are all counted. The debt is bounded: a key never waits longer than a whole burst takes to come back.
 func (l *Limiter) Fail(k Key) {
 	if l == nil {
 		return
@@ -129,14 +127,14 @@ func (l *Limiter) Fail(k Key) {
 	})
 }
 
-// elapsed is the limiter's time. A clock that was set back to before the start stands still.
+// elapsed returns the limiter's time. It stays at 0 if the clock is set back to before the start.
 func (l *Limiter) elapsed() int64 { return max(int64(l.now().Sub(l.start)), 0) }
 
-// wait is how long a bucket that is full again at the given time has no token.
+// wait returns how long a bucket that is full again at a time has no token.
 func (l *Limiter) wait(full, now int64) time.Duration { return time.Duration(max(full-l.slack-now, 0)) }
 
-// at finds the bucket that counts for a key and sets it to what change makes of it; change may be run again, and does
-// not make it fuller. What is left as it was takes no place.
+// at finds the bucket of a key and sets it to the result of change. change may run more than once, and must not make
+// the bucket fuller. An unchanged bucket takes no place.
 func (l *Limiter) at(k Key, now int64, change func(full int64) int64) {
 	tag := max(maphash.Comparable(l.seed, k.own), 1)
 	index := tag & uint64(len(l.sets)-1)
@@ -174,7 +172,7 @@ func (l *Limiter) at(k Key, now int64, change func(full int64) int64) {
 	}
 }
 
-// note takes in when a bucket is full again.
+// note records when a bucket is full again.
 func (l *Limiter) note(full int64) {
 	for {
 		was := l.fullest.Load()

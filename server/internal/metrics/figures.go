@@ -2,19 +2,19 @@ package metrics
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Figure is one number that /metrics shows, which somebody else than the server knows.
+// Figure is one number in /metrics that comes from outside the server.
 type Figure struct {
 	Name, Help string
-	Total      bool // it only grows; its name ends in _total
+	Total      bool // it only grows, and its name ends in _total
 	Value      float64
 }
 
-// Figures collects what a function answers each time that the metrics are read.
+// Figures collects the results of a function on each read of the metrics.
 type Figures func() []Figure
 
 var _ prometheus.Collector = Figures(nil)
 
-// Describe tells nothing beforehand: which figures there are is known when they are read.
+// Describe sends no descriptions: the figures are known only when they are read.
 func (Figures) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the figures.

@@ -13,28 +13,28 @@ import (
 	"patd/server/internal/fault"
 )
 
-// lastCode is the highest code that gRPC knows.
+// lastCode is the highest gRPC code.
 const lastCode = codes.Unauthenticated
 
-// Set counts and times calls. Its labels are methods and codes: nothing in them names a user or a token.
+// Set counts and times calls. Its labels are methods and codes: none identifies a user or a token.
 type Set struct {
 	Registry *prometheus.Registry
 	calls    *prometheus.CounterVec
 	duration *prometheus.HistogramVec
-	// Limited counts refusals by what was limited, and unrecorded the refused attempts that the audit log does not hold.
+	// Limited counts refusals by limit. Unrecorded counts refused attempts that the audit log does not record.
 	Limited    *prometheus.CounterVec
 	Unrecorded prometheus.Counter
 	Streamed   *codeCounters
 	Methods    map[string]*Method // of every served method; not changed after watch
 }
 
-// Method holds what one method's calls add to, found once, so that a call does not look labels up.
+// Method holds the metrics of one method, so that a call does not look up labels.
 type Method struct {
 	codes    *codeCounters
 	duration prometheus.Observer
 }
 
-// codeCounters are counters by code, each found when it is first needed.
+// codeCounters are counters by code, each looked up on first use.
 type codeCounters struct {
 	find     func(code string) prometheus.Counter
 	counters [lastCode + 1]atomic.Pointer[prometheus.Counter]
@@ -53,7 +53,7 @@ func (c *codeCounters) Count(code codes.Code) {
 	(*counter).Inc()
 }
 
-// New makes the metrics of a server of that version.
+// New returns the metrics of a server of a version.
 func New(version string) *Set {
 	m := &Set{
 		Registry: prometheus.NewRegistry(),
@@ -81,7 +81,7 @@ func New(version string) *Set {
 	}, []string{"code"})
 	m.Streamed = &codeCounters{find: func(code string) prometheus.Counter { return answers.WithLabelValues(code) }}
 	m.Registry.MustRegister(m.calls, m.duration, m.Limited, m.Unrecorded, answers, build)
-	// The package that these have moved to depends on database/sql, which this one must not.
+	// The package that replaces these depends on database/sql, which this one must not.
 	m.Registry.MustRegister(
 		prometheus.NewGoCollector(),                                       //nolint:staticcheck // see above
 		prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{})) //nolint:staticcheck // see above
@@ -89,17 +89,17 @@ func New(version string) *Set {
 	return m
 }
 
-// MethodHTTP is the method of requests that the HTTP front answered itself.
+// MethodHTTP is the method label of requests that the HTTP front itself serves.
 const MethodHTTP = "/http"
 
-// Watch makes a method known. It is called before the first call, never with a name that a caller chose.
+// Watch adds a method. It is called before the first call, never with a name that a caller chose.
 func (m *Set) Watch(fullMethod string) {
 	name := fullMethod[1:]
 	byCode := &codeCounters{find: func(code string) prometheus.Counter { return m.calls.WithLabelValues(name, code) }}
 	m.Methods[fullMethod] = &Method{codes: byCode, duration: m.duration.WithLabelValues(name)}
 }
 
-// Observe counts and times a call. A nil methodMetrics, that of a method which is not served, counts nothing.
+// Observe counts and times a call. A nil Method, that of an unserved method, counts nothing.
 func (mm *Method) Observe(code codes.Code, took time.Duration) {
 	if mm == nil {
 		return

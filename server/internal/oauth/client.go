@@ -13,25 +13,25 @@ import (
 	"patd/tokens/secret"
 )
 
-// The schemes of the Authorization header by which a client may show its service token.
+// The schemes of the Authorization header with which a client may present its service token.
 const (
 	schemeBasic  = bearer.Basic
 	schemeBearer = bearer.Bearer
 )
 
-// maxClientID bounds the name that a client without a credential gives itself.
+// maxClientID bounds, in bytes, the name of a client without a credential.
 const maxClientID = 255
 
-// clientCredential is what a client shows of itself.
+// clientCredential is the name and credential that a client presents.
 type clientCredential struct {
-	scheme string        // of the Authorization header; empty: it stood in the form, or nowhere
-	name   string        // empty: not told
-	secret tokens.Secret // a service token; empty: none was shown
+	scheme string        // of the Authorization header; empty: in the form, or absent
+	name   string        // empty: none was given
+	secret tokens.Secret // a service token; empty: none was presented
 }
 
-// identifyClient finds out who calls. A client may show a service token, by one way: Basic with the service's name, the same in
-// the form (RFC 6749 section 2.3.1), or Bearer (RFC 7662 section 2.1). What is shown must be right. A client that shows
-// none may give itself a name, which proves nothing.
+// identifyClient identifies the client. It may present a service token in one way: Basic with the service's name, the
+// same in the form (RFC 6749 section 2.3.1), or Bearer (RFC 7662 section 2.1). A token that is presented must be valid.
+// A client without one may give a name, which proves nothing.
 func (o *Endpoints) identifyClient(ctx context.Context, c *oauthCall, headers []string) error {
 	shown, err := readCredential(headers, c.form)
 	c.scheme = shown.scheme
@@ -59,8 +59,8 @@ func (o *Endpoints) identifyClient(ctx context.Context, c *oauthCall, headers []
 	})
 }
 
-// guarded runs a look at a caller's own credential. A bad one is counted, and past the limit of its address refused as one too
-// many. A trusted proxy's own address stands for callers whom it does not name, and is never limited.
+// guarded runs a check of the caller's own credential. A bad one is counted, and RATE_LIMITED past the limit of its
+// address. The address of a trusted proxy stands for callers that it does not name, and is never limited.
 func (o *Endpoints) guarded(ctx context.Context, c *oauthCall, look func(context.Context) error) error {
 	if o.Trusted.Has(c.Peer.IP) {
 		return look(ctx)
@@ -75,7 +75,7 @@ func (o *Endpoints) guarded(ctx context.Context, c *oauthCall, look func(context
 	return nil
 }
 
-// readCredential reads how a client shows itself, out of its Authorization headers and its form.
+// readCredential reads the client's credential from its Authorization headers and its form.
 func readCredential(headers []string, f form) (clientCredential, error) {
 	name, s := f.one("client_id"), f.one("client_secret")
 	if !validClientID(name) {
@@ -95,7 +95,7 @@ func readCredential(headers []string, f form) (clientCredential, error) {
 	}
 }
 
-// readHeader reads the Authorization header. name is the client_id of the form, which may say the same once more.
+// readHeader parses the Authorization header. name is the client_id of the form, which may repeat the name.
 func readHeader(header, name string) (clientCredential, error) {
 	scheme, text := bearer.Split(header)
 	switch {
@@ -120,9 +120,9 @@ func readHeader(header, name string) (clientCredential, error) {
 	}
 }
 
-// readBasic reads name and secret out of a Basic credential (RFC 7617). By RFC 6749 section 2.3.1 each was form-encoded
-// first, which some clients do and some do not; no name of a service and no token holds a character that makes a
-// difference, so that decoding is right for both.
+// readBasic parses the name and secret of a Basic credential (RFC 7617). RFC 6749 section 2.3.1 form-encodes each
+// first, which some clients do and some do not. No service name or token contains a character that makes a difference,
+// so decoding is right for both.
 func readBasic(text string) (name string, s tokens.Secret, ok bool) {
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
@@ -137,7 +137,7 @@ func readBasic(text string) (name string, s tokens.Secret, ok bool) {
 	return id, secret.NewSecret(password), true
 }
 
-// validClientID reports whether a client may call itself so: VSCHAR (RFC 6749 appendix A.1). Empty, it does not.
+// validClientID reports whether a client may use the name: VSCHAR (RFC 6749 appendix A.1), not empty.
 func validClientID(s string) bool {
 	return len(s) <= maxClientID && httpx.Printable(s) && !secret.MayContainSecret(s)
 }
@@ -146,7 +146,7 @@ func badClient() *tokens.Error {
 	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the client's credential is not good: it is a service's name with that service's token")
 }
 
-// unlessBadClient tells of a bad credential what is expected; an outage stays one.
+// unlessBadClient adds to a bad credential's error what is expected; an outage is returned unchanged.
 func unlessBadClient(err error) error {
 	if call.IsBadCredential(err) {
 		bad := badClient()
@@ -160,7 +160,7 @@ func errOtherClient() *tokens.Error {
 	return tokens.Invalid("CLIENT_ID_INVALID", "client_id", "is not the name of the service whose token authenticates the request")
 }
 
-// clientChallenges are the challenges of a 401: in the scheme that was used (RFC 6749 section 5.2), or all there are.
+// clientChallenges returns the challenges of a 401: for the scheme used (RFC 6749 section 5.2), or for all schemes.
 func clientChallenges(scheme string) []string {
 	basic := `Basic realm="patd", charset="UTF-8"`
 	switch scheme {

@@ -15,12 +15,12 @@ import (
 // formType is the content type of RFC 6749 appendix B.
 const formType = "application/x-www-form-urlencoded"
 
-// form is the parameters of a request, without those that have no value: they are taken as left out (RFC 6749 section
-// 3.1). What it does not know a server ignores.
+// form holds the parameters of a request, except empty ones: they are treated as absent (RFC 6749 section 3.1). A
+// server ignores parameters that it does not know.
 type form map[string][]string
 
-// readForm reads the form of a request, of at most 64 KiB: the client may show its credential in it. Parameters in the address are refused whatever they are, since addresses are logged
-// on their way and a secret may stand in them. No error repeats what was sent.
+// readForm reads a request's form of at most 64 KiB: the client may present its credential in it. Any parameter in the
+// address is rejected, since addresses are logged on their way and it may be a secret. No error repeats the input.
 func readForm(w http.ResponseWriter, r *http.Request) (form, error) {
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		return nil, tokens.Invalid("QUERY_NOT_ALLOWED", "", "parameters stand in the body, never in the address")
@@ -43,8 +43,8 @@ func errFormType() *tokens.Error {
 	return tokens.Invalid("CONTENT_TYPE_INVALID", "", "send the parameters as a form, with Content-Type: "+formType)
 }
 
-// parseForm reads the text of a form. Parameters that are given twice are refused (RFC 6749 section 3.1), but for those
-// that name targets (RFC 8693 section 2.1, RFC 8707 section 2).
+// parseForm parses the text of a form. Repeated parameters are rejected (RFC 6749 section 3.1), except those that name
+// targets (RFC 8693 section 2.1, RFC 8707 section 2).
 func parseForm(text string) (form, error) {
 	values, err := url.ParseQuery(text)
 	if err != nil {
@@ -71,7 +71,7 @@ func errRepeated(name string) error {
 	return tokens.Invalid("PARAMETER_REPEATED", name, "is given more than once")
 }
 
-// one is the value of a parameter; empty: it was left out.
+// one returns the value of a parameter, or "" if it is absent.
 func (f form) one(name string) string {
 	if len(f[name]) == 0 {
 		return ""
@@ -79,7 +79,7 @@ func (f form) one(name string) string {
 	return f[name][0]
 }
 
-// secret is the value of a parameter that must be there, as a secret.
+// secret returns the value of a required parameter, as a secret.
 func (f form) secret(name string) (tokens.Secret, error) {
 	text := f.one(name)
 	if text == "" {

@@ -12,8 +12,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// tokenInfo is the answer of RFC 7662 section 2.2. The zero value is the answer about everything that is not active:
-// garbage, other kinds of token, and what the caller is not to know of (section 2.2, last paragraph).
+// tokenInfo is the response of RFC 7662 section 2.2. The zero value is the response for any token that is not active:
+// garbage, other kinds of token, and tokens that the caller must not know about (section 2.2, last paragraph).
 type tokenInfo struct {
 	Active    bool   `json:"active"`
 	Scope     string `json:"scope,omitempty"`
@@ -29,8 +29,8 @@ type tokenInfo struct {
 	ID        string `json:"jti,omitempty"`
 }
 
-// introspect serves RFC 7662. The caller needs what it needs for the call over gRPC. client_ip is an extension: the address
-// of who presented the token, without which a token bound to networks is not active.
+// introspect serves RFC 7662. The caller needs the same right as over gRPC. client_ip is an extension: the address of
+// the client that presented the token, without which a token bound to networks is not active.
 func (o *Endpoints) introspect(ctx context.Context, c *oauthCall) (any, error) {
 	r := o.Of(patdv1.IntrospectionService_Introspect_FullMethodName).Right
 	switch {
@@ -55,7 +55,7 @@ func (o *Endpoints) introspect(ctx context.Context, c *oauthCall) (any, error) {
 	return o.describe(&out), nil
 }
 
-// describe writes an answer. Times are cut to whole seconds, so that a token never seems to last longer than it does.
+// describe writes a response. Times are cut to whole seconds, so that a token never seems to last longer than it does.
 func (o *Endpoints) describe(in *tokens.Introspection) tokenInfo {
 	if !in.Decision.Active() {
 		return tokenInfo{}
@@ -77,7 +77,7 @@ func (o *Endpoints) describe(in *tokens.Introspection) tokenInfo {
 	return out
 }
 
-// audienceClaim is the form of aud (RFC 7519 section 4.1.3): a text for one audience, a list for several, nil for none.
+// audienceClaim returns aud (RFC 7519 section 4.1.3): a text for one audience, a list for several, nil for none.
 func audienceClaim(audiences []string) any {
 	switch len(audiences) {
 	case 0:
@@ -89,8 +89,9 @@ func audienceClaim(audiences []string) any {
 	}
 }
 
-// revoke serves RFC 7009. Whoever presents a token may end it, as RFC 7009 section 5 has it for public clients; a client that
-// authenticates is written down as who did. What is no token is answered like one that was ended; what is, and stays good, is not.
+// revoke serves RFC 7009. Any bearer of a token may revoke it, as for public clients in RFC 7009 section 5; a client
+// that authenticates is recorded as the actor. An unknown token gets the same response as a revoked one; a token that
+// stays valid gets an error.
 func (o *Endpoints) revoke(ctx context.Context, c *oauthCall) (any, error) {
 	secret, err := c.form.secret("token")
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// accessClaims are the claims of an access token that is a JWT (RFC 9068 section 2.2). Its times are cut to whole seconds, so
-// that it never lasts longer than was granted.
+// accessClaims are the claims of a JWT access token (RFC 9068 section 2.2). Its times are cut to whole seconds, so that
+// it never lasts longer than was granted.
 type accessClaims struct {
 	Issuer   string `json:"iss"`
 	Subject  string `json:"sub"`
@@ -30,14 +30,14 @@ type accessClaims struct {
 	Scope    string `json:"scope,omitempty"`
 }
 
-// sign makes the JWT of claims, by the key that signs now.
+// sign returns the JWT of claims, signed with the current signing key.
 func (o *Endpoints) sign(c tokens.AccessClaims) (tokens.Secret, error) {
 	signing := o.Service.Signer()
 	key, err := webKey(signing, signing.Key)
 	if err != nil {
 		return tokens.Secret{}, err
 	}
-	// RFC 9068 section 2.1 has the type; the key's id stands in the header, the key does not.
+	// RFC 9068 section 2.1 defines the type. The header has the key's id, not the key.
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithType("at+jwt"))
 	if err != nil {
 		return tokens.Secret{}, fmt.Errorf("sign an access token: %w", err)
@@ -47,7 +47,7 @@ func (o *Endpoints) sign(c tokens.AccessClaims) (tokens.Secret, error) {
 		ID: c.ID.String(), ClientID: c.ClientID, Scope: strings.Join(c.Scopes, " "),
 	}
 	if claims.ClientID == "" {
-		claims.ClientID = c.TokenID.String() // who asked did not say; what it asked with is known
+		claims.ClientID = c.TokenID.String() // the client did not identify itself; the token that it presented is known
 	}
 	text, err := json.Marshal(claims)
 	if err != nil {
@@ -64,7 +64,7 @@ func (o *Endpoints) sign(c tokens.AccessClaims) (tokens.Secret, error) {
 	return secret.NewSecret(jwt), nil
 }
 
-// isGoodJWT reports whether a text is an access token that patd signed, and that has not ended.
+// isGoodJWT reports whether text is an access token that patd signed and that has not expired.
 func (o *Endpoints) isGoodJWT(text tokens.Secret) bool {
 	signed, err := jose.ParseSignedCompact(text.Reveal(), []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
@@ -81,7 +81,7 @@ func (o *Endpoints) isGoodJWT(text tokens.Secret) bool {
 	return false
 }
 
-// webKey is a signing key's half as a JSON Web Key. Its id is its thumbprint (RFC 7638), the same on all servers of a store.
+// webKey returns half as a JSON Web Key. Its id is its thumbprint (RFC 7638), the same on all servers of a store.
 func webKey(k tokens.SigningKey, half any) (jose.JSONWebKey, error) {
 	out := jose.JSONWebKey{Key: half, Algorithm: string(jose.ES256), Use: "sig"}
 	thumbprint, err := out.Thumbprint(crypto.SHA256)
@@ -92,11 +92,11 @@ func webKey(k tokens.SigningKey, half any) (jose.JSONWebKey, error) {
 	return out, nil
 }
 
-// keysPage serves the public keys (RFC 7517 section 5), to everybody: the one in force, and those of JWTs that are still
-// around after a rotation.
+// keysPage serves the public keys (RFC 7517 section 5) to every client: the current one, and after a rotation those of
+// JWTs that may still be valid.
 type keysPage struct{ service *tokens.Service }
 
-// ServeHTTP returns the keys as of now. They may be kept for less than the time after which a new key signs.
+// ServeHTTP returns the current keys. Clients may cache them for less time than passes before a new key signs.
 func (p keysPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
 	for _, k := range p.service.SigningKeys() {
@@ -115,5 +115,5 @@ func (p keysPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	httpx.WriteJSON(w, http.StatusOK, set)
 }
 
-// NewKeysPage makes the page of the keys in force.
+// NewKeysPage returns the page of the current keys.
 func NewKeysPage(service *tokens.Service) http.Handler { return keysPage{service} }

@@ -12,11 +12,11 @@ import (
 	"patd/tokens"
 )
 
-// wellKnown is where RFC 8414 section 3 has the metadata of an authorization server.
+// wellKnown is the metadata path of RFC 8414 section 3.
 const wellKnown = "/.well-known/oauth-authorization-server"
 
-// MetadataPaths are the paths of the metadata: for an issuer with a path that path comes after the well-known one, and the
-// proxy which adds the issuer's path may have taken it away again.
+// MetadataPaths returns the paths of the metadata. If the issuer has a path, it comes after the well-known one; the
+// proxy that adds the issuer's path may have removed it again.
 func MetadataPaths(issuer string) []string {
 	paths := []string{wellKnown}
 	if u, err := url.Parse(issuer); err == nil && strings.Trim(u.Path, "/") != "" {
@@ -25,9 +25,9 @@ func MetadataPaths(issuer string) []string {
 	return paths
 }
 
-// serverMetadata is the document of RFC 8414 section 2. Of lists without elements only the required one stands in it
-// (section 3.2): there is no authorization endpoint, and so no response type. Where "none" stands among the ways to
-// authenticate, possession of the token that is presented suffices. Bearer is a service token by itself (RFC 7662 section 2.1).
+// serverMetadata is the document of RFC 8414 section 2. Empty lists are omitted (section 3.2) except the required one:
+// there is no authorization endpoint, and so no response type. "none" as an authentication method means that possession
+// of the presented token suffices. Bearer is a service token by itself (RFC 7662 section 2.1).
 type serverMetadata struct {
 	Issuer            string   `json:"issuer"`
 	TokenEndpoint     string   `json:"token_endpoint"`
@@ -42,8 +42,9 @@ type serverMetadata struct {
 	IntrospectionAuth []string `json:"introspection_endpoint_auth_methods_supported"`
 }
 
-// describeServer is the metadata of the server at an issuer, which publishes some scopes. The issuer stays as the operator
-// wrote it, since clients compare it to the byte (RFC 8414 section 3.3); no address has two slashes where its path begins.
+// describeServer returns the metadata of an issuer's server, with its published scopes. The issuer stays as the
+// operator wrote it, since clients compare it byte by byte (RFC 8414 section 3.3); no address has two slashes where its
+// path begins.
 func describeServer(issuer string, published []string) serverMetadata {
 	const basic, post, none = "client_secret_basic", "client_secret_post", "none"
 	base := strings.TrimRight(issuer, "/")
@@ -56,19 +57,19 @@ func describeServer(issuer string, published []string) serverMetadata {
 	}
 }
 
-// metadataPage serves the metadata, to everybody.
+// metadataPage serves the metadata to every client.
 type metadataPage struct {
 	service *tokens.Service
 	issuer  string
 	timeout time.Duration
 }
 
-// NewMetadataPage makes the page of an issuer; reading what is published may take as long as timeout.
+// NewMetadataPage returns the page of an issuer. timeout bounds the read of the published scopes.
 func NewMetadataPage(service *tokens.Service, issuer string, timeout time.Duration) http.Handler {
 	return &metadataPage{service: service, issuer: issuer, timeout: timeout}
 }
 
-// ServeHTTP answers the document as of now: what is published is read each time.
+// ServeHTTP returns the current document: the published scopes are read each time.
 func (p *metadataPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), p.timeout)
 	defer cancel()

@@ -18,7 +18,7 @@ import (
 	"patd/tokens"
 )
 
-// Where the OAuth endpoints are, below the issuer.
+// Paths of the OAuth endpoints, below the issuer.
 const (
 	pathTokenInfo = "/oauth2/introspect" // RFC 7662
 	pathRevoke    = "/oauth2/revoke"     // RFC 7009
@@ -33,19 +33,19 @@ const (
 	methodGrant     = "oauth2.token"
 )
 
-// Endpoints is the OAuth endpoints. They take the HTML forms that the RFCs want, and so stand beside the gateway; who calls
-// is found out, limited, logged and counted as for every other call.
+// Endpoints are the OAuth endpoints. They accept the HTML forms of the RFCs, and so bypass the gateway; the caller is
+// identified, limited, logged and counted as in every other call.
 type Endpoints struct {
 	*call.Chain
 	issuer string
 }
 
-// New makes the endpoints. issuer is the iss of every answer, to the byte.
+// New returns the endpoints. issuer is the iss of every response, byte for byte.
 func New(network *call.Chain, issuer string) *Endpoints {
 	return &Endpoints{Chain: network, issuer: issuer}
 }
 
-// Handlers are served by exact path.
+// Handlers returns the handlers by exact path.
 func (o *Endpoints) Handlers() map[string]http.Handler {
 	return map[string]http.Handler{
 		pathTokenInfo: &oauthEndpoint{o, o.Page(methodTokenInfo, call.Right{Hot: true, Reads: true}), o.introspect},
@@ -58,7 +58,7 @@ func (o *Endpoints) Handlers() map[string]http.Handler {
 type oauthCall struct {
 	*call.Call
 	form   form
-	scheme string // of the credential that stood in the Authorization header; empty: there was none
+	scheme string // of the credential in the Authorization header; empty: none
 	client tokens.Client
 }
 
@@ -66,11 +66,11 @@ type oauthCall struct {
 type oauthEndpoint struct {
 	*Endpoints
 	method *call.Method
-	// serve answers what is to be written as JSON; nil: a body without content.
+	// serve returns the value to write as JSON; nil: an empty body.
 	serve func(context.Context, *oauthCall) (any, error)
 }
 
-// ServeHTTP serves one request and writes its one log line, whatever becomes of it.
+// ServeHTTP serves one request and writes its log line, whatever the result.
 func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), e.Timeout)
 	defer cancel()
@@ -98,10 +98,10 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	httpx.WriteText(w, http.StatusOK, text) // without the end of a line: what is inactive is answered by exactly one text
+	httpx.WriteText(w, http.StatusOK, text) // without a newline: the response for an inactive token is one exact text
 }
 
-// answer is the body of a success; nil: there is none.
+// answer returns the body of a success; nil: there is none.
 func (e *oauthEndpoint) answer(ctx context.Context, w http.ResponseWriter, r *http.Request, c *oauthCall) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
@@ -134,7 +134,7 @@ type oauthErrorBody struct {
 	Description string `json:"error_description"`
 }
 
-// fail answers with an error, keeps for the log what the client is not told, and tells the code for metrics.
+// fail responds with an error, keeps its private cause for the log, and returns the code for metrics.
 func (e *oauthEndpoint) fail(w http.ResponseWriter, c *oauthCall, err error) codes.Code {
 	public, cause := fault.Explain(err)
 	c.Cause = cause
@@ -154,7 +154,7 @@ func (e *oauthEndpoint) fail(w http.ResponseWriter, c *oauthCall, err error) cod
 	return fault.ClassOfDomain(public.Code).GRPC
 }
 
-// describable is a text as an error_description may hold it: printable ASCII without quotes and backslashes
+// describable returns a text as an error_description may contain it: printable ASCII without quotes and backslashes
 // (RFC 6749 section 5.2), and without secrets.
 func describable(text string) string {
 	return strings.Map(func(r rune) rune {

@@ -27,10 +27,10 @@ const (
 	typeJWT    = "urn:ietf:params:oauth:token-type:jwt"
 )
 
-// scopeOffline asks for a refresh token. It is no feature.
+// scopeOffline requests a refresh token. It is not a feature.
 const scopeOffline = "offline_access"
 
-// tokenAnswer is the answer of the token endpoint: RFC 6749 section 5.1, RFC 8693 section 2.2.1.
+// tokenAnswer is the response of the token endpoint: RFC 6749 section 5.1, RFC 8693 section 2.2.1.
 type tokenAnswer struct {
 	AccessToken     string `json:"access_token"`
 	IssuedTokenType string `json:"issued_token_type,omitempty"`
@@ -108,8 +108,8 @@ func readExchange(c *oauthCall) (q tokens.ExchangeRequest, err error) {
 	return q, err
 }
 
-// subject finds out whose token is exchanged, for the log and for the limit of its exchanges: that goes by tokens whose secret
-// was right, so that nobody uses up another's. Whatever is wrong with the token is one answer.
+// subject identifies the token to exchange, for the log and for its exchange limit. The limit counts tokens with a
+// valid secret, so that no caller uses up another's. Any fault of the token gets the same error.
 func (o *Endpoints) subject(ctx context.Context, c *oauthCall, secret tokens.Secret) (tokens.Actor, error) {
 	bearer, err := o.Service.Authenticate(ctx, secret, c.Peer)
 	var e *tokens.Error
@@ -140,7 +140,7 @@ func (o *Endpoints) refresh(ctx context.Context, c *oauthCall) (any, error) {
 	if q.Audiences, q.Resources, err = readTargets(c.form); err != nil {
 		return nil, err
 	}
-	// Refresh tokens are not in memory: one that has ended costs a read each time.
+	// Refresh tokens are not cached: one that has ended costs a read each time.
 	presented := limit.Name(q.Token.Reveal())
 	if blocked, after := o.Limits.Ended.Blocked(presented); blocked {
 		return nil, o.Limits.Refuse(call.LimitExchange, after, "this refresh token has ended, and is presented too often")
@@ -159,7 +159,7 @@ func (o *Endpoints) refresh(ctx context.Context, c *oauthCall) (any, error) {
 	return o.grant(g)
 }
 
-// grant writes what was granted. The lifetime is cut to whole seconds.
+// grant writes a grant. Its lifetime is cut to whole seconds.
 func (o *Endpoints) grant(g tokens.Granted) (*tokenAnswer, error) {
 	answer := &tokenAnswer{
 		TokenType: schemeBearer, ExpiresIn: int64(g.ExpiresIn / time.Second),
@@ -177,8 +177,8 @@ func (o *Endpoints) grant(g tokens.Granted) (*tokenAnswer, error) {
 	return answer, nil
 }
 
-// readScope reads scopes joined by single spaces (RFC 6749 section 3.3): sorted, without duplicates, nil for none, and
-// whether a refresh token is asked for with them.
+// readScope parses scopes joined by single spaces (RFC 6749 section 3.3): sorted, without duplicates, nil for none.
+// offline reports whether they request a refresh token.
 func readScope(text string) (scopes []string, offline bool, err error) {
 	if text == "" {
 		return nil, false, nil
@@ -197,7 +197,7 @@ func readScope(text string) (scopes []string, offline bool, err error) {
 	return slices.Compact(scopes), offline, nil
 }
 
-// readTargets reads for what the access token is to be good. What is no clean text names nothing.
+// readTargets reads the targets of the access token. A text that is not clean names no target.
 func readTargets(f form) (audiences, resources []string, err error) {
 	audiences, resources = f["audience"], f["resource"]
 	for _, target := range slices.Concat(audiences, resources) {

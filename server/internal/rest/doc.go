@@ -1,4 +1,4 @@
-// Package rest is the outermost HTTP handler and the gateway from JSON to gRPC. Front gives each request its id and each answer
-// its headers, finds the client's address and refuses what must not reach the gateway; the gateway calls gRPC on a listener in the
-// same process, behind which the chain of package call stands as it does on the network.
+// Package rest is the outermost HTTP handler and the gateway from JSON to gRPC. Front adds the request id and the
+// response headers, finds the client's address and rejects what must not reach the gateway. The gateway calls gRPC on a
+// listener in the same process, with the same chain of package call in front as on the network.
 package rest

@@ -21,26 +21,26 @@ import (
 	"patd/tokens"
 )
 
-// shortPath serves some requests by itself, before anything else is done with them.
+// shortPath serves some requests before any other step.
 type shortPath interface {
-	// Serve serves a request if it can. False: nothing has happened, and the request is whole.
+	// Serve serves a request if it can. If it returns false, it has done nothing, and the request can still be served.
 	Serve(w http.ResponseWriter, r *http.Request) bool
-	// Takes reports whether the path is one of those that it may serve.
+	// Takes reports whether Serve may serve the path.
 	Takes(path string) bool
 }
 
-// Front is the outermost HTTP handler. It gives every request its id and every answer its headers, finds the client's
-// address, and refuses what must not reach the gateway.
+// Front is the outermost HTTP handler. It adds the request id and the response headers, finds the client's address, and
+// rejects what must not reach the gateway.
 type Front struct {
 	Logger  *slog.Logger
 	Metrics *metrics.Set
 	Pages   map[string]http.Handler // by exact path; GET and HEAD, open
-	Forms   map[string]http.Handler // by exact path; they look after methods, bodies and logs themselves
-	// Gates are as oauth, for requests that a gateway forwards: their headers are those of a request to the company's own API,
-	// whose preconditions are not for patd.
+	Forms   map[string]http.Handler // by exact path; they check methods, bodies and log themselves
+	// Gates are like Forms, for requests that a gateway forwards: their headers belong to a request to the company's
+	// own API, so their preconditions are not for patd.
 	Gates map[string]http.Handler
 	API   http.Handler
-	Short shortPath // nil: there is none
+	Short shortPath // nil: none
 	httpx.Senders
 	Active sync.WaitGroup
 }
@@ -84,8 +84,8 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.route(answer, r.WithContext(httpx.WithExchange(r.Context(), x)), x)
 }
 
-// hold reserves what the headers of a request hold whose connection has shown no good credential. Over HTTP/1.1 that is no more than
-// the connection itself.
+// hold reserves the memory of a request's headers if its connection has shown no good credential. Over HTTP/1.1 the
+// connection itself holds no more.
 func (f *Front) hold(r *http.Request) (call.Held, *fault.TooOften) {
 	if r.ProtoMajor < 2 || f.Chain == nil {
 		return call.Held{}, nil
@@ -122,7 +122,7 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 			httpx.AnswerMethod(w, x.RequestID, []string{http.MethodGet, http.MethodHead})
 			return
 		}
-		// A cache may ask with a tag that it has from elsewhere: pages have none, so that it gets the page.
+		// A cache may send a tag from elsewhere: pages have none, so it gets the whole page.
 		if asked && (r.Header.Get("If-Match") != "" || r.Header.Get("If-Unmodified-Since") != "") {
 			httpx.WriteError(w, r, fault.Status(call.Unconditional(), x.RequestID))
 			return
@@ -131,7 +131,7 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 		return
 	}
 	if asked && f.Short != nil && f.Short.Takes(r.URL.Path) {
-		httpx.WriteError(w, r, fault.Status(call.Unconditional(), x.RequestID)) // here, for those calls do not pass where others are asked
+		httpx.WriteError(w, r, fault.Status(call.Unconditional(), x.RequestID)) // the short way skips the chain's check
 		return
 	}
 	if e := checkRequest(r); e != nil {
@@ -140,12 +140,12 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 	}
 	r.Header.Del("Te")
 	if r.Method == http.MethodHead {
-		r.Method = http.MethodGet // of this copy; net/http sends the headers of the answer and leaves out the body
+		r.Method = http.MethodGet // of this copy; net/http sends the response's headers and drops the body
 	}
 	f.API.ServeHTTP(w, r)
 }
 
-// encoded reports whether the body has a Content-Encoding, none of which is supported.
+// encoded reports whether the body has a Content-Encoding. None is supported.
 func encoded(r *http.Request) bool {
 	for _, v := range r.Header["Content-Encoding"] {
 		if v != "" && !strings.EqualFold(v, "identity") {
@@ -155,8 +155,8 @@ func encoded(r *http.Request) bool {
 	return false
 }
 
-// known returns nil if the request shows a good credential in its header. Where a body needs none, and where the client may
-// show it in the body itself, nobody is known before the body was read.
+// known returns nil if the request has a good credential in its header. If the body needs none, or may carry the
+// credential itself, the caller is unknown until the body is read.
 func (f *Front) known(r *http.Request) error {
 	_, inBody := f.Forms[r.URL.Path]
 	_, gate := f.Gates[r.URL.Path]
@@ -168,7 +168,7 @@ func (f *Front) known(r *http.Request) error {
 
 var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)
 
-// checkRequest refuses what the gateway would pass over in silence, repeat in an error, or fail to pass on.
+// checkRequest rejects what the gateway would silently ignore, repeat in an error, or fail to pass on.
 func checkRequest(r *http.Request) *tokens.Error {
 	switch {
 	case !httpx.CleanText(r.URL.Path):
@@ -204,8 +204,8 @@ func checkRequest(r *http.Request) *tokens.Error {
 	return nil
 }
 
-// lostSegment reports whether a segment of an encoded path, or what stands in it before a verb, may be another one to a proxy.
-// No id that a record can get is.
+// lostSegment reports whether a proxy might read a segment of an encoded path, or the part of it before a verb, as
+// another one. No record can have such an id.
 func lostSegment(path string) bool {
 	for segment := range strings.SplitSeq(path, "/") {
 		id := segment
@@ -221,7 +221,7 @@ func lostSegment(path string) bool {
 	return false
 }
 
-// cleanQuery lets control characters through: they are for the domain to refuse, by the name of the field.
+// cleanQuery allows control characters: the domain rejects them with the name of the field.
 func cleanQuery(raw string) bool {
 	if _, err := url.ParseQuery(raw); err != nil {
 		return false
@@ -230,7 +230,7 @@ func cleanQuery(raw string) bool {
 	return err == nil && utf8.ValidString(text)
 }
 
-// log writes the one line of a request that the chain has not seen.
+// log writes the log line of a request that the chain has not seen.
 func (f *Front) log(ctx context.Context, x *httpx.Exchange, code int, start time.Time) {
 	level, took := slog.LevelInfo, time.Since(start)
 	switch {
@@ -257,7 +257,7 @@ func (f *Front) log(ctx context.Context, x *httpx.Exchange, code int, start time
 	f.Logger.LogAttrs(ctx, level, "request", attrs...)
 }
 
-// codeOfHTTP is the gRPC code that an HTTP status stands for in metrics.
+// codeOfHTTP returns the gRPC code under which the metrics count an HTTP status.
 func codeOfHTTP(code int) codes.Code {
 	switch {
 	case code < http.StatusBadRequest:
@@ -287,7 +287,7 @@ func (a *answer) WriteHeader(code int) {
 	a.ResponseWriter.WriteHeader(code)
 }
 
-// Write stands for 200 when no code was written.
+// Write records 200 if no code was written.
 func (a *answer) Write(p []byte) (int, error) {
 	if a.code == 0 {
 		a.code = http.StatusOK
@@ -298,5 +298,5 @@ func (a *answer) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// pathLeaks is where leaks are reported over REST. Nobody needs a credential there.
+// pathLeaks is the REST path for leak reports. It needs no credential.
 const pathLeaks = "/v1/leaks"

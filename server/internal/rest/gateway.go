@@ -30,8 +30,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// DialInProcess connects the gateway with the listener behind which the chain stands. The connection is made with the
-// first call. The time limit of a call counts from here on, so that waiting for the connection is part of it.
+// DialInProcess connects the gateway with the in-process listener in front of the chain. The first call makes the
+// connection. The time limit of a call starts here, so that it includes the wait for the connection.
 func DialInProcess(lis *bufconn.Listener, timeout time.Duration) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///in-process",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
@@ -46,7 +46,7 @@ func DialInProcess(lis *bufconn.Listener, timeout time.Duration) (*grpc.ClientCo
 	return conn, nil
 }
 
-// markReached notes that a request has left the gateway for the chain, which logs and counts it.
+// markReached records that a request has passed from the gateway to the chain, which logs and counts it.
 func markReached(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	x := httpx.ExchangeOf(ctx)
 	x.Reached = true
@@ -56,12 +56,12 @@ func markReached(ctx context.Context, method string, req, reply any, cc *grpc.Cl
 	return invoke(ctx, method, req, reply, cc, opts...)
 }
 
-// UnlimitedStreams lets every REST request that was admitted reach the chain: all of them share one connection, and where
-// it has no room for another, calls that hang would keep those waiting that do not.
+// UnlimitedStreams lets every admitted REST request reach the chain: all share one connection, and with a limit on its
+// streams calls that hang would block others.
 const UnlimitedStreams = math.MaxUint32
 
-// LostCallGrace is how much longer than its time limit the gateway waits for a call, so that it is the chain that says, and
-// logs, what happened.
+// LostCallGrace is how much longer than a call's time limit the gateway waits, so that the chain reports and logs the
+// result.
 const LostCallGrace = 500 * time.Millisecond
 
 // limited gives each call a time limit.
@@ -73,12 +73,12 @@ func limited(timeout time.Duration) grpc.UnaryClientInterceptor {
 	}
 }
 
-// NewGateway makes the REST interface on top of a connection to the chain.
+// NewGateway returns the REST API on top of a connection to the chain.
 func NewGateway(ctx context.Context, conn *grpc.ClientConn, issuer string) (*runtime.ServeMux, error) {
 	g := &gateway{issuer: strings.TrimRight(issuer, "/")}
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, httpx.NewJSONCodec()),
-		// Splits a path at its literal slashes only, and decodes each segment once, so that ids may hold anything.
+		// Split a path at literal slashes only, and decode each segment once, so that ids may hold any character.
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
 		runtime.SetQueryParameterParser(&queryParser{}),
 		runtime.WithDisableHTTPMethodOverride(),
@@ -112,8 +112,8 @@ type gateway struct {
 	issuer string
 }
 
-// incomingHeader lets headers through to the chain. The gateway itself passes Authorization on, under that name and no
-// other, and reads Grpc-Timeout; the request id and the client's address travel under private keys.
+// incomingHeader passes headers on to the chain. The gateway itself passes Authorization on, under that name only, and
+// reads Grpc-Timeout; the request id and the client's address use private keys.
 func incomingHeader(key string) (string, bool) {
 	switch key {
 	case "Idempotency-Key":
@@ -136,7 +136,7 @@ func outgoingHeader(key string) (string, bool) {
 	return "", false
 }
 
-// annotate tells the chain what the front found out.
+// annotate passes the findings of the front on to the chain.
 func annotate(ctx context.Context, _ *http.Request) metadata.MD {
 	x := httpx.ExchangeOf(ctx)
 	md := metadata.Pairs(call.KeyRequestID, x.RequestID)
@@ -149,8 +149,8 @@ func annotate(ctx context.Context, _ *http.Request) metadata.MD {
 	return md
 }
 
-// answerError answers a request that failed. What the chain says is passed on; what the gateway says of a request that it
-// could not read is said anew, because the gateway repeats what was sent.
+// answerError responds to a failed request. Errors of the chain are passed on. An error of the gateway about a request
+// that it could not read is replaced, because its text repeats the input.
 func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	x, st := httpx.ExchangeOf(r.Context()), status.Convert(err)
 	if _, ours := fault.Reason(st); x.Reached && ours {
@@ -160,7 +160,7 @@ func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w 
 	e := x.RefusedBody()
 	switch {
 	case !x.Reached && len(r.Header.Values("Authorization")) == 0 && r.URL.Path != pathLeaks:
-		e = call.NoCredential() // every other method here needs one, and that comes before what is wrong with the request
+		e = call.NoCredential() // all other methods need one, and that comes before other faults of the request
 	case e != nil:
 	case x.Reached:
 		e = lostCall(st.Code())
@@ -173,7 +173,7 @@ func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w 
 	httpx.WriteError(w, r, fault.Status(e, x.RequestID))
 }
 
-// lostCall is the error of a call whose answer did not come back; nil: it should have.
+// lostCall returns the error of a call whose response was lost, or nil if it should have arrived.
 func lostCall(code codes.Code) *tokens.Error {
 	switch code {
 	case codes.DeadlineExceeded:
@@ -187,7 +187,7 @@ func lostCall(code codes.Code) *tokens.Error {
 	}
 }
 
-// answerUnrouted answers a path that is not served, without repeating it, or a method that the path does not have.
+// answerUnrouted responds to an unknown path, without repeating it, or to a method that the path does not support.
 func (g *gateway) answerUnrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
 	if r.Context().Value(probeKey{}) != nil {
 		return
@@ -202,7 +202,7 @@ func (g *gateway) answerUnrouted(_ context.Context, _ *runtime.ServeMux, _ runti
 
 type probeKey struct{}
 
-// methods lists the methods that a path has, by asking the routes with each.
+// methods returns the methods that a path supports, by trying the routes with each.
 func (g *gateway) methods(r *http.Request) []string {
 	var found []string
 	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
@@ -220,7 +220,7 @@ func (g *gateway) methods(r *http.Request) []string {
 	return found
 }
 
-// probeRoutes answers the question of methods instead of serving.
+// probeRoutes answers that probe instead of serving.
 func probeRoutes(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		if matched, ok := r.Context().Value(probeKey{}).(*bool); ok {
@@ -231,10 +231,10 @@ func probeRoutes(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
-// discard is a ResponseWriter that nobody reads.
+// discard is a ResponseWriter that discards its input.
 type discard struct{}
 
-// Header answers a header that nobody reads.
+// Header returns a new header.
 func (discard) Header() http.Header { return http.Header{} }
 
 // Write drops p.
@@ -243,7 +243,7 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 // WriteHeader drops the code.
 func (discard) WriteHeader(int) {}
 
-// nextPage is where the page after an answer starts, and the query parameter that says so; empty: there is none.
+// nextPage returns the start of the next page and the query parameter for it; empty: there is none.
 func nextPage(m proto.Message) (parameter, value string) {
 	switch page := m.(type) {
 	case interface{ GetNextPageToken() string }:
@@ -255,8 +255,8 @@ func nextPage(m proto.Message) (parameter, value string) {
 	}
 }
 
-// link adds the address of the next page (RFC 8288), unless the query holds the secret of a token, which is not to be
-// repeated. The page after an answer to POST has no address.
+// link adds the address of the next page (RFC 8288), unless the query contains a token's secret, which must not be
+// repeated. The response to a POST has no such link.
 func (g *gateway) link(ctx context.Context, w http.ResponseWriter, m proto.Message) error {
 	x := httpx.ExchangeOf(ctx)
 	parameter, next := nextPage(m)
@@ -265,7 +265,7 @@ func (g *gateway) link(ctx context.Context, w http.ResponseWriter, m proto.Messa
 	}
 	query, err := url.ParseQuery(x.Query)
 	if err != nil {
-		return fmt.Errorf("link the next page: %w", err) // the front lets no such query through
+		return fmt.Errorf("link the next page: %w", err) // the front rejects such queries
 	}
 	query.Set(parameter, next)
 	target := x.Path + "?" + query.Encode()
@@ -280,13 +280,13 @@ func (g *gateway) link(ctx context.Context, w http.ResponseWriter, m proto.Messa
 	return nil
 }
 
-// tagAnswer sets the ETag header of an answer that holds one record.
+// tagAnswer sets the ETag header of a response with one record.
 func tagAnswer(_ context.Context, w http.ResponseWriter, m proto.Message) error {
 	call.SetTag(w, m)
 	return nil
 }
 
-// answerCode sets the codes that are not 200: those of the catalogue's create and delete. An answer of 204 has no body.
+// answerCode sets codes other than 200: those of create and delete in the catalogue. A 204 has no body.
 func answerCode(_ context.Context, w http.ResponseWriter, m proto.Message) error {
 	switch m.ProtoReflect().Interface().(type) {
 	case *patdv1.CreateFeatureResponse, *patdv1.CreateAudienceResponse:

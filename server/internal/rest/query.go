@@ -18,7 +18,7 @@ import (
 	"patd/tokens"
 )
 
-// queryParser refuses parameters that the request does not have: a mistyped filter would otherwise widen a list.
+// queryParser rejects parameters that the request does not have: a misspelled filter would otherwise widen a list.
 type queryParser struct{ runtime.DefaultQueryParser }
 
 var _ runtime.QueryParameterParser = (*queryParser)(nil)
@@ -36,7 +36,7 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 	if p.DefaultQueryParser.Parse(msg, values, filter) == nil {
 		return nil
 	}
-	for _, name := range names { // whose fault it was
+	for _, name := range names { // find the faulty one
 		if p.DefaultQueryParser.Parse(msg.ProtoReflect().New().Interface(), url.Values{name: values[name]}, filter) != nil {
 			return badParameter(name)
 		}
@@ -44,7 +44,7 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 	return badParameter("")
 }
 
-// queryError is the error of a query. The gateway passes only texts on, so that its text is its JSON form.
+// queryError is the error of a query. The gateway passes on only its text, so the text is its JSON form.
 type queryError struct {
 	Reason string `json:"patd_reason"`
 	Field  string `json:"field"`
@@ -78,8 +78,8 @@ func badParameter(name string) error {
 	}
 }
 
-// queryOrBody refuses a query beside a body. The gateway reads none where the body is the request, and would pass over it in
-// silence: who writes ?ttl= there would get the default.
+// queryOrBody rejects a query next to a body. If the body is the request, the gateway would silently ignore the query:
+// a client that sends ?ttl= would get the default.
 func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		switch r.Method {
@@ -93,8 +93,8 @@ func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 	}
 }
 
-// unreadable returns the error of a path or query that could not be read, by the text that came through the gateway. A
-// text of the gateway's own repeats what was sent and is not used.
+// unreadable returns the error of a path or query that could not be read, from the text that the gateway passed on. The
+// gateway's own texts repeat the input and are not used.
 func unreadable(text string) *tokens.Error {
 	var e queryError
 	if err := json.Unmarshal([]byte(text), &e); err == nil && e.Reason != "" {

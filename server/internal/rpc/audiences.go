@@ -32,7 +32,7 @@ func (s catalogService) GetAudience(ctx context.Context, r *patdv1.GetAudienceRe
 	return &patdv1.GetAudienceResponse{Audience: toAudience(e)}, nil
 }
 
-// ReplaceAudience writes an audience anew.
+// ReplaceAudience overwrites an audience.
 func (s catalogService) ReplaceAudience(ctx context.Context, r *patdv1.ReplaceAudienceRequest) (*patdv1.ReplaceAudienceResponse, error) {
 	e, err := fromAudience(r.GetAudience(), r.GetId())
 	if err != nil {
@@ -104,7 +104,7 @@ func (s catalogService) UnblockTokens(ctx context.Context, r *patdv1.UnblockToke
 	return &patdv1.UnblockTokensResponse{UnblockedCount: int32(done), RemainingCount: left}, nil
 }
 
-// fromAudience reads an audience that is to stand under an id. It may leave its own id out.
+// fromAudience reads an audience to be stored under an id. It may omit its own id.
 func fromAudience(a *patdv1.Audience, id string) (tokens.AudienceEntry, error) {
 	switch {
 	case a == nil:

@@ -12,7 +12,7 @@ import (
 	"patd/tokens"
 )
 
-// catalogService serves patd.v1.CatalogService; its half about audiences is in audiences.go.
+// catalogService serves patd.v1.CatalogService; audiences.go has its methods for audiences.
 type catalogService struct {
 	patdv1.UnimplementedCatalogServiceServer
 	service *tokens.Service
@@ -41,7 +41,7 @@ func (s catalogService) GetFeature(ctx context.Context, r *patdv1.GetFeatureRequ
 	return &patdv1.GetFeatureResponse{Feature: toFeature(e)}, nil
 }
 
-// ReplaceFeature writes an entry anew.
+// ReplaceFeature overwrites an entry.
 func (s catalogService) ReplaceFeature(ctx context.Context, r *patdv1.ReplaceFeatureRequest) (*patdv1.ReplaceFeatureResponse, error) {
 	e, err := fromFeature(r.GetFeature(), r.GetName())
 	if err != nil {
@@ -70,7 +70,7 @@ func (s catalogService) ListFeatures(ctx context.Context, r *patdv1.ListFeatures
 	return &patdv1.ListFeaturesResponse{Features: toFeatures(found), After: next}, nil
 }
 
-// fromFeature reads an entry that is to stand under a name. It may leave its own name out.
+// fromFeature reads an entry to be stored under a name. It may omit its own name.
 func fromFeature(f *patdv1.Feature, name string) (tokens.FeatureEntry, error) {
 	switch {
 	case f == nil:
@@ -111,8 +111,8 @@ func toFeatures(entries []tokens.FeatureEntry) []*patdv1.Feature {
 	return out
 }
 
-// fromTTL reads an optional lifetime of a policy; 0: not given. One that is given and not longer than 0 would otherwise
-// be taken for the default.
+// fromTTL reads an optional lifetime of a policy; 0: not given. A given lifetime of 0 or less is rejected: it would be
+// taken for the default.
 func fromTTL(field string, d *durationpb.Duration) (time.Duration, error) {
 	ttl, err := wire.FromDuration(field, d)
 	if err != nil || ttl == nil {
@@ -124,7 +124,7 @@ func fromTTL(field string, d *durationpb.Duration) (time.Duration, error) {
 	return *ttl, nil
 }
 
-// toTTL leaves out a lifetime that is the default.
+// toTTL returns nil for a lifetime that is the default.
 func toTTL(d time.Duration) *durationpb.Duration {
 	if d == 0 {
 		return nil

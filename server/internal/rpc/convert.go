@@ -12,7 +12,7 @@ import (
 	"patd/tokens"
 )
 
-// toToken writes a token as it is at an instant.
+// toToken writes a token in its state at an instant.
 func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 	out := &patdv1.Token{
 		TokenId: t.ID.String(), User: t.User, Name: t.Name, Description: t.Description, Labels: t.Labels,
@@ -36,7 +36,7 @@ func toTokens(ts []tokens.Token, now time.Time) []*patdv1.Token {
 	return out
 }
 
-// lifetimeRequest is what a request for a lifetime looks like.
+// lifetimeRequest is a request with a lifetime.
 type lifetimeRequest interface {
 	GetExpireTime() *timestamppb.Timestamp
 	GetTtl() *durationpb.Duration
@@ -55,7 +55,7 @@ func fromLifetime(r lifetimeRequest) (tokens.Lifetime, error) {
 	return tokens.Lifetime{ExpireTime: at, TTL: ttl, Never: r.GetNeverExpires()}, nil
 }
 
-// pageRequest is what a request for a page looks like.
+// pageRequest is a request for a page.
 type pageRequest interface {
 	GetPageSize() int32
 	GetPageToken() string
@@ -65,7 +65,7 @@ func fromPage(r pageRequest) tokens.Page {
 	return tokens.Page{Size: int(r.GetPageSize()), Token: r.GetPageToken()}
 }
 
-// cursorRequest is what a request for a page looks like in the catalogue, whose lists have `limit` and `after`.
+// cursorRequest is a request for a page of the catalogue, whose lists have `limit` and `after`.
 type cursorRequest interface {
 	GetLimit() int32
 	GetAfter() string
@@ -75,7 +75,7 @@ func fromCursor(r cursorRequest) tokens.Page {
 	return tokens.Page{Size: int(r.GetLimit()), Token: r.GetAfter()}
 }
 
-// asCursor names the fields of an error about a page as the lists of the catalogue do.
+// asCursor renames the fields in an error about a page to those of the catalogue's lists.
 func asCursor(err error) error {
 	var e *tokens.Error
 	if !errors.As(err, &e) || len(e.Violations) != 1 {
@@ -92,7 +92,7 @@ func asCursor(err error) error {
 	}
 }
 
-// fromEnum reads an enum whose numbers are those of the domain, where 0 is a filter that selects all, or the default.
+// fromEnum reads an enum with the domain's numbers, where 0 is a filter that selects all, or the default.
 func fromEnum[E ~int32](reason, field string, e E, names map[int32]string) (int, error) {
 	if _, ok := names[int32(e)]; !ok {
 		return 0, tokens.Invalid(reason, field, "no such "+field)

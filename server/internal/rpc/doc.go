@@ -1,3 +1,4 @@
-// Package rpc holds the handlers that manage things: tokens, users, services, features, audiences, the audit log and reports of leaks. A
-// handler turns a message into a call of tokens.Service and its result back, and decides nothing.
+// Package rpc holds the handlers of the management API: tokens, users, services, features, audiences, the audit log and
+// leak reports. A handler converts a message to a call of tokens.Service and converts the result back. It decides
+// nothing.
 package rpc

@@ -19,8 +19,8 @@ type leakService struct {
 
 var _ patdv1.LeakServiceServer = leakService{}
 
-// ReportLeaks ends every live secret among those reported. Its answer never says whether there was one, but which items were
-// malformed.
+// ReportLeaks revokes every live secret in a report. The response lists malformed items, but never says whether a
+// secret was live.
 func (s leakService) ReportLeaks(ctx context.Context, r *patdv1.ReportLeaksRequest) (*patdv1.ReportLeaksResponse, error) {
 	found := make([]tokens.Secret, len(r.GetSecrets()))
 	for i, text := range r.GetSecrets() {
@@ -32,7 +32,7 @@ func (s leakService) ReportLeaks(ctx context.Context, r *patdv1.ReportLeaksReque
 	return &patdv1.ReportLeaksResponse{Malformed: malformed(r)}, nil
 }
 
-// malformed lists the items of a report that hold lostText, as no secret does; nil: there is none.
+// malformed returns the items of a report that contain lostText, as no secret does; nil: there are none.
 func malformed(r *patdv1.ReportLeaksRequest) *patdv1.ReportLeaksResponse_Malformed {
 	var out patdv1.ReportLeaksResponse_Malformed
 	for i, text := range r.GetSecrets() {

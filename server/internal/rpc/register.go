@@ -7,7 +7,7 @@ import (
 	"patd/tokens"
 )
 
-// Register registers the services of patd.v1 that manage things: all but introspection.
+// Register registers the management services of patd.v1: all but introspection.
 func Register(g grpc.ServiceRegistrar, svc *tokens.Service) {
 	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
 	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})

@@ -52,7 +52,7 @@ func (s accountService) ListServices(ctx context.Context, r *patdv1.ListServices
 	return out, nil
 }
 
-// RevokeService ends a service's token.
+// RevokeService revokes a service's token.
 func (s accountService) RevokeService(ctx context.Context, r *patdv1.RevokeServiceRequest) (*patdv1.RevokeServiceResponse, error) {
 	a, err := s.service.RevokeService(ctx, call.ActorOf(ctx), r.GetName(), r.GetReason())
 	if err != nil {

@@ -48,7 +48,7 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 	return &patdv1.CreateTokenResponse{Token: toToken(m.Token, s.service.Now()), Secret: m.Secret.Reveal()}, nil
 }
 
-// markReplay says in the answer's headers that it was given before.
+// markReplay marks a replayed response in its headers.
 func markReplay(ctx context.Context, replayed bool) error {
 	if !replayed {
 		return nil
@@ -59,7 +59,7 @@ func markReplay(ctx context.Context, replayed bool) error {
 	return nil
 }
 
-// idempotencyKey is the caller's key, from the header or from the request; both may be given if they are the same.
+// idempotencyKey returns the key from the header or the request. Both may be given if they are equal.
 func idempotencyKey(headers []string, requestID string) (string, error) {
 	switch {
 	case len(headers) == 0:
@@ -96,7 +96,7 @@ func (s tokenService) ListTokens(ctx context.Context, r *patdv1.ListTokensReques
 	return &patdv1.ListTokensResponse{Tokens: toTokens(ts, s.service.Now()), NextPageToken: next}, nil
 }
 
-// UpdateToken changes what the update mask names.
+// UpdateToken changes the fields in the update mask.
 func (s tokenService) UpdateToken(ctx context.Context, r *patdv1.UpdateTokenRequest) (*patdv1.UpdateTokenResponse, error) {
 	change, err := fromUpdate(r)
 	if err != nil {
@@ -109,7 +109,7 @@ func (s tokenService) UpdateToken(ctx context.Context, r *patdv1.UpdateTokenRequ
 	return &patdv1.UpdateTokenResponse{Token: toToken(t, s.service.Now())}, nil
 }
 
-// fromUpdate reads the fields that the update mask names. One that is named and not given is emptied.
+// fromUpdate reads the fields in the update mask. A field in the mask without a value is cleared.
 func fromUpdate(r *patdv1.UpdateTokenRequest) (tokens.TokenChange, error) {
 	var c tokens.TokenChange
 	if strings.TrimSpace(r.GetUpdateMask()) == "" {
@@ -146,7 +146,7 @@ func fromUpdate(r *patdv1.UpdateTokenRequest) (tokens.TokenChange, error) {
 	return c, nil
 }
 
-// maskText says what is wrong with a path of an update mask, repeating it only when it is the name of a field.
+// maskText describes the fault of a path in an update mask. It repeats the path only if it is a field name.
 func maskText(path string) string {
 	const can = "the fields that can be changed are name, description, labels, allowed_cidrs, scopes and expire_time"
 	fields := (&patdv1.Token{}).ProtoReflect().Descriptor().Fields()
@@ -191,7 +191,7 @@ func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequ
 	}, nil
 }
 
-// RevokeToken ends a token.
+// RevokeToken revokes a token.
 func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequest) (*patdv1.RevokeTokenResponse, error) {
 	t, err := s.service.Revoke(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId(), r.GetReason())
 	if err != nil {
@@ -200,7 +200,7 @@ func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequ
 	return &patdv1.RevokeTokenResponse{Token: toToken(t, s.service.Now())}, nil
 }
 
-// RevokeTokens ends all of a user's tokens.
+// RevokeTokens revokes all of a user's tokens.
 func (s tokenService) RevokeTokens(ctx context.Context, r *patdv1.RevokeTokensRequest) (*patdv1.RevokeTokensResponse, error) {
 	n, err := s.service.RevokeAll(ctx, call.ActorOf(ctx), r.GetUser(), r.GetReason())
 	if err != nil {
@@ -226,7 +226,7 @@ func (s selfService) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*pa
 	return &patdv1.GetSelfResponse{Token: toToken(self.Token, s.service.Now()), EffectiveScopes: self.Effective}, nil
 }
 
-// RevokeSelf ends the presented token.
+// RevokeSelf revokes the presented token.
 func (s selfService) RevokeSelf(ctx context.Context, r *patdv1.RevokeSelfRequest) (*patdv1.RevokeSelfResponse, error) {
 	t, err := s.service.RevokeSelf(ctx, call.ActorOf(ctx), r.GetReason())
 	if err != nil {

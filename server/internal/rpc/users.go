@@ -60,7 +60,7 @@ func (s userService) ResumeUser(ctx context.Context, r *patdv1.ResumeUserRequest
 	return &patdv1.ResumeUserResponse{User: toUser(u)}, nil
 }
 
-// DeleteUser forgets a user.
+// DeleteUser deletes a user's data.
 func (s userService) DeleteUser(ctx context.Context, r *patdv1.DeleteUserRequest) (*patdv1.DeleteUserResponse, error) {
 	n, err := s.service.DeleteUser(ctx, call.ActorOf(ctx), r.GetUser(), r.GetReason())
 	if err != nil {
@@ -69,7 +69,7 @@ func (s userService) DeleteUser(ctx context.Context, r *patdv1.DeleteUserRequest
 	return &patdv1.DeleteUserResponse{RevokedCount: int32(n)}, nil
 }
 
-// RefreshUser forgets what is cached of a user's features.
+// RefreshUser removes a user's features from the cache.
 func (s userService) RefreshUser(ctx context.Context, r *patdv1.RefreshUserRequest) (*patdv1.RefreshUserResponse, error) {
 	if err := s.service.RefreshUser(ctx, call.ActorOf(ctx), r.GetUser()); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (s userService) RefreshUser(ctx context.Context, r *patdv1.RefreshUserReque
 	return &patdv1.RefreshUserResponse{}, nil
 }
 
-// GetUserFeatures returns what a user holds.
+// GetUserFeatures returns a user's features.
 func (s userService) GetUserFeatures(ctx context.Context, r *patdv1.GetUserFeaturesRequest) (*patdv1.GetUserFeaturesResponse, error) {
 	held, err := s.service.UserFeatures(ctx, call.ActorOf(ctx), r.GetUser())
 	if err != nil {
@@ -86,7 +86,7 @@ func (s userService) GetUserFeatures(ctx context.Context, r *patdv1.GetUserFeatu
 	return &patdv1.GetUserFeaturesResponse{Features: toFeatures(held.Features), Stale: held.Stale, Etag: held.ETag}, nil
 }
 
-// SetUserFeatures replaces what a user holds. A REST request without any body is taken for a mistake, not for nothing.
+// SetUserFeatures replaces a user's features. A REST request without a body is an error, not an empty set.
 func (s userService) SetUserFeatures(ctx context.Context, r *patdv1.SetUserFeaturesRequest) (*patdv1.SetUserFeaturesResponse, error) {
 	if call.Of(ctx).Header(call.KeyEmptyBody) != "" {
 		return nil, tokens.Invalid("BODY_REQUIRED", "features", "give the features that the user shall hold, or an empty list")
@@ -98,7 +98,7 @@ func (s userService) SetUserFeatures(ctx context.Context, r *patdv1.SetUserFeatu
 	return &patdv1.SetUserFeaturesResponse{Features: toFeatures(held.Features), Etag: held.ETag}, nil
 }
 
-// UpdateUserFeatures adds to and removes from what a user holds.
+// UpdateUserFeatures adds and removes features of a user.
 func (s userService) UpdateUserFeatures(ctx context.Context, r *patdv1.UpdateUserFeaturesRequest) (*patdv1.UpdateUserFeaturesResponse, error) {
 	held, err := s.service.UpdateUserFeatures(ctx, call.ActorOf(ctx), r.GetUser(), r.GetAdd(), r.GetRemove())
 	if err != nil {

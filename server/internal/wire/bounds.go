@@ -14,34 +14,34 @@ import (
 )
 
 const (
-	// MaxMessages is how many items of a repeated message field one message may hold.
-	// The domain's own limits are lower; these hold before anything is allocated.
+	// MaxMessages is the limit on the items of one repeated message field. The domain's own limits are lower; this one
+	// is checked before anything is allocated.
 	MaxMessages = 2 * tokens.MaxBatch
-	// MaxTexts is how many items of a repeated text field one message may hold.
+	// MaxTexts is the limit on the items of one repeated text field.
 	MaxTexts = 10_000
-	// maxNested is how many messages one message may hold in all, and maxDepth how deep.
+	// maxNested is the limit on all messages within one message, and maxDepth on their depth.
 	maxNested = 16_000
 	maxDepth  = 64
 )
 
-// Shape is what there is to count in messages of one type.
+// Shape lists the fields to count in messages of one type.
 type Shape struct {
 	fields map[protowire.Number]*shapeField
 }
 
 type shapeField struct {
 	most int    // items; 0: the field is not repeated
-	sub  *Shape // nil: it is no message
+	sub  *Shape // nil: not a message
 }
 
-// counted are the items of one message so far. A field that is not repeated may come many times on the wire, and is then
-// merged, so its counts go on.
+// counted are the items counted in one message. A field that is not repeated may occur many times on the wire and is
+// then merged, so its counts add up.
 type counted struct {
 	items map[protowire.Number]int
 	subs  map[protowire.Number]*counted
 }
 
-// Shapes holds the shapes of message types, each made when it is first needed.
+// Shapes holds the shapes of message types, each made on first use.
 type Shapes struct {
 	mu   sync.Mutex
 	Made map[protoreflect.FullName]*Shape
@@ -58,7 +58,7 @@ func (s *Shapes) make(m protoreflect.MessageDescriptor) *Shape {
 		return known
 	}
 	made := &Shape{fields: map[protowire.Number]*shapeField{}}
-	s.Made[m.FullName()] = made // before its fields: a type may hold itself
+	s.Made[m.FullName()] = made // before its fields: a type may contain itself
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)
 		field := &shapeField{most: mostOf(f)}
@@ -72,7 +72,7 @@ func (s *Shapes) make(m protoreflect.MessageDescriptor) *Shape {
 	return made
 }
 
-// mostOf is how many items a field may hold; 0: it is not repeated.
+// mostOf returns how many items a field may hold; 0: the field is not repeated.
 func mostOf(f protoreflect.FieldDescriptor) int {
 	switch {
 	case f.Cardinality() != protoreflect.Repeated:
@@ -82,13 +82,13 @@ func mostOf(f protoreflect.FieldDescriptor) int {
 	case f.Kind() == protoreflect.StringKind || f.Kind() == protoreflect.BytesKind:
 		return MaxTexts
 	default:
-		return math.MaxInt // numbers take no more in memory than eight times their bytes
+		return math.MaxInt // numbers take at most eight times their bytes in memory
 	}
 }
 
 // Check counts the repeated fields of a message on the wire.
 func (s *Shapes) Check(data mem.BufferSlice, m proto.Message) error {
-	if data.Len() < 2*min(MaxMessages, MaxTexts) { // an item takes two bytes at least
+	if data.Len() < 2*min(MaxMessages, MaxTexts) { // an item takes at least two bytes
 		return nil
 	}
 	text := data.MaterializeToBuffer(mem.DefaultBufferPool())
@@ -96,13 +96,13 @@ func (s *Shapes) Check(data mem.BufferSlice, m proto.Message) error {
 	return s.CheckText(text.ReadOnlyData(), m)
 }
 
-// CheckText is Check for a message in JSON's place: its bytes are a text.
+// CheckText is Check for a contiguous message.
 func (s *Shapes) CheckText(text []byte, m proto.Message) error {
 	nested := 0
 	return s.of(m.ProtoReflect().Descriptor()).walk(text, &counted{}, &nested, 0)
 }
 
-// walk counts. What is not well formed is left for the decoder to refuse.
+// walk counts. Malformed messages are left for the decoder to reject.
 func (s *Shape) walk(b []byte, seen *counted, nested *int, depth int) error {
 	if depth > maxDepth {
 		return errTooMany()
@@ -145,7 +145,7 @@ func (s *Shape) walk(b []byte, seen *counted, nested *int, depth int) error {
 	return nil
 }
 
-// of is what counts the next message of a field.
+// of returns the counts for the next message of a field.
 func (c *counted) of(number protowire.Number, field *shapeField) *counted {
 	if field.most > 0 {
 		return &counted{}
@@ -165,8 +165,8 @@ func errTooMany() *tokens.Error {
 		"a list holds at most "+strconv.Itoa(MaxMessages)+" messages or "+strconv.Itoa(MaxTexts)+" texts, and often fewer")
 }
 
-// CountJSON refuses a JSON text with a list or an object of too many items, before anything is made of it. What is not well
-// formed is left for the decoder to refuse.
+// CountJSON rejects a JSON text with too many items in a list or object, before it is decoded. Malformed text is left
+// for the decoder to reject.
 func CountJSON(text []byte) error {
 	type level struct {
 		commas int

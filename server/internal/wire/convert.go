@@ -10,7 +10,7 @@ import (
 	"patd/tokens"
 )
 
-// ToTime leaves out an absent time.
+// ToTime returns nil for the zero time.
 func ToTime(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -18,7 +18,7 @@ func ToTime(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// ToIP writes an address; absent: nothing.
+// ToIP writes an address, or "" for none.
 func ToIP(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""
@@ -47,7 +47,7 @@ func FromTime(field string, t *timestamppb.Timestamp) (*time.Time, error) {
 	return &at, nil
 }
 
-// FromDuration reads an optional duration. One too long for Go is the longest there is, which is over every limit.
+// FromDuration reads an optional duration. One too long for Go becomes the longest, which is over every limit.
 func FromDuration(field string, d *durationpb.Duration) (*time.Duration, error) {
 	if d == nil {
 		return nil, nil
@@ -59,8 +59,8 @@ func FromDuration(field string, d *durationpb.Duration) (*time.Duration, error) 
 	return &v, nil
 }
 
-// FromIP reads an optional address; false: it is none, and counts as absent. A zone means nothing away from its machine, so an
-// address with one is none.
+// FromIP parses an optional address; false: it is not an address, and is treated as absent. Nor is one with a zone,
+// which means nothing on another machine.
 func FromIP(text string) (netip.Addr, bool) {
 	if text == "" {
 		return netip.Addr{}, true
@@ -72,7 +72,7 @@ func FromIP(text string) (netip.Addr, bool) {
 	return a, true
 }
 
-// ErrClientIP is the refusal of a client_ip that is no address.
+// ErrClientIP returns the error for a client_ip that is not an address.
 func ErrClientIP() *tokens.Error {
 	return tokens.Invalid("CLIENT_IP_INVALID", "client_ip", "must be an IPv4 or IPv6 address")
 }

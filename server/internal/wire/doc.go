@@ -1,3 +1,3 @@
-// Package wire is what more than one room needs between messages of patd.v1 and the domain: times, durations, addresses and
-// networks in both directions, and the bounds on how much a message may hold, which are counted before it is decoded.
+// Package wire holds conversions between messages of patd.v1 and the domain that several packages need: times,
+// durations, addresses and networks in both directions. It also bounds the size of a message before it is decoded.
 package wire

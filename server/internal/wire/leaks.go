@@ -14,11 +14,11 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// LostText is what is read in place of a character that is none (U+FFFD), and of an item that is no text.
+// LostText replaces an invalid character (U+FFFD), and an item that is not a text.
 const LostText = string(utf8.RuneError)
 
-// ReadLeaksJSON reads a report that the JSON decoder refuses, for the sake of the items that are well formed; false: the report
-// as a whole is malformed.
+// ReadLeaksJSON reads the well-formed items of a report that the JSON decoder rejects; false: the whole report is
+// malformed.
 func ReadLeaksJSON(text []byte, m proto.Message) bool {
 	r, ok := m.(*patdv1.ReportLeaksRequest)
 	if !ok {
@@ -54,8 +54,8 @@ func ReadLeaksJSON(text []byte, m proto.Message) bool {
 	return true
 }
 
-// ReadLeaks reads a report on the wire that the decoder refuses, since a text in it is no UTF-8; false: it is malformed as a
-// whole.
+// ReadLeaks reads a report on the wire that the decoder rejects because a text is not UTF-8; false: the whole report is
+// malformed.
 func ReadLeaks(b []byte, r *patdv1.ReportLeaksRequest) bool {
 	var items []string
 	for len(b) > 0 {
