@@ -11,12 +11,12 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// errNonsense says that an answer contradicts itself. It is a fault: nothing is known about the token.
+// errNonsense reports that an answer contradicts itself. It is a fault: nothing is known about the token.
 var errNonsense = status.Error(codes.Internal, "the answer of patd contradicts itself")
 
-// read makes an entry of an answer. It is good until the token expires, by the server's clock, as far as that can be
-// told here: counted from when the question was sent. It holds for the address of the question only, unless it says
-// otherwise; a final refusal is decided before any address is looked at.
+// read makes an entry of an answer. It is good until the token expires by the server's clock, counted from when the
+// request was sent. It holds only for the address of the request, unless the answer says otherwise; a final refusal is
+// decided before any address is checked.
 func (v *Verifier) read(k keys, t ticket, r *patdv1.IntrospectResponse) (*entry, error) {
 	d := Decision(r.GetDecision())
 	if d <= 0 || d.Active() != r.GetActive() {
@@ -46,7 +46,7 @@ func (v *Verifier) read(k keys, t ticket, r *patdv1.IntrospectResponse) (*entry,
 	return e, nil
 }
 
-// spread shortens an age by up to a tenth, so that what was asked at once is not asked at once again.
+// spread shortens an age by up to a tenth, so that answers fetched together do not expire together.
 func spread(age time.Duration, k key) time.Duration {
 	return age - age/10*time.Duration(k[15])/256
 }
@@ -61,7 +61,7 @@ func toToken(r *patdv1.IntrospectResponse) *Token {
 	}
 }
 
-// sorted makes sure of what the search for a scope rests on.
+// sorted ensures the order that the binary search for a scope needs.
 func sorted(list []string) []string {
 	if !slices.IsSorted(list) {
 		slices.Sort(list)

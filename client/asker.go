@@ -12,7 +12,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// asker asks the server: over one stream, which costs a fraction of a call, or by a call of its own where there is none.
+// asker sends requests to the server: over one stream, at a fraction of a call's cost, or by calls without a stream.
 type asker struct {
 	rpc  patdv1.IntrospectionServiceClient
 	now  func() time.Time
@@ -23,7 +23,7 @@ func newAsker(rpc patdv1.IntrospectionServiceClient, now func() time.Time) *aske
 	return &asker{rpc: rpc, now: now}
 }
 
-// ask asks one question. To ask twice is no harm, so what a broken stream left unanswered is asked by a call.
+// ask sends one request. A repeat does no harm, so a request that a broken stream left open is sent by a call.
 func (a *asker) ask(ctx context.Context, r *patdv1.IntrospectRequest) (*patdv1.IntrospectResponse, error) {
 	if l := a.line.Load(); l != nil {
 		answer, err := l.ask(ctx, r)
@@ -38,7 +38,7 @@ func (a *asker) ask(ctx context.Context, r *patdv1.IntrospectRequest) (*patdv1.I
 	return answer, err
 }
 
-// connectionLost tells the end of a connection from an error that the server answered: those say their reason.
+// connectionLost reports whether a connection ended. An error that the server returned carries details instead.
 func connectionLost(err error) bool {
 	s := status.Convert(err)
 	return s.Code() == codes.Unavailable && len(s.Details()) == 0
@@ -57,7 +57,7 @@ func (a *asker) keepLine(ctx context.Context) {
 	}
 }
 
-// serveLine opens a stream, and returns why it ended.
+// serveLine opens a stream, serves it, and returns why it ended.
 func (a *asker) serveLine(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -7,13 +7,13 @@ import (
 	header "patd/internal/bearer"
 )
 
-// credential says what a call brought along to show who it is.
+// credential is the kind of credential that a call carries.
 type credential int
 
 const (
 	noCredential    credential = iota // none, or one of another scheme
-	bearerToken                       // one bearer token, which may still be no token
-	manyCredentials                   // more than one: nobody can say which counts
+	bearerToken                       // one bearer token, possibly not a valid one
+	manyCredentials                   // more than one: ambiguous
 )
 
 // bearer reads the values of the Authorization header as package bearer does. There must be one.
@@ -32,7 +32,7 @@ func bearer(values []string) (token string, found credential) {
 	return token, bearerToken
 }
 
-// addressOf reads the address out of what a connection says of its peer; the zero Addr if there is none.
+// addressOf parses the address of a connection's peer; the zero Addr if there is none.
 func addressOf(peer string) netip.Addr {
 	if at, err := netip.ParseAddrPort(peer); err == nil {
 		return at.Addr().Unmap().WithZone("")
@@ -40,7 +40,7 @@ func addressOf(peer string) netip.Addr {
 	return netip.Addr{}
 }
 
-// addressOfPeer is addressOf without the way over text, where that can be avoided.
+// addressOfPeer is addressOf, without formatting and parsing text where possible.
 func addressOfPeer(a net.Addr) netip.Addr {
 	switch a := a.(type) {
 	case nil:

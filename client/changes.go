@@ -5,9 +5,9 @@ import "hash/maphash"
 // rememberedChanges is how many tokens and users each of two generations holds.
 const rememberedChanges = 1 << 15
 
-// changes remembers of which tokens and users the watch told, and at which position, so that an answer from before
-// can be told. Names are kept as hashes: two that share one cost a question, never a wrong answer. What is too old is
-// forgotten, and floor rises instead: an answer older than that cannot be judged, and is not kept.
+// changes records which tokens and users the watch reported, and at which position, so that older answers are
+// recognized. Names are kept as hashes: two that share one cost a request, never a wrong answer. Old changes are
+// dropped, and floor rises instead: an answer older than the floor cannot be judged, and is not kept.
 type changes struct {
 	seed       maphash.Seed
 	young, old map[uint64]uint64
@@ -35,7 +35,7 @@ func (c *changes) hash(kind changeKind, name string) uint64 {
 	return h.Sum64()
 }
 
-// note remembers a change that was told of at a position.
+// note records a change at a position.
 func (c *changes) note(kind changeKind, name string, sequence uint64) {
 	if len(c.young) >= rememberedChanges {
 		c.floor = max(c.floor, c.oldest)

@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// Checker decides about tokens. [Verifier] and [Static] are Checkers, and so is the fake of package clienttest; what guards
-// a program ([Guard], [UnaryServerInterceptor]) asks for no more than this.
+// Checker decides about tokens. [Verifier] and [Static] are Checkers, and so is the fake of package clienttest. [Guard]
+// and [UnaryServerInterceptor] need no more than this.
 //
-// A decision is a value. An error means that nothing is known about the token: the caller's own call must then fail, with
-// 503 or UNAVAILABLE, and never pass.
+// A decision is a value. An error means that nothing is known about the token: the caller's own call must then fail,
+// with 503 or UNAVAILABLE, and never pass.
 type Checker interface {
-	// Verify decides about a token, exactly as the client sent it, for the call at hand. It may be used by many at once.
+	// Verify decides about a token, exactly as the client sent it, for the call at hand. It is safe for concurrent use.
 	Verify(ctx context.Context, token string, call Call) (Result, error)
 }
 
-// Call is what the call at hand asks of a token. The zero Call asks for an active token and no more.
+// Call is what the call at hand requires of a token. The zero Call requires an active token and no more.
 type Call struct {
-	// Audience is the API that the caller speaks for; empty: that of the Checker's configuration.
+	// Audience is the caller's own API; empty: that of the Checker's configuration.
 	Audience string
-	// Scopes are those that the call needs, all of them.
+	// Scopes are the scopes that the call needs, all of them.
 	Scopes []string
 	// ClientIP is where the token was presented from. A token bound to networks is refused without it.
 	ClientIP netip.Addr
@@ -72,7 +72,7 @@ func (d Decision) String() string {
 // Active reports whether the decision means an active token.
 func (d Decision) Active() bool { return d == Allow || d == InsufficientScope }
 
-// final tells that a refusal will never be taken back for the same secret.
+// final reports whether a refusal will never be taken back for the same secret.
 func (d Decision) final() bool {
 	return d == NotFound || d == Expired || d == Revoked || d == Superseded
 }
@@ -102,7 +102,7 @@ type Token struct {
 	Scopes []string
 	// Granted are the scopes as granted. Sorted.
 	Granted []string
-	// Suspended are granted, but not held by the user now. Sorted.
+	// Suspended are the scopes granted, but not held by the user now. Sorted.
 	Suspended []string
 	// Audiences of the token; empty: none in particular.
 	Audiences []string
@@ -116,11 +116,11 @@ type Token struct {
 	AccessTokenID string
 	// ClientID is the client that a short-lived access token was given to; empty: it did not name itself.
 	ClientID string
-	// Stale tells that the source of features does not answer, and that Scopes rest on the last that it said.
+	// Stale reports that the source of features does not respond, and that Scopes rest on its last answer.
 	Stale bool
 }
 
-// decide holds an active token against what a call needs.
+// decide checks an active token against the scopes that a call needs.
 func (t *Token) decide(required []string) Result {
 	missing := missingScopes(t.Scopes, required)
 	if len(missing) > 0 {
@@ -129,8 +129,8 @@ func (t *Token) decide(required []string) Result {
 	return Result{Decision: Allow, Token: t}
 }
 
-// missingScopes returns which required scopes are not among the sorted effective ones: sorted, each once. It allocates
-// only if there are any.
+// missingScopes returns the required scopes that are not among the sorted effective ones: sorted, without duplicates.
+// It allocates only if there are any.
 func missingScopes(effective, required []string) []string {
 	var missing []string
 	for _, r := range required {

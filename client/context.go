@@ -4,14 +4,14 @@ import "context"
 
 type resultKey struct{}
 
-// NewContext returns a context that carries a Result, as handlers behind a [Guard] or an interceptor get it. It is for them,
-// and for tests of handlers.
+// NewContext returns a context that carries a Result, for handlers behind a [Guard] or an interceptor, and for their
+// tests.
 func NewContext(ctx context.Context, r Result) context.Context {
 	return context.WithValue(ctx, resultKey{}, r)
 }
 
-// FromContext returns what was decided about the token of the call at hand; false: nothing was, the call is open to all.
-// What it answers of a guarded call is Allowed, with a Token.
+// FromContext returns the Result for the token of the call at hand; false: there is none, the call is open to all. The
+// Result of a guarded call is Allowed, with a Token.
 func FromContext(ctx context.Context) (Result, bool) {
 	r, ok := ctx.Value(resultKey{}).(Result)
 	return r, ok

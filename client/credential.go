@@ -12,9 +12,9 @@ import (
 	"patd/tokens/secret"
 )
 
-// Credential carries a service token with every call on a connection, for grpc.WithPerRPCCredentials. It refuses a connection
-// that does not keep the token secret: one in plain text, unless it was made with the credentials of
-// google.golang.org/grpc/credentials/local, which reach this machine only, or AllowPlaintext says so.
+// Credential carries a service token with every call on a connection, for grpc.WithPerRPCCredentials. It refuses a
+// connection that does not keep the token secret. Plain text is refused, unless the connection uses
+// google.golang.org/grpc/credentials/local, which reaches this machine only, or AllowPlaintext permits it.
 type Credential struct {
 	source    func(context.Context) (string, error)
 	plaintext bool
@@ -22,13 +22,13 @@ type Credential struct {
 
 var _ credentials.PerRPCCredentials = Credential{}
 
-// ServiceToken makes a Credential of where the token is to be had, which is asked at each call: a token that was replaced
-// there counts from then on. See [TokenFile].
+// ServiceToken makes a Credential from a source, which is read at each call: a replaced token takes effect at the next
+// call. See [TokenFile].
 func ServiceToken(source func(context.Context) (string, error)) Credential {
 	return Credential{source: source}
 }
 
-// TokenFile is a source for [ServiceToken]: a file that holds the token, and perhaps a line end.
+// TokenFile is a source for [ServiceToken]: a file that holds the token, optionally with a line end.
 func TokenFile(path string) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) {
 		content, err := secretfile.Read(path)
@@ -77,5 +77,5 @@ func (c Credential) safe(ctx context.Context) error {
 	return nil
 }
 
-// RequireTransportSecurity returns false: GetRequestMetadata looks closer than this allows.
+// RequireTransportSecurity returns false: GetRequestMetadata checks more closely than this allows.
 func (Credential) RequireTransportSecurity() bool { return false }

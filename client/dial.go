@@ -15,8 +15,8 @@ import (
 	"patd/internal/loopback"
 )
 
-// Dial makes a connection to patd as a [Verifier] likes it: TLS, or plain text to this machine; connections that answer no
-// more are noticed and made anew within seconds. It does not wait for the server. Options override its own.
+// Dial makes a connection with the settings that suit a [Verifier]: TLS, or plain text to this machine. Dead
+// connections are detected and replaced within seconds. It does not wait for the server. Options override its own.
 func Dial(addr string, c Credential, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	transport := credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})
 	if loopbackAddress(addr) {
@@ -38,7 +38,7 @@ func Dial(addr string, c Credential, options ...grpc.DialOption) (*grpc.ClientCo
 	return conn, nil
 }
 
-// loopbackAddress reports whether an address is host and port, and the host this machine.
+// loopbackAddress reports whether an address is host and port, with this machine as the host.
 func loopbackAddress(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	return err == nil && loopback.Host(host)

@@ -1,5 +1,5 @@
-// Package client is for the company's own services that take personal access tokens: it decides about a token in less
-// than a microsecond out of memory, and no later than the change itself is heard of, it does not any more.
+// Package client is for the company's own services that accept personal access tokens. It decides about a token out of
+// memory in less than a microsecond, and drops that decision as soon as a change of the token is received.
 //
 // # In a program
 //
@@ -12,56 +12,57 @@
 //	defer conn.Close()
 //	defer verifier.Close()
 //
-// [Guard] puts it in front of net/http handlers, [UnaryServerInterceptor] and [StreamServerInterceptor] in front of gRPC
-// methods. Handlers learn who calls by [FromContext]. All of them ask for a [Checker], which [Static] is too, for work without
-// a patd, and the fake of package clienttest. One Verifier serves a whole program: it holds one memory, one watch and one
-// stream of questions.
+// [Guard] puts it in front of net/http handlers, [UnaryServerInterceptor] and [StreamServerInterceptor] in front of
+// gRPC methods. Handlers get the caller from [FromContext]. All of them take a [Checker]. [Static] is one too, for work
+// without a patd, and so is the fake of package clienttest. One Verifier serves a whole program: it holds one cache,
+// one watch and one stream of requests.
 //
 // # Decisions and faults
 //
-// [Verifier.Verify] returns a [Result], or an error. A Result is a decision, whichever: [Allow], or why not. An error means
-// that nothing is known about the token, since patd does not answer or answers that it cannot tell. The call at hand
-// must then fail with 503, never with 401, and never pass. There is no option to let calls through during an outage: who
-// could cause one could then use what was revoked.
+// [Verifier.Verify] returns a [Result] or an error. A Result is a decision: [Allow], or the reason for a refusal. An
+// error means that nothing is known about the token, since patd does not respond or cannot decide. The call at hand
+// must then fail with 503, never with 401, and never pass. There is no option to let calls through during an outage: an
+// attacker who causes one could then use revoked tokens.
 //
-// # What memory may say
+// # When a cached answer is used
 //
-// The Verifier watches patd's change feed, which tells within a moment which tokens and users are no longer as they were,
-// and has a heartbeat each second. An answer is used out of memory only
+// The Verifier watches patd's change feed, which reports within a moment which tokens and users have changed, and sends
+// a heartbeat each second. A cached answer is used only
 //
-//   - while the watch was heard within the last 3 seconds,
-//   - if nothing was told of its token and its user since the answer was made, and
+//   - while the last message of the watch is at most 3 seconds old,
+//   - if no change of its token or its user was received since the answer was made, and
 //   - until the token expires, and for [Config].MaxAge at most.
 //
-// (The answer's cache_for is for callers that watch nothing.) Else patd is asked. So a token that was revoked is refused as soon as this was told, usually within milliseconds; and when
-// the connection hangs, or is cut, after 3 seconds at most, since each check then asks, and fails if nobody answers.
-// A watch that breaks is resumed where it was, and memory is used again once all that was missed has been told. If patd
-// cannot tell what was missed, or is another one than before, everything is forgotten.
+// (The answer's cache_for is for callers without a watch.) Otherwise patd is asked. So a revoked token is refused as
+// soon as the revocation is received, usually within milliseconds. If the connection hangs or is cut, it is refused
+// after 3 seconds at most: each check then asks patd, and fails without a response. A broken watch is resumed at its
+// last position. The cache is used again once all missed changes have been received. If patd cannot report what was
+// missed, or has another history than before, the whole cache is dropped.
 //
-// An answer may be older than the news about its token and arrive after them, from a connection that was slow or a
-// replica that lags behind. Answers and news carry their position in the change feed; an answer from before what was told
-// is not remembered. A check that finds such an answer while it waits asks once more.
+// An answer may be older than a change of its token and arrive after it, from a slow connection or a replica that lags
+// behind. Answers and changes carry their position in the change feed; an answer from before a change that was received
+// is not cached. A check that gets such an answer while it waits asks once more.
 //
-// Scopes are decided for each call, out of those in effect. An answer is stored under a keyed digest of the token and the
-// audience, and of the client's address too unless patd says (any_client_ip) that no network binds the token, so that the
-// answer holds for every address. The token itself is not stored. The key of the digest is random and the process's own.
-// What is stored is bounded by [Config].MaxEntries and [Config].MaxBytes.
+// Scopes are decided for each call, from those in effect. An answer is stored under a keyed digest of the token and the
+// audience. The digest covers the client's address too, unless patd reports (any_client_ip) that no network binds the
+// token, so that the answer holds for every address. The token itself is not stored. The key of the digest is random
+// and never leaves the process. [Config].MaxEntries and [Config].MaxBytes bound the cache.
 //
-// Refusals that are final for a secret (not found, expired, revoked, superseded) are remembered for 2 seconds, in a place of
-// their own, so that garbage pushes out nothing but garbage. Those that may be taken back (suspended, blocked,
-// another audience, another network) are asked each time. Text that has not the form of a token, checksum included, is refused
-// without a question. So is a known prefix that is not for introspection; an unknown one is patd's to judge.
+// Refusals that are final for a secret (not found, expired, revoked, superseded) are cached for 2 seconds, in a table
+// of their own, so that garbage evicts only garbage. Refusals that may be taken back (suspended, blocked, another
+// audience, another network) are never cached. Text that does not have the form of a token, checksum included, is
+// refused without a request. So is a known prefix that is not for introspection; patd judges unknown ones.
 //
-// # What patd is asked, and told
+// # Requests and reports
 //
-// Many questions at once travel on one stream; where it breaks or is not served, each is a call. Checks of one token that
-// come together are one question. A check never takes the answer to a question from before it, unless memory could.
+// Concurrent requests share one stream; if it breaks or is not served, each is a call. Concurrent checks of one token
+// share one request. A check never takes the answer to a request from before it, unless a cached answer would do.
 //
-// Each use of a token that memory let pass is reported, the latest of each token every [Config].ReportEvery and at
-// [Verifier.Close], so that last_used_time counts them. Refused attempts count for nothing.
+// Each use of a token that passed from the cache is reported, the latest of each token every [Config].ReportEvery and
+// at [Verifier.Close], so that last_used_time includes them. Refused attempts do not count as uses.
 //
 // # Clocks
 //
-// Expiry is patd's to say: an answer tells how long the token has left, which is counted from before the question was sent. A
-// clock that is wrong by hours may cost questions, and lets nothing pass.
+// patd decides about expiry: an answer says how long the token has left, which is counted from before the request was
+// sent. A clock that is wrong by hours may cost requests, but lets nothing pass.
 package client

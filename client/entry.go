@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// entry is one remembered answer. All but the atomics is written before it is shared, and never again.
+// entry is one cached answer. All but the atomics is written before it is shared, and never again.
 type entry struct {
 	key      key
 	decision Decision // of a refusal; an active token's is made for each call
@@ -15,23 +15,23 @@ type entry struct {
 	until  time.Duration // on the process's monotonic clock: not to be used from then on
 	expire time.Time     // the same by the wall clock, for a machine that slept; zero: never
 
-	// What the answer hangs on, and which position of the change feed it is at least as new as; nil for a refusal, which
-	// hangs on nothing.
+	// The owners that the answer depends on, and a position of the change feed that it is at least as new as; nil for a
+	// refusal, which depends on nothing.
 	ofToken, ofUser *owner
 	sequence        uint64
 	slot            int // in a ring of its table, whose lock guards it
-	bytes           int // what size returned when it was put there
+	bytes           int // the result of size when it was put there
 
 	recent atomic.Bool // used since the hand of the clock passed
-	// used is when the use was last counted, in microseconds: most checks look no further than here.
+	// used is when the use was last counted, in microseconds: most checks read no more than this.
 	used  atomic.Int64
 	usage *usage // for the report; nil for a refusal
 }
 
-// owner is a token or a user with answers in memory. One number voids all that are from before a change, however many.
+// owner is a token or a user with cached answers. One number invalidates all of them from before a change.
 type owner struct {
 	name    string
-	changed atomic.Uint64 // where the change feed last told of it
+	changed atomic.Uint64 // its last position in the change feed
 	entries int
 }
 
@@ -63,12 +63,12 @@ func (e *entry) size() int {
 	return n
 }
 
-// void reports whether something was told of since the answer was made.
+// void reports whether a change was received since the answer was made.
 func (e *entry) void() bool {
 	return e.token != nil && (e.sequence < e.ofToken.changed.Load() || e.sequence < e.ofUser.changed.Load())
 }
 
-// sound reports whether an entry may still be used, as far as itself can tell.
+// sound reports whether an entry may still be used, as far as the entry itself shows.
 func (e *entry) sound(mono time.Duration, wall time.Time) bool {
 	if mono >= e.until || !e.expire.IsZero() && !wall.Before(e.expire) {
 		return false
@@ -76,7 +76,7 @@ func (e *entry) sound(mono time.Duration, wall time.Time) bool {
 	return !e.void()
 }
 
-// result decides for one call.
+// result returns the decision for one call.
 func (e *entry) result(required []string) Result {
 	if e.token == nil {
 		return Result{Decision: e.decision}
@@ -84,7 +84,7 @@ func (e *entry) result(required []string) Result {
 	return e.token.decide(required)
 }
 
-// address writes an address for the wire; empty: unknown.
+// address formats an address for the wire; empty: unknown.
 func address(ip netip.Addr) string {
 	if !ip.IsValid() {
 		return ""

@@ -15,7 +15,7 @@ import (
 	"patd/internal/flight"
 )
 
-// flights are the questions under way, one for each token, audience and address: before the answer is there, it might be
+// flights are the requests under way, one for each token, audience and address: until the answer arrives, it might be
 // good for one address only.
 type flights struct {
 	ctx     context.Context // ends with the Verifier
@@ -27,10 +27,10 @@ type flights struct {
 	closed bool
 }
 
-// check is one question under way, begun with the time at which it was sent.
+// check is one request under way, begun with the time at which it was sent.
 type check = flight.Flight[time.Time, reply]
 
-// reply is what a question brought.
+// reply is the outcome of a request.
 type reply struct {
 	entry    *entry
 	outdated bool // known to be from before a change
@@ -43,7 +43,7 @@ func (f *flights) close() (first bool) {
 	return first
 }
 
-// join returns the question of a key, or nil.
+// join returns the request of a key, or nil.
 func (f *flights) join(k key) (*check, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -57,7 +57,7 @@ func (f *flights) join(k key) (*check, error) {
 	return q, nil
 }
 
-// begin returns the question of a key, a new one if there is none.
+// begin returns the request of a key, a new one if there is none.
 func (f *flights) begin(k key, now time.Time) (q *check, mine bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -72,7 +72,7 @@ func (f *flights) begin(k key, now time.Time) (q *check, mine bool, err error) {
 	return q, mine, nil
 }
 
-// slot waits until a question may be asked, as long as a question may take.
+// slot waits until a request may be sent, for at most timeout.
 func (f *flights) slot(ctx context.Context, timeout time.Duration) error {
 	select {
 	case f.slots <- struct{}{}:
@@ -93,7 +93,7 @@ func (f *flights) slot(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// land gives the answer to all that wait.
+// land delivers the answer to all waiting checks.
 func (f *flights) land(k key, q *check, r reply, err error) {
 	f.mu.Lock()
 	f.group.Land(k, q, r, err)
@@ -101,9 +101,9 @@ func (f *flights) land(k key, q *check, r reply, err error) {
 	f.running.Done()
 }
 
-// ask asks the server, or waits for the answer to a question that somebody else has asked. An answer counts if it was
-// asked for after this check began, or if memory may be used for it; otherwise the next one does. So a check never rests
-// on an answer from before it, unless the watch vouches for that; and those that wait together ask together.
+// ask asks the server, or waits for the answer to another check's request. An answer counts if it was requested after
+// this check began, or if the cache may use it; otherwise the next one does. So a check never rests on an answer from
+// before it, unless the watch confirms it. Checks that wait together share one request.
 func (v *Verifier) ask(ctx context.Context, k keys, token string, call Call, began time.Time) (Result, error) {
 	again := true
 	for {
@@ -133,7 +133,7 @@ func (v *Verifier) ask(ctx context.Context, k keys, token string, call Call, beg
 	}
 }
 
-// board returns the question of a key, a new one if there is none. It waits for a slot.
+// board returns the request of a key, a new one if there is none. It waits for a slot.
 func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (q *check, mine bool, err error) {
 	if !utf8.ValidString(call.Audience) || slices.ContainsFunc(call.Scopes, func(s string) bool { return !utf8.ValidString(s) }) {
 		return nil, false, status.Error(codes.InvalidArgument, "audience and scopes must be UTF-8")
@@ -161,7 +161,7 @@ func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (
 	return q, true, nil
 }
 
-// fly asks one question on behalf of all who wait, so that it does not end when one of them goes away.
+// fly sends one request on behalf of all waiting checks, so that it does not end when one of them gives up.
 func (v *Verifier) fly(k keys, sent time.Time, request *patdv1.IntrospectRequest) (reply, error) {
 	ctx, cancel := context.WithTimeout(v.flights.ctx, v.config.Timeout)
 	defer cancel()

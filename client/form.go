@@ -8,7 +8,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// form knows what can be a token that patd introspects.
+// form recognizes text that can be a token that patd introspects.
 type form struct{ prefixes []string }
 
 func newForm(prefixes []string) (form, error) {
@@ -23,8 +23,8 @@ func newForm(prefixes []string) (form, error) {
 	return form{prefixes: slices.Clone(prefixes)}, nil
 }
 
-// plausible tells whether a text has the form of a token, checksum included. Which personal prefixes patd uses is patd's to
-// say: one that is not known here is no reason to refuse.
+// plausible reports whether a text has the form of a token, checksum included. patd decides which personal prefixes it
+// uses: an unknown one is no reason to refuse.
 func (f form) plausible(text string) bool {
 	prefix, _, ok := strings.Cut(text, "_")
 	if !ok || len(f.prefixes) > 0 && !slices.Contains(f.prefixes, prefix) {

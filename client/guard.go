@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// HTTPConfig says how a [Guard] looks at requests. The zero one is a sensible one.
+// HTTPConfig configures a [Guard]. The zero HTTPConfig is sensible.
 type HTTPConfig struct {
-	// Audience is the API that the handlers speak for; empty: that of the Checker.
+	// Audience is the API of the handlers; empty: that of the Checker.
 	Audience string
-	// Realm is named in WWW-Authenticate, if it is set.
+	// Realm is sent in WWW-Authenticate, if it is set.
 	Realm string
-	// ClientIP tells where a request comes from. Nil: the address of the connection. No header is believed, since anybody
-	// can write one; behind a proxy, set a function that believes this proxy's. The zero Addr is unknown.
+	// ClientIP returns the address that a request comes from. Nil: the address of the connection. No header is trusted,
+	// since anybody can write one; behind a proxy, set a function that trusts this proxy's. The zero Addr is unknown.
 	ClientIP func(*http.Request) netip.Addr
 }
 
-// Guard lets requests with a token through to net/http handlers, and answers the others as RFC 6750 says:
+// Guard lets requests with a token through to net/http handlers, and responds to the others as RFC 6750 requires:
 //
 //   - 401 without a bearer token, and 401 with error="invalid_token" for one that is not active, whatever the reason;
 //   - 403 with error="insufficient_scope" and the required scopes for one that may not;
@@ -58,8 +58,8 @@ func quoted(s string) string {
 // Middleware lets requests with any active token through to next.
 func (g *Guard) Middleware(next http.Handler) http.Handler { return g.Require()(next) }
 
-// Require makes a middleware that lets requests through whose token has all the scopes in effect. Without scopes it asks for an
-// active token.
+// Require makes a middleware that lets requests through whose token has all the scopes in effect. Without scopes it
+// requires an active token only.
 func (g *Guard) Require(scopes ...string) func(http.Handler) http.Handler {
 	scopes = slices.Clone(scopes)
 	return func(next http.Handler) http.Handler {
@@ -89,7 +89,7 @@ func (g *Guard) Require(scopes ...string) func(http.Handler) http.Handler {
 	}
 }
 
-// refuse writes the challenge of RFC 6750 section 3. A request without a credential is told no error (section 3.1).
+// refuse writes the challenge of RFC 6750 section 3. A request without a credential gets no error code (section 3.1).
 func (g *Guard) refuse(w http.ResponseWriter, code int, reason string, scopes []string) {
 	var params []string
 	if g.realm != "" {
@@ -105,7 +105,7 @@ func (g *Guard) refuse(w http.ResponseWriter, code int, reason string, scopes []
 	answer(w, code, reason)
 }
 
-// answer writes a refusal that nobody may store.
+// answer writes a refusal that no cache may store.
 func answer(w http.ResponseWriter, code int, reason string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "application/json")

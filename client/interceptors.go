@@ -11,26 +11,26 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// GRPCConfig says which gRPC methods need what. A method that is named nowhere is refused to everybody, so that one that is
-// new is not open by mistake.
+// GRPCConfig says which gRPC methods need what. A method that is not listed is refused to every caller, so that a new
+// one is not open by mistake.
 type GRPCConfig struct {
-	// Scopes are the scopes that each method needs, by its full name, such as /reports.v1.Reports/Read. With none, an active
-	// token does.
+	// Scopes are the scopes that each method needs, by its full name, such as /reports.v1.Reports/Read. An empty list
+	// requires an active token only.
 	Scopes map[string][]string
 	// Open are the full names of the methods that need no token, such as /grpc.health.v1.Health/Check.
 	Open []string
-	// Default, if it is not nil, are the scopes that every method needs that is not named. With none, an active token does.
+	// Default, if not nil, are the scopes for all methods not listed. An empty list requires an active token only.
 	Default []string
 	// Audience is the API that the methods speak for; empty: that of the Checker.
 	Audience string
-	// ClientIP tells where a call comes from. Nil: the address of the connection. No metadata is believed, since anybody can
-	// write it. The zero Addr is unknown.
+	// ClientIP returns the address that a call comes from. Nil: the address of the connection. Metadata is not trusted,
+	// since anybody can write it. The zero Addr is unknown.
 	ClientIP func(context.Context) netip.Addr
 }
 
-// UnaryServerInterceptor lets calls with a token through, and refuses the others: UNAUTHENTICATED without an active token,
-// PERMISSION_DENIED without the scopes and for a method that is named nowhere, UNAVAILABLE when nothing can be said about
-// the token. Handlers get the Result by [FromContext].
+// UnaryServerInterceptor lets calls with a token through, and refuses the others: UNAUTHENTICATED without an active
+// token, PERMISSION_DENIED without the scopes and for a method that is not listed, UNAVAILABLE when nothing is known
+// about the token. Handlers get the Result from [FromContext].
 func UnaryServerInterceptor(c Checker, config GRPCConfig) grpc.UnaryServerInterceptor {
 	m := newMethods(c, config)
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -42,8 +42,8 @@ func UnaryServerInterceptor(c Checker, config GRPCConfig) grpc.UnaryServerInterc
 	}
 }
 
-// StreamServerInterceptor does the same for streams. It decides again at each message in either direction, which out of memory
-// costs next to nothing: a stream ends when its token does.
+// StreamServerInterceptor does the same for streams. It decides again at each message in either direction, which is
+// cheap from the cache: a stream ends when its token does.
 func StreamServerInterceptor(c Checker, config GRPCConfig) grpc.StreamServerInterceptor {
 	m := newMethods(c, config)
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
@@ -81,7 +81,7 @@ func peerAddress(ctx context.Context) netip.Addr {
 	return addressOfPeer(p.Addr)
 }
 
-// admit decides about one call. It answers the context for the handler, and how to decide again.
+// admit decides about one call. It returns the context for the handler, and a function that decides again.
 func (m *methods) admit(ctx context.Context, method string) (context.Context, func() error, error) {
 	scopes, named := m.config.Scopes[method]
 	switch {
@@ -116,7 +116,7 @@ func (m *methods) admit(ctx context.Context, method string) (context.Context, fu
 	return NewContext(ctx, out), again, nil
 }
 
-// refusal is what the caller is told.
+// refusal returns the error for the caller.
 func refusal(ctx context.Context, out Result, err error) error {
 	switch {
 	case ctx.Err() != nil:
@@ -137,10 +137,10 @@ type guardedStream struct {
 	again func() error
 }
 
-// Context answers the one that carries the Result.
+// Context returns the one that carries the Result.
 func (s *guardedStream) Context() context.Context { return s.ctx }
 
-// RecvMsg receives a message, if the token is still good once that has come.
+// RecvMsg receives a message, if the token is still good when it arrives.
 func (s *guardedStream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err

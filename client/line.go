@@ -15,17 +15,17 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// errLineBroke says that the stream ended before the answer came.
+// errLineBroke reports that the stream ended before the answer came.
 var errLineBroke = errors.New("the stream to patd broke")
 
-// line is one stream with many questions on it. Who asks waits for flow control only as long as it likes.
+// line is one stream that carries many requests. A caller waits for flow control no longer than its context allows.
 type line struct {
 	stream patdv1.IntrospectionService_IntrospectStreamClient
 	cancel context.CancelFunc
 	now    func() time.Time
 	queue  chan *patdv1.IntrospectStreamRequest
 	ended  chan struct{}
-	heard  atomic.Int64 // when the latest answer came, whichever
+	heard  atomic.Int64 // when the latest answer to any request came
 
 	mu      sync.Mutex
 	last    uint64
@@ -68,7 +68,7 @@ func (l *line) send(ctx context.Context) {
 		select {
 		case r := <-l.queue:
 			if l.stream.Send(r) != nil {
-				return // receive learns why
+				return // receive gets the error
 			}
 		case <-ctx.Done():
 			return
@@ -90,7 +90,7 @@ func (l *line) receive() error {
 	}
 }
 
-// take returns the question of an id, once; nil: nobody waits any more.
+// take removes and returns the request of an id; nil: no caller waits for it any more.
 func (l *line) take(id uint64) *question {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,7 +111,7 @@ func (l *line) open() (uint64, *question) {
 	return l.last, q
 }
 
-// ask asks one question.
+// ask sends one request.
 func (l *line) ask(ctx context.Context, r *patdv1.IntrospectRequest) (*patdv1.IntrospectResponse, error) {
 	id, q := l.open()
 	if q == nil {
@@ -137,8 +137,8 @@ func (l *line) ask(ctx context.Context, r *patdv1.IntrospectRequest) (*patdv1.In
 	return outcome(q.answer)
 }
 
-// giveUp forgets a question whose time is over. A stream on which nothing at all was answered since it was asked
-// is taken for dead, so that the next question finds another way.
+// giveUp drops a request that timed out. If the stream brought no answer at all since it was sent, the stream is
+// considered dead, so that the next request takes another way.
 func (l *line) giveUp(ctx context.Context, id uint64, asked time.Time) error {
 	l.take(id)
 	if l.heard.Load() < asked.UnixNano() {
@@ -147,7 +147,7 @@ func (l *line) giveUp(ctx context.Context, id uint64, asked time.Time) error {
 	return status.FromContextError(ctx.Err()).Err()
 }
 
-// outcome reads an answer: a decision, or the error that a call of its own would have failed with.
+// outcome reads an answer: a decision, or the error that a unary call would have returned.
 func outcome(r *patdv1.IntrospectStreamResponse) (*patdv1.IntrospectResponse, error) {
 	if answer := r.GetResponse(); answer != nil {
 		return answer, nil

@@ -10,21 +10,22 @@ import (
 )
 
 const (
-	// silence is how long after the last sign of the watch the memory may still be used.
+	// silence is the maximum age of the watch's last message while the cache is still used.
 	silence = 3 * time.Second
-	// refusalAge is how long a final refusal is remembered: enough to spare the server a client that tries again and again.
+	// refusalAge is how long a final refusal is cached: enough to spare the server a client that retries again and
+	// again.
 	refusalAge = 2 * time.Second
-	// refusalShare is which part of the entries refusals may take, in a table of their own: garbage pushes out garbage only.
+	// refusalShare is the refusals' part of the entries, in a table of their own: garbage evicts only garbage.
 	refusalShare = 8
-	// usesShare is which part of the bytes uses that are not reported yet may take.
+	// usesShare is the part of the bytes for uses that are not reported yet.
 	usesShare = 8
 )
 
-// memory is what is remembered, and when it may be used: while the watch is heard, and nothing that it told of since.
+// memory is the cache of answers. It is used only while the watch is alive, and for answers without a change since.
 //
-// The race of a fill with an invalidation (the answer was made before the change, and arrives after the news of it) is
-// decided by positions in the change feed: an answer is kept only if it is at least as new as all that was told of its
-// token and its user, whichever order the two arrived in, and whichever replica either came from.
+// An answer made before a change may arrive after the news of it. Positions in the change feed decide this race of fill
+// and invalidation: an answer is kept only if it is at least as new as every change received of its token and its user,
+// whatever the order of arrival and whatever the replicas.
 type memory struct {
 	base      time.Time // of the monotonic clock
 	heardMono atomic.Int64
@@ -32,8 +33,8 @@ type memory struct {
 
 	answers, refusals *table
 
-	mu      sync.Mutex // of all below, and of every change to the tables
-	epoch   uint64     // counts the times that everything was forgotten
+	mu      sync.Mutex // guards all below, and every change to the tables
+	epoch   uint64     // counts the calls of forget
 	changes *changes
 	byToken map[string]*owner
 	byUser  map[string]*owner
@@ -50,25 +51,25 @@ func newMemory(entries, bytes int, now time.Time) *memory {
 	return m
 }
 
-// mono is a time on the process's monotonic clock.
+// mono returns a time on the process's monotonic clock.
 func (m *memory) mono(now time.Time) time.Duration { return now.Sub(m.base) }
 
-// distrust closes the memory until heard.
+// distrust closes the memory until the next call of heard.
 func (m *memory) distrust() { m.heardMono.Store(-int64(2 * silence)) }
 
-// heard opens the memory: the watch had told everything at that time.
+// heard opens the memory: at that time the watch had reported every change.
 func (m *memory) heard(at time.Time) {
 	m.heardWall.Store(at.UnixNano())
 	m.heardMono.Store(int64(m.mono(at)))
 }
 
-// trusted tells whether the watch was heard within the bound. Both clocks must say so: the monotonic one may stand still
-// while a machine sleeps, the other may be set back.
+// trusted reports whether the last message of the watch is recent enough. Both clocks must agree: the monotonic one may
+// stand still while a machine sleeps, the other may be set back.
 func (m *memory) trusted(now time.Time) bool {
 	return int64(m.mono(now))-m.heardMono.Load() < int64(silence) && now.UnixNano()-m.heardWall.Load() < int64(silence)
 }
 
-// recall returns what may be used, or nil.
+// recall returns a usable entry, or nil.
 func (m *memory) recall(k key, now time.Time) *entry {
 	if !m.trusted(now) {
 		return nil
@@ -82,7 +83,7 @@ func (m *memory) recall(k key, now time.Time) *entry {
 	return nil
 }
 
-// usable reports whether an entry that was asked for may be used by others than who asked.
+// usable reports whether the entry that a request brought may serve other checks than the one that asked.
 func (m *memory) usable(e *entry, now time.Time) bool {
 	return (e.token == nil || e.ofToken != nil) && m.trusted(now) && e.sound(m.mono(now), now)
 }
@@ -99,8 +100,8 @@ func (m *memory) ticket(now time.Time) ticket {
 	return ticket{epoch: m.epoch, sent: now}
 }
 
-// keep remembers an answer, unless something that was told of speaks against it. It also reports whether that something
-// was told of this very token or user, so that the answer is known to be outdated.
+// keep stores an answer, unless a received change may be newer. It also reports whether a newer change of this very
+// token or user was received, which means that the answer is outdated.
 func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -144,7 +145,7 @@ func disown(by map[string]*owner, o *owner) {
 	}
 }
 
-// apply takes in what a message of the watch tells. When it returns, nothing that was said before is used any more.
+// apply applies a message of the watch. When it returns, no answer from before those changes is used any more.
 func (m *memory) apply(news *patdv1.WatchInvalidationsResponse, startOver bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -163,14 +164,14 @@ func (m *memory) apply(news *patdv1.WatchInvalidationsResponse, startOver bool) 
 	}
 }
 
-// revoke voids what is from before a change.
+// revoke invalidates the answers from before a change.
 func revoke(by map[string]*owner, name string, sequence uint64) {
 	if o := by[name]; o != nil {
 		o.changed.Store(max(o.changed.Load(), sequence))
 	}
 }
 
-// forget drops everything, and what is on its way.
+// forget drops everything, including answers under way.
 func (m *memory) forget() {
 	m.epoch++
 	for _, by := range []map[string]*owner{m.byToken, m.byUser} {

@@ -9,12 +9,11 @@ import (
 const (
 	firstPause = 50 * time.Millisecond
 	longPause  = 2 * time.Second
-	// hopelessPause is for what only a change of the server or of its rights mends.
+	// hopelessPause is for errors that only a change of the server or of its rights resolves.
 	hopelessPause = 15 * time.Second
 )
 
-// pauses are how long to wait before the next try: longer each time, and at random, so that all the clients of a server that
-// starts anew do not come at once.
+// pauses is an exponential backoff with jitter, so that the clients of a restarted server do not all come at once.
 type pauses struct{ tries int }
 
 // wait waits before the next try, or until ctx ends.

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Static is a Checker over a fixed list, from the secret to what it stands for, for work on a program without a patd beside
-// it. It knows scopes, audiences and expiry, and nothing of networks. It is for development: the secrets stand in the
-// program or its configuration.
+// Static returns a Checker over a fixed list of secrets and their tokens, for work on a program without a patd. It
+// knows scopes, audiences and expiry, but no networks. It is for development only: the secrets stand in the program or
+// its configuration.
 func Static(known map[string]Token) Checker {
 	s := static{known: maps.Clone(known), now: time.Now} //nolint:forbidigo // where the clock comes in
 	for secret, t := range s.known {

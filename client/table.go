@@ -5,10 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// shards is how many parts a table has, so that readers on different processors seldom meet.
+// shards is how many parts a table has, so that readers on different processors seldom contend.
 const shards = 64
 
-// table is a bounded map of entries. Reading takes the lock of one shard for reading; who changes it holds memory's.
+// table is a bounded map of entries. Reading takes the read lock of one shard; a writer holds memory's lock.
 type table struct {
 	shard         [shards]shard
 	perShard      int
@@ -18,7 +18,7 @@ type table struct {
 type shard struct {
 	mu    sync.RWMutex
 	byKey map[key]*entry
-	ring  []*entry // all of byKey, in the order in which the clock looks at them
+	ring  []*entry // all of byKey, in the order of the clock
 	hand  int
 	bytes int // of all entries
 
@@ -45,7 +45,7 @@ func (t *table) get(k key) *entry {
 	return e
 }
 
-// hit notes that an entry was of use.
+// hit counts a hit and marks the entry as recently used.
 func (t *table) hit(e *entry) {
 	t.of(e.key).hits.Add(1)
 	if !e.recent.Load() {
@@ -56,7 +56,7 @@ func (t *table) hit(e *entry) {
 // fits reports whether an entry is small enough to be kept.
 func (t *table) fits(e *entry) bool { return e.size() <= t.bytesPerShard }
 
-// put adds an entry that fits, and returns those removed for it: the entry of the same key, and then, while there are too
+// put adds an entry that fits, and returns the removed ones: the entry of the same key, and then, while there are too
 // many entries or bytes, those that are void or were not used since the clock's hand last passed (second chance).
 func (t *table) put(e *entry) (gone []*entry) {
 	e.bytes = e.size()
@@ -92,7 +92,7 @@ func (s *shard) remove(e *entry) {
 	s.bytes -= e.bytes
 }
 
-// victim turns the clock's hand, at most once around and one step: readers may mark entries as fast as it passes.
+// victim advances the clock's hand, at most once around and one step: readers may mark entries as fast as it passes.
 func (s *shard) victim() *entry {
 	for left := len(s.ring); ; left-- {
 		e := s.ring[s.hand]
@@ -114,7 +114,7 @@ func (t *table) clear() {
 	}
 }
 
-// count returns how many entries there are, and how often they were of use.
+// count returns the number of entries and of hits.
 func (t *table) count() (entries int, hits uint64) {
 	for i := range t.shard {
 		s := &t.shard[i]

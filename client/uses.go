@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	// usesPerCall is what ReportUses takes.
+	// usesPerCall is the limit of ReportUses.
 	usesPerCall = 1000
-	// useGrain is how finely uses are told apart: a token used all the time is not written to each time.
+	// useGrain is the resolution of uses: a token in constant use is not recorded each time.
 	useGrain = 100 * time.Millisecond
-	// useBytes estimates from above what one use holds: its usage in the queue, and its place in what is pending.
+	// useBytes estimates from above what one use holds: its usage in the queue, and its place in the pending map.
 	useBytes = 256
 )
 
-// uses gathers which tokens passed out of memory, the latest use of each, for the report. It holds on to no entry, which may
-// be large and may have been evicted.
+// uses collects the latest use of each token that passed from the cache, for the report. It references no entry, which
+// may be large and may have been evicted.
 type uses struct {
 	rpc     patdv1.IntrospectionServiceClient
 	limit   int
 	dropped atomic.Uint64
-	filling chan struct{} // says that the queue is half full
+	filling chan struct{} // signals that the queue is half full
 
 	mu    sync.Mutex
 	queue []*usage // used since the last report
@@ -37,7 +37,7 @@ type uses struct {
 	pending   map[string]use // not reported yet, by token id
 }
 
-// usage is how an answer was used last: the part of an entry that the report needs.
+// usage is the last use of an answer: the part of an entry that the report needs.
 type usage struct {
 	tokenID string
 	queued  atomic.Bool // waits to be reported
@@ -67,7 +67,7 @@ func newUses(rpc patdv1.IntrospectionServiceClient, limit int) *uses {
 	return &uses{rpc: rpc, limit: max(1, limit), pending: map[string]use{}, filling: make(chan struct{}, 1)}
 }
 
-// note counts a use. It is on the way of every check: most of them only read, and no more than the entry itself.
+// note counts a use. Every check calls it: most only read, and no more than the entry itself.
 func (u *uses) note(e *entry, ip netip.Addr, now time.Time) {
 	at, before := now.UnixMicro(), e.used.Load()
 	if at >= before && at-before < useGrain.Microseconds() {
@@ -90,12 +90,12 @@ func (u *uses) note(e *entry, ip netip.Addr, now time.Time) {
 	if len(u.queue) == (u.limit+1)/2 {
 		select {
 		case u.filling <- struct{}{}:
-		default: // it is said already
+		default: // already signalled
 		}
 	}
 }
 
-// run reports now and then, and when there is much to report, until ctx ends. What is left then is Close's to report.
+// run reports at intervals, and early when the queue fills, until ctx ends. Close reports the rest.
 func (u *uses) run(ctx context.Context, every time.Duration) {
 	t := time.NewTicker(every)
 	defer t.Stop()
@@ -106,11 +106,11 @@ func (u *uses) run(ctx context.Context, every time.Duration) {
 		case <-t.C:
 		case <-u.filling:
 		}
-		_ = u.report(ctx) // what failed is reported next time
+		_ = u.report(ctx) // uses that failed are reported next time
 	}
 }
 
-// report reports all that is known. What it cannot report stays for the next time.
+// report reports all pending uses. Those that it cannot report stay for the next time.
 func (u *uses) report(ctx context.Context) error {
 	u.reporting.Lock()
 	defer u.reporting.Unlock()
@@ -133,7 +133,7 @@ func (u *uses) report(ctx context.Context) error {
 	return nil
 }
 
-// gather merges the queue into what is pending: of each token the latest use.
+// gather merges the queue into the pending map: of each token the latest use.
 func (u *uses) gather() {
 	u.mu.Lock()
 	queue := u.queue

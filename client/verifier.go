@@ -15,31 +15,31 @@ import (
 	"patd/tokens/secret"
 )
 
-// Config says how a [Verifier] works. The zero Config is a sensible one.
+// Config configures a [Verifier]. The zero Config is sensible.
 type Config struct {
-	// Audience is the API that the program speaks for, when a [Call] names none. Empty: audiences are not checked, unless
-	// the service token is bound to one.
+	// Audience is the API of the program, for a [Call] that names none. Empty: audiences are not checked, unless the
+	// service token is bound to one.
 	Audience string
-	// Prefixes are the prefixes of tokens to ask about; what has another is not found, without a question. Empty: all but those of
-	// service and refresh tokens, so that a prefix that patd begins to use needs no change here.
+	// Prefixes are the token prefixes to ask about; a token with any other is not found, without a request. Empty: all
+	// but those of service and refresh tokens, so that a new prefix of patd needs no change here.
 	Prefixes []string
-	// MaxEntries is how many answers are remembered. 0: 100 000.
+	// MaxEntries is how many answers are cached. 0: 100 000.
 	MaxEntries int
-	// MaxBytes is how many bytes of memory the remembered answers, and the uses that are not reported yet, hold at most, by an
-	// estimate from above. An answer larger than about an 85th of it is not remembered, and a use without room is not
-	// reported (see [Stats].DroppedUses). 0: 64 MiB.
+	// MaxBytes bounds the bytes of memory for cached answers and unreported uses, by an estimate from above. An answer
+	// larger than about an 85th of it is not cached, and a use without room is not reported (see [Stats].DroppedUses).
+	// 0: 64 MiB.
 	MaxBytes int
-	// MaxAge is how long an answer is used at most. It bounds how long a change in the company's own system, which the
-	// feed does not tell of, takes in addition to the server's --features-ttl; and what a fault could cost. 0: a minute.
+	// MaxAge is how long an answer is used at most. It bounds what a fault could cost, and the delay of a change in the
+	// company's own system, which the feed does not report, in addition to the server's --features-ttl. 0: a minute.
 	MaxAge time.Duration
-	// MaxInFlight is how many questions may wait for the server at a time; more wait for their turn. 0: 512.
+	// MaxInFlight is how many requests may be under way at a time; further ones wait for a slot. 0: 512.
 	MaxInFlight int
-	// Timeout bounds one question. 0: 5 seconds.
+	// Timeout bounds one request. 0: 5 seconds.
 	Timeout time.Duration
-	// ReportEvery is how often uses out of memory are reported. 0: 10 seconds. Negative: never, not even by Close; last_used_time
-	// then knows nothing of them.
+	// ReportEvery is how often uses decided from the cache are reported. 0: 10 seconds. Negative: never, not even by
+	// Close; last_used_time then leaves them out.
 	ReportEvery time.Duration
-	// Logger hears when the watch breaks and comes back. Nil: nobody does. No token is ever logged.
+	// Logger logs when the watch breaks and comes back. Nil: no log. No token is ever logged.
 	Logger *slog.Logger
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
@@ -69,11 +69,11 @@ func orDefault[T int | time.Duration](v *T, value T) {
 	}
 }
 
-// ErrClosed says that the Verifier was closed.
+// ErrClosed reports that the Verifier was closed.
 var ErrClosed = errors.New("the verifier is closed")
 
-// Verifier decides about tokens by asking patd, and out of its own memory while it hears of every change. It is made by
-// [New] and may be used by many at once.
+// Verifier decides about tokens by asking patd, and from its cache while it receives every change. [New] makes it. It
+// is safe for concurrent use.
 type Verifier struct {
 	config  Config
 	form    form
@@ -91,9 +91,9 @@ type Verifier struct {
 
 var _ Checker = (*Verifier)(nil)
 
-// New makes a Verifier over a connection that carries a service token with the permission introspect (see [ServiceToken]
-// and [Dial]). It does not wait for the server: until the watch is heard, every check asks. The connection stays the caller's,
-// and must outlive Close.
+// New makes a Verifier over a connection that carries a service token with the permission introspect (see
+// [ServiceToken] and [Dial]). It does not wait for the server: until the first message of the watch, every check asks.
+// The caller owns the connection, which must outlive Close.
 func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 	config = config.withDefaults()
 	f, err := newForm(config.Prefixes)
@@ -126,8 +126,8 @@ func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 // closingReport bounds the last report of uses.
 const closingReport = 5 * time.Second
 
-// Close ends all that the Verifier does in the background, waits for it, and reports the last uses. Checks that wait for
-// an answer fail. The error is of the report: uses are then lost, and nothing else.
+// Close stops all background work, waits for it, and reports the last uses. Checks that wait for an answer fail. An
+// error means that the last uses were not reported, and nothing else.
 func (v *Verifier) Close() error {
 	if !v.flights.close() {
 		return nil
@@ -144,9 +144,9 @@ func (v *Verifier) Close() error {
 	return v.uses.report(ctx)
 }
 
-// Verify decides about a token. What has not the form of a token, checksum included, is not found without a question.
-// What is remembered, and was heard not to have changed, is decided at once. Anything else is asked; if that fails, so does
-// the check, whatever was known before.
+// Verify decides about a token. Text without the form of a token, checksum included, is not found without a request. A
+// cached answer without a change since decides at once. Anything else is asked; if that fails, so does the check,
+// whatever was cached before.
 func (v *Verifier) Verify(ctx context.Context, token string, call Call) (Result, error) {
 	if len(token) > secret.MaxInput {
 		return Result{Decision: NotFound}, nil
@@ -170,7 +170,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, call Call) (Result,
 	return v.ask(ctx, k, token, call, now)
 }
 
-// let decides out of memory, and has what passes counted as a use.
+// let decides from the cache, and counts a use if the token passes.
 func (v *Verifier) let(e *entry, call Call, now time.Time) Result {
 	out := e.result(call.Scopes)
 	if out.Decision == Allow && v.config.ReportEvery > 0 {
@@ -179,21 +179,21 @@ func (v *Verifier) let(e *entry, call Call, now time.Time) Result {
 	return out
 }
 
-// Stats is what a Verifier has been doing.
+// Stats are the counters of a Verifier.
 type Stats struct {
-	// Entries is how many answers are remembered.
+	// Entries is how many answers are cached.
 	Entries int
-	// Hits is how many checks were decided out of memory.
+	// Hits is how many checks were decided from the cache.
 	Hits uint64
-	// Asked is how many questions the server was asked.
+	// Asked is how many requests were sent to the server.
 	Asked uint64
-	// DroppedUses is how many uses will not be reported, for want of room.
+	// DroppedUses is how many uses will not be reported, for lack of room.
 	DroppedUses uint64
-	// Watching reports whether memory may be used at this moment.
+	// Watching reports whether the cache may be used at this moment.
 	Watching bool
 }
 
-// Stats returns what the Verifier has been doing, for the program's metrics.
+// Stats returns the counters, for the program's metrics.
 func (v *Verifier) Stats() Stats {
 	entries, hits := v.memory.answers.count()
 	refusals, more := v.memory.refusals.count()

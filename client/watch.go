@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// heartbeat is how often the server sends at least, with some room for a late timer.
+	// heartbeat is the longest time between two messages of the server, with some room for a late timer.
 	heartbeat = 1250 * time.Millisecond
-	// settling is how long after a watch was resumed its messages may still be those that were missed.
+	// settling is how long after a watch was resumed its messages may still be missed ones.
 	settling = time.Second
 )
 
-// watcher follows the change feed and tells memory. Only its own goroutine touches it.
+// watcher follows the change feed and updates memory. Only its own goroutine uses it.
 type watcher struct {
 	rpc    patdv1.IntrospectionServiceClient
 	memory *memory
@@ -52,7 +52,7 @@ func (w *watcher) run(ctx context.Context) {
 	}
 }
 
-// renewal reports whether a stream ended because the server renews its connection, which is no fault.
+// renewal reports whether a stream ended because the server renews its connection, which is not a fault.
 func renewal(err error) bool {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetReason() == "CONNECTION_AGED" && info.GetDomain() == "patd" {
@@ -62,7 +62,7 @@ func renewal(err error) bool {
 	return false
 }
 
-// hopeless tells an error that the next try will hardly mend.
+// hopeless reports whether a retry is unlikely to help.
 func hopeless(err error) bool {
 	switch status.Code(err) {
 	case codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied:
@@ -72,8 +72,8 @@ func hopeless(err error) bool {
 	}
 }
 
-// watch follows one stream until it breaks or falls silent. A stream that was silent is not listened to again: what its
-// pipe holds back may be old, while the first message of a new one was made after it was asked for.
+// watch follows one stream until it breaks or falls silent. A silent stream is abandoned: its pipe may hold back old
+// messages, while the first message of a new stream was made after the request for it.
 func (w *watcher) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -109,16 +109,16 @@ func (w *watcher) watch(ctx context.Context) error {
 
 // pace judges how current the messages of one stream are.
 type pace struct {
-	asked       time.Time // when the stream was asked for
+	asked       time.Time // when the stream was requested
 	first, last time.Time // when the first and the latest message came
 	settled     bool
 	behind      time.Duration
 }
 
-// message takes in one message that came now, and tells of which time it is at the latest, and whether all that was
-// known then has been told. The first was made after it was asked for. Those after it are taken for as old as the lag
-// that heartbeats show: they leave once a second, so what comes later than that was held up. A resumed watch has caught
-// up when a message has no news, or when what was missed must have come.
+// message records a message that came now. It returns the time up to which every change is known, and whether the watch
+// has caught up. The first message was made after the request. Later ones are considered as old as the lag that
+// heartbeats show: they leave once a second, so a later arrival was held up. A resumed watch has caught up when a
+// message has no news, or when all missed changes must have arrived.
 func (p *pace) message(now time.Time, quiet bool) (at time.Time, current bool) {
 	if p.first.IsZero() {
 		p.first, p.last, p.settled = now, now, quiet

@@ -9,8 +9,7 @@ import (
 	"patd/tokens"
 )
 
-// Fake is a Checker that answers what it was told to. What it was told nothing about is not found. It may be used by many
-// at once.
+// Fake is a Checker that returns configured results. A token without one is not found. It is safe for concurrent use.
 type Fake struct {
 	mu      sync.Mutex
 	tokens  map[string]client.Token
@@ -21,12 +20,12 @@ type Fake struct {
 
 var _ client.Checker = (*Fake)(nil)
 
-// NewFake makes a Fake that knows nothing.
+// NewFake makes a Fake without any tokens.
 func NewFake() *Fake {
 	return &Fake{tokens: map[string]client.Token{}, refused: map[string]client.Decision{}}
 }
 
-// Allow makes a token active, with the scopes that it says. The text need not look like a token.
+// Allow makes a token active, with the scopes of t. The text need not look like a token.
 func (f *Fake) Allow(token string, t client.Token) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -35,7 +34,7 @@ func (f *Fake) Allow(token string, t client.Token) {
 	f.tokens[token] = t
 }
 
-// Refuse makes a token refused.
+// Refuse makes Verify refuse a token.
 func (f *Fake) Refuse(token string, d client.Decision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,14 +49,14 @@ func (f *Fake) Fail(err error) {
 	f.err = err
 }
 
-// Calls returns what was asked so far.
+// Calls returns the calls of Verify so far.
 func (f *Fake) Calls() []client.Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.calls)
 }
 
-// Verify returns what it was told to.
+// Verify returns the configured result.
 func (f *Fake) Verify(_ context.Context, token string, call client.Call) (client.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

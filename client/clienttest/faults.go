@@ -6,23 +6,23 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// Hang stops the bytes on all connections, which stay up, as a proxy does that hangs.
+// Hang stops the bytes on all connections but keeps them up, like a proxy that hangs.
 func (s *Server) Hang() { s.wire.hang() }
 
-// Release ends Hang: what was held back arrives.
+// Release ends Hang: bytes that were held back arrive.
 func (s *Server) Release() { s.wire.release() }
 
 // Cut ends all connections and refuses new ones until Mend, as when a server is killed.
 func (s *Server) Cut() { s.wire.cut(true) }
 
-// Drop ends all connections; new ones are taken.
+// Drop ends all connections; new ones are accepted.
 func (s *Server) Drop() { s.wire.cut(false) }
 
-// Mend takes connections again.
+// Mend accepts connections again.
 func (s *Server) Mend() { s.wire.cut(false) }
 
-// NewHistory turns the server into one with another history, as after a restore: the same position in its change feed
-// means something else, and nobody is told what changed.
+// NewHistory gives the server another history, as after a restore: the same position in its change feed means something
+// else, and no watcher receives what changed.
 func (s *Server) NewHistory() {
 	s.mu.Lock()
 	s.history++
@@ -32,21 +32,23 @@ func (s *Server) NewHistory() {
 	s.Drop()
 }
 
-// RevokeQuietly revokes a token and tells no watcher: what a restored store has done in its other past.
+// RevokeQuietly revokes a token without notifying the watchers, like a revocation in the lost history of a restored
+// store.
 func (s *Server) RevokeQuietly(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.editQuietly(id, revoke)
 }
 
-// Fail makes introspection fail from now on, as when the store is out; nil ends it. Watching goes on.
+// Fail makes introspection fail from now on, as when the store is down; nil ends it. Watching goes on.
 func (s *Server) Fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = err
 }
 
-// Freeze makes introspection answer by what is so now, whatever changes, as a replica that lags behind. Watching goes on.
+// Freeze makes introspection answer from the present state, whatever changes, like a replica that lags behind. Watching
+// goes on.
 func (s *Server) Freeze() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +63,7 @@ func (s *Server) Thaw() {
 	s.frozen = nil
 }
 
-// Hold has introspection decide, and then keep the answer back until Unhold.
+// Hold makes introspection decide, and then hold the answers back until Unhold.
 func (s *Server) Hold() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +72,7 @@ func (s *Server) Hold() {
 	}
 }
 
-// Unhold lets the answers go.
+// Unhold sends the answers.
 func (s *Server) Unhold() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +82,7 @@ func (s *Server) Unhold() {
 	}
 }
 
-// Step lets the answers go that are kept back now, and keeps back those that come later.
+// Step sends the answers held back now, and holds back later ones.
 func (s *Server) Step() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,21 +92,21 @@ func (s *Server) Step() {
 	s.held = make(chan struct{})
 }
 
-// Holding returns how many answers are kept back.
+// Holding returns how many answers are held back.
 func (s *Server) Holding() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.holding
 }
 
-// Calls returns how often the server was called so far.
+// Calls returns the calls of the server so far.
 func (s *Server) Calls() Calls {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls
 }
 
-// Uses returns the latest use of each token, by its id, that was reported.
+// Uses returns the latest reported use of each token, by its id.
 func (s *Server) Uses() map[string]*patdv1.ReportUsesRequest_Use {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// wire is all connections of a server. It can hang, which keeps them up and lets no byte through, and be cut.
+// wire is all connections of a server. It can be cut, or hang: then connections stay up and no byte gets through.
 type wire struct {
 	mu    sync.Mutex
 	open  chan struct{} // closed: bytes flow
@@ -28,7 +28,7 @@ type pipe struct {
 	once   sync.Once
 }
 
-// dial makes a connection out of one that dial makes.
+// dial wraps a connection of the given dial function.
 func (w *wire) dial(ctx context.Context, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
 	w.mu.Lock()
 	down := w.down
@@ -54,7 +54,7 @@ func (w *wire) hang() {
 	w.open = make(chan struct{})
 }
 
-// release lets what was held back through.
+// release lets the bytes through that were held back.
 func (w *wire) release() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,7 +90,7 @@ func (p *pipe) wait() error {
 	}
 }
 
-// Read reads what came, once bytes flow.
+// Read reads once bytes flow.
 func (p *pipe) Read(b []byte) (int, error) {
 	n, err := p.Conn.Read(b)
 	if waited := p.wait(); waited != nil {

@@ -22,7 +22,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// Server is an IntrospectionService in memory. Everybody may call it. It may be used by many at once.
+// Server is an IntrospectionService in memory. Any caller may use it. It is safe for concurrent use.
 type Server struct {
 	grpc     *grpc.Server
 	listener *bufconn.Listener
@@ -38,7 +38,7 @@ type Server struct {
 	feed    []change      // all since then
 	news    chan struct{} // closed by each change
 	held    chan struct{} // not nil: answers wait until it is closed
-	holding int           // how many do
+	holding int           // how many answers wait
 	fault   error
 	calls   Calls
 	uses    map[string]*patdv1.ReportUsesRequest_Use
@@ -47,7 +47,7 @@ type Server struct {
 // change is an entry of the change feed. The zero change concerns everything.
 type change struct{ token, user string }
 
-// Calls is how often a Server was called.
+// Calls counts the calls of a Server.
 type Calls struct {
 	Unary    int // by Introspect
 	Streamed int // by IntrospectStream
@@ -65,10 +65,10 @@ func WithoutStream() Option { return func(s *service) { s.noStream = true } }
 // WithoutWatch leaves WatchInvalidations out.
 func WithoutWatch() Option { return func(s *service) { s.noWatch = true } }
 
-// BoundTo has the caller be a service that is bound to an audience: it may learn of tokens that are good there, and of no others.
+// BoundTo makes the caller a service that is bound to an audience: it gets only tokens that are good there.
 func BoundTo(audience string) Option { return func(s *service) { s.bound = audience } }
 
-// WithoutAnyClientIP never says that an answer holds for every address, as an older patd does not.
+// WithoutAnyClientIP leaves any_client_ip out of answers, as an older patd does.
 func WithoutAnyClientIP() Option { return func(s *service) { s.server.now.silentOnIP = true } }
 
 // NewServer starts a Server that stops with the test.
@@ -79,7 +79,7 @@ func NewServer(t testing.TB, options ...Option) *Server {
 	return s
 }
 
-// Start starts a Server, which is to be closed.
+// Start starts a Server, which the caller closes.
 func Start(options ...Option) *Server {
 	s := &Server{
 		grpc: grpc.NewServer(), listener: bufconn.Listen(1 << 16), wire: newWire(), history: 1, first: 100, news: make(chan struct{}),
@@ -102,7 +102,7 @@ func (s *Server) Close() {
 	s.serving.Wait()
 }
 
-// Dial makes a connection, which the caller closes. It is lost and made anew as Cut and Hang tell.
+// Dial makes a connection, which the caller closes. Cut and Hang affect it.
 func (s *Server) Dial(options ...grpc.DialOption) *grpc.ClientConn {
 	conn, err := grpc.NewClient("passthrough:///clienttest", append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -125,7 +125,7 @@ func (s *Server) Conn(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn
 	return conn
 }
 
-// Mint makes a token and returns its secret, as Mint of package tokens makes it, and its public id.
+// Mint makes a token and returns its public id and its secret, which has the form of package tokens.
 func (s *Server) Mint(t Token) (text, id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +152,8 @@ func newSecret(prefix string, id tokens.ID) string {
 	return minted.Reveal()
 }
 
-// Rotate gives a token another secret, and tells the watchers. The one before is accepted for the grace, and then superseded.
+// Rotate gives a token another secret, and notifies the watchers. The old one is accepted for the grace, and then
+// superseded.
 func (s *Server) Rotate(id string, grace time.Duration) (text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,27 +174,27 @@ func (s *Server) Rotate(id string, grace time.Duration) (text string) {
 	return text
 }
 
-// Revoke revokes a token by its id, and tells the watchers.
+// Revoke revokes a token by its id, and notifies the watchers.
 func (s *Server) Revoke(id string) { s.edit(id, revoke) }
 
 func revoke(t *tokens.Token) {
 	t.Revocation = &tokens.Revocation{Time: time.Now(), By: "operator"}
 }
 
-// Bind binds a token, by its id, to networks, or to none, and tells the watchers.
+// Bind binds a token, by its id, to networks, or to none, and notifies the watchers.
 func (s *Server) Bind(id string, networks ...netip.Prefix) {
 	s.edit(id, func(t *tokens.Token) { t.CIDRs = networks })
 }
 
-// Block blocks a token by its id, as one that exceeds the policy of an audience, and tells the watchers.
+// Block blocks a token by its id, as one that exceeds the policy of an audience, and notifies the watchers.
 func (s *Server) Block(id, audience string) {
 	s.edit(id, func(t *tokens.Token) { t.BlockedBy = audience })
 }
 
-// Unblock ends Block, and tells the watchers.
+// Unblock ends Block, and notifies the watchers.
 func (s *Server) Unblock(id string) { s.Block(id, "") }
 
-// edit changes a token, and tells the watchers.
+// edit changes a token, and notifies the watchers.
 func (s *Server) edit(id string, how func(*tokens.Token)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +210,7 @@ func (s *Server) editQuietly(id string, how func(*tokens.Token)) {
 	}
 }
 
-// RequireNamed says whether tokens must name an audience to be good there, and tells the watchers to start over.
+// RequireNamed sets whether tokens must name an audience to be good there, and notifies the watchers to start over.
 func (s *Server) RequireNamed(audience string, must bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,17 +218,17 @@ func (s *Server) RequireNamed(audience string, must bool) {
 	s.change(change{})
 }
 
-// SayAnyClientIP has answers say, or not, that they hold for every address.
+// SayAnyClientIP sets whether answers may report that they hold for every address.
 func (s *Server) SayAnyClientIP(so bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now.silentOnIP = !so
 }
 
-// Suspend suspends a user, and tells the watchers.
+// Suspend suspends a user, and notifies the watchers.
 func (s *Server) Suspend(user string) { s.become(user, tokens.UserSuspended) }
 
-// Resume ends a suspension, and tells the watchers.
+// Resume ends a suspension, and notifies the watchers.
 func (s *Server) Resume(user string) { s.become(user, tokens.UserActive) }
 
 func (s *Server) become(user string, state tokens.UserState) {
@@ -237,7 +238,7 @@ func (s *Server) become(user string, state tokens.UserState) {
 	s.change(change{user: user})
 }
 
-// SetFeatures sets what a user holds, and tells the watchers. A user of whom nothing was set holds what is granted.
+// SetFeatures sets a user's features, and notifies the watchers. Until it is called, a user holds what is granted.
 func (s *Server) SetFeatures(user string, features ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -257,5 +258,5 @@ func (s *Server) tell() {
 	s.news = make(chan struct{})
 }
 
-// historyName is what watchers are told. The caller holds the lock.
+// historyName is the history that watchers receive. The caller holds the lock.
 func (s *Server) historyName() string { return "h" + strconv.Itoa(s.history) }

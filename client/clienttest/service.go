@@ -59,7 +59,7 @@ func (s *service) decide(ctx context.Context, r *patdv1.IntrospectRequest) (*pat
 	return answer, nil
 }
 
-// IntrospectStream decides about many, each as soon as it can.
+// IntrospectStream decides about many tokens, each as soon as it can.
 func (s *service) IntrospectStream(stream patdv1.IntrospectionService_IntrospectStreamServer) error {
 	if s.noStream {
 		return status.Error(codes.Unimplemented, "no such method")
@@ -98,10 +98,10 @@ func (s *service) IntrospectStream(stream patdv1.IntrospectionService_Introspect
 	}
 }
 
-// watchBatch is how many changes one message tells of at most.
+// watchBatch is the maximum number of changes in one message.
 const watchBatch = 1000
 
-// WatchInvalidations tells what changes.
+// WatchInvalidations sends the changes.
 func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream patdv1.IntrospectionService_WatchInvalidationsServer) error {
 	if s.noWatch {
 		return status.Error(codes.Unimplemented, "no such method")
@@ -132,8 +132,8 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 	}
 }
 
-// since returns what changed since a position, as far as a caller bound to an audience may know, and a channel that is closed
-// when there is more; nil: there is.
+// since returns the changes since a position that a caller bound to an audience may see, and a channel that is closed
+// when there are more; nil: there are more already.
 func (s *Server) since(at uint64, history, bound string) (*patdv1.WatchInvalidationsResponse, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +162,7 @@ func (s *Server) since(at uint64, history, bound string) (*patdv1.WatchInvalidat
 	return out, news
 }
 
-// ReportUses notes the uses.
+// ReportUses records the uses.
 func (s *service) ReportUses(_ context.Context, r *patdv1.ReportUsesRequest) (*patdv1.ReportUsesResponse, error) {
 	if len(r.GetUses()) > 1000 {
 		return nil, status.Error(codes.InvalidArgument, "at most 1000 uses")

@@ -15,7 +15,7 @@ import (
 	"patd/tokens"
 )
 
-// Token is what a [Server] mints. User and Scopes are as in patd; all else may be left out.
+// Token describes a token that a [Server] mints. User and Scopes are as in patd; all else may be left out.
 type Token struct {
 	User       string
 	Name       string
@@ -24,11 +24,11 @@ type Token struct {
 	Networks   []netip.Prefix // where it may be used from; none: everywhere
 	Labels     map[string]string
 	ExpireTime time.Time // zero: never
-	// Prefix of the secret; empty: pat. With pata it is a short-lived access token, with an id of its own.
+	// Prefix of the secret; empty: pat. Prefix pata makes it a short-lived access token, with an id of its own.
 	Prefix string
 }
 
-// state is all that decides about tokens. Frozen, it is what a replica that lags behind would decide by.
+// state is all data that decisions depend on. A frozen copy stands for a replica that lags behind.
 type state struct {
 	sequence   uint64
 	silentOnIP bool // answers leave out any_client_ip
@@ -39,7 +39,7 @@ type state struct {
 	named      map[string]bool         // audiences that tokens must name
 }
 
-// presented is what a secret is of.
+// presented is the token that a secret belongs to.
 type presented struct {
 	tokenID  string
 	accessID string              // of a short-lived access token
@@ -64,8 +64,8 @@ func (s state) goodFor(t *tokens.Token, audience string) bool {
 	return tokens.GoodFor(t.Audiences, t.Audiences, audience, s.named[audience])
 }
 
-// decide gathers the facts about a secret, and has package tokens decide, as patd does. bound is the audience that the caller
-// is bound to; empty: none.
+// decide collects the facts about a secret, and lets package tokens decide, as patd does. bound is the audience that
+// the caller is bound to; empty: none.
 func (s state) decide(r *patdv1.IntrospectRequest, bound string, now time.Time) (*patdv1.IntrospectResponse, error) {
 	client, err := netip.ParseAddr(r.GetClientIp())
 	if r.GetClientIp() != "" && (err != nil || client.Zone() != "") {
@@ -116,7 +116,7 @@ var decisions = map[tokens.Decision]patdv1.IntrospectResponse_Decision{
 	tokens.IPNotAllowed:      patdv1.IntrospectResponse_IP_NOT_ALLOWED,
 }
 
-// describe writes an answer. An inactive one says nothing but the decision.
+// describe writes an answer. An inactive one contains nothing but the decision.
 func (s state) describe(in *tokens.Introspection, p presented, now time.Time) *patdv1.IntrospectResponse {
 	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: decisions[in.Decision]}
 	if !out.GetActive() {
@@ -138,7 +138,7 @@ func (s state) describe(in *tokens.Introspection, p presented, now time.Time) *p
 	return out
 }
 
-// holdsVisible reports whether a user holds a live token that a caller bound to an audience could be told of.
+// holdsVisible reports whether a user holds a live token that a caller bound to an audience may see.
 func (s state) holdsVisible(user, bound string, now time.Time) bool {
 	for _, t := range s.tokens {
 		if t.User == user && t.Status(now) == tokens.StateActive && s.goodFor(&t, bound) {
@@ -148,7 +148,7 @@ func (s state) holdsVisible(user, bound string, now time.Time) bool {
 	return false
 }
 
-// grant is the token that is minted.
+// grant returns the token that is minted.
 func (t Token) grant(id tokens.ID, now time.Time) tokens.Token {
 	return tokens.Token{
 		ID: id, User: t.User, Name: t.Name, Labels: t.Labels, Scopes: slices.Compact(slices.Sorted(slices.Values(t.Scopes))),
