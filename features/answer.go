@@ -19,8 +19,8 @@ import (
 // defaultMaxFeatures is how many features one user may hold, unless configured. It is far more than a token carries.
 const defaultMaxFeatures = 4096
 
-// answered checks the names that a source gave and returns them sorted, without duplicates. One bad name spoils all; the
-// error tells its place, not its text.
+// answered checks the names of a source's answer and returns them sorted, without duplicates. One bad name makes the
+// whole answer bad; the error contains its position, not its text.
 func answered(names []string) (tokens.Held, error) {
 	for i, n := range names {
 		if !tokens.ValidScope(n) {
@@ -32,12 +32,13 @@ func answered(names []string) (tokens.Held, error) {
 	return tokens.Held{Features: slices.Compact(out)}, nil
 }
 
-// tooMany is the outage of a source that gave more than limit features: cut off, they would look like a whole answer.
+// tooMany is the outage of a source that returned more than limit features: truncated, they would look like a whole
+// answer.
 func tooMany(limit int) error {
 	return fmt.Errorf("the answer holds more than %d features for one user", limit)
 }
 
-// outage is the error of a question that got no whole answer. When it is the caller who gave up, it is the context's.
+// outage returns the error of a request without a whole answer. If the caller gave up, it is the context's error.
 func outage(ctx context.Context, op string, cause error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
@@ -45,8 +46,8 @@ func outage(ctx context.Context, op string, cause error) error {
 	return tokens.FeaturesUnavailable(op, cause)
 }
 
-// told returns an error of the network or the file system that can be logged. Others may quote what was answered, or
-// the URL, so of them only the type is kept.
+// told returns an error of the network or the file system that can be logged. Others may quote the answer or the URL,
+// so only their type is kept.
 func told(err error) error {
 	for _, known := range []error{
 		driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled,

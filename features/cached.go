@@ -13,36 +13,36 @@ import (
 	"patd/tokens"
 )
 
-// CacheConfig says how long answers count. A zero field is the default; Now is needed.
+// CacheConfig says how long answers are used. Zero fields mean the default; Now is required.
 type CacheConfig struct {
 	// TTL is how long an answer is used without asking again; 0: 30 s; negative: not at all.
 	TTL time.Duration
-	// MaxStale is how old the last known answer may be while the source does not answer; 0: 5 min; negative: none is
+	// MaxStale is how old the last known answer may be while the source does not respond; 0: 5 min; negative: none is
 	// used past the TTL. It must not be less than the TTL.
 	MaxStale time.Duration
-	// Timeout bounds one question to the source; 0: 5 s. A caller may wait for two: the one under way, which may be too
-	// old for it, and its own. A Forget makes those who wait begin anew.
+	// Timeout bounds one request to the source; 0: 5 s. A caller may wait for two: the one under way, which may be too
+	// old for it, and its own. A Forget makes waiting callers begin anew.
 	Timeout time.Duration
-	// RetryAfter is how long a source that failed for a user is left alone about that user while there is a last known
-	// answer; 0: 1 s.
+	// RetryAfter is how long the source is not asked about a user after a failure for that user, while there is a last
+	// known answer; 0: 1 s.
 	RetryAfter time.Duration
-	// Quick bounds how many questions are under way at once for answers that may come from memory, and as many for fresh
-	// ones; Slow how many more of each that have been for longer than 100 ms; 0: 32 and 256. A question waits for a place,
-	// within Timeout.
+	// Quick bounds how many requests are under way at once for answers that may come from the cache, and as many for
+	// fresh ones. Slow bounds how many more of each may take longer than 100 ms; 0: 32 and 256. A request waits for a
+	// place, within Timeout.
 	Quick, Slow int
-	// MaxWaiting bounds how many calls wait at once for answers that may come from memory, and how many more for fresh
-	// ones; 0: 512 and half of it. Past that one that waits for a source that hangs is refused in favour of the
-	// newest, or else the newest, as an outage.
+	// MaxWaiting bounds how many calls wait at once for answers that may come from the cache, and how many more for
+	// fresh ones; 0: 512 and half of it. Beyond it, the newest call displaces one that waits for a source that hangs,
+	// or else is itself refused, as an outage.
 	MaxWaiting int
-	// MaxUsers bounds how many answers are kept; 0: 100 000.
+	// MaxUsers bounds how many answers are cached; 0: 100 000.
 	MaxUsers int
-	// MaxBytes bounds, roughly, the memory that they take; 0: 64 MiB.
+	// MaxBytes bounds, roughly, the memory of cached answers; 0: 64 MiB.
 	MaxBytes int64
-	// Now is the clock; needed. It should keep its monotonic reading (time.Now does), for then setting the machine's clock
-	// makes no answer younger.
+	// Now is the clock; required. It should keep its monotonic reading (time.Now does), so that setting the machine's
+	// clock makes no answer younger.
 	Now func() time.Time
-	// Logger hears when the source begins and ceases to fail, which callers do not see while answers are stale; nil:
-	// nobody does.
+	// Logger logs when the source begins and ceases to fail, which callers do not see while answers are stale; nil: no
+	// log.
 	Logger *slog.Logger
 }
 
@@ -78,18 +78,18 @@ func (c CacheConfig) withDefaults() CacheConfig {
 	return c
 }
 
-// Cached answers for a source from memory. It is safe for concurrent use.
+// Cached is a cache in front of a source. It is safe for concurrent use.
 //
-// What holds for its answers:
+// It guarantees:
 //
-//   - One that is not stale is at most the TTL old, or the source's own in that call. One that is stale was the last
-//     known, is at most MaxStale old, and is given only when the source has just failed for that user.
-//   - A fresh one comes from a question put to the source after the call began; during an outage there is none.
-//   - None that returns after Forget has returned comes from before it.
-//   - At most one question per user is under way, not counting those put before a Forget. Who gives up waiting does not
-//     end it for the others.
-//   - Users about whom the source hangs do not keep those waiting about whom it does not, for longer than 100 ms, until
-//     there are Quick and Slow of them at once.
+//   - An answer that is not stale is at most the TTL old, or the source's own in that call. A stale one is the last
+//     known, at most MaxStale old, and is returned only when the source has just failed for that user.
+//   - A fresh answer comes from a request sent to the source after the call began; during an outage there is none.
+//   - No answer returned after Forget has returned comes from before it.
+//   - At most one request per user is under way, not counting those sent before a Forget. A caller that gives up does
+//     not end it for the others.
+//   - Users for whom the source hangs delay the others by at most 100 ms, until there are Quick and Slow of them at
+//     once.
 type Cached struct {
 	source tokens.FeatureSource
 	config CacheConfig
@@ -97,14 +97,14 @@ type Cached struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	rooms [2]rooms // of questions for any answer, and for a fresh one
+	rooms [2]rooms // of requests for any answer, and for a fresh one
 
 	mu      sync.Mutex
-	waiting [2]list.List // tickets, oldest first: of calls that any answer will do for, and of those that need a fresh one
+	waiting [2]list.List // tickets, oldest first: of calls that accept any answer, and of those that need a fresh one
 	slow    slowUsers
 	memory  memory
 	queues  map[string]*queue
-	clock   uint64 // counts calls and flights, so that which was first can be told
+	clock   uint64 // counts calls and flights, to order them
 	health  health
 	closed  bool
 }
@@ -136,7 +136,7 @@ func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
 // Local returns false: features change without patd.
 func (*Cached) Local() bool { return false }
 
-// Features returns what the user holds, from memory where that will do.
+// Features returns what the user holds, from the cache where possible.
 func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (tokens.Held, error) {
 	began := c.arrive()
 	for {
@@ -159,8 +159,8 @@ func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (token
 	}
 }
 
-// Forget drops what is known of a user, and keeps a question that is under way from filling the cache. The next call asks
-// the source, and so do those that are waiting.
+// Forget drops the cached answer of a user, and keeps a request that is under way from filling the cache. The next call
+// asks the source, and so do waiting calls.
 func (c *Cached) Forget(user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,7 +170,7 @@ func (c *Cached) Forget(user string) {
 	}
 }
 
-// ForgetAll is Forget of every user.
+// ForgetAll is Forget for every user.
 func (c *Cached) ForgetAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -180,7 +180,7 @@ func (c *Cached) ForgetAll() {
 	}
 }
 
-// forget sends those who wait for answers about a user to ask anew.
+// forget makes the calls that wait for answers about a user ask anew.
 func (c *Cached) forget(user string, q *queue) {
 	delete(c.queues, user)
 	for _, f := range []*question{q.running, q.next} {
@@ -192,7 +192,7 @@ func (c *Cached) forget(user string, q *queue) {
 	q.next = nil
 }
 
-// Close ends the questions that are under way, waits for them, and closes the source. Calls after it are outages.
+// Close ends the requests under way, waits for them, and closes the source. Later calls are outages.
 func (c *Cached) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -213,8 +213,8 @@ func (c *Cached) arrive() uint64 {
 	return c.clock
 }
 
-// recall returns from memory, if that will do. With refresh the answer will do, and yet the source should be asked
-// again in the background.
+// recall returns a usable cached answer. With refresh the answer is usable, but the source should be asked again in the
+// background.
 func (c *Cached) recall(user string) (held tokens.Held, ok, refresh bool) {
 	e := c.memory.get(user)
 	if e == nil {
@@ -224,7 +224,7 @@ func (c *Cached) recall(user string) (held tokens.Held, ok, refresh bool) {
 	age := now.Sub(e.asked)
 	switch {
 	case age < 0 || age > max(c.config.TTL, c.config.MaxStale):
-		// Too old, or of a future that the clock has left: of no use any more.
+		// Too old, or from a future that the clock has left: no longer usable.
 		c.memory.drop(user)
 		return tokens.Held{}, false, false
 	case age < c.config.TTL:
@@ -232,8 +232,8 @@ func (c *Cached) recall(user string) (held tokens.Held, ok, refresh bool) {
 	case e.failedAt.IsZero() || !c.mayBeStale(age):
 		return tokens.Held{}, false, false
 	}
-	// Within the time of one attempt after a failure the next is made in the background, so that a source that hangs
-	// does not make every call wait. Later, callers wait: the source may long be well again.
+	// Within the time of one attempt after a failure, the next is made in the background, so that a source that hangs
+	// does not make every call wait. Later, callers wait: the source may have recovered long ago.
 	since := now.Sub(e.failedAt)
 	if since < 0 || since >= c.config.RetryAfter+c.config.Timeout {
 		return tokens.Held{}, false, false
@@ -246,7 +246,7 @@ func (c *Cached) mayBeStale(age time.Duration) bool {
 	return c.config.MaxStale > 0 && age >= 0 && age <= c.config.MaxStale
 }
 
-// lastKnown returns what is left to answer when the source has failed.
+// lastKnown returns the last known answer, for use after the source has failed.
 func (c *Cached) lastKnown(user string) (tokens.Held, bool) {
 	e := c.memory.get(user)
 	if e == nil || !c.mayBeStale(c.config.Now().Sub(e.asked)) {

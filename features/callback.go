@@ -26,21 +26,21 @@ import (
 type CallbackConfig struct {
 	// URL of the endpoint: https, or http on this machine only.
 	URL string
-	// HMACKey signs the questions: at least 32 bytes. It, or HMACKeyFile, is needed.
+	// HMACKey signs the requests: at least 32 bytes. It, or HMACKeyFile, is required.
 	HMACKey tokens.Secret
-	// HMACKeyFile holds the key; one line end at its end is not part of it.
+	// HMACKeyFile holds the key; one line end at the end of the file is not part of it.
 	HMACKeyFile string
-	// Timeout bounds one question, from the connection to the last byte; 0: 2 s.
+	// Timeout bounds one request, from the connection to the last byte; 0: 2 s.
 	Timeout time.Duration
 	// MaxBody is how many bytes an answer may have; 0: 1 MiB.
 	MaxBody int64
 	// MaxFeatures is how many features an answer may hold; 0: 4096.
 	MaxFeatures int
-	// AllowPrivate lists ranges of addresses that may be connected to although they are not public.
+	// AllowPrivate lists address ranges that may be connected to although they are not public.
 	AllowPrivate []netip.Prefix
 	// CACertFile holds, in PEM, the only authorities to trust; empty: those of the system.
 	CACertFile string
-	// Now is the clock of the signatures; needed.
+	// Now is the clock of the signatures; required.
 	Now func() time.Time
 
 	resolver *net.Resolver // for tests; nil: the system's
@@ -61,26 +61,26 @@ func (c CallbackConfig) withDefaults() CallbackConfig {
 
 // Callback is a source that asks the company's endpoint. It is safe for concurrent use.
 //
-// It sends POST with {"user": "<id>"}, signed as package signature tells. 200 with {"user": "<id>", "features": ["…"]} is
-// what the user holds; 404 with {"user": "unknown"}, as application/json, says that there is no such user, who holds
-// nothing. Anything else is an outage: a 404 of a proxy, too.
+// It sends POST with {"user": "<id>"}, signed as package signature describes. 200 with {"user": "<id>", "features":
+// ["…"]} returns what the user holds; 404 with {"user": "unknown"}, as application/json, says that there is no such
+// user, who holds nothing. Anything else is an outage, and so is a proxy's 404.
 //
-// The user in an answer of 200 may be left out. It is what tells the answer to this question from one that was left over
-// from another on the same connection. So an answer that does not name its user counts only on a connection that
-// carried no other question before, or over HTTP/2, which numbers them; HTTP/1.1 connections to an endpoint that names
-// none are not reused.
+// The user in an answer of 200 may be left out. It distinguishes the answer to this request from one left over from
+// another on the same connection. So an answer that does not name its user counts only on a connection that carried no
+// other request before, or over HTTP/2, which numbers them; HTTP/1.1 connections to an endpoint that names none are not
+// reused.
 type Callback struct {
 	config CallbackConfig
 	key    tokens.Secret
 	client *http.Client
-	single *http.Client // as client, with a connection for each question
+	single *http.Client // as client, with a connection for each request
 	// nameless reports that the newest answer over HTTP/1.1 did not name its user.
 	nameless atomic.Bool
 }
 
 var _ tokens.FeatureSource = (*Callback)(nil)
 
-// NewCallback checks the configuration. It does not ask anything yet.
+// NewCallback checks the configuration. It sends no request yet.
 func NewCallback(c CallbackConfig) (*Callback, error) {
 	c = c.withDefaults()
 	if c.Now == nil {
@@ -121,8 +121,8 @@ func callbackKey(c CallbackConfig) (tokens.Secret, error) {
 	return key, nil
 }
 
-// callbackGuard checks the URL and answers which addresses it may lead to. Its errors do not repeat the URL, whose
-// query may hold what is nobody's business.
+// callbackGuard checks the URL and returns the guard of its addresses. Its errors do not repeat the URL, whose query
+// may be confidential.
 func callbackGuard(c CallbackConfig) (guard, error) {
 	u, err := url.Parse(c.URL)
 	switch {
@@ -149,8 +149,8 @@ func callbackGuard(c CallbackConfig) (guard, error) {
 	return g, nil
 }
 
-// callbackClient follows no redirect, knows no proxy, and dials only what the guard lets pass. How many questions are under
-// way at once is for the cache to bound, see rooms.
+// callbackClient follows no redirect, uses no proxy, and dials only addresses that the guard allows. The cache bounds
+// how many requests are under way at once, see rooms.
 func callbackClient(c CallbackConfig, g guard, trust *tls.Config, single bool) *http.Client {
 	dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second, Resolver: c.resolver, ControlContext: g.control}
 	return &http.Client{
@@ -160,7 +160,7 @@ func callbackClient(c CallbackConfig, g guard, trust *tls.Config, single bool) *
 			TLSHandshakeTimeout:    c.Timeout,
 			ForceAttemptHTTP2:      true,
 			DisableKeepAlives:      single,
-			DisableCompression:     true, // the bound of the body is one of the bytes on the wire
+			DisableCompression:     true, // the bound of the body counts bytes on the wire
 			MaxIdleConns:           quickQuestions,
 			MaxIdleConnsPerHost:    quickQuestions,
 			IdleConnTimeout:        30 * time.Second,
@@ -194,11 +194,10 @@ func (c *Callback) Close() error {
 	return nil
 }
 
-// errLeftover says that what came may be the answer to another question.
+// errLeftover reports that the answer may belong to another request.
 var errLeftover = errors.New("the answer does not name its user, on a connection that carried other questions")
 
-// ask puts the question. An answer that cannot be told from one to another question is asked for again, on a connection of
-// its own.
+// ask sends the request. If the answer may belong to another request, it asks again, on a connection of its own.
 func (c *Callback) ask(ctx context.Context, user string) (tokens.Held, error) {
 	held, err := c.send(ctx, user, c.nameless.Load())
 	if errors.Is(err, errLeftover) {
@@ -207,7 +206,7 @@ func (c *Callback) ask(ctx context.Context, user string) (tokens.Held, error) {
 	return held, err
 }
 
-// send sends the question once. With alone it goes over a new connection, which is closed afterwards.
+// send sends the request once. With alone it uses a new connection, which is closed afterwards.
 func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.Held, error) {
 	body, err := json.Marshal(struct {
 		User string `json:"user"`
@@ -227,8 +226,8 @@ func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.He
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", "patd")
 	r.Header.Set(signature.Header, signature.Sign([]byte(c.key.Reveal()), body, c.config.Now()))
-	// Without a value it is not sent; it tells the transport that asking again on a new connection is safe when the
-	// endpoint has closed the old one.
+	// Without a value it is not sent; it lets the transport retry on a new connection when the endpoint has closed the
+	// old one.
 	r.Header["Idempotency-Key"] = []string{}
 	client := c.client
 	if alone {
@@ -253,9 +252,9 @@ func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.He
 	return answered(names)
 }
 
-// read reads an answer, and whether it named the user that was asked about.
+// read reads an answer, and reports whether it named the user of the request.
 func (c *Callback) read(response *http.Response, user string) (names []string, named bool, err error) {
-	// One byte more than allowed is enough to know. A body that is read to its end leaves the connection usable.
+	// One byte more than allowed shows the excess. A body that is read to its end leaves the connection usable.
 	body, err := io.ReadAll(io.LimitReader(response.Body, c.config.MaxBody+1))
 	status := response.StatusCode
 	switch {
@@ -277,7 +276,7 @@ func (c *Callback) read(response *http.Response, user string) (names []string, n
 	return parseFeatures(body, user, c.config.MaxFeatures)
 }
 
-// errNotFound is the outage of a 404 that does not come from the endpoint's own knowledge, such as a proxy's.
+// errNotFound is the outage of a 404 that the endpoint itself did not send, such as a proxy's.
 var errNotFound = errors.New(`the endpoint returned status 404 without saying that the user is unknown: ` +
 	`application/json and {"user": "unknown"}`)
 

@@ -12,20 +12,20 @@ import (
 	"patd/tokens"
 )
 
-// question is one question to the source, and the calls that wait for its answer.
+// question is one request to the source, and the calls that wait for its answer.
 type question = flight.Flight[asked, tokens.Held]
 
-// asked is what a question is about, and when it was put.
+// asked is what a request is about, and when it was made.
 type asked struct {
 	user  tokens.User
-	kind  int    // of the call that it was made for
+	kind  int    // of the call that needs it
 	start uint64 // on the clock of Cached; 0: not yet
 	at    time.Time
 	sent  time.Time // when there was a place for it; zero: not yet
 }
 
-// queue is the questions about one user: one under way, and at most one that follows it, for those who came too late for
-// the first. It is dropped when nobody waits any more, or by Forget, which makes its questions stale.
+// queue is the requests about one user: one under way, and at most one that follows it, for calls that came too late
+// for the first. It is dropped when no call waits any more, or by Forget, which makes its requests stale.
 type queue struct {
 	running, next *question
 	waiters       int
@@ -49,7 +49,7 @@ func errCrowded() error {
 	return tokens.FeaturesUnavailable("find out the features of a user", errors.New("too many calls wait for the source"))
 }
 
-// board returns from memory, or else with a place on a flight.
+// board returns a cached answer, or else a place on a flight.
 func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens.Held, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,11 +76,11 @@ func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens
 	return t, tokens.Held{}, nil
 }
 
-// displaceable bounds how many of the oldest tickets are looked at for one that may be displaced.
+// displaceable bounds how many of the oldest tickets are checked for one that may be displaced.
 const displaceable = 64
 
-// displace makes room among those that wait: the oldest that waits for a source that hangs is refused. It reports whether
-// there was one.
+// displace makes room among the waiting calls: it refuses the oldest one that waits for a source that hangs. It reports
+// whether there was one.
 func (c *Cached) displace(waiting *list.List) bool {
 	now := c.config.Now()
 	for e, looked := waiting.Front(), 0; e != nil && looked < displaceable; e, looked = e.Next(), looked+1 {
@@ -129,7 +129,7 @@ func (c *Cached) join(u tokens.User, fresh bool, began uint64) *ticket {
 	return t
 }
 
-// start asks the source in the background. The question outlives its callers and has a time limit of its own.
+// start asks the source in the background. The request outlives its callers and has a time limit of its own.
 func (c *Cached) start(q *queue) {
 	f := q.running
 	c.clock++
@@ -143,7 +143,7 @@ func (c *Cached) start(q *queue) {
 	})
 }
 
-// ask puts one question to the source, when there is a place for it.
+// ask sends one request to the source, when there is a place for it.
 func (c *Cached) ask(ctx context.Context, f *question, slow bool) (tokens.Held, error) {
 	leave, err := c.rooms[f.Begun.kind].enter(ctx, slow)
 	if err != nil {
@@ -161,7 +161,7 @@ func (c *Cached) ask(ctx context.Context, f *question, slow bool) (tokens.Held, 
 	return held, err
 }
 
-// land takes what the source said, and logs outside the lock.
+// land processes the source's answer, and logs outside the lock.
 func (c *Cached) land(q *queue, f *question, held tokens.Held, err error) {
 	if err != nil {
 		err = unavailable(err)
@@ -179,7 +179,7 @@ func (c *Cached) land(q *queue, f *question, held tokens.Held, err error) {
 	tell(c.config.Logger)
 }
 
-// settle keeps an answer, tells it to those who wait, and starts the question that comes next.
+// settle caches an answer, delivers it to the waiting calls, and starts the next request.
 func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now time.Time) {
 	if err == nil {
 		c.memory.put(&entry{user: f.Begun.user.ID, features: held.Features, asked: f.Begun.at})
@@ -199,8 +199,8 @@ func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now 
 	}
 }
 
-// leave gives a place back and returns what the flight brought; again says that it was forgotten and that the call must
-// board anew. Who left early, because its context ended, finds that out when it boards.
+// leave gives a place back and returns the flight's answer; again means that it was forgotten and that the call must
+// board anew. A call that left early, because its context ended, notices when it boards.
 func (c *Cached) leave(t *ticket, fresh bool) (held tokens.Held, again bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -229,15 +229,15 @@ func (c *Cached) leave(t *ticket, fresh bool) (held tokens.Held, again bool, err
 	return tokens.Held{}, false, err
 }
 
-// clear drops a queue that nobody needs. One whose last flight has landed is needed for as long as somebody has yet to
-// take the answer: until then Forget must find it.
+// clear drops a queue that is no longer needed. After its last flight has landed, a queue stays until all calls have
+// taken the answer: until then Forget must find it.
 func (c *Cached) clear(q *queue, user string) {
 	if q.waiters == 0 && q.running == nil && q.next == nil && c.queues[user] == q {
 		delete(c.queues, user)
 	}
 }
 
-// unavailable makes any failure of a source an outage; what ended was the flight, not the caller's context.
+// unavailable makes any failure of a source an outage; the flight ended, not the caller's context.
 func unavailable(err error) error {
 	var known *tokens.Error
 	if errors.As(err, &known) && known.Code == tokens.CodeUnavailable {
@@ -246,20 +246,20 @@ func unavailable(err error) error {
 	return tokens.FeaturesUnavailable("find out the features of a user", fmt.Errorf("the source failed: %w", err))
 }
 
-// health is whether the source answers, for the log.
+// health records whether the source works, for the log.
 type health struct {
 	failing bool
 	told    time.Time
 }
 
-// defaultMaxWaiting is how many calls may wait for a source, unless configured: with those for fresh answers fewer than
-// one connection of gRPC carries, so that there is room for calls that need no source.
+// defaultMaxWaiting is how many calls may wait for a source, unless configured: together with those for fresh answers,
+// fewer than one gRPC connection carries, so that there is room for calls that need no source.
 const defaultMaxWaiting = 512
 
-// toldEvery bounds how often the log hears of a source that now answers and now does not.
+// toldEvery bounds how often the log reports a source that keeps failing and recovering.
 const toldEvery = 10 * time.Second
 
-// note takes the outcome of a flight and returns what there is to log.
+// note records the outcome of a flight and returns the log call, if any.
 func (h *health) note(err error, now time.Time) func(*slog.Logger) {
 	failing := err != nil
 	if since := now.Sub(h.told); failing == h.failing || failing && !h.told.IsZero() && since >= 0 && since < toldEvery {

@@ -10,10 +10,10 @@ import (
 	"patd/internal/loopback"
 )
 
-// guard decides which addresses may be dialled. It looks at the address that is about to be connected to, after the name
-// was resolved, so that a name that resolves to something else the next time gains nothing.
+// guard decides which addresses may be dialled. It checks the address of the connection itself, after the name was
+// resolved, so that a name that later resolves to another address gains nothing.
 type guard struct {
-	allow    []netip.Prefix // what the operator allows although it is not public
+	allow    []netip.Prefix // networks that the operator allows although they are not public
 	loopback bool           // the URL's host is literally this machine
 	plain    bool           // without TLS, which never leaves this machine
 }
@@ -46,7 +46,7 @@ func contains(nets []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// unmapped makes networks of IPv4-mapped addresses those of IPv4, since addresses are judged that way.
+// unmapped turns networks of IPv4-mapped addresses into IPv4 networks, since addresses are judged that way.
 func unmapped(nets []netip.Prefix) ([]netip.Prefix, error) {
 	out := make([]netip.Prefix, 0, len(nets))
 	for _, p := range nets {

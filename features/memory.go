@@ -10,11 +10,11 @@ import (
 type entry struct {
 	user     string
 	features []string
-	asked    time.Time // when the question was put: the answer is at least as new as that
-	failedAt time.Time // when a later question failed; zero: none has
+	asked    time.Time // when the request was made: the answer is at least as new as that
+	failedAt time.Time // when a later request failed; zero: none has
 }
 
-// entryOverhead is about what an entry costs beside its text: map, list and slice headers.
+// entryOverhead is about the cost of an entry beside its text: map, list and slice headers.
 const entryOverhead = 256
 
 func (e *entry) size() int64 {
@@ -25,7 +25,7 @@ func (e *entry) size() int64 {
 	return int64(n)
 }
 
-// memory keeps the last good answers, the most recently used of them, within a bound of number and one of size.
+// memory keeps the last good answers of the most recently used users, within a number and a size.
 type memory struct {
 	maxUsers int
 	maxBytes int64
@@ -49,7 +49,7 @@ func (m *memory) get(user string) *entry {
 	return e
 }
 
-// put keeps an entry in place of the one that its user has, and drops those least recently used.
+// put stores an entry in place of the user's present one, and drops those least recently used.
 func (m *memory) put(e *entry) {
 	m.drop(e.user)
 	e.user = strings.Clone(e.user) // it may be part of a large piece of the store's memory
@@ -61,7 +61,7 @@ func (m *memory) put(e *entry) {
 	}
 }
 
-// drop forgets a user's entry.
+// drop removes a user's entry.
 func (m *memory) drop(user string) {
 	at, ok := m.entries[user]
 	if !ok {

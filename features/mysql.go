@@ -64,7 +64,7 @@ func mysqlConfig(c SQLConfig, u *url.URL) (*mysql.Config, error) {
 		port = "3306"
 	}
 	config.Net, config.Addr = "tcp", net.JoinHostPort(host, port)
-	// The driver's own lines would go to standard error, where nobody put them.
+	// The driver's own lines would go unsolicited to standard error.
 	config.Logger = &mysql.NopLogger{}
 	config.Timeout, config.ReadTimeout, config.WriteTimeout = c.Timeout, c.serverLimit(), c.serverLimit()
 	if err := mysqlParameters(config, host, u.Query()); err != nil {
@@ -167,9 +167,9 @@ func (m readOnlyMySQL) prepare(ctx context.Context, conn driver.Conn) error {
 	return err
 }
 
-// checkMySQL prepares the query, and before that as a part of another: in that place only a SELECT may stand, and one that
-// writes no file and no variable (INTO OUTFILE, INTO DUMPFILE, INTO @name), which a read-only transaction would let pass. Its
-// columns are known only once it is run.
+// checkMySQL prepares the query, first as a part of another one. There only a SELECT may stand that writes no file and
+// no variable (INTO OUTFILE, INTO DUMPFILE, INTO @name), which a read-only transaction would allow. The columns are
+// known only when it runs.
 func checkMySQL(ctx context.Context, conn *sql.Conn, query string) error {
 	return conn.Raw(func(driverConn any) error {
 		c, ok := driverConn.(driver.ConnPrepareContext)
@@ -177,7 +177,7 @@ func checkMySQL(ctx context.Context, conn *sql.Conn, query string) error {
 			return malformed("this is not a MySQL connection")
 		}
 		if _, err := mysqlParameterCount(ctx, c, query); err != nil {
-			return err // in its own words, which point at the place
+			return err // the server's own words, which point at the place
 		}
 		n, err := mysqlParameterCount(ctx, c, "SELECT * FROM (\n"+query+"\n) AS patd_query")
 		var refused *mysql.MySQLError
@@ -193,7 +193,7 @@ func checkMySQL(ctx context.Context, conn *sql.Conn, query string) error {
 	})
 }
 
-// errSyntax is the server's number for a statement that it cannot read.
+// errSyntax is the server's number for a statement that it cannot parse.
 const errSyntax = 1064
 
 // mysqlParameterCount prepares a statement and returns how many parameters it has. Nothing is run.
@@ -206,8 +206,8 @@ func mysqlParameterCount(ctx context.Context, c driver.ConnPrepareContext, state
 	return n, stmt.Close()
 }
 
-// tellMySQL keeps what the server says of connections, rights and the query's own words. Other errors may quote
-// values, so of them only the numbers are kept.
+// tellMySQL keeps the server's text about connections, rights and the query itself. Other errors may quote values, so
+// only their numbers are kept.
 func tellMySQL(err error) (ok bool, told error) {
 	var my *mysql.MySQLError
 	if errors.As(err, &my) {

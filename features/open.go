@@ -12,25 +12,25 @@ import (
 // Kind names a source that Open can make.
 type Kind string
 
-// The kinds of source. The built-in one is not among them: it is a part of the token service.
+// The kinds of source. The built-in one is not listed: it is a part of the token service.
 const (
 	KindSQL      Kind = "sql"
 	KindCallback Kind = "callback"
 )
 
-// Config chooses a source and how it is cached. Only the part of the chosen kind is looked at.
+// Config chooses a source and its cache. Only the part of the chosen kind is used.
 type Config struct {
 	Kind     Kind
 	SQL      SQLConfig
 	Callback CallbackConfig
-	// Cache is how long answers count. When its Timeout is zero, it follows from the source's.
+	// Cache configures the cache. A zero Timeout is derived from the source's.
 	Cache CacheConfig
 }
 
-// landing is what a flight has beyond the time limit of its source, so that the source is the one to say what happened.
+// landing is the additional time of a flight beyond the time limit of its source, so that the source reports the cause.
 const landing = 500 * time.Millisecond
 
-// Open makes the source with its cache. A database must answer by now, and is asked once; an endpoint is not.
+// Open makes the source with its cache. A database must already be reachable, and is asked once; an endpoint is not.
 func Open(ctx context.Context, c Config) (*Cached, error) {
 	var source interface {
 		tokens.FeatureSource
@@ -44,7 +44,7 @@ func Open(ctx context.Context, c Config) (*Cached, error) {
 			return nil, err
 		}
 		source, limit = s, s.config.Timeout
-		c.Cache.Quick, c.Cache.Slow = s.config.MaxConns/4, s.config.MaxConns/4 // of two kinds of question
+		c.Cache.Quick, c.Cache.Slow = s.config.MaxConns/4, s.config.MaxConns/4 // two kinds of request
 	case KindCallback:
 		s, err := NewCallback(c.Callback)
 		if err != nil {

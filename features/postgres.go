@@ -47,10 +47,10 @@ func serverMilliseconds(c SQLConfig) string {
 }
 
 // openPostgres makes a pool of sessions that are read-only and end a statement by themselves. Parameters go as text in
-// one round trip without prepared statements, so that one session's are never looked for in another behind a pooler, and a
-// changed schema is no surprise. A pooler would refuse the session's settings at the start of a connection, and hand what is
-// set later to other programs: behind one, which is found by its not being the process that greeted, they are made in each
-// transaction. pooled is set then.
+// one round trip without prepared statements. So no session's statements are looked for in another behind a pooler, and
+// a changed schema does no harm. A pooler would refuse session settings at the start of a connection, and would leak
+// later ones to other programs. A pooler is detected because another process sent the greeting. The settings are then
+// made in each transaction, and pooled is set.
 func openPostgres(c SQLConfig, u *url.URL, pooled *atomic.Bool) (*sql.DB, error) {
 	if err := checkPassword(c, u); err != nil {
 		return nil, err
@@ -91,8 +91,8 @@ func openPostgres(c SQLConfig, u *url.URL, pooled *atomic.Bool) (*sql.DB, error)
 	return db, nil
 }
 
-// postgresConfig reads the URL. A server on another machine must prove who it is, unless sslmode says otherwise: without it
-// pgx would prefer TLS, which a man in the middle turns into plain text.
+// postgresConfig reads the URL. A server on another machine must prove its identity, unless sslmode says otherwise: by
+// default pgx only prefers TLS, which a man in the middle turns into plain text.
 func postgresConfig(u *url.URL) (*pgx.ConnConfig, error) {
 	q := u.Query()
 	given := q.Get("sslmode") != "" || os.Getenv("PGSSLMODE") != ""
@@ -116,7 +116,7 @@ func parsePostgres(u url.URL, q url.Values) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-// postgresHere reports whether every host that may be connected to is this machine, wherever its name came from.
+// postgresHere reports whether every host that may be connected to is this machine, whatever names it.
 func postgresHere(config *pgx.ConnConfig) bool {
 	for _, f := range config.Fallbacks {
 		if !loopback.HostOrSocket(f.Host) {
@@ -126,7 +126,7 @@ func postgresHere(config *pgx.ConnConfig) bool {
 	return loopback.HostOrSocket(config.Host)
 }
 
-// checkPassword refuses a password in two places, and a file that cannot be read.
+// checkPassword refuses two passwords, and a file that cannot be read.
 func checkPassword(c SQLConfig, u *url.URL) error {
 	if c.PasswordFile == "" {
 		return nil
@@ -138,8 +138,8 @@ func checkPassword(c SQLConfig, u *url.URL) error {
 	return err
 }
 
-// checkPostgres describes the query without running it. A parameter of another type than text would make users that do
-// not look like one an outage, and give one user several spellings: 7, 07 and +7.
+// checkPostgres describes the query without running it. A parameter of another type than text would make some user ids
+// an outage, and give one user several spellings: 7, 07 and +7.
 func checkPostgres(ctx context.Context, conn *sql.Conn, query string) error {
 	return conn.Raw(func(driverConn any) error {
 		c, ok := driverConn.(*stdlib.Conn)
@@ -162,8 +162,8 @@ func checkPostgres(ctx context.Context, conn *sql.Conn, query string) error {
 	})
 }
 
-// tellPostgres keeps what the server says of connections, rights and the query's own words. Errors of other classes may
-// quote values, so of them only the code is kept.
+// tellPostgres keeps the server's text about connections, rights and the query itself. Errors of other classes may
+// quote values, so only their code is kept.
 func tellPostgres(err error) (ok bool, told error) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {

@@ -8,15 +8,15 @@ import (
 )
 
 var (
-	// errResponse says that a callback's answer has not the agreed form. It quotes nothing of it.
+	// errResponse reports that a callback's answer does not have the agreed form. It quotes nothing of it.
 	errResponse = errors.New(`the answer is not of the form {"user": "…", "features": ["…"]}`)
-	// errOtherUser says that an answer names another user than the one that was asked about.
+	// errOtherUser reports that an answer names another user than the one asked about.
 	errOtherUser = errors.New("the answer names another user than the one asked about")
 )
 
-// parseFeatures reads {"user": "alice", "features": ["a", "b"]} and nothing else: no other or repeated member, no null,
-// nothing after it, names of exactly that spelling. Leniency here would be somebody's features. The user may be left
-// out; one that is named must be the one asked about.
+// parseFeatures parses {"user": "alice", "features": ["a", "b"]} and nothing else: no other or repeated member, no
+// null, nothing after it, names of exactly that spelling. Leniency here could grant features. The user may be left out;
+// one that is named must be the one asked about.
 func parseFeatures(body []byte, user string, limit int) (names []string, named bool, err error) {
 	if !json.Valid(body) {
 		return nil, false, errResponse
@@ -47,7 +47,7 @@ func parseFeatures(body []byte, user string, limit int) (names []string, named b
 	return names, named, nil
 }
 
-// parseNames reads an array of strings; it is not nil.
+// parseNames parses an array of strings; the result is not nil.
 func parseNames(d *json.Decoder, limit int) ([]string, error) {
 	if !next(d, json.Delim('[')) {
 		return nil, errResponse

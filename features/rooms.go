@@ -6,21 +6,20 @@ import (
 	"time"
 )
 
-// Bounds of the questions that are under way at once.
+// Bounds of the requests that are under way at once.
 const (
 	quickQuestions = 32  // to an endpoint, as a rule
 	slowQuestions  = 256 // to an endpoint, that have been under way for long
 	slowAfter      = 100 * time.Millisecond
-	// slowFor is how long a user is known as one about whom the source hangs, after it last did.
+	// slowFor is how long a user is treated as slow after the source last hung for that user.
 	slowFor = time.Minute
-	// maxSlowUsers bounds how many such users are known. Past it the others are taken for quick ones, for slowAfter.
+	// maxSlowUsers bounds how many slow users are recorded. Beyond it, others are treated as quick, for slowAfter.
 	maxSlowUsers = 10_000
 )
 
-// rooms bounds how many questions are under way at once, so that those which hang do not take the places of the others.
-// A question begins in the room of the quick ones. When it takes long it moves to the room of the slow ones, as far as
-// that has a place, and leaves its own to the next. A question about a user for whom the source hung lately begins in the
-// room of the slow ones.
+// rooms bounds how many requests are under way at once, so that hanging ones do not take the places of the others. A
+// request begins in the quick room. When it takes long it moves to the slow room, if that has a place, and frees its
+// own. A request about a user for whom the source hung lately begins in the slow room.
 type rooms struct {
 	quick, slow chan struct{}
 }
@@ -29,7 +28,7 @@ func newRooms(quick, slow int) rooms {
 	return rooms{quick: make(chan struct{}, max(quick, 1)), slow: make(chan struct{}, max(slow, 1))}
 }
 
-// enter waits for a place, and returns what gives it back.
+// enter waits for a place, and returns the function that gives it back.
 func (r rooms) enter(ctx context.Context, slow bool) (leave func(), err error) {
 	room := r.quick
 	if slow {
@@ -44,7 +43,7 @@ func (r rooms) enter(ctx context.Context, slow bool) (leave func(), err error) {
 		return func() { <-r.slow }, nil
 	}
 	done := make(chan struct{})
-	moved := make(chan chan struct{}, 1) // the room that the question is in at its end
+	moved := make(chan chan struct{}, 1) // the room of the request at its end
 	go func() {
 		wait := time.NewTimer(slowAfter)
 		defer wait.Stop()
@@ -68,7 +67,7 @@ func (r rooms) enter(ctx context.Context, slow bool) (leave func(), err error) {
 	}, nil
 }
 
-// slowUsers are those about whom the source hung lately, and until when they are known as such.
+// slowUsers are the users for whom the source hung lately, and until when they count as slow.
 type slowUsers map[string]time.Time
 
 func (s slowUsers) has(user string, now time.Time) bool {
@@ -80,7 +79,7 @@ func (s slowUsers) has(user string, now time.Time) bool {
 	return ok
 }
 
-// note takes in how long a question took.
+// note records whether a request hung.
 func (s slowUsers) note(user string, hung bool, now time.Time) {
 	switch {
 	case !hung:
@@ -88,7 +87,7 @@ func (s slowUsers) note(user string, hung bool, now time.Time) {
 	case len(s) < maxSlowUsers || s.has(user, now):
 		s[user] = now.Add(slowFor)
 	default:
-		for other := range s { // those whose time is over make room
+		for other := range s { // drop those whose time is over
 			s.has(other, now)
 		}
 	}

@@ -16,13 +16,13 @@ import (
 func sqliteEngine() engine {
 	return engine{
 		name: "SQLite", open: openSQLite, check: checkSQLite, tell: tellSQLite,
-		// As a part of another the query can only be one SELECT, whatever follows a semicolon.
+		// As a subquery it can only be one SELECT, whatever follows a semicolon.
 		form: func(q string) string { return "SELECT * FROM (\n" + q + "\n)" },
 	}
 }
 
-// openSQLite makes a pool that opens the file anew for each question: a file that was replaced must not go on
-// answering because somebody still has the old one open. Opening costs little, and the cache stands before it.
+// openSQLite makes a pool that opens the file anew for each request: a replaced file must not go on answering through a
+// connection that is still open. Opening costs little, and the cache stands before it.
 func openSQLite(c SQLConfig, u *url.URL) (*sql.DB, error) {
 	if u.Path == "" || strings.HasPrefix(u.Path, ":memory:") || c.PasswordFile != "" {
 		return nil, errors.New("sqlite: needs the path of a file, and no password")
@@ -45,14 +45,14 @@ func openSQLite(c SQLConfig, u *url.URL) (*sql.DB, error) {
 	return db, nil
 }
 
-// checkSQLite prepares the query, and finds that it fails for want of a parameter when it is given none. That it takes no
-// more than one shows when it is run.
+// checkSQLite prepares the query, and checks that it fails without a parameter. A second parameter is detected when the
+// query runs.
 func checkSQLite(ctx context.Context, conn *sql.Conn, query string) error {
 	stmt, err := conn.PrepareContext(ctx, query)
 	if err != nil {
 		var lite *sqlite.Error
 		if errors.As(err, &lite) {
-			// Nothing but the query's own words can be in it yet.
+			// It can contain nothing but the query's own words yet.
 			return malformed("SQLite: " + lite.Error())
 		}
 		return err
@@ -71,14 +71,14 @@ func checkSQLite(ctx context.Context, conn *sql.Conn, query string) error {
 		err = rows.Err()
 		rows.Close()
 	}
-	// SQLite itself says nothing of parameters without a value: it is the driver that refuses them.
+	// SQLite itself accepts parameters without a value: the driver refuses them.
 	if lite := new(sqlite.Error); err != nil && !errors.As(err, &lite) && ctx.Err() == nil {
 		return malformed("the query must have exactly one parameter, the user id as ?, and has others")
 	}
 	return err
 }
 
-// tellSQLite keeps the code and what SQLite says of that code in general.
+// tellSQLite keeps the code and SQLite's general text for that code.
 func tellSQLite(err error) (ok bool, told error) {
 	var lite *sqlite.Error
 	if !errors.As(err, &lite) {

@@ -25,7 +25,7 @@ type SQLConfig struct {
 	// or tls (MySQL) in it says otherwise, a server on another machine is reached over TLS only, and must prove by its
 	// certificate that it is the host named.
 	URL tokens.Secret
-	// PasswordFile holds the password, instead of the URL. It is read for each new connection, so that a new
+	// PasswordFile holds the password, instead of the URL. It is read for each new connection, so that a changed
 	// password needs no restart.
 	PasswordFile string
 	// Query returns the features of one user, one a row, in its only column. Its only parameter is the user id: $1 for
@@ -33,10 +33,10 @@ type SQLConfig struct {
 	Query string
 	// MaxRows is how many rows an answer may have; 0: 4096. One more is an outage, not a shorter answer.
 	MaxRows int
-	// Timeout bounds one question, the wait for a connection included; 0: 2 s.
+	// Timeout bounds one request, including the wait for a connection; 0: 2 s.
 	Timeout time.Duration
-	// MaxConns is how many connections may be open at a time; 0: 8. Fewer than 4 cannot be kept apart for fresh answers and
-	// others, quick and slow.
+	// MaxConns is how many connections may be open at a time; 0: 8. Fewer than 4 cannot be divided between fresh and
+	// other answers, quick and slow.
 	MaxConns int
 }
 
@@ -63,23 +63,23 @@ type SQL struct {
 
 var _ tokens.FeatureSource = (*SQL)(nil)
 
-// engine is where databases differ.
+// engine is the part that differs between databases.
 type engine struct {
 	name string
 	// open makes a pool whose sessions are read-only and give up after the time limit by themselves.
 	open func(SQLConfig, *url.URL) (*sql.DB, error)
-	// begun makes a transaction ready in which the query will run; nil: it is.
+	// begun prepares the transaction in which the query will run; nil: nothing to do.
 	begun func(context.Context, SQLConfig, *sql.Tx) error
-	// form is the query as it is sent.
+	// form returns the query as it is sent.
 	form func(query string) string
-	// check finds out whether the query has one text parameter and one column, as far as it can without running it.
+	// check checks that the query has one text parameter and one column, as far as possible without running it.
 	check func(ctx context.Context, conn *sql.Conn, query string) error
-	// tell makes of an error of the driver one that holds no row data; ok is false for an error of another kind.
+	// tell turns an error of the driver into one without row data; ok is false for any other error.
 	tell func(error) (ok bool, told error)
 }
 
-// NewSQL connects, and checks that the query is one that can be asked: one parameter, one column, nothing written.
-// The query is run once for the empty user id, which is nobody's.
+// NewSQL connects, and checks the query: one parameter, one column, nothing written. It runs the query once for the
+// empty user id, which belongs to no user.
 func NewSQL(ctx context.Context, c SQLConfig) (*SQL, error) {
 	c = c.withDefaults()
 	query := strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(c.Query), ";"))
@@ -102,11 +102,11 @@ func NewSQL(ctx context.Context, c SQLConfig) (*SQL, error) {
 	return s, nil
 }
 
-// serverLimit is the time limit that the server itself is given: a little above ours, so that it is ours that is told,
-// and the server's only ends what it would otherwise go on computing for nobody.
+// serverLimit is the server's own time limit: a little above ours, so that ours is the one reported, and the server's
+// only ends work that has no reader any more.
 func (c SQLConfig) serverLimit() time.Duration { return c.Timeout + c.Timeout/4 }
 
-// parseSQLURL tells the engine by the scheme. Its errors do not repeat the URL, which may hold a password.
+// parseSQLURL chooses the engine by the scheme. Its errors do not repeat the URL, which may hold a password.
 func parseSQLURL(text string) (engine, *url.URL, error) {
 	scheme, rest, ok := strings.Cut(text, ":")
 	if !ok {
@@ -174,8 +174,8 @@ type beginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
-// ask runs the query for one user. When the server has ended the connection, which says nothing of the query, it is run
-// once more on a fresh one.
+// ask runs the query for one user. If the server has ended the connection, which is no fault of the query, it runs once
+// more on a fresh one.
 func (s *SQL) ask(ctx context.Context, db beginner, user string) ([]string, error) {
 	names, err := s.once(ctx, db, user)
 	if pool, ok := db.(*sql.DB); ok && err != nil && ctx.Err() == nil && ended(err) {
@@ -190,7 +190,7 @@ func (s *SQL) ask(ctx context.Context, db beginner, user string) ([]string, erro
 
 // once runs the query in a read-only transaction, which is rolled back whatever happens.
 func (s *SQL) once(ctx context.Context, db beginner, user string) ([]string, error) {
-	// Ending the context is what keeps a result that is too large from being read to its end.
+	// Ending the context keeps an oversized result from being read to its end.
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	tx, err := db.BeginTx(within, &sql.TxOptions{ReadOnly: true})
@@ -219,7 +219,7 @@ func dropIdle(pool *sql.DB, keep int) {
 	pool.SetMaxIdleConns(keep)
 }
 
-// ended reports whether an error says that the connection has ended, by the server or on the way.
+// ended reports whether an error means that the connection has ended, by the server or on the way.
 func ended(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
@@ -284,12 +284,12 @@ func (s *SQL) rows(ctx context.Context, tx *sql.Tx, user string) (names []string
 	return names, rows.Err()
 }
 
-// malformed says in fixed words what is wrong with an answer or a query.
+// malformed is a fixed text about what is wrong with an answer or a query.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
-// told makes of an error one that can be logged: drivers' errors may quote rows, or what the user id was converted to.
+// told turns an error into one that can be logged: drivers' errors may quote rows, or the converted user id.
 func (s *SQL) told(ctx context.Context, err error) error {
 	var bad malformed
 	if errors.As(err, &bad) {

@@ -24,10 +24,10 @@ const (
 	NameEmpty
 	NameTooLong
 	NameNotASCII
-	NotText // NULL, a number: whatever the system has
+	NotText // NULL or a number, depending on the system
 )
 
-// faults lists them by name.
+// faults returns the faults by name.
 func faults() map[string]Fault {
 	return map[string]Fault{
 		"space": NameWithSpace, "empty": NameEmpty, "too long": NameTooLong, "not ASCII": NameNotASCII, "not text": NotText,
@@ -48,20 +48,20 @@ func (f Fault) Name() string {
 	}
 }
 
-// Rig is a source with the hands on what it reads from. All of its functions are needed.
+// Rig is a source with controls for the company's system behind it. All of its functions are required.
 type Rig struct {
 	Source tokens.FeatureSource
 	// Hold makes the company's system say that a user holds exactly these features, in this order, repeated ones too.
 	Hold func(t *testing.T, user string, features ...string)
-	// Spoil makes it say something about a user that is malformed, beside one good feature.
+	// Spoil makes it return something malformed about a user, beside one good feature.
 	Spoil func(t *testing.T, user string, f Fault)
-	// Stall keeps it from answering anybody, without breaking connections, until release is called.
+	// Stall keeps it from answering any request, without breaking connections, until release is called.
 	Stall func(t *testing.T) (release func())
-	// Down ends it, Up starts it again with what it held.
+	// Down stops it, Up starts it again with the same data.
 	Down, Up func(t *testing.T)
 	// Max is how many features an answer may hold.
 	Max int
-	// Within is how soon an outage must be told.
+	// Within is how soon an outage must be reported.
 	Within time.Duration
 }
 
@@ -124,7 +124,7 @@ func (r Rig) ask(t *testing.T, user string) (tokens.Held, error) {
 	return held, err
 }
 
-// holds asks for what a user holds, and wants exactly that.
+// holds requires that the source returns exactly these features of a user.
 func (r Rig) holds(t *testing.T, user string, want ...string) {
 	t.Helper()
 	held, err := r.ask(t, user)
@@ -142,7 +142,7 @@ func (r Rig) holds(t *testing.T, user string, want ...string) {
 	}
 }
 
-// fails asks for what a user holds, and wants an outage and nothing else, which quotes none of the data.
+// fails requires that a request about a user is an outage whose error quotes none of the data.
 func (r Rig) fails(t *testing.T, user string) {
 	t.Helper()
 	held, err := r.ask(t, user)
@@ -163,7 +163,7 @@ func isOutage(t *testing.T, held tokens.Held, err error) {
 	}
 }
 
-// exact holds that a user id is a value, whatever is in it, and that no other id is taken for it.
+// exact checks that a user id is only a value, whatever it contains, and that no other id is taken for it.
 func exact(t *testing.T, r Rig) {
 	ids := []string{
 		"alice", "Alice", "alice ", " alice", "álice", "alice\u0301", "7", "07", "7a", "7.0", "+7",
@@ -194,8 +194,8 @@ func oversized(t *testing.T, r Rig) {
 	r.holds(t, "holds-many", "a")
 }
 
-// concurrent asks for several users at once. They are few: each waits for the others' connections within the time limit of
-// its own question, also on a machine that has much else to do.
+// concurrent asks for several users at once. They are few: each waits for the others' connections within the time limit
+// of its own request, also on a busy machine.
 func concurrent(t *testing.T, r Rig) {
 	const users = 8
 	for i := range users {

@@ -1,6 +1,6 @@
-// Package signature proves to a company's endpoint that a question about a user's features comes from patd.
+// Package signature proves to a company's endpoint that a request about a user's features comes from patd.
 //
-// The question is a POST with a JSON body and one header:
+// The request is a POST with a JSON body and one header:
 //
 //	Patd-Signature: t=1767225600,v1=5257a869e7ecebeda32affa62cdca3fa51cad7e77a0e56ff536d0ce8e108d8bd
 //

@@ -17,19 +17,19 @@ const Header = "Patd-Signature"
 // MinKey is the least number of bytes that a key has.
 const MinKey = 32
 
-// DefaultTolerance is how far the sender's and the receiver's clocks may be apart, where Verify is not told.
+// DefaultTolerance is how far the clocks of sender and receiver may be apart, when Verify gets no tolerance.
 const DefaultTolerance = 5 * time.Minute
 
-// maxHeader bounds what Verify looks at.
+// maxHeader bounds the length of the header.
 const maxHeader = 1024
 
-// What Verify refuses.
+// The errors of Verify.
 var (
-	// ErrMalformed says that the header is not a signature.
+	// ErrMalformed reports that the header is not a signature.
 	ErrMalformed = errors.New("the signature header is malformed")
-	// ErrMismatch says that no signature in the header is the body's under the key.
+	// ErrMismatch reports that no signature in the header matches the body under the key.
 	ErrMismatch = errors.New("the signature does not match")
-	// ErrTime says that the signature was made too long ago, or in the future.
+	// ErrTime reports that the signature was made too long ago, or in the future.
 	ErrTime = errors.New("the signature's time is out of tolerance")
 )
 
@@ -71,7 +71,7 @@ func Verify(key []byte, header string, body []byte, now time.Time, tolerance tim
 	return nil
 }
 
-// parse splits t=…,v1=…[,v1=…]. Parts of other names are passed over: a later version may add some.
+// parse splits t=…,v1=…[,v1=…]. Parts with other names are ignored: a later version may add some.
 func parse(header string) (t string, candidates [][]byte, err error) {
 	if len(header) > maxHeader {
 		return "", nil, ErrMalformed
