@@ -16,7 +16,7 @@ import (
 	"patd/cmd/patd/internal/cli/config"
 )
 
-// announced tells the log how far serving has come: started, asked to stop, stopped. That it is ready the server itself says.
+// announced logs the stages of serving: started, asked to stop, stopped. The server itself logs that it is ready.
 func announced(ctx context.Context, log *slog.Logger, serve func() error) error {
 	log.Info("starting", "version", version())
 	told := make(chan struct{})
@@ -33,8 +33,8 @@ func announced(ctx context.Context, log *slog.Logger, serve func() error) error 
 	return serve()
 }
 
-// refusePlainText refuses addresses that are plainly not loopback before anything is made or opened. Those that only a
-// name stands for are for the server to refuse.
+// refusePlainText refuses addresses that are plainly not loopback before anything is made or opened. The server refuses
+// names that resolve to such addresses.
 func refusePlainText(s *config.Settings) error {
 	if s.Insecure || s.TLSCert != "" || s.TLSKey != "" {
 		return nil
@@ -51,8 +51,8 @@ func refusePlainText(s *config.Settings) error {
 	return nil
 }
 
-// warnOfVariables tells of variables that look like settings and are none, as a misspelt one is: without the value,
-// which may be secret.
+// warnOfVariables logs variables that look like settings but are none, such as misspelt ones: without the value, which
+// may be secret.
 func warnOfVariables(c *cli.Command, root *cobra.Command, log *slog.Logger) {
 	if c.Environ == nil {
 		return
@@ -74,12 +74,12 @@ func warnOfVariables(c *cli.Command, root *cobra.Command, log *slog.Logger) {
 	}
 }
 
-// serviceLink tells a variable that Kubernetes sets in every container beside a service called patd.
+// serviceLink reports whether Kubernetes sets a variable in every container beside a service called patd.
 func serviceLink(name string) bool {
 	return name == "PATD_PORT" || strings.HasPrefix(name, "PATD_PORT_") || name == "PATD_SERVICE_HOST" || strings.HasPrefix(name, "PATD_SERVICE_PORT")
 }
 
-// learnVariables gathers the variables of a command's flags, and of all under it.
+// learnVariables collects the variables of the flags of a command and of all its subcommands.
 func learnVariables(cmd *cobra.Command, known map[string]bool) {
 	learn := func(f *pflag.Flag) { known[config.Variable(f.Name)] = true }
 	cmd.Flags().VisitAll(learn)

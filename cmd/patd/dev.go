@@ -33,7 +33,7 @@ func devCommand(c *cli.Command) *cobra.Command {
 	s.SignIn.Flags(cmd.Flags())
 	s.Rates.Flags(cmd.Flags())
 	s.LogFlags(cmd.Flags(), "warn", "text")
-	s.Source.Kind = config.SourceTable // the demo user's features are written into it
+	s.Source.Kind = config.SourceTable // holds the demo user's features
 	var log *slog.Logger
 	var policy tokens.Policy
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
@@ -52,20 +52,20 @@ func devCommand(c *cli.Command) *cobra.Command {
 	return cmd
 }
 
-// serveDev serves a store in a folder of its own, which goes with it.
+// serveDev serves a store in a temporary folder, which is removed at the end.
 func serveDev(ctx context.Context, c *cli.Command, s *config.Settings, policy tokens.Policy, log *slog.Logger) (err error) {
 	dir, err := os.MkdirTemp("", "patd-dev-") // mode 0700
 	if err != nil {
 		return fmt.Errorf("make a folder for the throw-away store: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	// Here the terminal's end is the end; to serve it is a hint to look at the key file.
+	// Here the end of the terminal ends the command; for serve, the signal is a hint to check the key file.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
 	d := demo{dir: dir}
 	s.DataDir = filepath.Join(dir, "data")
 	alone := *c
-	alone.Getenv = func(string) (string, bool) { return "", false } // its own key, whatever PATD_HASH_KEY says
+	alone.Getenv = func(string) (string, bool) { return "", false } // its own key, regardless of PATD_HASH_KEY
 	return serveStore(ctx, &alone, s, policy, log, func(srv *server.Server, service *tokens.Service) error {
 		if err := d.fill(ctx, service); err != nil {
 			return err
@@ -74,7 +74,7 @@ func serveDev(ctx context.Context, c *cli.Command, s *config.Settings, policy to
 	})
 }
 
-// demo is what a newcomer finds: a user with features, and a service that may do everything.
+// demo is the starting point of a newcomer: a user with features, and a service that may do everything.
 type demo struct{ dir string }
 
 const demoUser = "demo"
@@ -83,7 +83,7 @@ func (d demo) features() []string {
 	return []string{"billing.read", "deploy.run", "reports.read", "reports.write"}
 }
 
-// header is a file with the header that curl is to send: a secret in an argument would be seen by ps.
+// header returns the file with curl's header: ps would show a secret in an argument.
 func (d demo) header() string { return filepath.Join(d.dir, "header") }
 
 func (d demo) tokenFile() string { return filepath.Join(d.dir, "token") }
@@ -106,8 +106,8 @@ func (d demo) fill(ctx context.Context, service *tokens.Service) error {
 	return nil
 }
 
-// The lines work in bash and zsh, pasted one by one or all at once, with curl and nothing else. The token's secret
-// goes to curl by standard input, the caller's by a file.
+// The lines work in bash and zsh, pasted one by one or all at once, with curl and nothing else. curl reads the token's
+// secret from standard input, and the caller's from a file.
 const welcome = `patd runs with a throw-away store until Ctrl-C.
 
   REST   {url}

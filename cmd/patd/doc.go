@@ -7,11 +7,11 @@
 //	patd feature, audience         over gRPC: the catalogue, and lifetimes per API
 //	patd keys, backup, restore     looking after a store; check too
 //
-// The package names the concrete types that the others know by interface: it opens the store, reads the digest keys,
-// opens the source of features and the verifier of sign-ins, makes the token service and hands it to the server. Commands are small: what they decide is decided in package
-// tokens. The files under testdata are their specification, to be read as such.
+// The package names the concrete types behind the others' interfaces. It opens the store, reads the digest keys, opens
+// the source of features and the verifier of sign-ins, makes the token service and hands it to the server. Commands are
+// small: package tokens makes their decisions. The files under testdata are their specification.
 //
 // Settings come from flags, from the environment as PATD_<FLAG>, and from --config FILE, in this order of precedence.
 // Secrets come from files, standard input or the environment, never from arguments, which everybody on a machine can
-// read; and what is printed as an error has first been searched for them.
+// read. Secrets are redacted from errors before they are printed.
 package main

@@ -16,7 +16,7 @@ import (
 	"patd/tokens"
 )
 
-// expiries watches when service tokens and the TLS certificate of a server end. The log warns of each end once a day,
+// expiries watches the expiry of a server's service tokens and TLS certificate. The log warns of each once a day;
 // /metrics has the first one.
 type expiries struct {
 	store       *store.Store
@@ -32,7 +32,7 @@ type expiries struct {
 	cert    time.Time
 }
 
-// watch looks at once and every minute, until ctx ends.
+// watch checks at once and every minute, until ctx ends.
 func (x *expiries) watch(ctx context.Context) {
 	tick := time.NewTicker(storeadmin.ExpiryInterval)
 	defer tick.Stop()
@@ -46,7 +46,7 @@ func (x *expiries) watch(ctx context.Context) {
 	}
 }
 
-// look reads the ends anew. Services that cannot be read now are as they were.
+// look reads the expiry times anew. If the services cannot be read now, the previous ones are kept.
 func (x *expiries) look(ctx context.Context) {
 	now := x.now()
 	end := certificateEnd(x.certificate)
@@ -66,7 +66,7 @@ func (x *expiries) look(ctx context.Context) {
 	x.mu.Lock()
 	x.service, x.soon = found.Next, len(found.Soon)
 	x.mu.Unlock()
-	warned := map[tokens.ID]time.Time{0: x.warned[0]} // what needs no warning any more is forgotten
+	warned := map[tokens.ID]time.Time{0: x.warned[0]} // drops what needs no warning any more
 	for _, v := range slices.Concat(found.Ended, found.Soon) {
 		warned[v.ID] = x.warned[v.ID]
 	}
@@ -76,7 +76,7 @@ func (x *expiries) look(ctx context.Context) {
 	}
 }
 
-// warn logs that something ends, or has ended: at most once a day, and when its end has come.
+// warn logs that something expires soon or has expired: at most once a day, and again at expiry.
 func (x *expiries) warn(id tokens.ID, end, now time.Time, what string, about ...slog.Attr) {
 	over := !now.Before(end)
 	if last := x.warned[id]; now.Sub(last) < storeadmin.WarnAgain && !(over && last.Before(end)) {
@@ -93,8 +93,8 @@ func (x *expiries) warn(id tokens.ID, end, now time.Time, what string, about ...
 	x.log.LogAttrs(context.Background(), slog.LevelWarn, text, append(about, slog.Time("expires", end.UTC()))...)
 }
 
-// certificateEnd is when the first certificate of the chain that a server presents ends. A file that has changed is read
-// anew, as when somebody connects. Zero: there is none.
+// certificateEnd returns when the first certificate of a server's chain expires. A changed file is read anew, as at a
+// handshake. Zero: there is none.
 func certificateEnd(config *tls.Config) (end time.Time) {
 	if config == nil {
 		return end
@@ -111,8 +111,8 @@ func certificateEnd(config *tls.Config) (end time.Time) {
 	return end
 }
 
-// figures are the seconds until the first service token ends and until the certificate ends, +Inf where none does, and how many
-// service tokens end soon.
+// figures returns the seconds until the first service token and until the certificate expire, +Inf where none does, and
+// how many service tokens expire soon.
 func (x *expiries) figures() (service, cert float64, soon int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

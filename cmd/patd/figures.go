@@ -8,7 +8,7 @@ import (
 	"patd/store/cache"
 )
 
-// figures are what /metrics shows of the cache, of the writing behind, of the log, and of what expires.
+// figures returns the metrics of the cache, of background writes, of the log, and of what expires.
 func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *signin.SignIn, ends *expiries) func() []server.Figure {
 	return func() []server.Figure {
 		s, disk := cached.Stats(), st.Disk()
@@ -69,7 +69,7 @@ func issuersIn(users *signin.SignIn, state signin.Status) (n int) {
 	return n
 }
 
-// storeDetails is what /readyz says of the store, when something is wrong with it.
+// storeDetails returns what /readyz reports about a store with a problem.
 func storeDetails(cached *cache.Cache, st *store.Store) map[string]string {
 	details := map[string]string{}
 	if trouble := cached.Stats().Trouble; trouble != nil {
@@ -87,7 +87,7 @@ func storeDetails(cached *cache.Cache, st *store.Store) map[string]string {
 	return details
 }
 
-// signInDetails is what /readyz says of sign-in, when it does not work for some issuer.
+// signInDetails returns what /readyz reports about sign-in, when it does not work for some issuer.
 func signInDetails(users *signin.SignIn) map[string]string {
 	switch {
 	case issuersIn(users, signin.StatusMisconfigured) > 0:

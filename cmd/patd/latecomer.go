@@ -16,15 +16,15 @@ import (
 	"patd/tokens"
 )
 
-// openSource is a source that keeps answers and holds something open.
+// openSource is a source that caches answers and must be closed.
 type openSource interface {
 	tokens.FeatureSource
 	tokens.Forgetter
 	io.Closer
 }
 
-// openFeatureSource opens the chosen source. A database that cannot be reached is waited for in the background, so that patd does not
-// depend on what starts first; one that answers, but not as it should, is an error.
+// openFeatureSource opens the chosen source. An unreachable database is retried in the background, so that patd does
+// not depend on the order of starts. A database that responds, but not as it should, is an error.
 func openFeatureSource(ctx context.Context, s *config.SourceSettings, log *slog.Logger) (tokens.FeatureSource, io.Closer, error) {
 	var none io.Closer = closer(func() error { return nil })
 	switch s.Kind {
@@ -34,7 +34,7 @@ func openFeatureSource(ctx context.Context, s *config.SourceSettings, log *slog.
 		return tokens.CredentialFeatures{}, none, nil
 	}
 	s.Config.Cache.Logger = log
-	if s.Kind == config.SourceCallback { // is not asked anything before somebody needs it
+	if s.Kind == config.SourceCallback { // not asked before the first use
 		cached, err := features.Open(ctx, s.Config)
 		if err != nil {
 			return nil, none, err
@@ -60,13 +60,13 @@ type closer func() error
 // Close calls it.
 func (c closer) Close() error { return c() }
 
-// latecomerEvery is how often a database that was not there at the start is looked for.
+// latecomerEvery is how often the connection to a database that was unreachable at the start is retried.
 const latecomerEvery = time.Second
 
-// errNotYet is the cause of every outage until a latecomer is there.
+// errNotYet is the cause of every outage until a latecomer is connected.
 var errNotYet = errors.New("it has not been reached since the start")
 
-// latecomer is a database that could not be reached when patd started. Until it can be, it is an outage.
+// latecomer is a database that was unreachable when patd started. Until it is connected, every request is an outage.
 type latecomer struct {
 	config features.Config
 	log    *slog.Logger
@@ -77,8 +77,8 @@ type latecomer struct {
 
 var _ openSource = (*latecomer)(nil)
 
-// wait looks for the source in the background until it is found or the latecomer is closed. What keeps it away is logged
-// whenever it changes: complaint is what was logged already.
+// wait retries in the background until the source is open or the latecomer is closed. It logs the cause whenever it
+// changes; complaint is the one already logged.
 func (l *latecomer) wait(ctx context.Context, complaint string) {
 	ctx, l.stop = context.WithCancel(ctx)
 	l.search.Go(func() {
@@ -104,9 +104,9 @@ func (l *latecomer) wait(ctx context.Context, complaint string) {
 	})
 }
 
-// attempt opens the source. away tells that nobody answered, so that it may be well configured and only late.
+// attempt opens the source. away reports that the database did not respond, so it may only be late.
 func (l *latecomer) attempt(ctx context.Context) (cached *features.Cached, away bool, err error) {
-	// A little less than the source allows itself, so that running out of time can be told by the context.
+	// A little less than the source's own limit, so that the context shows a timeout.
 	ctx, cancel := context.WithTimeout(ctx, l.config.SQL.Timeout*9/10)
 	defer cancel()
 	cached, err = features.Open(ctx, l.config)
@@ -120,7 +120,7 @@ func (l *latecomer) attempt(ctx context.Context) (cached *features.Cached, away 
 	return nil, away, err
 }
 
-// Features asks the source, once it is there.
+// Features asks the source, once it is open.
 func (l *latecomer) Features(ctx context.Context, u tokens.User, fresh bool) (tokens.Held, error) {
 	if source := l.opened.Load(); source != nil {
 		return source.Features(ctx, u, fresh)
@@ -131,21 +131,21 @@ func (l *latecomer) Features(ctx context.Context, u tokens.User, fresh bool) (to
 // Local returns false: features change without patd.
 func (*latecomer) Local() bool { return false }
 
-// Forget drops what is known of a user, which is nothing before the source is there.
+// Forget drops the cached answer of a user; there is none before the source is open.
 func (l *latecomer) Forget(user string) {
 	if source := l.opened.Load(); source != nil {
 		source.Forget(user)
 	}
 }
 
-// ForgetAll drops what is known of every user.
+// ForgetAll drops all cached answers.
 func (l *latecomer) ForgetAll() {
 	if source := l.opened.Load(); source != nil {
 		source.ForgetAll()
 	}
 }
 
-// Close ends the search, and closes the source if it was found.
+// Close ends the retries, and closes the source if it was opened.
 func (l *latecomer) Close() error {
 	l.stop()
 	l.search.Wait()

@@ -14,13 +14,13 @@ import (
 	"patd/cmd/patd/internal/cli"
 )
 
-// libraryLog takes what libraries log of their own accord, which is gRPC and all that uses the package log. Otherwise they
-// would write to stderr, between the lines of the log and in another form. Without a log it drops what they say.
+// libraryLog receives the lines that libraries log by themselves: gRPC and all that use the package log. Otherwise they
+// would write to stderr, between the log's lines and in another form. Without a log it drops them.
 type libraryLog struct{ log atomic.Pointer[slog.Logger] }
 
 var _ grpclog.LoggerV2 = (*libraryLog)(nil)
 
-// install makes it the log of the libraries. It is called before anything else runs.
+// install makes it the log of the libraries. It must be called before anything else runs.
 func (l *libraryLog) install() {
 	grpclog.SetLoggerV2(l)
 	log.SetFlags(0)
@@ -29,20 +29,20 @@ func (l *libraryLog) install() {
 
 func (l *libraryLog) to(log *slog.Logger) { l.log.Store(log) }
 
-// say logs a line. Libraries know nothing of secrets, so they are blotted out.
+// say logs a line. It redacts secrets, which libraries do not know of.
 func (l *libraryLog) say(level slog.Level, text string) {
 	if log := l.log.Load(); log != nil {
 		log.LogAttrs(context.Background(), level, "library", slog.String("text", cli.Redact(strings.TrimSpace(text))))
 	}
 }
 
-// Write takes a line of the package log.
+// Write logs a line of the package log.
 func (l *libraryLog) Write(p []byte) (int, error) {
 	l.say(slog.LevelDebug, string(p))
 	return len(p), nil
 }
 
-// Info, Warning and their kin are for debugging.
+// Info, Warning and the like are for debugging.
 func (l *libraryLog) Info(args ...any)   { l.say(slog.LevelDebug, fmt.Sprint(args...)) }
 func (l *libraryLog) Infoln(args ...any) { l.say(slog.LevelDebug, fmt.Sprintln(args...)) }
 func (l *libraryLog) Infof(format string, args ...any) {
@@ -54,14 +54,14 @@ func (l *libraryLog) Warningf(format string, args ...any) {
 	l.say(slog.LevelDebug, fmt.Sprintf(format, args...))
 }
 
-// Error and its kin are worth a warning: what fails is told where it is asked for too.
+// Error and the like are warnings: the failed call returns its error too.
 func (l *libraryLog) Error(args ...any)   { l.say(slog.LevelWarn, fmt.Sprint(args...)) }
 func (l *libraryLog) Errorln(args ...any) { l.say(slog.LevelWarn, fmt.Sprintln(args...)) }
 func (l *libraryLog) Errorf(format string, args ...any) {
 	l.say(slog.LevelWarn, fmt.Sprintf(format, args...))
 }
 
-// Fatal and its kin end the process, as gRPC wants it.
+// Fatal and the like end the process, as gRPC requires.
 func (l *libraryLog) Fatal(args ...any)                 { l.fatal(fmt.Sprint(args...)) }
 func (l *libraryLog) Fatalln(args ...any)               { l.fatal(fmt.Sprintln(args...)) }
 func (l *libraryLog) Fatalf(format string, args ...any) { l.fatal(fmt.Sprintf(format, args...)) }
@@ -71,7 +71,7 @@ func (l *libraryLog) fatal(text string) {
 	os.Exit(cli.ExitFault) //nolint:forbidigo // it is for the one who calls it, a library, to decide that
 }
 
-// V reports whether details are wanted: none but the first level, and that while debugging.
+// V reports whether details are wanted: only the first level, and only while debugging.
 func (l *libraryLog) V(level int) bool {
 	log := l.log.Load()
 	return level <= 0 && log != nil && log.Enabled(context.Background(), slog.LevelDebug)

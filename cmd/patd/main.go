@@ -14,9 +14,9 @@ func main() { os.Exit(process()) }
 
 // process runs the command as a process of its own: the real streams, and signals.
 func process() int {
-	// Whatever this process makes, the store's journals too, is for its user alone.
+	// All files of this process, the store's journals too, are for its user alone.
 	syscall.Umask(0o077)
-	// A limit on the size of files is an error of the write that meets it, not the end of the process.
+	// A write beyond the limit on file sizes is an error, not the end of the process.
 	signal.Ignore(syscall.SIGXFSZ)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -38,14 +38,14 @@ type stopper struct {
 	hurrying atomic.Bool
 }
 
-// hurried makes the second signal close the channel.
+// hurried returns a channel that the second signal closes.
 func (s *stopper) hurried() <-chan struct{} {
 	s.hurrying.Store(true)
 	return s.hurry
 }
 
-// watch has the first signal ask to stop and, where a command wants that, the second one ask for haste. From then on signals have
-// their usual effect, so that one more ends the process.
+// watch makes the first signal a request to stop and, where a command wants that, the second one a request to hurry.
+// After that signals have their usual effect, so that one more ends the process.
 func (s *stopper) watch(stop context.CancelFunc) {
 	<-s.signals
 	stop()

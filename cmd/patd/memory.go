@@ -6,16 +6,15 @@ import (
 	"patd/cmd/patd/internal/cli"
 )
 
-// gcPercent lets garbage grow to four times what is in use before it is collected: most of what a call leaves is small
-// and soon forgotten, and collecting less often was measured to be a good part of a call's cost.
+// gcPercent lets garbage grow to four times the live heap before collection: most of a call's garbage is small and
+// short-lived, and collecting less often was measured to save a good part of a call's cost.
 const gcPercent = 400
 
-// roomBesideCache is what a server takes apart from what it keeps of the store, when it is busy.
+// roomBesideCache is the memory that a busy server takes beside its cache.
 const roomBesideCache = 128 << 20
 
-// useMemory has the collector work as suits a server with so large a cache. As what is in use grows to that, garbage may
-// no longer grow to a multiple of it: the limit makes the collector come earlier. What the operator says by GOGC and
-// GOMEMLIMIT goes before.
+// useMemory tunes the garbage collector to the size of the cache. As the live heap grows towards that, garbage may no
+// longer grow to a multiple of it: the limit makes the collector run earlier. GOGC and GOMEMLIMIT take precedence.
 func useMemory(c *cli.Command, cache cli.ByteSize) {
 	if _, given := c.Getenv("GOGC"); !given {
 		debug.SetGCPercent(gcPercent)

@@ -15,11 +15,11 @@ import (
 	"patd/tokens"
 )
 
-// reloadEvery is how often a server looks whether its key file has changed.
+// reloadEvery is how often a server checks whether its key file has changed.
 const reloadEvery = time.Second
 
-// followKeys exchanges the keys in the ring when the key file changes, or on a hint that it might have, until ctx ends. A
-// file that is not good, or not the store's, is logged and the keys stay as they are; it is tried again each time.
+// followKeys replaces the keys in the ring when the key file changes, or on a hint that it might have, until ctx ends.
+// If the file is unreadable or another store's, it logs that, keeps the current keys, and retries each time.
 func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring, prefix string, hint <-chan os.Signal, c *cli.Command, log *slog.Logger) {
 	if o.Place.Keys == "" {
 		return // from the environment, which does not change
@@ -57,7 +57,7 @@ func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring,
 	}
 }
 
-// reloadKeys reads the key file again and makes sure that it still belongs to the store. Keys that are new to the store are
+// reloadKeys reads the key file again and checks that it still belongs to the store. Keys that are new to the store are
 // added to it before anything is digested under them.
 func reloadKeys(ctx context.Context, o *storeadmin.Opened, prefix string, now time.Time) (*tokens.Keys, error) {
 	ks, err := o.Place.Keys.Read()
@@ -73,8 +73,8 @@ func reloadKeys(ctx context.Context, o *storeadmin.Opened, prefix string, now ti
 	return ks, nil
 }
 
-// keysReady reports whether the server could serve now, and could be started again: a key file that cannot be read would show
-// at the next start only.
+// keysReady reports whether the server could serve now, and could be restarted: an unreadable key file would otherwise
+// show only at the next start.
 func keysReady(o *storeadmin.Opened, cached *cache.Cache) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if o.Place.Keys != "" {

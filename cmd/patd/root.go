@@ -50,7 +50,7 @@ func newRoot(c *cli.Command) *cobra.Command {
 	return root
 }
 
-// exitCode says what went wrong, in one line, and returns the exit code.
+// exitCode prints the error in one line, and returns the exit code.
 func exitCode(c *cli.Command, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return cli.ExitOK
@@ -66,7 +66,7 @@ func exitCode(c *cli.Command, cmd *cobra.Command, err error) int {
 		code, hint = cli.ExitUsage, fmt.Sprintf(" (see `%s --help`)", cmd.CommandPath())
 	}
 	line := fmt.Sprintf("%s: %s%s", cmd.CommandPath(), cli.Redact(remote.Explain(err)), hint)
-	// A mistake of usage is told to whoever typed it, who did not ask for records.
+	// A usage error is for the person at the terminal, who did not ask for records.
 	if c.Structured && (c.Started || cmd.Flags().Changed("log-format")) {
 		c.Announce.Error(line)
 		return code

@@ -66,10 +66,10 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 }
 
 // serveStore opens the store, serves until ctx ends, and leaves nothing unwritten. Ready, which may be nil, is called
-// between the moment from which calls are accepted and the line that says so.
+// after calls are first accepted and before the log says so.
 //
-// What it opens it closes in the opposite order, once the server is drained: sign-in, the source of features, the store
-// with what it has still to write.
+// It closes what it opened in the opposite order, once the server is drained: sign-in, the source of features, the
+// store with its pending writes.
 func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy tokens.Policy, log *slog.Logger, ready func(*server.Server, *tokens.Service) error) (err error) {
 	certificate, err := certificate(s, log)
 	if err != nil {
@@ -146,14 +146,14 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	})
 }
 
-// runServer serves until ctx ends, and follows the key file as long.
+// runServer serves until ctx ends, and follows the key file meanwhile.
 func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service *tokens.Service,
 	ready func(*server.Server, *tokens.Service) error, follow func(context.Context, <-chan os.Signal),
 ) error {
 	hint := make(chan os.Signal, 1)
 	signal.Notify(hint, syscall.SIGHUP)
 	defer signal.Stop(hint)
-	// What the server follows it follows to the end: until then it serves.
+	// The server follows the keys until it has stopped serving.
 	followed, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	if ready != nil {
@@ -173,7 +173,7 @@ func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service 
 	return srv.Serve(ctx)
 }
 
-// certificate reads the pair of files that TLS is served with; nil: plain text.
+// certificate reads the pair of files for TLS; nil: plain text.
 func certificate(s *config.Settings, log *slog.Logger) (*tls.Config, error) {
 	switch {
 	case s.TLSCert == "" && s.TLSKey == "":

@@ -25,12 +25,12 @@ func versionCommand(c *cli.Command) *cobra.Command {
 	return cmd
 }
 
-// versionLine is what version prints, and --version.
+// versionLine returns the output of version, and of --version.
 func versionLine() string {
 	return fmt.Sprintf("patd %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// version is what the Go tool knows of the source that this binary was built from.
+// version returns what the Go tool recorded about the source of this binary.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {

@@ -19,7 +19,7 @@ import (
 	"patd/internal/logpipe"
 )
 
-// System is what a run of the command has of the world around it.
+// System is the environment of one run of the command.
 type System struct {
 	Stdin  io.Reader
 	Stdout io.Writer
@@ -28,9 +28,9 @@ type System struct {
 	Getenv func(string) (string, bool)
 	// Environ lists the environment variables as NAME=VALUE; nil: they are not known.
 	Environ func() []string
-	// Hurry returns a channel that a second signal closes, instead of ending the process; a third one ends it. Nil: there is none.
+	// Hurry returns a channel that the second signal closes; a third one ends the process. Nil: none.
 	Hurry func() <-chan struct{}
-	// Libraries has what libraries say of their own accord go into a log. Nil: they write where they like.
+	// Libraries directs the libraries' own log lines into a log. Nil: they write where they like.
 	Libraries func(*slog.Logger)
 }
 
@@ -42,7 +42,7 @@ func (c *Command) JSON(v any) error {
 	return enc.Encode(v)
 }
 
-// Message prints an answer as REST gives it, indented.
+// Message prints a message in REST's form, indented.
 func (c *Command) Message(m proto.Message) error {
 	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
 	if err != nil {
@@ -57,7 +57,7 @@ func (c *Command) Message(m proto.Message) error {
 	return err
 }
 
-// The exit codes. Introspect has its own meaning of them, see there.
+// The exit codes. Introspect has its own, see there.
 const (
 	ExitOK    = 0
 	ExitFault = 1
@@ -68,18 +68,17 @@ const (
 type Command struct {
 	System
 	Now func() time.Time
-	// Started tells that arguments and settings were good and the work has begun: from then on an error is not one
-	// of usage.
+	// Started reports that arguments and settings were good and the work has begun: later errors are not usage errors.
 	Started bool
 	Config  string
 	// Shared adds the flags that a configuration file may set for commands that do not serve.
 	Shared func(*pflag.FlagSet)
-	// Arguments are the flags that the command line itself gave, which everybody on the machine can read.
+	// Arguments are the flags given on the command line, which everybody on the machine can read.
 	Arguments map[string]bool
 	// Log buffers what a server writes to stderr, and announce logs what is to be read at every level. Nil: it does not serve.
 	Log      *logpipe.Writer
 	Announce *slog.Logger
-	// Structured tells that lines on stderr are records of the log, the last one too.
+	// Structured reports that lines on stderr are log records, including the last one.
 	Structured bool
 }
 
@@ -100,10 +99,10 @@ func (c *Command) Group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Comm
 	return cmd
 }
 
-// work is what a command does once its arguments and settings are read.
+// work is the body of a command, after its arguments and settings are read.
 type work func(ctx context.Context, args []string) error
 
-// Run makes what cobra calls out of a command's work; from then on an error is not one of usage.
+// Run turns a command's work into a function for cobra; once it starts, errors are not usage errors.
 func (c *Command) Run(w work) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c.Started = true
@@ -111,7 +110,7 @@ func (c *Command) Run(w work) func(*cobra.Command, []string) error {
 	}
 }
 
-// Takes demands the named arguments. Its error repeats none of those given: one may be a secret in the wrong place.
+// Takes requires the named arguments. Its error repeats none of those given: one may be a misplaced secret.
 func Takes(names ...string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {
@@ -127,7 +126,7 @@ func Takes(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// ExitError is an error with an exit code of its own; without a cause there is nothing more to say.
+// ExitError is an error with an exit code of its own; without a cause nothing more is printed.
 type ExitError struct {
 	Code  int
 	Cause error

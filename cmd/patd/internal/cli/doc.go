@@ -1,3 +1,3 @@
-// Package cli is what the commands of patd share: one run of the command line (Command), what it has of the world (System), the types
-// of flags' values, and how results, errors and exit codes are printed. What looks like a secret is blotted out of errors here.
+// Package cli is shared by the commands of patd: one run of the command line (Command), its environment (System), the
+// types of flag values, and the output of results, errors and exit codes. It redacts secrets from errors.
 package cli

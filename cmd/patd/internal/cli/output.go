@@ -40,7 +40,7 @@ func Record(w io.Writer, fields []Field) error {
 	return t.Flush()
 }
 
-// Cell makes a text fit for one cell on a terminal: whatever could move the cursor or turn the text is a space.
+// Cell fits a text for one cell on a terminal: characters that could move the cursor or turn the text become spaces.
 func Cell(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) {
@@ -50,7 +50,7 @@ func Cell(s string) string {
 	}, s)
 }
 
-// Moment writes a time; absent: with the given word.
+// Moment formats a time; absent: as the given word.
 func Moment(t *timestamppb.Timestamp, absent string) string {
 	if t == nil {
 		return absent
@@ -58,7 +58,7 @@ func Moment(t *timestamppb.Timestamp, absent string) string {
 	return t.AsTime().UTC().Format(time.RFC3339)
 }
 
-// OrDash shows that a cell is empty.
+// OrDash returns a dash for an empty cell.
 func OrDash(s string) string {
 	if s == "" {
 		return "-"
@@ -66,7 +66,7 @@ func OrDash(s string) string {
 	return s
 }
 
-// Yes writes whether something is so.
+// Yes formats a truth value.
 func Yes(b bool) string {
 	if b {
 		return "yes"
@@ -74,7 +74,7 @@ func Yes(b bool) string {
 	return "no"
 }
 
-// Counted writes a number of things, in the singular where it is one.
+// Counted formats a number of things, in the singular for one.
 func Counted(n int64, what string) string {
 	if n == 1 {
 		return "1 " + what

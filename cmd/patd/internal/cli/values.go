@@ -127,8 +127,8 @@ func (*Hidden) String() string { return "" }
 // Type names the value in a command's help.
 func (*Hidden) Type() string { return "string" }
 
-// ArgumentsOnly keeps the environment and the configuration file away from flags that say what one call is to do, and
-// bear the names of settings of the server.
+// ArgumentsOnly keeps the environment and the configuration file away from flags that belong to one call only, but have
+// the names of server settings.
 func ArgumentsOnly(flags *pflag.FlagSet, names ...string) error {
 	var errs []error
 	for _, name := range names {
@@ -137,5 +137,5 @@ func ArgumentsOnly(flags *pflag.FlagSet, names ...string) error {
 	return errors.Join(errs...)
 }
 
-// ArgumentOnly is the annotation of flags that only the command line may give.
+// ArgumentOnly is the annotation of flags that only the command line may set.
 const ArgumentOnly = "patd-argument-only"

@@ -15,8 +15,8 @@ import (
 	"patd/cmd/patd/internal/cli"
 )
 
-// Configure fills the flags that the command line left out from the environment, and those that are still left from
-// the configuration file. Cobra calls it before the command runs.
+// Configure sets flags that the command line left out from the environment, and remaining ones from the configuration
+// file. Cobra calls it before the command runs.
 func Configure(c *cli.Command, cmd *cobra.Command) error {
 	c.Arguments = map[string]bool{}
 	cmd.Flags().Visit(func(f *pflag.Flag) { c.Arguments[f.Name] = true })
@@ -36,7 +36,7 @@ func Configure(c *cli.Command, cmd *cobra.Command) error {
 	return nil
 }
 
-// Variable is the environment variable of a flag.
+// Variable returns the environment variable of a flag.
 func Variable(flag string) string {
 	return "PATD_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
@@ -74,8 +74,8 @@ func set(flags *pflag.FlagSet, f *pflag.Flag, v string) error {
 }
 
 // FromFile sets flags from a strict YAML mapping: keys are the names of flags, each at most once, and each value has
-// its flag's type. A file may hold the settings of every command; those that this one does not have are only
-// checked for their names, which known has.
+// its flag's type. A file may hold the settings of every command; for settings of other commands only the names are
+// checked, against known.
 func FromFile(flags *pflag.FlagSet, text []byte, known *pflag.FlagSet) error {
 	mapping, err := document(text)
 	if err != nil {
@@ -113,7 +113,7 @@ func FromFile(flags *pflag.FlagSet, text []byte, known *pflag.FlagSet) error {
 	return nil
 }
 
-// document reads the one mapping of a file. One that says nothing is an empty mapping.
+// document reads the one mapping of a file. An empty file is an empty mapping.
 func document(text []byte) (*yaml.Node, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, more yaml.Node
@@ -170,7 +170,7 @@ func scalars(kind string, n *yaml.Node) ([]string, error) {
 	return []string{n.Value}, nil
 }
 
-// AllSettings has every flag that a configuration file can set for one command or another: those of the store and of serving, and more.
+// AllSettings returns all flags that a configuration file can set: those of the store and of serving, and more.
 func AllSettings(more func(*pflag.FlagSet)) *pflag.FlagSet {
 	all := pflag.NewFlagSet("settings", pflag.ContinueOnError)
 	var s Settings
@@ -179,6 +179,6 @@ func AllSettings(more func(*pflag.FlagSet)) *pflag.FlagSet {
 	return all
 }
 
-// otherMeaning names the flags whose variables mean something else: PATD_TOKEN holds a secret, and images like to say
-// in PATD_VERSION what is in them.
+// otherMeaning reports whether a flag's variable means something else: PATD_TOKEN holds a secret, and images often set
+// PATD_VERSION to their own version.
 func otherMeaning(flag string) bool { return flag == "token" || flag == "version" }

@@ -32,7 +32,7 @@ func (s *connectionSettings) flags(f *pflag.FlagSet) {
 	f.Var(&s.grace, "grpc-connection-age-grace", "let calls go on for this long after that")
 }
 
-// Limits are the settings as the server takes them. 0s is no limit.
+// Limits returns the settings in the server's form. 0s is no limit.
 func (s *connectionSettings) Limits() server.ConnectionLimits {
 	orNever := func(d cli.Duration) time.Duration {
 		if d <= 0 {
@@ -69,8 +69,8 @@ func (n *automatic) String() string { return strconv.Itoa(int(*n)) }
 // Type names the value in a command's help.
 func (n *automatic) Type() string { return "int" }
 
-// descriptors is how many connections the process may have without running out of descriptors: a quarter of them, and
-// at least 64 where there are so many, are left for the store, the log and what it calls.
+// descriptors returns how many connections the process may have without running out of descriptors: a quarter of them,
+// and at least 64 where there are so many, are left for the store, the log and outgoing calls.
 func descriptors() int {
 	const most = 10_000
 	var limit syscall.Rlimit

@@ -19,11 +19,11 @@ import (
 
 // KeyFile is the path of a file of digest keys: lines of `keyid:64 hex digits`, the first current.
 //
-// The file is made once, together with a new store, and replaced as a whole by rotating: whoever reads it, at whatever
-// moment, reads a complete one.
+// The file is made once, together with a new store. Rotation replaces it as a whole, so any reader, at any moment,
+// reads a complete one.
 type KeyFile string
 
-// Read reads the keys. The error is fs.ErrNotExist when there is no file.
+// Read reads the keys. It returns fs.ErrNotExist when there is no file.
 func (k KeyFile) Read() (*tokens.Keys, error) {
 	text, err := k.Text()
 	if err != nil {
@@ -36,7 +36,7 @@ func (k KeyFile) Read() (*tokens.Keys, error) {
 	return ks, nil
 }
 
-// Text reads the file.
+// Text returns the text of the file.
 func (k KeyFile) Text() (string, error) {
 	text, err := secretfile.Read(string(k))
 	if err != nil {
@@ -45,8 +45,8 @@ func (k KeyFile) Text() (string, error) {
 	return string(text), nil
 }
 
-// Create makes a file with one fresh key, unless there is one: of several processes that try at once, one makes it and
-// all read the same.
+// Create makes a file with one fresh key, unless there is one: of several concurrent processes, one makes it and all
+// read the same.
 func (k KeyFile) Create() error {
 	line, err := secret.NewKeyLine(KeyName(1), rand.Reader)
 	if err != nil {
@@ -57,7 +57,7 @@ func (k KeyFile) Create() error {
 		return err
 	}
 	defer unlock()
-	// Whoever makes a key file holds the lock, so a rename replaces nothing.
+	// Every process that makes a key file holds the lock, so a rename replaces nothing.
 	switch _, err := os.Lstat(string(k)); {
 	case err == nil:
 		return nil
@@ -67,7 +67,7 @@ func (k KeyFile) Create() error {
 	return k.put(string(k), line.Reveal()+"\n", func(temp string) error { return durable.InheritDir(temp, filepath.Dir(string(k))) })
 }
 
-// Replace puts a new text in the place of the present one, at once and durably. Owner and mode stay.
+// Replace replaces the text of the file, atomically and durably. Owner and mode stay.
 func (k KeyFile) Replace(text string) error {
 	target, err := filepath.EvalSymlinks(string(k))
 	if err != nil {
@@ -76,7 +76,7 @@ func (k KeyFile) Replace(text string) error {
 	return k.put(target, text, func(temp string) error { return durable.Inherit(temp, target) })
 }
 
-// put writes a text under another name, gives that file its owner, and renames it to its place.
+// put writes a text to a temporary file, sets its owner, and renames it to its place.
 func (k KeyFile) put(path, text string, own func(temp string) error) error {
 	temp, err := KeyFile(path).temporary(text)
 	if err != nil {
@@ -112,7 +112,7 @@ func (k KeyFile) temporary(text string) (name string, err error) {
 	return f.Name(), nil
 }
 
-// Sweep removes temporary files that a killed process left beside the key file: they hold keys, and nobody needs them.
+// Sweep removes temporary files that a killed process left beside the key file: they hold keys, and have no use.
 func (k KeyFile) Sweep(now time.Time) {
 	if k == "" {
 		return
@@ -158,7 +158,7 @@ func Without(text, name string) string {
 	return b.String()
 }
 
-// KeyName is the name of the nth key of a store.
+// KeyName returns the name of the nth key of a store.
 func KeyName(n int) string { return fmt.Sprintf("k%d", n) }
 
 // MakeDir makes the data directory, for its owner alone.
@@ -189,14 +189,14 @@ func absent(file string) (bool, error) {
 	}
 }
 
-// Stamp is what changes when a file does: when it was written, how long it is, and which file it is.
+// Stamp identifies a version of a file: when it was written, how long it is, and which file it is.
 type Stamp struct {
 	written time.Time
 	size    int64
 	node    uint64
 }
 
-// Stamp is what shows that the file has changed.
+// Stamp returns the stamp of the present file.
 func (k KeyFile) Stamp() Stamp {
 	info, err := os.Stat(string(k))
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 type Place struct {
 	Database string        // the store's file; empty: it is in PostgreSQL
 	server   tokens.Secret // the URL of a database in PostgreSQL
-	Keys     KeyFile       // empty: the keys are in the environment, or nobody said where
+	Keys     KeyFile       // empty: the keys are in the environment, or no place was given
 	Given    string        // text of the keys, from the environment
 }
 
@@ -33,7 +33,7 @@ func (p Place) String() string {
 	return withoutPassword(p.server.Reveal())
 }
 
-// URL is the store's, as package store reads it.
+// URL returns the store's URL in the form of package store.
 func (p Place) URL() string {
 	if p.Database != "" {
 		return "sqlite:" + p.Database
@@ -41,10 +41,10 @@ func (p Place) URL() string {
 	return p.server.Reveal()
 }
 
-// Remote reports whether the store is in a database that others may use too.
+// Remote reports whether the store is in a database that other processes may use too.
 func (p Place) Remote() bool { return p.Database == "" }
 
-// withoutPassword is a database's URL for people: its host and its name.
+// withoutPassword returns a database's URL for people: its host and its name.
 func withoutPassword(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
@@ -57,10 +57,10 @@ func withoutPassword(text string) string {
 	return "PostgreSQL at " + u.Host + ", database " + name
 }
 
-// HashKeyVariable holds the text of a key file. There is no flag for it: arguments are for all to see.
+// HashKeyVariable holds the text of a key file. It has no flag: everybody on the machine can read arguments.
 const HashKeyVariable = "PATD_HASH_KEY"
 
-// PlaceOf reads the settings that say where the store and its keys are.
+// PlaceOf reads the settings for the place of the store and its keys.
 func PlaceOf(c *cli.Command, s *Settings) (Place, error) {
 	p, err := KeylessPlace(c, s)
 	if err == nil && p.Keys == "" && p.Given == "" {
@@ -69,7 +69,7 @@ func PlaceOf(c *cli.Command, s *Settings) (Place, error) {
 	return p, err
 }
 
-// KeylessPlace is place for what may do without keys.
+// KeylessPlace is PlaceOf for commands that can work without keys.
 func KeylessPlace(c *cli.Command, s *Settings) (Place, error) {
 	var p Place
 	switch text := s.DatabaseURL.Reveal(); {
@@ -89,7 +89,7 @@ func KeylessPlace(c *cli.Command, s *Settings) (Place, error) {
 	return p, KeyPlace(c, &p, s)
 }
 
-// DatabasePlace reads a database's URL, which a flag of that name gave; another flag gives its password.
+// DatabasePlace reads a database's URL from the flag of that name; another flag gives its password.
 func DatabasePlace(text, flag, passwordFlag string, argument bool) (Place, error) {
 	var p Place
 	path, sqlite := strings.CutPrefix(text, "sqlite:")
@@ -108,7 +108,7 @@ func DatabasePlace(text, flag, passwordFlag string, argument bool) (Place, error
 	return p, nil
 }
 
-// KeyPlace says where the keys are, if anybody did.
+// KeyPlace adds the place of the keys, if it was given.
 func KeyPlace(c *cli.Command, p *Place, s *Settings) error {
 	text, given := c.Getenv(HashKeyVariable)
 	switch {
@@ -126,7 +126,7 @@ func KeyPlace(c *cli.Command, p *Place, s *Settings) error {
 	return nil
 }
 
-// Password reads the file with the database's password; nil: there is none.
+// Password returns a function that reads the file with the database's password; nil: there is none.
 func (s *Settings) Password() func() (string, error) {
 	if s.DatabasePasswordFile == "" {
 		return nil
@@ -148,7 +148,7 @@ func (p Place) WritableByOthers() []string {
 	return dirs
 }
 
-// KeysOfFile reads the keys of a store in a file, and makes the first one of a store that does not exist yet.
+// KeysOfFile reads the keys of a store in a file, and makes the first key of a new store.
 func (p Place) KeysOfFile(s *Settings) (ks *tokens.Keys, fresh bool, err error) {
 	if err := MakeDir(s.DataDir); err != nil {
 		return nil, false, err
@@ -160,8 +160,8 @@ func (p Place) KeysOfFile(s *Settings) (ks *tokens.Keys, fresh bool, err error) 
 	return ks, fresh, err
 }
 
-// ReadKeys reads the keys, and makes the first one of a store that does not exist yet. The key is there before the
-// store, so a store without its key has lost it, and a new one would make every secret in it void.
+// ReadKeys reads the keys, and makes the first key of a new store. The key is made before the store, so a store without
+// its key has lost it, and a new key would make every secret in it void.
 func (p Place) ReadKeys() (*tokens.Keys, error) {
 	if p.Keys == "" {
 		ks, err := secret.ParseKeys(p.Given)
@@ -183,7 +183,7 @@ func (p Place) ReadKeys() (*tokens.Keys, error) {
 			return nil, err
 		}
 	}
-	// Not fresh: another process may have made both since the key was looked for.
+	// Not fresh: another process may have made both since the lookup of the key.
 	ks, err = p.Keys.Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the hash key %s is missing, but its store %s exists; put the key back from your backup (a new one would make every token in the store void)", p.Keys, p.Database)
@@ -191,7 +191,7 @@ func (p Place) ReadKeys() (*tokens.Keys, error) {
 	return ks, err
 }
 
-// Kept refuses a file that is not there, or is no store for its being empty.
+// Kept refuses a file that does not exist, or that is empty and so not a store.
 func (p Place) Kept(s *Settings) error {
 	switch info, err := os.Stat(p.Database); {
 	case errors.Is(err, fs.ErrNotExist) && s.DatabaseURL.IsEmpty():

@@ -7,7 +7,7 @@ import (
 	"patd/server"
 )
 
-// rateSettings bound how often callers may do what costs.
+// rateSettings bound the rates of costly operations per caller.
 type rateSettings struct {
 	mint, serviceMint, change, serviceChange                     cli.Rate
 	exchange, refusal, failure, leak                             cli.Rate

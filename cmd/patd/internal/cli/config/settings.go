@@ -18,8 +18,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// Settings are what a store and a server are made with. Each is a flag, and so a variable and a key of the
-// configuration file.
+// Settings configure a store and a server. Each is a flag, and so a variable and a key of the configuration file.
 type Settings struct {
 	DataDir, HashKeyFile, PersonalPrefix string
 
@@ -54,8 +53,8 @@ type Settings struct {
 	logLevel, logFormat string
 }
 
-// ServeFlags are all of them. Serve takes its flags from here, and so does what knows the keys of a file that commands
-// share: one that is forgotten there is forgotten here as well.
+// ServeFlags adds all of them. Serve takes its flags from here, and so does the list of keys in a shared configuration
+// file, so the two cannot differ.
 func (s *Settings) ServeFlags(f *pflag.FlagSet) {
 	s.StoreFlags(f)
 	s.DatabaseFlags(f)
@@ -71,7 +70,7 @@ func (s *Settings) ServeFlags(f *pflag.FlagSet) {
 	s.LogFlags(f, "info", "json")
 }
 
-// StoreFlags say where the store and its key are.
+// StoreFlags adds the flags for the place of the store and its key.
 func (s *Settings) StoreFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.DataDir, "data-dir", "", "`directory` of the store and its key; created if it does not exist")
 	f.Var(&s.DatabaseURL, "database-url", "the store, when it is not in the data directory: `URL` postgres://USER@HOST/DATABASE, or sqlite:PATH; with a password in it only by variable or file")
@@ -79,24 +78,24 @@ func (s *Settings) StoreFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.HashKeyFile, "hash-key-file", "", "`file` of the digest keys (default <data-dir>/hash.key); or PATD_HASH_KEY holds the keys themselves")
 }
 
-// Patient is how long a command waits for a statement of PostgreSQL's: some read the whole store.
+// Patient is how long a command waits for a statement in PostgreSQL: some read the whole store.
 const Patient = cli.Duration(10 * time.Minute)
 
-// DatabaseFlags say how a server uses PostgreSQL.
+// DatabaseFlags adds the flags for a server's use of PostgreSQL.
 func (s *Settings) DatabaseFlags(f *pflag.FlagSet) {
 	s.DatabaseConnections, s.DatabaseTimeout = 8, cli.Duration(5*time.Second)
 	f.Var(&s.DatabaseConnections, "database-connections", "postgres: use this many connections for lookups, as many for lists, and three more")
 	f.Var(&s.DatabaseTimeout, "database-timeout", "postgres: time limit of a statement")
 }
 
-// UpkeepFlags say what becomes of old events and of the disk.
+// UpkeepFlags adds the flags for old events and the disk.
 func (s *Settings) UpkeepFlags(f *pflag.FlagSet) {
 	s.DiskReserve = 32 << 20
 	f.Var(&s.DiskReserve, "disk-reserve", "sqlite: set this much of the disk aside for revocations, suspensions and deletions when it is full; 0: nothing")
 	f.Var(&s.AuditRetention, "audit-retention", "delete events of the audit log that are older than this, within a day more; 0s: keep them for ever")
 }
 
-// ListenFlags say where and how to be reached.
+// ListenFlags adds the flags for addresses and reachability.
 func (s *Settings) ListenFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.HTTPAddr, "http-addr", "127.0.0.1:8080", "listen for REST on this `address`")
 	f.StringVar(&s.GRPCAddr, "grpc-addr", "127.0.0.1:9090", "listen for gRPC on this `address`")
@@ -113,20 +112,20 @@ func (s *Settings) ListenFlags(f *pflag.FlagSet) {
 	f.Var(&s.DrainTimeout, "drain-timeout", "when stopping, wait this long for requests in progress")
 }
 
-// CacheFlags bound what is kept in memory of the store.
+// CacheFlags adds the bounds of the cache.
 func (s *Settings) CacheFlags(f *pflag.FlagSet) {
 	s.CacheSize, s.UnknownCallerMemory = 256<<20, 64<<20
 	f.Var(&s.UnknownCallerMemory, "unknown-caller-memory", "refuse callers without a good credential while their messages together hold this much memory")
 	f.Var(&s.CacheSize, "cache-size", "cache tokens and users in up to this much memory; 256MiB is enough for a million tokens")
 }
 
-// TLSFlags say whose name the server bears.
+// TLSFlags adds the flags for the server's certificate.
 func (s *Settings) TLSFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.TLSCert, "tls-cert", "", "PEM `file` of the certificate chain; read again when it changes")
 	f.StringVar(&s.TLSKey, "tls-key", "", "PEM `file` of the certificate's key")
 }
 
-// PolicyFlags bound what tokens can be.
+// PolicyFlags adds the bounds of tokens.
 func (s *Settings) PolicyFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.PersonalPrefix, "personal-prefix", secret.PrefixPersonal, "`prefix` of newly minted personal access tokens; earlier ones stay valid")
 	s.DefaultTTL, s.MaxTTL = cli.Duration(tokens.DefaultTTL), cli.Duration(tokens.MaxTTL)
@@ -155,7 +154,7 @@ func (s *Settings) PolicyFlags(f *pflag.FlagSet) {
 	}
 }
 
-// LogFlags say what to tell on stderr.
+// LogFlags adds the flags of the log on stderr.
 func (s *Settings) LogFlags(f *pflag.FlagSet, level, format string) {
 	f.StringVar(&s.logLevel, "log-level", level, "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", format, "json or text")
@@ -177,8 +176,8 @@ func (s *Settings) Policy(defaultGiven bool) (tokens.Policy, error) {
 	return p, nil
 }
 
-// NewLogger makes the log on stderr. From then on all that this command writes there goes through a buffer: a log that is not read,
-// or whose reader has gone, neither blocks nor ends the process.
+// NewLogger makes the log on stderr. From then on all output of the command there is buffered: a log without a reader
+// neither blocks nor ends the process.
 func NewLogger(c *cli.Command, s *Settings) (*slog.Logger, error) {
 	var level slog.Level
 	switch s.logLevel {

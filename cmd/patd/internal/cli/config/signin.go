@@ -19,7 +19,7 @@ type signInSettings struct {
 	userClaim, featuresClaim string
 
 	leeway cli.Duration
-	config *signin.Config // as read makes it; nil: nobody signs in
+	config *signin.Config // as Read makes it; nil: no sign-in
 }
 
 func (s *signInSettings) Flags(f *pflag.FlagSet) {
@@ -33,7 +33,7 @@ func (s *signInSettings) Flags(f *pflag.FlagSet) {
 	f.Var(&s.leeway, "oidc-leeway", "how far the provider's clock may be off, up to 5m")
 }
 
-// Read checks how the settings go together, and makes the configuration.
+// Read checks the combination of settings, and makes the configuration.
 func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
 	if len(s.issuers) == 0 {
 		for _, name := range []string{"oidc-audience", "oidc-user-claim", "oidc-user-prefix", "oidc-features-claim", "oidc-algorithms", "oidc-leeway"} {
@@ -47,7 +47,7 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	// 0 would be the default of package signin; no leeway is as little as there is.
+	// 0 would be the default of package signin; 1 ns is as good as no leeway.
 	s.config = &signin.Config{Issuers: issuers, Leeway: max(time.Duration(s.leeway), 1), Now: c.Now}
 	return nil
 }
@@ -97,7 +97,7 @@ func (s *signInSettings) paired() ([]signin.Issuer, error) {
 	return out, nil
 }
 
-// Open makes the verifier of JWTs; nil: nobody signs in. It asks no provider anything yet.
+// Open makes the verifier of JWTs; nil: no sign-in. It sends providers no request yet.
 func (s *signInSettings) Open(log *slog.Logger) (*signin.SignIn, error) {
 	if s.config == nil {
 		return nil, nil

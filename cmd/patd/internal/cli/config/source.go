@@ -24,8 +24,8 @@ const (
 	SourceClaim    = "claim"
 )
 
-// CallbackKeyVariable holds the key that questions to the callback are signed with. There is no flag for it: arguments
-// are for all to see.
+// CallbackKeyVariable holds the key that signs requests to the callback. It has no flag: everybody on the machine can
+// read arguments.
 const CallbackKeyVariable = "PATD_FEATURES_CALLBACK_KEY"
 
 // SourceSettings say where a user's features come from.
@@ -41,7 +41,7 @@ type SourceSettings struct {
 	timeout, ttl, maxStale cli.Duration
 	maxRows                int
 
-	Config features.Config // as read makes it
+	Config features.Config // as Read makes it
 }
 
 // Flags adds the flags of the source of features.
@@ -63,7 +63,7 @@ func (s *SourceSettings) Flags(f *pflag.FlagSet) {
 	f.Var((*cli.Count)(&s.maxRows), "features-max-rows", "sql, callback: at most this many features of one user")
 }
 
-// kinds are the sources and the flags that belong to each, and to no other but those that name them too.
+// kinds returns the sources and the flags of each; a flag may belong to several.
 func (*SourceSettings) kinds() []struct {
 	kind  string
 	flags []string
@@ -80,7 +80,7 @@ func (*SourceSettings) kinds() []struct {
 	}
 }
 
-// Read checks the settings as far as that needs nobody else, and makes the configuration of the source.
+// Read checks the settings without contacting anything, and makes the configuration of the source.
 func (s *SourceSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
 	key, _ := c.Getenv(CallbackKeyVariable)
 	if err := s.OnlyChosen(f, key != ""); err != nil {
@@ -107,7 +107,7 @@ func (s *SourceSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
 	return nil
 }
 
-// orNone makes 0s what package features understands as none.
+// orNone turns 0s into the value for none in package features.
 func orNone(d cli.Duration) time.Duration {
 	if d == 0 {
 		return -1
@@ -115,7 +115,7 @@ func orNone(d cli.Duration) time.Duration {
 	return time.Duration(d)
 }
 
-// OnlyChosen refuses settings of a source that is not the chosen one: whoever gave them expects them to count.
+// OnlyChosen refuses settings of a source that is not the chosen one: the operator expects them to count.
 func (s *SourceSettings) OnlyChosen(f *pflag.FlagSet, keyGiven bool) error {
 	var kinds, mine []string
 	for _, k := range s.kinds() {
@@ -139,7 +139,7 @@ func (s *SourceSettings) OnlyChosen(f *pflag.FlagSet, keyGiven bool) error {
 	return nil
 }
 
-// owners names the sources that a flag is a setting of.
+// owners lists the sources that have a flag.
 func (s *SourceSettings) owners(flag string) string {
 	var names []string
 	for _, k := range s.kinds() {
@@ -182,7 +182,7 @@ func (s *SourceSettings) readSQL(c *cli.Command) error {
 	return nil
 }
 
-// holdsPassword reports whether a database's URL gives a password. Of what is no URL nobody can tell.
+// holdsPassword reports whether a database's URL contains a password. Text that is no URL counts as if it did.
 func holdsPassword(text string) bool {
 	if strings.HasPrefix(text, "sqlite:") {
 		return false
@@ -195,8 +195,8 @@ func holdsPassword(text string) bool {
 	return given || u.Query().Has("password") || u.Query().Has("sslpassword")
 }
 
-// mangled tells a URL that was cut in the wrong place by a character of its password, a part of which would then be taken
-// for a host or a database, and be told in errors.
+// mangled reports whether a character of its password cut a URL in the wrong place: part of the password would then be
+// taken for a host or a database, and appear in errors.
 func mangled(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && u.Opaque == "" && (u.Fragment != "" || strings.Contains(u.Path, "@") || strings.ContainsAny(strings.SplitN(u.RawQuery, "=", 2)[0], "@/"))

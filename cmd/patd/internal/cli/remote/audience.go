@@ -15,7 +15,7 @@ import (
 	"patd/tokens"
 )
 
-// Audience is the command about audiences.
+// Audience is the command that manages audiences.
 func Audience(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "audience", Short: "Describe the APIs that accept tokens, and the lifetimes that they allow, over gRPC"}
 	return c.Group(cmd,
@@ -91,8 +91,8 @@ func audienceWrite(c *cli.Command, name, short string, write writeAudience) *cob
 	})
 }
 
-// keepRequireNamed takes over whether tokens must name the audience: a wall comes down by its own flag only. The entity tag
-// makes sure that it is not put up or taken down between the two calls.
+// keepRequireNamed keeps the present setting of whether tokens must name the audience: only its own flag lifts that
+// requirement. The entity tag makes sure that the setting does not change between the two calls.
 func keepRequireNamed(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) error {
 	now, err := catalog.GetAudience(ctx, &patdv1.GetAudienceRequest{Id: e.GetId()})
 	if err != nil {
@@ -182,7 +182,7 @@ func printAudience(c *cli.Command, e *patdv1.Audience, asJSON bool) error {
 	})
 }
 
-// span writes a duration; absent: with the given word.
+// span formats a duration; absent: as the given word.
 func span(d *durationpb.Duration, absent string) string {
 	if d == nil {
 		return absent

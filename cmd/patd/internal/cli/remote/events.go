@@ -11,7 +11,7 @@ import (
 	"patd/tokens"
 )
 
-// Events is the command about the audit log.
+// Events is the command that reads the audit log.
 func Events(c *cli.Command, under ...*cobra.Command) *cobra.Command {
 	var (
 		r      patdv1.ListEventsRequest

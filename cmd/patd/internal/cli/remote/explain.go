@@ -7,7 +7,7 @@ import (
 	"patd/tokens"
 )
 
-// Explain is the text of an error for whoever runs the command.
+// Explain returns the text of an error for the user of the command.
 func Explain(err error) string {
 	var own *tokens.Error
 	if !errors.As(err, &own) || own.Code == tokens.CodeInternal {

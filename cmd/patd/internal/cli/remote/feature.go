@@ -13,7 +13,7 @@ import (
 	"patd/tokens"
 )
 
-// Feature is the command about the catalogue of features.
+// Feature is the command that manages the catalogue of features.
 func Feature(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "feature", Short: "Describe features in the catalogue, over gRPC; one that has no entry works too"}
 	return c.Group(cmd,

@@ -15,13 +15,13 @@ import (
 	"patd/tokens/secret"
 )
 
-// The exit codes of introspect: a script can tell a refusal from a fault.
+// The exit codes of introspect: a script can distinguish a refusal from a fault.
 const (
 	exitRefused         = 1
 	exitIntrospectFault = 2
 )
 
-// Introspect is the command about introspection.
+// Introspect is the command that introspects a token.
 func Introspect(c *cli.Command) *cobra.Command {
 	var (
 		r      patdv1.IntrospectRequest
@@ -61,7 +61,7 @@ Exit codes: 0 for the decision ALLOW, 1 for every other decision, 2 when there i
 	})
 }
 
-// presented reads the token from standard input. What is too long to be one is cut, which leaves it too long.
+// presented reads the token from standard input. Overlong input is cut, which leaves it too long for a token.
 func presented(c *cli.Command) (string, error) {
 	text, err := io.ReadAll(io.LimitReader(c.Stdin, 2*secret.MaxInput))
 	if err != nil {

@@ -61,7 +61,7 @@ func audienceCheck(c *cli.Command) *cobra.Command {
 	})
 }
 
-// printExceeding prints the outcome of a dry run: the tokens on standard output, how many they are on standard error.
+// printExceeding prints the result of a dry run: the tokens on standard output, their number on standard error.
 func printExceeding(c *cli.Command, all *patdv1.CheckAudienceResponse) error {
 	var rows [][]string
 	for _, t := range all.GetTokens() {
@@ -78,7 +78,7 @@ func printExceeding(c *cli.Command, all *patdv1.CheckAudienceResponse) error {
 	return cli.Table(c.Stdout, []string{"TOKEN ID", "USER", "NAME", "EXPIRES IN", "BLOCKED"}, rows)
 }
 
-// changeBlocks blocks or unblocks some tokens of an audience, and returns how many, and how many are left.
+// changeBlocks blocks or unblocks some tokens of an audience, and returns how many it changed, and how many are left.
 type changeBlocks func(ctx context.Context, catalog patdv1.CatalogServiceClient, id, reason string) (done int32, left int64, err error)
 
 func audienceBlocks(c *cli.Command, name, short string, change changeBlocks) *cobra.Command {
@@ -96,7 +96,7 @@ func audienceBlocks(c *cli.Command, name, short string, change changeBlocks) *co
 			if err != nil {
 				return err
 			}
-			// Nothing done and some left is somebody else at work, who is better not raced.
+			// Nothing done and some left means that another process is at work, which is better not raced.
 			if total += int(done); left == 0 || done == 0 {
 				return printBlocks(c, name, total, left, asJSON)
 			}

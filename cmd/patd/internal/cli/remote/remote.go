@@ -28,14 +28,14 @@ import (
 	"patd/tokens/secret"
 )
 
-// Connection says how to reach a server, and as whom.
+// Connection is the address of a server and the credential for it.
 type Connection struct {
 	Addr, tokenFile, caFile string
 	Insecure                bool
 	timeout                 cli.Duration
 }
 
-// ConnectionFlags are the flags of every command that works over gRPC.
+// ConnectionFlags adds the flags of every command that works over gRPC.
 func (r *Connection) ConnectionFlags(f *pflag.FlagSet) {
 	r.timeout = cli.Duration(10 * time.Second)
 	f.StringVar(&r.Addr, "addr", "127.0.0.1:9090", "gRPC `address` of the server")
@@ -70,7 +70,7 @@ func remoteCommand(c *cli.Command, cmd *cobra.Command, fault int, do overRemote)
 	return cmd
 }
 
-// dial makes a connection that carries the service token. It is made by the first call.
+// dial makes a connection that carries the service token. The first call connects it.
 func dial(c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
 	secret, err := credential(c, r)
 	if err != nil {
@@ -121,14 +121,14 @@ func credential(c *cli.Command, r *Connection) (tokens.Secret, error) {
 	return secret.NewSecret(text), nil
 }
 
-// warnOfReaders tells that the file of the service token can be read by more than its owner.
+// warnOfReaders warns when more than its owner can read the file of the service token.
 func warnOfReaders(c *cli.Command, tokenFile string) {
 	if info, err := os.Stat(tokenFile); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
 		fmt.Fprintf(c.Stderr, "patd: warning: the service token in %s can be read by others than its owner; chmod 600 it\n", tokenFile)
 	}
 }
 
-// Transport chooses between plain text, on this machine, and TLS.
+// Transport returns credentials for plain text, on this machine, or TLS.
 func (r *Connection) Transport() (credentials.TransportCredentials, error) {
 	host, _, err := net.SplitHostPort(r.Addr)
 	if err != nil {
@@ -151,7 +151,7 @@ func (r *Connection) Transport() (credentials.TransportCredentials, error) {
 	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12}), nil
 }
 
-// Bearer sends the service token with every call. Whether the connection may carry it, transport has decided.
+// Bearer sends the service token with every call. Transport has decided whether the connection may carry it.
 type Bearer struct{ Secret tokens.Secret }
 
 var _ credentials.PerRPCCredentials = Bearer{}
@@ -161,10 +161,10 @@ func (b Bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 	return map[string]string{"authorization": "Bearer " + b.Secret.Reveal()}, nil
 }
 
-// RequireTransportSecurity returns false: plain text is for transport to allow.
+// RequireTransportSecurity returns false: Transport decides about plain text.
 func (Bearer) RequireTransportSecurity() bool { return false }
 
-// hintedError is a call's failure and what may help.
+// hintedError is a call's error with a hint.
 type hintedError struct {
 	error
 	hint string
@@ -172,7 +172,7 @@ type hintedError struct {
 
 func (e *hintedError) Unwrap() error { return e.error }
 
-// explain makes a call's failure readable: the reason and text that the server gave, and every field at fault.
+// explain makes a call's error readable: the server's reason and text, and every field at fault.
 func (r *Connection) explain(err error) error {
 	var hinted *hintedError
 	if errors.As(err, &hinted) {
@@ -208,5 +208,5 @@ func (r *Connection) explain(err error) error {
 	return errors.New(cli.Cell(text))
 }
 
-// ConnectionFlags are the flags of all commands that work over a connection.
+// ConnectionFlags adds the flags of all commands that work over a connection.
 func ConnectionFlags(f *pflag.FlagSet) { new(Connection).ConnectionFlags(f) }

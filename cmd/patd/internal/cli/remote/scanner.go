@@ -15,7 +15,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// Scanner is the command about secret scanners.
+// Scanner is the command for secret scanners.
 func Scanner(c *cli.Command) *cobra.Command {
 	var format string
 	var prefixes cli.List
@@ -60,8 +60,8 @@ type scannerRule struct {
 	prefixes []string
 }
 
-// scannerRules are the rules of every kind. Secrets minted under an earlier personal prefix stay good, so each prefix that
-// was ever used has to be looked for.
+// scannerRules returns the rules of every kind. Secrets minted under an earlier personal prefix stay good, so scanners
+// must look for each prefix that was ever used.
 func scannerRules(personal []string) []scannerRule {
 	all := []string{secret.PrefixPersonal}
 	for _, p := range personal {
@@ -77,7 +77,8 @@ func scannerRules(personal []string) []scannerRule {
 	}
 }
 
-// form is what a secret looks like, in the syntax that RE2, Hyperscan and PCRE share: prefix, id, secret with checksum.
+// form returns the pattern of a secret, in the syntax that RE2, Hyperscan and PCRE share: prefix, id, secret with
+// checksum.
 func (r scannerRule) form() string {
 	prefix := r.prefixes[0]
 	if len(r.prefixes) > 1 {
@@ -86,7 +87,7 @@ func (r scannerRule) form() string {
 	return prefix + `_[0-9A-Za-z]{11}_[0-9A-Za-z]{49}`
 }
 
-// keywords are what a text must hold for the form to be worth a look.
+// keywords returns the words that a text must contain to be worth matching.
 func (r scannerRule) keywords() string {
 	var quoted []string
 	for _, p := range r.prefixes {
@@ -95,7 +96,7 @@ func (r scannerRule) keywords() string {
 	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
-// sample is a secret of the rule's form, good for nothing, since it is made of the bytes 1 to 32.
+// sample returns a secret of the rule's form. It is good for nothing, since it is made of the bytes 1 to 32.
 func (r scannerRule) sample(prefix string) (string, error) {
 	id, err := secret.ParseID("15ODq7pq8Hy")
 	if err != nil {
@@ -126,8 +127,8 @@ func gitleaksRules(w io.Writer, rules []scannerRule) error {
 	return err
 }
 
-// trufflehogRules have no verifier: to ask patd about a find takes a service token, which does not belong into a scanner's
-// configuration. Finds are therefore unverified, and shown by --results=unverified.
+// trufflehogRules writes rules without a verifier: verifying a find with patd takes a service token, which does not
+// belong into a scanner's configuration. Finds are therefore unverified, and shown by --results=unverified.
 func trufflehogRules(w io.Writer, rules []scannerRule) error {
 	var out strings.Builder
 	out.WriteString(scannerRemark + "# Without a verifier finds are unverified: run trufflehog with --results=unverified.\ndetectors:\n")
@@ -138,7 +139,7 @@ func trufflehogRules(w io.Writer, rules []scannerRule) error {
 	return err
 }
 
-// githubPattern is the form of a custom pattern, field by field as GitHub's secret scanning has it.
+// githubPattern is a custom pattern, field by field as in GitHub's secret scanning.
 type githubPattern struct {
 	Name         string   `json:"name"`
 	SecretFormat string   `json:"secret_format"`

@@ -21,14 +21,14 @@ import (
 	"patd/tokens/secret"
 )
 
-// Token is the command about users' tokens.
+// Token is the command that manages users' tokens.
 func Token(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
 	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenRevoke(c))
 }
 
-// ownerFlags are the flags of commands about one user's tokens, which refuse to run without a user. What else there is
-// to look at before they run comes in check, which may be nil.
+// ownerFlags adds the flags of commands about one user's tokens, which refuse to run without a user. check, which may
+// be nil, makes further checks before they run.
 func ownerFlags(cmd *cobra.Command, user *string, asJSON *bool, check func() error) {
 	cmd.Flags().StringVar(user, "user", "", "`id` of the user who owns the token")
 	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON")
@@ -43,8 +43,8 @@ func ownerFlags(cmd *cobra.Command, user *string, asJSON *bool, check func() err
 	}
 }
 
-// takesToken demands the id of a token, and tells whoever gives something else where it is found: what goes to the
-// server is an id, and never a secret.
+// takesToken requires the id of a token, and otherwise explains where to find it: the server receives an id, and never
+// a secret.
 func takesToken(_ *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return errors.New("takes one argument: TOKEN-ID, as in `patd token list`")
@@ -64,7 +64,7 @@ func tokenID(arg string) error {
 	return errors.New("that is no token id; give the id, as in `patd token list`: 11 letters and digits")
 }
 
-// lifetime is what a command line says of how long a token lives: at most one of three.
+// lifetime is the token lifetime given on a command line: at most one of three.
 type lifetime struct {
 	ttl   cli.Duration
 	at    string
@@ -80,7 +80,7 @@ func (l *lifetime) addTo(cmd *cobra.Command, otherwise string) {
 	l.flags.BoolVar(&l.never, "never-expires", false, "the token never ends, where the policy allows it")
 }
 
-// read returns what was given, in the form of a request.
+// read returns the lifetime in the form of a request.
 func (l *lifetime) read() (ttl *durationpb.Duration, at *timestamppb.Timestamp, err error) {
 	if l.flags.Changed("ttl") {
 		ttl = durationpb.New(time.Duration(l.ttl))
@@ -118,7 +118,7 @@ func labelled(given []string) (map[string]string, error) {
 	return labels, nil
 }
 
-// hintAtScopes explains a refusal of scopes that were perhaps meant to be several: a comma may be part of a name.
+// hintAtScopes explains a refusal of a scope that was perhaps meant as several: a comma may be part of a name.
 func hintAtScopes(err error, scopes []string) error {
 	if err != nil && slices.ContainsFunc(scopes, func(s string) bool { return strings.Contains(s, ",") }) {
 		return &hintedError{error: err, hint: "repeat --scope for several"}

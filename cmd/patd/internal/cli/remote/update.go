@@ -13,7 +13,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// changes are what `token update` was told.
+// changes are the flags of `token update`.
 type changes struct {
 	token  patdv1.Token
 	labels []string
@@ -81,7 +81,7 @@ func (ch *changes) read(ends bool) (t *patdv1.Token, err error) {
 	return t, err
 }
 
-// unlessNone returns the values of a flag, none of them when it was given as an empty text.
+// unlessNone returns the values of a flag, or none if it was given as an empty text.
 func unlessNone(values []string) []string {
 	if len(values) == 1 && values[0] == "" {
 		return nil

@@ -13,7 +13,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// User is the command about users.
+// User is the command that manages users.
 func User(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "user", Short: "Read and change users' features and states, over gRPC"}
 	return c.Group(cmd,

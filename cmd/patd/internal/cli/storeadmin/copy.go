@@ -16,14 +16,14 @@ import (
 	"patd/tokens"
 )
 
-// copySettings say what to copy, and where to.
+// copySettings are the source and the destination of a copy.
 type copySettings struct {
 	config.Settings // where the keys are, and the log
 	from, to        config.Settings
 	asJSON          bool
 }
 
-// Copy is the command about copying a store into another place.
+// Copy is the command that copies a store to another place.
 func Copy(c *cli.Command) *cobra.Command {
 	s := copySettings{from: config.Settings{DatabaseTimeout: config.Patient}, to: config.Settings{DatabaseTimeout: config.Patient}}
 	cmd := &cobra.Command{
@@ -95,7 +95,7 @@ func copyStore(ctx context.Context, c *cli.Command, s *copySettings, from, to co
 		}
 	}
 	options := storeOptions(c, from, &s.from, log)
-	options.FlushInterval = time.Hour // nothing is to be written
+	options.FlushInterval = time.Hour // nothing will be written
 	st, err := store.Open(ctx, from.URL(), options)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func copyStore(ctx context.Context, c *cli.Command, s *copySettings, from, to co
 	return reportCopy(c, list, from, to, s.asJSON)
 }
 
-// copiable refuses a store with nothing in it, and keys that are not its own, where there are any to look at.
+// copiable refuses an empty store, and keys of another store, if any keys are given.
 func (o *Opened) copiable(ctx context.Context, keys *tokens.Keys) error {
 	known, err := o.knownKeys(ctx)
 	switch {
@@ -133,7 +133,7 @@ func (o *Opened) copiable(ctx context.Context, keys *tokens.Keys) error {
 	return nil
 }
 
-// reportCopy says what was copied.
+// reportCopy prints what was copied.
 func reportCopy(c *cli.Command, list []store.Copied, from, to config.Place, asJSON bool) error {
 	if asJSON {
 		return c.JSON(struct {

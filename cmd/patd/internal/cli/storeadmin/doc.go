@@ -1,3 +1,4 @@
-// Package storeadmin holds the commands that work on the store itself, the server running or not: services, keys, backup, restore,
-// migrate, check, copy and pruning of the audit log. Open opens a store and makes sure that its keys belong to it.
+// Package storeadmin holds the commands that work on the store itself, whether the server runs or not: services, keys,
+// backup, restore, migrate, check, copy and pruning of the audit log. Open opens a store and checks that its keys
+// belong to it.
 package storeadmin

@@ -10,28 +10,28 @@ import (
 )
 
 const (
-	// ExpiryNotice is how long before the end of a service token or of the TLS certificate an operator is warned.
+	// ExpiryNotice is how long before the expiry of a service token or of the TLS certificate the operator is warned.
 	ExpiryNotice = 14 * 24 * time.Hour
-	// ExpiryInterval is how often a server looks for such ends.
+	// ExpiryInterval is how often a server checks for expiry.
 	ExpiryInterval = time.Minute
-	// WarnAgain is how often one end is logged.
+	// WarnAgain is how often one expiry is logged.
 	WarnAgain = 24 * time.Hour
 )
 
-// Endings are the service tokens that end, of those that are not revoked.
+// Endings are the service tokens that expire, of those that are not revoked.
 type Endings struct {
-	Next time.Time // when the first of the live ones ends; zero: there is none
+	Next time.Time // when the first of the live ones expires; zero: there is none
 	Soon []tokens.ServiceAccount
-	// Ended are those that ended within the last expiryNotice, and whose name no later service has.
+	// Ended are those that expired within the last ExpiryNotice, and whose name no later service has.
 	Ended []tokens.ServiceAccount
 }
 
-// ReadEndings reads the services of a store, whatever their number.
+// ReadEndings reads all services of a store, of any number.
 func ReadEndings(ctx context.Context, st *store.Store, now time.Time) (e Endings, err error) {
 	const page = 1000
 	err = st.View(ctx, func(tx tokens.ReadTx) error {
 		e = Endings{}
-		later := map[string]bool{} // names of those that were read, which are newer
+		later := map[string]bool{} // names of the services read so far, which are newer
 		for before := tokens.ID(0); ; {
 			found, err := tx.Services(before, page)
 			if err != nil {
@@ -70,7 +70,7 @@ func (e *Endings) add(v tokens.ServiceAccount, replaced bool, now time.Time) {
 	}
 }
 
-// Warnings are what `patd check` says of the services' ends, in words.
+// Warnings returns the lines of `patd check` about the services' expiry.
 func (e Endings) Warnings(now time.Time) []string {
 	list := []string{}
 	for _, v := range slices.Concat(e.Ended, e.Soon) {

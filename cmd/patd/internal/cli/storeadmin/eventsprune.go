@@ -19,7 +19,7 @@ import (
 	"patd/tokens"
 )
 
-// EventsPrune is the command about pruning the audit log.
+// EventsPrune is the command that prunes the audit log.
 func EventsPrune(c *cli.Command) *cobra.Command {
 	var (
 		before, archive string
@@ -95,7 +95,7 @@ func parseTime(s string) (time.Time, error) {
 	return time.Time{}, errors.New("--before must be a time such as 2026-01-31T12:00:00Z, or a day such as 2026-01-31")
 }
 
-// EventArchive writes events to a new file, which is made for the first of them.
+// EventArchive writes events to a new file, which the first event creates.
 type EventArchive struct {
 	Path string
 	file *os.File
@@ -158,7 +158,7 @@ func (a *EventArchive) Write(events []tokens.Event) (err error) {
 	return nil
 }
 
-// Close ends the archive; what was written is on disk then.
+// Close closes the archive; its events are on disk then.
 func (a *EventArchive) Close() error {
 	if a.file == nil {
 		return nil
@@ -190,7 +190,7 @@ func (o *Opened) Retain(ctx context.Context, s *config.Settings, now func() time
 	}
 }
 
-// PruneOlder releases what is older than keep, once something is by pruneSlack.
+// PruneOlder prunes events older than keep, once one is older by PruneSlack.
 func (o *Opened) PruneOlder(ctx context.Context, keep time.Duration, now time.Time) (int64, error) {
 	due, err := tokens.PruneDue(ctx, o.Store, now.Add(-keep-config.PruneSlack))
 	if err != nil || !due {

@@ -18,7 +18,7 @@ import (
 	"patd/tokens/secret"
 )
 
-// Keys is the command about the digest keys.
+// Keys is the command that manages the digest keys.
 func Keys(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
@@ -55,7 +55,7 @@ func keysPrepare(c *cli.Command) *cobra.Command {
 	})
 }
 
-// prepared is the key of a file that is newer than the current one; empty: there is none.
+// prepared returns the key of a file that is newer than the current one; empty: there is none.
 func prepared(keys *tokens.Keys, known []tokens.KeyRecord) string {
 	place := func(name string) int {
 		return slices.IndexFunc(known, func(k tokens.KeyRecord) bool { return k.Name == name })
@@ -78,8 +78,8 @@ func keysRotate(c *cli.Command) *cobra.Command {
 				return "", err
 			}
 			text = first + config.Without(text, prepared(keys, known))
-			// The file comes first: were the store to know a key that no file has, it could not be opened. And
-			// whoever reads the file in between adds the key to the store before using it.
+			// The file comes first: if the store knew a key that no file has, it could not be opened. A process that
+			// reads the file in between adds the key to the store before using it.
 			if err := o.Place.Keys.Replace(text); err != nil {
 				return "", err
 			}
@@ -96,7 +96,7 @@ func keysRotate(c *cli.Command) *cobra.Command {
 	})
 }
 
-// nextKeyLine is the line of the key that was prepared, or of a fresh one.
+// nextKeyLine returns the line of the prepared key, or of a fresh one.
 func nextKeyLine(_ *cli.Command, text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
 	if name := prepared(keys, known); name != "" {
 		for line := range strings.Lines(text) {
@@ -126,7 +126,7 @@ func keysRetire(c *cli.Command) *cobra.Command {
 			if name == keys.Current() {
 				return "", fmt.Errorf("key %s is the current one; rotate first", name)
 			}
-			// The store comes first, for the reason of the file coming first in rotating.
+			// The store comes first, for the same reason that the file comes first in a rotation.
 			if err := tokens.RetireKey(ctx, o.Store, name, c.Now()); err != nil {
 				return "", err
 			}
@@ -141,7 +141,7 @@ func keysRetire(c *cli.Command) *cobra.Command {
 	})
 }
 
-// changeKeys runs a change of the key file, alone, and prints the name of the key that it returns.
+// changeKeys changes the key file under its lock, and prints the name of the key that change returns.
 func (o *Opened) changeKeys(ctx context.Context, change func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error), c *cli.Command) error {
 	if o.Place.Keys == "" {
 		return fmt.Errorf("the keys are in %s, which this command cannot change: put a fresh line `keyid:64 hex digits` first in it, or take the retired one out, and restart", config.HashKeyVariable)
@@ -180,7 +180,7 @@ func (o *Opened) knownKeys(ctx context.Context) (known []tokens.KeyRecord, err e
 	return known, err
 }
 
-// nextKeyName is a name that neither the file nor the store has seen: k2 after k1.
+// nextKeyName returns a name that neither the file nor the store has used: k2 after k1.
 func nextKeyName(keys *tokens.Keys, known []tokens.KeyRecord) string {
 	names := keys.Names()
 	for _, k := range known {

@@ -14,7 +14,7 @@ import (
 	"patd/store"
 )
 
-// Migrate is the command about bringing a store's schema up to date.
+// Migrate is the command that brings a store's schema up to date.
 func Migrate(c *cli.Command) *cobra.Command {
 	s := config.Settings{DatabaseTimeout: config.Patient}
 	cmd := &cobra.Command{

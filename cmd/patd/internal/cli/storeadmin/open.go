@@ -25,8 +25,8 @@ type Opened struct {
 	prefixes tokens.Prefixes
 }
 
-// Open opens a store, or makes a new one with its key, and makes sure that the two belong together. One in PostgreSQL is made
-// by migrate alone.
+// Open opens a store, or makes a new one with its key, and checks that the two belong together. Only migrate makes a
+// store in PostgreSQL.
 func Open(ctx context.Context, c *cli.Command, s *config.Settings, log *slog.Logger) (*Opened, error) {
 	p, err := config.PlaceOf(c, s)
 	if err != nil {
@@ -65,7 +65,7 @@ func storeOptions(c *cli.Command, p config.Place, s *config.Settings, log *slog.
 	return o
 }
 
-// belong makes sure that keys and store belong together. Keys that were rotated since they were read look like the wrong ones.
+// belong checks that keys and store belong together. Keys rotated since they were read look like the wrong ones.
 func (o *Opened) belong(ctx context.Context, prefix string, now func() time.Time) error {
 	err := o.bind(ctx, prefix, now())
 	for err != nil && o.Stamp != o.Place.Keys.Stamp() {
@@ -77,8 +77,8 @@ func (o *Opened) belong(ctx context.Context, prefix string, now func() time.Time
 	return err
 }
 
-// bind makes sure that keys and store belong together. Without a prefix, which a command needs that mints no personal
-// access tokens, one that the store knows will do, so that none is added.
+// bind checks that keys and store belong together. A command that mints no personal access tokens gives no prefix. It
+// then takes one that the store knows, so that none is added.
 func (o *Opened) bind(ctx context.Context, prefix string, now time.Time) (err error) {
 	if prefix == "" {
 		err = o.View(ctx, func(tx tokens.ReadTx) error {
@@ -95,8 +95,8 @@ func (o *Opened) bind(ctx context.Context, prefix string, now time.Time) (err er
 	return err
 }
 
-// NewService makes the token service of an open store. A nil cache is for a command, which does little and is gone; a nil
-// source is patd's own table.
+// NewService makes the token service of an open store. A nil cache is for a short-lived command; a nil source is patd's
+// own table.
 func NewService(c *cli.Command, o *Opened, cached *cache.Cache, ring *tokens.Keyring, s *config.Settings, policy tokens.Policy, source tokens.FeatureSource) (*tokens.Service, error) {
 	config := tokens.Config{
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.Limits,

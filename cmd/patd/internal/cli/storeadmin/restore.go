@@ -20,7 +20,7 @@ import (
 	"patd/tokens"
 )
 
-// Restore is the command about restoring a backup.
+// Restore is the command that restores a backup.
 func Restore(c *cli.Command) *cobra.Command {
 	var s config.Settings
 	cmd := &cobra.Command{
@@ -70,7 +70,7 @@ func restoreStore(ctx context.Context, c *cli.Command, s *config.Settings, file 
 		return err
 	}
 	defer unlock()
-	// In a directory of its own beside the store, so that whatever SQLite puts beside it goes with it.
+	// In a directory of its own beside the store, so that SQLite's own files are removed with it.
 	dir, err := os.MkdirTemp(filepath.Dir(p.Database), ".restore-*") // mode 0700
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", file, err)
@@ -120,7 +120,7 @@ func restorable(p config.Place, file string) error {
 	return nil
 }
 
-// presentKeys reads the keys, and makes none.
+// presentKeys reads the keys, and creates none.
 func presentKeys(p config.Place) (*tokens.Keys, error) {
 	if p.Keys == "" {
 		return p.ReadKeys()
@@ -135,8 +135,8 @@ func presentKeys(p config.Place) (*tokens.Keys, error) {
 	return ks, err
 }
 
-// Where SQLite's locks on a file are, which hold between processes: whoever has a database open in WAL mode holds a
-// shared one on part of this range, and whoever opens one needs it (https://sqlite.org/fileformat2.html#the_lock_byte_page).
+// The positions of SQLite's locks on a file between processes: a process with a database open in WAL mode holds a
+// shared lock on part of this range, and opening one needs it (https://sqlite.org/fileformat2.html#the_lock_byte_page).
 const (
 	lockBytesStart = 1 << 30
 	lockBytesLen   = 512
@@ -144,9 +144,9 @@ const (
 
 var errInUse = errors.New("the store is in use by another process; stop the server first")
 
-// exclusively keeps every other process out of the store, and out of opening it, until it is unlocked, and fails when one
-// is in. The locks are taken as SQLite takes them, without it: the present store may be damaged. No descriptor of these
-// files may be closed meanwhile, for that ends the locks.
+// exclusively keeps every other process from using or opening the store until it is unlocked, and fails when one has it
+// open. It takes SQLite's locks without SQLite: the present store may be damaged. Do not close any descriptor of these
+// files meanwhile, since that releases the locks.
 func exclusively(p config.Place) (unlock func(), err error) {
 	var held []*os.File
 	unlock = func() {
@@ -187,7 +187,7 @@ func exclusively(p config.Place) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// verifyCopy opens a copy of a backup as the store that it is to become, up to date and whole in one file, and checks it.
+// verifyCopy opens a copy of a backup as the future store, up to date and whole in one file, and checks it.
 func verifyCopy(ctx context.Context, c *cli.Command, copied string, keys *tokens.Keys, log *slog.Logger) (holds summary, err error) {
 	st, err := store.Open(ctx, "sqlite:"+copied, store.Options{Logger: log, Now: c.Now})
 	if err != nil {
@@ -230,12 +230,12 @@ func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *t
 	return summarize(ctx, st, config.Place{Database: database})
 }
 
-// replaceBy puts a file in the place of the store, and keeps what was there under the name that it returns; empty: there
-// was nothing.
+// replaceBy puts a file in the place of the store, and keeps the old store under the name that it returns; empty: there
+// was none.
 //
-// The old store keeps its name until the new one takes it, at once. Its log must go before: SQLite would replay it into
-// whatever database it stands beside. Only between the two does a power loss leave the old store without what was in
-// its log alone; the names it is kept under are complete by then.
+// The old store keeps its name until the new one takes it, atomically. Its log must go before: SQLite would replay it
+// into any database beside it. Only a power loss between the two leaves the old store without the contents of its log;
+// the names it is kept under are complete by then.
 func replaceBy(p config.Place, part, stamp string) (aside string, err error) {
 	dir := filepath.Dir(p.Database)
 	var logs []string

@@ -17,15 +17,15 @@ import (
 	"patd/tokens/secret"
 )
 
-// onStore runs work on the store itself, the server running or not.
+// onStore runs work on the store itself, whether the server runs or not.
 type onStore func(ctx context.Context, o *Opened, args []string) error
 
-// storeCommand makes a command that works on the store itself, and makes one where there is none.
+// storeCommand makes a command that works on the store itself, and creates one if there is none.
 func storeCommand(c *cli.Command, cmd *cobra.Command, do onStore) *cobra.Command {
 	return commandOn(c, cmd, Open, do)
 }
 
-// commandOn makes a command that works on the store that open answers.
+// commandOn makes a command that works on the store that open returns.
 func commandOn(c *cli.Command, cmd *cobra.Command, open func(context.Context, *cli.Command, *config.Settings, *slog.Logger) (*Opened, error), do onStore) *cobra.Command {
 	s := config.Settings{DatabaseTimeout: config.Patient}
 	s.StoreFlags(cmd.Flags())
@@ -55,13 +55,13 @@ func commandOn(c *cli.Command, cmd *cobra.Command, open func(context.Context, *c
 	return cmd
 }
 
-// Service is the command about services.
+// Service is the command that manages services.
 func Service(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "service", Short: "Make, list and revoke service tokens, on the store itself"}
 	return c.Group(cmd, serviceCreate(c), serviceList(c), serviceRevoke(c))
 }
 
-// Accounts makes the token service for managing services: no policy of personal access tokens matters to it.
+// Accounts makes the token service for managing services: it needs no policy of personal access tokens.
 func Accounts(c *cli.Command, o *Opened) (*tokens.Service, error) {
 	return NewService(c, o, nil, secret.NewKeyring(o.Keys), &config.Settings{}, tokens.Policy{}, nil)
 }
@@ -175,7 +175,7 @@ func serviceRevoke(c *cli.Command) *cobra.Command {
 	})
 }
 
-// accountMessage is a service as the wire shows it.
+// accountMessage returns a service in its wire form.
 func accountMessage(a tokens.ServiceAccount, now time.Time) *patdv1.Service {
 	m := &patdv1.Service{
 		TokenId: a.ID.String(), Name: a.Name, Permissions: a.Permissions.Names(), Audience: a.Audience,

@@ -19,7 +19,7 @@ import (
 	"patd/tokens"
 )
 
-// Backup is the command about backups.
+// Backup is the command that makes backups.
 func Backup(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup FILE --data-dir DIR",
@@ -45,7 +45,7 @@ beside its hash.key, and run ` + "`patd check`" + `.`,
 	})
 }
 
-// fileFault is why a new file could not be made, without the name under which it was written first.
+// fileFault returns why a new file could not be made, without its temporary name.
 func fileFault(op, what string, err error) error {
 	var (
 		path *fs.PathError
@@ -64,14 +64,14 @@ func fileFault(op, what string, err error) error {
 	return err
 }
 
-// keptStoreCommand makes a command that works on a store that is there, and makes none.
+// keptStoreCommand makes a command that works on an existing store, and creates none.
 func keptStoreCommand(c *cli.Command, cmd *cobra.Command, do onStore) *cobra.Command {
 	cmd = commandOn(c, cmd, openKept, do)
 	cmd.Flags().Lookup("data-dir").Usage = "`directory` of the store and its key"
 	return cmd
 }
 
-// openKept opens a store that is there.
+// openKept opens an existing store.
 func openKept(ctx context.Context, c *cli.Command, s *config.Settings, log *slog.Logger) (*Opened, error) {
 	p, err := config.PlaceOf(c, s)
 	if err != nil {
@@ -86,7 +86,7 @@ func openKept(ctx context.Context, c *cli.Command, s *config.Settings, log *slog
 	return Open(ctx, c, s, log)
 }
 
-// summary is what a store holds.
+// summary is the contents of a store in numbers.
 type summary struct {
 	Database string   `json:"database"`
 	Tokens   int64    `json:"tokens"`
@@ -94,12 +94,12 @@ type summary struct {
 	Keys     []string `json:"keys"` // not retired, oldest first
 }
 
-// String is the line that says that a store is sound.
+// String returns the line that reports a sound store.
 func (s summary) String() string {
 	return fmt.Sprintf("ok: %s, %s, %s, keys %s", s.Database, cli.Counted(s.Tokens, "token"), cli.Counted(s.Services, "service"), strings.Join(s.Keys, " "))
 }
 
-// summarize counts what an open store holds.
+// summarize counts the contents of an open store.
 func summarize(ctx context.Context, st *store.Store, p config.Place) (summary, error) {
 	s := summary{Database: p.String(), Keys: []string{}}
 	err := st.View(ctx, func(tx tokens.ReadTx) error {
@@ -117,7 +117,7 @@ func summarize(ctx context.Context, st *store.Store, p config.Place) (summary, e
 	return s, err
 }
 
-// Check is the command about checking a store.
+// Check is the command that checks a store.
 func Check(c *cli.Command) *cobra.Command {
 	var asJSON, repair bool
 	cmd := &cobra.Command{
@@ -156,7 +156,7 @@ Service tokens that expire within 14 days, or have expired within the last 14, a
 		var holds summary
 		if len(found) == 0 || asJSON {
 			if holds, err = summarize(ctx, o.Store, o.Place); err != nil && len(found) == 0 {
-				return err // in a store with problems, what cannot be counted is no news
+				return err // in a store with problems, a failed count is expected
 			}
 		}
 		if !asJSON {
@@ -186,7 +186,7 @@ Service tokens that expire within 14 days, or have expired within the last 14, a
 	})
 }
 
-// remedy is what to do about problems that were found.
+// remedy returns the advice for the problems found.
 func remedy(found []string) string {
 	if slices.ContainsFunc(found, func(problem string) bool { return !strings.Contains(problem, store.RepairPositions) }) {
 		return "stop the server and restore a backup"
