@@ -112,7 +112,7 @@ type Token struct {
 	IssueTime time.Time
 	// ExpireTime is when the presented secret stops working; zero: never.
 	ExpireTime time.Time
-	// AccessTokenID is the public id of the short-lived access token that was presented; empty: it was the personal one.
+	// AccessTokenID is the public id of the short-lived access token that was presented; empty: a personal one was.
 	AccessTokenID string
 	// ClientID is the client that a short-lived access token was given to; empty: it did not name itself.
 	ClientID string

@@ -35,8 +35,8 @@ type owner struct {
 	entries int
 }
 
-// What an entry costs beside its texts: itself, its Token and its places in the maps and the ring; a string's header and
-// rounding; a label's two strings and its share of the map.
+// The cost of an entry beside its texts: itself, its Token and its places in the maps and the ring; a string's header
+// and rounding; a label's two strings and its share of the map.
 const (
 	entryBytes  = 768
 	stringBytes = 32

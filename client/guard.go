@@ -25,8 +25,8 @@ type HTTPConfig struct {
 //   - 400 with error="invalid_request" for more than one Authorization header;
 //   - 503 with Retry-After when nothing can be said about the token.
 //
-// The token is read from the Authorization header alone, never from the URL or the body. Each answer is decided anew; nothing
-// is remembered between requests but by the Checker.
+// The token is read from the Authorization header alone, never from the URL or the body. Each request is decided anew;
+// only the Checker caches decisions between requests.
 type Guard struct {
 	checker Checker
 	config  HTTPConfig

@@ -32,7 +32,7 @@ type line struct {
 	pending map[uint64]*question // nil: the stream ended
 }
 
-// question waits for its answer.
+// question is a request that waits for its answer.
 type question struct {
 	done     chan struct{} // closed once answer is written
 	answer   *patdv1.IntrospectStreamResponse

@@ -88,7 +88,7 @@ func (m *memory) usable(e *entry, now time.Time) bool {
 	return (e.token == nil || e.ofToken != nil) && m.trusted(now) && e.sound(m.mono(now), now)
 }
 
-// ticket is taken before a question is sent.
+// ticket is made before a request is sent.
 type ticket struct {
 	epoch uint64
 	sent  time.Time

@@ -103,8 +103,8 @@ func kind(fresh bool) int {
 	return 0
 }
 
-// join finds the flight that a call may wait for, and starts one when there is none. A fresh call must not join one that
-// was under way when it began.
+// join returns the flight that a call may wait for, and starts one when there is none. A fresh call must not join one
+// that was under way when it began.
 func (c *Cached) join(u tokens.User, fresh bool, began uint64) *ticket {
 	q := c.queues[u.ID]
 	if q == nil {

@@ -83,7 +83,8 @@ func mysqlConfig(c SQLConfig, u *url.URL) (*mysql.Config, error) {
 	return config, nil
 }
 
-// mysqlParameters reads the URL's parameters. A server on another machine must prove who it is, unless tls says otherwise.
+// mysqlParameters reads the URL's parameters. A server on another machine must prove its identity, unless tls says
+// otherwise.
 func mysqlParameters(config *mysql.Config, host string, parameters url.Values) error {
 	if config.TLSConfig = "true"; loopback.HostOrSocket(host) || parameters.Has("socket") {
 		config.TLSConfig = "preferred"

@@ -21,9 +21,9 @@ import (
 
 // SQLConfig says which database to ask, and how.
 type SQLConfig struct {
-	// URL names the database: postgres://user@host/db, mysql://user@host/db, or sqlite:<path>. Unless sslmode (PostgreSQL)
-	// or tls (MySQL) in it says otherwise, a server on another machine is reached over TLS only, and must prove by its
-	// certificate that it is the host named.
+	// URL names the database: postgres://user@host/db, mysql://user@host/db, or sqlite:<path>. A server on another
+	// machine is reached over TLS only, and must prove by its certificate that it is the host named, unless sslmode
+	// (PostgreSQL) or tls (MySQL) in the URL says otherwise.
 	URL tokens.Secret
 	// PasswordFile holds the password, instead of the URL. It is read for each new connection, so that a changed
 	// password needs no restart.

@@ -32,8 +32,7 @@ func (s *Server) NewHistory() {
 	s.Drop()
 }
 
-// RevokeQuietly revokes a token without notifying the watchers, like a revocation in the lost history of a restored
-// store.
+// RevokeQuietly revokes a token without notifying the watchers, as in the lost history of a restored store.
 func (s *Server) RevokeQuietly(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,8 +46,7 @@ func (s *Server) Fail(err error) {
 	s.fault = err
 }
 
-// Freeze makes introspection answer from the present state, whatever changes, like a replica that lags behind. Watching
-// goes on.
+// Freeze makes introspection answer from the state of this moment, like a replica that lags behind. Watching goes on.
 func (s *Server) Freeze() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

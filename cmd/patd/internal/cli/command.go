@@ -75,7 +75,8 @@ type Command struct {
 	Shared func(*pflag.FlagSet)
 	// Arguments are the flags given on the command line, which everybody on the machine can read.
 	Arguments map[string]bool
-	// Log buffers what a server writes to stderr, and announce logs what is to be read at every level. Nil: it does not serve.
+	// Log buffers what a server writes to stderr, Announce logs lines that appear at every level. Nil: it does not
+	// serve.
 	Log      *logpipe.Writer
 	Announce *slog.Logger
 	// Structured reports that lines on stderr are log records, including the last one.

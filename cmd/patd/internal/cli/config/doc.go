@@ -1,3 +1,3 @@
-// Package config reads the settings of a store and a server: flags, then environment variables, then a YAML file, in this order of
-// precedence. Settings has them all; Place says where a store and its keys are.
+// Package config reads the settings of a store and a server: flags, then environment variables, then a YAML file, in
+// this order of precedence. Settings has them all; Place is the location of a store and its keys.
 package config
