@@ -25,7 +25,7 @@ const (
 	minPing = 5 * time.Second
 )
 
-// errUnknownMethod is the handlers' error for an unserved method. The chain returns its own before it.
+// errUnknownMethod is the error behind the chain for an unserved method. The chain returns its own before it.
 var errUnknownMethod = errors.New("no such method")
 
 // newGRPC makes a grpc.Server behind a chain. There are two: on the network and behind the gateway.

@@ -80,8 +80,8 @@ type Config struct {
 	// credential from one address. 0: 2000 and 100000. Negative: unlimited. Each server counts by itself.
 	ChangeRate, ServiceChangeRate   float64
 	ChangeBurst, ServiceChangeBurst int
-	// ExchangeRate is how many exchanges and refreshes one personal access token may make each second, over time, and ExchangeBurst
-	// how many at once. 0: 1 and 100. Negative: unlimited.
+	// ExchangeRate is how many exchanges and refreshes one personal access token may make each second, over time, and
+	// ExchangeBurst how many at once. 0: 1 and 100. Negative: unlimited.
 	ExchangeRate  float64
 	ExchangeBurst int
 	// RefusalRate is how many refused attempts of one caller the audit log records each second, over time, and

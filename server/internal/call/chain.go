@@ -276,7 +276,7 @@ func (c *Chain) Tap(ctx context.Context, info *tap.Info) (context.Context, error
 		return lasting, nil
 	}
 	bounded, cancel := context.WithTimeout(ctx, c.Timeout) //nolint:gosec // G118: see the next line
-	_ = cancel                                             // the transport ends ctx with the call, and with it this one and its timer
+	_ = cancel                                             // the transport ends ctx, and so this one, with the call
 	return bounded, nil
 }
 

@@ -3,7 +3,7 @@
 // /v1/forward-auth, without a credential.
 //
 // Both name the scopes and the audience that a route needs, and both get the same headers for a request that may pass:
-// X-Auth-User, X-Auth-Scopes (those of the requested ones), X-Auth-Token-Id, which for an access token is the id of its
+// X-Auth-User, X-Auth-Scopes (the requested ones), X-Auth-Token-Id, which for an access token is the id of its
 // personal access token, and X-Token-Expires-At. A user id may be any text, so X-Auth-User is percent-encoded, except
 // printable ASCII other than space % , " \ { }; a percent-decoder restores it.
 //

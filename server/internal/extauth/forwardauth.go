@@ -24,7 +24,7 @@ const (
 
 // ForwardAuth decides for a gateway whether a request may pass: 200 with the headers for the upstream, 401, 403, or 503
 // in an outage. The gateway presents no credential. Authorization is the client's, so a bad one does not count against
-// the gateway's address: one client could lock out all the others. Only the header Authorization is read, and
+// the gateway's address: otherwise one client could lock out all others. Only the header Authorization is read, and
 // X-Forwarded-For if the gateway is a trusted proxy.
 type ForwardAuth struct {
 	*call.Chain
