@@ -69,7 +69,7 @@ type Chain struct {
 	connections   *connection.Numbered // of the HTTP front, if behindGateway is set
 }
 
-// Config configures a chain. All fields are required except SignIn, which may be nil, and UnknownMemory (0: the default).
+// Config configures a chain. All fields are required but SignIn, which may be nil, and UnknownMemory (0: the default).
 type Config struct {
 	Service       *tokens.Service
 	SignIn        Verifier
