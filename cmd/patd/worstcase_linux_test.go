@@ -33,21 +33,27 @@ const (
 	unknownMargin = 128 << 20
 )
 
-// attacked is a server of the real program with a token to introspect. This test binary, which stands in for the
-// program elsewhere, may be one that looks for races, which takes several times the memory. env is what its environment has besides.
+// programToMeasure is the real program, built for this test. This test binary, which stands in for the program elsewhere, may be one
+// that looks for races, which takes several times the memory.
+func programToMeasure(t *testing.T) string {
+	t.Helper()
+	if *builtPatd != "" {
+		return *builtPatd
+	}
+	program := filepath.Join(t.TempDir(), "patd")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build patd: %v\n%s", err, out)
+	}
+	return program
+}
+
+// attacked is a server of the real program with a token to introspect. env is what its environment has besides.
 func attacked(t *testing.T, env ...string) (d *daemon, good func(context.Context) error) {
 	var err error
 	t.Helper()
 	dir := t.TempDir()
-	program := *builtPatd
-	if program == "" {
-		program = filepath.Join(dir, "patd")
-		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-			t.Fatalf("build patd: %v\n%s", err, out)
-		}
-	}
 	data, admin := administer(t)
-	d, err = startAs(program, dir, append(os.Environ(), env...), "serve", "--data-dir", data,
+	d, err = startAs(programToMeasure(t), dir, append(os.Environ(), env...), "serve", "--data-dir", data,
 		"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--log-level", "error")
 	if err != nil {
 		t.Fatal(err)
@@ -96,8 +102,8 @@ func (d *daemon) forgetPeak(t *testing.T) {
 // that there is the worst messages of their size, 24 at once, and then 1500 messages that never end to all endpoints.
 // What the process grows by, at its peak, is the budget of unknown callers and a margin at most.
 func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
+	if testing.Short() || raceDetector {
+		t.Skip("it takes seconds, and what it measures is another process")
 	}
 	// What the process holds is measured, not how long garbage may lie: by default that may grow to four times what is in use.
 	d, good := attacked(t, "GOGC=50")
@@ -143,8 +149,8 @@ func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
 // adds, to either, so that the better rounds of both are held against each other; and there are more rounds while it
 // is too busy to say.
 func TestStrangersDoNotSlowDownGoodIntrospections(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
+	if testing.Short() || raceDetector {
+		t.Skip("it takes seconds, and what it measures is another process")
 	}
 	const most, fewest, rounds = 5, 8, 32
 	d, good := attacked(t)
