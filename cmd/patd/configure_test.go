@@ -19,7 +19,7 @@ func everySetting(t *testing.T) string {
 	t.Helper()
 	c := &cli.Command{}
 	all := serveCommand(c).Flags()
-	new(remote.Connection).ConnectionFlags(all)
+	remote.ConnectionFlags(all)
 	var text strings.Builder
 	all.VisitAll(func(f *pflag.Flag) {
 		value, ok := map[string]string{

@@ -23,7 +23,6 @@ const samplePath = "../../deploy/patd.yaml"
 func sample(t *testing.T) string {
 	t.Helper()
 	var s config.Settings
-	var r remote.Connection
 	groups := []struct {
 		title string
 		flags func(*pflag.FlagSet)
@@ -39,7 +38,7 @@ func sample(t *testing.T) string {
 		{"Users who sign in (docs/signin.md)", s.SignIn.Flags},
 		{"Rate limits", s.Rates.Flags},
 		{"Log", func(f *pflag.FlagSet) { s.LogFlags(f, "info", "json") }},
-		{"For the commands that call a running server: token, user, service list, …", r.ConnectionFlags},
+		{"For the commands that call a running server: token, user, service list, …", remote.ConnectionFlags},
 	}
 	var text strings.Builder
 	text.WriteString(`# Every setting of patd. A line that is commented out shows the default; the type stands where there is none.

@@ -3,17 +3,13 @@ package call
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
@@ -23,7 +19,6 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/metrics"
 	"patd/tokens"
-	"patd/tokens/secret"
 )
 
 // MaxMessage is the limit on one message, in bytes. The transport's own limit is maxTransportMessage: between the two
@@ -190,76 +185,6 @@ func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error
 	return err
 }
 
-// LogPanic logs a panic's type and stack. It does not log the value, which may hold the caller's input.
-func (c *Chain) LogPanic(begun *Call, v any) {
-	stack := debug.Stack()
-	if elsewhere, ok := v.(interface{ Stack() []byte }); ok { // it comes from another goroutine, such as the store's
-		stack = elsewhere.Stack()
-	}
-	c.logger.LogAttrs(begun, slog.LevelError, "panic",
-		slog.String("method", begun.Method.name), slog.String("panic", PanicText(v)),
-		slog.String("request_id", begun.RequestID()), slog.String("stack", string(stack)))
-}
-
-// PanicText describes a panic's value. Runtime errors hold only indexes and type names, and are returned in full.
-func PanicText(v any) string {
-	if err, ok := v.(runtime.Error); ok {
-		return SafeText(err.Error())
-	}
-	return fmt.Sprintf("%T", v)
-}
-
-// Log writes the log line of a call. Probes and successful introspections are logged at debug level only: there is an
-// introspection for each request to the company's APIs, and the metrics count them.
-func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
-	level := slog.LevelInfo
-	switch {
-	case code == codes.Internal:
-		level = slog.LevelError
-	case code == codes.Unavailable:
-		level = slog.LevelWarn
-	case code == codes.OK && done.Method.quiet():
-		level = slog.LevelDebug
-	}
-	if !c.logger.Enabled(done, level) {
-		return
-	}
-	attrs := append(make([]slog.Attr, 0, 8),
-		slog.String("method", done.Method.name), slog.String("code", fault.CodeName(code)), slog.Duration("duration", took),
-		slog.String("actor", LogText(done.Actor.String())))
-	if done.Actor.TokenID != 0 {
-		attrs = append(attrs, slog.String("token_id", done.Actor.TokenID.String()))
-	}
-	attrs = append(attrs, slog.String("request_id", done.RequestID()))
-	if done.Peer.IP.IsValid() {
-		attrs = append(attrs, slog.String("peer", done.Peer.IP.String()))
-	}
-	if done.Cause != nil {
-		attrs = append(attrs, slog.String("cause", LogText(done.Cause.Error())))
-	}
-	c.logger.LogAttrs(done, level, "call", attrs...)
-}
-
-// told maps an error of the domain to a gRPC status, and keeps the private cause for the log.
-func (c *Chain) told(begun *Call, err error) error {
-	var ours *tokens.Error
-	if begun.Method.Open && !errors.As(err, &ours) {
-		return err // open methods are not ours, and return their own errors
-	}
-	return c.refused(begun, err)
-}
-
-// refused returns the gRPC status of an error of ours.
-func (c *Chain) refused(begun *Call, err error) error {
-	public, cause := fault.Explain(err)
-	begun.Cause = cause
-	var often *fault.TooOften
-	if errors.As(err, &often) {
-		return often.Status(begun, begun.RequestID()).Err()
-	}
-	return fault.Status(public, begun.RequestID()).Err()
-}
-
 // Tap gives a call its deadline; an earlier one of the client's stays. The deadline counts from the first byte on, so
 // that a call whose message never arrives ends too. Hot calls get theirs from RecvTimeout and lateDeadline. Streams
 // have none: ours watch for the server's stop themselves, and the open ones end with their context.
@@ -360,75 +285,6 @@ func (c *Chain) unkeyed(begun *Call) error {
 		return nil
 	}
 	return ErrKeyUnsupported()
-}
-
-// ErrKeyUnsupported returns the error for an idempotency key that would be ignored.
-func ErrKeyUnsupported() *tokens.Error {
-	return tokens.Invalid("IDEMPOTENCY_KEY_UNSUPPORTED", "request_id", "this call takes no Idempotency-Key; leave it out. "+
-		"CreateToken, RotateToken and CreateService take one")
-}
-
-// reaches reports whether the subject of a request is within the caller's reach: a signed-in user reaches its own
-// things only. The domain checks that again; here every request about another user gets the same error, whether or not
-// that user exists and the request is well-formed.
-func reaches(a tokens.Actor, req any) bool {
-	if a.Kind != tokens.UserActor {
-		return true
-	}
-	r, ok := req.(interface{ GetUser() string })
-	return ok && (r.GetUser() == "me" || r.GetUser() == a.User)
-}
-
-// Denied returns the error for a caller that lacks a right. For a service it names a permission that would suffice.
-func Denied(r Right, a tokens.Actor) *tokens.Error {
-	e := tokens.Fail(tokens.CodeDenied, fault.ReasonDenied, denial(r, a))
-	if a.Kind == tokens.ServiceActor && r.any != 0 {
-		e.Metadata = map[string]string{fault.KeyPermission: r.any.Names()[0]}
-	}
-	return e
-}
-
-// denial says which right the caller lacks.
-func denial(r Right, a tokens.Actor) string {
-	switch {
-	case r.bearer:
-		return "this call is for the bearer of a personal access token"
-	case a.Kind == tokens.TokenActor:
-		return "a personal access token may not make this call"
-	case a.Kind == tokens.UserActor && r.user:
-		return "a signed-in user reaches only what is its own"
-	case a.Kind == tokens.UserActor:
-		return "a signed-in user may not make this call"
-	case r.any != 0:
-		return "this call needs the permission " + strings.Join((r.any|tokens.PermAdmin).Names(), " or ")
-	default:
-		return "nobody may make this call"
-	}
-}
-
-// refusal describes a refused call by the well-formed names in its request.
-func refusal(action tokens.Action, reason string, req any) tokens.Refusal {
-	out := tokens.Refusal{Action: action, Reason: reason}
-	if r, ok := req.(interface{ GetUser() string }); ok {
-		out.User = loggable(r.GetUser())
-	}
-	if r, ok := req.(interface{ GetTokenId() string }); ok {
-		if id, err := secret.ParseID(r.GetTokenId()); err == nil {
-			out.TokenID = id.String()
-		}
-	}
-	if strings.HasPrefix(string(action), "service.") {
-		if r, ok := req.(interface{ GetName() string }); ok {
-			out.Service = loggable(r.GetName())
-		}
-	}
-	return out
-}
-
-// TooLarge returns the error for a message over the limit, with the reason that REST gives for a body. The transport's
-// limit is somewhat higher, since its own error would carry no reason.
-func TooLarge() *tokens.Error {
-	return tokens.Fail(tokens.CodeExhausted, fault.ReasonTooLarge, "a request holds at most 1 MiB")
 }
 
 // Stream passes a streaming call through the chain: it identifies the caller before the first message is read. A stream

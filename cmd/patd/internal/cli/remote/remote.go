@@ -35,8 +35,8 @@ type Connection struct {
 	timeout                 cli.Duration
 }
 
-// ConnectionFlags adds the flags of every command that works over gRPC.
-func (r *Connection) ConnectionFlags(f *pflag.FlagSet) {
+// flags adds the flags of every command that works over gRPC.
+func (r *Connection) flags(f *pflag.FlagSet) {
 	r.timeout = cli.Duration(10 * time.Second)
 	f.StringVar(&r.Addr, "addr", "127.0.0.1:9090", "gRPC `address` of the server")
 	f.StringVar(&r.tokenFile, "token-file", "", "`file` with the service token to call with; or PATD_TOKEN holds the token itself")
@@ -53,7 +53,7 @@ type overRemote func(ctx context.Context, conn grpc.ClientConnInterface, args []
 // remoteCommand makes a command that works over gRPC. Its faults exit with the given code.
 func remoteCommand(c *cli.Command, cmd *cobra.Command, fault int, do overRemote) *cobra.Command {
 	var r Connection
-	r.ConnectionFlags(cmd.Flags())
+	r.flags(cmd.Flags())
 	cmd.RunE = c.Run(func(ctx context.Context, args []string) error {
 		warnOfReaders(c, r.tokenFile)
 		conn, err := dial(c, &r)
@@ -209,4 +209,4 @@ func (r *Connection) explain(err error) error {
 }
 
 // ConnectionFlags adds the flags of all commands that work over a connection.
-func ConnectionFlags(f *pflag.FlagSet) { new(Connection).ConnectionFlags(f) }
+func ConnectionFlags(f *pflag.FlagSet) { new(Connection).flags(f) }
