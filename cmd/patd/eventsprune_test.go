@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,10 +19,22 @@ import (
 	"patd/tokens"
 )
 
+// handClock is a clock that a test sets, while the store's own goroutines read it.
+type handClock struct{ at atomic.Pointer[time.Time] }
+
+func newHandClock() *handClock {
+	k := &handClock{}
+	k.set(time.Now().UTC())
+	return k
+}
+
+func (k *handClock) now() time.Time  { return *k.at.Load() }
+func (k *handClock) set(t time.Time) { k.at.Store(&t) }
+
 // opens makes a store in a new directory, for a command whose clock is a test's.
-func opens(t *testing.T, now *time.Time) (*cli.Command, *storeadmin.Opened) {
+func opens(t *testing.T, k *handClock) (*cli.Command, *storeadmin.Opened) {
 	t.Helper()
-	c := &cli.Command{System: cli.System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }}, Now: func() time.Time { return *now }}
+	c := &cli.Command{System: cli.System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }}, Now: k.now}
 	o, err := storeadmin.Open(t.Context(), c, &config.Settings{DataDir: t.TempDir()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -37,8 +50,8 @@ func opens(t *testing.T, now *time.Time) (*cli.Command, *storeadmin.Opened) {
 // TestTheAuditLogIsPrunedByAgeAndArchived prunes as the command does: what is deleted stands in the archive, and an event says so.
 func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	t.Parallel()
-	now := time.Now().UTC()
-	c, o := opens(t, &now)
+	clock := newHandClock()
+	c, o := opens(t, clock)
 	service, err := storeadmin.Accounts(c, o)
 	if err != nil {
 		t.Fatal(err)
@@ -46,17 +59,17 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	create := func(n int) {
 		t.Helper()
 		for i := range n {
-			r := tokens.ServiceRequest{Name: fmt.Sprintf("s%d-%d", now.Unix(), i), Permissions: []string{"introspect"}}
+			r := tokens.ServiceRequest{Name: fmt.Sprintf("s%d-%d", clock.now().Unix(), i), Permissions: []string{"introspect"}}
 			if _, err := service.CreateService(t.Context(), tokens.Operator(), r); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	create(30)
-	now = now.AddDate(0, 0, 10)
+	clock.set(clock.now().AddDate(0, 0, 10))
 	create(7)
 	archive := &storeadmin.EventArchive{Path: filepath.Join(t.TempDir(), "events.jsonl")}
-	released, err := tokens.PruneEvents(t.Context(), o.Store, tokens.Pruning{Before: now.AddDate(0, 0, -1), Archive: archive.Write}, now)
+	released, err := tokens.PruneEvents(t.Context(), o.Store, tokens.Pruning{Before: clock.now().AddDate(0, 0, -1), Archive: archive.Write}, clock.now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +116,9 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 // TestAServerPrunesByItsRetention holds that events go within a day after --audit-retention, with one event of pruning a day.
 func TestAServerPrunesByItsRetention(t *testing.T) {
 	t.Parallel()
-	begin := time.Now().UTC()
-	now := begin
-	c, o := opens(t, &now)
+	clock := newHandClock()
+	begin := clock.now()
+	c, o := opens(t, clock)
 	service, err := storeadmin.Accounts(c, o)
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +126,8 @@ func TestAServerPrunesByItsRetention(t *testing.T) {
 	const keep = 30 * 24 * time.Hour
 	prunings := 0
 	for hour := range 24 * 40 {
-		now = begin.Add(time.Duration(hour) * time.Hour)
+		now := begin.Add(time.Duration(hour) * time.Hour)
+		clock.set(now)
 		if hour%8 == 0 {
 			if _, err := service.CreateService(t.Context(), tokens.Operator(), tokens.ServiceRequest{Name: fmt.Sprint(hour), Permissions: []string{"audit"}}); err != nil {
 				t.Fatal(err)

@@ -21,9 +21,10 @@ import (
 // TestTheEndOfAServiceTokenIsAnnounced: the log, the metrics and patd check speak of a service token's end before it comes.
 func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	t.Parallel()
-	start := time.Now().UTC().Truncate(time.Second)
-	now := start
-	c, o := opens(t, &now)
+	clock := newHandClock()
+	start := clock.now().Truncate(time.Second)
+	clock.set(start)
+	c, o := opens(t, clock)
 	service, err := storeadmin.Accounts(c, o)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +51,7 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	look := func(day float64) string {
 		t.Helper()
 		log.Reset()
-		now = start.Add(time.Duration(day * 24 * float64(time.Hour)))
+		clock.set(start.Add(time.Duration(day * 24 * float64(time.Hour))))
 		x.look(t.Context())
 		return log.String()
 	}
@@ -87,13 +88,13 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	}
 	// Somebody replaced one that had ended.
 	create("gateway", 300)
-	found, err := storeadmin.ReadEndings(t.Context(), o.Store, now)
-	if got := found.Warnings(now); err != nil || len(got) != 0 {
+	found, err := storeadmin.ReadEndings(t.Context(), o.Store, clock.now())
+	if got := found.Warnings(clock.now()); err != nil || len(got) != 0 {
 		t.Errorf("patd check warns of %v, %v", got, err)
 	}
-	now = start.Add(295 * 24 * time.Hour)
-	found, err = storeadmin.ReadEndings(t.Context(), o.Store, now)
-	if got := strings.Join(found.Warnings(now), "\n"); err != nil || !strings.HasPrefix(got, "the token "+ids["distant"]+" of service distant expires at ") {
+	clock.set(start.Add(295 * 24 * time.Hour))
+	found, err = storeadmin.ReadEndings(t.Context(), o.Store, clock.now())
+	if got := strings.Join(found.Warnings(clock.now()), "\n"); err != nil || !strings.HasPrefix(got, "the token "+ids["distant"]+" of service distant expires at ") {
 		t.Errorf("patd check warns of %q, %v", got, err)
 	}
 }
