@@ -44,7 +44,7 @@ func TestQueryBesideABodyIsRefused(t *testing.T) {
 func TestUnreadableBodiesSayWhatIsExpected(t *testing.T) {
 	r := newRig(t)
 	for body, want := range map[string]string{
-		`{"name":"n","ttl":"90d"}`:              "7776000s",
+		`{"name":"n","ttl":"90y"}`:              "7776000s",
 		`{"name":"n","ttl":7776000}`:            "7776000s",
 		`{"name":"n","expire_time":"tomorrow"}`: "RFC 3339",
 		`{"name":"n","scopes":["a"`:             "ends too early",

@@ -88,7 +88,7 @@ type Introspection struct {
 	Suspended  []string // granted, not held now
 	Missing    []string // required, not effective
 	ExpireTime time.Time
-	ExpiresIn  time.Duration // 0 with a zero ExpireTime
+	ExpiresIn  time.Duration // in whole seconds; 0 with a zero ExpireTime
 	CacheFor   time.Duration
 	Sequence   uint64
 	// Stale says that the features are the last known, served during an outage of their source.

@@ -115,7 +115,7 @@ func (s *Service) describe(p *presented, out *Introspection) {
 		out.AccessID, out.ClientID, out.IssueTime = a.ID, a.ClientID, a.IssueTime
 	}
 	if !out.ExpireTime.IsZero() {
-		out.ExpiresIn = out.ExpireTime.Sub(p.now)
+		out.ExpiresIn = WholeSeconds(out.ExpireTime.Sub(p.now))
 		out.CacheFor = min(out.CacheFor, out.ExpiresIn)
 	}
 }

@@ -1,9 +1,6 @@
 package tokens
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Day is 24 hours.
 const Day = 24 * time.Hour
@@ -85,14 +82,6 @@ func (p Policy) Expiry(l Lifetime, now time.Time) (time.Time, error) {
 		return time.Time{}, Invalid("TTL_ABOVE_MAXIMUM", field, "over the maximum lifetime of "+FormatDuration(p.MaxTTL))
 	}
 	return at, nil
-}
-
-// FormatDuration formats a duration for the command line: in days if it is a whole number of days.
-func FormatDuration(d time.Duration) string {
-	if d > 0 && d%Day == 0 {
-		return fmt.Sprintf("%dd", d/Day)
-	}
-	return d.String()
 }
 
 // Limits limit what one token and one user can hold. A zero field is the default.

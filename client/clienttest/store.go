@@ -133,7 +133,7 @@ func (s state) describe(in *tokens.Introspection, p presented, now time.Time) *p
 		ends = until
 	}
 	if !ends.IsZero() {
-		out.ExpireTime, out.ExpiresIn = timestamppb.New(ends), durationpb.New(ends.Sub(now))
+		out.ExpireTime, out.ExpiresIn = timestamppb.New(ends), durationpb.New(tokens.WholeSeconds(ends.Sub(now)))
 	}
 	return out
 }

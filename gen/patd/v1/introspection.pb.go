@@ -214,7 +214,7 @@ type IntrospectResponse struct {
 	IssueTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
 	// When the presented secret stops working; absent: never.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// How long until then; absent: it never expires.
+	// How long until then, in whole seconds; absent: it never expires.
 	ExpiresIn *durationpb.Duration `protobuf:"bytes,14,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
 	// How long this answer may be reused without asking again. "0s": ask each time.
 	CacheFor *durationpb.Duration `protobuf:"bytes,15,opt,name=cache_for,json=cacheFor,proto3" json:"cache_for,omitempty"`

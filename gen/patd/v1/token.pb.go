@@ -302,7 +302,7 @@ type CreateTokenRequest struct {
 	AllowedCidrs []string `protobuf:"bytes,7,rep,name=allowed_cidrs,json=allowedCidrs,proto3" json:"allowed_cidrs,omitempty"`
 	// The instant at which the token ends.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// How long the token lives, e.g. "7776000s".
+	// How long the token lives; over REST e.g. "90d", "12h" or "7776000s".
 	Ttl *durationpb.Duration `protobuf:"bytes,9,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// True: the token never ends, where the policy allows it (NEVER_NOT_ALLOWED).
 	NeverExpires bool `protobuf:"varint,10,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`

@@ -8,7 +8,6 @@ import (
 	"io"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -81,7 +80,7 @@ func expected(f protoreflect.FieldDescriptor) string {
 	case f.IsMap():
 		return "the value must be an object, and each of its values a string"
 	case isDuration(f):
-		return `a duration is seconds as a string, such as "7776000s"`
+		return `a duration is a string such as "90d", "12h" or "7776000s"`
 	case isTime(f):
 		return `a time is an RFC 3339 string, such as "2027-01-31T12:00:00Z"`
 	case f.Message() != nil:
@@ -98,7 +97,7 @@ func expected(f protoreflect.FieldDescriptor) string {
 }
 
 func isDuration(f protoreflect.FieldDescriptor) bool {
-	return f.Message() != nil && f.Message().FullName() == "google.protobuf.Duration"
+	return f.Message() != nil && f.Message().FullName() == durationName
 }
 
 func isTime(f protoreflect.FieldDescriptor) bool {
@@ -167,7 +166,6 @@ func (w walker) object(from, to int, t protoreflect.MessageType) *jsonFault {
 		return &jsonFault{at: from}
 	}
 	given := map[protoreflect.FieldNumber]bool{}
-	fields := t.Descriptor().Fields()
 	for d.More() {
 		at := skipSpace(w.text, from+int(d.InputOffset()), ',')
 		token, err := d.Token()
@@ -175,10 +173,7 @@ func (w walker) object(from, to int, t protoreflect.MessageType) *jsonFault {
 		if err != nil || !ok {
 			return &jsonFault{at: at}
 		}
-		field := fields.ByJSONName(name)
-		if field == nil {
-			field = fields.ByTextName(name)
-		}
+		field := fieldNamed(t.Descriptor(), name)
 		if field == nil {
 			return &jsonFault{kind: unknownField, at: at, field: name}
 		}
@@ -200,7 +195,7 @@ func (w walker) object(from, to int, t protoreflect.MessageType) *jsonFault {
 
 // fits reports whether the decoder accepts a value for a field.
 func fits(t protoreflect.MessageType, field protoreflect.FieldDescriptor, value []byte) bool {
-	return protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", field.TextName(), value), t.New().Interface()) == nil
+	return decode(fmt.Appendf(nil, "{%q:%s}", field.TextName(), value), t.New().Interface()) == nil
 }
 
 // value returns the innermost fault of text[from:to], which does not fit a field of t.
