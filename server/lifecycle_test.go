@@ -174,17 +174,18 @@ func TestOneLogLinePerRequest(t *testing.T) {
 	if len(lines) != 1 {
 		t.Fatalf("%d lines: %v", len(lines), lines)
 	}
-	for k, v := range map[string]any{"method": "patd.v1.SelfService/GetSelf", "code": "OK", "actor": "token:" + id, "token_id": id, "peer": "127.0.0.1"} {
+	for k, v := range map[string]any{"method": "patd.v1.SelfService/GetSelf", "code": "OK", "actor": "token:" + id, "token_id": id, "actor_token_id": id,
+		"http_method": "GET", "http_route": "/v1/self", "http_status": 200.0, "peer": "127.0.0.1"} {
 		if lines[0][k] != v {
 			t.Errorf("%s is %v, want %v", k, lines[0][k], v)
 		}
 	}
-	if _, ok := lines[0]["duration"]; !ok {
-		t.Error("no duration")
+	if _, ok := lines[0]["duration_ms"].(float64); !ok {
+		t.Error("no duration in milliseconds")
 	}
 	r.rest("GET", "/v1/nothing-here", r.admin, "", "X-Request-Id", "log-2")
 	lines = r.logs.find(map[string]any{"request_id": "log-2"})
-	if len(lines) != 1 || lines[0]["status"] != 404.0 || strings.Contains(r.logs.String(), "nothing-here") {
+	if len(lines) != 1 || lines[0]["http_status"] != 404.0 || strings.Contains(r.logs.String(), "nothing-here") {
 		t.Errorf("an unrouted request: %v", lines)
 	}
 	metrics := r.rest("GET", "/metrics", "", "").body

@@ -55,7 +55,7 @@ func TestMetadataTellsWhatIsPublished(t *testing.T) {
 	if reason, _ := got.reason(); got.code != http.StatusServiceUnavailable || reason != "STORE_UNAVAILABLE" {
 		t.Errorf("an outage: %d %s", got.code, got.body)
 	}
-	if len(r.logs.find(map[string]any{"level": "ERROR", "method": "http", "status": 503.0})) != 1 {
+	if len(r.logs.find(map[string]any{"level": "ERROR", "method": "http", "http_status": 503.0})) != 1 {
 		t.Errorf("the outage is not in the log: %s", r.logs.String())
 	}
 	r.store.set(nil)

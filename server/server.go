@@ -27,6 +27,7 @@ import (
 	"patd/server/internal/metrics"
 	"patd/server/internal/oauth"
 	"patd/server/internal/rest"
+	"patd/tokens"
 )
 
 const (
@@ -163,6 +164,7 @@ func (s *Server) closeListeners() {
 func (s *Server) build(c Config) error {
 	m := metrics.New(c.Version)
 	s.gates(c.Connections, m)
+	m.Registry.MustRegister(metrics.Figures(decisions(c.Service)))
 	if c.Figures != nil {
 		m.Registry.MustRegister(metrics.Figures(c.Figures))
 	}
@@ -220,6 +222,19 @@ func (s *Server) build(c Config) error {
 		Logger: c.Logger, Metrics: m, Pages: map[string]http.Handler{"/metrics": m.Handler()}, API: http.NotFoundHandler(),
 	})
 	return nil
+}
+
+// decisions returns the figures of introspection's decisions.
+func decisions(service *tokens.Service) func() []metrics.Figure {
+	return func() (out []metrics.Figure) {
+		service.Decisions(func(d tokens.Decision, total uint64) {
+			out = append(out, metrics.Figure{
+				Name: "patd_decisions_total", Help: "Decisions of introspection, by any way; not those that clients make from their own cache.",
+				Labels: map[string]string{"decision": d.String()}, Total: true, Value: float64(total),
+			})
+		})
+		return out
+	}
 }
 
 // pages returns the handlers of open pages by exact path.

@@ -2,6 +2,8 @@ package tokens
 
 import (
 	"slices"
+	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +23,31 @@ const (
 	InsufficientScope
 	Allow
 )
+
+var decisionNames = [...]string{
+	NotFound: "NOT_FOUND", Revoked: "REVOKED", Expired: "EXPIRED", Superseded: "SUPERSEDED", UserIsSuspended: "USER_SUSPENDED",
+	PolicyBlocked: "POLICY_BLOCKED", AudienceMismatch: "AUDIENCE_MISMATCH", IPNotAllowed: "IP_NOT_ALLOWED",
+	InsufficientScope: "INSUFFICIENT_SCOPE", Allow: "ALLOW",
+}
+
+// String returns the decision's name on the wire; empty for the zero Decision.
+func (d Decision) String() string {
+	if d < 0 || int(d) >= len(decisionNames) {
+		return "DECISION_" + strconv.Itoa(int(d))
+	}
+	return decisionNames[d]
+}
+
+// decisionCounts counts decisions by their number.
+type decisionCounts [Allow + 1]atomic.Uint64
+
+// Decisions calls each with every decision and how often introspection has made it since the Service was made, by any
+// of its methods. What clients decide from their own cache is not among them.
+func (s *Service) Decisions(each func(d Decision, total uint64)) {
+	for d := NotFound; d <= Allow; d++ {
+		each(d, s.decisions[d].Load())
+	}
+}
 
 // Active reports whether a decision means an active token.
 func (d Decision) Active() bool { return d == Allow || d == InsufficientScope }

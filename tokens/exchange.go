@@ -46,6 +46,7 @@ type RefreshRequest struct {
 
 // Granted is the outcome of an exchange or a refresh.
 type Granted struct {
+	TokenID    ID // of the personal access token
 	Format     AccessFormat
 	Access     Secret       // of AccessOpaque
 	Claims     AccessClaims // of AccessJWT; the server signs them

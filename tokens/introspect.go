@@ -53,6 +53,7 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	p.facts.IPOK = AddressAllowed(p.cred.Token.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
 		out.Decision = d
+		s.decisions[d].Add(1)
 		return nil
 	}
 	// Only the scopes are left to check; only now is the feature source needed.
@@ -66,6 +67,7 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	out.Missing = Missing(r.Required, out.Effective)
 	p.facts.ScopesOK = len(out.Missing) == 0
 	out.Decision = Decide(p.facts)
+	s.decisions[out.Decision].Add(1)
 	if out.Decision == Allow {
 		s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
 	}

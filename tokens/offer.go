@@ -68,6 +68,7 @@ func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string,
 
 // grant makes the access token and returns the detail for the event.
 func (s *Service) grant(tx Tx, keys *Keys, o offer, g *Granted) (detail string, err error) {
+	g.TokenID = o.cred.Token.ID
 	g.Format, g.Scopes, g.ExpireTime = o.target.format, o.scopes, o.end()
 	var id ID
 	if g.Format == AccessJWT {

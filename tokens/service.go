@@ -49,6 +49,7 @@ type Service struct {
 	clock           func() time.Time
 	rand            io.Reader
 
+	decisions    decisionCounts
 	refreshes    refreshes
 	featureReads atomic.Int32 // under way
 }

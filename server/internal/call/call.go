@@ -44,10 +44,19 @@ type Call struct {
 	Credentials     []string // the Authorization headers
 	ID              string   // the request's; empty: not needed yet
 	Cause           error    // the private cause of an error
-	BehindGateway   bool
-	identified      bool                   // the credentials were checked, and are good or absent
-	Connection      *connection.Connection // nil: unknown
-	Late            lateDeadline
+	Reason          string   // of the public error; empty: none
+	// Subject is the token that the call acts on, or the refused credential; 0: none, or not known yet.
+	Subject tokens.ID
+	// Decision is what introspection decided; 0: nothing.
+	Decision tokens.Decision
+	// Route is the request's HTTP method and the path's pattern, joined by a space, for calls that do not come through
+	// the gateway. Status is the HTTP status of the response, if it is not the one that HTTPStatus returns.
+	Route         string
+	Status        int
+	BehindGateway bool
+	identified    bool                   // the credentials were checked, and are good or absent
+	Connection    *connection.Connection // nil: unknown
+	Late          lateDeadline
 }
 
 var _ context.Context = (*Call)(nil)

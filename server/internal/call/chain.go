@@ -35,6 +35,8 @@ const (
 	KeyEmptyBody = "patd-empty-body"
 	// KeyConnection is the number of the connection on which a request arrived.
 	KeyConnection = "patd-connection"
+	// KeyRoute is the HTTP method of a request and the pattern of its path, joined by a space.
+	KeyRoute = "patd-route"
 )
 
 // Metadata keys of idempotent calls.
@@ -113,6 +115,12 @@ func (c *Chain) Page(name string, r Right) *Method {
 // unary passes a call that Guard has begun on to its handler.
 func (c *Chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	begun := Of(ctx)
+	begun.about(req)
+	defer func() {
+		if err == nil {
+			begun.about(resp)
+		}
+	}()
 	if err := c.admit(begun, req); err != nil {
 		return nil, err
 	}
@@ -181,6 +189,9 @@ func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error
 	}
 	code, took := status.Code(err), time.Since(start)
 	begun.Method.Metrics.Observe(code, took)
+	if begun.BehindGateway && begun.Status == 0 {
+		begun.Status = HTTPStatus(begun.Method.full, status.Convert(err))
+	}
 	c.Log(begun, code, took)
 	return err
 }

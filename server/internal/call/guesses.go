@@ -81,6 +81,15 @@ var closed = func() <-chan struct{} {
 	return c
 }()
 
+// endedToken returns the token whose secret matched, of an error about a credential that is not valid any more; 0: none.
+func endedToken(err error) tokens.ID {
+	var ended *tokens.EndedError
+	if errors.As(err, &ended) {
+		return ended.Holder.TokenID
+	}
+	return 0
+}
+
 // HasEnded reports whether err means that a credential is genuine but no longer valid.
 func HasEnded(err error) bool {
 	var ended *tokens.EndedError

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -48,20 +49,40 @@ func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
 	if !c.logger.Enabled(done, level) {
 		return
 	}
-	attrs := append(make([]slog.Attr, 0, 8),
-		slog.String("method", done.Method.name), slog.String("code", fault.CodeName(code)), slog.Duration("duration", took),
-		slog.String("actor", LogText(done.Actor.String())))
+	attrs := append(make([]slog.Attr, 0, 14),
+		slog.String("method", done.Method.name), slog.String("code", fault.CodeName(code)))
+	if took >= 0 {
+		attrs = append(attrs, DurationAttr(took))
+	}
+	if method, route, ok := strings.Cut(done.route(), " "); ok {
+		attrs = append(attrs, slog.String("http_method", method), slog.String("http_route", route), slog.Int("http_status", done.Status))
+	}
+	attrs = append(attrs, slog.String("actor", LogText(done.Actor.String())))
 	if done.Actor.TokenID != 0 {
-		attrs = append(attrs, slog.String("token_id", done.Actor.TokenID.String()))
+		attrs = append(attrs, slog.String("actor_token_id", done.Actor.TokenID.String()))
+	}
+	if done.Subject != 0 {
+		attrs = append(attrs, slog.String("token_id", done.Subject.String()))
 	}
 	attrs = append(attrs, slog.String("request_id", done.RequestID()))
 	if done.Peer.IP.IsValid() {
 		attrs = append(attrs, slog.String("peer", done.Peer.IP.String()))
 	}
+	if done.Decision != 0 {
+		attrs = append(attrs, slog.String("decision", done.Decision.String()))
+	}
+	if done.Reason != "" {
+		attrs = append(attrs, slog.String("reason", done.Reason))
+	}
 	if done.Cause != nil {
 		attrs = append(attrs, slog.String("cause", LogText(done.Cause.Error())))
 	}
 	c.logger.LogAttrs(done, level, "call", attrs...)
+}
+
+// DurationAttr returns a duration as every log line has it: milliseconds, to the microsecond.
+func DurationAttr(took time.Duration) slog.Attr {
+	return slog.Float64("duration_ms", float64(took.Microseconds())/1000)
 }
 
 // told maps an error of the domain to a gRPC status, and keeps the private cause for the log.
@@ -75,8 +96,7 @@ func (c *Chain) told(begun *Call, err error) error {
 
 // refused returns the gRPC status of an error of ours.
 func (c *Chain) refused(begun *Call, err error) error {
-	public, cause := fault.Explain(err)
-	begun.Cause = cause
+	public := begun.Explain(err)
 	var often *fault.TooOften
 	if errors.As(err, &often) {
 		return often.Status(begun, begun.RequestID()).Err()

@@ -44,12 +44,13 @@ func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
 	x.Reached = true
 	begun := &call.Call{Context: ctx, Method: f.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
-	begun.Actor.Peer = begun.Peer
+	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
 	defer func() {
 		if v := recover(); v != nil {
 			f.LogPanic(begun, v)
 			code = f.fail(w, begun, fault.ErrPanic)
 		}
+		begun.Status = x.Status
 		took := time.Since(start)
 		f.method.Metrics.Observe(code, took)
 		f.Log(begun, code, took)
@@ -64,7 +65,7 @@ func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		code = f.fail(w, begun, err)
 		return
 	}
-	v, err := f.decide(ctx, begun.Actor, p)
+	v, err := f.decide(begun, begun.Actor, p)
 	if err != nil {
 		code = f.fail(w, begun, err)
 		return
@@ -109,8 +110,7 @@ func (v verdict) write(w http.ResponseWriter, requestID string) {
 // fail responds with an error, keeps its private cause for the log, and returns the code for metrics. A timeout is an
 // outage too. No gateway lets the request pass, whatever the error.
 func (f *ForwardAuth) fail(w http.ResponseWriter, begun *call.Call, err error) codes.Code {
-	public, cause := fault.Explain(err)
-	begun.Cause = cause
+	public := begun.Explain(err)
 	class := fault.ClassOfDomain(public.Code)
 	code := class.HTTP
 	if code == http.StatusGatewayTimeout {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"patd/internal/bearer"
+	"patd/server/internal/call"
 	"patd/server/internal/httpx"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -53,7 +54,7 @@ type verdict struct {
 // field is a header.
 type field struct{ name, value string }
 
-// decide asks the domain. An error says nothing about the token, and the request must not pass.
+// decide asks the domain, for the call that ctx is. An error says nothing about the token, and the request must not pass.
 func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verdict, error) {
 	secret, refused := readPresented(p.authorization)
 	if refused != nil {
@@ -62,6 +63,8 @@ func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verd
 	in, err := g.service.Introspect(ctx, a, tokens.IntrospectRequest{
 		Secret: secret, Audience: p.audience, Required: p.scopes, ClientIP: p.client,
 	})
+	c := call.Of(ctx)
+	c.Decision, c.Subject = in.Decision, in.Token.ID
 	switch {
 	case err != nil:
 		return verdict{}, err

@@ -16,12 +16,16 @@ import (
 type Exchange struct {
 	RequestID string
 	Client    netip.Addr
+	Method    string // as sent
 	Reads     bool   // the method is GET or HEAD
 	Path      string // as sent, encoded
 	Query     string // as sent, encoded
 	Reached   bool   // the chain has the request, and logs it
 	Body      *Body
-	Cause     error // of an internal error made here
+	Status    int    // of the response; 0: none was written yet
+	Route     string // the pattern of the path; empty: the path is not one of ours
+	Reason    string // of the error in the response
+	Cause     error  // of an internal error made here
 }
 
 type exchangeKey struct{}

@@ -10,7 +10,6 @@ import (
 
 	"patd/server/internal/call"
 	"patd/server/internal/fault"
-	"patd/tokens"
 )
 
 // errorBody is the JSON form of an error.
@@ -25,19 +24,15 @@ type errorBody struct {
 
 // WriteError responds to a REST request with an error in the Google form.
 func WriteError(w http.ResponseWriter, r *http.Request, st *status.Status) {
-	class := fault.ClassOfGRPC(st.Code())
-	code := class.HTTP
-	switch reason, metadata := fault.Info(st); reason {
-	case fault.ReasonTooLarge:
-		code = http.StatusRequestEntityTooLarge
-	case tokens.ReasonPrecondition:
-		code = http.StatusPreconditionFailed
-	case call.ReasonNotModified:
+	class, code := fault.ClassOfGRPC(st.Code()), call.HTTPStatus("", st)
+	if code == http.StatusNotModified {
+		_, metadata := fault.Info(st)
 		w.Header().Set("Etag", metadata[call.KeyETag])
 		w.Header().Del("Content-Type")
-		w.WriteHeader(http.StatusNotModified)
+		w.WriteHeader(code)
 		return
 	}
+	ExchangeOf(r.Context()).Reason, _ = fault.Reason(st)
 	switch reason, metadata := fault.Info(st); {
 	case class.GRPC == codes.Unauthenticated:
 		w.Header().Set("WWW-Authenticate", challenge(r))

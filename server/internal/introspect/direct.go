@@ -182,13 +182,21 @@ func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 func (d *Direct) begin(w http.ResponseWriter, r *http.Request, c *call.Call, full string) {
 	chain := d.service.chain
 	c.Context, c.Method, c.BehindGateway = r.Context(), chain.Methods[full], true
-	c.Credentials = r.Header["Authorization"]
+	c.Credentials, c.Route = r.Header["Authorization"], routeOf(full)
 	c.ID = call.RequestID(r.Header.Get("X-Request-Id"))
 	c.Peer.IP, c.Connection = d.senders.Client(r), connection.Of(r.Context())
 	c.Actor.Peer = c.Peer
 	c.Late.Timeout = chain.Timeout
 	h := w.Header()
 	h["X-Request-Id"], h["Cache-Control"], h["X-Content-Type-Options"] = []string{c.ID}, d.noStore, d.noSniff
+}
+
+// routeOf returns the route of a method with a direct way, for the log.
+func routeOf(full string) string {
+	if full == patdv1.IntrospectionService_BatchIntrospect_FullMethodName {
+		return "POST " + pathBatch
+	}
+	return "POST " + pathIntrospect
 }
 
 // answer writes the result of a call.

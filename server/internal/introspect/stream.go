@@ -169,7 +169,7 @@ func (a *answering) Serve() {
 
 // answer answers one request. An error is sent in the answer and logged: the stream's own log line lacks it.
 func (a *answering) answer(i *item) {
-	i.Actor, i.Cause = *a.actor.Load(), nil
+	i.Actor, i.Cause, i.Reason, i.Subject = *a.actor.Load(), nil, "", 0
 	i.answer = streamAnswer{id: i.question.id}
 	err := a.decide(i)
 	if !a.sending.TryLock() {
@@ -181,11 +181,10 @@ func (a *answering) answer(i *item) {
 	defer a.sending.Unlock()
 	code := codes.OK
 	if err != nil {
-		public, cause := fault.Explain(err)
-		i.Cause = cause
+		public := i.Explain(err)
 		code = fault.ClassOfDomain(public.Code).GRPC
 		i.answer.failed, i.answer.code = public, int32(code)
-		a.service.chain.Log(&i.Call, code, 0)
+		a.service.chain.Log(&i.Call, code, -1)
 	} else {
 		i.answer.answer = &i.in
 	}

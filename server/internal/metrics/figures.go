@@ -5,8 +5,18 @@ import "github.com/prometheus/client_golang/prometheus"
 // Figure is one number in /metrics that comes from outside the server.
 type Figure struct {
 	Name, Help string
-	Total      bool // it only grows, and its name ends in _total
+	Labels     map[string]string // the same names in all figures of one Name; nil: none
+	Total      bool              // it only grows, and its name ends in _total
 	Value      float64
+	// Histogram, when not nil, is the figure instead of Value.
+	Histogram *Histogram
+}
+
+// Histogram is a distribution of values.
+type Histogram struct {
+	Count   uint64
+	Sum     float64
+	Buckets map[float64]uint64 // how many values are at most the key
 }
 
 // Figures collects the results of a function on each read of the metrics.
@@ -24,6 +34,11 @@ func (f Figures) Collect(to chan<- prometheus.Metric) {
 		if one.Total {
 			kind = prometheus.CounterValue
 		}
-		to <- prometheus.MustNewConstMetric(prometheus.NewDesc(one.Name, one.Help, nil, nil), kind, one.Value)
+		desc := prometheus.NewDesc(one.Name, one.Help, nil, one.Labels)
+		if h := one.Histogram; h != nil {
+			to <- prometheus.MustNewConstHistogram(desc, h.Count, h.Sum, h.Buckets)
+			continue
+		}
+		to <- prometheus.MustNewConstMetric(desc, kind, one.Value)
 	}
 }

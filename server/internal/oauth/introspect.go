@@ -52,6 +52,7 @@ func (o *Endpoints) introspect(ctx context.Context, c *oauthCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Decision, c.Subject = out.Decision, out.Token.ID
 	return o.describe(&out), nil
 }
 

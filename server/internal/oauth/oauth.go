@@ -77,13 +77,14 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
 	x.Reached = true
 	begun := &call.Call{Context: ctx, Method: e.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
-	begun.Actor.Peer = begun.Peer
+	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
 	c := &oauthCall{Call: begun}
 	defer func() {
 		if v := recover(); v != nil {
 			e.LogPanic(begun, v)
 			code = e.fail(w, c, fault.ErrPanic)
 		}
+		begun.Status = x.Status
 		took := time.Since(start)
 		e.method.Metrics.Observe(code, took)
 		e.Log(begun, code, took)
@@ -136,8 +137,7 @@ type oauthErrorBody struct {
 
 // fail responds with an error, keeps its private cause for the log, and returns the code for metrics.
 func (e *oauthEndpoint) fail(w http.ResponseWriter, c *oauthCall, err error) codes.Code {
-	public, cause := fault.Explain(err)
-	c.Cause = cause
+	public := c.Explain(err)
 	known, header := fault.OAuthOf(public), w.Header()
 	var often *fault.TooOften
 	switch {

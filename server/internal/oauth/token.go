@@ -121,6 +121,7 @@ func (o *Endpoints) subject(ctx context.Context, c *oauthCall, secret tokens.Sec
 	case err != nil:
 		return tokens.Actor{}, err
 	}
+	c.Subject = bearer.TokenID
 	if c.Actor.Kind == tokens.Nobody {
 		c.Actor = bearer
 	}
@@ -156,6 +157,7 @@ func (o *Endpoints) refresh(ctx context.Context, c *oauthCall) (any, error) {
 		}
 		return nil, err
 	}
+	c.Subject = g.TokenID
 	return o.grant(g)
 }
 

@@ -55,27 +55,27 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &httpx.Exchange{
-		RequestID: call.RequestID(r.Header.Get("X-Request-Id")), Client: f.Client(r), Reads: httpx.Reads(r),
+		RequestID: call.RequestID(r.Header.Get("X-Request-Id")), Client: f.Client(r), Method: knownMethod(r.Method), Reads: httpx.Reads(r),
 		Path: r.URL.EscapedPath(), Query: r.URL.RawQuery,
 	}
 	h := w.Header()
 	h.Set("X-Request-Id", x.RequestID)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	answer := &answer{ResponseWriter: w}
+	answer := &answer{ResponseWriter: w, exchange: x}
 	start := time.Now()
 	defer func() {
 		if v := recover(); v != nil {
 			f.Logger.LogAttrs(r.Context(), slog.LevelError, "panic", slog.String("method", "http"),
 				slog.String("panic", call.PanicText(v)), slog.String("request_id", x.RequestID))
-			if answer.code == 0 {
+			if x.Status == 0 {
 				httpx.WriteError(answer, r, fault.Status(fault.Public(nil), x.RequestID))
 			}
 		}
 		if x.Body != nil {
 			x.Body.Release()
 		}
-		f.log(r.Context(), x, answer.code, start)
+		f.log(r.Context(), x, start)
 	}()
 	if full != nil {
 		httpx.WriteError(answer, r, full.Status(r.Context(), x.RequestID))
@@ -105,11 +105,13 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 		r.Body = x.Body
 	}
 	if gate, ok := f.Gates[r.URL.Path]; ok {
+		x.Route = r.URL.Path
 		gate.ServeHTTP(w, r)
 		return
 	}
 	asked := call.Conditional(r.Header)
 	if endpoint, ok := f.Forms[r.URL.Path]; ok {
+		x.Route = r.URL.Path
 		if asked {
 			httpx.WriteError(w, r, fault.Status(call.Unconditional(), x.RequestID))
 			return
@@ -118,6 +120,7 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 		return
 	}
 	if page, ok := f.Pages[r.URL.Path]; ok {
+		x.Route = r.URL.Path
 		if !httpx.Reads(r) {
 			httpx.AnswerMethod(w, x.RequestID, []string{http.MethodGet, http.MethodHead})
 			return
@@ -231,8 +234,8 @@ func cleanQuery(raw string) bool {
 }
 
 // log writes the log line of a request that the chain has not seen.
-func (f *Front) log(ctx context.Context, x *httpx.Exchange, code int, start time.Time) {
-	level, took := slog.LevelInfo, time.Since(start)
+func (f *Front) log(ctx context.Context, x *httpx.Exchange, start time.Time) {
+	level, took, code := slog.LevelInfo, time.Since(start), x.Status
 	switch {
 	case x.Reached && x.Cause == nil:
 		return
@@ -245,8 +248,14 @@ func (f *Front) log(ctx context.Context, x *httpx.Exchange, code int, start time
 		f.Metrics.Methods[metrics.MethodHTTP].Observe(codeOfHTTP(code), took)
 	}
 	attrs := []slog.Attr{
-		slog.String("method", metrics.MethodHTTP[1:]), slog.Int("status", code), slog.Duration("duration", took),
-		slog.String("request_id", x.RequestID),
+		slog.String("method", metrics.MethodHTTP[1:]), call.DurationAttr(took),
+		slog.String("http_method", x.Method), slog.Int("http_status", code), slog.String("request_id", x.RequestID),
+	}
+	if x.Route != "" {
+		attrs = append(attrs, slog.String("http_route", x.Route))
+	}
+	if x.Reason != "" {
+		attrs = append(attrs, slog.String("reason", x.Reason))
 	}
 	if x.Client.IsValid() {
 		attrs = append(attrs, slog.String("peer", x.Client.String()))
@@ -255,6 +264,15 @@ func (f *Front) log(ctx context.Context, x *httpx.Exchange, code int, start time
 		attrs = append(attrs, slog.String("cause", call.LogText(x.Cause.Error())))
 	}
 	f.Logger.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// knownMethod returns an HTTP method for the log, where one that is not known is "OTHER": the caller may send any text.
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "OTHER"
 }
 
 // codeOfHTTP returns the gRPC code under which the metrics count an HTTP status.
@@ -273,24 +291,24 @@ func codeOfHTTP(code int) codes.Code {
 	}
 }
 
-// answer is a ResponseWriter that remembers its code.
+// answer is a ResponseWriter that records its code in the exchange.
 type answer struct {
 	http.ResponseWriter
-	code int
+	exchange *httpx.Exchange
 }
 
-// WriteHeader remembers the code.
+// WriteHeader records the code.
 func (a *answer) WriteHeader(code int) {
-	if a.code == 0 {
-		a.code = code
+	if a.exchange.Status == 0 {
+		a.exchange.Status = code
 	}
 	a.ResponseWriter.WriteHeader(code)
 }
 
 // Write records 200 if no code was written.
 func (a *answer) Write(p []byte) (int, error) {
-	if a.code == 0 {
-		a.code = http.StatusOK
+	if a.exchange.Status == 0 {
+		a.exchange.Status = http.StatusOK
 	}
 	return a.ResponseWriter.Write(p)
 }

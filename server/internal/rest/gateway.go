@@ -140,6 +140,10 @@ func outgoingHeader(key string) (string, bool) {
 func annotate(ctx context.Context, _ *http.Request) metadata.MD {
 	x := httpx.ExchangeOf(ctx)
 	md := metadata.Pairs(call.KeyRequestID, x.RequestID)
+	if pattern, ok := runtime.HTTPPathPattern(ctx); ok {
+		x.Route = pattern
+		md.Set(call.KeyRoute, x.Method+" "+pattern)
+	}
 	if x.Client.IsValid() {
 		md.Set(call.KeyClient, x.Client.String())
 	}
@@ -286,14 +290,15 @@ func tagAnswer(_ context.Context, w http.ResponseWriter, m proto.Message) error 
 	return nil
 }
 
-// answerCode sets codes other than 200: those of create and delete in the catalogue. A 204 has no body.
-func answerCode(_ context.Context, w http.ResponseWriter, m proto.Message) error {
-	switch m.ProtoReflect().Interface().(type) {
-	case *patdv1.CreateFeatureResponse, *patdv1.CreateAudienceResponse:
-		w.WriteHeader(http.StatusCreated)
-	case *patdv1.DeleteFeatureResponse, *patdv1.DeleteAudienceResponse:
+// answerCode sets codes other than 200. A 204 has no body.
+func answerCode(ctx context.Context, w http.ResponseWriter, _ proto.Message) error {
+	full, _ := runtime.RPCMethod(ctx)
+	code := call.HTTPStatus(full, nil)
+	if code == http.StatusNoContent {
 		w.Header().Del("Content-Type")
-		w.WriteHeader(http.StatusNoContent)
+	}
+	if code != http.StatusOK {
+		w.WriteHeader(code)
 	}
 	return nil
 }
