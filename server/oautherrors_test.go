@@ -179,7 +179,7 @@ func TestBearerChallengesOnREST(t *testing.T) {
 		{"a service that would introspect", "POST", "/v1/introspect", audit, 403, `Bearer realm="patd", error="insufficient_scope", scope="introspect"`},
 		{"a user at another's", "GET", "/v1/users/u1", jwt, 403, `Bearer realm="patd", error="insufficient_scope"`},
 		{"admin as a PAT", "GET", "/v1/self", r.admin, 403, `Bearer realm="patd", error="insufficient_scope"`},
-		{"a PAT from elsewhere", "GET", "/v1/self", bound, 403, ""}, // more scope would not help
+		{"a PAT from elsewhere", "GET", "/v1/self", bound, 401, `Bearer realm="patd", error="invalid_token"`}, // more scope would not help
 		{"what is fine", "GET", "/v1/self", pat, 200, ""},
 	} {
 		if got := r.rest(c.verb, c.path, c.credential, ""); got.code != c.code || got.header.Get("WWW-Authenticate") != c.challenge {

@@ -9,12 +9,13 @@ import (
 )
 
 // Authenticate returns the caller that presents a secret: a service, or the bearer of a personal access token. Every
-// defect of the secret is the same error, CodeUnauthenticated; so is a token that is revoked, expired, superseded or of
-// a suspended user. An outage is CodeUnavailable.
+// defect of the secret is the same error, CodeUnauthenticated and CREDENTIAL_INVALID. A secret that has matched, but
+// whose token is not active, is CodeUnauthenticated with the reason; its cause is an EndedError. An outage is
+// CodeUnavailable.
 func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Actor, error) {
 	kind, id, err := s.prefixes.Load().Parse(text)
 	if err != nil {
-		return Actor{}, unauthenticated("the token is not valid")
+		return Actor{}, secretInvalid(CodeUnauthenticated)
 	}
 	var a Actor
 	switch kind {
@@ -23,7 +24,7 @@ func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Act
 	case secret.KindPersonal:
 		a, err = s.authenticateToken(ctx, text, id)
 	default:
-		err = unauthenticated("the token is not valid")
+		err = secretInvalid(CodeUnauthenticated)
 	}
 	if err != nil {
 		return Actor{}, err
@@ -35,7 +36,7 @@ func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Act
 func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID) (Actor, error) {
 	c, live, err := s.knownService(ctx, secret, id, s.Now())
 	if errors.Is(err, ErrNotFound) {
-		return Actor{}, because(unauthenticated("the token is not valid"), ErrUnknownCredential)
+		return Actor{}, because(secretInvalid(CodeUnauthenticated), ErrUnknownCredential)
 	}
 	if err != nil {
 		return Actor{}, err
@@ -48,9 +49,9 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 	case live:
 		return a, nil
 	case c.Service.ID == id:
-		return Actor{}, endedOf(unauthenticated("the token is not valid"), a)
+		return Actor{}, s.endedService(c.Service, a).public(CodeUnauthenticated)
 	default:
-		return Actor{}, unauthenticated("the token is not valid")
+		return Actor{}, secretInvalid(CodeUnauthenticated)
 	}
 }
 
@@ -107,15 +108,15 @@ func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (
 	f := p.facts
 	f.AudienceOK, f.IPOK, f.ScopesOK = true, true, true
 	a := Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id, Serial: p.secret.Serial}
-	switch invalid := unauthenticated("the token is not valid"); {
-	case Decide(f) == Allow:
+	switch d := Decide(f); {
+	case d == Allow:
 		return a, nil
-	case f.Match != MatchNone:
-		return Actor{}, endedOf(invalid, a)
+	case d != NotFound:
+		return Actor{}, s.ended(&p, d).public(CodeUnauthenticated)
 	case p.cred.Token.ID == 0:
-		return Actor{}, because(invalid, ErrUnknownCredential)
+		return Actor{}, because(secretInvalid(CodeUnauthenticated), ErrUnknownCredential)
 	default:
-		return Actor{}, invalid
+		return Actor{}, secretInvalid(CodeUnauthenticated)
 	}
 }
 

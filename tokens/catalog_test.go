@@ -276,7 +276,7 @@ func TestPolicyBlocksAreFoundSetAndLifted(t *testing.T) {
 	for s, want := range map[*tokens.Secret]tokens.Decision{&within.Secret: tokens.Allow, &never.Secret: tokens.PolicyBlocked, &long.Secret: tokens.PolicyBlocked, &other.Secret: tokens.Allow} {
 		h.wants(*s, want, "after the block")
 	}
-	if _, err := h.Authenticate(ctx, long.Secret, tokens.Peer{}); reason(err) != "CREDENTIAL_INVALID" {
+	if _, err := h.Authenticate(ctx, long.Secret, tokens.Peer{}); reason(err) != "POLICY_BLOCKED" {
 		t.Errorf("a blocked token authenticates: %v", err)
 	}
 	if n, _, err := h.BlockTokens(ctx, admin, "api", ""); n != 0 || err != nil {

@@ -101,9 +101,13 @@ func Decide(f Facts) Decision {
 	}
 }
 
-// Introspection is the result for a presented secret. If Decision is not Active, the caller may only be sent Decision.
+// Introspection is the result for a presented secret. If Decision is not Active, the caller may only be sent Decision
+// and the instants of Ended.
 type Introspection struct {
 	Decision Decision
+	// Ended says why a token is not active although its secret has matched; nil: it is, or no secret has. Its Holder is
+	// for logs.
+	Ended *EndedError
 	// Token is the personal access token: the presented one, or the one that the presented access token came from.
 	Token      Token
 	AccessID   ID     // of the presented access token; 0: a personal access token was presented

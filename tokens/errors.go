@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"patd/tokens/refusal"
 )
 
 // Code is the class of a domain error. The transport maps it; see server/internal/fault for the only table.
@@ -109,20 +111,7 @@ func FeaturesUnavailable(op string, cause error) *Error {
 }
 
 func unauthenticated(text string) *Error {
-	return Fail(CodeUnauthenticated, "CREDENTIAL_INVALID", text)
-}
-
-// EndedError says that a credential's secret is right, but that it is no longer valid: it has expired, was revoked or
-// rotated away, its user is suspended, or it is bound to other networks. It is the private cause of an error that only
-// says that the credential is not valid. Its caller is not guessing secrets.
-type EndedError struct{ Holder Actor }
-
-// Error names the holder of the credential.
-func (e *EndedError) Error() string {
-	if e.Holder.TokenID == 0 {
-		return fmt.Sprintf("the credential of %s is genuine, but has ended", e.Holder)
-	}
-	return fmt.Sprintf("the secret is right, but the token %s of %s is not good now", e.Holder.TokenID, e.Holder)
+	return Fail(CodeUnauthenticated, refusal.NotValid, text)
 }
 
 // ErrUnknownCredential is the private cause of an error about a credential that has no record. Finding that out took a
@@ -134,9 +123,6 @@ func because(e *Error, cause error) *Error {
 	e.Cause = cause
 	return e
 }
-
-// endedOf returns a refusal of a credential whose secret was right.
-func endedOf(e *Error, of Actor) *Error { return because(e, &EndedError{Holder: of}) }
 
 func notFound(what string) *Error {
 	return Fail(CodeNotFound, "NOT_FOUND", "no such "+what)

@@ -73,7 +73,8 @@ type AccessClaims struct {
 // secret that was presented. An opaque one ends with that secret, whatever ends it. A JWT, which is not stored, ends
 // only at its expiry.
 //
-// Reasons: SUBJECT_INVALID for any defect of the subject, SCOPE_INVALID, TARGET_INVALID, ACCESS_LIMIT_REACHED,
+// Reasons: CREDENTIAL_INVALID for any defect of the subject, those of package refusal for one that has matched but is not
+// active, all CodeInvalid; SCOPE_INVALID, TARGET_INVALID, ACCESS_LIMIT_REACHED,
 // CLIENT_ID_INVALID, FORMAT_INVALID, and outages.
 func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, error) {
 	p, err := s.subject(ctx, r.Subject, r.Peer)
@@ -90,32 +91,37 @@ func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, err
 }
 
 // subject checks the subject token against the store. It must be a personal access token that is active from the
-// bearer's address; every other case is the same error.
+// bearer's address. Anything but a secret that has matched is the same error.
 func (s *Service) subject(ctx context.Context, text Secret, peer Peer) (presented, error) {
-	invalid := subjectInvalid()
 	kind, id, err := s.prefixes.Load().Parse(text)
 	if err != nil || kind != secret.KindPersonal {
-		return presented{}, invalid
+		return presented{}, secretInvalid(CodeInvalid)
 	}
 	var p presented
 	if err := s.present(ctx, text, id, &p); err != nil {
 		return presented{}, err
 	}
-	if !p.allowedFrom(peer) {
-		if p.facts.Match != MatchNone {
-			invalid = endedOf(invalid, holder(p.cred.Token.User, id, peer))
-		}
-		return presented{}, invalid
-	}
-	return p, nil
+	return p, s.subjectActive(&p, peer)
 }
 
-// allowedFrom reports whether the presented credential is active at the token endpoint. Audiences and scopes are
-// checked later.
-func (p presented) allowedFrom(peer Peer) bool {
+// subjectActive returns an error unless the presented credential is active at the token endpoint.
+func (s *Service) subjectActive(p *presented, peer Peer) error {
+	switch d := p.decidedFrom(peer); d {
+	case Allow:
+		return nil
+	case NotFound:
+		return secretInvalid(CodeInvalid)
+	default:
+		return s.ended(p, d).public(CodeInvalid)
+	}
+}
+
+// decidedFrom decides whether the presented credential is active for its bearer at patd itself. Audiences and scopes
+// are no matter there, or are checked later.
+func (p *presented) decidedFrom(peer Peer) Decision {
 	f := p.facts
 	f.AudienceOK, f.ScopesOK, f.IPOK = true, true, AddressAllowed(p.cred.Token.CIDRs, peer.IP)
-	return Decide(f) == Allow
+	return Decide(f)
 }
 
 // suits refuses a request that its target does not allow.
@@ -127,10 +133,6 @@ func (r ExchangeRequest) suits(t target) error {
 		return scopeInvalid("offline_access is not allowed: there is no audience, or one that does not allow it")
 	}
 	return nil
-}
-
-func subjectInvalid() *Error {
-	return Invalid("SUBJECT_INVALID", "subject_token", "the subject token is not valid")
 }
 
 // exchange decides twice: before it calls the feature source, so that a refused request waits for nothing, and again in
@@ -164,8 +166,8 @@ func (s *Service) exchange(ctx context.Context, a Actor, p presented, r Exchange
 		if err != nil {
 			return nil, err
 		}
-		if !p.allowedFrom(r.Peer) {
-			return nil, subjectInvalid()
+		if err := s.subjectActive(&p, r.Peer); err != nil {
+			return nil, err
 		}
 		o := offer{cred: p.cred, secret: p.secret, client: r.Client, now: now}
 		if o.target, err = s.targetIn(tx, ask, boundsOf(p.cred.Token)); err != nil {

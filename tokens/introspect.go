@@ -52,7 +52,9 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	}
 	p.facts.IPOK = AddressAllowed(p.cred.Token.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
-		out.Decision = d
+		if out.Decision = d; d != NotFound {
+			out.Ended = s.endedFor(&p, d, a)
+		}
 		s.decisions[d].Add(1)
 		return nil
 	}

@@ -105,7 +105,7 @@ func TestUsersComeAndGo(t *testing.T) {
 		}
 	}
 	h.wants(m.Secret, tokens.UserIsSuspended, "suspended")
-	if _, err := h.Authenticate(ctx, m.Secret, tokens.Peer{}); reason(err) != "CREDENTIAL_INVALID" {
+	if _, err := h.Authenticate(ctx, m.Secret, tokens.Peer{}); reason(err) != "USER_SUSPENDED" {
 		t.Errorf("authenticate: %v", err)
 	}
 	_, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n2", Scopes: []string{"a"}})

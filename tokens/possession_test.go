@@ -179,7 +179,7 @@ func TestLeakedSecretsOfEveryKindAreEnded(t *testing.T) {
 	h.wants(two.Access, tokens.Revoked, "an access token of a refresh token's family")
 	h.wants(kept.Secret, tokens.Allow, "the token that they came of")
 	h.refreshed(one.Refresh)
-	if _, err := h.Authenticate(ctx, svc.Secret, tokens.Peer{}); reason(err) != "CREDENTIAL_INVALID" {
+	if _, err := h.Authenticate(ctx, svc.Secret, tokens.Peer{}); reason(err) != "TOKEN_REVOKED" {
 		t.Errorf("a service: %v", err)
 	}
 	if n := count(t, h) - before - 1; n != 5 { // the refresh is one

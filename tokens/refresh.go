@@ -29,24 +29,24 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 		return Granted{}, err
 	}
 	if rt.Family.status(now) != StateActive {
-		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
+		return Granted{}, because(grantInvalid(), &EndedError{Holder: holder("", rt.ID, r.Peer)})
 	}
 	if !rt.UseTime.IsZero() {
 		// This precedes the check of the client: a thief need not know the right one.
 		if err := s.endFamily(ctx, holder("", rt.ID, r.Peer), rt.Family, reasonReused); err != nil {
 			return Granted{}, err
 		}
-		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
+		return Granted{}, because(grantInvalid(), &EndedError{Holder: holder("", rt.ID, r.Peer)})
 	}
 	if !rt.Family.Client.presents(r.Client) {
-		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
+		return Granted{}, because(grantInvalid(), &EndedError{Holder: holder("", rt.ID, r.Peer)})
 	}
 	p, err := s.origin(ctx, rt.Family, now)
 	if err != nil {
 		return Granted{}, err
 	}
-	if !p.allowedFrom(r.Peer) {
-		return Granted{}, endedOf(grantInvalid(), holder("", rt.ID, r.Peer))
+	if d := p.decidedFrom(r.Peer); d != Allow {
+		return Granted{}, s.grantEnded(&p, d, rt, r.Peer)
 	}
 	if r.Admit != nil {
 		if err := r.Admit(ctx, holder(p.cred.Token.User, p.cred.Token.ID, r.Peer)); err != nil {
@@ -60,6 +60,17 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 	}
 	s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: now, IP: r.Peer.IP.Unmap().WithZone("")}})
 	return g, nil
+}
+
+// grantEnded returns the error for a genuine refresh token whose personal access token is not active.
+func (s *Service) grantEnded(p *presented, d Decision, rt RefreshToken, peer Peer) *Error {
+	invalid := grantInvalid()
+	if d == NotFound { // there is no record of it any more
+		return because(invalid, &EndedError{Holder: holder("", rt.ID, peer)})
+	}
+	ended := s.ended(p, d)
+	invalid.Message, invalid.Metadata = ended.Refusal.Text(), ended.Refusal.Metadata()
+	return because(invalid, ended)
 }
 
 const reasonReused = "refresh token reused"
@@ -153,8 +164,8 @@ func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshT
 		if err != nil {
 			return nil, err
 		}
-		if !p.allowedFrom(r.Peer) {
-			return nil, grantInvalid()
+		if d := p.decidedFrom(r.Peer); d != Allow {
+			return nil, s.grantEnded(&p, d, rt, r.Peer)
 		}
 		o := offer{cred: p.cred, secret: p.secret, client: f.Client, family: &f, now: now}
 		if o.target, err = s.targetIn(tx, ask, f.bounds(p.cred.Token)); err != nil {

@@ -131,11 +131,9 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 		return Self{}, err
 	}
 	now := s.Now()
-	if c.Token.Status(now) != StateActive || c.User.State != UserActive || c.Token.BlockedBy != "" {
-		return Self{}, unauthenticated("the token is not valid")
-	}
-	if !AddressAllowed(c.Token.CIDRs, a.Peer.IP) {
-		return Self{}, Fail(CodeDenied, "IP_NOT_ALLOWED", "the token is not allowed from this address")
+	p := presentedBy(c, a.Serial, now)
+	if d := p.decidedFrom(a.Peer); d != Allow {
+		return Self{}, s.ended(&p, d).public(CodeUnauthenticated)
 	}
 	h, err := s.features.Features(ctx, c.User, false)
 	if err != nil {
@@ -145,5 +143,5 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	c.Token.LastUsed = Use{Time: now, IP: a.Peer.IP}
 	s.store.RecordUse(Usage{ID: a.TokenID, Use: c.Token.LastUsed})
 	effective, _ := inEffect(c.Token.Scopes, h)
-	return Self{Token: c.Token, Effective: effective}, nil
+	return Self{Token: c.Token, Effective: effective, ExpireTime: p.end()}, nil
 }

@@ -23,6 +23,8 @@ type Config struct {
 	Limits   Limits
 	// CacheFor is how long introspection results may be cached; 0: not at all.
 	CacheFor time.Duration
+	// RenewURL is where users renew their tokens; empty: nowhere.
+	RenewURL string
 	// SigningKeyDelay is how long a new key for JWTs is published before it signs, see Signer; 0: it signs at once.
 	SigningKeyDelay time.Duration
 	Now             func() time.Time // the clock; required
@@ -44,6 +46,7 @@ type Service struct {
 	policy          Policy
 	limits          Limits
 	cacheFor        time.Duration
+	renewURL        string
 	signingKeyDelay time.Duration
 	signers         signers
 	clock           func() time.Time
@@ -62,7 +65,7 @@ func NewService(c Config) (*Service, error) {
 	s := &Service{
 		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
-		cacheFor: c.CacheFor, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
+		cacheFor: c.CacheFor, renewURL: c.RenewURL, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
 	}
 	s.ledger = ledger{c.Store, s.Now}
 	s.prefixes.Store(&c.Prefixes)
@@ -205,6 +208,8 @@ type IntrospectRequest struct {
 type Self struct {
 	Token     Token
 	Effective []string
+	// ExpireTime is when the presented secret stops working; zero: never.
+	ExpireTime time.Time
 }
 
 // ServiceRequest asks for a service.

@@ -173,7 +173,10 @@ func (h *house) wants(s tokens.Secret, want tokens.Decision, why string) {
 	if in.Decision != want {
 		h.t.Errorf("%s: decision %v, want %v", why, in.Decision, want)
 	}
-	if !want.Active() {
+	if (in.Ended != nil) != (!want.Active() && want != tokens.NotFound) {
+		h.t.Errorf("%s: the decision %v tells why as %v", why, want, in.Ended)
+	}
+	if in.Ended = nil; !want.Active() {
 		if d := cmp.Diff(tokens.Introspection{Decision: want}, in, cmp.Comparer(func(a, b tokens.Token) bool { return a.ID == b.ID && a.User == b.User })); d != "" {
 			h.t.Errorf("%s: an inactive answer tells more:\n%s", why, d)
 		}

@@ -56,8 +56,9 @@ func rooms() map[string]room {
 	noSQL := []string{"database/sql"}
 	return map[string]room{
 		"patd/tokens/secret": {allowed: []string{"golang.org/x/crypto"}, refused: []string{"database/sql", "net/http"}},
+		"patd/tokens/refusal": {refused: []string{"database/sql", "net/http"}},
 		"patd/tokens": {
-			allowed: []string{"patd/tokens/secret", "golang.org/x/crypto", "golang.org/x/text"},
+			allowed: []string{"patd/tokens/secret", "patd/tokens/refusal", "golang.org/x/crypto", "golang.org/x/text"},
 			refused: []string{"database/sql", "net/http"},
 		},
 		"patd/gen":   {allowed: grpcStack, refused: noSQL},
@@ -105,7 +106,7 @@ func rooms() map[string]room {
 		"patd/internal/loopback":          {},
 		"patd/internal/secretfile":        {},
 		"patd/client": {
-			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/gen", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/tokens/refusal", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/cmd": {allowed: []string{""}},

@@ -282,7 +282,7 @@ func (c *Chain) authorize(begun *Call, req any) error {
 	}
 	refused := Denied(r, actor)
 	if r.action != "" {
-		if err := c.Service.RecordRefusal(begun, actor, refusal(r.action, refused.Reason, req)); err != nil {
+		if err := c.Service.RecordRefusal(begun, actor, refusalOf(r.action, refused.Reason, req)); err != nil {
 			c.logger.LogAttrs(begun, slog.LevelWarn, "a refused attempt could not be recorded",
 				slog.String("request_id", begun.RequestID()), slog.String("cause", LogText(err.Error())))
 		}

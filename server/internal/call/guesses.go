@@ -10,6 +10,7 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/limit"
 	"patd/tokens"
+	"patd/tokens/refusal"
 )
 
 // Credentials are checked before anything is limited, so that a good one passes whatever others at its address do. The
@@ -99,7 +100,15 @@ func HasEnded(err error) bool {
 // IsBadCredential reports whether err means that the caller's own credential is invalid.
 func IsBadCredential(err error) bool {
 	var e *tokens.Error
-	return errors.As(err, &e) && (e.Code == tokens.CodeUnauthenticated || e.Reason == fault.ReasonSubject || e.Reason == fault.ReasonGrant)
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Reason {
+	case refusal.NotValid, fault.ReasonSubject, fault.ReasonGrant:
+		return true
+	default:
+		return e.Code == tokens.CodeUnauthenticated
+	}
 }
 
 // CauseOf returns the private cause of a domain error, for the log and the limits.

@@ -52,8 +52,8 @@ func denial(r Right, a tokens.Actor) string {
 	}
 }
 
-// refusal describes a refused call by the well-formed names in its request.
-func refusal(action tokens.Action, reason string, req any) tokens.Refusal {
+// refusalOf describes a refused call by the well-formed names in its request.
+func refusalOf(action tokens.Action, reason string, req any) tokens.Refusal {
 	out := tokens.Refusal{Action: action, Reason: reason}
 	if r, ok := req.(interface{ GetUser() string }); ok {
 		out.User = loggable(r.GetUser())

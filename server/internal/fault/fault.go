@@ -33,7 +33,7 @@ const (
 	ReasonTooLarge  = "BODY_TOO_LARGE"
 	ReasonGrantType = "GRANT_TYPE_UNSUPPORTED"
 	ReasonDenied    = "PERMISSION_DENIED"
-	ReasonSubject   = "SUBJECT_INVALID"
+	ReasonSubject   = "SUBJECT_INVALID" // a good credential of another kind than a personal access token
 	ReasonGrant     = "GRANT_INVALID"
 	ReasonScope     = "SCOPE_INVALID"
 	ReasonTarget    = "TARGET_INVALID"

@@ -146,9 +146,10 @@ func badClient() *tokens.Error {
 	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the client's credential is not good: it is a service's name with that service's token")
 }
 
-// unlessBadClient adds to a bad credential's error what is expected; an outage is returned unchanged.
+// unlessBadClient adds to a bad credential's error what is expected. An outage is returned unchanged, and so is why a
+// service's own token has ended.
 func unlessBadClient(err error) error {
-	if call.IsBadCredential(err) {
+	if call.IsBadCredential(err) && !call.HasEnded(err) {
 		bad := badClient()
 		bad.Cause = call.CauseOf(err)
 		return bad

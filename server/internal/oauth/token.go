@@ -109,15 +109,17 @@ func readExchange(c *oauthCall) (q tokens.ExchangeRequest, err error) {
 }
 
 // subject identifies the token to exchange, for the log and for its exchange limit. The limit counts tokens with a
-// valid secret, so that no caller uses up another's. Any fault of the token gets the same error.
+// valid secret, so that no caller uses up another's. The error is the one that the token's bearer gets elsewhere.
 func (o *Endpoints) subject(ctx context.Context, c *oauthCall, secret tokens.Secret) (tokens.Actor, error) {
 	bearer, err := o.Service.Authenticate(ctx, secret, c.Peer)
 	var e *tokens.Error
 	switch {
-	case errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated, err == nil && bearer.Kind != tokens.TokenActor:
-		invalid := tokens.Invalid(fault.ReasonSubject, "subject_token", "is no personal access token that can be exchanged now")
-		invalid.Cause = call.CauseOf(err)
-		return tokens.Actor{}, invalid
+	case errors.As(err, &e) && e.Code == tokens.CodeUnauthenticated:
+		told := *e
+		told.Code = tokens.CodeInvalid // RFC 8693 section 2.2.2: the client's own credential is not what is wrong
+		return tokens.Actor{}, &told
+	case err == nil && bearer.Kind != tokens.TokenActor:
+		return tokens.Actor{}, tokens.Invalid(fault.ReasonSubject, "subject_token", "is no personal access token")
 	case err != nil:
 		return tokens.Actor{}, err
 	}
