@@ -139,3 +139,11 @@ func (s *Service) Refusal(in *Introspection, required []string) *Error {
 		return secretInvalid(CodeUnauthenticated)
 	}
 }
+
+// SubjectID returns the token whose secret has matched, active or not; 0: none has.
+func (in *Introspection) SubjectID() ID {
+	if in.Ended != nil {
+		return in.Ended.Holder.TokenID
+	}
+	return in.Token.ID
+}

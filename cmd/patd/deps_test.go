@@ -55,7 +55,7 @@ var grpcStack = []string{
 func rooms() map[string]room {
 	noSQL := []string{"database/sql"}
 	return map[string]room{
-		"patd/tokens/secret": {allowed: []string{"golang.org/x/crypto"}, refused: []string{"database/sql", "net/http"}},
+		"patd/tokens/secret":  {allowed: []string{"golang.org/x/crypto"}, refused: []string{"database/sql", "net/http"}},
 		"patd/tokens/refusal": {refused: []string{"database/sql", "net/http"}},
 		"patd/tokens": {
 			allowed: []string{"patd/tokens/secret", "patd/tokens/refusal", "golang.org/x/crypto", "golang.org/x/text"},

@@ -64,7 +64,7 @@ func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verd
 		Secret: secret, Audience: p.audience, Required: p.scopes, ClientIP: p.client,
 	})
 	c := call.Of(ctx)
-	c.Decision, c.Subject = in.Decision, in.Token.ID
+	c.Decision, c.Subject = in.Decision, in.SubjectID()
 	switch {
 	case err != nil:
 		return verdict{}, err

@@ -88,7 +88,7 @@ func (s *Service) answer(c *hotCall) (err error) {
 		return wire.ErrClientIP()
 	}
 	c.Introspection, err = s.service.Introspect(&c.Call, c.Actor, in)
-	c.Decision, c.Subject = c.Introspection.Decision, c.Introspection.Token.ID
+	c.Decision, c.Subject = c.Introspection.Decision, c.Introspection.SubjectID()
 	return err
 }
 

@@ -52,7 +52,7 @@ func (o *Endpoints) introspect(ctx context.Context, c *oauthCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Decision, c.Subject = out.Decision, out.Token.ID
+	c.Decision, c.Subject = out.Decision, out.SubjectID()
 	return o.describe(&out), nil
 }
 
