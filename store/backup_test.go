@@ -18,6 +18,7 @@ import (
 )
 
 func TestABackupWhileWritingIsConsistent(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	id := fill(t, st, 500)[0]
 	dir := t.TempDir()
@@ -60,6 +61,7 @@ func TestABackupWhileWritingIsConsistent(t *testing.T) {
 }
 
 func TestABackupHoldsRecordedUses(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	id := fill(t, st, 1)[0]
 	use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
@@ -74,6 +76,7 @@ func TestABackupHoldsRecordedUses(t *testing.T) {
 }
 
 func TestABackupReplacesNothingAndLeavesNothingHalf(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	fill(t, st, 10)
 	dir := t.TempDir()
@@ -102,6 +105,7 @@ func TestABackupReplacesNothingAndLeavesNothingHalf(t *testing.T) {
 }
 
 func TestCheckFindsPlantedDamage(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ damage, finding string }{
 		{`INSERT INTO tokens (id, user, key, digest, name, name_key, scopes, issue_us, expire_us)
 		  SELECT 99, user, key, digest, 'n', 'n', 'a', 1, 2 FROM tokens LIMIT 1`, "no audit event"},
@@ -143,6 +147,7 @@ func TestCheckFindsPlantedDamage(t *testing.T) {
 }
 
 func TestCheckFindsBrokenPages(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{})
 	if err != nil {

@@ -377,6 +377,7 @@ func TestSimulationOfTheCache(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	t.Parallel()
 	var steps, hits, evicted, bypassed atomic.Uint64
 	rapid.Check(t, func(rt *rapid.T) {
 		s, end := newSim(rt)
@@ -418,6 +419,7 @@ func TestSimulationOfTheCache(t *testing.T) {
 
 // TestNoAnswerIsOlderThanAChangeThatReturned has changes and lookups race.
 func TestNoAnswerIsOlderThanAChangeThatReturned(t *testing.T) {
+	t.Parallel()
 	r := newCachedRig(t, store.Options{}.WithPragmas("synchronous(OFF)"))
 	var named, held atomic.Int64 // what the last changes that returned have written
 	version := func(s string) int64 {

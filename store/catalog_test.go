@@ -12,6 +12,7 @@ import (
 
 // TestCheckAgreesWithTheService: the audit events that Check asks for are those that the service writes.
 func TestCheckAgreesWithTheService(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	st := open(t, newPath(t), store.Options{Now: c.now})
 	keys, err := secret.ParseKeys("k1:" + strings.Repeat("ab", 32))

@@ -12,6 +12,7 @@ import (
 
 // TestDamageOfTheFileIsNotToBeTriedAgain breaks pages under a store: at work, and at the next start.
 func TestDamageOfTheFileIsNotToBeTriedAgain(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st := open(t, path, store.Options{})
 	id := fill(t, st, 500)[0]

@@ -135,7 +135,8 @@ func TestACopyThereAndBackIsByteEqual(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	dir := t.TempDir()
 	origin := filepath.Join(dir, "origin.db")
 	st := everything(t, origin, copyTokens(t))
@@ -177,7 +178,8 @@ func TestACopyGivesNoPositionTwice(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
 	exec1(t, st, `DELETE FROM changes`)
 	given, err := st.Texts(t.Context(), 0, `SELECT seq FROM sqlite_sequence WHERE name IN ('changes', 'events') ORDER BY name`)
@@ -220,7 +222,8 @@ func TestNoTableAndNoColumnIsForgottenByACopy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	file, remote := open(t, newPath(t), store.Options{}), openURL(t, newSchema(t, server), store.Options{})
 	var want, numbered, counted []string
 	for _, table := range store.CopiedTables() {
@@ -291,6 +294,7 @@ func wantNoFiles(t *testing.T, dir string) {
 }
 
 func TestACopyReplacesNothing(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st := everything(t, path, 10)
 	before := fileSums(t, path)
@@ -323,7 +327,8 @@ func TestACopyIntoPostgresReplacesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
 	url := newSchema(t, server)
 	remote := openURL(t, url, store.Options{})
@@ -346,7 +351,8 @@ func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	for what, text := range map[string]string{
 		"holds a NUL character": `'a' || char(0) || 'b'`, "is not UTF-8": `CAST(x'61ff62' AS TEXT)`,
 	} {
@@ -364,7 +370,8 @@ func TestACopyThatArrivesOtherwiseDidNotHappen(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
 	url, dir := emptyDatabase(server), t.TempDir()
 	for damage, want := range map[string]string{
@@ -387,7 +394,8 @@ func TestARowThatPointsToNothingIsNotCopied(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	for _, damage := range []string{
 		`UPDATE tokens SET key = 77 WHERE id = 9223372036854775807`, `UPDATE access_tokens SET family = 78 WHERE id = 1`,
 	} {
@@ -403,7 +411,8 @@ func TestARowThatPointsToNothingIsNotCopied(t *testing.T) {
 }
 
 func TestACancelledCopyLeavesNothing(t *testing.T) {
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
 	url, dir := emptyDatabase(server), t.TempDir()
 	for _, to := range []string{url, "sqlite:" + filepath.Join(dir, "copy.db")} {
@@ -425,7 +434,8 @@ func TestNothingChangesInTheOriginOfACopy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	file := newPath(t)
 	everything(t, file, 10)
 	url := emptyDatabase(server)
@@ -457,7 +467,8 @@ func TestABackupOfPostgresIsAStoreInAFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	st := open(t, newPath(t), store.Options{})
 	id := fill(t, st, 100)[0]
 	url := emptyDatabase(server)

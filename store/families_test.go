@@ -48,6 +48,7 @@ func withGrants(t *testing.T, c *clock) *store.Store {
 }
 
 func TestGrantsArePrunedADayAfterTheirEnd(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	st := withGrants(t, c)
 	for _, step := range []struct {
@@ -74,6 +75,7 @@ func TestGrantsArePrunedADayAfterTheirEnd(t *testing.T) {
 }
 
 func TestPruningGoesOnUntilNothingIsLeft(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	st := withGrants(t, c)
 	// More than one transaction of it drops.
@@ -91,6 +93,7 @@ func TestPruningGoesOnUntilNothingIsLeft(t *testing.T) {
 }
 
 func TestCheckFindsPlantedDamageInGrants(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ damage, finding string }{
 		{`UPDATE access_tokens SET key = 77`, "points to a row of keys"},
 		{`UPDATE access_tokens SET token_id = 77`, "access_tokens: row 0000000000K points to a row of tokens"},
@@ -125,6 +128,7 @@ func TestCheckFindsPlantedDamageInGrants(t *testing.T) {
 }
 
 func TestAnEndIsFinalInTheDatabaseItself(t *testing.T) {
+	t.Parallel()
 	st := withGrants(t, newClock())
 	for _, end := range []string{
 		`UPDATE access_tokens SET revoke_us = 1, revoked_by = 'x'`, `UPDATE families SET revoke_us = 1, revoked_by = 'x'`,

@@ -12,6 +12,7 @@ import (
 )
 
 func TestAFullDiskRefusesChangesAndKeepsAnswering(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{})
 	if err != nil {
@@ -65,6 +66,7 @@ func TestAFullDiskRefusesChangesAndKeepsAnswering(t *testing.T) {
 }
 
 func TestCloseWritesRecordedUses(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{FlushInterval: time.Hour})
 	if err != nil {
@@ -90,6 +92,7 @@ func TestCloseWritesRecordedUses(t *testing.T) {
 }
 
 func TestAUseIsWrittenWithinTheInterval(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: 10 * time.Millisecond})
 	id := fill(t, st, 1)[0]
 	st.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: time.Now()}})
@@ -97,6 +100,7 @@ func TestAUseIsWrittenWithinTheInterval(t *testing.T) {
 }
 
 func TestARekeyIsWrittenSoon(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	id := fill(t, st, 1)[0]
 	old := lookup(t, st, id).Secrets[0].Hash
@@ -120,6 +124,7 @@ func await(t *testing.T, what string, done func() bool) {
 }
 
 func TestRecordedUsesAreBoundedAndDropsCounted(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	const room = 50_000
 	st := open(t, path, store.Options{FlushInterval: time.Hour, BusyTimeout: time.Millisecond}.BoundUses(room))
@@ -137,6 +142,7 @@ func TestRecordedUsesAreBoundedAndDropsCounted(t *testing.T) {
 }
 
 func TestAClosedStoreIsUnavailable(t *testing.T) {
+	t.Parallel()
 	st, err := store.Open(t.Context(), "sqlite:"+newPath(t), store.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +170,7 @@ func TestAClosedStoreIsUnavailable(t *testing.T) {
 }
 
 func TestDamageIsAnOutageNotAnAnswer(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	id := fill(t, st, 1)[0]
 	for _, damage := range []string{
@@ -179,6 +186,7 @@ func TestDamageIsAnOutageNotAnAnswer(t *testing.T) {
 }
 
 func TestTheAuditLogIsAppendOnlyAndRevocationsAreFinal(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	fill(t, st, 2)
 	exec1(t, st, `UPDATE tokens SET revoke_us = 1, revoked_by = 'x'`)

@@ -32,6 +32,7 @@ func (g *gate) options() store.Options {
 }
 
 func TestAnotherProcessIsHeardOf(t *testing.T) {
+	t.Parallel()
 	r := newCachedRig(t, store.Options{})
 	r.WantActive(t, "before", true)
 	r.Suspend(t, r.other)
@@ -47,6 +48,7 @@ func TestAnotherProcessIsHeardOf(t *testing.T) {
 // TestASilentFeedIsNoGroundToAnswerOn takes the feed's connection away, by failure and by a hang: after the bound no
 // answer comes from memory, and after the end of it none is from before.
 func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"failing", "hanging"} {
 		t.Run(how, func(t *testing.T) {
 			var g gate
@@ -95,6 +97,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 
 // TestAnotherHistoryEmptiesTheCache changes the table behind the feed's back.
 func TestAnotherHistoryEmptiesTheCache(t *testing.T) {
+	t.Parallel()
 	for name, statements := range map[string][]string{
 		"the newest entry is another":  {`UPDATE changes SET time_us = time_us + 1`},
 		"the newest entry is gone":     {`DELETE FROM changes`},
@@ -138,6 +141,7 @@ func TestAnotherHistoryEmptiesTheCache(t *testing.T) {
 }
 
 func TestAWatcherResumesAfterARestart(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{})
 	if err != nil {
@@ -163,6 +167,7 @@ func TestAWatcherResumesAfterARestart(t *testing.T) {
 }
 
 func TestNewsWakeWhoWaits(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	feed := st.Feed()
 	for i := range 20 {

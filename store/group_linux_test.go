@@ -13,6 +13,7 @@ import (
 
 // TestACommitThatFindsNoRoomFailsTheWholeGroup lets the log not grow any more: only the commit writes to it.
 func TestACommitThatFindsNoRoomFailsTheWholeGroup(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	put(t, st, "before")
 	signal.Ignore(syscall.SIGXFSZ)

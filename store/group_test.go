@@ -161,6 +161,7 @@ func inLine(t *testing.T, st *store.Store, n int) {
 }
 
 func TestAChangeOfAGroupSucceedsOrFailsByItself(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	exec1(t, st, store.WithDeferredRule)
 	must(t, st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
@@ -254,6 +255,7 @@ func must(t testing.TB, err error) {
 }
 
 func TestAChangeThatDoesNotFitLeavesTheOthersOfItsGroup(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st := open(t, path, store.Options{FlushInterval: time.Hour})
 	pages, err := st.Texts(t.Context(), 0, `PRAGMA page_count`)
@@ -288,6 +290,7 @@ func TestAChangeThatDoesNotFitLeavesTheOthersOfItsGroup(t *testing.T) {
 }
 
 func TestWhatACommitRefusesNobodyIsPromised(t *testing.T) {
+	t.Parallel()
 	for _, refusals := range []int{1, 1000} {
 		st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 		must(t, st.RefuseCommits(refusals))
@@ -320,6 +323,7 @@ func TestWhatACommitRefusesNobodyIsPromised(t *testing.T) {
 }
 
 func TestAThousandCallersShareTransactions(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	must(t, st.RefuseCommits(0)) // counts them
 	release := held(t, st)
@@ -343,6 +347,7 @@ func TestAThousandCallersShareTransactions(t *testing.T) {
 }
 
 func TestHousekeepingGivesWayAndIsNotForgotten(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	id := fill(t, st, 1)[0]
 	release := held(t, st)
@@ -380,6 +385,7 @@ func TestHousekeepingGivesWayAndIsNotForgotten(t *testing.T) {
 }
 
 func TestCloseAnswersThoseInLine(t *testing.T) {
+	t.Parallel()
 	st, err := store.Open(t.Context(), "sqlite:"+newPath(t), store.Options{FlushInterval: time.Hour})
 	must(t, err)
 	release := held(t, st)

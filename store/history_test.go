@@ -13,7 +13,8 @@ import (
 // TestALookupTellsNoPositionOfAnotherHistory takes a part of the change feed away, as a failover does to a server that
 // had not heard of it: whoever remembered an answer of before under a later position would not hear of changes to come.
 func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
-	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
+	t.Parallel()
+	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	id := fill(t, st, 5)[0]
 	cached := cache.New(st, cache.Options{})
 	for range 30 {
@@ -44,7 +45,8 @@ func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
 // TestLookupsThatWaitDoNotSilenceTheFeed holds what a replica comes back to memory by: after an outage every lookup
 // asks the database, and were the feed to wait behind them it would not be heard again.
 func TestLookupsThatWaitDoNotSilenceTheFeed(t *testing.T) {
-	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 1})
+	t.Parallel()
+	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 1})
 	feed := st.Feed()
 	release, err := st.HoldLookups(t.Context())
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestTheLatestUseSurvivesAFloodOfUsesAndFlushes(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st, err := store.Open(t.Context(), "sqlite:"+path, store.Options{FlushInterval: time.Millisecond})
 	must(t, err)
@@ -67,6 +68,7 @@ func TestAUseOfAKnownTokenAllocatesNothing(t *testing.T) {
 
 // TestUsesAreKeptUntilTheyCanBeWritten fails the write, and takes a later use meanwhile.
 func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
+	t.Parallel()
 	for _, cached := range []bool{false, true} {
 		t.Run(fmt.Sprintf("cached %v", cached), func(t *testing.T) {
 			st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
@@ -112,6 +114,7 @@ func wantUses(t *testing.T, st *store.Store, ids []tokens.ID, use, later tokens.
 
 // TestTheLaterOfAnOldAndANewUseCounts reads a store that a program from before the table of uses goes on writing.
 func TestTheLaterOfAnOldAndANewUseCounts(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	ids := fill(t, st, 4)
 	at := func(us int64) tokens.Use { return tokens.Use{Time: time.UnixMicro(us).UTC()} }

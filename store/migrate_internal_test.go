@@ -10,6 +10,7 @@ import (
 // TestTheLockOfAMigrationWritesNothing looks beside the lock's file while it is held: a server must be able to start on
 // a disk that is full.
 func TestTheLockOfAMigrationWritesNothing(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
 	unlock, err := lockFile(t.Context(), path, time.Second)
 	if err != nil {

@@ -30,6 +30,7 @@ var columnsOfVersion1 = []struct{ table, columns string }{
 }
 
 func TestAStoreOfTheFirstSchemaKeepsEveryRow(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	from := filepath.Join(dir, "new.db")
 	st := open(t, from, store.Options{})
@@ -144,6 +145,7 @@ func quoted(columns string) string {
 }
 
 func TestExceedingTokensAreSortedInTheIndex(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	plan, err := st.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+store.ExceedingQuery, slices.Repeat([]any{1}, 6)...)
 	if err != nil {
@@ -163,6 +165,7 @@ func TestExceedingTokensAreSortedInTheIndex(t *testing.T) {
 }
 
 func TestTokensWithoutAudiencesAreInNoFurtherIndex(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	fill(t, st, 50)
 	wantEntries := func(want string) {

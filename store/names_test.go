@@ -15,7 +15,7 @@ func TestNamesOfFormerProgramsAreFound(t *testing.T) {
 	t.Parallel()
 	for engine, url := range map[string]func(*testing.T) string{
 		"sqlite":   func(t *testing.T) string { return "sqlite:" + filepath.Join(t.TempDir(), "patd.db") },
-		"postgres": func(t *testing.T) string { return newSchema(t, dbtest.Postgres(t)) },
+		"postgres": func(t *testing.T) string { return newSchema(t, dbtest.SharedPostgres(t)) },
 	} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()

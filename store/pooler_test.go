@@ -21,6 +21,7 @@ func TestAStoreBehindAPoolerIsWhereItShouldBe(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	t.Parallel()
 	server := dbtest.Postgres(t)
 	for i, mode := range []string{"session", "session", "transaction", "transaction", "statement"} {
 		var settings []string

@@ -22,7 +22,8 @@ var sequencesLost = []string{
 // TestARevocationIsSeenByAllServersAfterAMove takes the sequences back, as a move of the database does, and revokes on
 // one server.
 func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
-	url := newSchema(t, dbtest.Postgres(t))
+	t.Parallel()
+	url := newSchema(t, dbtest.SharedPostgres(t))
 	one := openURL(t, url, store.Options{Connections: 2})
 	two := openURL(t, url, store.Options{Connections: 2})
 	id := fill(t, one, 5)[0]
@@ -69,7 +70,8 @@ func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
 
 // TestAPositionIsGivenWithoutRightsToTheSequence holds that a role which can only write the tables goes on as before.
 func TestAPositionIsGivenWithoutRightsToTheSequence(t *testing.T) {
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	owner := openURL(t, newSchema(t, server), store.Options{Connections: 2})
 	schema, err := owner.Texts(t.Context(), 0, `SELECT current_schema()`)
 	if err != nil {
@@ -92,7 +94,8 @@ func TestAPositionIsGivenWithoutRightsToTheSequence(t *testing.T) {
 
 // TestAChangeWithoutAnEntryFails has the database take the change and drop its entry.
 func TestAChangeWithoutAnEntryFails(t *testing.T) {
-	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
+	t.Parallel()
+	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	exec1(t, st, `CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
 	exec1(t, st, `CREATE TRIGGER drops BEFORE INSERT ON changes FOR EACH ROW EXECUTE FUNCTION drops()`)
 	if err := tryPut(t.Context(), st, "acme"); reason(err) != "STORE_UNAVAILABLE" {
@@ -109,8 +112,9 @@ func TestRepairedPositionsAreAboveAllRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	t.Parallel()
 	t.Run("PostgreSQL", func(t *testing.T) {
-		st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
+		st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 		repairs(t, st, append(slices.Clone(sequencesLost), `ALTER SEQUENCE patd_schema_version_id_seq RESTART WITH 1`))
 	})
 	t.Run("SQLite", func(t *testing.T) {
@@ -163,6 +167,7 @@ const insertEventAlone = `INSERT INTO events (time_us, actor, action, outcome, t
 // TestAFeedThatMissesChangesIsNotTrusted changes the store as one does that gives positions below the newest: with an
 // audit event, and no entry where others look for it.
 func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	r := newCachedRig(t, store.Options{Now: c.now})
 	await(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
@@ -220,7 +225,7 @@ func TestAServerThatCanChangeNothingIsNotReady(t *testing.T) {
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
-		st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
+		st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 		changesFail(t, st, func(t *testing.T, fail bool) {
 			times := 0
 			if fail {
@@ -259,6 +264,7 @@ func changesFail(t *testing.T, st *store.Store, set func(t *testing.T, fail bool
 
 // TestChangesThatFailInARowAreNoticed has what every change writes be in order, and yet none be made.
 func TestChangesThatFailInARowAreNoticed(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	st := open(t, newPath(t), store.Options{Now: c.now})
 	exec1(t, st, `CREATE TRIGGER refuses BEFORE INSERT ON prefixes BEGIN SELECT RAISE(ABORT, 'no'); END`)

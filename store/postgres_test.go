@@ -45,7 +45,8 @@ func TestStoreOnPostgres(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	server := dbtest.Postgres(t)
+	t.Parallel()
+	server := dbtest.SharedPostgres(t)
 	bare := func(t *testing.T) *store.Store {
 		return openURL(t, newSchema(t, server), store.Options{Connections: 2})
 	}

@@ -23,6 +23,7 @@ func TestPostgresFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	t.Parallel()
 	server := dbtest.Postgres(t)
 	for name, test := range map[string]func(*testing.T, *dbtest.Server){
 		"AChangeInTheWayOfAnotherIsTriedOnceMore":       conflictIsTriedOnceMore,

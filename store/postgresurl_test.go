@@ -54,6 +54,7 @@ func TestADatabaseElsewhereMustProveItself(t *testing.T) {
 }
 
 func TestASearchPathIsOneSchema(t *testing.T) {
+	t.Parallel()
 	for path, good := range map[string]bool{
 		"patd": true, "store_7": true, "_x": true,
 		"": false, "a,public": false, "My": false, `"$user"`: false, "pg_temp": false, "7": false, "a b": false, "a;drop": false,

@@ -20,11 +20,12 @@ func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
 			url := "sqlite:" + newPath(t)
 			if engine == "postgres" {
-				url = newSchema(t, dbtest.Postgres(t))
+				url = newSchema(t, dbtest.SharedPostgres(t))
 			}
 			st := openURL(t, url, store.Options{FlushInterval: time.Hour})
 			ids := fill(t, st, 30)
@@ -114,6 +115,7 @@ func maxEvent(t *testing.T, st *store.Store) int64 {
 
 // TestPositionsStayAboveThePrunedOnesWhereverTheStoreIsCopied prunes, and copies the store to PostgreSQL and back.
 func TestPositionsStayAboveThePrunedOnesWhereverTheStoreIsCopied(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	fill(t, st, 5)
 	now := time.Now().Add(time.Hour)
@@ -122,7 +124,7 @@ func TestPositionsStayAboveThePrunedOnesWhereverTheStoreIsCopied(t *testing.T) {
 	}
 	// Half of the work is left to whoever has the store next.
 	newest := maxEvent(t, st)
-	url := emptyDatabase(dbtest.Postgres(t))
+	url := emptyDatabase(dbtest.SharedPostgres(t))
 	copyInto(t, st, url, "into PostgreSQL")
 	remote := openURL(t, url, store.Options{FlushInterval: 10 * time.Millisecond})
 	await(t, "the deletion of what is released", func() bool { return count(t, remote, "events") == "1" })
@@ -147,6 +149,7 @@ func TestPositionsStayAboveThePrunedOnesWhereverTheStoreIsCopied(t *testing.T) {
 
 // TestPruningEndsAtTheFirstYoungEvent: times need not grow with positions, and nothing is passed over.
 func TestPruningEndsAtTheFirstYoungEvent(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	now := time.Now().UTC()
 	event := func(at time.Time) {

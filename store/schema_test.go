@@ -67,8 +67,9 @@ WHERE k.contype = 'c' AND k.connamespace = CAST(current_schema() AS regnamespace
 
 // TestTheSchemasAreTheSame holds that a migration of one number means the same in both engines.
 func TestTheSchemasAreTheSame(t *testing.T) {
+	t.Parallel()
 	lite := open(t, newPath(t), store.Options{})
-	big := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
+	big := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	tell := func(st *store.Store, query string) []string {
 		t.Helper()
 		lines, err := st.Texts(t.Context(), 0, query)
@@ -110,7 +111,8 @@ func TestPostgresLookupsUseIndexes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	st := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
+	t.Parallel()
+	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	if _, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: 3000, Users: 300}); err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +142,7 @@ func TestPostgresLookupsUseIndexes(t *testing.T) {
 }
 
 func TestPostgresFormOfStatements(t *testing.T) {
+	t.Parallel()
 	for given, want := range map[string]string{
 		`SELECT a FROM t WHERE b = ? AND c = ?`:                           `SELECT a FROM t WHERE b = $1 AND c = $2`,
 		`UPDATE t SET a = ?2, b = ?12 WHERE c = ?1`:                       `UPDATE t SET a = $2, b = $12 WHERE c = $1`,

@@ -15,6 +15,7 @@ import (
 )
 
 func TestTwoHandlesSeeEachOthersChangesAtOnce(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	a, b := open(t, path, store.Options{}), open(t, path, store.Options{})
 	id := fill(t, a, 1)[0]
@@ -50,6 +51,7 @@ func TestTwoHandlesSeeEachOthersChangesAtOnce(t *testing.T) {
 }
 
 func TestSeveralProcessesWriteOneStore(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	waits := []func() error{startChild(t, path), startChild(t, path)} // on a store that is not there yet
 	st := open(t, path, store.Options{BusyTimeout: time.Minute})
@@ -82,6 +84,7 @@ func TestSeveralProcessesWriteOneStore(t *testing.T) {
 }
 
 func TestAnotherProcessHoldingTheStoreDelaysWritesOnly(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st := open(t, path, store.Options{BusyTimeout: 20 * time.Millisecond})
 	id := fill(t, st, 1)[0]
@@ -96,6 +99,7 @@ func TestAnotherProcessHoldingTheStoreDelaysWritesOnly(t *testing.T) {
 }
 
 func TestWaitingForTheWriterHeedsTheContext(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st := open(t, path, store.Options{BusyTimeout: time.Minute})
 	other := open(t, path, store.Options{})
@@ -133,6 +137,7 @@ func TestWaitingForTheWriterHeedsTheContext(t *testing.T) {
 }
 
 func TestAPanicInAClosureLeavesTheStoreWorking(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	func() {
 		defer func() {
@@ -154,6 +159,7 @@ func TestAPanicInAClosureLeavesTheStoreWorking(t *testing.T) {
 }
 
 func TestOldChangesAndExpiredRequestsArePruned(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	st := open(t, newPath(t), store.Options{Now: c.now, FlushInterval: time.Hour})
 	id := fill(t, st, 5)[0]
@@ -193,6 +199,7 @@ func TestOldChangesAndExpiredRequestsArePruned(t *testing.T) {
 }
 
 func TestALookupIsAtLeastAsNewAsItsSequence(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	id := fill(t, st, 1)[0]
 	rename := func(name string) error {

@@ -30,6 +30,7 @@ func reason(err error) string {
 func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "patd.db") }
 
 func TestEveryConnectionHasItsSettings(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{Connections: 3, BusyTimeout: 1234 * time.Millisecond})
 	for pragma, want := range map[string]string{
 		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "1234", "trusted_schema": "0",
@@ -54,6 +55,7 @@ func TestEveryConnectionHasItsSettings(t *testing.T) {
 }
 
 func TestOnlyTheOwnerCanReadTheFiles(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st := open(t, path, store.Options{})
 	put(t, st, "acme")
@@ -69,6 +71,7 @@ func TestOnlyTheOwnerCanReadTheFiles(t *testing.T) {
 }
 
 func TestOpenRefusesOtherURLs(t *testing.T) {
+	t.Parallel()
 	for _, url := range []string{"", "patd.db", "postgres://host/db", "mysql:x", "sqlite:", "sqlite::memory:"} {
 		if st, err := store.Open(t.Context(), url, store.Options{}); err == nil {
 			_ = st.Close()
@@ -82,6 +85,7 @@ func TestOpenRefusesOtherURLs(t *testing.T) {
 }
 
 func TestPathsWithSpecialCharacters(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, name := range []string{"a b?c#d%20e.db", "ü&mode=ro.db"} {
 		put(t, open(t, filepath.Join(dir, name), store.Options{}), "acme")
@@ -92,6 +96,7 @@ func TestPathsWithSpecialCharacters(t *testing.T) {
 }
 
 func TestAForeignFileIsRefusedAndNotChanged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	text, foreign := filepath.Join(dir, "text"), filepath.Join(dir, "foreign.db")
 	if err := os.WriteFile(text, bytes.Repeat([]byte("not a database\n"), 100), 0o600); err != nil {
@@ -128,6 +133,7 @@ func TestAForeignFileIsRefusedAndNotChanged(t *testing.T) {
 
 // TestANewerSchemaIsRefusedUnlessItSuffersThisProgram holds what a rolling upgrade and a way back rest on.
 func TestANewerSchemaIsRefusedUnlessItSuffersThisProgram(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	st := open(t, path, store.Options{})
 	exec1(t, st, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)`)
@@ -146,6 +152,7 @@ func TestANewerSchemaIsRefusedUnlessItSuffersThisProgram(t *testing.T) {
 }
 
 func TestMigrationsFromEmpty(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -167,6 +174,7 @@ WHERE schema = 'main' AND type = 'table' AND NOT strict AND name NOT LIKE 'sqlit
 }
 
 func TestSimultaneousFirstStarts(t *testing.T) {
+	t.Parallel()
 	path := newPath(t)
 	var g errgroup.Group
 	for range 8 {
@@ -184,6 +192,7 @@ func TestSimultaneousFirstStarts(t *testing.T) {
 }
 
 func TestIndexesAreUsed(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	for statement, want := range store.Statements() {
 		plan, err := st.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+statement, slices.Repeat([]any{1}, 12)...)

@@ -47,6 +47,7 @@ func openNew(t *testing.T) tokens.Store {
 func TestStore(t *testing.T) { storetest.Run(t, openNew) }
 
 func TestStoreBehindFaulty(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) tokens.Store { return storetest.NewFaulty(openNew(t)) })
 }
 

@@ -33,7 +33,7 @@ type moving struct {
 // settled makes the store by calls to a server, which has stopped when it is answered.
 func settled(t *testing.T) *moving {
 	t.Helper()
-	m := &moving{server: dbtest.Postgres(t)}
+	m := &moving{server: dbtest.SharedPostgres(t)}
 	m.data, m.admin = administer(t)
 	m.file = "sqlite:" + filepath.Join(m.data, "patd.db")
 	m.password = written(t, "password", m.server.Password+"\n")
