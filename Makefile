@@ -16,8 +16,8 @@ test: ## the README's test command
 test-short: ## what takes no seconds, for the loop of an edit
 	go test -short ./...
 
-test-race: ## all tests under the race detector, as in CI
-	go test -race -timeout 30m ./...
+test-race: ## all tests under the race detector, the long ones too, as in CI
+	PATD_LONG=1 go test -race -timeout 30m ./...
 
 ci: ## all that a change must pass, with what it needs from apt and npm
 	.ci/run

@@ -3,10 +3,12 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/store/storetest"
@@ -62,6 +64,9 @@ func TestStoreOnPostgres(t *testing.T) {
 			return cache.New(st, cache.Options{Behind: storetest.NewFaulty(st)})
 		},
 	} {
+		if strings.HasPrefix(name, "cached") && name != "cached, over faulty" && !longtest.Enabled() {
+			continue // TestCached has them over SQLite
+		}
 		t.Run(name, func(t *testing.T) { storetest.Run(t, open) })
 	}
 	t.Run("a fault is never an answer", func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 
 	"patd/cmd/patd/internal/cli/remote"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -253,9 +254,12 @@ func (l *ledger) verifyMint(ctx context.Context, t *testing.T, a api, e *entry) 
 // TestCrashLosesNothing kills the server with SIGKILL, at random moments while several clients change things, and looks
 // after each restart whether every answered change stands and every other happened wholly or not at all.
 func TestCrashLosesNothing(t *testing.T) {
-	kills := 100
-	if testing.Short() {
-		kills = 10
+	kills := 20
+	switch {
+	case longtest.Enabled():
+		kills = 100
+	case testing.Short():
+		kills = 5
 	}
 	crash(t, kills, 4, 0)
 }

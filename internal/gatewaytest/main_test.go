@@ -1,6 +1,7 @@
 package gatewaytest
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,10 @@ import (
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	if flag.Parse(); testing.Short() {
+		fmt.Println("skipped: real gateways and clients take seconds")
+		return
+	}
 	code := m.Run()
 	if dir := builtIn; dir != "" {
 		_ = os.RemoveAll(dir)
