@@ -1,6 +1,10 @@
 package server
 
 import (
+	"maps"
+	"net/http"
+	"slices"
+
 	"google.golang.org/grpc"
 
 	"patd/server/internal/call"
@@ -28,4 +32,14 @@ func Conditional() map[string]bool {
 		found[full] = r.Conditional
 	}
 	return found
+}
+
+// Endpoints lists the paths that are served without the gateway.
+func (s *Server) Endpoints() []string {
+	var all []string
+	for _, paths := range []map[string]http.Handler{s.front.Pages, s.front.Forms, s.front.Gates} {
+		all = slices.AppendSeq(all, maps.Keys(paths))
+	}
+	slices.Sort(all)
+	return all
 }

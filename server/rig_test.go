@@ -229,7 +229,9 @@ func (r *rig) rest(method, path, secret, body string, headers ...string) answerO
 	must(r.t, err)
 	text, err := io.ReadAll(resp.Body)
 	must(r.t, errors.Join(err, resp.Body.Close()))
-	return answerOf{resp.StatusCode, resp.Header, string(text)}
+	got := answerOf{resp.StatusCode, resp.Header, string(text)}
+	conforms(r.t, method, path, got)
+	return got
 }
 
 // invoke makes a call of one message over gRPC. Of a stream it waits for the first answer.

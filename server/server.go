@@ -239,12 +239,13 @@ func decisions(service *tokens.Service) func() []metrics.Figure {
 
 // pages returns the handlers of open pages by exact path.
 func (s *Server) pages(c Config) map[string]http.Handler {
+	document := openapi.Of(s.issuer)
 	found := map[string]http.Handler{
 		"/healthz": http.HandlerFunc(s.health.live),
 		"/readyz":  http.HandlerFunc(s.health.readyz),
 		"/openapi.json": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(openapi.JSON) // a failed write means that the client has gone
+			_, _ = w.Write(document) // a failed write means that the client has gone
 		}),
 		oauth.PathKeys: oauth.NewKeysPage(c.Service),
 	}

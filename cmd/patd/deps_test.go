@@ -98,6 +98,7 @@ func rooms() map[string]room {
 		"patd/server/internal/fault":      inServer(),
 		"patd/server/internal/wire":       inServer(),
 		"patd/server/internal/limit":      {},
+		"patd/server/internal/apidoc":     inServer("call"), // a program of go generate, in no binary
 		"patd/server/signin":              {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
 		"patd/internal/bearer":            {},
 		"patd/internal/durable":           {},

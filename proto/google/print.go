@@ -1,6 +1,6 @@
 //go:build ignore
 
-// Print writes the two google/api files that the contract imports from the descriptors in the pinned
+// Print writes the google/api files that the contract imports from the descriptors in the pinned
 // google.golang.org/genproto module, so that generating needs no network but the Go module proxy.
 //
 // It runs from the root of the repository: go run -modfile=tools.mod proto/google/print.go
@@ -19,6 +19,7 @@ import (
 func main() {
 	for _, fd := range []protoreflect.FileDescriptor{
 		annotations.File_google_api_annotations_proto,
+		annotations.File_google_api_field_behavior_proto,
 		annotations.File_google_api_http_proto,
 	} {
 		text, err := (&protoprint.Printer{}).PrintProtoToString(fd)

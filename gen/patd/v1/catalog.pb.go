@@ -1916,9 +1916,9 @@ var File_patd_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\n" +
-	"\x15patd/v1/catalog.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe9\x03\n" +
-	"\aFeature\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\x15patd/v1/catalog.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\xee\x03\n" +
+	"\aFeature\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x122\n" +
 	"\aconsent\x18\x04 \x01(\x0e2\x18.patd.v1.Feature.ConsentR\aconsent\x12\x18\n" +
@@ -1936,9 +1936,9 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x1cMETADATA_PUBLISH_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vALL_CLIENTS\x10\x01\x12\x0e\n" +
 	"\n" +
-	"NO_CLIENTS\x10\x02\"\xbe\x04\n" +
-	"\bAudience\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"NO_CLIENTS\x10\x02\"\xc3\x04\n" +
+	"\bAudience\x12\x13\n" +
+	"\x02id\x18\x01 \x01(\tB\x03\xe0A\bR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12\x1a\n" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12:\n" +
 	"\vdefault_ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
@@ -1956,18 +1956,18 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x1fACCESS_TOKEN_FORMAT_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06OPAQUE\x10\x01\x12\a\n" +
-	"\x03JWT\x10\x02\"B\n" +
-	"\x14CreateFeatureRequest\x12*\n" +
-	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureR\afeature\"C\n" +
+	"\x03JWT\x10\x02\"G\n" +
+	"\x14CreateFeatureRequest\x12/\n" +
+	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureB\x03\xe0A\x02R\afeature\"C\n" +
 	"\x15CreateFeatureResponse\x12*\n" +
 	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureR\afeature\"'\n" +
 	"\x11GetFeatureRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"@\n" +
 	"\x12GetFeatureResponse\x12*\n" +
-	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureR\afeature\"W\n" +
+	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureR\afeature\"\\\n" +
 	"\x15ReplaceFeatureRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
-	"\afeature\x18\x02 \x01(\v2\x10.patd.v1.FeatureR\afeature\"D\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
+	"\afeature\x18\x02 \x01(\v2\x10.patd.v1.FeatureB\x03\xe0A\x02R\afeature\"D\n" +
 	"\x16ReplaceFeatureResponse\x12*\n" +
 	"\afeature\x18\x01 \x01(\v2\x10.patd.v1.FeatureR\afeature\">\n" +
 	"\x14DeleteFeatureRequest\x12\x12\n" +
@@ -1981,18 +1981,18 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x05after\x18\x04 \x01(\tR\x05after\"Z\n" +
 	"\x14ListFeaturesResponse\x12,\n" +
 	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\tR\x05after\"F\n" +
-	"\x15CreateAudienceRequest\x12-\n" +
-	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceR\baudience\"G\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"K\n" +
+	"\x15CreateAudienceRequest\x122\n" +
+	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceB\x03\xe0A\x02R\baudience\"G\n" +
 	"\x16CreateAudienceResponse\x12-\n" +
 	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceR\baudience\"$\n" +
 	"\x12GetAudienceRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"D\n" +
 	"\x13GetAudienceResponse\x12-\n" +
-	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceR\baudience\"W\n" +
+	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceR\baudience\"\\\n" +
 	"\x16ReplaceAudienceRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
-	"\baudience\x18\x02 \x01(\v2\x11.patd.v1.AudienceR\baudience\"H\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x122\n" +
+	"\baudience\x18\x02 \x01(\v2\x11.patd.v1.AudienceB\x03\xe0A\x02R\baudience\"H\n" +
 	"\x17ReplaceAudienceResponse\x12-\n" +
 	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceR\baudience\";\n" +
 	"\x15DeleteAudienceRequest\x12\x0e\n" +

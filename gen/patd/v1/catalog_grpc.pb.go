@@ -63,8 +63,8 @@ type CatalogServiceClient interface {
 	DeleteAudience(ctx context.Context, in *DeleteAudienceRequest, opts ...grpc.CallOption) (*DeleteAudienceResponse, error)
 	// ListAudiences lists audiences by id.
 	ListAudiences(ctx context.Context, in *ListAudiencesRequest, opts ...grpc.CallOption) (*ListAudiencesResponse, error)
-	// CheckAudience is the dry run of a policy: which live tokens that name the audience could not be minted
-	// now with the expiry they have. It changes nothing.
+	// CheckAudience tries a policy and changes nothing: it says which live tokens that name the audience could not be
+	// minted now with the expiry they have.
 	CheckAudience(ctx context.Context, in *CheckAudienceRequest, opts ...grpc.CallOption) (*CheckAudienceResponse, error)
 	// BlockTokens makes the live tokens that exceed the audience's present policy inactive (POLICY_BLOCKED), up to
 	// 1000 a call. It is reversible. Repeat it until `remaining_count` is 0.
@@ -241,8 +241,8 @@ type CatalogServiceServer interface {
 	DeleteAudience(context.Context, *DeleteAudienceRequest) (*DeleteAudienceResponse, error)
 	// ListAudiences lists audiences by id.
 	ListAudiences(context.Context, *ListAudiencesRequest) (*ListAudiencesResponse, error)
-	// CheckAudience is the dry run of a policy: which live tokens that name the audience could not be minted
-	// now with the expiry they have. It changes nothing.
+	// CheckAudience tries a policy and changes nothing: it says which live tokens that name the audience could not be
+	// minted now with the expiry they have.
 	CheckAudience(context.Context, *CheckAudienceRequest) (*CheckAudienceResponse, error)
 	// BlockTokens makes the live tokens that exceed the audience's present policy inactive (POLICY_BLOCKED), up to
 	// 1000 a call. It is reversible. Repeat it until `remaining_count` is 0.

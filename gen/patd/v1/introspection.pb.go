@@ -210,13 +210,13 @@ type IntrospectResponse struct {
 	Audiences []string `protobuf:"bytes,10,rep,name=audiences,proto3" json:"audiences,omitempty"`
 	// Labels of the token.
 	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// When the token was minted.
+	// When the token was minted; absent: it is not active.
 	IssueTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
 	// When the presented secret stops working; absent: never.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// How long until then, in whole seconds; absent: it never expires.
 	ExpiresIn *durationpb.Duration `protobuf:"bytes,14,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
-	// How long this answer may be reused without asking again. "0s": ask each time.
+	// How long this answer may be reused without asking again. "0s": ask each time; absent: the token is not active.
 	CacheFor *durationpb.Duration `protobuf:"bytes,15,opt,name=cache_for,json=cacheFor,proto3" json:"cache_for,omitempty"`
 	// Position in the change feed that this answer is at least as new as.
 	Sequence uint64 `protobuf:"varint,16,opt,name=sequence,proto3" json:"sequence,omitempty"`
@@ -999,9 +999,9 @@ var File_patd_v1_introspection_proto protoreflect.FileDescriptor
 
 const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\n" +
-	"\x1bpatd/v1/introspection.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n" +
-	"\x11IntrospectRequest\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1a\n" +
+	"\x1bpatd/v1/introspection.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x01\n" +
+	"\x11IntrospectRequest\x12\x19\n" +
+	"\x05token\x18\x01 \x01(\tB\x03\xe0A\x02R\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12'\n" +
 	"\x0frequired_scopes\x18\x03 \x03(\tR\x0erequiredScopes\x12\x1b\n" +
 	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xb7\b\n" +
@@ -1046,9 +1046,9 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x11AUDIENCE_MISMATCH\x10\b\x12\x12\n" +
 	"\x0eIP_NOT_ALLOWED\x10\t\x12\x12\n" +
 	"\x0ePOLICY_BLOCKED\x10\n" +
-	"\"P\n" +
-	"\x16BatchIntrospectRequest\x126\n" +
-	"\brequests\x18\x01 \x03(\v2\x1a.patd.v1.IntrospectRequestR\brequests\"T\n" +
+	"\"U\n" +
+	"\x16BatchIntrospectRequest\x12;\n" +
+	"\brequests\x18\x01 \x03(\v2\x1a.patd.v1.IntrospectRequestB\x03\xe0A\x02R\brequests\"T\n" +
 	"\x17BatchIntrospectResponse\x129\n" +
 	"\tresponses\x18\x01 \x03(\v2\x1b.patd.v1.IntrospectResponseR\tresponses\"_\n" +
 	"\x17IntrospectStreamRequest\x12\x0e\n" +

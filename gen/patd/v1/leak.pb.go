@@ -166,9 +166,9 @@ var File_patd_v1_leak_proto protoreflect.FileDescriptor
 
 const file_patd_v1_leak_proto_rawDesc = "" +
 	"\n" +
-	"\x12patd/v1/leak.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\".\n" +
-	"\x12ReportLeaksRequest\x12\x18\n" +
-	"\asecrets\x18\x01 \x03(\tR\asecrets\"~\n" +
+	"\x12patd/v1/leak.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"3\n" +
+	"\x12ReportLeaksRequest\x12\x1d\n" +
+	"\asecrets\x18\x01 \x03(\tB\x03\xe0A\x02R\asecrets\"~\n" +
 	"\x13ReportLeaksResponse\x12D\n" +
 	"\tmalformed\x18\x01 \x01(\v2&.patd.v1.ReportLeaksResponse.MalformedR\tmalformed\x1a!\n" +
 	"\tMalformed\x12\x14\n" +

@@ -561,7 +561,7 @@ var File_patd_v1_service_account_proto protoreflect.FileDescriptor
 
 const file_patd_v1_service_account_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpatd/v1/service_account.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n" +
+	"\x1dpatd/v1/service_account.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n" +
 	"\aService\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -583,10 +583,10 @@ const file_patd_v1_service_account_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\v\n" +
 	"\aEXPIRED\x10\x02\x12\v\n" +
-	"\aREVOKED\x10\x03\"\xb4\x01\n" +
-	"\x14CreateServiceRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
-	"\vpermissions\x18\x02 \x03(\tR\vpermissions\x12\x1a\n" +
+	"\aREVOKED\x10\x03\"\xbe\x01\n" +
+	"\x14CreateServiceRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12%\n" +
+	"\vpermissions\x18\x02 \x03(\tB\x03\xe0A\x02R\vpermissions\x12\x1a\n" +
 	"\baudience\x18\x03 \x01(\tR\baudience\x12+\n" +
 	"\x03ttl\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1d\n" +
 	"\n" +

@@ -1241,7 +1241,7 @@ var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x06\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x06\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1275,10 +1275,10 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\v\n" +
 	"\aEXPIRED\x10\x02\x12\v\n" +
-	"\aREVOKED\x10\x03\"\xe3\x03\n" +
+	"\aREVOKED\x10\x03\"\xe8\x03\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
-	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x17\n" +
+	"\x04name\x18\x02 \x01(\tB\x03\xe0A\x02R\x04name\x12\x16\n" +
 	"\x06scopes\x18\x03 \x03(\tR\x06scopes\x12 \n" +
 	"\vdescription\x18\x04 \x01(\tR\vdescription\x12?\n" +
 	"\x06labels\x18\x05 \x03(\v2'.patd.v1.CreateTokenRequest.LabelsEntryR\x06labels\x12\x1c\n" +
@@ -1312,12 +1312,12 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\baudience\x18\x06 \x01(\tR\baudience\"d\n" +
 	"\x12ListTokensResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x0e.patd.v1.TokenR\x06tokens\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8a\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x01\n" +
 	"\x12UpdateTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12$\n" +
-	"\x05token\x18\x03 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12\x1f\n" +
-	"\vupdate_mask\x18\x04 \x01(\tR\n" +
+	"\x05token\x18\x03 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12$\n" +
+	"\vupdate_mask\x18\x04 \x01(\tB\x03\xe0A\x02R\n" +
 	"updateMask\";\n" +
 	"\x13UpdateTokenResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\xb6\x02\n" +

@@ -1135,7 +1135,7 @@ var File_patd_v1_user_proto protoreflect.FileDescriptor
 
 const file_patd_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x12patd/v1/user.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15patd/v1/catalog.proto\"\xd1\x01\n" +
+	"\x12patd/v1/user.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15patd/v1/catalog.proto\"\xd1\x01\n" +
 	"\x04User\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.patd.v1.User.StateR\x05state\x12;\n" +
@@ -1185,10 +1185,10 @@ const file_patd_v1_user_proto_rawDesc = "" +
 	"\x17GetUserFeaturesResponse\x12,\n" +
 	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\x12\x14\n" +
 	"\x05stale\x18\x02 \x01(\bR\x05stale\x12\x12\n" +
-	"\x04etag\x18\x14 \x01(\tR\x04etag\"\\\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"a\n" +
 	"\x16SetUserFeaturesRequest\x12\x12\n" +
-	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1a\n" +
-	"\bfeatures\x18\x02 \x03(\tR\bfeatures\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1f\n" +
+	"\bfeatures\x18\x02 \x03(\tB\x03\xe0A\x02R\bfeatures\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\"[\n" +
 	"\x17SetUserFeaturesResponse\x12,\n" +
 	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\x12\x12\n" +

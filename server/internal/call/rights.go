@@ -40,6 +40,9 @@ type Right struct {
 	Hot bool
 }
 
+// TakesKey reports whether a call of the method may have an Idempotency-Key.
+func (r Right) TakesKey() bool { return r.keyed }
+
 // quiet reports whether a successful call is logged at debug level only.
 func (r Right) quiet() bool { return r.Open || r.Hot }
 
