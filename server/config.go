@@ -40,6 +40,8 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// SignIn verifies the JWTs of signed-in users. Nil: sign-in is off, and a JWT is rejected like any bad token.
 	SignIn call.Verifier
+	// Page configures the pages for people.
+	Page PageConfig
 	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many
 	// at once. 0: 1 and 100. ServiceMintRate and ServiceMintBurst are the same for one service, which mints for many
 	// users. 0: 1000 and 20000. Every attempt by a caller with the right to mint counts. Negative: unlimited.

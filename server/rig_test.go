@@ -99,7 +99,7 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	r.store = &gate{Store: on(st, r.faulty)}
 	r.keys = secret.NewKeyring(keys)
 	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now,
-		Policy: tokens.Policy{AllowNever: true}, SigningKeyDelay: tokens.DefaultSigningKeyDelay})
+		Policy: tokens.Policy{AllowNever: true}, SigningKeyDelay: tokens.DefaultSigningKeyDelay, ReturnOrigins: []string{"https://app.example.com"}})
 	must(t, err)
 	r.idp = newIDP(t, r.now)
 	c := server.Config{

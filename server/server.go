@@ -213,6 +213,10 @@ func (s *Server) build(c Config) error {
 		Gates: map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network)},
 		Short: introspect.NewDirect(introspect.New(behind, c.Service), from),
 	}
+	if s.front.Site, err = s.site(c, network); err != nil {
+		stop()
+		return errors.Join(err, s.conn.Close())
+	}
 	s.http = newHTTP(c, s.front)
 	if s.metLis == nil {
 		s.front.Pages["/metrics"] = m.Handler()

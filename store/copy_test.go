@@ -52,6 +52,8 @@ func oddRows() []string {
 		`INSERT INTO uses VALUES (-9223372036854775808, 0, x''), (9223372036854775807, 9223372036854775807, NULL), (7, 1, x'00000000000000000000000000000000')`,
 		`INSERT INTO features VALUES ('Z', NULL, NULL, 1, 0, 0, 0, 0, ''), ('a', 'Ä', '', 2, 1, 0, 1, 0, 'x'), ('B', NULL, NULL, 3, 0, 1, 0, 1, ' ')`,
 		`INSERT INTO audiences VALUES ('Z', NULL, NULL, NULL, NULL, 0, 0, NULL, 1, '', 0), ('a', 'A', 'https://a', 1, 9223372036854775807, 1, 1, 5, 2, 'z', 1)`,
+		`INSERT INTO page_sessions VALUES (randomblob(32), -1, 'ghost', NULL, NULL, NULL, '', 1, 2, 9223372036854775807, NULL, x'', '', x'00', NULL), (randomblob(32), 9223372036854775807, 'Ä', 'crm', 'https://a', 'admin', NULL, 1, 2, 3, 4, x'00000000', '%', NULL, x'')`,
+		`INSERT INTO page_handoffs VALUES (randomblob(32), 'ghost', '', NULL, 1, 2, NULL), (randomblob(32), 'ghost', 'crm', 'https://a', 1, 2, 3)`,
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,
 		`INSERT INTO events (time_us, actor, action, outcome, user, peer_ip, detail) VALUES (1, '', 'ü', 2, '', x'7f000001', 'two
 lines')`,

@@ -40,6 +40,11 @@ func copiedTables() []copiedTable {
 		{name: "audiences", key: "id",
 			columns: "id display_name resource default_ttl_us max_ttl_us allow_never allow_offline access_ttl_us " +
 				"access_format search require_named"},
+		{name: "page_sessions", key: "digest",
+			columns: "digest id user service return_url permissions features issue_us seen_us expire_us end_us peer_ip " +
+				"agent hint draft"},
+		{name: "page_handoffs", key: "digest",
+			columns: "digest user service return_url expire_us session_us use_us"},
 		{name: "events", key: "seq",
 			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail",
 			sequence: "seq", counted: true},

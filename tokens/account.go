@@ -115,6 +115,8 @@ type Actor struct {
 	// presented says that the caller's only authority is the secret that the call is about. The use case checks that
 	// secret against the store inside its transaction.
 	presented bool
+	// session is the caller's session of the page, which is read again in the transaction of each change; nil: none.
+	session *SessionKey
 }
 
 // String names the actor as audit events do: service:<name>, user:<id>, token:<token id>, operator or nobody.

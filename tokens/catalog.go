@@ -186,8 +186,14 @@ func (s *Service) PublishedFeatures(ctx context.Context) ([]string, error) {
 	return names, err
 }
 
+// manyNames is how many names entries reads one by one; more are read with all entries between them.
+const manyNames = 64
+
 // entries returns the catalogue's entries of names, which are sorted.
 func entries(tx ReadTx, names []string) ([]FeatureEntry, error) {
+	if len(names) > manyNames {
+		return manyEntries(tx, names)
+	}
 	out := make([]FeatureEntry, len(names))
 	for i, n := range names {
 		e, err := tx.Feature(n)
@@ -198,6 +204,36 @@ func entries(tx ReadTx, names []string) ([]FeatureEntry, error) {
 			return nil, fmt.Errorf("read feature: %w", err)
 		}
 		out[i] = e
+	}
+	return out, nil
+}
+
+// manyEntries is entries for names that are too many to be read one by one.
+func manyEntries(tx ReadTx, names []string) ([]FeatureEntry, error) {
+	out, err := entries(tx, names[:1])
+	if err != nil {
+		return nil, err
+	}
+	const page = 1000
+	var listed []FeatureEntry // in the order of names
+	q := FeatureQuery{After: names[0], Limit: page}
+	for more := true; more; {
+		if listed, err = tx.Features(q); err != nil {
+			return nil, fmt.Errorf("read features: %w", err)
+		}
+		for _, e := range listed {
+			for len(out) < len(names) && names[len(out)] < e.Name {
+				out = append(out, describe(names[len(out)]))
+			}
+			if len(out) < len(names) && names[len(out)] == e.Name {
+				out = append(out, e)
+			}
+			q.After = e.Name
+		}
+		more = len(listed) == page && len(out) < len(names)
+	}
+	for len(out) < len(names) {
+		out = append(out, describe(names[len(out)]))
 	}
 	return out, nil
 }

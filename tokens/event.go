@@ -43,6 +43,9 @@ const (
 	ActionKeyRetire       Action = "key.retire"
 	ActionPrefixAdd       Action = "prefix.add"
 	ActionAuditPrune      Action = "audit.prune"
+	ActionSessionHandoff  Action = "session.handoff"
+	ActionSessionCreate   Action = "session.create"
+	ActionSessionEnd      Action = "session.end"
 )
 
 // Outcome says whether an action was done.
@@ -92,7 +95,7 @@ func OnlyEnds(events []Event) bool {
 func (e Event) ends() bool {
 	switch e.Action {
 	case ActionTokenRevoke, ActionTokenRevokeAll, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
-		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune:
+		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd:
 		return true
 	default:
 		return e.Narrows

@@ -12,6 +12,7 @@ type reader interface {
 	CredentialReader
 	View(ctx context.Context, fn func(ReadTx) error) error
 	RecordUse(Usage)
+	RecordVisit(ctx context.Context, key SessionKey, v Visit) error
 }
 
 // ledger is the only way a Service changes its store. It checks the caller's authority again in the transaction of each
@@ -50,6 +51,9 @@ func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 	case ServiceActor:
 		return a.serviceStands(tx, now)
 	case UserActor:
+		if err := a.sessionStands(tx, now); err != nil {
+			return err
+		}
 		return a.userStands(tx)
 	case TokenActor:
 		return a.tokenStands(tx, now)
@@ -70,6 +74,23 @@ func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
 		return fmt.Errorf("read the calling service: %w", err)
 	case v.ID != a.TokenID, v.Status(now) != StateActive, a.Permissions&^v.Permissions != 0, v.Audience != a.Audience:
 		return errCaller
+	}
+	return nil
+}
+
+// sessionStands refuses a user whose session of the page has ended. Other users have none.
+func (a Actor) sessionStands(tx ReadTx, now time.Time) error {
+	if a.session == nil {
+		return nil
+	}
+	v, err := tx.PageSession(*a.session)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return errSessionEnded
+	case err != nil:
+		return fmt.Errorf("read the caller's session: %w", err)
+	case !v.live(now):
+		return errSessionEnded
 	}
 	return nil
 }

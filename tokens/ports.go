@@ -32,6 +32,9 @@ type Store interface {
 	// RecordUse records the use of a credential, or the new digest of one. It is saved in the background: at most 60 s
 	// late, only the latest use of each id, and not lost by a clean stop. It neither blocks nor fails.
 	RecordUse(Usage)
+	// RecordVisit records that a session of the page was used, or keeps what was typed into a form of it. It changes
+	// nothing else, and nothing if there is no such session. It writes no event.
+	RecordVisit(ctx context.Context, key SessionKey, v Visit) error
 }
 
 // CredentialReader reads the records that a presented secret is checked against.
@@ -76,6 +79,7 @@ type ReadTx interface {
 	FeatureReader
 	AudienceReader
 	GrantReader
+	PageSessionReader
 }
 
 // TokenReader reads tokens.
@@ -183,6 +187,7 @@ type Tx interface {
 	AccessWriter
 	FamilyWriter
 	LogWriter
+	PageSessionWriter
 }
 
 // TokenWriter writes tokens.
@@ -283,6 +288,29 @@ type FamilyWriter interface {
 	// RevokeFamily revokes a family and all its unrevoked access tokens, expired ones too. It returns false, and
 	// changes nothing, if no unrevoked family has that id.
 	RevokeFamily(id ID, r Revocation) (bool, error)
+}
+
+// PageSessionReader reads who is signed in to the page.
+type PageSessionReader interface {
+	// PageSession reads a session, whatever its state. ErrNotFound. Sessions are kept until a day after their expiry.
+	PageSession(key SessionKey) (PageSession, error)
+	// PageSessions lists a user's sessions that have not been ended and expire after now, newest first, at most limit.
+	PageSessions(user string, now time.Time, limit int) ([]PageSession, error)
+	// Handoff reads a hand-off that was not used and expires after now. ErrNotFound.
+	Handoff(key SessionKey, now time.Time) (Handoff, error)
+}
+
+// PageSessionWriter writes who is signed in to the page.
+type PageSessionWriter interface {
+	// InsertPageSession adds a session. ErrTaken when the key exists.
+	InsertPageSession(key SessionKey, s PageSession) error
+	// EndPageSessions ends a user's sessions: the one with the id, or all but the one with the id except, which may be
+	// 0. It returns how many it ended; sessions that were ended before do not count.
+	EndPageSessions(user string, id, except ID, at time.Time) (int, error)
+	// InsertHandoff adds a hand-off. ErrTaken when the key exists.
+	InsertHandoff(key SessionKey, h Handoff) error
+	// UseHandoff marks a hand-off as used. ErrNotFound if no unused one that expires after at has that key.
+	UseHandoff(key SessionKey, at time.Time) error
 }
 
 // KeyWriter writes the store's records of the digest keys.

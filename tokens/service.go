@@ -27,8 +27,12 @@ type Config struct {
 	RenewURL string
 	// SigningKeyDelay is how long a new key for JWTs is published before it signs, see Signer; 0: it signs at once.
 	SigningKeyDelay time.Duration
-	Now             func() time.Time // the clock; required
-	Rand            io.Reader        // nil: crypto/rand
+	// ReturnOrigins are the origins, such as https://app.example.com, that a hand-off may return to.
+	ReturnOrigins []string
+	// HandoffTTL is how long the code of a hand-off is good; 0: a minute.
+	HandoffTTL time.Duration
+	Now        func() time.Time // the clock; required
+	Rand       io.Reader        // nil: crypto/rand
 }
 
 // Service implements the use cases, and is the only place that decides. Its methods are safe for concurrent use.
@@ -48,6 +52,8 @@ type Service struct {
 	cacheFor        time.Duration
 	renewURL        string
 	signingKeyDelay time.Duration
+	returnOrigins   []string
+	handoffTTL      time.Duration
 	signers         signers
 	clock           func() time.Time
 	rand            io.Reader
@@ -66,6 +72,10 @@ func NewService(c Config) (*Service, error) {
 		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, renewURL: c.RenewURL, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
+		returnOrigins: c.ReturnOrigins, handoffTTL: c.HandoffTTL,
+	}
+	if s.handoffTTL <= 0 {
+		s.handoffTTL = defaultHandoffTTL
 	}
 	s.ledger = ledger{c.Store, s.Now}
 	s.prefixes.Store(&c.Prefixes)

@@ -56,15 +56,15 @@ func (s *Service) Users(ctx context.Context, a Actor, state UserState, p Page) (
 	return found, next, nil
 }
 
-// SuspendUser makes all of a user's tokens inactive until ResumeUser. A user unknown to patd is added as suspended.
-// Idempotent.
+// SuspendUser makes all of a user's tokens inactive until ResumeUser, and ends the user's sessions of the page. A user
+// unknown to patd is added as suspended. Idempotent.
 func (s *Service) SuspendUser(ctx context.Context, a Actor, user, reason string) (User, error) {
-	return s.changeUser(ctx, a, ActionUserSuspend, user, reason, func(_ Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+	return s.changeUser(ctx, a, ActionUserSuspend, user, reason, func(tx Tx, u *User, now time.Time, _ *[]Event) (string, error) {
 		if u.State == UserSuspended {
 			return "", errUnchanged
 		}
 		u.State = UserSuspended
-		return reason, nil
+		return reason, endSessions(tx, user, now)
 	})
 }
 
@@ -82,7 +82,7 @@ func (s *Service) ResumeUser(ctx context.Context, a Actor, user, reason string) 
 	})
 }
 
-// DeleteUser deletes a user and revokes all of its tokens for good; it returns how many. A user that comes back under
+// DeleteUser deletes a user, ends its sessions of the page and revokes all of its tokens for good; it returns how many. A user that comes back under
 // the same id starts afresh.
 func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) (int, error) {
 	n := 0
@@ -101,7 +101,7 @@ func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) 
 		n = len(ids)
 		*events = a.revoked(now, user, ids, why)
 		u.DeleteTime, u.Features = now, nil
-		return counted(n, reason), nil
+		return counted(n, reason), endSessions(tx, user, now)
 	})
 	return n, err
 }

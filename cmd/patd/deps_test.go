@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -67,7 +68,7 @@ func rooms() map[string]room {
 			allowed: []string{"patd/tokens", "patd/features", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
 		},
 		"patd/server": {
-			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/store/cache": {
@@ -92,6 +93,10 @@ func rooms() map[string]room {
 		"patd/server/internal/oauth":      inServer("httpx", "call", "connection", "fault", "limit", "metrics", "wire"),
 		"patd/server/internal/extauth":    inServer("httpx", "call", "connection", "fault", "metrics"),
 		"patd/server/internal/httpx":      inServer("call", "fault", "wire"),
+		// The pages for people: both stand on the frame, and the frame on what web holds.
+		"patd/server/internal/page":       inServer("frame", "call"),
+		"patd/server/internal/frame":      inServer("call", "connection", "fault", "httpx", "../web"),
+		"patd/server/web":                 {},
 		"patd/server/internal/call":       inServer("connection", "fault", "limit", "metrics", "wire"),
 		"patd/server/internal/connection": inServer("fault", "metrics"),
 		"patd/server/internal/metrics":    inServer("fault"),
@@ -129,7 +134,7 @@ func inServer(rooms ...string) room {
 		"github.com/envoyproxy/go-control-plane/envoy", "golang.org/x",
 	}, grpcStack...)
 	for _, r := range rooms {
-		allowed = append(allowed, "patd/server/internal/"+r)
+		allowed = append(allowed, path.Join("patd/server/internal", r))
 	}
 	return room{allowed: allowed, refused: []string{"database/sql"}}
 }

@@ -31,6 +31,7 @@ func devCommand(c *cli.Command) *cobra.Command {
 	s.PolicyFlags(cmd.Flags())
 	s.CacheFlags(cmd.Flags())
 	s.SignIn.Flags(cmd.Flags())
+	s.Page.Flags(cmd.Flags())
 	s.Rates.Flags(cmd.Flags())
 	s.LogFlags(cmd.Flags(), "warn", "text")
 	s.Source.Kind = config.SourceTable // holds the demo user's features
@@ -46,7 +47,7 @@ func devCommand(c *cli.Command) *cobra.Command {
 		if err = s.Source.OnlyChosen(cmd.Flags(), false); err != nil {
 			return err
 		}
-		return s.SignIn.Read(c, cmd.Flags())
+		return s.SignIn.Read(c, cmd.Flags(), &s.Page)
 	}
 	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error { return serveDev(ctx, c, &s, policy, log) })
 	return cmd
@@ -63,6 +64,7 @@ func serveDev(ctx context.Context, c *cli.Command, s *config.Settings, policy to
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
 	d := demo{dir: dir}
+	s.HandoffTTL = tokens.PageSessionMax // the link is for whoever reads it later, too
 	s.DataDir = filepath.Join(dir, "data")
 	alone := *c
 	alone.Getenv = func(string) (string, bool) { return "", false } // its own key, regardless of PATD_HASH_KEY
@@ -70,7 +72,11 @@ func serveDev(ctx context.Context, c *cli.Command, s *config.Settings, policy to
 		if err := d.fill(ctx, service); err != nil {
 			return err
 		}
-		return d.welcome(c.Stdout, srv)
+		link, err := d.link(ctx, srv, service)
+		if err != nil {
+			return err
+		}
+		return d.welcome(c.Stdout, srv, link)
 	})
 }
 
@@ -106,9 +112,21 @@ func (d demo) fill(ctx context.Context, service *tokens.Service) error {
 	return nil
 }
 
+// link returns an address that signs a browser in as the demo user, once.
+func (d demo) link(ctx context.Context, srv *server.Server, service *tokens.Service) (string, error) {
+	ttl := tokens.PageSessionMax
+	_, code, err := service.HandOff(ctx, tokens.Operator(), tokens.HandoffRequest{User: demoUser, TTL: &ttl})
+	if err != nil {
+		return "", fmt.Errorf("make a link to the page: %w", err)
+	}
+	return srv.HandoffURL(code), nil
+}
+
 // The lines work in bash and zsh, pasted one by one or all at once, with curl and nothing else. curl reads the token's
 // secret from standard input, and the caller's from a file.
-const welcome = `patd runs with a throw-away store until Ctrl-C.
+const welcome = `{link}
+
+Open this link, once, to make a token in the browser. patd runs with a throw-away store until Ctrl-C.
 
   REST   {url}
   gRPC   {grpc}
@@ -127,9 +145,9 @@ printf '{"token": "%s"}' "$SECRET" | curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/i
 
 `
 
-func (d demo) welcome(w io.Writer, srv *server.Server) error {
+func (d demo) welcome(w io.Writer, srv *server.Server, link string) error {
 	text := strings.NewReplacer(
-		"{url}", srv.Issuer(), "{grpc}", srv.GRPCAddr(), "{user}", demoUser,
+		"{link}", link, "{url}", srv.Issuer(), "{grpc}", srv.GRPCAddr(), "{user}", demoUser,
 		"{features}", strings.Join(d.features(), ", "), "{header}", d.header(), "{token}", d.tokenFile(),
 	).Replace(welcome)
 	_, err := io.WriteString(w, text)

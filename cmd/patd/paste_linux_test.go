@@ -176,7 +176,9 @@ func TestPostgresCanBePasted(t *testing.T) {
 func TestSignInCanBePasted(t *testing.T) {
 	t.Parallel()
 	for _, b := range pagetest.Blocks(t, "sh signin") {
-		d := newDesk(t).serve(t, b.Text, becomes...)
+		k := newDesk(t)
+		write(t, filepath.Join(k.dir, "client-secret"), "of the client at the provider")
+		d := k.serve(t, b.Text, becomes...)
 		d.call(t, http.MethodGet, "/healthz", "", "").want(t, "health", 200)
 	}
 }

@@ -36,6 +36,7 @@ func sample(t *testing.T) string {
 		{"Old events and the disk", s.UpkeepFlags},
 		{"Where features come from (docs/features.md)", s.Source.Flags},
 		{"Users who sign in (docs/signin.md)", s.SignIn.Flags},
+		{"The page where users make tokens (docs/page.md)", s.Page.Flags},
 		{"Rate limits", s.Rates.Flags},
 		{"Log", func(f *pflag.FlagSet) { s.LogFlags(f, "info", "json") }},
 		{"For the commands that call a running server: token, user, service list, …", remote.ConnectionFlags},

@@ -57,7 +57,7 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 		if err = s.Source.Read(c, f); err != nil {
 			return err
 		}
-		return s.SignIn.Read(c, f)
+		return s.SignIn.Read(c, f, &s.Page)
 	}
 	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error {
 		return announced(ctx, log, func() error { return serveStore(ctx, c, &s, policy, log, nil) })
@@ -107,6 +107,9 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
 		DrainDelay: time.Duration(s.DrainDelay), UnknownCallerMemory: int64(s.UnknownCallerMemory), Connections: s.Connections.Limits(),
 		Version: version(),
+	}
+	if config.Page, err = s.Page.Server(users); err != nil {
+		return err
 	}
 	s.Rates.Apply(&config)
 	if c.Hurry != nil && s.DrainDelay > 0 {

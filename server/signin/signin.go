@@ -2,6 +2,7 @@ package signin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -52,6 +53,8 @@ type Issuer struct {
 	UserPrefix    string   // put before the claim to form the id
 	FeaturesClaim string   // the claim that names the user's features; empty: none does
 	Algorithms    []string // pinned; empty: RS256, PS256, ES256, EdDSA
+	// NoBearer accepts no token of the issuer in a call: its users sign in to the page only. Audiences may be empty then.
+	NoBearer bool
 }
 
 // Identity is the bearer of a token, by its claims.
@@ -171,7 +174,9 @@ func (i Issuer) check() error {
 	switch {
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(i.URL, "#"):
 		return errors.New("an issuer has no query and no fragment (OpenID Connect Discovery 1.0 section 2)")
-	case len(i.Audiences) == 0 || slices.Contains(i.Audiences, ""):
+	case i.NoBearer && len(i.Audiences) > 0:
+		return errors.New("name audiences, or accept no tokens")
+	case !i.NoBearer && len(i.Audiences) == 0 || slices.Contains(i.Audiences, ""):
 		return errors.New("name the audience that its tokens are for; without one, every token that it issues to anybody would do")
 	case i.UserPrefix != "" && !validUser(i.UserPrefix):
 		return errors.New("the prefix of user ids is not the beginning of a user id")
@@ -279,6 +284,45 @@ func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, er
 	}
 	return who, nil
 }
+
+// Identify reads who the bearer of verified claims of an issuer is, by the same rules as Verify. claims is a JSON object,
+// whose signature and audience the caller has checked.
+func (s *SignIn) Identify(name string, claims []byte) (Identity, error) {
+	from, c, err := s.claimsOf(name, claims)
+	if err != nil {
+		return Identity{}, err
+	}
+	return from.identify(&token{claims: c})
+}
+
+// Lacks reports whether claims of an issuer lack the user's id or, if there is a FeaturesClaim, that.
+func (s *SignIn) Lacks(name string, claims []byte) bool {
+	from, c, err := s.claimsOf(name, claims)
+	if err != nil {
+		return false
+	}
+	for _, claim := range []string{from.UserClaim, from.FeaturesClaim} {
+		if _, given := c[claim]; claim != "" && (!given || c.elsewhere(claim)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *SignIn) claimsOf(name string, claims []byte) (*issuer, object, error) {
+	from, ok := s.issuers[name]
+	if !ok {
+		return nil, nil, errors.New("its issuer is not configured here")
+	}
+	var c object
+	if err := json.Unmarshal(claims, &c); err != nil {
+		return nil, nil, errors.New("its claims are no JSON object")
+	}
+	return from, c, nil
+}
+
+// Client returns the client for requests to providers, with its limits.
+func (s *SignIn) Client() *http.Client { return s.client }
 
 // ended returns why a token is rejected, with a tokens.EndedError if its only fault is that it has expired. It uses the
 // cached keys: none are fetched for a token that is rejected anyway.

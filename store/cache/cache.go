@@ -230,6 +230,11 @@ func (c *Cache) RecordUse(u tokens.Usage) {
 	c.behind.RecordUse(u)
 }
 
+// RecordVisit implements tokens.Store.
+func (c *Cache) RecordVisit(ctx context.Context, key tokens.SessionKey, v tokens.Visit) error {
+	return c.behind.RecordVisit(ctx, key, v)
+}
+
 // Ready returns why patd is not ready: the store cannot be read, takes no change, or cannot be followed; nil: it is.
 func (c *Cache) Ready(ctx context.Context) error {
 	if err := c.source.Ready(ctx); err != nil {

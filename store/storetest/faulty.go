@@ -21,6 +21,7 @@ const (
 	OpUpdate        Op = "Update"
 	OpCommit        Op = "Commit" // after the closure of an Update, before its effect
 	OpReady         Op = "Ready"
+	OpRecordVisit   Op = "RecordVisit"
 )
 
 // Faulty is a store that fails when told to. Without faults it behaves as the store it wraps.
@@ -203,6 +204,14 @@ func (f *Faulty) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 
 // RecordUse implements tokens.Store. It cannot fail.
 func (f *Faulty) RecordUse(s tokens.Usage) { f.st.RecordUse(s) }
+
+// RecordVisit implements tokens.Store.
+func (f *Faulty) RecordVisit(ctx context.Context, key tokens.SessionKey, v tokens.Visit) error {
+	if err := f.at(ctx, OpRecordVisit); err != nil {
+		return err
+	}
+	return f.st.RecordVisit(ctx, key, v)
+}
 
 // Flush writes recorded uses, when the wrapped store can.
 func (f *Faulty) Flush(ctx context.Context) error {

@@ -259,6 +259,34 @@ func (t *faultyTx) RevokeFamily(id tokens.ID, r tokens.Revocation) (bool, error)
 	return read(&t.faultyRead, "RevokeFamily", func() (bool, error) { return t.w.RevokeFamily(id, r) })
 }
 
+func (t *faultyRead) PageSession(key tokens.SessionKey) (tokens.PageSession, error) {
+	return read(t, "PageSession", func() (tokens.PageSession, error) { return t.r.PageSession(key) })
+}
+
+func (t *faultyRead) PageSessions(user string, now time.Time, limit int) ([]tokens.PageSession, error) {
+	return read(t, "PageSessions", func() ([]tokens.PageSession, error) { return t.r.PageSessions(user, now, limit) })
+}
+
+func (t *faultyRead) Handoff(key tokens.SessionKey, now time.Time) (tokens.Handoff, error) {
+	return read(t, "Handoff", func() (tokens.Handoff, error) { return t.r.Handoff(key, now) })
+}
+
+func (t *faultyTx) InsertPageSession(key tokens.SessionKey, v tokens.PageSession) error {
+	return t.write("InsertPageSession", func() error { return t.w.InsertPageSession(key, v) })
+}
+
+func (t *faultyTx) EndPageSessions(user string, id, except tokens.ID, at time.Time) (int, error) {
+	return read(&t.faultyRead, "EndPageSessions", func() (int, error) { return t.w.EndPageSessions(user, id, except, at) })
+}
+
+func (t *faultyTx) InsertHandoff(key tokens.SessionKey, h tokens.Handoff) error {
+	return t.write("InsertHandoff", func() error { return t.w.InsertHandoff(key, h) })
+}
+
+func (t *faultyTx) UseHandoff(key tokens.SessionKey, at time.Time) error {
+	return t.write("UseHandoff", func() error { return t.w.UseHandoff(key, at) })
+}
+
 func (t *faultyTx) ReleaseEvents(after, upTo uint64, before time.Time) error {
 	return t.write("ReleaseEvents", func() error { return t.w.ReleaseEvents(after, upTo, before) })
 }

@@ -29,6 +29,13 @@ type shortPath interface {
 	Takes(path string) bool
 }
 
+// site serves the pages for people.
+type site interface {
+	http.Handler
+	// Takes reports whether a path is the site's.
+	Takes(path string) bool
+}
+
 // Front is the outermost HTTP handler. It adds the request id and the response headers, finds the client's address, and
 // rejects what must not reach the gateway.
 type Front struct {
@@ -41,6 +48,7 @@ type Front struct {
 	Gates map[string]http.Handler
 	API   http.Handler
 	Short shortPath // nil: none
+	Site  site      // nil: none
 	httpx.Senders
 	Active sync.WaitGroup
 }
@@ -109,6 +117,10 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 		gate.ServeHTTP(w, r)
 		return
 	}
+	if f.Site != nil && f.Site.Takes(r.URL.Path) {
+		f.Site.ServeHTTP(w, r)
+		return
+	}
 	asked := call.Conditional(r.Header)
 	if endpoint, ok := f.Forms[r.URL.Path]; ok {
 		x.Route = r.URL.Path
@@ -163,7 +175,7 @@ func encoded(r *http.Request) bool {
 func (f *Front) known(r *http.Request) error {
 	_, inBody := f.Forms[r.URL.Path]
 	_, gate := f.Gates[r.URL.Path]
-	if inBody || gate || r.URL.Path == pathLeaks {
+	if inBody || gate || r.URL.Path == pathLeaks || f.Site != nil && f.Site.Takes(r.URL.Path) {
 		return call.UnknownTooLarge()
 	}
 	return f.Senders.Known(r)

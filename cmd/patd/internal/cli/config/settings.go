@@ -46,9 +46,13 @@ type Settings struct {
 
 	Source SourceSettings
 	SignIn signInSettings
+	Page   PageSettings
 	Rates  rateSettings
 
 	Connections connectionSettings
+
+	// HandoffTTL is how long the code of a hand-off is good; 0: a minute. It is no flag.
+	HandoffTTL time.Duration
 
 	logLevel, logFormat string
 }
@@ -66,6 +70,7 @@ func (s *Settings) ServeFlags(f *pflag.FlagSet) {
 	s.CacheFlags(f)
 	s.Source.Flags(f)
 	s.SignIn.Flags(f)
+	s.Page.Flags(f)
 	s.Rates.Flags(f)
 	s.LogFlags(f, "info", "json")
 }

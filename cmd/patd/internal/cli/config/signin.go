@@ -34,7 +34,10 @@ func (s *signInSettings) Flags(f *pflag.FlagSet) {
 }
 
 // Read checks the combination of settings, and makes the configuration.
-func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
+func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet, page *PageSettings) error {
+	if err := page.Read(s.issuers); err != nil {
+		return err
+	}
 	if len(s.issuers) == 0 {
 		for _, name := range []string{"oidc-audience", "oidc-user-claim", "oidc-user-prefix", "oidc-features-claim", "oidc-algorithms", "oidc-leeway"} {
 			if f.Changed(name) {
@@ -46,6 +49,11 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
 	issuers, err := s.paired()
 	if err != nil {
 		return err
+	}
+	if page.clientID != "" && len(s.audiences) == 0 {
+		for i := range issuers {
+			issuers[i].NoBearer = true
+		}
 	}
 	// 0 would be the default of package signin; 1 ns is as good as no leeway.
 	s.config = &signin.Config{Issuers: issuers, Leeway: max(time.Duration(s.leeway), 1), Now: c.Now}

@@ -101,6 +101,7 @@ func NewService(c *cli.Command, o *Opened, cached *cache.Cache, ring *tokens.Key
 	config := tokens.Config{
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.Limits,
 		CacheFor: time.Duration(s.CacheFor), SigningKeyDelay: time.Duration(s.SigningKeyDelay), Now: c.Now,
+		ReturnOrigins: s.Page.Origins, HandoffTTL: s.HandoffTTL,
 	}
 	if cached != nil {
 		config.Store, config.Changes = cached, o.Feed()

@@ -1,0 +1,1 @@
+// The custom element comes with its own change.
