@@ -31,7 +31,7 @@ var readers = []string{
 	"IntrospectionService/BatchIntrospect", "IntrospectionService/IntrospectStream", "IntrospectionService/WatchInvalidations",
 	"UserService/GetUser", "UserService/ListUsers", "UserService/GetUserFeatures", "CatalogService/GetFeature",
 	"CatalogService/ListFeatures", "CatalogService/GetAudience", "CatalogService/ListAudiences", "CatalogService/CheckAudience",
-	"ServiceAccountService/ListServices", "AuditService/ListEvents",
+	"ServiceAccountService/ListServices", "AuditService/ListEvents", "InventoryService/SearchTokens",
 }
 
 // TestEveryMutationSpendsFromItsCallersBudget calls every method of the table of rights as everybody who may, each with a budget

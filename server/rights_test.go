@@ -33,6 +33,8 @@ var mayCall = map[string]string{
 	"TokenService/RevokeToken":  "tokens own",
 	"TokenService/RevokeTokens": "tokens own",
 
+	"InventoryService/SearchTokens": "tokens",
+
 	"SelfService/GetSelf":    "pat",
 	"SelfService/RevokeSelf": "pat",
 

@@ -154,6 +154,43 @@ func Statements() map[string][]string {
 	}
 }
 
+// InventoryStatements are the statements of the inventory: the index that each uses, and whether it sorts.
+func InventoryStatements() map[string]struct {
+	Index string
+	Sorts bool
+} {
+	all := map[string]struct {
+		Index string
+		Sorts bool
+	}{}
+	for _, desc := range []bool{false, true} {
+		for w, index := range map[way]string{
+			wayToken(): "INTEGER PRIMARY KEY (rowid>? AND rowid<?)", wayUser(): "tokens_user (user=? AND rowid>? AND rowid<?)",
+			wayRevoked():          "tokens_revoked (id>? AND id<?)",
+			wayTimes(issueColumn): "tokens_issue (issue_us>? AND issue_us<?)", wayTied(issueColumn): "tokens_issue (issue_us=? AND rowid>? AND rowid<?)",
+			wayTimes(expireColumn): "tokens_expire (expire_us>? AND expire_us<?)", wayTied(expireColumn): "tokens_expire (expire_us=? AND rowid>? AND rowid<?)",
+		} {
+			for _, statement := range []string{w.pageOf(desc), w.endOf(inventoryStretch, desc)} {
+				all[statement] = struct {
+					Index string
+					Sorts bool
+				}{index, false}
+			}
+		}
+		for w, index := range map[way]string{
+			wayUser(): "tokens_user (user=?", wayTimes(issueColumn): "tokens_issue (issue_us>?", wayTimes(expireColumn): "tokens_expire (expire_us>?",
+		} {
+			for _, column := range []string{issueColumn, expireColumn} {
+				all[w.sortedBy(column, desc)] = struct {
+					Index string
+					Sorts bool
+				}{index, true}
+			}
+		}
+	}
+	return all
+}
+
 // ExceedingQuery is the statement of Exceeding: the one that sorts.
 const ExceedingQuery = selectExceeding
 

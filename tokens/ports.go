@@ -95,6 +95,7 @@ type TokenReader interface {
 	// particular order.
 	LiveTokens(userKey int64, now time.Time) ([]LiveToken, error)
 	ExceedingReader
+	InventoryReader
 	// Request reads the record of an idempotent request, unless it has expired at now. ErrNotFound.
 	Request(key RequestKey, now time.Time) (Request, error)
 }
@@ -105,6 +106,12 @@ type ExceedingReader interface {
 	Exceeding(q ExceedQuery) ([]Token, error)
 	// CountExceeding counts the tokens that the query selects; After and Limit do not count.
 	CountExceeding(q ExceedQuery) (int64, error)
+}
+
+// InventoryReader reads tokens of all users.
+type InventoryReader interface {
+	// Inventory lists tokens by the query, in its order.
+	Inventory(q InventoryQuery) (InventoryPage, error)
 }
 
 // FeatureReader reads the catalogue's entries of features.

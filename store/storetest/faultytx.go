@@ -45,6 +45,10 @@ func (t *faultyRead) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
 	return read(t, "Tokens", func() ([]tokens.Token, error) { return t.r.Tokens(q) })
 }
 
+func (t *faultyRead) Inventory(q tokens.InventoryQuery) (tokens.InventoryPage, error) {
+	return read(t, "Inventory", func() (tokens.InventoryPage, error) { return t.r.Inventory(q) })
+}
+
 func (t *faultyRead) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
 	return read(t, "LiveTokens", func() ([]tokens.LiveToken, error) { return t.r.LiveTokens(userKey, now) })
 }

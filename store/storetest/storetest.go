@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"TheSequenceMovesWithEverySuccess", testSequence},
 		{"TokensAreListedNewestFirstInPages", testPaging},
 		{"TokensAreFiltered", testFilters},
+		{"TheInventoryAgreesWithTheFilter", testInventory},
 		{"LiveTokensAreNeitherRevokedNorExpired", testLive},
 		{"UpdateWritesItsFieldsOnly", testUpdate},
 		{"ARevocationIsNeverUndone", testRevocation},
@@ -146,6 +147,7 @@ func reads() map[Op]func(tokens.ReadTx) error {
 	return map[Op]func(tokens.ReadTx) error{
 		"Token":     func(tx tokens.ReadTx) error { _, err := tx.Token(1); return err },
 		"Exceeding": func(tx tokens.ReadTx) error { _, err := tx.Exceeding(tokens.ExceedQuery{}); return err },
+		"Inventory": func(tx tokens.ReadTx) error { _, err := tx.Inventory(tokens.InventoryQuery{}); return err },
 		"CountExceeding": func(tx tokens.ReadTx) error {
 			_,
 				err := tx.CountExceeding(tokens.ExceedQuery{})

@@ -117,6 +117,8 @@ func (d *document) fill(op object, b binding) error {
 	return err
 }
 
+const timestamp = "google.protobuf.Timestamp"
+
 // parameters returns the parameters in path, query and headers.
 func (d *document) parameters(b binding) ([]object, error) {
 	var all []object
@@ -127,7 +129,7 @@ func (d *document) parameters(b binding) ([]object, error) {
 		switch {
 		case b.inPath[name]:
 			in = "path"
-		case b.body != "" || f.IsMap() || !f.IsList() && f.Message() != nil:
+		case b.body != "" || f.IsMap() || !f.IsList() && f.Message() != nil && f.Message().FullName() != timestamp:
 			continue
 		}
 		schema, err := d.field(f, request)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
@@ -13,12 +14,14 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"patd/server/internal/httpx"
 	"patd/tokens"
 )
 
-// queryParser rejects parameters that the request does not have: a misspelled filter would otherwise widen a list.
+// queryParser rejects parameters that the request does not have: a misspelled filter would otherwise widen a list. An
+// entry of a map is a parameter of its own, as in label.team=a.
 type queryParser struct{ runtime.DefaultQueryParser }
 
 var _ runtime.QueryParameterParser = (*queryParser)(nil)
@@ -27,12 +30,25 @@ var _ runtime.QueryParameterParser = (*queryParser)(nil)
 func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
 	fields := msg.ProtoReflect().Descriptor().Fields()
 	names := slices.Sorted(maps.Keys(values))
+	values = maps.Clone(values)
 	for _, name := range names {
 		f := fields.ByName(protoreflect.Name(name))
-		if f == nil || f.Message() != nil || filter.HasCommonPrefix([]string{name}) {
+		if of, key, ok := strings.Cut(name, "."); f == nil && ok {
+			if f = fields.ByName(protoreflect.Name(of)); f == nil || !isTextMap(f) || filter.HasCommonPrefix([]string{of}) {
+				return unknownParameter(of)
+			}
+			if len(values[name]) != 1 {
+				return badParameter(of)
+			}
+			msg.ProtoReflect().Mutable(f).Map().Set(protoreflect.ValueOfString(key).MapKey(), protoreflect.ValueOfString(values[name][0]))
+			delete(values, name)
+			continue
+		}
+		if f == nil || f.Message() != nil && !isTime(f) || filter.HasCommonPrefix([]string{name}) {
 			return unknownParameter(name)
 		}
 	}
+	names = slices.Sorted(maps.Keys(values))
 	if p.DefaultQueryParser.Parse(msg, values, filter) == nil {
 		return nil
 	}
@@ -42,6 +58,14 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 		}
 	}
 	return badParameter("")
+}
+
+func isTextMap(f protoreflect.FieldDescriptor) bool {
+	return f.IsMap() && f.MapKey().Kind() == protoreflect.StringKind && f.MapValue().Kind() == protoreflect.StringKind
+}
+
+func isTime(f protoreflect.FieldDescriptor) bool {
+	return f.Message().FullName() == (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName() && !f.IsList()
 }
 
 // queryError is the error of a query. The gateway passes on only its text, so the text is its JSON form.
@@ -73,6 +97,8 @@ func badParameter(name string) error {
 	case "state":
 		return queryError{"QUERY_INVALID", name, "given twice, or not a state; states are written in capitals: " +
 			"ACTIVE, EXPIRED, REVOKED for tokens; ACTIVE, SUSPENDED for users"}
+	case "expires_before", "unused_since", "created_before":
+		return queryError{"QUERY_INVALID", name, "given twice, or not a time such as 2030-01-31T12:00:00Z"}
 	default:
 		return queryError{"QUERY_INVALID", name, "given twice, or not a value of this parameter"}
 	}

@@ -13,6 +13,7 @@ func Register(g grpc.ServiceRegistrar, svc *tokens.Service) {
 	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
 	patdv1.RegisterUserServiceServer(g, userService{service: svc})
 	patdv1.RegisterServiceAccountServiceServer(g, accountService{service: svc})
+	patdv1.RegisterInventoryServiceServer(g, inventoryService{service: svc})
 	patdv1.RegisterAuditServiceServer(g, auditService{service: svc})
 	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
 	patdv1.RegisterLeakServiceServer(g, leakService{service: svc})

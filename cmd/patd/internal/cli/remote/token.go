@@ -17,7 +17,6 @@ import (
 
 	"patd/cmd/patd/internal/cli"
 	patdv1 "patd/gen/patd/v1"
-	"patd/tokens"
 	"patd/tokens/secret"
 )
 
@@ -175,51 +174,6 @@ func printSecret(c *cli.Command, t *patdv1.Token, secret string, more ...cli.Fie
 	}
 	_, err := fmt.Fprintln(c.Stdout, secret)
 	return err
-}
-
-func tokenList(c *cli.Command) *cobra.Command {
-	var (
-		r      patdv1.ListTokensRequest
-		state  string
-		asJSON bool
-	)
-	cmd := &cobra.Command{Use: "list --user USER", Short: "List a user's tokens, newest first", Args: cli.Takes()}
-	ownerFlags(cmd, &r.User, &asJSON, func() error {
-		if v, ok := patdv1.Token_State_value[strings.ToUpper(state)]; ok && v != 0 {
-			r.State = patdv1.Token_State(v)
-		} else if state != "" {
-			return errors.New("--state must be active, expired or revoked")
-		}
-		return nil
-	})
-	cmd.Flags().StringVar(&state, "state", "", "only those of this `STATE`: active, expired or revoked")
-	cmd.Flags().StringVar(&r.Q, "q", "", "only those whose name contains this `text`")
-	cmd.Flags().StringVar(&r.Audience, "audience", "", "only those that name this `audience`")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		all := &patdv1.ListTokensResponse{}
-		r.PageSize = tokens.MaxPageSize
-		for {
-			page, err := patdv1.NewTokenServiceClient(conn).ListTokens(ctx, &r)
-			if err != nil {
-				return err
-			}
-			all.Tokens = append(all.Tokens, page.GetTokens()...)
-			if r.PageToken = page.GetNextPageToken(); r.PageToken == "" {
-				break
-			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		var rows [][]string
-		for _, t := range all.GetTokens() {
-			rows = append(rows, []string{
-				t.GetTokenId(), t.GetName(), t.GetState().String(), strings.Join(t.GetScopes(), " "),
-				cli.Moment(t.GetIssueTime(), "-"), cli.Moment(t.GetExpireTime(), "never"), cli.Moment(t.GetLastUsedTime(), "never"),
-			})
-		}
-		return cli.Table(c.Stdout, []string{"TOKEN ID", "NAME", "STATE", "SCOPES", "ISSUED", "EXPIRES", "LAST USED"}, rows)
-	})
 }
 
 func tokenShow(c *cli.Command) *cobra.Command {

@@ -1,0 +1,79 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/call"
+	"patd/server/internal/wire"
+	"patd/tokens"
+)
+
+// inventoryService serves patd.v1.InventoryService.
+type inventoryService struct {
+	patdv1.UnimplementedInventoryServiceServer
+	service *tokens.Service
+}
+
+var _ patdv1.InventoryServiceServer = inventoryService{}
+
+// SearchTokens lists tokens of all users.
+func (s inventoryService) SearchTokens(ctx context.Context, r *patdv1.SearchTokensRequest) (*patdv1.SearchTokensResponse, error) {
+	f, err := fromFilter("", r)
+	if err != nil {
+		return nil, err
+	}
+	ts, next, err := s.service.Inventory(ctx, call.ActorOf(ctx), f, r.GetOrder(), fromPage(r))
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.SearchTokensResponse{Tokens: toTokens(ts, s.service.Now()), NextPageToken: next}, nil
+}
+
+// filter is a request that selects tokens, or a part of one.
+type filter interface {
+	GetUser() string
+	GetState() patdv1.Token_State
+	GetScope() string
+	GetAudience() string
+	GetLabel() map[string]string
+	GetExpiresBefore() *timestamppb.Timestamp
+	GetUnusedSince() *timestamppb.Timestamp
+	GetCreatedBefore() *timestamppb.Timestamp
+	GetQ() string
+}
+
+// fromFilter reads a filter whose fields have names that begin with at.
+func fromFilter(at string, r filter) (tokens.Filter, error) {
+	state, err := fromEnum("STATE_UNKNOWN", at+"state", r.GetState(), patdv1.Token_State_name)
+	if err != nil {
+		return tokens.Filter{}, err
+	}
+	f := tokens.Filter{
+		User: r.GetUser(), State: tokens.State(state), Scope: r.GetScope(), Audience: r.GetAudience(), Labels: r.GetLabel(),
+		NameHas: r.GetQ(),
+	}
+	for _, t := range []struct {
+		name string
+		from *timestamppb.Timestamp
+		to   *time.Time
+	}{
+		{"expires_before", r.GetExpiresBefore(), &f.ExpiresBefore}, {"unused_since", r.GetUnusedSince(), &f.UnusedSince},
+		{"created_before", r.GetCreatedBefore(), &f.CreatedBefore},
+	} {
+		given, err := wire.FromTime(at+t.name, t.from)
+		switch {
+		case err != nil:
+			return tokens.Filter{}, err
+		case given == nil:
+		case given.IsZero(): // it would select all
+			return tokens.Filter{}, tokens.Invalid("TIME_INVALID", at+t.name, "must be later than the first instant of the year 1")
+		default:
+			*t.to = *given
+		}
+	}
+	return f, nil
+}
