@@ -28,6 +28,7 @@ func (v *Verifier) read(k keys, t ticket, r *patdv1.IntrospectResponse) (*entry,
 	}
 	sent := v.memory.mono(t.sent)
 	if !d.Active() {
+		e.endTime, e.expireTime = toTime(r.GetEndTime()), toTime(r.GetExpireTime())
 		if d.final() {
 			e.until = sent + refusalAge
 		}

@@ -85,6 +85,12 @@ type Result struct {
 	Token *Token
 	// Missing are the required scopes that are not in effect, sorted.
 	Missing []string
+	// EndTime is when a token expired, was revoked, or its secret stopped working after a rotation; zero for other
+	// decisions, or not known.
+	EndTime time.Time
+	// ExpireTime is when the secret of a token that is not active stops working, or stopped; zero: never, or not known.
+	// An active one's is in Token.
+	ExpireTime time.Time
 }
 
 // Allowed reports whether the call may go on.

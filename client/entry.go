@@ -11,6 +11,8 @@ type entry struct {
 	key      key
 	decision Decision // of a refusal; an active token's is made for each call
 	token    *Token   // nil: refused
+	// The instants of a refusal, see Result.
+	endTime, expireTime time.Time
 
 	until  time.Duration // on the process's monotonic clock: not to be used from then on
 	expire time.Time     // the same by the wall clock, for a machine that slept; zero: never
@@ -79,7 +81,7 @@ func (e *entry) sound(mono time.Duration, wall time.Time) bool {
 // result returns the decision for one call.
 func (e *entry) result(required []string) Result {
 	if e.token == nil {
-		return Result{Decision: e.decision}
+		return Result{Decision: e.decision, EndTime: e.endTime, ExpireTime: e.expireTime}
 	}
 	return e.token.decide(required)
 }

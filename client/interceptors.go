@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -26,11 +27,15 @@ type GRPCConfig struct {
 	// ClientIP returns the address that a call comes from. Nil: the address of the connection. Metadata is not trusted,
 	// since anybody can write it. The zero Addr is unknown.
 	ClientIP func(context.Context) netip.Addr
+	// RenewURL is the page where users renew tokens. If it is set, clients get it in the metadata patd-token-renew in a
+	// token's last 30 days.
+	RenewURL string
 }
 
 // UnaryServerInterceptor lets calls with a token through, and refuses the others: UNAUTHENTICATED without an active
 // token, PERMISSION_DENIED without the scopes and for a method that is not listed, UNAVAILABLE when nothing is known
-// about the token. Handlers get the Result from [FromContext].
+// about the token. Handlers get the Result from [FromContext]. A refusal says why, as patd itself does, in its text and
+// in a google.rpc.ErrorInfo. The answer about a token that expires has the metadata patd-token-expires-at.
 func UnaryServerInterceptor(c Checker, config GRPCConfig) grpc.UnaryServerInterceptor {
 	m := newMethods(c, config)
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -95,7 +100,7 @@ func (m *methods) admit(ctx context.Context, method string) (context.Context, fu
 	}
 	token, found := bearer(metadata.ValueFromIncomingContext(ctx, "authorization"))
 	if found != bearerToken {
-		return nil, nil, status.Error(codes.Unauthenticated, "one bearer token is needed")
+		return nil, nil, withReason(codes.Unauthenticated, reasonRequired, "one bearer token is needed", nil)
 	}
 	call := Call{Audience: m.config.Audience, Scopes: scopes, ClientIP: m.config.ClientIP(ctx)}
 	verify := func() (Result, error) {
@@ -103,9 +108,12 @@ func (m *methods) admit(ctx context.Context, method string) (context.Context, fu
 		if err == nil && out.Allowed() {
 			return out, nil
 		}
-		return out, refusal(ctx, out, err)
+		return out, m.refuse(ctx, out, scopes, err)
 	}
 	out, err := verify()
+	if headers := renewalMetadata(renewHeaders(out.expires(), m.config.RenewURL, time.Now())); len(headers) > 0 { //nolint:forbidigo // it decides nothing
+		_ = grpc.SetHeader(ctx, headers) // it fails only without a transport, and so without a reader
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -116,18 +124,20 @@ func (m *methods) admit(ctx context.Context, method string) (context.Context, fu
 	return NewContext(ctx, out), again, nil
 }
 
-// refusal returns the error for the caller.
-func refusal(ctx context.Context, out Result, err error) error {
+// refuse returns the error for the caller.
+func (m *methods) refuse(ctx context.Context, out Result, scopes []string, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return status.FromContextError(ctx.Err()).Err()
 	case err != nil:
 		return status.Error(codes.Unavailable, "the token cannot be checked now")
-	case out.Decision == InsufficientScope:
-		return status.Error(codes.PermissionDenied, "the token has not all the scopes that are needed")
-	default:
-		return status.Error(codes.Unauthenticated, "the token is not valid")
 	}
+	why := out.Refusal(scopes)
+	_, why.RenewURL = renewHeaders(why.ExpireTime, m.config.RenewURL, time.Now()) //nolint:forbidigo // it decides nothing
+	if out.Decision == InsufficientScope {
+		return statusOf(codes.PermissionDenied, why)
+	}
+	return statusOf(codes.Unauthenticated, why)
 }
 
 // guardedStream decides about its token again at each message.

@@ -31,9 +31,9 @@ func (s static) Verify(_ context.Context, token string, call Call) (Result, erro
 	case !ok:
 		return Result{Decision: NotFound}, nil
 	case !t.ExpireTime.IsZero() && !s.now().Before(t.ExpireTime):
-		return Result{Decision: Expired}, nil
+		return Result{Decision: Expired, EndTime: t.ExpireTime, ExpireTime: t.ExpireTime}, nil
 	case call.Audience != "" && len(t.Audiences) > 0 && !slices.Contains(t.Audiences, call.Audience):
-		return Result{Decision: AudienceMismatch}, nil
+		return Result{Decision: AudienceMismatch, ExpireTime: t.ExpireTime}, nil
 	}
 	return t.decide(call.Scopes), nil
 }

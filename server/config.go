@@ -79,6 +79,9 @@ type Config struct {
 	// ForwardAuthorization lets Envoy pass the client's Authorization header, and so the token, on to the upstream.
 	// Other gateways follow their own configuration.
 	ForwardAuthorization bool
+	// AcceptBasic lets clients of gateways present a token as the password of Basic credentials, with any user name.
+	// AcceptAPIKey lets them present it in X-API-Key.
+	AcceptBasic, AcceptAPIKey bool
 	// Now is the clock of the limits. Nil: time.Now.
 	Now func() time.Time
 	// UnknownCallerMemory bounds the messages of all callers without a good credential together, in bytes. 0: 64 MiB.

@@ -109,7 +109,7 @@ func TestBadClientsAreRefused(t *testing.T) {
 		for _, path := range []string{"/oauth2/introspect", "/oauth2/revoke", "/oauth2/token"} {
 			form := formOf(append(c.form, "token", "garbage", "grant_type", grantExchange, "subject_token", "x", "subject_token_type", typeAccess)...)
 			got := r.oauth(path, form, c.headers...)
-			if challenge := strings.Join(got.header.Values("WWW-Authenticate"), "|"); path == "/oauth2/introspect" && challenge != c.challenge {
+			if challenge := undescribed(strings.Join(got.header.Values("WWW-Authenticate"), "|")); path == "/oauth2/introspect" && challenge != c.challenge {
 				t.Errorf("%s: the challenge is %q, want %q", c.what, challenge, c.challenge)
 			}
 			switch {

@@ -188,8 +188,9 @@ func (s *Server) build(c Config) error {
 		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
 	}
 	s.grpc = newGRPC(network, options...)
+	accept := extauth.Accept{Basic: c.AcceptBasic, APIKey: c.AcceptAPIKey}
 	registerServices(call.NewGuard(s.grpc, network), c.Service)
-	extauth.RegisterEnvoy(call.NewGuard(s.grpc, network), extauth.NewEnvoy(c.Service, c.ForwardAuthorization))
+	extauth.RegisterEnvoy(call.NewGuard(s.grpc, network), extauth.NewEnvoy(c.Service, c.ForwardAuthorization, accept))
 	registerOpen(call.NewGuard(s.grpc, network), s.health, c.Reflection)
 	watchMethods(m, network.Methods, s.grpc)
 
@@ -210,7 +211,7 @@ func (s *Server) build(c Config) error {
 	from := httpx.Senders{Chain: behind, Trusted: c.TrustedProxies}
 	s.front = &rest.Front{
 		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: endpoints.Handlers(),
-		Gates: map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network)},
+		Gates: map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network, accept)},
 		Short: introspect.NewDirect(introspect.New(behind, c.Service), from),
 	}
 	if s.front.Site, err = s.site(c, network); err != nil {
@@ -251,7 +252,8 @@ func (s *Server) pages(c Config) map[string]http.Handler {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(document) // a failed write means that the client has gone
 		}),
-		oauth.PathKeys: oauth.NewKeysPage(c.Service),
+		oauth.PathKeys:      oauth.NewKeysPage(c.Service),
+		oauth.PathProtected: oauth.NewProtectedPage(c.Service, s.issuer, c.RequestTimeout),
 	}
 	for _, path := range oauth.MetadataPaths(s.issuer) {
 		found[path] = oauth.NewMetadataPage(c.Service, s.issuer, c.RequestTimeout)

@@ -54,6 +54,9 @@ type Granted struct {
 	ExpireTime time.Time
 	ExpiresIn  time.Duration
 	Refresh    Secret // empty: none
+	// SubjectExpireTime is when the presented personal access token's secret stops working; zero: never, or another
+	// token was presented.
+	SubjectExpireTime time.Time
 }
 
 // AccessClaims are the claims of a JWT (RFC 9068 section 2.2). A JWT is not stored: only its expiry ends it.
@@ -86,6 +89,7 @@ func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, err
 	if err != nil {
 		return Granted{}, s.refusedGrant(ctx, a, ActionTokenExchange, p.cred.Token, err)
 	}
+	g.SubjectExpireTime = p.end()
 	s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.Peer.IP.Unmap().WithZone("")}})
 	return g, nil
 }

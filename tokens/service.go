@@ -55,6 +55,7 @@ type Service struct {
 	returnOrigins   []string
 	handoffTTL      time.Duration
 	signers         signers
+	resources       resources
 	clock           func() time.Time
 	rand            io.Reader
 

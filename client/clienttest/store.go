@@ -92,7 +92,7 @@ func (s state) decide(r *patdv1.IntrospectRequest, bound string, now time.Time) 
 	in.Missing = tokens.Missing(r.GetRequiredScopes(), in.Effective)
 	f.ScopesOK = len(in.Missing) == 0
 	in.Decision = tokens.Decide(f)
-	return s.describe(&in, p, now), nil
+	return s.describe(&in, p, bound, now), nil
 }
 
 func (s state) user(id string) tokens.User {
@@ -116,26 +116,52 @@ var decisions = map[tokens.Decision]patdv1.IntrospectResponse_Decision{
 	tokens.IPNotAllowed:      patdv1.IntrospectResponse_IP_NOT_ALLOWED,
 }
 
-// describe writes an answer. An inactive one contains nothing but the decision.
-func (s state) describe(in *tokens.Introspection, p presented, now time.Time) *patdv1.IntrospectResponse {
+// describe writes an answer. An inactive one contains nothing but the decision and, for a caller that is not bound to
+// another audience, the instants.
+func (s state) describe(in *tokens.Introspection, p presented, bound string, now time.Time) *patdv1.IntrospectResponse {
 	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: decisions[in.Decision]}
+	t := &in.Token
+	ends := t.ExpireTime
+	if until := p.stored.ExpireTime; !until.IsZero() && (ends.IsZero() || until.Before(ends)) {
+		ends = until
+	}
 	if !out.GetActive() {
+		if in.Decision != tokens.NotFound && s.goodFor(t, bound) {
+			out.ExpireTime, out.EndTime = optional(ends), optional(endOf(in.Decision, t, p))
+		}
 		return out
 	}
-	t := &in.Token
 	out.TokenId, out.AccessTokenId, out.User, out.Name = p.tokenID, p.accessID, t.User, t.Name
 	out.Scopes, out.GrantedScopes, out.SuspendedScopes, out.MissingScopes = in.Effective, t.Scopes, in.Suspended, in.Missing
 	out.Audiences, out.Labels, out.IssueTime = t.Audiences, t.Labels, timestamppb.New(t.IssueTime)
 	out.CacheFor, out.Sequence = durationpb.New(0), s.sequence
 	out.AnyClientIp = in.AnyAddress() && !s.silentOnIP
-	ends := t.ExpireTime
-	if until := p.stored.ExpireTime; !until.IsZero() && (ends.IsZero() || until.Before(ends)) {
-		ends = until
-	}
 	if !ends.IsZero() {
 		out.ExpireTime, out.ExpiresIn = timestamppb.New(ends), durationpb.New(tokens.WholeSeconds(ends.Sub(now)))
 	}
 	return out
+}
+
+// endOf returns when a token or its secret ended, for the decisions that have an instant.
+func endOf(d tokens.Decision, t *tokens.Token, p presented) time.Time {
+	switch {
+	case d == tokens.Expired:
+		return t.ExpireTime
+	case d == tokens.Revoked && t.Revocation != nil:
+		return t.Revocation.Time
+	case d == tokens.Superseded:
+		return p.stored.ExpireTime
+	default:
+		return time.Time{}
+	}
+}
+
+// optional writes a time; nil for the zero time.
+func optional(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
 }
 
 // holdsVisible reports whether a user holds a live token that a caller bound to an audience may see.

@@ -5,7 +5,10 @@
 // the bytes that follow the spaces.
 package bearer
 
-import "strings"
+import (
+	"encoding/base64"
+	"strings"
+)
 
 // The schemes, as they are written in headers.
 const (
@@ -26,4 +29,14 @@ func Token(header string) (token string, ok bool) {
 		return "", false
 	}
 	return token, true
+}
+
+// ParseBasic returns the user and the password of a Basic credential (RFC 7617 section 2). It reports false for one that
+// is malformed.
+func ParseBasic(credential string) (user, password string, ok bool) {
+	raw, err := base64.StdEncoding.DecodeString(credential)
+	if err != nil {
+		return "", "", false
+	}
+	return strings.Cut(string(raw), ":")
 }

@@ -184,7 +184,8 @@ func (x *IntrospectRequest) GetClientIp() string {
 	return ""
 }
 
-// IntrospectResponse is the decision. When `active` is false, nothing but `decision` is told.
+// IntrospectResponse is the decision. When `active` is false, nothing but `decision`, `end_time` and `expire_time` is
+// told: what the caller may say to the token's bearer.
 type IntrospectResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the token is active. True for ALLOW and INSUFFICIENT_SCOPE only.
@@ -212,7 +213,8 @@ type IntrospectResponse struct {
 	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// When the token was minted; absent: it is not active.
 	IssueTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
-	// When the presented secret stops working; absent: never.
+	// When the presented secret stops working, or stopped; absent: never. An inactive answer has it only if the secret
+	// matched.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// How long until then, in whole seconds; absent: it never expires.
 	ExpiresIn *durationpb.Duration `protobuf:"bytes,14,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
@@ -228,7 +230,10 @@ type IntrospectResponse struct {
 	ClientId string `protobuf:"bytes,19,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
 	// True: the token is bound to no networks, so that this answer holds for every client_ip. False, as from a server that
 	// does not know this field: it holds for the client_ip of the request only.
-	AnyClientIp   bool `protobuf:"varint,20,opt,name=any_client_ip,json=anyClientIp,proto3" json:"any_client_ip,omitempty"`
+	AnyClientIp bool `protobuf:"varint,20,opt,name=any_client_ip,json=anyClientIp,proto3" json:"any_client_ip,omitempty"`
+	// EXPIRED, REVOKED and SUPERSEDED: when that happened; absent: not known. A caller that is bound to another audience
+	// than the token's gets neither this nor expire_time.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -401,6 +406,13 @@ func (x *IntrospectResponse) GetAnyClientIp() bool {
 		return x.AnyClientIp
 	}
 	return false
+}
+
+func (x *IntrospectResponse) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
 }
 
 // BatchIntrospectRequest presents up to 1000 tokens.
@@ -1004,7 +1016,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tB\x03\xe0A\x02R\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12'\n" +
 	"\x0frequired_scopes\x18\x03 \x03(\tR\x0erequiredScopes\x12\x1b\n" +
-	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xb7\b\n" +
+	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xee\b\n" +
 	"\x12IntrospectResponse\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\bR\x06active\x12@\n" +
 	"\bdecision\x18\x02 \x01(\x0e2$.patd.v1.IntrospectResponse.DecisionR\bdecision\x12\x19\n" +
@@ -1029,7 +1041,8 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x05stale\x18\x11 \x01(\bR\x05stale\x12&\n" +
 	"\x0faccess_token_id\x18\x12 \x01(\tR\raccessTokenId\x12\x1b\n" +
 	"\tclient_id\x18\x13 \x01(\tR\bclientId\x12\"\n" +
-	"\rany_client_ip\x18\x14 \x01(\bR\vanyClientIp\x1a9\n" +
+	"\rany_client_ip\x18\x14 \x01(\bR\vanyClientIp\x125\n" +
+	"\bend_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +
@@ -1128,28 +1141,29 @@ var file_patd_v1_introspection_proto_depIdxs = []int32{
 	14, // 3: patd.v1.IntrospectResponse.expire_time:type_name -> google.protobuf.Timestamp
 	15, // 4: patd.v1.IntrospectResponse.expires_in:type_name -> google.protobuf.Duration
 	15, // 5: patd.v1.IntrospectResponse.cache_for:type_name -> google.protobuf.Duration
-	1,  // 6: patd.v1.BatchIntrospectRequest.requests:type_name -> patd.v1.IntrospectRequest
-	2,  // 7: patd.v1.BatchIntrospectResponse.responses:type_name -> patd.v1.IntrospectResponse
-	1,  // 8: patd.v1.IntrospectStreamRequest.request:type_name -> patd.v1.IntrospectRequest
-	2,  // 9: patd.v1.IntrospectStreamResponse.response:type_name -> patd.v1.IntrospectResponse
-	12, // 10: patd.v1.IntrospectStreamResponse.error:type_name -> patd.v1.IntrospectStreamResponse.Error
-	13, // 11: patd.v1.ReportUsesRequest.uses:type_name -> patd.v1.ReportUsesRequest.Use
-	14, // 12: patd.v1.ReportUsesRequest.Use.time:type_name -> google.protobuf.Timestamp
-	1,  // 13: patd.v1.IntrospectionService.Introspect:input_type -> patd.v1.IntrospectRequest
-	3,  // 14: patd.v1.IntrospectionService.BatchIntrospect:input_type -> patd.v1.BatchIntrospectRequest
-	5,  // 15: patd.v1.IntrospectionService.IntrospectStream:input_type -> patd.v1.IntrospectStreamRequest
-	7,  // 16: patd.v1.IntrospectionService.WatchInvalidations:input_type -> patd.v1.WatchInvalidationsRequest
-	9,  // 17: patd.v1.IntrospectionService.ReportUses:input_type -> patd.v1.ReportUsesRequest
-	2,  // 18: patd.v1.IntrospectionService.Introspect:output_type -> patd.v1.IntrospectResponse
-	4,  // 19: patd.v1.IntrospectionService.BatchIntrospect:output_type -> patd.v1.BatchIntrospectResponse
-	6,  // 20: patd.v1.IntrospectionService.IntrospectStream:output_type -> patd.v1.IntrospectStreamResponse
-	8,  // 21: patd.v1.IntrospectionService.WatchInvalidations:output_type -> patd.v1.WatchInvalidationsResponse
-	10, // 22: patd.v1.IntrospectionService.ReportUses:output_type -> patd.v1.ReportUsesResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 6: patd.v1.IntrospectResponse.end_time:type_name -> google.protobuf.Timestamp
+	1,  // 7: patd.v1.BatchIntrospectRequest.requests:type_name -> patd.v1.IntrospectRequest
+	2,  // 8: patd.v1.BatchIntrospectResponse.responses:type_name -> patd.v1.IntrospectResponse
+	1,  // 9: patd.v1.IntrospectStreamRequest.request:type_name -> patd.v1.IntrospectRequest
+	2,  // 10: patd.v1.IntrospectStreamResponse.response:type_name -> patd.v1.IntrospectResponse
+	12, // 11: patd.v1.IntrospectStreamResponse.error:type_name -> patd.v1.IntrospectStreamResponse.Error
+	13, // 12: patd.v1.ReportUsesRequest.uses:type_name -> patd.v1.ReportUsesRequest.Use
+	14, // 13: patd.v1.ReportUsesRequest.Use.time:type_name -> google.protobuf.Timestamp
+	1,  // 14: patd.v1.IntrospectionService.Introspect:input_type -> patd.v1.IntrospectRequest
+	3,  // 15: patd.v1.IntrospectionService.BatchIntrospect:input_type -> patd.v1.BatchIntrospectRequest
+	5,  // 16: patd.v1.IntrospectionService.IntrospectStream:input_type -> patd.v1.IntrospectStreamRequest
+	7,  // 17: patd.v1.IntrospectionService.WatchInvalidations:input_type -> patd.v1.WatchInvalidationsRequest
+	9,  // 18: patd.v1.IntrospectionService.ReportUses:input_type -> patd.v1.ReportUsesRequest
+	2,  // 19: patd.v1.IntrospectionService.Introspect:output_type -> patd.v1.IntrospectResponse
+	4,  // 20: patd.v1.IntrospectionService.BatchIntrospect:output_type -> patd.v1.BatchIntrospectResponse
+	6,  // 21: patd.v1.IntrospectionService.IntrospectStream:output_type -> patd.v1.IntrospectStreamResponse
+	8,  // 22: patd.v1.IntrospectionService.WatchInvalidations:output_type -> patd.v1.WatchInvalidationsResponse
+	10, // 23: patd.v1.IntrospectionService.ReportUses:output_type -> patd.v1.ReportUsesResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_introspection_proto_init() }

@@ -39,6 +39,12 @@ const (
 	KeyRoute = "patd-route"
 )
 
+// Metadata keys of the answers to a token's bearer, see package refusal.
+const (
+	KeyExpiresAt = "patd-token-expires-at"
+	KeyRenew     = "patd-token-renew"
+)
+
 // Metadata keys of idempotent calls.
 const (
 	KeyIdempotency = "idempotency-key"

@@ -2,6 +2,8 @@ package extauth
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -17,6 +19,7 @@ import (
 
 	"patd/server/internal/call"
 	"patd/server/internal/fault"
+	"patd/server/internal/httpx"
 	"patd/tokens"
 )
 
@@ -65,15 +68,46 @@ func (s Envoy) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Check
 	switch {
 	case err != nil:
 		return nil, err
-	case v.code != codes.OK:
-		return deny(v.code, fault.ClassOfGRPC(v.code).HTTP, field{"WWW-Authenticate", v.challenge}), nil
+	}
+	h, st := v.headers(call.Of(ctx).RequestID())
+	if st != nil {
+		return refuse(st, h), nil
 	}
 	return &authv3.CheckResponse{
 		Status: &rpcstatus.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			Headers: overwriting(v.told), HeadersToRemove: s.removed(seen),
+			Headers: overwriting(v.told), HeadersToRemove: s.removed(seen), ResponseHeadersToAdd: responding(h),
 		}},
 	}, nil
+}
+
+// refuse rejects a request with the headers and the body that forward-auth has.
+func refuse(st *status.Status, h http.Header) *authv3.CheckResponse {
+	class := fault.ClassOfGRPC(st.Code())
+	out := deny(st.Code(), class.HTTP)
+	denied := out.GetDeniedResponse()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	denied.Headers = responding(h)
+	if body, err := json.Marshal(httpx.ErrorBody(st, class, class.HTTP)); err == nil {
+		denied.Body = string(body) + "\n"
+	}
+	return out
+}
+
+// responding returns headers for the client. The values of one name stay apart.
+func responding(h http.Header) []*corev3.HeaderValueOption {
+	var out []*corev3.HeaderValueOption
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		first := len(out)
+		for _, value := range h[name] {
+			out = append(out, overwriting([]field{{name, value}})...)
+		}
+		for _, more := range out[first+1:] {
+			more.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+		}
+	}
+	return out
 }
 
 // fromCheck reads the needs of a route from its context extensions, and the client's address. Envoy's own rule for
@@ -92,8 +126,11 @@ func fromCheck(a *authv3.AttributeContext, seen []field) (passage, error) {
 		}
 	}
 	for _, h := range seen {
-		if strings.EqualFold(h.name, "authorization") {
+		switch strings.ToLower(h.name) {
+		case "authorization":
 			p.authorization = append(p.authorization, h.value)
+		case "x-api-key":
+			p.apiKey = append(p.apiKey, h.value)
 		}
 	}
 	if ip, err := netip.ParseAddr(a.GetSource().GetAddress().GetSocketAddress().GetAddress()); err == nil {
@@ -142,6 +179,9 @@ func (s Envoy) removed(seen []field) []string {
 	}
 	if !s.forward {
 		names = append(names, "authorization")
+		if s.accept.APIKey {
+			names = append(names, "x-api-key")
+		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -185,6 +225,6 @@ func deny(code codes.Code, httpCode int, headers ...field) *authv3.CheckResponse
 }
 
 // NewEnvoy returns the service.
-func NewEnvoy(service *tokens.Service, forward bool) Envoy {
-	return Envoy{gatekeeper: gatekeeper{service}, forward: forward}
+func NewEnvoy(service *tokens.Service, forward bool, accept Accept) Envoy {
+	return Envoy{gatekeeper: gatekeeper{service, accept}, forward: forward}
 }

@@ -2,6 +2,7 @@ package extauth
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
@@ -24,8 +25,8 @@ const (
 
 // ForwardAuth decides for a gateway whether a request may pass: 200 with the headers for the upstream, 401, 403, or 503
 // in an outage. The gateway presents no credential. Authorization is the client's, so a bad one does not count against
-// the gateway's address: otherwise one client could lock out all others. Only the header Authorization is read, and
-// X-Forwarded-For if the gateway is a trusted proxy.
+// the gateway's address: otherwise one client could lock out all others. Only the header Authorization is read,
+// X-API-Key if that is accepted, and X-Forwarded-For if the gateway is a trusted proxy.
 type ForwardAuth struct {
 	*call.Chain
 	gatekeeper
@@ -33,8 +34,8 @@ type ForwardAuth struct {
 }
 
 // NewForwardAuth returns the endpoint.
-func NewForwardAuth(service *tokens.Service, network *call.Chain) *ForwardAuth {
-	return &ForwardAuth{network, gatekeeper{service}, network.Page(methodForwardAuth, call.Right{Hot: true, Reads: true})}
+func NewForwardAuth(service *tokens.Service, network *call.Chain, accept Accept) *ForwardAuth {
+	return &ForwardAuth{network, gatekeeper{service, accept}, network.Page(methodForwardAuth, call.Right{Hot: true, Reads: true})}
 }
 
 // ServeHTTP serves one request and writes its log line, whatever the result.
@@ -70,13 +71,13 @@ func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		code = f.fail(w, begun, err)
 		return
 	}
-	code = v.code
+	code = v.code()
 	v.write(w, x.RequestID)
 }
 
 // readPassage reads a gateway's request.
 func readPassage(r *http.Request, x *httpx.Exchange) (passage, error) {
-	p := passage{authorization: r.Header.Values("Authorization"), client: x.Client}
+	p := passage{presented: presented{r.Header.Values("Authorization"), r.Header.Values(headerKey)}, client: x.Client}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return p, tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, joined by &")
@@ -94,17 +95,18 @@ func readPassage(r *http.Request, x *httpx.Exchange) (passage, error) {
 }
 
 // write responds with a verdict. A pass has no body: gateways drop it.
-func (v verdict) write(w http.ResponseWriter, requestID string) {
+func (v *verdict) write(w http.ResponseWriter, requestID string) {
 	for _, t := range v.told {
 		w.Header().Set(t.name, t.value)
 	}
-	if v.code == codes.OK {
+	h, st := v.headers(requestID)
+	maps.Copy(w.Header(), h)
+	if st == nil {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	w.Header().Set("WWW-Authenticate", v.challenge)
-	class := fault.ClassOfGRPC(v.code)
-	httpx.WriteErrorAs(w, fault.Status(tokens.Fail(class.Code, v.reason, v.message), requestID), class, class.HTTP)
+	class := fault.ClassOfGRPC(st.Code())
+	httpx.WriteErrorAs(w, st, class, class.HTTP)
 }
 
 // fail responds with an error, keeps its private cause for the log, and returns the code for metrics. A timeout is an

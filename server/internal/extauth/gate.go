@@ -2,17 +2,19 @@ package extauth
 
 import (
 	"context"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
-	"patd/internal/bearer"
 	"patd/server/internal/call"
+	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/refusal"
 	"patd/tokens/secret"
 )
 
@@ -31,32 +33,69 @@ const (
 )
 
 // gatekeeper decides whether a request may pass a gateway.
-type gatekeeper struct{ service *tokens.Service }
+type gatekeeper struct {
+	service *tokens.Service
+	accept  Accept
+}
 
 // passage is a request at a gateway, and the needs of its route.
 type passage struct {
-	authorization []string // every value of that header
-	scopes        []string // all are required; without duplicates, in the order requested
-	audience      string   // empty: any
-	client        netip.Addr
+	presented
+	scopes   []string // all are required; without duplicates, in the order requested
+	audience string   // empty: any
+	client   netip.Addr
 }
 
 // verdict is the decision on a request.
 type verdict struct {
-	// code is OK, Unauthenticated or PermissionDenied.
-	code codes.Code
-	// challenge is the WWW-Authenticate header (RFC 6750 section 3) of a rejection; reason and message describe it.
-	challenge, reason, message string
+	// refused is why the request may not pass, CodeUnauthenticated or CodeDenied, and how says more; nil: it may.
+	refused *tokens.Error
+	how     httpx.Refused
 	// told are the headers for the upstream, by name. All are always set, so that none of the client's remains.
 	told []field
+	// expires and renew are the client's headers refusal.HeaderExpiresAt and HeaderRenew of a request that may pass.
+	expires, renew string
+}
+
+// code returns OK, Unauthenticated or PermissionDenied.
+func (v *verdict) code() codes.Code {
+	if v.refused == nil {
+		return codes.OK
+	}
+	return fault.ClassOfDomain(v.refused.Code).GRPC
+}
+
+// headers returns the headers for the client, and for a refusal its status.
+func (v *verdict) headers(requestID string) (http.Header, *status.Status) {
+	h := http.Header{}
+	if v.refused == nil {
+		httpx.SetRenewal(h, v.expires, v.renew)
+		return h, nil
+	}
+	st := fault.Status(v.refused, requestID)
+	httpx.SetRefusal(h, st, v.how)
+	return h, st
 }
 
 // field is a header.
 type field struct{ name, value string }
 
-// decide asks the domain, for the call that ctx is. An error says nothing about the token, and the request must not pass.
+// decide asks the domain, for the call that ctx is, and keeps the reason of a refusal for the log. An error says nothing
+// about the token, and the request must not pass.
 func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verdict, error) {
-	secret, refused := readPresented(p.authorization)
+	v, err := g.judge(ctx, a, p)
+	if err != nil || v.refused == nil {
+		return v, err
+	}
+	_ = call.Of(ctx).Explain(v.refused)                                     // for the log
+	if resource, err := g.service.ResourceOf(ctx, p.audience); err == nil { // a refusal does not wait for more than that
+		v.how.Resource = resource
+	}
+	return v, nil
+}
+
+func (g gatekeeper) judge(ctx context.Context, a tokens.Actor, p passage) (verdict, error) {
+	secret, refused := g.accept.read(p.presented)
 	if refused != nil {
 		return *refused, nil
 	}
@@ -69,58 +108,20 @@ func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verd
 	case err != nil:
 		return verdict{}, err
 	case in.Decision == tokens.Allow:
-		return verdict{code: codes.OK, told: tell(&in, p.scopes)}, nil
-	case in.Decision == tokens.InsufficientScope:
-		return verdict{
-			code: codes.PermissionDenied, challenge: httpx.BearerChallenge("insufficient_scope", strings.Join(p.scopes, " ")),
-			reason: "SCOPE_INSUFFICIENT", message: "the token lacks a scope that this request needs",
-		}, nil
+		return verdict{told: tell(&in, p.scopes), expires: refusal.Time(in.ExpireTime), renew: g.service.RenewURL(in.ExpireTime)}, nil
 	default:
-		return refuse("invalid_token", "the token is not good"), nil
+		return verdict{refused: g.service.Refusal(&in, p.scopes), how: httpx.Refused{Basic: g.accept.Basic}}, nil
 	}
-}
-
-// refuse returns the verdict for a request without a good token. code: RFC 6750 section 3.1; empty: no token.
-func refuse(code, message string) verdict {
-	return verdict{
-		code: codes.Unauthenticated, challenge: httpx.BearerChallenge(code, ""), reason: "CREDENTIAL_INVALID", message: message,
-	}
-}
-
-// readPresented returns the one bearer token of the Authorization headers, or else a verdict. RFC 6750 section 3.1 has
-// 400 for a malformed request, such as one with two tokens. Here it is 401, since gateways treat any code but 401 and
-// 403 as a fault of patd's. A comma or space is the trace of two headers that a gateway joined.
-func readPresented(headers []string) (tokens.Secret, *verdict) {
-	missing, malformed := refuse("", "this request needs a token: Authorization: Bearer and a token"), refuse("invalid_request", "give one token, once")
-	missing.reason = "CREDENTIAL_REQUIRED"
-	switch {
-	case len(headers) > 1:
-		return tokens.Secret{}, &malformed
-	case len(headers) == 0:
-		return tokens.Secret{}, &missing
-	}
-	token, ok := bearer.Token(headers[0])
-	switch {
-	case !ok || token == "":
-		return tokens.Secret{}, &missing
-	case strings.ContainsAny(token, ", "):
-		return tokens.Secret{}, &malformed
-	}
-	return secret.NewSecret(token), nil
 }
 
 // tell returns the headers for the upstream, for a token with the requested scopes. The expiry is cut to whole seconds,
 // so that a token never seems to last longer than it does.
 func tell(in *tokens.Introspection, scopes []string) []field {
-	expires := ""
-	if !in.ExpireTime.IsZero() {
-		expires = in.ExpireTime.UTC().Truncate(time.Second).Format(time.RFC3339)
-	}
 	return []field{
 		{headerUser, encodeUser(in.Token.User)},
 		{headerScopes, strings.Join(scopes, " ")},
 		{headerID, in.Token.ID.String()},
-		{headerExpires, expires},
+		{headerExpires, refusal.Time(in.ExpireTime)},
 	}
 }
 

@@ -1,6 +1,7 @@
 package extauth
 
 import (
+	"encoding/base64"
 	"net/url"
 	"slices"
 	"strings"
@@ -47,12 +48,60 @@ func TestOneBearerTokenIsRead(t *testing.T) {
 		{[]string{"Bearer x", ""}, "", malformed}, {[]string{"Bearer x,Bearer y"}, "", malformed}, {[]string{"Bearer x, Basic y"}, "", malformed},
 		{[]string{"Bearer x,y"}, "", malformed}, {[]string{"Bearer x "}, "", malformed},
 	} {
-		secret, refused := readPresented(c.headers)
+		secret, refused := Accept{}.read(presented{authorization: c.headers, apiKey: []string{"y"}})
 		switch {
 		case c.refusing == "" && (refused != nil || secret.Reveal() != c.token):
 			t.Errorf("%q: %v, want the token %q", c.headers, refused, c.token)
-		case c.refusing != "" && (refused == nil || refused.code != codes.Unauthenticated || refused.challenge != c.refusing || !secret.IsEmpty()):
-			t.Errorf("%q: %v, want %s", c.headers, refused, c.refusing)
+		case c.refusing != "":
+			if refused == nil {
+				t.Fatalf("%q: %q is taken", c.headers, secret.Reveal())
+			}
+			if h, st := refused.headers(""); st.Code() != codes.Unauthenticated || !strings.HasPrefix(h.Get("WWW-Authenticate"), c.refusing) || !secret.IsEmpty() {
+				t.Errorf("%q: %v, want %s", c.headers, h, c.refusing)
+			}
+		}
+	}
+}
+
+// TestOneCredentialIsTakenInOneOfTheAcceptedWays presents tokens as the password of Basic credentials and in X-API-Key.
+func TestOneCredentialIsTakenInOneOfTheAcceptedWays(t *testing.T) {
+	basic := func(text string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(text)) }
+	const none, twice = `Bearer realm="patd"`, `Bearer realm="patd", error="invalid_request", error_description="give one token, once"`
+	both := Accept{Basic: true, APIKey: true}
+	for _, c := range []struct {
+		accept          Accept
+		authorization   []string
+		apiKey          []string
+		token, refusing string
+	}{
+		{both, []string{"Bearer x"}, nil, "x", ""}, {both, []string{basic("anybody:x")}, nil, "x", ""}, {both, []string{basic(":x")}, nil, "x", ""},
+		{both, []string{"bAsIc " + base64.StdEncoding.EncodeToString([]byte("u:x"))}, nil, "x", ""}, {both, nil, []string{"x"}, "x", ""},
+		{both, []string{basic("u:")}, nil, "", none}, {both, []string{basic("x")}, nil, "", none}, {both, []string{"Basic %"}, nil, "", none},
+		{both, nil, []string{""}, "", none}, {both, []string{"Digest x"}, nil, "", none},
+		{both, []string{basic("u:x")}, []string{"x"}, "", twice}, {both, []string{"Bearer x"}, []string{"y"}, "", twice}, {both, nil, []string{"x", "x"}, "", twice},
+		{both, []string{basic("u:x"), "Bearer x"}, nil, "", twice}, {both, []string{basic("u:x") + ", Bearer x"}, nil, "", twice}, {both, nil, []string{"x, y"}, "", twice},
+		{both, []string{basic("u:x y")}, nil, "", twice}, {both, []string{""}, []string{"x"}, "", twice},
+		{Accept{}, []string{basic("u:x")}, nil, "", none}, {Accept{}, nil, []string{"x"}, "", none}, {Accept{APIKey: true}, []string{basic("u:x")}, nil, "", none},
+		{Accept{Basic: true}, nil, []string{"x"}, "", none}, {Accept{Basic: true}, []string{basic("u:x")}, []string{"not looked at"}, "x", ""},
+	} {
+		secret, refused := c.accept.read(presented{c.authorization, c.apiKey})
+		if c.refusing == "" {
+			if refused != nil || secret.Reveal() != c.token {
+				t.Errorf("%+v: refused, want %q", c, c.token)
+			}
+			continue
+		}
+		if refused == nil {
+			t.Errorf("%+v: %q is taken", c, secret.Reveal())
+			continue
+		}
+		h, _ := refused.headers("")
+		want := []string{c.refusing}
+		if c.accept.Basic {
+			want = append(want, `Basic realm="patd", charset="UTF-8"`)
+		}
+		if got := h.Values("WWW-Authenticate"); !slices.Equal(got, want) {
+			t.Errorf("%+v: %q, want %q", c, got, want)
 		}
 	}
 }

@@ -4,23 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"patd/server/internal/call"
 	"patd/server/internal/fault"
 )
-
-// errorBody is the JSON form of an error.
-type errorBody struct {
-	Error struct {
-		Code    int               `json:"code"`
-		Status  string            `json:"status"`
-		Message string            `json:"message"`
-		Details []json.RawMessage `json:"details"`
-	} `json:"error"`
-}
 
 // WriteError responds to a REST request with an error in the Google form.
 func WriteError(w http.ResponseWriter, r *http.Request, st *status.Status) {
@@ -33,12 +21,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, st *status.Status) {
 		return
 	}
 	ExchangeOf(r.Context()).Reason, _ = fault.Reason(st)
-	switch reason, metadata := fault.Info(st); {
-	case class.GRPC == codes.Unauthenticated:
-		w.Header().Set("WWW-Authenticate", challenge(r))
-	case reason == fault.ReasonDenied:
-		w.Header().Set("WWW-Authenticate", BearerChallenge("insufficient_scope", metadata[fault.KeyPermission]))
-	}
+	SetRefusal(w.Header(), st, Refused{NoToken: len(r.Header.Values("Authorization")) == 0})
 	if reason, _ := fault.Reason(st); reason == call.ReasonUnknownMemory {
 		w.Header().Set("Retry-After", fault.WholeSeconds(call.UnknownRetryAfter))
 	}
@@ -50,14 +33,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, st *status.Status) {
 
 // WriteErrorAs writes the body of an error with an HTTP code other than that of its class.
 func WriteErrorAs(w http.ResponseWriter, st *status.Status, class fault.Class, code int) {
-	var body errorBody
-	body.Error.Code, body.Error.Status, body.Error.Message = code, class.Name, st.Message()
-	for _, d := range st.Proto().GetDetails() {
-		if raw, err := (protojson.MarshalOptions{UseProtoNames: true}).Marshal(d); err == nil {
-			body.Error.Details = append(body.Error.Details, raw)
-		}
-	}
-	WriteJSON(w, code, body)
+	WriteJSON(w, code, ErrorBody(st, class, code))
 }
 
 // WriteJSON responds with a small JSON body. A failed write means that the client has gone.
@@ -74,25 +50,4 @@ func WriteText(w http.ResponseWriter, code int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_, _ = w.Write(text)
-}
-
-// challenge returns the WWW-Authenticate header of a 401. It has an error code only if a credential was given.
-func challenge(r *http.Request) string {
-	if len(r.Header.Values("Authorization")) == 0 {
-		return BearerChallenge("", "")
-	}
-	return BearerChallenge("invalid_token", "")
-}
-
-// BearerChallenge returns a challenge of RFC 6750 section 3. The error code and the scopes, joined by spaces, may be
-// empty; scopes contain neither quotes nor backslashes (RFC 6749 section 3.3).
-func BearerChallenge(code, scope string) string {
-	text := `Bearer realm="patd"`
-	if code != "" {
-		text += `, error="` + code + `"`
-	}
-	if scope != "" {
-		text += `, scope="` + scope + `"`
-	}
-	return text
 }

@@ -29,7 +29,7 @@ const (
 	fieldScopes, fieldGranted, fieldSuspended, fieldMissing          = 6, 7, 8, 9
 	fieldAudiences, fieldLabels, fieldIssueTime, fieldExpireTime     = 10, 11, 12, 13
 	fieldExpiresIn, fieldCacheFor, fieldSequence, fieldStale         = 14, 15, 16, 17
-	fieldAccessID, fieldClientID, fieldAnyClientIP                   = 18, 19, 20
+	fieldAccessID, fieldClientID, fieldAnyClientIP, fieldEndTime     = 18, 19, 20, 21
 	fieldRequests, fieldResponses                                    = 1, 1
 	fieldItemID, fieldItemRequest, fieldItemResponse, fieldItemError = 1, 2, 2, 3
 	fieldErrorCode, fieldErrorReason, fieldErrorMessage              = 1, 2, 3
@@ -299,7 +299,7 @@ func (in *introspection) size() int { return sizeOf(&in.Introspection) }
 
 func sizeOf(in *tokens.Introspection) int {
 	if !in.Decision.Active() {
-		return 8
+		return 40
 	}
 	return in.Size() + 64
 }
@@ -360,6 +360,10 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	}
 	b = appendNumber(b, fieldDecision, uint64(toDecision(in.Decision)))
 	if !active {
+		if in.Ended != nil {
+			b = appendTime(b, fieldExpireTime, in.Ended.Refusal.ExpireTime)
+			b = appendTime(b, fieldEndTime, in.Ended.Refusal.Since)
+		}
 		return b
 	}
 	t := &in.Token

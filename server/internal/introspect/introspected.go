@@ -8,10 +8,13 @@ import (
 	"patd/tokens"
 )
 
-// toIntrospection writes a decision. An inactive one contains nothing else.
+// toIntrospection writes a decision. An inactive one contains nothing else but the instants.
 func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
 	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: toDecision(in.Decision)}
 	if !out.Active {
+		if in.Ended != nil {
+			out.ExpireTime, out.EndTime = wire.ToTime(in.Ended.Refusal.ExpireTime), wire.ToTime(in.Ended.Refusal.Since)
+		}
 		return out
 	}
 	t := &in.Token

@@ -163,8 +163,13 @@ type writer struct {
 func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w, t := writer{b: b}, &in.Token
 	active := in.Decision.Active()
-	if !active { // nothing else is disclosed
-		in, t = &tokens.Introspection{Decision: in.Decision}, &tokens.Token{}
+	var end time.Time
+	if !active { // nothing else is disclosed but the instants
+		bare := &tokens.Introspection{Decision: in.Decision}
+		if in.Ended != nil {
+			bare.ExpireTime, end = in.Ended.Refusal.ExpireTime, in.Ended.Refusal.Since
+		}
+		in, t = bare, &tokens.Token{}
 	}
 	w.raw(`{"active":`)
 	w.b = strconv.AppendBool(w.b, active)
@@ -185,7 +190,7 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w.labels(t.Labels)
 	w.time(`,"issue_time":`, in.IssueTime)
 	w.time(`,"expire_time":`, in.ExpireTime)
-	if !in.ExpireTime.IsZero() {
+	if active && !in.ExpireTime.IsZero() {
 		w.duration(`,"expires_in":`, in.ExpiresIn)
 	}
 	if active {
@@ -204,6 +209,7 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w.text(`","client_id":`, clientID)
 	w.raw(`,"any_client_ip":`)
 	w.b = strconv.AppendBool(w.b, active && in.AnyAddress())
+	w.time(`,"end_time":`, end)
 	w.raw(`}`)
 	return w.b, !w.odd
 }

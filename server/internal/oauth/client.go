@@ -2,7 +2,6 @@ package oauth
 
 import (
 	"context"
-	"encoding/base64"
 	"net/url"
 	"strings"
 
@@ -124,11 +123,10 @@ func readHeader(header, name string) (clientCredential, error) {
 // first, which some clients do and some do not. No service name or token contains a character that makes a difference,
 // so decoding is right for both.
 func readBasic(text string) (name string, s tokens.Secret, ok bool) {
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
+	id, password, ok := bearer.ParseBasic(text)
+	if !ok {
 		return "", tokens.Secret{}, false
 	}
-	id, password, _ := strings.Cut(string(raw), ":")
 	id, idErr := url.QueryUnescape(id)
 	password, passwordErr := url.QueryUnescape(password)
 	if idErr != nil || passwordErr != nil || id == "" || password == "" {
@@ -159,17 +157,4 @@ func unlessBadClient(err error) error {
 
 func errOtherClient() *tokens.Error {
 	return tokens.Invalid("CLIENT_ID_INVALID", "client_id", "is not the name of the service whose token authenticates the request")
-}
-
-// clientChallenges returns the challenges of a 401: for the scheme used (RFC 6749 section 5.2), or for all schemes.
-func clientChallenges(scheme string) []string {
-	basic := `Basic realm="patd", charset="UTF-8"`
-	switch scheme {
-	case schemeBasic:
-		return []string{basic}
-	case schemeBearer:
-		return []string{httpx.BearerChallenge("invalid_token", "")}
-	default:
-		return []string{basic, httpx.BearerChallenge("", "")}
-	}
 }

@@ -6,16 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"patd/internal/bearer"
 	"patd/server/internal/call"
 	"patd/server/internal/connection"
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/refusal"
 )
 
 // Paths of the OAuth endpoints, below the issuer.
@@ -60,6 +62,7 @@ type oauthCall struct {
 	form   form
 	scheme string // of the credential in the Authorization header; empty: none
 	client tokens.Client
+	header http.Header // of the response
 }
 
 // oauthEndpoint is one endpoint: a form in, JSON out.
@@ -78,7 +81,7 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.Reached = true
 	begun := &call.Call{Context: ctx, Method: e.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
 	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
-	c := &oauthCall{Call: begun}
+	c := &oauthCall{Call: begun, header: w.Header()}
 	defer func() {
 		if v := recover(); v != nil {
 			e.LogPanic(begun, v)
@@ -133,6 +136,24 @@ func (e *oauthEndpoint) answer(ctx context.Context, w http.ResponseWriter, r *ht
 type oauthErrorBody struct {
 	Error       string `json:"error"`
 	Description string `json:"error_description"`
+	Reason      string `json:"reason"` // patd's own, as in every other error
+}
+
+// challenge sets the challenges of a 401, for the scheme used (RFC 6749 section 5.2) or for all schemes, and that of a
+// 403. The subject of an exchange is no credential of the client's, so it gets none, but is told when it expires.
+func (c *oauthCall) challenge(h http.Header, code int, st *status.Status) {
+	switch {
+	case code != http.StatusUnauthorized && (code != http.StatusForbidden || c.scheme != schemeBearer):
+		_, metadata := fault.Info(st)
+		httpx.SetRenewal(h, metadata[refusal.KeyExpireTime], metadata[refusal.KeyRenewURL])
+	case c.scheme == schemeBasic:
+		h.Set("WWW-Authenticate", httpx.BasicChallenge)
+	default:
+		httpx.SetRefusal(h, st, httpx.Refused{NoToken: c.scheme == ""})
+		if c.scheme == "" {
+			h["Www-Authenticate"] = append([]string{httpx.BasicChallenge}, h["Www-Authenticate"]...)
+		}
+	}
 }
 
 // fail responds with an error, keeps its private cause for the log, and returns the code for metrics.
@@ -145,26 +166,14 @@ func (e *oauthEndpoint) fail(w http.ResponseWriter, c *oauthCall, err error) cod
 		header.Set("Retry-After", fault.WholeSeconds(often.After))
 	case known.HTTP == http.StatusServiceUnavailable || known.HTTP == http.StatusTooManyRequests:
 		header.Set("Retry-After", fault.OutageRetryAfter)
-	case known.HTTP == http.StatusUnauthorized:
-		header["Www-Authenticate"] = clientChallenges(c.scheme)
-	case known.HTTP == http.StatusForbidden && c.scheme == schemeBearer:
-		header.Set("WWW-Authenticate", httpx.BearerChallenge("insufficient_scope", public.Metadata[fault.KeyPermission]))
 	}
-	httpx.WriteJSON(w, known.HTTP, oauthErrorBody{known.Name, describable(public.Message)})
+	c.challenge(header, known.HTTP, fault.Status(public, c.RequestID()))
+	httpx.WriteJSON(w, known.HTTP, oauthErrorBody{known.Name, describable(public.Message), public.Reason})
 	return fault.ClassOfDomain(public.Code).GRPC
 }
 
 // describable returns a text as an error_description may contain it: printable ASCII without quotes and backslashes
 // (RFC 6749 section 5.2), and without secrets.
 func describable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '"' || r == '`':
-			return '\''
-		case r < ' ' || r > '~' || r == '\\':
-			return '?'
-		default:
-			return r
-		}
-	}, call.SafeText(text))
+	return bearer.Printable(call.SafeText(text))
 }

@@ -12,6 +12,7 @@ import (
 	"patd/server/internal/httpx"
 	"patd/server/internal/limit"
 	"patd/tokens"
+	"patd/tokens/refusal"
 	"patd/tokens/secret"
 )
 
@@ -79,6 +80,7 @@ func (o *Endpoints) exchange(ctx context.Context, c *oauthCall) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	httpx.SetRenewal(c.header, refusal.Time(g.SubjectExpireTime), o.Service.RenewURL(g.SubjectExpireTime))
 	if answer.IssuedTokenType = typeAccess; q.Format == tokens.AccessJWT {
 		answer.IssuedTokenType = typeJWT
 	}

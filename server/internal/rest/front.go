@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"patd/internal/bearer"
 	"patd/server/internal/call"
 	"patd/server/internal/connection"
 	"patd/server/internal/fault"
@@ -101,6 +102,15 @@ func (f *Front) hold(r *http.Request) (call.Held, *fault.TooOften) {
 	return f.Chain.Unknown.Hold(connection.Of(r.Context()), call.SizeOfHeaders(r.Header))
 }
 
+// page returns the page of a path, and the path under which it is known; nil: there is none. The path of a protected
+// resource follows that of its metadata (RFC 9728 section 3.1).
+func (f *Front) page(path string) (page http.Handler, route string) {
+	if strings.HasPrefix(path, bearer.WellKnownResource+"/") {
+		path = bearer.WellKnownResource
+	}
+	return f.Pages[path], path
+}
+
 func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange) {
 	if encoded(r) {
 		w.Header().Set("Accept-Encoding", "identity") // RFC 9110 section 12.5.3
@@ -131,8 +141,8 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 		endpoint.ServeHTTP(w, r)
 		return
 	}
-	if page, ok := f.Pages[r.URL.Path]; ok {
-		x.Route = r.URL.Path
+	if page, route := f.page(r.URL.Path); page != nil {
+		x.Route = route
 		if !httpx.Reads(r) {
 			httpx.AnswerMethod(w, x.RequestID, []string{http.MethodGet, http.MethodHead})
 			return

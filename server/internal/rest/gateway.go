@@ -27,6 +27,7 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/refusal"
 	"patd/tokens/secret"
 )
 
@@ -131,10 +132,16 @@ func incomingHeader(key string) (string, bool) {
 }
 
 func outgoingHeader(key string) (string, bool) {
-	if key == call.KeyReplayed {
+	switch key {
+	case call.KeyReplayed:
 		return "Idempotency-Replayed", true
+	case call.KeyExpiresAt:
+		return refusal.HeaderExpiresAt, true
+	case call.KeyRenew:
+		return refusal.HeaderRenew, true
+	default:
+		return "", false
 	}
-	return "", false
 }
 
 // annotate passes the findings of the front on to the chain.

@@ -15,6 +15,7 @@ import (
 	"patd/server/internal/httpx"
 	"patd/server/internal/wire"
 	"patd/tokens"
+	"patd/tokens/refusal"
 )
 
 // tokenService serves patd.v1.TokenService.
@@ -55,6 +56,21 @@ func markReplay(ctx context.Context, replayed bool) error {
 	}
 	if err := grpc.SetHeader(ctx, metadata.Pairs(call.KeyReplayed, "true")); err != nil {
 		return fmt.Errorf("mark a replay: %w", err)
+	}
+	return nil
+}
+
+// tellRenewal sets the headers that tell a bearer when its token expires, and where to renew it.
+func tellRenewal(ctx context.Context, expire time.Time, renew string) error {
+	headers := metadata.MD{}
+	if at := refusal.Time(expire); at != "" {
+		headers.Set(call.KeyExpiresAt, at)
+	}
+	if renew != "" {
+		headers.Set(call.KeyRenew, renew)
+	}
+	if err := grpc.SetHeader(ctx, headers); err != nil {
+		return fmt.Errorf("tell when the token expires: %w", err)
 	}
 	return nil
 }
@@ -221,6 +237,9 @@ var _ patdv1.SelfServiceServer = selfService{}
 func (s selfService) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*patdv1.GetSelfResponse, error) {
 	self, err := s.service.Self(ctx, call.ActorOf(ctx))
 	if err != nil {
+		return nil, err
+	}
+	if err := tellRenewal(ctx, self.ExpireTime, s.service.RenewURL(self.ExpireTime)); err != nil {
 		return nil, err
 	}
 	return &patdv1.GetSelfResponse{Token: toToken(self.Token, s.service.Now()), EffectiveScopes: self.Effective}, nil

@@ -50,6 +50,7 @@ type Settings struct {
 	Rates  rateSettings
 
 	Connections connectionSettings
+	Bearer      bearerSettings
 
 	// HandoffTTL is how long the code of a hand-off is good; 0: a minute. It is no flag.
 	HandoffTTL time.Duration
@@ -109,6 +110,7 @@ func (s *Settings) ListenFlags(f *pflag.FlagSet) {
 	f.BoolVar(&s.Insecure, "insecure", false, "allow plain text on an address that is not loopback")
 	f.Var(&s.TrustedProxies, "trusted-proxies", "believe forwarded-address headers from these `networks`, comma-separated")
 	f.BoolVar(&s.ForwardAuthorization, "forward-authorization", false, "let Envoy pass the client's Authorization header, and so its token, on to the upstream")
+	s.Bearer.flags(f)
 	f.BoolVar(&s.Reflection, "reflection", true, "serve gRPC reflection")
 	s.RequestTimeout, s.DrainTimeout = cli.Duration(10*time.Second), cli.Duration(15*time.Second)
 	f.Var(&s.RequestTimeout, "request-timeout", "time limit of each request")

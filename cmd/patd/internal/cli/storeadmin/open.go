@@ -102,6 +102,7 @@ func NewService(c *cli.Command, o *Opened, cached *cache.Cache, ring *tokens.Key
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.Limits,
 		CacheFor: time.Duration(s.CacheFor), SigningKeyDelay: time.Duration(s.SigningKeyDelay), Now: c.Now,
 		ReturnOrigins: s.Page.Origins, HandoffTTL: s.HandoffTTL,
+		RenewURL: string(s.Bearer.RenewURL),
 	}
 	if cached != nil {
 		config.Store, config.Changes = cached, o.Feed()
