@@ -27,7 +27,8 @@ func copiedTables() []copiedTable {
 		{name: "old_secrets", key: "token_id serial", columns: "token_id serial key digest until_us"},
 		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
 		{name: "services", key: "id",
-			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason"},
+			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason " +
+				"rotations rotate_us old_key old_digest old_until_us"},
 		{name: "families", key: "id",
 			columns: "id token_id serial client_id authenticated scopes audiences issue_us expire_us revoke_us " +
 				"revoked_by revoke_reason"},

@@ -176,13 +176,20 @@ func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
 	if err != nil {
 		return Rotated{}, err
 	}
+	if out.Secret, out.PreviousUntil, err = unsealRotation(kept); err != nil {
+		return Rotated{}, fmt.Errorf("read the kept answer of a rotation of token %s: %w", t.ID, err)
+	}
+	return out, nil
+}
+
+// unsealRotation reads what Rotated.seal wrote.
+func unsealRotation(kept Secret) (Secret, time.Time, error) {
 	s, until, _ := strings.Cut(kept.Reveal(), " ")
 	us, err := strconv.ParseInt(until, 10, 64)
 	if err != nil {
-		return Rotated{}, fmt.Errorf("read the kept answer of a rotation of token %s: %w", t.ID, err)
+		return Secret{}, time.Time{}, err
 	}
-	out.Secret, out.PreviousUntil = secret.NewSecret(s), time.UnixMicro(us).UTC()
-	return out, nil
+	return secret.NewSecret(s), time.UnixMicro(us).UTC(), nil
 }
 
 // later reports whether a token that expires at an instant outlives one that expires at another; zero is never.
