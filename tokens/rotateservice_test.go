@@ -22,7 +22,9 @@ func (h *house) newService(name string, ttl time.Duration) tokens.MintedService 
 func (h *house) accepted(s tokens.Secret) bool {
 	h.t.Helper()
 	_, err := h.Authenticate(ctx, s, tokens.Peer{})
-	if err != nil && reason(err) != "CREDENTIAL_INVALID" {
+	switch reason(err) {
+	case "", "CREDENTIAL_INVALID", "TOKEN_SUPERSEDED", "TOKEN_EXPIRED", "TOKEN_REVOKED":
+	default:
 		h.t.Fatal(err)
 	}
 	return err == nil
@@ -73,6 +75,10 @@ func TestAServiceRotatesUnderItsName(t *testing.T) {
 	if h.accepted(first.Secret) || !h.accepted(second.Secret) {
 		t.Errorf("after the grace: %v %v", h.accepted(first.Secret), h.accepted(second.Secret))
 	}
+	if _, err := h.Authenticate(ctx, first.Secret, tokens.Peer{}); reason(err) != "TOKEN_SUPERSEDED" ||
+		!strings.Contains(err.Error(), first.Service.ExpireTime.Format(time.RFC3339)) {
+		t.Errorf("the bearer of the old secret is told %v", err)
+	}
 	if _, err := h.Recheck(ctx, old); reason(err) != "CREDENTIAL_INVALID" {
 		t.Errorf("a stream of the old secret goes on: %v", err)
 	}
@@ -87,6 +93,9 @@ func TestAServiceRotatesUnderItsName(t *testing.T) {
 	}
 	if !third.Service.ExpireTime.Equal(h.now().Add(ttl)) || h.accepted(second.Secret) || !h.accepted(third.Secret) {
 		t.Errorf("%+v; the second secret is accepted: %v", third.Service, h.accepted(second.Secret))
+	}
+	if _, err := h.Authenticate(ctx, second.Secret, tokens.Peer{}); !strings.Contains(err.Error(), h.now().Format(time.RFC3339)) {
+		t.Errorf("the bearer of a secret without a grace is told %v", err)
 	}
 	h.wait(-tokens.Day)
 	if h.accepted(second.Secret) {
