@@ -83,6 +83,8 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.SearchTokensRequest{}
 	case "LeakService/ReportLeaks":
 		return &patdv1.ReportLeaksRequest{Secrets: []string{"garbage", secret}}
+	case "PageService/CreatePageSession":
+		return &patdv1.CreatePageSessionRequest{User: "u1"}
 	case "UserService/RefreshUser":
 		return &patdv1.RefreshUserRequest{User: "u1"}
 	}

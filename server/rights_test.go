@@ -75,6 +75,8 @@ var mayCall = map[string]string{
 
 	"AuditService/ListEvents": "audit",
 
+	"PageService/CreatePageSession": "tokens",
+
 	"LeakService/ReportLeaks": "anyone",
 }
 

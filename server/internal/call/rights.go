@@ -111,6 +111,8 @@ func Rights() map[string]Right {
 
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, Reads: true},
 
+		patdv1.PageService_CreatePageSession_FullMethodName: {any: tokenManager, action: tokens.ActionSessionHandoff},
+
 		// No credential is needed: possession of a secret suffices to revoke it.
 		patdv1.LeakService_ReportLeaks_FullMethodName: {Anyone: true},
 

@@ -7,8 +7,8 @@ import (
 	"patd/tokens"
 )
 
-// Register registers the management services of patd.v1: all but introspection.
-func Register(g grpc.ServiceRegistrar, svc *tokens.Service) {
+// Register registers the management services of patd.v1: all but introspection. issuer is the base of addresses.
+func Register(g grpc.ServiceRegistrar, svc *tokens.Service, issuer string) {
 	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
 	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
 	patdv1.RegisterUserServiceServer(g, userService{service: svc})
@@ -17,4 +17,5 @@ func Register(g grpc.ServiceRegistrar, svc *tokens.Service) {
 	patdv1.RegisterAuditServiceServer(g, auditService{service: svc})
 	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
 	patdv1.RegisterLeakServiceServer(g, leakService{service: svc})
+	patdv1.RegisterPageServiceServer(g, pageService{service: svc, issuer: issuer})
 }
