@@ -26,6 +26,10 @@ type idp struct {
 	now  func() time.Time
 	key  ed25519.PrivateKey
 	down atomic.Bool
+	// users is what signIn made.
+	users *signin.SignIn
+	// web is where users sign in with a browser; nil: they cannot.
+	web *webIDP
 }
 
 func newIDP(t testing.TB, now func() time.Time) *idp {
@@ -44,6 +48,7 @@ func (p *idp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case p.down.Load():
 		w.WriteHeader(http.StatusBadGateway)
+	case p.web != nil && p.web.serve(w, r):
 	case r.URL.Path == "/.well-known/openid-configuration":
 		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.url, p.url+"/jwks")
 	case r.URL.Path == "/jwks":
@@ -59,6 +64,7 @@ func (p *idp) signIn(t testing.TB) *signin.SignIn {
 	s, err := signin.New(signin.Config{Now: p.now, Issuers: []signin.Issuer{{URL: p.url, Audiences: []string{idpAudience}, FeaturesClaim: idpFeatures}}})
 	must(t, err)
 	t.Cleanup(s.Close)
+	p.users = s
 	return s
 }
 

@@ -51,7 +51,7 @@ func (s *Server) site(c Config, network *call.Chain) (*frame.Frame, error) {
 		}
 		provider = &page.Provider{
 			Issuer: client.Issuer, ClientID: client.ID, Secret: client.Secret, Scopes: client.Scopes,
-			Identify: client.SignIn.Identify, NeedsClaim: client.SignIn.Lacks, Client: client.SignIn.Client(), Now: now,
+			Identify: client.SignIn.Identify, NeedsClaim: client.SignIn.Lacks, VerifySignature: client.SignIn.VerifySignature, Client: client.SignIn.Client(), Now: now,
 		}
 		setup.SignsIn, setup.FormTargets = func() bool { return true }, provider.Origins
 	}

@@ -110,6 +110,9 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	for _, f := range change {
 		f(&c)
 	}
+	if client := c.Page.Client; client != nil {
+		client.Issuer, client.SignIn = r.idp.url, r.idp.users
+	}
 	r.srv, err = server.New(c)
 	must(t, err)
 	r.serve()

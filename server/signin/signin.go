@@ -2,6 +2,7 @@ package signin
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"patd/internal/loopback"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 const (
@@ -261,8 +263,8 @@ func (s *SignIn) Close() {
 // Verify returns the identity of a token's bearer. Every fault of the token is CodeUnauthenticated, CREDENTIAL_INVALID.
 // A provider whose keys cannot be fetched is CodeUnavailable, SIGNIN_UNAVAILABLE, and says nothing about the token. The
 // end of ctx is its own error, wrapped.
-func (s *SignIn) Verify(ctx context.Context, secret tokens.Secret) (Identity, error) {
-	t, err := parse(secret)
+func (s *SignIn) Verify(ctx context.Context, jwt tokens.Secret) (Identity, error) {
+	t, err := parse(jwt)
 	if err != nil {
 		return Identity{}, invalid(err)
 	}
@@ -293,6 +295,27 @@ func (s *SignIn) Identify(name string, claims []byte) (Identity, error) {
 		return Identity{}, err
 	}
 	return from.identify(&token{claims: c})
+}
+
+// VerifySignature returns the payload of a JWT that an issuer signed, by the same rules and keys as Verify. The claims
+// are not checked.
+func (s *SignIn) VerifySignature(ctx context.Context, name, text string) ([]byte, error) {
+	t, err := parse(secret.NewSecret(text))
+	if err != nil {
+		return nil, invalid(err)
+	}
+	from, ok := s.issuers[name]
+	if !ok || !slices.Contains(from.Algorithms, t.alg) {
+		return nil, invalid(errors.New("its issuer is not configured here, or not its algorithm"))
+	}
+	if err := from.signed(ctx, t); err != nil {
+		return nil, err
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1])
+	if err != nil {
+		return nil, invalid(err)
+	}
+	return payload, nil
 }
 
 // Lacks reports whether claims of an issuer lack the user's id or, if there is a FeaturesClaim, that.

@@ -28,8 +28,10 @@ type Provider struct {
 	Identify func(issuer string, claims []byte) (signin.Identity, error)
 	// NeedsClaim reports whether claims lack one that Identify reads.
 	NeedsClaim func(issuer string, claims []byte) bool
-	Client     *http.Client
-	Now        func() time.Time
+	// VerifySignature returns the payload of a JWT that the issuer signed, see signin.SignIn.VerifySignature.
+	VerifySignature func(ctx context.Context, issuer, jwt string) ([]byte, error)
+	Client          *http.Client
+	Now             func() time.Time
 
 	mu     sync.Mutex
 	found  *discovered
@@ -70,7 +72,6 @@ func (p *Provider) discover(ctx context.Context) (*discovered, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	// The provider keeps the context for later fetches of its keys, so it must not end: only its client counts.
 	found := &discovered{at: now}
 	provider, err := oidc.NewProvider(p.with(ctx), p.Issuer)
 	if err == nil {
@@ -162,10 +163,14 @@ func (p *Provider) redeem(ctx context.Context, d *discovered, redirect, code, no
 		return signin.Identity{}, "", outage(clip(err))
 	}
 	raw, _ := token.Extra("id_token").(string)
-	verified, err := d.provider.VerifierContext(p.with(context.WithoutCancel(ctx)), &oidc.Config{
-		ClientID: p.ClientID, Now: p.Now,
-		SupportedSigningAlgs: []string{oidc.RS256, oidc.PS256, oidc.ES256, oidc.EdDSA},
+	keys := &keySet{provider: p}
+	verified, err := oidc.NewVerifier(p.Issuer, keys, &oidc.Config{
+		ClientID: p.ClientID, Now: p.Now, SupportedSigningAlgs: []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384,
+			oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA}, // those that are configured count
 	}).Verify(ctx, raw)
+	if keys.outage != nil {
+		return signin.Identity{}, "", keys.outage
+	}
 	if err != nil {
 		return signin.Identity{}, "", errProvider(errors.New("the ID token is not good"))
 	}
@@ -189,6 +194,22 @@ func (p *Provider) redeem(ctx context.Context, d *discovered, redirect, code, no
 		return signin.Identity{}, "", errProvider(err)
 	}
 	return who, raw, nil
+}
+
+// keySet verifies the signature of an ID token by the same keys as those of every other JWT.
+type keySet struct {
+	provider *Provider
+	outage   error // the keys could not be fetched
+}
+
+// VerifySignature implements oidc.KeySet.
+func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error) {
+	payload, err := k.provider.VerifySignature(ctx, k.provider.Issuer, jwt)
+	var e *tokens.Error
+	if errors.As(err, &e) && e.Code == tokens.CodeUnavailable {
+		k.outage = err
+	}
+	return payload, err
 }
 
 // more adds the claims of userinfo that the ID token lacks (OpenID Connect Core 1.0 section 5.3).
