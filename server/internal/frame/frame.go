@@ -186,7 +186,7 @@ func (f *Frame) Local(next string) string {
 		return "/"
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
-	if !slices.Contains([]string{"", "new", "tokens", "activity", "admin"}, first) || strings.Contains(u.Path, "..") {
+	if !slices.Contains([]string{"", "new", "tokens", "activity", "admin"}, first) || strings.Contains(u.Path, "..") || u.EscapedPath() != u.Path || strings.Contains(u.Path, "//") {
 		return "/"
 	}
 	u.Fragment = ""

@@ -137,6 +137,11 @@ type featureBox struct {
 	Suspended               bool
 }
 
+// About reports whether there is more to say than the box's own text.
+func (b featureBox) About() bool {
+	return b.Text != b.Name || b.Required || b.Suspended || b.Description != ""
+}
+
 // featureGroup is the features whose names begin alike, before the first dot.
 type featureGroup struct {
 	Name  string

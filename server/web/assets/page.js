@@ -44,8 +44,8 @@ if (search) {
   search.addEventListener('input', () => {
     const wanted = search.value.trim().toLowerCase();
     for (const group of all('fieldset.group')) {
-      const boxes = all('[data-scope]', group);
-      for (const box of boxes) box.hidden = !box.dataset.scope.toLowerCase().includes(wanted);
+      const boxes = all('.check:has([name="scopes"])', group);
+      for (const box of boxes) box.hidden = !box.textContent.toLowerCase().includes(wanted);
       if (boxes.length) group.hidden = boxes.every((box) => box.hidden);
     }
   });
@@ -85,9 +85,10 @@ for (const time of all('time[datetime]')) {
 
 // In a company's own page the frame is as high as this page.
 if (window.parent !== window) {
-  const tell = () => window.parent.postMessage({ patd: 'height', height: document.documentElement.scrollHeight }, '*');
+  const tell = () => window.parent.postMessage({ patd: 'height', height: document.body.offsetHeight }, '*');
   new ResizeObserver(tell).observe(document.body);
   tell();
+  if (document.querySelector('[data-ended]')) window.parent.postMessage({ patd: 'ended' }, '*');
 }
 
 // The first error, or what was said, is where the reader goes on.
