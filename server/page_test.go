@@ -110,7 +110,6 @@ func (b *browser) once(method, path string, form url.Values) shown {
 var (
 	inputForm  = regexp.MustCompile(`<input[^>]*name="([^"]*)"[^>]*value="([^"]*)"`)
 	secretForm = regexp.MustCompile(`data-testid="secret"[^>]*>([^<]*)<`)
-	alertForm  = regexp.MustCompile(`(?s)role="alert"[^>]*>(.*?)</p>`)
 )
 
 // form returns the hidden fields of the form with that action field, or of the first form after the header's.
@@ -138,14 +137,6 @@ func (p shown) secret() string {
 		return m[1]
 	}
 	return ""
-}
-
-func (p shown) alerts() string {
-	var all []string
-	for _, m := range alertForm.FindAllStringSubmatch(p.text, -1) {
-		all = append(all, html.UnescapeString(m[1]))
-	}
-	return strings.Join(all, "\n")
 }
 
 // wants checks the status, and that the page holds texts.
