@@ -38,7 +38,7 @@ func rotateAgainstRotate(t *testing.T, r *rig) {
 	id, first := r.mint("u1", "a")
 	secrets := make([]string, 16)
 	allTogether(len(secrets), func(i int) {
-		resp, err := patdv1.NewTokenServiceClient(r.conn).RotateToken(as(r.admin), &patdv1.RotateTokenRequest{User: "u1", TokenId: id})
+		resp, err := patdv1.NewTokenServiceClient(r.conn).RotateToken(as(r.admin), &patdv1.RotateTokenRequest{User: "u1", TokenId: id, Force: true})
 		if err != nil {
 			t.Error(err)
 			return
@@ -51,6 +51,28 @@ func rotateAgainstRotate(t *testing.T, r *rig) {
 	}
 	if count[patdv1.IntrospectResponse_ALLOW] != 2 || count[patdv1.IntrospectResponse_SUPERSEDED] != len(secrets)-1 {
 		t.Errorf("after %d rotations: %v", len(secrets), count)
+	}
+}
+
+// TestOneOfManyRotationsIsMade holds that rotations at the same time end no secret that a caller was just given.
+func TestOneOfManyRotationsIsMade(t *testing.T) { newRigs(t, oneOfManyRotations) }
+
+func oneOfManyRotations(t *testing.T, r *rig) {
+	id, first := r.mint("u1", "a")
+	var made atomic.Pointer[string]
+	allTogether(16, func(int) {
+		resp, err := patdv1.NewTokenServiceClient(r.conn).RotateToken(as(r.admin), &patdv1.RotateTokenRequest{User: "u1", TokenId: id})
+		switch {
+		case err == nil && made.Swap(&resp.Secret) != nil:
+			t.Error("a second rotation was made")
+		case err != nil && reasonIn(err) != "ROTATION_IN_PROGRESS":
+			t.Error(err)
+		}
+	})
+	for _, s := range []string{first, *made.Load()} {
+		if d := r.introspect(s); d != patdv1.IntrospectResponse_ALLOW {
+			t.Errorf("a secret in its time is %v", d)
+		}
 	}
 }
 

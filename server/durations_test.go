@@ -21,7 +21,7 @@ func TestDurationsOverRESTAreThoseOfTheCommandLine(t *testing.T) {
 		for _, c := range []struct{ method, path, body, says string }{
 			{"POST", "/v1/users/u1/tokens", fmt.Sprintf(`{"name":"n%d","scopes":["reports.read"],"ttl":%q}`, i, given),
 				`"expire_time":"` + r.now().Add(36*time.Hour).UTC().Truncate(time.Microsecond).Format("2006-01-02T15:04:05")},
-			{"POST", "/v1/users/u1/tokens/" + id + ":rotate", fmt.Sprintf(`{"grace":%q, "ttl" : %q}`, given, "90d"),
+			{"POST", "/v1/users/u1/tokens/" + id + ":rotate", fmt.Sprintf(`{"grace":%q, "ttl" : %q, "force": true}`, given, "90d"),
 				`"previous_secret_expire_time":"` + r.now().Add(36*time.Hour).UTC().Format("2006-01-02T15:04:05")},
 			{"POST", "/v1/audiences", fmt.Sprintf(`{"id":%q,"max_ttl":%q,"default_ttl":"1h"}`, audience, given), `"max_ttl":"129600s"`},
 			{"PUT", "/v1/audiences/" + audience, fmt.Sprintf(`{"defaultTtl":%q}`, given), `"default_ttl":"129600s"`},

@@ -189,10 +189,10 @@ func TestLimitsOfOtherCalls(t *testing.T) {
 		reason, field string
 	}{
 		{"TokenService/RotateToken", "/v1/users/u1/tokens/" + id + ":rotate",
-			&patdv1.RotateTokenRequest{User: "u1", TokenId: id, Grace: durationpb.New(30 * day)},
+			&patdv1.RotateTokenRequest{User: "u1", TokenId: id, Grace: durationpb.New(30 * day), Force: true},
 			&patdv1.RotateTokenRequest{User: "u1", TokenId: id, Grace: durationpb.New(30*day + time.Microsecond)}, "GRACE_OUT_OF_RANGE", "grace"},
 		{"TokenService/RotateToken", "/v1/users/u1/tokens/" + id + ":rotate",
-			&patdv1.RotateTokenRequest{User: "u1", TokenId: id, Grace: durationpb.New(0)},
+			&patdv1.RotateTokenRequest{User: "u1", TokenId: id, Grace: durationpb.New(0), Force: true},
 			&patdv1.RotateTokenRequest{User: "u1", TokenId: id, Grace: durationpb.New(-1)}, "GRACE_OUT_OF_RANGE", "grace"},
 		{"IntrospectionService/BatchIntrospect", "/v1/introspect:batch", many(1000), many(1001), "BATCH_TOO_LARGE", "requests"},
 		{"TokenService/UpdateToken", "",

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -35,6 +36,8 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.UpdateTokenRequest{User: "u1", TokenId: id, Token: &patdv1.Token{Name: "b"}, UpdateMask: "name"}
 	case "TokenService/RotateToken":
 		return &patdv1.RotateTokenRequest{User: "u1", TokenId: id}
+	case "TokenService/CancelRotation":
+		return &patdv1.CancelRotationRequest{User: "u1", TokenId: cmp.Or(r.rotating, id)}
 	case "TokenService/RevokeToken":
 		return &patdv1.RevokeTokenRequest{User: "u1", TokenId: id}
 	case "TokenService/RevokeTokens":
@@ -73,8 +76,6 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.CreateServiceRequest{Name: "s", Permissions: []string{"audit"}}
 	case "ServiceAccountService/ListServices":
 		return &patdv1.ListServicesRequest{}
-	case "ServiceAccountService/RotateService":
-		return &patdv1.RotateServiceRequest{Name: "victim", Force: true}
 	case "ServiceAccountService/RevokeService":
 		return &patdv1.RevokeServiceRequest{Name: "victim"}
 	case "AuditService/ListEvents":
@@ -161,6 +162,9 @@ func TestOutageIsNeverAnAnswer(t *testing.T) {
 	id, secret := r.mint("u1", "a")
 	r.service("victim", "audit")
 	r.catalogue()
+	r.rotating, _ = r.mint("u1", "rotating")
+	_, err := r.svc.Rotate(context.Background(), tokens.Operator(), tokens.RotateRequest{User: "u1", TokenID: r.rotating})
+	must(t, err)
 	rest := map[string][]binding{}
 	for _, b := range bindings(t, r) {
 		b.path = strings.NewReplacer("target", "u1", "15ODq7pq8Hy", id, "no-such-service", "victim").Replace(b.path)

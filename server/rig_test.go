@@ -48,7 +48,9 @@ type rig struct {
 	client *http.Client
 	idp    *idp
 	admin  string // secret of a service with every permission
-	stop   func() error
+	// rotating is the id of a token whose rotation can be canceled; empty: there is none.
+	rotating string
+	stop     func() error
 
 	mu sync.Mutex
 	at time.Time

@@ -25,13 +25,14 @@ import (
 // bearer of a personal access token, "own" for a signed-in user about its own things, "anyone" for everybody. Admin is in every row of a service
 // and not written.
 var mayCall = map[string]string{
-	"TokenService/CreateToken":  "tokens own",
-	"TokenService/GetToken":     "tokens own",
-	"TokenService/ListTokens":   "tokens own",
-	"TokenService/UpdateToken":  "tokens own",
-	"TokenService/RotateToken":  "tokens own",
-	"TokenService/RevokeToken":  "tokens own",
-	"TokenService/RevokeTokens": "tokens own",
+	"TokenService/CreateToken":    "tokens own",
+	"TokenService/GetToken":       "tokens own",
+	"TokenService/ListTokens":     "tokens own",
+	"TokenService/UpdateToken":    "tokens own",
+	"TokenService/RotateToken":    "tokens own",
+	"TokenService/CancelRotation": "tokens own",
+	"TokenService/RevokeToken":    "tokens own",
+	"TokenService/RevokeTokens":   "tokens own",
 
 	"InventoryService/SearchTokens": "tokens",
 
@@ -70,7 +71,6 @@ var mayCall = map[string]string{
 
 	"ServiceAccountService/CreateService": "admin",
 	"ServiceAccountService/ListServices":  "admin",
-	"ServiceAccountService/RotateService": "admin",
 	"ServiceAccountService/RevokeService": "admin",
 
 	"AuditService/ListEvents": "audit",

@@ -188,13 +188,19 @@ func (s *sim) rename(*rapid.T) {
 func (s *sim) rotate(*rapid.T) {
 	t := s.token()
 	until := s.clock.now().Add(time.Minute)
-	for i := range t.secrets {
-		t.secrets[i].ExpireTime = time.UnixMicro(0).UTC()
+	for i := range t.secrets[1:] {
+		if old := &t.secrets[i+1]; old.EndTime.IsZero() {
+			if old.EndTime = s.clock.now(); old.ExpireTime.Before(old.EndTime) {
+				old.EndTime = old.ExpireTime
+			}
+		}
+		t.secrets[i+1].ExpireTime = time.UnixMicro(0).UTC()
 	}
 	t.secrets[0].ExpireTime = until
 	t.secrets = slices.Insert(t.secrets, 0, tokens.StoredSecret{Hash: s.hash(), Serial: t.secrets[0].Serial + 1})
 	t.secrets = t.secrets[:min(len(t.secrets), 33)]
-	s.changeToken(t, func(tx tokens.Tx) error { return tx.ReplaceSecret(t.ID, t.secrets[0].Hash, until) })
+	r := tokens.Rotation{Time: s.clock.now(), PreviousUntil: until}
+	s.changeToken(t, func(tx tokens.Tx) error { return tx.ReplaceSecret(t.ID, t.secrets[0].Hash, r) })
 }
 
 // rekey moves a digest, which counts a moment after it was written, and not before that in any order.

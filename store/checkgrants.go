@@ -12,7 +12,7 @@ SELECT f.id FROM families f JOIN tokens t ON t.id = f.token_id WHERE (f.serial <
 
 	checkAccessOfFamilies = `
 SELECT a.id FROM access_tokens a JOIN families f ON f.id = a.family
-WHERE (a.token_id <> f.token_id OR a.serial <> f.serial OR a.expire_us > f.expire_us OR a.revoke_us IS NULL
+WHERE (a.token_id <> f.token_id OR a.revoke_us IS NULL AND a.serial <> f.serial OR a.expire_us > f.expire_us OR a.revoke_us IS NULL
   AND f.revoke_us IS NOT NULL)
   AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 

@@ -22,13 +22,14 @@ func copiedTables() []copiedTable {
 		{name: "users", key: "key", columns: "key user state features create_us delete_us", sequence: "key"},
 		{name: "tokens", key: "id",
 			columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
-				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by"},
+				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by renew_us"},
 		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
-		{name: "old_secrets", key: "token_id serial", columns: "token_id serial key digest until_us"},
+		{name: "old_secrets", key: "token_id serial",
+			columns: "token_id serial key digest until_us ended_us next_use_us rotate_us retire_on_use change " +
+				"expire_before_us expire_after_us renew_before_us dropped blocked_before"},
 		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
 		{name: "services", key: "id",
-			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason " +
-				"rotations rotate_us old_key old_digest old_until_us"},
+			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason"},
 		{name: "families", key: "id",
 			columns: "id token_id serial client_id authenticated scopes audiences issue_us expire_us revoke_us " +
 				"revoked_by revoke_reason"},

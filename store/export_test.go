@@ -116,7 +116,7 @@ func Statements() map[string][]string {
 	return map[string][]string{
 		selectCredential:        {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
 		selectServiceCredential: {"SEARCH services USING INTEGER PRIMARY KEY"},
-		selectToken:             {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY"},
+		selectToken:             {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY", "SEARCH r USING PRIMARY KEY (token_id=? AND serial=?)"},
 		selectTokens:            {"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)", "SEARCH u USING INTEGER PRIMARY KEY"},
 		selectLiveTokens:        {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
 		revokeTokens:            {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
@@ -129,6 +129,9 @@ func Statements() map[string][]string {
 		selectEventsOfUser:      {"SEARCH events USING INDEX events_user (user=? AND rowid<?)"},
 		selectEventsOfToken:     {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
 		endOldSecrets:           {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
+		useSecret:               {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
+		restoreAccess:           {"SEARCH access_tokens USING COVERING INDEX access_tokens_live (token_id=? AND serial=?)"},
+		restoreFamilies:         {"SEARCH families USING COVERING INDEX families_live (token_id=? AND serial=?)"},
 		selectBlocked:           {"SEARCH t USING INDEX tokens_blocked (id>?)", "SEARCH u USING INTEGER PRIMARY KEY"},
 		countBlocked:            {"SEARCH tokens USING INDEX tokens_blocked (id>?)"},
 		countExceeding:          {"SEARCH tokens USING COVERING INDEX tokens_exceeding (expire_us>? AND expire_us<?)"},

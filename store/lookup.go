@@ -16,7 +16,7 @@ import (
 // all cost one point query.
 const selectCredential = `SELECT ` + tokenColumns + `,
        t.key, t.digest, t.rotations, u.state, u.features, u.create_us, u.delete_us, o.key, o.digest, o.until_us,
-         o.serial
+         o.serial, o.ended_us, o.next_use_us
 FROM tokens t
 CROSS JOIN users u ON u.key = t.user
 LEFT JOIN old_secrets o ON o.token_id = CASE WHEN t.rotations > 0 THEN t.id END
@@ -46,11 +46,13 @@ type credentialRow struct {
 	oldDigest sql.RawBytes
 	oldUntil  sql.NullInt64
 	oldSerial sql.NullInt64
+	oldEnded  sql.NullInt64
+	nextUse   sql.NullInt64
 }
 
 func (r *credentialRow) dest() []any {
 	return append(r.token.dest(nil), &r.key, &r.digest, &r.rotations, &r.user.state, &r.user.features, &r.user.createUS,
-		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil, &r.oldSerial)
+		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil, &r.oldSerial, &r.oldEnded, &r.nextUse)
 }
 
 // scratch is the row that lookups on a connection scan into, and where its columns go, made once.
@@ -95,8 +97,7 @@ func (s *Store) readCredential(ctx context.Context, c *db.Conn, id tokens.ID, cr
 		if err != nil {
 			return err
 		}
-		// old_secrets counts from 1: its serial is what rotations became when the secret was rotated away.
-		old.Serial, old.ExpireTime = r.oldSerial.Int64-1, db.Instant(r.oldUntil.Int64)
+		r.fillOld(&old)
 		cred.Secrets = append(cred.Secrets, old)
 		return nil
 	})
@@ -132,8 +133,9 @@ func (t *readTx) Credential(id tokens.ID) (tokens.Credential, error) {
 			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.rotations})
 		}
 		if r.oldKey.Valid {
-			cred.Secrets = append(cred.Secrets, tokens.StoredSecret{Serial: r.oldSerial.Int64 - 1,
-				ExpireTime: db.Instant(r.oldUntil.Int64)})
+			var old tokens.StoredSecret
+			r.fillOld(&old)
+			cred.Secrets = append(cred.Secrets, old)
 		}
 		return nil
 	}, int64(id))
@@ -154,6 +156,13 @@ func (r *credentialRow) fill(cred *tokens.Credential) error {
 	r.user.key, r.user.user = t.UserKey, t.User
 	cred.Token, cred.User = t, r.user.record()
 	return nil
+}
+
+// fillOld fills in what is known of a secret that was rotated away. old_secrets counts from 1: its serial is what
+// rotations became then.
+func (r *credentialRow) fillOld(old *tokens.StoredSecret) {
+	old.Serial, old.ExpireTime = r.oldSerial.Int64-1, db.Instant(r.oldUntil.Int64)
+	old.EndTime, old.NextUsed = nullInstant(r.oldEnded), r.nextUse.Valid
 }
 
 var errShortDigest = errors.New("a stored digest is cut short")
@@ -185,19 +194,18 @@ func (s *Store) keyName(ctx context.Context, c *db.Conn, num int64) (string, err
 	return name, nil
 }
 
-const selectServiceCredential = `SELECT ` + serviceColumns + `, key, digest, old_key, old_digest FROM services WHERE id = ?`
+const selectServiceCredential = `SELECT ` + serviceColumns + `, key, digest FROM services WHERE id = ?`
 
 // LookupService implements tokens.Store.
 func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
 	var cred tokens.ServiceCredential
 	err := s.lookup(ctx, "look up a service", func(ctx context.Context, c *db.Conn) error {
 		var (
-			r                 serviceRow
-			key               int64
-			oldKey            sql.NullInt64
-			digest, oldDigest []byte
+			r      serviceRow
+			key    int64
+			digest []byte
 		)
-		err := c.One(ctx, selectServiceCredential, append(r.dest(nil), &key, &digest, &oldKey, &oldDigest), int64(id))
+		err := c.One(ctx, selectServiceCredential, append(r.dest(nil), &key, &digest), int64(id))
 		if errors.Is(err, sql.ErrNoRows) {
 			return tokens.ErrNotFound
 		}
@@ -210,17 +218,7 @@ func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.Service
 		if cred.Secret, err = storedSecret(digest); err != nil {
 			return err
 		}
-		cred.Secret.Serial = r.rotations
-		if cred.Secret.Hash.Key, err = s.keyName(ctx, c, key); err != nil || !oldKey.Valid {
-			return err
-		}
-		old, err := storedSecret(oldDigest)
-		if err != nil {
-			return err
-		}
-		old.Serial, old.ExpireTime = r.rotations-1, cred.Service.PreviousUntil
-		old.Hash.Key, err = s.keyName(ctx, c, oldKey.Int64)
-		cred.Previous = &old
+		cred.Secret.Hash.Key, err = s.keyName(ctx, c, key)
 		return err
 	})
 	if err != nil {

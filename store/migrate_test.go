@@ -106,7 +106,7 @@ func everyKindOfRow(t *testing.T, st *store.Store, ids []tokens.ID) (live tokens
 		of.ID, of.Name, of.Audiences, of.ExpireTime = live, "of an audience", []string{"api", "other"}, time.Time{}
 		h := tokens.Hash{Key: "fill", Sum: [32]byte{5}}
 		err = errors.Join(
-			tx.UpdateToken(gone), tx.InsertToken(of, h), tx.ReplaceSecret(ids[1], h, now),
+			tx.UpdateToken(gone), tx.InsertToken(of, h), tx.ReplaceSecret(ids[1], h, tokens.Rotation{Time: now, PreviousUntil: now.Add(time.Hour)}),
 			tx.PutRequest(tokens.Request{TokenID: live, Sealed: []byte("sealed"), ExpireTime: now.Add(time.Hour)}, now),
 			tx.InsertService(tokens.ServiceAccount{ID: 9, Name: "gateway", Permissions: tokens.PermIntrospect, IssueTime: now}, h),
 			tx.PutPrefix("acme"),

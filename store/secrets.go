@@ -10,42 +10,6 @@ import (
 	"patd/tokens"
 )
 
-// keepOldSecrets is how many rotated secrets of a token are remembered, so that they can be called superseded.
-const keepOldSecrets = 32
-
-const (
-	endOldSecrets = `UPDATE old_secrets SET until_us = 0 WHERE token_id = ? AND until_us > 0`
-
-	ageSecret = `
-INSERT INTO old_secrets (token_id, serial, key, digest, until_us)
-SELECT id, rotations + 1, key, digest, CAST(?2 AS BIGINT) FROM tokens WHERE id = ?1`
-
-	replaceSecret = `
-UPDATE tokens SET key = (SELECT num FROM keys WHERE name = ?2 AND retire_us IS NULL), digest = ?3,
-  rotations = rotations + 1 WHERE id = ?1`
-
-	dropOldSecrets = `
-DELETE FROM old_secrets WHERE token_id = ?1 AND serial <= (SELECT rotations FROM tokens WHERE id = ?1) - ?2`
-)
-
-// ReplaceSecret implements tokens.TokenWriter.
-func (t *tx) ReplaceSecret(id tokens.ID, h tokens.Hash, previousUntil time.Time) error {
-	const op = "replace a token's secret"
-	absent := fmt.Errorf("token %s: %w", id, tokens.ErrNotFound)
-	if _, err := t.exec(op, endOldSecrets, int64(id)); err != nil {
-		return err
-	}
-	// Not before 1970: the zero time would read as having no end.
-	if err := t.mustExec(op, absent, ageSecret, int64(id), max(db.Micros(previousUntil), 0)); err != nil {
-		return err
-	}
-	if err := t.mustExec(op, absent, replaceSecret, int64(id), h.Key, h.Sum[:]); err != nil {
-		return err
-	}
-	_, err := t.exec(op, dropOldSecrets, int64(id), keepOldSecrets)
-	return err
-}
-
 const selectRequest = `SELECT fingerprint, token_id, sealed, expire_us FROM requests WHERE key = ? AND expire_us > ?`
 
 // Request implements tokens.TokenReader.
@@ -140,9 +104,6 @@ SELECT k.name, sum(n) FROM (
   SELECT key, count(*) AS n FROM tokens WHERE revoke_us IS NULL AND expire_us > ?1 GROUP BY key
   UNION ALL
   SELECT key, count(*) FROM services WHERE revoke_us IS NULL AND expire_us > ?1 GROUP BY key
-  UNION ALL
-  SELECT old_key, count(*) FROM services WHERE revoke_us IS NULL AND expire_us > ?1 AND old_until_us > ?1
-  GROUP BY old_key
   UNION ALL
   SELECT o.key, count(*) FROM old_secrets o JOIN tokens t ON t.id = o.token_id
   WHERE o.until_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1 GROUP BY o.key

@@ -18,8 +18,10 @@ const (
        t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
        t.revoke_us, t.revoked_by, t.revoke_reason, t.blocked_by`
 
-	usedColumns = tokenColumns + `, t.rotations, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip`
-	joinUse     = `LEFT JOIN uses w ON w.token_id = t.id`
+	usedColumns = tokenColumns + `, t.rotations, t.renew_us, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip,
+       ` + rotationColumns
+	joinUse = `LEFT JOIN uses w ON w.token_id = t.id
+` + joinRotation
 )
 
 // tokenRow holds tokenColumns.
@@ -42,12 +44,14 @@ func (r *tokenRow) dest(d []any) []any {
 type usedRow struct {
 	tokenRow
 	rotations    int64
+	renewUS      sql.NullInt64
 	oldUS, useUS sql.NullInt64
 	oldIP, useIP sql.RawBytes
+	rotation     rotationRow
 }
 
 func (r *usedRow) dest() []any {
-	return append(r.tokenRow.dest(nil), &r.rotations, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP)
+	return r.rotation.dest(append(r.tokenRow.dest(nil), &r.rotations, &r.renewUS, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP))
 }
 
 func (r *tokenRow) token() (tokens.Token, error) {
@@ -88,7 +92,7 @@ func scanToken(rows *sql.Rows) (tokens.Token, error) {
 		return tokens.Token{}, err
 	}
 	t, err := r.token()
-	t.LastUsed, t.Rotations = r.lastUse(), r.rotations
+	t.LastUsed, t.Rotations, t.RenewTime, t.Rotation = r.lastUse(), r.rotations, nullInstant(r.renewUS), r.rotation.rotation()
 	return t, err
 }
 
@@ -220,6 +224,7 @@ func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
 const updateToken = `
 UPDATE tokens
 SET name = ?2, name_key = ?3, description = ?4, labels = ?5, scopes = ?6, cidrs = ?7, expire_us = ?8, blocked_by = ?12,
+    renew_us = ?13,
     revoke_us     = CASE WHEN revoke_us IS NULL THEN ?9  ELSE revoke_us END,
     revoked_by    = CASE WHEN revoke_us IS NULL THEN ?10 ELSE revoked_by END,
     revoke_reason = CASE WHEN revoke_us IS NULL THEN ?11 ELSE revoke_reason END
@@ -235,7 +240,8 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
 		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, db.Join(tok.Scopes,
 			" "),
-		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy))
+		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy),
+		db.NullTime(tok.RenewTime))
 }
 
 const revokeTokens = `

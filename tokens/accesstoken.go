@@ -76,7 +76,7 @@ func (p *presented) grant() (scopes, audiences []string) {
 
 // end returns when the presented credential ends; the zero time means never.
 func (p *presented) end() time.Time {
-	at := earliest(p.secret.stopped(), p.cred.Token.ExpireTime)
+	at := earliest(p.cred.AcceptedUntil(p.secret), p.cred.Token.ExpireTime)
 	if p.access != nil {
 		at = earliest(at, p.access.ExpireTime)
 	}

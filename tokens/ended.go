@@ -85,7 +85,9 @@ func (s *Service) ended(p *presented, d Decision) *EndedError {
 			e.Refusal.Since = earliest(e.Refusal.Since, a.ExpireTime)
 		}
 	case Superseded:
-		e.Refusal.Since = p.secret.stopped()
+		if !p.secret.ExpireTime.IsZero() { // else it is so old that its record is gone
+			e.Refusal.Since = p.cred.AcceptedUntil(p.secret)
+		}
 	}
 	return e
 }
@@ -100,29 +102,13 @@ func (s *Service) endedFor(p *presented, d Decision, caller *Actor) *EndedError 
 	return e
 }
 
-// stopped returns when a secret that was rotated away stops working, or stopped; zero: never, or unknown.
-func (s StoredSecret) stopped() time.Time {
-	if s.ExpireTime.Unix() <= 0 { // it was ended for good before its time, by a program that did not keep when
-		return time.Time{}
-	}
-	return s.ExpireTime
-}
-
 // endedService returns why the secret of a service, which has matched, is not active.
-func (s *Service) endedService(p *presentedService, a Actor) *EndedError {
-	v := p.cred.Service
-	r := refusal.Refusal{Reason: refusal.Superseded, Since: p.secret.stopped(), ExpireTime: a.ExpireTime}
-	switch v.Status(s.Now()) {
-	case StateRevoked:
-		r.Reason, r.Since = refusal.Revoked, v.Revocation.Time
-	case StateExpired:
-		r.Reason, r.Since = refusal.Expired, v.ExpireTime
-	default:
-		if r.Since.IsZero() { // it had no grace
-			r.Since = v.RotateTime
-		}
+func (s *Service) endedService(v ServiceAccount, a Actor) *EndedError {
+	e := &EndedError{Holder: a, Refusal: refusal.Refusal{Reason: refusal.Expired, Since: v.ExpireTime, ExpireTime: v.ExpireTime}}
+	if v.Revocation != nil {
+		e.Refusal.Reason, e.Refusal.Since = refusal.Revoked, v.Revocation.Time
 	}
-	return &EndedError{Holder: a, Refusal: r}
+	return e
 }
 
 // RenewURL returns where the user renews a token that expires then; empty: it is not due yet, or there is no such page.

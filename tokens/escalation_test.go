@@ -84,7 +84,7 @@ func (w *world) updateOne(t *rapid.T) {
 
 func (w *world) rotateOne(t *rapid.T) {
 	g := w.pick(t)
-	r := tokens.RotateRequest{User: g.user, TokenID: g.id}
+	r := tokens.RotateRequest{User: g.user, TokenID: g.id, Force: true}
 	if rapid.Bool().Draw(t, "new lifetime") {
 		ttl := time.Duration(rapid.Int64Range(1, int64(400*tokens.Day)).Draw(t, "ttl"))
 		r.Lifetime.TTL = &ttl

@@ -18,6 +18,8 @@ const (
 	ActionTokenCreate     Action = "token.create"
 	ActionTokenUpdate     Action = "token.update"
 	ActionTokenRotate     Action = "token.rotate"
+	ActionTokenFirstUse   Action = "token.first_use"
+	ActionTokenCancel     Action = "token.cancel_rotation"
 	ActionTokenRevoke     Action = "token.revoke"
 	ActionTokenRevokeAll  Action = "token.revoke_all"
 	ActionTokenExchange   Action = "token.exchange"
@@ -29,7 +31,6 @@ const (
 	ActionUserDelete      Action = "user.delete"
 	ActionUserFeatures    Action = "user.features"
 	ActionServiceCreate   Action = "service.create"
-	ActionServiceRotate   Action = "service.rotate"
 	ActionServiceRevoke   Action = "service.revoke"
 	ActionTokenBlock      Action = "token.block"
 	ActionTokenUnblock    Action = "token.unblock"
@@ -95,7 +96,7 @@ func OnlyEnds(events []Event) bool {
 
 func (e Event) ends() bool {
 	switch e.Action {
-	case ActionTokenRevoke, ActionTokenRevokeAll, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
+	case ActionTokenFirstUse, ActionTokenRevoke, ActionTokenRevokeAll, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
 		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd:
 		return true
 	default:

@@ -197,7 +197,8 @@ func (s *Service) exchange(ctx context.Context, a Actor, p presented, r Exchange
 		}
 		e := a.event(now, ActionTokenExchange)
 		e.User, e.TokenID, e.Detail = p.cred.Token.User, p.cred.Token.ID, detail
-		return []Event{e}, nil
+		used, err := useSecret(tx, a, p.cred, p.secret.Serial, now)
+		return append(used, e), err
 	})
 	return g, err
 }

@@ -60,7 +60,7 @@ func offline(r *tokens.ExchangeRequest) { r.Offline = true }
 // rotate gives a token of u1 a new secret.
 func (h *house) rotate(m tokens.Minted, grace time.Duration) tokens.Secret {
 	h.t.Helper()
-	r, err := h.Rotate(ctx, admin, tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Grace: &grace})
+	r, err := h.Rotate(ctx, admin, tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Grace: &grace, Force: true})
 	if err != nil {
 		h.t.Fatal(err)
 	}

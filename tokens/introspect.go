@@ -11,7 +11,11 @@ import (
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
 // nothing about the secret. A service that has ended meanwhile is CodeUnauthenticated.
 func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (out Introspection, err error) {
-	if err = s.introspect(ctx, &a, &r, s.nameOf(r.Secret), &out); err == nil {
+	first, err := s.introspect(ctx, &a, &r, s.nameOf(r.Secret), &out)
+	if err == nil {
+		if first != 0 {
+			s.recordFirstUse(ctx, &a, first, &out)
+		}
 		err = s.callerStands(ctx, &a)
 	}
 	if err != nil {
@@ -32,23 +36,22 @@ func (s *Service) callerStands(ctx context.Context, a *Actor) error {
 		return errCaller
 	case err != nil:
 		return err
-	case !c.Service.accepts(a.Serial, s.Now()):
+	case c.Service.Status(s.Now()) != StateActive:
 		return errCaller
 	}
 	return nil
 }
 
 // introspect is Introspect of a parsed secret. It fills in out, which must be zero, and copies no record more than
-// once. After an error out is undefined.
-func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, out *Introspection) error {
+// once. After an error out is undefined. first is the serial of the secret whose first use is to be recorded; 0: none.
+func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, out *Introspection) (first int64, err error) {
 	var p presented
 	if err := s.presentAny(ctx, r.Secret, of, &p); err != nil {
-		return err
+		return 0, err
 	}
 	granted, audiences := p.grant()
-	var err error
 	if p.facts.AudienceOK, err = s.goodForBoth(ctx, &p, audiences, a.Audience, r.Audience); err != nil {
-		return err
+		return 0, err
 	}
 	p.facts.IPOK = AddressAllowed(p.cred.Token.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
@@ -56,12 +59,12 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 			out.Ended = s.endedFor(&p, d, a)
 		}
 		s.decisions[d].Add(1)
-		return nil
+		return 0, nil
 	}
 	// Only the scopes are left to check; only now is the feature source needed.
 	held, err := s.features.Features(ctx, p.cred.User, false)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	s.describe(&p, out)
 	out.Stale, out.Granted, out.Audiences = held.Stale, granted, audiences
@@ -70,10 +73,26 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	p.facts.ScopesOK = len(out.Missing) == 0
 	out.Decision = Decide(p.facts)
 	s.decisions[out.Decision].Add(1)
+	if len(p.cred.Secrets) > 1 {
+		first = p.firstUse(out)
+	}
 	if out.Decision == Allow {
 		s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
 	}
-	return nil
+	return first, nil
+}
+
+// firstUse returns the serial of the presented secret if an ALLOW result is its first use, else 0. An active result of a
+// secret that was not used yet must not be cached: a service that answers from its memory would not report the use.
+func (p *presented) firstUse(out *Introspection) int64 {
+	if !p.cred.awaitsUse(p.now) || p.secret.Serial != p.cred.Secrets[0].Serial {
+		return 0
+	}
+	out.CacheFor = 0
+	if out.Decision != Allow {
+		return 0
+	}
+	return p.secret.Serial
 }
 
 // inEffect splits granted scopes by what the user holds.
@@ -156,8 +175,12 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	out := make([]Introspection, len(rs))
 	room := maxBatchAnswer
 	for i := range rs {
-		if err := s.introspect(ctx, &a, &rs[i], names[i], &out[i]); err != nil {
+		first, err := s.introspect(ctx, &a, &rs[i], names[i], &out[i])
+		if err != nil {
 			return nil, err
+		}
+		if first != 0 {
+			s.recordFirstUse(ctx, &a, first, &out[i])
 		}
 		if room -= out[i].Size(); room < 0 {
 			return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("the answers would be over %d MiB; ask in smaller batches", maxBatchAnswer>>20))

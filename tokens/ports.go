@@ -201,13 +201,10 @@ type Tx interface {
 type TokenWriter interface {
 	// InsertToken adds a token with its current secret. ErrTaken when the id exists.
 	InsertToken(t Token, h Hash) error
-	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, BlockedBy and Revocation of the token
-	// with t.ID. An existing revocation is never changed or removed. ErrNotFound.
+	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, RenewTime, BlockedBy and Revocation of the
+	// token with t.ID. An existing revocation is never changed or removed. ErrNotFound.
 	UpdateToken(t Token) error
-	// ReplaceSecret makes h the current secret of a token. The previous one is accepted until previousUntil. All older
-	// ones end for good: their ExpireTime becomes the Unix epoch, so that they stay ended when the clock is set back.
-	// At least the 32 newest are kept.
-	ReplaceSecret(id ID, h Hash, previousUntil time.Time) error
+	RotationWriter
 	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns their ids, oldest
 	// first.
 	RevokeTokens(userKey int64, r Revocation) ([]ID, error)
@@ -216,12 +213,28 @@ type TokenWriter interface {
 	SetBlocked(id ID, by string) error
 }
 
+// RotationWriter writes the secrets of a token. A secret that ends before its ExpireTime ends for good: its ExpireTime
+// becomes the Unix epoch, so that it stays ended when the clock is set back, and EndTime says when it stopped.
+type RotationWriter interface {
+	// ReplaceSecret makes h the current secret of a token, by the rotation r, which Token.Rotation then is. The previous
+	// secret is accepted until r.PreviousUntil; not after r.Time: it ends. All older ones end. At least the 32 newest are
+	// kept. ErrNotFound.
+	ReplaceSecret(id ID, h Hash, r Rotation) error
+	// RestoreSecret ends the current secret of a token, and makes the one before current again, with a serial of its own.
+	// What came of it follows it: access tokens and families that are not revoked. Token.Rotation has the Change
+	// ExpiryRestored then. ErrNotFound if there is no secret before.
+	RestoreSecret(id ID, at time.Time) error
+	// UseSecret records the first use of a token's current secret, if that has this serial, the one before is accepted
+	// and there was no use before. It ends the one before if the rotation says so. It returns false if it recorded nothing.
+	UseSecret(id ID, serial int64, at time.Time) (bool, error)
+}
+
 // RequestWriter keeps idempotent requests.
 type RequestWriter interface {
 	// PutRequest stores a request until its ExpireTime. It replaces an expired one of the same key, and may drop others
 	// that have expired at now.
 	PutRequest(r Request, now time.Time) error
-	// ForgetSealed drops the sealed secret from the requests that made or rotated a token or a service; the
+	// ForgetSealed drops the sealed secret from the requests that made or rotated a token, or made a service; the
 	// requests stay. No other method drops a sealed secret.
 	ForgetSealed(id ID) error
 	// ForgetSealedOf is ForgetSealed for all tokens of a user.
@@ -240,10 +253,6 @@ type UserWriter interface {
 type ServiceWriter interface {
 	// InsertService adds a service. ErrTaken when the id exists.
 	InsertService(s ServiceAccount, h Hash) error
-	// ReplaceServiceSecret makes h the current secret of the service with s.ID, and writes RotateTime, ExpireTime and
-	// PreviousUntil, until when the secret that was current is accepted. The one before that ends for good.
-	// ErrNotFound.
-	ReplaceServiceSecret(s ServiceAccount, h Hash) error
 	// RevokeService writes the revocation of a service; an existing one is never changed. ErrNotFound.
 	RevokeService(id ID, r Revocation) error
 }

@@ -60,6 +60,7 @@ type Service struct {
 	rand            io.Reader
 
 	decisions    decisionCounts
+	firstUses    firstUses
 	refreshes    refreshes
 	featureReads atomic.Int32 // under way
 }
@@ -174,24 +175,6 @@ type TokenChange struct {
 	ExpireTime  *time.Time // pointing to the zero time: never
 }
 
-// RotateRequest asks for a new secret.
-type RotateRequest struct {
-	User, TokenID string
-	Grace         *time.Duration // nil: 24 h
-	Lifetime      Lifetime       // zero: the expiry stays
-	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
-	IdempotencyKey string
-}
-
-// Rotated is a token with its new secret.
-type Rotated struct {
-	Token Token
-	// Secret is empty only in a replay whose token has been revoked or rotated since.
-	Secret        Secret
-	PreviousUntil time.Time // until when the previous secret is accepted; zero where Secret is empty
-	Replayed      bool
-}
-
 // Page selects one page of a list.
 type Page struct {
 	Size  int    // 0: 50; over 200 is served as 200
@@ -236,28 +219,9 @@ type ServiceRequest struct {
 // MintedService is a new service, with its secret.
 type MintedService struct {
 	Service ServiceAccount
-	// Secret is empty only in a replay whose service has been revoked or rotated since.
+	// Secret is empty only in a replay whose service has been revoked since.
 	Secret   Secret
 	Replayed bool
-}
-
-// RotateServiceRequest asks for a new secret of a service.
-type RotateServiceRequest struct {
-	Name  string
-	Grace *time.Duration // how long the current secret is accepted; nil: 7 days
-	TTL   *time.Duration // how long the new secret lives; nil: as long as the current one did
-	Force bool           // ends a secret that is still in the grace of an earlier rotation
-	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
-	IdempotencyKey string
-}
-
-// RotatedService is a service with its new secret.
-type RotatedService struct {
-	Service ServiceAccount
-	// Secret is empty only in a replay whose service has been revoked or rotated since.
-	Secret        Secret
-	PreviousUntil time.Time // until when the previous secret is accepted; zero where Secret is empty
-	Replayed      bool
 }
 
 // EventFilter selects some of the events; empty fields match all.

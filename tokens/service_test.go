@@ -323,7 +323,7 @@ func TestRotation(t *testing.T) {
 	id := m.Token.ID.String()
 	rotate := func(grace time.Duration) tokens.Rotated {
 		t.Helper()
-		r, err := h.Rotate(ctx, admin, tokens.RotateRequest{User: "u1", TokenID: id, Grace: &grace})
+		r, err := h.Rotate(ctx, admin, tokens.RotateRequest{User: "u1", TokenID: id, Grace: &grace, Force: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -363,7 +363,7 @@ func TestRotationKeepsToThePolicy(t *testing.T) {
 	h.give("u1", "a")
 	m := h.mint("u1", "n", "a")
 	rotate := func(r tokens.RotateRequest) (tokens.Rotated, error) {
-		r.User, r.TokenID = "u1", m.Token.ID.String()
+		r.User, r.TokenID, r.Force = "u1", m.Token.ID.String(), true
 		return h.Rotate(ctx, admin, r)
 	}
 	for d, want := range map[time.Duration]string{-1: "GRACE_OUT_OF_RANGE", tokens.MaxGrace + 1: "GRACE_OUT_OF_RANGE", tokens.MaxGrace: ""} {

@@ -38,6 +38,10 @@ type Token struct {
 	BlockedBy string
 	// Rotations is how often the secret was replaced. Lookup does not set it: see the current secret's Serial.
 	Rotations int64
+	// RenewTime is when a rotation last gave the token its lifetime; zero: it has that of its issue. Lookup does not set it.
+	RenewTime time.Time
+	// Rotation is the newest rotation; nil: there was none. Lookup does not set it.
+	Rotation *Rotation
 }
 
 // Revocation says when, by whom and why a token or service was revoked. It is final.
@@ -77,12 +81,31 @@ type StoredSecret struct {
 	Hash Hash
 	// ExpireTime ends a secret that was rotated away. Zero on the current secret, which lives as long as its token.
 	ExpireTime time.Time
+	// EndTime is when a secret stopped that was ended before its ExpireTime, which is then the Unix epoch; zero: it was
+	// not, or an earlier version ended it.
+	EndTime time.Time
+	// NextUsed reports that the secret after this one has been used.
+	NextUsed bool
 	// Serial counts the secrets of a token from 0. Tokens derived from a secret name it by this, see AccessToken.
 	Serial int64
 }
 
 // InForce reports whether the secret is accepted by its own expiry. The token's state is not part of it.
 func (s StoredSecret) InForce(now time.Time) bool { return !expired(s.ExpireTime, now) }
+
+// AcceptedUntil returns until when one of the token's secrets is accepted, or was: the instant at which it stopped
+// working. It is the only function that says so. The zero time means never, or for a secret that is not in force that
+// the instant is not known, since an earlier version ended the secret. Revocation and suspension are not part of it.
+func (c *Credential) AcceptedUntil(s StoredSecret) time.Time {
+	switch {
+	case !s.EndTime.IsZero():
+		return s.EndTime
+	case !s.ExpireTime.IsZero() && s.ExpireTime.UnixMicro() == 0:
+		return time.Time{}
+	default:
+		return earliest(s.ExpireTime, c.Token.ExpireTime)
+	}
+}
 
 // Credential is everything that introspection needs of a token, read at one instant.
 type Credential struct {

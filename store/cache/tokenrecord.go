@@ -54,7 +54,13 @@ const (
 	partRotated // the serial of the current secret; those of the older ones count down from it
 )
 
-const oldSecretSize = 2 + 8 + 32
+// A secret that was rotated away: its key, when it expires and when it was ended, whether the next one was used, and the
+// digest.
+const (
+	oldSecretSize   = oldSecretDigest + 32
+	oldSecretUsed   = 2 + 8 + 8
+	oldSecretDigest = oldSecretUsed + 1
+)
 
 // packToken makes the record of a token. keyNumber numbers the names of keys. False: a record cannot hold it.
 func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool)) (reclog.Record, bool) {
@@ -88,6 +94,12 @@ func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool)) (rec
 		}
 		b = binary.LittleEndian.AppendUint16(b, n)
 		b = binary.LittleEndian.AppendUint64(b, uint64(expiry(s.ExpireTime)))
+		b = binary.LittleEndian.AppendUint64(b, uint64(expiry(s.EndTime)))
+		if s.NextUsed {
+			b = append(b, 1)
+		} else {
+			b = append(b, 0)
+		}
 		b = append(b, s.Hash.Sum[:]...)
 	}
 	b[tokenParts] = parts
@@ -210,8 +222,10 @@ func (r tokenRecord) read(c *tokens.Credential, keys []string) {
 		serial--
 		s := p.take(oldSecretSize)
 		c.Secrets = append(c.Secrets, tokens.StoredSecret{
-			Hash:       tokens.Hash{Key: keys[binary.LittleEndian.Uint16(s)], Sum: [32]byte(s[10:])},
+			Hash:       tokens.Hash{Key: keys[binary.LittleEndian.Uint16(s)], Sum: [32]byte(s[oldSecretDigest:])},
 			ExpireTime: expiryTime(int64(binary.LittleEndian.Uint64(s[2:]))),
+			EndTime:    expiryTime(int64(binary.LittleEndian.Uint64(s[10:]))),
+			NextUsed:   s[oldSecretUsed] == 1,
 			Serial:     serial,
 		})
 	}

@@ -175,8 +175,17 @@ func (t *faultyTx) UpdateToken(tok tokens.Token) error {
 	return t.write("UpdateToken", func() error { return t.w.UpdateToken(tok) })
 }
 
-func (t *faultyTx) ReplaceSecret(id tokens.ID, h tokens.Hash, previousUntil time.Time) error {
-	return t.write("ReplaceSecret", func() error { return t.w.ReplaceSecret(id, h, previousUntil) })
+func (t *faultyTx) ReplaceSecret(id tokens.ID, h tokens.Hash, r tokens.Rotation) error {
+	return t.write("ReplaceSecret", func() error { return t.w.ReplaceSecret(id, h, r) })
+}
+
+func (t *faultyTx) RestoreSecret(id tokens.ID, at time.Time) error {
+	return t.write("RestoreSecret", func() error { return t.w.RestoreSecret(id, at) })
+}
+
+func (t *faultyTx) UseSecret(id tokens.ID, serial int64, at time.Time) (done bool, err error) {
+	err = t.write("UseSecret", func() error { done, err = t.w.UseSecret(id, serial, at); return err })
+	return done, err
 }
 
 func (t *faultyTx) PutRequest(r tokens.Request, now time.Time) error {
@@ -197,10 +206,6 @@ func (t *faultyTx) UpdateUser(u tokens.User) error {
 
 func (t *faultyTx) InsertService(s tokens.ServiceAccount, h tokens.Hash) error {
 	return t.write("InsertService", func() error { return t.w.InsertService(s, h) })
-}
-
-func (t *faultyTx) ReplaceServiceSecret(s tokens.ServiceAccount, h tokens.Hash) error {
-	return t.write("ReplaceServiceSecret", func() error { return t.w.ReplaceServiceSecret(s, h) })
 }
 
 func (t *faultyTx) RevokeService(id tokens.ID, r tokens.Revocation) error {

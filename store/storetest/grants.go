@@ -265,9 +265,13 @@ func testKeyUseFollowsTheSecret(_ *testing.T, f *fixture) {
 	tok := f.token(f.user("u"), "one")
 	f.access(tok)
 	f.family(tok)
-	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k2", 50), f.now.Add(time.Hour)) })
+	f.update(func(tx tokens.Tx) error {
+		return tx.ReplaceSecret(tok.ID, hash("k2", 50), f.rotation(f.now.Add(time.Hour)))
+	})
 	f.equal("in the secret's grace: it, an access token, a refresh token", use(), int64(3))
-	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k2", 51), f.now.Add(time.Hour)) })
+	f.update(func(tx tokens.Tx) error {
+		return tx.ReplaceSecret(tok.ID, hash("k2", 51), f.rotation(f.now.Add(time.Hour)))
+	})
 	f.equal("after the secret's end", use(), int64(0))
 }
 

@@ -147,7 +147,7 @@ func testRevocation(t *testing.T, f *fixture) {
 		f.equal("revoked with the others", len(n), 0)
 		return err
 	})
-	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k1", 50), f.now) })
+	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k1", 50), f.rotation(f.now)) })
 	f.equal("after all of that", f.lookup(tok.ID).Token, tok)
 }
 
@@ -178,7 +178,7 @@ func testRotation(t *testing.T, f *fixture) {
 		h := hash("k1", uint64(100+i))
 		f.update(func(tx tokens.Tx) error {
 			return tx.ReplaceSecret(tok.ID, h,
-				f.now.Add(time.Duration(i)*time.Minute))
+				f.rotation(f.now.Add(time.Duration(i)*time.Minute)))
 		})
 		all = append(all, h)
 	}
@@ -188,17 +188,17 @@ func testRotation(t *testing.T, f *fixture) {
 	}
 	epoch := time.UnixMicro(0).UTC()
 	for i, s := range got {
-		want := tokens.StoredSecret{Hash: all[len(all)-1-i], ExpireTime: epoch, Serial: int64(len(all) - 1 - i)}
+		want := tokens.StoredSecret{Hash: all[len(all)-1-i], ExpireTime: epoch, EndTime: f.now, Serial: int64(len(all) - 1 - i)}
 		switch i {
 		case 0:
-			want.ExpireTime = time.Time{}
+			want.ExpireTime, want.EndTime = time.Time{}, time.Time{}
 		case 1:
-			want.ExpireTime = f.now.Add(39 * time.Minute)
+			want.ExpireTime, want.EndTime = f.now.Add(39*time.Minute), time.Time{}
 		}
 		f.equal("a secret", s, want)
 	}
 	f.equal("the other token's secrets", len(f.lookup(other.ID).Secrets), 1)
-	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(other.ID, hash("k1", 200), time.Time{}) })
+	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(other.ID, hash("k1", 200), f.rotation(time.Time{})) })
 	if s := f.lookup(other.ID).Secrets; len(s) != 2 || s[1].ExpireTime.IsZero() {
 		t.Error("a secret that was replaced at the zero time reads as current")
 	}
@@ -267,7 +267,7 @@ func testSealed(t *testing.T, f *fixture) {
 	f.update(func(tx tokens.Tx) error {
 		revoked(f.now)(&toks[2])
 		_, err := tx.RevokeTokens(u.Key, tokens.Revocation{Time: f.now})
-		return errors.Join(tx.ReplaceSecret(toks[1].ID, hash("k1", 70), f.now), tx.UpdateToken(toks[2]), err,
+		return errors.Join(tx.ReplaceSecret(toks[1].ID, hash("k1", 70), f.rotation(f.now)), tx.UpdateToken(toks[2]), err,
 			tx.RevokeService(svc.ID, tokens.Revocation{Time: f.now}))
 	})
 	f.equal("sealed as long as nobody says that they are to be forgotten", sealed(), []int{1, 2, 3, 4, 5})
@@ -365,26 +365,6 @@ func testServices(t *testing.T, f *fixture) {
 		f.equal("a service", c, tokens.ServiceCredential{Service: want, Secret: tokens.StoredSecret{Hash: hash("k1",
 			uint64(i+1))}})
 	}
-	rotated := second
-	for n := range uint64(2) { // the first secret is gone after the second rotation
-		rotated.Rotations, rotated.RotateTime = int64(n)+1, f.now.Add(time.Duration(n)*time.Hour)
-		rotated.ExpireTime, rotated.PreviousUntil = rotated.RotateTime.Add(48*time.Hour), rotated.RotateTime.Add(2*time.Hour)
-		f.update(func(tx tokens.Tx) error { return tx.ReplaceServiceSecret(rotated, hash("k1", 50+n)) },
-			tokens.Event{Action: tokens.ActionServiceRotate, Service: rotated.Name, TokenID: rotated.ID})
-		c, err := f.st.LookupService(f.ctx, rotated.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		previous := hash("k1", 3)
-		if n == 1 {
-			previous = hash("k1", 50)
-		}
-		f.equal("a rotated service", c, tokens.ServiceCredential{
-			Service: rotated, Secret: tokens.StoredSecret{Hash: hash("k1", 50+n), Serial: int64(n) + 1},
-			Previous: &tokens.StoredSecret{Hash: previous, Serial: int64(n), ExpireTime: rotated.PreviousUntil},
-		})
-	}
-	second = rotated
 	f.view(func(tx tokens.ReadTx) error {
 		s, err := tx.Service("gateway")
 		f.equal("the newest of a name", s, second)
@@ -448,7 +428,7 @@ func testRetiredKey(t *testing.T, f *fixture) {
 	other.ID, other.Name = tok.ID+1, "late"
 	for what, write := range map[string]func(tokens.Tx) error{
 		"a mint":     func(tx tokens.Tx) error { return tx.InsertToken(other, hash("k9", 1)) },
-		"a rotation": func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k9", 1), f.now) },
+		"a rotation": func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k9", 1), f.rotation(f.now)) },
 		"a service": func(tx tokens.Tx) error {
 			return tx.InsertService(tokens.ServiceAccount{ID: 5, Name: "s", Permissions: tokens.PermIntrospect,
 				IssueTime: f.now}, hash("k9", 1))
@@ -493,10 +473,10 @@ func testKeyUse(t *testing.T, f *fixture) {
 	f.service("gateway")
 	f.equal("live digests", keyUse(f), map[string]int64{"k1": 3})
 	f.update(func(tx tokens.Tx) error {
-		if err := tx.ReplaceSecret(ended.ID, hash("k2", 90), f.now); err != nil {
+		if err := tx.ReplaceSecret(ended.ID, hash("k2", 90), f.rotation(f.now)); err != nil {
 			return err
 		}
-		return tx.ReplaceSecret(rotated.ID, hash("k2", 91), f.now.Add(time.Hour))
+		return tx.ReplaceSecret(rotated.ID, hash("k2", 91), f.rotation(f.now.Add(time.Hour)))
 	})
 	f.equal("live digests after rotations", keyUse(f), map[string]int64{"k1": 2, "k2": 2})
 }

@@ -31,7 +31,7 @@ func testRepeatedLookup(t *testing.T, f *fixture) {
 		if what == "rotated" {
 			for i := range 3 {
 				f.update(func(tx tokens.Tx) error {
-					return tx.ReplaceSecret(tok.ID, hash("k1", uint64(500+i)), f.now.Add(time.Duration(i)*time.Hour))
+					return tx.ReplaceSecret(tok.ID, hash("k1", uint64(500+i)), f.rotation(f.now.Add(time.Duration(i)*time.Hour)))
 				})
 			}
 		}
@@ -99,7 +99,9 @@ func testEveryChangeIsSeen(t *testing.T, f *fixture) {
 	user("resumed", func() { want.User.State = tokens.UserActive })
 	token("narrowed", func() { want.Token.Scopes = []string{"a"} })
 	token("blocked", func() { want.Token.BlockedBy = "x" })
-	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k1", 900), f.now.Add(time.Hour)) },
+	f.update(func(tx tokens.Tx) error {
+		return tx.ReplaceSecret(tok.ID, hash("k1", 900), f.rotation(f.now.Add(time.Hour)))
+	},
 		tokens.Event{User: u.ID, TokenID: tok.ID, Action: tokens.ActionTokenRotate})
 	old := want.Secrets[0]
 	old.ExpireTime = f.now.Add(time.Hour)

@@ -100,3 +100,8 @@ func (r *Rig) WantActive(t testing.TB, what string, want bool) {
 		t.Errorf("%s: active %v, %v; want %v", what, got, err, want)
 	}
 }
+
+// rotation is one that accepts the previous secret until an instant, and changes nothing else.
+func (f *fixture) rotation(until time.Time) tokens.Rotation {
+	return tokens.Rotation{Time: f.now, PreviousUntil: until, Retire: tokens.AfterGrace, Change: tokens.ExpiryKept}
+}

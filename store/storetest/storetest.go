@@ -46,6 +46,8 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"ARevocationIsNeverUndone", testRevocation},
 		{"RevokeTokensSparesTheRevokedAndOtherUsers", testRevokeAll},
 		{"RotationKeepsOldSecretsInOrder", testRotation},
+		{"RotationIsReadBack", testRotationRecord},
+		{"SecretIsRestored", testRestoredSecret},
 		{"IdempotentRequestsExpire", testRequests},
 		{"SealedSecretsAreForgottenWhenToldTo", testSealed},
 		{"ADeletedUserIsNotFoundAndComesBackAnew", testUserDelete},

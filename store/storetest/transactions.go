@@ -25,7 +25,7 @@ func testAbsence(t *testing.T, f *fixture) {
 		_, err = tx.Request(tokens.RequestKey{1}, f.now)
 		f.isNotFound("Request", err)
 		f.isNotFound("UpdateToken", tx.UpdateToken(tokens.Token{ID: 77, Name: "n", Scopes: []string{"s"}}))
-		f.isNotFound("ReplaceSecret", tx.ReplaceSecret(77, hash("k1", 1), f.now))
+		f.isNotFound("ReplaceSecret", tx.ReplaceSecret(77, hash("k1", 1), f.rotation(f.now)))
 		f.isNotFound("UpdateUser", tx.UpdateUser(tokens.User{Key: 77, State: tokens.UserActive}))
 		f.isNotFound("SetBlocked", tx.SetBlocked(77, "api"))
 		_, err = tx.Feature("a")
@@ -37,7 +37,6 @@ func testAbsence(t *testing.T, f *fixture) {
 		f.isNotFound("UpdateAudience", tx.UpdateAudience(tokens.AudienceEntry{ID: "api",
 			AccessFormat: tokens.AccessOpaque}))
 		f.isNotFound("DeleteAudience", tx.DeleteAudience("api"))
-		f.isNotFound("ReplaceServiceSecret", tx.ReplaceServiceSecret(tokens.ServiceAccount{ID: 77, RotateTime: f.now}, hash("k1", 1)))
 		f.isNotFound("RevokeService", tx.RevokeService(77, tokens.Revocation{Time: f.now}))
 		return nil
 	})

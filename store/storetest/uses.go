@@ -48,7 +48,9 @@ func testRekey(t *testing.T, f *fixture) {
 	secondKey(f)
 	u := f.user("u")
 	tok, other, svc := f.token(u, "one"), f.token(u, "two"), f.service("gateway")
-	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k1", 50), f.now.Add(time.Hour)) })
+	f.update(func(tx tokens.Tx) error {
+		return tx.ReplaceSecret(tok.ID, hash("k1", 50), f.rotation(f.now.Add(time.Hour)))
+	})
 	rekey := func(id tokens.ID, kind tokens.Kind, from, to tokens.Hash) {
 		f.st.RecordUse(tokens.Usage{ID: id, Kind: kind, Rekey: &tokens.Rekey{Old: from, New: to}})
 	}

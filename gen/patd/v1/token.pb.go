@@ -81,6 +81,116 @@ func (Token_State) EnumDescriptor() ([]byte, []int) {
 	return file_patd_v1_token_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// RetirePrevious says when a rotation ends the previous secret.
+type Rotation_RetirePrevious int32
+
+const (
+	// In a request: AFTER_GRACE.
+	Rotation_RETIRE_PREVIOUS_UNSPECIFIED Rotation_RetirePrevious = 0
+	// When the grace is over.
+	Rotation_AFTER_GRACE Rotation_RetirePrevious = 1
+	// When the new secret is first introspected as ALLOW or exchanged, or else when the grace is over.
+	Rotation_ON_FIRST_USE Rotation_RetirePrevious = 2
+)
+
+// Enum value maps for Rotation_RetirePrevious.
+var (
+	Rotation_RetirePrevious_name = map[int32]string{
+		0: "RETIRE_PREVIOUS_UNSPECIFIED",
+		1: "AFTER_GRACE",
+		2: "ON_FIRST_USE",
+	}
+	Rotation_RetirePrevious_value = map[string]int32{
+		"RETIRE_PREVIOUS_UNSPECIFIED": 0,
+		"AFTER_GRACE":                 1,
+		"ON_FIRST_USE":                2,
+	}
+)
+
+func (x Rotation_RetirePrevious) Enum() *Rotation_RetirePrevious {
+	p := new(Rotation_RetirePrevious)
+	*p = x
+	return p
+}
+
+func (x Rotation_RetirePrevious) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rotation_RetirePrevious) Descriptor() protoreflect.EnumDescriptor {
+	return file_patd_v1_token_proto_enumTypes[1].Descriptor()
+}
+
+func (Rotation_RetirePrevious) Type() protoreflect.EnumType {
+	return &file_patd_v1_token_proto_enumTypes[1]
+}
+
+func (x Rotation_RetirePrevious) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rotation_RetirePrevious.Descriptor instead.
+func (Rotation_RetirePrevious) EnumDescriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{1, 0}
+}
+
+// ExpireTimeChange says what a rotation did to the expiry of the token.
+type Rotation_ExpireTimeChange int32
+
+const (
+	// Only in the replay of a request whose secret is left out.
+	Rotation_EXPIRE_TIME_CHANGE_UNSPECIFIED Rotation_ExpireTimeChange = 0
+	// The expiry is what it was.
+	Rotation_KEPT Rotation_ExpireTimeChange = 1
+	// The token has the lifetime that it had, again from now.
+	Rotation_RENEWED Rotation_ExpireTimeChange = 2
+	// The expiry is the one that was asked for.
+	Rotation_SET Rotation_ExpireTimeChange = 3
+)
+
+// Enum value maps for Rotation_ExpireTimeChange.
+var (
+	Rotation_ExpireTimeChange_name = map[int32]string{
+		0: "EXPIRE_TIME_CHANGE_UNSPECIFIED",
+		1: "KEPT",
+		2: "RENEWED",
+		3: "SET",
+	}
+	Rotation_ExpireTimeChange_value = map[string]int32{
+		"EXPIRE_TIME_CHANGE_UNSPECIFIED": 0,
+		"KEPT":                           1,
+		"RENEWED":                        2,
+		"SET":                            3,
+	}
+)
+
+func (x Rotation_ExpireTimeChange) Enum() *Rotation_ExpireTimeChange {
+	p := new(Rotation_ExpireTimeChange)
+	*p = x
+	return p
+}
+
+func (x Rotation_ExpireTimeChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rotation_ExpireTimeChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_patd_v1_token_proto_enumTypes[2].Descriptor()
+}
+
+func (Rotation_ExpireTimeChange) Type() protoreflect.EnumType {
+	return &file_patd_v1_token_proto_enumTypes[2]
+}
+
+func (x Rotation_ExpireTimeChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rotation_ExpireTimeChange.Descriptor instead.
+func (Rotation_ExpireTimeChange) EnumDescriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{1, 1}
+}
+
 // Token is a grant: one user, a name, scopes, audiences, an expiry. It never holds the secret.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -120,7 +230,9 @@ type Token struct {
 	PolicyBlocked bool `protobuf:"varint,17,opt,name=policy_blocked,json=policyBlocked,proto3" json:"policy_blocked,omitempty"`
 	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change, rotation and revocation, but not after a use. In a request, where not empty, it
 	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
-	Etag          string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The rotation in progress; absent: no secret before the current one works.
+	Rotation      *Rotation `protobuf:"bytes,19,opt,name=rotation,proto3" json:"rotation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,6 +393,86 @@ func (x *Token) GetEtag() string {
 	return ""
 }
 
+func (x *Token) GetRotation() *Rotation {
+	if x != nil {
+		return x.Rotation
+	}
+	return nil
+}
+
+// Rotation is the rotation of a token whose previous secret still works.
+type Rotation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the token was rotated; absent: an earlier version did it.
+	RotateTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=rotate_time,json=rotateTime,proto3" json:"rotate_time,omitempty"`
+	// Until when the previous secret works.
+	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
+	// When the previous secret ends.
+	RetirePrevious Rotation_RetirePrevious `protobuf:"varint,3,opt,name=retire_previous,json=retirePrevious,proto3,enum=patd.v1.Rotation_RetirePrevious" json:"retire_previous,omitempty"`
+	// When the new secret was first introspected as ALLOW or exchanged; absent: it was not, and the rotation can be canceled.
+	FirstUseTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first_use_time,json=firstUseTime,proto3" json:"first_use_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rotation) Reset() {
+	*x = Rotation{}
+	mi := &file_patd_v1_token_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rotation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rotation) ProtoMessage() {}
+
+func (x *Rotation) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
+func (*Rotation) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Rotation) GetRotateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RotateTime
+	}
+	return nil
+}
+
+func (x *Rotation) GetPreviousSecretExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousSecretExpireTime
+	}
+	return nil
+}
+
+func (x *Rotation) GetRetirePrevious() Rotation_RetirePrevious {
+	if x != nil {
+		return x.RetirePrevious
+	}
+	return Rotation_RETIRE_PREVIOUS_UNSPECIFIED
+}
+
+func (x *Rotation) GetFirstUseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstUseTime
+	}
+	return nil
+}
+
 // CreateTokenRequest asks for a new token. At most one of expire_time, ttl and never_expires is given;
 // with none, the default lifetime of the policy applies: the strictest of the audiences, or the server's.
 type CreateTokenRequest struct {
@@ -315,7 +507,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[1]
+	mi := &file_patd_v1_token_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +519,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[1]
+	mi := &file_patd_v1_token_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +532,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{1}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CreateTokenRequest) GetUser() string {
@@ -433,7 +625,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[2]
+	mi := &file_patd_v1_token_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +637,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[2]
+	mi := &file_patd_v1_token_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +650,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{2}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -488,7 +680,7 @@ type GetTokenRequest struct {
 
 func (x *GetTokenRequest) Reset() {
 	*x = GetTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[3]
+	mi := &file_patd_v1_token_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +692,7 @@ func (x *GetTokenRequest) String() string {
 func (*GetTokenRequest) ProtoMessage() {}
 
 func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[3]
+	mi := &file_patd_v1_token_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +705,7 @@ func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenRequest.ProtoReflect.Descriptor instead.
 func (*GetTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{3}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetTokenRequest) GetUser() string {
@@ -541,7 +733,7 @@ type GetTokenResponse struct {
 
 func (x *GetTokenResponse) Reset() {
 	*x = GetTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[4]
+	mi := &file_patd_v1_token_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +745,7 @@ func (x *GetTokenResponse) String() string {
 func (*GetTokenResponse) ProtoMessage() {}
 
 func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[4]
+	mi := &file_patd_v1_token_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +758,7 @@ func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenResponse.ProtoReflect.Descriptor instead.
 func (*GetTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{4}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetTokenResponse) GetToken() *Token {
@@ -597,7 +789,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[5]
+	mi := &file_patd_v1_token_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +801,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[5]
+	mi := &file_patd_v1_token_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +814,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{5}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListTokensRequest) GetUser() string {
@@ -680,7 +872,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[6]
+	mi := &file_patd_v1_token_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +884,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[6]
+	mi := &file_patd_v1_token_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +897,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{6}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -740,7 +932,7 @@ type UpdateTokenRequest struct {
 
 func (x *UpdateTokenRequest) Reset() {
 	*x = UpdateTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[7]
+	mi := &file_patd_v1_token_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +944,7 @@ func (x *UpdateTokenRequest) String() string {
 func (*UpdateTokenRequest) ProtoMessage() {}
 
 func (x *UpdateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[7]
+	mi := &file_patd_v1_token_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +957,7 @@ func (x *UpdateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTokenRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{7}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *UpdateTokenRequest) GetUser() string {
@@ -807,7 +999,7 @@ type UpdateTokenResponse struct {
 
 func (x *UpdateTokenResponse) Reset() {
 	*x = UpdateTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[8]
+	mi := &file_patd_v1_token_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +1011,7 @@ func (x *UpdateTokenResponse) String() string {
 func (*UpdateTokenResponse) ProtoMessage() {}
 
 func (x *UpdateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[8]
+	mi := &file_patd_v1_token_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +1024,7 @@ func (x *UpdateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTokenResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{8}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateTokenResponse) GetToken() *Token {
@@ -842,8 +1034,9 @@ func (x *UpdateTokenResponse) GetToken() *Token {
 	return nil
 }
 
-// RotateTokenRequest asks for a new secret. At most one of expire_time, ttl and never_expires is given;
-// with none, the expiry stays as it is.
+// RotateTokenRequest asks for a new secret. At most one of renew, expire_time, ttl and never_expires is given;
+// with none, the expiry stays as it is. A later expiry is a grant, which the policy and the user's features must allow
+// as those of a new token.
 type RotateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Owner of the token, or `me`.
@@ -858,6 +1051,15 @@ type RotateTokenRequest struct {
 	Ttl *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// True: the token shall never end, where the policy allows it.
 	NeverExpires bool `protobuf:"varint,6,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
+	// True: the token gets the lifetime that it had, again from now. One that never ends stays as it is.
+	Renew bool `protobuf:"varint,7,opt,name=renew,proto3" json:"renew,omitempty"`
+	// True: scopes that the user does not hold now are taken from the token, instead of refusing a later expiry
+	// (SCOPE_NOT_HELD).
+	DropUnheld bool `protobuf:"varint,8,opt,name=drop_unheld,json=dropUnheld,proto3" json:"drop_unheld,omitempty"`
+	// When the present secret ends; AFTER_GRACE when absent.
+	RetirePrevious Rotation_RetirePrevious `protobuf:"varint,9,opt,name=retire_previous,json=retirePrevious,proto3,enum=patd.v1.Rotation_RetirePrevious" json:"retire_previous,omitempty"`
+	// True: rotate although the secret before the present one still works, which ends that one at once.
+	Force bool `protobuf:"varint,10,opt,name=force,proto3" json:"force,omitempty"`
 	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
 	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per caller. The same as
@@ -869,7 +1071,7 @@ type RotateTokenRequest struct {
 
 func (x *RotateTokenRequest) Reset() {
 	*x = RotateTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[9]
+	mi := &file_patd_v1_token_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +1083,7 @@ func (x *RotateTokenRequest) String() string {
 func (*RotateTokenRequest) ProtoMessage() {}
 
 func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[9]
+	mi := &file_patd_v1_token_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +1096,7 @@ func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateTokenRequest.ProtoReflect.Descriptor instead.
 func (*RotateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{9}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RotateTokenRequest) GetUser() string {
@@ -939,6 +1141,34 @@ func (x *RotateTokenRequest) GetNeverExpires() bool {
 	return false
 }
 
+func (x *RotateTokenRequest) GetRenew() bool {
+	if x != nil {
+		return x.Renew
+	}
+	return false
+}
+
+func (x *RotateTokenRequest) GetDropUnheld() bool {
+	if x != nil {
+		return x.DropUnheld
+	}
+	return false
+}
+
+func (x *RotateTokenRequest) GetRetirePrevious() Rotation_RetirePrevious {
+	if x != nil {
+		return x.RetirePrevious
+	}
+	return Rotation_RETIRE_PREVIOUS_UNSPECIFIED
+}
+
+func (x *RotateTokenRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 func (x *RotateTokenRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
@@ -962,13 +1192,19 @@ type RotateTokenResponse struct {
 	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	// Until when the previous secret is accepted.
 	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// What became of the expiry.
+	ExpireTimeChange Rotation_ExpireTimeChange `protobuf:"varint,4,opt,name=expire_time_change,json=expireTimeChange,proto3,enum=patd.v1.Rotation_ExpireTimeChange" json:"expire_time_change,omitempty"`
+	// When the previous secret ends.
+	RetirePrevious Rotation_RetirePrevious `protobuf:"varint,5,opt,name=retire_previous,json=retirePrevious,proto3,enum=patd.v1.Rotation_RetirePrevious" json:"retire_previous,omitempty"`
+	// Scopes that drop_unheld took away, sorted.
+	DroppedScopes []string `protobuf:"bytes,6,rep,name=dropped_scopes,json=droppedScopes,proto3" json:"dropped_scopes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RotateTokenResponse) Reset() {
 	*x = RotateTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[10]
+	mi := &file_patd_v1_token_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1216,7 @@ func (x *RotateTokenResponse) String() string {
 func (*RotateTokenResponse) ProtoMessage() {}
 
 func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[10]
+	mi := &file_patd_v1_token_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1229,7 @@ func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateTokenResponse.ProtoReflect.Descriptor instead.
 func (*RotateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{10}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RotateTokenResponse) GetToken() *Token {
@@ -1017,6 +1253,137 @@ func (x *RotateTokenResponse) GetPreviousSecretExpireTime() *timestamppb.Timesta
 	return nil
 }
 
+func (x *RotateTokenResponse) GetExpireTimeChange() Rotation_ExpireTimeChange {
+	if x != nil {
+		return x.ExpireTimeChange
+	}
+	return Rotation_EXPIRE_TIME_CHANGE_UNSPECIFIED
+}
+
+func (x *RotateTokenResponse) GetRetirePrevious() Rotation_RetirePrevious {
+	if x != nil {
+		return x.RetirePrevious
+	}
+	return Rotation_RETIRE_PREVIOUS_UNSPECIFIED
+}
+
+func (x *RotateTokenResponse) GetDroppedScopes() []string {
+	if x != nil {
+		return x.DroppedScopes
+	}
+	return nil
+}
+
+// CancelRotationRequest names a token whose rotation is to be canceled.
+type CancelRotationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Owner of the token, or `me`.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Id of the token.
+	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRotationRequest) Reset() {
+	*x = CancelRotationRequest{}
+	mi := &file_patd_v1_token_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRotationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRotationRequest) ProtoMessage() {}
+
+func (x *CancelRotationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRotationRequest.ProtoReflect.Descriptor instead.
+func (*CancelRotationRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CancelRotationRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CancelRotationRequest) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *CancelRotationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// CancelRotationResponse holds the token as it was before the rotation.
+type CancelRotationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token.
+	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelRotationResponse) Reset() {
+	*x = CancelRotationResponse{}
+	mi := &file_patd_v1_token_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelRotationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelRotationResponse) ProtoMessage() {}
+
+func (x *CancelRotationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelRotationResponse.ProtoReflect.Descriptor instead.
+func (*CancelRotationResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CancelRotationResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 // RevokeTokenRequest names a token to end.
 type RevokeTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1034,7 +1401,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[11]
+	mi := &file_patd_v1_token_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1413,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[11]
+	mi := &file_patd_v1_token_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1426,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{11}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RevokeTokenRequest) GetUser() string {
@@ -1101,7 +1468,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[12]
+	mi := &file_patd_v1_token_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1480,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[12]
+	mi := &file_patd_v1_token_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1493,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{12}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RevokeTokenResponse) GetToken() *Token {
@@ -1149,7 +1516,7 @@ type RevokeTokensRequest struct {
 
 func (x *RevokeTokensRequest) Reset() {
 	*x = RevokeTokensRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[13]
+	mi := &file_patd_v1_token_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1528,7 @@ func (x *RevokeTokensRequest) String() string {
 func (*RevokeTokensRequest) ProtoMessage() {}
 
 func (x *RevokeTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[13]
+	mi := &file_patd_v1_token_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1541,7 @@ func (x *RevokeTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokensRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{13}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeTokensRequest) GetUser() string {
@@ -1202,7 +1569,7 @@ type RevokeTokensResponse struct {
 
 func (x *RevokeTokensResponse) Reset() {
 	*x = RevokeTokensResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[14]
+	mi := &file_patd_v1_token_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1581,7 @@ func (x *RevokeTokensResponse) String() string {
 func (*RevokeTokensResponse) ProtoMessage() {}
 
 func (x *RevokeTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[14]
+	mi := &file_patd_v1_token_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1594,7 @@ func (x *RevokeTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokensResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{14}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RevokeTokensResponse) GetRevokedCount() int32 {
@@ -1241,7 +1608,7 @@ var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x06\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x06\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1266,7 +1633,8 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\flast_used_ip\x18\x10 \x01(\tR\n" +
 	"lastUsedIp\x12%\n" +
 	"\x0epolicy_blocked\x18\x11 \x01(\bR\rpolicyBlocked\x12\x12\n" +
-	"\x04etag\x18\x12 \x01(\tR\x04etag\x1a9\n" +
+	"\x04etag\x18\x12 \x01(\tR\x04etag\x12-\n" +
+	"\brotation\x18\x13 \x01(\v2\x11.patd.v1.RotationR\brotation\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -1275,7 +1643,22 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\v\n" +
 	"\aEXPIRED\x10\x02\x12\v\n" +
-	"\aREVOKED\x10\x03\"\xe8\x03\n" +
+	"\aREVOKED\x10\x03\"\xdd\x03\n" +
+	"\bRotation\x12;\n" +
+	"\vrotate_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"rotateTime\x12Y\n" +
+	"\x1bprevious_secret_expire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\x12I\n" +
+	"\x0fretire_previous\x18\x03 \x01(\x0e2 .patd.v1.Rotation.RetirePreviousR\x0eretirePrevious\x12@\n" +
+	"\x0efirst_use_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ffirstUseTime\"T\n" +
+	"\x0eRetirePrevious\x12\x1f\n" +
+	"\x1bRETIRE_PREVIOUS_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vAFTER_GRACE\x10\x01\x12\x10\n" +
+	"\fON_FIRST_USE\x10\x02\"V\n" +
+	"\x10ExpireTimeChange\x12\"\n" +
+	"\x1eEXPIRE_TIME_CHANGE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04KEPT\x10\x01\x12\v\n" +
+	"\aRENEWED\x10\x02\x12\a\n" +
+	"\x03SET\x10\x03\"\xe8\x03\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x17\n" +
 	"\x04name\x18\x02 \x01(\tB\x03\xe0A\x02R\x04name\x12\x16\n" +
@@ -1320,7 +1703,7 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x04 \x01(\tB\x03\xe0A\x02R\n" +
 	"updateMask\";\n" +
 	"\x13UpdateTokenResponse\x12$\n" +
-	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\xb6\x02\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\xce\x03\n" +
 	"\x12RotateTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12/\n" +
@@ -1328,14 +1711,29 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12+\n" +
 	"\x03ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12#\n" +
-	"\rnever_expires\x18\x06 \x01(\bR\fneverExpires\x12\x12\n" +
+	"\rnever_expires\x18\x06 \x01(\bR\fneverExpires\x12\x14\n" +
+	"\x05renew\x18\a \x01(\bR\x05renew\x12\x1f\n" +
+	"\vdrop_unheld\x18\b \x01(\bR\n" +
+	"dropUnheld\x12I\n" +
+	"\x0fretire_previous\x18\t \x01(\x0e2 .patd.v1.Rotation.RetirePreviousR\x0eretirePrevious\x12\x14\n" +
+	"\x05force\x18\n" +
+	" \x01(\bR\x05force\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x15 \x01(\tR\trequestId\"\xae\x01\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\"\xf2\x02\n" +
 	"\x13RotateTokenResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12Y\n" +
-	"\x1bprevious_secret_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\"o\n" +
+	"\x1bprevious_secret_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\x12P\n" +
+	"\x12expire_time_change\x18\x04 \x01(\x0e2\".patd.v1.Rotation.ExpireTimeChangeR\x10expireTimeChange\x12I\n" +
+	"\x0fretire_previous\x18\x05 \x01(\x0e2 .patd.v1.Rotation.RetirePreviousR\x0eretirePrevious\x12%\n" +
+	"\x0edropped_scopes\x18\x06 \x03(\tR\rdroppedScopes\"Z\n" +
+	"\x15CancelRotationRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
+	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\">\n" +
+	"\x16CancelRotationResponse\x12$\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"o\n" +
 	"\x12RevokeTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x16\n" +
@@ -1347,14 +1745,15 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\";\n" +
 	"\x14RevokeTokensResponse\x12#\n" +
-	"\rrevoked_count\x18\x01 \x01(\x05R\frevokedCount2\xe9\x06\n" +
+	"\rrevoked_count\x18\x01 \x01(\x05R\frevokedCount2\xfb\a\n" +
 	"\fTokenService\x12l\n" +
 	"\vCreateToken\x12\x1b.patd.v1.CreateTokenRequest\x1a\x1c.patd.v1.CreateTokenResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/users/{user}/tokens\x12k\n" +
 	"\bGetToken\x12\x18.patd.v1.GetTokenRequest\x1a\x19.patd.v1.GetTokenResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/users/{user}/tokens/{token_id}\x12f\n" +
 	"\n" +
 	"ListTokens\x12\x1a.patd.v1.ListTokensRequest\x1a\x1b.patd.v1.ListTokensResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/users/{user}/tokens\x12w\n" +
 	"\vUpdateToken\x12\x1b.patd.v1.UpdateTokenRequest\x1a\x1c.patd.v1.UpdateTokenResponse\"-\x82\xd3\xe4\x93\x02':\x01*2\"/v1/users/{user}/tokens/{token_id}\x12~\n" +
-	"\vRotateToken\x12\x1b.patd.v1.RotateTokenRequest\x1a\x1c.patd.v1.RotateTokenResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/v1/users/{user}/tokens/{token_id}:rotate\x12\xa4\x01\n" +
+	"\vRotateToken\x12\x1b.patd.v1.RotateTokenRequest\x1a\x1c.patd.v1.RotateTokenResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/v1/users/{user}/tokens/{token_id}:rotate\x12\x8f\x01\n" +
+	"\x0eCancelRotation\x12\x1e.patd.v1.CancelRotationRequest\x1a\x1f.patd.v1.CancelRotationResponse\"<\x82\xd3\xe4\x93\x026:\x01*\"1/v1/users/{user}/tokens/{token_id}:cancelRotation\x12\xa4\x01\n" +
 	"\vRevokeToken\x12\x1b.patd.v1.RevokeTokenRequest\x1a\x1c.patd.v1.RevokeTokenResponse\"Z\x82\xd3\xe4\x93\x02TZ.:\x01*\")/v1/users/{user}/tokens/{token_id}:revoke*\"/v1/users/{user}/tokens/{token_id}\x12v\n" +
 	"\fRevokeTokens\x12\x1c.patd.v1.RevokeTokensRequest\x1a\x1d.patd.v1.RevokeTokensResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/users/{user}/tokens:revokeB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
@@ -1370,71 +1769,87 @@ func file_patd_v1_token_proto_rawDescGZIP() []byte {
 	return file_patd_v1_token_proto_rawDescData
 }
 
-var file_patd_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_patd_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_patd_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_patd_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_patd_v1_token_proto_goTypes = []any{
-	(Token_State)(0),              // 0: patd.v1.Token.State
-	(*Token)(nil),                 // 1: patd.v1.Token
-	(*CreateTokenRequest)(nil),    // 2: patd.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 3: patd.v1.CreateTokenResponse
-	(*GetTokenRequest)(nil),       // 4: patd.v1.GetTokenRequest
-	(*GetTokenResponse)(nil),      // 5: patd.v1.GetTokenResponse
-	(*ListTokensRequest)(nil),     // 6: patd.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 7: patd.v1.ListTokensResponse
-	(*UpdateTokenRequest)(nil),    // 8: patd.v1.UpdateTokenRequest
-	(*UpdateTokenResponse)(nil),   // 9: patd.v1.UpdateTokenResponse
-	(*RotateTokenRequest)(nil),    // 10: patd.v1.RotateTokenRequest
-	(*RotateTokenResponse)(nil),   // 11: patd.v1.RotateTokenResponse
-	(*RevokeTokenRequest)(nil),    // 12: patd.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),   // 13: patd.v1.RevokeTokenResponse
-	(*RevokeTokensRequest)(nil),   // 14: patd.v1.RevokeTokensRequest
-	(*RevokeTokensResponse)(nil),  // 15: patd.v1.RevokeTokensResponse
-	nil,                           // 16: patd.v1.Token.LabelsEntry
-	nil,                           // 17: patd.v1.CreateTokenRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(Token_State)(0),               // 0: patd.v1.Token.State
+	(Rotation_RetirePrevious)(0),   // 1: patd.v1.Rotation.RetirePrevious
+	(Rotation_ExpireTimeChange)(0), // 2: patd.v1.Rotation.ExpireTimeChange
+	(*Token)(nil),                  // 3: patd.v1.Token
+	(*Rotation)(nil),               // 4: patd.v1.Rotation
+	(*CreateTokenRequest)(nil),     // 5: patd.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 6: patd.v1.CreateTokenResponse
+	(*GetTokenRequest)(nil),        // 7: patd.v1.GetTokenRequest
+	(*GetTokenResponse)(nil),       // 8: patd.v1.GetTokenResponse
+	(*ListTokensRequest)(nil),      // 9: patd.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),     // 10: patd.v1.ListTokensResponse
+	(*UpdateTokenRequest)(nil),     // 11: patd.v1.UpdateTokenRequest
+	(*UpdateTokenResponse)(nil),    // 12: patd.v1.UpdateTokenResponse
+	(*RotateTokenRequest)(nil),     // 13: patd.v1.RotateTokenRequest
+	(*RotateTokenResponse)(nil),    // 14: patd.v1.RotateTokenResponse
+	(*CancelRotationRequest)(nil),  // 15: patd.v1.CancelRotationRequest
+	(*CancelRotationResponse)(nil), // 16: patd.v1.CancelRotationResponse
+	(*RevokeTokenRequest)(nil),     // 17: patd.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 18: patd.v1.RevokeTokenResponse
+	(*RevokeTokensRequest)(nil),    // 19: patd.v1.RevokeTokensRequest
+	(*RevokeTokensResponse)(nil),   // 20: patd.v1.RevokeTokensResponse
+	nil,                            // 21: patd.v1.Token.LabelsEntry
+	nil,                            // 22: patd.v1.CreateTokenRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
 }
 var file_patd_v1_token_proto_depIdxs = []int32{
-	16, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
+	21, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
 	0,  // 1: patd.v1.Token.state:type_name -> patd.v1.Token.State
-	18, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
-	18, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
-	18, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
-	17, // 6: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
-	18, // 7: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 8: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	1,  // 9: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
-	1,  // 10: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
-	0,  // 11: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
-	1,  // 12: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
-	1,  // 13: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
-	1,  // 14: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
-	19, // 15: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
-	18, // 16: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 17: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	1,  // 18: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
-	18, // 19: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 20: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
-	2,  // 21: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
-	4,  // 22: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
-	6,  // 23: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
-	8,  // 24: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
-	10, // 25: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
-	12, // 26: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
-	14, // 27: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
-	3,  // 28: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
-	5,  // 29: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
-	7,  // 30: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
-	9,  // 31: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
-	11, // 32: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
-	13, // 33: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
-	15, // 34: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	23, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
+	23, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
+	23, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
+	4,  // 6: patd.v1.Token.rotation:type_name -> patd.v1.Rotation
+	23, // 7: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
+	23, // 8: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 9: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	23, // 10: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
+	22, // 11: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
+	23, // 12: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	24, // 13: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	3,  // 14: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
+	3,  // 15: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
+	0,  // 16: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
+	3,  // 17: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
+	3,  // 18: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
+	3,  // 19: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
+	24, // 20: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
+	23, // 21: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	24, // 22: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	1,  // 23: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	3,  // 24: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
+	23, // 25: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 26: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
+	1,  // 27: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	3,  // 28: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
+	3,  // 29: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
+	5,  // 30: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
+	7,  // 31: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
+	9,  // 32: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
+	11, // 33: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
+	13, // 34: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
+	15, // 35: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
+	17, // 36: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
+	19, // 37: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
+	6,  // 38: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
+	8,  // 39: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
+	10, // 40: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
+	12, // 41: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
+	14, // 42: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
+	16, // 43: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
+	18, // 44: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
+	20, // 45: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
+	38, // [38:46] is the sub-list for method output_type
+	30, // [30:38] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_token_proto_init() }
@@ -1447,8 +1862,8 @@ func file_patd_v1_token_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_token_proto_rawDesc), len(file_patd_v1_token_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   17,
+			NumEnums:      3,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

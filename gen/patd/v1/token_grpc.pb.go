@@ -19,13 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TokenService_CreateToken_FullMethodName  = "/patd.v1.TokenService/CreateToken"
-	TokenService_GetToken_FullMethodName     = "/patd.v1.TokenService/GetToken"
-	TokenService_ListTokens_FullMethodName   = "/patd.v1.TokenService/ListTokens"
-	TokenService_UpdateToken_FullMethodName  = "/patd.v1.TokenService/UpdateToken"
-	TokenService_RotateToken_FullMethodName  = "/patd.v1.TokenService/RotateToken"
-	TokenService_RevokeToken_FullMethodName  = "/patd.v1.TokenService/RevokeToken"
-	TokenService_RevokeTokens_FullMethodName = "/patd.v1.TokenService/RevokeTokens"
+	TokenService_CreateToken_FullMethodName    = "/patd.v1.TokenService/CreateToken"
+	TokenService_GetToken_FullMethodName       = "/patd.v1.TokenService/GetToken"
+	TokenService_ListTokens_FullMethodName     = "/patd.v1.TokenService/ListTokens"
+	TokenService_UpdateToken_FullMethodName    = "/patd.v1.TokenService/UpdateToken"
+	TokenService_RotateToken_FullMethodName    = "/patd.v1.TokenService/RotateToken"
+	TokenService_CancelRotation_FullMethodName = "/patd.v1.TokenService/CancelRotation"
+	TokenService_RevokeToken_FullMethodName    = "/patd.v1.TokenService/RevokeToken"
+	TokenService_RevokeTokens_FullMethodName   = "/patd.v1.TokenService/RevokeTokens"
 )
 
 // TokenServiceClient is the client API for TokenService service.
@@ -52,8 +53,14 @@ type TokenServiceClient interface {
 	// expiry only earlier (EXPIRE_TIME_LATER); an expired or revoked token cannot be changed (TOKEN_NOT_ACTIVE).
 	UpdateToken(ctx context.Context, in *UpdateTokenRequest, opts ...grpc.CallOption) (*UpdateTokenResponse, error)
 	// RotateToken gives the token a new secret under the same id. The secret that was current works on for
-	// the grace period; one that was already in its grace stops at once, so at most two are live.
+	// the grace period. While it does, a second rotation is refused (ROTATION_IN_PROGRESS) unless it is forced, so at most
+	// two secrets are live, and none ends before its time.
 	RotateToken(ctx context.Context, in *RotateTokenRequest, opts ...grpc.CallOption) (*RotateTokenResponse, error)
+	// CancelRotation puts a token back as it was before its newest rotation: its secret, its expiry, and the scopes that the
+	// rotation took away. The new secret ends at once. That is possible while the previous secret works
+	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
+	// changes nothing.
+	CancelRotation(ctx context.Context, in *CancelRotationRequest, opts ...grpc.CallOption) (*CancelRotationResponse, error)
 	// RevokeToken ends a token for good. It is idempotent: a second call answers with the first one's time,
 	// revoker and reason. Once it has returned, no introspection on this server answers ALLOW.
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
@@ -119,6 +126,16 @@ func (c *tokenServiceClient) RotateToken(ctx context.Context, in *RotateTokenReq
 	return out, nil
 }
 
+func (c *tokenServiceClient) CancelRotation(ctx context.Context, in *CancelRotationRequest, opts ...grpc.CallOption) (*CancelRotationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelRotationResponse)
+	err := c.cc.Invoke(ctx, TokenService_CancelRotation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *tokenServiceClient) RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeTokenResponse)
@@ -163,8 +180,14 @@ type TokenServiceServer interface {
 	// expiry only earlier (EXPIRE_TIME_LATER); an expired or revoked token cannot be changed (TOKEN_NOT_ACTIVE).
 	UpdateToken(context.Context, *UpdateTokenRequest) (*UpdateTokenResponse, error)
 	// RotateToken gives the token a new secret under the same id. The secret that was current works on for
-	// the grace period; one that was already in its grace stops at once, so at most two are live.
+	// the grace period. While it does, a second rotation is refused (ROTATION_IN_PROGRESS) unless it is forced, so at most
+	// two secrets are live, and none ends before its time.
 	RotateToken(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error)
+	// CancelRotation puts a token back as it was before its newest rotation: its secret, its expiry, and the scopes that the
+	// rotation took away. The new secret ends at once. That is possible while the previous secret works
+	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
+	// changes nothing.
+	CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error)
 	// RevokeToken ends a token for good. It is idempotent: a second call answers with the first one's time,
 	// revoker and reason. Once it has returned, no introspection on this server answers ALLOW.
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
@@ -194,6 +217,9 @@ func (UnimplementedTokenServiceServer) UpdateToken(context.Context, *UpdateToken
 }
 func (UnimplementedTokenServiceServer) RotateToken(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateToken not implemented")
+}
+func (UnimplementedTokenServiceServer) CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelRotation not implemented")
 }
 func (UnimplementedTokenServiceServer) RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeToken not implemented")
@@ -312,6 +338,24 @@ func _TokenService_RotateToken_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenService_CancelRotation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelRotationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServiceServer).CancelRotation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenService_CancelRotation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServiceServer).CancelRotation(ctx, req.(*CancelRotationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TokenService_RevokeToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeTokenRequest)
 	if err := dec(in); err != nil {
@@ -374,6 +418,10 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateToken",
 			Handler:    _TokenService_RotateToken_Handler,
+		},
+		{
+			MethodName: "CancelRotation",
+			Handler:    _TokenService_CancelRotation_Handler,
 		},
 		{
 			MethodName: "RevokeToken",

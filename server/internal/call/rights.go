@@ -61,13 +61,14 @@ func Rights() map[string]Right {
 		admin        = tokens.PermAdmin
 	)
 	return map[string]Right{
-		patdv1.TokenService_CreateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true, keyed: true},
-		patdv1.TokenService_GetToken_FullMethodName:     {any: tokenManager, user: true, Conditional: true, Reads: true},
-		patdv1.TokenService_ListTokens_FullMethodName:   {any: tokenManager, user: true, Reads: true},
-		patdv1.TokenService_UpdateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenUpdate, Conditional: true},
-		patdv1.TokenService_RotateToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, Conditional: true, keyed: true},
-		patdv1.TokenService_RevokeToken_FullMethodName:  {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},
-		patdv1.TokenService_RevokeTokens_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll, ends: true},
+		patdv1.TokenService_CreateToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true, keyed: true},
+		patdv1.TokenService_GetToken_FullMethodName:       {any: tokenManager, user: true, Conditional: true, Reads: true},
+		patdv1.TokenService_ListTokens_FullMethodName:     {any: tokenManager, user: true, Reads: true},
+		patdv1.TokenService_UpdateToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenUpdate, Conditional: true},
+		patdv1.TokenService_RotateToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, Conditional: true, keyed: true},
+		patdv1.TokenService_CancelRotation_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenCancel, Conditional: true},
+		patdv1.TokenService_RevokeToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},
+		patdv1.TokenService_RevokeTokens_FullMethodName:   {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll, ends: true},
 
 		patdv1.InventoryService_SearchTokens_FullMethodName: {any: tokenManager, Reads: true},
 
@@ -106,7 +107,6 @@ func Rights() map[string]Right {
 
 		patdv1.ServiceAccountService_CreateService_FullMethodName: {any: admin, action: tokens.ActionServiceCreate, keyed: true},
 		patdv1.ServiceAccountService_ListServices_FullMethodName:  {any: admin, Reads: true},
-		patdv1.ServiceAccountService_RotateService_FullMethodName: {any: admin, action: tokens.ActionServiceRotate, keyed: true},
 		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke, ends: true},
 
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, Reads: true},

@@ -16,7 +16,6 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
-	"patd/tokens/refusal"
 )
 
 // The paths with a direct way.
@@ -208,11 +207,7 @@ func (d *Direct) answer(w http.ResponseWriter, r *http.Request, c *call.Call, de
 			httpx.WriteError(w, r, fault.Status(fault.Public(nil), c.ID))
 		}
 	}()
-	err := decide()
-	if expires := d.service.chain.TokenExpires(c); expires != nil {
-		w.Header()[refusal.HeaderExpiresAt] = expires
-	}
-	if err != nil {
+	if err := decide(); err != nil {
 		httpx.WriteError(w, r, status.Convert(err))
 		return
 	}

@@ -94,9 +94,6 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 section 5.1
 	text, err := e.answer(ctx, w, r, c)
-	if expires := e.TokenExpires(begun); expires != nil && w.Header()[refusal.HeaderExpiresAt] == nil {
-		w.Header()[refusal.HeaderExpiresAt] = expires
-	}
 	if err != nil {
 		code = e.fail(w, c, err)
 		return

@@ -24,6 +24,12 @@ func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 	if r := t.Revocation; r != nil {
 		out.RevokeTime, out.RevokedBy, out.RevokeReason = wire.ToTime(r.Time), r.By, r.Reason
 	}
+	if r := t.InProgress(now); r != nil {
+		out.Rotation = &patdv1.Rotation{
+			RotateTime: wire.ToTime(r.Time), PreviousSecretExpireTime: wire.ToTime(r.PreviousUntil),
+			RetirePrevious: patdv1.Rotation_RetirePrevious(r.Retire), FirstUseTime: wire.ToTime(r.FirstUse),
+		}
+	}
 	out.Etag = t.ETag()
 	return out
 }
@@ -108,14 +114,9 @@ func toService(s tokens.ServiceAccount, now time.Time) *patdv1.Service {
 	out := &patdv1.Service{
 		TokenId: s.ID.String(), Name: s.Name, Permissions: s.Permissions.Names(), Audience: s.Audience,
 		State: patdv1.Service_State(s.Status(now)), IssueTime: wire.ToTime(s.IssueTime), ExpireTime: wire.ToTime(s.ExpireTime),
-		RotateTime: wire.ToTime(s.RotateTime),
-	}
-	if s.PreviousUntil.After(now) {
-		out.PreviousSecretExpireTime = wire.ToTime(s.PreviousUntil)
 	}
 	if r := s.Revocation; r != nil {
 		out.RevokeTime, out.RevokedBy, out.RevokeReason = wire.ToTime(r.Time), r.By, r.Reason
-		out.PreviousSecretExpireTime = nil
 	}
 	return out
 }

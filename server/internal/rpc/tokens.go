@@ -193,8 +193,13 @@ func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequ
 	if err != nil {
 		return nil, err
 	}
+	retire, err := fromEnum("RETIRE_PREVIOUS_UNKNOWN", "retire_previous", r.GetRetirePrevious(), patdv1.Rotation_RetirePrevious_name)
+	if err != nil {
+		return nil, err
+	}
 	t, err := s.service.Rotate(ctx, call.ActorOf(ctx), tokens.RotateRequest{
-		User: r.GetUser(), TokenID: r.GetTokenId(), Grace: grace, Lifetime: life, IdempotencyKey: key,
+		User: r.GetUser(), TokenID: r.GetTokenId(), Grace: grace, Lifetime: life, Renew: r.GetRenew(), DropUnheld: r.GetDropUnheld(),
+		Retire: tokens.RetirePrevious(retire), Force: r.GetForce(), IdempotencyKey: key,
 	})
 	if err != nil {
 		return nil, err
@@ -204,7 +209,18 @@ func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequ
 	}
 	return &patdv1.RotateTokenResponse{
 		Token: toToken(t.Token, s.service.Now()), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
+		ExpireTimeChange: patdv1.Rotation_ExpireTimeChange(t.Change), RetirePrevious: patdv1.Rotation_RetirePrevious(t.Retire),
+		DroppedScopes: t.Dropped,
 	}, nil
+}
+
+// CancelRotation puts a token back as it was before its rotation.
+func (s tokenService) CancelRotation(ctx context.Context, r *patdv1.CancelRotationRequest) (*patdv1.CancelRotationResponse, error) {
+	t, err := s.service.CancelRotation(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId())
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.CancelRotationResponse{Token: toToken(t, s.service.Now())}, nil
 }
 
 // RevokeToken revokes a token.

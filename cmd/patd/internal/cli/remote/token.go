@@ -23,7 +23,7 @@ import (
 // Token is the command that manages users' tokens.
 func Token(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
-	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenRevoke(c))
+	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenRevoke(c))
 }
 
 // ownerFlags adds the flags of commands about one user's tokens, which refuse to run without a user. check, which may
@@ -192,43 +192,6 @@ func tokenShow(c *cli.Command) *cobra.Command {
 	})
 }
 
-func tokenRotate(c *cli.Command) *cobra.Command {
-	var (
-		r      patdv1.RotateTokenRequest
-		grace  cli.Duration
-		life   lifetime
-		asJSON bool
-	)
-	cmd := &cobra.Command{
-		Use:   "rotate --user USER TOKEN-ID",
-		Short: "Give a token a new secret and print it, this once",
-		Args:  takesToken,
-	}
-	ownerFlags(cmd, &r.User, &asJSON, func() (err error) {
-		if cmd.Flags().Changed("grace") {
-			r.Grace = durationpb.New(time.Duration(grace))
-		}
-		r.NeverExpires = life.never
-		r.Ttl, r.ExpireTime, err = life.read()
-		return err
-	})
-	cmd.Flags().Var(&grace, "grace", "how long the present secret works on, 0s to 30d")
-	cmd.Flags().Lookup("grace").DefValue = "24h"
-	life.addTo(cmd, "as before when left out")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.TokenId = args[0]
-		answer, err := patdv1.NewTokenServiceClient(conn).RotateToken(ctx, &r)
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return c.Message(answer)
-		}
-		until := cli.Field{"previous secret works until", cli.Moment(answer.GetPreviousSecretExpireTime(), "")}
-		return printSecret(c, answer.GetToken(), answer.GetSecret(), until)
-	})
-}
-
 func tokenRevoke(c *cli.Command) *cobra.Command {
 	var (
 		r      patdv1.RevokeTokenRequest
@@ -268,6 +231,13 @@ func tokenFields(t *patdv1.Token) []cli.Field {
 	if ip := t.GetLastUsedIp(); ip != "" {
 		used += " from " + ip
 	}
+	rotation := ""
+	if r := t.GetRotation(); r != nil {
+		rotation = "previous secret works until " + cli.Moment(r.GetPreviousSecretExpireTime(), "")
+		if r.GetRetirePrevious() == patdv1.Rotation_ON_FIRST_USE {
+			rotation += " or the first use of the new one"
+		}
+	}
 	return []cli.Field{
 		{"token id", t.GetTokenId()},
 		{"user", t.GetUser()},
@@ -281,6 +251,7 @@ func tokenFields(t *patdv1.Token) []cli.Field {
 		{"labels", strings.Join(labels, " ")},
 		{"issued", cli.Moment(t.GetIssueTime(), "")},
 		{"expires", cli.Moment(t.GetExpireTime(), "never")},
+		{"rotation", rotation},
 		{"last used", used},
 		{"revoked", cli.Moment(t.GetRevokeTime(), "")},
 		{"revoked by", t.GetRevokedBy()},
