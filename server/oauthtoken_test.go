@@ -293,3 +293,14 @@ func TestOutageGrantsNothing(t *testing.T) {
 	must(t, err)
 	r.exchange(secret).want(t, "afterwards", http.StatusBadRequest, "invalid_request")
 }
+
+func TestThereAreNoClientCredentials(t *testing.T) {
+	r := newRig(t)
+	got := r.rest("POST", "/oauth2/token", r.admin, "grant_type=client_credentials&scope=reports.read", "Content-Type", "application/x-www-form-urlencoded")
+	if got.code != 400 || !strings.Contains(got.body, `"error":"unsupported_grant_type"`) || !strings.Contains(got.body, "docs/oauth.md") {
+		t.Errorf("%d %s", got.code, got.body)
+	}
+	if meta := r.rest("GET", "/.well-known/oauth-authorization-server", "", "").body; strings.Contains(meta, "client_credentials") {
+		t.Errorf("the metadata offers them: %s", meta)
+	}
+}

@@ -76,6 +76,8 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.CreateServiceRequest{Name: "s", Permissions: []string{"audit"}}
 	case "ServiceAccountService/ListServices":
 		return &patdv1.ListServicesRequest{}
+	case "ServiceAccountService/RotateService":
+		return &patdv1.RotateServiceRequest{Name: "victim", Force: true}
 	case "ServiceAccountService/RevokeService":
 		return &patdv1.RevokeServiceRequest{Name: "victim"}
 	case "AuditService/ListEvents":

@@ -71,6 +71,7 @@ var mayCall = map[string]string{
 
 	"ServiceAccountService/CreateService": "admin",
 	"ServiceAccountService/ListServices":  "admin",
+	"ServiceAccountService/RotateService": "admin",
 	"ServiceAccountService/RevokeService": "admin",
 
 	"AuditService/ListEvents": "audit",

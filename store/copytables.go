@@ -29,7 +29,8 @@ func copiedTables() []copiedTable {
 				"expire_before_us expire_after_us renew_before_us dropped blocked_before"},
 		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
 		{name: "services", key: "id",
-			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason"},
+			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason " +
+				"rotations rotate_us old_key old_digest old_until_us"},
 		{name: "families", key: "id",
 			columns: "id token_id serial client_id authenticated scopes audiences issue_us expire_us revoke_us " +
 				"revoked_by revoke_reason"},

@@ -70,6 +70,11 @@ UPDATE services SET key = n.num, digest = ?5 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND services.id = ?1
   AND services.key = o.num AND services.digest = ?3`
 
+	rekeyOldService = `
+UPDATE services SET old_key = n.num, old_digest = ?5 FROM keys o, keys n
+WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND services.id = ?1
+  AND services.old_key = o.num AND services.old_digest = ?3`
+
 	rekeyAccess = `
 UPDATE access_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND access_tokens.id = ?1
@@ -152,7 +157,7 @@ func (t *tx) rekey(op string, c usage.Credential, r tokens.Rekey) error {
 	case secret.KindPersonal:
 		statements = []string{rekeyToken, rekeyOldSecret}
 	case secret.KindService:
-		statements = []string{rekeyService}
+		statements = []string{rekeyService, rekeyOldService}
 	case secret.KindAccess:
 		statements = []string{rekeyAccess}
 	case secret.KindRefresh:

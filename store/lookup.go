@@ -194,18 +194,19 @@ func (s *Store) keyName(ctx context.Context, c *db.Conn, num int64) (string, err
 	return name, nil
 }
 
-const selectServiceCredential = `SELECT ` + serviceColumns + `, key, digest FROM services WHERE id = ?`
+const selectServiceCredential = `SELECT ` + serviceColumns + `, key, digest, old_key, old_digest FROM services WHERE id = ?`
 
 // LookupService implements tokens.Store.
 func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
 	var cred tokens.ServiceCredential
 	err := s.lookup(ctx, "look up a service", func(ctx context.Context, c *db.Conn) error {
 		var (
-			r      serviceRow
-			key    int64
-			digest []byte
+			r                 serviceRow
+			key               int64
+			oldKey            sql.NullInt64
+			digest, oldDigest []byte
 		)
-		err := c.One(ctx, selectServiceCredential, append(r.dest(nil), &key, &digest), int64(id))
+		err := c.One(ctx, selectServiceCredential, append(r.dest(nil), &key, &digest, &oldKey, &oldDigest), int64(id))
 		if errors.Is(err, sql.ErrNoRows) {
 			return tokens.ErrNotFound
 		}
@@ -218,7 +219,17 @@ func (s *Store) LookupService(ctx context.Context, id tokens.ID) (tokens.Service
 		if cred.Secret, err = storedSecret(digest); err != nil {
 			return err
 		}
-		cred.Secret.Hash.Key, err = s.keyName(ctx, c, key)
+		cred.Secret.Serial = r.rotations
+		if cred.Secret.Hash.Key, err = s.keyName(ctx, c, key); err != nil || !oldKey.Valid {
+			return err
+		}
+		old, err := storedSecret(oldDigest)
+		if err != nil {
+			return err
+		}
+		old.Serial, old.ExpireTime = r.rotations-1, cred.Service.PreviousUntil
+		old.Hash.Key, err = s.keyName(ctx, c, oldKey.Int64)
+		cred.Previous = &old
 		return err
 	})
 	if err != nil {

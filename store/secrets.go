@@ -105,6 +105,9 @@ SELECT k.name, sum(n) FROM (
   UNION ALL
   SELECT key, count(*) FROM services WHERE revoke_us IS NULL AND expire_us > ?1 GROUP BY key
   UNION ALL
+  SELECT old_key, count(*) FROM services WHERE revoke_us IS NULL AND expire_us > ?1 AND old_until_us > ?1
+  GROUP BY old_key
+  UNION ALL
   SELECT o.key, count(*) FROM old_secrets o JOIN tokens t ON t.id = o.token_id
   WHERE o.until_us > ?1 AND t.revoke_us IS NULL AND t.expire_us > ?1 GROUP BY o.key
   UNION ALL

@@ -9,19 +9,21 @@ import (
 	"patd/tokens"
 )
 
-const serviceColumns = `id, name, permissions, audience, issue_us, expire_us, revoke_us, revoked_by, revoke_reason`
+const serviceColumns = `id, name, permissions, audience, issue_us, expire_us, revoke_us, revoked_by, revoke_reason,
+  rotations, rotate_us, old_until_us`
 
 // serviceRow holds serviceColumns.
 type serviceRow struct {
 	id, issueUS, expireUS             int64
 	name, permissions                 string
 	audience, revokedBy, revokeReason sql.NullString
-	revokeUS                          sql.NullInt64
+	revokeUS, rotateUS, oldUntilUS    sql.NullInt64
+	rotations                         int64
 }
 
 func (r *serviceRow) dest(d []any) []any {
 	return append(d, &r.id, &r.name, &r.permissions, &r.audience, &r.issueUS, &r.expireUS, &r.revokeUS, &r.revokedBy,
-		&r.revokeReason)
+		&r.revokeReason, &r.rotations, &r.rotateUS, &r.oldUntilUS)
 }
 
 func (r *serviceRow) service() (tokens.ServiceAccount, error) {
@@ -33,7 +35,13 @@ func (r *serviceRow) service() (tokens.ServiceAccount, error) {
 	}
 	s := tokens.ServiceAccount{
 		ID: tokens.ID(r.id), Name: r.name, Permissions: p, Audience: r.audience.String,
-		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS),
+		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS), Rotations: r.rotations,
+	}
+	if r.rotateUS.Valid {
+		s.RotateTime = db.Instant(r.rotateUS.Int64)
+	}
+	if r.oldUntilUS.Valid {
+		s.PreviousUntil = db.Instant(r.oldUntilUS.Int64)
 	}
 	if r.revokeUS.Valid {
 		s.Revocation = &tokens.Revocation{Time: db.Instant(r.revokeUS.Int64), By: r.revokedBy.String,
@@ -109,4 +117,18 @@ func (t *tx) RevokeService(id tokens.ID, r tokens.Revocation) error {
 	us, by, reason := db.Revocation(&r)
 	return t.mustExec("revoke a service", fmt.Errorf("service %s: %w", id, tokens.ErrNotFound), revokeService,
 		int64(id), us, by, reason)
+}
+
+const replaceServiceSecret = `
+UPDATE services
+SET old_key = key, old_digest = digest, old_until_us = CAST(?2 AS BIGINT),
+    key = (SELECT num FROM keys WHERE name = ?3 AND retire_us IS NULL), digest = ?4,
+    rotations = rotations + 1, rotate_us = ?5, expire_us = ?6
+WHERE id = ?1`
+
+// ReplaceServiceSecret implements tokens.ServiceWriter.
+func (t *tx) ReplaceServiceSecret(s tokens.ServiceAccount, h tokens.Hash) error {
+	return t.mustExec("replace a service's secret", fmt.Errorf("service %s: %w", s.ID, tokens.ErrNotFound),
+		replaceServiceSecret, int64(s.ID), max(db.Micros(s.PreviousUntil), 0), h.Key, h.Sum[:],
+		db.Micros(s.RotateTime), db.Expiry(s.ExpireTime))
 }

@@ -34,51 +34,65 @@ func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Act
 }
 
 func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID) (Actor, error) {
-	c, live, err := s.knownService(ctx, secret, id, s.Now())
+	p, err := s.presentService(ctx, secret, id, s.Now())
 	if errors.Is(err, ErrNotFound) {
 		return Actor{}, because(secretInvalid(CodeUnauthenticated), ErrUnknownCredential)
 	}
 	if err != nil {
 		return Actor{}, err
 	}
-	a := Actor{
-		Kind: ServiceActor, Name: c.Service.Name, TokenID: id,
-		Permissions: c.Service.Permissions, Audience: c.Service.Audience,
-	}
-	switch {
-	case live:
-		return a, nil
-	case c.Service.ID == id:
-		return Actor{}, s.endedService(c.Service, a).public(CodeUnauthenticated)
-	default:
+	if p.secret == nil {
 		return Actor{}, secretInvalid(CodeUnauthenticated)
 	}
+	v := &p.cred.Service
+	a := Actor{
+		Kind: ServiceActor, Name: v.Name, TokenID: id, Permissions: v.Permissions, Audience: v.Audience,
+		Serial: p.secret.Serial, ExpireTime: p.cred.end(p.secret),
+	}
+	if !p.live {
+		return Actor{}, s.endedService(&p, a).public(CodeUnauthenticated)
+	}
+	return a, nil
 }
 
-// knownService looks up the service that a secret belongs to, and reports whether it is live. It returns ErrNotFound
-// for an unknown id and the zero ServiceCredential for a wrong secret; the API caller gets the same answer to both. A
-// digest under a retiring key is replaced.
-func (s *Service) knownService(ctx context.Context, text Secret, id ID, now time.Time) (ServiceCredential, bool, error) {
+// presentedService is the result of matching a secret against those of a service.
+type presentedService struct {
+	cred   ServiceCredential
+	secret *StoredSecret // the one that matched; nil: none did
+	live   bool          // the service is active and accepts the secret
+}
+
+// presentService looks up the service that a secret belongs to. It returns ErrNotFound for an unknown id; the API
+// caller gets the same answer to that as to a wrong secret. A digest under a retiring key is replaced.
+func (s *Service) presentService(ctx context.Context, text Secret, id ID, now time.Time) (p presentedService, err error) {
 	keys := s.keys.Get()
-	c, err := s.store.LookupService(ctx, id)
+	p.cred, err = s.store.LookupService(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
 	}
 	if err != nil {
-		return ServiceCredential{}, false, err
+		return presentedService{}, err
 	}
-	live := c.Service.Status(now) == StateActive
-	ok, err := s.matches(keys, text, c.Secret.Hash, live)
-	if err != nil || !ok {
-		return ServiceCredential{}, false, err
+	for _, st := range [...]*StoredSecret{&p.cred.Secret, p.cred.Previous} {
+		if st == nil {
+			continue
+		}
+		live := p.cred.Service.accepts(st.Serial, now)
+		ok, err := s.matches(keys, text, st.Hash, live)
+		if err != nil {
+			return presentedService{}, err
+		}
+		if !ok {
+			continue
+		}
+		if p.secret, p.live = st, live; live {
+			if r := rekey(keys, text, st.Hash); r != nil {
+				s.store.RecordUse(Usage{ID: id, Kind: secret.KindService, Rekey: r})
+			}
+		}
+		break
 	}
-	if !live {
-		return c, false, nil
-	}
-	if r := rekey(keys, text, c.Secret.Hash); r != nil {
-		s.store.RecordUse(Usage{ID: id, Kind: secret.KindService, Rekey: r})
-	}
-	return c, true, nil
+	return p, nil
 }
 
 // Recheck reads again what an authenticated service may do, for calls that last long. A caller that is no longer
@@ -92,7 +106,7 @@ func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return Actor{}, err
-	case err != nil, c.Service.Status(s.Now()) != StateActive:
+	case err != nil, !c.Service.accepts(a.Serial, s.Now()):
 		return Actor{}, unauthenticated("the credential is not good any more")
 	}
 	a.Name, a.Permissions, a.Audience = c.Service.Name, c.Service.Permissions, c.Service.Audience
@@ -107,7 +121,7 @@ func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (
 	// The owner's own call to patd is for no audience, and needs no scope.
 	f := p.facts
 	f.AudienceOK, f.IPOK, f.ScopesOK = true, true, true
-	a := Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id, Serial: p.secret.Serial}
+	a := Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: id, Serial: p.secret.Serial, ExpireTime: p.end()}
 	switch d := Decide(f); {
 	case d == Allow:
 		return a, nil

@@ -75,6 +75,26 @@ type ServiceAccount struct {
 	IssueTime   time.Time
 	ExpireTime  time.Time
 	Revocation  *Revocation
+	// Rotations is how often the secret was replaced, and RotateTime when it was last; zero: never.
+	Rotations  int64
+	RotateTime time.Time
+	// PreviousUntil is until when the secret before the last rotation is accepted; zero: there is none.
+	PreviousUntil time.Time
+}
+
+// accepts reports whether the service is active, and the secret with a serial is its current one or in its grace.
+func (s *ServiceAccount) accepts(serial int64, now time.Time) bool {
+	return s.Status(now) == StateActive &&
+		(serial == s.Rotations || serial == s.Rotations-1 && now.Before(s.PreviousUntil))
+}
+
+// lifetime returns how long the service's token lives from its last secret on.
+func (s ServiceAccount) lifetime() time.Duration {
+	from := s.IssueTime
+	if s.RotateTime.After(from) {
+		from = s.RotateTime
+	}
+	return s.ExpireTime.Sub(from)
 }
 
 // Status is the service's state at an instant.
@@ -82,8 +102,14 @@ func (s ServiceAccount) Status(now time.Time) State { return status(s.Revocation
 
 // ServiceCredential is all that authenticating a service needs, read at one instant.
 type ServiceCredential struct {
-	Service ServiceAccount
-	Secret  StoredSecret
+	Service  ServiceAccount
+	Secret   StoredSecret  // the current one
+	Previous *StoredSecret // the one before the last rotation; nil: none
+}
+
+// end returns when a secret of the service stops being accepted.
+func (c *ServiceCredential) end(s *StoredSecret) time.Time {
+	return earliest(s.ExpireTime, c.Service.ExpireTime)
 }
 
 // ActorKind says how a caller authenticated.
@@ -110,8 +136,10 @@ type Actor struct {
 	// returns AsGranted.
 	Features []string
 	Peer     Peer
-	// Serial is the serial of the presented secret of a personal access token.
+	// Serial is the serial of the presented secret of a service or a personal access token.
 	Serial int64
+	// ExpireTime is when the presented secret stops being accepted; zero: never, or not known.
+	ExpireTime time.Time
 	// presented says that the caller's only authority is the secret that the call is about. The use case checks that
 	// secret against the store inside its transaction.
 	presented bool

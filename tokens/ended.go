@@ -103,12 +103,20 @@ func (s *Service) endedFor(p *presented, d Decision, caller *Actor) *EndedError 
 }
 
 // endedService returns why the secret of a service, which has matched, is not active.
-func (s *Service) endedService(v ServiceAccount, a Actor) *EndedError {
-	e := &EndedError{Holder: a, Refusal: refusal.Refusal{Reason: refusal.Expired, Since: v.ExpireTime, ExpireTime: v.ExpireTime}}
-	if v.Revocation != nil {
-		e.Refusal.Reason, e.Refusal.Since = refusal.Revoked, v.Revocation.Time
+func (s *Service) endedService(p *presentedService, a Actor) *EndedError {
+	v := p.cred.Service
+	r := refusal.Refusal{Reason: refusal.Superseded, Since: p.secret.stopped(), ExpireTime: a.ExpireTime}
+	switch v.Status(s.Now()) {
+	case StateRevoked:
+		r.Reason, r.Since = refusal.Revoked, v.Revocation.Time
+	case StateExpired:
+		r.Reason, r.Since = refusal.Expired, v.ExpireTime
+	default:
+		if r.Since.IsZero() { // it had no grace
+			r.Since = v.RotateTime
+		}
 	}
-	return e
+	return &EndedError{Holder: a, Refusal: r}
 }
 
 // RenewURL returns where the user renews a token that expires then; empty: it is not due yet, or there is no such page.

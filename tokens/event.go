@@ -31,6 +31,7 @@ const (
 	ActionUserDelete      Action = "user.delete"
 	ActionUserFeatures    Action = "user.features"
 	ActionServiceCreate   Action = "service.create"
+	ActionServiceRotate   Action = "service.rotate"
 	ActionServiceRevoke   Action = "service.revoke"
 	ActionTokenBlock      Action = "token.block"
 	ActionTokenUnblock    Action = "token.unblock"

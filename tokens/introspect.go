@@ -36,7 +36,7 @@ func (s *Service) callerStands(ctx context.Context, a *Actor) error {
 		return errCaller
 	case err != nil:
 		return err
-	case c.Service.Status(s.Now()) != StateActive:
+	case !c.Service.accepts(a.Serial, s.Now()):
 		return errCaller
 	}
 	return nil

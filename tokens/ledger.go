@@ -64,7 +64,7 @@ func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 
 var errCaller = unauthenticated("the credential is not good any more")
 
-// serviceStands refuses a service that is revoked or expired, or whose rights are fewer than when it was authenticated.
+// serviceStands refuses a service that is revoked or expired, whose presented secret was rotated away, or whose rights are fewer than when it was authenticated.
 func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
 	v, err := tx.Service(a.Name)
 	switch {
@@ -72,7 +72,7 @@ func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
 		return errCaller
 	case err != nil:
 		return fmt.Errorf("read the calling service: %w", err)
-	case v.ID != a.TokenID, v.Status(now) != StateActive, a.Permissions&^v.Permissions != 0, v.Audience != a.Audience:
+	case v.ID != a.TokenID, !v.accepts(a.Serial, now), a.Permissions&^v.Permissions != 0, v.Audience != a.Audience:
 		return errCaller
 	}
 	return nil

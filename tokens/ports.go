@@ -234,7 +234,7 @@ type RequestWriter interface {
 	// PutRequest stores a request until its ExpireTime. It replaces an expired one of the same key, and may drop others
 	// that have expired at now.
 	PutRequest(r Request, now time.Time) error
-	// ForgetSealed drops the sealed secret from the requests that made or rotated a token, or made a service; the
+	// ForgetSealed drops the sealed secret from the requests that made or rotated a token or a service; the
 	// requests stay. No other method drops a sealed secret.
 	ForgetSealed(id ID) error
 	// ForgetSealedOf is ForgetSealed for all tokens of a user.
@@ -253,6 +253,10 @@ type UserWriter interface {
 type ServiceWriter interface {
 	// InsertService adds a service. ErrTaken when the id exists.
 	InsertService(s ServiceAccount, h Hash) error
+	// ReplaceServiceSecret makes h the current secret of the service with s.ID, and writes RotateTime, ExpireTime and
+	// PreviousUntil, until when the secret that was current is accepted. The one before that ends for good.
+	// ErrNotFound.
+	ReplaceServiceSecret(s ServiceAccount, h Hash) error
 	// RevokeService writes the revocation of a service; an existing one is never changed. ErrNotFound.
 	RevokeService(id ID, r Revocation) error
 }

@@ -134,17 +134,17 @@ func (s *Service) endRefresh(ctx context.Context, a Actor, secret Secret, reason
 
 func (s *Service) endService(ctx context.Context, a Actor, secret Secret, id ID, reason string) error {
 	now := s.Now()
-	c, live, err := s.knownService(ctx, secret, id, now)
+	p, err := s.presentService(ctx, secret, id, now)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
-	if err != nil || !live {
+	if err != nil || !p.live {
 		return err
 	}
 	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		// Live services have unique names: if another service has the name by now, this one has ended.
-		v, err := tx.Service(c.Service.Name)
-		if errors.Is(err, ErrNotFound) || err == nil && (v.ID != id || v.Revocation != nil) {
+		v, err := tx.Service(p.cred.Service.Name)
+		if errors.Is(err, ErrNotFound) || err == nil && (v.ID != id || !v.accepts(p.secret.Serial, now)) {
 			return nil, nil
 		}
 		if err != nil {

@@ -314,17 +314,24 @@ func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
 	if err != nil {
 		return Rotated{}, err
 	}
-	s, until, _ := strings.Cut(kept.Reveal(), " ")
-	us, err := strconv.ParseInt(until, 10, 64)
-	if err != nil {
+	if out.Secret, out.PreviousUntil, err = unsealRotation(kept); err != nil {
 		return Rotated{}, fmt.Errorf("read the kept answer of a rotation of token %s: %w", t.ID, err)
 	}
-	out.Secret, out.PreviousUntil = secret.NewSecret(s), time.UnixMicro(us).UTC()
 	// A secret that is still kept is of the newest rotation: whatever replaces it makes patd forget it.
 	if rot := t.Rotation; rot != nil {
 		out.Change, out.Retire, out.Dropped = rot.Change, rot.Retire, rot.Dropped
 	}
 	return out, nil
+}
+
+// unsealRotation reads what Rotated.seal wrote.
+func unsealRotation(kept Secret) (Secret, time.Time, error) {
+	s, until, _ := strings.Cut(kept.Reveal(), " ")
+	us, err := strconv.ParseInt(until, 10, 64)
+	if err != nil {
+		return Secret{}, time.Time{}, err
+	}
+	return secret.NewSecret(s), time.UnixMicro(us).UTC(), nil
 }
 
 // later reports whether a token that expires at an instant outlives one that expires at another; zero is never.

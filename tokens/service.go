@@ -219,9 +219,28 @@ type ServiceRequest struct {
 // MintedService is a new service, with its secret.
 type MintedService struct {
 	Service ServiceAccount
-	// Secret is empty only in a replay whose service has been revoked since.
+	// Secret is empty only in a replay whose service has been revoked or rotated since.
 	Secret   Secret
 	Replayed bool
+}
+
+// RotateServiceRequest asks for a new secret of a service.
+type RotateServiceRequest struct {
+	Name  string
+	Grace *time.Duration // how long the current secret is accepted; nil: 7 days
+	TTL   *time.Duration // how long the new secret lives; nil: as long as the current one did
+	Force bool           // ends a secret that is still in the grace of an earlier rotation
+	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
+	IdempotencyKey string
+}
+
+// RotatedService is a service with its new secret.
+type RotatedService struct {
+	Service ServiceAccount
+	// Secret is empty only in a replay whose service has been revoked or rotated since.
+	Secret        Secret
+	PreviousUntil time.Time // until when the previous secret is accepted; zero where Secret is empty
+	Replayed      bool
 }
 
 // EventFilter selects some of the events; empty fields match all.

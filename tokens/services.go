@@ -76,20 +76,29 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 	return m, err
 }
 
+// readService reads a service by the id of its token.
+func readService(tx ReadTx, id ID) (ServiceAccount, error) {
+	at, err := tx.Services(id+1, 1) // ids below, newest first: the service itself, which is never deleted
+	if err == nil && (len(at) == 0 || at[0].ID != id) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return ServiceAccount{}, fmt.Errorf("read service %s of a request: %w", id, err)
+	}
+	return at[0], nil
+}
+
 // replayService returns the stored result of an idempotent request. A zero MintedService means that there is none.
 func replayService(tx ReadTx, seal *sealer, now time.Time) (MintedService, error) {
 	r, found, err := seal.find(tx, now)
 	if err != nil || !found {
 		return MintedService{}, err
 	}
-	at, err := tx.Services(r.TokenID+1, 1) // ids below, newest first: the service itself, which is never deleted
-	if err == nil && (len(at) == 0 || at[0].ID != r.TokenID) {
-		err = ErrNotFound
-	}
+	v, err := readService(tx, r.TokenID)
 	if err != nil {
-		return MintedService{}, fmt.Errorf("read service %s of a request: %w", r.TokenID, err)
+		return MintedService{}, err
 	}
-	m := MintedService{Service: at[0], Replayed: true}
+	m := MintedService{Service: v, Replayed: true}
 	if r.Sealed != nil && m.Service.Revocation == nil {
 		m.Secret, err = seal.open(r)
 	}

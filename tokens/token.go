@@ -93,18 +93,28 @@ type StoredSecret struct {
 // InForce reports whether the secret is accepted by its own expiry. The token's state is not part of it.
 func (s StoredSecret) InForce(now time.Time) bool { return !expired(s.ExpireTime, now) }
 
-// AcceptedUntil returns until when one of the token's secrets is accepted, or was: the instant at which it stopped
-// working. It is the only function that says so. The zero time means never, or for a secret that is not in force that
-// the instant is not known, since an earlier version ended the secret. Revocation and suspension are not part of it.
-func (c *Credential) AcceptedUntil(s StoredSecret) time.Time {
+// stopped returns when a secret that was rotated away stops working, or stopped, by itself; zero: never, or it is not
+// known, since an earlier version ended the secret before its time.
+func (s StoredSecret) stopped() time.Time {
 	switch {
 	case !s.EndTime.IsZero():
 		return s.EndTime
-	case !s.ExpireTime.IsZero() && s.ExpireTime.UnixMicro() == 0:
+	case s.ExpireTime.Unix() <= 0:
 		return time.Time{}
 	default:
-		return earliest(s.ExpireTime, c.Token.ExpireTime)
+		return s.ExpireTime
 	}
+}
+
+// AcceptedUntil returns until when one of the token's secrets is accepted, or was: the instant at which it stopped
+// working. It is the only function that says so. The zero time means never, or for a secret that is not in force that
+// the instant is not known. Revocation and suspension are not part of it.
+func (c *Credential) AcceptedUntil(s StoredSecret) time.Time {
+	at := s.stopped()
+	if at.IsZero() && !s.ExpireTime.IsZero() {
+		return time.Time{}
+	}
+	return earliest(at, c.Token.ExpireTime)
 }
 
 // Credential is everything that introspection needs of a token, read at one instant.

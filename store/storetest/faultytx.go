@@ -208,6 +208,10 @@ func (t *faultyTx) InsertService(s tokens.ServiceAccount, h tokens.Hash) error {
 	return t.write("InsertService", func() error { return t.w.InsertService(s, h) })
 }
 
+func (t *faultyTx) ReplaceServiceSecret(s tokens.ServiceAccount, h tokens.Hash) error {
+	return t.write("ReplaceServiceSecret", func() error { return t.w.ReplaceServiceSecret(s, h) })
+}
+
 func (t *faultyTx) RevokeService(id tokens.ID, r tokens.Revocation) error {
 	return t.write("RevokeService", func() error { return t.w.RevokeService(id, r) })
 }

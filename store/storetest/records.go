@@ -365,6 +365,26 @@ func testServices(t *testing.T, f *fixture) {
 		f.equal("a service", c, tokens.ServiceCredential{Service: want, Secret: tokens.StoredSecret{Hash: hash("k1",
 			uint64(i+1))}})
 	}
+	rotated := second
+	for n := range uint64(2) { // the first secret is gone after the second rotation
+		rotated.Rotations, rotated.RotateTime = int64(n)+1, f.now.Add(time.Duration(n)*time.Hour)
+		rotated.ExpireTime, rotated.PreviousUntil = rotated.RotateTime.Add(48*time.Hour), rotated.RotateTime.Add(2*time.Hour)
+		f.update(func(tx tokens.Tx) error { return tx.ReplaceServiceSecret(rotated, hash("k1", 50+n)) },
+			tokens.Event{Action: tokens.ActionServiceRotate, Service: rotated.Name, TokenID: rotated.ID})
+		c, err := f.st.LookupService(f.ctx, rotated.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		previous := hash("k1", 3)
+		if n == 1 {
+			previous = hash("k1", 50)
+		}
+		f.equal("a rotated service", c, tokens.ServiceCredential{
+			Service: rotated, Secret: tokens.StoredSecret{Hash: hash("k1", 50+n), Serial: int64(n) + 1},
+			Previous: &tokens.StoredSecret{Hash: previous, Serial: int64(n), ExpireTime: rotated.PreviousUntil},
+		})
+	}
+	second = rotated
 	f.view(func(tx tokens.ReadTx) error {
 		s, err := tx.Service("gateway")
 		f.equal("the newest of a name", s, second)

@@ -103,9 +103,13 @@ type Service struct {
 	// Who revoked it.
 	RevokedBy string `protobuf:"bytes,9,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
 	// Why it was revoked.
-	RevokeReason  string `protobuf:"bytes,10,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RevokeReason string `protobuf:"bytes,10,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
+	// When the secret was last rotated; absent: never.
+	RotateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=rotate_time,json=rotateTime,proto3" json:"rotate_time,omitempty"`
+	// Until when the secret before the last rotation is accepted; absent: it is not, or there is none.
+	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -206,6 +210,20 @@ func (x *Service) GetRevokeReason() string {
 		return x.RevokeReason
 	}
 	return ""
+}
+
+func (x *Service) GetRotateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RotateTime
+	}
+	return nil
+}
+
+func (x *Service) GetPreviousSecretExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousSecretExpireTime
+	}
+	return nil
 }
 
 // CreateServiceRequest asks for a service.
@@ -456,6 +474,154 @@ func (x *ListServicesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// RotateServiceRequest asks for a new secret of a service.
+type RotateServiceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the service.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How long the present secret works on: "0s" to 30 days, 7 days when absent; never past its own expiry.
+	Grace *durationpb.Duration `protobuf:"bytes,2,opt,name=grace,proto3" json:"grace,omitempty"`
+	// How long the new secret lives, from now: as long as the present one did when absent, 366 days at most.
+	Ttl *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// True: rotate although the secret before the last rotation is still in its grace, and end that one at once. Without
+	// it such a rotation is refused (ROTATION_IN_PROGRESS).
+	Force bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per caller. The same as
+	// the `Idempotency-Key` header.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateServiceRequest) Reset() {
+	*x = RotateServiceRequest{}
+	mi := &file_patd_v1_service_account_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateServiceRequest) ProtoMessage() {}
+
+func (x *RotateServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_service_account_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateServiceRequest.ProtoReflect.Descriptor instead.
+func (*RotateServiceRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_service_account_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RotateServiceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RotateServiceRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+func (x *RotateServiceRequest) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *RotateServiceRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *RotateServiceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RotateServiceResponse holds the service and, this once, its new secret.
+type RotateServiceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service, with the expiry of the new secret.
+	Service *Service `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The new secret. Empty only in the replay of a request whose service has been revoked or rotated since.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// Until when the previous secret is accepted.
+	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
+}
+
+func (x *RotateServiceResponse) Reset() {
+	*x = RotateServiceResponse{}
+	mi := &file_patd_v1_service_account_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateServiceResponse) ProtoMessage() {}
+
+func (x *RotateServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_service_account_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateServiceResponse.ProtoReflect.Descriptor instead.
+func (*RotateServiceResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_service_account_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RotateServiceResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *RotateServiceResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *RotateServiceResponse) GetPreviousSecretExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousSecretExpireTime
+	}
+	return nil
+}
+
 // RevokeServiceRequest names a service to end.
 type RevokeServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -469,7 +635,7 @@ type RevokeServiceRequest struct {
 
 func (x *RevokeServiceRequest) Reset() {
 	*x = RevokeServiceRequest{}
-	mi := &file_patd_v1_service_account_proto_msgTypes[5]
+	mi := &file_patd_v1_service_account_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +647,7 @@ func (x *RevokeServiceRequest) String() string {
 func (*RevokeServiceRequest) ProtoMessage() {}
 
 func (x *RevokeServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_service_account_proto_msgTypes[5]
+	mi := &file_patd_v1_service_account_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +660,7 @@ func (x *RevokeServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeServiceRequest.ProtoReflect.Descriptor instead.
 func (*RevokeServiceRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_service_account_proto_rawDescGZIP(), []int{5}
+	return file_patd_v1_service_account_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevokeServiceRequest) GetName() string {
@@ -522,7 +688,7 @@ type RevokeServiceResponse struct {
 
 func (x *RevokeServiceResponse) Reset() {
 	*x = RevokeServiceResponse{}
-	mi := &file_patd_v1_service_account_proto_msgTypes[6]
+	mi := &file_patd_v1_service_account_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +700,7 @@ func (x *RevokeServiceResponse) String() string {
 func (*RevokeServiceResponse) ProtoMessage() {}
 
 func (x *RevokeServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_service_account_proto_msgTypes[6]
+	mi := &file_patd_v1_service_account_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +713,7 @@ func (x *RevokeServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeServiceResponse.ProtoReflect.Descriptor instead.
 func (*RevokeServiceResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_service_account_proto_rawDescGZIP(), []int{6}
+	return file_patd_v1_service_account_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RevokeServiceResponse) GetService() *Service {
@@ -561,7 +727,7 @@ var File_patd_v1_service_account_proto protoreflect.FileDescriptor
 
 const file_patd_v1_service_account_proto_rawDesc = "" +
 	"\n" +
-	"\x1dpatd/v1/service_account.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n" +
+	"\x1dpatd/v1/service_account.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x04\n" +
 	"\aService\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -577,7 +743,10 @@ const file_patd_v1_service_account_proto_rawDesc = "" +
 	"\n" +
 	"revoked_by\x18\t \x01(\tR\trevokedBy\x12#\n" +
 	"\rrevoke_reason\x18\n" +
-	" \x01(\tR\frevokeReason\"D\n" +
+	" \x01(\tR\frevokeReason\x12;\n" +
+	"\vrotate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"rotateTime\x12Y\n" +
+	"\x1bprevious_secret_expire_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\"D\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -600,15 +769,27 @@ const file_patd_v1_service_account_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"l\n" +
 	"\x14ListServicesResponse\x12,\n" +
 	"\bservices\x18\x01 \x03(\v2\x10.patd.v1.ServiceR\bservices\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"B\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xbd\x01\n" +
+	"\x14RotateServiceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
+	"\x05grace\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\xb6\x01\n" +
+	"\x15RotateServiceResponse\x12*\n" +
+	"\aservice\x18\x01 \x01(\v2\x10.patd.v1.ServiceR\aservice\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12Y\n" +
+	"\x1bprevious_secret_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\"B\n" +
 	"\x14RevokeServiceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"C\n" +
 	"\x15RevokeServiceResponse\x12*\n" +
-	"\aservice\x18\x01 \x01(\v2\x10.patd.v1.ServiceR\aservice2\xf2\x02\n" +
+	"\aservice\x18\x01 \x01(\v2\x10.patd.v1.ServiceR\aservice2\xe9\x03\n" +
 	"\x15ServiceAccountService\x12g\n" +
 	"\rCreateService\x12\x1d.patd.v1.CreateServiceRequest\x1a\x1e.patd.v1.CreateServiceResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/services\x12a\n" +
-	"\fListServices\x12\x1c.patd.v1.ListServicesRequest\x1a\x1d.patd.v1.ListServicesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/services\x12\x8c\x01\n" +
+	"\fListServices\x12\x1c.patd.v1.ListServicesRequest\x1a\x1d.patd.v1.ListServicesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/services\x12u\n" +
+	"\rRotateService\x12\x1d.patd.v1.RotateServiceRequest\x1a\x1e.patd.v1.RotateServiceResponse\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/services/{name}:rotate\x12\x8c\x01\n" +
 	"\rRevokeService\x12\x1d.patd.v1.RevokeServiceRequest\x1a\x1e.patd.v1.RevokeServiceResponse\"<\x82\xd3\xe4\x93\x026Z\x1f:\x01*\"\x1a/v1/services/{name}:revoke*\x13/v1/services/{name}B\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
 var (
@@ -624,7 +805,7 @@ func file_patd_v1_service_account_proto_rawDescGZIP() []byte {
 }
 
 var file_patd_v1_service_account_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_patd_v1_service_account_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_patd_v1_service_account_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_patd_v1_service_account_proto_goTypes = []any{
 	(Service_State)(0),            // 0: patd.v1.Service.State
 	(*Service)(nil),               // 1: patd.v1.Service
@@ -632,31 +813,41 @@ var file_patd_v1_service_account_proto_goTypes = []any{
 	(*CreateServiceResponse)(nil), // 3: patd.v1.CreateServiceResponse
 	(*ListServicesRequest)(nil),   // 4: patd.v1.ListServicesRequest
 	(*ListServicesResponse)(nil),  // 5: patd.v1.ListServicesResponse
-	(*RevokeServiceRequest)(nil),  // 6: patd.v1.RevokeServiceRequest
-	(*RevokeServiceResponse)(nil), // 7: patd.v1.RevokeServiceResponse
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(*RotateServiceRequest)(nil),  // 6: patd.v1.RotateServiceRequest
+	(*RotateServiceResponse)(nil), // 7: patd.v1.RotateServiceResponse
+	(*RevokeServiceRequest)(nil),  // 8: patd.v1.RevokeServiceRequest
+	(*RevokeServiceResponse)(nil), // 9: patd.v1.RevokeServiceResponse
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
 }
 var file_patd_v1_service_account_proto_depIdxs = []int32{
 	0,  // 0: patd.v1.Service.state:type_name -> patd.v1.Service.State
-	8,  // 1: patd.v1.Service.issue_time:type_name -> google.protobuf.Timestamp
-	8,  // 2: patd.v1.Service.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 3: patd.v1.Service.revoke_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: patd.v1.CreateServiceRequest.ttl:type_name -> google.protobuf.Duration
-	1,  // 5: patd.v1.CreateServiceResponse.service:type_name -> patd.v1.Service
-	1,  // 6: patd.v1.ListServicesResponse.services:type_name -> patd.v1.Service
-	1,  // 7: patd.v1.RevokeServiceResponse.service:type_name -> patd.v1.Service
-	2,  // 8: patd.v1.ServiceAccountService.CreateService:input_type -> patd.v1.CreateServiceRequest
-	4,  // 9: patd.v1.ServiceAccountService.ListServices:input_type -> patd.v1.ListServicesRequest
-	6,  // 10: patd.v1.ServiceAccountService.RevokeService:input_type -> patd.v1.RevokeServiceRequest
-	3,  // 11: patd.v1.ServiceAccountService.CreateService:output_type -> patd.v1.CreateServiceResponse
-	5,  // 12: patd.v1.ServiceAccountService.ListServices:output_type -> patd.v1.ListServicesResponse
-	7,  // 13: patd.v1.ServiceAccountService.RevokeService:output_type -> patd.v1.RevokeServiceResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	10, // 1: patd.v1.Service.issue_time:type_name -> google.protobuf.Timestamp
+	10, // 2: patd.v1.Service.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 3: patd.v1.Service.revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 4: patd.v1.Service.rotate_time:type_name -> google.protobuf.Timestamp
+	10, // 5: patd.v1.Service.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	11, // 6: patd.v1.CreateServiceRequest.ttl:type_name -> google.protobuf.Duration
+	1,  // 7: patd.v1.CreateServiceResponse.service:type_name -> patd.v1.Service
+	1,  // 8: patd.v1.ListServicesResponse.services:type_name -> patd.v1.Service
+	11, // 9: patd.v1.RotateServiceRequest.grace:type_name -> google.protobuf.Duration
+	11, // 10: patd.v1.RotateServiceRequest.ttl:type_name -> google.protobuf.Duration
+	1,  // 11: patd.v1.RotateServiceResponse.service:type_name -> patd.v1.Service
+	10, // 12: patd.v1.RotateServiceResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 13: patd.v1.RevokeServiceResponse.service:type_name -> patd.v1.Service
+	2,  // 14: patd.v1.ServiceAccountService.CreateService:input_type -> patd.v1.CreateServiceRequest
+	4,  // 15: patd.v1.ServiceAccountService.ListServices:input_type -> patd.v1.ListServicesRequest
+	6,  // 16: patd.v1.ServiceAccountService.RotateService:input_type -> patd.v1.RotateServiceRequest
+	8,  // 17: patd.v1.ServiceAccountService.RevokeService:input_type -> patd.v1.RevokeServiceRequest
+	3,  // 18: patd.v1.ServiceAccountService.CreateService:output_type -> patd.v1.CreateServiceResponse
+	5,  // 19: patd.v1.ServiceAccountService.ListServices:output_type -> patd.v1.ListServicesResponse
+	7,  // 20: patd.v1.ServiceAccountService.RotateService:output_type -> patd.v1.RotateServiceResponse
+	9,  // 21: patd.v1.ServiceAccountService.RevokeService:output_type -> patd.v1.RevokeServiceResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_service_account_proto_init() }
@@ -670,7 +861,7 @@ func file_patd_v1_service_account_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_service_account_proto_rawDesc), len(file_patd_v1_service_account_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

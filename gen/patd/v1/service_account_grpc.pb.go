@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ServiceAccountService_CreateService_FullMethodName = "/patd.v1.ServiceAccountService/CreateService"
 	ServiceAccountService_ListServices_FullMethodName  = "/patd.v1.ServiceAccountService/ListServices"
+	ServiceAccountService_RotateService_FullMethodName = "/patd.v1.ServiceAccountService/RotateService"
 	ServiceAccountService_RevokeService_FullMethodName = "/patd.v1.ServiceAccountService/RevokeService"
 )
 
@@ -35,6 +36,11 @@ type ServiceAccountServiceClient interface {
 	CreateService(ctx context.Context, in *CreateServiceRequest, opts ...grpc.CallOption) (*CreateServiceResponse, error)
 	// ListServices lists services, newest first, whatever their state.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
+	// RotateService gives a service's token a new secret under its name and token id, so that what is granted to the
+	// service stays. The secret that was current works on for the grace period. The new one lives as long as that one did,
+	// counted from now, unless ttl says otherwise. With an `Idempotency-Key` header, or `request_id`, a repeated call
+	// answers the same secret.
+	RotateService(ctx context.Context, in *RotateServiceRequest, opts ...grpc.CallOption) (*RotateServiceResponse, error)
 	// RevokeService ends a service's token for good. Idempotent; the name is free again.
 	RevokeService(ctx context.Context, in *RevokeServiceRequest, opts ...grpc.CallOption) (*RevokeServiceResponse, error)
 }
@@ -67,6 +73,16 @@ func (c *serviceAccountServiceClient) ListServices(ctx context.Context, in *List
 	return out, nil
 }
 
+func (c *serviceAccountServiceClient) RotateService(ctx context.Context, in *RotateServiceRequest, opts ...grpc.CallOption) (*RotateServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateServiceResponse)
+	err := c.cc.Invoke(ctx, ServiceAccountService_RotateService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *serviceAccountServiceClient) RevokeService(ctx context.Context, in *RevokeServiceRequest, opts ...grpc.CallOption) (*RevokeServiceResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeServiceResponse)
@@ -88,6 +104,11 @@ type ServiceAccountServiceServer interface {
 	CreateService(context.Context, *CreateServiceRequest) (*CreateServiceResponse, error)
 	// ListServices lists services, newest first, whatever their state.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
+	// RotateService gives a service's token a new secret under its name and token id, so that what is granted to the
+	// service stays. The secret that was current works on for the grace period. The new one lives as long as that one did,
+	// counted from now, unless ttl says otherwise. With an `Idempotency-Key` header, or `request_id`, a repeated call
+	// answers the same secret.
+	RotateService(context.Context, *RotateServiceRequest) (*RotateServiceResponse, error)
 	// RevokeService ends a service's token for good. Idempotent; the name is free again.
 	RevokeService(context.Context, *RevokeServiceRequest) (*RevokeServiceResponse, error)
 	mustEmbedUnimplementedServiceAccountServiceServer()
@@ -105,6 +126,9 @@ func (UnimplementedServiceAccountServiceServer) CreateService(context.Context, *
 }
 func (UnimplementedServiceAccountServiceServer) ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServices not implemented")
+}
+func (UnimplementedServiceAccountServiceServer) RotateService(context.Context, *RotateServiceRequest) (*RotateServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateService not implemented")
 }
 func (UnimplementedServiceAccountServiceServer) RevokeService(context.Context, *RevokeServiceRequest) (*RevokeServiceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeService not implemented")
@@ -166,6 +190,24 @@ func _ServiceAccountService_ListServices_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ServiceAccountService_RotateService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ServiceAccountServiceServer).RotateService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ServiceAccountService_RotateService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ServiceAccountServiceServer).RotateService(ctx, req.(*RotateServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ServiceAccountService_RevokeService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeServiceRequest)
 	if err := dec(in); err != nil {
@@ -198,6 +240,10 @@ var ServiceAccountService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListServices",
 			Handler:    _ServiceAccountService_ListServices_Handler,
+		},
+		{
+			MethodName: "RotateService",
+			Handler:    _ServiceAccountService_RotateService_Handler,
 		},
 		{
 			MethodName: "RevokeService",

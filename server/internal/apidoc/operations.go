@@ -288,6 +288,9 @@ func (d *document) headersOf(b binding) []string {
 	if b.right.TakesKey() {
 		all = append(all, "Idempotency-Replayed")
 	}
+	if b.right.Allows(tokens.Actor{Kind: tokens.TokenActor}) {
+		all = append(all, "Patd-Token-Expires-At", "Patd-Token-Renew")
+	}
 	return all
 }
 

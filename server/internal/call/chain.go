@@ -70,6 +70,7 @@ type Chain struct {
 	// behindGateway marks the chain of the in-process listener, where the HTTP front has written the metadata.
 	behindGateway bool
 	connections   *connection.Numbered // of the HTTP front, if behindGateway is set
+	expiries      *expiries
 }
 
 // Config configures a chain. All fields are required but SignIn, which may be nil, and UnknownMemory (0: the default).
@@ -92,7 +93,7 @@ func New(c Config) *Chain {
 	return &Chain{
 		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
 		codec: c.Codec, Unknown: newUnknownMemory(c.UnknownMemory, c.Metrics), Methods: methodsOf(Rights()), Trusted: c.Trusted,
-		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering,
+		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering, expiries: &expiries{},
 	}
 }
 
@@ -244,6 +245,7 @@ func (c *Chain) identify(begun *Call) error {
 	begun.Actor, begun.identified = actor, true
 	if actor.Kind != tokens.Nobody {
 		begun.Connection.Authenticated()
+		c.announce(begun)
 	}
 	return nil
 }

@@ -107,6 +107,7 @@ func Rights() map[string]Right {
 
 		patdv1.ServiceAccountService_CreateService_FullMethodName: {any: admin, action: tokens.ActionServiceCreate, keyed: true},
 		patdv1.ServiceAccountService_ListServices_FullMethodName:  {any: admin, Reads: true},
+		patdv1.ServiceAccountService_RotateService_FullMethodName: {any: admin, action: tokens.ActionServiceRotate, keyed: true},
 		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke, ends: true},
 
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, Reads: true},

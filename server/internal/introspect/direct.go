@@ -16,6 +16,7 @@ import (
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
+	"patd/tokens/refusal"
 )
 
 // The paths with a direct way.
@@ -207,7 +208,11 @@ func (d *Direct) answer(w http.ResponseWriter, r *http.Request, c *call.Call, de
 			httpx.WriteError(w, r, fault.Status(fault.Public(nil), c.ID))
 		}
 	}()
-	if err := decide(); err != nil {
+	err := decide()
+	if expires := d.service.chain.TokenExpires(c); expires != nil {
+		w.Header()[refusal.HeaderExpiresAt] = expires
+	}
+	if err != nil {
 		httpx.WriteError(w, r, status.Convert(err))
 		return
 	}

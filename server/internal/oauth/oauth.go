@@ -94,6 +94,9 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 section 5.1
 	text, err := e.answer(ctx, w, r, c)
+	if expires := e.TokenExpires(begun); expires != nil && w.Header()[refusal.HeaderExpiresAt] == nil {
+		w.Header()[refusal.HeaderExpiresAt] = expires
+	}
 	if err != nil {
 		code = e.fail(w, c, err)
 		return
@@ -149,7 +152,10 @@ func (c *oauthCall) challenge(h http.Header, code int, st *status.Status) {
 	case c.scheme == schemeBasic:
 		h.Set("WWW-Authenticate", httpx.BasicChallenge)
 	default:
-		httpx.SetRefusal(h, st, httpx.Refused{NoToken: c.scheme == "", Basic: c.scheme == ""})
+		httpx.SetRefusal(h, st, httpx.Refused{NoToken: c.scheme == ""})
+		if c.scheme == "" {
+			h["Www-Authenticate"] = append([]string{httpx.BasicChallenge}, h["Www-Authenticate"]...)
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 const (
 	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
 	grantRefresh  = "refresh_token"
+	grantClient   = "client_credentials" // RFC 6749 section 4.4, which is not served
 )
 
 // Types of tokens (RFC 8693 section 3).
@@ -50,6 +51,9 @@ func (o *Endpoints) token(ctx context.Context, c *oauthCall) (any, error) {
 		return o.refresh(ctx, c)
 	case "":
 		return nil, tokens.Invalid("PARAMETER_REQUIRED", "grant_type", "is required: "+grantExchange+" or "+grantRefresh)
+	case grantClient:
+		return nil, tokens.Fail(tokens.CodeInvalid, fault.ReasonGrantType, "there are no client credentials: call patd with the service's "+
+			"own token; for your own APIs exchange the token of a user made for the service (docs/oauth.md says why)")
 	default:
 		return nil, tokens.Fail(tokens.CodeInvalid, fault.ReasonGrantType, "the grant_type must be "+grantExchange+" or "+grantRefresh)
 	}

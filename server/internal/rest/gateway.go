@@ -163,7 +163,12 @@ func annotate(ctx context.Context, _ *http.Request) metadata.MD {
 
 // answerError responds to a failed request. Errors of the chain are passed on. An error of the gateway about a request
 // that it could not read is replaced, because its text repeats the input.
-func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+func answerError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	if md, ok := runtime.ServerMetadataFromContext(ctx); ok {
+		for _, at := range md.HeaderMD.Get(call.KeyExpiresAt) {
+			w.Header().Set(refusal.HeaderExpiresAt, at)
+		}
+	}
 	x, st := httpx.ExchangeOf(r.Context()), status.Convert(err)
 	if _, ours := fault.Reason(st); x.Reached && ours {
 		httpx.WriteError(w, r, st)

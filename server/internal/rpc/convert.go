@@ -114,9 +114,14 @@ func toService(s tokens.ServiceAccount, now time.Time) *patdv1.Service {
 	out := &patdv1.Service{
 		TokenId: s.ID.String(), Name: s.Name, Permissions: s.Permissions.Names(), Audience: s.Audience,
 		State: patdv1.Service_State(s.Status(now)), IssueTime: wire.ToTime(s.IssueTime), ExpireTime: wire.ToTime(s.ExpireTime),
+		RotateTime: wire.ToTime(s.RotateTime),
+	}
+	if s.PreviousUntil.After(now) {
+		out.PreviousSecretExpireTime = wire.ToTime(s.PreviousUntil)
 	}
 	if r := s.Revocation; r != nil {
 		out.RevokeTime, out.RevokedBy, out.RevokeReason = wire.ToTime(r.Time), r.By, r.Reason
+		out.PreviousSecretExpireTime = nil
 	}
 	return out
 }

@@ -52,6 +52,35 @@ func (s accountService) ListServices(ctx context.Context, r *patdv1.ListServices
 	return out, nil
 }
 
+// RotateService gives a service a new secret.
+func (s accountService) RotateService(ctx context.Context, r *patdv1.RotateServiceRequest) (*patdv1.RotateServiceResponse, error) {
+	grace, err := wire.FromDuration("grace", r.GetGrace())
+	if err != nil {
+		return nil, err
+	}
+	ttl, err := wire.FromDuration("ttl", r.GetTtl())
+	if err != nil {
+		return nil, err
+	}
+	key, err := idempotencyKey(call.Of(ctx).Headers(call.KeyIdempotency), r.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.service.RotateService(ctx, call.ActorOf(ctx), tokens.RotateServiceRequest{
+		Name: r.GetName(), Grace: grace, TTL: ttl, Force: r.GetForce(), IdempotencyKey: key,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := markReplay(ctx, m.Replayed); err != nil {
+		return nil, err
+	}
+	return &patdv1.RotateServiceResponse{
+		Service: toService(m.Service, s.service.Now()), Secret: m.Secret.Reveal(),
+		PreviousSecretExpireTime: wire.ToTime(m.PreviousUntil),
+	}, nil
+}
+
 // RevokeService revokes a service's token.
 func (s accountService) RevokeService(ctx context.Context, r *patdv1.RevokeServiceRequest) (*patdv1.RevokeServiceResponse, error) {
 	a, err := s.service.RevokeService(ctx, call.ActorOf(ctx), r.GetName(), r.GetReason())

@@ -74,12 +74,12 @@ func (e *Endings) add(v tokens.ServiceAccount, replaced bool, now time.Time) {
 func (e Endings) Warnings(now time.Time) []string {
 	list := []string{}
 	for _, v := range slices.Concat(e.Ended, e.Soon) {
-		verb := "expires"
+		verb, advice := "expires", "rotate it: patd service rotate "+v.Name
 		if !now.Before(v.ExpireTime) {
-			verb = "expired"
+			verb, advice = "expired", "create the service again, under the same name"
 		}
 		list = append(list, "the token "+v.ID.String()+" of service "+v.Name+" "+verb+" at "+v.ExpireTime.UTC().Format(time.RFC3339)+
-			"; give its program the token of another service")
+			"; "+advice)
 	}
 	return list
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,8 +58,8 @@ func commandOn(c *cli.Command, cmd *cobra.Command, open func(context.Context, *c
 
 // Service is the command that manages services.
 func Service(c *cli.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: "service", Short: "Make, list and revoke service tokens, on the store itself"}
-	return c.Group(cmd, serviceCreate(c), serviceList(c), serviceRevoke(c))
+	cmd := &cobra.Command{Use: "service", Short: "Make, list, rotate and revoke service tokens, on the store itself"}
+	return c.Group(cmd, serviceCreate(c), serviceList(c), serviceRotate(c), serviceRevoke(c))
 }
 
 // Accounts makes the token service for managing services: it needs no policy of personal access tokens.
@@ -116,25 +117,29 @@ The permissions are introspect, tokens, users, catalog, audit and admin; admin i
 
 func serviceList(c *cli.Command) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "list --data-dir DIR", Short: "List services, newest first", Args: cli.Takes()}
+	cmd := &cobra.Command{Use: "list --data-dir DIR", Short: "List services: those that are live first, by when they expire", Args: cli.Takes()}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, _ []string) error {
 		service, err := Accounts(c, o)
 		if err != nil {
 			return err
 		}
-		all := &patdv1.ListServicesResponse{}
+		var accounts []tokens.ServiceAccount
 		for page := (tokens.Page{Size: tokens.MaxPageSize}); ; {
 			found, next, err := service.Services(ctx, tokens.Operator(), page)
 			if err != nil {
 				return err
 			}
-			for _, a := range found {
-				all.Services = append(all.Services, accountMessage(a, service.Now()))
-			}
+			accounts = append(accounts, found...)
 			if page.Token = next; next == "" {
 				break
 			}
+		}
+		now := service.Now()
+		slices.SortStableFunc(accounts, byExpiry(now))
+		all := &patdv1.ListServicesResponse{}
+		for _, a := range accounts {
+			all.Services = append(all.Services, accountMessage(a, now))
 		}
 		if asJSON {
 			return c.Message(all)
@@ -147,6 +152,82 @@ func serviceList(c *cli.Command) *cobra.Command {
 			})
 		}
 		return cli.Table(c.Stdout, []string{"NAME", "TOKEN ID", "STATE", "PERMISSIONS", "AUDIENCE", "ISSUED", "EXPIRES"}, rows)
+	})
+}
+
+// byExpiry sorts services: the live ones, soonest expiry first, and then the others, latest expiry first.
+func byExpiry(now time.Time) func(a, b tokens.ServiceAccount) int {
+	return func(a, b tokens.ServiceAccount) int {
+		live, other := a.Status(now) == tokens.StateActive, b.Status(now) == tokens.StateActive
+		switch {
+		case live && !other:
+			return -1
+		case other && !live:
+			return 1
+		case live:
+			return expiry(a).Compare(expiry(b))
+		default:
+			return expiry(b).Compare(expiry(a))
+		}
+	}
+}
+
+// expiry returns when a service expires; one that never does is after all others.
+func expiry(a tokens.ServiceAccount) time.Time {
+	if a.ExpireTime.IsZero() {
+		return time.Unix(1<<40, 0)
+	}
+	return a.ExpireTime
+}
+
+func serviceRotate(c *cli.Command) *cobra.Command {
+	var (
+		r          tokens.RotateServiceRequest
+		grace, ttl cli.Duration
+		asJSON     bool
+	)
+	cmd := &cobra.Command{
+		Use:   "rotate NAME --data-dir DIR",
+		Short: "Give a service's token a new secret, and print it, this once",
+		Long: `Give a service's token a new secret, and print it, this once: alone on standard output, all else on standard error.
+The name and the token id stay, and with them the OAuth client id. Both secrets are accepted during the grace: give the
+new one to the programs that use the service meanwhile.`,
+		Args: cli.Takes("NAME"),
+	}
+	f := cmd.Flags()
+	f.Var(&grace, "grace", "how long the present secret is accepted, never past its own expiry")
+	f.Lookup("grace").DefValue = "7d"
+	f.Var(&ttl, "ttl", "how long the new secret lives")
+	f.Lookup("ttl").DefValue = "as long as the present one did"
+	f.BoolVar(&r.Force, "force", false, "rotate although a secret is still in the grace of an earlier rotation, which ends it at once")
+	f.BoolVar(&asJSON, "json", false, "print JSON, the secret in it")
+	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, args []string) error {
+		r.Name = args[0]
+		if f.Changed("grace") {
+			d := time.Duration(grace)
+			r.Grace = &d
+		}
+		if f.Changed("ttl") {
+			d := time.Duration(ttl)
+			r.TTL = &d
+		}
+		service, err := Accounts(c, o)
+		if err != nil {
+			return err
+		}
+		m, err := service.RotateService(ctx, tokens.Operator(), r)
+		if err != nil {
+			return err
+		}
+		account, until := accountMessage(m.Service, service.Now()), timestamppb.New(m.PreviousUntil)
+		if asJSON {
+			return c.Message(&patdv1.RotateServiceResponse{Service: account, Secret: m.Secret.Reveal(), PreviousSecretExpireTime: until})
+		}
+		if err := cli.Record(c.Stderr, accountFields(account)); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.Stdout, m.Secret.Reveal())
+		return err
 	})
 }
 
@@ -189,6 +270,12 @@ func accountMessage(a tokens.ServiceAccount, now time.Time) *patdv1.Service {
 	case tokens.StateRevoked:
 		m.State = patdv1.Service_REVOKED
 	}
+	if !a.RotateTime.IsZero() {
+		m.RotateTime = timestamppb.New(a.RotateTime)
+	}
+	if a.PreviousUntil.After(now) && a.Revocation == nil {
+		m.PreviousSecretExpireTime = timestamppb.New(a.PreviousUntil)
+	}
 	if !a.ExpireTime.IsZero() {
 		m.ExpireTime = timestamppb.New(a.ExpireTime)
 	}
@@ -207,6 +294,8 @@ func accountFields(a *patdv1.Service) []cli.Field {
 		{"audience", a.GetAudience()},
 		{"issued", cli.Moment(a.GetIssueTime(), "")},
 		{"expires", cli.Moment(a.GetExpireTime(), "never")},
+		{"rotated", cli.Moment(a.GetRotateTime(), "")},
+		{"previous secret until", cli.Moment(a.GetPreviousSecretExpireTime(), "")},
 		{"revoked", cli.Moment(a.GetRevokeTime(), "")},
 		{"revoked by", a.GetRevokedBy()},
 		{"reason", a.GetRevokeReason()},

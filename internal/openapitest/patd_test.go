@@ -1,0 +1,176 @@
+//go:build !race
+
+package openapitest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if builtIn != "" {
+		_ = os.RemoveAll(builtIn)
+	}
+	os.Exit(code)
+}
+
+// builtIn is the directory of the built patd; empty: not built yet.
+var builtIn string
+
+// binary builds patd once and returns its path.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "openapitest")
+	if err != nil {
+		return "", err
+	}
+	builtIn = dir
+	path := filepath.Join(dir, "patd")
+	if out, err := exec.Command("go", "build", "-o", path, "patd/cmd/patd").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build patd: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// patd is the real server, run as a process.
+type patd struct {
+	url   string
+	admin string // secret of the service "admin", which may do everything
+	log   *logFile
+}
+
+// serve runs patd until the test ends.
+func serve(t *testing.T) *patd {
+	t.Helper()
+	program, err := binary()
+	must(t, err)
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	secret, err := exec.Command(program, "service", "create", "admin", "--permission", "admin", "--data-dir", data).Output()
+	must(t, err)
+	addr, log := freeAddr(t), &logFile{path: filepath.Join(dir, "log")}
+	out, err := os.Create(log.path)
+	must(t, err)
+	cmd := exec.Command(program, "serve", "--data-dir", data, "--http-addr", addr, "--grpc-addr", freeAddr(t),
+		"--drain-delay", "0s", "--auth-failure-rate", "off")
+	cmd.Stderr = out
+	must(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case err := <-ended:
+			must(t, err)
+		case <-time.After(patience):
+			t.Error("patd does not end")
+			_ = cmd.Process.Kill()
+		}
+		must(t, out.Close())
+	})
+	p := &patd{url: "http://" + addr, admin: strings.TrimSpace(string(secret)), log: log}
+	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
+		resp, err := http.Get(p.url + "/readyz")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return p
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("patd is not ready: %v\n%s", err, log.text())
+		}
+	}
+}
+
+// logFile is what patd writes to standard error.
+type logFile struct{ path string }
+
+func (l *logFile) text() string {
+	text, _ := os.ReadFile(l.path)
+	return string(text)
+}
+
+// call makes a REST call as the operator, and reads its response into out.
+func (p *patd) call(t *testing.T, method, path string, in, out any) {
+	t.Helper()
+	body, err := json.Marshal(in)
+	must(t, err)
+	r, err := http.NewRequest(method, p.url+path, bytes.NewReader(body))
+	must(t, err)
+	r.Header.Set("Authorization", "Bearer "+p.admin)
+	resp, err := http.DefaultClient.Do(r)
+	must(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(t, err)
+	if resp.StatusCode >= http.StatusBadRequest {
+		t.Fatalf("%s %s: %s\n%s", method, path, resp.Status, text)
+	}
+	must(t, json.Unmarshal(text, out))
+}
+
+// document writes the document that the server has into a folder, and returns its path.
+func (p *patd) document(t *testing.T, dir string) string {
+	t.Helper()
+	resp, err := http.Get(p.url + "/openapi.json")
+	must(t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(t, err)
+	path := filepath.Join(dir, "openapi.json")
+	must(t, os.WriteFile(path, text, 0o600))
+	return path
+}
+
+// run runs a program in a folder, and returns what it wrote.
+func run(t *testing.T, dir string, env []string, program string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// missing skips the test, or fails it where nothing may be missing.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") != "" && os.Getenv("CI") != "false" {
+		t.Fatalf("%s is missing, and in CI it must not be", what)
+	}
+	t.Skipf("%s is missing", what)
+}
+
+// freeAddr returns a loopback address that no process listens on.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
