@@ -127,7 +127,8 @@ func nullBytes(b []byte) any {
 }
 
 const endSessions = `
-UPDATE page_sessions SET end_us = ?4 WHERE "user" = ?1 AND end_us IS NULL AND (?2 = 0 OR id = ?2) AND id <> ?3`
+UPDATE page_sessions SET end_us = ?4 WHERE "user" = ?1 AND end_us IS NULL
+  AND (CAST(?2 AS bigint) = 0 OR id = CAST(?2 AS bigint)) AND id <> ?3`
 
 // EndPageSessions implements tokens.PageSessionWriter.
 func (t *tx) EndPageSessions(user string, id, except tokens.ID, at time.Time) (int, error) {

@@ -74,6 +74,8 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"LiveGrantsAreCountedBySerial", testCountGrants},
 		{"KeyUseCountsGrants", testGrantKeyUse},
 		{"KeyUseOfGrantsFollowsTheSecret", testKeyUseFollowsTheSecret},
+		{"SessionsOfThePageEndOnce", testPageSessions},
+		{"AHandOffIsUsedOnce", testHandoffs},
 		{"ConcurrentUpdatesAreSerial", testConcurrent},
 		{"ALookupReadsTheSameEachTime", testRepeatedLookup},
 		{"NoLookupIsFromBeforeAChangeThatReturned", testEveryChangeIsSeen},
