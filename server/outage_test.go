@@ -84,6 +84,15 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.ListEventsRequest{}
 	case "InventoryService/SearchTokens":
 		return &patdv1.SearchTokensRequest{}
+	case "InventoryService/BulkRevokeTokens":
+		q := &patdv1.BulkRevokeTokensRequest{Filter: &patdv1.TokenFilter{User: "bulk", Q: "none of these"}}
+		plan, err := r.svc.PlanRevocation(context.Background(), tokens.Operator(), tokens.Filter{User: "bulk", NameHas: "none of these"})
+		if err == nil { // it is asked for during outages, too
+			q.Plan = plan.Plan
+		} else {
+			q.DryRun = true
+		}
+		return q
 	case "LeakService/ReportLeaks":
 		return &patdv1.ReportLeaksRequest{Secrets: []string{"garbage", secret}}
 	case "PageService/CreatePageSession":

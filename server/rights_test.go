@@ -34,7 +34,8 @@ var mayCall = map[string]string{
 	"TokenService/RevokeToken":    "tokens own",
 	"TokenService/RevokeTokens":   "tokens own",
 
-	"InventoryService/SearchTokens": "tokens",
+	"InventoryService/SearchTokens":     "tokens",
+	"InventoryService/BulkRevokeTokens": "tokens",
 
 	"SelfService/GetSelf":    "pat",
 	"SelfService/RevokeSelf": "pat",

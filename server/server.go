@@ -47,6 +47,7 @@ type Server struct {
 	drainDelay   time.Duration
 	hurry        <-chan struct{}
 	issuer       string
+	service      *tokens.Service
 	health       *healthState
 	stopStreams  context.CancelFunc
 
@@ -87,7 +88,7 @@ func New(c Config) (*Server, error) {
 		c.DrainTimeout = defaultDrainTimeout
 	}
 	c.Connections = c.Connections.Filled()
-	s := &Server{logger: c.Logger, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil}
+	s := &Server{logger: c.Logger, service: c.Service, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -297,6 +298,7 @@ func (s *Server) Serve(asked context.Context) error {
 	}
 	g.Go(func() error { s.health.watch(ctx); return nil })
 	g.Go(func() error { s.grpcGate.Watch(ctx); return nil })
+	g.Go(func() error { s.carryOutRevocations(ctx); return nil })
 	g.Go(func() error {
 		s.untilStop(ctx, asked)
 		stop()
@@ -304,6 +306,13 @@ func (s *Server) Serve(asked context.Context) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+// carryOutRevocations carries on revocations of many tokens whose call or server has ended.
+func (s *Server) carryOutRevocations(ctx context.Context) {
+	s.service.CarryOutRevocations(ctx, func(err error) {
+		s.logger.Warn("a revocation of many tokens cannot be carried on now; it is tried again", "cause", call.LogText(err.Error()))
+	})
 }
 
 // untilStop waits until a listener has failed, which ends ctx, or until asked has ended and the drain delay is over.

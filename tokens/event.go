@@ -49,6 +49,10 @@ const (
 	ActionSessionHandoff  Action = "session.handoff"
 	ActionSessionCreate   Action = "session.create"
 	ActionSessionEnd      Action = "session.end"
+
+	// The revocation of the tokens that a filter selects: its beginning, with the filter, and its end.
+	ActionTokenRevokeMatching Action = "token.revoke_matching"
+	ActionTokenRevokeEnd      Action = "token.revoke_matching_end"
 )
 
 // Outcome says whether an action was done.
@@ -97,7 +101,7 @@ func OnlyEnds(events []Event) bool {
 
 func (e Event) ends() bool {
 	switch e.Action {
-	case ActionTokenFirstUse, ActionTokenRevoke, ActionTokenRevokeAll, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
+	case ActionTokenFirstUse, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
 		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd:
 		return true
 	default:

@@ -35,6 +35,11 @@ func (l ledger) do(ctx context.Context, a Actor, fn func(tx Tx, now time.Time) (
 	})
 }
 
+// carryOn is do for what was decided before: whoever began it may have lost its authority since.
+func (l ledger) carryOn(ctx context.Context, fn func(tx Tx, now time.Time) ([]Event, error)) error {
+	return l.store.Update(ctx, func(tx Tx) ([]Event, error) { return fn(tx, l.now()) })
+}
+
 // record writes an event that changes nothing, such as a refusal. It does not check the caller's authority.
 func (l ledger) record(ctx context.Context, e Event) error {
 	return l.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })

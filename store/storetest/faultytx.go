@@ -49,6 +49,18 @@ func (t *faultyRead) Inventory(q tokens.InventoryQuery) (tokens.InventoryPage, e
 	return read(t, "Inventory", func() (tokens.InventoryPage, error) { return t.r.Inventory(q) })
 }
 
+func (t *faultyRead) BulkRevocation(key tokens.PlanKey) (tokens.BulkRevocation, error) {
+	return read(t, "BulkRevocation", func() (tokens.BulkRevocation, error) { return t.r.BulkRevocation(key) })
+}
+
+func (t *faultyRead) AbandonedBulkRevocation(before time.Time) (tokens.BulkRevocation, error) {
+	return read(t, "AbandonedBulkRevocation", func() (tokens.BulkRevocation, error) { return t.r.AbandonedBulkRevocation(before) })
+}
+
+func (t *faultyRead) NextBulkPart(key tokens.PlanKey) (tokens.BulkPart, error) {
+	return read(t, "NextBulkPart", func() (tokens.BulkPart, error) { return t.r.NextBulkPart(key) })
+}
+
 func (t *faultyRead) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
 	return read(t, "LiveTokens", func() ([]tokens.LiveToken, error) { return t.r.LiveTokens(userKey, now) })
 }
@@ -157,6 +169,14 @@ func (t *faultyTx) write(op Op, next func() error) error {
 		return err
 	}
 	return next()
+}
+
+func (t *faultyTx) InsertBulkRevocation(b tokens.BulkRevocation, parts []tokens.BulkPart) error {
+	return t.write("InsertBulkRevocation", func() error { return t.w.InsertBulkRevocation(b, parts) })
+}
+
+func (t *faultyTx) UpdateBulkRevocation(b tokens.BulkRevocation, part int) error {
+	return t.write("UpdateBulkRevocation", func() error { return t.w.UpdateBulkRevocation(b, part) })
 }
 
 func (t *faultyTx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {

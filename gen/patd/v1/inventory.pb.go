@@ -23,6 +23,279 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// TokenFilter selects tokens. Its fields are joined by AND, and those of SearchTokens.
+type TokenFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only tokens of this user.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// Only tokens of this state. Tokens that are revoked already are never selected.
+	State Token_State `protobuf:"varint,4,opt,name=state,proto3,enum=patd.v1.Token_State" json:"state,omitempty"`
+	// Only tokens that were granted this scope.
+	Scope string `protobuf:"bytes,5,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Only tokens that name this audience.
+	Audience string `protobuf:"bytes,6,opt,name=audience,proto3" json:"audience,omitempty"`
+	// Only tokens that have all of these labels, at most 4.
+	Label map[string]string `protobuf:"bytes,7,rep,name=label,proto3" json:"label,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Only tokens that end before this time; those that never end are left out.
+	ExpiresBefore *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires_before,json=expiresBefore,proto3" json:"expires_before,omitempty"`
+	// Only tokens whose last use, or issue if they were never used, was before this time.
+	UnusedSince *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=unused_since,json=unusedSince,proto3" json:"unused_since,omitempty"`
+	// Only tokens that were issued before this time.
+	CreatedBefore *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_before,json=createdBefore,proto3" json:"created_before,omitempty"`
+	// Only tokens whose name contains this text, whatever the case; or the one token whose id it is.
+	Q             string `protobuf:"bytes,11,opt,name=q,proto3" json:"q,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenFilter) Reset() {
+	*x = TokenFilter{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenFilter) ProtoMessage() {}
+
+func (x *TokenFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenFilter.ProtoReflect.Descriptor instead.
+func (*TokenFilter) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *TokenFilter) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *TokenFilter) GetState() Token_State {
+	if x != nil {
+		return x.State
+	}
+	return Token_STATE_UNSPECIFIED
+}
+
+func (x *TokenFilter) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *TokenFilter) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *TokenFilter) GetLabel() map[string]string {
+	if x != nil {
+		return x.Label
+	}
+	return nil
+}
+
+func (x *TokenFilter) GetExpiresBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresBefore
+	}
+	return nil
+}
+
+func (x *TokenFilter) GetUnusedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnusedSince
+	}
+	return nil
+}
+
+func (x *TokenFilter) GetCreatedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedBefore
+	}
+	return nil
+}
+
+func (x *TokenFilter) GetQ() string {
+	if x != nil {
+		return x.Q
+	}
+	return ""
+}
+
+// BulkRevokeTokensRequest asks what would be revoked, or revokes it. Exactly one of dry_run and plan is given.
+type BulkRevokeTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which tokens; not empty (FILTER_REQUIRED). At most 1 000 000 of them.
+	Filter *TokenFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Why, free text of at most 500 characters.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// True: nothing is revoked.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The plan of a dry run of the same filter, at most an hour old.
+	Plan          string `protobuf:"bytes,4,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BulkRevokeTokensRequest) Reset() {
+	*x = BulkRevokeTokensRequest{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BulkRevokeTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BulkRevokeTokensRequest) ProtoMessage() {}
+
+func (x *BulkRevokeTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BulkRevokeTokensRequest.ProtoReflect.Descriptor instead.
+func (*BulkRevokeTokensRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BulkRevokeTokensRequest) GetFilter() *TokenFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *BulkRevokeTokensRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BulkRevokeTokensRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *BulkRevokeTokensRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+// BulkRevokeTokensResponse says what would be revoked, or how far the revocation is.
+type BulkRevokeTokensResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many tokens the plan selects.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// The plan.
+	Plan string `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	// Until when the plan can be used; absent: this is no dry run.
+	PlanExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=plan_expire_time,json=planExpireTime,proto3" json:"plan_expire_time,omitempty"`
+	// How many tokens are revoked so far, without those that another call has revoked meanwhile.
+	RevokedCount int64 `protobuf:"varint,4,opt,name=revoked_count,json=revokedCount,proto3" json:"revoked_count,omitempty"`
+	// True: all tokens of the plan are revoked. False: it is a dry run, or the server goes on.
+	Done          bool `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BulkRevokeTokensResponse) Reset() {
+	*x = BulkRevokeTokensResponse{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BulkRevokeTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BulkRevokeTokensResponse) ProtoMessage() {}
+
+func (x *BulkRevokeTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BulkRevokeTokensResponse.ProtoReflect.Descriptor instead.
+func (*BulkRevokeTokensResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BulkRevokeTokensResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *BulkRevokeTokensResponse) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *BulkRevokeTokensResponse) GetPlanExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlanExpireTime
+	}
+	return nil
+}
+
+func (x *BulkRevokeTokensResponse) GetRevokedCount() int64 {
+	if x != nil {
+		return x.RevokedCount
+	}
+	return 0
+}
+
+func (x *BulkRevokeTokensResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 // SearchTokensRequest selects tokens. Filters are joined by AND; what is absent selects all.
 type SearchTokensRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -58,7 +331,7 @@ type SearchTokensRequest struct {
 
 func (x *SearchTokensRequest) Reset() {
 	*x = SearchTokensRequest{}
-	mi := &file_patd_v1_inventory_proto_msgTypes[0]
+	mi := &file_patd_v1_inventory_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -70,7 +343,7 @@ func (x *SearchTokensRequest) String() string {
 func (*SearchTokensRequest) ProtoMessage() {}
 
 func (x *SearchTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_inventory_proto_msgTypes[0]
+	mi := &file_patd_v1_inventory_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -83,7 +356,7 @@ func (x *SearchTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchTokensRequest.ProtoReflect.Descriptor instead.
 func (*SearchTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{0}
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SearchTokensRequest) GetPageSize() int32 {
@@ -184,7 +457,7 @@ type SearchTokensResponse struct {
 
 func (x *SearchTokensResponse) Reset() {
 	*x = SearchTokensResponse{}
-	mi := &file_patd_v1_inventory_proto_msgTypes[1]
+	mi := &file_patd_v1_inventory_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -196,7 +469,7 @@ func (x *SearchTokensResponse) String() string {
 func (*SearchTokensResponse) ProtoMessage() {}
 
 func (x *SearchTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_inventory_proto_msgTypes[1]
+	mi := &file_patd_v1_inventory_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -209,7 +482,7 @@ func (x *SearchTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchTokensResponse.ProtoReflect.Descriptor instead.
 func (*SearchTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{1}
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SearchTokensResponse) GetTokens() []*Token {
@@ -230,7 +503,33 @@ var File_patd_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_patd_v1_inventory_proto_rawDesc = "" +
 	"\n" +
-	"\x17patd/v1/inventory.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13patd/v1/token.proto\"\xa5\x04\n" +
+	"\x17patd/v1/inventory.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13patd/v1/token.proto\"\xc3\x03\n" +
+	"\vTokenFilter\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12*\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x14.patd.v1.Token.StateR\x05state\x12\x14\n" +
+	"\x05scope\x18\x05 \x01(\tR\x05scope\x12\x1a\n" +
+	"\baudience\x18\x06 \x01(\tR\baudience\x125\n" +
+	"\x05label\x18\a \x03(\v2\x1f.patd.v1.TokenFilter.LabelEntryR\x05label\x12A\n" +
+	"\x0eexpires_before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\rexpiresBefore\x12=\n" +
+	"\funused_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vunusedSince\x12A\n" +
+	"\x0ecreated_before\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\rcreatedBefore\x12\f\n" +
+	"\x01q\x18\v \x01(\tR\x01q\x1a8\n" +
+	"\n" +
+	"LabelEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x91\x01\n" +
+	"\x17BulkRevokeTokensRequest\x121\n" +
+	"\x06filter\x18\x01 \x01(\v2\x14.patd.v1.TokenFilterB\x03\xe0A\x02R\x06filter\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04plan\x18\x04 \x01(\tR\x04plan\"\xc3\x01\n" +
+	"\x18BulkRevokeTokensResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\x12D\n" +
+	"\x10plan_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0eplanExpireTime\x12#\n" +
+	"\rrevoked_count\x18\x04 \x01(\x03R\frevokedCount\x12\x12\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\"\xa5\x04\n" +
 	"\x13SearchTokensRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -252,10 +551,11 @@ const file_patd_v1_inventory_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +
 	"\x14SearchTokensResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x0e.patd.v1.TokenR\x06tokens\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2s\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xea\x01\n" +
 	"\x10InventoryService\x12_\n" +
 	"\fSearchTokens\x12\x1c.patd.v1.SearchTokensRequest\x1a\x1d.patd.v1.SearchTokensResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/tokensB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
+	"/v1/tokens\x12u\n" +
+	"\x10BulkRevokeTokens\x12 .patd.v1.BulkRevokeTokensRequest\x1a!.patd.v1.BulkRevokeTokensResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/tokens:revokeB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
 var (
 	file_patd_v1_inventory_proto_rawDescOnce sync.Once
@@ -269,29 +569,42 @@ func file_patd_v1_inventory_proto_rawDescGZIP() []byte {
 	return file_patd_v1_inventory_proto_rawDescData
 }
 
-var file_patd_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_patd_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_patd_v1_inventory_proto_goTypes = []any{
-	(*SearchTokensRequest)(nil),   // 0: patd.v1.SearchTokensRequest
-	(*SearchTokensResponse)(nil),  // 1: patd.v1.SearchTokensResponse
-	nil,                           // 2: patd.v1.SearchTokensRequest.LabelEntry
-	(Token_State)(0),              // 3: patd.v1.Token.State
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
-	(*Token)(nil),                 // 5: patd.v1.Token
+	(*TokenFilter)(nil),              // 0: patd.v1.TokenFilter
+	(*BulkRevokeTokensRequest)(nil),  // 1: patd.v1.BulkRevokeTokensRequest
+	(*BulkRevokeTokensResponse)(nil), // 2: patd.v1.BulkRevokeTokensResponse
+	(*SearchTokensRequest)(nil),      // 3: patd.v1.SearchTokensRequest
+	(*SearchTokensResponse)(nil),     // 4: patd.v1.SearchTokensResponse
+	nil,                              // 5: patd.v1.TokenFilter.LabelEntry
+	nil,                              // 6: patd.v1.SearchTokensRequest.LabelEntry
+	(Token_State)(0),                 // 7: patd.v1.Token.State
+	(*timestamppb.Timestamp)(nil),    // 8: google.protobuf.Timestamp
+	(*Token)(nil),                    // 9: patd.v1.Token
 }
 var file_patd_v1_inventory_proto_depIdxs = []int32{
-	3, // 0: patd.v1.SearchTokensRequest.state:type_name -> patd.v1.Token.State
-	2, // 1: patd.v1.SearchTokensRequest.label:type_name -> patd.v1.SearchTokensRequest.LabelEntry
-	4, // 2: patd.v1.SearchTokensRequest.expires_before:type_name -> google.protobuf.Timestamp
-	4, // 3: patd.v1.SearchTokensRequest.unused_since:type_name -> google.protobuf.Timestamp
-	4, // 4: patd.v1.SearchTokensRequest.created_before:type_name -> google.protobuf.Timestamp
-	5, // 5: patd.v1.SearchTokensResponse.tokens:type_name -> patd.v1.Token
-	0, // 6: patd.v1.InventoryService.SearchTokens:input_type -> patd.v1.SearchTokensRequest
-	1, // 7: patd.v1.InventoryService.SearchTokens:output_type -> patd.v1.SearchTokensResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7,  // 0: patd.v1.TokenFilter.state:type_name -> patd.v1.Token.State
+	5,  // 1: patd.v1.TokenFilter.label:type_name -> patd.v1.TokenFilter.LabelEntry
+	8,  // 2: patd.v1.TokenFilter.expires_before:type_name -> google.protobuf.Timestamp
+	8,  // 3: patd.v1.TokenFilter.unused_since:type_name -> google.protobuf.Timestamp
+	8,  // 4: patd.v1.TokenFilter.created_before:type_name -> google.protobuf.Timestamp
+	0,  // 5: patd.v1.BulkRevokeTokensRequest.filter:type_name -> patd.v1.TokenFilter
+	8,  // 6: patd.v1.BulkRevokeTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: patd.v1.SearchTokensRequest.state:type_name -> patd.v1.Token.State
+	6,  // 8: patd.v1.SearchTokensRequest.label:type_name -> patd.v1.SearchTokensRequest.LabelEntry
+	8,  // 9: patd.v1.SearchTokensRequest.expires_before:type_name -> google.protobuf.Timestamp
+	8,  // 10: patd.v1.SearchTokensRequest.unused_since:type_name -> google.protobuf.Timestamp
+	8,  // 11: patd.v1.SearchTokensRequest.created_before:type_name -> google.protobuf.Timestamp
+	9,  // 12: patd.v1.SearchTokensResponse.tokens:type_name -> patd.v1.Token
+	3,  // 13: patd.v1.InventoryService.SearchTokens:input_type -> patd.v1.SearchTokensRequest
+	1,  // 14: patd.v1.InventoryService.BulkRevokeTokens:input_type -> patd.v1.BulkRevokeTokensRequest
+	4,  // 15: patd.v1.InventoryService.SearchTokens:output_type -> patd.v1.SearchTokensResponse
+	2,  // 16: patd.v1.InventoryService.BulkRevokeTokens:output_type -> patd.v1.BulkRevokeTokensResponse
+	15, // [15:17] is the sub-list for method output_type
+	13, // [13:15] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_inventory_proto_init() }
@@ -306,7 +619,7 @@ func file_patd_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_inventory_proto_rawDesc), len(file_patd_v1_inventory_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

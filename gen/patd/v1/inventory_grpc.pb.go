@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	InventoryService_SearchTokens_FullMethodName = "/patd.v1.InventoryService/SearchTokens"
+	InventoryService_SearchTokens_FullMethodName     = "/patd.v1.InventoryService/SearchTokens"
+	InventoryService_BulkRevokeTokens_FullMethodName = "/patd.v1.InventoryService/BulkRevokeTokens"
 )
 
 // InventoryServiceClient is the client API for InventoryService service.
@@ -30,6 +31,11 @@ const (
 type InventoryServiceClient interface {
 	// SearchTokens lists tokens of all users. Over REST a label is the parameter `label.KEY=VALUE`.
 	SearchTokens(ctx context.Context, in *SearchTokensRequest, opts ...grpc.CallOption) (*SearchTokensResponse, error)
+	// BulkRevokeTokens ends all tokens that a filter selects, for good. First ask with `dry_run`: the answer has their
+	// number and a plan. Then send the same filter with the plan. It is refused (PLAN_OUTDATED) if the filter does not
+	// select exactly these tokens any more. Once begun, it is carried out even if this call or the server ends: repeat
+	// the call to see how far it is.
+	BulkRevokeTokens(ctx context.Context, in *BulkRevokeTokensRequest, opts ...grpc.CallOption) (*BulkRevokeTokensResponse, error)
 }
 
 type inventoryServiceClient struct {
@@ -50,6 +56,16 @@ func (c *inventoryServiceClient) SearchTokens(ctx context.Context, in *SearchTok
 	return out, nil
 }
 
+func (c *inventoryServiceClient) BulkRevokeTokens(ctx context.Context, in *BulkRevokeTokensRequest, opts ...grpc.CallOption) (*BulkRevokeTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BulkRevokeTokensResponse)
+	err := c.cc.Invoke(ctx, InventoryService_BulkRevokeTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InventoryServiceServer is the server API for InventoryService service.
 // All implementations must embed UnimplementedInventoryServiceServer
 // for forward compatibility.
@@ -58,6 +74,11 @@ func (c *inventoryServiceClient) SearchTokens(ctx context.Context, in *SearchTok
 type InventoryServiceServer interface {
 	// SearchTokens lists tokens of all users. Over REST a label is the parameter `label.KEY=VALUE`.
 	SearchTokens(context.Context, *SearchTokensRequest) (*SearchTokensResponse, error)
+	// BulkRevokeTokens ends all tokens that a filter selects, for good. First ask with `dry_run`: the answer has their
+	// number and a plan. Then send the same filter with the plan. It is refused (PLAN_OUTDATED) if the filter does not
+	// select exactly these tokens any more. Once begun, it is carried out even if this call or the server ends: repeat
+	// the call to see how far it is.
+	BulkRevokeTokens(context.Context, *BulkRevokeTokensRequest) (*BulkRevokeTokensResponse, error)
 	mustEmbedUnimplementedInventoryServiceServer()
 }
 
@@ -70,6 +91,9 @@ type UnimplementedInventoryServiceServer struct{}
 
 func (UnimplementedInventoryServiceServer) SearchTokens(context.Context, *SearchTokensRequest) (*SearchTokensResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SearchTokens not implemented")
+}
+func (UnimplementedInventoryServiceServer) BulkRevokeTokens(context.Context, *BulkRevokeTokensRequest) (*BulkRevokeTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BulkRevokeTokens not implemented")
 }
 func (UnimplementedInventoryServiceServer) mustEmbedUnimplementedInventoryServiceServer() {}
 func (UnimplementedInventoryServiceServer) testEmbeddedByValue()                          {}
@@ -110,6 +134,24 @@ func _InventoryService_SearchTokens_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InventoryService_BulkRevokeTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BulkRevokeTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InventoryServiceServer).BulkRevokeTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InventoryService_BulkRevokeTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InventoryServiceServer).BulkRevokeTokens(ctx, req.(*BulkRevokeTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InventoryService_ServiceDesc is the grpc.ServiceDesc for InventoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +162,10 @@ var InventoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SearchTokens",
 			Handler:    _InventoryService_SearchTokens_Handler,
+		},
+		{
+			MethodName: "BulkRevokeTokens",
+			Handler:    _InventoryService_BulkRevokeTokens_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -70,7 +70,8 @@ func Rights() map[string]Right {
 		patdv1.TokenService_RevokeToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},
 		patdv1.TokenService_RevokeTokens_FullMethodName:   {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll, ends: true},
 
-		patdv1.InventoryService_SearchTokens_FullMethodName: {any: tokenManager, Reads: true},
+		patdv1.InventoryService_SearchTokens_FullMethodName:     {any: tokenManager, Reads: true},
+		patdv1.InventoryService_BulkRevokeTokens_FullMethodName: {any: tokenManager, action: tokens.ActionTokenRevokeMatching, ends: true},
 
 		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, Conditional: true, Reads: true},
 		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},

@@ -33,6 +33,29 @@ func (s inventoryService) SearchTokens(ctx context.Context, r *patdv1.SearchToke
 	return &patdv1.SearchTokensResponse{Tokens: toTokens(ts, s.service.Now()), NextPageToken: next}, nil
 }
 
+// BulkRevokeTokens ends the tokens that a filter selects, or says how many these are.
+func (s inventoryService) BulkRevokeTokens(ctx context.Context, r *patdv1.BulkRevokeTokensRequest) (*patdv1.BulkRevokeTokensResponse, error) {
+	f, err := fromFilter("filter.", r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.GetDryRun() == (r.GetPlan() != ""):
+		return nil, tokens.Invalid("PLAN_REQUIRED", "plan", "give dry_run: true to see how many tokens it would be, or the plan of such an answer to revoke them")
+	case r.GetDryRun():
+		p, err := s.service.PlanRevocation(ctx, call.ActorOf(ctx), f)
+		if err != nil {
+			return nil, err
+		}
+		return &patdv1.BulkRevokeTokensResponse{Count: p.Count, Plan: p.Plan, PlanExpireTime: wire.ToTime(p.ExpireTime)}, nil
+	}
+	b, err := s.service.BulkRevoke(ctx, call.ActorOf(ctx), tokens.BulkRequest{Filter: f, Reason: r.GetReason(), Plan: r.GetPlan()})
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.BulkRevokeTokensResponse{Count: b.Count, Plan: r.GetPlan(), RevokedCount: b.Revoked, Done: !b.EndTime.IsZero()}, nil
+}
+
 // filter is a request that selects tokens, or a part of one.
 type filter interface {
 	GetUser() string

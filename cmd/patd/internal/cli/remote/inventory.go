@@ -157,3 +157,62 @@ func printTokens(c *cli.Command, list []*patdv1.Token, withUser bool) error {
 	}
 	return cli.Table(c.Stdout, head, rows)
 }
+
+// filter is the selection in the form of a revocation.
+func (f *tokenFilter) filter() *patdv1.TokenFilter {
+	return &patdv1.TokenFilter{
+		User: f.q.GetUser(), State: f.q.GetState(), Scope: f.q.GetScope(), Audience: f.q.GetAudience(), Label: f.q.GetLabel(),
+		ExpiresBefore: f.q.GetExpiresBefore(), UnusedSince: f.q.GetUnusedSince(), CreatedBefore: f.q.GetCreatedBefore(), Q: f.q.GetQ(),
+	}
+}
+
+func tokenRevokeMatching(c *cli.Command) *cobra.Command {
+	var (
+		f       tokenFilter
+		r       patdv1.BulkRevokeTokensRequest
+		confirm int64
+		asJSON  bool
+	)
+	cmd := &cobra.Command{
+		Use: "revoke-matching", Short: "End all tokens that a filter selects, for good, once their number is confirmed",
+		Long: `End all tokens that a filter selects, for good. Without --confirm it says how many these are, and changes nothing.
+With --confirm N it ends them if they are N.`,
+		Args: cli.Takes(),
+	}
+	f.addTo(cmd.Flags())
+	cmd.Flags().StringVar(&r.Reason, "reason", "", "why, for the record")
+	cmd.Flags().Int64Var(&confirm, "confirm", -1, "end them: `N` tokens, as this command said without it")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.PreRunE = func(*cobra.Command, []string) error { return f.read(c.Now()) }
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+		inventory := patdv1.NewInventoryServiceClient(conn)
+		r.Filter, r.DryRun = f.filter(), true
+		answer, err := inventory.BulkRevokeTokens(ctx, &r)
+		if err != nil {
+			return err
+		}
+		n := answer.GetCount()
+		switch {
+		case confirm < 0 && asJSON:
+			return c.Message(answer)
+		case confirm < 0:
+			_, err := fmt.Fprintf(c.Stdout, "%d tokens would be revoked; nothing was changed. To revoke them: --confirm %d\n", n, n)
+			return err
+		case confirm != n:
+			return fmt.Errorf("the filter selects %d tokens now, not %d; nothing was changed", n, confirm)
+		}
+		for r.DryRun, r.Plan = false, answer.GetPlan(); !answer.GetDone(); {
+			if answer, err = inventory.BulkRevokeTokens(ctx, &r); err != nil {
+				return err
+			}
+			if !answer.GetDone() {
+				fmt.Fprintf(c.Stderr, "patd: %d of %d revoked\n", answer.GetRevokedCount(), n)
+			}
+		}
+		if asJSON {
+			return c.Message(answer)
+		}
+		_, err = fmt.Fprintf(c.Stdout, "%d tokens revoked\n", answer.GetRevokedCount())
+		return err
+	})
+}

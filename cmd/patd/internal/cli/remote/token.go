@@ -23,7 +23,8 @@ import (
 // Token is the command that manages users' tokens.
 func Token(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
-	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenRevoke(c))
+	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenRevoke(c),
+		tokenRevokeMatching(c))
 }
 
 // ownerFlags adds the flags of commands about one user's tokens, which refuse to run without a user. check, which may

@@ -1,0 +1,162 @@
+package replicatest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"patd/internal/dbtest"
+	"patd/store"
+	"patd/store/storefill"
+	"patd/tokens"
+
+	patdv1 "patd/gen/patd/v1"
+)
+
+// bulkSize is how many tokens are revoked: PATD_BULK, or a number that CI has the time for.
+func bulkSize(t *testing.T) (n int, whole bool) {
+	t.Helper()
+	text := os.Getenv("PATD_BULK")
+	if text == "" {
+		return 1500, false
+	}
+	n, err := strconv.Atoi(text)
+	must(t, err)
+	return n, true
+}
+
+// TestBulkRevocationSurvivesAKilledServer revokes a third of all tokens, and kills the server that does it while others
+// mint and introspect. Those of the plan are revoked, and no other. With PATD_BULK=100000 it is of full size, and the
+// p99 of introspection must stay within 1.5 of what it is without.
+func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	n, whole := bulkSize(t)
+	c := newStore(t, dbtest.Postgres(t), "bulk")
+	st, err := store.Open(t.Context(), c.url(c.db.Addr()), store.Options{Connections: 2})
+	must(t, err)
+	defer st.Close()
+	var keys []tokens.KeyRecord
+	must(t, st.View(t.Context(), func(tx tokens.ReadTx) (err error) {
+		keys, err = tx.Keys()
+		return err
+	}))
+	hash := func(n int, _ tokens.ID) tokens.Hash {
+		return tokens.Hash{Key: keys[0].Name, Sum: [32]byte{1, byte(n), byte(n >> 8), byte(n >> 16)}}
+	}
+	ids, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: 3 * n, Hash: hash})
+	must(t, err)
+	for i := range 2 {
+		c.add(i, c.db.Addr())
+	}
+	c.startAll()
+	victim, other := c.replicas[0], c.replicas[1]
+	a := other.now()
+	must(t, a.hold(t.Context(), "u", "billing.edit", "a"))
+	tok, _, err := a.mint(t.Context(), "u", "probe", "a probe of introspection")
+	must(t, err)
+	before := latencies(t, a, tok.secret, nil, 1000)
+
+	ctx := t.Context()
+	filter := &patdv1.TokenFilter{Scope: "billing.edit"}
+	plan, err := patdv1.NewInventoryServiceClient(victim.now().conn).BulkRevokeTokens(ctx, &patdv1.BulkRevokeTokensRequest{Filter: filter, DryRun: true})
+	must(t, err)
+	if plan.GetCount() != int64(n) {
+		t.Fatalf("the plan selects %d tokens; want %d", plan.GetCount(), n)
+	}
+	act := func(r *replica) (*patdv1.BulkRevokeTokensResponse, error) {
+		return patdv1.NewInventoryServiceClient(r.now().conn).BulkRevokeTokens(ctx, &patdv1.BulkRevokeTokensRequest{
+			Filter: filter, Plan: plan.GetPlan(), Reason: "test",
+		})
+	}
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		if answer, err := act(victim); err == nil && answer.GetDone() {
+			t.Error("the revocation was over before its server was killed")
+		}
+	}()
+	inventory := patdv1.NewInventoryServiceClient(a.conn)
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s did not happen", what)
+			}
+		}
+	}
+	await("the first batch", func() bool {
+		page, err := inventory.SearchTokens(ctx, &patdv1.SearchTokensRequest{State: patdv1.Token_REVOKED, PageSize: 1})
+		must(t, err)
+		return len(page.GetTokens()) > 0
+	})
+	victim.kill()
+	<-cut
+	// Tokens that match and are made now are not of the plan.
+	late, err := a.tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: "u", Name: "late", Scopes: []string{"billing.edit"}})
+	must(t, err)
+	during := latencies(t, a, tok.secret, func() bool {
+		live, err := inventory.SearchTokens(ctx, &patdv1.SearchTokensRequest{
+			Scope: "billing.edit", State: patdv1.Token_ACTIVE, Order: "issue_time", PageSize: 1,
+		})
+		must(t, err)
+		return len(live.GetTokens()) == 1 && live.GetTokens()[0].GetTokenId() == late.GetToken().GetTokenId()
+	}, 0)
+	must(t, victim.startSoon())
+	await("the end", func() bool {
+		answer, err := act(victim)
+		must(t, err)
+		if answer.GetDone() && (answer.GetRevokedCount() != int64(n) || answer.GetCount() != int64(n)) {
+			t.Errorf("%d of %d tokens were revoked; want %d", answer.GetRevokedCount(), answer.GetCount(), n)
+		}
+		return answer.GetDone()
+	})
+	must(t, st.View(ctx, func(tx tokens.ReadTx) error {
+		for i, id := range ids {
+			got, err := tx.Token(id)
+			if err != nil {
+				return err
+			}
+			if in := i%3 == 0; in != (got.Revocation != nil) {
+				return fmt.Errorf("token %d of the plan %t: revocation %v", i, in, got.Revocation)
+			}
+		}
+		got, err := tx.Events(tokens.EventQuery{Action: tokens.ActionTokenRevokeMatching, Limit: 10})
+		if err == nil && len(got) != 1 {
+			err = fmt.Errorf("%d events with the filter; want one", len(got))
+		}
+		return err
+	}))
+	t.Logf("p99 of introspection: %s without, %s during the revocation of %d tokens", p99(before), p99(during), n)
+	if whole && p99(during) > p99(before)*3/2 {
+		t.Errorf("the p99 of introspection is over 1.5 of that without")
+	}
+}
+
+// latencies introspects one after another, n times, or until over, which is asked now and then.
+func latencies(t *testing.T, a *api, secret string, over func() bool, n int) []time.Duration {
+	t.Helper()
+	var all []time.Duration
+	for i := 0; over == nil && i < n || over != nil && (i%200 != 199 || !over()); i++ {
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), answerWithin)
+		d, err := a.decide(ctx, secret)
+		cancel()
+		if err != nil || d != allow {
+			t.Fatalf("the token that is introspected: %s, %v", d, err)
+		}
+		all = append(all, time.Since(start))
+		time.Sleep(time.Millisecond)
+	}
+	return all
+}
+
+func p99(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)*99/100]
+}
