@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -180,6 +182,29 @@ func TestSignInCanBePasted(t *testing.T) {
 		write(t, filepath.Join(k.dir, "client-secret"), "of the client at the provider")
 		d := k.serve(t, b.Text, becomes...)
 		d.call(t, http.MethodGet, "/healthz", "", "").want(t, "health", 200)
+	}
+}
+
+// TestHandOffCanBePasted hands a user over as docs/page.md says, and fetches what a company's own page loads.
+func TestHandOffCanBePasted(t *testing.T) {
+	t.Parallel()
+	k := newDesk(t, "curl")
+	d := k.serve(t, "exec ./patd serve --data-dir ./data --page-origins https://app.example.com")
+	var answer struct {
+		URL string `json:"url"`
+	}
+	printed := k.paste(t, block(t, "sh handoff"), "https://patd.example.com", d.http)
+	printed = printed[strings.Index(printed, "{"):]
+	if err := json.Unmarshal([]byte(printed), &answer); err != nil {
+		t.Fatalf("%v: %s", err, printed)
+	}
+	got := k.paste(t, `curl -sS -c jar -o shown -w '%{http_code} %{redirect_url} ' '`+answer.URL+`' && curl -sS -b jar `+d.http+`/`)
+	if !strings.HasPrefix(got, "303 "+d.http+"/ ") || !strings.Contains(got, "<strong>alice</strong>") || !strings.Contains(got, "https://app.example.com/settings") {
+		t.Errorf("the hand-off leads to\n%s", got)
+	}
+	src := regexp.MustCompile(`src="https://patd.example.com([^"]*)" type="module"`).FindStringSubmatch(block(t, "html embed"))
+	if script := k.paste(t, "curl -sSi "+d.http+src[1]); !strings.Contains(script, "customElements.define('patd-tokens'") || !strings.Contains(script, "Access-Control-Allow-Origin: *") {
+		t.Errorf("%s is\n%s", src[1], script)
 	}
 }
 

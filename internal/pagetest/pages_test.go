@@ -32,6 +32,8 @@ var claims = map[string]string{
 	"sh renewing":     "TestUserAndTokenCommandsCanBePasted",
 	"sh offboarding":  "TestUserAndTokenCommandsCanBePasted",
 	"sh signin":       "TestSignInCanBePasted",
+	"sh handoff":      "TestHandOffCanBePasted",
+	"html embed":      "TestHandOffCanBePasted",
 	"sh envoy":        "TestGatewaysCommandsCanBePasted",
 	"sh apache":       "TestGatewaysCommandsCanBePasted",
 	"sh scanner":      "TestScannerCanBePasted",
