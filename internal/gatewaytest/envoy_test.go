@@ -92,12 +92,18 @@ func at(a *corev3.Address) string {
 // startEnvoy runs the stand-in on what envoy.yaml says.
 func startEnvoy(t *testing.T, s site) string {
 	t.Helper()
+	return startEnvoyWith(t, s, func(config string) string { return config })
+}
+
+// startEnvoyWith runs the stand-in on a changed configuration.
+func startEnvoyWith(t *testing.T, s site, change func(string) string) string {
+	t.Helper()
 	port := func(addr string) string {
 		return "port_value: " + netip.MustParseAddrPort(addr).String()[len("127.0.0.1:"):] + " "
 	}
-	e := readEnvoy(t, configured(t, "envoy.yaml", map[string]string{
+	e := readEnvoy(t, change(configured(t, "envoy.yaml", map[string]string{
 		"port_value: 8000 ": port(freeAddr(t)), "port_value: 9090 ": port(s.patd.grpc), "port_value: 3000 ": port(s.upstream),
-	}))
+	})))
 	e.secret = s.patd.asker
 	conn, err := grpc.NewClient(e.clusters[e.check.GetGrpcService().GetEnvoyGrpc().GetClusterName()], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
@@ -150,7 +156,13 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target := &url.URL{Scheme: "http", Host: e.clusters[route.GetRoute().GetCluster()]}
 	// Envoy takes off Connection itself, and not what it names.
 	r.Header.Del("Connection")
-	(&httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}).ServeHTTP(w, r)
+	(&httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) },
+		ModifyResponse: func(resp *http.Response) error {
+			change(resp.Header, answer.GetOkResponse().GetResponseHeadersToAdd())
+			return nil
+		},
+	}).ServeHTTP(w, r)
 }
 
 // cleaned is a path without dots and double slashes.
@@ -210,9 +222,7 @@ func (e *envoy) ask(r *http.Request, route *routev3.Route) (*authv3.CheckRespons
 
 // deny answers what a denied response says; without a status that is 403.
 func deny(w http.ResponseWriter, d *authv3.DeniedHttpResponse) {
-	for _, h := range d.GetHeaders() {
-		w.Header().Set(h.GetHeader().GetKey(), h.GetHeader().GetValue())
-	}
+	change(w.Header(), d.GetHeaders())
 	code := int(d.GetStatus().GetCode())
 	if code == 0 {
 		code = http.StatusForbidden
@@ -224,7 +234,15 @@ func deny(w http.ResponseWriter, d *authv3.DeniedHttpResponse) {
 // allow changes the request as an OK response says: headers by their append action, of which the default appends; one with an
 // empty value only where that is to be kept; and what is to be removed last, be it set before or not.
 func allow(h http.Header, ok *authv3.OkHttpResponse) {
-	for _, option := range ok.GetHeaders() {
+	change(h, ok.GetHeaders())
+	for _, name := range ok.GetHeadersToRemove() {
+		h.Del(name)
+	}
+}
+
+// change changes headers by their append actions.
+func change(h http.Header, options []*corev3.HeaderValueOption) {
+	for _, option := range options {
 		key, value := option.GetHeader().GetKey(), option.GetHeader().GetValue()
 		if value == "" && !option.GetKeepEmptyValue() {
 			continue
@@ -244,9 +262,6 @@ func allow(h http.Header, ok *authv3.OkHttpResponse) {
 		default:
 			h.Add(key, value)
 		}
-	}
-	for _, name := range ok.GetHeadersToRemove() {
-		h.Del(name)
 	}
 }
 

@@ -117,12 +117,18 @@ func TestNginxPassesManyScopes(t *testing.T) {
 
 func caddy(t *testing.T, s site) string {
 	t.Helper()
+	return caddyWith(t, s, func(config string) string { return config })
+}
+
+// caddyWith runs Caddy with its configuration changed.
+func caddyWith(t *testing.T, s site, change func(string) string) string {
+	t.Helper()
 	path, a, addr := program(t, "caddy"), unprivileged(t), freeAddr(t)
 	dir := home(t, a)
 	file := filepath.Join(dir, "Caddyfile")
-	place(t, a, file, "{\n\tadmin off\n\tauto_https off\n}\n"+configured(t, "Caddyfile", map[string]string{
+	place(t, a, file, "{\n\tadmin off\n\tauto_https off\n}\n"+change(configured(t, "Caddyfile", map[string]string{
 		shownPatd: s.patd.http, shownUpstream: s.upstream, shownListen: addr,
-	}))
+	})))
 	cmd := exec.Command(path, "run", "--config", file, "--adapter", "caddyfile")
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	run(t, a, cmd, "http://"+addr)

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -110,6 +111,12 @@ type daemon struct {
 // gateways are.
 func serve(t *testing.T, c certificate) *daemon {
 	t.Helper()
+	return serveWith(t, c)
+}
+
+// serveWith is serve with more flags.
+func serveWith(t *testing.T, c certificate, flags ...string) *daemon {
+	t.Helper()
 	patd, err := binary()
 	must(t, err)
 	data := filepath.Join(t.TempDir(), "data")
@@ -126,6 +133,7 @@ func serve(t *testing.T, c certificate) *daemon {
 	d.url = c.scheme() + d.http
 	d.reach(t, c)
 	args := []string{"serve", "--data-dir", data, "--http-addr", d.http, "--grpc-addr", d.grpc, "--trusted-proxies", "127.0.0.1/32", "--drain-delay", "0s"}
+	args = append(args, flags...)
 	if c.cert != "" {
 		args = append(args, "--tls-cert", c.cert, "--tls-key", c.key)
 	}
@@ -223,6 +231,12 @@ func (i *issuer) mint(t *testing.T, user string, scopes ...string) token {
 // mintBound makes a token that works from some networks only.
 func (i *issuer) mintBound(t *testing.T, user string, networks []string, scopes ...string) token {
 	t.Helper()
+	return i.mintWith(t, user, map[string]any{"allowed_cidrs": networks}, scopes...)
+}
+
+// mintWith makes a token with more fields of the request.
+func (i *issuer) mintWith(t *testing.T, user string, fields map[string]any, scopes ...string) token {
+	t.Helper()
 	i.call(t, http.MethodPatch, "/v1/users/"+url.PathEscape(user)+"/features", map[string]any{"add": scopes}, nil)
 	var minted struct {
 		Token struct {
@@ -230,9 +244,9 @@ func (i *issuer) mintBound(t *testing.T, user string, networks []string, scopes 
 		}
 		Secret string
 	}
-	i.call(t, http.MethodPost, "/v1/users/"+url.PathEscape(user)+"/tokens", map[string]any{
-		"name": fmt.Sprint("for a test ", time.Now().UnixNano()), "scopes": scopes, "allowed_cidrs": networks,
-	}, &minted)
+	request := map[string]any{"name": fmt.Sprint("for a test ", time.Now().UnixNano()), "scopes": scopes}
+	maps.Copy(request, fields)
+	i.call(t, http.MethodPost, "/v1/users/"+url.PathEscape(user)+"/tokens", request, &minted)
 	return token{user, minted.Token.TokenID, minted.Secret}
 }
 

@@ -96,9 +96,9 @@ func TestOneCredentialIsTakenInOneOfTheAcceptedWays(t *testing.T) {
 			continue
 		}
 		h, _ := refused.headers("")
-		want := []string{c.refusing}
-		if c.accept.Basic {
-			want = append(want, `Basic realm="patd", charset="UTF-8"`)
+		want := []string{`Basic realm="patd", charset="UTF-8"`, c.refusing}
+		if !c.accept.Basic {
+			want = want[1:]
 		}
 		if got := h.Values("WWW-Authenticate"); !slices.Equal(got, want) {
 			t.Errorf("%+v: %q, want %q", c, got, want)

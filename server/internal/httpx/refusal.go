@@ -25,7 +25,7 @@ type Refused struct {
 	Code string
 	// NoToken says that the request had no credential, so that the challenge has no error.
 	NoToken bool
-	// Basic adds a challenge for Basic credentials to a 401.
+	// Basic adds a challenge for Basic credentials to a 401. Each challenge is a header of its own.
 	Basic bool
 	// Resource is the resource whose metadata the challenge names; empty: none.
 	Resource string
@@ -52,10 +52,11 @@ func SetRefusal(h http.Header, st *status.Status, r Refused) {
 	default:
 		return
 	}
-	h.Set("WWW-Authenticate", c.String())
+	h.Del("WWW-Authenticate")
 	if r.Basic && st.Code() == codes.Unauthenticated {
-		h.Add("WWW-Authenticate", BasicChallenge)
+		h.Add("WWW-Authenticate", BasicChallenge) // first, since nginx before 1.23 passes on the first one alone
 	}
+	h.Add("WWW-Authenticate", c.String())
 }
 
 // SetRenewal sets the headers that tell the bearer of a token when it expires, and where to renew it; empty: nothing.

@@ -152,10 +152,7 @@ func (c *oauthCall) challenge(h http.Header, code int, st *status.Status) {
 	case c.scheme == schemeBasic:
 		h.Set("WWW-Authenticate", httpx.BasicChallenge)
 	default:
-		httpx.SetRefusal(h, st, httpx.Refused{NoToken: c.scheme == ""})
-		if c.scheme == "" {
-			h["Www-Authenticate"] = append([]string{httpx.BasicChallenge}, h["Www-Authenticate"]...)
-		}
+		httpx.SetRefusal(h, st, httpx.Refused{NoToken: c.scheme == "", Basic: c.scheme == ""})
 	}
 }
 

@@ -1,0 +1,113 @@
+package gatewaytest
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// command runs a program in a home of its own, and returns what it wrote.
+func command(t *testing.T, home, name string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(program(t, name), args...)
+	cmd.Dir = home
+	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestClientsOfBasicCredentialsWorkUnchanged has git, and curl with a user name, a netrc file as pip reads it, and
+// X-API-Key, ask through nginx, as its page says.
+func TestClientsOfBasicCredentialsWorkUnchanged(t *testing.T) {
+	t.Parallel()
+	home := t.TempDir()
+	for _, args := range [][]string{
+		{"init", "-q", "work"}, {"-C", "work", "commit", "-q", "--allow-empty", "-m", "first"},
+		{"clone", "-q", "--bare", "work", "reports/repo.git"}, {"-C", "reports/repo.git", "update-server-info"},
+	} {
+		if out, err := command(t, home, "git", args...); err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+	}
+	var leaked atomic.Int32
+	files := http.FileServer(http.Dir(home))
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" || r.Header.Get("X-Api-Key") != "" {
+			leaked.Add(1)
+		}
+		files.ServeHTTP(w, r)
+	}))
+	t.Cleanup(up.Close)
+	d := serveWith(t, certificate{}, "--accept", "basic,x-api-key")
+	addr := nginxWith(t, site{patd: &d.issuer, upstream: up.Listener.Addr().String()}, func(config string) string {
+		// What docs/gateways/nginx.md says about X-API-Key.
+		config = strings.ReplaceAll(config, "Authorization   $http_authorization;", "Authorization   $http_authorization;\nproxy_set_header X-API-Key $http_x_api_key;")
+		return strings.Replace(config, `Authorization      "";`, `Authorization      ""; proxy_set_header X-API-Key "";`, 1)
+	})
+	tok := d.mint(t, "alice", "reports.read")
+	revoked := d.mint(t, "alice", "reports.read")
+	d.revoke(t, revoked)
+	remote := func(secret string) string {
+		return (&url.URL{Scheme: "http", User: url.UserPassword("anybody", secret), Host: addr, Path: "/reports/repo.git"}).String()
+	}
+	if out, err := command(t, home, "git", "clone", "-q", remote(tok.secret), "cloned"); err != nil {
+		t.Errorf("git clone: %v\n%s", err, out)
+	}
+	if out, err := command(t, home, "git", "ls-remote", remote(revoked.secret)); err == nil {
+		t.Errorf("git with a revoked token:\n%s", out)
+	}
+	netrc := filepath.Join(home, "netrc")
+	host, _, _ := strings.Cut(addr, ":")
+	must(t, os.WriteFile(netrc, []byte("machine "+host+" login anybody password "+tok.secret+"\n"), 0o600))
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"curl -u":            {[]string{"-u", "anybody:" + tok.secret}, "200"},
+		"a netrc file":       {[]string{"--netrc-file", netrc}, "200"},
+		"X-API-Key":          {[]string{"-H", "X-API-Key: " + tok.secret}, "200"},
+		"Bearer":             {[]string{"-H", "Authorization: Bearer " + tok.secret}, "200"},
+		"a revoked one":      {[]string{"-u", "anybody:" + revoked.secret}, "401"},
+		"a user name alone":  {[]string{"-u", "anybody:"}, "401"},
+		"the token as name":  {[]string{"-u", tok.secret + ":"}, "401"},
+		"nothing":            {nil, "401"},
+		"two, both of them":  {[]string{"-u", "anybody:" + tok.secret, "-H", "X-API-Key: " + tok.secret}, "401"},
+		"two, one as Bearer": {[]string{"-H", "Authorization: Bearer " + tok.secret, "-H", "X-API-Key: " + tok.secret}, "401"},
+	} {
+		out, err := command(t, home, "curl", append(c.args, "-sS", "-o", os.DevNull, "-w", "%{http_code}", "http://"+addr+"/reports/repo.git/HEAD")...)
+		if err != nil || out != c.want {
+			t.Errorf("%s: %s, %v, want %s", name, out, err, c.want)
+		}
+	}
+	if n := leaked.Load(); n != 0 {
+		t.Errorf("the upstream was given a token %d times", n)
+	}
+}
+
+// TestOnlyBearerTokensAreTakenUnlessTheOperatorSaysSo asks a patd that was not told to accept anything else.
+func TestOnlyBearerTokensAreTakenUnlessTheOperatorSaysSo(t *testing.T) {
+	t.Parallel()
+	d := serve(t, certificate{})
+	tok := d.mint(t, "alice", "reports.read")
+	for name, set := range map[string]func(*http.Request){
+		"Basic":     func(r *http.Request) { r.SetBasicAuth("anybody", tok.secret) },
+		"X-API-Key": func(r *http.Request) { r.Header.Set("X-API-Key", tok.secret) },
+	} {
+		r, err := http.NewRequest(http.MethodGet, d.url+"/v1/forward-auth", nil)
+		must(t, err)
+		set(r)
+		resp, err := d.client.Do(r)
+		must(t, err)
+		resp.Body.Close()
+		if got := resp.Header.Values("WWW-Authenticate"); resp.StatusCode != http.StatusUnauthorized || len(got) != 1 || got[0] != `Bearer realm="patd"` {
+			t.Errorf("%s: %s %q", name, resp.Status, got)
+		}
+	}
+}
