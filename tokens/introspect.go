@@ -199,7 +199,7 @@ const maxBatchAnswer = 4 << 20
 // Size returns about how many bytes a result holds.
 func (in *Introspection) Size() int {
 	n := 64
-	for _, list := range [...][]string{in.Effective, in.Suspended, in.Missing, in.Granted, in.Audiences} {
+	for _, list := range [...][]string{in.Effective, in.Effective, in.Suspended, in.Missing, in.Granted, in.Audiences} {
 		for _, s := range list {
 			n += len(s) + 4
 		}

@@ -22,7 +22,12 @@ func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, e
 		_, t, err = owned(tx, user, id)
 		return err
 	})
-	return t, err
+	if err != nil {
+		return Token{}, err
+	}
+	list := []Token{t}
+	s.effects(ctx, list)
+	return list[0], nil
 }
 
 // owned returns a user and one of the user's tokens.
@@ -82,6 +87,7 @@ func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([
 		return nil, "", err
 	}
 	found, next := cut(list, found, limit, func(t Token) string { return t.ID.String() })
+	s.effects(ctx, found)
 	return found, next, nil
 }
 

@@ -142,6 +142,6 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	c.Token.Rotations = c.Secrets[0].Serial
 	c.Token.LastUsed = Use{Time: now, IP: a.Peer.IP}
 	s.store.RecordUse(Usage{ID: a.TokenID, Use: c.Token.LastUsed})
-	effective, _ := inEffect(c.Token.Scopes, h)
-	return Self{Token: c.Token, Effective: effective, ExpireTime: p.end()}, nil
+	c.Token.InEffect = effectOf(c.Token.Scopes, h)
+	return Self{Token: c.Token, ExpireTime: p.end()}, nil
 }

@@ -200,8 +200,7 @@ type IntrospectRequest struct {
 
 // Self describes a token to its bearer.
 type Self struct {
-	Token     Token
-	Effective []string
+	Token Token // InEffect is set
 	// ExpireTime is when the presented secret stops working; zero: never.
 	ExpireTime time.Time
 }

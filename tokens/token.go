@@ -36,6 +36,9 @@ type Token struct {
 	// BlockedBy names the audiences whose policies made operators block the token, one a line; empty: it is not
 	// blocked.
 	BlockedBy string
+	// InEffect says which scopes are in effect; nil: nobody asked, or the source of features does not answer. Only the
+	// methods that read tokens set it, see Service.effects.
+	InEffect *InEffect
 	// Rotations is how often the secret was replaced. Lookup does not set it: see the current secret's Serial.
 	Rotations int64
 	// RenewTime is when a rotation last gave the token its lifetime; zero: it has that of its issue. Lookup does not set it.

@@ -199,7 +199,8 @@ type IntrospectResponse struct {
 	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	// Name of the token.
 	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
-	// Effective scopes: granted, and held by the user now. Sorted.
+	// Effective scopes: granted, and held by the user now. Sorted. The same as effective_scopes, which means the same in a
+	// Token too, where `scopes` are those granted.
 	Scopes []string `protobuf:"bytes,6,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// Scopes as granted. Sorted.
 	GrantedScopes []string `protobuf:"bytes,7,rep,name=granted_scopes,json=grantedScopes,proto3" json:"granted_scopes,omitempty"`
@@ -233,9 +234,11 @@ type IntrospectResponse struct {
 	AnyClientIp bool `protobuf:"varint,20,opt,name=any_client_ip,json=anyClientIp,proto3" json:"any_client_ip,omitempty"`
 	// EXPIRED, REVOKED and SUPERSEDED: when that happened; absent: not known. A caller that is bound to another audience
 	// than the token's gets neither this nor expire_time.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Effective scopes: granted, and held by the user now. Sorted.
+	EffectiveScopes []string `protobuf:"bytes,22,rep,name=effective_scopes,json=effectiveScopes,proto3" json:"effective_scopes,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *IntrospectResponse) Reset() {
@@ -411,6 +414,13 @@ func (x *IntrospectResponse) GetAnyClientIp() bool {
 func (x *IntrospectResponse) GetEndTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.EndTime
+	}
+	return nil
+}
+
+func (x *IntrospectResponse) GetEffectiveScopes() []string {
+	if x != nil {
+		return x.EffectiveScopes
 	}
 	return nil
 }
@@ -1016,7 +1026,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tB\x03\xe0A\x02R\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12'\n" +
 	"\x0frequired_scopes\x18\x03 \x03(\tR\x0erequiredScopes\x12\x1b\n" +
-	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xee\b\n" +
+	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\x99\t\n" +
 	"\x12IntrospectResponse\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\bR\x06active\x12@\n" +
 	"\bdecision\x18\x02 \x01(\x0e2$.patd.v1.IntrospectResponse.DecisionR\bdecision\x12\x19\n" +
@@ -1042,7 +1052,8 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x0faccess_token_id\x18\x12 \x01(\tR\raccessTokenId\x12\x1b\n" +
 	"\tclient_id\x18\x13 \x01(\tR\bclientId\x12\"\n" +
 	"\rany_client_ip\x18\x14 \x01(\bR\vanyClientIp\x125\n" +
-	"\bend_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x1a9\n" +
+	"\bend_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12)\n" +
+	"\x10effective_scopes\x18\x16 \x03(\tR\x0feffectiveScopes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +

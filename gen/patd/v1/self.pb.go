@@ -66,6 +66,8 @@ type GetSelfResponse struct {
 	Token *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// The scopes in effect now: granted, and held by the user at this moment.
 	EffectiveScopes []string `protobuf:"bytes,2,rep,name=effective_scopes,json=effectiveScopes,proto3" json:"effective_scopes,omitempty"`
+	// Granted, but not held by the user at this moment; they come back when the feature does.
+	SuspendedScopes []string `protobuf:"bytes,3,rep,name=suspended_scopes,json=suspendedScopes,proto3" json:"suspended_scopes,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -110,6 +112,13 @@ func (x *GetSelfResponse) GetToken() *Token {
 func (x *GetSelfResponse) GetEffectiveScopes() []string {
 	if x != nil {
 		return x.EffectiveScopes
+	}
+	return nil
+}
+
+func (x *GetSelfResponse) GetSuspendedScopes() []string {
+	if x != nil {
+		return x.SuspendedScopes
 	}
 	return nil
 }
@@ -220,10 +229,11 @@ var File_patd_v1_self_proto protoreflect.FileDescriptor
 const file_patd_v1_self_proto_rawDesc = "" +
 	"\n" +
 	"\x12patd/v1/self.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x13patd/v1/token.proto\"\x10\n" +
-	"\x0eGetSelfRequest\"b\n" +
+	"\x0eGetSelfRequest\"\x8d\x01\n" +
 	"\x0fGetSelfResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12)\n" +
-	"\x10effective_scopes\x18\x02 \x03(\tR\x0feffectiveScopes\"?\n" +
+	"\x10effective_scopes\x18\x02 \x03(\tR\x0feffectiveScopes\x12)\n" +
+	"\x10suspended_scopes\x18\x03 \x03(\tR\x0fsuspendedScopes\"?\n" +
 	"\x11RevokeSelfRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\":\n" +

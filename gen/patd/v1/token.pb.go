@@ -81,6 +81,63 @@ func (Token_State) EnumDescriptor() ([]byte, []int) {
 	return file_patd_v1_token_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// ScopesState says what is known of the scopes in effect.
+type Token_ScopesState int32
+
+const (
+	// Never answered.
+	Token_SCOPES_STATE_UNSPECIFIED Token_ScopesState = 0
+	// As the user's features are now, within the time for which the source's answers are cached.
+	Token_CURRENT Token_ScopesState = 1
+	// The source of features does not answer, and this rests on the last that it said.
+	Token_STALE Token_ScopesState = 2
+	// Not known: the source of features does not answer, or this answer is of a change, which does not ask it.
+	Token_UNKNOWN Token_ScopesState = 3
+)
+
+// Enum value maps for Token_ScopesState.
+var (
+	Token_ScopesState_name = map[int32]string{
+		0: "SCOPES_STATE_UNSPECIFIED",
+		1: "CURRENT",
+		2: "STALE",
+		3: "UNKNOWN",
+	}
+	Token_ScopesState_value = map[string]int32{
+		"SCOPES_STATE_UNSPECIFIED": 0,
+		"CURRENT":                  1,
+		"STALE":                    2,
+		"UNKNOWN":                  3,
+	}
+)
+
+func (x Token_ScopesState) Enum() *Token_ScopesState {
+	p := new(Token_ScopesState)
+	*p = x
+	return p
+}
+
+func (x Token_ScopesState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Token_ScopesState) Descriptor() protoreflect.EnumDescriptor {
+	return file_patd_v1_token_proto_enumTypes[1].Descriptor()
+}
+
+func (Token_ScopesState) Type() protoreflect.EnumType {
+	return &file_patd_v1_token_proto_enumTypes[1]
+}
+
+func (x Token_ScopesState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Token_ScopesState.Descriptor instead.
+func (Token_ScopesState) EnumDescriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{0, 1}
+}
+
 // RetirePrevious says when a rotation ends the previous secret.
 type Rotation_RetirePrevious int32
 
@@ -118,11 +175,11 @@ func (x Rotation_RetirePrevious) String() string {
 }
 
 func (Rotation_RetirePrevious) Descriptor() protoreflect.EnumDescriptor {
-	return file_patd_v1_token_proto_enumTypes[1].Descriptor()
+	return file_patd_v1_token_proto_enumTypes[2].Descriptor()
 }
 
 func (Rotation_RetirePrevious) Type() protoreflect.EnumType {
-	return &file_patd_v1_token_proto_enumTypes[1]
+	return &file_patd_v1_token_proto_enumTypes[2]
 }
 
 func (x Rotation_RetirePrevious) Number() protoreflect.EnumNumber {
@@ -175,11 +232,11 @@ func (x Rotation_ExpireTimeChange) String() string {
 }
 
 func (Rotation_ExpireTimeChange) Descriptor() protoreflect.EnumDescriptor {
-	return file_patd_v1_token_proto_enumTypes[2].Descriptor()
+	return file_patd_v1_token_proto_enumTypes[3].Descriptor()
 }
 
 func (Rotation_ExpireTimeChange) Type() protoreflect.EnumType {
-	return &file_patd_v1_token_proto_enumTypes[2]
+	return &file_patd_v1_token_proto_enumTypes[3]
 }
 
 func (x Rotation_ExpireTimeChange) Number() protoreflect.EnumNumber {
@@ -204,7 +261,7 @@ type Token struct {
 	Description string `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
 	// Free labels, at most 32; keys of 1 to 63 bytes, values of at most 255.
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Scopes as granted, sorted. What is effective now is for introspection to say.
+	// Scopes as granted, sorted. Introspection calls them granted_scopes.
 	Scopes []string `protobuf:"bytes,6,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// Audiences that the token is for; empty: none in particular.
 	Audiences []string `protobuf:"bytes,7,rep,name=audiences,proto3" json:"audiences,omitempty"`
@@ -232,7 +289,16 @@ type Token struct {
 	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
 	Etag string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rotation in progress; absent: no secret before the current one works.
-	Rotation      *Rotation `protobuf:"bytes,19,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	Rotation *Rotation `protobuf:"bytes,19,opt,name=rotation,proto3" json:"rotation,omitempty"`
+	// Scopes in effect at the moment of the answer: granted, and held by the user. Sorted. What the token is good for
+	// depends on its state as well. Empty where scopes_state is UNKNOWN.
+	EffectiveScopes []string `protobuf:"bytes,30,rep,name=effective_scopes,json=effectiveScopes,proto3" json:"effective_scopes,omitempty"`
+	// Scopes granted, but not held by the user at the moment of the answer; they come back when the feature does. Sorted.
+	// Empty where scopes_state is UNKNOWN.
+	SuspendedScopes []string `protobuf:"bytes,31,rep,name=suspended_scopes,json=suspendedScopes,proto3" json:"suspended_scopes,omitempty"`
+	// What effective_scopes and suspended_scopes rest on. The answers of GetToken, ListTokens, SearchTokens and GetSelf
+	// tell what is in effect; those of changes do not ask what the user holds, and say UNKNOWN.
+	ScopesState   Token_ScopesState `protobuf:"varint,32,opt,name=scopes_state,json=scopesState,proto3,enum=patd.v1.Token_ScopesState" json:"scopes_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +464,27 @@ func (x *Token) GetRotation() *Rotation {
 		return x.Rotation
 	}
 	return nil
+}
+
+func (x *Token) GetEffectiveScopes() []string {
+	if x != nil {
+		return x.EffectiveScopes
+	}
+	return nil
+}
+
+func (x *Token) GetSuspendedScopes() []string {
+	if x != nil {
+		return x.SuspendedScopes
+	}
+	return nil
+}
+
+func (x *Token) GetScopesState() Token_ScopesState {
+	if x != nil {
+		return x.ScopesState
+	}
+	return Token_SCOPES_STATE_UNSPECIFIED
 }
 
 // Rotation is the rotation of a token whose previous secret still works.
@@ -1608,7 +1695,7 @@ var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\x06\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\b\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1634,7 +1721,10 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"lastUsedIp\x12%\n" +
 	"\x0epolicy_blocked\x18\x11 \x01(\bR\rpolicyBlocked\x12\x12\n" +
 	"\x04etag\x18\x12 \x01(\tR\x04etag\x12-\n" +
-	"\brotation\x18\x13 \x01(\v2\x11.patd.v1.RotationR\brotation\x1a9\n" +
+	"\brotation\x18\x13 \x01(\v2\x11.patd.v1.RotationR\brotation\x12)\n" +
+	"\x10effective_scopes\x18\x1e \x03(\tR\x0feffectiveScopes\x12)\n" +
+	"\x10suspended_scopes\x18\x1f \x03(\tR\x0fsuspendedScopes\x12=\n" +
+	"\fscopes_state\x18  \x01(\x0e2\x1a.patd.v1.Token.ScopesStateR\vscopesState\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -1643,7 +1733,12 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\v\n" +
 	"\aEXPIRED\x10\x02\x12\v\n" +
-	"\aREVOKED\x10\x03\"\xdd\x03\n" +
+	"\aREVOKED\x10\x03\"P\n" +
+	"\vScopesState\x12\x1c\n" +
+	"\x18SCOPES_STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aCURRENT\x10\x01\x12\t\n" +
+	"\x05STALE\x10\x02\x12\v\n" +
+	"\aUNKNOWN\x10\x03\"\xdd\x03\n" +
 	"\bRotation\x12;\n" +
 	"\vrotate_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"rotateTime\x12Y\n" +
@@ -1769,87 +1864,89 @@ func file_patd_v1_token_proto_rawDescGZIP() []byte {
 	return file_patd_v1_token_proto_rawDescData
 }
 
-var file_patd_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_patd_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_patd_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_patd_v1_token_proto_goTypes = []any{
 	(Token_State)(0),               // 0: patd.v1.Token.State
-	(Rotation_RetirePrevious)(0),   // 1: patd.v1.Rotation.RetirePrevious
-	(Rotation_ExpireTimeChange)(0), // 2: patd.v1.Rotation.ExpireTimeChange
-	(*Token)(nil),                  // 3: patd.v1.Token
-	(*Rotation)(nil),               // 4: patd.v1.Rotation
-	(*CreateTokenRequest)(nil),     // 5: patd.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 6: patd.v1.CreateTokenResponse
-	(*GetTokenRequest)(nil),        // 7: patd.v1.GetTokenRequest
-	(*GetTokenResponse)(nil),       // 8: patd.v1.GetTokenResponse
-	(*ListTokensRequest)(nil),      // 9: patd.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),     // 10: patd.v1.ListTokensResponse
-	(*UpdateTokenRequest)(nil),     // 11: patd.v1.UpdateTokenRequest
-	(*UpdateTokenResponse)(nil),    // 12: patd.v1.UpdateTokenResponse
-	(*RotateTokenRequest)(nil),     // 13: patd.v1.RotateTokenRequest
-	(*RotateTokenResponse)(nil),    // 14: patd.v1.RotateTokenResponse
-	(*CancelRotationRequest)(nil),  // 15: patd.v1.CancelRotationRequest
-	(*CancelRotationResponse)(nil), // 16: patd.v1.CancelRotationResponse
-	(*RevokeTokenRequest)(nil),     // 17: patd.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 18: patd.v1.RevokeTokenResponse
-	(*RevokeTokensRequest)(nil),    // 19: patd.v1.RevokeTokensRequest
-	(*RevokeTokensResponse)(nil),   // 20: patd.v1.RevokeTokensResponse
-	nil,                            // 21: patd.v1.Token.LabelsEntry
-	nil,                            // 22: patd.v1.CreateTokenRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
+	(Token_ScopesState)(0),         // 1: patd.v1.Token.ScopesState
+	(Rotation_RetirePrevious)(0),   // 2: patd.v1.Rotation.RetirePrevious
+	(Rotation_ExpireTimeChange)(0), // 3: patd.v1.Rotation.ExpireTimeChange
+	(*Token)(nil),                  // 4: patd.v1.Token
+	(*Rotation)(nil),               // 5: patd.v1.Rotation
+	(*CreateTokenRequest)(nil),     // 6: patd.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 7: patd.v1.CreateTokenResponse
+	(*GetTokenRequest)(nil),        // 8: patd.v1.GetTokenRequest
+	(*GetTokenResponse)(nil),       // 9: patd.v1.GetTokenResponse
+	(*ListTokensRequest)(nil),      // 10: patd.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),     // 11: patd.v1.ListTokensResponse
+	(*UpdateTokenRequest)(nil),     // 12: patd.v1.UpdateTokenRequest
+	(*UpdateTokenResponse)(nil),    // 13: patd.v1.UpdateTokenResponse
+	(*RotateTokenRequest)(nil),     // 14: patd.v1.RotateTokenRequest
+	(*RotateTokenResponse)(nil),    // 15: patd.v1.RotateTokenResponse
+	(*CancelRotationRequest)(nil),  // 16: patd.v1.CancelRotationRequest
+	(*CancelRotationResponse)(nil), // 17: patd.v1.CancelRotationResponse
+	(*RevokeTokenRequest)(nil),     // 18: patd.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 19: patd.v1.RevokeTokenResponse
+	(*RevokeTokensRequest)(nil),    // 20: patd.v1.RevokeTokensRequest
+	(*RevokeTokensResponse)(nil),   // 21: patd.v1.RevokeTokensResponse
+	nil,                            // 22: patd.v1.Token.LabelsEntry
+	nil,                            // 23: patd.v1.CreateTokenRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
 }
 var file_patd_v1_token_proto_depIdxs = []int32{
-	21, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
+	22, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
 	0,  // 1: patd.v1.Token.state:type_name -> patd.v1.Token.State
-	23, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
-	23, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	23, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
-	23, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
-	4,  // 6: patd.v1.Token.rotation:type_name -> patd.v1.Rotation
-	23, // 7: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
-	23, // 8: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 9: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	23, // 10: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
-	22, // 11: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
-	23, // 12: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 13: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	3,  // 14: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
-	3,  // 15: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
-	0,  // 16: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
-	3,  // 17: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
-	3,  // 18: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
-	3,  // 19: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
-	24, // 20: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
-	23, // 21: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 22: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	1,  // 23: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	3,  // 24: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
-	23, // 25: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 26: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
-	1,  // 27: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	3,  // 28: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
-	3,  // 29: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
-	5,  // 30: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
-	7,  // 31: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
-	9,  // 32: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
-	11, // 33: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
-	13, // 34: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
-	15, // 35: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
-	17, // 36: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
-	19, // 37: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
-	6,  // 38: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
-	8,  // 39: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
-	10, // 40: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
-	12, // 41: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
-	14, // 42: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
-	16, // 43: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
-	18, // 44: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
-	20, // 45: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
-	38, // [38:46] is the sub-list for method output_type
-	30, // [30:38] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	24, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
+	24, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	24, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
+	24, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
+	5,  // 6: patd.v1.Token.rotation:type_name -> patd.v1.Rotation
+	1,  // 7: patd.v1.Token.scopes_state:type_name -> patd.v1.Token.ScopesState
+	24, // 8: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
+	24, // 9: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 10: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	24, // 11: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
+	23, // 12: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
+	24, // 13: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 14: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	4,  // 15: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
+	4,  // 16: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
+	0,  // 17: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
+	4,  // 18: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
+	4,  // 19: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
+	4,  // 20: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
+	25, // 21: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
+	24, // 22: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 23: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	2,  // 24: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 25: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
+	24, // 26: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 27: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
+	2,  // 28: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 29: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
+	4,  // 30: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
+	6,  // 31: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
+	8,  // 32: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
+	10, // 33: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
+	12, // 34: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
+	14, // 35: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
+	16, // 36: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
+	18, // 37: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
+	20, // 38: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
+	7,  // 39: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
+	9,  // 40: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
+	11, // 41: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
+	13, // 42: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
+	15, // 43: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
+	17, // 44: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
+	19, // 45: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
+	21, // 46: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
+	39, // [39:47] is the sub-list for method output_type
+	31, // [31:39] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_token_proto_init() }
@@ -1862,7 +1959,7 @@ func file_patd_v1_token_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_token_proto_rawDesc), len(file_patd_v1_token_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -22,7 +22,7 @@ func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
 	if in.AccessID != 0 {
 		out.AccessTokenId, out.ClientId = in.AccessID.String(), in.ClientID
 	}
-	out.Scopes, out.GrantedScopes = in.Effective, in.Granted
+	out.Scopes, out.EffectiveScopes, out.GrantedScopes = in.Effective, in.Effective, in.Granted
 	out.SuspendedScopes, out.MissingScopes = in.Suspended, in.Missing
 	out.Audiences, out.Labels = in.Audiences, t.Labels
 	out.IssueTime, out.ExpireTime = wire.ToTime(in.IssueTime), wire.ToTime(in.ExpireTime)

@@ -210,6 +210,7 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w.raw(`,"any_client_ip":`)
 	w.b = strconv.AppendBool(w.b, active && in.AnyAddress())
 	w.time(`,"end_time":`, end)
+	w.texts(`,"effective_scopes":`, in.Effective)
 	w.raw(`}`)
 	return w.b, !w.odd
 }

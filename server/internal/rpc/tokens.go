@@ -258,7 +258,10 @@ func (s selfService) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*pa
 	if err := tellRenewal(ctx, self.ExpireTime, s.service.RenewURL(self.ExpireTime)); err != nil {
 		return nil, err
 	}
-	return &patdv1.GetSelfResponse{Token: toToken(self.Token, s.service.Now()), EffectiveScopes: self.Effective}, nil
+	return &patdv1.GetSelfResponse{
+		Token: toToken(self.Token, s.service.Now()), EffectiveScopes: self.Token.InEffect.Effective,
+		SuspendedScopes: self.Token.InEffect.Suspended,
+	}, nil
 }
 
 // RevokeSelf revokes the presented token.
