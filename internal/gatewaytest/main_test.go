@@ -17,7 +17,7 @@ const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
 	if flag.Parse(); testing.Short() {
-		fmt.Println("skipped: real gateways and clients take seconds")
+		fmt.Fprintln(os.Stderr, "skipped: real gateways and clients take seconds")
 		return
 	}
 	code := m.Run()
