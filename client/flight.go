@@ -34,6 +34,7 @@ type check = flight.Flight[time.Time, reply]
 type reply struct {
 	entry    *entry
 	outdated bool // known to be from before a change
+	once     bool // for the check that asked, and for no other
 }
 
 func (f *flights) close() (first bool) {
@@ -123,6 +124,9 @@ func (v *Verifier) ask(ctx context.Context, k keys, token string, call Call, beg
 			again = false // once: a replica that lags behind would make this a loop
 			continue
 		}
+		if !mine && r.once {
+			continue // the server is to be asked about this use: it is the first of a new secret
+		}
 		if !mine && q.Begun.Before(began) && !v.memory.usable(r.entry, now) {
 			continue
 		}
@@ -178,5 +182,7 @@ func (v *Verifier) fly(k keys, sent time.Time, request *patdv1.IntrospectRequest
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{e, v.memory.keep(e, t, answer.GetSequence())}, nil
+	return reply{
+		entry: e, outdated: v.memory.keep(e, t, answer.GetSequence()), once: e.token != nil && answer.GetSequence() == 0,
+	}, nil
 }

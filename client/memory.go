@@ -114,6 +114,9 @@ func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 		}
 		return false
 	}
+	if sequence == 0 {
+		return false // it is for this check only
+	}
 	if m.changes.after(sequence, e.token.ID, e.token.User) {
 		return true
 	}

@@ -121,7 +121,7 @@ type Introspection struct {
 	ExpireTime time.Time
 	ExpiresIn  time.Duration // in whole seconds; 0 with a zero ExpireTime
 	CacheFor   time.Duration
-	Sequence   uint64
+	Sequence   uint64 // 0: the result must not be kept
 	// Stale says that the features are the last known, served during an outage of their source.
 	Stale bool
 }

@@ -88,7 +88,7 @@ func (p *presented) firstUse(out *Introspection) int64 {
 	if !p.cred.awaitsUse(p.now) || p.secret.Serial != p.cred.Secrets[0].Serial {
 		return 0
 	}
-	out.CacheFor = 0
+	out.CacheFor, out.Sequence = 0, 0
 	if out.Decision != Allow {
 		return 0
 	}

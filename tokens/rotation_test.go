@@ -298,13 +298,13 @@ func TestTheFirstUseIsNeverServedFromACache(t *testing.T) {
 	if in := h.ask(m.Secret); in.CacheFor != time.Minute {
 		t.Errorf("the previous secret may be cached for %s", in.CacheFor)
 	}
-	if in := h.ask(r.Secret, "a", "nope"); in.Decision != tokens.InsufficientScope || in.CacheFor != 0 {
+	if in := h.ask(r.Secret, "a", "nope"); in.Decision != tokens.InsufficientScope || in.CacheFor != 0 || in.Sequence != 0 {
 		t.Errorf("%v may be cached for %s", in.Decision, in.CacheFor)
 	}
-	if in := h.ask(r.Secret, "a"); in.Decision != tokens.Allow || in.CacheFor != 0 {
+	if in := h.ask(r.Secret, "a"); in.Decision != tokens.Allow || in.CacheFor != 0 || in.Sequence != 0 {
 		t.Errorf("the first use: %v may be cached for %s", in.Decision, in.CacheFor)
 	}
-	if in := h.ask(r.Secret, "a"); in.Decision != tokens.Allow || in.CacheFor != time.Minute {
+	if in := h.ask(r.Secret, "a"); in.Decision != tokens.Allow || in.CacheFor != time.Minute || in.Sequence == 0 {
 		t.Errorf("the second use: %v may be cached for %s", in.Decision, in.CacheFor)
 	}
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.first_use"}, tokens.Page{})

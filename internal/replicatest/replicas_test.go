@@ -19,6 +19,7 @@ func TestThreeReplicasAreOne(t *testing.T) {
 	}{
 		{"RevokedIsRefusedEverywhereInTime", revokedIsRefusedEverywhereInTime},
 		{"RevokedIsRefusedInTimeThoughNobodyIsNotified", revokedIsRefusedInTimeThoughNobodyIsNotified},
+		{"AFirstUseRetiresEverywhereInTime", aFirstUseRetiresEverywhereInTime},
 		{"OneOfManyGetsAName", oneOfManyGetsAName},
 		{"NobodyGetsOverTheLimit", nobodyGetsOverTheLimit},
 		{"AnIdempotencyKeyMakesOneToken", anIdempotencyKeyMakesOneToken},

@@ -221,7 +221,8 @@ type IntrospectResponse struct {
 	ExpiresIn *durationpb.Duration `protobuf:"bytes,14,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
 	// How long this answer may be reused without asking again. "0s": ask each time; absent: the token is not active.
 	CacheFor *durationpb.Duration `protobuf:"bytes,15,opt,name=cache_for,json=cacheFor,proto3" json:"cache_for,omitempty"`
-	// Position in the change feed that this answer is at least as new as.
+	// Position in the change feed that this answer is at least as new as. 0: do not keep the answer for any other request,
+	// since the secret is new and patd is to be told of its first use.
 	Sequence uint64 `protobuf:"varint,16,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// True: the source of features does not answer, and this rests on the last that it said.
 	Stale bool `protobuf:"varint,17,opt,name=stale,proto3" json:"stale,omitempty"`
