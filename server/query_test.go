@@ -72,3 +72,31 @@ func TestAnswersAreOneCompactLine(t *testing.T) {
 		t.Errorf("%q, want %q", got.body, want)
 	}
 }
+
+// TestWrongFiltersSayWhich and what there is: a mistyped filter of the audit log would look like a clean record.
+func TestWrongFiltersSayWhich(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, c := range []struct{ path, reason, field, says string }{
+		{"/v1/users/u/tokens?stat=ACTIVE", "QUERY_UNKNOWN", "stat", "no query parameter stat; the query parameters here are audience, page_size, page_token, q, state"},
+		{"/v1/users/u/tokens?state=LIVE", "QUERY_INVALID", "state", "state must be one of ACTIVE, EXPIRED, REVOKED, in capitals"},
+		{"/v1/users?state=EXPIRED", "QUERY_INVALID", "state", "state must be one of ACTIVE, SUSPENDED, in capitals"},
+		{"/v1/users?state=ACTIVE&state=ACTIVE", "QUERY_INVALID", "state", "state is given more than once"},
+		{"/v1/users?page_size=many", "QUERY_INVALID", "page_size", "page_size must be a whole number"},
+		{"/v1/features?filter=consent", "FILTER_INVALID", "filter", "conditions such as"},
+		{"/v1/events?action=token.creat", "FILTER_INVALID", "action", "there are token.create, "},
+		{"/v1/events?action=mint", "FILTER_INVALID", "action", "user.suspend"},
+		{"/v1/events?actor=alice", "FILTER_INVALID", "actor", "service:NAME, user:ID"},
+		{"/v1/events?token_id=laptop", "TOKEN_ID_INVALID", "token_id", "11 base62"},
+	} {
+		got := r.rest("GET", c.path, r.admin, "")
+		if reason, field := got.reason(); got.code != 400 || reason != c.reason || field != c.field || !strings.Contains(got.body, c.says) {
+			t.Errorf("%s: %d %s; want %s, %s, %s", c.path, got.code, got.body, c.reason, c.field, c.says)
+		}
+	}
+	for _, path := range []string{"/v1/events?action=token.create&actor=operator", "/v1/events?actor=service:admin", "/v1/events?actor=user:u"} {
+		if got := r.rest("GET", path, r.admin, ""); got.code != 200 {
+			t.Errorf("%s: %d %s", path, got.code, got.body)
+		}
+	}
+}

@@ -224,6 +224,9 @@ func (s *Service) Events(ctx context.Context, a Actor, f EventFilter, p Page) ([
 			return nil, "", Invalid("TOKEN_ID_INVALID", "token_id", "a token id is 11 base62 characters")
 		}
 	}
+	if err := f.check(); err != nil {
+		return nil, "", err
+	}
 	var found []Event
 	err = s.store.View(ctx, func(tx ReadTx) error {
 		found, err = tx.Events(q)

@@ -84,6 +84,7 @@ func (k *desk) paste(t *testing.T, text string, places ...string) string {
 	if err != nil {
 		t.Fatalf("%v\n%s\nprinted\n%s", err, text, secrets.ReplaceAll(out, []byte("[secret]")))
 	}
+	onlyForOwner(t, k.dir)
 	return string(out)
 }
 

@@ -27,13 +27,7 @@ func devCommand(c *cli.Command) *cobra.Command {
 		Short: "Serve a throw-away store with a demo user, and print lines to paste",
 		Args:  cli.Takes(),
 	}
-	s.ListenFlags(cmd.Flags())
-	s.PolicyFlags(cmd.Flags())
-	s.CacheFlags(cmd.Flags())
-	s.SignIn.Flags(cmd.Flags())
-	s.Page.Flags(cmd.Flags())
-	s.Rates.Flags(cmd.Flags())
-	s.LogFlags(cmd.Flags(), "warn", "text")
+	s.DevFlags(cmd.Flags())
 	s.Source.Kind = config.SourceTable // holds the demo user's features
 	var log *slog.Logger
 	var policy tokens.Policy
@@ -123,7 +117,8 @@ func (d demo) link(ctx context.Context, srv *server.Server, service *tokens.Serv
 }
 
 // The lines work in bash and zsh, pasted one by one or all at once, with curl and nothing else. curl reads the token's
-// secret from standard input, and the caller's from a file.
+// secret from standard input, and the caller's from a file. The minted secret goes to a file of the owner's alone, which
+// ends with patd, and not to the terminal.
 const welcome = `{link}
 
 Open this link, once, to make a token in the browser. patd runs with a throw-away store until Ctrl-C.
@@ -135,9 +130,9 @@ Open this link, once, to make a token in the browser. patd runs with a throw-awa
 Paste this into another terminal: it mints a token, asks what it may do, lists it, revokes it and asks again.
 
 export PATD_URL={url} PATD_HEADER='{header}' PATD_ADDR={grpc} PATD_TOKEN_FILE='{token}'
-ANSWER=$(curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/users/{user}/tokens" -d '{"name": "laptop", "scopes": ["reports.read", "deploy.run"], "ttl": "86400s"}')
-printf '%s\n' "$ANSWER"
-SECRET=$(printf '%s\n' "$ANSWER" | sed -n 's/.*"secret": *"\([^"]*\)".*/\1/p')
+(umask 077; curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/users/{user}/tokens" -d '{"name": "laptop", "scopes": ["reports.read", "deploy.run"], "ttl": "1d"}' > '{minted}')
+sed 's/"secret": *"[^"]*"/"secret":"…"/' '{minted}'
+SECRET=$(sed -n 's/.*"secret": *"\([^"]*\)".*/\1/p' '{minted}')
 printf '{"token": "%s", "required_scopes": ["reports.read"]}' "$SECRET" | curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/introspect" -d @-
 curl -sS -H @"$PATD_HEADER" "$PATD_URL/v1/users/{user}/tokens"
 curl -sS -H @"$PATD_HEADER" -X DELETE "$PATD_URL/v1/users/{user}/tokens/$(printf '%s\n' "$SECRET" | cut -d_ -f2)"
@@ -149,6 +144,7 @@ func (d demo) welcome(w io.Writer, srv *server.Server, link string) error {
 	text := strings.NewReplacer(
 		"{link}", link, "{url}", srv.Issuer(), "{grpc}", srv.GRPCAddr(), "{user}", demoUser,
 		"{features}", strings.Join(d.features(), ", "), "{header}", d.header(), "{token}", d.tokenFile(),
+		"{minted}", filepath.Join(d.dir, "minted.json"),
 	).Replace(welcome)
 	_, err := io.WriteString(w, text)
 	return err

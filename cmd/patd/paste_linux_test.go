@@ -43,6 +43,9 @@ func TestDeploymentCanBePasted(t *testing.T) {
 	if got := k.paste(t, block(t, "sh call"), "http://127.0.0.1:8080", d.http); !strings.Contains(got, `"name":"ci"`) {
 		t.Errorf("the call printed\n%s", got)
 	}
+	if got := k.paste(t, block(t, "sh completion")+"\ncomplete -p patd"); !strings.Contains(got, "-F __start_patd patd") {
+		t.Errorf("completion is registered as %s", got)
+	}
 	if got := k.paste(t, block(t, "sh prune")); !strings.HasPrefix(got, "deleted 0 events before ") {
 		t.Errorf("the pruning printed\n%s", got)
 	}
@@ -217,7 +220,7 @@ func TestGatewaysCommandsCanBePasted(t *testing.T) {
 	if shown, err := os.ReadFile(filepath.Join(k.dir, "shown")); err != nil || !secrets.Match(shown) {
 		t.Errorf("Envoy is not given a service token: %v", err)
 	}
-	k.paste(t, "./patd service create gateway --permission introspect --data-dir ./data > gateway.token")
+	k.paste(t, "umask 077; ./patd service create gateway --permission introspect --data-dir ./data > gateway.token")
 	k.paste(t, block(t, "sh apache"), "/etc/apache2", k.dir)
 	if defined, err := os.ReadFile(filepath.Join(k.dir, "patd-secret.conf")); err != nil || !secrets.Match(defined) || !strings.HasPrefix(string(defined), "Define PATD_SECRET pats_") {
 		t.Errorf("Apache is not given a service token: %v", err)

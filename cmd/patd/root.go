@@ -38,15 +38,21 @@ func newRoot(c *cli.Command) *cobra.Command {
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return config.Configure(c, cmd) },
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		CompletionOptions: cobra.CompletionOptions{DisableNoDescFlag: true},
 	}
 	root.SetVersionTemplate(versionLine())
+	root.SetUsageFunc(cli.Usage)
+	root.SetFlagErrorFunc(cli.FlagError)
+	root.SetHelpCommand(helpCommand())
 	root.PersistentFlags().StringVar(&c.Config, "config", "", "read settings from this YAML `file`; its keys are the names of flags")
 	c.Group(root,
 		devCommand(c), serveCommand(c), storeadmin.Service(c), remote.Token(c), remote.User(c), remote.Feature(c),
-		remote.Audience(c), remote.Introspect(c), remote.Events(c, storeadmin.EventsPrune(c)), storeadmin.Keys(c), storeadmin.Migrate(c), storeadmin.Backup(c), storeadmin.Restore(c),
-		storeadmin.Check(c), storeadmin.Copy(c), remote.Scanner(c), versionCommand(c),
+		remote.Audience(c), remote.Introspect(c), remote.Events(c, storeadmin.EventsPrune(c)), storeadmin.Keys(c),
+		storeadmin.Migrate(c), storeadmin.Backup(c), storeadmin.Restore(c), storeadmin.Check(c), storeadmin.Copy(c),
+		remote.Scanner(c), versionCommand(c),
 	)
+	root.InitDefaultCompletionCmd()
+	describe(root)
 	return root
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -131,7 +132,29 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 			t.Errorf("the tour left a file %s", name)
 		}
 	}
+	onlyForOwner(t, dir)
 	if err := d.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// onlyForOwner looks at the files that pasted commands left: those that hold a secret are for their owner alone.
+func onlyForOwner(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() || strings.HasPrefix(entry.Name(), "step-") {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if text, err := os.ReadFile(path); err == nil && secrets.Match(text) && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s holds a secret, and has mode %o", path, info.Mode().Perm())
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

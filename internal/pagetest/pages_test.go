@@ -19,6 +19,7 @@ var claims = map[string]string{
 	"sh test":         "TestTestsAreRunAsTheReadmeSays",
 	"sh serve":        "TestDeploymentCanBePasted",
 	"sh call":         "TestDeploymentCanBePasted",
+	"sh completion":   "TestDeploymentCanBePasted",
 	"sh cli":          "TestDeploymentCanBePasted",
 	"sh policy":       "TestDeploymentCanBePasted",
 	"sh prune":        "TestDeploymentCanBePasted",

@@ -130,7 +130,7 @@ func (d *document) parameters(b binding) ([]object, error) {
 		case b.inPath[name]:
 			in = "path"
 		case b.body != "" || f.IsMap() || !f.IsList() && f.Message() != nil && f.Message().FullName() != timestamp:
-			continue
+			continue // an entry of a map is a parameter of its own name, which a document cannot list
 		}
 		schema, err := d.field(f, request)
 		if err != nil {

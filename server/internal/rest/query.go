@@ -35,17 +35,17 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 		f := fields.ByName(protoreflect.Name(name))
 		if of, key, ok := strings.Cut(name, "."); f == nil && ok {
 			if f = fields.ByName(protoreflect.Name(of)); f == nil || !isTextMap(f) || filter.HasCommonPrefix([]string{of}) {
-				return unknownParameter(of)
+				return unknownParameter(of, parameters(fields, filter))
 			}
 			if len(values[name]) != 1 {
-				return badParameter(of)
+				return badParameter(name, f, len(values[name]))
 			}
 			msg.ProtoReflect().Mutable(f).Map().Set(protoreflect.ValueOfString(key).MapKey(), protoreflect.ValueOfString(values[name][0]))
 			delete(values, name)
 			continue
 		}
 		if f == nil || f.Message() != nil && !isTime(f) || filter.HasCommonPrefix([]string{name}) {
-			return unknownParameter(name)
+			return unknownParameter(name, parameters(fields, filter))
 		}
 	}
 	names = slices.Sorted(maps.Keys(values))
@@ -54,10 +54,10 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 	}
 	for _, name := range names { // find the faulty one
 		if p.DefaultQueryParser.Parse(msg.ProtoReflect().New().Interface(), url.Values{name: values[name]}, filter) != nil {
-			return badParameter(name)
+			return badParameter(name, fields.ByName(protoreflect.Name(name)), len(values[name]))
 		}
 	}
-	return badParameter("")
+	return queryError{"QUERY_INVALID", "", "the path or query is not valid"}
 }
 
 func isTextMap(f protoreflect.FieldDescriptor) bool {
@@ -65,7 +65,7 @@ func isTextMap(f protoreflect.FieldDescriptor) bool {
 }
 
 func isTime(f protoreflect.FieldDescriptor) bool {
-	return f.Message().FullName() == (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName() && !f.IsList()
+	return f.Message() != nil && f.Message().FullName() == (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName() && !f.IsList()
 }
 
 // queryError is the error of a query. The gateway passes on only its text, so the text is its JSON form.
@@ -83,25 +83,67 @@ func (e queryError) Error() string {
 	return string(text)
 }
 
-func unknownParameter(name string) error {
-	if !httpx.SafeName(name) {
-		name = ""
+// parameters returns the names of the query parameters that a message has.
+func parameters(fields protoreflect.FieldDescriptors, filter *utilities.DoubleArray) []string {
+	var names []string
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		name := string(f.Name())
+		if isTextMap(f) {
+			name += ".KEY"
+		}
+		if (f.Message() == nil || isTime(f) || isTextMap(f)) && !filter.HasCommonPrefix([]string{string(f.Name())}) {
+			names = append(names, name)
+		}
 	}
-	return queryError{"QUERY_UNKNOWN", name, "no such query parameter here"}
+	slices.Sort(names)
+	return names
 }
 
-func badParameter(name string) error {
-	switch name {
-	case "":
-		return queryError{"QUERY_INVALID", "", "the path or query is not valid"}
-	case "state":
-		return queryError{"QUERY_INVALID", name, "given twice, or not a state; states are written in capitals: " +
-			"ACTIVE, EXPIRED, REVOKED for tokens; ACTIVE, SUSPENDED for users"}
-	case "expires_before", "unused_since", "created_before":
-		return queryError{"QUERY_INVALID", name, "given twice, or not a time such as 2030-01-31T12:00:00Z"}
-	default:
-		return queryError{"QUERY_INVALID", name, "given twice, or not a value of this parameter"}
+// unknownParameter returns the error for a parameter that a call does not take. known are those that it takes.
+func unknownParameter(name string, known []string) error {
+	text := "this call takes no query parameters"
+	if len(known) > 0 {
+		text = "the query parameters here are " + strings.Join(known, ", ")
 	}
+	if !httpx.SafeName(name) {
+		return queryError{"QUERY_UNKNOWN", "", "no such query parameter; " + text}
+	}
+	return queryError{"QUERY_UNKNOWN", name, "there is no query parameter " + name + "; " + text}
+}
+
+// badParameter returns the error for a parameter that is given more than once, or with a value that it cannot have.
+func badParameter(name string, f protoreflect.FieldDescriptor, given int) error {
+	field := string(f.Name())
+	if !httpx.SafeName(name) {
+		name = field
+	}
+	if given > 1 && !f.IsList() {
+		return queryError{"QUERY_INVALID", field, name + " is given more than once"}
+	}
+	must := "a text"
+	switch {
+	case isTime(f):
+		must = "a time such as 2027-01-31T12:00:00Z"
+	case f.Enum() != nil:
+		must = "one of " + strings.Join(enumNames(f.Enum()), ", ") + ", in capitals"
+	case f.Kind() == protoreflect.BoolKind:
+		must = "true or false"
+	case f.Kind() != protoreflect.StringKind:
+		must = "a whole number in its range"
+	}
+	return queryError{"QUERY_INVALID", field, name + " must be " + must}
+}
+
+// enumNames returns the names of an enum's values, except the one that stands for none.
+func enumNames(e protoreflect.EnumDescriptor) []string {
+	var names []string
+	for i := range e.Values().Len() {
+		if v := e.Values().Get(i); v.Number() != 0 {
+			names = append(names, string(v.Name()))
+		}
+	}
+	return names
 }
 
 // queryOrBody rejects a query next to a body. If the body is the request, the gateway would silently ignore the query:
@@ -111,7 +153,7 @@ func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		switch r.Method {
 		case http.MethodPost, http.MethodPut, http.MethodPatch:
 			for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
-				answerError(r.Context(), nil, nil, w, r, status.Error(codes.InvalidArgument, unknownParameter(name).Error()))
+				answerError(r.Context(), nil, nil, w, r, status.Error(codes.InvalidArgument, unknownParameter(name, nil).Error()))
 				return
 			}
 		}

@@ -86,13 +86,14 @@ type Command struct {
 // Group makes cmd a command that only has others under it.
 func (c *Command) Group(cmd *cobra.Command, under ...*cobra.Command) *cobra.Command {
 	cmd.Args = cobra.ArbitraryArgs
+	aliases(under)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return UnknownCommand(cmd, args[0])
+		}
 		var names []string
 		for _, sub := range under {
 			names = append(names, sub.Name())
-		}
-		if len(args) > 0 {
-			return fmt.Errorf("there is no such command; the commands are %s", strings.Join(names, ", "))
 		}
 		return fmt.Errorf("say which command: %s", strings.Join(names, ", "))
 	}

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"encoding/csv"
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +19,7 @@ var (
 	_ pflag.Value = (*Count)(nil)
 	_ pflag.Value = (*Networks)(nil)
 	_ pflag.Value = (*List)(nil)
+	_ pflag.Value = (*Names)(nil)
 	_ pflag.Value = (*Rate)(nil)
 	_ pflag.Value = (*Hidden)(nil)
 )
@@ -83,6 +86,28 @@ func (l *List) String() string { return strings.Join(*l, ",") }
 
 // Type names the value in a command's help, and in the configuration file a list.
 func (l *List) Type() string { return "stringArray" }
+
+// Names is a flag's value: names, comma-separated or one at a time. A name that has a comma stands in double quotes. An
+// empty text is an error: it is what a variable holds that was never set.
+type Names []string
+
+// Set adds names.
+func (n *Names) Set(s string) error {
+	parts, err := csv.NewReader(strings.NewReader(s)).Read()
+	if err != nil || slices.ContainsFunc(parts, func(p string) bool { return strings.TrimSpace(p) == "" }) {
+		return errors.New(`must be names such as a,b, none of them empty; one that has a comma in double quotes`)
+	}
+	for _, part := range parts {
+		*n = append(*n, strings.TrimSpace(part))
+	}
+	return nil
+}
+
+// String writes names as Set reads them.
+func (n *Names) String() string { return strings.Join(*n, ",") }
+
+// Type names the value in a command's help, and in the configuration file a list.
+func (n *Names) Type() string { return "stringArray" }
 
 // Rate is a flag's value: how often a second something may happen. 0 is no limit, and so is the word off.
 type Rate float64

@@ -61,19 +61,31 @@ type Settings struct {
 // ServeFlags adds all of them. Serve takes its flags from here, and so does the list of keys in a shared configuration
 // file, so the two cannot differ.
 func (s *Settings) ServeFlags(f *pflag.FlagSet) {
-	s.StoreFlags(f)
-	s.DatabaseFlags(f)
-	s.UpkeepFlags(f)
 	s.DrainDelay = cli.Duration(5 * time.Second)
-	s.ListenFlags(f)
-	s.TLSFlags(f)
-	s.PolicyFlags(f)
-	s.CacheFlags(f)
-	s.Source.Flags(f)
-	s.SignIn.Flags(f)
-	s.Page.Flags(f)
-	s.Rates.Flags(f)
-	s.LogFlags(f, "info", "json")
+	cli.Grouped(f, "Store", s.StoreFlags)
+	cli.Grouped(f, "PostgreSQL", s.DatabaseFlags)
+	cli.Grouped(f, "Upkeep", s.UpkeepFlags)
+	s.servingFlags(f, s.TLSFlags, s.Source.Flags)
+	cli.Grouped(f, "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "info", "json") })
+}
+
+// DevFlags adds the flags of a throw-away server.
+func (s *Settings) DevFlags(f *pflag.FlagSet) {
+	none := func(*pflag.FlagSet) {}
+	s.servingFlags(f, none, none)
+	cli.Grouped(f, "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "warn", "text") })
+}
+
+// servingFlags adds the flags of every server, in groups.
+func (s *Settings) servingFlags(f *pflag.FlagSet, tls, source func(*pflag.FlagSet)) {
+	cli.Grouped(f, "Address and connection", s.ListenFlags)
+	cli.Grouped(f, "TLS", tls)
+	cli.Grouped(f, "Token and policy", s.PolicyFlags)
+	cli.Grouped(f, "Memory", s.CacheFlags)
+	cli.Grouped(f, "Feature source", source)
+	cli.Grouped(f, "Sign-in", s.SignIn.Flags)
+	cli.Grouped(f, "Page", s.Page.Flags)
+	cli.Grouped(f, "Rate limit", s.Rates.Flags)
 }
 
 // StoreFlags adds the flags for the place of the store and its key.

@@ -37,6 +37,12 @@ func Events(c *cli.Command, under ...*cobra.Command) *cobra.Command {
 		return tokenID(r.GetTokenId())
 	}
 	cmd.AddCommand(under...)
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return cli.UnknownCommand(cmd, args[0])
+		}
+		return nil
+	}
 	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
 		all := &patdv1.ListEventsResponse{}
 		for len(all.GetEvents()) < limit {

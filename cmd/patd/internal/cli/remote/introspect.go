@@ -36,7 +36,7 @@ Exit codes: 0 for the decision ALLOW, 1 for every other decision, 2 when there i
 		Args: cli.Takes(),
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&r.RequiredScopes, "scope", nil, "a scope that the call at hand needs; repeat for more")
+	f.Var((*cli.Names)(&r.RequiredScopes), "scope", "scopes that the call at hand needs, a `LIST`; or repeat")
 	f.StringVar(&r.Audience, "audience", "", "the `audience` that the token is presented to")
 	f.StringVar(&r.ClientIp, "client-ip", "", "the `address` that the token is presented from")
 	f.BoolVar(&asJSON, "json", false, "print JSON")

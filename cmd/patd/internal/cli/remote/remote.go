@@ -53,7 +53,7 @@ type overRemote func(ctx context.Context, conn grpc.ClientConnInterface, args []
 // remoteCommand makes a command that works over gRPC. Its faults exit with the given code.
 func remoteCommand(c *cli.Command, cmd *cobra.Command, fault int, do overRemote) *cobra.Command {
 	var r Connection
-	r.flags(cmd.Flags())
+	cli.Grouped(cmd.Flags(), "Connection", r.flags)
 	cmd.RunE = c.Run(func(ctx context.Context, args []string) error {
 		warnOfReaders(c, r.tokenFile)
 		conn, err := dial(c, &r)
@@ -164,20 +164,8 @@ func (b Bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 // RequireTransportSecurity returns false: Transport decides about plain text.
 func (Bearer) RequireTransportSecurity() bool { return false }
 
-// hintedError is a call's error with a hint.
-type hintedError struct {
-	error
-	hint string
-}
-
-func (e *hintedError) Unwrap() error { return e.error }
-
 // explain makes a call's error readable: the server's reason and text, and every field at fault.
 func (r *Connection) explain(err error) error {
-	var hinted *hintedError
-	if errors.As(err, &hinted) {
-		return fmt.Errorf("%w; %s", r.explain(hinted.error), hinted.hint)
-	}
 	s, ok := status.FromError(err)
 	if !ok {
 		return err

@@ -118,14 +118,6 @@ func labelled(given []string) (map[string]string, error) {
 	return labels, nil
 }
 
-// hintAtScopes explains a refusal of a scope that was perhaps meant as several: a comma may be part of a name.
-func hintAtScopes(err error, scopes []string) error {
-	if err != nil && slices.ContainsFunc(scopes, func(s string) bool { return strings.Contains(s, ",") }) {
-		return &hintedError{error: err, hint: "repeat --scope for several"}
-	}
-	return err
-}
-
 func tokenCreate(c *cli.Command) *cobra.Command {
 	var (
 		r      patdv1.CreateTokenRequest
@@ -150,16 +142,16 @@ hold each scope as a feature at this moment.`,
 		return err
 	})
 	f.StringVar(&r.Name, "name", "", "what to call it, unique among the user's live tokens")
-	f.StringArrayVar(&r.Scopes, "scope", nil, "what it may do; repeat for more")
+	f.Var((*cli.Names)(&r.Scopes), "scope", "what it may do, a `LIST` such as a,b; or repeat")
 	f.StringVar(&r.Description, "description", "", "what it is for")
 	f.StringArrayVar(&labels, "label", nil, "a label, `KEY=VALUE`; repeat for more")
-	f.StringArrayVar(&r.Audiences, "audience", nil, "an audience that it is for; repeat for more")
-	f.StringArrayVar(&r.AllowedCidrs, "cidr", nil, "a network that it may be used from; repeat for more")
+	f.Var((*cli.Names)(&r.Audiences), "audience", "audiences that it is for, a `LIST`; or repeat")
+	f.Var((*cli.Names)(&r.AllowedCidrs), "cidr", "networks that it may be used from, a `LIST`; or repeat")
 	life.addTo(cmd, "the server's default when left out")
 	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
 		answer, err := patdv1.NewTokenServiceClient(conn).CreateToken(ctx, &r)
 		if err != nil {
-			return hintAtScopes(err, r.GetScopes())
+			return err
 		}
 		if asJSON {
 			return c.Message(answer)

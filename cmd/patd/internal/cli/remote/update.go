@@ -54,15 +54,15 @@ given several times replaces all that was there; '' alone leaves none.`,
 	})
 	f.StringVar(&ch.token.Name, "name", "", "what to call it")
 	f.StringVar(&ch.token.Description, "description", "", "what it is for")
-	f.StringArrayVar(&ch.token.Scopes, "scope", nil, "a scope that it keeps, of those it has; repeat for more")
+	f.Var((*cli.Names)(&ch.token.Scopes), "scope", "the scopes that it keeps, of those it has, a `LIST`; or repeat")
 	f.StringVar(&ch.end, "expire-time", "", "when the token ends, e.g. 2030-01-31T12:00:00Z; only earlier")
 	f.StringArrayVar(&ch.labels, "label", nil, "a label, `KEY=VALUE`; repeat for more")
-	f.StringArrayVar(&ch.token.AllowedCidrs, "cidr", nil, "a network that it may be used from; repeat for more")
+	f.StringSliceVar(&ch.token.AllowedCidrs, "cidr", nil, "networks that it may be used from, a `LIST`; or repeat")
 	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
 		r.TokenId = args[0]
 		answer, err := patdv1.NewTokenServiceClient(conn).UpdateToken(ctx, &r)
 		if err != nil {
-			return hintAtScopes(err, r.GetToken().GetScopes())
+			return err
 		}
 		return printToken(c, answer.GetToken(), asJSON)
 	})

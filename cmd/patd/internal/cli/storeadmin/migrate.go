@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"patd/cmd/patd/internal/cli"
 	"patd/cmd/patd/internal/cli/config"
@@ -28,8 +29,8 @@ To upgrade: run the new version's migrate, then exchange one server after the ot
 schema.`,
 		Args: cli.Takes(),
 	}
-	s.StoreFlags(cmd.Flags())
-	s.LogFlags(cmd.Flags(), "warn", "text")
+	cli.Grouped(cmd.Flags(), "Store", s.StoreFlags)
+	cli.Grouped(cmd.Flags(), "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "warn", "text") })
 	var log *slog.Logger
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
 		if log, err = config.NewLogger(c, &s); err == nil {

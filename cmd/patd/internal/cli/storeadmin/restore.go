@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"patd/cmd/patd/internal/cli"
 	"patd/cmd/patd/internal/cli/config"
@@ -33,9 +34,9 @@ is kept beside it, as patd.db.before-restore-TIME.
 Everything is then as it was when the backup was made: tokens made since are gone, and those revoked since work again.`,
 		Args: cli.Takes("FILE"),
 	}
-	s.StoreFlags(cmd.Flags())
+	cli.Grouped(cmd.Flags(), "Store", s.StoreFlags)
 	cmd.Flags().Lookup("data-dir").Usage = "`directory` to put the store into, its key being there"
-	s.LogFlags(cmd.Flags(), "warn", "text")
+	cli.Grouped(cmd.Flags(), "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "warn", "text") })
 	var log *slog.Logger
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
 		if log, err = config.NewLogger(c, &s); err == nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"patd/cmd/patd/internal/cli"
@@ -29,8 +30,8 @@ func storeCommand(c *cli.Command, cmd *cobra.Command, do onStore) *cobra.Command
 // commandOn makes a command that works on the store that open returns.
 func commandOn(c *cli.Command, cmd *cobra.Command, open func(context.Context, *cli.Command, *config.Settings, *slog.Logger) (*Opened, error), do onStore) *cobra.Command {
 	s := config.Settings{DatabaseTimeout: config.Patient}
-	s.StoreFlags(cmd.Flags())
-	s.LogFlags(cmd.Flags(), "warn", "text")
+	cli.Grouped(cmd.Flags(), "Store", s.StoreFlags)
+	cli.Grouped(cmd.Flags(), "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "warn", "text") })
 	var log *slog.Logger
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
 		if log, err = config.NewLogger(c, &s); err == nil {

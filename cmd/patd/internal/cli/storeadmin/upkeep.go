@@ -26,7 +26,7 @@ func Backup(c *cli.Command) *cobra.Command {
 		Short: "Copy the store, consistent, the server running or not",
 		Long: `Copy the store into a new file, as it is at one moment, the server running or not. The digest key is not in it: keep a
 copy of the key file in another place. Of a store in PostgreSQL the file is one of SQLite's with the same rows, which
-` + "`patd check --database-url sqlite:FILE`" + ` can look into; no change waits for it.
+` + "`patd check --database-url sqlite:FILE --hash-key-file KEY`" + ` can look into; no change waits for it.
 
 To restore into PostgreSQL: stop the servers, and copy the backup into a database without a store in it,
 ` + "`patd copy --from sqlite:FILE --to postgres://…`" + `.
@@ -128,6 +128,8 @@ func Check(c *cli.Command) *cobra.Command {
 After a database was moved or repaired, positions in the audit log and the change feed, and the numbers of users and keys, may be
 behind the rows that are there. --repair-positions mends that, and has every server drop what it remembers of the store; it may
 be run while servers use it.
+
+A backup is checked with the key file of its store: --database-url sqlite:FILE --hash-key-file KEY.
 
 Service tokens that expire within 14 days, or have expired within the last 14, are warnings on standard error.`,
 		Args: cli.Takes(),
