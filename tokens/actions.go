@@ -8,13 +8,14 @@ import (
 // Actions returns every action that an event of the audit log may name.
 func Actions() []Action {
 	return []Action{
-		ActionTokenCreate, ActionTokenUpdate, ActionTokenRotate, ActionTokenRevoke, ActionTokenRevokeAll,
-		ActionTokenExchange, ActionTokenRefresh, ActionAccessRevoke, ActionFamilyRevoke, ActionUserSuspend,
-		ActionUserResume, ActionUserDelete, ActionUserFeatures, ActionServiceCreate, ActionServiceRevoke,
-		ActionTokenBlock, ActionTokenUnblock, ActionUserRefresh, ActionFeatureCreate, ActionFeatureReplace,
-		ActionFeatureDelete, ActionAudienceCreate, ActionAudienceReplace, ActionAudienceDelete, ActionKeyAdd,
-		ActionKeyRetire, ActionPrefixAdd, ActionAuditPrune, ActionSessionHandoff, ActionSessionCreate,
-		ActionSessionEnd,
+		ActionTokenCreate, ActionTokenUpdate, ActionTokenRotate, ActionTokenFirstUse, ActionTokenCancel,
+		ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenExchange, ActionTokenRefresh, ActionAccessRevoke,
+		ActionFamilyRevoke, ActionUserSuspend, ActionUserResume, ActionUserDelete, ActionUserFeatures,
+		ActionServiceCreate, ActionServiceRotate, ActionServiceRevoke, ActionTokenBlock, ActionTokenUnblock,
+		ActionUserRefresh, ActionFeatureCreate, ActionFeatureReplace, ActionFeatureDelete, ActionAudienceCreate,
+		ActionAudienceReplace, ActionAudienceDelete, ActionKeyAdd, ActionKeyRetire, ActionPrefixAdd,
+		ActionAuditPrune, ActionSessionHandoff, ActionSessionCreate, ActionSessionEnd, ActionTokenRevokeMatching,
+		ActionTokenRevokeEnd,
 	}
 }
 

@@ -26,11 +26,14 @@ func examples() map[string]string {
 			"patd serve --config patd.yaml --http-addr 127.0.0.1:8443 --tls-cert cert.pem --tls-key key.pem",
 		"token create": "patd token create --user alice --name 'nightly export' --scope reports.read,billing.read " +
 			"--ttl 90d > export.token",
-		"token list":   "patd token list --user alice --state active",
-		"token show":   "patd token show --user alice 15ODq7pq8Hy",
-		"token update": "patd token update --user alice 15ODq7pq8Hy --scope reports.read --cidr 192.0.2.0/24",
-		"token rotate": "patd token rotate --user alice 15ODq7pq8Hy --grace 7d --ttl 90d > export.token",
-		"token revoke": "patd token revoke --user alice 15ODq7pq8Hy --reason 'no longer used'",
+		"token list":            "patd token list --user alice --state active",
+		"token show":            "patd token show --user alice 15ODq7pq8Hy",
+		"token update":          "patd token update --user alice 15ODq7pq8Hy --scope reports.read --cidr 192.0.2.0/24",
+		"token rotate":          "patd token rotate --user alice 15ODq7pq8Hy --grace 7d --ttl 90d > export.token",
+		"token revoke":          "patd token revoke --user alice 15ODq7pq8Hy --reason 'no longer used'",
+		"token cancel-rotation": "patd token cancel-rotation --user alice 15ODq7pq8Hy",
+		"token revoke-matching": "patd token revoke-matching --scope deploy.run --unused-since 90d\n" +
+			"patd token revoke-matching --scope deploy.run --unused-since 90d --confirm 12 --reason 'not in use'",
 		"user features": "patd user features alice\n" +
 			"patd user features alice --set reports.read,billing.read\n" +
 			"patd user features alice --add deploy.run",
@@ -58,6 +61,7 @@ func examples() map[string]string {
 		"events prune":     "patd events prune --older-than 400d --data-dir data",
 		"service create":   "patd service create gateway --permission introspect --data-dir data > gateway.token",
 		"service list":     "patd service list --data-dir data",
+		"service rotate":   "patd service rotate gateway --data-dir data > gateway.token",
 		"service revoke":   "patd service revoke gateway --data-dir data",
 		"keys prepare":     "patd keys prepare --data-dir data",
 		"keys rotate":      "patd keys rotate --data-dir data",
