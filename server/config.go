@@ -84,7 +84,8 @@ type Config struct {
 	AcceptBasic, AcceptAPIKey bool
 	// Now is the clock of the limits. Nil: time.Now.
 	Now func() time.Time
-	// UnknownCallerMemory bounds the messages of all callers without a good credential together, in bytes. 0: 64 MiB.
+	// UnknownCallerMemory bounds what all callers without a good credential hold together, in bytes. 0: 64 MiB. Half of
+	// it is for their connections, 64 KiB each: it bounds Connections.MaxAnonymous too.
 	UnknownCallerMemory int64
 	// Reflection serves gRPC reflection.
 	Reflection bool

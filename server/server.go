@@ -9,13 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/test/bufconn"
 
 	"patd/gen/openapi"
@@ -164,7 +164,9 @@ func (s *Server) closeListeners() {
 // build makes the two gRPC servers and the handlers in front of them.
 func (s *Server) build(c Config) error {
 	m := metrics.New(c.Version)
-	s.gates(c.Connections, m)
+	unknown := call.NewUnknownMemory(c.UnknownCallerMemory, m)
+	c.Connections.MaxAnonymous = min(c.Connections.MaxAnonymous, call.ConnectionsOf(c.UnknownCallerMemory))
+	s.gates(c, m, unknown)
 	m.Registry.MustRegister(metrics.Figures(decisions(c.Service)))
 	if c.Figures != nil {
 		m.Registry.MustRegister(metrics.Figures(c.Figures))
@@ -181,14 +183,11 @@ func (s *Server) build(c Config) error {
 
 	network := call.New(call.Config{
 		Service: c.Service, SignIn: c.SignIn, Logger: c.Logger, Metrics: m, Limits: bounds, Codec: introspect.NewCodec(),
-		UnknownMemory: c.UnknownCallerMemory, Trusted: c.TrustedProxies, Timeout: c.RequestTimeout, Draining: draining,
+		Unknown: unknown, Trusted: c.TrustedProxies, Timeout: c.RequestTimeout, Draining: draining,
 		Lingering: &s.lingering,
 	})
-	options := []grpc.ServerOption{keepaliveOf(c.Connections)}
-	if c.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS.Clone())))
-	}
-	s.grpc = newGRPC(network, options...)
+	// The gate reads ahead for known callers, and speaks TLS.
+	s.grpc = newGRPC(network, keepaliveOf(c.Connections), grpc.ReadBufferSize(0))
 	accept := extauth.Accept{Basic: c.AcceptBasic, APIKey: c.AcceptAPIKey}
 	registerServices(call.NewGuard(s.grpc, network), c.Service, s.issuer)
 	extauth.RegisterEnvoy(call.NewGuard(s.grpc, network), extauth.NewEnvoy(c.Service, c.ForwardAuthorization, accept))
@@ -212,8 +211,9 @@ func (s *Server) build(c Config) error {
 	from := httpx.Senders{Chain: behind, Trusted: c.TrustedProxies}
 	s.front = &rest.Front{
 		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: endpoints.Handlers(),
-		Gates: map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network, accept)},
-		Short: introspect.NewDirect(introspect.New(behind, c.Service), from),
+		Gates:      map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network, accept)},
+		KnowClient: endpoints.KnowClient,
+		Short:      introspect.NewDirect(introspect.New(behind, c.Service), from),
 	}
 	if s.front.Site, err = s.site(c, network); err != nil {
 		stop()
@@ -270,15 +270,21 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 		WriteTimeout:      bodyTimeout + c.RequestTimeout + bodyTimeout,
 		IdleTimeout:       max(c.Connections.HTTPIdle, 0),
 		ConnContext:       connection.With,
-		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateIdle {
+				connection.Idle(c)
+			}
+		},
+		Protocols:      new(http.Protocols),
+		MaxHeaderBytes: maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxHTTPStreams, MaxReceiveBufferPerConnection: call.MaxUnknown, MaxReceiveBufferPerStream: call.MaxUnknown,
+			MaxReadFrameSize: connection.MaxFrame,
 		},
 		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
-	if c.TLS != nil {
-		srv.TLSConfig = c.TLS.Clone()
-	}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(c.TLS != nil) // below the gate, which speaks TLS
 	return srv
 }
 
@@ -340,11 +346,7 @@ func serveGRPC(what string, g *grpc.Server, lis net.Listener) error {
 }
 
 func (s *Server) serveHTTP(what string, h *http.Server, lis net.Listener) error {
-	serve := h.Serve
-	if s.secure {
-		serve = func(l net.Listener) error { return h.ServeTLS(l, "", "") }
-	}
-	if err := serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := h.Serve(lis); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", what, err)
 	}
 	return nil
@@ -401,19 +403,25 @@ func stopGRPC(ctx context.Context, g *grpc.Server) error {
 }
 
 // gates limits the connections of each listener, and shows their numbers in the metrics.
-func (s *Server) gates(l connection.Limits, m *metrics.Set) {
+func (s *Server) gates(c Config, m *metrics.Set, unknown *call.UnknownMemory) {
+	l := c.Connections
 	closed := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "patd_connections_closed_total",
-		Help: "Connections closed by listener and reason: limit, anonymous (no good credential in time), refused (no room).",
+		Help: "Connections closed by listener and reason: limit, anonymous (no good credential in time), refused (no room), memory (the headers).",
 	}, []string{"listener", "reason"})
 	m.Registry.MustRegister(closed)
-	gated := func(name string, lis net.Listener, most int) *connection.Gate {
-		for _, reason := range []string{"limit", "anonymous", "refused"} {
+	gated := func(name string, lis net.Listener, most int, protocols ...string) *connection.Gate {
+		for _, reason := range []string{"limit", "anonymous", "refused", "memory"} {
 			closed.WithLabelValues(name, reason)
 		}
 		g := &connection.Gate{
 			Listener: lis, Max: max(most, 1), MaxAnonymous: min(l.MaxAnonymous, max(most, 1)), Anonymous: list.New(),
-			Closed: func(reason string) { closed.WithLabelValues(name, reason).Inc() },
+			Closed: func(reason string) { closed.WithLabelValues(name, reason).Inc() }, Memory: unknown,
+			HTTP2: !slices.Contains(protocols, "http/1.1"),
+		}
+		if c.TLS != nil {
+			g.TLS = c.TLS.Clone()
+			g.TLS.NextProtos = protocols
 		}
 		for state, n := range map[string]func() int{
 			"known":     func() int { known, _ := g.Counts(); return known },
@@ -426,15 +434,15 @@ func (s *Server) gates(l connection.Limits, m *metrics.Set) {
 		}
 		return g
 	}
-	front := gated("http", s.httpLis, l.Max/2)
+	front := gated("http", s.httpLis, l.Max/2, "h2", "http/1.1")
 	s.httpLis, front.Numbered = front, &s.numbered
-	network := gated("grpc", s.grpcLis, l.Max/2)
-	network.Timeout, network.Paced = l.AnonymousTimeout, true
+	network := gated("grpc", s.grpcLis, l.Max/2, "h2")
+	network.Timeout = l.AnonymousTimeout
 	if l.Age > 0 {
 		network.Retire, network.RetireSpread = l.Age+l.Age/10+l.Grace/4, max(l.Grace/2, 0)
 	}
 	s.grpcLis, s.grpcGate = network, network
 	if s.metLis != nil {
-		s.metLis = gated("metrics", s.metLis, min(connection.MaxMetricsConnections, max(l.Max/8, 1)))
+		s.metLis = gated("metrics", s.metLis, min(connection.MaxMetricsConnections, max(l.Max/8, 1)), "h2", "http/1.1")
 	}
 }

@@ -30,7 +30,7 @@ const (
 	unknownBudget = 64 << 20
 	// unknownMargin is what strangers may cost beside their messages: connections and streams, and garbage, of which
 	// the collector lets as much gather as it does of calls by anybody.
-	unknownMargin = 128 << 20
+	unknownMargin = 64 << 20
 )
 
 // programToMeasure is the real program, built for this test. This test binary, which stands in for the program elsewhere, may be one

@@ -119,13 +119,11 @@ type lateDeadline struct {
 	Timeout time.Duration // 0: none
 	// Waits, when not nil, is called once, before the first wait.
 	Waits func()
-	// unknown, when not nil, is charged once the call waits: while its caller is not identified, the memory that its
-	// stream holds counts against the limit of unknown callers.
-	unknown *UnknownMemory
+	// unknown is charged once the call waits for its caller to be identified, so that the connection need not be held
+	// back meanwhile. If there is no room, it is held back.
+	unknown Held
 
 	mu       sync.Mutex
-	charged  bool
-	refused  error // unknown had no room; the call is then canceled
 	bounded  context.Context
 	cancel   context.CancelFunc
 	released bool
@@ -155,25 +153,17 @@ func (l *lateDeadline) of(parent context.Context) context.Context {
 
 // charge reserves what the stream of a caller may hold while it waits to be identified. mu must be held.
 func (l *lateDeadline) charge() {
-	if l.unknown == nil {
-		return
+	if l.unknown.memory != nil && l.unknown.take(MaxUnknown) {
+		l.unknown.connection.Handled()
 	}
-	if l.refused = l.unknown.wait(); l.refused != nil {
-		l.cancel()
-		return
-	}
-	l.charged = true
 }
 
-// identified ends the charge. It returns an error if the caller was rejected while it waited.
-func (l *lateDeadline) identified() error {
+// identified ends the charge.
+func (l *lateDeadline) identified() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.charged {
-		l.unknown.waited()
-	}
-	l.unknown, l.charged = nil, false
-	return l.refused
+	l.unknown.Release()
+	l.unknown = Held{}
 }
 
 // made returns the context with the deadline, or nil if it was not needed yet.

@@ -73,26 +73,26 @@ type Chain struct {
 	expiries      *expiries
 }
 
-// Config configures a chain. All fields are required but SignIn, which may be nil, and UnknownMemory (0: the default).
+// Config configures a chain. All fields are required but SignIn, which may be nil.
 type Config struct {
-	Service       *tokens.Service
-	SignIn        Verifier
-	Logger        *slog.Logger
-	Metrics       *metrics.Set
-	Limits        *Limits
-	Codec         encoding.CodecV2
-	UnknownMemory int64 // bytes
-	Trusted       Trusted
-	Timeout       time.Duration
-	Draining      context.Context
-	Lingering     *sync.WaitGroup
+	Service   *tokens.Service
+	SignIn    Verifier
+	Logger    *slog.Logger
+	Metrics   *metrics.Set
+	Limits    *Limits
+	Codec     encoding.CodecV2
+	Unknown   *UnknownMemory
+	Trusted   Trusted
+	Timeout   time.Duration
+	Draining  context.Context
+	Lingering *sync.WaitGroup
 }
 
 // New makes the chain of the network listeners.
 func New(c Config) *Chain {
 	return &Chain{
 		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
-		codec: c.Codec, Unknown: newUnknownMemory(c.UnknownMemory, c.Metrics), Methods: methodsOf(Rights()), Trusted: c.Trusted,
+		codec: c.Codec, Unknown: c.Unknown, Methods: methodsOf(Rights()), Trusted: c.Trusted,
 		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering, expiries: &expiries{},
 	}
 }
@@ -260,12 +260,11 @@ func (c *Chain) authenticateCharged(begun *Call, remembered *FromMemoryOnly) (to
 	if c.behindGateway || len(begun.Credentials) == 0 { // the front has charged it, or there is nothing to wait for
 		return c.authenticate(ctx, begun.Credentials, begun.Peer)
 	}
-	begun.Late.unknown = c.Unknown
-	actor, err := c.authenticate(ctx, begun.Credentials, begun.Peer)
-	if refused := begun.Late.identified(); refused != nil {
-		return actor, refused
+	if begun.Connection == nil || !begun.Connection.Known.Load() {
+		begun.Late.unknown = c.Unknown.Hold(begun.Connection)
+		defer begun.Late.identified()
 	}
-	return actor, err
+	return c.authenticate(ctx, begun.Credentials, begun.Peer)
 }
 
 // authorize checks the table of rights before the handler runs, and rejects a caller that mints too often. If a change
@@ -322,10 +321,9 @@ func (c *Chain) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	}
 	defer holds.Release()
 	if m.Open && !strings.HasPrefix(m.name, "grpc.health.") { // unread messages of an unknown caller hold memory
-		if err := c.Unknown.Take(MaxUnknown); err != nil {
-			return c.refused(begun, err)
+		if full := holds.Data(MaxUnknown); full != nil {
+			return c.refused(begun, full)
 		}
-		defer c.Unknown.Give(MaxUnknown)
 	}
 	if srv == nil {
 		return tokens.Fail(fault.CodeUnimplemented, "METHOD_UNKNOWN", "there is no such method")
@@ -340,7 +338,7 @@ func (c *Chain) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if !ok {
 		return errNoMessageStream
 	}
-	return next(srv, &admitted{ServerStream: ss, messages: messages, call: begun, chain: c})
+	return next(srv, &admitted{ServerStream: ss, messages: messages, call: begun, chain: c, held: &holds})
 }
 
 // admitted is a stream whose context is the Call.
@@ -349,20 +347,21 @@ type admitted struct {
 	messages messageStream
 	call     *Call
 	chain    *Chain
+	held     *Held
 }
 
 // RecvMsg reads the next message, within the limit of unknown callers if the caller is one. gRPC's own RecvMsg would
 // end the stream before the handler can give a reason.
 func (a *admitted) RecvMsg(m any) error {
 	if !a.call.Method.Open {
-		_, err := a.chain.receiveFrom(a.messages, m, MaxTransportMessage, false)
+		_, err := a.chain.receiveFrom(a.messages, m, MaxTransportMessage, nil)
 		if errors.Is(err, io.EOF) {
 			return io.EOF
 		}
 		return received(err)
 	}
-	taken, err := a.chain.receiveFrom(a.messages, m, MaxUnknown, true)
-	a.chain.Unknown.Give(taken)
+	taken, err := a.chain.receiveFrom(a.messages, m, MaxUnknown, a.held)
+	a.held.Done(taken)
 	if errors.Is(err, io.EOF) {
 		return io.EOF
 	}

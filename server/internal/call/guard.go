@@ -41,12 +41,11 @@ func (g Guard) RegisterService(desc *grpc.ServiceDesc, impl any) {
 // counted like any other.
 func (c *Chain) Guard(full string, handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) {
-		begun, start, taken := &Call{}, time.Now(), 0
+		begun, start := &Call{}, time.Now()
 		m := c.Of(full)
 		c.Begin(begun, ctx, m)
 		var holds Held
 		defer func() {
-			c.Unknown.Give(taken)
 			holds.Release()
 			err = c.End(begun, start, recover(), err)
 		}()
@@ -62,9 +61,7 @@ func (c *Chain) Guard(full string, handle grpc.MethodHandler) grpc.MethodHandler
 		}
 		return handle(srv, begun, func(v any) error {
 			if (m.Open || m.Anyone) && !c.behindGateway {
-				var err error
-				taken, err = c.receiveUnknown(ctx, v)
-				return received(err)
+				return received(c.receiveUnknown(ctx, v, &holds))
 			}
 			return c.Receive(ctx, v)
 		}, c.unary)
@@ -76,9 +73,9 @@ func (c *Chain) holdStream(begun *Call) (Held, error) {
 	if !begun.Method.Open && !begun.Method.Anyone || c.behindGateway {
 		return Held{}, nil
 	}
+	holds := c.Unknown.Hold(begun.Connection)
 	headers, _ := metadata.FromIncomingContext(begun.Context)
-	holds, full := c.Unknown.Hold(begun.Connection, SizeOfHeaders(headers))
-	if full != nil {
+	if full := holds.Head(SizeOfHeaders(headers)); full != nil {
 		return Held{}, full
 	}
 	return holds, nil

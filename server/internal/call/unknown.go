@@ -24,41 +24,64 @@ const (
 	// MaxUnknown is how many bytes of one message are read while its caller is not known.
 	MaxUnknown           = 64 << 10
 	defaultUnknownMemory = 64 << 20
+	leastConnections     = 4
 	// UnknownRetryAfter is the Retry-After for a caller when no memory is left.
 	UnknownRetryAfter = time.Second
 	// ReasonUnknownMemory is the reason of that error.
 	ReasonUnknownMemory = "UNKNOWN_CALLER_MEMORY"
 )
 
-// UnknownMemory bounds the memory that all unknown callers hold together, in bytes. It never rejects a known caller.
+// UnknownMemory bounds the memory that all unknown callers hold together, in bytes. It never rejects a known caller. Each
+// connection without a good credential has a share of its own, see connection.Share; they are limited in number by
+// ConnectionsOf, to half of the bound. The other half, most, is for what exceeds those shares.
 type UnknownMemory struct {
 	most    int64
 	used    atomic.Int64
-	waiting atomic.Int64 // the part of used held by callers that wait to be identified
 	refused prometheus.Counter
 }
 
-func newUnknownMemory(most int64, m *metrics.Set) *UnknownMemory {
-	if most <= 0 {
-		most = defaultUnknownMemory
+var _ connection.Memory = (*UnknownMemory)(nil)
+
+// ConnectionsOf returns how many connections without a good credential each of the two listeners may have, if all
+// unknown callers together may hold so many bytes: a few at least, for a probe. 0: the default.
+func ConnectionsOf(unknown int64) int {
+	return max(int(min(ofUnknown(unknown)/4/connection.Share, 1<<20)), leastConnections)
+}
+
+func ofUnknown(bytes int64) int64 {
+	if bytes <= 0 {
+		return defaultUnknownMemory
 	}
-	u := &UnknownMemory{most: most, refused: prometheus.NewCounter(prometheus.CounterOpts{
+	return bytes
+}
+
+// NewUnknownMemory makes the budget; 0: the default.
+func NewUnknownMemory(bytes int64, m *metrics.Set) *UnknownMemory {
+	u := &UnknownMemory{most: ofUnknown(bytes) / 2, refused: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "patd_unknown_caller_refusals_total",
 		Help: "Requests refused because unknown callers together held --unknown-caller-memory.",
 	})}
 	m.Registry.MustRegister(u.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "patd_unknown_caller_memory_bytes", Help: "Bytes of messages that unknown callers hold now.",
+		Name: "patd_unknown_caller_memory_bytes",
+		Help: "Bytes of messages and headers that unknown callers hold beyond the shares of their connections.",
 	}, func() float64 { return float64(u.used.Load()) }))
 	return u
 }
 
 // Take reserves n bytes. If it returns an error, nothing is reserved.
 func (u *UnknownMemory) Take(n int) error {
-	if u.used.Add(int64(n)) <= u.most {
+	if u.take(n) {
 		return nil
 	}
-	u.used.Add(-int64(n))
 	return u.refusal()
+}
+
+func (u *UnknownMemory) take(n int) bool {
+	if u.used.Add(int64(n)) <= u.most {
+		return true
+	}
+	u.used.Add(-int64(n))
+	return false
 }
 
 func (u *UnknownMemory) refusal() *fault.TooOften {
@@ -74,45 +97,85 @@ func (u *UnknownMemory) refusal() *fault.TooOften {
 func (u *UnknownMemory) Give(n int) { u.used.Add(-int64(n)) }
 
 const (
-	// maxConnectionHeld is how many bytes the calls of a connection without a good credential may hold without a
-	// charge, so that a probe is served whatever other unknown callers hold.
-	maxConnectionHeld = 16 << 10
 	// streamSize and fieldSize are the overhead of a stream and of each of its headers, besides their text.
 	streamSize = 4 << 10
 	fieldSize  = 112
 )
 
-// Held is the memory that a call holds besides its message.
+// Held is the memory that a call of an unknown caller holds: out of the share of its connection, as long as that
+// lasts, and then out of the budget. The zero Held holds nothing and charges nothing.
 type Held struct {
-	connection *connection.Connection
-	memory     *UnknownMemory // nil: the connection's own allowance sufficed
-	bytes      int
+	memory      *UnknownMemory
+	connection  *connection.Connection // nil: unknown
+	own, shared int
+	granted     int
 }
 
-// Hold reserves what a call holds besides its message, if its connection has not shown a good credential. On other
-// connections, and if the connection is unknown, it reserves nothing.
-func (u *UnknownMemory) Hold(c *connection.Connection, n int) (Held, *fault.TooOften) {
-	if c == nil || c.Known.Load() {
-		return Held{}, nil
+// Hold returns the memory of a call on a connection, which may be nil.
+func (u *UnknownMemory) Hold(c *connection.Connection) Held { return Held{memory: u, connection: c} }
+
+// Head reserves the memory of a request's headers and stream. If its connection has shown a good credential, it
+// reserves nothing.
+func (h *Held) Head(n int) *fault.TooOften {
+	if h.connection == nil || h.connection.Known.Load() {
+		return nil
 	}
-	if c.Held.Add(int64(n)) <= maxConnectionHeld {
-		return Held{connection: c, bytes: n}, nil
+	if !h.take(n) {
+		h.connection.Refused()
+		return h.memory.refusal()
 	}
-	c.Held.Add(-int64(n))
-	if u.used.Add(int64(n)) > u.most {
-		u.used.Add(-int64(n))
-		return Held{}, u.refusal()
-	}
-	return Held{memory: u, bytes: n}, nil
+	h.connection.Handled()
+	return nil
 }
 
-// Release releases the reserved memory.
-func (h Held) Release() {
-	switch {
-	case h.memory != nil:
-		h.memory.Give(h.bytes)
-	case h.connection != nil:
-		h.connection.Held.Add(-int64(h.bytes))
+// Data reserves n bytes of a message. As much may then be read from the connection.
+func (h *Held) Data(n int) *fault.TooOften {
+	if !h.take(n) {
+		return h.memory.refusal()
+	}
+	n += lenPrefix
+	h.granted += n
+	h.connection.Grant(n)
+	return nil
+}
+
+func (h *Held) take(n int) bool {
+	if c := h.connection; c != nil {
+		if c.Held.Add(int64(n)) <= connection.CallShare {
+			h.own += n
+			return true
+		}
+		c.Held.Add(-int64(n))
+	}
+	if !h.memory.take(n) {
+		return false
+	}
+	h.shared += n
+	return true
+}
+
+// Done releases the memory of messages that were read. What follows them on the stream may be read.
+func (h *Held) Done(n int) {
+	back := min(n, h.shared)
+	h.give(n-back, back)
+}
+
+func (h *Held) give(own, shared int) {
+	h.own, h.shared = h.own-own, h.shared-shared
+	if own != 0 {
+		h.connection.Held.Add(-int64(own))
+	}
+	if shared != 0 {
+		h.memory.Give(shared)
+	}
+}
+
+// Release releases all that is held.
+func (h *Held) Release() {
+	h.give(h.own, h.shared)
+	if h.granted != 0 {
+		h.connection.Grant(-h.granted)
+		h.granted = 0
 	}
 }
 
@@ -125,23 +188,6 @@ func SizeOfHeaders(headers map[string][]string) int {
 		}
 	}
 	return n
-}
-
-// wait reserves what the stream of a caller may hold while it waits to be identified. Messages of unknown callers do
-// not keep it out, since it may be a good one: it is rejected only if the waiting callers alone hold everything.
-func (u *UnknownMemory) wait() error {
-	if u.waiting.Add(MaxUnknown) > max(u.most, MaxUnknown) {
-		u.waiting.Add(-MaxUnknown)
-		return u.refusal()
-	}
-	u.used.Add(MaxUnknown)
-	return nil
-}
-
-// waited releases what wait reserved.
-func (u *UnknownMemory) waited() {
-	u.used.Add(-MaxUnknown)
-	u.waiting.Add(-MaxUnknown)
 }
 
 // UnknownTooLarge returns the error for a message that is too large for an unknown caller.
@@ -162,27 +208,28 @@ var errNoMessageStream = errors.New("read a message: gRPC's stream has changed i
 // Receive reads a known caller's message into v: at most maxTransportMessage bytes. gRPC's own read would send its
 // error to the client at once, before the chain can map it or, for Envoy, turn it into a denial.
 func (c *Chain) Receive(ctx context.Context, v any) error {
-	_, err := c.receiveMessage(ctx, v, MaxTransportMessage, false)
-	return received(err)
+	return received(c.receiveMessage(ctx, v, MaxTransportMessage, nil))
 }
 
-// receiveUnknown reads an unknown caller's message into v: at most MaxUnknown bytes, both on the wire and decompressed,
-// from the shared budget. It returns how many bytes its caller has to give back.
-func (c *Chain) receiveUnknown(ctx context.Context, v any) (taken int, err error) {
-	return c.receiveMessage(ctx, v, MaxUnknown, true)
+// receiveUnknown reads an unknown caller's message into v: at most MaxUnknown bytes, both on the wire and decompressed.
+// The caller releases what is then held.
+func (c *Chain) receiveUnknown(ctx context.Context, v any, held *Held) error {
+	return c.receiveMessage(ctx, v, MaxUnknown, held)
 }
 
-func (c *Chain) receiveMessage(ctx context.Context, v any, most int, budgeted bool) (taken int, err error) {
+func (c *Chain) receiveMessage(ctx context.Context, v any, most int, held *Held) error {
 	stream, ok := grpc.ServerTransportStreamFromContext(ctx).(messageStream)
 	if !ok {
-		return 0, errNoMessageStream
+		return errNoMessageStream
 	}
-	return c.receiveFrom(stream, v, most, budgeted)
+	_, err := c.receiveFrom(stream, v, most, held)
+	return err
 }
 
-func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool) (taken int, err error) {
+// receiveFrom reads a message, and returns how many bytes it has added to held. held is nil if the caller is known.
+func (c *Chain) receiveFrom(stream messageStream, v any, most int, held *Held) (taken int, err error) {
 	tooMuch := TooLarge
-	if budgeted {
+	if held != nil {
 		tooMuch = UnknownTooLarge
 	}
 	compressed, length, err := readPrefix(stream)
@@ -195,7 +242,7 @@ func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 	if int64(length) > int64(most) {
 		return 0, tooMuch()
 	}
-	if budgeted {
+	if held != nil {
 		if stream.RecvCompress() != "" { // the response is not compressed: a compressor holds far more than the message
 			_ = stream.SetSendCompress(encoding.Identity) // it fails only if the response has begun, and it has not
 		}
@@ -203,8 +250,8 @@ func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 		if compressed {
 			taken += most
 		}
-		if err := c.Unknown.Take(taken); err != nil {
-			return 0, err
+		if full := held.Data(taken); full != nil {
+			return 0, full
 		}
 	}
 	data, err := stream.Read(int(length))
@@ -237,10 +284,13 @@ func (c *Chain) receiveFrom(stream messageStream, v any, most int, budgeted bool
 }
 
 // prefixes pools the five bytes before each message, which a read from the stream would otherwise allocate each time.
-var prefixes = sync.Pool{New: func() any { return new([5]byte) }}
+var prefixes = sync.Pool{New: func() any { return new([lenPrefix]byte) }}
+
+// lenPrefix is the size of what stands before each message.
+const lenPrefix = 5
 
 func readPrefix(s messageStream) (compressed bool, length uint32, err error) {
-	header, _ := prefixes.Get().(*[5]byte)
+	header, _ := prefixes.Get().(*[lenPrefix]byte)
 	defer prefixes.Put(header)
 	if err := s.ReadMessageHeader(header[:]); err != nil {
 		return false, 0, err //nolint:wrapcheck // it is gRPC's, or io.EOF

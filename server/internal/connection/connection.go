@@ -1,8 +1,10 @@
 package connection
 
 import (
+	"bufio"
 	"container/list"
 	"context"
+	"crypto/tls"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -75,8 +77,11 @@ type Gate struct {
 	Retire            time.Duration // after which a connection's streams end; 0 or less: never
 	RetireSpread      time.Duration
 	Closed            func(reason string)
-	Numbered          *Numbered // nil: its connections are not looked up by number
-	Paced             bool      // an anonymous connection is read from only while it reads
+	Numbered          *Numbered   // nil: its connections are not looked up by number
+	TLS               *tls.Config // nil: plain text
+	// HTTP2 says that the connections carry HTTP/2 only. Otherwise TLS negotiates it, and plain text is HTTP/1.1.
+	HTTP2  bool
+	Memory Memory // of unknown peers, beyond their shares; nil: unbounded
 
 	mu        sync.Mutex
 	open      int
@@ -87,15 +92,19 @@ var _ net.Listener = (*Gate)(nil)
 
 // Connection is a connection of a Gate.
 type Connection struct {
-	net.Conn
+	net.Conn // over TLS, if the gate has it
+	raw      net.Conn
 	gate     *Gate
 	Number   uint64
 	accepted time.Time
 	retireAt time.Time // zero: never
 	Known    atomic.Bool
 	Watches  atomic.Int32 // Watch calls of gRPC health
-	Held     atomic.Int64 // bytes that its calls hold without a charge
+	Held     atomic.Int64 // bytes of CallShare in use
 	writing  sync.Mutex   // held during a Write while the connection is not known
+	intake   intake
+	started  bool          // only Read uses it, as it does ahead
+	ahead    *bufio.Reader // of a known HTTP/2 connection
 
 	// Guarded by the gate's mu.
 	place *list.Element // among the anonymous; nil: not one of them
@@ -123,7 +132,13 @@ func (g *Gate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &Connection{Conn: raw, gate: g, accepted: time.Now()}
+		c := &Connection{Conn: raw, raw: raw, gate: g, accepted: time.Now()}
+		if g.TLS != nil {
+			c.Conn = tls.Server(&handshaking{Conn: raw, left: maxHandshake}, g.TLS)
+		}
+		if g.HTTP2 {
+			c.intake.start(true)
+		}
 		if g.Retire > 0 {
 			c.retireAt = c.accepted.Add(g.Retire + rand.N(g.RetireSpread+1)) //nolint:gosec // G404: any will do
 		}
@@ -154,7 +169,7 @@ func (g *Gate) admit(c *Connection) bool {
 	g.mu.Unlock()
 	if oldest != nil {
 		g.Closed("limit")
-		_ = oldest.Conn.Close() // its reader notices
+		oldest.cut()
 	}
 	return true
 }
@@ -173,31 +188,19 @@ func (g *Gate) leave(c *Connection) {
 	}
 }
 
-// Write writes to the peer.
-func (c *Connection) Write(p []byte) (int, error) {
-	if c.gate.Paced && !c.Known.Load() {
-		c.writing.Lock()
-		defer c.writing.Unlock()
-	}
-	return c.Conn.Write(p) //nolint:wrapcheck // it stands for the connection
-}
-
-// Read reads from the peer. If an unknown peer does not read what is written to it, Read waits: streams with unwritten
-// responses would pile up.
-func (c *Connection) Read(p []byte) (int, error) {
-	if c.gate.Paced && !c.Known.Load() {
-		c.writing.Lock()
-		c.writing.Unlock() //nolint:staticcheck // SA2001: it waits for the Write
-	}
-	return c.Conn.Read(p) //nolint:wrapcheck // it stands for the connection
-}
-
 // Close closes the connection.
 func (c *Connection) Close() error {
 	c.gate.mu.Lock()
 	c.gate.leave(c)
 	c.gate.mu.Unlock()
+	c.intake.end(c.gate.Memory)
 	return c.Conn.Close()
+}
+
+// cut closes a connection at once. Its reader notices.
+func (c *Connection) cut() {
+	c.intake.end(c.gate.Memory)
+	_ = c.raw.Close()
 }
 
 // Authenticated records that a good credential was shown on the connection. c may be nil: an unknown connection.
@@ -212,6 +215,7 @@ func (c *Connection) Authenticated() {
 		c.gate.Anonymous.Remove(c.place)
 		c.place = nil
 	}
+	c.intake.end(c.gate.Memory)
 }
 
 // Retired reports whether the connection's streams must end because its client was asked to make another.
@@ -233,7 +237,7 @@ func (g *Gate) Watch(ctx context.Context) {
 		case now := <-tick.C:
 			for _, c := range g.late(now.Add(-g.Timeout)) {
 				g.Closed("anonymous")
-				_ = c.Conn.Close() // its reader notices
+				c.cut()
 			}
 		}
 	}
@@ -291,9 +295,6 @@ type connectionKey struct{}
 
 // With returns a context from which Of finds the connection of an HTTP request.
 func With(ctx context.Context, c net.Conn) context.Context {
-	if over, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
-		c = over.NetConn()
-	}
 	if own, ok := c.(*Connection); ok {
 		return context.WithValue(ctx, connectionKey{}, own)
 	}

@@ -38,7 +38,7 @@ func TestAConnectionThatDoesNotReadIsNotReadFrom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			raw := &stuck{writing: make(chan struct{}), read: make(chan struct{}), release: make(chan struct{})}
-			g := &Gate{Listener: once{conn: raw}, Max: 1, MaxAnonymous: 1, Paced: true, Anonymous: list.New(), Closed: func(string) {}}
+			g := &Gate{Listener: once{conn: raw}, Max: 1, MaxAnonymous: 1, HTTP2: true, Anonymous: list.New(), Closed: func(string) {}}
 			accepted, err := g.Accept()
 			if err != nil {
 				t.Fatal(err)
@@ -50,7 +50,7 @@ func TestAConnectionThatDoesNotReadIsNotReadFrom(t *testing.T) {
 			ended := make(chan struct{}, 2)
 			go func() { _, _ = c.Write([]byte("x")); ended <- struct{}{} }()
 			<-raw.writing
-			go func() { _, _ = c.Read(nil); ended <- struct{}{} }()
+			go func() { _, _ = c.Read(make([]byte, 1)); ended <- struct{}{} }()
 			if known {
 				<-raw.read // though the Write is stuck
 				close(raw.release)

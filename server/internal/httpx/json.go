@@ -104,16 +104,16 @@ type Body struct {
 	Empty   bool
 	refused *tokens.Error
 
-	unknown *call.UnknownMemory
-	know    func() error // returns nil if the caller is known
-	known   bool
-	Taken   int
-	taken   int // bytes reserved of unknown
+	held  call.Held
+	know  func() error // returns nil if the caller is known
+	known bool
+	taken int // bytes read while the caller was not known
 }
 
-// Read reads on, and identifies the caller if the body is larger than an unknown caller may send.
+// Read reads on, and identifies the caller if the body is larger than an unknown caller may send, or than there is
+// room for.
 func (b *Body) Read(p []byte) (int, error) {
-	if !b.known && b.Taken >= call.MaxUnknown {
+	if !b.known && b.taken >= call.MaxUnknown {
 		if err := b.know(); err != nil {
 			return 0, err
 		}
@@ -121,16 +121,14 @@ func (b *Body) Read(p []byte) (int, error) {
 		b.Release()
 	}
 	if !b.known {
-		p = p[:min(len(p), call.MaxUnknown-b.Taken)]
+		p = p[:min(len(p), call.MaxUnknown-b.taken)]
 	}
 	n, err := b.ReadCloser.Read(p)
-	b.Taken += n
-	if !b.known && n > 0 {
-		if full := b.unknown.Take(n); full == nil {
-			b.taken += n
-		} else if b.know() != nil { // only unknown callers are rejected
-			return 0, full
-		} else {
+	if b.taken += n; !b.known && n > 0 {
+		if full := b.held.Data(n); full != nil {
+			if b.know() != nil { // only unknown callers are rejected
+				return n, full
+			}
 			b.known = true
 			b.Release()
 		}
@@ -139,10 +137,7 @@ func (b *Body) Read(p []byte) (int, error) {
 }
 
 // Release returns the body's bytes to the budget.
-func (b *Body) Release() {
-	b.unknown.Give(b.taken)
-	b.taken = 0
-}
+func (b *Body) Release() { b.held.Release() }
 
 // UnreadBody returns the error of a body that did not arrive whole.
 func UnreadBody(err error) *tokens.Error {

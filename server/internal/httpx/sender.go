@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"patd/server/internal/call"
+	"patd/server/internal/connection"
 )
 
 // Senders identifies the sender of an HTTP request, as far as that is needed before the chain has the call.
@@ -25,7 +26,10 @@ func (s Senders) Client(r *http.Request) netip.Addr {
 
 // Known returns nil if the request has a good credential in its header.
 func (s Senders) Known(r *http.Request) error {
-	c := &call.Call{Context: r.Context(), Method: &call.Method{}, Credentials: r.Header["Authorization"], BehindGateway: true}
+	c := &call.Call{
+		Context: r.Context(), Method: &call.Method{}, Credentials: r.Header["Authorization"], BehindGateway: true,
+		Connection: connection.Of(r.Context()),
+	}
 	c.Peer.IP = s.Client(r)
 	c.Late.Timeout = s.Chain.Timeout
 	defer c.Late.Release()
@@ -34,5 +38,5 @@ func (s Senders) Known(r *http.Request) error {
 
 // NewBody returns a request's body, bounded by what known returns about its sender.
 func (s Senders) NewBody(r *http.Request, from io.ReadCloser, known func(*http.Request) error) *Body {
-	return &Body{ReadCloser: from, unknown: s.Chain.Unknown, know: func() error { return known(r) }}
+	return &Body{ReadCloser: from, held: s.Chain.Unknown.Hold(connection.Of(r.Context())), know: func() error { return known(r) }}
 }

@@ -88,9 +88,13 @@ func (d *Direct) read(r *http.Request) (text string, ok bool) {
 	p, _ := d.bodies.Get().(*[]byte)
 	whole := int(r.ContentLength)
 	b := slices.Grow((*p)[:0], min(whole, firstRead))
-	n, err := r.Body.Read(b[:min(whole, cap(b))])
-	if b = b[:n]; n < whole && err == nil {
-		b, _ = d.readOn(r, b, whole) // a missing part shows in the length
+	if c := connection.Of(r.Context()); c == nil || c.Known.Load() {
+		n, err := r.Body.Read(b[:min(whole, cap(b))])
+		if b = b[:n]; n < whole && err == nil {
+			b, _ = d.readOn(r, b, whole) // a missing part shows in the length
+		}
+	} else {
+		b, _ = d.readOn(r, b, whole)
 	}
 	text = string(b)
 	clear(b)
@@ -104,7 +108,6 @@ func (d *Direct) read(r *http.Request) (text string, ok bool) {
 // readOn reads the rest of a body in growing steps: the declared length reserves no memory.
 func (d *Direct) readOn(r *http.Request, b []byte, whole int) ([]byte, error) {
 	rest := d.senders.NewBody(r, r.Body, d.senders.Known)
-	rest.Taken = len(b)
 	defer rest.Release()
 	for len(b) < whole {
 		if len(b) == cap(b) {

@@ -2,11 +2,14 @@ package oauth
 
 import (
 	"context"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
 	"patd/internal/bearer"
 	"patd/server/internal/call"
+	"patd/server/internal/connection"
 	"patd/server/internal/httpx"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -56,6 +59,20 @@ func (o *Endpoints) identifyClient(ctx context.Context, c *oauthCall, headers []
 		c.Connection.Authenticated()
 		return nil
 	})
+}
+
+// KnowClient returns nil if a request from an address has the credential of a service in its header.
+func (o *Endpoints) KnowClient(r *http.Request, from netip.Addr) error {
+	ctx, cancel := context.WithTimeout(r.Context(), o.Timeout)
+	defer cancel()
+	c := &oauthCall{Call: &call.Call{Context: ctx, Peer: tokens.Peer{IP: from}, Connection: connection.Of(ctx)}}
+	if err := o.identifyClient(ctx, c, r.Header.Values("Authorization")); err != nil {
+		return err
+	}
+	if c.Actor.Kind != tokens.ServiceActor {
+		return call.NoCredential()
+	}
+	return nil
 }
 
 // guarded runs a check of the caller's own credential. A bad one is counted, and RATE_LIMITED past the limit of its

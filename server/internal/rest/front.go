@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -47,9 +48,11 @@ type Front struct {
 	// Gates are like Forms, for requests that a gateway forwards: their headers belong to a request to the company's
 	// own API, so their preconditions are not for patd.
 	Gates map[string]http.Handler
-	API   http.Handler
-	Short shortPath // nil: none
-	Site  site      // nil: none
+	// KnowClient returns nil if a request to one of Forms has a good credential in its header.
+	KnowClient func(r *http.Request, from netip.Addr) error
+	API        http.Handler
+	Short      shortPath // nil: none
+	Site       site      // nil: none
 	httpx.Senders
 	Active sync.WaitGroup
 }
@@ -93,13 +96,20 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.route(answer, r.WithContext(httpx.WithExchange(r.Context(), x)), x)
 }
 
-// hold reserves the memory of a request's headers if its connection has shown no good credential. Over HTTP/1.1 the
-// connection itself holds no more.
+// hold reserves the memory of a request's headers if its connection has shown no good credential. If there is no room,
+// a good credential in the headers makes the connection known.
 func (f *Front) hold(r *http.Request) (call.Held, *fault.TooOften) {
-	if r.ProtoMajor < 2 || f.Chain == nil {
+	c := connection.Of(r.Context())
+	if f.Chain == nil || c == nil || c.Known.Load() {
+		c.Handled()
 		return call.Held{}, nil
 	}
-	return f.Chain.Unknown.Hold(connection.Of(r.Context()), call.SizeOfHeaders(r.Header))
+	holds := f.Chain.Unknown.Hold(c)
+	full := holds.Head(call.SizeOfHeaders(r.Header) + len(r.RequestURI))
+	if full != nil && f.known(r) == nil {
+		return call.Held{}, nil
+	}
+	return holds, full
 }
 
 // page returns the page of a path, and the path under which it is known; nil: there is none. The path of a protected
@@ -180,15 +190,22 @@ func encoded(r *http.Request) bool {
 	return false
 }
 
-// known returns nil if the request has a good credential in its header. If the body needs none, or may carry the
-// credential itself, the caller is unknown until the body is read.
+// known returns nil if the request has a good credential in its header. If it needs none, the caller is unknown until
+// the body is read.
 func (f *Front) known(r *http.Request) error {
-	_, inBody := f.Forms[r.URL.Path]
+	_, form := f.Forms[r.URL.Path]
 	_, gate := f.Gates[r.URL.Path]
-	if inBody || gate || r.URL.Path == pathLeaks || f.Site != nil && f.Site.Takes(r.URL.Path) {
+	switch {
+	case gate || r.URL.Path == pathLeaks || f.Site != nil && f.Site.Takes(r.URL.Path):
 		return call.UnknownTooLarge()
+	case form:
+		if f.KnowClient(r, f.Client(r)) != nil {
+			return call.UnknownTooLarge()
+		}
+		return nil
+	default:
+		return f.Senders.Known(r)
 	}
-	return f.Senders.Known(r)
 }
 
 var grpcTimeoutForm = regexp.MustCompile(`^[0-9]{1,8}[HMSmun]$`)

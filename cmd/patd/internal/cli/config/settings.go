@@ -134,7 +134,7 @@ func (s *Settings) ListenFlags(f *pflag.FlagSet) {
 // CacheFlags adds the bounds of the cache.
 func (s *Settings) CacheFlags(f *pflag.FlagSet) {
 	s.CacheSize, s.UnknownCallerMemory = 256<<20, 64<<20
-	f.Var(&s.UnknownCallerMemory, "unknown-caller-memory", "refuse callers without a good credential while their messages together hold this much memory")
+	f.Var(&s.UnknownCallerMemory, "unknown-caller-memory", "callers without a good credential together hold at most this much memory, half of it for their connections; past it they are refused")
 	f.Var(&s.CacheSize, "cache-size", "cache tokens and users in up to this much memory; 256MiB is enough for a million tokens")
 }
 
