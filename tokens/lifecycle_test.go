@@ -339,3 +339,35 @@ func TestAServiceMadeAfterTheClockWasSetBackCanBeRevoked(t *testing.T) {
 		t.Error("it is good after its revocation")
 	}
 }
+
+// TestAForeignServiceLearnsNoInstants introspects a token that has ended by services that are bound to its audience, to
+// another one and to none: each gets the decision, and the foreign one nothing else.
+func TestAForeignServiceLearnsNoInstants(t *testing.T) {
+	h := newHouse(t)
+	h.give("u1", "a")
+	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Audiences: []string{"api"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := func(want tokens.Decision) {
+		t.Helper()
+		in, err := h.Introspect(ctx, h.bound("other"), tokens.IntrospectRequest{Secret: m.Secret})
+		if err != nil || in.Decision != want || in.Ended == nil {
+			t.Fatalf("%v, %v", in.Decision, err)
+		}
+		if r := in.Ended.Refusal; !r.Since.IsZero() || !r.ExpireTime.IsZero() || r.RenewURL != "" {
+			t.Errorf("%v: a foreign service learns %+v", in.Decision, r)
+		}
+	}
+	foreign(tokens.AudienceMismatch)
+	if _, err := h.Revoke(ctx, admin, "u1", m.Token.ID.String(), ""); err != nil {
+		t.Fatal(err)
+	}
+	foreign(tokens.Revoked)
+	for _, a := range []tokens.Actor{gw, h.bound("api")} {
+		in, err := h.Introspect(ctx, a, tokens.IntrospectRequest{Secret: m.Secret})
+		if err != nil || in.Decision != tokens.Revoked || !in.Ended.Refusal.Since.Equal(noon) || !in.Ended.Refusal.ExpireTime.Equal(m.Token.ExpireTime) {
+			t.Errorf("%v %+v, %v", in.Decision, in.Ended, err)
+		}
+	}
+}
