@@ -24,6 +24,7 @@ func TestThreeReplicasAreOne(t *testing.T) {
 		{"NobodyGetsOverTheLimit", nobodyGetsOverTheLimit},
 		{"AnIdempotencyKeyMakesOneToken", anIdempotencyKeyMakesOneToken},
 		{"AnIdempotencyKeyIsOfOneRequest", anIdempotencyKeyIsOfOneRequest},
+		{"ABrowserMeetsAnyReplica", aBrowserMeetsAnyReplica},
 		{"HistoriesAreLinearizable", historiesAreLinearizable},
 		{"AReplicaThatStoodStillTrustsNothing", aReplicaThatStoodStillTrustsNothing},
 		{"TheLastUseIsTheLatest", theLastUseIsTheLatest}, // it stops replicas
