@@ -205,6 +205,23 @@ func TestAUserMakesATokenInTheBrowser(t *testing.T) {
 	if again := b.post("/tokens/"+id, rotate).secret(); second == "" || again != second || second == secret {
 		t.Errorf("rotated to %q, and sent twice to %q", second, again)
 	}
+	rotate = b.get("/tokens/" + id).form("rotate")
+	rotate.Set("grace", "24h")
+	rotate.Set("expiration", "renew")
+	third := b.post("/tokens/"+id, rotate).wants(http.StatusOK, "The secret before it is good until").secret()
+	rotate = b.get("/tokens/" + id).form("rotate")
+	rotate.Set("grace", "0s")
+	rotate.Set("expiration", "keep")
+	asks := b.post("/tokens/"+id, rotate).wants(http.StatusBadRequest, "tick the box below", `name="force"`)
+	rotate = asks.form("rotate")
+	rotate.Set("grace", "0s")
+	rotate.Set("expiration", "keep")
+	rotate.Set("force", "yes")
+	forced := b.post("/tokens/"+id, rotate).wants(http.StatusOK).secret()
+	if got := r.introspect(second).String() + " " + r.introspect(third).String() + " " + r.introspect(forced).String(); got != "SUPERSEDED SUPERSEDED ALLOW" {
+		t.Errorf("after two more rotations: %s", got)
+	}
+	second = forced
 	if got := r.introspect(secret).String() + " " + r.introspect(second).String(); got != "SUPERSEDED ALLOW" {
 		t.Errorf("after a rotation: %s", got)
 	}

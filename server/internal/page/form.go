@@ -19,6 +19,7 @@ const (
 	lifeCustom = "custom"
 	lifeNever  = "never"
 	lifeKeep   = "keep" // when a token is rotated
+	lifeRenew  = "renew"
 )
 
 // lifetimeOption is a choice of Expiration.
@@ -49,7 +50,7 @@ func choices(q *frame.Request, policy tokens.Policy, chosen, date string, keep b
 	slices.Sort(days)
 	l := lifetimes{Date: date, First: q.Now.Format(dateForm), Last: q.Now.Add(policy.MaxTTL - tokens.Day).Format(dateForm)}
 	if keep {
-		l.Options = append(l.Options, lifetimeOption{Value: lifeKeep, Text: q.Text("life.keep")})
+		l.Options = append(l.Options, lifetimeOption{Value: lifeKeep, Text: q.Text("life.keep")}, lifetimeOption{Value: lifeRenew, Text: q.Text("life.renew")})
 	}
 	for _, n := range slices.Compact(days) {
 		if ttl := time.Duration(n) * tokens.Day; ttl <= policy.MaxTTL {
@@ -103,7 +104,7 @@ func readLifetime(form url.Values) (l tokens.Lifetime, field, problem string) {
 		return l, "date", "error.date_unused"
 	}
 	switch chosen {
-	case lifeKeep:
+	case lifeKeep, lifeRenew:
 		return l, "", ""
 	case lifeNever:
 		return tokens.Lifetime{Never: true}, "", ""

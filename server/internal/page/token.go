@@ -2,6 +2,7 @@ package page
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,6 +33,7 @@ type tokenData struct {
 	AlertAt   string // which form the alert is about: edit, rotate or revoke
 	Notice    string
 	Dialog    bool
+	Force     bool // the user may rotate though the secret before is still good
 	Events    []eventRow
 	More      string // address of the whole activity of the token; empty: all of it is shown
 }
@@ -116,10 +118,13 @@ func (p *Pages) rotate(q *frame.Request, d tokenData) error {
 	var out tokens.Rotated
 	err = q.Do(patdv1.TokenService_RotateToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) (err error) {
 		out, err = p.service.Rotate(ctx, q.In.Actor, tokens.RotateRequest{
-			User: "me", TokenID: id, Grace: &grace, Lifetime: life, IdempotencyKey: form.Get("key"),
+			User: "me", TokenID: id, Grace: &grace, Lifetime: life, Renew: form.Get("expiration") == lifeRenew, Force: form.Get("force") == "yes",
+			IdempotencyKey: form.Get("key"),
 		})
 		return err
 	})
+	var e *tokens.Error
+	d.Force = errors.As(err, &e) && e.Reason == "ROTATION_IN_PROGRESS" || form.Has("force")
 	if err != nil {
 		return p.refused(q, d, err)
 	}
