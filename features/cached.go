@@ -106,6 +106,7 @@ type Cached struct {
 	queues  map[string]*queue
 	clock   uint64 // counts calls and flights, to order them
 	health  health
+	stats   Stats
 	closed  bool
 }
 
@@ -238,6 +239,7 @@ func (c *Cached) recall(user string) (held tokens.Held, ok, refresh bool) {
 	if since < 0 || since >= c.config.RetryAfter+c.config.Timeout {
 		return tokens.Held{}, false, false
 	}
+	c.stats.Stale++
 	return tokens.Held{Features: e.features, Stale: true}, true, since >= c.config.RetryAfter
 }
 
@@ -252,5 +254,6 @@ func (c *Cached) lastKnown(user string) (tokens.Held, bool) {
 	if e == nil || !c.mayBeStale(c.config.Now().Sub(e.asked)) {
 		return tokens.Held{}, false
 	}
+	c.stats.Stale++
 	return tokens.Held{Features: e.features, Stale: true}, true
 }

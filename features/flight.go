@@ -157,6 +157,7 @@ func (c *Cached) ask(ctx context.Context, f *question, slow bool) (tokens.Held, 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.config.Now()
+	c.stats.note(now.Sub(f.Begun.sent), err, now)
 	c.slow.note(f.Begun.user.ID, err != nil && now.Sub(f.Begun.sent) >= slowAfter, now)
 	return held, err
 }

@@ -14,6 +14,8 @@ type (
 	SharedLimit = call.SharedLimit
 	// Figure is an additional number for /metrics.
 	Figure = metrics.Figure
+	// Histogram is a distribution, for a Figure.
+	Histogram = metrics.Histogram
 	// ConnectionLimits bounds the connections of each listener.
 	ConnectionLimits = connection.Limits
 )

@@ -22,6 +22,9 @@ type Config struct {
 	// Details returns the faults of a server that is ready, such as failing sign-in, without secrets and names; /readyz
 	// shows them. Nil: none.
 	Details func() map[string]string
+	// Parts returns every part of the program by name, and what is wrong with it; "": it is well. /readyz?verbose shows
+	// them, withheld where they could hold a secret. Nil: none.
+	Parts func(context.Context) map[string]string
 	// Figures returns additional numbers for /metrics, on each read. Nil: none.
 	Figures func() []metrics.Figure
 	// Logger gets one line per request. Nil: no log.

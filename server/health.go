@@ -29,7 +29,8 @@ const (
 // healthState serves the probes: alive, ready, draining.
 type healthState struct {
 	ready    func(context.Context) error
-	details  func() map[string]string // the faults of a server that is ready; may be nil
+	details  func() map[string]string                // the faults of a server that is ready; may be nil
+	parts    func(context.Context) map[string]string // may be nil
 	logger   *slog.Logger
 	grpc     *health.Server
 	names    []string // of the services whose state gRPC health reports; "" is the server
@@ -123,6 +124,13 @@ func (h *healthState) note(ctx context.Context, err error) {
 type probe struct {
 	Status  string            `json:"status"`
 	Details map[string]string `json:"details,omitempty"`
+	Parts   map[string]part   `json:"parts,omitempty"`
+}
+
+// part is one part of the program in /readyz?verbose.
+type part struct {
+	Well  bool   `json:"well"`
+	Cause string `json:"cause,omitempty"`
 }
 
 // live reports that the process runs.
@@ -132,16 +140,31 @@ func (h *healthState) live(w http.ResponseWriter, _ *http.Request) {
 
 // readyz reports whether the server can serve now. The reason why not goes to the log.
 func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
+	verbose := r.URL.Query().Has("verbose")
 	if h.draining.Load() {
 		httpx.WriteJSON(w, http.StatusServiceUnavailable, probe{Status: "draining"})
 		return
 	}
 	if err := h.check(r.Context()); err != nil {
 		httpx.ExchangeOf(r.Context()).Cause = err
-		httpx.WriteJSON(w, http.StatusServiceUnavailable, h.probe("not ready"))
+		httpx.WriteJSON(w, http.StatusServiceUnavailable, h.verbose(r.Context(), h.probe("not ready"), verbose))
 		return
 	}
-	httpx.WriteJSON(w, http.StatusOK, h.probe("ready"))
+	httpx.WriteJSON(w, http.StatusOK, h.verbose(r.Context(), h.probe("ready"), verbose))
+}
+
+// verbose adds which part is well, and why another is not, if the request asks for it.
+func (h *healthState) verbose(ctx context.Context, p probe, asked bool) probe {
+	if !asked || h.parts == nil {
+		return p
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	p.Parts = map[string]part{}
+	for name, cause := range h.parts(ctx) {
+		p.Parts[name] = part{Well: cause == "", Cause: call.LogText(cause)}
+	}
+	return p
 }
 
 // probe returns a status with the faults.

@@ -177,7 +177,7 @@ func (s *Server) build(c Config) error {
 	}
 	c.Service.LimitRefusals(bounds.Recordable)
 	s.health = newHealthState(c.Ready, c.Logger)
-	s.health.details = c.Details
+	s.health.details, s.health.parts = c.Details, c.Parts
 	draining, stop := context.WithCancel(context.Background())
 	s.stopStreams = stop
 

@@ -129,6 +129,23 @@ func (s *Store) Count(ctx context.Context) (tokens, services int64, err error) {
 	return tokens, services, db.Fault("count what the store holds", err)
 }
 
+const (
+	sizeOfFile     = `SELECT (SELECT page_count FROM pragma_page_count()) * (SELECT page_size FROM pragma_page_size())`
+	sizeOfPostgres = `SELECT pg_database_size(current_database())`
+)
+
+// Size returns how many bytes the database takes. With SQLite its log of writes is not counted.
+func (s *Store) Size(ctx context.Context) (n int64, err error) {
+	err = s.views.Use(ctx, func(c *db.Conn) error {
+		query := sizeOfFile
+		if c.Dialect().Remote {
+			query = sizeOfPostgres
+		}
+		return c.One(ctx, query, []any{&n})
+	})
+	return n, db.Fault("read the size of the store", err)
+}
+
 // Check reads the whole store and returns what is wrong with it, in words for an operator; none when it is sound.
 // Its error says that it could not look.
 func (s *Store) Check(ctx context.Context) (findings []string, err error) {

@@ -30,6 +30,8 @@ type expiries struct {
 	service time.Time // zero: none ends
 	soon    int
 	cert    time.Time
+	key     time.Time // when the current hash key was first used
+	size    int64     // of the store, in bytes
 }
 
 // watch checks at once and every minute, until ctx ends.
@@ -56,6 +58,7 @@ func (x *expiries) look(ctx context.Context) {
 	if !end.IsZero() && end.Sub(now) <= storeadmin.ExpiryNotice {
 		x.warn(0, end, now, "the TLS certificate")
 	}
+	x.measure(ctx)
 	found, err := storeadmin.ReadEndings(ctx, x.store, now)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -74,6 +77,39 @@ func (x *expiries) look(ctx context.Context) {
 	for _, v := range slices.Concat(found.Ended, found.Soon) {
 		x.warn(v.ID, v.ExpireTime, now, "a service token", slog.String("service", v.Name), slog.String("token_id", v.ID.String()))
 	}
+}
+
+// measure reads the age of the hash key and the size of the store. What cannot be read now stays as it was.
+func (x *expiries) measure(ctx context.Context) {
+	var key time.Time
+	err := x.store.View(ctx, func(tx tokens.ReadTx) error {
+		known, err := tx.Keys()
+		for _, k := range known {
+			if k.RetireTime.IsZero() && k.CreateTime.After(key) {
+				key = k.CreateTime
+			}
+		}
+		return err
+	})
+	size, serr := x.store.Size(ctx)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if err == nil {
+		x.key = key
+	}
+	if serr == nil {
+		x.size = size
+	}
+}
+
+// measured returns the age of the hash key in seconds and the size of the store in bytes; 0: not read yet.
+func (x *expiries) measured() (keyAge, size float64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.key.IsZero() {
+		keyAge = max(x.now().Sub(x.key).Seconds(), 0)
+	}
+	return keyAge, float64(x.size)
 }
 
 // warn logs that something expires soon or has expired: at most once a day, and again at expiry.

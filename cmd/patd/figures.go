@@ -1,15 +1,24 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/storeadmin"
+	"patd/features"
 	"patd/internal/logpipe"
 	"patd/server"
 	"patd/server/signin"
 	"patd/store"
 	"patd/store/cache"
+	"patd/tokens"
 )
 
 // figures returns the metrics of the cache, of background writes, of the log, and of what expires.
-func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *signin.SignIn, ends *expiries) func() []server.Figure {
+func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *signin.SignIn, source tokens.FeatureSource, ends *expiries) func() []server.Figure {
 	return func() []server.Figure {
 		s, disk := cached.Stats(), st.Disk()
 		flag := func(on bool) int {
@@ -29,7 +38,10 @@ func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *s
 			return server.Figure{Name: name, Help: help, Value: v}
 		}
 		misconfigured, unavailable := issuersIn(users, signin.StatusMisconfigured), issuersIn(users, signin.StatusOutage)
-		return []server.Figure{
+		keyAge, size := ends.measured()
+		return append([]server.Figure{
+			seconds("patd_hash_key_age_seconds", "Seconds since the newest hash key was added.", keyAge),
+			seconds("patd_store_bytes", "Bytes that the database takes.", size),
 			now("patd_signin_misconfigured", "OpenID issuers whose documents and the settings here do not go together.", misconfigured),
 			now("patd_signin_unavailable", "OpenID issuers that do not answer, or not as they should.", unavailable),
 			seconds("patd_service_token_expiry_seconds", "Seconds until the first of the service tokens expires; +Inf: none does.", serviceEnd),
@@ -52,7 +64,7 @@ func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *s
 			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.UsesDropped()),
 			total("patd_audit_events_deleted_total", "Events that this server deleted from the audit log, after a pruning.", st.EventsDeleted()),
 			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),
-		}
+		}, append(sourceFigures(source, ends.now()), signInFigures(users, ends.now())...)...)
 	}
 }
 
@@ -96,4 +108,79 @@ func signInDetails(users *signin.SignIn) map[string]string {
 		return map[string]string{"signin": "unavailable"}
 	}
 	return nil
+}
+
+// sourceStats returns the counters of the source of features; none: patd keeps the features itself.
+func sourceStats(source tokens.FeatureSource) features.Stats {
+	if s, ok := source.(interface{ Stats() features.Stats }); ok {
+		return s.Stats()
+	}
+	return features.Stats{}
+}
+
+// sourceFigures returns the metrics of the source of features.
+func sourceFigures(source tokens.FeatureSource, now time.Time) []server.Figure {
+	s := sourceStats(source)
+	since := math.Inf(1)
+	if !s.Success.IsZero() {
+		since = max(now.Sub(s.Success).Seconds(), 0)
+	}
+	return []server.Figure{
+		{Name: "patd_features_request_duration_seconds", Help: "How long requests to the source of features took.",
+			Histogram: &server.Histogram{Count: s.Requests, Sum: s.Seconds, Buckets: s.Within}},
+		{Name: "patd_features_request_failures_total", Help: "Requests to the source of features that failed.", Total: true, Value: float64(s.Failures)},
+		{Name: "patd_features_stale_answers_total", Help: "Answers from the last that the source of features said, while it did not answer.",
+			Total: true, Value: float64(s.Stale)},
+		{Name: "patd_features_since_success_seconds", Help: "Seconds since the source of features last answered; +Inf: never, or there is none.", Value: since},
+	}
+}
+
+// signInFigures returns the metrics of sign-in.
+func signInFigures(users *signin.SignIn, now time.Time) []server.Figure {
+	age, total := math.Inf(1), map[signin.Cause]uint64{}
+	if users != nil {
+		if at := users.KeysFetched(); !at.IsZero() {
+			age = max(now.Sub(at).Seconds(), 0)
+		}
+		users.Refusals(func(c signin.Cause, n uint64) { total[c] = n })
+	}
+	out := []server.Figure{{Name: "patd_signin_keys_age_seconds",
+		Help: "Seconds since the keys of an issuer were fetched, of the issuer whose are the oldest; +Inf: one has none.", Value: age}}
+	for c := signin.CauseMalformed; c <= signin.CauseUnavailable; c++ {
+		out = append(out, server.Figure{Name: "patd_signin_refusals_total", Help: "Sign-in tokens refused, by cause.",
+			Labels: map[string]string{"cause": c.String()}, Total: true, Value: float64(total[c])})
+	}
+	return out
+}
+
+// partsOf returns what is wrong with each part of the server, without secrets: "" where it is well.
+func partsOf(o *storeadmin.Opened, cached *cache.Cache, users *signin.SignIn, source tokens.FeatureSource, ends *expiries) func(context.Context) map[string]string {
+	return func(ctx context.Context) map[string]string {
+		cause := func(err error) string {
+			if err == nil {
+				return ""
+			}
+			return cli.Redact(err.Error())
+		}
+		details := storeDetails(cached, o.Store)
+		parts := map[string]string{
+			"store": cause(cached.Ready(ctx)), "hash_keys": cause(keysReadable(o)), "changes": cause(o.ChangesFail()),
+			"feed": details["feed"], "disk": details["disk"], "signin": signInDetails(users)["signin"],
+			"features": "", "tls_certificate": "", "service_tokens": "",
+		}
+		if sourceStats(source).Failing {
+			parts["features"] = "the source of features did not answer the newest request; the log says why"
+		}
+		service, cert, soon := ends.figures()
+		switch {
+		case cert <= 0:
+			parts["tls_certificate"] = "it has expired"
+		case cert <= storeadmin.ExpiryNotice.Seconds():
+			parts["tls_certificate"] = "it expires in " + tokens.FormatDuration(time.Duration(cert)*time.Second)
+		}
+		if soon > 0 {
+			parts["service_tokens"] = fmt.Sprintf("%d expire soon, the first in %s", soon, tokens.FormatDuration(time.Duration(service)*time.Second))
+		}
+		return parts
+	}
 }

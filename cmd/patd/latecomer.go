@@ -131,6 +131,14 @@ func (l *latecomer) Features(ctx context.Context, u tokens.User, fresh bool) (to
 // Local returns false: features change without patd.
 func (*latecomer) Local() bool { return false }
 
+// Stats returns the counters of the source; none before it is open.
+func (l *latecomer) Stats() features.Stats {
+	if cached := l.opened.Load(); cached != nil {
+		return cached.Stats()
+	}
+	return features.Stats{}
+}
+
 // Forget drops the cached answer of a user; there is none before the source is open.
 func (l *latecomer) Forget(user string) {
 	if source := l.opened.Load(); source != nil {

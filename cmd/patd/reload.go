@@ -77,11 +77,18 @@ func reloadKeys(ctx context.Context, o *storeadmin.Opened, prefix string, now ti
 // show only at the next start.
 func keysReady(o *storeadmin.Opened, cached *cache.Cache) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if o.Place.Keys != "" {
-			if _, err := o.Place.Keys.Read(); err != nil {
-				return err
-			}
+		if err := keysReadable(o); err != nil {
+			return err
 		}
 		return cached.Ready(ctx)
 	}
+}
+
+// keysReadable returns why the hash keys cannot be read.
+func keysReadable(o *storeadmin.Opened) error {
+	if o.Place.Keys == "" {
+		return nil
+	}
+	_, err := o.Place.Keys.Read()
+	return err
 }

@@ -101,7 +101,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	}
 	ends := &expiries{store: o.Store, certificate: certificate, now: c.Now, log: log}
 	config := server.Config{
-		Service: service, Ready: keysReady(o, cached), Figures: figures(cached, o.Store, c.Log, users, ends), Logger: log,
+		Service: service, Ready: keysReady(o, cached), Parts: partsOf(o, cached, users, source, ends), Figures: figures(cached, o.Store, c.Log, users, source, ends), Logger: log,
 		HTTPAddr: s.HTTPAddr, GRPCAddr: s.GRPCAddr, MetricsAddr: s.MetricsAddr, Issuer: s.Issuer,
 		TLS: certificate, Insecure: s.Insecure, TrustedProxies: s.TrustedProxies, Reflection: s.Reflection,
 		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -77,6 +78,7 @@ type SignIn struct {
 	issuers map[string]*issuer
 	client  *http.Client
 	stop    context.CancelFunc
+	refused [causes]atomic.Uint64
 }
 
 // issuer is a configured issuer with its keys.
@@ -264,27 +266,45 @@ func (s *SignIn) Close() {
 // A provider whose keys cannot be fetched is CodeUnavailable, SIGNIN_UNAVAILABLE, and says nothing about the token. The
 // end of ctx is its own error, wrapped.
 func (s *SignIn) Verify(ctx context.Context, jwt tokens.Secret) (Identity, error) {
+	who, cause, err := s.verify(ctx, jwt)
+	if err != nil && ctx.Err() == nil {
+		s.refused[cause].Add(1)
+	}
+	return who, err
+}
+
+// verify is Verify, with the cause of an error.
+func (s *SignIn) verify(ctx context.Context, jwt tokens.Secret) (Identity, Cause, error) {
 	t, err := parse(jwt)
 	if err != nil {
-		return Identity{}, invalid(err)
+		return Identity{}, CauseMalformed, invalid(err)
 	}
 	name, _ := t.claims.text("iss")
 	from, ok := s.issuers[name]
 	if !ok {
-		return Identity{}, invalid(errors.New("its issuer is not configured here"))
+		return Identity{}, CauseIssuer, invalid(errors.New("its issuer is not configured here"))
 	}
 	// Checks of the claims that can reject a token need no key. No claim is trusted before the signature is verified.
 	if err := from.acceptable(t, s.now(), s.leeway); err != nil {
-		return Identity{}, invalid(from.ended(t, err))
+		cause := CauseClaims
+		if errors.Is(err, errExpired) {
+			cause = CauseExpired
+		}
+		return Identity{}, cause, invalid(from.ended(t, err))
 	}
 	who, err := from.identify(t)
 	if err != nil {
-		return Identity{}, invalid(err)
+		return Identity{}, CauseClaims, invalid(err)
 	}
 	if err := from.signed(ctx, t); err != nil {
-		return Identity{}, err
+		cause := CauseSignature
+		var e *tokens.Error
+		if errors.As(err, &e) && e.Code == tokens.CodeUnavailable {
+			cause = CauseUnavailable
+		}
+		return Identity{}, cause, err
 	}
-	return who, nil
+	return who, 0, nil
 }
 
 // Identify reads who the bearer of verified claims of an issuer is, by the same rules as Verify. claims is a JSON object,
