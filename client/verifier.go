@@ -39,7 +39,8 @@ type Config struct {
 	// ReportEvery is how often uses decided from the cache are reported. 0: 10 seconds. Negative: never, not even by
 	// Close; last_used_time then leaves them out.
 	ReportEvery time.Duration
-	// Logger logs when the watch breaks and comes back. Nil: no log. No token is ever logged.
+	// Logger logs when the watch breaks and comes back, and from 30 days before, once a day, that the service token
+	// expires. Nil: no log. No token is ever logged.
 	Logger *slog.Logger
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
@@ -81,6 +82,7 @@ type Verifier struct {
 	memory  *memory
 	asker   *asker
 	uses    *uses
+	expiry  *serviceExpiry
 
 	flights flights
 	asked   atomic.Uint64
@@ -115,6 +117,7 @@ func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 		flights: flights{slots: make(chan struct{}, config.MaxInFlight), ctx: ctx},
 	}
 	w := &watcher{rpc: rpc, memory: v.memory, now: config.Now, log: config.Logger}
+	v.expiry = &w.expiry
 	v.running.Go(func() { w.run(ctx) })
 	v.running.Go(func() { v.asker.keepLine(ctx) })
 	if config.ReportEvery > 0 {
@@ -191,6 +194,9 @@ type Stats struct {
 	DroppedUses uint64
 	// Watching reports whether the cache may be used at this moment.
 	Watching bool
+	// ServiceTokenExpireTime is when the service token of the program expires, as of the latest watch; zero: never, or
+	// no watch has begun yet. From 30 days before, the Logger has a warning once a day.
+	ServiceTokenExpireTime time.Time
 }
 
 // Stats returns the counters, for the program's metrics.
@@ -200,5 +206,6 @@ func (v *Verifier) Stats() Stats {
 	return Stats{
 		Entries: entries + refusals, Hits: hits + more, Asked: v.asked.Load(),
 		DroppedUses: v.uses.dropped.Load(), Watching: v.memory.trusted(v.config.Now()),
+		ServiceTokenExpireTime: v.expiry.get(),
 	}
 }

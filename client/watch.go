@@ -25,6 +25,7 @@ type watcher struct {
 	memory *memory
 	now    func() time.Time
 	log    *slog.Logger
+	expiry serviceExpiry // of the service token
 
 	sequence uint64 // where to resume: the last message's position and history
 	history  string
@@ -94,6 +95,12 @@ func (w *watcher) watch(ctx context.Context) error {
 		if !alarm.Reset(silence) {
 			return status.Error(codes.DeadlineExceeded, "the watch was silent")
 		}
+		if p.first.IsZero() {
+			if md, err := stream.Header(); err == nil { // it came before the first message
+				w.expiry.learn(md)
+			}
+		}
+		w.expiry.warn(ctx, w.now(), w.log)
 		startOver := news.GetStartOver() || !resumed && p.first.IsZero()
 		w.memory.apply(news, startOver)
 		w.sequence, w.history = news.GetSequence(), news.GetHistory()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	patdv1 "patd/gen/patd/v1"
 )
@@ -46,6 +47,8 @@ func (s *script) Recv() (*patdv1.WatchInvalidationsResponse, error) {
 	s.now = s.now.Add(l.after)
 	return l.news, nil
 }
+
+func (*script) Header() (metadata.MD, error) { return metadata.MD{}, nil }
 
 // watching is a watcher of a script, with a memory that holds one answer.
 func watching(s *script) *watcher {
