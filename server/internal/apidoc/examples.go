@@ -28,6 +28,10 @@ func (d *document) exampleOf(f protoreflect.FieldDescriptor) any {
 func fits(f protoreflect.FieldDescriptor, v any) bool {
 	_, list := v.([]any)
 	_, fields := v.(object)
+	_, number := v.(float64)
+	if number != (f.Kind() == protoreflect.Int32Kind) {
+		return false // numbers of 64 bits are texts in JSON
+	}
 	switch ours := f.Message() != nil && f.Message().ParentFile().Package() == "patd.v1"; {
 	case f.IsMap(), ours && !f.IsList():
 		return fields
