@@ -82,7 +82,7 @@ func (b *batch) run(m *member) {
 	b.ran = append(b.ran, m)
 	// Even a refusal may rest on what others wrote and have not committed.
 	m.uncommitted = b.wrote
-	t := &tx{readTx: readTx{ctx: m.ctx, c: b.c}, shared: b.wrote}
+	t := &tx{readTx: readTx{ctx: m.ctx, c: b.c, store: b.group.store}, shared: b.wrote}
 	b.inside = true
 	m.run(t)
 	b.inside = false

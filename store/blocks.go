@@ -102,10 +102,21 @@ func above(id tokens.ID) int64 {
 	return int64(id)
 }
 
-const setBlocked = `UPDATE tokens SET blocked_by = ?2 WHERE id = ?1`
+const setBlocked = `UPDATE tokens SET blocked_by = ?2, row_mac = ?3 WHERE id = ?1`
 
 // SetBlocked implements tokens.TokenWriter.
 func (t *tx) SetBlocked(id tokens.ID, by string) error {
+	g, err := t.guard(id)
+	if err != nil {
+		return err
+	}
+	g.blockedBy = db.TextOf(db.NullText(by))
+	var checksum any = noChecksum() // a row that is refused stays refused
+	if g.refused == nil {
+		if checksum, err = g.checksum(&t.readTx); err != nil {
+			return err
+		}
+	}
 	return t.mustExec("set a token's block", fmt.Errorf("token %s: %w", id, tokens.ErrNotFound), setBlocked, int64(id),
-		db.NullText(by))
+		db.NullText(by), checksum)
 }

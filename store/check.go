@@ -96,7 +96,9 @@ WHERE ` + prunedBefore + ` = 0 AND id NOT IN (SELECT detail FROM events WHERE ac
 SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens_stay_revoked'),
   ('services_stay_revoked'),
   ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'), ('released_grows'),
-    ('released_stays'))
+    ('released_stays'), ('sealed_raises_oldest'), ('events_of_sealed'),
+  ('users_row_mac'), ('tokens_row_mac'), ('old_secrets_row_mac'), ('services_row_mac'),
+  ('families_row_mac'), ('refresh_tokens_row_mac'), ('access_tokens_row_mac'))
 WHERE column1 NOT IN (SELECT name FROM sqlite_schema WHERE type = 'trigger')`
 )
 
@@ -185,7 +187,7 @@ func (t *readTx) check(nowUS int64) ([]string, error) {
 			return nil, err
 		}
 	}
-	return findings, nil
+	return findings, t.checkRows(op, add)
 }
 
 // checkSQLite looks at the file, at what points to what, and at the rules that stand in the schema. What rests on

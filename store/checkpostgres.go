@@ -16,7 +16,9 @@ SELECT 'trigger ' || n.name || ' is missing or disabled'
 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('events_no_truncate'), ('tokens_stay_revoked'),
   ('services_stay_revoked'),
   ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'), ('released_grows'),
-    ('released_stays')) n (name)
+    ('released_stays'), ('sealed_raises_oldest'), ('events_of_sealed'),
+  ('users_row_mac'), ('tokens_row_mac'), ('old_secrets_row_mac'), ('services_row_mac'),
+  ('families_row_mac'), ('refresh_tokens_row_mac'), ('access_tokens_row_mac')) n (name)
 WHERE NOT EXISTS (SELECT 1 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
   WHERE t.tgname = n.name AND t.tgenabled = 'O' AND c.relnamespace = CAST(current_schema() AS regnamespace))`
 )

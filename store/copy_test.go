@@ -46,9 +46,9 @@ func oddRows() []string {
 		`INSERT INTO tokens (id, user, key, digest, rotations, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description, revoke_us, revoked_by, revoke_reason, last_used_us, last_used_ip, blocked_by)
 		 VALUES (-9223372036854775808, 900000001, 7, zeroblob(32), 9223372036854775807, 'naïve 日本語 😀', '', 'a', -9223372036854775808, 9223372036854775807, '', char(10) || char(13) || char(9), '{"a":"\\ '' "" %"}', NULL, 0, '', NULL, 0, x'00000000000000000000000000000000', NULL),
 		        (9223372036854775807, 900000002, 1, randomblob(32), 0, '', '\N', 'a', 0, 0, NULL, NULL, NULL, '\.', NULL, NULL, NULL, NULL, x'', 'api' || char(10) || 'b')`,
-		`INSERT INTO families VALUES (-5, 9223372036854775807, 0, 'client', 1, 'a', 'api', 1, 2, 3, 'x', NULL), (6, 9223372036854775807, 1, NULL, 0, 'a', 'api', 1, 2, NULL, NULL, NULL)`,
-		`INSERT INTO refresh_tokens VALUES (1, -5, 7, randomblob(32), 1, 2), (2, 6, 7, randomblob(32), 1, NULL)`,
-		`INSERT INTO access_tokens VALUES (1, 9223372036854775807, 0, -5, 7, randomblob(32), 'a', 'api', 'c', 1, 2, 3, 'x', ''), (2, 9223372036854775807, 0, NULL, 7, randomblob(32), 'a', NULL, NULL, 1, 9223372036854775807, NULL, NULL, NULL)`,
+		`INSERT INTO families VALUES (-5, 9223372036854775807, 0, 'client', 1, 'a', 'api', 1, 2, 3, 'x', NULL, NULL), (6, 9223372036854775807, 1, NULL, 0, 'a', 'api', 1, 2, NULL, NULL, NULL, x'00')`,
+		`INSERT INTO refresh_tokens VALUES (1, -5, 7, randomblob(32), 1, 2, NULL), (2, 6, 7, randomblob(32), 1, NULL, x'')`,
+		`INSERT INTO access_tokens VALUES (1, 9223372036854775807, 0, -5, 7, randomblob(32), 'a', 'api', 'c', 1, 2, 3, 'x', '', NULL), (2, 9223372036854775807, 0, NULL, 7, randomblob(32), 'a', NULL, NULL, 1, 9223372036854775807, NULL, NULL, NULL, randomblob(19))`,
 		`INSERT INTO uses VALUES (-9223372036854775808, 0, x''), (9223372036854775807, 9223372036854775807, NULL), (7, 1, x'00000000000000000000000000000000')`,
 		`INSERT INTO features VALUES ('Z', NULL, NULL, 1, 0, 0, 0, 0, ''), ('a', 'Ä', '', 2, 1, 0, 1, 0, 'x'), ('B', NULL, NULL, 3, 0, 1, 0, 1, ' ')`,
 		`INSERT INTO audiences VALUES ('Z', NULL, NULL, NULL, NULL, 0, 0, NULL, 1, '', 0), ('a', 'A', 'https://a', 1, 9223372036854775807, 1, 1, 5, 2, 'z', 1)`,
@@ -60,6 +60,7 @@ func oddRows() []string {
 		`INSERT INTO events (time_us, actor, action, outcome, user, peer_ip, detail) VALUES (1, '', 'ü', 2, '', x'7f000001', 'two
 lines')`,
 		`INSERT INTO released (one, seq, before_us) VALUES (1, 3, 9223372036854775807)`,
+		`INSERT INTO sealed (one, begin_us) VALUES (1, 9223372036854775807)`,
 		// A position that was given and whose row is gone: the feed is pruned.
 		`DELETE FROM changes`,
 		`INSERT INTO changes (time_us, user) VALUES (5, 'u'), (6, NULL)`,

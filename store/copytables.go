@@ -19,25 +19,26 @@ func copiedTables() []copiedTable {
 	return []copiedTable{
 		{name: "keys", key: "num", columns: "num name check_value create_us retire_us", sequence: "num"},
 		{name: "prefixes", key: "prefix", columns: "prefix"},
-		{name: "users", key: "key", columns: "key user state features create_us delete_us", sequence: "key"},
+		{name: "users", key: "key", columns: "key user state features create_us delete_us row_mac", sequence: "key"},
 		{name: "tokens", key: "id",
 			columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
-				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by renew_us"},
+				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by renew_us " +
+				"row_mac"},
 		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
 		{name: "old_secrets", key: "token_id serial",
 			columns: "token_id serial key digest until_us ended_us next_use_us rotate_us retire_on_use change " +
-				"expire_before_us expire_after_us renew_before_us dropped blocked_before"},
+				"expire_before_us expire_after_us renew_before_us dropped blocked_before row_mac before_mac"},
 		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
 		{name: "services", key: "id",
 			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason " +
-				"rotations rotate_us old_key old_digest old_until_us"},
+				"rotations rotate_us old_key old_digest old_until_us row_mac"},
 		{name: "families", key: "id",
 			columns: "id token_id serial client_id authenticated scopes audiences issue_us expire_us revoke_us " +
-				"revoked_by revoke_reason"},
-		{name: "refresh_tokens", key: "id", columns: "id family key digest issue_us use_us"},
+				"revoked_by revoke_reason row_mac"},
+		{name: "refresh_tokens", key: "id", columns: "id family key digest issue_us use_us row_mac"},
 		{name: "access_tokens", key: "id",
 			columns: "id token_id serial family key digest scopes audiences client_id issue_us expire_us " +
-				"revoke_us revoked_by revoke_reason"},
+				"revoke_us revoked_by revoke_reason row_mac"},
 		{name: "features", key: "name",
 			columns: "name display_name description consent is_default optional published is_system search"},
 		{name: "audiences", key: "id",
@@ -52,10 +53,12 @@ func copiedTables() []copiedTable {
 			columns: "plan actor peer_ip reason count revoked begin_us work_us end_us"},
 		{name: "bulk_parts", key: "plan num", columns: "plan num ids"},
 		{name: "events", key: "seq",
-			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail",
+			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail writer",
 			sequence: "seq", counted: true},
 		{name: "released", key: "one", columns: "one seq before_us"},
 		{name: "changes", key: "seq", columns: "seq time_us token_id user service", sequence: "seq", counted: true},
+		// The last: from then on events without a writer are refused, and those of earlier programs have none.
+		{name: "sealed", key: "one", columns: "one begin_us finish_us"},
 	}
 }
 

@@ -58,6 +58,13 @@
 // its commit breaks a rule that does not tell whose fault it is, the others run again, each in a transaction of its
 // own. Housekeeping stands in a line of its own and gives way to changes, but not for ever.
 //
+// # Checksums
+//
+// Every row that a decision about a credential rests on carries a keyed checksum, whose keys [Store.UseRowKeys] sets. It
+// is made of the row as it is in memory, and compared when the row becomes a record; see rowmac.go and docs/security.md.
+// The table sealed says that every row has one. Triggers take away the checksum that an earlier program's change made
+// stale.
+//
 // # Faults
 //
 // Every failure that is no error of the domain and not the context's end is a tokens.Error of CodeUnavailable, with its

@@ -10,8 +10,8 @@ import (
 )
 
 const insertEvent = `
-INSERT INTO events (seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail)
-VALUES (NULL /* next events.seq */, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO events (seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail, writer)
+VALUES (NULL /* next events.seq */, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 RETURNING seq`
 
 // record writes the events of a transaction and their entries in the change feed. It returns the position of the
@@ -21,7 +21,7 @@ func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) 
 	for _, e := range events {
 		at, err := t.position(op, insertEvent, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
 			db.NullText(e.User), db.NullID(e.TokenID), db.NullText(e.Service), db.AddrBytes(e.PeerIP),
-			db.NullText(e.Reason), db.NullText(e.Detail))
+			db.NullText(e.Reason), db.NullText(e.Detail), newestSchema)
 		if err != nil {
 			return 0, err
 		}

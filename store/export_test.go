@@ -62,6 +62,22 @@ func (s *Store) Texts(ctx context.Context, column int, query string, args ...any
 	return list, rows.Err()
 }
 
+// Columns lists the columns of a table.
+func (s *Store) Columns(ctx context.Context, table string) ([]string, error) {
+	c, err := s.writer.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.writer.Put(c)
+	rows, err := c.Raw().QueryContext(ctx, `SELECT * FROM `+table+` LIMIT 0`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	return columns, errors.Join(err, rows.Err())
+}
+
 // OnEveryConnection returns the value of a PRAGMA on each connection of each pool.
 func (s *Store) OnEveryConnection(ctx context.Context, pragma string) (values map[string][]string, err error) {
 	values = map[string][]string{}
@@ -130,8 +146,8 @@ func Statements() map[string][]string {
 		selectEventsOfToken:     {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
 		endOldSecrets:           {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
 		useSecret:               {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
-		restoreAccess:           {"SEARCH access_tokens USING COVERING INDEX access_tokens_live (token_id=? AND serial=?)"},
-		restoreFamilies:         {"SEARCH families USING COVERING INDEX families_live (token_id=? AND serial=?)"},
+		tableOf(ofAccess).selectRows(ofSecret, ``): {"SEARCH x USING INDEX access_tokens_live (token_id=? AND serial=?)"},
+		tableOf(ofFamily).selectRows(ofSecret, ``): {"SEARCH x USING INDEX families_live (token_id=? AND serial=?)"},
 		selectBlocked:           {"SEARCH t USING INDEX tokens_blocked (id>?)", "SEARCH u USING INTEGER PRIMARY KEY"},
 		countBlocked:            {"SEARCH tokens USING INDEX tokens_blocked (id>?)"},
 		countExceeding:          {"SEARCH tokens USING COVERING INDEX tokens_exceeding (expire_us>? AND expire_us<?)"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"patd/store/internal/db"
@@ -13,7 +14,7 @@ import (
 const selectRefresh = `
 SELECT r.id, k.name, r.digest, r.issue_us, r.use_us, f.id, f.token_id, f.serial, f.client_id, f.authenticated,
   f.scopes, f.audiences,
-       f.issue_us, f.expire_us, f.revoke_us, f.revoked_by, f.revoke_reason
+       f.issue_us, f.expire_us, f.revoke_us, f.revoked_by, f.revoke_reason, r.row_mac, f.row_mac
 FROM refresh_tokens r CROSS JOIN families f ON f.id = r.family CROSS JOIN keys k ON k.num = r.key
 WHERE r.id = ?`
 
@@ -21,19 +22,16 @@ WHERE r.id = ?`
 func (t *readTx) RefreshToken(id tokens.ID) (tokens.RefreshToken, error) {
 	const op = "read a refresh token"
 	var (
-		out                               tokens.RefreshToken
-		rid, fid, tokenID                 int64
-		issueUS, familyUS, expireUS       int64
-		useUS, revokeUS                   sql.NullInt64
-		digest                            []byte
-		scopes, audiences                 string
-		clientID, revokedBy, revokeReason sql.NullString
+		out                           tokens.RefreshToken
+		rid, issueUS                  int64
+		useUS                         sql.NullInt64
+		r                             familyRow
+		digest, checksum, ofTheFamily []byte
 	)
-	f := &out.Family
 	err := t.one(op, selectRefresh, []any{
-		&rid, &out.Hash.Key, &digest, &issueUS, &useUS, &fid, &tokenID, &f.Serial, &clientID, &f.Client.Authenticated,
-		&scopes, &audiences,
-		&familyUS, &expireUS, &revokeUS, &revokedBy, &revokeReason,
+		&rid, &out.Hash.Key, &digest, &issueUS, &useUS, &r.id, &r.tokenID, &r.serial, &r.clientID, &r.authenticated,
+		&r.scopes, &r.audiences, &r.issueUS, &r.expireUS, &r.revokeUS, &r.revokedBy, &r.revokeReason, &checksum,
+		&ofTheFamily,
 	}, int64(id))
 	if err != nil {
 		return tokens.RefreshToken{}, fmt.Errorf("refresh token %s: %w", id, err)
@@ -41,15 +39,40 @@ func (t *readTx) RefreshToken(id tokens.ID) (tokens.RefreshToken, error) {
 	if copy(out.Hash.Sum[:], digest) != len(out.Hash.Sum) {
 		return tokens.RefreshToken{}, t.fail(op, errShortDigest)
 	}
-	out.ID, out.IssueTime = tokens.ID(rid), db.Instant(issueUS)
+	if !useUS.Valid {
+		err = t.store.rows.check(ofRefresh, rid, sumRefresh(nil, rid, r.id, issueUS, digest, out.Hash.Key), checksum)
+	}
+	if err == nil && !r.revokeUS.Valid {
+		err = t.store.rows.check(ofFamily, r.id, r.sum(nil), ofTheFamily)
+	}
+	if err != nil {
+		return tokens.RefreshToken{}, fmt.Errorf("refresh token %s: %w", id, err)
+	}
+	out.ID, out.IssueTime, out.Family = tokens.ID(rid), db.Instant(issueUS), r.family()
 	if useUS.Valid {
 		out.UseTime = db.Instant(useUS.Int64)
 	}
-	f.ID, f.TokenID, f.Client.ID = tokens.ID(fid), tokens.ID(tokenID), clientID.String
-	f.Scopes, f.Audiences = db.Split(scopes, " "), db.Split(audiences, "\n")
-	f.IssueTime, f.ExpireTime, f.Revocation = db.Instant(familyUS), db.ExpiryTime(expireUS), revoked(revokeUS,
-		revokedBy, revokeReason)
 	return out, nil
+}
+
+// familyRow is a row of families.
+type familyRow struct {
+	id, tokenID, serial, authenticated int64
+	issueUS, expireUS                  int64
+	clientID                           sql.NullString
+	scopes, audiences                  string
+	revokeUS                           sql.NullInt64
+	revokedBy, revokeReason            sql.NullString
+}
+
+func (r *familyRow) family() tokens.Family {
+	return tokens.Family{
+		ID: tokens.ID(r.id), TokenID: tokens.ID(r.tokenID), Serial: r.serial,
+		Client: tokens.Client{ID: r.clientID.String, Authenticated: r.authenticated == 1},
+		Scopes: db.Split(r.scopes, " "), Audiences: db.Split(r.audiences, "\n"),
+		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS),
+		Revocation: revoked(r.revokeUS, r.revokedBy, r.revokeReason),
+	}
 }
 
 const countGrants = `
@@ -68,32 +91,51 @@ func (t *readTx) CountGrants(token tokens.ID, serial int64, now time.Time) (toke
 
 const insertFamily = `
 INSERT INTO families (id, token_id, serial, client_id, authenticated, scopes, audiences, issue_us, expire_us,
-  revoke_us, revoked_by, revoke_reason)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  revoke_us, revoked_by, revoke_reason, row_mac)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertFamily implements tokens.FamilyWriter.
 func (t *tx) InsertFamily(f tokens.Family) error {
 	us, by, reason := db.Revocation(f.Revocation)
+	r := familyRow{id: int64(f.ID), tokenID: int64(f.TokenID), serial: f.Serial,
+		authenticated: db.Flag(f.Client.Authenticated), issueUS: db.Micros(f.IssueTime),
+		expireUS: db.Expiry(f.ExpireTime), clientID: db.TextOf(db.NullText(f.Client.ID)),
+		scopes: strings.Join(f.Scopes, " "), audiences: strings.Join(f.Audiences, "\n")}
+	var checksum any
+	if f.Revocation == nil {
+		var err error
+		if checksum, err = t.store.rows.checksum(r.sum(nil)); err != nil {
+			return err
+		}
+	}
 	return t.mustExec("insert a family", fmt.Errorf("family %s: %w", f.ID, tokens.ErrTaken), insertFamily,
-		int64(f.ID), int64(f.TokenID), f.Serial, db.NullText(f.Client.ID), db.Flag(f.Client.Authenticated),
-		db.Join(f.Scopes, " "),
-		db.Join(f.Audiences, "\n"), db.Micros(f.IssueTime), db.Expiry(f.ExpireTime), us, by, reason)
+		r.id, r.tokenID, r.serial, db.NullText(f.Client.ID), r.authenticated, db.NullText(r.scopes),
+		db.NullText(r.audiences), r.issueUS, r.expireUS, us, by, reason, checksum)
 }
 
 const insertRefresh = `
-INSERT INTO refresh_tokens (id, family, key, digest, issue_us, use_us)
-VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?)
+INSERT INTO refresh_tokens (id, family, key, digest, issue_us, use_us, row_mac)
+VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertRefresh implements tokens.FamilyWriter.
 func (t *tx) InsertRefresh(r tokens.RefreshToken, h tokens.Hash) error {
+	id, family, issueUS := int64(r.ID), int64(r.Family.ID), db.Micros(r.IssueTime)
+	var checksum any
+	if r.UseTime.IsZero() {
+		var err error
+		checksum, err = t.store.rows.checksum(sumRefresh(nil, id, family, issueUS, h.Sum[:], h.Key))
+		if err != nil {
+			return err
+		}
+	}
 	return t.mustExec("insert a refresh token", fmt.Errorf("refresh token %s: %w", r.ID, tokens.ErrTaken),
 		insertRefresh,
-		int64(r.ID), int64(r.Family.ID), h.Key, h.Sum[:], db.Micros(r.IssueTime), db.NullTime(r.UseTime))
+		id, family, h.Key, h.Sum[:], issueUS, db.NullTime(r.UseTime), checksum)
 }
 
-const useRefresh = `UPDATE refresh_tokens SET use_us = ?2 WHERE id = ?1 AND use_us IS NULL`
+const useRefresh = `UPDATE refresh_tokens SET use_us = ?2, row_mac = NULL WHERE id = ?1 AND use_us IS NULL`
 
 // UseRefresh implements tokens.FamilyWriter.
 func (t *tx) UseRefresh(id tokens.ID, at time.Time) error {
@@ -103,10 +145,10 @@ func (t *tx) UseRefresh(id tokens.ID, at time.Time) error {
 
 const (
 	revokeFamily = `
-UPDATE families SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE id = ?1 AND revoke_us IS NULL`
+UPDATE families SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4, row_mac = NULL WHERE id = ?1 AND revoke_us IS NULL`
 
 	revokeFamilyAccess = `
-UPDATE access_tokens SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE family = ?1 AND revoke_us IS NULL`
+UPDATE access_tokens SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4, row_mac = NULL WHERE family = ?1 AND revoke_us IS NULL`
 )
 
 // RevokeFamily implements tokens.FamilyWriter.

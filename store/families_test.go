@@ -80,7 +80,7 @@ func TestPruningGoesOnUntilNothingIsLeft(t *testing.T) {
 	st := withGrants(t, c)
 	// More than one transaction of it drops.
 	exec1(t, st, `WITH RECURSIVE n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 2600)
-		INSERT INTO refresh_tokens SELECT i, 1, key, digest, 1, 1 FROM n, (SELECT key, digest FROM tokens LIMIT 1)`)
+		INSERT INTO refresh_tokens SELECT i, 1, key, digest, 1, 1, NULL FROM n, (SELECT key, digest FROM tokens LIMIT 1)`)
 	c.move(26 * time.Hour)
 	if err := st.Prune(t.Context()); err != nil {
 		t.Fatal(err)
@@ -104,7 +104,7 @@ func TestCheckFindsPlantedDamageInGrants(t *testing.T) {
 		{`UPDATE families SET serial = -1`, "of a secret that its token never had"},
 		{`UPDATE access_tokens SET expire_us = expire_us * 2`, "does not agree with its family"},
 		{`UPDATE families SET revoke_us = 1, revoked_by = 'x'`, "does not agree with its family"},
-		{`INSERT INTO refresh_tokens SELECT 99, family, key, digest, 1, NULL FROM refresh_tokens LIMIT 1`, "more than one refresh token"},
+		{`INSERT INTO refresh_tokens SELECT 99, family, key, digest, 1, NULL, NULL FROM refresh_tokens LIMIT 1`, "more than one refresh token"},
 		{`UPDATE access_tokens SET revoke_us = 1, revoked_by = 'x'`, "revoked without an audit event"},
 		{`PRAGMA ignore_check_constraints = ON; UPDATE access_tokens SET digest = x'00'`, "CHECK constraint failed in access_tokens"},
 		{`PRAGMA ignore_check_constraints = ON; UPDATE refresh_tokens SET digest = x'00'`, "CHECK constraint failed in refresh_tokens"},

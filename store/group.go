@@ -26,6 +26,7 @@ const (
 // own goroutine was measured to cost a quarter of the throughput. What ends a change's function, a panic too, is handed
 // back to its caller and does not affect the others.
 type group struct {
+	store   *Store
 	writer  *db.Pool
 	reserve *reserve.Reserve // nil: the disk is another machine's
 	sparing bool             // the writer keeps the write-ahead log short; of the goroutine alone

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"strings"
 	"time"
@@ -56,32 +57,32 @@ SELECT v.id, v.us, v.ip FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS bigint[]), 
 	// A digest moves only while it is still the old one, and only to a later key: servers may differ about which is
 	// current.
 	rekeyToken = `
-UPDATE tokens SET key = n.num, digest = ?5 FROM keys o, keys n
+UPDATE tokens SET key = n.num, digest = ?5, row_mac = ?6 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND tokens.id = ?1 AND tokens.key = o.num
   AND tokens.digest = ?3`
 
 	rekeyOldSecret = `
-UPDATE old_secrets SET key = n.num, digest = ?5 FROM keys o, keys n
+UPDATE old_secrets SET key = n.num, digest = ?5, row_mac = ?6 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND token_id = ?1
   AND old_secrets.key = o.num AND old_secrets.digest = ?3`
 
 	rekeyService = `
-UPDATE services SET key = n.num, digest = ?5 FROM keys o, keys n
+UPDATE services SET key = n.num, digest = ?5, row_mac = ?6 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND services.id = ?1
   AND services.key = o.num AND services.digest = ?3`
 
 	rekeyOldService = `
-UPDATE services SET old_key = n.num, old_digest = ?5 FROM keys o, keys n
+UPDATE services SET old_key = n.num, old_digest = ?5, row_mac = ?6 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND services.id = ?1
   AND services.old_key = o.num AND services.old_digest = ?3`
 
 	rekeyAccess = `
-UPDATE access_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
+UPDATE access_tokens SET key = n.num, digest = ?5, row_mac = ?6 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND access_tokens.id = ?1
   AND access_tokens.key = o.num AND access_tokens.digest = ?3`
 
 	rekeyRefresh = `
-UPDATE refresh_tokens SET key = n.num, digest = ?5 FROM keys o, keys n
+UPDATE refresh_tokens SET key = n.num, digest = ?5, row_mac = ?6 FROM keys o, keys n
 WHERE o.name = ?2 AND n.name = ?4 AND n.retire_us IS NULL AND n.num >= o.num AND refresh_tokens.id = ?1
   AND refresh_tokens.key = o.num AND refresh_tokens.digest = ?3`
 )
@@ -152,24 +153,64 @@ func (s *Store) writeRekeys(ctx context.Context, batch []usage.Rekeyed) error {
 }
 
 func (t *tx) rekey(op string, c usage.Credential, r tokens.Rekey) error {
-	var statements []string
+	type move struct {
+		table     byte
+		statement string
+	}
+	var moves []move
 	switch c.Kind {
 	case secret.KindPersonal:
-		statements = []string{rekeyToken, rekeyOldSecret}
+		moves = []move{{ofToken, rekeyToken}, {ofOld, rekeyOldSecret}}
 	case secret.KindService:
-		statements = []string{rekeyService, rekeyOldService}
+		moves = []move{{ofService, rekeyService}, {ofOldService, rekeyOldService}}
 	case secret.KindAccess:
-		statements = []string{rekeyAccess}
+		moves = []move{{ofAccess, rekeyAccess}}
 	case secret.KindRefresh:
-		statements = []string{rekeyRefresh}
+		moves = []move{{ofRefresh, rekeyRefresh}}
 	}
-	for _, statement := range statements {
-		_, err := t.exec(op, statement, int64(c.ID), r.Old.Key, r.Old.Sum[:], r.New.Key, r.New.Sum[:])
+	for _, m := range moves {
+		found, checksum, err := t.rekeyed(op, m.table, c.ID, r)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		_, err = t.exec(op, m.statement, int64(c.ID), r.Old.Key, r.Old.Sum[:], r.New.Key, r.New.Sum[:], checksum)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// rekeyed returns the checksum of a row whose digest moves, as it will be. A row that has another digest by now, or that
+// is refused, is not found.
+func (t *tx) rekeyed(op string, table byte, id tokens.ID, r tokens.Rekey) (found bool, checksum any, err error) {
+	condition := ` = ?1 AND k.name = ?2 AND x.digest = ?3`
+	at := 0 // how far from the end the digest is
+	if table == ofOldService {
+		table, condition, at = ofService, ` = ?1 AND j.name = ?2 AND x.old_digest = ?3`, 2
+	}
+	p := tableOf(table)
+	var row *protectedRow
+	err = t.each(op, p.selectRows(`x.`+p.keys[0]+condition, ``), func(rows *sql.Rows) error {
+		row, err = p.scan(rows)
+		return err
+	}, int64(id), r.Old.Key, r.Old.Sum[:])
+	if err != nil || row == nil || row.compare(&t.store.rows) != nil {
+		return false, nil, err
+	}
+	if !row.live {
+		return true, nil, nil
+	}
+	row.setDigest(at, r.New)
+	sum, err := row.sum(nil)
+	if err != nil {
+		return false, nil, err
+	}
+	checksum, err = t.store.rows.checksum(sum)
+	return true, checksum, err
 }
 
 // writeBehind writes recorded uses, and prunes, until ctx ends. Digests that move are written soon, uses at an
@@ -201,7 +242,7 @@ func (s *Store) writeBehind(ctx context.Context) {
 				err = errors.Join(err, uses())
 			}
 		case <-ticker.C:
-			err = errors.Join(s.flushRekeys(ctx), s.catchUp(ctx), s.prune(ctx))
+			err = errors.Join(s.flushRekeys(ctx), s.catchUp(ctx), s.readSealed(ctx), s.prune(ctx))
 			if s.uses.Due(s.options.Now().Sub(last), s.options.FlushInterval) {
 				err = errors.Join(err, uses())
 			}

@@ -147,6 +147,7 @@ func TestPostgresFormOfStatements(t *testing.T) {
 		`SELECT a FROM t WHERE b = ? AND c = ?`:                           `SELECT a FROM t WHERE b = $1 AND c = $2`,
 		`UPDATE t SET a = ?2, b = ?12 WHERE c = ?1`:                       `UPDATE t SET a = $2, b = $12 WHERE c = $1`,
 		`SELECT '?', "?" FROM t INDEXED BY t_x CROSS JOIN u ON u.a = t.b`: `SELECT '?', "?" FROM t  JOIN u ON u.a = t.b`,
+		`SELECT CAST(a || b AS BLOB) FROM t`:                              `SELECT CAST(a || b AS bytea) FROM t`,
 	} {
 		if got := store.PostgresForm(given); got != want {
 			t.Errorf("%s\nbecomes %s\nwant    %s", given, got, want)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -21,9 +22,10 @@ type serviceRow struct {
 	rotations                         int64
 }
 
-func (r *serviceRow) dest(d []any) []any {
-	return append(d, &r.id, &r.name, &r.permissions, &r.audience, &r.issueUS, &r.expireUS, &r.revokeUS, &r.revokedBy,
-		&r.revokeReason, &r.rotations, &r.rotateUS, &r.oldUntilUS)
+// dest is where the columns go, and others after them.
+func (r *serviceRow) dest(others ...any) []any {
+	return append([]any{&r.id, &r.name, &r.permissions, &r.audience, &r.issueUS, &r.expireUS, &r.revokeUS, &r.revokedBy,
+		&r.revokeReason, &r.rotations, &r.rotateUS, &r.oldUntilUS}, others...)
 }
 
 func (r *serviceRow) service() (tokens.ServiceAccount, error) {
@@ -54,7 +56,7 @@ func (t *readTx) services(op, query string, args ...any) ([]tokens.ServiceAccoun
 	list := []tokens.ServiceAccount{}
 	err := t.each(op, query, func(rows *sql.Rows) error {
 		var r serviceRow
-		if err := rows.Scan(r.dest(nil)...); err != nil {
+		if err := rows.Scan(r.dest()...); err != nil {
 			return err
 		}
 		s, err := r.service()
@@ -67,20 +69,48 @@ func (t *readTx) services(op, query string, args ...any) ([]tokens.ServiceAccoun
 	return list, nil
 }
 
-const selectService = `SELECT ` + serviceColumns + ` FROM services
+// serviceSecrets are the secrets of a service, and the checksum of its row.
+type serviceSecrets struct {
+	key               string
+	digest, oldDigest []byte
+	oldKey            sql.NullString
+	checksum          []byte
+}
+
+// secretColumns are where a serviceSecrets is.
+const secretColumns = `, (SELECT k.name FROM keys k WHERE k.num = key), digest,
+  (SELECT k.name FROM keys k WHERE k.num = old_key), old_digest, row_mac`
+
+func (s *serviceSecrets) dest() []any {
+	return []any{&s.key, &s.digest, &s.oldKey, &s.oldDigest, &s.checksum}
+}
+
+// check compares a row that has not ended with its checksum.
+func (r *serviceRow) check(g *rowGuard, s *serviceSecrets) error {
+	if r.revokeUS.Valid {
+		return nil
+	}
+	return g.check(ofService, r.id, r.sum(nil, s), s.checksum)
+}
+
+const selectService = `SELECT ` + serviceColumns + secretColumns + ` FROM services
 WHERE id = coalesce((SELECT id FROM services WHERE name = ?1 AND revoke_us IS NULL ORDER BY id DESC LIMIT 1),
                     (SELECT id FROM services WHERE name = ?1 ORDER BY id DESC LIMIT 1))`
 
 // Service implements tokens.ServiceReader.
 func (t *readTx) Service(name string) (tokens.ServiceAccount, error) {
-	found, err := t.services("read a service", selectService, name)
-	switch {
-	case err != nil:
+	var (
+		r       serviceRow
+		secrets serviceSecrets
+	)
+	if err := t.one("read a service", selectService, r.dest(secrets.dest()...), name); err != nil {
 		return tokens.ServiceAccount{}, err
-	case len(found) == 0:
-		return tokens.ServiceAccount{}, tokens.ErrNotFound
 	}
-	return found[0], nil
+	s, err := r.service()
+	if err == nil {
+		err = r.check(&t.store.rows, &secrets)
+	}
+	return s, err
 }
 
 const selectServices = `SELECT ` + serviceColumns + ` FROM services WHERE id <= ? ORDER BY id DESC LIMIT ?`
@@ -92,16 +122,25 @@ func (t *readTx) Services(before tokens.ID, limit int) ([]tokens.ServiceAccount,
 
 const insertService = `
 INSERT INTO services (id, name, permissions, audience, key, digest, issue_us, expire_us, revoke_us, revoked_by,
-  revoke_reason)
-VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?)
+  revoke_reason, row_mac)
+VALUES (?, ?, ?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertService implements tokens.ServiceWriter.
 func (t *tx) InsertService(s tokens.ServiceAccount, h tokens.Hash) error {
 	us, by, reason := db.Revocation(s.Revocation)
+	r := serviceRow{id: int64(s.ID), name: s.Name, permissions: strings.Join(s.Permissions.Names(), " "),
+		audience: db.TextOf(db.NullText(s.Audience)), issueUS: db.Micros(s.IssueTime), expireUS: db.Expiry(s.ExpireTime)}
+	var checksum any
+	if s.Revocation == nil {
+		var err error
+		if checksum, err = t.store.rows.checksum(r.sum(nil, &serviceSecrets{key: h.Key, digest: h.Sum[:]})); err != nil {
+			return err
+		}
+	}
 	return t.mustExec("insert a service", fmt.Errorf("service %s: %w", s.ID, tokens.ErrTaken), insertService,
-		int64(s.ID), s.Name, strings.Join(s.Permissions.Names(), " "), db.NullText(s.Audience), h.Key, h.Sum[:],
-		db.Micros(s.IssueTime), db.Expiry(s.ExpireTime), us, by, reason)
+		r.id, r.name, r.permissions, db.NullText(s.Audience), h.Key, h.Sum[:], r.issueUS, r.expireUS, us, by, reason,
+		checksum)
 }
 
 // The first revocation stands; a row that has one is found, and written as it was.
@@ -109,7 +148,8 @@ const revokeService = `
 UPDATE services
 SET revoke_us     = CASE WHEN revoke_us IS NULL THEN ?2 ELSE revoke_us END,
     revoked_by    = CASE WHEN revoke_us IS NULL THEN ?3 ELSE revoked_by END,
-    revoke_reason = CASE WHEN revoke_us IS NULL THEN ?4 ELSE revoke_reason END
+    revoke_reason = CASE WHEN revoke_us IS NULL THEN ?4 ELSE revoke_reason END,
+    row_mac       = NULL
 WHERE id = ?1`
 
 // RevokeService implements tokens.ServiceWriter.
@@ -123,12 +163,39 @@ const replaceServiceSecret = `
 UPDATE services
 SET old_key = key, old_digest = digest, old_until_us = CAST(?2 AS BIGINT),
     key = (SELECT num FROM keys WHERE name = ?3 AND retire_us IS NULL), digest = ?4,
-    rotations = rotations + 1, rotate_us = ?5, expire_us = ?6
+    rotations = rotations + 1, rotate_us = ?5, expire_us = ?6, row_mac = ?7
 WHERE id = ?1`
+
+const selectServiceRow = `SELECT ` + serviceColumns + secretColumns + ` FROM services WHERE id = ?`
 
 // ReplaceServiceSecret implements tokens.ServiceWriter.
 func (t *tx) ReplaceServiceSecret(s tokens.ServiceAccount, h tokens.Hash) error {
-	return t.mustExec("replace a service's secret", fmt.Errorf("service %s: %w", s.ID, tokens.ErrNotFound),
-		replaceServiceSecret, int64(s.ID), max(db.Micros(s.PreviousUntil), 0), h.Key, h.Sum[:],
-		db.Micros(s.RotateTime), db.Expiry(s.ExpireTime))
+	const op = "replace a service's secret"
+	var (
+		r       serviceRow
+		secrets serviceSecrets
+	)
+	absent := fmt.Errorf("service %s: %w", s.ID, tokens.ErrNotFound)
+	err := t.one(op, selectServiceRow, r.dest(secrets.dest()...), int64(s.ID))
+	if errors.Is(err, tokens.ErrNotFound) {
+		return absent
+	}
+	if err == nil {
+		err = r.check(&t.store.rows, &secrets)
+	}
+	if err != nil {
+		return err
+	}
+	until := max(db.Micros(s.PreviousUntil), 0)
+	var checksum any
+	if !r.revokeUS.Valid {
+		r.rotations, r.expireUS, r.oldUntilUS.Int64 = r.rotations+1, db.Expiry(s.ExpireTime), until
+		next := serviceSecrets{key: h.Key, digest: h.Sum[:], oldDigest: secrets.digest,
+			oldKey: sql.NullString{String: secrets.key, Valid: true}}
+		if checksum, err = t.store.rows.checksum(r.sum(nil, &next)); err != nil {
+			return err
+		}
+	}
+	return t.mustExec(op, absent, replaceServiceSecret, int64(s.ID), until, h.Key, h.Sum[:], db.Micros(s.RotateTime),
+		db.Expiry(s.ExpireTime), checksum)
 }

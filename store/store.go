@@ -86,6 +86,7 @@ type Store struct {
 	deletedEvents atomic.Uint64
 
 	keyNames atomic.Pointer[map[int64]string]
+	rows     rowGuard
 	uses     *usage.Buffer
 
 	done      chan struct{} // closed: no new work
@@ -98,7 +99,10 @@ type Store struct {
 	followOnce sync.Once
 }
 
-var _ tokens.Store = (*Store)(nil)
+var (
+	_ tokens.Store     = (*Store)(nil)
+	_ tokens.RowKeeper = (*Store)(nil)
+)
 
 // Open opens the store that url names: sqlite:<path>, or postgres://….
 //
@@ -136,7 +140,7 @@ func openReady(ctx context.Context, open func(context.Context, string, Options) 
 		return nil, err
 	}
 	if err = s.Ready(ctx); err == nil {
-		err = s.catchUp(ctx)
+		err = errors.Join(s.catchUp(ctx), s.readSealed(ctx))
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.closePools())
@@ -166,7 +170,8 @@ func IsPostgres(url string) bool {
 }
 
 func newStore(o Options, d *db.Dialect) *Store {
-	s := &Store{options: o, dialect: d, done: make(chan struct{}), uses: usage.NewBuffer(o.usesRoom), group: &group{}}
+	s := &Store{options: o, dialect: d, done: make(chan struct{}), uses: usage.NewBuffer(o.usesRoom)}
+	s.group, s.rows.logger = &group{store: s}, o.Logger
 	s.failing.wake = make(chan struct{}, 1)
 	s.keyNames.Store(&map[int64]string{})
 	s.feed = feed.New(feed.Config{Source: changes{s}, Now: o.Now, Logger: o.Logger})

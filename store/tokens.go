@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"patd/store/internal/db"
@@ -34,8 +35,11 @@ type tokenRow struct {
 	blockedBy                             sql.NullString
 }
 
-func (r *tokenRow) dest(d []any) []any {
-	return append(d, &r.id, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs,
+func (r *tokenRow) dest(d []any) []any { return r.contents(append(d, &r.id)) }
+
+// contents is where all columns but the id go.
+func (r *tokenRow) contents(d []any) []any {
+	return append(d, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs,
 		&r.labels,
 		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.blockedBy)
 }
@@ -96,24 +100,74 @@ func scanToken(rows *sql.Rows) (tokens.Token, error) {
 	return t, err
 }
 
-const selectToken = `SELECT ` + usedColumns + ` FROM tokens t CROSS JOIN users u ON u.key = t.user ` + joinUse +
-	` WHERE t.id = ?`
+const selectToken = `SELECT ` + usedColumns + `, k.name, t.digest, t.row_mac
+FROM tokens t CROSS JOIN users u ON u.key = t.user CROSS JOIN keys k ON k.num = t.key ` + joinUse + ` WHERE t.id = ?`
+
+// guardedToken is a token's row with all that its checksum is about.
+type guardedToken struct {
+	tokenRow
+	rotations int64
+	key       string
+	digest    []byte
+	refused   error // it is not as patd wrote it
+}
+
+func (g *guardedToken) checksum(t *readTx) (any, error) {
+	if g.revokeUS.Valid {
+		return nil, nil
+	}
+	return t.store.rows.checksum(g.sum(nil, g.rotations, g.digest, g.key))
+}
 
 // Token implements tokens.TokenReader.
 func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
-	var found []tokens.Token
-	err := t.each("read a token", selectToken, func(rows *sql.Rows) error {
-		tok, err := scanToken(rows)
-		found = append(found, tok)
-		return err
-	}, int64(id))
-	switch {
-	case err != nil:
+	r, err := t.readToken(id)
+	if err != nil {
 		return tokens.Token{}, err
-	case len(found) == 0:
-		return tokens.Token{}, fmt.Errorf("token %s: %w", id, tokens.ErrNotFound)
 	}
-	return found[0], nil
+	tok, err := r.token()
+	tok.LastUsed, tok.Rotations, tok.RenewTime = r.lastUse(), r.rotations, nullInstant(r.renewUS)
+	tok.Rotation = r.rotation.rotation()
+	if err == nil {
+		err = t.token.refused
+	}
+	return tok, err
+}
+
+// readToken reads a token's row, and keeps it for what is written to it.
+func (t *readTx) readToken(id tokens.ID) (r usedRow, err error) {
+	g, found := &guardedToken{}, false
+	err = t.each("read a token", selectToken, func(rows *sql.Rows) error {
+		found = true
+		var checksum []byte
+		if err := rows.Scan(append(r.dest(), &g.key, &g.digest, &checksum)...); err != nil {
+			return err
+		}
+		g.tokenRow, g.rotations = r.tokenRow, r.rotations
+		if !r.revokeUS.Valid {
+			g.refused = t.store.rows.check(ofToken, r.id, r.sum(nil, r.rotations, g.digest, g.key), checksum)
+		}
+		r.oldIP, r.useIP = slices.Clone(r.oldIP), slices.Clone(r.useIP)
+		return nil
+	}, int64(id))
+	if err == nil && !found {
+		err = fmt.Errorf("token %s: %w", id, tokens.ErrNotFound)
+	}
+	if err == nil {
+		t.token = g
+	}
+	return r, err
+}
+
+// guard returns a token's row as it is in the transaction.
+func (t *tx) guard(id tokens.ID) (*guardedToken, error) {
+	if t.token != nil && t.token.id == int64(id) {
+		return t.token, nil
+	}
+	if _, err := t.readToken(id); err != nil {
+		return nil, err
+	}
+	return t.token, nil
 }
 
 // ?3 is the state: 0 any, 1 active, 2 expired, 3 revoked.
@@ -202,8 +256,8 @@ func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, e
 const insertToken = `
 INSERT INTO tokens (id, "user", key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels,
   description,
-                    revoke_us, revoked_by, revoke_reason, blocked_by)
-VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    revoke_us, revoked_by, revoke_reason, blocked_by, row_mac)
+VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertToken implements tokens.TokenWriter.
@@ -213,18 +267,36 @@ func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
 		return err
 	}
 	us, by, reason := db.Revocation(tok.Revocation)
+	g := guardedToken{
+		tokenRow: tokenRow{id: int64(tok.ID), userKey: tok.UserKey, user: tok.User,
+			issueUS: db.Micros(tok.IssueTime), audiences: db.TextOf(db.Join(tok.Audiences, "\n")),
+			revokeUS: sql.NullInt64{Valid: us != nil}},
+		key: h.Key, digest: h.Sum[:],
+	}
+	g.set(tok, labels)
+	checksum, err := g.checksum(&t.readTx)
+	if err != nil {
+		return err
+	}
 	return t.mustExec("insert a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken), insertToken,
 		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), db.Join(tok.Scopes, " "),
 		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs),
 		labels,
-		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy))
+		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy), checksum)
+}
+
+// set sets what an update writes.
+func (g *guardedToken) set(tok tokens.Token, labels any) {
+	g.name, g.scopes, g.expireUS = tok.Name, strings.Join(tok.Scopes, " "), db.Expiry(tok.ExpireTime)
+	g.cidrs, g.labels = db.TextOf(db.CIDRsText(tok.CIDRs)), db.TextOf(labels)
+	g.blockedBy = db.TextOf(db.NullText(tok.BlockedBy))
 }
 
 // A revocation that stands is kept, whatever the record says: the right-hand sides see the row as it was.
 const updateToken = `
 UPDATE tokens
 SET name = ?2, name_key = ?3, description = ?4, labels = ?5, scopes = ?6, cidrs = ?7, expire_us = ?8, blocked_by = ?12,
-    renew_us = ?13,
+    renew_us = ?13, row_mac = ?14,
     revoke_us     = CASE WHEN revoke_us IS NULL THEN ?9  ELSE revoke_us END,
     revoked_by    = CASE WHEN revoke_us IS NULL THEN ?10 ELSE revoked_by END,
     revoke_reason = CASE WHEN revoke_us IS NULL THEN ?11 ELSE revoke_reason END
@@ -237,21 +309,39 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 		return err
 	}
 	us, by, reason := db.Revocation(tok.Revocation)
+	var checksum any
+	if tok.Revocation == nil {
+		g, err := t.guard(tok.ID)
+		switch {
+		case err != nil:
+			return err
+		case g.refused != nil:
+			return g.refused
+		}
+		g.set(tok, labels)
+		if checksum, err = g.checksum(&t.readTx); err != nil {
+			return err
+		}
+	} else {
+		t.token = nil
+	}
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
 		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, db.Join(tok.Scopes,
 			" "),
 		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy),
-		db.NullTime(tok.RenewTime))
+		db.NullTime(tok.RenewTime), checksum)
 }
 
 const revokeTokens = `
-UPDATE tokens INDEXED BY tokens_live SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4 WHERE "user" = ?1
+UPDATE tokens INDEXED BY tokens_live 
+SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4, row_mac = NULL WHERE "user" = ?1
   AND revoke_us IS NULL
 RETURNING id`
 
 // RevokeTokens implements tokens.TokenWriter.
 func (t *tx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {
 	const op = "revoke a user's tokens"
+	t.token = nil
 	us, by, reason := db.Revocation(&r)
 	ids := []tokens.ID{}
 	err := t.returning(op, revokeTokens, func(rows *sql.Rows) error {

@@ -25,7 +25,7 @@ func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
 	}
 	defer s.views.Put(c)
 	defer c.Rollback()
-	tx := &readTx{ctx: ctx, c: c}
+	tx := &readTx{ctx: ctx, c: c, store: s}
 	defer tx.end()
 	if err := fn(tx); err != nil {
 		return err
@@ -73,8 +73,11 @@ func (s *Store) transact(ctx context.Context, op string, fn func(*tx) error) err
 type readTx struct {
 	ctx    context.Context
 	c      *db.Conn
+	store  *Store
 	failed error
 	cause  error // the database's, of failed
+
+	token *guardedToken // the last that was read, as it is now
 }
 
 func (t *readTx) end() {

@@ -50,16 +50,20 @@ func userState(s tokens.UserState) (int64, error) {
 	}
 }
 
-const selectUser = `SELECT key, "user", state, features, create_us FROM users WHERE "user" = ? AND delete_us IS NULL`
+const selectUser = `
+SELECT key, "user", state, features, create_us, row_mac FROM users WHERE "user" = ? AND delete_us IS NULL`
 
 // User implements tokens.UserReader.
 func (t *readTx) User(id string) (tokens.User, error) {
-	var r userRow
-	if err := t.one("read a user", selectUser, []any{&r.key, &r.user, &r.state, &r.features, &r.createUS},
-		id); err != nil {
+	var (
+		r        userRow
+		checksum []byte
+	)
+	err := t.one("read a user", selectUser, []any{&r.key, &r.user, &r.state, &r.features, &r.createUS, &checksum}, id)
+	if err != nil {
 		return tokens.User{}, err
 	}
-	return r.record(), nil
+	return r.record(), t.store.rows.check(ofUser, r.key, r.sum(nil), checksum)
 }
 
 const selectUsers = `
@@ -87,7 +91,8 @@ func (t *readTx) Users(q tokens.UserQuery) ([]tokens.User, error) {
 }
 
 const insertUser = `
-INSERT INTO users (key, "user", state, features, create_us) VALUES (NULL /* next users.key */, ?, ?, ?, ?)
+INSERT INTO users (key, "user", state, features, create_us, row_mac)
+VALUES (NULL /* next users.key */, ?, ?, ?, ?, ?)
 ON CONFLICT ("user") WHERE delete_us IS NULL DO NOTHING
 RETURNING key`
 
@@ -101,7 +106,13 @@ func (t *tx) InsertUser(u tokens.User) (int64, error) {
 	if state == 0 {
 		state = userActive
 	}
-	key, err := t.numbered(op, insertUser, u.ID, state, db.Join(u.Features, " "), db.Micros(u.CreateTime))
+	r := userRow{user: u.ID, state: state, features: db.TextOf(db.Join(u.Features, " ")),
+		createUS: db.Micros(u.CreateTime)}
+	checksum, err := t.store.rows.checksum(r.sum(nil))
+	if err != nil {
+		return 0, err
+	}
+	key, err := t.numbered(op, insertUser, r.user, r.state, db.Join(u.Features, " "), r.createUS, checksum)
 	switch {
 	case err != nil:
 		return 0, err
@@ -113,7 +124,13 @@ func (t *tx) InsertUser(u tokens.User) (int64, error) {
 }
 
 // A deleted user stays deleted: it is not found.
-const updateUser = `UPDATE users SET state = ?, features = ?, delete_us = ? WHERE key = ? AND delete_us IS NULL`
+const (
+	selectUserRow = `
+SELECT key, "user", state, features, create_us, row_mac FROM users WHERE key = ? AND delete_us IS NULL`
+
+	updateUser = `
+UPDATE users SET state = ?, features = ?, delete_us = ?, row_mac = ? WHERE key = ? AND delete_us IS NULL`
+)
 
 // UpdateUser implements tokens.UserWriter.
 func (t *tx) UpdateUser(u tokens.User) error {
@@ -124,6 +141,34 @@ func (t *tx) UpdateUser(u tokens.User) error {
 	if state == 0 {
 		return errors.New("update a user: a state is needed")
 	}
+	checksum, err := t.userChecksum(u, state)
+	if err != nil {
+		return err
+	}
 	return t.mustExec("update a user", fmt.Errorf("user: %w", tokens.ErrNotFound), updateUser,
-		state, db.Join(u.Features, " "), db.NullTime(u.DeleteTime), u.Key)
+		state, db.Join(u.Features, " "), db.NullTime(u.DeleteTime), checksum, u.Key)
+}
+
+// userChecksum returns the checksum of a user's row as an update is about to leave it. A row that is refused stays so,
+// and can only be suspended or deleted.
+func (t *tx) userChecksum(u tokens.User, state int64) (checksum any, err error) {
+	if !u.DeleteTime.IsZero() {
+		return nil, nil
+	}
+	var (
+		r   userRow
+		old []byte
+	)
+	err = t.one("read a user", selectUserRow, []any{&r.key, &r.user, &r.state, &r.features, &r.createUS, &old}, u.Key)
+	if err != nil {
+		return nil, fmt.Errorf("user: %w", err)
+	}
+	if err := t.store.rows.check(ofUser, r.key, r.sum(nil), old); err != nil {
+		if state == userSuspended {
+			return noChecksum(), nil
+		}
+		return nil, err
+	}
+	r.state, r.features = state, db.TextOf(db.Join(u.Features, " "))
+	return t.store.rows.checksum(r.sum(nil))
 }

@@ -2,6 +2,12 @@ package tokens
 
 import "patd/tokens/secret"
 
+// CutChecksum cuts the first of two checksums off.
+func CutChecksum(b []byte) (first, second []byte) { return secret.CutChecksum(b) }
+
+// RowKeyPrefix returns how the checksums of rows under the key of a name begin.
+func RowKeyPrefix(name string) []byte { return secret.RowKeyPrefix(name) }
+
 // The types of package secret that are used in records, requests and results of the domain.
 type (
 	// ID is the public part of a secret, which names its record.

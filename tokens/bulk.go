@@ -277,7 +277,7 @@ func (v selection) stands(tx ReadTx, now time.Time) error {
 		if errors.Is(err, ErrNotFound) {
 			continue // it is a service's
 		}
-		if err != nil {
+		if toEnd(err) != nil {
 			return fmt.Errorf("read token %s: %w", e.TokenID, err)
 		}
 		if _, in := slices.BinarySearch(v.ids, t.ID); in != v.filter.Matches(t, now) {
@@ -350,7 +350,7 @@ func (b BulkRevocation) revoke(tx Tx, ids []ID, now time.Time) ([]Event, error) 
 	var events []Event
 	for _, id := range ids {
 		t, err := tx.Token(id)
-		if err != nil {
+		if toEnd(err) != nil {
 			return nil, fmt.Errorf("read token %s: %w", id, err)
 		}
 		if t.Revocation != nil {

@@ -80,7 +80,7 @@ func (s *Service) UserEvents(ctx context.Context, a Actor, user, tokenID string,
 				continue
 			}
 			t, err := tx.Token(e.TokenID)
-			if err != nil && !errors.Is(err, ErrNotFound) {
+			if toEnd(err) != nil && !errors.Is(err, ErrNotFound) {
 				return fmt.Errorf("read token %s: %w", e.TokenID, err)
 			}
 			if err == nil && t.User == user {

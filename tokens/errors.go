@@ -102,6 +102,27 @@ func DiskReserved(op string, cause error) *Error {
 	return e
 }
 
+// ErrRecordInvalid is in the chain of every error about a stored record that is not as patd wrote it.
+var ErrRecordInvalid = errors.New("a stored record is not as patd wrote it")
+
+// RecordInvalid returns the error about a stored record whose checksum is wrong or missing, or cannot be looked at. It
+// is a fault of the store, which says nothing about the secret that was presented.
+func RecordInvalid(cause error) *Error {
+	return &Error{
+		Code: CodeUnavailable, Reason: "RECORD_INVALID",
+		Message: "the stored record was changed by other means than patd, and is not used; the operator must revoke it, or restore a backup",
+		Cause:   errors.Join(ErrRecordInvalid, cause),
+	}
+}
+
+// toEnd passes over ErrRecordInvalid: what ends a record may read one that is not as patd wrote it.
+func toEnd(err error) error {
+	if errors.Is(err, ErrRecordInvalid) {
+		return nil
+	}
+	return err
+}
+
 // FeaturesUnavailable returns the error of a feature source during an outage.
 func FeaturesUnavailable(op string, cause error) *Error {
 	return &Error{

@@ -45,6 +45,7 @@ const (
 	ActionKeyAdd          Action = "key.add"
 	ActionKeyRetire       Action = "key.retire"
 	ActionPrefixAdd       Action = "prefix.add"
+	ActionRowsSeal        Action = "rows.seal"
 	ActionAuditPrune      Action = "audit.prune"
 	ActionSessionHandoff  Action = "session.handoff"
 	ActionSessionCreate   Action = "session.create"

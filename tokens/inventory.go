@@ -126,6 +126,8 @@ func resolved(tx ReadTx, f Filter) (Filter, error) {
 		switch _, err := tx.Token(id); {
 		case err == nil:
 			f.NameHas, f.ID = "", id
+		case errors.Is(err, ErrRecordInvalid):
+			f.NameHas, f.ID = "", id // lists show what is stored
 		case !errors.Is(err, ErrNotFound):
 			return f, fmt.Errorf("read token %s: %w", id, err)
 		}

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,14 +12,15 @@ import (
 
 // BindKeys checks that a store and a key file belong together, before anything is served: every key of the store that
 // is not retired must be in the file and be the same. Keys and a personal prefix that are new to the store are added to
-// it. It returns all prefixes whose secrets are valid.
+// it. A store without any key is new: its rows are sealed from the start. It returns all prefixes whose secrets are
+// valid.
 func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, now time.Time) (Prefixes, error) {
 	if personalPrefix == "" {
 		personalPrefix = secret.PrefixPersonal
 	}
 	var earlier []string
 	var order []KeyRecord
-	complete := false
+	complete, fresh := false, false
 	look := func(tx ReadTx) (newKeys []string, err error) {
 		known, err := tx.Keys()
 		if err != nil {
@@ -30,6 +32,7 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 		if earlier, err = tx.Prefixes(); err != nil {
 			return nil, fmt.Errorf("read prefixes: %w", err)
 		}
+		fresh = len(known) == 0
 		order = slices.Clone(known)
 		for _, n := range ks.Names() {
 			if !slices.ContainsFunc(known, func(r KeyRecord) bool { return r.Name == n }) {
@@ -60,11 +63,20 @@ func BindKeys(ctx context.Context, st Store, ks *Keys, personalPrefix string, no
 			if slices.Contains(earlier, newPrefix) {
 				newPrefix = ""
 			}
-			return bind(tx, ks, add, newPrefix, now)
+			events, err := bind(tx, ks, add, newPrefix, now)
+			if err == nil && fresh {
+				err = tx.SealRows(now)
+			}
+			return events, err
 		})
 	}
 	if err != nil {
 		return Prefixes{}, err
+	}
+	if keeper, ok := st.(RowKeeper); ok {
+		if err := keeper.UseRowKeys(ctx, ks); err != nil {
+			return Prefixes{}, err
+		}
 	}
 	ks.Learn(order)
 	return secret.NewPrefixes(personalPrefix, earlier...)
@@ -102,8 +114,21 @@ const minKeyAge = time.Minute
 
 // RetireKey marks a key as retired, so that it may leave the key file. It is refused when there is no newer key
 // (KEY_CURRENT), while none has been in force for a minute (KEY_TOO_RECENT), and while a live digest is under it
-// (KEY_IN_USE).
+// (KEY_IN_USE). Checksums of rows, which no secret is needed for, are moved to the current key first.
 func RetireKey(ctx context.Context, st Store, name string, now time.Time) error {
+	err := retireKey(ctx, st, name, now)
+	if keeper, ok := st.(RowKeeper); ok && errors.Is(err, errRowsUnder) {
+		if _, err := keeper.MoveChecksums(ctx, name); err != nil {
+			return fmt.Errorf("move the checksums under key %s: %w", name, err)
+		}
+		err = retireKey(ctx, st, name, now)
+	}
+	return err
+}
+
+var errRowsUnder = errors.New("rows have checksums under the key")
+
+func retireKey(ctx context.Context, st Store, name string, now time.Time) error {
 	return st.Update(ctx, func(tx Tx) ([]Event, error) {
 		known, err := tx.Keys()
 		if err != nil {
@@ -128,6 +153,12 @@ func RetireKey(ctx context.Context, st Store, name string, now time.Time) error 
 			return nil, Fail(CodePrecondition, "KEY_IN_USE", fmt.Sprintf("live digests under key %s: %d; each moves to the current key when "+
 				"its token is next seen: wait for that, or until the tokens expire, or revoke them", name, n))
 		}
+		if n, err := tx.RowsUnder(name); err != nil {
+			return nil, fmt.Errorf("count checksums: %w", err)
+		} else if n > 0 {
+			return nil, because(Fail(CodePrecondition, "KEY_IN_USE", fmt.Sprintf("rows whose checksum is under key %s: %d; they were "+
+				"written after the others were moved: see that every server has the present key file, and try again", name, n)), errRowsUnder)
+		}
 		k.RetireTime = now
 		if err := tx.PutKey(k); err != nil {
 			return nil, fmt.Errorf("retire key %s: %w", name, err)
@@ -151,4 +182,14 @@ func succeeded(name string, newer []KeyRecord, now time.Time) error {
 	}
 	return Fail(CodePrecondition, "KEY_TOO_RECENT", fmt.Sprintf("key %s has been in force for only %s and running servers may not have noticed it: try again in %s",
 		next.Name, age, minKeyAge-age))
+}
+
+// SealRows records that every row of a store has a checksum.
+func SealRows(ctx context.Context, st Store, now time.Time) error {
+	return st.Update(ctx, func(tx Tx) ([]Event, error) {
+		if err := tx.SealRows(now); err != nil {
+			return nil, fmt.Errorf("seal the rows: %w", err)
+		}
+		return []Event{Operator().event(now, ActionRowsSeal)}, nil
+	})
 }

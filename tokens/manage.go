@@ -32,6 +32,15 @@ func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, e
 
 // owned returns a user and one of the user's tokens.
 func owned(tx ReadTx, user, id string) (User, Token, error) {
+	u, t, err := ownedToEnd(tx, user, id)
+	if err != nil {
+		return User{}, Token{}, err
+	}
+	return u, t, nil
+}
+
+// ownedToEnd is owned for what ends the token: with ErrRecordInvalid it returns both, too.
+func ownedToEnd(tx ReadTx, user, id string) (User, Token, error) {
 	tid, err := secret.ParseID(id)
 	if err != nil {
 		return User{}, Token{}, notFound("token")
@@ -40,17 +49,17 @@ func owned(tx ReadTx, user, id string) (User, Token, error) {
 	if errors.Is(err, ErrNotFound) {
 		return User{}, Token{}, notFound("token")
 	}
-	if err != nil {
+	if toEnd(err) != nil {
 		return User{}, Token{}, fmt.Errorf("read user: %w", err)
 	}
-	t, err := tx.Token(tid)
-	if errors.Is(err, ErrNotFound) || err == nil && t.UserKey != u.Key {
+	t, terr := tx.Token(tid)
+	if errors.Is(terr, ErrNotFound) || toEnd(terr) == nil && t.UserKey != u.Key {
 		return User{}, Token{}, notFound("token")
 	}
-	if err != nil {
-		return User{}, Token{}, fmt.Errorf("read token %s: %w", tid, err)
+	if terr != nil {
+		return u, t, fmt.Errorf("read token %s: %w", tid, terr)
 	}
-	return u, t, nil
+	return u, t, err
 }
 
 // Tokens lists a user's tokens, newest first, and returns the token of the next page, empty after the last.
@@ -76,7 +85,7 @@ func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
-		if err != nil {
+		if toEnd(err) != nil { // lists show what is stored
 			return fmt.Errorf("read user: %w", err)
 		}
 		q.UserKey = u.Key

@@ -189,8 +189,11 @@ func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
 // meet returns a user's record, or a new one with Key 0 if patd has none and the id is valid.
 func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := knownOrNew(tx, user, now)
-	if err != nil || u.Key != 0 {
-		return u, err
+	switch {
+	case err != nil:
+		return User{}, err
+	case u.Key != 0:
+		return u, nil
 	}
 	var c checker
 	c.newUser(user)
@@ -198,13 +201,14 @@ func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
 }
 
 // knownOrNew is meet for any id that a call can name. Before a record with Key 0 is stored, newUser must accept its id.
+// With ErrRecordInvalid it returns the user too.
 func knownOrNew(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := tx.User(user)
 	if errors.Is(err, ErrNotFound) {
 		return User{ID: user, State: UserActive, CreateTime: now}, nil
 	}
 	if err != nil {
-		return User{}, fmt.Errorf("read user: %w", err)
+		return u, fmt.Errorf("read user: %w", err)
 	}
 	return u, nil
 }

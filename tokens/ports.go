@@ -85,7 +85,8 @@ type ReadTx interface {
 
 // TokenReader reads tokens.
 type TokenReader interface {
-	// Token reads a token by id, whatever its state. ErrNotFound.
+	// Token reads a token by id, whatever its state. ErrNotFound. With RecordInvalid it returns the token too, which
+	// may then be revoked and nothing else.
 	Token(id ID) (Token, error)
 	// Credential reads a token, its user (a deleted one too) and its secrets as Lookup does, without the secrets'
 	// digests and without Sequence. ErrNotFound.
@@ -156,7 +157,8 @@ type AudienceReader interface {
 
 // UserReader reads users. A deleted user is not found.
 type UserReader interface {
-	// User reads a user by id. ErrNotFound.
+	// User reads a user by id. ErrNotFound. With RecordInvalid it returns the user too, who may then be suspended or
+	// deleted and nothing else.
 	User(id string) (User, error)
 	// Users lists users by the query, by id in byte order.
 	Users(q UserQuery) ([]User, error)
@@ -166,6 +168,7 @@ type UserReader interface {
 type ServiceReader interface {
 	// Service reads the newest service of that name that is not revoked, or else the newest. ErrNotFound. Ids alone do
 	// not decide: a service made after the clock was set back would not be the newest, and could not be revoked.
+	// With RecordInvalid it returns the service too, which may then be revoked and nothing else.
 	Service(name string) (ServiceAccount, error)
 	// Services lists services, newest first: those with an id below before (0: from the newest), at most limit.
 	Services(before ID, limit int) ([]ServiceAccount, error)
@@ -199,6 +202,8 @@ type KeyReader interface {
 	KeyUse(now time.Time) (map[string]int64, error)
 	// Prefixes lists every personal prefix under which secrets were minted.
 	Prefixes() ([]string, error)
+	// RowsUnder counts the checksums of rows under a key, by its name. It reads every row.
+	RowsUnder(key string) (int64, error)
 }
 
 // Tx reads and writes in one transaction, and sees its own writes.
@@ -364,6 +369,18 @@ type KeyWriter interface {
 	PutKey(k KeyRecord) error
 	// PutPrefix stores a personal prefix. Idempotent.
 	PutPrefix(prefix string) error
+	// SealRows records that every row has a checksum, so that programs which make none are kept out. Idempotent.
+	SealRows(now time.Time) error
+}
+
+// RowKeeper is a Store that makes a keyed checksum of every record that it writes, and compares it when it reads one for
+// a decision. A record that is not as it was written is not used: the error is RecordInvalid's.
+type RowKeeper interface {
+	// UseRowKeys gives the store the keys of its checksums, and replaces those that it had.
+	UseRowKeys(ctx context.Context, ks *Keys) error
+	// MoveChecksums makes every checksum under a key anew under the current one, and returns how many it wrote. A record
+	// that is not as it was written stays so.
+	MoveChecksums(ctx context.Context, key string) (int64, error)
 }
 
 // TokenQuery selects tokens of one user.

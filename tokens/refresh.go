@@ -217,7 +217,7 @@ func revokeFamily(tx Tx, a Actor, f Family, now time.Time, reason string) ([]Eve
 // endEvent returns the event for the revocation of an access token or a family.
 func endEvent(tx ReadTx, a Actor, action Action, token ID, now time.Time, what, reason string) ([]Event, error) {
 	t, err := tx.Token(token)
-	if err != nil {
+	if toEnd(err) != nil {
 		return nil, fmt.Errorf("read token %s: %w", token, err)
 	}
 	e := a.event(now, action)

@@ -13,8 +13,8 @@ func (s *Service) Revoke(ctx context.Context, a Actor, user, id, reason string) 
 	var t Token
 	if err == nil {
 		t, err = s.revoke(ctx, a, reason, func(tx ReadTx, _ time.Time) (Token, error) {
-			_, t, err := owned(tx, owner, id)
-			return t, err
+			_, t, err := ownedToEnd(tx, owner, id)
+			return t, toEnd(err)
 		})
 	}
 	if err != nil {
@@ -75,7 +75,7 @@ func (s *Service) RevokeAll(ctx context.Context, a Actor, user, reason string) (
 		if errors.Is(err, ErrNotFound) {
 			return nil, nil
 		}
-		if err != nil {
+		if err := toEnd(err); err != nil {
 			return nil, fmt.Errorf("read user: %w", err)
 		}
 		ids, err := revokeAll(tx, u, Revocation{Time: now, By: a.String(), Reason: reason})

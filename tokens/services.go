@@ -177,7 +177,7 @@ func (s *Service) revokeService(ctx context.Context, a Actor, name, reason strin
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return nil, notFound("service")
-		case err != nil:
+		case toEnd(err) != nil:
 			return nil, fmt.Errorf("read service: %w", err)
 		case v.Revocation != nil:
 			return nil, nil

@@ -126,7 +126,8 @@ func (s *Service) changeUser(ctx context.Context, a Actor, action Action, user, 
 	var u User
 	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var err error
-		if u, err = knownOrNew(tx, user, now); err != nil {
+		// A record that is not as patd wrote it may be suspended or deleted; the store refuses anything else.
+		if u, err = knownOrNew(tx, user, now); toEnd(err) != nil {
 			return nil, err
 		}
 		if action != ActionUserFeatures { // its precondition is about the features

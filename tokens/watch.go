@@ -158,7 +158,7 @@ func (w *Watch) holdsVisible(tx ReadTx, user string, must bool) (bool, error) {
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
-	if err != nil {
+	if toEnd(err) != nil {
 		return false, fmt.Errorf("read user: %w", err)
 	}
 	q := TokenQuery{UserKey: u.Key, State: StateActive, Now: w.service.Now(), Limit: MaxPageSize}

@@ -61,6 +61,8 @@ func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *s
 			now("patd_changes_failing", "1: the store takes no change, and the server is not ready; 0: it does.", flag(st.ChangesFail() != nil)),
 			now("patd_disk_full", "1: the last change had no room on the disk of a store in a file; 0: it had.", flag(disk.Full)),
 			now("patd_disk_reserve_bytes", "Room that is set aside for changes that only take away; 0: there is none, or it is in use.", int(disk.Reserve)),
+			total("patd_rows_refused_total", "Times that a row was refused because it is not as patd wrote it.", st.RowsRefused()),
+			now("patd_rows_sealed", "1: every row must have a checksum; 0: one without is accepted, see patd migrate --seal-rows.", flag(st.RowsSealed())),
 			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.UsesDropped()),
 			total("patd_audit_events_deleted_total", "Events that this server deleted from the audit log, after a pruning.", st.EventsDeleted()),
 			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),

@@ -19,6 +19,7 @@ import (
 	"patd/cmd/patd/internal/cli/config"
 	"patd/cmd/patd/internal/cli/storeadmin"
 	"patd/server"
+	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -82,6 +83,9 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	defer func() { err = errors.Join(err, storeadmin.Closed("the store", o)) }()
 	if o.Fresh {
 		log.Info("made a new store", "store", o.Place.String())
+	}
+	if !o.RowsSealed() {
+		log.Warn("rows that are edited in the database are believed, since they are not sealed; when every server is of this version, run `" + store.SealRows + "`")
 	}
 	source, release, err := openFeatureSource(ctx, &s.Source, log)
 	if err != nil {

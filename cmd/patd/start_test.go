@@ -52,8 +52,9 @@ func TestStartsAtOnceAgreeOnOneKey(t *testing.T) {
 			}
 		}
 		keys, err := os.ReadFile(filepath.Join(data, "hash.key"))
-		if err != nil || strings.Count(string(keys), "\n") != 1 {
-			t.Errorf("the key file has %d lines, %v; want one", strings.Count(string(keys), "\n"), err)
+		if err != nil || strings.Count(string(keys), ":") != 1 || strings.Count(string(keys), "\n") != 2 {
+			t.Errorf("the key file has %d keys in %d lines, %v; want one, and that the rows are sealed",
+				strings.Count(string(keys), ":"), strings.Count(string(keys), "\n"), err)
 		}
 		if left, _ := filepath.Glob(filepath.Join(data, ".hash.key-*")); len(left) > 0 {
 			t.Errorf("left behind: %v", left)

@@ -2,11 +2,13 @@ package replicatest
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/tokens/secret"
 )
 
 // TestUpgradesGoRound holds what is promised to whoever upgrades one replica after the other.
@@ -23,6 +25,7 @@ func TestUpgradesGoRound(t *testing.T) {
 		{"BothVersionsWorkOnEitherSchema", bothVersionsWorkOnEitherSchema},
 		{"ASchemaThatOldOnesCannotUseKeepsThemOut", aSchemaThatOldOnesCannotUseKeepsThemOut},
 		{"WithoutItsSchemaServeNamesMigrate", withoutItsSchemaServeNamesMigrate},
+		{"SealedRowsKeepTheVersionBeforeOut", sealedRowsKeepTheVersionBeforeOut},
 		{"AFileOfTheNextVersionIsOpened", aFileOfTheNextVersionIsOpened},
 	} {
 		t.Run(g.name, func(t *testing.T) { g.test(t, db) })
@@ -113,11 +116,28 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 
 // Makes the schema of the version before the last out of the last.
 const unmigrate = `
-DROP TRIGGER events_no_delete ON behind.events;
-DROP FUNCTION behind.patd_log_keeps_its_events();
-CREATE TRIGGER events_no_delete BEFORE DELETE ON behind.events FOR EACH ROW EXECUTE FUNCTION behind.patd_log_is_append_only();
-DROP TABLE behind.released;
-DROP FUNCTION behind.patd_released_stays();
+DROP TRIGGER users_row_mac ON behind.users;
+ALTER TABLE behind.users DROP COLUMN row_mac;
+DROP TRIGGER tokens_row_mac ON behind.tokens;
+ALTER TABLE behind.tokens DROP COLUMN row_mac;
+DROP TRIGGER old_secrets_row_mac ON behind.old_secrets;
+ALTER TABLE behind.old_secrets DROP COLUMN row_mac;
+ALTER TABLE behind.old_secrets DROP COLUMN before_mac;
+DROP TRIGGER services_row_mac ON behind.services;
+ALTER TABLE behind.services DROP COLUMN row_mac;
+DROP TRIGGER families_row_mac ON behind.families;
+ALTER TABLE behind.families DROP COLUMN row_mac;
+DROP TRIGGER refresh_tokens_row_mac ON behind.refresh_tokens;
+ALTER TABLE behind.refresh_tokens DROP COLUMN row_mac;
+DROP TRIGGER access_tokens_row_mac ON behind.access_tokens;
+ALTER TABLE behind.access_tokens DROP COLUMN row_mac;
+DROP TRIGGER events_of_sealed ON behind.events;
+ALTER TABLE behind.events DROP COLUMN writer;
+DROP TABLE behind.sealed;
+DROP FUNCTION behind.patd_sealed_raises_oldest();
+DROP FUNCTION behind.patd_writer_is_too_old();
+DROP FUNCTION behind.patd_row_mac_is_stale();
+UPDATE behind.compatibility SET oldest = 4;
 DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
@@ -150,5 +170,64 @@ func aFileOfTheNextVersionIsOpened(t *testing.T, _ *dbtest.Server) {
 	must(t, err)
 	if said, err := run(path, nil, "check", "--data-dir", data); err != nil || !strings.HasPrefix(said, "ok: ") {
 		t.Errorf("check of the version before: %s, %v", said, err)
+	}
+}
+
+// Makes a store whose rows are sealed one that was just migrated from before checksums.
+const unseal = `
+DELETE FROM rolled.sealed;
+UPDATE rolled.compatibility SET oldest = 4;
+UPDATE rolled.services SET row_mac = NULL`
+
+// sealedRowsKeepTheVersionBeforeOut runs replicas of this version and of one from before checksums under load, and seals the rows.
+// No call of this version fails; the other works until then, and changes nothing and starts no more afterwards.
+func sealedRowsKeepTheVersionBeforeOut(t *testing.T, db *dbtest.Server) {
+	before, err := programBefore()
+	must(t, err)
+	c := newStore(t, db, "rolled")
+	_, err = db.Admin().ExecContext(t.Context(), unseal)
+	must(t, err)
+	keys, err := os.ReadFile(c.key)
+	must(t, err)
+	must(t, os.WriteFile(c.key, []byte(strings.ReplaceAll(string(keys), secret.SealedLine()+"\n", "")), 0o600))
+	c.add(0, db.Addr())
+	c.add(1, db.Addr())
+	c.replicas[1].path = before
+	c.startAll()
+	must(t, c.replicas[1].now().hold(t.Context(), "u", "a"))
+	var made []token
+	for n, r := range c.replicas {
+		tok, _, err := r.now().mint(t.Context(), "u", fmt.Sprint("of ", n), "")
+		must(t, err)
+		_, err = c.replicas[1-n].now().rotate(t.Context(), tok)
+		must(t, err)
+		made = append(made, tok)
+	}
+	hearEachOther(t, c, "not sealed")
+
+	if said := c.run("migrate", "--seal-rows", "--hash-key-file", c.key); !strings.Contains(said, "the rows are sealed: ") {
+		t.Errorf("it says %s", said)
+	}
+	if keys, err = os.ReadFile(c.key); err != nil || !strings.Contains(string(keys), "\n"+secret.SealedLine()+"\n") {
+		t.Errorf("the key file does not say that the rows are sealed: %v", err)
+	}
+	if said := c.run("migrate", "--seal-rows", "--hash-key-file", c.key); !strings.Contains(said, "sealed already") {
+		t.Errorf("again it says %s", said)
+	}
+	if err := c.replicas[1].now().revoke(t.Context(), made[0]); err == nil {
+		t.Error("a server from before checksums goes on changing rows that are sealed")
+	}
+	c.replicas[1].kill()
+	if said := refusesToServe(t, before, c); !strings.Contains(said, "use a newer patd") {
+		t.Errorf("the version before says\n%s", said)
+	}
+	c.replicas[1].path = c.path
+	must(t, c.replicas[1].start())
+	hearEachOther(t, c, "sealed")
+	for _, tok := range made {
+		must(t, c.replicas[0].now().revoke(t.Context(), tok))
+	}
+	if said := c.run("check", "--hash-key-file", c.key); !strings.HasPrefix(said, "ok: ") {
+		t.Errorf("check: %s", said)
 	}
 }

@@ -114,6 +114,10 @@ func (t *faultyRead) Prefixes() ([]string, error) {
 	return read(t, "Prefixes", func() ([]string, error) { return t.r.Prefixes() })
 }
 
+func (t *faultyRead) RowsUnder(key string) (int64, error) {
+	return read(t, "RowsUnder", func() (int64, error) { return t.r.RowsUnder(key) })
+}
+
 func (t *faultyRead) Exceeding(q tokens.ExceedQuery) ([]tokens.Token, error) {
 	return read(t, "Exceeding", func() ([]tokens.Token, error) { return t.r.Exceeding(q) })
 }
@@ -242,6 +246,10 @@ func (t *faultyTx) PutKey(k tokens.KeyRecord) error {
 
 func (t *faultyTx) PutPrefix(prefix string) error {
 	return t.write("PutPrefix", func() error { return t.w.PutPrefix(prefix) })
+}
+
+func (t *faultyTx) SealRows(now time.Time) error {
+	return t.write("SealRows", func() error { return t.w.SealRows(now) })
 }
 
 func (t *faultyTx) SetBlocked(id tokens.ID, by string) error {

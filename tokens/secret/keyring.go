@@ -91,18 +91,21 @@ var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 // Keys is the content of one key file: the digest keys by name, the current one first. It is immutable, except that
 // Learn sets the order of the keys in the store.
 type Keys struct {
-	keys  []Key
-	order atomic.Pointer[[]KeyRecord]
+	keys   []Key
+	rows   []*rowKey // of keys, in the same order
+	sealed bool
+	order  atomic.Pointer[[]KeyRecord]
 }
 
-// ParseKeys parses a key file: lines of `keyid:64 hex digits`, the current one first. Blank lines and lines that start
-// with # are skipped. Errors name the line, never its content.
+// ParseKeys parses a key file: lines of `keyid:64 hex digits`, the current one first, and SealedLine where the rows of
+// the store are sealed. Blank lines and other lines that start with # are skipped. Errors name the line, never its content.
 func ParseKeys(text string) (*Keys, error) {
 	ks := &Keys{}
 	sc := bufio.NewScanner(strings.NewReader(text))
 	for n := 1; sc.Scan(); n++ {
 		line := strings.TrimSpace(sc.Text())
 		if line == "" || line[0] == '#' {
+			ks.sealed = ks.sealed || line == sealedLine
 			continue
 		}
 		name, digits, ok := strings.Cut(line, ":")
@@ -116,7 +119,8 @@ func ParseKeys(text string) (*Keys, error) {
 		if [32]byte(raw) == [32]byte{} {
 			return nil, fmt.Errorf("hash key, line %d: the key is all zeros", n)
 		}
-		ks.keys = append(ks.keys, newKey(name, (*[32]byte)(raw)))
+		k := newKey(name, (*[32]byte)(raw))
+		ks.keys, ks.rows = append(ks.keys, k), append(ks.rows, newRowKey(k))
 	}
 	if err := sc.Err(); err != nil {
 		return nil, errors.New("hash key: a line is too long")

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -41,6 +42,12 @@ func NullText(s string) any {
 		return nil
 	}
 	return s
+}
+
+// TextOf returns a text, or NULL, as it is read again.
+func TextOf(v any) sql.NullString {
+	s, ok := v.(string)
+	return sql.NullString{String: s, Valid: ok}
 }
 
 // NullID is an id, or NULL for zero.

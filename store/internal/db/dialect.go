@@ -1,6 +1,7 @@
 package db
 
 import (
+	"encoding/hex"
 	"regexp"
 	"strconv"
 	"strings"
@@ -31,17 +32,19 @@ func SQLiteDialect() *Dialect {
 	}
 }
 
-// Statements are written for SQLite. What PostgreSQL reads otherwise are parameters, the order of joins and the choice
+// Statements are written for SQLite. What PostgreSQL reads otherwise are parameters, a type, the order of joins and the choice
 // of an index, which it finds out by itself.
 var (
 	indexHint  = regexp.MustCompile(`\bINDEXED BY \w+`)
 	fixedOrder = regexp.MustCompile(`\bCROSS JOIN\b`)
+	blob       = regexp.MustCompile(`\bAS BLOB\b`)
 )
 
 // PostgresForm writes ?1 as $1, each ? as the next of them, and nextNumber as what gives it. Texts in quotes stay as
 // they are: none holds a hint.
 func PostgresForm(query string) string {
 	query = fixedOrder.ReplaceAllLiteralString(indexHint.ReplaceAllLiteralString(query, ""), "JOIN")
+	query = blob.ReplaceAllLiteralString(query, "AS bytea")
 	query = nextNumber.ReplaceAllString(query, postgresNext)
 	var b strings.Builder
 	next := 0
@@ -76,3 +79,11 @@ const postgresNext = `(SELECT CASE WHEN n.next > m.newest THEN n.next WHEN n.nex
 FROM (SELECT s.of, CASE WHEN has_sequence_privilege(s.of, 'UPDATE') THEN nextval(s.of) END AS next
       FROM (SELECT to_regclass('${1}_${2}_seq') AS of) s) n,
      (SELECT coalesce(max(${2}), 0) AS newest FROM ${1}) m)`
+
+// Bytes returns bytes as they stand in a statement.
+func (d *Dialect) Bytes(b []byte) string {
+	if d.Remote {
+		return `'\x` + hex.EncodeToString(b) + `'::bytea`
+	}
+	return `x'` + hex.EncodeToString(b) + `'`
+}

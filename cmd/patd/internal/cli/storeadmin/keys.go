@@ -26,7 +26,7 @@ func Keys(c *cli.Command) *cobra.Command {
 		Long: `Rotate and retire the digest keys, on the store itself, the server running or not.
 
 Rotating adds a fresh key as the current one. A token's digest moves to it when the token is next seen; when no live
-digest is left under the old key, it can be retired and leaves the key file.
+digest is left under the old key, it can be retired and leaves the key file. The checksums of rows move when it is retired.
 
 Where several servers share a store, each with a copy of the key file: prepare a key, copy the file to every server, rotate, and
 copy it again. So no server meets a digest under a key that it has not heard of.`,

@@ -47,6 +47,7 @@ func Open(ctx context.Context, c *cli.Command, s *config.Settings, log *slog.Log
 	if err := o.belong(ctx, s.PersonalPrefix, c.Now); err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
+	o.recordSeal(ctx, log)
 	p.Keys.Sweep(c.Now())
 	if p.Keys != "" && p.Keys.ReadableByOthers() {
 		log.Warn("the hash key can be read by others than its owner; chmod 600 it", "file", string(p.Keys))

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -194,7 +195,10 @@ func verifyCopy(ctx context.Context, c *cli.Command, copied string, keys *tokens
 	if err != nil {
 		return summary{}, err
 	}
-	if holds, err = soundAndOurs(ctx, st, copied, keys); err != nil {
+	if err = st.UseRowKeys(ctx, keys); err == nil {
+		holds, err = soundAndOurs(ctx, st, copied, keys)
+	}
+	if err != nil {
 		return summary{}, errors.Join(err, st.Close())
 	}
 	if err := st.Close(); err != nil {
@@ -210,6 +214,10 @@ func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *t
 	found, err := st.Check(ctx)
 	if err != nil {
 		return summary{}, err
+	}
+	if len(found) == 1 && strings.Contains(found[0], store.SealRows) {
+		return summary{}, errors.New("it is from before the rows were sealed, as the key file says that they are; if you vouch for what it " +
+			"holds, first run `" + store.SealRows + " --database-url sqlite:FILE --hash-key-file FILE` on it")
 	}
 	if len(found) > 0 {
 		return summary{}, fmt.Errorf("it has %s, the first of them: %s", cli.Counted(int64(len(found)), "problem"), found[0])

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -131,7 +132,10 @@ be run while servers use it.
 
 A backup is checked with the key file of its store: --database-url sqlite:FILE --hash-key-file KEY.
 
-Service tokens that expire within 14 days, or have expired within the last 14, are warnings on standard error.`,
+Rows that were edited in the database, by other means than patd, are problems too: what they are of must be revoked.
+
+Service tokens that expire within 14 days, or have expired within the last 14, are warnings on standard error; so are rows that are
+not sealed (see patd migrate).`,
 		Args: cli.Takes(),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -162,7 +166,7 @@ Service tokens that expire within 14 days, or have expired within the last 14, a
 			}
 		}
 		if !asJSON {
-			for _, warning := range ends.Warnings(now) {
+			for _, warning := range o.warnings(ends, now) {
 				fmt.Fprintf(c.Stderr, "patd: warning: %s\n", warning)
 			}
 		}
@@ -172,7 +176,7 @@ Service tokens that expire within 14 days, or have expired within the last 14, a
 				Problems []string `json:"problems"`
 				Warnings []string `json:"warnings"`
 				summary
-			}{len(found) == 0, append([]string{}, found...), ends.Warnings(now), holds})
+			}{len(found) == 0, append([]string{}, found...), o.warnings(ends, now), holds})
 		} else if len(found) == 0 {
 			_, err = fmt.Fprintln(c.Stdout, holds)
 		} else {
@@ -190,8 +194,26 @@ Service tokens that expire within 14 days, or have expired within the last 14, a
 
 // remedy returns the advice for the problems found.
 func remedy(found []string) string {
-	if slices.ContainsFunc(found, func(problem string) bool { return !strings.Contains(problem, store.RepairPositions) }) {
-		return "stop the server and restore a backup"
+	all := func(with string) bool {
+		return !slices.ContainsFunc(found, func(problem string) bool { return !strings.Contains(problem, with) })
 	}
-	return "run `" + store.RepairPositions + "`"
+	switch {
+	case all(store.RepairPositions):
+		return "run `" + store.RepairPositions + "`"
+	case all(store.RefusedRemedy):
+		return "they are refused wherever they are used; " + "revoke what they are of, or stop the server and restore a backup"
+	case all(store.SealRows):
+		return "run `" + store.SealRows + "`"
+	}
+	return "stop the server and restore a backup"
+}
+
+// warnings returns what an operator should look to, in a store without problems too.
+func (o *Opened) warnings(ends Endings, now time.Time) []string {
+	list := ends.Warnings(now)
+	if !o.RowsSealed() {
+		list = append(list, "rows that are edited in the database are believed, since they are not sealed; when every server is of "+
+			"this version, run `"+store.SealRows+"`")
+	}
+	return list
 }
