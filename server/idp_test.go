@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"patd/server/signin"
+	"patd/tokens"
 )
 
 const (
@@ -61,7 +62,15 @@ func (p *idp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // signIn is what verifies the provider's tokens.
 func (p *idp) signIn(t testing.TB) *signin.SignIn {
 	t.Helper()
-	s, err := signin.New(signin.Config{Now: p.now, Issuers: []signin.Issuer{{URL: p.url, Audiences: []string{idpAudience}, FeaturesClaim: idpFeatures}}})
+	groups := map[string]tokens.Permission{}
+	for _, name := range permissionNames {
+		may, err := tokens.ParsePermissions([]string{name})
+		must(t, err)
+		groups["may-"+name] = may
+	}
+	s, err := signin.New(signin.Config{Now: p.now, Issuers: []signin.Issuer{{
+		URL: p.url, Audiences: []string{idpAudience}, FeaturesClaim: idpFeatures, PermissionsClaim: "groups", Permissions: groups,
+	}}})
 	must(t, err)
 	t.Cleanup(s.Close)
 	p.users = s

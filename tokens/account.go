@@ -130,7 +130,7 @@ type Actor struct {
 	Name        string     // of a service
 	User        string     // of a signed-in user, or the owner of the presented token
 	TokenID     ID         // of the presented service or personal access token
-	Permissions Permission // of a service
+	Permissions Permission // of a service, or of a signed-in user who is an operator
 	Audience    string     // that a service is bound to
 	// Features are those that a signed-in user's credential lists; nil: it has no list. They count only if the source
 	// returns AsGranted.
@@ -147,7 +147,8 @@ type Actor struct {
 	session *SessionKey
 }
 
-// String names the actor as audit events do: service:<name>, user:<id>, token:<token id>, operator or nobody.
+// String names the actor as audit events do: service:<name>, user:<id>, token:<token id>, operator:<user id>
+// for a person, operator for the command line, or nobody.
 func (a Actor) String() string {
 	switch a.Kind {
 	case ServiceActor:
@@ -157,6 +158,9 @@ func (a Actor) String() string {
 	case TokenActor:
 		return "token:" + a.TokenID.String()
 	case OperatorActor:
+		if a.User != "" {
+			return "operator:" + a.User
+		}
 		return "operator"
 	default:
 		return "nobody"
@@ -165,6 +169,20 @@ func (a Actor) String() string {
 
 // Operator returns the actor of a command line that works on the store itself.
 func Operator() Actor { return Actor{Kind: OperatorActor, Permissions: PermAdmin} }
+
+// AsOperator returns a signed-in user in the capacity of an operator, which it has if its Permissions are not 0. An
+// operator reaches the things of all users, and acts as none of them.
+func (a Actor) AsOperator() Actor {
+	if a.Kind == UserActor && a.Permissions != 0 {
+		a.Kind, a.Features = OperatorActor, nil
+	}
+	return a
+}
+
+// person reports whether the caller is an operator who signed in, and not the command line.
+func (a Actor) person() bool { return a.Kind == OperatorActor && a.User != "" }
+
+var errActsAsUser = denied("an operator acts as no user")
 
 // validServiceName reports whether s has the form of a service's name. New names must also not be LostInPath.
 func validServiceName(s string) bool {

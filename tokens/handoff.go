@@ -46,6 +46,9 @@ func (s *Service) HandOff(ctx context.Context, a Actor, r HandoffRequest) (Hando
 }
 
 func (s *Service) handOff(ctx context.Context, a Actor, r HandoffRequest) (Handoff, Secret, error) {
+	if a.person() {
+		return Handoff{}, Secret{}, errActsAsUser
+	}
 	if err := s.manager(a); err != nil {
 		return Handoff{}, Secret{}, err
 	}

@@ -52,7 +52,13 @@ func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 	}
 	switch a.Kind {
 	case OperatorActor:
-		return nil
+		if !a.person() {
+			return nil
+		}
+		if err := a.sessionStands(tx, now); err != nil {
+			return err
+		}
+		return a.userStands(tx)
 	case ServiceActor:
 		return a.serviceStands(tx, now)
 	case UserActor:

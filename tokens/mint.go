@@ -29,6 +29,9 @@ func (s *Service) Mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 
 // mint first checks the request by itself. One transaction decides everything else.
 func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, error) {
+	if a.person() {
+		return Minted{}, errActsAsUser
+	}
 	keys := s.keys.Get()
 	draft, err := s.draft(r)
 	if err != nil {

@@ -153,7 +153,8 @@ func (s *Service) PageSession(ctx context.Context, text Secret, peer Peer) (Sign
 	case err != nil:
 		return SignedIn{}, err
 	}
-	in := SignedIn{Session: v, Secret: text, Actor: Actor{Kind: UserActor, User: v.User, Features: v.Features, Peer: peer, session: &key}}
+	in := SignedIn{Session: v, Secret: text, Actor: Actor{Kind: UserActor, User: v.User, Features: v.Features, Permissions: v.Permissions,
+		Peer: peer, session: &key}}
 	switch {
 	case refused != nil && !errors.Is(refused, errUserSuspended):
 		return SignedIn{}, refused

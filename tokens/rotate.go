@@ -58,6 +58,9 @@ func (s *Service) Rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 }
 
 func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated, error) {
+	if a.person() {
+		return Rotated{}, errActsAsUser
+	}
 	user, err := s.owner(a, r.User)
 	if err != nil {
 		return Rotated{}, err

@@ -76,6 +76,7 @@ func (i *issuer) identify(t *token) (Identity, error) {
 	if slices.ContainsFunc(i.foreign, func(p string) bool { return strings.HasPrefix(who.User, p) }) {
 		return Identity{}, errors.New("the user's id begins with the prefix of another issuer")
 	}
+	who.Permissions = i.permissions(t.claims)
 	if i.FeaturesClaim == "" {
 		return who, nil
 	}
@@ -86,6 +87,24 @@ func (i *issuer) identify(t *token) (Identity, error) {
 		}
 	}
 	return who, nil
+}
+
+// permissions reads what an operator may do: the permissions of all names in the claim, an array or one text. A claim
+// that is malformed, or was left out for its size, gives none.
+func (i *issuer) permissions(claims object) (p tokens.Permission) {
+	raw, given := claims[i.PermissionsClaim]
+	if i.PermissionsClaim == "" || !given || claims.elsewhere(i.PermissionsClaim) {
+		return 0
+	}
+	names, ok := texts(raw)
+	if !ok {
+		one, _ := claims.text(i.PermissionsClaim)
+		names = append(strings.Fields(one), one)
+	}
+	for _, name := range names {
+		p |= i.Permissions[name]
+	}
+	return p
 }
 
 // elsewhere reports whether a claim was left out for its size, wholly or in part: either the token says where to find

@@ -55,7 +55,10 @@ type Issuer struct {
 	UserClaim     string   // the claim that is the user's id; empty: sub
 	UserPrefix    string   // put before the claim to form the id
 	FeaturesClaim string   // the claim that names the user's features; empty: none does
-	Algorithms    []string // pinned; empty: RS256, PS256, ES256, EdDSA
+	// PermissionsClaim is the claim whose names, such as groups, make the user an operator, by Permissions. Empty: none.
+	PermissionsClaim string
+	Permissions      map[string]tokens.Permission
+	Algorithms       []string // pinned; empty: RS256, PS256, ES256, EdDSA
 	// NoBearer accepts no token of the issuer in a call: its users sign in to the page only. Audiences may be empty then.
 	NoBearer bool
 }
@@ -67,6 +70,7 @@ type Identity struct {
 	// empty one.
 	Features    []string
 	HasFeatures bool
+	Permissions tokens.Permission // of an operator; 0: none
 	Issuer      string
 	Expiry      time.Time // as in the token, without leeway
 }
@@ -344,7 +348,7 @@ func (s *SignIn) Lacks(name string, claims []byte) bool {
 	if err != nil {
 		return false
 	}
-	for _, claim := range []string{from.UserClaim, from.FeaturesClaim} {
+	for _, claim := range []string{from.UserClaim, from.FeaturesClaim, from.PermissionsClaim} {
 		if _, given := c[claim]; claim != "" && (!given || c.elsewhere(claim)) {
 			return true
 		}

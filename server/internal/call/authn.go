@@ -54,7 +54,7 @@ func (a authenticator) user(ctx context.Context, jwt tokens.Secret, peer tokens.
 	if err != nil {
 		return tokens.Actor{}, err
 	}
-	actor := tokens.Actor{Kind: tokens.UserActor, User: who.User, Peer: peer}
+	actor := tokens.Actor{Kind: tokens.UserActor, User: who.User, Permissions: who.Permissions, Peer: peer}
 	if who.HasFeatures {
 		actor.Features = append([]string{}, who.Features...)
 	}

@@ -270,7 +270,8 @@ func (c *Chain) authenticateCharged(begun *Call, remembered *FromMemoryOnly) (to
 // authorize checks the table of rights before the handler runs, and rejects a caller that mints too often. If a change
 // of an authenticated caller is refused, it records the attempt, within the limit of such records.
 func (c *Chain) authorize(begun *Call, req any) error {
-	r, actor := begun.Method.Right, begun.Actor
+	r := begun.Method.Right
+	actor, allowed := r.caller(begun.Actor, req)
 	switch {
 	case r.Open:
 		return nil
@@ -279,7 +280,8 @@ func (c *Chain) authorize(begun *Call, req any) error {
 			return err
 		}
 		return c.Limits.report(actor.Peer.IP)
-	case r.Allows(actor) && reaches(actor, req):
+	case allowed:
+		begun.Actor = actor
 		if err := c.unkeyed(begun); err != nil {
 			return err
 		}

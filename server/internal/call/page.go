@@ -91,8 +91,10 @@ func (c *Chain) Perform(begun *Call, req any, do func(context.Context) error) (e
 
 // authorizePage is authorize for a caller who is identified, and whose headers mean nothing.
 func (c *Chain) authorizePage(begun *Call, req any) error {
-	r, actor := begun.Method.Right, begun.Actor
-	if r.Allows(actor) && reaches(actor, req) {
+	r := begun.Method.Right
+	actor, allowed := r.caller(begun.Actor, req)
+	if allowed {
+		begun.Actor = actor
 		return c.Limits.spend(begun.Context, r, actor)
 	}
 	refused := Denied(r, actor)

@@ -41,6 +41,8 @@ func denial(r Right, a tokens.Actor) string {
 		return "this call is for the bearer of a personal access token"
 	case a.Kind == tokens.TokenActor:
 		return "a personal access token may not make this call"
+	case a.Kind == tokens.OperatorActor && r.asUser:
+		return "an operator acts as no user"
 	case a.Kind == tokens.UserActor && r.user:
 		return "a signed-in user reaches only what is its own"
 	case a.Kind == tokens.UserActor:

@@ -15,6 +15,8 @@ type Right struct {
 	any tokens.Permission
 	// user: a signed-in user. The domain checks that it acts on its own things only.
 	user bool
+	// asUser: the caller could act as the user with what it gets, so no operator may call it.
+	asUser bool
 	// bearer: only the bearer of a personal access token, not even admin.
 	bearer bool
 	// Open: every caller; the credential is not checked.
@@ -61,11 +63,11 @@ func Rights() map[string]Right {
 		admin        = tokens.PermAdmin
 	)
 	return map[string]Right{
-		patdv1.TokenService_CreateToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true, keyed: true},
+		patdv1.TokenService_CreateToken_FullMethodName:    {asUser: true, any: tokenManager, user: true, action: tokens.ActionTokenCreate, mints: true, keyed: true},
 		patdv1.TokenService_GetToken_FullMethodName:       {any: tokenManager, user: true, Conditional: true, Reads: true},
 		patdv1.TokenService_ListTokens_FullMethodName:     {any: tokenManager, user: true, Reads: true},
 		patdv1.TokenService_UpdateToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenUpdate, Conditional: true},
-		patdv1.TokenService_RotateToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, Conditional: true, keyed: true},
+		patdv1.TokenService_RotateToken_FullMethodName:    {asUser: true, any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, Conditional: true, keyed: true},
 		patdv1.TokenService_CancelRotation_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenCancel, Conditional: true},
 		patdv1.TokenService_RevokeToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},
 		patdv1.TokenService_RevokeTokens_FullMethodName:   {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll, ends: true},
@@ -113,7 +115,7 @@ func Rights() map[string]Right {
 
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, Reads: true},
 
-		patdv1.PageService_CreatePageSession_FullMethodName: {any: tokenManager, action: tokens.ActionSessionHandoff},
+		patdv1.PageService_CreatePageSession_FullMethodName: {asUser: true, any: tokenManager, action: tokens.ActionSessionHandoff},
 
 		// No credential is needed: possession of a secret suffices to revoke it.
 		patdv1.LeakService_ReportLeaks_FullMethodName: {Anyone: true},
@@ -128,6 +130,16 @@ func Rights() map[string]Right {
 	}
 }
 
+// caller returns the capacity in which an actor may make a call: a signed-in user about its own things is a user, and
+// about all others an operator, if it is one. False: it may not make it.
+func (r Right) caller(a tokens.Actor, req any) (tokens.Actor, bool) {
+	if r.Allows(a) && reaches(a, req) {
+		return a, true
+	}
+	op := a.AsOperator()
+	return op, op.Kind == tokens.OperatorActor && r.Allows(op)
+}
+
 // Allows reports whether an actor has the right.
 func (r Right) Allows(a tokens.Actor) bool {
 	switch a.Kind {
@@ -135,6 +147,8 @@ func (r Right) Allows(a tokens.Actor) bool {
 		return r.any != 0 && a.Permissions.Has(r.any)
 	case tokens.UserActor:
 		return r.user
+	case tokens.OperatorActor: // a person; what only introspects is for programs
+		return !r.asUser && r.any&^tokens.PermIntrospect != 0 && a.Permissions.Has(r.any)
 	case tokens.TokenActor:
 		return r.bearer
 	default:

@@ -94,11 +94,11 @@ func (p *Pages) callback(q *frame.Request) error {
 		if err != nil {
 			return err
 		}
-		user := tokens.Actor{Kind: tokens.UserActor, User: who.User, Peer: q.Peer}
+		user := tokens.Actor{Kind: tokens.UserActor, User: who.User, Permissions: who.Permissions, Peer: q.Peer}
 		if who.HasFeatures {
 			user.Features = append([]string{}, who.Features...)
 		}
-		in, err := p.service.BeginPageSession(ctx, user, tokens.SignIn{Agent: q.R.UserAgent(), Hint: hint, Replaces: q.Secret()})
+		in, err := p.service.BeginPageSession(ctx, user, tokens.SignIn{Permissions: who.Permissions, Agent: q.R.UserAgent(), Hint: hint, Replaces: q.Secret()})
 		if err != nil {
 			return err
 		}

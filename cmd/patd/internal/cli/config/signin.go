@@ -4,19 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"patd/cmd/patd/internal/cli"
 	"patd/server/signin"
+	"patd/tokens"
 )
 
 // signInSettings say who may sign users in.
 type signInSettings struct {
 	issuers, audiences, prefixes, algorithms cli.List
 
-	userClaim, featuresClaim string
+	userClaim, featuresClaim, permissionsClaim string
+
+	permissions cli.List
 
 	leeway cli.Duration
 	config *signin.Config // as Read makes it; nil: no sign-in
@@ -28,6 +32,8 @@ func (s *signInSettings) Flags(f *pflag.FlagSet) {
 	f.StringVar(&s.userClaim, "oidc-user-claim", "sub", "the `claim` that is the user's id")
 	f.Var(&s.prefixes, "oidc-user-prefix", "the `prefix` that stands before the claim in the user's id, one per issuer: for issuers that do not trust each other")
 	f.StringVar(&s.featuresClaim, "oidc-features-claim", "", "the `claim` that names the user's features, with --features-source claim")
+	f.StringVar(&s.permissionsClaim, "oidc-permissions-claim", "", "the `claim`, such as groups, whose names make a signed-in user of the first issuer an operator")
+	f.Var(&s.permissions, "oidc-permissions", "what these names permit, `NAME=PERMISSION+PERMISSION`, comma-separated: tokens, users, catalog, audit, admin")
 	f.Var(&s.algorithms, "oidc-algorithms", "signature `algorithms` to accept, comma-separated (default RS256,PS256,ES256,EdDSA)")
 	s.leeway = cli.Duration(30 * time.Second)
 	f.Var(&s.leeway, "oidc-leeway", "how far the provider's clock may be off, up to 5m")
@@ -39,7 +45,7 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet, page *PageSettin
 		return err
 	}
 	if len(s.issuers) == 0 {
-		for _, name := range []string{"oidc-audience", "oidc-user-claim", "oidc-user-prefix", "oidc-features-claim", "oidc-algorithms", "oidc-leeway"} {
+		for _, name := range []string{"oidc-audience", "oidc-user-claim", "oidc-user-prefix", "oidc-features-claim", "oidc-permissions-claim", "oidc-permissions", "oidc-algorithms", "oidc-leeway"} {
 			if f.Changed(name) {
 				return fmt.Errorf("--%s needs --oidc-issuer URL: without an issuer nobody signs in", name)
 			}
@@ -50,6 +56,10 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet, page *PageSettin
 	if err != nil {
 		return err
 	}
+	if issuers[0].Permissions, err = s.operators(); err != nil {
+		return err
+	}
+	issuers[0].PermissionsClaim = s.permissionsClaim
 	if page.clientID != "" && len(s.audiences) == 0 {
 		for i := range issuers {
 			issuers[i].NoBearer = true
@@ -58,6 +68,30 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet, page *PageSettin
 	// 0 would be the default of package signin; 1 ns is as good as no leeway.
 	s.config = &signin.Config{Issuers: issuers, Leeway: max(time.Duration(s.leeway), 1), Now: c.Now}
 	return nil
+}
+
+// operators reads what the names in the permissions claim permit.
+func (s *signInSettings) operators() (map[string]tokens.Permission, error) {
+	if (s.permissionsClaim == "") != (len(s.permissions) == 0) {
+		return nil, errors.New("--oidc-permissions-claim and --oidc-permissions need each other: a claim, and what its names permit")
+	}
+	all := map[string]tokens.Permission{}
+	for _, entry := range s.permissions {
+		at := strings.LastIndexByte(entry, '=')
+		if at <= 0 {
+			return nil, fmt.Errorf("--oidc-permissions %q must be NAME=PERMISSION, with + between several", entry)
+		}
+		name := entry[:at]
+		p, err := tokens.ParsePermissions(strings.Split(entry[at+1:], "+"))
+		if err != nil || p&tokens.PermIntrospect != 0 {
+			return nil, fmt.Errorf("--oidc-permissions %q: the permissions of people are tokens, users, catalog, audit and admin", entry)
+		}
+		if _, twice := all[name]; twice {
+			return nil, fmt.Errorf("--oidc-permissions names %q twice; write its permissions with + between them", name)
+		}
+		all[name] = p
+	}
+	return all, nil
 }
 
 // paired joins each issuer with its audiences and its prefix. An issuer that is named again gets one more audience.
