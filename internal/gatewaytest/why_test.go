@@ -271,8 +271,29 @@ func ended(t *testing.T, i *issuer) map[string]struct {
 	lost := i.mint(t, "lost", "reports.read", "billing.write")
 	i.hold(t, "lost", "billing.write")
 	all["with a suspended scope"] = state{lost, "SCOPE_INSUFFICIENT", "its user does not hold reports.read now", true}
-	time.Sleep(1300 * time.Millisecond) // until the first has expired
+	i.untilRefused(t, all["expired"].secret)
+	i.untilRefused(t, all["rotated away, and its grace is over"].secret)
 	return all
+}
+
+// untilRefused waits until patd itself refuses a token.
+func (i *issuer) untilRefused(t *testing.T, secret string) {
+	t.Helper()
+	deadline, poll := time.After(patience), time.NewTicker(50*time.Millisecond)
+	defer poll.Stop()
+	for {
+		resp, err := i.client.Do(bearing(t, i.url+"/v1/self", secret))
+		must(t, err)
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusUnauthorized {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatal("a token does not end when it should")
+		case <-poll.C:
+		}
+	}
 }
 
 // forged has a token's id and prefix, and another secret.
