@@ -39,9 +39,9 @@ func (f EventFilter) check() error {
 	kind, name, named := strings.Cut(f.Actor, ":")
 	switch {
 	case f.Actor == "", !named && (kind == "operator" || kind == "nobody"):
-	case name != "" && (kind == "service" || kind == "user" || kind == "token"):
+	case name != "" && (kind == "service" || kind == "user" || kind == "token" || kind == "operator"):
 	default:
-		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator or nobody")
+		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator, operator:ID or nobody")
 	}
 	return nil
 }
