@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,10 +261,14 @@ func TestBatchKeepsOrderAndOneBadItemFailsNoOther(t *testing.T) {
 	}
 }
 
-// onlyDecision names a field that an inactive answer holds beside its decision.
+// onlyDecision names a field that an inactive answer holds beside its decision, and beside the end of one that has ended.
 func onlyDecision(m *patdv1.IntrospectResponse) (told string) {
 	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if f.Name() != "decision" {
+		switch ended := m.GetDecision(); {
+		case f.Name() == "decision":
+		case slices.Contains([]protoreflect.Name{"end_time", "expire_time"}, f.Name()) && slices.Contains(
+			[]patdv1.IntrospectResponse_Decision{patdv1.IntrospectResponse_EXPIRED, patdv1.IntrospectResponse_REVOKED, patdv1.IntrospectResponse_SUPERSEDED}, ended):
+		default:
 			told = string(f.Name())
 		}
 		return true

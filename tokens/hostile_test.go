@@ -47,7 +47,7 @@ func TestBatchAnswersAreBounded(t *testing.T) {
 		_, err := h.IntrospectBatch(ctx, gw, rs)
 		return err
 	}
-	if err := batch(50); err != nil {
+	if err := batch(40); err != nil {
 		t.Error(err)
 	}
 	wantReason(t, batch(1000), "BATCH_TOO_LARGE", "a thousand large answers")
