@@ -243,7 +243,8 @@ func TestJWTIsNeverRepeated(t *testing.T) {
 		for _, j := range jwts {
 			m.grpc(name, method, goodRequest(r, name, id, secret), j)
 		}
-		m.panicking(func() { m.grpc(name, method, goodRequest(r, name, id, secret), good) })
+		req := goodRequest(r, name, id, secret)
+		m.panicking(func() { m.grpc(name, method, req, good) })
 	}
 	for _, b := range bindings(t, r) {
 		b.path = strings.NewReplacer("target", "u1").Replace(b.path)

@@ -362,7 +362,7 @@ func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
 		"holds a NUL character": `'a' || char(0) || 'b'`, "is not UTF-8": `CAST(x'61ff62' AS TEXT)`,
 	} {
 		st := everything(t, newPath(t), 10)
-		exec1(t, st, `INSERT INTO events (seq, time_us, actor, action, outcome, detail) VALUES (4711, 1, 'a', 'b', 1, `+text+`)`)
+		exec1(t, st, `INSERT INTO events (seq, time_us, actor, action, outcome, detail, writer) VALUES (4711, 1, 'a', 'b', 1, `+text+`, 14)`)
 		url := emptyDatabase(server)
 		refused(t, st, url, store.Options{}, "copy the store: the table events, row 4711: its detail "+what)
 		wantNoRows(t, url)

@@ -80,6 +80,23 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 			t.Errorf("after the rotation a secret may %v, %v", scopes, err)
 		}
 	}
+	second, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "alice", Name: "m", Scopes: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotated, err := a.tokens.RotateToken(t.Context(), &patdv1.RotateTokenRequest{User: "alice", TokenId: second.GetToken().GetTokenId()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.env = append(k.env, "ID="+second.GetToken().GetTokenId())
+	k.paste(t, block(t, "sh cancelling"))
+	for text, want := range map[string]patdv1.IntrospectResponse_Decision{
+		second.GetSecret(): patdv1.IntrospectResponse_ALLOW, rotated.GetSecret(): patdv1.IntrospectResponse_SUPERSEDED,
+	} {
+		if got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: text}); err != nil || got.GetDecision() != want {
+			t.Errorf("after a rotation was canceled: %s, %v; want %s", got.GetDecision(), err, want)
+		}
+	}
 	k.paste(t, block(t, "sh offboarding"))
 	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: first.GetSecret()})
 	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_REVOKED {

@@ -31,6 +31,7 @@ var claims = map[string]string{
 	"python":          "TestModulesOfPagesDecide",
 	"js":              "TestModulesOfPagesDecide",
 	"sh renewing":     "TestUserAndTokenCommandsCanBePasted",
+	"sh cancelling":   "TestUserAndTokenCommandsCanBePasted",
 	"sh offboarding":  "TestUserAndTokenCommandsCanBePasted",
 	"sh signin":       "TestSignInCanBePasted",
 	"sh handoff":      "TestHandOffCanBePasted",

@@ -13,6 +13,7 @@ import (
 	"patd/store"
 	"patd/store/storefill"
 	"patd/tokens"
+	"patd/tokens/secret"
 
 	patdv1 "patd/gen/patd/v1"
 )
@@ -41,6 +42,12 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 	st, err := store.Open(t.Context(), c.url(c.db.Addr()), store.Options{Connections: 2})
 	must(t, err)
 	defer st.Close()
+	file, err := os.ReadFile(c.key)
+	must(t, err)
+	ks, err := secret.ParseKeys(string(file))
+	must(t, err)
+	_, err = tokens.BindKeys(t.Context(), st, ks, "", time.Now())
+	must(t, err)
 	var keys []tokens.KeyRecord
 	must(t, st.View(t.Context(), func(tx tokens.ReadTx) (err error) {
 		keys, err = tx.Keys()
