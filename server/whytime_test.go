@@ -36,24 +36,24 @@ func TestAWrongSecretTakesAsLongWhateverBecameOfItsToken(t *testing.T) {
 		return wrong
 	}
 	ids := map[string]string{}
-	make := func(name string, q tokens.MintRequest) string {
+	mint := func(name string, q tokens.MintRequest) string {
 		q.User, q.Name = name, name
 		tok, _ := r.pat(q, "reports.read")
 		ids[name] = tok.ID.String()
 		return ids[name]
 	}
-	make("active", tokens.MintRequest{})
+	mint("active", tokens.MintRequest{})
 	ttl := time.Hour
-	make("expired", tokens.MintRequest{Lifetime: tokens.Lifetime{TTL: &ttl}})
-	must(t, r.revoke("revoked", make("revoked", tokens.MintRequest{})))
+	mint("expired", tokens.MintRequest{Lifetime: tokens.Lifetime{TTL: &ttl}})
+	must(t, r.revoke("revoked", mint("revoked", tokens.MintRequest{})))
 	none := time.Duration(0)
-	_, err := r.svc.Rotate(ctx, op, tokens.RotateRequest{User: "rotated", TokenID: make("rotated", tokens.MintRequest{}), Grace: &none})
+	_, err := r.svc.Rotate(ctx, op, tokens.RotateRequest{User: "rotated", TokenID: mint("rotated", tokens.MintRequest{}), Grace: &none})
 	must(t, err)
-	make("suspended", tokens.MintRequest{})
+	mint("suspended", tokens.MintRequest{})
 	_, err = r.svc.SuspendUser(ctx, op, "suspended", "")
 	must(t, err)
-	make("bound", tokens.MintRequest{CIDRs: []string{"203.0.113.0/24"}})
-	make("elsewhere", tokens.MintRequest{Audiences: []string{"other"}})
+	mint("bound", tokens.MintRequest{CIDRs: []string{"203.0.113.0/24"}})
+	mint("elsewhere", tokens.MintRequest{Audiences: []string{"other"}})
 	r.wait(2 * time.Hour)
 
 	secrets := map[string][]tokens.Secret{}

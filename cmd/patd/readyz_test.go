@@ -5,7 +5,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestReadyzVerboseNamesThePartThatIsNotWell(t *testing.T) {
@@ -19,13 +18,9 @@ func TestReadyzVerboseNamesThePartThatIsNotWell(t *testing.T) {
 	d.call(t, http.MethodGet, "/readyz", "", "").want(t, "ready", 200, `"status":"ready"`)
 	d.call(t, http.MethodGet, "/readyz?verbose", "", "").want(t, "verbose", 200, `"store":{"well":true}`, `"hash_keys":{"well":true}`, `"features":{"well":true}`)
 	d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").want(t, "an outage of the source", 503)
-	deadline := time.Now().Add(10 * time.Second)
-	for !strings.Contains(d.call(t, http.MethodGet, "/readyz?verbose", "", "").body, `"signin":{"well":false,"cause":"unavailable"}`) {
-		if time.Now().After(deadline) {
-			t.Fatal("sign-in is well, though its issuer is away")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	eventually(t, "sign-in is not well, because its issuer is away", patience, func() bool {
+		return strings.Contains(d.call(t, http.MethodGet, "/readyz?verbose", "", "").body, `"signin":{"well":false,"cause":"unavailable"}`)
+	})
 	d.call(t, http.MethodGet, "/readyz?verbose", "", "").want(t, "verbose", 200, `"features":{"well":false,"cause":"the source of features did not answer`)
 	d.call(t, http.MethodGet, "/metrics", "", "").want(t, "the metrics of the source", 200, "patd_features_request_failures_total 1",
 		"patd_features_request_duration_seconds_count 1", "patd_features_since_success_seconds +Inf", `patd_signin_refusals_total{cause="signature"} 0`)

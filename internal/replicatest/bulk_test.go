@@ -89,15 +89,7 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 		}
 	}()
 	inventory := patdv1.NewInventoryServiceClient(a.conn)
-	await := func(what string, ok func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s did not happen", what)
-			}
-		}
-	}
-	await("the first batch", func() bool {
+	eventually(t, "the first batch", func() bool {
 		page, err := inventory.SearchTokens(ctx, &patdv1.SearchTokensRequest{State: patdv1.Token_REVOKED, PageSize: 1})
 		must(t, err)
 		return len(page.GetTokens()) > 0
@@ -115,7 +107,7 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 		return len(live.GetTokens()) == 1 && live.GetTokens()[0].GetTokenId() == late.GetToken().GetTokenId()
 	}, 0)
 	must(t, victim.startSoon())
-	await("the end", func() bool {
+	eventually(t, "the end", func() bool {
 		answer, err := act(victim)
 		must(t, err)
 		if answer.GetDone() && (answer.GetRevokedCount() != int64(n) || answer.GetCount() != int64(n)) {
@@ -158,7 +150,7 @@ func latencies(t *testing.T, a *api, secret string, over func() bool, n int) []t
 			t.Fatalf("the token that is introspected: %s, %v", d, err)
 		}
 		all = append(all, time.Since(start))
-		time.Sleep(time.Millisecond)
+		await(t.Context(), time.Millisecond, 2*time.Millisecond)
 	}
 	return all
 }

@@ -68,7 +68,7 @@ func (f *freshness) retire(ctx context.Context, c *cluster, clients []*client.Ve
 		return err
 	}
 	// A scope that it lacks is no use, and leaves no answer in the client's memory from which the first use could pass.
-	if ok, err := untilKnown(func() (bool, error) {
+	if ok, err := untilKnown(ctx, func() (bool, error) {
 		r, err := clients[home].Verify(ctx, rotated.GetSecret(), client.Call{Scopes: []string{"nope"}})
 		return r.Decision == client.InsufficientScope, err
 	}); err != nil || !ok {
@@ -100,7 +100,7 @@ func (f *freshness) retire(ctx context.Context, c *cluster, clients []*client.Ve
 			if time.Since(used) > patience {
 				return fmt.Errorf("client %d passes %v, its replica says %s", n, ok, got)
 			}
-			time.Sleep(5 * time.Millisecond)
+			await(ctx, 5*time.Millisecond, 6*time.Millisecond)
 		}
 		f.add(time.Since(used))
 	}
@@ -108,8 +108,8 @@ func (f *freshness) retire(ctx context.Context, c *cluster, clients []*client.Ve
 }
 
 // untilKnown repeats what a replica may say no to, because it has not heard of the rotation yet.
-func untilKnown(try func() (bool, error)) (ok bool, err error) {
-	for end := time.Now().Add(bound); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+func untilKnown(ctx context.Context, try func() (bool, error)) (ok bool, err error) {
+	for end := time.Now().Add(bound); time.Now().Before(end) && await(ctx, 5*time.Millisecond, 6*time.Millisecond); {
 		if ok, err = try(); ok || err != nil {
 			return ok, err
 		}
