@@ -1,6 +1,7 @@
 package features_test
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -22,7 +23,9 @@ import (
 const (
 	limit  = 700 * time.Millisecond
 	within = limit + 2*time.Second
-	rows   = 500
+	// patience is the limit where a test is not about time.
+	patience = 30 * time.Second
+	rows     = 500
 )
 
 // company is the company's database, as its own programs see it.
@@ -94,7 +97,7 @@ func (c company) stall(t *testing.T, lock, unlock string) (release func()) {
 
 func open(t *testing.T, c features.SQLConfig) *features.SQL {
 	t.Helper()
-	c.Timeout, c.MaxRows = limit, rows
+	c.Timeout, c.MaxRows = cmp.Or(c.Timeout, limit), rows
 	s, err := features.NewSQL(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +178,7 @@ func TestPostgres(t *testing.T) {
 		})
 	})
 	t.Run("Ended", func(t *testing.T) {
-		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery}),
+		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery, Timeout: patience}),
 			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = 'patd'")
 	})
 	t.Run("Frozen", func(t *testing.T) {
@@ -246,7 +249,7 @@ func TestMariaDB(t *testing.T) {
 		c.exec(t, "SELECT 'a' INTO OUTFILE 'patd-written.txt'")
 	})
 	t.Run("Ended", func(t *testing.T) {
-		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: mysqlQuery}),
+		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: mysqlQuery, Timeout: patience}),
 			"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; "+ // one that has ended by itself
 				"FOR c IN (SELECT id FROM information_schema.processlist WHERE user = 'patd_test' AND id <> connection_id()) DO KILL c.id; END FOR; END")
 	})

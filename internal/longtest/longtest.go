@@ -1,8 +1,8 @@
 // Package longtest decides how much a test of chance or of many cases does. go test ./... is a loop for developers and
-// ends within minutes; .ci/run sets PATD_LONG for one of its stages, so that everything is done there.
+// ends within minutes; .ci/run sets LONG_TESTS for one of its stages, so that everything is done there.
 package longtest
 
 import "os"
 
-// Enabled reports whether PATD_LONG is set, and so whether tests shall do all that they can.
-func Enabled() bool { return os.Getenv("PATD_LONG") != "" }
+// Enabled reports whether LONG_TESTS is set, and so whether tests shall do all that they can.
+func Enabled() bool { return os.Getenv("LONG_TESTS") != "" }
