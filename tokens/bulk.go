@@ -387,7 +387,14 @@ func (s *Service) CarryOutRevocations(ctx context.Context, report func(error)) {
 	}
 }
 
-func (s *Service) carryOutAbandoned(ctx context.Context) error {
+// carryOutAbandoned carries out what there is. A panic ends neither the process nor the next try. Its value may hold a
+// secret, so that the error leaves it out.
+func (s *Service) carryOutAbandoned(ctx context.Context) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("carry out a revocation of many tokens: panic")
+		}
+	}()
 	for ctx.Err() == nil {
 		var b BulkRevocation
 		err := s.store.View(ctx, func(tx ReadTx) error {
