@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"patd/internal/proctest"
+
 	"github.com/go-sql-driver/mysql"
 )
 
@@ -16,7 +18,7 @@ func MariaDB(tb testing.TB) *Server {
 	tb.Helper()
 	server, install := program("mariadbd"), program("mariadb-install-db")
 	if server == "" || install == "" {
-		missing(tb, "MariaDB")
+		proctest.Missing(tb, "MariaDB")
 	}
 	s := newServer(tb, "mysql")
 	s.User, s.Database = "patd_test", "company"

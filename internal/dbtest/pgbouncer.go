@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"patd/internal/proctest"
 )
 
 // PgBouncer starts a PgBouncer before a PostgreSQL server, which ends with the test. Its mode is "session", "transaction" or
@@ -17,7 +19,7 @@ func PgBouncer(tb testing.TB, of *Server, mode string, settings ...string) *Serv
 	tb.Helper()
 	bin := program("pgbouncer")
 	if bin == "" {
-		missing(tb, "PgBouncer")
+		proctest.Missing(tb, "PgBouncer")
 	}
 	s := newServer(tb, "postgres")
 	s.User, s.Password, s.Database = of.User, of.Password, of.Database

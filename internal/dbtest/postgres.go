@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"patd/internal/proctest"
+
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of Admin
 )
 
@@ -24,7 +26,7 @@ func Postgres(tb testing.TB, settings ...string) *Server {
 		found = append(found, filepath.Dir(path))
 	}
 	if len(found) == 0 {
-		missing(tb, "PostgreSQL")
+		proctest.Missing(tb, "PostgreSQL")
 	}
 	bin := found[0]
 	s := newServer(tb, "postgres")

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"patd/internal/proctest"
 )
 
 // startWithin is how long a server may take to accept connections; machines that run tests can be slow.
@@ -132,21 +134,12 @@ func (s *Server) log() string {
 	return string(b[max(0, len(b)-4096):])
 }
 
-// missing skips the test, or fails it where nothing may be missing.
-func missing(tb testing.TB, what string) {
-	tb.Helper()
-	if os.Getenv("CI") != "" && os.Getenv("CI") != "false" {
-		tb.Fatalf("%s is missing, and in CI it must not be", what)
-	}
-	tb.Skipf("%s is missing", what)
-}
-
 // newServer makes a server with a directory, a port and a password of its own.
 func newServer(tb testing.TB, runAs string) *Server {
 	tb.Helper()
 	a, err := unprivileged(runAs)
 	if err != nil {
-		missing(tb, "an account to run a database as ("+err.Error()+")")
+		proctest.Missing(tb, "an account to run a database as ("+err.Error()+")")
 	}
 	// Not tb.TempDir: only its owner can enter that, and a database refuses to run as root.
 	dir, err := os.MkdirTemp("", "dbtest")

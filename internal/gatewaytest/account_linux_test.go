@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"patd/internal/proctest"
 )
 
 // account is whom a gateway runs as: never root, as in a data centre, so that what only root may read stays unread.
@@ -24,7 +26,7 @@ func unprivileged(t *testing.T) account {
 	}
 	u, err := user.Lookup("nobody")
 	if err != nil {
-		missing(t, "the account nobody")
+		proctest.Missing(t, "the account nobody")
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	must(t, err)

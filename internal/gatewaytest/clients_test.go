@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"patd/internal/proctest"
 	"patd/store/storetest"
 )
 
@@ -103,7 +104,7 @@ func node(script string) client {
 		t.Helper()
 		path := program(t, "node")
 		if err := libraries(); err != nil {
-			missing(t, "what package.json names: "+err.Error())
+			proctest.Missing(t, "what package.json names: "+err.Error())
 		}
 		cmd := exec.Command(path, script)
 		cmd.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+b.CA)
@@ -114,7 +115,7 @@ func node(script string) client {
 // guarding is the client as a gateway: a program that lets requests through to an upstream after asking patd.
 func (p client) guarding(t *testing.T, s site) string {
 	t.Helper()
-	b := brief{Issuer: s.patd.url, CA: s.certificate.cert, Listen: freeAddr(t), Upstream: s.upstream}
+	b := brief{Issuer: s.patd.url, CA: s.certificate.cert, Listen: proctest.FreeAddr(t), Upstream: s.upstream}
 	b.Service.ID, b.Service.Secret = "gateway", s.patd.asker
 	text, err := json.Marshal(b)
 	must(t, err)
@@ -147,7 +148,7 @@ func authlib(script string) client {
 		t.Helper()
 		const python = "/usr/bin/python3"
 		if err := exec.Command(python, "-c", "import authlib, requests").Run(); err != nil {
-			missing(t, "python3-authlib or python3-requests")
+			proctest.Missing(t, "python3-authlib or python3-requests")
 		}
 		return exec.Command(python, script)
 	}

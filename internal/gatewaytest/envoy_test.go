@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"patd/internal/proctest"
+
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -102,7 +104,7 @@ func startEnvoyWith(t *testing.T, s site, change func(string) string) string {
 		return "port_value: " + netip.MustParseAddrPort(addr).String()[len("127.0.0.1:"):] + " "
 	}
 	e := readEnvoy(t, change(configured(t, "envoy.yaml", map[string]string{
-		"port_value: 8000 ": port(freeAddr(t)), "port_value: 9090 ": port(s.patd.grpc), "port_value: 3000 ": port(s.upstream),
+		"port_value: 8000 ": port(proctest.FreeAddr(t)), "port_value: 9090 ": port(s.patd.grpc), "port_value: 3000 ": port(s.upstream),
 	})))
 	e.secret = s.patd.asker
 	conn, err := grpc.NewClient(e.clusters[e.check.GetGrpcService().GetEnvoyGrpc().GetClusterName()], grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"patd/internal/proctest"
 	"patd/store/storetest"
 )
 
@@ -46,7 +47,7 @@ func nginx(t *testing.T, s site) string {
 // nginxWith runs nginx with its configuration changed.
 func nginxWith(t *testing.T, s site, change func(string) string) string {
 	t.Helper()
-	path, a, addr := program(t, "nginx"), unprivileged(t), freeAddr(t)
+	path, a, addr := program(t, "nginx"), unprivileged(t), proctest.FreeAddr(t)
 	dir := home(t, a)
 	place(t, a, filepath.Join(dir, "api.conf"), change(configured(t, "nginx.conf", map[string]string{
 		shownPatd: s.patd.http, shownUpstream: s.upstream, shownListen: addr,
@@ -123,7 +124,7 @@ func caddy(t *testing.T, s site) string {
 // caddyWith runs Caddy with its configuration changed.
 func caddyWith(t *testing.T, s site, change func(string) string) string {
 	t.Helper()
-	path, a, addr := program(t, "caddy"), unprivileged(t), freeAddr(t)
+	path, a, addr := program(t, "caddy"), unprivileged(t), proctest.FreeAddr(t)
 	dir := home(t, a)
 	file := filepath.Join(dir, "Caddyfile")
 	place(t, a, file, "{\n\tadmin off\n\tauto_https off\n}\n"+change(configured(t, "Caddyfile", map[string]string{
@@ -146,9 +147,9 @@ func TestCaddy(t *testing.T) {
 func apache(t *testing.T, s site, module, config string, replace map[string]string) string {
 	t.Helper()
 	const modules = "/usr/lib/apache2/modules/"
-	path, a, addr := program(t, "apache2"), unprivileged(t), freeAddr(t)
+	path, a, addr := program(t, "apache2"), unprivileged(t), proctest.FreeAddr(t)
 	if _, err := os.Stat(modules + "mod_" + module + ".so"); err != nil {
-		missing(t, "Apache's mod_"+module)
+		proctest.Missing(t, "Apache's mod_"+module)
 	}
 	dir := home(t, a)
 	secret, common, file := filepath.Join(dir, "patd-secret.conf"), filepath.Join(dir, "patd-upstream.conf"), filepath.Join(dir, "apache2.conf")

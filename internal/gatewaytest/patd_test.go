@@ -28,6 +28,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/proctest"
 	"patd/server"
 	"patd/store"
 	"patd/store/storetest"
@@ -129,7 +130,7 @@ func serveWith(t *testing.T, c certificate, flags ...string) *daemon {
 		must(t, err)
 		return strings.TrimSpace(string(out))
 	}
-	d := &daemon{issuer: issuer{http: freeAddr(t), grpc: freeAddr(t), admin: create("admin", "admin"), asker: create("gateway", "introspect")}}
+	d := &daemon{issuer: issuer{http: proctest.FreeAddr(t), grpc: proctest.FreeAddr(t), admin: create("admin", "admin"), asker: create("gateway", "introspect")}}
 	d.url = c.scheme() + d.http
 	d.reach(t, c)
 	args := []string{"serve", "--data-dir", data, "--http-addr", d.http, "--grpc-addr", d.grpc, "--trusted-proxies", "127.0.0.1/32", "--drain-delay", "0s"}

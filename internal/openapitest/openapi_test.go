@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"patd/internal/proctest"
 )
 
 var httpStatus = regexp.MustCompile(`"http_status":([0-9]+)`)
@@ -25,7 +27,7 @@ func tool(t *testing.T, name string) string {
 	path, err := filepath.Abs(filepath.Join(nodeDir, "node_modules", ".bin", name))
 	must(t, err)
 	if _, err := os.Stat(path); err != nil {
-		missing(t, name+" (npm ci in internal/openapitest/"+nodeDir+")")
+		proctest.Missing(t, name+" (npm ci in internal/openapitest/"+nodeDir+")")
 	}
 	return path
 }
@@ -88,7 +90,7 @@ func TestGeneratedRequestsAreAnsweredAsDocumented(t *testing.T) {
 	schemathesis, err := filepath.Abs(filepath.Join(pythonDir, "venv", "bin", "schemathesis"))
 	must(t, err)
 	if _, err := os.Stat(schemathesis); err != nil {
-		missing(t, "schemathesis (requirements.txt of internal/openapitest/"+pythonDir+", in a venv there)")
+		proctest.Missing(t, "schemathesis (requirements.txt of internal/openapitest/"+pythonDir+", in a venv there)")
 	}
 	config, err := filepath.Abs(filepath.Join(pythonDir, "schemathesis.toml"))
 	must(t, err)

@@ -6,47 +6,26 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"patd/internal/proctest"
 )
 
 // patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
 const patience = 2 * time.Minute
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if builtIn != "" {
-		_ = os.RemoveAll(builtIn)
-	}
-	os.Exit(code)
-}
-
-// builtIn is the directory of the built patd; empty: not built yet.
-var builtIn string
+func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
 // binary builds patd once and returns its path.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "openapitest")
-	if err != nil {
-		return "", err
-	}
-	builtIn = dir
-	path := filepath.Join(dir, "patd")
-	if out, err := exec.Command("go", "build", "-o", path, "patd/cmd/patd").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build patd: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var binary = proctest.Once()
 
 // patd is the real server, run as a process.
 type patd struct {
@@ -64,10 +43,10 @@ func serve(t *testing.T) *patd {
 	data := filepath.Join(dir, "data")
 	secret, err := exec.Command(program, "service", "create", "admin", "--permission", "admin", "--data-dir", data).Output()
 	must(t, err)
-	addr, log := freeAddr(t), &logFile{path: filepath.Join(dir, "log")}
+	addr, log := proctest.FreeAddr(t), &logFile{path: filepath.Join(dir, "log")}
 	out, err := os.Create(log.path)
 	must(t, err)
-	cmd := exec.Command(program, "serve", "--data-dir", data, "--http-addr", addr, "--grpc-addr", freeAddr(t),
+	cmd := exec.Command(program, "serve", "--data-dir", data, "--http-addr", addr, "--grpc-addr", proctest.FreeAddr(t),
 		"--drain-delay", "0s", "--auth-failure-rate", "off")
 	cmd.Stderr = out
 	must(t, cmd.Start())
@@ -148,24 +127,6 @@ func run(t *testing.T, dir string, env []string, program string, args ...string)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
-}
-
-// missing skips the test, or fails it where nothing may be missing.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" && os.Getenv("CI") != "false" {
-		t.Fatalf("%s is missing, and in CI it must not be", what)
-	}
-	t.Skipf("%s is missing", what)
-}
-
-// freeAddr returns a loopback address that no process listens on.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func must(t testing.TB, err error) {

@@ -1,15 +1,11 @@
 package replicatest
 
 import (
-	"fmt"
-	"io/fs"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"patd/internal/proctest"
 )
 
 // patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
@@ -21,53 +17,14 @@ const (
 	bound = 10 * time.Second
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, dir := range built {
-		_ = os.RemoveAll(dir)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
-// built are the directories of binaries.
-var built []string
+// program builds patd once and returns its path.
+var program = proctest.Once(raceFlags...)
 
-// program builds patd once and answers where it is.
-var program = sync.OnceValues(func() (string, error) {
-	// Looked at so that the go command, which remembers what passed, runs these tests again when patd itself has changed.
-	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != "../.." || d.Name() == "node_modules"):
-			return fs.SkipDir
-		case filepath.Ext(path) == ".go" || filepath.Ext(path) == ".sql":
-			_, err = os.Stat(path)
-		}
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	return build("patd")
-})
-
-// build builds the patd of this source, with the race detector if the test has it.
+// build builds the patd of this source, with more flags.
 func build(name string, flags ...string) (string, error) {
-	dir, err := os.MkdirTemp("", "replicatest")
-	if err != nil {
-		return "", err
-	}
-	built = append(built, dir)
-	path := filepath.Join(dir, name)
-	args := append([]string{"build", "-o", path}, flags...)
-	if raceDetector {
-		args = append(args, "-race")
-	}
-	if out, err := exec.Command("go", append(args, "patd/cmd/patd")...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
-	}
-	return path, nil
+	return proctest.Build(name, append(flags, raceFlags...)...)
 }
 
 func must(t testing.TB, err error) {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"patd/internal/proctest"
 )
 
 // A migration as the next version may bring one: it only adds. Where the connection says so, it tells older programs to stay
@@ -64,11 +66,10 @@ var nextProgram = sync.OnceValues(func() (next struct {
 
 // laidOver writes files that the go command is to see in the place of others, or beside them.
 func laidOver(files map[string][]byte) (overlay string, err error) {
-	dir, err := os.MkdirTemp("", "replicatest")
+	dir, err := proctest.TempDir()
 	if err != nil {
 		return "", err
 	}
-	built = append(built, dir)
 	replace := map[string]string{}
 	for path, text := range files {
 		from, err := filepath.Abs(path)

@@ -2,4 +2,5 @@
 
 package replicatest
 
-const raceDetector = false
+// raceFlags are none: the tests have no race detector.
+var raceFlags []string

@@ -2,4 +2,5 @@
 
 package replicatest
 
-const raceDetector = true
+// raceFlags build what the tests run with the race detector, as they have it themselves.
+var raceFlags = []string{"-race"}

@@ -1,0 +1,117 @@
+// Package proctest builds patd for tests that run it as a process of its own, and has what such tests share.
+//
+// A binary is built from this source once for each process of tests. Main removes it: a package that builds calls it from
+// its TestMain.
+package proctest
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// made are the directories to remove.
+var made struct {
+	sync.Mutex
+	dirs []string
+}
+
+// Main runs the tests of a package, removes what was built for them, and returns the exit code.
+func Main(m *testing.M) int {
+	code := m.Run()
+	made.Lock()
+	defer made.Unlock()
+	for _, dir := range made.dirs {
+		_ = os.RemoveAll(dir)
+	}
+	return code
+}
+
+// TempDir makes a directory that Main removes, for what outlives a test.
+func TempDir() (string, error) {
+	dir, err := os.MkdirTemp("", "proctest")
+	if err != nil {
+		return "", err
+	}
+	made.Lock()
+	defer made.Unlock()
+	made.dirs = append(made.dirs, dir)
+	return dir, nil
+}
+
+// Once returns a function that builds patd when it is first called, with more flags of go build, and returns its path.
+func Once(flags ...string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		if err := look(); err != nil {
+			return "", err
+		}
+		return Build("patd", flags...)
+	})
+}
+
+// Build builds patd under a name, with more flags of go build, and returns its path.
+func Build(name string, flags ...string) (string, error) {
+	dir, err := TempDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	args := append([]string{"build", "-o", path}, flags...)
+	if out, err := exec.Command("go", append(args, "patd/cmd/patd")...).CombinedOutput(); err != nil { //nolint:gosec,noctx // it ends by itself
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return path, nil
+}
+
+// look reads the sizes and times of all files that patd is built from. The go command keeps the results of tests that
+// passed: it notes what they look at, and runs them again when any of that has changed.
+func look() error {
+	root := "."
+	for {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			break
+		}
+		if above, err := filepath.Abs(root); err != nil || above == filepath.Dir(above) {
+			return fmt.Errorf("find go.mod above the tests: %w", fs.ErrNotExist)
+		}
+		root = filepath.Join(root, "..")
+	}
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"):
+			return fs.SkipDir
+		case d.IsDir() || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		_, err = os.Stat(path)
+		return err
+	})
+}
+
+// FreeAddr returns an address of loopback that no process listens on.
+func FreeAddr(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it waits for nothing
+	if err != nil {
+		tb.Fatalf("find a free address: %v", err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// Missing skips the test for want of a program, or fails it in CI, where nothing may be missing.
+func Missing(tb testing.TB, what string) {
+	tb.Helper()
+	if os.Getenv("CI") != "" && os.Getenv("CI") != "false" {
+		tb.Fatalf("%s is missing, and in CI it must not be", what)
+	}
+	tb.Skipf("%s is missing", what)
+}
