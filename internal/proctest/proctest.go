@@ -99,7 +99,7 @@ func look() error {
 // FreeAddr returns an address of loopback that no process listens on.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it waits for nothing
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatalf("find a free address: %v", err)
 	}

@@ -75,12 +75,17 @@ func (p *metadataPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	published, err := p.service.PublishedFeatures(ctx)
 	if err != nil {
-		x, public := httpx.ExchangeOf(ctx), fault.Public(err)
-		if x.Cause = public.Cause; public.Code == tokens.CodeInternal {
-			x.Cause = err
-		}
-		httpx.WriteError(w, r, fault.Status(public, x.RequestID))
+		writeFault(w, r, err)
 		return
 	}
 	httpx.WriteJSON(w, http.StatusOK, describeServer(p.issuer, published))
+}
+
+// writeFault writes the error of a page of metadata, which is patd's own, and notes its cause for the log.
+func writeFault(w http.ResponseWriter, r *http.Request, err error) {
+	x, public := httpx.ExchangeOf(r.Context()), fault.Public(err)
+	if x.Cause = public.Cause; public.Code == tokens.CodeInternal {
+		x.Cause = err
+	}
+	httpx.WriteError(w, r, fault.Status(public, x.RequestID))
 }

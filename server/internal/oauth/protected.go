@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"patd/internal/bearer"
-	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
 )
@@ -49,11 +48,7 @@ func (p *protectedPage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	found, err := p.service.ProtectedResource(ctx, address)
 	if err != nil {
-		x, public := httpx.ExchangeOf(ctx), fault.Public(err)
-		if x.Cause = public.Cause; public.Code == tokens.CodeInternal {
-			x.Cause = err
-		}
-		httpx.WriteError(w, r, fault.Status(public, x.RequestID))
+		writeFault(w, r, err)
 		return
 	}
 	httpx.WriteJSON(w, http.StatusOK, resourceMetadata{

@@ -108,11 +108,16 @@ func (p *Pages) callback(q *frame.Request) error {
 	if err != nil {
 		return err
 	}
-	if path := frame.DraftPath(q.In); path != "" {
-		next = []byte(path)
-	}
-	q.Redirect(p.frame.Local(string(next)))
+	p.goOn(q, string(next))
 	return nil
+}
+
+// goOn sends a browser that has signed in to the form whose text was kept for it, or else on to next.
+func (p *Pages) goOn(q *frame.Request, next string) {
+	if path := frame.DraftPath(q.In); path != "" {
+		next = path
+	}
+	q.Redirect(p.frame.Local(next))
 }
 
 // printable returns a provider's error code for the log.
@@ -207,10 +212,6 @@ func (p *Pages) handoff(q *frame.Request) error {
 	if err != nil {
 		return err
 	}
-	if path := frame.DraftPath(q.In); path != "" {
-		q.Redirect(p.frame.Local(path))
-		return nil
-	}
-	q.Redirect("/")
+	p.goOn(q, "/")
 	return nil
 }

@@ -108,11 +108,7 @@ The permissions are introspect, tokens, users, catalog, audit and admin; admin i
 		if asJSON {
 			return c.Message(&patdv1.CreateServiceResponse{Service: account, Secret: m.Secret.Reveal()})
 		}
-		if err := cli.Record(c.Stderr, accountFields(account)); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(c.Stdout, m.Secret.Reveal())
-		return err
+		return printSecret(c, account, m.Secret)
 	})
 }
 
@@ -224,12 +220,17 @@ new one to the programs that use the service meanwhile.`,
 		if asJSON {
 			return c.Message(&patdv1.RotateServiceResponse{Service: account, Secret: m.Secret.Reveal(), PreviousSecretExpireTime: until})
 		}
-		if err := cli.Record(c.Stderr, accountFields(account)); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(c.Stdout, m.Secret.Reveal())
-		return err
+		return printSecret(c, account, m.Secret)
 	})
+}
+
+// printSecret prints the new secret of a service alone on standard output, and all else on standard error.
+func printSecret(c *cli.Command, account *patdv1.Service, s tokens.Secret) error {
+	if err := cli.Record(c.Stderr, accountFields(account)); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(c.Stdout, s.Reveal())
+	return err
 }
 
 func serviceRevoke(c *cli.Command) *cobra.Command {
