@@ -26,22 +26,8 @@ func (d Decision) Reason() string {
 		return ""
 	case InsufficientScope:
 		return refusal.ScopesMissing
-	case Expired:
-		return refusal.Expired
-	case Revoked:
-		return refusal.Revoked
-	case Superseded:
-		return refusal.Superseded
-	case UserSuspended:
-		return refusal.UserSuspended
-	case PolicyBlocked:
-		return refusal.PolicyBlocked
-	case AudienceMismatch:
-		return refusal.AudienceMismatch
-	case IPNotAllowed:
-		return refusal.IPNotAllowed
 	default:
-		return refusal.NotValid
+		return refusal.ReasonOf(d.String())
 	}
 }
 

@@ -195,10 +195,7 @@ const pruneRounds = 16
 func (s *Store) pruneGrants(ctx context.Context) error {
 	const op = "prune expired access and refresh tokens"
 	before := db.Micros(s.options.Now().Add(-keepGrants))
-	var due bool
-	err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
-		return c.One(ctx, hasPrunableGrants, []any{&due}, before)
-	})
+	due, err := s.due(ctx, op, hasPrunableGrants, before)
 	for range pruneRounds {
 		if err != nil || !due {
 			break

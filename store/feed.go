@@ -161,16 +161,18 @@ func (s *Store) prune(ctx context.Context) error {
 		s.pruneOldSessions(ctx))
 }
 
+// due reports whether there is something to drop, by a query that returns it.
+func (s *Store) due(ctx context.Context, op, query string, args ...any) (due bool, err error) {
+	err = s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error { return c.One(ctx, query, []any{&due}, args...) })
+	return due, err
+}
+
 // pruneFeed drops old entries of the change feed and expired idempotent requests.
 func (s *Store) pruneFeed(ctx context.Context) error {
 	const op = "prune the change feed and expired requests"
 	now := s.options.Now()
 	before, expired := db.Micros(now.Add(-keepChanges)), db.Micros(now)
-	var due bool
-	err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
-		return c.One(ctx, hasPrunable, []any{&due}, before, expired)
-	})
-	if err != nil || !due {
+	if due, err := s.due(ctx, op, hasPrunable, before, expired); err != nil || !due {
 		return err
 	}
 	return s.transact(ctx, op, func(t *tx) error {

@@ -192,11 +192,7 @@ DELETE FROM page_handoffs WHERE digest IN (SELECT digest FROM page_handoffs WHER
 func (s *Store) pruneOldSessions(ctx context.Context) error {
 	const op = "prune expired sessions and hand-offs"
 	before := db.Micros(s.options.Now().Add(-keepGrants))
-	var due bool
-	err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
-		return c.One(ctx, hasPrunablePages, []any{&due}, before)
-	})
-	if err != nil || !due {
+	if due, err := s.due(ctx, op, hasPrunablePages, before); err != nil || !due {
 		return err
 	}
 	return s.transact(ctx, op, func(t *tx) error {

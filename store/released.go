@@ -72,11 +72,7 @@ func (t *tx) ReleaseEvents(after, upTo uint64, before time.Time) error {
 func (s *Store) DeleteReleased(ctx context.Context, limit int64) (deleted int64, err error) {
 	const op = "delete released audit events"
 	for limit <= 0 || deleted < limit {
-		var due bool
-		err := s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {
-			return c.One(ctx, hasReleased,
-				[]any{&due})
-		})
+		due, err := s.due(ctx, op, hasReleased)
 		if err != nil || !due {
 			return deleted, err
 		}

@@ -41,34 +41,12 @@ func secretInvalid(code Code) *Error {
 	return Fail(code, refusal.NotValid, refusal.Refusal{}.Text())
 }
 
-// reasonOf returns the reason for the decision not to accept a proven secret.
-func reasonOf(d Decision) string {
-	switch d {
-	case Revoked:
-		return refusal.Revoked
-	case Expired:
-		return refusal.Expired
-	case Superseded:
-		return refusal.Superseded
-	case UserIsSuspended:
-		return refusal.UserSuspended
-	case PolicyBlocked:
-		return refusal.PolicyBlocked
-	case AudienceMismatch:
-		return refusal.AudienceMismatch
-	case IPNotAllowed:
-		return refusal.IPNotAllowed
-	default:
-		return refusal.NotValid
-	}
-}
-
 // ended returns why the presented secret, which has matched, is not active by a decision. It is the only place that
 // says why.
 func (s *Service) ended(p *presented, d Decision) *EndedError {
 	e := &EndedError{
 		Holder:  Actor{Kind: TokenActor, User: p.cred.Token.User, TokenID: p.cred.Token.ID, Serial: p.secret.Serial},
-		Refusal: refusal.Refusal{Reason: reasonOf(d), ExpireTime: p.end()},
+		Refusal: refusal.Refusal{Reason: refusal.ReasonOf(d.String()), ExpireTime: p.end()},
 	}
 	e.Refusal.RenewURL = s.RenewURL(e.Refusal.ExpireTime)
 	switch d {

@@ -53,9 +53,9 @@ func (f *firstUses) fail(id ID, now time.Time) {
 // errDecided says that another decision applies than the one that led to a first use.
 var errDecided = errors.New("the token has changed since it was decided about")
 
-// recordFirstUse records that the secret with a serial is in use, after an ALLOW result. If the store does not take the change, the result
-// stands, but must not be cached: the next use is tried again. If the token has changed meanwhile so that the result
-// does not stand, the present decision replaces it.
+// recordFirstUse records that the secret with a serial is in use, after an ALLOW result. If the store does not take the
+// change, the result stands, but must not be cached: the next use is tried again. If the token has changed meanwhile so
+// that the result does not stand, the present decision replaces it.
 func (s *Service) recordFirstUse(ctx context.Context, a *Actor, serial int64, in *Introspection) {
 	id, now := in.Token.ID, s.Now()
 	if s.firstUses.failed(id, now) {

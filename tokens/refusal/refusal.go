@@ -24,6 +24,29 @@ const (
 	ScopesMissing    = "SCOPE_INSUFFICIENT" // the token is active
 )
 
+// ReasonOf returns the reason why a token is not active, by the name that the decision has on the wire; NotValid for every
+// decision that tells no more.
+func ReasonOf(decision string) string {
+	switch decision {
+	case "REVOKED":
+		return Revoked
+	case "EXPIRED":
+		return Expired
+	case "SUPERSEDED":
+		return Superseded
+	case "USER_SUSPENDED":
+		return UserSuspended
+	case "POLICY_BLOCKED":
+		return PolicyBlocked
+	case "AUDIENCE_MISMATCH":
+		return AudienceMismatch
+	case "IP_NOT_ALLOWED":
+		return IPNotAllowed
+	default:
+		return NotValid
+	}
+}
+
 // Keys of the metadata of a refusal (google.rpc.ErrorInfo). Instants are in RFC 3339, lists are joined by spaces.
 const (
 	KeyExpireTime      = "expire_time" // of the presented secret, also where it did not end by that
