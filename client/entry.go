@@ -35,6 +35,7 @@ type owner struct {
 	name    string
 	changed atomic.Uint64 // its last position in the change feed
 	entries int
+	newest  uint64 // the latest position of its answers; guarded by memory.mu
 }
 
 // The cost of an entry beside its texts: itself, its Token and its places in the maps and the ring; a string's header

@@ -34,7 +34,7 @@ type memory struct {
 	answers, refusals *table
 
 	mu      sync.Mutex // guards all below, and every change to the tables
-	epoch   uint64     // counts the calls of forget
+	epoch   uint64     // counts the calls of forget and resumed
 	changes *changes
 	byToken map[string]*owner
 	byUser  map[string]*owner
@@ -125,6 +125,7 @@ func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 	}
 	e.sequence = sequence
 	e.ofToken, e.ofUser = own(m.byToken, e.token.ID), own(m.byUser, e.token.User)
+	e.ofToken.newest = max(e.ofToken.newest, sequence)
 	for _, gone := range m.answers.put(e) {
 		disown(m.byToken, gone.ofToken)
 		disown(m.byUser, gone.ofUser)
@@ -164,6 +165,21 @@ func (m *memory) apply(news *patdv1.WatchInvalidationsResponse, startOver bool) 
 	for _, user := range news.GetUsers() {
 		m.changes.note(userChange, user, news.GetSequence())
 		revoke(m.byUser, user, news.GetSequence())
+	}
+}
+
+// resumed drops the answers that are newer than the position at which a watch was resumed, and those under way. They rest
+// on changes that the watch never received. A server that was restored does not have these changes: it shares the history
+// up to that position, so the watch does not start over, and nothing would ever invalidate them.
+func (m *memory) resumed(at uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.epoch++
+	for name, o := range m.byToken {
+		if o.newest > at {
+			o.changed.Store(math.MaxUint64)
+			delete(m.byToken, name)
+		}
 	}
 }
 

@@ -101,7 +101,11 @@ func (w *watcher) watch(ctx context.Context) error {
 			}
 		}
 		w.expiry.warn(ctx, w.now(), w.log)
-		startOver := news.GetStartOver() || !resumed && p.first.IsZero()
+		first := p.first.IsZero()
+		startOver := news.GetStartOver() || !resumed && first
+		if first && !startOver {
+			w.memory.resumed(w.sequence)
+		}
 		w.memory.apply(news, startOver)
 		w.sequence, w.history = news.GetSequence(), news.GetHistory()
 		at, current := p.message(w.now(), startOver || len(news.GetTokenIds())+len(news.GetUsers()) == 0)

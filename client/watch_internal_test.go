@@ -100,6 +100,25 @@ func TestResumedWatchIsTrustedOnceItHasCaughtUp(t *testing.T) {
 	}
 }
 
+// TestAResumedWatchDropsAnswersThatAreNewerThanItself: a server that was restored from before such an answer shares the
+// history up to where the watch was.
+func TestAResumedWatchDropsAnswersThatAreNewerThanItself(t *testing.T) {
+	s := &script{lines: []said{{0, quiet(49)}}}
+	w := watching(s)
+	w.sequence, w.history = 49, "g"
+	under := w.memory.ticket(start)
+	_ = w.watch(t.Context())
+	if !w.memory.trusted(s.now) || w.memory.recall(keyOf(1), s.now) != nil {
+		t.Error("an answer that rests on a change which the watch never received is used")
+	}
+	if !w.memory.keep(activeEntry(2, "t", "u"), under, 50) || w.memory.recall(keyOf(2), s.now) != nil {
+		t.Error("an answer of before is kept")
+	}
+	if w.memory.keep(activeEntry(3, "t", "u"), w.memory.ticket(start), 50) || w.memory.recall(keyOf(3), s.now) == nil {
+		t.Error("an answer of the server that was restored is not kept")
+	}
+}
+
 // A server that is never quiet has told all that was missed after a while.
 func TestResumedWatchOfABusyServerIsTrusted(t *testing.T) {
 	s := &script{}
