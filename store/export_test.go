@@ -182,28 +182,32 @@ func InventoryStatements() map[string]struct {
 		Index string
 		Sorts bool
 	}{}
+	type indexed struct {
+		way
+		index string
+	}
 	for _, desc := range []bool{false, true} {
-		for w, index := range map[way]string{
-			wayToken(): "INTEGER PRIMARY KEY (rowid>? AND rowid<?)", wayUser(): "tokens_user (user=? AND rowid>? AND rowid<?)",
-			wayRevoked():          "tokens_revoked (id>? AND id<?)",
-			wayTimes(issueColumn): "tokens_issue (issue_us>? AND issue_us<?)", wayTied(issueColumn): "tokens_issue (issue_us=? AND rowid>? AND rowid<?)",
-			wayTimes(expireColumn): "tokens_expire (expire_us>? AND expire_us<?)", wayTied(expireColumn): "tokens_expire (expire_us=? AND rowid>? AND rowid<?)",
+		for _, w := range []indexed{
+			{wayToken(), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"}, {wayUser(1), "tokens_user (user=? AND rowid>? AND rowid<?)"},
+			{wayRevoked(), "tokens_revoked (id>? AND id<?)"},
+			{wayTimes(issueColumn), "tokens_issue (issue_us>? AND issue_us<?)"}, {wayTied(issueColumn, 1), "tokens_issue (issue_us=? AND rowid>? AND rowid<?)"},
+			{wayTimes(expireColumn), "tokens_expire (expire_us>? AND expire_us<?)"}, {wayTied(expireColumn, 1), "tokens_expire (expire_us=? AND rowid>? AND rowid<?)"},
 		} {
 			for _, statement := range []string{w.pageOf(desc), w.endOf(inventoryStretch, desc)} {
 				all[statement] = struct {
 					Index string
 					Sorts bool
-				}{index, false}
+				}{w.index, false}
 			}
 		}
-		for w, index := range map[way]string{
-			wayUser(): "tokens_user (user=?", wayTimes(issueColumn): "tokens_issue (issue_us>?", wayTimes(expireColumn): "tokens_expire (expire_us>?",
+		for _, w := range []indexed{
+			{wayUser(1), "tokens_user (user=?"}, {wayTimes(issueColumn), "tokens_issue (issue_us>?"}, {wayTimes(expireColumn), "tokens_expire (expire_us>?"},
 		} {
 			for _, column := range []string{issueColumn, expireColumn} {
 				all[w.sortedBy(column, desc)] = struct {
 					Index string
 					Sorts bool
-				}{index, true}
+				}{w.index, true}
 			}
 		}
 	}

@@ -49,30 +49,34 @@ type way struct {
 	from, where string
 	by          string // the columns of its order
 	end         string // the column that says how far a stretch goes
+	key         []any  // the value of $KEY, if where has it
 }
 
 // Ways in the order of ids, which is that of issue.
-func wayToken() way { return way{`tokens t`, `t.id >= $LO AND t.id <= $HI`, `t.id $DESC`, `t.id`} }
+func wayToken() way {
+	return way{from: `tokens t`, where: `t.id >= $LO AND t.id <= $HI`, by: `t.id $DESC`, end: `t.id`}
+}
 
-func wayUser() way {
-	return way{`tokens t INDEXED BY tokens_user`, `t."user" = $KEY AND t.id >= $LO AND t.id <= $HI`, `t.id $DESC`, `t.id`}
+func wayUser(key int64) way {
+	return way{from: `tokens t INDEXED BY tokens_user`, where: `t."user" = $KEY AND t.id >= $LO AND t.id <= $HI`,
+		by: `t.id $DESC`, end: `t.id`, key: []any{key}}
 }
 
 func wayRevoked() way {
-	return way{`tokens t INDEXED BY tokens_revoked`, `t.revoke_us IS NOT NULL AND t.id >= $LO AND t.id <= $HI`,
-		`t.id $DESC`, `t.id`}
+	return way{from: `tokens t INDEXED BY tokens_revoked`, where: `t.revoke_us IS NOT NULL AND t.id >= $LO AND t.id <= $HI`,
+		by: `t.id $DESC`, end: `t.id`}
 }
 
 // The way through all tokens by an instant is in two parts. A stretch of wayTimes ends before an instant, and wayTied
 // goes through the tokens of one: many may share it, as those do that never expire.
 func wayTimes(column string) way {
-	return way{`tokens t INDEXED BY ` + inventoryIndex(column), column + ` >= $LO AND ` + column + ` <= $HI`,
-		column + ` $DESC, t.id $DESC`, column}
+	return way{from: `tokens t INDEXED BY ` + inventoryIndex(column), where: column + ` >= $LO AND ` + column + ` <= $HI`,
+		by: column + ` $DESC, t.id $DESC`, end: column}
 }
 
-func wayTied(column string) way {
-	return way{`tokens t INDEXED BY ` + inventoryIndex(column), column + ` = $KEY AND t.id >= $LO AND t.id <= $HI`,
-		`t.id $DESC`, `t.id`}
+func wayTied(column string, us int64) way {
+	return way{from: `tokens t INDEXED BY ` + inventoryIndex(column), where: column + ` = $KEY AND t.id >= $LO AND t.id <= $HI`,
+		by: `t.id $DESC`, end: `t.id`, key: []any{us}}
 }
 
 const (
@@ -89,26 +93,19 @@ func inventoryIndex(column string) string {
 
 // pageOf is the statement that reads the tokens of a stretch.
 func (w way) pageOf(desc bool) string {
-	key := `?18`
-	if w == wayUser() {
-		key = `?14`
-	}
 	return w.bind(`SELECT `+usedColumns+` FROM $FROM CROSS JOIN users u ON u.key = t."user" `+joinUse+`
-WHERE $WHERE`+inventoryFilter+` ORDER BY $BY LIMIT ?15`, `?16`, `?17`, key, desc)
+WHERE $WHERE`+inventoryFilter+` ORDER BY $BY LIMIT ?15`, `?16`, `?17`, `?18`, desc)
 }
 
 // sortedBy is the statement that sorts the tokens of a way by a column, after a position.
 func (w way) sortedBy(column string, desc bool) string {
-	lo, hi, key, at, id, than := `?18`, `?19`, ``, `?16`, `?17`, `>`
-	if w == wayUser() {
-		key = `?14`
-	}
+	at, id, than := `?16`, `?17`, `>`
 	if desc {
 		than = `<`
 	}
 	return w.bind(`SELECT `+usedColumns+` FROM $FROM CROSS JOIN users u ON u.key = t."user" `+joinUse+`
 WHERE $WHERE AND (+`+column+` `+than+` `+at+` OR +`+column+` = `+at+` AND +t.id `+than+` `+id+`)`+inventoryFilter+`
-ORDER BY +`+column+` $DESC, +t.id $DESC LIMIT ?15`, lo, hi, key, desc)
+ORDER BY +`+column+` $DESC, +t.id $DESC LIMIT ?15`, `?18`, `?19`, `?20`, desc)
 }
 
 // endOf is the statement that finds where a stretch of so many rows ends; it returns no row if the range ends before.
@@ -272,11 +269,11 @@ func (in *inventory) read() (tokens.InventoryPosition, bool, error) {
 		id := int64(in.q.ID)
 		return in.follow(wayToken(), span{id, id})
 	case in.user != 0 && !in.q.Order.ByExpiry():
-		return in.follow(wayUser(), everything())
+		return in.follow(wayUser(in.user), everything())
 	case in.q.State == tokens.StateRevoked && !in.q.Order.ByExpiry() && !own.bounded():
 		return in.follow(wayRevoked(), everything())
 	case in.user != 0:
-		if done, err := in.sort(wayUser(), everything(), in.user); done || err != nil {
+		if done, err := in.sort(wayUser(in.user), everything()); done || err != nil {
 			return tokens.InventoryPosition{}, false, err
 		}
 	case other.bounded():
@@ -288,8 +285,8 @@ func (in *inventory) read() (tokens.InventoryPosition, bool, error) {
 }
 
 // sort reads all tokens of a way and sorts them, if they are few.
-func (in *inventory) sort(w way, s span, key ...any) (bool, error) {
-	_, many, err := in.endOf(w, inventoryFew, s, key...)
+func (in *inventory) sort(w way, s span) (bool, error) {
+	_, many, err := in.endOf(w, inventoryFew, s)
 	if many || err != nil {
 		return false, err
 	}
@@ -298,7 +295,7 @@ func (in *inventory) sort(w way, s span, key ...any) (bool, error) {
 		at, id = in.instantOf(in.q.After), int64(in.q.After.ID)
 	}
 	args := append(in.pageArgs(), at, id, s.lo, s.hi)
-	return true, in.list(w.sortedBy(in.column, in.desc), args)
+	return true, in.list(w.sortedBy(in.column, in.desc), append(args, w.key...))
 }
 
 // instantOf is the instant of a position, as it is stored.
@@ -314,11 +311,7 @@ func (in *inventory) follow(w way, s span) (tokens.InventoryPosition, bool, erro
 	if at := in.q.After.ID; at != 0 {
 		s = s.past(int64(at), in.desc)
 	}
-	var key []any
-	if w == wayUser() {
-		key = []any{in.user}
-	}
-	stopped, more, err := in.stretches(w, s, key...)
+	stopped, more, err := in.stretches(w, s)
 	return tokens.InventoryPosition{ID: tokens.ID(stopped)}, more, err
 }
 
@@ -366,7 +359,7 @@ func (in *inventory) start() int64 {
 
 // tied reads the tokens of one instant after an id.
 func (in *inventory) tied(us, after int64) (tokens.InventoryPosition, bool, error) {
-	stopped, more, err := in.stretches(wayTied(in.column), everything().past(after, in.desc), us)
+	stopped, more, err := in.stretches(wayTied(in.column, us), everything().past(after, in.desc))
 	return in.position(us, stopped), more, err
 }
 
@@ -380,13 +373,9 @@ func (in *inventory) position(us, id int64) tokens.InventoryPosition {
 }
 
 // stretches reads along a way in the order of ids. It returns the id where it stopped for lack of time.
-func (in *inventory) stretches(w way, s span, key ...any) (stopped int64, more bool, err error) {
-	pageKey := key
-	if w == wayUser() {
-		pageKey = nil // it is the filter's
-	}
+func (in *inventory) stretches(w way, s span) (stopped int64, more bool, err error) {
 	for s.lo <= s.hi {
-		end, more, err := in.endOf(w, inventoryStretch, s, key...)
+		end, more, err := in.endOf(w, inventoryStretch, s)
 		if err != nil {
 			return 0, false, err
 		}
@@ -394,7 +383,7 @@ func (in *inventory) stretches(w way, s span, key ...any) (stopped int64, more b
 		if more {
 			part = s.until(end, in.desc)
 		}
-		err = in.list(w.pageOf(in.desc), append(append(in.pageArgs(), part.lo, part.hi), pageKey...))
+		err = in.list(w.pageOf(in.desc), append(append(in.pageArgs(), part.lo, part.hi), w.key...))
 		if err != nil || in.full() || !more {
 			return 0, false, err
 		}
@@ -436,8 +425,8 @@ func (in *inventory) list(statement string, args []any) error {
 	return err
 }
 
-func (in *inventory) endOf(w way, rows int, s span, key ...any) (at int64, more bool, err error) {
-	err = in.one("look ahead in the inventory", w.endOf(rows, in.desc), []any{&at}, append([]any{s.lo, s.hi}, key...)...)
+func (in *inventory) endOf(w way, rows int, s span) (at int64, more bool, err error) {
+	err = in.one("look ahead in the inventory", w.endOf(rows, in.desc), []any{&at}, append([]any{s.lo, s.hi}, w.key...)...)
 	if errors.Is(err, tokens.ErrNotFound) {
 		return 0, false, nil
 	}

@@ -18,7 +18,7 @@ func TestInventoryUsesIndexes(t *testing.T) {
 	t.Parallel()
 	lite := open(t, newPath(t), store.Options{})
 	for statement, want := range store.InventoryStatements() {
-		plan, err := lite.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+statement, slices.Repeat([]any{1}, 19)...)
+		plan, err := lite.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+statement, slices.Repeat([]any{1}, 20)...)
 		if err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}

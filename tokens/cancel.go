@@ -27,13 +27,7 @@ func (s *Service) cancelRotation(ctx context.Context, a Actor, user, id string) 
 	var t Token
 	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var u User
-		if u, t, err = owned(tx, user, id); err != nil {
-			return nil, err
-		}
-		if err := expectTag(ctx, t); err != nil {
-			return nil, err
-		}
-		if err := mustBeActive(t, now); err != nil {
+		if u, t, err = ownedActive(ctx, tx, user, id, now); err != nil {
 			return nil, err
 		}
 		if u.State != UserActive {

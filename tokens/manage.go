@@ -39,6 +39,18 @@ func owned(tx ReadTx, user, id string) (User, Token, error) {
 	return u, t, nil
 }
 
+// ownedActive is owned for a change, which only an active token takes, and only in the state that the caller names.
+func ownedActive(ctx context.Context, tx ReadTx, user, id string, now time.Time) (User, Token, error) {
+	u, t, err := owned(tx, user, id)
+	if err != nil {
+		return User{}, Token{}, err
+	}
+	if err := expectTag(ctx, t); err != nil {
+		return User{}, Token{}, err
+	}
+	return u, t, mustBeActive(t, now)
+}
+
 // ownedToEnd is owned for what ends the token: with ErrRecordInvalid it returns both, too.
 func ownedToEnd(tx ReadTx, user, id string) (User, Token, error) {
 	tid, err := secret.ParseID(id)
@@ -124,13 +136,7 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 	var t Token
 	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var u User
-		if u, t, err = owned(tx, user, id); err != nil {
-			return nil, err
-		}
-		if err := expectTag(ctx, t); err != nil {
-			return nil, err
-		}
-		if err := mustBeActive(t, now); err != nil {
+		if u, t, err = ownedActive(ctx, tx, user, id, now); err != nil {
 			return nil, err
 		}
 		changed, err := ch.apply(&t, now)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -74,14 +75,18 @@ func limited(timeout time.Duration) grpc.UnaryClientInterceptor {
 	}
 }
 
+// setQueryParser sets the parser of query parameters. grpc-gateway keeps it in a variable of its package, whichever mux
+// is given it, so a second server of a process must not write it while the first reads it.
+var setQueryParser = sync.OnceFunc(func() { runtime.NewServeMux(runtime.SetQueryParameterParser(&queryParser{})) })
+
 // NewGateway returns the REST API on top of a connection to the chain.
 func NewGateway(ctx context.Context, conn *grpc.ClientConn, issuer string) (*runtime.ServeMux, error) {
+	setQueryParser()
 	g := &gateway{issuer: strings.TrimRight(issuer, "/")}
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, httpx.NewJSONCodec()),
 		// Split a path at literal slashes only, and decode each segment once, so that ids may hold any character.
 		runtime.WithUnescapingMode(runtime.UnescapingModeAllExceptSlash),
-		runtime.SetQueryParameterParser(&queryParser{}),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
