@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
@@ -26,6 +27,9 @@ const (
 // were never given out, in turns, on a server that answers from memory. The fastest tenth of each is compared, since
 // other programs only ever make a call slower; a machine that is too busy is measured again.
 func TestAWrongSecretTakesAsLongWhateverBecameOfItsToken(t *testing.T) {
+	if longtest.Race {
+		t.Skip("the race detector takes more time than what is looked for")
+	}
 	r := newRigOn(t, nil, func(st *store.Store, behind tokens.Store) tokens.Store {
 		return cache.New(st, cache.Options{Behind: behind})
 	})

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 var builtPatd = flag.String("patd", "", "the program that tests of memory run; empty: it is built")
@@ -102,7 +103,7 @@ func (d *daemon) forgetPeak(t *testing.T) {
 // that there is the worst messages of their size, 24 at once, and then 1500 messages that never end to all endpoints.
 // What the process grows by, at its peak, is the budget of unknown callers and a margin at most.
 func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || longtest.Race {
 		t.Skip("it takes seconds, and what it measures is another process")
 	}
 	// What the process holds is measured, not how long garbage may lie: by default that may grow to four times what is in use.
@@ -149,7 +150,7 @@ func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
 // adds, to either, so that the better rounds of both are held against each other; and there are more rounds while it
 // is too busy to say.
 func TestStrangersDoNotSlowDownGoodIntrospections(t *testing.T) {
-	if testing.Short() || raceDetector {
+	if testing.Short() || longtest.Race {
 		t.Skip("it takes seconds, and what it measures is another process")
 	}
 	const most, fewest, rounds = 5, 8, 32

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"patd/internal/longtest"
 )
 
 // made are the directories to remove.
@@ -43,6 +45,14 @@ func TempDir() (string, error) {
 	defer made.Unlock()
 	made.dirs = append(made.dirs, dir)
 	return dir, nil
+}
+
+// RaceFlags are the flags that build what a test runs with the race detector, if the test has it.
+func RaceFlags() []string {
+	if !longtest.Race {
+		return nil
+	}
+	return []string{"-race", "-gcflags=modernc.org/...=-race=false"} // as .ci/run says
 }
 
 // Once returns a function that builds patd when it is first called, with more flags of go build, and returns its path.

@@ -20,11 +20,11 @@ const (
 func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
 // program builds patd once and returns its path.
-var program = proctest.Once(raceFlags...)
+var program = proctest.Once(proctest.RaceFlags()...)
 
 // build builds the patd of this source, with more flags.
 func build(name string, flags ...string) (string, error) {
-	return proctest.Build(name, append(flags, raceFlags...)...)
+	return proctest.Build(name, append(flags, proctest.RaceFlags()...)...)
 }
 
 func must(t testing.TB, err error) {
