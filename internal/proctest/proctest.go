@@ -52,7 +52,7 @@ func RaceFlags() []string {
 	if !longtest.Race {
 		return nil
 	}
-	return []string{"-race", "-gcflags=modernc.org/...=-race=false"} // as .ci/run says
+	return []string{"-race", "-gcflags=modernc.org/sqlite/lib=-race=false"} // as .ci/run says
 }
 
 // Once returns a function that builds patd when it is first called, with more flags of go build, and returns its path.
