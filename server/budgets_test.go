@@ -206,6 +206,35 @@ func TestRevokingByPossessionIsBoundedPerCaller(t *testing.T) {
 	wantMetric(t, r, `patd_rate_limited_total{limit="revocation"} 1`)
 }
 
+// TestOthersAtAnAddressKeepNobodyFromRevokingByPossession has strangers present far more than the limit allows of what is
+// no live secret, from the address of the bearer of one.
+func TestOthersAtAnAddressKeepNobodyFromRevokingByPossession(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *server.Config) {
+		c.ServiceChangeRate, c.ServiceChangeBurst, c.FailureRate, c.FailureBurst = 1, 1, 1, 4
+	})
+	id, live := r.mint("u1", "live")
+	ended, gone := r.mint("u1", "gone")
+	must(t, r.revoke("u1", ended))
+	for i := range 8 {
+		for _, junk := range []string{guess(t, "pat", i), guess(t, "pata", i), guess(t, "patr", i), "garbage"} {
+			got := r.oauth("/oauth2/revoke", formOf("token", junk))
+			if want := http.StatusOK; got.code != want && got.code != http.StatusTooManyRequests {
+				t.Fatalf("%d: %d %s", i, got.code, got.body)
+			}
+		}
+		if got := r.oauth("/oauth2/revoke", formOf("token", gone)); got.code != http.StatusOK {
+			t.Fatalf("an ended one: %d %s", got.code, got.body)
+		}
+	}
+	if got := r.oauth("/oauth2/revoke", formOf("token", live)); got.code != http.StatusOK {
+		t.Errorf("the live one: %d %s", got.code, got.body)
+	}
+	if got := r.rest("GET", "/v1/users/u1/tokens/"+id, r.admin, ""); !strings.Contains(got.body, `"state":"REVOKED"`) {
+		t.Errorf("it is not revoked: %s", got.body)
+	}
+}
+
 // TestReportedUsesSpendFromTheService, since they are written.
 func TestReportedUsesSpendFromTheService(t *testing.T) {
 	t.Parallel()

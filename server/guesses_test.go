@@ -260,6 +260,8 @@ func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
 		for range 10 {
 			n++
 			r.refresh(guess(t, "patr", n))
+			n++
+			r.oauth("/oauth2/revoke", formOf("token", guess(t, []string{"pat", "pata", "patr"}[n%3], n)))
 		}
 	}
 	_, token := r.pat(tokens.MintRequest{User: "u1", Name: "a"}, "x")
@@ -283,6 +285,9 @@ func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
 		t.Errorf("50 ms later they read it %d times, want %d", got, want)
 	}
 	everyDoor(t, r, "after guesses", token, user)
+	if got := r.oauth("/oauth2/revoke", formOf("token", token)); got.code != http.StatusOK {
+		t.Errorf("revoking a token in memory: %d %s", got.code, got.body)
+	}
 	wantLimited(t, "a good credential that is not in memory", r.rest("GET", "/v1/users", r.service("late", "users"), ""), "1")
 }
 

@@ -2,9 +2,11 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/tokens"
@@ -122,12 +124,48 @@ func TestLogOfAManagementCallNamesTheTokenActedOn(t *testing.T) {
 	_, made, _ := strings.Cut(resp.body, `"token_id":"`)
 	wantFields(t, "a minted token", r.logged("made-1"), map[string]any{"token_id": made[:11], "actor_token_id": admin})
 
+	r.oauth("/oauth2/revoke", formOf("token", secret), "X-Request-Id", "presented-1")
+	wantFields(t, "a secret that was presented", r.logged("presented-1"), map[string]any{"token_id": id, "actor": "nobody", "code": "OK"})
+	r.oauth("/oauth2/revoke", formOf("token", secret), "X-Request-Id", "presented-2")
+	wantFields(t, "and again", r.logged("presented-2"), map[string]any{"token_id": id, "code": "OK"})
+	r.oauth("/oauth2/revoke", formOf("token", guess(t, "pat", 1)), "X-Request-Id", "presented-3")
+	wantFields(t, "an unknown one", r.logged("presented-3"), map[string]any{"token_id": nil, "code": "OK"})
+
 	_, err := patdv1.NewTokenServiceClient(r.conn).GetToken(as(r.admin), &patdv1.GetTokenRequest{User: "u1", TokenId: id})
 	must(t, err)
 	over := r.logs.find(map[string]any{"method": "patd.v1.TokenService/GetToken", "token_id": id, "code": "OK"})
 	if last := over[len(over)-1]; last["http_status"] != nil || last["http_route"] != nil {
 		t.Errorf("a call over gRPC has a route of HTTP: %v", last)
 	}
+}
+
+func TestLogOfABulkCallNamesWhatSelectedTheTokensAndHowMany(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.audience(tokens.AudienceEntry{ID: "api"})
+	for _, name := range []string{"a", "b", "c"} {
+		r.pat(tokens.MintRequest{User: "u1", Name: name, Audiences: []string{"api"}}, "x")
+	}
+	must(t, second(r.svc.ReplaceAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "api", MaxTTL: time.Hour, DefaultTTL: time.Hour})))
+	call := func(id, method, path, body string) answerOf {
+		got := r.rest(method, path, r.admin, body, "X-Request-Id", id)
+		if got.code != 200 {
+			t.Fatalf("%s %s: %d %s", method, path, got.code, got.body)
+		}
+		return got
+	}
+	call("blocked-1", "POST", "/v1/audiences/api:block", "{}")
+	wantFields(t, "blocking", r.logged("blocked-1"), map[string]any{"audience": "api", "token_count": 3.0})
+	call("unblocked-1", "POST", "/v1/audiences/api:unblock", "{}")
+	wantFields(t, "unblocking", r.logged("unblocked-1"), map[string]any{"audience": "api", "token_count": 3.0})
+	const filter = `{"filter":{"user":"u1","q":"a"},`
+	var dry bulkAnswer
+	must(t, json.Unmarshal([]byte(call("dry-1", "POST", "/v1/tokens:revoke", filter+`"dry_run":true}`).body), &dry))
+	wantFields(t, "a dry run", r.logged("dry-1"), map[string]any{"plan": dry.Plan, "token_count": 1.0})
+	call("bulk-1", "POST", "/v1/tokens:revoke", filter+`"plan":"`+dry.Plan+`"}`)
+	wantFields(t, "a bulk revocation", r.logged("bulk-1"), map[string]any{"plan": dry.Plan, "token_count": 1.0})
+	call("all-1", "POST", "/v1/users/u1/tokens:revoke", "{}")
+	wantFields(t, "revoking all", r.logged("all-1"), map[string]any{"user": "u1", "token_count": 2.0, "plan": nil})
 }
 
 func TestDecisionsAreCountedByEveryWay(t *testing.T) {

@@ -47,6 +47,7 @@ type Call struct {
 	Reason          string   // of the public error; empty: none
 	// Subject is the token that the call acts on, or the refused credential; 0: none, or not known yet.
 	Subject tokens.ID
+	many    *many // what it has acted on, if that is many tokens
 	// Decision is what introspection decided; 0: nothing.
 	Decision tokens.Decision
 	// Route is the request's HTTP method and the path's pattern, joined by a space, for calls that do not come through

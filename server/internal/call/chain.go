@@ -126,6 +126,7 @@ func (c *Chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, nex
 	defer func() {
 		if err == nil {
 			begun.about(resp)
+			begun.aboutMany(req, resp)
 		}
 	}()
 	if err := c.admit(begun, req); err != nil {

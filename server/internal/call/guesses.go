@@ -82,8 +82,8 @@ var closed = func() <-chan struct{} {
 	return c
 }()
 
-// endedToken returns the token whose secret matched, of an error about a credential that is not valid any more; 0: none.
-func endedToken(err error) tokens.ID {
+// EndedToken returns the token whose secret matched, of an error about a credential that is not valid any more; 0: none.
+func EndedToken(err error) tokens.ID {
 	var ended *tokens.EndedError
 	if errors.As(err, &ended) {
 		return ended.Holder.TokenID

@@ -52,7 +52,7 @@ const (
 const (
 	limitMint     = "mint"
 	limitChange   = "change"
-	limitRevoke   = "revocation"
+	LimitRevoke   = "revocation"
 	LimitExchange = "exchange"
 	limitFailures = "authentication"
 	limitCatalog  = "catalog"
@@ -92,7 +92,7 @@ type LimitsConfig struct {
 
 // NewLimits makes the limits; zero values in c stand for the defaults.
 func NewLimits(c LimitsConfig, m *metrics.Set) (*Limits, error) {
-	for _, name := range []string{limitMint, limitChange, limitRevoke, LimitExchange, limitFailures, limitCatalog, limitLeaks} {
+	for _, name := range []string{limitMint, limitChange, LimitRevoke, LimitExchange, limitFailures, limitCatalog, limitLeaks} {
 		m.Limited.WithLabelValues(name) // the series exists from the start
 	}
 	l := &Limits{metrics: m, shared: c.Shared, clock: c.Now}
@@ -187,7 +187,7 @@ func (l *Limits) Revocation(a tokens.Actor) error {
 		key = limit.Address(a.Peer.IP)
 	}
 	if ok, after := l.changes(a).Allow(key); !ok {
-		return l.Refuse(limitRevoke, after, "this caller revokes too often")
+		return l.Refuse(LimitRevoke, after, "this caller revokes too often")
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
 	if !c.logger.Enabled(done, level) {
 		return
 	}
-	attrs := append(make([]slog.Attr, 0, 14),
+	attrs := append(make([]slog.Attr, 0, 16),
 		slog.String("method", done.Method.name), slog.String("code", fault.CodeName(code)))
 	if took >= 0 {
 		attrs = append(attrs, DurationAttr(took))
@@ -63,6 +63,9 @@ func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
 	}
 	if done.Subject != 0 {
 		attrs = append(attrs, slog.String("token_id", done.Subject.String()))
+	}
+	if done.many != nil {
+		attrs = append(attrs, done.many.by, slog.Int64("token_count", done.many.count))
 	}
 	attrs = append(attrs, slog.String("request_id", done.RequestID()))
 	if done.Peer.IP.IsValid() {

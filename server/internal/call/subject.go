@@ -1,6 +1,7 @@
 package call
 
 import (
+	"log/slog"
 	"net/http"
 
 	"google.golang.org/grpc/codes"
@@ -17,7 +18,7 @@ import (
 func (c *Call) Explain(err error) *tokens.Error {
 	public, cause := fault.Explain(err)
 	c.Reason, c.Cause = public.Reason, cause
-	if id := endedToken(err); id != 0 {
+	if id := EndedToken(err); id != 0 {
 		c.Subject = id
 	}
 	return public
@@ -46,6 +47,36 @@ func subjectOf(message any) tokens.ID {
 		return 0 // a caller may send any text as an id, and it is not logged then
 	}
 	return id
+}
+
+// many is what a call that has acted on many tokens names in its log line, where other calls name one.
+type many struct {
+	by    slog.Attr // what selected them
+	count int64
+}
+
+// aboutMany notes what a call has acted on if that is not one token.
+func (c *Call) aboutMany(req, resp any) {
+	named := func(key, name string, count int64) { c.many = &many{slog.String(key, LogText(name)), count} }
+	switch m := resp.(type) {
+	case *patdv1.BulkRevokeTokensResponse:
+		named("plan", m.GetPlan(), m.GetCount())
+	case *patdv1.BlockTokensResponse:
+		named("audience", idOf(req), int64(m.GetBlockedCount()))
+	case *patdv1.UnblockTokensResponse:
+		named("audience", idOf(req), int64(m.GetUnblockedCount()))
+	case interface{ GetRevokedCount() int32 }:
+		if r, ok := req.(interface{ GetUser() string }); ok {
+			named("user", r.GetUser(), int64(m.GetRevokedCount()))
+		}
+	}
+}
+
+func idOf(req any) string {
+	if r, ok := req.(interface{ GetId() string }); ok {
+		return r.GetId()
+	}
+	return ""
 }
 
 // route returns the HTTP method and the pattern of the path, joined by a space; empty: the call came over gRPC.

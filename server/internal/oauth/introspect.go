@@ -7,6 +7,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/server/internal/call"
 	"patd/server/internal/fault"
+	"patd/server/internal/limit"
 	"patd/server/internal/wire"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -101,8 +102,56 @@ func (o *Endpoints) revoke(ctx context.Context, c *oauthCall) (any, error) {
 	if o.isGoodJWT(secret) {
 		return nil, tokens.Invalid(fault.ReasonStays, "token", "is a JWT, which lasts until its exp; revoke what it was exchanged for, so that no other follows")
 	}
-	if err := o.Limits.Revocation(c.Actor); err != nil {
-		return nil, err
+	if c.Actor.Kind == tokens.ServiceActor {
+		return nil, o.revokeFor(ctx, c, secret)
 	}
-	return nil, o.Service.RevokeSecret(ctx, c.Actor, secret)
+	return nil, o.revokeForBearer(ctx, c, secret)
+}
+
+// revokeFor revokes for a service, which pays for what it sends.
+func (o *Endpoints) revokeFor(ctx context.Context, c *oauthCall, text tokens.Secret) error {
+	if err := o.Limits.Revocation(c.Actor); err != nil {
+		return err
+	}
+	found, err := o.Service.FindSecret(ctx, text)
+	if err != nil {
+		return c.unlessNotLive(err)
+	}
+	c.Subject = found.TokenID
+	return found.Revoke(ctx, c.Actor)
+}
+
+// revokeForBearer revokes for a caller without a credential. Only the secret speaks for it, so that the secret is looked
+// at first, as a credential is: what others at its address send does not keep the bearer of a live one from revoking it.
+func (o *Endpoints) revokeForBearer(ctx context.Context, c *oauthCall, text tokens.Secret) error {
+	presented := limit.Name(text.Reveal())
+	if blocked, after := o.Limits.Ended.Blocked(presented); blocked {
+		return o.Limits.Refuse(call.LimitRevoke, after, "this token has ended, and is presented too often")
+	}
+	var found tokens.FoundSecret
+	err := o.guarded(ctx, c, func(ctx context.Context) (err error) {
+		found, err = o.Service.FindSecret(ctx, text)
+		return err
+	})
+	if err != nil {
+		if call.HasEnded(err) {
+			o.Limits.Ended.Fail(presented)
+		}
+		return c.unlessNotLive(err)
+	}
+	c.Subject = found.TokenID
+	if err := o.Limits.Revocation(c.Actor); err != nil {
+		return err
+	}
+	return found.Revoke(ctx, c.Actor)
+}
+
+// unlessNotLive returns nil for the error of a secret that is not live (RFC 7009 section 2.2), and notes for the log
+// which token it was of, if it is right.
+func (c *oauthCall) unlessNotLive(err error) error {
+	if !call.IsBadCredential(err) {
+		return err
+	}
+	c.Subject = call.EndedToken(err)
+	return nil
 }
