@@ -59,3 +59,30 @@ func ReadLine(path string) (string, error) {
 	}
 	return line, nil
 }
+
+// maxToken is the size in bytes of the longest token of patd's.
+const maxToken = 256
+
+// ReadToken returns the content of a file that holds one token of patd's on one line.
+func ReadToken(path string) (string, error) {
+	line, err := ReadLine(path)
+	if err != nil {
+		return "", err
+	}
+	if !IsToken(line) {
+		return "", fmt.Errorf("%s holds something other than one token", path)
+	}
+	return line, nil
+}
+
+// IsToken reports whether a text could be one token: 1 to 256 printable characters of ASCII without spaces.
+func IsToken(text string) bool {
+	return text != "" && len(text) <= maxToken && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// OthersCanRead reports whether more than its owner can read a file. A file that is not there, or that is not regular,
+// is not read by others.
+func OthersCanRead(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0
+}

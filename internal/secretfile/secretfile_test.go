@@ -55,3 +55,31 @@ func TestWhatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 		t.Errorf("a file that does not exist: %v", err)
 	}
 }
+
+func TestATokenFileHoldsOneToken(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "token")
+	for content, good := range map[string]bool{
+		"pat_abc": true, "pat_abc\n": true, "pat_abc\r\n": true,
+		"": false, "\n": false, "pat_abc\npat_def\n": false, " pat_abc": false, "pat_äbc": false, strings.Repeat("x", 257): false,
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := secretfile.ReadToken(path)
+		if good != (err == nil) || good && got != "pat_abc" {
+			t.Errorf("%.20q is read as %q, %v", content, got, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "pat_") || !strings.Contains(err.Error(), path)) {
+			t.Errorf("%.20q: the error is %v", content, err)
+		}
+	}
+	for mode, others := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: true, 0o604: true} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := secretfile.OthersCanRead(path); got != others {
+			t.Errorf("%o: others can read it: %v", mode, got)
+		}
+	}
+}

@@ -144,8 +144,7 @@ func (k KeyFile) Lock() (unlock func(), err error) {
 
 // ReadableByOthers reports whether more than its owner can read the file.
 func (k KeyFile) ReadableByOthers() bool {
-	info, err := os.Stat(string(k))
-	return err == nil && info.Mode().Perm()&0o077 != 0
+	return secretfile.OthersCanRead(string(k))
 }
 
 // Without returns the text of a key file without the line of one key.

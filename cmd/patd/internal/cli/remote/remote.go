@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 
 	"patd/cmd/patd/internal/cli"
 	"patd/internal/loopback"
+	"patd/internal/secretfile"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -100,30 +100,26 @@ func dial(c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
 
 // credential reads the service token.
 func credential(c *cli.Command, r *Connection) (tokens.Secret, error) {
-	text, _ := c.Getenv("PATD_TOKEN")
-	from := "PATD_TOKEN"
 	if r.tokenFile != "" {
-		content, err := os.ReadFile(r.tokenFile)
+		text, err := secretfile.ReadToken(r.tokenFile)
 		if err != nil {
 			return tokens.Secret{}, fmt.Errorf("read the service token: %w", err)
 		}
-		text, from = string(content), r.tokenFile
+		return secret.NewSecret(text), nil
 	}
-	text = strings.TrimRight(text, "\r\n")
-	switch {
-	case text == "" && r.tokenFile == "":
-		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes")}
+	text, _ := c.Getenv("PATD_TOKEN")
+	switch text = strings.TrimRight(text, "\r\n"); {
 	case text == "":
-		return tokens.Secret{}, fmt.Errorf("%s is empty; it should hold a service token", from)
-	case len(text) > secret.MaxInput || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return tokens.Secret{}, fmt.Errorf("%s holds something other than one token", from)
+		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes")}
+	case !secretfile.IsToken(text):
+		return tokens.Secret{}, errors.New("PATD_TOKEN holds something other than one token")
 	}
 	return secret.NewSecret(text), nil
 }
 
 // warnOfReaders warns when more than its owner can read the file of the service token.
 func warnOfReaders(c *cli.Command, tokenFile string) {
-	if info, err := os.Stat(tokenFile); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+	if secretfile.OthersCanRead(tokenFile) {
 		fmt.Fprintf(c.Stderr, "patd: warning: the service token in %s can be read by others than its owner; chmod 600 it\n", tokenFile)
 	}
 }
@@ -135,7 +131,7 @@ func (r *Connection) Transport() (credentials.TransportCredentials, error) {
 		return nil, errors.New("--addr must be HOST:PORT")
 	}
 	if r.caFile != "" {
-		pem, err := os.ReadFile(r.caFile)
+		pem, err := secretfile.Read(r.caFile)
 		if err != nil {
 			return nil, fmt.Errorf("read --ca-file: %w", err)
 		}
