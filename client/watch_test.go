@@ -35,7 +35,7 @@ func TestHungConnectionIsNotTrusted(t *testing.T) {
 		synctest.Wait()
 		r.want("before", client.Allow, secret)
 		r.server.Hang()
-		r.server.Revoke(id) // nobody hears of it
+		r.server.Revoke(id) // no watcher is notified
 		began := time.Now()
 		for time.Since(began) < 20*time.Second {
 			ctx, cancel := context.WithTimeout(r.Context(), 10*time.Millisecond)

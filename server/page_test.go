@@ -182,7 +182,7 @@ func TestAUserMakesATokenInTheBrowser(t *testing.T) {
 	made := b.post("/new", form).wants(http.StatusOK)
 	secret := made.secret()
 	if r.introspect(secret).String() != "ALLOW" {
-		t.Fatalf("the secret %q is not good\n%s", secret, made.text)
+		t.Fatalf("the secret %q is invalid\n%s", secret, made.text)
 	}
 	if again := b.post("/new", form); again.secret() != secret {
 		t.Errorf("sent twice, the form shows %q and %q", secret, again.secret())

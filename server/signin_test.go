@@ -175,7 +175,7 @@ func TestFeaturesOfTheCredentialAreGranted(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", c.name, got.code, got.body, c.code)
 		}
 		if c.code == 200 && r.introspect(secretIn(t, got)) != patdv1.IntrospectResponse_ALLOW {
-			t.Error("the token is not good")
+			t.Error("the token is invalid")
 		}
 	}
 	got := r.rest("POST", "/v1/users/alice/tokens", r.admin, `{"name":"n6","scopes":["a"]}`)

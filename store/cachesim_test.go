@@ -51,7 +51,7 @@ type simToken struct {
 	used    tokens.Use
 }
 
-// simHeld is a reading that was stopped before the cache hears of it.
+// simHeld is a reading that was stopped before the cache receives it.
 type simHeld struct {
 	*storetest.Held
 	token   *simToken
@@ -345,7 +345,7 @@ func (t *simToken) differs(c tokens.Credential) string {
 	return ""
 }
 
-// hold begins a reading, and stops it before the cache hears of it; some that it would wait for are in memory already.
+// hold begins a reading, and stops it before the cache receives it; some that it would wait for are in memory already.
 func (s *sim) hold(*rapid.T) {
 	t := s.token()
 	if len(s.held) >= 3 || slices.ContainsFunc(s.held, func(h *simHeld) bool { return h.token == t }) {

@@ -71,7 +71,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 				c.move(6 * time.Second)
 				return !r.Stats().Following
 			})
-			r.WantActive(t, "nothing is heard of the store", false)
+			r.WantActive(t, "nothing is received from the store", false)
 			if err := r.Ready(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
 				t.Errorf("ready: %v", err)
 			}

@@ -61,7 +61,7 @@ func TestAStoreBehindAPoolerIsWhereItShouldBe(t *testing.T) {
 	}
 }
 
-// worksBehindAPooler changes a store on one handle and hears of it on another.
+// worksBehindAPooler changes a store on one handle and receives it on another.
 func worksBehindAPooler(t *testing.T, url string) {
 	t.Helper()
 	one, two := openURL(t, url, store.Options{Connections: 2}), openURL(t, url, store.Options{Connections: 2})

@@ -100,14 +100,14 @@ func (s *Service) presentService(ctx context.Context, text Secret, id ID, now ti
 // rechecked.
 func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 	if a.Kind != ServiceActor {
-		return Actor{}, unauthenticated("the credential is not good any more")
+		return Actor{}, unauthenticated("the credential is no longer valid")
 	}
 	c, err := s.store.LookupService(ctx, a.TokenID)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		return Actor{}, err
 	case err != nil, !c.Service.accepts(a.Serial, s.Now()):
-		return Actor{}, unauthenticated("the credential is not good any more")
+		return Actor{}, unauthenticated("the credential is no longer valid")
 	}
 	a.Name, a.Permissions, a.Audience = c.Service.Name, c.Service.Permissions, c.Service.Audience
 	return a, nil

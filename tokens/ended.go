@@ -22,7 +22,7 @@ func (e *EndedError) Error() string {
 	if e.Holder.TokenID == 0 {
 		return fmt.Sprintf("the credential of %s is genuine, but has ended", e.Holder)
 	}
-	text := fmt.Sprintf("the secret is right, but the token %s of %s is not good now", e.Holder.TokenID, e.Holder)
+	text := fmt.Sprintf("the secret is right, but the token %s of %s is not active", e.Holder.TokenID, e.Holder)
 	if e.Refusal.Reason != "" {
 		text += ": " + e.Refusal.Text()
 	}

@@ -56,7 +56,7 @@ const (
 	ActionTokenRevokeEnd      Action = "token.revoke_matching_end"
 )
 
-// Outcome says whether an action was done.
+// Outcome reports whether an action was done.
 type Outcome int
 
 // The outcomes.

@@ -73,7 +73,7 @@ func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 	}
 }
 
-var errCaller = unauthenticated("the credential is not good any more")
+var errCaller = unauthenticated("the credential is no longer valid")
 
 // serviceStands refuses a service that is revoked or expired, whose presented secret was rotated away, or whose rights are fewer than when it was authenticated.
 func (a Actor) serviceStands(tx ReadTx, now time.Time) error {

@@ -85,7 +85,7 @@ func names(token, granted []string, audience string) (good, unnamed bool) {
 	}
 }
 
-// GoodFor is the rule of goodFor without a store. must says whether tokens must name the audience.
+// GoodFor is the rule of goodFor without a store. must reports whether tokens must name the audience.
 func GoodFor(token, granted []string, audience string, must bool) bool {
 	good, unnamed := names(token, granted, audience)
 	return good && !(unnamed && must)

@@ -19,7 +19,7 @@ func (c *rekeyCounter) RecordUse(s tokens.Usage) {
 	c.Store.RecordUse(s)
 }
 
-// TestADigestMovesToALaterKeyOnly has two servers on one store, of which one has heard of a rotation and the other knows the new
+// TestADigestMovesToALaterKeyOnly has two servers on one store, of which one has received a rotation and the other knows the new
 // key but has it not in front yet. Were each to move digests to its own key, every introspection would be a write.
 func TestADigestMovesToALaterKeyOnly(t *testing.T) {
 	counter := &rekeyCounter{}

@@ -37,7 +37,7 @@ func TestRepeatedCreateServiceAnswersTheSameSecret(t *testing.T) {
 		t.Fatalf("replayed %v, %v: %v", again.Replayed, again.Service.ID, err)
 	}
 	if !h.authenticates(again.Secret) {
-		t.Error("the secret of the replay is not good")
+		t.Error("the secret of the replay is invalid")
 	}
 	for name, change := range map[string]func(*tokens.ServiceRequest){
 		"name":       func(r *tokens.ServiceRequest) { r.Name = "other" },

@@ -2,7 +2,7 @@ package tokens
 
 import "time"
 
-// UserState says whether a user's tokens can be active.
+// UserState reports whether a user's tokens can be active.
 type UserState int
 
 // The states of a user.

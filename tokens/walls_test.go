@@ -130,7 +130,7 @@ func TestABoundWatcherHearsOnlyOfItsAudience(t *testing.T) {
 	})
 	slices.Sort(users)
 	if users = slices.Compact(users); !slices.Equal(users, []string{"free", "own"}) || slices.Contains(ids, foreign.ID) {
-		t.Errorf("heard of users %q, tokens %v", users, ids)
+		t.Errorf("notified of users %q, tokens %v", users, ids)
 	}
 }
 

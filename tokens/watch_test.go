@@ -121,7 +121,7 @@ func TestWhoMayWatch(t *testing.T) {
 	wantReason(t, err, "WATCH_UNAVAILABLE", "without a feed")
 }
 
-// deaf is a feed that has not been heard of.
+// deaf is a feed that has sent nothing.
 type deaf struct{ tokens.ChangeFeed }
 
 var errDeaf = tokens.StoreUnavailable("follow", errors.New("silence"))

@@ -65,7 +65,7 @@ func (s *stream) sender() {
 			s.end()
 		}
 	}
-	_ = s.rpc.CloseSend() // the receiver hears of what is wrong with the stream
+	_ = s.rpc.CloseSend() // the receiver returns the stream's error
 }
 
 func (s *stream) receiver() {

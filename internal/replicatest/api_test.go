@@ -138,7 +138,7 @@ func isOutage(err error) bool {
 	}
 }
 
-// isUnknown tells whether a change that failed may have happened: the connection was lost, or the server does not know. A
+// isUnknown reports whether a change that failed may have happened: the connection was lost, or the server does not know. A
 // server that says that its store is unavailable says that nothing has happened.
 func isUnknown(err error) bool { return isOutage(err) && reason(err) != "STORE_UNAVAILABLE" }
 

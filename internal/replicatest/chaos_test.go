@@ -148,7 +148,7 @@ func await(ctx context.Context, least, most time.Duration) bool {
 	}
 }
 
-// settle waits until every replica hears of changes again.
+// settle waits until every replica receives changes again.
 func (x *chaos) settle(t *testing.T) {
 	t.Helper()
 	for n, r := range x.cluster.replicas {

@@ -107,7 +107,7 @@ func (f *freshness) retire(ctx context.Context, c *cluster, clients []*client.Ve
 	return all(rotated.GetSecret())
 }
 
-// untilKnown repeats what a replica may say no to, because it has not heard of the rotation yet.
+// untilKnown repeats what a replica may say no to, because it has not received the rotation yet.
 func untilKnown(ctx context.Context, try func() (bool, error)) (ok bool, err error) {
 	for end := time.Now().Add(bound); time.Now().Before(end) && await(ctx, 5*time.Millisecond, 6*time.Millisecond); {
 		if ok, err = try(); ok || err != nil {

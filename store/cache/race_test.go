@@ -58,7 +58,7 @@ func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
 				<-held.Reached
 				if elsewhere {
 					c.change(r, r.other)
-					await(t, "the change is heard of", func() bool { return r.Stats().Position >= r.other.Sequence() })
+					await(t, "the change is received", func() bool { return r.Stats().Position >= r.other.Sequence() })
 				} else {
 					c.change(r, r)
 				}

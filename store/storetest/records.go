@@ -436,7 +436,7 @@ func testKeys(t *testing.T, f *fixture) {
 	f.equal("prefixes", f.prefixes(), []string{"acme"})
 }
 
-// testRetiredKey is what a server does that has not heard of a key's end: it is refused, for nobody could check the
+// testRetiredKey is what a server does that does not know of a key's end: it is refused, for nobody could check the
 // secret later.
 func testRetiredKey(t *testing.T, f *fixture) {
 	u := f.user("u")

@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Outcome says whether the thing was done.
+// Outcome reports whether the thing was done.
 type Event_Outcome int32
 
 const (

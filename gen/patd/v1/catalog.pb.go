@@ -80,7 +80,7 @@ func (Feature_Consent) EnumDescriptor() ([]byte, []int) {
 	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// MetadataPublish says whether the feature stands in the public metadata document.
+// MetadataPublish reports whether the feature stands in the public metadata document.
 type Feature_MetadataPublish int32
 
 const (

@@ -43,7 +43,7 @@ const (
 type CatalogServiceClient interface {
 	// CreateFeature adds an entry. 201 over REST; FEATURE_EXISTS when the name has one.
 	CreateFeature(ctx context.Context, in *CreateFeatureRequest, opts ...grpc.CallOption) (*CreateFeatureResponse, error)
-	// GetFeature answers an entry.
+	// GetFeature returns an entry.
 	GetFeature(ctx context.Context, in *GetFeatureRequest, opts ...grpc.CallOption) (*GetFeatureResponse, error)
 	// ReplaceFeature writes an entry that exists anew, all of it. A `system` entry cannot be changed (FEATURE_SYSTEM).
 	ReplaceFeature(ctx context.Context, in *ReplaceFeatureRequest, opts ...grpc.CallOption) (*ReplaceFeatureResponse, error)
@@ -54,7 +54,7 @@ type CatalogServiceClient interface {
 	ListFeatures(ctx context.Context, in *ListFeaturesRequest, opts ...grpc.CallOption) (*ListFeaturesResponse, error)
 	// CreateAudience adds an audience. 201 over REST; AUDIENCE_EXISTS when the id has one.
 	CreateAudience(ctx context.Context, in *CreateAudienceRequest, opts ...grpc.CallOption) (*CreateAudienceResponse, error)
-	// GetAudience answers an audience.
+	// GetAudience returns an audience.
 	GetAudience(ctx context.Context, in *GetAudienceRequest, opts ...grpc.CallOption) (*GetAudienceResponse, error)
 	// ReplaceAudience writes an audience that exists anew, all of it. Tokens that live longer than its new policy
 	// allows go on; CheckAudience tells which they are, and BlockTokens stops them.
@@ -221,7 +221,7 @@ func (c *catalogServiceClient) UnblockTokens(ctx context.Context, in *UnblockTok
 type CatalogServiceServer interface {
 	// CreateFeature adds an entry. 201 over REST; FEATURE_EXISTS when the name has one.
 	CreateFeature(context.Context, *CreateFeatureRequest) (*CreateFeatureResponse, error)
-	// GetFeature answers an entry.
+	// GetFeature returns an entry.
 	GetFeature(context.Context, *GetFeatureRequest) (*GetFeatureResponse, error)
 	// ReplaceFeature writes an entry that exists anew, all of it. A `system` entry cannot be changed (FEATURE_SYSTEM).
 	ReplaceFeature(context.Context, *ReplaceFeatureRequest) (*ReplaceFeatureResponse, error)
@@ -232,7 +232,7 @@ type CatalogServiceServer interface {
 	ListFeatures(context.Context, *ListFeaturesRequest) (*ListFeaturesResponse, error)
 	// CreateAudience adds an audience. 201 over REST; AUDIENCE_EXISTS when the id has one.
 	CreateAudience(context.Context, *CreateAudienceRequest) (*CreateAudienceResponse, error)
-	// GetAudience answers an audience.
+	// GetAudience returns an audience.
 	GetAudience(context.Context, *GetAudienceRequest) (*GetAudienceResponse, error)
 	// ReplaceAudience writes an audience that exists anew, all of it. Tokens that live longer than its new policy
 	// allows go on; CheckAudience tells which they are, and BlockTokens stops them.

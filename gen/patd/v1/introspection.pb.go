@@ -573,7 +573,7 @@ func (x *IntrospectStreamRequest) GetRequest() *IntrospectRequest {
 	return nil
 }
 
-// IntrospectStreamResponse answers one call on a stream.
+// IntrospectStreamResponse is the response to one call on a stream.
 type IntrospectStreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The id of the request.

@@ -42,7 +42,7 @@ type IntrospectionServiceClient interface {
 	// does, also one that concerns a single user's features: no part of such an answer may be taken for a decision;
 	// ask one by one then. Answers of more than 4 MiB in all are refused (BATCH_TOO_LARGE).
 	BatchIntrospect(ctx context.Context, in *BatchIntrospectRequest, opts ...grpc.CallOption) (*BatchIntrospectResponse, error)
-	// IntrospectStream answers many calls on one stream, at a fraction of a unary call's cost. Answers carry the id of
+	// IntrospectStream serves many calls on one stream, at a fraction of a unary call's cost. Answers carry the id of
 	// their request and may overtake one another. What fails for one request is told in its answer; the stream goes on.
 	// Once 1024 requests of a stream are unanswered, no more are read from it until some have been.
 	IntrospectStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[IntrospectStreamRequest, IntrospectStreamResponse], error)
@@ -141,7 +141,7 @@ type IntrospectionServiceServer interface {
 	// does, also one that concerns a single user's features: no part of such an answer may be taken for a decision;
 	// ask one by one then. Answers of more than 4 MiB in all are refused (BATCH_TOO_LARGE).
 	BatchIntrospect(context.Context, *BatchIntrospectRequest) (*BatchIntrospectResponse, error)
-	// IntrospectStream answers many calls on one stream, at a fraction of a unary call's cost. Answers carry the id of
+	// IntrospectStream serves many calls on one stream, at a fraction of a unary call's cost. Answers carry the id of
 	// their request and may overtake one another. What fails for one request is told in its answer; the stream goes on.
 	// Once 1024 requests of a stream are unanswered, no more are read from it until some have been.
 	IntrospectStream(grpc.BidiStreamingServer[IntrospectStreamRequest, IntrospectStreamResponse]) error

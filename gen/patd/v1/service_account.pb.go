@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// State says whether the service token is accepted.
+// State reports whether the service token is accepted.
 type Service_State int32
 
 const (

@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// State says whether the token could be active; a suspended user is not seen here.
+// State reports whether the token could be active; a suspended user is not seen here.
 type Token_State int32
 
 const (

@@ -39,11 +39,11 @@ const (
 // tokens only (`{user}` may then be `me`). A personal access token never reaches this service: it mints,
 // widens, extends and manages nothing.
 type TokenServiceClient interface {
-	// CreateToken mints a token and answers its secret: the only time, apart from RotateToken, that it is shown.
+	// CreateToken mints a token and returns its secret: the only time, apart from RotateToken, that it is shown.
 	//
 	// The scopes asked for must all be features that the user holds at this moment; those that are not are
 	// refused together (SCOPE_NOT_HELD, one violation per scope). With an `Idempotency-Key` header, or
-	// `request_id`, a repeated call answers the same token with its secret.
+	// `request_id`, a repeated call returns the same token with its secret.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	// GetToken describes one token. Somebody else's token id is NOT_FOUND, like one that never was.
 	GetToken(ctx context.Context, in *GetTokenRequest, opts ...grpc.CallOption) (*GetTokenResponse, error)
@@ -61,8 +61,8 @@ type TokenServiceClient interface {
 	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
 	// changes nothing.
 	CancelRotation(ctx context.Context, in *CancelRotationRequest, opts ...grpc.CallOption) (*CancelRotationResponse, error)
-	// RevokeToken ends a token for good. It is idempotent: a second call answers with the first one's time,
-	// revoker and reason. Once it has returned, no introspection on this server answers ALLOW.
+	// RevokeToken ends a token for good. It is idempotent: a second call returns the first one's time,
+	// revoker and reason. Once it has returned, no introspection on this server returns ALLOW.
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
 	// RevokeTokens ends all of a user's tokens for good, in one transaction.
 	RevokeTokens(ctx context.Context, in *RevokeTokensRequest, opts ...grpc.CallOption) (*RevokeTokensResponse, error)
@@ -166,11 +166,11 @@ func (c *tokenServiceClient) RevokeTokens(ctx context.Context, in *RevokeTokensR
 // tokens only (`{user}` may then be `me`). A personal access token never reaches this service: it mints,
 // widens, extends and manages nothing.
 type TokenServiceServer interface {
-	// CreateToken mints a token and answers its secret: the only time, apart from RotateToken, that it is shown.
+	// CreateToken mints a token and returns its secret: the only time, apart from RotateToken, that it is shown.
 	//
 	// The scopes asked for must all be features that the user holds at this moment; those that are not are
 	// refused together (SCOPE_NOT_HELD, one violation per scope). With an `Idempotency-Key` header, or
-	// `request_id`, a repeated call answers the same token with its secret.
+	// `request_id`, a repeated call returns the same token with its secret.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	// GetToken describes one token. Somebody else's token id is NOT_FOUND, like one that never was.
 	GetToken(context.Context, *GetTokenRequest) (*GetTokenResponse, error)
@@ -188,8 +188,8 @@ type TokenServiceServer interface {
 	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
 	// changes nothing.
 	CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error)
-	// RevokeToken ends a token for good. It is idempotent: a second call answers with the first one's time,
-	// revoker and reason. Once it has returned, no introspection on this server answers ALLOW.
+	// RevokeToken ends a token for good. It is idempotent: a second call returns the first one's time,
+	// revoker and reason. Once it has returned, no introspection on this server returns ALLOW.
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
 	// RevokeTokens ends all of a user's tokens for good, in one transaction.
 	RevokeTokens(context.Context, *RevokeTokensRequest) (*RevokeTokensResponse, error)

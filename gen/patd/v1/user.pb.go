@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// State says whether the user's tokens can be active.
+// State reports whether the user's tokens can be active.
 type User_State int32
 
 const (

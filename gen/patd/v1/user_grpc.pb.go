@@ -39,7 +39,7 @@ const (
 // No call creates a user: the first features, token or suspension does. Callers are services with the
 // `users` permission; reading is also open to the `tokens` permission.
 type UserServiceClient interface {
-	// GetUser answers a user's state. A user that patd has not met, or that was deleted, is NOT_FOUND.
+	// GetUser returns a user's state. A user that patd has not met, or that was deleted, is NOT_FOUND.
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
 	// ListUsers lists the users that patd has met, by id.
 	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
@@ -53,7 +53,7 @@ type UserServiceClient interface {
 	// RefreshUser forgets what patd has cached of a user's features, so that the next call asks the source anew. A
 	// company's admin page calls it after a change that must count at once.
 	RefreshUser(ctx context.Context, in *RefreshUserRequest, opts ...grpc.CallOption) (*RefreshUserResponse, error)
-	// GetUserFeatures answers the features that the user holds now. An unknown user holds none.
+	// GetUserFeatures returns the features that the user holds now. An unknown user holds none.
 	GetUserFeatures(ctx context.Context, in *GetUserFeaturesRequest, opts ...grpc.CallOption) (*GetUserFeaturesResponse, error)
 	// SetUserFeatures replaces the features that the user holds. Built-in source only.
 	SetUserFeatures(ctx context.Context, in *SetUserFeaturesRequest, opts ...grpc.CallOption) (*SetUserFeaturesResponse, error)
@@ -168,7 +168,7 @@ func (c *userServiceClient) UpdateUserFeatures(ctx context.Context, in *UpdateUs
 // No call creates a user: the first features, token or suspension does. Callers are services with the
 // `users` permission; reading is also open to the `tokens` permission.
 type UserServiceServer interface {
-	// GetUser answers a user's state. A user that patd has not met, or that was deleted, is NOT_FOUND.
+	// GetUser returns a user's state. A user that patd has not met, or that was deleted, is NOT_FOUND.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
 	// ListUsers lists the users that patd has met, by id.
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
@@ -182,7 +182,7 @@ type UserServiceServer interface {
 	// RefreshUser forgets what patd has cached of a user's features, so that the next call asks the source anew. A
 	// company's admin page calls it after a change that must count at once.
 	RefreshUser(context.Context, *RefreshUserRequest) (*RefreshUserResponse, error)
-	// GetUserFeatures answers the features that the user holds now. An unknown user holds none.
+	// GetUserFeatures returns the features that the user holds now. An unknown user holds none.
 	GetUserFeatures(context.Context, *GetUserFeaturesRequest) (*GetUserFeaturesResponse, error)
 	// SetUserFeatures replaces the features that the user holds. Built-in source only.
 	SetUserFeatures(context.Context, *SetUserFeaturesRequest) (*SetUserFeaturesResponse, error)

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// direction says whether a message is sent by the caller or by the server: its schema differs.
+// direction is who sends a message, the caller or the server: its schema differs.
 type direction int
 
 const (

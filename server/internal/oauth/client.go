@@ -158,7 +158,7 @@ func validClientID(s string) bool {
 }
 
 func badClient() *tokens.Error {
-	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the client's credential is not good: it is a service's name with that service's token")
+	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the client credential is invalid: use the service's name and its token")
 }
 
 // unlessBadClient adds to a bad credential's error what is expected. An outage is returned unchanged, and so is why a

@@ -172,7 +172,7 @@ func (p *Provider) redeem(ctx context.Context, d *discovered, redirect, code, no
 		return signin.Identity{}, "", keys.outage
 	}
 	if err != nil {
-		return signin.Identity{}, "", errProvider(errors.New("the ID token is not good"))
+		return signin.Identity{}, "", errProvider(errors.New("the ID token is invalid"))
 	}
 	if verified.Nonce != nonce {
 		return signin.Identity{}, "", errProvider(errors.New("the ID token has another nonce"))

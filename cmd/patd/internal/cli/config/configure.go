@@ -70,7 +70,7 @@ func set(flags *pflag.FlagSet, f *pflag.Flag, v string) error {
 	case errors.As(err, &invalid) && invalid.Unwrap() != nil:
 		return invalid.Unwrap()
 	}
-	return errors.New("has no good value")
+	return errors.New("has an invalid value")
 }
 
 // FromFile sets flags from a strict YAML mapping: keys are the names of flags, each at most once, and each value has

@@ -29,7 +29,7 @@ Rotating adds a fresh key as the current one. A token's digest moves to it when 
 digest is left under the old key, it can be retired and leaves the key file. The checksums of rows move when it is retired.
 
 Where several servers share a store, each with a copy of the key file: prepare a key, copy the file to every server, rotate, and
-copy it again. So no server meets a digest under a key that it has not heard of.`,
+copy it again. So no server reads a digest under a key that it does not have.`,
 	}
 	return c.Group(cmd, keysPrepare(c), keysRotate(c), keysStatus(c), keysRetire(c))
 }
