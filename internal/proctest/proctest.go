@@ -109,12 +109,21 @@ func look() error {
 // FreeAddr returns an address of loopback that no process listens on.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
+	addr, err := LoopbackAddr()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return addr
+}
+
+// LoopbackAddr returns an address of loopback that no process listens on, for what outlives a test.
+func LoopbackAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		tb.Fatalf("find a free address: %v", err)
+		return "", fmt.Errorf("find a free address: %w", err)
 	}
 	defer l.Close()
-	return l.Addr().String()
+	return l.Addr().String(), nil
 }
 
 // Missing skips the test for want of a program, or fails it in CI, where nothing may be missing.

@@ -65,9 +65,6 @@ for (const dialog of all('dialog[open]')) {
   dialog.showModal();
 }
 
-// The filter of the list applies at once.
-for (const select of all('form.filter select')) select.addEventListener('change', () => select.form.requestSubmit());
-
 // A form that makes something is sent once; if it is sent twice, its key still makes one thing.
 for (const form of all('form[data-once]')) {
   form.addEventListener('submit', (event) => {

@@ -1,5 +1,10 @@
-// A real OpenID provider, oidc-provider, on a loopback port, for the tests of patd/server/signin. It prints
-// {"issuer": "http://127.0.0.1:<port>"} when it is ready, and ends when its standard input does.
+// A real OpenID provider, oidc-provider, on a loopback port, for the tests of patd/server/signin and of the pages. It
+// prints {"issuer": "http://127.0.0.1:<port>"} when it is ready, and ends when its standard input does.
+//
+//   node provider.mjs [PORT] [ADDRESSES]
+//
+// ADDRESSES, separated by commas, are the redirect addresses of a second client, "page". If there are any, whoever has a
+// password signs in, by the name that he gives.
 //
 // Beside the provider's own endpoints there are two for tests:
 //   POST /test/rotate  a new signing key takes the place of the old one, at once; the old one is published no longer
@@ -15,7 +20,9 @@ const resource = 'https://patd.example/api';
 const server = createServer();
 await new Promise((ready) => { server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', ready); });
 const issuer = `http://127.0.0.1:${server.address().port}`;
+const addresses = (process.argv[3] ?? '').split(',').filter(Boolean);
 const accounts = { alice: ['reports.read', 'billing.read'], bob: [] };
+const known = (id) => addresses.length > 0 || id in accounts;
 
 let generation = 0;
 let key;
@@ -36,10 +43,17 @@ function rotate() {
       grant_types: ['authorization_code', 'client_credentials'],
       redirect_uris: ['http://127.0.0.1/callback'],
       response_types: ['code'],
-    }],
+    }, ...addresses.length === 0 ? [] : [{
+      client_id: 'page',
+      client_secret: 'a-secret-for-tests-only',
+      grant_types: ['authorization_code'],
+      redirect_uris: addresses,
+      post_logout_redirect_uris: addresses,
+      response_types: ['code'],
+    }]],
     pkce: { required: () => false },
     claims: { openid: ['sub'] },
-    findAccount: (ctx, id) => (id in accounts ? { accountId: id, claims: () => ({ sub: id }) } : undefined),
+    findAccount: (ctx, id) => (known(id) ? { accountId: id, claims: () => ({ sub: id }) } : undefined),
     extraTokenClaims: (ctx, token) => (token.accountId ? { features: accounts[token.accountId] } : undefined),
     features: {
       clientCredentials: { enabled: true },

@@ -1,0 +1,107 @@
+// Every page that there is, as somebody comes to it. Each way is a case of its own, and yields the name of the page that
+// is shown: add a page by a line here.
+import { at, atProvider, call, handoff, hold, mint } from './lib.mjs';
+
+// signIn signs in by hand-off: it is quicker than by the provider.
+const signIn = async (page, user) => { await page.goto(await handoff(user)); };
+
+const scopes = ['billing.invoices.read', 'deploy', 'reports.export', 'reports.read', 'reports.write'];
+const many = Array.from({ length: 30 }, (_, n) => `area${n % 4}.feature${n}`);
+
+// catalogue describes features and audiences, once for all cases.
+const catalogue = (async () => {
+  await call('POST', '/v1/features', { name: 'reports.read', display_name: 'Read reports', description: 'All of them, with their figures.', default: true });
+  await call('POST', '/v1/features', { name: 'reports.write', display_name: 'Write reports', consent: 'REQUIRED' });
+  await call('POST', '/v1/audiences', { id: 'https://reports.example.com', display_name: 'Reports', max_ttl: '2592000s' });
+})();
+
+async function* empty(page) {
+  await page.goto(at('/signin'));
+  yield 'signed-out';
+  await page.goto(at('/handoff?code=used'));
+  yield 'handoff-used';
+  await hold('matrix-empty', []);
+  await signIn(page, 'matrix-empty');
+  yield 'tokens-empty';
+  await page.goto(at('/?q=nothing'));
+  yield 'tokens-none-found';
+  await page.goto(at('/new'));
+  yield 'new-without-features';
+  await page.goto(at('/tokens/nothing'));
+  yield 'not-found';
+}
+
+async function* list(page) {
+  const user = 'matrix-list-of-a-user-whose-name-is-as-long-as-names-may-be@a-company-with-a-long-name.example.com';
+  await hold(user, [...scopes, ...many]);
+  for (let n = 0; n < 22; n++) {
+    await mint(user, { name: n % 5 ? `token ${n}` : `a-token-${'with-a-long-name'.repeat(5)}${n}`, scopes: n % 3 ? scopes.slice(n % 4) : many, ttl: `${(n + 1) * 86400}s` });
+  }
+  await hold(user, scopes.slice(0, 3));
+  await signIn(page, user);
+  yield 'tokens';
+  await page.getByRole('link', { name: 'Next', exact: true }).click();
+  await page.getByRole('link', { name: 'First page' }).waitFor();
+  yield 'tokens-next';
+  await page.goto(at('/activity'));
+  yield 'activity';
+}
+
+async function* form(page) {
+  await catalogue;
+  await hold('matrix-new', [...scopes, ...many]);
+  await signIn(page, 'matrix-new');
+  await page.goto(at('/new?name=CI&scopes=reports.read,reports.write,nothing.held&ttl=90d&networks=192.0.2.0/24'));
+  yield 'new-filled-in';
+  await page.goto(at('/new'));
+  yield 'new';
+  await page.getByLabel('Name', { exact: true }).fill('   ');
+  await page.getByRole('checkbox', { name: 'Read reports' }).uncheck();
+  await page.getByLabel('Networks').fill('everywhere');
+  await page.getByLabel('Expiration').selectOption('custom');
+  await page.getByLabel('Custom date').fill('2020-01-01');
+  await page.locator('form[data-once]').evaluate((e) => { e.noValidate = true; });
+  await page.getByRole('button', { name: 'Create token' }).click();
+  await page.locator('.error').first().waitFor();
+  yield 'new-with-errors';
+}
+
+async function* one(page) {
+  await catalogue;
+  const user = 'matrix-token';
+  await hold(user, scopes);
+  const made = await mint(user, {
+    name: 'night build', description: 'Line one\nline two', scopes: [...scopes], audiences: ['https://reports.example.com'],
+    allowed_cidrs: ['192.0.2.0/24', '2001:db8::/32'], labels: { team: 'build' }, ttl: '864000s',
+  });
+  await hold(user, scopes.slice(1));
+  await signIn(page, user);
+  const path = `/tokens/${made.token.token_id}`;
+  await page.goto(at(path));
+  yield 'token';
+  await page.getByRole('button', { name: 'Rotate', exact: true }).click();
+  await page.getByTestId('secret').waitFor();
+  yield 'token-rotated';
+  await page.goto(at(path));
+  await page.getByRole('button', { name: 'Rotate', exact: true }).click();
+  await page.getByRole('alert').waitFor();
+  yield 'token-refused';
+  await page.goto(at(path));
+  await page.getByRole('button', { name: 'Revoke', exact: true }).click();
+  await page.getByRole('dialog').waitFor();
+  yield 'token-revoke-dialog';
+  await page.getByRole('button', { name: 'Revoke token' }).click();
+  await page.getByRole('status').waitFor();
+  yield 'token-revoked';
+}
+
+async function* sessions(page) {
+  await signIn(page, 'matrix-sessions');
+  await page.context().clearCookies();
+  await page.goto(at('/'));
+  await atProvider(page, 'matrix-sessions');
+  await page.goto(at('/activity'));
+  yield 'activity-sessions';
+}
+
+export const pages = { empty, list, form, one, sessions };
