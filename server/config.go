@@ -101,8 +101,10 @@ type Config struct {
 	Hurry      <-chan struct{}
 	// Connections bounds the number of connections and their life.
 	Connections connection.Limits
-	// Version is shown in the metrics.
+	// Version is shown in the metrics, and to operators.
 	Version string
+	// StoreKind names the kind of the store to operators, such as SQLite. Empty: it is not shown.
+	StoreKind string
 }
 
 // limitsOf returns the limits of a configuration.

@@ -140,17 +140,29 @@ func (h *healthState) live(w http.ResponseWriter, _ *http.Request) {
 
 // readyz reports whether the server can serve now. The reason why not goes to the log.
 func (h *healthState) readyz(w http.ResponseWriter, r *http.Request) {
-	verbose := r.URL.Query().Has("verbose")
-	if h.draining.Load() {
-		httpx.WriteJSON(w, http.StatusServiceUnavailable, probe{Status: "draining"})
-		return
-	}
-	if err := h.check(r.Context()); err != nil {
+	p, err := h.report(r.Context(), r.URL.Query().Has("verbose"))
+	if err != nil {
 		httpx.ExchangeOf(r.Context()).Cause = err
-		httpx.WriteJSON(w, http.StatusServiceUnavailable, h.verbose(r.Context(), h.probe("not ready"), verbose))
-		return
 	}
-	httpx.WriteJSON(w, http.StatusOK, h.verbose(r.Context(), h.probe("ready"), verbose))
+	code := http.StatusOK
+	if p.Status != statusReady {
+		code = http.StatusServiceUnavailable
+	}
+	httpx.WriteJSON(w, code, p)
+}
+
+// statusReady is the status of a server that can serve now.
+const statusReady = "ready"
+
+// report returns the state of the server, and for the log why it is not ready.
+func (h *healthState) report(ctx context.Context, verbose bool) (probe, error) {
+	if h.draining.Load() {
+		return probe{Status: "draining"}, nil
+	}
+	if err := h.check(ctx); err != nil {
+		return h.verbose(ctx, h.probe("not ready"), verbose), err
+	}
+	return h.verbose(ctx, h.probe(statusReady), verbose), nil
 }
 
 // verbose adds which part is well, and why another is not, if the request asks for it.

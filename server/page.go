@@ -1,9 +1,13 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
+	"patd/server/internal/admin"
 	"patd/server/internal/call"
 	"patd/server/internal/frame"
 	"patd/server/internal/page"
@@ -60,5 +64,21 @@ func (s *Server) site(c Config, network *call.Chain) (*frame.Frame, error) {
 		return nil, fmt.Errorf("make the server: %w", err)
 	}
 	page.Add(f, c.Service, provider)
+	admin.Add(f, c.Service, admin.Server{Version: c.Version, Store: c.StoreKind, Health: s.healthForOperators})
 	return f, nil
+}
+
+// healthForOperators returns what /readyz?verbose says.
+func (s *Server) healthForOperators(ctx context.Context) admin.Health {
+	p, _ := s.health.report(ctx, true) // the log has the cause when a probe asks
+	out := admin.Health{Status: p.Status}
+	for _, name := range slices.Sorted(maps.Keys(p.Details)) {
+		out.Parts = append(out.Parts, admin.Part{Name: name, Cause: call.LogText(p.Details[name])})
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Parts)) {
+		if _, said := p.Details[name]; !said {
+			out.Parts = append(out.Parts, admin.Part{Name: name, Cause: p.Parts[name].Cause})
+		}
+	}
+	return out
 }

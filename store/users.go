@@ -68,7 +68,7 @@ func (t *readTx) User(id string) (tokens.User, error) {
 
 const selectUsers = `
 SELECT key, "user", state, features, create_us FROM users
-WHERE delete_us IS NULL AND "user" > ?1 AND (?2 = 0 OR state = ?2)
+WHERE delete_us IS NULL AND "user" > ?1 AND (?2 = 0 OR state = ?2) AND "user" >= ?4 AND (?5 = '' OR "user" < ?5)
 ORDER BY "user" LIMIT ?3`
 
 // Users implements tokens.UserReader.
@@ -77,13 +77,17 @@ func (t *readTx) Users(q tokens.UserQuery) ([]tokens.User, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
+	var below string // the ids that begin so are below it
+	if q.Begins != "" {
+		below = q.Begins + "\U0010FFFF"
+	}
 	list := []tokens.User{}
 	err = t.each("list users", selectUsers, func(rows *sql.Rows) error {
 		var r userRow
 		err := rows.Scan(&r.key, &r.user, &r.state, &r.features, &r.createUS)
 		list = append(list, r.record())
 		return err
-	}, q.After, state, q.Limit)
+	}, q.After, state, q.Limit, q.Begins, below)
 	if err != nil {
 		return nil, err
 	}

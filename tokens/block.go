@@ -129,6 +129,15 @@ func (s *Service) setBlocks(ctx context.Context, a Actor, action Action, id, rea
 			return nil, err
 		}
 		q.Limit = maxBlock
+		if counts(ctx) {
+			all, err := tx.CountExceeding(q)
+			if err != nil {
+				return nil, fmt.Errorf("count tokens: %w", err)
+			}
+			if err := expectCount(ctx, all); err != nil {
+				return nil, err
+			}
+		}
 		found, err := tx.Exceeding(q)
 		if err != nil {
 			return nil, fmt.Errorf("read tokens: %w", err)

@@ -187,7 +187,9 @@ func (s *Service) beginBulk(ctx context.Context, a Actor, r BulkRequest) (BulkRe
 	text, _, err := s.planner(f).page(Page{Token: r.Plan})
 	at, want, ok := strings.Cut(text, ".")
 	made, timeErr := strconv.ParseInt(at, 10, 64)
-	if err != nil || r.Plan == "" || !ok || timeErr != nil {
+	count, _, _ := strings.Cut(want, ".")
+	planned, countErr := strconv.ParseInt(count, 10, 64)
+	if err != nil || r.Plan == "" || !ok || timeErr != nil || countErr != nil {
 		return BulkRevocation{}, Invalid("PLAN_INVALID", "plan", "not a plan of this filter; ask with dry_run first, and give the plan of the answer")
 	}
 	key := PlanKey(sha256.Sum256([]byte(r.Plan)))
@@ -195,6 +197,9 @@ func (s *Service) beginBulk(ctx context.Context, a Actor, r BulkRequest) (BulkRe
 		b, err := s.begun(ctx, key)
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return b, err
+		}
+		if err := expectCount(ctx, planned); err != nil {
+			return BulkRevocation{}, err
 		}
 		found, err := s.selected(ctx, f)
 		if err != nil {

@@ -84,7 +84,7 @@ func TestIDsThatAreLostInURLsDoNotEnter(t *testing.T) {
 			wantReason(t, enter("\u00a0\u3000"), want, way+" of white space")
 		}
 	}
-	if users, _, err := h.Users(ctx, admin, 0, tokens.Page{}); err != nil || len(users) != 1 {
+	if users, _, err := h.Users(ctx, admin, tokens.UserFilter{}, tokens.Page{}); err != nil || len(users) != 1 {
 		t.Errorf("users %v, %v", users, err)
 	}
 }

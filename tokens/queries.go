@@ -61,9 +61,10 @@ type AudienceQuery struct {
 
 // UserQuery selects users.
 type UserQuery struct {
-	State UserState
-	After string // only ids above, in byte order
-	Limit int
+	State  UserState
+	Begins string // what the id begins with; empty: any
+	After  string // only ids above, in byte order
+	Limit  int
 }
 
 // EventQuery selects events; empty fields match all.

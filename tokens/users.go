@@ -34,19 +34,29 @@ func known(tx ReadTx, user string) (User, error) {
 	return u, nil
 }
 
+// UserFilter selects users; zero fields match all.
+type UserFilter struct {
+	State  UserState
+	Begins string // what the id begins with
+}
+
 // Users lists the users that patd knows, by id in byte order, and returns the token of the next page.
-func (s *Service) Users(ctx context.Context, a Actor, state UserState, p Page) ([]User, string, error) {
+func (s *Service) Users(ctx context.Context, a Actor, f UserFilter, p Page) ([]User, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err
 	}
-	list := lister{keys: s.keys.Get(), query: framed("users", fmt.Sprint(state))}
+	var c checker
+	if c.text("q", f.Begins, maxUserID, false); c.err() != nil {
+		return nil, "", c.err()
+	}
+	list := lister{keys: s.keys.Get(), query: framed("users", fmt.Sprint(f.State), f.Begins)}
 	after, limit, err := list.page(p)
 	if err != nil {
 		return nil, "", err
 	}
 	var found []User
 	err = s.store.View(ctx, func(tx ReadTx) error {
-		found, err = tx.Users(UserQuery{State: state, After: after, Limit: limit + 1})
+		found, err = tx.Users(UserQuery{State: f.State, Begins: f.Begins, After: after, Limit: limit + 1})
 		return err
 	})
 	if err != nil {
@@ -62,6 +72,15 @@ func (s *Service) SuspendUser(ctx context.Context, a Actor, user, reason string)
 	return s.changeUser(ctx, a, ActionUserSuspend, user, reason, func(tx Tx, u *User, now time.Time, _ *[]Event) (string, error) {
 		if u.State == UserSuspended {
 			return "", errUnchanged
+		}
+		if counts(ctx) {
+			n, err := liveCount(tx, *u, now)
+			if err != nil {
+				return "", err
+			}
+			if err := expectCount(ctx, n); err != nil {
+				return "", err
+			}
 		}
 		u.State = UserSuspended
 		return reason, endSessions(tx, user, now)
@@ -99,6 +118,9 @@ func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) 
 			return "", err
 		}
 		n = len(ids)
+		if err := expectCount(ctx, int64(n)); err != nil {
+			return "", err
+		}
 		*events = a.revoked(now, user, ids, why)
 		u.DeleteTime, u.Features = now, nil
 		return counted(n, reason), endSessions(tx, user, now)

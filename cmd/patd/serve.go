@@ -110,7 +110,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		TLS: certificate, Insecure: s.Insecure, TrustedProxies: s.TrustedProxies, Reflection: s.Reflection,
 		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
 		DrainDelay: time.Duration(s.DrainDelay), UnknownCallerMemory: int64(s.UnknownCallerMemory), Connections: s.Connections.Limits(),
-		Version: version(), AcceptBasic: s.Bearer.Accept.Basic(), AcceptAPIKey: s.Bearer.Accept.APIKey(),
+		Version: version(), StoreKind: map[bool]string{true: "PostgreSQL", false: "SQLite"}[o.Place.Remote()], AcceptBasic: s.Bearer.Accept.Basic(), AcceptAPIKey: s.Bearer.Accept.APIKey(),
 	}
 	if config.Page, err = s.Page.Server(users); err != nil {
 		return err

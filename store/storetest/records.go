@@ -338,6 +338,9 @@ func testUsers(t *testing.T, f *fixture) {
 	}
 	f.equal("users", list(tokens.UserQuery{Limit: 100}), want)
 	f.equal("a page", list(tokens.UserQuery{After: "a", Limit: 2}), []string{"aa", "b"})
+	f.equal("users by their beginning", list(tokens.UserQuery{Begins: "a", Limit: 100}), []string{"a", "aa"})
+	f.equal("a page of them", list(tokens.UserQuery{Begins: "a", After: "a", Limit: 100}), []string{"aa"})
+	f.equal("users of a beginning above", list(tokens.UserQuery{Begins: "b", After: "a", Limit: 100}), []string{"b"})
 	f.equal("suspended users", list(tokens.UserQuery{State: tokens.UserSuspended, Limit: 100}), []string{"a"})
 	f.equal("active users", len(list(tokens.UserQuery{State: tokens.UserActive, Limit: 100})), 7)
 	f.view(func(tx tokens.ReadTx) error {

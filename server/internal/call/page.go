@@ -25,6 +25,15 @@ const (
 	PageHandoff     = "page.handoff"
 )
 
+// Calls of operators on the page that no gRPC method makes.
+const (
+	AdminHealth = "page.admin.health"
+	AdminStake  = "page.admin.users.stake"
+	AdminTokens = "page.admin.users.tokens"
+	AdminExport = "page.admin.events.export"
+	AdminKeys   = "page.admin.keys"
+)
+
 // pageRights is the table of rights of these calls.
 func pageRights() map[string]Right {
 	return map[string]Right{
@@ -34,6 +43,12 @@ func pageRights() map[string]Right {
 		PageSignIn:      {Anyone: true},
 		PageSignOut:     {user: true, action: tokens.ActionSessionEnd, ends: true},
 		PageHandoff:     {Anyone: true},
+
+		AdminHealth: {any: tokens.PermTokens | tokens.PermUsers | tokens.PermCatalog | tokens.PermAudit, Reads: true},
+		AdminStake:  {any: tokens.PermUsers, Reads: true},
+		AdminTokens: {any: tokens.PermUsers | tokens.PermTokens, Reads: true},
+		AdminExport: {any: tokens.PermAudit, Reads: true},
+		AdminKeys:   {any: tokens.PermAdmin, Reads: true},
 	}
 }
 

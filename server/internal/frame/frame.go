@@ -90,7 +90,7 @@ func (f *Frame) Takes(path string) bool {
 
 // ServeHTTP serves one request.
 func (f *Frame) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f.head(w.Header())
+	f.head(w.Header(), r.URL.Path)
 	if err := f.cross.Check(r); err != nil {
 		q := f.request(r.Context(), w, r)
 		q.Message(http.StatusForbidden, "cross_origin")
@@ -123,13 +123,13 @@ func (f *Frame) missing(q *Request) {
 	q.Message(http.StatusNotFound, "not_found")
 }
 
-// head sets the headers of every page.
-func (f *Frame) head(h http.Header) {
+// head sets the headers of a page. Those of operators are in no other page's frame.
+func (f *Frame) head(h http.Header, path string) {
 	targets, ancestors := []string{"'self'"}, []string{"'none'"}
 	if f.FormTargets != nil {
 		targets = append(targets, f.FormTargets()...)
 	}
-	if len(f.Origins) > 0 {
+	if len(f.Origins) > 0 && path != "/admin" && !strings.HasPrefix(path, "/admin/") {
 		ancestors = f.Origins
 	} else {
 		h.Set("X-Frame-Options", "DENY")
@@ -157,6 +157,7 @@ func (f *Frame) serve(w http.ResponseWriter, r *http.Request, h Handler, signedI
 	ctx, cancel := context.WithTimeout(r.Context(), f.Chain.Timeout)
 	defer cancel()
 	q := f.request(ctx, w, r)
+	q.whole = r.Context()
 	if err := q.readForm(); err != nil {
 		q.Fail(err)
 		return

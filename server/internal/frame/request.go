@@ -26,10 +26,19 @@ type Request struct {
 	In tokens.SignedIn
 	// Leave is where a message leads; empty: to the list.
 	Leave string
+	// Nav are the links of an operator's page to the others.
+	Nav []Link
 
 	exchange   *httpx.Exchange
+	whole      context.Context // of the HTTP request, without the limit of a call
 	connection *connection.Connection
 	ended      tokens.SignedIn // the session that the browser had
+}
+
+// Link is a link of a page.
+type Link struct {
+	Text, URL string
+	Here      bool // it leads to the page that has it
 }
 
 // Mine is the subject of a call about the caller's own things.
@@ -44,19 +53,78 @@ func (m Mine) GetTokenId() string { return m.TokenID } //nolint:revive // as mes
 // Context returns the context of the request.
 func (q *Request) Context() context.Context { return q.R.Context() }
 
+// Of is the subject of a call about a user, or about one of its tokens.
+type Of struct{ User, TokenID, Name string }
+
+// GetUser returns the user's id.
+func (o Of) GetUser() string { return o.User }
+
+// GetTokenId returns the id of the token that the call is about.
+func (o Of) GetTokenId() string { return o.TokenID } //nolint:revive // as messages over gRPC have it
+
+// GetName returns the name of the service that the call is about.
+func (o Of) GetName() string { return o.Name }
+
 // Do makes a call of a method for the user: a gRPC method by its full name, or one of package call by its own. It passes
 // the steps of the same call over gRPC.
 func (q *Request) Do(method string, req any, do func(context.Context) error) error {
-	m, ok := q.Frame.methods[method]
-	if !ok {
-		m = q.Frame.Chain.Of(method)
+	return q.perform(method, q.In.Actor, req, do)
+}
+
+// Operate is Do for an operator, who acts as one even about its own things. do gets the operator. Another user is
+// refused, by an error that says which permission it lacks.
+func (q *Request) Operate(method string, req any, do func(context.Context, tokens.Actor) error) error {
+	op := q.In.Actor.AsOperator()
+	if op.Kind != tokens.OperatorActor {
+		req = nil // as a user it would reach its own things
 	}
+	err := q.perform(method, op, req, func(ctx context.Context) error { return do(ctx, call.ActorOf(ctx)) })
+	var refused *tokens.Error
+	if op.Kind != tokens.OperatorActor && errors.As(err, &refused) && refused.Code == tokens.CodeDenied {
+		return call.Denied(q.method(method).Right, tokens.Actor{Kind: tokens.OperatorActor})
+	}
+	return err
+}
+
+// Operator reports whether the user is an operator.
+func (q *Request) Operator() bool { return q.In.Actor.AsOperator().Kind == tokens.OperatorActor }
+
+// May reports whether the user may make a call as an operator, so that a page shows what it can do and nothing else.
+// The call itself is checked again.
+func (q *Request) May(method string) bool {
+	op := q.In.Actor.AsOperator()
+	return op.Kind == tokens.OperatorActor && q.method(method).Allows(op)
+}
+
+func (q *Request) method(name string) *call.Method {
+	if m, ok := q.Frame.methods[name]; ok {
+		return m
+	}
+	return q.Frame.Chain.Of(name)
+}
+
+func (q *Request) perform(method string, caller tokens.Actor, req any, do func(context.Context) error) error {
 	q.exchange.Reached = true
 	begun := &call.Call{
-		Context: q.R.Context(), Method: m, Peer: q.Peer, Actor: q.In.Actor, ID: q.exchange.RequestID, Connection: q.connection,
+		Context: q.R.Context(), Method: q.method(method), Peer: q.Peer, Actor: caller, ID: q.exchange.RequestID, Connection: q.connection,
 	}
 	begun.Actor.Peer = q.Peer
 	return q.Frame.Chain.Perform(begun, req, do)
+}
+
+// Lasting gives a request so long that is answered bit by bit, and not the time of a call. It ends with the browser's
+// interest, when the server begins to stop, and when stop is called.
+func (q *Request) Lasting(within time.Duration) (stop func()) {
+	ctx, cancel := context.WithTimeout(q.whole, within)
+	stopped := context.AfterFunc(q.Frame.Chain.Draining, cancel)
+	q.R = q.R.WithContext(ctx)
+	return func() { stopped(); cancel() }
+}
+
+// BreakOff ends the connection of an answer that has begun and cannot go on, so that the browser knows.
+func (q *Request) BreakOff(err error) {
+	q.exchange.Cause = err
+	_ = http.NewResponseController(q.W).SetWriteDeadline(time.Unix(1, 0)) // the end of the answer cannot be written
 }
 
 // maxForm bounds a form, in bytes.
@@ -116,7 +184,7 @@ func (q *Request) Message(code int, key string) { q.Render(code, "message", mess
 
 // retry writes a page that says something and holds the form that was sent, to be sent once more.
 func (q *Request) retry(code int, key string) {
-	m := message{Key: key, RequestID: q.exchange.RequestID, Again: q.R.URL.Path, SignIn: key == "signin_first"}
+	m := message{Key: key, RequestID: q.exchange.RequestID, Again: q.R.URL.RequestURI(), SignIn: key == "signin_first"}
 	m.Fields = kept(q.R.PostForm)
 	q.Render(code, "message", m)
 }

@@ -123,7 +123,7 @@ func (q *Request) unidentified(err error) {
 	posted := q.R.Method == http.MethodPost
 	kept := !posted
 	if posted && call.HasEnded(err) {
-		draft := q.R.URL.Path + "\n" + q.R.PostForm.Encode()
+		draft := q.R.URL.RequestURI() + "\n" + q.R.PostForm.Encode()
 		if err := q.Frame.Service.KeepDraft(q.R.Context(), q.Secret(), draft); err != nil {
 			q.Fail(err)
 			return
@@ -131,9 +131,6 @@ func (q *Request) unidentified(err error) {
 		kept = true
 	}
 	next := q.R.URL.RequestURI()
-	if posted {
-		next = q.R.URL.Path
-	}
 	if q.Frame.canSignIn() && !q.Embedded() {
 		if !kept {
 			q.retry(http.StatusUnauthorized, "signin_first")
@@ -171,10 +168,10 @@ func (q *Request) Leaving(to string) {
 	q.Message(http.StatusOK, "signed_out")
 }
 
-// TakeDraft returns what was typed into the form at this path before the user signed in again, once; nil: nothing.
+// TakeDraft returns what was typed into the form at this address before the user signed in again, once; nil: nothing.
 func (q *Request) TakeDraft() url.Values {
 	path, text, _ := strings.Cut(q.In.Draft, "\n")
-	if q.In.Draft == "" || path != q.R.URL.Path {
+	if q.In.Draft == "" || path != q.R.URL.RequestURI() {
 		return nil
 	}
 	form, err := url.ParseQuery(text)
@@ -188,7 +185,7 @@ func (q *Request) TakeDraft() url.Values {
 	return form
 }
 
-// DraftPath returns the path of the form that a draft is for; empty: there is no draft.
+// DraftPath returns the address of the form that a draft is for; empty: there is no draft.
 func DraftPath(in tokens.SignedIn) string {
 	path, _, _ := strings.Cut(in.Draft, "\n")
 	return path

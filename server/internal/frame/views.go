@@ -29,7 +29,7 @@ func newViews(f *Frame) (*views, error) {
 	if err := json.Unmarshal(text, &v.texts); err != nil {
 		return nil, fmt.Errorf("read the texts: %w", err)
 	}
-	layout, err := template.New("layout").Funcs(v.functions()).ParseFS(web.Files, "templates/layout.html")
+	layout, err := template.New("layout").Funcs(v.functions()).ParseFS(web.Files, "templates/layout.html", "templates/parts.html")
 	if err != nil {
 		return nil, fmt.Errorf("read the templates: %w", err)
 	}
@@ -39,7 +39,7 @@ func newViews(f *Frame) (*views, error) {
 	}
 	for _, file := range names {
 		name := strings.TrimSuffix(path.Base(file), ".html")
-		if name == "layout" {
+		if name == "layout" || name == "parts" {
 			continue
 		}
 		page, err := layout.Clone()
@@ -139,6 +139,9 @@ type Moment struct {
 	Exact string
 	ISO   string
 }
+
+// Count returns a text with a number in it.
+func (q *Request) Count(key string, n int) string { return q.Frame.views.count(key, n) }
 
 // Moment returns an instant as a page shows it; a zero time has no text.
 func (q *Request) Moment(at time.Time) Moment {

@@ -31,7 +31,7 @@ func (s userService) ListUsers(ctx context.Context, r *patdv1.ListUsersRequest) 
 	if err != nil {
 		return nil, err
 	}
-	us, next, err := s.service.Users(ctx, call.ActorOf(ctx), tokens.UserState(state), fromPage(r))
+	us, next, err := s.service.Users(ctx, call.ActorOf(ctx), tokens.UserFilter{State: tokens.UserState(state)}, fromPage(r))
 	if err != nil {
 		return nil, err
 	}
