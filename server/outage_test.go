@@ -46,6 +46,8 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.GetSelfRequest{}
 	case "SelfService/RevokeSelf":
 		return &patdv1.RevokeSelfRequest{}
+	case "SelfService/RotateSelf":
+		return &patdv1.RotateSelfRequest{}
 	case "IntrospectionService/Introspect":
 		return &patdv1.IntrospectRequest{Token: secret}
 	case "IntrospectionService/BatchIntrospect":

@@ -169,11 +169,11 @@ func (r *rig) features(user string, names ...string) {
 	must(r.t, err)
 }
 
-// mint makes a token of a user that holds reports.read, and returns its id and secret.
+// mint makes a token of a user that holds reports.read, which may rotate itself, and returns its id and secret.
 func (r *rig) mint(user, name string) (id, secret string) {
 	r.t.Helper()
 	r.features(user, "reports.read")
-	m, err := r.svc.Mint(context.Background(), tokens.Operator(), tokens.MintRequest{User: user, Name: name, Scopes: []string{"reports.read"}})
+	m, err := r.svc.Mint(context.Background(), tokens.Operator(), tokens.MintRequest{User: user, Name: name, Scopes: []string{"reports.read"}, SelfRotate: true})
 	must(r.t, err)
 	return m.Token.ID.String(), m.Secret.Reveal()
 }

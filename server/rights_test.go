@@ -39,6 +39,7 @@ var mayCall = map[string]string{
 
 	"SelfService/GetSelf":    "pat",
 	"SelfService/RevokeSelf": "pat",
+	"SelfService/RotateSelf": "pat",
 
 	"IntrospectionService/Introspect":         "introspect",
 	"IntrospectionService/BatchIntrospect":    "introspect",

@@ -23,7 +23,7 @@ func copiedTables() []copiedTable {
 		{name: "tokens", key: "id",
 			columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
 				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by renew_us " +
-				"row_mac"},
+				"row_mac self_rotate_until_us self_mac"},
 		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
 		{name: "old_secrets", key: "token_id serial",
 			columns: "token_id serial key digest until_us ended_us next_use_us rotate_us retire_on_use change " +

@@ -40,6 +40,8 @@ func protectedTables() []protected {
 			joined: ` CROSS JOIN users u ON u.key = x."user"` + joinKey,
 			columns: `x.id, x."user", x.rotations, x.issue_us, x.expire_us, u."user", x.name, x.scopes, coalesce(x.audiences, ''),
   coalesce(x.cidrs, ''), coalesce(x.labels, ''), coalesce(x.blocked_by, ''), x.digest, k.name`},
+		{table: ofSelf, name: "tokens", one: "self-rotation of token", keys: []string{"id"}, mac: "self_mac",
+			live: `x.revoke_us IS NULL AND x.self_rotate_until_us IS NOT NULL`, columns: `x.id, coalesce(x.self_rotate_until_us, 0)`},
 		{table: ofOld, name: "old_secrets", one: "rotated secret of token", keys: []string{"token_id", "serial"},
 			live: `x.until_us > 0`, joined: joinKey, columns: `x.token_id, x.serial, x.until_us, x.digest, k.name`},
 		{table: ofBefore, name: "old_secrets", one: "rotation of token", keys: []string{"token_id", "serial"},

@@ -44,6 +44,7 @@ const maxLogged = 10_000
 const (
 	ofUser    = 'u'
 	ofToken   = 't'
+	ofSelf    = 'p' // whether and until when a token rotates itself
 	ofOld     = 'o'
 	ofBefore  = 'b'
 	ofService = 's'
@@ -152,6 +153,11 @@ func (r *tokenRow) sum(b []byte, rotations int64, digest []byte, key string) []b
 		b = sumText(b, s)
 	}
 	return sumText(sumText(b, digest), key)
+}
+
+// sumSelf appends the sum of what a token may do by itself.
+func sumSelf(b []byte, token, untilUS int64) []byte {
+	return sumNumber(sumNumber(append(b, ofSelf), token), untilUS)
 }
 
 // sum appends the sum of a user's row. Its key is in the sums of the tokens, beside the user's id.

@@ -15,6 +15,9 @@ import (
 	"patd/tokens/secret"
 )
 
+// sealSchema is the migration that programs must know to use sealed rows.
+const sealSchema = "14"
+
 // unsealedRows counts the rows that have not ended and have no checksum.
 func unsealedRows(t testing.TB, st *store.Store) (n int) {
 	t.Helper()
@@ -237,6 +240,49 @@ func TestACancellationPutsNothingBackThatWasEdited(t *testing.T) {
 	d.sound("canceled")
 }
 
+// TestAnEditedTokenDoesNotRotateItself: whether and until when it may has a checksum of its own.
+func TestAnEditedTokenDoesNotRotateItself(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, url string) {
+		d := newDesk(t, url, rowKeyA, true)
+		d.furnish()
+		mint := func(name string, self bool) tokens.Actor {
+			m, err := d.Mint(t.Context(), d.admin, tokens.MintRequest{User: d.user, Name: name, Scopes: []string{"a"}, SelfRotate: self})
+			d.must(err)
+			a, err := d.Authenticate(t.Context(), m.Secret, fromHome)
+			d.must(err)
+			return a
+		}
+		self, plain := mint("self", true), mint("plain", false)
+		for _, c := range []struct {
+			who  tokens.Actor
+			name string
+			set  string
+		}{
+			{plain, "plain", `self_rotate_until_us = 0`},
+			{plain, "plain", `self_rotate_until_us = 0, self_mac = (SELECT o.self_mac FROM tokens o WHERE o.name = 'self')`},
+			{self, "self", `self_rotate_until_us = 9000000000000000`},
+			{self, "self", `self_mac = NULL`},
+		} {
+			of := ` WHERE name = '` + c.name + `'`
+			exec1(t, d.st, `CREATE TEMPORARY TABLE was AS SELECT self_rotate_until_us AS until, self_mac AS mac FROM tokens`+of)
+			exec1(t, d.st, `UPDATE tokens SET `+c.set+of)
+			if _, err := d.RotateSelf(t.Context(), c.who, tokens.RotateSelfRequest{Renew: true}); reason(err) != "RECORD_INVALID" {
+				t.Errorf("after %s: %v", c.set, err)
+			}
+			exec1(t, d.st, `UPDATE tokens SET (self_rotate_until_us, self_mac) = (SELECT until, mac FROM was)`+of)
+			exec1(t, d.st, `DROP TABLE was`)
+		}
+		if _, err := d.RotateSelf(t.Context(), plain, tokens.RotateSelfRequest{}); reason(err) != "SELF_ROTATE_NOT_ALLOWED" {
+			t.Errorf("as it was: %v", err)
+		}
+		if _, err := d.RotateSelf(t.Context(), self, tokens.RotateSelfRequest{}); err != nil {
+			t.Errorf("as it was: %v", err)
+		}
+		d.sound("rotated")
+	})
+}
+
 // earlier are the statements by which the program before checksums changed rows.
 var earlier = []struct{ name, table, statement string }{
 	{"update", "tokens", `UPDATE tokens SET name = 'renamed', name_key = 'renamed', expire_us = expire_us - 1 WHERE name = 'n'`},
@@ -340,7 +386,7 @@ func TestSealingGivesEveryRowAChecksumAndKeepsEarlierProgramsOut(t *testing.T) {
 			t.Error("the rows are not sealed")
 		}
 		d.sound("sealed")
-		if oldest := texts(t, d.st, `SELECT oldest FROM compatibility`); oldest != fmt.Sprint(store.NewestSchema) {
+		if oldest := texts(t, d.st, `SELECT oldest FROM compatibility`); oldest != sealSchema {
 			t.Errorf("programs that know migration %s may use it", oldest)
 		}
 		for _, p := range tokenProbes()[:4] {
@@ -401,7 +447,7 @@ func TestCopiesAndBackupsCarryChecksumsAndTheSeal(t *testing.T) {
 			if found, err := st.Check(ctx); err != nil || len(found) != 0 {
 				t.Errorf("%s: %q, %v", place, found, err)
 			}
-			if oldest := texts(t, st, `SELECT oldest FROM compatibility`); oldest != fmt.Sprint(store.NewestSchema) {
+			if oldest := texts(t, st, `SELECT oldest FROM compatibility`); oldest != sealSchema {
 				t.Errorf("%s: programs that know migration %s may use it", place, oldest)
 			}
 		}

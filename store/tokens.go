@@ -19,7 +19,7 @@ const (
        t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
        t.revoke_us, t.revoked_by, t.revoke_reason, t.blocked_by`
 
-	usedColumns = tokenColumns + `, t.rotations, t.renew_us, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip,
+	usedColumns = tokenColumns + `, t.rotations, t.renew_us, t.self_rotate_until_us, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip,
        ` + rotationColumns
 	joinUse = `LEFT JOIN uses w ON w.token_id = t.id
 ` + joinRotation
@@ -49,13 +49,14 @@ type usedRow struct {
 	tokenRow
 	rotations    int64
 	renewUS      sql.NullInt64
+	selfUS       sql.NullInt64
 	oldUS, useUS sql.NullInt64
 	oldIP, useIP sql.RawBytes
 	rotation     rotationRow
 }
 
 func (r *usedRow) dest() []any {
-	return r.rotation.dest(append(r.tokenRow.dest(nil), &r.rotations, &r.renewUS, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP))
+	return r.rotation.dest(append(r.tokenRow.dest(nil), &r.rotations, &r.renewUS, &r.selfUS, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP))
 }
 
 func (r *tokenRow) token() (tokens.Token, error) {
@@ -78,6 +79,16 @@ func (r *tokenRow) token() (tokens.Token, error) {
 	return t, nil
 }
 
+// used returns a token with all that Lookup does not set.
+func (r *usedRow) used() (tokens.Token, error) {
+	t, err := r.token()
+	t.LastUsed, t.Rotations, t.RenewTime, t.Rotation = r.lastUse(), r.rotations, nullInstant(r.renewUS), r.rotation.rotation()
+	if t.SelfRotate = r.selfUS.Valid; r.selfUS.Int64 != 0 {
+		t.RenewableUntil = db.Instant(r.selfUS.Int64)
+	}
+	return t, err
+}
+
 func (r *usedRow) lastUse() (u tokens.Use) {
 	us, ip := r.useUS, r.useIP
 	if r.oldUS.Valid && (!us.Valid || us.Int64 < r.oldUS.Int64) {
@@ -95,12 +106,10 @@ func scanToken(rows *sql.Rows) (tokens.Token, error) {
 	if err := rows.Scan(r.dest()...); err != nil {
 		return tokens.Token{}, err
 	}
-	t, err := r.token()
-	t.LastUsed, t.Rotations, t.RenewTime, t.Rotation = r.lastUse(), r.rotations, nullInstant(r.renewUS), r.rotation.rotation()
-	return t, err
+	return r.used()
 }
 
-const selectToken = `SELECT ` + usedColumns + `, k.name, t.digest, t.row_mac
+const selectToken = `SELECT ` + usedColumns + `, k.name, t.digest, t.row_mac, t.self_mac
 FROM tokens t CROSS JOIN users u ON u.key = t.user CROSS JOIN keys k ON k.num = t.key ` + joinUse + ` WHERE t.id = ?`
 
 // guardedToken is a token's row with all that its checksum is about.
@@ -125,9 +134,7 @@ func (t *readTx) Token(id tokens.ID) (tokens.Token, error) {
 	if err != nil {
 		return tokens.Token{}, err
 	}
-	tok, err := r.token()
-	tok.LastUsed, tok.Rotations, tok.RenewTime = r.lastUse(), r.rotations, nullInstant(r.renewUS)
-	tok.Rotation = r.rotation.rotation()
+	tok, err := r.used()
 	if err == nil {
 		err = t.token.refused
 	}
@@ -139,13 +146,16 @@ func (t *readTx) readToken(id tokens.ID) (r usedRow, err error) {
 	g, found := &guardedToken{}, false
 	err = t.each("read a token", selectToken, func(rows *sql.Rows) error {
 		found = true
-		var checksum []byte
-		if err := rows.Scan(append(r.dest(), &g.key, &g.digest, &checksum)...); err != nil {
+		var checksum, ofItself []byte
+		if err := rows.Scan(append(r.dest(), &g.key, &g.digest, &checksum, &ofItself)...); err != nil {
 			return err
 		}
 		g.tokenRow, g.rotations = r.tokenRow, r.rotations
 		if !r.revokeUS.Valid {
 			g.refused = t.store.rows.check(ofToken, r.id, r.sum(nil, r.rotations, g.digest, g.key), checksum)
+			if g.refused == nil && r.selfUS.Valid {
+				g.refused = t.store.rows.check(ofSelf, r.id, sumSelf(nil, r.id, r.selfUS.Int64), ofItself)
+			}
 		}
 		r.oldIP, r.useIP = slices.Clone(r.oldIP), slices.Clone(r.useIP)
 		return nil
@@ -256,8 +266,10 @@ func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, e
 const insertToken = `
 INSERT INTO tokens (id, "user", key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels,
   description,
-                    revoke_us, revoked_by, revoke_reason, blocked_by, row_mac)
-VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                    revoke_us, revoked_by, revoke_reason, blocked_by, row_mac,
+                    self_rotate_until_us, self_mac)
+VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+        ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertToken implements tokens.TokenWriter.
@@ -278,11 +290,31 @@ func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
 	if err != nil {
 		return err
 	}
+	until, ofItself, err := t.selfRotation(tok)
+	if err != nil {
+		return err
+	}
 	return t.mustExec("insert a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken), insertToken,
 		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), db.Join(tok.Scopes, " "),
 		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs),
 		labels,
-		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy), checksum)
+		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy), checksum, until, ofItself)
+}
+
+// selfRotation returns what is stored of what a token may do by itself.
+func (t *tx) selfRotation(tok tokens.Token) (untilUS, checksum any, err error) {
+	if !tok.SelfRotate {
+		return nil, nil, nil
+	}
+	us := int64(0)
+	if !tok.RenewableUntil.IsZero() {
+		us = db.Micros(tok.RenewableUntil)
+	}
+	if tok.Revocation != nil {
+		return us, nil, nil
+	}
+	checksum, err = t.store.rows.checksum(sumSelf(nil, int64(tok.ID), us))
+	return us, checksum, err
 }
 
 // set sets what an update writes.
@@ -296,7 +328,7 @@ func (g *guardedToken) set(tok tokens.Token, labels any) {
 const updateToken = `
 UPDATE tokens
 SET name = ?2, name_key = ?3, description = ?4, labels = ?5, scopes = ?6, cidrs = ?7, expire_us = ?8, blocked_by = ?12,
-    renew_us = ?13, row_mac = ?14,
+    renew_us = ?13, row_mac = ?14, self_rotate_until_us = ?15, self_mac = ?16,
     revoke_us     = CASE WHEN revoke_us IS NULL THEN ?9  ELSE revoke_us END,
     revoked_by    = CASE WHEN revoke_us IS NULL THEN ?10 ELSE revoked_by END,
     revoke_reason = CASE WHEN revoke_us IS NULL THEN ?11 ELSE revoke_reason END
@@ -325,11 +357,15 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 	} else {
 		t.token = nil
 	}
+	until, ofItself, err := t.selfRotation(tok)
+	if err != nil {
+		return err
+	}
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
 		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, db.Join(tok.Scopes,
 			" "),
 		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy),
-		db.NullTime(tok.RenewTime), checksum)
+		db.NullTime(tok.RenewTime), checksum, until, ofItself)
 }
 
 const revokeTokens = `

@@ -42,6 +42,10 @@ func (s *Service) checked(in TokenChange) (change, error) {
 		at := in.ExpireTime.UTC().Truncate(time.Microsecond)
 		out.ExpireTime = &at
 	}
+	if in.RenewableUntil != nil && !in.RenewableUntil.IsZero() {
+		at := in.RenewableUntil.UTC().Truncate(time.Microsecond)
+		out.RenewableUntil = &at
+	}
 	return out, c.err()
 }
 
@@ -49,6 +53,7 @@ func (s *Service) checked(in TokenChange) (change, error) {
 // value. A change that would widen the token is refused.
 func (c change) apply(t *Token, now time.Time) ([]string, error) {
 	var changed []string
+	ended := t.ExpireTime
 	if c.Scopes != nil {
 		_, more := Effective(*c.Scopes, t.Scopes)
 		if len(more) > 0 {
@@ -75,6 +80,11 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 		t.ExpireTime = at
 		changed = append(changed, "expire_time")
 	}
+	self, err := c.applySelf(t, !t.ExpireTime.Equal(ended), now)
+	if err != nil {
+		return nil, err
+	}
+	changed = append(changed, self...)
 	if c.Name != nil && *c.Name != t.Name {
 		t.Name = *c.Name
 		changed = append(changed, "name")

@@ -31,7 +31,8 @@
 //   - No update and no rotation extends a token beyond the lifetime policy. A revoked token stays revoked.
 //   - What came from a token never has more rights than the token has now, and outlives neither it, nor the secret, nor
 //     the family. A refresh token that is used twice ends its family, access tokens included.
-//   - A token mints and manages nothing. Only services and signed-in users do, the latter only for themselves.
+//   - A token mints and manages nothing. Only services and signed-in users do, the latter only for themselves. It rotates
+//     itself, and renews itself to an end, only if its owner said so ([Service.RotateSelf]).
 //   - A decision is a value ([Decision]). An outage is an error, and never looks like a decision.
 //   - A change and its audit [Event] are one transaction; refused attempts leave an event too.
 //

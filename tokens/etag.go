@@ -91,6 +91,9 @@ func (t Token) ETag() string {
 		"token", t.ID.String(), t.User, t.Name, t.Description, framed(t.Scopes...), framed(t.Audiences...), fmt.Sprint(t.CIDRs),
 		instant(t.IssueTime), instant(t.ExpireTime), t.BlockedBy, strconv.FormatInt(t.Rotations, 10),
 	}
+	if t.SelfRotate {
+		parts = append(parts, "self_rotate", instant(t.RenewableUntil))
+	}
 	for _, k := range slices.Sorted(maps.Keys(t.Labels)) {
 		parts = append(parts, k, t.Labels[k])
 	}

@@ -114,8 +114,8 @@ func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([
 
 // UpdateToken changes some fields of an active token. It can only remove scopes and only make the expiry earlier.
 //
-// Reasons: TOKEN_NOT_ACTIVE, SCOPES_WIDENED, SCOPES_REQUIRED, EXPIRE_TIME_LATER, EXPIRE_TIME_PAST, NAME_TAKEN, those of
-// malformed fields, and outages.
+// Reasons: TOKEN_NOT_ACTIVE, SCOPES_WIDENED, SCOPES_REQUIRED, EXPIRE_TIME_LATER, EXPIRE_TIME_PAST, NAME_TAKEN,
+// SELF_ROTATE_DISABLED, RENEWABLE_UNTIL_INVALID, those of malformed fields, and outages.
 func (s *Service) UpdateToken(ctx context.Context, a Actor, user, id string, c TokenChange) (Token, error) {
 	t, err := s.update(ctx, a, user, id, c)
 	if err != nil {
@@ -139,8 +139,12 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 		if u, t, err = ownedActive(ctx, tx, user, id, now); err != nil {
 			return nil, err
 		}
+		could := t
 		changed, err := ch.apply(&t, now)
 		if err != nil || len(changed) == 0 {
+			return nil, err
+		}
+		if err := s.mayLetRotate(a, could, t); err != nil {
 			return nil, err
 		}
 		if err := s.unblock(tx, &t, now); err != nil {
@@ -160,7 +164,9 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 		}
 		e := a.event(now, ActionTokenUpdate)
 		e.User, e.TokenID, e.Detail = t.User, t.ID, strings.Join(changed, ", ")
-		e.Narrows = !slices.ContainsFunc(changed, func(what string) bool { return what != "expire_time" && !strings.HasPrefix(what, "scopes -") })
+		e.Narrows = !slices.ContainsFunc(changed, func(what string) bool {
+			return what != "expire_time" && what != changedSelfOff && what != changedRenewalLess && !strings.HasPrefix(what, "scopes -")
+		})
 		return []Event{e}, nil
 	})
 	return t, err

@@ -13,7 +13,7 @@ import (
 // Mint makes a token for a user. The user must hold all requested scopes at this moment.
 //
 // Reasons: SCOPES_REQUIRED, SCOPE_NOT_HELD, TTL_ABOVE_MAXIMUM, EXPIRE_TIME_PAST, NEVER_NOT_ALLOWED, NAME_TAKEN,
-// TOKEN_LIMIT_REACHED, USER_SUSPENDED, IDEMPOTENCY_KEY_REUSED, those of malformed fields, and outages.
+// TOKEN_LIMIT_REACHED, USER_SUSPENDED, IDEMPOTENCY_KEY_REUSED, SELF_ROTATE_DISABLED, RENEWABLE_UNTIL_INVALID, those of malformed fields, and outages.
 func (s *Service) Mint(ctx context.Context, a Actor, r MintRequest) (Minted, error) {
 	user, err := s.owner(a, r.User)
 	if err != nil {
@@ -77,6 +77,9 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 		if t.ExpireTime, err = policy.Expiry(r.Lifetime, now); err != nil {
 			return nil, err
 		}
+		if err := t.renewableAfter(now); err != nil {
+			return nil, err
+		}
 		if u.Key == 0 {
 			if u.Key, err = tx.InsertUser(u); err != nil {
 				return nil, fmt.Errorf("add user: %w", err)
@@ -111,7 +114,14 @@ func (s *Service) draft(r MintRequest) (Token, error) {
 	t.CIDRs = c.cidrs(r.CIDRs, s.limits.CIDRs)
 	c.idempotencyKey(r.IdempotencyKey)
 	c.lifetime(r.Lifetime)
-	return t, c.err()
+	t.SelfRotate, t.RenewableUntil = r.SelfRotate, r.RenewableUntil.UTC().Truncate(time.Microsecond)
+	if r.RenewableUntil.IsZero() {
+		t.RenewableUntil = time.Time{}
+	}
+	if err := c.err(); err != nil {
+		return t, err
+	}
+	return t, s.maySelfRotate(t)
 }
 
 // answered is the result of a feature source from before a transaction. The zero value means that it was not asked.
@@ -162,6 +172,9 @@ func (s *Service) heldNow(ctx context.Context, u User, before answered) ([]strin
 // size, the features are unknown, which is an error and not an empty list.
 func credentialFeatures(a Actor) ([]string, error) {
 	switch {
+	case a.Kind == TokenActor: // only a token that renews itself comes here
+		return nil, Fail(CodePrecondition, "RENEWAL_NOT_ALLOWED",
+			"which features the user holds is known only when it signs in: the user renews the token")
 	case a.Kind != UserActor:
 		return nil, nil
 	case a.Features == nil:

@@ -226,8 +226,8 @@ type Tx interface {
 type TokenWriter interface {
 	// InsertToken adds a token with its current secret. ErrTaken when the id exists.
 	InsertToken(t Token, h Hash) error
-	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, RenewTime, BlockedBy and Revocation of the
-	// token with t.ID. An existing revocation is never changed or removed. ErrNotFound.
+	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, RenewTime, SelfRotate, RenewableUntil,
+	// BlockedBy and Revocation of the token with t.ID. An existing revocation is never changed or removed. ErrNotFound.
 	UpdateToken(t Token) error
 	RotationWriter
 	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns their ids, oldest

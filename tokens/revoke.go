@@ -139,7 +139,16 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	if err != nil {
 		return Self{}, err
 	}
-	c.Token.Rotations = c.Secrets[0].Serial
+	// Only the store has what no decision needs: the bearer is told whether it may rotate, and what is in progress.
+	err = s.store.View(ctx, func(tx ReadTx) error {
+		t, err := tx.Token(a.TokenID)
+		c.Token.Rotations, c.Token.Rotation = t.Rotations, t.Rotation
+		c.Token.SelfRotate, c.Token.RenewableUntil = t.SelfRotate, t.RenewableUntil
+		return err
+	})
+	if err != nil {
+		return Self{}, fmt.Errorf("read token %s: %w", a.TokenID, err)
+	}
 	c.Token.LastUsed = Use{Time: now, IP: a.Peer.IP}
 	s.store.RecordUse(Usage{ID: a.TokenID, Use: c.Token.LastUsed})
 	c.Token.InEffect = effectOf(c.Token.Scopes, h)

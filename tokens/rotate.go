@@ -25,6 +25,8 @@ type RotateRequest struct {
 	Force bool
 	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
 	IdempotencyKey string
+
+	self bool // the token itself asks: it renews itself until its RenewableUntil
 }
 
 // Rotated is a token with its new secret.
@@ -173,8 +175,11 @@ func (r RotateRequest) mayBegin(u User, t Token, now time.Time) error {
 	}
 	if t.Rotation.inProgress(now) && !r.Force {
 		until := t.Rotation.PreviousUntil.Format(time.RFC3339Nano)
-		e := Fail(CodePrecondition, "ROTATION_IN_PROGRESS", "the secret before the present one works until "+until+
-			", and would end now: wait for that, cancel that rotation, or say force: true")
+		do := ": wait for that, cancel that rotation, or say force: true"
+		if r.self {
+			do = ": wait for that; only the owner can cancel or force a rotation"
+		}
+		e := Fail(CodePrecondition, "ROTATION_IN_PROGRESS", "the secret before the present one works until "+until+", and would end now"+do)
 		e.Metadata = map[string]string{"previous_secret_expire_time": until}
 		return e
 	}
@@ -204,7 +209,7 @@ func (s *Service) alter(ctx context.Context, tx ReadTx, u User, t *Token, r Rota
 	if life.change == ExpiryKept {
 		return nil
 	}
-	t.ExpireTime, t.RenewTime = life.at, rot.Time
+	t.ExpireTime, t.RenewTime = life.at, life.from
 	rot.PreviousUntil = earliest(rot.PreviousUntil, t.ExpireTime)
 	return s.unblock(tx, t, rot.Time)
 }
@@ -252,14 +257,22 @@ type newLife struct {
 	at      time.Time // zero: never
 	change  ExpiryChange
 	extends bool // at is later than before
+	// from is the RenewTime of the token, which at and the lifetime that it had give.
+	from time.Time
 }
 
 // extended returns when a token would expire after a rotation at now.
 func (s *Service) extended(tx ReadTx, t Token, r RotateRequest, now time.Time) (newLife, error) {
-	l, life := r.Lifetime, newLife{at: t.ExpireTime, change: ExpirySet}
+	l, life := r.Lifetime, newLife{at: t.ExpireTime, change: ExpirySet, from: now}
 	if r.Renew {
 		ttl := t.lifetime()
 		l, life.change = Lifetime{TTL: &ttl}, ExpiryRenewed
+		if end := t.RenewableUntil; r.self && end.Before(now.Add(ttl)) {
+			l, life.from = Lifetime{ExpireTime: &end}, end.Add(-ttl)
+			if !later(end, t.ExpireTime) {
+				l = Lifetime{} // nothing is left to give
+			}
+		}
 	}
 	if l.isZero() || r.Renew && t.ExpireTime.IsZero() {
 		life.change = ExpiryKept

@@ -25,6 +25,8 @@ type turnstile struct {
 	undo    func()        // puts the model back as it was before the rotation; nil: there is none to cancel
 	keyed   *keyedCall
 	keys    int
+	// renewable is until when the token may renew itself.
+	renewable time.Time
 }
 
 // told is a secret and until when its callers were told that it works, as a part of the token's life.
@@ -35,9 +37,10 @@ type told struct {
 
 // keyedCall is a rotation that can be repeated.
 type keyedCall struct {
-	request tokens.RotateRequest
+	again   func() (tokens.Rotated, error)
 	answer  tokens.Rotated
-	current bool // no other rotation or cancellation came after it
+	by      *told // the secret that the token presented to rotate itself; nil: its owner rotated it
+	current bool  // no other rotation or cancellation came after it
 }
 
 func (s *turnstile) works(one *told) bool {
@@ -80,6 +83,61 @@ func (s *turnstile) rotateOne(t *rapid.T) {
 	case r.Lifetime.TTL != nil:
 		at, life = s.now().Add(*r.Lifetime.TTL), *r.Lifetime.TTL
 	}
+	s.rotated(t, got, grace, at, life)
+	if r.IdempotencyKey != "" {
+		s.keyed = &keyedCall{again: func() (tokens.Rotated, error) { return s.turn(s.m, r) }, answer: got, current: true}
+	}
+}
+
+// rotateItself presents any secret that ever was, to rotate the token.
+func (s *turnstile) rotateItself(t *rapid.T) {
+	grace := rapid.SampledFrom([]time.Duration{time.Minute, time.Hour, tokens.Day}).Draw(t, "grace")
+	r := tokens.RotateSelfRequest{
+		Grace: &grace, Renew: rapid.Bool().Draw(t, "renew"),
+		Retire: rapid.SampledFrom([]tokens.RetirePrevious{0, tokens.AfterGrace, tokens.OnFirstUse}).Draw(t, "retire"),
+	}
+	if rapid.Bool().Draw(t, "keyed") {
+		s.keys++
+		r.IdempotencyKey = fmt.Sprintf("key of rotation %04d", s.keys)
+	}
+	one := s.current
+	if rapid.IntRange(0, 3).Draw(t, "any secret") == 0 {
+		one = rapid.SampledFrom(s.secrets).Draw(t, "secret")
+	}
+	busy := s.inProgress()
+	got, err := s.rotateSelf(one.secret, r)
+	switch {
+	case !s.now().Before(s.expires):
+		wantReason(t, err, "TOKEN_EXPIRED", "a token that has expired rotates itself")
+		return
+	case !s.works(one):
+		wantReason(t, err, "TOKEN_SUPERSEDED", "a secret that has ended rotates the token")
+		return
+	case busy:
+		wantReason(t, err, "ROTATION_IN_PROGRESS", "a token rotates itself while a secret is in its grace")
+		return
+	case one != s.current:
+		t.Fatal("a secret that is neither current nor in its grace works")
+	case err != nil:
+		t.Fatal(err)
+	}
+	at := s.expires
+	if r.Renew {
+		if at = s.now().Add(s.life); s.renewable.Before(at) {
+			at = s.renewable
+		}
+		if at.Before(s.expires) {
+			at = s.expires
+		}
+	}
+	s.rotated(t, got, grace, at, s.life)
+	if r.IdempotencyKey != "" {
+		s.keyed = &keyedCall{again: func() (tokens.Rotated, error) { return s.rotateSelf(one.secret, r) }, answer: got, by: one, current: true}
+	}
+}
+
+// rotated notes a rotation, after which the token is to expire at an instant.
+func (s *turnstile) rotated(t *rapid.T, got tokens.Rotated, grace time.Duration, at time.Time, life time.Duration) {
 	if !got.Token.ExpireTime.Equal(at) {
 		t.Fatalf("expires %s, want %s", got.Token.ExpireTime, at)
 	}
@@ -102,9 +160,6 @@ func (s *turnstile) rotateOne(t *rapid.T) {
 	if s.keyed != nil {
 		s.keyed.current = false
 	}
-	if r.IdempotencyKey != "" {
-		s.keyed = &keyedCall{request: r, answer: got, current: true}
-	}
 }
 
 // end notes that a secret works no more.
@@ -118,7 +173,13 @@ func (s *turnstile) repeatOne(t *rapid.T) {
 	if s.keyed == nil || s.now().Sub(s.keyed.answer.Token.Rotation.Time) >= tokens.IdempotencyWindow {
 		t.Skip("no rotation to repeat")
 	}
-	got, err := s.turn(s.m, s.keyed.request)
+	got, err := s.keyed.again()
+	if one := s.keyed.by; one != nil && !s.works(one) {
+		if reason(err) != "TOKEN_SUPERSEDED" && reason(err) != "TOKEN_EXPIRED" {
+			t.Fatalf("a secret that has ended repeats its rotation: %v", err)
+		}
+		return
+	}
 	if err != nil {
 		t.Fatalf("repeat: %v", err)
 	}
@@ -175,6 +236,9 @@ func (s *turnstile) shortenOne(t *rapid.T) {
 	}
 	s.life -= s.expires.Sub(at)
 	s.expires = at
+	if at.Before(s.renewable) {
+		s.renewable = at
+	}
 	if before := s.undo; before != nil { // what an update takes away stays away
 		s.undo = func() {
 			if before(); at.Before(s.expires) {
@@ -202,6 +266,9 @@ func (s *turnstile) check(t *rapid.T) {
 		t.Fatalf("%d secrets are live", live)
 	}
 	stored := s.stored(s.m)
+	if !stored.RenewableUntil.Equal(s.renewable) {
+		t.Fatalf("the token renews itself until %s, want %s", stored.RenewableUntil, s.renewable)
+	}
 	if !stored.ExpireTime.Equal(s.expires) {
 		t.Fatalf("the token expires %s, want %s", stored.ExpireTime, s.expires)
 	}
@@ -236,7 +303,10 @@ func TestRotationKeepsWhatItSaid(t *testing.T) {
 		s := &turnstile{house: newHouseIn(t, tempDir(t)), life: 30 * tokens.Day}
 		s.give("u1", "a")
 		var err error
-		s.m, err = s.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &s.life}})
+		s.renewable = s.now().Add(40 * tokens.Day)
+		s.m, err = s.Mint(ctx, admin, tokens.MintRequest{
+			User: "u1", Name: "n", Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &s.life}, SelfRotate: true, RenewableUntil: s.renewable,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +314,7 @@ func TestRotationKeepsWhatItSaid(t *testing.T) {
 		s.secrets = []*told{s.current}
 		t.Repeat(map[string]func(*rapid.T){
 			"": s.check, "rotate": s.rotateOne, "rotate more": s.rotateOne, "repeat": s.repeatOne, "use": s.useOne,
-			"cancel": s.cancelOne, "shorten": s.shortenOne,
+			"cancel": s.cancelOne, "shorten": s.shortenOne, "rotate itself": s.rotateItself,
 			"wait": func(t *rapid.T) {
 				s.wait(rapid.SampledFrom([]time.Duration{time.Microsecond, time.Minute, time.Hour, tokens.Day}).Draw(t, "d"))
 			},

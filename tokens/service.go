@@ -25,6 +25,8 @@ type Config struct {
 	CacheFor time.Duration
 	// RenewURL is where users renew their tokens; empty: nowhere.
 	RenewURL string
+	// ForbidSelfRotate forbids that tokens rotate themselves, and are minted or updated so that they could.
+	ForbidSelfRotate bool
 	// SigningKeyDelay is how long a new key for JWTs is published before it signs, see Signer; 0: it signs at once.
 	SigningKeyDelay time.Duration
 	// ReturnOrigins are the origins, such as https://app.example.com, that a hand-off may return to.
@@ -51,6 +53,7 @@ type Service struct {
 	limits          Limits
 	cacheFor        time.Duration
 	renewURL        string
+	selfRotate      bool // tokens may rotate themselves
 	signingKeyDelay time.Duration
 	returnOrigins   []string
 	handoffTTL      time.Duration
@@ -73,7 +76,7 @@ func NewService(c Config) (*Service, error) {
 	s := &Service{
 		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
-		cacheFor: c.CacheFor, renewURL: c.RenewURL, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
+		cacheFor: c.CacheFor, renewURL: c.RenewURL, selfRotate: !c.ForbidSelfRotate, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
 		returnOrigins: c.ReturnOrigins, handoffTTL: c.HandoffTTL,
 	}
 	if s.handoffTTL <= 0 {
@@ -155,6 +158,9 @@ type MintRequest struct {
 	Lifetime    Lifetime
 	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
 	IdempotencyKey string
+	// SelfRotate lets the bearer rotate the token, see RotateSelf, and renew it until RenewableUntil; zero: not at all.
+	SelfRotate     bool
+	RenewableUntil time.Time
 }
 
 // Minted is a new token, with its secret.
@@ -173,6 +179,10 @@ type TokenChange struct {
 	CIDRs       *[]string
 	Scopes      *[]string
 	ExpireTime  *time.Time // pointing to the zero time: never
+	SelfRotate  *bool
+	// RenewableUntil may point to the zero time: the token does not renew itself. An earlier expiry makes it earlier too,
+	// unless it is given.
+	RenewableUntil *time.Time
 }
 
 // Page selects one page of a list.

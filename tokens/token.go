@@ -45,6 +45,10 @@ type Token struct {
 	RenewTime time.Time
 	// Rotation is the newest rotation; nil: there was none. Lookup does not set it.
 	Rotation *Rotation
+	// SelfRotate says that the bearer may rotate the token, and RenewableUntil until when it may renew it at most; zero:
+	// it may not. Lookup does not set them.
+	SelfRotate     bool      `json:",omitempty"` // earlier versions did not know it, see the fingerprint of a mint
+	RenewableUntil time.Time `json:",omitzero"`
 }
 
 // Revocation says when, by whom and why a token or service was revoked. It is final.

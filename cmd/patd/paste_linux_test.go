@@ -97,10 +97,33 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 			t.Errorf("after a rotation was canceled: %s, %v; want %s", got.GetDecision(), err, want)
 		}
 	}
+	selfRotates(t, k, d, a)
 	k.paste(t, block(t, "sh offboarding"))
 	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: first.GetSecret()})
 	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_REVOKED {
 		t.Errorf("once the user has left: %s, %v", got.GetDecision(), err)
+	}
+}
+
+// selfRotates pastes how a token is made that may rotate itself, and how it does.
+func selfRotates(t *testing.T, k *desk, d *daemon, a api) {
+	t.Helper()
+	k.paste(t, block(t, "sh selfrotating"))
+	var answer struct{ Secret string }
+	k.paste(t, strings.ReplaceAll(block(t, "sh selfrotated"), "http://127.0.0.1:8080", d.http))
+	said, err := os.ReadFile(filepath.Join(k.dir, "rotated.json"))
+	if err == nil {
+		err = json.Unmarshal(said, &answer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]patdv1.IntrospectResponse_Decision{
+		answer.Secret: patdv1.IntrospectResponse_ALLOW, "pat_x": patdv1.IntrospectResponse_NOT_FOUND,
+	} {
+		if got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: text}); err != nil || got.GetDecision() != want {
+			t.Errorf("after a token rotated itself: %s, %v; want %s", got.GetDecision(), err, want)
+		}
 	}
 }
 

@@ -32,6 +32,8 @@ var claims = map[string]string{
 	"js":              "TestModulesOfPagesDecide",
 	"sh renewing":     "TestUserAndTokenCommandsCanBePasted",
 	"sh cancelling":   "TestUserAndTokenCommandsCanBePasted",
+	"sh selfrotating": "TestUserAndTokenCommandsCanBePasted",
+	"sh selfrotated":  "TestUserAndTokenCommandsCanBePasted",
 	"sh offboarding":  "TestUserAndTokenCommandsCanBePasted",
 	"sh signin":       "TestSignInCanBePasted",
 	"sh handoff":      "TestHandOffCanBePasted",

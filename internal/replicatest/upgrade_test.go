@@ -116,28 +116,8 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 
 // Makes the schema of the version before the last out of the last.
 const unmigrate = `
-DROP TRIGGER users_row_mac ON behind.users;
-ALTER TABLE behind.users DROP COLUMN row_mac;
-DROP TRIGGER tokens_row_mac ON behind.tokens;
-ALTER TABLE behind.tokens DROP COLUMN row_mac;
-DROP TRIGGER old_secrets_row_mac ON behind.old_secrets;
-ALTER TABLE behind.old_secrets DROP COLUMN row_mac;
-ALTER TABLE behind.old_secrets DROP COLUMN before_mac;
-DROP TRIGGER services_row_mac ON behind.services;
-ALTER TABLE behind.services DROP COLUMN row_mac;
-DROP TRIGGER families_row_mac ON behind.families;
-ALTER TABLE behind.families DROP COLUMN row_mac;
-DROP TRIGGER refresh_tokens_row_mac ON behind.refresh_tokens;
-ALTER TABLE behind.refresh_tokens DROP COLUMN row_mac;
-DROP TRIGGER access_tokens_row_mac ON behind.access_tokens;
-ALTER TABLE behind.access_tokens DROP COLUMN row_mac;
-DROP TRIGGER events_of_sealed ON behind.events;
-ALTER TABLE behind.events DROP COLUMN writer;
-DROP TABLE behind.sealed;
-DROP FUNCTION behind.patd_sealed_raises_oldest();
-DROP FUNCTION behind.patd_writer_is_too_old();
-DROP FUNCTION behind.patd_row_mac_is_stale();
-UPDATE behind.compatibility SET oldest = 4;
+ALTER TABLE behind.tokens DROP COLUMN self_rotate_until_us;
+ALTER TABLE behind.tokens DROP COLUMN self_mac;
 DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {

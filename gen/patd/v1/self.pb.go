@@ -10,6 +10,8 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -224,11 +226,178 @@ func (x *RevokeSelfResponse) GetToken() *Token {
 	return nil
 }
 
+// RotateSelfRequest asks for a new secret for the presented token.
+type RotateSelfRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the presented secret works on: "60s" to 30 days, 24 h when absent; never past its own expiry.
+	Grace *durationpb.Duration `protobuf:"bytes,1,opt,name=grace,proto3" json:"grace,omitempty"`
+	// When the presented secret ends; AFTER_GRACE when absent.
+	RetirePrevious Rotation_RetirePrevious `protobuf:"varint,2,opt,name=retire_previous,json=retirePrevious,proto3,enum=patd.v1.Rotation_RetirePrevious" json:"retire_previous,omitempty"`
+	// True: the token gets the lifetime that it had, again from now, cut at its renewable_until; without that it is
+	// refused (RENEWAL_NOT_ALLOWED). The policy must allow it, and the user must hold all scopes (SCOPE_NOT_HELD). It never
+	// makes the expiry earlier: where nothing is left to give, the expiry stays (KEPT).
+	Renew bool `protobuf:"varint,3,opt,name=renew,proto3" json:"renew,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per token. The same as the
+	// `Idempotency-Key` header.
+	RequestId     string `protobuf:"bytes,21,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSelfRequest) Reset() {
+	*x = RotateSelfRequest{}
+	mi := &file_patd_v1_self_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSelfRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSelfRequest) ProtoMessage() {}
+
+func (x *RotateSelfRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_self_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSelfRequest.ProtoReflect.Descriptor instead.
+func (*RotateSelfRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_self_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RotateSelfRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+func (x *RotateSelfRequest) GetRetirePrevious() Rotation_RetirePrevious {
+	if x != nil {
+		return x.RetirePrevious
+	}
+	return Rotation_RETIRE_PREVIOUS_UNSPECIFIED
+}
+
+func (x *RotateSelfRequest) GetRenew() bool {
+	if x != nil {
+		return x.Renew
+	}
+	return false
+}
+
+func (x *RotateSelfRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *RotateSelfRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RotateSelfResponse holds the token and, this once, its new secret.
+type RotateSelfResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token.
+	Token *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The new secret. Empty only in the replay of a request whose token has been revoked or rotated since.
+	Secret string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	// Until when the presented secret is accepted.
+	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
+	// What became of the expiry: KEPT or RENEWED.
+	ExpireTimeChange Rotation_ExpireTimeChange `protobuf:"varint,4,opt,name=expire_time_change,json=expireTimeChange,proto3,enum=patd.v1.Rotation_ExpireTimeChange" json:"expire_time_change,omitempty"`
+	// When the presented secret ends.
+	RetirePrevious Rotation_RetirePrevious `protobuf:"varint,5,opt,name=retire_previous,json=retirePrevious,proto3,enum=patd.v1.Rotation_RetirePrevious" json:"retire_previous,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RotateSelfResponse) Reset() {
+	*x = RotateSelfResponse{}
+	mi := &file_patd_v1_self_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSelfResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSelfResponse) ProtoMessage() {}
+
+func (x *RotateSelfResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_self_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSelfResponse.ProtoReflect.Descriptor instead.
+func (*RotateSelfResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_self_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RotateSelfResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *RotateSelfResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *RotateSelfResponse) GetPreviousSecretExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PreviousSecretExpireTime
+	}
+	return nil
+}
+
+func (x *RotateSelfResponse) GetExpireTimeChange() Rotation_ExpireTimeChange {
+	if x != nil {
+		return x.ExpireTimeChange
+	}
+	return Rotation_EXPIRE_TIME_CHANGE_UNSPECIFIED
+}
+
+func (x *RotateSelfResponse) GetRetirePrevious() Rotation_RetirePrevious {
+	if x != nil {
+		return x.RetirePrevious
+	}
+	return Rotation_RETIRE_PREVIOUS_UNSPECIFIED
+}
+
 var File_patd_v1_self_proto protoreflect.FileDescriptor
 
 const file_patd_v1_self_proto_rawDesc = "" +
 	"\n" +
-	"\x12patd/v1/self.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x13patd/v1/token.proto\"\x10\n" +
+	"\x12patd/v1/self.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13patd/v1/token.proto\"\x10\n" +
 	"\x0eGetSelfRequest\"\x8d\x01\n" +
 	"\x0fGetSelfResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12)\n" +
@@ -238,13 +407,28 @@ const file_patd_v1_self_proto_rawDesc = "" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\":\n" +
 	"\x12RevokeSelfResponse\x12$\n" +
-	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token2\xb6\x01\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\xd8\x01\n" +
+	"\x11RotateSelfRequest\x12/\n" +
+	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12I\n" +
+	"\x0fretire_previous\x18\x02 \x01(\x0e2 .patd.v1.Rotation.RetirePreviousR\x0eretirePrevious\x12\x14\n" +
+	"\x05renew\x18\x03 \x01(\bR\x05renew\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x15 \x01(\tR\trequestId\"\xca\x02\n" +
+	"\x12RotateSelfResponse\x12$\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\x12Y\n" +
+	"\x1bprevious_secret_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x18previousSecretExpireTime\x12P\n" +
+	"\x12expire_time_change\x18\x04 \x01(\x0e2\".patd.v1.Rotation.ExpireTimeChangeR\x10expireTimeChange\x12I\n" +
+	"\x0fretire_previous\x18\x05 \x01(\x0e2 .patd.v1.Rotation.RetirePreviousR\x0eretirePrevious2\x99\x02\n" +
 	"\vSelfService\x12N\n" +
 	"\aGetSelf\x12\x17.patd.v1.GetSelfRequest\x1a\x18.patd.v1.GetSelfResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
 	"\x12\b/v1/self\x12W\n" +
 	"\n" +
 	"RevokeSelf\x12\x1a.patd.v1.RevokeSelfRequest\x1a\x1b.patd.v1.RevokeSelfResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
-	"*\b/v1/selfB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
+	"*\b/v1/self\x12a\n" +
+	"\n" +
+	"RotateSelf\x12\x1a.patd.v1.RotateSelfRequest\x1a\x1b.patd.v1.RotateSelfResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/self:rotateB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
 var (
 	file_patd_v1_self_proto_rawDescOnce sync.Once
@@ -258,26 +442,40 @@ func file_patd_v1_self_proto_rawDescGZIP() []byte {
 	return file_patd_v1_self_proto_rawDescData
 }
 
-var file_patd_v1_self_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_patd_v1_self_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_patd_v1_self_proto_goTypes = []any{
-	(*GetSelfRequest)(nil),     // 0: patd.v1.GetSelfRequest
-	(*GetSelfResponse)(nil),    // 1: patd.v1.GetSelfResponse
-	(*RevokeSelfRequest)(nil),  // 2: patd.v1.RevokeSelfRequest
-	(*RevokeSelfResponse)(nil), // 3: patd.v1.RevokeSelfResponse
-	(*Token)(nil),              // 4: patd.v1.Token
+	(*GetSelfRequest)(nil),         // 0: patd.v1.GetSelfRequest
+	(*GetSelfResponse)(nil),        // 1: patd.v1.GetSelfResponse
+	(*RevokeSelfRequest)(nil),      // 2: patd.v1.RevokeSelfRequest
+	(*RevokeSelfResponse)(nil),     // 3: patd.v1.RevokeSelfResponse
+	(*RotateSelfRequest)(nil),      // 4: patd.v1.RotateSelfRequest
+	(*RotateSelfResponse)(nil),     // 5: patd.v1.RotateSelfResponse
+	(*Token)(nil),                  // 6: patd.v1.Token
+	(*durationpb.Duration)(nil),    // 7: google.protobuf.Duration
+	(Rotation_RetirePrevious)(0),   // 8: patd.v1.Rotation.RetirePrevious
+	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
+	(Rotation_ExpireTimeChange)(0), // 10: patd.v1.Rotation.ExpireTimeChange
 }
 var file_patd_v1_self_proto_depIdxs = []int32{
-	4, // 0: patd.v1.GetSelfResponse.token:type_name -> patd.v1.Token
-	4, // 1: patd.v1.RevokeSelfResponse.token:type_name -> patd.v1.Token
-	0, // 2: patd.v1.SelfService.GetSelf:input_type -> patd.v1.GetSelfRequest
-	2, // 3: patd.v1.SelfService.RevokeSelf:input_type -> patd.v1.RevokeSelfRequest
-	1, // 4: patd.v1.SelfService.GetSelf:output_type -> patd.v1.GetSelfResponse
-	3, // 5: patd.v1.SelfService.RevokeSelf:output_type -> patd.v1.RevokeSelfResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6,  // 0: patd.v1.GetSelfResponse.token:type_name -> patd.v1.Token
+	6,  // 1: patd.v1.RevokeSelfResponse.token:type_name -> patd.v1.Token
+	7,  // 2: patd.v1.RotateSelfRequest.grace:type_name -> google.protobuf.Duration
+	8,  // 3: patd.v1.RotateSelfRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	6,  // 4: patd.v1.RotateSelfResponse.token:type_name -> patd.v1.Token
+	9,  // 5: patd.v1.RotateSelfResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	10, // 6: patd.v1.RotateSelfResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
+	8,  // 7: patd.v1.RotateSelfResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	0,  // 8: patd.v1.SelfService.GetSelf:input_type -> patd.v1.GetSelfRequest
+	2,  // 9: patd.v1.SelfService.RevokeSelf:input_type -> patd.v1.RevokeSelfRequest
+	4,  // 10: patd.v1.SelfService.RotateSelf:input_type -> patd.v1.RotateSelfRequest
+	1,  // 11: patd.v1.SelfService.GetSelf:output_type -> patd.v1.GetSelfResponse
+	3,  // 12: patd.v1.SelfService.RevokeSelf:output_type -> patd.v1.RevokeSelfResponse
+	5,  // 13: patd.v1.SelfService.RotateSelf:output_type -> patd.v1.RotateSelfResponse
+	11, // [11:14] is the sub-list for method output_type
+	8,  // [8:11] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_self_proto_init() }
@@ -292,7 +490,7 @@ func file_patd_v1_self_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_self_proto_rawDesc), len(file_patd_v1_self_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

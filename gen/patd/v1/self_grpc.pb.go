@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	SelfService_GetSelf_FullMethodName    = "/patd.v1.SelfService/GetSelf"
 	SelfService_RevokeSelf_FullMethodName = "/patd.v1.SelfService/RevokeSelf"
+	SelfService_RotateSelf_FullMethodName = "/patd.v1.SelfService/RotateSelf"
 )
 
 // SelfServiceClient is the client API for SelfService service.
@@ -36,6 +37,13 @@ type SelfServiceClient interface {
 	// RevokeSelf ends the presented token for good, from whatever address: holding a secret is reason
 	// enough to end it.
 	RevokeSelf(ctx context.Context, in *RevokeSelfRequest, opts ...grpc.CallOption) (*RevokeSelfResponse, error)
+	// RotateSelf gives the presented token a new secret under the same id, with the same scopes. Only a token with
+	// self_rotate may do it (SELF_ROTATE_NOT_ALLOWED), with its current secret, from an allowed address (IP_NOT_ALLOWED).
+	// The presented secret works on for the grace, in which another rotation is refused (ROTATION_IN_PROGRESS).
+	//
+	// With an `Idempotency-Key` header, or `request_id`, a repeated call with the same secret answers the same new secret as
+	// long as the grace lasts. That is why the grace is a minute at least.
+	RotateSelf(ctx context.Context, in *RotateSelfRequest, opts ...grpc.CallOption) (*RotateSelfResponse, error)
 }
 
 type selfServiceClient struct {
@@ -66,6 +74,16 @@ func (c *selfServiceClient) RevokeSelf(ctx context.Context, in *RevokeSelfReques
 	return out, nil
 }
 
+func (c *selfServiceClient) RotateSelf(ctx context.Context, in *RotateSelfRequest, opts ...grpc.CallOption) (*RotateSelfResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateSelfResponse)
+	err := c.cc.Invoke(ctx, SelfService_RotateSelf_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SelfServiceServer is the server API for SelfService service.
 // All implementations must embed UnimplementedSelfServiceServer
 // for forward compatibility.
@@ -79,6 +97,13 @@ type SelfServiceServer interface {
 	// RevokeSelf ends the presented token for good, from whatever address: holding a secret is reason
 	// enough to end it.
 	RevokeSelf(context.Context, *RevokeSelfRequest) (*RevokeSelfResponse, error)
+	// RotateSelf gives the presented token a new secret under the same id, with the same scopes. Only a token with
+	// self_rotate may do it (SELF_ROTATE_NOT_ALLOWED), with its current secret, from an allowed address (IP_NOT_ALLOWED).
+	// The presented secret works on for the grace, in which another rotation is refused (ROTATION_IN_PROGRESS).
+	//
+	// With an `Idempotency-Key` header, or `request_id`, a repeated call with the same secret answers the same new secret as
+	// long as the grace lasts. That is why the grace is a minute at least.
+	RotateSelf(context.Context, *RotateSelfRequest) (*RotateSelfResponse, error)
 	mustEmbedUnimplementedSelfServiceServer()
 }
 
@@ -94,6 +119,9 @@ func (UnimplementedSelfServiceServer) GetSelf(context.Context, *GetSelfRequest) 
 }
 func (UnimplementedSelfServiceServer) RevokeSelf(context.Context, *RevokeSelfRequest) (*RevokeSelfResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeSelf not implemented")
+}
+func (UnimplementedSelfServiceServer) RotateSelf(context.Context, *RotateSelfRequest) (*RotateSelfResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateSelf not implemented")
 }
 func (UnimplementedSelfServiceServer) mustEmbedUnimplementedSelfServiceServer() {}
 func (UnimplementedSelfServiceServer) testEmbeddedByValue()                     {}
@@ -152,6 +180,24 @@ func _SelfService_RevokeSelf_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SelfService_RotateSelf_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateSelfRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SelfServiceServer).RotateSelf(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SelfService_RotateSelf_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SelfServiceServer).RotateSelf(ctx, req.(*RotateSelfRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SelfService_ServiceDesc is the grpc.ServiceDesc for SelfService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -166,6 +212,10 @@ var SelfService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeSelf",
 			Handler:    _SelfService_RevokeSelf_Handler,
+		},
+		{
+			MethodName: "RotateSelf",
+			Handler:    _SelfService_RotateSelf_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -298,9 +298,14 @@ type Token struct {
 	SuspendedScopes []string `protobuf:"bytes,31,rep,name=suspended_scopes,json=suspendedScopes,proto3" json:"suspended_scopes,omitempty"`
 	// What effective_scopes and suspended_scopes rest on. The answers of GetToken, ListTokens, SearchTokens and GetSelf
 	// tell what is in effect; those of changes do not ask what the user holds, and say UNKNOWN.
-	ScopesState   Token_ScopesState `protobuf:"varint,32,opt,name=scopes_state,json=scopesState,proto3,enum=patd.v1.Token_ScopesState" json:"scopes_state,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ScopesState Token_ScopesState `protobuf:"varint,32,opt,name=scopes_state,json=scopesState,proto3,enum=patd.v1.Token_ScopesState" json:"scopes_state,omitempty"`
+	// True: the bearer of the token may give it a new secret (RotateSelf). The owner decides that; off unless asked for.
+	SelfRotate bool `protobuf:"varint,33,opt,name=self_rotate,json=selfRotate,proto3" json:"self_rotate,omitempty"`
+	// Until when the token can renew itself at most; absent: it cannot, only its owner can. It is later than the moment
+	// at which it was set, and only tokens with self_rotate have it.
+	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Token) Reset() {
@@ -487,6 +492,20 @@ func (x *Token) GetScopesState() Token_ScopesState {
 	return Token_SCOPES_STATE_UNSPECIFIED
 }
 
+func (x *Token) GetSelfRotate() bool {
+	if x != nil {
+		return x.SelfRotate
+	}
+	return false
+}
+
+func (x *Token) GetRenewableUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewableUntil
+	}
+	return nil
+}
+
 // Rotation is the rotation of a token whose previous secret still works.
 type Rotation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -587,9 +606,13 @@ type CreateTokenRequest struct {
 	NeverExpires bool `protobuf:"varint,10,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
 	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per caller. The same as
 	// the `Idempotency-Key` header.
-	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// True: the bearer of the token may give it a new secret (RotateSelf); SELF_ROTATE_DISABLED where the operator forbids it.
+	SelfRotate bool `protobuf:"varint,12,opt,name=self_rotate,json=selfRotate,proto3" json:"self_rotate,omitempty"`
+	// Until when the token may renew itself at most (RotateSelf with renew); absent: it may not. Only with self_rotate.
+	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateTokenRequest) Reset() {
@@ -697,6 +720,20 @@ func (x *CreateTokenRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CreateTokenRequest) GetSelfRotate() bool {
+	if x != nil {
+		return x.SelfRotate
+	}
+	return false
+}
+
+func (x *CreateTokenRequest) GetRenewableUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewableUntil
+	}
+	return nil
 }
 
 // CreateTokenResponse holds the token and, this once, its secret.
@@ -1011,7 +1048,8 @@ type UpdateTokenRequest struct {
 	// Holds the new values of the fields that update_mask names; the rest is ignored.
 	Token *Token `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	// Comma-separated names of the fields to change, in snake_case: name, description, labels,
-	// allowed_cidrs, scopes, expire_time. A string, since the JSON form of FieldMask refuses snake_case.
+	// allowed_cidrs, scopes, expire_time, self_rotate, renewable_until. A string, since the JSON form of FieldMask refuses
+	// snake_case. An earlier expire_time takes renewable_until with it, unless the mask names that too.
 	UpdateMask    string `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1695,7 +1733,7 @@ var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\b\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\t\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1724,7 +1762,10 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\brotation\x18\x13 \x01(\v2\x11.patd.v1.RotationR\brotation\x12)\n" +
 	"\x10effective_scopes\x18\x1e \x03(\tR\x0feffectiveScopes\x12)\n" +
 	"\x10suspended_scopes\x18\x1f \x03(\tR\x0fsuspendedScopes\x12=\n" +
-	"\fscopes_state\x18  \x01(\x0e2\x1a.patd.v1.Token.ScopesStateR\vscopesState\x1a9\n" +
+	"\fscopes_state\x18  \x01(\x0e2\x1a.patd.v1.Token.ScopesStateR\vscopesState\x12\x1f\n" +
+	"\vself_rotate\x18! \x01(\bR\n" +
+	"selfRotate\x12C\n" +
+	"\x0frenewable_until\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -1753,7 +1794,7 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\x1eEXPIRE_TIME_CHANGE_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04KEPT\x10\x01\x12\v\n" +
 	"\aRENEWED\x10\x02\x12\a\n" +
-	"\x03SET\x10\x03\"\xe8\x03\n" +
+	"\x03SET\x10\x03\"\xce\x04\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x17\n" +
 	"\x04name\x18\x02 \x01(\tB\x03\xe0A\x02R\x04name\x12\x16\n" +
@@ -1768,7 +1809,10 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\rnever_expires\x18\n" +
 	" \x01(\bR\fneverExpires\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\v \x01(\tR\trequestId\x1a9\n" +
+	"request_id\x18\v \x01(\tR\trequestId\x12\x1f\n" +
+	"\vself_rotate\x18\f \x01(\bR\n" +
+	"selfRotate\x12C\n" +
+	"\x0frenewable_until\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
@@ -1903,50 +1947,52 @@ var file_patd_v1_token_proto_depIdxs = []int32{
 	24, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
 	5,  // 6: patd.v1.Token.rotation:type_name -> patd.v1.Rotation
 	1,  // 7: patd.v1.Token.scopes_state:type_name -> patd.v1.Token.ScopesState
-	24, // 8: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
-	24, // 9: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 10: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	24, // 11: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
-	23, // 12: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
-	24, // 13: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	25, // 14: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	4,  // 15: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
-	4,  // 16: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
-	0,  // 17: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
-	4,  // 18: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
-	4,  // 19: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
-	4,  // 20: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
-	25, // 21: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
-	24, // 22: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	25, // 23: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	2,  // 24: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	4,  // 25: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
-	24, // 26: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 27: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
-	2,  // 28: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	4,  // 29: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
-	4,  // 30: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
-	6,  // 31: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
-	8,  // 32: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
-	10, // 33: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
-	12, // 34: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
-	14, // 35: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
-	16, // 36: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
-	18, // 37: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
-	20, // 38: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
-	7,  // 39: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
-	9,  // 40: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
-	11, // 41: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
-	13, // 42: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
-	15, // 43: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
-	17, // 44: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
-	19, // 45: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
-	21, // 46: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
-	39, // [39:47] is the sub-list for method output_type
-	31, // [31:39] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	24, // 8: patd.v1.Token.renewable_until:type_name -> google.protobuf.Timestamp
+	24, // 9: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
+	24, // 10: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 11: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	24, // 12: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
+	23, // 13: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
+	24, // 14: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 15: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 16: patd.v1.CreateTokenRequest.renewable_until:type_name -> google.protobuf.Timestamp
+	4,  // 17: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
+	4,  // 18: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
+	0,  // 19: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
+	4,  // 20: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
+	4,  // 21: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
+	4,  // 22: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
+	25, // 23: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
+	24, // 24: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 25: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	2,  // 26: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 27: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
+	24, // 28: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 29: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
+	2,  // 30: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 31: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
+	4,  // 32: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
+	6,  // 33: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
+	8,  // 34: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
+	10, // 35: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
+	12, // 36: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
+	14, // 37: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
+	16, // 38: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
+	18, // 39: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
+	20, // 40: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
+	7,  // 41: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
+	9,  // 42: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
+	11, // 43: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
+	13, // 44: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
+	15, // 45: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
+	17, // 46: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
+	19, // 47: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
+	21, // 48: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
+	41, // [41:49] is the sub-list for method output_type
+	33, // [33:41] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_token_proto_init() }

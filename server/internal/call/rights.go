@@ -77,6 +77,7 @@ func Rights() map[string]Right {
 
 		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, Conditional: true, Reads: true},
 		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},
+		patdv1.SelfService_RotateSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRotate, mints: true, Conditional: true, keyed: true},
 
 		patdv1.IntrospectionService_Introspect_FullMethodName:         {any: introspect, Hot: true, Reads: true},
 		patdv1.IntrospectionService_BatchIntrospect_FullMethodName:    {any: introspect, Hot: true, Reads: true},

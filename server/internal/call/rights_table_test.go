@@ -42,7 +42,7 @@ func TestNoChangeIgnoresAnIdempotencyKey(t *testing.T) {
 		if changes == r.Reads || r.keyed && r.Reads {
 			t.Errorf("%s: changes %v, reads %v, keyed %v", method, changes, r.Reads, r.keyed)
 		}
-		makes := []string{"CreateToken", "RotateToken", "CreateService", "RotateService"}
+		makes := []string{"CreateToken", "RotateToken", "RotateSelf", "CreateService", "RotateService"}
 		if secret := slices.Contains(makes, method[strings.LastIndexByte(method, '/')+1:]); secret != r.keyed {
 			t.Errorf("%s makes a secret %v, and is keyed %v", method, secret, r.keyed)
 		}

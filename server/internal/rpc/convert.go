@@ -30,6 +30,7 @@ func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 			RetirePrevious: patdv1.Rotation_RetirePrevious(r.Retire), FirstUseTime: wire.ToTime(r.FirstUse),
 		}
 	}
+	out.SelfRotate, out.RenewableUntil = t.SelfRotate, wire.ToTime(t.RenewableUntil)
 	out.ScopesState = patdv1.Token_UNKNOWN
 	if e := t.InEffect; e != nil {
 		out.EffectiveScopes, out.SuspendedScopes, out.ScopesState = e.Effective, e.Suspended, patdv1.Token_CURRENT

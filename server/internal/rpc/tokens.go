@@ -36,7 +36,12 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 	if err != nil {
 		return nil, err
 	}
+	until, err := wire.FromTime("renewable_until", r.GetRenewableUntil())
+	if err != nil {
+		return nil, err
+	}
 	m, err := s.service.Mint(ctx, call.ActorOf(ctx), tokens.MintRequest{
+		SelfRotate: r.GetSelfRotate(), RenewableUntil: orZero(until),
 		User: r.GetUser(), Name: r.GetName(), Description: r.GetDescription(), Labels: r.GetLabels(),
 		Scopes: r.GetScopes(), Audiences: r.GetAudiences(), CIDRs: r.GetAllowedCidrs(), Lifetime: life, IdempotencyKey: key,
 	})
@@ -47,6 +52,14 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 		return nil, err
 	}
 	return &patdv1.CreateTokenResponse{Token: toToken(m.Token, s.service.Now()), Secret: m.Secret.Reveal()}, nil
+}
+
+// orZero returns the time that at points to; the zero time for nil.
+func orZero(at *time.Time) time.Time {
+	if at == nil {
+		return time.Time{}
+	}
+	return *at
 }
 
 // markReplay marks a replayed response in its headers.
@@ -155,6 +168,15 @@ func fromUpdate(r *patdv1.UpdateTokenRequest) (tokens.TokenChange, error) {
 			if c.ExpireTime = at; at == nil {
 				c.ExpireTime = new(time.Time) // never
 			}
+		case "self_rotate":
+			c.SelfRotate = &t.SelfRotate
+		case "renewable_until":
+			at, err := wire.FromTime("token.renewable_until", t.GetRenewableUntil())
+			if err != nil {
+				return c, err
+			}
+			until := orZero(at)
+			c.RenewableUntil = &until
 		default:
 			return c, tokens.Invalid("UPDATE_MASK_INVALID", "update_mask", maskText(path))
 		}
@@ -164,7 +186,7 @@ func fromUpdate(r *patdv1.UpdateTokenRequest) (tokens.TokenChange, error) {
 
 // maskText describes the fault of a path in an update mask. It repeats the path only if it is a field name.
 func maskText(path string) string {
-	const can = "the fields that can be changed are name, description, labels, allowed_cidrs, scopes and expire_time"
+	const can = "the fields that can be changed are name, description, labels, allowed_cidrs, scopes, expire_time, self_rotate and renewable_until"
 	fields := (&patdv1.Token{}).ProtoReflect().Descriptor().Fields()
 	names := make([]string, fields.Len())
 	for i := range names {
@@ -239,36 +261,4 @@ func (s tokenService) RevokeTokens(ctx context.Context, r *patdv1.RevokeTokensRe
 		return nil, err
 	}
 	return &patdv1.RevokeTokensResponse{RevokedCount: int32(n)}, nil
-}
-
-// selfService serves patd.v1.SelfService.
-type selfService struct {
-	patdv1.UnimplementedSelfServiceServer
-	service *tokens.Service
-}
-
-var _ patdv1.SelfServiceServer = selfService{}
-
-// GetSelf describes the presented token.
-func (s selfService) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*patdv1.GetSelfResponse, error) {
-	self, err := s.service.Self(ctx, call.ActorOf(ctx))
-	if err != nil {
-		return nil, err
-	}
-	if err := tellRenewal(ctx, self.ExpireTime, s.service.RenewURL(self.ExpireTime)); err != nil {
-		return nil, err
-	}
-	return &patdv1.GetSelfResponse{
-		Token: toToken(self.Token, s.service.Now()), EffectiveScopes: self.Token.InEffect.Effective,
-		SuspendedScopes: self.Token.InEffect.Suspended,
-	}, nil
-}
-
-// RevokeSelf revokes the presented token.
-func (s selfService) RevokeSelf(ctx context.Context, r *patdv1.RevokeSelfRequest) (*patdv1.RevokeSelfResponse, error) {
-	t, err := s.service.RevokeSelf(ctx, call.ActorOf(ctx), r.GetReason())
-	if err != nil {
-		return nil, err
-	}
-	return &patdv1.RevokeSelfResponse{Token: toToken(t, s.service.Now())}, nil
 }

@@ -105,6 +105,23 @@ func instant(text string) (*timestamppb.Timestamp, error) {
 	return timestamppb.New(t), nil
 }
 
+// renewableFlag adds the flag with the end of a token's own renewals.
+func renewableFlag(cmd *cobra.Command, until *string, more string) {
+	cmd.Flags().StringVar(until, "renewable-until", "", "until when the token may renew itself, a `TIME` such as 2030-01-31T12:00:00Z"+more)
+}
+
+// renewable reads the value of --renewable-until; empty: the token does not renew itself.
+func renewable(text string) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return nil, errors.New("--renewable-until must be a time such as 2030-01-31T12:00:00Z")
+	}
+	return timestamppb.New(t), nil
+}
+
 // labelled reads the values of --label.
 func labelled(given []string) (map[string]string, error) {
 	labels := map[string]string{}
@@ -123,6 +140,7 @@ func tokenCreate(c *cli.Command) *cobra.Command {
 		r      patdv1.CreateTokenRequest
 		life   lifetime
 		labels []string
+		until  string
 		asJSON bool
 	)
 	cmd := &cobra.Command{
@@ -137,6 +155,9 @@ hold each scope as a feature at this moment.`,
 		if r.Labels, err = labelled(labels); err != nil {
 			return err
 		}
+		if r.RenewableUntil, err = renewable(until); err != nil {
+			return err
+		}
 		r.NeverExpires = life.never
 		r.Ttl, r.ExpireTime, err = life.read()
 		return err
@@ -148,6 +169,8 @@ hold each scope as a feature at this moment.`,
 	f.Var((*cli.Names)(&r.Audiences), "audience", "audiences that it is for, a `LIST`; or repeat")
 	f.Var((*cli.Names)(&r.AllowedCidrs), "cidr", "networks that it may be used from, a `LIST`; or repeat")
 	life.addTo(cmd, "the server's default when left out")
+	f.BoolVar(&r.SelfRotate, "self-rotate", false, "let the token give itself a new secret, for programs that rotate on their own")
+	renewableFlag(cmd, &until, "; with --self-rotate")
 	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
 		answer, err := patdv1.NewTokenServiceClient(conn).CreateToken(ctx, &r)
 		if err != nil {
@@ -231,6 +254,13 @@ func tokenFields(t *patdv1.Token) []cli.Field {
 			rotation += " or the first use of the new one"
 		}
 	}
+	self := ""
+	if t.GetSelfRotate() {
+		self = "yes"
+		if until := t.GetRenewableUntil(); until != nil {
+			self += ", and renews itself until " + cli.Moment(until, "")
+		}
+	}
 	return []cli.Field{
 		{"token id", t.GetTokenId()},
 		{"user", t.GetUser()},
@@ -245,6 +275,7 @@ func tokenFields(t *patdv1.Token) []cli.Field {
 		{"issued", cli.Moment(t.GetIssueTime(), "")},
 		{"expires", cli.Moment(t.GetExpireTime(), "never")},
 		{"rotation", rotation},
+		{"rotates itself", self},
 		{"last used", used},
 		{"revoked", cli.Moment(t.GetRevokeTime(), "")},
 		{"revoked by", t.GetRevokedBy()},

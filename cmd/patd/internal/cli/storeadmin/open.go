@@ -103,7 +103,7 @@ func NewService(c *cli.Command, o *Opened, cached *cache.Cache, ring *tokens.Key
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.Limits,
 		CacheFor: time.Duration(s.CacheFor), SigningKeyDelay: time.Duration(s.SigningKeyDelay), Now: c.Now,
 		ReturnOrigins: s.Page.Origins, HandoffTTL: s.HandoffTTL,
-		RenewURL: string(s.Bearer.RenewURL),
+		RenewURL: string(s.Bearer.RenewURL), ForbidSelfRotate: !s.Bearer.SelfRotate,
 	}
 	if cached != nil {
 		config.Store, config.Changes = cached, o.Feed()
