@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -160,8 +161,8 @@ type patd struct {
 	stop func() error
 }
 
-// serve runs patd in a folder, with more arguments, at an address for HTTP.
-func serve(dir, addr string, args ...string) (*patd, error) {
+// serve runs patd at an address for HTTP, with more in its environment and more arguments. Its log is in a folder.
+func serve(dir, addr string, env []string, args ...string) (*patd, error) {
 	program, err := binary()
 	if err != nil {
 		return nil, err
@@ -174,7 +175,7 @@ func serve(dir, addr string, args ...string) (*patd, error) {
 	cmd := exec.Command(program, append([]string{
 		"serve", "--http-addr", addr, "--grpc-addr", "127.0.0.1:0", "--drain-delay", "0s", "--auth-failure-rate", "off", "--change-rate", "off", "--mint-rate", "off",
 	}, args...)...)
-	cmd.Stderr = out
+	cmd.Stderr, cmd.Env = out, append(os.Environ(), env...)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -218,35 +219,33 @@ func (p *patd) text() string {
 	return string(text)
 }
 
-// service makes a service in the store that the arguments name, and returns its secret.
-func service(args ...string) (string, error) {
+// service makes a service in the store that the environment or the arguments name, and returns its secret.
+func service(env []string, args ...string) (string, error) {
 	program, err := binary()
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command(program, append([]string{"service", "create", "admin", "--permission", "admin"}, args...)...).Output()
+	cmd := exec.Command(program, append([]string{"service", "create", "admin", "--permission", "admin"}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
 	return strings.TrimSpace(string(out)), err
 }
 
-// clientSecret writes the secret of the client "page" to a file.
-func clientSecret(dir string) (string, error) {
+// signsIn are the arguments of a server at which users sign in by the provider at an address.
+func signsIn(dir, addr string) ([]string, error) {
 	path := filepath.Join(dir, "client-secret")
-	return path, os.WriteFile(path, []byte("a-secret-for-tests-only\n"), 0o600)
+	err := os.WriteFile(path, []byte("a-secret-for-tests-only\n"), 0o600)
+	return []string{"--oidc-issuer", "http://" + addr, "--oidc-client-id", "page", "--oidc-client-secret-file", path}, err
 }
 
-// signsIn are the arguments of a server at which users sign in by a provider of its own, which runs until stop is
-// called.
-func signsIn(dir, url string) (args []string, issuer string, stop func(), err error) {
-	path, err := clientSecret(dir)
+// startProvider runs an OpenID provider at an address, for the users of a server.
+func startProvider(addr, url string) (stop func(), err error) {
+	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, "", nil, err
+		return nil, err
 	}
 	var at struct{ Issuer string }
-	stop, err = node(provider, &at, "provider.mjs", "0", url+"/signin/callback")
-	if err != nil {
-		return nil, "", nil, err
-	}
-	return []string{"--oidc-issuer", at.Issuer, "--oidc-client-id", "page", "--oidc-client-secret-file", path}, at.Issuer, stop, nil
+	return node(provider, &at, "provider.mjs", port, url+"/signin/callback")
 }
 
 // shared is a server that most tests share, with users who sign in by a provider.
@@ -259,17 +258,25 @@ var shared = sync.OnceValues(func() (setup, error) {
 	if err != nil {
 		return setup{}, err
 	}
-	signIn, issuer, stop, err := signsIn(dir, "http://"+addr)
+	issuer, err := proctest.LoopbackAddr()
+	if err != nil {
+		return setup{}, err
+	}
+	args, err := signsIn(dir, issuer)
+	if err != nil {
+		return setup{}, err
+	}
+	stop, err := startProvider(issuer, "http://"+addr)
 	if err != nil {
 		return setup{}, err
 	}
 	ends = append(ends, stop)
 	data := []string{"--data-dir", filepath.Join(dir, "data")}
-	admin, err := service(data...)
+	admin, err := service(nil, data...)
 	if err != nil {
 		return setup{}, err
 	}
-	p, err := serve(dir, addr, append(signIn, data...)...)
+	p, err := serve(dir, addr, nil, append(args, data...)...)
 	if err != nil {
 		return setup{}, err
 	}
@@ -278,7 +285,7 @@ var shared = sync.OnceValues(func() (setup, error) {
 			fmt.Fprintln(os.Stderr, "patd:", err)
 		}
 	})
-	return setup{Patd: p.url, Admin: admin, Issuer: issuer}, nil
+	return setup{Patd: p.url, Admin: admin, Issuer: "http://" + issuer}, nil
 })
 
 // inShared runs a script with the server that tests share.

@@ -68,15 +68,15 @@ func (p *Pages) callback(q *frame.Request) error {
 		q.Redirect("/signin")
 		return nil
 	}
+	found, err := p.provider.discover(q.Context())
+	if err != nil {
+		return err // before the cookie is taken, so that the page can be loaded again
+	}
 	state := query.Get("state")
 	kept := strings.Split(q.TakeSignIn(state), ".")
 	if len(kept) != 4 || subtle.ConstantTimeCompare([]byte(kept[0]), []byte(state)) != 1 {
 		q.Render(http.StatusBadRequest, "signin", signInData{Address: p.frame.URL("/signin?next=%2F")})
 		return nil
-	}
-	found, err := p.provider.discover(q.Context())
-	if err != nil {
-		return err
 	}
 	// RFC 9207: an answer from another provider is refused.
 	if iss := query.Get("iss"); iss != p.provider.Issuer && (iss != "" || found.more.Iss) {
