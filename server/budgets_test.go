@@ -32,6 +32,7 @@ var readers = []string{
 	"UserService/GetUser", "UserService/ListUsers", "UserService/GetUserFeatures", "CatalogService/GetFeature",
 	"CatalogService/ListFeatures", "CatalogService/GetAudience", "CatalogService/ListAudiences", "CatalogService/CheckAudience",
 	"ServiceAccountService/ListServices", "AuditService/ListEvents", "InventoryService/SearchTokens",
+	"SignInService/GetSignIn", "SignInService/WhoAmI",
 }
 
 // TestEveryMutationSpendsFromItsCallersBudget calls every method of the table of rights as everybody who may, each with a budget
@@ -46,7 +47,7 @@ func TestEveryMutationSpendsFromItsCallersBudget(t *testing.T) {
 		case "pat":
 			_, secret := r.mint(fmt.Sprint("bearer", n), "t")
 			return secret
-		case "own":
+		case "own", "stranger", "none":
 			return r.idp.jwt(t, fmt.Sprint("owner", n))
 		case "anyone":
 			return ""

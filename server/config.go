@@ -43,6 +43,8 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	// SignIn verifies the JWTs of signed-in users. Nil: sign-in is off, and a JWT is rejected like any bad token.
 	SignIn call.Verifier
+	// CLISignIn is published to programs by which people call as themselves. Nil: there is none.
+	CLISignIn *CLISignIn
 	// Page configures the pages for people.
 	Page PageConfig
 	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many

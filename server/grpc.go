@@ -63,8 +63,8 @@ func keepaliveOf(l connection.Limits) grpc.ServerOption {
 }
 
 // registerServices registers the services of both servers.
-func registerServices(g call.Guard, svc *tokens.Service, issuer string) {
-	rpc.Register(g, svc, issuer)
+func registerServices(g call.Guard, svc *tokens.Service, issuer string, signIn *CLISignIn) {
+	rpc.Register(g, svc, issuer, signIn)
 	introspect.Register(g, introspect.New(g.Chain, svc))
 }
 

@@ -41,6 +41,9 @@ type PageClient struct {
 	Scopes []string // beside openid
 }
 
+// CLISignIn is how people sign in with a program such as patd's own command line.
+type CLISignIn = rpc.SignIn
+
 // HandoffURL returns the address at which the code of a hand-off signs a browser in.
 func (s *Server) HandoffURL(code tokens.Secret) string { return rpc.HandoffURL(s.issuer, code) }
 

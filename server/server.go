@@ -189,14 +189,14 @@ func (s *Server) build(c Config) error {
 	// The gate reads ahead for known callers, and speaks TLS.
 	s.grpc = newGRPC(network, keepaliveOf(c.Connections), grpc.ReadBufferSize(0))
 	accept := extauth.Accept{Basic: c.AcceptBasic, APIKey: c.AcceptAPIKey}
-	registerServices(call.NewGuard(s.grpc, network), c.Service, s.issuer)
+	registerServices(call.NewGuard(s.grpc, network), c.Service, s.issuer, c.CLISignIn)
 	extauth.RegisterEnvoy(call.NewGuard(s.grpc, network), extauth.NewEnvoy(c.Service, c.ForwardAuthorization, accept))
 	registerOpen(call.NewGuard(s.grpc, network), s.health, c.Reflection)
 	watchMethods(m, network.Methods, s.grpc)
 
 	behind := network.Behind(&s.numbered)
 	s.inProcess = newGRPC(behind, grpc.MaxConcurrentStreams(rest.UnlimitedStreams))
-	registerServices(call.NewGuard(s.inProcess, behind), c.Service, s.issuer)
+	registerServices(call.NewGuard(s.inProcess, behind), c.Service, s.issuer, c.CLISignIn)
 	s.pipe = bufconn.Listen(inProcessBuffer)
 	if s.conn, err = rest.DialInProcess(s.pipe, c.RequestTimeout+rest.LostCallGrace); err != nil {
 		stop()

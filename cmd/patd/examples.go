@@ -24,6 +24,10 @@ func examples() map[string]string {
 		"dev": "patd dev",
 		"serve": "patd serve --data-dir data\n" +
 			"patd serve --config patd.yaml --http-addr 127.0.0.1:8443 --tls-cert cert.pem --tls-key key.pem",
+		"login": "patd login --addr patd.example.com:9090\n" +
+			"patd login --device",
+		"logout": "patd logout",
+		"whoami": "patd whoami --json",
 		"token create": "patd token create --user alice --name 'nightly export' --scope reports.read,billing.read " +
 			"--ttl 90d > export.token",
 		"token list":            "patd token list --user alice --state active",
@@ -99,11 +103,11 @@ func actionNames() []string {
 // describe adds to each command its examples, its group and the values of its flags.
 func describe(root *cobra.Command) {
 	root.AddGroup(
-		&cobra.Group{ID: groupServe, Title: "Serve"}, &cobra.Group{ID: groupRemote, Title: "Over gRPC, with a service token"},
+		&cobra.Group{ID: groupServe, Title: "Serve"}, &cobra.Group{ID: groupRemote, Title: "Over gRPC, with a service token or as yourself"},
 		&cobra.Group{ID: groupStore, Title: "On the store itself, the server running or not"},
 	)
 	for id, names := range map[string][]string{
-		groupServe: {"dev", "serve"}, groupRemote: {"token", "user", "feature", "audience", "introspect", "events"},
+		groupServe: {"dev", "serve"}, groupRemote: {"login", "logout", "whoami", "token", "user", "feature", "audience", "introspect", "events"},
 		groupStore: {"service", "keys", "migrate", "backup", "restore", "check", "copy"},
 	} {
 		for _, name := range names {

@@ -129,7 +129,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	}
 	if users != nil {
 		defer users.Close()
-		config.SignIn = users
+		config.SignIn, config.CLISignIn = users, s.SignIn.CLI
 		users.Start()
 	}
 	srv, err := server.New(config)

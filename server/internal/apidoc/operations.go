@@ -227,6 +227,9 @@ var (
 	removed = []string{"DeleteFeature", "DeleteAudience"}
 )
 
+// unset are the methods that are NOT_FOUND while a setting of the server is not given.
+var unset = []string{"GetSignIn"}
+
 // responses returns the responses of an operation: its success, and every error that it may have.
 func (d *document) responses(b binding) (object, error) {
 	out := b.method.Output()
@@ -262,12 +265,13 @@ func (d *document) responses(b binding) (object, error) {
 
 // failures returns the HTTP codes of the errors that a call may have.
 func failures(b binding) []int {
+	public := b.right.Anyone || b.right.Open
 	codes := map[int]bool{
 		http.StatusBadRequest: true, http.StatusUnsupportedMediaType: true, http.StatusTooManyRequests: true,
 		http.StatusInternalServerError: true, http.StatusServiceUnavailable: true, http.StatusGatewayTimeout: true,
 		http.StatusRequestEntityTooLarge: true, // whether or not the call has a use for a body
-		http.StatusUnauthorized:          !b.right.Anyone, http.StatusForbidden: !b.right.Anyone,
-		http.StatusNotFound:           len(b.inPath) > 0,
+		http.StatusUnauthorized:          !public, http.StatusForbidden: !public,
+		http.StatusNotFound:           len(b.inPath) > 0 || slices.Contains(unset, string(b.method.Name())),
 		http.StatusConflict:           !b.right.Reads,
 		http.StatusPreconditionFailed: b.right.Conditional,
 	}

@@ -17,6 +17,8 @@ type Right struct {
 	user bool
 	// asUser: the caller could act as the user with what it gets, so no operator may call it.
 	asUser bool
+	// self: every service and signed-in user; the call is about the caller alone.
+	self bool
 	// bearer: only the bearer of a personal access token, not even admin.
 	bearer bool
 	// Open: every caller; the credential is not checked.
@@ -118,6 +120,10 @@ func Rights() map[string]Right {
 
 		patdv1.PageService_CreatePageSession_FullMethodName: {asUser: true, any: tokenManager, action: tokens.ActionSessionHandoff},
 
+		// What it returns is the same for all, and public.
+		patdv1.SignInService_GetSignIn_FullMethodName: {Open: true, Reads: true},
+		patdv1.SignInService_WhoAmI_FullMethodName:    {self: true, Reads: true},
+
 		// No credential is needed: possession of a secret suffices to revoke it.
 		patdv1.LeakService_ReportLeaks_FullMethodName: {Anyone: true},
 
@@ -134,7 +140,7 @@ func Rights() map[string]Right {
 // caller returns the capacity in which an actor may make a call: a signed-in user about its own things is a user, and
 // about all others an operator, if it is one. False: it may not make it.
 func (r Right) caller(a tokens.Actor, req any) (tokens.Actor, bool) {
-	if r.Allows(a) && reaches(a, req) {
+	if r.Allows(a) && (r.self || reaches(a, req)) {
 		return a, true
 	}
 	op := a.AsOperator()
@@ -145,9 +151,9 @@ func (r Right) caller(a tokens.Actor, req any) (tokens.Actor, bool) {
 func (r Right) Allows(a tokens.Actor) bool {
 	switch a.Kind {
 	case tokens.ServiceActor:
-		return r.any != 0 && a.Permissions.Has(r.any)
+		return r.self && a.Permissions != 0 || r.any != 0 && a.Permissions.Has(r.any)
 	case tokens.UserActor:
-		return r.user
+		return r.user || r.self
 	case tokens.OperatorActor: // a person; what only introspects is for programs
 		return !r.asUser && r.any&^tokens.PermIntrospect != 0 && a.Permissions.Has(r.any)
 	case tokens.TokenActor:

@@ -7,8 +7,9 @@ import (
 	"patd/tokens"
 )
 
-// Register registers the management services of patd.v1: all but introspection. issuer is the base of addresses.
-func Register(g grpc.ServiceRegistrar, svc *tokens.Service, issuer string) {
+// Register registers the management services of patd.v1: all but introspection. issuer is the base of addresses; signIn
+// may be nil.
+func Register(g grpc.ServiceRegistrar, svc *tokens.Service, issuer string, signIn *SignIn) {
 	patdv1.RegisterTokenServiceServer(g, tokenService{service: svc})
 	patdv1.RegisterSelfServiceServer(g, selfService{service: svc})
 	patdv1.RegisterUserServiceServer(g, userService{service: svc})
@@ -18,4 +19,5 @@ func Register(g grpc.ServiceRegistrar, svc *tokens.Service, issuer string) {
 	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
 	patdv1.RegisterLeakServiceServer(g, leakService{service: svc})
 	patdv1.RegisterPageServiceServer(g, pageService{service: svc, issuer: issuer})
+	patdv1.RegisterSignInServiceServer(g, signInService{signIn: signIn})
 }

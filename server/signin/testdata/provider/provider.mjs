@@ -21,8 +21,9 @@ const server = createServer();
 await new Promise((ready) => { server.listen(Number(process.argv[2] ?? 0), '127.0.0.1', ready); });
 const issuer = `http://127.0.0.1:${server.address().port}`;
 const addresses = (process.argv[3] ?? '').split(',').filter(Boolean);
-const accounts = { alice: ['reports.read', 'billing.read'], bob: [] };
+const accounts = { alice: ['reports.read', 'billing.read'], bob: [], olga: [] };
 const known = (id) => addresses.length > 0 || id in accounts;
+const groups = { olga: ['patd-support'] };
 
 let generation = 0;
 let key;
@@ -43,6 +44,13 @@ function rotate() {
       grant_types: ['authorization_code', 'client_credentials'],
       redirect_uris: ['http://127.0.0.1/callback'],
       response_types: ['code'],
+    }, {
+      client_id: 'cli', // as which people sign in with `patd login`
+      application_type: 'native',
+      token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+      redirect_uris: ['http://127.0.0.1/callback'],
+      response_types: ['code'],
     }, ...addresses.length === 0 ? [] : [{
       client_id: 'page',
       client_secret: 'a-secret-for-tests-only',
@@ -54,8 +62,11 @@ function rotate() {
     pkce: { required: () => false },
     claims: { openid: ['sub'] },
     findAccount: (ctx, id) => (known(id) ? { accountId: id, claims: () => ({ sub: id }) } : undefined),
-    extraTokenClaims: (ctx, token) => (token.accountId ? { features: accounts[token.accountId] } : undefined),
+    extraTokenClaims: (ctx, token) => (token.accountId
+      ? { features: accounts[token.accountId], groups: groups[token.accountId] } : undefined),
     features: {
+      deviceFlow: { enabled: true },
+      revocation: { enabled: true },
       clientCredentials: { enabled: true },
       resourceIndicators: {
         enabled: true,

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"patd/cmd/patd/internal/cli"
+	"patd/server"
 	"patd/server/signin"
 	"patd/tokens"
 )
@@ -24,6 +25,10 @@ type signInSettings struct {
 
 	leeway cli.Duration
 	config *signin.Config // as Read makes it; nil: no sign-in
+
+	cli cliSettings
+	// CLI is how people sign in with patd login, as Read makes it; nil: they do not.
+	CLI *server.CLISignIn
 }
 
 func (s *signInSettings) Flags(f *pflag.FlagSet) {
@@ -37,6 +42,7 @@ func (s *signInSettings) Flags(f *pflag.FlagSet) {
 	f.Var(&s.algorithms, "oidc-algorithms", "signature `algorithms` to accept, comma-separated (default RS256,PS256,ES256,EdDSA)")
 	s.leeway = cli.Duration(30 * time.Second)
 	f.Var(&s.leeway, "oidc-leeway", "how far the provider's clock may be off, up to 5m")
+	s.cli.flags(f)
 }
 
 // Read checks the combination of settings, and makes the configuration.
@@ -45,6 +51,9 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet, page *PageSettin
 		return err
 	}
 	if len(s.issuers) == 0 {
+		if _, err := s.cli.read("", nil); err != nil {
+			return err
+		}
 		for _, name := range []string{"oidc-audience", "oidc-user-claim", "oidc-user-prefix", "oidc-features-claim", "oidc-permissions-claim", "oidc-permissions", "oidc-algorithms", "oidc-leeway"} {
 			if f.Changed(name) {
 				return fmt.Errorf("--%s needs --oidc-issuer URL: without an issuer nobody signs in", name)
@@ -64,6 +73,9 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet, page *PageSettin
 		for i := range issuers {
 			issuers[i].NoBearer = true
 		}
+	}
+	if s.CLI, err = s.cli.read(issuers[0].URL, issuers[0].Audiences); err != nil {
+		return err
 	}
 	// 0 would be the default of package signin; 1 ns is as good as no leeway.
 	s.config = &signin.Config{Issuers: issuers, Leeway: max(time.Duration(s.leeway), 1), Now: c.Now}

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/login"
 	"patd/internal/loopback"
 	"patd/internal/secretfile"
 	"patd/tokens"
@@ -33,13 +34,20 @@ type Connection struct {
 	Addr, tokenFile, caFile string
 	Insecure                bool
 	timeout                 cli.Duration
+
+	person bool // the credential is that of patd login
 }
 
-// flags adds the flags of every command that works over gRPC.
+// flags adds the flags of every command that calls with a credential.
 func (r *Connection) flags(f *pflag.FlagSet) {
+	r.addressFlags(f)
+	f.StringVar(&r.tokenFile, "token-file", "", "`file` with the service token to call with; or PATD_TOKEN holds the token itself; without either, what patd login made")
+}
+
+// addressFlags adds the flags of every command that works over gRPC.
+func (r *Connection) addressFlags(f *pflag.FlagSet) {
 	r.timeout = cli.Duration(10 * time.Second)
 	f.StringVar(&r.Addr, "addr", "127.0.0.1:9090", "gRPC `address` of the server")
-	f.StringVar(&r.tokenFile, "token-file", "", "`file` with the service token to call with; or PATD_TOKEN holds the token itself")
 	f.StringVar(&r.caFile, "ca-file", "", "PEM `file` of the authorities to trust, instead of the system's; implies TLS")
 	if f.Lookup("insecure") == nil { // shared with serve where all settings are gathered
 		f.BoolVar(&r.Insecure, "insecure", false, "send the token in plain text to an address that is not loopback")
@@ -56,7 +64,7 @@ func remoteCommand(c *cli.Command, cmd *cobra.Command, fault int, do overRemote)
 	cli.Grouped(cmd.Flags(), "Connection", r.flags)
 	cmd.RunE = c.Run(func(ctx context.Context, args []string) error {
 		warnOfReaders(c, r.tokenFile)
-		conn, err := dial(c, &r)
+		conn, err := dial(ctx, c, &r)
 		if err == nil {
 			defer conn.Close()
 			err = do(ctx, conn, args)
@@ -70,20 +78,36 @@ func remoteCommand(c *cli.Command, cmd *cobra.Command, fault int, do overRemote)
 	return cmd
 }
 
-// dial makes a connection that carries the service token. The first call connects it.
-func dial(c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
+// dial makes a connection that carries the service token, or else the credential of patd login.
+func dial(ctx context.Context, c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
+	if text, _ := c.Getenv("PATD_TOKEN"); text == "" && r.tokenFile == "" {
+		if file, err := login.At(c.Getenv, r.Addr, c.Now); err == nil {
+			_, err = file.Token(ctx)
+			if err == nil {
+				r.person = true
+				return r.connect(person{file})
+			}
+			if !errors.Is(err, login.ErrNone) {
+				return nil, err
+			}
+		}
+	}
 	secret, err := credential(c, r)
 	if err != nil {
 		return nil, err
 	}
+	return r.connect(Bearer{secret})
+}
+
+// connect makes a connection that carries a credential; nil: none. The first call connects it.
+func (r *Connection) connect(carried credentials.PerRPCCredentials) (*grpc.ClientConn, error) {
 	transport, err := r.Transport()
 	if err != nil {
 		return nil, err
 	}
 	timeout := time.Duration(r.timeout)
-	conn, err := grpc.NewClient("passthrough:///"+r.Addr,
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
-		grpc.WithPerRPCCredentials(Bearer{secret}),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(experimental.AcceptCompressors(gzip.Name)),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -91,7 +115,11 @@ func dial(c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
 			defer cancel()
 			return invoke(ctx, method, in, out, cc, opts...)
 		}),
-	)
+	}
+	if carried != nil {
+		options = append(options, grpc.WithPerRPCCredentials(carried))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+r.Addr, options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", r.Addr, err)
 	}
@@ -110,7 +138,7 @@ func credential(c *cli.Command, r *Connection) (tokens.Secret, error) {
 	text, _ := c.Getenv("PATD_TOKEN")
 	switch text = strings.TrimRight(text, "\r\n"); {
 	case text == "":
-		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes")}
+		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes, or sign in with `patd login`")}
 	case !secretfile.IsToken(text):
 		return tokens.Secret{}, errors.New("PATD_TOKEN holds something other than one token")
 	}
@@ -181,6 +209,9 @@ func (r *Connection) explain(err error) error {
 	switch {
 	case reason != "":
 		text = strings.Join(append([]string{reason + ": " + text}, fields...), "; ")
+		if r.person && s.Code() == codes.Unauthenticated {
+			text += "; sign in again with `patd login`"
+		}
 	case s.Code() == codes.Unavailable:
 		text = fmt.Sprintf("cannot reach patd at %s (--addr or PATD_ADDR says where it is): %s", r.Addr, text)
 		if !r.Insecure && !strings.Contains(text, "refused") && r.caFile == "" {
