@@ -46,6 +46,16 @@ func adminPages() map[string][]string {
 		"/admin/events":                   {"audit"},
 		"/admin/events?user=bob":          {"audit"},
 		"/admin/events/export?format=csv": {"audit"},
+		"/admin/services":                 {"admin"},
+		"/admin/services/new":             {"admin"},
+		"/admin/services/admin":           {"admin"},
+		"/admin/audiences":                {"catalog"},
+		"/admin/audiences/new":            {"catalog"},
+		"/admin/audiences/api":            {"catalog"},
+		"/admin/features":                 {"catalog"},
+		"/admin/features/new":             {"catalog"},
+		"/admin/features/reports.read":    {"catalog"},
+		"/admin/keys":                     {"admin"},
 		"/admin/health":                   {"tokens", "users", "catalog", "audit"},
 	}
 }
@@ -62,6 +72,10 @@ func TestEachOperatorSeesAndMayWhatTheTableSays(t *testing.T) {
 	t.Parallel()
 	r, p := webRig(t)
 	id, _ := r.mint("bob", "bob's")
+	_, err := r.svc.CreateFeature(t.Context(), tokens.Operator(), tokens.FeatureEntry{Name: "reports.read"})
+	must(t, err)
+	_, err = r.svc.CreateAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "api"})
+	must(t, err)
 	pages := adminPages()
 	pages["/admin/tokens/"+id] = []string{"tokens"}
 	for _, kind := range []string{"tokens", "users", "catalog", "audit", "admin"} {

@@ -120,6 +120,9 @@ func (s *Service) CreateAudience(ctx context.Context, a Actor, e AudienceEntry) 
 
 // ReplaceAudience overwrites an existing audience. Tokens that exceed its new policy keep working until BlockTokens.
 func (s *Service) ReplaceAudience(ctx context.Context, a Actor, e AudienceEntry) (AudienceEntry, error) {
+	if err := s.expectUnnamed(ctx, e); err != nil {
+		return AudienceEntry{}, s.refused(ctx, a, Refusal{Action: ActionAudienceReplace}, err)
+	}
 	return s.writeAudience(ctx, a, ActionAudienceReplace, e, func(tx Tx, e AudienceEntry) error {
 		if err := expectAudience(ctx, tx, e.ID); err != nil {
 			return err
@@ -128,6 +131,26 @@ func (s *Service) ReplaceAudience(ctx context.Context, a Actor, e AudienceEntry)
 			return err
 		}
 		return missing("audience", tx.UpdateAudience(e))
+	})
+}
+
+// expectUnnamed compares the tokens that RequireNamed would keep out with the number that the caller expects. It is done
+// before the change, since it reads every row.
+func (s *Service) expectUnnamed(ctx context.Context, e AudienceEntry) error {
+	if !e.RequireNamed || !counts(ctx) {
+		return nil
+	}
+	now := s.Now()
+	return s.store.View(ctx, func(tx ReadTx) error {
+		old, err := tx.Audience(e.ID)
+		if err != nil || old.RequireNamed {
+			return missing("audience", err)
+		}
+		n, err := tx.CountUnnamed(now)
+		if err != nil {
+			return fmt.Errorf("count tokens that name no audience: %w", err)
+		}
+		return expectCount(ctx, n)
 	})
 }
 

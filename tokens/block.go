@@ -93,6 +93,34 @@ func (s *Service) exceeding(tx ReadTx, id string, try *Policy, now time.Time) (E
 	return ExceedQuery{Audience: id, Now: now, Limited: now.Add(p.MaxTTL), Never: !p.AllowNever}, nil
 }
 
+// BlockStake is what BlockTokens and UnblockTokens would do, in numbers.
+type BlockStake struct {
+	Block   int64 // live tokens that exceed the audience's policy and that it does not block yet
+	Unblock int64 // tokens that it blocks
+}
+
+// AudienceStake counts what BlockTokens and UnblockTokens would do.
+func (s *Service) AudienceStake(ctx context.Context, a Actor, id string) (BlockStake, error) {
+	if err := s.manager(a); err != nil {
+		return BlockStake{}, err
+	}
+	var out BlockStake
+	now := s.Now()
+	err := s.store.View(ctx, func(tx ReadTx) error {
+		q, err := s.exceeding(tx, id, nil, now)
+		if err != nil {
+			return err
+		}
+		q.Blocked = BlockedNot
+		if out.Block, err = tx.CountExceeding(q); err != nil {
+			return fmt.Errorf("count tokens to block: %w", err)
+		}
+		out.Unblock, err = tx.CountExceeding(ExceedQuery{Audience: id, Now: now, Blocked: BlockedByAudience})
+		return err
+	})
+	return out, err
+}
+
 // BlockTokens blocks the live tokens that exceed an audience's present policy, at most 1000 a call. It returns how many
 // it blocked and how many are left. A blocked token is inactive (POLICY_BLOCKED) until it is unblocked, or has an
 // expiry within the policy.

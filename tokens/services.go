@@ -182,6 +182,9 @@ func (s *Service) revokeService(ctx context.Context, a Actor, name, reason strin
 		case v.Revocation != nil:
 			return nil, nil
 		}
+		if err := expectCount(ctx, v.Secrets(now)); err != nil {
+			return nil, err
+		}
 		var events []Event
 		v, events, err = revokeAccount(tx, a, v, now, reason)
 		return events, err

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/url"
@@ -36,19 +38,35 @@ type Pages struct {
 func Add(f *frame.Frame, service *tokens.Service, server Server) {
 	p := &Pages{service: service, frame: f, server: server}
 	for pattern, h := range map[string]frame.Handler{
-		"GET /admin":                p.home,
-		"GET /admin/{$}":            p.home,
-		"GET /admin/users":          p.users,
-		"GET /admin/users/{id}":     p.user,
-		"POST /admin/users/{id}":    p.changeUser,
-		"GET /admin/tokens":         p.tokens,
-		"GET /admin/tokens/{id}":    p.token,
-		"POST /admin/tokens/{id}":   p.revokeToken,
-		"GET /admin/tokens/revoke":  p.plan,
-		"POST /admin/tokens/revoke": p.bulk,
-		"GET /admin/events":         p.events,
-		"GET /admin/events/export":  p.export,
-		"GET /admin/health":         p.health,
+		"GET /admin":                 p.home,
+		"GET /admin/{$}":             p.home,
+		"GET /admin/users":           p.users,
+		"GET /admin/users/{id}":      p.user,
+		"POST /admin/users/{id}":     p.changeUser,
+		"GET /admin/tokens":          p.tokens,
+		"GET /admin/tokens/{id}":     p.token,
+		"POST /admin/tokens/{id}":    p.revokeToken,
+		"GET /admin/tokens/revoke":   p.plan,
+		"POST /admin/tokens/revoke":  p.bulk,
+		"GET /admin/events":          p.events,
+		"GET /admin/events/export":   p.export,
+		"GET /admin/services":        p.services,
+		"GET /admin/services/new":    p.newService,
+		"POST /admin/services/new":   p.createService,
+		"GET /admin/services/{id}":   p.serviceAccount,
+		"POST /admin/services/{id}":  p.changeService,
+		"GET /admin/audiences":       p.audiences,
+		"GET /admin/audiences/new":   p.newAudience,
+		"POST /admin/audiences/new":  p.createAudience,
+		"GET /admin/audiences/{id}":  p.audience,
+		"POST /admin/audiences/{id}": p.changeAudience,
+		"GET /admin/features":        p.features,
+		"GET /admin/features/new":    p.newFeature,
+		"POST /admin/features/new":   p.createFeature,
+		"GET /admin/features/{id}":   p.feature,
+		"POST /admin/features/{id}":  p.changeFeature,
+		"GET /admin/keys":            p.keys,
+		"GET /admin/health":          p.health,
 	} {
 		f.Page(pattern, func(q *frame.Request) error {
 			q.Nav = p.nav(q)
@@ -65,6 +83,10 @@ func areas() []area {
 		{"users", patdv1.UserService_ListUsers_FullMethodName},
 		{"tokens", patdv1.InventoryService_SearchTokens_FullMethodName},
 		{"events", patdv1.AuditService_ListEvents_FullMethodName},
+		{"services", patdv1.ServiceAccountService_ListServices_FullMethodName},
+		{"audiences", patdv1.CatalogService_ListAudiences_FullMethodName},
+		{"features", patdv1.CatalogService_ListFeatures_FullMethodName},
+		{"keys", call.AdminKeys},
 		{"health", call.AdminHealth},
 	}
 }
@@ -236,6 +258,16 @@ func idOf(q *frame.Request) string {
 	return q.R.PathValue("id")
 }
 
+// key returns a fresh idempotency key, or that of the form that was sent.
+func key(form url.Values) string {
+	if k := form.Get("key"); k != "" {
+		return k
+	}
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // it never fails
+	return hex.EncodeToString(raw[:])
+}
+
 // detail is a fact about a thing.
 type detail struct {
 	Name, Text string
@@ -262,6 +294,9 @@ func options(q *frame.Request, key, chosen string, values ...string) []option {
 	return out
 }
 
+// lined returns a text of several lines as it is stored.
+func lined(text string) string { return strings.ReplaceAll(text, "\r\n", "\n") }
+
 // day reads a date of a form: its first instant, UTC; zero: none was given.
 func day(field, text string) (time.Time, error) {
 	if text == "" {
@@ -272,4 +307,39 @@ func day(field, text string) (time.Time, error) {
 		return time.Time{}, tokens.Invalid("TIME_INVALID", field, "give a date such as 2026-01-31")
 	}
 	return at, nil
+}
+
+// atFields returns what is wrong with each of the fields of a form.
+func atFields(q *frame.Request, err error, fields ...string) map[string]string {
+	_, e := q.Explain(err)
+	at := map[string]string{}
+	for _, v := range e.Violations {
+		name, _, _ := strings.Cut(v.Field, "[")
+		if name == "ttl" {
+			name = "life"
+		}
+		if slices.Contains(fields, name) && at[name] == "" {
+			at[name] = q.Reason(&tokens.Error{Reason: v.Reason, Message: v.Description})
+		}
+	}
+	return at
+}
+
+func reasonOf(err error) string {
+	var e *tokens.Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return ""
+}
+
+// without returns a form without a field.
+func without(form url.Values, field string) url.Values {
+	out := url.Values{}
+	for name, texts := range form {
+		if name != field {
+			out[name] = texts
+		}
+	}
+	return out
 }

@@ -32,6 +32,7 @@ const (
 	AdminTokens = "page.admin.users.tokens"
 	AdminExport = "page.admin.events.export"
 	AdminKeys   = "page.admin.keys"
+	AdminBlocks = "page.admin.audiences.stake"
 )
 
 // pageRights is the table of rights of these calls.
@@ -49,6 +50,7 @@ func pageRights() map[string]Right {
 		AdminTokens: {any: tokens.PermUsers | tokens.PermTokens, Reads: true},
 		AdminExport: {any: tokens.PermAudit, Reads: true},
 		AdminKeys:   {any: tokens.PermAdmin, Reads: true},
+		AdminBlocks: {any: tokens.PermCatalog, Reads: true},
 	}
 }
 
