@@ -2,7 +2,7 @@
 # skipped where these are missing; ci installs them.
 tool := go tool -modfile=tools.mod
 
-.PHONY: run build test test-short test-race ci generate lint fuzz simulate chaos bulk bench
+.PHONY: run build test test-short test-race ci generate lint fuzz simulate chaos bulk pictures bench
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -42,6 +42,9 @@ chaos: ## replicas and PostgreSQL killed, frozen and cut off at random for CHAOS
 
 bulk: ## the revocation of BULK tokens, 100,000, while a server is killed, and the p99 of introspection meanwhile
 	PATD_BULK=$(or $(BULK),100000) go test ./internal/replicatest -run BulkRevocation -count=1 -v -timeout 1h
+
+pictures: ## those of docs/page.md, by Chromium
+	go test ./internal/browsertest -run Pictures -count=1 -pictures
 
 simulate: ## a million steps of the cache against a model, which takes some minutes; CHECKS=n runs n times 200
 	go test ./store -run TestSimulationOfTheCache -count=1 -v -timeout 4h -rapid.checks=$(or $(CHECKS),6000) -rapid.steps=200

@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -71,11 +74,12 @@ func need(t *testing.T) {
 // chromium is the path of the browser that Debian has.
 func chromium() string { return "/usr/bin/chromium" }
 
-// node starts a program of Node that runs until its standard input ends, and reads what it says when it is ready.
-func node(dir string, out any, args ...string) (stop func(), err error) {
-	cmd := exec.Command("node", args...)
+// helper starts a program that runs until its standard input ends, with more in its environment, and reads what it says
+// when it is ready.
+func helper(dir string, env []string, out any, args ...string) (stop func(), err error) {
+	cmd := exec.Command(args[0], args[1:]...)
 	var stderr bytes.Buffer
-	cmd.Dir, cmd.Stderr = dir, &stderr
+	cmd.Dir, cmd.Stderr, cmd.Env = dir, &stderr, append(os.Environ(), env...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -100,7 +104,7 @@ func node(dir string, out any, args ...string) (stop func(), err error) {
 	}
 	if err != nil {
 		stop()
-		return nil, fmt.Errorf("node %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, stderr.String())
 	}
 	return stop, nil
 }
@@ -108,7 +112,7 @@ func node(dir string, out any, args ...string) (stop func(), err error) {
 // browser starts the browser that all tests share, and returns its address.
 var browser = sync.OnceValues(func() (string, error) {
 	var at struct{ Browser string }
-	stop, err := node(scripts, &at, "server.mjs", chromium())
+	stop, err := helper(scripts, nil, &at, "node", "server.mjs", chromium())
 	if err == nil {
 		ends = append(ends, stop)
 	}
@@ -123,6 +127,8 @@ type setup struct {
 	Issuer   string            `json:"issuer"`   // address of the OpenID provider
 	Pictures string            `json:"pictures"` // folder for pictures
 	More     map[string]string `json:"more"`
+
+	Authority string `json:"-"` // file with the certificate of a server under TLS
 }
 
 // script runs a script of testdata/browser. It fails the test if the script fails.
@@ -145,7 +151,7 @@ func (s setup) script(t *testing.T, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "node", name)
-	cmd.Dir, cmd.Env = scripts, append(os.Environ(), "SETUP="+string(text))
+	cmd.Dir, cmd.Env = scripts, append(os.Environ(), "SETUP="+string(text), "NODE_EXTRA_CA_CERTS="+s.Authority)
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s: %s\n%s", name, time.Since(start).Round(time.Millisecond), out)
@@ -167,7 +173,16 @@ func serve(dir, addr string, env []string, args ...string) (*patd, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &patd{url: "http://" + addr, log: filepath.Join(dir, "log-"+addr)}
+	p, client := &patd{url: "http://" + addr, log: filepath.Join(dir, "log-"+addr)}, http.DefaultClient
+	if i := slices.Index(args, "--tls-cert"); i >= 0 {
+		authority, err := os.ReadFile(args[i+1])
+		if err != nil {
+			return nil, err
+		}
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(authority)
+		p.url, client = "https://"+addr, &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}}
+	}
 	out, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
@@ -194,7 +209,7 @@ func serve(dir, addr string, env []string, args ...string) (*patd, error) {
 		}
 	}
 	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
-		if resp, err := http.Get(p.url + "/readyz"); err == nil {
+		if resp, err := client.Get(p.url + "/readyz"); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return p, nil
@@ -245,7 +260,7 @@ func startProvider(addr, url string) (stop func(), err error) {
 		return nil, err
 	}
 	var at struct{ Issuer string }
-	return node(provider, &at, "provider.mjs", port, url+"/signin/callback")
+	return helper(provider, nil, &at, "node", "provider.mjs", port, url+"/signin/callback")
 }
 
 // shared is a server that most tests share, with users who sign in by a provider.

@@ -38,6 +38,8 @@ var claims = map[string]string{
 	"sh signin":       "TestSignInCanBePasted",
 	"sh handoff":      "TestHandOffCanBePasted",
 	"html embed":      "TestHandOffCanBePasted",
+	"js express":      "TestPagesAreEmbeddedWithoutThirdPartyCookies",
+	"python flask":    "TestPagesAreEmbeddedWithoutThirdPartyCookies",
 	"sh envoy":        "TestGatewaysCommandsCanBePasted",
 	"sh apache":       "TestGatewaysCommandsCanBePasted",
 	"sh scanner":      "TestScannerCanBePasted",
