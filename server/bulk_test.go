@@ -1,10 +1,12 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/store"
 	"patd/tokens"
 )
 
@@ -149,6 +152,48 @@ func TestBulkRevocationIsCarriedOnByAnyServer(t *testing.T) {
 	r.faulty.FailOp("NextBulkPart", nil)
 	r.wait(time.Minute)
 	soon(t, "the revocation is carried on", func() bool {
+		resp, err := in.SearchTokens(as(r.admin), &patdv1.SearchTokensRequest{User: "u", State: patdv1.Token_ACTIVE})
+		must(t, err)
+		return len(resp.GetTokens()) == 0
+	})
+}
+
+// failsOnce is a store in which the first batch of a bulk revocation fails.
+type failsOnce struct {
+	tokens.Store
+	failed atomic.Bool
+}
+
+func (f *failsOnce) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
+	return f.Store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) { return fn(failsOnceTx{tx, f}) })
+}
+
+type failsOnceTx struct {
+	tokens.Tx
+	of *failsOnce
+}
+
+func (t failsOnceTx) NextBulkPart(key tokens.PlanKey) (tokens.BulkPart, error) {
+	if !t.of.failed.Swap(true) {
+		return tokens.BulkPart{}, tokens.StoreUnavailable("test", nil)
+	}
+	return t.Tx.NextBulkPart(key)
+}
+
+// TestBulkRevocationGoesOnWhenItsCallEnds stops the clock, by which no revocation is ever abandoned: the server of the
+// call goes on by itself.
+func TestBulkRevocationGoesOnWhenItsCallEnds(t *testing.T) {
+	t.Parallel()
+	r := newRigOn(t, nil, func(_ *store.Store, behind tokens.Store) tokens.Store { return &failsOnce{Store: behind} })
+	r.mint("u", "a")
+	f := &patdv1.TokenFilter{User: "u"}
+	in := patdv1.NewInventoryServiceClient(r.conn)
+	plan, err := in.BulkRevokeTokens(as(r.admin), &patdv1.BulkRevokeTokensRequest{Filter: f, DryRun: true})
+	must(t, err)
+	if _, err = in.BulkRevokeTokens(as(r.admin), &patdv1.BulkRevokeTokensRequest{Filter: f, Plan: plan.GetPlan()}); status.Code(err) != codes.Unavailable {
+		t.Fatalf("with a store that fails: %v", err)
+	}
+	soon(t, "the revocation goes on", func() bool {
 		resp, err := in.SearchTokens(as(r.admin), &patdv1.SearchTokensRequest{User: "u", State: patdv1.Token_ACTIVE})
 		must(t, err)
 		return len(resp.GetTokens()) == 0

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"encoding/binary"
 	"fmt"
@@ -104,4 +105,29 @@ func (t *tx) UpdateBulkRevocation(b tokens.BulkRevocation, part int) error {
 		_, err = t.exec(op, deletePart, b.Key[:], int64(part))
 	}
 	return err
+}
+
+// keepBulk is how long the record of a revocation of many tokens is kept after its end: so long the same call returns
+// what it did. Its event stays in the audit log.
+const keepBulk = 30 * tokens.Day
+
+const (
+	hasPrunableBulk = `SELECT EXISTS (SELECT 1 FROM bulk_revocations WHERE end_us <= ?1)`
+
+	// Each batch goes with its own transaction, so that one that has ended has no parts.
+	pruneBulk = `
+DELETE FROM bulk_revocations WHERE plan IN (SELECT plan FROM bulk_revocations WHERE end_us <= ?1 LIMIT ?2)`
+)
+
+// pruneOldBulk drops the records of revocations of many tokens that ended long ago.
+func (s *Store) pruneOldBulk(ctx context.Context) error {
+	const op = "prune revocations of many tokens that have ended"
+	before := db.Micros(s.options.Now().Add(-keepBulk))
+	if due, err := s.due(ctx, op, hasPrunableBulk, before); err != nil || !due {
+		return err
+	}
+	return s.transact(ctx, op, func(t *tx) error {
+		_, err := t.exec(op, pruneBulk, before, pruneLimit)
+		return err
+	})
 }

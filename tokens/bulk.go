@@ -25,7 +25,8 @@ const (
 	bulkPause = 10 * time.Millisecond // between two, for other writers
 	bulkCall  = 5 * time.Second       // how long the call that begins a revocation carries it out itself
 	bulkIdle  = 5 * time.Second       // a revocation that made no progress for this long has no server
-	bulkPoll  = 2 * time.Second
+	bulkPoll  = 5 * time.Second
+	bulkKnown = 64 // revocations whose call ended before them, and that this server carries on at once
 )
 
 // PlanKey names a revocation of many tokens: the digest of its plan.
@@ -172,7 +173,14 @@ func (s *Service) BulkRevoke(ctx context.Context, a Actor, r BulkRequest) (BulkR
 	}
 	within, cancel := context.WithTimeout(ctx, bulkCall)
 	defer cancel()
-	return s.carryOut(ctx, within, b.Key)
+	b, err = s.carryOut(ctx, within, b.Key)
+	if err != nil || b.EndTime.IsZero() {
+		select {
+		case s.unfinished <- b.Key:
+		default: // it is found by looking
+		}
+	}
+	return b, err
 }
 
 func (s *Service) beginBulk(ctx context.Context, a Actor, r BulkRequest) (BulkRevocation, error) {
@@ -375,16 +383,24 @@ func (b BulkRevocation) revoke(tx Tx, ids []ID, now time.Time) ([]Event, error) 
 	return events, nil
 }
 
-// CarryOutRevocations carries out revocations that no server is carrying out, until ctx ends: those whose call ended
-// before them, or whose server did. report receives the errors; nil: nobody does.
+// CarryOutRevocations carries out revocations that no server is carrying out, until ctx ends: those whose call here
+// ended before them at once, and those whose server ended when it has looked for them, which it does every 5 s. report
+// receives the errors; nil: nobody does.
 func (s *Service) CarryOutRevocations(ctx context.Context, report func(error)) {
 	every := time.NewTicker(bulkPoll)
 	defer every.Stop()
+	work := s.carryOutAbandoned
 	for {
-		if err := s.carryOutAbandoned(ctx); err != nil && ctx.Err() == nil && report != nil {
+		if err := unharmed(ctx, work); err != nil && ctx.Err() == nil && report != nil {
 			report(err)
 		}
+		work = s.carryOutAbandoned
 		select {
+		case key := <-s.unfinished:
+			work = func(ctx context.Context) error {
+				_, err := s.carryOut(ctx, ctx, key)
+				return err
+			}
 		case <-every.C:
 		case <-ctx.Done():
 			return
@@ -392,14 +408,19 @@ func (s *Service) CarryOutRevocations(ctx context.Context, report func(error)) {
 	}
 }
 
-// carryOutAbandoned carries out what there is. A panic ends neither the process nor the next try. Its value may hold a
-// secret, so that the error leaves it out.
-func (s *Service) carryOutAbandoned(ctx context.Context) (err error) {
+// unharmed does work. A panic ends neither the process nor the next try. Its value may hold a secret, so that the error
+// leaves it out.
+func unharmed(ctx context.Context, work func(context.Context) error) (err error) {
 	defer func() {
 		if recover() != nil {
 			err = errors.New("carry out a revocation of many tokens: panic")
 		}
 	}()
+	return work(ctx)
+}
+
+// carryOutAbandoned carries out what no server is carrying out.
+func (s *Service) carryOutAbandoned(ctx context.Context) error {
 	for ctx.Err() == nil {
 		var b BulkRevocation
 		err := s.store.View(ctx, func(tx ReadTx) error {

@@ -62,6 +62,8 @@ type Service struct {
 	clock           func() time.Time
 	rand            io.Reader
 
+	unfinished chan PlanKey // revocations of many tokens to carry on here
+
 	decisions    decisionCounts
 	firstUses    firstUses
 	refreshes    refreshes
@@ -74,7 +76,8 @@ func NewService(c Config) (*Service, error) {
 		return nil, errors.New("make the token service: a store, keys and a clock are needed")
 	}
 	s := &Service{
-		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
+		unfinished: make(chan PlanKey, bulkKnown),
+		store:      c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, renewURL: c.RenewURL, selfRotate: !c.ForbidSelfRotate, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
 		returnOrigins: c.ReturnOrigins, handoffTTL: c.HandoffTTL,

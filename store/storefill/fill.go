@@ -20,6 +20,8 @@ type Config struct {
 	Hash func(n int, id tokens.ID) tokens.Hash
 	// Now is when it is; tokens were minted in the 170 days before. Zero: the time of the call.
 	Now time.Time
+	// Vary changes the nth token before it is stored; nil: none.
+	Vary func(n int, t *tokens.Token)
 	// Batch is how many tokens go into one transaction; 5,000.
 	Batch int
 }
@@ -73,6 +75,9 @@ func Load(ctx context.Context, st tokens.Store, c Config) ([]tokens.ID, error) {
 		t, err := fillToken(n, issued, users[rnd.IntN(len(users))], rnd)
 		if err != nil {
 			return tokens.Event{}, err
+		}
+		if c.Vary != nil {
+			c.Vary(n, &t)
 		}
 		ids[n] = t.ID
 		return fillEvent(issued, tokens.ActionTokenCreate, t.User, t.ID), tx.InsertToken(t, c.Hash(n, t.ID))
