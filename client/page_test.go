@@ -1,12 +1,14 @@
 package client_test
 
 import (
+	"context"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 
 	"patd/client"
+	"patd/client/tokensource"
 	"patd/internal/pagetest"
 )
 
@@ -27,10 +29,29 @@ func serveReports(mux *http.ServeMux, reports http.Handler) error {
 	return http.ListenAndServe("127.0.0.1:3000", mux)
 }
 
+// fetchReports is the other program of docs/client.md.
+func fetchReports(ctx context.Context) error {
+	api, err := tokensource.REST("https://patd.example.com", nil)
+	if err != nil {
+		return err
+	}
+	source, err := tokensource.New(tokensource.Config{API: api, Store: tokensource.NewFile("/var/lib/export/token")})
+	if err != nil {
+		return err
+	}
+	go func() { _ = source.Run(ctx) }()
+	reports := &http.Client{Transport: source.RoundTripper(nil, "https://reports.example.com")}
+	resp, err := reports.Get("https://reports.example.com/v1/reports")
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
 // TestPageShowsTheExample holds that each block of Go on a page is in this file, so that it compiles. What the calls in it do
 // the examples show.
 func TestPageShowsTheExample(t *testing.T) {
-	_ = serveReports // it would go on serving
+	_, _ = serveReports, fetchReports // the one would go on serving, the other needs a network
 	text, err := os.ReadFile("page_test.go")
 	if err != nil {
 		t.Fatal(err)

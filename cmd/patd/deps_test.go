@@ -112,12 +112,15 @@ func rooms() map[string]room {
 		"patd/internal/loopback":          {},
 		"patd/internal/secretfile":        {},
 		"patd/client": {
-			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/tokens/refusal", "patd/gen", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/tokens/refusal", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/cmd": {allowed: []string{""}},
 		"patd/cmd/patd/internal/cli": {
 			allowed: []string{"patd/internal/logpipe", "patd/tokens", "github.com/spf13", "google.golang.org/protobuf", "golang.org/x"}, refused: noSQL,
+		},
+		"patd/cmd/patd/internal/cli/agent": {
+			allowed: []string{"patd/client", "patd/cmd/patd/internal/cli", "patd/internal/durable", "patd/internal/secretfile", "github.com/spf13"},
 		},
 		"patd/cmd/patd/internal/cli/remote": {
 			allowed: append([]string{"patd/cmd/patd/internal/cli", "patd/gen", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "github.com/spf13"}, grpcStack...),

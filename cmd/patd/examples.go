@@ -16,6 +16,7 @@ const (
 	groupServe  = "serve"
 	groupRemote = "remote"
 	groupStore  = "store"
+	groupBearer = "bearer"
 )
 
 // examples shows each command at work. A test runs every line as far as its flags and arguments.
@@ -78,6 +79,8 @@ func examples() map[string]string {
 			"patd check --database-url sqlite:patd-monday.db --hash-key-file data/hash.key",
 		"copy": "patd copy --from sqlite:data/patd.db --to postgres://patd@db.internal/patd --hash-key-file " +
 			"data/hash.key",
+		"agent": "patd agent --token-file export.token --server https://patd.example.com --hook 'systemctl reload export'\n" +
+			"patd agent --token-file export.token --server https://patd.example.com --once",
 		"scanner-config": "patd scanner-config > .gitleaks.toml",
 		"version":        "patd version --json",
 	}
@@ -104,11 +107,13 @@ func actionNames() []string {
 func describe(root *cobra.Command) {
 	root.AddGroup(
 		&cobra.Group{ID: groupServe, Title: "Serve"}, &cobra.Group{ID: groupRemote, Title: "Over gRPC, with a service token or as yourself"},
+		&cobra.Group{ID: groupBearer, Title: "Beside a program that uses a token"},
 		&cobra.Group{ID: groupStore, Title: "On the store itself, the server running or not"},
 	)
 	for id, names := range map[string][]string{
 		groupServe: {"dev", "serve"}, groupRemote: {"login", "logout", "whoami", "token", "user", "feature", "audience", "introspect", "events"},
-		groupStore: {"service", "keys", "migrate", "backup", "restore", "check", "copy"},
+		groupBearer: {"agent"},
+		groupStore:  {"service", "keys", "migrate", "backup", "restore", "check", "copy"},
 	} {
 		for _, name := range names {
 			if cmd, _, err := root.Find([]string{name}); err == nil {
