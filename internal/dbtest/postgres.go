@@ -31,17 +31,8 @@ func Postgres(tb testing.TB, settings ...string) *Server {
 	bin := found[0]
 	s := newServer(tb, "postgres")
 	s.User, s.Database = "patd_test", "postgres"
-	passwords := filepath.Join(s.dir, "password")
-	if err := os.WriteFile(passwords, []byte(s.Password+"\n"), 0o600); err != nil {
-		tb.Fatalf("write the database's password: %v", err)
-	}
-	if err := s.account.give(passwords); err != nil {
-		tb.Fatalf("write the database's password: %v", err)
-	}
 	data := filepath.Join(s.dir, "data")
-	//nolint:gosec,noctx // a program of the system's packages, which ends by itself
-	s.once(tb, exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", s.User, "--pwfile", passwords,
-		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"))
+	s.prepare(tb, bin, data)
 	s.command = func(s *Server) *exec.Cmd {
 		args := []string{"-D", data, "-p", s.Port, "-h", s.Host, "-k", s.dir}
 		for _, setting := range append([]string{"fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=40"}, settings...) {
@@ -53,6 +44,35 @@ func Postgres(tb testing.TB, settings ...string) *Server {
 	s.open = func(s *Server) (*sql.DB, error) { return sql.Open("pgx/v5", s.PostgresURL(s.Password)) }
 	s.run(tb)
 	return s
+}
+
+// prepare makes the server's directory, and takes the password that it has. Only the first of a process is made by initdb.
+func (s *Server) prepare(tb testing.TB, bin, data string) {
+	tb.Helper()
+	fresh.Lock()
+	defer fresh.Unlock()
+	if fresh.image != nil {
+		s.Password = fresh.image.password
+		if err := fresh.image.write(data, s.account); err != nil {
+			tb.Fatalf("write the database's directory: %v", err)
+		}
+		return
+	}
+	passwords := filepath.Join(s.dir, "password")
+	if err := os.WriteFile(passwords, []byte(s.Password+"\n"), 0o600); err != nil {
+		tb.Fatalf("write the database's password: %v", err)
+	}
+	if err := s.account.give(passwords); err != nil {
+		tb.Fatalf("write the database's password: %v", err)
+	}
+	//nolint:gosec,noctx // a program of the system's packages, which ends by itself
+	s.once(tb, exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", s.User, "--pwfile", passwords,
+		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--wal-segsize=1"))
+	img, err := readImage(data, s.Password)
+	if err != nil {
+		tb.Fatalf("read the database's directory: %v", err)
+	}
+	fresh.image = img
 }
 
 // PostgresURL is the URL of the server with a password, which may be empty.
