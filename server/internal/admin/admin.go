@@ -146,6 +146,13 @@ func (o outcome) Kept(at, field string) string {
 	return o.Form.Get(field)
 }
 
+// among moves the outcome to the top of the page if its form is not shown there any more.
+func (o *outcome) among(forms map[string]bool) {
+	if !forms[o.At] {
+		o.At = ""
+	}
+}
+
 // done returns the outcome of a form that led here, if its text is one of those.
 func done(q *frame.Request, texts ...string) (o outcome) {
 	if name := q.R.URL.Query().Get("done"); slices.Contains(texts, name) {

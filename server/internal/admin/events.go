@@ -26,6 +26,7 @@ const (
 // eventRow is an event as a page shows it.
 type eventRow struct {
 	Moment        frame.Moment
+	When          string // to the second, UTC
 	Actor, Action string
 	About         []frame.Link
 	From          string
@@ -93,7 +94,8 @@ func (p *Pages) events(q *frame.Request) error {
 
 func (p *Pages) eventRow(q *frame.Request, e tokens.Event) eventRow {
 	r := eventRow{
-		Moment: q.Moment(e.Time), Actor: e.Actor, Action: string(e.Action), Refused: e.Outcome == tokens.OutcomeRefused, Reason: e.Reason, Detail: e.Detail,
+		Moment: q.Moment(e.Time), When: e.Time.UTC().Format("2006-01-02 15:04:05"), Actor: e.Actor, Action: string(e.Action),
+		Refused: e.Outcome == tokens.OutcomeRefused, Reason: e.Reason, Detail: e.Detail,
 	}
 	if e.PeerIP.IsValid() {
 		r.From = e.PeerIP.String()

@@ -114,6 +114,7 @@ func (p *Pages) showFeature(q *frame.Request, code int, name string, o outcome, 
 		d.Entry = readFeature(cmpName(name, o.Form), o.Form)
 		d.Entry.System = system
 	}
+	d.among(map[string]bool{"delete": name != "" && !d.Entry.System})
 	d.Consents = options(q, "admin.consent", consentKey(d.Entry.Consent), "implicit", "required", "flexible")
 	q.Render(code, "admin-feature", d)
 	return nil

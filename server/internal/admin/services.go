@@ -120,6 +120,7 @@ func (p *Pages) showService(q *frame.Request, code int, o outcome) error {
 	d.Lives = options(q, "admin.service.life", o.Form.Get("life"), "", "30d", "90d", "180d", "365d")
 	d.Key = key(url.Values{"key": {o.Kept("rotate", "key")}})
 	d.Force = o.At == "rotate" && (o.Form.Has("force") || v.PreviousUntil.After(q.Now))
+	d.among(map[string]bool{"rotate": d.Rotate, "revoke": d.Revoke})
 	add := func(name string, x detail) {
 		x.Name = q.Text(name)
 		d.Details = append(d.Details, x)

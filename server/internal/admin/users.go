@@ -136,6 +136,8 @@ func (p *Pages) showUser(q *frame.Request, code int, o outcome) error {
 	if q.May(patdv1.AuditService_ListEvents_FullMethodName) {
 		d.Links = append(d.Links, frame.Link{Text: q.Text("admin.user.events"), URL: p.frame.URL(and("/admin/events", "user", id))})
 	}
+	suspended := u.State == tokens.UserSuspended
+	d.among(map[string]bool{"features": d.ETag != "", "suspend": !suspended, "resume": suspended, "delete": d.Known})
 	q.Render(code, "admin-user", d)
 	return nil
 }
