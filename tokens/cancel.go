@@ -60,6 +60,11 @@ func (s *Service) cancelRotation(ctx context.Context, a Actor, user, id string) 
 	return t, err
 }
 
+// Cancelable reports whether CancelRotation can put the token back as it was before its newest rotation.
+func (t Token) Cancelable(now time.Time) bool {
+	return t.Status(now) == StateActive && t.Rotation != nil && t.Rotation.Change != ExpiryRestored && t.Rotation.mayBeCanceled(now) == nil
+}
+
 // mayBeCanceled refuses the cancellation of a rotation that is over, or whose new secret is in use.
 func (r *Rotation) mayBeCanceled(now time.Time) error {
 	switch {

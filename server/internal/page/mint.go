@@ -247,7 +247,7 @@ func (p *Pages) explain(q *frame.Request, err error, at map[string]string) (code
 func fieldOf(field string) string {
 	name, _, _ := strings.Cut(field, "[")
 	switch name {
-	case "name", "description", "scopes", "audiences":
+	case "name", "description", "scopes", "audiences", "labels":
 		return name
 	case "ttl", "expire_time", "never_expires":
 		return "expiration"

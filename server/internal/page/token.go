@@ -33,7 +33,9 @@ type tokenData struct {
 	AlertAt   string // which form the alert is about: edit, rotate or revoke
 	Notice    string
 	Dialog    bool
-	Force     bool // the user may rotate though the secret before is still good
+	Labels    bool   // the edit form has the labels
+	Cancel    string // the secret before the rotation is good until then, and the rotation can be canceled; empty: it cannot
+	Force     bool   // the user may rotate though the secret before is still good
 	Events    []eventRow
 	More      string // address of the whole activity of the token; empty: all of it is shown
 }
@@ -47,7 +49,7 @@ type detail struct {
 // token shows one token.
 func (p *Pages) token(q *frame.Request) error {
 	d := tokenData{Errors: map[string]string{}, Dialog: q.R.URL.Query().Has("revoke")}
-	if notice := q.R.URL.Query().Get("done"); slices.Contains([]string{"saved", "revoked"}, notice) {
+	if notice := q.R.URL.Query().Get("done"); slices.Contains([]string{"saved", "revoked", "canceled"}, notice) {
 		d.Notice = q.Text("notice." + notice)
 	}
 	if form := q.TakeDraft(); form != nil {
@@ -68,6 +70,8 @@ func (p *Pages) change(q *frame.Request) error {
 		return p.edit(q, d)
 	case "rotate":
 		return p.rotate(q, d)
+	case "cancel":
+		return p.cancelRotation(q, d)
 	case "revoke":
 		return p.revoke(q, d)
 	}
@@ -86,19 +90,68 @@ func (p *Pages) refused(q *frame.Request, d tokenData, err error) error {
 func (p *Pages) edit(q *frame.Request, d tokenData) error {
 	id, form := q.R.PathValue("id"), q.R.PostForm
 	name, description, scopes := form.Get("name"), strings.ReplaceAll(form.Get("description"), "\r\n", "\n"), form["scopes"]
+	change := tokens.TokenChange{Name: &name, Description: &description, Scopes: &scopes}
+	if form.Has("labels") {
+		labels, ok := readLabels(form.Get("labels"))
+		if !ok {
+			d.Errors["labels"] = q.Text("error.labels")
+			return p.showToken(q, http.StatusBadRequest, d)
+		}
+		change.Labels = &labels
+	}
 	err := q.Do(patdv1.TokenService_UpdateToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) error {
 		if tag := form.Get("etag"); tag != "" { // so that what another window has changed is not undone
 			ctx = tokens.WithPrecondition(ctx, tokens.Precondition{Match: []string{tag}})
 		}
-		_, err := p.service.UpdateToken(ctx, q.In.Actor, "me", id, tokens.TokenChange{
-			Name: &name, Description: &description, Scopes: &scopes,
-		})
+		_, err := p.service.UpdateToken(ctx, q.In.Actor, "me", id, change)
 		return err
 	})
 	if err != nil {
 		return p.refused(q, d, err)
 	}
 	q.Redirect("/tokens/" + url.PathEscape(id) + "?done=saved")
+	return nil
+}
+
+// readLabels reads labels, one on each line as KEY=VALUE.
+func readLabels(text string) (map[string]string, bool) {
+	labels := map[string]string{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if _, twice := labels[key]; !ok || twice {
+			return nil, false
+		}
+		labels[key] = value
+	}
+	return labels, true
+}
+
+// labelLines writes labels as readLabels reads them; false: a key has a character that a line cannot have.
+func labelLines(labels map[string]string) (string, bool) {
+	var b strings.Builder
+	for _, k := range sortedKeys(labels) {
+		if strings.Contains(k, "=") || strings.TrimSpace(k) != k {
+			return "", false
+		}
+		b.WriteString(k + "=" + labels[k] + "\n")
+	}
+	return b.String(), true
+}
+
+func (p *Pages) cancelRotation(q *frame.Request, d tokenData) error {
+	id := q.R.PathValue("id")
+	err := q.Do(patdv1.TokenService_CancelRotation_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) error {
+		_, err := p.service.CancelRotation(ctx, q.In.Actor, "me", id)
+		return err
+	})
+	if err != nil {
+		return p.refused(q, d, err)
+	}
+	q.Redirect("/tokens/" + url.PathEscape(id) + "?done=canceled")
 	return nil
 }
 
@@ -162,6 +215,11 @@ func (p *Pages) showToken(q *frame.Request, code int, d tokenData) error {
 	d.Active = t.Status(q.Now) == tokens.StateActive
 	d.Details = p.details(q, t)
 	d.ETag, d.Key = t.ETag(), newKey()
+	lines, editable := labelLines(t.Labels)
+	d.Labels = editable
+	if t.Cancelable(q.Now) {
+		d.Cancel = q.Moment(t.Rotation.PreviousUntil).Exact
+	}
 	edited := d.Form != nil && d.Form.Get("action") == "edit"
 	if edited {
 		d.ETag = d.Form.Get("etag")
@@ -171,7 +229,7 @@ func (p *Pages) showToken(q *frame.Request, code int, d tokenData) error {
 	}
 	if d.Form == nil || !edited {
 		old := d.Form
-		d.Form = url.Values{"name": {t.Name}, "description": {t.Description}, "scopes": t.Scopes}
+		d.Form = url.Values{"name": {t.Name}, "description": {t.Description}, "scopes": t.Scopes, "labels": {lines}}
 		for _, name := range []string{"expiration", "date", "grace"} {
 			d.Form.Set(name, old.Get(name))
 		}
