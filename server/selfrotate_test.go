@@ -96,3 +96,35 @@ func TestATokenRotatesItselfOverREST(t *testing.T) {
 		t.Errorf("events %+v", events)
 	}
 }
+
+// TestTheOwnerIsToldOfASupersededSecret that somebody goes on presenting to a service: in the audit log, written in the
+// background.
+func TestTheOwnerIsToldOfASupersededSecret(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	id, old := r.mint("u1", "n")
+	grace := time.Duration(0)
+	_, err := r.svc.Rotate(context.Background(), tokens.Operator(), tokens.RotateRequest{User: "u1", TokenID: id, Grace: &grace})
+	must(t, err)
+	for range 3 {
+		if d := r.introspect(old); d != patdv1.IntrospectResponse_SUPERSEDED {
+			t.Fatalf("an old secret: %s", d)
+		}
+		if got := r.rest("GET", "/v1/self", old, ""); got.code != 401 {
+			t.Fatalf("an old secret: %d", got.code)
+		}
+	}
+	var told struct {
+		Events []struct{ Actor, User, Reason, Outcome string }
+	}
+	path := "/v1/events?action=token.superseded_use&token_id=" + id
+	soon(t, "the event", func() bool {
+		got := r.rest("GET", path, r.admin, "")
+		must(t, json.Unmarshal([]byte(got.body), &told))
+		return len(told.Events) > 0
+	})
+	if e := told.Events[0]; len(told.Events) != 1 || e.Actor != "token:"+id || e.User != "u1" || e.Reason != "TOKEN_SUPERSEDED" || e.Outcome != "REFUSED" {
+		t.Errorf("events %+v", told.Events)
+	}
+	wantMetric(t, r, "patd_superseded_uses_unrecorded_total 0")
+}

@@ -230,7 +230,7 @@ func (s *Server) build(c Config) error {
 	return nil
 }
 
-// decisions returns the figures of introspection's decisions.
+// decisions returns the figures of introspection's decisions, and of superseded secrets.
 func decisions(service *tokens.Service) func() []metrics.Figure {
 	return func() (out []metrics.Figure) {
 		service.Decisions(func(d tokens.Decision, total uint64) {
@@ -239,7 +239,10 @@ func decisions(service *tokens.Service) func() []metrics.Figure {
 				Labels: map[string]string{"decision": d.String()}, Total: true, Value: float64(total),
 			})
 		})
-		return out
+		return append(out, metrics.Figure{
+			Name: "patd_superseded_uses_unrecorded_total", Help: "Uses of superseded secrets left out of the audit log: too many at once, or the store took no change.",
+			Total: true, Value: float64(service.SupersededUsesUnrecorded()),
+		})
 	}
 }
 
@@ -305,13 +308,19 @@ func (s *Server) Serve(asked context.Context) error {
 	g.Go(func() error { s.health.watch(ctx); return nil })
 	g.Go(func() error { s.grpcGate.Watch(ctx); return nil })
 	g.Go(func() error { s.carryOutRevocations(ctx); return nil })
+	g.Go(func() error { s.service.RecordSupersededUses(ctx, s.supersededUseFailed); return nil })
 	g.Go(func() error {
 		s.untilStop(ctx, asked)
 		stop()
 		s.drain()
+		s.service.FlushSupersededUses(context.WithoutCancel(ctx), s.supersededUseFailed)
 		return nil
 	})
 	return g.Wait()
+}
+
+func (s *Server) supersededUseFailed(err error) {
+	s.logger.Warn("the use of a superseded secret could not be recorded; the next one is", "cause", call.LogText(err.Error()))
 }
 
 // carryOutRevocations carries on revocations of many tokens whose call or server has ended.

@@ -27,7 +27,8 @@ func copiedTables() []copiedTable {
 		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
 		{name: "old_secrets", key: "token_id serial",
 			columns: "token_id serial key digest until_us ended_us next_use_us rotate_us retire_on_use change " +
-				"expire_before_us expire_after_us renew_before_us dropped blocked_before row_mac before_mac"},
+				"expire_before_us expire_after_us renew_before_us dropped blocked_before row_mac before_mac " +
+				"presented_us"},
 		{name: "requests", key: "key", columns: "key fingerprint token_id sealed expire_us"},
 		{name: "services", key: "id",
 			columns: "id name permissions audience key digest issue_us expire_us revoke_us revoked_by revoke_reason " +

@@ -146,6 +146,7 @@ func Statements() map[string][]string {
 		selectEventsOfToken:     {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
 		endOldSecrets:           {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
 		useSecret:               {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
+		presentSuperseded:       {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
 		tableOf(ofAccess).selectRows(ofSecret, ``): {"SEARCH x USING INDEX access_tokens_live (token_id=? AND serial=?)"},
 		tableOf(ofFamily).selectRows(ofSecret, ``): {"SEARCH x USING INDEX families_live (token_id=? AND serial=?)"},
 		selectBlocked:           {"SEARCH t USING INDEX tokens_blocked (id>?)", "SEARCH u USING INTEGER PRIMARY KEY"},

@@ -286,3 +286,15 @@ func (t *tx) UseSecret(id tokens.ID, serial int64, at time.Time) (bool, error) {
 	n, err := t.exec("record the first use of a secret", useSecret, int64(id), serial, db.Micros(at))
 	return n > 0, err
 }
+
+// A time far in the future is that of a clock that was wrong.
+const presentSuperseded = `
+UPDATE old_secrets SET presented_us = ?3 WHERE token_id = ?1 AND serial = ?2
+  AND (presented_us IS NULL OR presented_us <= ?4 OR presented_us > ?5)`
+
+// PresentSuperseded implements tokens.RotationWriter.
+func (t *tx) PresentSuperseded(id tokens.ID, serial int64, at time.Time, every time.Duration) (bool, error) {
+	n, err := t.exec("record that a superseded secret was presented", presentSuperseded, int64(id), serial+1,
+		db.Micros(at), db.Micros(at.Add(-every)), db.Micros(at.Add(every)))
+	return n > 0, err
+}

@@ -22,7 +22,7 @@ func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Act
 	case secret.KindService:
 		a, err = s.authenticateService(ctx, text, id)
 	case secret.KindPersonal:
-		a, err = s.authenticateToken(ctx, text, id)
+		a, err = s.authenticateToken(ctx, text, id, peer)
 	default:
 		err = secretInvalid(CodeUnauthenticated)
 	}
@@ -113,8 +113,8 @@ func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 	return a, nil
 }
 
-func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID) (Actor, error) {
-	var p presented
+func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID, peer Peer) (Actor, error) {
+	p := presented{from: presenter{ip: peer.IP}}
 	if err := s.present(ctx, secret, id, &p); err != nil {
 		return Actor{}, err
 	}
@@ -140,11 +140,13 @@ type presented struct {
 	secret StoredSecret // the stored one that matched, or the one that the presented access token came from
 	facts  Facts        // Match, Revoked, Expired, UserSuspended and Blocked are set; the rest refuse
 	now    time.Time
+	from   presenter
 	// access is the presented access token; nil if the personal access token itself was presented.
 	access *AccessToken
 }
 
-// present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero. An unknown id
+// present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero but for
+// from. An unknown id
 // and a wrong secret get the same answer at the same cost. A digest under a retiring key is replaced.
 func (s *Service) present(ctx context.Context, text Secret, id ID, p *presented) (err error) {
 	keys := s.keys.Get()
@@ -170,9 +172,9 @@ func (s *Service) present(ctx context.Context, text Secret, id ID, p *presented)
 			continue
 		}
 		p.secret, p.facts = *st, p.cred.FactsAt(p.now)
-		p.facts.Match = MatchSuperseded
-		if inForce {
-			p.facts.Match = MatchLive
+		if p.facts.Match = MatchLive; !inForce {
+			p.facts.Match = MatchSuperseded
+			s.noteSuperseded(p) // here, so that no way to present a secret passes it by
 		}
 		if r := rekey(keys, text, st.Hash); r != nil {
 			s.store.RecordUse(Usage{ID: id, Rekey: r})

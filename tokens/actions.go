@@ -15,7 +15,7 @@ func Actions() []Action {
 		ActionUserRefresh, ActionFeatureCreate, ActionFeatureReplace, ActionFeatureDelete, ActionAudienceCreate,
 		ActionAudienceReplace, ActionAudienceDelete, ActionKeyAdd, ActionKeyRetire, ActionPrefixAdd,
 		ActionAuditPrune, ActionSessionHandoff, ActionSessionCreate, ActionSessionEnd, ActionTokenRevokeMatching,
-		ActionTokenRevokeEnd, ActionRowsSeal,
+		ActionTokenRevokeEnd, ActionRowsSeal, ActionTokenSupersededUse,
 	}
 }
 

@@ -101,7 +101,7 @@ func (s *Service) subject(ctx context.Context, text Secret, peer Peer) (presente
 	if err != nil || kind != secret.KindPersonal {
 		return presented{}, secretInvalid(CodeInvalid)
 	}
-	var p presented
+	p := presented{from: presenter{ip: peer.IP}}
 	if err := s.present(ctx, text, id, &p); err != nil {
 		return presented{}, err
 	}

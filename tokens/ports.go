@@ -252,6 +252,9 @@ type RotationWriter interface {
 	// UseSecret records the first use of a token's current secret, if that has this serial, the one before is accepted
 	// and there was no use before. It ends the one before if the rotation says so. It returns false if it recorded nothing.
 	UseSecret(id ID, serial int64, at time.Time) (bool, error)
+	// PresentSuperseded records that the secret with this serial, which was rotated away, was presented. It returns false,
+	// and records nothing, if one was recorded less than every before, or the secret is not kept any more.
+	PresentSuperseded(id ID, serial int64, at time.Time, every time.Duration) (bool, error)
 }
 
 // RequestWriter keeps idempotent requests.

@@ -66,6 +66,7 @@ type Service struct {
 
 	decisions    decisionCounts
 	firstUses    firstUses
+	superseded   supersededUses
 	refreshes    refreshes
 	featureReads atomic.Int32 // under way
 }
@@ -86,6 +87,7 @@ func NewService(c Config) (*Service, error) {
 		s.handoffTTL = defaultHandoffTTL
 	}
 	s.ledger = ledger{c.Store, s.Now}
+	s.superseded.queue, s.superseded.next = make(chan supersededUse, supersededQueue), map[secretSerial]time.Time{}
 	s.prefixes.Store(&c.Prefixes)
 	if s.features == nil {
 		s.features = recordFeatures{}

@@ -116,8 +116,7 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 
 // Makes the schema of the version before the last out of the last.
 const unmigrate = `
-ALTER TABLE behind.tokens DROP COLUMN self_rotate_until_us;
-ALTER TABLE behind.tokens DROP COLUMN self_mac;
+ALTER TABLE behind.old_secrets DROP COLUMN presented_us;
 DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {

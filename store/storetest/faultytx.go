@@ -207,6 +207,11 @@ func (t *faultyTx) RestoreSecret(id tokens.ID, at time.Time) error {
 	return t.write("RestoreSecret", func() error { return t.w.RestoreSecret(id, at) })
 }
 
+func (t *faultyTx) PresentSuperseded(id tokens.ID, serial int64, at time.Time, every time.Duration) (first bool, err error) {
+	err = t.write("PresentSuperseded", func() error { first, err = t.w.PresentSuperseded(id, serial, at, every); return err })
+	return first, err
+}
+
 func (t *faultyTx) UseSecret(id tokens.ID, serial int64, at time.Time) (done bool, err error) {
 	err = t.write("UseSecret", func() error { done, err = t.w.UseSecret(id, serial, at); return err })
 	return done, err

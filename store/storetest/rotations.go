@@ -54,6 +54,37 @@ func testRotationRecord(t *testing.T, f *fixture) {
 		tokens.StoredSecret{Hash: hash("k1", 300), ExpireTime: second.PreviousUntil, NextUsed: true, Serial: 1})
 }
 
+// testSupersededUses records that old secrets are presented.
+func testSupersededUses(t *testing.T, f *fixture) {
+	tok, other := f.token(f.user("u"), "one"), f.token(f.user("v"), "two")
+	for i, id := range []tokens.ID{tok.ID, other.ID} {
+		f.update(func(tx tokens.Tx) error {
+			return errors.Join(tx.ReplaceSecret(id, hash("k1", 400+uint64(2*i)), tokens.Rotation{Time: f.now, PreviousUntil: f.now}),
+				tx.ReplaceSecret(id, hash("k1", 401+uint64(2*i)), tokens.Rotation{Time: f.now, PreviousUntil: f.now}))
+		})
+	}
+	before := f.lookup(tok.ID).Secrets
+	for _, c := range []struct {
+		id     tokens.ID
+		serial int64
+		after  time.Duration
+		want   bool
+	}{
+		{tok.ID, 0, 0, true}, {tok.ID, 0, 0, false}, {tok.ID, 0, time.Hour - time.Microsecond, false}, {tok.ID, 1, 0, true},
+		{tok.ID, 0, time.Hour, true}, {tok.ID, 0, time.Hour, false}, {tok.ID, 0, time.Minute, false},
+		{tok.ID, 0, -time.Microsecond, true}, // the one before is of a clock that was wrong
+		{tok.ID, 2, 0, false},                // the current one
+		{other.ID, 0, 0, true}, {77, 0, 0, false},
+	} {
+		f.update(func(tx tokens.Tx) error {
+			first, err := tx.PresentSuperseded(c.id, c.serial, f.now.Add(c.after), time.Hour)
+			f.equal("the first in an hour", first, c.want)
+			return err
+		})
+	}
+	f.equal("the secrets", f.lookup(tok.ID).Secrets, before)
+}
+
 // testRestoredSecret takes a rotation back, with all that came of the secret before.
 func testRestoredSecret(t *testing.T, f *fixture) {
 	tok := f.token(f.user("u"), "one")

@@ -47,7 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"RevokeTokensSparesTheRevokedAndOtherUsers", testRevokeAll},
 		{"RotationKeepsOldSecretsInOrder", testRotation},
 		{"RotationIsReadBack", testRotationRecord},
-		{"SecretIsRestored", testRestoredSecret},
+		{"SecretIsRestored", testRestoredSecret}, {"SupersededUses", testSupersededUses},
 		{"IdempotentRequestsExpire", testRequests},
 		{"SealedSecretsAreForgottenWhenToldTo", testSealed},
 		{"ADeletedUserIsNotFoundAndComesBackAnew", testUserDelete},
