@@ -180,6 +180,7 @@ func TestClientOfAHungConnectionFailsClosed(t *testing.T) {
 }
 
 func TestClientOfAKilledServerFailsClosed(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -210,6 +211,7 @@ func TestClientOfAKilledServerFailsClosed(t *testing.T) {
 
 // The server is replaced by one whose store was restored from before the token was minted.
 func TestClientOfAnotherHistoryStartsOver(t *testing.T) {
+	t.Parallel()
 	s := stage(t)
 	copied := filepath.Join(t.TempDir(), "copy.db")
 	patd(t, "backup", copied, "--data-dir", s.data)
@@ -225,6 +227,7 @@ func TestClientOfAnotherHistoryStartsOver(t *testing.T) {
 }
 
 func TestUsesOutOfMemoryAreCounted(t *testing.T) {
+	t.Parallel()
 	s := stage(t)
 	secret, id := s.minted(t, "t")
 	asked, used := time.Now(), time.Time{}

@@ -33,7 +33,7 @@ type moving struct {
 // settled makes the store by calls to a server, which has stopped when it is answered.
 func settled(t *testing.T) *moving {
 	t.Helper()
-	m := &moving{server: dbtest.SharedPostgres(t)}
+	m := &moving{server: dbtest.Postgres(t)} // its own: the test looks at all that copy into it
 	m.data, m.admin = administer(t)
 	m.file = "sqlite:" + filepath.Join(m.data, "patd.db")
 	m.password = written(t, "password", m.server.Password+"\n")
@@ -99,6 +99,7 @@ func (m *moving) works(t *testing.T, data string, args ...string) {
 // TestTokensWorkOnWhereverTheirStoreIsCopied moves a store into PostgreSQL, by a backup into another database, and back into
 // a file, and serves each.
 func TestTokensWorkOnWhereverTheirStoreIsCopied(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -193,6 +194,7 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 // TestAKilledCopyLeavesNothingHalf kills copies with SIGKILL when most tables are written: there is no row in the database,
 // and no file of the name, and the next copy succeeds.
 func TestAKilledCopyLeavesNothingHalf(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -225,6 +227,7 @@ func TestAKilledCopyLeavesNothingHalf(t *testing.T) {
 
 // TestACopyBesideARunningServerIsAsOfOneMoment runs a copy beside a server that was not stopped.
 func TestACopyBesideARunningServerIsAsOfOneMoment(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}

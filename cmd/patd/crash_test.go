@@ -254,6 +254,7 @@ func (l *ledger) verifyMint(ctx context.Context, t *testing.T, a api, e *entry) 
 // TestCrashLosesNothing kills the server with SIGKILL, at random moments while several clients change things, and looks
 // after each restart whether every answered change stands and every other happened wholly or not at all.
 func TestCrashLosesNothing(t *testing.T) {
+	t.Parallel()
 	kills := 20
 	switch {
 	case longtest.Enabled():
@@ -266,6 +267,7 @@ func TestCrashLosesNothing(t *testing.T) {
 
 // TestCrashLosesNoneOfManyThatShareATransaction does so while a thousand clients wait for the same few transactions.
 func TestCrashLosesNoneOfManyThatShareATransaction(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a thousand clients")
 	}

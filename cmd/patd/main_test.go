@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,10 @@ import (
 // TestMain lets this test binary stand in for the real one: started under the name patd it is patd, so that what the
 // tests start, signal and kill is a process like any other.
 func TestMain(m *testing.M) {
+	// What is tested are other processes, and most of the time of a test is spent in waiting for them.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"patd": func() { os.Exit(process()) }})
 }
 
@@ -200,6 +205,7 @@ func (w *watched) await(re *regexp.Regexp) ([]string, error) {
 //	secretless FILE…     fails when a file holds a token, or a key
 //	fails COMMAND…       runs it until it fails, ten seconds at most
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,

@@ -35,6 +35,7 @@ func TestServeLeavesNothingRunning(t *testing.T) {
 			go func() {
 				code <- Main(ctx, append([]string{
 					"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0",
+					"--drain-delay", "0s",
 				}, flags...), cli.System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
 			}()
 			if _, err := log.await(readyLine); err != nil {
@@ -64,6 +65,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 
 // TestListFollowsPages lists more tokens than one answer holds.
 func TestListFollowsPages(t *testing.T) {
+	t.Parallel()
 	const many = 205
 	dir := t.TempDir()
 	data, tokenFile := filepath.Join(dir, "data"), filepath.Join(dir, "token")

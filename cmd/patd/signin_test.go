@@ -121,6 +121,7 @@ func (p *provider) granted(t *testing.T) string {
 
 // TestSignedInUsersManageTheirOwnTokens signs users in by a real OpenID provider, with its keys changing under way.
 func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
+	t.Parallel()
 	p := startProvider(t)
 	data, admin := administer(t)
 	flags := []string{"--oidc-issuer", p.issuer, "--oidc-audience", providerAudience}
@@ -245,6 +246,7 @@ func othersTokens(t *testing.T, d *daemon, a api, alice string) {
 
 // TestFeaturesFromTheClaim mints by what the provider's token says, with no other source.
 func TestFeaturesFromTheClaim(t *testing.T) {
+	t.Parallel()
 	p := startProvider(t)
 	data, admin := administer(t)
 	d := serve(t, data, "--oidc-issuer", p.issuer, "--oidc-audience", providerAudience, "--features-source", "claim", "--oidc-features-claim", "features")

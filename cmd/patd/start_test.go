@@ -27,6 +27,7 @@ import (
 
 // TestStartsAtOnceAgreeOnOneKey starts several processes on an empty folder at the same moment.
 func TestStartsAtOnceAgreeOnOneKey(t *testing.T) {
+	t.Parallel()
 	rounds := 3
 	if testing.Short() {
 		rounds = 1

@@ -37,6 +37,7 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	t.Parallel()
 	n, whole := bulkSize(t)
 	c := newStore(t, dbtest.Postgres(t), "bulk")
 	st, err := store.Open(t.Context(), c.url(c.db.Addr()), store.Options{Connections: 2})

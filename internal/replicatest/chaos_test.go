@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 )
 
 // chaosFor is how long the chaos lasts, unless PATD_CHAOS says otherwise.
@@ -25,10 +27,11 @@ type chaos struct {
 // TestChaosLosesNoAnsweredChange kills replicas and the database by SIGKILL at random moments, cuts connections in the middle of
 // commits and at any other moment, and lets the database stand still, while clients mint, rotate, revoke and set features. They
 // repeat whatever is not answered, on any replica, mints with an idempotency key. In the end every answered change stands, on
-// every replica, nothing has happened twice or by half, and nothing that was told not to have happened has.
+// every replica, nothing has happened twice or by half, and nothing that was told not to have happened has. Only LONG_TESTS
+// and PATD_CHAOS run it.
 func TestChaosLosesNoAnsweredChange(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
+	if !longtest.Enabled() && os.Getenv("PATD_CHAOS") == "" {
+		t.Skip("LONG_TESTS runs it")
 	}
 	t.Parallel()
 	c := newClusterBehind(t, dbtest.Postgres(t), "patd", 3)
