@@ -293,7 +293,7 @@ func TestNoSequenceOfFaultsLosesTheSecret(t *testing.T) {
 		store := &failing{Store: tokensource.NewFile(path)}
 		config := tokensource.Config{Store: store, KeepExpiry: rapid.Bool().Draw(r, "keep")}
 		s, _ := source(t, p, config)
-		for range rapid.IntRange(5, 40).Draw(r, "steps") {
+		for range rapid.IntRange(5, 25).Draw(r, "steps") {
 			switch rapid.SampledFrom([]string{"lose", "outage", "full", "restart", "now", "step"}).Draw(r, "what") {
 			case "lose":
 				p.set(func() { p.loseAnswers++ })
@@ -314,7 +314,7 @@ func TestNoSequenceOfFaultsLosesTheSecret(t *testing.T) {
 				_ = s.Step(t.Context())
 			}
 			p.set(func() { p.loseAnswers = 0 })
-			p.wait(time.Duration(rapid.IntRange(0, 5).Draw(r, "hours")) * time.Hour)
+			p.wait(time.Duration(rapid.IntRange(0, 20).Draw(r, "hours")) * time.Hour)
 			_ = s.Step(t.Context())
 			if text := get(t, path); !p.works(text) && p.now().Before(p.expire) {
 				r.Fatalf("the file holds a secret that does not work, after %d rotations", p.made)
