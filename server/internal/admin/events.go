@@ -191,6 +191,9 @@ func (p *Pages) export(q *frame.Request) error {
 				return nil
 			}
 			if err == nil {
+				err = q.StillSignedIn()
+			}
+			if err == nil {
 				found, next, err = p.service.Events(ctx, a, f, tokens.Page{Size: tokens.MaxPageSize, Token: next})
 			}
 			if err != nil {

@@ -3,11 +3,15 @@ package admin
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"patd/server/internal/call"
 	"patd/server/internal/frame"
 	"patd/tokens"
 )
+
+// countWithin is how long counting what is left may take.
+const countWithin = 30 * time.Second
 
 // keyRow is a digest key as a page shows it.
 type keyRow struct {
@@ -19,6 +23,7 @@ type keyRow struct {
 
 // keys shows what is left under each key.
 func (p *Pages) keys(q *frame.Request) error {
+	defer q.Lasting(countWithin)() // every row is read
 	var found []tokens.KeyLeft
 	err := q.Operate(call.AdminKeys, nil, func(ctx context.Context, a tokens.Actor) (err error) {
 		found, err = p.service.KeysLeft(ctx, a)

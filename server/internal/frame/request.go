@@ -86,8 +86,8 @@ func (q *Request) Operate(method string, req any, do func(context.Context, token
 	return err
 }
 
-// Operator reports whether the user is an operator.
-func (q *Request) Operator() bool { return q.In.Actor.AsOperator().Kind == tokens.OperatorActor }
+// Operator reports whether the pages of operators have something for the user.
+func (q *Request) Operator() bool { return q.May(call.AdminHealth) }
 
 // May reports whether the user may make a call as an operator, so that a page shows what it can do and nothing else.
 // The call itself is checked again.

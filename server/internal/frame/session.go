@@ -113,6 +113,12 @@ func (q *Request) identify() error {
 	})
 }
 
+// StillSignedIn returns nil if the session has not ended since the request began, for an answer that lasts.
+func (q *Request) StillSignedIn() error {
+	_, err := q.Frame.Service.PageSession(q.R.Context(), q.In.Secret, q.Peer)
+	return err
+}
+
 // unidentified answers a request without a good session: the user signs in and comes back, and loses no input.
 func (q *Request) unidentified(err error) {
 	var ours *tokens.Error
