@@ -63,7 +63,10 @@ func TestPagesAreEmbeddedWithoutThirdPartyCookies(t *testing.T) {
 	p, err := serve(dir, addr, nil, append(data, "--tls-cert", cert, "--tls-key", key, "--page-origins", strings.Join(origins, ","))...)
 	must(t, err)
 	t.Cleanup(func() { must(t, p.stop()) })
-	setup{Patd: url, Admin: admin, More: more, Authority: cert}.script(t, "embed.mjs")
+	browser, stop, err := start(chromium)
+	must(t, err)
+	t.Cleanup(stop)
+	setup{Browser: browser, Patd: url, Admin: admin, More: more, Authority: cert}.script(t, "embed.mjs")
 }
 
 // appsDir makes a folder for the applications below that of the scripts, where Node finds its packages.

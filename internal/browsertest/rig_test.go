@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
@@ -61,8 +62,10 @@ func need(t *testing.T) {
 	if _, err := exec.LookPath("node"); err != nil {
 		proctest.Missing(t, "node")
 	}
-	if _, err := os.Stat(chromium()); err != nil {
-		proctest.Missing(t, "chromium")
+	for _, path := range []string{chromium, chromiumShell} {
+		if _, err := os.Stat(path); err != nil {
+			proctest.Missing(t, path)
+		}
 	}
 	for _, module := range []string{scripts + "/node_modules/playwright-core", provider + "/node_modules/oidc-provider"} {
 		if _, err := os.Stat(filepath.Join(module, "package.json")); err != nil {
@@ -71,8 +74,12 @@ func need(t *testing.T) {
 	}
 }
 
-// chromium is the path of the browser that Debian has.
-func chromium() string { return "/usr/bin/chromium" }
+// Debian's browser, and the same without windows, which costs a fraction of it but cannot be told to block third-party
+// cookies.
+const (
+	chromium      = "/usr/bin/chromium"
+	chromiumShell = "/usr/bin/chromium-headless-shell"
+)
 
 // helper starts a program that runs until its standard input ends, with more in its environment, and reads what it says
 // when it is ready.
@@ -109,19 +116,25 @@ func helper(dir string, env []string, out any, args ...string) (stop func(), err
 	return stop, nil
 }
 
-// browser starts the browser that all tests share, and returns its address.
-var browser = sync.OnceValues(func() (string, error) {
+// start starts a browser and returns its address.
+func start(path string) (address string, stop func(), err error) {
 	var at struct{ Browser string }
-	stop, err := helper(scripts, nil, &at, "node", "server.mjs", chromium())
+	stop, err = helper(scripts, nil, &at, "node", "server.mjs", path)
+	return at.Browser, stop, err
+}
+
+// browser starts the browser that tests share, and returns its address.
+var browser = sync.OnceValues(func() (string, error) {
+	address, stop, err := start(chromiumShell)
 	if err == nil {
 		ends = append(ends, stop)
 	}
-	return at.Browser, err
+	return address, err
 })
 
 // setup is what a script knows. Its fields are those of its variable "setup".
 type setup struct {
-	Browser  string            `json:"browser"`
+	Browser  string            `json:"browser"`  // its address; empty: that of the browser that tests share
 	Patd     string            `json:"patd"`     // address of the server
 	Admin    string            `json:"admin"`    // secret of a service that may do everything
 	Issuer   string            `json:"issuer"`   // address of the OpenID provider
@@ -135,8 +148,10 @@ type setup struct {
 func (s setup) script(t *testing.T, name string) {
 	t.Helper()
 	var err error
-	s.Browser, err = browser()
-	must(t, err)
+	if s.Browser == "" {
+		s.Browser, err = browser()
+		must(t, err)
+	}
 	s.Pictures, err = filepath.Abs(pictures)
 	must(t, err)
 	text, err := json.Marshal(s)
@@ -291,6 +306,7 @@ var shared = sync.OnceValues(func() (setup, error) {
 	if err != nil {
 		return setup{}, err
 	}
+	args = append(args, "--oidc-permissions-claim", "groups", "--oidc-permissions", "admins=admin,support=tokens+users,auditors=audit,editors=catalog")
 	p, err := serve(dir, addr, nil, append(args, data...)...)
 	if err != nil {
 		return setup{}, err
@@ -310,5 +326,8 @@ func inShared(t *testing.T, name string) {
 	need(t)
 	s, err := shared()
 	must(t, err)
+	if longtest.Enabled() {
+		s.More = map[string]string{"looks": "all"}
+	}
 	s.script(t, name)
 }

@@ -28,7 +28,7 @@ async function embedded(open, app, user) {
     const content = await inner.evaluate(() => document.body.offsetHeight);
     return Math.abs(height - content) <= 1 && await inner.evaluate(() => document.documentElement.scrollHeight <= innerHeight);
   };
-  for (const end = Date.now() + 20_000; !await fits();) assert.ok(Date.now() < end, 'the frame is not as high as the page');
+  for (const end = Date.now() + 120_000; !await fits();) assert.ok(Date.now() < end, 'the frame is not as high as the page');
   await frame.getByRole('button', { name: 'Create token' }).click();
   await frame.getByTestId('secret').waitFor();
 

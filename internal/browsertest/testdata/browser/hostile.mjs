@@ -84,8 +84,8 @@ await main({
   },
 
   'a code is good once, whoever races for it': async (open) => {
-    const url = await someone('racer');
     const racers = await Promise.all([0, 1, 2].map(() => open()));
+    const url = await someone('racer');
     await Promise.all(racers.map(({ page }) => page.goto(url)));
     const won = [];
     for (const { page } of racers) {

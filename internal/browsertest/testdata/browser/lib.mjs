@@ -38,7 +38,7 @@ const text = async (page) => (await page.locator('body').innerText({ timeout: 10
 // a violation of the Content-Security-Policy, an error of a script, a message that some text has run.
 async function person(browser, options = {}) {
   const context = await browser.newContext({ locale: 'en-US', ...options });
-  context.setDefaultTimeout(30_000);
+  context.setDefaultTimeout(120_000); // nothing takes nearly as long, unless it is broken
   const problems = [];
   await context.addInitScript(() => {
     addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.violatedDirective} ${e.blockedURI}`));

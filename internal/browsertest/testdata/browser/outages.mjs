@@ -17,7 +17,7 @@ async function fill(page, name) {
 
 // again loads a page until it is no page of an outage any more.
 async function again(page, wanted) {
-  for (const end = Date.now() + 60_000; Date.now() < end;) {
+  for (const end = Date.now() + 120_000; Date.now() < end;) {
     if (await wanted()) return;
     await new Promise((done) => { setTimeout(done, 200); });
     await page.reload();

@@ -5,13 +5,13 @@ import { at, atProvider, call, handoff, hold, mint } from './lib.mjs';
 // signIn signs in by hand-off: it is quicker than by the provider.
 const signIn = async (page, user) => { await page.goto(await handoff(user)); };
 
-const scopes = ['billing.invoices.read', 'deploy', 'reports.export', 'reports.read', 'reports.write'];
+const scopes = ['billing.invoices.read', 'deploy', 'figures.export', 'figures.read', 'figures.write'];
 const many = Array.from({ length: 30 }, (_, n) => `area${n % 4}.feature${n}`);
 
-// catalogue describes features and audiences, once for all cases.
+// catalogue describes features and audiences, once for all cases. Those of other scripts are others: all share a server.
 const catalogue = (async () => {
-  await call('POST', '/v1/features', { name: 'reports.read', display_name: 'Read reports', description: 'All of them, with their figures.', default: true });
-  await call('POST', '/v1/features', { name: 'reports.write', display_name: 'Write reports', consent: 'REQUIRED' });
+  await call('POST', '/v1/features', { name: 'figures.read', display_name: 'Read figures', description: 'All of them, of every year.', default: true });
+  await call('POST', '/v1/features', { name: 'figures.write', display_name: 'Write figures', consent: 'REQUIRED' });
   await call('POST', '/v1/audiences', { id: 'https://reports.example.com', display_name: 'Reports', max_ttl: '2592000s' });
 })();
 
@@ -51,12 +51,12 @@ async function* form(page) {
   await catalogue;
   await hold('matrix-new', [...scopes, ...many]);
   await signIn(page, 'matrix-new');
-  await page.goto(at('/new?name=CI&scopes=reports.read,reports.write,nothing.held&ttl=90d&networks=192.0.2.0/24'));
+  await page.goto(at('/new?name=CI&scopes=figures.read,figures.write,nothing.held&ttl=90d&networks=192.0.2.0/24'));
   yield 'new-filled-in';
   await page.goto(at('/new'));
   yield 'new';
   await page.getByLabel('Name', { exact: true }).fill('   ');
-  await page.getByRole('checkbox', { name: 'Read reports' }).uncheck();
+  await page.getByRole('checkbox', { name: 'Read figures' }).uncheck();
   await page.getByLabel('Networks').fill('everywhere');
   await page.getByLabel('Expiration').selectOption('custom');
   await page.getByLabel('Custom date').fill('2020-01-01');
@@ -104,4 +104,54 @@ async function* sessions(page) {
   yield 'activity-sessions';
 }
 
-export const pages = { empty, list, form, one, sessions };
+// operator signs in as somebody of a group.
+async function operator(page, group) {
+  await page.goto(at('/admin'));
+  await atProvider(page, `matrix@${group}`);
+}
+
+async function* people(page) {
+  const user = 'matrix-user-of-operators-whose-name-is-as-long-as-names-may-be@example.com';
+  await hold(user, [...scopes, ...many]);
+  const made = await mint(user, { name: `a-token-${'with-a-long-name'.repeat(5)}`, scopes: many, labels: { team: 'build' }, ttl: '864000s' });
+  for (let n = 0; n < 3; n++) await mint(user, { name: `token ${n}`, scopes: scopes.slice(n) });
+  await operator(page, 'admins');
+  yield 'admin';
+  await page.goto(at('/admin/users?q=matrix'));
+  yield 'admin-users';
+  await page.goto(at(`/admin/users/-?id=${encodeURIComponent(user)}`));
+  yield 'admin-user';
+  await page.getByLabel('Number').first().fill('77');
+  await page.getByRole('button', { name: 'Suspend user' }).click();
+  await page.getByRole('alert').first().waitFor();
+  yield 'admin-user-refused';
+  await page.goto(at(`/admin/tokens?user=${encodeURIComponent(user)}`));
+  yield 'admin-tokens';
+  await page.goto(at(`/admin/tokens/${made.token.token_id}?revoke=1`));
+  yield 'admin-token';
+  await page.goto(at(`/admin/tokens/revoke?user=${encodeURIComponent(user)}`));
+  yield 'admin-revoke';
+  await page.goto(at('/admin/events?user=nobody-at-all'));
+  yield 'admin-events-none';
+  await page.goto(at(`/admin/events?user=${encodeURIComponent(user)}`));
+  yield 'admin-events';
+}
+
+async function* catalogues(page) {
+  await catalogue;
+  await call('POST', '/v1/services', { name: 'matrix-gateway', permissions: ['introspect'] });
+  await operator(page, 'admins');
+  for (const path of ['services', 'services/new', 'services/matrix-gateway', 'audiences', 'audiences/new', 'audiences/-?id=https://reports.example.com',
+    'features?q=figures', 'features/new', 'features/figures.read', 'keys', 'health']) {
+    await page.goto(at(`/admin/${path}`));
+    await page.getByRole('heading', { level: 1 }).waitFor();
+    yield `admin-${path.replace(/[^a-z]+/g, '-')}`;
+  }
+  await page.goto(at('/admin/features/new'));
+  await page.getByLabel('Name', { exact: true }).fill('with spaces');
+  await page.getByRole('button', { name: 'Create feature' }).click();
+  await page.getByRole('alert').first().waitFor();
+  yield 'admin-features-refused';
+}
+
+export const pages = { empty, list, form, one, sessions, people, catalogues };

@@ -12,6 +12,7 @@ const text = texts.join(' ');
 const short = texts.slice(0, 3).join(' '); // of at most 100 characters, as names are
 // The name of a feature has neither spaces nor double quotes.
 const features = ["'><img/src=x/onerror=alert(9)>.read", 'javascript:alert(10)', '</fieldset><script>alert(11)</script>'];
+const audience = "https://'><img/src=x/onerror=alert(12)>.example";
 const token = `/v1/users/${encodeURIComponent(text)}`;
 
 // look checks that a page shows a text as a text, and has no link that runs.
@@ -69,17 +70,44 @@ async function walk(page) {
   await look(page, text, name, texts[0].slice(0, 20));
 }
 
+// operate goes through the pages of operators.
+async function operate(page) {
+  const hostile = encodeURIComponent(text);
+  const name = short;
+  await page.goto(at(`/admin/users/-?id=${hostile}`));
+  await look(page, text, features[0], name);
+  await page.getByLabel('Reason').first().fill(text);
+  await page.getByLabel('Number').first().fill('77');
+  await page.getByRole('button', { name: 'Suspend user' }).click();
+  await page.getByRole('alert').first().waitFor();
+  await look(page, text);
+  for (const [path, ...shown] of [['users', text], [`users?q=${hostile}`, text], [`tokens?user=${hostile}`, text, name], [`tokens?q=${hostile}&scope=${hostile}&label=${hostile}`, text],
+    [`tokens/revoke?user=${hostile}`, text], [`tokens/${hostile}`], [`events?user=${hostile}`, text], [`events?actor=user:${hostile}&action=${hostile}`],
+    ['audiences', short], [`audiences/-?id=${encodeURIComponent(audience)}`, audience, short], [`audiences/-?id=${hostile}`], ['features', short],
+    [`features/-?id=${encodeURIComponent(features[0])}`, features[0], text], [`features/-?id=${hostile}`], [`services/-?id=${hostile}`], [`services?q=${hostile}`]]) {
+    await page.goto(at(`/admin/${path}`));
+    await look(page, ...shown);
+  }
+  await page.goto(at(`/admin/tokens?user=${hostile}&state=revoked`));
+  await page.getByRole('link', { name, exact: true }).click();
+  await look(page, text, name);
+}
+
 await main({
   'every text is shown and none runs': async (open) => {
     await call('PUT', `${token}/features`, { features });
     for (const f of features) await call('POST', '/v1/features', { name: f, display_name: `${short} ${f.length}`, description: text });
-    await call('POST', '/v1/audiences', { id: "https://'><img/src=x/onerror=alert(12)>.example", display_name: short });
+    await call('POST', '/v1/audiences', { id: audience, display_name: short });
     for (const address of ['javascript:alert(1)', 'data:text/html,<script>alert(1)</script>', '//evil.example', 'https://evil.example', `${setup.patd}@evil.example/`]) {
       await assert.rejects(handoff(text, { return_url: address }), /return_url|origin/i, address);
     }
     const { page } = await open({ userAgent: texts[0] });
     await page.goto(await handoff(text));
     await walk(page);
+    const operator = await open();
+    await operator.page.goto(at('/admin'));
+    await atProvider(operator.page, `"><img src=x onerror=alert(13)>@admins`);
+    await operate(operator.page);
   },
   'a user whom the provider names so': async (open) => {
     const user = '"><img src=x onerror=alert(1)> javascript:alert(2)';

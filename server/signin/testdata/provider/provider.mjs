@@ -4,7 +4,7 @@
 //   node provider.mjs [PORT] [ADDRESSES]
 //
 // ADDRESSES, separated by commas, are the redirect addresses of a second client, "page". If there are any, whoever has a
-// password signs in, by the name that he gives.
+// password signs in, by the name that he gives; "NAME@GROUP" has a group.
 //
 // Beside the provider's own endpoints there are two for tests:
 //   POST /test/rotate  a new signing key takes the place of the old one, at once; the old one is published no longer
@@ -60,8 +60,8 @@ function rotate() {
       response_types: ['code'],
     }]],
     pkce: { required: () => false },
-    claims: { openid: ['sub'] },
-    findAccount: (ctx, id) => (known(id) ? { accountId: id, claims: () => ({ sub: id }) } : undefined),
+    claims: { openid: addresses.length > 0 ? ['sub', 'groups'] : ['sub'] },
+    findAccount: (ctx, id) => (known(id) ? { accountId: id, claims: () => ({ sub: id, groups: id.split('@').slice(1) }) } : undefined),
     extraTokenClaims: (ctx, token) => (token.accountId
       ? { features: accounts[token.accountId], groups: groups[token.accountId] } : undefined),
     features: {
