@@ -163,7 +163,7 @@ func (b *browser) newToken(name string, scopes ...string) shown {
 	return b.post("/new", form)
 }
 
-func pageRig(t *testing.T, origins ...string) *rig {
+func pageRig(t testing.TB, origins ...string) *rig {
 	t.Helper()
 	r := newRig(t, func(c *server.Config) { c.Page.Origins = origins })
 	r.features("u1", "reports.read", "reports.write", "deploy.run")
