@@ -11,7 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
+	"runtime"
 )
 
 // SyncDir makes the names in a directory durable.
@@ -21,6 +21,9 @@ func SyncDir(dir string) error {
 		return fmt.Errorf("sync directory: %w", err)
 	}
 	defer d.Close()
+	if runtime.GOOS == "windows" {
+		return nil // it syncs no directories, and makes names durable by itself
+	}
 	if err := d.Sync(); err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}
@@ -110,20 +113,4 @@ func InheritDir(file, dir string) error {
 		return fmt.Errorf("give %s to the owner of %s: %w", file, dir, err)
 	}
 	return nil
-}
-
-// chown gives a file to the owner and group in info, unless it has them. It follows no symbolic link.
-func chown(file string, info fs.FileInfo) error {
-	want, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return nil
-	}
-	present, err := os.Lstat(file)
-	if err != nil {
-		return err
-	}
-	if have, ok := present.Sys().(*syscall.Stat_t); ok && have.Uid == want.Uid && have.Gid == want.Gid {
-		return nil
-	}
-	return os.Lchown(file, int(want.Uid), int(want.Gid))
 }
