@@ -101,11 +101,17 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 	late, err := a.tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: "u", Name: "late", Scopes: []string{"billing.edit"}})
 	must(t, err)
 	during := latencies(t, a, tok.secret, func() bool {
-		live, err := inventory.SearchTokens(ctx, &patdv1.SearchTokensRequest{
-			Scope: "billing.edit", State: patdv1.Token_ACTIVE, Order: "issue_time", PageSize: 1,
-		})
-		must(t, err)
-		return len(live.GetTokens()) == 1 && live.GetTokens()[0].GetTokenId() == late.GetToken().GetTokenId()
+		oldest := &patdv1.SearchTokensRequest{Scope: "billing.edit", State: patdv1.Token_ACTIVE, Order: "issue_time", PageSize: 1}
+		for { // a page may be short, and even empty
+			live, err := inventory.SearchTokens(ctx, oldest)
+			must(t, err)
+			if len(live.GetTokens()) == 1 {
+				return live.GetTokens()[0].GetTokenId() == late.GetToken().GetTokenId()
+			}
+			if oldest.PageToken = live.GetNextPageToken(); oldest.GetPageToken() == "" {
+				return false
+			}
+		}
 	}, 0)
 	must(t, victim.startSoon())
 	eventually(t, "the end", func() bool {
