@@ -62,7 +62,7 @@ func (p *Provider) Browser(ctx context.Context, show func(address string)) (g Gr
 		if server.Shutdown(over) != nil {
 			_ = server.Close() // a browser that holds its connection open
 		}
-		<-served // it ends as it was told to
+		<-served //nolint:errcheck // it ends as it was told to
 	}()
 	show("http://" + host + v.begin)
 	select {
