@@ -1,6 +1,8 @@
 package gatewaytest
 
 import (
+	"archive/zip"
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"patd/internal/proctest"
 )
 
 // command runs a program in a home of its own, and returns what it wrote.
@@ -23,8 +27,8 @@ func command(t *testing.T, home, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// TestClientsOfBasicCredentialsWorkUnchanged has git, and curl with a user name, a netrc file as pip reads it, and
-// X-API-Key, ask through nginx, as its page says.
+// TestClientsOfBasicCredentialsWorkUnchanged has git, pip, and curl with a user name, a netrc file and X-API-Key, ask
+// through nginx, as its page says.
 func TestClientsOfBasicCredentialsWorkUnchanged(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()
@@ -86,8 +90,53 @@ func TestClientsOfBasicCredentialsWorkUnchanged(t *testing.T) {
 			t.Errorf("%s: %s, %v, want %s", name, out, err, c.want)
 		}
 	}
+	pip(t, home, addr, tok.secret, revoked.secret)
 	if n := leaked.Load(); n != 0 {
 		t.Errorf("the upstream was given a token %d times", n)
+	}
+}
+
+// pip has pip download a package from an index behind the gateway.
+func pip(t *testing.T, home, addr, secret, revoked string) {
+	t.Helper()
+	const program = "../openapitest/testdata/python/venv/bin/pip" // .ci/run makes it
+	path, err := filepath.Abs(program)
+	must(t, err)
+	if _, err := os.Stat(path); err != nil {
+		proctest.Missing(t, "pip in "+program)
+	}
+	const wheel = "thing-1.0-py3-none-any.whl"
+	index := filepath.Join(home, "reports", "simple", "thing")
+	must(t, os.MkdirAll(index, 0o755))
+	must(t, os.WriteFile(filepath.Join(index, "index.html"), []byte(`<!DOCTYPE html><a href="`+wheel+`">`+wheel+`</a>`), 0o644))
+	var packed bytes.Buffer
+	z := zip.NewWriter(&packed)
+	for name, text := range map[string]string{
+		"thing-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n",
+		"thing-1.0.dist-info/WHEEL":    "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+		"thing-1.0.dist-info/RECORD":   "",
+	} {
+		w, err := z.Create(name)
+		must(t, err)
+		_, err = w.Write([]byte(text))
+		must(t, err)
+	}
+	must(t, z.Close())
+	must(t, os.WriteFile(filepath.Join(index, wheel), packed.Bytes(), 0o644))
+	download := func(secret, into string) (string, error) {
+		from := (&url.URL{Scheme: "http", User: url.UserPassword("anybody", secret), Host: addr, Path: "/reports/simple"}).String()
+		host, _, _ := strings.Cut(addr, ":")
+		return command(t, home, path, "--isolated", "--no-cache-dir", "--disable-pip-version-check", "download", "--no-deps", "--no-input",
+			"--index-url", from, "--trusted-host", host, "--dest", into, "thing")
+	}
+	if out, err := download(secret, "fetched"); err != nil {
+		t.Errorf("pip download: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(filepath.Join(home, "fetched", wheel)); err != nil {
+		t.Errorf("what pip downloaded: %v", err)
+	}
+	if out, err := download(revoked, "refused"); err == nil {
+		t.Errorf("pip with a revoked token:\n%s", out)
 	}
 }
 
