@@ -154,8 +154,9 @@ func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
 // adds, to either, so that the better rounds of both are held against each other; and there are more rounds while it
 // is too busy to say. Only LONG_TESTS runs it.
 func TestStrangersDoNotSlowDownGoodIntrospections(t *testing.T) {
-	if !longtest.Enabled() || longtest.Race {
-		t.Skip("it takes half a minute, and what it measures is another process")
+	longtest.Only(t)
+	if longtest.Race {
+		t.Skip("what it measures is another process")
 	}
 	const most, fewest, rounds = 5, 8, 32
 	d, good := attacked(t)

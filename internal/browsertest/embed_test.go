@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/internal/pagetest"
 	"patd/internal/proctest"
 )
@@ -29,6 +30,7 @@ const debianPython = "/usr/bin/python3"
 // in Flask that docs/page.md shows, and a server under TLS at which nobody can sign in by itself. The element of
 // embed.js shows the page of whoever is signed in at the application, in a frame as high as the page.
 func TestPagesAreEmbeddedWithoutThirdPartyCookies(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	need(t)
 	if exec.Command(debianPython, "-c", "import flask").Run() != nil {

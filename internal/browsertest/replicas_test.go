@@ -21,6 +21,7 @@ import (
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
@@ -28,6 +29,7 @@ import (
 // the other one, and then lets fail, one after the other, the OpenID provider, the source of features and the store:
 // each is a page that says so, and no input is lost.
 func TestABrowserBehindABalancerAndDuringOutages(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	need(t)
 	db := dbtest.SharedPostgres(t)

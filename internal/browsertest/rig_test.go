@@ -22,7 +22,6 @@ import (
 	"testing"
 	"time"
 
-	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
@@ -326,8 +325,5 @@ func inShared(t *testing.T, name string) {
 	need(t)
 	s, err := shared()
 	must(t, err)
-	if longtest.Enabled() {
-		s.More = map[string]string{"looks": "all"}
-	}
 	s.script(t, name)
 }

@@ -2,7 +2,18 @@
 // ends within minutes; .ci/run sets LONG_TESTS for one of its stages, so that everything is done there.
 package longtest
 
-import "os"
+import (
+	"os"
+	"testing"
+)
+
+// Only skips a test that is run with LONG_TESTS alone.
+func Only(tb testing.TB) {
+	tb.Helper()
+	if !Enabled() {
+		tb.Skip("LONG_TESTS=1 runs it")
+	}
+}
 
 // Enabled reports whether LONG_TESTS is set, and so whether tests shall do all that they can.
 func Enabled() bool { return os.Getenv("LONG_TESTS") != "" }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
@@ -83,10 +84,8 @@ func TestAGeneratedClientCompilesAndWorks(t *testing.T) {
 // is a fault of the server, none has a status or a form that is not in the document, none is given to a caller without
 // a credential.
 func TestGeneratedRequestsAreAnsweredAsDocumented(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes a minute")
-	}
 	schemathesis, err := filepath.Abs(filepath.Join(pythonDir, "venv", "bin", "schemathesis"))
 	must(t, err)
 	if _, err := os.Stat(schemathesis); err != nil {
