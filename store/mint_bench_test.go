@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -171,7 +170,8 @@ type rawMint struct {
 	begin, commit                    *sql.Stmt
 	user, live, token, event, change *sql.Stmt
 	key, state, createUS             int64
-	features, nameKey, scopes, owner string
+	features, nameKey, owner         string
+	checksum                         []byte
 }
 
 func openRaw(b *testing.B, path string) *rawMint {
@@ -186,7 +186,7 @@ func openRaw(b *testing.B, path string) *rawMint {
 			b.Fatal(err)
 		}
 	}
-	r := &rawMint{db: db, scopes: "billing.read billing.edit reports.read reports.edit"}
+	r := &rawMint{db: db}
 	statements := store.MintStatements()
 	for i, st := range []**sql.Stmt{&r.begin, &r.user, &r.live, &r.token, &r.event, &r.change, &r.commit} {
 		if *st, err = db.PrepareContext(b.Context(), statements[i]); err != nil {
@@ -222,28 +222,22 @@ func (r *rawMint) mintFor(b *testing.B, each int, reads bool, d time.Duration) f
 
 func (r *rawMint) mint(n uint64, reads bool) error {
 	now := time.Now()
-	user, name := mintUser(n), fmt.Sprintf("CI deploy %06x", n)
+	user, rows := mintUser(n), mintRows(n)
 	r.key = int64(n*7919%mintUsers) + 1
 	if reads {
-		if err := r.user.QueryRow(user).Scan(&r.key, &r.owner, &r.state, &r.features, &r.createUS); err != nil {
+		if err := r.user.QueryRow(user).Scan(&r.key, &r.owner, &r.state, &r.features, &r.createUS, &r.checksum); err != nil {
 			return err
 		}
 		if err := r.count(now); err != nil {
 			return err
 		}
 	}
-	id := int64(mintID(now, n))
-	sum := [32]byte{byte(n)}
-	_, err := r.token.Exec(id, r.key, "fill", sum[:], name, strings.ToLower(name), r.scopes, now.UnixMicro(),
-		now.Add(tokens.DefaultTTL).UnixMicro(), nil, nil, nil, nil, nil, nil, nil, nil)
-	if err != nil {
-		return err
+	for i, insert := range [...]*sql.Stmt{r.token, r.event, r.change} {
+		if _, err := insert.Exec(rows[i]...); err != nil {
+			return err
+		}
 	}
-	if _, err := r.event.Exec(now.UnixMicro(), "service:portal", "token.create", 1, user, id, nil, nil, nil, nil); err != nil {
-		return err
-	}
-	_, err = r.change.Exec(now.UnixMicro(), id, nil, nil)
-	return err
+	return nil
 }
 
 func (r *rawMint) count(now time.Time) error {

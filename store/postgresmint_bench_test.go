@@ -126,8 +126,8 @@ func mintRows(n uint64) [3][]any {
 	sum := [32]byte{byte(n)}
 	return [3][]any{
 		{id, int64(n*7919%mintUsers) + 1, "fill", sum[:], name, strings.ToLower(name), "billing.read billing.edit reports.read reports.edit",
-			now.UnixMicro(), now.Add(tokens.DefaultTTL).UnixMicro(), nil, nil, nil, nil, nil, nil, nil, nil},
-		{now.UnixMicro(), "service:portal", "token.create", 1, user, id, nil, nil, nil, nil},
+			now.UnixMicro(), now.Add(tokens.DefaultTTL).UnixMicro(), nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil},
+		{now.UnixMicro(), "service:portal", "token.create", 1, user, id, nil, nil, nil, nil, nil},
 		{now.UnixMicro(), id, nil, nil},
 	}
 }

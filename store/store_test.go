@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/storetest"
 	"patd/tokens"
@@ -22,6 +23,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	longtest.Beside(4)
 	goleak.VerifyTestMain(m)
 }
 

@@ -8,13 +8,15 @@ import (
 	"patd/internal/longtest"
 )
 
-// TestMain makes fewer of the checks by chance, each of which has a store of its own, unless LONG_TESTS or -rapid.checks
-// asks for more.
+// TestMain makes fewer of the checks by chance, each of which has a store of its own, than rapid would,
+// unless -rapid.checks asks for more.
 func TestMain(m *testing.M) {
-	if !longtest.Enabled() {
-		if err := flag.Set("rapid.checks", "25"); err != nil {
-			panic(err)
-		}
+	checks := "25"
+	if longtest.Enabled() {
+		checks = "50" // beside the race detector these take minutes
+	}
+	if err := flag.Set("rapid.checks", checks); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,16 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
+
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // TestMain lets this test binary stand in for the real one: started under the name patd it is patd, so that what the
 // tests start, signal and kill is a process like any other.
 func TestMain(m *testing.M) {
-	// What is tested are other processes, and most of the time of a test is spent in waiting for them.
-	if err := flag.Set("test.parallel", "6"); err != nil {
-		panic(err)
-	}
+	longtest.Beside(6)
 	testscript.Main(m, map[string]func(){"patd": func() { os.Exit(process()) }})
 }
 

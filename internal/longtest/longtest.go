@@ -3,9 +3,19 @@
 package longtest
 
 import (
+	"flag"
 	"os"
+	"strconv"
 	"testing"
 )
+
+// Beside lets so many tests of a package run beside one another, if -parallel does not say otherwise: those that wait
+// for other processes most of the time. It is called by TestMain.
+func Beside(tests int) {
+	if err := flag.Set("test.parallel", strconv.Itoa(tests)); err != nil {
+		panic(err)
+	}
+}
 
 // Only skips a test that is run with LONG_TESTS alone.
 func Only(tb testing.TB) {
