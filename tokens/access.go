@@ -145,9 +145,8 @@ type presented struct {
 	access *AccessToken
 }
 
-// present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero but for
-// from. An unknown id
-// and a wrong secret get the same answer at the same cost. A digest under a retiring key is replaced.
+// present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero but for from.
+// An unknown id and a wrong secret get the same result at the same cost. A digest under a retiring key is replaced.
 func (s *Service) present(ctx context.Context, text Secret, id ID, p *presented) (err error) {
 	keys := s.keys.Get()
 	p.now = s.Now()

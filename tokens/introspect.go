@@ -45,7 +45,8 @@ func (s *Service) callerStands(ctx context.Context, a *Actor) error {
 // introspect is Introspect of a parsed secret. It fills in out, which must be zero, and copies no record more than
 // once. After an error out is undefined. first is the serial of the secret whose first use is to be recorded; 0: none.
 func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, out *Introspection) (first int64, err error) {
-	p := presented{from: presenter{to: a.Name, ip: r.ClientIP}}
+	var p presented // large: a literal would be copied
+	p.from = presenter{to: a.Name, ip: r.ClientIP}
 	if err := s.presentAny(ctx, r.Secret, of, &p); err != nil {
 		return 0, err
 	}
