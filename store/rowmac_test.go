@@ -84,6 +84,15 @@ func newDesk(t testing.TB, url, keys string, isNew bool) *desk {
 	return d
 }
 
+// RevokeSecret revokes what a live secret belongs to.
+func (d *desk) RevokeSecret(ctx context.Context, a tokens.Actor, text tokens.Secret) error {
+	found, err := d.FindSecret(ctx, text)
+	if err != nil {
+		return err
+	}
+	return found.Revoke(ctx, a)
+}
+
 func (d *desk) must(err error) {
 	d.t.Helper()
 	if err != nil {

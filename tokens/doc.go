@@ -21,7 +21,7 @@
 // rotation without grace, after a leak. Only JWTs live until their own expiry, because services verify them without
 // patd.
 //
-// The bearer of a secret may end it ([Service.RevokeSecret], [Service.ReportLeaks]); possession is all that it takes.
+// The bearer of a secret may end it ([Service.FindSecret], [Service.ReportLeaks]); possession is all that it takes.
 //
 // # What must always hold
 //

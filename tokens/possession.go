@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"patd/tokens/refusal"
 	"patd/tokens/secret"
 )
 
@@ -51,26 +50,6 @@ func (s *Service) FindSecret(ctx context.Context, text Secret) (FoundSecret, err
 		return f, because(secretInvalid(CodeInvalid), &EndedError{Holder: holder("", f.TokenID, Peer{})})
 	}
 	return f, err
-}
-
-// RevokeSecret finds a secret and revokes what it belongs to. It returns nil if the secret is not live.
-//
-// Reasons: REVOCATION_UNSUPPORTED, and outages.
-func (s *Service) RevokeSecret(ctx context.Context, a Actor, text Secret) error {
-	f, err := s.FindSecret(ctx, text)
-	if isInvalidSecret(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return f.Revoke(ctx, a)
-}
-
-// isInvalidSecret reports whether err says that a secret is not one, or not live.
-func isInvalidSecret(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Reason == refusal.NotValid
 }
 
 // ReportLeaks revokes what each live secret in up to 1000 strings belongs to, services too, with the reason LEAKED. A
