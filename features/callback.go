@@ -13,12 +13,11 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
-	"net/url"
 	"sync/atomic"
 	"time"
 
 	"patd/features/signature"
-	"patd/internal/loopback"
+	"patd/internal/dialguard"
 	"patd/tokens"
 )
 
@@ -90,7 +89,7 @@ func NewCallback(c CallbackConfig) (*Callback, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the features callback: %w", err)
 	}
-	g, err := callbackGuard(c)
+	g, err := dialguard.Check(c.URL, c.AllowPrivate)
 	if err != nil {
 		return nil, fmt.Errorf("set up the features callback: %w", err)
 	}
@@ -121,38 +120,10 @@ func callbackKey(c CallbackConfig) (tokens.Secret, error) {
 	return key, nil
 }
 
-// callbackGuard checks the URL and returns the guard of its addresses. Its errors do not repeat the URL, whose query
-// may be confidential.
-func callbackGuard(c CallbackConfig) (guard, error) {
-	u, err := url.Parse(c.URL)
-	switch {
-	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		return guard{}, errors.New("its URL must be https://host/path")
-	case u.User != nil:
-		return guard{}, errors.New("its URL must not hold a credential; the signature is the proof")
-	case u.Fragment != "":
-		return guard{}, errors.New("its URL must not hold a fragment")
-	}
-	allow, err := unmapped(c.AllowPrivate)
-	if err != nil {
-		return guard{}, err
-	}
-	literal, literalErr := netip.ParseAddr(u.Hostname())
-	g := guard{allow: allow, plain: u.Scheme == "http"}
-	g.loopback = loopback.Host(u.Hostname())
-	if g.plain && !g.loopback {
-		return guard{}, errors.New("its URL must be https: http is for this machine only")
-	}
-	if literalErr == nil {
-		return g, g.check(literal)
-	}
-	return g, nil
-}
-
 // callbackClient follows no redirect, uses no proxy, and dials only addresses that the guard allows. The cache bounds
 // how many requests are under way at once, see rooms.
-func callbackClient(c CallbackConfig, g guard, trust *tls.Config, single bool) *http.Client {
-	dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second, Resolver: c.resolver, ControlContext: g.control}
+func callbackClient(c CallbackConfig, g dialguard.Guard, trust *tls.Config, single bool) *http.Client {
+	dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second, Resolver: c.resolver, ControlContext: g.Control}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,

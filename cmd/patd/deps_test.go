@@ -65,10 +65,10 @@ func rooms() map[string]room {
 		"patd/gen":   {allowed: grpcStack, refused: noSQL},
 		"patd/store": {allowed: []string{"patd/tokens", "patd/store", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x"}},
 		"patd/features": {
-			allowed: []string{"patd/tokens", "patd/features", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
+			allowed: []string{"patd/tokens", "patd/features", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
 		},
 		"patd/server": {
-			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/store/cache": {
@@ -106,6 +106,7 @@ func rooms() map[string]room {
 		"patd/server/internal/apidoc":     inServer("call"), // a program of go generate, in no binary
 		"patd/server/signin":              {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
 		"patd/internal/bearer":            {},
+		"patd/internal/dialguard":         {allowed: []string{"patd/internal/loopback"}, refused: noSQL},
 		"patd/internal/durable":           {},
 		"patd/internal/flight":            {},
 		"patd/internal/logpipe":           {},
@@ -132,7 +133,7 @@ func rooms() map[string]room {
 // inServer is the room of a package inside the server: what the server may import of others, and of its own only the named ones.
 func inServer(rooms ...string) room {
 	allowed := append([]string{
-		"patd/internal/bearer", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/server/signin",
+		"patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/server/signin",
 		"patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4",
 		"github.com/envoyproxy/go-control-plane/envoy", "golang.org/x",
 	}, grpcStack...)
