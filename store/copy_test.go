@@ -54,6 +54,8 @@ func oddRows() []string {
 		`INSERT INTO audiences VALUES ('Z', NULL, NULL, NULL, NULL, 0, 0, NULL, 1, '', 0), ('a', 'A', 'https://a', 1, 9223372036854775807, 1, 1, 5, 2, 'z', 1)`,
 		`INSERT INTO page_sessions VALUES (randomblob(32), -1, 'ghost', NULL, NULL, NULL, '', 1, 2, 9223372036854775807, NULL, x'', '', x'00', NULL), (randomblob(32), 9223372036854775807, 'Ä', 'crm', 'https://a', 'admin', NULL, 1, 2, 3, 4, x'00000000', '%', NULL, x'')`,
 		`INSERT INTO page_handoffs VALUES (randomblob(32), 'ghost', '', NULL, 1, 2, NULL), (randomblob(32), 'ghost', 'crm', 'https://a', 1, 2, 3)`,
+		`INSERT INTO webhooks VALUES (-1, 'ä', 'https://a', NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, 1, 2, 7, x'', NULL, NULL, NULL, 0, NULL, NULL, 0), (9223372036854775807, 'Z', '', '', 'token.created', 'u' || char(10) || 'v', 'api', '{"a":"ü"}', 1, 3, 'GONE', 1, 2, 7, randomblob(72), 1, x'00', 4, 9223372036854775807, 'h', 5, 6)`,
+		`INSERT INTO webhook_deliveries VALUES (-1, 1, 4294967296, randomblob(16), 'webhook.test', 'test', NULL, 1, 1, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL), (9223372036854775807, 9223372036854775807, 0, zeroblob(16), '', '', '{}', 3, 1, 2, 3, 4, 5, 6, 7, 500, 'ü')`,
 		`INSERT INTO bulk_revocations VALUES (zeroblob(32), 'operator', NULL, NULL, 3, 1, 1, 2, NULL), (randomblob(32), 'service:ops', x'7f000001', 'ü', 0, 0, 1, 2, 3)`,
 		`INSERT INTO bulk_parts VALUES (zeroblob(32), 0, x''), (zeroblob(32), 9223372036854775807, zeroblob(16))`,
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,

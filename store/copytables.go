@@ -50,6 +50,13 @@ func copiedTables() []copiedTable {
 				"agent hint draft"},
 		{name: "page_handoffs", key: "digest",
 			columns: "digest user service return_url expire_us session_us use_us"},
+		{name: "webhooks", key: "num",
+			columns: "num id url description event_types users audiences labels enabled disable_us disable_reason " +
+				"create_us update_us secret_key secret old_secret_key old_secret old_until_us cursor_seq lease_holder " +
+				"lease_us lease_num"},
+		{name: "webhook_deliveries", key: "webhook seq item",
+			columns: "webhook seq item id type subject data state create_us since_us next_us end_us attempts " +
+				"attempt_us duration_us status error"},
 		{name: "bulk_revocations", key: "plan",
 			columns: "plan actor peer_ip reason count revoked begin_us work_us end_us"},
 		{name: "bulk_parts", key: "plan num", columns: "plan num ids"},

@@ -122,6 +122,10 @@ SELECT k.name, sum(n) FROM (
     AND (f.serial = t.rotations OR EXISTS (SELECT 1 FROM old_secrets o WHERE o.token_id = t.id
       AND o.serial = f.serial + 1 AND o.until_us > ?1))
   GROUP BY r.key
+  UNION ALL
+  SELECT secret_key, count(*) FROM webhooks GROUP BY secret_key
+  UNION ALL
+  SELECT old_secret_key, count(*) FROM webhooks WHERE old_until_us > ?1 GROUP BY old_secret_key
 ) u JOIN keys k ON k.num = u.key GROUP BY k.num`
 
 // KeyUse implements tokens.KeyReader.

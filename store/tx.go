@@ -19,6 +19,10 @@ var (
 
 // View implements tokens.Store.
 func (s *Store) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
+	return s.view(ctx, func(t *readTx) error { return fn(t) })
+}
+
+func (s *Store) view(ctx context.Context, fn func(*readTx) error) error {
 	c, err := s.views.Begin(ctx, s.dialect.BeginRead)
 	if err != nil {
 		return db.Fault("begin to read", err)

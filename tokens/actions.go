@@ -15,7 +15,9 @@ func Actions() []Action {
 		ActionUserRefresh, ActionFeatureCreate, ActionFeatureReplace, ActionFeatureDelete, ActionAudienceCreate,
 		ActionAudienceReplace, ActionAudienceDelete, ActionKeyAdd, ActionKeyRetire, ActionPrefixAdd,
 		ActionAuditPrune, ActionSessionHandoff, ActionSessionCreate, ActionSessionEnd, ActionTokenRevokeMatching,
-		ActionTokenRevokeEnd, ActionRowsSeal, ActionTokenSupersededUse,
+		ActionTokenRevokeEnd, ActionRowsSeal, ActionTokenSupersededUse, ActionWebhookCreate,
+		ActionWebhookUpdate, ActionWebhookDelete, ActionWebhookRotate, ActionWebhookTest, ActionWebhookRedeliver,
+		ActionWebhookDisable,
 	}
 }
 

@@ -52,6 +52,14 @@ const (
 	ActionSessionHandoff     Action = "session.handoff"
 	ActionSessionCreate      Action = "session.create"
 	ActionSessionEnd         Action = "session.end"
+	ActionWebhookCreate      Action = "webhook.create"
+	ActionWebhookUpdate      Action = "webhook.update"
+	ActionWebhookDelete      Action = "webhook.delete"
+	ActionWebhookRotate      Action = "webhook.rotate"
+	ActionWebhookTest        Action = "webhook.test"
+	ActionWebhookRedeliver   Action = "webhook.redeliver"
+	// The server stopped to send to a webhook.
+	ActionWebhookDisable Action = "webhook.disable"
 
 	// The revocation of the tokens that a filter selects: its beginning, with the filter, and its end.
 	ActionTokenRevokeMatching Action = "token.revoke_matching"

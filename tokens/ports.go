@@ -81,6 +81,7 @@ type ReadTx interface {
 	BulkReader
 	GrantReader
 	PageSessionReader
+	WebhookReader
 }
 
 // TokenReader reads tokens.
@@ -220,6 +221,7 @@ type Tx interface {
 	BulkWriter
 	LogWriter
 	PageSessionWriter
+	WebhookWriter
 }
 
 // TokenWriter writes tokens.

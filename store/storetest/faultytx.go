@@ -340,3 +340,47 @@ func (t *faultyTx) UseHandoff(key tokens.SessionKey, at time.Time) error {
 func (t *faultyTx) ReleaseEvents(after, upTo uint64, before time.Time) error {
 	return t.write("ReleaseEvents", func() error { return t.w.ReleaseEvents(after, upTo, before) })
 }
+
+func (t *faultyRead) Webhook(id string) (tokens.Webhook, error) {
+	return read(t, "Webhook", func() (tokens.Webhook, error) { return t.r.Webhook(id) })
+}
+
+func (t *faultyRead) WebhookByNum(num tokens.ID) (tokens.Webhook, error) {
+	return read(t, "WebhookByNum", func() (tokens.Webhook, error) { return t.r.WebhookByNum(num) })
+}
+
+func (t *faultyRead) Webhooks(after string, limit int) ([]tokens.Webhook, error) {
+	return read(t, "Webhooks", func() ([]tokens.Webhook, error) { return t.r.Webhooks(after, limit) })
+}
+
+func (t *faultyRead) WebhookDelivery(webhook tokens.ID, id tokens.DeliveryID) (tokens.WebhookDelivery, error) {
+	return read(t, "WebhookDelivery", func() (tokens.WebhookDelivery, error) { return t.r.WebhookDelivery(webhook, id) })
+}
+
+func (t *faultyRead) WebhookDeliveries(q tokens.WebhookDeliveryQuery) ([]tokens.WebhookDelivery, error) {
+	return read(t, "WebhookDeliveries", func() ([]tokens.WebhookDelivery, error) { return t.r.WebhookDeliveries(q) })
+}
+
+func (t *faultyTx) InsertWebhook(w tokens.Webhook) error {
+	return t.write("InsertWebhook", func() error { return t.w.InsertWebhook(w) })
+}
+
+func (t *faultyTx) UpdateWebhook(w tokens.Webhook) error {
+	return t.write("UpdateWebhook", func() error { return t.w.UpdateWebhook(w) })
+}
+
+func (t *faultyTx) DeleteWebhook(num tokens.ID) error {
+	return t.write("DeleteWebhook", func() error { return t.w.DeleteWebhook(num) })
+}
+
+func (t *faultyTx) InsertDelivery(d tokens.WebhookDelivery) error {
+	return t.write("InsertDelivery", func() error { return t.w.InsertDelivery(d) })
+}
+
+func (t *faultyTx) RequeueDelivery(webhook tokens.ID, id tokens.DeliveryID, at time.Time) error {
+	return t.write("RequeueDelivery", func() error { return t.w.RequeueDelivery(webhook, id, at) })
+}
+
+func (t *faultyTx) RequeuePending(webhook tokens.ID, at time.Time) error {
+	return t.write("RequeuePending", func() error { return t.w.RequeuePending(webhook, at) })
+}

@@ -1,0 +1,79 @@
+package tokens
+
+import "slices"
+
+// The types of what webhooks are sent.
+const (
+	WebhookTokenCreated        = "token.created"
+	WebhookTokenUpdated        = "token.updated"
+	WebhookTokenRotated        = "token.rotated"
+	WebhookTokenRevoked        = "token.revoked"
+	WebhookTokenExpired        = "token.expired"
+	WebhookTokenExpiring       = "token.expiring" //nolint:gosec // the name of a type
+	WebhookTokenSupersededUse  = "token.superseded_use"
+	WebhookTokenUnused         = "token.unused"
+	WebhookTokenLeaked         = "token.leaked"
+	WebhookTokenBlocked        = "token.blocked"
+	WebhookTokenUnblocked      = "token.unblocked"
+	WebhookUserFeaturesChanged = "user.features_changed"
+	WebhookUserSuspended       = "user.suspended"
+	WebhookUserResumed         = "user.resumed"
+	WebhookUserDeleted         = "user.deleted"
+	WebhookServiceCreated      = "service.created"
+	WebhookServiceRotated      = "service.rotated"
+	WebhookServiceRevoked      = "service.revoked"
+	WebhookServiceExpiring     = "service.expiring"
+	WebhookKeyRotated          = "key.rotated"
+	WebhookAudienceChanged     = "audience.changed"
+	WebhookDisabled            = "webhook.disabled"
+
+	// WebhookTest is of no event: an administrator asks for it, and no filter selects it.
+	WebhookTest = "webhook.test"
+)
+
+// WebhookTypes returns every type that a webhook may ask for.
+func WebhookTypes() []string {
+	return []string{
+		WebhookTokenCreated, WebhookTokenUpdated, WebhookTokenRotated, WebhookTokenRevoked, WebhookTokenExpired,
+		WebhookTokenExpiring, WebhookTokenSupersededUse, WebhookTokenUnused, WebhookTokenLeaked, WebhookTokenBlocked,
+		WebhookTokenUnblocked, WebhookUserFeaturesChanged, WebhookUserSuspended, WebhookUserResumed, WebhookUserDeleted,
+		WebhookServiceCreated, WebhookServiceRotated, WebhookServiceRevoked, WebhookServiceExpiring, WebhookKeyRotated,
+		WebhookAudienceChanged, WebhookDisabled,
+	}
+}
+
+// webhookTypes says which type an action is sent as. Other actions are not sent.
+func webhookTypes() map[Action]string {
+	return map[Action]string{
+		ActionTokenCreate: WebhookTokenCreated, ActionTokenUpdate: WebhookTokenUpdated, ActionTokenRotate: WebhookTokenRotated,
+		ActionTokenCancel: WebhookTokenUpdated, ActionTokenRevoke: WebhookTokenRevoked,
+		ActionTokenSupersededUse: WebhookTokenSupersededUse, ActionTokenBlock: WebhookTokenBlocked,
+		ActionTokenUnblock: WebhookTokenUnblocked, ActionUserFeatures: WebhookUserFeaturesChanged,
+		ActionUserSuspend: WebhookUserSuspended, ActionUserResume: WebhookUserResumed, ActionUserDelete: WebhookUserDeleted,
+		ActionServiceCreate: WebhookServiceCreated, ActionServiceRotate: WebhookServiceRotated,
+		ActionServiceRevoke: WebhookServiceRevoked, ActionKeyAdd: WebhookKeyRotated,
+		ActionAudienceCreate: WebhookAudienceChanged, ActionAudienceReplace: WebhookAudienceChanged,
+		ActionAudienceDelete: WebhookAudienceChanged, ActionWebhookDisable: WebhookDisabled,
+	}
+}
+
+// WebhookType returns the type that an event is sent as; false: it is not sent, as a refused attempt is not.
+func WebhookType(e Event) (string, bool) {
+	if e.Outcome != OutcomeSuccess {
+		return "", false
+	}
+	t, ok := webhookTypes()[e.Action]
+	return t, ok
+}
+
+// WebhookActions returns the actions that are sent as a type, in no particular order.
+func WebhookActions(webhookType string) []Action {
+	var out []Action
+	for a, t := range webhookTypes() {
+		if t == webhookType {
+			out = append(out, a)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
