@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,7 +31,8 @@ func BenchmarkInventory(b *testing.B) {
 		}
 	}
 	b.Run("sqlite", func(b *testing.B) {
-		benchInventory(b, open(b, filepath.Join(b.TempDir(), "inventory.db"), store.Options{}), n)
+		benchInventory(b, open(b, filepath.Join(b.TempDir(), "inventory.db"), store.Options{}), n,
+			`SELECT name FROM pragma_table_info('tokens')`)
 	})
 	b.Run("postgres", func(b *testing.B) {
 		server := dbtest.Postgres(b, "fsync=off", "shared_buffers=512MB")
@@ -38,18 +40,51 @@ func BenchmarkInventory(b *testing.B) {
 		if err := st.Exec(b.Context(), `SET statement_timeout = 0`); err != nil { // of the writer: for what makes the rows
 			b.Fatal(err)
 		}
-		benchInventory(b, st, n)
+		benchInventory(b, st, n,
+			`SELECT column_name::text FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'tokens'`)
 	})
+}
+
+// multiply makes copies of the tokens of a store until there are n, each issued a little later than the one before it.
+func multiply(b *testing.B, st *store.Store, columns string, base, n int) error {
+	b.Helper()
+	names, err := st.Texts(b.Context(), 0, columns)
+	if err != nil {
+		return err
+	}
+	gap := 170 * tokens.Day / time.Duration(n)
+	var values []string
+	for i, c := range names {
+		names[i] = `"` + c + `"`
+		switch c {
+		case "id":
+			values = append(values, fmt.Sprintf(`id + CAST(? AS BIGINT) * %d`, gap.Milliseconds()<<22))
+		case "issue_us", "expire_us":
+			values = append(values, fmt.Sprintf(`%s + CAST(? AS BIGINT) * %d`, c, gap.Microseconds()))
+		default:
+			values = append(values, names[i])
+		}
+	}
+	statement := `INSERT INTO tokens (` + strings.Join(names, ", ") + `) SELECT ` + strings.Join(values, ", ") + ` FROM base`
+	err = st.Exec(b.Context(), `CREATE TABLE base AS SELECT * FROM tokens`)
+	for i := 1; i < n/base && err == nil; i++ {
+		err = st.Exec(b.Context(), strings.ReplaceAll(statement, "?", strconv.Itoa(i)))
+	}
+	if err == nil {
+		err = st.Exec(b.Context(), `DROP TABLE base`)
+	}
+	return err
 }
 
 // rareOf is how many tokens there are for each that a rare filter selects.
 const rareOf = 100_000
 
-func benchInventory(b *testing.B, st *store.Store, n int) {
+func benchInventory(b *testing.B, st *store.Store, n int, columns string) {
 	b.Helper()
 	start := time.Now()
 	now := start.UTC().Truncate(time.Microsecond)
-	_, err := storefill.Load(b.Context(), st, storefill.Config{Tokens: n, Now: now, Vary: func(n int, t *tokens.Token) {
+	base := min(n, rareOf)
+	_, err := storefill.Load(b.Context(), st, storefill.Config{Tokens: base, Now: now, Vary: func(n int, t *tokens.Token) {
 		t.Labels = map[string]string{"team": fmt.Sprintf("team-%02d", n%50)}
 		t.Audiences = []string{fmt.Sprintf("https://api-%02d.example.com", n%20)}
 		if n%rareOf == rareOf/2 {
@@ -58,6 +93,9 @@ func benchInventory(b *testing.B, st *store.Store, n int) {
 			t.Scopes = append(t.Scopes[:len(t.Scopes):len(t.Scopes)], "unusual.run")
 		}
 	}})
+	if err == nil {
+		err = multiply(b, st, columns, base, n)
+	}
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -71,12 +109,17 @@ func benchInventory(b *testing.B, st *store.Store, n int) {
 		}
 	}
 	b.Logf("filled with %d tokens in %s", n, time.Since(start).Round(time.Second))
-	month := now.Add(-30 * tokens.Day)
+	month, soon := now.Add(-30*tokens.Day), now.Add(11*tokens.Day)
 	for _, c := range []struct {
 		name   string
 		filter tokens.Filter
 		where  string
 	}{
+		{"newest", tokens.Filter{}, `TRUE`},
+		{"active", tokens.Filter{State: tokens.StateActive}, fmt.Sprintf(`revoke_us IS NULL AND expire_us > %d`, now.UnixMicro())},
+		{"expires", tokens.Filter{ExpiresBefore: soon}, fmt.Sprintf(`expire_us < %d`, soon.UnixMicro())},
+		{"created", tokens.Filter{CreatedBefore: month}, fmt.Sprintf(`issue_us < %d`, month.UnixMicro())},
+		{"user", tokens.Filter{User: "user-0000007"}, `"user" = (SELECT key FROM users WHERE "user" = 'user-0000007' AND delete_us IS NULL)`},
 		{"scope", tokens.Filter{Scope: "billing.read"}, `instr(' ' || scopes || ' ', ' billing.read ') > 0`},
 		{"scope-rare", tokens.Filter{Scope: "unusual.run"}, `instr(' ' || scopes || ' ', ' unusual.run ') > 0`},
 		{"audience", tokens.Filter{Audience: "https://api-07.example.com"}, `instr(audiences, 'https://api-07.example.com') > 0`},
