@@ -34,20 +34,22 @@ func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Act
 }
 
 func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID) (Actor, error) {
-	p, err := s.presentService(ctx, secret, id, s.Now())
+	mark := s.serviceMark()
+	var p presentedService
+	err := s.presentService(ctx, secret, id, s.Now(), &p)
 	if errors.Is(err, ErrNotFound) {
 		return Actor{}, because(secretInvalid(CodeUnauthenticated), ErrUnknownCredential)
 	}
 	if err != nil {
 		return Actor{}, err
 	}
-	if p.secret == nil {
+	if !p.matched {
 		return Actor{}, secretInvalid(CodeUnauthenticated)
 	}
 	v := &p.cred.Service
 	a := Actor{
 		Kind: ServiceActor, Name: v.Name, TokenID: id, Permissions: v.Permissions, Audience: v.Audience,
-		Serial: p.secret.Serial, ExpireTime: p.cred.end(p.secret),
+		Serial: p.secret.Serial, ExpireTime: p.cred.end(&p.secret), mark: mark,
 	}
 	if !p.live {
 		return Actor{}, s.endedService(&p, a).public(CodeUnauthenticated)
@@ -57,21 +59,22 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 
 // presentedService is the result of matching a secret against those of a service.
 type presentedService struct {
-	cred   ServiceCredential
-	secret *StoredSecret // the one that matched; nil: none did
-	live   bool          // the service is active and accepts the secret
+	cred    ServiceCredential
+	matched bool
+	secret  StoredSecret // the one that matched
+	live    bool         // the service is active and accepts the secret
 }
 
 // presentService looks up the service that a secret belongs to. It returns ErrNotFound for an unknown id; the API
 // caller gets the same answer to that as to a wrong secret. A digest under a retiring key is replaced.
-func (s *Service) presentService(ctx context.Context, text Secret, id ID, now time.Time) (p presentedService, err error) {
+func (s *Service) presentService(ctx context.Context, text Secret, id ID, now time.Time, p *presentedService) (err error) {
 	keys := s.keys.Get()
 	p.cred, err = s.store.LookupService(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
 	}
 	if err != nil {
-		return presentedService{}, err
+		return err
 	}
 	for _, st := range [...]*StoredSecret{&p.cred.Secret, p.cred.Previous} {
 		if st == nil {
@@ -80,19 +83,33 @@ func (s *Service) presentService(ctx context.Context, text Secret, id ID, now ti
 		live := p.cred.Service.accepts(st.Serial, now)
 		ok, err := s.matches(keys, text, st.Hash, live)
 		if err != nil {
-			return presentedService{}, err
+			return err
 		}
 		if !ok {
 			continue
 		}
-		if p.secret, p.live = st, live; live {
+		if p.matched, p.secret, p.live = true, *st, live; live {
 			if r := rekey(keys, text, st.Hash); r != nil {
 				s.store.RecordUse(Usage{ID: id, Kind: secret.KindService, Rekey: r})
 			}
 		}
 		break
 	}
-	return p, nil
+	return nil
+}
+
+// serviceMark is the store's mark of services; 0: it has none.
+func (s *Service) serviceMark() uint64 {
+	if s.marker == nil {
+		return 0
+	}
+	return s.marker.ServiceMark()
+}
+
+// unchanged reports whether a service surely has the access that it had when its record was read last, without reading
+// it again.
+func (s *Service) unchanged(a *Actor) bool {
+	return a.mark != 0 && a.mark == s.serviceMark() && (a.ExpireTime.IsZero() || s.Now().Before(a.ExpireTime))
 }
 
 // Recheck reads again what an authenticated service may do, for calls that last long. A caller that is no longer
@@ -102,6 +119,10 @@ func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 	if a.Kind != ServiceActor {
 		return Actor{}, unauthenticated("the credential is no longer valid")
 	}
+	if s.unchanged(&a) {
+		return a, nil
+	}
+	mark := s.serviceMark()
 	c, err := s.store.LookupService(ctx, a.TokenID)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
@@ -110,6 +131,7 @@ func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 		return Actor{}, unauthenticated("the credential is no longer valid")
 	}
 	a.Name, a.Permissions, a.Audience = c.Service.Name, c.Service.Permissions, c.Service.Audience
+	a.ExpireTime, a.mark = c.endOf(a.Serial), mark
 	return a, nil
 }
 

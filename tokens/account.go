@@ -112,6 +112,14 @@ func (c *ServiceCredential) end(s *StoredSecret) time.Time {
 	return earliest(s.ExpireTime, c.Service.ExpireTime)
 }
 
+// endOf returns when the accepted secret with a serial stops being accepted.
+func (c *ServiceCredential) endOf(serial int64) time.Time {
+	if c.Previous != nil && serial == c.Previous.Serial {
+		return c.end(c.Previous)
+	}
+	return c.end(&c.Secret)
+}
+
 // ActorKind says how a caller authenticated.
 type ActorKind int
 
@@ -140,6 +148,8 @@ type Actor struct {
 	Serial int64
 	// ExpireTime is when the presented secret stops being accepted; zero: never, or not known.
 	ExpireTime time.Time
+	// mark is the store's mark of services from before the record of a service was read; 0: none.
+	mark uint64
 	// presented says that the caller's only authority is the secret that the call is about. The use case checks that
 	// secret against the store inside its transaction.
 	presented bool

@@ -109,7 +109,7 @@ type Introspection struct {
 	// for logs.
 	Ended *EndedError
 	// Token is the personal access token: the presented one, or the one that the presented access token came from.
-	Token      Token
+	Token      Subject
 	AccessID   ID     // of the presented access token; 0: a personal access token was presented
 	ClientID   string // of the access token's client, as it named itself
 	Granted    []string
@@ -126,8 +126,13 @@ type Introspection struct {
 	Stale bool
 }
 
-// AnyAddress reports whether an active result holds for every client address: the token is bound to no network.
-func (in *Introspection) AnyAddress() bool { return len(in.Token.CIDRs) == 0 }
+// Subject is what a result says of the personal access token itself. A batch holds a thousand of them: it is small.
+type Subject struct {
+	ID         ID
+	User, Name string
+	Labels     map[string]string
+	AnyAddress bool // the token is bound to no network: an active result holds for every client address
+}
 
 // none is the empty list that results share.
 var none = []string{}

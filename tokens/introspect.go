@@ -10,24 +10,32 @@ import (
 
 // Introspect decides about a presented secret. A decision is a value; an error means that patd cannot tell, and says
 // nothing about the secret. A service that has ended meanwhile is CodeUnauthenticated.
-func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (out Introspection, err error) {
-	first, err := s.introspect(ctx, &a, &r, s.nameOf(r.Secret), &out)
+func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (Introspection, error) {
+	var out Introspection
+	err := s.IntrospectInto(ctx, &a, &r, &out)
+	return out, err
+}
+
+// IntrospectInto is Introspect that copies nothing: it replaces out by the result. After an error out is zero.
+func (s *Service) IntrospectInto(ctx context.Context, a *Actor, r *IntrospectRequest, out *Introspection) error {
+	*out = Introspection{}
+	first, err := s.introspect(ctx, a, r, s.nameOf(r.Secret), out)
 	if err == nil {
 		if first != 0 {
-			s.recordFirstUse(ctx, &a, first, &out)
+			s.recordFirstUse(ctx, a, first, out)
 		}
-		err = s.callerStands(ctx, &a)
+		err = s.callerStands(ctx, a)
 	}
 	if err != nil {
-		return Introspection{}, err
+		*out = Introspection{}
 	}
-	return out, nil
+	return err
 }
 
 // callerStands refuses a service that has ended since it was authenticated. It is called after the decision, which may
 // have taken long, and before the decision is returned.
 func (s *Service) callerStands(ctx context.Context, a *Actor) error {
-	if a.Kind != ServiceActor {
+	if a.Kind != ServiceActor || s.unchanged(a) {
 		return nil
 	}
 	c, err := s.store.LookupService(ctx, a.TokenID)
@@ -133,7 +141,9 @@ func (s *Service) presentAny(ctx context.Context, text Secret, of secretName, p 
 
 // describe fills in an active result, except its scopes and audiences.
 func (s *Service) describe(p *presented, out *Introspection) {
-	out.Token, out.IssueTime, out.ExpireTime = p.cred.Token, p.cred.Token.IssueTime, p.end()
+	t := &p.cred.Token
+	out.Token = Subject{ID: t.ID, User: t.User, Name: t.Name, Labels: t.Labels, AnyAddress: len(t.CIDRs) == 0}
+	out.IssueTime, out.ExpireTime = t.IssueTime, p.end()
 	out.CacheFor, out.Sequence = s.cacheFor, p.cred.Sequence
 	if a := p.access; a != nil {
 		out.AccessID, out.ClientID, out.IssueTime = a.ID, a.ClientID, a.IssueTime

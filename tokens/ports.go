@@ -56,6 +56,12 @@ type Prefetcher interface {
 	Prefetch(ids []ID)
 }
 
+// ServiceMarker is a Store that can tell that no service has changed. While ServiceMark returns the same number, which is
+// not 0, LookupService returns what it returned since the number was first returned. 0: it cannot tell.
+type ServiceMarker interface {
+	ServiceMark() uint64
+}
+
 // Usage is an entry for RecordUse.
 type Usage struct {
 	ID   ID

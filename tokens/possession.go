@@ -180,11 +180,11 @@ func (s *Service) findRefresh(ctx context.Context, text Secret, id ID) (FoundSec
 }
 
 func (s *Service) findService(ctx context.Context, text Secret, id ID) (FoundSecret, error) {
-	p, err := s.presentService(ctx, text, id, s.Now())
-	if err != nil {
+	var p presentedService
+	if err := s.presentService(ctx, text, id, s.Now(), &p); err != nil {
 		return FoundSecret{}, err
 	}
-	if p.secret == nil {
+	if !p.matched {
 		return FoundSecret{}, ErrNotFound
 	}
 	f := FoundSecret{TokenID: id, id: id}

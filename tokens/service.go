@@ -42,6 +42,7 @@ type Config struct {
 // Every method returns an *Error for a fault of the caller or an outage. Any other error is internal, or the context's.
 type Service struct {
 	store           reader
+	marker          ServiceMarker // the store; nil: it is none
 	ledger          ledger
 	keys            *Keyring
 	changes         ChangeFeed
@@ -87,6 +88,7 @@ func NewService(c Config) (*Service, error) {
 		s.handoffTTL = defaultHandoffTTL
 	}
 	s.ledger = ledger{c.Store, s.Now}
+	s.marker, _ = c.Store.(ServiceMarker)
 	s.superseded.queue, s.superseded.next = make(chan supersededUse, supersededQueue), map[secretSerial]time.Time{}
 	s.prefixes.Store(&c.Prefixes)
 	if s.features == nil {

@@ -87,12 +87,12 @@ func (s state) decide(r *patdv1.IntrospectRequest, bound string, now time.Time) 
 	if !set {
 		held = c.Token.Scopes
 	}
-	in := tokens.Introspection{Token: c.Token}
+	var in tokens.Introspection
 	in.Effective, in.Suspended = tokens.Effective(c.Token.Scopes, held)
 	in.Missing = tokens.Missing(r.GetRequiredScopes(), in.Effective)
 	f.ScopesOK = len(in.Missing) == 0
 	in.Decision = tokens.Decide(f)
-	return s.describe(&in, p, bound, now), nil
+	return s.describe(&in, &c.Token, p, bound, now), nil
 }
 
 func (s state) user(id string) tokens.User {
@@ -118,9 +118,8 @@ var decisions = map[tokens.Decision]patdv1.IntrospectResponse_Decision{
 
 // describe writes an answer. An inactive one contains nothing but the decision and, for a caller that is not bound to
 // another audience, the instants.
-func (s state) describe(in *tokens.Introspection, p presented, bound string, now time.Time) *patdv1.IntrospectResponse {
+func (s state) describe(in *tokens.Introspection, t *tokens.Token, p presented, bound string, now time.Time) *patdv1.IntrospectResponse {
 	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: decisions[in.Decision]}
-	t := &in.Token
 	ends := t.ExpireTime
 	if until := p.stored.ExpireTime; !until.IsZero() && (ends.IsZero() || until.Before(ends)) {
 		ends = until
@@ -135,7 +134,7 @@ func (s state) describe(in *tokens.Introspection, p presented, bound string, now
 	out.Scopes, out.GrantedScopes, out.SuspendedScopes, out.MissingScopes = in.Effective, t.Scopes, in.Suspended, in.Missing
 	out.Audiences, out.Labels, out.IssueTime = t.Audiences, t.Labels, timestamppb.New(t.IssueTime)
 	out.CacheFor, out.Sequence = durationpb.New(0), s.sequence
-	out.AnyClientIp = in.AnyAddress() && !s.silentOnIP
+	out.AnyClientIp = len(t.CIDRs) == 0 && !s.silentOnIP
 	if !ends.IsZero() {
 		out.ExpireTime, out.ExpiresIn = timestamppb.New(ends), durationpb.New(tokens.WholeSeconds(ends.Sub(now)))
 	}

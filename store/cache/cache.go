@@ -171,6 +171,15 @@ func (c *Cache) LookupService(ctx context.Context, id tokens.ID) (tokens.Service
 	return c.services.fetch(ctx, id, c.behind.LookupService)
 }
 
+// ServiceMark implements tokens.ServiceMarker. Any change of the store changes it.
+func (c *Cache) ServiceMark() uint64 {
+	version := c.version.Load()
+	if version&1 != 0 || !c.feed.Live() { // a change is being applied, or may not be heard of
+		return 0
+	}
+	return version + 1
+}
+
 // LookupAccess implements tokens.Store.
 func (c *Cache) LookupAccess(ctx context.Context, id tokens.ID) (tokens.AccessCredential, error) {
 	if !c.feed.Live() {

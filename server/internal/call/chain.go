@@ -188,6 +188,9 @@ func (c *Chain) AdmitHot(begun *Call, size int) error {
 // input; its type and the stack suffice to find the cause.
 func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error {
 	begun.Late.Release()
+	if begun.identified && begun.Method.announcesLate() {
+		c.announceLate(begun, err == nil && panicked == nil)
+	}
 	switch {
 	case panicked != nil:
 		c.LogPanic(begun, panicked)
@@ -246,7 +249,9 @@ func (c *Chain) identify(begun *Call) error {
 	begun.Actor, begun.identified = actor, true
 	if actor.Kind != tokens.Nobody {
 		begun.Connection.Authenticated()
-		c.announce(begun)
+		if !begun.Method.announcesLate() {
+			c.announce(begun)
+		}
 	}
 	return nil
 }

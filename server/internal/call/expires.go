@@ -65,7 +65,7 @@ func (c *Chain) TokenExpires(begun *Call) []string {
 	return nil
 }
 
-// announce sends with the response over gRPC when the token of a calling service expires.
+// announce sets what says over gRPC when the token of a calling service expires, for when the response is sent.
 func (c *Chain) announce(begun *Call) {
 	stream := grpc.ServerTransportStreamFromContext(begun.Context)
 	if stream == nil {
@@ -73,5 +73,25 @@ func (c *Chain) announce(begun *Call) {
 	}
 	if one := c.expiries.of(&begun.Actor); one != nil {
 		_ = stream.SetHeader(one.md) // a failure means that the call is over
+	}
+}
+
+// announcesLate reports whether announce is left to the end of a call: where it is called for each request to the
+// company's APIs.
+func (m *Method) announcesLate() bool { return m.Hot && !m.stream }
+
+// announceLate is announce at the end of a call. If there is a response, the headers are sent at once: to set them first
+// would copy them.
+func (c *Chain) announceLate(begun *Call, answered bool) {
+	stream := grpc.ServerTransportStreamFromContext(begun.Context)
+	one := c.expiries.of(&begun.Actor)
+	if stream == nil || one == nil {
+		return
+	}
+	// A failure of either means that the call is over.
+	if answered {
+		_ = stream.SendHeader(one.md)
+	} else {
+		_ = stream.SetHeader(one.md)
 	}
 }

@@ -395,7 +395,7 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 		b = in.AccessID.Append(b)
 		b = appendText(b, fieldClientID, in.ClientID)
 	}
-	if in.AnyAddress() {
+	if in.Token.AnyAddress {
 		b = appendNumber(b, fieldAnyClientIP, 1)
 	}
 	return appendTexts(b, fieldEffective, in.Effective)
@@ -452,6 +452,10 @@ func appendText(b []byte, field protowire.Number, s string) []byte {
 func appendAlways(b []byte, field protowire.Number, s string) []byte {
 	if len(s) < 0x80 && field < 16 { // tag and length are mostly one byte each
 		return append(append(b, byte(field<<3)|byte(protowire.BytesType), byte(len(s))), s...)
+	}
+	if len(s) < 0x80 && field < 2048 {
+		tag := uint16(field)<<3 | uint16(protowire.BytesType)
+		return append(append(b, byte(tag)|0x80, byte(tag>>7), byte(len(s))), s...)
 	}
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
 }

@@ -133,7 +133,7 @@ func TestAnswersAreWrittenAsTheGatewayDoes(t *testing.T) {
 		in := someIntrospection(rand.New(rand.NewPCG(seed, 2)))
 		if seed%2 == 0 { // as they really are
 			in.Token.User, in.Token.Name, in.Token.Labels = "user-1", "deploy <prod> & 'test'", map[string]string{"team": "a", "env": "b"}
-			for _, list := range []*[]string{&in.Effective, &in.Suspended, &in.Missing, &in.Token.Scopes, &in.Token.Audiences} {
+			for _, list := range []*[]string{&in.Effective, &in.Suspended, &in.Missing, &in.Granted, &in.Audiences} {
 				*list = slices.DeleteFunc(*list, func(s string) bool { return s != "a" && s != "reports.read" })
 			}
 			in.Decision = tokens.Allow

@@ -30,7 +30,7 @@ func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
 		out.ExpiresIn = durationpb.New(in.ExpiresIn)
 	}
 	out.CacheFor, out.Sequence, out.Stale = durationpb.New(in.CacheFor), in.Sequence, in.Stale
-	out.AnyClientIp = in.AnyAddress()
+	out.AnyClientIp = in.Token.AnyAddress
 	return out
 }
 

@@ -87,7 +87,7 @@ func (s *Service) answer(c *hotCall) (err error) {
 	if !ok {
 		return wire.ErrClientIP()
 	}
-	c.Introspection, err = s.service.Introspect(&c.Call, c.Actor, in)
+	err = s.service.IntrospectInto(&c.Call, &c.Actor, &in, &c.Introspection)
 	c.Decision, c.Subject = c.Introspection.Decision, c.Introspection.SubjectID()
 	return err
 }

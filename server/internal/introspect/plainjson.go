@@ -169,7 +169,7 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 		if in.Ended != nil {
 			bare.ExpireTime, end = in.Ended.Refusal.ExpireTime, in.Ended.Refusal.Since
 		}
-		in, t = bare, &tokens.Token{}
+		in, t = bare, &tokens.Subject{}
 	}
 	w.raw(`{"active":`)
 	w.b = strconv.AppendBool(w.b, active)
@@ -208,7 +208,7 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	}
 	w.text(`","client_id":`, clientID)
 	w.raw(`,"any_client_ip":`)
-	w.b = strconv.AppendBool(w.b, active && in.AnyAddress())
+	w.b = strconv.AppendBool(w.b, active && in.Token.AnyAddress)
 	w.time(`,"end_time":`, end)
 	w.texts(`,"effective_scopes":`, in.Effective)
 	w.raw(`}`)

@@ -207,8 +207,7 @@ func (a *answering) decide(i *item) (err error) {
 	if !ok {
 		return wire.ErrClientIP()
 	}
-	i.in, err = a.service.service.Introspect(&i.Call, i.Actor, in)
-	return err
+	return a.service.service.IntrospectInto(&i.Call, &i.Actor, &in, &i.in)
 }
 
 // streamEnd returns the error of a stream whose reading ended; io.EOF is not an error.
