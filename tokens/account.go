@@ -130,12 +130,14 @@ const (
 	UserActor  // a signed-in user
 	TokenActor // the bearer of a personal access token
 	OperatorActor
+	// PartnerActor is another company's system, known by its signature, that reports leaked secrets and does nothing else.
+	PartnerActor
 )
 
 // Actor is a caller. The zero Actor is Nobody.
 type Actor struct {
 	Kind        ActorKind
-	Name        string     // of a service
+	Name        string     // of a service or a partner
 	User        string     // of a signed-in user, or the owner of the presented token
 	TokenID     ID         // of the presented service or personal access token
 	Permissions Permission // of a service, or of a signed-in user who is an operator
@@ -158,7 +160,7 @@ type Actor struct {
 }
 
 // String names the actor as audit events do: service:<name>, user:<id>, token:<token id>, operator:<user id>
-// for a person, operator for the command line, or nobody.
+// for a person, operator for the command line, partner:<name>, or nobody.
 func (a Actor) String() string {
 	switch a.Kind {
 	case ServiceActor:
@@ -167,6 +169,8 @@ func (a Actor) String() string {
 		return "user:" + a.User
 	case TokenActor:
 		return "token:" + a.TokenID.String()
+	case PartnerActor:
+		return "partner:" + a.Name
 	case OperatorActor:
 		if a.User != "" {
 			return "operator:" + a.User
@@ -176,6 +180,9 @@ func (a Actor) String() string {
 		return "nobody"
 	}
 }
+
+// Partner returns the actor of a partner's message whose signature was verified.
+func Partner(name string, peer Peer) Actor { return Actor{Kind: PartnerActor, Name: name, Peer: peer} }
 
 // Operator returns the actor of a command line that works on the store itself.
 func Operator() Actor { return Actor{Kind: OperatorActor, Permissions: PermAdmin} }

@@ -9,7 +9,7 @@ import (
 func Actions() []Action {
 	return []Action{
 		ActionTokenCreate, ActionTokenUpdate, ActionTokenRotate, ActionTokenFirstUse, ActionTokenCancel,
-		ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenExchange, ActionTokenRefresh, ActionAccessRevoke,
+		ActionTokenRevoke, ActionTokenLeaked, ActionTokenRevokeAll, ActionTokenExchange, ActionTokenRefresh, ActionAccessRevoke,
 		ActionFamilyRevoke, ActionUserSuspend, ActionUserResume, ActionUserDelete, ActionUserFeatures,
 		ActionServiceCreate, ActionServiceRotate, ActionServiceRevoke, ActionTokenBlock, ActionTokenUnblock,
 		ActionUserRefresh, ActionFeatureCreate, ActionFeatureReplace, ActionFeatureDelete, ActionAudienceCreate,
@@ -41,9 +41,9 @@ func (f EventFilter) check() error {
 	kind, name, named := strings.Cut(f.Actor, ":")
 	switch {
 	case f.Actor == "", !named && (kind == "operator" || kind == "nobody"):
-	case name != "" && (kind == "service" || kind == "user" || kind == "token" || kind == "operator"):
+	case name != "" && (kind == "service" || kind == "user" || kind == "token" || kind == "operator" || kind == "partner"):
 	default:
-		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator, operator:ID or nobody")
+		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator, operator:ID, partner:NAME or nobody")
 	}
 	return nil
 }

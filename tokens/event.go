@@ -61,6 +61,9 @@ const (
 	// The server stopped to send to a webhook.
 	ActionWebhookDisable Action = "webhook.disable"
 
+	// A live secret was reported as leaked. Its Detail is that of a Leak; the event of its revocation follows.
+	ActionTokenLeaked Action = "token.leaked"
+
 	// The revocation of the tokens that a filter selects: its beginning, with the filter, and its end.
 	ActionTokenRevokeMatching Action = "token.revoke_matching"
 	ActionTokenRevokeEnd      Action = "token.revoke_matching_end"
@@ -112,7 +115,7 @@ func OnlyEnds(events []Event) bool {
 
 func (e Event) ends() bool {
 	switch e.Action {
-	case ActionTokenFirstUse, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
+	case ActionTokenFirstUse, ActionTokenLeaked, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
 		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd:
 		return true
 	default:

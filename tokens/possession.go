@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"patd/tokens/secret"
@@ -15,7 +14,26 @@ type FoundSecret struct {
 	// TokenID is the personal access token or service that the secret is of, or came of.
 	TokenID ID
 	id      ID // of the secret's own kind
-	revoke  func(ctx context.Context, a Actor, reason string) error
+	what    string
+	granted []string // the scopes of an access token or a family, and the permissions of a service; nil: the token's
+	service string   // the name of a service
+	revoke  func(ctx context.Context, a Actor, e ending) error
+}
+
+// ending is why a secret that was presented is ended.
+type ending struct {
+	reason string
+	// note returns the events that come before that of the revocation, in its transaction; nil: none.
+	note func(tx ReadTx, now time.Time) ([]Event, error)
+}
+
+// with puts the events of a revocation, if there are any, after those of its note.
+func (e ending) with(tx ReadTx, now time.Time, events []Event) ([]Event, error) {
+	if e.note == nil || len(events) == 0 {
+		return events, nil
+	}
+	before, err := e.note(tx, now)
+	return append(before, events...), err
 }
 
 // Revoke revokes what the secret belongs to (RFC 7009), for any holder: the personal access token, the access token, or
@@ -25,7 +43,7 @@ func (f FoundSecret) Revoke(ctx context.Context, a Actor) error {
 	if a.Kind == Nobody {
 		a = holder("", f.id, a.Peer)
 	}
-	return f.revoke(ctx, a, "presented for revocation")
+	return f.revoke(ctx, a, ending{reason: "presented for revocation"})
 }
 
 // FindSecret returns what a presented secret belongs to. It changes nothing, so that a caller can be limited between
@@ -52,46 +70,6 @@ func (s *Service) FindSecret(ctx context.Context, text Secret) (FoundSecret, err
 	return f, err
 }
 
-// ReportLeaks revokes what each live secret in up to 1000 strings belongs to, services too, with the reason LEAKED. A
-// string may hold other text around a secret. If one could not be revoked, the error is returned after the others were.
-//
-// Reasons: LEAKS_TOO_MANY, and outages.
-func (s *Service) ReportLeaks(ctx context.Context, a Actor, secrets []Secret) error {
-	if len(secrets) > MaxLeaks {
-		return Invalid("LEAKS_TOO_MANY", "secrets", fmt.Sprintf("at most %d in a report", MaxLeaks))
-	}
-	var failed error
-	for _, text := range secrets {
-		for found := range strings.FieldsFuncSeq(text.Reveal(), between) {
-			if err := s.endLeaked(ctx, a, secret.NewSecret(found)); err != nil && failed == nil {
-				failed = fmt.Errorf("end a leaked secret: %w", err)
-			}
-		}
-	}
-	return failed
-}
-
-// between reports whether r is a character that occurs in no secret.
-func between(r rune) bool {
-	return r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
-}
-
-func (s *Service) endLeaked(ctx context.Context, a Actor, text Secret) error {
-	kind, id, err := s.prefixes.Load().Parse(text)
-	if err != nil {
-		return nil //nolint:nilerr // it is no token, which is an answer
-	}
-	f, err := s.findLive(ctx, kind, id, text)
-	if errors.Is(err, ErrNotFound) || err == nil && f.revoke == nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	a.presented = a.presented || a.Kind == Nobody
-	return f.revoke(ctx, a, "LEAKED")
-}
-
 // findLive returns what a secret belongs to, or ErrNotFound for a wrong one. It has no revoke if the secret is right but
 // has ended.
 func (s *Service) findLive(ctx context.Context, kind secret.Kind, id ID, text Secret) (FoundSecret, error) {
@@ -114,15 +92,15 @@ func (s *Service) findPersonal(ctx context.Context, text Secret, id ID) (FoundSe
 	if err := s.present(ctx, text, id, &p); err != nil {
 		return FoundSecret{}, err
 	}
-	f := FoundSecret{TokenID: id, id: id}
+	f := FoundSecret{TokenID: id, id: id, what: "token"}
 	switch {
 	case p.facts.Match == MatchNone:
 		return FoundSecret{}, ErrNotFound
 	case p.facts.Match != MatchLive || p.facts.Revoked || p.facts.Expired:
 		return f, nil
 	}
-	f.revoke = func(ctx context.Context, a Actor, reason string) error {
-		_, err := s.revoke(ctx, a, reason, func(tx ReadTx, now time.Time) (Token, error) {
+	f.revoke = func(ctx context.Context, a Actor, e ending) error {
+		_, err := s.revoke(ctx, a, e, func(tx ReadTx, now time.Time) (Token, error) {
 			c, err := tx.Credential(id)
 			if err != nil {
 				return Token{}, err
@@ -146,20 +124,24 @@ func (s *Service) findAccess(ctx context.Context, text Secret, id ID) (FoundSecr
 	if err != nil {
 		return FoundSecret{}, err
 	}
-	f := FoundSecret{TokenID: c.Access.TokenID, id: id}
+	f := FoundSecret{TokenID: c.Access.TokenID, id: id, what: "access token", granted: c.Access.Scopes}
 	if c.Access.status(now) != StateActive {
 		return f, nil
 	}
-	f.revoke = func(ctx context.Context, a Actor, reason string) error {
+	f.revoke = func(ctx context.Context, a Actor, e ending) error {
 		return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
-			done, err := tx.RevokeAccess(id, Revocation{Time: now, By: a.String(), Reason: reason})
+			done, err := tx.RevokeAccess(id, Revocation{Time: now, By: a.String(), Reason: e.reason})
 			if err != nil {
 				return nil, fmt.Errorf("revoke access token %s: %w", id, err)
 			}
 			if !done {
 				return nil, nil
 			}
-			return endEvent(tx, a, ActionAccessRevoke, c.Access.TokenID, now, "access "+id.String(), reason)
+			events, err := endEvent(tx, a, ActionAccessRevoke, c.Access.TokenID, now, "access "+id.String(), e.reason)
+			if err != nil {
+				return nil, err
+			}
+			return e.with(tx, now, events)
 		})
 	}
 	return f, nil
@@ -171,11 +153,11 @@ func (s *Service) findRefresh(ctx context.Context, text Secret, id ID) (FoundSec
 	if err != nil {
 		return FoundSecret{}, err
 	}
-	f := FoundSecret{TokenID: rt.Family.TokenID, id: id}
+	f := FoundSecret{TokenID: rt.Family.TokenID, id: id, what: "refresh token", granted: rt.Family.Scopes}
 	if rt.Family.status(now) != StateActive {
 		return f, nil
 	}
-	f.revoke = func(ctx context.Context, a Actor, reason string) error { return s.endFamily(ctx, a, rt.Family, reason) }
+	f.revoke = func(ctx context.Context, a Actor, e ending) error { return s.endFamily(ctx, a, rt.Family, e) }
 	return f, nil
 }
 
@@ -187,22 +169,26 @@ func (s *Service) findService(ctx context.Context, text Secret, id ID) (FoundSec
 	if !p.matched {
 		return FoundSecret{}, ErrNotFound
 	}
-	f := FoundSecret{TokenID: id, id: id}
+	v := p.cred.Service
+	f := FoundSecret{TokenID: id, id: id, what: "service", granted: v.Permissions.Names(), service: v.Name}
 	if !p.live {
 		return f, nil
 	}
-	f.revoke = func(ctx context.Context, a Actor, reason string) error {
+	f.revoke = func(ctx context.Context, a Actor, e ending) error {
 		return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 			// Live services have unique names: if another service has the name by now, this one has ended.
-			v, err := tx.Service(p.cred.Service.Name)
+			v, err := tx.Service(v.Name)
 			if errors.Is(err, ErrNotFound) || err == nil && (v.ID != id || !v.accepts(p.secret.Serial, now)) {
 				return nil, nil
 			}
 			if err != nil {
 				return nil, fmt.Errorf("read service: %w", err)
 			}
-			_, events, err := revokeAccount(tx, a, v, now, reason)
-			return events, err
+			_, events, err := revokeAccount(tx, a, v, now, e.reason)
+			if err != nil {
+				return nil, err
+			}
+			return e.with(tx, now, events)
 		})
 	}
 	return f, nil

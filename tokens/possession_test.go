@@ -195,8 +195,8 @@ func TestLeakedSecretsOfEveryKindAreEnded(t *testing.T) {
 	if _, err := h.Authenticate(ctx, svc.Secret, tokens.Peer{}); reason(err) != "TOKEN_REVOKED" {
 		t.Errorf("a service: %v", err)
 	}
-	if n := count(t, h) - before - 1; n != 5 { // the refresh is one
-		t.Errorf("%d events for five secrets", n)
+	if n := count(t, h) - before - 1; n != 10 { // the refresh is one
+		t.Errorf("%d events for five secrets, want the leak and the revocation of each", n)
 	}
 	for _, id := range []string{m.Token.ID.String(), graced.Token.ID.String()} {
 		got, err := h.Token(ctx, admin, "u1", id)
@@ -209,7 +209,10 @@ func TestLeakedSecretsOfEveryKindAreEnded(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Actor: "nobody"}, tokens.Page{})
-	if err != nil || len(events) != 5 || slices.ContainsFunc(events, func(e tokens.Event) bool { return e.PeerIP != home.IP || !strings.Contains(e.Detail, "LEAKED") }) {
+	if err != nil || len(events) != 10 || slices.ContainsFunc(events, func(e tokens.Event) bool {
+		_, leaked := tokens.ParseLeak(e.Detail)
+		return e.PeerIP != home.IP || leaked != (e.Action == tokens.ActionTokenLeaked) || !leaked && !strings.Contains(e.Detail, "LEAKED")
+	}) {
 		t.Errorf("%+v, %v", events, err)
 	}
 }

@@ -33,7 +33,7 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 	}
 	if !rt.UseTime.IsZero() {
 		// This precedes the check of the client: a thief need not know the right one.
-		if err := s.endFamily(ctx, holder("", rt.ID, r.Peer), rt.Family, reasonReused); err != nil {
+		if err := s.endFamily(ctx, holder("", rt.ID, r.Peer), rt.Family, ending{reason: reasonReused}); err != nil {
 			return Granted{}, err
 		}
 		return Granted{}, because(grantInvalid(), &EndedError{Holder: holder("", rt.ID, r.Peer)})
@@ -198,8 +198,14 @@ func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshT
 }
 
 // endFamily revokes a family that is not revoked yet. Idempotent.
-func (s *Service) endFamily(ctx context.Context, a Actor, f Family, reason string) error {
-	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) { return revokeFamily(tx, a, f, now, reason) })
+func (s *Service) endFamily(ctx context.Context, a Actor, f Family, e ending) error {
+	return s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
+		events, err := revokeFamily(tx, a, f, now, e.reason)
+		if err != nil {
+			return nil, err
+		}
+		return e.with(tx, now, events)
+	})
 }
 
 // revokeFamily revokes a family with its access tokens, inside a transaction.

@@ -12,7 +12,7 @@ func (s *Service) Revoke(ctx context.Context, a Actor, user, id, reason string) 
 	owner, err := s.owner(a, user)
 	var t Token
 	if err == nil {
-		t, err = s.revoke(ctx, a, reason, func(tx ReadTx, _ time.Time) (Token, error) {
+		t, err = s.revoke(ctx, a, ending{reason: reason}, func(tx ReadTx, _ time.Time) (Token, error) {
 			_, t, err := ownedToEnd(tx, owner, id)
 			return t, toEnd(err)
 		})
@@ -28,12 +28,12 @@ func (s *Service) RevokeSelf(ctx context.Context, a Actor, reason string) (Token
 	if a.Kind != TokenActor {
 		return Token{}, denied("only the bearer of a personal access token can do this")
 	}
-	return s.revoke(ctx, a, reason, func(tx ReadTx, _ time.Time) (Token, error) { return tx.Token(a.TokenID) })
+	return s.revoke(ctx, a, ending{reason: reason}, func(tx ReadTx, _ time.Time) (Token, error) { return tx.Token(a.TokenID) })
 }
 
-func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(ReadTx, time.Time) (Token, error)) (Token, error) {
+func (s *Service) revoke(ctx context.Context, a Actor, why ending, read func(ReadTx, time.Time) (Token, error)) (Token, error) {
 	var c checker
-	if c.reason(reason); c.err() != nil {
+	if c.reason(why.reason); c.err() != nil {
 		return Token{}, c.err()
 	}
 	var t Token
@@ -45,7 +45,7 @@ func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(
 		if err := expectTag(ctx, t); err != nil || t.Revocation != nil {
 			return nil, err
 		}
-		t.Revocation = &Revocation{Time: now, By: a.String(), Reason: reason}
+		t.Revocation = &Revocation{Time: now, By: a.String(), Reason: why.reason}
 		if err := tx.UpdateToken(t); err != nil {
 			return nil, fmt.Errorf("revoke token %s: %w", t.ID, err)
 		}
@@ -53,8 +53,8 @@ func (s *Service) revoke(ctx context.Context, a Actor, reason string, read func(
 			return nil, fmt.Errorf("forget the requests of token %s: %w", t.ID, err)
 		}
 		e := a.event(now, ActionTokenRevoke)
-		e.User, e.TokenID, e.Detail = t.User, t.ID, reason
-		return []Event{e}, nil
+		e.User, e.TokenID, e.Detail = t.User, t.ID, why.reason
+		return why.with(tx, now, []Event{e})
 	})
 	return t, err
 }
