@@ -9,6 +9,7 @@ import (
 
 	"patd/server/internal/call"
 	"patd/server/internal/connection"
+	"patd/server/internal/github"
 	"patd/server/internal/metrics"
 	"patd/tokens"
 )
@@ -78,6 +79,9 @@ type Config struct {
 	// Reports need no credential. 0: 1 and 60. Negative: unlimited.
 	LeakRate  float64
 	LeakBurst int
+	// GitHubLeaks says where the keys of GitHub are, which sign its reports of leaked secrets. An empty URL: they are not
+	// taken.
+	GitHubLeaks GitHubLeaks
 	// Shared counts mints and exchanges across all servers on one store. Nil: there is one server. Limits by address
 	// are per server.
 	Shared call.SharedLimit
@@ -107,6 +111,29 @@ type Config struct {
 	Version string
 	// StoreKind names the kind of the store to operators, such as SQLite. Empty: it is not shown.
 	StoreKind string
+}
+
+// GitHubLeaks configures the reports of GitHub's secret scanning partner program.
+type GitHubLeaks struct {
+	// KeysURL is https, or http on this machine; DefaultGitHubKeysURL is GitHub's.
+	KeysURL string
+	// CAFile holds, in PEM, the only authorities that KeysURL is trusted with; empty: those of the system.
+	CAFile string
+}
+
+// DefaultGitHubKeysURL is where GitHub publishes the keys that it signs its messages with.
+const DefaultGitHubKeysURL = github.DefaultKeysURL
+
+// githubKeys returns the keys of GitHub; nil: its reports are not taken.
+func (c Config) githubKeys() (*github.Keys, error) {
+	if c.GitHubLeaks.KeysURL == "" {
+		return nil, nil
+	}
+	now := c.Now
+	if now == nil {
+		now = time.Now
+	}
+	return github.NewKeys(github.KeysConfig{URL: c.GitHubLeaks.KeysURL, CAFile: c.GitHubLeaks.CAFile, Logger: c.Logger, Now: now})
 }
 
 // limitsOf returns the limits of a configuration.

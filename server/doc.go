@@ -4,7 +4,8 @@
 // # Rooms
 //
 // The steps of every call are in internal/call; internal/rest is the HTTP front and the gateway; internal/rpc,
-// internal/introspect, internal/oauth and internal/extauth hold the handlers, which do not depend on each other.
+// internal/introspect, internal/oauth, internal/github and internal/extauth hold the handlers, which do not depend on
+// each other.
 // internal/httpx is shared by those that serve HTTP. All of them use internal/fault (the table of errors),
 // internal/metrics, internal/wire, internal/connection and internal/limit.
 //

@@ -22,6 +22,7 @@ import (
 	"patd/server/internal/call"
 	"patd/server/internal/connection"
 	"patd/server/internal/extauth"
+	"patd/server/internal/github"
 	"patd/server/internal/httpx"
 	"patd/server/internal/introspect"
 	"patd/server/internal/metrics"
@@ -58,6 +59,7 @@ type Server struct {
 	conn                     *grpc.ClientConn
 	http, metricsHTTP        *http.Server
 	front                    *rest.Front
+	githubKeys               *github.Keys // nil: its reports are not taken
 	secure                   bool
 	lingering                sync.WaitGroup // goroutines of streams
 	numbered                 connection.Numbered
@@ -88,7 +90,11 @@ func New(c Config) (*Server, error) {
 		c.DrainTimeout = defaultDrainTimeout
 	}
 	c.Connections = c.Connections.Filled()
-	s := &Server{logger: c.Logger, service: c.Service, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil}
+	fromGitHub, err := c.githubKeys()
+	if err != nil {
+		return nil, fmt.Errorf("make the server: %w", err)
+	}
+	s := &Server{logger: c.Logger, service: c.Service, githubKeys: fromGitHub, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -208,9 +214,13 @@ func (s *Server) build(c Config) error {
 		return errors.Join(err, s.conn.Close())
 	}
 	endpoints := oauth.New(network, s.issuer)
+	forms := endpoints.Handlers()
+	if s.githubKeys != nil {
+		forms[github.Path] = github.New(network, s.githubKeys)
+	}
 	from := httpx.Senders{Chain: behind, Trusted: c.TrustedProxies}
 	s.front = &rest.Front{
-		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: endpoints.Handlers(),
+		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: forms,
 		Gates:      map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network, accept)},
 		KnowClient: endpoints.KnowClient,
 		Short:      introspect.NewDirect(introspect.New(behind, c.Service), from),

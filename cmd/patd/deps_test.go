@@ -92,6 +92,7 @@ func rooms() map[string]room {
 		"patd/server/internal/introspect": inServer("httpx", "call", "connection", "fault", "metrics", "wire"),
 		"patd/server/internal/oauth":      inServer("httpx", "call", "connection", "fault", "limit", "metrics", "wire"),
 		"patd/server/internal/extauth":    inServer("httpx", "call", "connection", "fault", "metrics"),
+		"patd/server/internal/github":     inServer("httpx", "call", "connection", "fault"),
 		"patd/server/internal/httpx":      inServer("call", "connection", "fault", "wire"),
 		// The pages for people: both stand on the frame, and the frame on what web holds.
 		"patd/server/internal/page":       inServer("frame", "call"),

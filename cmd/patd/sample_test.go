@@ -38,6 +38,7 @@ func sample(t *testing.T) string {
 		{"Users who sign in (docs/signin.md)", s.SignIn.Flags},
 		{"The page where users make tokens (docs/page.md)", s.Page.Flags},
 		{"Rate limits", s.Rates.Flags},
+		{"Reports of leaked tokens (docs/leaks.md)", s.Leaks.Flags},
 		{"Log", func(f *pflag.FlagSet) { s.LogFlags(f, "info", "json") }},
 		{"For the commands that call a running server: token, user, service list, …", remote.ConnectionFlags},
 	}

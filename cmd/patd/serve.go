@@ -111,6 +111,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
 		DrainDelay: time.Duration(s.DrainDelay), UnknownCallerMemory: int64(s.UnknownCallerMemory), Connections: s.Connections.Limits(),
 		Version: version(), StoreKind: map[bool]string{true: "PostgreSQL", false: "SQLite"}[o.Place.Remote()], AcceptBasic: s.Bearer.Accept.Basic(), AcceptAPIKey: s.Bearer.Accept.APIKey(),
+		GitHubLeaks: s.Leaks.Server(),
 	}
 	if config.Page, err = s.Page.Server(users); err != nil {
 		return err

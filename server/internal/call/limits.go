@@ -217,6 +217,15 @@ func (l *Limits) report(from netip.Addr) error {
 	return nil
 }
 
+// Forged charges an address for a report whose signature is wrong, and returns err, or RATE_LIMITED past the limit of
+// reports.
+func (l *Limits) Forged(from netip.Addr, err error) error {
+	if often := l.report(from); often != nil {
+		return often
+	}
+	return err
+}
+
 // Recordable reports whether the audit log records another refused attempt of a caller, so that no caller floods it.
 func (l *Limits) Recordable(a tokens.Actor) bool {
 	ok, _ := l.refusals.Allow(limit.Name(a.String()))

@@ -68,6 +68,11 @@ func NewUnknownMemory(bytes int64, m *metrics.Set) *UnknownMemory {
 	return u
 }
 
+// Apart returns a budget of its own, of so many bytes, for one kind of message. Its refusals are counted with the others.
+func (u *UnknownMemory) Apart(most int64) *UnknownMemory {
+	return &UnknownMemory{most: most, refused: u.refused}
+}
+
 // Take reserves n bytes. If it returns an error, nothing is reserved.
 func (u *UnknownMemory) Take(n int) error {
 	if u.take(n) {

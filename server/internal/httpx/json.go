@@ -105,6 +105,7 @@ type Body struct {
 	refused *tokens.Error
 
 	held  call.Held
+	more  *call.Held   // for what exceeds call.MaxUnknown; nil: only a known caller may send that
 	know  func() error // returns nil if the caller is known
 	known bool
 	taken int // bytes read while the caller was not known
@@ -113,19 +114,22 @@ type Body struct {
 // Read reads on, and identifies the caller if the body is larger than an unknown caller may send, or than there is
 // room for.
 func (b *Body) Read(p []byte) (int, error) {
-	if !b.known && b.taken >= call.MaxUnknown {
+	held := &b.held
+	if b.more != nil && b.taken >= call.MaxUnknown {
+		held = b.more
+	} else if !b.known && b.taken >= call.MaxUnknown {
 		if err := b.know(); err != nil {
 			return 0, err
 		}
 		b.known = true
 		b.Release()
 	}
-	if !b.known {
+	if !b.known && held == &b.held {
 		p = p[:min(len(p), call.MaxUnknown-b.taken)]
 	}
 	n, err := b.ReadCloser.Read(p)
 	if b.taken += n; !b.known && n > 0 {
-		if full := b.held.Data(n); full != nil {
+		if full := held.Data(n); full != nil {
 			if b.know() != nil { // only unknown callers are rejected
 				return n, full
 			}
@@ -136,8 +140,16 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // it is net/http's, or io.EOF
 }
 
+// Extend lets an unknown caller send more than call.MaxUnknown bytes, out of a budget apart.
+func (b *Body) Extend(more call.Held) { b.more = &more }
+
 // Release returns the body's bytes to the budget.
-func (b *Body) Release() { b.held.Release() }
+func (b *Body) Release() {
+	b.held.Release()
+	if b.more != nil {
+		b.more.Release()
+	}
+}
 
 // UnreadBody returns the error of a body that did not arrive whole.
 func UnreadBody(err error) *tokens.Error {

@@ -196,7 +196,7 @@ func (f *Front) known(r *http.Request) error {
 	_, form := f.Forms[r.URL.Path]
 	_, gate := f.Gates[r.URL.Path]
 	switch {
-	case gate || r.URL.Path == pathLeaks || f.Site != nil && f.Site.Takes(r.URL.Path):
+	case gate || r.URL.Path == pathLeaks || strings.HasPrefix(r.URL.Path, pathLeaks+"/") || f.Site != nil && f.Site.Takes(r.URL.Path):
 		return call.UnknownTooLarge()
 	case form:
 		if f.KnowClient(r, f.Client(r)) != nil {
@@ -355,5 +355,5 @@ func (a *answer) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// pathLeaks is the REST path for leak reports. It needs no credential.
+// pathLeaks is the REST path for leak reports, and the paths below it are for those of partners. They need no credential.
 const pathLeaks = "/v1/leaks"

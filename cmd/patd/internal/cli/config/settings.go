@@ -51,6 +51,7 @@ type Settings struct {
 
 	Connections connectionSettings
 	Bearer      bearerSettings
+	Leaks       leakSettings
 
 	// HandoffTTL is how long the code of a hand-off is good; 0: a minute. It is no flag.
 	HandoffTTL time.Duration
@@ -86,6 +87,7 @@ func (s *Settings) servingFlags(f *pflag.FlagSet, tls, source func(*pflag.FlagSe
 	cli.Grouped(f, "Sign-in", s.SignIn.Flags)
 	cli.Grouped(f, "Page", s.Page.Flags)
 	cli.Grouped(f, "Rate limit", s.Rates.Flags)
+	cli.Grouped(f, "Leak", s.Leaks.Flags)
 }
 
 // StoreFlags adds the flags for the place of the store and its key.
