@@ -14,17 +14,20 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server"
+	"patd/tokens"
 )
 
 // TestUnknownCallersMessageIsNotRead calls every method that needs a credential without sending a message. Only a server that looks
@@ -158,6 +161,72 @@ func lengthyLists(m protoreflect.MessageDescriptor, above []protoreflect.FullNam
 		}
 	}
 	return found
+}
+
+// TestABodyIsNotDecodedBeforeItsCallerIsKnown sends a malformed body to every route that takes one. Who calls is looked
+// at first, or the error would be about the body.
+func TestABodyIsNotDecodedBeforeItsCallerIsKnown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	ended, secret := r.mint("u", "n")
+	_, err := r.svc.Revoke(context.Background(), tokens.Operator(), "u", ended, "")
+	must(t, err)
+	body, routes := `{"requests":["`+strings.Repeat("x", 2000), 0
+	for name, info := range r.srv.ServiceInfo() {
+		for _, m := range info.Methods {
+			d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name + "." + m.Name))
+			must(t, err)
+			rule, _ := proto.GetExtension(d.Options(), annotations.E_Http).(*annotations.HttpRule)
+			if rule.GetBody() == "" {
+				continue
+			}
+			routes++
+			method, path := "PATCH", rule.GetPatch()
+			if path == "" {
+				method, path = "PUT", rule.GetPut()
+			}
+			if path == "" {
+				method, path = "POST", rule.GetPost()
+			}
+			path = regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "x")
+			want := http.StatusUnauthorized
+			if path == "/v1/leaks" { // it needs no credential
+				want = http.StatusBadRequest
+			}
+			for _, credential := range []string{"patk_x", secret} {
+				if got := r.rest(method, path, credential, body); got.code != want {
+					t.Errorf("%s %s: %d %s", method, path, got.code, got.body)
+				}
+			}
+		}
+	}
+	if routes < 15 {
+		t.Errorf("only %d routes take a body", routes)
+	}
+	if log := r.logs.String(); !strings.Contains(log, ended) || !strings.Contains(log, "patd.v1.TokenService/CreateToken") {
+		t.Error("the log does not say who was refused, or what")
+	}
+	for _, path := range []string{"/v1/introspect", "/v1/introspect:batch", "/v1/users/u/tokens"} {
+		if got := r.rest("POST", path, r.admin, body); got.code != http.StatusBadRequest {
+			t.Errorf("%s of a known caller: %d %s", path, got.code, got.body)
+		}
+	}
+}
+
+// TestParametersAreCountedBeforeTheyAreParsed sends more than any call takes, in a form and in a query.
+func TestParametersAreCountedBeforeTheyAreParsed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, path := range []string{"/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"} {
+		got := r.oauth(path, "token=x"+strings.Repeat("&a=b", 10_000))
+		if got.code != http.StatusBadRequest || !strings.Contains(got.body, "FORM_INVALID") {
+			t.Errorf("%s: %d %s", path, got.code, got.body)
+		}
+	}
+	got := r.rest("GET", "/v1/users?q=x"+strings.Repeat("&q=x", 5000), "patk_x", "")
+	if got.code != http.StatusBadRequest || !strings.Contains(got.body, "QUERY_INVALID") {
+		t.Errorf("a query: %d %s", got.code, got.body)
+	}
 }
 
 // TestUnknownCallersSendAtMost64KiB sends more where no credential is looked at, or none is good.

@@ -8,6 +8,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"google.golang.org/grpc/status"
+
 	"patd/server/internal/fault"
 	"patd/tokens"
 )
@@ -23,6 +25,7 @@ type Exchange struct {
 	Reached   bool   // the chain has the request, and logs it
 	Body      *Body
 	Status    int    // of the response; 0: none was written yet
+	RPC       string // the full name of the method that the gateway found; empty: none
 	Route     string // the pattern of the path; empty: the path is not one of ours
 	Reason    string // of the error in the response
 	Cause     error  // of an internal error made here
@@ -50,6 +53,14 @@ func (x *Exchange) RefusedBody() *tokens.Error {
 		return nil
 	}
 	return x.Body.refused
+}
+
+// RefusedCaller returns why the request's caller was rejected before its body was decoded, or nil.
+func (x *Exchange) RefusedCaller() *status.Status {
+	if x.Body == nil {
+		return nil
+	}
+	return x.Body.stranger
 }
 
 // Reads reports whether a request only reads. A path with GET also has HEAD (RFC 9110 section 9.1).

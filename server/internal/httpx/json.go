@@ -11,6 +11,7 @@ import (
 	"regexp"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -69,6 +70,11 @@ func (c *JSONCodec) NewDecoder(r io.Reader) runtime.Decoder {
 			b.Empty = true
 			return io.EOF // the gateway treats it as an empty message
 		}
+		if len(text) > MaxUndecoded && !b.known && b.Identify != nil {
+			if b.stranger = b.Identify(); b.stranger != nil {
+				return errBody
+			}
+		}
 		if err := wire.CountJSON(text); err != nil {
 			errors.As(err, &b.refused)
 			return errBody
@@ -97,12 +103,21 @@ func target(v any) (m proto.Message, put func(), ok bool) {
 	return m, func() { field.Elem().Set(value) }, ok
 }
 
+// MaxUndecoded is how many bytes of JSON are decoded before their caller is known. A few bytes may stand for a message of
+// a hundred, which is held as long as the caller's credential is looked up.
+const MaxUndecoded = 1 << 10
+
 // Body is a request's body, and the reason why it was rejected. Up to call.MaxUnknown bytes are read from any caller,
 // within the budget that all unknown callers share; the rest is read from a known caller only.
 type Body struct {
 	io.ReadCloser
-	Empty   bool
-	refused *tokens.Error
+	Empty    bool
+	refused  *tokens.Error
+	stranger *status.Status // why the caller is refused; nil: it is not
+
+	// Identify returns why the caller may not make the request, or nil. A body of more than MaxUndecoded bytes is not
+	// decoded before. nil: anybody may.
+	Identify func() *status.Status
 
 	held  call.Held
 	more  *call.Held   // for what exceeds call.MaxUnknown; nil: only a known caller may send that

@@ -4,6 +4,9 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"time"
+
+	"google.golang.org/grpc/status"
 
 	"patd/server/internal/call"
 	"patd/server/internal/connection"
@@ -26,14 +29,33 @@ func (s Senders) Client(r *http.Request) netip.Addr {
 
 // Known returns nil if the request has a good credential in its header.
 func (s Senders) Known(r *http.Request) error {
+	c := s.call(r, &call.Method{})
+	defer c.Late.Release()
+	return s.Chain.Known(c)
+}
+
+func (s Senders) call(r *http.Request, m *call.Method) *call.Call {
 	c := &call.Call{
-		Context: r.Context(), Method: &call.Method{}, Credentials: r.Header["Authorization"], BehindGateway: true,
+		Context: r.Context(), Method: m, Credentials: r.Header["Authorization"], BehindGateway: true,
 		Connection: connection.Of(r.Context()),
 	}
 	c.Peer.IP = s.Client(r)
 	c.Late.Timeout = s.Chain.Timeout
-	defer c.Late.Release()
-	return s.Chain.Known(c)
+	return c
+}
+
+// Identify returns nil if the caller of the method that the gateway has found is known, and otherwise the error to
+// respond with. It has then written the log line of the call, and counted it.
+func (s Senders) Identify(r *http.Request, x *Exchange) *status.Status {
+	c, start := s.call(r, s.Chain.Of(x.RPC)), time.Now()
+	c.ID, c.Route, c.Actor.Peer = x.RequestID, x.Method+" "+x.Route, c.Peer
+	err := s.Chain.Known(c)
+	if err == nil {
+		c.Late.Release()
+		return nil
+	}
+	x.Reached = true
+	return status.Convert(s.Chain.End(c, start, nil, err))
 }
 
 // NewBody returns a request's body, bounded by what known returns about its sender.

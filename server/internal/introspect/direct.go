@@ -2,6 +2,7 @@ package introspect
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -83,18 +84,20 @@ func plainRequest(r *http.Request) bool {
 	return len(credentials) == 1 && httpx.Printable(credentials[0])
 }
 
-// read reads the body. If the body does not arrive whole, the gateway deals with it.
+// read reads the body. If the body does not arrive whole, or there is no room for it, the gateway deals with it.
 func (d *Direct) read(r *http.Request) (text string, ok bool) {
 	p, _ := d.bodies.Get().(*[]byte)
 	whole := int(r.ContentLength)
 	b := slices.Grow((*p)[:0], min(whole, firstRead))
+	var err error
 	if c := connection.Of(r.Context()); c == nil || c.Known.Load() {
-		n, err := r.Body.Read(b[:min(whole, cap(b))])
+		var n int
+		n, err = r.Body.Read(b[:min(whole, cap(b))])
 		if b = b[:n]; n < whole && err == nil {
-			b, _ = d.readOn(r, b, whole) // a missing part shows in the length
+			b, err = d.readOn(r, b, whole)
 		}
 	} else {
-		b, _ = d.readOn(r, b, whole)
+		b, err = d.readOn(r, b, whole)
 	}
 	text = string(b)
 	clear(b)
@@ -102,7 +105,7 @@ func (d *Direct) read(r *http.Request) (text string, ok bool) {
 		*p = b
 		d.bodies.Put(p)
 	}
-	return text, len(text) == whole
+	return text, len(text) == whole && (err == nil || errors.Is(err, io.EOF))
 }
 
 // readOn reads the rest of a body in growing steps: the declared length reserves no memory.
@@ -138,7 +141,11 @@ type rest struct {
 func (d *Direct) one(w http.ResponseWriter, r *http.Request) bool {
 	c, start := &hotCall{}, time.Now()
 	text, ok := d.read(r)
+	if ok && d.refuses(w, r, &c.Call, patdv1.IntrospectionService_Introspect_FullMethodName, len(text), start) {
+		return true
+	}
 	if p := (parser{text}); !ok || !p.question(&c.question) || !p.end() {
+		c.Late.Release()
 		unread(r, text)
 		return false
 	}
@@ -152,14 +159,17 @@ func (d *Direct) one(w http.ResponseWriter, r *http.Request) bool {
 
 // batch serves /v1/introspect:batch.
 func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
-	start := time.Now()
+	c, start := &call.Call{}, time.Now()
 	text, ok := d.read(r)
+	if ok && d.refuses(w, r, c, patdv1.IntrospectionService_BatchIntrospect_FullMethodName, len(text), start) {
+		return true
+	}
 	var q batchQuestion
 	if p := (parser{text}); !ok || !p.batch(&q) || !p.end() {
+		c.Late.Release()
 		unread(r, text)
 		return false
 	}
-	c := &call.Call{}
 	d.begin(w, r, c, patdv1.IntrospectionService_BatchIntrospect_FullMethodName)
 	var answers []tokens.Introspection
 	d.answer(w, r, c, func() (err error) {
@@ -179,6 +189,20 @@ func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 		}
 		return append(b, "]}"...), nil
 	})
+	return true
+}
+
+// refuses finds out who calls before a body of that size is parsed, and answers a caller that is not known.
+func (d *Direct) refuses(w http.ResponseWriter, r *http.Request, c *call.Call, full string, size int, start time.Time) bool {
+	if size <= httpx.MaxUndecoded {
+		return false
+	}
+	d.begin(w, r, c, full)
+	err := d.service.chain.Known(c)
+	if err == nil {
+		return false
+	}
+	d.answer(w, r, c, func() error { return d.service.chain.End(c, start, nil, err) }, nil)
 	return true
 }
 

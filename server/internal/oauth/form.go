@@ -5,6 +5,8 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 
 	"patd/server/internal/call"
 	"patd/server/internal/httpx"
@@ -14,6 +16,9 @@ import (
 
 // formType is the content type of RFC 6749 appendix B.
 const formType = "application/x-www-form-urlencoded"
+
+// maxParameters bounds the parameters of a form.
+const maxParameters = 128
 
 // form holds the parameters of a request, except empty ones: they are treated as absent (RFC 6749 section 3.1). A
 // server ignores parameters that it does not know.
@@ -46,6 +51,9 @@ func errFormType() *tokens.Error {
 // parseForm parses the text of a form. Repeated parameters are rejected (RFC 6749 section 3.1), except those that name
 // targets (RFC 8693 section 2.1, RFC 8707 section 2).
 func parseForm(text string) (form, error) {
+	if strings.Count(text, "&") >= maxParameters { // each takes a hundred bytes, before the client is known
+		return nil, tokens.Invalid("FORM_INVALID", "", "a form has at most "+strconv.Itoa(maxParameters)+" parameters")
+	}
 	values, err := url.ParseQuery(text)
 	if err != nil {
 		return nil, tokens.Invalid("FORM_INVALID", "", "the body is no form: name=value in percent-encoding, joined by &")

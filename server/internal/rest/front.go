@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"patd/internal/bearer"
 	"patd/server/internal/call"
@@ -130,6 +132,7 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 	}
 	if f.Chain != nil {
 		x.Body = f.NewBody(r, http.MaxBytesReader(w, r.Body, call.MaxMessage), f.known)
+		x.Body.Identify = func() *status.Status { return f.Identify(r, x) }
 		r.Body = x.Body
 	}
 	if gate, ok := f.Gates[r.URL.Path]; ok {
@@ -219,7 +222,7 @@ func checkRequest(r *http.Request) *tokens.Error {
 		return tokens.Invalid("PATH_INVALID", "", "a path has no segment `.` or `..`, percent-encoded or not, "+
 			"for it would be lost on the way; reach a record that has such an id over gRPC")
 	case !cleanQuery(r.URL.RawQuery):
-		return tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, joined by &")
+		return tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, at most "+strconv.Itoa(maxParameters)+" parameters joined by &")
 	case r.ContentLength > call.MaxMessage:
 		return call.TooLarge()
 	}
@@ -263,8 +266,14 @@ func lostSegment(path string) bool {
 	return false
 }
 
+// maxParameters bounds the parameters of a query.
+const maxParameters = 512
+
 // cleanQuery allows control characters: the domain rejects them with the name of the field.
 func cleanQuery(raw string) bool {
+	if strings.Count(raw, "&") >= maxParameters {
+		return false
+	}
 	if _, err := url.ParseQuery(raw); err != nil {
 		return false
 	}

@@ -156,6 +156,7 @@ func annotate(ctx context.Context, _ *http.Request) metadata.MD {
 	md := metadata.Pairs(call.KeyRequestID, x.RequestID)
 	if pattern, ok := runtime.HTTPPathPattern(ctx); ok {
 		x.Route = pattern
+		x.RPC, _ = runtime.RPCMethod(ctx)
 		md.Set(call.KeyRoute, x.Method+" "+pattern)
 	}
 	if x.Client.IsValid() {
@@ -176,6 +177,10 @@ func answerError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, 
 		}
 	}
 	x, st := httpx.ExchangeOf(r.Context()), status.Convert(err)
+	if refused := x.RefusedCaller(); refused != nil {
+		httpx.WriteError(w, r, refused)
+		return
+	}
 	if _, ours := fault.Reason(st); x.Reached && ours {
 		httpx.WriteError(w, r, st)
 		return
