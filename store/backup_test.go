@@ -120,7 +120,7 @@ func TestCheckFindsPlantedDamage(t *testing.T) {
 		{`UPDATE keys SET retire_us = 1`, "live under a retired key"},
 		{`INSERT INTO services (id, name, permissions, key, digest, issue_us, expire_us)
 		  SELECT 5, 'ghost', 'admin', key, digest, 1, 2 FROM tokens LIMIT 1`, "service"},
-		{`INSERT INTO requests SELECT digest, digest, id + 1, NULL, 5 FROM tokens ORDER BY id DESC LIMIT 1`, "which does not exist"},
+		{`INSERT INTO requests SELECT digest, digest, id + 1, x'00', 5 FROM tokens ORDER BY id DESC LIMIT 1`, "which does not exist"},
 		{`INSERT INTO services (id, name, permissions, key, digest, issue_us, expire_us, revoke_us, revoked_by)
 		  SELECT 5, 'ghost', 'admin', key, digest, 1, 2, 3, 'x' FROM tokens LIMIT 1;
 		  INSERT INTO requests SELECT digest, digest, 5, x'00', 5 FROM services WHERE id = 5`, "a sealed secret of it is kept"},
@@ -128,6 +128,8 @@ func TestCheckFindsPlantedDamage(t *testing.T) {
 		{`UPDATE tokens SET blocked_by = 'api'`, "blocked without an audit event"},
 		{`INSERT INTO features (name, consent, is_default, optional, published, is_system, search) VALUES ('f', 1, 0, 0, 0, 0, 'f')`, "feature f"},
 		{`INSERT INTO audiences (id, allow_never, allow_offline, access_format, search) VALUES ('api', 0, 0, 1, 'api')`, "audience api"},
+		{`INSERT INTO webhooks (num, id, url, enabled, create_us, update_us, secret_key, secret, cursor_seq) SELECT 5, 'w', 'https://a', 1, 1, 1, num, x'00', 0 FROM keys`, "webhook w"},
+		{`DROP TRIGGER keys_seal_webhooks`, "trigger keys_seal_webhooks is missing"},
 		{`DROP TRIGGER events_no_delete`, "trigger events_no_delete is missing"},
 	} {
 		t.Run(c.finding, func(t *testing.T) {

@@ -61,11 +61,13 @@ SELECT t.id FROM requests r JOIN (SELECT id, revoke_us FROM tokens UNION ALL SEL
   FROM services) t ON t.id = r.token_id
 WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
-	// No constraint holds this: a request is of a row in either of two tables.
+	// No constraint holds this: a request is of a row in one of three tables. A webhook may be deleted; what is sealed of its
+	// requests is dropped then.
 	checkRequests = `
 SELECT r.token_id FROM requests r
-WHERE NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = r.token_id)
-  AND NOT EXISTS (SELECT 1 FROM services s WHERE s.id = r.token_id) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+WHERE r.sealed IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = r.token_id)
+  AND NOT EXISTS (SELECT 1 FROM services s WHERE s.id = r.token_id)
+  AND NOT EXISTS (SELECT 1 FROM webhooks w WHERE w.num = r.token_id) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkServiceEvents = `
 SELECT id FROM services
@@ -90,6 +92,11 @@ WHERE ` + prunedBefore + ` = 0 AND name NOT IN (SELECT detail FROM events WHERE 
 	checkAudienceEvents = `
 SELECT id FROM audiences
 WHERE ` + prunedBefore + ` = 0 AND id NOT IN (SELECT detail FROM events WHERE action = 'audience.create' AND outcome = 1
+  AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
+
+	checkWebhookEvents = `
+SELECT id FROM webhooks
+WHERE ` + prunedBefore + ` = 0 AND id NOT IN (SELECT detail FROM events WHERE action = 'webhook.create' AND outcome = 1
   AND detail IS NOT NULL) AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkTriggers = `
@@ -120,6 +127,7 @@ func invariants() []invariant {
 		{checkBlockEvents, "token %s is blocked without an audit event"},
 		{checkFeatureEvents, "feature %s has no audit event"},
 		{checkAudienceEvents, "audience %s has no audit event"},
+		{checkWebhookEvents, "webhook %s has no audit event"},
 	}
 }
 

@@ -184,7 +184,7 @@ func TestEveryChangeLeavesRowsWithTheirChecksums(t *testing.T) {
 			}},
 			{"a key that is retired", func() error {
 				d.clock.move(2 * time.Minute)
-				return tokens.RetireKey(ctx, d.st, "k1", d.clock.now())
+				return tokens.RetireKey(ctx, d.st, parseRowKeys(t, rowKeyB+"\n"+rowKeyA), "k1", d.clock.now())
 			}},
 			{"without the old key", func() error {
 				d.bind(parseRowKeys(t, rowKeyB))

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"time"
@@ -141,12 +142,8 @@ func (s *Store) RecordAttempts(ctx context.Context, l tokens.WebhookLease, list 
 		return nil
 	}
 	return s.transact(ctx, op, func(t *tx) error {
-		var n int64
-		if err := t.one(op, isHolder, []any{&n}, int64(l.Webhook), l.Holder, l.Number); err != nil {
-			return err
-		}
-		if n == 0 {
-			return tokens.ErrLeaseLost
+		if holds, err := t.HoldsWebhook(l); err != nil || !holds {
+			return cmp.Or(err, tokens.ErrLeaseLost)
 		}
 		for i := range list {
 			if err := t.recordAttempt(op, l.Webhook, &list[i]); err != nil {
@@ -155,6 +152,13 @@ func (s *Store) RecordAttempts(ctx context.Context, l tokens.WebhookLease, list 
 		}
 		return nil
 	})
+}
+
+// HoldsWebhook implements tokens.WebhookReader.
+func (t *readTx) HoldsWebhook(l tokens.WebhookLease) (bool, error) {
+	var n int64
+	err := t.one("read the lease of a webhook", isHolder, []any{&n}, int64(l.Webhook), l.Holder, l.Number)
+	return n > 0, err
 }
 
 func (t *tx) recordAttempt(op string, webhook tokens.ID, a *tokens.WebhookAttempt) error {

@@ -116,7 +116,8 @@ func OnlyEnds(events []Event) bool {
 func (e Event) ends() bool {
 	switch e.Action {
 	case ActionTokenFirstUse, ActionTokenLeaked, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
-		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd:
+		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd,
+		ActionWebhookDelete, ActionWebhookDisable:
 		return true
 	default:
 		return e.Narrows

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -114,21 +115,22 @@ const minKeyAge = time.Minute
 
 // RetireKey marks a key as retired, so that it may leave the key file. It is refused when there is no newer key
 // (KEY_CURRENT), while none has been in force for a minute (KEY_TOO_RECENT), and while a live digest is under it
-// (KEY_IN_USE). Checksums of rows, which no secret is needed for, are moved to the current key first.
-func RetireKey(ctx context.Context, st Store, name string, now time.Time) error {
-	err := retireKey(ctx, st, name, now)
+// (KEY_IN_USE). What no secret is needed for is moved to the current key first: checksums of rows, and the sealed secrets
+// of webhooks, which are so opened with the keys for the last time. ks is the key file, with the key.
+func RetireKey(ctx context.Context, st Store, ks *Keys, name string, now time.Time) error {
+	err := retireKey(ctx, st, ks, name, now)
 	if keeper, ok := st.(RowKeeper); ok && errors.Is(err, errRowsUnder) {
 		if _, err := keeper.MoveChecksums(ctx, name); err != nil {
 			return fmt.Errorf("move the checksums under key %s: %w", name, err)
 		}
-		err = retireKey(ctx, st, name, now)
+		err = retireKey(ctx, st, ks, name, now)
 	}
 	return err
 }
 
 var errRowsUnder = errors.New("rows have checksums under the key")
 
-func retireKey(ctx context.Context, st Store, name string, now time.Time) error {
+func retireKey(ctx context.Context, st Store, ks *Keys, name string, now time.Time) error {
 	return st.Update(ctx, func(tx Tx) ([]Event, error) {
 		known, err := tx.Keys()
 		if err != nil {
@@ -143,6 +145,9 @@ func retireKey(ctx context.Context, st Store, name string, now time.Time) error 
 			return nil, nil
 		}
 		if err := succeeded(name, known[i+1:], now); err != nil {
+			return nil, err
+		}
+		if err := resealWebhooks(tx, ks, name, now, rand.Reader); err != nil {
 			return nil, err
 		}
 		use, err := tx.KeyUse(now)

@@ -170,17 +170,17 @@ func TestKeysRotateAndRetire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tokens.RetireKey(ctx, h.store, "a", h.now()); reason(err) != "KEY_CURRENT" {
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_CURRENT" {
 		t.Errorf("retire the only key: %v", err)
 	}
 	h.ring.Set(parseKeys(t, lineB+"\n"+lineA))
 	h.reopen()
 	h.wait(35 * time.Second)
-	if err := tokens.RetireKey(ctx, h.store, "a", h.now()); reason(err) != "KEY_TOO_RECENT" || !strings.Contains(err.Error(), "key b has been in force for only 35s") ||
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_TOO_RECENT" || !strings.Contains(err.Error(), "key b has been in force for only 35s") ||
 		!strings.Contains(err.Error(), "try again in 25s") {
 		t.Errorf("retire a key right after the rotation: %v", err)
 	}
-	if err := tokens.RetireKey(ctx, h.store, "b", h.now()); reason(err) != "KEY_CURRENT" {
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "b", h.now()); reason(err) != "KEY_CURRENT" {
 		t.Errorf("retire the newest key: %v", err)
 	}
 	h.wait(time.Hour)
@@ -191,13 +191,13 @@ func TestKeysRotateAndRetire(t *testing.T) {
 		t.Error(err)
 	}
 	h.reopen()
-	if err := tokens.RetireKey(ctx, h.store, "a", h.now()); reason(err) != "KEY_IN_USE" || !strings.Contains(err.Error(), "key a: 1;") {
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_IN_USE" || !strings.Contains(err.Error(), "key a: 1;") {
 		t.Errorf("retire a key with the idle token's digest: %v", err)
 	}
 	if _, err := h.Revoke(ctx, admin, "u1", idle.Token.ID.String(), ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := tokens.RetireKey(ctx, h.store, "a", h.now()); err != nil {
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); err != nil {
 		t.Fatal(err)
 	}
 	h.ring.Set(parseKeys(t, lineB))

@@ -204,21 +204,21 @@ func TestRotatedServiceSecretsMoveToALaterKey(t *testing.T) {
 	h.ring.Set(parseKeys(t, lineB+"\n"+lineA))
 	h.reopen()
 	h.wait(time.Hour)
-	if err := tokens.RetireKey(ctx, h.store, "a", h.now()); reason(err) != "KEY_IN_USE" {
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_IN_USE" {
 		t.Errorf("retire a key with both secrets' digests: %v", err)
 	}
 	if !h.accepted(second.Secret) {
 		t.Error("the current secret under the older key")
 	}
 	h.reopen()
-	if err := tokens.RetireKey(ctx, h.store, "a", h.now()); reason(err) != "KEY_IN_USE" || !strings.Contains(err.Error(), "key a: 1;") {
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_IN_USE" || !strings.Contains(err.Error(), "key a: 1;") {
 		t.Errorf("retire a key with the previous secret's digest: %v", err)
 	}
 	if !h.accepted(first.Secret) {
 		t.Error("the previous secret under the older key")
 	}
 	h.reopen()
-	if err := tokens.RetireKey(ctx, h.store, "a", h.now()); err != nil {
+	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); err != nil {
 		t.Fatal(err)
 	}
 	h.ring.Set(parseKeys(t, lineB))

@@ -33,8 +33,10 @@ type Config struct {
 	ReturnOrigins []string
 	// HandoffTTL is how long the code of a hand-off is good; 0: a minute.
 	HandoffTTL time.Duration
-	Now        func() time.Time // the clock; required
-	Rand       io.Reader        // nil: crypto/rand
+	// CheckWebhookURL refuses URLs that webhooks may not have; nil: all but https.
+	CheckWebhookURL func(url string) error
+	Now             func() time.Time // the clock; required
+	Rand            io.Reader        // nil: crypto/rand
 }
 
 // Service implements the use cases, and is the only place that decides. Its methods are safe for concurrent use.
@@ -58,6 +60,7 @@ type Service struct {
 	signingKeyDelay time.Duration
 	returnOrigins   []string
 	handoffTTL      time.Duration
+	checkWebhookURL func(url string) error
 	signers         signers
 	resources       resources
 	clock           func() time.Time
@@ -83,6 +86,7 @@ func NewService(c Config) (*Service, error) {
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, renewURL: c.RenewURL, selfRotate: !c.ForbidSelfRotate, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
 		returnOrigins: c.ReturnOrigins, handoffTTL: c.HandoffTTL,
+		checkWebhookURL: c.CheckWebhookURL,
 	}
 	if s.handoffTTL <= 0 {
 		s.handoffTTL = defaultHandoffTTL

@@ -95,7 +95,7 @@ func TestGrantsMoveToTheNewKey(t *testing.T) {
 		if err := h.store.Flush(ctx); err != nil {
 			t.Fatal(err)
 		}
-		err := tokens.RetireKey(ctx, h.store, "a", h.now())
+		err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now())
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "key a: "+want+";")) {
 			t.Errorf("retire: %v, want %s in use", err, want)
 		}

@@ -384,3 +384,7 @@ func (t *faultyTx) RequeueDelivery(webhook tokens.ID, id tokens.DeliveryID, at t
 func (t *faultyTx) RequeuePending(webhook tokens.ID, at time.Time) error {
 	return t.write("RequeuePending", func() error { return t.w.RequeuePending(webhook, at) })
 }
+
+func (t *faultyRead) HoldsWebhook(l tokens.WebhookLease) (bool, error) {
+	return read(t, "HoldsWebhook", func() (bool, error) { return t.r.HoldsWebhook(l) })
+}

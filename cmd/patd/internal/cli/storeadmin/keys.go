@@ -127,7 +127,7 @@ func keysRetire(c *cli.Command) *cobra.Command {
 				return "", fmt.Errorf("key %s is the current one; rotate first", name)
 			}
 			// The store comes first, for the same reason that the file comes first in a rotation.
-			if err := tokens.RetireKey(ctx, o.Store, name, c.Now()); err != nil {
+			if err := tokens.RetireKey(ctx, o.Store, keys, name, c.Now()); err != nil {
 				return "", err
 			}
 			if rest := config.Without(text, name); rest != text {
