@@ -100,24 +100,14 @@ func pattern(target string) string { return "." + filepath.Base(target) + ".new-
 
 // write puts a text into a new file on disk beside target, with target's owner and mode, and returns its path.
 func (f *File) write(target, text string) (path string, err error) {
-	part, err := os.CreateTemp(filepath.Dir(target), pattern(target)) // for its owner alone
+	part, err := durable.Part(filepath.Dir(target), pattern(target), text, func() { f.step("created") })
 	if err != nil {
 		return "", fmt.Errorf("write beside the token's file: %w", err)
 	}
-	f.step("created")
-	_, err = part.WriteString(text)
-	if err == nil {
-		err = part.Sync()
+	if err := durable.Inherit(part, target); err != nil {
+		return "", errors.Join(err, os.Remove(part))
 	}
-	if err = errors.Join(err, part.Close()); err != nil {
-		err = fmt.Errorf("write beside the token's file: %w", err)
-	} else {
-		err = durable.Inherit(part.Name(), target)
-	}
-	if err != nil {
-		return "", errors.Join(err, os.Remove(part.Name()))
-	}
-	return part.Name(), nil
+	return part, nil
 }
 
 // clean removes unfinished files that are old.

@@ -30,6 +30,27 @@ func SyncDir(dir string) error {
 	return nil
 }
 
+// Part writes a text to a new file in a directory, onto disk, for its owner alone. The file is to be renamed to its place,
+// and SyncDir is to follow. pattern is that of os.CreateTemp. created, which may be nil, is called when the file exists and
+// is empty.
+func Part(dir, pattern, text string, created func()) (path string, err error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return "", err
+	}
+	if created != nil {
+		created()
+	}
+	_, err = f.WriteString(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), nil
+}
+
 // Publish gives a whole file that is on disk another name in the same directory, and never replaces a file that has
 // appeared there meanwhile: the error is then fs.ErrExist. Where the file system has no hard links, an empty file claims
 // the name and the rename replaces it; a process that is killed between the two leaves the empty file.

@@ -46,8 +46,11 @@ func (k KeyFile) Text() (string, error) {
 	return string(text), nil
 }
 
-// Create makes a file with one fresh key for a new store, whose rows are sealed from the start, unless there is one: of several concurrent processes, one makes it and all
-// read the same.
+// partOfKey is the pattern of temporary files beside the key file.
+const partOfKey = ".hash.key-*"
+
+// Create makes a file with one fresh key for a new store, whose rows are sealed from the start, unless there is one: of
+// several concurrent processes, one makes it and all read the same.
 func (k KeyFile) Create() error {
 	line, err := secret.NewKeyLine(KeyName(1), rand.Reader)
 	if err != nil {
@@ -79,7 +82,7 @@ func (k KeyFile) Replace(text string) error {
 
 // put writes a text to a temporary file, sets its owner, and renames it to its place.
 func (k KeyFile) put(path, text string, own func(temp string) error) error {
-	temp, err := KeyFile(path).temporary(text)
+	temp, err := durable.Part(filepath.Dir(path), partOfKey, text, nil)
 	if err != nil {
 		return fmt.Errorf("write the hash key: %w", err)
 	}
@@ -93,32 +96,12 @@ func (k KeyFile) put(path, text string, own func(temp string) error) error {
 	return durable.SyncDir(filepath.Dir(path))
 }
 
-// temporary writes a file beside the key file, to disk, readable by its owner only.
-func (k KeyFile) temporary(text string) (name string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(string(k)), ".hash.key-*") // mode 0600
-	if err != nil {
-		return "", err
-	}
-	_, err = f.WriteString(text)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
-}
-
 // Sweep removes temporary files that a killed process left beside the key file: they hold keys, and have no use.
 func (k KeyFile) Sweep(now time.Time) {
 	if k == "" {
 		return
 	}
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(string(k)), ".hash.key-*"))
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(string(k)), partOfKey))
 	if err != nil {
 		return
 	}

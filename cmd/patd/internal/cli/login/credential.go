@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"patd/internal/durable"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -104,16 +105,15 @@ func (f *File) write(c Credential) (err error) {
 	if err != nil {
 		return err
 	}
-	part, err := os.CreateTemp(filepath.Dir(f.path), ".login-") // mode 0600
+	dir := filepath.Dir(f.path)
+	part, err := durable.Part(dir, ".login-", string(text)+"\n", nil)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(part.Name()) }() // gone after the rename
-	_, err = part.Write(append(text, '\n'))
-	if err = errors.Join(err, part.Sync(), part.Close()); err != nil {
-		return err
+	if err := os.Rename(part, f.path); err != nil {
+		return errors.Join(err, os.Remove(part))
 	}
-	return os.Rename(part.Name(), f.path)
+	return durable.SyncDir(dir)
 }
 
 // Remove deletes the credential and returns it; ErrNone: there was none.
