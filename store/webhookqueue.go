@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"patd/store/internal/db"
@@ -91,6 +92,9 @@ const (
 	selectDue = `SELECT ` + deliveryColumns + ` FROM webhook_deliveries INDEXED BY webhook_deliveries_due
 WHERE webhook = ?1 AND next_us <= ?2 AND next_us IS NOT NULL ORDER BY next_us, seq, item LIMIT ?3`
 
+	selectUntried = `SELECT ` + deliveryColumns + ` FROM webhook_deliveries INDEXED BY webhook_deliveries_due
+WHERE webhook = ?1 AND next_us <= ?2 AND next_us IS NOT NULL AND attempts = 0 ORDER BY next_us, seq, item LIMIT ?3`
+
 	selectNextDue = `SELECT min(next_us) FROM webhook_deliveries INDEXED BY webhook_deliveries_due
 WHERE webhook = ?1 AND next_us > ?2 AND next_us IS NOT NULL`
 )
@@ -105,7 +109,13 @@ func (s *Store) DueDeliveries(ctx context.Context, webhook tokens.ID, now time.T
 		}
 		if len(due) == limit && limit > 0 {
 			next = due[limit-1].NextTime
-			return nil
+			untried, err := t.deliveries(op, selectUntried, int64(webhook), db.Micros(now), max(limit/2, 1))
+			for _, d := range untried {
+				if !slices.ContainsFunc(due, func(o tokens.WebhookDelivery) bool { return o.ID == d.ID }) {
+					due = append(due, d)
+				}
+			}
+			return err
 		}
 		var us sql.NullInt64
 		err := t.one(op, selectNextDue, []any{&us}, int64(webhook), db.Micros(now))

@@ -58,8 +58,10 @@ type WebhookQueue interface {
 	// attempt is due if no delivery waits before it. ErrLeaseLost, also if the cursor is not at from, or the webhook is
 	// disabled: nothing was added.
 	EnqueueDeliveries(ctx context.Context, l WebhookLease, from, to uint64, list []WebhookDelivery) error
-	// DueDeliveries lists pending deliveries of a webhook that are due at now, the longest due first, at most limit: no
-	// two of one subject, unless one was asked for again. next is when the next one is due after these; zero: none is.
+	// DueDeliveries lists pending deliveries of a webhook that are due at now, the longest due first, at most limit, and
+	// after those, where there are more, up to half as many that were not tried yet, so that these are not behind many
+	// which are tried again and again. No two are of one subject, unless one was asked for again. next is when the next one
+	// is due after the first limit; zero: none is.
 	DueDeliveries(ctx context.Context, webhook ID, now time.Time, limit int) (due []WebhookDelivery, next time.Time, err error)
 	// RecordAttempts records attempts at deliveries that are pending; others are left as they are. When a delivery ends,
 	// the next one of its subject is due. ErrLeaseLost.

@@ -57,9 +57,10 @@ func webhookTypes() map[Action]string {
 	}
 }
 
-// WebhookType returns the type that an event is sent as; false: it is not sent, as a refused attempt is not.
+// WebhookType returns the type that an event is sent as; false: it is not sent, as a refused attempt is not. The use of a
+// superseded secret is sent, which is a refusal by its nature.
 func WebhookType(e Event) (string, bool) {
-	if e.Outcome != OutcomeSuccess {
+	if e.Outcome != OutcomeSuccess && e.Action != ActionTokenSupersededUse {
 		return "", false
 	}
 	t, ok := webhookTypes()[e.Action]

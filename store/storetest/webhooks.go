@@ -237,6 +237,7 @@ func testDeliveries(t *testing.T, f *fixture) {
 		}
 		return err
 	})
+	testUntriedDeliveries(t, f)
 	// Asked for again, it is due beside the one that is, and once it has ended that one is due as before.
 	f.update(func(tx tokens.Tx) error {
 		if err := tx.RequeueDelivery(w.Num, list[3].ID, f.now); err != nil { // it waits, and goes on waiting
@@ -301,5 +302,29 @@ func testDeliveriesMoveWithTheCursor(t *testing.T, f *fixture) {
 	f.update(func(tx tokens.Tx) error { return tx.DeleteWebhook(w.Num) })
 	if err := q.EnqueueDeliveries(f.ctx, l, 2, 3, nil); !errors.Is(err, tokens.ErrLeaseLost) {
 		t.Errorf("deliveries for a deleted webhook: %v", err)
+	}
+}
+
+// testUntriedDeliveries holds that deliveries which were not tried yet are listed although many wait that were.
+func testUntriedDeliveries(t *testing.T, f *fixture) {
+	q := f.queue()
+	w := f.webhook("tried")
+	l := *f.lease(q, w, "a")
+	list := f.notices(w, 1, "token:a", "token:b", "token:c", "token:d", "token:e")
+	if err := q.EnqueueDeliveries(f.ctx, l, 0, 5, list); err != nil {
+		t.Fatal(err)
+	}
+	var failed []tokens.WebhookAttempt
+	for seq := range uint64(4) {
+		failed = append(failed, tokens.WebhookAttempt{
+			Seq: seq + 1, Time: f.now, Status: 500, Error: "status", State: tokens.DeliveryPending, NextTime: f.now.Add(-time.Second),
+		})
+	}
+	if err := q.RecordAttempts(f.ctx, l, failed); err != nil {
+		t.Fatal(err)
+	}
+	due, _, err := q.DueDeliveries(f.ctx, w.Num, f.now, 2)
+	if err != nil || len(due) != 3 || due[2].Seq != 5 || due[2].Attempts != 0 {
+		t.Errorf("what is due is %v, %v; want one that was not tried, too", due, err)
 	}
 }
