@@ -28,6 +28,7 @@ import (
 	"patd/server/internal/metrics"
 	"patd/server/internal/oauth"
 	"patd/server/internal/rest"
+	"patd/server/webhook"
 	"patd/tokens"
 )
 
@@ -258,14 +259,11 @@ func decisions(service *tokens.Service) func() []metrics.Figure {
 
 // pages returns the handlers of open pages by exact path.
 func (s *Server) pages(c Config) map[string]http.Handler {
-	document := openapi.Of(s.issuer)
 	found := map[string]http.Handler{
-		"/healthz": http.HandlerFunc(s.health.live),
-		"/readyz":  http.HandlerFunc(s.health.readyz),
-		"/openapi.json": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(document) // a failed write means that the client has gone
-		}),
+		"/healthz":          http.HandlerFunc(s.health.live),
+		"/readyz":           http.HandlerFunc(s.health.readyz),
+		"/openapi.json":     document(openapi.Of(s.issuer)),
+		webhook.PathSchemas: document(webhook.Schemas()),
 		oauth.PathKeys:      oauth.NewKeysPage(c.Service),
 		oauth.PathProtected: oauth.NewProtectedPage(c.Service, s.issuer, c.RequestTimeout),
 	}
@@ -273,6 +271,14 @@ func (s *Server) pages(c Config) map[string]http.Handler {
 		found[path] = oauth.NewMetadataPage(c.Service, s.issuer, c.RequestTimeout)
 	}
 	return found
+}
+
+// document returns the handler of a JSON document that does not change.
+func document(text []byte) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(text) // a failed write means that the client has gone
+	})
 }
 
 func newHTTP(c Config, h http.Handler) *http.Server {

@@ -51,6 +51,9 @@ var grpcStack = []string{
 	"google.golang.org/grpc", "google.golang.org/protobuf", "google.golang.org/genproto/googleapis", "github.com/grpc-ecosystem/grpc-gateway/v2",
 }
 
+// standardWebhooks signs what is sent to webhooks.
+const standardWebhooks = "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
 // rooms is the rule of the picture in docs/architecture.md. A package that stands in none of them fails the test: give it a room. A folder in a
 // room may have stricter rules of its own.
 func rooms() map[string]room {
@@ -68,7 +71,7 @@ func rooms() map[string]room {
 			allowed: []string{"patd/tokens", "patd/features", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
 		},
 		"patd/server": {
-			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", standardWebhooks, "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/store/cache": {
@@ -106,13 +109,16 @@ func rooms() map[string]room {
 		"patd/server/internal/limit":      {},
 		"patd/server/internal/apidoc":     inServer("call"), // a program of go generate, in no binary
 		"patd/server/signin":              {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
-		"patd/internal/bearer":            {},
-		"patd/internal/dialguard":         {allowed: []string{"patd/internal/loopback"}, refused: noSQL},
-		"patd/internal/durable":           {},
-		"patd/internal/flight":            {},
-		"patd/internal/logpipe":           {},
-		"patd/internal/loopback":          {},
-		"patd/internal/secretfile":        {},
+		"patd/server/webhook": {
+			allowed: []string{"patd/internal/dialguard", "patd/internal/loopback", "patd/tokens", "golang.org/x", standardWebhooks}, refused: noSQL,
+		},
+		"patd/internal/bearer":     {},
+		"patd/internal/dialguard":  {allowed: []string{"patd/internal/loopback"}, refused: noSQL},
+		"patd/internal/durable":    {},
+		"patd/internal/flight":     {},
+		"patd/internal/logpipe":    {},
+		"patd/internal/loopback":   {},
+		"patd/internal/secretfile": {},
 		"patd/client": {
 			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/tokens/refusal", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,

@@ -1,0 +1,90 @@
+package webhook
+
+import "time"
+
+// The data of messages. The schemas are made of these structs: the tag doc describes a field, and a field with omitempty
+// may be absent. They hold ids, names and labels; a field of free text, such as a reason or a description, does not
+// belong here.
+
+// about says who did it.
+type about struct {
+	Actor string `json:"actor" doc:"Who did it: service:NAME, user:ID, token:ID, operator, operator:ID or patd."`
+}
+
+type tokenData struct {
+	about
+	TokenID   string            `json:"token_id" doc:"The id of the token."`
+	User      string            `json:"user" doc:"The user that owns it."`
+	Name      string            `json:"name" doc:"Its name; empty if its record cannot be read or is not as patd wrote it."`
+	Labels    map[string]string `json:"labels" doc:"Its labels."`
+	Scopes    []string          `json:"scopes" doc:"Its scopes, as granted."`
+	Audiences []string          `json:"audiences" doc:"The audiences that it names; empty: none in particular."`
+	Expire    *time.Time        `json:"expire_time" doc:"When it expires; null: never."`
+}
+
+type tokenUpdatedData struct {
+	tokenData
+	Changed []string `json:"changed" doc:"The names of the fields that changed; rotation: a rotation was cancelled."`
+}
+
+type supersededUseData struct {
+	tokenData
+	PresentedTo string `json:"presented_to,omitempty" doc:"The service that asked about the secret; absent: it was presented to patd."`
+}
+
+type tokenUnusedData struct {
+	tokenData
+	LastUsed *time.Time `json:"last_used_time" doc:"When it was last used; null: never."`
+}
+
+type tokenBlockedData struct {
+	tokenData
+	BlockedBy []string `json:"blocked_by" doc:"The audiences whose policies block it now."`
+}
+
+type userData struct {
+	about
+	User string `json:"user" doc:"The id of the user."`
+}
+
+type featuresChangedData struct {
+	userData
+	Suspended []scopeCount `json:"suspended" doc:"The features that the user lost: as scopes of tokens they are suspended."`
+	Restored  []scopeCount `json:"restored" doc:"The features that the user got: as scopes of tokens they are in effect again."`
+	More      int          `json:"more,omitempty" doc:"How many changed features are not listed, since they are too many."`
+}
+
+type scopeCount struct {
+	Scope  string `json:"scope" doc:"The name of the feature."`
+	Tokens int    `json:"tokens" doc:"How many active tokens of the user were granted it."`
+}
+
+type serviceData struct {
+	about
+	Service     string     `json:"service" doc:"The name of the service."`
+	TokenID     string     `json:"token_id" doc:"The id of its token."`
+	Permissions []string   `json:"permissions" doc:"Its permissions."`
+	Audience    string     `json:"audience,omitempty" doc:"The audience that it is bound to; absent: none."`
+	Expire      *time.Time `json:"expire_time" doc:"When its token expires; null: never, or its record cannot be read."`
+}
+
+type keyData struct {
+	about
+	Key string `json:"key" doc:"The name of the key that digests are made under from now on."`
+}
+
+type audienceData struct {
+	about
+	Audience string `json:"audience" doc:"The id of the audience."`
+	Change   string `json:"change" doc:"created, replaced or deleted."`
+}
+
+type webhookData struct {
+	about
+	WebhookID string `json:"webhook_id" doc:"The id of the webhook that was disabled."`
+	Reason    string `json:"reason" doc:"GONE: its endpoint answered 410. FAILING: it took no message for 3 days."`
+}
+
+type testData struct {
+	WebhookID string `json:"webhook_id" doc:"The id of the webhook that is tested."`
+}
