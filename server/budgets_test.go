@@ -249,3 +249,36 @@ func TestReportedUsesSpendFromTheService(t *testing.T) {
 		t.Errorf("the third report: %v", err)
 	}
 }
+
+// TestSigningInSpendsFromTheUser, and so do forms that are kept for a user whose session has ended.
+func TestSigningInSpendsFromTheUser(t *testing.T) {
+	t.Parallel()
+	r, p := webRigWith(t, func(c *server.Config) { c.ChangeRate, c.ChangeBurst = 1.0/86400, 2 })
+	for range 2 {
+		newBrowser(r).signIn(p, "alice", "/").wants(http.StatusOK, "alice")
+	}
+	newBrowser(r).signIn(p, "alice", "/").wants(http.StatusTooManyRequests)
+	b := newBrowser(r)
+	b.signIn(p, "bob", "/").wants(http.StatusOK, "bob")
+	form := b.get("/new").form("")
+	r.wait(tokens.PageSessionIdle + 2*time.Minute)
+	kept := b.cookies["__Host-patd-session"]
+	for range 2 {
+		b.cookies["__Host-patd-session"] = kept
+		b.once(http.MethodPost, "/new", form).wants(http.StatusSeeOther)
+	}
+	b.cookies["__Host-patd-session"] = kept
+	b.once(http.MethodPost, "/new", form).wants(http.StatusTooManyRequests)
+	wantMetric(t, r, `patd_rate_limited_total{limit="change"} 2`)
+}
+
+// TestATokenThatRotatesItselfSpendsAsAUser, and not as a service, which may mint a thousand times a second.
+func TestATokenThatRotatesItselfSpendsAsAUser(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *server.Config) { c.MintRate, c.MintBurst = 1.0/86400, 1 })
+	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a", SelfRotate: true}, "a")
+	if got := r.rest("POST", "/v1/self:rotate", secret, `{}`); got.code != http.StatusOK {
+		t.Errorf("%d %s", got.code, got.body)
+	}
+	wantLimited(t, "a second rotation", r.rest("POST", "/v1/self:rotate", secret, `{}`), "86400")
+}

@@ -94,8 +94,14 @@ func (nil2) Helper() {}
 // webRig is a server at which users sign in with a browser.
 func webRig(t *testing.T, scopes ...string) (*rig, *webIDP) {
 	t.Helper()
+	return webRigWith(t, func(*server.Config) {}, scopes...)
+}
+
+// webRigWith is webRig with another configuration.
+func webRigWith(t *testing.T, change func(*server.Config), scopes ...string) (*rig, *webIDP) {
+	t.Helper()
 	var p *webIDP
-	r := newRig(t, func(c *server.Config) {
+	r := newRig(t, change, func(c *server.Config) {
 		c.Page.Client = &server.PageClient{ID: webClient, Scopes: scopes, Secret: func() (tokens.Secret, error) { return secret.NewSecret(webSecret), nil }}
 	}, func(c *server.Config) { c.Page.Origins = []string{"https://app.example.com"} })
 	p = &webIDP{idp: r.idp, codes: map[string]url.Values{}}

@@ -170,11 +170,27 @@ func (l *Limits) spend(ctx context.Context, r Right, a tokens.Actor) error {
 
 func (l *Limits) mint(ctx context.Context, a tokens.Actor) error {
 	bucket := l.services
-	if a.Kind == tokens.UserActor {
+	if a.Kind == tokens.UserActor || a.Kind == tokens.TokenActor { // a token that rotates itself
 		bucket = l.users
 	}
 	if ok, after := bucket.allow(ctx, a.String()); !ok {
 		return l.Refuse(limitMint, after, "this caller mints too many tokens")
+	}
+	return nil
+}
+
+// SignIn charges a user for one sign-in on the page, which is an event.
+func (l *Limits) SignIn(a tokens.Actor) error {
+	if ok, after := l.changes(a).Allow(limit.Name("sign-ins " + a.String())); !ok {
+		return l.Refuse(limitChange, after, "this user signs in too often")
+	}
+	return nil
+}
+
+// Draft charges a session of the page that has ended, by its secret, for a form that is kept for its user.
+func (l *Limits) Draft(session tokens.Secret) error {
+	if ok, after := l.userChanges.Allow(limit.Name("drafts " + session.Reveal())); !ok {
+		return l.Refuse(limitChange, after, "forms are sent too often without signing in")
 	}
 	return nil
 }

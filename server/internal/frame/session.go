@@ -129,6 +129,10 @@ func (q *Request) unidentified(err error) {
 	posted := q.R.Method == http.MethodPost
 	kept := !posted
 	if posted && call.HasEnded(err) {
+		if err := q.Frame.Chain.Limits.Draft(q.Secret()); err != nil {
+			q.Fail(err)
+			return
+		}
 		draft := q.R.URL.RequestURI() + "\n" + q.R.PostForm.Encode()
 		if err := q.Frame.Service.KeepDraft(q.R.Context(), q.Secret(), draft); err != nil {
 			q.Fail(err)

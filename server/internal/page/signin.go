@@ -98,6 +98,9 @@ func (p *Pages) callback(q *frame.Request) error {
 		if who.HasFeatures {
 			user.Features = append([]string{}, who.Features...)
 		}
+		if err := p.frame.Chain.Limits.SignIn(user); err != nil {
+			return err
+		}
 		in, err := p.service.BeginPageSession(ctx, user, tokens.SignIn{Permissions: who.Permissions, Agent: q.R.UserAgent(), Hint: hint, Replaces: q.Secret()})
 		if err != nil {
 			return err
