@@ -228,11 +228,19 @@ func TestOperatorsTurnThePagesOfLists(t *testing.T) {
 		if len(found) != want {
 			t.Errorf("%s lists %d, want %d", path, len(found), want)
 		}
-		forged, mark := path, "?"
-		if strings.Contains(path, "?") {
-			mark = "&"
+		forged, err := url.Parse(path)
+		if err != nil {
+			t.Fatal(err)
 		}
-		b.get(forged + mark + "page=forged").wants(http.StatusOK)
+		query := forged.Query()
+		filter := query.Encode()
+		query.Set("page", "forged")
+		forged.RawQuery = query.Encode()
+		to, err := url.Parse(b.once(http.MethodGet, forged.String(), nil).header.Get("Location"))
+		if err != nil || to.Path != forged.Path || to.Query().Encode() != filter {
+			t.Errorf("%s: a page of another list leads to %s, want the first page with the same filter", path, to)
+		}
+		b.get(to.String()).wants(http.StatusOK)
 	}
 }
 

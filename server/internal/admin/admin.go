@@ -189,12 +189,6 @@ func elsewhere(err error) bool {
 	return e.Code == tokens.CodeDenied || e.Code == tokens.CodeUnavailable || e.Code == tokens.CodeUnauthenticated || e.Code == tokens.CodeExhausted
 }
 
-// pageInvalid reports whether an error is about the page of a list: somebody changed its address.
-func pageInvalid(err error) bool {
-	var e *tokens.Error
-	return errors.As(err, &e) && e.Reason == "PAGE_TOKEN_INVALID"
-}
-
 // typed reads the number that a form gives back.
 func typed(form url.Values) (int64, error) {
 	n, err := strconv.ParseInt(strings.Join(strings.Fields(form.Get("count")), ""), 10, 64)

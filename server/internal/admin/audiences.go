@@ -41,8 +41,7 @@ func (p *Pages) audiences(q *frame.Request) error {
 		found, next, err = p.service.Audiences(ctx, a, d.Q, tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if pageInvalid(err) {
-		q.Redirect("/admin/audiences")
+	if q.FirstPage(err) {
 		return nil
 	}
 	if err != nil {
@@ -214,7 +213,7 @@ func (p *Pages) dryRun(q *frame.Request, id string) (*dryData, error) {
 		return err
 	})
 	switch {
-	case pageInvalid(err) || err != nil && !elsewhere(err):
+	case err != nil && !elsewhere(err):
 		_, e := q.Explain(err)
 		d.Alert = q.Reason(e)
 		return d, nil

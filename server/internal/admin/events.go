@@ -73,9 +73,7 @@ func (p *Pages) events(q *frame.Request) error {
 		return err
 	})
 	switch {
-	case pageInvalid(err):
-		query.Del("page")
-		q.Redirect(with("/admin/events", query))
+	case q.FirstPage(err):
 		return nil
 	case err != nil && elsewhere(err):
 		return err

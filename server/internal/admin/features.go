@@ -48,8 +48,7 @@ func (p *Pages) features(q *frame.Request) error {
 		found, next, err = p.service.Features(ctx, a, tokens.FeatureFilter{Q: d.Q}, tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if pageInvalid(err) {
-		q.Redirect("/admin/features")
+	if q.FirstPage(err) {
 		return nil
 	}
 	if err != nil {

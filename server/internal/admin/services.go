@@ -63,8 +63,7 @@ func (p *Pages) services(q *frame.Request) error {
 		found, next, err = p.service.ServicesByExpiry(ctx, a, query.Get("show") == "all", tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if pageInvalid(err) {
-		q.Redirect("/admin/services")
+	if q.FirstPage(err) {
 		return nil
 	}
 	if err != nil {

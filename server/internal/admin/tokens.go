@@ -135,9 +135,7 @@ func (p *Pages) tokens(q *frame.Request) error {
 		return err
 	})
 	switch {
-	case pageInvalid(err):
-		query.Del("page")
-		q.Redirect(with("/admin/tokens", query))
+	case q.FirstPage(err):
 		return nil
 	case err != nil && elsewhere(err):
 		return err

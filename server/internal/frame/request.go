@@ -154,6 +154,21 @@ func (q *Request) Redirect(path string) {
 	http.Redirect(q.W, q.R, q.Frame.URL(path), http.StatusSeeOther)
 }
 
+// FirstPage sends the browser to the first page of the list that it asked for, with the same filter, if err says that the
+// page which the address names is of another list, or of before.
+func (q *Request) FirstPage(err error) bool {
+	var ours *tokens.Error
+	if !errors.As(err, &ours) || ours.Reason != "PAGE_TOKEN_INVALID" {
+		return false
+	}
+	at := *q.R.URL
+	query := at.Query()
+	query.Del("page")
+	at.RawQuery = query.Encode()
+	q.Redirect(at.RequestURI())
+	return true
+}
+
 // Render writes a page. It is rendered before anything is sent.
 func (q *Request) Render(code int, name string, data any) {
 	text, err := q.Frame.views.render(q, name, data)

@@ -2,7 +2,6 @@ package page
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -51,9 +50,7 @@ func (p *Pages) showActivity(q *frame.Request, code int, d activityData) (err er
 	page := q.R.URL.Query().Get("page")
 	var next string
 	d.Events, next, err = p.events(q, d.TokenID, page, 50)
-	var ours *tokens.Error
-	if errors.As(err, &ours) && ours.Reason == "PAGE_TOKEN_INVALID" {
-		q.Redirect("/activity")
+	if q.FirstPage(err) {
 		return nil
 	}
 	if err != nil {

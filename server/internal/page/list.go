@@ -2,7 +2,6 @@ package page
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/url"
 
@@ -81,9 +80,7 @@ func (p *Pages) list(q *frame.Request) error {
 		found, next, err = p.service.Tokens(ctx, q.In.Actor, filter, tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	var ours *tokens.Error
-	if errors.As(err, &ours) && ours.Reason == "PAGE_TOKEN_INVALID" {
-		q.Redirect("/") // the filter was changed by hand
+	if q.FirstPage(err) {
 		return nil
 	}
 	if err != nil {
