@@ -56,9 +56,13 @@ func (s *Server) site(c Config, network *call.Chain) (*frame.Frame, error) {
 		if now == nil {
 			now = time.Now
 		}
+		to, err := client.SignIn.ClientOf(client.Issuer)
+		if err != nil {
+			return nil, fmt.Errorf("make the server: %w", err)
+		}
 		provider = &page.Provider{
 			Issuer: client.Issuer, ClientID: client.ID, Secret: client.Secret, Scopes: client.Scopes,
-			Identify: client.SignIn.Identify, NeedsClaim: client.SignIn.Lacks, VerifySignature: client.SignIn.VerifySignature, Client: client.SignIn.Client(), Now: now,
+			Identify: client.SignIn.Identify, NeedsClaim: client.SignIn.Lacks, VerifySignature: client.SignIn.VerifySignature, Client: to, Now: now,
 		}
 		setup.SignsIn, setup.FormTargets = func() bool { return true }, provider.Origins
 	}

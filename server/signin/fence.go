@@ -38,7 +38,7 @@ func (f fence) check(a netip.Addr) error {
 	a = a.Unmap().WithZone("")
 	switch {
 	case (a.IsLoopback() || a.IsUnspecified()) && !f.loopback, inner(a) && !f.private:
-		return misconfigured(fmt.Sprintf("jwks_uri leads to %v, a loopback or private address, and the issuer is elsewhere", a))
+		return misconfigured(fmt.Sprintf("the discovery document leads to %v, a loopback or private address, and the issuer is elsewhere", a))
 	}
 	return nil
 }
@@ -77,10 +77,48 @@ func fenced(ctx context.Context, issuer, keys *url.URL, from netip.Addr) (contex
 			return nil, err
 		}
 	} else if loopback.Host(keys.Hostname()) && !f.loopback {
-		return nil, misconfigured("jwks_uri leads to this machine, and the issuer is elsewhere")
+		return nil, misconfigured("the discovery document leads to this machine, and the issuer is elsewhere")
 	}
 	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: keys}); err == nil && proxy != nil {
 		return ctx, nil
 	}
 	return context.WithValue(ctx, fenceKey{}, f), nil
+}
+
+// fencing is a transport that limits where an issuer's discovery document may lead, as fenced does.
+type fencing struct {
+	http.RoundTripper
+	issuer *url.URL
+	from   atomic.Pointer[netip.Addr] // where the discovery document came from
+}
+
+// RoundTrip makes one request.
+func (f *fencing) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := reachable(r.URL); err != nil {
+		return nil, misconfigured("an endpoint of the discovery document: " + err.Error())
+	}
+	if strings.HasSuffix(r.URL.Path, wellKnown) && r.URL.Host == f.issuer.Host {
+		ctx, seen := noting(r.Context())
+		resp, err := f.RoundTripper.RoundTrip(r.WithContext(ctx))
+		if at := seen(); err == nil && at.IsValid() {
+			f.from.Store(&at)
+		}
+		return resp, err
+	}
+	from := netip.Addr{}
+	if at := f.from.Load(); at != nil {
+		from = *at
+	}
+	ctx, err := fenced(r.Context(), f.issuer, r.URL, from)
+	if err != nil {
+		return nil, err
+	}
+	return f.RoundTripper.RoundTrip(r.WithContext(ctx))
+}
+
+// CloseIdleConnections forwards the call, for http.Client.
+func (f *fencing) CloseIdleConnections() {
+	if c, ok := f.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
 }

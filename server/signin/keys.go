@@ -26,6 +26,7 @@ const (
 	maxRedirects = 3
 	maxCause     = 200 // bytes of a provider's error text that are kept for the log
 	smallestRSA  = 2048
+	wellKnown    = "/.well-known/openid-configuration"
 	largestRSA   = 8192
 )
 
@@ -83,7 +84,7 @@ func (m misconfigured) Error() string { return string(m) }
 // fetchKeys discovers where an issuer's keys are, and fetches them (OpenID Connect Discovery 1.0 section 4). skipped
 // lists ignored keys, or parts of them, with the cause.
 func fetchKeys(ctx context.Context, client *http.Client, issuer string) (keys *keySet, skipped []string, err error) {
-	from, err := url.Parse(strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration")
+	from, err := url.Parse(strings.TrimSuffix(issuer, "/") + wellKnown)
 	if err != nil {
 		return nil, nil, errors.New("discover the issuer: its URL is none")
 	}

@@ -157,3 +157,47 @@ func TestKeysOfARemoteIssuerAreNotFetchedInside(t *testing.T) {
 		}
 	}
 }
+
+// answering is a provider that answers everything.
+type answering struct{}
+
+func (answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r, Header: http.Header{}}, nil
+}
+
+// TestEndpointsOfARemoteIssuerAreNotReachedInside holds the other endpoints that a discovery document names to the rule of
+// its keys: the secret of patd as a client, codes and users' tokens go to them.
+func TestEndpointsOfARemoteIssuerAreNotReachedInside(t *testing.T) {
+	for name, c := range map[string]struct {
+		issuer, endpoint string
+		refused          bool
+	}{
+		"loopback by address":       {"https://login.example/", "https://127.0.0.1/token", true},
+		"loopback by name":          {"https://login.example/", "https://localhost/token", true},
+		"a private address":         {"https://login.example/", "https://10.0.0.1/token", true},
+		"a mapped private address":  {"https://login.example/", "https://[::ffff:10.0.0.1]/token", true},
+		"metadata of a cloud":       {"https://login.example/", "https://169.254.169.254/token", true},
+		"plain text":                {"https://login.example/", "http://login.example/token", true},
+		"another host":              {"https://login.example/", "https://tokens.example/token", false},
+		"an issuer on this machine": {"http://127.0.0.1:1/", "http://127.0.0.1:1/token", false},
+	} {
+		s, err := signin.New(signin.Config{Issuers: []signin.Issuer{{URL: c.issuer, Audiences: []string{"patd"}}}, Transport: answering{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := s.ClientOf(c.issuer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []string{c.issuer + ".well-known/openid-configuration", c.endpoint} {
+			var resp *http.Response
+			if resp, err = client.Post(at, "", nil); err == nil {
+				resp.Body.Close()
+			}
+		}
+		if c.refused != signin.Misconfigured(err) || !c.refused && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		s.Close()
+	}
+}

@@ -371,6 +371,18 @@ func (s *SignIn) claimsOf(name string, claims []byte) (*issuer, object, error) {
 // Client returns the client for requests to providers, with its limits.
 func (s *SignIn) Client() *http.Client { return s.client }
 
+// ClientOf is Client for the endpoints that an issuer's discovery document names, which may be where its keys may be.
+// It must fetch that document first.
+func (s *SignIn) ClientOf(name string) (*http.Client, error) {
+	u, err := url.Parse(name)
+	if err != nil {
+		return nil, errors.New("the issuer is no URL")
+	}
+	own := *s.client
+	own.Transport = &fencing{RoundTripper: s.client.Transport, issuer: u}
+	return &own, nil
+}
+
 // ended returns why a token is rejected, with a tokens.EndedError if its only fault is that it has expired. It uses the
 // cached keys: none are fetched for a token that is rejected anyway.
 func (i *issuer) ended(t *token, why error) error {
