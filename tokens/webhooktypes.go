@@ -47,7 +47,7 @@ func webhookTypes() map[Action]string {
 	return map[Action]string{
 		ActionTokenCreate: WebhookTokenCreated, ActionTokenUpdate: WebhookTokenUpdated, ActionTokenRotate: WebhookTokenRotated,
 		ActionTokenCancel: WebhookTokenUpdated, ActionTokenRevoke: WebhookTokenRevoked,
-		ActionTokenSupersededUse: WebhookTokenSupersededUse, ActionTokenBlock: WebhookTokenBlocked,
+		ActionTokenSupersededUse: WebhookTokenSupersededUse, ActionTokenLeaked: WebhookTokenLeaked, ActionTokenBlock: WebhookTokenBlocked,
 		ActionTokenUnblock: WebhookTokenUnblocked, ActionUserFeatures: WebhookUserFeaturesChanged,
 		ActionUserSuspend: WebhookUserSuspended, ActionUserResume: WebhookUserResumed, ActionUserDelete: WebhookUserDeleted,
 		ActionServiceCreate: WebhookServiceCreated, ActionServiceRotate: WebhookServiceRotated,

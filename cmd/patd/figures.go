@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"patd/cmd/patd/internal/cli"
@@ -12,13 +13,14 @@ import (
 	"patd/internal/logpipe"
 	"patd/server"
 	"patd/server/signin"
+	"patd/server/webhook"
 	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
 )
 
 // figures returns the metrics of the cache, of background writes, of the log, and of what expires.
-func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *signin.SignIn, source tokens.FeatureSource, ends *expiries) func() []server.Figure {
+func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *signin.SignIn, source tokens.FeatureSource, ends *expiries, hooks *webhook.Engine) func() []server.Figure {
 	return func() []server.Figure {
 		s, disk := cached.Stats(), st.Disk()
 		flag := func(on bool) int {
@@ -66,7 +68,7 @@ func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *s
 			total("patd_uses_dropped_total", "Uses of tokens that were not noted, because too many were waiting to be written.", st.UsesDropped()),
 			total("patd_audit_events_deleted_total", "Events that this server deleted from the audit log, after a pruning.", st.EventsDeleted()),
 			total("patd_log_lines_dropped_total", "Log lines that were not written, because the log was not read or could not be written.", log.Dropped()),
-		}, append(sourceFigures(source, ends.now()), signInFigures(users, ends.now())...)...)
+		}, slices.Concat(sourceFigures(source, ends.now()), signInFigures(users, ends.now()), webhookFigures(hooks))...)
 	}
 }
 

@@ -39,6 +39,7 @@ func sample(t *testing.T) string {
 		{"The page where users make tokens (docs/page.md)", s.Page.Flags},
 		{"Rate limits", s.Rates.Flags},
 		{"Reports of leaked tokens (docs/leaks.md)", s.Leaks.Flags},
+		{"Webhooks (docs/webhooks.md)", s.Webhooks.Flags},
 		{"Log", func(f *pflag.FlagSet) { s.LogFlags(f, "info", "json") }},
 		{"For the commands that call a running server: token, user, service list, …", remote.ConnectionFlags},
 	}

@@ -103,9 +103,10 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	if err != nil {
 		return err
 	}
+	hooks := webhookEngine(o, service, s, c.Now, log)
 	ends := &expiries{store: o.Store, certificate: certificate, now: c.Now, log: log}
 	config := server.Config{
-		Service: service, Ready: keysReady(o, cached), Parts: partsOf(o, cached, users, source, ends), Figures: figures(cached, o.Store, c.Log, users, source, ends), Logger: log,
+		Service: service, Ready: keysReady(o, cached), Parts: partsOf(o, cached, users, source, ends), Figures: figures(cached, o.Store, c.Log, users, source, ends, hooks), Logger: log,
 		HTTPAddr: s.HTTPAddr, GRPCAddr: s.GRPCAddr, MetricsAddr: s.MetricsAddr, Issuer: s.Issuer,
 		TLS: certificate, Insecure: s.Insecure, TrustedProxies: s.TrustedProxies, Reflection: s.Reflection,
 		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
@@ -143,6 +144,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	return runServer(ctx, c, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
 		var g sync.WaitGroup
 		g.Go(func() { ends.watch(ctx) })
+		g.Go(func() { hooks.Run(ctx) })
 		g.Go(func() { o.Retain(ctx, s, c.Now, log) })
 		g.Go(func() { followKeys(ctx, o, ring, s.PersonalPrefix, hint, c, log) })
 		g.Go(func() {

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"encoding/hex"
 	"time"
 
 	"patd/tokens"
@@ -116,7 +115,7 @@ func (w *worker) attempt(d tokens.WebhookDelivery, secrets []tokens.Secret) {
 	w.attempts.Go(func() {
 		out := Outcome{Failure: FailureConfig}
 		if err == nil {
-			out = s.Send(w.ctx, messageID(d.ID), text, secrets...)
+			out = s.Send(w.ctx, d.ID.String(), text, secrets...)
 		}
 		if w.ctx.Err() != nil && !out.Accepted() {
 			return // this server ended it
@@ -195,6 +194,3 @@ func (w *worker) record() error {
 	w.Logger.Warn("a webhook was disabled", "webhook", w.webhook.ID, "reason", w.disable)
 	return tokens.ErrLeaseLost
 }
-
-// messageID returns the webhook-id of a delivery.
-func messageID(id tokens.DeliveryID) string { return hex.EncodeToString(id[:]) }

@@ -37,6 +37,21 @@ type tokenUnusedData struct {
 	LastUsed *time.Time `json:"last_used_time" doc:"When it was last used; null: never."`
 }
 
+type tokenLeakedData struct {
+	tokenData
+	Service    string     `json:"service,omitempty" doc:"The service whose token it is; absent: it is a user's."`
+	What       string     `json:"what" doc:"What was found: token, access token, refresh token or service."`
+	ReportedBy string     `json:"reported_by,omitempty" doc:"The partner that reported it; absent: anybody."`
+	Place      string     `json:"place,omitempty" doc:"The kind of place where it was found, such as commit."`
+	URL        string     `json:"url,omitempty" doc:"Where it was found."`
+	Effective  []string   `json:"effective_scopes" doc:"The scopes in effect, or the permissions of a service."`
+	Suspended  []string   `json:"suspended_scopes" doc:"The scopes that were granted and not held."`
+	Unknown    bool       `json:"effect_unknown,omitempty" doc:"The source of features did not answer: effective_scopes are all that were granted."`
+	More       int        `json:"more_scopes,omitempty" doc:"How many scopes are not listed, since they are too many."`
+	LastUsed   *time.Time `json:"last_used_time" doc:"When it was last used; null: never, or it is not known."`
+	LastIP     string     `json:"last_used_ip,omitempty" doc:"From where it was last used."`
+}
+
 type tokenBlockedData struct {
 	tokenData
 	BlockedBy []string `json:"blocked_by" doc:"The audiences whose policies block it now."`

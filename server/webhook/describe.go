@@ -95,6 +95,8 @@ func (m *Message) token(tx tokens.ReadTx, e tokens.Event) (any, error) {
 			return supersededUseData{d, ""}, nil
 		}
 		return supersededUseData{d, to[1]}, nil
+	case tokens.WebhookTokenLeaked:
+		return leaked(d, e), nil
 	case tokens.WebhookTokenUnused:
 		return tokenUnusedData{d, instant(t.LastUsed.Time)}, nil
 	case tokens.WebhookTokenBlocked, tokens.WebhookTokenUnblocked:
@@ -105,6 +107,19 @@ func (m *Message) token(tx tokens.ReadTx, e tokens.Event) (any, error) {
 		return tokenBlockedData{d, by}, nil
 	}
 	return d, nil
+}
+
+func leaked(d tokenData, e tokens.Event) tokenLeakedData {
+	l, _ := tokens.ParseLeak(e.Detail)
+	out := tokenLeakedData{
+		tokenData: d, Service: e.Service, What: l.What, ReportedBy: l.By, Place: l.Place, URL: l.URL,
+		Effective: listed(l.Effective), Suspended: listed(l.Suspended), Unknown: l.Unknown, More: l.More,
+		LastUsed: instant(l.LastUsed.Time),
+	}
+	if l.LastUsed.IP.IsValid() {
+		out.LastIP = l.LastUsed.IP.String()
+	}
+	return out
 }
 
 var presentedTo = regexp.MustCompile(`, presented to service:([A-Za-z0-9._-]{1,64})$`)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -75,6 +76,10 @@ func (r *rig) everything() (tok tokens.Token) {
 	must(r.t, r.svc.DeleteAudience(ctx, op, "api"))
 	for _, e := range []tokens.Event{
 		{Action: tokens.ActionTokenSupersededUse, User: "alice", TokenID: tok.ID, Outcome: tokens.OutcomeRefused, Detail: "secret 1 of 2, presented to service:backend"},
+		{Action: tokens.ActionTokenLeaked, User: "alice", TokenID: tok.ID, Detail: tokens.Leak{
+			What: "token", By: "github", Place: "commit", URL: "https://github.com/acme/app", Effective: []string{"a"},
+			LastUsed: tokens.Use{Time: r.now(), IP: netip.MustParseAddr("192.0.2.7")},
+		}.String()},
 		{Action: tokens.ActionTokenBlock, User: "alice", TokenID: tok.ID, Detail: "audience api: " + confidential},
 		{Action: tokens.ActionTokenUnblock, User: "alice", TokenID: tok.ID, Detail: "audience api"},
 		{Action: tokens.ActionKeyAdd, Detail: "k2"},
@@ -131,6 +136,7 @@ func TestMessagesAreAsTheirSchemasSay(t *testing.T) {
 			{"token.rotated", 1, `"token_id":"` + tok.ID.String() + `"`},
 			{"token.revoked", 2, `"user":"alice"`},
 			{"token.superseded_use", 1, `"presented_to":"backend"`},
+			{"token.leaked", 1, `"url":"https://github.com/acme/app","effective_scopes":["a"]`},
 			{"token.blocked", 1, `"blocked_by":[`},
 			{"token.unblocked", 1, `"audiences":["api"]`},
 			{"user.suspended", 1, `"user":"alice"`},

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -35,7 +36,7 @@ type Domain interface {
 	DisableWebhook(ctx context.Context, lease tokens.WebhookLease, reason string) error
 }
 
-// Config configures an Engine. All fields but AllowPrivate and Logger are required.
+// Config configures an Engine. Queue, Domain, News, Holder and Now are required.
 type Config struct {
 	Queue  Queue
 	Domain Domain
@@ -49,6 +50,8 @@ type Config struct {
 	Now func() time.Time
 	// Logger gets what an operator must know. Nil: no log.
 	Logger *slog.Logger
+	// Failed is called with failures of the store, which are tried again. Nil: nobody is.
+	Failed func(error)
 
 	open func(SenderConfig) (sender, error) // for tests; nil: NewSender
 }
@@ -71,6 +74,9 @@ type Engine struct {
 func New(c Config) *Engine {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Failed == nil {
+		c.Failed = func(error) {}
 	}
 	if c.open == nil {
 		c.open = func(c SenderConfig) (sender, error) { return NewSender(c) }
@@ -102,7 +108,7 @@ func (e *Engine) lease(ctx context.Context) {
 	leases, err := e.Queue.LeaseWebhooks(within, e.Holder, now, now.Add(leaseFor))
 	if err != nil {
 		if ctx.Err() == nil {
-			e.Logger.Debug("the leases of webhooks could not be renewed", "error", err)
+			e.Failed(fmt.Errorf("renew the leases of webhooks: %w", err))
 		}
 		return
 	}
@@ -167,6 +173,6 @@ func (e *Engine) release(ctx context.Context) {
 		return
 	}
 	if err := e.Queue.ReleaseWebhooks(ctx, e.Holder); err != nil {
-		e.Logger.Debug("the leases of webhooks could not be given back", "error", err)
+		e.Failed(fmt.Errorf("give back the leases of webhooks: %w", err))
 	}
 }

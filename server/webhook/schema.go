@@ -13,7 +13,7 @@ import (
 
 // dataOf holds the data of each type that is not that of its noun.
 var dataOf = map[string]any{
-	tokens.WebhookTokenUpdated: tokenUpdatedData{}, tokens.WebhookTokenSupersededUse: supersededUseData{}, tokens.WebhookTokenUnused: tokenUnusedData{},
+	tokens.WebhookTokenUpdated: tokenUpdatedData{}, tokens.WebhookTokenSupersededUse: supersededUseData{}, tokens.WebhookTokenUnused: tokenUnusedData{}, tokens.WebhookTokenLeaked: tokenLeakedData{},
 	tokens.WebhookTokenBlocked: tokenBlockedData{}, tokens.WebhookTokenUnblocked: tokenBlockedData{}, tokens.WebhookUserFeaturesChanged: featuresChangedData{},
 	tokens.WebhookKeyRotated: keyData{}, tokens.WebhookAudienceChanged: audienceData{}, tokens.WebhookDisabled: webhookData{},
 	tokens.WebhookTest: testData{},
@@ -87,6 +87,8 @@ func schemaOf(t reflect.Type) json.RawMessage {
 		return object("type", []string{"string", "null"}, "format", "date-time")
 	case t.Kind() == reflect.String:
 		return object("type", "string")
+	case t.Kind() == reflect.Bool:
+		return object("type", "boolean")
 	case t.Kind() == reflect.Int:
 		return object("type", "integer", "minimum", 0)
 	case t.Kind() == reflect.Slice:

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,7 +116,7 @@ func (w *worker) run(stopping context.Context) {
 				return
 			}
 			w.wake = time.Now().Add(pauseAfterFailure)
-			w.Logger.Debug("deliveries of a webhook were held up", "webhook", w.webhook.ID, "error", err)
+			w.Failed(fmt.Errorf("deliver for webhook %s: %w", w.webhook.ID, err))
 			w.wait(stopping, nil)
 		} else {
 			w.wait(stopping, news)

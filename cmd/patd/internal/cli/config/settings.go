@@ -52,6 +52,7 @@ type Settings struct {
 	Connections connectionSettings
 	Bearer      bearerSettings
 	Leaks       leakSettings
+	Webhooks    webhookSettings
 
 	// HandoffTTL is how long the code of a hand-off is good; 0: a minute. It is no flag.
 	HandoffTTL time.Duration
@@ -88,6 +89,7 @@ func (s *Settings) servingFlags(f *pflag.FlagSet, tls, source func(*pflag.FlagSe
 	cli.Grouped(f, "Page", s.Page.Flags)
 	cli.Grouped(f, "Rate limit", s.Rates.Flags)
 	cli.Grouped(f, "Leak", s.Leaks.Flags)
+	cli.Grouped(f, "Webhook", s.Webhooks.Flags)
 }
 
 // StoreFlags adds the flags for the place of the store and its key.

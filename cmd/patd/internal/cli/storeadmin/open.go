@@ -104,6 +104,7 @@ func NewService(c *cli.Command, o *Opened, cached *cache.Cache, ring *tokens.Key
 		CacheFor: time.Duration(s.CacheFor), SigningKeyDelay: time.Duration(s.SigningKeyDelay), Now: c.Now,
 		ReturnOrigins: s.Page.Origins, HandoffTTL: s.HandoffTTL,
 		RenewURL: string(s.Bearer.RenewURL), ForbidSelfRotate: !s.Bearer.SelfRotate,
+		CheckWebhookURL: s.Webhooks.CheckURL,
 	}
 	if cached != nil {
 		config.Store, config.Changes = cached, o.Feed()
