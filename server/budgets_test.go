@@ -31,6 +31,7 @@ var readers = []string{
 	"IntrospectionService/BatchIntrospect", "IntrospectionService/IntrospectStream", "IntrospectionService/WatchInvalidations",
 	"UserService/GetUser", "UserService/ListUsers", "UserService/GetUserFeatures", "CatalogService/GetFeature",
 	"CatalogService/ListFeatures", "CatalogService/GetAudience", "CatalogService/ListAudiences", "CatalogService/CheckAudience",
+	"CatalogService/GetFeatureImpact",
 	"ServiceAccountService/ListServices", "AuditService/ListEvents", "InventoryService/SearchTokens",
 	"SignInService/GetSignIn", "SignInService/WhoAmI",
 }

@@ -144,6 +144,8 @@ func goodCatalogRequest(name string) proto.Message {
 		return &patdv1.DeleteAudienceRequest{Id: "api"}
 	case "CatalogService/ListAudiences":
 		return &patdv1.ListAudiencesRequest{}
+	case "CatalogService/GetFeatureImpact":
+		return &patdv1.GetFeatureImpactRequest{Lose: []string{"a"}, All: true}
 	case "CatalogService/CheckAudience":
 		return &patdv1.CheckAudienceRequest{Id: "api"}
 	case "CatalogService/BlockTokens":

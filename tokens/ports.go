@@ -121,6 +121,8 @@ type ExceedingReader interface {
 type InventoryReader interface {
 	// Inventory lists tokens by the query, in its order.
 	Inventory(q InventoryQuery) (InventoryPage, error)
+	// Granted lists the tokens of a GrantedQuery. There may be others among them that are live.
+	Granted(q GrantedQuery) ([]Token, error)
 }
 
 // BulkReader reads revocations of many tokens.

@@ -72,7 +72,8 @@ type Service struct {
 	firstUses    firstUses
 	superseded   supersededUses
 	refreshes    refreshes
-	featureReads atomic.Int32 // under way
+	featureReads atomic.Int32  // under way
+	impacts      chan struct{} // has an item for each impact under way
 }
 
 // NewService checks the configuration and makes a Service.
@@ -81,8 +82,8 @@ func NewService(c Config) (*Service, error) {
 		return nil, errors.New("make the token service: a store, keys and a clock are needed")
 	}
 	s := &Service{
-		unfinished: make(chan PlanKey, bulkKnown),
-		store:      c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
+		unfinished: make(chan PlanKey, bulkKnown), impacts: make(chan struct{}, impactScans),
+		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, renewURL: c.RenewURL, selfRotate: !c.ForbidSelfRotate, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
 		returnOrigins: c.ReturnOrigins, handoffTTL: c.HandoffTTL,

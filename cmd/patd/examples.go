@@ -53,6 +53,7 @@ func examples() map[string]string {
 		"feature list":     "patd feature list --filter 'consent eq \"REQUIRED\" and system eq false'",
 		"feature replace":  "patd feature replace reports.read --display-name 'Read all reports' --consent required",
 		"feature delete":   "patd feature delete reports.read",
+		"feature impact":   "patd feature impact --lose billing.read --all",
 		"audience create":  "patd audience create https://api.example.com --max-ttl 90d",
 		"audience show":    "patd audience show https://api.example.com",
 		"audience list":    "patd audience list",

@@ -49,6 +49,10 @@ func (t *faultyRead) Inventory(q tokens.InventoryQuery) (tokens.InventoryPage, e
 	return read(t, "Inventory", func() (tokens.InventoryPage, error) { return t.r.Inventory(q) })
 }
 
+func (t *faultyRead) Granted(q tokens.GrantedQuery) ([]tokens.Token, error) {
+	return read(t, "Granted", func() ([]tokens.Token, error) { return t.r.Granted(q) })
+}
+
 func (t *faultyRead) BulkRevocation(key tokens.PlanKey) (tokens.BulkRevocation, error) {
 	return read(t, "BulkRevocation", func() (tokens.BulkRevocation, error) { return t.r.BulkRevocation(key) })
 }

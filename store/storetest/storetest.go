@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"TokensAreListedNewestFirstInPages", testPaging},
 		{"TokensAreFiltered", testFilters},
 		{"TheInventoryAgreesWithTheFilter", testInventory},
+		{"TokensThatWereGrantedAScopeAreFound", testGranted},
 		{"LiveTokensAreNeitherRevokedNorExpired", testLive},
 		{"UpdateWritesItsFieldsOnly", testUpdate},
 		{"ARevocationIsNeverUndone", testRevocation},
@@ -155,6 +156,7 @@ func reads() map[Op]func(tokens.ReadTx) error {
 	return map[Op]func(tokens.ReadTx) error{
 		"Token":     func(tx tokens.ReadTx) error { _, err := tx.Token(1); return err },
 		"Exceeding": func(tx tokens.ReadTx) error { _, err := tx.Exceeding(tokens.ExceedQuery{}); return err },
+		"Granted":   func(tx tokens.ReadTx) error { _, err := tx.Granted(tokens.GrantedQuery{Limit: 1}); return err },
 		"Inventory": func(tx tokens.ReadTx) error { _, err := tx.Inventory(tokens.InventoryQuery{}); return err },
 		"CountExceeding": func(tx tokens.ReadTx) error {
 			_,

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -184,6 +185,59 @@ func (x Audience_AccessTokenFormat) Number() protoreflect.EnumNumber {
 // Deprecated: Use Audience_AccessTokenFormat.Descriptor instead.
 func (Audience_AccessTokenFormat) EnumDescriptor() ([]byte, []int) {
 	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{1, 0}
+}
+
+// UseBasis says how uses count.
+type GetFeatureImpactResponse_UseBasis int32
+
+const (
+	// Not set.
+	GetFeatureImpactResponse_USE_BASIS_UNSPECIFIED GetFeatureImpactResponse_UseBasis = 0
+	// Each use of the token counts.
+	GetFeatureImpactResponse_TOKEN GetFeatureImpactResponse_UseBasis = 1
+	// Uses by scope count.
+	GetFeatureImpactResponse_SCOPE GetFeatureImpactResponse_UseBasis = 2
+)
+
+// Enum value maps for GetFeatureImpactResponse_UseBasis.
+var (
+	GetFeatureImpactResponse_UseBasis_name = map[int32]string{
+		0: "USE_BASIS_UNSPECIFIED",
+		1: "TOKEN",
+		2: "SCOPE",
+	}
+	GetFeatureImpactResponse_UseBasis_value = map[string]int32{
+		"USE_BASIS_UNSPECIFIED": 0,
+		"TOKEN":                 1,
+		"SCOPE":                 2,
+	}
+)
+
+func (x GetFeatureImpactResponse_UseBasis) Enum() *GetFeatureImpactResponse_UseBasis {
+	p := new(GetFeatureImpactResponse_UseBasis)
+	*p = x
+	return p
+}
+
+func (x GetFeatureImpactResponse_UseBasis) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GetFeatureImpactResponse_UseBasis) Descriptor() protoreflect.EnumDescriptor {
+	return file_patd_v1_catalog_proto_enumTypes[3].Descriptor()
+}
+
+func (GetFeatureImpactResponse_UseBasis) Type() protoreflect.EnumType {
+	return &file_patd_v1_catalog_proto_enumTypes[3]
+}
+
+func (x GetFeatureImpactResponse_UseBasis) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GetFeatureImpactResponse_UseBasis.Descriptor instead.
+func (GetFeatureImpactResponse_UseBasis) EnumDescriptor() ([]byte, []int) {
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Feature is a named capability in the company's system, with what the catalogue says of it.
@@ -950,6 +1004,445 @@ func (x *ListFeaturesResponse) GetAfter() string {
 	return ""
 }
 
+// GetFeatureImpactRequest names what who would lose.
+type GetFeatureImpactRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The features, up to 64. They need no entry.
+	Lose []string `protobuf:"bytes,1,rep,name=lose,proto3" json:"lose,omitempty"`
+	// Who would lose them: up to 1000 users; over REST also the text `all`. Unknown ones have no tokens.
+	Users []string `protobuf:"bytes,2,rep,name=users,proto3" json:"users,omitempty"`
+	// Every user, in place of `users`.
+	All bool `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	// Uses within this time up to now count as lately: 30 days when absent, 366 at most.
+	UsedWithin *durationpb.Duration `protobuf:"bytes,4,opt,name=used_within,json=usedWithin,proto3" json:"used_within,omitempty"`
+	// How many users to name at most: 50 when absent; over 200 is served as 200.
+	Limit int32 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Cursor of the page before, of the same query.
+	After         string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFeatureImpactRequest) Reset() {
+	*x = GetFeatureImpactRequest{}
+	mi := &file_patd_v1_catalog_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFeatureImpactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFeatureImpactRequest) ProtoMessage() {}
+
+func (x *GetFeatureImpactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_catalog_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFeatureImpactRequest.ProtoReflect.Descriptor instead.
+func (*GetFeatureImpactRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetFeatureImpactRequest) GetLose() []string {
+	if x != nil {
+		return x.Lose
+	}
+	return nil
+}
+
+func (x *GetFeatureImpactRequest) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *GetFeatureImpactRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *GetFeatureImpactRequest) GetUsedWithin() *durationpb.Duration {
+	if x != nil {
+		return x.UsedWithin
+	}
+	return nil
+}
+
+func (x *GetFeatureImpactRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *GetFeatureImpactRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// GetFeatureImpactResponse says which live tokens would lose scopes. A token counts if one of the features is among its
+// scopes and its user holds it now; where another system has the features, if it was granted.
+type GetFeatureImpactResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many tokens would lose something.
+	TokenCount int64 `protobuf:"varint,1,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
+	// How many users they belong to.
+	UserCount int64 `protobuf:"varint,2,opt,name=user_count,json=userCount,proto3" json:"user_count,omitempty"`
+	// How many of the tokens were used lately with what they would lose.
+	RecentlyUsedTokenCount int64 `protobuf:"varint,3,opt,name=recently_used_token_count,json=recentlyUsedTokenCount,proto3" json:"recently_used_token_count,omitempty"`
+	// The same for each feature, in the order of the request without duplicates.
+	Features []*FeatureImpact `protobuf:"bytes,4,rep,name=features,proto3" json:"features,omitempty"`
+	// The users with the most tokens that would lose something, and with as many by their id: one page.
+	Users []*UserImpact `protobuf:"bytes,5,rep,name=users,proto3" json:"users,omitempty"`
+	// Cursor of the next page; empty: this was the last one. It is read anew, so that counts may differ.
+	After string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	// Since when uses count as lately.
+	UsedSince *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=used_since,json=usedSince,proto3" json:"used_since,omitempty"`
+	// How uses count: `TOKEN` if a use of the token counts, whatever it needed; `SCOPE` if only one that needed what would
+	// be lost does, or may have, since its service did not say what it needed.
+	UseBasis      GetFeatureImpactResponse_UseBasis `protobuf:"varint,8,opt,name=use_basis,json=useBasis,proto3,enum=patd.v1.GetFeatureImpactResponse_UseBasis" json:"use_basis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFeatureImpactResponse) Reset() {
+	*x = GetFeatureImpactResponse{}
+	mi := &file_patd_v1_catalog_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFeatureImpactResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFeatureImpactResponse) ProtoMessage() {}
+
+func (x *GetFeatureImpactResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_catalog_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFeatureImpactResponse.ProtoReflect.Descriptor instead.
+func (*GetFeatureImpactResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetFeatureImpactResponse) GetTokenCount() int64 {
+	if x != nil {
+		return x.TokenCount
+	}
+	return 0
+}
+
+func (x *GetFeatureImpactResponse) GetUserCount() int64 {
+	if x != nil {
+		return x.UserCount
+	}
+	return 0
+}
+
+func (x *GetFeatureImpactResponse) GetRecentlyUsedTokenCount() int64 {
+	if x != nil {
+		return x.RecentlyUsedTokenCount
+	}
+	return 0
+}
+
+func (x *GetFeatureImpactResponse) GetFeatures() []*FeatureImpact {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *GetFeatureImpactResponse) GetUsers() []*UserImpact {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *GetFeatureImpactResponse) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *GetFeatureImpactResponse) GetUsedSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsedSince
+	}
+	return nil
+}
+
+func (x *GetFeatureImpactResponse) GetUseBasis() GetFeatureImpactResponse_UseBasis {
+	if x != nil {
+		return x.UseBasis
+	}
+	return GetFeatureImpactResponse_USE_BASIS_UNSPECIFIED
+}
+
+// FeatureImpact says what the loss of one feature would do.
+type FeatureImpact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the feature.
+	Feature string `protobuf:"bytes,1,opt,name=feature,proto3" json:"feature,omitempty"`
+	// How many tokens would lose it.
+	TokenCount int64 `protobuf:"varint,2,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
+	// How many users they belong to.
+	UserCount int64 `protobuf:"varint,3,opt,name=user_count,json=userCount,proto3" json:"user_count,omitempty"`
+	// How many of the tokens were used lately with it.
+	RecentlyUsedTokenCount int64 `protobuf:"varint,4,opt,name=recently_used_token_count,json=recentlyUsedTokenCount,proto3" json:"recently_used_token_count,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *FeatureImpact) Reset() {
+	*x = FeatureImpact{}
+	mi := &file_patd_v1_catalog_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FeatureImpact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FeatureImpact) ProtoMessage() {}
+
+func (x *FeatureImpact) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_catalog_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FeatureImpact.ProtoReflect.Descriptor instead.
+func (*FeatureImpact) Descriptor() ([]byte, []int) {
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FeatureImpact) GetFeature() string {
+	if x != nil {
+		return x.Feature
+	}
+	return ""
+}
+
+func (x *FeatureImpact) GetTokenCount() int64 {
+	if x != nil {
+		return x.TokenCount
+	}
+	return 0
+}
+
+func (x *FeatureImpact) GetUserCount() int64 {
+	if x != nil {
+		return x.UserCount
+	}
+	return 0
+}
+
+func (x *FeatureImpact) GetRecentlyUsedTokenCount() int64 {
+	if x != nil {
+		return x.RecentlyUsedTokenCount
+	}
+	return 0
+}
+
+// UserImpact says what the loss would do to one user.
+type UserImpact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the user.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// How many of its tokens would lose something.
+	TokenCount int64 `protobuf:"varint,2,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
+	// How many of them were used lately with what they would lose.
+	RecentlyUsedTokenCount int64 `protobuf:"varint,3,opt,name=recently_used_token_count,json=recentlyUsedTokenCount,proto3" json:"recently_used_token_count,omitempty"`
+	// What they would lose, all together, sorted.
+	Features []string `protobuf:"bytes,4,rep,name=features,proto3" json:"features,omitempty"`
+	// The first of these tokens, up to 10, oldest first.
+	Tokens        []*TokenImpact `protobuf:"bytes,5,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserImpact) Reset() {
+	*x = UserImpact{}
+	mi := &file_patd_v1_catalog_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserImpact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserImpact) ProtoMessage() {}
+
+func (x *UserImpact) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_catalog_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserImpact.ProtoReflect.Descriptor instead.
+func (*UserImpact) Descriptor() ([]byte, []int) {
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UserImpact) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *UserImpact) GetTokenCount() int64 {
+	if x != nil {
+		return x.TokenCount
+	}
+	return 0
+}
+
+func (x *UserImpact) GetRecentlyUsedTokenCount() int64 {
+	if x != nil {
+		return x.RecentlyUsedTokenCount
+	}
+	return 0
+}
+
+func (x *UserImpact) GetFeatures() []string {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *UserImpact) GetTokens() []*TokenImpact {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+// TokenImpact says what one token would lose.
+type TokenImpact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the token.
+	TokenId string `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// What it would lose, sorted.
+	Features []string `protobuf:"bytes,3,rep,name=features,proto3" json:"features,omitempty"`
+	// Whether it was used lately with any of that.
+	RecentlyUsed bool `protobuf:"varint,4,opt,name=recently_used,json=recentlyUsed,proto3" json:"recently_used,omitempty"`
+	// Its last use, saved at most 60 s late; absent: never.
+	LastUsedTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenImpact) Reset() {
+	*x = TokenImpact{}
+	mi := &file_patd_v1_catalog_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenImpact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenImpact) ProtoMessage() {}
+
+func (x *TokenImpact) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_catalog_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenImpact.ProtoReflect.Descriptor instead.
+func (*TokenImpact) Descriptor() ([]byte, []int) {
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TokenImpact) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *TokenImpact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TokenImpact) GetFeatures() []string {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+func (x *TokenImpact) GetRecentlyUsed() bool {
+	if x != nil {
+		return x.RecentlyUsed
+	}
+	return false
+}
+
+func (x *TokenImpact) GetLastUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedTime
+	}
+	return nil
+}
+
 // CreateAudienceRequest holds a new audience; over REST it is the audience itself.
 type CreateAudienceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -961,7 +1454,7 @@ type CreateAudienceRequest struct {
 
 func (x *CreateAudienceRequest) Reset() {
 	*x = CreateAudienceRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[12]
+	mi := &file_patd_v1_catalog_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1466,7 @@ func (x *CreateAudienceRequest) String() string {
 func (*CreateAudienceRequest) ProtoMessage() {}
 
 func (x *CreateAudienceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[12]
+	mi := &file_patd_v1_catalog_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1479,7 @@ func (x *CreateAudienceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAudienceRequest.ProtoReflect.Descriptor instead.
 func (*CreateAudienceRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{12}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateAudienceRequest) GetAudience() *Audience {
@@ -1007,7 +1500,7 @@ type CreateAudienceResponse struct {
 
 func (x *CreateAudienceResponse) Reset() {
 	*x = CreateAudienceResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[13]
+	mi := &file_patd_v1_catalog_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1512,7 @@ func (x *CreateAudienceResponse) String() string {
 func (*CreateAudienceResponse) ProtoMessage() {}
 
 func (x *CreateAudienceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[13]
+	mi := &file_patd_v1_catalog_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1525,7 @@ func (x *CreateAudienceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAudienceResponse.ProtoReflect.Descriptor instead.
 func (*CreateAudienceResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{13}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateAudienceResponse) GetAudience() *Audience {
@@ -1053,7 +1546,7 @@ type GetAudienceRequest struct {
 
 func (x *GetAudienceRequest) Reset() {
 	*x = GetAudienceRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[14]
+	mi := &file_patd_v1_catalog_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1558,7 @@ func (x *GetAudienceRequest) String() string {
 func (*GetAudienceRequest) ProtoMessage() {}
 
 func (x *GetAudienceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[14]
+	mi := &file_patd_v1_catalog_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1571,7 @@ func (x *GetAudienceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAudienceRequest.ProtoReflect.Descriptor instead.
 func (*GetAudienceRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{14}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetAudienceRequest) GetId() string {
@@ -1099,7 +1592,7 @@ type GetAudienceResponse struct {
 
 func (x *GetAudienceResponse) Reset() {
 	*x = GetAudienceResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[15]
+	mi := &file_patd_v1_catalog_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1604,7 @@ func (x *GetAudienceResponse) String() string {
 func (*GetAudienceResponse) ProtoMessage() {}
 
 func (x *GetAudienceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[15]
+	mi := &file_patd_v1_catalog_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1617,7 @@ func (x *GetAudienceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAudienceResponse.ProtoReflect.Descriptor instead.
 func (*GetAudienceResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{15}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetAudienceResponse) GetAudience() *Audience {
@@ -1147,7 +1640,7 @@ type ReplaceAudienceRequest struct {
 
 func (x *ReplaceAudienceRequest) Reset() {
 	*x = ReplaceAudienceRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[16]
+	mi := &file_patd_v1_catalog_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1652,7 @@ func (x *ReplaceAudienceRequest) String() string {
 func (*ReplaceAudienceRequest) ProtoMessage() {}
 
 func (x *ReplaceAudienceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[16]
+	mi := &file_patd_v1_catalog_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1665,7 @@ func (x *ReplaceAudienceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceAudienceRequest.ProtoReflect.Descriptor instead.
 func (*ReplaceAudienceRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{16}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReplaceAudienceRequest) GetId() string {
@@ -1200,7 +1693,7 @@ type ReplaceAudienceResponse struct {
 
 func (x *ReplaceAudienceResponse) Reset() {
 	*x = ReplaceAudienceResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[17]
+	mi := &file_patd_v1_catalog_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1705,7 @@ func (x *ReplaceAudienceResponse) String() string {
 func (*ReplaceAudienceResponse) ProtoMessage() {}
 
 func (x *ReplaceAudienceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[17]
+	mi := &file_patd_v1_catalog_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1718,7 @@ func (x *ReplaceAudienceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceAudienceResponse.ProtoReflect.Descriptor instead.
 func (*ReplaceAudienceResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{17}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReplaceAudienceResponse) GetAudience() *Audience {
@@ -1248,7 +1741,7 @@ type DeleteAudienceRequest struct {
 
 func (x *DeleteAudienceRequest) Reset() {
 	*x = DeleteAudienceRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[18]
+	mi := &file_patd_v1_catalog_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1753,7 @@ func (x *DeleteAudienceRequest) String() string {
 func (*DeleteAudienceRequest) ProtoMessage() {}
 
 func (x *DeleteAudienceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[18]
+	mi := &file_patd_v1_catalog_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1766,7 @@ func (x *DeleteAudienceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAudienceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAudienceRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{18}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteAudienceRequest) GetId() string {
@@ -1299,7 +1792,7 @@ type DeleteAudienceResponse struct {
 
 func (x *DeleteAudienceResponse) Reset() {
 	*x = DeleteAudienceResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[19]
+	mi := &file_patd_v1_catalog_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1804,7 @@ func (x *DeleteAudienceResponse) String() string {
 func (*DeleteAudienceResponse) ProtoMessage() {}
 
 func (x *DeleteAudienceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[19]
+	mi := &file_patd_v1_catalog_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1817,7 @@ func (x *DeleteAudienceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAudienceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAudienceResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{19}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{24}
 }
 
 // ListAudiencesRequest selects audiences.
@@ -1342,7 +1835,7 @@ type ListAudiencesRequest struct {
 
 func (x *ListAudiencesRequest) Reset() {
 	*x = ListAudiencesRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[20]
+	mi := &file_patd_v1_catalog_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1847,7 @@ func (x *ListAudiencesRequest) String() string {
 func (*ListAudiencesRequest) ProtoMessage() {}
 
 func (x *ListAudiencesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[20]
+	mi := &file_patd_v1_catalog_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1860,7 @@ func (x *ListAudiencesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAudiencesRequest.ProtoReflect.Descriptor instead.
 func (*ListAudiencesRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{20}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAudiencesRequest) GetQ() string {
@@ -1404,7 +1897,7 @@ type ListAudiencesResponse struct {
 
 func (x *ListAudiencesResponse) Reset() {
 	*x = ListAudiencesResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[21]
+	mi := &file_patd_v1_catalog_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1909,7 @@ func (x *ListAudiencesResponse) String() string {
 func (*ListAudiencesResponse) ProtoMessage() {}
 
 func (x *ListAudiencesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[21]
+	mi := &file_patd_v1_catalog_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1922,7 @@ func (x *ListAudiencesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAudiencesResponse.ProtoReflect.Descriptor instead.
 func (*ListAudiencesResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{21}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAudiencesResponse) GetAudiences() []*Audience {
@@ -1467,7 +1960,7 @@ type CheckAudienceRequest struct {
 
 func (x *CheckAudienceRequest) Reset() {
 	*x = CheckAudienceRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[22]
+	mi := &file_patd_v1_catalog_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1972,7 @@ func (x *CheckAudienceRequest) String() string {
 func (*CheckAudienceRequest) ProtoMessage() {}
 
 func (x *CheckAudienceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[22]
+	mi := &file_patd_v1_catalog_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1985,7 @@ func (x *CheckAudienceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckAudienceRequest.ProtoReflect.Descriptor instead.
 func (*CheckAudienceRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{22}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckAudienceRequest) GetId() string {
@@ -1554,7 +2047,7 @@ type CheckAudienceResponse struct {
 
 func (x *CheckAudienceResponse) Reset() {
 	*x = CheckAudienceResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[23]
+	mi := &file_patd_v1_catalog_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +2059,7 @@ func (x *CheckAudienceResponse) String() string {
 func (*CheckAudienceResponse) ProtoMessage() {}
 
 func (x *CheckAudienceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[23]
+	mi := &file_patd_v1_catalog_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +2072,7 @@ func (x *CheckAudienceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckAudienceResponse.ProtoReflect.Descriptor instead.
 func (*CheckAudienceResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{23}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckAudienceResponse) GetExceedingCount() int64 {
@@ -1629,7 +2122,7 @@ type ExceedingToken struct {
 
 func (x *ExceedingToken) Reset() {
 	*x = ExceedingToken{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[24]
+	mi := &file_patd_v1_catalog_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +2134,7 @@ func (x *ExceedingToken) String() string {
 func (*ExceedingToken) ProtoMessage() {}
 
 func (x *ExceedingToken) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[24]
+	mi := &file_patd_v1_catalog_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +2147,7 @@ func (x *ExceedingToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExceedingToken.ProtoReflect.Descriptor instead.
 func (*ExceedingToken) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{24}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExceedingToken) GetTokenId() string {
@@ -1705,7 +2198,7 @@ type BlockTokensRequest struct {
 
 func (x *BlockTokensRequest) Reset() {
 	*x = BlockTokensRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[25]
+	mi := &file_patd_v1_catalog_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +2210,7 @@ func (x *BlockTokensRequest) String() string {
 func (*BlockTokensRequest) ProtoMessage() {}
 
 func (x *BlockTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[25]
+	mi := &file_patd_v1_catalog_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +2223,7 @@ func (x *BlockTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockTokensRequest.ProtoReflect.Descriptor instead.
 func (*BlockTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{25}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *BlockTokensRequest) GetId() string {
@@ -1760,7 +2253,7 @@ type BlockTokensResponse struct {
 
 func (x *BlockTokensResponse) Reset() {
 	*x = BlockTokensResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[26]
+	mi := &file_patd_v1_catalog_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1772,7 +2265,7 @@ func (x *BlockTokensResponse) String() string {
 func (*BlockTokensResponse) ProtoMessage() {}
 
 func (x *BlockTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[26]
+	mi := &file_patd_v1_catalog_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1785,7 +2278,7 @@ func (x *BlockTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockTokensResponse.ProtoReflect.Descriptor instead.
 func (*BlockTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{26}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BlockTokensResponse) GetBlockedCount() int32 {
@@ -1815,7 +2308,7 @@ type UnblockTokensRequest struct {
 
 func (x *UnblockTokensRequest) Reset() {
 	*x = UnblockTokensRequest{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[27]
+	mi := &file_patd_v1_catalog_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2320,7 @@ func (x *UnblockTokensRequest) String() string {
 func (*UnblockTokensRequest) ProtoMessage() {}
 
 func (x *UnblockTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[27]
+	mi := &file_patd_v1_catalog_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2333,7 @@ func (x *UnblockTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnblockTokensRequest.ProtoReflect.Descriptor instead.
 func (*UnblockTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{27}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UnblockTokensRequest) GetId() string {
@@ -1870,7 +2363,7 @@ type UnblockTokensResponse struct {
 
 func (x *UnblockTokensResponse) Reset() {
 	*x = UnblockTokensResponse{}
-	mi := &file_patd_v1_catalog_proto_msgTypes[28]
+	mi := &file_patd_v1_catalog_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2375,7 @@ func (x *UnblockTokensResponse) String() string {
 func (*UnblockTokensResponse) ProtoMessage() {}
 
 func (x *UnblockTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_catalog_proto_msgTypes[28]
+	mi := &file_patd_v1_catalog_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2388,7 @@ func (x *UnblockTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnblockTokensResponse.ProtoReflect.Descriptor instead.
 func (*UnblockTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{28}
+	return file_patd_v1_catalog_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UnblockTokensResponse) GetUnblockedCount() int32 {
@@ -1916,7 +2409,7 @@ var File_patd_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\n" +
-	"\x15patd/v1/catalog.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\"\xee\x03\n" +
+	"\x15patd/v1/catalog.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x03\n" +
 	"\aFeature\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12 \n" +
@@ -1981,7 +2474,52 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x05after\x18\x04 \x01(\tR\x05after\"Z\n" +
 	"\x14ListFeaturesResponse\x12,\n" +
 	"\bfeatures\x18\x01 \x03(\v2\x10.patd.v1.FeatureR\bfeatures\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\tR\x05after\"K\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\"\xc2\x01\n" +
+	"\x17GetFeatureImpactRequest\x12\x17\n" +
+	"\x04lose\x18\x01 \x03(\tB\x03\xe0A\x02R\x04lose\x12\x14\n" +
+	"\x05users\x18\x02 \x03(\tR\x05users\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\x12:\n" +
+	"\vused_within\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"usedWithin\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x05R\x05limit\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\tR\x05after\"\xcb\x03\n" +
+	"\x18GetFeatureImpactResponse\x12\x1f\n" +
+	"\vtoken_count\x18\x01 \x01(\x03R\n" +
+	"tokenCount\x12\x1d\n" +
+	"\n" +
+	"user_count\x18\x02 \x01(\x03R\tuserCount\x129\n" +
+	"\x19recently_used_token_count\x18\x03 \x01(\x03R\x16recentlyUsedTokenCount\x122\n" +
+	"\bfeatures\x18\x04 \x03(\v2\x16.patd.v1.FeatureImpactR\bfeatures\x12)\n" +
+	"\x05users\x18\x05 \x03(\v2\x13.patd.v1.UserImpactR\x05users\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\tR\x05after\x129\n" +
+	"\n" +
+	"used_since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tusedSince\x12G\n" +
+	"\tuse_basis\x18\b \x01(\x0e2*.patd.v1.GetFeatureImpactResponse.UseBasisR\buseBasis\";\n" +
+	"\bUseBasis\x12\x19\n" +
+	"\x15USE_BASIS_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05TOKEN\x10\x01\x12\t\n" +
+	"\x05SCOPE\x10\x02\"\xa4\x01\n" +
+	"\rFeatureImpact\x12\x18\n" +
+	"\afeature\x18\x01 \x01(\tR\afeature\x12\x1f\n" +
+	"\vtoken_count\x18\x02 \x01(\x03R\n" +
+	"tokenCount\x12\x1d\n" +
+	"\n" +
+	"user_count\x18\x03 \x01(\x03R\tuserCount\x129\n" +
+	"\x19recently_used_token_count\x18\x04 \x01(\x03R\x16recentlyUsedTokenCount\"\xc6\x01\n" +
+	"\n" +
+	"UserImpact\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1f\n" +
+	"\vtoken_count\x18\x02 \x01(\x03R\n" +
+	"tokenCount\x129\n" +
+	"\x19recently_used_token_count\x18\x03 \x01(\x03R\x16recentlyUsedTokenCount\x12\x1a\n" +
+	"\bfeatures\x18\x04 \x03(\tR\bfeatures\x12,\n" +
+	"\x06tokens\x18\x05 \x03(\v2\x14.patd.v1.TokenImpactR\x06tokens\"\xbf\x01\n" +
+	"\vTokenImpact\x12\x19\n" +
+	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
+	"\bfeatures\x18\x03 \x03(\tR\bfeatures\x12#\n" +
+	"\rrecently_used\x18\x04 \x01(\bR\frecentlyUsed\x12@\n" +
+	"\x0elast_used_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\"K\n" +
 	"\x15CreateAudienceRequest\x122\n" +
 	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceB\x03\xe0A\x02R\baudience\"G\n" +
 	"\x16CreateAudienceResponse\x12-\n" +
@@ -2037,14 +2575,15 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"i\n" +
 	"\x15UnblockTokensResponse\x12'\n" +
 	"\x0funblocked_count\x18\x01 \x01(\x05R\x0eunblockedCount\x12'\n" +
-	"\x0fremaining_count\x18\x02 \x01(\x03R\x0eremainingCount2\xee\v\n" +
+	"\x0fremaining_count\x18\x02 \x01(\x03R\x0eremainingCount2\xe7\f\n" +
 	"\x0eCatalogService\x12v\n" +
 	"\rCreateFeature\x12\x1d.patd.v1.CreateFeatureRequest\x1a\x1e.patd.v1.CreateFeatureResponse\"&\x82\xd3\xe4\x93\x02 :\afeatureb\afeature\"\f/v1/features\x12k\n" +
 	"\n" +
 	"GetFeature\x12\x1a.patd.v1.GetFeatureRequest\x1a\x1b.patd.v1.GetFeatureResponse\"$\x82\xd3\xe4\x93\x02\x1eb\afeature\x12\x13/v1/features/{name}\x12\x80\x01\n" +
 	"\x0eReplaceFeature\x12\x1e.patd.v1.ReplaceFeatureRequest\x1a\x1f.patd.v1.ReplaceFeatureResponse\"-\x82\xd3\xe4\x93\x02':\afeatureb\afeature\x1a\x13/v1/features/{name}\x12k\n" +
 	"\rDeleteFeature\x12\x1d.patd.v1.DeleteFeatureRequest\x1a\x1e.patd.v1.DeleteFeatureResponse\"\x1b\x82\xd3\xe4\x93\x02\x15*\x13/v1/features/{name}\x12a\n" +
-	"\fListFeatures\x12\x1c.patd.v1.ListFeaturesRequest\x1a\x1d.patd.v1.ListFeaturesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/features\x12|\n" +
+	"\fListFeatures\x12\x1c.patd.v1.ListFeaturesRequest\x1a\x1d.patd.v1.ListFeaturesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/features\x12w\n" +
+	"\x10GetFeatureImpact\x12 .patd.v1.GetFeatureImpactRequest\x1a!.patd.v1.GetFeatureImpactResponse\"\x1e\x82\xd3\xe4\x93\x02\x18:\x01*\"\x13/v1/features:impact\x12|\n" +
 	"\x0eCreateAudience\x12\x1e.patd.v1.CreateAudienceRequest\x1a\x1f.patd.v1.CreateAudienceResponse\")\x82\xd3\xe4\x93\x02#:\baudienceb\baudience\"\r/v1/audiences\x12n\n" +
 	"\vGetAudience\x12\x1b.patd.v1.GetAudienceRequest\x1a\x1c.patd.v1.GetAudienceResponse\"$\x82\xd3\xe4\x93\x02\x1eb\baudience\x12\x12/v1/audiences/{id}\x12\x84\x01\n" +
 	"\x0fReplaceAudience\x12\x1f.patd.v1.ReplaceAudienceRequest\x1a .patd.v1.ReplaceAudienceResponse\".\x82\xd3\xe4\x93\x02(:\baudienceb\baudience\x1a\x12/v1/audiences/{id}\x12m\n" +
@@ -2066,96 +2605,112 @@ func file_patd_v1_catalog_proto_rawDescGZIP() []byte {
 	return file_patd_v1_catalog_proto_rawDescData
 }
 
-var file_patd_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_patd_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_patd_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_patd_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_patd_v1_catalog_proto_goTypes = []any{
-	(Feature_Consent)(0),            // 0: patd.v1.Feature.Consent
-	(Feature_MetadataPublish)(0),    // 1: patd.v1.Feature.MetadataPublish
-	(Audience_AccessTokenFormat)(0), // 2: patd.v1.Audience.AccessTokenFormat
-	(*Feature)(nil),                 // 3: patd.v1.Feature
-	(*Audience)(nil),                // 4: patd.v1.Audience
-	(*CreateFeatureRequest)(nil),    // 5: patd.v1.CreateFeatureRequest
-	(*CreateFeatureResponse)(nil),   // 6: patd.v1.CreateFeatureResponse
-	(*GetFeatureRequest)(nil),       // 7: patd.v1.GetFeatureRequest
-	(*GetFeatureResponse)(nil),      // 8: patd.v1.GetFeatureResponse
-	(*ReplaceFeatureRequest)(nil),   // 9: patd.v1.ReplaceFeatureRequest
-	(*ReplaceFeatureResponse)(nil),  // 10: patd.v1.ReplaceFeatureResponse
-	(*DeleteFeatureRequest)(nil),    // 11: patd.v1.DeleteFeatureRequest
-	(*DeleteFeatureResponse)(nil),   // 12: patd.v1.DeleteFeatureResponse
-	(*ListFeaturesRequest)(nil),     // 13: patd.v1.ListFeaturesRequest
-	(*ListFeaturesResponse)(nil),    // 14: patd.v1.ListFeaturesResponse
-	(*CreateAudienceRequest)(nil),   // 15: patd.v1.CreateAudienceRequest
-	(*CreateAudienceResponse)(nil),  // 16: patd.v1.CreateAudienceResponse
-	(*GetAudienceRequest)(nil),      // 17: patd.v1.GetAudienceRequest
-	(*GetAudienceResponse)(nil),     // 18: patd.v1.GetAudienceResponse
-	(*ReplaceAudienceRequest)(nil),  // 19: patd.v1.ReplaceAudienceRequest
-	(*ReplaceAudienceResponse)(nil), // 20: patd.v1.ReplaceAudienceResponse
-	(*DeleteAudienceRequest)(nil),   // 21: patd.v1.DeleteAudienceRequest
-	(*DeleteAudienceResponse)(nil),  // 22: patd.v1.DeleteAudienceResponse
-	(*ListAudiencesRequest)(nil),    // 23: patd.v1.ListAudiencesRequest
-	(*ListAudiencesResponse)(nil),   // 24: patd.v1.ListAudiencesResponse
-	(*CheckAudienceRequest)(nil),    // 25: patd.v1.CheckAudienceRequest
-	(*CheckAudienceResponse)(nil),   // 26: patd.v1.CheckAudienceResponse
-	(*ExceedingToken)(nil),          // 27: patd.v1.ExceedingToken
-	(*BlockTokensRequest)(nil),      // 28: patd.v1.BlockTokensRequest
-	(*BlockTokensResponse)(nil),     // 29: patd.v1.BlockTokensResponse
-	(*UnblockTokensRequest)(nil),    // 30: patd.v1.UnblockTokensRequest
-	(*UnblockTokensResponse)(nil),   // 31: patd.v1.UnblockTokensResponse
-	(*durationpb.Duration)(nil),     // 32: google.protobuf.Duration
+	(Feature_Consent)(0),                   // 0: patd.v1.Feature.Consent
+	(Feature_MetadataPublish)(0),           // 1: patd.v1.Feature.MetadataPublish
+	(Audience_AccessTokenFormat)(0),        // 2: patd.v1.Audience.AccessTokenFormat
+	(GetFeatureImpactResponse_UseBasis)(0), // 3: patd.v1.GetFeatureImpactResponse.UseBasis
+	(*Feature)(nil),                        // 4: patd.v1.Feature
+	(*Audience)(nil),                       // 5: patd.v1.Audience
+	(*CreateFeatureRequest)(nil),           // 6: patd.v1.CreateFeatureRequest
+	(*CreateFeatureResponse)(nil),          // 7: patd.v1.CreateFeatureResponse
+	(*GetFeatureRequest)(nil),              // 8: patd.v1.GetFeatureRequest
+	(*GetFeatureResponse)(nil),             // 9: patd.v1.GetFeatureResponse
+	(*ReplaceFeatureRequest)(nil),          // 10: patd.v1.ReplaceFeatureRequest
+	(*ReplaceFeatureResponse)(nil),         // 11: patd.v1.ReplaceFeatureResponse
+	(*DeleteFeatureRequest)(nil),           // 12: patd.v1.DeleteFeatureRequest
+	(*DeleteFeatureResponse)(nil),          // 13: patd.v1.DeleteFeatureResponse
+	(*ListFeaturesRequest)(nil),            // 14: patd.v1.ListFeaturesRequest
+	(*ListFeaturesResponse)(nil),           // 15: patd.v1.ListFeaturesResponse
+	(*GetFeatureImpactRequest)(nil),        // 16: patd.v1.GetFeatureImpactRequest
+	(*GetFeatureImpactResponse)(nil),       // 17: patd.v1.GetFeatureImpactResponse
+	(*FeatureImpact)(nil),                  // 18: patd.v1.FeatureImpact
+	(*UserImpact)(nil),                     // 19: patd.v1.UserImpact
+	(*TokenImpact)(nil),                    // 20: patd.v1.TokenImpact
+	(*CreateAudienceRequest)(nil),          // 21: patd.v1.CreateAudienceRequest
+	(*CreateAudienceResponse)(nil),         // 22: patd.v1.CreateAudienceResponse
+	(*GetAudienceRequest)(nil),             // 23: patd.v1.GetAudienceRequest
+	(*GetAudienceResponse)(nil),            // 24: patd.v1.GetAudienceResponse
+	(*ReplaceAudienceRequest)(nil),         // 25: patd.v1.ReplaceAudienceRequest
+	(*ReplaceAudienceResponse)(nil),        // 26: patd.v1.ReplaceAudienceResponse
+	(*DeleteAudienceRequest)(nil),          // 27: patd.v1.DeleteAudienceRequest
+	(*DeleteAudienceResponse)(nil),         // 28: patd.v1.DeleteAudienceResponse
+	(*ListAudiencesRequest)(nil),           // 29: patd.v1.ListAudiencesRequest
+	(*ListAudiencesResponse)(nil),          // 30: patd.v1.ListAudiencesResponse
+	(*CheckAudienceRequest)(nil),           // 31: patd.v1.CheckAudienceRequest
+	(*CheckAudienceResponse)(nil),          // 32: patd.v1.CheckAudienceResponse
+	(*ExceedingToken)(nil),                 // 33: patd.v1.ExceedingToken
+	(*BlockTokensRequest)(nil),             // 34: patd.v1.BlockTokensRequest
+	(*BlockTokensResponse)(nil),            // 35: patd.v1.BlockTokensResponse
+	(*UnblockTokensRequest)(nil),           // 36: patd.v1.UnblockTokensRequest
+	(*UnblockTokensResponse)(nil),          // 37: patd.v1.UnblockTokensResponse
+	(*durationpb.Duration)(nil),            // 38: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),          // 39: google.protobuf.Timestamp
 }
 var file_patd_v1_catalog_proto_depIdxs = []int32{
 	0,  // 0: patd.v1.Feature.consent:type_name -> patd.v1.Feature.Consent
 	1,  // 1: patd.v1.Feature.metadata_publish:type_name -> patd.v1.Feature.MetadataPublish
-	32, // 2: patd.v1.Audience.default_ttl:type_name -> google.protobuf.Duration
-	32, // 3: patd.v1.Audience.max_ttl:type_name -> google.protobuf.Duration
-	32, // 4: patd.v1.Audience.access_token_ttl:type_name -> google.protobuf.Duration
+	38, // 2: patd.v1.Audience.default_ttl:type_name -> google.protobuf.Duration
+	38, // 3: patd.v1.Audience.max_ttl:type_name -> google.protobuf.Duration
+	38, // 4: patd.v1.Audience.access_token_ttl:type_name -> google.protobuf.Duration
 	2,  // 5: patd.v1.Audience.access_token_format:type_name -> patd.v1.Audience.AccessTokenFormat
-	3,  // 6: patd.v1.CreateFeatureRequest.feature:type_name -> patd.v1.Feature
-	3,  // 7: patd.v1.CreateFeatureResponse.feature:type_name -> patd.v1.Feature
-	3,  // 8: patd.v1.GetFeatureResponse.feature:type_name -> patd.v1.Feature
-	3,  // 9: patd.v1.ReplaceFeatureRequest.feature:type_name -> patd.v1.Feature
-	3,  // 10: patd.v1.ReplaceFeatureResponse.feature:type_name -> patd.v1.Feature
-	3,  // 11: patd.v1.ListFeaturesResponse.features:type_name -> patd.v1.Feature
-	4,  // 12: patd.v1.CreateAudienceRequest.audience:type_name -> patd.v1.Audience
-	4,  // 13: patd.v1.CreateAudienceResponse.audience:type_name -> patd.v1.Audience
-	4,  // 14: patd.v1.GetAudienceResponse.audience:type_name -> patd.v1.Audience
-	4,  // 15: patd.v1.ReplaceAudienceRequest.audience:type_name -> patd.v1.Audience
-	4,  // 16: patd.v1.ReplaceAudienceResponse.audience:type_name -> patd.v1.Audience
-	4,  // 17: patd.v1.ListAudiencesResponse.audiences:type_name -> patd.v1.Audience
-	32, // 18: patd.v1.CheckAudienceRequest.max_ttl:type_name -> google.protobuf.Duration
-	27, // 19: patd.v1.CheckAudienceResponse.tokens:type_name -> patd.v1.ExceedingToken
-	32, // 20: patd.v1.ExceedingToken.expires_in:type_name -> google.protobuf.Duration
-	5,  // 21: patd.v1.CatalogService.CreateFeature:input_type -> patd.v1.CreateFeatureRequest
-	7,  // 22: patd.v1.CatalogService.GetFeature:input_type -> patd.v1.GetFeatureRequest
-	9,  // 23: patd.v1.CatalogService.ReplaceFeature:input_type -> patd.v1.ReplaceFeatureRequest
-	11, // 24: patd.v1.CatalogService.DeleteFeature:input_type -> patd.v1.DeleteFeatureRequest
-	13, // 25: patd.v1.CatalogService.ListFeatures:input_type -> patd.v1.ListFeaturesRequest
-	15, // 26: patd.v1.CatalogService.CreateAudience:input_type -> patd.v1.CreateAudienceRequest
-	17, // 27: patd.v1.CatalogService.GetAudience:input_type -> patd.v1.GetAudienceRequest
-	19, // 28: patd.v1.CatalogService.ReplaceAudience:input_type -> patd.v1.ReplaceAudienceRequest
-	21, // 29: patd.v1.CatalogService.DeleteAudience:input_type -> patd.v1.DeleteAudienceRequest
-	23, // 30: patd.v1.CatalogService.ListAudiences:input_type -> patd.v1.ListAudiencesRequest
-	25, // 31: patd.v1.CatalogService.CheckAudience:input_type -> patd.v1.CheckAudienceRequest
-	28, // 32: patd.v1.CatalogService.BlockTokens:input_type -> patd.v1.BlockTokensRequest
-	30, // 33: patd.v1.CatalogService.UnblockTokens:input_type -> patd.v1.UnblockTokensRequest
-	6,  // 34: patd.v1.CatalogService.CreateFeature:output_type -> patd.v1.CreateFeatureResponse
-	8,  // 35: patd.v1.CatalogService.GetFeature:output_type -> patd.v1.GetFeatureResponse
-	10, // 36: patd.v1.CatalogService.ReplaceFeature:output_type -> patd.v1.ReplaceFeatureResponse
-	12, // 37: patd.v1.CatalogService.DeleteFeature:output_type -> patd.v1.DeleteFeatureResponse
-	14, // 38: patd.v1.CatalogService.ListFeatures:output_type -> patd.v1.ListFeaturesResponse
-	16, // 39: patd.v1.CatalogService.CreateAudience:output_type -> patd.v1.CreateAudienceResponse
-	18, // 40: patd.v1.CatalogService.GetAudience:output_type -> patd.v1.GetAudienceResponse
-	20, // 41: patd.v1.CatalogService.ReplaceAudience:output_type -> patd.v1.ReplaceAudienceResponse
-	22, // 42: patd.v1.CatalogService.DeleteAudience:output_type -> patd.v1.DeleteAudienceResponse
-	24, // 43: patd.v1.CatalogService.ListAudiences:output_type -> patd.v1.ListAudiencesResponse
-	26, // 44: patd.v1.CatalogService.CheckAudience:output_type -> patd.v1.CheckAudienceResponse
-	29, // 45: patd.v1.CatalogService.BlockTokens:output_type -> patd.v1.BlockTokensResponse
-	31, // 46: patd.v1.CatalogService.UnblockTokens:output_type -> patd.v1.UnblockTokensResponse
-	34, // [34:47] is the sub-list for method output_type
-	21, // [21:34] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	4,  // 6: patd.v1.CreateFeatureRequest.feature:type_name -> patd.v1.Feature
+	4,  // 7: patd.v1.CreateFeatureResponse.feature:type_name -> patd.v1.Feature
+	4,  // 8: patd.v1.GetFeatureResponse.feature:type_name -> patd.v1.Feature
+	4,  // 9: patd.v1.ReplaceFeatureRequest.feature:type_name -> patd.v1.Feature
+	4,  // 10: patd.v1.ReplaceFeatureResponse.feature:type_name -> patd.v1.Feature
+	4,  // 11: patd.v1.ListFeaturesResponse.features:type_name -> patd.v1.Feature
+	38, // 12: patd.v1.GetFeatureImpactRequest.used_within:type_name -> google.protobuf.Duration
+	18, // 13: patd.v1.GetFeatureImpactResponse.features:type_name -> patd.v1.FeatureImpact
+	19, // 14: patd.v1.GetFeatureImpactResponse.users:type_name -> patd.v1.UserImpact
+	39, // 15: patd.v1.GetFeatureImpactResponse.used_since:type_name -> google.protobuf.Timestamp
+	3,  // 16: patd.v1.GetFeatureImpactResponse.use_basis:type_name -> patd.v1.GetFeatureImpactResponse.UseBasis
+	20, // 17: patd.v1.UserImpact.tokens:type_name -> patd.v1.TokenImpact
+	39, // 18: patd.v1.TokenImpact.last_used_time:type_name -> google.protobuf.Timestamp
+	5,  // 19: patd.v1.CreateAudienceRequest.audience:type_name -> patd.v1.Audience
+	5,  // 20: patd.v1.CreateAudienceResponse.audience:type_name -> patd.v1.Audience
+	5,  // 21: patd.v1.GetAudienceResponse.audience:type_name -> patd.v1.Audience
+	5,  // 22: patd.v1.ReplaceAudienceRequest.audience:type_name -> patd.v1.Audience
+	5,  // 23: patd.v1.ReplaceAudienceResponse.audience:type_name -> patd.v1.Audience
+	5,  // 24: patd.v1.ListAudiencesResponse.audiences:type_name -> patd.v1.Audience
+	38, // 25: patd.v1.CheckAudienceRequest.max_ttl:type_name -> google.protobuf.Duration
+	33, // 26: patd.v1.CheckAudienceResponse.tokens:type_name -> patd.v1.ExceedingToken
+	38, // 27: patd.v1.ExceedingToken.expires_in:type_name -> google.protobuf.Duration
+	6,  // 28: patd.v1.CatalogService.CreateFeature:input_type -> patd.v1.CreateFeatureRequest
+	8,  // 29: patd.v1.CatalogService.GetFeature:input_type -> patd.v1.GetFeatureRequest
+	10, // 30: patd.v1.CatalogService.ReplaceFeature:input_type -> patd.v1.ReplaceFeatureRequest
+	12, // 31: patd.v1.CatalogService.DeleteFeature:input_type -> patd.v1.DeleteFeatureRequest
+	14, // 32: patd.v1.CatalogService.ListFeatures:input_type -> patd.v1.ListFeaturesRequest
+	16, // 33: patd.v1.CatalogService.GetFeatureImpact:input_type -> patd.v1.GetFeatureImpactRequest
+	21, // 34: patd.v1.CatalogService.CreateAudience:input_type -> patd.v1.CreateAudienceRequest
+	23, // 35: patd.v1.CatalogService.GetAudience:input_type -> patd.v1.GetAudienceRequest
+	25, // 36: patd.v1.CatalogService.ReplaceAudience:input_type -> patd.v1.ReplaceAudienceRequest
+	27, // 37: patd.v1.CatalogService.DeleteAudience:input_type -> patd.v1.DeleteAudienceRequest
+	29, // 38: patd.v1.CatalogService.ListAudiences:input_type -> patd.v1.ListAudiencesRequest
+	31, // 39: patd.v1.CatalogService.CheckAudience:input_type -> patd.v1.CheckAudienceRequest
+	34, // 40: patd.v1.CatalogService.BlockTokens:input_type -> patd.v1.BlockTokensRequest
+	36, // 41: patd.v1.CatalogService.UnblockTokens:input_type -> patd.v1.UnblockTokensRequest
+	7,  // 42: patd.v1.CatalogService.CreateFeature:output_type -> patd.v1.CreateFeatureResponse
+	9,  // 43: patd.v1.CatalogService.GetFeature:output_type -> patd.v1.GetFeatureResponse
+	11, // 44: patd.v1.CatalogService.ReplaceFeature:output_type -> patd.v1.ReplaceFeatureResponse
+	13, // 45: patd.v1.CatalogService.DeleteFeature:output_type -> patd.v1.DeleteFeatureResponse
+	15, // 46: patd.v1.CatalogService.ListFeatures:output_type -> patd.v1.ListFeaturesResponse
+	17, // 47: patd.v1.CatalogService.GetFeatureImpact:output_type -> patd.v1.GetFeatureImpactResponse
+	22, // 48: patd.v1.CatalogService.CreateAudience:output_type -> patd.v1.CreateAudienceResponse
+	24, // 49: patd.v1.CatalogService.GetAudience:output_type -> patd.v1.GetAudienceResponse
+	26, // 50: patd.v1.CatalogService.ReplaceAudience:output_type -> patd.v1.ReplaceAudienceResponse
+	28, // 51: patd.v1.CatalogService.DeleteAudience:output_type -> patd.v1.DeleteAudienceResponse
+	30, // 52: patd.v1.CatalogService.ListAudiences:output_type -> patd.v1.ListAudiencesResponse
+	32, // 53: patd.v1.CatalogService.CheckAudience:output_type -> patd.v1.CheckAudienceResponse
+	35, // 54: patd.v1.CatalogService.BlockTokens:output_type -> patd.v1.BlockTokensResponse
+	37, // 55: patd.v1.CatalogService.UnblockTokens:output_type -> patd.v1.UnblockTokensResponse
+	42, // [42:56] is the sub-list for method output_type
+	28, // [28:42] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_catalog_proto_init() }
@@ -2168,8 +2723,8 @@ func file_patd_v1_catalog_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_catalog_proto_rawDesc), len(file_patd_v1_catalog_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   29,
+			NumEnums:      4,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

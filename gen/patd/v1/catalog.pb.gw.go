@@ -234,6 +234,33 @@ func local_request_CatalogService_ListFeatures_0(ctx context.Context, marshaler 
 	return msg, metadata, err
 }
 
+func request_CatalogService_GetFeatureImpact_0(ctx context.Context, marshaler runtime.Marshaler, client CatalogServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq GetFeatureImpactRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.GetFeatureImpact(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_CatalogService_GetFeatureImpact_0(ctx context.Context, marshaler runtime.Marshaler, server CatalogServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq GetFeatureImpactRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.GetFeatureImpact(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_CatalogService_CreateAudience_0(ctx context.Context, marshaler runtime.Marshaler, client CatalogServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq CreateAudienceRequest
@@ -674,6 +701,26 @@ func RegisterCatalogServiceHandlerServer(ctx context.Context, mux *runtime.Serve
 		}
 		forward_CatalogService_ListFeatures_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_CatalogService_GetFeatureImpact_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/patd.v1.CatalogService/GetFeatureImpact", runtime.WithHTTPPathPattern("/v1/features:impact"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_CatalogService_GetFeatureImpact_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_CatalogService_GetFeatureImpact_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_CatalogService_CreateAudience_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -959,6 +1006,23 @@ func RegisterCatalogServiceHandlerClient(ctx context.Context, mux *runtime.Serve
 		}
 		forward_CatalogService_ListFeatures_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_CatalogService_GetFeatureImpact_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/patd.v1.CatalogService/GetFeatureImpact", runtime.WithHTTPPathPattern("/v1/features:impact"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_CatalogService_GetFeatureImpact_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_CatalogService_GetFeatureImpact_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_CatalogService_CreateAudience_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1153,33 +1217,35 @@ func (m response_CatalogService_ReplaceAudience_0) XXX_ResponseBody() interface{
 }
 
 var (
-	pattern_CatalogService_CreateFeature_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "features"}, ""))
-	pattern_CatalogService_GetFeature_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "features", "name"}, ""))
-	pattern_CatalogService_ReplaceFeature_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "features", "name"}, ""))
-	pattern_CatalogService_DeleteFeature_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "features", "name"}, ""))
-	pattern_CatalogService_ListFeatures_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "features"}, ""))
-	pattern_CatalogService_CreateAudience_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "audiences"}, ""))
-	pattern_CatalogService_GetAudience_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, ""))
-	pattern_CatalogService_ReplaceAudience_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, ""))
-	pattern_CatalogService_DeleteAudience_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, ""))
-	pattern_CatalogService_ListAudiences_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "audiences"}, ""))
-	pattern_CatalogService_CheckAudience_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, "check"))
-	pattern_CatalogService_BlockTokens_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, "block"))
-	pattern_CatalogService_UnblockTokens_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, "unblock"))
+	pattern_CatalogService_CreateFeature_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "features"}, ""))
+	pattern_CatalogService_GetFeature_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "features", "name"}, ""))
+	pattern_CatalogService_ReplaceFeature_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "features", "name"}, ""))
+	pattern_CatalogService_DeleteFeature_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "features", "name"}, ""))
+	pattern_CatalogService_ListFeatures_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "features"}, ""))
+	pattern_CatalogService_GetFeatureImpact_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "features"}, "impact"))
+	pattern_CatalogService_CreateAudience_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "audiences"}, ""))
+	pattern_CatalogService_GetAudience_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, ""))
+	pattern_CatalogService_ReplaceAudience_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, ""))
+	pattern_CatalogService_DeleteAudience_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, ""))
+	pattern_CatalogService_ListAudiences_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "audiences"}, ""))
+	pattern_CatalogService_CheckAudience_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, "check"))
+	pattern_CatalogService_BlockTokens_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, "block"))
+	pattern_CatalogService_UnblockTokens_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "audiences", "id"}, "unblock"))
 )
 
 var (
-	forward_CatalogService_CreateFeature_0   = runtime.ForwardResponseMessage
-	forward_CatalogService_GetFeature_0      = runtime.ForwardResponseMessage
-	forward_CatalogService_ReplaceFeature_0  = runtime.ForwardResponseMessage
-	forward_CatalogService_DeleteFeature_0   = runtime.ForwardResponseMessage
-	forward_CatalogService_ListFeatures_0    = runtime.ForwardResponseMessage
-	forward_CatalogService_CreateAudience_0  = runtime.ForwardResponseMessage
-	forward_CatalogService_GetAudience_0     = runtime.ForwardResponseMessage
-	forward_CatalogService_ReplaceAudience_0 = runtime.ForwardResponseMessage
-	forward_CatalogService_DeleteAudience_0  = runtime.ForwardResponseMessage
-	forward_CatalogService_ListAudiences_0   = runtime.ForwardResponseMessage
-	forward_CatalogService_CheckAudience_0   = runtime.ForwardResponseMessage
-	forward_CatalogService_BlockTokens_0     = runtime.ForwardResponseMessage
-	forward_CatalogService_UnblockTokens_0   = runtime.ForwardResponseMessage
+	forward_CatalogService_CreateFeature_0    = runtime.ForwardResponseMessage
+	forward_CatalogService_GetFeature_0       = runtime.ForwardResponseMessage
+	forward_CatalogService_ReplaceFeature_0   = runtime.ForwardResponseMessage
+	forward_CatalogService_DeleteFeature_0    = runtime.ForwardResponseMessage
+	forward_CatalogService_ListFeatures_0     = runtime.ForwardResponseMessage
+	forward_CatalogService_GetFeatureImpact_0 = runtime.ForwardResponseMessage
+	forward_CatalogService_CreateAudience_0   = runtime.ForwardResponseMessage
+	forward_CatalogService_GetAudience_0      = runtime.ForwardResponseMessage
+	forward_CatalogService_ReplaceAudience_0  = runtime.ForwardResponseMessage
+	forward_CatalogService_DeleteAudience_0   = runtime.ForwardResponseMessage
+	forward_CatalogService_ListAudiences_0    = runtime.ForwardResponseMessage
+	forward_CatalogService_CheckAudience_0    = runtime.ForwardResponseMessage
+	forward_CatalogService_BlockTokens_0      = runtime.ForwardResponseMessage
+	forward_CatalogService_UnblockTokens_0    = runtime.ForwardResponseMessage
 )

@@ -19,19 +19,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CatalogService_CreateFeature_FullMethodName   = "/patd.v1.CatalogService/CreateFeature"
-	CatalogService_GetFeature_FullMethodName      = "/patd.v1.CatalogService/GetFeature"
-	CatalogService_ReplaceFeature_FullMethodName  = "/patd.v1.CatalogService/ReplaceFeature"
-	CatalogService_DeleteFeature_FullMethodName   = "/patd.v1.CatalogService/DeleteFeature"
-	CatalogService_ListFeatures_FullMethodName    = "/patd.v1.CatalogService/ListFeatures"
-	CatalogService_CreateAudience_FullMethodName  = "/patd.v1.CatalogService/CreateAudience"
-	CatalogService_GetAudience_FullMethodName     = "/patd.v1.CatalogService/GetAudience"
-	CatalogService_ReplaceAudience_FullMethodName = "/patd.v1.CatalogService/ReplaceAudience"
-	CatalogService_DeleteAudience_FullMethodName  = "/patd.v1.CatalogService/DeleteAudience"
-	CatalogService_ListAudiences_FullMethodName   = "/patd.v1.CatalogService/ListAudiences"
-	CatalogService_CheckAudience_FullMethodName   = "/patd.v1.CatalogService/CheckAudience"
-	CatalogService_BlockTokens_FullMethodName     = "/patd.v1.CatalogService/BlockTokens"
-	CatalogService_UnblockTokens_FullMethodName   = "/patd.v1.CatalogService/UnblockTokens"
+	CatalogService_CreateFeature_FullMethodName    = "/patd.v1.CatalogService/CreateFeature"
+	CatalogService_GetFeature_FullMethodName       = "/patd.v1.CatalogService/GetFeature"
+	CatalogService_ReplaceFeature_FullMethodName   = "/patd.v1.CatalogService/ReplaceFeature"
+	CatalogService_DeleteFeature_FullMethodName    = "/patd.v1.CatalogService/DeleteFeature"
+	CatalogService_ListFeatures_FullMethodName     = "/patd.v1.CatalogService/ListFeatures"
+	CatalogService_GetFeatureImpact_FullMethodName = "/patd.v1.CatalogService/GetFeatureImpact"
+	CatalogService_CreateAudience_FullMethodName   = "/patd.v1.CatalogService/CreateAudience"
+	CatalogService_GetAudience_FullMethodName      = "/patd.v1.CatalogService/GetAudience"
+	CatalogService_ReplaceAudience_FullMethodName  = "/patd.v1.CatalogService/ReplaceAudience"
+	CatalogService_DeleteAudience_FullMethodName   = "/patd.v1.CatalogService/DeleteAudience"
+	CatalogService_ListAudiences_FullMethodName    = "/patd.v1.CatalogService/ListAudiences"
+	CatalogService_CheckAudience_FullMethodName    = "/patd.v1.CatalogService/CheckAudience"
+	CatalogService_BlockTokens_FullMethodName      = "/patd.v1.CatalogService/BlockTokens"
+	CatalogService_UnblockTokens_FullMethodName    = "/patd.v1.CatalogService/UnblockTokens"
 )
 
 // CatalogServiceClient is the client API for CatalogService service.
@@ -52,6 +53,10 @@ type CatalogServiceClient interface {
 	DeleteFeature(ctx context.Context, in *DeleteFeatureRequest, opts ...grpc.CallOption) (*DeleteFeatureResponse, error)
 	// ListFeatures lists entries by name.
 	ListFeatures(ctx context.Context, in *ListFeaturesRequest, opts ...grpc.CallOption) (*ListFeaturesResponse, error)
+	// GetFeatureImpact says what would happen if users lost features, and changes nothing: which live tokens would lose
+	// scopes that are in effect now. Callers are services with the `catalog` or the `users` permission. All is read at one
+	// instant. With many tokens it takes seconds; it ends when its caller leaves.
+	GetFeatureImpact(ctx context.Context, in *GetFeatureImpactRequest, opts ...grpc.CallOption) (*GetFeatureImpactResponse, error)
 	// CreateAudience adds an audience. 201 over REST; AUDIENCE_EXISTS when the id has one.
 	CreateAudience(ctx context.Context, in *CreateAudienceRequest, opts ...grpc.CallOption) (*CreateAudienceResponse, error)
 	// GetAudience returns an audience.
@@ -126,6 +131,16 @@ func (c *catalogServiceClient) ListFeatures(ctx context.Context, in *ListFeature
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListFeaturesResponse)
 	err := c.cc.Invoke(ctx, CatalogService_ListFeatures_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) GetFeatureImpact(ctx context.Context, in *GetFeatureImpactRequest, opts ...grpc.CallOption) (*GetFeatureImpactResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFeatureImpactResponse)
+	err := c.cc.Invoke(ctx, CatalogService_GetFeatureImpact_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +245,10 @@ type CatalogServiceServer interface {
 	DeleteFeature(context.Context, *DeleteFeatureRequest) (*DeleteFeatureResponse, error)
 	// ListFeatures lists entries by name.
 	ListFeatures(context.Context, *ListFeaturesRequest) (*ListFeaturesResponse, error)
+	// GetFeatureImpact says what would happen if users lost features, and changes nothing: which live tokens would lose
+	// scopes that are in effect now. Callers are services with the `catalog` or the `users` permission. All is read at one
+	// instant. With many tokens it takes seconds; it ends when its caller leaves.
+	GetFeatureImpact(context.Context, *GetFeatureImpactRequest) (*GetFeatureImpactResponse, error)
 	// CreateAudience adds an audience. 201 over REST; AUDIENCE_EXISTS when the id has one.
 	CreateAudience(context.Context, *CreateAudienceRequest) (*CreateAudienceResponse, error)
 	// GetAudience returns an audience.
@@ -274,6 +293,9 @@ func (UnimplementedCatalogServiceServer) DeleteFeature(context.Context, *DeleteF
 }
 func (UnimplementedCatalogServiceServer) ListFeatures(context.Context, *ListFeaturesRequest) (*ListFeaturesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListFeatures not implemented")
+}
+func (UnimplementedCatalogServiceServer) GetFeatureImpact(context.Context, *GetFeatureImpactRequest) (*GetFeatureImpactResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFeatureImpact not implemented")
 }
 func (UnimplementedCatalogServiceServer) CreateAudience(context.Context, *CreateAudienceRequest) (*CreateAudienceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateAudience not implemented")
@@ -406,6 +428,24 @@ func _CatalogService_ListFeatures_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(CatalogServiceServer).ListFeatures(ctx, req.(*ListFeaturesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_GetFeatureImpact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFeatureImpactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).GetFeatureImpact(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_GetFeatureImpact_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).GetFeatureImpact(ctx, req.(*GetFeatureImpactRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -580,6 +620,10 @@ var CatalogService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListFeatures",
 			Handler:    _CatalogService_ListFeatures_Handler,
+		},
+		{
+			MethodName: "GetFeatureImpact",
+			Handler:    _CatalogService_GetFeatureImpact_Handler,
 		},
 		{
 			MethodName: "CreateAudience",

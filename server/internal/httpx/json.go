@@ -79,6 +79,7 @@ func (c *JSONCodec) NewDecoder(r io.Reader) runtime.Decoder {
 			errors.As(err, &b.refused)
 			return errBody
 		}
+		text = wire.ImpactOfAll(text, m)
 		if err := decode(text, m); err != nil && !wire.ReadLeaksJSON(text, m) {
 			b.refused = badJSON(text, m)
 			return errBody

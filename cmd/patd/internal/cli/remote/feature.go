@@ -28,6 +28,7 @@ func Feature(c *cli.Command) *cobra.Command {
 			return answer.GetFeature(), err
 		}),
 		featureDelete(c),
+		featureImpact(c),
 	)
 }
 
