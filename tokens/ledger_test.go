@@ -62,6 +62,7 @@ func TestNoGrantRestsOnWhatChangedWhileItWaited(t *testing.T) {
 	nets, fewer := []string{"198.51.100.0/24"}, []string{"a"}
 	for name, change := range map[string]func(h *house, id string) error{
 		"suspend": func(h *house, _ string) error { _, err := h.SuspendUser(ctx, admin, "u1", ""); return err },
+		"delete":  func(h *house, _ string) error { _, err := h.DeleteUser(ctx, admin, "u1", ""); return err },
 		"rotate": func(h *house, id string) error {
 			_, err := h.Rotate(ctx, admin, tokens.RotateRequest{User: "u1", TokenID: id, Grace: &none})
 			return err

@@ -111,6 +111,14 @@ func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
 	if err := d.stop(); err != nil {
 		t.Errorf("SIGTERM while the key file is a pipe: %v", err)
 	}
+	query := filepath.Join(t.TempDir(), "query.sql")
+	if err := syscall.Mkfifo(query, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := run("serve", "--data-dir", data, "--features-source", "sql", "--features-database-url", "sqlite:"+query, "--features-query-file", query)
+	if err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a query from a pipe: %v %s", err, out)
+	}
 	if out, err := run("check", "--data-dir", data); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a start on a pipe: %v %s", err, out)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -92,7 +91,7 @@ func (s *PageSettings) secret() (tokens.Secret, error) {
 func (s *PageSettings) Server(users *signin.SignIn) (server.PageConfig, error) {
 	c := server.PageConfig{Origins: s.Origins, Look: server.Look{Title: s.title, Accent: s.accent}}
 	if s.logoFile != "" {
-		logo, err := os.ReadFile(s.logoFile)
+		logo, err := secretfile.Read(s.logoFile)
 		if err != nil {
 			return c, fmt.Errorf("read --page-logo-file: %w", err)
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"patd/cmd/patd/internal/cli"
 	"patd/features"
+	"patd/internal/secretfile"
 	"patd/tokens/secret"
 )
 
@@ -163,7 +163,7 @@ func (s *SourceSettings) readSQL(c *cli.Command) error {
 	case s.query != "" && s.queryFile != "":
 		return errors.New("give the query by --features-query or by --features-query-file, not by both")
 	case s.queryFile != "":
-		text, err := os.ReadFile(s.queryFile)
+		text, err := secretfile.Read(s.queryFile) // a pipe would hold up the start, and the signal that ends it
 		if err != nil {
 			return fmt.Errorf("read --features-query-file: %w", err)
 		}
