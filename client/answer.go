@@ -56,6 +56,7 @@ func toToken(r *patdv1.IntrospectResponse) *Token {
 	return &Token{
 		ID: r.GetTokenId(), User: r.GetUser(), Name: r.GetName(),
 		Scopes: sorted(r.GetScopes()), Granted: r.GetGrantedScopes(), Suspended: r.GetSuspendedScopes(),
+		Paused:    r.GetPausedScopes(),
 		Audiences: r.GetAudiences(), Labels: r.GetLabels(),
 		IssueTime: toTime(r.GetIssueTime()), ExpireTime: toTime(r.GetExpireTime()),
 		AccessTokenID: r.GetAccessTokenId(), ClientID: r.GetClientId(), Stale: r.GetStale(),

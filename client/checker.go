@@ -110,6 +110,8 @@ type Token struct {
 	Granted []string
 	// Suspended are the scopes granted, but not held by the user now. Sorted.
 	Suspended []string
+	// Paused are the scopes granted, but not in effect until the owner resumes them. Sorted.
+	Paused []string
 	// Audiences of the token; empty: none in particular.
 	Audiences []string
 	// Labels of the token.

@@ -55,7 +55,7 @@ func (e *entry) size() int {
 	}
 	// The texts of the token and the user are held by their owners too.
 	n += 2*len(t.ID) + 2*len(t.User) + len(t.Name) + len(t.AccessTokenID) + len(t.ClientID)
-	for _, list := range [][]string{t.Scopes, t.Granted, t.Suspended, t.Audiences} {
+	for _, list := range [][]string{t.Scopes, t.Granted, t.Suspended, t.Paused, t.Audiences} {
 		for _, text := range list {
 			n += stringBytes + len(text)
 		}

@@ -35,7 +35,7 @@ func (d Decision) Reason() string {
 // those that patd itself sends.
 func (r Result) Refusal(required []string) refusal.Refusal {
 	if r.Decision == InsufficientScope && r.Token != nil {
-		out := refusal.OfScopes(required, r.Missing, slices.Sorted(slices.Values(r.Token.Granted)))
+		out := refusal.OfScopes(required, r.Missing, slices.Sorted(slices.Values(r.Token.Granted)), r.Token.Paused...)
 		out.ExpireTime = r.Token.ExpireTime
 		return out
 	}
@@ -100,10 +100,11 @@ type refusalBody struct {
 	Reason      string   `json:"reason,omitempty"`
 	Missing     []string `json:"missing_scopes,omitempty"`
 	Suspended   []string `json:"suspended_scopes,omitempty"`
+	Paused      []string `json:"paused_scopes,omitempty"`
 }
 
 func bodyOf(code string, r refusal.Refusal) refusalBody {
-	return refusalBody{Error: code, Description: r.Text(), Reason: r.Reason, Missing: r.Missing, Suspended: r.Suspended}
+	return refusalBody{Error: code, Description: r.Text(), Reason: r.Reason, Missing: r.Missing, Suspended: r.Suspended, Paused: r.Paused}
 }
 
 // scopeList joins scopes for a challenge.

@@ -72,6 +72,9 @@ func plant(m proto.Message, secret string) []proto.Message {
 			add(func(c protoreflect.Message) { c.Set(f, value) })
 		case f.Kind() == protoreflect.MessageKind && f.Message().ParentFile().Package() == "patd.v1":
 			inner := m.ProtoReflect().Get(f)
+			if !f.IsList() && !m.ProtoReflect().Has(f) {
+				inner = m.ProtoReflect().NewField(f)
+			}
 			if f.IsList() {
 				inner = protoreflect.ValueOfMessage(m.ProtoReflect().NewField(f).List().NewElement().Message())
 			}

@@ -38,6 +38,10 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.RotateTokenRequest{User: "u1", TokenId: id}
 	case "TokenService/CancelRotation":
 		return &patdv1.CancelRotationRequest{User: "u1", TokenId: cmp.Or(r.rotating, id)}
+	case "TokenService/NarrowToken":
+		return &patdv1.NarrowTokenRequest{User: "u1", TokenId: id, Scopes: []string{"reports.read"}}
+	case "TokenService/ResumeScopes":
+		return &patdv1.ResumeScopesRequest{User: "u1", TokenId: id}
 	case "TokenService/RevokeToken":
 		return &patdv1.RevokeTokenRequest{User: "u1", TokenId: id}
 	case "TokenService/RevokeTokens":
@@ -91,6 +95,17 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		plan, err := r.svc.PlanRevocation(context.Background(), tokens.Operator(), tokens.Filter{User: "bulk", NameHas: "none of these"})
 		if err == nil { // it is asked for during outages, too
 			q.Plan = plan.Plan
+		} else {
+			q.DryRun = true
+		}
+		return q
+	case "InventoryService/BulkNarrowTokens":
+		q := &patdv1.BulkNarrowTokensRequest{Filter: &patdv1.TokenFilter{User: "bulk", Q: "none of these"}}
+		plan, err := r.svc.PlanNarrowing(context.Background(), tokens.Operator(), tokens.NarrowManyRequest{
+			Filter: tokens.Filter{User: "bulk", NameHas: "none of these"},
+		})
+		if err == nil {
+			q.Plan = plan.Plan.Plan
 		} else {
 			q.DryRun = true
 		}

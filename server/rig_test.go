@@ -339,6 +339,10 @@ func (g *gate) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceC
 	return g.Store.LookupService(ctx, id)
 }
 
+func (g *gate) FlushUses(ctx context.Context) error {
+	return g.Store.(tokens.UseFlusher).FlushUses(ctx)
+}
+
 func (g *gate) RecordUse(seen tokens.Usage) {
 	g.mu.Lock()
 	g.seen = append(g.seen, seen)

@@ -31,11 +31,14 @@ var mayCall = map[string]string{
 	"TokenService/UpdateToken":    "tokens own",
 	"TokenService/RotateToken":    "tokens own",
 	"TokenService/CancelRotation": "tokens own",
+	"TokenService/NarrowToken":    "tokens own",
+	"TokenService/ResumeScopes":   "tokens own",
 	"TokenService/RevokeToken":    "tokens own",
 	"TokenService/RevokeTokens":   "tokens own",
 
 	"InventoryService/SearchTokens":     "tokens",
 	"InventoryService/BulkRevokeTokens": "tokens",
+	"InventoryService/BulkNarrowTokens": "tokens",
 
 	"SelfService/GetSelf":    "pat",
 	"SelfService/RevokeSelf": "pat",
@@ -189,7 +192,7 @@ func callers(r *rig) []caller {
 
 // forPrograms are methods that no operator may call: it could act as a user with what it gets, or they are about a
 // presented secret.
-var forPrograms = []string{"TokenService/CreateToken", "TokenService/RotateToken", "PageService/CreatePageSession"}
+var forPrograms = []string{"TokenService/CreateToken", "TokenService/RotateToken", "TokenService/ResumeScopes", "PageService/CreatePageSession"}
 
 // expectedOf is the code that a caller gets for a method by its name.
 func expectedOf(kind, name string) codes.Code {

@@ -56,9 +56,13 @@ func (t *readTx) bulk(op, query string, arg any) (tokens.BulkRevocation, error) 
 
 // NextBulkPart implements tokens.BulkReader.
 func (t *readTx) NextBulkPart(key tokens.PlanKey) (tokens.BulkPart, error) {
+	return t.part("read tokens to revoke", selectPart, key)
+}
+
+func (t *readTx) part(op, query string, key tokens.PlanKey) (tokens.BulkPart, error) {
 	var number int64
 	var ids []byte
-	err := t.one("read tokens to revoke", selectPart, []any{&number, &ids}, key[:])
+	err := t.one(op, query, []any{&number, &ids}, key[:])
 	p := tokens.BulkPart{Number: int(number)}
 	for ; len(ids) >= 8; ids = ids[8:] {
 		p.IDs = append(p.IDs, tokens.ID(binary.BigEndian.Uint64(ids)))
@@ -87,11 +91,7 @@ func (t *tx) InsertBulkRevocation(b tokens.BulkRevocation, parts []tokens.BulkPa
 		if err != nil {
 			return err
 		}
-		ids := make([]byte, 0, 8*len(p.IDs))
-		for _, id := range p.IDs {
-			ids = binary.BigEndian.AppendUint64(ids, uint64(id))
-		}
-		_, err = t.exec(op, insertPart, b.Key[:], int64(p.Number), ids)
+		_, err = t.exec(op, insertPart, b.Key[:], int64(p.Number), idBytes(p.IDs))
 	}
 	return err
 }

@@ -58,6 +58,11 @@ func oddRows() []string {
 		`INSERT INTO webhook_deliveries VALUES (-1, 1, 4294967296, randomblob(16), 'webhook.test', 'test', NULL, 1, 1, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL), (9223372036854775807, 9223372036854775807, 0, zeroblob(16), '', '', '{}', 3, 1, 2, 3, 4, 5, 6, 7, 500, 'ü')`,
 		`INSERT INTO bulk_revocations VALUES (zeroblob(32), 'operator', NULL, NULL, 3, 1, 1, 2, NULL), (randomblob(32), 'service:ops', x'7f000001', 'ü', 0, 0, 1, 2, 3)`,
 		`INSERT INTO bulk_parts VALUES (zeroblob(32), 0, x''), (zeroblob(32), 9223372036854775807, zeroblob(16))`,
+		`INSERT INTO use_details VALUES (-9223372036854775808, ''), (9223372036854775807, 's a 1 2' || char(10) || 'a 5 - ü' || char(10))`,
+		`INSERT INTO use_details_since VALUES (1, 9223372036854775807)`,
+		`UPDATE tokens SET paused = '7 b' || char(10) || '8 c', paused_mac = x'00', paused_end_us = 9223372036854775807 WHERE id = 9223372036854775807`,
+		`INSERT INTO narrowings VALUES (zeroblob(32), 'operator', NULL, NULL, 0, 3, 1, 2, 1, 2, NULL), (randomblob(32), 'service:ops', x'7f000001', 5, 1, 0, 0, 0, 1, 2, 3)`,
+		`INSERT INTO narrowing_parts VALUES (zeroblob(32), 0, x''), (zeroblob(32), 9223372036854775807, zeroblob(16))`,
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,
 		`INSERT INTO events (time_us, actor, action, outcome, user, peer_ip, detail) VALUES (1, '', 'ü', 2, '', x'7f000001', 'two
 lines')`,

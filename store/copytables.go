@@ -23,8 +23,10 @@ func copiedTables() []copiedTable {
 		{name: "tokens", key: "id",
 			columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
 				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by renew_us " +
-				"row_mac self_rotate_until_us self_mac"},
+				"row_mac self_rotate_until_us self_mac paused paused_mac paused_end_us"},
 		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
+		{name: "use_details", key: "token_id", columns: "token_id detail"},
+		{name: "use_details_since", key: "one", columns: "one begin_us"},
 		{name: "old_secrets", key: "token_id serial",
 			columns: "token_id serial key digest until_us ended_us next_use_us rotate_us retire_on_use change " +
 				"expire_before_us expire_after_us renew_before_us dropped blocked_before row_mac before_mac " +
@@ -60,6 +62,9 @@ func copiedTables() []copiedTable {
 		{name: "bulk_revocations", key: "plan",
 			columns: "plan actor peer_ip reason count revoked begin_us work_us end_us"},
 		{name: "bulk_parts", key: "plan num", columns: "plan num ids"},
+		{name: "narrowings", key: "plan",
+			columns: "plan actor peer_ip cutoff_us unscoped count narrowed scopes begin_us work_us end_us"},
+		{name: "narrowing_parts", key: "plan num", columns: "plan num ids"},
 		{name: "events", key: "seq",
 			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail writer",
 			sequence: "seq", counted: true},

@@ -32,7 +32,8 @@ const inventoryFilter = `
        OR ?1 = 2 AND +t.revoke_us IS NULL AND +t.expire_us <= ?2
        OR ?1 = 3 AND +t.revoke_us IS NOT NULL
        OR ?1 = 4 AND +t.revoke_us IS NULL)
-  AND (?3 = '' OR instr(' ' || t.scopes || ' ', ' ' || ?3 || ' ') > 0)
+  AND (?3 = '' OR instr(' ' || t.scopes || ' ', ' ' || ?3 || ' ') > 0
+       OR instr(t.paused || ` + db.LineEnd + `, ' ' || ?3 || ` + db.LineEnd + `) > 0)
   AND (?4 = '' OR instr(` + db.LineEnd + ` || t.audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?4 || ` + db.LineEnd + `) > 0)
   AND (?5 = '' OR instr(t.name_key, ?5) > 0 OR ?6 <> '' AND instr(t.name_key, ?6) > 0)
   AND +t.expire_us <= ?7 AND +t.issue_us <= ?8

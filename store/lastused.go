@@ -23,6 +23,9 @@ func (s *Store) RecordUse(u tokens.Usage) {
 	}
 	if usage.IsUse(u) {
 		s.uses.Record(u.ID, usage.Of(u.Use))
+		if d := usage.DetailOf(u); d != nil {
+			s.uses.RecordDetail(u.ID, *d)
+		}
 	}
 	if u.Rekey != nil {
 		s.uses.Rekey(usage.Credential{ID: u.ID, Kind: u.Kind}, *u.Rekey)
@@ -37,7 +40,7 @@ func (s *Store) UsesDropped() uint64 { return s.uses.Dropped() }
 
 // Flush writes now what was recorded so far. What cannot be written is kept for the next time.
 func (s *Store) Flush(ctx context.Context) error {
-	return errors.Join(s.flushRekeys(ctx), s.flushUses(ctx))
+	return errors.Join(s.flushRekeys(ctx), s.flushUses(ctx), s.flushDetails(ctx))
 }
 
 func (s *Store) flushUses(ctx context.Context) error { return s.uses.FlushUses(ctx, s.writeUses) }
@@ -223,9 +226,14 @@ func (s *Store) writeBehind(ctx context.Context) {
 	soon.Stop()
 	defer soon.Stop()
 	failing, last := false, s.options.Now()
+	lastDetails := last
 	uses := func() error {
 		last = s.options.Now()
 		return s.flushUses(ctx)
+	}
+	details := func() error {
+		lastDetails = s.options.Now()
+		return s.flushDetails(ctx)
 	}
 	for {
 		var err error
@@ -241,10 +249,16 @@ func (s *Store) writeBehind(ctx context.Context) {
 			if err = s.flushRekeys(ctx); s.uses.Crowded() {
 				err = errors.Join(err, uses())
 			}
+			if s.uses.DetailsCrowded() {
+				err = errors.Join(err, details())
+			}
 		case <-ticker.C:
 			err = errors.Join(s.flushRekeys(ctx), s.catchUp(ctx), s.readSealed(ctx), s.prune(ctx))
 			if s.uses.Due(s.options.Now().Sub(last), s.options.FlushInterval) {
 				err = errors.Join(err, uses())
+			}
+			if s.uses.DetailsDue(s.options.Now().Sub(lastDetails), s.options.FlushInterval) {
+				err = errors.Join(err, details())
 			}
 		}
 		if ctx.Err() != nil {

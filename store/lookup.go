@@ -20,9 +20,10 @@ import (
 const selectCredential = `
 SELECT t.user AS a, u.user AS b, t.name AS c, t.scopes AS d, t.issue_us AS e, t.expire_us AS f, t.audiences AS g,
        t.cidrs AS h, t.labels AS i, t.description AS j, t.revoke_us AS k, t.revoked_by AS l, t.revoke_reason AS m,
-       t.blocked_by AS n, t.key AS o, t.digest AS p, t.rotations AS q, u.state AS r, u.features AS s, u.create_us AS t,
+       t.blocked_by AS n, t.paused AS n, t.key AS o, t.digest AS p, t.rotations AS q, u.state AS r, u.features AS s, u.create_us AS t,
        u.delete_us AS u, o.key AS v, o.digest AS w, o.until_us AS x, o.serial AS y,
-       o.ended_us AS z, o.next_use_us AS a, CAST(t.row_mac || u.row_mac AS BLOB) AS b, o.row_mac AS c
+       o.ended_us AS z, o.next_use_us AS a, CAST(t.row_mac || u.row_mac AS BLOB) AS b, o.row_mac AS c,
+       t.paused_mac AS d
 FROM tokens t
 CROSS JOIN users u ON u.key = t.user
 LEFT JOIN old_secrets o ON o.token_id = CASE WHEN t.rotations > 0 THEN t.id END
@@ -56,12 +57,13 @@ type credentialRow struct {
 	nextUse   sql.NullInt64
 	checksums sql.RawBytes // of the token and the user; NULL where one has none
 	ofOld     sql.RawBytes
+	ofPauses  sql.RawBytes
 }
 
 func (r *credentialRow) dest() []any {
 	return append(r.token.contents(nil), &r.key, &r.digest, &r.rotations, &r.user.state, &r.user.features, &r.user.createUS,
 		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil, &r.oldSerial, &r.oldEnded, &r.nextUse,
-		&r.checksums, &r.ofOld)
+		&r.checksums, &r.ofOld, &r.ofPauses)
 }
 
 // reading is what is kept of the rows of a credential until all have been read: only then are the names of their keys
@@ -72,6 +74,7 @@ type reading struct {
 	keys      []int64
 	checksums []byte // of the token and the user, and of the secrets that were rotated away
 	ends      []int  // where each of them ends
+	paused    []byte // the checksum of the paused scopes
 	sum       []byte
 }
 
@@ -121,6 +124,7 @@ func (r *reading) add(cred *tokens.Credential) error {
 		current.Serial = row.rotations
 		cred.Secrets = append(cred.Secrets, current)
 		r.keep(row.checksums)
+		r.paused = append(r.paused[:0], row.ofPauses...)
 	}
 	if !row.oldKey.Valid {
 		return nil // never rotated: there is no other row
@@ -147,6 +151,9 @@ func (r *reading) check(g *rowGuard, cred *tokens.Credential) error {
 	r.sum = row.token.sum(r.sum[:0], row.rotations, secrets[0].Hash.Sum[:], secrets[0].Hash.Key)
 	tokenSum, userSum := tokens.CutChecksum(r.kept(0))
 	if err := g.check(ofToken, row.token.id, r.sum, tokenSum); err != nil {
+		return err
+	}
+	if err := g.checkPaused(row.token.id, row.token.paused, r.paused); err != nil {
 		return err
 	}
 	if row.user.state == userActive && !row.user.deleteUS.Valid {

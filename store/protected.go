@@ -42,6 +42,8 @@ func protectedTables() []protected {
   coalesce(x.cidrs, ''), coalesce(x.labels, ''), coalesce(x.blocked_by, ''), x.digest, k.name`},
 		{table: ofSelf, name: "tokens", one: "self-rotation of token", keys: []string{"id"}, mac: "self_mac",
 			live: `x.revoke_us IS NULL AND x.self_rotate_until_us IS NOT NULL`, columns: `x.id, coalesce(x.self_rotate_until_us, 0)`},
+		{table: ofPaused, name: "tokens", one: "paused scopes of token", keys: []string{"id"}, mac: "paused_mac",
+			live: `x.revoke_us IS NULL AND x.paused IS NOT NULL`, columns: `x.id, coalesce(x.paused, '')`},
 		{table: ofOld, name: "old_secrets", one: "rotated secret of token", keys: []string{"token_id", "serial"},
 			live: `x.until_us > 0`, joined: joinKey, columns: `x.token_id, x.serial, x.until_us, x.digest, k.name`},
 		{table: ofBefore, name: "old_secrets", one: "rotation of token", keys: []string{"token_id", "serial"},

@@ -45,6 +45,7 @@ const (
 	ofUser    = 'u'
 	ofToken   = 't'
 	ofSelf    = 'p' // whether and until when a token rotates itself
+	ofPaused  = 'q' // the scopes of a token that are paused
 	ofOld     = 'o'
 	ofBefore  = 'b'
 	ofService = 's'

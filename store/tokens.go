@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"patd/store/internal/db"
@@ -17,7 +16,7 @@ import (
 const (
 	tokenColumns = `
        t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
-       t.revoke_us, t.revoked_by, t.revoke_reason, t.blocked_by`
+       t.revoke_us, t.revoked_by, t.revoke_reason, t.blocked_by, t.paused`
 
 	usedColumns = tokenColumns + `, t.rotations, t.renew_us, t.self_rotate_until_us, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip,
        ` + rotationColumns
@@ -32,7 +31,7 @@ type tokenRow struct {
 	audiences, cidrs, labels, description sql.NullString
 	revokeUS                              sql.NullInt64
 	revokedBy, revokeReason               sql.NullString
-	blockedBy                             sql.NullString
+	blockedBy, paused                     sql.NullString
 }
 
 func (r *tokenRow) dest(d []any) []any { return r.contents(append(d, &r.id)) }
@@ -41,7 +40,7 @@ func (r *tokenRow) dest(d []any) []any { return r.contents(append(d, &r.id)) }
 func (r *tokenRow) contents(d []any) []any {
 	return append(d, &r.userKey, &r.user, &r.name, &r.scopes, &r.issueUS, &r.expireUS, &r.audiences, &r.cidrs,
 		&r.labels,
-		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.blockedBy)
+		&r.description, &r.revokeUS, &r.revokedBy, &r.revokeReason, &r.blockedBy, &r.paused)
 }
 
 // usedRow holds usedColumns. There may be two last uses, see the migration that made uses.
@@ -62,7 +61,7 @@ func (r *usedRow) dest() []any {
 func (r *tokenRow) token() (tokens.Token, error) {
 	t := tokens.Token{
 		ID: tokens.ID(r.id), UserKey: r.userKey, User: r.user, Name: r.name, Description: r.description.String,
-		Scopes: db.Split(r.scopes, " "), Audiences: db.Split(r.audiences.String, "\n"),
+		Scopes: parseScopes(r.scopes), Audiences: db.Split(r.audiences.String, "\n"),
 		IssueTime: db.Instant(r.issueUS), ExpireTime: db.ExpiryTime(r.expireUS), BlockedBy: r.blockedBy.String,
 	}
 	var err error
@@ -70,6 +69,9 @@ func (r *tokenRow) token() (tokens.Token, error) {
 		return tokens.Token{}, err
 	}
 	if t.CIDRs, err = db.ParseCIDRs(r.cidrs.String); err != nil {
+		return tokens.Token{}, err
+	}
+	if t.Paused, err = parsePaused(r.paused.String); err != nil {
 		return tokens.Token{}, err
 	}
 	if r.revokeUS.Valid {
@@ -109,7 +111,7 @@ func scanToken(rows *sql.Rows) (tokens.Token, error) {
 	return r.used()
 }
 
-const selectToken = `SELECT ` + usedColumns + `, k.name, t.digest, t.row_mac, t.self_mac
+const selectToken = `SELECT ` + usedColumns + `, k.name, t.digest, t.row_mac, t.self_mac, t.paused_mac
 FROM tokens t CROSS JOIN users u ON u.key = t.user CROSS JOIN keys k ON k.num = t.key ` + joinUse + ` WHERE t.id = ?`
 
 // guardedToken is a token's row with all that its checksum is about.
@@ -146,8 +148,8 @@ func (t *readTx) readToken(id tokens.ID) (r usedRow, err error) {
 	g, found := &guardedToken{}, false
 	err = t.each("read a token", selectToken, func(rows *sql.Rows) error {
 		found = true
-		var checksum, ofItself []byte
-		if err := rows.Scan(append(r.dest(), &g.key, &g.digest, &checksum, &ofItself)...); err != nil {
+		var checksum, ofItself, ofPauses []byte
+		if err := rows.Scan(append(r.dest(), &g.key, &g.digest, &checksum, &ofItself, &ofPauses)...); err != nil {
 			return err
 		}
 		g.tokenRow, g.rotations = r.tokenRow, r.rotations
@@ -155,6 +157,9 @@ func (t *readTx) readToken(id tokens.ID) (r usedRow, err error) {
 			g.refused = t.store.rows.check(ofToken, r.id, r.sum(nil, r.rotations, g.digest, g.key), checksum)
 			if g.refused == nil && r.selfUS.Valid {
 				g.refused = t.store.rows.check(ofSelf, r.id, sumSelf(nil, r.id, r.selfUS.Int64), ofItself)
+			}
+			if g.refused == nil {
+				g.refused = t.store.rows.checkPaused(r.id, r.paused, ofPauses)
 			}
 		}
 		r.oldIP, r.useIP = slices.Clone(r.oldIP), slices.Clone(r.useIP)
@@ -267,9 +272,9 @@ const insertToken = `
 INSERT INTO tokens (id, "user", key, digest, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels,
   description,
                     revoke_us, revoked_by, revoke_reason, blocked_by, row_mac,
-                    self_rotate_until_us, self_mac)
+                    self_rotate_until_us, self_mac, paused, paused_mac, paused_end_us)
 VALUES (?, ?, (SELECT num FROM keys WHERE name = ? AND retire_us IS NULL), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-        ?, ?)
+        ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 // InsertToken implements tokens.TokenWriter.
@@ -294,11 +299,16 @@ func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
 	if err != nil {
 		return err
 	}
+	paused, ofPauses, pauseEnd, err := t.pausedColumns(tok)
+	if err != nil {
+		return err
+	}
 	return t.mustExec("insert a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken), insertToken,
-		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), db.Join(tok.Scopes, " "),
+		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), scopesText(tok.Scopes),
 		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs),
 		labels,
-		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy), checksum, until, ofItself)
+		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy), checksum, until, ofItself,
+		paused, ofPauses, pauseEnd)
 }
 
 // selfRotation returns what is stored of what a token may do by itself.
@@ -319,7 +329,7 @@ func (t *tx) selfRotation(tok tokens.Token) (untilUS, checksum any, err error) {
 
 // set sets what an update writes.
 func (g *guardedToken) set(tok tokens.Token, labels any) {
-	g.name, g.scopes, g.expireUS = tok.Name, strings.Join(tok.Scopes, " "), db.Expiry(tok.ExpireTime)
+	g.name, g.scopes, g.expireUS = tok.Name, scopesText(tok.Scopes), db.Expiry(tok.ExpireTime)
 	g.cidrs, g.labels = db.TextOf(db.CIDRsText(tok.CIDRs)), db.TextOf(labels)
 	g.blockedBy = db.TextOf(db.NullText(tok.BlockedBy))
 }
@@ -329,6 +339,7 @@ const updateToken = `
 UPDATE tokens
 SET name = ?2, name_key = ?3, description = ?4, labels = ?5, scopes = ?6, cidrs = ?7, expire_us = ?8, blocked_by = ?12,
     renew_us = ?13, row_mac = ?14, self_rotate_until_us = ?15, self_mac = ?16,
+    paused = ?17, paused_mac = ?18, paused_end_us = ?19,
     revoke_us     = CASE WHEN revoke_us IS NULL THEN ?9  ELSE revoke_us END,
     revoked_by    = CASE WHEN revoke_us IS NULL THEN ?10 ELSE revoked_by END,
     revoke_reason = CASE WHEN revoke_us IS NULL THEN ?11 ELSE revoke_reason END
@@ -361,11 +372,14 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 	if err != nil {
 		return err
 	}
+	paused, ofPauses, pauseEnd, err := t.pausedColumns(tok)
+	if err != nil {
+		return err
+	}
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
-		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, db.Join(tok.Scopes,
-			" "),
+		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, scopesText(tok.Scopes),
 		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy),
-		db.NullTime(tok.RenewTime), checksum, until, ofItself)
+		db.NullTime(tok.RenewTime), checksum, until, ofItself, paused, ofPauses, pauseEnd)
 }
 
 const revokeTokens = `

@@ -74,6 +74,15 @@ func (p *presented) grant() (scopes, audiences []string) {
 	return scopes, p.access.Audiences
 }
 
+// paused returns the scopes of the presented credential that are paused.
+func (p *presented) paused() []string {
+	paused := p.cred.Token.PausedScopes(p.now)
+	if p.access != nil {
+		paused, _ = Effective(p.access.Scopes, paused)
+	}
+	return paused
+}
+
 // end returns when the presented credential ends; the zero time means never.
 func (p *presented) end() time.Time {
 	at := earliest(p.cred.AcceptedUntil(p.secret), p.cred.Token.ExpireTime)

@@ -18,6 +18,7 @@ func Actions() []Action {
 		ActionTokenRevokeEnd, ActionRowsSeal, ActionTokenSupersededUse, ActionWebhookCreate,
 		ActionWebhookUpdate, ActionWebhookDelete, ActionWebhookRotate, ActionWebhookTest, ActionWebhookRedeliver,
 		ActionWebhookDisable,
+		ActionTokenNarrow, ActionTokenResume, ActionTokenScopesRemoved, ActionTokenNarrowMatching, ActionTokenNarrowEnd,
 	}
 }
 

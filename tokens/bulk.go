@@ -385,16 +385,20 @@ func (b BulkRevocation) revoke(tx Tx, ids []ID, now time.Time) ([]Event, error) 
 
 // CarryOutRevocations carries out revocations that no server is carrying out, until ctx ends: those whose call here
 // ended before them at once, and those whose server ended when it has looked for them, which it does every 5 s. report
-// receives the errors; nil: nobody does.
+// receives the errors; nil: nobody does. It does the same for narrowings, and removes scopes for good that were paused
+// for too long.
 func (s *Service) CarryOutRevocations(ctx context.Context, report func(error)) {
 	every := time.NewTicker(bulkPoll)
 	defer every.Stop()
-	work := s.carryOutAbandoned
+	abandoned := func(ctx context.Context) error {
+		return errors.Join(s.carryOutAbandoned(ctx), s.carryOutAbandonedNarrowings(ctx), s.RemovePausedScopes(ctx))
+	}
+	work := abandoned
 	for {
 		if err := unharmed(ctx, work); err != nil && ctx.Err() == nil && report != nil {
 			report(err)
 		}
-		work = s.carryOutAbandoned
+		work = abandoned
 		select {
 		case key := <-s.unfinished:
 			work = func(ctx context.Context) error {

@@ -55,7 +55,8 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 	var changed []string
 	ended := t.ExpireTime
 	if c.Scopes != nil {
-		_, more := Effective(*c.Scopes, t.Scopes)
+		granted := t.GrantedScopes(now)
+		_, more := Effective(*c.Scopes, granted)
 		if len(more) > 0 {
 			return nil, &Error{
 				Code: CodeInvalid, Reason: "SCOPES_WIDENED",
@@ -64,8 +65,9 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 				Violations: []Violation{{Field: "scopes", Description: "not granted: " + strings.Join(more, " "), Reason: "SCOPES_WIDENED"}},
 			}
 		}
-		if _, gone := Effective(t.Scopes, *c.Scopes); len(gone) > 0 {
-			t.Scopes = *c.Scopes
+		if _, gone := Effective(granted, *c.Scopes); len(gone) > 0 {
+			t.Scopes, _ = Effective(t.Scopes, *c.Scopes) // paused ones stay paused
+			t.dropPaused(func(p Pause) bool { return slices.Contains(gone, p.Scope) })
 			changed = append(changed, "scopes -"+strings.Join(gone, " -"))
 		}
 	}

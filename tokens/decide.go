@@ -118,6 +118,7 @@ type Introspection struct {
 	Effective  []string // granted ∩ held now
 	Suspended  []string // granted, not held now
 	Missing    []string // required, not effective
+	Paused     []string // granted, and taken out of effect until the owner resumes them
 	ExpireTime time.Time
 	ExpiresIn  time.Duration // in whole seconds; 0 with a zero ExpireTime
 	CacheFor   time.Duration

@@ -112,7 +112,7 @@ func (s *Service) Refusal(in *Introspection, required []string) *Error {
 	case in.Ended != nil:
 		return in.Ended.public(CodeUnauthenticated)
 	case in.Decision == InsufficientScope:
-		r := refusal.OfScopes(required, in.Missing, in.Granted)
+		r := refusal.OfScopes(required, in.Missing, in.Granted, in.Paused...)
 		r.ExpireTime, r.RenewURL = in.ExpireTime, s.RenewURL(in.ExpireTime)
 		return &Error{Code: CodeDenied, Reason: r.Reason, Message: r.Text(), Metadata: r.Metadata()}
 	default:

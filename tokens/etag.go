@@ -94,6 +94,9 @@ func (t Token) ETag() string {
 	if t.SelfRotate {
 		parts = append(parts, "self_rotate", instant(t.RenewableUntil))
 	}
+	for _, p := range t.Paused {
+		parts = append(parts, "paused", p.Scope, instant(p.Time))
+	}
 	for _, k := range slices.Sorted(maps.Keys(t.Labels)) {
 		parts = append(parts, k, t.Labels[k])
 	}

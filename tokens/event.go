@@ -67,6 +67,14 @@ const (
 	// The revocation of the tokens that a filter selects: its beginning, with the filter, and its end.
 	ActionTokenRevokeMatching Action = "token.revoke_matching"
 	ActionTokenRevokeEnd      Action = "token.revoke_matching_end"
+
+	// Scopes of a token were paused, resumed by its owner, and removed for good since they were not.
+	ActionTokenNarrow        Action = "token.narrow"
+	ActionTokenResume        Action = "token.resume_scopes"  //nolint:gosec // no credential
+	ActionTokenScopesRemoved Action = "token.scopes_removed" //nolint:gosec // no credential
+	// The narrowing of the tokens that a filter selects: its beginning, with the filter, and its end.
+	ActionTokenNarrowMatching Action = "token.narrow_matching"
+	ActionTokenNarrowEnd      Action = "token.narrow_matching_end"
 )
 
 // Outcome reports whether an action was done.
@@ -115,7 +123,7 @@ func OnlyEnds(events []Event) bool {
 
 func (e Event) ends() bool {
 	switch e.Action {
-	case ActionTokenFirstUse, ActionTokenLeaked, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
+	case ActionTokenNarrow, ActionTokenScopesRemoved, ActionTokenNarrowMatching, ActionTokenNarrowEnd, ActionTokenFirstUse, ActionTokenLeaked, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
 		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd,
 		ActionWebhookDelete, ActionWebhookDisable:
 		return true

@@ -90,7 +90,11 @@ func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, err
 		return Granted{}, s.refusedGrant(ctx, a, ActionTokenExchange, p.cred.Token, err)
 	}
 	g.SubjectExpireTime = p.end()
-	s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.Peer.IP.Unmap().WithZone("")}})
+	use := Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.Peer.IP.Unmap().WithZone("")}}
+	if g.Format == AccessJWT {
+		use.Scopes = g.Scopes // a JWT is not introspected
+	}
+	s.store.RecordUse(use)
 	return g, nil
 }
 

@@ -78,6 +78,11 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	s.describe(&p, out)
 	out.Stale, out.Granted, out.Audiences = held.Stale, granted, audiences
 	out.Effective, out.Suspended = inEffect(granted, held)
+	out.Paused = none
+	if len(p.cred.Token.Paused) > 0 {
+		out.Paused = p.paused()
+		out.Granted = union(granted, out.Paused)
+	}
 	out.Missing = Missing(r.Required, out.Effective)
 	p.facts.ScopesOK = len(out.Missing) == 0
 	out.Decision = Decide(p.facts)
@@ -86,7 +91,9 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 		first = p.firstUse(out)
 	}
 	if out.Decision == Allow {
-		s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}})
+		s.store.RecordUse(Usage{
+			ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}, Scopes: r.Required, Service: a.Name,
+		})
 	}
 	return first, nil
 }
@@ -210,7 +217,7 @@ const maxBatchAnswer = 4 << 20
 // Size returns about how many bytes a result holds.
 func (in *Introspection) Size() int {
 	n := 64
-	for _, list := range [...][]string{in.Effective, in.Effective, in.Suspended, in.Missing, in.Granted, in.Audiences} {
+	for _, list := range [...][]string{in.Effective, in.Effective, in.Suspended, in.Missing, in.Paused, in.Granted, in.Audiences} {
 		for _, s := range list {
 			n += len(s) + 4
 		}

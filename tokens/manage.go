@@ -19,7 +19,11 @@ func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, e
 	}
 	var t Token
 	err = s.store.View(ctx, func(tx ReadTx) error {
-		_, t, err = owned(tx, user, id)
+		if _, t, err = owned(tx, user, id); err != nil {
+			return err
+		}
+		uses, err := usesOf(tx, t)
+		t.Uses = &uses
 		return err
 	})
 	if err != nil {

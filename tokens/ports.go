@@ -62,12 +62,21 @@ type ServiceMarker interface {
 	ServiceMark() uint64
 }
 
+// UseFlusher is a Store that can save what RecordUse was given of scopes before it returns.
+type UseFlusher interface {
+	FlushUses(ctx context.Context) error
+}
+
 // Usage is an entry for RecordUse.
 type Usage struct {
 	ID   ID
 	Kind Kind // zero: KindPersonal
 	// Use is the last use; zero: there is only a Rekey. A store keeps it for personal access tokens only.
 	Use Use
+	// Scopes are those that the use needed, all of them in effect; they are counted. A use that a Service asked about
+	// without saying which it needed counts as one of any scope.
+	Scopes  []string
+	Service string // the asking service; empty: none asked
 	// Rekey, when not nil, replaces the digest Rekey.Old by Rekey.New if the credential still has Old.
 	Rekey *Rekey
 }
@@ -85,6 +94,7 @@ type ReadTx interface {
 	FeatureReader
 	AudienceReader
 	BulkReader
+	NarrowingReader
 	GrantReader
 	PageSessionReader
 	WebhookReader
@@ -105,6 +115,12 @@ type TokenReader interface {
 	LiveTokens(userKey int64, now time.Time) ([]LiveToken, error)
 	ExceedingReader
 	InventoryReader
+	// ScopeUses reads what is stored of the uses of tokens by scope, without Since. Tokens without any are left out.
+	ScopeUses(ids []ID) (map[ID]ScopeUses, error)
+	// UsesSince returns since when uses are recorded by scope; zero: since there have been tokens.
+	UsesSince() (time.Time, error)
+	// EndedPauses lists tokens that are not revoked and have a paused scope whose pause is over at a time, at most limit.
+	EndedPauses(now time.Time, limit int) ([]ID, error)
 	// Request reads the record of an idempotent request, unless it has expired at now. ErrNotFound.
 	Request(key RequestKey, now time.Time) (Request, error)
 }
@@ -133,6 +149,24 @@ type BulkReader interface {
 	AbandonedBulkRevocation(before time.Time) (BulkRevocation, error)
 	// NextBulkPart reads the part with the lowest number of those that are left. ErrNotFound.
 	NextBulkPart(key PlanKey) (BulkPart, error)
+}
+
+// NarrowingReader reads narrowings of many tokens.
+type NarrowingReader interface {
+	// Narrowing reads a narrowing by its plan. ErrNotFound.
+	Narrowing(key PlanKey) (Narrowing, error)
+	// AbandonedNarrowing reads a narrowing under way whose WorkTime is before a time. ErrNotFound.
+	AbandonedNarrowing(before time.Time) (Narrowing, error)
+	// NextNarrowingPart reads the part with the lowest number of those that are left. ErrNotFound.
+	NextNarrowingPart(key PlanKey) (BulkPart, error)
+}
+
+// NarrowingWriter writes narrowings of many tokens. It narrows no token.
+type NarrowingWriter interface {
+	// InsertNarrowing adds a narrowing with its parts. ErrTaken when the plan has one.
+	InsertNarrowing(n Narrowing, parts []BulkPart) error
+	// UpdateNarrowing writes Narrowed, Scopes, WorkTime and EndTime, and removes the part with that number. ErrNotFound.
+	UpdateNarrowing(n Narrowing, part int) error
 }
 
 // BulkWriter writes revocations of many tokens. It revokes no token.
@@ -227,6 +261,7 @@ type Tx interface {
 	AccessWriter
 	FamilyWriter
 	BulkWriter
+	NarrowingWriter
 	LogWriter
 	PageSessionWriter
 	WebhookWriter
@@ -237,7 +272,7 @@ type TokenWriter interface {
 	// InsertToken adds a token with its current secret. ErrTaken when the id exists.
 	InsertToken(t Token, h Hash) error
 	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, RenewTime, SelfRotate, RenewableUntil,
-	// BlockedBy and Revocation of the token with t.ID. An existing revocation is never changed or removed. ErrNotFound.
+	// Paused, BlockedBy and Revocation of the token with t.ID. An existing revocation is never changed or removed. ErrNotFound.
 	UpdateToken(t Token) error
 	RotationWriter
 	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns their ids, oldest

@@ -58,7 +58,11 @@ func (s *Service) Refresh(ctx context.Context, r RefreshRequest) (Granted, error
 	if err != nil {
 		return Granted{}, s.refusedGrant(ctx, a, ActionTokenRefresh, p.cred.Token, err)
 	}
-	s.store.RecordUse(Usage{ID: p.cred.Token.ID, Use: Use{Time: now, IP: r.Peer.IP.Unmap().WithZone("")}})
+	use := Usage{ID: p.cred.Token.ID, Use: Use{Time: now, IP: r.Peer.IP.Unmap().WithZone("")}}
+	if g.Format == AccessJWT {
+		use.Scopes = g.Scopes // a JWT is not introspected
+	}
+	s.store.RecordUse(use)
 	return g, nil
 }
 

@@ -26,7 +26,7 @@ type Token struct {
 	Name        string
 	Description string
 	Labels      map[string]string
-	Scopes      []string // as granted: sorted, without duplicates, never empty
+	Scopes      []string // as granted, without those that are paused: sorted, without duplicates; empty if all are paused
 	Audiences   []string // sorted, without duplicates; empty: none in particular
 	CIDRs       []netip.Prefix
 	IssueTime   time.Time
@@ -49,6 +49,11 @@ type Token struct {
 	// it may not. Lookup does not set them.
 	SelfRotate     bool      `json:",omitempty"` // earlier versions did not know it, see the fingerprint of a mint
 	RenewableUntil time.Time `json:",omitzero"`
+	// Paused are scopes that were granted and are not in effect, sorted; none of them is in Scopes. The owner may resume
+	// them for PauseLife.
+	Paused []Pause `json:",omitempty"`
+	// Uses says what is known of the uses of the token by scope. Only the method Token of a Service sets it.
+	Uses *ScopeUses `json:"-"`
 }
 
 // Revocation says when, by whom and why a token or service was revoked. It is final.

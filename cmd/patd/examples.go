@@ -37,6 +37,9 @@ func examples() map[string]string {
 		"token rotate":          "patd token rotate --user alice 15ODq7pq8Hy --grace 7d --ttl 90d > export.token",
 		"token revoke":          "patd token revoke --user alice 15ODq7pq8Hy --reason 'no longer used'",
 		"token cancel-rotation": "patd token cancel-rotation --user alice 15ODq7pq8Hy",
+		"token narrow":          "patd token narrow --user alice 15ODq7pq8Hy\npatd token narrow --user alice --unused-for 90d --confirm 15ODq7pq8Hy",
+		"token resume-scopes":   "patd token resume-scopes --user alice --scope reports.read 15ODq7pq8Hy",
+		"token narrow-matching": "patd token narrow-matching --label team=infra --unused-for 90d\npatd token narrow-matching --label team=infra --unused-for 90d --confirm 12",
 		"token revoke-matching": "patd token revoke-matching --scope deploy.run --unused-since 90d\n" +
 			"patd token revoke-matching --scope deploy.run --unused-since 90d --confirm 12 --reason 'not in use'",
 		"user features": "patd user features alice\n" +

@@ -63,6 +63,7 @@ type Cache struct {
 	accesses accesses
 	services services
 	keys     keyNames
+	askers   serviceNames
 	bypassed atomic.Uint64
 }
 
@@ -83,13 +84,14 @@ func New(s Source, o Options) *Cache {
 	}
 	c.shards = make([]shard, n)
 	for i := range c.shards {
-		c.shards[i].init(int(o.Size)/16*13/n, s.Uses().Record)
+		c.shards[i].init(int(o.Size)/16*13/n, s.Uses().Record, s.Uses().RecordDetail, &c.askers)
 	}
 	c.users.init(int(o.Size) / 16 * 2)
 	c.accesses.init(int(o.Size) / 16)
 	c.services.clear()
 	c.applied.Store(c.feed.Subscribe(listener{c}))
 	s.Uses().Keep(keeper{c})
+	s.Uses().KeepDetails(keeper{c})
 	return c
 }
 
@@ -231,7 +233,7 @@ func (c *Cache) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 
 // RecordUse implements tokens.Store. The use of a token that is in memory is recorded there.
 func (c *Cache) RecordUse(u tokens.Usage) {
-	if usage.IsUse(u) && c.shard(u.ID).note(u.ID, usage.Of(u.Use)) {
+	if usage.IsUse(u) && c.shard(u.ID).note(u.ID, usage.Of(u.Use), &u) {
 		if u.Use = (tokens.Use{}); u.Rekey == nil {
 			return
 		}

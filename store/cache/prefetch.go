@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"slices"
 
 	"patd/store/cache/internal/reclog"
@@ -28,4 +29,12 @@ func (c *Cache) Prefetch(ids []tokens.ID) {
 		}
 		reclog.Prefetch(list)
 	}
+}
+
+// FlushUses implements tokens.UseFlusher, where the source does.
+func (c *Cache) FlushUses(ctx context.Context) error {
+	if f, ok := c.behind.(tokens.UseFlusher); ok {
+		return f.FlushUses(ctx)
+	}
+	return nil
 }

@@ -17,14 +17,16 @@ type shard struct {
 	used    []tokens.ID // those with a use that waits, as far as pending has not returned them
 	waiting int         // how many have a use that waits
 	keep    func(tokens.ID, usage.Use)
+	details shardDetails
 
 	hits   atomic.Uint64
 	misses atomic.Uint64
 }
 
-// init has uses of records that leave be kept by keep.
-func (s *shard) init(room int, keep func(tokens.ID, usage.Use)) {
+// init has uses of records that leave be kept by keep, and details of uses by detail.
+func (s *shard) init(room int, keep func(tokens.ID, usage.Use), detail func(tokens.ID, usage.Detail), names *serviceNames) {
 	s.keep = keep
+	s.details.keep, s.details.names = detail, names
 	s.log.Init(reclog.Config{Room: room, Gone: func(r reclog.Record, _ uint64) { s.gone(r) }})
 }
 
@@ -34,21 +36,22 @@ func (s *shard) gone(r reclog.Record) {
 		s.waiting--
 		s.keep(tokens.ID(r.ID()), tokenRecord(r).use())
 	}
+	s.details.gone(tokenRecord(r))
 }
 
 // clear drops everything, uses that wait excepted, and keeps readings under way from being kept.
 func (s *shard) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waiting > 0 {
+	if s.waiting > 0 || s.details.waiting > 0 {
 		s.log.Each(func(r reclog.Record) bool {
-			if r.Marks()&useWaits != 0 {
+			if r.Marks()&useWaits != 0 || tokenRecord(r).hasDetails() {
 				s.log.Remove(r.ID())
 			}
-			return s.waiting > 0
+			return s.waiting > 0 || s.details.waiting > 0
 		})
 	}
-	s.used = nil
+	s.used, s.details.used = nil, nil
 	s.log.Clear()
 	s.flights.InvalidateAll()
 }
@@ -75,8 +78,8 @@ func (s *shard) drop(id tokens.ID) {
 	s.flights.Invalidate(id)
 }
 
-// note notes a use of a token, unless a later one is known. False: the token is not here.
-func (s *shard) note(id tokens.ID, u usage.Use) bool {
+// note notes a use of a token, unless a later one is known, and its details. False: the token is not here.
+func (s *shard) note(id tokens.ID, u usage.Use, of *tokens.Usage) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.log.Find(uint64(id))
@@ -84,6 +87,7 @@ func (s *shard) note(id tokens.ID, u usage.Use) bool {
 		return false
 	}
 	marks := r.Marks()
+	s.details.note(tokenRecord(r), &u, of)
 	if int64(marks>>useBits) >= u.Micros {
 		return true
 	}

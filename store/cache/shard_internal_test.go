@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"patd/store/cache/internal/reclog"
 	"patd/store/usage"
@@ -30,13 +31,16 @@ type usesModel struct {
 	now                 int64
 	kept, written, want map[tokens.ID]int64
 	left                []tokens.ID // to be written
+
+	detailsModel
 }
 
 func newUsesModel(seed uint64) *usesModel {
 	m := &usesModel{
 		rnd: rand.New(rand.NewPCG(seed, 1)), kept: map[tokens.ID]int64{}, written: map[tokens.ID]int64{}, want: map[tokens.ID]int64{},
 	}
-	m.init(4<<10, func(id tokens.ID, u usage.Use) { m.kept[id] = max(m.kept[id], u.Micros) })
+	m.init(4<<10, func(id tokens.ID, u usage.Use) { m.kept[id] = max(m.kept[id], u.Micros) },
+		func(id tokens.ID, d usage.Detail) { m.handed(id, d) }, &m.askers)
 	return m
 }
 
@@ -46,11 +50,17 @@ func (m *usesModel) step() {
 	case op < 35:
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.put(reclog.Make(make([]byte, []int{96, 104, 200, 256, 264, 800}[m.rnd.IntN(6)]), uint64(id)))
+		m.put(m.record(id))
 	case op < 70:
 		m.now++
-		if m.note(id, usage.Use{Micros: m.now - int64(m.rnd.IntN(3))}) {
+		if m.rnd.IntN(50) == 0 {
+			m.now += usage.DayMicros
+		}
+		u := tokens.Usage{ID: id, Use: tokens.Use{Time: time.UnixMicro(m.now - int64(m.rnd.IntN(3)))}}
+		m.needs(&u)
+		if m.note(id, usage.Of(u.Use), &u) {
 			m.want[id] = max(m.want[id], m.noted(id))
+			m.count(u)
 		}
 	case op < 80:
 		m.drop(id)
@@ -68,9 +78,11 @@ func (m *usesModel) step() {
 		if u, ok := m.take(id); ok {
 			m.written[id] = max(m.written[id], u.Micros)
 		}
+		m.writeDetails()
 	default:
 		for _, id := range m.left {
 			m.requeue(id)
+			m.requeueDetails(id)
 		}
 		m.left = nil
 	}
@@ -101,6 +113,9 @@ func (m *usesModel) wrong() string {
 		if have < m.want[id] {
 			return "a use is lost"
 		}
+	}
+	if text := m.detailsWrong(); text != "" {
+		return text
 	}
 	if flagged != m.waiting {
 		return "it does not know how many uses wait"

@@ -21,6 +21,7 @@ import (
 //	24  address of the last use, which is read and written under the lock of the shard
 //	40  key of the user; 48 issue and 56 expire time; 64 digest of the current secret
 //	96  name, scopes, and the optional parts in the order of their bits; counts and lengths are uvarints
+//	at the end, in words that are written under the lock of the shard: counts of uses by scope, see usedetails.go
 type tokenRecord reclog.Record
 
 const (
@@ -51,6 +52,7 @@ const (
 	partCIDRs
 	partRevocation
 	partBlocked
+	partPaused
 	partRotated // the serial of the current secret; those of the older ones count down from it
 )
 
@@ -103,6 +105,10 @@ func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool)) (rec
 		b = append(b, s.Hash.Sum[:]...)
 	}
 	b[tokenParts] = parts
+	for len(b)%reclog.Align != 0 {
+		b = append(b, 0)
+	}
+	b = append(b, make([]byte, detailSize(len(t.Scopes)))...)
 	return reclog.Make(b, uint64(t.ID)), true
 }
 
@@ -156,6 +162,13 @@ func packParts(b []byte, t *tokens.Token) (_ []byte, parts byte) {
 	if t.BlockedBy != "" {
 		parts |= partBlocked
 		b = packText(b, t.BlockedBy)
+	}
+	if len(t.Paused) > 0 {
+		parts |= partPaused
+		b = binary.AppendUvarint(b, uint64(len(t.Paused)))
+		for _, p := range t.Paused {
+			b = packText(binary.LittleEndian.AppendUint64(b, uint64(p.Time.UnixMicro())), p.Scope)
+		}
 	}
 	return b, parts
 }
@@ -308,6 +321,13 @@ func (p *parser) parts(parts byte, t *tokens.Token) (serial int64) {
 	}
 	if parts&partBlocked != 0 {
 		t.BlockedBy = p.text()
+	}
+	if parts&partPaused != 0 {
+		t.Paused = make([]tokens.Pause, p.count())
+		for i := range t.Paused {
+			t.Paused[i].Time = p.time()
+			t.Paused[i].Scope = p.text()
+		}
 	}
 	if parts&partRotated != 0 {
 		serial = int64(p.count())

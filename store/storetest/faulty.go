@@ -205,6 +205,14 @@ func (f *Faulty) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 // RecordUse implements tokens.Store. It cannot fail.
 func (f *Faulty) RecordUse(s tokens.Usage) { f.st.RecordUse(s) }
 
+// FlushUses implements tokens.UseFlusher, where the store does.
+func (f *Faulty) FlushUses(ctx context.Context) error {
+	if st, ok := f.st.(tokens.UseFlusher); ok {
+		return st.FlushUses(ctx)
+	}
+	return nil
+}
+
 // RecordVisit implements tokens.Store.
 func (f *Faulty) RecordVisit(ctx context.Context, key tokens.SessionKey, v tokens.Visit) error {
 	if err := f.at(ctx, OpRecordVisit); err != nil {

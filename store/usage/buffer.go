@@ -41,13 +41,18 @@ type Keeper interface {
 // Buffer gathers last uses and digests that move until they are written. It is safe for concurrent use.
 type Buffer struct {
 	uses     uses
+	details  details
 	rekeys   rekeys
 	dropped  atomic.Uint64
 	wake     chan struct{} // a level: something should be written soon
 	flushing chan struct{} // has one place, for the writer of uses
 
+	flushingDetails chan struct{}
+
 	mu      sync.Mutex
 	keepers []Keeper // uses is the last; never written to, only replaced
+
+	keepDetails []DetailKeeper // likewise: details is the last
 }
 
 // NewBuffer makes an empty buffer, which has room for so many last uses; 0: for a million.
@@ -55,10 +60,13 @@ func NewBuffer(room int64) *Buffer {
 	if room <= 0 {
 		room = maxUses
 	}
-	b := &Buffer{wake: make(chan struct{}, 1), flushing: make(chan struct{}, 1)}
+	b := &Buffer{wake: make(chan struct{}, 1), flushing: make(chan struct{}, 1),
+		flushingDetails: make(chan struct{}, 1)}
 	b.uses.init(room, &b.dropped, b.wakeUp)
 	b.rekeys = rekeys{dropped: &b.dropped, known: make(map[Credential][]tokens.Rekey)}
 	b.keepers = []Keeper{&b.uses}
+	b.details.init(&b.dropped, b.wakeUp)
+	b.keepDetails = []DetailKeeper{&b.details}
 	return b
 }
 
@@ -68,6 +76,13 @@ func (b *Buffer) Keep(k Keeper) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.keepers = slices.Insert(slices.Clone(b.keepers), 0, k)
+}
+
+// KeepDetails has the details of a keeper written. Details that leave it go to RecordDetail.
+func (b *Buffer) KeepDetails(k DetailKeeper) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keepDetails = slices.Insert(slices.Clone(b.keepDetails), 0, k)
 }
 
 func (b *Buffer) keeping() []Keeper {

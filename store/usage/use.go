@@ -44,3 +44,21 @@ type Used struct {
 func IsUse(u tokens.Usage) bool {
 	return (u.Kind == 0 || u.Kind == secret.KindPersonal) && !u.Use.Time.IsZero()
 }
+
+// DetailOf returns the details of a use; nil: it has none.
+func DetailOf(u tokens.Usage) *Detail {
+	if len(u.Scopes) == 0 && u.Service == "" {
+		return nil
+	}
+	d, day := new(Detail), max(u.Use.Time.UnixMicro(), 0)/DayMicros
+	for _, s := range u.Scopes {
+		d.AddScope(ScopeUse{Scope: s, Day: day, Count: 1})
+	}
+	if len(u.Scopes) == 0 {
+		d.AddScope(ScopeUse{Day: day, Count: 1})
+	}
+	if u.Service != "" {
+		d.AddSource(Source{IP: u.Use.IP, Service: u.Service, Micros: u.Use.Time.UnixMicro()})
+	}
+	return d
+}

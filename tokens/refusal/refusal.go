@@ -56,6 +56,7 @@ const (
 	KeyRequiredScopes  = "required_scopes"
 	KeyMissingScopes   = "missing_scopes"   // required, and never granted
 	KeySuspendedScopes = "suspended_scopes" // required and granted, but not held by the user now
+	KeyPausedScopes    = "paused_scopes"    // required and granted, but paused: the owner may resume them
 )
 
 // Headers, of which clients of gateways and services learn when to renew their token. gRPC has them as metadata.
@@ -77,9 +78,9 @@ type Refusal struct {
 	ExpireTime time.Time
 	// RenewURL is where the user renews the token; empty: it is not due.
 	RenewURL string
-	// Required are the scopes that the request needs. Missing are those of them that were never granted, Suspended
-	// those that the user does not hold now. All are empty but for ScopesMissing.
-	Required, Missing, Suspended []string
+	// Required are the scopes that the request needs. Missing are those of them that were never granted, Paused those
+	// that the owner may resume, Suspended those that the user does not hold now. All are empty but for ScopesMissing.
+	Required, Missing, Suspended, Paused []string
 }
 
 // Time returns an instant as texts and headers have it: in UTC, cut to whole seconds, so that a token never seems to
@@ -92,11 +93,13 @@ func Time(t time.Time) string {
 }
 
 // OfScopes returns the refusal of an active token that lacks some of the required scopes. granted and missing are
-// sorted.
-func OfScopes(required, missing, granted []string) Refusal {
+// sorted; paused are among granted.
+func OfScopes(required, missing, granted []string, paused ...string) Refusal {
 	r := Refusal{Reason: ScopesMissing, Required: required}
 	for _, scope := range missing {
-		if _, ok := slices.BinarySearch(granted, scope); ok {
+		if slices.Contains(paused, scope) {
+			r.Paused = append(r.Paused, scope)
+		} else if _, ok := slices.BinarySearch(granted, scope); ok {
 			r.Suspended = append(r.Suspended, scope)
 		} else {
 			r.Missing = append(r.Missing, scope)
@@ -145,6 +148,9 @@ func (r Refusal) scopes() string {
 	if len(r.Suspended) > 0 {
 		parts = append(parts, "its user does not hold "+strings.Join(r.Suspended, " ")+" now")
 	}
+	if len(r.Paused) > 0 {
+		parts = append(parts, "its owner can resume "+strings.Join(r.Paused, " ")+", which was paused")
+	}
 	if len(parts) == 0 {
 		return "the token lacks a scope that this request needs"
 	}
@@ -170,6 +176,7 @@ func (r Refusal) Metadata() map[string]string {
 		add(KeyRequiredScopes, strings.Join(r.Required, " "))
 		add(KeyMissingScopes, strings.Join(r.Missing, " "))
 		add(KeySuspendedScopes, strings.Join(r.Suspended, " "))
+		add(KeyPausedScopes, strings.Join(r.Paused, " "))
 	}
 	if len(m) == 0 {
 		return nil

@@ -238,8 +238,11 @@ type IntrospectResponse struct {
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Effective scopes: granted, and held by the user now. Sorted.
 	EffectiveScopes []string `protobuf:"bytes,22,rep,name=effective_scopes,json=effectiveScopes,proto3" json:"effective_scopes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Granted, but paused (NarrowToken): not in effect until the owner resumes them. None of them is among
+	// suspended_scopes. Sorted.
+	PausedScopes  []string `protobuf:"bytes,23,rep,name=paused_scopes,json=pausedScopes,proto3" json:"paused_scopes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IntrospectResponse) Reset() {
@@ -422,6 +425,13 @@ func (x *IntrospectResponse) GetEndTime() *timestamppb.Timestamp {
 func (x *IntrospectResponse) GetEffectiveScopes() []string {
 	if x != nil {
 		return x.EffectiveScopes
+	}
+	return nil
+}
+
+func (x *IntrospectResponse) GetPausedScopes() []string {
+	if x != nil {
+		return x.PausedScopes
 	}
 	return nil
 }
@@ -962,7 +972,12 @@ type ReportUsesRequest_Use struct {
 	// When. One in the future counts as now.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// Address of the client, if known.
-	ClientIp      string `protobuf:"bytes,3,opt,name=client_ip,json=clientIp,proto3" json:"client_ip,omitempty"`
+	ClientIp string `protobuf:"bytes,3,opt,name=client_ip,json=clientIp,proto3" json:"client_ip,omitempty"`
+	// Scopes that this use and those since the last report needed, at most 256. Those that are not in effect are left
+	// out of the record. Empty: any scope may have been needed.
+	Scopes []string `protobuf:"bytes,4,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// True: besides those of scopes there were uses of which nothing is known.
+	Unscoped      bool `protobuf:"varint,5,opt,name=unscoped,proto3" json:"unscoped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1018,6 +1033,20 @@ func (x *ReportUsesRequest_Use) GetClientIp() string {
 	return ""
 }
 
+func (x *ReportUsesRequest_Use) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *ReportUsesRequest_Use) GetUnscoped() bool {
+	if x != nil {
+		return x.Unscoped
+	}
+	return false
+}
+
 var File_patd_v1_introspection_proto protoreflect.FileDescriptor
 
 const file_patd_v1_introspection_proto_rawDesc = "" +
@@ -1027,7 +1056,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tB\x03\xe0A\x02R\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12'\n" +
 	"\x0frequired_scopes\x18\x03 \x03(\tR\x0erequiredScopes\x12\x1b\n" +
-	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\x99\t\n" +
+	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xbe\t\n" +
 	"\x12IntrospectResponse\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\bR\x06active\x12@\n" +
 	"\bdecision\x18\x02 \x01(\x0e2$.patd.v1.IntrospectResponse.DecisionR\bdecision\x12\x19\n" +
@@ -1054,7 +1083,8 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\tclient_id\x18\x13 \x01(\tR\bclientId\x12\"\n" +
 	"\rany_client_ip\x18\x14 \x01(\bR\vanyClientIp\x125\n" +
 	"\bend_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12)\n" +
-	"\x10effective_scopes\x18\x16 \x03(\tR\x0feffectiveScopes\x1a9\n" +
+	"\x10effective_scopes\x18\x16 \x03(\tR\x0feffectiveScopes\x12#\n" +
+	"\rpaused_scopes\x18\x17 \x03(\tR\fpausedScopes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +
@@ -1097,13 +1127,15 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\n" +
 	"start_over\x18\x03 \x01(\bR\tstartOver\x12\x1b\n" +
 	"\ttoken_ids\x18\x04 \x03(\tR\btokenIds\x12\x14\n" +
-	"\x05users\x18\x05 \x03(\tR\x05users\"\xb6\x01\n" +
+	"\x05users\x18\x05 \x03(\tR\x05users\"\xeb\x01\n" +
 	"\x11ReportUsesRequest\x122\n" +
-	"\x04uses\x18\x01 \x03(\v2\x1e.patd.v1.ReportUsesRequest.UseR\x04uses\x1am\n" +
+	"\x04uses\x18\x01 \x03(\v2\x1e.patd.v1.ReportUsesRequest.UseR\x04uses\x1a\xa1\x01\n" +
 	"\x03Use\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
-	"\tclient_ip\x18\x03 \x01(\tR\bclientIp\"\x14\n" +
+	"\tclient_ip\x18\x03 \x01(\tR\bclientIp\x12\x16\n" +
+	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x1a\n" +
+	"\bunscoped\x18\x05 \x01(\bR\bunscoped\"\x14\n" +
 	"\x12ReportUsesResponse2\xf4\x03\n" +
 	"\x14IntrospectionService\x12`\n" +
 	"\n" +

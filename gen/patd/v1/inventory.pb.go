@@ -10,6 +10,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -296,6 +297,208 @@ func (x *BulkRevokeTokensResponse) GetDone() bool {
 	return false
 }
 
+// BulkNarrowTokensRequest asks what would be paused, or pauses it. Exactly one of dry_run and plan is given.
+type BulkNarrowTokensRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which tokens; not empty (FILTER_REQUIRED). At most 1 000 000 of them, of which active ones are narrowed.
+	Filter *TokenFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Pause the scopes that were not used for so long, in whole days, such as "90d" over REST; absent: those that were
+	// never used. Tokens whose uses were not recorded for so long are left alone.
+	UnusedFor *durationpb.Duration `protobuf:"bytes,2,opt,name=unused_for,json=unusedFor,proto3" json:"unused_for,omitempty"`
+	// True: narrow tokens too that were used, in that time, where the service did not say what it required. Any of their
+	// scopes may be in use. Without it they are left alone.
+	IncludeUnscoped bool `protobuf:"varint,3,opt,name=include_unscoped,json=includeUnscoped,proto3" json:"include_unscoped,omitempty"`
+	// True: nothing is paused.
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The plan of a dry run of the same request, at most an hour old.
+	Plan          string `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BulkNarrowTokensRequest) Reset() {
+	*x = BulkNarrowTokensRequest{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BulkNarrowTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BulkNarrowTokensRequest) ProtoMessage() {}
+
+func (x *BulkNarrowTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BulkNarrowTokensRequest.ProtoReflect.Descriptor instead.
+func (*BulkNarrowTokensRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BulkNarrowTokensRequest) GetFilter() *TokenFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *BulkNarrowTokensRequest) GetUnusedFor() *durationpb.Duration {
+	if x != nil {
+		return x.UnusedFor
+	}
+	return nil
+}
+
+func (x *BulkNarrowTokensRequest) GetIncludeUnscoped() bool {
+	if x != nil {
+		return x.IncludeUnscoped
+	}
+	return false
+}
+
+func (x *BulkNarrowTokensRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *BulkNarrowTokensRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+// BulkNarrowTokensResponse says what would be paused, or how far the narrowing is.
+type BulkNarrowTokensResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many tokens of the plan have scopes to pause.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// How many scopes of them, in a dry run.
+	ScopeCount int64 `protobuf:"varint,2,opt,name=scope_count,json=scopeCount,proto3" json:"scope_count,omitempty"`
+	// How many tokens a dry run leaves alone, since their uses were not recorded for so long.
+	NotRecordedCount int64 `protobuf:"varint,3,opt,name=not_recorded_count,json=notRecordedCount,proto3" json:"not_recorded_count,omitempty"`
+	// How many tokens a dry run leaves alone, since they were used where the service did not say what it required.
+	UnscopedCount int64 `protobuf:"varint,4,opt,name=unscoped_count,json=unscopedCount,proto3" json:"unscoped_count,omitempty"`
+	// The plan.
+	Plan string `protobuf:"bytes,5,opt,name=plan,proto3" json:"plan,omitempty"`
+	// Until when the plan can be used; absent: this is no dry run.
+	PlanExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=plan_expire_time,json=planExpireTime,proto3" json:"plan_expire_time,omitempty"`
+	// How many tokens are narrowed so far.
+	NarrowedCount int64 `protobuf:"varint,7,opt,name=narrowed_count,json=narrowedCount,proto3" json:"narrowed_count,omitempty"`
+	// How many scopes are paused so far.
+	PausedScopeCount int64 `protobuf:"varint,8,opt,name=paused_scope_count,json=pausedScopeCount,proto3" json:"paused_scope_count,omitempty"`
+	// True: all tokens of the plan are narrowed. False: it is a dry run, or the server goes on.
+	Done          bool `protobuf:"varint,9,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BulkNarrowTokensResponse) Reset() {
+	*x = BulkNarrowTokensResponse{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BulkNarrowTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BulkNarrowTokensResponse) ProtoMessage() {}
+
+func (x *BulkNarrowTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BulkNarrowTokensResponse.ProtoReflect.Descriptor instead.
+func (*BulkNarrowTokensResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BulkNarrowTokensResponse) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *BulkNarrowTokensResponse) GetScopeCount() int64 {
+	if x != nil {
+		return x.ScopeCount
+	}
+	return 0
+}
+
+func (x *BulkNarrowTokensResponse) GetNotRecordedCount() int64 {
+	if x != nil {
+		return x.NotRecordedCount
+	}
+	return 0
+}
+
+func (x *BulkNarrowTokensResponse) GetUnscopedCount() int64 {
+	if x != nil {
+		return x.UnscopedCount
+	}
+	return 0
+}
+
+func (x *BulkNarrowTokensResponse) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *BulkNarrowTokensResponse) GetPlanExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PlanExpireTime
+	}
+	return nil
+}
+
+func (x *BulkNarrowTokensResponse) GetNarrowedCount() int64 {
+	if x != nil {
+		return x.NarrowedCount
+	}
+	return 0
+}
+
+func (x *BulkNarrowTokensResponse) GetPausedScopeCount() int64 {
+	if x != nil {
+		return x.PausedScopeCount
+	}
+	return 0
+}
+
+func (x *BulkNarrowTokensResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 // SearchTokensRequest selects tokens. Filters are joined by AND; what is absent selects all.
 type SearchTokensRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -331,7 +534,7 @@ type SearchTokensRequest struct {
 
 func (x *SearchTokensRequest) Reset() {
 	*x = SearchTokensRequest{}
-	mi := &file_patd_v1_inventory_proto_msgTypes[3]
+	mi := &file_patd_v1_inventory_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +546,7 @@ func (x *SearchTokensRequest) String() string {
 func (*SearchTokensRequest) ProtoMessage() {}
 
 func (x *SearchTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_inventory_proto_msgTypes[3]
+	mi := &file_patd_v1_inventory_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +559,7 @@ func (x *SearchTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchTokensRequest.ProtoReflect.Descriptor instead.
 func (*SearchTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{3}
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SearchTokensRequest) GetPageSize() int32 {
@@ -457,7 +660,7 @@ type SearchTokensResponse struct {
 
 func (x *SearchTokensResponse) Reset() {
 	*x = SearchTokensResponse{}
-	mi := &file_patd_v1_inventory_proto_msgTypes[4]
+	mi := &file_patd_v1_inventory_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +672,7 @@ func (x *SearchTokensResponse) String() string {
 func (*SearchTokensResponse) ProtoMessage() {}
 
 func (x *SearchTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_inventory_proto_msgTypes[4]
+	mi := &file_patd_v1_inventory_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +685,7 @@ func (x *SearchTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchTokensResponse.ProtoReflect.Descriptor instead.
 func (*SearchTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{4}
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SearchTokensResponse) GetTokens() []*Token {
@@ -503,7 +706,7 @@ var File_patd_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_patd_v1_inventory_proto_rawDesc = "" +
 	"\n" +
-	"\x17patd/v1/inventory.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13patd/v1/token.proto\"\xc3\x03\n" +
+	"\x17patd/v1/inventory.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13patd/v1/token.proto\"\xc3\x03\n" +
 	"\vTokenFilter\x12\x12\n" +
 	"\x04user\x18\x03 \x01(\tR\x04user\x12*\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x14.patd.v1.Token.StateR\x05state\x12\x14\n" +
@@ -529,7 +732,25 @@ const file_patd_v1_inventory_proto_rawDesc = "" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12D\n" +
 	"\x10plan_expire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0eplanExpireTime\x12#\n" +
 	"\rrevoked_count\x18\x04 \x01(\x03R\frevokedCount\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\"\xa5\x04\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\"\xde\x01\n" +
+	"\x17BulkNarrowTokensRequest\x121\n" +
+	"\x06filter\x18\x01 \x01(\v2\x14.patd.v1.TokenFilterB\x03\xe0A\x02R\x06filter\x128\n" +
+	"\n" +
+	"unused_for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tunusedFor\x12)\n" +
+	"\x10include_unscoped\x18\x03 \x01(\bR\x0fincludeUnscoped\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04plan\x18\x05 \x01(\tR\x04plan\"\xe9\x02\n" +
+	"\x18BulkNarrowTokensResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x1f\n" +
+	"\vscope_count\x18\x02 \x01(\x03R\n" +
+	"scopeCount\x12,\n" +
+	"\x12not_recorded_count\x18\x03 \x01(\x03R\x10notRecordedCount\x12%\n" +
+	"\x0eunscoped_count\x18\x04 \x01(\x03R\runscopedCount\x12\x12\n" +
+	"\x04plan\x18\x05 \x01(\tR\x04plan\x12D\n" +
+	"\x10plan_expire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0eplanExpireTime\x12%\n" +
+	"\x0enarrowed_count\x18\a \x01(\x03R\rnarrowedCount\x12,\n" +
+	"\x12paused_scope_count\x18\b \x01(\x03R\x10pausedScopeCount\x12\x12\n" +
+	"\x04done\x18\t \x01(\bR\x04done\"\xa5\x04\n" +
 	"\x13SearchTokensRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -551,11 +772,12 @@ const file_patd_v1_inventory_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +
 	"\x14SearchTokensResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x0e.patd.v1.TokenR\x06tokens\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xea\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xe1\x02\n" +
 	"\x10InventoryService\x12_\n" +
 	"\fSearchTokens\x12\x1c.patd.v1.SearchTokensRequest\x1a\x1d.patd.v1.SearchTokensResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/tokens\x12u\n" +
-	"\x10BulkRevokeTokens\x12 .patd.v1.BulkRevokeTokensRequest\x1a!.patd.v1.BulkRevokeTokensResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/tokens:revokeB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
+	"\x10BulkRevokeTokens\x12 .patd.v1.BulkRevokeTokensRequest\x1a!.patd.v1.BulkRevokeTokensResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/tokens:revoke\x12u\n" +
+	"\x10BulkNarrowTokens\x12 .patd.v1.BulkNarrowTokensRequest\x1a!.patd.v1.BulkNarrowTokensResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/tokens:narrowB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
 var (
 	file_patd_v1_inventory_proto_rawDescOnce sync.Once
@@ -569,42 +791,50 @@ func file_patd_v1_inventory_proto_rawDescGZIP() []byte {
 	return file_patd_v1_inventory_proto_rawDescData
 }
 
-var file_patd_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_patd_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_patd_v1_inventory_proto_goTypes = []any{
 	(*TokenFilter)(nil),              // 0: patd.v1.TokenFilter
 	(*BulkRevokeTokensRequest)(nil),  // 1: patd.v1.BulkRevokeTokensRequest
 	(*BulkRevokeTokensResponse)(nil), // 2: patd.v1.BulkRevokeTokensResponse
-	(*SearchTokensRequest)(nil),      // 3: patd.v1.SearchTokensRequest
-	(*SearchTokensResponse)(nil),     // 4: patd.v1.SearchTokensResponse
-	nil,                              // 5: patd.v1.TokenFilter.LabelEntry
-	nil,                              // 6: patd.v1.SearchTokensRequest.LabelEntry
-	(Token_State)(0),                 // 7: patd.v1.Token.State
-	(*timestamppb.Timestamp)(nil),    // 8: google.protobuf.Timestamp
-	(*Token)(nil),                    // 9: patd.v1.Token
+	(*BulkNarrowTokensRequest)(nil),  // 3: patd.v1.BulkNarrowTokensRequest
+	(*BulkNarrowTokensResponse)(nil), // 4: patd.v1.BulkNarrowTokensResponse
+	(*SearchTokensRequest)(nil),      // 5: patd.v1.SearchTokensRequest
+	(*SearchTokensResponse)(nil),     // 6: patd.v1.SearchTokensResponse
+	nil,                              // 7: patd.v1.TokenFilter.LabelEntry
+	nil,                              // 8: patd.v1.SearchTokensRequest.LabelEntry
+	(Token_State)(0),                 // 9: patd.v1.Token.State
+	(*timestamppb.Timestamp)(nil),    // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 11: google.protobuf.Duration
+	(*Token)(nil),                    // 12: patd.v1.Token
 }
 var file_patd_v1_inventory_proto_depIdxs = []int32{
-	7,  // 0: patd.v1.TokenFilter.state:type_name -> patd.v1.Token.State
-	5,  // 1: patd.v1.TokenFilter.label:type_name -> patd.v1.TokenFilter.LabelEntry
-	8,  // 2: patd.v1.TokenFilter.expires_before:type_name -> google.protobuf.Timestamp
-	8,  // 3: patd.v1.TokenFilter.unused_since:type_name -> google.protobuf.Timestamp
-	8,  // 4: patd.v1.TokenFilter.created_before:type_name -> google.protobuf.Timestamp
+	9,  // 0: patd.v1.TokenFilter.state:type_name -> patd.v1.Token.State
+	7,  // 1: patd.v1.TokenFilter.label:type_name -> patd.v1.TokenFilter.LabelEntry
+	10, // 2: patd.v1.TokenFilter.expires_before:type_name -> google.protobuf.Timestamp
+	10, // 3: patd.v1.TokenFilter.unused_since:type_name -> google.protobuf.Timestamp
+	10, // 4: patd.v1.TokenFilter.created_before:type_name -> google.protobuf.Timestamp
 	0,  // 5: patd.v1.BulkRevokeTokensRequest.filter:type_name -> patd.v1.TokenFilter
-	8,  // 6: patd.v1.BulkRevokeTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
-	7,  // 7: patd.v1.SearchTokensRequest.state:type_name -> patd.v1.Token.State
-	6,  // 8: patd.v1.SearchTokensRequest.label:type_name -> patd.v1.SearchTokensRequest.LabelEntry
-	8,  // 9: patd.v1.SearchTokensRequest.expires_before:type_name -> google.protobuf.Timestamp
-	8,  // 10: patd.v1.SearchTokensRequest.unused_since:type_name -> google.protobuf.Timestamp
-	8,  // 11: patd.v1.SearchTokensRequest.created_before:type_name -> google.protobuf.Timestamp
-	9,  // 12: patd.v1.SearchTokensResponse.tokens:type_name -> patd.v1.Token
-	3,  // 13: patd.v1.InventoryService.SearchTokens:input_type -> patd.v1.SearchTokensRequest
-	1,  // 14: patd.v1.InventoryService.BulkRevokeTokens:input_type -> patd.v1.BulkRevokeTokensRequest
-	4,  // 15: patd.v1.InventoryService.SearchTokens:output_type -> patd.v1.SearchTokensResponse
-	2,  // 16: patd.v1.InventoryService.BulkRevokeTokens:output_type -> patd.v1.BulkRevokeTokensResponse
-	15, // [15:17] is the sub-list for method output_type
-	13, // [13:15] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 6: patd.v1.BulkRevokeTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 7: patd.v1.BulkNarrowTokensRequest.filter:type_name -> patd.v1.TokenFilter
+	11, // 8: patd.v1.BulkNarrowTokensRequest.unused_for:type_name -> google.protobuf.Duration
+	10, // 9: patd.v1.BulkNarrowTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 10: patd.v1.SearchTokensRequest.state:type_name -> patd.v1.Token.State
+	8,  // 11: patd.v1.SearchTokensRequest.label:type_name -> patd.v1.SearchTokensRequest.LabelEntry
+	10, // 12: patd.v1.SearchTokensRequest.expires_before:type_name -> google.protobuf.Timestamp
+	10, // 13: patd.v1.SearchTokensRequest.unused_since:type_name -> google.protobuf.Timestamp
+	10, // 14: patd.v1.SearchTokensRequest.created_before:type_name -> google.protobuf.Timestamp
+	12, // 15: patd.v1.SearchTokensResponse.tokens:type_name -> patd.v1.Token
+	5,  // 16: patd.v1.InventoryService.SearchTokens:input_type -> patd.v1.SearchTokensRequest
+	1,  // 17: patd.v1.InventoryService.BulkRevokeTokens:input_type -> patd.v1.BulkRevokeTokensRequest
+	3,  // 18: patd.v1.InventoryService.BulkNarrowTokens:input_type -> patd.v1.BulkNarrowTokensRequest
+	6,  // 19: patd.v1.InventoryService.SearchTokens:output_type -> patd.v1.SearchTokensResponse
+	2,  // 20: patd.v1.InventoryService.BulkRevokeTokens:output_type -> patd.v1.BulkRevokeTokensResponse
+	4,  // 21: patd.v1.InventoryService.BulkNarrowTokens:output_type -> patd.v1.BulkNarrowTokensResponse
+	19, // [19:22] is the sub-list for method output_type
+	16, // [16:19] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_inventory_proto_init() }
@@ -619,7 +849,7 @@ func file_patd_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_inventory_proto_rawDesc), len(file_patd_v1_inventory_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

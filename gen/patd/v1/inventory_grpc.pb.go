@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	InventoryService_SearchTokens_FullMethodName     = "/patd.v1.InventoryService/SearchTokens"
 	InventoryService_BulkRevokeTokens_FullMethodName = "/patd.v1.InventoryService/BulkRevokeTokens"
+	InventoryService_BulkNarrowTokens_FullMethodName = "/patd.v1.InventoryService/BulkNarrowTokens"
 )
 
 // InventoryServiceClient is the client API for InventoryService service.
@@ -36,6 +37,11 @@ type InventoryServiceClient interface {
 	// select exactly these tokens any more. Once begun, it is carried out even if this call or the server ends: repeat
 	// the call to see how far it is.
 	BulkRevokeTokens(ctx context.Context, in *BulkRevokeTokensRequest, opts ...grpc.CallOption) (*BulkRevokeTokensResponse, error)
+	// BulkNarrowTokens pauses the unused scopes of all active tokens that a filter selects, as NarrowToken does. First ask
+	// with `dry_run`: the answer has their number and a plan. Then send the same request with the plan. It is refused
+	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is left
+	// alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it is.
+	BulkNarrowTokens(ctx context.Context, in *BulkNarrowTokensRequest, opts ...grpc.CallOption) (*BulkNarrowTokensResponse, error)
 }
 
 type inventoryServiceClient struct {
@@ -66,6 +72,16 @@ func (c *inventoryServiceClient) BulkRevokeTokens(ctx context.Context, in *BulkR
 	return out, nil
 }
 
+func (c *inventoryServiceClient) BulkNarrowTokens(ctx context.Context, in *BulkNarrowTokensRequest, opts ...grpc.CallOption) (*BulkNarrowTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BulkNarrowTokensResponse)
+	err := c.cc.Invoke(ctx, InventoryService_BulkNarrowTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InventoryServiceServer is the server API for InventoryService service.
 // All implementations must embed UnimplementedInventoryServiceServer
 // for forward compatibility.
@@ -79,6 +95,11 @@ type InventoryServiceServer interface {
 	// select exactly these tokens any more. Once begun, it is carried out even if this call or the server ends: repeat
 	// the call to see how far it is.
 	BulkRevokeTokens(context.Context, *BulkRevokeTokensRequest) (*BulkRevokeTokensResponse, error)
+	// BulkNarrowTokens pauses the unused scopes of all active tokens that a filter selects, as NarrowToken does. First ask
+	// with `dry_run`: the answer has their number and a plan. Then send the same request with the plan. It is refused
+	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is left
+	// alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it is.
+	BulkNarrowTokens(context.Context, *BulkNarrowTokensRequest) (*BulkNarrowTokensResponse, error)
 	mustEmbedUnimplementedInventoryServiceServer()
 }
 
@@ -94,6 +115,9 @@ func (UnimplementedInventoryServiceServer) SearchTokens(context.Context, *Search
 }
 func (UnimplementedInventoryServiceServer) BulkRevokeTokens(context.Context, *BulkRevokeTokensRequest) (*BulkRevokeTokensResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BulkRevokeTokens not implemented")
+}
+func (UnimplementedInventoryServiceServer) BulkNarrowTokens(context.Context, *BulkNarrowTokensRequest) (*BulkNarrowTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BulkNarrowTokens not implemented")
 }
 func (UnimplementedInventoryServiceServer) mustEmbedUnimplementedInventoryServiceServer() {}
 func (UnimplementedInventoryServiceServer) testEmbeddedByValue()                          {}
@@ -152,6 +176,24 @@ func _InventoryService_BulkRevokeTokens_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InventoryService_BulkNarrowTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BulkNarrowTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InventoryServiceServer).BulkNarrowTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InventoryService_BulkNarrowTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InventoryServiceServer).BulkNarrowTokens(ctx, req.(*BulkNarrowTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InventoryService_ServiceDesc is the grpc.ServiceDesc for InventoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -166,6 +208,10 @@ var InventoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BulkRevokeTokens",
 			Handler:    _InventoryService_BulkRevokeTokens_Handler,
+		},
+		{
+			MethodName: "BulkNarrowTokens",
+			Handler:    _InventoryService_BulkNarrowTokens_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

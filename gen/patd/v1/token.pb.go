@@ -188,7 +188,7 @@ func (x Rotation_RetirePrevious) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rotation_RetirePrevious.Descriptor instead.
 func (Rotation_RetirePrevious) EnumDescriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{1, 0}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // ExpireTimeChange says what a rotation did to the expiry of the token.
@@ -245,7 +245,7 @@ func (x Rotation_ExpireTimeChange) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rotation_ExpireTimeChange.Descriptor instead.
 func (Rotation_ExpireTimeChange) EnumDescriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{1, 1}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{3, 1}
 }
 
 // Token is a grant: one user, a name, scopes, audiences, an expiry. It never holds the secret.
@@ -304,8 +304,22 @@ type Token struct {
 	// Until when the token can renew itself at most; absent: it cannot, only its owner can. It is later than the moment
 	// at which it was set, and only tokens with self_rotate have it.
 	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Scopes granted, but paused (NarrowToken): not in effect until the owner resumes them. They are among `scopes`, and
+	// neither effective nor suspended. Sorted.
+	PausedScopes []string `protobuf:"bytes,40,rep,name=paused_scopes,json=pausedScopes,proto3" json:"paused_scopes,omitempty"`
+	// When the first of the paused scopes is removed for good; absent: none is paused.
+	PausedScopesRemoveTime *timestamppb.Timestamp `protobuf:"bytes,41,opt,name=paused_scopes_remove_time,json=pausedScopesRemoveTime,proto3" json:"paused_scopes_remove_time,omitempty"`
+	// Each granted scope and its uses, sorted. Only GetToken answers with it and the fields below. Uses are saved in the
+	// background: within a minute, or within ten where many tokens are in use.
+	ScopeUses []*ScopeUse `protobuf:"bytes,42,rep,name=scope_uses,json=scopeUses,proto3" json:"scope_uses,omitempty"`
+	// Uses whose service did not say what it required, so that they may have been of any scope; absent: not asked for.
+	UnscopedUses *ScopeUse `protobuf:"bytes,43,opt,name=unscoped_uses,json=unscopedUses,proto3" json:"unscoped_uses,omitempty"`
+	// Since when uses are recorded by scope, where that is later than issue_time; absent: all were recorded.
+	ScopeUsesSince *timestamppb.Timestamp `protobuf:"bytes,44,opt,name=scope_uses_since,json=scopeUsesSince,proto3" json:"scope_uses_since,omitempty"`
+	// The last addresses and the services that asked about uses from there, the newest first, at most 5.
+	UseSources    []*UseSource `protobuf:"bytes,45,rep,name=use_sources,json=useSources,proto3" json:"use_sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Token) Reset() {
@@ -506,6 +520,176 @@ func (x *Token) GetRenewableUntil() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Token) GetPausedScopes() []string {
+	if x != nil {
+		return x.PausedScopes
+	}
+	return nil
+}
+
+func (x *Token) GetPausedScopesRemoveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PausedScopesRemoveTime
+	}
+	return nil
+}
+
+func (x *Token) GetScopeUses() []*ScopeUse {
+	if x != nil {
+		return x.ScopeUses
+	}
+	return nil
+}
+
+func (x *Token) GetUnscopedUses() *ScopeUse {
+	if x != nil {
+		return x.UnscopedUses
+	}
+	return nil
+}
+
+func (x *Token) GetScopeUsesSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ScopeUsesSince
+	}
+	return nil
+}
+
+func (x *Token) GetUseSources() []*UseSource {
+	if x != nil {
+		return x.UseSources
+	}
+	return nil
+}
+
+// ScopeUse says when and how often a scope was used: required by an introspection that was ALLOW.
+type ScopeUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The scope.
+	Scope string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Day of the last use, in UTC, such as "2026-11-29"; empty: never, as far as is known.
+	LastUsedDay string `protobuf:"bytes,2,opt,name=last_used_day,json=lastUsedDay,proto3" json:"last_used_day,omitempty"`
+	// About how often.
+	UseCount      int64 `protobuf:"varint,3,opt,name=use_count,json=useCount,proto3" json:"use_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScopeUse) Reset() {
+	*x = ScopeUse{}
+	mi := &file_patd_v1_token_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScopeUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScopeUse) ProtoMessage() {}
+
+func (x *ScopeUse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScopeUse.ProtoReflect.Descriptor instead.
+func (*ScopeUse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ScopeUse) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *ScopeUse) GetLastUsedDay() string {
+	if x != nil {
+		return x.LastUsedDay
+	}
+	return ""
+}
+
+func (x *ScopeUse) GetUseCount() int64 {
+	if x != nil {
+		return x.UseCount
+	}
+	return 0
+}
+
+// UseSource is an address that a token was used from, and the service that asked about it.
+type UseSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address of the client; empty: not known.
+	Ip string `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	// Name of the service.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// A late use from there; later ones may not be known.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseSource) Reset() {
+	*x = UseSource{}
+	mi := &file_patd_v1_token_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseSource) ProtoMessage() {}
+
+func (x *UseSource) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseSource.ProtoReflect.Descriptor instead.
+func (*UseSource) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UseSource) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *UseSource) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *UseSource) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // Rotation is the rotation of a token whose previous secret still works.
 type Rotation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -523,7 +707,7 @@ type Rotation struct {
 
 func (x *Rotation) Reset() {
 	*x = Rotation{}
-	mi := &file_patd_v1_token_proto_msgTypes[1]
+	mi := &file_patd_v1_token_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +719,7 @@ func (x *Rotation) String() string {
 func (*Rotation) ProtoMessage() {}
 
 func (x *Rotation) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[1]
+	mi := &file_patd_v1_token_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +732,7 @@ func (x *Rotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
 func (*Rotation) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{1}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Rotation) GetRotateTime() *timestamppb.Timestamp {
@@ -617,7 +801,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[2]
+	mi := &file_patd_v1_token_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +813,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[2]
+	mi := &file_patd_v1_token_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +826,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{2}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateTokenRequest) GetUser() string {
@@ -749,7 +933,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[3]
+	mi := &file_patd_v1_token_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +945,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[3]
+	mi := &file_patd_v1_token_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +958,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{3}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -804,7 +988,7 @@ type GetTokenRequest struct {
 
 func (x *GetTokenRequest) Reset() {
 	*x = GetTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[4]
+	mi := &file_patd_v1_token_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +1000,7 @@ func (x *GetTokenRequest) String() string {
 func (*GetTokenRequest) ProtoMessage() {}
 
 func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[4]
+	mi := &file_patd_v1_token_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +1013,7 @@ func (x *GetTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenRequest.ProtoReflect.Descriptor instead.
 func (*GetTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{4}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetTokenRequest) GetUser() string {
@@ -857,7 +1041,7 @@ type GetTokenResponse struct {
 
 func (x *GetTokenResponse) Reset() {
 	*x = GetTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[5]
+	mi := &file_patd_v1_token_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +1053,7 @@ func (x *GetTokenResponse) String() string {
 func (*GetTokenResponse) ProtoMessage() {}
 
 func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[5]
+	mi := &file_patd_v1_token_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +1066,7 @@ func (x *GetTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTokenResponse.ProtoReflect.Descriptor instead.
 func (*GetTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{5}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetTokenResponse) GetToken() *Token {
@@ -913,7 +1097,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[6]
+	mi := &file_patd_v1_token_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1109,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[6]
+	mi := &file_patd_v1_token_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1122,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{6}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTokensRequest) GetUser() string {
@@ -996,7 +1180,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[7]
+	mi := &file_patd_v1_token_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1192,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[7]
+	mi := &file_patd_v1_token_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1205,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{7}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -1057,7 +1241,7 @@ type UpdateTokenRequest struct {
 
 func (x *UpdateTokenRequest) Reset() {
 	*x = UpdateTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[8]
+	mi := &file_patd_v1_token_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1253,7 @@ func (x *UpdateTokenRequest) String() string {
 func (*UpdateTokenRequest) ProtoMessage() {}
 
 func (x *UpdateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[8]
+	mi := &file_patd_v1_token_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1266,7 @@ func (x *UpdateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTokenRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{8}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateTokenRequest) GetUser() string {
@@ -1124,7 +1308,7 @@ type UpdateTokenResponse struct {
 
 func (x *UpdateTokenResponse) Reset() {
 	*x = UpdateTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[9]
+	mi := &file_patd_v1_token_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1320,7 @@ func (x *UpdateTokenResponse) String() string {
 func (*UpdateTokenResponse) ProtoMessage() {}
 
 func (x *UpdateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[9]
+	mi := &file_patd_v1_token_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1333,7 @@ func (x *UpdateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTokenResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{9}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateTokenResponse) GetToken() *Token {
@@ -1196,7 +1380,7 @@ type RotateTokenRequest struct {
 
 func (x *RotateTokenRequest) Reset() {
 	*x = RotateTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[10]
+	mi := &file_patd_v1_token_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1392,7 @@ func (x *RotateTokenRequest) String() string {
 func (*RotateTokenRequest) ProtoMessage() {}
 
 func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[10]
+	mi := &file_patd_v1_token_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1405,7 @@ func (x *RotateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateTokenRequest.ProtoReflect.Descriptor instead.
 func (*RotateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{10}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RotateTokenRequest) GetUser() string {
@@ -1329,7 +1513,7 @@ type RotateTokenResponse struct {
 
 func (x *RotateTokenResponse) Reset() {
 	*x = RotateTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[11]
+	mi := &file_patd_v1_token_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1525,7 @@ func (x *RotateTokenResponse) String() string {
 func (*RotateTokenResponse) ProtoMessage() {}
 
 func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[11]
+	mi := &file_patd_v1_token_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1538,7 @@ func (x *RotateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateTokenResponse.ProtoReflect.Descriptor instead.
 func (*RotateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{11}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RotateTokenResponse) GetToken() *Token {
@@ -1414,7 +1598,7 @@ type CancelRotationRequest struct {
 
 func (x *CancelRotationRequest) Reset() {
 	*x = CancelRotationRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[12]
+	mi := &file_patd_v1_token_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1610,7 @@ func (x *CancelRotationRequest) String() string {
 func (*CancelRotationRequest) ProtoMessage() {}
 
 func (x *CancelRotationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[12]
+	mi := &file_patd_v1_token_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1623,7 @@ func (x *CancelRotationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRotationRequest.ProtoReflect.Descriptor instead.
 func (*CancelRotationRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{12}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelRotationRequest) GetUser() string {
@@ -1474,7 +1658,7 @@ type CancelRotationResponse struct {
 
 func (x *CancelRotationResponse) Reset() {
 	*x = CancelRotationResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[13]
+	mi := &file_patd_v1_token_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1670,7 @@ func (x *CancelRotationResponse) String() string {
 func (*CancelRotationResponse) ProtoMessage() {}
 
 func (x *CancelRotationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[13]
+	mi := &file_patd_v1_token_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1683,7 @@ func (x *CancelRotationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRotationResponse.ProtoReflect.Descriptor instead.
 func (*CancelRotationResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{13}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CancelRotationResponse) GetToken() *Token {
@@ -1526,7 +1710,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[14]
+	mi := &file_patd_v1_token_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1722,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[14]
+	mi := &file_patd_v1_token_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1735,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{14}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeTokenRequest) GetUser() string {
@@ -1593,7 +1777,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[15]
+	mi := &file_patd_v1_token_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1789,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[15]
+	mi := &file_patd_v1_token_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1802,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{15}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RevokeTokenResponse) GetToken() *Token {
@@ -1641,7 +1825,7 @@ type RevokeTokensRequest struct {
 
 func (x *RevokeTokensRequest) Reset() {
 	*x = RevokeTokensRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[16]
+	mi := &file_patd_v1_token_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1837,7 @@ func (x *RevokeTokensRequest) String() string {
 func (*RevokeTokensRequest) ProtoMessage() {}
 
 func (x *RevokeTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[16]
+	mi := &file_patd_v1_token_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1850,7 @@ func (x *RevokeTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokensRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{16}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeTokensRequest) GetUser() string {
@@ -1694,7 +1878,7 @@ type RevokeTokensResponse struct {
 
 func (x *RevokeTokensResponse) Reset() {
 	*x = RevokeTokensResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[17]
+	mi := &file_patd_v1_token_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1890,7 @@ func (x *RevokeTokensResponse) String() string {
 func (*RevokeTokensResponse) ProtoMessage() {}
 
 func (x *RevokeTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[17]
+	mi := &file_patd_v1_token_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1903,7 @@ func (x *RevokeTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokensResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{17}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeTokensResponse) GetRevokedCount() int32 {
@@ -1729,11 +1913,296 @@ func (x *RevokeTokensResponse) GetRevokedCount() int32 {
 	return 0
 }
 
+// NarrowTokenRequest asks to pause scopes of a token. At most one of scopes and unused_for is given; with none, those
+// that were never used are paused.
+type NarrowTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Owner of the token, or `me`.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Id of the token.
+	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Scopes to pause, used or not; all must be granted (SCOPES_NOT_GRANTED). Those that are paused already stay so.
+	Scopes []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Pause the scopes that were not used for so long, in whole days, such as "90d" over REST. Uses must have been recorded
+	// for so long (USES_NOT_RECORDED).
+	UnusedFor *durationpb.Duration `protobuf:"bytes,4,opt,name=unused_for,json=unusedFor,proto3" json:"unused_for,omitempty"`
+	// True: nothing is paused, and the answer says what would be.
+	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NarrowTokenRequest) Reset() {
+	*x = NarrowTokenRequest{}
+	mi := &file_patd_v1_token_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NarrowTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NarrowTokenRequest) ProtoMessage() {}
+
+func (x *NarrowTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NarrowTokenRequest.ProtoReflect.Descriptor instead.
+func (*NarrowTokenRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *NarrowTokenRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *NarrowTokenRequest) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *NarrowTokenRequest) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *NarrowTokenRequest) GetUnusedFor() *durationpb.Duration {
+	if x != nil {
+		return x.UnusedFor
+	}
+	return nil
+}
+
+func (x *NarrowTokenRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *NarrowTokenRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// NarrowTokenResponse says what was paused, or would be.
+type NarrowTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token as it is now.
+	Token *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// The scopes that this call paused, or would pause. Sorted.
+	NarrowedScopes []string `protobuf:"bytes,2,rep,name=narrowed_scopes,json=narrowedScopes,proto3" json:"narrowed_scopes,omitempty"`
+	// Until when they can be resumed.
+	ResumeUntil *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=resume_until,json=resumeUntil,proto3" json:"resume_until,omitempty"`
+	// Uses whose service did not say what it required: they may have been of scopes that seem unused.
+	UnscopedUses  *ScopeUse `protobuf:"bytes,4,opt,name=unscoped_uses,json=unscopedUses,proto3" json:"unscoped_uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NarrowTokenResponse) Reset() {
+	*x = NarrowTokenResponse{}
+	mi := &file_patd_v1_token_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NarrowTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NarrowTokenResponse) ProtoMessage() {}
+
+func (x *NarrowTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NarrowTokenResponse.ProtoReflect.Descriptor instead.
+func (*NarrowTokenResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *NarrowTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *NarrowTokenResponse) GetNarrowedScopes() []string {
+	if x != nil {
+		return x.NarrowedScopes
+	}
+	return nil
+}
+
+func (x *NarrowTokenResponse) GetResumeUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ResumeUntil
+	}
+	return nil
+}
+
+func (x *NarrowTokenResponse) GetUnscopedUses() *ScopeUse {
+	if x != nil {
+		return x.UnscopedUses
+	}
+	return nil
+}
+
+// ResumeScopesRequest asks to have paused scopes in effect again.
+type ResumeScopesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Owner of the token, or `me`.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Id of the token.
+	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Which; empty: all that are paused.
+	Scopes []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeScopesRequest) Reset() {
+	*x = ResumeScopesRequest{}
+	mi := &file_patd_v1_token_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeScopesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeScopesRequest) ProtoMessage() {}
+
+func (x *ResumeScopesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeScopesRequest.ProtoReflect.Descriptor instead.
+func (*ResumeScopesRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ResumeScopesRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ResumeScopesRequest) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *ResumeScopesRequest) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *ResumeScopesRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// ResumeScopesResponse holds the token as it is now.
+type ResumeScopesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token.
+	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeScopesResponse) Reset() {
+	*x = ResumeScopesResponse{}
+	mi := &file_patd_v1_token_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeScopesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeScopesResponse) ProtoMessage() {}
+
+func (x *ResumeScopesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeScopesResponse.ProtoReflect.Descriptor instead.
+func (*ResumeScopesResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ResumeScopesResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\t\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\f\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1765,7 +2234,15 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\fscopes_state\x18  \x01(\x0e2\x1a.patd.v1.Token.ScopesStateR\vscopesState\x12\x1f\n" +
 	"\vself_rotate\x18! \x01(\bR\n" +
 	"selfRotate\x12C\n" +
-	"\x0frenewable_until\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x1a9\n" +
+	"\x0frenewable_until\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x12#\n" +
+	"\rpaused_scopes\x18( \x03(\tR\fpausedScopes\x12U\n" +
+	"\x19paused_scopes_remove_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\x16pausedScopesRemoveTime\x120\n" +
+	"\n" +
+	"scope_uses\x18* \x03(\v2\x11.patd.v1.ScopeUseR\tscopeUses\x126\n" +
+	"\runscoped_uses\x18+ \x01(\v2\x11.patd.v1.ScopeUseR\funscopedUses\x12D\n" +
+	"\x10scope_uses_since\x18, \x01(\v2\x1a.google.protobuf.TimestampR\x0escopeUsesSince\x123\n" +
+	"\vuse_sources\x18- \x03(\v2\x12.patd.v1.UseSourceR\n" +
+	"useSources\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -1779,7 +2256,15 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\x18SCOPES_STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCURRENT\x10\x01\x12\t\n" +
 	"\x05STALE\x10\x02\x12\v\n" +
-	"\aUNKNOWN\x10\x03\"\xdd\x03\n" +
+	"\aUNKNOWN\x10\x03\"a\n" +
+	"\bScopeUse\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\"\n" +
+	"\rlast_used_day\x18\x02 \x01(\tR\vlastUsedDay\x12\x1b\n" +
+	"\tuse_count\x18\x03 \x01(\x03R\buseCount\"e\n" +
+	"\tUseSource\x12\x0e\n" +
+	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xdd\x03\n" +
 	"\bRotation\x12;\n" +
 	"\vrotate_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"rotateTime\x12Y\n" +
@@ -1884,7 +2369,28 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\";\n" +
 	"\x14RevokeTokensResponse\x12#\n" +
-	"\rrevoked_count\x18\x01 \x01(\x05R\frevokedCount2\xfb\a\n" +
+	"\rrevoked_count\x18\x01 \x01(\x05R\frevokedCount\"\xc2\x01\n" +
+	"\x12NarrowTokenRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
+	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x16\n" +
+	"\x06scopes\x18\x03 \x03(\tR\x06scopes\x128\n" +
+	"\n" +
+	"unused_for\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tunusedFor\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"\xdb\x01\n" +
+	"\x13NarrowTokenResponse\x12$\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12'\n" +
+	"\x0fnarrowed_scopes\x18\x02 \x03(\tR\x0enarrowedScopes\x12=\n" +
+	"\fresume_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vresumeUntil\x126\n" +
+	"\runscoped_uses\x18\x04 \x01(\v2\x11.patd.v1.ScopeUseR\funscopedUses\"p\n" +
+	"\x13ResumeScopesRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
+	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x16\n" +
+	"\x06scopes\x18\x03 \x03(\tR\x06scopes\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\"<\n" +
+	"\x14ResumeScopesResponse\x12$\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token2\x85\n" +
+	"\n" +
 	"\fTokenService\x12l\n" +
 	"\vCreateToken\x12\x1b.patd.v1.CreateTokenRequest\x1a\x1c.patd.v1.CreateTokenResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/users/{user}/tokens\x12k\n" +
 	"\bGetToken\x12\x18.patd.v1.GetTokenRequest\x1a\x19.patd.v1.GetTokenResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/users/{user}/tokens/{token_id}\x12f\n" +
@@ -1892,7 +2398,9 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"ListTokens\x12\x1a.patd.v1.ListTokensRequest\x1a\x1b.patd.v1.ListTokensResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/users/{user}/tokens\x12w\n" +
 	"\vUpdateToken\x12\x1b.patd.v1.UpdateTokenRequest\x1a\x1c.patd.v1.UpdateTokenResponse\"-\x82\xd3\xe4\x93\x02':\x01*2\"/v1/users/{user}/tokens/{token_id}\x12~\n" +
 	"\vRotateToken\x12\x1b.patd.v1.RotateTokenRequest\x1a\x1c.patd.v1.RotateTokenResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/v1/users/{user}/tokens/{token_id}:rotate\x12\x8f\x01\n" +
-	"\x0eCancelRotation\x12\x1e.patd.v1.CancelRotationRequest\x1a\x1f.patd.v1.CancelRotationResponse\"<\x82\xd3\xe4\x93\x026:\x01*\"1/v1/users/{user}/tokens/{token_id}:cancelRotation\x12\xa4\x01\n" +
+	"\x0eCancelRotation\x12\x1e.patd.v1.CancelRotationRequest\x1a\x1f.patd.v1.CancelRotationResponse\"<\x82\xd3\xe4\x93\x026:\x01*\"1/v1/users/{user}/tokens/{token_id}:cancelRotation\x12~\n" +
+	"\vNarrowToken\x12\x1b.patd.v1.NarrowTokenRequest\x1a\x1c.patd.v1.NarrowTokenResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/v1/users/{user}/tokens/{token_id}:narrow\x12\x87\x01\n" +
+	"\fResumeScopes\x12\x1c.patd.v1.ResumeScopesRequest\x1a\x1d.patd.v1.ResumeScopesResponse\":\x82\xd3\xe4\x93\x024:\x01*\"//v1/users/{user}/tokens/{token_id}:resumeScopes\x12\xa4\x01\n" +
 	"\vRevokeToken\x12\x1b.patd.v1.RevokeTokenRequest\x1a\x1c.patd.v1.RevokeTokenResponse\"Z\x82\xd3\xe4\x93\x02TZ.:\x01*\")/v1/users/{user}/tokens/{token_id}:revoke*\"/v1/users/{user}/tokens/{token_id}\x12v\n" +
 	"\fRevokeTokens\x12\x1c.patd.v1.RevokeTokensRequest\x1a\x1d.patd.v1.RevokeTokensResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/users/{user}/tokens:revokeB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
@@ -1909,90 +2417,111 @@ func file_patd_v1_token_proto_rawDescGZIP() []byte {
 }
 
 var file_patd_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_patd_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_patd_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_patd_v1_token_proto_goTypes = []any{
 	(Token_State)(0),               // 0: patd.v1.Token.State
 	(Token_ScopesState)(0),         // 1: patd.v1.Token.ScopesState
 	(Rotation_RetirePrevious)(0),   // 2: patd.v1.Rotation.RetirePrevious
 	(Rotation_ExpireTimeChange)(0), // 3: patd.v1.Rotation.ExpireTimeChange
 	(*Token)(nil),                  // 4: patd.v1.Token
-	(*Rotation)(nil),               // 5: patd.v1.Rotation
-	(*CreateTokenRequest)(nil),     // 6: patd.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 7: patd.v1.CreateTokenResponse
-	(*GetTokenRequest)(nil),        // 8: patd.v1.GetTokenRequest
-	(*GetTokenResponse)(nil),       // 9: patd.v1.GetTokenResponse
-	(*ListTokensRequest)(nil),      // 10: patd.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),     // 11: patd.v1.ListTokensResponse
-	(*UpdateTokenRequest)(nil),     // 12: patd.v1.UpdateTokenRequest
-	(*UpdateTokenResponse)(nil),    // 13: patd.v1.UpdateTokenResponse
-	(*RotateTokenRequest)(nil),     // 14: patd.v1.RotateTokenRequest
-	(*RotateTokenResponse)(nil),    // 15: patd.v1.RotateTokenResponse
-	(*CancelRotationRequest)(nil),  // 16: patd.v1.CancelRotationRequest
-	(*CancelRotationResponse)(nil), // 17: patd.v1.CancelRotationResponse
-	(*RevokeTokenRequest)(nil),     // 18: patd.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 19: patd.v1.RevokeTokenResponse
-	(*RevokeTokensRequest)(nil),    // 20: patd.v1.RevokeTokensRequest
-	(*RevokeTokensResponse)(nil),   // 21: patd.v1.RevokeTokensResponse
-	nil,                            // 22: patd.v1.Token.LabelsEntry
-	nil,                            // 23: patd.v1.CreateTokenRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
+	(*ScopeUse)(nil),               // 5: patd.v1.ScopeUse
+	(*UseSource)(nil),              // 6: patd.v1.UseSource
+	(*Rotation)(nil),               // 7: patd.v1.Rotation
+	(*CreateTokenRequest)(nil),     // 8: patd.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 9: patd.v1.CreateTokenResponse
+	(*GetTokenRequest)(nil),        // 10: patd.v1.GetTokenRequest
+	(*GetTokenResponse)(nil),       // 11: patd.v1.GetTokenResponse
+	(*ListTokensRequest)(nil),      // 12: patd.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),     // 13: patd.v1.ListTokensResponse
+	(*UpdateTokenRequest)(nil),     // 14: patd.v1.UpdateTokenRequest
+	(*UpdateTokenResponse)(nil),    // 15: patd.v1.UpdateTokenResponse
+	(*RotateTokenRequest)(nil),     // 16: patd.v1.RotateTokenRequest
+	(*RotateTokenResponse)(nil),    // 17: patd.v1.RotateTokenResponse
+	(*CancelRotationRequest)(nil),  // 18: patd.v1.CancelRotationRequest
+	(*CancelRotationResponse)(nil), // 19: patd.v1.CancelRotationResponse
+	(*RevokeTokenRequest)(nil),     // 20: patd.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 21: patd.v1.RevokeTokenResponse
+	(*RevokeTokensRequest)(nil),    // 22: patd.v1.RevokeTokensRequest
+	(*RevokeTokensResponse)(nil),   // 23: patd.v1.RevokeTokensResponse
+	(*NarrowTokenRequest)(nil),     // 24: patd.v1.NarrowTokenRequest
+	(*NarrowTokenResponse)(nil),    // 25: patd.v1.NarrowTokenResponse
+	(*ResumeScopesRequest)(nil),    // 26: patd.v1.ResumeScopesRequest
+	(*ResumeScopesResponse)(nil),   // 27: patd.v1.ResumeScopesResponse
+	nil,                            // 28: patd.v1.Token.LabelsEntry
+	nil,                            // 29: patd.v1.CreateTokenRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
 }
 var file_patd_v1_token_proto_depIdxs = []int32{
-	22, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
+	28, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
 	0,  // 1: patd.v1.Token.state:type_name -> patd.v1.Token.State
-	24, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
-	24, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
-	24, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
-	5,  // 6: patd.v1.Token.rotation:type_name -> patd.v1.Rotation
+	30, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
+	30, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	30, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
+	30, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
+	7,  // 6: patd.v1.Token.rotation:type_name -> patd.v1.Rotation
 	1,  // 7: patd.v1.Token.scopes_state:type_name -> patd.v1.Token.ScopesState
-	24, // 8: patd.v1.Token.renewable_until:type_name -> google.protobuf.Timestamp
-	24, // 9: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
-	24, // 10: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 11: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	24, // 12: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
-	23, // 13: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
-	24, // 14: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	25, // 15: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	24, // 16: patd.v1.CreateTokenRequest.renewable_until:type_name -> google.protobuf.Timestamp
-	4,  // 17: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
-	4,  // 18: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
-	0,  // 19: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
-	4,  // 20: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
-	4,  // 21: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
-	4,  // 22: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
-	25, // 23: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
-	24, // 24: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	25, // 25: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	2,  // 26: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	4,  // 27: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
-	24, // 28: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 29: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
-	2,  // 30: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	4,  // 31: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
-	4,  // 32: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
-	6,  // 33: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
-	8,  // 34: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
-	10, // 35: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
-	12, // 36: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
-	14, // 37: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
-	16, // 38: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
-	18, // 39: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
-	20, // 40: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
-	7,  // 41: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
-	9,  // 42: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
-	11, // 43: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
-	13, // 44: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
-	15, // 45: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
-	17, // 46: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
-	19, // 47: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
-	21, // 48: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
-	41, // [41:49] is the sub-list for method output_type
-	33, // [33:41] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	30, // 8: patd.v1.Token.renewable_until:type_name -> google.protobuf.Timestamp
+	30, // 9: patd.v1.Token.paused_scopes_remove_time:type_name -> google.protobuf.Timestamp
+	5,  // 10: patd.v1.Token.scope_uses:type_name -> patd.v1.ScopeUse
+	5,  // 11: patd.v1.Token.unscoped_uses:type_name -> patd.v1.ScopeUse
+	30, // 12: patd.v1.Token.scope_uses_since:type_name -> google.protobuf.Timestamp
+	6,  // 13: patd.v1.Token.use_sources:type_name -> patd.v1.UseSource
+	30, // 14: patd.v1.UseSource.time:type_name -> google.protobuf.Timestamp
+	30, // 15: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
+	30, // 16: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 17: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	30, // 18: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
+	29, // 19: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
+	30, // 20: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	31, // 21: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	30, // 22: patd.v1.CreateTokenRequest.renewable_until:type_name -> google.protobuf.Timestamp
+	4,  // 23: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
+	4,  // 24: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
+	0,  // 25: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
+	4,  // 26: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
+	4,  // 27: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
+	4,  // 28: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
+	31, // 29: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
+	30, // 30: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	31, // 31: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	2,  // 32: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 33: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
+	30, // 34: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 35: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
+	2,  // 36: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 37: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
+	4,  // 38: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
+	31, // 39: patd.v1.NarrowTokenRequest.unused_for:type_name -> google.protobuf.Duration
+	4,  // 40: patd.v1.NarrowTokenResponse.token:type_name -> patd.v1.Token
+	30, // 41: patd.v1.NarrowTokenResponse.resume_until:type_name -> google.protobuf.Timestamp
+	5,  // 42: patd.v1.NarrowTokenResponse.unscoped_uses:type_name -> patd.v1.ScopeUse
+	4,  // 43: patd.v1.ResumeScopesResponse.token:type_name -> patd.v1.Token
+	8,  // 44: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
+	10, // 45: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
+	12, // 46: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
+	14, // 47: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
+	16, // 48: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
+	18, // 49: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
+	24, // 50: patd.v1.TokenService.NarrowToken:input_type -> patd.v1.NarrowTokenRequest
+	26, // 51: patd.v1.TokenService.ResumeScopes:input_type -> patd.v1.ResumeScopesRequest
+	20, // 52: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
+	22, // 53: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
+	9,  // 54: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
+	11, // 55: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
+	13, // 56: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
+	15, // 57: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
+	17, // 58: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
+	19, // 59: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
+	25, // 60: patd.v1.TokenService.NarrowToken:output_type -> patd.v1.NarrowTokenResponse
+	27, // 61: patd.v1.TokenService.ResumeScopes:output_type -> patd.v1.ResumeScopesResponse
+	21, // 62: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
+	23, // 63: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
+	54, // [54:64] is the sub-list for method output_type
+	44, // [44:54] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_token_proto_init() }
@@ -2006,7 +2535,7 @@ func file_patd_v1_token_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_token_proto_rawDesc), len(file_patd_v1_token_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   20,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

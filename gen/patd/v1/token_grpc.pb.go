@@ -25,6 +25,8 @@ const (
 	TokenService_UpdateToken_FullMethodName    = "/patd.v1.TokenService/UpdateToken"
 	TokenService_RotateToken_FullMethodName    = "/patd.v1.TokenService/RotateToken"
 	TokenService_CancelRotation_FullMethodName = "/patd.v1.TokenService/CancelRotation"
+	TokenService_NarrowToken_FullMethodName    = "/patd.v1.TokenService/NarrowToken"
+	TokenService_ResumeScopes_FullMethodName   = "/patd.v1.TokenService/ResumeScopes"
 	TokenService_RevokeToken_FullMethodName    = "/patd.v1.TokenService/RevokeToken"
 	TokenService_RevokeTokens_FullMethodName   = "/patd.v1.TokenService/RevokeTokens"
 )
@@ -61,6 +63,16 @@ type TokenServiceClient interface {
 	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
 	// changes nothing.
 	CancelRotation(ctx context.Context, in *CancelRotationRequest, opts ...grpc.CallOption) (*CancelRotationResponse, error)
+	// NarrowToken pauses scopes of a token: those that are named, or else those that were not used. Paused scopes are
+	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good. First
+	// ask with dry_run.
+	//
+	// Uses of a scope are known from introspections that required it (`required_scopes`). A service that reads the scopes of
+	// a response and decides itself leaves no such trace: see unscoped_uses.
+	NarrowToken(ctx context.Context, in *NarrowTokenRequest, opts ...grpc.CallOption) (*NarrowTokenResponse, error)
+	// ResumeScopes has paused scopes in effect again. The user must hold them (SCOPE_NOT_HELD). What was removed for good
+	// cannot be resumed (SCOPES_NOT_PAUSED). A second call changes nothing.
+	ResumeScopes(ctx context.Context, in *ResumeScopesRequest, opts ...grpc.CallOption) (*ResumeScopesResponse, error)
 	// RevokeToken ends a token for good. It is idempotent: a second call returns the first one's time,
 	// revoker and reason. Once it has returned, no introspection on this server returns ALLOW.
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
@@ -136,6 +148,26 @@ func (c *tokenServiceClient) CancelRotation(ctx context.Context, in *CancelRotat
 	return out, nil
 }
 
+func (c *tokenServiceClient) NarrowToken(ctx context.Context, in *NarrowTokenRequest, opts ...grpc.CallOption) (*NarrowTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NarrowTokenResponse)
+	err := c.cc.Invoke(ctx, TokenService_NarrowToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *tokenServiceClient) ResumeScopes(ctx context.Context, in *ResumeScopesRequest, opts ...grpc.CallOption) (*ResumeScopesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeScopesResponse)
+	err := c.cc.Invoke(ctx, TokenService_ResumeScopes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *tokenServiceClient) RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeTokenResponse)
@@ -188,6 +220,16 @@ type TokenServiceServer interface {
 	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
 	// changes nothing.
 	CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error)
+	// NarrowToken pauses scopes of a token: those that are named, or else those that were not used. Paused scopes are
+	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good. First
+	// ask with dry_run.
+	//
+	// Uses of a scope are known from introspections that required it (`required_scopes`). A service that reads the scopes of
+	// a response and decides itself leaves no such trace: see unscoped_uses.
+	NarrowToken(context.Context, *NarrowTokenRequest) (*NarrowTokenResponse, error)
+	// ResumeScopes has paused scopes in effect again. The user must hold them (SCOPE_NOT_HELD). What was removed for good
+	// cannot be resumed (SCOPES_NOT_PAUSED). A second call changes nothing.
+	ResumeScopes(context.Context, *ResumeScopesRequest) (*ResumeScopesResponse, error)
 	// RevokeToken ends a token for good. It is idempotent: a second call returns the first one's time,
 	// revoker and reason. Once it has returned, no introspection on this server returns ALLOW.
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
@@ -220,6 +262,12 @@ func (UnimplementedTokenServiceServer) RotateToken(context.Context, *RotateToken
 }
 func (UnimplementedTokenServiceServer) CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRotation not implemented")
+}
+func (UnimplementedTokenServiceServer) NarrowToken(context.Context, *NarrowTokenRequest) (*NarrowTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NarrowToken not implemented")
+}
+func (UnimplementedTokenServiceServer) ResumeScopes(context.Context, *ResumeScopesRequest) (*ResumeScopesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeScopes not implemented")
 }
 func (UnimplementedTokenServiceServer) RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeToken not implemented")
@@ -356,6 +404,42 @@ func _TokenService_CancelRotation_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenService_NarrowToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NarrowTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServiceServer).NarrowToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenService_NarrowToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServiceServer).NarrowToken(ctx, req.(*NarrowTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TokenService_ResumeScopes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeScopesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServiceServer).ResumeScopes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenService_ResumeScopes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServiceServer).ResumeScopes(ctx, req.(*ResumeScopesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TokenService_RevokeToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeTokenRequest)
 	if err := dec(in); err != nil {
@@ -422,6 +506,14 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelRotation",
 			Handler:    _TokenService_CancelRotation_Handler,
+		},
+		{
+			MethodName: "NarrowToken",
+			Handler:    _TokenService_NarrowToken_Handler,
+		},
+		{
+			MethodName: "ResumeScopes",
+			Handler:    _TokenService_ResumeScopes_Handler,
 		},
 		{
 			MethodName: "RevokeToken",

@@ -71,11 +71,14 @@ func Rights() map[string]Right {
 		patdv1.TokenService_UpdateToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenUpdate, Conditional: true},
 		patdv1.TokenService_RotateToken_FullMethodName:    {asUser: true, any: tokenManager, user: true, action: tokens.ActionTokenRotate, mints: true, Conditional: true, keyed: true},
 		patdv1.TokenService_CancelRotation_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenCancel, Conditional: true},
+		patdv1.TokenService_NarrowToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenNarrow, ends: true, Conditional: true},
+		patdv1.TokenService_ResumeScopes_FullMethodName:   {asUser: true, any: tokenManager, user: true, action: tokens.ActionTokenResume, Conditional: true},
 		patdv1.TokenService_RevokeToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},
 		patdv1.TokenService_RevokeTokens_FullMethodName:   {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll, ends: true},
 
 		patdv1.InventoryService_SearchTokens_FullMethodName:     {any: tokenManager, Reads: true},
 		patdv1.InventoryService_BulkRevokeTokens_FullMethodName: {any: tokenManager, action: tokens.ActionTokenRevokeMatching, ends: true},
+		patdv1.InventoryService_BulkNarrowTokens_FullMethodName: {any: tokenManager, action: tokens.ActionTokenNarrowMatching, ends: true},
 
 		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, Conditional: true, Reads: true},
 		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},

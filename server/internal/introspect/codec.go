@@ -30,7 +30,7 @@ const (
 	fieldAudiences, fieldLabels, fieldIssueTime, fieldExpireTime     = 10, 11, 12, 13
 	fieldExpiresIn, fieldCacheFor, fieldSequence, fieldStale         = 14, 15, 16, 17
 	fieldAccessID, fieldClientID, fieldAnyClientIP, fieldEndTime     = 18, 19, 20, 21
-	fieldEffective                                                   = 22
+	fieldEffective, fieldPaused                                      = 22, 23
 	fieldRequests, fieldResponses                                    = 1, 1
 	fieldItemID, fieldItemRequest, fieldItemResponse, fieldItemError = 1, 2, 2, 3
 	fieldErrorCode, fieldErrorReason, fieldErrorMessage              = 1, 2, 3
@@ -398,7 +398,8 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	if in.Token.AnyAddress {
 		b = appendNumber(b, fieldAnyClientIP, 1)
 	}
-	return appendTexts(b, fieldEffective, in.Effective)
+	b = appendTexts(b, fieldEffective, in.Effective)
+	return appendTexts(b, fieldPaused, in.Paused)
 }
 
 func appendLabels(b []byte, labels map[string]string) []byte {

@@ -23,7 +23,7 @@ func toIntrospection(in *tokens.Introspection) *patdv1.IntrospectResponse {
 		out.AccessTokenId, out.ClientId = in.AccessID.String(), in.ClientID
 	}
 	out.Scopes, out.EffectiveScopes, out.GrantedScopes = in.Effective, in.Effective, in.Granted
-	out.SuspendedScopes, out.MissingScopes = in.Suspended, in.Missing
+	out.SuspendedScopes, out.MissingScopes, out.PausedScopes = in.Suspended, in.Missing, in.Paused
 	out.Audiences, out.Labels = in.Audiences, t.Labels
 	out.IssueTime, out.ExpireTime = wire.ToTime(in.IssueTime), wire.ToTime(in.ExpireTime)
 	if !in.ExpireTime.IsZero() {

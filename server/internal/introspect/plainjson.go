@@ -211,6 +211,7 @@ func appendJSON(b []byte, in *tokens.Introspection) ([]byte, bool) {
 	w.b = strconv.AppendBool(w.b, active && in.Token.AnyAddress)
 	w.time(`,"end_time":`, end)
 	w.texts(`,"effective_scopes":`, in.Effective)
+	w.texts(`,"paused_scopes":`, in.Paused)
 	w.raw(`}`)
 	return w.b, !w.odd
 }

@@ -42,7 +42,7 @@ func fromUse(field string, u *patdv1.ReportUsesRequest_Use) (out tokens.Reported
 	case at == nil:
 		return out, tokens.Invalid("TIME_INVALID", field+"time", "must be given")
 	}
-	out.Time = *at
+	out.Time, out.Scopes, out.Unscoped = *at, u.GetScopes(), u.GetUnscoped()
 	if u.GetClientIp() == "" {
 		return out, nil
 	}

@@ -16,7 +16,7 @@ import (
 func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 	out := &patdv1.Token{
 		TokenId: t.ID.String(), User: t.User, Name: t.Name, Description: t.Description, Labels: t.Labels,
-		Scopes: t.Scopes, Audiences: t.Audiences, AllowedCidrs: wire.ToCIDRs(t.CIDRs),
+		Scopes: t.GrantedScopes(now), PausedScopes: t.PausedScopes(now), Audiences: t.Audiences, AllowedCidrs: wire.ToCIDRs(t.CIDRs),
 		State:     patdv1.Token_State(t.Status(now)),
 		IssueTime: wire.ToTime(t.IssueTime), ExpireTime: wire.ToTime(t.ExpireTime),
 		LastUsedTime: wire.ToTime(t.LastUsed.Time), LastUsedIp: wire.ToIP(t.LastUsed.IP), PolicyBlocked: t.BlockedBy != "",
@@ -38,7 +38,35 @@ func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 			out.ScopesState = patdv1.Token_STALE
 		}
 	}
+	for _, p := range t.Paused {
+		if at := out.GetPausedScopesRemoveTime(); at == nil || p.End().Before(at.AsTime()) {
+			out.PausedScopesRemoveTime = wire.ToTime(p.End())
+		}
+	}
+	if t.Uses != nil {
+		fillUses(out, t.Uses)
+	}
 	out.Etag = t.ETag()
+	return out
+}
+
+// fillUses writes what is known of the uses of each scope of a token.
+func fillUses(out *patdv1.Token, u *tokens.ScopeUses) {
+	out.ScopeUses = make([]*patdv1.ScopeUse, len(out.GetScopes()))
+	for i, scope := range out.GetScopes() {
+		out.ScopeUses[i] = toScopeUse(u.Of(scope))
+	}
+	out.UnscopedUses, out.ScopeUsesSince = toScopeUse(u.Unscoped), wire.ToTime(u.Since)
+	for _, s := range u.Sources {
+		out.UseSources = append(out.UseSources, &patdv1.UseSource{Ip: wire.ToIP(s.IP), Service: s.Service, Time: wire.ToTime(s.Time)})
+	}
+}
+
+func toScopeUse(u tokens.ScopeUse) *patdv1.ScopeUse {
+	out := &patdv1.ScopeUse{Scope: u.Scope, UseCount: u.Count}
+	if !u.Day.IsZero() {
+		out.LastUsedDay = u.Day.Format(time.DateOnly)
+	}
 	return out
 }
 

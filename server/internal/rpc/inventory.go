@@ -56,6 +56,39 @@ func (s inventoryService) BulkRevokeTokens(ctx context.Context, r *patdv1.BulkRe
 	return &patdv1.BulkRevokeTokensResponse{Count: b.Count, Plan: r.GetPlan(), RevokedCount: b.Revoked, Done: !b.EndTime.IsZero()}, nil
 }
 
+// BulkNarrowTokens pauses the unused scopes of the tokens that a filter selects, or says how many these are.
+func (s inventoryService) BulkNarrowTokens(ctx context.Context, r *patdv1.BulkNarrowTokensRequest) (*patdv1.BulkNarrowTokensResponse, error) {
+	f, err := fromFilter("filter.", r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	unused, err := fromUnused(r)
+	if err != nil {
+		return nil, err
+	}
+	ask := tokens.NarrowManyRequest{Filter: f, Unused: unused, Unscoped: r.GetIncludeUnscoped(), Plan: r.GetPlan()}
+	switch {
+	case r.GetDryRun() == (r.GetPlan() != ""):
+		return nil, tokens.Invalid("PLAN_REQUIRED", "plan", "give dry_run: true to see what would be paused, or the plan of such an answer to pause it")
+	case r.GetDryRun():
+		p, err := s.service.PlanNarrowing(ctx, call.ActorOf(ctx), ask)
+		if err != nil {
+			return nil, err
+		}
+		return &patdv1.BulkNarrowTokensResponse{
+			Count: p.Count, ScopeCount: p.Scopes, NotRecordedCount: p.NotRecorded, UnscopedCount: p.HasUnscoped,
+			Plan: p.Plan.Plan, PlanExpireTime: wire.ToTime(p.ExpireTime),
+		}, nil
+	}
+	n, err := s.service.NarrowMany(ctx, call.ActorOf(ctx), ask)
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.BulkNarrowTokensResponse{
+		Count: n.Count, Plan: r.GetPlan(), NarrowedCount: n.Narrowed, PausedScopeCount: n.Scopes, Done: !n.EndTime.IsZero(),
+	}, nil
+}
+
 // filter is a request that selects tokens, or a part of one.
 type filter interface {
 	GetUser() string

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server/internal/call"
@@ -243,6 +244,45 @@ func (s tokenService) CancelRotation(ctx context.Context, r *patdv1.CancelRotati
 		return nil, err
 	}
 	return &patdv1.CancelRotationResponse{Token: toToken(t, s.service.Now())}, nil
+}
+
+// NarrowToken pauses scopes of a token.
+func (s tokenService) NarrowToken(ctx context.Context, r *patdv1.NarrowTokenRequest) (*patdv1.NarrowTokenResponse, error) {
+	unused, err := fromUnused(r)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.service.Narrow(ctx, call.ActorOf(ctx), tokens.NarrowRequest{
+		User: r.GetUser(), TokenID: r.GetTokenId(), Scopes: r.GetScopes(), Unused: unused, DryRun: r.GetDryRun(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.NarrowTokenResponse{
+		Token: toToken(n.Token, s.service.Now()), NarrowedScopes: n.Scopes, ResumeUntil: wire.ToTime(n.End),
+		UnscopedUses: toScopeUse(n.Uses.Unscoped),
+	}, nil
+}
+
+// fromUnused reads how long a scope must not have been used to count as unused.
+func fromUnused(r interface{ GetUnusedFor() *durationpb.Duration }) (tokens.Unused, error) {
+	d, err := wire.FromDuration("unused_for", r.GetUnusedFor())
+	switch {
+	case err != nil || d == nil:
+		return tokens.Unused{}, err
+	case *d == 0:
+		return tokens.Unused{}, tokens.Invalid("UNUSED_FOR_INVALID", "unused_for", "must be more than nothing; left out: never used")
+	}
+	return tokens.Unused{For: *d}, nil
+}
+
+// ResumeScopes has paused scopes in effect again.
+func (s tokenService) ResumeScopes(ctx context.Context, r *patdv1.ResumeScopesRequest) (*patdv1.ResumeScopesResponse, error) {
+	t, err := s.service.ResumeScopes(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId(), r.GetScopes())
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.ResumeScopesResponse{Token: toToken(t, s.service.Now())}, nil
 }
 
 // RevokeToken revokes a token.

@@ -35,10 +35,10 @@ func Prefetch(list []Wanted) {
 	}
 	for i := range list {
 		if r := whole(list[i].at); r != nil {
-			for at := cacheLine; at < len(r); at += cacheLine { // none of it is written again
-				sum += uint64(r[at])
+			for at := cacheLine; at < len(r); at += cacheLine { // its owner may be changing some of it
+				sum += r.Word(at)
 			}
-			sum += uint64(r[len(r)-1])
+			sum += r.Word(len(r) - Align)
 		}
 	}
 	runtime.KeepAlive(sum)

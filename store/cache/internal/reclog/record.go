@@ -13,7 +13,7 @@ import (
 //	 8  id
 //	16  marks, an integer that is changed under the owner's lock, but for Read
 //	24  the owner's, who may change 16 bytes here, under its lock
-//	40  the owner's, never written again
+//	40  the owner's, never written again, but for words that the owner changes under its lock by SetWord
 const (
 	idAt    = 8
 	marksAt = 16
@@ -54,6 +54,15 @@ func (r Record) Marks() uint64 { return atomic.LoadUint64(r.marks()) }
 
 // SetMarks replaces the marks. The caller has the owner's lock.
 func (r Record) SetMarks(to uint64) { atomic.StoreUint64(r.marks(), to) }
+
+// word is where 8 bytes of the record are.
+func (r Record) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&r[at&^(Align-1)])) } //nolint:gosec // see marks
+
+// Word returns the 8 bytes at a place that is a multiple of Align.
+func (r Record) Word(at int) uint64 { return atomic.LoadUint64(r.word(at)) }
+
+// SetWord replaces the 8 bytes at a place that is a multiple of Align. The caller has the owner's lock.
+func (r Record) SetWord(at int, to uint64) { atomic.StoreUint64(r.word(at), to) }
 
 // markRead notes that the record was read. It needs no lock: to lose the mark to a change by another does no harm.
 func (r Record) markRead() {

@@ -85,6 +85,7 @@ func introspectionFields(r *patdv1.IntrospectResponse) []cli.Field {
 		cli.Field{"name", r.GetName()},
 		cli.Field{"scopes", strings.Join(r.GetScopes(), " ")},
 		cli.Field{"suspended scopes", strings.Join(r.GetSuspendedScopes(), " ")},
+		cli.Field{"paused scopes", strings.Join(r.GetPausedScopes(), " ")},
 		cli.Field{"missing scopes", strings.Join(r.GetMissingScopes(), " ")},
 		cli.Field{"audiences", strings.Join(r.GetAudiences(), " ")},
 		cli.Field{"expires", cli.Moment(r.GetExpireTime(), "never")},

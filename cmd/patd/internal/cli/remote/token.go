@@ -23,8 +23,8 @@ import (
 // Token is the command that manages users' tokens.
 func Token(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
-	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenRevoke(c),
-		tokenRevokeMatching(c))
+	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenNarrow(c),
+		tokenResumeScopes(c), tokenRevoke(c), tokenRevokeMatching(c), tokenNarrowMatching(c))
 }
 
 // ownerFlags adds the flags of commands about one user's tokens, which refuse to run without a user. check, which may
@@ -269,6 +269,8 @@ func tokenFields(t *patdv1.Token) []cli.Field {
 		{"state", t.GetState().String()},
 		{"blocked", blocked},
 		{"scopes", strings.Join(t.GetScopes(), " ")},
+		{"paused scopes", pausedText(t)},
+		{"unused scopes", unusedText(t)},
 		{"audiences", strings.Join(t.GetAudiences(), " ")},
 		{"networks", strings.Join(t.GetAllowedCidrs(), " ")},
 		{"labels", strings.Join(labels, " ")},
@@ -281,4 +283,25 @@ func tokenFields(t *patdv1.Token) []cli.Field {
 		{"revoked by", t.GetRevokedBy()},
 		{"reason", t.GetRevokeReason()},
 	}
+}
+
+func pausedText(t *patdv1.Token) string {
+	if len(t.GetPausedScopes()) == 0 {
+		return ""
+	}
+	return strings.Join(t.GetPausedScopes(), " ") + ", removed from " + cli.Moment(t.GetPausedScopesRemoveTime(), "") + " on"
+}
+
+// unusedText names the scopes that were never used, where that is known.
+func unusedText(t *patdv1.Token) string {
+	var list []string
+	for _, u := range t.GetScopeUses() {
+		if u.GetLastUsedDay() == "" && !slices.Contains(t.GetPausedScopes(), u.GetScope()) {
+			list = append(list, u.GetScope())
+		}
+	}
+	if since := t.GetScopeUsesSince(); since != nil && len(list) > 0 {
+		list = append(list, "(since "+cli.Moment(since, "")+")")
+	}
+	return strings.Join(list, " ")
 }

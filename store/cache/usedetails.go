@@ -1,0 +1,304 @@
+package cache
+
+import (
+	"encoding/binary"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"patd/store/cache/internal/reclog"
+	"patd/store/usage"
+	"patd/tokens"
+)
+
+// Details of uses are counted in words at the end of a token's record: a byte for the uses whose service did not say
+// what it required, one for each scope, filled up to whole words, and then the word of the source. Counts are of the day
+// of the last use that the record knows. What a byte cannot hold is handed on.
+//
+// The word of the source, from its lowest bits: the number of the service that asked last, 16; hashes of the two sources
+// that were handed on last, 16 each; how many were, 8; and, the highest, whether the token is in the list of those that
+// have details.
+const (
+	sourceHash1   = 16
+	sourceHash2   = 32
+	sourceHanded  = 48
+	sourceMost    = 8 // are handed on of a token until its details are written
+	detailsListed = 1 << 63
+)
+
+// detailSize is how many bytes the words of a token with so many scopes take.
+func detailSize(scopes int) int { return reclog.Align * (countWords(scopes) + 1) }
+
+func countWords(scopes int) int { return (1 + scopes + reclog.Align - 1) / reclog.Align }
+
+// hasDetails reports whether details of uses wait in the record.
+func (r tokenRecord) hasDetails() bool {
+	return reclog.Record(r).Word(len(r)-reclog.Align)&detailsListed != 0
+}
+
+// scopeTexts returns a parser that is before the first scope, and how many there are.
+func (r tokenRecord) scopeTexts() (parser, int) {
+	p := parser{b: r[tokenText:]}
+	p.take(p.count()) // the name
+	return p, p.count()
+}
+
+// shardDetails are the details of uses of a shard. The lock of the shard guards them.
+type shardDetails struct {
+	used    []tokens.ID // those with details, as far as pending has not returned them
+	waiting int         // how many records have details
+	keep    func(tokens.ID, usage.Detail)
+	names   *serviceNames
+}
+
+// note counts a use, before the record knows its time. A use on an earlier day than the last one is handed on.
+func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
+	rec, day := reclog.Record(r), max(u.Micros, 0)/usage.DayMicros
+	at := len(r) - reclog.Align
+	if last := int64(rec.Marks() >> useBits); last > u.Micros {
+		if last/usage.DayMicros != day {
+			if one := usage.DetailOf(*of); one != nil {
+				d.keep(of.ID, *one)
+			}
+			return
+		}
+	} else if last/usage.DayMicros != day && rec.Word(at)&detailsListed != 0 {
+		d.handOn(r)
+	}
+	if len(of.Scopes) == 0 && of.Service == "" {
+		return
+	}
+	source := rec.Word(at)
+	if source&detailsListed == 0 {
+		source |= detailsListed
+		d.used = append(d.used, of.ID)
+		d.waiting++
+	}
+	rec.SetWord(at, d.sourceAfter(r, source, u, of))
+	p, n := r.scopeTexts()
+	first := at - reclog.Align*countWords(n)
+	if len(of.Scopes) == 0 {
+		d.count(rec, first, 0, "", day)
+		return
+	}
+	for i := range n {
+		scope := p.text()
+		for _, used := range of.Scopes {
+			if used == scope {
+				d.count(rec, first, 1+i, scope, day)
+				break
+			}
+		}
+	}
+}
+
+// count adds one to a count.
+func (d *shardDetails) count(r reclog.Record, first, i int, scope string, day int64) {
+	at, shift := first+i&^(reclog.Align-1), i%reclog.Align*8
+	w := r.Word(at)
+	if w>>shift&0xff == 0xff {
+		d.keep(tokens.ID(r.ID()), usage.Detail{Scopes: []usage.ScopeUse{{Scope: scope, Day: day, Count: 0xff}}})
+		w &^= 0xff << shift
+	}
+	r.SetWord(at, w+1<<shift)
+}
+
+// sourceAfter returns the word of the source after a use. The source of the use before, if it is another one, is handed
+// on, unless that was done lately.
+func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, of *tokens.Usage) uint64 {
+	known := uint16(w)
+	last := r.use()
+	if u.Micros < last.Micros || known == 0 && of.Service == "" {
+		return w
+	}
+	names := d.names.all()
+	same := known != 0 && names[known] == of.Service
+	if same && last.IP == u.IP && last.IPSize == u.IPSize {
+		return w
+	}
+	if known != 0 {
+		hash := sourceHash(known, &last)
+		if handed := w >> sourceHanded & 0xff; handed < sourceMost && hash != uint16(w>>sourceHash1) && hash != uint16(w>>sourceHash2) {
+			d.keep(of.ID, usage.Detail{Sources: []usage.Source{{IP: last.Addr(), Service: names[known], Micros: last.Micros}}})
+			w = w&detailsListed | (handed+1)<<sourceHanded | w>>sourceHash1&0xffff<<sourceHash2 | uint64(hash)<<sourceHash1
+		}
+	}
+	if !same {
+		known = d.names.number(of.Service)
+	}
+	return w&^0xffff | uint64(known)
+}
+
+func sourceHash(service uint16, u *usage.Use) uint16 {
+	h := binary.LittleEndian.Uint64(u.IP[:]) ^ binary.LittleEndian.Uint64(u.IP[8:])*0x9e3779b97f4a7c15 ^ uint64(service)<<32
+	return uint16(h*0x9e3779b97f4a7c15>>48) | 1
+}
+
+// read adds what waits in a record to an empty detail. Its texts are parts of the record.
+func (d *shardDetails) read(r tokenRecord, out *usage.Detail) {
+	rec, at := reclog.Record(r), len(r)-reclog.Align
+	last := r.use()
+	p, n := r.scopeTexts()
+	first := at - reclog.Align*countWords(n)
+	for i := range n + 1 {
+		scope := ""
+		if i > 0 {
+			scope = p.text()
+		}
+		if c := rec.Word(first+i&^(reclog.Align-1)) >> (i % reclog.Align * 8) & 0xff; c > 0 {
+			out.AddScope(usage.ScopeUse{Scope: scope, Day: last.Micros / usage.DayMicros, Count: int64(c)})
+		}
+	}
+	if service := uint16(rec.Word(at)); service != 0 {
+		out.AddSource(usage.Source{IP: last.Addr(), Service: d.names.all()[service], Micros: last.Micros})
+	}
+}
+
+// clear empties the words of a record; the source keeps the bits of keep.
+func (*shardDetails) clear(r tokenRecord, keep uint64) {
+	rec, at := reclog.Record(r), len(r)-reclog.Align
+	_, n := r.scopeTexts()
+	for w := at - reclog.Align*countWords(n); w < at; w += reclog.Align {
+		rec.SetWord(w, 0)
+	}
+	rec.SetWord(at, rec.Word(at)&keep)
+}
+
+// handOn hands on what waits in a record, which stays in the list.
+func (d *shardDetails) handOn(r tokenRecord) {
+	var one usage.Detail
+	d.read(r, &one)
+	d.keep(tokens.ID(reclog.Record(r).ID()), one)
+	d.clear(r, detailsListed)
+}
+
+// gone hands on what waits in a record that leaves.
+func (d *shardDetails) gone(r tokenRecord) {
+	if r.hasDetails() {
+		d.handOn(r)
+		d.clear(r, 0)
+		d.waiting--
+	}
+}
+
+// takeDetails takes what waits of a token, to be written.
+func (s *shard) takeDetails(id tokens.ID, to *usage.Detail) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := tokenRecord(s.log.Find(uint64(id)))
+	if r == nil || !r.hasDetails() {
+		return false
+	}
+	var one usage.Detail
+	s.details.read(r, &one)
+	for i := range one.Scopes {
+		one.Scopes[i].Scope = strings.Clone(one.Scopes[i].Scope) // not a part of the record
+	}
+	to.Add(one)
+	s.details.clear(r, 0)
+	s.details.waiting--
+	return true
+}
+
+func (s *shard) detailsWaiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.details.waiting
+}
+
+func (s *shard) pendingDetails(ids []tokens.ID) []tokens.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids = append(ids, s.details.used...)
+	s.details.used = s.details.used[:0]
+	return ids
+}
+
+func (s *shard) requeueDetails(id tokens.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := tokenRecord(s.log.Find(uint64(id))); r != nil && r.hasDetails() {
+		s.details.used = append(s.details.used, id)
+	}
+}
+
+var _ usage.DetailKeeper = keeper{}
+
+// DetailsWaiting implements usage.DetailKeeper.
+func (c keeper) DetailsWaiting() int {
+	n := 0
+	for i := range c.shards {
+		n += c.shards[i].detailsWaiting()
+	}
+	return n
+}
+
+// PendingDetails implements usage.DetailKeeper.
+func (c keeper) PendingDetails(ids []tokens.ID) []tokens.ID {
+	for i := range c.shards {
+		ids = c.shards[i].pendingDetails(ids)
+	}
+	return ids
+}
+
+// TakeDetails implements usage.DetailKeeper.
+func (c keeper) TakeDetails(id tokens.ID, d *usage.Detail) bool {
+	return c.shard(id).takeDetails(id, d)
+}
+
+// RequeueDetails implements usage.DetailKeeper.
+func (c keeper) RequeueDetails(ids []tokens.ID) {
+	for _, id := range ids {
+		c.shard(id).requeueDetails(id)
+	}
+}
+
+// serviceNames numbers the names of services that ask, from 1, so that a record can name one by two bytes. None is ever
+// dropped; those that there is no number for get 0, which is none.
+type serviceNames struct {
+	mu     sync.Mutex
+	list   atomic.Pointer[[]string] // the first is empty
+	byName atomic.Pointer[map[string]uint16]
+}
+
+func (n *serviceNames) all() []string {
+	if list := n.list.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+// number returns the number of a name.
+func (n *serviceNames) number(name string) uint16 {
+	if name == "" {
+		return 0
+	}
+	if known := n.byName.Load(); known != nil {
+		if i, ok := (*known)[name]; ok {
+			return i
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	list, known := n.all(), map[string]uint16{}
+	if list == nil {
+		list = []string{""}
+	}
+	if m := n.byName.Load(); m != nil {
+		if i, ok := (*m)[name]; ok {
+			return i
+		}
+		known = maps.Clone(*m)
+	}
+	const most = 1 << 16
+	if len(list) == most {
+		return 0
+	}
+	name = strings.Clone(name)
+	more := append(list[:len(list):len(list)], name)
+	known[name] = uint16(len(list))
+	n.list.Store(&more)
+	n.byName.Store(&known)
+	return known[name]
+}
