@@ -191,3 +191,38 @@ func TestPruningEndsAtTheFirstYoungEvent(t *testing.T) {
 		t.Errorf("%s events, want 6", got)
 	}
 }
+
+// TestPruningKeepsWhatAWebhookHasYetToGet holds that the audit log is not shortened past the position of an enabled webhook.
+func TestPruningKeepsWhatAWebhookHasYetToGet(t *testing.T) {
+	t.Parallel()
+	st := openNew(t)
+	put(t, st, "acme")
+	put(t, st, "acme")
+	now := time.Now().Add(time.Hour)
+	w := tokens.Webhook{Num: 1, ID: "w", URL: "https://hooks.example.com", Enabled: true, CreateTime: now, UpdateTime: now, Cursor: 1,
+		Secret: tokens.SealedSecret{Key: "k1", Box: []byte("box")}}
+	change := func(f func(tokens.Tx) error) {
+		t.Helper()
+		err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
+			return []tokens.Event{{Time: now, Actor: "a", Action: "b", Outcome: tokens.OutcomeRefused}}, f(tx)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx tokens.Tx) error {
+		return errors.Join(tx.PutKey(tokens.KeyRecord{Name: "k1", CreateTime: now}), tx.InsertWebhook(w))
+	})
+	p := tokens.Pruning{Before: now.Add(-time.Minute)}
+	if n, err := tokens.PruneEvents(t.Context(), st, p, now); n != 1 || err != nil {
+		t.Errorf("%d released, want the one before the webhook's position; %v", n, err)
+	}
+	if due, err := tokens.PruneDue(t.Context(), st, p.Before); due || err != nil {
+		t.Errorf("due: %v, %v", due, err)
+	}
+	w.Enabled = false
+	change(func(tx tokens.Tx) error { return tx.UpdateWebhook(w) })
+	if n, err := tokens.PruneEvents(t.Context(), st, p, now); n == 0 || err != nil {
+		t.Errorf("%d released once the webhook was disabled; %v", n, err)
+	}
+}

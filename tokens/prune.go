@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -27,8 +28,9 @@ type Pruning struct {
 }
 
 // PruneEvents releases the oldest events of the audit log for deletion, up to the first one that is not before
-// p.Before, and returns how many. It records an audit event of its own. ErrTaken: another call did so at the same time,
-// and nothing was released. The store deletes them afterwards. Positions are never reused.
+// p.Before, or that an enabled webhook has yet to get, and returns how many. It records an audit event of its own.
+// ErrTaken: another call did so at the same time, and nothing was released. The store deletes them afterwards. Positions
+// are never reused.
 func PruneEvents(ctx context.Context, st Store, p Pruning, now time.Time) (released int64, err error) {
 	p.Before = p.Before.UTC().Truncate(time.Microsecond)
 	if p.Before.After(now.Add(-minEventAge)) {
@@ -77,7 +79,11 @@ func walkOldest(ctx context.Context, st Store, from uint64, p Pruning) (upTo uin
 	upTo = from
 	for {
 		var page []Event
+		var sent uint64
 		err := st.View(ctx, func(tx ReadTx) error {
+			if sent, err = sentToWebhooks(tx); err != nil {
+				return err
+			}
 			page, err = tx.OldestEvents(upTo, prunePage)
 			return err
 		})
@@ -86,7 +92,7 @@ func walkOldest(ctx context.Context, st Store, from uint64, p Pruning) (upTo uin
 		}
 		full := len(page) == prunePage
 		for i, e := range page {
-			if !e.Time.Before(p.Before) {
+			if !e.Time.Before(p.Before) || e.Seq > sent {
 				page, full = page[:i], false
 				break
 			}
@@ -106,7 +112,27 @@ func walkOldest(ctx context.Context, st Store, from uint64, p Pruning) (upTo uin
 	}
 }
 
-// PruneDue reports whether an event that was not released is older than before.
+// sentToWebhooks returns the position in the audit log up to which each enabled webhook has what it is to be sent. What
+// is above it is not released: it would be lost to that webhook. One that fails is disabled after some days.
+func sentToWebhooks(tx ReadTx) (uint64, error) {
+	sent := uint64(math.MaxUint64)
+	for after := ""; ; {
+		page, err := tx.Webhooks(after, MaxPageSize)
+		if err != nil {
+			return 0, fmt.Errorf("read webhooks: %w", err)
+		}
+		for _, w := range page {
+			if after = w.ID; w.Enabled {
+				sent = min(sent, w.Cursor)
+			}
+		}
+		if len(page) < MaxPageSize {
+			return sent, nil
+		}
+	}
+}
+
+// PruneDue reports whether an event that can be released is older than before.
 func PruneDue(ctx context.Context, st Store, before time.Time) (due bool, err error) {
 	err = st.View(ctx, func(tx ReadTx) error {
 		from, _, err := tx.Released()
@@ -114,7 +140,11 @@ func PruneDue(ctx context.Context, st Store, before time.Time) (due bool, err er
 			return err
 		}
 		oldest, err := tx.OldestEvents(from, 1)
-		due = len(oldest) > 0 && oldest[0].Time.Before(before)
+		if err != nil || len(oldest) == 0 || !oldest[0].Time.Before(before) {
+			return err
+		}
+		sent, err := sentToWebhooks(tx)
+		due = oldest[0].Seq <= sent
 		return err
 	})
 	return due, err

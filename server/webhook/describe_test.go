@@ -3,6 +3,8 @@ package webhook_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -16,6 +18,7 @@ import (
 
 	"patd/server/webhook"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // schemas are those that are served, compiled.
@@ -60,7 +63,7 @@ func (r *rig) everything() (tok tokens.Token) {
 	id := tok.ID.String()
 	less := []string{"a"}
 	did(r.svc.UpdateToken(ctx, op, "alice", id, tokens.TokenChange{Scopes: &less, Description: new(string)}))
-	_, err := r.svc.Rotate(ctx, op, tokens.RotateRequest{User: "alice", TokenID: id})
+	rotated, err := r.svc.Rotate(ctx, op, tokens.RotateRequest{User: "alice", TokenID: id})
 	must(r.t, err)
 	did(r.svc.ReplaceAudience(ctx, op, tokens.AudienceEntry{ID: "api", MaxTTL: tokens.Day, DefaultTTL: tokens.Day}))
 	did(r.svc.SuspendUser(ctx, op, "alice", confidential))
@@ -68,8 +71,11 @@ func (r *rig) everything() (tok tokens.Token) {
 	pause(time.Second) // the counts of tokens are those of when the message is made
 	r.hold("alice", "b", "c")
 	pause(time.Second)
-	did(r.svc.CreateService(ctx, op, tokens.ServiceRequest{Name: "backend", Permissions: []string{"introspect"}, Audience: "api"}))
-	did(r.svc.RotateService(ctx, op, tokens.RotateServiceRequest{Name: "backend"}))
+	service, err := r.svc.CreateService(ctx, op, tokens.ServiceRequest{Name: "backend", Permissions: []string{"introspect"}, Audience: "api"})
+	must(r.t, err)
+	replaced, err := r.svc.RotateService(ctx, op, tokens.RotateServiceRequest{Name: "backend"})
+	must(r.t, err)
+	r.secrets = append(r.secrets, rotated.Secret, service.Secret, replaced.Secret)
 	did(r.svc.RevokeService(ctx, op, "backend", confidential))
 	r.mint("alice", "other")
 	did(r.svc.DeleteUser(ctx, op, "alice", confidential))
@@ -218,6 +224,54 @@ func TestFiltersSelectWhatMatchesAllOfThem(t *testing.T) {
 			if text := strings.Join(got, " "); text != want {
 				t.Errorf("the filter of %s selects %s; want %s", name, text, want)
 			}
+		}
+	})
+}
+
+// TestNoSecretIsInAMessageOrTheLog has everything happen that is sent, with endpoints that accept and that fail, and
+// looks for each secret that was made, for what is stored of it, and for the secret that signs.
+func TestNoSecretIsInAMessageOrTheLog(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.add(1, hook, tokens.WebhookFilter{})
+		r.add(2, other, tokens.WebhookFilter{})
+		r.answer(other, func(context.Context, received) webhook.Outcome { return status(500) })
+		dying := &mortal{Store: r.st}
+		_, stop := r.engineOn(dying, "one")
+		r.everything()
+		pause(time.Minute)
+		r.answer(other, func(context.Context, received) webhook.Outcome { return status(410) })
+		pause(time.Minute)
+		dying.dead.Store(true) // its failures are logged
+		r.mint("bob", "last")
+		pause(time.Minute)
+		stop()
+		keys, err := secret.ParseKeys(keyLine)
+		must(t, err)
+		marks := []string{secretA, strings.TrimPrefix(secretA, "whsec_"), strings.TrimPrefix(keyLine, "k1:")}
+		for _, s := range r.secrets {
+			text, sum := s.Reveal(), keys.Digest(s).Sum
+			_, tail, _ := strings.Cut(text, "_")
+			_, tail, _ = strings.Cut(tail, "_")
+			marks = append(marks, text, tail[:43], base64.StdEncoding.EncodeToString([]byte(text))[:40], hex.EncodeToString(sum[:]),
+				base64.StdEncoding.EncodeToString(sum[:]), base64.RawURLEncoding.EncodeToString(sum[:]), fmt.Sprint(sum))
+		}
+		if len(r.secrets) < 6 || len(r.at(hook)) < 20 || !strings.Contains(r.logs.String(), errDead.Error()) || !strings.Contains(r.logs.String(), "disabled") {
+			t.Fatalf("too little happened: %d secrets, %d messages\n%s", len(r.secrets), len(r.at(hook)), &r.logs)
+		}
+		for _, m := range append(r.at(hook), r.at(other)...) {
+			for i, mark := range marks {
+				if strings.Contains(m.Body, mark) || strings.Contains(m.ID, mark) {
+					t.Errorf("%s holds form %d of a secret: %s", m.Type, i, m.Body)
+				}
+			}
+		}
+		for i, mark := range marks {
+			if strings.Contains(r.logs.String(), mark) {
+				t.Errorf("the log holds form %d of a secret", i)
+			}
+		}
+		if strings.Contains(r.logs.String(), "hooks.example.com") {
+			t.Error("the log holds the URL of an endpoint, which may be confidential")
 		}
 	})
 }

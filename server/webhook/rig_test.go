@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +28,9 @@ type rig struct {
 	st    *store.Store
 	svc   *tokens.Service
 	ahead atomic.Int64 // of the bubble's clock
+
+	secrets []tokens.Secret // of everything that was made
+	logs    logBuffer
 
 	mu       sync.Mutex
 	news     chan struct{}
@@ -120,13 +124,34 @@ func (r *rig) engine(name string) (e *webhook.Engine, stop func()) { return r.en
 
 func (r *rig) engineOn(q webhook.Queue, name string) (e *webhook.Engine, stop func()) {
 	r.t.Helper()
-	e = webhook.New(webhook.Config{Queue: q, Domain: domain{r}, News: r.changes, Holder: name, Now: r.now}.WithSender(r.receive))
+	e = webhook.New(webhook.Config{Queue: q, Domain: domain{r}, News: r.changes, Holder: name, Now: r.now,
+		Logger: slog.New(slog.NewJSONHandler(&r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Failed: func(err error) { fmt.Fprintln(&r.logs, err) },
+	}.WithSender(r.receive))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); e.Run(ctx) }()
 	stop = sync.OnceFunc(func() { cancel(); <-done })
 	r.t.Cleanup(stop)
 	return e, stop
+}
+
+// logBuffer keeps what is logged.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 // receive is the far end of all engines. Two messages of one subject at once, to one endpoint, fail the test.
@@ -240,6 +265,7 @@ func (r *rig) mint(user, name string, change ...func(*tokens.MintRequest)) token
 	}
 	m, err := r.svc.Mint(context.Background(), tokens.Operator(), q)
 	must(r.t, err)
+	r.secrets = append(r.secrets, m.Secret)
 	return m.Token
 }
 
