@@ -11,6 +11,7 @@ import (
 	"patd/server/internal/connection"
 	"patd/server/internal/github"
 	"patd/server/internal/metrics"
+	"patd/server/internal/secevent"
 	"patd/tokens"
 )
 
@@ -46,6 +47,10 @@ type Config struct {
 	SignIn call.Verifier
 	// CLISignIn is published to programs by which people call as themselves. Nil: there is none.
 	CLISignIn *CLISignIn
+	// SCIMUserID is the attribute of SCIM that is patd's user id: externalId, userName or id. Empty: externalId.
+	SCIMUserID string
+	// SecurityEvents says whose security events are taken. The zero value takes none.
+	SecurityEvents SecurityEvents
 	// Page configures the pages for people.
 	Page PageConfig
 	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many
@@ -135,6 +140,9 @@ func (c Config) githubKeys() (*github.Keys, error) {
 	}
 	return github.NewKeys(github.KeysConfig{URL: c.GitHubLeaks.KeysURL, CAFile: c.GitHubLeaks.CAFile, Logger: c.Logger, Now: now})
 }
+
+// SecurityEvents says whose security events are taken, and what they do.
+type SecurityEvents = secevent.Config
 
 // limitsOf returns the limits of a configuration.
 func limitsOf(c Config) call.LimitsConfig {

@@ -28,6 +28,8 @@ import (
 	"patd/server/internal/metrics"
 	"patd/server/internal/oauth"
 	"patd/server/internal/rest"
+	"patd/server/internal/scim"
+	"patd/server/internal/secevent"
 	"patd/server/webhook"
 	"patd/tokens"
 )
@@ -226,6 +228,10 @@ func (s *Server) build(c Config) error {
 		KnowClient: endpoints.KnowClient,
 		Short:      introspect.NewDirect(introspect.New(behind, c.Service), from),
 	}
+	if err := s.providers(c, network); err != nil {
+		stop()
+		return errors.Join(err, s.conn.Close())
+	}
 	if s.front.Site, err = s.site(c, network); err != nil {
 		stop()
 		return errors.Join(err, s.conn.Close())
@@ -238,6 +244,18 @@ func (s *Server) build(c Config) error {
 	s.metricsHTTP = newHTTP(c, &rest.Front{
 		Logger: c.Logger, Metrics: m, Pages: map[string]http.Handler{"/metrics": m.Handler()}, API: http.NotFoundHandler(),
 	})
+	return nil
+}
+
+// providers makes the endpoints of identity providers.
+func (s *Server) providers(c Config, network *call.Chain) error {
+	by, err := scim.ParseUserID(c.SCIMUserID)
+	if err != nil {
+		return fmt.Errorf("make the server: the attribute of SCIM that is the user's id: %w", err)
+	}
+	methods := network.ProviderMethods()
+	s.front.Forms[secevent.Path] = secevent.New(network, methods[call.SecurityEvents], c.Service, c.SecurityEvents)
+	s.front.SCIM = scim.New(scim.Config{Chain: s.front.Chain, Methods: methods, Service: c.Service, Issuer: s.issuer, UserID: by})
 	return nil
 }
 

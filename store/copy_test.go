@@ -63,6 +63,8 @@ func oddRows() []string {
 		`UPDATE tokens SET paused = '7 b' || char(10) || '8 c', paused_mac = x'00', paused_end_us = 9223372036854775807 WHERE id = 9223372036854775807`,
 		`INSERT INTO narrowings VALUES (zeroblob(32), 'operator', NULL, NULL, 0, 3, 1, 2, 1, 2, NULL), (randomblob(32), 'service:ops', x'7f000001', 5, 1, 0, 0, 0, 1, 2, 3)`,
 		`INSERT INTO narrowing_parts VALUES (zeroblob(32), 0, x''), (zeroblob(32), 9223372036854775807, zeroblob(16))`,
+		`INSERT INTO provisioned_users VALUES (900000001, 'a', 'Ä', 'ä', NULL, NULL, 0, 1, 2), (900000003, 'b', ' ', ' ', '', '\N', 1, -9223372036854775808, 9223372036854775807)`,
+		`INSERT INTO security_events VALUES (randomblob(32), 1), (zeroblob(32), 9223372036854775807)`,
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,
 		`INSERT INTO events (time_us, actor, action, outcome, user, peer_ip, detail) VALUES (1, '', 'ü', 2, '', x'7f000001', 'two
 lines')`,

@@ -158,7 +158,7 @@ DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE expire_us <= ?
 // prune drops what is no longer needed, a bounded number, and touches the writer only when there is any.
 func (s *Store) prune(ctx context.Context) error {
 	return errors.Join(s.pruneFeed(ctx), s.pruneGrants(ctx), s.pruneEvents(ctx), s.pruneOldRates(ctx),
-		s.pruneOldSessions(ctx), s.pruneOldBulk(ctx), s.pruneDeliveries(ctx), s.pruneOldNarrowings(ctx))
+		s.pruneOldSessions(ctx), s.pruneOldBulk(ctx), s.pruneDeliveries(ctx), s.pruneOldNarrowings(ctx), s.pruneOldSecurityEvents(ctx))
 }
 
 // due reports whether there is something to drop, by a query that returns it.

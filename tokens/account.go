@@ -132,12 +132,13 @@ const (
 	OperatorActor
 	// PartnerActor is another company's system, known by its signature, that reports leaked secrets and does nothing else.
 	PartnerActor
+	IssuerActor // an issuer of security events, by its signature
 )
 
 // Actor is a caller. The zero Actor is Nobody.
 type Actor struct {
 	Kind        ActorKind
-	Name        string     // of a service or a partner
+	Name        string     // of a service or a partner; the URL of an issuer
 	User        string     // of a signed-in user, or the owner of the presented token
 	TokenID     ID         // of the presented service or personal access token
 	Permissions Permission // of a service, or of a signed-in user who is an operator
@@ -160,7 +161,7 @@ type Actor struct {
 }
 
 // String names the actor as audit events do: service:<name>, user:<id>, token:<token id>, operator:<user id>
-// for a person, operator for the command line, partner:<name>, or nobody.
+// for a person, operator for the command line, partner:<name>, issuer:<URL>, or nobody.
 func (a Actor) String() string {
 	switch a.Kind {
 	case ServiceActor:
@@ -176,6 +177,8 @@ func (a Actor) String() string {
 			return "operator:" + a.User
 		}
 		return "operator"
+	case IssuerActor:
+		return "issuer:" + a.Name
 	default:
 		return "nobody"
 	}

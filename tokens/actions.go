@@ -19,6 +19,7 @@ func Actions() []Action {
 		ActionWebhookUpdate, ActionWebhookDelete, ActionWebhookRotate, ActionWebhookTest, ActionWebhookRedeliver,
 		ActionWebhookDisable,
 		ActionTokenNarrow, ActionTokenResume, ActionTokenScopesRemoved, ActionTokenNarrowMatching, ActionTokenNarrowEnd,
+		ActionUserProvision, ActionUserSecurityEvent,
 	}
 }
 
@@ -42,9 +43,9 @@ func (f EventFilter) check() error {
 	kind, name, named := strings.Cut(f.Actor, ":")
 	switch {
 	case f.Actor == "", !named && (kind == "operator" || kind == "nobody"):
-	case name != "" && (kind == "service" || kind == "user" || kind == "token" || kind == "operator" || kind == "partner"):
+	case name != "" && (kind == "service" || kind == "user" || kind == "token" || kind == "operator" || kind == "partner" || kind == "issuer"):
 	default:
-		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator, operator:ID, partner:NAME or nobody")
+		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator, operator:ID, partner:NAME, issuer:URL or nobody")
 	}
 	return nil
 }

@@ -38,6 +38,8 @@ const (
 	ActionTokenBlock         Action = "token.block"
 	ActionTokenUnblock       Action = "token.unblock"
 	ActionUserRefresh        Action = "user.refresh"
+	ActionUserProvision      Action = "user.provision"      // an identity provider said how it knows a user
+	ActionUserSecurityEvent  Action = "user.security_event" // an issuer of security events told of one
 	ActionFeatureCreate      Action = "feature.create"
 	ActionFeatureReplace     Action = "feature.replace"
 	ActionFeatureDelete      Action = "feature.delete"

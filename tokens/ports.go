@@ -98,6 +98,7 @@ type ReadTx interface {
 	GrantReader
 	PageSessionReader
 	WebhookReader
+	ProvisionedReader
 }
 
 // TokenReader reads tokens.
@@ -207,6 +208,29 @@ type UserReader interface {
 	Users(q UserQuery) ([]User, error)
 }
 
+// ProvisionedReader reads users as their identity provider knows them. A deleted user is not found.
+type ProvisionedReader interface {
+	// Provisioned reads a user by the id of its record. ErrNotFound.
+	Provisioned(id string) (Provisioned, error)
+	// ProvisionedUsers lists users by the query, in the order of their keys.
+	ProvisionedUsers(q ProvisionedQuery) ([]Provisioned, error)
+	// CountProvisioned counts the users that the query selects; Offset and Limit do not count.
+	CountProvisioned(q ProvisionedQuery) (int64, error)
+}
+
+// ProvisionedWriter writes users as their identity provider knows them, and which of its security events were taken.
+type ProvisionedWriter interface {
+	// InsertProvisioned adds a record. ErrTaken when there is one of this id, user, or folded name.
+	InsertProvisioned(p Provisioned) error
+	// UpdateProvisioned writes UserName, ExternalID, DisplayName, Inactive and UpdateTime of the record of p.UserKey.
+	// ErrNotFound; ErrTaken when another one has the folded name.
+	UpdateProvisioned(p Provisioned) error
+	// DeleteProvisioned removes the record of a user, if there is one.
+	DeleteProvisioned(userKey int64) error
+	// RememberSecurityEvent keeps the digest of an event until a time at least. ErrTaken when it is known.
+	RememberSecurityEvent(digest [32]byte, until time.Time) error
+}
+
 // ServiceReader reads services.
 type ServiceReader interface {
 	// Service reads the newest service of that name that is not revoked, or else the newest. ErrNotFound. Ids alone do
@@ -265,6 +289,7 @@ type Tx interface {
 	LogWriter
 	PageSessionWriter
 	WebhookWriter
+	ProvisionedWriter
 }
 
 // TokenWriter writes tokens.

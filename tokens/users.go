@@ -104,10 +104,18 @@ func (s *Service) ResumeUser(ctx context.Context, a Actor, user, reason string) 
 // DeleteUser deletes a user, ends its sessions of the page and revokes all of its tokens for good; it returns how many. A user that comes back under
 // the same id starts afresh.
 func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) (int, error) {
+	return s.deleteUser(ctx, a, user, reason, func(Tx, User) error { return nil })
+}
+
+// deleteUser is DeleteUser, unless check returns an error in the transaction.
+func (s *Service) deleteUser(ctx context.Context, a Actor, user, reason string, check func(Tx, User) error) (int, error) {
 	n := 0
 	_, err := s.changeUser(ctx, a, ActionUserDelete, user, reason, func(tx Tx, u *User, now time.Time, events *[]Event) (string, error) {
 		if u.Key == 0 {
 			return "", notFound("user")
+		}
+		if err := check(tx, *u); err != nil {
+			return "", err
 		}
 		why := reason
 		if why == "" {
@@ -122,6 +130,9 @@ func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) 
 			return "", err
 		}
 		*events = a.revoked(now, user, ids, why)
+		if err := tx.DeleteProvisioned(u.Key); err != nil {
+			return "", fmt.Errorf("forget a provisioned user: %w", err)
+		}
 		u.DeleteTime, u.Features = now, nil
 		return counted(n, reason), endSessions(tx, user, now)
 	})

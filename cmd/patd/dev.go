@@ -41,7 +41,10 @@ func devCommand(c *cli.Command) *cobra.Command {
 		if err = s.Source.OnlyChosen(cmd.Flags(), false); err != nil {
 			return err
 		}
-		return s.SignIn.Read(c, cmd.Flags(), &s.Page)
+		if err = s.SignIn.Read(c, cmd.Flags(), &s.Page); err != nil {
+			return err
+		}
+		return s.Provisioning.Read(c, cmd.Flags(), &s.SignIn)
 	}
 	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error { return serveDev(ctx, c, &s, policy, log) })
 	return cmd

@@ -36,6 +36,7 @@ func sample(t *testing.T) string {
 		{"Old events and the disk", s.UpkeepFlags},
 		{"Where features come from (docs/features.md)", s.Source.Flags},
 		{"Users who sign in (docs/signin.md)", s.SignIn.Flags},
+		{"Users who leave: SCIM and security events (docs/offboarding.md)", s.Provisioning.Flags},
 		{"The page where users make tokens (docs/page.md)", s.Page.Flags},
 		{"Rate limits", s.Rates.Flags},
 		{"Reports of leaked tokens (docs/leaks.md)", s.Leaks.Flags},

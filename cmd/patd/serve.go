@@ -58,7 +58,10 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 		if err = s.Source.Read(c, f); err != nil {
 			return err
 		}
-		return s.SignIn.Read(c, f, &s.Page)
+		if err = s.SignIn.Read(c, f, &s.Page); err != nil {
+			return err
+		}
+		return s.Provisioning.Read(c, f, &s.SignIn)
 	}
 	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error {
 		return announced(ctx, log, func() error { return serveStore(ctx, c, &s, policy, log, nil) })
@@ -96,6 +99,10 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	if err != nil {
 		return err
 	}
+	events, err := s.Provisioning.Open(log)
+	if err != nil {
+		return err
+	}
 	ring := secret.NewKeyring(o.Keys)
 	useMemory(c, s.CacheSize)
 	cached := cache.New(o.Store, cache.Options{Size: int64(s.CacheSize)})
@@ -118,6 +125,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		return err
 	}
 	s.Rates.Apply(&config)
+	s.Provisioning.Apply(&config, events)
 	if c.Hurry != nil && s.DrainDelay > 0 {
 		config.Hurry = c.Hurry()
 	}
@@ -133,6 +141,10 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		defer users.Close()
 		config.SignIn, config.CLISignIn = users, s.SignIn.CLI
 		users.Start()
+	}
+	if events != nil {
+		defer events.Close()
+		events.Start()
 	}
 	srv, err := server.New(config)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -107,8 +107,9 @@ func TestGeneratedRequestsAreAnsweredAsDocumented(t *testing.T) {
 	env := []string{"PATD_ADMIN=" + p.admin, "PATD_PERSONAL=" + minted.Secret, "PATD_TOKEN_ID=" + minted.Token.ID}
 	// What may end the credentials that the requests carry comes last.
 	const ends = `^/v1/(services/\{name\}|self)`
+	const signed = `|^/v1/security-events` // takes JWTs, which Schemathesis does not make
 	for _, some := range [][]string{
-		{"--exclude-path-regex", ends, "--max-time", "50"}, {"--include-path-regex", ends, "--max-time", "10"},
+		{"--exclude-path-regex", ends + signed, "--max-time", "50"}, {"--include-path-regex", ends, "--max-time", "10"},
 	} {
 		out, err := run(t, t.TempDir(), env, schemathesis, append([]string{
 			"--config-file", config, "run", p.url + "/openapi.json", "--no-color", "--warnings", "off",

@@ -35,7 +35,7 @@ type patd struct {
 }
 
 // serve runs patd until the test ends.
-func serve(t *testing.T) *patd {
+func serve(t *testing.T, flags ...string) *patd {
 	t.Helper()
 	program, err := binary()
 	must(t, err)
@@ -46,8 +46,8 @@ func serve(t *testing.T) *patd {
 	addr, log := proctest.FreeAddr(t), &logFile{path: filepath.Join(dir, "log")}
 	out, err := os.Create(log.path)
 	must(t, err)
-	cmd := exec.Command(program, "serve", "--data-dir", data, "--http-addr", addr, "--grpc-addr", proctest.FreeAddr(t),
-		"--drain-delay", "0s", "--auth-failure-rate", "off")
+	cmd := exec.Command(program, append([]string{"serve", "--data-dir", data, "--http-addr", addr, "--grpc-addr",
+		proctest.FreeAddr(t), "--drain-delay", "0s", "--auth-failure-rate", "off"}, flags...)...)
 	cmd.Stderr = out
 	must(t, cmd.Start())
 	ended := make(chan error, 1)

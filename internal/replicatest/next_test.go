@@ -94,7 +94,7 @@ func laidOver(files map[string][]byte) (overlay string, err error) {
 // before theirs as the newest, once: so did the version that came before them.
 var programBefore = sync.OnceValues(func() (path string, err error) {
 	edits := map[string][]string{
-		"../../store/migrate.go": {"newestSchema = 16", "newestSchema = 13", "oldestSchema = 16", "oldestSchema = 13"},
+		"../../store/migrate.go": {"newestSchema = 20", "newestSchema = 13", "oldestSchema = 20", "oldestSchema = 13"},
 		"../../store/events.go":  {"db.NullText(e.Detail), newestSchema)", "db.NullText(e.Detail), nil)"},
 		"../../store/seal.go":    {"s.rows.keys.Store(ks)", "_ = ks"},
 		"../../store/rowmac.go":  {"return g.sealed.Load() || ", "return false && ", "return errNoKeys", "return nil"},

@@ -24,6 +24,8 @@ const (
 // keyring holds the keys of one issuer, and fetches them.
 type keyring struct {
 	issuer  string
+	at      string // where the keys are; empty: where the issuer's discovery document says
+	events  bool   // the issuer is a transmitter of security events, whose document may be another one
 	client  *http.Client
 	timeout time.Duration
 	waiting chan struct{} // has a slot for each call that may wait
@@ -142,7 +144,7 @@ func (r *keyring) fetch(now time.Time) (*fetch, error) {
 func (r *keyring) land(f *fetch) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.timeout)
 	defer cancel()
-	keys, skipped, err := fetchKeys(ctx, r.client, r.issuer)
+	keys, skipped, err := r.fetchKeys(ctx)
 
 	r.mu.Lock()
 	now, before := r.now(), r.cause

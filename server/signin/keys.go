@@ -81,10 +81,37 @@ type misconfigured string
 
 func (m misconfigured) Error() string { return string(m) }
 
-// fetchKeys discovers where an issuer's keys are, and fetches them (OpenID Connect Discovery 1.0 section 4). skipped
-// lists ignored keys, or parts of them, with the cause.
-func fetchKeys(ctx context.Context, client *http.Client, issuer string) (keys *keySet, skipped []string, err error) {
-	from, err := url.Parse(strings.TrimSuffix(issuer, "/") + wellKnown)
+// Is reports whether a fault is that nothing is served at an address.
+func (m misconfigured) Is(target error) bool {
+	return target == errNothingThere && strings.HasPrefix(string(m), nothingThere)
+}
+
+// nothingThere begins the fault of an address under which nothing is served.
+const nothingThere = "nothing is served under "
+
+var errNothingThere = errors.New("nothing is served there")
+
+// fetchKeys fetches an issuer's keys from where the operator says, or else discovers where they are. skipped lists
+// ignored keys, or parts of them, with the cause.
+func (r *keyring) fetchKeys(ctx context.Context) (keys *keySet, skipped []string, err error) {
+	if r.at != "" {
+		at, err := url.Parse(r.at)
+		if err != nil {
+			return nil, nil, errors.New("get the keys: their URL is none")
+		}
+		return keysAt(ctx, r.client, at)
+	}
+	keys, skipped, err = discoverKeys(ctx, r.client, r.issuer, wellKnown)
+	if r.events && errors.Is(err, errNothingThere) {
+		// OpenID Shared Signals Framework 1.0 section 7.2; an issuer with a path has it between the host and the path.
+		return discoverKeys(ctx, r.client, r.issuer, "/.well-known/ssf-configuration")
+	}
+	return keys, skipped, err
+}
+
+// discoverKeys reads where an issuer's keys are (OpenID Connect Discovery 1.0 section 4), and fetches them.
+func discoverKeys(ctx context.Context, client *http.Client, issuer, document string) (keys *keySet, skipped []string, err error) {
+	from, err := discoveryURL(issuer, document)
 	if err != nil {
 		return nil, nil, errors.New("discover the issuer: its URL is none")
 	}
@@ -93,18 +120,18 @@ func fetchKeys(ctx context.Context, client *http.Client, issuer string) (keys *k
 	if err != nil {
 		return nil, nil, fmt.Errorf("discover the issuer: %w", clipped(err))
 	}
-	var document struct {
+	var found struct {
 		Issuer string `json:"issuer"`
 		Keys   string `json:"jwks_uri"`
 	}
-	if err := json.Unmarshal(text, &document); err != nil {
+	if err := json.Unmarshal(text, &found); err != nil {
 		return nil, nil, fmt.Errorf("read the discovery document: %w", clipped(err))
 	}
-	if document.Issuer != issuer {
+	if found.Issuer != issuer {
 		return nil, nil, misconfigured(fmt.Sprintf("the issuer is configured as %q, and its discovery document says %q: configure it as that document spells it",
-			issuer, short(document.Issuer)))
+			issuer, short(found.Issuer)))
 	}
-	at, err := url.Parse(document.Keys)
+	at, err := url.Parse(found.Keys)
 	if err != nil {
 		return nil, nil, misconfigured("jwks_uri in the discovery document is no URL")
 	}
@@ -115,7 +142,26 @@ func fetchKeys(ctx context.Context, client *http.Client, issuer string) (keys *k
 	if err != nil {
 		return nil, nil, err
 	}
-	if text, err = get(bounded, client, at); err != nil {
+	return keysAt(bounded, client, at)
+}
+
+// discoveryURL returns the address of a discovery document. That of OpenID follows the issuer's path, and that of
+// shared signals precedes it.
+func discoveryURL(issuer, document string) (*url.URL, error) {
+	if !strings.HasSuffix(document, "/ssf-configuration") {
+		return url.Parse(strings.TrimSuffix(issuer, "/") + document)
+	}
+	at, err := url.Parse(issuer)
+	if err == nil {
+		at.Path = document + strings.TrimSuffix(at.Path, "/")
+	}
+	return at, err
+}
+
+// keysAt fetches the keys at a URL.
+func keysAt(ctx context.Context, client *http.Client, at *url.URL) (keys *keySet, skipped []string, err error) {
+	text, err := get(ctx, client, at)
+	if err != nil {
 		return nil, nil, fmt.Errorf("get the keys: %w", clipped(err))
 	}
 	found, skipped, err := parseKeys(text)
@@ -138,7 +184,7 @@ func get(ctx context.Context, client *http.Client, at *url.URL) ([]byte, error) 
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		if resp.StatusCode == http.StatusNotFound {
-			return nil, misconfigured("nothing is served under " + shown(at.String()) + " (404)")
+			return nil, misconfigured(nothingThere + shown(at.String()) + " (404)")
 		}
 		return nil, fmt.Errorf("the provider returned status %d", resp.StatusCode)
 	}

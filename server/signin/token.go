@@ -66,36 +66,43 @@ func (o object) text(name string) (string, bool) {
 // parse parses a token and rejects headers that patd does not understand. It passes on no error of go-jose, since those
 // repeat parts of the token.
 func parse(secret tokens.Secret) (*token, error) {
+	t, typ, given, err := parseAny(secret)
+	if err == nil && given && !typeAllowed(typ) {
+		return nil, errors.New("its type is neither JWT nor at+jwt")
+	}
+	return t, err
+}
+
+// parseAny is parse for a token of any type, which it returns if the header gives one.
+func parseAny(secret tokens.Secret) (t *token, typ any, given bool, err error) {
 	text := secret.Reveal()
 	if !LooksLikeJWT(text) {
-		return nil, errors.New("it is no JWT, or longer than 16 KiB")
+		return nil, nil, false, errors.New("it is no JWT, or longer than 16 KiB")
 	}
 	// Only one spelling of each part is accepted, so a token has one. A JSON decoder turns invalid UTF-8 into U+FFFD.
 	for i, part := range strings.Split(text, ".") {
 		plain, err := base64.RawURLEncoding.Strict().DecodeString(part)
 		if err != nil || len(plain) == 0 || i < 2 && !utf8.Valid(plain) {
-			return nil, errors.New("it is not signed, or not base64url of UTF-8 in its one spelling")
+			return nil, nil, false, errors.New("it is not signed, or not base64url of UTF-8 in its one spelling")
 		}
 	}
 	signed, err := jwt.ParseSigned(text, signing())
 	if err != nil {
-		return nil, errors.New("its header is malformed, or its algorithm is none that a public key can check")
+		return nil, nil, false, errors.New("its header is malformed, or its algorithm is none that a public key can check")
 	}
 	header := signed.Headers[0]
-	t := &token{signed: signed, alg: header.Algorithm, kid: header.KeyID}
+	t = &token{signed: signed, alg: header.Algorithm, kid: header.KeyID}
 	// RFC 7515 section 4.1.11: an unknown critical extension makes the token invalid. patd knows none.
 	for _, name := range []jose.HeaderKey{"crit", "b64"} {
 		if _, given := header.ExtraHeaders[name]; given {
-			return nil, errors.New("its header asks for an extension of JWS")
+			return nil, nil, false, errors.New("its header asks for an extension of JWS")
 		}
 	}
-	if typ, given := header.ExtraHeaders[jose.HeaderType]; given && !typeAllowed(typ) {
-		return nil, errors.New("its type is neither JWT nor at+jwt")
-	}
 	if err := signed.UnsafeClaimsWithoutVerification(&t.claims); err != nil || t.claims == nil {
-		return nil, errors.New("its claims are no JSON object")
+		return nil, nil, false, errors.New("its claims are no JSON object")
 	}
-	return t, nil
+	typ, given = header.ExtraHeaders[jose.HeaderType]
+	return t, typ, given, nil
 }
 
 // typeAllowed reports whether `typ` is allowed: a media type without regard to case, from which "application/" may be

@@ -392,3 +392,31 @@ func (t *faultyTx) RequeuePending(webhook tokens.ID, at time.Time) error {
 func (t *faultyRead) HoldsWebhook(l tokens.WebhookLease) (bool, error) {
 	return read(t, "HoldsWebhook", func() (bool, error) { return t.r.HoldsWebhook(l) })
 }
+
+func (t *faultyRead) Provisioned(id string) (tokens.Provisioned, error) {
+	return read(t, "Provisioned", func() (tokens.Provisioned, error) { return t.r.Provisioned(id) })
+}
+
+func (t *faultyRead) ProvisionedUsers(q tokens.ProvisionedQuery) ([]tokens.Provisioned, error) {
+	return read(t, "ProvisionedUsers", func() ([]tokens.Provisioned, error) { return t.r.ProvisionedUsers(q) })
+}
+
+func (t *faultyRead) CountProvisioned(q tokens.ProvisionedQuery) (int64, error) {
+	return read(t, "CountProvisioned", func() (int64, error) { return t.r.CountProvisioned(q) })
+}
+
+func (t *faultyTx) InsertProvisioned(p tokens.Provisioned) error {
+	return t.write("InsertProvisioned", func() error { return t.w.InsertProvisioned(p) })
+}
+
+func (t *faultyTx) UpdateProvisioned(p tokens.Provisioned) error {
+	return t.write("UpdateProvisioned", func() error { return t.w.UpdateProvisioned(p) })
+}
+
+func (t *faultyTx) DeleteProvisioned(userKey int64) error {
+	return t.write("DeleteProvisioned", func() error { return t.w.DeleteProvisioned(userKey) })
+}
+
+func (t *faultyTx) RememberSecurityEvent(digest [32]byte, until time.Time) error {
+	return t.write("RememberSecurityEvent", func() error { return t.w.RememberSecurityEvent(digest, until) })
+}

@@ -81,6 +81,9 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"OneHolderHasTheLeaseOfAWebhook", testWebhookLeases},
 		{"DeliveriesOfOneSubjectGoInOrder", testDeliveries},
 		{"DeliveriesAreMadeOnceAsTheCursorMoves", testDeliveriesMoveWithTheCursor},
+		{"ProvisionedUsersAreKept", testProvisioned},
+		{"ProvisionedUsersArePaged", testProvisionedPages},
+		{"ASecurityEventIsTakenOnce", testSecurityEvents},
 		{"ConcurrentUpdatesAreSerial", testConcurrent},
 		{"ALookupReadsTheSameEachTime", testRepeatedLookup},
 		{"NoLookupIsFromBeforeAChangeThatReturned", testEveryChangeIsSeen},
@@ -163,9 +166,18 @@ func reads() map[Op]func(tokens.ReadTx) error {
 				err := tx.CountExceeding(tokens.ExceedQuery{})
 			return err
 		},
-		"Feature":        func(tx tokens.ReadTx) error { _, err := tx.Feature("a"); return err },
-		"Features":       func(tx tokens.ReadTx) error { _, err := tx.Features(tokens.FeatureQuery{}); return err },
-		"Audience":       func(tx tokens.ReadTx) error { _, err := tx.Audience("api"); return err },
+		"Feature":     func(tx tokens.ReadTx) error { _, err := tx.Feature("a"); return err },
+		"Features":    func(tx tokens.ReadTx) error { _, err := tx.Features(tokens.FeatureQuery{}); return err },
+		"Audience":    func(tx tokens.ReadTx) error { _, err := tx.Audience("api"); return err },
+		"Provisioned": func(tx tokens.ReadTx) error { _, err := tx.Provisioned("a"); return err },
+		"ProvisionedUsers": func(tx tokens.ReadTx) error {
+			_, err := tx.ProvisionedUsers(tokens.ProvisionedQuery{})
+			return err
+		},
+		"CountProvisioned": func(tx tokens.ReadTx) error {
+			_, err := tx.CountProvisioned(tokens.ProvisionedQuery{})
+			return err
+		},
 		"Audiences":      func(tx tokens.ReadTx) error { _, err := tx.Audiences(tokens.AudienceQuery{}); return err },
 		"NamedAudiences": func(tx tokens.ReadTx) error { _, err := tx.NamedAudiences(); return err },
 		"CountUnnamed":   func(tx tokens.ReadTx) error { _, err := tx.CountUnnamed(time.Now()); return err },
@@ -193,6 +205,12 @@ func writes(t tokens.Token) map[Op]func(tokens.Tx) error {
 		"InsertFamily":   func(tx tokens.Tx) error { return tx.InsertFamily(family) },
 		"InsertRefresh": func(tx tokens.Tx) error {
 			return tx.InsertRefresh(tokens.RefreshToken{ID: 1, Family: family}, hash("k1", 91))
+		},
+		"InsertProvisioned": func(tx tokens.Tx) error { return tx.InsertProvisioned(tokens.Provisioned{ID: "a", UserKey: 1}) },
+		"UpdateProvisioned": func(tx tokens.Tx) error { return tx.UpdateProvisioned(tokens.Provisioned{UserKey: 1}) },
+		"DeleteProvisioned": func(tx tokens.Tx) error { return tx.DeleteProvisioned(1) },
+		"RememberSecurityEvent": func(tx tokens.Tx) error {
+			return tx.RememberSecurityEvent([32]byte{1}, t.IssueTime)
 		},
 		"UseRefresh":   func(tx tokens.Tx) error { return tx.UseRefresh(1, t.IssueTime) },
 		"RevokeFamily": func(tx tokens.Tx) error { _, err := tx.RevokeFamily(1, tokens.Revocation{}); return err },

@@ -33,7 +33,7 @@ type shortPath interface {
 	Takes(path string) bool
 }
 
-// site serves the pages for people.
+// site serves the pages for people, or another tree of paths.
 type site interface {
 	http.Handler
 	// Takes reports whether a path is the site's.
@@ -55,6 +55,7 @@ type Front struct {
 	API        http.Handler
 	Short      shortPath // nil: none
 	Site       site      // nil: none
+	SCIM       site      // nil: none; it checks methods, bodies and log itself
 	httpx.Senders
 	Active sync.WaitGroup
 }
@@ -140,9 +141,11 @@ func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange)
 		gate.ServeHTTP(w, r)
 		return
 	}
-	if f.Site != nil && f.Site.Takes(r.URL.Path) {
-		f.Site.ServeHTTP(w, r)
-		return
+	for _, site := range []site{f.Site, f.SCIM} {
+		if site != nil && site.Takes(r.URL.Path) {
+			site.ServeHTTP(w, r)
+			return
+		}
 	}
 	asked := call.Conditional(r.Header)
 	if endpoint, ok := f.Forms[r.URL.Path]; ok {

@@ -49,6 +49,8 @@ type Settings struct {
 	Page   PageSettings
 	Rates  rateSettings
 
+	Provisioning provisioningSettings
+
 	Connections connectionSettings
 	Bearer      bearerSettings
 	Leaks       leakSettings
@@ -86,6 +88,7 @@ func (s *Settings) servingFlags(f *pflag.FlagSet, tls, source func(*pflag.FlagSe
 	cli.Grouped(f, "Memory", s.CacheFlags)
 	cli.Grouped(f, "Feature source", source)
 	cli.Grouped(f, "Sign-in", s.SignIn.Flags)
+	cli.Grouped(f, "Provisioning", s.Provisioning.Flags)
 	cli.Grouped(f, "Page", s.Page.Flags)
 	cli.Grouped(f, "Rate limit", s.Rates.Flags)
 	cli.Grouped(f, "Leak", s.Leaks.Flags)
