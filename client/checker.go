@@ -53,12 +53,14 @@ const (
 	IPNotAllowed
 	// PolicyBlocked: the operator has blocked the token, since it exceeds the policy of an audience.
 	PolicyBlocked
+	// TokenIdle: the token is paused, since it was not used for long. Its owner can resume it.
+	TokenIdle
 )
 
 var decisionNames = [...]string{
 	Allow: "ALLOW", InsufficientScope: "INSUFFICIENT_SCOPE", NotFound: "NOT_FOUND", Expired: "EXPIRED", Revoked: "REVOKED",
 	Superseded: "SUPERSEDED", UserSuspended: "USER_SUSPENDED", AudienceMismatch: "AUDIENCE_MISMATCH",
-	IPNotAllowed: "IP_NOT_ALLOWED", PolicyBlocked: "POLICY_BLOCKED",
+	IPNotAllowed: "IP_NOT_ALLOWED", PolicyBlocked: "POLICY_BLOCKED", TokenIdle: "TOKEN_IDLE",
 }
 
 // String is the decision's name on the wire.

@@ -26,7 +26,7 @@ func TestGuardsSayWhy(t *testing.T) {
 	past := time.Date(2027, 1, 5, 10, 0, 0, 900_000_000, time.UTC)
 	fake.Allow("poor", client.Token{ID: "x", User: "u", Granted: []string{"held", "lost"}, Scopes: []string{"held"}, Suspended: []string{"lost"}, ExpireTime: past})
 	for _, d := range []client.Decision{
-		client.NotFound, client.Expired, client.Revoked, client.Superseded, client.UserSuspended, client.PolicyBlocked,
+		client.NotFound, client.Expired, client.Revoked, client.Superseded, client.UserSuspended, client.PolicyBlocked, client.TokenIdle,
 		client.AudienceMismatch, client.IPNotAllowed,
 	} {
 		fake.Refuse(d.String(), d)
@@ -45,6 +45,7 @@ func TestGuardsSayWhy(t *testing.T) {
 		{fake, "SUPERSEDED", "TOKEN_SUPERSEDED", "the token was rotated, and this secret has stopped working", "invalid_token", nil, nil, ""},
 		{fake, "USER_SUSPENDED", "USER_SUSPENDED", "the user of the token is suspended", "invalid_token", nil, nil, ""},
 		{fake, "POLICY_BLOCKED", "POLICY_BLOCKED", "the operator has blocked the token, since it exceeds the policy of an audience", "invalid_token", nil, nil, ""},
+		{fake, "TOKEN_IDLE", "TOKEN_IDLE", "the token is paused, since it was not used for long; its owner can resume it", "invalid_token", nil, nil, ""},
 		{fake, "AUDIENCE_MISMATCH", "AUDIENCE_MISMATCH", "the token is not for this audience", "invalid_token", nil, nil, ""},
 		{fake, "IP_NOT_ALLOWED", "IP_NOT_ALLOWED", "the token is not allowed from this address", "invalid_token", nil, nil, ""},
 		{gone, "gone", "TOKEN_EXPIRED", "the token expired at 2027-01-05T10:00:00Z", "invalid_token", nil, nil, "2027-01-05T10:00:00Z"},

@@ -36,6 +36,8 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.UpdateTokenRequest{User: "u1", TokenId: id, Token: &patdv1.Token{Name: "b"}, UpdateMask: "name"}
 	case "TokenService/RotateToken":
 		return &patdv1.RotateTokenRequest{User: "u1", TokenId: id}
+	case "TokenService/ResumeToken":
+		return &patdv1.ResumeTokenRequest{User: "u1", TokenId: id}
 	case "TokenService/CancelRotation":
 		return &patdv1.CancelRotationRequest{User: "u1", TokenId: cmp.Or(r.rotating, id)}
 	case "TokenService/NarrowToken":

@@ -33,6 +33,7 @@ var mayCall = map[string]string{
 	"TokenService/CancelRotation": "tokens own",
 	"TokenService/NarrowToken":    "tokens own",
 	"TokenService/ResumeScopes":   "tokens own",
+	"TokenService/ResumeToken":    "tokens own",
 	"TokenService/RevokeToken":    "tokens own",
 	"TokenService/RevokeTokens":   "tokens own",
 

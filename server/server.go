@@ -259,7 +259,7 @@ func (s *Server) providers(c Config, network *call.Chain) error {
 	return nil
 }
 
-// decisions returns the figures of introspection's decisions, and of superseded secrets.
+// decisions returns the figures of introspection's decisions, of notices, and of superseded secrets.
 func decisions(service *tokens.Service) func() []metrics.Figure {
 	return func() (out []metrics.Figure) {
 		service.Decisions(func(d tokens.Decision, total uint64) {
@@ -268,7 +268,16 @@ func decisions(service *tokens.Service) func() []metrics.Figure {
 				Labels: map[string]string{"decision": d.String()}, Total: true, Value: float64(total),
 			})
 		})
+		service.NoticesWritten(func(a tokens.Action, total uint64) {
+			out = append(out, metrics.Figure{
+				Name: "patd_notices_total", Help: "Notices that this server wrote to the audit log, by action.",
+				Labels: map[string]string{"action": string(a)}, Total: true, Value: float64(total),
+			})
+		})
 		return append(out, metrics.Figure{
+			Name: "patd_notices_failed_total", Help: "Times that notices could not be written; they are tried again.",
+			Total: true, Value: float64(service.NoticesFailed()),
+		}, metrics.Figure{
 			Name: "patd_superseded_uses_unrecorded_total", Help: "Uses of superseded secrets left out of the audit log: too many at once, or the store took no change.",
 			Total: true, Value: float64(service.SupersededUsesUnrecorded()),
 		})

@@ -81,7 +81,7 @@ WHERE k.retire_us IS NOT NULL AND t.revoke_us IS NULL AND t.expire_us > ?1 AND t
 	checkBlockEvents = `
 SELECT t.id FROM tokens t INDEXED BY tokens_blocked
 WHERE t.blocked_by IS NOT NULL AND t.issue_us >= ` + prunedBefore + ` AND CAST(?1 AS BIGINT) > 0
-  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action = 'token.block' AND e.outcome = 1)
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.token_id = t.id AND e.action IN ('token.block', 'token.pause') AND e.outcome = 1)
   LIMIT ?2`
 
 	checkFeatureEvents = `

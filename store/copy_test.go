@@ -65,6 +65,9 @@ func oddRows() []string {
 		`INSERT INTO narrowing_parts VALUES (zeroblob(32), 0, x''), (zeroblob(32), 9223372036854775807, zeroblob(16))`,
 		`INSERT INTO provisioned_users VALUES (900000001, 'a', 'Ä', 'ä', NULL, NULL, 0, 1, 2), (900000003, 'b', ' ', ' ', '', '\N', 1, -9223372036854775808, 9223372036854775807)`,
 		`INSERT INTO security_events VALUES (randomblob(32), 1), (zeroblob(32), 9223372036854775807)`,
+		`INSERT INTO notices VALUES (1, 9223372036854775807, -1, 0), (2, 0, 9223372036854775807, 86400000000)`,
+		`INSERT INTO notice_marks VALUES ('lease', -1, NULL), ('ü', 9223372036854775807, '')`,
+		`INSERT INTO idle_checks VALUES (-5, 1, NULL, NULL, NULL, NULL), (7, 9223372036854775807, 1, 2, 3, 4)`,
 		`INSERT INTO requests VALUES (randomblob(32), randomblob(32), -9223372036854775808, NULL, 1), (randomblob(32), randomblob(32), -9223372036854775808, x'00', 1), (randomblob(32), randomblob(32), -9223372036854775808, x'', 1)`,
 		`INSERT INTO events (time_us, actor, action, outcome, user, peer_ip, detail) VALUES (1, '', 'ü', 2, '', x'7f000001', 'two
 lines')`,

@@ -26,7 +26,7 @@ func copiedTables() []copiedTable {
 		{name: "tokens", key: "id",
 			columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
 				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by renew_us " +
-				"row_mac self_rotate_until_us self_mac paused paused_mac paused_end_us"},
+				"row_mac self_rotate_until_us self_mac paused paused_mac paused_end_us end_set_us"},
 		{name: "uses", key: "token_id", columns: "token_id use_us use_ip"},
 		{name: "use_details", key: "token_id", columns: "token_id detail"},
 		{name: "use_details_since", key: "one", columns: "one begin_us"},
@@ -68,6 +68,10 @@ func copiedTables() []copiedTable {
 		{name: "narrowings", key: "plan",
 			columns: "plan actor peer_ip cutoff_us unscoped count narrowed scopes begin_us work_us end_us"},
 		{name: "narrowing_parts", key: "plan num", columns: "plan num ids"},
+		{name: "notices", key: "kind end_us id before_us", columns: "kind end_us id before_us"},
+		{name: "notice_marks", key: "name", columns: "name at_us note"},
+		{name: "idle_checks", key: "token_id",
+			columns: "token_id due_us unused_us announced_us announce_us resume_us"},
 		{name: "events", key: "seq",
 			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail writer",
 			sequence: "seq", counted: true},

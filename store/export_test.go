@@ -315,3 +315,11 @@ func (s *Store) HoldLookups(ctx context.Context) (release func(), err error) {
 
 // PostgresConfig is what a URL of PostgreSQL means.
 func PostgresConfig(url string) (*pgx.ConnConfig, error) { return db.ParsePostgresURL(url) }
+
+// NoticeStatements are the statements that look for due notices, and the index that each goes along.
+func NoticeStatements() map[string]string {
+	return map[string]string{
+		selectEndingTokens: "tokens_expire", selectEndingServices: "services_expire", selectIssued: "tokens_issue",
+		selectDueChecks: "idle_checks_due",
+	}
+}

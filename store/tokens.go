@@ -18,7 +18,7 @@ const (
        t.id, t.user, u.user, t.name, t.scopes, t.issue_us, t.expire_us, t.audiences, t.cidrs, t.labels, t.description,
        t.revoke_us, t.revoked_by, t.revoke_reason, t.blocked_by, t.paused`
 
-	usedColumns = tokenColumns + `, t.rotations, t.renew_us, t.self_rotate_until_us, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip,
+	usedColumns = tokenColumns + `, t.rotations, t.renew_us, t.end_set_us, t.self_rotate_until_us, t.last_used_us, t.last_used_ip, w.use_us, w.use_ip,
        ` + rotationColumns
 	joinUse = `LEFT JOIN uses w ON w.token_id = t.id
 ` + joinRotation
@@ -48,6 +48,7 @@ type usedRow struct {
 	tokenRow
 	rotations    int64
 	renewUS      sql.NullInt64
+	endSetUS     sql.NullInt64
 	selfUS       sql.NullInt64
 	oldUS, useUS sql.NullInt64
 	oldIP, useIP sql.RawBytes
@@ -55,7 +56,7 @@ type usedRow struct {
 }
 
 func (r *usedRow) dest() []any {
-	return r.rotation.dest(append(r.tokenRow.dest(nil), &r.rotations, &r.renewUS, &r.selfUS, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP))
+	return r.rotation.dest(append(r.tokenRow.dest(nil), &r.rotations, &r.renewUS, &r.endSetUS, &r.selfUS, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP))
 }
 
 func (r *tokenRow) token() (tokens.Token, error) {
@@ -85,6 +86,7 @@ func (r *tokenRow) token() (tokens.Token, error) {
 func (r *usedRow) used() (tokens.Token, error) {
 	t, err := r.token()
 	t.LastUsed, t.Rotations, t.RenewTime, t.Rotation = r.lastUse(), r.rotations, nullInstant(r.renewUS), r.rotation.rotation()
+	t.EndSetTime = nullInstant(r.endSetUS)
 	if t.SelfRotate = r.selfUS.Valid; r.selfUS.Int64 != 0 {
 		t.RenewableUntil = db.Instant(r.selfUS.Int64)
 	}
@@ -339,7 +341,7 @@ const updateToken = `
 UPDATE tokens
 SET name = ?2, name_key = ?3, description = ?4, labels = ?5, scopes = ?6, cidrs = ?7, expire_us = ?8, blocked_by = ?12,
     renew_us = ?13, row_mac = ?14, self_rotate_until_us = ?15, self_mac = ?16,
-    paused = ?17, paused_mac = ?18, paused_end_us = ?19,
+    paused = ?17, paused_mac = ?18, paused_end_us = ?19, end_set_us = ?20,
     revoke_us     = CASE WHEN revoke_us IS NULL THEN ?9  ELSE revoke_us END,
     revoked_by    = CASE WHEN revoke_us IS NULL THEN ?10 ELSE revoked_by END,
     revoke_reason = CASE WHEN revoke_us IS NULL THEN ?11 ELSE revoke_reason END
@@ -379,7 +381,8 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
 		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, scopesText(tok.Scopes),
 		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy),
-		db.NullTime(tok.RenewTime), checksum, until, ofItself, paused, ofPauses, pauseEnd)
+		db.NullTime(tok.RenewTime), checksum, until, ofItself, paused, ofPauses, pauseEnd,
+		db.NullTime(tok.EndSetTime))
 }
 
 const revokeTokens = `

@@ -50,6 +50,9 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 			return t.failed
 		case len(events) == 0 && t.wrote:
 			return errNoEvent
+		case len(events) == 0 && t.kept:
+			seq = 0 // it may have run before
+			return nil
 		case len(events) == 0:
 			return errUnchanged
 		}
@@ -129,6 +132,7 @@ func (t *readTx) each(op, query string, f func(*sql.Rows) error, args ...any) er
 type tx struct {
 	readTx
 	wrote  bool
+	kept   bool // it wrote what needs no event
 	shared bool // others have written in the transaction: what this one writes needs a savepoint
 	saved  bool // there is one
 	tried  bool // a statement that writes was run, whatever came of it

@@ -20,6 +20,8 @@ func Actions() []Action {
 		ActionWebhookDisable,
 		ActionTokenNarrow, ActionTokenResume, ActionTokenScopesRemoved, ActionTokenNarrowMatching, ActionTokenNarrowEnd,
 		ActionUserProvision, ActionUserSecurityEvent,
+		ActionTokenExpiring, ActionTokenExpired, ActionServiceExpiring, ActionTokenUnused, ActionTokenIdle,
+		ActionTokenPause, ActionTokenIdleEnd,
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"patd/tokens/secret"
@@ -172,11 +171,12 @@ func (s *Service) setBlocks(ctx context.Context, a Actor, action Action, id, rea
 		}
 		events := make([]Event, 0, len(found))
 		for _, t := range found {
-			by := slices.DeleteFunc(blockers(t), func(b string) bool { return b == id })
+			by := slices.DeleteFunc(t.Blockers(), func(b string) bool { return b == id })
 			if action == ActionTokenBlock {
 				by = append(by, id)
 			}
-			if err := tx.SetBlocked(t.ID, strings.Join(by, "\n")); err != nil {
+			t.setBlockers(by)
+			if err := tx.SetBlocked(t.ID, t.BlockedBy); err != nil {
 				return nil, fmt.Errorf("write token %s: %w", t.ID, err)
 			}
 			e := a.event(now, action)
@@ -204,18 +204,10 @@ func (s *Service) setBlocks(ctx context.Context, a Actor, action Action, id, rea
 	return done, left, err
 }
 
-// blockers lists the audiences that block a token.
-func blockers(t Token) []string {
-	if t.BlockedBy == "" {
-		return nil
-	}
-	return strings.Split(t.BlockedBy, "\n")
-}
-
 // unblock lifts a token's blocks by those audiences whose policy allows its expiry.
 func (s *Service) unblock(tx ReadTx, t *Token, now time.Time) error {
 	var left []string
-	for _, id := range blockers(*t) {
+	for _, id := range t.Blockers() {
 		e, err := tx.Audience(id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("read audience: %w", err)
@@ -226,6 +218,6 @@ func (s *Service) unblock(tx ReadTx, t *Token, now time.Time) error {
 			left = append(left, id)
 		}
 	}
-	t.BlockedBy = strings.Join(left, "\n")
+	t.setBlockers(left)
 	return nil
 }

@@ -40,7 +40,7 @@ func (s *Service) cancelRotation(ctx context.Context, a Actor, user, id string) 
 		if err := r.mayBeCanceled(now); err != nil {
 			return nil, err
 		}
-		r.undo(&t)
+		r.undo(&t, now)
 		if err := tx.UpdateToken(t); err != nil {
 			return nil, fmt.Errorf("write token %s: %w", t.ID, err)
 		}

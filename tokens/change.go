@@ -79,7 +79,7 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 		case !at.After(now):
 			return nil, Invalid("EXPIRE_TIME_PAST", "expire_time", "must be in the future; revoke the token to end it now")
 		}
-		t.ExpireTime = at
+		t.ExpireTime, t.EndSetTime = at, now
 		changed = append(changed, "expire_time")
 	}
 	self, err := c.applySelf(t, !t.ExpireTime.Equal(ended), now)

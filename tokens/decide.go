@@ -10,7 +10,7 @@ import (
 // Decision is the result of introspection: a value, never an error.
 type Decision int
 
-// The decisions, in the order of proto/patd/v1/introspection.proto: the first that applies is returned.
+// The decisions: the first that applies is returned. They apply in this order, but for the last.
 const (
 	NotFound Decision = iota + 1
 	Revoked
@@ -22,12 +22,13 @@ const (
 	IPNotAllowed
 	InsufficientScope
 	Allow
+	TokenIdle // after PolicyBlocked
 )
 
 var decisionNames = [...]string{
 	NotFound: "NOT_FOUND", Revoked: "REVOKED", Expired: "EXPIRED", Superseded: "SUPERSEDED", UserIsSuspended: "USER_SUSPENDED",
 	PolicyBlocked: "POLICY_BLOCKED", AudienceMismatch: "AUDIENCE_MISMATCH", IPNotAllowed: "IP_NOT_ALLOWED",
-	InsufficientScope: "INSUFFICIENT_SCOPE", Allow: "ALLOW",
+	InsufficientScope: "INSUFFICIENT_SCOPE", Allow: "ALLOW", TokenIdle: "TOKEN_IDLE",
 }
 
 // String returns the decision's name on the wire; empty for the zero Decision.
@@ -39,12 +40,12 @@ func (d Decision) String() string {
 }
 
 // decisionCounts counts decisions by their number.
-type decisionCounts [Allow + 1]atomic.Uint64
+type decisionCounts [TokenIdle + 1]atomic.Uint64
 
 // Decisions calls each with every decision and how often introspection has made it since the Service was made, by any
 // of its methods. What clients decide from their own cache is not among them.
 func (s *Service) Decisions(each func(d Decision, total uint64)) {
-	for d := NotFound; d <= Allow; d++ {
+	for d := NotFound; d <= TokenIdle; d++ {
 		each(d, s.decisions[d].Load())
 	}
 }
@@ -68,7 +69,8 @@ type Facts struct {
 	Revoked       bool
 	Expired       bool
 	UserSuspended bool
-	Blocked       bool
+	Blocked       bool // by an operator
+	Idle          bool // paused, because it was not used
 	AudienceOK    bool
 	IPOK          bool
 	ScopesOK      bool
@@ -90,6 +92,8 @@ func Decide(f Facts) Decision {
 		return UserIsSuspended
 	case f.Blocked:
 		return PolicyBlocked
+	case f.Idle:
+		return TokenIdle
 	case !f.AudienceOK:
 		return AudienceMismatch
 	case !f.IPOK:

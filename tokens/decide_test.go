@@ -22,6 +22,7 @@ func TestDecisionTable(t *testing.T) {
 		{tokens.Superseded, func(f tokens.Facts) bool { return f.Match == tokens.MatchSuperseded }},
 		{tokens.UserIsSuspended, func(f tokens.Facts) bool { return f.UserSuspended }},
 		{tokens.PolicyBlocked, func(f tokens.Facts) bool { return f.Blocked }},
+		{tokens.TokenIdle, func(f tokens.Facts) bool { return f.Idle }},
 		{tokens.AudienceMismatch, func(f tokens.Facts) bool { return !f.AudienceOK }},
 		{tokens.IPNotAllowed, func(f tokens.Facts) bool { return !f.IPOK }},
 		{tokens.InsufficientScope, func(f tokens.Facts) bool { return !f.ScopesOK }},
@@ -30,10 +31,10 @@ func TestDecisionTable(t *testing.T) {
 	bit := func(n, i int) bool { return n&(1<<i) != 0 }
 	seen := map[tokens.Decision]int{}
 	for _, m := range []tokens.SecretMatch{tokens.MatchNone, tokens.MatchLive, tokens.MatchSuperseded} {
-		for n := range 128 {
+		for n := range 256 {
 			f := tokens.Facts{
 				Match: m, Revoked: bit(n, 0), Expired: bit(n, 1), UserSuspended: bit(n, 2),
-				AudienceOK: bit(n, 3), IPOK: bit(n, 4), ScopesOK: bit(n, 5), Blocked: bit(n, 6),
+				AudienceOK: bit(n, 3), IPOK: bit(n, 4), ScopesOK: bit(n, 5), Blocked: bit(n, 6), Idle: bit(n, 7),
 			}
 			want := rows[slices.IndexFunc(rows, func(r struct {
 				d    tokens.Decision

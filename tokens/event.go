@@ -79,6 +79,18 @@ const (
 	ActionTokenNarrowEnd      Action = "token.narrow_matching_end"
 )
 
+// The actions of notices. NoticeOf reads the Detail of all but the last.
+const (
+	ActionTokenExpiring   Action = "token.expiring" //nolint:gosec // the name of an action
+	ActionTokenExpired    Action = "token.expired"
+	ActionServiceExpiring Action = "service.expiring"
+	// A token was not used for long; it will be paused for that, it is, and it is no more.
+	ActionTokenUnused  Action = "token.unused"
+	ActionTokenIdle    Action = "token.idle"
+	ActionTokenPause   Action = "token.pause"
+	ActionTokenIdleEnd Action = "token.resume"
+)
+
 // Outcome reports whether an action was done.
 type Outcome int
 
@@ -125,7 +137,7 @@ func OnlyEnds(events []Event) bool {
 
 func (e Event) ends() bool {
 	switch e.Action {
-	case ActionTokenNarrow, ActionTokenScopesRemoved, ActionTokenNarrowMatching, ActionTokenNarrowEnd, ActionTokenFirstUse, ActionTokenLeaked, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionServiceRevoke,
+	case ActionTokenNarrow, ActionTokenScopesRemoved, ActionTokenNarrowMatching, ActionTokenNarrowEnd, ActionTokenFirstUse, ActionTokenLeaked, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionTokenPause, ActionServiceRevoke,
 		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd,
 		ActionWebhookDelete, ActionWebhookDisable:
 		return true

@@ -85,9 +85,12 @@ func (c Credential) oldestInForce(now time.Time) int64 {
 // FactsAt returns the facts of a token by itself, independent of the presented secret and the call. Facts not set
 // refuse.
 func (c *Credential) FactsAt(now time.Time) Facts {
-	return Facts{
+	f := Facts{
 		Revoked: c.Token.Revocation != nil, Expired: c.Token.expired(now),
 		UserSuspended: c.User.State != UserActive || !c.User.DeleteTime.IsZero(),
-		Blocked:       c.Token.BlockedBy != "",
 	}
+	if c.Token.BlockedBy != "" {
+		f.Blocked, f.Idle = blockedBy(c.Token.BlockedBy)
+	}
+	return f
 }

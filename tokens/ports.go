@@ -26,8 +26,8 @@ type Store interface {
 	View(ctx context.Context, fn func(ReadTx) error) error
 	// Update runs fn in one transaction and writes, in the same transaction, the events it returns and their entries in
 	// the change feed. When Update returns nil, all of that is on disk. When fn or anything else fails, nothing was
-	// changed. Writes without an event are an error. fn may run again after a conflict, so it must have no side
-	// effects. ctx bounds the wait for the transaction, not a commit under way.
+	// changed. Writes without an event are an error, but for those of NoticeKeeper. fn may run again after a conflict,
+	// so it must have no side effects. ctx bounds the wait for the transaction, not a commit under way.
 	Update(ctx context.Context, fn func(Tx) ([]Event, error)) error
 	// RecordUse records the use of a credential, or the new digest of one. It is saved in the background: at most 60 s
 	// late, only the latest use of each id, and not lost by a clean stop. It neither blocks nor fails.
@@ -99,6 +99,7 @@ type ReadTx interface {
 	PageSessionReader
 	WebhookReader
 	ProvisionedReader
+	NoticeReader
 }
 
 // TokenReader reads tokens.
@@ -290,6 +291,7 @@ type Tx interface {
 	PageSessionWriter
 	WebhookWriter
 	ProvisionedWriter
+	NoticeWriter
 }
 
 // TokenWriter writes tokens.

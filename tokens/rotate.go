@@ -209,7 +209,7 @@ func (s *Service) alter(ctx context.Context, tx ReadTx, u User, t *Token, r Rota
 	if life.change == ExpiryKept {
 		return nil
 	}
-	t.ExpireTime, t.RenewTime = life.at, life.from
+	t.ExpireTime, t.RenewTime, t.EndSetTime = life.at, life.from, rot.Time
 	rot.PreviousUntil = earliest(rot.PreviousUntil, t.ExpireTime)
 	return s.unblock(tx, t, rot.Time)
 }

@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -74,21 +73,25 @@ func (t Token) lifetime() time.Duration {
 }
 
 // undo puts a token back as it was before its rotation. Whatever an update has taken away since stays away.
-func (r *Rotation) undo(t *Token) {
+func (r *Rotation) undo(t *Token, now time.Time) {
+	end := t.ExpireTime
 	if t.ExpireTime.Equal(r.Before.SetExpireTime) {
 		t.ExpireTime = r.Before.ExpireTime
 	} else {
 		t.ExpireTime = earliest(t.ExpireTime, r.Before.ExpireTime)
 	}
+	if !t.ExpireTime.Equal(end) {
+		t.EndSetTime = now
+	}
 	t.RenewTime = r.Before.RenewTime
 	t.Scopes = union(t.Scopes, r.Dropped)
-	by := blockers(*t)
-	for _, before := range blockers(Token{BlockedBy: r.Before.BlockedBy}) {
+	by := t.Blockers()
+	for _, before := range (Token{BlockedBy: r.Before.BlockedBy}).Blockers() {
 		if !slices.Contains(by, before) {
 			by = append(by, before)
 		}
 	}
-	t.BlockedBy = strings.Join(by, "\n")
+	t.setBlockers(by)
 }
 
 // union returns the sorted union of two sorted lists.

@@ -33,6 +33,10 @@ type Config struct {
 	ReturnOrigins []string
 	// HandoffTTL is how long the code of a hand-off is good; 0: a minute.
 	HandoffTTL time.Duration
+	// Notices says what RunNotices writes.
+	Notices Notices
+	// FlushUses saves the last uses that the store was given; nil: they are saved in time by themselves.
+	FlushUses func(context.Context) error
 	// CheckWebhookURL refuses URLs that webhooks may not have; nil: all but https.
 	CheckWebhookURL func(url string) error
 	Now             func() time.Time // the clock; required
@@ -71,6 +75,7 @@ type Service struct {
 	decisions    decisionCounts
 	firstUses    firstUses
 	superseded   supersededUses
+	notices      notifier
 	refreshes    refreshes
 	featureReads atomic.Int32  // under way
 	impacts      chan struct{} // has an item for each impact under way
@@ -92,7 +97,11 @@ func NewService(c Config) (*Service, error) {
 	if s.handoffTTL <= 0 {
 		s.handoffTTL = defaultHandoffTTL
 	}
-	s.ledger = ledger{c.Store, s.Now}
+	if err := c.Notices.Check(); err != nil {
+		return nil, err
+	}
+	s.notices.begin(c.Notices, c.FlushUses)
+	s.ledger = ledger{c.Store, s.nowOfChange}
 	s.marker, _ = c.Store.(ServiceMarker)
 	s.superseded.queue, s.superseded.next = make(chan supersededUse, supersededQueue), map[secretSerial]time.Time{}
 	s.prefixes.Store(&c.Prefixes)
@@ -131,6 +140,13 @@ func (s *Service) LimitRefusals(allow func(Actor) bool) { s.record.Store(&allow)
 
 // Now returns the time that decisions use: UTC, to the microsecond. It is read once a request.
 func (s *Service) Now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }
+
+// nowOfChange is Now for a change, and notes if the clock was set back.
+func (s *Service) nowOfChange() time.Time {
+	now := s.Now()
+	s.notices.noteChange(now)
+	return now
+}
 
 // recordFeatures is the built-in source: the features in the user's record.
 type recordFeatures struct{}

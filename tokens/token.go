@@ -33,8 +33,8 @@ type Token struct {
 	ExpireTime  time.Time // zero: never
 	Revocation  *Revocation
 	LastUsed    Use
-	// BlockedBy names the audiences whose policies made operators block the token, one a line; empty: it is not
-	// blocked.
+	// BlockedBy says why the token is blocked, one reason a line: audiences whose policies made operators block it, see
+	// Blockers, and the pause of a token that was not used, see IdleTime. Empty: it is not blocked.
 	BlockedBy string
 	// InEffect says which scopes are in effect; nil: nobody asked, or the source of features does not answer. Only the
 	// methods that read tokens set it, see Service.effects.
@@ -43,6 +43,9 @@ type Token struct {
 	Rotations int64
 	// RenewTime is when a rotation last gave the token its lifetime; zero: it has that of its issue. Lookup does not set it.
 	RenewTime time.Time
+	// EndSetTime is when an update, a rotation or a cancellation last set ExpireTime; zero: none has, or an earlier
+	// version did. Lookup does not set it.
+	EndSetTime time.Time `json:",omitzero"` // earlier versions did not know it, see the fingerprint of a mint
 	// Rotation is the newest rotation; nil: there was none. Lookup does not set it.
 	Rotation *Rotation
 	// SelfRotate says that the bearer may rotate the token, and RenewableUntil until when it may renew it at most; zero:

@@ -53,6 +53,8 @@ func TestTheServerTellsEachDecisionOfPatdInItsOrder(t *testing.T) {
 		want(t, v, "no address", client.IPNotAllowed, secret, bad)
 		bad.Audience = "other"
 		want(t, v, "another audience", client.AudienceMismatch, secret, bad)
+		s.Pause(id)
+		want(t, v, "paused", client.TokenIdle, secret, bad)
 		s.Block(id, "api")
 		want(t, v, "blocked", client.PolicyBlocked, secret, bad)
 		s.Suspend("u")

@@ -191,6 +191,9 @@ func (s *Server) Block(id, audience string) {
 	s.edit(id, func(t *tokens.Token) { t.BlockedBy = audience })
 }
 
+// Pause pauses a token by its id, as one that was not used for long, and notifies the watchers. Unblock resumes it.
+func (s *Server) Pause(id string) { s.edit(id, func(t *tokens.Token) { t.Pause(time.Now()) }) }
+
 // Unblock ends Block, and notifies the watchers.
 func (s *Server) Unblock(id string) { s.Block(id, "") }
 

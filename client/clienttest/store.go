@@ -112,6 +112,7 @@ var decisions = map[tokens.Decision]patdv1.IntrospectResponse_Decision{
 	tokens.Superseded:        patdv1.IntrospectResponse_SUPERSEDED,
 	tokens.UserIsSuspended:   patdv1.IntrospectResponse_USER_SUSPENDED,
 	tokens.PolicyBlocked:     patdv1.IntrospectResponse_POLICY_BLOCKED,
+	tokens.TokenIdle:         patdv1.IntrospectResponse_TOKEN_IDLE,
 	tokens.AudienceMismatch:  patdv1.IntrospectResponse_AUDIENCE_MISMATCH,
 	tokens.IPNotAllowed:      patdv1.IntrospectResponse_IP_NOT_ALLOWED,
 }

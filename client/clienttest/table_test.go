@@ -10,7 +10,7 @@ import (
 // Every decision of the domain is one on the wire, each another.
 func TestEveryDecisionIsOnTheWire(t *testing.T) {
 	told := map[patdv1.IntrospectResponse_Decision]bool{}
-	for d := tokens.NotFound; d <= tokens.Allow; d++ {
+	for d := tokens.NotFound; d <= tokens.TokenIdle; d++ {
 		if decisions[d] == patdv1.IntrospectResponse_DECISION_UNSPECIFIED || told[decisions[d]] {
 			t.Errorf("decision %d is told as %s", d, decisions[d])
 		}

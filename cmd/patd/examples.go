@@ -36,6 +36,7 @@ func examples() map[string]string {
 		"token update":          "patd token update --user alice 15ODq7pq8Hy --scope reports.read --cidr 192.0.2.0/24",
 		"token rotate":          "patd token rotate --user alice 15ODq7pq8Hy --grace 7d --ttl 90d > export.token",
 		"token revoke":          "patd token revoke --user alice 15ODq7pq8Hy --reason 'no longer used'",
+		"token resume":          "patd token resume --user alice 15ODq7pq8Hy",
 		"token cancel-rotation": "patd token cancel-rotation --user alice 15ODq7pq8Hy",
 		"token narrow":          "patd token narrow --user alice 15ODq7pq8Hy\npatd token narrow --user alice --unused-for 90d --confirm 15ODq7pq8Hy",
 		"token resume-scopes":   "patd token resume-scopes --user alice --scope reports.read 15ODq7pq8Hy",

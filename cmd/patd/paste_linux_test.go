@@ -95,6 +95,9 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 			t.Errorf("after a rotation was canceled: %s, %v; want %s", got.GetDecision(), err, want)
 		}
 	}
+	for _, of := range []string{"sh noticed", "sh unused", "sh resuming"} {
+		k.paste(t, block(t, of))
+	}
 	selfRotates(t, k, d, a)
 	k.paste(t, block(t, "sh offboarding"))
 	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: first.GetSecret()})

@@ -32,6 +32,7 @@ func sample(t *testing.T) string {
 		{"Listening, proxies, stopping", s.ListenFlags},
 		{"TLS", s.TLSFlags},
 		{"Lifetimes and limits of tokens", s.PolicyFlags},
+		{"Notices before an end, and of tokens that are not used (docs/renewing.md)", s.Notices.Flags},
 		{"Cache", s.CacheFlags},
 		{"Old events and the disk", s.UpkeepFlags},
 		{"Where features come from (docs/features.md)", s.Source.Flags},

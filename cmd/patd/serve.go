@@ -160,6 +160,11 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		g.Go(func() { o.Retain(ctx, s, c.Now, log) })
 		g.Go(func() { followKeys(ctx, o, ring, s.PersonalPrefix, hint, c, log) })
 		g.Go(func() {
+			service.RunNotices(ctx, func(err error) {
+				log.Warn("notices could not be written; it is tried again", "cause", cli.Redact(err.Error()))
+			})
+		})
+		g.Go(func() {
 			service.Follow(ctx, s.PersonalPrefix, func(err error) {
 				log.Debug("the store could not be followed", "error", cli.Redact(err.Error()))
 			})

@@ -19,6 +19,7 @@ const (
 	Superseded       = "TOKEN_SUPERSEDED"
 	UserSuspended    = "USER_SUSPENDED"
 	PolicyBlocked    = "POLICY_BLOCKED"
+	Idle             = "TOKEN_IDLE" // paused, because it was not used
 	AudienceMismatch = "AUDIENCE_MISMATCH"
 	IPNotAllowed     = "IP_NOT_ALLOWED"
 	ScopesMissing    = "SCOPE_INSUFFICIENT" // the token is active
@@ -38,6 +39,8 @@ func ReasonOf(decision string) string {
 		return UserSuspended
 	case "POLICY_BLOCKED":
 		return PolicyBlocked
+	case "TOKEN_IDLE":
+		return Idle
 	case "AUDIENCE_MISMATCH":
 		return AudienceMismatch
 	case "IP_NOT_ALLOWED":
@@ -122,6 +125,8 @@ func (r Refusal) Text() string {
 		return "the user of the token is suspended"
 	case PolicyBlocked:
 		return "the operator has blocked the token, since it exceeds the policy of an audience"
+	case Idle:
+		return "the token is paused, since it was not used for long; its owner can resume it"
 	case AudienceMismatch:
 		return "the token is not for this audience"
 	case IPNotAllowed:

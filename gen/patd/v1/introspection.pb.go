@@ -25,7 +25,7 @@ const (
 )
 
 // Decision is why the token is active or not; the first that applies, in the order NOT_FOUND, REVOKED,
-// EXPIRED, SUPERSEDED, USER_SUSPENDED, POLICY_BLOCKED, AUDIENCE_MISMATCH, IP_NOT_ALLOWED, INSUFFICIENT_SCOPE, ALLOW.
+// EXPIRED, SUPERSEDED, USER_SUSPENDED, POLICY_BLOCKED, TOKEN_IDLE, AUDIENCE_MISMATCH, IP_NOT_ALLOWED, INSUFFICIENT_SCOPE, ALLOW.
 type IntrospectResponse_Decision int32
 
 const (
@@ -51,6 +51,8 @@ const (
 	IntrospectResponse_IP_NOT_ALLOWED IntrospectResponse_Decision = 9
 	// The operator has blocked the token, since it exceeds the policy of an audience. Reversible.
 	IntrospectResponse_POLICY_BLOCKED IntrospectResponse_Decision = 10
+	// The token is paused, since it was not used for long. Its owner can resume it.
+	IntrospectResponse_TOKEN_IDLE IntrospectResponse_Decision = 11
 )
 
 // Enum value maps for IntrospectResponse_Decision.
@@ -67,6 +69,7 @@ var (
 		8:  "AUDIENCE_MISMATCH",
 		9:  "IP_NOT_ALLOWED",
 		10: "POLICY_BLOCKED",
+		11: "TOKEN_IDLE",
 	}
 	IntrospectResponse_Decision_value = map[string]int32{
 		"DECISION_UNSPECIFIED": 0,
@@ -80,6 +83,7 @@ var (
 		"AUDIENCE_MISMATCH":    8,
 		"IP_NOT_ALLOWED":       9,
 		"POLICY_BLOCKED":       10,
+		"TOKEN_IDLE":           11,
 	}
 )
 
@@ -1056,7 +1060,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tB\x03\xe0A\x02R\x05token\x12\x1a\n" +
 	"\baudience\x18\x02 \x01(\tR\baudience\x12'\n" +
 	"\x0frequired_scopes\x18\x03 \x03(\tR\x0erequiredScopes\x12\x1b\n" +
-	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xbe\t\n" +
+	"\tclient_ip\x18\x04 \x01(\tR\bclientIp\"\xce\t\n" +
 	"\x12IntrospectResponse\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\bR\x06active\x12@\n" +
 	"\bdecision\x18\x02 \x01(\x0e2$.patd.v1.IntrospectResponse.DecisionR\bdecision\x12\x19\n" +
@@ -1087,7 +1091,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\rpaused_scopes\x18\x17 \x03(\tR\fpausedScopes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe3\x01\n" +
 	"\bDecision\x12\x18\n" +
 	"\x14DECISION_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ALLOW\x10\x01\x12\x16\n" +
@@ -1101,7 +1105,9 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x11AUDIENCE_MISMATCH\x10\b\x12\x12\n" +
 	"\x0eIP_NOT_ALLOWED\x10\t\x12\x12\n" +
 	"\x0ePOLICY_BLOCKED\x10\n" +
-	"\"U\n" +
+	"\x12\x0e\n" +
+	"\n" +
+	"TOKEN_IDLE\x10\v\"U\n" +
 	"\x16BatchIntrospectRequest\x12;\n" +
 	"\brequests\x18\x01 \x03(\v2\x1a.patd.v1.IntrospectRequestB\x03\xe0A\x02R\brequests\"T\n" +
 	"\x17BatchIntrospectResponse\x129\n" +

@@ -304,6 +304,9 @@ type Token struct {
 	// Until when the token can renew itself at most; absent: it cannot, only its owner can. It is later than the moment
 	// at which it was set, and only tokens with self_rotate have it.
 	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
+	// When the token was paused, since it was not used for longer than the server allows; absent: it is not. ResumeToken ends
+	// that.
+	IdleTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=idle_time,json=idleTime,proto3" json:"idle_time,omitempty"`
 	// Scopes granted, but paused (NarrowToken): not in effect until the owner resumes them. They are among `scopes`, and
 	// neither effective nor suspended. Sorted.
 	PausedScopes []string `protobuf:"bytes,40,rep,name=paused_scopes,json=pausedScopes,proto3" json:"paused_scopes,omitempty"`
@@ -516,6 +519,13 @@ func (x *Token) GetSelfRotate() bool {
 func (x *Token) GetRenewableUntil() *timestamppb.Timestamp {
 	if x != nil {
 		return x.RenewableUntil
+	}
+	return nil
+}
+
+func (x *Token) GetIdleTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.IdleTime
 	}
 	return nil
 }
@@ -1693,6 +1703,116 @@ func (x *CancelRotationResponse) GetToken() *Token {
 	return nil
 }
 
+// ResumeTokenRequest names a token whose pause is to end.
+type ResumeTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Owner of the token, or `me`.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// Id of the token.
+	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
+	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTokenRequest) Reset() {
+	*x = ResumeTokenRequest{}
+	mi := &file_patd_v1_token_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTokenRequest) ProtoMessage() {}
+
+func (x *ResumeTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTokenRequest.ProtoReflect.Descriptor instead.
+func (*ResumeTokenRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ResumeTokenRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ResumeTokenRequest) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *ResumeTokenRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// ResumeTokenResponse holds the token, which is active.
+type ResumeTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token.
+	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeTokenResponse) Reset() {
+	*x = ResumeTokenResponse{}
+	mi := &file_patd_v1_token_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeTokenResponse) ProtoMessage() {}
+
+func (x *ResumeTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_token_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeTokenResponse.ProtoReflect.Descriptor instead.
+func (*ResumeTokenResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ResumeTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 // RevokeTokenRequest names a token to end.
 type RevokeTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1710,7 +1830,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[16]
+	mi := &file_patd_v1_token_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1842,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[16]
+	mi := &file_patd_v1_token_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1855,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{16}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeTokenRequest) GetUser() string {
@@ -1777,7 +1897,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[17]
+	mi := &file_patd_v1_token_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +1909,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[17]
+	mi := &file_patd_v1_token_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +1922,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{17}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeTokenResponse) GetToken() *Token {
@@ -1825,7 +1945,7 @@ type RevokeTokensRequest struct {
 
 func (x *RevokeTokensRequest) Reset() {
 	*x = RevokeTokensRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[18]
+	mi := &file_patd_v1_token_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1957,7 @@ func (x *RevokeTokensRequest) String() string {
 func (*RevokeTokensRequest) ProtoMessage() {}
 
 func (x *RevokeTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[18]
+	mi := &file_patd_v1_token_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1970,7 @@ func (x *RevokeTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokensRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokensRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{18}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeTokensRequest) GetUser() string {
@@ -1878,7 +1998,7 @@ type RevokeTokensResponse struct {
 
 func (x *RevokeTokensResponse) Reset() {
 	*x = RevokeTokensResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[19]
+	mi := &file_patd_v1_token_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2010,7 @@ func (x *RevokeTokensResponse) String() string {
 func (*RevokeTokensResponse) ProtoMessage() {}
 
 func (x *RevokeTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[19]
+	mi := &file_patd_v1_token_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2023,7 @@ func (x *RevokeTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokensResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokensResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{19}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RevokeTokensResponse) GetRevokedCount() int32 {
@@ -1936,7 +2056,7 @@ type NarrowTokenRequest struct {
 
 func (x *NarrowTokenRequest) Reset() {
 	*x = NarrowTokenRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[20]
+	mi := &file_patd_v1_token_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2068,7 @@ func (x *NarrowTokenRequest) String() string {
 func (*NarrowTokenRequest) ProtoMessage() {}
 
 func (x *NarrowTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[20]
+	mi := &file_patd_v1_token_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2081,7 @@ func (x *NarrowTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NarrowTokenRequest.ProtoReflect.Descriptor instead.
 func (*NarrowTokenRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{20}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NarrowTokenRequest) GetUser() string {
@@ -2023,7 +2143,7 @@ type NarrowTokenResponse struct {
 
 func (x *NarrowTokenResponse) Reset() {
 	*x = NarrowTokenResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[21]
+	mi := &file_patd_v1_token_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2155,7 @@ func (x *NarrowTokenResponse) String() string {
 func (*NarrowTokenResponse) ProtoMessage() {}
 
 func (x *NarrowTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[21]
+	mi := &file_patd_v1_token_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2168,7 @@ func (x *NarrowTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NarrowTokenResponse.ProtoReflect.Descriptor instead.
 func (*NarrowTokenResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{21}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NarrowTokenResponse) GetToken() *Token {
@@ -2096,7 +2216,7 @@ type ResumeScopesRequest struct {
 
 func (x *ResumeScopesRequest) Reset() {
 	*x = ResumeScopesRequest{}
-	mi := &file_patd_v1_token_proto_msgTypes[22]
+	mi := &file_patd_v1_token_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2228,7 @@ func (x *ResumeScopesRequest) String() string {
 func (*ResumeScopesRequest) ProtoMessage() {}
 
 func (x *ResumeScopesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[22]
+	mi := &file_patd_v1_token_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2241,7 @@ func (x *ResumeScopesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeScopesRequest.ProtoReflect.Descriptor instead.
 func (*ResumeScopesRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{22}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ResumeScopesRequest) GetUser() string {
@@ -2163,7 +2283,7 @@ type ResumeScopesResponse struct {
 
 func (x *ResumeScopesResponse) Reset() {
 	*x = ResumeScopesResponse{}
-	mi := &file_patd_v1_token_proto_msgTypes[23]
+	mi := &file_patd_v1_token_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2295,7 @@ func (x *ResumeScopesResponse) String() string {
 func (*ResumeScopesResponse) ProtoMessage() {}
 
 func (x *ResumeScopesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_token_proto_msgTypes[23]
+	mi := &file_patd_v1_token_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2308,7 @@ func (x *ResumeScopesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeScopesResponse.ProtoReflect.Descriptor instead.
 func (*ResumeScopesResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_token_proto_rawDescGZIP(), []int{23}
+	return file_patd_v1_token_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResumeScopesResponse) GetToken() *Token {
@@ -2202,7 +2322,7 @@ var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\f\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\f\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -2234,7 +2354,8 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\fscopes_state\x18  \x01(\x0e2\x1a.patd.v1.Token.ScopesStateR\vscopesState\x12\x1f\n" +
 	"\vself_rotate\x18! \x01(\bR\n" +
 	"selfRotate\x12C\n" +
-	"\x0frenewable_until\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x12#\n" +
+	"\x0frenewable_until\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x0erenewableUntil\x127\n" +
+	"\tidle_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\bidleTime\x12#\n" +
 	"\rpaused_scopes\x18( \x03(\tR\fpausedScopes\x12U\n" +
 	"\x19paused_scopes_remove_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\x16pausedScopesRemoveTime\x120\n" +
 	"\n" +
@@ -2357,6 +2478,12 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\">\n" +
 	"\x16CancelRotationResponse\x12$\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"W\n" +
+	"\x12ResumeTokenRequest\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
+	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x12\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\";\n" +
+	"\x13ResumeTokenResponse\x12$\n" +
 	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"o\n" +
 	"\x12RevokeTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
@@ -2389,8 +2516,7 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\x06scopes\x18\x03 \x03(\tR\x06scopes\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\"<\n" +
 	"\x14ResumeScopesResponse\x12$\n" +
-	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token2\x85\n" +
-	"\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token2\x85\v\n" +
 	"\fTokenService\x12l\n" +
 	"\vCreateToken\x12\x1b.patd.v1.CreateTokenRequest\x1a\x1c.patd.v1.CreateTokenResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/users/{user}/tokens\x12k\n" +
 	"\bGetToken\x12\x18.patd.v1.GetTokenRequest\x1a\x19.patd.v1.GetTokenResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/users/{user}/tokens/{token_id}\x12f\n" +
@@ -2399,6 +2525,7 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\vUpdateToken\x12\x1b.patd.v1.UpdateTokenRequest\x1a\x1c.patd.v1.UpdateTokenResponse\"-\x82\xd3\xe4\x93\x02':\x01*2\"/v1/users/{user}/tokens/{token_id}\x12~\n" +
 	"\vRotateToken\x12\x1b.patd.v1.RotateTokenRequest\x1a\x1c.patd.v1.RotateTokenResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/v1/users/{user}/tokens/{token_id}:rotate\x12\x8f\x01\n" +
 	"\x0eCancelRotation\x12\x1e.patd.v1.CancelRotationRequest\x1a\x1f.patd.v1.CancelRotationResponse\"<\x82\xd3\xe4\x93\x026:\x01*\"1/v1/users/{user}/tokens/{token_id}:cancelRotation\x12~\n" +
+	"\vResumeToken\x12\x1b.patd.v1.ResumeTokenRequest\x1a\x1c.patd.v1.ResumeTokenResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/v1/users/{user}/tokens/{token_id}:resume\x12~\n" +
 	"\vNarrowToken\x12\x1b.patd.v1.NarrowTokenRequest\x1a\x1c.patd.v1.NarrowTokenResponse\"4\x82\xd3\xe4\x93\x02.:\x01*\")/v1/users/{user}/tokens/{token_id}:narrow\x12\x87\x01\n" +
 	"\fResumeScopes\x12\x1c.patd.v1.ResumeScopesRequest\x1a\x1d.patd.v1.ResumeScopesResponse\":\x82\xd3\xe4\x93\x024:\x01*\"//v1/users/{user}/tokens/{token_id}:resumeScopes\x12\xa4\x01\n" +
 	"\vRevokeToken\x12\x1b.patd.v1.RevokeTokenRequest\x1a\x1c.patd.v1.RevokeTokenResponse\"Z\x82\xd3\xe4\x93\x02TZ.:\x01*\")/v1/users/{user}/tokens/{token_id}:revoke*\"/v1/users/{user}/tokens/{token_id}\x12v\n" +
@@ -2417,7 +2544,7 @@ func file_patd_v1_token_proto_rawDescGZIP() []byte {
 }
 
 var file_patd_v1_token_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_patd_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_patd_v1_token_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_patd_v1_token_proto_goTypes = []any{
 	(Token_State)(0),               // 0: patd.v1.Token.State
 	(Token_ScopesState)(0),         // 1: patd.v1.Token.ScopesState
@@ -2439,89 +2566,95 @@ var file_patd_v1_token_proto_goTypes = []any{
 	(*RotateTokenResponse)(nil),    // 17: patd.v1.RotateTokenResponse
 	(*CancelRotationRequest)(nil),  // 18: patd.v1.CancelRotationRequest
 	(*CancelRotationResponse)(nil), // 19: patd.v1.CancelRotationResponse
-	(*RevokeTokenRequest)(nil),     // 20: patd.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 21: patd.v1.RevokeTokenResponse
-	(*RevokeTokensRequest)(nil),    // 22: patd.v1.RevokeTokensRequest
-	(*RevokeTokensResponse)(nil),   // 23: patd.v1.RevokeTokensResponse
-	(*NarrowTokenRequest)(nil),     // 24: patd.v1.NarrowTokenRequest
-	(*NarrowTokenResponse)(nil),    // 25: patd.v1.NarrowTokenResponse
-	(*ResumeScopesRequest)(nil),    // 26: patd.v1.ResumeScopesRequest
-	(*ResumeScopesResponse)(nil),   // 27: patd.v1.ResumeScopesResponse
-	nil,                            // 28: patd.v1.Token.LabelsEntry
-	nil,                            // 29: patd.v1.CreateTokenRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),  // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 31: google.protobuf.Duration
+	(*ResumeTokenRequest)(nil),     // 20: patd.v1.ResumeTokenRequest
+	(*ResumeTokenResponse)(nil),    // 21: patd.v1.ResumeTokenResponse
+	(*RevokeTokenRequest)(nil),     // 22: patd.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 23: patd.v1.RevokeTokenResponse
+	(*RevokeTokensRequest)(nil),    // 24: patd.v1.RevokeTokensRequest
+	(*RevokeTokensResponse)(nil),   // 25: patd.v1.RevokeTokensResponse
+	(*NarrowTokenRequest)(nil),     // 26: patd.v1.NarrowTokenRequest
+	(*NarrowTokenResponse)(nil),    // 27: patd.v1.NarrowTokenResponse
+	(*ResumeScopesRequest)(nil),    // 28: patd.v1.ResumeScopesRequest
+	(*ResumeScopesResponse)(nil),   // 29: patd.v1.ResumeScopesResponse
+	nil,                            // 30: patd.v1.Token.LabelsEntry
+	nil,                            // 31: patd.v1.CreateTokenRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 33: google.protobuf.Duration
 }
 var file_patd_v1_token_proto_depIdxs = []int32{
-	28, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
+	30, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
 	0,  // 1: patd.v1.Token.state:type_name -> patd.v1.Token.State
-	30, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
-	30, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	30, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
-	30, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
+	32, // 2: patd.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
+	32, // 3: patd.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 4: patd.v1.Token.revoke_time:type_name -> google.protobuf.Timestamp
+	32, // 5: patd.v1.Token.last_used_time:type_name -> google.protobuf.Timestamp
 	7,  // 6: patd.v1.Token.rotation:type_name -> patd.v1.Rotation
 	1,  // 7: patd.v1.Token.scopes_state:type_name -> patd.v1.Token.ScopesState
-	30, // 8: patd.v1.Token.renewable_until:type_name -> google.protobuf.Timestamp
-	30, // 9: patd.v1.Token.paused_scopes_remove_time:type_name -> google.protobuf.Timestamp
-	5,  // 10: patd.v1.Token.scope_uses:type_name -> patd.v1.ScopeUse
-	5,  // 11: patd.v1.Token.unscoped_uses:type_name -> patd.v1.ScopeUse
-	30, // 12: patd.v1.Token.scope_uses_since:type_name -> google.protobuf.Timestamp
-	6,  // 13: patd.v1.Token.use_sources:type_name -> patd.v1.UseSource
-	30, // 14: patd.v1.UseSource.time:type_name -> google.protobuf.Timestamp
-	30, // 15: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
-	30, // 16: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 17: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	30, // 18: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
-	29, // 19: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
-	30, // 20: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	31, // 21: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	30, // 22: patd.v1.CreateTokenRequest.renewable_until:type_name -> google.protobuf.Timestamp
-	4,  // 23: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
-	4,  // 24: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
-	0,  // 25: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
-	4,  // 26: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
-	4,  // 27: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
-	4,  // 28: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
-	31, // 29: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
-	30, // 30: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
-	31, // 31: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	2,  // 32: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	4,  // 33: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
-	30, // 34: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 35: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
-	2,  // 36: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
-	4,  // 37: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
-	4,  // 38: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
-	31, // 39: patd.v1.NarrowTokenRequest.unused_for:type_name -> google.protobuf.Duration
-	4,  // 40: patd.v1.NarrowTokenResponse.token:type_name -> patd.v1.Token
-	30, // 41: patd.v1.NarrowTokenResponse.resume_until:type_name -> google.protobuf.Timestamp
-	5,  // 42: patd.v1.NarrowTokenResponse.unscoped_uses:type_name -> patd.v1.ScopeUse
-	4,  // 43: patd.v1.ResumeScopesResponse.token:type_name -> patd.v1.Token
-	8,  // 44: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
-	10, // 45: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
-	12, // 46: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
-	14, // 47: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
-	16, // 48: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
-	18, // 49: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
-	24, // 50: patd.v1.TokenService.NarrowToken:input_type -> patd.v1.NarrowTokenRequest
-	26, // 51: patd.v1.TokenService.ResumeScopes:input_type -> patd.v1.ResumeScopesRequest
-	20, // 52: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
-	22, // 53: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
-	9,  // 54: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
-	11, // 55: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
-	13, // 56: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
-	15, // 57: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
-	17, // 58: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
-	19, // 59: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
-	25, // 60: patd.v1.TokenService.NarrowToken:output_type -> patd.v1.NarrowTokenResponse
-	27, // 61: patd.v1.TokenService.ResumeScopes:output_type -> patd.v1.ResumeScopesResponse
-	21, // 62: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
-	23, // 63: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
-	54, // [54:64] is the sub-list for method output_type
-	44, // [44:54] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	32, // 8: patd.v1.Token.renewable_until:type_name -> google.protobuf.Timestamp
+	32, // 9: patd.v1.Token.idle_time:type_name -> google.protobuf.Timestamp
+	32, // 10: patd.v1.Token.paused_scopes_remove_time:type_name -> google.protobuf.Timestamp
+	5,  // 11: patd.v1.Token.scope_uses:type_name -> patd.v1.ScopeUse
+	5,  // 12: patd.v1.Token.unscoped_uses:type_name -> patd.v1.ScopeUse
+	32, // 13: patd.v1.Token.scope_uses_since:type_name -> google.protobuf.Timestamp
+	6,  // 14: patd.v1.Token.use_sources:type_name -> patd.v1.UseSource
+	32, // 15: patd.v1.UseSource.time:type_name -> google.protobuf.Timestamp
+	32, // 16: patd.v1.Rotation.rotate_time:type_name -> google.protobuf.Timestamp
+	32, // 17: patd.v1.Rotation.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 18: patd.v1.Rotation.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	32, // 19: patd.v1.Rotation.first_use_time:type_name -> google.protobuf.Timestamp
+	31, // 20: patd.v1.CreateTokenRequest.labels:type_name -> patd.v1.CreateTokenRequest.LabelsEntry
+	32, // 21: patd.v1.CreateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 22: patd.v1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	32, // 23: patd.v1.CreateTokenRequest.renewable_until:type_name -> google.protobuf.Timestamp
+	4,  // 24: patd.v1.CreateTokenResponse.token:type_name -> patd.v1.Token
+	4,  // 25: patd.v1.GetTokenResponse.token:type_name -> patd.v1.Token
+	0,  // 26: patd.v1.ListTokensRequest.state:type_name -> patd.v1.Token.State
+	4,  // 27: patd.v1.ListTokensResponse.tokens:type_name -> patd.v1.Token
+	4,  // 28: patd.v1.UpdateTokenRequest.token:type_name -> patd.v1.Token
+	4,  // 29: patd.v1.UpdateTokenResponse.token:type_name -> patd.v1.Token
+	33, // 30: patd.v1.RotateTokenRequest.grace:type_name -> google.protobuf.Duration
+	32, // 31: patd.v1.RotateTokenRequest.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 32: patd.v1.RotateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	2,  // 33: patd.v1.RotateTokenRequest.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 34: patd.v1.RotateTokenResponse.token:type_name -> patd.v1.Token
+	32, // 35: patd.v1.RotateTokenResponse.previous_secret_expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 36: patd.v1.RotateTokenResponse.expire_time_change:type_name -> patd.v1.Rotation.ExpireTimeChange
+	2,  // 37: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
+	4,  // 38: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
+	4,  // 39: patd.v1.ResumeTokenResponse.token:type_name -> patd.v1.Token
+	4,  // 40: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
+	33, // 41: patd.v1.NarrowTokenRequest.unused_for:type_name -> google.protobuf.Duration
+	4,  // 42: patd.v1.NarrowTokenResponse.token:type_name -> patd.v1.Token
+	32, // 43: patd.v1.NarrowTokenResponse.resume_until:type_name -> google.protobuf.Timestamp
+	5,  // 44: patd.v1.NarrowTokenResponse.unscoped_uses:type_name -> patd.v1.ScopeUse
+	4,  // 45: patd.v1.ResumeScopesResponse.token:type_name -> patd.v1.Token
+	8,  // 46: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
+	10, // 47: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
+	12, // 48: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
+	14, // 49: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
+	16, // 50: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
+	18, // 51: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
+	20, // 52: patd.v1.TokenService.ResumeToken:input_type -> patd.v1.ResumeTokenRequest
+	26, // 53: patd.v1.TokenService.NarrowToken:input_type -> patd.v1.NarrowTokenRequest
+	28, // 54: patd.v1.TokenService.ResumeScopes:input_type -> patd.v1.ResumeScopesRequest
+	22, // 55: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
+	24, // 56: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
+	9,  // 57: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
+	11, // 58: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
+	13, // 59: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
+	15, // 60: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
+	17, // 61: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
+	19, // 62: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
+	21, // 63: patd.v1.TokenService.ResumeToken:output_type -> patd.v1.ResumeTokenResponse
+	27, // 64: patd.v1.TokenService.NarrowToken:output_type -> patd.v1.NarrowTokenResponse
+	29, // 65: patd.v1.TokenService.ResumeScopes:output_type -> patd.v1.ResumeScopesResponse
+	23, // 66: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
+	25, // 67: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
+	57, // [57:68] is the sub-list for method output_type
+	46, // [46:57] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_token_proto_init() }
@@ -2535,7 +2668,7 @@ func file_patd_v1_token_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_token_proto_rawDesc), len(file_patd_v1_token_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	TokenService_UpdateToken_FullMethodName    = "/patd.v1.TokenService/UpdateToken"
 	TokenService_RotateToken_FullMethodName    = "/patd.v1.TokenService/RotateToken"
 	TokenService_CancelRotation_FullMethodName = "/patd.v1.TokenService/CancelRotation"
+	TokenService_ResumeToken_FullMethodName    = "/patd.v1.TokenService/ResumeToken"
 	TokenService_NarrowToken_FullMethodName    = "/patd.v1.TokenService/NarrowToken"
 	TokenService_ResumeScopes_FullMethodName   = "/patd.v1.TokenService/ResumeScopes"
 	TokenService_RevokeToken_FullMethodName    = "/patd.v1.TokenService/RevokeToken"
@@ -63,6 +64,9 @@ type TokenServiceClient interface {
 	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
 	// changes nothing.
 	CancelRotation(ctx context.Context, in *CancelRotationRequest, opts ...grpc.CallOption) (*CancelRotationResponse, error)
+	// ResumeToken ends the pause of a token that was not used for longer than the server allows (TOKEN_IDLE): it is active
+	// again. A token that is not paused stays as it is.
+	ResumeToken(ctx context.Context, in *ResumeTokenRequest, opts ...grpc.CallOption) (*ResumeTokenResponse, error)
 	// NarrowToken pauses scopes of a token: those that are named, or else those that were not used. Paused scopes are
 	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good. First
 	// ask with dry_run.
@@ -148,6 +152,16 @@ func (c *tokenServiceClient) CancelRotation(ctx context.Context, in *CancelRotat
 	return out, nil
 }
 
+func (c *tokenServiceClient) ResumeToken(ctx context.Context, in *ResumeTokenRequest, opts ...grpc.CallOption) (*ResumeTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumeTokenResponse)
+	err := c.cc.Invoke(ctx, TokenService_ResumeToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *tokenServiceClient) NarrowToken(ctx context.Context, in *NarrowTokenRequest, opts ...grpc.CallOption) (*NarrowTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NarrowTokenResponse)
@@ -220,6 +234,9 @@ type TokenServiceServer interface {
 	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
 	// changes nothing.
 	CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error)
+	// ResumeToken ends the pause of a token that was not used for longer than the server allows (TOKEN_IDLE): it is active
+	// again. A token that is not paused stays as it is.
+	ResumeToken(context.Context, *ResumeTokenRequest) (*ResumeTokenResponse, error)
 	// NarrowToken pauses scopes of a token: those that are named, or else those that were not used. Paused scopes are
 	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good. First
 	// ask with dry_run.
@@ -262,6 +279,9 @@ func (UnimplementedTokenServiceServer) RotateToken(context.Context, *RotateToken
 }
 func (UnimplementedTokenServiceServer) CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelRotation not implemented")
+}
+func (UnimplementedTokenServiceServer) ResumeToken(context.Context, *ResumeTokenRequest) (*ResumeTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeToken not implemented")
 }
 func (UnimplementedTokenServiceServer) NarrowToken(context.Context, *NarrowTokenRequest) (*NarrowTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method NarrowToken not implemented")
@@ -404,6 +424,24 @@ func _TokenService_CancelRotation_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenService_ResumeToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TokenServiceServer).ResumeToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TokenService_ResumeToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TokenServiceServer).ResumeToken(ctx, req.(*ResumeTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TokenService_NarrowToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(NarrowTokenRequest)
 	if err := dec(in); err != nil {
@@ -506,6 +544,10 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelRotation",
 			Handler:    _TokenService_CancelRotation_Handler,
+		},
+		{
+			MethodName: "ResumeToken",
+			Handler:    _TokenService_ResumeToken_Handler,
 		},
 		{
 			MethodName: "NarrowToken",

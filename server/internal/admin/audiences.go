@@ -222,7 +222,7 @@ func (p *Pages) dryRun(q *frame.Request, id string) (*dryData, error) {
 	}
 	d.Count, d.Unnamed, d.ExceedingNumber = found.Count, found.Unnamed, int(found.Count)
 	for _, t := range found.Tokens {
-		row := exceedingRow{Name: t.Name, User: t.User, Expires: q.Moment(t.ExpireTime), Blocked: t.BlockedBy != ""}
+		row := exceedingRow{Name: t.Name, User: t.User, Expires: q.Moment(t.ExpireTime), Blocked: len(t.Blockers()) > 0}
 		if q.May(patdv1.InventoryService_SearchTokens_FullMethodName) {
 			row.URL = p.frame.URL("/admin/tokens/" + t.ID.String())
 		}

@@ -38,8 +38,10 @@ func (p *Pages) tokenRow(q *frame.Request, t tokens.Token) tokenRow {
 	r.More = len(t.Scopes) - len(r.Scopes)
 	switch {
 	case r.State != "":
-	case t.BlockedBy != "":
+	case len(t.Blockers()) > 0:
 		r.State = "blocked"
+	case !t.IdleTime().IsZero():
+		r.State = "idle"
 	default:
 		r.State = "active"
 	}
@@ -234,8 +236,11 @@ func (p *Pages) details(q *frame.Request, t tokens.Token) []detail {
 	if t.Rotations > 0 {
 		add("rotations", detail{Text: strconv.FormatInt(t.Rotations, 10)})
 	}
-	if t.BlockedBy != "" {
-		add("blocked", detail{Items: strings.Split(t.BlockedBy, "\n")})
+	if by := t.Blockers(); len(by) > 0 {
+		add("blocked", detail{Items: by})
+	}
+	if at := t.IdleTime(); !at.IsZero() {
+		add("idle", detail{Moment: q.Moment(at)})
 	}
 	if len(t.Audiences) > 0 {
 		add("audiences", detail{Items: t.Audiences})

@@ -73,6 +73,7 @@ func Rights() map[string]Right {
 		patdv1.TokenService_CancelRotation_FullMethodName: {any: tokenManager, user: true, action: tokens.ActionTokenCancel, Conditional: true},
 		patdv1.TokenService_NarrowToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenNarrow, ends: true, Conditional: true},
 		patdv1.TokenService_ResumeScopes_FullMethodName:   {asUser: true, any: tokenManager, user: true, action: tokens.ActionTokenResume, Conditional: true},
+		patdv1.TokenService_ResumeToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenIdleEnd, Conditional: true},
 		patdv1.TokenService_RevokeToken_FullMethodName:    {any: tokenManager, user: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},
 		patdv1.TokenService_RevokeTokens_FullMethodName:   {any: tokenManager, user: true, action: tokens.ActionTokenRevokeAll, ends: true},
 

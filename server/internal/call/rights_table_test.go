@@ -28,7 +28,7 @@ func TestSignedInUsersReachTheirOwnThingsOnly(t *testing.T) {
 			t.Errorf("a signed-in user reaches %s", m)
 		}
 	}
-	if len(reached) != 13 || !slices.Contains(reached, "/patd.v1.TokenService/CreateToken") {
+	if len(reached) != 14 || !slices.Contains(reached, "/patd.v1.TokenService/CreateToken") {
 		t.Errorf("a signed-in user reaches %q", reached)
 	}
 	if (Right{}).Allows(tokens.Actor{Kind: tokens.ServiceActor, Permissions: tokens.PermAdmin}) {

@@ -52,6 +52,8 @@ func toDecision(d tokens.Decision) patdv1.IntrospectResponse_Decision {
 		return patdv1.IntrospectResponse_USER_SUSPENDED
 	case tokens.PolicyBlocked:
 		return patdv1.IntrospectResponse_POLICY_BLOCKED
+	case tokens.TokenIdle:
+		return patdv1.IntrospectResponse_TOKEN_IDLE
 	case tokens.AudienceMismatch:
 		return patdv1.IntrospectResponse_AUDIENCE_MISMATCH
 	case tokens.IPNotAllowed:

@@ -134,8 +134,10 @@ func (p *Pages) row(q *frame.Request, t tokens.Token, held tokens.Held, known bo
 	if t.Revocation != nil {
 		r.Ended = q.Moment(t.Revocation.Time)
 	}
-	if state == tokens.StateActive && t.BlockedBy != "" {
+	if state == tokens.StateActive && len(t.Blockers()) > 0 {
 		r.State = "blocked"
+	} else if state == tokens.StateActive && !t.IdleTime().IsZero() {
+		r.State = "idle"
 	}
 	var lost []string
 	if known && !held.AsGranted && state == tokens.StateActive {

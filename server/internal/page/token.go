@@ -30,11 +30,12 @@ type tokenData struct {
 	Unknown   string
 	Errors    map[string]string
 	Alert     string // about the edit form
-	AlertAt   string // which form the alert is about: edit, rotate or revoke
+	AlertAt   string // which form the alert is about: edit, rotate, resume or revoke
 	Notice    string
 	Dialog    bool
 	Labels    bool   // the edit form has the labels
 	Cancel    string // the secret before the rotation is good until then, and the rotation can be canceled; empty: it cannot
+	Idle      bool   // it is paused, since it was not used
 	Force     bool   // the user may rotate though the secret before is still good
 	Events    []eventRow
 	More      string // address of the whole activity of the token; empty: all of it is shown
@@ -49,7 +50,7 @@ type detail struct {
 // token shows one token.
 func (p *Pages) token(q *frame.Request) error {
 	d := tokenData{Errors: map[string]string{}, Dialog: q.R.URL.Query().Has("revoke")}
-	if notice := q.R.URL.Query().Get("done"); slices.Contains([]string{"saved", "revoked", "canceled"}, notice) {
+	if notice := q.R.URL.Query().Get("done"); slices.Contains([]string{"saved", "revoked", "canceled", "resumed"}, notice) {
 		d.Notice = q.Text("notice." + notice)
 	}
 	if form := q.TakeDraft(); form != nil {
@@ -72,6 +73,8 @@ func (p *Pages) change(q *frame.Request) error {
 		return p.rotate(q, d)
 	case "cancel":
 		return p.cancelRotation(q, d)
+	case "resume":
+		return p.resume(q, d)
 	case "revoke":
 		return p.revoke(q, d)
 	}
@@ -155,6 +158,19 @@ func (p *Pages) cancelRotation(q *frame.Request, d tokenData) error {
 	return nil
 }
 
+func (p *Pages) resume(q *frame.Request, d tokenData) error {
+	id := q.R.PathValue("id")
+	err := q.Do(patdv1.TokenService_ResumeToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) error {
+		_, err := p.service.ResumeToken(ctx, q.In.Actor, "me", id)
+		return err
+	})
+	if err != nil {
+		return p.refused(q, d, err)
+	}
+	q.Redirect("/tokens/" + url.PathEscape(id) + "?done=resumed")
+	return nil
+}
+
 func (p *Pages) rotate(q *frame.Request, d tokenData) error {
 	id, form := q.R.PathValue("id"), q.R.PostForm
 	life, field, problem := readLifetime(form)
@@ -217,6 +233,7 @@ func (p *Pages) showToken(q *frame.Request, code int, d tokenData) error {
 	d.ETag, d.Key = t.ETag(), newKey()
 	lines, editable := labelLines(t.Labels)
 	d.Labels = editable
+	d.Idle = d.Active && !t.IdleTime().IsZero()
 	if t.Cancelable(q.Now) {
 		d.Cancel = q.Moment(t.Rotation.PreviousUntil).Exact
 	}
@@ -319,8 +336,11 @@ func (p *Pages) details(q *frame.Request, t tokens.Token) []detail {
 	if t.Rotations > 0 {
 		add(detail{Name: "rotations", Text: strconv.FormatInt(t.Rotations, 10)})
 	}
-	if t.BlockedBy != "" {
-		add(detail{Name: "blocked", Items: strings.Split(t.BlockedBy, "\n")})
+	if by := t.Blockers(); len(by) > 0 {
+		add(detail{Name: "blocked", Items: by})
+	}
+	if at := t.IdleTime(); !at.IsZero() {
+		add(detail{Name: "idle", Moment: q.Moment(at)})
 	}
 	if len(t.Audiences) > 0 {
 		add(detail{Name: "audiences", Items: t.Audiences})

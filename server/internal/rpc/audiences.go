@@ -144,7 +144,7 @@ func toAudience(e tokens.AudienceEntry) *patdv1.Audience {
 }
 
 func toExceeding(t tokens.Token, now time.Time) *patdv1.ExceedingToken {
-	out := &patdv1.ExceedingToken{TokenId: t.ID.String(), User: t.User, Name: t.Name, Blocked: t.BlockedBy != ""}
+	out := &patdv1.ExceedingToken{TokenId: t.ID.String(), User: t.User, Name: t.Name, Blocked: len(t.Blockers()) > 0}
 	if !t.ExpireTime.IsZero() {
 		out.ExpiresIn = durationpb.New(tokens.WholeSeconds(t.ExpireTime.Sub(now)))
 	}

@@ -19,7 +19,8 @@ func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 		Scopes: t.GrantedScopes(now), PausedScopes: t.PausedScopes(now), Audiences: t.Audiences, AllowedCidrs: wire.ToCIDRs(t.CIDRs),
 		State:     patdv1.Token_State(t.Status(now)),
 		IssueTime: wire.ToTime(t.IssueTime), ExpireTime: wire.ToTime(t.ExpireTime),
-		LastUsedTime: wire.ToTime(t.LastUsed.Time), LastUsedIp: wire.ToIP(t.LastUsed.IP), PolicyBlocked: t.BlockedBy != "",
+		LastUsedTime: wire.ToTime(t.LastUsed.Time), LastUsedIp: wire.ToIP(t.LastUsed.IP),
+		PolicyBlocked: len(t.Blockers()) > 0, IdleTime: wire.ToTime(t.IdleTime()),
 	}
 	if r := t.Revocation; r != nil {
 		out.RevokeTime, out.RevokedBy, out.RevokeReason = wire.ToTime(r.Time), r.By, r.Reason

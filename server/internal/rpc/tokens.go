@@ -285,6 +285,15 @@ func (s tokenService) ResumeScopes(ctx context.Context, r *patdv1.ResumeScopesRe
 	return &patdv1.ResumeScopesResponse{Token: toToken(t, s.service.Now())}, nil
 }
 
+// ResumeToken ends the pause of a token that was not used.
+func (s tokenService) ResumeToken(ctx context.Context, r *patdv1.ResumeTokenRequest) (*patdv1.ResumeTokenResponse, error) {
+	t, err := s.service.ResumeToken(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId())
+	if err != nil {
+		return nil, err
+	}
+	return &patdv1.ResumeTokenResponse{Token: toToken(t, s.service.Now())}, nil
+}
+
 // RevokeToken revokes a token.
 func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequest) (*patdv1.RevokeTokenResponse, error) {
 	t, err := s.service.Revoke(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId(), r.GetReason())

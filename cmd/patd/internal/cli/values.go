@@ -114,13 +114,13 @@ type Rate float64
 
 // Set reads a rate.
 func (r *Rate) Set(s string) error {
-	if s == "off" {
+	if s == off {
 		*r = 0
 		return nil
 	}
 	v, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(v >= 0) || math.IsInf(v, 0) {
-		return errors.New("must be a number of times per second such as 10 or 0.5, or off")
+		return errors.New("must be a number of times per second such as 10 or 0.5, or " + off)
 	}
 	*r = Rate(v)
 	return nil
@@ -129,7 +129,7 @@ func (r *Rate) Set(s string) error {
 // String writes a rate as Set reads it.
 func (r *Rate) String() string {
 	if *r == 0 {
-		return "off"
+		return off
 	}
 	return strconv.FormatFloat(float64(*r), 'f', -1, 64)
 }

@@ -55,6 +55,7 @@ type Settings struct {
 	Bearer      bearerSettings
 	Leaks       leakSettings
 	Webhooks    webhookSettings
+	Notices     noticeSettings
 
 	// HandoffTTL is how long the code of a hand-off is good; 0: a minute. It is no flag.
 	HandoffTTL time.Duration
@@ -85,6 +86,7 @@ func (s *Settings) servingFlags(f *pflag.FlagSet, tls, source func(*pflag.FlagSe
 	cli.Grouped(f, "Address and connection", s.ListenFlags)
 	cli.Grouped(f, "TLS", tls)
 	cli.Grouped(f, "Token and policy", s.PolicyFlags)
+	cli.Grouped(f, "Notice", s.Notices.Flags)
 	cli.Grouped(f, "Memory", s.CacheFlags)
 	cli.Grouped(f, "Feature source", source)
 	cli.Grouped(f, "Sign-in", s.SignIn.Flags)
@@ -194,6 +196,9 @@ func (s *Settings) Policy(defaultGiven bool) (tokens.Policy, error) {
 		return p, errors.New("--default-ttl and --max-ttl must be longer than 0s")
 	case p.DefaultTTL > p.MaxTTL && defaultGiven:
 		return p, fmt.Errorf("--default-ttl %s is over --max-ttl %s", &s.DefaultTTL, &s.MaxTTL)
+	}
+	if err := s.Notices.Notices().Check(); err != nil {
+		return p, err
 	}
 	if s.AuditRetention != 0 && time.Duration(s.AuditRetention) < minRetention {
 		return p, errors.New("--audit-retention must be 1d or longer, or 0s: keep events for ever")

@@ -83,6 +83,29 @@ func retirePrevious(text string) (patdv1.Rotation_RetirePrevious, error) {
 	return 0, errors.New("--retire-previous must be after-grace or on-first-use")
 }
 
+func tokenResume(c *cli.Command) *cobra.Command {
+	var (
+		r      patdv1.ResumeTokenRequest
+		asJSON bool
+	)
+	cmd := &cobra.Command{
+		Use:   "resume --user USER TOKEN-ID",
+		Short: "End the pause of a token that was not used",
+		Long: `End the pause of a token that was not used for longer than the server's --idle-ttl. Its secret works again, and counts as
+used now. A token that is not paused stays as it is.`,
+		Args: takesToken,
+	}
+	ownerFlags(cmd, &r.User, &asJSON, nil)
+	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+		r.TokenId = args[0]
+		answer, err := patdv1.NewTokenServiceClient(conn).ResumeToken(ctx, &r)
+		if err != nil {
+			return err
+		}
+		return printToken(c, answer.GetToken(), asJSON)
+	})
+}
+
 func tokenCancelRotation(c *cli.Command) *cobra.Command {
 	var (
 		r      patdv1.CancelRotationRequest

@@ -23,7 +23,7 @@ import (
 // Token is the command that manages users' tokens.
 func Token(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
-	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenNarrow(c),
+	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenResume(c), tokenNarrow(c),
 		tokenResumeScopes(c), tokenRevoke(c), tokenRevokeMatching(c), tokenNarrowMatching(c))
 }
 

@@ -105,6 +105,7 @@ func NewService(c *cli.Command, o *Opened, cached *cache.Cache, ring *tokens.Key
 		ReturnOrigins: s.Page.Origins, HandoffTTL: s.HandoffTTL,
 		RenewURL: string(s.Bearer.RenewURL), ForbidSelfRotate: !s.Bearer.SelfRotate,
 		CheckWebhookURL: s.Webhooks.CheckURL,
+		Notices:         s.Notices.Notices(), FlushUses: o.Flush,
 	}
 	if cached != nil {
 		config.Store, config.Changes = cached, o.Feed()
