@@ -46,7 +46,8 @@ func WebhookTypes() []string {
 func webhookTypes() map[Action]string {
 	return map[Action]string{
 		ActionTokenCreate: WebhookTokenCreated, ActionTokenUpdate: WebhookTokenUpdated, ActionTokenRotate: WebhookTokenRotated,
-		ActionTokenCancel: WebhookTokenUpdated, ActionTokenRevoke: WebhookTokenRevoked,
+		ActionTokenCancel: WebhookTokenUpdated, ActionTokenNarrow: WebhookTokenUpdated,
+		ActionTokenResume: WebhookTokenUpdated, ActionTokenScopesRemoved: WebhookTokenUpdated, ActionTokenRevoke: WebhookTokenRevoked,
 		ActionTokenSupersededUse: WebhookTokenSupersededUse, ActionTokenLeaked: WebhookTokenLeaked, ActionTokenBlock: WebhookTokenBlocked,
 		ActionTokenUnblock: WebhookTokenUnblocked, ActionUserFeatures: WebhookUserFeaturesChanged,
 		ActionUserSuspend: WebhookUserSuspended, ActionUserResume: WebhookUserResumed, ActionUserDelete: WebhookUserDeleted,

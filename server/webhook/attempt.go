@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 
 	"patd/tokens"
@@ -115,7 +116,7 @@ func (w *worker) attempt(d tokens.WebhookDelivery, secrets []tokens.Secret) {
 	w.attempts.Go(func() {
 		out := Outcome{Failure: FailureConfig}
 		if err == nil {
-			out = s.Send(w.ctx, d.ID.String(), text, secrets...)
+			out = w.send(s, d.ID.String(), text, secrets)
 		}
 		if w.ctx.Err() != nil && !out.Accepted() {
 			return // this server ended it
@@ -125,6 +126,17 @@ func (w *worker) attempt(d tokens.WebhookDelivery, secrets []tokens.Secret) {
 		case <-w.ctx.Done():
 		}
 	})
+}
+
+// send makes an attempt. A panic is a failure of this one.
+func (w *worker) send(s sender, id string, text []byte, secrets []tokens.Secret) (out Outcome) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.Logger.Error("a panic while a message was sent to a webhook", "message", id, "stack", string(debug.Stack()))
+			out = Outcome{Failure: FailureConfig}
+		}
+	}()
+	return s.Send(w.ctx, id, text, secrets...)
 }
 
 // bodyOf returns the body of a delivery. That of a test is made here.

@@ -126,8 +126,13 @@ var presentedTo = regexp.MustCompile(`, presented to service:([A-Za-z0-9._-]{1,6
 
 // changedFields returns the names of the fields that an update changed. Its event lists them, some with what changed.
 func changedFields(e tokens.Event) []string {
-	if e.Action == tokens.ActionTokenCancel {
+	switch e.Action {
+	case tokens.ActionTokenCancel:
 		return []string{"rotation"}
+	case tokens.ActionTokenNarrow, tokens.ActionTokenResume:
+		return []string{"paused_scopes"}
+	case tokens.ActionTokenScopesRemoved:
+		return []string{"scopes", "paused_scopes"}
 	}
 	fields := []string{}
 	for part := range strings.SplitSeq(e.Detail, ", ") {

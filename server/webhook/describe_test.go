@@ -87,6 +87,7 @@ func (r *rig) everything() (tok tokens.Token) {
 			LastUsed: tokens.Use{Time: r.now(), IP: netip.MustParseAddr("192.0.2.7")},
 		}.String()},
 		{Action: tokens.ActionTokenBlock, User: "alice", TokenID: tok.ID, Detail: "audience api: " + confidential},
+		{Action: tokens.ActionTokenScopesRemoved, User: "alice", TokenID: tok.ID, Detail: "scopes -b"},
 		{Action: tokens.ActionTokenUnblock, User: "alice", TokenID: tok.ID, Detail: "audience api"},
 		{Action: tokens.ActionKeyAdd, Detail: "k2"},
 		{Action: tokens.ActionWebhookDisable, Detail: "wh7 GONE"},
@@ -138,7 +139,7 @@ func TestMessagesAreAsTheirSchemasSay(t *testing.T) {
 			data  string // of the first
 		}{
 			{"token.created", 2, `"name":"nightly"`},
-			{"token.updated", 1, `"changed":["scopes","description"]`},
+			{"token.updated", 2, `"changed":["scopes","description"]`},
 			{"token.rotated", 1, `"token_id":"` + tok.ID.String() + `"`},
 			{"token.revoked", 2, `"user":"alice"`},
 			{"token.superseded_use", 1, `"presented_to":"backend"`},

@@ -12,6 +12,8 @@ import (
 const (
 	// eventsPage is how many events are read at once, and eventsRound how many before attempts are begun again.
 	eventsPage, eventsRound = 250, 2500
+	// maxPage bounds the bodies, in bytes, that are made at once.
+	maxPage = 1 << 20
 	// maxPending is how many deliveries may wait for one endpoint. The audit log keeps the rest, where they cost nothing.
 	maxPending = 20_000
 	// countEvery is how often the pending deliveries are counted.
@@ -88,14 +90,18 @@ func (o *outbox) page(w *worker) (more bool, err error) {
 			return fmt.Errorf("read the audit log: %w", err)
 		}
 		last, more = o.ahead, len(events) == eventsPage
+		size := 0
 		for _, e := range events {
-			last = e.Seq
+			if size > maxPage {
+				more = true
+				break
+			}
 			d, ok, err := w.delivery(tx, e)
 			if err != nil {
 				return err
 			}
-			if ok {
-				list = append(list, d)
+			if last = e.Seq; ok {
+				list, size = append(list, d), size+len(d.Data)
 			}
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -87,6 +88,11 @@ func (w *worker) start(ctx context.Context, until time.Time) {
 		defer close(w.done)
 		defer w.stop()
 		defer w.expire.Stop()
+		defer func() {
+			if v := recover(); v != nil { // it is begun again with the next renewal
+				w.Logger.Error("a panic while messages were sent to a webhook", "webhook", w.webhook.ID, "stack", string(debug.Stack()))
+			}
+		}()
 		w.run(ctx)
 	}()
 }
