@@ -81,6 +81,17 @@ var mayCall = map[string]string{
 	"ServiceAccountService/RotateService": "admin",
 	"ServiceAccountService/RevokeService": "admin",
 
+	"WebhookService/CreateWebhook":         "admin",
+	"WebhookService/GetWebhook":            "admin",
+	"WebhookService/ReplaceWebhook":        "admin",
+	"WebhookService/DeleteWebhook":         "admin",
+	"WebhookService/ListWebhooks":          "admin",
+	"WebhookService/RotateWebhookSecret":   "admin",
+	"WebhookService/TestWebhook":           "admin",
+	"WebhookService/ListWebhookDeliveries": "admin",
+	"WebhookService/GetWebhookDelivery":    "admin",
+	"WebhookService/RedeliverWebhook":      "admin",
+
 	"AuditService/ListEvents": "audit",
 
 	"PageService/CreatePageSession": "tokens",
@@ -314,7 +325,8 @@ type binding struct {
 func bindings(t testing.TB, r *rig) []binding {
 	t.Helper()
 	var found []binding
-	fill := strings.NewReplacer("{user}", "target", "{token_id}", "15ODq7pq8Hy", "{name}", "no-such-service", "{id}", "no-such-audience")
+	fill := strings.NewReplacer("{user}", "target", "{token_id}", "15ODq7pq8Hy", "{name}", "no-such-service", "{id}", "no-such-audience",
+		"{webhook_id}", "no-such-webhook", "{delivery_id}", "no-such-delivery")
 	for name, m := range served(t, r) {
 		rule, _ := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
 		for _, h := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {

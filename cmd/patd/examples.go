@@ -66,20 +66,30 @@ func examples() map[string]string {
 		"audience check":   "patd audience check https://api.example.com --max-ttl 30d",
 		"audience block":   "patd audience block https://api.example.com",
 		"audience unblock": "patd audience unblock https://api.example.com",
-		"introspect":       "patd introspect --scope reports.read < export.token",
-		"events":           "patd events --user alice --action token.create",
-		"events prune":     "patd events prune --older-than 400d --data-dir data",
-		"service create":   "patd service create gateway --permission introspect --data-dir data > gateway.token",
-		"service list":     "patd service list --data-dir data",
-		"service rotate":   "patd service rotate gateway --data-dir data > gateway.token",
-		"service revoke":   "patd service revoke gateway --data-dir data",
-		"keys prepare":     "patd keys prepare --data-dir data",
-		"keys rotate":      "patd keys rotate --data-dir data",
-		"keys status":      "patd keys status --data-dir data",
-		"keys retire":      "patd keys retire k1 --data-dir data",
-		"migrate":          "patd migrate --data-dir data",
-		"backup":           "patd backup patd-monday.db --data-dir data",
-		"restore":          "patd restore patd-monday.db --data-dir data",
+		"webhook create": "patd webhook create chat --url https://hooks.example.com/patd --event-type token.revoked " +
+			"--event-type token.leaked > webhook.secret",
+		"webhook list":          "patd webhook list",
+		"webhook show":          "patd webhook show chat",
+		"webhook update":        "patd webhook update chat --event-type token.leaked --label team=billing",
+		"webhook delete":        "patd webhook delete chat",
+		"webhook rotate-secret": "patd webhook rotate-secret chat > webhook.secret",
+		"webhook test":          "patd webhook test chat",
+		"webhook deliveries":    "patd webhook deliveries chat --state pending",
+		"webhook redeliver":     "patd webhook redeliver chat 0f8e2b6c1d4a49f7a3b5c7d9e1f20304",
+		"introspect":            "patd introspect --scope reports.read < export.token",
+		"events":                "patd events --user alice --action token.create",
+		"events prune":          "patd events prune --older-than 400d --data-dir data",
+		"service create":        "patd service create gateway --permission introspect --data-dir data > gateway.token",
+		"service list":          "patd service list --data-dir data",
+		"service rotate":        "patd service rotate gateway --data-dir data > gateway.token",
+		"service revoke":        "patd service revoke gateway --data-dir data",
+		"keys prepare":          "patd keys prepare --data-dir data",
+		"keys rotate":           "patd keys rotate --data-dir data",
+		"keys status":           "patd keys status --data-dir data",
+		"keys retire":           "patd keys retire k1 --data-dir data",
+		"migrate":               "patd migrate --data-dir data",
+		"backup":                "patd backup patd-monday.db --data-dir data",
+		"restore":               "patd restore patd-monday.db --data-dir data",
 		"check": "patd check --data-dir data\n" +
 			"patd check --database-url sqlite:patd-monday.db --hash-key-file data/hash.key",
 		"copy": "patd copy --from sqlite:data/patd.db --to postgres://patd@db.internal/patd --hash-key-file " +
@@ -95,7 +105,8 @@ func examples() map[string]string {
 func choices() map[string][]string {
 	return map[string][]string{
 		"permission": {"introspect", "tokens", "users", "catalog", "audit", "admin"}, "action": actionNames(),
-		"consent": {"implicit", "required", "flexible"}, "features-source": {"table", "sql", "callback", "claim"},
+		"event-type": tokens.WebhookTypes(),
+		"consent":    {"implicit", "required", "flexible"}, "features-source": {"table", "sql", "callback", "claim"},
 		"log-level": {"debug", "info", "warn", "error"}, "log-format": {"json", "text"},
 	}
 }
@@ -116,7 +127,7 @@ func describe(root *cobra.Command) {
 		&cobra.Group{ID: groupStore, Title: "On the store itself, the server running or not"},
 	)
 	for id, names := range map[string][]string{
-		groupServe: {"dev", "serve"}, groupRemote: {"login", "logout", "whoami", "token", "user", "feature", "audience", "introspect", "events"},
+		groupServe: {"dev", "serve"}, groupRemote: {"login", "logout", "whoami", "token", "user", "feature", "audience", "webhook", "introspect", "events"},
 		groupBearer: {"agent"},
 		groupStore:  {"service", "keys", "migrate", "backup", "restore", "check", "copy"},
 	} {

@@ -223,8 +223,8 @@ func security(r call.Right) []object {
 
 // created and removed are the methods whose success is not 200; the gateway has the same list.
 var (
-	created = []string{"CreateFeature", "CreateAudience"}
-	removed = []string{"DeleteFeature", "DeleteAudience"}
+	created = []string{"CreateFeature", "CreateAudience", "CreateWebhook"}
+	removed = []string{"DeleteFeature", "DeleteAudience", "DeleteWebhook"}
 )
 
 // unset are the methods that are NOT_FOUND while a setting of the server is not given.

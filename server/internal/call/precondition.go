@@ -120,6 +120,8 @@ func requestTag(req any) string {
 		return r.GetFeature().GetEtag()
 	case interface{ GetAudience() *patdv1.Audience }:
 		return r.GetAudience().GetEtag()
+	case interface{ GetWebhook() *patdv1.Webhook }:
+		return r.GetWebhook().GetEtag()
 	default:
 		return ""
 	}

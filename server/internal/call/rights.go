@@ -122,6 +122,17 @@ func Rights() map[string]Right {
 		patdv1.ServiceAccountService_RotateService_FullMethodName: {any: admin, action: tokens.ActionServiceRotate, keyed: true},
 		patdv1.ServiceAccountService_RevokeService_FullMethodName: {any: admin, action: tokens.ActionServiceRevoke, ends: true},
 
+		patdv1.WebhookService_CreateWebhook_FullMethodName:         {any: admin, action: tokens.ActionWebhookCreate, keyed: true},
+		patdv1.WebhookService_GetWebhook_FullMethodName:            {any: admin, Conditional: true, Reads: true},
+		patdv1.WebhookService_ReplaceWebhook_FullMethodName:        {any: admin, action: tokens.ActionWebhookUpdate, Conditional: true},
+		patdv1.WebhookService_DeleteWebhook_FullMethodName:         {any: admin, action: tokens.ActionWebhookDelete, Conditional: true},
+		patdv1.WebhookService_ListWebhooks_FullMethodName:          {any: admin, Reads: true},
+		patdv1.WebhookService_RotateWebhookSecret_FullMethodName:   {any: admin, action: tokens.ActionWebhookRotate, Conditional: true, keyed: true},
+		patdv1.WebhookService_TestWebhook_FullMethodName:           {any: admin, action: tokens.ActionWebhookTest},
+		patdv1.WebhookService_ListWebhookDeliveries_FullMethodName: {any: admin, Reads: true},
+		patdv1.WebhookService_GetWebhookDelivery_FullMethodName:    {any: admin, Reads: true},
+		patdv1.WebhookService_RedeliverWebhook_FullMethodName:      {any: admin, action: tokens.ActionWebhookRedeliver},
+
 		patdv1.AuditService_ListEvents_FullMethodName: {any: audit, Reads: true},
 
 		patdv1.PageService_CreatePageSession_FullMethodName: {asUser: true, any: tokenManager, action: tokens.ActionSessionHandoff},

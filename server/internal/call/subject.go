@@ -103,12 +103,15 @@ func HTTPStatus(fullMethod string, st *status.Status) int {
 	return fault.ClassOfGRPC(st.Code()).HTTP
 }
 
-// successStatus returns the HTTP status of a successful call: the catalogue has codes of its own for create and delete.
+// successStatus returns the HTTP status of a successful call: the catalogue and webhooks have codes of their own for
+// create and delete.
 func successStatus(fullMethod string) int {
 	switch fullMethod {
-	case patdv1.CatalogService_CreateFeature_FullMethodName, patdv1.CatalogService_CreateAudience_FullMethodName:
+	case patdv1.CatalogService_CreateFeature_FullMethodName, patdv1.CatalogService_CreateAudience_FullMethodName,
+		patdv1.WebhookService_CreateWebhook_FullMethodName:
 		return http.StatusCreated
-	case patdv1.CatalogService_DeleteFeature_FullMethodName, patdv1.CatalogService_DeleteAudience_FullMethodName:
+	case patdv1.CatalogService_DeleteFeature_FullMethodName, patdv1.CatalogService_DeleteAudience_FullMethodName,
+		patdv1.WebhookService_DeleteWebhook_FullMethodName:
 		return http.StatusNoContent
 	}
 	return http.StatusOK

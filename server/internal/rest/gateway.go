@@ -106,7 +106,7 @@ func NewGateway(ctx context.Context, conn *grpc.ClientConn, issuer string) (*run
 		patdv1.RegisterUserServiceHandler, patdv1.RegisterServiceAccountServiceHandler, patdv1.RegisterAuditServiceHandler,
 		patdv1.RegisterCatalogServiceHandler, patdv1.RegisterLeakServiceHandler,
 		patdv1.RegisterInventoryServiceHandler, patdv1.RegisterPageServiceHandler,
-		patdv1.RegisterSignInServiceHandler,
+		patdv1.RegisterSignInServiceHandler, patdv1.RegisterWebhookServiceHandler,
 	} {
 		if err := register(ctx, mux, conn); err != nil {
 			return nil, fmt.Errorf("register the gateway: %w", err)

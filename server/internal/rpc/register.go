@@ -19,5 +19,6 @@ func Register(g grpc.ServiceRegistrar, svc *tokens.Service, issuer string, signI
 	patdv1.RegisterCatalogServiceServer(g, catalogService{service: svc})
 	patdv1.RegisterLeakServiceServer(g, leakService{service: svc})
 	patdv1.RegisterPageServiceServer(g, pageService{service: svc, issuer: issuer})
+	patdv1.RegisterWebhookServiceServer(g, webhookService{service: svc})
 	patdv1.RegisterSignInServiceServer(g, signInService{signIn: signIn})
 }
