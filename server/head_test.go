@@ -3,6 +3,8 @@ package server_test
 import (
 	"net/http"
 	"testing"
+
+	"patd/tokens"
 )
 
 func TestWhatHasGETHasHEAD(t *testing.T) {
@@ -15,6 +17,18 @@ func TestWhatHasGETHasHEAD(t *testing.T) {
 		get, head := r.rest("GET", path, r.admin, ""), r.rest("HEAD", path, r.admin, "")
 		if get.code != 200 || head.code != 200 || head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") {
 			t.Errorf("%s: GET %d, HEAD %d with %q, %v", path, get.code, head.code, head.body, head.header)
+		}
+	}
+	_, bearer := r.pat(tokens.MintRequest{User: "alice", Name: "n"}, "a")
+	for _, path := range []string{
+		"/", "/new", "/signin", "/embed.js", "/admin", "/metrics", "/readyz", "/openapi.json", "/v1/forward-auth", "/v1/tokens", "/v1/sign-in",
+		"/v1/whoami", "/v1/self", "/.well-known/oauth-protected-resource", "/v1/features/a", "/none",
+	} {
+		for _, credential := range []string{r.admin, bearer, ""} {
+			get, head := r.rest("GET", path, credential, ""), r.rest("HEAD", path, credential, "")
+			if head.code != get.code || head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") {
+				t.Errorf("%s: GET %d %v, HEAD %d with %q, %v", path, get.code, get.header, head.code, head.body, head.header)
+			}
 		}
 	}
 	for _, c := range []struct {

@@ -213,6 +213,24 @@ func TestABodyIsNotDecodedBeforeItsCallerIsKnown(t *testing.T) {
 	}
 }
 
+// TestAFormIsNotReadBeforeItsSession sends a half of one: the session is found without the other.
+func TestAFormIsNotReadBeforeItsSession(t *testing.T) {
+	t.Parallel()
+	r := pageRig(t)
+	b := r.signedIn("u1", time.Hour, "")
+	known := func() string {
+		return regexp.MustCompile(`patd_connections\{listener="http",state="known"\} \d+`).FindString(r.rest("GET", "/metrics", "", "").body)
+	}
+	before := known()
+	conn, err := net.Dial("tcp", r.srv.HTTPAddr())
+	must(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "POST /new HTTP/1.1\r\nHost: "+r.srv.HTTPAddr()+"\r\nSec-Fetch-Site: same-origin\r\nCookie: __Host-patd-session="+
+		b.cookies["__Host-patd-session"]+"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nname=x")
+	must(t, err)
+	eventually(t, func() bool { return known() != before })
+}
+
 // TestParametersAreCountedBeforeTheyAreParsed sends more than any call takes, in a form and in a query.
 func TestParametersAreCountedBeforeTheyAreParsed(t *testing.T) {
 	t.Parallel()

@@ -158,15 +158,20 @@ func (f *Frame) serve(w http.ResponseWriter, r *http.Request, h Handler, signedI
 	defer cancel()
 	q := f.request(ctx, w, r)
 	q.whole = r.Context()
-	if err := q.readForm(); err != nil {
+	// A form takes many times its size once it is parsed, and whoever sends it may be a stranger: it is not read before the
+	// wait for the session.
+	var stranger error
+	most := int64(maxOpenForm)
+	if signedIn {
+		most, stranger = maxForm, q.identify()
+	}
+	if err := q.readForm(most); err != nil {
 		q.Fail(err)
 		return
 	}
-	if signedIn {
-		if err := q.identify(); err != nil {
-			q.unidentified(err)
-			return
-		}
+	if stranger != nil {
+		q.unidentified(stranger)
+		return
 	}
 	if err := h(q); err != nil {
 		q.Fail(err)

@@ -127,14 +127,14 @@ func (q *Request) BreakOff(err error) {
 	_ = http.NewResponseController(q.W).SetWriteDeadline(time.Unix(1, 0)) // the end of the answer cannot be written
 }
 
-// maxForm bounds a form, in bytes.
-const maxForm = 64 << 10
+// maxForm bounds a form, in bytes, and maxOpenForm one that needs no session, such as that for signing out.
+const maxForm, maxOpenForm = 64 << 10, 1 << 10
 
-func (q *Request) readForm() error {
+func (q *Request) readForm(most int64) error {
 	if q.R.Method != http.MethodPost {
 		return nil
 	}
-	q.R.Body = http.MaxBytesReader(q.W, q.R.Body, maxForm)
+	q.R.Body = http.MaxBytesReader(q.W, q.R.Body, most)
 	if err := q.R.ParseForm(); err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
