@@ -149,7 +149,7 @@ type Actor struct {
 	Peer     Peer
 	// Serial is the serial of the presented secret of a service or a personal access token.
 	Serial int64
-	// ExpireTime is when the presented secret stops being accepted; zero: never, or not known.
+	// ExpireTime is when the presented secret, or a person's sign-in token, stops being accepted; zero: never, or not known.
 	ExpireTime time.Time
 	// mark is the store's mark of services from before the record of a service was read; 0: none.
 	mark uint64

@@ -55,17 +55,11 @@ func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 		if !a.person() {
 			return nil
 		}
-		if err := a.sessionStands(tx, now); err != nil {
-			return err
-		}
-		return a.userStands(tx)
+		return a.personStands(tx, now)
 	case ServiceActor:
 		return a.serviceStands(tx, now)
 	case UserActor:
-		if err := a.sessionStands(tx, now); err != nil {
-			return err
-		}
-		return a.userStands(tx)
+		return a.personStands(tx, now)
 	case TokenActor:
 		return a.tokenStands(tx, now)
 	case IssuerActor: // it has no record: its signature was verified, and the configuration names it
@@ -89,6 +83,17 @@ func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
 		return errCaller
 	}
 	return nil
+}
+
+// personStands refuses a person whose sign-in has ended, or who is suspended as a user.
+func (a Actor) personStands(tx ReadTx, now time.Time) error {
+	if !a.ExpireTime.IsZero() && !now.Before(a.ExpireTime) {
+		return errCaller
+	}
+	if err := a.sessionStands(tx, now); err != nil {
+		return err
+	}
+	return a.userStands(tx)
 }
 
 // sessionStands refuses a user whose session of the page has ended. Other users have none.

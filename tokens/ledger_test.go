@@ -124,6 +124,25 @@ func TestAServiceRevokedWhileItMintsGetsNoToken(t *testing.T) {
 	}
 }
 
+// TestAUserWhoseSignInEndsWhileItMintsGetsNoToken lets time pass while the source is asked.
+func TestAUserWhoseSignInEndsWhileItMintsGetsNoToken(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	h := newHouse(t, func(c *tokens.Config) { c.Features = g })
+	for _, wait := range []time.Duration{0, time.Minute} {
+		a := tokens.Actor{Kind: tokens.UserActor, User: "u1", ExpireTime: h.now().Add(time.Minute)}
+		err := g.during(t, func() error { h.wait(wait); return nil }, func() error {
+			_, err := h.Mint(ctx, a, tokens.MintRequest{User: "u1", Name: "n" + wait.String(), Scopes: []string{"a"}})
+			return err
+		})
+		if wait == 0 && err != nil {
+			t.Error(err)
+		} else if wait > 0 {
+			wantReason(t, err, "CREDENTIAL_INVALID", "a user whose sign-in ended meanwhile")
+		}
+	}
+}
+
 func TestALongerLifeIsAGrant(t *testing.T) {
 	t.Parallel()
 	g := newGate()

@@ -73,6 +73,7 @@ type Identity struct {
 	Permissions tokens.Permission // of an operator; 0: none
 	Issuer      string
 	Expiry      time.Time // as in the token, without leeway
+	End         time.Time // from when on Verify refuses the token; zero: it did not look at it
 }
 
 // SignIn verifies the tokens of configured issuers. Its methods are safe for concurrent use.
@@ -308,6 +309,7 @@ func (s *SignIn) verify(ctx context.Context, jwt tokens.Secret) (Identity, Cause
 		}
 		return Identity{}, cause, err
 	}
+	who.End = who.Expiry.Add(s.leeway)
 	return who, 0, nil
 }
 

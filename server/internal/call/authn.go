@@ -54,7 +54,7 @@ func (a authenticator) user(ctx context.Context, jwt tokens.Secret, peer tokens.
 	if err != nil {
 		return tokens.Actor{}, err
 	}
-	actor := tokens.Actor{Kind: tokens.UserActor, User: who.User, Permissions: who.Permissions, Peer: peer}
+	actor := tokens.Actor{Kind: tokens.UserActor, User: who.User, Permissions: who.Permissions, Peer: peer, ExpireTime: who.End}
 	if who.HasFeatures {
 		actor.Features = append([]string{}, who.Features...)
 	}

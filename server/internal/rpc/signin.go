@@ -44,7 +44,7 @@ func (signInService) WhoAmI(ctx context.Context, _ *patdv1.WhoAmIRequest) (*patd
 	if a.Kind == tokens.UserActor {
 		out.User = a.User
 	}
-	if !a.ExpireTime.IsZero() {
+	if a.Kind == tokens.ServiceActor && !a.ExpireTime.IsZero() {
 		out.ExpireTime = wire.ToTime(a.ExpireTime)
 	}
 	return out, nil
