@@ -32,9 +32,15 @@ type supersededUseData struct {
 	PresentedTo string `json:"presented_to,omitempty" doc:"The service that asked about the secret; absent: it was presented to patd."`
 }
 
+type tokenExpiringData struct {
+	tokenData
+	Threshold string `json:"threshold" doc:"How long before its end this is, such as 7d. It may have been renewed since: expire_time is the end that the message is about."`
+}
+
 type tokenUnusedData struct {
 	tokenData
 	LastUsed *time.Time `json:"last_used_time" doc:"When it was last used; null: never."`
+	Pause    *time.Time `json:"pause_time" doc:"When it will be paused, if it is not used before; null: it will not."`
 }
 
 type tokenLeakedData struct {
@@ -54,7 +60,8 @@ type tokenLeakedData struct {
 
 type tokenBlockedData struct {
 	tokenData
-	BlockedBy []string `json:"blocked_by" doc:"The audiences whose policies block it now."`
+	BlockedBy []string   `json:"blocked_by" doc:"The audiences whose policies block it now."`
+	Idle      *time.Time `json:"idle_time" doc:"When it was paused, since it was not used; null: it is not."`
 }
 
 type userData struct {
@@ -81,6 +88,11 @@ type serviceData struct {
 	Permissions []string   `json:"permissions" doc:"Its permissions."`
 	Audience    string     `json:"audience,omitempty" doc:"The audience that it is bound to; absent: none."`
 	Expire      *time.Time `json:"expire_time" doc:"When its token expires; null: never, or its record cannot be read."`
+}
+
+type serviceExpiringData struct {
+	serviceData
+	Threshold string `json:"threshold" doc:"How long before its end this is, such as 7d."`
 }
 
 type keyData struct {

@@ -98,13 +98,15 @@ func (m *Message) token(tx tokens.ReadTx, e tokens.Event) (any, error) {
 	case tokens.WebhookTokenLeaked:
 		return leaked(d, e), nil
 	case tokens.WebhookTokenUnused:
-		return tokenUnusedData{d, instant(t.LastUsed.Time)}, nil
-	case tokens.WebhookTokenBlocked, tokens.WebhookTokenUnblocked:
-		by := []string{}
-		if t.BlockedBy != "" {
-			by = strings.Split(t.BlockedBy, "\n")
+		n, _ := tokens.NoticeOf(e)
+		return tokenUnusedData{d, instant(n.LastUsedTime), instant(n.PauseTime)}, nil
+	case tokens.WebhookTokenExpiring, tokens.WebhookTokenExpired:
+		n, _ := tokens.NoticeOf(e)
+		if d.Expire = instant(n.ExpireTime); m.Facts.Type == tokens.WebhookTokenExpiring {
+			return tokenExpiringData{d, tokens.FormatDuration(n.Threshold)}, nil
 		}
-		return tokenBlockedData{d, by}, nil
+	case tokens.WebhookTokenBlocked, tokens.WebhookTokenUnblocked:
+		return tokenBlockedData{d, listed(t.Blockers()), instant(t.IdleTime())}, nil
 	}
 	return d, nil
 }
@@ -209,6 +211,10 @@ func (m *Message) service(tx tokens.ReadTx, e tokens.Event) (any, error) {
 		if d.Audience != "" {
 			m.Facts.Audiences = []string{d.Audience}
 		}
+	}
+	if n, ok := tokens.NoticeOf(e); ok {
+		d.Expire = instant(n.ExpireTime)
+		return serviceExpiringData{d, tokens.FormatDuration(n.Threshold)}, nil
 	}
 	return d, nil
 }

@@ -14,6 +14,7 @@ import (
 // dataOf holds the data of each type that is not that of its noun.
 var dataOf = map[string]any{
 	tokens.WebhookTokenUpdated: tokenUpdatedData{}, tokens.WebhookTokenSupersededUse: supersededUseData{}, tokens.WebhookTokenUnused: tokenUnusedData{}, tokens.WebhookTokenLeaked: tokenLeakedData{},
+	tokens.WebhookTokenExpiring: tokenExpiringData{}, tokens.WebhookServiceExpiring: serviceExpiringData{},
 	tokens.WebhookTokenBlocked: tokenBlockedData{}, tokens.WebhookTokenUnblocked: tokenBlockedData{}, tokens.WebhookUserFeaturesChanged: featuresChangedData{},
 	tokens.WebhookKeyRotated: keyData{}, tokens.WebhookAudienceChanged: audienceData{}, tokens.WebhookDisabled: webhookData{},
 	tokens.WebhookTest: testData{},
