@@ -189,13 +189,15 @@ func (m marked) restAll(b binding) {
 		`{"token":"` + s + `"}`, `{"token":{"` + s + `":""}}`, `{"ttl":"` + s + `"}`, `{"expire_time":"` + s + `"}`, `{"grace":"` + s + `"}`,
 		`{"update_mask":"` + s + `"}`, `{"update_mask":"name,` + s + `"}`, `{"user":"` + s + `"}`, `{"scopes":["a","` + s + `"]}`,
 		`{"name":"a","name":"` + s + `"}`, `{"never_expires":"` + s + `"}`, `{"labels":{"` + s + `":"a","` + s + `":"b"}}`, "{\"" + s + "\xff\":1}",
-		`{"reason":"` + s + `"}`, `{"requests":[{"token":"` + s + `","client_ip":"` + s + `"}]}`, `{"client_ip":"` + s + `"}`, strings.Repeat(s, 1<<14),
+		`{"reason":"` + s + `"}`, `{"requests":[{"token":"` + s + `","client_ip":"` + s + `"}]}`, `{"client_ip":"` + s + `"}`,
+		`{"url":"https://hooks.example.com/` + s + `"}`, `{"webhook_id":"` + s + `","url":"https://` + s + `/"}`, strings.Repeat(s, 1<<14),
 	}
 	if b.verb == http.MethodGet || b.verb == http.MethodDelete {
 		bodies = bodies[:1]
 	}
 	paths := []string{b.path, b.path + "/" + s, strings.Replace(b.path, "nobody-here", s, 1), strings.Replace(b.path, "15ODq7pq8Hy", s, 1),
-		strings.Replace(b.path, "no-such-service", s, 1), strings.Replace(b.path, "no-such-audience", s, 1), b.path + "?after=" + s + "&limit=" + s + "&filter=" + s,
+		strings.Replace(b.path, "no-such-service", s, 1), strings.Replace(b.path, "no-such-audience", s, 1),
+		strings.Replace(b.path, "no-such-webhook", s, 1), strings.Replace(b.path, "no-such-delivery", s, 1), b.path + "?after=" + s + "&limit=" + s + "&filter=" + s,
 		b.path + ":" + s, b.path + "?" + s, b.path + "?" + s + "=1", b.path + "?page_token=" + s, b.path + "?page_size=" + s, b.path + "?state=" + s,
 		b.path + "?page_size=" + s + "&page_size=1", b.path + "?page_size=1&q=" + s, b.path + "?token=" + s, b.path + "?a;" + s, b.path + "?%zz" + s, b.path + "?page_size[" + s + "]=1",
 		b.path + "?actor=" + s + "&action=" + s + "&user=" + s + "&token_id=" + s + "&reason=" + s, b.path + "/%01" + s}

@@ -126,6 +126,9 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 	if req := goodCatalogRequest(name); req != nil {
 		return req
 	}
+	if req := goodWebhookRequest(r, name); req != nil {
+		return req
+	}
 	r.t.Fatalf("no good request of %s: add one, so that an outage under it is tested", name)
 	return nil
 }
@@ -137,6 +140,11 @@ func (r *rig) catalogue() {
 	must(r.t, err)
 	_, err = r.svc.CreateAudience(context.Background(), tokens.Operator(), tokens.AudienceEntry{ID: "api"})
 	must(r.t, err)
+	_, err = r.svc.CreateWebhook(context.Background(), tokens.Operator(), tokens.WebhookRequest{ID: "chat", URL: "https://hooks.example.com/", Enabled: true})
+	must(r.t, err)
+	d, err := r.svc.TestWebhook(context.Background(), tokens.Operator(), "chat")
+	must(r.t, err)
+	r.delivery = d.ID.String()
 }
 
 func goodCatalogRequest(name string) proto.Message {

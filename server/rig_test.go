@@ -50,6 +50,7 @@ type rig struct {
 	admin  string // secret of a service with every permission
 	// rotating is the id of a token whose rotation can be canceled; empty: there is none.
 	rotating string
+	delivery string // of the webhook chat; empty: none was made
 	stop     func() error
 
 	mu sync.Mutex

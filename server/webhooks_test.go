@@ -1,11 +1,44 @@
 package server_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	patdv1 "patd/gen/patd/v1"
 )
+
+// goodWebhookRequest is goodRequest for webhooks.
+func goodWebhookRequest(r *rig, name string) proto.Message {
+	delivery := cmp.Or(r.delivery, strings.Repeat("0", 32))
+	switch name {
+	case "WebhookService/CreateWebhook":
+		return &patdv1.CreateWebhookRequest{Webhook: &patdv1.Webhook{Url: "https://hooks.example.com/"}}
+	case "WebhookService/GetWebhook":
+		return &patdv1.GetWebhookRequest{WebhookId: "chat"}
+	case "WebhookService/ReplaceWebhook":
+		return &patdv1.ReplaceWebhookRequest{WebhookId: "chat", Webhook: &patdv1.Webhook{Url: "https://hooks.example.com/other"}}
+	case "WebhookService/DeleteWebhook":
+		return &patdv1.DeleteWebhookRequest{WebhookId: "chat"}
+	case "WebhookService/ListWebhooks":
+		return &patdv1.ListWebhooksRequest{}
+	case "WebhookService/RotateWebhookSecret":
+		return &patdv1.RotateWebhookSecretRequest{WebhookId: "chat", Force: true}
+	case "WebhookService/TestWebhook":
+		return &patdv1.TestWebhookRequest{WebhookId: "chat"}
+	case "WebhookService/ListWebhookDeliveries":
+		return &patdv1.ListWebhookDeliveriesRequest{WebhookId: "chat"}
+	case "WebhookService/GetWebhookDelivery":
+		return &patdv1.GetWebhookDeliveryRequest{WebhookId: "chat", DeliveryId: delivery}
+	case "WebhookService/RedeliverWebhook":
+		return &patdv1.RedeliverWebhookRequest{WebhookId: "chat", DeliveryId: delivery}
+	}
+	return nil
+}
 
 // hook is a webhook or a delivery as REST shows it.
 type hook struct {
