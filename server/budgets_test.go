@@ -33,7 +33,8 @@ var readers = []string{
 	"CatalogService/ListFeatures", "CatalogService/GetAudience", "CatalogService/ListAudiences", "CatalogService/CheckAudience",
 	"CatalogService/GetFeatureImpact",
 	"ServiceAccountService/ListServices", "AuditService/ListEvents", "InventoryService/SearchTokens",
-	"SignInService/GetSignIn", "SignInService/WhoAmI",
+	"SignInService/GetSignIn", "SignInService/WhoAmI", "WebhookService/GetWebhook", "WebhookService/ListWebhooks",
+	"WebhookService/ListWebhookDeliveries", "WebhookService/GetWebhookDelivery",
 }
 
 // TestEveryMutationSpendsFromItsCallersBudget calls every method of the table of rights as everybody who may, each with a budget
