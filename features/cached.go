@@ -108,9 +108,14 @@ type Cached struct {
 	health  health
 	stats   Stats
 	closed  bool
+	// announce gets answers that are new; nil: nobody does.
+	announce func(user string, features []string, asked time.Time) bool
 }
 
-var _ tokens.FeatureSource = (*Cached)(nil)
+var (
+	_ tokens.FeatureSource = (*Cached)(nil)
+	_ tokens.Announcer     = (*Cached)(nil)
+)
 
 // NewCached wraps a source. Close ends both.
 func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
@@ -158,6 +163,13 @@ func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (token
 			return held, err
 		}
 	}
+}
+
+// Announce implements tokens.Announcer.
+func (c *Cached) Announce(notify func(user string, features []string, asked time.Time) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.announce = notify
 }
 
 // Forget drops the cached answer of a user, and keeps a request that is under way from filling the cache. The next call

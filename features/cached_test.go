@@ -415,3 +415,68 @@ func BenchmarkCachedHit(b *testing.B) {
 		}
 	})
 }
+
+// TestAnAnswerIsAnnouncedWhenItDiffersFromTheOneBefore, and again until it is taken.
+func TestAnAnswerIsAnnouncedWhenItDiffersFromTheOneBefore(t *testing.T) {
+	t.Parallel()
+	h := newHeld("a")
+	now := &stepClock{at: time.Unix(1e9, 0)}
+	c, err := features.NewCached(h, features.CacheConfig{TTL: time.Minute, Now: now.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var got []string
+	taken := true
+	c.Announce(func(user string, held []string, _ time.Time) bool {
+		got = append(got, user+" "+strings.Join(held, ","))
+		return taken
+	})
+	ask := func(want ...string) {
+		t.Helper()
+		got = nil
+		if _, err := c.Features(t.Context(), tokens.User{ID: "u"}, true); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("announced %q, want %q", got, want)
+		}
+	}
+	ask("u a")
+	ask()
+	h.set("a", "b")
+	taken = false
+	ask("u a,b")
+	taken = true
+	ask("u a,b")
+	ask()
+	c.Forget("u")
+	ask("u a,b")
+}
+
+// stepClock is a clock that the test moves.
+type stepClock struct{ at time.Time }
+
+func (c *stepClock) now() time.Time { return c.at }
+
+// heldSource says what it is told to.
+type heldSource struct {
+	mu    sync.Mutex
+	names []string
+}
+
+func newHeld(names ...string) *heldSource { return &heldSource{names: names} }
+
+func (h *heldSource) set(names ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.names = names
+}
+
+func (h *heldSource) Features(context.Context, tokens.User, bool) (tokens.Held, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return tokens.Held{Features: h.names}, nil
+}
+
+func (*heldSource) Local() bool { return false }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"patd/internal/flight"
@@ -183,7 +184,9 @@ func (c *Cached) land(q *queue, f *question, held tokens.Held, err error) {
 // settle caches an answer, delivers it to the waiting calls, and starts the next request.
 func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now time.Time) {
 	if err == nil {
-		c.memory.put(&entry{user: f.Begun.user.ID, features: held.Features, asked: f.Begun.at})
+		e := &entry{user: f.Begun.user.ID, features: held.Features, asked: f.Begun.at}
+		c.tell(e)
+		c.memory.put(e)
 	} else if e := c.memory.get(f.Begun.user.ID); e != nil {
 		e.failedAt = now
 	}
@@ -198,6 +201,16 @@ func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now 
 	default:
 		c.start(q)
 	}
+}
+
+// tell announces an answer, unless it was announced before.
+func (c *Cached) tell(e *entry) {
+	if c.announce == nil {
+		return
+	}
+	before := c.memory.get(e.user)
+	e.announced = before != nil && before.announced && slices.Equal(before.features, e.features) ||
+		c.announce(e.user, e.features, e.asked)
 }
 
 // leave gives a place back and returns the flight's answer; again means that it was forgotten and that the call must

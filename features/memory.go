@@ -12,6 +12,8 @@ type entry struct {
 	features []string
 	asked    time.Time // when the request was made: the answer is at least as new as that
 	failedAt time.Time // when a later request failed; zero: none has
+	// announced reports that it, or the same before, was announced.
+	announced bool
 }
 
 // entryOverhead is about the cost of an entry beside its text: map, list and slice headers.

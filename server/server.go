@@ -352,6 +352,7 @@ func (s *Server) Serve(asked context.Context) error {
 	g.Go(func() error { s.grpcGate.Watch(ctx); return nil })
 	g.Go(func() error { s.carryOutRevocations(ctx); return nil })
 	g.Go(func() error { s.service.RecordSupersededUses(ctx, s.supersededUseFailed); return nil })
+	g.Go(func() error { s.service.RecordFeatureChanges(ctx, s.featureChangeFailed); return nil })
 	g.Go(func() error {
 		s.untilStop(ctx, asked)
 		stop()
@@ -364,6 +365,10 @@ func (s *Server) Serve(asked context.Context) error {
 
 func (s *Server) supersededUseFailed(err error) {
 	s.logger.Warn("the use of a superseded secret could not be recorded; the next one is", "cause", call.LogText(err.Error()))
+}
+
+func (s *Server) featureChangeFailed(err error) {
+	s.logger.Warn("a change of a user's features could not be recorded; it is tried again", "cause", call.LogText(err.Error()))
 }
 
 // carryOutRevocations carries on revocations of many tokens whose call or server has ended.

@@ -43,6 +43,7 @@ func oddRows() []string {
 		`UPDATE keys SET retire_us = 9223372036854775807 WHERE num = 1`,
 		`INSERT INTO keys (num, name, check_value, create_us) VALUES (7, 'k-ü', randomblob(32), -1)`,
 		`INSERT INTO users (key, user, state, features, create_us, delete_us) VALUES (900000001, 'ghost', 1, NULL, 1, 2), (900000002, 'ghost', 2, '', 3, 4), (900000003, 'ghost', 1, 'a b', 5, NULL)`,
+		`INSERT INTO suspended_scopes VALUES (900000001, '', -1), (900000003, 'a b', 9223372036854775807)`,
 		`INSERT INTO tokens (id, user, key, digest, rotations, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description, revoke_us, revoked_by, revoke_reason, last_used_us, last_used_ip, blocked_by)
 		 VALUES (-9223372036854775808, 900000001, 7, zeroblob(32), 9223372036854775807, 'naïve 日本語 😀', '', 'a', -9223372036854775808, 9223372036854775807, '', char(10) || char(13) || char(9), '{"a":"\\ '' "" %"}', NULL, 0, '', NULL, 0, x'00000000000000000000000000000000', NULL),
 		        (9223372036854775807, 900000002, 1, randomblob(32), 0, '', '\N', 'a', 0, 0, NULL, NULL, NULL, '\.', NULL, NULL, NULL, NULL, x'', 'api' || char(10) || 'b')`,

@@ -23,6 +23,7 @@ func copiedTables() []copiedTable {
 		{name: "provisioned_users", key: "user_key",
 			columns: "user_key id user_name user_name_key external_id display_name inactive create_us update_us"},
 		{name: "security_events", key: "digest", columns: "digest expire_us"},
+		{name: "suspended_scopes", key: "user", columns: "user scopes asked_us"},
 		{name: "tokens", key: "id",
 			columns: "id user key digest rotations name name_key scopes issue_us expire_us audiences cidrs labels " +
 				"description revoke_us revoked_by revoke_reason last_used_us last_used_ip blocked_by renew_us " +

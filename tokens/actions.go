@@ -44,10 +44,10 @@ func (f EventFilter) check() error {
 	}
 	kind, name, named := strings.Cut(f.Actor, ":")
 	switch {
-	case f.Actor == "", !named && (kind == "operator" || kind == "nobody"):
+	case f.Actor == "", !named && (kind == "operator" || kind == "nobody" || kind == actorSource):
 	case name != "" && (kind == "service" || kind == "user" || kind == "token" || kind == "operator" || kind == "partner" || kind == "issuer"):
 	default:
-		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator, operator:ID, partner:NAME, issuer:URL or nobody")
+		return Invalid("FILTER_INVALID", "actor", "must be service:NAME, user:ID, token:ID, operator, operator:ID, partner:NAME, issuer:URL, source or nobody")
 	}
 	return nil
 }

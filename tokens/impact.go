@@ -75,7 +75,7 @@ type TokenImpact struct {
 // GrantedQuery selects the live tokens, neither revoked nor expired at Now, that were granted one of some scopes, in the
 // order of their users' keys and of their ids.
 type GrantedQuery struct {
-	Scopes []string // at most MaxImpactFeatures
+	Scopes []string // at most MaxImpactFeatures; none: every live token
 	User   int64    // 0: every user's
 	Now    time.Time
 	// AfterUser and AfterID are the last token of the batch before; 0: from the start.

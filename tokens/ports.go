@@ -207,6 +207,8 @@ type UserReader interface {
 	User(id string) (User, error)
 	// Users lists users by the query, by id in byte order.
 	Users(q UserQuery) ([]User, error)
+	// SuspendedScopes reads what PutSuspendedScopes wrote of a user; zero: nothing.
+	SuspendedScopes(userKey int64) (SuspendedScopes, error)
 }
 
 // ProvisionedReader reads users as their identity provider knows them. A deleted user is not found.
@@ -347,6 +349,8 @@ type UserWriter interface {
 	InsertUser(u User) (int64, error)
 	// UpdateUser writes State, Features and DeleteTime of the user with u.Key. ErrNotFound.
 	UpdateUser(u User) error
+	// PutSuspendedScopes replaces what is recorded of a user's suspended scopes.
+	PutSuspendedScopes(userKey int64, s SuspendedScopes) error
 }
 
 // ServiceWriter writes services.
@@ -500,6 +504,14 @@ type Held struct {
 	// AsGranted reports that the source knows nothing of users by itself: all granted scopes of a token are held. The
 	// signed-in user's credential says what can be granted.
 	AsGranted bool
+}
+
+// Announcer is a FeatureSource that asks another system.
+type Announcer interface {
+	// Announce has notify called with each answer that differs from the one before about the user, or of which the one
+	// before is not known, and the time when it was asked for. If notify returns false, the answer is announced again when
+	// it comes again. notify returns at once, and calls nothing of the source.
+	Announce(notify func(user string, features []string, asked time.Time) bool)
 }
 
 // Forgetter is a FeatureSource with a cache.

@@ -72,13 +72,14 @@ type Service struct {
 
 	unfinished chan PlanKey // revocations of many tokens to carry on here
 
-	decisions    decisionCounts
-	firstUses    firstUses
-	superseded   supersededUses
-	notices      notifier
-	refreshes    refreshes
-	featureReads atomic.Int32  // under way
-	impacts      chan struct{} // has an item for each impact under way
+	decisions      decisionCounts
+	firstUses      firstUses
+	superseded     supersededUses
+	notices        notifier
+	refreshes      refreshes
+	featureReads   atomic.Int32  // under way
+	impacts        chan struct{} // has an item for each impact under way
+	featureChanges featureChanges
 }
 
 // NewService checks the configuration and makes a Service.
@@ -104,6 +105,10 @@ func NewService(c Config) (*Service, error) {
 	s.ledger = ledger{c.Store, s.nowOfChange}
 	s.marker, _ = c.Store.(ServiceMarker)
 	s.superseded.queue, s.superseded.next = make(chan supersededUse, supersededQueue), map[secretSerial]time.Time{}
+	s.featureChanges = featureChanges{pending: map[string]featureAnswer{}, wake: make(chan struct{}, 1)}
+	if source, ok := c.Features.(Announcer); ok {
+		source.Announce(s.featureChanges.note)
+	}
 	s.prefixes.Store(&c.Prefixes)
 	if s.features == nil {
 		s.features = recordFeatures{}

@@ -71,11 +71,15 @@ type latecomer struct {
 	config features.Config
 	log    *slog.Logger
 	opened atomic.Pointer[features.Cached]
+	notify atomic.Pointer[func(user string, features []string, asked time.Time) bool] // of the source once it is open
 	stop   context.CancelFunc
 	search sync.WaitGroup
 }
 
-var _ openSource = (*latecomer)(nil)
+var (
+	_ openSource       = (*latecomer)(nil)
+	_ tokens.Announcer = (*latecomer)(nil)
+)
 
 // wait retries in the background until the source is open or the latecomer is closed. It logs the cause whenever it
 // changes; complaint is the one already logged.
@@ -94,6 +98,9 @@ func (l *latecomer) wait(ctx context.Context, complaint string) {
 			switch {
 			case err == nil:
 				l.opened.Store(cached)
+				if notify := l.notify.Load(); notify != nil {
+					cached.Announce(*notify)
+				}
 				l.log.Info("the source of features is there")
 				return
 			case ctx.Err() == nil && err.Error() != complaint:
@@ -126,6 +133,14 @@ func (l *latecomer) Features(ctx context.Context, u tokens.User, fresh bool) (to
 		return source.Features(ctx, u, fresh)
 	}
 	return tokens.Held{}, tokens.FeaturesUnavailable("find out the features of a user", errNotYet)
+}
+
+// Announce implements tokens.Announcer.
+func (l *latecomer) Announce(notify func(user string, features []string, asked time.Time) bool) {
+	l.notify.Store(&notify)
+	if source := l.opened.Load(); source != nil {
+		source.Announce(notify)
+	}
 }
 
 // Local returns false: features change without patd.

@@ -49,6 +49,10 @@ func (t *faultyRead) Inventory(q tokens.InventoryQuery) (tokens.InventoryPage, e
 	return read(t, "Inventory", func() (tokens.InventoryPage, error) { return t.r.Inventory(q) })
 }
 
+func (t *faultyRead) SuspendedScopes(userKey int64) (tokens.SuspendedScopes, error) {
+	return read(t, "SuspendedScopes", func() (tokens.SuspendedScopes, error) { return t.r.SuspendedScopes(userKey) })
+}
+
 func (t *faultyRead) Granted(q tokens.GrantedQuery) ([]tokens.Token, error) {
 	return read(t, "Granted", func() ([]tokens.Token, error) { return t.r.Granted(q) })
 }
@@ -189,6 +193,10 @@ func (t *faultyTx) UpdateBulkRevocation(b tokens.BulkRevocation, part int) error
 
 func (t *faultyTx) RevokeTokens(userKey int64, r tokens.Revocation) ([]tokens.ID, error) {
 	return read(&t.faultyRead, "RevokeTokens", func() ([]tokens.ID, error) { return t.w.RevokeTokens(userKey, r) })
+}
+
+func (t *faultyTx) PutSuspendedScopes(userKey int64, of tokens.SuspendedScopes) error {
+	return t.write("PutSuspendedScopes", func() error { return t.w.PutSuspendedScopes(userKey, of) })
 }
 
 func (t *faultyTx) InsertUser(u tokens.User) (int64, error) {

@@ -157,10 +157,11 @@ func RunFaults(t *testing.T, open func(t *testing.T) tokens.Store) {
 // reads are methods of a transaction that read.
 func reads() map[Op]func(tokens.ReadTx) error {
 	return map[Op]func(tokens.ReadTx) error{
-		"Token":     func(tx tokens.ReadTx) error { _, err := tx.Token(1); return err },
-		"Exceeding": func(tx tokens.ReadTx) error { _, err := tx.Exceeding(tokens.ExceedQuery{}); return err },
-		"Granted":   func(tx tokens.ReadTx) error { _, err := tx.Granted(tokens.GrantedQuery{Limit: 1}); return err },
-		"Inventory": func(tx tokens.ReadTx) error { _, err := tx.Inventory(tokens.InventoryQuery{}); return err },
+		"Token":           func(tx tokens.ReadTx) error { _, err := tx.Token(1); return err },
+		"Exceeding":       func(tx tokens.ReadTx) error { _, err := tx.Exceeding(tokens.ExceedQuery{}); return err },
+		"SuspendedScopes": func(tx tokens.ReadTx) error { _, err := tx.SuspendedScopes(1); return err },
+		"Granted":         func(tx tokens.ReadTx) error { _, err := tx.Granted(tokens.GrantedQuery{Limit: 1}); return err },
+		"Inventory":       func(tx tokens.ReadTx) error { _, err := tx.Inventory(tokens.InventoryQuery{}); return err },
 		"CountExceeding": func(tx tokens.ReadTx) error {
 			_,
 				err := tx.CountExceeding(tokens.ExceedQuery{})

@@ -1,0 +1,8 @@
+package tokens
+
+// FeatureAnswersWaiting returns how many answers of a source are to be compared or are being compared.
+func (s *Service) FeatureAnswersWaiting() int {
+	s.featureChanges.mu.Lock()
+	defer s.featureChanges.mu.Unlock()
+	return len(s.featureChanges.pending) + s.featureChanges.busy
+}
