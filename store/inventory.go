@@ -18,7 +18,7 @@ import (
 // tokens than with ten thousand: what matches rarely comes in pages that are not full. A few rows, inventoryFew, are
 // read from another index and sorted.
 const (
-	inventoryStretch = 2000
+	inventoryStretch = 500
 	inventoryFew     = 4000
 	inventoryTime    = 20 * time.Millisecond
 )

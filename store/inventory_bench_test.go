@@ -133,10 +133,18 @@ func benchInventory(b *testing.B, st *store.Store, n int, columns string) {
 		b.Run(c.name, func(b *testing.B) {
 			var longest, all, raw time.Duration
 			var pages, found int
+			order, err := tokens.ParseOrder("", c.filter)
+			if err != nil {
+				b.Fatal(err)
+			}
+			by := `issue_us`
+			if order.ByExpiry() {
+				by = `expire_us`
+			}
 			for b.Loop() {
-				longest, all, pages, found = walkInventory(b, st, tokens.InventoryQuery{Filter: c.filter, Now: now, Order: tokens.OrderNewest, Limit: 50})
+				longest, all, pages, found = walkInventory(b, st, tokens.InventoryQuery{Filter: c.filter, Now: now, Order: order, Limit: 50})
 				at := time.Now()
-				list, err := st.Texts(b.Context(), 0, `SELECT id FROM tokens WHERE `+c.where+` ORDER BY issue_us DESC, id DESC LIMIT 50`)
+				list, err := st.Texts(b.Context(), 0, `SELECT id FROM tokens WHERE `+c.where+` ORDER BY `+by+` DESC, id DESC LIMIT 50`)
 				if raw = time.Since(at); err != nil || len(list) != min(found, 50) {
 					b.Fatalf("the statement selects %d, the inventory %d: %v", len(list), found, err)
 				}
