@@ -54,28 +54,31 @@ type shardDetails struct {
 
 // note counts a use, before the record knows its time. A use on an earlier day than the last one is handed on.
 func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
-	rec, day := reclog.Record(r), max(u.Micros, 0)/usage.DayMicros
-	at := len(r) - reclog.Align
-	if last := int64(rec.Marks() >> useBits); last > u.Micros {
-		if last/usage.DayMicros != day {
-			if one := usage.DetailOf(*of); one != nil {
-				d.keep(of.ID, *one)
-			}
-			return
+	rec, at := reclog.Record(r), len(r)-reclog.Align
+	day := max(u.Micros, 0) / usage.DayMicros
+	last := int64(rec.Marks() >> useBits)
+	if last >= (day+1)*usage.DayMicros {
+		if one := usage.DetailOf(*of); one != nil {
+			d.keep(of.ID, *one)
 		}
-	} else if last/usage.DayMicros != day && rec.Word(at)&detailsListed != 0 {
+		return
+	}
+	source := rec.Word(at)
+	if last < day*usage.DayMicros && source&detailsListed != 0 {
 		d.handOn(r)
+		source = rec.Word(at)
 	}
 	if len(of.Scopes) == 0 && of.Service == "" {
 		return
 	}
-	source := rec.Word(at)
-	if source&detailsListed == 0 {
-		source |= detailsListed
+	after := source | detailsListed
+	if after != source {
 		d.used = append(d.used, of.ID)
 		d.waiting++
 	}
-	rec.SetWord(at, d.sourceAfter(r, source, u, of))
+	if after = d.sourceAfter(r, after, u, last, of); after != source {
+		rec.SetWord(at, after)
+	}
 	p, n := r.scopeTexts()
 	first := at - reclog.Align*countWords(n)
 	if len(of.Scopes) == 0 {
@@ -106,18 +109,18 @@ func (d *shardDetails) count(r reclog.Record, first, i int, scope string, day in
 
 // sourceAfter returns the word of the source after a use. The source of the use before, if it is another one, is handed
 // on, unless that was done lately.
-func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, of *tokens.Usage) uint64 {
+func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, lastUse int64, of *tokens.Usage) uint64 {
 	known := uint16(w)
-	last := r.use()
-	if u.Micros < last.Micros || known == 0 && of.Service == "" {
+	if u.Micros < lastUse || known == 0 && of.Service == "" {
 		return w
 	}
 	names := d.names.all()
 	same := known != 0 && names[known] == of.Service
-	if same && last.IP == u.IP && last.IPSize == u.IPSize {
+	if same && string(r[tokenUseIP:tokenUser]) == string(u.IP[:]) {
 		return w
 	}
 	if known != 0 {
+		last := r.use()
 		hash := sourceHash(known, &last)
 		if handed := w >> sourceHanded & 0xff; handed < sourceMost && hash != uint16(w>>sourceHash1) && hash != uint16(w>>sourceHash2) {
 			d.keep(of.ID, usage.Detail{Sources: []usage.Source{{IP: last.Addr(), Service: names[known], Micros: last.Micros}}})

@@ -136,11 +136,12 @@ type featureBox struct {
 	Name, Text, Description string
 	Ticked, Required        bool
 	Suspended               bool
+	Unused                  bool // never, as far as is known
 }
 
 // About reports whether there is more to say than the box's own text.
 func (b featureBox) About() bool {
-	return b.Text != b.Name || b.Required || b.Suspended || b.Description != ""
+	return b.Text != b.Name || b.Required || b.Suspended || b.Unused || b.Description != ""
 }
 
 // featureGroup is the features whose names begin alike, before the first dot.

@@ -37,6 +37,10 @@ type tokenData struct {
 	Cancel    string // the secret before the rotation is good until then, and the rotation can be canceled; empty: it cannot
 	Idle      bool   // it is paused, since it was not used
 	Force     bool   // the user may rotate though the secret before is still good
+	Unused    []featureBox
+	Unscoped  bool // some uses did not say which scopes they needed
+	Paused    []featureBox
+	PausedFor string // until when the first of the paused scopes can be resumed
 	Events    []eventRow
 	More      string // address of the whole activity of the token; empty: all of it is shown
 }
@@ -50,7 +54,7 @@ type detail struct {
 // token shows one token.
 func (p *Pages) token(q *frame.Request) error {
 	d := tokenData{Errors: map[string]string{}, Dialog: q.R.URL.Query().Has("revoke")}
-	if notice := q.R.URL.Query().Get("done"); slices.Contains([]string{"saved", "revoked", "canceled", "resumed"}, notice) {
+	if notice := q.R.URL.Query().Get("done"); slices.Contains([]string{"saved", "revoked", "canceled", "paused", "resumed", "scopes_resumed"}, notice) {
 		d.Notice = q.Text("notice." + notice)
 	}
 	if form := q.TakeDraft(); form != nil {
@@ -75,6 +79,8 @@ func (p *Pages) change(q *frame.Request) error {
 		return p.cancelRotation(q, d)
 	case "resume":
 		return p.resume(q, d)
+	case "narrow", "unpause":
+		return p.pauseOrResume(q, d)
 	case "revoke":
 		return p.revoke(q, d)
 	}
@@ -254,6 +260,9 @@ func (p *Pages) showToken(q *frame.Request, code int, d tokenData) error {
 			d.Key = key
 		}
 	}
+	if d.Active {
+		p.useBoxes(q, t, &d)
+	}
 	if err := p.scopeBoxes(q, t, &d); err != nil {
 		return err
 	}
@@ -285,6 +294,7 @@ func (p *Pages) scopeBoxes(q *frame.Request, t tokens.Token, d *tokenData) error
 		for j := range d.Groups[i].Boxes {
 			box := &d.Groups[i].Boxes[j]
 			box.Required = false
+			box.Unused = neverUsed(t, box.Name)
 			box.Suspended = slices.ContainsFunc(d.Token.Scopes, func(s scopeView) bool { return s.Name == box.Name && s.Suspended })
 		}
 	}
