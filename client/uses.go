@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +21,7 @@ const (
 	// useGrain is the resolution of uses: a token in constant use is not recorded each time.
 	useGrain = 100 * time.Millisecond
 	// useBytes estimates from above what one use holds: its usage in the queue, and its place in the pending map.
-	useBytes = 256
+	useBytes = 1 << 10
 )
 
 // uses collects the latest use of each token that passed from the cache, for the report. It references no entry, which
@@ -42,25 +44,80 @@ type usage struct {
 	tokenID string
 	queued  atomic.Bool // waits to be reported
 
+	needed atomic.Pointer[needs] // since the last report; nil: nothing
+
 	mu  sync.Mutex
 	use use
 }
 
+// use is what is reported of the uses of a token.
 type use struct {
-	time int64 // microseconds
-	ip   netip.Addr
+	time  int64 // microseconds, of the last one
+	ip    netip.Addr
+	needs needs // since the last report
 }
 
-func (r *usage) set(u use) {
-	r.mu.Lock()
-	r.use = u
-	r.mu.Unlock()
+// needs are the scopes that uses needed. The list is never written to, only replaced.
+type needs struct {
+	scopes   []string // at most maxUseScopes
+	unscoped bool     // some uses named none, or there were too many
 }
 
-func (r *usage) get() use {
+// maxUseScopes and maxScope, in bytes, bound what one use holds; see useBytes. A token whose programs need more counts
+// as used in any scope.
+const (
+	maxUseScopes = 4
+	maxScope     = 128
+)
+
+// has reports whether a use adds nothing to what is known.
+func (n *needs) has(scopes []string) bool {
+	if n.unscoped {
+		return len(scopes) == 0 || len(n.scopes) == maxUseScopes
+	}
+	for _, s := range scopes {
+		if !slices.Contains(n.scopes, s) {
+			return false
+		}
+	}
+	return len(scopes) > 0
+}
+
+// with returns what is known after a use.
+func (n needs) with(scopes []string) needs {
+	n.unscoped = n.unscoped || len(scopes) == 0
+	for _, s := range scopes {
+		switch {
+		case slices.Contains(n.scopes, s):
+		case len(n.scopes) == maxUseScopes || len(s) > maxScope:
+			n.unscoped = true
+		default: // a copy, since the text may be a part of what is large
+			n.scopes = append(slices.Clone(n.scopes), strings.Clone(s))
+		}
+	}
+	return n
+}
+
+func (r *usage) set(at int64, ip netip.Addr, scopes []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.use
+	r.use.time, r.use.ip = at, ip
+	if r.use.needs.has(scopes) {
+		return
+	}
+	all := r.use.needs.with(scopes)
+	r.use.needs = all
+	r.needed.Store(&all)
+}
+
+// take returns the use, and begins another list of scopes.
+func (r *usage) take() use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.use
+	r.use.needs = needs{}
+	r.needed.Store(nil)
+	return taken
 }
 
 func newUses(rpc patdv1.IntrospectionServiceClient, limit int) *uses {
@@ -68,14 +125,16 @@ func newUses(rpc patdv1.IntrospectionServiceClient, limit int) *uses {
 }
 
 // note counts a use. Every check calls it: most only read, and no more than the entry itself.
-func (u *uses) note(e *entry, ip netip.Addr, now time.Time) {
+func (u *uses) note(e *entry, ip netip.Addr, needed []string, now time.Time) {
 	at, before := now.UnixMicro(), e.used.Load()
+	r := e.usage
 	if at >= before && at-before < useGrain.Microseconds() {
-		return
+		if known := r.needed.Load(); known != nil && known.has(needed) {
+			return
+		}
 	}
 	e.used.Store(at)
-	r := e.usage
-	r.set(use{at, ip})
+	r.set(at, ip, needed)
 	if r.queued.Swap(true) {
 		return
 	}
@@ -118,7 +177,9 @@ func (u *uses) report(ctx context.Context) error {
 	for len(u.pending) > 0 {
 		r := &patdv1.ReportUsesRequest{}
 		for id, use := range u.pending {
-			r.Uses = append(r.Uses, &patdv1.ReportUsesRequest_Use{TokenId: id, Time: timestamppb.New(time.UnixMicro(use.time)), ClientIp: address(use.ip)})
+			r.Uses = append(r.Uses, &patdv1.ReportUsesRequest_Use{
+				TokenId: id, Time: timestamppb.New(time.UnixMicro(use.time)), ClientIp: address(use.ip), Scopes: use.needs.scopes, Unscoped: use.needs.unscoped,
+			})
 			if len(r.GetUses()) == usesPerCall {
 				break
 			}
@@ -141,10 +202,21 @@ func (u *uses) gather() {
 	u.mu.Unlock()
 	for _, r := range queue {
 		r.queued.Store(false) // before the use is read, so that one in between queues it again
-		latest := r.get()
+		latest := r.take()
+		if latest.needs.scopes == nil && !latest.needs.unscoped {
+			continue // it was queued twice
+		}
 		before, known := u.pending[r.tokenID]
+		if known { // of another answer about the token, or not reported the last time
+			if len(before.needs.scopes) > 0 {
+				latest.needs = latest.needs.with(before.needs.scopes)
+			}
+			latest.needs.unscoped = latest.needs.unscoped || before.needs.unscoped
+			if before.time > latest.time {
+				latest.time, latest.ip = before.time, before.ip
+			}
+		}
 		switch {
-		case known && before.time >= latest.time:
 		case !known && len(u.pending) >= u.limit:
 			u.dropped.Add(1)
 		default:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func (silent) ReportUses(context.Context, *patdv1.ReportUsesRequest, ...grpc.Cal
 func TestUnreportedUsesAreBounded(t *testing.T) {
 	u := newUses(silent{}, 64)
 	for i := range 1000 {
-		u.note(&entry{usage: &usage{tokenID: fmt.Sprint(i)}}, netip.Addr{}, start)
+		u.note(&entry{usage: &usage{tokenID: fmt.Sprint(i)}}, netip.Addr{}, nil, start)
 		if i == 500 {
 			if err := u.report(t.Context()); !errors.Is(err, errSilent) {
 				t.Fatal(err)
@@ -57,7 +58,7 @@ func TestAnUnreportedUseHoldsNoAnswer(t *testing.T) {
 		e.token.Name = strings.Repeat("x", 4096)
 		e.usage = &usage{tokenID: e.token.ID}
 		m.keep(e, ticket{sent: start}, 1)
-		u.note(e, netip.Addr{}, start.Add(time.Second))
+		u.note(e, netip.Addr{}, e.token.Scopes, start.Add(time.Second))
 		made = append(made, weak.Make(e.token))
 	}
 	runtime.GC()
@@ -72,4 +73,49 @@ func TestAnUnreportedUseHoldsNoAnswer(t *testing.T) {
 	}
 	runtime.KeepAlive(m)
 	runtime.KeepAlive(u)
+}
+
+// What uses needed is reported together, also after a report that failed, and whatever was too much as of any scope.
+func TestReportsSayWhichScopesUsesNeeded(t *testing.T) {
+	took := &taking{fail: true}
+	u := newUses(took, 64)
+	e := &entry{usage: &usage{tokenID: "t"}}
+	use := func(scopes ...string) { u.note(e, netip.Addr{}, scopes, start) } // all at once: within the grain
+	use("a")
+	use("b", "a")
+	if err := u.report(t.Context()); err == nil {
+		t.Fatal("a report that fails is none")
+	}
+	use("c")
+	took.fail = false
+	if err := u.report(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	use()
+	_ = u.report(t.Context())
+	use("a", "b", "c", "d", "e")
+	_ = u.report(t.Context())
+	_ = u.report(t.Context())
+	want := []string{"[a b c] false", "[] true", "[a b c d] true"}
+	if !slices.Equal(took.got, want) {
+		t.Errorf("reported %q, want %q", took.got, want)
+	}
+}
+
+// taking is a server that takes reports, unless it fails.
+type taking struct {
+	patdv1.IntrospectionServiceClient
+	fail bool
+	got  []string
+}
+
+func (s *taking) ReportUses(_ context.Context, r *patdv1.ReportUsesRequest, _ ...grpc.CallOption) (*patdv1.ReportUsesResponse, error) {
+	if s.fail {
+		return nil, errSilent
+	}
+	for _, use := range r.GetUses() {
+		list := slices.Sorted(slices.Values(use.GetScopes()))
+		s.got = append(s.got, fmt.Sprint(list, " ", use.GetUnscoped()))
+	}
+	return &patdv1.ReportUsesResponse{}, nil
 }

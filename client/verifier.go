@@ -177,7 +177,7 @@ func (v *Verifier) Verify(ctx context.Context, token string, call Call) (Result,
 func (v *Verifier) let(e *entry, call Call, now time.Time) Result {
 	out := e.result(call.Scopes)
 	if out.Decision == Allow && v.config.ReportEvery > 0 {
-		v.uses.note(e, call.ClientIP, now)
+		v.uses.note(e, call.ClientIP, call.Scopes, now)
 	}
 	return out
 }
