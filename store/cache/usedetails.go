@@ -85,20 +85,22 @@ func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
 		d.count(rec, first, 0, "", day)
 		return
 	}
-	for i := range n {
-		scope := p.text()
+	for i, left := 1, len(of.Scopes); i <= n && left > 0; i++ {
+		size := p.count()
 		for _, used := range of.Scopes {
-			if used == scope {
-				d.count(rec, first, 1+i, scope, day)
+			if len(used) == size && used == string(p.b[:size]) {
+				d.count(rec, first, i, used, day)
+				left--
 				break
 			}
 		}
+		p.b = p.b[size:]
 	}
 }
 
 // count adds one to a count.
 func (d *shardDetails) count(r reclog.Record, first, i int, scope string, day int64) {
-	at, shift := first+i&^(reclog.Align-1), i%reclog.Align*8
+	at, shift := first+i&^(reclog.Align-1), uint(i)%reclog.Align*8
 	w := r.Word(at)
 	if w>>shift&0xff == 0xff {
 		d.keep(tokens.ID(r.ID()), usage.Detail{Scopes: []usage.ScopeUse{{Scope: scope, Day: day, Count: 0xff}}})
