@@ -30,7 +30,51 @@ CREATE INDEX tokens_next ON tokens (next) WHERE next IS NOT NULL;
 	oldestSetting = "patd_test.oldest"
 )
 
-var newestSchema = regexp.MustCompile(`(newestSchema = )(\d+)`)
+const (
+	migrateSource    = "../../store/migrate.go"
+	migrationsSource = "../../store/migrations"
+)
+
+// What store/migrate.go says of the last migration, and of the first on whose schema it can work.
+var (
+	newestSchema = regexp.MustCompile(`(newestSchema = )(\d+)`)
+	oldestSchema = regexp.MustCompile(`(oldestSchema = )(\d+)`)
+)
+
+// lastMigration is the number of the last migration of this source.
+func lastMigration() (last int, err error) {
+	files, err := filepath.Glob(filepath.Join(migrationsSource, "postgres", "*.sql"))
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range files {
+		number, _, _ := strings.Cut(filepath.Base(file), "_")
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			return 0, fmt.Errorf("%s has no number", file)
+		}
+		last = max(last, n)
+	}
+	if last == 0 {
+		return 0, fmt.Errorf("%s holds no migrations", migrationsSource)
+	}
+	return last, nil
+}
+
+// knowing returns store/migrate.go of a program that says that it knows the migrations up to one.
+func knowing(newest int, of ...*regexp.Regexp) ([]byte, error) {
+	source, err := os.ReadFile(migrateSource)
+	if err != nil {
+		return nil, err
+	}
+	for _, number := range of {
+		if !number.Match(source) {
+			return nil, fmt.Errorf("%s does not say %s", migrateSource, number)
+		}
+		source = number.ReplaceAll(source, fmt.Appendf(nil, "${1}%d", newest))
+	}
+	return source, nil
+}
 
 // nextProgram builds a patd of this source and one migration more, once. It returns the last migration of this one, too.
 var nextProgram = sync.OnceValues(func() (next struct {
@@ -38,24 +82,18 @@ var nextProgram = sync.OnceValues(func() (next struct {
 	since int // the last migration that this version knows
 }, err error,
 ) {
-	const migrate = "../../store/migrate.go"
-	source, err := os.ReadFile(migrate)
+	if next.since, err = lastMigration(); err != nil {
+		return next, err
+	}
+	raised, err := knowing(next.since+1, newestSchema)
 	if err != nil {
 		return next, err
 	}
-	found := newestSchema.FindSubmatch(source)
-	if found == nil {
-		return next, fmt.Errorf("%s does not say what the newest schema is", migrate)
-	}
-	if next.since, err = strconv.Atoi(string(found[2])); err != nil {
-		return next, err
-	}
-	raised := newestSchema.ReplaceAll(source, fmt.Appendf(nil, "${1}%d", next.since+1))
 	name := fmt.Sprintf("%05d_next.sql", next.since+1)
 	overlay, err := laidOver(map[string][]byte{
-		migrate: raised,
-		filepath.Join("../../store/migrations/postgres", name): []byte(nextPostgres),
-		filepath.Join("../../store/migrations/sqlite", name):   []byte(nextSQLite),
+		migrateSource: raised,
+		filepath.Join(migrationsSource, "postgres", name): []byte(nextPostgres),
+		filepath.Join(migrationsSource, "sqlite", name):   []byte(nextSQLite),
 	})
 	if err != nil {
 		return next, err
@@ -90,16 +128,22 @@ func laidOver(files map[string][]byte) (overlay string, err error) {
 	return overlay, os.WriteFile(overlay, text, 0o600)
 }
 
+// beforeChecksums is the last migration before the rows got checksums.
+const beforeChecksums = 13
+
 // programBefore builds a patd of this source that makes and compares no checksums of rows, and knows the migration
 // before theirs as the newest, once: so did the version that came before them.
 var programBefore = sync.OnceValues(func() (path string, err error) {
 	edits := map[string][]string{
-		"../../store/migrate.go": {"newestSchema = 20", "newestSchema = 13", "oldestSchema = 20", "oldestSchema = 13"},
-		"../../store/events.go":  {"db.NullText(e.Detail), newestSchema)", "db.NullText(e.Detail), nil)"},
-		"../../store/seal.go":    {"s.rows.keys.Store(ks)", "_ = ks"},
-		"../../store/rowmac.go":  {"return g.sealed.Load() || ", "return false && ", "return errNoKeys", "return nil"},
+		"../../store/events.go": {"db.NullText(e.Detail), newestSchema)", "db.NullText(e.Detail), nil)"},
+		"../../store/seal.go":   {"s.rows.keys.Store(ks)", "_ = ks"},
+		"../../store/rowmac.go": {"return g.sealed.Load() || ", "return false && ", "return errNoKeys", "return nil"},
 	}
-	files := map[string][]byte{}
+	migrate, err := knowing(beforeChecksums, newestSchema, oldestSchema)
+	if err != nil {
+		return "", err
+	}
+	files := map[string][]byte{migrateSource: migrate}
 	for path, replace := range edits {
 		source, err := os.ReadFile(path)
 		if err != nil {

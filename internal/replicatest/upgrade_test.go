@@ -1,11 +1,15 @@
 package replicatest
 
 import (
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
 
 	"patd/internal/dbtest"
 	"patd/tokens/secret"
@@ -114,10 +118,20 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 	r.stop()
 }
 
-// Makes the schema of the version before the last out of the last.
-const unmigrate = `
-ALTER TABLE behind.old_secrets DROP COLUMN presented_us;
-DELETE FROM behind.patd_schema_version WHERE version_id = (SELECT max(version_id) FROM behind.patd_schema_version)`
+// migrateTo makes the schema of a store anew, as the version left it whose last migration it was.
+func (c *cluster) migrateTo(version int) {
+	c.t.Helper()
+	_, err := c.db.Admin().ExecContext(c.t.Context(), fmt.Sprintf("DROP SCHEMA %s CASCADE; CREATE SCHEMA %[1]s", c.schema))
+	must(c.t, err)
+	db, err := sql.Open("pgx", c.url(c.db.Addr()))
+	must(c.t, err)
+	defer db.Close()
+	p, err := goose.NewProvider(goose.DialectPostgres, db, os.DirFS(filepath.Join(migrationsSource, "postgres")),
+		goose.WithTableName("patd_schema_version"), goose.WithDisableGlobalRegistry(true))
+	must(c.t, err)
+	_, err = p.UpTo(c.t.Context(), int64(version))
+	must(c.t, err)
+}
 
 func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
 	c := newStore(t, db, "behind")
@@ -126,12 +140,15 @@ func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
 	if said := refusesToServe(t, c.path, &elsewhere); !strings.Contains(said, "`patd migrate`") {
 		t.Errorf("without a schema it says\n%s", said)
 	}
-	_, err := db.Admin().ExecContext(t.Context(), unmigrate)
+	last, err := lastMigration()
 	must(t, err)
+	c.migrateTo(last - 1)
 	if said := refusesToServe(t, c.path, c); !strings.Contains(said, "`patd migrate`") {
 		t.Errorf("with a schema that is behind it says\n%s", said)
 	}
-	c.run("migrate")
+	if said, want := c.run("migrate", "--hash-key-file", c.key), fmt.Sprintf("schema version %d, was %d", last, last-1); !strings.Contains(said, want) {
+		t.Errorf("migrate says %q, want %q", said, want)
+	}
 	r := &replica{name: "replica", cluster: c, path: c.path, at: db.Addr()}
 	must(t, r.start())
 	r.stop()
