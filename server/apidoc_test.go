@@ -161,6 +161,17 @@ func checkRequest(t *testing.T, o operation) {
 	}
 }
 
+// errorForm is the schema of the errors of a path and a media type. SCIM and RFC 8935 have their own.
+func errorForm(path, kind string) string {
+	switch {
+	case kind == "application/scim+json":
+		return "#/components/schemas/SCIMError"
+	case path == "/v1/security-events":
+		return "#/components/schemas/SecurityEventError"
+	}
+	return "#/components/schemas/Error"
+}
+
 // checkResponses looks at what comes out: one success, with an example, and errors of the documented form.
 func checkResponses(t *testing.T, o operation) {
 	t.Helper()
@@ -191,7 +202,7 @@ func checkResponses(t *testing.T, o operation) {
 				t.Errorf("%s %s: the example: %s", o, code, fault)
 			}
 			name, _ := schema["$ref"].(string)
-			if number >= 400 && name != "#/components/schemas/Error" && schema["anyOf"] == nil {
+			if number >= 400 && name != errorForm(o.path, kind) && schema["anyOf"] == nil {
 				t.Errorf("%s %s: errors of another form, %s", o, code, name)
 			}
 		}
