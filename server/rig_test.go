@@ -346,7 +346,7 @@ func (g *gate) FlushUses(ctx context.Context) error {
 
 func (g *gate) RecordUse(seen tokens.Usage) {
 	g.mu.Lock()
-	g.seen = append(g.seen, seen)
+	g.seen = append(g.seen, tokens.Usage{ID: seen.ID, Use: seen.Use}) // its scopes are a part of the stream's memory
 	g.mu.Unlock()
 	g.Store.RecordUse(seen)
 }

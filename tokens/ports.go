@@ -30,7 +30,8 @@ type Store interface {
 	// so it must have no side effects. ctx bounds the wait for the transaction, not a commit under way.
 	Update(ctx context.Context, fn func(Tx) ([]Event, error)) error
 	// RecordUse records the use of a credential, or the new digest of one. It is saved in the background: at most 60 s
-	// late, only the latest use of each id, and not lost by a clean stop. It neither blocks nor fails.
+	// late, only the latest use of each id, and not lost by a clean stop. It neither blocks nor fails. It does not keep
+	// Usage.Scopes or its texts: they may be a part of the request.
 	RecordUse(Usage)
 	// RecordVisit records that a session of the page was used, or keeps what was typed into a form of it. It changes
 	// nothing else, and nothing if there is no such session. It writes no event.
