@@ -97,6 +97,9 @@ func (b *batch) run(m *member) {
 		m.uncommitted = !m.alone && (db.IsConflict(t.cause) || b.c.Dialect().Remote && b.c.Broken() &&
 			!db.IsTimeout(t.cause)) ||
 			m.ends && db.IsFull(t.cause)
+		if !failed { // it did not notice
+			m.last.err = db.Fault(m.op, errLost)
+		}
 		b.lose(m.last.err)
 	case failed && t.saved:
 		b.savepoint(undoSaved, forgetSaved)

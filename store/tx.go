@@ -40,9 +40,11 @@ func (s *Store) view(ctx context.Context, fn func(*readTx) error) error {
 // Update implements tokens.Store.
 func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
 	var seq uint64
+	var unchanged bool // by fn, when it ran last
 	of := s.feed.History()
 	err := s.group.do(ctx, "change the store", false, func(t *tx) error {
 		events, err := fn(t)
+		unchanged = false
 		switch {
 		case err != nil:
 			return err
@@ -54,13 +56,14 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 			seq = 0 // it may have run before
 			return nil
 		case len(events) == 0:
+			unchanged = true
 			return errUnchanged
 		}
 		t.ends = tokens.OnlyEnds(events)
 		seq, err = t.record(events, db.Micros(s.options.Now()))
 		return err
 	})
-	if errors.Is(err, errUnchanged) {
+	if unchanged && errors.Is(err, errUnchanged) { // not the failure of another whose transaction it shared
 		return nil
 	}
 	if s.noteChange(err); err == nil {
