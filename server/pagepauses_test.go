@@ -26,11 +26,14 @@ func TestAUserPausesUnusedScopesInTheBrowser(t *testing.T) {
 	if n := strings.Count(shown.text, "Never used"); n != 2 || strings.Contains(shown.text, `id="narrow-a"`) {
 		t.Errorf("never used: %d marks, want 2, of b and c", n)
 	}
+	if n := strings.Count(shown.text, ">b</label>"); n != 1 || !strings.Contains(shown.text, ">Pause b</label>") {
+		t.Errorf("b: %d checkboxes of this name, want 1, and one to pause it", n)
+	}
 	form := shown.form("narrow")
 	delete(form, "scopes")
 	b.post(path, form).wants(http.StatusBadRequest, "Tick at least one scope")
 	form["scopes"] = []string{"b"}
-	b.post(path, form).wants(http.StatusOK, "The scopes are paused.", "Paused scopes", `id="unpause-b"`, "scopes paused: b")
+	b.post(path, form).wants(http.StatusOK, "The scopes are paused.", "Paused scopes", ">Resume b</label>", "scopes paused: b")
 	if again := b.post(path, form); again.code < 400 {
 		t.Errorf("a form from before: %d", again.code)
 	}
