@@ -56,7 +56,10 @@ func (p *noticePass) query(e endStep, m NoticeMark) (EndQuery, bool) {
 			again = earliest(again, time.UnixMicro(p.back).UTC().Add(e.before))
 		}
 		again = again.Add(-noticeOverlap)
-		if e.before == 0 || again.After(from) {
+		// Since the clock was set back behind the mark, the next shorter threshold is ahead again of ends that it was past
+		// of. Those were left out then, and may have no notice of this one.
+		behind := p.behind || m.Time.After(e.upTo)
+		if e.before == 0 || !behind && again.After(from) {
 			from = again
 		}
 	}

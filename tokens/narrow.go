@@ -163,7 +163,7 @@ func (r NarrowRequest) plan(tx ReadTx, t Token, now time.Time) (Narrowed, error)
 		return Narrowed{}, err
 	}
 	if len(r.Scopes) > 0 {
-		out.Scopes, err = toPause(t, r.Scopes)
+		out.Scopes, err = toPause(t, r.Scopes, now)
 		return out, err
 	}
 	cutoff := r.Unused.cutoff(now)
@@ -184,14 +184,15 @@ func usesNotRecorded(t Token, u ScopeUses) error {
 		since.Format(time.RFC3339)+" only; give an unused_for that is not longer, or name the scopes")
 }
 
-// toPause returns which of the named scopes are still to be paused. All must be granted.
-func toPause(t Token, scopes []string) ([]string, error) {
-	left := []string{}
+// toPause returns which of the named scopes are still to be paused. All must be granted, which one whose pause is over is
+// no more, even where it was not removed yet.
+func toPause(t Token, scopes []string, now time.Time) ([]string, error) {
+	left, paused := []string{}, t.PausedScopes(now)
 	for _, s := range scopes {
 		switch {
 		case slices.Contains(t.Scopes, s):
 			left = append(left, s)
-		case !slices.ContainsFunc(t.Paused, func(p Pause) bool { return p.Scope == s }):
+		case !slices.Contains(paused, s):
 			return nil, Invalid("SCOPES_NOT_GRANTED", "scopes", "not granted: "+s)
 		}
 	}

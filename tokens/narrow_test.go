@@ -106,6 +106,11 @@ func TestOnlyTheOwnerResumes(t *testing.T) {
 	h.give("u1", "a", "b")
 	_, err = h.ResumeScopes(ctx, owner, "me", id, []string{"b"})
 	wantReason(t, err, "SCOPES_NOT_PAUSED", "30 days later")
+	_, err = h.Narrow(ctx, owner, tokens.NarrowRequest{User: "me", TokenID: id, Scopes: []string{"a", "b"}})
+	wantReason(t, err, "SCOPES_NOT_GRANTED", "pause again what is gone, and was not removed yet")
+	if left := h.stored(m); !left.PausedUntil(h.now()).IsZero() {
+		t.Errorf("what is gone can be resumed until %s", left.PausedUntil(h.now()))
+	}
 	noError(t, h.RemovePausedScopes(ctx))
 	if left := h.stored(m); len(left.Paused) != 0 || !slices.Equal(left.Scopes, []string{"a"}) {
 		t.Errorf("removed for good: %v, paused %v", left.Scopes, left.Paused)

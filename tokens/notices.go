@@ -261,6 +261,8 @@ type noticePass struct {
 	now  time.Time
 	back int64 // the earliest instant to which a clock was set back, as notifier.back; never: none was
 	told int64 // that of backMark
+
+	behind bool // the clock is before the pass that last moved a mark
 }
 
 // never is no instant.
@@ -289,6 +291,7 @@ func (p *noticePass) begin(ctx context.Context, mine bool) error {
 	if p.back = p.notices.back.Swap(never); p.now.Before(last) || us < before {
 		p.back = min(p.back, us)
 	}
+	p.behind = p.now.Before(last)
 	if mine || p.back == never {
 		p.back = min(p.back, p.told)
 		return nil

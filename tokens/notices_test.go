@@ -128,6 +128,23 @@ func TestANoticeThatWasMissedIsWrittenLaterUnlessANearerOneIsPast(t *testing.T) 
 	h.wantPass("after all ends", "token.expired 0s", "token.expired 0s")
 }
 
+// A clock that was ahead has had the nearer notice written. When it is right again the one that is due was never written.
+func TestANoticeThatANearerOneReplacedIsWrittenWhenTheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, withNotices(tokens.Notices{Expiry: thresholds}))
+	h.made("a", 60*tokens.Day)
+	h.wantPass("at first")
+	h.wait(60*tokens.Day + time.Minute)
+	h.wantPass("the clock is 60 days ahead", "token.expired 0s")
+	h.wait(-time.Hour)
+	h.wantPass("an hour before the end", "token.expiring 1d")
+	h.wantPass("again")
+	h.wait(-tokens.Day)
+	h.wantPass("a day and an hour before it", "token.expiring 7d")
+	h.wait(60 * tokens.Day)
+	h.wantPass("past the end")
+}
+
 func TestThresholdsThatArePastWhenAnEndIsSetAreNotWritten(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, withNotices(tokens.Notices{Expiry: thresholds}))

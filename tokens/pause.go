@@ -36,6 +36,17 @@ func (t *Token) PausedScopes(now time.Time) []string {
 // are sorted.
 func (t *Token) GrantedScopes(now time.Time) []string { return union(t.Scopes, t.PausedScopes(now)) }
 
+// PausedUntil returns when the first of the paused scopes is removed for good; zero: none can be resumed.
+func (t *Token) PausedUntil(now time.Time) time.Time {
+	var first time.Time
+	for _, p := range t.Paused {
+		if end := p.End(); now.Before(end) {
+			first = earliest(first, end)
+		}
+	}
+	return first
+}
+
 // pause takes scopes out of effect. It leaves alone those that are not in Scopes, and returns the others, sorted.
 func (t *Token) pause(scopes []string, now time.Time) []string {
 	left, gone := make([]string, 0, len(t.Scopes)), []string{}

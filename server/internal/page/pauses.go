@@ -33,9 +33,8 @@ func (*Pages) useBoxes(q *frame.Request, t tokens.Token, d *tokenData) {
 	for _, scope := range t.PausedScopes(q.Now) {
 		d.Paused = append(d.Paused, chosen("unpause", scope, false))
 	}
-	if len(t.Paused) > 0 {
-		first := slices.MinFunc(t.Paused, func(a, b tokens.Pause) int { return a.Time.Compare(b.Time) })
-		d.PausedFor = q.Moment(first.End()).Exact
+	if at := t.PausedUntil(q.Now); !at.IsZero() {
+		d.PausedFor = q.Moment(at).Exact
 	}
 }
 

@@ -39,11 +39,7 @@ func toToken(t tokens.Token, now time.Time) *patdv1.Token {
 			out.ScopesState = patdv1.Token_STALE
 		}
 	}
-	for _, p := range t.Paused {
-		if at := out.GetPausedScopesRemoveTime(); at == nil || p.End().Before(at.AsTime()) {
-			out.PausedScopesRemoveTime = wire.ToTime(p.End())
-		}
-	}
+	out.PausedScopesRemoveTime = wire.ToTime(t.PausedUntil(now))
 	if t.Uses != nil {
 		fillUses(out, t.Uses)
 	}
