@@ -132,12 +132,18 @@ func laidOver(files map[string][]byte) (overlay string, err error) {
 const beforeChecksums = 13
 
 // programBefore builds a patd of this source that makes and compares no checksums of rows, and knows the migration
-// before theirs as the newest, once: so did the version that came before them.
+// before theirs as the newest, once: so did the version that came before them. It knows no pauses either.
 var programBefore = sync.OnceValues(func() (path string, err error) {
 	edits := map[string][]string{
 		"../../store/events.go": {"db.NullText(e.Detail), newestSchema)", "db.NullText(e.Detail), nil)"},
 		"../../store/seal.go":   {"s.rows.keys.Store(ks)", "_ = ks"},
 		"../../store/rowmac.go": {"return g.sealed.Load() || ", "return false && ", "return errNoKeys", "return nil"},
+		"../../store/paused.go": {"if text == noScopes {", "if false {", `if text == "" {`, "if true {"},
+		"../../store/tokens.go": {
+			"paused = ?17, paused_mac = ?18, paused_end_us = ?19,",
+			"paused = coalesce(?17, paused), paused_mac = coalesce(?18, paused_mac), paused_end_us = coalesce(?19, paused_end_us),",
+		},
+		"../../tokens/idle.go": {"if strings.HasPrefix(line, idleMark) {", "if false && line != idleMark {"},
 	}
 	migrate, err := knowing(beforeChecksums, newestSchema, oldestSchema)
 	if err != nil {

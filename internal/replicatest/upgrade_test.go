@@ -30,6 +30,7 @@ func TestUpgradesGoRound(t *testing.T) {
 		{"ASchemaThatOldOnesCannotUseKeepsThemOut", aSchemaThatOldOnesCannotUseKeepsThemOut},
 		{"WithoutItsSchemaServeNamesMigrate", withoutItsSchemaServeNamesMigrate},
 		{"SealedRowsKeepTheVersionBeforeOut", sealedRowsKeepTheVersionBeforeOut},
+		{"PausesHoldInTheVersionBefore", pausesHoldInTheVersionBefore},
 		{"AFileOfTheNextVersionIsOpened", aFileOfTheNextVersionIsOpened},
 	} {
 		t.Run(g.name, func(t *testing.T) { g.test(t, db) })
@@ -169,11 +170,18 @@ func aFileOfTheNextVersionIsOpened(t *testing.T, _ *dbtest.Server) {
 	}
 }
 
-// Makes a store whose rows are sealed one that was just migrated from before checksums.
-const unseal = `
-DELETE FROM rolled.sealed;
-UPDATE rolled.compatibility SET oldest = 4;
-UPDATE rolled.services SET row_mac = NULL`
+// unseal makes a store whose rows are sealed one that was just migrated from before checksums. The schema is that of its tables.
+func unseal(t *testing.T, db *sql.DB, schema, key string) {
+	t.Helper()
+	_, err := db.ExecContext(t.Context(), fmt.Sprintf(`
+DELETE FROM %s.sealed;
+UPDATE %[1]s.compatibility SET oldest = 4;
+UPDATE %[1]s.services SET row_mac = NULL`, schema))
+	must(t, err)
+	keys, err := os.ReadFile(key)
+	must(t, err)
+	must(t, os.WriteFile(key, []byte(strings.ReplaceAll(string(keys), secret.SealedLine()+"\n", "")), 0o600))
+}
 
 // sealedRowsKeepTheVersionBeforeOut runs replicas of this version and of one from before checksums under load, and seals the rows.
 // No call of this version fails; the other works until then, and changes nothing and starts no more afterwards.
@@ -181,11 +189,7 @@ func sealedRowsKeepTheVersionBeforeOut(t *testing.T, db *dbtest.Server) {
 	before, err := programBefore()
 	must(t, err)
 	c := newStore(t, db, "rolled")
-	_, err = db.Admin().ExecContext(t.Context(), unseal)
-	must(t, err)
-	keys, err := os.ReadFile(c.key)
-	must(t, err)
-	must(t, os.WriteFile(c.key, []byte(strings.ReplaceAll(string(keys), secret.SealedLine()+"\n", "")), 0o600))
+	unseal(t, db.Admin(), c.schema, c.key)
 	c.add(0, db.Addr())
 	c.add(1, db.Addr())
 	c.replicas[1].path = before
@@ -204,7 +208,7 @@ func sealedRowsKeepTheVersionBeforeOut(t *testing.T, db *dbtest.Server) {
 	if said := c.run("migrate", "--seal-rows", "--hash-key-file", c.key); !strings.Contains(said, "the rows are sealed: ") {
 		t.Errorf("it says %s", said)
 	}
-	if keys, err = os.ReadFile(c.key); err != nil || !strings.Contains(string(keys), "\n"+secret.SealedLine()+"\n") {
+	if keys, err := os.ReadFile(c.key); err != nil || !strings.Contains(string(keys), "\n"+secret.SealedLine()+"\n") {
 		t.Errorf("the key file does not say that the rows are sealed: %v", err)
 	}
 	if said := c.run("migrate", "--seal-rows", "--hash-key-file", c.key); !strings.Contains(said, "sealed already") {
