@@ -54,7 +54,8 @@ func (c *counting) View(ctx context.Context, fn func(tokens.ReadTx) error) error
 	return c.count(err)
 }
 
-// ownReads notes the server's own reads, which no caller causes: it looks for bulk revocations to carry on.
+// ownReads notes the server's own reads, which no caller causes: it looks for what is to be carried on, and for pauses that
+// are over.
 type ownReads struct {
 	tokens.ReadTx
 	seen *bool
@@ -63,6 +64,16 @@ type ownReads struct {
 func (o ownReads) AbandonedBulkRevocation(before time.Time) (tokens.BulkRevocation, error) {
 	*o.seen = true
 	return o.ReadTx.AbandonedBulkRevocation(before)
+}
+
+func (o ownReads) AbandonedNarrowing(before time.Time) (tokens.Narrowing, error) {
+	*o.seen = true
+	return o.ReadTx.AbandonedNarrowing(before)
+}
+
+func (o ownReads) EndedPauses(before time.Time, limit int) ([]tokens.ID, error) {
+	*o.seen = true
+	return o.ReadTx.EndedPauses(before, limit)
 }
 
 // guessRig is a server that answers from memory, as the command does, whose limit of bad credentials is one a second and three
