@@ -107,7 +107,8 @@ func TestGeneratedRequestsAreAnsweredAsDocumented(t *testing.T) {
 	env := []string{"PATD_ADMIN=" + p.admin, "PATD_PERSONAL=" + minted.Secret, "PATD_TOKEN_ID=" + minted.Token.ID}
 	// What may end the credentials that the requests carry comes last.
 	const ends = `^/v1/(services/\{name\}|self)`
-	const signed = `|^/v1/security-events` // takes JWTs, which Schemathesis does not make
+	// They take what others sign: JWTs, and messages of GitHub, whose keys are not here.
+	const signed = `|^/v1/security-events|^/v1/leaks/github`
 	for _, some := range [][]string{
 		{"--exclude-path-regex", ends + signed, "--max-time", "50"}, {"--include-path-regex", ends, "--max-time", "10"},
 	} {
