@@ -124,13 +124,27 @@ func mintRows(n uint64) [3][]any {
 	now := time.Now()
 	user, name, id := mintUser(n), fmt.Sprintf("CI deploy %06x", n), int64(mintID(now, n))
 	sum := [32]byte{byte(n)}
-	return [3][]any{
+	rows := [3][]any{
 		{id, int64(n*7919%mintUsers) + 1, "fill", sum[:], name, strings.ToLower(name), "billing.read billing.edit reports.read reports.edit",
-			now.UnixMicro(), now.Add(tokens.DefaultTTL).UnixMicro(), nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil},
-		{now.UnixMicro(), "service:portal", "token.create", 1, user, id, nil, nil, nil, nil, nil},
-		{now.UnixMicro(), id, nil, nil},
+			now.UnixMicro(), now.Add(tokens.DefaultTTL).UnixMicro()},
+		{now.UnixMicro(), "service:portal", "token.create", 1, user, id},
+		{now.UnixMicro(), id},
 	}
+	for i := range rows { // NULL is what a plain token has in the rest, whatever columns there come to be
+		for len(rows[i]) < mintParameters[i] {
+			rows[i] = append(rows[i], nil)
+		}
+	}
+	return rows
 }
+
+// mintParameters are how many parameters the three inserts have.
+var mintParameters = func() (n [3]int) {
+	for i, statement := range store.MintStatements()[3:6] {
+		n[i] = strings.Count(statement, "?")
+	}
+	return n
+}()
 
 func rawStatements(ctx context.Context, c *pgx.Conn, statements [3]string, rows [3][]any) error {
 	tx, err := c.Begin(ctx)
