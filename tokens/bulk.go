@@ -244,11 +244,7 @@ func (s *Service) fix(ctx context.Context, a Actor, b BulkRevocation, found sele
 			return nil, err
 		}
 		b.BeginTime, b.WorkTime = now, now
-		var parts []BulkPart
-		for ids := range slices.Chunk(found.ids, bulkBatch) {
-			parts = append(parts, BulkPart{Number: len(parts), IDs: ids})
-		}
-		switch err := tx.InsertBulkRevocation(b, parts); {
+		switch err := tx.InsertBulkRevocation(b, found.parts()); {
 		case errors.Is(err, ErrTaken):
 			return nil, errSelectAgain // the same call was made twice
 		case err != nil:
@@ -262,6 +258,15 @@ func (s *Service) fix(ctx context.Context, a Actor, b BulkRevocation, found sele
 		return []Event{e}, nil
 	})
 	return b, err
+}
+
+// parts are the batches in which the tokens of a selection are changed.
+func (v selection) parts() []BulkPart {
+	var parts []BulkPart
+	for ids := range slices.Chunk(v.ids, bulkBatch) {
+		parts = append(parts, BulkPart{Number: len(parts), IDs: ids})
+	}
+	return parts
 }
 
 // stands compares a selection with the changes since it was read.
@@ -305,18 +310,27 @@ func (v selection) stands(tx ReadTx, now time.Time) error {
 
 // carryOut revokes batch after batch until all tokens are revoked or within is over.
 func (s *Service) carryOut(ctx, within context.Context, key PlanKey) (BulkRevocation, error) {
+	return inSteps(within, func() (b BulkRevocation, done bool, err error) {
+		b, err = s.bulkStep(ctx, key)
+		return b, !b.EndTime.IsZero(), err
+	})
+}
+
+// inSteps runs step after step, with a pause for other writers between two, until one is the last, one fails, or within
+// is over. It returns what the last of them returned.
+func inSteps[T any](within context.Context, step func() (progress T, done bool, err error)) (T, error) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
-		b, err := s.bulkStep(ctx, key)
-		if err != nil || !b.EndTime.IsZero() {
-			return b, err
+		progress, done, err := step()
+		if err != nil || done {
+			return progress, err
 		}
 		pause.Reset(bulkPause)
 		select {
 		case <-pause.C:
 		case <-within.Done():
-			return b, nil
+			return progress, nil
 		}
 	}
 }

@@ -215,11 +215,7 @@ func (s *Service) fixNarrowing(ctx context.Context, a Actor, n Narrowing, found 
 			return nil, err
 		}
 		n.BeginTime, n.WorkTime = now, now
-		var parts []BulkPart
-		for ids := range slices.Chunk(found.ids, bulkBatch) {
-			parts = append(parts, BulkPart{Number: len(parts), IDs: ids})
-		}
-		switch err := tx.InsertNarrowing(n, parts); {
+		switch err := tx.InsertNarrowing(n, found.parts()); {
 		case errors.Is(err, ErrTaken):
 			return nil, errSelectAgain // the same call was made twice
 		case err != nil:
@@ -234,20 +230,10 @@ func (s *Service) fixNarrowing(ctx context.Context, a Actor, n Narrowing, found 
 
 // carryOutNarrowing narrows batch after batch until all tokens are narrowed or within is over.
 func (s *Service) carryOutNarrowing(ctx, within context.Context, key PlanKey) (Narrowing, error) {
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	for {
-		n, err := s.narrowStep(ctx, key)
-		if err != nil || !n.EndTime.IsZero() {
-			return n, err
-		}
-		pause.Reset(bulkPause)
-		select {
-		case <-pause.C:
-		case <-within.Done():
-			return n, nil
-		}
-	}
+	return inSteps(within, func() (n Narrowing, done bool, err error) {
+		n, err = s.narrowStep(ctx, key)
+		return n, !n.EndTime.IsZero(), err
+	})
 }
 
 // narrowStep narrows the tokens of the next part in one transaction. The caller's authority counted when the narrowing
