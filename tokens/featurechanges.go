@@ -150,6 +150,8 @@ func (s *Service) recordFeatureChange(ctx context.Context, user string, a featur
 		s.featureChanges.put(user, a, now.Add(featureChangeEvery))
 		return false, nil
 	}
+	// This server has the answer that the event tells of: it need not ask again when it receives the event's entry.
+	withdraw := s.refreshes.expectOwn(user, s.features)
 	err = s.ledger.carryOn(ctx, func(tx Tx, now time.Time) ([]Event, error) {
 		wrote = false
 		d, err := a.compare(tx, user, now)
@@ -165,6 +167,9 @@ func (s *Service) recordFeatureChange(ctx context.Context, user string, a featur
 			Detail: fmt.Sprintf("%s (%d tokens)", difference(d.lost, d.restored), d.tokens),
 		}}, nil
 	})
+	if err != nil || !wrote {
+		withdraw()
+	}
 	return wrote, err
 }
 

@@ -15,27 +15,25 @@ func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
 	if c.user(user); c.err() != nil {
 		return c.err()
 	}
-	f, ok := s.features.(Forgetter)
-	if ok {
+	if f, ok := s.features.(Forgetter); ok {
 		f.Forget(user)
 	}
 	// The event's entry in the change feed invalidates the caches of other servers and clients. This server's cache
 	// entries are already newer than the refresh, so they stay when it receives the entry.
-	expected := ok && s.refreshes.expect(user)
+	withdraw := s.refreshes.expectOwn(user, s.features)
 	err := s.ledger.do(ctx, a, func(_ Tx, now time.Time) ([]Event, error) {
 		e := a.event(now, ActionUserRefresh)
 		e.User = user
 		return []Event{e}, nil
 	})
-	if err != nil && expected {
-		// It is unknown whether the entry exists; another server's may have been taken for it.
-		s.refreshes.withdraw(user)
-		f.Forget(user)
+	if err != nil {
+		withdraw()
 	}
 	return err
 }
 
-// refreshes counts, by user, the change feed entries that this server expects from its own refreshes.
+// refreshes counts, by user, the change feed entries that this server expects of its own. Its cache of features has what
+// they tell of.
 type refreshes struct {
 	mu       sync.Mutex
 	follows  bool
@@ -59,8 +57,19 @@ func (r *refreshes) expect(user string) bool {
 	return r.follows
 }
 
-// withdraw takes back an expectation, if it was not met.
-func (r *refreshes) withdraw(user string) { r.meets(user) }
+// expectOwn is expect, where features come from a cache. Call withdraw if no entry was written, or if that is unknown.
+// If another server's was taken for it, the user's features are dropped.
+func (r *refreshes) expectOwn(user string, features FeatureSource) (withdraw func()) {
+	f, ok := features.(Forgetter)
+	if !ok || !r.expect(user) {
+		return func() {}
+	}
+	return func() {
+		if !r.meets(user) {
+			f.Forget(user)
+		}
+	}
+}
 
 // meets reports whether an entry about a user is an expected one. If another server writes about the same user at that
 // time, its entry may be taken for ours; ours, which follows, is then taken for the other's.

@@ -225,6 +225,50 @@ func TestOwnRefreshForgetsOnce(t *testing.T) {
 	eventually(t, "another server's refresh is received", func() bool { return count("u1") == 4 })
 }
 
+// TestOwnEventOfASourcesChangeForgetsNothing changes what the source says: the server that writes the event has the new
+// answer, and keeps it for the outage that may follow.
+func TestOwnEventOfASourcesChangeForgetsNothing(t *testing.T) {
+	src := &tellingCache{telling: telling{source: source{features: map[string][]string{"u1": {"a"}}}}}
+	h := followed(t, func(c *tokens.Config) { c.Features = src })
+	other, err := tokens.NewService(tokens.Config{Store: h.store, Keys: h.ring, Now: h.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mint("u1", "one", "a")
+	follow(t, h)
+	refresh := func(user string) {
+		t.Helper()
+		if err := other.RefreshUser(ctx, admin, user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forgot := func(user string) bool { return slices.Contains(strings.Fields(src.forgotten()), user) }
+	eventually(t, "the feed is followed", func() bool { refresh("mark0"); return forgot("mark0") })
+	src.says(h.now(), "u1")
+	if got := h.recorded(1); len(got) != 1 {
+		t.Fatalf("events %q, want one", got)
+	}
+	refresh("mark1")
+	eventually(t, "the event's entry is received", func() bool { return forgot("mark1") })
+	if forgot("u1") {
+		t.Error("the server dropped the answer that its own event tells of")
+	}
+	refresh("u1")
+	eventually(t, "another server's entry is received", func() bool { return forgot("u1") })
+}
+
+// tellingCache announces what it answers, and keeps it until it is told to forget.
+type tellingCache struct {
+	telling
+	forgetful
+}
+
+func (c *tellingCache) Features(ctx context.Context, u tokens.User, fresh bool) (tokens.Held, error) {
+	return c.telling.Features(ctx, u, fresh)
+}
+
+func (*tellingCache) Local() bool { return false }
+
 func TestAnotherServersPrefixIsLearnt(t *testing.T) {
 	h := followed(t)
 	h.give("u1", "a")
