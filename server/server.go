@@ -222,11 +222,13 @@ func (s *Server) build(c Config) error {
 		forms[github.Path] = github.New(network, s.githubKeys)
 	}
 	from := httpx.Senders{Chain: behind, Trusted: c.TrustedProxies}
+	introspected := introspect.New(behind, c.Service)
+	forms[introspect.PathInvalidations] = introspect.NewEvents(introspected, from)
 	s.front = &rest.Front{
 		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: forms,
 		Gates:      map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network, accept)},
 		KnowClient: endpoints.KnowClient,
-		Short:      introspect.NewDirect(introspect.New(behind, c.Service), from),
+		Short:      introspect.NewDirect(introspected, from),
 	}
 	if err := s.providers(c, network); err != nil {
 		stop()

@@ -1142,15 +1142,15 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\tclient_ip\x18\x03 \x01(\tR\bclientIp\x12\x16\n" +
 	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x1a\n" +
 	"\bunscoped\x18\x05 \x01(\bR\bunscoped\"\x14\n" +
-	"\x12ReportUsesResponse2\xf4\x03\n" +
+	"\x12ReportUsesResponse2\x90\x04\n" +
 	"\x14IntrospectionService\x12`\n" +
 	"\n" +
 	"Introspect\x12\x1a.patd.v1.IntrospectRequest\x1a\x1b.patd.v1.IntrospectResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/introspect\x12u\n" +
 	"\x0fBatchIntrospect\x12\x1f.patd.v1.BatchIntrospectRequest\x1a .patd.v1.BatchIntrospectResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/introspect:batch\x12[\n" +
 	"\x10IntrospectStream\x12 .patd.v1.IntrospectStreamRequest\x1a!.patd.v1.IntrospectStreamResponse(\x010\x01\x12_\n" +
-	"\x12WatchInvalidations\x12\".patd.v1.WatchInvalidationsRequest\x1a#.patd.v1.WatchInvalidationsResponse0\x01\x12E\n" +
+	"\x12WatchInvalidations\x12\".patd.v1.WatchInvalidationsRequest\x1a#.patd.v1.WatchInvalidationsResponse0\x01\x12a\n" +
 	"\n" +
-	"ReportUses\x12\x1a.patd.v1.ReportUsesRequest\x1a\x1b.patd.v1.ReportUsesResponseB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
+	"ReportUses\x12\x1a.patd.v1.ReportUsesRequest\x1a\x1b.patd.v1.ReportUsesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/uses:reportB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
 var (
 	file_patd_v1_introspection_proto_rawDescOnce sync.Once

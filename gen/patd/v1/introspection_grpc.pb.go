@@ -48,7 +48,8 @@ type IntrospectionServiceClient interface {
 	IntrospectStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[IntrospectStreamRequest, IntrospectStreamResponse], error)
 	// WatchInvalidations streams what is no longer as it was, so that a caller can answer from its own memory and still
 	// drop a revoked token within a second. There is a message each second at the latest, with or without news. A caller
-	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was.
+	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it is
+	// GET /v1/invalidations, as server-sent events.
 	WatchInvalidations(ctx context.Context, in *WatchInvalidationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInvalidationsResponse], error)
 	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
 	// They are written behind, as every use is.
@@ -147,7 +148,8 @@ type IntrospectionServiceServer interface {
 	IntrospectStream(grpc.BidiStreamingServer[IntrospectStreamRequest, IntrospectStreamResponse]) error
 	// WatchInvalidations streams what is no longer as it was, so that a caller can answer from its own memory and still
 	// drop a revoked token within a second. There is a message each second at the latest, with or without news. A caller
-	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was.
+	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it is
+	// GET /v1/invalidations, as server-sent events.
 	WatchInvalidations(*WatchInvalidationsRequest, grpc.ServerStreamingServer[WatchInvalidationsResponse]) error
 	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
 	// They are written behind, as every use is.

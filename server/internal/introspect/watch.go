@@ -22,12 +22,17 @@ const (
 // WatchInvalidations streams invalidations until the caller ends the stream, loses its access or reads too slowly, or
 // the server stops. A watcher buffers no messages: it reads them from the feed when it sends them.
 func (s *Service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, ss grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]) error {
-	begun := call.Of(ss.Context())
-	watch, err := s.service.Watch(begun, begun.Actor, tokens.WatchPosition{Sequence: r.GetAfter(), History: r.GetHistory()})
+	to := &watcherStream{chain: s.chain, stream: ss, sent: make(chan error, 1)}
+	return s.follow(call.Of(ss.Context()), tokens.WatchPosition{Sequence: r.GetAfter(), History: r.GetHistory()}, to.send)
+}
+
+// follow sends invalidations, whatever carries them, until something ends the watch. It returns the reason.
+func (s *Service) follow(begun *call.Call, from tokens.WatchPosition, send func(*patdv1.WatchInvalidationsResponse) error) error {
+	watch, err := s.service.Watch(begun, begun.Actor, from)
 	if err != nil {
 		return err
 	}
-	w := &watching{chain: s.chain, caller: begun, stream: ss, watch: watch, sent: make(chan error, 1)}
+	w := &watching{chain: s.chain, caller: begun, watch: watch, send: send}
 	if err := w.tell(true); err != nil {
 		return err
 	}
@@ -69,9 +74,8 @@ func (s *Service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, ss grp
 type watching struct {
 	chain  *call.Chain
 	caller *call.Call
-	stream grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]
 	watch  *tokens.Watch
-	sent   chan error
+	send   func(*patdv1.WatchInvalidationsResponse) error
 }
 
 // tell sends the pending news; without news it sends only heartbeats. A caller that has lost its access is sent
@@ -91,9 +95,16 @@ func (w *watching) tell(always bool) error {
 	return w.send(toInvalidations(in))
 }
 
+// watcherStream is a watcher over gRPC.
+type watcherStream struct {
+	chain  *call.Chain
+	stream grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]
+	sent   chan error
+}
+
 // send sends a message, and gives up on a watcher that does not read: once the transport's buffer for it is full, the
 // send blocks. The end of the stream wakes it.
-func (w *watching) send(m *patdv1.WatchInvalidationsResponse) error {
+func (w *watcherStream) send(m *patdv1.WatchInvalidationsResponse) error {
 	w.chain.Lingering.Go(func() { w.sent <- w.stream.Send(m) })
 	late := time.NewTimer(slowWatcher)
 	defer late.Stop()
@@ -104,10 +115,15 @@ func (w *watching) send(m *patdv1.WatchInvalidationsResponse) error {
 		}
 		return nil
 	case <-late.C:
-		return tokens.Fail(tokens.CodeExhausted, "WATCHER_TOO_SLOW", "the watcher does not read; watch again from where it was")
+		return tooSlow()
 	case <-w.chain.Draining.Done():
 		return stopping()
 	}
+}
+
+// tooSlow returns the error that ends the watch of a watcher that does not read.
+func tooSlow() *tokens.Error {
+	return tokens.Fail(tokens.CodeExhausted, "WATCHER_TOO_SLOW", "the watcher does not read; watch again from where it was")
 }
 
 func toInvalidations(in tokens.Invalidations) *patdv1.WatchInvalidationsResponse {
