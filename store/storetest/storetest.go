@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"testing"
 	"time"
 
@@ -108,22 +109,28 @@ func RunFaults(t *testing.T, open func(t *testing.T) tokens.Store) {
 		OpUpdate:        func() error { return f.rename(faulty, tok, "changed") },
 		OpCommit:        func() error { return f.rename(faulty, tok, "changed") },
 	}
-	for op, read := range reads() {
+	for op, read := range methods[tokens.ReadTx](f.ctx) {
 		ops[op] = func() error {
 			return faulty.View(f.ctx, func(tx tokens.ReadTx) error { _ = read(tx); return nil }) // swallowed
 		}
 	}
-	changed := tok
-	changed.Name, changed.BlockedBy = "changed", "api"
-	for op, write := range writes(changed) {
+	for op, call := range methods[tokens.Tx](f.ctx) {
+		if ops[op] != nil {
+			continue // it reads
+		}
 		ops[op] = func() error {
 			return faulty.Update(f.ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
 				if err := tx.PutPrefix("other"); err != nil {
 					return nil, err
 				}
-				_ = write(tx) // swallowed
+				_ = call(tx) // swallowed
 				return f.events(tokens.Event{TokenID: tok.ID}), nil
 			})
+		}
+	}
+	if _, ok := f.st.(tokens.WebhookQueue); ok {
+		for op, call := range methods[tokens.WebhookQueue](f.ctx) {
+			ops[op] = func() error { return call(faulty) }
 		}
 	}
 	for op, call := range ops {
@@ -154,68 +161,27 @@ func RunFaults(t *testing.T, open func(t *testing.T) tokens.Store) {
 	}
 }
 
-// reads are methods of a transaction that read.
-func reads() map[Op]func(tokens.ReadTx) error {
-	return map[Op]func(tokens.ReadTx) error{
-		"Token":           func(tx tokens.ReadTx) error { _, err := tx.Token(1); return err },
-		"Exceeding":       func(tx tokens.ReadTx) error { _, err := tx.Exceeding(tokens.ExceedQuery{}); return err },
-		"SuspendedScopes": func(tx tokens.ReadTx) error { _, err := tx.SuspendedScopes(1); return err },
-		"Granted":         func(tx tokens.ReadTx) error { _, err := tx.Granted(tokens.GrantedQuery{Limit: 1}); return err },
-		"Inventory":       func(tx tokens.ReadTx) error { _, err := tx.Inventory(tokens.InventoryQuery{}); return err },
-		"CountExceeding": func(tx tokens.ReadTx) error {
-			_,
-				err := tx.CountExceeding(tokens.ExceedQuery{})
+// methods are calls of each method of an interface, with arguments that are zero: what fails before it is done needs no
+// others. Each returns the method's last result.
+func methods[I any](ctx context.Context) map[Op]func(I) error {
+	of, calls := reflect.TypeFor[I](), map[Op]func(I) error{}
+	for m := range of.NumMethod() {
+		method := of.Method(m)
+		calls[Op(method.Name)] = func(on I) error {
+			var args []reflect.Value
+			for i := range method.Type.NumIn() {
+				arg := reflect.Zero(method.Type.In(i))
+				if arg.Type() == reflect.TypeFor[context.Context]() {
+					arg = reflect.ValueOf(ctx)
+				}
+				args = append(args, arg)
+			}
+			out := reflect.ValueOf(on).MethodByName(method.Name).Call(args)
+			err, _ := out[len(out)-1].Interface().(error)
 			return err
-		},
-		"Feature":     func(tx tokens.ReadTx) error { _, err := tx.Feature("a"); return err },
-		"Features":    func(tx tokens.ReadTx) error { _, err := tx.Features(tokens.FeatureQuery{}); return err },
-		"Audience":    func(tx tokens.ReadTx) error { _, err := tx.Audience("api"); return err },
-		"Provisioned": func(tx tokens.ReadTx) error { _, err := tx.Provisioned("a"); return err },
-		"ProvisionedUsers": func(tx tokens.ReadTx) error {
-			_, err := tx.ProvisionedUsers(tokens.ProvisionedQuery{})
-			return err
-		},
-		"CountProvisioned": func(tx tokens.ReadTx) error {
-			_, err := tx.CountProvisioned(tokens.ProvisionedQuery{})
-			return err
-		},
-		"Audiences":      func(tx tokens.ReadTx) error { _, err := tx.Audiences(tokens.AudienceQuery{}); return err },
-		"NamedAudiences": func(tx tokens.ReadTx) error { _, err := tx.NamedAudiences(); return err },
-		"CountUnnamed":   func(tx tokens.ReadTx) error { _, err := tx.CountUnnamed(time.Now()); return err },
-		"AccessToken":    func(tx tokens.ReadTx) error { _, err := tx.AccessToken(1); return err },
-		"RefreshToken":   func(tx tokens.ReadTx) error { _, err := tx.RefreshToken(1); return err },
-		"CountGrants":    func(tx tokens.ReadTx) error { _, err := tx.CountGrants(1, 0, time.Now()); return err },
+		}
 	}
-}
-
-// writes are methods of a transaction that change t or the catalogue.
-func writes(t tokens.Token) map[Op]func(tokens.Tx) error {
-	feature, audience := tokens.FeatureEntry{Name: "a"}, tokens.AudienceEntry{ID: "api"}
-	access, family := tokens.AccessToken{ID: 1, TokenID: t.ID}, tokens.Family{ID: 1, TokenID: t.ID}
-	return map[Op]func(tokens.Tx) error{
-		"UpdateToken":    func(tx tokens.Tx) error { return tx.UpdateToken(t) },
-		"SetBlocked":     func(tx tokens.Tx) error { return tx.SetBlocked(t.ID, t.BlockedBy) },
-		"InsertFeature":  func(tx tokens.Tx) error { return tx.InsertFeature(feature) },
-		"UpdateFeature":  func(tx tokens.Tx) error { return tx.UpdateFeature(feature) },
-		"DeleteFeature":  func(tx tokens.Tx) error { return tx.DeleteFeature(feature.Name) },
-		"InsertAudience": func(tx tokens.Tx) error { return tx.InsertAudience(audience) },
-		"UpdateAudience": func(tx tokens.Tx) error { return tx.UpdateAudience(audience) },
-		"DeleteAudience": func(tx tokens.Tx) error { return tx.DeleteAudience(audience.ID) },
-		"InsertAccess":   func(tx tokens.Tx) error { return tx.InsertAccess(access, hash("k1", 90)) },
-		"RevokeAccess":   func(tx tokens.Tx) error { _, err := tx.RevokeAccess(1, tokens.Revocation{}); return err },
-		"InsertFamily":   func(tx tokens.Tx) error { return tx.InsertFamily(family) },
-		"InsertRefresh": func(tx tokens.Tx) error {
-			return tx.InsertRefresh(tokens.RefreshToken{ID: 1, Family: family}, hash("k1", 91))
-		},
-		"InsertProvisioned": func(tx tokens.Tx) error { return tx.InsertProvisioned(tokens.Provisioned{ID: "a", UserKey: 1}) },
-		"UpdateProvisioned": func(tx tokens.Tx) error { return tx.UpdateProvisioned(tokens.Provisioned{UserKey: 1}) },
-		"DeleteProvisioned": func(tx tokens.Tx) error { return tx.DeleteProvisioned(1) },
-		"RememberSecurityEvent": func(tx tokens.Tx) error {
-			return tx.RememberSecurityEvent([32]byte{1}, t.IssueTime)
-		},
-		"UseRefresh":   func(tx tokens.Tx) error { return tx.UseRefresh(1, t.IssueTime) },
-		"RevokeFamily": func(tx tokens.Tx) error { _, err := tx.RevokeFamily(1, tokens.Revocation{}); return err },
-	}
+	return calls
 }
 
 // fixture is an empty store with one key, and what tests do to it.
