@@ -33,7 +33,7 @@ const inventoryFilter = `
        OR ?1 = 3 AND +t.revoke_us IS NOT NULL
        OR ?1 = 4 AND +t.revoke_us IS NULL)
   AND (?3 = '' OR instr(' ' || t.scopes || ' ', ' ' || ?3 || ' ') > 0
-       OR instr(t.paused || ` + db.LineEnd + `, ' ' || ?3 || ` + db.LineEnd + `) > 0)
+       OR instr(t.paused || ` + db.LineEnd + `, ' ' || ?3 || ` + db.LineEnd + `) > 0 AND ` + pauseTime + ` > ` + lastEndedPause + `)
   AND (?4 = '' OR instr(` + db.LineEnd + ` || t.audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?4 || ` + db.LineEnd + `) > 0)
   AND (?5 = '' OR instr(t.name_key, ?5) > 0 OR ?6 <> '' AND instr(t.name_key, ?6) > 0)
   AND +t.expire_us <= ?7 AND +t.issue_us <= ?8
@@ -43,6 +43,13 @@ const inventoryFilter = `
   AND (?12 = '' OR instr(',' || substr(t.labels, 2), ?12) > 0)
   AND (?13 = '' OR instr(',' || substr(t.labels, 2), ?13) > 0)
   AND (CAST(?14 AS BIGINT) = 0 OR +t."user" = ?14)`
+
+// pauseTime is the text of when the scope was paused, which stands before it in its line. lastEndedPause is that of a pause
+// which is over right now. Both have 16 digits, from 2001 to 2286.
+const (
+	pauseTime      = `substr(t.paused, CAST(instr(t.paused || ` + db.LineEnd + `, ' ' || ?3 || ` + db.LineEnd + `) AS INTEGER) - 16, 16)`
+	lastEndedPause = `CAST(CAST(?2 AS BIGINT) - 2592000000000 AS TEXT)`
+)
 
 // way is a path through the tokens: an index, and the range of it that is read, with both ends. $LO, $HI and $KEY stand
 // for parameters, $DESC for the direction.

@@ -14,7 +14,7 @@ const MaxFilterLabels = 4
 type Filter struct {
 	User     string // the owner's id; a deleted user has no tokens here
 	State    State
-	Scope    string // among those granted, paused ones too
+	Scope    string // among those granted, also ones that are paused and can be resumed
 	Audience string // among those named
 	Labels   map[string]string
 	// ExpiresBefore selects tokens that end before it, and none that never end.
@@ -52,7 +52,7 @@ func (f Filter) Matches(t Token, now time.Time) bool {
 	return (f.User == "" || t.User == f.User) &&
 		(f.State == StateAny || t.Status(now) == f.State) &&
 		(!f.Unrevoked || t.Revocation == nil) &&
-		(f.Scope == "" || slices.Contains(t.Scopes, f.Scope) || slices.ContainsFunc(t.Paused, func(p Pause) bool { return p.Scope == f.Scope })) &&
+		(f.Scope == "" || slices.Contains(t.Scopes, f.Scope) || slices.Contains(t.PausedScopes(now), f.Scope)) &&
 		(f.Audience == "" || slices.Contains(t.Audiences, f.Audience)) &&
 		(f.ExpiresBefore.IsZero() || !t.ExpireTime.IsZero() && t.ExpireTime.Before(f.ExpiresBefore)) &&
 		(f.UnusedSince.IsZero() || used.Before(f.UnusedSince)) &&

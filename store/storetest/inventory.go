@@ -17,6 +17,7 @@ func testInventory(t *testing.T, f *fixture) {
 	filters := map[string]tokens.Filter{
 		"all": {}, "user": {User: "u1"}, "no such user": {User: "nobody"}, "active": {State: tokens.StateActive},
 		"expired": {State: tokens.StateExpired}, "revoked": {State: tokens.StateRevoked}, "not revoked": {Unrevoked: true},
+		"paused or granted": {Scope: "c.read"}, "paused with another": {Scope: "d.read"},
 		"scope": {Scope: "a.read"}, "a part of a scope": {Scope: "a"}, "audience": {Audience: "api"},
 		"label": {Labels: map[string]string{"team": `in"fra`}}, "empty label": {Labels: map[string]string{"ü": ""}},
 		"labels": {Labels: map[string]string{"team": `in"fra`, "k": "<1>"}}, "a quoted key": {Labels: map[string]string{`x,"k`: "v"}},
@@ -83,6 +84,12 @@ func (f *fixture) inventory(n int) []tokens.Token {
 			if err := tx.InsertToken(tok, hash("k1", f.n)); err != nil {
 				return err
 			}
+			if tok.Revocation == nil {
+				tok.Paused = pauses(i, f.now)
+				if err := tx.UpdateToken(tok); err != nil {
+					return err
+				}
+			}
 			all = append(all, tok)
 		}
 		return nil
@@ -98,6 +105,19 @@ func (f *fixture) inventory(n int) []tokens.Token {
 		all[i] = f.read(all[i].ID)
 	}
 	return all
+}
+
+// pauses are paused scopes: none, or some of which each may be over, or is over right now.
+func pauses(i int, now time.Time) []tokens.Pause {
+	over, ending := now.Add(-tokens.PauseLife), now.Add(-tokens.PauseLife).Add(time.Microsecond)
+	return [][]tokens.Pause{
+		nil, nil,
+		{{Scope: "c.read", Time: over}},
+		{{Scope: "c.read", Time: ending}},
+		{{Scope: "c.read", Time: over}, {Scope: "d.read", Time: ending}},
+		{{Scope: "c.read", Time: now}, {Scope: "d.read", Time: over}},
+		{{Scope: "cc.read", Time: now}},
+	}[i%7]
 }
 
 func inventoryOrder(o tokens.Order) func(a, b tokens.Token) int {
