@@ -105,6 +105,7 @@ func (i *issuer) reach(t *testing.T, c certificate) {
 type daemon struct {
 	issuer
 	*process
+	args  []string // of its command line, which the next start has
 	start func() *process
 }
 
@@ -133,12 +134,12 @@ func serveWith(t *testing.T, c certificate, flags ...string) *daemon {
 	d := &daemon{issuer: issuer{http: proctest.FreeAddr(t), grpc: proctest.FreeAddr(t), admin: create("admin", "admin"), asker: create("gateway", "introspect")}}
 	d.url = c.scheme() + d.http
 	d.reach(t, c)
-	args := []string{"serve", "--data-dir", data, "--http-addr", d.http, "--grpc-addr", d.grpc, "--trusted-proxies", "127.0.0.1/32", "--drain-delay", "0s"}
-	args = append(args, flags...)
+	d.args = []string{"serve", "--data-dir", data, "--http-addr", d.http, "--grpc-addr", d.grpc, "--trusted-proxies", "127.0.0.1/32", "--drain-delay", "0s"}
+	d.args = append(d.args, flags...)
 	if c.cert != "" {
-		args = append(args, "--tls-cert", c.cert, "--tls-key", c.key)
+		d.args = append(d.args, "--tls-cert", c.cert, "--tls-key", c.key)
 	}
-	d.start = func() *process { return run(t, account{}, exec.Command(patd, args...), d.url+"/healthz") }
+	d.start = func() *process { return run(t, account{}, exec.Command(patd, d.args...), d.url+"/healthz") }
 	d.process = d.start()
 	return d
 }

@@ -225,18 +225,16 @@ func places(t *testing.T, i *issuer) []standing {
 	return append(all, guarded(t, i)...)
 }
 
-// ended are tokens that are not active, each in its own way, and what their bearers are to be told.
-func ended(t *testing.T, i *issuer) map[string]struct {
+// state is a token that is refused, and what its bearer is to be told.
+type state struct {
 	token
 	reason, text string
 	route        bool // only where an audience or scopes are asked for
-} {
+}
+
+// ended are tokens that are not active, each in its own way, and what their bearers are to be told.
+func ended(t *testing.T, i *issuer) map[string]state {
 	t.Helper()
-	type state = struct {
-		token
-		reason, text string
-		route        bool
-	}
 	const instant = `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`
 	i.call(t, http.MethodPost, "/v1/audiences", map[string]any{"id": "reports"}, nil)
 	i.call(t, http.MethodPost, "/v1/audiences", map[string]any{"id": "strict"}, nil)
@@ -271,6 +269,9 @@ func ended(t *testing.T, i *issuer) map[string]struct {
 	lost := i.mint(t, "lost", "reports.read", "billing.write")
 	i.hold(t, "lost", "billing.write")
 	all["with a suspended scope"] = state{lost, "SCOPE_INSUFFICIENT", "its user does not hold reports.read now", true}
+	paused := i.mint(t, "paused", "reports.read", "billing.write")
+	i.call(t, http.MethodPost, path(paused)+":narrow", map[string]any{"scopes": []string{"reports.read"}}, nil)
+	all["with a paused scope"] = state{paused, "SCOPE_INSUFFICIENT", "its owner can resume reports.read, which was paused", true}
 	i.untilRefused(t, all["expired"].secret)
 	i.untilRefused(t, all["rotated away, and its grace is over"].secret)
 	return all
@@ -296,6 +297,28 @@ func (i *issuer) untilRefused(t *testing.T, secret string) {
 	}
 }
 
+// untilPaused waits until a token is paused that nobody uses.
+func (i *issuer) untilPaused(t *testing.T, tok token) {
+	t.Helper()
+	deadline, poll := time.After(patience), time.NewTicker(50*time.Millisecond)
+	defer poll.Stop()
+	for {
+		var got struct {
+			Token struct {
+				IdleTime *time.Time `json:"idle_time"`
+			}
+		}
+		if i.call(t, http.MethodGet, "/v1/users/"+tok.user+"/tokens/"+tok.id, nil, &got); got.Token.IdleTime != nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatal("a token that is not used is not paused")
+		case <-poll.C:
+		}
+	}
+}
+
 // forged has a token's id and prefix, and another secret.
 func forged(t *testing.T, tok token) string {
 	t.Helper()
@@ -310,10 +333,16 @@ func forged(t *testing.T, tok token) string {
 // secret for the same tokens, all say nothing.
 func TestEveryEndedStateSaysWhyEverywhere(t *testing.T) {
 	t.Parallel()
-	d := serveWith(t, certificate{}, "--renew-url", renewURL)
+	d := serveWith(t, certificate{}, "--renew-url", renewURL, "--idle-ttl", "1s")
+	idle := d.mint(t, "idle", "reports.read")
+	d.untilPaused(t, idle)
+	d.stop(t)
+	d.args = d.args[:len(d.args)-2] // the others are not paused
+	d.process = d.start()
 	everywhere := places(t, &d.issuer)
 	good, soon := d.mint(t, "fine", "reports.read"), d.mintWith(t, "soon", map[string]any{"ttl": "864000s"}, "reports.read")
 	states := ended(t, &d.issuer)
+	states["paused, since it was not used"] = state{idle, "TOKEN_IDLE", "the token is paused, since it was not used for long; its owner can resume it", false}
 	for _, p := range everywhere {
 		t.Run(p.name, func(t *testing.T) {
 			if got := p.ask(t, good.secret); got.refused || got.expires == "" || got.renew != "" {
