@@ -64,13 +64,28 @@ func (s *Service) TakeSecurityEvent(ctx context.Context, peer Peer, e SecurityEv
 			return nil, err
 		}
 		told := a.event(now, ActionUserSecurityEvent)
-		told.User, told.Detail, told.Narrows = e.User, strings.Join(e.Types, ", "), true
+		told.User, told.Detail, told.Narrows = e.User, e.detail(), true
 		return a.carryOut(tx, e, &u, now, []Event{told})
 	})
 	return s.refused(ctx, a, refusal, err)
 }
 
 var errReplayed = Fail(CodeExists, "EVENT_REPLAYED", "a security event with this iss and jti was taken before, and did what it says")
+
+// detail is what the audit log says of an event: its types, and what it does.
+func (e SecurityEvent) detail() string {
+	return strings.Join(e.Types, ", ") + ": " + strings.Join(e.Action.words(), ", ")
+}
+
+// SecurityEventOf reads what the event user.security_event says: the types of the event that came, and the actions that
+// it had; none where an earlier version wrote it.
+func SecurityEventOf(e Event) (types, actions []string) {
+	text, did, known := strings.Cut(e.Detail, ": ")
+	if known {
+		actions = strings.Split(did, ", ")
+	}
+	return strings.Split(text, ", "), actions
+}
 
 // digest names an event among those of all issuers.
 func (e SecurityEvent) digest() [32]byte {
@@ -122,6 +137,23 @@ func (a Actor) purge(tx Tx, u *User, revoked int, reason string, now time.Time, 
 	e := a.event(now, ActionUserDelete)
 	e.User, e.Detail = u.ID, counted(revoked, reason)
 	return append(events, e), endSessions(tx, u.ID, now)
+}
+
+// words returns the words of an action, as ParseSecurityAction reads them. The end of the sessions of the page is no word.
+func (a SecurityAction) words() []string {
+	var words []string
+	for _, one := range []struct {
+		bit  SecurityAction
+		word string
+	}{{SecuritySuspend, "suspend"}, {SecurityRevoke, "revoke"}, {SecurityDelete, "delete"}} {
+		if a&one.bit != 0 {
+			words = append(words, one.word)
+		}
+	}
+	if words == nil {
+		return []string{"notify"}
+	}
+	return words
 }
 
 // ParseSecurityAction reads an action: the words suspend, revoke, delete and notify, with + between several.

@@ -1,7 +1,5 @@
 package tokens
 
-import "slices"
-
 // The types of what webhooks are sent.
 const (
 	WebhookTokenCreated        = "token.created"
@@ -19,6 +17,7 @@ const (
 	WebhookUserSuspended       = "user.suspended"
 	WebhookUserResumed         = "user.resumed"
 	WebhookUserDeleted         = "user.deleted"
+	WebhookUserSecurityEvent   = "user.security_event"
 	WebhookServiceCreated      = "service.created"
 	WebhookServiceRotated      = "service.rotated"
 	WebhookServiceRevoked      = "service.revoked"
@@ -37,7 +36,7 @@ func WebhookTypes() []string {
 		WebhookTokenCreated, WebhookTokenUpdated, WebhookTokenRotated, WebhookTokenRevoked, WebhookTokenExpired,
 		WebhookTokenExpiring, WebhookTokenSupersededUse, WebhookTokenUnused, WebhookTokenLeaked, WebhookTokenBlocked,
 		WebhookTokenUnblocked, WebhookUserFeaturesChanged, WebhookUserSuspended, WebhookUserResumed, WebhookUserDeleted,
-		WebhookServiceCreated, WebhookServiceRotated, WebhookServiceRevoked, WebhookServiceExpiring, WebhookKeyRotated,
+		WebhookUserSecurityEvent, WebhookServiceCreated, WebhookServiceRotated, WebhookServiceRevoked, WebhookServiceExpiring, WebhookKeyRotated,
 		WebhookAudienceChanged, WebhookDisabled,
 	}
 }
@@ -51,7 +50,8 @@ func webhookTypes() map[Action]string {
 		ActionTokenSupersededUse: WebhookTokenSupersededUse, ActionTokenLeaked: WebhookTokenLeaked, ActionTokenBlock: WebhookTokenBlocked,
 		ActionTokenUnblock: WebhookTokenUnblocked, ActionUserFeatures: WebhookUserFeaturesChanged,
 		ActionUserSuspend: WebhookUserSuspended, ActionUserResume: WebhookUserResumed, ActionUserDelete: WebhookUserDeleted,
-		ActionServiceCreate: WebhookServiceCreated, ActionServiceRotate: WebhookServiceRotated,
+		ActionUserSecurityEvent: WebhookUserSecurityEvent,
+		ActionServiceCreate:     WebhookServiceCreated, ActionServiceRotate: WebhookServiceRotated,
 		ActionTokenExpiring: WebhookTokenExpiring, ActionTokenExpired: WebhookTokenExpired,
 		ActionServiceExpiring: WebhookServiceExpiring, ActionTokenUnused: WebhookTokenUnused,
 		ActionTokenIdle: WebhookTokenUnused, ActionTokenPause: WebhookTokenBlocked, ActionTokenIdleEnd: WebhookTokenUnblocked,
@@ -69,16 +69,4 @@ func WebhookType(e Event) (string, bool) {
 	}
 	t, ok := webhookTypes()[e.Action]
 	return t, ok
-}
-
-// WebhookActions returns the actions that are sent as a type, in no particular order.
-func WebhookActions(webhookType string) []Action {
-	var out []Action
-	for a, t := range webhookTypes() {
-		if t == webhookType {
-			out = append(out, a)
-		}
-	}
-	slices.Sort(out)
-	return out
 }

@@ -8,7 +8,7 @@ import "time"
 
 // about says who did it.
 type about struct {
-	Actor string `json:"actor" doc:"Who did it: service:NAME, user:ID, token:ID, operator, operator:ID or patd."`
+	Actor string `json:"actor" doc:"Who did it: service:NAME, user:ID, token:ID, operator, operator:ID, partner:NAME, issuer:URL, source, or nobody: patd itself, or a caller without a credential."`
 }
 
 type tokenData struct {
@@ -67,6 +67,12 @@ type tokenBlockedData struct {
 type userData struct {
 	about
 	User string `json:"user" doc:"The id of the user."`
+}
+
+type securityEventData struct {
+	userData
+	Events  []string `json:"events" doc:"What the issuer told, such as account-disabled. The issuer is the actor."`
+	Actions []string `json:"actions" doc:"What patd did with it: suspend, revoke, delete, or notify, which is nothing but this."`
 }
 
 type featuresChangedData struct {

@@ -148,7 +148,12 @@ func changedFields(e tokens.Event) []string {
 func (m *Message) aboutUser(tx tokens.ReadTx, e tokens.Event) (any, error) {
 	m.Subject, m.Facts.User = "user:"+e.User, e.User
 	d := userData{about{e.Actor}, e.User}
-	if m.Facts.Type != tokens.WebhookUserFeaturesChanged {
+	switch m.Facts.Type {
+	case tokens.WebhookUserFeaturesChanged:
+	case tokens.WebhookUserSecurityEvent:
+		events, actions := tokens.SecurityEventOf(e)
+		return securityEventData{d, events, listed(actions)}, nil
+	default:
 		return d, nil
 	}
 	out := featuresChangedData{userData: d, Suspended: []scopeCount{}, Restored: []scopeCount{}}

@@ -80,6 +80,13 @@ func (r *rig) everything() (tok tokens.Token) {
 	r.mint("alice", "other")
 	did(r.svc.DeleteUser(ctx, op, "alice", confidential))
 	must(r.t, r.svc.DeleteAudience(ctx, op, "api"))
+	for _, e := range []tokens.SecurityEvent{
+		{ID: "1", Types: []string{"account-disabled", "session-revoked"}, Action: tokens.SecuritySuspend | tokens.SecurityRevoke},
+		{ID: "2", Types: []string{"session-revoked"}, Action: tokens.SecurityEndSessions},
+	} {
+		e.Issuer, e.IssueTime, e.User = "https://idp.example.com", r.now(), "dora"
+		must(r.t, r.svc.TakeSecurityEvent(ctx, tokens.Peer{}, e))
+	}
 	for _, e := range []tokens.Event{
 		{Action: tokens.ActionTokenSupersededUse, User: "alice", TokenID: tok.ID, Outcome: tokens.OutcomeRefused, Detail: "secret 1 of 2, presented to service:backend"},
 		{Action: tokens.ActionTokenLeaked, User: "alice", TokenID: tok.ID, Detail: tokens.Leak{
@@ -89,6 +96,8 @@ func (r *rig) everything() (tok tokens.Token) {
 		{Action: tokens.ActionTokenBlock, User: "alice", TokenID: tok.ID, Detail: "audience api: " + confidential},
 		{Action: tokens.ActionTokenScopesRemoved, User: "alice", TokenID: tok.ID, Detail: "scopes -b"},
 		{Action: tokens.ActionTokenUnblock, User: "alice", TokenID: tok.ID, Detail: "audience api"},
+		{Action: tokens.ActionUserSecurityEvent, User: "alice", Detail: "session-revoked"}, // by an earlier version
+		{Action: tokens.ActionUserSecurityEvent, User: "alice", Outcome: tokens.OutcomeRefused, Reason: "EVENT_REPLAYED"},
 		{Action: tokens.ActionKeyAdd, Detail: "k2"},
 		{Action: tokens.ActionWebhookDisable, Detail: "wh7 GONE"},
 		{Action: tokens.ActionTokenRevoke, User: "alice", TokenID: tok.ID, Outcome: tokens.OutcomeRefused, Reason: "PERMISSION_DENIED"},
@@ -146,9 +155,10 @@ func TestMessagesAreAsTheirSchemasSay(t *testing.T) {
 			{"token.leaked", 1, `"url":"https://github.com/acme/app","effective_scopes":["a"]`},
 			{"token.blocked", 1, `"blocked_by":[`},
 			{"token.unblocked", 1, `"audiences":["api"]`},
-			{"user.suspended", 1, `"user":"alice"`},
+			{"user.suspended", 2, `"user":"alice"`},
 			{"user.resumed", 1, `"user":"alice"`},
 			{"user.deleted", 1, `"user":"alice"`},
+			{"user.security_event", 3, `"actor":"issuer:https://idp.example.com","user":"dora","events":["account-disabled","session-revoked"],"actions":["suspend","revoke"]`},
 			{"service.created", 1, `"permissions":["introspect"]`},
 			{"service.rotated", 1, `"audience":"api"`},
 			{"service.revoked", 1, `"service":"backend"`},

@@ -244,7 +244,7 @@ func (d domain) DisableWebhook(ctx context.Context, l tokens.WebhookLease, reaso
 			return nil, err
 		}
 		w.Enabled, w.DisableTime, w.DisableReason = false, d.r.now(), reason
-		return []tokens.Event{{Time: d.r.now(), Actor: "patd", Action: tokens.ActionWebhookDisable, Outcome: tokens.OutcomeSuccess, Detail: w.ID + " " + reason}}, tx.UpdateWebhook(w)
+		return []tokens.Event{{Time: d.r.now(), Actor: "nobody", Action: tokens.ActionWebhookDisable, Outcome: tokens.OutcomeSuccess, Detail: w.ID + " " + reason}}, tx.UpdateWebhook(w)
 	})
 }
 

@@ -16,7 +16,8 @@ var dataOf = map[string]any{
 	tokens.WebhookTokenUpdated: tokenUpdatedData{}, tokens.WebhookTokenSupersededUse: supersededUseData{}, tokens.WebhookTokenUnused: tokenUnusedData{}, tokens.WebhookTokenLeaked: tokenLeakedData{},
 	tokens.WebhookTokenExpiring: tokenExpiringData{}, tokens.WebhookServiceExpiring: serviceExpiringData{},
 	tokens.WebhookTokenBlocked: tokenBlockedData{}, tokens.WebhookTokenUnblocked: tokenBlockedData{}, tokens.WebhookUserFeaturesChanged: featuresChangedData{},
-	tokens.WebhookKeyRotated: keyData{}, tokens.WebhookAudienceChanged: audienceData{}, tokens.WebhookDisabled: webhookData{},
+	tokens.WebhookUserSecurityEvent: securityEventData{},
+	tokens.WebhookKeyRotated:        keyData{}, tokens.WebhookAudienceChanged: audienceData{}, tokens.WebhookDisabled: webhookData{},
 	tokens.WebhookTest: testData{},
 }
 
