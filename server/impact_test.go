@@ -20,8 +20,9 @@ func TestAnImpactIsSaidBeforeAnybodyChangesAnything(t *testing.T) {
 	r.pat(tokens.MintRequest{User: "u1", Name: "one"}, "b")
 	r.pat(tokens.MintRequest{User: "u2", Name: "one"}, "b")
 	r.features("u1", "a", "b")
-	if d := r.introspect(secret); d != patdv1.IntrospectResponse_ALLOW {
-		t.Fatal(d)
+	asked, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret, RequiredScopes: []string{"a"}})
+	if err != nil || asked.GetDecision() != patdv1.IntrospectResponse_ALLOW {
+		t.Fatal(asked, err)
 	}
 	must(t, r.faulty.Flush(t.Context()))
 	for _, body := range []string{`{"lose":["a","x"],"users":"all"}`, `{"lose":["a","x"],"all":true,"used_within":"30d"}`, `{"lose":["a","x"],"users":["u1","u3"]}`} {
@@ -39,15 +40,17 @@ func TestAnImpactIsSaidBeforeAnybodyChangesAnything(t *testing.T) {
 				Tokens   []struct {
 					TokenID      string `json:"token_id"`
 					RecentlyUsed bool   `json:"recently_used"`
+					UseUnknown   bool   `json:"use_unknown"`
 				}
 			}
-			UseBasis string `json:"use_basis"`
+			UseBasis     string `json:"use_basis"`
+			UnknownCount string `json:"unknown_use_token_count"`
 		}
 		if err := json.Unmarshal([]byte(got.body), &found); err != nil || got.code != http.StatusOK {
 			t.Fatalf("%s: %d %s", body, got.code, got.body)
 		}
 		if found.TokenCount != "1" || found.UserCount != "1" || len(found.Features) != 2 || found.Features[0].TokenCount != "1" || found.Features[1].TokenCount != "0" ||
-			len(found.Users) != 1 || found.Users[0].User != "u1" || found.Users[0].Tokens[0].TokenID != tok.ID.String() || !found.Users[0].Tokens[0].RecentlyUsed || found.UseBasis == "" {
+			len(found.Users) != 1 || found.Users[0].User != "u1" || found.Users[0].Tokens[0].TokenID != tok.ID.String() || !found.Users[0].Tokens[0].RecentlyUsed || found.UseBasis != "SCOPE" || found.Users[0].Tokens[0].UseUnknown || found.UnknownCount != "0" {
 			t.Errorf("%s: %s", body, got.body)
 		}
 	}

@@ -39,14 +39,17 @@ type Impact struct {
 	Features []FeatureImpact // in the order of the request
 	Largest  []UserImpact    // one page: those with the most tokens first
 	Since    time.Time       // uses since then are recent
-	// ByScope says that a use is recent only if it needed what would be lost, or may have.
-	ByScope bool
+	// ByScope says that the uses of all tokens were recorded by scope since then. Else those of the tokens from before
+	// RecordedSince were not, and each use of them counts.
+	ByScope       bool
+	RecordedSince time.Time // zero: since before Since
 }
 
 // LossCount counts the tokens that would lose something.
 type LossCount struct {
 	Tokens, Users int64
-	Recent        int64 // tokens that were used lately with what they would lose
+	Recent        int64 // tokens that were used lately with what they would lose, or may have been
+	Unknown       int64 // those of Recent that may have been
 }
 
 // FeatureImpact is what the loss of one feature would do.
@@ -57,10 +60,10 @@ type FeatureImpact struct {
 
 // UserImpact is what the loss would do to one user.
 type UserImpact struct {
-	User           string
-	Tokens, Recent int64
-	Features       []string      // sorted
-	First          []TokenImpact // the oldest, up to 10
+	User                    string
+	Tokens, Recent, Unknown int64
+	Features                []string      // sorted
+	First                   []TokenImpact // the oldest, up to 10
 }
 
 // TokenImpact is what one token would lose.
@@ -69,6 +72,7 @@ type TokenImpact struct {
 	Name     string
 	Features []string // sorted
 	Recent   bool
+	Unknown  bool // Recent since it may have been used with what it would lose
 	LastUsed Use
 }
 
@@ -105,6 +109,9 @@ func (s *Service) FeatureImpact(ctx context.Context, a Actor, r ImpactRequest) (
 	w := impact{Service: s, lose: lose, limit: limit, now: s.Now()}
 	w.out.Since = w.now.Add(-r.Within)
 	if w.after, err = parseRank(after); err != nil {
+		return Impact{}, "", err
+	}
+	if err := s.saveUses(ctx); err != nil {
 		return Impact{}, "", err
 	}
 	select {
@@ -163,13 +170,23 @@ type impact struct {
 	held     Held       // what it holds
 	largest  largest
 	more     bool // there are users beyond those in largest
+
+	began time.Time // since when uses are recorded by scope; zero: since ever
+	uses  map[ID]ScopeUses
 }
 
 // read reads all tokens that would lose something.
 func (w *impact) read(ctx context.Context, tx ReadTx, r ImpactRequest) error {
-	since, within := w.out.Since, w.out
+	since := w.out.Since
 	*w = impact{Service: w.Service, lose: w.lose, limit: w.limit, now: w.now, after: w.after, features: map[string]*FeatureImpact{}} // View may run it again
-	w.out.Since, w.out.ByScope = since, within.ByScope
+	w.out.Since, w.out.ByScope = since, true
+	var err error
+	if w.began, err = tx.UsesSince(); err != nil {
+		return fmt.Errorf("read since when uses are recorded: %w", err)
+	}
+	if w.began.After(since) {
+		w.out.RecordedSince = w.began
+	}
 	for _, name := range w.lose {
 		w.features[name] = &FeatureImpact{Feature: name}
 	}
@@ -199,6 +216,9 @@ func (w *impact) readAll(ctx context.Context, tx ReadTx, q GrantedQuery) error {
 		batch, err := tx.Granted(q)
 		if err != nil {
 			return fmt.Errorf("read the tokens that were granted a feature: %w", err)
+		}
+		if err := w.readUses(tx, batch); err != nil {
+			return err
 		}
 		for i := range batch {
 			if err := w.count(ctx, tx, &batch[i]); err != nil {
@@ -238,26 +258,37 @@ func (w *impact) count(ctx context.Context, tx ReadTx, t *Token) error {
 	if len(lost) == 0 {
 		return nil
 	}
-	recent := !t.LastUsed.Time.IsZero() && !t.LastUsed.Time.Before(w.out.Since)
+	uses := w.usesOf(t)
 	w.out.Tokens++
 	w.user.Tokens++
-	if recent {
-		w.out.Recent++
-		w.user.Recent++
-	}
+	recent, known := false, false
 	for _, name := range lost {
 		f := w.features[name]
 		f.Tokens++
-		if recent {
+		was, may := uses.with(name)
+		if recent, known = recent || may, known || was; may {
 			f.Recent++
+		}
+		if may && !was {
+			f.Unknown++
 		}
 		if at, known := slices.BinarySearch(w.user.Features, name); !known {
 			w.user.Features = slices.Insert(w.user.Features, at, name)
 			f.Users++
 		}
 	}
+	if recent {
+		w.out.Recent++
+		w.user.Recent++
+	}
+	if recent && !known {
+		w.out.Unknown++
+		w.user.Unknown++
+	}
 	if len(w.user.First) < impactTokens {
-		w.user.First = append(w.user.First, TokenImpact{ID: t.ID, Name: t.Name, Features: lost, Recent: recent, LastUsed: t.LastUsed})
+		w.user.First = append(w.user.First, TokenImpact{
+			ID: t.ID, Name: t.Name, Features: lost, Recent: recent, Unknown: recent && !known, LastUsed: t.LastUsed,
+		})
 	}
 	return nil
 }

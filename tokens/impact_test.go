@@ -28,24 +28,30 @@ func TestAnImpactIsWhatTheLossThenDoes(t *testing.T) {
 			return list
 		}
 		type made struct {
-			user   string
-			secret tokens.Secret
-			used   bool
+			user     string
+			secret   tokens.Secret
+			scopes   []string // granted
+			used     []string // with what
+			unscoped bool     // used, and not known with what
 		}
 		var all []made
 		users := []string{"u1", "u2", "u3"}
 		for _, user := range users {
 			h.give(user, names...)
 			for i := range rapid.IntRange(0, 4).Draw(rt, "tokens") {
-				m := h.mint(user, fmt.Sprint("t", i), some("scopes", 1)...)
-				one := made{user: user, secret: m.Secret, used: rapid.Bool().Draw(rt, "used")}
+				one := made{user: user, scopes: some("scopes", 1), used: some("used", 0), unscoped: rapid.IntRange(0, 3).Draw(rt, "unscoped") == 0}
+				m := h.mint(user, fmt.Sprint("t", i), one.scopes...)
+				one.secret = m.Secret
 				switch rapid.IntRange(0, 4).Draw(rt, "state") {
 				case 0:
 					if _, err := h.Revoke(ctx, admin, user, m.Token.ID.String(), ""); err != nil {
 						rt.Fatal(err)
 					}
 				default:
-					if one.used {
+					for _, scope := range one.used {
+						h.ask(m.Secret, scope)
+					}
+					if one.unscoped {
 						h.ask(m.Secret)
 					}
 				}
@@ -87,22 +93,30 @@ func TestAnImpactIsWhatTheLossThenDoes(t *testing.T) {
 			if byUser[one.user]++; byUser[one.user] == 1 {
 				want.Users++
 			}
-			if one.used {
-				want.Recent++
+			used, _ := tokens.Effective(lost, one.used)
+			count := func(of *tokens.LossCount, was bool) {
+				if was || one.unscoped {
+					of.Recent++
+				}
+				if !was && one.unscoped {
+					of.Unknown++
+				}
 			}
+			count(&want, len(used) > 0)
 			for _, name := range lost {
 				if byFeature[name] == nil {
 					byFeature[name] = &tokens.LossCount{}
 				}
 				byFeature[name].Tokens++
-				if one.used {
-					byFeature[name].Recent++
-				}
+				count(byFeature[name], slices.Contains(used, name))
 				if !seen[one.user+name] {
 					seen[one.user+name] = true
 					byFeature[name].Users++
 				}
 			}
+		}
+		if !got.ByScope || !got.RecordedSince.IsZero() {
+			rt.Fatalf("by scope: %t, since %v", got.ByScope, got.RecordedSince)
 		}
 		if d := cmp.Diff(want, got.LossCount); d != "" {
 			rt.Fatalf("in all:\n%s", d)
@@ -247,6 +261,76 @@ func TestAnImpactCountsUsesLately(t *testing.T) {
 		if err != nil || got.Tokens != 3 || got.Recent != want || got.Largest[0].Recent != want {
 			t.Errorf("within %v: %+v, %v; want %d", within, got, err, want)
 		}
+	}
+}
+
+// TestAnImpactSaysWhereUsesAreNotKnownByScope has tokens from before uses were recorded by scope: each use of them counts, as
+// long as it was within the time that is asked about, and is said to be unknown.
+func TestAnImpactSaysWhereUsesAreNotKnownByScope(t *testing.T) {
+	t.Parallel()
+	began := make(chan time.Time, 1)
+	h := newHouse(t, func(c *tokens.Config) { c.Store = recordedSince{c.Store, began} })
+	h.give("u1", "a", "b")
+	old := h.mint("u1", "old", "a", "b")
+	h.wait(2 * tokens.Day)
+	began <- h.now()
+	h.wait(2 * tokens.Day)
+	young := h.mint("u1", "young", "a", "b")
+	for _, m := range []tokens.Minted{old, young} {
+		h.ask(m.Secret, "b")
+	}
+	h.wait(tokens.Day)
+	if err := h.store.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for within, want := range map[time.Duration]struct {
+		tokens.LossCount
+		byScope bool
+	}{
+		4 * tokens.Day:  {tokens.LossCount{Tokens: 2, Users: 1, Recent: 1, Unknown: 1}, false},
+		3 * tokens.Day:  {tokens.LossCount{Tokens: 2, Users: 1}, true},
+		20 * time.Hour:  {tokens.LossCount{Tokens: 2, Users: 1}, true},
+		30 * tokens.Day: {tokens.LossCount{Tokens: 2, Users: 1, Recent: 1, Unknown: 1}, false},
+	} {
+		got, _, err := h.FeatureImpact(ctx, admin, tokens.ImpactRequest{Lose: []string{"a"}, All: true, Within: within})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want.LossCount, got.LossCount); d != "" || got.ByScope != want.byScope || got.RecordedSince.IsZero() != want.byScope {
+			t.Errorf("within %v, by scope %t since %v:\n%s", within, got.ByScope, got.RecordedSince, d)
+		}
+		if first := got.Largest[0].First; first[0].Unknown != !want.byScope || first[1].Recent {
+			t.Errorf("within %v: %+v", within, first)
+		}
+		used, _, err := h.FeatureImpact(ctx, admin, tokens.ImpactRequest{Lose: []string{"b"}, All: true, Within: within})
+		if recent := int64(2); err != nil || within > tokens.Day && (used.Recent != recent || used.Unknown != 0) {
+			t.Errorf("within %v, of what was used: %+v, %v", within, used.LossCount, err)
+		}
+	}
+}
+
+// recordedSince is a store that has recorded uses by scope since a time only.
+type recordedSince struct {
+	tokens.Store
+	began chan time.Time
+}
+
+func (r recordedSince) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
+	return r.Store.View(ctx, func(tx tokens.ReadTx) error { return fn(recordedSinceTx{tx, r.began}) })
+}
+
+type recordedSinceTx struct {
+	tokens.ReadTx
+	began chan time.Time
+}
+
+func (r recordedSinceTx) UsesSince() (time.Time, error) {
+	select {
+	case at := <-r.began:
+		r.began <- at
+		return at, nil
+	default:
+		return time.Time{}, nil
 	}
 }
 

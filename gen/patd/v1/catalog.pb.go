@@ -193,7 +193,7 @@ type GetFeatureImpactResponse_UseBasis int32
 const (
 	// Not set.
 	GetFeatureImpactResponse_USE_BASIS_UNSPECIFIED GetFeatureImpactResponse_UseBasis = 0
-	// Each use of the token counts.
+	// Each use of a token counts, where its uses are not known by scope.
 	GetFeatureImpactResponse_TOKEN GetFeatureImpactResponse_UseBasis = 1
 	// Uses by scope count.
 	GetFeatureImpactResponse_SCOPE GetFeatureImpactResponse_UseBasis = 2
@@ -1103,7 +1103,7 @@ type GetFeatureImpactResponse struct {
 	TokenCount int64 `protobuf:"varint,1,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
 	// How many users they belong to.
 	UserCount int64 `protobuf:"varint,2,opt,name=user_count,json=userCount,proto3" json:"user_count,omitempty"`
-	// How many of the tokens were used lately with what they would lose.
+	// How many of the tokens were used lately with what they would lose, or may have been.
 	RecentlyUsedTokenCount int64 `protobuf:"varint,3,opt,name=recently_used_token_count,json=recentlyUsedTokenCount,proto3" json:"recently_used_token_count,omitempty"`
 	// The same for each feature, in the order of the request without duplicates.
 	Features []*FeatureImpact `protobuf:"bytes,4,rep,name=features,proto3" json:"features,omitempty"`
@@ -1113,11 +1113,16 @@ type GetFeatureImpactResponse struct {
 	After string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
 	// Since when uses count as lately.
 	UsedSince *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=used_since,json=usedSince,proto3" json:"used_since,omitempty"`
-	// How uses count: `TOKEN` if a use of the token counts, whatever it needed; `SCOPE` if only one that needed what would
-	// be lost does, or may have, since its service did not say what it needed.
-	UseBasis      GetFeatureImpactResponse_UseBasis `protobuf:"varint,8,opt,name=use_basis,json=useBasis,proto3,enum=patd.v1.GetFeatureImpactResponse_UseBasis" json:"use_basis,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// How uses count: `SCOPE` if only one that needed what would be lost does, or may have, since its service did not say
+	// what it needed; `TOKEN` if uses were not recorded by scope for so long, so that each use of a token from before
+	// `scope_uses_since` counts.
+	UseBasis GetFeatureImpactResponse_UseBasis `protobuf:"varint,8,opt,name=use_basis,json=useBasis,proto3,enum=patd.v1.GetFeatureImpactResponse_UseBasis" json:"use_basis,omitempty"`
+	// How many of `recently_used_token_count` only may have been used with what they would lose: it is not known.
+	UnknownUseTokenCount int64 `protobuf:"varint,9,opt,name=unknown_use_token_count,json=unknownUseTokenCount,proto3" json:"unknown_use_token_count,omitempty"`
+	// Since when uses are recorded by scope; absent: since before `used_since`.
+	ScopeUsesSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=scope_uses_since,json=scopeUsesSince,proto3" json:"scope_uses_since,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetFeatureImpactResponse) Reset() {
@@ -1206,6 +1211,20 @@ func (x *GetFeatureImpactResponse) GetUseBasis() GetFeatureImpactResponse_UseBas
 	return GetFeatureImpactResponse_USE_BASIS_UNSPECIFIED
 }
 
+func (x *GetFeatureImpactResponse) GetUnknownUseTokenCount() int64 {
+	if x != nil {
+		return x.UnknownUseTokenCount
+	}
+	return 0
+}
+
+func (x *GetFeatureImpactResponse) GetScopeUsesSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ScopeUsesSince
+	}
+	return nil
+}
+
 // FeatureImpact says what the loss of one feature would do.
 type FeatureImpact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1215,10 +1234,12 @@ type FeatureImpact struct {
 	TokenCount int64 `protobuf:"varint,2,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
 	// How many users they belong to.
 	UserCount int64 `protobuf:"varint,3,opt,name=user_count,json=userCount,proto3" json:"user_count,omitempty"`
-	// How many of the tokens were used lately with it.
+	// How many of the tokens were used lately with it, or may have been.
 	RecentlyUsedTokenCount int64 `protobuf:"varint,4,opt,name=recently_used_token_count,json=recentlyUsedTokenCount,proto3" json:"recently_used_token_count,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// How many of those only may have been.
+	UnknownUseTokenCount int64 `protobuf:"varint,5,opt,name=unknown_use_token_count,json=unknownUseTokenCount,proto3" json:"unknown_use_token_count,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *FeatureImpact) Reset() {
@@ -1279,6 +1300,13 @@ func (x *FeatureImpact) GetRecentlyUsedTokenCount() int64 {
 	return 0
 }
 
+func (x *FeatureImpact) GetUnknownUseTokenCount() int64 {
+	if x != nil {
+		return x.UnknownUseTokenCount
+	}
+	return 0
+}
+
 // UserImpact says what the loss would do to one user.
 type UserImpact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1286,14 +1314,16 @@ type UserImpact struct {
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// How many of its tokens would lose something.
 	TokenCount int64 `protobuf:"varint,2,opt,name=token_count,json=tokenCount,proto3" json:"token_count,omitempty"`
-	// How many of them were used lately with what they would lose.
+	// How many of them were used lately with what they would lose, or may have been.
 	RecentlyUsedTokenCount int64 `protobuf:"varint,3,opt,name=recently_used_token_count,json=recentlyUsedTokenCount,proto3" json:"recently_used_token_count,omitempty"`
 	// What they would lose, all together, sorted.
 	Features []string `protobuf:"bytes,4,rep,name=features,proto3" json:"features,omitempty"`
 	// The first of these tokens, up to 10, oldest first.
-	Tokens        []*TokenImpact `protobuf:"bytes,5,rep,name=tokens,proto3" json:"tokens,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Tokens []*TokenImpact `protobuf:"bytes,5,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	// How many of `recently_used_token_count` only may have been used with what they would lose.
+	UnknownUseTokenCount int64 `protobuf:"varint,6,opt,name=unknown_use_token_count,json=unknownUseTokenCount,proto3" json:"unknown_use_token_count,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *UserImpact) Reset() {
@@ -1361,6 +1391,13 @@ func (x *UserImpact) GetTokens() []*TokenImpact {
 	return nil
 }
 
+func (x *UserImpact) GetUnknownUseTokenCount() int64 {
+	if x != nil {
+		return x.UnknownUseTokenCount
+	}
+	return 0
+}
+
 // TokenImpact says what one token would lose.
 type TokenImpact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1370,10 +1407,12 @@ type TokenImpact struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// What it would lose, sorted.
 	Features []string `protobuf:"bytes,3,rep,name=features,proto3" json:"features,omitempty"`
-	// Whether it was used lately with any of that.
+	// Whether it was used lately with any of that, or may have been.
 	RecentlyUsed bool `protobuf:"varint,4,opt,name=recently_used,json=recentlyUsed,proto3" json:"recently_used,omitempty"`
 	// Its last use, saved at most 60 s late; absent: never.
-	LastUsedTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	// Whether it only may have been.
+	UseUnknown    bool `protobuf:"varint,6,opt,name=use_unknown,json=useUnknown,proto3" json:"use_unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1441,6 +1480,13 @@ func (x *TokenImpact) GetLastUsedTime() *timestamppb.Timestamp {
 		return x.LastUsedTime
 	}
 	return nil
+}
+
+func (x *TokenImpact) GetUseUnknown() bool {
+	if x != nil {
+		return x.UseUnknown
+	}
+	return false
 }
 
 // CreateAudienceRequest holds a new audience; over REST it is the audience itself.
@@ -2482,7 +2528,7 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\vused_within\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"usedWithin\x12\x14\n" +
 	"\x05limit\x18\x05 \x01(\x05R\x05limit\x12\x14\n" +
-	"\x05after\x18\x06 \x01(\tR\x05after\"\xcb\x03\n" +
+	"\x05after\x18\x06 \x01(\tR\x05after\"\xc8\x04\n" +
 	"\x18GetFeatureImpactResponse\x12\x1f\n" +
 	"\vtoken_count\x18\x01 \x01(\x03R\n" +
 	"tokenCount\x12\x1d\n" +
@@ -2494,18 +2540,22 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"\x05after\x18\x06 \x01(\tR\x05after\x129\n" +
 	"\n" +
 	"used_since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tusedSince\x12G\n" +
-	"\tuse_basis\x18\b \x01(\x0e2*.patd.v1.GetFeatureImpactResponse.UseBasisR\buseBasis\";\n" +
+	"\tuse_basis\x18\b \x01(\x0e2*.patd.v1.GetFeatureImpactResponse.UseBasisR\buseBasis\x125\n" +
+	"\x17unknown_use_token_count\x18\t \x01(\x03R\x14unknownUseTokenCount\x12D\n" +
+	"\x10scope_uses_since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0escopeUsesSince\";\n" +
 	"\bUseBasis\x12\x19\n" +
 	"\x15USE_BASIS_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05TOKEN\x10\x01\x12\t\n" +
-	"\x05SCOPE\x10\x02\"\xa4\x01\n" +
+	"\x05SCOPE\x10\x02\"\xdb\x01\n" +
 	"\rFeatureImpact\x12\x18\n" +
 	"\afeature\x18\x01 \x01(\tR\afeature\x12\x1f\n" +
 	"\vtoken_count\x18\x02 \x01(\x03R\n" +
 	"tokenCount\x12\x1d\n" +
 	"\n" +
 	"user_count\x18\x03 \x01(\x03R\tuserCount\x129\n" +
-	"\x19recently_used_token_count\x18\x04 \x01(\x03R\x16recentlyUsedTokenCount\"\xc6\x01\n" +
+	"\x19recently_used_token_count\x18\x04 \x01(\x03R\x16recentlyUsedTokenCount\x125\n" +
+	"\x17unknown_use_token_count\x18\x05 \x01(\x03R\x14unknownUseTokenCount\"\xfd\x01\n" +
 	"\n" +
 	"UserImpact\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1f\n" +
@@ -2513,13 +2563,16 @@ const file_patd_v1_catalog_proto_rawDesc = "" +
 	"tokenCount\x129\n" +
 	"\x19recently_used_token_count\x18\x03 \x01(\x03R\x16recentlyUsedTokenCount\x12\x1a\n" +
 	"\bfeatures\x18\x04 \x03(\tR\bfeatures\x12,\n" +
-	"\x06tokens\x18\x05 \x03(\v2\x14.patd.v1.TokenImpactR\x06tokens\"\xbf\x01\n" +
+	"\x06tokens\x18\x05 \x03(\v2\x14.patd.v1.TokenImpactR\x06tokens\x125\n" +
+	"\x17unknown_use_token_count\x18\x06 \x01(\x03R\x14unknownUseTokenCount\"\xe0\x01\n" +
 	"\vTokenImpact\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
 	"\bfeatures\x18\x03 \x03(\tR\bfeatures\x12#\n" +
 	"\rrecently_used\x18\x04 \x01(\bR\frecentlyUsed\x12@\n" +
-	"\x0elast_used_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\"K\n" +
+	"\x0elast_used_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12\x1f\n" +
+	"\vuse_unknown\x18\x06 \x01(\bR\n" +
+	"useUnknown\"K\n" +
 	"\x15CreateAudienceRequest\x122\n" +
 	"\baudience\x18\x01 \x01(\v2\x11.patd.v1.AudienceB\x03\xe0A\x02R\baudience\"G\n" +
 	"\x16CreateAudienceResponse\x12-\n" +
@@ -2667,50 +2720,51 @@ var file_patd_v1_catalog_proto_depIdxs = []int32{
 	19, // 14: patd.v1.GetFeatureImpactResponse.users:type_name -> patd.v1.UserImpact
 	39, // 15: patd.v1.GetFeatureImpactResponse.used_since:type_name -> google.protobuf.Timestamp
 	3,  // 16: patd.v1.GetFeatureImpactResponse.use_basis:type_name -> patd.v1.GetFeatureImpactResponse.UseBasis
-	20, // 17: patd.v1.UserImpact.tokens:type_name -> patd.v1.TokenImpact
-	39, // 18: patd.v1.TokenImpact.last_used_time:type_name -> google.protobuf.Timestamp
-	5,  // 19: patd.v1.CreateAudienceRequest.audience:type_name -> patd.v1.Audience
-	5,  // 20: patd.v1.CreateAudienceResponse.audience:type_name -> patd.v1.Audience
-	5,  // 21: patd.v1.GetAudienceResponse.audience:type_name -> patd.v1.Audience
-	5,  // 22: patd.v1.ReplaceAudienceRequest.audience:type_name -> patd.v1.Audience
-	5,  // 23: patd.v1.ReplaceAudienceResponse.audience:type_name -> patd.v1.Audience
-	5,  // 24: patd.v1.ListAudiencesResponse.audiences:type_name -> patd.v1.Audience
-	38, // 25: patd.v1.CheckAudienceRequest.max_ttl:type_name -> google.protobuf.Duration
-	33, // 26: patd.v1.CheckAudienceResponse.tokens:type_name -> patd.v1.ExceedingToken
-	38, // 27: patd.v1.ExceedingToken.expires_in:type_name -> google.protobuf.Duration
-	6,  // 28: patd.v1.CatalogService.CreateFeature:input_type -> patd.v1.CreateFeatureRequest
-	8,  // 29: patd.v1.CatalogService.GetFeature:input_type -> patd.v1.GetFeatureRequest
-	10, // 30: patd.v1.CatalogService.ReplaceFeature:input_type -> patd.v1.ReplaceFeatureRequest
-	12, // 31: patd.v1.CatalogService.DeleteFeature:input_type -> patd.v1.DeleteFeatureRequest
-	14, // 32: patd.v1.CatalogService.ListFeatures:input_type -> patd.v1.ListFeaturesRequest
-	16, // 33: patd.v1.CatalogService.GetFeatureImpact:input_type -> patd.v1.GetFeatureImpactRequest
-	21, // 34: patd.v1.CatalogService.CreateAudience:input_type -> patd.v1.CreateAudienceRequest
-	23, // 35: patd.v1.CatalogService.GetAudience:input_type -> patd.v1.GetAudienceRequest
-	25, // 36: patd.v1.CatalogService.ReplaceAudience:input_type -> patd.v1.ReplaceAudienceRequest
-	27, // 37: patd.v1.CatalogService.DeleteAudience:input_type -> patd.v1.DeleteAudienceRequest
-	29, // 38: patd.v1.CatalogService.ListAudiences:input_type -> patd.v1.ListAudiencesRequest
-	31, // 39: patd.v1.CatalogService.CheckAudience:input_type -> patd.v1.CheckAudienceRequest
-	34, // 40: patd.v1.CatalogService.BlockTokens:input_type -> patd.v1.BlockTokensRequest
-	36, // 41: patd.v1.CatalogService.UnblockTokens:input_type -> patd.v1.UnblockTokensRequest
-	7,  // 42: patd.v1.CatalogService.CreateFeature:output_type -> patd.v1.CreateFeatureResponse
-	9,  // 43: patd.v1.CatalogService.GetFeature:output_type -> patd.v1.GetFeatureResponse
-	11, // 44: patd.v1.CatalogService.ReplaceFeature:output_type -> patd.v1.ReplaceFeatureResponse
-	13, // 45: patd.v1.CatalogService.DeleteFeature:output_type -> patd.v1.DeleteFeatureResponse
-	15, // 46: patd.v1.CatalogService.ListFeatures:output_type -> patd.v1.ListFeaturesResponse
-	17, // 47: patd.v1.CatalogService.GetFeatureImpact:output_type -> patd.v1.GetFeatureImpactResponse
-	22, // 48: patd.v1.CatalogService.CreateAudience:output_type -> patd.v1.CreateAudienceResponse
-	24, // 49: patd.v1.CatalogService.GetAudience:output_type -> patd.v1.GetAudienceResponse
-	26, // 50: patd.v1.CatalogService.ReplaceAudience:output_type -> patd.v1.ReplaceAudienceResponse
-	28, // 51: patd.v1.CatalogService.DeleteAudience:output_type -> patd.v1.DeleteAudienceResponse
-	30, // 52: patd.v1.CatalogService.ListAudiences:output_type -> patd.v1.ListAudiencesResponse
-	32, // 53: patd.v1.CatalogService.CheckAudience:output_type -> patd.v1.CheckAudienceResponse
-	35, // 54: patd.v1.CatalogService.BlockTokens:output_type -> patd.v1.BlockTokensResponse
-	37, // 55: patd.v1.CatalogService.UnblockTokens:output_type -> patd.v1.UnblockTokensResponse
-	42, // [42:56] is the sub-list for method output_type
-	28, // [28:42] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	39, // 17: patd.v1.GetFeatureImpactResponse.scope_uses_since:type_name -> google.protobuf.Timestamp
+	20, // 18: patd.v1.UserImpact.tokens:type_name -> patd.v1.TokenImpact
+	39, // 19: patd.v1.TokenImpact.last_used_time:type_name -> google.protobuf.Timestamp
+	5,  // 20: patd.v1.CreateAudienceRequest.audience:type_name -> patd.v1.Audience
+	5,  // 21: patd.v1.CreateAudienceResponse.audience:type_name -> patd.v1.Audience
+	5,  // 22: patd.v1.GetAudienceResponse.audience:type_name -> patd.v1.Audience
+	5,  // 23: patd.v1.ReplaceAudienceRequest.audience:type_name -> patd.v1.Audience
+	5,  // 24: patd.v1.ReplaceAudienceResponse.audience:type_name -> patd.v1.Audience
+	5,  // 25: patd.v1.ListAudiencesResponse.audiences:type_name -> patd.v1.Audience
+	38, // 26: patd.v1.CheckAudienceRequest.max_ttl:type_name -> google.protobuf.Duration
+	33, // 27: patd.v1.CheckAudienceResponse.tokens:type_name -> patd.v1.ExceedingToken
+	38, // 28: patd.v1.ExceedingToken.expires_in:type_name -> google.protobuf.Duration
+	6,  // 29: patd.v1.CatalogService.CreateFeature:input_type -> patd.v1.CreateFeatureRequest
+	8,  // 30: patd.v1.CatalogService.GetFeature:input_type -> patd.v1.GetFeatureRequest
+	10, // 31: patd.v1.CatalogService.ReplaceFeature:input_type -> patd.v1.ReplaceFeatureRequest
+	12, // 32: patd.v1.CatalogService.DeleteFeature:input_type -> patd.v1.DeleteFeatureRequest
+	14, // 33: patd.v1.CatalogService.ListFeatures:input_type -> patd.v1.ListFeaturesRequest
+	16, // 34: patd.v1.CatalogService.GetFeatureImpact:input_type -> patd.v1.GetFeatureImpactRequest
+	21, // 35: patd.v1.CatalogService.CreateAudience:input_type -> patd.v1.CreateAudienceRequest
+	23, // 36: patd.v1.CatalogService.GetAudience:input_type -> patd.v1.GetAudienceRequest
+	25, // 37: patd.v1.CatalogService.ReplaceAudience:input_type -> patd.v1.ReplaceAudienceRequest
+	27, // 38: patd.v1.CatalogService.DeleteAudience:input_type -> patd.v1.DeleteAudienceRequest
+	29, // 39: patd.v1.CatalogService.ListAudiences:input_type -> patd.v1.ListAudiencesRequest
+	31, // 40: patd.v1.CatalogService.CheckAudience:input_type -> patd.v1.CheckAudienceRequest
+	34, // 41: patd.v1.CatalogService.BlockTokens:input_type -> patd.v1.BlockTokensRequest
+	36, // 42: patd.v1.CatalogService.UnblockTokens:input_type -> patd.v1.UnblockTokensRequest
+	7,  // 43: patd.v1.CatalogService.CreateFeature:output_type -> patd.v1.CreateFeatureResponse
+	9,  // 44: patd.v1.CatalogService.GetFeature:output_type -> patd.v1.GetFeatureResponse
+	11, // 45: patd.v1.CatalogService.ReplaceFeature:output_type -> patd.v1.ReplaceFeatureResponse
+	13, // 46: patd.v1.CatalogService.DeleteFeature:output_type -> patd.v1.DeleteFeatureResponse
+	15, // 47: patd.v1.CatalogService.ListFeatures:output_type -> patd.v1.ListFeaturesResponse
+	17, // 48: patd.v1.CatalogService.GetFeatureImpact:output_type -> patd.v1.GetFeatureImpactResponse
+	22, // 49: patd.v1.CatalogService.CreateAudience:output_type -> patd.v1.CreateAudienceResponse
+	24, // 50: patd.v1.CatalogService.GetAudience:output_type -> patd.v1.GetAudienceResponse
+	26, // 51: patd.v1.CatalogService.ReplaceAudience:output_type -> patd.v1.ReplaceAudienceResponse
+	28, // 52: patd.v1.CatalogService.DeleteAudience:output_type -> patd.v1.DeleteAudienceResponse
+	30, // 53: patd.v1.CatalogService.ListAudiences:output_type -> patd.v1.ListAudiencesResponse
+	32, // 54: patd.v1.CatalogService.CheckAudience:output_type -> patd.v1.CheckAudienceResponse
+	35, // 55: patd.v1.CatalogService.BlockTokens:output_type -> patd.v1.BlockTokensResponse
+	37, // 56: patd.v1.CatalogService.UnblockTokens:output_type -> patd.v1.UnblockTokensResponse
+	43, // [43:57] is the sub-list for method output_type
+	29, // [29:43] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_catalog_proto_init() }

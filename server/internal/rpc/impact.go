@@ -29,6 +29,7 @@ func (s catalogService) GetFeatureImpact(ctx context.Context, r *patdv1.GetFeatu
 	}
 	out := &patdv1.GetFeatureImpactResponse{
 		TokenCount: found.Tokens, UserCount: found.Users, RecentlyUsedTokenCount: found.Recent, After: next,
+		UnknownUseTokenCount: found.Unknown, ScopeUsesSince: wire.ToTime(found.RecordedSince),
 		UsedSince: timestamppb.New(found.Since), UseBasis: patdv1.GetFeatureImpactResponse_TOKEN,
 	}
 	if found.ByScope {
@@ -37,6 +38,7 @@ func (s catalogService) GetFeatureImpact(ctx context.Context, r *patdv1.GetFeatu
 	for _, f := range found.Features {
 		out.Features = append(out.Features, &patdv1.FeatureImpact{
 			Feature: f.Feature, TokenCount: f.Tokens, UserCount: f.Users, RecentlyUsedTokenCount: f.Recent,
+			UnknownUseTokenCount: f.Unknown,
 		})
 	}
 	for _, u := range found.Largest {
@@ -46,10 +48,10 @@ func (s catalogService) GetFeatureImpact(ctx context.Context, r *patdv1.GetFeatu
 }
 
 func toUserImpact(u tokens.UserImpact) *patdv1.UserImpact {
-	out := &patdv1.UserImpact{User: u.User, TokenCount: u.Tokens, RecentlyUsedTokenCount: u.Recent, Features: u.Features}
+	out := &patdv1.UserImpact{User: u.User, TokenCount: u.Tokens, RecentlyUsedTokenCount: u.Recent, Features: u.Features, UnknownUseTokenCount: u.Unknown}
 	for _, t := range u.First {
 		out.Tokens = append(out.Tokens, &patdv1.TokenImpact{
-			TokenId: t.ID.String(), Name: t.Name, Features: t.Features, RecentlyUsed: t.Recent, LastUsedTime: wire.ToTime(t.LastUsed.Time),
+			TokenId: t.ID.String(), Name: t.Name, Features: t.Features, RecentlyUsed: t.Recent, UseUnknown: t.Unknown, LastUsedTime: wire.ToTime(t.LastUsed.Time),
 		})
 	}
 	return out

@@ -53,20 +53,46 @@ func featureImpact(c *cli.Command) *cobra.Command {
 		if asJSON {
 			return c.Message(found)
 		}
-		fmt.Fprintf(c.Stdout, "%d tokens of %d users would lose something; %d of them were used lately.\n\n",
-			found.GetTokenCount(), found.GetUserCount(), found.GetRecentlyUsedTokenCount())
+		fmt.Fprintf(c.Stdout, "%d tokens of %d users would lose something; %d of them were used lately with it%s.\n\n",
+			found.GetTokenCount(), found.GetUserCount(), found.GetRecentlyUsedTokenCount()-found.GetUnknownUseTokenCount(), mayHave(found))
 		var rows [][]string
 		for _, one := range found.GetFeatures() {
-			rows = append(rows, []string{one.GetFeature(), fmt.Sprint(one.GetTokenCount()), fmt.Sprint(one.GetUserCount()), fmt.Sprint(one.GetRecentlyUsedTokenCount())})
+			rows = append(rows, []string{one.GetFeature(), fmt.Sprint(one.GetTokenCount()), fmt.Sprint(one.GetUserCount()), used(one)})
 		}
 		if err := cli.Table(c.Stdout, []string{"FEATURE", "TOKENS", "USERS", "USED LATELY"}, rows); err != nil || len(found.GetUsers()) == 0 {
 			return err
 		}
 		rows = nil
 		for _, one := range found.GetUsers() {
-			rows = append(rows, []string{one.GetUser(), fmt.Sprint(one.GetTokenCount()), fmt.Sprint(one.GetRecentlyUsedTokenCount()), strings.Join(one.GetFeatures(), " ")})
+			rows = append(rows, []string{one.GetUser(), fmt.Sprint(one.GetTokenCount()), used(one), strings.Join(one.GetFeatures(), " ")})
 		}
 		fmt.Fprintln(c.Stdout)
 		return cli.Table(c.Stdout, []string{"USER", "TOKENS", "USED LATELY", "LOSES"}, rows)
 	})
+}
+
+// used is how many tokens were used lately, and of how many that is not known.
+func used(of interface {
+	GetRecentlyUsedTokenCount() int64
+	GetUnknownUseTokenCount() int64
+},
+) string {
+	if n := of.GetUnknownUseTokenCount(); n > 0 {
+		return fmt.Sprintf("%d (%d perhaps)", of.GetRecentlyUsedTokenCount(), n)
+	}
+	return fmt.Sprint(of.GetRecentlyUsedTokenCount())
+}
+
+// mayHave says of how many tokens it is not known whether they were used with what would be lost, and why.
+func mayHave(found *patdv1.GetFeatureImpactResponse) string {
+	n := found.GetUnknownUseTokenCount()
+	switch {
+	case n == 0:
+		return ""
+	case found.GetUseBasis() == patdv1.GetFeatureImpactResponse_TOKEN:
+		return fmt.Sprintf(", and %d more may have been: uses are recorded by scope since %s only, or their services did not say what they need",
+			n, found.GetScopeUsesSince().AsTime().Format(time.RFC3339))
+	default:
+		return fmt.Sprintf(", and %d more may have been: their services did not say what they need", n)
+	}
 }
