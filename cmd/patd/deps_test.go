@@ -123,7 +123,10 @@ func rooms() map[string]room {
 			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/tokens/refusal", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
-		"patd/cmd": {allowed: []string{""}},
+		// Programs that test libraries, in no binary: the runner knows patd as a stranger does, by its interfaces.
+		"patd/sdk":           {allowed: []string{"patd/tokens/secret"}, refused: noSQL},
+		"patd/sdk/go/driver": {allowed: append([]string{"patd/client"}, grpcStack...), refused: noSQL},
+		"patd/cmd":           {allowed: []string{""}},
 		"patd/cmd/patd/internal/cli": {
 			allowed: []string{"patd/internal/logpipe", "patd/tokens", "github.com/spf13", "google.golang.org/protobuf", "golang.org/x"}, refused: noSQL,
 		},
