@@ -149,7 +149,7 @@ func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (token
 		if err := ctx.Err(); err != nil {
 			return tokens.Held{}, fmt.Errorf("find out the features of a user: %w", err)
 		}
-		t, held, err := c.board(u, fresh, began)
+		t, held, err := c.board(ctx, u, fresh, began)
 		if t == nil {
 			return held, err
 		}

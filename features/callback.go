@@ -18,6 +18,7 @@ import (
 
 	"patd/features/signature"
 	"patd/internal/dialguard"
+	"patd/internal/tracecontext"
 	"patd/tokens"
 )
 
@@ -197,6 +198,7 @@ func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.He
 	r.Header.Set("Accept", "application/json")
 	r.Header.Set("User-Agent", "patd")
 	r.Header.Set(signature.Header, signature.Sign([]byte(c.key.Reveal()), body, c.config.Now()))
+	tracecontext.Inject(ctx, r.Header)
 	// Without a value it is not sent; it lets the transport retry on a new connection when the endpoint has closed the
 	// old one.
 	r.Header["Idempotency-Key"] = []string{}

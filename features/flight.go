@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"patd/internal/flight"
+	"patd/internal/tracecontext"
 	"patd/tokens"
 )
 
@@ -19,8 +20,9 @@ type question = flight.Flight[asked, tokens.Held]
 // asked is what a request is about, and when it was made.
 type asked struct {
 	user  tokens.User
-	kind  int    // of the call that needs it
-	start uint64 // on the clock of Cached; 0: not yet
+	kind  int                  // of the call that needs it
+	trace tracecontext.Context // of the first call that needs it
+	start uint64               // on the clock of Cached; 0: not yet
 	at    time.Time
 	sent  time.Time // when there was a place for it; zero: not yet
 }
@@ -51,7 +53,7 @@ func errCrowded() error {
 }
 
 // board returns a cached answer, or else a place on a flight.
-func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens.Held, error) {
+func (c *Cached) board(ctx context.Context, u tokens.User, fresh bool, began uint64) (*ticket, tokens.Held, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -60,7 +62,7 @@ func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens
 	if !fresh {
 		held, ok, refresh := c.recall(u.ID)
 		if refresh {
-			c.join(u, false, began)
+			c.join(tracecontext.Context{}, u, false, began) // no call waits for it
 		}
 		if ok {
 			return nil, held, nil
@@ -70,7 +72,7 @@ func (c *Cached) board(u tokens.User, fresh bool, began uint64) (*ticket, tokens
 	if waiting.Len() >= c.config.MaxWaiting>>kind(fresh) && !c.displace(waiting) {
 		return nil, tokens.Held{}, errCrowded()
 	}
-	t := c.join(u, fresh, began)
+	t := c.join(tracecontext.Of(ctx), u, fresh, began)
 	t.queue.waiters++
 	t.displaced = make(chan struct{})
 	t.at = waiting.PushBack(t)
@@ -106,7 +108,7 @@ func kind(fresh bool) int {
 
 // join returns the flight that a call may wait for, and starts one when there is none. A fresh call must not join one
 // that was under way when it began.
-func (c *Cached) join(u tokens.User, fresh bool, began uint64) *ticket {
+func (c *Cached) join(at tracecontext.Context, u tokens.User, fresh bool, began uint64) *ticket {
 	q := c.queues[u.ID]
 	if q == nil {
 		q = &queue{}
@@ -115,14 +117,14 @@ func (c *Cached) join(u tokens.User, fresh bool, began uint64) *ticket {
 	t := &ticket{queue: q}
 	switch {
 	case q.running == nil:
-		q.running = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh)})
+		q.running = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh), trace: at})
 		c.start(q)
 		t.question = q.running
 	case !fresh || q.running.Begun.start > began:
 		t.question = q.running
 	default:
 		if q.next == nil {
-			q.next = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh)})
+			q.next = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh), trace: at})
 		}
 		t.question = q.next
 	}
@@ -139,6 +141,9 @@ func (c *Cached) start(q *queue) {
 	c.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(c.base, c.config.Timeout)
 		defer cancel()
+		if f.Begun.trace.Valid() {
+			ctx = tracecontext.With(ctx, f.Begun.trace)
+		}
 		held, err := c.ask(ctx, f, slow)
 		c.land(q, f, held, err)
 	})

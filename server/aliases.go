@@ -16,6 +16,8 @@ type (
 	Figure = metrics.Figure
 	// Histogram is a distribution, for a Figure.
 	Histogram = metrics.Histogram
+	// Tracing makes a span for each call that its sampler chooses.
+	Tracing = call.Tracing
 	// ConnectionLimits bounds the connections of each listener.
 	ConnectionLimits = connection.Limits
 )

@@ -31,6 +31,8 @@ type Config struct {
 	Figures func() []metrics.Figure
 	// Logger gets one line per request. Nil: no log.
 	Logger *slog.Logger
+	// Tracing makes a span for each call that its sampler chooses. Nil: there are none.
+	Tracing *Tracing
 	// HTTPAddr and GRPCAddr are the listen addresses; port 0 is any free one.
 	HTTPAddr, GRPCAddr string
 	// MetricsAddr moves /metrics to its own listener. Empty: it is on the HTTP listener.

@@ -63,6 +63,7 @@ type Server struct {
 	http, metricsHTTP        *http.Server
 	front                    *rest.Front
 	githubKeys               *github.Keys // nil: its reports are not taken
+	registry                 *prometheus.Registry
 	secure                   bool
 	lingering                sync.WaitGroup // goroutines of streams
 	numbered                 connection.Numbered
@@ -173,6 +174,7 @@ func (s *Server) closeListeners() {
 // build makes the two gRPC servers and the handlers in front of them.
 func (s *Server) build(c Config) error {
 	m := metrics.New(c.Version)
+	s.registry = m.Registry
 	unknown := call.NewUnknownMemory(c.UnknownCallerMemory, m)
 	c.Connections.MaxAnonymous = min(c.Connections.MaxAnonymous, call.ConnectionsOf(c.UnknownCallerMemory))
 	s.gates(c, m, unknown)
@@ -185,6 +187,10 @@ func (s *Server) build(c Config) error {
 		return err
 	}
 	c.Service.LimitRefusals(bounds.Recordable)
+	tracing, err := call.NewTracing(c.Tracing, c.Now)
+	if err != nil {
+		return err
+	}
 	s.health = newHealthState(c.Ready, c.Logger)
 	s.health.details, s.health.parts = c.Details, c.Parts
 	draining, stop := context.WithCancel(context.Background())
@@ -193,7 +199,7 @@ func (s *Server) build(c Config) error {
 	network := call.New(call.Config{
 		Service: c.Service, SignIn: c.SignIn, Logger: c.Logger, Metrics: m, Limits: bounds, Codec: introspect.NewCodec(),
 		Unknown: unknown, Trusted: c.TrustedProxies, Timeout: c.RequestTimeout, Draining: draining,
-		Lingering: &s.lingering,
+		Lingering: &s.lingering, Tracing: tracing,
 	})
 	// The gate reads ahead for known callers, and speaks TLS.
 	s.grpc = newGRPC(network, keepaliveOf(c.Connections), grpc.ReadBufferSize(0))

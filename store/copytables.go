@@ -62,7 +62,7 @@ func copiedTables() []copiedTable {
 				"lease_us lease_num"},
 		{name: "webhook_deliveries", key: "webhook seq item",
 			columns: "webhook seq item id type subject data state create_us since_us next_us end_us attempts " +
-				"attempt_us duration_us status error"},
+				"attempt_us duration_us status error traceparent"},
 		{name: "bulk_revocations", key: "plan",
 			columns: "plan actor peer_ip reason count revoked begin_us work_us end_us"},
 		{name: "bulk_parts", key: "plan num", columns: "plan num ids"},
@@ -74,7 +74,7 @@ func copiedTables() []copiedTable {
 		{name: "idle_checks", key: "token_id",
 			columns: "token_id due_us unused_us announced_us announce_us resume_us"},
 		{name: "events", key: "seq",
-			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail writer",
+			columns:  "seq time_us actor action outcome user token_id service peer_ip reason detail writer traceparent",
 			sequence: "seq", counted: true},
 		{name: "released", key: "one", columns: "one seq before_us"},
 		{name: "changes", key: "seq", columns: "seq time_us token_id user service", sequence: "seq", counted: true},

@@ -5,23 +5,28 @@ import (
 	"math"
 	"net/netip"
 
+	"patd/internal/tracecontext"
 	"patd/store/internal/db"
 	"patd/tokens"
 )
 
 const insertEvent = `
-INSERT INTO events (seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail, writer)
-VALUES (NULL /* next events.seq */, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO events (seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail, writer, traceparent)
+VALUES (NULL /* next events.seq */, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 RETURNING seq`
 
 // record writes the events of a transaction and their entries in the change feed. It returns the position of the
 // last entry, 0 when there is none.
 func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) {
 	const op = "write an audit event"
+	parent := ""
+	if at := tracecontext.Of(t.ctx); at.Sampled {
+		parent = at.Parent()
+	}
 	for _, e := range events {
 		at, err := t.position(op, insertEvent, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
 			db.NullText(e.User), db.NullID(e.TokenID), db.NullText(e.Service), db.AddrBytes(e.PeerIP),
-			db.NullText(e.Reason), db.NullText(e.Detail), newestSchema)
+			db.NullText(e.Reason), db.NullText(e.Detail), newestSchema, db.NullText(parent))
 		if err != nil {
 			return 0, err
 		}
@@ -38,7 +43,7 @@ func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) 
 
 const (
 	eventColumns = `
-SELECT seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail FROM events`
+SELECT seq, time_us, actor, action, outcome, "user", token_id, service, peer_ip, reason, detail, traceparent FROM events`
 
 	// The three differ in what leads: the index of tokens, that of users, or the log itself.
 	selectEventsOfToken = eventColumns + `
@@ -85,16 +90,17 @@ func scanEvent(rows *sql.Rows) (tokens.Event, error) {
 		e                           tokens.Event
 		seq, us, outcome            int64
 		user, service, reason, text sql.NullString
+		parent                      sql.NullString
 		id                          sql.NullInt64
 		ip                          []byte
 	)
-	err := rows.Scan(&seq, &us, &e.Actor, &e.Action, &outcome, &user, &id, &service, &ip, &reason, &text)
+	err := rows.Scan(&seq, &us, &e.Actor, &e.Action, &outcome, &user, &id, &service, &ip, &reason, &text, &parent)
 	if err != nil {
 		return e, err
 	}
 	e.Seq, e.Time, e.Outcome = uint64(seq), db.Instant(us), tokens.Outcome(outcome)
 	e.User, e.Service, e.Reason, e.Detail = user.String, service.String, reason.String, text.String
-	e.TokenID = tokens.ID(id.Int64)
+	e.TokenID, e.TraceParent = tokens.ID(id.Int64), parent.String
 	e.PeerIP, _ = netip.AddrFromSlice(ip)
 	return e, nil
 }

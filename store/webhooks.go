@@ -156,7 +156,7 @@ func (t *tx) DeleteWebhook(num tokens.ID) error {
 }
 
 const deliveryColumns = `webhook, seq, item, id, type, subject, data, state, create_us, since_us, next_us, end_us,
-  attempts, attempt_us, duration_us, status, error`
+  attempts, attempt_us, duration_us, status, error, traceparent`
 
 // scanDelivery reads a row of deliveryColumns.
 func scanDelivery(scan func(...any) error) (tokens.WebhookDelivery, error) {
@@ -164,15 +164,16 @@ func scanDelivery(scan func(...any) error) (tokens.WebhookDelivery, error) {
 		d                                             tokens.WebhookDelivery
 		webhook, seq, state, createUS                 int64
 		id                                            []byte
-		data, wrong                                   sql.NullString
+		data, wrong, parent                           sql.NullString
 		sinceUS, nextUS, endUS, attemptUS, us, status sql.NullInt64
 	)
 	err := scan(&webhook, &seq, &d.Item, &id, &d.Type, &d.Subject, &data, &state, &createUS, &sinceUS, &nextUS, &endUS,
-		&d.Attempts, &attemptUS, &us, &status, &wrong)
+		&d.Attempts, &attemptUS, &us, &status, &wrong, &parent)
 	if err != nil {
 		return tokens.WebhookDelivery{}, err
 	}
 	d.Webhook, d.Seq, d.State = tokens.ID(webhook), uint64(seq), tokens.DeliveryState(state)
+	d.TraceParent = parent.String
 	copy(d.ID[:], id)
 	if data.Valid {
 		d.Data = []byte(data.String)
@@ -228,11 +229,12 @@ func (t *readTx) WebhookDeliveries(q tokens.WebhookDeliveryQuery) ([]tokens.Webh
 const (
 	// A delivery is due at once unless another of its subject is pending before it.
 	insertDelivery = `
-INSERT INTO webhook_deliveries (webhook, seq, item, id, type, subject, data, state, create_us, next_us)
+INSERT INTO webhook_deliveries (webhook, seq, item, id, type, subject, data, state, create_us, next_us,
+  traceparent)
 SELECT CAST(?1 AS BIGINT), CAST(?2 AS BIGINT), CAST(?3 AS BIGINT), CAST(?4 AS BLOB), CAST(?5 AS TEXT),
   CAST(?6 AS TEXT), CAST(?7 AS TEXT), 1, CAST(?8 AS BIGINT),
   CASE WHEN EXISTS (SELECT 1 FROM webhook_deliveries p WHERE p.webhook = ?1 AND p.subject = ?6 AND p.state = 1)
-    THEN NULL ELSE CAST(?9 AS BIGINT) END
+    THEN NULL ELSE CAST(?9 AS BIGINT) END, CAST(?10 AS TEXT)
 WHERE NOT EXISTS (SELECT 1 FROM webhook_deliveries p WHERE p.webhook = ?1 AND p.id = ?4)
 ON CONFLICT (webhook, seq, item) DO NOTHING`
 
@@ -255,7 +257,7 @@ func (t *tx) insertDelivery(d *tokens.WebhookDelivery) error {
 	}
 	return t.mustExec("insert a delivery", fmt.Errorf("delivery %x: %w", d.ID, tokens.ErrTaken), insertDelivery,
 		int64(d.Webhook), int64(d.Seq), d.Item, d.ID[:], d.Type, d.Subject, data, db.Micros(d.CreateTime),
-		db.Micros(d.NextTime))
+		db.Micros(d.NextTime), db.NullText(d.TraceParent))
 }
 
 // InsertDelivery implements tokens.WebhookWriter.

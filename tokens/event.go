@@ -115,6 +115,9 @@ type Event struct {
 	Outcome Outcome
 	Reason  string // stable reason of a refusal
 	Detail  string // what changed, in names; never a secret
+	// TraceParent is where in a trace the change was made, as W3C Trace Context writes it; empty: in none that is sampled.
+	// The store writes and reads it; what a caller sets is ignored.
+	TraceParent string
 	// Narrows says that an update only takes away scopes, features or lifetime. It is not stored.
 	Narrows bool
 }

@@ -111,6 +111,8 @@ type WebhookDelivery struct {
 	// Subject orders: a delivery waits until those before it with the same webhook and subject have ended. It is
 	// "token:ID", "user:ID", "service:NAME" and the like.
 	Subject string
+	// TraceParent is that of the event; empty: it has none.
+	TraceParent string
 	// Data holds what is to be sent but may change before it is, in the form that the sender gave it; nil: nothing.
 	Data       []byte
 	State      DeliveryState

@@ -54,6 +54,9 @@ var grpcStack = []string{
 // standardWebhooks signs what is sent to webhooks.
 const standardWebhooks = "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
+// otelAPI makes spans. Only internal/telemetry has the SDK, which sends them.
+const otelAPI = "go.opentelemetry.io/otel"
+
 // rooms is the rule of the picture in docs/architecture.md. A package that stands in none of them fails the test: give it a room. A folder in a
 // room may have stricter rules of its own.
 func rooms() map[string]room {
@@ -66,12 +69,12 @@ func rooms() map[string]room {
 			refused: []string{"database/sql", "net/http"},
 		},
 		"patd/gen":   {allowed: grpcStack, refused: noSQL},
-		"patd/store": {allowed: []string{"patd/tokens", "patd/store", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x"}},
+		"patd/store": {allowed: []string{"patd/tokens", "patd/store", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "patd/internal/tracecontext", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x"}},
 		"patd/features": {
-			allowed: []string{"patd/tokens", "patd/features", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
+			allowed: []string{"patd/tokens", "patd/features", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/internal/tracecontext", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/go-sql-driver/mysql", "golang.org/x"},
 		},
 		"patd/server": {
-			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", standardWebhooks, "golang.org/x"}, grpcStack...),
+			allowed: append([]string{"patd/server", "patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/internal/tracecontext", "patd/tokens", "patd/gen", otelAPI, "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4", "github.com/envoyproxy/go-control-plane/envoy", standardWebhooks, "golang.org/x"}, grpcStack...),
 			refused: noSQL,
 		},
 		"patd/store/cache": {
@@ -84,7 +87,7 @@ func rooms() map[string]room {
 		"patd/store/feed":                  {allowed: []string{"patd/tokens"}, refused: noSQL},
 		"patd/store/internal/reserve":      {allowed: []string{"patd/internal/durable"}, refused: noSQL},
 		"patd/store/internal/db": {allowed: []string{
-			"patd/tokens", "patd/internal/durable", "patd/internal/loopback",
+			"patd/tokens", "patd/internal/durable", "patd/internal/loopback", "patd/internal/tracecontext",
 			"modernc.org/sqlite", "github.com/jackc/pgx/v5", "golang.org/x",
 		}},
 		"patd/store/usage":        {allowed: []string{"patd/tokens"}, refused: noSQL},
@@ -110,7 +113,7 @@ func rooms() map[string]room {
 		"patd/server/internal/apidoc":     inServer("call"), // a program of go generate, in no binary
 		"patd/server/signin":              {allowed: []string{"patd/internal/flight", "patd/internal/loopback", "patd/tokens", "github.com/go-jose/go-jose/v4"}, refused: noSQL},
 		"patd/server/webhook": {
-			allowed: []string{"patd/internal/dialguard", "patd/internal/loopback", "patd/tokens", "golang.org/x", standardWebhooks}, refused: noSQL,
+			allowed: []string{"patd/internal/dialguard", "patd/internal/loopback", "patd/internal/tracecontext", "patd/tokens", "golang.org/x", standardWebhooks}, refused: noSQL,
 		},
 		"patd/internal/bearer":     {},
 		"patd/internal/dialguard":  {allowed: []string{"patd/internal/loopback"}, refused: noSQL},
@@ -119,6 +122,10 @@ func rooms() map[string]room {
 		"patd/internal/logpipe":    {},
 		"patd/internal/loopback":   {},
 		"patd/internal/secretfile": {},
+		"patd/internal/telemetry": {
+			allowed: []string{"patd/internal/tracecontext", otelAPI, "go.opentelemetry.io/contrib/bridges/prometheus", "github.com/prometheus"}, refused: noSQL,
+		},
+		"patd/internal/tracecontext": {},
 		"patd/client": {
 			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/tokens/refusal", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
@@ -143,8 +150,8 @@ func rooms() map[string]room {
 // inServer is the room of a package inside the server: what the server may import of others, and of its own only the named ones.
 func inServer(rooms ...string) room {
 	allowed := append([]string{
-		"patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/server/signin",
-		"patd/tokens", "patd/gen", "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4",
+		"patd/internal/bearer", "patd/internal/dialguard", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/internal/tracecontext", "patd/server/signin",
+		"patd/tokens", "patd/gen", otelAPI, "github.com/prometheus", "github.com/coreos/go-oidc/v3", "github.com/go-jose/go-jose/v4",
 		"github.com/envoyproxy/go-control-plane/envoy", "golang.org/x",
 	}, grpcStack...)
 	for _, r := range rooms {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/go-logr/logr"
+	"go.opentelemetry.io/otel"
 	"google.golang.org/grpc/grpclog"
 
 	"patd/cmd/patd/internal/cli"
@@ -25,6 +27,8 @@ func (l *libraryLog) install() {
 	grpclog.SetLoggerV2(l)
 	log.SetFlags(0)
 	log.SetOutput(l)
+	otel.SetErrorHandler(&telemetryFaults{log: l})
+	otel.SetLogger(logr.Discard()) // it repeats values of variables that it cannot read
 }
 
 func (l *libraryLog) to(log *slog.Logger) { l.log.Store(log) }

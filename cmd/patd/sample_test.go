@@ -42,6 +42,7 @@ func sample(t *testing.T) string {
 		{"Rate limits", s.Rates.Flags},
 		{"Reports of leaked tokens (docs/leaks.md)", s.Leaks.Flags},
 		{"Webhooks (docs/webhooks.md)", s.Webhooks.Flags},
+		{"Traces (docs/traces.md)", s.TraceFlags},
 		{"Log", func(f *pflag.FlagSet) { s.LogFlags(f, "info", "json") }},
 		{"For the commands that call a running server: token, user, service list, …", remote.ConnectionFlags},
 	}

@@ -79,6 +79,11 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	if err != nil {
 		return err
 	}
+	seen, err := openTelemetry(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer closeTelemetry(seen, log)
 	o, err := storeadmin.Open(ctx, c, s, log)
 	if err != nil {
 		return err
@@ -119,7 +124,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
 		DrainDelay: time.Duration(s.DrainDelay), UnknownCallerMemory: int64(s.UnknownCallerMemory), Connections: s.Connections.Limits(),
 		Version: version(), StoreKind: map[bool]string{true: "PostgreSQL", false: "SQLite"}[o.Place.Remote()], AcceptBasic: s.Bearer.Accept.Basic(), AcceptAPIKey: s.Bearer.Accept.APIKey(),
-		GitHubLeaks: s.Leaks.Server(),
+		GitHubLeaks: s.Leaks.Server(), Tracing: tracingOf(seen, s.TraceUserIDs),
 	}
 	if config.Page, err = s.Page.Server(users); err != nil {
 		return err
@@ -153,6 +158,10 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	if err != nil {
 		return err
 	}
+	defer closeTelemetry(seen, log) // before what the metrics are read from is closed
+	if err := seen.Send(ctx, srv.Registry()); err != nil {
+		return stillborn(srv, err)
+	}
 	return runServer(ctx, c, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
 		var g sync.WaitGroup
 		g.Go(func() { ends.watch(ctx) })
@@ -185,9 +194,7 @@ func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service 
 	defer stop()
 	if ready != nil {
 		if err := ready(srv, service); err != nil {
-			ended, end := context.WithCancel(ctx)
-			end() // Serve closes what New opened
-			return errors.Join(err, srv.Serve(ended))
+			return stillborn(srv, err)
 		}
 	}
 	c.Announce.Info("ready", "rest", srv.Issuer(), "grpc", srv.GRPCAddr())
@@ -198,6 +205,13 @@ func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service 
 		following.Wait()
 	}()
 	return srv.Serve(ctx)
+}
+
+// stillborn closes what New has opened, and returns the error for which the server does not serve.
+func stillborn(srv *server.Server, err error) error {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	return errors.Join(err, srv.Serve(ended))
 }
 
 // certificate reads the pair of files for TLS; nil: plain text.

@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"patd/internal/tracecontext"
 	"patd/tokens"
 )
 
@@ -116,7 +117,7 @@ func (w *worker) attempt(d tokens.WebhookDelivery, secrets []tokens.Secret) {
 	w.attempts.Go(func() {
 		out := Outcome{Failure: FailureConfig}
 		if err == nil {
-			out = w.send(s, d.ID.String(), text, secrets)
+			out = w.send(s, d, text, secrets)
 		}
 		if w.ctx.Err() != nil && !out.Accepted() {
 			return // this server ended it
@@ -129,14 +130,18 @@ func (w *worker) attempt(d tokens.WebhookDelivery, secrets []tokens.Secret) {
 }
 
 // send makes an attempt. A panic is a failure of this one.
-func (w *worker) send(s sender, id string, text []byte, secrets []tokens.Secret) (out Outcome) {
+func (w *worker) send(s sender, d tokens.WebhookDelivery, text []byte, secrets []tokens.Secret) (out Outcome) {
+	id, ctx := d.ID.String(), w.ctx
+	if parent := tracecontext.Parse(d.TraceParent); parent.Valid() {
+		ctx = tracecontext.With(ctx, parent)
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			w.Logger.Error("a panic while a message was sent to a webhook", "message", id, "stack", string(debug.Stack()))
 			out = Outcome{Failure: FailureConfig}
 		}
 	}()
-	return s.Send(w.ctx, id, text, secrets...)
+	return s.Send(ctx, id, text, secrets...)
 }
 
 // bodyOf returns the body of a delivery. That of a test is made here.

@@ -139,6 +139,7 @@ func (w *worker) delivery(tx tokens.ReadTx, e tokens.Event) (tokens.WebhookDeliv
 	return tokens.WebhookDelivery{
 		Webhook: w.webhook.Num, Seq: e.Seq, ID: tokens.NewDeliveryID(w.webhook.Num, e, 0), Type: m.Facts.Type,
 		Subject: m.Subject, Data: m.Body, State: tokens.DeliveryPending, CreateTime: now, NextTime: now,
+		TraceParent: e.TraceParent,
 	}, true, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"patd/internal/dialguard"
+	"patd/internal/tracecontext"
 	"patd/tokens"
 )
 
@@ -117,7 +118,7 @@ func NewSender(c SenderConfig) (*Sender, error) {
 // Close closes the idle connections.
 func (s *Sender) Close() { s.client.CloseIdleConnections() }
 
-// Send makes one attempt to deliver a message, signed with each of the secrets.
+// Send makes one attempt to deliver a message, signed with each of the secrets. The endpoint gets the trace of ctx.
 func (s *Sender) Send(ctx context.Context, id string, body []byte, secrets ...tokens.Secret) Outcome {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -135,6 +136,7 @@ func (s *Sender) Send(ctx context.Context, id string, body []byte, secrets ...to
 	r.Header.Set(standardwebhooks.HeaderWebhookID, id)
 	r.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(at.Unix(), 10))
 	r.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)
+	tracecontext.Inject(ctx, r.Header)
 	answer, err := s.client.Do(r)
 	if err != nil {
 		return Outcome{Failure: failureOf(ctx, err)}

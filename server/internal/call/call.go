@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"patd/internal/tracecontext"
 	"patd/server/internal/connection"
 	"patd/server/internal/metrics"
 	"patd/tokens"
@@ -58,6 +59,11 @@ type Call struct {
 	identified    bool                   // the credentials were checked, and are good or absent
 	Connection    *connection.Connection // nil: unknown
 	Late          lateDeadline
+	// span is the call's, if tracing is on and the call is sampled, and parent the traceparent of its caller; empty: none.
+	// tracked says that this is decided.
+	span    *callSpan
+	parent  string
+	tracked bool
 }
 
 var _ context.Context = (*Call)(nil)
@@ -66,8 +72,13 @@ type callKey struct{}
 
 // Value returns the call itself, or a value of the transport's context.
 func (c *Call) Value(key any) any {
-	if _, ok := key.(callKey); ok {
+	switch key.(type) {
+	case callKey:
 		return c
+	case tracecontext.Key:
+		if c.span != nil || c.parent != "" {
+			return c.position()
+		}
 	}
 	if bounded := c.Late.made(); bounded != nil {
 		return bounded.Value(key) // so that contexts derived from this one find their parent
@@ -224,6 +235,7 @@ func (c *Chain) Begin(begun *Call, ctx context.Context, m *Method) { //nolint:re
 	if !m.Open {
 		begun.Credentials = begun.Headers("authorization")
 	}
+	c.trace(begun)
 }
 
 // client returns the client address of a call that arrived from peer. It reads the header only if the header can count.

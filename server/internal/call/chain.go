@@ -63,6 +63,7 @@ type Chain struct {
 	Methods map[string]*Method // by full name; methods without a row in the table of rights are not in it
 	Trusted Trusted
 	Timeout time.Duration
+	Tracing *Tracing // nil: off
 	// Draining ends when the server begins to stop.
 	Draining context.Context
 	// Lingering counts the goroutines of streams, which may outlive their handlers briefly. Serve waits for them.
@@ -73,7 +74,7 @@ type Chain struct {
 	expiries      *expiries
 }
 
-// Config configures a chain. All fields are required but SignIn, which may be nil.
+// Config configures a chain. All fields are required but SignIn and Tracing, which may be nil.
 type Config struct {
 	Service   *tokens.Service
 	SignIn    Verifier
@@ -86,6 +87,7 @@ type Config struct {
 	Timeout   time.Duration
 	Draining  context.Context
 	Lingering *sync.WaitGroup
+	Tracing   *Tracing
 }
 
 // New makes the chain of the network listeners.
@@ -93,7 +95,7 @@ func New(c Config) *Chain {
 	return &Chain{
 		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
 		codec: c.Codec, Unknown: c.Unknown, Methods: methodsOf(Rights()), Trusted: c.Trusted,
-		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering, expiries: &expiries{},
+		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering, Tracing: c.Tracing, expiries: &expiries{},
 	}
 }
 

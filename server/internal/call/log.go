@@ -34,9 +34,12 @@ func PanicText(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// Log writes the log line of a call. Probes and successful introspections are logged at debug level only: there is an
+// Log writes the log line of a call, and ends its span. Probes and successful introspections are logged at debug level only: there is an
 // introspection for each request to the company's APIs, and the metrics count them.
 func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
+	if done.span != nil {
+		c.EndSpan(done, code)
+	}
 	level := slog.LevelInfo
 	switch {
 	case code == codes.Internal:

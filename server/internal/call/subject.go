@@ -26,6 +26,9 @@ func (c *Call) Explain(err error) *tokens.Error {
 
 // about sets the token that a call acts on, from its request or its response.
 func (c *Call) about(message any) {
+	if named, ok := message.(interface{ GetUser() string }); ok && c.span != nil && named.GetUser() != "me" {
+		c.TraceUser(named.GetUser())
+	}
 	if c.Subject == 0 {
 		c.Subject = subjectOf(message)
 	}

@@ -46,6 +46,7 @@ func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.Reached = true
 	begun := &call.Call{Context: ctx, Method: f.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
 	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	f.TraceDirect(begun, r.Header)
 	defer func() {
 		if v := recover(); v != nil {
 			f.LogPanic(begun, v)

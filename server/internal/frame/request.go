@@ -109,6 +109,7 @@ func (q *Request) perform(method string, caller tokens.Actor, req any, do func(c
 		Context: q.R.Context(), Method: q.method(method), Peer: q.Peer, Actor: caller, ID: q.exchange.RequestID, Connection: q.connection,
 	}
 	begun.Actor.Peer = q.Peer
+	q.Frame.Chain.TraceDirect(begun, q.R.Header)
 	return q.Frame.Chain.Perform(begun, req, do)
 }
 

@@ -69,6 +69,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.Reached = true
 	begun := &call.Call{Context: ctx, Method: e.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
 	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	e.TraceDirect(begun, r.Header)
 	defer func() {
 		if v := recover(); v != nil {
 			e.LogPanic(begun, v)

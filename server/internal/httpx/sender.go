@@ -55,6 +55,7 @@ func (s Senders) Identify(r *http.Request, x *Exchange) *status.Status {
 		return nil
 	}
 	x.Reached = true
+	s.Chain.TraceDirect(c, r.Header)
 	return status.Convert(s.Chain.End(c, start, nil, err))
 }
 

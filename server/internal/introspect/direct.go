@@ -215,6 +215,7 @@ func (d *Direct) begin(w http.ResponseWriter, r *http.Request, c *call.Call, ful
 	c.Peer.IP, c.Connection = d.senders.Client(r), connection.Of(r.Context())
 	c.Actor.Peer = c.Peer
 	c.Late.Timeout = chain.Timeout
+	chain.TraceDirect(c, r.Header)
 	h := w.Header()
 	h["X-Request-Id"], h["Cache-Control"], h["X-Content-Type-Options"] = []string{c.ID}, d.noStore, d.noSniff
 }

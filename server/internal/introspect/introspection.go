@@ -89,6 +89,7 @@ func (s *Service) answer(c *hotCall) (err error) {
 	}
 	err = s.service.IntrospectInto(&c.Call, &c.Actor, &in, &c.Introspection)
 	c.Decision, c.Subject = c.Introspection.Decision, c.Introspection.SubjectID()
+	c.TraceUser(c.Introspection.Token.User)
 	return err
 }
 

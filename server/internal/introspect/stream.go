@@ -171,6 +171,7 @@ func (a *answering) Serve() {
 func (a *answering) answer(i *item) {
 	i.Actor, i.Cause, i.Reason, i.Subject = *a.actor.Load(), nil, "", 0
 	i.answer = streamAnswer{id: i.question.id}
+	a.service.chain.TraceItem(&i.Call, a.caller)
 	err := a.decide(i)
 	if !a.sending.TryLock() {
 		a.sending.Lock()
@@ -187,6 +188,7 @@ func (a *answering) answer(i *item) {
 		a.service.chain.Log(&i.Call, code, -1)
 	} else {
 		i.answer.answer = &i.in
+		a.service.chain.EndItem(&i.Call, &i.in)
 	}
 	a.service.chain.Metrics.Streamed.Count(code)
 	_ = a.stream.SendMsg(&i.answer) // a failure means that the stream is over, which attend notices

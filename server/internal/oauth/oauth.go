@@ -82,6 +82,7 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begun := &call.Call{Context: ctx, Method: e.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
 	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
 	c := &oauthCall{Call: begun, header: w.Header()}
+	ctx = e.TraceHTTP(ctx, begun, r.Header)
 	defer func() {
 		if v := recover(); v != nil {
 			e.LogPanic(begun, v)

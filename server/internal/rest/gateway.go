@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/tracecontext"
 	"patd/server/internal/call"
 	"patd/server/internal/connection"
 	"patd/server/internal/fault"
@@ -132,6 +133,10 @@ func incomingHeader(key string) (string, bool) {
 		return call.KeyIfNoneMatch, true
 	case "If-Unmodified-Since":
 		return call.KeyIfUnmodifiedSince, true
+	case "Traceparent":
+		return tracecontext.HeaderParent, true
+	case "Tracestate":
+		return tracecontext.HeaderState, true
 	default:
 		return "", false
 	}

@@ -79,6 +79,7 @@ func (e *Endpoints) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Credentials: r.Header["Authorization"], Connection: connection.Of(ctx),
 	}
 	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	e.TraceDirect(begun, r.Header)
 	defer func() {
 		if v := recover(); v != nil {
 			e.LogPanic(begun, v)

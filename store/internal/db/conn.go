@@ -7,7 +7,10 @@ import (
 	"errors"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"patd/internal/tracecontext"
 )
 
 // Conn is a connection and its prepared statements, used by one goroutine at a time.
@@ -58,6 +61,10 @@ func (c *Conn) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 func (c *Conn) Exec(ctx context.Context, query string, args ...any) (r sql.Result, err error) {
 	within, cancel := c.bound(ctx)
 	defer cancel()
+	if comment := c.comment(ctx); comment != "" {
+		r, err = c.raw.ExecContext(within, c.dialect.form(query)+comment, once(args)...)
+		return r, c.note(ctx, err)
+	}
 	st, err := c.stmt(within, query)
 	if err == nil {
 		r, err = st.ExecContext(within, args...)
@@ -79,11 +86,7 @@ func (c *Conn) ExecAll(ctx context.Context, statements []string) error {
 func (c *Conn) Each(ctx context.Context, query string, f func(*sql.Rows) error, args ...any) error {
 	within, cancel := c.bound(ctx)
 	defer cancel()
-	st, err := c.stmt(within, query)
-	if err != nil {
-		return c.note(ctx, err)
-	}
-	rows, err := st.QueryContext(within, args...)
+	rows, err := c.query(within, query, args)
 	if err != nil {
 		return c.note(ctx, err)
 	}
@@ -95,6 +98,35 @@ func (c *Conn) Each(ctx context.Context, query string, f func(*sql.Rows) error, 
 	}
 	return c.note(ctx, rows.Err())
 }
+
+// query runs a statement that returns rows.
+func (c *Conn) query(ctx context.Context, query string, args []any) (*sql.Rows, error) {
+	if comment := c.comment(ctx); comment != "" {
+		return c.raw.QueryContext(ctx, c.dialect.form(query)+comment, once(args)...)
+	}
+	st, err := c.stmt(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(ctx, args...)
+}
+
+// comment returns the comment by which PostgreSQL's log and its views show the trace that a statement belongs to, as
+// sqlcommenter writes it; empty: the call is not sampled. A statement with a comment is prepared for one use: each has
+// another text.
+func (c *Conn) comment(ctx context.Context) string {
+	if !c.dialect.Remote {
+		return ""
+	}
+	at := tracecontext.Of(ctx)
+	if !at.Sampled {
+		return ""
+	}
+	return ` /*traceparent='` + at.Parent() + `'*/`
+}
+
+// once puts in front of a statement's arguments that it is not to be kept prepared.
+func once(args []any) []any { return append([]any{pgx.QueryExecModeDescribeExec}, args...) }
 
 // One scans the only row of a query; sql.ErrNoRows when there is none.
 func (c *Conn) One(ctx context.Context, query string, dest []any, args ...any) error {

@@ -60,6 +60,9 @@ type Settings struct {
 	// HandoffTTL is how long the code of a hand-off is good; 0: a minute. It is no flag.
 	HandoffTTL time.Duration
 
+	// TraceUserIDs lets spans have the ids of users.
+	TraceUserIDs bool
+
 	logLevel, logFormat string
 }
 
@@ -95,6 +98,7 @@ func (s *Settings) servingFlags(f *pflag.FlagSet, tls, source func(*pflag.FlagSe
 	cli.Grouped(f, "Rate limit", s.Rates.Flags)
 	cli.Grouped(f, "Leak", s.Leaks.Flags)
 	cli.Grouped(f, "Webhook", s.Webhooks.Flags)
+	cli.Grouped(f, "Trace", s.TraceFlags)
 }
 
 // StoreFlags adds the flags for the place of the store and its key.
@@ -186,6 +190,11 @@ func (s *Settings) PolicyFlags(f *pflag.FlagSet) {
 func (s *Settings) LogFlags(f *pflag.FlagSet, level, format string) {
 	f.StringVar(&s.logLevel, "log-level", level, "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", format, "json or text")
+}
+
+// TraceFlags adds the flag that the OTEL_… variables of the OpenTelemetry SDK have no name for.
+func (s *Settings) TraceFlags(f *pflag.FlagSet) {
+	f.BoolVar(&s.TraceUserIDs, "trace-user-ids", false, "name users by their id in traces, which the OTEL_… variables turn on")
 }
 
 // Policy checks the lifetimes against each other.
