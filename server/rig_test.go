@@ -298,7 +298,10 @@ type gate struct {
 	seen []tokens.Usage // what was noted to be written behind
 }
 
-var _ tokens.Store = (*gate)(nil)
+var (
+	_ tokens.Store  = (*gate)(nil)
+	_ tokens.Memory = (*gate)(nil)
+)
 
 func (g *gate) set(hook func(op string) error) {
 	g.mu.Lock()
@@ -338,6 +341,38 @@ func (g *gate) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceC
 		return tokens.ServiceCredential{}, err
 	}
 	return g.Store.LookupService(ctx, id)
+}
+
+// memory is the store as it reads from memory; nil: it does not, or lookups are not left to it.
+func (g *gate) memory() tokens.Memory {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.hook != nil || g.park != nil {
+		return nil
+	}
+	m, _ := g.Store.(tokens.Memory)
+	return m
+}
+
+func (g *gate) Recall(now time.Time, id tokens.ID) (tokens.Credential, bool) {
+	if m := g.memory(); m != nil {
+		return m.Recall(now, id)
+	}
+	return tokens.Credential{}, false
+}
+
+func (g *gate) RecallService(now time.Time, id tokens.ID) *tokens.ServiceCredential {
+	if m := g.memory(); m != nil {
+		return m.RecallService(now, id)
+	}
+	return nil
+}
+
+func (g *gate) ServiceMark(now time.Time) uint64 {
+	if m := g.memory(); m != nil {
+		return m.ServiceMark(now)
+	}
+	return 0
 }
 
 func (g *gate) FlushUses(ctx context.Context) error {

@@ -72,7 +72,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 				return !r.Stats().Following
 			})
 			r.WantActive(t, "nothing is received from the store", false)
-			if r.ServiceMark() != 0 {
+			if r.ServiceMark(c.now()) != 0 {
 				t.Error("the cache claims to know that no service has changed")
 			}
 			if err := r.Ready(t.Context()); reason(err) != "STORE_UNAVAILABLE" {

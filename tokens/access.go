@@ -34,9 +34,10 @@ func (s *Service) Authenticate(ctx context.Context, text Secret, peer Peer) (Act
 }
 
 func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID) (Actor, error) {
-	mark := s.serviceMark()
+	at := s.moment()
+	mark := s.serviceMark(&at)
 	var p presentedService
-	err := s.presentService(ctx, secret, id, s.Now(), &p)
+	err := s.presentService(ctx, secret, id, &at, &p)
 	if errors.Is(err, ErrNotFound) {
 		return Actor{}, because(secretInvalid(CodeUnauthenticated), ErrUnknownCredential)
 	}
@@ -59,7 +60,7 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 
 // presentedService is the result of matching a secret against those of a service.
 type presentedService struct {
-	cred    ServiceCredential
+	cred    *ServiceCredential // which others may share
 	matched bool
 	secret  StoredSecret // the one that matched
 	live    bool         // the service is active and accepts the secret
@@ -67,20 +68,26 @@ type presentedService struct {
 
 // presentService looks up the service that a secret belongs to. It returns ErrNotFound for an unknown id; the API
 // caller gets the same answer to that as to a wrong secret. A digest under a retiring key is replaced.
-func (s *Service) presentService(ctx context.Context, text Secret, id ID, now time.Time, p *presentedService) (err error) {
+func (s *Service) presentService(ctx context.Context, text Secret, id ID, at *moment, p *presentedService) error {
 	keys := s.keys.Get()
-	p.cred, err = s.store.LookupService(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
+	if s.memory != nil {
+		p.cred = s.memory.RecallService(at.clock, id)
 	}
-	if err != nil {
-		return err
+	if p.cred == nil {
+		c, err := s.store.LookupService(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
+		}
+		if err != nil {
+			return err
+		}
+		p.cred = &c
 	}
 	for _, st := range [...]*StoredSecret{&p.cred.Secret, p.cred.Previous} {
 		if st == nil {
 			continue
 		}
-		live := p.cred.Service.accepts(st.Serial, now)
+		live := p.cred.Service.accepts(st.Serial, at.now)
 		ok, err := s.matches(keys, text, st.Hash, live)
 		if err != nil {
 			return err
@@ -99,17 +106,17 @@ func (s *Service) presentService(ctx context.Context, text Secret, id ID, now ti
 }
 
 // serviceMark is the store's mark of services; 0: it has none.
-func (s *Service) serviceMark() uint64 {
-	if s.marker == nil {
+func (s *Service) serviceMark(at *moment) uint64 {
+	if s.memory == nil {
 		return 0
 	}
-	return s.marker.ServiceMark()
+	return s.memory.ServiceMark(at.clock)
 }
 
 // unchanged reports whether a service surely has the access that it had when its record was read last, without reading
 // it again.
-func (s *Service) unchanged(a *Actor) bool {
-	return a.mark != 0 && a.mark == s.serviceMark() && (a.ExpireTime.IsZero() || s.Now().Before(a.ExpireTime))
+func (s *Service) unchanged(a *Actor, at *moment) bool {
+	return a.mark != 0 && a.mark == s.serviceMark(at) && (a.ExpireTime.IsZero() || at.now.Before(a.ExpireTime))
 }
 
 // Recheck reads again what an authenticated service may do, for calls that last long. A caller that is no longer
@@ -119,10 +126,11 @@ func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 	if a.Kind != ServiceActor {
 		return Actor{}, unauthenticated("the credential is no longer valid")
 	}
-	if s.unchanged(&a) {
+	at := s.moment()
+	if s.unchanged(&a, &at) {
 		return a, nil
 	}
-	mark := s.serviceMark()
+	mark := s.serviceMark(&at)
 	c, err := s.store.LookupService(ctx, a.TokenID)
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
@@ -137,7 +145,8 @@ func (s *Service) Recheck(ctx context.Context, a Actor) (Actor, error) {
 
 func (s *Service) authenticateToken(ctx context.Context, secret Secret, id ID, peer Peer) (Actor, error) {
 	p := presented{from: presenter{ip: peer.IP}}
-	if err := s.present(ctx, secret, id, &p); err != nil {
+	at := s.moment()
+	if err := s.present(ctx, secret, id, &at, &p); err != nil {
 		return Actor{}, err
 	}
 	// The owner's own call to patd is for no audience, and needs no scope.
@@ -169,17 +178,24 @@ type presented struct {
 
 // present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero but for from.
 // An unknown id and a wrong secret get the same result at the same cost. A digest under a retiring key is replaced.
-func (s *Service) present(ctx context.Context, text Secret, id ID, p *presented) (err error) {
+func (s *Service) present(ctx context.Context, text Secret, id ID, at *moment, p *presented) (err error) {
 	keys := s.keys.Get()
-	p.now = s.Now()
-	p.cred, err = s.store.Lookup(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
-		p.cred = Credential{}
-		return nil
+	p.now = at.now
+	known := false
+	if s.memory != nil {
+		p.cred, known = s.memory.Recall(at.clock, id)
 	}
-	if err != nil {
-		return err
+	if !known {
+		at.past = true
+		p.cred, err = s.store.Lookup(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			_, _ = keys.Match(text, Hash{Key: keys.Current()}) // the cost of a wrong secret
+			p.cred = Credential{}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 	live := status(p.cred.Token.Revocation, p.cred.Token.ExpireTime, p.now) == StateActive
 	for i := range p.cred.Secrets {

@@ -11,8 +11,8 @@ import (
 // presentAccess looks up an access token and then its personal access token, and fills in p, which must be zero. Each
 // read is at least as new as the call, so that whatever ended the personal access token has ended this one too. A wrong
 // secret and an unknown id get the same answer at the same cost, before anything else is read.
-func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, p *presented) error {
-	p.now = s.Now()
+func (s *Service) presentAccess(ctx context.Context, secret Secret, id ID, now time.Time, p *presented) error {
+	p.now = now
 	a, err := s.knownAccess(ctx, secret, id, p.now)
 	if errors.Is(err, ErrNotFound) {
 		return nil

@@ -106,7 +106,8 @@ func (s *Service) subject(ctx context.Context, text Secret, peer Peer) (presente
 		return presented{}, secretInvalid(CodeInvalid)
 	}
 	p := presented{from: presenter{ip: peer.IP}}
-	if err := s.present(ctx, text, id, &p); err != nil {
+	at := s.moment()
+	if err := s.present(ctx, text, id, &at, &p); err != nil {
 		return presented{}, err
 	}
 	return p, s.subjectActive(&p, peer)

@@ -19,12 +19,10 @@ func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) 
 // IntrospectInto is Introspect that copies nothing: it replaces out by the result. After an error out is zero.
 func (s *Service) IntrospectInto(ctx context.Context, a *Actor, r *IntrospectRequest, out *Introspection) error {
 	*out = Introspection{}
-	first, err := s.introspect(ctx, a, r, s.nameOf(r.Secret), out)
+	at := s.moment()
+	err := s.introspect(ctx, a, r, s.nameOf(r.Secret), &at, out)
 	if err == nil {
-		if first != 0 {
-			s.recordFirstUse(ctx, a, first, out)
-		}
-		err = s.callerStands(ctx, a)
+		err = s.callerStands(ctx, a, &at)
 	}
 	if err != nil {
 		*out = Introspection{}
@@ -32,10 +30,16 @@ func (s *Service) IntrospectInto(ctx context.Context, a *Actor, r *IntrospectReq
 	return err
 }
 
-// callerStands refuses a service that has ended since it was authenticated. It is called after the decision, which may
-// have taken long, and before the decision is returned.
-func (s *Service) callerStands(ctx context.Context, a *Actor) error {
-	if a.Kind != ServiceActor || s.unchanged(a) {
+// callerStands refuses a service that has ended since it was authenticated. It is called after the decision, which was
+// made at a moment and may have taken long since, and before the decision is returned.
+func (s *Service) callerStands(ctx context.Context, a *Actor, at *moment) error {
+	if a.Kind != ServiceActor {
+		return nil
+	}
+	if at.past {
+		*at = s.moment()
+	}
+	if s.unchanged(a, at) {
 		return nil
 	}
 	c, err := s.store.LookupService(ctx, a.TokenID)
@@ -51,16 +55,19 @@ func (s *Service) callerStands(ctx context.Context, a *Actor) error {
 }
 
 // introspect is Introspect of a parsed secret. It fills in out, which must be zero, and copies no record more than
-// once. After an error out is undefined. first is the serial of the secret whose first use is to be recorded; 0: none.
-func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, out *Introspection) (first int64, err error) {
+// once. After an error out is undefined. It decides at a moment that has just been read, and notes there if it may have
+// taken long.
+func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, at *moment, out *Introspection) error {
 	var p presented // large: a literal would be copied
 	p.from = presenter{to: a.Name, ip: r.ClientIP}
-	if err := s.presentAny(ctx, r.Secret, of, &p); err != nil {
-		return 0, err
+	err := s.presentAny(ctx, r.Secret, of, at, &p)
+	if err != nil {
+		return err
 	}
 	granted, audiences := p.grant()
+	at.past = at.past || !s.featuresAtHand || a.Audience != "" || r.Audience != "" // an audience may be read
 	if p.facts.AudienceOK, err = s.goodForBoth(ctx, &p, audiences, a.Audience, r.Audience); err != nil {
-		return 0, err
+		return err
 	}
 	p.facts.IPOK = AddressAllowed(p.cred.Token.CIDRs, r.ClientIP)
 	if d := Decide(p.facts); d != InsufficientScope {
@@ -68,12 +75,12 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 			out.Ended = s.endedFor(&p, d, a)
 		}
 		s.decisions[d].Add(1)
-		return 0, nil
+		return nil
 	}
 	// Only the scopes are left to check; only now is the feature source needed.
 	held, err := s.features.Features(ctx, p.cred.User, false)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	s.describe(&p, out)
 	out.Stale, out.Granted, out.Audiences = held.Stale, granted, audiences
@@ -87,15 +94,18 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	p.facts.ScopesOK = len(out.Missing) == 0
 	out.Decision = Decide(p.facts)
 	s.decisions[out.Decision].Add(1)
-	if len(p.cred.Secrets) > 1 {
-		first = p.firstUse(out)
-	}
 	if out.Decision == Allow {
 		s.store.RecordUse(Usage{
 			ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}, Scopes: r.Required, Service: a.Name,
 		})
 	}
-	return first, nil
+	if len(p.cred.Secrets) > 1 {
+		if first := p.firstUse(out); first != 0 {
+			at.past = true
+			s.recordFirstUse(ctx, a, first, out)
+		}
+	}
+	return nil
 }
 
 // firstUse returns the serial of the presented secret if an ALLOW result is its first use, else 0. An active result of a
@@ -135,12 +145,13 @@ func (s *Service) nameOf(secret Secret) secretName {
 
 // presentAny looks up what can be introspected: personal and short-lived access tokens. Garbage, which needs no read of
 // the store, and other kinds of token are not found: they leave p unchanged.
-func (s *Service) presentAny(ctx context.Context, text Secret, of secretName, p *presented) error {
+func (s *Service) presentAny(ctx context.Context, text Secret, of secretName, at *moment, p *presented) error {
 	switch of.kind {
 	case secret.KindPersonal:
-		return s.present(ctx, text, of.id, p)
+		return s.present(ctx, text, of.id, at, p)
 	case secret.KindAccess:
-		return s.presentAccess(ctx, text, of.id, p)
+		at.past = true
+		return s.presentAccess(ctx, text, of.id, at.now, p)
 	default:
 		return nil
 	}
@@ -192,23 +203,27 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	}
 	out := make([]Introspection, len(rs))
 	room := maxBatchAnswer
+	at := moment{past: true}
 	for i := range rs {
-		first, err := s.introspect(ctx, &a, &rs[i], names[i], &out[i])
-		if err != nil {
-			return nil, err
+		if at.past || i%atOneMoment == 0 {
+			at = s.moment()
 		}
-		if first != 0 {
-			s.recordFirstUse(ctx, &a, first, &out[i])
+		if err := s.introspect(ctx, &a, &rs[i], names[i], &at, &out[i]); err != nil {
+			return nil, err
 		}
 		if room -= out[i].Size(); room < 0 {
 			return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("the answers would be over %d MiB; ask in smaller batches", maxBatchAnswer>>20))
 		}
 	}
-	if err := s.callerStands(ctx, &a); err != nil {
+	at.past = true
+	if err := s.callerStands(ctx, &a, &at); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
+
+// atOneMoment is how many decisions of a batch are made at one moment, if none of them may have taken long.
+const atOneMoment = 16
 
 // maxBatchAnswer bounds the results of one batch, in bytes: a small request can name a large token a thousand times. It
 // is the default limit of gRPC clients.

@@ -57,10 +57,16 @@ type Prefetcher interface {
 	Prefetch(ids []ID)
 }
 
-// ServiceMarker is a Store that can tell that no service has changed. While ServiceMark returns the same number, which is
-// not 0, LookupService returns what it returned since the number was first returned. 0: it cannot tell.
-type ServiceMarker interface {
-	ServiceMark() uint64
+// Memory is a Store that keeps records in memory. Its methods return at once. They read no clock: now is a reading of
+// the clock that the store has too, made for the decision that they serve.
+type Memory interface {
+	// Recall is Lookup from memory; false: it cannot.
+	Recall(now time.Time, id ID) (Credential, bool)
+	// RecallService is LookupService from memory; nil: it cannot. The result must not be changed.
+	RecallService(now time.Time, id ID) *ServiceCredential
+	// ServiceMark tells that no service has changed: while it returns the same number, which is not 0, LookupService
+	// returns what it returned since the number was first returned. 0: it cannot tell.
+	ServiceMark(now time.Time) uint64
 }
 
 // UseFlusher is a Store that can save what RecordUse was given of scopes before it returns.

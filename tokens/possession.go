@@ -89,7 +89,8 @@ func (s *Service) findLive(ctx context.Context, kind secret.Kind, id ID, text Se
 // findPersonal finds a token even if its user is suspended or it is blocked: both can be undone.
 func (s *Service) findPersonal(ctx context.Context, text Secret, id ID) (FoundSecret, error) {
 	p := presented{from: presenter{ends: true}}
-	if err := s.present(ctx, text, id, &p); err != nil {
+	at := s.moment()
+	if err := s.present(ctx, text, id, &at, &p); err != nil {
 		return FoundSecret{}, err
 	}
 	f := FoundSecret{TokenID: id, id: id, what: "token"}
@@ -163,7 +164,8 @@ func (s *Service) findRefresh(ctx context.Context, text Secret, id ID) (FoundSec
 
 func (s *Service) findService(ctx context.Context, text Secret, id ID) (FoundSecret, error) {
 	var p presentedService
-	if err := s.presentService(ctx, text, id, s.Now(), &p); err != nil {
+	at := s.moment()
+	if err := s.presentService(ctx, text, id, &at, &p); err != nil {
 		return FoundSecret{}, err
 	}
 	if !p.matched {

@@ -48,7 +48,8 @@ type Config struct {
 // Every method returns an *Error for a fault of the caller or an outage. Any other error is internal, or the context's.
 type Service struct {
 	store           reader
-	marker          ServiceMarker // the store; nil: it is none
+	memory          Memory // the store; nil: it is none
+	featuresAtHand  bool   // the source of features never waits
 	ledger          ledger
 	keys            *Keyring
 	changes         ChangeFeed
@@ -103,7 +104,7 @@ func NewService(c Config) (*Service, error) {
 	}
 	s.notices.begin(c.Notices, c.FlushUses)
 	s.ledger = ledger{c.Store, s.nowOfChange}
-	s.marker, _ = c.Store.(ServiceMarker)
+	s.memory, _ = c.Store.(Memory)
 	s.superseded.queue, s.superseded.next = make(chan supersededUse, supersededQueue), map[secretSerial]time.Time{}
 	s.featureChanges = featureChanges{pending: map[string]featureAnswer{}, wake: make(chan struct{}, 1)}
 	if source, ok := c.Features.(Announcer); ok {
@@ -112,6 +113,10 @@ func NewService(c Config) (*Service, error) {
 	s.prefixes.Store(&c.Prefixes)
 	if s.features == nil {
 		s.features = recordFeatures{}
+	}
+	switch s.features.(type) {
+	case recordFeatures, CredentialFeatures:
+		s.featuresAtHand = true
 	}
 	if s.rand == nil {
 		s.rand = rand.Reader
@@ -144,7 +149,21 @@ func (s *Service) LearnPrefixes(ctx context.Context, personal string) error {
 func (s *Service) LimitRefusals(allow func(Actor) bool) { s.record.Store(&allow) }
 
 // Now returns the time that decisions use: UTC, to the microsecond. It is read once a request.
-func (s *Service) Now() time.Time { return s.clock().UTC().Truncate(time.Microsecond) }
+func (s *Service) Now() time.Time { return ofDecisions(s.clock()) }
+
+func ofDecisions(clock time.Time) time.Time { return clock.UTC().Truncate(time.Microsecond) }
+
+// moment is a reading of the clock. What is decided from memory at once needs no other: to read the clock again for each
+// step costs more than most steps.
+type moment struct {
+	clock, now time.Time // as it was read, and as decisions use it
+	past       bool      // something may have taken long since
+}
+
+func (s *Service) moment() moment {
+	clock := s.clock()
+	return moment{clock: clock, now: ofDecisions(clock)}
+}
 
 // nowOfChange is Now for a change, and notes if the clock was set back.
 func (s *Service) nowOfChange() time.Time {

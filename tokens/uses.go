@@ -84,7 +84,8 @@ func (s *Service) ReportUses(ctx context.Context, a Actor, uses []ReportedUse) e
 		}
 		seen = append(seen, use)
 	}
-	if err := s.callerStands(ctx, &a); err != nil {
+	at := s.moment()
+	if err := s.callerStands(ctx, &a, &at); err != nil {
 		return err
 	}
 	for _, one := range seen {

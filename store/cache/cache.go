@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"patd/internal/flight"
 	"patd/store/cache/internal/reclog"
@@ -67,7 +68,10 @@ type Cache struct {
 	bypassed atomic.Uint64
 }
 
-var _ tokens.Store = (*Cache)(nil)
+var (
+	_ tokens.Store  = (*Cache)(nil)
+	_ tokens.Memory = (*Cache)(nil)
+)
 
 // New makes a cache of a store, whose feed it follows for as long as the store is open.
 func New(s Source, o Options) *Cache {
@@ -112,6 +116,19 @@ func (c *Cache) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, er
 		return cred, nil
 	}
 	return c.fetch(ctx, s, id)
+}
+
+// Recall implements tokens.Memory.
+func (c *Cache) Recall(now time.Time, id tokens.ID) (cred tokens.Credential, ok bool) {
+	if !c.feed.LiveAt(now) {
+		return cred, false
+	}
+	cred.Sequence = c.applied.Load() // before the record is read
+	s := c.shard(id)
+	if ok = c.recall(s, id, &cred); ok {
+		s.hits.Add(1)
+	}
+	return cred, ok
 }
 
 // recall reads a token from memory, if it can.
@@ -173,10 +190,19 @@ func (c *Cache) LookupService(ctx context.Context, id tokens.ID) (tokens.Service
 	return c.services.fetch(ctx, id, c.behind.LookupService)
 }
 
-// ServiceMark implements tokens.ServiceMarker. Any change of the store changes it.
-func (c *Cache) ServiceMark() uint64 {
+// RecallService implements tokens.Memory.
+func (c *Cache) RecallService(now time.Time, id tokens.ID) *tokens.ServiceCredential {
+	if !c.feed.LiveAt(now) {
+		return nil
+	}
+	known, _ := c.services.get(id)
+	return known
+}
+
+// ServiceMark implements tokens.Memory. Any change of the store changes it.
+func (c *Cache) ServiceMark(now time.Time) uint64 {
 	version := c.version.Load()
-	if version&1 != 0 || !c.feed.Live() { // a change is being applied, or may not be heard of
+	if version&1 != 0 || !c.feed.LiveAt(now) { // a change is being applied, or may not be heard of
 		return 0
 	}
 	return version + 1

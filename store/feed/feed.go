@@ -326,25 +326,27 @@ func (f *Feed) Subscribe(l Listener) uint64 {
 
 // silence is how long ago the last reading began that got to the end of the table; a year when none has. The clock that
 // says more counts: the monotonic one stands still while a machine sleeps, the other may be set back.
-func (f *Feed) silence() time.Duration {
+func (f *Feed) silence(now time.Time) time.Duration {
 	received := f.received.Load()
 	if received < 0 {
 		return 365 * 24 * time.Hour
 	}
-	now := f.now()
 	return max(now.Sub(f.start)-time.Duration(received), time.Duration(now.UnixNano()-f.receivedWall.Load()))
 }
 
 // Live implements tokens.ChangeFeed: it reports whether records in memory count. It rests on no goroutine, so that one
 // that hangs is found out, too.
-func (f *Feed) Live() bool { return f.doubts.Load() == nil && f.silence() < trustFor }
+func (f *Feed) Live() bool { return f.LiveAt(f.now()) }
+
+// LiveAt is Live for a caller that has just read the feed's clock.
+func (f *Feed) LiveAt(now time.Time) bool { return f.doubts.Load() == nil && f.silence(now) < trustFor }
 
 // Trouble returns why the feed is not to be relied on; nil: it is.
 func (f *Feed) Trouble() error {
 	if why := f.doubts.Load(); why != nil {
 		return *why
 	}
-	if f.silence() >= trustFor {
+	if f.silence(f.now()) >= trustFor {
 		return errSilent
 	}
 	return nil
