@@ -19,9 +19,10 @@ import (
 //	    were rotated away, 1 byte
 //	16  the marks: time of the last use, flags of it, and reclog.Read
 //	24  address of the last use, which is read and written under the lock of the shard
-//	40  key of the user; 48 issue and 56 expire time; 64 digest of the current secret
-//	96  name, scopes, and the optional parts in the order of their bits; counts and lengths are uvarints
-//	at the end, in words that are written under the lock of the shard: counts of uses by scope, see usedetails.go
+//	40  details of uses: the source, 8 bytes, and the first counts by scope, 8 bytes; see usedetails.go
+//	56  key of the user; 64 issue and 72 expire time; 80 digest of the current secret
+//	112 name, scopes, and the optional parts in the order of their bits; counts and lengths are uvarints
+//	at the end, in words that are written under the lock of the shard: the counts that 48 has no room for
 type tokenRecord reclog.Record
 
 const (
@@ -29,11 +30,13 @@ const (
 	tokenParts  = 6
 	tokenOld    = 7
 	tokenUseIP  = reclog.MarksEnd
-	tokenUser   = 40
-	tokenIssue  = 48
-	tokenExpire = 56
-	tokenDigest = 64
-	tokenText   = 96
+	tokenSource = 40
+	tokenCounts = 48
+	tokenUser   = 56
+	tokenIssue  = 64
+	tokenExpire = 72
+	tokenDigest = 80
+	tokenText   = 112
 )
 
 // Marks of a token, below the time of its use. The lowest five bits are how many bytes its address has; the seventh is
@@ -108,7 +111,7 @@ func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool)) (rec
 	for len(b)%reclog.Align != 0 {
 		b = append(b, 0)
 	}
-	b = append(b, make([]byte, detailSize(len(t.Scopes)))...)
+	b = append(b, make([]byte, moreCounts(len(t.Scopes)))...)
 	return reclog.Make(b, uint64(t.ID)), true
 }
 

@@ -12,9 +12,10 @@ import (
 	"patd/tokens"
 )
 
-// Details of uses are counted in words at the end of a token's record: a byte for the uses whose service did not say
-// what it required, one for each scope, filled up to whole words, and then the word of the source. Counts are of the day
-// of the last use that the record knows. What a byte cannot hold is handed on.
+// Details of uses are counted in words of a token's record: a byte for the uses whose service did not say what it
+// required, and one for each scope. The first word of counts, which is all of most tokens, stands beside the last use
+// and the word of the source, so that a use writes no other line of memory; the others are at the record's end. Counts
+// are of the day of the last use that the record knows. What a byte cannot hold is handed on.
 //
 // The word of the source, from its lowest bits: the number of the service that asked last, 16; hashes of the two sources
 // that were handed on last, 16 each; how many were, 8; and, the highest, whether the token is in the list of those that
@@ -27,14 +28,20 @@ const (
 	detailsListed = 1 << 63
 )
 
-// detailSize is how many bytes the words of a token with so many scopes take.
-func detailSize(scopes int) int { return reclog.Align * (countWords(scopes) + 1) }
+// moreCounts is how many bytes the counts of a token with so many scopes take at the end of its record.
+func moreCounts(scopes int) int { return scopes / reclog.Align * reclog.Align }
 
-func countWords(scopes int) int { return (1 + scopes + reclog.Align - 1) / reclog.Align }
+// countAt is the word of the count of the i-th of n scopes, from 1; 0 is the count of uses that named none.
+func (r tokenRecord) countAt(i, n int) int {
+	if i < reclog.Align {
+		return tokenCounts
+	}
+	return len(r) - moreCounts(n) + i&^(reclog.Align-1) - reclog.Align
+}
 
 // hasDetails reports whether details of uses wait in the record.
 func (r tokenRecord) hasDetails() bool {
-	return reclog.Record(r).Word(len(r)-reclog.Align)&detailsListed != 0
+	return reclog.Record(r).Word(tokenSource)&detailsListed != 0
 }
 
 // scopeTexts returns a parser that is before the first scope, and how many there are.
@@ -54,7 +61,7 @@ type shardDetails struct {
 
 // note counts a use, before the record knows its time. A use on an earlier day than the last one is handed on.
 func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
-	rec, at := reclog.Record(r), len(r)-reclog.Align
+	rec := reclog.Record(r)
 	day := max(u.Micros, 0) / usage.DayMicros
 	last := int64(rec.Marks() >> useBits)
 	if last >= (day+1)*usage.DayMicros {
@@ -63,10 +70,10 @@ func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
 		}
 		return
 	}
-	source := rec.Word(at)
+	source := rec.Word(tokenSource)
 	if last < day*usage.DayMicros && source&detailsListed != 0 {
 		d.handOn(r)
-		source = rec.Word(at)
+		source = rec.Word(tokenSource)
 	}
 	if len(of.Scopes) == 0 && of.Service == "" {
 		return
@@ -77,19 +84,18 @@ func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
 		d.waiting++
 	}
 	if after = d.sourceAfter(r, after, u, last, of); after != source {
-		rec.SetWord(at, after)
+		rec.SetWord(tokenSource, after)
 	}
-	p, n := r.scopeTexts()
-	first := at - reclog.Align*countWords(n)
 	if len(of.Scopes) == 0 {
-		d.count(rec, first, 0, "", day)
+		d.count(rec, tokenCounts, 0, "", day)
 		return
 	}
+	p, n := r.scopeTexts()
 	for i, left := 1, len(of.Scopes); i <= n && left > 0; i++ {
 		size := p.count()
 		for _, used := range of.Scopes {
 			if len(used) == size && used == string(p.b[:size]) {
-				d.count(rec, first, i, used, day)
+				d.count(rec, r.countAt(i, n), i, used, day)
 				left--
 				break
 			}
@@ -98,9 +104,9 @@ func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
 	}
 }
 
-// count adds one to a count.
-func (d *shardDetails) count(r reclog.Record, first, i int, scope string, day int64) {
-	at, shift := first+i&^(reclog.Align-1), uint(i)%reclog.Align*8
+// count adds one to the i-th count, which is in the word at a place.
+func (d *shardDetails) count(r reclog.Record, at, i int, scope string, day int64) {
+	shift := uint(i) % reclog.Align * 8
 	w := r.Word(at)
 	if w>>shift&0xff == 0xff {
 		d.keep(tokens.ID(r.ID()), usage.Detail{Scopes: []usage.ScopeUse{{Scope: scope, Day: day, Count: 0xff}}})
@@ -118,7 +124,7 @@ func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, lastUs
 	}
 	names := d.names.all()
 	same := known != 0 && names[known] == of.Service
-	if same && string(r[tokenUseIP:tokenUser]) == string(u.IP[:]) {
+	if same && string(r[tokenUseIP:tokenSource]) == string(u.IP[:]) {
 		return w
 	}
 	if known != 0 {
@@ -142,32 +148,31 @@ func sourceHash(service uint16, u *usage.Use) uint16 {
 
 // read adds what waits in a record to an empty detail. Its texts are parts of the record.
 func (d *shardDetails) read(r tokenRecord, out *usage.Detail) {
-	rec, at := reclog.Record(r), len(r)-reclog.Align
-	last := r.use()
+	rec, last := reclog.Record(r), r.use()
 	p, n := r.scopeTexts()
-	first := at - reclog.Align*countWords(n)
 	for i := range n + 1 {
 		scope := ""
 		if i > 0 {
 			scope = p.text()
 		}
-		if c := rec.Word(first+i&^(reclog.Align-1)) >> (i % reclog.Align * 8) & 0xff; c > 0 {
+		if c := rec.Word(r.countAt(i, n)) >> (i % reclog.Align * 8) & 0xff; c > 0 {
 			out.AddScope(usage.ScopeUse{Scope: scope, Day: last.Micros / usage.DayMicros, Count: int64(c)})
 		}
 	}
-	if service := uint16(rec.Word(at)); service != 0 {
+	if service := uint16(rec.Word(tokenSource)); service != 0 {
 		out.AddSource(usage.Source{IP: last.Addr(), Service: d.names.all()[service], Micros: last.Micros})
 	}
 }
 
 // clear empties the words of a record; the source keeps the bits of keep.
 func (*shardDetails) clear(r tokenRecord, keep uint64) {
-	rec, at := reclog.Record(r), len(r)-reclog.Align
+	rec := reclog.Record(r)
 	_, n := r.scopeTexts()
-	for w := at - reclog.Align*countWords(n); w < at; w += reclog.Align {
+	for w := len(r) - moreCounts(n); w < len(r); w += reclog.Align {
 		rec.SetWord(w, 0)
 	}
-	rec.SetWord(at, rec.Word(at)&keep)
+	rec.SetWord(tokenCounts, 0)
+	rec.SetWord(tokenSource, rec.Word(tokenSource)&keep)
 }
 
 // handOn hands on what waits in a record, which stays in the list.

@@ -113,7 +113,7 @@ func (m *usesModel) detailsWrong() string {
 			total[useKey(id, s.Scope)] += s.Count
 			days[useKey(id, s.Scope)] = s.Day
 		}
-		if service := uint16(reclog.Record(r).Word(len(r) - reclog.Align)); int(service) >= max(1, len(m.askers.all())) {
+		if service := uint16(reclog.Record(r).Word(tokenSource)); int(service) >= max(1, len(m.askers.all())) {
 			return "the number of no service"
 		}
 	}
