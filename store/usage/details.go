@@ -19,8 +19,10 @@ const (
 	maxSources   = 8       // of a token, until they are written
 	detailsBatch = 500     // tokens a transaction
 
-	// detailsFor is how many intervals details are gathered when they are many: they are read before they are written,
-	// and only days and rough counts.
+	// Details are read before they are written, which costs more than a use: those of fewDetails tokens are written at
+	// the next interval, those of few when they were gathered like many uses, and more when they were gathered for
+	// detailsFor intervals.
+	fewDetails = 64
 	detailsFor = 64
 )
 
@@ -223,7 +225,14 @@ func (b *Buffer) DetailsDue(after, interval time.Duration) bool {
 	for _, k := range b.detailKeepers() {
 		n += k.DetailsWaiting()
 	}
-	return n <= few || b.details.crowded() || after >= detailsFor*interval
+	switch {
+	case n <= fewDetails || b.details.crowded():
+		return true
+	case n <= few:
+		return after >= gatherFor*interval
+	default:
+		return after >= detailsFor*interval
+	}
 }
 
 // FlushDetails has write write all details, in the order of ids. All that were recorded when it begins are written when
