@@ -44,6 +44,9 @@ func (l *Limits) Failed(from netip.Addr, memory *FromMemoryOnly, err error) erro
 // FromMemory returns nil, or, for an address that has used up its reads of the store, a context that allows lookups in
 // memory only. While no address is near the limit the call costs next to nothing.
 func (l *Limits) FromMemory(ctx context.Context, from netip.Addr) *FromMemoryOnly {
+	if l.reads.Quiet() {
+		return nil
+	}
 	blocked, after := l.reads.Blocked(limit.Address(from))
 	if !blocked {
 		return nil

@@ -75,8 +75,9 @@ func plainRequest(r *http.Request) bool {
 	if r.URL.RawPath != "" || r.URL.RawQuery != "" || r.URL.ForceQuery || r.ContentLength <= 0 || r.ContentLength > call.MaxMessage {
 		return false
 	}
-	for _, odd := range [...]string{"Grpc-Timeout", "Idempotency-Key", "If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Encoding", "Trailer", "Upgrade"} {
-		if _, ok := r.Header[odd]; ok {
+	for name := range r.Header { // there are few: to look for each of those costs more
+		switch name {
+		case "Grpc-Timeout", "Idempotency-Key", "If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Encoding", "Trailer", "Upgrade":
 			return false
 		}
 	}
@@ -85,12 +86,12 @@ func plainRequest(r *http.Request) bool {
 }
 
 // read reads the body. If the body does not arrive whole, or there is no room for it, the gateway deals with it.
-func (d *Direct) read(r *http.Request) (text string, ok bool) {
+func (d *Direct) read(r *http.Request, from *connection.Connection) (text string, ok bool) {
 	p, _ := d.bodies.Get().(*[]byte)
 	whole := int(r.ContentLength)
 	b := slices.Grow((*p)[:0], min(whole, firstRead))
 	var err error
-	if c := connection.Of(r.Context()); c == nil || c.Known.Load() {
+	if from == nil || from.Known.Load() {
 		var n int
 		n, err = r.Body.Read(b[:min(whole, cap(b))])
 		if b = b[:n]; n < whole && err == nil {
@@ -140,7 +141,8 @@ type rest struct {
 // one serves /v1/introspect.
 func (d *Direct) one(w http.ResponseWriter, r *http.Request) bool {
 	c, start := &hotCall{}, time.Now()
-	text, ok := d.read(r)
+	c.Connection = connection.Of(r.Context())
+	text, ok := d.read(r, c.Connection)
 	if ok && d.refuses(w, r, &c.Call, patdv1.IntrospectionService_Introspect_FullMethodName, len(text), start) {
 		return true
 	}
@@ -160,7 +162,8 @@ func (d *Direct) one(w http.ResponseWriter, r *http.Request) bool {
 // batch serves /v1/introspect:batch.
 func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 	c, start := &call.Call{}, time.Now()
-	text, ok := d.read(r)
+	c.Connection = connection.Of(r.Context())
+	text, ok := d.read(r, c.Connection)
 	if ok && d.refuses(w, r, c, patdv1.IntrospectionService_BatchIntrospect_FullMethodName, len(text), start) {
 		return true
 	}
@@ -206,13 +209,13 @@ func (d *Direct) refuses(w http.ResponseWriter, r *http.Request, c *call.Call, f
 	return true
 }
 
-// begin starts a call, as the front and the chain do for other requests.
+// begin starts a call, whose connection is known, as the front and the chain do for other requests.
 func (d *Direct) begin(w http.ResponseWriter, r *http.Request, c *call.Call, full string) {
 	chain := d.service.chain
 	c.Context, c.Method, c.BehindGateway = r.Context(), chain.Methods[full], true
 	c.Credentials, c.Route = r.Header["Authorization"], routeOf(full)
 	c.ID = call.RequestID(r.Header.Get("X-Request-Id"))
-	c.Peer.IP, c.Connection = d.senders.Client(r), connection.Of(r.Context())
+	c.Peer.IP = d.senders.Client(r)
 	c.Actor.Peer = c.Peer
 	c.Late.Timeout = chain.Timeout
 	chain.TraceDirect(c, r.Header)

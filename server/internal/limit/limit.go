@@ -97,10 +97,13 @@ func (l *Limiter) Allow(k Key) (ok bool, retryAfter time.Duration) {
 	return retryAfter == 0, retryAfter
 }
 
+// Quiet reports whether no key is near its limit, so that Blocked need not be asked about any. It costs next to nothing.
+func (l *Limiter) Quiet() bool { return l == nil || l.fullest.Load() <= l.slack }
+
 // Blocked reports whether the key has no token left, and returns the time until it has one. It takes nothing. While no
 // key is near its limit it costs next to nothing.
 func (l *Limiter) Blocked(k Key) (blocked bool, retryAfter time.Duration) {
-	if l == nil || l.fullest.Load() <= l.slack {
+	if l.Quiet() {
 		return false, 0
 	}
 	now := l.elapsed()
