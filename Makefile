@@ -10,7 +10,7 @@ run: ## a throw-away patd with lines to paste
 build: ## bin/patd, one static binary
 	CGO_ENABLED=0 go build -trimpath -o bin/patd ./cmd/patd
 
-test: ## the README's test command
+test: ## the README's test command; LONG_TESTS=1 adds what .ci/run adds
 	go test ./...
 
 test-short: ## what takes no seconds, for the loop of an edit
@@ -41,7 +41,7 @@ chaos: ## replicas and PostgreSQL killed, frozen and cut off at random for CHAOS
 	PATD_CHAOS=$(or $(CHAOS),10m) go test ./internal/replicatest -run Chaos -count=1 -v -timeout 4h
 
 bulk: ## the revocation of BULK tokens, 100,000, while a server is killed, and the p99 of introspection meanwhile
-	PATD_BULK=$(or $(BULK),100000) go test ./internal/replicatest -run BulkRevocation -count=1 -v -timeout 1h
+	LONG_TESTS=1 PATD_BULK=$(or $(BULK),100000) go test ./internal/replicatest -run BulkRevocation -count=1 -v -timeout 1h
 
 pictures: ## those of docs/page.md, by Chromium
 	go test ./internal/browsertest -run Pictures -count=1 -pictures

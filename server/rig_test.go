@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/dbtest"
 	"patd/server"
 	"patd/store"
 	"patd/store/cache"
@@ -91,7 +92,9 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	t.Helper()
 	ctx := context.Background()
 	r := &rig{t: t, logs: &logBuffer{}, at: time.Now()}
-	st, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{Now: r.now})
+	url, err := dbtest.SQLite(filepath.Join(t.TempDir(), "patd.db"))
+	must(t, err)
+	st, err := store.Open(ctx, url, store.Options{Now: r.now, NoSync: true})
 	must(t, err)
 	t.Cleanup(func() { must(t, st.Close()) })
 	keys, err := secret.ParseKeys(keyLine)

@@ -16,7 +16,11 @@ const viewFactor = 12
 
 // settings are what connections need of the options.
 func (o Options) settings() db.Settings {
-	return db.Settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: o.pragmas}
+	pragmas := o.pragmas
+	if o.NoSync {
+		pragmas = append([]string{"synchronous(OFF)"}, pragmas...)
+	}
+	return db.Settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: pragmas}
 }
 
 func (o Options) newReserve(database string) *reserve.Reserve {

@@ -42,6 +42,10 @@ type Options struct {
 	// revocations; 0: none, and one that is there is used and not restored. PostgreSQL has none.
 	Reserve int64
 
+	// NoSync is for tests and measurements: a commit in a file is not put on disk before it returns. It outlives the
+	// process, and a power loss can damage the file.
+	NoSync bool
+
 	pragmas    []string                    // further ones for the writer, for tests
 	beforeFeed func(context.Context) error // put before each reading of the change feed, for tests
 	usesRoom   int64                       // how many last uses may wait, for tests; 0: a million

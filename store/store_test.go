@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"patd/internal/dbtest"
 	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/storetest"
@@ -43,7 +44,11 @@ func open(t testing.TB, path string, o store.Options) *store.Store {
 }
 
 func openNew(t *testing.T) tokens.Store {
-	return open(t, filepath.Join(t.TempDir(), "patd.db"), store.Options{})
+	path := filepath.Join(t.TempDir(), "patd.db")
+	if _, err := dbtest.SQLite(path); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, path, store.Options{NoSync: true})
 }
 
 func TestStore(t *testing.T) { storetest.Run(t, openNew) }

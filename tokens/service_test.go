@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"patd/internal/dbtest"
 	"patd/store"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -69,7 +70,11 @@ func (h *house) wait(d time.Duration) {
 
 func (h *house) open(change ...func(*tokens.Config)) {
 	h.t.Helper()
-	st, err := store.Open(ctx, "sqlite:"+h.path, store.Options{Now: h.now})
+	url, err := dbtest.SQLite(h.path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	st, err := store.Open(ctx, url, store.Options{Now: h.now, NoSync: true})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -18,15 +18,14 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 // TestHangingSourceLeavesRoomForRevoking holds that reads of features from a source that hangs, many of them at once, keep
 // neither revocations nor introspections nor /v1/self waiting, over REST and over one connection of gRPC, and that
 // the time limit of a request holds for what does wait.
 func TestHangingSourceLeavesRoomForRevoking(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	const key, requestTimeout, sourceLimit = "a key of at least thirty-two bytes, for tests", 8 * time.Second, 30 * time.Second
 	var hanging atomic.Int64

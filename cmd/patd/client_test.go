@@ -12,6 +12,7 @@ import (
 
 	"patd/client"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 var revocations = flag.Int("revocations", 100, "how many tokens TestRevokedTokenIsForgottenByClients revokes")
@@ -101,9 +102,7 @@ func (s *staging) refused(t *testing.T, what, secret string, since time.Time) ti
 }
 
 func TestRevokedTokenIsForgottenByClients(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	s := stage(t)
 	busy, _ := s.minted(t, "busy")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -150,9 +149,7 @@ func TestClientHearsOfUsers(t *testing.T) {
 
 // The connection stays up and says nothing more.
 func TestClientOfAHungConnectionFailsClosed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	s := stage(t)
 	secret, id := s.minted(t, "t")
 	s.proxy.hang()

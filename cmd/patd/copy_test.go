@@ -16,6 +16,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 )
 
@@ -100,9 +101,7 @@ func (m *moving) works(t *testing.T, data string, args ...string) {
 // a file, and serves each.
 func TestTokensWorkOnWhereverTheirStoreIsCopied(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	m := settled(t)
 	key := filepath.Join(m.data, "hash.key")
 	said := patd(t, "copy", "--from", m.file, "--to", m.url("there"), "--to-password-file", m.password, "--hash-key-file", key, "--json")
@@ -195,9 +194,7 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 // and no file of the name, and the next copy succeeds.
 func TestAKilledCopyLeavesNothingHalf(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	m := settled(t)
 	if _, _, err := store.Migrate(t.Context(), m.server.PostgresURL(m.server.Password)+"&search_path=there", store.Options{}); err != nil {
 		t.Fatal(err)
@@ -228,9 +225,7 @@ func TestAKilledCopyLeavesNothingHalf(t *testing.T) {
 // TestACopyBesideARunningServerIsAsOfOneMoment runs a copy beside a server that was not stopped.
 func TestACopyBesideARunningServerIsAsOfOneMoment(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	m := settled(t)
 	patd(t, "copy", "--from", m.file, "--to", m.url("old"), "--to-password-file", m.password)
 	d := serve(t, m.data, "--database-url", m.url("old"), "--database-password-file", m.password)

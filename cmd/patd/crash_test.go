@@ -255,12 +255,12 @@ func (l *ledger) verifyMint(ctx context.Context, t *testing.T, a api, e *entry) 
 // after each restart whether every answered change stands and every other happened wholly or not at all.
 func TestCrashLosesNothing(t *testing.T) {
 	t.Parallel()
-	kills := 20
+	kills := 8
 	switch {
 	case longtest.Enabled():
 		kills = 100
 	case testing.Short():
-		kills = 5
+		kills = 2
 	}
 	crash(t, kills, 4, 0)
 }
@@ -268,9 +268,7 @@ func TestCrashLosesNothing(t *testing.T) {
 // TestCrashLosesNoneOfManyThatShareATransaction does so while a thousand clients wait for the same few transactions.
 func TestCrashLosesNoneOfManyThatShareATransaction(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("a thousand clients")
-	}
+	longtest.Only(t)
 	crash(t, 3, 1000, 1000)
 }
 

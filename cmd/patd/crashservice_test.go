@@ -10,14 +10,13 @@ import (
 	"time"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 // TestAServiceIsMadeOnceThoughTheServerIsKilled kills the server while clients make services with idempotency keys. Each
 // client repeats its unanswered request at the next server; every key has made one service, with one secret.
 func TestAServiceIsMadeOnceThoughTheServerIsKilled(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	const kills, clients = 4, 4
 	data := filepath.Join(t.TempDir(), "data")

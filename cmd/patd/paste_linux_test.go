@@ -12,6 +12,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/internal/pagetest"
 )
 
@@ -199,9 +200,7 @@ func TestTestsAreRunAsTheReadmeSays(t *testing.T) {
 
 // TestPostgresCanBePasted makes a database, serves from it, and moves another store into it.
 func TestPostgresCanBePasted(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	k, s := newDesk(t, "psql"), dbtest.Postgres(t)
 	k.env = append(k.env, "PGHOST="+s.Host, "PGPORT="+s.Port, "PGUSER="+s.User, "PGPASSWORD="+s.Password, "PGDATABASE="+s.Database)

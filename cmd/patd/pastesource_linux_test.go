@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/internal/pagetest"
 )
 
@@ -70,6 +71,7 @@ def connect(text, timeout, readonly):
 // TestSourcesCanBePasted pastes what the pages say of each source into a shell in an empty directory, with patd and
 // its store in it, and then asks for features and mints with them. Only the ports are others.
 func TestSourcesCanBePasted(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	blocks, sources := pagetest.Blocks(t, "sh source"), pastedSources()
 	if len(blocks) != len(sources) {

@@ -15,14 +15,13 @@ import (
 
 	"patd/client"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 // TestNoCallFailsWhileConnectionsAreRenewed has clients call through a balancer while each of their connections ends by its age:
 // the Go client, from memory and by asking, and a client of gRPC that tries nothing twice.
 func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	data, admin := administer(t)
 	d := serve(t, data, "--grpc-connection-age", "1s", "--grpc-connection-age-grace", "8s")

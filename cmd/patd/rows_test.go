@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/tokens/secret"
 )
@@ -34,9 +35,7 @@ func hand(t *testing.T, driver, dsn string, statements ...string) {
 // TestAnEditedRowIsRefusedByAServer edits rows under a running server, in a file and in PostgreSQL, to which the store
 // was copied: no endpoint takes what they belong to for good, and they can be revoked.
 func TestAnEditedRowIsRefusedByAServer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	m := settled(t)
 	patd(t, "copy", "--from", m.file, "--to", m.url("edited"), "--to-password-file", m.password, "--hash-key-file",

@@ -16,6 +16,7 @@ import (
 	"patd/features/signature"
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 )
 
 // The times of the tests of sources: short, so that the tests are, and long beside what a busy machine adds.
@@ -89,18 +90,14 @@ func databaseSource(t *testing.T, s *dbtest.Server, url, mark string, record ent
 }
 
 func TestFeaturesFromPostgreSQL(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	s := dbtest.Postgres(t)
 	testSource(t, databaseSource(t, s, s.PostgresURL(""), "$1", newCompanyTable(t, s.Admin(), "$1", "$2")))
 }
 
 func TestFeaturesFromMariaDB(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	s := dbtest.MariaDB(t)
 	testSource(t, databaseSource(t, s, s.MySQLURL(""), "?", newCompanyTable(t, s.Admin(), "?", "?")))
@@ -250,9 +247,7 @@ func survivesOutage(t *testing.T, d *daemon, a api, admin string, o outage, toke
 
 // TestDatabaseMayComeLater starts patd before the company's database.
 func TestDatabaseMayComeLater(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	server := dbtest.Postgres(t)
 	record := newCompanyTable(t, server.Admin(), "$1", "$2")
@@ -386,9 +381,7 @@ func (c *companyEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestFeaturesFromCallback(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	const key = "a key of at least thirty-two bytes, for tests"
 	c := &companyEndpoint{key: []byte(key), holds: map[string]map[string]bool{}}

@@ -105,7 +105,8 @@ var unknownBytes = regexp.MustCompile(`(?m)^patd_unknown_caller_memory_bytes (\S
 // very many, and without a message: 180 MB of them. The server has one processor, which others keep busy, so that
 // handlers come late.
 func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
-	if testing.Short() || longtest.Race {
+	longtest.Only(t)
+	if longtest.Race {
 		t.Skip("it takes seconds, and what it measures is another process")
 	}
 	const connections, streams, patient = 120, 100, 8 * time.Second

@@ -36,4 +36,7 @@ func TestStrangersAndTheImpatientDoNoHarm(t *testing.T) {
 
 // TestOperatorsSeeInABrowserWhatTheyMay signs in people of each kind of operator, and one who is none: the pages that lead
 // to each other are those that each may use, and the others say so.
-func TestOperatorsSeeInABrowserWhatTheyMay(t *testing.T) { inShared(t, "operators.mjs") }
+func TestOperatorsSeeInABrowserWhatTheyMay(t *testing.T) {
+	longtest.Only(t)
+	inShared(t, "operators.mjs")
+}

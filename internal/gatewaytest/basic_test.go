@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
@@ -30,6 +31,7 @@ func command(t *testing.T, home, name string, args ...string) (string, error) {
 // TestClientsOfBasicCredentialsWorkUnchanged has git, pip, and curl with a user name, a netrc file and X-API-Key, ask
 // through nginx, as its page says.
 func TestClientsOfBasicCredentialsWorkUnchanged(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	home := t.TempDir()
 	for _, args := range [][]string{

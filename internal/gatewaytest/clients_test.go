@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 	"patd/store/storetest"
 )
@@ -134,13 +135,22 @@ func (p client) guards(t *testing.T) {
 	})
 }
 
-func TestOAuth4WebAPI(t *testing.T) { node("oauth4webapi.mjs").works(t) }
+func TestOAuth4WebAPI(t *testing.T) {
+	longtest.Only(t)
+	node("oauth4webapi.mjs").works(t)
+}
 
 func TestOpenIDClient(t *testing.T) { node("openid-client.mjs").works(t) }
 
-func TestOAuth4WebAPIGateway(t *testing.T) { node("oauth4webapi-gateway.mjs").guards(t) }
+func TestOAuth4WebAPIGateway(t *testing.T) {
+	longtest.Only(t)
+	node("oauth4webapi-gateway.mjs").guards(t)
+}
 
-func TestOpenIDClientGateway(t *testing.T) { node("openid-client-gateway.mjs").guards(t) }
+func TestOpenIDClientGateway(t *testing.T) {
+	longtest.Only(t)
+	node("openid-client-gateway.mjs").guards(t)
+}
 
 // authlib runs a program of testdata/clients with Debian's own Python, for which its python3-authlib is.
 func authlib(script string) client {
@@ -154,6 +164,12 @@ func authlib(script string) client {
 	}
 }
 
-func TestAuthlib(t *testing.T) { authlib("authlib_client.py").works(t) }
+func TestAuthlib(t *testing.T) {
+	longtest.Only(t)
+	authlib("authlib_client.py").works(t)
+}
 
-func TestAuthlibGateway(t *testing.T) { authlib("authlib_gateway.py").guards(t) }
+func TestAuthlibGateway(t *testing.T) {
+	longtest.Only(t)
+	authlib("authlib_gateway.py").guards(t)
+}

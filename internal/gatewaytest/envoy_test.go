@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -268,6 +269,7 @@ func change(h http.Header, options []*corev3.HeaderValueOption) {
 }
 
 func TestEnvoy(t *testing.T) {
+	longtest.Only(t)
 	guards(t, gateway{
 		start: startEnvoy, tells: everything, addresses: true, strict: true,
 		unlisted: http.StatusNotFound, stopped: http.StatusServiceUnavailable, frozen: http.StatusServiceUnavailable, out: http.StatusServiceUnavailable,

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 	"patd/store/storetest"
 )
@@ -72,6 +73,7 @@ func TestNginx(t *testing.T) {
 
 // TestNginxCanSayThatItIsUnavailable adds what docs/gateways/nginx.md says about 503.
 func TestNginxCanSayThatItIsUnavailable(t *testing.T) {
+	longtest.Only(t)
 	i, faulty := serveFaulty(t, certificate{})
 	up := newUpstream(t)
 	lines, err := os.ReadFile("testdata/nginx-503.conf")
@@ -88,6 +90,7 @@ func TestNginxCanSayThatItIsUnavailable(t *testing.T) {
 
 // TestNginxRouteWithoutScopeIsClosed forgets what a location needs.
 func TestNginxRouteWithoutScopeIsClosed(t *testing.T) {
+	longtest.Only(t)
 	d, up := serve(t, certificate{}), newUpstream(t)
 	v := visit(t, nginxWith(t, site{patd: &d.issuer, upstream: up.addr}, func(config string) string {
 		return strings.ReplaceAll(config, "set $patd_scope reports.read;", "")
@@ -97,6 +100,7 @@ func TestNginxRouteWithoutScopeIsClosed(t *testing.T) {
 
 // TestNginxPassesManyScopes asks for so many scopes that their names do not fit into nginx's default buffers.
 func TestNginxPassesManyScopes(t *testing.T) {
+	longtest.Only(t)
 	d, up := serve(t, certificate{}), newUpstream(t)
 	var scopes []string
 	var set, all string
@@ -137,6 +141,7 @@ func caddyWith(t *testing.T, s site, change func(string) string) string {
 }
 
 func TestCaddy(t *testing.T) {
+	longtest.Only(t)
 	guards(t, gateway{
 		start: caddy, tells: everything, addresses: true,
 		unlisted: http.StatusNotFound, stopped: http.StatusBadGateway, frozen: http.StatusGatewayTimeout, out: http.StatusServiceUnavailable,
@@ -180,6 +185,7 @@ func apacheOpenIDC(t *testing.T, s site) string {
 }
 
 func TestApacheAuthOpenIDC(t *testing.T) {
+	longtest.Only(t)
 	guards(t, gateway{
 		start: apacheOpenIDC, tls: true, tells: []string{"X-Auth-User"},
 		// The module takes no answer for a bad token.
@@ -193,6 +199,7 @@ func apacheOAuth2(t *testing.T, s site) string {
 }
 
 func TestApacheOAuth2(t *testing.T) {
+	longtest.Only(t)
 	guards(t, gateway{
 		start: apacheOAuth2, tells: []string{"X-Auth-User"},
 		unlisted: http.StatusForbidden, stopped: http.StatusUnauthorized, frozen: http.StatusUnauthorized, out: http.StatusUnauthorized,

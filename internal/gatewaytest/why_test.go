@@ -25,6 +25,7 @@ import (
 
 	patdclient "patd/client"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/tokens/secret"
 )
 
@@ -332,6 +333,7 @@ func forged(t *testing.T, tok token) string {
 // TestEveryEndedStateSaysWhyEverywhere asks with a token of every state at every place: all say the same. With another
 // secret for the same tokens, all say nothing.
 func TestEveryEndedStateSaysWhyEverywhere(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	d := serveWith(t, certificate{}, "--renew-url", renewURL, "--idle-ttl", "1s")
 	idle := d.mint(t, "idle", "reports.read")

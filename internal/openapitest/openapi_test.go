@@ -35,6 +35,7 @@ func tool(t *testing.T, name string) string {
 
 // TestRedoclyFindsNothing of its recommended rules to say about the document of a running server.
 func TestRedoclyFindsNothing(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	redocly := tool(t, "redocly")
 	p := serve(t)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/storefill"
 	"patd/tokens"
@@ -35,9 +36,7 @@ func bulkSize(t *testing.T) (n int, whole bool) {
 // mint and introspect. Those of the plan are revoked, and no other. With PATD_BULK=100000 it is of full size, and the
 // p99 of introspection must stay within 1.5 of what it is without.
 func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	n, whole := bulkSize(t)
 	c := newStore(t, dbtest.Postgres(t), "bulk")

@@ -15,13 +15,12 @@ import (
 	"google.golang.org/grpc/status"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 )
 
 // TestAnOutageIsNeverAWrongAnswer holds guarantees of replicas whose database stands still, is full, or is cut off from them.
 func TestAnOutageIsNeverAWrongAnswer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	c := newClusterBehind(t, dbtest.Postgres(t), "patd", 3)
 	for _, g := range []struct {

@@ -4,10 +4,11 @@ import (
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 )
 
 // TestThreeReplicasAreOne holds guarantees of three replicas on one database which all is well with, but for some of their
-// connections.
+// connections. Without LONG_TESTS it holds the first alone.
 func TestThreeReplicasAreOne(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -30,5 +31,8 @@ func TestThreeReplicasAreOne(t *testing.T) {
 		{"TheLastUseIsTheLatest", theLastUseIsTheLatest}, // it stops replicas
 	} {
 		t.Run(g.name, func(t *testing.T) { g.test(t, c) })
+		if !longtest.Enabled() {
+			return
+		}
 	}
 }

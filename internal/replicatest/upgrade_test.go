@@ -12,14 +12,13 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/tokens/secret"
 )
 
 // TestUpgradesGoRound holds what is promised to whoever upgrades one replica after the other.
 func TestUpgradesGoRound(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	db := dbtest.Postgres(t)
 	for _, g := range []struct {

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"patd/internal/dbtest"
 	"patd/server/webhook"
 	"patd/store"
 	"patd/tokens"
@@ -66,8 +67,9 @@ func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
 	r := &rig{t: t, news: make(chan struct{}), busy: map[string]bool{}, answers: map[string]func(context.Context, received) webhook.Outcome{}}
 	ctx := t.Context()
-	var err error
-	r.st, err = store.Open(ctx, "sqlite:"+filepath.Join(dir, "patd.db"), store.Options{Now: r.now})
+	url, err := dbtest.SQLite(filepath.Join(dir, "patd.db"))
+	must(t, err)
+	r.st, err = store.Open(ctx, url, store.Options{Now: r.now, NoSync: true})
 	must(t, err)
 	t.Cleanup(func() { must(t, r.st.Close()) })
 	keys, err := secret.ParseKeys(keyLine)

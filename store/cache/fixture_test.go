@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"patd/internal/dbtest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/store/storefill"
@@ -26,7 +27,10 @@ func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "patd.db")
 // open opens a store at a path and closes it with the test.
 func open(t testing.TB, path string, o store.Options) *store.Store {
 	t.Helper()
-	st, err := store.Open(context.Background(), "sqlite:"+path, o)
+	url, err := dbtest.SQLite(path)
+	must(t, err)
+	o.NoSync = true
+	st, err := store.Open(context.Background(), url, o)
 	must(t, err)
 	t.Cleanup(func() { must(t, st.Close()) })
 	return st
