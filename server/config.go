@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/netip"
 	"time"
 
@@ -37,6 +38,8 @@ type Config struct {
 	HTTPAddr, GRPCAddr string
 	// MetricsAddr moves /metrics to its own listener. Empty: it is on the HTTP listener.
 	MetricsAddr string
+	// Sockets are listening sockets that somebody else opened, such as systemd. Each takes the place of its address.
+	Sockets Sockets
 	// Issuer is the base of every URL that the server publishes. Empty: http(s)://<HTTP address>.
 	Issuer string
 	// TLS applies to every listener, see LoadTLS. Nil: plain text, which is rejected on a non-loopback address unless
@@ -130,6 +133,10 @@ type GitHubLeaks struct {
 
 // DefaultGitHubKeysURL is where GitHub publishes the keys that it signs its messages with.
 const DefaultGitHubKeysURL = github.DefaultKeysURL
+
+// Sockets are listening sockets for REST, gRPC and /metrics; nil: the server listens itself. What holds for an address
+// holds for them too: plain text only on loopback, unless Insecure is set. The server closes them.
+type Sockets struct{ HTTP, GRPC, Metrics net.Listener }
 
 // githubKeys returns the keys of GitHub; nil: its reports are not taken.
 func (c Config) githubKeys() (*github.Keys, error) {

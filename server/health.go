@@ -120,6 +120,13 @@ func (h *healthState) note(ctx context.Context, err error) {
 	}
 }
 
+// Alive returns why the server cannot say how it is: it hangs, and a new start would help. An outage of the store is no
+// such reason.
+func (s *Server) Alive(ctx context.Context) error {
+	_, err := s.health.grpc.Check(ctx, &healthv1.HealthCheckRequest{})
+	return err
+}
+
 // probe is the body of /healthz and /readyz.
 type probe struct {
 	Status  string            `json:"status"`

@@ -136,24 +136,28 @@ func (s *Server) Issuer() string { return s.issuer }
 
 func (s *Server) listen(c Config) (err error) {
 	plainText := c.TLS == nil && !c.Insecure
-	if s.httpLis, err = bind("HTTP", c.HTTPAddr, plainText); err != nil {
+	if s.httpLis, err = bind("HTTP", c.HTTPAddr, c.Sockets.HTTP, plainText); err != nil {
 		return err
 	}
-	if s.grpcLis, err = bind("gRPC", c.GRPCAddr, plainText); err != nil {
+	if s.grpcLis, err = bind("gRPC", c.GRPCAddr, c.Sockets.GRPC, plainText); err != nil {
 		return err
 	}
-	if c.MetricsAddr != "" {
-		s.metLis, err = bind("metrics", c.MetricsAddr, plainText)
+	if c.MetricsAddr != "" || c.Sockets.Metrics != nil {
+		s.metLis, err = bind("metrics", c.MetricsAddr, c.Sockets.Metrics, plainText)
 	}
 	return err
 }
 
-// bind listens, and rejects a non-loopback address if only loopback is allowed. No connection is accepted before that
-// check.
-func bind(what, addr string, loopbackOnly bool) (net.Listener, error) {
-	lis, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen for %s on %s: %w", what, addr, err)
+// bind listens, or takes a socket that listens already, and rejects a non-loopback address if only loopback is allowed.
+// No connection is accepted before that check.
+func bind(what, addr string, lis net.Listener, loopbackOnly bool) (net.Listener, error) {
+	if lis != nil {
+		addr = lis.Addr().String()
+	} else {
+		var err error
+		if lis, err = net.Listen("tcp", addr); err != nil {
+			return nil, fmt.Errorf("listen for %s on %s: %w", what, addr, err)
+		}
 	}
 	if tcp, ok := lis.Addr().(*net.TCPAddr); loopbackOnly && (!ok || !tcp.IP.IsLoopback()) {
 		return nil, errors.Join(
@@ -163,6 +167,7 @@ func bind(what, addr string, loopbackOnly bool) (net.Listener, error) {
 	return lis, nil
 }
 
+// closeListeners closes what New has bound, and the sockets that it was given.
 func (s *Server) closeListeners() {
 	for _, l := range []net.Listener{s.httpLis, s.grpcLis, s.metLis} {
 		if l != nil {

@@ -17,6 +17,18 @@ const reloadInterval = time.Second
 // LoadTLS returns a TLS configuration for a certificate and its key, which are read again when the files change. A pair
 // that cannot be read is an error now; later it is logged, and the previous pair stays.
 func LoadTLS(certFile, keyFile string, logger *slog.Logger) (*tls.Config, error) {
+	c, err := LoadCertificate(certFile, keyFile, logger)
+	if err != nil {
+		return nil, err
+	}
+	return c.TLS(), nil
+}
+
+// Certificate is a certificate and its key in files, which are read again when they change.
+type Certificate struct{ pair *keyPair }
+
+// LoadCertificate reads a certificate and its key, as LoadTLS does.
+func LoadCertificate(certFile, keyFile string, logger *slog.Logger) (*Certificate, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
@@ -30,7 +42,30 @@ func LoadTLS(certFile, keyFile string, logger *slog.Logger) (*tls.Config, error)
 		return nil, err
 	}
 	p.cert, p.stamp, p.looked = cert, stamp, time.Now()
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: p.get}, nil
+	return &Certificate{pair: p}, nil
+}
+
+// TLS returns a configuration that presents the certificate as it was last read. It has no protocols.
+func (c *Certificate) TLS() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.pair.get}
+}
+
+// Reload reads the files now, whether they seem to have changed or not. If they cannot be read, it returns why, and the
+// previous pair stays.
+func (c *Certificate) Reload() error {
+	p := c.pair
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	stamp, err := p.look()
+	if err != nil {
+		return err
+	}
+	cert, err := p.read()
+	if err != nil {
+		return err
+	}
+	p.cert, p.stamp, p.looked = cert, stamp, time.Now()
+	return nil
 }
 
 // keyPair is a certificate with its key, as last read successfully.

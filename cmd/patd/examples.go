@@ -97,6 +97,8 @@ func examples() map[string]string {
 		"agent": "patd agent --token-file export.token --server https://patd.example.com --hook 'systemctl reload export'\n" +
 			"patd agent --token-file export.token --server https://patd.example.com --once",
 		"scanner-config": "patd scanner-config > .gitleaks.toml",
+		"health":         "patd health --addr 127.0.0.1:9090",
+		"manual":         "patd manual usr/share",
 		"version":        "patd version --json",
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"time"
 
 	"patd/cmd/patd/internal/cli"
@@ -18,9 +17,9 @@ import (
 // reloadEvery is how often a server checks whether its key file has changed.
 const reloadEvery = time.Second
 
-// followKeys replaces the keys in the ring when the key file changes, or on a hint that it might have, until ctx ends.
-// If the file is unreadable or another store's, it logs that, keeps the current keys, and retries each time.
-func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring, prefix string, hint <-chan os.Signal, c *cli.Command, log *slog.Logger) {
+// followKeys replaces the keys in the ring when the key file changes, and on demand: it closes the channel that it then
+// gets. It ends with ctx. If the file is unreadable or another store's, it logs that, keeps the current keys, and retries each time.
+func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring, prefix string, demand <-chan chan<- struct{}, c *cli.Command, log *slog.Logger) {
 	if o.Place.Keys == "" {
 		return // from the environment, which does not change
 	}
@@ -28,16 +27,15 @@ func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring,
 	defer tick.Stop()
 	good, complaint := o.Stamp, ""
 	for {
-		hinted := false
+		var done chan<- struct{}
 		select {
 		case <-ctx.Done():
 			return
-		case <-hint:
-			hinted = true
+		case done = <-demand:
 		case <-tick.C:
 		}
 		now := o.Place.Keys.Stamp()
-		if now == good && !hinted {
+		if now == good && done == nil {
 			continue
 		}
 		ks, err := reloadKeys(ctx, o, prefix, c.Now())
@@ -45,7 +43,7 @@ func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring,
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			if text := cli.Redact(err.Error()); text != complaint {
+			if text := cli.Redact(err.Error()); text != complaint || done != nil {
 				log.Error("cannot read the hash key file; keeping the current keys", "error", text)
 				complaint = text
 			}
@@ -53,6 +51,9 @@ func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring,
 			ring.Set(ks)
 			good, complaint = now, ""
 			log.Info("hash keys read again", "current", ks.Current(), "keys", ks.Names())
+		}
+		if done != nil {
+			close(done)
 		}
 	}
 }

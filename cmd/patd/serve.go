@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
-	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +15,7 @@ import (
 
 	"patd/cmd/patd/internal/cli"
 	"patd/cmd/patd/internal/cli/config"
+	"patd/cmd/patd/internal/cli/orphans"
 	"patd/cmd/patd/internal/cli/storeadmin"
 	"patd/server"
 	"patd/store"
@@ -32,7 +31,8 @@ func serveCommand(c *cli.Command) *cobra.Command {
 		Short: "Serve gRPC and REST until SIGTERM or SIGINT",
 		Long: `Serve gRPC and REST until SIGTERM or SIGINT. Then, for --drain-delay, /readyz and gRPC health say that the server is
 stopping while everything is still served; a second signal ends this delay. After it finish what is under way, write what is
-still to be written, and exit with 0. The first start makes the store and its digest key. A changed key file or certificate is noticed.
+still to be written, and exit with 0. The first start makes the store and its digest key. A changed key file or certificate is noticed;
+on SIGHUP both are read again at once.
 
 Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --config file, http-addr.`,
 		Args: cli.Takes(),
@@ -75,7 +75,7 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 // It closes what it opened in the opposite order, once the server is drained: sign-in, the source of features, the
 // store with its pending writes.
 func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy tokens.Policy, log *slog.Logger, ready func(*server.Server, *tokens.Service) error) (err error) {
-	certificate, err := certificate(s, log)
+	files, err := certificate(s, log)
 	if err != nil {
 		return err
 	}
@@ -84,6 +84,15 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		return err
 	}
 	defer closeTelemetry(seen, log)
+	supervisor, err := supervise(c, files, log)
+	if err != nil {
+		return err
+	}
+	defer supervisor.close()
+	var certificate *tls.Config
+	if files != nil {
+		certificate = files.TLS()
+	}
 	o, err := storeadmin.Open(ctx, c, s, log)
 	if err != nil {
 		return err
@@ -119,7 +128,7 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	ends := &expiries{store: o.Store, certificate: certificate, now: c.Now, log: log}
 	config := server.Config{
 		Service: service, Ready: keysReady(o, cached), Parts: partsOf(o, cached, users, source, ends), Figures: figures(cached, o.Store, c.Log, users, source, ends, hooks), Logger: log,
-		HTTPAddr: s.HTTPAddr, GRPCAddr: s.GRPCAddr, MetricsAddr: s.MetricsAddr, Issuer: s.Issuer,
+		HTTPAddr: s.HTTPAddr, GRPCAddr: s.GRPCAddr, MetricsAddr: s.MetricsAddr, Sockets: supervisor.sockets, Issuer: s.Issuer,
 		TLS: certificate, Insecure: s.Insecure, TrustedProxies: s.TrustedProxies, Reflection: s.Reflection,
 		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
 		DrainDelay: time.Duration(s.DrainDelay), UnknownCallerMemory: int64(s.UnknownCallerMemory), Connections: s.Connections.Limits(),
@@ -162,12 +171,16 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	if err := seen.Send(ctx, srv.Registry()); err != nil {
 		return stillborn(srv, err)
 	}
-	return runServer(ctx, c, srv, service, ready, func(ctx context.Context, hint <-chan os.Signal) {
+	if o.Place.Keys != "" {
+		supervisor.keys = make(chan chan<- struct{})
+	}
+	return runServer(ctx, c, srv, service, supervisor, ready, func(ctx context.Context) {
 		var g sync.WaitGroup
 		g.Go(func() { ends.watch(ctx) })
 		g.Go(func() { hooks.Run(ctx) })
 		g.Go(func() { o.Retain(ctx, s, c.Now, log) })
-		g.Go(func() { followKeys(ctx, o, ring, s.PersonalPrefix, hint, c, log) })
+		g.Go(func() { followKeys(ctx, o, ring, s.PersonalPrefix, supervisor.keys, c, log) })
+		g.Go(func() { orphans.Watch(ctx) })
 		g.Go(func() {
 			service.RunNotices(ctx, func(err error) {
 				log.Warn("notices could not be written; it is tried again", "cause", cli.Redact(err.Error()))
@@ -182,13 +195,10 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	})
 }
 
-// runServer serves until ctx ends, and follows the key file meanwhile.
-func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service *tokens.Service,
-	ready func(*server.Server, *tokens.Service) error, follow func(context.Context, <-chan os.Signal),
+// runServer serves until ctx ends, and follows the store and the key file meanwhile.
+func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service *tokens.Service, supervisor *supervision,
+	ready func(*server.Server, *tokens.Service) error, follow func(context.Context),
 ) error {
-	hint := make(chan os.Signal, 1)
-	signal.Notify(hint, syscall.SIGHUP)
-	defer signal.Stop(hint)
 	// The server follows the keys until it has stopped serving.
 	followed, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -198,8 +208,11 @@ func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service 
 		}
 	}
 	c.Announce.Info("ready", "rest", srv.Issuer(), "grpc", srv.GRPCAddr())
+	defer supervisor.ready(ctx, srv)()
 	var following sync.WaitGroup
-	following.Go(func() { follow(followed, hint) })
+	following.Go(func() { follow(followed) })
+	following.Go(func() { supervisor.beat(followed, srv) })
+	following.Go(func() { supervisor.reload(ctx, srv) })
 	defer func() {
 		stop()
 		following.Wait()
@@ -215,12 +228,12 @@ func stillborn(srv *server.Server, err error) error {
 }
 
 // certificate reads the pair of files for TLS; nil: plain text.
-func certificate(s *config.Settings, log *slog.Logger) (*tls.Config, error) {
+func certificate(s *config.Settings, log *slog.Logger) (*server.Certificate, error) {
 	switch {
 	case s.TLSCert == "" && s.TLSKey == "":
 		return nil, nil
 	case s.TLSCert == "" || s.TLSKey == "":
 		return nil, errors.New("--tls-cert and --tls-key go together")
 	}
-	return server.LoadTLS(s.TLSCert, s.TLSKey, log)
+	return server.LoadCertificate(s.TLSCert, s.TLSKey, log)
 }

@@ -151,8 +151,14 @@ func commandsUsage(b *strings.Builder, cmd *cobra.Command) {
 	}
 }
 
-// flagsUsage lists the flags of a command, in the order in which their groups were added. A command's own come first.
-func flagsUsage(b *strings.Builder, cmd *cobra.Command) {
+// FlagGroup is a group of flags in a command's help, in their order.
+type FlagGroup struct {
+	Title string // "" for those that stand in none
+	Flags *pflag.FlagSet
+}
+
+// FlagGroups returns the flags of a command in the order in which their groups were added. A command's own come first.
+func FlagGroups(cmd *cobra.Command) (out []FlagGroup) {
 	sets, titles := map[string]*pflag.FlagSet{}, []string{""}
 	cmd.LocalFlags().SortFlags = false
 	cmd.LocalFlags().VisitAll(func(flag *pflag.Flag) {
@@ -169,14 +175,21 @@ func flagsUsage(b *strings.Builder, cmd *cobra.Command) {
 		sets[title].AddFlag(flag)
 	})
 	for _, title := range titles {
-		if sets[title] == nil || !sets[title].HasAvailableFlags() {
-			continue
+		if sets[title] != nil && sets[title].HasAvailableFlags() {
+			out = append(out, FlagGroup{Title: title, Flags: sets[title]})
 		}
-		heading := title + " flags"
-		if title == "" {
+	}
+	return out
+}
+
+// flagsUsage lists the flags of a command.
+func flagsUsage(b *strings.Builder, cmd *cobra.Command) {
+	for _, g := range FlagGroups(cmd) {
+		heading := g.Title + " flags"
+		if g.Title == "" {
 			heading = "Flags"
 		}
-		fmt.Fprintf(b, "\n%s:\n%s", heading, sets[title].FlagUsages())
+		fmt.Fprintf(b, "\n%s:\n%s", heading, g.Flags.FlagUsages())
 	}
 	if cmd.HasAvailableInheritedFlags() {
 		fmt.Fprintf(b, "\nGlobal flags:\n%s", cmd.InheritedFlags().FlagUsages())

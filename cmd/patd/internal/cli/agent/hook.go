@@ -14,6 +14,7 @@ import (
 
 	"patd/client/tokensource"
 	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/orphans"
 )
 
 const (
@@ -62,6 +63,7 @@ func (h *hook) begin(secret string) error {
 
 // check runs the hook if the secret is another one than it last ran for.
 func (h *hook) check(ctx context.Context, secret string, st tokensource.Status) error {
+	orphans.Collect() // what an earlier hook left behind, and has ended since
 	now := fingerprint(secret)
 	if h.lock.note.Hooked == now || h.now().Before(h.retryAt) {
 		return nil
