@@ -32,7 +32,7 @@ var readers = []string{
 	"UserService/GetUser", "UserService/ListUsers", "UserService/GetUserFeatures", "CatalogService/GetFeature",
 	"CatalogService/ListFeatures", "CatalogService/GetAudience", "CatalogService/ListAudiences", "CatalogService/CheckAudience",
 	"CatalogService/GetFeatureImpact",
-	"ServiceAccountService/ListServices", "AuditService/ListEvents", "InventoryService/SearchTokens",
+	"ServiceAccountService/ListServices", "AuditService/ListEvents", "InventoryService/SearchTokens", "InventoryService/GetIdlePreview",
 	"SignInService/GetSignIn", "SignInService/WhoAmI", "WebhookService/GetWebhook", "WebhookService/ListWebhooks",
 	"WebhookService/ListWebhookDeliveries", "WebhookService/GetWebhookDelivery",
 }

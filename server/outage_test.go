@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	patdv1 "patd/gen/patd/v1"
@@ -169,6 +170,8 @@ func goodCatalogRequest(name string) proto.Message {
 		return &patdv1.DeleteAudienceRequest{Id: "api"}
 	case "CatalogService/ListAudiences":
 		return &patdv1.ListAudiencesRequest{}
+	case "InventoryService/GetIdlePreview":
+		return &patdv1.GetIdlePreviewRequest{IdleTtl: durationpb.New(time.Hour)}
 	case "CatalogService/GetFeatureImpact":
 		return &patdv1.GetFeatureImpactRequest{Lose: []string{"a"}, All: true}
 	case "CatalogService/CheckAudience":

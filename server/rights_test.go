@@ -40,6 +40,7 @@ var mayCall = map[string]string{
 	"InventoryService/SearchTokens":     "tokens",
 	"InventoryService/BulkRevokeTokens": "tokens",
 	"InventoryService/BulkNarrowTokens": "tokens",
+	"InventoryService/GetIdlePreview":   "tokens",
 
 	"SelfService/GetSelf":    "pat",
 	"SelfService/RevokeSelf": "pat",

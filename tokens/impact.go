@@ -114,12 +114,11 @@ func (s *Service) FeatureImpact(ctx context.Context, a Actor, r ImpactRequest) (
 	if err := s.saveUses(ctx); err != nil {
 		return Impact{}, "", err
 	}
-	select {
-	case s.impacts <- struct{}{}:
-		defer func() { <-s.impacts }()
-	case <-ctx.Done():
-		return Impact{}, "", fmt.Errorf("wait for other impacts: %w", ctx.Err())
+	done, err := s.scan(ctx)
+	if err != nil {
+		return Impact{}, "", err
 	}
+	defer done()
 	err = s.store.View(ctx, func(tx ReadTx) error { return w.read(ctx, tx, r) })
 	if err != nil {
 		return Impact{}, "", err

@@ -79,7 +79,7 @@ type Service struct {
 	notices        notifier
 	refreshes      refreshes
 	featureReads   atomic.Int32  // under way
-	impacts        chan struct{} // has an item for each impact under way
+	scans          chan struct{} // has an item for each call under way that reads all tokens
 	featureChanges featureChanges
 }
 
@@ -89,7 +89,7 @@ func NewService(c Config) (*Service, error) {
 		return nil, errors.New("make the token service: a store, keys and a clock are needed")
 	}
 	s := &Service{
-		unfinished: make(chan PlanKey, bulkKnown), impacts: make(chan struct{}, impactScans),
+		unfinished: make(chan PlanKey, bulkKnown), scans: make(chan struct{}, impactScans),
 		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, renewURL: c.RenewURL, selfRotate: !c.ForbidSelfRotate, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,

@@ -40,6 +40,7 @@ func examples() map[string]string {
 		"token cancel-rotation": "patd token cancel-rotation --user alice 15ODq7pq8Hy",
 		"token narrow":          "patd token narrow --user alice 15ODq7pq8Hy\npatd token narrow --user alice --unused-for 90d --confirm 15ODq7pq8Hy",
 		"token resume-scopes":   "patd token resume-scopes --user alice --scope reports.read 15ODq7pq8Hy",
+		"token preview-idle":    "patd token preview-idle --idle-ttl 180d",
 		"token narrow-matching": "patd token narrow-matching --label team=infra --unused-for 90d\npatd token narrow-matching --label team=infra --unused-for 90d --confirm 12",
 		"token revoke-matching": "patd token revoke-matching --scope deploy.run --unused-since 90d\n" +
 			"patd token revoke-matching --scope deploy.run --unused-since 90d --confirm 12 --reason 'not in use'",

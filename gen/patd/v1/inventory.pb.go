@@ -702,6 +702,253 @@ func (x *SearchTokensResponse) GetNextPageToken() string {
 	return ""
 }
 
+// GetIdlePreviewRequest asks what the idle pause would do.
+type GetIdlePreviewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a token is not used before it is paused, 1 s to 3660 days; absent: the server's `--idle-ttl`.
+	IdleTtl *durationpb.Duration `protobuf:"bytes,1,opt,name=idle_ttl,json=idleTtl,proto3" json:"idle_ttl,omitempty"`
+	// How many tokens to name at most: 50 when absent; over 200 is served as 200.
+	Limit         int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetIdlePreviewRequest) Reset() {
+	*x = GetIdlePreviewRequest{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetIdlePreviewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetIdlePreviewRequest) ProtoMessage() {}
+
+func (x *GetIdlePreviewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetIdlePreviewRequest.ProtoReflect.Descriptor instead.
+func (*GetIdlePreviewRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetIdlePreviewRequest) GetIdleTtl() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTtl
+	}
+	return nil
+}
+
+func (x *GetIdlePreviewRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// GetIdlePreviewResponse says what the idle pause would do if it began now, or goes on.
+type GetIdlePreviewResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a token is not used before it is paused.
+	IdleTtl *durationpb.Duration `protobuf:"bytes,1,opt,name=idle_ttl,json=idleTtl,proto3" json:"idle_ttl,omitempty"`
+	// How many active tokens were looked at.
+	ActiveTokenCount int64 `protobuf:"varint,2,opt,name=active_token_count,json=activeTokenCount,proto3" json:"active_token_count,omitempty"`
+	// How many would be announced at once.
+	AnnounceTokenCount int64 `protobuf:"varint,3,opt,name=announce_token_count,json=announceTokenCount,proto3" json:"announce_token_count,omitempty"`
+	// How many are announced, and not to be paused yet.
+	WaitingTokenCount int64 `protobuf:"varint,4,opt,name=waiting_token_count,json=waitingTokenCount,proto3" json:"waiting_token_count,omitempty"`
+	// How many are announced, and would be paused at once.
+	PauseTokenCount int64 `protobuf:"varint,5,opt,name=pause_token_count,json=pauseTokenCount,proto3" json:"pause_token_count,omitempty"`
+	// How many users the tokens of these three counts belong to.
+	UserCount int64 `protobuf:"varint,6,opt,name=user_count,json=userCount,proto3" json:"user_count,omitempty"`
+	// How many are paused already.
+	PausedTokenCount int64 `protobuf:"varint,7,opt,name=paused_token_count,json=pausedTokenCount,proto3" json:"paused_token_count,omitempty"`
+	// Some of the tokens of the three counts, those first that were not used for the longest time. The rest are those of
+	// `GET /v1/tokens?state=ACTIVE&unused_since=…`.
+	Tokens        []*IdleToken `protobuf:"bytes,8,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetIdlePreviewResponse) Reset() {
+	*x = GetIdlePreviewResponse{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetIdlePreviewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetIdlePreviewResponse) ProtoMessage() {}
+
+func (x *GetIdlePreviewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetIdlePreviewResponse.ProtoReflect.Descriptor instead.
+func (*GetIdlePreviewResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetIdlePreviewResponse) GetIdleTtl() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTtl
+	}
+	return nil
+}
+
+func (x *GetIdlePreviewResponse) GetActiveTokenCount() int64 {
+	if x != nil {
+		return x.ActiveTokenCount
+	}
+	return 0
+}
+
+func (x *GetIdlePreviewResponse) GetAnnounceTokenCount() int64 {
+	if x != nil {
+		return x.AnnounceTokenCount
+	}
+	return 0
+}
+
+func (x *GetIdlePreviewResponse) GetWaitingTokenCount() int64 {
+	if x != nil {
+		return x.WaitingTokenCount
+	}
+	return 0
+}
+
+func (x *GetIdlePreviewResponse) GetPauseTokenCount() int64 {
+	if x != nil {
+		return x.PauseTokenCount
+	}
+	return 0
+}
+
+func (x *GetIdlePreviewResponse) GetUserCount() int64 {
+	if x != nil {
+		return x.UserCount
+	}
+	return 0
+}
+
+func (x *GetIdlePreviewResponse) GetPausedTokenCount() int64 {
+	if x != nil {
+		return x.PausedTokenCount
+	}
+	return 0
+}
+
+func (x *GetIdlePreviewResponse) GetTokens() []*IdleToken {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+// IdleToken is a token that would be paused.
+type IdleToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the token.
+	TokenId string `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
+	// Id of its user.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Its last use; absent: never.
+	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	// When it would be paused, unless it is used before.
+	PauseTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=pause_time,json=pauseTime,proto3" json:"pause_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IdleToken) Reset() {
+	*x = IdleToken{}
+	mi := &file_patd_v1_inventory_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IdleToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IdleToken) ProtoMessage() {}
+
+func (x *IdleToken) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_inventory_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IdleToken.ProtoReflect.Descriptor instead.
+func (*IdleToken) Descriptor() ([]byte, []int) {
+	return file_patd_v1_inventory_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *IdleToken) GetTokenId() string {
+	if x != nil {
+		return x.TokenId
+	}
+	return ""
+}
+
+func (x *IdleToken) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *IdleToken) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IdleToken) GetLastUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedTime
+	}
+	return nil
+}
+
+func (x *IdleToken) GetPauseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PauseTime
+	}
+	return nil
+}
+
 var File_patd_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_patd_v1_inventory_proto_rawDesc = "" +
@@ -772,12 +1019,33 @@ const file_patd_v1_inventory_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"f\n" +
 	"\x14SearchTokensResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x0e.patd.v1.TokenR\x06tokens\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xe1\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"c\n" +
+	"\x15GetIdlePreviewRequest\x124\n" +
+	"\bidle_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aidleTtl\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\"\x83\x03\n" +
+	"\x16GetIdlePreviewResponse\x124\n" +
+	"\bidle_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aidleTtl\x12,\n" +
+	"\x12active_token_count\x18\x02 \x01(\x03R\x10activeTokenCount\x120\n" +
+	"\x14announce_token_count\x18\x03 \x01(\x03R\x12announceTokenCount\x12.\n" +
+	"\x13waiting_token_count\x18\x04 \x01(\x03R\x11waitingTokenCount\x12*\n" +
+	"\x11pause_token_count\x18\x05 \x01(\x03R\x0fpauseTokenCount\x12\x1d\n" +
+	"\n" +
+	"user_count\x18\x06 \x01(\x03R\tuserCount\x12,\n" +
+	"\x12paused_token_count\x18\a \x01(\x03R\x10pausedTokenCount\x12*\n" +
+	"\x06tokens\x18\b \x03(\v2\x12.patd.v1.IdleTokenR\x06tokens\"\xcb\x01\n" +
+	"\tIdleToken\x12\x19\n" +
+	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12@\n" +
+	"\x0elast_used_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x129\n" +
+	"\n" +
+	"pause_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tpauseTime2\xd7\x03\n" +
 	"\x10InventoryService\x12_\n" +
 	"\fSearchTokens\x12\x1c.patd.v1.SearchTokensRequest\x1a\x1d.patd.v1.SearchTokensResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/tokens\x12u\n" +
 	"\x10BulkRevokeTokens\x12 .patd.v1.BulkRevokeTokensRequest\x1a!.patd.v1.BulkRevokeTokensResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/tokens:revoke\x12u\n" +
-	"\x10BulkNarrowTokens\x12 .patd.v1.BulkNarrowTokensRequest\x1a!.patd.v1.BulkNarrowTokensResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/tokens:narrowB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
+	"\x10BulkNarrowTokens\x12 .patd.v1.BulkNarrowTokensRequest\x1a!.patd.v1.BulkNarrowTokensResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/tokens:narrow\x12t\n" +
+	"\x0eGetIdlePreview\x12\x1e.patd.v1.GetIdlePreviewRequest\x1a\x1f.patd.v1.GetIdlePreviewResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/tokens:previewIdleB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
 var (
 	file_patd_v1_inventory_proto_rawDescOnce sync.Once
@@ -791,7 +1059,7 @@ func file_patd_v1_inventory_proto_rawDescGZIP() []byte {
 	return file_patd_v1_inventory_proto_rawDescData
 }
 
-var file_patd_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_patd_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_patd_v1_inventory_proto_goTypes = []any{
 	(*TokenFilter)(nil),              // 0: patd.v1.TokenFilter
 	(*BulkRevokeTokensRequest)(nil),  // 1: patd.v1.BulkRevokeTokensRequest
@@ -800,41 +1068,51 @@ var file_patd_v1_inventory_proto_goTypes = []any{
 	(*BulkNarrowTokensResponse)(nil), // 4: patd.v1.BulkNarrowTokensResponse
 	(*SearchTokensRequest)(nil),      // 5: patd.v1.SearchTokensRequest
 	(*SearchTokensResponse)(nil),     // 6: patd.v1.SearchTokensResponse
-	nil,                              // 7: patd.v1.TokenFilter.LabelEntry
-	nil,                              // 8: patd.v1.SearchTokensRequest.LabelEntry
-	(Token_State)(0),                 // 9: patd.v1.Token.State
-	(*timestamppb.Timestamp)(nil),    // 10: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 11: google.protobuf.Duration
-	(*Token)(nil),                    // 12: patd.v1.Token
+	(*GetIdlePreviewRequest)(nil),    // 7: patd.v1.GetIdlePreviewRequest
+	(*GetIdlePreviewResponse)(nil),   // 8: patd.v1.GetIdlePreviewResponse
+	(*IdleToken)(nil),                // 9: patd.v1.IdleToken
+	nil,                              // 10: patd.v1.TokenFilter.LabelEntry
+	nil,                              // 11: patd.v1.SearchTokensRequest.LabelEntry
+	(Token_State)(0),                 // 12: patd.v1.Token.State
+	(*timestamppb.Timestamp)(nil),    // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 14: google.protobuf.Duration
+	(*Token)(nil),                    // 15: patd.v1.Token
 }
 var file_patd_v1_inventory_proto_depIdxs = []int32{
-	9,  // 0: patd.v1.TokenFilter.state:type_name -> patd.v1.Token.State
-	7,  // 1: patd.v1.TokenFilter.label:type_name -> patd.v1.TokenFilter.LabelEntry
-	10, // 2: patd.v1.TokenFilter.expires_before:type_name -> google.protobuf.Timestamp
-	10, // 3: patd.v1.TokenFilter.unused_since:type_name -> google.protobuf.Timestamp
-	10, // 4: patd.v1.TokenFilter.created_before:type_name -> google.protobuf.Timestamp
+	12, // 0: patd.v1.TokenFilter.state:type_name -> patd.v1.Token.State
+	10, // 1: patd.v1.TokenFilter.label:type_name -> patd.v1.TokenFilter.LabelEntry
+	13, // 2: patd.v1.TokenFilter.expires_before:type_name -> google.protobuf.Timestamp
+	13, // 3: patd.v1.TokenFilter.unused_since:type_name -> google.protobuf.Timestamp
+	13, // 4: patd.v1.TokenFilter.created_before:type_name -> google.protobuf.Timestamp
 	0,  // 5: patd.v1.BulkRevokeTokensRequest.filter:type_name -> patd.v1.TokenFilter
-	10, // 6: patd.v1.BulkRevokeTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
+	13, // 6: patd.v1.BulkRevokeTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 7: patd.v1.BulkNarrowTokensRequest.filter:type_name -> patd.v1.TokenFilter
-	11, // 8: patd.v1.BulkNarrowTokensRequest.unused_for:type_name -> google.protobuf.Duration
-	10, // 9: patd.v1.BulkNarrowTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
-	9,  // 10: patd.v1.SearchTokensRequest.state:type_name -> patd.v1.Token.State
-	8,  // 11: patd.v1.SearchTokensRequest.label:type_name -> patd.v1.SearchTokensRequest.LabelEntry
-	10, // 12: patd.v1.SearchTokensRequest.expires_before:type_name -> google.protobuf.Timestamp
-	10, // 13: patd.v1.SearchTokensRequest.unused_since:type_name -> google.protobuf.Timestamp
-	10, // 14: patd.v1.SearchTokensRequest.created_before:type_name -> google.protobuf.Timestamp
-	12, // 15: patd.v1.SearchTokensResponse.tokens:type_name -> patd.v1.Token
-	5,  // 16: patd.v1.InventoryService.SearchTokens:input_type -> patd.v1.SearchTokensRequest
-	1,  // 17: patd.v1.InventoryService.BulkRevokeTokens:input_type -> patd.v1.BulkRevokeTokensRequest
-	3,  // 18: patd.v1.InventoryService.BulkNarrowTokens:input_type -> patd.v1.BulkNarrowTokensRequest
-	6,  // 19: patd.v1.InventoryService.SearchTokens:output_type -> patd.v1.SearchTokensResponse
-	2,  // 20: patd.v1.InventoryService.BulkRevokeTokens:output_type -> patd.v1.BulkRevokeTokensResponse
-	4,  // 21: patd.v1.InventoryService.BulkNarrowTokens:output_type -> patd.v1.BulkNarrowTokensResponse
-	19, // [19:22] is the sub-list for method output_type
-	16, // [16:19] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	14, // 8: patd.v1.BulkNarrowTokensRequest.unused_for:type_name -> google.protobuf.Duration
+	13, // 9: patd.v1.BulkNarrowTokensResponse.plan_expire_time:type_name -> google.protobuf.Timestamp
+	12, // 10: patd.v1.SearchTokensRequest.state:type_name -> patd.v1.Token.State
+	11, // 11: patd.v1.SearchTokensRequest.label:type_name -> patd.v1.SearchTokensRequest.LabelEntry
+	13, // 12: patd.v1.SearchTokensRequest.expires_before:type_name -> google.protobuf.Timestamp
+	13, // 13: patd.v1.SearchTokensRequest.unused_since:type_name -> google.protobuf.Timestamp
+	13, // 14: patd.v1.SearchTokensRequest.created_before:type_name -> google.protobuf.Timestamp
+	15, // 15: patd.v1.SearchTokensResponse.tokens:type_name -> patd.v1.Token
+	14, // 16: patd.v1.GetIdlePreviewRequest.idle_ttl:type_name -> google.protobuf.Duration
+	14, // 17: patd.v1.GetIdlePreviewResponse.idle_ttl:type_name -> google.protobuf.Duration
+	9,  // 18: patd.v1.GetIdlePreviewResponse.tokens:type_name -> patd.v1.IdleToken
+	13, // 19: patd.v1.IdleToken.last_used_time:type_name -> google.protobuf.Timestamp
+	13, // 20: patd.v1.IdleToken.pause_time:type_name -> google.protobuf.Timestamp
+	5,  // 21: patd.v1.InventoryService.SearchTokens:input_type -> patd.v1.SearchTokensRequest
+	1,  // 22: patd.v1.InventoryService.BulkRevokeTokens:input_type -> patd.v1.BulkRevokeTokensRequest
+	3,  // 23: patd.v1.InventoryService.BulkNarrowTokens:input_type -> patd.v1.BulkNarrowTokensRequest
+	7,  // 24: patd.v1.InventoryService.GetIdlePreview:input_type -> patd.v1.GetIdlePreviewRequest
+	6,  // 25: patd.v1.InventoryService.SearchTokens:output_type -> patd.v1.SearchTokensResponse
+	2,  // 26: patd.v1.InventoryService.BulkRevokeTokens:output_type -> patd.v1.BulkRevokeTokensResponse
+	4,  // 27: patd.v1.InventoryService.BulkNarrowTokens:output_type -> patd.v1.BulkNarrowTokensResponse
+	8,  // 28: patd.v1.InventoryService.GetIdlePreview:output_type -> patd.v1.GetIdlePreviewResponse
+	25, // [25:29] is the sub-list for method output_type
+	21, // [21:25] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_inventory_proto_init() }
@@ -849,7 +1127,7 @@ func file_patd_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_inventory_proto_rawDesc), len(file_patd_v1_inventory_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

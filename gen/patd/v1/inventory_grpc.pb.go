@@ -22,6 +22,7 @@ const (
 	InventoryService_SearchTokens_FullMethodName     = "/patd.v1.InventoryService/SearchTokens"
 	InventoryService_BulkRevokeTokens_FullMethodName = "/patd.v1.InventoryService/BulkRevokeTokens"
 	InventoryService_BulkNarrowTokens_FullMethodName = "/patd.v1.InventoryService/BulkNarrowTokens"
+	InventoryService_GetIdlePreview_FullMethodName   = "/patd.v1.InventoryService/GetIdlePreview"
 )
 
 // InventoryServiceClient is the client API for InventoryService service.
@@ -42,6 +43,9 @@ type InventoryServiceClient interface {
 	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is left
 	// alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it is.
 	BulkNarrowTokens(ctx context.Context, in *BulkNarrowTokensRequest, opts ...grpc.CallOption) (*BulkNarrowTokensResponse, error)
+	// PreviewIdle says which active tokens the idle pause (`--idle-ttl`) would announce and pause, and changes nothing.
+	// All is read at one instant. With many tokens it takes seconds; it ends when its caller leaves.
+	GetIdlePreview(ctx context.Context, in *GetIdlePreviewRequest, opts ...grpc.CallOption) (*GetIdlePreviewResponse, error)
 }
 
 type inventoryServiceClient struct {
@@ -82,6 +86,16 @@ func (c *inventoryServiceClient) BulkNarrowTokens(ctx context.Context, in *BulkN
 	return out, nil
 }
 
+func (c *inventoryServiceClient) GetIdlePreview(ctx context.Context, in *GetIdlePreviewRequest, opts ...grpc.CallOption) (*GetIdlePreviewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetIdlePreviewResponse)
+	err := c.cc.Invoke(ctx, InventoryService_GetIdlePreview_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InventoryServiceServer is the server API for InventoryService service.
 // All implementations must embed UnimplementedInventoryServiceServer
 // for forward compatibility.
@@ -100,6 +114,9 @@ type InventoryServiceServer interface {
 	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is left
 	// alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it is.
 	BulkNarrowTokens(context.Context, *BulkNarrowTokensRequest) (*BulkNarrowTokensResponse, error)
+	// PreviewIdle says which active tokens the idle pause (`--idle-ttl`) would announce and pause, and changes nothing.
+	// All is read at one instant. With many tokens it takes seconds; it ends when its caller leaves.
+	GetIdlePreview(context.Context, *GetIdlePreviewRequest) (*GetIdlePreviewResponse, error)
 	mustEmbedUnimplementedInventoryServiceServer()
 }
 
@@ -118,6 +135,9 @@ func (UnimplementedInventoryServiceServer) BulkRevokeTokens(context.Context, *Bu
 }
 func (UnimplementedInventoryServiceServer) BulkNarrowTokens(context.Context, *BulkNarrowTokensRequest) (*BulkNarrowTokensResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method BulkNarrowTokens not implemented")
+}
+func (UnimplementedInventoryServiceServer) GetIdlePreview(context.Context, *GetIdlePreviewRequest) (*GetIdlePreviewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetIdlePreview not implemented")
 }
 func (UnimplementedInventoryServiceServer) mustEmbedUnimplementedInventoryServiceServer() {}
 func (UnimplementedInventoryServiceServer) testEmbeddedByValue()                          {}
@@ -194,6 +214,24 @@ func _InventoryService_BulkNarrowTokens_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InventoryService_GetIdlePreview_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetIdlePreviewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InventoryServiceServer).GetIdlePreview(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InventoryService_GetIdlePreview_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InventoryServiceServer).GetIdlePreview(ctx, req.(*GetIdlePreviewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InventoryService_ServiceDesc is the grpc.ServiceDesc for InventoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -212,6 +250,10 @@ var InventoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BulkNarrowTokens",
 			Handler:    _InventoryService_BulkNarrowTokens_Handler,
+		},
+		{
+			MethodName: "GetIdlePreview",
+			Handler:    _InventoryService_GetIdlePreview_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -80,6 +80,7 @@ func Rights() map[string]Right {
 		patdv1.InventoryService_SearchTokens_FullMethodName:     {any: tokenManager, Reads: true},
 		patdv1.InventoryService_BulkRevokeTokens_FullMethodName: {any: tokenManager, action: tokens.ActionTokenRevokeMatching, ends: true},
 		patdv1.InventoryService_BulkNarrowTokens_FullMethodName: {any: tokenManager, action: tokens.ActionTokenNarrowMatching, ends: true},
+		patdv1.InventoryService_GetIdlePreview_FullMethodName:   {any: tokenManager, Reads: true},
 
 		patdv1.SelfService_GetSelf_FullMethodName:    {bearer: true, Conditional: true, Reads: true},
 		patdv1.SelfService_RevokeSelf_FullMethodName: {bearer: true, action: tokens.ActionTokenRevoke, ends: true, Conditional: true},

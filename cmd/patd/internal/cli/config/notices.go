@@ -21,7 +21,7 @@ func (s *noticeSettings) Flags(f *pflag.FlagSet) {
 	s.Unused = cli.Duration(90 * tokens.Day)
 	f.Var(&s.Expiry, "expiry-notices", "write token.expiring and service.expiring to the audit log so long before the end of a token or service, comma-separated, and token.expired at it; off: none")
 	f.Var(&s.Unused, "unused-notice", "write token.unused to the audit log when a token was not used for so long; 0s: never")
-	f.Var(&s.Idle, "idle-ttl", "pause tokens that were not used for so long (TOKEN_IDLE), which token.idle announces 14 days before, until their owners resume them; 0s: never. Look first which they are: patd token list --state active --unused-since, with the same time")
+	f.Var(&s.Idle, "idle-ttl", "pause tokens that were not used for so long (TOKEN_IDLE), which token.idle announces 14 days before, until their owners resume them; 0s: never. Look first which they are: patd token preview-idle")
 }
 
 // Notices returns them for the service.

@@ -24,7 +24,7 @@ import (
 func Token(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
 	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenResume(c), tokenNarrow(c),
-		tokenResumeScopes(c), tokenRevoke(c), tokenRevokeMatching(c), tokenNarrowMatching(c))
+		tokenResumeScopes(c), tokenRevoke(c), tokenRevokeMatching(c), tokenNarrowMatching(c), tokenPreviewIdle(c))
 }
 
 // ownerFlags adds the flags of commands about one user's tokens, which refuse to run without a user. check, which may
