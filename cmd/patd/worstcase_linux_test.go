@@ -152,12 +152,9 @@ func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
 // endpoints, 24 at once and each again 100 ms after its answer, and holds the 99th percentile of good introspections to
 // five times what it is without them. Both are measured in turn, in many short rounds. What else the machine does only
 // adds, to either, so that the better rounds of both are held against each other; and there are more rounds while it
-// is too busy to say. Only LONG_TESTS runs it.
+// is too busy to say. It runs alone.
 func TestStrangersDoNotSlowDownGoodIntrospections(t *testing.T) {
-	longtest.Only(t)
-	if longtest.Race {
-		t.Skip("what it measures is another process")
-	}
+	longtest.Alone(t)
 	const most, fewest, rounds = 5, 8, 32
 	d, good := attacked(t)
 	calls, all := worstCalls(t, d), strangers(t, d, false)

@@ -1,11 +1,15 @@
 // Package longtest decides how much a test of chance or of many cases does. go test ./... is a loop for developers and
-// ends within minutes; .ci/run sets LONG_TESTS for one of its stages, so that everything is done there.
+// ends within minutes; .ci/run sets LONG_TESTS in its stages, so that everything is done once. LONG_TESTS is 1 for all
+// packages, or the names of some, separated by spaces, or alone for what measures times.
 package longtest
 
 import (
 	"flag"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -25,5 +29,21 @@ func Only(tb testing.TB) {
 	}
 }
 
-// Enabled reports whether LONG_TESTS is set, and so whether tests shall do all that they can.
-func Enabled() bool { return os.Getenv("LONG_TESTS") != "" }
+// Alone skips a test that measures times, unless it is run by itself: with LONG_TESTS=alone, and without the race
+// detector.
+func Alone(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv("LONG_TESTS") != "alone" || Race {
+		tb.Skip("LONG_TESTS=alone runs it, without the race detector")
+	}
+}
+
+// Enabled reports whether the tests of a package shall do all that they can.
+func Enabled() bool {
+	value := os.Getenv("LONG_TESTS")
+	if value == "" || value == "1" || value == "alone" {
+		return value != ""
+	}
+	dir, err := os.Getwd() // that of the package
+	return err == nil && slices.Contains(strings.Fields(value), filepath.Base(dir))
+}

@@ -301,10 +301,7 @@ func TestWebhooksReceiveEachCommittedEventInOrder(t *testing.T) {
 // TestTenThousandEventsAMinuteWithOneEndpointDead makes 10 000 events within a minute, or as fast as the machine can, and
 // looks whether a good endpoint gets them meanwhile although another is dead.
 func TestTenThousandEventsAMinuteWithOneEndpointDead(t *testing.T) {
-	longtest.Only(t)
-	if longtest.Race {
-		t.Skip("its programs are several times slower under the race detector")
-	}
+	longtest.Alone(t)
 	const events = 10_000
 	c := newCluster(t, dbtest.SharedPostgres(t), "webhookrate", 3)
 	good := newEndpoint(t, "the good endpoint")
