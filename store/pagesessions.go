@@ -68,6 +68,14 @@ func (t *readTx) PageSessions(user string, now time.Time, limit int) ([]tokens.P
 	return t.sessions("list sessions", selectSessions, user, db.Micros(now), limit)
 }
 
+const selectAllSessions = `SELECT ` + sessionColumns + ` FROM page_sessions
+WHERE id > ? AND end_us IS NULL AND expire_us > ? ORDER BY id LIMIT ?`
+
+// AllPageSessions implements tokens.PageSessionReader.
+func (t *readTx) AllPageSessions(after tokens.ID, now time.Time, limit int) ([]tokens.PageSession, error) {
+	return t.sessions("list all sessions", selectAllSessions, int64(after), db.Micros(now), limit)
+}
+
 func (t *readTx) sessions(op, query string, args ...any) ([]tokens.PageSession, error) {
 	list := []tokens.PageSession{}
 	err := t.each(op, query, func(rows *sql.Rows) error {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 
 	"patd/store/internal/db"
 )
@@ -166,4 +167,23 @@ func (t *tx) setSequence(op string, s sequence, last int64) error {
 		_, err = t.exec(op, addCounter, s.table, last)
 	}
 	return err
+}
+
+// SkipEvents has the positions of the audit log go on above a position, if they do not already. After a restore the
+// positions that were given before it are not given again: those who were sent the events at them would take the new
+// ones for the old.
+func (s *Store) SkipEvents(ctx context.Context, to uint64) error {
+	const op = "skip positions of the audit log"
+	return s.transact(ctx, op, func(t *tx) error {
+		of := sequences(t.c.Dialect())[0]
+		var given int64
+		query, args := sqlitePosition, []any{of.table}
+		if t.c.Dialect().Remote {
+			query, args = postgresPosition, []any{of.table, of.column}
+		}
+		if err := t.one(op, query, []any{&given}, args...); err != nil || uint64(given) >= to {
+			return err
+		}
+		return t.setSequence(op, of, int64(min(to, math.MaxInt64-1)))
+	})
 }

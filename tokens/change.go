@@ -68,7 +68,7 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 		if _, gone := Effective(granted, *c.Scopes); len(gone) > 0 {
 			t.Scopes, _ = Effective(t.Scopes, *c.Scopes) // paused ones stay paused
 			t.dropPaused(func(p Pause) bool { return slices.Contains(gone, p.Scope) })
-			changed = append(changed, "scopes -"+strings.Join(gone, " -"))
+			changed = append(changed, changedScopes+strings.Join(gone, " -"))
 		}
 	}
 	if c.ExpireTime != nil && !c.ExpireTime.Equal(t.ExpireTime) {
@@ -80,7 +80,7 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 			return nil, Invalid("EXPIRE_TIME_PAST", "expire_time", "must be in the future; revoke the token to end it now")
 		}
 		t.ExpireTime, t.EndSetTime = at, now
-		changed = append(changed, "expire_time")
+		changed = append(changed, changedExpiry+at.UTC().Format(time.RFC3339Nano)) // a replay reads it
 	}
 	self, err := c.applySelf(t, !t.ExpireTime.Equal(ended), now)
 	if err != nil {
@@ -101,7 +101,7 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 	}
 	if c.CIDRs != nil && !slices.Equal(c.cidrs, t.CIDRs) {
 		t.CIDRs = c.cidrs
-		changed = append(changed, "allowed_cidrs")
+		changed = append(changed, changedCIDRs+networks(t.CIDRs))
 	}
 	return changed, nil
 }

@@ -169,7 +169,7 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 		e := a.event(now, ActionTokenUpdate)
 		e.User, e.TokenID, e.Detail = t.User, t.ID, strings.Join(changed, ", ")
 		e.Narrows = !slices.ContainsFunc(changed, func(what string) bool {
-			return what != "expire_time" && what != changedSelfOff && what != changedRenewalLess && !strings.HasPrefix(what, "scopes -")
+			return !strings.HasPrefix(what, changedExpiry) && what != changedSelfOff && what != changedRenewalLess && !strings.HasPrefix(what, changedScopes)
 		})
 		return []Event{e}, nil
 	})

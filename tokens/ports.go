@@ -431,6 +431,9 @@ type PageSessionReader interface {
 	PageSession(key SessionKey) (PageSession, error)
 	// PageSessions lists a user's sessions that have not been ended and expire after now, newest first, at most limit.
 	PageSessions(user string, now time.Time, limit int) ([]PageSession, error)
+	// AllPageSessions lists the sessions of all users that have not been ended, expire after now and have an id above
+	// after, by id, at most limit.
+	AllPageSessions(after ID, now time.Time, limit int) ([]PageSession, error)
 	// Handoff reads a hand-off that was not used and expires after now. ErrNotFound.
 	Handoff(key SessionKey, now time.Time) (Handoff, error)
 }

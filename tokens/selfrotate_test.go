@@ -366,7 +366,7 @@ func TestOnlyItsOwnerLetsATokenRotateItself(t *testing.T) {
 			did = append(did, e.Detail)
 		}
 	}
-	want := "self_rotate on, renewable_until; expire_time, renewable_until earlier; renewable_until earlier; renewable_until; self_rotate off, renewable_until earlier"
+	want := "self_rotate on, renewable_until; expire_time " + got.ExpireTime.Format(time.RFC3339Nano) + ", renewable_until earlier; renewable_until earlier; renewable_until; self_rotate off, renewable_until earlier"
 	if strings.Join(did, "; ") != want {
 		t.Errorf("events %q", did)
 	}

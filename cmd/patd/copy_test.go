@@ -126,9 +126,18 @@ func TestTokensWorkOnWhereverTheirStoreIsCopied(t *testing.T) {
 	if got := patd(t, "check", "--database-url", "sqlite:"+backup, "--hash-key-file", key); !strings.Contains(got, "4 tokens, 1 service, keys k1") {
 		t.Errorf("check of the backup: %s", got)
 	}
-	if _, err := run(append([]string{"restore", backup, "--data-dir", m.data}, there...)...); err == nil || !strings.Contains(err.Error(), "patd copy --from sqlite:FILE --to postgres://") {
-		t.Errorf("restore into PostgreSQL: %v", err)
+	if _, err := run(append([]string{"restore", backup, "--data-dir", m.data}, there...)...); err == nil || !strings.Contains(err.Error(), "there is a store in that database already") {
+		t.Errorf("restore over a store in PostgreSQL: %v", err)
 	}
+	events := filepath.Join(t.TempDir(), "events.jsonl")
+	patd(t, append([]string{"events", "export", events, "--data-dir", m.data}, there...)...)
+	patd(t, append([]string{"drill", "restore", "--data-dir", m.data}, there...)...)
+	anew := []string{"--data-dir", m.data, "--database-url", m.url("anew"), "--database-password-file", m.password}
+	patd(t, append([]string{"restore", backup, "--replay", events}, anew...)...)
+	if got := patd(t, append([]string{"check"}, anew...)...); !strings.Contains(got, "4 tokens, 1 service, keys k1") {
+		t.Errorf("check of the restored store: %s", got)
+	}
+	patd(t, append([]string{"restore", "--replay", events}, anew...)...)
 	patd(t, "copy", "--from", "sqlite:"+backup, "--to", m.url("restored"), "--to-password-file", m.password, "--hash-key-file", key)
 	restored := t.TempDir()
 	m.works(t, restored, "--hash-key-file", key, "--database-url", m.url("restored"), "--database-password-file", m.password)

@@ -79,6 +79,7 @@ func examples() map[string]string {
 		"webhook redeliver":     "patd webhook redeliver chat 0f8e2b6c1d4a49f7a3b5c7d9e1f20304",
 		"introspect":            "patd introspect --scope reports.read < export.token",
 		"events":                "patd events --user alice --action token.create",
+		"events export":         "patd events export events.jsonl --data-dir data\npatd events export events.jsonl --follow --data-dir data",
 		"events prune":          "patd events prune --older-than 400d --data-dir data",
 		"service create":        "patd service create gateway --permission introspect --data-dir data > gateway.token",
 		"service list":          "patd service list --data-dir data",
@@ -90,7 +91,12 @@ func examples() map[string]string {
 		"keys retire":           "patd keys retire k1 --data-dir data",
 		"migrate":               "patd migrate --data-dir data",
 		"backup":                "patd backup patd-monday.db --data-dir data",
-		"restore":               "patd restore patd-monday.db --data-dir data",
+		"restore": "patd restore patd-monday.db --data-dir data\n" +
+			"patd restore patd-monday.db --replay events.jsonl --data-dir data",
+		"credential list": "patd credential list --data-dir data\npatd credential list --kind service --json --data-dir data",
+		"credential end":  "patd credential end --data-dir data --issued-before 2026-01-31T12:00:00Z --confirm 12",
+		"drill restore": "patd drill restore --data-dir data\n" +
+			"patd drill restore --backup patd-monday.db --replay events.jsonl --json --data-dir data",
 		"check": "patd check --data-dir data\n" +
 			"patd check --database-url sqlite:patd-monday.db --hash-key-file data/hash.key",
 		"copy": "patd copy --from sqlite:data/patd.db --to postgres://patd@db.internal/patd --hash-key-file " +
@@ -132,7 +138,7 @@ func describe(root *cobra.Command) {
 	for id, names := range map[string][]string{
 		groupServe: {"dev", "serve"}, groupRemote: {"login", "logout", "whoami", "token", "user", "feature", "audience", "webhook", "introspect", "events"},
 		groupBearer: {"agent"},
-		groupStore:  {"service", "keys", "migrate", "backup", "restore", "check", "copy"},
+		groupStore:  {"service", "keys", "migrate", "backup", "restore", "credential", "drill", "check", "copy"},
 	} {
 		for _, name := range names {
 			if cmd, _, err := root.Find([]string{name}); err == nil {

@@ -329,6 +329,10 @@ func (t *faultyRead) PageSessions(user string, now time.Time, limit int) ([]toke
 	return read(t, "PageSessions", func() ([]tokens.PageSession, error) { return t.r.PageSessions(user, now, limit) })
 }
 
+func (t *faultyRead) AllPageSessions(after tokens.ID, now time.Time, limit int) ([]tokens.PageSession, error) {
+	return read(t, "AllPageSessions", func() ([]tokens.PageSession, error) { return t.r.AllPageSessions(after, now, limit) })
+}
+
 func (t *faultyRead) Handoff(key tokens.SessionKey, now time.Time) (tokens.Handoff, error) {
 	return read(t, "Handoff", func() (tokens.Handoff, error) { return t.r.Handoff(key, now) })
 }

@@ -58,6 +58,15 @@ func testPageSessions(t *testing.T, f *fixture) {
 		t.Errorf("an unknown session: %v", err)
 	}
 	f.equal("a user's sessions", f.sessions("u"), []tokens.ID{none.ID, bare.ID, full.ID})
+	f.view(func(tx tokens.ReadTx) error {
+		list, err := tx.AllPageSessions(full.ID, f.now, 2)
+		if len(list) == 2 && err == nil {
+			f.equal("the sessions of all users, a page of them", []tokens.ID{list[0].ID, list[1].ID}, []tokens.ID{bare.ID, none.ID})
+		} else {
+			t.Errorf("the sessions of all users: %d, %v", len(list), err)
+		}
+		return err
+	})
 	f.update(func(tx tokens.Tx) error {
 		if err := tx.InsertPageSession(tokens.SessionKey{1}, bare); !errors.Is(err, tokens.ErrTaken) {
 			t.Errorf("a key that is taken: %v", err)

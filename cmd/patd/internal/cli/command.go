@@ -42,6 +42,13 @@ func (c *Command) JSON(v any) error {
 	return enc.Encode(v)
 }
 
+// JSONLine prints a value in one line.
+func (c *Command) JSONLine(v any) error {
+	enc := json.NewEncoder(c.Stdout)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
 // Message prints a message in REST's form, indented.
 func (c *Command) Message(m proto.Message) error {
 	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)

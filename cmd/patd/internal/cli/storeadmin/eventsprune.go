@@ -3,7 +3,6 @@ package storeadmin
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -129,25 +128,8 @@ func (a *EventArchive) Write(events []tokens.Event) (err error) {
 			return err
 		}
 	}
-	lines := json.NewEncoder(a.text)
-	lines.SetEscapeHTML(false)
-	for _, e := range events {
-		line := ArchivedEvent{
-			Position: e.Seq, Time: e.Time, Actor: e.Actor, Action: string(e.Action), Outcome: "SUCCESS", User: e.User,
-			Service: e.Service, Reason: e.Reason, Detail: e.Detail,
-		}
-		if e.Outcome == tokens.OutcomeRefused {
-			line.Outcome = "REFUSED"
-		}
-		if e.TokenID != 0 {
-			line.TokenID = e.TokenID.String()
-		}
-		if e.PeerIP.IsValid() {
-			line.PeerIP = e.PeerIP.String()
-		}
-		if err := lines.Encode(line); err != nil {
-			return fileFault("archive events in "+a.Path, "an archive", err)
-		}
+	if err := writeArchived(a.text, events); err != nil {
+		return fileFault("archive events in "+a.Path, "an archive", err)
 	}
 	if len(events) > 0 {
 		return nil

@@ -22,82 +22,171 @@ import (
 	"patd/tokens"
 )
 
+// restoring are the flags of a restore.
+type restoring struct {
+	config.Settings
+
+	file   string // the backup; empty: the store that is there is left as it is, but for a replay
+	replay string // an export of events; empty: none
+	gap    bool
+	asJSON bool
+}
+
 // Restore is the command that restores a backup.
 func Restore(c *cli.Command) *cobra.Command {
-	var s config.Settings
+	s := restoring{Settings: config.Settings{DatabaseTimeout: config.Patient}}
 	cmd := &cobra.Command{
-		Use:   "restore FILE --data-dir DIR",
+		Use:   "restore [FILE] --data-dir DIR [--replay EVENTS]",
 		Short: "Put a backup in the place of the store, the server being stopped",
 		Long: `Put a backup in the place of the store, the server being stopped; while another process uses the store, nothing is done.
 The backup is checked first, and against the key file, which must be in its place already. The store that was there
-is kept beside it, as patd.db.before-restore-TIME.
+is kept beside it, as patd.db.before-restore-TIME. In PostgreSQL the backup is copied into a database without a store in it.
 
-Everything is then as it was when the backup was made: tokens made since are gone, and those revoked since work again.`,
-		Args: cli.Takes("FILE"),
+Everything is then as it was when the backup was made: tokens made since are gone, and those revoked since work again,
+unless --replay names an export of the audit log (` + "`patd events export`" + `): what was revoked, suspended, deleted, blocked or
+narrowed since the backup, as far as the export goes, is so again before the store is put into its place. A secret that was
+replaced since ends when it would have. What the events do not say enough about is reported, to be reviewed.
+
+Without FILE, --replay works on the store that is there, which the database's own means have restored; run it before the servers start.
+
+` + "`patd credential list`" + ` then lists what works, and ` + "`patd credential end`" + ` ends it.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return errors.New("takes one argument: FILE")
+			}
+			return nil
+		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&s.replay, "replay", "", "take away again what the events in this `file` took away since the backup")
+	f.BoolVar(&s.gap, "allow-gap", false, "replay although events between the backup and the export are missing")
+	f.BoolVar(&s.asJSON, "json", false, "print JSON")
 	cli.Grouped(cmd.Flags(), "Store", s.StoreFlags)
 	cmd.Flags().Lookup("data-dir").Usage = "`directory` to put the store into, its key being there"
 	cli.Grouped(cmd.Flags(), "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "warn", "text") })
 	var log *slog.Logger
-	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
-		if log, err = config.NewLogger(c, &s); err == nil {
-			_, err = config.PlaceOf(c, &s)
+	cmd.PreRunE = func(_ *cobra.Command, args []string) (err error) {
+		if len(args) > 0 {
+			s.file = args[0]
+		}
+		switch {
+		case s.file == "" && s.replay == "":
+			return errors.New("takes one argument: FILE; or --replay EVENTS for a store that is restored already")
+		case s.gap && s.replay == "":
+			return errors.New("--allow-gap is a setting of --replay")
+		}
+		if log, err = config.NewLogger(c, &s.Settings); err == nil {
+			_, err = config.PlaceOf(c, &s.Settings)
 		}
 		return err
 	}
-	cmd.RunE = c.Run(func(ctx context.Context, args []string) error { return restoreStore(ctx, c, &s, args[0], log) })
+	cmd.RunE = c.Run(func(ctx context.Context, _ []string) error {
+		if s.file == "" {
+			return replayHere(ctx, c, &s, log)
+		}
+		return restoreStore(ctx, c, &s, log)
+	})
 	return cmd
 }
 
-func restoreStore(ctx context.Context, c *cli.Command, s *config.Settings, file string, log *slog.Logger) error {
-	p, err := config.PlaceOf(c, s)
+// replayHere replays on the store that is there.
+func replayHere(ctx context.Context, c *cli.Command, s *restoring, log *slog.Logger) (err error) {
+	o, err := openKept(ctx, c, &s.Settings, log)
 	if err != nil {
 		return err
 	}
-	if p.Remote() {
-		return errors.New("a store in PostgreSQL is restored by PostgreSQL's own means, or from a backup of patd's into a database without a store in it: patd copy --from sqlite:FILE --to postgres://…")
+	defer func() { err = errors.Join(err, Closed("the store", o)) }()
+	var out restored
+	if out.Replay, err = o.replayed(ctx, c, s); err != nil {
+		return err
 	}
-	if err := restorable(p, file); err != nil {
+	if out.summary, err = summarize(ctx, o.Store, o.Place); err != nil {
+		return err
+	}
+	return out.print(c, s)
+}
+
+// replayed is replay, if a file was given.
+func (o *Opened) replayed(ctx context.Context, c *cli.Command, s *restoring) (*replayed, error) {
+	if s.replay == "" {
+		return nil, nil //nolint:nilnil // none was asked for
+	}
+	done, err := o.replay(ctx, c, s.replay, s.gap)
+	return &done, err
+}
+
+// restored is what a restore reports.
+type restored struct {
+	summary
+
+	Kept   string    `json:"kept,omitempty"` // the store that was there
+	Replay *replayed `json:"replay,omitempty"`
+}
+
+func (r restored) print(c *cli.Command, s *restoring) error {
+	switch {
+	case r.Replay != nil:
+		r.Replay.report(c.Stderr)
+		fmt.Fprint(c.Stderr, "patd: what was made after the backup is gone; `patd credential list` shows what works\n")
+	default:
+		fmt.Fprint(c.Stderr, "patd: tokens made since that backup are gone, and those revoked since work again; start the server and revoke them anew, or restore it with --replay\n")
+	}
+	if s.asJSON {
+		return c.JSON(r)
+	}
+	_, err := fmt.Fprintln(c.Stdout, r.summary)
+	return err
+}
+
+func restoreStore(ctx context.Context, c *cli.Command, s *restoring, log *slog.Logger) error {
+	p, err := config.PlaceOf(c, &s.Settings)
+	if err != nil {
+		return err
+	}
+	if err := restorable(p, s.file); err != nil {
 		return err
 	}
 	keys, err := presentKeys(p)
 	if err != nil {
 		return err
 	}
-	if err := config.MakeDir(s.DataDir); err != nil {
-		return err
+	beside := os.TempDir()
+	if !p.Remote() {
+		if err := config.MakeDir(s.DataDir); err != nil {
+			return err
+		}
+		unlock, err := exclusively(p)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		beside = filepath.Dir(p.Database)
 	}
-	unlock, err := exclusively(p)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	// In a directory of its own beside the store, so that SQLite's own files are removed with it.
-	dir, err := os.MkdirTemp(filepath.Dir(p.Database), ".restore-*") // mode 0700
+	dir, err := os.MkdirTemp(beside, ".restore-*") // mode 0700
 	if err != nil {
-		return fmt.Errorf("restore %s: %w", file, err)
+		return fmt.Errorf("restore %s: %w", s.file, err)
 	}
 	defer os.RemoveAll(dir)
 	part := filepath.Join(dir, "patd.db")
-	if err := durable.Copy(part, file); err != nil {
-		return fmt.Errorf("restore %s: %w", file, err)
+	if err := durable.Copy(part, s.file); err != nil {
+		return fmt.Errorf("restore %s: %w", s.file, err)
 	}
-	holds, err := verifyCopy(ctx, c, part, keys, log)
+	out, err := verifyCopy(ctx, c, s, part, keys, p, log)
 	if err != nil {
-		return fmt.Errorf("%s is not restored: %w", file, err)
+		return fmt.Errorf("%s is not restored: %w", s.file, err)
 	}
-	aside, err := replaceBy(p, part, c.Now().UTC().Format("20060102T150405Z"))
-	if err != nil {
-		return fmt.Errorf("restore %s: %w", file, err)
+	if !p.Remote() {
+		if out.Kept, err = replaceBy(p, part, c.Now().UTC().Format("20060102T150405Z")); err != nil {
+			return fmt.Errorf("restore %s: %w", s.file, err)
+		}
 	}
-	fmt.Fprintf(c.Stderr, "patd: restored %s\n", file)
-	if aside != "" {
-		fmt.Fprintf(c.Stderr, "patd: the store that was there is %s\n", aside)
+	fmt.Fprintf(c.Stderr, "patd: restored %s\n", s.file)
+	if out.Kept != "" {
+		fmt.Fprintf(c.Stderr, "patd: the store that was there is %s\n", out.Kept)
 	}
-	fmt.Fprint(c.Stderr, "patd: tokens made since that backup are gone, and those revoked since work again; start the server and revoke them anew\n")
-	holds.Database = p.String()
-	_, err = fmt.Fprintln(c.Stdout, holds)
-	return err
+	out.Database = p.String()
+	return out.print(c, s)
 }
 
 // restorable refuses a file that cannot be a backup.
@@ -189,25 +278,35 @@ func exclusively(p config.Place) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// verifyCopy opens a copy of a backup as the future store, up to date and whole in one file, and checks it.
-func verifyCopy(ctx context.Context, c *cli.Command, copied string, keys *tokens.Keys, log *slog.Logger) (holds summary, err error) {
+// verifyCopy opens a copy of a backup as the future store, up to date and whole in one file, checks it, and takes away
+// again what the export says. If the place is a database in PostgreSQL, it copies the store into it.
+func verifyCopy(ctx context.Context, c *cli.Command, s *restoring, copied string, keys *tokens.Keys, to config.Place, log *slog.Logger) (out restored, err error) {
 	st, err := store.Open(ctx, "sqlite:"+copied, store.Options{Logger: log, Now: c.Now})
 	if err != nil {
-		return summary{}, err
+		return restored{}, err
 	}
+	o := &Opened{Store: st, Place: config.Place{Database: copied}, Keys: keys}
 	if err = st.UseRowKeys(ctx, keys); err == nil {
-		holds, err = soundAndOurs(ctx, st, copied, keys)
+		out.summary, err = soundAndOurs(ctx, st, copied, keys)
+	}
+	if err == nil && s.replay != "" {
+		if out.Replay, err = o.replayed(ctx, c, s); err == nil {
+			out.summary, err = soundAndOurs(ctx, st, copied, keys) // a replay that broke a rule is not put into place
+		}
+	}
+	if err == nil && to.Remote() {
+		_, err = st.Copy(ctx, to.URL(), storeOptions(c, to, &s.Settings, log))
 	}
 	if err != nil {
-		return summary{}, errors.Join(err, st.Close())
+		return restored{}, errors.Join(err, st.Close())
 	}
 	if err := st.Close(); err != nil {
-		return summary{}, fmt.Errorf("close the copy: %w", err)
+		return restored{}, fmt.Errorf("close the copy: %w", err)
 	}
 	if log, err := os.Stat(copied + "-wal"); err == nil && log.Size() > 0 {
-		return summary{}, errors.New("the copy could not be made whole")
+		return restored{}, errors.New("the copy could not be made whole")
 	}
-	return holds, nil
+	return out, nil
 }
 
 func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *tokens.Keys) (summary, error) {

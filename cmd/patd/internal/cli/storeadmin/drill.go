@@ -1,0 +1,356 @@
+package storeadmin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"patd/cmd/patd/internal/cli"
+	"patd/cmd/patd/internal/cli/config"
+	"patd/internal/durable"
+	"patd/store"
+	"patd/tokens"
+	"patd/tokens/secret"
+)
+
+// Drill is the command that practises what an operator hopes never to do.
+func Drill(c *cli.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: "drill", Short: "Practise bad days in a temporary place, on copies of the store"}
+	return c.Group(cmd, drillRestore(c))
+}
+
+// drillStep is one thing that a drill did.
+type drillStep struct {
+	Step    string  `json:"step"`
+	OK      bool    `json:"ok"`
+	Seconds float64 `json:"seconds"`
+	Detail  string  `json:"detail,omitempty"`
+}
+
+// drill is a restore that is practised.
+type drill struct {
+	c      *cli.Command
+	o      *Opened // the store itself, which is only read
+	backup string
+	events string
+	dir    string
+	revoke int
+
+	OK    bool        `json:"ok"`
+	Store string      `json:"store"`
+	Steps []drillStep `json:"steps"`
+	// RestoreSeconds is how long it took from the backup to a store that could be served.
+	RestoreSeconds float64 `json:"restore_seconds"`
+	// WorksAgain names credentials that the store refuses and the restored one does not.
+	WorksAgain []string  `json:"works_again"`
+	Replay     *replayed `json:"replay,omitempty"`
+}
+
+func drillRestore(c *cli.Command) *cobra.Command {
+	d := drill{c: c, revoke: 20}
+	var asJSON bool
+	var under string
+	cmd := &cobra.Command{
+		Use:   "restore --data-dir DIR [--backup FILE] [--replay EVENTS]",
+		Short: "Restore a backup in a temporary place, and see that nothing that was revoked works again",
+		Long: `Restore a backup in a temporary directory, take away again what the audit log says was taken away since, check the result, and
+compare it with the store: every credential that works in the restored one must work in the store. Then it revokes credentials of the
+restored copy, restores the backup once more with those events, and ends all that is left. The store itself is only read.
+
+Without --backup it makes one, and without --replay it exports the events now. Name the files that you keep to see whether they would
+do: credentials that would work again are listed, and the exit code is 1. It takes the room of two copies of the store, and of the events.`,
+		Args: cli.Takes(),
+	}
+	f := cmd.Flags()
+	f.StringVar(&d.backup, "backup", "", "the backup to restore, a `file`; a new one otherwise")
+	f.StringVar(&d.events, "replay", "", "the export of events to replay, a `file`; a new one otherwise")
+	f.Var((*cli.Count)(&d.revoke), "revoke", "how many credentials of the copy to revoke")
+	f.StringVar(&under, "temp-dir", "", "`directory` for the copies; the system's for temporary files otherwise")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	return keptStoreCommand(c, cmd, func(ctx context.Context, o *Opened, _ []string) (err error) {
+		if d.dir, err = os.MkdirTemp(under, "patd-drill-*"); err != nil { // mode 0700
+			return fmt.Errorf("make a temporary place: %w", err)
+		}
+		defer os.RemoveAll(d.dir)
+		d.o, d.Store, d.WorksAgain, d.Steps = o, o.Place.String(), []string{}, []drillStep{}
+		failed := d.run(ctx)
+		d.OK = failed == nil
+		if asJSON {
+			err = c.JSON(&d)
+		} else {
+			err = d.print()
+		}
+		if failed != nil {
+			return fmt.Errorf("the drill failed: %w", failed)
+		}
+		return err
+	})
+}
+
+func (d *drill) print() error {
+	rows := make([][]string, len(d.Steps))
+	for i, s := range d.Steps {
+		result := "ok"
+		if !s.OK {
+			result = "FAILED"
+		}
+		rows[i] = []string{s.Step, result, fmt.Sprintf("%.2f s", s.Seconds), cli.OrDash(s.Detail)}
+	}
+	if err := cli.Table(d.c.Stdout, []string{"STEP", "RESULT", "TIME", "DETAIL"}, rows); err != nil {
+		return err
+	}
+	for _, one := range d.WorksAgain {
+		fmt.Fprintf(d.c.Stdout, "works again: %s\n", cli.Cell(one))
+	}
+	if d.Replay != nil {
+		d.Replay.report(d.c.Stderr)
+	}
+	return nil
+}
+
+// step does one thing, and records what came of it.
+func (d *drill) step(name string, do func() (detail string, err error)) error {
+	began := time.Now()
+	detail, err := do()
+	s := drillStep{Step: name, OK: err == nil, Seconds: time.Since(began).Seconds(), Detail: detail}
+	if err != nil {
+		s.Detail = cli.Redact(err.Error())
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	d.Steps = append(d.Steps, s)
+	return err
+}
+
+// live are the credentials that work in a store, by kind and id.
+type live map[string]tokens.LiveCredential
+
+func liveIn(ctx context.Context, o *Opened, now time.Time) (live, error) {
+	found := live{}
+	err := tokens.LiveCredentials(ctx, o.Store, now, func(v tokens.LiveCredential) error {
+		found[string(v.Kind)+" "+v.ID] = v
+		return ctx.Err()
+	})
+	return found, err
+}
+
+// beyond returns what works in l and not in other, or there for longer or with more.
+func (l live) beyond(other live) (list []string) {
+	for name, v := range l {
+		was, there := other[name]
+		switch {
+		case !there:
+			list = append(list, name)
+		case !was.ExpireTime.IsZero() && (v.ExpireTime.IsZero() || v.ExpireTime.After(was.ExpireTime)):
+			list = append(list, name+", for longer")
+		case was.Suspended && !v.Suspended, was.Blocked && !v.Blocked:
+			list = append(list, name+", which is suspended or blocked")
+		case len(tokens.Missing(v.Scopes, was.Scopes)) > 0:
+			list = append(list, name+", with scopes that it has lost")
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+var errWorksAgain = errors.New("credentials that the store refuses work again")
+
+func (d *drill) run(ctx context.Context) error {
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	var present live
+	err := d.step("list what works in the store", func() (_ string, err error) {
+		present, err = liveIn(ctx, d.o, d.c.Now())
+		return cli.Counted(int64(len(present)), "credential"), err
+	})
+	if err == nil && d.events == "" {
+		d.events = filepath.Join(d.dir, "events.jsonl")
+		err = d.step("export the events", func() (string, error) { return d.export(ctx, d.o, d.events) })
+	}
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	double, err := d.restore(ctx, "double", d.events)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = double.Close() }()
+	d.RestoreSeconds = time.Since(began).Seconds()
+	if err := d.compare(ctx, double, present, "compare the restored store with the store"); err != nil {
+		return err
+	}
+	return d.practise(ctx, double)
+}
+
+// prepare makes the backup, or looks at the one that was named.
+func (d *drill) prepare(ctx context.Context) error {
+	if d.backup == "" {
+		d.backup = filepath.Join(d.dir, "backup.db")
+		return d.step("back up", func() (string, error) {
+			if err := d.o.Backup(ctx, d.backup); err != nil {
+				return "", err
+			}
+			info, err := os.Stat(d.backup)
+			if err != nil {
+				return "", err
+			}
+			return fmt.Sprintf("%d bytes", info.Size()), nil
+		})
+	}
+	return d.step("look at the backup", func() (string, error) { return d.backup, restorable(d.o.Place, d.backup) })
+}
+
+func (d *drill) export(ctx context.Context, o *Opened, path string) (string, error) {
+	x := &eventExport{path: path, warn: func(string) {}}
+	if err := x.open(ctx, o); err != nil {
+		return "", err
+	}
+	n, err := x.add(ctx, o)
+	return fmt.Sprintf("%s, up to position %d", cli.Counted(int64(n), "event"), x.last), errors.Join(err, x.file.Close())
+}
+
+// restore restores the backup under a name, with the events of an export, and checks it.
+func (d *drill) restore(ctx context.Context, name, events string) (o *Opened, err error) {
+	file := filepath.Join(d.dir, name+".db")
+	err = d.step("restore as "+name+", and check", func() (string, error) {
+		if err := durable.Copy(file, d.backup); err != nil {
+			return "", err
+		}
+		st, err := store.Open(ctx, "sqlite:"+file, store.Options{Now: d.c.Now})
+		if err != nil {
+			return "", err
+		}
+		o = &Opened{Store: st, Place: config.Place{Database: file}, Keys: d.o.Keys}
+		if err := st.UseRowKeys(ctx, o.Keys); err != nil {
+			return "", err
+		}
+		holds, err := soundAndOurs(ctx, st, name, o.Keys)
+		return cli.Counted(holds.Tokens, "token") + ", " + cli.Counted(holds.Services, "service"), err
+	})
+	if err == nil {
+		err = d.step("replay the events in "+name+", and check", func() (string, error) {
+			done, err := o.replay(ctx, d.c, events, false)
+			if err != nil {
+				return "", err
+			}
+			if d.Replay == nil {
+				d.Replay = &done
+			}
+			_, err = soundAndOurs(ctx, o.Store, name, o.Keys)
+			return cli.Counted(int64(done.Events), "event"), err
+		})
+	}
+	if err != nil && o != nil {
+		err = errors.Join(err, o.Close())
+	}
+	return o, err
+}
+
+// compare wants that what works in a restored store works in another.
+func (d *drill) compare(ctx context.Context, o *Opened, with live, what string) error {
+	return d.step(what, func() (string, error) {
+		found, err := liveIn(ctx, o, d.c.Now())
+		if err != nil {
+			return "", err
+		}
+		if again := found.beyond(with); len(again) > 0 {
+			d.WorksAgain = append(d.WorksAgain, again...)
+			return "", fmt.Errorf("%d of %d: %w", len(again), len(found), errWorksAgain)
+		}
+		return cli.Counted(int64(len(found)), "credential") + ", none beyond", nil
+	})
+}
+
+// practise revokes credentials of the copy, restores the backup once more with what the copy's audit log says, and ends
+// all that is left.
+func (d *drill) practise(ctx context.Context, double *Opened) error {
+	revoked := 0
+	err := d.step("revoke in the copy", func() (_ string, err error) {
+		revoked, err = d.takeAway(ctx, double)
+		return cli.Counted(int64(revoked), "credential") + ", and a user suspended where there was one", err
+	})
+	if err != nil {
+		return err
+	}
+	events := filepath.Join(d.dir, "practised.jsonl")
+	err = d.step("export the copy's events", func() (string, error) { return d.export(ctx, double, events) })
+	if err != nil {
+		return err
+	}
+	left, err := liveIn(ctx, double, d.c.Now())
+	if err != nil {
+		return err
+	}
+	again, err := d.restore(ctx, "again", events)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = again.Close() }()
+	if err := d.compare(ctx, again, left, "compare it with the copy"); err != nil {
+		return err
+	}
+	return d.step("end all that works, and check", func() (string, error) { return d.endAll(ctx, again) })
+}
+
+// takeAway revokes some credentials of a copy, spread over all, and suspends the user of another.
+func (d *drill) takeAway(ctx context.Context, o *Opened) (int, error) {
+	found, err := liveIn(ctx, o, d.c.Now())
+	if err != nil {
+		return 0, err
+	}
+	names := make([]string, 0, len(found))
+	for name := range found {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var list []tokens.LiveCredential
+	every := max(1, len(names)/d.revoke)
+	suspend := ""
+	for i, name := range names {
+		switch v := found[name]; {
+		case i%every == 0 && len(list) < d.revoke:
+			list = append(list, v)
+		case v.Kind == tokens.CredentialToken:
+			suspend = v.User
+		}
+	}
+	n, err := tokens.EndCredentials(ctx, o.Store, list, "a drill", d.c.Now)
+	if err != nil || suspend == "" {
+		return n, err
+	}
+	service, err := NewService(d.c, o, nil, secret.NewKeyring(o.Keys), &config.Settings{}, tokens.Policy{}, nil)
+	if err == nil {
+		_, err = service.SuspendUser(ctx, tokens.Operator(), suspend, "a drill")
+	}
+	return n, err
+}
+
+func (d *drill) endAll(ctx context.Context, o *Opened) (string, error) {
+	found, err := liveIn(ctx, o, d.c.Now())
+	if err != nil {
+		return "", err
+	}
+	list := make([]tokens.LiveCredential, 0, len(found))
+	for _, v := range found {
+		list = append(list, v)
+	}
+	n, err := tokens.EndCredentials(ctx, o.Store, list, "a drill", d.c.Now)
+	if err != nil {
+		return "", err
+	}
+	if found, err = liveIn(ctx, o, d.c.Now()); err != nil {
+		return "", err
+	}
+	if n != len(list) || len(found) > 0 {
+		return "", fmt.Errorf("%d of %d were ended, and %d work", n, len(list), len(found))
+	}
+	_, err = soundAndOurs(ctx, o.Store, "again", o.Keys)
+	return "ended " + cli.Counted(int64(n), "credential"), err
+}
