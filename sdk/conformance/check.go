@@ -145,7 +145,7 @@ func (p *playing) checkUntil(s step) error {
 	if or == nil {
 		or = []string{"ALLOW"}
 	}
-	deadline := time.Now().Add(time.Duration(s.WithinMS) * time.Millisecond)
+	deadline := time.Now().Add(time.Duration(s.WithinMS*p.slack) * time.Millisecond)
 	for {
 		r, err := p.driver.do(p.question(s, s.Check))
 		if err != nil {

@@ -45,7 +45,7 @@ func TestTheGoLibraryConforms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options{binary: patd, lanes: 2, short: !longtest.Enabled(), command: []string{goDriver(t)}}
+	o := options{binary: patd, lanes: 2, slack: 4, again: 2, short: !longtest.Enabled(), command: []string{goDriver(t)}}
 	if err := play(t.Context(), o, logged{t}); err != nil {
 		t.Error(err)
 	}

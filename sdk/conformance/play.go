@@ -16,6 +16,7 @@ type stage struct {
 	proxy  *proxy
 	driver *driver
 	played int
+	slack  int // see options
 }
 
 func newStage(binary, dir string, command []string) (s *stage, err error) {

@@ -317,7 +317,9 @@ func (p *proxy) copy(ctx context.Context, w http.ResponseWriter, resp *http.Resp
 			w.WriteHeader(resp.StatusCode)
 			begun = true
 		}
-		kept.body = append(kept.body, c.text...)
+		if kept.body = append(kept.body, c.text...); int64(len(kept.body)) == resp.ContentLength {
+			p.keep(kind, kept) // before the driver has all of it
+		}
 		if _, err := w.Write(c.text); err != nil {
 			return err
 		}
@@ -338,13 +340,19 @@ func (p *proxy) copy(ctx context.Context, w http.ResponseWriter, resp *http.Resp
 		w.WriteHeader(resp.StatusCode)
 	}
 	kept.trailer = resp.Trailer.Clone()
+	p.keep(kind, kept)
 	trail(w, resp.Trailer)
-	if kind == kindAsk && len(kept.body) > 0 {
-		p.mu.Lock()
-		p.last = kept
-		p.mu.Unlock()
-	}
 	return nil
+}
+
+// keep keeps an answer for replay.
+func (p *proxy) keep(kind string, r *recorded) {
+	if kind != kindAsk || len(r.body) == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = r
 }
 
 // chunk is a part of a response.
