@@ -2,13 +2,16 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 
 	"patd/client"
+	"patd/client/manage"
 	"patd/client/tokensource"
+	patdv1 "patd/gen/patd/v1"
 	"patd/internal/pagetest"
 )
 
@@ -48,10 +51,34 @@ func fetchReports(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
+// createToken is the program of docs/client.md that manages tokens.
+func createToken(ctx context.Context, show func(string)) error {
+	conn, err := client.Dial("patd.internal:9090", client.ServiceToken(client.TokenFile("settings.token")))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	patd := manage.New(conn, manage.Config{})
+	made, err := patd.Tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"reports.read"}})
+	if errors.Is(err, manage.ScopeNotHeld) {
+		return errors.New("you do not have reports")
+	} else if err != nil {
+		return err
+	}
+	show(made.GetSecret())
+	for token, err := range patd.EachToken(ctx, &patdv1.ListTokensRequest{User: "alice"}) {
+		if err != nil {
+			return err
+		}
+		show(token.GetName())
+	}
+	return nil
+}
+
 // TestPageShowsTheExample holds that each block of Go on a page is in this file, so that it compiles. What the calls in it do
 // the examples show.
 func TestPageShowsTheExample(t *testing.T) {
-	_, _ = serveReports, fetchReports // the one would go on serving, the other needs a network
+	_, _, _ = serveReports, fetchReports, createToken // the one would go on serving, the others need a network
 	text, err := os.ReadFile("page_test.go")
 	if err != nil {
 		t.Fatal(err)

@@ -73,6 +73,7 @@ func (e *Events) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(r.Context()),
 	}
 	c.Actor.Peer = c.Peer
+	chain.TraceDirect(c, r.Header)
 	out := &eventWriter{response: w, control: http.NewResponseController(w), codec: e.codec}
 	defer out.close()
 	err := func() (err error) {
