@@ -32,11 +32,13 @@ type Disk struct {
 	Full    bool  // the last change had no room
 	Given   bool  // the reserve is in use: only changes that take away are accepted
 	Reserve int64 // bytes that the reserve holds
+	Free    int64 // bytes that are left; negative: not known
 }
 
 // Disk returns what is known of the store's disk; of PostgreSQL's, nothing.
 func (s *Store) Disk() (d Disk) {
 	d.Full, d.Given, d.Reserve = s.group.reserve.State()
+	d.Free = s.group.reserve.Free()
 	return d
 }
 

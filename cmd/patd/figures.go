@@ -41,6 +41,13 @@ func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *s
 		}
 		misconfigured, unavailable := issuersIn(users, signin.StatusMisconfigured), issuersIn(users, signin.StatusOutage)
 		keyAge, size := ends.measured()
+		age, free := math.Inf(1), math.Inf(1)
+		if since, ok := st.Feed().Age(); ok {
+			age = since.Seconds()
+		}
+		if disk.Free >= 0 {
+			free = float64(disk.Free)
+		}
 		return append([]server.Figure{
 			seconds("patd_hash_key_age_seconds", "Seconds since the newest hash key was added.", keyAge),
 			seconds("patd_store_bytes", "Bytes that the database takes.", size),
@@ -61,6 +68,8 @@ func figures(cached *cache.Cache, st *store.Store, log *logpipe.Writer, users *s
 			now("patd_feed_following", "1: the change feed is read and trusted; 0: it is not, and the cache is not used.", flag(s.Following)),
 			total("patd_feed_distrusted_total", "Times that the change feed went back, or stood still while changes were made.", s.Distrusted),
 			now("patd_changes_failing", "1: the store takes no change, and the server is not ready; 0: it does.", flag(st.ChangesFail() != nil)),
+			seconds("patd_feed_age_seconds", "Seconds since the change feed was last read to its end: a change by another server may be missing for as long. +Inf: never.", age),
+			seconds("patd_disk_free_bytes", "Bytes left on the disk of a store in a file; +Inf: it is not known, or not this machine's.", free),
 			now("patd_disk_full", "1: the last change had no room on the disk of a store in a file; 0: it had.", flag(disk.Full)),
 			now("patd_disk_reserve_bytes", "Room that is set aside for changes that only take away; 0: there is none, or it is in use.", int(disk.Reserve)),
 			total("patd_rows_refused_total", "Times that a row was refused because it is not as patd wrote it.", st.RowsRefused()),

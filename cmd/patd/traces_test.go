@@ -151,6 +151,9 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 		{"forward-auth", "v1.forward-auth", "ALLOW", get("/v1/forward-auth", "Authorization", "Bearer "+token)},
 		{"SCIM", "scim.read", "", get("/scim/v2/Users", "Authorization", bearer)},
 		{"security events", "v1.security-events", "", post("/v1/security-events", "application/secevent+jwt", token)},
+		{"server-sent events", "patd.v1.IntrospectionService/WatchInvalidations", "", func(t *testing.T, parent string) {
+			d.request(t, http.MethodHead, "/v1/invalidations", "", "Authorization", bearer, "Traceparent", parent)
+		}},
 		{"a page", "page.handoff", "", get("/handoff?code=nothing")},
 		{"RFC 7009", "oauth2.revoke", "", post("/oauth2/revoke", asForm, "token="+token, "Authorization", bearer)},
 	}

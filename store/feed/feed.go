@@ -334,6 +334,10 @@ func (f *Feed) silence(now time.Time) time.Duration {
 	return max(now.Sub(f.start)-time.Duration(received), time.Duration(now.UnixNano()-f.receivedWall.Load()))
 }
 
+// Age returns how long ago the last reading began that got to the end of the table: what others changed since is not
+// known here. It returns false if there was none.
+func (f *Feed) Age() (time.Duration, bool) { return f.silence(f.now()), f.received.Load() >= 0 }
+
 // Live implements tokens.ChangeFeed: it reports whether records in memory count. It rests on no goroutine, so that one
 // that hangs is found out, too.
 func (f *Feed) Live() bool { return f.LiveAt(f.now()) }

@@ -37,6 +37,9 @@ func PanicText(v any) string {
 // Log writes the log line of a call, and ends its span. Probes and successful introspections are logged at debug level only: there is an
 // introspection for each request to the company's APIs, and the metrics count them.
 func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
+	if c.Tracing != nil && !done.tracked && !done.Method.Open {
+		c.traceLate(done, took)
+	}
 	if done.span != nil {
 		c.EndSpan(done, code)
 	}

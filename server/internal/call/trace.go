@@ -86,8 +86,27 @@ func (c *Chain) TraceDirect(begun *Call, h http.Header) {
 	}
 }
 
+type headersKey struct{}
+
+// WithHeaders lets a call that is made without TraceHTTP or TraceDirect have its span all the same, once it has ended.
+func (c *Chain) WithHeaders(ctx context.Context, h http.Header) context.Context {
+	if c == nil || c.Tracing == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, headersKey{}, h)
+}
+
+// traceLate begins the span of a call that has ended.
+func (c *Chain) traceLate(done *Call, took time.Duration) {
+	get := done.Header
+	if h, ok := done.Context.Value(headersKey{}).(http.Header); ok {
+		get = h.Get
+	}
+	c.Tracing.begin(done, get(tracecontext.HeaderParent), get, trace.WithTimestamp(time.Now().Add(-took)))
+}
+
 // begin decides whether a call gets a span, and starts it.
-func (t *Tracing) begin(begun *Call, header string, get func(string) string) {
+func (t *Tracing) begin(begun *Call, header string, get func(string) string, o ...trace.SpanStartOption) {
 	begun.tracked, begun.parent = true, header
 	var parent tracecontext.Context
 	if header != "" {
@@ -104,7 +123,7 @@ func (t *Tracing) begin(begun *Call, header string, get func(string) string) {
 	if state := get(tracecontext.HeaderState); parent.Valid() && len(state) <= tracecontext.MaxState && !secret.MayContainSecret(state) {
 		parent.State = state
 	}
-	t.start(begun, parent)
+	t.start(begun, parent, o...)
 }
 
 // believes reports whether the caller may ask for a span: its connection has shown a good credential, or strangers have

@@ -2,8 +2,11 @@ package call
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -141,3 +144,18 @@ func (discarded) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
 func (discarded) OnEnd(sdktrace.ReadOnlySpan)                     {}
 func (discarded) Shutdown(context.Context) error                  { return nil }
 func (discarded) ForceFlush(context.Context) error                { return nil }
+
+// TestACallThatNobodyTracedHasItsSpanAllTheSame is for endpoints to come, which make their call themselves.
+func TestACallThatNobodyTracedHasItsSpanAllTheSame(t *testing.T) {
+	t.Parallel()
+	spans := tracetest.NewSpanRecorder()
+	chain := tracingChain(t, true, 0, spans)
+	chain.logger = slog.New(slog.DiscardHandler)
+	ctx := chain.WithHeaders(t.Context(), http.Header{"Traceparent": {parentSampled}})
+	chain.Log(&Call{Context: ctx, Method: &Method{name: "x"}}, codes.OK, time.Second)
+	chain.Log(&Call{Context: ctx, Method: &Method{name: "probe", Right: Right{Open: true}}}, codes.OK, time.Second)
+	ended := spans.Ended()
+	if len(ended) != 1 || ended[0].Name() != "x" || ended[0].Parent().SpanID().String() != parentSampled[36:52] || ended[0].EndTime().Sub(ended[0].StartTime()) < time.Second {
+		t.Errorf("the spans are %v", ended)
+	}
+}

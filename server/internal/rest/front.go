@@ -96,7 +96,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		httpx.WriteError(answer, r, full.Status(r.Context(), x.RequestID))
 		return
 	}
-	f.route(answer, r.WithContext(httpx.WithExchange(r.Context(), x)), x)
+	f.route(answer, r.WithContext(f.Chain.WithHeaders(httpx.WithExchange(r.Context(), x), r.Header)), x)
 }
 
 // hold reserves the memory of a request's headers if its connection has shown no good credential. If there is no room,

@@ -165,7 +165,15 @@ func (r *Reserve) look() {
 	}
 }
 
-// free is how many bytes of the disk this process could take. A quota may be less.
+// Free is how many bytes of the disk this process could take; negative: it is not known. A quota may be less.
+func (r *Reserve) Free() int64 {
+	if r == nil {
+		return -1
+	}
+	return r.free()
+}
+
+// free is Free of a disk that is there; 0: it is not known.
 func (r *Reserve) free() int64 {
 	var s syscall.Statfs_t
 	if syscall.Statfs(filepath.Dir(r.path), &s) != nil {
