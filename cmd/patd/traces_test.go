@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -120,7 +121,7 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 				err = stream.CloseSend()
 			}
 			if err == nil {
-				if _, err = stream.Recv(); err == io.EOF {
+				if _, err = stream.Recv(); errors.Is(err, io.EOF) {
 					err = nil
 				}
 			}

@@ -51,8 +51,8 @@ func newSampler(getenv func(string) string) (Sampler, error) {
 
 // Root decides on a call that begins a trace.
 func (s Sampler) Root() bool {
-	return s.below == everything || s.below > 0 && rand.Uint64()>>1 < s.below
-} //nolint:gosec // G404: it guards nothing
+	return s.below == everything || s.below > 0 && rand.Uint64()>>1 < s.below //nolint:gosec // G404: it guards nothing
+}
 
 // Child decides on a call in a trace. believed says that the caller may ask for a span.
 func (s Sampler) Child(parent tracecontext.Context, believed bool) bool {
