@@ -22,7 +22,7 @@ import (
 func postgresEngine() engine {
 	pooled := new(atomic.Bool)
 	return engine{
-		name: "PostgreSQL", check: checkPostgres, tell: tellPostgres,
+		name: "PostgreSQL", comments: true, check: checkPostgres, tell: tellPostgres,
 		open: func(c SQLConfig, u *url.URL) (*sql.DB, error) { return openPostgres(c, u, pooled) },
 		form: func(q string) string { return q },
 		begun: func(ctx context.Context, c SQLConfig, tx *sql.Tx) error {

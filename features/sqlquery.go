@@ -16,6 +16,7 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"patd/internal/tracecontext"
 	"patd/tokens"
 )
 
@@ -66,6 +67,8 @@ var _ tokens.FeatureSource = (*SQL)(nil)
 // engine is the part that differs between databases.
 type engine struct {
 	name string
+	// comments says that the statements of a call that is sampled have its trace as a comment.
+	comments bool
 	// open makes a pool whose sessions are read-only and give up after the time limit by themselves.
 	open func(SQLConfig, *url.URL) (*sql.DB, error)
 	// begun prepares the transaction in which the query will run; nil: nothing to do.
@@ -250,7 +253,11 @@ func ended(err error) bool {
 }
 
 func (s *SQL) rows(ctx context.Context, tx *sql.Tx, user string) (names []string, err error) {
-	rows, err := tx.QueryContext(ctx, s.query, user)
+	query := s.query
+	if s.engine.comments {
+		query += tracecontext.SQLComment(ctx)
+	}
+	rows, err := tx.QueryContext(ctx, query, user)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"patd/features"
 	"patd/features/featurestest"
 	"patd/internal/dbtest"
+	"patd/internal/tracecontext"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -159,6 +160,16 @@ func TestPostgres(t *testing.T) {
 			Down: func(t *testing.T) { server.Kill(t) }, Up: func(t *testing.T) { server.Start(t) },
 			Max: rows, Within: within,
 		})
+	})
+	t.Run("TraceIsAComment", func(t *testing.T) {
+		s := open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: `SELECT coalesce(substring(current_query() FROM '/.traceparent=.([0-9a-f-]+)'), 'none') WHERE $1::text <> '' -- ends in a comment`})
+		const sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+		for parent, want := range map[string]string{sampled: sampled, strings.TrimSuffix(sampled, "1") + "0": "none", "": "none"} {
+			held, err := s.Features(tracecontext.With(t.Context(), tracecontext.Parse(parent)), tokens.User{ID: "alice"}, true)
+			if err != nil || !slices.Equal(held.Features, []string{want}) {
+				t.Errorf("in the trace %q the database sees %v, %v; want %s", parent, held.Features, err, want)
+			}
+		}
 	})
 	t.Run("Refused", func(t *testing.T) {
 		refused(t, features.SQLConfig{URL: url, PasswordFile: password}, map[string]string{

@@ -111,18 +111,13 @@ func (c *Conn) query(ctx context.Context, query string, args []any) (*sql.Rows, 
 	return st.QueryContext(ctx, args...)
 }
 
-// comment returns the comment by which PostgreSQL's log and its views show the trace that a statement belongs to, as
-// sqlcommenter writes it; empty: the call is not sampled. A statement with a comment is prepared for one use: each has
-// another text.
+// comment returns the comment of a statement for PostgreSQL; empty: none. A statement with a comment is prepared for one
+// use: each has another text.
 func (c *Conn) comment(ctx context.Context) string {
 	if !c.dialect.Remote {
 		return ""
 	}
-	at := tracecontext.Of(ctx)
-	if !at.Sampled {
-		return ""
-	}
-	return ` /*traceparent='` + at.Parent() + `'*/`
+	return tracecontext.SQLComment(ctx)
 }
 
 // once puts in front of a statement's arguments that it is not to be kept prepared.
