@@ -39,30 +39,7 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
 	n, whole := bulkSize(t)
-	c := newStore(t, dbtest.Postgres(t), "bulk")
-	st, err := store.Open(t.Context(), c.url(c.db.Addr()), store.Options{Connections: 2})
-	must(t, err)
-	defer st.Close()
-	file, err := os.ReadFile(c.key)
-	must(t, err)
-	ks, err := secret.ParseKeys(string(file))
-	must(t, err)
-	_, err = tokens.BindKeys(t.Context(), st, ks, "", time.Now())
-	must(t, err)
-	var keys []tokens.KeyRecord
-	must(t, st.View(t.Context(), func(tx tokens.ReadTx) (err error) {
-		keys, err = tx.Keys()
-		return err
-	}))
-	hash := func(n int, _ tokens.ID) tokens.Hash {
-		return tokens.Hash{Key: keys[0].Name, Sum: [32]byte{1, byte(n), byte(n >> 8), byte(n >> 16)}}
-	}
-	ids, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: 3 * n, Hash: hash})
-	must(t, err)
-	for i := range 2 {
-		c.add(i, c.db.Addr())
-	}
-	c.startAll()
+	c, st, ids := filled(t, "bulk", 3*n)
 	victim, other := c.replicas[0], c.replicas[1]
 	a := other.now()
 	must(t, a.hold(t.Context(), "u", "billing.edit", "a"))
@@ -149,6 +126,36 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 	if whole && p99(during) > p99(before)*3/2 {
 		t.Errorf("the p99 of introspection is over 1.5 of that without")
 	}
+}
+
+// filled is a store with n tokens, of which each third has the scope billing.edit, and two servers on it.
+func filled(t *testing.T, name string, n int) (*cluster, *store.Store, []tokens.ID) {
+	t.Helper()
+	c := newStore(t, dbtest.Postgres(t), name)
+	st, err := store.Open(t.Context(), c.url(c.db.Addr()), store.Options{Connections: 2})
+	must(t, err)
+	t.Cleanup(func() { must(t, st.Close()) })
+	file, err := os.ReadFile(c.key)
+	must(t, err)
+	ks, err := secret.ParseKeys(string(file))
+	must(t, err)
+	_, err = tokens.BindKeys(t.Context(), st, ks, "", time.Now())
+	must(t, err)
+	var keys []tokens.KeyRecord
+	must(t, st.View(t.Context(), func(tx tokens.ReadTx) (err error) {
+		keys, err = tx.Keys()
+		return err
+	}))
+	hash := func(n int, _ tokens.ID) tokens.Hash {
+		return tokens.Hash{Key: keys[0].Name, Sum: [32]byte{1, byte(n), byte(n >> 8), byte(n >> 16)}}
+	}
+	ids, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: n, Hash: hash})
+	must(t, err)
+	for i := range 2 {
+		c.add(i, c.db.Addr())
+	}
+	c.startAll()
+	return c, st, ids
 }
 
 // latencies introspects one after another, n times, or until over, which is asked now and then.
