@@ -40,6 +40,7 @@ type api struct {
 	users      patdv1.UserServiceClient
 	audit      patdv1.AuditServiceClient
 	introspect patdv1.IntrospectionServiceClient
+	secret     string
 }
 
 type bearer struct{ secret string }
@@ -59,6 +60,7 @@ func connect(d *daemon, secret string) (*api, error) {
 	return &api{
 		d.http, conn, patdv1.NewTokenServiceClient(conn), patdv1.NewUserServiceClient(conn),
 		patdv1.NewAuditServiceClient(conn), patdv1.NewIntrospectionServiceClient(conn),
+		secret,
 	}, nil
 }
 

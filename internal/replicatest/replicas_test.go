@@ -20,6 +20,7 @@ func TestThreeReplicasAreOne(t *testing.T) {
 	}{
 		{"RevokedIsRefusedEverywhereInTime", revokedIsRefusedEverywhereInTime},
 		{"RevokedIsRefusedInTimeThoughNobodyIsNotified", revokedIsRefusedInTimeThoughNobodyIsNotified},
+		{"DeprovisionedIsRefusedEverywhereInTime", deprovisionedIsRefusedEverywhereInTime},
 		{"AFirstUseRetiresEverywhereInTime", aFirstUseRetiresEverywhereInTime},
 		{"OneOfManyGetsAName", oneOfManyGetsAName},
 		{"NobodyGetsOverTheLimit", nobodyGetsOverTheLimit},
