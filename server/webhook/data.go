@@ -56,6 +56,13 @@ type tokenLeakedData struct {
 	More       int        `json:"more_scopes,omitempty" doc:"How many scopes are not listed, since they are too many."`
 	LastUsed   *time.Time `json:"last_used_time" doc:"When it was last used; null: never, or it is not known."`
 	LastIP     string     `json:"last_used_ip,omitempty" doc:"From where it was last used."`
+	Sources    []source   `json:"use_sources" doc:"The latest addresses and asking services of its uses, the newest first, at most 5; empty for a service. Uses of the last minute may be missing."`
+}
+
+type source struct {
+	IP      string    `json:"ip,omitempty" doc:"The address; absent: not known."`
+	Service string    `json:"service" doc:"The name of the service that asked."`
+	Time    time.Time `json:"time" doc:"The last use from there."`
 }
 
 type tokenBlockedData struct {

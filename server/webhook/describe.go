@@ -96,7 +96,11 @@ func (m *Message) token(tx tokens.ReadTx, e tokens.Event) (any, error) {
 		}
 		return supersededUseData{d, to[1]}, nil
 	case tokens.WebhookTokenLeaked:
-		return leaked(d, e), nil
+		uses, err := tx.ScopeUses([]tokens.ID{e.TokenID})
+		if err != nil {
+			return nil, fmt.Errorf("read the uses of token %s: %w", e.TokenID, err)
+		}
+		return leaked(d, e, uses[e.TokenID].Sources), nil
 	case tokens.WebhookTokenUnused:
 		n, _ := tokens.NoticeOf(e)
 		return tokenUnusedData{d, instant(n.LastUsedTime), instant(n.PauseTime)}, nil
@@ -111,7 +115,7 @@ func (m *Message) token(tx tokens.ReadTx, e tokens.Event) (any, error) {
 	return d, nil
 }
 
-func leaked(d tokenData, e tokens.Event) tokenLeakedData {
+func leaked(d tokenData, e tokens.Event, sources []tokens.UseSource) tokenLeakedData {
 	l, _ := tokens.ParseLeak(e.Detail)
 	out := tokenLeakedData{
 		tokenData: d, Service: e.Service, What: l.What, ReportedBy: l.By, Place: l.Place, URL: l.URL,
@@ -120,6 +124,14 @@ func leaked(d tokenData, e tokens.Event) tokenLeakedData {
 	}
 	if l.LastUsed.IP.IsValid() {
 		out.LastIP = l.LastUsed.IP.String()
+	}
+	out.Sources = []source{}
+	for _, s := range sources {
+		one := source{Service: s.Service, Time: s.Time.UTC()}
+		if s.IP.IsValid() {
+			one.IP = s.IP.String()
+		}
+		out.Sources = append(out.Sources, one)
 	}
 	return out
 }

@@ -71,6 +71,8 @@ func (r *rig) everything() (tok tokens.Token) {
 	pause(time.Second) // the counts of tokens are those of when the message is made
 	r.hold("alice", "b", "c")
 	pause(time.Second)
+	r.st.RecordUse(tokens.Usage{ID: tok.ID, Use: tokens.Use{Time: r.now(), IP: netip.MustParseAddr("192.0.2.9")}, Scopes: []string{"a"}, Service: "gateway"})
+	must(r.t, r.st.FlushUses(ctx))
 	service, err := r.svc.CreateService(ctx, op, tokens.ServiceRequest{Name: "backend", Permissions: []string{"introspect"}, Audience: "api"})
 	must(r.t, err)
 	replaced, err := r.svc.RotateService(ctx, op, tokens.RotateServiceRequest{Name: "backend"})
@@ -153,6 +155,7 @@ func TestMessagesAreAsTheirSchemasSay(t *testing.T) {
 			{"token.revoked", 2, `"user":"alice"`},
 			{"token.superseded_use", 1, `"presented_to":"backend"`},
 			{"token.leaked", 1, `"url":"https://github.com/acme/app","effective_scopes":["a"]`},
+			{"token.leaked", 1, `"use_sources":[{"ip":"192.0.2.9","service":"gateway","time":"`},
 			{"token.blocked", 1, `"blocked_by":[`},
 			{"token.unblocked", 1, `"audiences":["api"]`},
 			{"user.suspended", 2, `"user":"alice"`},

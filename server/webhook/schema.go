@@ -87,6 +87,8 @@ func schemaOf(t reflect.Type) json.RawMessage {
 	switch {
 	case t == reflect.TypeFor[*time.Time]():
 		return object("type", []string{"string", "null"}, "format", "date-time")
+	case t == reflect.TypeFor[time.Time]():
+		return object("type", "string", "format", "date-time")
 	case t.Kind() == reflect.String:
 		return object("type", "string")
 	case t.Kind() == reflect.Bool:
