@@ -20,7 +20,7 @@ func (o Options) settings() db.Settings {
 	if o.NoSync {
 		pragmas = append([]string{"synchronous(OFF)"}, pragmas...)
 	}
-	return db.Settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: pragmas}
+	return db.Settings{BusyTimeout: o.BusyTimeout, Password: o.Password, Pragmas: pragmas, Version: o.Version}
 }
 
 func (o Options) newReserve(database string) *reserve.Reserve {

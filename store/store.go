@@ -38,6 +38,9 @@ type Options struct {
 	// Password returns that of PostgreSQL, for each connection; nil: it is in the URL, or there is none.
 	Password func() (string, error)
 
+	// Version is that of the program, which PostgreSQL shows in the names of connections; empty: it does not.
+	Version string
+
 	// Reserve is how many bytes of a file's disk are set aside beside it for changes that only take away, such as
 	// revocations; 0: none, and one that is there is used and not restored. PostgreSQL has none.
 	Reserve int64

@@ -99,6 +99,8 @@ func examples() map[string]string {
 			"patd drill restore --backup patd-monday.db --replay events.jsonl --json --data-dir data",
 		"check": "patd check --data-dir data\n" +
 			"patd check --database-url sqlite:patd-monday.db --hash-key-file data/hash.key",
+		"doctor": "patd doctor --data-dir data\npatd doctor --config patd.yaml --json",
+		"top":    "patd top\npatd top --once --json https://a.example.com https://b.example.com",
 		"copy": "patd copy --from sqlite:data/patd.db --to postgres://patd@db.internal/patd --hash-key-file " +
 			"data/hash.key",
 		"agent": "patd agent --token-file export.token --server https://patd.example.com --hook 'systemctl reload export'\n" +
@@ -138,7 +140,7 @@ func describe(root *cobra.Command) {
 	for id, names := range map[string][]string{
 		groupServe: {"dev", "serve"}, groupRemote: {"login", "logout", "whoami", "token", "user", "feature", "audience", "webhook", "introspect", "events"},
 		groupBearer: {"agent"},
-		groupStore:  {"service", "keys", "migrate", "backup", "restore", "credential", "drill", "check", "copy"},
+		groupStore:  {"service", "keys", "migrate", "backup", "restore", "credential", "drill", "check", "doctor", "copy"},
 	} {
 		for _, name := range names {
 			if cmd, _, err := root.Find([]string{name}); err == nil {

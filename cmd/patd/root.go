@@ -17,7 +17,7 @@ import (
 
 // Main runs one command line, without the program's name, and returns its exit code.
 func Main(ctx context.Context, args []string, sys cli.System) int {
-	c := &cli.Command{System: sys, Now: time.Now, Shared: remote.ConnectionFlags}
+	c := &cli.Command{System: sys, Now: time.Now, Version: version(), Shared: remote.ConnectionFlags}
 	root := newRoot(c)
 	root.SetArgs(args)
 	root.SetIn(sys.Stdin)
@@ -50,7 +50,7 @@ func newRoot(c *cli.Command) *cobra.Command {
 		devCommand(c), serveCommand(c), storeadmin.Service(c), remote.Login(c), remote.Logout(c), remote.WhoAmI(c), remote.Token(c), remote.User(c), remote.Feature(c),
 		remote.Audience(c), remote.Webhook(c), remote.Introspect(c), remote.Events(c, storeadmin.EventsExport(c), storeadmin.EventsPrune(c)), storeadmin.Keys(c),
 		storeadmin.Migrate(c), storeadmin.Backup(c), storeadmin.Restore(c), storeadmin.Credential(c), storeadmin.Drill(c), storeadmin.Check(c), storeadmin.Copy(c),
-		agent.Command(c), remote.Scanner(c), remote.Health(c), manualCommand(c), versionCommand(c),
+		agent.Command(c), remote.Scanner(c), remote.Health(c), doctorCommand(c), topCommand(c), manualCommand(c), versionCommand(c),
 	)
 	root.InitDefaultCompletionCmd()
 	describe(root)

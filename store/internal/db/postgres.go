@@ -127,6 +127,16 @@ type Settings struct {
 	Password func() (string, error)
 	// Pragmas are further ones for SQLite's writer.
 	Pragmas []string
+	// Version is that of the program, which PostgreSQL shows in the names of connections; empty: it does not.
+	Version string
+}
+
+// name is what a connection is called in PostgreSQL's lists. It cuts off what is longer than 63 bytes.
+func (o Settings) name(what string) string {
+	if o.Version == "" {
+		return what
+	}
+	return what + " " + o.Version
 }
 
 // PostgresPool makes a pool. A statement may take as long as limit, by the server's clock, and a little longer by ours.
@@ -149,7 +159,7 @@ func PostgresPool(
 	} {
 		config.RuntimeParams[name] = Milliseconds(value)
 	}
-	config.RuntimeParams["application_name"] = "patd"
+	config.RuntimeParams["application_name"] = o.name("patd")
 	config.ConnectTimeout = o.BusyTimeout
 	return newPool(d, OpenPostgres(config, o), n, limit+time.Second, done)
 }
@@ -242,7 +252,7 @@ func Listen(ctx context.Context, config *pgx.ConnConfig, o Settings, notify func
 // listenOnce listens until its connection ends; it reports whether it could begin to.
 func listenOnce(ctx context.Context, config *pgx.ConnConfig, o Settings, notify func()) bool {
 	config = config.Copy()
-	config.RuntimeParams["application_name"] = "patd listener"
+	config.RuntimeParams["application_name"] = o.name("patd listener")
 	config.ConnectTimeout = o.BusyTimeout
 	within, cancel := context.WithTimeout(ctx, o.BusyTimeout)
 	defer cancel()

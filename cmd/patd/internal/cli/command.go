@@ -75,6 +75,8 @@ const (
 type Command struct {
 	System
 	Now func() time.Time
+	// Version is that of this program.
+	Version string
 	// Started reports that arguments and settings were good and the work has begun: later errors are not usage errors.
 	Started bool
 	Config  string

@@ -59,7 +59,7 @@ func Open(ctx context.Context, c *cli.Command, s *config.Settings, log *slog.Log
 }
 
 func storeOptions(c *cli.Command, p config.Place, s *config.Settings, log *slog.Logger) store.Options {
-	o := store.Options{Logger: log, Now: c.Now, Reserve: int64(s.DiskReserve)}
+	o := store.Options{Logger: log, Now: c.Now, Reserve: int64(s.DiskReserve), Version: c.Version}
 	if p.Remote() {
 		o.Password, o.Connections, o.StatementTimeout = s.Password(), int(s.DatabaseConnections), time.Duration(s.DatabaseTimeout)
 	}
