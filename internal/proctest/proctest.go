@@ -96,7 +96,8 @@ func look() error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"):
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata"),
+			path == filepath.Join(root, "sdk"): // libraries, with what npm installs and what tests build there
 			return fs.SkipDir
 		case d.IsDir() || strings.HasSuffix(path, "_test.go"):
 			return nil

@@ -1,0 +1,186 @@
+import { position, record, texts } from "./answer.js";
+import { readEvents, type ServerEvent } from "./events.js";
+import { Fault } from "./fault.js";
+import { silence, type Memory, type News } from "./memory.js";
+import type { Transport } from "./transport.js";
+
+// All in milliseconds.
+const heartbeat = 1250; // the longest time between two events, with some room for a late timer
+const prompt = 100; // how late the first event of a resumed watch may be, to open memory by itself
+const settling = 1000; // how long after a watch was resumed its events may still be missed ones
+const firstPause = 50;
+const longPause = 2000;
+const hopelessPause = 15000; // for errors that only a change of the server or of its rights resolves
+
+/** Is called when the watch breaks and when it is back. */
+export type Log = (message: string, detail?: Record<string, unknown>) => void;
+
+/** Follows the change feed and updates memory. */
+export class Watcher {
+  /** When the service token expires, as of the latest watch. */
+  tokenExpireTime: Date | undefined;
+  #sequence = 0; // where to resume: the last event's position and history
+  #history = "";
+
+  constructor(
+    readonly transport: Transport,
+    readonly memory: Memory,
+    readonly now: () => number,
+    readonly log: Log,
+  ) {}
+
+  /** Watches until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    let tries = 0;
+    while (!signal.aborted) {
+      const began = performance.now();
+      let end: unknown;
+      try {
+        end = await this.#watch(signal);
+      } catch (err) {
+        end = err;
+      }
+      if (signal.aborted) return;
+      const renewed = end === renewal;
+      if (renewed || performance.now() - began > longPause) tries = 0;
+      if (!renewed && tries === 0) this.log("the watch of patd broke; watching again", { error: String(end) });
+      let pause = Math.min(longPause, firstPause * 2 ** Math.min(tries, 10));
+      if (end instanceof Refused) pause = hopelessPause;
+      if (renewed) pause = firstPause;
+      tries++;
+      await sleep(pause * (0.5 + Math.random()), signal);
+    }
+  }
+
+  /** Follows one stream until it ends, breaks or falls silent. Returns renewal if the server renews its connection. */
+  async #watch(signal: AbortSignal): Promise<typeof renewal> {
+    const controller = new AbortController();
+    const stop = () => controller.abort();
+    signal.addEventListener("abort", stop, { once: true });
+    // A silent stream is abandoned: its pipe may hold back old events.
+    let alarm = setTimeout(stop, silence);
+    try {
+      const pace = new Pace(performance.now());
+      const from = this.#sequence;
+      const path = from === 0 ? "" : `?after=${from}&history=${encodeURIComponent(this.#history)}`;
+      const response = await this.#open(path, controller.signal);
+      for await (const event of readEvents(response.body as ReadableStream<Uint8Array>)) {
+        clearTimeout(alarm);
+        alarm = setTimeout(stop, silence);
+        if (controller.signal.aborted) break;
+        if (event.type === "end") return endOf(event);
+        const { news, history } = readNews(event);
+        const startOver = news.startOver || (from === 0 && pace.isFirst);
+        if (pace.isFirst && !startOver) this.memory.resumed(from);
+        this.memory.apply({ ...news, startOver });
+        this.#sequence = news.sequence;
+        this.#history = history;
+        const quiet = news.tokenIds.length + news.users.length === 0;
+        const age = pace.event(performance.now(), quiet, startOver);
+        if (pace.behind > silence / 2) throw new Fault("unavailable", "the watch lags");
+        if (age !== null) this.memory.known(performance.now() - age, this.now() - age);
+      }
+      throw new Fault("unavailable", controller.signal.aborted ? "the watch was silent" : "the watch ended");
+    } finally {
+      clearTimeout(alarm);
+      signal.removeEventListener("abort", stop);
+      controller.abort();
+    }
+  }
+
+  async #open(path: string, signal: AbortSignal): Promise<Response> {
+    let response: Response;
+    try {
+      response = await this.transport.stream("/v1/invalidations" + path, signal);
+    } catch (err) {
+      if (err instanceof Fault && (err.kind === "forbidden" || err.message.endsWith(" 404")))
+        throw new Refused(err.message);
+      if (err instanceof Fault && err.kind === "invalid") this.#sequence = 0; // the server does not know the position
+      throw err;
+    }
+    const expires = Date.parse(response.headers.get("patd-token-expires-at") ?? "");
+    this.tokenExpireTime = Number.isNaN(expires) ? undefined : new Date(expires);
+    return response;
+  }
+}
+
+/** A watch that a retry is unlikely to help. */
+class Refused extends Error {}
+
+const renewal = Symbol("the connection is renewed");
+
+/** Returns renewal, or throws what the server said at the end of a stream. */
+function endOf(event: ServerEvent): typeof renewal {
+  let reason = "";
+  try {
+    const error = record(record(JSON.parse(event.data), "an end")["error"], "an end");
+    const details = error["details"];
+    for (const d of Array.isArray(details) ? details : []) reason ||= String(record(d, "a detail")["reason"] ?? "");
+  } catch {
+    // an end is an end
+  }
+  if (reason === "CONNECTION_AGED") return renewal;
+  throw new Fault("unavailable", `patd ended the watch: ${reason || "no reason"}`);
+}
+
+function readNews(event: ServerEvent): { news: News; history: string } {
+  const r = record(JSON.parse(event.data), "an event");
+  const history = r["history"];
+  if (typeof history !== "string") throw new Fault("unavailable", "an event of patd has no history");
+  return {
+    history,
+    news: {
+      sequence: position(r["sequence"]),
+      startOver: r["start_over"] === true || event.type === "start-over",
+      tokenIds: texts(r["token_ids"]),
+      users: texts(r["users"]),
+    },
+  };
+}
+
+/** Judges how current the events of one stream are. Times are in milliseconds on the monotonic clock. */
+export class Pace {
+  isFirst = true;
+  /** The lag that events show: they leave once a second, so one that comes later was held up. */
+  behind = 0;
+  #first = 0;
+  #last = 0;
+  #settled = false;
+
+  constructor(
+    /** When the stream was asked for. */
+    readonly asked: number,
+  ) {}
+
+  /**
+   * Records an event that came now. Returns how old the time is up to which every change is known; null: the watch has
+   * not caught up yet. The first event was made after the request; one that a pipe held back opens nothing, since what
+   * came after it waits in the same pipe. A resumed watch has caught up when an event has no news, or when all missed
+   * changes must have arrived. After a start-over memory is empty.
+   */
+  event(now: number, quiet: boolean, startOver: boolean): number | null {
+    if (this.isFirst) {
+      this.isFirst = false;
+      this.#first = this.#last = now;
+      this.#settled = startOver || (quiet && now - this.asked <= prompt);
+      return this.#settled ? now - this.asked : null;
+    }
+    this.behind = Math.max(0, this.behind + now - this.#last - heartbeat);
+    this.#last = now;
+    this.#settled ||= startOver || quiet || now - this.#first >= settling;
+    return this.#settled ? this.behind : null;
+  }
+}
+
+/** Waits, until the signal at most. */
+function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", done, { once: true });
+  });
+}
