@@ -59,7 +59,7 @@ type operation struct {
 
 func (o operation) String() string { return strings.ToUpper(o.verb) + " " + o.path }
 
-func operations() []operation {
+var operations = sync.OnceValue(func() []operation {
 	var all []operation
 	paths, _ := described()["paths"].(object)
 	for _, path := range slices.Sorted(maps.Keys(paths)) {
@@ -70,7 +70,7 @@ func operations() []operation {
 		}
 	}
 	return all
-}
+})
 
 // TestEveryOperationIsDescribed in full: what it is, who may call it, what goes in and comes out, and every error.
 func TestEveryOperationIsDescribed(t *testing.T) {

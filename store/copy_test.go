@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/storefill"
 )
@@ -193,9 +194,7 @@ func TestACopyThereAndBackIsByteEqual(t *testing.T) {
 
 // TestACopyGivesNoPositionTwice writes to each copy: no number that the origin ever gave is given anew.
 func TestACopyGivesNoPositionTwice(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
@@ -366,9 +365,7 @@ func TestACopyIntoPostgresReplacesNothing(t *testing.T) {
 }
 
 func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	for what, text := range map[string]string{
@@ -385,9 +382,7 @@ func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
 
 // TestACopyThatArrivesOtherwiseDidNotHappen changes what was written before it is read back.
 func TestACopyThatArrivesOtherwiseDidNotHappen(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
@@ -409,9 +404,7 @@ func TestACopyThatArrivesOtherwiseDidNotHappen(t *testing.T) {
 }
 
 func TestARowThatPointsToNothingIsNotCopied(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	for _, damage := range []string{

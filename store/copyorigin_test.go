@@ -11,14 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 )
 
 // TestNothingChangesInTheOriginOfACopy tries to, in the middle: no change is answered that the copy would not have.
 func TestNothingChangesInTheOriginOfACopy(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	file := newPath(t)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 )
@@ -13,6 +14,7 @@ import (
 // TestALookupTellsNoPositionOfAnotherHistory takes a part of the change feed away, as a failover does to a server that
 // had not heard of it: whoever remembered an answer of before under a later position would not hear of changes to come.
 func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	id := fill(t, st, 5)[0]
@@ -45,6 +47,7 @@ func TestALookupTellsNoPositionOfAnotherHistory(t *testing.T) {
 // TestLookupsThatWaitDoNotSilenceTheFeed holds what a replica comes back to memory by: after an outage every lookup
 // asks the database, and were the feed to wait behind them it would not be heard again.
 func TestLookupsThatWaitDoNotSilenceTheFeed(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 1})
 	feed := st.Feed()

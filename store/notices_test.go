@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/storefill"
 	"patd/tokens"
@@ -63,6 +64,7 @@ func parameters(statement string) (n int) {
 
 // TestMarksNeedNoEvent and what is an effect needs one.
 func TestMarksNeedNoEvent(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	for name, st := range map[string]*store.Store{
 		"sqlite":   open(t, newPath(t), store.Options{}),

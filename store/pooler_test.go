@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 )
@@ -18,9 +19,7 @@ const allSettings = "ignore_startup_parameters = search_path, default_transactio
 // TestAStoreBehindAPoolerIsWhereItShouldBe runs a real PgBouncer in its modes: in session mode a store works as it does
 // directly, and in the others it is refused with the setting to change, before anything is made.
 func TestAStoreBehindAPoolerIsWhereItShouldBe(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	server := dbtest.Postgres(t)
 	for i, mode := range []string{"session", "session", "transaction", "transaction", "statement"} {

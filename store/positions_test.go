@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
@@ -22,6 +23,7 @@ var sequencesLost = []string{
 // TestARevocationIsSeenByAllServersAfterAMove takes the sequences back, as a move of the database does, and revokes on
 // one server.
 func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
+	longtest.Only(t)
 	t.Parallel()
 	url := newSchema(t, dbtest.SharedPostgres(t))
 	one := openURL(t, url, store.Options{Connections: 2})
@@ -109,9 +111,7 @@ func TestAChangeWithoutAnEntryFails(t *testing.T) {
 // TestRepairedPositionsAreAboveAllRows has what check finds be mended by the command that it names, while a server
 // runs.
 func TestRepairedPositionsAreAboveAllRows(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Only(t)
 	t.Parallel()
 	t.Run("PostgreSQL", func(t *testing.T) {
 		st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
@@ -212,6 +212,7 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 
 // TestAServerThatCanChangeNothingIsNotReady has every change fail while the store can be read.
 func TestAServerThatCanChangeNothingIsNotReady(t *testing.T) {
+	longtest.Only(t)
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		st := open(t, newPath(t), store.Options{})
