@@ -3,7 +3,7 @@ package features
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,14 +94,17 @@ func NewCallback(c CallbackConfig) (*Callback, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the features callback: %w", err)
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	var roots *x509.CertPool
 	if c.CACertFile != "" {
-		if trust.RootCAs, err = readRoots(c.CACertFile); err != nil {
+		if roots, err = readRoots(c.CACertFile); err != nil {
 			return nil, fmt.Errorf("set up the features callback: %w", err)
 		}
 	}
-	client, single := callbackClient(c, g, trust, false), callbackClient(c, g, trust, true)
-	return &Callback{config: c, key: key, client: client, single: single}, nil
+	// The cache bounds how many requests are under way at once, see rooms.
+	kept := dialguard.ClientConfig{Timeout: c.Timeout, MaxHeader: 64 << 10, Roots: roots, Idle: quickQuestions, Resolver: c.resolver}
+	once := kept
+	once.Idle = 0
+	return &Callback{config: c, key: key, client: g.Client(kept), single: g.Client(once)}, nil
 }
 
 func callbackKey(c CallbackConfig) (tokens.Secret, error) {
@@ -119,27 +122,6 @@ func callbackKey(c CallbackConfig) (tokens.Secret, error) {
 		return key, fmt.Errorf("the HMAC key must have at least %d bytes; openssl rand -hex 32 makes one", signature.MinKey)
 	}
 	return key, nil
-}
-
-// callbackClient follows no redirect, uses no proxy, and dials only addresses that the guard allows. The cache bounds
-// how many requests are under way at once, see rooms.
-func callbackClient(c CallbackConfig, g dialguard.Guard, trust *tls.Config, single bool) *http.Client {
-	dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second, Resolver: c.resolver, ControlContext: g.Control}
-	return &http.Client{
-		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
-			TLSClientConfig:        trust.Clone(),
-			TLSHandshakeTimeout:    c.Timeout,
-			ForceAttemptHTTP2:      true,
-			DisableKeepAlives:      single,
-			DisableCompression:     true, // the bound of the body counts bytes on the wire
-			MaxIdleConns:           quickQuestions,
-			MaxIdleConnsPerHost:    quickQuestions,
-			IdleConnTimeout:        30 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }
 
 // Features asks the endpoint, whether fresh or not.

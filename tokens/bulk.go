@@ -458,3 +458,21 @@ func (s *Service) carryOutAbandoned(ctx context.Context) error {
 	}
 	return nil
 }
+
+// BulkReader reads revocations of many tokens.
+type BulkReader interface {
+	// BulkRevocation reads a revocation by its plan. ErrNotFound.
+	BulkRevocation(key PlanKey) (BulkRevocation, error)
+	// AbandonedBulkRevocation reads a revocation under way whose WorkTime is before a time. ErrNotFound.
+	AbandonedBulkRevocation(before time.Time) (BulkRevocation, error)
+	// NextBulkPart reads the part with the lowest number of those that are left. ErrNotFound.
+	NextBulkPart(key PlanKey) (BulkPart, error)
+}
+
+// BulkWriter writes revocations of many tokens. It revokes no token.
+type BulkWriter interface {
+	// InsertBulkRevocation adds a revocation with its parts. ErrTaken when the plan has one.
+	InsertBulkRevocation(b BulkRevocation, parts []BulkPart) error
+	// UpdateBulkRevocation writes Revoked, WorkTime and EndTime, and removes the part with that number. ErrNotFound.
+	UpdateBulkRevocation(b BulkRevocation, part int) error
+}

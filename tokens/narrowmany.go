@@ -80,26 +80,9 @@ func (s *Service) PlanNarrowing(ctx context.Context, a Actor, r NarrowManyReques
 // countUnused adds what a narrowing would do to some tokens.
 func (s *Service) countUnused(ctx context.Context, ids []ID, cutoff time.Time, unscoped bool, out *NarrowingPlan) error {
 	return s.store.View(ctx, func(tx ReadTx) error {
-		uses, err := tx.ScopeUses(ids)
-		if err != nil {
-			return fmt.Errorf("read the uses of scopes: %w", err)
-		}
-		began, err := tx.UsesSince()
-		if err != nil {
-			return fmt.Errorf("read since when uses are recorded: %w", err)
-		}
-		for _, id := range ids {
-			t, err := tx.Token(id)
-			if errors.Is(err, ErrNotFound) || errors.Is(err, ErrRecordInvalid) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("read token %s: %w", id, err)
-			}
-			known := uses[id].withSince(t, began)
-			switch scopes := known.unusedScopes(t, cutoff); {
-			case len(scopes) == 0:
-			case !known.covers(t, cutoff):
+		err := eachUnused(tx, ids, cutoff, func(t *Token, known ScopeUses, scopes []string) error {
+			switch {
+			case !known.covers(*t, cutoff):
 				out.NotRecorded++
 			case !unscoped && !known.Unscoped.before(cutoff):
 				out.HasUnscoped++
@@ -107,9 +90,42 @@ func (s *Service) countUnused(ctx context.Context, ids []ID, cutoff time.Time, u
 				out.Count++
 				out.Scopes += int64(len(scopes))
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		return ctx.Err()
 	})
+}
+
+// eachUnused calls visit for each of some tokens that has scopes without a use since cutoff, with what is known of their
+// uses. Tokens that are gone or were edited outside patd are passed over.
+func eachUnused(tx ReadTx, ids []ID, cutoff time.Time, visit func(t *Token, known ScopeUses, scopes []string) error) error {
+	uses, err := tx.ScopeUses(ids)
+	if err != nil {
+		return fmt.Errorf("read the uses of scopes: %w", err)
+	}
+	began, err := tx.UsesSince()
+	if err != nil {
+		return fmt.Errorf("read since when uses are recorded: %w", err)
+	}
+	for _, id := range ids {
+		t, err := tx.Token(id)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrRecordInvalid) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read token %s: %w", id, err)
+		}
+		known := uses[id].withSince(t, began)
+		if scopes := known.unusedScopes(t, cutoff); len(scopes) > 0 {
+			if err := visit(&t, known, scopes); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // narrowPlanner makes and reads plans of narrowings, which are authenticated with all that the request says.
@@ -274,38 +290,22 @@ func (n Narrowing) event(now time.Time, action Action) Event {
 
 // narrow pauses the unused scopes of active tokens, and returns an event for each that has any.
 func (n *Narrowing) narrow(tx Tx, ids []ID, now time.Time) ([]Event, error) {
-	uses, err := tx.ScopeUses(ids)
-	if err != nil {
-		return nil, fmt.Errorf("read the uses of scopes: %w", err)
-	}
-	began, err := tx.UsesSince()
-	if err != nil {
-		return nil, fmt.Errorf("read since when uses are recorded: %w", err)
-	}
 	var events []Event
-	for _, id := range ids {
-		t, err := tx.Token(id)
-		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrRecordInvalid) {
-			continue
+	err := eachUnused(tx, ids, n.Cutoff, func(t *Token, known ScopeUses, scopes []string) error {
+		if t.Status(now) != StateActive || !known.covers(*t, n.Cutoff) || !n.Unscoped && !known.Unscoped.before(n.Cutoff) {
+			return nil
 		}
+		e, err := pause(tx, t, scopes, now)
 		if err != nil {
-			return nil, fmt.Errorf("read token %s: %w", id, err)
-		}
-		known := uses[id].withSince(t, began)
-		scopes := known.unusedScopes(t, n.Cutoff)
-		if len(scopes) == 0 || t.Status(now) != StateActive || !known.covers(t, n.Cutoff) || !n.Unscoped && !known.Unscoped.before(n.Cutoff) {
-			continue
-		}
-		e, err := pause(tx, &t, scopes, now)
-		if err != nil {
-			return nil, err
+			return err
 		}
 		e.Actor, e.PeerIP = n.Actor, n.PeerIP
 		events = append(events, e)
 		n.Narrowed++
 		n.Scopes += int64(len(scopes))
-	}
-	return events, nil
+		return nil
+	})
+	return events, err
 }
 
 // carryOutAbandonedNarrowings carries out what no server is carrying out.
@@ -327,4 +327,22 @@ func (s *Service) carryOutAbandonedNarrowings(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// NarrowingReader reads narrowings of many tokens.
+type NarrowingReader interface {
+	// Narrowing reads a narrowing by its plan. ErrNotFound.
+	Narrowing(key PlanKey) (Narrowing, error)
+	// AbandonedNarrowing reads a narrowing under way whose WorkTime is before a time. ErrNotFound.
+	AbandonedNarrowing(before time.Time) (Narrowing, error)
+	// NextNarrowingPart reads the part with the lowest number of those that are left. ErrNotFound.
+	NextNarrowingPart(key PlanKey) (BulkPart, error)
+}
+
+// NarrowingWriter writes narrowings of many tokens. It narrows no token.
+type NarrowingWriter interface {
+	// InsertNarrowing adds a narrowing with its parts. ErrTaken when the plan has one.
+	InsertNarrowing(n Narrowing, parts []BulkPart) error
+	// UpdateNarrowing writes Narrowed, Scopes, WorkTime and EndTime, and removes the part with that number. ErrNotFound.
+	UpdateNarrowing(n Narrowing, part int) error
 }

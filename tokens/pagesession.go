@@ -374,3 +374,29 @@ func shortAgent(s string) string {
 	}
 	return s[:min(len(s), maxAgent)]
 }
+
+// PageSessionReader reads who is signed in to the page.
+type PageSessionReader interface {
+	// PageSession reads a session, whatever its state. ErrNotFound. Sessions are kept until a day after their expiry.
+	PageSession(key SessionKey) (PageSession, error)
+	// PageSessions lists a user's sessions that have not been ended and expire after now, newest first, at most limit.
+	PageSessions(user string, now time.Time, limit int) ([]PageSession, error)
+	// AllPageSessions lists the sessions of all users that have not been ended, expire after now and have an id above
+	// after, by id, at most limit.
+	AllPageSessions(after ID, now time.Time, limit int) ([]PageSession, error)
+	// Handoff reads a hand-off that was not used and expires after now. ErrNotFound.
+	Handoff(key SessionKey, now time.Time) (Handoff, error)
+}
+
+// PageSessionWriter writes who is signed in to the page.
+type PageSessionWriter interface {
+	// InsertPageSession adds a session. ErrTaken when the key exists.
+	InsertPageSession(key SessionKey, s PageSession) error
+	// EndPageSessions ends a user's sessions: the one with the id, or all but the one with the id except, which may be
+	// 0. It returns how many it ended; sessions that were ended before do not count.
+	EndPageSessions(user string, id, except ID, at time.Time) (int, error)
+	// InsertHandoff adds a hand-off. ErrTaken when the key exists.
+	InsertHandoff(key SessionKey, h Handoff) error
+	// UseHandoff marks a hand-off as used. ErrNotFound if no unused one that expires after at has that key.
+	UseHandoff(key SessionKey, at time.Time) error
+}

@@ -150,42 +150,6 @@ type InventoryReader interface {
 	Granted(q GrantedQuery) ([]Token, error)
 }
 
-// BulkReader reads revocations of many tokens.
-type BulkReader interface {
-	// BulkRevocation reads a revocation by its plan. ErrNotFound.
-	BulkRevocation(key PlanKey) (BulkRevocation, error)
-	// AbandonedBulkRevocation reads a revocation under way whose WorkTime is before a time. ErrNotFound.
-	AbandonedBulkRevocation(before time.Time) (BulkRevocation, error)
-	// NextBulkPart reads the part with the lowest number of those that are left. ErrNotFound.
-	NextBulkPart(key PlanKey) (BulkPart, error)
-}
-
-// NarrowingReader reads narrowings of many tokens.
-type NarrowingReader interface {
-	// Narrowing reads a narrowing by its plan. ErrNotFound.
-	Narrowing(key PlanKey) (Narrowing, error)
-	// AbandonedNarrowing reads a narrowing under way whose WorkTime is before a time. ErrNotFound.
-	AbandonedNarrowing(before time.Time) (Narrowing, error)
-	// NextNarrowingPart reads the part with the lowest number of those that are left. ErrNotFound.
-	NextNarrowingPart(key PlanKey) (BulkPart, error)
-}
-
-// NarrowingWriter writes narrowings of many tokens. It narrows no token.
-type NarrowingWriter interface {
-	// InsertNarrowing adds a narrowing with its parts. ErrTaken when the plan has one.
-	InsertNarrowing(n Narrowing, parts []BulkPart) error
-	// UpdateNarrowing writes Narrowed, Scopes, WorkTime and EndTime, and removes the part with that number. ErrNotFound.
-	UpdateNarrowing(n Narrowing, part int) error
-}
-
-// BulkWriter writes revocations of many tokens. It revokes no token.
-type BulkWriter interface {
-	// InsertBulkRevocation adds a revocation with its parts. ErrTaken when the plan has one.
-	InsertBulkRevocation(b BulkRevocation, parts []BulkPart) error
-	// UpdateBulkRevocation writes Revoked, WorkTime and EndTime, and removes the part with that number. ErrNotFound.
-	UpdateBulkRevocation(b BulkRevocation, part int) error
-}
-
 // FeatureReader reads the catalogue's entries of features.
 type FeatureReader interface {
 	// Feature reads an entry by name. ErrNotFound.
@@ -423,32 +387,6 @@ type FamilyWriter interface {
 	// RevokeFamily revokes a family and all its unrevoked access tokens, expired ones too. It returns false, and
 	// changes nothing, if no unrevoked family has that id.
 	RevokeFamily(id ID, r Revocation) (bool, error)
-}
-
-// PageSessionReader reads who is signed in to the page.
-type PageSessionReader interface {
-	// PageSession reads a session, whatever its state. ErrNotFound. Sessions are kept until a day after their expiry.
-	PageSession(key SessionKey) (PageSession, error)
-	// PageSessions lists a user's sessions that have not been ended and expire after now, newest first, at most limit.
-	PageSessions(user string, now time.Time, limit int) ([]PageSession, error)
-	// AllPageSessions lists the sessions of all users that have not been ended, expire after now and have an id above
-	// after, by id, at most limit.
-	AllPageSessions(after ID, now time.Time, limit int) ([]PageSession, error)
-	// Handoff reads a hand-off that was not used and expires after now. ErrNotFound.
-	Handoff(key SessionKey, now time.Time) (Handoff, error)
-}
-
-// PageSessionWriter writes who is signed in to the page.
-type PageSessionWriter interface {
-	// InsertPageSession adds a session. ErrTaken when the key exists.
-	InsertPageSession(key SessionKey, s PageSession) error
-	// EndPageSessions ends a user's sessions: the one with the id, or all but the one with the id except, which may be
-	// 0. It returns how many it ended; sessions that were ended before do not count.
-	EndPageSessions(user string, id, except ID, at time.Time) (int, error)
-	// InsertHandoff adds a hand-off. ErrTaken when the key exists.
-	InsertHandoff(key SessionKey, h Handoff) error
-	// UseHandoff marks a hand-off as used. ErrNotFound if no unused one that expires after at has that key.
-	UseHandoff(key SessionKey, at time.Time) error
 }
 
 // KeyWriter writes the store's records of the digest keys.

@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -92,27 +91,10 @@ func NewSender(c SenderConfig) (*Sender, error) {
 	if err != nil {
 		return nil, err
 	}
-	control := func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		if err := guard.Control(ctx, network, address, c); err != nil {
-			return fmt.Errorf("%w: %w", errAddress, err)
-		}
-		return nil
-	}
-	dialer := &net.Dialer{Timeout: sendTimeout, KeepAlive: 15 * time.Second, Resolver: c.resolver, ControlContext: control}
-	return &Sender{url: c.URL, now: c.Now, client: &http.Client{
-		Transport: &http.Transport{
-			DialContext:            dialer.DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots},
-			TLSHandshakeTimeout:    sendTimeout,
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true, // the bound of the body counts bytes on the wire
-			MaxIdleConnsPerHost:    c.Connections,
-			MaxConnsPerHost:        c.Connections,
-			IdleConnTimeout:        30 * time.Second,
-			MaxResponseHeaderBytes: 16 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	return &Sender{url: c.URL, now: c.Now, client: guard.Client(dialguard.ClientConfig{
+		Timeout: sendTimeout, MaxHeader: 16 << 10, Roots: c.roots, Idle: c.Connections, Most: c.Connections, Resolver: c.resolver,
+		Refused: func(err error) error { return fmt.Errorf("%w: %w", errAddress, err) },
+	})}, nil
 }
 
 // Close closes the idle connections.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -12,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -75,25 +73,18 @@ func NewKeys(c KeysConfig) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up the keys of GitHub, --github-leak-keys-url: %w", err)
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12}
+	var roots *x509.CertPool
 	if c.CAFile != "" {
 		text, err := secretfile.Read(c.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("set up the keys of GitHub, --github-leak-ca-file: %w", err)
 		}
-		if trust.RootCAs = x509.NewCertPool(); !trust.RootCAs.AppendCertsFromPEM(text) {
+		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(text) {
 			return nil, fmt.Errorf("set up the keys of GitHub, --github-leak-ca-file: %s holds no certificate in PEM form", c.CAFile)
 		}
 	}
-	dialer := &net.Dialer{Timeout: fetchTimeout, ControlContext: guard.Control}
-	client := &http.Client{
-		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSClientConfig: trust, TLSHandshakeTimeout: fetchTimeout, ForceAttemptHTTP2: true,
-			DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       fetchTimeout,
-	}
+	client := guard.Client(dialguard.ClientConfig{Timeout: fetchTimeout, MaxHeader: 64 << 10, Roots: roots})
+	client.Timeout = fetchTimeout
 	return &Keys{url: c.URL, client: client, logger: c.Logger, now: c.Now, waiting: make(chan struct{}, maxWaiting)}, nil
 }
 
