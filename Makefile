@@ -1,11 +1,18 @@
 # Everything here needs Go only; the tools are pinned in tools.mod. Tests that need PostgreSQL, MariaDB or Node are
 # skipped where these are missing; ci installs them.
+comma := ,
 tool := go tool -modfile=tools.mod
 
-.PHONY: run build test test-short test-race ci generate lint fuzz simulate chaos bulk pictures bench
+.PHONY: release test-release run build test test-short test-race ci generate lint fuzz simulate chaos bulk pictures bench
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
+
+release: ## dist/: image, packages, chart, and what proves them; ARCH=amd64 for one architecture
+	go run -C deploy/release . -out "$(CURDIR)/dist" -arch $(or $(ARCH),amd64$(comma)arm64)
+
+test-release: ## the image, the packages, the chart and the compose files, as in CI
+	go test -C deploy/release ./...
 
 build: ## bin/patd, one static binary
 	CGO_ENABLED=0 go build -trimpath -o bin/patd ./cmd/patd
