@@ -240,7 +240,8 @@ func (s *Service) WriteNotices(ctx context.Context) error {
 	if s.notices.off() {
 		return nil
 	}
-	p := &noticePass{Service: s, now: s.Now(), rested: time.Now()}
+	now := s.Now()
+	p := &noticePass{Service: s, now: now, rested: now}
 	mine, err := s.leaseNotices(ctx, p.now)
 	if err != nil {
 		return err
@@ -324,8 +325,8 @@ func (p *noticePass) wentBack(ctx context.Context) error {
 func (p *noticePass) rest(ctx context.Context) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(min(max(noticeRest*time.Since(p.rested), leastNoticeRest), mostNoticeRest)):
-		p.rested = time.Now()
+	case <-time.After(min(max(noticeRest*p.Now().Sub(p.rested), leastNoticeRest), mostNoticeRest)):
+		p.rested = p.Now()
 		_, _ = p.leaseNotices(ctx, p.Now())
 	}
 }
