@@ -149,13 +149,16 @@ func untilRefused(ctx context.Context, a *api, tok token, at *time.Time) error {
 // What ends connections to the database, and returns how many.
 const (
 	terminateListeners = `
-SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'patd listener') AS t`
+SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'patd listener%') AS t`
 
 	terminateWorkers = `
-SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'patd') AS t`
+SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ` + isWorker + `) AS t`
 
 	terminateOne = `
-SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'patd' ORDER BY random() LIMIT 1) AS t`
+SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE ` + isWorker + ` ORDER BY random() LIMIT 1) AS t`
+
+	// A connection is named after its purpose and the version.
+	isWorker = `application_name LIKE 'patd%' AND application_name NOT LIKE 'patd listener%'`
 )
 
 // cutting ends connections every now and then, until it is stopped. Then it tells how many.
