@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -230,17 +229,9 @@ var seriesLine = regexp.MustCompile(`(?m)^(patd_[a-z_]+)(?:\{(.*)\})? (\S+)$`)
 func recorded(t *testing.T, d *daemon, between func()) (series []map[string]string) {
 	t.Helper()
 	read := func() map[string]float64 {
-		resp, err := http.Get(d.http + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := d.call(t, http.MethodGet, "/metrics", "", "").body
 		found := map[string]float64{}
-		for _, m := range seriesLine.FindAllStringSubmatch(string(text), -1) {
+		for _, m := range seriesLine.FindAllStringSubmatch(text, -1) {
 			v, err := strconv.ParseFloat(m[3], 64)
 			if err != nil {
 				t.Fatal(err)

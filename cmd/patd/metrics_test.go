@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"net/http"
 	"os"
 	"regexp"
@@ -43,17 +42,9 @@ func TestPageOfMetricsHasEachMetricAndNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").want(t, "a call to count", 200)
-	resp, err := http.Get(d.http + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := d.call(t, http.MethodGet, "/metrics", "", "").body
 	served := map[string]bool{}
-	for _, m := range servedMetric.FindAllStringSubmatch(string(text), -1) {
+	for _, m := range servedMetric.FindAllStringSubmatch(text, -1) {
 		served[m[1]] = true
 		if shown[m[1]] != m[2] {
 			t.Errorf("%s is a %s, and docs/metrics.md says %q", m[1], m[2], shown[m[1]])
