@@ -235,7 +235,7 @@ func TestSessionsEnd(t *testing.T) {
 			b.get("/").wants(http.StatusOK, "u1")
 			c.end(r, b)
 			for _, path := range []string{"/", "/new", "/activity"} {
-				if page := b.get(path).wants(http.StatusUnauthorized); strings.Contains(page.text, "u1") {
+				if page := b.get(path).wants(http.StatusUnauthorized); regexp.MustCompile(`\bu1\b`).MatchString(page.text) {
 					t.Errorf("%s shows who it was", path)
 				}
 			}
