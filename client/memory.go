@@ -57,10 +57,11 @@ func (m *memory) mono(now time.Time) time.Duration { return now.Sub(m.base) }
 // distrust closes the memory until the next call of heard.
 func (m *memory) distrust() { m.heardMono.Store(-int64(2 * silence)) }
 
-// heard opens the memory: at that time the watch had reported every change.
-func (m *memory) heard(at time.Time) {
-	m.heardWall.Store(at.UnixNano())
-	m.heardMono.Store(int64(m.mono(at)))
+// heard opens the memory: at that time the watch had reported every change. By either clock it is no later than now,
+// though one of them was set back or stood still since the watch began.
+func (m *memory) heard(at, now time.Time) {
+	m.heardWall.Store(min(at.UnixNano(), now.UnixNano()))
+	m.heardMono.Store(int64(min(m.mono(at), m.mono(now))))
 }
 
 // trusted reports whether the last message of the watch is recent enough. Both clocks must agree: the monotonic one may

@@ -28,7 +28,7 @@ func activeEntry(n uint64, token, user string) *entry {
 
 func TestGarbageDoesNotPushOutGoodAnswers(t *testing.T) {
 	m := newMemory(1000, 64<<20, start)
-	m.heard(start)
+	m.heard(start, start)
 	for n := range uint64(500) {
 		m.keep(activeEntry(n, fmt.Sprint(n), "u"), ticket{sent: start}, 1)
 	}
@@ -49,7 +49,7 @@ func TestMemoryIsBoundedByBytes(t *testing.T) {
 	t.Parallel()
 	const limit = 4 << 20
 	m := newMemory(100_000, limit, start)
-	m.heard(start)
+	m.heard(start, start)
 	labels := map[string]string{}
 	for n := range 32 {
 		labels[fmt.Sprintf("%063d", n)] = fmt.Sprintf("%0255d", n)
@@ -84,7 +84,7 @@ func TestMemoryIsBoundedByBytes(t *testing.T) {
 
 func TestWhatIsUsedStaysLonger(t *testing.T) {
 	m := newMemory(shards*16, 64<<20, start)
-	m.heard(start)
+	m.heard(start, start)
 	const used = shards * 4
 	for n := range uint64(used) {
 		m.keep(activeEntry(n, fmt.Sprint(n), "u"), ticket{}, 1)
@@ -114,17 +114,17 @@ func TestMemoryClosesByEitherClock(t *testing.T) {
 	if m.trusted(start) {
 		t.Error("it is open before anything was heard")
 	}
-	m.heard(start)
+	m.heard(start, start)
 	m.heardWall.Store(start.Add(-silence).UnixNano()) // the machine slept: the monotonic clock stood still
 	if m.trusted(start) {
 		t.Error("it is open after the machine slept")
 	}
-	m.heard(start)
+	m.heard(start, start)
 	m.heardMono.Store(-int64(silence)) // the wall clock was set back
 	if m.trusted(start) {
 		t.Error("it is open after the clock was set back")
 	}
-	m.heard(start)
+	m.heard(start, start)
 	if !m.trusted(start.Add(silence-1)) || m.trusted(start.Add(silence)) {
 		t.Error("it is not open for 3 seconds exactly")
 	}
@@ -132,7 +132,7 @@ func TestMemoryClosesByEitherClock(t *testing.T) {
 
 func TestForgottenChangesRaiseTheFloor(t *testing.T) {
 	m := newMemory(10, 64<<20, start)
-	m.heard(start)
+	m.heard(start, start)
 	m.apply(&patdv1.WatchInvalidationsResponse{Sequence: 10, TokenIds: []string{"old"}}, false)
 	for i := range 3 * rememberedChanges {
 		m.apply(&patdv1.WatchInvalidationsResponse{Sequence: uint64(11 + i), Users: []string{fmt.Sprint(i)}}, false)
@@ -153,7 +153,7 @@ func TestForgottenChangesRaiseTheFloor(t *testing.T) {
 // News of a change that the answer already rests on, such as of the mint itself, void nothing.
 func TestOldNewsVoidNothing(t *testing.T) {
 	m := newMemory(10, 64<<20, start)
-	m.heard(start)
+	m.heard(start, start)
 	m.keep(activeEntry(1, "t", "u"), ticket{}, 60)
 	m.apply(&patdv1.WatchInvalidationsResponse{Sequence: 60, TokenIds: []string{"t"}, Users: []string{"u"}}, false)
 	if m.recall(keyOf(1), start) == nil {
@@ -168,7 +168,7 @@ func TestOldNewsVoidNothing(t *testing.T) {
 // Who waits for an answer may hold it while everything is forgotten.
 func TestForgottenAnswerIsUsedByNobody(t *testing.T) {
 	m := newMemory(10, 64<<20, start)
-	m.heard(start)
+	m.heard(start, start)
 	e := activeEntry(1, "t", "u")
 	m.keep(e, ticket{}, 60)
 	if !m.usable(e, start) {
@@ -186,7 +186,7 @@ func TestMemoryNeverAnswersFromBeforeWhatItWasTold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const names = 4
 		m := newMemory(64, 64<<20, start)
-		m.heard(start)
+		m.heard(start, start)
 		type flight struct {
 			token int
 			at    uint64 // position that the answer is from

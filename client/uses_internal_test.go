@@ -51,7 +51,7 @@ func TestUnreportedUsesAreBounded(t *testing.T) {
 func TestAnUnreportedUseHoldsNoAnswer(t *testing.T) {
 	const limit = 1 << 20
 	m, u := newMemory(100_000, limit, start), newUses(silent{}, 100_000)
-	m.heard(start)
+	m.heard(start, start)
 	var made []weak.Pointer[Token]
 	for i := range 2000 {
 		e := activeEntry(uint64(i), fmt.Sprint(i), "u")

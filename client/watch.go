@@ -108,12 +108,14 @@ func (w *watcher) watch(ctx context.Context) error {
 		}
 		w.memory.apply(news, startOver)
 		w.sequence, w.history = news.GetSequence(), news.GetHistory()
-		at, current := p.message(w.now(), startOver || len(news.GetTokenIds())+len(news.GetUsers()) == 0)
+		quiet := startOver || len(news.GetTokenIds())+len(news.GetUsers()) == 0
+		now := w.now()
+		at, current := p.message(now, time.Duration(news.GetElapsedMs())*time.Millisecond, quiet)
 		if p.behind > silence/2 {
 			return status.Error(codes.DeadlineExceeded, "the watch lags")
 		}
 		if current {
-			w.memory.heard(at)
+			w.memory.heard(at, now)
 		}
 	}
 }
@@ -123,20 +125,30 @@ type pace struct {
 	asked       time.Time // when the stream was requested
 	first, last time.Time // when the first and the latest message came
 	settled     bool
-	behind      time.Duration
+	behind      time.Duration // how old the latest message may be, but for the first
 }
 
 // message records a message that came now. It returns the time up to which every change is known, and whether the watch
-// has caught up. The first message was made after the request. Later ones are considered as old as the lag that
-// heartbeats show: they leave once a second, so a later arrival was held up. A resumed watch has caught up when a
-// message has no news, or when all missed changes must have arrived.
-func (p *pace) message(now time.Time, quiet bool) (at time.Time, current bool) {
+// has caught up. The server made the message when so much of the stream had elapsed, and the stream began after it was
+// requested. A resumed watch has caught up when a message has no news, or when all missed changes must have arrived.
+func (p *pace) message(now time.Time, elapsed time.Duration, quiet bool) (at time.Time, current bool) {
 	if p.first.IsZero() {
 		p.first, p.last, p.settled = now, now, quiet
 		return p.asked, p.settled
 	}
+	p.settled = p.settled || quiet || now.Sub(p.first) >= settling
+	if elapsed == 0 {
+		return p.beat(now), p.settled
+	}
+	at = p.asked.Add(elapsed)
+	p.behind = max(0, now.Sub(at), now.Round(0).Sub(at.Round(0))) // by the monotonic and the wall clock
+	return at, p.settled
+}
+
+// beat judges a message of a server that does not say what has elapsed: it is considered as old as the lag that
+// heartbeats show. They leave once a second, so a later arrival was held up.
+func (p *pace) beat(now time.Time) time.Time {
 	p.behind = max(0, p.behind+now.Sub(p.last)-heartbeat)
 	p.last = now
-	p.settled = p.settled || quiet || now.Sub(p.first) >= settling
-	return now.Add(-p.behind), p.settled
+	return now.Add(-p.behind)
 }

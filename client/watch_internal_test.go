@@ -173,9 +173,73 @@ func TestWatchThatLagsIsLeft(t *testing.T) {
 	}
 }
 
+// elapsed is a heartbeat that the server made when so much of the stream had elapsed.
+func elapsed(d time.Duration) *patdv1.WatchInvalidationsResponse {
+	m := quiet(60)
+	m.ElapsedMs = uint32(d.Milliseconds())
+	return m
+}
+
+// TestAMessageIsAsOldAsTheServerSays: a pipe that grows by a fifth of a second with each heartbeat holds up none of them
+// for long, and one that was slow from the start holds up all alike. No pause between two messages shows it.
+func TestAMessageIsAsOldAsTheServerSays(t *testing.T) {
+	for name, pipe := range map[string]func(made time.Duration) (late time.Duration){
+		"a pipe that grows": func(made time.Duration) time.Duration { return made / 5 },
+		"a pipe that is slow from the second message on": func(made time.Duration) time.Duration {
+			return min(made, 1400*time.Millisecond)
+		},
+	} {
+		s := &script{}
+		var came time.Duration
+		for made := time.Duration(0); made < time.Minute; made += time.Second {
+			at := made + pipe(made)
+			s.lines = append(s.lines, said{at - came, elapsed(made)})
+			came = at
+		}
+		w := watching(s)
+		w.sequence = 50
+		s.heard = func(n int) {
+			made := start.Add(time.Duration(n-1) * time.Second)
+			if w.memory.trusted(made.Add(silence)) {
+				t.Errorf("%s: memory may be used 3 s after message %d was made", name, n)
+			}
+			if !w.memory.trusted(made.Add(silence - 1)) {
+				t.Errorf("%s: memory may not be used before message %d is 3 s old", name, n)
+			}
+		}
+		err := w.watch(t.Context())
+		if left := s.at < len(s.lines); left != (name == "a pipe that grows") {
+			t.Errorf("%s: left after %d messages: %v", name, s.at, err)
+		}
+	}
+}
+
+// TestAClockThatJumpsEndsAWatch: when the stream was requested is no longer a time of today's clock.
+func TestAClockThatJumpsEndsAWatch(t *testing.T) {
+	s := &script{lines: []said{{0, elapsed(0)}, {time.Second, elapsed(time.Second)}, {time.Second, elapsed(2 * time.Second)}, {time.Second, elapsed(3 * time.Second)}}}
+	w := watching(s)
+	w.sequence = 50
+	now := w.now
+	ahead := time.Duration(0)
+	w.now = func() time.Time { return now().Add(ahead) }
+	s.heard = func(n int) {
+		if n == 2 {
+			ahead = time.Hour
+		}
+	}
+	if err := w.watch(t.Context()); err == nil || s.at != 3 {
+		t.Errorf("the watch goes on: %d messages, %v", s.at, err)
+	}
+	m := newMemory(10, 64<<20, start)
+	m.heard(start.Add(time.Hour), start) // a machine that slept for an hour has counted no time since it asked
+	if !m.trusted(start) || m.trusted(start.Add(silence)) {
+		t.Error("memory may be used for an hour after a message")
+	}
+}
+
 func TestAnswerFromBeforeStartingOverIsNotKept(t *testing.T) {
 	m := newMemory(10, 64<<20, start)
-	m.heard(start)
+	m.heard(start, start)
 	before := m.ticket(start)
 	m.apply(quiet(10), true) // another history, whose numbers are smaller
 	if !m.keep(activeEntry(1, "t", "u"), before, 9000) || m.recall(keyOf(1), start) != nil {

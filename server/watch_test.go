@@ -40,6 +40,7 @@ func heard(t testing.TB, w watchStream) *patdv1.WatchInvalidationsResponse {
 func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 	r := newRig(t)
 	id, _ := r.mint("u1", "a")
+	asked := time.Now()
 	w := r.watch(0, "")
 	first := heard(t, w)
 	if !first.GetStartOver() || first.GetHistory() == "" {
@@ -52,6 +53,10 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 		}
 		if len(beat.GetTokenIds())+len(beat.GetUsers()) == 0 {
 			beats, first = beats+1, beat
+		}
+		// A second must have passed for the server before each of them, and no more than for us.
+		if age := time.Since(asked) - time.Duration(beat.GetElapsedMs())*time.Millisecond; beat.GetElapsedMs() < uint32(beats)*900 || age < 0 {
+			t.Errorf("heartbeat %d has an age of %v: %v", beats, age, beat)
 		}
 	}
 	_, err := r.svc.Revoke(context.Background(), tokens.Operator(), "u1", id, "")

@@ -110,9 +110,11 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 	v.mu.Lock()
 	v.calls.Watches++
 	v.mu.Unlock()
-	at, history := r.GetAfter(), r.GetHistory()
+	at, history, began := r.GetAfter(), r.GetHistory(), time.Now()
 	for {
+		elapsed := time.Since(began)
 		message, news := v.since(at, history, s.bound)
+		message.ElapsedMs = uint32(elapsed.Milliseconds())
 		at, history = message.GetSequence(), message.GetHistory()
 		if err := stream.Send(message); err != nil {
 			return err

@@ -751,7 +751,11 @@ type WatchInvalidationsResponse struct {
 	// Public ids of personal access tokens that are no longer as they were, and with them what came of them.
 	TokenIds []string `protobuf:"bytes,4,rep,name=token_ids,json=tokenIds,proto3" json:"token_ids,omitempty"`
 	// Ids of users who are no longer as they were, and with them all their tokens.
-	Users         []string `protobuf:"bytes,5,rep,name=users,proto3" json:"users,omitempty"`
+	Users []string `protobuf:"bytes,5,rep,name=users,proto3" json:"users,omitempty"`
+	// How long the watch had lasted when this message was made, in milliseconds; 0 in the first one. Added to the time at
+	// which the watcher asked for the stream, it is a time up to which the watcher knows every change, however long the
+	// message was on its way.
+	ElapsedMs     uint32 `protobuf:"varint,6,opt,name=elapsed_ms,json=elapsedMs,proto3" json:"elapsed_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -819,6 +823,13 @@ func (x *WatchInvalidationsResponse) GetUsers() []string {
 		return x.Users
 	}
 	return nil
+}
+
+func (x *WatchInvalidationsResponse) GetElapsedMs() uint32 {
+	if x != nil {
+		return x.ElapsedMs
+	}
+	return 0
 }
 
 // ReportUsesRequest holds up to 1000 uses.
@@ -1126,14 +1137,16 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x06result\"K\n" +
 	"\x19WatchInvalidationsRequest\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x18\n" +
-	"\ahistory\x18\x02 \x01(\tR\ahistory\"\xa4\x01\n" +
+	"\ahistory\x18\x02 \x01(\tR\ahistory\"\xc3\x01\n" +
 	"\x1aWatchInvalidationsResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\tR\ahistory\x12\x1d\n" +
 	"\n" +
 	"start_over\x18\x03 \x01(\bR\tstartOver\x12\x1b\n" +
 	"\ttoken_ids\x18\x04 \x03(\tR\btokenIds\x12\x14\n" +
-	"\x05users\x18\x05 \x03(\tR\x05users\"\xeb\x01\n" +
+	"\x05users\x18\x05 \x03(\tR\x05users\x12\x1d\n" +
+	"\n" +
+	"elapsed_ms\x18\x06 \x01(\rR\telapsedMs\"\xeb\x01\n" +
 	"\x11ReportUsesRequest\x122\n" +
 	"\x04uses\x18\x01 \x03(\v2\x1e.patd.v1.ReportUsesRequest.UseR\x04uses\x1a\xa1\x01\n" +
 	"\x03Use\x12\x19\n" +

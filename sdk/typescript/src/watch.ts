@@ -60,7 +60,7 @@ export class Watcher {
     // A silent stream is abandoned: its pipe may hold back old events.
     let alarm = setTimeout(stop, silence);
     try {
-      const pace = new Pace(performance.now());
+      const pace = new Pace({ mono: performance.now(), wall: this.now() });
       const from = this.#sequence;
       const path = from === 0 ? "" : `?after=${from}&history=${encodeURIComponent(this.#history)}`;
       const response = await this.#open(path, controller.signal);
@@ -69,16 +69,16 @@ export class Watcher {
         alarm = setTimeout(stop, silence);
         if (controller.signal.aborted) break;
         if (event.type === "end") return endOf(event);
-        const { news, history } = readNews(event);
+        const { news, history, elapsed } = readNews(event);
         const startOver = news.startOver || (from === 0 && pace.isFirst);
         if (pace.isFirst && !startOver) this.memory.resumed(from);
         this.memory.apply({ ...news, startOver });
         this.#sequence = news.sequence;
         this.#history = history;
         const quiet = news.tokenIds.length + news.users.length === 0;
-        const age = pace.event(performance.now(), quiet, startOver);
+        const known = pace.event({ mono: performance.now(), wall: this.now() }, elapsed, quiet, startOver);
         if (pace.behind > silence / 2) throw new Fault("unavailable", "the watch lags");
-        if (age !== null) this.memory.known(performance.now() - age, this.now() - age);
+        if (known) this.memory.known(known.mono, known.wall);
       }
       throw new Fault("unavailable", controller.signal.aborted ? "the watch was silent" : "the watch ended");
     } finally {
@@ -123,12 +123,14 @@ function endOf(event: ServerEvent): typeof renewal {
   throw new Fault("unavailable", `patd ended the watch: ${reason || "no reason"}`);
 }
 
-function readNews(event: ServerEvent): { news: News; history: string } {
+function readNews(event: ServerEvent): { news: News; history: string; elapsed: number } {
   const r = record(JSON.parse(event.data), "an event");
   const history = r["history"];
   if (typeof history !== "string") throw new Fault("unavailable", "an event of patd has no history");
+  const elapsed = r["elapsed_ms"];
   return {
     history,
+    elapsed: typeof elapsed === "number" ? elapsed : 0,
     news: {
       sequence: position(r["sequence"]),
       startOver: r["start_over"] === true || event.type === "start-over",
@@ -138,10 +140,16 @@ function readNews(event: ServerEvent): { news: News; history: string } {
   };
 }
 
-/** Judges how current the events of one stream are. Times are in milliseconds on the monotonic clock. */
+/** A time by the monotonic and by the wall clock, in milliseconds. Either may jump or stand still without the other. */
+export interface Instant {
+  mono: number;
+  wall: number;
+}
+
+/** Judges how current the events of one stream are. */
 export class Pace {
   isFirst = true;
-  /** The lag that events show: they leave once a second, so one that comes later was held up. */
+  /** How old the latest event may be, but for the first, in milliseconds. */
   behind = 0;
   #first = 0;
   #last = 0;
@@ -149,26 +157,32 @@ export class Pace {
 
   constructor(
     /** When the stream was asked for. */
-    readonly asked: number,
+    readonly asked: Instant,
   ) {}
 
   /**
-   * Records an event that came now. Returns how old the time is up to which every change is known; null: the watch has
-   * not caught up yet. The first event was made after the request; one that a pipe held back opens nothing, since what
-   * came after it waits in the same pipe. A resumed watch has caught up when an event has no news, or when all missed
-   * changes must have arrived. After a start-over memory is empty.
+   * Records an event that came now, and that the server made when so many milliseconds of the stream had elapsed; 0: it
+   * does not say. Returns the time up to which every change is known; null: the watch has not caught up yet. The stream
+   * began after it was asked for. A first event that a pipe held back opens nothing, since what came after it waits in
+   * the same pipe. A resumed watch has caught up when an event has no news, or when all missed changes must have
+   * arrived. After a start-over memory is empty.
    */
-  event(now: number, quiet: boolean, startOver: boolean): number | null {
+  event(now: Instant, elapsed: number, quiet: boolean, startOver: boolean): Instant | null {
+    const { asked } = this;
     if (this.isFirst) {
       this.isFirst = false;
-      this.#first = this.#last = now;
-      this.#settled = startOver || (quiet && now - this.asked <= prompt);
-      return this.#settled ? now - this.asked : null;
+      this.#first = this.#last = now.mono;
+      this.#settled = startOver || (quiet && now.mono - asked.mono <= prompt);
+      return this.#settled ? asked : null;
     }
-    this.behind = Math.max(0, this.behind + now - this.#last - heartbeat);
-    this.#last = now;
-    this.#settled ||= startOver || quiet || now - this.#first >= settling;
-    return this.#settled ? this.behind : null;
+    this.#settled ||= startOver || quiet || now.mono - this.#first >= settling;
+    if (elapsed > 0) this.behind = Math.max(0, now.mono - asked.mono - elapsed, now.wall - asked.wall - elapsed);
+    // A server that does not say what has elapsed sends events once a second: one that comes later was held up.
+    else this.behind = Math.max(0, this.behind + now.mono - this.#last - heartbeat);
+    this.#last = now.mono;
+    if (!this.#settled) return null;
+    if (elapsed === 0) return { mono: now.mono - this.behind, wall: now.wall - this.behind };
+    return { mono: Math.min(now.mono, asked.mono + elapsed), wall: Math.min(now.wall, asked.wall + elapsed) };
   }
 }
 

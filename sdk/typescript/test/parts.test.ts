@@ -137,16 +137,27 @@ test("events are read whatever the chunks, line ends and comments", async () => 
 });
 
 test("the pace of events says what is known", () => {
-  const begun = new Pace(1000);
-  assert.equal(begun.event(1900, true, true), 900); // a start-over is as old as the request
-  assert.equal(begun.event(2900, true, false), 0);
-  assert.equal(begun.event(4950, false, false), 800); // a heartbeat was held up
-  assert.equal(begun.event(5000, false, false), 0);
-  const resumed = new Pace(1000);
-  assert.equal(resumed.event(1010, false, false), null); // news that was missed
-  assert.equal(resumed.event(1500, false, false), null);
-  assert.equal(resumed.event(2010, false, false), 0);
-  const held = new Pace(1000);
-  assert.equal(held.event(1300, true, false), null); // others wait in the same pipe
-  assert.equal(held.event(1301, true, false), 0);
+  const at = (mono: number, wall = mono + 50000) => ({ mono, wall });
+  const begun = new Pace(at(1000));
+  assert.deepEqual(begun.event(at(1900), 0, true, true), at(1000)); // a start-over is as old as the request
+  assert.deepEqual(begun.event(at(2900), 0, true, false), at(2900));
+  assert.deepEqual(begun.event(at(4950), 0, false, false), at(4150)); // a heartbeat was held up
+  assert.deepEqual(begun.event(at(5000), 0, false, false), at(5000));
+  const resumed = new Pace(at(1000));
+  assert.equal(resumed.event(at(1010), 0, false, false), null); // news that was missed
+  assert.equal(resumed.event(at(1500), 490, false, false), null);
+  assert.deepEqual(resumed.event(at(2010), 900, false, false), at(1900));
+  const held = new Pace(at(1000));
+  assert.equal(held.event(at(1300), 0, true, false), null); // others wait in the same pipe
+  assert.deepEqual(held.event(at(2400), 1000, true, false), at(2000)); // the server says when it was made
+  assert.equal(held.behind, 400);
+  assert.deepEqual(held.event(at(3400), 1100, true, false), at(2100));
+  assert.equal(held.behind, 1300);
+  const asleep = new Pace(at(1000));
+  asleep.event(at(1010), 0, true, false);
+  assert.deepEqual(asleep.event({ mono: 2000, wall: 99000 }, 48000, true, false), { mono: 2000, wall: 99000 });
+  const ahead = new Pace(at(1000));
+  ahead.event(at(1010), 0, true, false);
+  ahead.event({ mono: 2000, wall: 90000 }, 1000, true, false);
+  assert.equal(ahead.behind, 38000); // when it asked is no longer a time of this clock
 });

@@ -32,7 +32,7 @@ func (s *Service) follow(begun *call.Call, from tokens.WatchPosition, send func(
 	if err != nil {
 		return err
 	}
-	w := &watching{chain: s.chain, caller: begun, watch: watch, send: send}
+	w := &watching{chain: s.chain, caller: begun, watch: watch, send: send, began: time.Now()}
 	if err := w.tell(true); err != nil {
 		return err
 	}
@@ -76,11 +76,13 @@ type watching struct {
 	caller *call.Call
 	watch  *tokens.Watch
 	send   func(*patdv1.WatchInvalidationsResponse) error
+	began  time.Time // after the watcher asked
 }
 
 // tell sends the pending news; without news it sends only heartbeats. A caller that has lost its access is sent
 // nothing. One that cannot be checked gets heartbeats only.
 func (w *watching) tell(always bool) error {
+	elapsed := time.Since(w.began) // before the feed is read: what changes from here on may be missing
 	in, err := w.watch.Next(w.caller)
 	if err != nil {
 		return err
@@ -92,7 +94,7 @@ func (w *watching) tell(always bool) error {
 	if !news && !always {
 		return nil
 	}
-	return w.send(toInvalidations(in))
+	return w.send(toInvalidations(in, elapsed))
 }
 
 // watcherStream is a watcher over gRPC.
@@ -126,9 +128,10 @@ func tooSlow() *tokens.Error {
 	return tokens.Fail(tokens.CodeExhausted, "WATCHER_TOO_SLOW", "the watcher does not read; watch again from where it was")
 }
 
-func toInvalidations(in tokens.Invalidations) *patdv1.WatchInvalidationsResponse {
+func toInvalidations(in tokens.Invalidations, elapsed time.Duration) *patdv1.WatchInvalidationsResponse {
 	out := &patdv1.WatchInvalidationsResponse{
 		Sequence: in.At.Sequence, History: in.At.History, StartOver: in.StartOver, Users: in.Users,
+		ElapsedMs: uint32(elapsed.Milliseconds()), // a connection ends long before 49 days
 	}
 	for _, id := range in.TokenIDs {
 		out.TokenIds = append(out.TokenIds, id.String())
