@@ -105,7 +105,8 @@ SELECT column1 FROM (VALUES ('events_no_update'), ('events_no_delete'), ('tokens
   ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'), ('released_grows'),
     ('released_stays'), ('sealed_raises_oldest'), ('events_of_sealed'),
   ('users_row_mac'), ('tokens_row_mac'), ('old_secrets_row_mac'), ('services_row_mac'),
-  ('families_row_mac'), ('refresh_tokens_row_mac'), ('access_tokens_row_mac'), ('keys_seal_webhooks'))
+  ('families_row_mac'), ('refresh_tokens_row_mac'), ('access_tokens_row_mac'), ('webhooks_row_mac'),
+  ('provisioned_users_row_mac'), ('keys_seal_webhooks'))
 WHERE column1 NOT IN (SELECT name FROM sqlite_schema WHERE type = 'trigger')`
 )
 

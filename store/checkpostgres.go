@@ -18,7 +18,8 @@ FROM (VALUES ('events_no_update'), ('events_no_delete'), ('events_no_truncate'),
   ('access_tokens_stay_revoked'), ('families_stay_revoked'), ('refresh_tokens_stay_used'), ('released_grows'),
     ('released_stays'), ('sealed_raises_oldest'), ('events_of_sealed'),
   ('users_row_mac'), ('tokens_row_mac'), ('old_secrets_row_mac'), ('services_row_mac'),
-  ('families_row_mac'), ('refresh_tokens_row_mac'), ('access_tokens_row_mac'), ('keys_seal_webhooks')) n (name)
+  ('families_row_mac'), ('refresh_tokens_row_mac'), ('access_tokens_row_mac'), ('webhooks_row_mac'),
+  ('provisioned_users_row_mac'), ('keys_seal_webhooks')) n (name)
 WHERE NOT EXISTS (SELECT 1 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
   WHERE t.tgname = n.name AND t.tgenabled = 'O' AND c.relnamespace = CAST(current_schema() AS regnamespace))`
 )

@@ -21,7 +21,7 @@ func copiedTables() []copiedTable {
 		{name: "prefixes", key: "prefix", columns: "prefix"},
 		{name: "users", key: "key", columns: "key user state features create_us delete_us row_mac", sequence: "key"},
 		{name: "provisioned_users", key: "user_key",
-			columns: "user_key id user_name user_name_key external_id display_name inactive create_us update_us"},
+			columns: "user_key id user_name user_name_key external_id display_name inactive create_us update_us row_mac"},
 		{name: "security_events", key: "digest", columns: "digest expire_us"},
 		{name: "suspended_scopes", key: "user", columns: "user scopes asked_us"},
 		{name: "tokens", key: "id",
@@ -59,7 +59,7 @@ func copiedTables() []copiedTable {
 		{name: "webhooks", key: "num",
 			columns: "num id url description event_types users audiences labels enabled disable_us disable_reason " +
 				"create_us update_us secret_key secret old_secret_key old_secret old_until_us cursor_seq lease_holder " +
-				"lease_us lease_num"},
+				"lease_us lease_num row_mac"},
 		{name: "webhook_deliveries", key: "webhook seq item",
 			columns: "webhook seq item id type subject data state create_us since_us next_us end_us attempts " +
 				"attempt_us duration_us status error traceparent"},
@@ -79,7 +79,7 @@ func copiedTables() []copiedTable {
 		{name: "released", key: "one", columns: "one seq before_us"},
 		{name: "changes", key: "seq", columns: "seq time_us token_id user service", sequence: "seq", counted: true},
 		// The last: from then on events without a writer are refused, and those of earlier programs have none.
-		{name: "sealed", key: "one", columns: "one begin_us finish_us"},
+		{name: "sealed", key: "one", columns: "one begin_us finish_us later_us"},
 	}
 }
 

@@ -20,6 +20,7 @@ type protected struct {
 	live    string // false: the row has ended
 	mac     string // the column with the checksum; empty: row_mac
 	serial  int    // which of columns is the serial of a secret, where that changes
+	later   bool   // its rows got checksums when those of others had them already
 }
 
 func (p protected) checksum() string {
@@ -62,6 +63,13 @@ func protectedTables() []protected {
 		{table: ofAccess, name: "access_tokens", one: "access token", keys: []string{"id"}, joined: joinKey,
 			live: `x.revoke_us IS NULL`, serial: 2, columns: `x.id, x.token_id, x.serial, coalesce(x.family, 0), x.issue_us, x.expire_us, coalesce(x.client_id, ''),
   x.scopes, coalesce(x.audiences, ''), x.digest, k.name`},
+		{table: ofWebhook, name: "webhooks", one: "webhook", keys: []string{"num"}, live: `x.num = x.num`, later: true,
+			columns: `x.num, x.enabled, x.id, x.url, coalesce(x.event_types, ''), coalesce(x.users, ''),
+  coalesce(x.audiences, ''), coalesce(x.labels, '')`},
+		{table: ofProvisioned, name: "provisioned_users", one: "provisioned user", keys: []string{"user_key"}, later: true,
+			live:    `EXISTS (SELECT 1 FROM users v WHERE v.key = x.user_key AND v.delete_us IS NULL)`,
+			joined:  ` CROSS JOIN users u ON u.key = x.user_key`,
+			columns: `x.user_key, x.inactive, u."user", x.id, x.user_name, coalesce(x.external_id, '')`},
 	}
 }
 

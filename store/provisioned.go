@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 const (
 	provisionedColumns = `p.id, p.user_key, u."user", u.state, p.user_name, p.external_id, p.display_name, p.inactive,
-  p.create_us, p.update_us`
+  p.create_us, p.update_us, p.row_mac`
 
 	fromProvisioned = ` FROM provisioned_users AS p JOIN users AS u ON u.key = p.user_key AND u.delete_us IS NULL `
 
@@ -47,11 +48,21 @@ type provisionedRow struct {
 	state, inactive    int64
 	external, display  sql.NullString
 	createUS, updateUS int64
+	checksum           []byte
 }
 
 func (r *provisionedRow) dest() []any {
 	return []any{&r.p.ID, &r.p.UserKey, &r.p.User, &r.state, &r.p.UserName, &r.external, &r.display, &r.inactive,
-		&r.createUS, &r.updateUS}
+		&r.createUS, &r.updateUS, &r.checksum}
+}
+
+// sumProvisioned appends the sum of the row of a provisioned user.
+func sumProvisioned(b []byte, p tokens.Provisioned) []byte {
+	b = sumNumber(sumNumber(append(b, ofProvisioned), p.UserKey), db.Flag(p.Inactive))
+	for _, s := range [...]string{p.User, p.ID, p.UserName, p.ExternalID} {
+		b = sumText(b, s)
+	}
+	return b
 }
 
 func (r *provisionedRow) record() tokens.Provisioned {
@@ -71,7 +82,8 @@ func (t *readTx) Provisioned(id string) (tokens.Provisioned, error) {
 	if err := t.one("read a provisioned user", selectProvisioned, r.dest(), id); err != nil {
 		return tokens.Provisioned{}, err
 	}
-	return r.record(), nil
+	p := r.record()
+	return p, t.store.rows.check(ofProvisioned, p.UserKey, sumProvisioned(nil, p), r.checksum)
 }
 
 // ProvisionedUsers implements tokens.ProvisionedReader.
@@ -104,15 +116,15 @@ DELETE FROM provisioned_users WHERE (id = ?1 OR user_name_key = ?2)
 
 	insertProvisioned = `
 INSERT INTO provisioned_users (user_key, id, user_name, user_name_key, external_id, display_name, inactive, create_us,
-  update_us)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
+  update_us, row_mac)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
 
 	hasOtherName = `
 SELECT EXISTS (SELECT 1 FROM provisioned_users WHERE user_name_key = ?1 AND user_key <> ?2)`
 
 	updateProvisioned = `
 UPDATE provisioned_users SET user_name = ?2, user_name_key = ?3, external_id = ?4, display_name = ?5, inactive = ?6,
-  update_us = ?7
+  update_us = ?7, row_mac = ?8
 WHERE user_key = ?1`
 
 	deleteProvisioned = `DELETE FROM provisioned_users WHERE user_key = ?`
@@ -125,12 +137,16 @@ func (t *tx) InsertProvisioned(p tokens.Provisioned) error {
 	if _, err := t.exec(op, dropStale, p.ID, name); err != nil {
 		return err
 	}
+	checksum, err := t.store.rows.checksum(sumProvisioned(nil, p))
+	if err != nil {
+		return err
+	}
 	return t.mustExec(op, fmt.Errorf("provisioned user: %w", tokens.ErrTaken), insertProvisioned, p.UserKey, p.ID,
 		p.UserName, name, db.NullText(p.ExternalID), db.NullText(p.DisplayName), db.Flag(p.Inactive),
-		db.Micros(p.CreateTime), db.Micros(p.UpdateTime))
+		db.Micros(p.CreateTime), db.Micros(p.UpdateTime), checksum)
 }
 
-// UpdateProvisioned implements tokens.ProvisionedWriter.
+// UpdateProvisioned implements tokens.ProvisionedWriter. A row that is refused stays so, and can only be made inactive.
 func (t *tx) UpdateProvisioned(p tokens.Provisioned) error {
 	const op = "update a provisioned user"
 	name := tokens.UserNameKey(p.UserName)
@@ -144,9 +160,19 @@ func (t *tx) UpdateProvisioned(p tokens.Provisioned) error {
 	if taken {
 		return fmt.Errorf("provisioned user: %w", tokens.ErrTaken)
 	}
+	checksum := any(noChecksum())
+	_, err := t.Provisioned(p.ID)
+	switch {
+	case err == nil:
+		if checksum, err = t.store.rows.checksum(sumProvisioned(nil, p)); err != nil {
+			return err
+		}
+	case !errors.Is(err, tokens.ErrRecordInvalid) || !p.Inactive:
+		return fmt.Errorf("update a provisioned user: %w", err)
+	}
 	return t.mustExec(op, fmt.Errorf("provisioned user: %w", tokens.ErrNotFound), updateProvisioned, p.UserKey,
 		p.UserName, name, db.NullText(p.ExternalID), db.NullText(p.DisplayName), db.Flag(p.Inactive),
-		db.Micros(p.UpdateTime))
+		db.Micros(p.UpdateTime), checksum)
 }
 
 // DeleteProvisioned implements tokens.ProvisionedWriter.

@@ -24,7 +24,7 @@ import (
 type rowGuard struct {
 	logger *slog.Logger
 	keys   atomic.Pointer[secret.Keys]
-	sealed atomic.Bool   // the database says so, or once did
+	sealed atomic.Int64  // the database says so, or once did: see secret.Keys.SealedTo
 	failed atomic.Uint64 // rows that were refused
 
 	mu     sync.Mutex
@@ -53,6 +53,9 @@ const (
 	ofRefresh = 'r'
 	ofAccess  = 'a'
 
+	ofWebhook     = 'w'
+	ofProvisioned = 'x'
+
 	ofOldService = 'S' // no table: the earlier secret in a service's row
 )
 
@@ -61,17 +64,31 @@ var (
 	errNoKeys     = errors.New("the store was opened without its keys")
 )
 
-// isSealed reports whether every row that has not ended must have a checksum.
-func (g *rowGuard) isSealed() bool {
-	ks := g.keys.Load()
-	return g.sealed.Load() || ks != nil && ks.RowsSealed()
+// sealedTo returns the migration up to which every row that has not ended must have a checksum, of the tables that had
+// got them by then; 0: none must.
+func (g *rowGuard) sealedTo() int {
+	to := int(g.sealed.Load())
+	if ks := g.keys.Load(); ks != nil {
+		to = max(to, ks.SealedTo())
+	}
+	return to
 }
 
-// compare returns nil for a row that is as patd wrote it, or that may be without a checksum.
+// isSealed reports whether every row of a table that has not ended must have a checksum.
+func (g *rowGuard) isSealed(table byte) bool {
+	since := secret.SealedFirst
+	if table == ofWebhook || table == ofProvisioned {
+		since = secret.SealedAll
+	}
+	return g.sealedTo() >= since
+}
+
+// compare returns nil for a row that is as patd wrote it, or that may be without a checksum. Its sum begins with its
+// table.
 func (g *rowGuard) compare(row, checksum []byte) error {
 	ks := g.keys.Load()
 	switch {
-	case len(checksum) == 0 && g.isSealed():
+	case len(checksum) == 0 && g.isSealed(row[0]):
 		return errNoChecksum
 	case len(checksum) == 0:
 		return nil
@@ -120,7 +137,7 @@ func (g *rowGuard) checksum(row []byte) (any, error) {
 	switch {
 	case ks != nil:
 		return ks.RowChecksum(row), nil
-	case g.isSealed():
+	case g.isSealed(row[0]):
 		return nil, tokens.StoreUnavailable("make the checksum of a row", errNoKeys)
 	default:
 		return nil, nil
@@ -131,7 +148,7 @@ func (g *rowGuard) checksum(row []byte) (any, error) {
 func noChecksum() []byte { return []byte{0} }
 
 func rowName(table byte, id int64) string {
-	if table == ofUser {
+	if table == ofUser || table == ofProvisioned {
 		return fmt.Sprintf("with key %d", id)
 	}
 	return tokens.ID(id).String()

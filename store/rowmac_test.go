@@ -20,7 +20,7 @@ import (
 const (
 	rowKeyA = "k1:" + "abababababababababababababababababababababababababababababababab"
 	rowKeyB = "k2:" + "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"
-	sealed  = "\n# rows sealed\n"
+	sealed  = "\n# rows sealed 23\n"
 )
 
 // desk is a token service on a store, without a cache, and a credential of each kind.
@@ -142,6 +142,10 @@ func (d *desk) furnish() {
 	g, err := d.Exchange(ctx, tokens.ExchangeRequest{Subject: d.token, Peer: fromHome, Offline: true})
 	d.must(err)
 	d.access, d.refresh = g.Access, g.Refresh
+	_, err = d.CreateWebhook(ctx, d.admin, tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/a", Enabled: true})
+	d.must(err)
+	_, err = d.ProvisionUser(ctx, d.admin, tokens.Provision{ID: "p1", User: d.user, UserName: "u@example.com"})
+	d.must(err)
 	if d.mine, err = d.Authenticate(ctx, d.token, fromHome); err != nil {
 		d.t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func unsealedRows(t testing.TB, st *store.Store) (n int) {
 	for _, live := range []string{
 		`users WHERE delete_us IS NULL`, `tokens WHERE revoke_us IS NULL`, `old_secrets WHERE until_us > 0`,
 		`services WHERE revoke_us IS NULL`, `families WHERE revoke_us IS NULL`, `refresh_tokens WHERE use_us IS NULL`,
-		`access_tokens WHERE revoke_us IS NULL`,
+		`access_tokens WHERE revoke_us IS NULL`, `webhooks WHERE num = num`, `provisioned_users WHERE user_key = user_key`,
 	} {
 		var some int
 		if _, err := fmt.Sscan(count(t, st, live+` AND row_mac IS NULL`), &some); err != nil {
@@ -174,6 +174,32 @@ func TestEveryChangeLeavesRowsWithTheirChecksums(t *testing.T) {
 				}
 				return d.st.Flush(ctx)
 			}},
+			{"a webhook", func() error {
+				_, err := d.ReplaceWebhook(ctx, d.admin, tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/b",
+					Filter: tokens.WebhookFilter{Types: []string{"token.created"}, Users: []string{"ü", "v"}, Audiences: []string{"api"},
+						Labels: map[string]string{"b": "c", "a": "b"}}, Enabled: true})
+				return err
+			}},
+			{"the secret of a webhook", func() error {
+				_, err := d.RotateWebhookSecret(ctx, d.admin, tokens.RotateWebhookRequest{ID: "hook"})
+				return err
+			}},
+			{"another webhook that ends", func() error {
+				if _, err := d.CreateWebhook(ctx, d.admin, tokens.WebhookRequest{ID: "other", URL: "https://hooks.example.com/a"}); err != nil {
+					return err
+				}
+				return d.DeleteWebhook(ctx, d.admin, "other")
+			}},
+			{"a user who is inactive", func() error {
+				no := false
+				_, err := d.UpdateProvisionedUser(ctx, d.admin, "p1", tokens.ProvisionUpdate{ExternalID: &text, Active: &no})
+				return err
+			}},
+			{"and active", func() error {
+				yes := true
+				_, err := d.UpdateProvisionedUser(ctx, d.admin, "p1", tokens.ProvisionUpdate{UserName: &text, Active: &yes})
+				return err
+			}},
 			{"the end of a service", func() error {
 				_, err := d.RevokeService(ctx, d.admin, "other", "")
 				return err
@@ -292,6 +318,8 @@ var earlier = []struct{ name, table, statement string }{
 	{"use", "refresh_tokens", `UPDATE refresh_tokens SET use_us = 5`},
 	{"family", "families", `UPDATE families SET revoke_us = 5, revoked_by = 'x'`},
 	{"access token", "access_tokens", `UPDATE access_tokens SET revoke_us = 5, revoked_by = 'x'`},
+	{"a webhook that is disabled", "webhooks", `UPDATE webhooks SET enabled = 0, disable_reason = 'GONE'`},
+	{"a user who left", "provisioned_users", `UPDATE provisioned_users SET inactive = 1`},
 }
 
 // TestAnEarlierProgramsChangeLeavesNoStaleChecksum: while an upgrade goes round both versions write, and each reads what
@@ -347,7 +375,8 @@ func TestSealingGivesEveryRowAChecksumAndKeepsEarlierProgramsOut(t *testing.T) {
 			return []tokens.Event{{Time: d.clock.now(), Actor: "x", Action: "x", Outcome: tokens.OutcomeSuccess}}, nil
 		})
 		d.must(err)
-		for _, table := range []string{"users", "tokens", "old_secrets", "services", "families", "refresh_tokens", "access_tokens"} {
+		for _, table := range []string{"users", "tokens", "old_secrets", "services", "families", "refresh_tokens", "access_tokens",
+			"webhooks", "provisioned_users"} {
 			exec1(t, d.st, `UPDATE `+table+` SET row_mac = NULL`)
 		}
 		before := unsealedRows(t, d.st)

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"patd/store/internal/db"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Sealing. Until the rows are sealed one without a checksum is accepted, for programs from before checksums write such.
@@ -19,13 +21,26 @@ import (
 // be taken back there.
 
 const (
-	selectSealed = `SELECT EXISTS (SELECT 1 FROM sealed WHERE finish_us IS NOT NULL)`
+	selectSealed = `SELECT count(finish_us), count(later_us) FROM sealed`
 
 	beginSealing  = `INSERT INTO sealed (one, begin_us) VALUES (1, ?) ON CONFLICT (one) DO NOTHING`
 	finishSealing = `
-INSERT INTO sealed (one, begin_us, finish_us) VALUES (1, ?1, ?1)
-ON CONFLICT (one) DO UPDATE SET finish_us = coalesce(sealed.finish_us, excluded.finish_us)`
+INSERT INTO sealed (one, begin_us, finish_us, later_us) VALUES (1, ?1, ?1, ?1)
+ON CONFLICT (one) DO UPDATE SET finish_us = coalesce(sealed.finish_us, excluded.finish_us),
+  later_us = coalesce(sealed.later_us, excluded.later_us)`
 )
+
+// sealedTo reads the migration that the database says, as secret.Keys.SealedTo.
+func sealedTo(one func(query string, dest []any) error) (to int, err error) {
+	var first, later int64
+	if err := one(selectSealed, []any{&first, &later}); err != nil || first == 0 {
+		return 0, err
+	}
+	if later == 0 {
+		return secret.SealedFirst, nil
+	}
+	return secret.SealedAll, nil
+}
 
 // SealRows implements tokens.KeyWriter.
 func (t *tx) SealRows(now time.Time) error {
@@ -35,38 +50,58 @@ func (t *tx) SealRows(now time.Time) error {
 
 // readSealed looks whether the database says that its rows are sealed. It is never believed that they are no more.
 func (s *Store) readSealed(ctx context.Context) error {
-	if s.rows.sealed.Load() {
+	if s.rows.sealed.Load() >= secret.SealedAll {
 		return nil
 	}
-	sealed, err := s.SealRecorded(ctx)
-	if err == nil && sealed {
-		s.rows.sealed.Store(true)
+	to, err := s.recordedSeal(ctx)
+	for was := s.rows.sealed.Load(); err == nil && int64(to) > was; was = s.rows.sealed.Load() {
+		if s.rows.sealed.CompareAndSwap(was, int64(to)) {
+			break
+		}
 	}
 	return err
 }
 
-// SealRecorded reports whether the database says now that its rows are sealed.
-func (s *Store) SealRecorded(ctx context.Context) (sealed bool, err error) {
-	err = s.lookup(ctx, "look whether the rows are sealed", func(ctx context.Context, c *db.Conn) error {
-		return c.One(ctx, selectSealed, []any{&sealed})
+func (s *Store) recordedSeal(ctx context.Context) (to int, err error) {
+	err = s.lookup(ctx, "look whether the rows are sealed", func(ctx context.Context, c *db.Conn) (err error) {
+		to, err = sealedTo(func(query string, dest []any) error { return c.One(ctx, query, dest) })
+		return err
 	})
-	return sealed, err
+	return to, err
 }
 
-// RowsSealed reports whether a row without a checksum is refused.
-func (s *Store) RowsSealed() bool { return s.rows.isSealed() }
+// SealRecorded reports whether the database says now that all its rows are sealed.
+func (s *Store) SealRecorded(ctx context.Context) (sealed bool, err error) {
+	to, err := s.recordedSeal(ctx)
+	return to >= secret.SealedAll, err
+}
+
+// RowsSealed reports whether every row without a checksum is refused.
+func (s *Store) RowsSealed() bool { return s.rows.sealedTo() >= secret.SealedAll }
 
 // RowsRefused counts how often a row was refused since Open, because it is not as patd wrote it.
 func (s *Store) RowsRefused() uint64 { return s.rows.failed.Load() }
 
-// UseRowKeys implements tokens.RowKeeper.
+// UseRowKeys implements tokens.RowKeeper. Where the rows were sealed before those of later tables had checksums, those
+// get theirs, unless the key file says that they have them.
 func (s *Store) UseRowKeys(ctx context.Context, ks *tokens.Keys) error {
 	s.rows.keys.Store(ks)
 	if err := s.readSealed(ctx); err != nil {
 		return err
 	}
-	if recorded, err := s.SealRecorded(ctx); err != nil || recorded || !ks.RowsSealed() {
+	recorded, err := s.recordedSeal(ctx)
+	if err != nil || recorded >= max(ks.SealedTo(), secret.SealedAll) {
 		return err
+	}
+	if recorded >= secret.SealedFirst && ks.SealedTo() <= recorded {
+		if err := s.SealLater(ctx); err != nil { // a full disk must keep no server from starting; the next one does it
+			s.options.Logger.LogAttrs(ctx, slog.LevelError, "store: webhooks and users of identity providers that are edited in the "+
+				"database are believed until they have checksums", slog.Any("error", err))
+		}
+		return nil
+	}
+	if ks.SealedTo() <= recorded {
+		return nil
 	}
 	s.options.Logger.LogAttrs(ctx, slog.LevelError, "store: the key file says that the rows are sealed, and the database does not: "+
 		"it is a backup from before, or was changed; rows without a checksum are refused; see `"+SealRows+"`")
@@ -92,19 +127,46 @@ func (s *Store) BeginSeal(ctx context.Context) error {
 // FillChecksums gives every row without a checksum one of what it holds now, in small transactions that give way to
 // changes, and returns how many rows it wrote. It can be interrupted, and called again.
 func (s *Store) FillChecksums(ctx context.Context) (filled int64, err error) {
-	return s.rewriteChecksums(ctx, "give rows their checksums", `IS NULL`, ``)
+	return s.rewriteChecksums(ctx, protectedTables(), "give rows their checksums", `IS NULL`, ``)
+}
+
+// FillLaterChecksums is FillChecksums of the tables whose rows had none when those of others were sealed. Servers of the
+// version before leave such rows behind.
+func (s *Store) FillLaterChecksums(ctx context.Context) (filled int64, err error) {
+	later := slices.DeleteFunc(protectedTables(), func(p protected) bool { return !p.later })
+	return s.rewriteChecksums(ctx, later, "give rows of later tables their checksums", `IS NULL`, ``)
+}
+
+// SealLater gives the rows of later tables their checksums, and records that they have them, where the other rows are
+// sealed. It can be interrupted, and called again.
+func (s *Store) SealLater(ctx context.Context) error {
+	const op = "seal the rows of later tables"
+	if recorded, err := s.recordedSeal(ctx); err != nil || recorded != secret.SealedFirst {
+		return err
+	}
+	if _, err := s.FillLaterChecksums(ctx); err != nil {
+		return err
+	}
+	err := s.transact(ctx, op, func(t *tx) error {
+		_, err := t.exec(op, finishSealing, db.Micros(s.options.Now()))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.readSealed(ctx)
 }
 
 // MoveChecksums implements tokens.RowKeeper. It can be interrupted, and called again.
 func (s *Store) MoveChecksums(ctx context.Context, key string) (moved int64, err error) {
 	prefix := tokens.RowKeyPrefix(key)
-	return s.rewriteChecksums(ctx, "move checksums to the current key",
+	return s.rewriteChecksums(ctx, protectedTables(), "move checksums to the current key",
 		fmt.Sprintf(`, 1, %d) = %s`, len(prefix), s.dialect.Bytes(prefix)), `substr(`)
 }
 
 // rewriteChecksums writes the checksums that a condition selects, whose column stands between two parts of it.
-func (s *Store) rewriteChecksums(ctx context.Context, op, condition, before string) (n int64, err error) {
-	for _, p := range protectedTables() {
+func (s *Store) rewriteChecksums(ctx context.Context, of []protected, op, condition, before string) (n int64, err error) {
+	for _, p := range of {
 		after := make([]int64, len(p.keys))
 		after[0] = math.MinInt64
 		which := before + `x.` + p.checksum() + ` ` + condition
@@ -228,11 +290,11 @@ func (t *readTx) checkRows(op string, add func(string)) error {
 	if ks == nil {
 		return nil // there is nothing to look with
 	}
-	var recorded bool
-	if err := t.one(op, selectSealed, []any{&recorded}); err != nil {
+	recorded, err := sealedTo(func(query string, dest []any) error { return t.one(op, query, dest) })
+	if err != nil {
 		return err
 	}
-	if ks.RowsSealed() && !recorded {
+	if ks.SealedTo() > recorded {
 		add("the key file says that the rows are sealed, and the database does not: it is a backup from before, or was " +
 			"changed; if you vouch for what it holds, `" + SealRows + "` gives every row without a checksum one")
 		return nil // each row without one would be a finding
@@ -263,7 +325,7 @@ const RefusedRemedy = "revoke it, or restore a backup"
 
 // shown names a row for people.
 func (p *protected) shown(r *protectedRow) string {
-	if p.table == ofUser {
+	if p.table == ofUser || p.table == ofWebhook || p.table == ofProvisioned {
 		return fmt.Sprintf("%q", r.values[2])
 	}
 	return tokens.ID(r.keys[0]).String()

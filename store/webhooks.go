@@ -12,11 +12,28 @@ import (
 
 const webhookColumns = `num, id, url, description, event_types, users, audiences, labels, enabled, disable_us,
   disable_reason, create_us, update_us, (SELECT k.name FROM keys k WHERE k.num = secret_key), secret,
-  (SELECT k.name FROM keys k WHERE k.num = old_secret_key), old_secret, old_until_us, cursor_seq`
+  (SELECT k.name FROM keys k WHERE k.num = old_secret_key), old_secret, old_until_us, cursor_seq, row_mac`
+
+// webhookRow is a row of webhookColumns.
+type webhookRow struct {
+	record   tokens.Webhook
+	sum      []byte
+	checksum []byte
+}
+
+// sumWebhook appends the sum of a webhook's row.
+func sumWebhook(b []byte, num, enabled int64, id, url string, types, users, audiences, labels sql.NullString) []byte {
+	b = sumNumber(sumNumber(append(b, ofWebhook), num), enabled)
+	for _, s := range [...]string{id, url, types.String, users.String, audiences.String, labels.String} {
+		b = sumText(b, s)
+	}
+	return b
+}
 
 // scanWebhook reads a row of webhookColumns.
-func scanWebhook(scan func(...any) error) (tokens.Webhook, error) {
+func scanWebhook(scan func(...any) error) (webhookRow, error) {
 	var (
+		r                                            webhookRow
 		w                                            tokens.Webhook
 		num, enabled, createUS, updateUS, cursor     int64
 		description, types, users, audiences, labels sql.NullString
@@ -24,22 +41,24 @@ func scanWebhook(scan func(...any) error) (tokens.Webhook, error) {
 		disableUS, oldUntilUS                        sql.NullInt64
 	)
 	err := scan(&num, &w.ID, &w.URL, &description, &types, &users, &audiences, &labels, &enabled, &disableUS, &reason,
-		&createUS, &updateUS, &w.Secret.Key, &w.Secret.Box, &oldKey, &w.OldSecret.Box, &oldUntilUS, &cursor)
+		&createUS, &updateUS, &w.Secret.Key, &w.Secret.Box, &oldKey, &w.OldSecret.Box, &oldUntilUS, &cursor, &r.checksum)
 	if err != nil {
-		return tokens.Webhook{}, err
+		return webhookRow{}, err
 	}
+	r.sum = sumWebhook(nil, num, enabled, w.ID, w.URL, types, users, audiences, labels)
 	w.Num, w.Description, w.Enabled, w.Cursor = tokens.ID(num), description.String, enabled == 1, uint64(cursor)
 	w.Filter = tokens.WebhookFilter{
 		Types: db.Split(types.String, "\n"), Users: db.Split(users.String, "\n"),
 		Audiences: db.Split(audiences.String, "\n"),
 	}
 	if w.Filter.Labels, err = db.ParseLabels(labels.String); err != nil {
-		return tokens.Webhook{}, fmt.Errorf("webhook %s: %w", w.ID, err)
+		return webhookRow{}, fmt.Errorf("webhook %s: %w", w.ID, err)
 	}
 	w.CreateTime, w.UpdateTime = db.Instant(createUS), db.Instant(updateUS)
 	w.DisableTime, w.DisableReason = instantOf(disableUS), reason.String
 	w.OldSecret.Key, w.OldUntil = oldKey.String, instantOf(oldUntilUS)
-	return w, nil
+	r.record = w
+	return r, nil
 }
 
 // instantOf is an instant, or the zero time for NULL.
@@ -65,40 +84,53 @@ func (t *readTx) WebhookByNum(num tokens.ID) (tokens.Webhook, error) {
 }
 
 func (t *readTx) webhook(query string, arg any) (tokens.Webhook, error) {
+	r, err := t.webhookRow(query, arg)
+	if err != nil {
+		return tokens.Webhook{}, err
+	}
+	return r.record, t.store.rows.check(ofWebhook, int64(r.record.Num), r.sum, r.checksum)
+}
+
+func (t *readTx) webhookRow(query string, arg any) (webhookRow, error) {
 	found, err := t.webhooks("read a webhook", query, arg)
 	switch {
 	case err != nil:
-		return tokens.Webhook{}, err
+		return webhookRow{}, err
 	case len(found) == 0:
-		return tokens.Webhook{}, tokens.ErrNotFound
+		return webhookRow{}, tokens.ErrNotFound
 	}
 	return found[0], nil
 }
 
 // Webhooks implements tokens.WebhookReader.
 func (t *readTx) Webhooks(after string, limit int) ([]tokens.Webhook, error) {
-	return t.webhooks("list webhooks", selectWebhooks, after, limit)
-}
-
-func (t *readTx) webhooks(op, query string, args ...any) ([]tokens.Webhook, error) {
-	list := []tokens.Webhook{}
-	err := t.each(op, query, func(rows *sql.Rows) error {
-		w, err := scanWebhook(rows.Scan)
-		list = append(list, w)
-		return err
-	}, args...)
+	found, err := t.webhooks("list webhooks", selectWebhooks, after, limit)
 	if err != nil {
 		return nil, err
 	}
+	list := make([]tokens.Webhook, len(found))
+	for i, r := range found {
+		list[i] = r.record
+	}
 	return list, nil
+}
+
+func (t *readTx) webhooks(op, query string, args ...any) (list []webhookRow, err error) {
+	err = t.each(op, query, func(rows *sql.Rows) error {
+		r, err := scanWebhook(rows.Scan)
+		list = append(list, r)
+		return err
+	}, args...)
+	return list, err
 }
 
 const (
 	insertWebhook = `
 INSERT INTO webhooks (num, id, url, description, event_types, users, audiences, labels, enabled, disable_us,
-  disable_reason, update_us, secret_key, secret, old_secret_key, old_secret, old_until_us, create_us, cursor_seq)
+  disable_reason, update_us, secret_key, secret, old_secret_key, old_secret, old_until_us, row_mac, create_us,
+  cursor_seq)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, (SELECT num FROM keys WHERE name = ?13
-  AND retire_us IS NULL), ?14, (SELECT num FROM keys WHERE name = ?15 AND retire_us IS NULL), ?16, ?17, ?18, ?19)
+  AND retire_us IS NULL), ?14, (SELECT num FROM keys WHERE name = ?15 AND retire_us IS NULL), ?16, ?17, ?18, ?19, ?20)
 ON CONFLICT (id) DO NOTHING`
 
 	updateWebhook = `
@@ -106,48 +138,67 @@ UPDATE webhooks
 SET url = ?2, description = ?3, event_types = ?4, users = ?5, audiences = ?6, labels = ?7, enabled = ?8,
   disable_us = ?9, disable_reason = ?10, update_us = ?11,
   secret_key = (SELECT num FROM keys WHERE name = ?12 AND retire_us IS NULL), secret = ?13,
-  old_secret_key = (SELECT num FROM keys WHERE name = ?14 AND retire_us IS NULL), old_secret = ?15, old_until_us = ?16
+  old_secret_key = (SELECT num FROM keys WHERE name = ?14 AND retire_us IS NULL), old_secret = ?15, old_until_us = ?16,
+  row_mac = ?17
 WHERE num = ?1`
 
 	deleteWebhook = `DELETE FROM webhooks WHERE num = ?`
 )
 
-// webhookArgs are the columns of a webhook that change, as they are written.
-func webhookArgs(w tokens.Webhook) ([]any, error) {
+// webhookArgs are the columns of a webhook that change, as they are written, but for the checksum; and the sum that it is
+// of.
+func webhookArgs(w tokens.Webhook) (args []any, sum []byte, err error) {
 	labels, err := db.LabelsText(w.Filter.Labels)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	oldKey, oldBox, oldUntil := any(nil), any(nil), any(nil)
 	if !w.OldSecret.IsZero() {
 		oldKey, oldBox, oldUntil = w.OldSecret.Key, w.OldSecret.Box, db.NullTime(w.OldUntil)
 	}
+	types, users, audiences := db.Join(w.Filter.Types, "\n"), db.Join(w.Filter.Users, "\n"), db.Join(w.Filter.Audiences, "\n")
+	enabled := db.Flag(w.Enabled)
+	sum = sumWebhook(nil, int64(w.Num), enabled, w.ID, w.URL, db.TextOf(types), db.TextOf(users), db.TextOf(audiences),
+		db.TextOf(labels))
 	return []any{
-		w.URL, db.NullText(w.Description), db.Join(w.Filter.Types, "\n"), db.Join(w.Filter.Users, "\n"),
-		db.Join(w.Filter.Audiences, "\n"), labels, db.Flag(w.Enabled), db.NullTime(w.DisableTime),
+		w.URL, db.NullText(w.Description), types, users, audiences, labels, enabled, db.NullTime(w.DisableTime),
 		db.NullText(w.DisableReason), db.Micros(w.UpdateTime), w.Secret.Key, w.Secret.Box, oldKey, oldBox, oldUntil,
-	}, nil
+	}, sum, nil
 }
 
 // InsertWebhook implements tokens.WebhookWriter.
 func (t *tx) InsertWebhook(w tokens.Webhook) error {
-	args, err := webhookArgs(w)
+	args, sum, err := webhookArgs(w)
+	if err != nil {
+		return err
+	}
+	checksum, err := t.store.rows.checksum(sum)
 	if err != nil {
 		return err
 	}
 	args = append([]any{int64(w.Num), w.ID}, args...)
-	args = append(args, db.Micros(w.CreateTime), int64(w.Cursor))
+	args = append(args, checksum, db.Micros(w.CreateTime), int64(w.Cursor))
 	return t.mustExec("insert a webhook", fmt.Errorf("webhook %s: %w", w.ID, tokens.ErrTaken), insertWebhook, args...)
 }
 
-// UpdateWebhook implements tokens.WebhookWriter.
+// UpdateWebhook implements tokens.WebhookWriter. A row that is refused stays so.
 func (t *tx) UpdateWebhook(w tokens.Webhook) error {
-	args, err := webhookArgs(w)
+	args, sum, err := webhookArgs(w)
 	if err != nil {
 		return err
 	}
+	r, err := t.webhookRow(selectWebhookByNum, int64(w.Num))
+	if err != nil {
+		return fmt.Errorf("update a webhook: %w", err)
+	}
+	checksum := any(noChecksum())
+	if t.store.rows.compare(r.sum, r.checksum) == nil {
+		if checksum, err = t.store.rows.checksum(sum); err != nil {
+			return err
+		}
+	}
 	return t.mustExec("update a webhook", fmt.Errorf("webhook %s: %w", w.ID, tokens.ErrNotFound), updateWebhook,
-		append([]any{int64(w.Num)}, args...)...)
+		append(append([]any{int64(w.Num)}, args...), checksum)...)
 }
 
 // DeleteWebhook implements tokens.WebhookWriter.

@@ -184,7 +184,8 @@ type UserReader interface {
 
 // ProvisionedReader reads users as their identity provider knows them. A deleted user is not found.
 type ProvisionedReader interface {
-	// Provisioned reads a user by the id of its record. ErrNotFound.
+	// Provisioned reads a user by the id of its record. ErrNotFound; ErrRecordInvalid, with the record, if it is not as
+	// patd wrote it.
 	Provisioned(id string) (Provisioned, error)
 	// ProvisionedUsers lists users by the query, in the order of their keys.
 	ProvisionedUsers(q ProvisionedQuery) ([]Provisioned, error)

@@ -91,7 +91,7 @@ func provisioned(tx ReadTx, id string) (Provisioned, error) {
 		return Provisioned{}, notFound("user")
 	}
 	if err != nil {
-		return Provisioned{}, fmt.Errorf("read a provisioned user: %w", err)
+		return p, fmt.Errorf("read a provisioned user: %w", err)
 	}
 	return p, nil
 }
@@ -201,7 +201,8 @@ func (s *Service) UpdateProvisionedUser(ctx context.Context, a Actor, id string,
 		return Provisioned{}, s.refused(ctx, a, refusal, err)
 	}
 	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) (events []Event, err error) {
-		if p, err = provisioned(tx, id); err != nil {
+		// One that is not as patd wrote it may be suspended, and nothing else.
+		if p, err = provisioned(tx, id); err != nil && (!r.Ends() || toEnd(err) != nil) {
 			return nil, err
 		}
 		refusal.User = p.User

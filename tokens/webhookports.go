@@ -12,11 +12,11 @@ var ErrLeaseLost = errors.New("the lease of the webhook is lost")
 
 // WebhookReader reads webhooks and their deliveries.
 type WebhookReader interface {
-	// Webhook reads a webhook by its id. ErrNotFound.
+	// Webhook reads a webhook by its id. ErrNotFound; ErrRecordInvalid, with the record, if it is not as patd wrote it.
 	Webhook(id string) (Webhook, error)
-	// WebhookByNum reads a webhook by its Num. ErrNotFound.
+	// WebhookByNum reads a webhook by its Num. ErrNotFound; ErrRecordInvalid, as Webhook.
 	WebhookByNum(num ID) (Webhook, error)
-	// Webhooks lists webhooks with ids above after, by id in byte order, at most limit.
+	// Webhooks lists webhooks with ids above after, by id in byte order, at most limit, as they are stored.
 	Webhooks(after string, limit int) ([]Webhook, error)
 	// WebhookDelivery reads a delivery. ErrNotFound. Ended ones are kept for some days.
 	WebhookDelivery(webhook ID, id DeliveryID) (WebhookDelivery, error)

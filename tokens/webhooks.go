@@ -263,7 +263,7 @@ func knownWebhook(tx ReadTx, id string) (Webhook, error) {
 	case errors.Is(err, ErrNotFound):
 		return Webhook{}, notFound("webhook")
 	case err != nil:
-		return Webhook{}, fmt.Errorf("read webhook: %w", err)
+		return w, fmt.Errorf("read webhook: %w", err)
 	}
 	return w, nil
 }
@@ -300,7 +300,8 @@ func (s *Service) changeWebhook(ctx context.Context, a Actor, action Action, id 
 	var w Webhook
 	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var err error
-		if w, err = knownWebhook(tx, id); err != nil {
+		// One that is not as patd wrote it may be deleted, and nothing else.
+		if w, err = knownWebhook(tx, id); err != nil && (action != ActionWebhookDelete || toEnd(err) != nil) {
 			return nil, err
 		}
 		if err := expectTag(ctx, w); err != nil {

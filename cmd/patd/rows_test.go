@@ -162,7 +162,8 @@ func TestAStoreFromBeforeChecksumsIsSealedByMigrate(t *testing.T) {
 	data, admin := administer(t)
 	key, file := filepath.Join(data, "hash.key"), filepath.Join(data, "patd.db")
 	older := []string{`DELETE FROM sealed`, `UPDATE compatibility SET oldest = 4`}
-	for _, table := range []string{"users", "tokens", "old_secrets", "services", "families", "refresh_tokens", "access_tokens"} {
+	for _, table := range []string{"users", "tokens", "old_secrets", "services", "families", "refresh_tokens", "access_tokens",
+		"webhooks", "provisioned_users"} {
 		older = append(older, `UPDATE `+table+` SET row_mac = NULL`)
 	}
 	hand(t, "sqlite", file, older...)

@@ -454,3 +454,48 @@ func TestChangesOfAWebhookHoldAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// distrusted is a queue whose webhooks are not as patd wrote them, while it says so.
+type distrusted struct {
+	*store.Store
+	edited atomic.Bool
+}
+
+func (q *distrusted) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
+	return q.Store.View(ctx, func(tx tokens.ReadTx) error { return fn(distrustedTx{tx, q}) })
+}
+
+type distrustedTx struct {
+	tokens.ReadTx
+	q *distrusted
+}
+
+func (t distrustedTx) WebhookByNum(num tokens.ID) (tokens.Webhook, error) {
+	w, err := t.ReadTx.WebhookByNum(num)
+	if err == nil && t.q.edited.Load() {
+		err = tokens.RecordInvalid(errors.New("it was edited"))
+	}
+	return w, err
+}
+
+// TestAnEditedWebhookGetsNoMessages until it is as patd wrote it; then it gets what it missed.
+func TestAnEditedWebhookGetsNoMessages(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.add(1, hook, tokensOnly())
+		q := &distrusted{Store: r.st}
+		r.engineOn(q, "one")
+		r.mint("alice", "before")
+		pause(time.Second)
+		q.edited.Store(true)
+		r.mint("alice", "meanwhile")
+		pause(time.Minute)
+		if got := kinds(r.at(hook)); got != "token.created" {
+			t.Errorf("an edited webhook got %s", got)
+		}
+		q.edited.Store(false)
+		pause(5 * time.Second)
+		if got := kinds(r.at(hook)); got != "token.created token.created" {
+			t.Errorf("afterwards it has %s", got)
+		}
+	})
+}

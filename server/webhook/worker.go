@@ -137,9 +137,11 @@ func (w *worker) run(stopping context.Context) {
 	w.finish()
 }
 
-// over reports whether the worker has no more to do: it lost the lease, or the webhook is disabled or deleted.
+// over reports whether the worker has no more to do: it lost the lease, or the webhook is disabled or deleted, or is not
+// as patd wrote it. It is begun again with the next renewal, and so goes on when that was put right.
 func (w *worker) over(err error) bool {
-	return w.ctx.Err() != nil || errors.Is(err, tokens.ErrLeaseLost) || errors.Is(err, tokens.ErrNotFound)
+	return w.ctx.Err() != nil || errors.Is(err, tokens.ErrLeaseLost) || errors.Is(err, tokens.ErrNotFound) ||
+		errors.Is(err, tokens.ErrRecordInvalid)
 }
 
 // work queues what has happened, and begins the attempts that are due.

@@ -93,7 +93,7 @@ var keyNameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,32}$`)
 type Keys struct {
 	keys   []Key
 	rows   []*rowKey // of keys, in the same order
-	sealed bool
+	sealed int       // see SealedTo
 	order  atomic.Pointer[[]KeyRecord]
 }
 
@@ -105,7 +105,7 @@ func ParseKeys(text string) (*Keys, error) {
 	for n := 1; sc.Scan(); n++ {
 		line := strings.TrimSpace(sc.Text())
 		if line == "" || line[0] == '#' {
-			ks.sealed = ks.sealed || line == sealedLine
+			ks.sealed = max(ks.sealed, sealedTo(line))
 			continue
 		}
 		name, digits, ok := strings.Cut(line, ":")

@@ -5,6 +5,8 @@ import (
 	"crypto/cipher"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // A row checksum is the name of its key, after a byte with its length, then a random nonce and the tag of AES-256-GMAC
@@ -16,13 +18,37 @@ const (
 	rowLabel   = "row checksum"
 )
 
-// sealedLine is the line of a key file that says that every row of the store has a checksum. Programs from before
+// sealedLine begins the line of a key file that says that the rows of the store have checksums. A number says those of
+// which tables: those that have checksums by that migration; without one, those of SealedFirst. Programs from before
 // checksums skip it, and then say that the store needs a newer one.
 const sealedLine = "# rows sealed"
 
+// The migrations that gave checksums to the rows of tables: the first, and the last so far.
+const (
+	SealedFirst = 14
+	SealedAll   = 23
+)
+
 // SealedLine returns the line of a key file that says that every row of its store has a checksum, so that one without
 // is not accepted. Whoever can write to the database cannot take it back.
-func SealedLine() string { return sealedLine }
+func SealedLine() string { return fmt.Sprintf("%s %d", sealedLine, SealedAll) }
+
+// sealedTo reads a line of a key file as SealedLine writes it, or wrote it before; 0: it is another one.
+func sealedTo(line string) int {
+	number, ok := strings.CutPrefix(line, sealedLine)
+	if !ok {
+		return 0
+	}
+	if number == "" {
+		return SealedFirst
+	}
+	digits, ok := strings.CutPrefix(number, " ")
+	n, err := strconv.Atoi(digits)
+	if !ok || err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
 
 // ErrRowChanged says that a row is not as patd wrote it.
 var ErrRowChanged = errors.New("its checksum is not that of its contents: it was changed by other means than patd")
@@ -50,7 +76,11 @@ func newRowKey(k Key) *rowKey {
 }
 
 // RowsSealed reports whether the key file says that every row of the store has a checksum.
-func (ks *Keys) RowsSealed() bool { return ks.sealed }
+func (ks *Keys) RowsSealed() bool { return ks.sealed >= SealedAll }
+
+// SealedTo returns the last migration of those that gave checksums to tables whose rows all have one, as the key file
+// says; 0: none.
+func (ks *Keys) SealedTo() int { return ks.sealed }
 
 // RowChecksum returns the checksum of a row under the current key.
 func (ks *Keys) RowChecksum(row []byte) []byte {

@@ -228,7 +228,7 @@ func (d *drill) restore(ctx context.Context, name, events string) (o *Opened, er
 			return "", err
 		}
 		o = &Opened{Store: st, Place: config.Place{Database: file}, Keys: d.o.Keys}
-		if err := st.UseRowKeys(ctx, o.Keys); err != nil {
+		if err := o.useRowKeys(ctx, o.Keys); err != nil {
 			return "", err
 		}
 		holds, err := soundAndOurs(ctx, st, name, o.Keys)

@@ -31,7 +31,7 @@ schema.
 
 Each row that a decision rests on has a keyed checksum, so that one which was edited in the database is refused. A store from before
 checksums accepts rows without one, until --seal-rows gives every row the checksum of what it holds then, and writes the line
-"# rows sealed" into the key file. Run it when every server is of this version, since earlier ones are kept out from then on. It may be
+"# rows sealed 23" into the key file. Run it when every server is of this version, since earlier ones are kept out from then on. It may be
 interrupted and run again, and servers go on meanwhile. A new store is sealed from the start.`,
 		Args: cli.Takes(),
 	}

@@ -21,7 +21,15 @@ func (o *Opened) seal(ctx context.Context, c *cli.Command, log *slog.Logger) (te
 		return "", err
 	}
 	text = "the rows were sealed already"
-	if !recorded {
+	if recorded { // servers of the version before leave rows without checksums
+		filled, err := o.FillLaterChecksums(ctx)
+		if err != nil {
+			return "", err
+		}
+		if filled > 0 {
+			text += "; " + filledText(filled)
+		}
+	} else {
 		if err := o.BeginSeal(ctx); err != nil {
 			return "", err
 		}
