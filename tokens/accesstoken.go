@@ -85,7 +85,7 @@ func (p *presented) paused() []string {
 
 // end returns when the presented credential ends; the zero time means never.
 func (p *presented) end() time.Time {
-	at := earliest(p.cred.AcceptedUntil(p.secret), p.cred.Token.ExpireTime)
+	at := earliest(p.cred.AcceptedUntil(&p.secret), p.cred.Token.ExpireTime)
 	if p.access != nil {
 		at = earliest(at, p.access.ExpireTime)
 	}

@@ -167,10 +167,13 @@ func holdsAll(sorted, entries []string) bool {
 	}
 	i := 0
 	for _, s := range entries {
-		for i < len(sorted) && sorted[i] < s {
+		for i < len(sorted) && sorted[i] != s { // not <: most often they are equal, and that is known sooner
+			if sorted[i] > s {
+				return false
+			}
 			i++
 		}
-		if i == len(sorted) || sorted[i] != s {
+		if i == len(sorted) {
 			return false
 		}
 	}

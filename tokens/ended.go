@@ -64,7 +64,7 @@ func (s *Service) ended(p *presented, d Decision) *EndedError {
 		}
 	case Superseded:
 		if !p.secret.ExpireTime.IsZero() { // else it is so old that its record is gone
-			e.Refusal.Since = p.cred.AcceptedUntil(p.secret)
+			e.Refusal.Since = p.cred.AcceptedUntil(&p.secret)
 		}
 	}
 	return e

@@ -86,7 +86,7 @@ func (c Credential) oldestInForce(now time.Time) int64 {
 // refuse.
 func (c *Credential) FactsAt(now time.Time) Facts {
 	f := Facts{
-		Revoked: c.Token.Revocation != nil, Expired: c.Token.expired(now),
+		Revoked: c.Token.Revocation != nil, Expired: expired(c.Token.ExpireTime, now),
 		UserSuspended: c.User.State != UserActive || !c.User.DeleteTime.IsZero(),
 	}
 	if c.Token.BlockedBy != "" {

@@ -353,7 +353,7 @@ func TestItIsKnownWhenASecretStopped(t *testing.T) {
 		}
 		cred, err := h.store.Lookup(ctx, m.Token.ID)
 		noError(t, err)
-		if got := cred.AcceptedUntil(cred.Secrets[c.which]); !got.Equal(at.Add(c.want)) {
+		if got := cred.AcceptedUntil(&cred.Secrets[c.which]); !got.Equal(at.Add(c.want)) {
 			t.Errorf("%s: until %s, want %s", name, got, at.Add(c.want))
 		}
 	}

@@ -282,7 +282,7 @@ func (s *turnstile) check(t *rapid.T) {
 	for _, one := range s.secrets {
 		known := slices.ContainsFunc(cred.Secrets, func(st tokens.StoredSecret) bool {
 			ok, err := s.ring.Get().Match(one.secret, st.Hash)
-			until := cred.AcceptedUntil(st)
+			until := cred.AcceptedUntil(&st)
 			return err == nil && ok && (one.until.IsZero() || until.Equal(one.until) || until.Equal(s.expires))
 		})
 		if !known {

@@ -95,7 +95,7 @@ func (s *Service) noteSuperseded(p *presented) {
 	e := bearer.event(p.now, ActionTokenSupersededUse)
 	e.User, e.TokenID, e.Outcome, e.Reason = p.cred.Token.User, of.token, OutcomeRefused, refusal.Superseded
 	e.Detail = fmt.Sprintf("secret %d of %d", of.serial+1, p.cred.Secrets[0].Serial+1)
-	if until := p.cred.AcceptedUntil(p.secret); !until.IsZero() {
+	if until := p.cred.AcceptedUntil(&p.secret); !until.IsZero() {
 		e.Detail += ", which stopped at " + until.Format(time.RFC3339)
 	}
 	if p.from.to != "" {

@@ -75,9 +75,7 @@ type Use struct {
 // Status returns the token's state at an instant. Revoked wins over expired.
 func (t Token) Status(now time.Time) State { return status(t.Revocation, t.ExpireTime, now) }
 
-// expired reports whether the token has expired: it is active while now < expire_time, without leeway.
-func (t Token) expired(now time.Time) bool { return expired(t.ExpireTime, now) }
-
+// expired reports whether what ends at an instant has ended: it is active while now < expire_time, without leeway.
 func expired(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
 func status(r *Revocation, expire, now time.Time) State {
@@ -110,7 +108,7 @@ func (s StoredSecret) InForce(now time.Time) bool { return !expired(s.ExpireTime
 
 // stopped returns when a secret that was rotated away stops working, or stopped, by itself; zero: never, or it is not
 // known, since an earlier version ended the secret before its time.
-func (s StoredSecret) stopped() time.Time {
+func (s *StoredSecret) stopped() time.Time {
 	switch {
 	case !s.EndTime.IsZero():
 		return s.EndTime
@@ -124,7 +122,7 @@ func (s StoredSecret) stopped() time.Time {
 // AcceptedUntil returns until when one of the token's secrets is accepted, or was: the instant at which it stopped
 // working. It is the only function that says so. The zero time means never, or for a secret that is not in force that
 // the instant is not known. Revocation and suspension are not part of it.
-func (c *Credential) AcceptedUntil(s StoredSecret) time.Time {
+func (c *Credential) AcceptedUntil(s *StoredSecret) time.Time {
 	at := s.stopped()
 	if at.IsZero() && !s.ExpireTime.IsZero() {
 		return time.Time{}

@@ -55,8 +55,7 @@ func findOpaque(text string) (start, end int, found bool) {
 		if i+least > len(text) || text[i+1+idLen] != '_' || !base62(text[i+2+idLen:i+least]) {
 			continue
 		}
-		var w [1]uint64
-		if !decode62(w[:], text[i+1:i+1+idLen]) {
+		if _, ok := decodeWord62(text[i+1 : i+1+idLen]); !ok {
 			continue
 		}
 		for n := min(16, i); n >= 2; n-- {

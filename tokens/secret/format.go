@@ -53,11 +53,11 @@ func ParseID(s string) (ID, error) {
 	if len(s) != idLen {
 		return 0, errors.New("a token id is 11 base62 characters")
 	}
-	var w [1]uint64
-	if !decode62(w[:], s) || w[0] == 0 {
+	w, ok := decodeWord62(s)
+	if !ok || w == 0 {
 		return 0, errors.New("a token id is 11 base62 characters")
 	}
-	return ID(w[0]), nil
+	return ID(w), nil
 }
 
 // String returns the 11 base62 characters of the id.
@@ -176,15 +176,14 @@ func split(text string) (prefix string, id ID, ok bool) {
 	if string(sum[:]) != text[len(text)-checksumLen:] {
 		return "", 0, false
 	}
-	var w [1]uint64
-	if !decode62(w[:], rest[1:1+idLen]) || w[0] == 0 {
+	w, ok := decodeWord62(rest[1 : 1+idLen])
+	if !ok || w == 0 {
 		return "", 0, false
 	}
-	id = ID(w[0])
 	if !isSecret(rest[2+idLen : 2+idLen+secretLen]) {
 		return "", 0, false
 	}
-	return prefix, id, true
+	return prefix, ID(w), true
 }
 
 func wellFormedPrefix(s string) bool {
@@ -267,34 +266,21 @@ func encodeWord62(dst []byte, w uint64) {
 	}
 }
 
-// chunk62 is how many digits always make less than 2^64: they are read as one word, then added to a longer number.
-const chunk62 = 10
-
-// decode62 reads s into the big-endian number w. It returns false for a foreign character, or a number too large for w.
-func decode62(w []uint64, s string) bool {
-	clear(w)
-	for s != "" {
-		n := min(len(s), chunk62)
-		var carry, scale uint64 = 0, 1
-		for i := range n {
-			d := digits[s[i]]
-			if d >= 62 {
-				return false
-			}
-			carry, scale = carry*62+uint64(d), scale*62
+// decodeWord62 returns the number that an id's digits are. It returns false for a foreign character, or a number that is
+// too large for a word.
+func decodeWord62(s string) (w uint64, ok bool) {
+	last := len(s) - 1 // ten digits always fit
+	for i := range last {
+		d := digits[s[i]]
+		if d >= 62 {
+			return 0, false
 		}
-		s = s[n:]
-		for j := len(w) - 1; j >= 0; j-- {
-			hi, lo := bits.Mul64(w[j], scale)
-			var c uint64
-			w[j], c = bits.Add64(lo, carry, 0)
-			carry = hi + c
-		}
-		if carry != 0 {
-			return false
-		}
+		w = w*62 + uint64(d)
 	}
-	return true
+	d := digits[s[last]]
+	hi, lo := bits.Mul64(w, 62)
+	w, carry := bits.Add64(lo, uint64(d), 0)
+	return w, d < 62 && hi == 0 && carry == 0
 }
 
 // isSecret reports whether secretLen characters are a number of 256 bits, without decoding it: digits sort by value.

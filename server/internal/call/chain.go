@@ -365,6 +365,9 @@ type admitted struct {
 func (a *admitted) RecvMsg(m any) error {
 	if !a.call.Method.Open {
 		_, err := a.chain.receiveFrom(a.messages, m, MaxTransportMessage, nil)
+		if err == nil {
+			return nil
+		}
 		if errors.Is(err, io.EOF) {
 			return io.EOF
 		}

@@ -94,9 +94,11 @@ func (c *Chain) Known(begun *Call) error {
 
 // received returns the public error for a message that could not be read. It contains nothing of the message.
 func received(err error) error {
+	if err == nil {
+		return nil // first, since what errors.As needs is allocated
+	}
 	var ours *tokens.Error
-	switch {
-	case err == nil || errors.As(err, &ours):
+	if errors.As(err, &ours) {
 		return err
 	}
 	switch status.Code(err) {

@@ -110,12 +110,20 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 // buffers writes a message of about that size into a buffer, taken from the pool if it is large.
 func buffers(size int, write func([]byte) []byte) mem.BufferSlice {
 	if mem.IsBelowBufferPoolingThreshold(size) {
-		return mem.BufferSlice{mem.SliceBuffer(write(make([]byte, 0, size)))}
+		one := &oneBuffer{text: write(make([]byte, 0, size))}
+		one.list[0] = &one.text
+		return one.list[:]
 	}
 	pool := mem.DefaultBufferPool()
 	b := pool.Get(size)
 	*b = write((*b)[:0])
 	return mem.BufferSlice{mem.NewBuffer(b, pool)}
+}
+
+// oneBuffer is a mem.BufferSlice of one mem.SliceBuffer, in one piece of memory.
+type oneBuffer struct {
+	list [1]mem.Buffer
+	text mem.SliceBuffer
 }
 
 // question is an IntrospectRequest. Its strings share memory with one string.
@@ -368,7 +376,7 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 		return b
 	}
 	t := &in.Token
-	b = protowire.AppendTag(b, fieldTokenID, protowire.BytesType)
+	b = appendTag(b, fieldTokenID, protowire.BytesType)
 	b = append(b, secret.IDLen)
 	b = t.ID.Append(b)
 	b = appendText(b, fieldUser, t.User)
@@ -390,7 +398,7 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 		b = appendNumber(b, fieldStale, 1)
 	}
 	if in.AccessID != 0 {
-		b = protowire.AppendTag(b, fieldAccessID, protowire.BytesType)
+		b = appendTag(b, fieldAccessID, protowire.BytesType)
 		b = append(b, secret.IDLen)
 		b = in.AccessID.Append(b)
 		b = appendText(b, fieldClientID, in.ClientID)
@@ -428,10 +436,13 @@ func appendDuration(b []byte, field protowire.Number, d time.Duration) []byte {
 	return appendSpan(b, field, int64(d/time.Second), int64(d%time.Second))
 }
 
+// appendSpan writes a message of two numbers, whose length takes one byte.
 func appendSpan(b []byte, field protowire.Number, seconds, nanos int64) []byte {
 	b, at := open(b, field)
 	b = appendNumber(b, fieldSeconds, uint64(seconds))
-	return shut(appendNumber(b, fieldNanos, uint64(nanos)), at)
+	b = appendNumber(b, fieldNanos, uint64(nanos))
+	b[at-1] = byte(len(b) - at)
+	return b
 }
 
 // appendNumber writes a number, unless it is 0.
@@ -439,7 +450,25 @@ func appendNumber(b []byte, field protowire.Number, v uint64) []byte {
 	if v == 0 {
 		return b
 	}
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+	return appendVarint(appendTag(b, field, protowire.VarintType), v)
+}
+
+// appendVarint is protowire.AppendVarint in few instructions, most of them for short numbers.
+func appendVarint(b []byte, v uint64) []byte {
+	for v >= 0x80 {
+		b = append(b, byte(v)|0x80)
+		v >>= 7
+	}
+	return append(b, byte(v))
+}
+
+// appendTag writes the tag of a field, whose number must be less than 2048.
+func appendTag(b []byte, field protowire.Number, kind protowire.Type) []byte {
+	tag := uint16(field)<<3 | uint16(kind)
+	if tag < 0x80 {
+		return append(b, byte(tag))
+	}
+	return append(b, byte(tag)|0x80, byte(tag>>7))
 }
 
 // appendText writes a text, unless it is empty.
@@ -451,14 +480,7 @@ func appendText(b []byte, field protowire.Number, s string) []byte {
 }
 
 func appendAlways(b []byte, field protowire.Number, s string) []byte {
-	if len(s) < 0x80 && field < 16 { // tag and length are mostly one byte each
-		return append(append(b, byte(field<<3)|byte(protowire.BytesType), byte(len(s))), s...)
-	}
-	if len(s) < 0x80 && field < 2048 {
-		tag := uint16(field)<<3 | uint16(protowire.BytesType)
-		return append(append(b, byte(tag)|0x80, byte(tag>>7), byte(len(s))), s...)
-	}
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
+	return append(appendVarint(appendTag(b, field, protowire.BytesType), uint64(len(s))), s...)
 }
 
 func appendTexts(b []byte, field protowire.Number, list []string) []byte {
@@ -470,7 +492,7 @@ func appendTexts(b []byte, field protowire.Number, list []string) []byte {
 
 // open begins a message within a message, with room for a length of one byte; shut ends it and writes the length.
 func open(b []byte, field protowire.Number) (opened []byte, at int) {
-	b = append(protowire.AppendTag(b, field, protowire.BytesType), 0)
+	b = append(appendTag(b, field, protowire.BytesType), 0)
 	return b, len(b)
 }
 
@@ -484,6 +506,6 @@ func shut(b []byte, at int) []byte {
 	wide := protowire.SizeVarint(uint64(n)) - 1
 	b = append(b, more[:wide]...)
 	copy(b[at+wide:], b[at:at+n])
-	protowire.AppendVarint(b[:at-1], uint64(n))
+	appendVarint(b[:at-1], uint64(n))
 	return b
 }

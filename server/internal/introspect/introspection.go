@@ -130,9 +130,10 @@ func (s *Service) answers(c *call.Call, q *batchQuestion) ([]tokens.Introspectio
 	return s.service.IntrospectBatch(c, c.Actor, in)
 }
 
-// request converts q for the domain; false: client_ip is not an address, and is treated as absent.
+// request converts q, which must stay as it is meanwhile, for the domain; false: client_ip is not an address, and is
+// treated as absent.
 func (q *question) request() (tokens.IntrospectRequest, bool) {
-	in := tokens.IntrospectRequest{Secret: secret.NewSecret(q.token), Audience: q.audience, Required: q.required}
+	in := tokens.IntrospectRequest{Secret: secret.SecretAt(&q.token), Audience: q.audience, Required: q.required}
 	var ok bool
 	in.ClientIP, ok = wire.FromIP(q.clientIP)
 	return in, ok
