@@ -1,0 +1,210 @@
+// Package sdktest has what the tests of the libraries in other languages share: a throw-away patd, the programs that
+// use a library, and the blocks of its README.
+package sdktest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"patd/internal/proctest"
+)
+
+// Patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
+const Patience = 5 * time.Minute
+
+const betweenLooks = 20 * time.Millisecond
+
+// Run runs a program in a directory with more of an environment, and returns what it writes.
+func Run(dir string, env []string, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // what the tests name
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// Blocks returns the files that a page has in blocks of a language: ```java Server.java.
+func Blocks(t *testing.T, page, language string) map[string][]byte {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]byte{}
+	pattern := regexp.MustCompile("(?s)```" + language + " (\\S+)\n(.*?)```")
+	for _, block := range pattern.FindAllSubmatch(text, -1) {
+		out[string(block[1])] = block[2]
+	}
+	if len(out) == 0 {
+		t.Fatalf("%s has no block of %s", page, language)
+	}
+	return out
+}
+
+// Conform plays all scenarios of sdk/conformance with a driver.
+func Conform(t *testing.T, root, patd string, driver ...string) {
+	t.Helper()
+	runner := filepath.Join(t.TempDir(), "conformance")
+	if out, err := Run(root, nil, "go", "build", "-o", runner, "patd/sdk/conformance"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// On a busy machine, what must come gets more time.
+	args := append([]string{"-patd", patd, "-strict", "-lanes", "6", "-slack", "4", "-again", "2", "--"}, driver...)
+	if out, err := Run(root, nil, runner, args...); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Scratch has a throw-away patd, and a directory.
+type Scratch struct {
+	*testing.T
+	Dir, URL, TokenFile string
+}
+
+var exported = regexp.MustCompile(`export PATD_URL=(\S+) .*PATD_TOKEN_FILE='([^']+)'`)
+
+// New starts `patd dev`, and reads what it prints.
+func New(t *testing.T, patd string) *Scratch {
+	t.Helper()
+	s := &Scratch{T: t, Dir: t.TempDir()}
+	log := filepath.Join(s.Dir, "patd.log")
+	http, grpc := proctest.FreeAddr(t), proctest.FreeAddr(t)
+	s.Start(exec.Command(patd, "dev", "--http-addr", http, "--grpc-addr", grpc), log) //nolint:gosec // what they built
+	s.Until("patd dev", func() bool {
+		text, err := os.ReadFile(log)
+		s.must(err)
+		found := exported.FindSubmatch(text)
+		if found == nil || !bytes.Contains(text, []byte("msg=ready")) {
+			return false
+		}
+		s.URL, s.TokenFile = string(found[1]), string(found[2])
+		return true
+	})
+	return s
+}
+
+func (s *Scratch) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+// Env returns an environment in which programs find patd.
+func (s *Scratch) Env(more ...string) []string {
+	return append(more, "PATD_URL="+s.URL, "PATD_TOKEN_FILE="+s.TokenFile)
+}
+
+// Start starts a program that writes to a file, and ends with the test, by SIGTERM and with one of the codes, 0 if none
+// is given.
+func (s *Scratch) Start(cmd *exec.Cmd, log string, codes ...int) {
+	s.Helper()
+	out, err := os.Create(log)
+	s.must(err)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, out, out
+	s.must(cmd.Start())
+	s.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err := <-ended:
+			good := err == nil
+			for _, code := range codes {
+				good = good || cmd.ProcessState.ExitCode() == code
+			}
+			if text, _ := os.ReadFile(log); !good {
+				s.Errorf("%s: %v\n%s", cmd.Path, err, text)
+			}
+		case <-time.After(Patience):
+			_ = cmd.Process.Kill()
+			s.Errorf("%s does not end", cmd.Path)
+		}
+		_ = out.Close()
+	})
+}
+
+// Until waits until something is so.
+func (s *Scratch) Until(what string, so func() bool) {
+	s.Helper()
+	for end := time.Now().Add(Patience); !so(); <-time.After(betweenLooks) {
+		if time.Now().After(end) {
+			s.Fatalf("%s: it never was so", what)
+		}
+	}
+}
+
+// call calls patd and returns the response.
+func (s *Scratch) call(method, path, body string) map[string]any {
+	s.Helper()
+	secret, err := os.ReadFile(s.TokenFile)
+	s.must(err)
+	code, text := s.request(method, s.URL+path, strings.TrimSpace(string(secret)), body)
+	var out map[string]any
+	if code != http.StatusOK || json.Unmarshal([]byte(text), &out) != nil {
+		s.Fatalf("%s %s: %d\n%s", method, path, code, text)
+	}
+	return out
+}
+
+func (s *Scratch) request(method, url, secret, body string) (int, string) {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), Patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	s.must(err)
+	if secret != "" {
+		r.Header.Set("Authorization", "Bearer "+secret)
+	}
+	r.Close = true
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	s.must(err)
+	return resp.StatusCode, string(text)
+}
+
+// Mint creates a token of the demo user.
+func (s *Scratch) Mint(scope string) (id, secret string) {
+	s.Helper()
+	body := `{"name": "test ` + scope + `", "scopes": ["` + scope + `"], "ttl": "1d"}`
+	secret, _ = s.call(http.MethodPost, "/v1/users/demo/tokens", body)["secret"].(string)
+	return strings.Split(secret, "_")[1], secret
+}
+
+// Guards finds out whether a route needs the scope reports.read: only a token with it passes, with this response, and
+// not for long after it is revoked.
+func (s *Scratch) Guards(url, response string) {
+	s.Helper()
+	get := func(secret string) (int, string) { return s.request(http.MethodGet, url, secret, "") }
+	s.Until("it listens", func() bool { code, _ := get(""); return code == http.StatusUnauthorized })
+	id, may := s.Mint("reports.read")
+	_, mayNot := s.Mint("deploy.run")
+	for range 5 {
+		if code, text := get(may); code != http.StatusOK || text != response {
+			s.Errorf("%d %s", code, text)
+		}
+	}
+	if code, text := get(mayNot); code != http.StatusForbidden {
+		s.Errorf("%d %s", code, text)
+	}
+	s.call(http.MethodDelete, "/v1/users/demo/tokens/"+id, "")
+	s.Until("the token is refused", func() bool { code, _ := get(may); return code == http.StatusUnauthorized })
+}
