@@ -6,7 +6,6 @@ import type { Transport } from "./transport.js";
 
 // All in milliseconds.
 const heartbeat = 1250; // the longest time between two events, with some room for a late timer
-const prompt = 100; // how late the first event of a resumed watch may be, to open memory by itself
 const settling = 1000; // how long after a watch was resumed its events may still be missed ones
 const firstPause = 50;
 const longPause = 2000;
@@ -163,16 +162,15 @@ export class Pace {
   /**
    * Records an event that came now, and that the server made when so many milliseconds of the stream had elapsed; 0: it
    * does not say. Returns the time up to which every change is known; null: the watch has not caught up yet. The stream
-   * began after it was asked for. A first event that a pipe held back opens nothing, since what came after it waits in
-   * the same pipe. A resumed watch has caught up when an event has no news, or when all missed changes must have
-   * arrived. After a start-over memory is empty.
+   * began after it was asked for. A resumed watch has caught up when an event has no news, or when all missed changes
+   * must have arrived. After a start-over memory is empty.
    */
   event(now: Instant, elapsed: number, quiet: boolean, startOver: boolean): Instant | null {
     const { asked } = this;
     if (this.isFirst) {
       this.isFirst = false;
       this.#first = this.#last = now.mono;
-      this.#settled = startOver || (quiet && now.mono - asked.mono <= prompt);
+      this.#settled = startOver || quiet;
       return this.#settled ? asked : null;
     }
     this.#settled ||= startOver || quiet || now.mono - this.#first >= settling;
