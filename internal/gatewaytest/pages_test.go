@@ -19,7 +19,7 @@ func TestPagesShowWhatIsTested(t *testing.T) {
 		tested[string(text)] = file
 	}
 	shown := map[string]bool{}
-	for _, b := range pagetest.Blocks(t, "nginx", "caddyfile", "apache", "yaml config", "csharp", "java") {
+	for _, b := range pagetest.Blocks(t, "nginx", "caddyfile", "apache", "yaml config", "csharp") {
 		file, ok := tested[b.Text]
 		if shown[file] = true; !ok {
 			t.Errorf("%s:%d shows what is not a file of testdata", b.Page, b.Line)

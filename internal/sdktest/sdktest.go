@@ -55,6 +55,21 @@ func Blocks(t *testing.T, page, language string) map[string][]byte {
 	return out
 }
 
+// Block returns the block of a page with this information after its fence.
+func Block(t *testing.T, page, info string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(text, []byte("```"+info+"\n"))
+	block, _, ok := bytes.Cut(rest, []byte("```"))
+	if !ok {
+		t.Fatalf("%s has no block %q", page, info)
+	}
+	return block
+}
+
 // Conform plays all scenarios of sdk/conformance with a driver.
 func Conform(t *testing.T, root, patd string, driver ...string) {
 	t.Helper()
@@ -83,7 +98,7 @@ func New(t *testing.T, patd string) *Scratch {
 	s := &Scratch{T: t, Dir: t.TempDir()}
 	log := filepath.Join(s.Dir, "patd.log")
 	http, grpc := proctest.FreeAddr(t), proctest.FreeAddr(t)
-	s.Start(exec.Command(patd, "dev", "--http-addr", http, "--grpc-addr", grpc), log) //nolint:gosec // what they built
+	s.Start(exec.Command(patd, "dev", "--http-addr", http, "--grpc-addr", grpc), log) //nolint:gosec,noctx // Start ends it
 	s.Until("patd dev", func() bool {
 		text, err := os.ReadFile(log)
 		s.must(err)

@@ -56,7 +56,7 @@ final class Bench {
                 return active;
             };
             Verifier verifier = Verifier.builder(wire.url(), () -> "t").maxEntries(maxEntries).audience("reports")
-                    .build();
+                    .log(System.err::println).build();
             Wire.until(() -> verifier.stats().watching());
             List<String> mine = new ArrayList<>();
             while (mine.size() < 100) {
