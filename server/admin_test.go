@@ -50,6 +50,9 @@ func adminPages() map[string][]string {
 		"/admin/services":                 {"admin"},
 		"/admin/services/new":             {"admin"},
 		"/admin/services/admin":           {"admin"},
+		"/admin/webhooks":                 {"admin"},
+		"/admin/webhooks/new":             {"admin"},
+		"/admin/webhooks/hook":            {"admin"},
 		"/admin/audiences":                {"catalog"},
 		"/admin/audiences/new":            {"catalog"},
 		"/admin/audiences/api":            {"catalog"},
@@ -76,6 +79,8 @@ func TestEachOperatorSeesAndMayWhatTheTableSays(t *testing.T) {
 	_, err := r.svc.CreateFeature(t.Context(), tokens.Operator(), tokens.FeatureEntry{Name: "reports.read"})
 	must(t, err)
 	_, err = r.svc.CreateAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "api"})
+	must(t, err)
+	_, err = r.svc.CreateWebhook(t.Context(), tokens.Operator(), tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/"})
 	must(t, err)
 	pages := adminPages()
 	pages["/admin/tokens/"+id] = []string{"tokens"}

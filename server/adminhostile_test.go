@@ -29,6 +29,8 @@ func adminForms(r *rig) []adminForm {
 	_, err = r.svc.CreateAudience(r.t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "api"})
 	must(r.t, err)
 	r.service("crm", "audit")
+	_, err = r.svc.CreateWebhook(r.t.Context(), tokens.Operator(), tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/", Enabled: true})
+	must(r.t, err)
 	of := func(action string, more ...string) url.Values {
 		v := url.Values{"action": {action}, "count": {"1"}, "reason": {"why"}}
 		for i := 0; i+1 < len(more); i += 2 {
@@ -47,6 +49,12 @@ func adminForms(r *rig) []adminForm {
 		{"/admin/services/new", "admin", of("", "name", "own", "permissions", "admin", "key", strings.Repeat("k", 32)), tokens.ActionServiceCreate},
 		{"/admin/services/crm", "admin", of("rotate", "grace", "0s", "key", strings.Repeat("l", 32)), tokens.ActionServiceRotate},
 		{"/admin/services/crm", "admin", of("revoke"), tokens.ActionServiceRevoke},
+		{"/admin/webhooks/new", "admin", of("create", "url", "https://own.example.com/", "key", strings.Repeat("m", 32)), tokens.ActionWebhookCreate},
+		{"/admin/webhooks/hook", "admin", of("save", "url", "https://own.example.com/"), tokens.ActionWebhookUpdate},
+		{"/admin/webhooks/hook", "admin", of("test"), tokens.ActionWebhookTest},
+		{"/admin/webhooks/hook", "admin", of("redeliver", "delivery", strings.Repeat("0", 32)), tokens.ActionWebhookRedeliver},
+		{"/admin/webhooks/hook", "admin", of("rotate", "key", strings.Repeat("n", 32)), tokens.ActionWebhookRotate},
+		{"/admin/webhooks/hook", "admin", of("delete"), tokens.ActionWebhookDelete},
 		{"/admin/audiences/new", "catalog", of("save", "id", "own"), tokens.ActionAudienceCreate},
 		{"/admin/audiences/api", "catalog", of("save", "max_ttl", "1h"), tokens.ActionAudienceReplace},
 		{"/admin/audiences/api", "catalog", of("delete"), tokens.ActionAudienceDelete},
@@ -156,6 +164,11 @@ func TestHostileTextsAreShownToOperatorsAndNotRun(t *testing.T) {
 	must(t, err)
 	_, err = r.svc.CreateService(ctx, root, tokens.ServiceRequest{Name: "crm", Permissions: []string{"audit"}, Audience: audience})
 	must(t, err)
+	_, err = r.svc.CreateWebhook(ctx, root, tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/" + hostile, Description: hostile, Enabled: true,
+		Filter: tokens.WebhookFilter{Users: []string{hostile}, Audiences: []string{audience}, Labels: map[string]string{"team": hostile}}})
+	must(t, err)
+	_, err = r.svc.TestWebhook(ctx, root, "hook")
+	must(t, err)
 	id := m.Token.ID.String()
 	b := r.operator(p, "ann", "admin")
 	revoke := b.get("/admin/tokens/" + id + "?revoke=1").form("revoke")
@@ -166,6 +179,7 @@ func TestHostileTextsAreShownToOperatorsAndNotRun(t *testing.T) {
 		"/admin", "/admin/users", "/admin/users?q=" + in, "/admin/users?state=" + in, "/admin/users?done=" + in, "/admin/users/-?id=" + in, "/admin/users/" + url.PathEscape(hostile),
 		"/admin/tokens", "/admin/tokens?q=" + in + "&user=" + in + "&scope=" + in + "&audience=" + in + "&label=" + in, "/admin/tokens?order=" + in, "/admin/tokens/" + id,
 		"/admin/tokens/" + url.PathEscape(hostile), "/admin/tokens/revoke?user=" + in, "/admin/events", "/admin/events?user=" + in + "&token=" + in, "/admin/events?actor=" + in,
+		"/admin/webhooks", "/admin/webhooks/hook", "/admin/webhooks/hook?state=" + in + "&page=" + in, "/admin/webhooks/-?id=" + in, "/admin/webhooks?done=" + in,
 		"/admin/services", "/admin/services/crm", "/admin/services/-?id=" + in, "/admin/audiences", "/admin/audiences?q=" + in,
 		"/admin/audiences/-?id=" + url.QueryEscape(audience), "/admin/audiences/-?longest=" + in + "&id=" + url.QueryEscape(audience), "/admin/audiences/-?id=" + in,
 		"/admin/features", "/admin/features?q=" + in, "/admin/features/-?id=" + url.QueryEscape(feature), "/admin/keys", "/admin/health", "/admin/nothing" + url.PathEscape(hostile),
@@ -205,9 +219,11 @@ func TestOperatorsTurnThePagesOfLists(t *testing.T) {
 		must(t, err)
 		_, err = r.svc.CreateAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "a" + strconv.Itoa(i)})
 		must(t, err)
+		_, err = r.svc.CreateWebhook(t.Context(), tokens.Operator(), tokens.WebhookRequest{ID: "w" + strconv.Itoa(i), URL: "https://hooks.example.com/"})
+		must(t, err)
 	}
 	row, next := regexp.MustCompile(`role="rowheader"><a href="([^"]*)"`), regexp.MustCompile(`rel="next" href="([^"]*)"`)
-	for path, want := range map[string]int{"/admin/users?q=user": 60, "/admin/tokens": 60, "/admin/tokens?order=expire_time&scope=reports.read": 60, "/admin/features": 60, "/admin/audiences": 60} {
+	for path, want := range map[string]int{"/admin/users?q=user": 60, "/admin/tokens": 60, "/admin/tokens?order=expire_time&scope=reports.read": 60, "/admin/features": 60, "/admin/audiences": 60, "/admin/webhooks": 60} {
 		found := map[string]bool{}
 		for page, pages := b.get(path), 1; ; pages++ {
 			for _, m := range row.FindAllStringSubmatch(page.wants(http.StatusOK).text, -1) {
@@ -259,7 +275,7 @@ func TestAnOutageIsAPageThatSaysSoToOperators(t *testing.T) {
 	r.faulty.FailOp(storetest.OpUpdate, nil)
 	r.faulty.Fail(storetest.Outage())
 	for _, path := range []string{"/admin/users", "/admin/users/bob", "/admin/tokens", "/admin/events", "/admin/events/export?format=csv", "/admin/services", "/admin/audiences",
-		"/admin/features", "/admin/keys"} {
+		"/admin/features", "/admin/keys", "/admin/webhooks", "/admin/webhooks/hook"} {
 		page := b.get(path).wants(http.StatusServiceUnavailable, "Not available now")
 		if strings.Contains(page.text, "Nothing matches") || page.header.Get("Retry-After") == "" {
 			t.Errorf("%s: an outage looks like an empty list", path)

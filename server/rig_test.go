@@ -43,6 +43,8 @@ type rig struct {
 	svc    *tokens.Service
 	keys   *tokens.Keyring
 	store  *gate
+	queue  tokens.WebhookQueue
+	file   string // of the store
 	faulty *storetest.Faulty
 	logs   *logBuffer
 	conn   *grpc.ClientConn
@@ -92,7 +94,8 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	t.Helper()
 	ctx := context.Background()
 	r := &rig{t: t, logs: &logBuffer{}, at: time.Now()}
-	url, err := dbtest.SQLite(filepath.Join(t.TempDir(), "patd.db"))
+	r.file = filepath.Join(t.TempDir(), "patd.db")
+	url, err := dbtest.SQLite(r.file)
 	must(t, err)
 	st, err := store.Open(ctx, url, store.Options{Now: r.now, NoSync: true})
 	must(t, err)
@@ -102,7 +105,7 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	prefixes, err := tokens.BindKeys(ctx, st, keys, "", r.now())
 	must(t, err)
 	r.faulty = storetest.NewFaulty(st)
-	r.store = &gate{Store: on(st, r.faulty)}
+	r.store, r.queue = &gate{Store: on(st, r.faulty)}, st
 	r.keys = secret.NewKeyring(keys)
 	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now,
 		Policy: tokens.Policy{AllowNever: true}, SigningKeyDelay: tokens.DefaultSigningKeyDelay, ReturnOrigins: []string{"https://app.example.com"}})

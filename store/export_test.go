@@ -171,6 +171,10 @@ func Statements() map[string][]string {
 		rekeyRefresh:            {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
 		selectEntries:           {"SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"},
 		rekeyToken:              {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+		selectEarliestNotice:    {"SEARCH notices USING PRIMARY KEY (kind=?)"},
+		selectNthNotice:         {"SEARCH notices USING PRIMARY KEY (kind=? AND end_us<?)"},
+		deleteNotices:           {"SEARCH notices USING PRIMARY KEY (kind=? AND (end_us,id,before_us)<(?,?,?))"},
+		selectFailing:           {"SEARCH webhook_deliveries USING INDEX webhook_deliveries_due (webhook=? AND next_us>?)"},
 	}
 }
 
@@ -315,6 +319,9 @@ func (s *Store) HoldLookups(ctx context.Context) (release func(), err error) {
 
 // PostgresConfig is what a URL of PostgreSQL means.
 func PostgresConfig(url string) (*pgx.ConnConfig, error) { return db.ParsePostgresURL(url) }
+
+// ForgetNotices are the statements that forget notices.
+func ForgetNotices() []string { return []string{selectNthNotice, deleteNotices} }
 
 // NoticeStatements are the statements that look for due notices, and the index that each goes along.
 func NoticeStatements() map[string]string {

@@ -2,7 +2,9 @@ package store
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"patd/store/internal/db"
@@ -50,6 +52,36 @@ func (t *tx) PutNotice(kind tokens.NoticeKind, id tokens.ID, end time.Time, befo
 		int64(kind), db.Micros(end), int64(id), before.Microseconds())
 }
 
+const (
+	selectEarliestNotice = `SELECT end_us FROM notices WHERE kind = ?1 ORDER BY end_us LIMIT 1`
+
+	// The last of the first so many, up to which rows are then deleted along the index.
+	selectNthNotice = `SELECT end_us, id, before_us FROM notices WHERE kind = ?1 AND end_us < ?2
+ORDER BY end_us, id, before_us LIMIT 1 OFFSET ?3`
+	deleteNotices = `DELETE FROM notices WHERE kind = ?1 AND (end_us, id, before_us) <= (?2, ?3, ?4)`
+)
+
+// EarliestNotice implements tokens.NoticeReader.
+func (t *readTx) EarliestNotice(kind tokens.NoticeKind) (time.Time, error) {
+	var us int64
+	if err := t.one("read the earliest notice", selectEarliestNotice, []any{&us}, int64(kind)); err != nil {
+		return time.Time{}, err
+	}
+	return db.Instant(us), nil
+}
+
+// ForgetNotices implements tokens.NoticeKeeper.
+func (t *tx) ForgetNotices(kind tokens.NoticeKind, before time.Time, limit int) (int, error) {
+	const op = "forget notices of what ended long ago"
+	endUS, id, beforeUS := db.Micros(before)-1, int64(math.MaxInt64), int64(math.MaxInt64)
+	err := t.one(op, selectNthNotice, []any{&endUS, &id, &beforeUS}, int64(kind), db.Micros(before), limit-1)
+	if err != nil && !errors.Is(err, tokens.ErrNotFound) {
+		return 0, err
+	}
+	n, err := t.keepRows(op, deleteNotices, int64(kind), endUS, id, beforeUS)
+	return int(n), err
+}
+
 const selectNoticeMark = `SELECT at_us, note FROM notice_marks WHERE name = ?`
 
 // NoticeMark implements tokens.NoticeReader.
@@ -64,10 +96,16 @@ func (t *readTx) NoticeMark(name string) (tokens.NoticeMark, error) {
 
 // keep is exec for what only says when to look again: it needs no event.
 func (t *tx) keep(op, query string, args ...any) error {
-	wrote := t.wrote
-	n, err := t.exec(op, query, args...)
-	t.wrote, t.kept = wrote, t.kept || n > 0
+	_, err := t.keepRows(op, query, args...)
 	return err
+}
+
+// keepRows is keep, and returns how many rows it wrote.
+func (t *tx) keepRows(op, query string, args ...any) (n int64, err error) {
+	wrote := t.wrote
+	n, err = t.exec(op, query, args...)
+	t.wrote, t.kept = wrote, t.kept || n > 0
+	return n, err
 }
 
 const putNoticeMark = `INSERT INTO notice_marks (name, at_us, note) VALUES (?, ?, ?)

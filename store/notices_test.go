@@ -38,8 +38,15 @@ func TestNoticesCostARangeOfAnIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	exec1(t, big, `INSERT INTO idle_checks (token_id, due_us) SELECT id, issue_us FROM tokens`)
+	exec1(t, big, `INSERT INTO notices (kind, end_us, id, before_us) SELECT 1, expire_us, id, 1 FROM tokens`)
 	exec1(t, big, `ANALYZE`)
 	exec1(t, big, `SET plan_cache_mode = force_generic_plan`)
+	for _, statement := range store.ForgetNotices() {
+		plan, err := big.Plan(t.Context(), statement)
+		if err != nil || !strings.Contains(plan, "notices_pkey") || strings.Contains(plan, "Seq Scan") {
+			t.Errorf("notices are forgotten by\n%s, %v", plan, err)
+		}
+	}
 	for statement, index := range store.NoticeStatements() {
 		plan, err := big.Plan(t.Context(), statement)
 		if err != nil {
@@ -138,7 +145,8 @@ func TestOneOfSeveralServersWritesNotices(t *testing.T) {
 		return s
 	}
 	servers := []*tokens.Service{server(first, 0), server(openURL(t, url, store.Options{}), time.Hour), server(openURL(t, url, store.Options{}), -time.Hour)}
-	must(t, servers[0].WriteNotices(t.Context()))
+	_, err = servers[0].WriteNotices(t.Context())
+	must(t, err)
 	_, err = servers[0].SetUserFeatures(t.Context(), tokens.Operator(), "u", []string{"a"})
 	must(t, err)
 	const many = 20
@@ -152,7 +160,7 @@ func TestOneOfSeveralServersWritesNotices(t *testing.T) {
 	for range 3 {
 		for _, s := range servers {
 			wg.Go(func() {
-				if err := s.WriteNotices(context.Background()); err != nil {
+				if _, err := s.WriteNotices(context.Background()); err != nil {
 					t.Error(err)
 				}
 			})

@@ -251,6 +251,10 @@ func (t *readTx) deliveries(op, query string, args ...any) ([]tokens.WebhookDeli
 const (
 	selectDelivery = `SELECT ` + deliveryColumns + ` FROM webhook_deliveries WHERE webhook = ?1 AND id = ?2`
 
+	// One that was asked for again was not tried since.
+	selectFailing = `SELECT ` + deliveryColumns + ` FROM webhook_deliveries INDEXED BY webhook_deliveries_due
+WHERE webhook = ?1 AND next_us IS NOT NULL AND since_us IS NOT NULL ORDER BY next_us, seq, item LIMIT 1`
+
 	selectDeliveries = `SELECT ` + deliveryColumns + ` FROM webhook_deliveries
 WHERE webhook = ?1 AND (seq, item) < (?2, ?3) AND (?4 = 0 OR state = ?4) AND (?5 = '' OR type = ?5)
 ORDER BY seq DESC, item DESC LIMIT ?6`
@@ -258,7 +262,16 @@ ORDER BY seq DESC, item DESC LIMIT ?6`
 
 // WebhookDelivery implements tokens.WebhookReader.
 func (t *readTx) WebhookDelivery(webhook tokens.ID, id tokens.DeliveryID) (tokens.WebhookDelivery, error) {
-	found, err := t.deliveries("read a delivery", selectDelivery, int64(webhook), id[:])
+	return t.delivery(selectDelivery, int64(webhook), id[:])
+}
+
+// FailingDelivery implements tokens.WebhookReader.
+func (t *readTx) FailingDelivery(webhook tokens.ID) (tokens.WebhookDelivery, error) {
+	return t.delivery(selectFailing, int64(webhook))
+}
+
+func (t *readTx) delivery(query string, args ...any) (tokens.WebhookDelivery, error) {
+	found, err := t.deliveries("read a delivery", query, args...)
 	switch {
 	case err != nil:
 		return tokens.WebhookDelivery{}, err

@@ -63,6 +63,9 @@ func (p *noticePass) query(e endStep, m NoticeMark) (EndQuery, bool) {
 			from = again
 		}
 	}
+	if from.Before(p.floor) {
+		from = p.floor // of those before it is not known any more what was written
+	}
 	return EndQuery{From: from, UpTo: e.upTo, Before: e.before, Limit: noticeBatch}, !from.After(e.upTo)
 }
 
@@ -113,54 +116,45 @@ func someEnd(tx ReadTx, kind NoticeKind, q EndQuery) (bool, error) {
 
 // step writes the notices of a threshold, in as many transactions as it takes. Each moves the mark.
 func (p *noticePass) step(ctx context.Context, e endStep) error {
-	var done ended
-	for {
-		var next ended // fn may run again
-		err := p.ledger.carryOn(ctx, func(tx Tx, _ time.Time) (_ []Event, err error) {
-			next = ended{}
-			m, err := noticeMark(tx, e.name)
-			if err != nil {
-				return nil, err
-			}
-			reached := e.upTo
-			if q, some := p.query(e, m); some {
-				if done.more {
-					q.From, q.AfterID = done.end, done.id
-				}
-				if next, err = p.noticesOf(tx, e, q); err != nil {
-					return nil, err
-				}
-				if next.more {
-					reached = next.end.Add(-time.Microsecond) // others may end at that instant
-				}
-			}
-			if err := tx.PutNoticeMark(NoticeMark{Name: e.name, Time: reached}); err != nil {
-				return nil, err
-			}
-			return next.events, tx.PutNoticeMark(NoticeMark{Name: lastPass, Time: p.now})
-		})
+	_, err := inBatches(ctx, p, time.Time{}, func(tx Tx, done ended) (next ended, events []Event, more bool, err error) {
+		m, err := noticeMark(tx, e.name)
 		if err != nil {
-			return err
+			return next, nil, false, err
 		}
-		p.notices.count(next.events)
-		if done = next; !done.more {
-			return nil
+		swept, err := noticeMark(tx, sweepMark)
+		if err != nil {
+			return next, nil, false, err
 		}
-		p.rest(ctx)
-	}
+		p.floor = swept.Time
+		reached := e.upTo
+		if q, some := p.query(e, m); some {
+			if done.id != 0 {
+				q.From, q.AfterID = done.end, done.id
+			}
+			if next, events, more, err = p.noticesOf(tx, e, q); err != nil {
+				return next, nil, false, err
+			}
+			if more {
+				reached = next.end.Add(-time.Microsecond) // others may end at that instant
+			}
+		}
+		if err := tx.PutNoticeMark(NoticeMark{Name: e.name, Time: reached}); err != nil {
+			return next, nil, false, err
+		}
+		return next, events, more, tx.PutNoticeMark(NoticeMark{Name: lastPass, Time: p.now})
+	})
+	return err
 }
 
-// ended is what one transaction has written of a threshold: its events, the last credential that it looked at, and
-// whether more may follow.
+// ended is the last credential that a transaction looked at.
 type ended struct {
-	events []Event
-	end    time.Time
-	id     ID
-	more   bool
+	end time.Time
+	id  ID
 }
 
-// noticesOf writes the notices that a query finds.
-func (p *noticePass) noticesOf(tx Tx, e endStep, q EndQuery) (out ended, err error) {
+// noticesOf writes the notices that a query finds, and returns the last credential that it looked at and whether more may
+// follow.
+func (p *noticePass) noticesOf(tx Tx, e endStep, q EndQuery) (out ended, events []Event, more bool, err error) {
 	type credential struct {
 		id            ID
 		end           time.Time
@@ -173,7 +167,7 @@ func (p *noticePass) noticesOf(tx Tx, e endStep, q EndQuery) (out ended, err err
 		action = ActionServiceExpiring
 		found, err := tx.EndingServices(q)
 		if err != nil {
-			return out, fmt.Errorf("read services: %w", err)
+			return out, nil, false, fmt.Errorf("read services: %w", err)
 		}
 		for _, v := range found {
 			list = append(list, credential{id: v.ID, end: v.ExpireTime, service: v.Name})
@@ -184,7 +178,7 @@ func (p *noticePass) noticesOf(tx Tx, e endStep, q EndQuery) (out ended, err err
 		}
 		found, err := tx.EndingTokens(q)
 		if err != nil {
-			return out, fmt.Errorf("read tokens: %w", err)
+			return out, nil, false, fmt.Errorf("read tokens: %w", err)
 		}
 		for _, t := range found {
 			list = append(list, credential{id: t.ID, end: t.ExpireTime, user: t.User})
@@ -197,13 +191,12 @@ func (p *noticePass) noticesOf(tx Tx, e endStep, q EndQuery) (out ended, err err
 			continue
 		}
 		if err != nil {
-			return out, fmt.Errorf("record a notice of %s: %w", c.id, err)
+			return out, nil, false, fmt.Errorf("record a notice of %s: %w", c.id, err)
 		}
 		event := Actor{}.event(p.now, action)
 		event.User, event.Service, event.TokenID = c.user, c.service, c.id
 		event.Detail = Notice{Threshold: e.before, ExpireTime: c.end}.detail()
-		out.events = append(out.events, event)
+		events = append(events, event)
 	}
-	out.more = len(list) == q.Limit
-	return out, nil
+	return out, events, len(list) == q.Limit, nil
 }

@@ -6,3 +6,6 @@ func (s *Service) FeatureAnswersWaiting() int {
 	defer s.featureChanges.mu.Unlock()
 	return len(s.featureChanges.pending) + s.featureChanges.busy
 }
+
+// SweepEachPass has every pass of WriteNotices forget notices of long ago.
+func (s *Service) SweepEachPass() { s.notices.sweepEach = 1 }

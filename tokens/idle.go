@@ -152,108 +152,87 @@ func latest(at time.Time, others ...time.Time) time.Time {
 	return at
 }
 
-// unused writes the notices of tokens that are not used, and pauses those that it is time to.
-func (p *noticePass) unused(ctx context.Context) error {
+// unused writes the notices of tokens that are not used, and pauses those that it is time to. It reports whether some are
+// left to the next pass.
+func (p *noticePass) unused(ctx context.Context) (left bool, err error) {
 	first := p.notices.firstCheck()
 	if first == 0 {
-		return nil
+		return false, nil
 	}
 	if p.notices.flush != nil {
 		if err := p.notices.flush(ctx); err != nil {
-			return fmt.Errorf("save last uses: %w", err)
+			return false, fmt.Errorf("save last uses: %w", err)
 		}
 	}
-	if err := p.walk(ctx, first); err != nil {
-		return fmt.Errorf("begin to look for unused tokens: %w", err)
+	begun := p.Now()
+	walks, err := p.walk(ctx, first, begun.Add(unusedAtOnce/2)) // and leaves time for the checks that it has begun
+	if err != nil {
+		return false, fmt.Errorf("begin to look for unused tokens: %w", err)
 	}
-	for more := true; more; {
-		due := false
-		err := p.store.View(ctx, func(tx ReadTx) error {
-			list, err := tx.DueIdleChecks(p.now, 1)
-			due = len(list) > 0
-			return err
-		})
-		if err != nil || !due {
-			return err
-		}
-		if more, err = p.checks(ctx); err != nil {
-			return fmt.Errorf("look for unused tokens: %w", err)
-		}
-		if more {
-			p.rest(ctx)
-		}
+	due := false
+	err = p.store.View(ctx, func(tx ReadTx) error {
+		list, err := tx.DueIdleChecks(p.now, 1)
+		due = len(list) > 0
+		return err
+	})
+	if err != nil || !due {
+		return walks, err
 	}
-	return nil
+	left, err = inBatches(ctx, p, begun.Add(unusedAtOnce), p.checks)
+	if err != nil {
+		return false, fmt.Errorf("look for unused tokens: %w", err)
+	}
+	return walks || left, nil
 }
 
 // walk begins the checks of tokens, by their issue. Where the durations are others than before, or the clock was set
-// back, it begins anew.
-func (p *noticePass) walk(ctx context.Context, first time.Duration) error {
+// back, it begins anew. How far it got is in its mark, from which the next pass goes on.
+func (p *noticePass) walk(ctx context.Context, first time.Duration, until time.Time) (left bool, err error) {
 	note := FormatDuration(p.notices.Unused) + " " + FormatDuration(p.notices.Idle)
 	upTo := p.now.Add(-first)
-	anew := p.back != never
-	for more := true; more; anew = false {
-		err := p.ledger.carryOn(ctx, func(tx Tx, _ time.Time) ([]Event, error) {
-			more = false
-			m, err := noticeMark(tx, idleWalk)
-			if err != nil {
-				return nil, err
-			}
-			settings, at, _ := strings.Cut(m.Note, "/")
-			var after ID
-			if settings != note || anew {
-				m.Time = time.Unix(0, 0).UTC()
-			} else if id, err := secret.ParseID(at); err == nil { // else from the start of that instant
-				after = id
-			}
-			if m.Time.After(upTo) {
-				return nil, nil
-			}
-			last, id, n, err := tx.BeginIdleChecks(m.Time, after, upTo, p.now, noticeBatch)
-			if err != nil {
-				return nil, err
-			}
-			if n == 0 {
-				last, id = m.Time, after
-			}
-			if more = n == noticeBatch; !more && settings == note && n == 0 {
-				return nil, nil // nothing to keep
-			}
-			return nil, tx.PutNoticeMark(NoticeMark{Name: idleWalk, Time: last, Note: note + "/" + id.String()})
-		})
+	return inBatches(ctx, p, until, func(tx Tx, begun bool) (_ bool, _ []Event, more bool, err error) {
+		m, err := noticeMark(tx, idleWalk)
 		if err != nil {
-			return err
+			return false, nil, false, err
 		}
-		if more {
-			p.rest(ctx)
+		settings, at, _ := strings.Cut(m.Note, "/")
+		var after ID
+		if settings != note || p.back != never && !begun {
+			m.Time = time.Unix(0, 0).UTC()
+		} else if id, err := secret.ParseID(at); err == nil { // else from the start of that instant
+			after = id
 		}
-	}
-	return nil
+		if m.Time.After(upTo) {
+			return true, nil, false, nil
+		}
+		last, id, n, err := tx.BeginIdleChecks(m.Time, after, upTo, p.now, noticeBatch)
+		if err != nil {
+			return false, nil, false, err
+		}
+		if n == 0 {
+			last, id = m.Time, after
+		}
+		if more = n == noticeBatch; !more && settings == note && n == 0 {
+			return true, nil, false, nil // nothing to keep
+		}
+		return true, nil, more, tx.PutNoticeMark(NoticeMark{Name: idleWalk, Time: last, Note: note + "/" + id.String()})
+	})
 }
 
 // checks looks at some tokens whose check is due.
-func (p *noticePass) checks(ctx context.Context) (more bool, err error) {
-	var events []Event
-	err = p.ledger.carryOn(ctx, func(tx Tx, _ time.Time) ([]Event, error) {
-		events = nil
-		list, err := tx.DueIdleChecks(p.now, noticeBatch)
-		if err != nil {
-			return nil, err
-		}
-		more = len(list) == noticeBatch
-		for _, c := range list {
-			made, err := p.checkOne(tx, c)
-			if err != nil {
-				return nil, err
-			}
-			events = append(events, made...)
-		}
-		return events, nil
-	})
-	if err == nil {
-		p.notices.count(events)
+func (p *noticePass) checks(tx Tx, _ struct{}) (_ struct{}, events []Event, more bool, err error) {
+	list, err := tx.DueIdleChecks(p.now, noticeBatch)
+	if err != nil {
+		return struct{}{}, nil, false, err
 	}
-	return more, err
+	for _, c := range list {
+		made, err := p.checkOne(tx, c)
+		if err != nil {
+			return struct{}{}, nil, false, err
+		}
+		events = append(events, made...)
+	}
+	return struct{}{}, events, len(list) == noticeBatch, nil
 }
 
 func (p *noticePass) checkOne(tx Tx, c IdleCheck) ([]Event, error) {

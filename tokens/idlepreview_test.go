@@ -53,7 +53,7 @@ func TestAnIdlePreviewIsWhatThePauseThenDoes(t *testing.T) {
 			if n := len(h.noticeEvents()); n != before {
 				rt.Fatalf("the preview has written %d events", n-before)
 			}
-			if err := h.WriteNotices(ctx); err != nil {
+			if _, err := h.WriteNotices(ctx); err != nil {
 				rt.Fatal(err)
 			}
 			var announced, paused int64

@@ -65,7 +65,7 @@ func (c *crier) check(t *rapid.T) {
 	}
 	// Either may have the lease; it ends when the clock does what it likes.
 	for _, s := range []*tokens.Service{one, c.Service, c.other} {
-		if err := s.WriteNotices(ctx); err != nil {
+		if _, err := s.WriteNotices(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -45,6 +45,9 @@ const (
 	// noticeOverlap is how far the index of ends is gone through again, for a change may be committed some time after the
 	// instant that it is of, and the clocks of servers differ.
 	noticeOverlap = 5 * time.Minute
+	// unusedAtOnce is how long a pass goes on looking for tokens that are not used. The rest is left to the next pass, so
+	// that the notices of ends are never behind those: after an upgrade there may be millions.
+	unusedAtOnce = time.Minute
 )
 
 // Check returns what is wrong with the durations, in the words of the command line.
@@ -160,6 +163,9 @@ type notifier struct {
 	// was set back, and what the pass has gone through may have come anew.
 	last, back atomic.Int64
 
+	passes    atomic.Uint64
+	sweepEach uint64 // at each so many passes, from the first on, notices of long ago are forgotten
+
 	written  [len(noticeActions)]atomic.Uint64
 	failures atomic.Uint64
 }
@@ -174,6 +180,7 @@ func (n *notifier) begin(c Notices, flush func(context.Context) error) {
 	_, _ = rand.Read(id[:])
 	n.Notices, n.holder, n.flush = c.normal(), hex.EncodeToString(id[:]), flush
 	n.last.Store(math.MinInt64)
+	n.sweepEach = noticeSweep
 	n.back.Store(never)
 }
 
@@ -225,37 +232,48 @@ func (s *Service) RunNotices(ctx context.Context, report func(error)) {
 		case <-next.C:
 		}
 		wait := period
-		if err := s.WriteNotices(ctx); err != nil && ctx.Err() == nil {
+		left, err := s.WriteNotices(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
 			s.notices.failures.Add(1)
 			if wait = min(period, noticeRetry); report != nil {
 				report(err)
 			}
+		case left:
+			wait = mostNoticeRest
 		}
 		next.Reset(wait)
 	}
 }
 
-// WriteNotices writes all notices that are due, unless another server is at it.
-func (s *Service) WriteNotices(ctx context.Context) error {
+// WriteNotices writes the notices that are due, unless another server is at it. It reports whether some of tokens that
+// are not used were left to the next call, since they took a minute; those of ends never are.
+func (s *Service) WriteNotices(ctx context.Context) (left bool, err error) {
 	if s.notices.off() {
-		return nil
+		return false, nil
 	}
 	now := s.Now()
 	p := &noticePass{Service: s, now: now, rested: now}
 	mine, err := s.leaseNotices(ctx, p.now)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err = p.begin(ctx, mine); err == nil && mine {
-		err = errors.Join(p.ends(ctx), p.unused(ctx))
+		var late error
+		err = p.ends(ctx)
+		left, late = p.unused(ctx)
+		err = errors.Join(err, late)
 	}
 	if err == nil && mine && p.back != never {
-		err = p.wentBack(ctx)
+		err = p.wentBack(ctx) // what was left is known by its marks
+	}
+	if err == nil && mine && !left {
+		err = p.sweep(ctx)
 	}
 	if err != nil {
 		s.notices.goBack(p.back) // what was to be gone through again
 	}
-	return err
+	return left, err
 }
 
 // noticePass is one search for what is due.
@@ -267,6 +285,7 @@ type noticePass struct {
 	told int64 // that of backMark
 
 	behind bool      // the clock is before the pass that last moved a mark
+	floor  time.Time // of ends before it nothing is known any more; zero: of all is
 	rested time.Time // when the last rest ended, or the pass began
 }
 
@@ -283,9 +302,14 @@ func (p *noticePass) begin(ctx context.Context, mine bool) error {
 			return err
 		}
 		last = m.Time
-		if m, err = noticeMark(tx, backMark); m.Note != "" {
+		if m, err = noticeMark(tx, backMark); err != nil {
+			return err
+		}
+		if p.told = never; m.Note != "" {
 			p.told = m.Time.UnixMicro()
 		}
+		m, err = noticeMark(tx, sweepMark)
+		p.floor = m.Time
 		return err
 	})
 	if err != nil {
@@ -321,6 +345,35 @@ func (p *noticePass) wentBack(ctx context.Context) error {
 	})
 }
 
+// inBatches makes a change in as many transactions as it takes, with a rest after each but the last. write makes one of
+// them, from where the one before got to, at first the zero C; it may run again. more is whether another one follows. What
+// would take longer than until is left, unless that is zero.
+func inBatches[C any](ctx context.Context, p *noticePass, until time.Time,
+	write func(tx Tx, from C) (to C, events []Event, more bool, err error),
+) (left bool, err error) {
+	var from C
+	for {
+		var to C
+		var events []Event
+		more := false
+		err := p.ledger.carryOn(ctx, func(tx Tx, _ time.Time) (_ []Event, err error) {
+			to, events, more, err = write(tx, from)
+			return events, err
+		})
+		if err != nil {
+			return false, err
+		}
+		p.notices.count(events)
+		if from = to; !more {
+			return false, nil
+		}
+		if !until.IsZero() && !p.Now().Before(until) {
+			return true, nil
+		}
+		p.rest(ctx)
+	}
+}
+
 // rest lets others write before the next of many transactions, and keeps the lease. Where ctx has ended the next fails.
 func (p *noticePass) rest(ctx context.Context) {
 	select {
@@ -336,7 +389,8 @@ const (
 	leaseMark = "lease"
 	lastPass  = "pass"
 	idleWalk  = "idle"
-	backMark  = "back" // with a note: how far back a clock was set
+	backMark  = "back"  // with a note: how far back a clock was set
+	sweepMark = "sweep" // the records of notices of ends before it were forgotten
 )
 
 // noticeMark reads a mark; the zero NoticeMark: there is none.

@@ -55,7 +55,7 @@ func (h *house) noticeEvents() (list []tokens.Event) {
 func (h *house) pass() []string {
 	h.t.Helper()
 	before := len(h.notices())
-	if err := h.WriteNotices(ctx); err != nil {
+	if _, err := h.WriteNotices(ctx); err != nil {
 		h.t.Fatal(err)
 	}
 	return h.notices()[before:]
@@ -241,7 +241,7 @@ func TestANoticeThatWasNotWrittenIsTriedAgain(t *testing.T) {
 	// The mark comes after the notice: it is what would say that it was written.
 	for _, op := range []storetest.Op{"PutNotice", "PutNoticeMark", "EndingTokens"} {
 		faulty.FailOp(op, storetest.Outage())
-		if err := h.WriteNotices(ctx); err == nil {
+		if _, err := h.WriteNotices(ctx); err == nil {
 			t.Errorf("%s fails: the pass succeeded", op)
 		}
 		faulty.FailOp(op, nil)

@@ -48,6 +48,8 @@ type NoticeReader interface {
 	EndingTokens(q EndQuery) ([]Token, error)
 	// EndingServices is EndingTokens for services.
 	EndingServices(q EndQuery) ([]ServiceAccount, error)
+	// EarliestNotice reads the earliest end of which a notice of a kind is recorded. ErrNotFound.
+	EarliestNotice(kind NoticeKind) (time.Time, error)
 	// IdleCheck reads the check of a token. ErrNotFound.
 	IdleCheck(id ID) (IdleCheck, error)
 	// DueIdleChecks lists checks that are due, the longest due first.
@@ -65,6 +67,9 @@ type NoticeWriter interface {
 type NoticeKeeper interface {
 	// PutNoticeMark writes a mark.
 	PutNoticeMark(m NoticeMark) error
+	// ForgetNotices removes up to limit records of notices of ends before an instant, the earliest first, and returns how
+	// many it removed.
+	ForgetNotices(kind NoticeKind, before time.Time, limit int) (int, error)
 	// BeginIdleChecks makes a check, due at once, of each token that was issued after from and up to upTo and is neither
 	// revoked nor expired at now, in the order of their issue; an existing check becomes due. It goes through limit tokens
 	// at most, and returns the last, and how many it went through. Of those issued at from only ids after afterID count.

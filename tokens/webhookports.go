@@ -22,6 +22,8 @@ type WebhookReader interface {
 	WebhookDelivery(webhook ID, id DeliveryID) (WebhookDelivery, error)
 	// WebhookDeliveries lists deliveries by the query, newest event first.
 	WebhookDeliveries(q WebhookDeliveryQuery) ([]WebhookDelivery, error)
+	// FailingDelivery reads the pending delivery of a webhook that was tried in vain, and is tried again first. ErrNotFound.
+	FailingDelivery(webhook ID) (WebhookDelivery, error)
 	// HoldsWebhook reports whether nobody else has taken a lease since.
 	HoldsWebhook(l WebhookLease) (bool, error)
 }

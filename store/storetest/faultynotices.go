@@ -22,12 +22,20 @@ func (t *faultyRead) IdleCheck(id tokens.ID) (tokens.IdleCheck, error) {
 	return read(t, "IdleCheck", func() (tokens.IdleCheck, error) { return t.r.IdleCheck(id) })
 }
 
+func (t *faultyRead) EarliestNotice(kind tokens.NoticeKind) (time.Time, error) {
+	return read(t, "EarliestNotice", func() (time.Time, error) { return t.r.EarliestNotice(kind) })
+}
+
 func (t *faultyRead) DueIdleChecks(now time.Time, limit int) ([]tokens.IdleCheck, error) {
 	return read(t, "DueIdleChecks", func() ([]tokens.IdleCheck, error) { return t.r.DueIdleChecks(now, limit) })
 }
 
 func (t *faultyTx) PutNotice(kind tokens.NoticeKind, id tokens.ID, end time.Time, before time.Duration) error {
 	return t.write("PutNotice", func() error { return t.w.PutNotice(kind, id, end, before) })
+}
+
+func (t *faultyTx) ForgetNotices(kind tokens.NoticeKind, before time.Time, limit int) (int, error) {
+	return read(&t.faultyRead, "ForgetNotices", func() (int, error) { return t.w.ForgetNotices(kind, before, limit) })
 }
 
 func (t *faultyTx) PutNoticeMark(m tokens.NoticeMark) error {

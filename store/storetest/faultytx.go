@@ -377,6 +377,10 @@ func (t *faultyRead) WebhookDeliveries(q tokens.WebhookDeliveryQuery) ([]tokens.
 	return read(t, "WebhookDeliveries", func() ([]tokens.WebhookDelivery, error) { return t.r.WebhookDeliveries(q) })
 }
 
+func (t *faultyRead) FailingDelivery(webhook tokens.ID) (tokens.WebhookDelivery, error) {
+	return read(t, "FailingDelivery", func() (tokens.WebhookDelivery, error) { return t.r.FailingDelivery(webhook) })
+}
+
 func (t *faultyTx) InsertWebhook(w tokens.Webhook) error {
 	return t.write("InsertWebhook", func() error { return t.w.InsertWebhook(w) })
 }

@@ -242,6 +242,9 @@ func (p *Pages) details(q *frame.Request, t tokens.Token) []detail {
 	if at := t.IdleTime(); !at.IsZero() {
 		add("idle", detail{Moment: q.Moment(at)})
 	}
+	if paused := t.PausedScopes(q.Now); len(paused) > 0 {
+		out = append(out, detail{Name: q.Text("admin.token.paused"), Items: paused})
+	}
 	if len(t.Audiences) > 0 {
 		add("audiences", detail{Items: t.Audiences})
 	}

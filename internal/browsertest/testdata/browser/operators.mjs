@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 
 import { at, main, signIn } from './lib.mjs';
 
-const all = ['Users', 'Tokens', 'Events', 'Services', 'Audiences', 'Features', 'Keys', 'Health'];
+const all = ['Users', 'Tokens', 'Events', 'Services', 'Webhooks', 'Audiences', 'Features', 'Keys', 'Health'];
 const kinds = {
   admins: all,
   support: ['Users', 'Tokens', 'Health'],

@@ -154,4 +154,27 @@ async function* catalogues(page) {
   yield 'admin-features-refused';
 }
 
-export const pages = { empty, list, form, one, sessions, people, catalogues };
+async function* hooks(page) {
+  await call('POST', '/v1/webhooks', { webhook_id: 'matrix-hook', url: `https://hooks.example.com/${'a-long-path'.repeat(12)}`, users: ['matrix'], labels: { team: 'build' }, enabled: false });
+  await operator(page, 'admins');
+  await page.goto(at('/admin/webhooks/matrix-hook'));
+  await page.getByRole('button', { name: 'Enable', exact: true }).click();
+  await page.getByRole('button', { name: 'Send a test' }).click();
+  await page.getByRole('cell', { name: 'Send again' }).first().waitFor();
+  await page.getByRole('button', { name: 'Rotate secret' }).click();
+  await page.getByTestId('secret').waitFor();
+  yield 'admin-webhook-secret';
+  await page.goto(at('/admin/webhooks/new'));
+  await page.getByLabel('Id', { exact: true }).fill('with spaces');
+  await page.getByLabel('Address').fill('nowhere');
+  await page.getByRole('button', { name: 'Create webhook' }).click();
+  await page.getByRole('alert').first().waitFor();
+  yield 'admin-webhooks-refused';
+  for (const path of ['webhooks', 'webhooks/matrix-hook']) {
+    await page.goto(at(`/admin/${path}`));
+    await page.getByRole('heading', { level: 1 }).waitFor();
+    yield `admin-${path.replace(/[^a-z]+/g, '-')}`;
+  }
+}
+
+export const pages = { empty, list, form, one, sessions, people, catalogues, hooks };
