@@ -31,7 +31,8 @@ var (
 
 // references are what the compiler has to be told of.
 var references = []string{
-	"packs/Microsoft.NETCore.App.Ref/3.1.0/ref/netcoreapp3.1", "packs/Microsoft.AspNetCore.App.Ref/3.1.2/ref/netcoreapp3.1",
+	"packs/Microsoft.NETCore.App.Ref/3.1.0/ref/netcoreapp3.1",
+	"packs/Microsoft.AspNetCore.App.Ref/3.1.2/ref/netcoreapp3.1",
 }
 
 // runtime says which frameworks a program needs.
@@ -42,7 +43,8 @@ const runtime = `{"runtimeOptions": {"frameworks": [
 func compile(t *testing.T, source, dir string) {
 	t.Helper()
 	args := []string{
-		filepath.Join(sdk, "sdk/3.1.102/Roslyn/bincore/csc.dll"), "-nologo", "-langversion:8.0", "-nullable:enable", "-warnaserror",
+		filepath.Join(sdk, "sdk/3.1.102/Roslyn/bincore/csc.dll"),
+		"-nologo", "-langversion:8.0", "-nullable:enable", "-warnaserror",
 		"-out:" + filepath.Join(dir, "app.dll"), source,
 	}
 	for _, name := range []string{"Patd.dll", "Patd.AspNetCore.dll"} {
