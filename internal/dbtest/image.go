@@ -20,10 +20,10 @@ type imageFile struct {
 	content []byte
 }
 
-// fresh is the image of this process, once its first server was made.
+// fresh are the images of this process by the directory of the programs, once the first server of each was made.
 var fresh struct {
 	sync.Mutex
-	image *image
+	images map[string]*image
 }
 
 // readImage reads a directory.

@@ -19,7 +19,12 @@ import (
 // Postgres starts a PostgreSQL server, which ends with the test. Settings, such as "fsync=on", are put after its own.
 func Postgres(tb testing.TB, settings ...string) *Server {
 	tb.Helper()
-	// The newest of those installed, where several are.
+	return PostgresOf(tb, postgresPrograms(tb), settings...)
+}
+
+// postgresPrograms is the directory of the newest PostgreSQL's programs, of those that the system's packages installed.
+func postgresPrograms(tb testing.TB) string {
+	tb.Helper()
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.SortFunc(found, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(b, a)) })
 	if path, err := exec.LookPath("initdb"); err == nil {
@@ -28,8 +33,19 @@ func Postgres(tb testing.TB, settings ...string) *Server {
 	if len(found) == 0 {
 		proctest.Missing(tb, "PostgreSQL")
 	}
-	bin := found[0]
-	s := newServer(tb, "postgres")
+	return found[0]
+}
+
+// PostgresOf is [Postgres] with the programs of a directory.
+func PostgresOf(tb testing.TB, bin string, settings ...string) *Server {
+	tb.Helper()
+	return postgres(tb, bin, "", settings...)
+}
+
+// postgres starts a server whose files are below a directory; empty: the usual one for temporary files.
+func postgres(tb testing.TB, bin, in string, settings ...string) *Server {
+	tb.Helper()
+	s := newServerIn(tb, in, "postgres")
 	s.User, s.Database = "patd_test", "postgres"
 	data := filepath.Join(s.dir, "data")
 	s.prepare(tb, bin, data)
@@ -51,9 +67,9 @@ func (s *Server) prepare(tb testing.TB, bin, data string) {
 	tb.Helper()
 	fresh.Lock()
 	defer fresh.Unlock()
-	if fresh.image != nil {
-		s.Password = fresh.image.password
-		if err := fresh.image.write(data, s.account); err != nil {
+	if img := fresh.images[bin]; img != nil {
+		s.Password = img.password
+		if err := img.write(data, s.account); err != nil {
 			tb.Fatalf("write the database's directory: %v", err)
 		}
 		return
@@ -72,7 +88,10 @@ func (s *Server) prepare(tb testing.TB, bin, data string) {
 	if err != nil {
 		tb.Fatalf("read the database's directory: %v", err)
 	}
-	fresh.image = img
+	if fresh.images == nil {
+		fresh.images = map[string]*image{}
+	}
+	fresh.images[bin] = img
 }
 
 // PostgresURL is the URL of the server with a password, which may be empty.

@@ -137,12 +137,18 @@ func (s *Server) log() string {
 // newServer makes a server with a directory, a port and a password of its own.
 func newServer(tb testing.TB, runAs string) *Server {
 	tb.Helper()
+	return newServerIn(tb, "", runAs)
+}
+
+// newServerIn is newServer with the directory below another; empty: the usual one for temporary files.
+func newServerIn(tb testing.TB, in, runAs string) *Server {
+	tb.Helper()
 	a, err := unprivileged(runAs)
 	if err != nil {
 		proctest.Missing(tb, "an account to run a database as ("+err.Error()+")")
 	}
 	// Not tb.TempDir: only its owner can enter that, and a database refuses to run as root.
-	dir, err := os.MkdirTemp("", "dbtest")
+	dir, err := os.MkdirTemp(in, "dbtest")
 	if err != nil {
 		tb.Fatalf("make a directory for the database: %v", err)
 	}

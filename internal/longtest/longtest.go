@@ -1,6 +1,7 @@
 // Package longtest decides how much a test of chance or of many cases does. go test ./... is a loop for developers and
 // ends within minutes; .ci/run sets LONG_TESTS in its stages, so that everything is done once. LONG_TESTS is 1 for all
-// packages, or the names of some, separated by spaces, or alone for what measures times.
+// packages, or the names of some, separated by spaces, or alone for what measures times, or drills for what make drills
+// runs.
 package longtest
 
 import (
@@ -35,6 +36,14 @@ func Alone(tb testing.TB) {
 	tb.Helper()
 	if os.Getenv("LONG_TESTS") != "alone" || Race {
 		tb.Skip("LONG_TESTS=alone runs it, without the race detector")
+	}
+}
+
+// Drill skips what practises a bad day for minutes, unless make drills runs it, with LONG_TESTS=drills.
+func Drill(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv("LONG_TESTS") != "drills" {
+		tb.Skip("make drills runs it")
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,41 +35,16 @@ func TestChaosLosesNoAnsweredChange(t *testing.T) {
 	t.Parallel()
 	c := newClusterBehind(t, dbtest.Postgres(t), "patd", 3)
 	x := &chaos{cluster: c}
-	var n counts
-	ledgers := make([]*ledger, 6)
-	ctx, stop := context.WithCancel(t.Context())
-	var clients sync.WaitGroup
-	for i := range ledgers {
-		ledgers[i] = &ledger{client: i, features: map[string]string{}, counts: &n}
-		clients.Go(func() {
-			if err := ledgers[i].work(ctx, c); err != nil && ctx.Err() == nil {
-				t.Errorf("client %d: %v", i, err)
-			}
-		})
-	}
+	s := startShift(t, c, 6)
 	x.rage(t, lasting(t, "PATD_CHAOS", chaosFor))
-	stop()
-	clients.Wait()
-	tokens := 0
-	for _, l := range ledgers {
-		tokens += len(l.entries)
-	}
-	t.Logf("%s; %d tokens; %s", x, tokens, &n)
+	tokens := s.end()
+	t.Logf("%s; %d tokens; %s", x, tokens, &s.counts)
 	x.settle(t)
-	for _, l := range ledgers {
-		l.verifyUsers(t, c.replicas[0])
-		for _, r := range c.replicas {
-			l.verify(t, r)
-		}
-	}
-	wholeChanges(t, c)
-	if got := c.run("check", "--hash-key-file", c.key); !strings.HasPrefix(got, "ok: ") {
-		t.Errorf("check: %s", got)
-	}
+	s.verify(t)
 	for _, r := range c.replicas {
 		r.stop()
 	}
-	if n.answered.Load() < 30 || x.replicaKills.Load() < 2 || x.databaseKills.Load() < 1 {
+	if s.answered.Load() < 30 || x.replicaKills.Load() < 2 || x.databaseKills.Load() < 1 {
 		t.Error("too little happened: the test proves nothing")
 	}
 }

@@ -12,9 +12,13 @@ import (
 
 // load is mixed work of several clients, who go to any replica as through a load balancer, until it is ended.
 type load struct {
-	calls atomic.Int64
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	calls   atomic.Int64
+	stop    context.CancelFunc
+	done    sync.WaitGroup
+	balance func(call func(*api) error) error
+
+	mu    sync.Mutex
+	ended []token // their lives are over
 }
 
 // pace is the pause between two calls of a client: what is asked for is work in the replicas' way, not as much as they bear.
@@ -26,12 +30,18 @@ var loads atomic.Int64
 // startLoad starts clients with users of their own. No call of theirs may fail.
 func startLoad(t *testing.T, c *cluster, clients int) *load {
 	t.Helper()
+	return startLoadOver(t, clients, func(call func(*api) error) error { return call(c.replicas[rand.IntN(len(c.replicas))].now()) })
+}
+
+// startLoadOver is startLoad with a balancer, which has each call made at a replica.
+func startLoadOver(t *testing.T, clients int, balance func(call func(*api) error) error) *load {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	l, serial := &load{stop: stop}, loads.Add(1)
+	l, serial := &load{stop: stop, balance: balance}, loads.Add(1)
 	for n := range clients {
 		l.done.Go(func() {
 			user := fmt.Sprintf("load-%d-%d", serial, n)
-			if err := l.work(ctx, c, user); err != nil && ctx.Err() == nil {
+			if err := l.work(ctx, user); err != nil && ctx.Err() == nil {
 				t.Errorf("a client of the load: %v", err)
 			}
 		})
@@ -46,16 +56,19 @@ func (l *load) end() int64 {
 	return l.calls.Load()
 }
 
-func (l *load) work(ctx context.Context, c *cluster, user string) error {
+func (l *load) work(ctx context.Context, user string) error {
 	pause := time.NewTicker(pace)
 	defer pause.Stop()
-	anywhere := func() *api {
+	anywhere := func(what string, call func(*api) error) error {
 		l.calls.Add(1)
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
 		}
-		return c.replicas[rand.IntN(len(c.replicas))].now()
+		if err := l.balance(call); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
 	}
 	for n := 0; ctx.Err() == nil; n++ {
 		if err := l.round(ctx, anywhere, user, n); err != nil {
@@ -66,33 +79,31 @@ func (l *load) work(ctx context.Context, c *cluster, user string) error {
 }
 
 // round is the life of one token: every kind of change, and introspections between them.
-func (l *load) round(ctx context.Context, anywhere func() *api, user string, n int) error {
-	if err := anywhere().hold(ctx, user, "a", fmt.Sprintf("feature-%d", n)); err != nil {
-		return fmt.Errorf("set features: %w", err)
-	}
-	tok, _, err := anywhere().mint(ctx, user, fmt.Sprint(n), fmt.Sprintf("%s, token %d", user, n))
-	if err != nil {
-		return fmt.Errorf("mint: %w", err)
-	}
-	for range 4 {
-		if _, err := anywhere().decide(ctx, tok.secret); err != nil {
-			return fmt.Errorf("introspect: %w", err)
+func (l *load) round(ctx context.Context, anywhere func(string, func(*api) error) error, user string, n int) (err error) {
+	do := func(what string, call func(*api) error) {
+		if err == nil {
+			err = anywhere(what, call)
 		}
 	}
-	if tok.secret, err = anywhere().rotate(ctx, tok); err != nil {
-		return fmt.Errorf("rotate: %w", err)
+	var tok token
+	introspect := func(a *api) error { _, err := a.decide(ctx, tok.secret); return err }
+	do("set features", func(a *api) error { return a.hold(ctx, user, "a", fmt.Sprintf("feature-%d", n)) })
+	do("mint", func(a *api) (err error) {
+		tok, _, err = a.mint(ctx, user, fmt.Sprint(n), fmt.Sprintf("%s, token %d", user, n))
+		return err
+	})
+	for range 4 {
+		do("introspect", introspect)
 	}
-	if err := anywhere().suspend(ctx, user); err != nil {
-		return fmt.Errorf("suspend: %w", err)
+	do("rotate", func(a *api) (err error) { tok.secret, err = a.rotate(ctx, tok); return err })
+	do("suspend", func(a *api) error { return a.suspend(ctx, user) })
+	do("resume", func(a *api) error { return a.resume(ctx, user) })
+	do("introspect", introspect)
+	do("revoke", func(a *api) error { return a.revoke(ctx, tok) })
+	if err == nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.ended = append(l.ended, tok)
 	}
-	if err := anywhere().resume(ctx, user); err != nil {
-		return fmt.Errorf("resume: %w", err)
-	}
-	if _, err := anywhere().decide(ctx, tok.secret); err != nil {
-		return fmt.Errorf("introspect: %w", err)
-	}
-	if err := anywhere().revoke(ctx, tok); err != nil {
-		return fmt.Errorf("revoke: %w", err)
-	}
-	return nil
+	return err
 }

@@ -281,6 +281,7 @@ func (f *Feed) begin(ctx context.Context) error {
 	back := f.began && r.last().Seq < f.position().Seq
 	if f.began {
 		f.sequence.beginHistory(r.last().Seq)
+		f.reportLost(ctx, &r)
 	}
 	f.deliver(nil, true, r.last().Seq)
 	f.began = true
