@@ -105,7 +105,7 @@ func TestThePythonLibraryConforms(t *testing.T) {
 		t.Run(verifier, func(t *testing.T) {
 			t.Parallel()
 			// On a busy machine, what must come gets more time.
-			out, err := run("../..", []string{"PYTHONPATH=" + source}, runner, "-patd", binary, "-strict", "-lanes", "2",
+			out, err := run("../..", []string{"PYTHONPATH=" + source}, runner, "-patd", binary, "-strict", "-lanes", "6",
 				"-slack", "4", "-again", "2", "--", interpreter(), driver, verifier)
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)

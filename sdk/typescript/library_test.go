@@ -87,7 +87,7 @@ func TestTheTypeScriptLibraryConforms(t *testing.T) {
 	driver, err := filepath.Abs("conformance/driver.mjs")
 	must(t, err)
 	// On a busy machine, what must come gets more time.
-	out, err := run("../..", nil, runner, "-patd", binary, "-strict", "-lanes", "2", "-slack", "4", "-again", "2",
+	out, err := run("../..", nil, runner, "-patd", binary, "-strict", "-lanes", "6", "-slack", "4", "-again", "2",
 		"--", "node", driver)
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
