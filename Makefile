@@ -8,8 +8,8 @@ tool := go tool -modfile=tools.mod
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
 
-release: ## dist/: image, packages, chart, and what proves them; ARCH=amd64 for one architecture
-	go run -C deploy/release . -out "$(CURDIR)/dist" -arch $(or $(ARCH),amd64$(comma)arm64)
+release: ## dist/: image, packages, chart, jars, and what proves them; ARCH=amd64 for one architecture, JAVA=false: no jars
+	go run -C deploy/release . -out "$(CURDIR)/dist" -arch $(or $(ARCH),amd64$(comma)arm64) -java=$(or $(JAVA),true)
 
 test-release: ## the image, the packages, the chart and the compose files, as in CI
 	go test -C deploy/release ./...

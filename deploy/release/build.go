@@ -23,6 +23,7 @@ import (
 type release struct {
 	root, work string
 	arches     []string
+	jars       bool              // of the library for Java
 	binaries   map[string]string // by architecture
 	share      map[string][]byte // /usr/share: pages of the manual, completions
 

@@ -1,10 +1,10 @@
 // Release builds what operators install out of the source of patd: the image, Debian and RPM packages, archives and the
-// chart, with their bills of materials, their provenance and their checksums. It is a module of its own, so that what it
-// needs does not stand in patd's go.mod.
+// chart, with their bills of materials, their provenance and their checksums, and the jars of the library for Java. It is
+// a module of its own, so that what it needs does not stand in patd's go.mod.
 //
 //	go run -C deploy/release . -out dist
 //
-// The version is what the Go tool makes of the tag. The same commit and Go make the same bytes: times are those of the
+// The version is what the Go tool makes of the tag. The same commit, Go and JDK make the same bytes: times are those of the
 // commit, or SOURCE_DATE_EPOCH, and nothing of the machine enters.
 package main
 
@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	root := f.String("root", "../..", "the `directory` of the source")
 	out := f.String("out", "../../dist", "the `directory` to write to; files of an earlier release are replaced")
 	arches := f.String("arch", "amd64,arm64", "architectures, comma-separated")
+	jars := f.Bool("java", true, "build the jars of the library for Java too, which needs Maven and a JDK")
 	changed := f.Bool("changed", false, "build from a tree with changes that are not committed; its version says so")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -46,6 +47,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 		return err
 	}
 	defer r.close()
+	r.jars = *jars
 	if err := r.refuse(*changed); err != nil {
 		return err
 	}
@@ -86,6 +88,11 @@ func (r *release) all(ctx context.Context, out string) error {
 	}
 	if err := r.chart(made); err != nil {
 		return err
+	}
+	if r.jars {
+		if err := r.java(ctx, made); err != nil {
+			return err
+		}
 	}
 	if err := r.provenance(ctx, made); err != nil {
 		return err

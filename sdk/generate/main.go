@@ -1,5 +1,5 @@
-// Generate writes the types and operations of the management clients for Java and C# out of the OpenAPI document of
-// patd. The well-known generators make clients that need a JSON library and a hundred runtime files; these have neither.
+// Generate writes the types and operations of the management client for Java out of the OpenAPI document of patd. The
+// well-known generators make clients that need a JSON library and more; the core of the library has no dependencies.
 //
 //	go run ./sdk/generate
 package main

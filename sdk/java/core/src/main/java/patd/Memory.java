@@ -168,6 +168,11 @@ final class Memory {
         });
     }
 
+    /** Returns how many tokens and users have answers in memory. */
+    synchronized int owners() {
+        return byToken.size() + byUser.size();
+    }
+
     private void forget() {
         epoch++;
         for (Map<String, Entry.Owner> by : List.of(byToken, byUser)) {

@@ -62,6 +62,9 @@ public final class Transport {
 
     /** Posts a JSON body and returns that of the response, whose status must be 200. */
     CompletableFuture<Object> post(String path, Object body, Duration timeout) {
+        if (closed) {
+            return CompletableFuture.failedFuture(FaultException.closed());
+        }
         byte[] text = Json.write(body).getBytes(StandardCharsets.UTF_8);
         CompletableFuture<HttpResponse<byte[]>> out = new CompletableFuture<>();
         open.add(out);

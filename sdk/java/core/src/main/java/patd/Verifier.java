@@ -12,7 +12,9 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.SynchronousQueue;
 import java.util.concurrent.ThreadFactory;
+import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
@@ -85,7 +87,9 @@ public final class Verifier implements Checker, AutoCloseable {
         maxAge = b.maxAge.toNanos();
         timeout = b.timeout;
         wall = b.wall;
-        executor = Executors.newCachedThreadPool(threads);
+        // What is handed to it after close is dropped: there is nobody left to wait for it.
+        executor = new ThreadPoolExecutor(0, Integer.MAX_VALUE, 1, TimeUnit.MINUTES, new SynchronousQueue<>(), threads,
+                new ThreadPoolExecutor.DiscardPolicy());
         transport = new Transport(b.url, b.token, b.allowPlainHttp, b.timeout, executor);
         memory = new Memory(b.maxEntries, b.maxBytes - b.maxBytes / USES_SHARE);
         uses = new Uses(transport, (int) Math.max(1, Math.min(b.maxEntries, b.maxBytes / USES_SHARE / USE_BYTES)));

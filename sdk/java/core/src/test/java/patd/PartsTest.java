@@ -151,6 +151,38 @@ class PartsTest {
         assertTrue(changes.floor() > 30_000, "the first generation was dropped: " + changes.floor());
     }
 
+    /** Nothing is left of a million different tokens, users and changes but what the bounds allow. */
+    @Test
+    void aMillionDifferentTokensLeaveNothing() {
+        Memory memory = new Memory(1000, 64 << 20);
+        Keys keys = new Keys();
+        memory.apply(new Memory.News(1, true, List.of(), List.of()));
+        int kept = 0;
+        for (int i = 2; i < 1_000_000; i++) {
+            String name = "token-" + i;
+            Entry e;
+            if (i % 2 == 0) {
+                e = new Entry(Decision.NOT_FOUND, null, null);
+            } else {
+                e = new Entry(new Token(name, "user-" + i, "", List.of(), List.of(), List.of(), List.of(), List.of(),
+                        Map.of(), null, null, null, null, false));
+            }
+            e.until = Long.MAX_VALUE;
+            e.key = keys.of(name, "reports");
+            memory.keep(e, memory.epoch(), i);
+            memory.known(Clock.mono(), 0);
+            if (memory.recall(e.key, Clock.mono(), 0) == e) {
+                kept++;
+            }
+            if (i % 7 == 0) {
+                memory.apply(new Memory.News(i + 1, false, List.of(name), List.of("user-" + i)));
+            }
+        }
+        assertTrue(kept > 0);
+        assertTrue(memory.answers.size() <= 875 && memory.refusals.size() <= 125, "more than the bounds allow");
+        assertTrue(memory.owners() <= 2 * 875, memory.owners() + " owners");
+    }
+
     @Test
     void aTokenOfChanceIsPlausible() {
         for (int i = 0; i < 1000; i++) {
