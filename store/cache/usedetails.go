@@ -124,11 +124,11 @@ func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, lastUs
 	}
 	names := d.names.all()
 	same := known != 0 && names[known] == of.Service
-	if same && string(r[tokenUseIP:tokenSource]) == string(u.IP[:]) {
+	last := r.use()
+	if same && last.IPSize == u.IPSize && last.IP == u.IP { // without the size 1.2.3.4 is 102:304::
 		return w
 	}
 	if known != 0 {
-		last := r.use()
 		hash := sourceHash(known, &last)
 		if handed := w >> sourceHanded & 0xff; handed < sourceMost && hash != uint16(w>>sourceHash1) && hash != uint16(w>>sourceHash2) {
 			d.keep(of.ID, usage.Detail{Sources: []usage.Source{{IP: last.Addr(), Service: names[known], Micros: last.Micros}}})
@@ -142,7 +142,7 @@ func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, lastUs
 }
 
 func sourceHash(service uint16, u *usage.Use) uint16 {
-	h := binary.LittleEndian.Uint64(u.IP[:]) ^ binary.LittleEndian.Uint64(u.IP[8:])*0x9e3779b97f4a7c15 ^ uint64(service)<<32
+	h := binary.LittleEndian.Uint64(u.IP[:]) ^ binary.LittleEndian.Uint64(u.IP[8:])*0x9e3779b97f4a7c15 ^ uint64(service)<<32 ^ uint64(u.IPSize)<<48
 	return uint16(h*0x9e3779b97f4a7c15>>48) | 1
 }
 

@@ -2,7 +2,10 @@ package cache
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
+	"testing"
+	"time"
 
 	"patd/store/cache/internal/reclog"
 	"patd/store/usage"
@@ -129,4 +132,32 @@ func (m *usesModel) detailsWrong() string {
 		return "it does not know how many details wait"
 	}
 	return ""
+}
+
+// TestAddressesOfTheSameBytesAreDifferentSources: an address of version 4 is not one of version 6 that begins with the same
+// bytes, and neither is one that is not known that of zeros.
+func TestAddressesOfTheSameBytesAreDifferentSources(t *testing.T) {
+	t.Parallel()
+	for _, pair := range [][2]string{{"1.2.3.4", "102:304::"}, {"0.0.0.0", "::"}, {"", "0.0.0.0"}, {"", "::"}} {
+		var got usage.Detail
+		var s shard
+		names := &serviceNames{}
+		s.init(4<<10, func(tokens.ID, usage.Use) {}, func(_ tokens.ID, d usage.Detail) { got.Add(d) }, names)
+		c := tokens.Credential{Token: tokens.Token{ID: 1, Name: "n", Scopes: []string{"a"}}, Secrets: make([]tokens.StoredSecret, 1)}
+		r, _ := packToken(&c, func(string) (uint16, bool) { return 0, true })
+		s.mu.Lock()
+		s.put(r)
+		s.mu.Unlock()
+		for i, text := range pair {
+			ip, _ := netip.ParseAddr(text) // "" is not known
+			u := tokens.Usage{ID: 1, Service: "gateway", Use: tokens.Use{Time: time.Unix(int64(1e9+i), 0), IP: ip}}
+			if !s.note(1, usage.Of(u.Use), &u) {
+				t.Fatal("the use was not noted")
+			}
+		}
+		s.takeDetails(1, &got)
+		if len(got.Sources) != 2 || got.Sources[0].IP == got.Sources[1].IP {
+			t.Errorf("%q and %q are the sources %v", pair[0], pair[1], got.Sources)
+		}
+	}
 }
