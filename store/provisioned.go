@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 
@@ -78,12 +77,18 @@ func (r *provisionedRow) record() tokens.Provisioned {
 
 // Provisioned implements tokens.ProvisionedReader.
 func (t *readTx) Provisioned(id string) (tokens.Provisioned, error) {
-	var r provisionedRow
-	if err := t.one("read a provisioned user", selectProvisioned, r.dest(), id); err != nil {
+	p, checksum, err := t.provisioned(id)
+	if err != nil {
 		return tokens.Provisioned{}, err
 	}
-	p := r.record()
-	return p, t.store.rows.check(ofProvisioned, p.UserKey, sumProvisioned(nil, p), r.checksum)
+	return p, t.store.rows.check(ofProvisioned, p.UserKey, sumProvisioned(nil, p), checksum)
+}
+
+// provisioned reads a user with the checksum of its row.
+func (t *readTx) provisioned(id string) (p tokens.Provisioned, checksum []byte, err error) {
+	var r provisionedRow
+	err = t.one("read a provisioned user", selectProvisioned, r.dest(), id)
+	return r.record(), r.checksum, err
 }
 
 // ProvisionedUsers implements tokens.ProvisionedReader.
@@ -160,15 +165,16 @@ func (t *tx) UpdateProvisioned(p tokens.Provisioned) error {
 	if taken {
 		return fmt.Errorf("provisioned user: %w", tokens.ErrTaken)
 	}
-	checksum := any(noChecksum())
-	_, err := t.Provisioned(p.ID)
-	switch {
-	case err == nil:
-		if checksum, err = t.store.rows.checksum(sumProvisioned(nil, p)); err != nil {
-			return err
-		}
-	case !errors.Is(err, tokens.ErrRecordInvalid) || !p.Inactive:
+	was, had, err := t.provisioned(p.ID)
+	if err == nil && !p.Inactive {
+		err = t.store.rows.check(ofProvisioned, was.UserKey, sumProvisioned(nil, was), had)
+	}
+	if err != nil {
 		return fmt.Errorf("update a provisioned user: %w", err)
+	}
+	checksum, err := t.store.rows.next(sumProvisioned(nil, was), had, sumProvisioned(nil, p))
+	if err != nil {
+		return err
 	}
 	return t.mustExec(op, fmt.Errorf("provisioned user: %w", tokens.ErrNotFound), updateProvisioned, p.UserKey,
 		p.UserName, name, db.NullText(p.ExternalID), db.NullText(p.DisplayName), db.Flag(p.Inactive),

@@ -144,6 +144,19 @@ func (g *rowGuard) checksum(row []byte) (any, error) {
 	}
 }
 
+// next returns the checksum of a row that is about to be changed, as checksum does. One that is refused stays so: where it
+// had none, as after a change by a server of the version before, it gets none until the operator seals the rows.
+func (g *rowGuard) next(was, had, row []byte) (any, error) {
+	switch {
+	case g.compare(was, had) == nil:
+		return g.checksum(row)
+	case len(had) == 0:
+		return nil, nil
+	default:
+		return noChecksum(), nil
+	}
+}
+
 // noChecksum is the checksum of no row: it takes the place of a wrong one, so that the row stays refused.
 func noChecksum() []byte { return []byte{0} }
 

@@ -143,6 +143,12 @@ func TestAnEditedRecordOfAProviderOnlySuspends(t *testing.T) {
 		if _, err := d.ProvisionedUser(ctx, d.admin, "p2"); err != nil {
 			t.Errorf("another one: %v", err)
 		}
+		if n, err := d.st.FillLaterChecksums(ctx); err != nil || n != 1 {
+			t.Errorf("%d rows got a checksum, %v", n, err)
+		}
+		if _, err := d.ProvisionedUser(ctx, d.admin, "p1"); err != nil {
+			t.Errorf("once the operator has vouched for it: %v", err)
+		}
 	})
 }
 

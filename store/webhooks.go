@@ -191,11 +191,9 @@ func (t *tx) UpdateWebhook(w tokens.Webhook) error {
 	if err != nil {
 		return fmt.Errorf("update a webhook: %w", err)
 	}
-	checksum := any(noChecksum())
-	if t.store.rows.compare(r.sum, r.checksum) == nil {
-		if checksum, err = t.store.rows.checksum(sum); err != nil {
-			return err
-		}
+	checksum, err := t.store.rows.next(r.sum, r.checksum, sum)
+	if err != nil {
+		return err
 	}
 	return t.mustExec("update a webhook", fmt.Errorf("webhook %s: %w", w.ID, tokens.ErrNotFound), updateWebhook,
 		append(append([]any{int64(w.Num)}, args...), checksum)...)
