@@ -56,8 +56,9 @@ type rig struct {
 	delivery string // of the webhook chat; empty: none was made
 	stop     func() error
 
-	mu sync.Mutex
-	at time.Time
+	mu   sync.Mutex
+	at   time.Time
+	step time.Duration // by which each reading moves the clock
 }
 
 const keyLine = "k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
@@ -152,7 +153,21 @@ func (r *rig) serve() {
 func (r *rig) now() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.at
+	at := r.at
+	r.at = at.Add(r.step)
+	return at
+}
+
+// stepping moves the clock by so much with each reading of it, during do.
+func (r *rig) stepping(step time.Duration, do func()) {
+	set := func(to time.Duration) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.step = to
+	}
+	set(step)
+	defer set(0)
+	do()
 }
 
 func (r *rig) wait(d time.Duration) {

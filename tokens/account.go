@@ -80,6 +80,8 @@ type ServiceAccount struct {
 	RotateTime time.Time
 	// PreviousUntil is until when the secret before the last rotation is accepted; zero: there is none.
 	PreviousUntil time.Time
+	// AsOf is the instant of the call that returned the service, as that of a Token.
+	AsOf time.Time `json:"-"`
 }
 
 // accepts reports whether the service is active, and the secret with a serial is its current one or in its grace.

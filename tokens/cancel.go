@@ -53,6 +53,7 @@ func (s *Service) cancelRotation(ctx context.Context, a Actor, user, id string) 
 		if t, err = tx.Token(t.ID); err != nil {
 			return nil, fmt.Errorf("read token %s: %w", id, err)
 		}
+		t.AsOf = now
 		e := a.event(now, ActionTokenCancel)
 		e.User, e.TokenID = t.User, t.ID
 		return []Event{e}, nil

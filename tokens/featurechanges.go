@@ -139,14 +139,15 @@ func (s *Service) recordFeatureChange(ctx context.Context, user string, a featur
 	ctx, cancel := context.WithTimeout(ctx, featureChangeTimeout)
 	defer cancel()
 	var d featureDifference
+	now := s.Now()
 	err = s.store.View(ctx, func(tx ReadTx) error {
-		d, err = a.compare(tx, user, s.Now())
+		d, err = a.compare(tx, user, now)
 		return err
 	})
 	if err != nil || d.none() {
 		return false, err
 	}
-	if now := s.Now(); !d.before.AskTime.IsZero() && now.Before(d.before.AskTime.Add(featureChangeEvery)) {
+	if !d.before.AskTime.IsZero() && now.Before(d.before.AskTime.Add(featureChangeEvery)) {
 		s.featureChanges.put(user, a, now.Add(featureChangeEvery))
 		return false, nil
 	}

@@ -116,6 +116,7 @@ func (s *Service) Inventory(ctx context.Context, a Actor, f Filter, order string
 	if page.More {
 		next = list.next(page.Next.String())
 	}
+	asOf(page.Tokens, q.Now)
 	s.effects(ctx, page.Tokens)
 	return page.Tokens, next, nil
 }

@@ -40,6 +40,11 @@ func (l ledger) carryOn(ctx context.Context, fn func(tx Tx, now time.Time) ([]Ev
 	return l.store.Update(ctx, func(tx Tx) ([]Event, error) { return fn(tx, l.now()) })
 }
 
+// view reads in one transaction, as Store.View does. now is read when the transaction has begun, as that of a change.
+func (s *Service) view(ctx context.Context, fn func(tx ReadTx, now time.Time) error) error {
+	return s.store.View(ctx, func(tx ReadTx) error { return fn(tx, s.Now()) })
+}
+
 // record writes an event that changes nothing, such as a refusal. It does not check the caller's authority.
 func (l ledger) record(ctx context.Context, e Event) error {
 	return l.store.Update(ctx, func(Tx) ([]Event, error) { return []Event{e}, nil })

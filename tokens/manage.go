@@ -18,10 +18,11 @@ func (s *Service) Token(ctx context.Context, a Actor, user, id string) (Token, e
 		return Token{}, err
 	}
 	var t Token
-	err = s.store.View(ctx, func(tx ReadTx) error {
+	err = s.view(ctx, func(tx ReadTx, now time.Time) error {
 		if _, t, err = owned(tx, user, id); err != nil {
 			return err
 		}
+		t.AsOf = now
 		uses, err := usesOf(tx, t)
 		t.Uses = &uses
 		return err
@@ -52,6 +53,7 @@ func ownedActive(ctx context.Context, tx ReadTx, user, id string, now time.Time)
 	if err := expectTag(ctx, t); err != nil {
 		return User{}, Token{}, err
 	}
+	t.AsOf = now
 	return u, t, mustBeActive(t, now)
 }
 
@@ -112,6 +114,7 @@ func (s *Service) Tokens(ctx context.Context, a Actor, f TokenFilter, p Page) ([
 		return nil, "", err
 	}
 	found, next := cut(list, found, limit, func(t Token) string { return t.ID.String() })
+	asOf(found, q.Now)
 	s.effects(ctx, found)
 	return found, next, nil
 }

@@ -43,11 +43,11 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 		return Minted{}, err
 	}
 	var m Minted
-	before, err := s.askAhead(ctx, a, func(tx ReadTx) (u User, done bool, err error) {
-		if m, err = replay(tx, seal, s.Now()); err != nil || m.Replayed {
+	before, err := s.askAhead(ctx, a, func(tx ReadTx, now time.Time) (u User, done bool, err error) {
+		if m, err = replay(tx, seal, now); err != nil || m.Replayed {
 			return User{}, true, err
 		}
-		u, err = s.meet(tx, r.User, s.Now())
+		u, err = s.meet(tx, r.User, now)
 		return u, false, err
 	})
 	if err != nil || m.Replayed {
@@ -59,7 +59,7 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 			return nil, err
 		}
 		t := draft
-		t.IssueTime = now
+		t.IssueTime, t.AsOf = now, now
 		u, err := s.meet(tx, t.User, now)
 		if err != nil {
 			return nil, err
@@ -133,7 +133,7 @@ type answered struct {
 
 // askAhead asks a remote feature source before the transaction, so that the writer never waits for it. look returns the
 // user to ask about. When look reports that the call is done, as for a replay, the source is not asked.
-func (s *Service) askAhead(ctx context.Context, a Actor, look func(ReadTx) (u User, done bool, err error)) (answered, error) {
+func (s *Service) askAhead(ctx context.Context, a Actor, look func(ReadTx, time.Time) (u User, done bool, err error)) (answered, error) {
 	if s.features.Local() {
 		return answered{}, nil
 	}
@@ -141,9 +141,9 @@ func (s *Service) askAhead(ctx context.Context, a Actor, look func(ReadTx) (u Us
 		out  answered
 		done bool
 	)
-	err := s.store.View(ctx, func(tx ReadTx) error {
+	err := s.view(ctx, func(tx ReadTx, now time.Time) error {
 		var err error
-		out.user, done, err = look(tx)
+		out.user, done, err = look(tx, now)
 		return err
 	})
 	if err != nil || done {
@@ -195,6 +195,7 @@ func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
 	if err != nil {
 		return Minted{}, fmt.Errorf("read token %s of a request: %w", r.TokenID, err)
 	}
+	t.AsOf = now
 	m := Minted{Token: t, Replayed: true}
 	if r.Sealed != nil && t.Revocation == nil {
 		m.Secret, err = seal.open(r)

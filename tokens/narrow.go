@@ -131,10 +131,10 @@ func (s *Service) narrow(ctx context.Context, a Actor, r NarrowRequest) (Narrowe
 	}
 	var out Narrowed
 	if r.DryRun {
-		err = s.store.View(ctx, func(tx ReadTx) error {
-			_, t, err := ownedActive(ctx, tx, user, r.TokenID, s.Now())
+		err = s.view(ctx, func(tx ReadTx, now time.Time) error {
+			_, t, err := ownedActive(ctx, tx, user, r.TokenID, now)
 			if err == nil {
-				out, err = r.plan(tx, t, s.Now())
+				out, err = r.plan(tx, t, now)
 			}
 			return err
 		})
@@ -237,12 +237,12 @@ func (s *Service) resumeScopes(ctx context.Context, a Actor, user, id string, sc
 	if err := c.err(); err != nil {
 		return Token{}, err
 	}
-	before, err := s.askAhead(ctx, a, func(tx ReadTx) (User, bool, error) {
-		u, t, err := resumable(ctx, tx, user, id, s.Now())
+	before, err := s.askAhead(ctx, a, func(tx ReadTx, now time.Time) (User, bool, error) {
+		u, t, err := resumable(ctx, tx, user, id, now)
 		if err != nil {
 			return User{}, false, err
 		}
-		back, err := t.toResume(scopes, s.Now())
+		back, err := t.toResume(scopes, now)
 		return u, len(back) == 0, err
 	})
 	if err != nil {

@@ -42,6 +42,7 @@ func (s *Service) revoke(ctx context.Context, a Actor, why ending, read func(Rea
 		if t, err = read(tx, now); err != nil {
 			return nil, err
 		}
+		t.AsOf = now
 		if err := expectTag(ctx, t); err != nil || t.Revocation != nil {
 			return nil, err
 		}
@@ -149,7 +150,7 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	if err != nil {
 		return Self{}, fmt.Errorf("read token %s: %w", a.TokenID, err)
 	}
-	c.Token.LastUsed = Use{Time: now, IP: a.Peer.IP}
+	c.Token.LastUsed, c.Token.AsOf = Use{Time: now, IP: a.Peer.IP}, now
 	s.store.RecordUse(Usage{ID: a.TokenID, Use: c.Token.LastUsed})
 	c.Token.InEffect = effectOf(c.Token.Scopes, h)
 	return Self{Token: c.Token, ExpireTime: p.end()}, nil

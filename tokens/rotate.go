@@ -67,7 +67,7 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 	if err != nil {
 		return Rotated{}, err
 	}
-	return s.rotateOf(ctx, a, r, func(tx ReadTx) (User, Token, error) { return owned(tx, user, r.TokenID) }, user)
+	return s.rotateOf(ctx, a, r, func(tx ReadTx, _ time.Time) (User, Token, error) { return owned(tx, user, r.TokenID) }, user)
 }
 
 // checked fills in the defaults of a request, or returns what is wrong with it.
@@ -91,7 +91,7 @@ func (r RotateRequest) checked() (RotateRequest, time.Duration, error) {
 }
 
 // rotateOf rotates the token that read returns. about is what else the fingerprint of the request covers.
-func (s *Service) rotateOf(ctx context.Context, a Actor, r RotateRequest, read func(ReadTx) (User, Token, error), about string) (Rotated, error) {
+func (s *Service) rotateOf(ctx context.Context, a Actor, r RotateRequest, read func(ReadTx, time.Time) (User, Token, error), about string) (Rotated, error) {
 	r, grace, err := r.checked()
 	if err != nil {
 		return Rotated{}, err
@@ -104,21 +104,21 @@ func (s *Service) rotateOf(ctx context.Context, a Actor, r RotateRequest, read f
 	var out Rotated
 	// A caller who rotates a lost secret must not wait for a feature source: it is asked only for a later expiry, and in
 	// order to drop scopes.
-	before, err := s.askAhead(ctx, a, func(tx ReadTx) (_ User, done bool, err error) {
+	before, err := s.askAhead(ctx, a, func(tx ReadTx, now time.Time) (_ User, done bool, err error) {
 		if r.Lifetime.isZero() && !r.Renew && !r.DropUnheld {
 			return User{}, true, nil
 		}
-		if out, err = replayRotation(tx, seal, s.Now()); err != nil || out.Replayed {
+		if out, err = replayRotation(tx, seal, now); err != nil || out.Replayed {
 			return User{}, true, err
 		}
-		u, t, err := read(tx)
+		u, t, err := read(tx, now)
 		if err != nil {
 			return User{}, false, err
 		}
-		if err := r.mayBegin(u, t, s.Now()); err != nil {
+		if err := r.mayBegin(u, t, now); err != nil {
 			return User{}, false, err
 		}
-		life, err := s.extended(tx, t, r, s.Now())
+		life, err := s.extended(tx, t, r, now)
 		return u, !life.extends && !r.DropUnheld, err
 	})
 	if err != nil || out.Replayed {
@@ -128,7 +128,7 @@ func (s *Service) rotateOf(ctx context.Context, a Actor, r RotateRequest, read f
 		if out, err = replayRotation(tx, seal, now); err != nil || out.Replayed {
 			return nil, err
 		}
-		u, t, err := read(tx)
+		u, t, err := read(tx, now)
 		if err != nil {
 			return nil, err
 		}
@@ -230,7 +230,7 @@ func (s *Service) replace(tx Tx, keys *Keys, t Token, rot Rotation) (Rotated, er
 		return Rotated{}, fmt.Errorf("forget the requests of token %s: %w", t.ID, err)
 	}
 	t.Rotations++
-	t.Rotation = &rot
+	t.Rotation, t.AsOf = &rot, rot.Time
 	return Rotated{Token: t, Secret: text, PreviousUntil: rot.PreviousUntil, Change: rot.Change, Retire: rot.Retire, Dropped: rot.Dropped}, nil
 }
 
@@ -322,6 +322,7 @@ func replayRotation(tx ReadTx, seal *sealer, now time.Time) (Rotated, error) {
 	if err != nil {
 		return Rotated{}, fmt.Errorf("read token %s of a request: %w", r.TokenID, err)
 	}
+	t.AsOf = now
 	out := Rotated{Token: t, Replayed: true}
 	if r.Sealed == nil || t.Revocation != nil {
 		return out, nil

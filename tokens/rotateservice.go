@@ -74,7 +74,7 @@ func (s *Service) rotateService(ctx context.Context, a Actor, r RotateServiceReq
 		if err := tx.ForgetSealed(v.ID); err != nil {
 			return nil, fmt.Errorf("forget the requests of service %s: %w", v.ID, err)
 		}
-		out.Service = v
+		out.Service, out.Service.AsOf = v, now
 		kept := Rotated{Secret: out.Secret, PreviousUntil: out.PreviousUntil}.seal()
 		if err := seal.keep(tx, v.ID, kept, now, s.rand); err != nil {
 			return nil, err
@@ -127,7 +127,9 @@ func replayServiceRotation(tx ReadTx, seal *sealer, now time.Time) (RotatedServi
 		return RotatedService{}, err
 	}
 	out := RotatedService{Replayed: true}
-	if out.Service, err = readService(tx, r.TokenID); err != nil || r.Sealed == nil || out.Service.Revocation != nil {
+	out.Service, err = readService(tx, r.TokenID)
+	out.Service.AsOf = now
+	if err != nil || r.Sealed == nil || out.Service.Revocation != nil {
 		return out, err
 	}
 	kept, err := seal.open(r)

@@ -171,8 +171,8 @@ func TestACanceledRotationLeavesTheTokenAsItWas(t *testing.T) {
 	noError(t, err)
 	for what, now := range map[string]tokens.Token{"answered": got, "stored": h.stored(m)} {
 		now.Rotations, now.Rotation, now.LastUsed = before.Rotations, before.Rotation, before.LastUsed
-		now.EndSetTime = before.EndSetTime                    // the end is the same, and was set again
-		now.InEffect, now.Uses = before.InEffect, before.Uses // it is the user's, not the token's own
+		now.EndSetTime = before.EndSetTime                                           // the end is the same, and was set again
+		now.InEffect, now.Uses, now.AsOf = before.InEffect, before.Uses, before.AsOf // not the token's own
 		if d := cmp.Diff(before, now, cmpopts.EquateComparable(netip.Addr{})); d != "" {
 			t.Errorf("%s: the token is not what it was:\n%s", what, d)
 		}

@@ -56,12 +56,12 @@ func (s *Service) rotateSelf(ctx context.Context, a Actor, r RotateSelfRequest) 
 		User: a.User, TokenID: a.TokenID.String(), Grace: r.Grace, Retire: r.Retire, Renew: r.Renew,
 		IdempotencyKey: r.IdempotencyKey, self: true,
 	}
-	return s.rotateOf(ctx, a, rotate, func(tx ReadTx) (User, Token, error) {
+	return s.rotateOf(ctx, a, rotate, func(tx ReadTx, now time.Time) (User, Token, error) {
 		c, err := tx.Credential(a.TokenID)
 		if err != nil {
 			return User{}, Token{}, fmt.Errorf("read token %s: %w", a.TokenID, err)
 		}
-		p := presentedBy(c, a.Serial, s.Now())
+		p := presentedBy(c, a.Serial, now)
 		if d := p.decidedFrom(a.Peer); d != Allow {
 			return User{}, Token{}, s.ended(&p, d).public(CodeUnauthenticated)
 		}

@@ -39,7 +39,7 @@ func (s *Service) createService(ctx context.Context, a Actor, r ServiceRequest) 
 		if m, err = replayService(tx, seal, now); err != nil || m.Replayed {
 			return nil, err
 		}
-		v.IssueTime = now
+		v.IssueTime, v.AsOf = now, now
 		if v.ExpireTime, err = policy.Expiry(Lifetime{TTL: r.TTL}, now); err != nil {
 			return nil, err
 		}
@@ -98,6 +98,7 @@ func replayService(tx ReadTx, seal *sealer, now time.Time) (MintedService, error
 	if err != nil {
 		return MintedService{}, err
 	}
+	v.AsOf = now
 	m := MintedService{Service: v, Replayed: true}
 	if r.Sealed != nil && m.Service.Revocation == nil {
 		m.Secret, err = seal.open(r)
@@ -139,8 +140,11 @@ func (s *Service) Services(ctx context.Context, a Actor, p Page) ([]ServiceAccou
 		}
 	}
 	var found []ServiceAccount
-	err = s.store.View(ctx, func(tx ReadTx) error {
+	err = s.view(ctx, func(tx ReadTx, now time.Time) error {
 		found, err = tx.Services(before, limit+1)
+		for i := range found {
+			found[i].AsOf = now
+		}
 		return err
 	})
 	if err != nil {
@@ -174,6 +178,7 @@ func (s *Service) revokeService(ctx context.Context, a Actor, name, reason strin
 	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
 		var err error
 		v, err = tx.Service(name)
+		v.AsOf = now
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return nil, notFound("service")

@@ -57,6 +57,16 @@ type Token struct {
 	Paused []Pause `json:",omitempty"`
 	// Uses says what is known of the uses of the token by scope. Only the method Token of a Service sets it.
 	Uses *ScopeUses `json:"-"`
+	// AsOf is the instant of the call that returned the token: the one time that the caller shows its state by. Only the
+	// methods of a Service set it.
+	AsOf time.Time `json:"-"`
+}
+
+// asOf sets AsOf of tokens.
+func asOf(ts []Token, now time.Time) {
+	for i := range ts {
+		ts[i].AsOf = now
+	}
 }
 
 // Revocation says when, by whom and why a token or service was revoked. It is final.

@@ -30,6 +30,7 @@ type Webhook struct {
 	OldSecret SealedSecret // zero: there is none
 	OldUntil  time.Time
 	Cursor    uint64
+	AsOf      time.Time // the instant of the call that returned the webhook, as that of a Token
 }
 
 // WebhookFilter selects events. What an empty field would select by counts for all. An event without a user or without

@@ -176,7 +176,7 @@ func (s *Service) createWebhook(ctx context.Context, a Actor, r WebhookRequest) 
 		if w.Secret, err = sealWebhookSecret(keys, w.Num, m.Secret, s.rand); err != nil {
 			return nil, err
 		}
-		w.CreateTime, w.UpdateTime = now, now
+		w.CreateTime, w.UpdateTime, w.AsOf = now, now, now
 		if w.Cursor, err = newestEvent(tx); err != nil {
 			return nil, err
 		}
@@ -231,6 +231,7 @@ func replayWebhook(tx ReadTx, seal *sealer, now time.Time) (MintedWebhook, error
 	}
 	m := MintedWebhook{Replayed: true}
 	m.Webhook, err = tx.WebhookByNum(r.TokenID)
+	m.Webhook.AsOf = now
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return MintedWebhook{}, Fail(CodePrecondition, "WEBHOOK_DELETED", "the webhook of this request was deleted since; for another one use a fresh idempotency key")
@@ -249,9 +250,10 @@ func (s *Service) Webhook(ctx context.Context, a Actor, id string) (Webhook, err
 		return Webhook{}, err
 	}
 	var w Webhook
-	err := s.store.View(ctx, func(tx ReadTx) error {
+	err := s.view(ctx, func(tx ReadTx, now time.Time) error {
 		var err error
 		w, err = knownWebhook(tx, id)
+		w.AsOf = now
 		return err
 	})
 	return w, err
@@ -279,8 +281,11 @@ func (s *Service) Webhooks(ctx context.Context, a Actor, p Page) ([]Webhook, str
 		return nil, "", err
 	}
 	var found []Webhook
-	err = s.store.View(ctx, func(tx ReadTx) error {
+	err = s.view(ctx, func(tx ReadTx, now time.Time) error {
 		found, err = tx.Webhooks(after, limit+1)
+		for i := range found {
+			found[i].AsOf = now
+		}
 		return err
 	})
 	if err != nil {
@@ -307,6 +312,7 @@ func (s *Service) changeWebhook(ctx context.Context, a Actor, action Action, id 
 		if err := expectTag(ctx, w); err != nil {
 			return nil, err
 		}
+		w.AsOf = now
 		detail, err := change(tx, &w, now)
 		if errors.Is(err, errUnchanged) {
 			return nil, nil

@@ -36,8 +36,8 @@ func (s *Service) RotateWebhookSecret(ctx context.Context, a Actor, r RotateWebh
 	}
 	var m MintedWebhook
 	if r.IdempotencyKey != "" { // a repetition must not be refused by the precondition that held the first time
-		err = s.store.View(ctx, func(tx ReadTx) error {
-			m, err = replayWebhook(tx, seal, s.Now())
+		err = s.view(ctx, func(tx ReadTx, now time.Time) error {
+			m, err = replayWebhook(tx, seal, now)
 			return err
 		})
 		if err != nil || m.Replayed {

@@ -13,7 +13,8 @@ import (
 )
 
 // toToken writes a token in its state at an instant.
-func toToken(t tokens.Token, now time.Time) *patdv1.Token {
+func toToken(t tokens.Token) *patdv1.Token {
+	now := t.AsOf
 	out := &patdv1.Token{
 		TokenId: t.ID.String(), User: t.User, Name: t.Name, Description: t.Description, Labels: t.Labels,
 		Scopes: t.GrantedScopes(now), PausedScopes: t.PausedScopes(now), Audiences: t.Audiences, AllowedCidrs: wire.ToCIDRs(t.CIDRs),
@@ -67,10 +68,10 @@ func toScopeUse(u tokens.ScopeUse) *patdv1.ScopeUse {
 	return out
 }
 
-func toTokens(ts []tokens.Token, now time.Time) []*patdv1.Token {
+func toTokens(ts []tokens.Token) []*patdv1.Token {
 	out := make([]*patdv1.Token, len(ts))
 	for i, t := range ts {
-		out[i] = toToken(t, now)
+		out[i] = toToken(t)
 	}
 	return out
 }
@@ -143,7 +144,8 @@ func toUser(u tokens.User) *patdv1.User {
 	return &patdv1.User{User: u.ID, State: patdv1.User_State(u.State), CreateTime: wire.ToTime(u.CreateTime), Etag: u.ETag()}
 }
 
-func toService(s tokens.ServiceAccount, now time.Time) *patdv1.Service {
+func toService(s tokens.ServiceAccount) *patdv1.Service {
+	now := s.AsOf
 	out := &patdv1.Service{
 		TokenId: s.ID.String(), Name: s.Name, Permissions: s.Permissions.Names(), Audience: s.Audience,
 		State: patdv1.Service_State(s.Status(now)), IssueTime: wire.ToTime(s.IssueTime), ExpireTime: wire.ToTime(s.ExpireTime),

@@ -30,7 +30,7 @@ func (s inventoryService) SearchTokens(ctx context.Context, r *patdv1.SearchToke
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.SearchTokensResponse{Tokens: toTokens(ts, s.service.Now()), NextPageToken: next}, nil
+	return &patdv1.SearchTokensResponse{Tokens: toTokens(ts), NextPageToken: next}, nil
 }
 
 // BulkRevokeTokens ends the tokens that a filter selects, or says how many these are.

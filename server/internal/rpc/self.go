@@ -27,7 +27,7 @@ func (s selfService) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*pa
 		return nil, err
 	}
 	return &patdv1.GetSelfResponse{
-		Token: toToken(self.Token, s.service.Now()), EffectiveScopes: self.Token.InEffect.Effective,
+		Token: toToken(self.Token), EffectiveScopes: self.Token.InEffect.Effective,
 		SuspendedScopes: self.Token.InEffect.Suspended,
 	}, nil
 }
@@ -38,7 +38,7 @@ func (s selfService) RevokeSelf(ctx context.Context, r *patdv1.RevokeSelfRequest
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.RevokeSelfResponse{Token: toToken(t, s.service.Now())}, nil
+	return &patdv1.RevokeSelfResponse{Token: toToken(t)}, nil
 }
 
 // RotateSelf gives the presented token a new secret.
@@ -68,7 +68,7 @@ func (s selfService) RotateSelf(ctx context.Context, r *patdv1.RotateSelfRequest
 		return nil, err
 	}
 	return &patdv1.RotateSelfResponse{
-		Token: toToken(t.Token, s.service.Now()), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
+		Token: toToken(t.Token), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
 		ExpireTimeChange: patdv1.Rotation_ExpireTimeChange(t.Change), RetirePrevious: patdv1.Rotation_RetirePrevious(t.Retire),
 	}, nil
 }

@@ -36,7 +36,7 @@ func (s accountService) CreateService(ctx context.Context, r *patdv1.CreateServi
 	if err := markReplay(ctx, m.Replayed); err != nil {
 		return nil, err
 	}
-	return &patdv1.CreateServiceResponse{Service: toService(m.Service, s.service.Now()), Secret: m.Secret.Reveal()}, nil
+	return &patdv1.CreateServiceResponse{Service: toService(m.Service), Secret: m.Secret.Reveal()}, nil
 }
 
 // ListServices lists services.
@@ -45,9 +45,9 @@ func (s accountService) ListServices(ctx context.Context, r *patdv1.ListServices
 	if err != nil {
 		return nil, err
 	}
-	out, now := &patdv1.ListServicesResponse{NextPageToken: next}, s.service.Now()
+	out := &patdv1.ListServicesResponse{NextPageToken: next}
 	for _, a := range accounts {
-		out.Services = append(out.Services, toService(a, now))
+		out.Services = append(out.Services, toService(a))
 	}
 	return out, nil
 }
@@ -76,7 +76,7 @@ func (s accountService) RotateService(ctx context.Context, r *patdv1.RotateServi
 		return nil, err
 	}
 	return &patdv1.RotateServiceResponse{
-		Service: toService(m.Service, s.service.Now()), Secret: m.Secret.Reveal(),
+		Service: toService(m.Service), Secret: m.Secret.Reveal(),
 		PreviousSecretExpireTime: wire.ToTime(m.PreviousUntil),
 	}, nil
 }
@@ -87,7 +87,7 @@ func (s accountService) RevokeService(ctx context.Context, r *patdv1.RevokeServi
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.RevokeServiceResponse{Service: toService(a, s.service.Now())}, nil
+	return &patdv1.RevokeServiceResponse{Service: toService(a)}, nil
 }
 
 // auditService serves patd.v1.AuditService.

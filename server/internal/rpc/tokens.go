@@ -52,7 +52,7 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 	if err := markReplay(ctx, m.Replayed); err != nil {
 		return nil, err
 	}
-	return &patdv1.CreateTokenResponse{Token: toToken(m.Token, s.service.Now()), Secret: m.Secret.Reveal()}, nil
+	return &patdv1.CreateTokenResponse{Token: toToken(m.Token), Secret: m.Secret.Reveal()}, nil
 }
 
 // orZero returns the time that at points to; the zero time for nil.
@@ -108,7 +108,7 @@ func (s tokenService) GetToken(ctx context.Context, r *patdv1.GetTokenRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.GetTokenResponse{Token: toToken(t, s.service.Now())}, nil
+	return &patdv1.GetTokenResponse{Token: toToken(t)}, nil
 }
 
 // ListTokens lists a user's tokens.
@@ -123,7 +123,7 @@ func (s tokenService) ListTokens(ctx context.Context, r *patdv1.ListTokensReques
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.ListTokensResponse{Tokens: toTokens(ts, s.service.Now()), NextPageToken: next}, nil
+	return &patdv1.ListTokensResponse{Tokens: toTokens(ts), NextPageToken: next}, nil
 }
 
 // UpdateToken changes the fields in the update mask.
@@ -136,7 +136,7 @@ func (s tokenService) UpdateToken(ctx context.Context, r *patdv1.UpdateTokenRequ
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.UpdateTokenResponse{Token: toToken(t, s.service.Now())}, nil
+	return &patdv1.UpdateTokenResponse{Token: toToken(t)}, nil
 }
 
 // fromUpdate reads the fields in the update mask. A field in the mask without a value is cleared.
@@ -231,7 +231,7 @@ func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequ
 		return nil, err
 	}
 	return &patdv1.RotateTokenResponse{
-		Token: toToken(t.Token, s.service.Now()), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
+		Token: toToken(t.Token), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
 		ExpireTimeChange: patdv1.Rotation_ExpireTimeChange(t.Change), RetirePrevious: patdv1.Rotation_RetirePrevious(t.Retire),
 		DroppedScopes: t.Dropped,
 	}, nil
@@ -243,7 +243,7 @@ func (s tokenService) CancelRotation(ctx context.Context, r *patdv1.CancelRotati
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.CancelRotationResponse{Token: toToken(t, s.service.Now())}, nil
+	return &patdv1.CancelRotationResponse{Token: toToken(t)}, nil
 }
 
 // NarrowToken pauses scopes of a token.
@@ -259,7 +259,7 @@ func (s tokenService) NarrowToken(ctx context.Context, r *patdv1.NarrowTokenRequ
 		return nil, err
 	}
 	return &patdv1.NarrowTokenResponse{
-		Token: toToken(n.Token, s.service.Now()), NarrowedScopes: n.Scopes, ResumeUntil: wire.ToTime(n.End),
+		Token: toToken(n.Token), NarrowedScopes: n.Scopes, ResumeUntil: wire.ToTime(n.End),
 		UnscopedUses: toScopeUse(n.Uses.Unscoped),
 	}, nil
 }
@@ -282,7 +282,7 @@ func (s tokenService) ResumeScopes(ctx context.Context, r *patdv1.ResumeScopesRe
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.ResumeScopesResponse{Token: toToken(t, s.service.Now())}, nil
+	return &patdv1.ResumeScopesResponse{Token: toToken(t)}, nil
 }
 
 // ResumeToken ends the pause of a token that was not used.
@@ -291,7 +291,7 @@ func (s tokenService) ResumeToken(ctx context.Context, r *patdv1.ResumeTokenRequ
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.ResumeTokenResponse{Token: toToken(t, s.service.Now())}, nil
+	return &patdv1.ResumeTokenResponse{Token: toToken(t)}, nil
 }
 
 // RevokeToken revokes a token.
@@ -300,7 +300,7 @@ func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequ
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.RevokeTokenResponse{Token: toToken(t, s.service.Now())}, nil
+	return &patdv1.RevokeTokenResponse{Token: toToken(t)}, nil
 }
 
 // RevokeTokens revokes all of a user's tokens.

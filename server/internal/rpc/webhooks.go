@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -36,7 +35,7 @@ func (s webhookService) CreateWebhook(ctx context.Context, r *patdv1.CreateWebho
 	if err := markReplay(ctx, m.Replayed); err != nil {
 		return nil, err
 	}
-	return &patdv1.CreateWebhookResponse{Webhook: toMintedWebhook(m, s.service.Now())}, nil
+	return &patdv1.CreateWebhookResponse{Webhook: toMintedWebhook(m)}, nil
 }
 
 // GetWebhook returns a webhook.
@@ -45,7 +44,7 @@ func (s webhookService) GetWebhook(ctx context.Context, r *patdv1.GetWebhookRequ
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.GetWebhookResponse{Webhook: toWebhook(w, s.service.Now())}, nil
+	return &patdv1.GetWebhookResponse{Webhook: toWebhook(w)}, nil
 }
 
 // ReplaceWebhook overwrites a webhook.
@@ -58,7 +57,7 @@ func (s webhookService) ReplaceWebhook(ctx context.Context, r *patdv1.ReplaceWeb
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.ReplaceWebhookResponse{Webhook: toWebhook(w, s.service.Now())}, nil
+	return &patdv1.ReplaceWebhookResponse{Webhook: toWebhook(w)}, nil
 }
 
 // DeleteWebhook removes a webhook.
@@ -75,9 +74,9 @@ func (s webhookService) ListWebhooks(ctx context.Context, r *patdv1.ListWebhooks
 	if err != nil {
 		return nil, asCursor(err)
 	}
-	out, now := &patdv1.ListWebhooksResponse{After: next}, s.service.Now()
+	out := &patdv1.ListWebhooksResponse{After: next}
 	for _, w := range found {
-		out.Webhooks = append(out.Webhooks, toWebhook(w, now))
+		out.Webhooks = append(out.Webhooks, toWebhook(w))
 	}
 	return out, nil
 }
@@ -97,7 +96,7 @@ func (s webhookService) RotateWebhookSecret(ctx context.Context, r *patdv1.Rotat
 	if err := markReplay(ctx, m.Replayed); err != nil {
 		return nil, err
 	}
-	return &patdv1.RotateWebhookSecretResponse{Webhook: toMintedWebhook(m, s.service.Now())}, nil
+	return &patdv1.RotateWebhookSecretResponse{Webhook: toMintedWebhook(m)}, nil
 }
 
 // TestWebhook sends a test to a webhook.
@@ -164,21 +163,21 @@ func fromWebhook(w *patdv1.Webhook, id string) (tokens.WebhookRequest, error) {
 }
 
 // toWebhook writes a webhook, without its secret.
-func toWebhook(w tokens.Webhook, now time.Time) *patdv1.Webhook {
+func toWebhook(w tokens.Webhook) *patdv1.Webhook {
 	out := &patdv1.Webhook{
 		WebhookId: w.ID, Url: w.URL, Description: w.Description, Enabled: &w.Enabled,
 		EventTypes: w.Filter.Types, Users: w.Filter.Users, Audiences: w.Filter.Audiences, Labels: w.Filter.Labels,
 		CreateTime: wire.ToTime(w.CreateTime), UpdateTime: wire.ToTime(w.UpdateTime),
 		DisableTime: wire.ToTime(w.DisableTime), DisableReason: w.DisableReason, Etag: w.ETag(),
 	}
-	if !w.OldSecret.IsZero() && now.Before(w.OldUntil) {
+	if !w.OldSecret.IsZero() && w.AsOf.Before(w.OldUntil) {
 		out.PreviousSecretExpireTime = wire.ToTime(w.OldUntil)
 	}
 	return out
 }
 
-func toMintedWebhook(m tokens.MintedWebhook, now time.Time) *patdv1.Webhook {
-	out := toWebhook(m.Webhook, now)
+func toMintedWebhook(m tokens.MintedWebhook) *patdv1.Webhook {
+	out := toWebhook(m.Webhook)
 	out.Secret = m.Secret.Reveal()
 	return out
 }

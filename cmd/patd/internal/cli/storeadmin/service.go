@@ -104,7 +104,7 @@ The permissions are introspect, tokens, users, catalog, audit and admin; admin i
 		if err != nil {
 			return err
 		}
-		account := accountMessage(m.Service, service.Now())
+		account := accountMessage(m.Service)
 		if asJSON {
 			return c.Message(&patdv1.CreateServiceResponse{Service: account, Secret: m.Secret.Reveal()})
 		}
@@ -136,7 +136,7 @@ func serviceList(c *cli.Command) *cobra.Command {
 		slices.SortStableFunc(accounts, byExpiry(now))
 		all := &patdv1.ListServicesResponse{}
 		for _, a := range accounts {
-			all.Services = append(all.Services, accountMessage(a, now))
+			all.Services = append(all.Services, accountMessage(a))
 		}
 		if asJSON {
 			return c.Message(all)
@@ -216,7 +216,7 @@ new one to the programs that use the service meanwhile.`,
 		if err != nil {
 			return err
 		}
-		account, until := accountMessage(m.Service, service.Now()), timestamppb.New(m.PreviousUntil)
+		account, until := accountMessage(m.Service), timestamppb.New(m.PreviousUntil)
 		if asJSON {
 			return c.Message(&patdv1.RotateServiceResponse{Service: account, Secret: m.Secret.Reveal(), PreviousSecretExpireTime: until})
 		}
@@ -250,7 +250,7 @@ func serviceRevoke(c *cli.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		account := accountMessage(a, service.Now())
+		account := accountMessage(a)
 		if asJSON {
 			return c.Message(account)
 		}
@@ -259,7 +259,8 @@ func serviceRevoke(c *cli.Command) *cobra.Command {
 }
 
 // accountMessage returns a service in its wire form.
-func accountMessage(a tokens.ServiceAccount, now time.Time) *patdv1.Service {
+func accountMessage(a tokens.ServiceAccount) *patdv1.Service {
+	now := a.AsOf
 	m := &patdv1.Service{
 		TokenId: a.ID.String(), Name: a.Name, Permissions: a.Permissions.Names(), Audience: a.Audience,
 		IssueTime: timestamppb.New(a.IssueTime),
