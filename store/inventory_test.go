@@ -30,11 +30,11 @@ func TestInventoryUsesIndexes(t *testing.T) {
 	if testing.Short() {
 		return // filling takes seconds
 	}
-	big := openURL(t, newSchema(t, dbtest.Postgres(t)), store.Options{Connections: 2})
+	big := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	if _, err := storefill.Load(t.Context(), big, storefill.Config{Tokens: 3000, Users: 300}); err != nil {
 		t.Fatal(err)
 	}
-	exec1(t, big, `ANALYZE`)
+	analyze(t, big)
 	exec1(t, big, `SET plan_cache_mode = force_generic_plan`)
 	for statement, want := range store.InventoryStatements() {
 		plan, err := big.Plan(t.Context(), statement)

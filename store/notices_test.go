@@ -39,7 +39,7 @@ func TestNoticesCostARangeOfAnIndex(t *testing.T) {
 	}
 	exec1(t, big, `INSERT INTO idle_checks (token_id, due_us) SELECT id, issue_us FROM tokens`)
 	exec1(t, big, `INSERT INTO notices (kind, end_us, id, before_us) SELECT 1, expire_us, id, 1 FROM tokens`)
-	exec1(t, big, `ANALYZE`)
+	analyze(t, big)
 	exec1(t, big, `SET plan_cache_mode = force_generic_plan`)
 	for _, statement := range store.ForgetNotices() {
 		plan, err := big.Plan(t.Context(), statement)

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -26,31 +27,44 @@ func newSchema(t testing.TB, server *dbtest.Server) string {
 	return url
 }
 
-// copiesOf returns a function that returns the URL of an empty store in a database of its own. To copy a database takes
-// a quarter of the time of making the tables anew.
-func copiesOf(t *testing.T, server *dbtest.Server) func(*testing.T) string {
+// analyze has the statistics of a store's own tables made, and not those of all stores on a shared server.
+func analyze(t *testing.T, st *store.Store) {
 	t.Helper()
-	of := func(name string) string {
-		there := *server
-		there.Database = name
-		return there.PostgresURL(server.Password)
-	}
-	run := func(t *testing.T, statement string) {
+	exec1(t, st, `DO $$ DECLARE t name; BEGIN
+FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP EXECUTE format('ANALYZE %I', t); END LOOP;
+END $$`)
+}
+
+// emptied returns a function that returns the URL of an empty store, the same each time: the one before must be closed.
+// To make its tables anew takes longer than most tests that use them.
+func emptied(t *testing.T, server *dbtest.Server) func(*testing.T) string {
+	t.Helper()
+	url := newSchema(t, server)
+	_, schema, _ := strings.Cut(url, "search_path=")
+	run := func(t *testing.T, body string) {
 		t.Helper()
-		if _, err := server.Admin().ExecContext(context.Background(), statement); err != nil {
-			t.Fatalf("%s: %v", statement, err)
+		body = strings.NewReplacer("KEPT", schema+"_kept", "STORE", schema).Replace(body)
+		if _, err := server.Admin().ExecContext(t.Context(), `DO $$ DECLARE t name; filled boolean; BEGIN `+body+` END $$`); err != nil {
+			t.Fatalf("%s: %v", body, err)
 		}
 	}
-	run(t, `CREATE DATABASE original`)
-	if _, _, err := store.Migrate(t.Context(), of("original"), store.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	var copies atomic.Int64
+	// What the migrations wrote.
+	run(t, `CREATE SCHEMA KEPT;
+FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'STORE' LOOP
+  EXECUTE format('SELECT EXISTS (SELECT FROM STORE.%I)', t) INTO filled;
+  IF filled THEN EXECUTE format('CREATE TABLE KEPT.%1$I AS TABLE STORE.%1$I', t); END IF;
+END LOOP;`)
 	return func(t *testing.T) string {
-		name := fmt.Sprintf("copy%d", copies.Add(1))
-		run(t, `CREATE DATABASE `+name+` TEMPLATE original`)
-		t.Cleanup(func() { run(t, `DROP DATABASE `+name+` WITH (FORCE)`) })
-		return of(name)
+		run(t, `PERFORM set_config('session_replication_role', 'replica', true); -- no trigger
+FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'STORE' LOOP
+  EXECUTE format('DELETE FROM STORE.%I', t);
+END LOOP;
+FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'KEPT' LOOP
+  EXECUTE format('INSERT INTO STORE.%1$I OVERRIDING SYSTEM VALUE TABLE KEPT.%1$I', t);
+END LOOP;
+PERFORM setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
+FROM pg_sequences WHERE schemaname = 'STORE' AND sequencename NOT LIKE 'goose%';`)
+		return url
 	}
 }
 
@@ -76,7 +90,7 @@ func TestStoreOnPostgres(t *testing.T) {
 	}
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
-	empty := copiesOf(t, server)
+	empty := emptied(t, server)
 	bare := func(t *testing.T) *store.Store {
 		return openURL(t, empty(t), store.Options{Connections: 2})
 	}

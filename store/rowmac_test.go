@@ -60,7 +60,7 @@ func onBoth(t *testing.T, test func(t *testing.T, url string)) {
 			t.Skip("it takes seconds")
 		}
 		t.Parallel()
-		test(t, newSchema(t, dbtest.Postgres(t)))
+		test(t, newSchema(t, dbtest.SharedPostgres(t)))
 	})
 }
 
@@ -417,7 +417,7 @@ func TestWhatHasEndedDoesNotReviveByHand(t *testing.T) {
 // own returns the URL of another new store of the same kind.
 func own(t testing.TB, url string) string {
 	if store.IsPostgres(url) {
-		return newSchema(t, dbtest.Postgres(t))
+		return newSchema(t, dbtest.SharedPostgres(t))
 	}
 	return "sqlite:" + newPath(t)
 }

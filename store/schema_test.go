@@ -116,7 +116,7 @@ func TestPostgresLookupsUseIndexes(t *testing.T) {
 	if _, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: 3000, Users: 300}); err != nil {
 		t.Fatal(err)
 	}
-	exec1(t, st, `ANALYZE`)
+	analyze(t, st)
 	exec1(t, st, `SET enable_seqscan = off`) // where there is an index it is used
 	exec1(t, st, `SET plan_cache_mode = force_generic_plan`)
 	for statement, index := range map[string]string{

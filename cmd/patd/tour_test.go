@@ -146,10 +146,10 @@ func onlyForOwner(t *testing.T, dir string) {
 			return err
 		}
 		info, err := entry.Info()
-		if err != nil {
+		if err != nil || info.Mode().Perm()&0o077 == 0 { // stores are large: what only the owner reads is not searched
 			return err
 		}
-		if text, err := os.ReadFile(path); err == nil && secrets.Match(text) && info.Mode().Perm()&0o077 != 0 {
+		if text, err := os.ReadFile(path); err == nil && secrets.Match(text) {
 			t.Errorf("%s holds a secret, and has mode %o", path, info.Mode().Perm())
 		}
 		return nil

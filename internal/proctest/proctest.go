@@ -1,7 +1,7 @@
 // Package proctest builds patd for tests that run it as a process of its own, and has what such tests share.
 //
-// A binary is built from this source once for each process of tests. Main removes it: a package that builds calls it from
-// its TestMain.
+// A binary is built from this source once for all tests, and copied once for each process of tests. Main removes the
+// copy: a package that builds calls it from its TestMain.
 package proctest
 
 import (
@@ -67,13 +67,19 @@ func Once(flags ...string) func() (string, error) {
 
 // Build builds patd under a name, with more flags of go build, and returns its path.
 func Build(name string, flags ...string) (string, error) {
+	return BuildProgram("patd/cmd/patd", name, flags...)
+}
+
+// BuildProgram is Build for another program of this source. The packages whose tests need the same one share it: the go
+// command keeps what go run links, which go build would link again, and has it copied here in place of running it.
+func BuildProgram(program, name string, flags ...string) (string, error) {
 	dir, err := TempDir()
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, name)
-	args := append([]string{"build", "-o", path}, flags...)
-	if out, err := exec.Command("go", append(args, "patd/cmd/patd")...).CombinedOutput(); err != nil { //nolint:gosec,noctx // it ends by itself
+	args := append([]string{"run", "-exec", "cp"}, flags...)
+	if out, err := exec.Command("go", append(args, program, path)...).CombinedOutput(); err != nil { //nolint:gosec,noctx // it ends by itself
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
 	return path, nil

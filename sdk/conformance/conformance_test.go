@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -28,9 +26,9 @@ func (l logged) Write(b []byte) (int, error) {
 // goDriver builds the driver of the Go library.
 func goDriver(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "driver")
-	if out, err := exec.Command("go", "build", "-o", path, "patd/sdk/go/driver").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	path, err := proctest.BuildProgram("patd/sdk/go/driver", "driver")
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
