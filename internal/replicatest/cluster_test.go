@@ -114,6 +114,7 @@ type replica struct {
 	cluster *cluster
 	path    string // of the binary
 	at      string // where it finds the database
+	env     []string
 
 	mu      sync.Mutex
 	running *daemon
@@ -123,7 +124,7 @@ type replica struct {
 // start starts the replica, once.
 func (r *replica) start() error {
 	// Three replicas and the test share the few connections that the database has.
-	d, err := start(r.path, r.cluster.env(r.at), "--hash-key-file", r.cluster.key, "--database-connections", "3", "--log-level", "warn")
+	d, err := start(r.path, append(r.cluster.env(r.at), r.env...), "--hash-key-file", r.cluster.key, "--database-connections", "3", "--log-level", "warn")
 	if err != nil {
 		return fmt.Errorf("start %s: %w", r.name, err)
 	}

@@ -124,3 +124,70 @@ func TestDrillUpgrade(t *testing.T) {
 	}
 	t.Logf("figures: %d servers exchanged, %d calls of which none failed, %d tokens lived", exchanged, calls, len(l.ended))
 }
+
+// skewed is what the drill makes of Go's time.Now: it adds PATD_TEST_SKEW seconds to the clock's time of day.
+const skewed = `
+var skew = func() (seconds int64) {
+	text, _ := syscall.Getenv("PATD_TEST_SKEW")
+	sign := int64(1)
+	for i, c := range []byte(text) {
+		if i == 0 && c == '-' {
+			sign = -1
+			continue
+		}
+		seconds = seconds*10 + int64(c-'0')
+	}
+	return sign * seconds
+}()
+`
+
+// skewedProgram builds a patd whose clock can be wrong. Programs in Go read the clock without the C library, so that nothing that is
+// laid under that would do.
+func skewedProgram(t *testing.T) string {
+	t.Helper()
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	must(t, err)
+	source := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
+	text, err := os.ReadFile(source)
+	must(t, err)
+	was := string(text)
+	for old, put := range map[string]string{
+		"	\"math/bits\"\n": "	\"math/bits\"\n	\"syscall\"\n",
+		"func Now() Time {\n	sec, nsec, mono := runtimeNow()\n": "func Now() Time {\n	sec, nsec, mono := runtimeNow()\n	sec += skew\n",
+	} {
+		if !strings.Contains(was, old) {
+			t.Fatalf("%s does not say %q", source, old)
+		}
+		was = strings.Replace(was, old, put, 1)
+	}
+	overlay, err := laidOver(map[string][]byte{source: []byte(was + skewed)})
+	must(t, err)
+	path, err := build("patd-skewed", "-overlay", overlay)
+	must(t, err)
+	return path
+}
+
+// TestDrillClockSkew has servers whose clocks are two minutes apart on one store, under load: no answered change is lost, what one
+// revokes the others refuse in time, and a token ends by the clock of the server that is asked.
+func TestDrillClockSkew(t *testing.T) {
+	longtest.Drill(t)
+	path := skewedProgram(t)
+	c := newStore(t, dbtest.Postgres(t), "patd")
+	for n, seconds := range []string{"-120", "0", "120"} {
+		c.add(n, c.db.Addr())
+		c.replicas[n].path, c.replicas[n].env = path, []string{"PATD_TEST_SKEW=" + seconds}
+	}
+	c.startAll()
+	s := startShift(t, c, 6)
+	lets(t)
+	f := measure(t, c)
+	f.judge(t)
+	lets(t)
+	made := s.end()
+	s.verify(t)
+	said, err := run(path, append(c.env(c.db.Addr()), "PATD_TEST_SKEW=120"), "doctor", "--hash-key-file", c.key)
+	if !strings.Contains(said+fmt.Sprint(err), "the database's clock is") {
+		t.Errorf("doctor says nothing of a clock that is wrong: %s, %v", said, err)
+	}
+	t.Logf("figures: %d tokens; revocations by others: %s; %s", made, f, &s.counts)
+}
