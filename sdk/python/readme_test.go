@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -30,10 +31,16 @@ var (
 	waitForBytes = 20 * time.Millisecond
 )
 
-func newScratch(t *testing.T) *scratch {
+// newScratch has the files of a page. A command, if there is one, makes what they stand in.
+func newScratch(t *testing.T, page string, first ...string) *scratch {
 	t.Helper()
 	s := &scratch{T: t, dir: t.TempDir()}
-	text, err := os.ReadFile("README.md")
+	if len(first) > 0 {
+		if out, err := run(s.dir, nil, interpreter(), first...); err != nil {
+			t.Fatalf("%q: %v\n%s", first, err, out)
+		}
+	}
+	text, err := os.ReadFile(page)
 	must(t, err)
 	for _, block := range filePattern.FindAllSubmatch(text, -1) {
 		must(t, os.WriteFile(filepath.Join(s.dir, string(block[1])), block[2], 0o600))
@@ -127,14 +134,13 @@ func (s *scratch) call(method, path, body string) map[string]any {
 // mint creates a token of the demo user.
 func (s *scratch) mint(scope string) (id, secret string) {
 	s.Helper()
-	body := `{"name": "test ` + scope + `", "scopes": ["` + scope + `"], "ttl": "1d"}`
+	body := fmt.Sprintf(`{"name": "test %s %d"`, scope, time.Now().UnixNano()) + `, "scopes": ["` + scope + `"], "ttl": "1d"}`
 	out := s.call(http.MethodPost, "/v1/users/demo/tokens", body)
 	secret, _ = out["secret"].(string)
 	return strings.Split(secret, "_")[1], secret
 }
 
-// TestFromTheReadmeToAProtectedRoute runs the servers of the README with a real patd: only a token with the scope
-// passes, and not for long after it is revoked.
+// TestFromTheReadmeToAProtectedRoute runs the servers of the README with a real patd.
 func TestFromTheReadmeToAProtectedRoute(t *testing.T) {
 	library(t)
 	for _, program := range [][]string{
@@ -143,52 +149,93 @@ func TestFromTheReadmeToAProtectedRoute(t *testing.T) {
 	} {
 		t.Run(program[0], func(t *testing.T) {
 			t.Parallel()
-			s := newScratch(t)
-			addr := proctest.FreeAddr(t)
-			cmd := exec.Command(interpreter(), append(program, addr[strings.LastIndex(addr, ":")+1:])...)
-			cmd.Env = append(os.Environ(), s.env()...)
-			out, err := os.Create(filepath.Join(s.dir, "server.log"))
-			must(t, err)
-			s.start(cmd, out)
-			get := func(secret string) (int, string) {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
-				r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/reports", nil)
-				must(t, err)
-				if secret != "" {
-					r.Header.Set("Authorization", "Bearer "+secret)
-				}
-				r.Close = true
-				resp, err := http.DefaultClient.Do(r)
-				if err != nil {
-					return 0, err.Error()
-				}
-				defer resp.Body.Close()
-				text, err := io.ReadAll(resp.Body)
-				must(t, err)
-				return resp.StatusCode, strings.ReplaceAll(string(text), " ", "")
-			}
-			s.until("it listens", func() bool { code, _ := get(""); return code == http.StatusUnauthorized })
-			id, may := s.mint("reports.read")
-			_, mayNot := s.mint("deploy.run")
-			for range 5 {
-				if code, text := get(may); code != http.StatusOK || text != `{"hello":"demo"}` {
-					t.Errorf("%d %s", code, text)
-				}
-			}
-			if code, text := get(mayNot); code != http.StatusForbidden || !strings.Contains(text, "SCOPE_INSUFFICIENT") {
-				t.Errorf("%d %s", code, text)
-			}
-			s.call(http.MethodDelete, "/v1/users/demo/tokens/"+id, "")
-			s.until("the token is refused", func() bool { code, _ := get(may); return code == http.StatusUnauthorized })
+			protected(newScratch(t, "README.md"), program)
 		})
 	}
+}
+
+// TestFromPagesToAProtectedRoute does what the pages about frameworks say.
+func TestFromPagesToAProtectedRoute(t *testing.T) {
+	library(t)
+	t.Run("fastapi", func(t *testing.T) {
+		t.Parallel()
+		s := newScratch(t, "../../docs/frameworks/fastapi.md")
+		get := protected(s, []string{"-m", "uvicorn", "--log-level", "warning", "api:app", "--port"})
+		_, reader := s.mint("reports.read")
+		_, deployer := s.mint("deploy.run")
+		more(s, get, "GET /me", deployer, http.StatusOK, `{"user":"demo"}`)
+		more(s, get, "DELETE /reports/7", reader, http.StatusForbidden, "deploy.run")
+		more(s, get, "GET /openapi.json", "", http.StatusOK, `"security":[{"patd":["reports.read"]}]`)
+	})
+	t.Run("django", func(t *testing.T) {
+		t.Parallel()
+		s := newScratch(t, "../../docs/frameworks/django.md", "-m", "django", "startproject", "site1", ".")
+		get := protected(s, []string{"manage.py", "runserver", "--noreload"})
+		_, reader := s.mint("reports.read")
+		_, deployer := s.mint("deploy.run")
+		more(s, get, "GET /me", reader, http.StatusOK, `{"user":"demo"}`)
+		more(s, get, "POST /deploy", deployer, http.StatusOK, `{"deployedby":"demo"}`)
+		more(s, get, "POST /deploy", reader, http.StatusForbidden, "SCOPE_INSUFFICIENT")
+	})
+}
+
+// more compares a response.
+func more(s *scratch, do request, what, secret string, code int, text string) {
+	s.Helper()
+	if got, body := do(what, secret); got != code || !strings.Contains(body, text) {
+		s.Errorf("%s: %d %s, want %d %s", what, got, body, code, text)
+	}
+}
+
+// request sends a request, and returns the status and the body without spaces.
+type request func(what, secret string) (int, string)
+
+// protected starts a program, with a port as its last argument: only a token with the scope passes to /reports, and not
+// for long after it is revoked.
+func protected(s *scratch, program []string) request {
+	s.Helper()
+	addr := proctest.FreeAddr(s.T)
+	cmd := exec.Command(interpreter(), append(program, addr[strings.LastIndex(addr, ":")+1:])...)
+	cmd.Env = append(os.Environ(), s.env()...)
+	out, err := os.Create(filepath.Join(s.dir, "server.log"))
+	must(s.T, err)
+	s.start(cmd, out)
+	do := func(what, secret string) (int, string) {
+		method, path, _ := strings.Cut(what, " ")
+		ctx, cancel := context.WithTimeout(s.Context(), patience)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, nil)
+		must(s.T, err)
+		if secret != "" {
+			r.Header.Set("Authorization", "Bearer "+secret)
+		}
+		r.Close = true
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		must(s.T, err)
+		return resp.StatusCode, strings.ReplaceAll(string(text), " ", "")
+	}
+	const reports = "GET /reports"
+	s.until("it listens", func() bool { code, _ := do(reports, ""); return code == http.StatusUnauthorized })
+	id, may := s.mint("reports.read")
+	_, mayNot := s.mint("deploy.run")
+	for range 5 {
+		more(s, do, reports, may, http.StatusOK, `{"hello":"demo"}`)
+	}
+	more(s, do, reports, mayNot, http.StatusForbidden, "SCOPE_INSUFFICIENT")
+	s.call(http.MethodDelete, "/v1/users/demo/tokens/"+id, "")
+	s.until("the token is refused", func() bool { code, _ := do(reports, may); return code == http.StatusUnauthorized })
+	return do
 }
 
 // TestTheProgramsOfTheReadme runs the others, and looks at the types of all.
 func TestTheProgramsOfTheReadme(t *testing.T) {
 	library(t)
-	s := newScratch(t)
+	s := newScratch(t, "README.md")
 	_, secret := s.mint("reports.read")
 	files, err := filepath.Glob(filepath.Join(s.dir, "*.py"))
 	must(t, err)

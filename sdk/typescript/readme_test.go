@@ -30,10 +30,11 @@ var (
 	waitForBytes = 20 * time.Millisecond
 )
 
-func newScratch(t *testing.T) *scratch {
+// newScratch has the files of a page.
+func newScratch(t *testing.T, page string) *scratch {
 	t.Helper()
 	s := &scratch{T: t, dir: t.TempDir()}
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(page)
 	must(t, err)
 	for _, block := range filePattern.FindAllSubmatch(text, -1) {
 		must(t, os.WriteFile(filepath.Join(s.dir, string(block[1])), block[2], 0o600))
@@ -138,59 +139,76 @@ func (s *scratch) mint(scope string) (id, secret string) {
 	return strings.Split(secret, "_")[1], secret
 }
 
-// TestFromTheReadmeToAProtectedRoute runs the servers of the README with a real patd: only a token with the scope
-// passes, and not for long after it is revoked.
+// TestFromTheReadmeToAProtectedRoute runs the servers of the README.
 func TestFromTheReadmeToAProtectedRoute(t *testing.T) {
 	library(t)
 	for _, file := range []string{"server.mjs", "fastify.mjs"} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
-			s := newScratch(t)
-			addr := proctest.FreeAddr(t)
-			cmd := exec.Command("node", file)
-			cmd.Env = append(os.Environ(), s.env("PORT="+addr[strings.LastIndex(addr, ":")+1:])...)
-			out, err := os.Create(filepath.Join(s.dir, "server.log"))
-			must(t, err)
-			s.start(cmd, out)
-			get := func(secret string) (int, string) {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
-				r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/reports", nil)
-				must(t, err)
-				if secret != "" {
-					r.Header.Set("Authorization", "Bearer "+secret)
-				}
-				r.Close = true
-				resp, err := http.DefaultClient.Do(r)
-				if err != nil {
-					return 0, err.Error()
-				}
-				defer resp.Body.Close()
-				text, err := io.ReadAll(resp.Body)
-				must(t, err)
-				return resp.StatusCode, string(text)
-			}
-			s.until("it listens", func() bool { code, _ := get(""); return code == http.StatusUnauthorized })
-			id, may := s.mint("reports.read")
-			_, mayNot := s.mint("deploy.run")
-			for range 5 {
-				if code, text := get(may); code != http.StatusOK || text != `{"hello":"demo"}` {
-					t.Errorf("%d %s", code, text)
-				}
-			}
-			if code, text := get(mayNot); code != http.StatusForbidden || !strings.Contains(text, "SCOPE_INSUFFICIENT") {
-				t.Errorf("%d %s", code, text)
-			}
-			s.call(http.MethodDelete, "/v1/users/demo/tokens/"+id, "")
-			s.until("the token is refused", func() bool { code, _ := get(may); return code == http.StatusUnauthorized })
+			protected(t, "README.md", file)
 		})
 	}
+}
+
+// TestFromThePagesToAProtectedRoute does what the pages about frameworks say.
+func TestFromThePagesToAProtectedRoute(t *testing.T) {
+	library(t)
+	for _, framework := range []string{"express", "fastify"} {
+		t.Run(framework, func(t *testing.T) {
+			t.Parallel()
+			protected(t, "../../docs/frameworks/"+framework+".md", framework+".mjs")
+		})
+	}
+}
+
+// protected runs a server of a page with a real patd: only a token with the scope passes, and not for long after it is
+// revoked.
+func protected(t *testing.T, page, file string) {
+	t.Helper()
+	s := newScratch(t, page)
+	addr := proctest.FreeAddr(t)
+	cmd := exec.Command("node", file)
+	cmd.Env = append(os.Environ(), s.env("PORT="+addr[strings.LastIndex(addr, ":")+1:])...)
+	out, err := os.Create(filepath.Join(s.dir, "server.log"))
+	must(t, err)
+	s.start(cmd, out)
+	get := func(secret string) (int, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/reports", nil)
+		must(t, err)
+		if secret != "" {
+			r.Header.Set("Authorization", "Bearer "+secret)
+		}
+		r.Close = true
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		must(t, err)
+		return resp.StatusCode, string(text)
+	}
+	s.until("it listens", func() bool { code, _ := get(""); return code == http.StatusUnauthorized })
+	id, may := s.mint("reports.read")
+	_, mayNot := s.mint("deploy.run")
+	for range 5 {
+		if code, text := get(may); code != http.StatusOK || text != `{"hello":"demo"}` {
+			t.Errorf("%d %s", code, text)
+		}
+	}
+	if code, text := get(mayNot); code != http.StatusForbidden || !strings.Contains(text, "SCOPE_INSUFFICIENT") {
+		t.Errorf("%d %s", code, text)
+	}
+	s.call(http.MethodDelete, "/v1/users/demo/tokens/"+id, "")
+	s.until("the token is refused", func() bool { code, _ := get(may); return code == http.StatusUnauthorized })
 }
 
 // TestTheProgramsOfTheReadme runs the others.
 func TestTheProgramsOfTheReadme(t *testing.T) {
 	library(t)
-	s := newScratch(t)
+	s := newScratch(t, "README.md")
 	_, secret := s.mint("reports.read")
 	for _, c := range []struct {
 		args []string

@@ -1,6 +1,6 @@
 """
 What a check from memory costs, in one thread, in two, and in an event loop, and what memory holds after TOKENS
-different tokens, a million. Prints JSON.
+different tokens, a million. Prints JSON; a check's time is that of the processor, so that other programs disturb less.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from patd import AsyncVerifier, Verifier  # noqa: E402
 from patd.form import random_token  # noqa: E402
 
 TOKENS = int(os.environ.get("TOKENS", "1000000"))
-MAX_ENTRIES = TOKENS // 100
+MAX_ENTRIES = max(1000, TOKENS // 100)
 CHECKS = int(os.environ.get("CHECKS", "50000"))
 SCOPES = ["read"]
 URL = "https://patd.example.com"
@@ -58,22 +58,22 @@ def known(verify: Verifier, n: int) -> list[str]:
 
 
 def checks(verifier: Verifier, tokens: list[str]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     for i in range(CHECKS):
         if not verifier.verify(tokens[i % len(tokens)], scopes=SCOPES, client_ip="192.0.2.7").allowed:
             raise SystemExit("a token was refused")
-    return (time.perf_counter() - begun) / CHECKS
+    return (time.process_time() - begun) / CHECKS
 
 
 def beside(verifier: Verifier, tokens: list[str], n: int) -> float:
-    """Returns the time per check of n threads that check at once."""
+    """Returns the time per check of n threads that check at once: one runs at a time."""
     threads = [threading.Thread(target=checks, args=(verifier, tokens)) for _ in range(n)]
-    begun = time.perf_counter()
+    begun = time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return (time.perf_counter() - begun) / (CHECKS * n)
+    return (time.process_time() - begun) / (CHECKS * n)
 
 
 async def in_a_loop(tokens: list[str], w: Wire) -> float:
@@ -83,12 +83,12 @@ async def in_a_loop(tokens: list[str], w: Wire) -> float:
             await v.verify(token)
         out = []
         for _ in range(3):
-            begun = time.perf_counter()
+            begun = time.process_time()
             for i in range(CHECKS):
                 if i % 1000 == 0:
                     await asyncio.sleep(0)  # events come
                 await v.verify(tokens[i % len(tokens)], scopes=SCOPES, client_ip="192.0.2.7")
-            out.append((time.perf_counter() - begun) / CHECKS)
+            out.append((time.process_time() - begun) / CHECKS)
         return best(out)
 
 
@@ -120,10 +120,10 @@ def main() -> None:
         asked = verifier.stats().asked - asked
     loop = asyncio.run(in_a_loop(tokens, wire()))
     text = b"x" * 90
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(100_000):
         hashlib.sha256(text).digest()
-    digest = (time.perf_counter() - begun) / 100_000 * 1e6
+    digest = (time.process_time() - begun) / 100_000 * 1e6
     held = asyncio.run(flood(wire()))
     print(
         json.dumps(
