@@ -231,3 +231,14 @@ func TestTheProgramOfTheReadme(t *testing.T) {
 		}
 	}
 }
+
+// TestTheManagementOfTheReadme runs the program that manages tokens.
+func TestTheManagementOfTheReadme(t *testing.T) {
+	library(t)
+	s := newScratch(t, "Manage.cs")
+	args := s.program()
+	out, err := run(s.dir, s.env(), args[0], args[1:]...)
+	if want := "export reports.read ACTIVE\nSCOPE_NOT_HELD\nACTIVE\n"; err != nil || out != want {
+		t.Errorf("%v, want %q\n%s", err, want, out)
+	}
+}

@@ -1,5 +1,5 @@
-// Generate writes the types and operations of the management client for Java out of the OpenAPI document of patd. The
-// well-known generators make clients that need a JSON library and more; the core of the library has no dependencies.
+// Generate writes the types and operations of the management clients for Java and C# out of the OpenAPI document of
+// patd. The well-known generators make clients that need a JSON library and more; these libraries have what they need.
 //
 //	go run ./sdk/generate
 package main
@@ -21,6 +21,7 @@ func main() {
 // targets are the directories that belong to what is generated, and to nothing else.
 var targets = map[string]func(*spec) map[string]string{
 	"sdk/java/core/src/main/java/patd/manage/types": java,
+	"sdk/csharp/src/Patd/Management/Generated":      csharp,
 }
 
 // write writes all files below the root of the source, and removes those of before.
