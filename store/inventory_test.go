@@ -55,7 +55,7 @@ func TestInventoryUsesIndexes(t *testing.T) {
 // pages that are not full, and all of them come.
 func TestInventoryPagesOfManyTokensAreBounded(t *testing.T) {
 	t.Parallel()
-	st := open(t, newPath(t), store.Options{})
+	st := open(t, newPath(t), store.Options{NoSync: true})
 	const n = 9000
 	now := time.Now()
 	ids, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: n, Users: 3, Now: now})

@@ -27,7 +27,7 @@ func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
 			if engine == "postgres" {
 				url = newSchema(t, dbtest.SharedPostgres(t))
 			}
-			st := openURL(t, url, store.Options{FlushInterval: time.Hour})
+			st := openURL(t, url, store.Options{FlushInterval: time.Hour, NoSync: true})
 			ids := fill(t, st, 30)
 			everyKindOfRow(t, st, ids)
 			for range 2500 - 30 {

@@ -67,7 +67,7 @@ func (s *safe) pause(failed *Error, attempt int) (time.Duration, bool) {
 		return 0, false
 	}
 	pause := min(firstPause<<min(attempt-1, 16), s.config.MaxPause)
-	pause = pause/2 + mathrand.N(pause/2) //nolint:gosec // nobody gains by guessing it
+	pause = pause/2 + mathrand.N(pause/2) //nolint:gosec // there is nothing to gain by guessing it
 	if failed.RetryAfter > s.config.MaxPause {
 		return 0, false
 	}

@@ -103,8 +103,9 @@ func (d *daemon) forgetPeak(t *testing.T) {
 // that there is the worst messages of their size, 24 at once, and then 1500 messages that never end to all endpoints.
 // What the process grows by, at its peak, is the budget of unknown callers and a margin at most.
 func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
-	if testing.Short() || longtest.Race {
-		t.Skip("it takes seconds, and what it measures is another process")
+	longtest.Only(t)
+	if longtest.Race {
+		t.Skip("what it measures is another process")
 	}
 	// What the process holds is measured, not how long garbage may lie: by default that may grow to four times what is in use.
 	d, good := attacked(t, "GOGC=50")
@@ -114,10 +115,6 @@ func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
 		}
 	}
 	calls, all, without := worstCalls(t, d), strangers(t, d, true), 1500
-	if !longtest.Enabled() { // some of them, others each time
-		rand.Shuffle(len(calls), func(i, j int) { calls[i], calls[j] = calls[j], calls[i] })
-		calls, without = calls[:len(calls)/15], 500
-	}
 	before, _ := d.memory(t)
 	most := map[string]int{}
 	for _, c := range calls {

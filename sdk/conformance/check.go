@@ -37,7 +37,7 @@ func (p *playing) question(s step, name string) order {
 	return c
 }
 
-// unknown returns a text with the form of a token that nobody minted.
+// unknown returns a text with the form of a token that does not exist.
 func unknown() string {
 	id, err := secret.NewID(time.Now(), rand.Reader)
 	if err != nil {
@@ -195,7 +195,7 @@ func (p *playing) wanted(s step, r result) error {
 	case name == "unknown" && r.Decision == "NOT_FOUND":
 		return nil
 	case active && p.tokens[name].id == "":
-		return fmt.Errorf("check %s: a token that nobody minted is active: %s", name, r.raw)
+		return fmt.Errorf("check %s: a token that does not exist is active: %s", name, r.raw)
 	case active && (r.TokenID != p.tokens[name].id || r.User != p.tokens[name].user):
 		return fmt.Errorf("check %s: it is token %s of %s, want %s of %s", name, r.TokenID, r.User, p.tokens[name].id, p.tokens[name].user)
 	case !active && (r.TokenID != "" || r.User != "" || len(r.Scopes) > 0):

@@ -97,7 +97,7 @@ func startDriver(command []string) (*driver, error) {
 // order is a command to a driver.
 type order map[string]any
 
-// read hands the answers out until the output ends.
+// read passes responses on until the output ends.
 func (d *driver) read(out io.Reader) {
 	defer close(d.ended)
 	lines := bufio.NewScanner(out)
@@ -130,7 +130,7 @@ func (d *driver) take(line []byte) error {
 	defer d.mu.Unlock()
 	to := d.waiting[is.ID]
 	if to == nil {
-		return fmt.Errorf("the driver answered %d, which nobody asked or was answered before", is.ID)
+		return fmt.Errorf("the driver responded to %d, which was not asked or was responded to before", is.ID)
 	}
 	delete(d.waiting, is.ID)
 	to <- r

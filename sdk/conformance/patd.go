@@ -58,7 +58,7 @@ func newPatd(binary, dir string) (*patd, error) {
 
 func (p *patd) data() string { return filepath.Join(p.dir, "data") }
 
-// freeAddr returns an address on loopback where nobody listens.
+// freeAddr returns an address on loopback that no process listens on.
 func freeAddr() (string, error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
