@@ -137,7 +137,7 @@ var programBefore = sync.OnceValues(func() (path string, err error) {
 	edits := map[string][]string{
 		"../../store/events.go": {"db.NullText(e.Detail), newestSchema, ", "db.NullText(e.Detail), nil, "},
 		"../../store/seal.go":   {"s.rows.keys.Store(ks)", "_ = ks"},
-		"../../store/rowmac.go": {"return g.sealed.Load() || ", "return false && ", "return errNoKeys", "return nil"},
+		"../../store/rowmac.go": {"return g.sealedTo() >= since", "return false && g.sealedTo() >= since", "return errNoKeys", "return nil"},
 		"../../store/paused.go": {"if text == noScopes {", "if false {", `if text == "" {`, "if true {"},
 		"../../store/tokens.go": {
 			"paused = ?17, paused_mac = ?18, paused_end_us = ?19,",
