@@ -3,7 +3,7 @@
 comma := ,
 tool := go tool -modfile=tools.mod
 
-.PHONY: release test-release run build test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench
+.PHONY: release test-release run build profile test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -14,8 +14,18 @@ release: ## dist/: image, packages, chart, jars, and what proves them; ARCH=amd6
 test-release: ## the image, the packages, the chart and the compose files, as in CI
 	go test -C deploy/release ./...
 
+# The profile by which the compiler optimizes bin/patd and releases. It is not the default of the package: `go run` and
+# `go build ./cmd/patd` would compile everything twice.
+pgo := cmd/patd/patd.pgo
+
 build: ## bin/patd, one static binary
-	CGO_ENABLED=0 go build -trimpath -o bin/patd ./cmd/patd
+	CGO_ENABLED=0 go build -trimpath -pgo=$(pgo) -o bin/patd ./cmd/patd
+
+profile: ## the profile that bin/patd and releases are compiled by, anew: where the bench's rows spend their CPU time
+	rm -rf bin/profiled && mkdir -p bin/profiled
+	CGO_ENABLED=0 go build -trimpath -tags profile -o bin/profiled/patd ./cmd/patd
+	CPU_PROFILES=$(CURDIR)/bin/profiled go run ./cmd/patbench -patd bin/profiled/patd -tokens 100000 -rounds 3 -period 2s -inflight 64,16 -rows unary,stream,batch,rest,oauth,revoke
+	go tool pprof -symbolize=none -proto -output $(pgo) bin/profiled/*.pprof
 
 test: ## the README's test command; LONG_TESTS=1 adds what .ci/run adds
 	go test ./...

@@ -33,6 +33,7 @@ type settings struct {
 	inFlight           counts
 	period             time.Duration
 	dir, patd, rows    string
+	earlier            string
 	database           string
 	revocations, flood int
 }
@@ -56,6 +57,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.Var(&s.inFlight, "inflight", "calls in flight, each in turn; the first is what other rows use")
 	f.StringVar(&s.dir, "dir", "", "directory that keeps the generated stores (default: a temporary one)")
 	f.StringVar(&s.patd, "patd", "", "the patd binary (default: built from this module)")
+	f.StringVar(&s.earlier, "before", "", "an earlier patd binary, for the row before, which compares the two; where it is missing, so is the row")
 	f.StringVar(&s.rows, "rows", "", "comma-separated rows to measure (default: all): "+strings.Join(rowNames(), ", "))
 	f.StringVar(&s.database, "database-url", "", "an empty database in PostgreSQL for the row postgres; where it is missing, so is the row")
 	f.IntVar(&s.revocations, "revocations", 1000, "tokens to revoke in the row revoke")
@@ -126,6 +128,7 @@ func allRows() []row {
 		{"memory", (*bench).memory},
 		{"start", (*bench).start},
 		{"postgres", (*bench).postgres},
+		{"before", (*bench).before},
 	}
 }
 

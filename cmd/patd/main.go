@@ -14,6 +14,7 @@ func main() { os.Exit(process()) }
 
 // process runs the command as a process of its own: the real streams, and signals.
 func process() int {
+	defer profiled()()
 	// All files of this process, the store's journals too, are for its user alone.
 	syscall.Umask(0o077)
 	// A write beyond the limit on file sizes is an error, not the end of the process.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
+	"debug/buildinfo"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -231,6 +234,21 @@ func TestVersionComesFromTheTag(t *testing.T) {
 	text, err := exec.Command("file", b.r.binaries[runtime.GOARCH]).Output()
 	if err == nil && !strings.Contains(string(text), "statically linked") {
 		t.Errorf("the binary is not static: %s", text)
+	}
+}
+
+// TestABinaryIsCompiledByTheProfile reads in the binary that it was, and holds the profile to its size in the repository.
+func TestABinaryIsCompiledByTheProfile(t *testing.T) {
+	t.Parallel()
+	info, err := buildinfo.ReadFile(release1(t).r.binaries[runtime.GOARCH])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (debug.BuildSetting{Key: "-pgo", Value: filepath.Base(profile)}); !slices.Contains(info.Settings, want) {
+		t.Errorf("%v is not among %v", want, info.Settings)
+	}
+	if s, err := os.Stat(filepath.Join("../..", profile)); err != nil || s.Size() == 0 || s.Size() >= 200<<10 {
+		t.Errorf("the profile: %v, %v", s, err)
 	}
 }
 
