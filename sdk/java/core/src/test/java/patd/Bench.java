@@ -4,6 +4,7 @@ import java.lang.management.ManagementFactory;
 import java.net.URI;
 import java.nio.file.Path;
 import java.security.MessageDigest;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
@@ -23,6 +24,8 @@ import patd.manage.types.CreateTokenResponse;
  */
 final class Bench {
     private static final int THREADS = 2;
+    /** Bounds a request, on a machine that has other things to do. */
+    private static final Duration PATIENCE = Duration.ofMinutes(1);
     private static final Call CALL = Call.requires("reports.read").from("192.0.2.7");
 
     private Bench() {}
@@ -56,7 +59,7 @@ final class Bench {
                 return active;
             };
             Verifier verifier = Verifier.builder(wire.url(), () -> "t").maxEntries(maxEntries).audience("reports")
-                    .log(System.err::println).build();
+                    .log(System.err::println).timeout(PATIENCE).build();
             Wire.until(() -> verifier.stats().watching());
             List<String> mine = new ArrayList<>();
             while (mine.size() < 100) {
@@ -163,7 +166,7 @@ final class Bench {
         double[] took = new double[times];
         AtomicBoolean done = new AtomicBoolean();
         LongAdder checks = new LongAdder();
-        try (Verifier verifier = Verifier.builder(url, token).build()) {
+        try (Verifier verifier = Verifier.builder(url, token).timeout(PATIENCE).build()) {
             Wire.until(() -> verifier.stats().watching());
             CreateTokenResponse other = mint(manage, "load");
             List<Thread> load = new ArrayList<>();
