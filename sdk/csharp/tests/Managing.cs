@@ -148,6 +148,20 @@ internal static class Managing
         Is.True(wire.Sent[1].Call.EndsWith("/tokens?page_size=2&q=a%20b&page_token=p%2F2"), wire.Sent[1].Call);
     }
 
+    public static async Task ATokenThatCannotBeReadIsACallThatFailed()
+    {
+        var wire = new Wire(Answer(200, "{}"));
+        using (var patd = new PatdManagement(new PatdManagementOptions
+        {
+            Url = new Uri("https://patd.example.com"), Token = ServiceToken.FromFile("nowhere"), Handler = wire,
+        }))
+        {
+            Is.Same("UNAUTHENTICATED", (await Fails(() => patd.WhoAmIAsync())).Status);
+        }
+
+        Is.Same(0, wire.Sent.Count);
+    }
+
     public static void NoIdBecomesAnotherPath()
     {
         var wire = new Wire(Answer(200, "{}"));

@@ -185,6 +185,10 @@ namespace Patd.Management
             {
                 throw new PatdCallException(0, "UNAVAILABLE", "the connection to patd failed", err);
             }
+            catch (Exception err) when (!(err is OperationCanceledException))
+            {
+                throw new PatdCallException(0, "UNAUTHENTICATED", "the token of this program cannot be read", err);
+            }
 
             using (response)
             {
@@ -254,7 +258,7 @@ namespace Patd.Management
         private TimeSpan? Pause(PatdCallException err, bool repeat, int attempt)
         {
             var busy = err.HttpStatus == 429; // the call was refused before it began
-            var lost = err.HttpStatus == 0 || (err.HttpStatus >= 502 && err.HttpStatus <= 504);
+            var lost = err.Status == "UNAVAILABLE" || (err.HttpStatus >= 502 && err.HttpStatus <= 504);
             if (!busy && !(lost && repeat))
             {
                 return null;
