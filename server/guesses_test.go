@@ -252,6 +252,9 @@ func guessAll(t *testing.T, r *rig) {
 // TestGuessedIdsDoNotReadTheStoreWithoutEnd shows ids of no record at every door, once an address has used up its reads. What
 // reaches the store is what has come back since. Good credentials that are in memory pass all doors.
 func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	r, store := guessRig(t)
 	n := 0

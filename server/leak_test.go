@@ -16,6 +16,9 @@ import (
 // TestStreamsAndWatchesLeaveNothingBehind opens and ends thousands of them. That no goroutine is left is checked after
 // each round, and once more at the end of all tests.
 func TestStreamsAndWatchesLeaveNothingBehind(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r := newRig(t, func(c *server.Config) { c.Logger = slog.New(slog.DiscardHandler) }) // the rig keeps what is logged
 	_, secret := r.mint("u1", "a")
 	conn, err := grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))

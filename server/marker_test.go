@@ -95,6 +95,9 @@ func plant(m proto.Message, secret string) []proto.Message {
 // TestSecretIsNeverRepeated puts a live secret everywhere a caller could put one, with good and bad input and with a
 // store that panics, and looks for it in answers, logs, events and metrics.
 func TestSecretIsNeverRepeated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r := newRig(t)
 	id, secret := r.mint("u1", "marked")
 	marks := append(markers(t, secret), markers(t, r.admin)...)

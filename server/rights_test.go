@@ -344,6 +344,9 @@ func bindings(t testing.TB, r *rig) []binding {
 }
 
 func TestRightsOverREST(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r := newRig(t)
 	want := map[codes.Code]int{codes.Unauthenticated: http.StatusUnauthorized, codes.PermissionDenied: http.StatusForbidden}
 	for _, c := range callers(r) {

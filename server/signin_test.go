@@ -226,6 +226,9 @@ func TestStaleFeaturesAreMarked(t *testing.T) {
 // TestJWTIsNeverRepeated drives every method with JWTs, good and bad, as credentials and in wrong places, with a store
 // that works and one that panics.
 func TestJWTIsNeverRepeated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	good := r.idp.jwt(t, "u1")

@@ -54,6 +54,9 @@ func openNew(t *testing.T) tokens.Store {
 func TestStore(t *testing.T) { storetest.Run(t, openNew) }
 
 func TestStoreBehindFaulty(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) tokens.Store { return storetest.NewFaulty(openNew(t)) })
 }

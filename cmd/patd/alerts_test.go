@@ -104,6 +104,9 @@ func expressions(t *testing.T) (list []string) {
 // TestEachAlertFiresAndIsQuiet runs the alerts on synthetic series: each has some for which it fires, and some like them
 // for which it does not.
 func TestEachAlertFiresAndIsQuiet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	promtool(t, "check", "rules", alertRules)
 	promtool(t, "test", "rules", alertTests)

@@ -15,6 +15,9 @@ import (
 // events, and looks at every token that there was: one that was answered before the backup is there, and none that was
 // revoked is active.
 func TestABackupUnderMintersIsWhole(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	data, admin := administer(t)
 	d := serve(t, data)

@@ -15,6 +15,9 @@ import (
 // TestDoctorSeesTheServersOnPostgres runs the command beside a server on a PostgreSQL that does not put changes on disk,
 // as those of tests do not.
 func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	server := dbtest.Postgres(t) // its own: what is connected to it is looked at
 	url := server.PostgresURL(server.Password)

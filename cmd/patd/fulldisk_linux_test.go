@@ -53,6 +53,9 @@ func eat(t *testing.T, path string) {
 // TestRevokingGoesOnWhenTheDiskIsFull fills a disk to the last byte. Minting stops, and hundreds of revocations succeed, also
 // after a kill and a start on the full disk; once there is room, everything works again.
 func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	disk := smallDisk(t, "22m")
 	data, filler := filepath.Join(disk, "data"), filepath.Join(disk, "filler")

@@ -176,6 +176,9 @@ func (r *loginRig) edit(changed map[string]any) map[string]any {
 // TestPeopleCallAsThemselvesWithTheCommandLine signs in with a browser and on another device, at a real provider, and
 // calls as a user and as an operator; the credential is for its owner alone, refreshed, and ended.
 func TestPeopleCallAsThemselvesWithTheCommandLine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	r := newLoginRig(t)
 	r.wantFailure("or sign in with `patd login`", "whoami")
@@ -236,6 +239,9 @@ func (p *provider) refresh(t *testing.T, token string) int {
 // TestOneProcessAtATimeRefreshesTheCredential runs commands at once whose credential has expired. The provider ends a
 // refresh token that is used twice, with all that came of it: only one of them may use it.
 func TestOneProcessAtATimeRefreshesTheCredential(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	r := newLoginRig(t)
 	r.loginAs("alice")

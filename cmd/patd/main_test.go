@@ -203,6 +203,9 @@ func (w *watched) await(re *regexp.Regexp) ([]string, error) {
 //	secretless FILE…     fails when a file holds a token, or a key
 //	fails COMMAND…       runs it until it fails, ten seconds at most
 func TestScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",

@@ -132,6 +132,9 @@ func selfRotates(t *testing.T, k *desk, d *daemon, a api) {
 // TestModulesOfPagesDecide runs the modules of docs/frameworks/python.md and node.md: what they say of a good token, of one
 // without the scope, of a revoked one, and when patd is gone.
 func TestModulesOfPagesDecide(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	for _, m := range []struct{ kind, program, file, code string }{
 		{"python", "python3", "patd.py", "import sys, patd\nfound = patd.may(sys.argv[1], 'a')\nprint('passes ' + found['user'] if found else 'refused')\n"},
@@ -230,6 +233,9 @@ func TestSignInCanBePasted(t *testing.T) {
 
 // TestHandOffCanBePasted hands a user over as docs/page.md says, and fetches what a company's own page loads.
 func TestHandOffCanBePasted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	k := newDesk(t, "curl")
 	d := k.serve(t, "exec ./patd serve --data-dir ./data --page-origins https://app.example.com")

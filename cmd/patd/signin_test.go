@@ -121,6 +121,9 @@ func (p *provider) granted(t *testing.T) string {
 
 // TestSignedInUsersManageTheirOwnTokens signs users in by a real OpenID provider, with its keys changing under way.
 func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	p := startProvider(t)
 	data, admin := administer(t)

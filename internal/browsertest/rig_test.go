@@ -58,6 +58,9 @@ func must(t *testing.T, err error) {
 // need skips a test, or fails it in CI, where what the scripts need is missing.
 func need(t *testing.T) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	if _, err := exec.LookPath("node"); err != nil {
 		proctest.Missing(t, "node")
 	}

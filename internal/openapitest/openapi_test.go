@@ -59,6 +59,9 @@ func TestRedoclyFindsNothing(t *testing.T) {
 // TestAGeneratedClientCompilesAndWorks makes a TypeScript client of the document, compiles a program with it in strict
 // mode, and runs that against the server.
 func TestAGeneratedClientCompilesAndWorks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	t.Parallel()
 	generator, compiler := tool(t, "openapi-typescript"), tool(t, "tsc")
 	p := serve(t)
