@@ -196,7 +196,7 @@ func between(server string, before, now look) rates {
 		}
 		return is - was
 	}
-	r.Calls, r.Unavailable = grown("patd_calls_total", "", "")/took, grown("patd_calls_total", "code", "Unavailable")/took
+	r.Calls, r.Unavailable = grown("patd_calls_total", "", "")/took, grown("patd_calls_total", "code", "UNAVAILABLE")/took
 	r.Limited = grown("patd_rate_limited_total", "", "") / took
 	for _, m := range now.families["patd_decisions_total"].GetMetric() {
 		name := labelOf(m, "decision")
