@@ -182,7 +182,9 @@ func (v *Verifier) fly(k keys, sent time.Time, request *patdv1.IntrospectRequest
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{
-		entry: e, outdated: v.memory.keep(e, t, answer.GetSequence()), once: e.token != nil && answer.GetSequence() == 0,
-	}, nil
+	outdated := v.memory.keep(e, t, answer.GetSequence())
+	if !outdated {
+		v.memory.replaced(k, e)
+	}
+	return reply{entry: e, outdated: outdated, once: e.token != nil && answer.GetSequence() == 0}, nil
 }

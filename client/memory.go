@@ -134,6 +134,22 @@ func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 	return false
 }
 
+// replaced drops what was kept for the same request before an answer, under either key. Otherwise a check could pass by
+// what memory holds, after patd refused another one, until the watch tells why.
+func (m *memory) replaced(k keys, by *entry) {
+	if by.token != nil && by.ofToken == nil {
+		return // it was not kept, for a reason of its own
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, one := range [...]key{k.everywhere, k.here} {
+		if gone := m.answers.drop(one, by); gone != nil {
+			disown(m.byToken, gone.ofToken)
+			disown(m.byUser, gone.ofUser)
+		}
+	}
+}
+
 func own(by map[string]*owner, name string) *owner {
 	o := by[name]
 	if o == nil {

@@ -305,3 +305,36 @@ func TestNonsenseIsAFault(t *testing.T) {
 		}
 	}
 }
+
+// TestARefusalTakesThePlaceOfWhatWasKept: the watch may have opened memory with an event from before the change, so that
+// what the answers of before rest on is not known to be over.
+func TestARefusalTakesThePlaceOfWhatWasKept(t *testing.T) {
+	k := keys{everywhere: keyOf(1), here: keyOf(2)}
+	for _, under := range []key{k.everywhere, k.here} {
+		m := newMemory(10, 64<<20, start)
+		m.heard(start, start)
+		kept := activeEntry(1, "t", "u")
+		kept.key = under
+		m.keep(kept, m.ticket(start), 50)
+		if m.recall(under, start) == nil {
+			t.Fatal("it is not kept")
+		}
+		refusal := &entry{key: k.everywhere, decision: Revoked}
+		m.keep(refusal, m.ticket(start), 0)
+		m.replaced(k, refusal)
+		if e := m.recall(under, start); e != nil && e.token != nil {
+			t.Error("a token that patd refused passes by memory")
+		}
+		if len(m.byToken)+len(m.byUser) != 0 {
+			t.Error("its owners are kept")
+		}
+		once := activeEntry(1, "t", "u")
+		again := activeEntry(1, "t", "u")
+		again.key = under
+		m.keep(again, m.ticket(start), 60)
+		m.replaced(k, once) // an answer that was not kept says nothing against those that are
+		if e := m.recall(under, start); e != again {
+			t.Error("an answer for one check only drops what is kept")
+		}
+	}
+}

@@ -78,6 +78,19 @@ func (t *table) put(e *entry) (gone []*entry) {
 	return gone
 }
 
+// drop removes the entry of a key, unless it is the one to keep, and returns it; nil: there was none.
+func (t *table) drop(k key, keep *entry) *entry {
+	s := t.of(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.byKey[k]
+	if e == nil || e == keep {
+		return nil
+	}
+	s.remove(e)
+	return e
+}
+
 // remove takes an entry out; the last of the ring takes its place.
 func (s *shard) remove(e *entry) {
 	end := len(s.ring) - 1

@@ -106,6 +106,18 @@ export class Memory {
     return false;
   }
 
+  /**
+   * Drops what was kept for the same request before an answer, under either key. Otherwise a check could pass by what
+   * memory holds, after patd refused another one, until the watch tells why.
+   */
+  replaced(keys: readonly string[], by: Entry): void {
+    if (!by.isShared) return; // it was not kept, for a reason of its own
+    for (const key of keys) {
+      const old = this.answers.get(key);
+      if (old && old !== by) this.answers.remove(old);
+    }
+  }
+
   /** Applies an event. From then on, no answer from before its changes is used. */
   apply(news: News): void {
     if (news.startOver) {

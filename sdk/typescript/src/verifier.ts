@@ -211,9 +211,11 @@ export class Verifier implements Checker {
         this.#maxAge,
       );
       answer.entry.key = answer.everywhere ? everywhere : here;
+      const outdated = this.#memory.keep(answer.entry, epoch, answer.sequence);
+      if (!outdated) this.#memory.replaced([everywhere, here], answer.entry);
       return {
         entry: answer.entry,
-        outdated: this.#memory.keep(answer.entry, epoch, answer.sequence),
+        outdated,
         once: answer.entry.token !== undefined && answer.sequence === 0,
       };
     } catch (err) {

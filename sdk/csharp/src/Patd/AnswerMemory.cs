@@ -146,6 +146,30 @@ namespace Patd
             }
         }
 
+        /// <summary>
+        /// Drops what was kept for the same request before an answer, under either key. Otherwise a check could pass by
+        /// what memory holds, after patd refused another one, until the watch tells why.
+        /// </summary>
+        internal void Replaced(MemoryKey everywhere, MemoryKey here, Entry by)
+        {
+            if (!by.IsShared)
+            {
+                return; // it was not kept, for a reason of its own
+            }
+
+            lock (gate)
+            {
+                foreach (var key in new[] { everywhere, here })
+                {
+                    var old = Answers.Get(key);
+                    if (old != null && !ReferenceEquals(old, by))
+                    {
+                        Answers.Remove(old);
+                    }
+                }
+            }
+        }
+
         /// <summary>Applies an event. From then on, no answer from before its changes is used.</summary>
         internal void Apply(News news, bool startOver)
         {

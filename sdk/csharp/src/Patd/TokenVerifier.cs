@@ -347,10 +347,13 @@ namespace Patd
                     .ConfigureAwait(false);
                 var answer = Answer.Read(body, sent, options.MaxAge);
                 answer.Entry.Key = answer.Everywhere ? check.Everywhere : check.Here;
-                reply = new Reply(
-                    answer.Entry,
-                    memory.Keep(answer.Entry, epoch, answer.Sequence),
-                    answer.Entry.Token != null && answer.Sequence == 0);
+                var outdated = memory.Keep(answer.Entry, epoch, answer.Sequence);
+                if (!outdated)
+                {
+                    memory.Replaced(check.Everywhere, check.Here, answer.Entry);
+                }
+
+                reply = new Reply(answer.Entry, outdated, answer.Entry.Token != null && answer.Sequence == 0);
             }
             catch (Exception err)
             {

@@ -321,6 +321,8 @@ class Engine:
         answer = read_answer(body, sent, self.config.max_age)
         answer.entry.key = q.everywhere if answer.everywhere else q.here
         outdated = self.memory.keep(answer.entry, epoch, answer.sequence)
+        if not outdated:
+            self.memory.replaced((q.everywhere, q.here), answer.entry)
         return _Reply(answer.entry, outdated, answer.entry.token is not None and answer.sequence == 0)
 
     async def _report_always(self) -> None:

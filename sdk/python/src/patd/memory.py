@@ -129,6 +129,19 @@ class Memory:
                 e.of_token = e.of_user = None
             return False
 
+    def replaced(self, keys: tuple[bytes, bytes], by: Entry) -> None:
+        """
+        Drops what was kept for the same request before an answer, under either key. Otherwise a check could pass by
+        what memory holds, after patd refused another one, until the watch tells why.
+        """
+        if not by.is_shared:
+            return  # it was not kept, for a reason of its own
+        with self._lock:
+            for key in keys:
+                old = self._answers.get(key)
+                if old is not None and old is not by:
+                    self._answers.remove(old)
+
     def apply(self, news: News) -> None:
         """Applies an event. From then on, no answer from before its changes is used."""
         with self._lock:

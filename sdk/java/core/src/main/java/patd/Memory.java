@@ -136,6 +136,22 @@ final class Memory {
         return false;
     }
 
+    /**
+     * Drops what was kept for the same request before an answer, under either key. Otherwise a check could pass by what
+     * memory holds, after patd refused another one, until the watch tells why.
+     */
+    synchronized void replaced(Keys.Key everywhere, Keys.Key here, Entry by) {
+        if (!by.isShared()) {
+            return; // it was not kept, for a reason of its own
+        }
+        for (Keys.Key key : new Keys.Key[] {everywhere, here}) {
+            Entry old = answers.get(key);
+            if (old != null && old != by) {
+                answers.remove(old);
+            }
+        }
+    }
+
     /** Applies an event. From then on, no answer from before its changes is used. */
     synchronized void apply(News news) {
         if (news.startOver) {

@@ -263,6 +263,9 @@ public final class Verifier implements Checker, AutoCloseable {
                 Entry entry = answer.entry();
                 entry.key = answer.everywhere() ? everywhere : here;
                 boolean outdated = memory.keep(entry, epoch, answer.sequence());
+                if (!outdated) {
+                    memory.replaced(everywhere, here, entry);
+                }
                 return new Reply(entry, outdated, entry.token != null && answer.sequence() == 0);
             }).whenComplete((reply, err) -> {
                 flights.remove(here, flight); // before anybody asks again
