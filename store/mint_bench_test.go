@@ -19,11 +19,16 @@ import (
 	"patd/tokens"
 )
 
-const (
-	mintUsers  = 20_000 // each has few tokens, as in life
-	mintRound  = 400 * time.Millisecond
-	mintRounds = 7
-)
+const mintUsers = 20_000 // each has few tokens, as in life
+
+// mintTurns returns how long each program mints in a round, and how many rounds there are. With -short, it is only seen
+// that they mint.
+func mintTurns() (round time.Duration, rounds int) {
+	if testing.Short() {
+		return 50 * time.Millisecond, 1
+	}
+	return 400 * time.Millisecond, 7
+}
 
 // BenchmarkMint compares minting by the store with the same statements on the same tables by the driver alone, each
 // durable: in turn, a round of each. The ratios are medians over the rounds, with their range.
@@ -48,15 +53,16 @@ func BenchmarkMint(b *testing.B) {
 		{"driver-64", func(d time.Duration) float64 { return raw.mintFor(b, 64, true, d) }},
 		{"rows-64", func(d time.Duration) float64 { return raw.mintFor(b, 64, false, d) }},
 	}
+	round, rounds := mintTurns()
 	for _, p := range programs {
-		p.run(mintRound) // warm up
+		p.run(round) // warm up
 	}
 	rates := make(map[string][]float64)
 	ratios := make(map[string][]float64)
-	for range mintRounds {
+	for range rounds {
 		now := make(map[string]float64)
 		for _, p := range programs {
-			now[p.name] = p.run(mintRound)
+			now[p.name] = p.run(round)
 			rates[p.name] = append(rates[p.name], now[p.name])
 		}
 		for ratio, of := range map[string][2]string{

@@ -45,14 +45,15 @@ func BenchmarkPostgresMint(b *testing.B) {
 		{"each", func(d time.Duration) float64 { return raw.mintFor(b, rawStatements, d) }},
 		{"piped", func(d time.Duration) float64 { return raw.mintFor(b, rawPipeline, d) }},
 	}
+	round, rounds := mintTurns()
 	for _, p := range programs {
-		p.run(mintRound)
+		p.run(round)
 	}
 	rates, ratios := map[string][]float64{}, map[string][]float64{}
-	for range mintRounds {
+	for range rounds {
 		now := map[string]float64{}
 		for _, p := range programs {
-			now[p.name] = p.run(2 * mintRound)
+			now[p.name] = p.run(2 * round)
 			rates[p.name] = append(rates[p.name], now[p.name])
 		}
 		ratios["each-x"] = append(ratios["each-x"], now["store"]/now["each"])
