@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -55,6 +56,16 @@ func Blocks(t *testing.T, page, language string) map[string][]byte {
 	return out
 }
 
+// WriteBlocks writes the files that a page has in blocks of a language into a directory.
+func WriteBlocks(t *testing.T, page, language, dir string) {
+	t.Helper()
+	for name, text := range Blocks(t, page, language) {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Block returns the block of a page with this information after its fence.
 func Block(t *testing.T, page, info string) []byte {
 	t.Helper()
@@ -70,8 +81,8 @@ func Block(t *testing.T, page, info string) []byte {
 	return block
 }
 
-// Conform plays all scenarios of sdk/conformance with a driver.
-func Conform(t *testing.T, root, patd string, driver ...string) {
+// Conform plays all scenarios of sdk/conformance with a driver, which has more of an environment.
+func Conform(t *testing.T, root, patd string, env []string, driver ...string) {
 	t.Helper()
 	runner := filepath.Join(t.TempDir(), "conformance")
 	if out, err := Run(root, nil, "go", "build", "-o", runner, "patd/sdk/conformance"); err != nil {
@@ -79,7 +90,7 @@ func Conform(t *testing.T, root, patd string, driver ...string) {
 	}
 	// On a busy machine, what must come gets more time.
 	args := append([]string{"-patd", patd, "-strict", "-lanes", "6", "-slack", "4", "-again", "2", "--"}, driver...)
-	if out, err := Run(root, nil, runner, args...); err != nil {
+	if out, err := Run(root, env, runner, args...); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -153,6 +164,16 @@ func (s *Scratch) Start(cmd *exec.Cmd, log string, codes ...int) {
 	})
 }
 
+// Serve starts a server that listens at the port in PORT and finds patd, as Start does, and returns its address.
+func (s *Scratch) Serve(cmd *exec.Cmd, codes ...int) string {
+	s.Helper()
+	addr := proctest.FreeAddr(s.T)
+	_, port, _ := strings.Cut(addr, ":")
+	cmd.Env = append(append(os.Environ(), cmd.Env...), s.Env("PORT="+port)...)
+	s.Start(cmd, filepath.Join(s.Dir, "server.log"), codes...)
+	return "http://" + addr
+}
+
 // Until waits until something is so.
 func (s *Scratch) Until(what string, so func() bool) {
 	s.Helper()
@@ -168,7 +189,7 @@ func (s *Scratch) call(method, path, body string) map[string]any {
 	s.Helper()
 	secret, err := os.ReadFile(s.TokenFile)
 	s.must(err)
-	code, text := s.request(method, s.URL+path, strings.TrimSpace(string(secret)), body)
+	code, text := s.Request(method, s.URL+path, strings.TrimSpace(string(secret)), body)
 	var out map[string]any
 	if code != http.StatusOK || json.Unmarshal([]byte(text), &out) != nil {
 		s.Fatalf("%s %s: %d\n%s", method, path, code, text)
@@ -176,7 +197,9 @@ func (s *Scratch) call(method, path, body string) map[string]any {
 	return out
 }
 
-func (s *Scratch) request(method, url, secret, body string) (int, string) {
+// Request sends a request with a token, unless it is empty, and returns the status and the body; 0 and the error if there
+// is no response.
+func (s *Scratch) Request(method, url, secret, body string) (int, string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), Patience)
 	defer cancel()
@@ -199,16 +222,21 @@ func (s *Scratch) request(method, url, secret, body string) (int, string) {
 // Mint creates a token of the demo user.
 func (s *Scratch) Mint(scope string) (id, secret string) {
 	s.Helper()
-	body := `{"name": "test ` + scope + `", "scopes": ["` + scope + `"], "ttl": "1d"}`
+	body := fmt.Sprintf(`{"name": "test %s %d"`, scope, time.Now().UnixNano()) + `, "scopes": ["` + scope + `"], "ttl": "1d"}`
 	secret, _ = s.call(http.MethodPost, "/v1/users/demo/tokens", body)["secret"].(string)
 	return strings.Split(secret, "_")[1], secret
 }
 
-// Guards finds out whether a route needs the scope reports.read: only a token with it passes, with this response, and
-// not for long after it is revoked.
-func (s *Scratch) Guards(url, response string) {
+// Guards finds out whether a route needs the scope reports.read, as GuardedBy does.
+func (s *Scratch) Guards(url, response, refusal string) {
 	s.Helper()
-	get := func(secret string) (int, string) { return s.request(http.MethodGet, url, secret, "") }
+	s.GuardedBy(func(secret string) (int, string) { return s.Request(http.MethodGet, url, secret, "") }, response, refusal)
+}
+
+// GuardedBy finds out whether a request needs the scope reports.read: only a token with it passes, with this response, and
+// not for long after it is revoked. The response to one without it has the text of the refusal.
+func (s *Scratch) GuardedBy(get func(secret string) (int, string), response, refusal string) {
+	s.Helper()
 	s.Until("it listens", func() bool { code, _ := get(""); return code == http.StatusUnauthorized })
 	id, may := s.Mint("reports.read")
 	_, mayNot := s.Mint("deploy.run")
@@ -217,7 +245,7 @@ func (s *Scratch) Guards(url, response string) {
 			s.Errorf("%d %s", code, text)
 		}
 	}
-	if code, text := get(mayNot); code != http.StatusForbidden {
+	if code, text := get(mayNot); code != http.StatusForbidden || !strings.Contains(text, refusal) {
 		s.Errorf("%d %s", code, text)
 	}
 	s.call(http.MethodDelete, "/v1/users/demo/tokens/"+id, "")

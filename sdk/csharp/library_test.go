@@ -1,23 +1,18 @@
 package csharp
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"patd/internal/longtest"
 	"patd/internal/proctest"
+	"patd/internal/sdktest"
 )
-
-// patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
-const patience = 5 * time.Minute
 
 // patd builds patd once and returns its path.
 var patd = proctest.Once()
@@ -66,7 +61,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// environment is that of the SDK and its programs.
+// environment is what the SDK and its programs have beside that of the tests.
 func environment() []string {
 	root, err := filepath.Abs(sdk)
 	if err != nil {
@@ -76,9 +71,11 @@ func environment() []string {
 	if err != nil {
 		panic(err)
 	}
-	return append(os.Environ(), "HOME="+home, "NUGET_PACKAGES="+filepath.Join(home, "packages"), "DOTNET_ROOT="+root,
-		"LD_LIBRARY_PATH="+lib, "DOTNET_CLI_TELEMETRY_OPTOUT=1", "DOTNET_SKIP_FIRST_TIME_EXPERIENCE=1", "DOTNET_NOLOGO=1",
-		"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1", "PATD_FRAMEWORK=netcoreapp3.1")
+	return []string{
+		"HOME=" + home, "NUGET_PACKAGES=" + filepath.Join(home, "packages"), "DOTNET_ROOT=" + root, "LD_LIBRARY_PATH=" + lib,
+		"DOTNET_CLI_TELEMETRY_OPTOUT=1", "DOTNET_SKIP_FIRST_TIME_EXPERIENCE=1", "DOTNET_NOLOGO=1",
+		"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1", "PATD_FRAMEWORK=netcoreapp3.1",
+	}
 }
 
 // programs is the environment of all of them.
@@ -94,14 +91,7 @@ func dotnet(dir string, args ...string) (string, error) {
 
 // run runs a program with more of an environment, and returns what it writes.
 func run(dir string, env []string, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = dir, append(programs(), env...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
+	return sdktest.Run(dir, append(slices.Clone(programs()), env...), name, args...)
 }
 
 func must(t *testing.T, err error) {
@@ -131,18 +121,9 @@ func TestTheCSharpLibraryConforms(t *testing.T) {
 	library(t)
 	binary, err := patd()
 	must(t, err)
-	runner := filepath.Join(t.TempDir(), "conformance")
-	if out, err := run(".", nil, "go", "build", "-o", runner, "patd/sdk/conformance"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	program, err := filepath.Abs(sdk + "/dotnet")
 	must(t, err)
-	// On a busy machine, what must come gets more time.
-	out, err := run("../..", nil, runner, "-patd", binary, "-strict", "-lanes", "8", "-slack", "4", "-again", "2",
-		"--", program, built(t, "conformance", "Patd.Conformance.dll"))
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	sdktest.Conform(t, "../..", binary, programs(), program, built(t, "conformance", "Patd.Conformance.dll"))
 }
 
 // TestMemoryIsFastAndBounded compares a check from memory with one digest of .NET's, and what memory holds after some

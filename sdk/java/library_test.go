@@ -93,7 +93,7 @@ func TestTheJavaLibraryConforms(t *testing.T) {
 		dirs[i] = path
 	}
 	driver := append([]string{"java"}, small...)
-	sdktest.Conform(t, "../..", binary(t), append(driver, "-cp", strings.Join(dirs, ":"), "patd.Driver")...)
+	sdktest.Conform(t, "../..", binary(t), nil, append(driver, "-cp", strings.Join(dirs, ":"), "patd.Driver")...)
 }
 
 // TestMemoryIsFastAndBounded compares a check from memory with one digest of the JDK's, and what memory holds after some

@@ -1,24 +1,18 @@
 package java
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"patd/internal/proctest"
 	"patd/internal/sdktest"
 )
 
 // programs puts the blocks of the README into a directory, and returns how one is run, with the jar alone.
 func programs(t *testing.T, dir string) func(file string) []string {
 	t.Helper()
-	for name, text := range sdktest.Blocks(t, "README.md", "java") {
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	sdktest.WriteBlocks(t, "README.md", "java", dir)
 	path, err := filepath.Abs(jar)
 	if err != nil {
 		t.Fatal(err)
@@ -31,11 +25,8 @@ func TestFromTheReadmeToAProtectedRoute(t *testing.T) {
 	library(t)
 	s := sdktest.New(t, binary(t))
 	run := programs(t, s.Dir)
-	addr := proctest.FreeAddr(t)
-	cmd := exec.Command("java", run("Server.java")...)
-	cmd.Env = append(os.Environ(), s.Env("PORT="+addr[strings.LastIndex(addr, ":")+1:])...)
-	s.Start(cmd, filepath.Join(s.Dir, "server.log"), 143) // Java's own, after SIGTERM
-	s.Guards("http://"+addr+"/reports", "hello demo")
+	url := s.Serve(exec.Command("java", run("Server.java")...), 143) // Java's own, after SIGTERM
+	s.Guards(url+"/reports", "hello demo", "")
 }
 
 // TestTheProgramsOfTheReadme runs the others.

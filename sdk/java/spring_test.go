@@ -18,11 +18,7 @@ func TestFromThePageAboutSpringToAProtectedRoute(t *testing.T) {
 	const page = "../../docs/frameworks/spring.md"
 	s := sdktest.New(t, binary(t))
 	for _, language := range []string{"java", "yaml", "xml"} {
-		for name, text := range sdktest.Blocks(t, page, language) {
-			if err := os.WriteFile(filepath.Join(s.Dir, name), text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+		sdktest.WriteBlocks(t, page, language, s.Dir)
 	}
 	path, err := os.ReadFile("spring-boot-starter/target/classpath")
 	if err != nil {
@@ -44,7 +40,7 @@ func TestFromThePageAboutSpringToAProtectedRoute(t *testing.T) {
 	cmd := exec.Command("java", append(small, "-cp", everything, "com.example.reports.Reports")...)
 	cmd.Env = append(os.Environ(), s.Env("SERVER_ADDRESS=127.0.0.1", "SERVER_PORT="+port)...)
 	s.Start(cmd, filepath.Join(s.Dir, "server.log"), 143) // Java's own, after SIGTERM
-	s.Guards("http://"+addr+"/reports", "hello demo")
+	s.Guards("http://"+addr+"/reports", "hello demo", "")
 	_, secret := s.Mint("reports.read")
 	curl := strings.ReplaceAll(string(sdktest.Block(t, page, "sh spring")), ":8080", ":"+port)
 	if out, err := sdktest.Run(s.Dir, []string{"SECRET=" + secret}, "sh", "-c", curl); err != nil ||

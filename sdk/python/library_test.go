@@ -2,10 +2,8 @@ package python
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,10 +12,8 @@ import (
 
 	"patd/internal/longtest"
 	"patd/internal/proctest"
+	"patd/internal/sdktest"
 )
-
-// patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
-const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
@@ -56,14 +52,7 @@ func library(t *testing.T) {
 
 // run runs a program with more of an environment, and returns what it writes.
 func run(dir string, env []string, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), append(env, "PYTHONDONTWRITEBYTECODE=1")...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
+	return sdktest.Run(dir, append(env, "PYTHONDONTWRITEBYTECODE=1"), name, args...)
 }
 
 func must(t *testing.T, err error) {
@@ -102,10 +91,6 @@ func TestThePythonLibraryConforms(t *testing.T) {
 	library(t)
 	binary, err := patd()
 	must(t, err)
-	runner := filepath.Join(t.TempDir(), "conformance")
-	if out, err := run(".", nil, "go", "build", "-o", runner, "patd/sdk/conformance"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	driver, err := filepath.Abs("conformance/driver.py")
 	must(t, err)
 	source, err := filepath.Abs("src")
@@ -113,12 +98,8 @@ func TestThePythonLibraryConforms(t *testing.T) {
 	for _, verifier := range []string{"sync", "asyncio"} {
 		t.Run(verifier, func(t *testing.T) {
 			t.Parallel()
-			// On a busy machine, what must come gets more time.
-			out, err := run("../..", []string{"PYTHONPATH=" + source}, runner, "-patd", binary, "-strict", "-lanes", "6",
-				"-slack", "4", "-again", "2", "--", interpreter(), driver, verifier)
-			if err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
+			env := []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"}
+			sdktest.Conform(t, "../..", binary, env, interpreter(), driver, verifier)
 		})
 	}
 }

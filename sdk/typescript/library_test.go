@@ -2,7 +2,6 @@ package typescript
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -13,10 +12,8 @@ import (
 
 	"patd/internal/longtest"
 	"patd/internal/proctest"
+	"patd/internal/sdktest"
 )
-
-// patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
-const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
@@ -30,7 +27,7 @@ var compiled = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	return run(".", nil, "npm", "run", "--silent", "build")
+	return sdktest.Run(".", nil, "npm", "run", "--silent", "build")
 })
 
 // library builds the library, unless the machine cannot.
@@ -49,18 +46,6 @@ func library(t *testing.T) {
 	}
 }
 
-// run runs a program with more of an environment, and returns what it writes.
-func run(dir string, env []string, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
-}
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -70,7 +55,7 @@ func must(t *testing.T, err error) {
 
 func TestItsOwnTestsPass(t *testing.T) {
 	library(t)
-	if out, err := run(".", nil, "npm", "test", "--silent"); err != nil {
+	if out, err := sdktest.Run(".", nil, "npm", "test", "--silent"); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -80,29 +65,20 @@ func TestTheTypeScriptLibraryConforms(t *testing.T) {
 	library(t)
 	binary, err := patd()
 	must(t, err)
-	runner := filepath.Join(t.TempDir(), "conformance")
-	if out, err := run(".", nil, "go", "build", "-o", runner, "patd/sdk/conformance"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	driver, err := filepath.Abs("conformance/driver.mjs")
 	must(t, err)
-	// On a busy machine, what must come gets more time.
-	out, err := run("../..", nil, runner, "-patd", binary, "-strict", "-lanes", "6", "-slack", "4", "-again", "2",
-		"--", "node", driver)
-	if err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	sdktest.Conform(t, "../..", binary, nil, "node", driver)
 }
 
 // TestMemoryIsFastAndBounded compares a check from memory with one digest of Node's, and what memory holds after some
 // tokens with what it holds after ten times as many.
 func TestMemoryIsFastAndBounded(t *testing.T) {
 	library(t)
-	out, err := run(".", nil, "node_modules/.bin/tsc", "-p", "tsconfig.test.json", "--outDir", "build-bench")
+	out, err := sdktest.Run(".", nil, "node_modules/.bin/tsc", "-p", "tsconfig.test.json", "--outDir", "build-bench")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	out, err = run(".", []string{"TOKENS=50000"}, "node", "--expose-gc", "build-bench/bench.js")
+	out, err = sdktest.Run(".", []string{"TOKENS=50000"}, "node", "--expose-gc", "build-bench/bench.js")
 	var got struct {
 		Check      float64 `json:"check_us"`
 		Digest     float64 `json:"node_digest_us"`
@@ -148,7 +124,7 @@ func TestThePackageIsReproducible(t *testing.T) {
 // pack makes the package of a directory in another one, and returns its path.
 func pack(t *testing.T, from, to string) string {
 	t.Helper()
-	if out, err := run(from, nil, "npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", to); err != nil {
+	if out, err := sdktest.Run(from, nil, "npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", to); err != nil {
 		t.Fatalf("pack: %v\n%s", err, out)
 	}
 	found, err := filepath.Glob(filepath.Join(to, "patd-*.tgz"))
