@@ -30,6 +30,9 @@ type entry struct {
 	usage *usage // for the report; nil for a refusal
 }
 
+// shared reports whether an answer is good for other checks than the one that asked.
+func (e *entry) shared() bool { return e.token == nil || e.ofToken != nil }
+
 // owner is a token or a user with cached answers. One number invalidates all of them from before a change.
 type owner struct {
 	name    string

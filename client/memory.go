@@ -86,7 +86,7 @@ func (m *memory) recall(k key, now time.Time) *entry {
 
 // usable reports whether the entry that a request brought may serve other checks than the one that asked.
 func (m *memory) usable(e *entry, now time.Time) bool {
-	return (e.token == nil || e.ofToken != nil) && m.trusted(now) && e.sound(m.mono(now), now)
+	return e.shared() && m.trusted(now) && e.sound(m.mono(now), now)
 }
 
 // ticket is made before a request is sent.
@@ -137,7 +137,7 @@ func (m *memory) keep(e *entry, t ticket, sequence uint64) (outdated bool) {
 // replaced drops what was kept for the same request before an answer, under either key. Otherwise a check could pass by
 // what memory holds, after patd refused another one, until the watch tells why.
 func (m *memory) replaced(k keys, by *entry) {
-	if by.token != nil && by.ofToken == nil {
+	if !by.shared() {
 		return // it was not kept, for a reason of its own
 	}
 	m.mu.Lock()

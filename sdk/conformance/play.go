@@ -117,7 +117,8 @@ func (p *playing) configure(more map[string]any) error {
 			return err
 		}
 	}
-	c := order{"do": "configure", "http": "http://" + p.proxy.http, "grpc": p.proxy.grpc, "token": p.service, "timeout_ms": 2000}
+	c := order{"do": "configure", "http": "http://" + p.proxy.http, "grpc": p.proxy.grpc, "token": p.service,
+		"timeout_ms": 2000 * p.slack}
 	for name, value := range more {
 		if name != "audience_of_service" {
 			c[name] = value

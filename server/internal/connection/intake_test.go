@@ -26,10 +26,12 @@ func TestFieldsAreCountedAsTheyAreDecoded(t *testing.T) {
 		var c fieldCounter
 		for range rapid.IntRange(1, 3).Draw(t, "blocks") {
 			block.Reset()
+			fewest := 0
 			if rapid.Bool().Draw(t, "resized") {
 				e.SetMaxDynamicTableSize(uint32(rapid.IntRange(0, 4096).Draw(t, "size")))
+				fewest = 1 // the encoder writes the new size before the next field, and no block begins without one
 			}
-			for range rapid.IntRange(0, 20).Draw(t, "fields") {
+			for range rapid.IntRange(fewest, 20).Draw(t, "fields") {
 				_ = e.WriteField(hpack.HeaderField{
 					Name:      rapid.SampledFrom([]string{":method", "x", "accept", strings.Repeat("n", 200)}).Draw(t, "name"),
 					Value:     rapid.OneOf(rapid.SampledFrom([]string{"", "GET", strings.Repeat("~", 40_000)}), rapid.String()).Draw(t, "value"),
