@@ -90,7 +90,7 @@ func (f *flights) slot(ctx context.Context, timeout time.Duration) error {
 	case <-f.ctx.Done():
 		return ErrClosed
 	case <-t.C:
-		return status.Error(codes.Unavailable, "too many questions are waiting for patd")
+		return status.Error(codes.Unavailable, "too many requests are waiting for patd")
 	}
 }
 

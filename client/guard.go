@@ -116,7 +116,7 @@ func (g *Guard) Require(scopes ...string) func(http.Handler) http.Handler {
 	}
 }
 
-// What a request without a token is told.
+// The response to a request without a token.
 const (
 	reasonRequired = "CREDENTIAL_REQUIRED"
 	needsToken     = "this request needs a token: Authorization: Bearer and a token"

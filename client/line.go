@@ -29,11 +29,11 @@ type line struct {
 
 	mu      sync.Mutex
 	last    uint64
-	pending map[uint64]*question // nil: the stream ended
+	pending map[uint64]*pendingRequest // nil: the stream ended
 }
 
-// question is a request that waits for its answer.
-type question struct {
+// pendingRequest is a request that waits for its answer.
+type pendingRequest struct {
 	done     chan struct{} // closed once answer is written
 	answer   *patdv1.IntrospectStreamResponse
 	answered bool
@@ -42,7 +42,7 @@ type question struct {
 func newLine(stream patdv1.IntrospectionService_IntrospectStreamClient, cancel context.CancelFunc, now func() time.Time) *line {
 	return &line{
 		stream: stream, cancel: cancel, now: now, queue: make(chan *patdv1.IntrospectStreamRequest, 16),
-		ended: make(chan struct{}), pending: map[uint64]*question{},
+		ended: make(chan struct{}), pending: map[uint64]*pendingRequest{},
 	}
 }
 
@@ -91,7 +91,7 @@ func (l *line) receive() error {
 }
 
 // take removes and returns the request of an id; nil: no caller waits for it any more.
-func (l *line) take(id uint64) *question {
+func (l *line) take(id uint64) *pendingRequest {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := l.pending[id]
@@ -99,14 +99,14 @@ func (l *line) take(id uint64) *question {
 	return q
 }
 
-func (l *line) open() (uint64, *question) {
+func (l *line) open() (uint64, *pendingRequest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending == nil {
 		return 0, nil
 	}
 	l.last++
-	q := &question{done: make(chan struct{})}
+	q := &pendingRequest{done: make(chan struct{})}
 	l.pending[l.last] = q
 	return l.last, q
 }

@@ -23,7 +23,7 @@ func (p *pauses) wait(ctx context.Context, hopeless bool) {
 		pause = hopelessPause
 	}
 	p.tries++
-	t := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // nobody gains by guessing it
+	t := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // guessing it gains nothing
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

@@ -46,9 +46,9 @@ func outage(ctx context.Context, op string, cause error) error {
 	return tokens.FeaturesUnavailable(op, cause)
 }
 
-// told returns an error of the network or the file system that can be logged. Others may quote the answer or the URL,
+// loggable returns an error of the network or the file system that can be logged. Others may quote the answer or the URL,
 // so only their type is kept.
-func told(err error) error {
+func loggable(err error) error {
 	for _, known := range []error{
 		driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled,
 		context.DeadlineExceeded,

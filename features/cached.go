@@ -58,10 +58,10 @@ func (c CacheConfig) withDefaults() CacheConfig {
 	set(&c.Timeout, 5*time.Second)
 	set(&c.RetryAfter, time.Second)
 	if c.Quick <= 0 {
-		c.Quick = quickQuestions
+		c.Quick = quickRequests
 	}
 	if c.Slow <= 0 {
-		c.Slow = slowQuestions
+		c.Slow = slowRequests
 	}
 	if c.MaxWaiting <= 0 {
 		c.MaxWaiting = defaultMaxWaiting
@@ -108,7 +108,7 @@ type Cached struct {
 	health  health
 	stats   Stats
 	closed  bool
-	// announce gets answers that are new; nil: nobody does.
+	// announce is called with new answers; nil: it is not.
 	announce func(user string, features []string, asked time.Time) bool
 }
 
@@ -129,7 +129,7 @@ func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
 	case !none && c.MaxStale < c.TTL:
 		return nil, fmt.Errorf("make the features cache: answers may not be served stale for less (%v) than they are served anyway (%v)", c.MaxStale, c.TTL)
 	case c.Timeout == 0:
-		return nil, errors.New("make the features cache: the time limit of a question must be positive")
+		return nil, errors.New("make the features cache: the time limit of a request must be positive")
 	}
 	base, cancel := context.WithCancel(context.Background())
 	return &Cached{
@@ -154,7 +154,7 @@ func (c *Cached) Features(ctx context.Context, u tokens.User, fresh bool) (token
 			return held, err
 		}
 		select {
-		case <-t.question.Done():
+		case <-t.request.Done():
 		case <-t.displaced:
 		case <-ctx.Done():
 		}
@@ -196,7 +196,7 @@ func (c *Cached) ForgetAll() {
 // forget makes the calls that wait for answers about a user ask anew.
 func (c *Cached) forget(user string, q *queue) {
 	delete(c.queues, user)
-	for _, f := range []*question{q.running, q.next} {
+	for _, f := range []*sourceRequest{q.running, q.next} {
 		if f != nil {
 			f.Invalidate()
 			f.Land(tokens.Held{}, errForgotten)

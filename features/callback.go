@@ -101,7 +101,7 @@ func NewCallback(c CallbackConfig) (*Callback, error) {
 		}
 	}
 	// The cache bounds how many requests are under way at once, see rooms.
-	kept := dialguard.ClientConfig{Timeout: c.Timeout, MaxHeader: 64 << 10, Roots: roots, Idle: quickQuestions, Resolver: c.resolver}
+	kept := dialguard.ClientConfig{Timeout: c.Timeout, MaxHeader: 64 << 10, Roots: roots, Idle: quickRequests, Resolver: c.resolver}
 	once := kept
 	once.Idle = 0
 	return &Callback{config: c, key: key, client: g.Client(kept), single: g.Client(once)}, nil
@@ -149,7 +149,7 @@ func (c *Callback) Close() error {
 }
 
 // errLeftover reports that the answer may belong to another request.
-var errLeftover = errors.New("the answer does not name its user, on a connection that carried other questions")
+var errLeftover = errors.New("the answer does not name its user, on a connection that carried other requests")
 
 // ask sends the request. If the answer may belong to another request, it asks again, on a connection of its own.
 func (c *Callback) ask(ctx context.Context, user string) (tokens.Held, error) {
@@ -166,7 +166,7 @@ func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.He
 		User string `json:"user"`
 	}{user})
 	if err != nil {
-		return tokens.Held{}, fmt.Errorf("write the question: %w", err)
+		return tokens.Held{}, fmt.Errorf("write the request: %w", err)
 	}
 	var reused atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -174,7 +174,7 @@ func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.He
 	})
 	r, err := http.NewRequestWithContext(traced, http.MethodPost, c.config.URL, bytes.NewReader(body))
 	if err != nil {
-		return tokens.Held{}, errors.New("write the question: its URL is not one")
+		return tokens.Held{}, errors.New("write the request: its URL is not one")
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json")
@@ -190,7 +190,7 @@ func (c *Callback) send(ctx context.Context, user string, alone bool) (tokens.He
 	}
 	response, err := client.Do(r)
 	if err != nil {
-		return tokens.Held{}, told(err)
+		return tokens.Held{}, loggable(err)
 	}
 	defer response.Body.Close()
 	names, named, err := c.read(response, user)
@@ -216,7 +216,7 @@ func (c *Callback) read(response *http.Response, user string) (names []string, n
 	case status != http.StatusOK && status != http.StatusNotFound:
 		return nil, false, fmt.Errorf("the endpoint returned status %d", status)
 	case err != nil:
-		return nil, false, fmt.Errorf("read the answer: %w", told(err))
+		return nil, false, fmt.Errorf("read the answer: %w", loggable(err))
 	case int64(len(body)) > c.config.MaxBody:
 		return nil, false, fmt.Errorf("the answer has more than %d bytes", c.config.MaxBody)
 	case status == http.StatusNotFound && !saysUnknown(response, body):

@@ -14,8 +14,8 @@ import (
 	"patd/tokens"
 )
 
-// question is one request to the source, and the calls that wait for its answer.
-type question = flight.Flight[asked, tokens.Held]
+// sourceRequest is one request to the source, and the calls that wait for its answer.
+type sourceRequest = flight.Flight[asked, tokens.Held]
 
 // asked is what a request is about, and when it was made.
 type asked struct {
@@ -30,14 +30,14 @@ type asked struct {
 // queue is the requests about one user: one under way, and at most one that follows it, for calls that came too late
 // for the first. It is dropped when no call waits any more, or by Forget, which makes its requests stale.
 type queue struct {
-	running, next *question
+	running, next *sourceRequest
 	waiters       int
 }
 
 // ticket is a place in a queue.
 type ticket struct {
 	queue     *queue
-	question  *question
+	request   *sourceRequest
 	displaced chan struct{} // closed when another call needs the room
 	at        *list.Element // in the list of its kind; nil: it was displaced
 }
@@ -88,7 +88,7 @@ func (c *Cached) displace(waiting *list.List) bool {
 	now := c.config.Now()
 	for e, looked := waiting.Front(), 0; e != nil && looked < displaceable; e, looked = e.Next(), looked+1 {
 		t, _ := e.Value.(*ticket)
-		if sent := t.question.Begun.sent; !t.question.Landed() && !sent.IsZero() && now.Sub(sent) >= slowAfter {
+		if sent := t.request.Begun.sent; !t.request.Landed() && !sent.IsZero() && now.Sub(sent) >= slowAfter {
 			waiting.Remove(e)
 			t.at = nil
 			close(t.displaced)
@@ -119,16 +119,16 @@ func (c *Cached) join(at tracecontext.Context, u tokens.User, fresh bool, began 
 	case q.running == nil:
 		q.running = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh), trace: at})
 		c.start(q)
-		t.question = q.running
+		t.request = q.running
 	case !fresh || q.running.Begun.start > began:
-		t.question = q.running
+		t.request = q.running
 	default:
 		if q.next == nil {
 			q.next = flight.New[asked, tokens.Held](asked{user: u, kind: kind(fresh), trace: at})
 		}
-		t.question = q.next
+		t.request = q.next
 	}
-	t.question.Join()
+	t.request.Join()
 	return t
 }
 
@@ -150,7 +150,7 @@ func (c *Cached) start(q *queue) {
 }
 
 // ask sends one request to the source, when there is a place for it.
-func (c *Cached) ask(ctx context.Context, f *question, slow bool) (tokens.Held, error) {
+func (c *Cached) ask(ctx context.Context, f *sourceRequest, slow bool) (tokens.Held, error) {
 	leave, err := c.rooms[f.Begun.kind].enter(ctx, slow)
 	if err != nil {
 		return tokens.Held{}, err
@@ -169,28 +169,28 @@ func (c *Cached) ask(ctx context.Context, f *question, slow bool) (tokens.Held, 
 }
 
 // land processes the source's answer, and logs outside the lock.
-func (c *Cached) land(q *queue, f *question, held tokens.Held, err error) {
+func (c *Cached) land(q *queue, f *sourceRequest, held tokens.Held, err error) {
 	if err != nil {
 		err = unavailable(err)
 	}
 	c.mu.Lock()
 	now := c.config.Now()
-	tell := func(*slog.Logger) {}
+	report := func(*slog.Logger) {}
 	if !c.closed {
-		tell = c.health.note(err, now)
+		report = c.health.note(err, now)
 	}
 	if !f.Stale() {
-		c.settle(q, f, held, err, now)
+		c.resolve(q, f, held, err, now)
 	}
 	c.mu.Unlock()
-	tell(c.config.Logger)
+	report(c.config.Logger)
 }
 
-// settle caches an answer, delivers it to the waiting calls, and starts the next request.
-func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now time.Time) {
+// resolve caches an answer, delivers it to the waiting calls, and starts the next request.
+func (c *Cached) resolve(q *queue, f *sourceRequest, held tokens.Held, err error, now time.Time) {
 	if err == nil {
 		e := &entry{user: f.Begun.user.ID, features: held.Features, asked: f.Begun.at}
-		c.tell(e)
+		c.announceOnce(e)
 		c.memory.put(e)
 	} else if e := c.memory.get(f.Begun.user.ID); e != nil {
 		e.failedAt = now
@@ -208,8 +208,8 @@ func (c *Cached) settle(q *queue, f *question, held tokens.Held, err error, now 
 	}
 }
 
-// tell announces an answer, unless it was announced before.
-func (c *Cached) tell(e *entry) {
+// announceOnce announces an answer, unless it was announced before.
+func (c *Cached) announceOnce(e *entry) {
 	if c.announce == nil {
 		return
 	}
@@ -227,7 +227,7 @@ func (c *Cached) leave(t *ticket, fresh bool) (held tokens.Held, again bool, err
 	if t.at != nil {
 		c.waiting[kind(fresh)].Remove(t.at)
 	}
-	f := t.question
+	f := t.request
 	user := f.Begun.user.ID
 	c.clear(t.queue, user)
 	switch {
@@ -268,27 +268,27 @@ func unavailable(err error) error {
 // health records whether the source works, for the log.
 type health struct {
 	failing bool
-	told    time.Time
+	logged  time.Time
 }
 
 // defaultMaxWaiting is how many calls may wait for a source, unless configured: together with those for fresh answers,
 // fewer than one gRPC connection carries, so that there is room for calls that need no source.
 const defaultMaxWaiting = 512
 
-// toldEvery bounds how often the log reports a source that keeps failing and recovering.
-const toldEvery = 10 * time.Second
+// logEvery bounds how often the log reports a source that keeps failing and recovering.
+const logEvery = 10 * time.Second
 
 // note records the outcome of a flight and returns the log call, if any.
 func (h *health) note(err error, now time.Time) func(*slog.Logger) {
 	failing := err != nil
-	if since := now.Sub(h.told); failing == h.failing || failing && !h.told.IsZero() && since >= 0 && since < toldEvery {
+	if since := now.Sub(h.logged); failing == h.failing || failing && !h.logged.IsZero() && since >= 0 && since < logEvery {
 		return func(*slog.Logger) {}
 	}
 	h.failing = failing
 	if !failing {
 		return func(l *slog.Logger) { l.Info("the source of features answers again") }
 	}
-	h.told = now
+	h.logged = now
 	return func(l *slog.Logger) {
 		l.Warn("the source of features does not answer; what was last known is served until it is too old", "error", err)
 	}

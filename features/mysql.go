@@ -22,7 +22,7 @@ import (
 
 func mysqlEngine() engine {
 	return engine{
-		name: "MySQL", open: openMySQL, check: checkMySQL, tell: tellMySQL,
+		name: "MySQL", open: openMySQL, check: checkMySQL, loggable: loggableMySQL,
 		form: func(q string) string { return q },
 	}
 }
@@ -207,9 +207,9 @@ func mysqlParameterCount(ctx context.Context, c driver.ConnPrepareContext, state
 	return n, stmt.Close()
 }
 
-// tellMySQL keeps the server's text about connections, rights and the query itself. Other errors may quote values, so
+// loggableMySQL keeps the server's text about connections, rights and the query itself. Other errors may quote values, so
 // only their numbers are kept.
-func tellMySQL(err error) (ok bool, told error) {
+func loggableMySQL(err error) (ok bool, loggable error) {
 	var my *mysql.MySQLError
 	if errors.As(err, &my) {
 		switch string(my.SQLState[:2]) {

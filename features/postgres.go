@@ -22,7 +22,7 @@ import (
 func postgresEngine() engine {
 	pooled := new(atomic.Bool)
 	return engine{
-		name: "PostgreSQL", comments: true, check: checkPostgres, tell: tellPostgres,
+		name: "PostgreSQL", comments: true, check: checkPostgres, loggable: loggablePostgres,
 		open: func(c SQLConfig, u *url.URL) (*sql.DB, error) { return openPostgres(c, u, pooled) },
 		form: func(q string) string { return q },
 		begun: func(ctx context.Context, c SQLConfig, tx *sql.Tx) error {
@@ -162,9 +162,9 @@ func checkPostgres(ctx context.Context, conn *sql.Conn, query string) error {
 	})
 }
 
-// tellPostgres keeps the server's text about connections, rights and the query itself. Errors of other classes may
+// loggablePostgres keeps the server's text about connections, rights and the query itself. Errors of other classes may
 // quote values, so only their code is kept.
-func tellPostgres(err error) (ok bool, told error) {
+func loggablePostgres(err error) (ok bool, loggable error) {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		switch class := pg.SQLState()[:min(2, len(pg.SQLState()))]; class {

@@ -8,9 +8,9 @@ import (
 
 // Bounds of the requests that are under way at once.
 const (
-	quickQuestions = 32  // to an endpoint, as a rule
-	slowQuestions  = 256 // to an endpoint, that have been under way for long
-	slowAfter      = 100 * time.Millisecond
+	quickRequests = 32  // to an endpoint, as a rule
+	slowRequests  = 256 // to an endpoint, that have been under way for long
+	slowAfter     = 100 * time.Millisecond
 	// slowFor is how long a user is treated as slow after the source last hung for that user.
 	slowFor = time.Minute
 	// maxSlowUsers bounds how many slow users are recorded. Beyond it, others are treated as quick, for slowAfter.
@@ -37,7 +37,7 @@ func (r rooms) enter(ctx context.Context, slow bool) (leave func(), err error) {
 	select {
 	case room <- struct{}{}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("too many questions to the source are under way: %w", ctx.Err())
+		return nil, fmt.Errorf("too many requests to the source are under way: %w", ctx.Err())
 	}
 	if slow {
 		return func() { <-r.slow }, nil

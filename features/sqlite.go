@@ -15,7 +15,7 @@ import (
 
 func sqliteEngine() engine {
 	return engine{
-		name: "SQLite", open: openSQLite, check: checkSQLite, tell: tellSQLite,
+		name: "SQLite", open: openSQLite, check: checkSQLite, loggable: loggableSQLite,
 		// As a subquery it can only be one SELECT, whatever follows a semicolon.
 		form: func(q string) string { return "SELECT * FROM (\n" + q + "\n)" },
 	}
@@ -78,8 +78,8 @@ func checkSQLite(ctx context.Context, conn *sql.Conn, query string) error {
 	return err
 }
 
-// tellSQLite keeps the code and SQLite's general text for that code.
-func tellSQLite(err error) (ok bool, told error) {
+// loggableSQLite keeps the code and SQLite's general text for that code.
+func loggableSQLite(err error) (ok bool, loggable error) {
 	var lite *sqlite.Error
 	if !errors.As(err, &lite) {
 		return false, nil

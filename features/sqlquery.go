@@ -77,8 +77,8 @@ type engine struct {
 	form func(query string) string
 	// check checks that the query has one text parameter and one column, as far as possible without running it.
 	check func(ctx context.Context, conn *sql.Conn, query string) error
-	// tell turns an error of the driver into one without row data; ok is false for any other error.
-	tell func(error) (ok bool, told error)
+	// loggable turns an error of the driver into one without row data; ok is false for any other error.
+	loggable func(error) (ok bool, loggable error)
 }
 
 // NewSQL connects, and checks the query: one parameter, one column, nothing written. It runs the query once for the
@@ -137,11 +137,11 @@ func (s *SQL) check(ctx context.Context) error {
 	defer cancel()
 	conn, err := s.db.Conn(limited)
 	if err != nil {
-		return s.told(limited, err)
+		return s.loggable(limited, err)
 	}
 	defer conn.Close()
 	if err := s.engine.check(limited, conn, s.query); err != nil {
-		return s.told(limited, err)
+		return s.loggable(limited, err)
 	}
 	_, err = s.ask(limited, conn, "")
 	return err
@@ -186,7 +186,7 @@ func (s *SQL) ask(ctx context.Context, db beginner, user string) ([]string, erro
 		names, err = s.once(ctx, pool, user)
 	}
 	if err != nil {
-		return nil, s.told(ctx, err)
+		return nil, s.loggable(ctx, err)
 	}
 	return names, nil
 }
@@ -296,8 +296,8 @@ type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
-// told turns an error into one that can be logged: drivers' errors may quote rows, or the converted user id.
-func (s *SQL) told(ctx context.Context, err error) error {
+// loggable turns an error into one that can be logged: drivers' errors may quote rows, or the converted user id.
+func (s *SQL) loggable(ctx context.Context, err error) error {
 	var bad malformed
 	if errors.As(err, &bad) {
 		return bad
@@ -305,8 +305,8 @@ func (s *SQL) told(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s gave no answer within %v", s.engine.name, s.config.Timeout)
 	}
-	if ok, known := s.engine.tell(err); ok {
+	if ok, known := s.engine.loggable(err); ok {
 		return fmt.Errorf("%s: %w", s.engine.name, known)
 	}
-	return fmt.Errorf("%s: %w", s.engine.name, told(err))
+	return fmt.Errorf("%s: %w", s.engine.name, loggable(err))
 }

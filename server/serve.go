@@ -107,7 +107,7 @@ func (s *Server) drain() {
 	ctx, cancel = context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	errs = append(errs, stopGRPC(ctx, s.inProcess))
-	s.lingering.Wait()
+	s.streams.Wait()
 	if s.metricsHTTP != nil {
 		errs = append(errs, stopHTTP(ctx, "metrics", s.metricsHTTP))
 	}

@@ -64,7 +64,7 @@ type Server struct {
 	githubKeys               *github.Keys // nil: its reports are not taken
 	registry                 *prometheus.Registry
 	secure                   bool
-	lingering                sync.WaitGroup // goroutines of streams
+	streams                  sync.WaitGroup // goroutines of streams
 	numbered                 connection.Numbered
 }
 
@@ -203,7 +203,7 @@ func (s *Server) build(c Config) error {
 	network := call.New(call.Config{
 		Service: c.Service, SignIn: c.SignIn, Logger: c.Logger, Metrics: m, Limits: bounds, Codec: introspect.NewCodec(),
 		Unknown: unknown, Trusted: c.TrustedProxies, Timeout: c.RequestTimeout, Draining: draining,
-		Lingering: &s.lingering, Tracing: tracing,
+		Streams: &s.streams, Tracing: tracing,
 	})
 	// The gate reads ahead for known callers, and speaks TLS.
 	s.grpc = newGRPC(network, keepaliveOf(c.Connections), grpc.ReadBufferSize(0))

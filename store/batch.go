@@ -69,7 +69,7 @@ type batch struct {
 	inside bool      // the last of them is running
 	wrote  bool      // there is something to commit
 	fed    bool      // so has the change feed
-	proof  proof     // by which the commit can be told from none
+	proof  proof     // which shows whether the commit happened
 	over   bool      // it was rolled back
 	err    error     // why it did not happen
 

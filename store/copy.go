@@ -142,7 +142,7 @@ func postgresEnd(ctx context.Context, op string, config *pgx.ConnConfig, o Optio
 	config.RuntimeParams["lock_timeout"] = db.Milliseconds(o.BusyTimeout)
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["idle_in_transaction_session_timeout"] = "0"
-	// Whoever copies holds the writers up: a machine that vanished must not for ever.
+	// A copy holds the writers up: a machine that vanished must not for ever.
 	config.RuntimeParams["tcp_keepalives_idle"], config.RuntimeParams["tcp_keepalives_interval"],
 		config.RuntimeParams["tcp_keepalives_count"] = "30", "10", "3"
 	config.ConnectTimeout = o.BusyTimeout

@@ -190,7 +190,7 @@ const readReady = `SELECT coalesce(max(seq), 0) FROM changes`
 // Ready reads from the database, and says what is wrong when that fails. Unlike a lookup it ends with ctx at the
 // latest, at the cost of a connection.
 func (s *Store) Ready(ctx context.Context) error {
-	const op = "check that the store answers"
+	const op = "check the store"
 	var seq int64
 	if !s.dialect.Remote {
 		return s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error {

@@ -399,7 +399,7 @@ func (b BulkRevocation) revoke(tx Tx, ids []ID, now time.Time) ([]Event, error) 
 
 // CarryOutRevocations carries out revocations that no server is carrying out, until ctx ends: those whose call here
 // ended before them at once, and those whose server ended when it has looked for them, which it does every 5 s. report
-// receives the errors; nil: nobody does. It does the same for narrowings, and removes scopes for good that were paused
+// receives the errors; nil: they are dropped. It does the same for narrowings, and removes scopes for good that were paused
 // for too long.
 func (s *Service) CarryOutRevocations(ctx context.Context, report func(error)) {
 	every := time.NewTicker(bulkPoll)

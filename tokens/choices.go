@@ -104,7 +104,7 @@ func (s *Service) HeldNow(ctx context.Context, a Actor, user string) (Held, erro
 	}
 	var u User
 	err = s.store.View(ctx, func(tx ReadTx) error {
-		u, err = s.meet(tx, user, s.Now())
+		u, err = s.getOrNewUser(tx, user, s.Now())
 		return err
 	})
 	if err != nil {

@@ -39,7 +39,7 @@ const (
 	ActionTokenUnblock       Action = "token.unblock"
 	ActionUserRefresh        Action = "user.refresh"
 	ActionUserProvision      Action = "user.provision"      // an identity provider said how it knows a user
-	ActionUserSecurityEvent  Action = "user.security_event" // an issuer of security events told of one
+	ActionUserSecurityEvent  Action = "user.security_event" // an issuer of security events reported one
 	ActionFeatureCreate      Action = "feature.create"
 	ActionFeatureReplace     Action = "feature.replace"
 	ActionFeatureDelete      Action = "feature.delete"

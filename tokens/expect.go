@@ -9,7 +9,7 @@ import (
 type countKey struct{}
 
 // WithCount returns a context in which a change that ends much is made only if it ends exactly n: the number that its
-// caller was told beforehand. It is checked with the change. It applies to SuspendUser, DeleteUser, RevokeService,
+// caller was shown beforehand. It is checked with the change. It applies to SuspendUser, DeleteUser, RevokeService,
 // BlockTokens, UnblockTokens, BulkRevoke, and to ReplaceAudience where that begins to refuse tokens that name no
 // audience.
 func WithCount(ctx context.Context, n int64) context.Context {

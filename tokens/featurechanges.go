@@ -75,8 +75,8 @@ func (c *featureChanges) take(now time.Time) (user string, a featureAnswer, ok b
 	return "", featureAnswer{}, false
 }
 
-// settle ends what take began.
-func (c *featureChanges) settle() {
+// done ends what take began.
+func (c *featureChanges) done() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.busy--
@@ -114,7 +114,7 @@ func (s *Service) RecordFeatureChanges(ctx context.Context, report func(error)) 
 			default:
 				wait = 0
 			}
-			s.featureChanges.settle()
+			s.featureChanges.done()
 		}
 		again.Reset(wait)
 		select {

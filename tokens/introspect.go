@@ -109,7 +109,7 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 }
 
 // firstUse returns the serial of the presented secret if an ALLOW result is its first use, else 0. An active result of a
-// secret that was not used yet must not be cached: a service that answers from its memory would not report the use.
+// secret that was not used yet must not be cached: a service that decides from its memory would not report the use.
 func (p *presented) firstUse(out *Introspection) int64 {
 	if !p.cred.awaitsUse(p.now) || p.secret.Serial != p.cred.Secrets[0].Serial {
 		return 0

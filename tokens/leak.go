@@ -60,7 +60,7 @@ func (s *Service) ReportFinds(ctx context.Context, a Actor, finds []Find) ([]boo
 			working.Go(func() {
 				defer func() { <-room }()
 				defer r.recovered()
-				r.settled(i)(r.end(ctx, kind, id, text, f))
+				r.record(i)(r.end(ctx, kind, id, text, f))
 			})
 		}
 	}
@@ -106,8 +106,8 @@ func (r *leakReport) recovered() {
 	}
 }
 
-// settled returns a function that keeps what came of a secret in the text with that number.
-func (r *leakReport) settled(i int) func(ours bool, err error) {
+// record returns a function that keeps what came of a secret in the text with that number.
+func (r *leakReport) record(i int) func(ours bool, err error) {
 	return func(ours bool, err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()

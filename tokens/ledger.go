@@ -35,7 +35,7 @@ func (l ledger) do(ctx context.Context, a Actor, fn func(tx Tx, now time.Time) (
 	})
 }
 
-// carryOn is do for what was decided before: whoever began it may have lost its authority since.
+// carryOn is do for what was decided before: its caller may have lost its authority since.
 func (l ledger) carryOn(ctx context.Context, fn func(tx Tx, now time.Time) ([]Event, error)) error {
 	return l.store.Update(ctx, func(tx Tx) ([]Event, error) { return fn(tx, l.now()) })
 }

@@ -47,7 +47,7 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 		if m, err = replay(tx, seal, now); err != nil || m.Replayed {
 			return User{}, true, err
 		}
-		u, err = s.meet(tx, r.User, now)
+		u, err = s.getOrNewUser(tx, r.User, now)
 		return u, false, err
 	})
 	if err != nil || m.Replayed {
@@ -60,7 +60,7 @@ func (s *Service) mint(ctx context.Context, a Actor, r MintRequest) (Minted, err
 		}
 		t := draft
 		t.IssueTime, t.AsOf = now, now
-		u, err := s.meet(tx, t.User, now)
+		u, err := s.getOrNewUser(tx, t.User, now)
 		if err != nil {
 			return nil, err
 		}
@@ -203,8 +203,8 @@ func replay(tx ReadTx, seal *sealer, now time.Time) (Minted, error) {
 	return m, err
 }
 
-// meet returns a user's record, or a new one with Key 0 if patd has none and the id is valid.
-func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
+// getOrNewUser returns a user's record, or a new one with Key 0 if patd has none and the id is valid.
+func (s *Service) getOrNewUser(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := knownOrNew(tx, user, now)
 	switch {
 	case err != nil:
@@ -217,7 +217,7 @@ func (s *Service) meet(tx ReadTx, user string, now time.Time) (User, error) {
 	return u, c.err()
 }
 
-// knownOrNew is meet for any id that a call can name. Before a record with Key 0 is stored, newUser must accept its id.
+// knownOrNew is getOrNewUser for any id that a call can name. Before a record with Key 0 is stored, newUser must accept its id.
 // With ErrRecordInvalid it returns the user too.
 func knownOrNew(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := tx.User(user)

@@ -320,7 +320,7 @@ func (a *application) service(tx Tx, id ID, t *takenService, now time.Time) ([]E
 	return []Event{e}, tx.ForgetSealed(id)
 }
 
-// lostSecret returns the digest of a secret that nobody has.
+// lostSecret returns the digest of a secret that was never issued.
 func (a *application) lostSecret(prefix string, id ID) (Hash, error) {
 	text, err := secret.Mint(prefix, id, rand.Reader)
 	if err != nil {

@@ -140,7 +140,7 @@ func (s *Service) Self(ctx context.Context, a Actor) (Self, error) {
 	if err != nil {
 		return Self{}, err
 	}
-	// Only the store has what no decision needs: the bearer is told whether it may rotate, and what is in progress.
+	// Only the store has what no decision needs: the bearer is sent whether it may rotate, and what is in progress.
 	err = s.store.View(ctx, func(tx ReadTx) error {
 		t, err := tx.Token(a.TokenID)
 		c.Token.Rotations, c.Token.Rotation = t.Rotations, t.Rotation

@@ -36,7 +36,7 @@ type Token struct {
 	// BlockedBy says why the token is blocked, one reason a line: audiences whose policies made operators block it, see
 	// Blockers, and the pause of a token that was not used, see IdleTime. Empty: it is not blocked.
 	BlockedBy string
-	// InEffect says which scopes are in effect; nil: nobody asked, or the source of features does not answer. Only the
+	// InEffect says which scopes are in effect; nil: not asked for, or the source of features does not answer. Only the
 	// methods that read tokens set it, see Service.effects.
 	InEffect *InEffect
 	// Rotations is how often the secret was replaced. Lookup does not set it: see the current secret's Serial.

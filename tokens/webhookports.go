@@ -24,7 +24,7 @@ type WebhookReader interface {
 	WebhookDeliveries(q WebhookDeliveryQuery) ([]WebhookDelivery, error)
 	// FailingDelivery reads the pending delivery of a webhook that was tried in vain, and is tried again first. ErrNotFound.
 	FailingDelivery(webhook ID) (WebhookDelivery, error)
-	// HoldsWebhook reports whether nobody else has taken a lease since.
+	// HoldsWebhook reports whether no other server has taken a lease since.
 	HoldsWebhook(l WebhookLease) (bool, error)
 }
 

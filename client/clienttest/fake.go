@@ -66,8 +66,8 @@ func (f *Fake) Verify(_ context.Context, token string, call client.Call) (client
 	}
 	t, ok := f.tokens[token]
 	if !ok {
-		d, told := f.refused[token]
-		if !told {
+		d, refused := f.refused[token]
+		if !refused {
 			d = client.NotFound
 		}
 		return client.Result{Decision: d}, nil

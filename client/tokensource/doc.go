@@ -1,5 +1,5 @@
 // Package tokensource is for the programs that hold a personal access token: it gives them the current secret, and
-// rotates the token before its end, so that nobody notices.
+// rotates the token before its end, without an interruption.
 //
 //	api, err := tokensource.REST("https://patd.example.com", nil)
 //	…

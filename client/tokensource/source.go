@@ -91,7 +91,7 @@ type Status struct {
 	Err error
 }
 
-// New makes a Source. It asks nobody yet: Run or Step does, and Secret reads the Store.
+// New makes a Source. It sends no request yet: Run or Step does, and Secret reads the Store.
 func New(c Config) (*Source, error) {
 	switch {
 	case c.API == nil || c.Store == nil:

@@ -23,7 +23,7 @@ const (
 
 // memory is what a flood of made-up tokens costs: in memory, and of the good calls that are made at the same time.
 //
-// Whoever is flooded loses at least the processor time that the flood takes. What is to be known is whether it loses more,
+// A flooded server loses at least the processor time that the flood takes. What is to be known is whether it loses more,
 // as it would if made-up tokens pushed good ones out of memory or held locks. So the good calls are measured alone, the
 // flood alone, and both at once, in turn: the good calls that are lost, at the processor time of each, are held against the
 // flood's tokens, at the time of each. Time is that of the server and of this program, which share the machine.
@@ -63,7 +63,7 @@ func (b *bench) memory(ctx context.Context) error {
 	return nil
 }
 
-// flooded measures good calls alone, the flood alone, and both at once, of which it answers the figures.
+// flooded measures good calls alone, the flood alone, and both at once, and returns the figures of the three.
 func (b *bench) flooded(ctx context.Context, good, flood *subject) (g, f figures, err error) {
 	for _, s := range []*subject{good, flood} {
 		alone, err := s.measure(ctx, b.period)

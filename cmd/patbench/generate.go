@@ -48,7 +48,7 @@ type dataset struct {
 	ids []tokens.ID
 }
 
-// secret is the secret of the nth token: it follows from the number, so that nobody has to keep it.
+// secret is the secret of the nth token: it follows from the number, so it need not be kept.
 func (d dataset) secret(n int) (tokens.Secret, error) { return secretOf(n, d.ids[n]) }
 
 func secretOf(n int, id tokens.ID) (tokens.Secret, error) {

@@ -114,7 +114,7 @@ func (p *process) resident() (float64, error) {
 			return kib / 1024, nil
 		}
 	}
-	return 0, errors.New("read the resident memory: it is not told")
+	return 0, errors.New("read the resident memory: /proc does not have it")
 }
 
 // startPatd serves a dataset.

@@ -92,7 +92,7 @@ func (s *stream) receiver() {
 		to := s.waiting[id]
 		s.mu.Unlock()
 		if to == nil {
-			s.err = fmt.Errorf("an answer to %d, which nobody asked", id)
+			s.err = fmt.Errorf("a response to %d, which was not sent", id)
 			return
 		}
 		to <- answer

@@ -61,7 +61,7 @@ func serveDev(ctx context.Context, c *cli.Command, s *config.Settings, policy to
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer stop()
 	d := demo{dir: dir}
-	s.HandoffTTL = tokens.PageSessionMax // the link is for whoever reads it later, too
+	s.HandoffTTL = tokens.PageSessionMax // the link must also work for somebody who reads it later
 	s.DataDir = filepath.Join(dir, "data")
 	alone := *c
 	alone.Getenv = func(string) (string, bool) { return "", false } // its own key, regardless of PATD_HASH_KEY

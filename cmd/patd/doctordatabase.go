@@ -83,7 +83,7 @@ func (d *doctor) sqlite(at store.Diagnosis, path string) {
 	d.fsync(filepath.Dir(path))
 }
 
-// honest is the shortest time in which a device that keeps what it is told to can do so.
+// honest is the shortest time in which a device can really write and sync.
 const honest = 15 * time.Microsecond
 
 // fsync measures how long the file system takes to say that a page is on disk. A promise that costs nothing is none.

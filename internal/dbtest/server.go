@@ -47,7 +47,7 @@ func (s *Server) Kill(tb testing.TB) {
 	}
 }
 
-// Freeze keeps the server from running, without ending it: connections stay open and nothing answers.
+// Freeze keeps the server from running, without ending it: connections stay open, and there is no response.
 func (s *Server) Freeze(tb testing.TB) {
 	tb.Helper()
 	if err := s.process.freeze(); err != nil {

@@ -31,7 +31,7 @@ type Flight[M, T any] struct {
 // New begins a flight that is in no Group.
 func New[M, T any](begun M) *Flight[M, T] { return &Flight[M, T]{Begun: begun} }
 
-// landedAlready is the channel of flights that nobody had joined before they landed.
+// landedAlready is the channel of flights without a waiter when they landed.
 var landedAlready = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // Join makes the caller one of those that wait. Without it Wait and Done must not be called.

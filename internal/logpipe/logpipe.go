@@ -30,7 +30,7 @@ type Writer struct {
 	mu      sync.Mutex
 	pending []byte
 	total   uint64 // lines dropped since the start
-	unsaid  uint64 // of those, the ones that no notice has told of
+	unsaid  uint64 // of those, those not yet reported by a notice
 	closed  bool
 }
 

@@ -27,7 +27,7 @@ func main() {
 	}
 }
 
-// options are what a run is told.
+// options are the settings of a run.
 type options struct {
 	binary  string // of patd; empty: it is built
 	only    string // a regular expression of the names of scenarios

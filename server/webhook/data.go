@@ -78,7 +78,7 @@ type userData struct {
 
 type securityEventData struct {
 	userData
-	Events  []string `json:"events" doc:"What the issuer told, such as account-disabled. The issuer is the actor."`
+	Events  []string `json:"events" doc:"What the issuer reported, such as account-disabled. The issuer is the actor."`
 	Actions []string `json:"actions" doc:"What patd did with it: suspend, revoke, delete, or notify, which is nothing but this."`
 }
 

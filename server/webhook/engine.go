@@ -50,7 +50,7 @@ type Config struct {
 	Now func() time.Time
 	// Logger gets what an operator must know. Nil: no log.
 	Logger *slog.Logger
-	// Failed is called with failures of the store, which are tried again. Nil: nobody is.
+	// Failed is called with failures of the store, which are tried again. Nil: they are not reported.
 	Failed func(error)
 
 	open func(SenderConfig) (sender, error) // for tests; nil: NewSender

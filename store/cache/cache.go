@@ -202,7 +202,7 @@ func (c *Cache) RecallService(now time.Time, id tokens.ID) *tokens.ServiceCreden
 // ServiceMark implements tokens.Memory. Any change of the store changes it.
 func (c *Cache) ServiceMark(now time.Time) uint64 {
 	version := c.version.Load()
-	if version&1 != 0 || !c.feed.LiveAt(now) { // a change is being applied, or may not be heard of
+	if version&1 != 0 || !c.feed.LiveAt(now) { // a change is being applied, or may be missed
 		return 0
 	}
 	return version + 1

@@ -1,4 +1,4 @@
-// Package cache answers lookups from memory, within a bound, in front of a store. [Cache] implements tokens.Store.
+// Package cache serves lookups from memory, within a bound, in front of a store. [Cache] implements tokens.Store.
 //
 // # What is kept
 //

@@ -1,5 +1,5 @@
 // Package feed follows the change feed of a store: the table in which every change leaves an entry that names what
-// changed. Whoever keeps records in memory drops them by it, and watchers are sent it.
+// changed. Caches drop records by it, and watchers are sent it.
 //
 // # Reading
 //

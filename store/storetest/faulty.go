@@ -24,7 +24,7 @@ const (
 	OpRecordVisit   Op = "RecordVisit"
 )
 
-// Faulty is a store that fails when told to. Without faults it behaves as the store it wraps.
+// Faulty is a store that fails on demand. Without faults it behaves as the store it wraps.
 type Faulty struct {
 	st tokens.Store
 

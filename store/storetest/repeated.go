@@ -19,7 +19,7 @@ func full(t *tokens.Token) {
 	t.Revocation = &tokens.Revocation{Time: t.IssueTime.Add(time.Minute), By: "operator", Reason: "lost"}
 }
 
-// testRepeatedLookup is for a store that remembers: what it answers the second time is what it read the first.
+// testRepeatedLookup is for a store that remembers: the second lookup returns what the first one read.
 func testRepeatedLookup(t *testing.T, f *fixture) {
 	u := f.user("u")
 	for what, tok := range map[string]tokens.Token{

@@ -21,7 +21,7 @@ type Flusher interface {
 	Flush(ctx context.Context) error
 }
 
-// Run is the suite that every store passes. open answers an empty store and arranges for its closing.
+// Run is the suite that every store passes. open returns an empty store and arranges for its closing.
 func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 	for _, c := range []struct {
 		name string
@@ -207,7 +207,7 @@ func (f *fixture) nextID() tokens.ID {
 	return tokens.ID(ms<<22 + f.n)
 }
 
-// hash makes a digest that is told from all others.
+// hash makes a digest unlike all others.
 func hash(key string, n uint64) tokens.Hash {
 	h := tokens.Hash{Key: key}
 	binary.BigEndian.PutUint64(h.Sum[:], n)

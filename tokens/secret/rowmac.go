@@ -30,7 +30,7 @@ const (
 )
 
 // SealedLine returns the line of a key file that says that every row of its store has a checksum, so that one without
-// is not accepted. Whoever can write to the database cannot take it back.
+// is not accepted. Write access to the database is not enough to take it back.
 func SealedLine() string { return fmt.Sprintf("%s %d", sealedLine, SealedAll) }
 
 // sealedTo reads a line of a key file as SealedLine writes it, or wrote it before; 0: it is another one.

@@ -96,7 +96,7 @@ type webhooksData struct {
 	Next, First string
 }
 
-// webhooks lists the endpoints that are told what happens.
+// webhooks lists the webhooks.
 func (p *Pages) webhooks(q *frame.Request) error {
 	d := webhooksData{outcome: done(q, "deleted_webhook")}
 	var found []tokens.WebhookState

@@ -66,8 +66,8 @@ type Chain struct {
 	Tracing *Tracing // nil: off
 	// Draining ends when the server begins to stop.
 	Draining context.Context
-	// Lingering counts the goroutines of streams, which may outlive their handlers briefly. Serve waits for them.
-	Lingering *sync.WaitGroup
+	// Streams counts the goroutines of streams, which may outlive their handlers briefly. Serve waits for them.
+	Streams *sync.WaitGroup
 	// behindGateway marks the chain of the in-process listener, where the HTTP front has written the metadata.
 	behindGateway bool
 	connections   *connection.Numbered // of the HTTP front, if behindGateway is set
@@ -76,18 +76,18 @@ type Chain struct {
 
 // Config configures a chain. All fields are required but SignIn and Tracing, which may be nil.
 type Config struct {
-	Service   *tokens.Service
-	SignIn    Verifier
-	Logger    *slog.Logger
-	Metrics   *metrics.Set
-	Limits    *Limits
-	Codec     encoding.CodecV2
-	Unknown   *UnknownMemory
-	Trusted   Trusted
-	Timeout   time.Duration
-	Draining  context.Context
-	Lingering *sync.WaitGroup
-	Tracing   *Tracing
+	Service  *tokens.Service
+	SignIn   Verifier
+	Logger   *slog.Logger
+	Metrics  *metrics.Set
+	Limits   *Limits
+	Codec    encoding.CodecV2
+	Unknown  *UnknownMemory
+	Trusted  Trusted
+	Timeout  time.Duration
+	Draining context.Context
+	Streams  *sync.WaitGroup
+	Tracing  *Tracing
 }
 
 // New makes the chain of the network listeners.
@@ -95,7 +95,7 @@ func New(c Config) *Chain {
 	return &Chain{
 		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
 		codec: c.Codec, Unknown: c.Unknown, Methods: methodsOf(Rights()), Trusted: c.Trusted,
-		Timeout: c.Timeout, Draining: c.Draining, Lingering: c.Lingering, Tracing: c.Tracing, expiries: &expiries{},
+		Timeout: c.Timeout, Draining: c.Draining, Streams: c.Streams, Tracing: c.Tracing, expiries: &expiries{},
 	}
 }
 
@@ -198,7 +198,7 @@ func (c *Chain) End(begun *Call, start time.Time, panicked any, err error) error
 		c.LogPanic(begun, panicked)
 		err = fault.Status(fault.Public(nil), begun.RequestID()).Err()
 	case err != nil:
-		err = c.told(begun, err)
+		err = c.toStatus(begun, err)
 	}
 	code, took := status.Code(err), time.Since(start)
 	begun.Method.Metrics.Observe(code, took)

@@ -94,8 +94,8 @@ func DurationAttr(took time.Duration) slog.Attr {
 	return slog.Float64("duration_ms", float64(took.Microseconds())/1000)
 }
 
-// told maps an error of the domain to a gRPC status, and keeps the private cause for the log.
-func (c *Chain) told(begun *Call, err error) error {
+// toStatus maps an error of the domain to a gRPC status, and keeps the private cause for the log.
+func (c *Chain) toStatus(begun *Call, err error) error {
 	var ours *tokens.Error
 	if begun.Method.Open && !errors.As(err, &ours) {
 		return err // open methods are not ours, and return their own errors

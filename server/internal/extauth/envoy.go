@@ -76,7 +76,7 @@ func (s Envoy) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Check
 	return &authv3.CheckResponse{
 		Status: &rpcstatus.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{
-			Headers: overwriting(v.told), HeadersToRemove: s.removed(seen), ResponseHeadersToAdd: responding(h),
+			Headers: overwriting(v.upstream), HeadersToRemove: s.removed(seen), ResponseHeadersToAdd: responding(h),
 		}},
 	}, nil
 }

@@ -97,7 +97,7 @@ func readPassage(r *http.Request, x *httpx.Exchange) (passage, error) {
 
 // write responds with a verdict. A pass has no body: gateways drop it.
 func (v *verdict) write(w http.ResponseWriter, requestID string) {
-	for _, t := range v.told {
+	for _, t := range v.upstream {
 		w.Header().Set(t.name, t.value)
 	}
 	h, st := v.headers(requestID)

@@ -51,8 +51,8 @@ type verdict struct {
 	// refused is why the request may not pass, CodeUnauthenticated or CodeDenied, and how says more; nil: it may.
 	refused *tokens.Error
 	how     httpx.Refused
-	// told are the headers for the upstream, by name. All are always set, so that none of the client's remains.
-	told []field
+	// upstream are the headers for the upstream, by name. All are always set, so that none of the client's remains.
+	upstream []field
 	// expires and renew are the client's headers refusal.HeaderExpiresAt and HeaderRenew of a request that may pass.
 	expires, renew string
 }
@@ -108,7 +108,7 @@ func (g gatekeeper) judge(ctx context.Context, a tokens.Actor, p passage) (verdi
 	case err != nil:
 		return verdict{}, err
 	case in.Decision == tokens.Allow:
-		return verdict{told: tell(&in, p.scopes), expires: refusal.Time(in.ExpireTime), renew: g.service.RenewURL(in.ExpireTime)}, nil
+		return verdict{upstream: tell(&in, p.scopes), expires: refusal.Time(in.ExpireTime), renew: g.service.RenewURL(in.ExpireTime)}, nil
 	default:
 		return verdict{refused: g.service.Refusal(&in, p.scopes), how: httpx.Refused{Basic: g.accept.Basic}}, nil
 	}

@@ -104,7 +104,7 @@ func (f *Frame) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mux.ServeHTTP(w, r)
 }
 
-// missing answers a path without a page, or a method that the page does not have.
+// missing serves a path without a page, or a method that the page does not have.
 func (f *Frame) missing(q *Request) {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
@@ -158,7 +158,7 @@ func (f *Frame) serve(w http.ResponseWriter, r *http.Request, h Handler, signedI
 	defer cancel()
 	q := f.request(ctx, w, r)
 	q.whole = r.Context()
-	// A form takes many times its size once it is parsed, and whoever sends it may be a stranger: it is not read before the
+	// A form takes many times its size once it is parsed, and its sender may be a stranger: it is not read before the
 	// wait for the session.
 	var stranger error
 	most := int64(maxOpenForm)

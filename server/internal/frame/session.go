@@ -119,7 +119,7 @@ func (q *Request) StillSignedIn() error {
 	return err
 }
 
-// unidentified answers a request without a good session: the user signs in and comes back, and loses no input.
+// unidentified serves a request without a good session: the user signs in and comes back, and loses no input.
 func (q *Request) unidentified(err error) {
 	var ours *tokens.Error
 	if !errors.As(err, &ours) || ours.Code != tokens.CodeUnauthenticated {
@@ -169,7 +169,7 @@ func (q *Request) leave(to string, posted bool) {
 	q.Message(http.StatusUnauthorized, "session_over")
 }
 
-// Leaving answers the end of a session that was handed over: the user goes back, if there is somewhere to go.
+// Leaving serves the end of a session that was handed over: the user goes back, if there is somewhere to go.
 func (q *Request) Leaving(to string) {
 	q.Leave = to
 	if to != "" && !q.Embedded() {

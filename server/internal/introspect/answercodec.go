@@ -26,22 +26,22 @@ func sizeOf(in *tokens.Introspection) int {
 	return in.Size() + 64
 }
 
-// streamAnswer is an IntrospectStreamResponse.
-type streamAnswer struct {
+// streamResponse is an IntrospectStreamResponse.
+type streamResponse struct {
 	id     uint64
 	answer *tokens.Introspection // nil: none
 	failed *tokens.Error         // the error in place of an answer
 	code   int32                 // of failed
 }
 
-func (a *streamAnswer) size() int {
+func (a *streamResponse) size() int {
 	if a.answer == nil {
 		return 40 + len(a.failed.Reason) + len(a.failed.Message)
 	}
 	return 16 + sizeOf(a.answer)
 }
 
-func (a *streamAnswer) append(b []byte) []byte {
+func (a *streamResponse) append(b []byte) []byte {
 	b = appendNumber(b, fieldItemID, a.id)
 	if a.answer != nil {
 		b, at := open(b, fieldItemResponse)
@@ -54,10 +54,10 @@ func (a *streamAnswer) append(b []byte) []byte {
 	return shut(b, at)
 }
 
-// batchAnswer is a BatchIntrospectResponse.
-type batchAnswer struct{ answers []tokens.Introspection }
+// batchResponse is a BatchIntrospectResponse.
+type batchResponse struct{ answers []tokens.Introspection }
 
-func (a *batchAnswer) size() int {
+func (a *batchResponse) size() int {
 	n := 0
 	for i := range a.answers {
 		n += 8 + sizeOf(&a.answers[i])
@@ -65,7 +65,7 @@ func (a *batchAnswer) size() int {
 	return n
 }
 
-func (a *batchAnswer) append(b []byte) []byte {
+func (a *batchResponse) append(b []byte) []byte {
 	var at int
 	for i := range a.answers {
 		b, at = open(b, fieldResponses)

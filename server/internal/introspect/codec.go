@@ -64,9 +64,9 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *introspection:
 		return buffers(v.size(), func(b []byte) []byte { return appendIntrospection(b, &v.Introspection) }), nil
-	case *streamAnswer:
+	case *streamResponse:
 		return buffers(v.size(), v.append), nil
-	case *batchAnswer:
+	case *batchResponse:
 		return buffers(v.size(), v.append), nil
 	default:
 		return c.generated.Marshal(v)
@@ -76,7 +76,7 @@ func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 // Unmarshal reads v.
 func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch v.(type) {
-	case *question, *streamQuestion, *batchQuestion:
+	case *request, *streamRequest, *batchRequest:
 	default:
 		if m, ok := v.(proto.Message); ok {
 			if err := c.shapes.Check(data, m); err != nil {
@@ -93,12 +93,12 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	defer whole.Free()
 	text := string(whole.ReadOnlyData())
 	switch v := v.(type) {
-	case *streamQuestion:
+	case *streamRequest:
 		return v.unmarshal(text)
-	case *batchQuestion:
+	case *batchRequest:
 		return v.unmarshal(text)
 	default:
-		return v.(*question).unmarshal(text)
+		return v.(*request).unmarshal(text)
 	}
 }
 
@@ -121,8 +121,8 @@ type oneBuffer struct {
 	text mem.SliceBuffer
 }
 
-// question is an IntrospectRequest. Its strings share memory with one string.
-type question struct {
+// request is an IntrospectRequest. Its strings share memory with one string.
+type request struct {
 	token, audience, clientIP string
 	required                  []string
 	few                       [4]string // room for required in the common case
@@ -130,7 +130,7 @@ type question struct {
 }
 
 // unmarshal reads an IntrospectRequest.
-func (q *question) unmarshal(text string) error {
+func (q *request) unmarshal(text string) error {
 	if q.size = len(text); q.read(text) {
 		return nil
 	}
@@ -143,12 +143,12 @@ func (q *question) unmarshal(text string) error {
 }
 
 // take copies a message that the generated code has decoded.
-func (q *question) take(m *patdv1.IntrospectRequest) {
+func (q *request) take(m *patdv1.IntrospectRequest) {
 	q.token, q.audience, q.clientIP, q.required = m.GetToken(), m.GetAudience(), m.GetClientIp(), m.GetRequiredScopes()
 }
 
 // read reads the fields, all of them texts. It returns false on anything else, which is left to the generated code.
-func (q *question) read(text string) bool {
+func (q *request) read(text string) bool {
 	q.token, q.audience, q.clientIP, q.required = "", "", "", q.few[:0]
 	for r := (reader{text}); r.rest != ""; {
 		field, value, ok := r.bytes()
@@ -174,13 +174,13 @@ func (q *question) read(text string) bool {
 	return true
 }
 
-// streamQuestion is an IntrospectStreamRequest.
-type streamQuestion struct {
+// streamRequest is an IntrospectStreamRequest.
+type streamRequest struct {
 	id uint64
-	question
+	request
 }
 
-func (q *streamQuestion) unmarshal(text string) error {
+func (q *streamRequest) unmarshal(text string) error {
 	if q.size = len(text); q.readItem(text) {
 		return nil
 	}
@@ -193,7 +193,7 @@ func (q *streamQuestion) unmarshal(text string) error {
 	return nil
 }
 
-func (q *streamQuestion) readItem(text string) bool {
+func (q *streamRequest) readItem(text string) bool {
 	q.id = 0
 	r, seen := reader{text}, false
 	for r.rest != "" {
@@ -210,13 +210,13 @@ func (q *streamQuestion) readItem(text string) bool {
 	return seen
 }
 
-// batchQuestion is a BatchIntrospectRequest.
-type batchQuestion struct {
-	items []question
+// batchRequest is a BatchIntrospectRequest.
+type batchRequest struct {
+	items []request
 	size  int
 }
 
-func (q *batchQuestion) unmarshal(text string) error {
+func (q *batchRequest) unmarshal(text string) error {
 	if q.size = len(text); q.read(text) {
 		return nil
 	}
@@ -224,21 +224,21 @@ func (q *batchQuestion) unmarshal(text string) error {
 	if err := decode(text, &m); err != nil {
 		return err
 	}
-	q.items = make([]question, len(m.GetRequests()))
+	q.items = make([]request, len(m.GetRequests()))
 	for i, item := range m.GetRequests() {
 		q.items[i].take(item)
 	}
 	return nil
 }
 
-func (q *batchQuestion) read(text string) bool {
+func (q *batchRequest) read(text string) bool {
 	n := 0
 	for r := (reader{text}); r.rest != ""; n++ {
 		if field, _, ok := r.bytes(); !ok || field != fieldRequests || n >= wire.MaxMessages {
 			return false
 		}
 	}
-	q.items = make([]question, n)
+	q.items = make([]request, n)
 	r := reader{text}
 	for i := range q.items {
 		if _, value, _ := r.bytes(); !q.items[i].read(value) {

@@ -102,20 +102,20 @@ func TestAnswersAreWrittenAsTheGeneratedCodeDoes(t *testing.T) {
 			t.Fatalf("seed %d: %x, want %x", seed, got, want)
 		}
 		id := r.Uint64() >> r.IntN(64)
-		got := wireForm(t, c, &streamAnswer{id: id, answer: in})
+		got := wireForm(t, c, &streamResponse{id: id, answer: in})
 		want := generated(t, &patdv1.IntrospectStreamResponse{Id: id, Result: &patdv1.IntrospectStreamResponse_Response{Response: toIntrospection(in)}})
 		if !bytes.Equal(got, want) {
 			t.Fatalf("seed %d, on a stream: %x, want %x", seed, got, want)
 		}
 		failed := tokens.Fail(tokens.CodeUnavailable, "STORE_UNAVAILABLE", in.Token.Name)
-		got = wireForm(t, c, &streamAnswer{id: id, failed: failed, code: 14})
+		got = wireForm(t, c, &streamResponse{id: id, failed: failed, code: 14})
 		want = generated(t, &patdv1.IntrospectStreamResponse{Id: id, Result: &patdv1.IntrospectStreamResponse_Error_{
 			Error: &patdv1.IntrospectStreamResponse_Error{Code: 14, Reason: failed.Reason, Message: failed.Message},
 		}})
 		if !bytes.Equal(got, want) {
 			t.Fatalf("seed %d, an error on a stream: %x, want %x", seed, got, want)
 		}
-		batch, list := &batchAnswer{}, &patdv1.BatchIntrospectResponse{}
+		batch, list := &batchResponse{}, &patdv1.BatchIntrospectResponse{}
 		for range r.IntN(20) {
 			in := someIntrospection(r)
 			batch.answers, list.Responses = append(batch.answers, *in), append(list.Responses, toIntrospection(in))
@@ -158,7 +158,7 @@ func TestAnswersAreWrittenAsTheGatewayDoes(t *testing.T) {
 	}
 }
 
-func sameQuestion(t *testing.T, what string, q *question, m *patdv1.IntrospectRequest) {
+func sameRequest(t *testing.T, what string, q *request, m *patdv1.IntrospectRequest) {
 	t.Helper()
 	got := fmt.Sprintf("%q %q %q %q", q.token, q.audience, q.clientIP, q.required)
 	if want := fmt.Sprintf("%q %q %q %q", m.GetToken(), m.GetAudience(), m.GetClientIp(), m.GetRequiredScopes()); got != want {
@@ -183,33 +183,33 @@ func FuzzQuestionsAreReadAsTheGeneratedCodeDoes(f *testing.F) {
 	c := NewCodec()
 	read := func(b []byte, v any) error { return c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, v) }
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var q question
+		var q request
 		var m patdv1.IntrospectRequest
 		err, want := read(b, &q), proto.Unmarshal(b, &m)
 		if (err == nil) != (want == nil) {
 			t.Fatalf("%v, want %v", err, want)
 		} else if err == nil {
-			sameQuestion(t, "one", &q, &m)
+			sameRequest(t, "one", &q, &m)
 		}
-		var sq streamQuestion
+		var sq streamRequest
 		var sm patdv1.IntrospectStreamRequest
 		err, want = read(b, &sq), proto.Unmarshal(b, &sm)
 		if (err == nil) != (want == nil) {
 			t.Fatalf("on a stream: %v, want %v", err, want)
 		} else if err == nil {
-			sameQuestion(t, "on a stream", &sq.question, sm.GetRequest())
+			sameRequest(t, "on a stream", &sq.request, sm.GetRequest())
 			if sq.id != sm.GetId() {
 				t.Errorf("id %d, want %d", sq.id, sm.GetId())
 			}
 		}
-		var bq batchQuestion
+		var bq batchRequest
 		var bm patdv1.BatchIntrospectRequest
 		err, want = read(b, &bq), proto.Unmarshal(b, &bm)
 		if (err == nil) != (want == nil) || err == nil && len(bq.items) != len(bm.GetRequests()) {
 			t.Fatalf("a batch: %v, want %v", err, want)
 		} else if err == nil {
 			for i := range bq.items {
-				sameQuestion(t, "in a batch", &bq.items[i], bm.GetRequests()[i])
+				sameRequest(t, "in a batch", &bq.items[i], bm.GetRequests()[i])
 			}
 		}
 	})
@@ -227,22 +227,22 @@ func FuzzPlainJSONIsReadAsTheGatewayDoes(f *testing.F) {
 	}
 	c := httpx.NewJSONCodec()
 	f.Fuzz(func(t *testing.T, text string) {
-		var q question
-		if p := (parser{text}); p.question(&q) && p.end() {
+		var q request
+		if p := (parser{text}); p.request(&q) && p.end() {
 			var m patdv1.IntrospectRequest
 			if err := c.UnmarshalOptions.Unmarshal([]byte(text), &m); err != nil {
 				t.Fatalf("%q is not for the direct way: %v", text, err)
 			}
-			sameQuestion(t, text, &q, &m)
+			sameRequest(t, text, &q, &m)
 		}
-		var bq batchQuestion
+		var bq batchRequest
 		if p := (parser{text}); p.batch(&bq) && p.end() {
 			var m patdv1.BatchIntrospectRequest
 			if err := c.UnmarshalOptions.Unmarshal([]byte(text), &m); err != nil || len(m.GetRequests()) != len(bq.items) {
 				t.Fatalf("%q is not for the direct way: %v", text, err)
 			}
 			for i := range bq.items {
-				sameQuestion(t, text, &bq.items[i], m.GetRequests()[i])
+				sameRequest(t, text, &bq.items[i], m.GetRequests()[i])
 			}
 		}
 	})

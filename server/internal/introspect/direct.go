@@ -146,7 +146,7 @@ func (d *Direct) one(w http.ResponseWriter, r *http.Request) bool {
 	if ok && d.refuses(w, r, &c.Call, patdv1.IntrospectionService_Introspect_FullMethodName, len(text), start) {
 		return true
 	}
-	if p := (parser{text}); !ok || !p.question(&c.question) || !p.end() {
+	if p := (parser{text}); !ok || !p.request(&c.request) || !p.end() {
 		c.Late.Release()
 		unread(r, text)
 		return false
@@ -167,7 +167,7 @@ func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 	if ok && d.refuses(w, r, c, patdv1.IntrospectionService_BatchIntrospect_FullMethodName, len(text), start) {
 		return true
 	}
-	var q batchQuestion
+	var q batchRequest
 	if p := (parser{text}); !ok || !p.batch(&q) || !p.end() {
 		c.Late.Release()
 		unread(r, text)
@@ -177,7 +177,7 @@ func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 	var answers []tokens.Introspection
 	d.answer(w, r, c, func() (err error) {
 		defer func() { err = d.service.chain.End(c, start, recover(), err) }()
-		answers, err = d.service.answers(c, &q)
+		answers, err = d.service.decideAll(c, &q)
 		return err
 	}, func(b []byte) ([]byte, error) {
 		b = append(b, `{"responses":[`...)
@@ -195,7 +195,7 @@ func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// refuses finds out who calls before a body of that size is parsed, and answers a caller that is not known.
+// refuses finds out who calls before a body of that size is parsed, and refuses an unknown one.
 func (d *Direct) refuses(w http.ResponseWriter, r *http.Request, c *call.Call, full string, size int, start time.Time) bool {
 	if size <= httpx.MaxUndecoded {
 		return false

@@ -220,7 +220,7 @@ func eventOf(m *patdv1.WatchInvalidationsResponse) string {
 // end writes why a stream ends, as the body of an error. It has no id, so that the client's position stays.
 func (w *eventWriter) end(st *status.Status) {
 	if st.Code() == codes.Canceled {
-		return // nobody reads it
+		return // the reader is gone
 	}
 	data, err := json.Marshal(httpx.ErrorBody(st, fault.ClassOfGRPC(st.Code()), call.HTTPStatus("", st)))
 	if err != nil {

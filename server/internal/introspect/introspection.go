@@ -53,7 +53,7 @@ func Register(g call.Guard, s *Service) {
 // hotCall is everything that one introspection needs.
 type hotCall struct {
 	call.Call
-	question
+	request
 	introspection
 }
 
@@ -67,7 +67,7 @@ func (s *Service) introspect(_ any, ctx context.Context, _ func(any) error, _ gr
 		return nil, err
 	}
 	late := call.AwaitMessage(ctx, s.chain.Timeout)
-	err = s.chain.Receive(ctx, &c.question)
+	err = s.chain.Receive(ctx, &c.request)
 	late.Stop()
 	if err != nil {
 		return nil, err
@@ -80,10 +80,10 @@ func (s *Service) introspect(_ any, ctx context.Context, _ func(any) error, _ gr
 
 // answer completes a call that has begun.
 func (s *Service) answer(c *hotCall) (err error) {
-	if err := s.chain.AdmitHot(&c.Call, c.question.size); err != nil {
+	if err := s.chain.AdmitHot(&c.Call, c.request.size); err != nil {
 		return err
 	}
-	in, ok := c.request()
+	in, ok := c.toDomain()
 	if !ok {
 		return wire.ErrClientIP()
 	}
@@ -97,7 +97,7 @@ func (s *Service) answer(c *hotCall) (err error) {
 // not fail the others.
 func (s *Service) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
 	start := time.Now()
-	var q batchQuestion
+	var q batchRequest
 	c := &call.Call{}
 	c.Late.Timeout = s.chain.Timeout
 	s.chain.Begin(c, ctx, s.chain.Methods[patdv1.IntrospectionService_BatchIntrospect_FullMethodName])
@@ -111,28 +111,28 @@ func (s *Service) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.Un
 	if err != nil {
 		return nil, err
 	}
-	answers, err := s.answers(c, &q)
+	answers, err := s.decideAll(c, &q)
 	if err != nil {
 		return nil, err
 	}
-	return &batchAnswer{answers}, nil
+	return &batchResponse{answers}, nil
 }
 
-// answers completes a call about many tokens that has begun.
-func (s *Service) answers(c *call.Call, q *batchQuestion) ([]tokens.Introspection, error) {
+// decideAll completes a call about many tokens that has begun.
+func (s *Service) decideAll(c *call.Call, q *batchRequest) ([]tokens.Introspection, error) {
 	if err := s.chain.AdmitHot(c, q.size); err != nil {
 		return nil, err
 	}
 	in := make([]tokens.IntrospectRequest, len(q.items))
 	for i := range q.items {
-		in[i], _ = q.items[i].request()
+		in[i], _ = q.items[i].toDomain()
 	}
 	return s.service.IntrospectBatch(c, c.Actor, in)
 }
 
-// request converts q, which must stay as it is meanwhile, for the domain; false: client_ip is not an address, and is
+// toDomain converts q, which must stay as it is meanwhile, for the domain; false: client_ip is not an address, and is
 // treated as absent.
-func (q *question) request() (tokens.IntrospectRequest, bool) {
+func (q *request) toDomain() (tokens.IntrospectRequest, bool) {
 	in := tokens.IntrospectRequest{Secret: secret.SecretAt(&q.token), Audience: q.audience, Required: q.required}
 	var ok bool
 	in.ClientIP, ok = wire.FromIP(q.clientIP)

@@ -77,8 +77,8 @@ func (p *parser) list(item func() bool) bool {
 	return false
 }
 
-// question reads an IntrospectRequest.
-func (p *parser) question(q *question) bool {
+// request reads an IntrospectRequest.
+func (p *parser) request(q *request) bool {
 	if !p.take('{') {
 		return false
 	}
@@ -140,7 +140,7 @@ func fieldOf(name string) int {
 }
 
 // batch reads a BatchIntrospectRequest.
-func (p *parser) batch(q *batchQuestion) bool {
+func (p *parser) batch(q *batchRequest) bool {
 	if !p.take('{') {
 		return false
 	}
@@ -151,10 +151,10 @@ func (p *parser) batch(q *batchQuestion) bool {
 	if n > wire.MaxMessages {
 		return false
 	}
-	q.items = make([]question, 0, 1+n)
+	q.items = make([]request, 0, 1+n)
 	ok := p.list(func() bool {
 		q.items = q.items[:len(q.items)+1]
-		return p.question(&q.items[len(q.items)-1])
+		return p.request(&q.items[len(q.items)-1])
 	})
 	return ok && p.take('}')
 }

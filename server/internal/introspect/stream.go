@@ -126,7 +126,7 @@ func (a *answering) leave() {
 // lead starts another goroutine to read and answer, once there is room for it. It may outlive the handler briefly: the
 // end of the stream, which comes after the handler's, wakes a goroutine that waits for a request.
 func (a *answering) lead() {
-	a.service.chain.Lingering.Go(func() {
+	a.service.chain.Streams.Go(func() {
 		select {
 		case a.room <- struct{}{}:
 			a.Serve()
@@ -139,10 +139,10 @@ func (a *answering) lead() {
 // item is one request of a stream, and the state for its answer.
 type item struct {
 	call.Call
-	question streamQuestion
-	answer   streamAnswer
-	in       tokens.Introspection
-	led      bool // another goroutine reads in its place
+	request streamRequest
+	answer  streamResponse
+	in      tokens.Introspection
+	led     bool // another goroutine reads in its place
 }
 
 // Serve reads and answers requests until there are no more, or until it has had to wait for one: then another goroutine
@@ -152,7 +152,7 @@ func (a *answering) Serve() {
 	i.Late.Timeout, i.Late.Waits = a.service.chain.Timeout, func() { i.led = true; a.lead() }
 	defer i.Late.Release()
 	for !i.led {
-		if err := a.stream.RecvMsg(&i.question); err != nil {
+		if err := a.stream.RecvMsg(&i.request); err != nil {
 			select {
 			case a.ended <- err:
 			default: // another goroutine has reported the end
@@ -170,7 +170,7 @@ func (a *answering) Serve() {
 // answer answers one request. An error is sent in the answer and logged: the stream's own log line lacks it.
 func (a *answering) answer(i *item) {
 	i.Actor, i.Cause, i.Reason, i.Subject = *a.actor.Load(), nil, "", 0
-	i.answer = streamAnswer{id: i.question.id}
+	i.answer = streamResponse{id: i.request.id}
 	a.service.chain.TraceItem(&i.Call, a.caller)
 	err := a.decide(i)
 	if !a.sending.TryLock() {
@@ -202,10 +202,10 @@ func (a *answering) decide(i *item) (err error) {
 			err = fault.ErrPanic
 		}
 	}()
-	if i.question.size > call.MaxMessage {
+	if i.request.size > call.MaxMessage {
 		return call.TooLarge()
 	}
-	in, ok := i.question.request()
+	in, ok := i.request.toDomain()
 	if !ok {
 		return wire.ErrClientIP()
 	}

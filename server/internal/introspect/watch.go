@@ -107,7 +107,7 @@ type watcherStream struct {
 // send sends a message, and gives up on a watcher that does not read: once the transport's buffer for it is full, the
 // send blocks. The end of the stream wakes it.
 func (w *watcherStream) send(m *patdv1.WatchInvalidationsResponse) error {
-	w.chain.Lingering.Go(func() { w.sent <- w.stream.Send(m) })
+	w.chain.Streams.Go(func() { w.sent <- w.stream.Send(m) })
 	late := time.NewTimer(slowWatcher)
 	defer late.Stop()
 	select {

@@ -144,7 +144,7 @@ type oauthErrorBody struct {
 }
 
 // challenge sets the challenges of a 401, for the scheme used (RFC 6749 section 5.2) or for all schemes, and that of a
-// 403. The subject of an exchange is no credential of the client's, so it gets none, but is told when it expires.
+// 403. The subject of an exchange is no credential of the client's, so it gets none, but learns when it expires.
 func (c *oauthCall) challenge(h http.Header, code int, st *status.Status) {
 	switch {
 	case code != http.StatusUnauthorized && (code != http.StatusForbidden || c.scheme != schemeBearer):

@@ -253,7 +253,7 @@ func (g *gateway) methods(r *http.Request) []string {
 	return found
 }
 
-// probeRoutes answers that probe instead of serving.
+// probeRoutes serves probes instead of serving.
 func probeRoutes(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
 		if matched, ok := r.Context().Value(probeKey{}).(*bool); ok {

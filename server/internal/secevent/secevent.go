@@ -151,7 +151,7 @@ func (r *refusal) Error() string { return r.public.Error() }
 // Unwrap returns the error of the domain.
 func (r *refusal) Unwrap() error { return r.public }
 
-// refusedEvent returns the error of an event that could not be verified. One that nobody known signed is a bad
+// refusedEvent returns the error of an event that could not be verified. One without a known signer is a bad
 // credential, and is counted as such for its address.
 func refusedEvent(err error) error {
 	var bad *signin.EventError

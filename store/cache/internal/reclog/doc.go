@@ -12,7 +12,7 @@
 //
 // The owner's lock guards a [Log]. [Log.Look] and [Prefetch] read without it, from a view: the index and the segments
 // as they were when either was last replaced. A reader may miss a record that is just being written or moved, and see
-// one that has just been taken out; what it sees is whole. Whoever needs more than that checks a version before and
+// one that has just been taken out; what it sees is whole. A caller that needs more checks a version before and
 // after.
 //
 // # Waiting for memory

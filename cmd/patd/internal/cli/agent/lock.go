@@ -56,7 +56,7 @@ func acquire(tokenFile string) (l *lock, shared bool, err error) {
 	return l, shared, nil
 }
 
-// release frees the lock. The file stays: whoever removes it could let two in.
+// release frees the lock. The file stays: to remove it could let two processes in.
 func (l *lock) release() error { return l.file.Close() }
 
 // read reads the note. One that a killed process left half written counts as none: the hook runs once more then.

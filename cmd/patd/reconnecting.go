@@ -41,7 +41,7 @@ func openFeatureSource(ctx context.Context, s *config.SourceSettings, log *slog.
 		}
 		return cached, cached, nil
 	}
-	l := &latecomer{config: s.Config, log: log}
+	l := &reconnectingSource{config: s.Config, log: log}
 	cached, away, err := l.attempt(ctx)
 	switch {
 	case err == nil:
@@ -60,14 +60,14 @@ type closer func() error
 // Close calls it.
 func (c closer) Close() error { return c() }
 
-// latecomerEvery is how often the connection to a database that was unreachable at the start is retried.
-const latecomerEvery = time.Second
+// reconnectEvery is how often the connection to a database that was unreachable at the start is retried.
+const reconnectEvery = time.Second
 
-// errNotYet is the cause of every outage until a latecomer is connected.
+// errNotYet is the cause of every outage until a reconnectingSource is connected.
 var errNotYet = errors.New("it has not been reached since the start")
 
-// latecomer is a database that was unreachable when patd started. Until it is connected, every request is an outage.
-type latecomer struct {
+// reconnectingSource is a database that was unreachable when patd started. Until it is connected, every request is an outage.
+type reconnectingSource struct {
 	config features.Config
 	log    *slog.Logger
 	opened atomic.Pointer[features.Cached]
@@ -77,16 +77,16 @@ type latecomer struct {
 }
 
 var (
-	_ openSource       = (*latecomer)(nil)
-	_ tokens.Announcer = (*latecomer)(nil)
+	_ openSource       = (*reconnectingSource)(nil)
+	_ tokens.Announcer = (*reconnectingSource)(nil)
 )
 
-// wait retries in the background until the source is open or the latecomer is closed. It logs the cause whenever it
+// wait retries in the background until the source is open or the reconnectingSource is closed. It logs the cause whenever it
 // changes; complaint is the one already logged.
-func (l *latecomer) wait(ctx context.Context, complaint string) {
+func (l *reconnectingSource) wait(ctx context.Context, complaint string) {
 	ctx, l.stop = context.WithCancel(ctx)
 	l.search.Go(func() {
-		tick := time.NewTicker(latecomerEvery)
+		tick := time.NewTicker(reconnectEvery)
 		defer tick.Stop()
 		for {
 			select {
@@ -112,7 +112,7 @@ func (l *latecomer) wait(ctx context.Context, complaint string) {
 }
 
 // attempt opens the source. away reports that the database did not respond, so it may only be late.
-func (l *latecomer) attempt(ctx context.Context) (cached *features.Cached, away bool, err error) {
+func (l *reconnectingSource) attempt(ctx context.Context) (cached *features.Cached, away bool, err error) {
 	// A little less than the source's own limit, so that the context shows a timeout.
 	ctx, cancel := context.WithTimeout(ctx, l.config.SQL.Timeout*9/10)
 	defer cancel()
@@ -128,7 +128,7 @@ func (l *latecomer) attempt(ctx context.Context) (cached *features.Cached, away 
 }
 
 // Features asks the source, once it is open.
-func (l *latecomer) Features(ctx context.Context, u tokens.User, fresh bool) (tokens.Held, error) {
+func (l *reconnectingSource) Features(ctx context.Context, u tokens.User, fresh bool) (tokens.Held, error) {
 	if source := l.opened.Load(); source != nil {
 		return source.Features(ctx, u, fresh)
 	}
@@ -136,7 +136,7 @@ func (l *latecomer) Features(ctx context.Context, u tokens.User, fresh bool) (to
 }
 
 // Announce implements tokens.Announcer.
-func (l *latecomer) Announce(notify func(user string, features []string, asked time.Time) bool) {
+func (l *reconnectingSource) Announce(notify func(user string, features []string, asked time.Time) bool) {
 	l.notify.Store(&notify)
 	if source := l.opened.Load(); source != nil {
 		source.Announce(notify)
@@ -144,10 +144,10 @@ func (l *latecomer) Announce(notify func(user string, features []string, asked t
 }
 
 // Local returns false: features change without patd.
-func (*latecomer) Local() bool { return false }
+func (*reconnectingSource) Local() bool { return false }
 
 // Stats returns the counters of the source; none before it is open.
-func (l *latecomer) Stats() features.Stats {
+func (l *reconnectingSource) Stats() features.Stats {
 	if cached := l.opened.Load(); cached != nil {
 		return cached.Stats()
 	}
@@ -155,21 +155,21 @@ func (l *latecomer) Stats() features.Stats {
 }
 
 // Forget drops the cached answer of a user; there is none before the source is open.
-func (l *latecomer) Forget(user string) {
+func (l *reconnectingSource) Forget(user string) {
 	if source := l.opened.Load(); source != nil {
 		source.Forget(user)
 	}
 }
 
 // ForgetAll drops all cached answers.
-func (l *latecomer) ForgetAll() {
+func (l *reconnectingSource) ForgetAll() {
 	if source := l.opened.Load(); source != nil {
 		source.ForgetAll()
 	}
 }
 
 // Close ends the retries, and closes the source if it was opened.
-func (l *latecomer) Close() error {
+func (l *reconnectingSource) Close() error {
 	l.stop()
 	l.search.Wait()
 	if source := l.opened.Load(); source != nil {
