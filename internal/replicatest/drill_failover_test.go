@@ -102,15 +102,22 @@ type doing struct {
 
 // done is a token that was minted or revoked.
 type done struct {
-	id      string
+	token
 	revoked bool
 	at      time.Time
 }
 
-func (d *doing) add(id string, revoked bool) {
+func (d *doing) add(tok token, revoked bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.dones = append(d.dones, done{id, revoked, time.Now()})
+	d.dones = append(d.dones, done{tok, revoked, time.Now()})
+}
+
+// count returns how many changes were answered.
+func (d *doing) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.dones)
 }
 
 // keepDoing mints and revokes until it is stopped, whatever fails.
@@ -132,9 +139,9 @@ func keepDoing(t *testing.T, c *cluster, clients int) (d *doing, stop func()) {
 				if err != nil {
 					continue
 				}
-				d.add(tok.id, false)
+				d.add(tok, false)
 				if a.revoke(t.Context(), tok) == nil {
-					d.add(tok.id, true)
+					d.add(tok, true)
 				}
 			}
 		})
