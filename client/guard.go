@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"patd/client/routes"
 	header "patd/internal/bearer"
 	"patd/tokens/refusal"
 )
@@ -74,45 +75,66 @@ func (g *Guard) Middleware(next http.Handler) http.Handler { return g.Require()(
 func (g *Guard) Require(scopes ...string) func(http.Handler) http.Handler {
 	scopes = slices.Clone(scopes)
 	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.decide(w, r, scopes, next) })
+	}
+}
+
+// Routes makes a middleware for all handlers of a program: what a request needs is in a table of routes. A request that
+// the table does not open gets 403, whatever its token.
+func (g *Guard) Routes(t *routes.Table) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			token, found := bearer(r.Header.Values("Authorization"))
-			switch found {
-			case noCredential:
-				g.refuse(w, http.StatusUnauthorized, header.Challenge{}, refusalBody{
-					Error: "unauthorized", Description: needsToken, Reason: reasonRequired,
-				})
-				return
-			case manyCredentials:
-				g.refuse(w, http.StatusBadRequest, header.Challenge{Error: header.InvalidRequest}, refusalBody{
-					Error: header.InvalidRequest, Description: "give one token, once", Reason: refusal.NotValid,
-				})
+			scopes, ok := t.Find(r.Method, r.URL.EscapedPath())
+			if !ok {
+				answer(w, http.StatusForbidden, refusalBody{Error: "forbidden", Description: routeClosed, Reason: "ROUTE_CLOSED"})
 				return
 			}
-			out, err := g.checker.Verify(r.Context(), token, Call{Audience: g.config.Audience, Scopes: scopes, ClientIP: g.config.ClientIP(r)})
-			if err != nil {
-				w.Header().Set("Retry-After", "1")
-				answer(w, http.StatusServiceUnavailable, refusalBody{Error: "temporarily_unavailable"})
-				return
-			}
-			at, renew := renewHeaders(out.expires(), g.config.RenewURL, time.Now()) //nolint:forbidigo // it decides nothing
-			setRenewal(w.Header(), at, renew)
-			if out.Allowed() {
-				next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), out)))
-				return
-			}
-			why := out.Refusal(scopes)
-			why.RenewURL = renew
-			switch {
-			case out.Decision == InsufficientScope:
-				g.refuse(w, http.StatusForbidden, header.Challenge{
-					Error: header.InsufficientScope, Description: why.Text(), Scope: scopeList(scopes),
-				}, bodyOf(header.InsufficientScope, why))
-			default:
-				g.refuse(w, http.StatusUnauthorized, header.Challenge{
-					Error: header.InvalidToken, Description: why.Text(),
-				}, bodyOf(header.InvalidToken, why))
-			}
+			g.decide(w, r, scopes, next)
 		})
+	}
+}
+
+// routeClosed is the description in the response to a request that no token opens.
+const routeClosed = "no token opens this route: it is not in the table of routes, or has no scope there"
+
+// decide lets a request through to next, or refuses it.
+func (g *Guard) decide(w http.ResponseWriter, r *http.Request, scopes []string, next http.Handler) {
+	token, found := bearer(r.Header.Values("Authorization"))
+	switch found {
+	case noCredential:
+		g.refuse(w, http.StatusUnauthorized, header.Challenge{}, refusalBody{
+			Error: "unauthorized", Description: needsToken, Reason: reasonRequired,
+		})
+		return
+	case manyCredentials:
+		g.refuse(w, http.StatusBadRequest, header.Challenge{Error: header.InvalidRequest}, refusalBody{
+			Error: header.InvalidRequest, Description: "give one token, once", Reason: refusal.NotValid,
+		})
+		return
+	}
+	out, err := g.checker.Verify(r.Context(), token, Call{Audience: g.config.Audience, Scopes: scopes, ClientIP: g.config.ClientIP(r)})
+	if err != nil {
+		w.Header().Set("Retry-After", "1")
+		answer(w, http.StatusServiceUnavailable, refusalBody{Error: "temporarily_unavailable"})
+		return
+	}
+	at, renew := renewHeaders(out.expires(), g.config.RenewURL, time.Now()) //nolint:forbidigo // it decides nothing
+	setRenewal(w.Header(), at, renew)
+	if out.Allowed() {
+		next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), out)))
+		return
+	}
+	why := out.Refusal(scopes)
+	why.RenewURL = renew
+	switch {
+	case out.Decision == InsufficientScope:
+		g.refuse(w, http.StatusForbidden, header.Challenge{
+			Error: header.InsufficientScope, Description: why.Text(), Scope: scopeList(scopes),
+		}, bodyOf(header.InsufficientScope, why))
+	default:
+		g.refuse(w, http.StatusUnauthorized, header.Challenge{
+			Error: header.InvalidToken, Description: why.Text(),
+		}, bodyOf(header.InvalidToken, why))
 	}
 }
 

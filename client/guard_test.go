@@ -13,6 +13,7 @@ import (
 
 	"patd/client"
 	"patd/client/clienttest"
+	"patd/client/routes"
 )
 
 // get makes a request with some Authorization headers.
@@ -81,6 +82,53 @@ func TestGuardAnswersAsRFC6750Says(t *testing.T) {
 	w := get(plain.Middleware(handler), "Bearer good")
 	if w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("WWW-Authenticate") != "" || strings.Contains(w.Body.String(), "secret") {
 		t.Errorf("in an outage: %d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// TestGuardOpensTheRoutesOfATable guards a whole program.
+func TestGuardOpensTheRoutesOfATable(t *testing.T) {
+	fake := clienttest.NewFake()
+	fake.Allow("reader", client.Token{ID: "id", User: "alice", Scopes: []string{"reports.read"}})
+	table, err := routes.New([]routes.Route{
+		{Method: "GET", Path: "/reports/{id}", Scopes: []string{"reports.read"}},
+		{Method: "PUT", Path: "/reports/{id}", Scopes: []string{"reports.read", "reports.write"}},
+		{Method: "GET", Path: "/reports/secret"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := 0
+	h := client.NewGuard(fake, client.HTTPConfig{}).Routes(table)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if out, ok := client.FromContext(r.Context()); !ok || out.Token.User != "alice" {
+			t.Errorf("the handler is told %v, %v", out, ok)
+		}
+		reached++
+	}))
+	for _, c := range []struct {
+		method, path, token string
+		code                int
+		reason              string
+	}{
+		{"GET", "/reports/7?x=/reports/secret", "reader", 200, ""},
+		{"PUT", "/reports/7", "reader", 403, "SCOPE_INSUFFICIENT"},
+		{"GET", "/reports/7", "", 401, "CREDENTIAL_REQUIRED"},
+		{"GET", "/reports/7", "unknown", 401, "CREDENTIAL_INVALID"},
+		{"GET", "/reports/secret", "reader", 403, "ROUTE_CLOSED"},
+		{"GET", "/reports/%73ecret", "reader", 403, "ROUTE_CLOSED"},
+		{"GET", "/reports/a%2fb", "reader", 403, "ROUTE_CLOSED"},
+		{"DELETE", "/reports/7", "reader", 403, "ROUTE_CLOSED"},
+		{"GET", "/other", "", 403, "ROUTE_CLOSED"},
+	} {
+		before := reached
+		r := httptest.NewRequest(c.method, c.path, nil)
+		if c.token != "" {
+			r.Header.Set("Authorization", "Bearer "+c.token)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != c.code || !strings.Contains(w.Body.String(), c.reason) || (reached > before) != (c.code == 200) {
+			t.Errorf("%s %s with %q: %d %s, want %d %s", c.method, c.path, c.token, w.Code, w.Body, c.code, c.reason)
+		}
 	}
 }
 
