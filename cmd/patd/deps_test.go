@@ -126,6 +126,7 @@ func rooms() map[string]room {
 			allowed: []string{"patd/internal/tracecontext", otelAPI, "go.opentelemetry.io/contrib/bridges/prometheus", "github.com/prometheus"}, refused: noSQL,
 		},
 		"patd/internal/tracecontext": {},
+		"patd/client/routes":         {refused: []string{"database/sql", "net/http"}},
 		"patd/client": {
 			allowed: append([]string{"patd/client", "patd/internal/bearer", "patd/internal/durable", "patd/internal/flight", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens/secret", "patd/tokens/refusal", "patd/gen", "golang.org/x"}, grpcStack...),
 			refused: noSQL,
@@ -140,6 +141,11 @@ func rooms() map[string]room {
 		"patd/cmd/patd/internal/cli/agent": {
 			allowed: []string{"patd/client", "patd/cmd/patd/internal/cli", "patd/internal/durable", "patd/internal/secretfile", "github.com/spf13"},
 		},
+		// They read what strangers write, and ask nobody.
+		"patd/cmd/patd/internal/cli/openapi": {
+			allowed: []string{"patd/client/routes", "patd/tokens", "go.yaml.in/yaml/v3"}, refused: []string{"database/sql", "net/http", "os"},
+		},
+		"patd/cmd/patd/internal/cli/gateway": {allowed: []string{"patd/client/routes"}, refused: []string{"database/sql", "net/http", "os"}},
 		"patd/cmd/patd/internal/cli/remote": {
 			allowed: append([]string{"patd/cmd/patd/internal/cli", "patd/gen", "patd/internal/loopback", "patd/internal/secretfile", "patd/tokens", "github.com/spf13"}, grpcStack...),
 			refused: noSQL,

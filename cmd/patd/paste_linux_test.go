@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"patd/client/routes"
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
@@ -282,5 +283,32 @@ func TestScannerCanBePasted(t *testing.T) {
 	cmd := k.bash(t, block(t, "sh scanner"))
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "leaks found: 1") {
 		t.Errorf("with a secret in the folder: %v\n%s", err, secrets.ReplaceAll(out, []byte("[secret]")))
+	}
+}
+
+// TestScopesCanBePasted adds the scopes of the page's document to a catalogue, and reads its table of routes.
+func TestScopesCanBePasted(t *testing.T) {
+	t.Parallel()
+	k := newDesk(t)
+	data, admin := administer(t)
+	d := serve(t, data)
+	k.env = append(k.env, "PATD_ADDR="+d.grpc, "PATD_TOKEN_FILE="+written(t, "admin.token", admin))
+	write(t, filepath.Join(k.dir, "openapi.yaml"), block(t, "yaml openapi.yaml"))
+	k.paste(t, block(t, "sh scopes"))
+	e, err := patdv1.NewCatalogServiceClient(connect(t, d, admin).conn).GetFeature(t.Context(), &patdv1.GetFeatureRequest{Name: "reports.read"})
+	if err != nil || e.GetFeature().GetDescription() != "Read reports" {
+		t.Errorf("the catalogue has %v, %v", e, err)
+	}
+	table, err := routes.ReadFile(filepath.Join(k.dir, "routes.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{"/v1/reports": true, "/v1/reports/1": true, "/v1/reports/latest": false, "/reports": false} {
+		if _, ok := table.Find("GET", path); ok != want {
+			t.Errorf("%s is open: %v, want %v", path, ok, want)
+		}
+	}
+	if config, err := os.ReadFile(filepath.Join(k.dir, "api.conf")); err != nil || !strings.Contains(string(config), "reports.delete+reports.write") {
+		t.Errorf("the gateway's configuration is %s, %v", config, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,7 +105,7 @@ func startEnvoyWith(t *testing.T, s site, change func(string) string) string {
 	port := func(addr string) string {
 		return "port_value: " + netip.MustParseAddrPort(addr).String()[len("127.0.0.1:"):] + " "
 	}
-	e := readEnvoy(t, change(configured(t, "envoy.yaml", map[string]string{
+	e := readEnvoy(t, change(s.configured(t, "envoy.yaml", map[string]string{
 		"port_value: 8000 ": port(proctest.FreeAddr(t)), "port_value: 9090 ": port(s.patd.grpc), "port_value: 3000 ": port(s.upstream),
 	})))
 	e.secret = s.patd.asker
@@ -133,7 +134,7 @@ func (e *envoy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		r.URL.RawPath, r.URL.Path = "", cleaned(r.URL.Path)
+		r.URL.RawPath, r.URL.Path = cleaned(r.URL.EscapedPath()), cleaned(r.URL.Path)
 	}
 	route := e.route(r)
 	if route == nil {
@@ -180,6 +181,11 @@ func cleaned(p string) string {
 func (e *envoy) route(r *http.Request) *routev3.Route {
 	for _, route := range e.routes {
 		match := route.GetMatch()
+		if slices.ContainsFunc(match.GetHeaders(), func(h *routev3.HeaderMatcher) bool {
+			return h.GetName() != ":method" || h.GetStringMatch().GetExact() != r.Method
+		}) {
+			continue
+		}
 		if pattern := match.GetSafeRegex().GetRegex(); pattern != "" {
 			if regexp.MustCompile("^(?:" + pattern + ")$").MatchString(r.URL.EscapedPath()) {
 				return route

@@ -20,10 +20,24 @@ func configured(t *testing.T, file string, replace map[string]string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", file))
 	must(t, err)
-	config := string(text)
+	return readdressed(t, string(text), replace)
+}
+
+// configured is the configuration that the site's gateway runs with: that of a page, or the one that was generated.
+func (s site) configured(t *testing.T, file string, replace map[string]string) string {
+	t.Helper()
+	if s.generated != "" {
+		return readdressed(t, s.generated, replace)
+	}
+	return configured(t, file, replace)
+}
+
+// readdressed puts other addresses and names in the place of those of a configuration.
+func readdressed(t *testing.T, config string, replace map[string]string) string {
+	t.Helper()
 	for old, with := range replace {
 		if !strings.Contains(config, old) {
-			t.Fatalf("%s has no %s", file, old)
+			t.Fatalf("the configuration has no %s", old)
 		}
 		config = strings.ReplaceAll(config, old, with)
 	}
@@ -50,7 +64,7 @@ func nginxWith(t *testing.T, s site, change func(string) string) string {
 	t.Helper()
 	path, a, addr := program(t, "nginx"), unprivileged(t), proctest.FreeAddr(t)
 	dir := home(t, a)
-	place(t, a, filepath.Join(dir, "api.conf"), change(configured(t, "nginx.conf", map[string]string{
+	place(t, a, filepath.Join(dir, "api.conf"), change(s.configured(t, "nginx.conf", map[string]string{
 		shownPatd: s.patd.http, shownUpstream: s.upstream, shownListen: addr,
 	})))
 	var temporary strings.Builder
@@ -131,7 +145,7 @@ func caddyWith(t *testing.T, s site, change func(string) string) string {
 	path, a, addr := program(t, "caddy"), unprivileged(t), proctest.FreeAddr(t)
 	dir := home(t, a)
 	file := filepath.Join(dir, "Caddyfile")
-	place(t, a, file, "{\n\tadmin off\n\tauto_https off\n}\n"+change(configured(t, "Caddyfile", map[string]string{
+	place(t, a, file, "{\n\tadmin off\n\tauto_https off\n}\n"+change(s.configured(t, "Caddyfile", map[string]string{
 		shownPatd: s.patd.http, shownUpstream: s.upstream, shownListen: addr,
 	})))
 	cmd := exec.Command(path, "run", "--config", file, "--adapter", "caddyfile")
@@ -166,7 +180,7 @@ func apache(t *testing.T, s site, module, config string, replace map[string]stri
 	}
 	replace[shownListen], replace[shownUpstream], replace[shownSecret], replace[shownCommon] = addr, s.upstream, secret, common
 	place(t, a, file, load.String()+"ServerName localhost\nServerRoot "+dir+"\nDefaultRuntimeDir "+dir+"\nPidFile "+dir+"/pid\nMutex file:"+dir+" default\n"+
-		"ErrorLog /dev/stderr\nLogLevel info\n"+configured(t, config, replace))
+		"ErrorLog /dev/stderr\nLogLevel info\n"+s.configured(t, config, replace))
 	cmd := exec.Command(path, "-f", file, "-DFOREGROUND")
 	run(t, a, cmd, "http://"+addr)
 	return addr

@@ -36,6 +36,7 @@ type site struct {
 	patd        *issuer
 	certificate certificate
 	upstream    string // address
+	generated   string // the configuration, in place of a page's
 }
 
 // everything is what gateways that ask by /v1/forward-auth tell the upstream.
@@ -178,7 +179,7 @@ func guards(t *testing.T, g gateway) {
 
 func (g gateway) guardsReal(t *testing.T, c certificate) {
 	d, up := serve(t, c), newUpstream(t)
-	addr := g.start(t, site{&d.issuer, c, up.addr})
+	addr := g.start(t, site{patd: &d.issuer, certificate: c, upstream: up.addr})
 	v := visit(t, addr, up)
 	tok := d.mint(t, "alice", "reports.read")
 	said := func(user, scope string, tok token) map[string]string {
@@ -349,7 +350,7 @@ func (g gateway) guardsReal(t *testing.T, c certificate) {
 func (g gateway) guardsWithoutStore(t *testing.T, c certificate) {
 	i, faulty := serveFaulty(t, c)
 	up := newUpstream(t)
-	v := visit(t, g.start(t, site{i, c, up.addr}), up)
+	v := visit(t, g.start(t, site{patd: i, certificate: c, upstream: up.addr}), up)
 	tok := i.mint(t, "alice", "reports.read")
 	v.passes(t, "/reports/1", tok, nil)
 	faulty.Fail(storetest.Outage())

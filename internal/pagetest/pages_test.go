@@ -50,6 +50,8 @@ var claims = map[string]string{
 	"sh envoy":                  "TestGatewaysCommandsCanBePasted",
 	"sh apache":                 "TestGatewaysCommandsCanBePasted",
 	"sh scanner":                "TestScannerCanBePasted",
+	"yaml openapi.yaml":         "TestScopesCanBePasted",
+	"sh scopes":                 "TestScopesCanBePasted",
 	"python webhook":            "TestReceiversOfThePageVerifyMessages",
 	"js webhook":                "TestReceiversOfThePageVerifyMessages",
 	"json schema":               "TestSchemasStandOnThePage",

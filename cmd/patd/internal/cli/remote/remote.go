@@ -62,21 +62,27 @@ type overRemote func(ctx context.Context, conn grpc.ClientConnInterface, args []
 func remoteCommand(c *cli.Command, cmd *cobra.Command, fault int, do overRemote) *cobra.Command {
 	var r Connection
 	cli.Grouped(cmd.Flags(), "Connection", r.flags)
-	cmd.RunE = c.Run(func(ctx context.Context, args []string) error {
-		warnOfReaders(c, r.tokenFile)
-		conn, err := dial(ctx, c, &r)
-		if err == nil {
-			defer conn.Close()
-			err = do(ctx, conn, args)
-		}
-		var own *cli.ExitError
-		if err == nil || errors.As(err, &own) {
-			return err
-		}
-		return &cli.ExitError{Code: fault, Cause: r.explain(err)}
-	})
+	cmd.RunE = c.Run(func(ctx context.Context, args []string) error { return connected(ctx, c, &r, fault, args, do) })
 	return cmd
 }
+
+// connected runs work over a connection. Its faults exit with the given code.
+func connected(ctx context.Context, c *cli.Command, r *Connection, fault int, args []string, do overRemote) error {
+	warnOfReaders(c, r.tokenFile)
+	conn, err := dial(ctx, c, r)
+	if err == nil {
+		defer conn.Close()
+		err = do(ctx, conn, args)
+	}
+	var own *cli.ExitError
+	if err == nil || errors.As(err, &own) {
+		return err
+	}
+	return &cli.ExitError{Code: fault, Cause: r.explain(err)}
+}
+
+// errNoCredential is the error where nothing says who is calling.
+var errNoCredential = errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes, or sign in with `patd login`")
 
 // dial makes a connection that carries the service token, or else the credential of patd login.
 func dial(ctx context.Context, c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
@@ -138,7 +144,7 @@ func credential(c *cli.Command, r *Connection) (tokens.Secret, error) {
 	text, _ := c.Getenv("PATD_TOKEN")
 	switch text = strings.TrimRight(text, "\r\n"); {
 	case text == "":
-		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes, or sign in with `patd login`")}
+		return tokens.Secret{}, &cli.ExitError{Code: cli.ExitUsage, Cause: errNoCredential}
 	case !secretfile.IsToken(text):
 		return tokens.Secret{}, errors.New("PATD_TOKEN holds something other than one token")
 	}
