@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +32,9 @@ type drillStep struct {
 	Detail  string  `json:"detail,omitempty"`
 }
 
+// mostNamed is how many credentials that would work again are named.
+const mostNamed = 1000
+
 // drill is a restore that is practised.
 type drill struct {
 	c      *cli.Command
@@ -47,8 +49,10 @@ type drill struct {
 	Steps []drillStep `json:"steps"`
 	// RestoreSeconds is how long it took from the backup to a store that could be served.
 	RestoreSeconds float64 `json:"restore_seconds"`
-	// WorksAgain names credentials that the store refuses and the restored one does not.
+	// WorksAgain names credentials that the store refuses and the restored one does not, the first of them, and Again
+	// counts all.
 	WorksAgain []string  `json:"works_again"`
+	Again      int       `json:"works_again_count"`
 	Replay     *replayed `json:"replay,omitempty"`
 }
 
@@ -64,7 +68,8 @@ compare it with the store: every credential that works in the restored one must 
 restored copy, restores the backup once more with those events, and ends all that is left. The store itself is only read.
 
 Without --backup it makes one, and without --replay it exports the events now. Name the files that you keep to see whether they would
-do: credentials that would work again are listed, and the exit code is 1. It takes the room of two copies of the store, and of the events.`,
+do: credentials that would work again are listed, the first thousand of them, and the exit code is 1. It takes the room of two copies
+of the store, of the events, and of lists of what works.`,
 		Args: cli.Takes(),
 	}
 	f := cmd.Flags()
@@ -108,6 +113,9 @@ func (d *drill) print() error {
 	for _, one := range d.WorksAgain {
 		fmt.Fprintf(d.c.Stdout, "works again: %s\n", cli.Cell(one))
 	}
+	if more := d.Again - len(d.WorksAgain); more > 0 {
+		fmt.Fprintf(d.c.Stdout, "works again: %d more\n", more)
+	}
 	if d.Replay != nil {
 		d.Replay.report(d.c.Stderr)
 	}
@@ -127,47 +135,16 @@ func (d *drill) step(name string, do func() (detail string, err error)) error {
 	return err
 }
 
-// live are the credentials that work in a store, by kind and id.
-type live map[string]tokens.LiveCredential
-
-func liveIn(ctx context.Context, o *Opened, now time.Time) (live, error) {
-	found := live{}
-	err := tokens.LiveCredentials(ctx, o.Store, now, func(v tokens.LiveCredential) error {
-		found[string(v.Kind)+" "+v.ID] = v
-		return ctx.Err()
-	})
-	return found, err
-}
-
-// beyond returns what works in l and not in other, or there for longer or with more.
-func (l live) beyond(other live) (list []string) {
-	for name, v := range l {
-		was, there := other[name]
-		switch {
-		case !there:
-			list = append(list, name)
-		case !was.ExpireTime.IsZero() && (v.ExpireTime.IsZero() || v.ExpireTime.After(was.ExpireTime)):
-			list = append(list, name+", for longer")
-		case was.Suspended && !v.Suspended, was.Blocked && !v.Blocked:
-			list = append(list, name+", which is suspended or blocked")
-		case len(tokens.Missing(v.Scopes, was.Scopes)) > 0:
-			list = append(list, name+", with scopes that it has lost")
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
 var errWorksAgain = errors.New("credentials that the store refuses work again")
 
 func (d *drill) run(ctx context.Context) error {
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
-	var present live
+	var present liveFile
 	err := d.step("list what works in the store", func() (_ string, err error) {
-		present, err = liveIn(ctx, d.o, d.c.Now())
-		return cli.Counted(int64(len(present)), "credential"), err
+		present, err = listLive(ctx, d.o, d.c.Now(), filepath.Join(d.dir, "present.jsonl"))
+		return cli.Counted(int64(present.count), "credential"), err
 	})
 	if err == nil && d.events == "" {
 		d.events = filepath.Join(d.dir, "events.jsonl")
@@ -183,10 +160,11 @@ func (d *drill) run(ctx context.Context) error {
 	}
 	defer func() { _ = double.Close() }()
 	d.RestoreSeconds = time.Since(began).Seconds()
-	if err := d.compare(ctx, double, present, "compare the restored store with the store"); err != nil {
+	found, err := d.compare(ctx, double, present, "compare the restored store with the store")
+	if err != nil {
 		return err
 	}
-	return d.practise(ctx, double)
+	return d.practise(ctx, double, found)
 }
 
 // prepare makes the backup, or looks at the one that was named.
@@ -253,27 +231,32 @@ func (d *drill) restore(ctx context.Context, name, events string) (o *Opened, er
 	return o, err
 }
 
-// compare wants that what works in a restored store works in another.
-func (d *drill) compare(ctx context.Context, o *Opened, with live, what string) error {
-	return d.step(what, func() (string, error) {
-		found, err := liveIn(ctx, o, d.c.Now())
-		if err != nil {
+// compare wants that what works in a restored store works in another. It returns how many credentials that are.
+func (d *drill) compare(ctx context.Context, o *Opened, with liveFile, what string) (found int, err error) {
+	err = d.step(what, func() (string, error) {
+		again := 0
+		found, err = with.beyond(ctx, o, d.c.Now(), func(name string) {
+			if again++; len(d.WorksAgain) < mostNamed {
+				d.WorksAgain = append(d.WorksAgain, name)
+			}
+		})
+		if d.Again += again; err != nil {
 			return "", err
 		}
-		if again := found.beyond(with); len(again) > 0 {
-			d.WorksAgain = append(d.WorksAgain, again...)
-			return "", fmt.Errorf("%d of %d: %w", len(again), len(found), errWorksAgain)
+		if again > 0 {
+			return "", fmt.Errorf("%d of %d: %w", again, found, errWorksAgain)
 		}
-		return cli.Counted(int64(len(found)), "credential") + ", none beyond", nil
+		return cli.Counted(int64(found), "credential") + ", none beyond", nil
 	})
+	return found, err
 }
 
 // practise revokes credentials of the copy, restores the backup once more with what the copy's audit log says, and ends
 // all that is left.
-func (d *drill) practise(ctx context.Context, double *Opened) error {
+func (d *drill) practise(ctx context.Context, double *Opened, found int) error {
 	revoked := 0
 	err := d.step("revoke in the copy", func() (_ string, err error) {
-		revoked, err = d.takeAway(ctx, double)
+		revoked, err = d.takeAway(ctx, double, found)
 		return cli.Counted(int64(revoked), "credential") + ", and a user suspended where there was one", err
 	})
 	if err != nil {
@@ -284,7 +267,7 @@ func (d *drill) practise(ctx context.Context, double *Opened) error {
 	if err != nil {
 		return err
 	}
-	left, err := liveIn(ctx, double, d.c.Now())
+	left, err := listLive(ctx, double, d.c.Now(), filepath.Join(d.dir, "left.jsonl"))
 	if err != nil {
 		return err
 	}
@@ -293,33 +276,28 @@ func (d *drill) practise(ctx context.Context, double *Opened) error {
 		return err
 	}
 	defer func() { _ = again.Close() }()
-	if err := d.compare(ctx, again, left, "compare it with the copy"); err != nil {
+	if _, err := d.compare(ctx, again, left, "compare it with the copy"); err != nil {
 		return err
 	}
 	return d.step("end all that works, and check", func() (string, error) { return d.endAll(ctx, again) })
 }
 
-// takeAway revokes some credentials of a copy, spread over all, and suspends the user of another.
-func (d *drill) takeAway(ctx context.Context, o *Opened) (int, error) {
-	found, err := liveIn(ctx, o, d.c.Now())
-	if err != nil {
-		return 0, err
-	}
-	names := make([]string, 0, len(found))
-	for name := range found {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+// takeAway revokes some of so many credentials of a copy, spread over all, and suspends the user of another.
+func (d *drill) takeAway(ctx context.Context, o *Opened, found int) (int, error) {
 	var list []tokens.LiveCredential
-	every := max(1, len(names)/d.revoke)
-	suspend := ""
-	for i, name := range names {
-		switch v := found[name]; {
-		case i%every == 0 && len(list) < d.revoke:
+	every, at, suspend := max(1, found/max(1, d.revoke)), 0, ""
+	err := tokens.LiveCredentials(ctx, o.Store, d.c.Now(), func(v tokens.LiveCredential) error {
+		switch {
+		case at%every == 0 && len(list) < d.revoke:
 			list = append(list, v)
 		case v.Kind == tokens.CredentialToken:
 			suspend = v.User
 		}
+		at++
+		return ctx.Err()
+	})
+	if err != nil {
+		return 0, err
 	}
 	n, err := tokens.EndCredentials(ctx, o.Store, list, "a drill", d.c.Now)
 	if err != nil || suspend == "" {
@@ -332,25 +310,38 @@ func (d *drill) takeAway(ctx context.Context, o *Opened) (int, error) {
 	return n, err
 }
 
+// endPage is how many credentials are ended at once.
+const endPage = 1000
+
 func (d *drill) endAll(ctx context.Context, o *Opened) (string, error) {
-	found, err := liveIn(ctx, o, d.c.Now())
+	found, ended := 0, 0
+	list := make([]tokens.LiveCredential, 0, endPage)
+	end := func() error {
+		n, err := tokens.EndCredentials(ctx, o.Store, list, "a drill", d.c.Now)
+		ended, list = ended+n, list[:0]
+		return err
+	}
+	err := tokens.LiveCredentials(ctx, o.Store, d.c.Now(), func(v tokens.LiveCredential) error {
+		found++
+		if list = append(list, v); len(list) < endPage {
+			return ctx.Err()
+		}
+		return end()
+	})
+	if err = errors.Join(err, end()); err != nil {
+		return "", err
+	}
+	left := 0
+	err = tokens.LiveCredentials(ctx, o.Store, d.c.Now(), func(tokens.LiveCredential) error {
+		left++
+		return ctx.Err()
+	})
 	if err != nil {
 		return "", err
 	}
-	list := make([]tokens.LiveCredential, 0, len(found))
-	for _, v := range found {
-		list = append(list, v)
-	}
-	n, err := tokens.EndCredentials(ctx, o.Store, list, "a drill", d.c.Now)
-	if err != nil {
-		return "", err
-	}
-	if found, err = liveIn(ctx, o, d.c.Now()); err != nil {
-		return "", err
-	}
-	if n != len(list) || len(found) > 0 {
-		return "", fmt.Errorf("%d of %d were ended, and %d work", n, len(list), len(found))
+	if ended != found || left > 0 {
+		return "", fmt.Errorf("%d of %d were ended, and %d work", ended, found, left)
 	}
 	_, err = soundAndOurs(ctx, o.Store, "again", o.Keys)
-	return "ended " + cli.Counted(int64(n), "credential"), err
+	return "ended " + cli.Counted(int64(ended), "credential"), err
 }
