@@ -69,8 +69,19 @@ var claims = map[string]string{
 	"python site1/patdguard.py": "TestFromPagesToAProtectedRoute",
 	"python site1/views.py":     "TestFromPagesToAProtectedRoute",
 	"python site1/urls.py":      "TestFromPagesToAProtectedRoute",
-	"js express.mjs":            "TestFromThePagesToAProtectedRoute",
-	"js fastify.mjs":            "TestFromThePagesToAProtectedRoute",
+
+	"ruby app/services/patd.rb":                      "TestIntrospectionInRubyAndPHPDecides",
+	"ruby app/controllers/concerns/needs_scope.rb":   "TestIntrospectionInRubyAndPHPDecides",
+	"ruby app/controllers/application_controller.rb": "TestIntrospectionInRubyAndPHPDecides",
+	"ruby app/controllers/reports_controller.rb":     "TestIntrospectionInRubyAndPHPDecides",
+	"ruby config/routes.rb":                          "TestIntrospectionInRubyAndPHPDecides",
+	"php app/Services/Patd.php":                      "TestIntrospectionInRubyAndPHPDecides",
+	"php app/Http/Middleware/NeedsScope.php":         "TestIntrospectionInRubyAndPHPDecides",
+	"php bootstrap/app.php":                          "TestIntrospectionInRubyAndPHPDecides",
+	"php routes/api.php":                             "TestIntrospectionInRubyAndPHPDecides",
+
+	"js express.mjs": "TestFromThePagesToAProtectedRoute",
+	"js fastify.mjs": "TestFromThePagesToAProtectedRoute",
 }
 
 // shown are kinds that nobody pastes: pictures and responses.
