@@ -24,7 +24,10 @@ internal static class Tests
         }
 
         var failed = 0;
-        var all = new[] { typeof(Parts), typeof(Guards), typeof(Managing), typeof(Web), typeof(Together) }
+        var all = new[]
+        {
+            typeof(Parts), typeof(Guards), typeof(Managing), typeof(Routes), typeof(Web), typeof(Together),
+        }
             .SelectMany(t => t.GetMethods(BindingFlags.Static | BindingFlags.Public | BindingFlags.DeclaredOnly));
         foreach (var test in all)
         {

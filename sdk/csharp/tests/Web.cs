@@ -94,7 +94,7 @@ internal static class Web
         return host;
     }
 
-    private static string Address(IHost host) =>
+    internal static string Address(IHost host) =>
         host.Services.GetRequiredService<Microsoft.AspNetCore.Hosting.Server.IServer>()
             .Features.Get<IServerAddressesFeature>().Addresses.First();
 }

@@ -1,5 +1,6 @@
 import { isActive, type Checker, type Result } from "./decision.js";
 import { refusalOf, seconds, type Refusal } from "./refusal.js";
+import type { RouteTable } from "./routes.js";
 
 /** Configures a {@link Guard} and all middleware. */
 export interface GuardConfig {
@@ -81,6 +82,28 @@ export class Guard {
         body: { error: "temporarily_unavailable" },
       };
     }
+  }
+
+  /** Decides about a request by a table of routes. The path is that of the request line, without the query. */
+  async decideRoute(
+    table: RouteTable,
+    method: string,
+    path: string,
+    authorization: readonly string[],
+    clientIp?: string | (() => string | undefined),
+  ): Promise<Outcome> {
+    const scopes = table.find(method, path);
+    if (scopes) return this.decide(authorization, scopes, clientIp);
+    return {
+      pass: false,
+      status: 403,
+      headers: { "Cache-Control": "no-store" },
+      body: {
+        error: "forbidden",
+        error_description: "no token opens this route: it is not in the table of routes, or has no scope there",
+        reason: "ROUTE_CLOSED",
+      },
+    };
   }
 
   #outcome(r: Result, scopes: readonly string[]): Outcome {

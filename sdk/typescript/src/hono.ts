@@ -1,7 +1,8 @@
 // Middleware for Hono, on any runtime.
 
 import type { Checker, Result } from "./decision.js";
-import { Guard, type GuardConfig } from "./guard.js";
+import { Guard, type GuardConfig, type Outcome } from "./guard.js";
+import type { RouteTable } from "./routes.js";
 
 /** The part of a context of Hono that is used. */
 export interface HonoContext {
@@ -28,21 +29,50 @@ const results = new WeakMap<Request, Result>();
 export function honoGuard<Context extends HonoContext = HonoContext>(
   checker: Checker,
   config: HonoGuardConfig<Context> = {},
-): (...scopes: string[]) => (c: Context, next: () => Promise<void>) => Promise<Response | void> {
+): (...scopes: string[]) => HonoMiddleware<Context> {
+  const decider = deciderOf(checker, config);
+  return (...scopes) => decider((guard, values, _, ip) => guard.decide(values, scopes, ip));
+}
+
+/**
+ * Returns middleware for a whole application, `app.use(honoRoutes(verifier, table))`: what a request needs is in a
+ * table of routes. One that the table closes gets 403.
+ */
+export function honoRoutes<Context extends HonoContext = HonoContext>(
+  checker: Checker,
+  table: RouteTable,
+  config: HonoGuardConfig<Context> = {},
+): HonoMiddleware<Context> {
+  return deciderOf(checker, config)((guard, values, { req }, ip) =>
+    guard.decideRoute(table, req.raw.method, new URL(req.raw.url).pathname, values, ip),
+  );
+}
+
+type HonoMiddleware<Context> = (c: Context, next: () => Promise<void>) => Promise<Response | void>;
+type Decide<Context> = (
+  guard: Guard,
+  values: readonly string[],
+  c: Context,
+  ip: () => string | undefined,
+) => Promise<Outcome>;
+
+function deciderOf<Context extends HonoContext>(
+  checker: Checker,
+  config: HonoGuardConfig<Context>,
+): (decide: Decide<Context>) => HonoMiddleware<Context> {
   const guard = new Guard(checker, config);
   const clientIp = config.clientIp ?? addressOfNode;
-  return (...scopes) =>
-    async (c, next) => {
-      const value = c.req.raw.headers.get("authorization"); // several are joined by commas
-      const outcome = await guard.decide(value === null ? [] : [value], scopes, () => clientIp(c));
-      if (!outcome.pass) {
-        const headers = { ...outcome.headers, "Content-Type": "application/json" };
-        return new Response(JSON.stringify(outcome.body), { status: outcome.status, headers });
-      }
-      for (const [name, value] of Object.entries(outcome.headers)) c.header(name, value);
-      results.set(c.req.raw, outcome.result);
-      return next();
-    };
+  return (decide) => async (c, next) => {
+    const value = c.req.raw.headers.get("authorization"); // several are joined by commas
+    const outcome = await decide(guard, value === null ? [] : [value], c, () => clientIp(c));
+    if (!outcome.pass) {
+      const headers = { ...outcome.headers, "Content-Type": "application/json" };
+      return new Response(JSON.stringify(outcome.body), { status: outcome.status, headers });
+    }
+    for (const [name, value] of Object.entries(outcome.headers)) c.header(name, value);
+    results.set(c.req.raw, outcome.result);
+    return next();
+  };
 }
 
 function addressOfNode(c: HonoContext): string | undefined {

@@ -83,7 +83,8 @@ namespace Patd.AspNetCore
                     SetHeaders(outcome); // when the token expires, and where to renew it
                 }
 
-                return AuthenticateResult.Success(new AuthenticationTicket(Principal(token), Scheme.Name));
+                return AuthenticateResult.Success(new AuthenticationTicket(
+                    Principal(token, Scheme.Name), Scheme.Name));
             }
 
             return values.Length == 0
@@ -138,12 +139,12 @@ namespace Patd.AspNetCore
             return scopes.Distinct().ToList();
         }
 
-        private ClaimsPrincipal Principal(VerifiedToken token)
+        internal static ClaimsPrincipal Principal(VerifiedToken token, string scheme)
         {
             var claims = new List<Claim> { new Claim(PatdDefaults.User, token.User),
                 new Claim(PatdDefaults.TokenId, token.Id) };
             claims.AddRange(token.Scopes.Select(s => new Claim(PatdDefaults.Scope, s)));
-            return new ClaimsPrincipal(new ClaimsIdentity(claims, Scheme.Name, PatdDefaults.User, null));
+            return new ClaimsPrincipal(new ClaimsIdentity(claims, scheme, PatdDefaults.User, null));
         }
     }
 }

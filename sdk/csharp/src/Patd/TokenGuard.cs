@@ -111,6 +111,30 @@ namespace Patd
         }
 
         /// <summary>
+        /// Decides about a request by what a table of routes has found: the scopes of its route, or null where it
+        /// closes the request. That gets 403, whatever its token.
+        /// </summary>
+        public Task<GuardOutcome> DecideRouteAsync(
+            IReadOnlyList<string>? found, IReadOnlyList<string> authorization, string? clientIp,
+                CancellationToken cancel = default)
+        {
+            if (found != null && found.Count > 0)
+            {
+                return DecideAsync(authorization, found, clientIp, cancel);
+            }
+
+            var closed = new GuardOutcome(null, 403, Json.Write(new Dictionary<string, object?>
+            {
+                ["error"] = "forbidden",
+                ["error_description"] =
+                    "no token opens this route: it is not in the table of routes, or has no scope there",
+                ["reason"] = "ROUTE_CLOSED",
+            }));
+            closed.Headers["Cache-Control"] = "no-store";
+            return Task.FromResult(closed);
+        }
+
+        /// <summary>
         /// Reads a value of the Authorization header (RFC 9110 section 11.4); null: it has no bearer token.
         /// </summary>
         private static string? Bearer(string value)

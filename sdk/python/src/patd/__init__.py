@@ -9,6 +9,7 @@ from .decision import AsyncChecker, Checker, Decision, Result, Token
 from .engine import Options, Stats
 from .fault import Fault, FaultKind
 from .form import is_plausible
+from .routes import RouteTable
 from .transport import TokenSource, token_file
 from .verifier import AsyncVerifier, Verifier
 
@@ -21,6 +22,7 @@ __all__ = [
     "FaultKind",
     "Options",
     "Result",
+    "RouteTable",
     "Stats",
     "Token",
     "TokenSource",

@@ -7,7 +7,8 @@ from typing import Any
 
 from .address import known_address
 from .decision import AsyncChecker, Checker, Result, Token
-from .guard import Guard, GuardConfig, Outcome, check_scopes
+from .guard import CLOSED, Guard, GuardConfig, Outcome, check_scopes
+from .routes import RouteTable
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -34,7 +35,8 @@ class AsgiGuard:
     """
     Lets requests to an application pass whose token has all scopes in effect; none: those with any active token. In
     Starlette: ``Route(…, middleware=[Middleware(AsgiGuard, checker=verifier, scopes=["reports.read"])])``. WebSockets
-    are refused before they are accepted.
+    are refused before they are accepted. With ``routes``, a table says which scopes each request needs, and closes all
+    others: ``app.add_middleware(AsgiGuard, checker=verifier, routes=table)``.
 
     ``client_ip`` returns the address that a request comes from. By default that of the connection: anybody can write a
     header.
@@ -46,14 +48,18 @@ class AsgiGuard:
         checker: AsyncChecker | Checker,
         scopes: Sequence[str] = (),
         *,
+        routes: RouteTable | None = None,
         config: GuardConfig | None = None,
         client_ip: ClientIp = connection_address,
     ) -> None:
         if isinstance(scopes, str):
             raise TypeError("scopes is a list of texts, not one text")
+        if routes is not None and scopes:
+            raise TypeError("scopes or routes, not both")
         self._app = app
         self._guard = Guard(checker, config)
         self._scopes = check_scopes(scopes)
+        self._routes = routes
         self._client_ip = client_ip
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,13 +67,23 @@ class AsgiGuard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        outcome = await self._guard.decide_async(
-            authorization(scope["headers"]), self._scopes, lambda: self._client_ip(scope)
-        )
+        scopes: Sequence[str] | None = self._scopes
+        if self._routes is not None:  # a WebSocket begins with a GET
+            scopes = self._routes.find_decoded(scope.get("method", "GET"), _path(scope))
+        outcome = CLOSED
+        if scopes is not None:
+            values = authorization(scope["headers"])
+            outcome = await self._guard.decide_async(values, scopes, lambda: self._client_ip(scope))
         if outcome.result is None:
             await (_refuse if scope["type"] == "http" else _refuse_websocket)(outcome, scope, send)
             return
         await self._app({**scope, _RESULT: outcome.result}, receive, _with_headers(outcome, send))
+
+
+def _path(scope: Scope) -> str:
+    """Returns the path below that of the application, as its routes have it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _raw(outcome: Outcome) -> list[tuple[bytes, bytes]]:

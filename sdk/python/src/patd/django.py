@@ -1,4 +1,4 @@
-"""A decorator for views of Django."""
+"""A decorator for views of Django, and middleware for all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, TypeVar, cast
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
 
 from .address import known_address
 from .decision import AsyncChecker, Checker, Result, Token
-from .guard import Guard, GuardConfig, Outcome, check_scopes
+from .guard import CLOSED, Guard, GuardConfig, Outcome, check_scopes
+from .routes import RouteTable
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -75,6 +77,43 @@ class DjangoGuard:
 
         return decorate
 
+    def routes(self, table: RouteTable) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """
+        Returns middleware for all views, to be named in MIDDLEWARE: what a request needs is in a table of routes, which
+        closes all others. A request that it lets pass needs no CSRF token.
+        """
+
+        @sync_and_async_middleware
+        def middleware(get_response: Callable[..., Any]) -> Callable[..., Any]:
+            def needed(request: HttpRequest) -> Sequence[str] | None:
+                return table.find_decoded(request.method or "", request.path_info)
+
+            if iscoroutinefunction(get_response):
+
+                async def guarded_async(request: HttpRequest) -> HttpResponseBase:
+                    scopes, outcome = needed(request), CLOSED
+                    if scopes is not None:
+                        outcome = await self._guard.decide_async(*self._question(request, scopes))
+                    if outcome.result is None:
+                        return _refuse(outcome)
+                    return _pass(outcome, await get_response(_exempt(_with(request, outcome.result))))
+
+                return guarded_async
+            if self._guard.is_async:
+                raise TypeError("a server that is not for asyncio needs a Verifier, not an AsyncVerifier")
+
+            def guarded(request: HttpRequest) -> HttpResponseBase:
+                scopes, outcome = needed(request), CLOSED
+                if scopes is not None:
+                    outcome = self._guard.decide(*self._question(request, scopes))
+                if outcome.result is None:
+                    return _refuse(outcome)
+                return _pass(outcome, get_response(_exempt(_with(request, outcome.result))))
+
+            return guarded
+
+        return cast(Callable[[Callable[..., Any]], Callable[..., Any]], middleware)
+
     def _question(
         self, request: HttpRequest, scopes: Sequence[str]
     ) -> tuple[list[str], Sequence[str], Callable[[], str | None]]:
@@ -84,6 +123,11 @@ class DjangoGuard:
 
 def _with(request: HttpRequest, result: Result) -> HttpRequest:
     request.patd_result = result  # type: ignore[attr-defined]
+    return request
+
+
+def _exempt(request: HttpRequest) -> HttpRequest:
+    request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]
     return request
 
 

@@ -50,6 +50,19 @@ class Outcome:
         return json.dumps(self.body, separators=(",", ":")).encode()
 
 
+CLOSED = Outcome(
+    None,
+    {"Cache-Control": "no-store"},
+    403,
+    {
+        "error": "forbidden",
+        "error_description": "no token opens this route: it is not in the table of routes, or has no scope there",
+        "reason": "ROUTE_CLOSED",
+    },
+)
+"""Is the outcome for a request that a table of routes closes, whatever its token."""
+
+
 class Guard:
     """
     Decides about requests by their bearer token, and makes the responses to those that may not pass, as RFC 6750

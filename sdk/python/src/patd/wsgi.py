@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .address import known_address
 from .decision import Checker, Result, Token
-from .guard import Guard, GuardConfig, check_scopes
+from .guard import CLOSED, Guard, GuardConfig, check_scopes
+from .routes import RouteTable
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -23,7 +24,8 @@ def connection_address(environ: WSGIEnvironment) -> str | None:
 
 class WsgiGuard:
     """
-    Lets requests to an application pass whose token has all scopes in effect; none: those with any active token.
+    Lets requests to an application pass whose token has all scopes in effect; none: those with any active token. With
+    ``routes``, a table says which scopes each request needs, and closes all others.
 
     ``client_ip`` returns the address that a request comes from. By default that of the connection: anybody can write a
     header.
@@ -35,22 +37,31 @@ class WsgiGuard:
         checker: Checker,
         scopes: Sequence[str] = (),
         *,
+        routes: RouteTable | None = None,
         config: GuardConfig | None = None,
         client_ip: Callable[[WSGIEnvironment], str | None] = connection_address,
     ) -> None:
         if isinstance(scopes, str):
             raise TypeError("scopes is a list of texts, not one text")
+        if routes is not None and scopes:
+            raise TypeError("scopes or routes, not both")
         self._app = app
         self._guard = Guard(checker, config)
         if self._guard.is_async:
             raise TypeError("WSGI needs a Verifier, not an AsyncVerifier")
         self._scopes = check_scopes(scopes)
+        self._routes = routes
         self._client_ip = client_ip
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handles a request."""
         header = environ.get("HTTP_AUTHORIZATION")
-        outcome = self._guard.decide([] if header is None else [header], self._scopes, lambda: self._client_ip(environ))
+        scopes: Sequence[str] | None = self._scopes
+        if self._routes is not None:
+            scopes = self._routes.find_decoded(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""))
+        outcome = CLOSED
+        if scopes is not None:
+            outcome = self._guard.decide([] if header is None else [header], scopes, lambda: self._client_ip(environ))
         more = list(outcome.headers.items())
         if outcome.result is None:
             content = outcome.content

@@ -81,6 +81,21 @@ public final class Guard {
         }
     }
 
+    /**
+     * Decides about a request by a table of routes. One that the table closes gets 403, whatever its token.
+     *
+     * @param path that of the request line, without the query and as it was written
+     */
+    public Outcome decide(RouteTable table, String method, String path, List<String> authorization,
+            Supplier<String> clientIp) {
+        List<String> scopes = table.find(method, path);
+        if (scopes != null) {
+            return decide(authorization, scopes, clientIp);
+        }
+        return new Outcome(null, 403, Map.of("Cache-Control", "no-store"), Json.write(body("forbidden",
+                "no token opens this route: it is not in the table of routes, or has no scope there", "ROUTE_CLOSED")));
+    }
+
     private Outcome outcome(Result r, List<String> scopes) {
         Map<String, String> headers = renewal(r);
         if (r.allowed()) {

@@ -6,9 +6,12 @@ import java.io.IOException;
 import java.net.InetAddress;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
+import java.util.Objects;
+import java.util.function.Supplier;
 import patd.Checker;
 import patd.Guard;
 import patd.Result;
+import patd.RouteTable;
 
 /** A filter for the HTTP server of the JDK, module jdk.httpserver: requests pass whose token has the scopes. */
 public final class PatdFilter extends Filter {
@@ -16,6 +19,7 @@ public final class PatdFilter extends Filter {
 
     private final Guard guard;
     private final List<String> scopes;
+    private final RouteTable routes; // null: the scopes count
 
     /** Makes a filter that requires these scopes, or any active token if there are none. */
     public PatdFilter(Checker checker, String... scopes) {
@@ -26,20 +30,31 @@ public final class PatdFilter extends Filter {
     public PatdFilter(Guard guard, String... scopes) {
         this.guard = guard;
         this.scopes = List.of(scopes);
+        this.routes = null;
+    }
+
+    /** Makes a filter for a whole program: what a request needs is in a table of routes, which closes all others. */
+    public PatdFilter(Guard guard, RouteTable routes) {
+        this.guard = guard;
+        this.scopes = List.of();
+        this.routes = Objects.requireNonNull(routes);
     }
 
     @Override
     public String description() {
-        return "requires a token of patd with " + scopes;
+        return "requires a token of patd with " + (routes == null ? scopes : "the scopes of a table of routes");
     }
 
     @Override
     public void doFilter(HttpExchange exchange, Chain chain) throws IOException {
         List<String> authorization = exchange.getRequestHeaders().getOrDefault("Authorization", List.of());
-        Guard.Outcome outcome = guard.decide(authorization, scopes, () -> {
+        Supplier<String> clientIp = () -> {
             InetAddress address = exchange.getRemoteAddress().getAddress();
             return address == null ? "" : address.getHostAddress();
-        });
+        };
+        Guard.Outcome outcome = routes == null ? guard.decide(authorization, scopes, clientIp)
+                : guard.decide(routes, exchange.getRequestMethod(), exchange.getRequestURI().getRawPath(),
+                        authorization, clientIp);
         outcome.headers().forEach(exchange.getResponseHeaders()::set);
         if (outcome.passes()) {
             exchange.setAttribute(ATTRIBUTE, outcome.result());

@@ -11,10 +11,13 @@ import java.nio.charset.StandardCharsets;
 import java.security.Principal;
 import java.util.Collections;
 import java.util.List;
+import java.util.Objects;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import patd.Checker;
 import patd.Guard;
 import patd.Result;
+import patd.RouteTable;
 
 /**
  * A servlet filter: it lets requests pass whose token has the scopes. The request's user is then that of the token. The
@@ -28,6 +31,7 @@ public final class PatdFilter extends HttpFilter {
     private final transient Guard guard;
     private final transient Function<HttpServletRequest, String> clientIp;
     private final List<String> scopes;
+    private final transient RouteTable routes; // null: the scopes count
 
     /** Makes a filter that requires these scopes, or any active token if there are none. */
     public PatdFilter(Checker checker, String... scopes) {
@@ -39,13 +43,27 @@ public final class PatdFilter extends HttpFilter {
         this.guard = guard;
         this.clientIp = clientIp;
         this.scopes = List.of(scopes);
+        this.routes = null;
+    }
+
+    /**
+     * Makes a filter for a whole program: what a request needs is in a table of routes, which closes all others. The
+     * paths are those below the context path.
+     */
+    public PatdFilter(Guard guard, Function<HttpServletRequest, String> clientIp, RouteTable routes) {
+        this.guard = guard;
+        this.clientIp = clientIp;
+        this.scopes = List.of();
+        this.routes = Objects.requireNonNull(routes);
     }
 
     @Override
     protected void doFilter(HttpServletRequest request, HttpServletResponse response, FilterChain chain)
             throws IOException, ServletException {
         List<String> authorization = Collections.list(request.getHeaders("Authorization"));
-        Guard.Outcome outcome = guard.decide(authorization, scopes, () -> clientIp.apply(request));
+        Supplier<String> from = () -> clientIp.apply(request);
+        Guard.Outcome outcome = routes == null ? guard.decide(authorization, scopes, from)
+                : guard.decide(routes, request.getMethod(), path(request), authorization, from);
         outcome.headers().forEach(response::setHeader);
         if (outcome.passes()) {
             request.setAttribute(ATTRIBUTE, outcome.result());
@@ -57,6 +75,13 @@ public final class PatdFilter extends HttpFilter {
         response.setContentType("application/json");
         response.setContentLength(body.length);
         response.getOutputStream().write(body);
+    }
+
+    /** Returns the path below the context path, as it was written. */
+    private static String path(HttpServletRequest request) {
+        String uri = request.getRequestURI();
+        String context = request.getContextPath();
+        return uri.startsWith(context) ? uri.substring(context.length()) : "";
     }
 
     /** Returns the decision about a request that the filter let pass. */
