@@ -25,7 +25,7 @@ func TestEndedBulkRevocationsArePruned(t *testing.T) {
 			begin := c.now()
 			err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 				for i, end := range []time.Time{begin, begin.Add(24 * time.Hour), {}} {
-					b := tokens.BulkRevocation{Key: tokens.PlanKey{byte(i)}, Actor: "service:ops", Count: 1, BeginTime: begin, WorkTime: begin, EndTime: end}
+					b := tokens.BulkRevocation{Work: tokens.Work{Key: tokens.PlanKey{byte(i)}, Actor: "service:ops", Count: 1, BeginTime: begin, WorkTime: begin, EndTime: end}}
 					var parts []tokens.BulkPart
 					if end.IsZero() {
 						parts = append(parts, tokens.BulkPart{IDs: []tokens.ID{1}})

@@ -2,30 +2,22 @@ package tokens
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
 // Narrowing is the narrowing of the tokens of a plan. They are fixed when it begins, and so is what counts as unused; a
 // scope that is used meanwhile is left alone.
 type Narrowing struct {
-	Key       PlanKey
-	Actor     string // who began it
-	PeerIP    netip.Addr
-	Cutoff    time.Time // scopes that were used since are left alone; zero: those that were ever used
-	Unscoped  bool      // tokens with uses whose service did not say what it required are narrowed too
-	Count     int64     // tokens of the plan
-	Narrowed  int64     // so far
-	Scopes    int64     // paused so far
-	BeginTime time.Time
-	WorkTime  time.Time // of the last progress
-	EndTime   time.Time // zero: under way
+	Work
+
+	Cutoff   time.Time // scopes that were used since are left alone; zero: those that were ever used
+	Unscoped bool      // tokens with uses whose service did not say what it required are narrowed too
+	Narrowed int64     // so far
+	Scopes   int64     // paused so far
 }
 
 // NarrowManyRequest asks for the narrowing of all tokens that a filter selects.
@@ -71,9 +63,7 @@ func (s *Service) PlanNarrowing(ctx context.Context, a Actor, r NarrowManyReques
 			return NarrowingPlan{}, err
 		}
 	}
-	out.Plan.Plan = s.narrowPlanner(f, r).next(strings.Join([]string{
-		strconv.FormatInt(found.now.UnixMicro(), 10), strconv.FormatInt(out.Count, 10), strconv.Itoa(len(found.ids)), digestOf(found.ids),
-	}, "."))
+	out.Plan.Plan = s.narrowingPlans(f, r).text(found, out.Count, found.text())
 	return out, nil
 }
 
@@ -128,9 +118,9 @@ func eachUnused(tx ReadTx, ids []ID, cutoff time.Time, visit func(t *Token, know
 	return nil
 }
 
-// narrowPlanner makes and reads plans of narrowings, which are authenticated with all that the request says.
-func (s *Service) narrowPlanner(f Filter, r NarrowManyRequest) lister {
-	return lister{keys: s.keys.Get(), query: framed("narrowing plan", f.key(), r.Unused.For.String(), strconv.FormatBool(r.Unscoped))}
+// narrowingPlans makes and reads plans of narrowings, which are authenticated with all that the request says.
+func (s *Service) narrowingPlans(f Filter, r NarrowManyRequest) plans {
+	return plans{keys: s.keys.Get(), query: framed("narrowing plan", f.key(), r.Unused.For.String(), strconv.FormatBool(r.Unscoped))}
 }
 
 func (s *Service) narrowFilter(a Actor, r NarrowManyRequest) (Filter, error) {
@@ -162,134 +152,56 @@ func (s *Service) NarrowMany(ctx context.Context, a Actor, r NarrowManyRequest) 
 	if err != nil {
 		return Narrowing{}, s.refused(ctx, a, Refusal{Action: ActionTokenNarrowMatching}, err)
 	}
-	within, cancel := context.WithTimeout(ctx, bulkCall)
-	defer cancel()
-	return s.carryOutNarrowing(ctx, within, n.Key)
+	err = s.workOn(ctx, n)
+	return *n, err
 }
 
-// readPlan reads a plan of a narrowing: when it was made, how many tokens it was to narrow, and what was selected.
-func (s *Service) readPlan(f Filter, r NarrowManyRequest) (made time.Time, count int64, want string, err error) {
-	text, _, err := s.narrowPlanner(f, r).page(Page{Token: r.Plan})
-	part := strings.SplitN(text, ".", 3)
-	if err == nil && r.Plan != "" && len(part) == 3 {
-		us, timeErr := strconv.ParseInt(part[0], 10, 64)
-		n, countErr := strconv.ParseInt(part[1], 10, 64)
-		if timeErr == nil && countErr == nil {
-			return time.UnixMicro(us).UTC(), n, part[2], nil
-		}
-	}
-	return time.Time{}, 0, "", Invalid("PLAN_INVALID", "plan", "not a plan of this request; ask with dry_run first, and give the plan of the answer")
-}
-
-func (s *Service) beginNarrowing(ctx context.Context, a Actor, r NarrowManyRequest) (Narrowing, error) {
+func (s *Service) beginNarrowing(ctx context.Context, a Actor, r NarrowManyRequest) (*Narrowing, error) {
 	f, err := s.narrowFilter(a, r)
 	if err != nil {
-		return Narrowing{}, err
+		return nil, err
 	}
-	made, planned, want, err := s.readPlan(f, r)
+	p, err := s.narrowingPlans(f, r).read(r.Plan)
 	if err != nil {
-		return Narrowing{}, err
+		return nil, err
 	}
 	if err := s.saveUses(ctx); err != nil {
-		return Narrowing{}, err
+		return nil, err
 	}
-	key := PlanKey(sha256.Sum256([]byte(r.Plan)))
-	for range planTries {
-		var n Narrowing
-		err := s.store.View(ctx, func(tx ReadTx) (err error) {
-			n, err = tx.Narrowing(key)
-			return err
-		})
-		if err == nil || !errors.Is(err, ErrNotFound) {
-			return n, err
-		}
-		if err := expectCount(ctx, planned); err != nil {
-			return Narrowing{}, err
-		}
-		found, err := s.selected(ctx, f)
-		if err != nil {
-			return Narrowing{}, err
-		}
-		if found.now.After(made.Add(planLife)) || want != strconv.Itoa(len(found.ids))+"."+digestOf(found.ids) {
-			return Narrowing{}, errPlanOutdated
-		}
-		n = Narrowing{
-			Key: key, Actor: a.String(), PeerIP: a.Peer.IP, Cutoff: r.Unused.cutoff(made), Unscoped: r.Unscoped, Count: planned,
-		}
-		n, err = s.fixNarrowing(ctx, a, n, found)
-		if err == nil || !errors.Is(err, errSelectAgain) {
-			return n, err
-		}
+	n := &Narrowing{Cutoff: r.Unused.cutoff(p.made), Unscoped: r.Unscoped}
+	return n, s.beginPlanned(ctx, a, n, f, p)
+}
+
+func (n *Narrowing) another() planned { return new(Narrowing) }
+
+func (n *Narrowing) read(tx ReadTx, key PlanKey) error {
+	found, err := tx.Narrowing(key)
+	if err == nil {
+		*n = found
 	}
-	return Narrowing{}, errPlanOutdated // it changes all the time
+	return err
 }
 
-// fixNarrowing begins a narrowing, as fix begins a revocation.
-func (s *Service) fixNarrowing(ctx context.Context, a Actor, n Narrowing, found selection) (Narrowing, error) {
-	err := s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
-		if err := found.stands(tx, now); err != nil {
-			return nil, err
-		}
-		n.BeginTime, n.WorkTime = now, now
-		switch err := tx.InsertNarrowing(n, found.parts()); {
-		case errors.Is(err, ErrTaken):
-			return nil, errSelectAgain // the same call was made twice
-		case err != nil:
-			return nil, fmt.Errorf("begin a narrowing: %w", err)
-		}
-		e := a.event(now, ActionTokenNarrowMatching)
-		e.Detail = fmt.Sprintf("%d tokens: %s", n.Count, found.filter)
-		return []Event{e}, nil
-	})
-	return n, err
+func (n *Narrowing) readAbandoned(tx ReadTx, before time.Time) error {
+	found, err := tx.AbandonedNarrowing(before)
+	if err == nil {
+		*n = found
+	}
+	return err
 }
 
-// carryOutNarrowing narrows batch after batch until all tokens are narrowed or within is over.
-func (s *Service) carryOutNarrowing(ctx, within context.Context, key PlanKey) (Narrowing, error) {
-	return inSteps(within, func() (n Narrowing, done bool, err error) {
-		n, err = s.narrowStep(ctx, key)
-		return n, !n.EndTime.IsZero(), err
-	})
+func (n *Narrowing) next(tx ReadTx) (BulkPart, error)     { return tx.NextNarrowingPart(n.Key) }
+func (n *Narrowing) insert(tx Tx, parts []BulkPart) error { return tx.InsertNarrowing(*n, parts) }
+func (n *Narrowing) update(tx Tx, part int) error         { return tx.UpdateNarrowing(*n, part) }
+
+func (n *Narrowing) begun() (Action, string) { return ActionTokenNarrowMatching, "" }
+
+func (n *Narrowing) ended() (Action, string) {
+	return ActionTokenNarrowEnd, fmt.Sprintf("%d scopes of %d tokens paused", n.Scopes, n.Narrowed)
 }
 
-// narrowStep narrows the tokens of the next part in one transaction. The caller's authority counted when the narrowing
-// began.
-func (s *Service) narrowStep(ctx context.Context, key PlanKey) (n Narrowing, err error) {
-	err = s.ledger.carryOn(ctx, func(tx Tx, now time.Time) ([]Event, error) {
-		if n, err = tx.Narrowing(key); err != nil || !n.EndTime.IsZero() {
-			return nil, err
-		}
-		n.WorkTime = now
-		var events []Event
-		for len(events) == 0 {
-			part, err := tx.NextNarrowingPart(key)
-			if errors.Is(err, ErrNotFound) {
-				n.EndTime = now
-				e := n.event(now, ActionTokenNarrowEnd)
-				e.Detail = fmt.Sprintf("%d scopes of %d tokens paused", n.Scopes, n.Narrowed)
-				return []Event{e}, tx.UpdateNarrowing(n, -1)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("read the tokens to narrow: %w", err)
-			}
-			if events, err = n.narrow(tx, part.IDs, now); err != nil {
-				return nil, err
-			}
-			if err := tx.UpdateNarrowing(n, part.Number); err != nil {
-				return nil, fmt.Errorf("note the progress of a narrowing: %w", err)
-			}
-		}
-		return events, nil
-	})
-	return n, err
-}
-
-func (n Narrowing) event(now time.Time, action Action) Event {
-	return Event{Time: now, Actor: n.Actor, Action: action, PeerIP: n.PeerIP, Outcome: OutcomeSuccess}
-}
-
-// narrow pauses the unused scopes of active tokens, and returns an event for each that has any.
-func (n *Narrowing) narrow(tx Tx, ids []ID, now time.Time) ([]Event, error) {
+// change pauses the unused scopes of active tokens, and returns an event for each that has any.
+func (n *Narrowing) change(tx Tx, ids []ID, now time.Time) ([]Event, error) {
 	var events []Event
 	err := eachUnused(tx, ids, n.Cutoff, func(t *Token, known ScopeUses, scopes []string) error {
 		if t.Status(now) != StateActive || !known.covers(*t, n.Cutoff) || !n.Unscoped && !known.Unscoped.before(n.Cutoff) {
@@ -306,27 +218,6 @@ func (n *Narrowing) narrow(tx Tx, ids []ID, now time.Time) ([]Event, error) {
 		return nil
 	})
 	return events, err
-}
-
-// carryOutAbandonedNarrowings carries out what no server is carrying out.
-func (s *Service) carryOutAbandonedNarrowings(ctx context.Context) error {
-	for ctx.Err() == nil {
-		var n Narrowing
-		err := s.store.View(ctx, func(tx ReadTx) (err error) {
-			n, err = tx.AbandonedNarrowing(s.Now().Add(-bulkIdle))
-			return err
-		})
-		if errors.Is(err, ErrNotFound) {
-			return nil
-		}
-		if err == nil {
-			_, err = s.carryOutNarrowing(ctx, ctx, n.Key)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // NarrowingReader reads narrowings of many tokens.

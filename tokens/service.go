@@ -71,7 +71,7 @@ type Service struct {
 	clock           func() time.Time
 	rand            io.Reader
 
-	unfinished chan PlanKey // revocations of many tokens to carry on here
+	unfinished chan planned // work on many tokens to carry on here
 
 	decisions      decisionCounts
 	firstUses      firstUses
@@ -89,7 +89,7 @@ func NewService(c Config) (*Service, error) {
 		return nil, errors.New("make the token service: a store, keys and a clock are needed")
 	}
 	s := &Service{
-		unfinished: make(chan PlanKey, bulkKnown), scans: make(chan struct{}, impactScans),
+		unfinished: make(chan planned, bulkKnown), scans: make(chan struct{}, impactScans),
 		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
 		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
 		cacheFor: c.CacheFor, renewURL: c.RenewURL, selfRotate: !c.ForbidSelfRotate, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
