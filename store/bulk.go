@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"encoding/binary"
 	"fmt"
@@ -118,16 +117,3 @@ const (
 	pruneBulk = `
 DELETE FROM bulk_revocations WHERE plan IN (SELECT plan FROM bulk_revocations WHERE end_us <= ?1 LIMIT ?2)`
 )
-
-// pruneOldBulk drops the records of revocations of many tokens that ended long ago.
-func (s *Store) pruneOldBulk(ctx context.Context) error {
-	const op = "prune revocations of many tokens that have ended"
-	before := db.Micros(s.options.Now().Add(-keepBulk))
-	if due, err := s.due(ctx, op, hasPrunableBulk, before); err != nil || !due {
-		return err
-	}
-	return s.transact(ctx, op, func(t *tx) error {
-		_, err := t.exec(op, pruneBulk, before, pruneLimit)
-		return err
-	})
-}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"strings"
@@ -186,31 +185,3 @@ DELETE FROM families WHERE id IN (
     AND NOT EXISTS (SELECT 1 FROM access_tokens a WHERE a.family = f.id)
   LIMIT ?2)`
 )
-
-// pruneRounds is how many transactions, of up to pruneLimit rows a table, one pruning of grants may take: what ends in
-// a burst is not left to pile up.
-const pruneRounds = 16
-
-// pruneGrants drops what came of tokens and ended a day ago; a family when nothing of it is left.
-func (s *Store) pruneGrants(ctx context.Context) error {
-	const op = "prune expired access and refresh tokens"
-	before := db.Micros(s.options.Now().Add(-keepGrants))
-	due, err := s.due(ctx, op, hasPrunableGrants, before)
-	for range pruneRounds {
-		if err != nil || !due {
-			break
-		}
-		due = false
-		err = s.transact(ctx, op, func(t *tx) error {
-			for _, statement := range []string{pruneAccess, pruneRefresh, pruneFamilies} {
-				n, err := t.exec(op, statement, before, pruneLimit)
-				if err != nil {
-					return err
-				}
-				due = due || n == pruneLimit
-			}
-			return nil
-		})
-	}
-	return err
-}

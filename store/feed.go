@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"math"
 	"time"
 
@@ -12,11 +11,8 @@ import (
 	"patd/tokens"
 )
 
-// keepChanges is how long entries of the change feed are kept, and the bounds of what is pruned in one go.
-const (
-	keepChanges = time.Hour
-	pruneLimit  = 1000
-)
+// keepChanges is how long entries of the change feed are kept.
+const keepChanges = time.Hour
 
 const insertChange = `
 INSERT INTO changes (seq, time_us, token_id, "user", service)
@@ -141,45 +137,17 @@ func (s changes) newsPool() *db.Pool {
 }
 
 const (
-	hasPrunable = `
+	hasPrunableChanges = `
 SELECT EXISTS (SELECT 1 FROM changes
-               WHERE seq = (SELECT min(seq) FROM changes) AND time_us < ?1 AND seq < (SELECT max(seq) FROM changes))
-    OR EXISTS (SELECT 1 FROM requests WHERE expire_us <= ?2)`
+               WHERE seq = (SELECT min(seq) FROM changes) AND time_us < ?1 AND seq < (SELECT max(seq) FROM changes))`
 
 	// The newest entry stays, so that a position of another history can always be recognized.
 	pruneChanges = `
 DELETE FROM changes WHERE seq IN (SELECT seq FROM changes ORDER BY seq LIMIT ?2) AND time_us < ?1
    AND seq < (SELECT max(seq) FROM changes)`
 
+	hasPrunableRequests = `SELECT EXISTS (SELECT 1 FROM requests WHERE expire_us <= ?1)`
+
 	pruneRequests = `
 DELETE FROM requests WHERE key IN (SELECT key FROM requests WHERE expire_us <= ?1 ORDER BY expire_us LIMIT ?2)`
 )
-
-// prune drops what is no longer needed, a bounded number, and touches the writer only when there is any.
-func (s *Store) prune(ctx context.Context) error {
-	return errors.Join(s.pruneFeed(ctx), s.pruneGrants(ctx), s.pruneEvents(ctx), s.pruneOldRates(ctx),
-		s.pruneOldSessions(ctx), s.pruneOldBulk(ctx), s.pruneDeliveries(ctx), s.pruneOldNarrowings(ctx), s.pruneOldSecurityEvents(ctx))
-}
-
-// due reports whether there is something to drop, by a query that returns it.
-func (s *Store) due(ctx context.Context, op, query string, args ...any) (due bool, err error) {
-	err = s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error { return c.One(ctx, query, []any{&due}, args...) })
-	return due, err
-}
-
-// pruneFeed drops old entries of the change feed and expired idempotent requests.
-func (s *Store) pruneFeed(ctx context.Context) error {
-	const op = "prune the change feed and expired requests"
-	now := s.options.Now()
-	before, expired := db.Micros(now.Add(-keepChanges)), db.Micros(now)
-	if due, err := s.due(ctx, op, hasPrunable, before, expired); err != nil || !due {
-		return err
-	}
-	return s.transact(ctx, op, func(t *tx) error {
-		if _, err := t.exec(op, pruneChanges, before, pruneLimit); err != nil {
-			return err
-		}
-		_, err := t.exec(op, pruneRequests, expired, pruneLimit)
-		return err
-	})
-}

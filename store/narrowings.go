@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"encoding/binary"
 	"fmt"
@@ -114,19 +113,6 @@ const (
 	pruneNarrowings = `
 DELETE FROM narrowings WHERE plan IN (SELECT plan FROM narrowings WHERE end_us <= ?1 LIMIT ?2)`
 )
-
-// pruneOldNarrowings drops the records of narrowings of many tokens that ended long ago.
-func (s *Store) pruneOldNarrowings(ctx context.Context) error {
-	const op = "prune narrowings of many tokens that have ended"
-	before := db.Micros(s.options.Now().Add(-keepBulk))
-	if due, err := s.due(ctx, op, hasPrunableNarrowings, before); err != nil || !due {
-		return err
-	}
-	return s.transact(ctx, op, func(t *tx) error {
-		_, err := t.exec(op, pruneNarrowings, before, pruneLimit)
-		return err
-	})
-}
 
 // The condition on revoke_us has the index used.
 const selectEndedPauses = `

@@ -195,19 +195,3 @@ DELETE FROM page_sessions WHERE digest IN (SELECT digest FROM page_sessions WHER
 	pruneHandoffs = `
 DELETE FROM page_handoffs WHERE digest IN (SELECT digest FROM page_handoffs WHERE expire_us <= ?1 LIMIT ?2)`
 )
-
-// pruneOldSessions drops sessions and hand-offs that expired a day ago.
-func (s *Store) pruneOldSessions(ctx context.Context) error {
-	const op = "prune expired sessions and hand-offs"
-	before := db.Micros(s.options.Now().Add(-keepGrants))
-	if due, err := s.due(ctx, op, hasPrunablePages, before); err != nil || !due {
-		return err
-	}
-	return s.transact(ctx, op, func(t *tx) error {
-		if _, err := t.exec(op, pruneSessions, before, pruneLimit); err != nil {
-			return err
-		}
-		_, err := t.exec(op, pruneHandoffs, before, pruneLimit)
-		return err
-	})
-}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"time"
@@ -201,18 +200,4 @@ DELETE FROM security_events WHERE digest IN
 func (t *tx) RememberSecurityEvent(digest [32]byte, until time.Time) error {
 	return t.mustExec("remember a security event", fmt.Errorf("security event: %w", tokens.ErrTaken), insertSecurityEvent,
 		digest[:], db.Micros(until))
-}
-
-// pruneOldSecurityEvents drops the digests of events whose time is not accepted any more. They are kept for a day more,
-// for a clock that is set back.
-func (s *Store) pruneOldSecurityEvents(ctx context.Context) error {
-	const op = "prune the digests of old security events"
-	before := db.Micros(s.options.Now().Add(-tokens.Day))
-	if due, err := s.due(ctx, op, hasPrunableSecurityEvents, before); err != nil || !due {
-		return err
-	}
-	return s.transact(ctx, op, func(t *tx) error {
-		_, err := t.exec(op, pruneSecurityEvents, before, pruneLimit)
-		return err
-	})
 }
