@@ -185,14 +185,14 @@ func refused(q *frame.Request, err error) (int, outcome) {
 	return code, o
 }
 
-// elsewhere reports whether an error is about more than the form: the page itself would not be shown either, or an
-// outage keeps the form to be sent again.
+// elsewhere reports whether an error is about more than the form: the page itself would not be shown either, an outage
+// keeps the form to be sent again, or the list is to be shown from its first page.
 func elsewhere(err error) bool {
 	var e *tokens.Error
 	if !errors.As(err, &e) {
 		return true
 	}
-	return e.Code == tokens.CodeDenied || e.Code == tokens.CodeUnavailable || e.Code == tokens.CodeUnauthenticated || e.Code == tokens.CodeExhausted
+	return frame.OtherList(err) || e.Code == tokens.CodeDenied || e.Code == tokens.CodeUnavailable || e.Code == tokens.CodeUnauthenticated || e.Code == tokens.CodeExhausted
 }
 
 // typed reads the number that a form gives back.

@@ -41,9 +41,6 @@ func (p *Pages) audiences(q *frame.Request) error {
 		found, next, err = p.service.Audiences(ctx, a, d.Q, tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if q.FirstPage(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

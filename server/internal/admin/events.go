@@ -73,8 +73,6 @@ func (p *Pages) events(q *frame.Request) error {
 		return err
 	})
 	switch {
-	case q.FirstPage(err):
-		return nil
 	case err != nil && elsewhere(err):
 		return err
 	case err != nil:

@@ -48,9 +48,6 @@ func (p *Pages) features(q *frame.Request) error {
 		found, next, err = p.service.Features(ctx, a, tokens.FeatureFilter{Q: d.Q}, tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if q.FirstPage(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

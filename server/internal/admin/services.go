@@ -63,9 +63,6 @@ func (p *Pages) services(q *frame.Request) error {
 		found, next, err = p.service.ServicesByExpiry(ctx, a, query.Get("show") == "all", tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if q.FirstPage(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -137,8 +137,6 @@ func (p *Pages) tokens(q *frame.Request) error {
 		return err
 	})
 	switch {
-	case q.FirstPage(err):
-		return nil
 	case err != nil && elsewhere(err):
 		return err
 	case err != nil:

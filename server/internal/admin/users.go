@@ -57,9 +57,6 @@ func (p *Pages) users(q *frame.Request) error {
 		found, next, err = p.service.Users(ctx, a, f, tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if q.FirstPage(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -105,9 +105,6 @@ func (p *Pages) webhooks(q *frame.Request) error {
 		found, next, err = p.service.WebhookStates(ctx, a, tokens.Page{Size: pageSize, Token: q.R.URL.Query().Get("page")})
 		return err
 	})
-	if q.FirstPage(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -270,16 +267,10 @@ func (p *Pages) fillWebhook(q *frame.Request, d *webhookData, st tokens.WebhookS
 func (p *Pages) deliveries(q *frame.Request, d *webhookData, id string, f tokens.WebhookDeliveryFilter) error {
 	var found []tokens.WebhookDelivery
 	var next string
-	list := func(page string) error {
-		return q.Operate(patdv1.WebhookService_ListWebhookDeliveries_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-			found, next, err = p.service.WebhookDeliveries(ctx, a, id, f, tokens.Page{Size: deliveriesShown, Token: page})
-			return err
-		})
-	}
-	err := list(q.R.URL.Query().Get("page"))
-	if err != nil && !elsewhere(err) { // a page of another list
-		err = list("")
-	}
+	err := q.Operate(patdv1.WebhookService_ListWebhookDeliveries_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
+		found, next, err = p.service.WebhookDeliveries(ctx, a, id, f, tokens.Page{Size: deliveriesShown, Token: q.R.URL.Query().Get("page")})
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -5,12 +5,10 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"patd/server/internal/call"
-	"patd/server/internal/connection"
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
@@ -42,37 +40,26 @@ func NewForwardAuth(service *tokens.Service, network *call.Chain, accept Accept)
 func (f *ForwardAuth) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), f.Timeout)
 	defer cancel()
-	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
-	x.Reached = true
-	begun := &call.Call{Context: ctx, Method: f.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
-	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	served := httpx.Begin(ctx, f.Chain, f.method, "")
+	x, begun := served.Exchange, served.Call
 	f.TraceDirect(begun, r.Header)
-	defer func() {
-		if v := recover(); v != nil {
-			f.LogPanic(begun, v)
-			code = f.fail(w, begun, fault.ErrPanic)
-		}
-		begun.Status = x.Status
-		took := time.Since(start)
-		f.method.Metrics.Observe(code, took)
-		f.Log(begun, code, took)
-	}()
+	defer served.End(func(err error) codes.Code { return f.fail(w, begun, err) })
 	if !httpx.Reads(r) {
-		code = codes.Unimplemented
+		served.Code = codes.Unimplemented
 		httpx.AnswerMethod(w, x.RequestID, []string{http.MethodGet, http.MethodHead})
 		return
 	}
 	p, err := readPassage(r, x)
 	if err != nil {
-		code = f.fail(w, begun, err)
+		served.Code = f.fail(w, begun, err)
 		return
 	}
 	v, err := f.decide(begun, begun.Actor, p)
 	if err != nil {
-		code = f.fail(w, begun, err)
+		served.Code = f.fail(w, begun, err)
 		return
 	}
-	code = v.code()
+	served.Code = v.code()
 	v.write(w, x.RequestID)
 }
 

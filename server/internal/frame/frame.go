@@ -173,7 +173,11 @@ func (f *Frame) serve(w http.ResponseWriter, r *http.Request, h Handler, signedI
 		q.unidentified(stranger)
 		return
 	}
-	if err := h(q); err != nil {
+	switch err := h(q); {
+	case err == nil:
+	case OtherList(err):
+		q.firstPage()
+	default:
 		q.Fail(err)
 	}
 }

@@ -51,6 +51,19 @@ func TestEveryTextIsInTheOneFile(t *testing.T) {
 	}
 }
 
+// TestEveryTemplateCanBeParsed holds what a server finds out only when it shows a page.
+func TestEveryTemplateCanBeParsed(t *testing.T) {
+	v, err := newViews(&Frame{})
+	if err != nil || len(v.pages) < 20 {
+		t.Fatalf("%d pages, %v", len(v.pages), err)
+	}
+	for name, parsed := range v.pages {
+		if _, err := parsed(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestWhatTheBrowserGetsIsSmallAndReadable holds the sizes that docs/page.md promises.
 func TestWhatTheBrowserGetsIsSmallAndReadable(t *testing.T) {
 	a, err := newAssets(Look{Accent: "#7a1fa2"})

@@ -155,19 +155,20 @@ func (q *Request) Redirect(path string) {
 	http.Redirect(q.W, q.R, q.Frame.URL(path), http.StatusSeeOther)
 }
 
-// FirstPage sends the browser to the first page of the list that it asked for, with the same filter, if err says that the
-// page which the address names is of another list, or of before.
-func (q *Request) FirstPage(err error) bool {
+// OtherList reports whether err says that the page which the address names is of another list, or of before. A handler
+// that returns such an error has the browser sent to the first page of the list, with the same filter.
+func OtherList(err error) bool {
 	var ours *tokens.Error
-	if !errors.As(err, &ours) || ours.Reason != "PAGE_TOKEN_INVALID" {
-		return false
-	}
+	return errors.As(err, &ours) && ours.Reason == "PAGE_TOKEN_INVALID"
+}
+
+// firstPage sends the browser to the first page of the list that it asked for.
+func (q *Request) firstPage() {
 	at := *q.R.URL
 	query := at.Query()
 	query.Del("page")
 	at.RawQuery = query.Encode()
 	q.Redirect(at.RequestURI())
-	return true
 }
 
 // Render writes a page. It is rendered before anything is sent.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"patd/server/web"
@@ -17,11 +18,11 @@ import (
 type views struct {
 	frame *Frame
 	texts map[string]string
-	pages map[string]*template.Template
+	pages map[string]func() (*template.Template, error) // parsed when they are first shown
 }
 
 func newViews(f *Frame) (*views, error) {
-	v := &views{frame: f, pages: map[string]*template.Template{}}
+	v := &views{frame: f, pages: map[string]func() (*template.Template, error){}}
 	text, err := web.Files.ReadFile("texts/en.json")
 	if err != nil {
 		return nil, fmt.Errorf("read the texts: %w", err)
@@ -42,14 +43,13 @@ func newViews(f *Frame) (*views, error) {
 		if name == "layout" || name == "parts" {
 			continue
 		}
-		page, err := layout.Clone()
-		if err == nil {
-			page, err = page.ParseFS(web.Files, file)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the template %s: %w", name, err)
-		}
-		v.pages[name] = page
+		v.pages[name] = sync.OnceValues(func() (*template.Template, error) {
+			page, err := layout.Clone()
+			if err != nil {
+				return nil, err
+			}
+			return page.ParseFS(web.Files, file)
+		})
 	}
 	return v, nil
 }
@@ -112,9 +112,13 @@ type view struct {
 }
 
 func (v *views) render(q *Request, name string, data any) ([]byte, error) {
-	page, ok := v.pages[name]
+	parsed, ok := v.pages[name]
 	if !ok {
 		return nil, fmt.Errorf("there is no page %s", name)
+	}
+	page, err := parsed()
+	if err != nil {
+		return nil, fmt.Errorf("read the template %s: %w", name, err)
 	}
 	out := view{
 		Q: q, D: data, Page: name, Title: v.frame.Look.Title, User: q.In.Session.User, HasLogo: v.frame.Look.Logo != nil,

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -65,32 +64,21 @@ type label struct {
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), e.Timeout)
 	defer cancel()
-	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
-	x.Reached = true
-	begun := &call.Call{Context: ctx, Method: e.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
-	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	served := httpx.Begin(ctx, e.Chain, e.method, "")
+	x, begun := served.Exchange, served.Call
 	e.TraceDirect(begun, r.Header)
-	defer func() {
-		if v := recover(); v != nil {
-			e.LogPanic(begun, v)
-			code = e.fail(w, r, begun, fault.ErrPanic)
-		}
-		begun.Status = x.Status
-		took := time.Since(start)
-		e.method.Metrics.Observe(code, took)
-		e.Log(begun, code, took)
-	}()
+	defer served.End(func(err error) codes.Code { return e.fail(w, r, begun, err) })
 	if r.Method != http.MethodPost {
-		code = codes.Unimplemented
+		served.Code = codes.Unimplemented
 		httpx.AnswerMethod(w, x.RequestID, []string{http.MethodPost})
 		return
 	}
 	labels, err := e.take(begun, r, x)
 	if err != nil {
-		code = e.fail(w, r, begun, err)
+		served.Code = e.fail(w, r, begun, err)
 		return
 	}
-	code = codes.OK
+	served.Code = codes.OK
 	httpx.WriteJSON(w, http.StatusOK, labels)
 }
 

@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"patd/internal/bearer"
 	"patd/server/internal/call"
-	"patd/server/internal/connection"
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
@@ -77,32 +75,21 @@ type oauthEndpoint struct {
 func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), e.Timeout)
 	defer cancel()
-	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
-	x.Reached = true
-	begun := &call.Call{Context: ctx, Method: e.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
-	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	served := httpx.Begin(ctx, e.Chain, e.method, "")
+	begun := served.Call
 	c := &oauthCall{Call: begun, header: w.Header()}
 	ctx = e.TraceHTTP(ctx, begun, r.Header)
-	defer func() {
-		if v := recover(); v != nil {
-			e.LogPanic(begun, v)
-			code = e.fail(w, c, fault.ErrPanic)
-		}
-		begun.Status = x.Status
-		took := time.Since(start)
-		e.method.Metrics.Observe(code, took)
-		e.Log(begun, code, took)
-	}()
+	defer served.End(func(err error) codes.Code { return e.fail(w, c, err) })
 	w.Header().Set("Pragma", "no-cache") // RFC 6749 section 5.1
 	text, err := e.answer(ctx, w, r, c)
 	if expires := e.TokenExpires(begun); expires != nil && w.Header()[refusal.HeaderExpiresAt] == nil {
 		w.Header()[refusal.HeaderExpiresAt] = expires
 	}
 	if err != nil {
-		code = e.fail(w, c, err)
+		served.Code = e.fail(w, c, err)
 		return
 	}
-	if code = codes.OK; text == nil {
+	if served.Code = codes.OK; text == nil {
 		w.WriteHeader(http.StatusOK)
 		return
 	}

@@ -50,9 +50,6 @@ func (p *Pages) showActivity(q *frame.Request, code int, d activityData) (err er
 	page := q.R.URL.Query().Get("page")
 	var next string
 	d.Events, next, err = p.events(q, d.TokenID, page, 50)
-	if q.FirstPage(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

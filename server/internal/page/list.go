@@ -80,9 +80,6 @@ func (p *Pages) list(q *frame.Request) error {
 		found, next, err = p.service.Tokens(ctx, q.In.Actor, filter, tokens.Page{Size: pageSize, Token: query.Get("page")})
 		return err
 	})
-	if q.FirstPage(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -8,12 +8,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"patd/server/internal/call"
-	"patd/server/internal/connection"
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/tokens"
@@ -71,28 +69,15 @@ type target struct {
 func (e *Endpoints) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), e.Timeout)
 	defer cancel()
-	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
 	t, id, found := targetOf(r.URL.EscapedPath())
-	x.Reached, x.Route = true, t.route
-	begun := &call.Call{
-		Context: ctx, Method: e.methods[methodOf(r.Method, r.URL.Path)], ID: x.RequestID, Peer: tokens.Peer{IP: x.Client},
-		Credentials: r.Header["Authorization"], Connection: connection.Of(ctx),
-	}
-	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	served := httpx.Begin(ctx, e.Chain, e.methods[methodOf(r.Method, r.URL.Path)], t.route)
+	begun := served.Call
+	begun.Credentials = r.Header["Authorization"]
 	e.TraceDirect(begun, r.Header)
-	defer func() {
-		if v := recover(); v != nil {
-			e.LogPanic(begun, v)
-			code = e.fail(w, begun, fault.ErrPanic)
-		}
-		begun.Status = x.Status
-		took := time.Since(start)
-		begun.Method.Metrics.Observe(code, took)
-		e.Log(begun, code, took)
-	}()
+	defer served.End(func(err error) codes.Code { return e.fail(w, begun, err) })
 	err := e.answer(&request{Call: begun, w: w, r: r.WithContext(ctx), id: id}, t, found)
-	if code = codes.OK; err != nil {
-		code = e.fail(w, begun, err)
+	if served.Code = codes.OK; err != nil {
+		served.Code = e.fail(w, begun, err)
 	}
 }
 

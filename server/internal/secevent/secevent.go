@@ -7,12 +7,10 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"patd/server/internal/call"
-	"patd/server/internal/connection"
 	"patd/server/internal/fault"
 	"patd/server/internal/httpx"
 	"patd/server/signin"
@@ -57,26 +55,15 @@ func New(chain *call.Chain, method *call.Method, service *tokens.Service, c Conf
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), e.Timeout)
 	defer cancel()
-	x, start, code := httpx.ExchangeOf(ctx), time.Now(), codes.Internal
-	x.Reached = true
-	begun := &call.Call{Context: ctx, Method: e.method, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
-	begun.Actor.Peer, begun.Route = begun.Peer, x.Method+" "+x.Route
+	served := httpx.Begin(ctx, e.Chain, e.method, "")
+	begun := served.Call
 	e.TraceDirect(begun, r.Header)
-	defer func() {
-		if v := recover(); v != nil {
-			e.LogPanic(begun, v)
-			code = e.fail(w, begun, fault.ErrPanic)
-		}
-		begun.Status = x.Status
-		took := time.Since(start)
-		e.method.Metrics.Observe(code, took)
-		e.Log(begun, code, took)
-	}()
+	defer served.End(func(err error) codes.Code { return e.fail(w, begun, err) })
 	if err := e.take(begun, w, r); err != nil {
-		code = e.fail(w, begun, err)
+		served.Code = e.fail(w, begun, err)
 		return
 	}
-	code = codes.OK
+	served.Code = codes.OK
 	w.WriteHeader(http.StatusAccepted) // RFC 8935 section 2.2
 }
 
