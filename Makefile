@@ -30,7 +30,7 @@ profile: ## the profile that bin/patd and releases are compiled by, anew: where 
 test: ## the README's test command; LONG_TESTS=1 adds what .ci/run adds
 	go test ./...
 
-test-short: ## what takes no seconds, for the loop of an edit
+test-short: ## within a minute, for the loop of an edit: no databases, few processes
 	go test -short ./...
 
 # As in .ci/run, which says why.

@@ -6,6 +6,7 @@ import (
 
 	"patd/features"
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -13,6 +14,7 @@ import (
 // TestPostgresBehindAPoolerKeepsItsLimits asks by way of a real PgBouncer, which refuses settings at the start of a connection: a
 // question is still read-only and ended by the server, and nothing is left in the sessions that others get.
 func TestPostgresBehindAPoolerKeepsItsLimits(t *testing.T) {
+	longtest.Slow(t)
 	server := dbtest.Postgres(t)
 	for _, mode := range []string{"session", "transaction"} {
 		t.Run(mode, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"patd/features"
 	"patd/features/featurestest"
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/internal/tracecontext"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -140,9 +141,7 @@ type uncloseable struct{ tokens.FeatureSource }
 const postgresQuery = "SELECT feature FROM user_features WHERE user_id = $1"
 
 func TestPostgres(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	server := dbtest.Postgres(t)
 	c := company{server.Admin(), dollar}
 	c.exec(t, "CREATE TABLE user_features (user_id text COLLATE \"C\" NOT NULL, feature text)")
@@ -209,9 +208,7 @@ const mysqlQuery = `SELECT f.feature FROM (SELECT ? AS id) AS me
 	JOIN user_features AS f ON f.user_id = me.id AND CAST(f.user_id AS BINARY) = CAST(me.id AS BINARY)`
 
 func TestMariaDB(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	server := dbtest.MariaDB(t)
 	c := company{server.Admin(), mark}
 	c.exec(t, "CREATE TABLE user_features (user_id varchar(255) NOT NULL, feature varchar(1000), KEY (user_id)) CHARACTER SET utf8mb4")
@@ -295,9 +292,7 @@ func (c company) insert(t *testing.T, user string, features ...string) {
 }
 
 func TestSQLite(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	path := filepath.Join(t.TempDir(), "company?100%#.db")
 	escaped := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
 	// A question that outlives its caller may still be reading, so the company's own writers wait, as they should.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/store/storetest"
 	"patd/tokens"
 )
@@ -73,6 +74,7 @@ var adminLink = regexp.MustCompile(`href="(/admin[^"]*)"`)
 // TestEachOperatorSeesAndMayWhatTheTableSays opens every page as every kind of operator, and follows every link that it
 // is shown.
 func TestEachOperatorSeesAndMayWhatTheTableSays(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	id, _ := r.mint("bob", "bob's")
@@ -274,6 +276,7 @@ func TestAnOperatorFindsAndRevokesTokensInTheBrowser(t *testing.T) {
 
 // TestAnEndedSessionOfAnOperatorDoesNothing ends it in another browser, and by its age.
 func TestAnEndedSessionOfAnOperatorDoesNothing(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	r.mint("bob", "one")
@@ -313,6 +316,7 @@ func TestPagesOfOperatorsAreFramedNowhere(t *testing.T) {
 
 // TestAnExportIsWholeOrFails has more events than one page of a list, and a store that fails on the way.
 func TestAnExportIsWholeOrFails(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	b := r.operator(p, "ann", "audit")

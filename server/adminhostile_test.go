@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/store/storetest"
 	"patd/tokens"
 )
@@ -79,6 +80,7 @@ func (b *browser) bound(form url.Values) url.Values {
 // TestNoOperatorChangesWhatItMayNot sends every form as every kind of operator that may not, and as a user. The forms are
 // as the page would have them for one who may.
 func TestNoOperatorChangesWhatItMayNot(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	forms := adminForms(r)
@@ -126,6 +128,7 @@ func (r *rig) audited(t *testing.T, actor string) []tokens.Event {
 
 // TestOtherSitesSendNoFormOfAnOperator is about CSRF, and about a form of another session.
 func TestOtherSitesSendNoFormOfAnOperator(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	forms := adminForms(r)
@@ -150,6 +153,7 @@ func TestOtherSitesSendNoFormOfAnOperator(t *testing.T) {
 
 // TestHostileTextsAreShownToOperatorsAndNotRun puts them wherever an operator's page shows one.
 func TestHostileTextsAreShownToOperatorsAndNotRun(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	const feature, audience = "a'><img/src=x/onerror=alert(1)>", "https://api.example.com/'><img/src=x/onerror=alert(1)>"
@@ -210,6 +214,7 @@ func TestHostileTextsAreShownToOperatorsAndNotRun(t *testing.T) {
 
 // TestOperatorsTurnThePagesOfLists goes through all pages of each list, and finds everything once.
 func TestOperatorsTurnThePagesOfLists(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	b := r.operator(p, "ann", "admin")
@@ -258,10 +263,17 @@ func TestOperatorsTurnThePagesOfLists(t *testing.T) {
 		}
 		b.get(to.String()).wants(http.StatusOK)
 	}
+	// Lists on the page of one thing.
+	for _, path := range []string{"/admin/webhooks/w1?state=pending", "/admin/audiences/a1?longest=1h"} {
+		if to := b.once(http.MethodGet, path+"&page=forged", nil).header.Get("Location"); to != path {
+			t.Errorf("%s: a page of another list leads to %q", path, to)
+		}
+	}
 }
 
 // TestAnOutageIsAPageThatSaysSoToOperators has the store out: no page is an empty list, and a form is sent again.
 func TestAnOutageIsAPageThatSaysSoToOperators(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	adminForms(r)
@@ -291,6 +303,7 @@ func TestAnOutageIsAPageThatSaysSoToOperators(t *testing.T) {
 
 // TestAFormOfAnOperatorSurvivesSigningInAgain comes back to the same thing, even where a path would lose its id.
 func TestAFormOfAnOperatorSurvivesSigningInAgain(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	const user = "a/b?c"

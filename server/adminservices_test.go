@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -78,6 +79,7 @@ func TestAnOperatorMakesRotatesAndRevokesServicesInTheBrowser(t *testing.T) {
 
 // TestServicesAreListedByTheirEnd goes through the pages of the list.
 func TestServicesAreListedByTheirEnd(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, p := webRig(t)
 	b := r.operator(p, "ann", "admin")

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/tokens"
 )
@@ -40,6 +41,7 @@ var readers = []string{
 // TestEveryMutationSpendsFromItsCallersBudget calls every method of the table of rights as everybody who may, each with a budget
 // of one: the second call of what changes something is refused, and says when to come back. What only reads is not.
 func TestEveryMutationSpendsFromItsCallersBudget(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, oneOfEach)
 	n := 0
@@ -100,6 +102,7 @@ func TestBudgetsAreInTheMetricsFromTheStart(t *testing.T) {
 // TestNoFloodOfChangesKeepsACallerFromRevoking has a signed-in user and a service use up their changes, mints and calls to the
 // catalogue: they can still revoke, suspend, delete and block.
 func TestNoFloodOfChangesKeepsACallerFromRevoking(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		oneOfEach(c)

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -133,6 +135,7 @@ func TestBulkRevocationRefusesMalformedRequests(t *testing.T) {
 
 // TestBulkRevocationIsCarriedOnByAnyServer begins a revocation that no call carries out: the server does, in the background.
 func TestBulkRevocationIsCarriedOnByAnyServer(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t)
 	r.features("u", "reports.read")
@@ -151,7 +154,7 @@ func TestBulkRevocationIsCarriedOnByAnyServer(t *testing.T) {
 	}
 	r.faulty.FailOp("NextBulkPart", nil)
 	r.wait(time.Minute)
-	soon(t, "the revocation is carried on", func() bool {
+	waittest.Until(t, "the revocation is carried on", func() bool {
 		resp, err := in.SearchTokens(as(r.admin), &patdv1.SearchTokensRequest{User: "u", State: patdv1.Token_ACTIVE})
 		must(t, err)
 		return len(resp.GetTokens()) == 0
@@ -193,7 +196,7 @@ func TestBulkRevocationGoesOnWhenItsCallEnds(t *testing.T) {
 	if _, err = in.BulkRevokeTokens(as(r.admin), &patdv1.BulkRevokeTokensRequest{Filter: f, Plan: plan.GetPlan()}); status.Code(err) != codes.Unavailable {
 		t.Fatalf("with a store that fails: %v", err)
 	}
-	soon(t, "the revocation goes on", func() bool {
+	waittest.Until(t, "the revocation goes on", func() bool {
 		resp, err := in.SearchTokens(as(r.admin), &patdv1.SearchTokensRequest{User: "u", State: patdv1.Token_ACTIVE})
 		must(t, err)
 		return len(resp.GetTokens()) == 0

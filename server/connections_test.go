@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/server"
 	"patd/server/internal/connection"
 )
@@ -107,7 +109,7 @@ func TestIdleStrangersTakeNobodysRoom(t *testing.T) {
 			first = append(first, g, h)
 		}
 	}
-	eventually(t, func() bool {
+	waittest.Until(t, "strangers that came first are closed", func() bool {
 		for _, c := range first {
 			if !isClosed(c) {
 				return false
@@ -199,9 +201,7 @@ func TestAGRPCConnectionWithoutACredentialEnds(t *testing.T) {
 }
 
 func TestIdleConnectionsEnd(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.Connections = connection.Limits{HTTPIdle: 50 * time.Millisecond, GRPCIdle: 50 * time.Millisecond, AnonymousTimeout: -1}
@@ -211,9 +211,7 @@ func TestIdleConnectionsEnd(t *testing.T) {
 }
 
 func TestStreamsOnAnAgedConnectionEndWithAReasonBeforeTheyAreCutOff(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.Connections = connection.Limits{Age: time.Second, Grace: 20 * time.Second}
@@ -266,9 +264,7 @@ func TestWatchesOfHealthAreBounded(t *testing.T) {
 
 func TestPingsThatArriveEarlyAreNoOffence(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("pings take half a minute")
-	}
+	longtest.Slow(t)
 	r := newRig(t)
 	c, err := net.Dial("tcp", r.srv.GRPCAddr())
 	must(t, err)

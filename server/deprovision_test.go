@@ -10,12 +10,15 @@ import (
 	"time"
 
 	"patd/client"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/tokens"
 )
 
 // TestADeactivatedUserIsRefusedEverywhere has a provider deactivate a user by SCIM, and tries every way in which a token,
 // or one that was exchanged for it, is checked; again after a reactivation, and after a deletion.
 func TestADeactivatedUserIsRefusedEverywhere(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t)
 	provider := r.service("okta", "users")
@@ -29,7 +32,7 @@ func TestADeactivatedUserIsRefusedEverywhere(t *testing.T) {
 	ways := r.ways(t)
 	memory := r.library(t, r.service("lib", "introspect"))
 	remembered := client.Call{Audience: "api"}
-	soon(t, "the client library answers from memory", func() bool {
+	waittest.Until(t, "the client library answers from memory", func() bool {
 		before := memory.Stats().Hits
 		got, err := memory.Verify(t.Context(), secrets["a token"], remembered)
 		return err == nil && got.Allowed() && memory.Stats().Hits > before
@@ -48,7 +51,7 @@ func TestADeactivatedUserIsRefusedEverywhere(t *testing.T) {
 					t.Errorf("%s: %s, %s is good: %t", what, way.name, name, got)
 				}
 			}
-			soon(t, what+": the memory of the client library follows", func() bool {
+			waittest.Until(t, what+": the memory of the client library follows", func() bool {
 				got, err := memory.Verify(t.Context(), secret, remembered)
 				return err == nil && got.Allowed() == good
 			})
@@ -109,6 +112,7 @@ func BenchmarkFromTheProvidersCallToTheRefusal(b *testing.B) {
 // TestSecretIsNeverRepeatedToProviders puts a live secret everywhere a provider could put one, and looks for it in
 // answers, logs, events and metrics.
 func TestSecretIsNeverRepeatedToProviders(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := eventRig(t, map[string]string{"account-disabled": "suspend"})
 	provider := r.service("okta", "users")

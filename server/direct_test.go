@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/tokens"
 )
@@ -18,6 +19,7 @@ import (
 // TestDirectAnswersAreThoseOfTheGateway sends each request twice: as it is, and with a query that means nothing and
 // keeps it off the direct way.
 func TestDirectAnswersAreThoseOfTheGateway(t *testing.T) {
+	longtest.Slow(t)
 	r := newRig(t)
 	ctx, op := context.Background(), tokens.Operator()
 	r.features("u1", "reports.read", "reports.write")

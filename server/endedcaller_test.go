@@ -19,6 +19,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/store/storetest"
 	"patd/tokens"
 )
@@ -76,7 +78,7 @@ func testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T, r *rig
 			}
 		})
 	}
-	soon(t, "many answers", func() bool { return answers.Load() > 500 })
+	waittest.Until(t, "many answers", func() bool { return answers.Load() > 500 })
 	r.endService("gw")
 	gone.Store(true)
 	ends.Wait()
@@ -88,6 +90,7 @@ func testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T, r *rig
 // TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation has a client that does not read: what the connection does not
 // take any more waits in the server, and the service is revoked meanwhile.
 func TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation(t *testing.T) {
+	longtest.Slow(t)
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	gw := r.service("gw", "introspect")
@@ -103,7 +106,7 @@ func TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation(t *testing.
 		}
 	}()
 	before := int64(-1)
-	soon(t, "no more is taken", func() bool {
+	waittest.Until(t, "no more is taken", func() bool {
 		at := sent.Load()
 		still := at > 100 && at == before
 		before = at
@@ -254,7 +257,7 @@ func TestAMessageThatComesAfterItsCallersRevocationIsNotAnswered(t *testing.T) {
 		before := r.faulty.Calls()[storetest.OpLookupService]
 		s, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, method)
 		must(t, err)
-		soon(t, "the caller is known", func() bool { return r.faulty.Calls()[storetest.OpLookupService] > before })
+		waittest.Until(t, "the caller is known", func() bool { return r.faulty.Calls()[storetest.OpLookupService] > before })
 		r.endService(service)
 		must(t, s.SendMsg(c.req))
 		must(t, s.CloseSend())

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/store/storetest"
 	"patd/tokens"
@@ -345,9 +346,7 @@ func TestOnlyServicesThatIntrospectMayCheck(t *testing.T) {
 
 // TestEnvoyNeverPassesAnybodyInAnOutage has a gateway that lets requests pass when it gets a gRPC error, and a good token.
 func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	e := newEnvoy(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
 	e.lenient = true
 	r := e.r

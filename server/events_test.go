@@ -124,6 +124,7 @@ func tells(id string) func(event) bool {
 
 // TestServerSentEventsTellWhatAWatchTells goes through the life of a watch over HTTP/1.1 and HTTP/2.
 func TestServerSentEventsTellWhatAWatchTells(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	certFile, keyFile := filepath.Join(t.TempDir(), "tls.crt"), filepath.Join(t.TempDir(), "tls.key")
 	roots := x509.NewCertPool()

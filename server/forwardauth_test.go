@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/store/storetest"
 	"patd/tokens"
@@ -211,9 +212,7 @@ func TestForwardAuthSeesTheAddressByTheTrustedProxyRule(t *testing.T) {
 
 // TestForwardAuthNeverPassesAnybodyInAnOutage has a good token, for which nothing but the store is missing.
 func TestForwardAuthNeverPassesAnybodyInAnOutage(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
 	_, secret := r.mint("u1", "n")
 	_, bad := r.mint("u1", "bad")

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/server"
 )
 
@@ -72,7 +74,7 @@ func strangersHold(t *testing.T, r *rig, client *http.Client, all int) {
 	// and the one for the metrics would have to wait. It is held once that is seen again and again: what is refused is
 	// counted for a moment, too.
 	seen := 0
-	eventually(t, func() bool {
+	waittest.Until(t, "the whole budget is held", func() bool {
 		now := held()
 		left := all - now
 		if left >= 6000 && int64(now) < sent.Load() {
@@ -91,6 +93,7 @@ func strangersHold(t *testing.T, r *rig, client *http.Client, all int) {
 // TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget has callers with a good credential come on fresh connections, with
 // many calls at once, large headers and large messages, while strangers are refused.
 func TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	const budget = 4 << 20 // half of it is for connections
 	dir := t.TempDir()

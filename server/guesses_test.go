@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/store"
 	"patd/store/cache"
@@ -213,6 +214,7 @@ func everyDoor(t *testing.T, r *rig, when string, token, user string) {
 // TestAGoodCredentialPassesWhateverOthersAtItsAddressDo has a client at the address of all callers use up the limit of bad
 // credentials, and guess. Good ones pass all doors, though they are not in memory yet.
 func TestAGoodCredentialPassesWhateverOthersAtItsAddressDo(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r, _ := guessRig(t)
 	_, token := r.pat(tokens.MintRequest{User: "u1", Name: "a"}, "x")
@@ -252,9 +254,7 @@ func guessAll(t *testing.T, r *rig) {
 // TestGuessedIdsDoNotReadTheStoreWithoutEnd shows ids of no record at every door, once an address has used up its reads. What
 // reaches the store is what has come back since. Good credentials that are in memory pass all doors.
 func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	r, store := guessRig(t)
 	n := 0

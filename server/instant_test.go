@@ -9,12 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
 // TestACallShowsStateAsOfTheInstantItDecidedAt moves the clock by an hour with each reading of it. A token that was
 // active when a call changed or selected it is active in the response, wherever between two readings it expires.
 func TestACallShowsStateAsOfTheInstantItDecidedAt(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t)
 	const readings = 8 // of one call, at most; its decision is after one of them

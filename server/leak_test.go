@@ -10,15 +10,15 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/server"
 )
 
 // TestStreamsAndWatchesLeaveNothingBehind opens and ends thousands of them. That no goroutine is left is checked after
 // each round, and once more at the end of all tests.
 func TestStreamsAndWatchesLeaveNothingBehind(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	r := newRig(t, func(c *server.Config) { c.Logger = slog.New(slog.DiscardHandler) }) // the rig keeps what is logged
 	_, secret := r.mint("u1", "a")
 	conn, err := grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -42,14 +42,14 @@ func TestStreamsAndWatchesLeaveNothingBehind(t *testing.T) {
 	round() // what is made once is made
 	goroutines := 0
 	settle := func() uint64 {
-		soon(t, "all have ended", func() bool { return goroutines == 0 || runtime.NumGoroutine() <= goroutines })
+		waittest.Until(t, "all have ended", func() bool { return goroutines == 0 || runtime.NumGoroutine() <= goroutines })
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.GC() // what pools held goes at the second
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	soon(t, "the first have ended", func() bool {
+	waittest.Until(t, "the first have ended", func() bool {
 		n := runtime.NumGoroutine()
 		ended := n == goroutines
 		goroutines = n

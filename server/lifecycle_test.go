@@ -27,6 +27,7 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/waittest"
 	"patd/server"
 )
 
@@ -266,9 +267,9 @@ func TestTLSServesBothAndFollowsItsFiles(t *testing.T) {
 	}
 
 	must(t, os.WriteFile(certFile, []byte("broken"), 0o600))
-	eventually(t, func() bool { return serialOf(t, addr) == 1 && strings.Contains(logs.String(), "stays") })
+	waittest.Until(t, "the old certificate stays", func() bool { return serialOf(t, addr) == 1 && strings.Contains(logs.String(), "stays") })
 	writePair(t, certFile, keyFile, 2)
-	eventually(t, func() bool { return serialOf(t, addr) == 2 })
+	waittest.Until(t, "the new certificate is served", func() bool { return serialOf(t, addr) == 2 })
 	must(t, os.Remove(keyFile))
 	if serial := serialOf(t, r.srv.GRPCAddr()); serial != 2 {
 		t.Errorf("gRPC shows certificate %d", serial)
@@ -276,15 +277,4 @@ func TestTLSServesBothAndFollowsItsFiles(t *testing.T) {
 	if _, err := server.LoadTLS(certFile, keyFile, nil); err == nil {
 		t.Error("a missing key was no error at start")
 	}
-}
-
-// eventually asks until it is so. Handshakes look at the files once a second at most.
-func eventually(t *testing.T, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-		if is() {
-			return
-		}
-	}
-	t.Fatal("it did not come about")
 }

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -95,9 +96,7 @@ func plant(m proto.Message, secret string) []proto.Message {
 // TestSecretIsNeverRepeated puts a live secret everywhere a caller could put one, with good and bad input and with a
 // store that panics, and looks for it in answers, logs, events and metrics.
 func TestSecretIsNeverRepeated(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	r := newRig(t)
 	id, secret := r.mint("u1", "marked")
 	marks := append(markers(t, secret), markers(t, r.admin)...)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -108,6 +109,7 @@ func TestOutageIsNeverInactive(t *testing.T) {
 }
 
 func TestAStoreThatHangsIsAnOutage(t *testing.T) {
+	longtest.Slow(t)
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
 	_, secret := r.mint("u1", "a")
 	ended := make(chan struct{})

@@ -6,12 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
 // TestSecretIsNeverRepeatedByOAuth puts live secrets of each kind everywhere a caller could put one. A good answer holds the
 // secrets that it makes, and never the one that was presented.
 func TestSecretIsNeverRepeatedByOAuth(t *testing.T) {
+	longtest.Slow(t)
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "off", AllowOffline: true, AccessTTL: time.Hour})
 	_, pat := r.pat(tokens.MintRequest{User: "u1", Name: "marked", Audiences: []string{"off"}}, "a")

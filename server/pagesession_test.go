@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/store/storetest"
 	"patd/tokens"
@@ -473,9 +474,7 @@ func BenchmarkPages(b *testing.B) {
 
 // TestPagesStaySmall has a user with as much as one may have.
 func TestPagesStaySmall(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it makes much")
-	}
+	longtest.Slow(t)
 	r := pageRig(t)
 	r.hasMuch("u1", 4096, 100)
 	b := r.signedIn("u1", time.Hour, "")

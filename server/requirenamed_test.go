@@ -9,6 +9,7 @@ import (
 
 	"patd/client"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/waittest"
 	"patd/tokens"
 )
 
@@ -118,7 +119,7 @@ func TestAnAudienceThatMustBeNamedIsClosedAtEveryDoor(t *testing.T) {
 			if name == "asking for it" {
 				call.Audience = "api"
 			}
-			soon(t, "the client library, "+name+", follows", func() bool {
+			waittest.Until(t, "the client library, "+name+", follows", func() bool {
 				for token, good := range want {
 					if got, err := v.Verify(ctx, secrets[token], call); err != nil || got.Decision.Active() != good {
 						return false
@@ -126,7 +127,7 @@ func TestAnAudienceThatMustBeNamedIsClosedAtEveryDoor(t *testing.T) {
 				}
 				return true
 			})
-			soon(t, "the client library, "+name+", answers from its cache", func() bool {
+			waittest.Until(t, "the client library, "+name+", answers from its cache", func() bool {
 				before := v.Stats().Hits
 				got, err := v.Verify(ctx, secrets["names it"], call)
 				return err == nil && got.Allowed() && v.Stats().Hits > before

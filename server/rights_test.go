@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -344,9 +345,7 @@ func bindings(t testing.TB, r *rig) []binding {
 }
 
 func TestRightsOverREST(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	r := newRig(t)
 	want := map[codes.Code]int{codes.Unauthenticated: http.StatusUnauthorized, codes.PermissionDenied: http.StatusForbidden}
 	for _, c := range callers(r) {

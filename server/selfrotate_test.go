@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/waittest"
 	"patd/tokens"
 )
 
@@ -118,7 +119,7 @@ func TestTheOwnerIsToldOfASupersededSecret(t *testing.T) {
 		Events []struct{ Actor, User, Reason, Outcome string }
 	}
 	path := "/v1/events?action=token.superseded_use&token_id=" + id
-	soon(t, "the event", func() bool {
+	waittest.Until(t, "the event", func() bool {
 		got := r.rest("GET", path, r.admin, "")
 		must(t, json.Unmarshal([]byte(got.body), &told))
 		return len(told.Events) > 0

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/server"
 	"patd/tokens"
 )
@@ -226,9 +227,7 @@ func TestStaleFeaturesAreMarked(t *testing.T) {
 // TestJWTIsNeverRepeated drives every method with JWTs, good and bad, as credentials and in wrong places, with a store
 // that works and one that panics.
 func TestJWTIsNeverRepeated(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	good := r.idp.jwt(t, "u1")

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/waittest"
 	"patd/server"
 	"patd/store"
 	"patd/tokens"
@@ -45,19 +46,6 @@ func answered(t testing.TB, s introspectStream) *patdv1.IntrospectStreamResponse
 	resp, err := s.Recv()
 	must(t, err)
 	return resp
-}
-
-// soon runs fn again until it is true.
-func soon(t testing.TB, what string, fn func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for !fn() {
-		select {
-		case <-deadline:
-			t.Fatalf("%s: it did not come about", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }
 
 func TestStreamAnswersEachRequestUnderItsID(t *testing.T) {
@@ -175,7 +163,7 @@ func TestStreamReadsNoMoreThanItMayOwe(t *testing.T) {
 	for id := range uint64(most + more) {
 		ask(t, s, id, secret)
 	}
-	soon(t, "1024 wait", func() bool { return begun.Load() >= most })
+	waittest.Until(t, "1024 wait", func() bool { return begun.Load() >= most })
 	<-time.After(200 * time.Millisecond) // for what must not come about
 	if n := begun.Load(); n != most {
 		t.Errorf("%d requests are under way", n)

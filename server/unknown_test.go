@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/waittest"
 	"patd/server"
 	"patd/tokens"
 )
@@ -228,7 +229,7 @@ func TestAFormIsNotReadBeforeItsSession(t *testing.T) {
 	_, err = io.WriteString(conn, "POST /new HTTP/1.1\r\nHost: "+r.srv.HTTPAddr()+"\r\nSec-Fetch-Site: same-origin\r\nCookie: __Host-patd-session="+
 		b.cookies["__Host-patd-session"]+"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nname=x")
 	must(t, err)
-	eventually(t, func() bool { return known() != before })
+	waittest.Until(t, "it is counted", func() bool { return known() != before })
 }
 
 // TestParametersAreCountedBeforeTheyAreParsed sends more than any call takes, in a form and in a query.
@@ -307,7 +308,7 @@ func TestCallersWaitingToBeIdentifiedAreChargedAndNotRefused(t *testing.T) {
 			errs <- err
 		}()
 	}
-	eventually(t, func() bool {
+	waittest.Until(t, "the calls wait", func() bool {
 		return strings.Contains(r.rest("GET", "/metrics", "", "").body, "patd_unknown_caller_memory_bytes 65536\n")
 	})
 	release()
@@ -330,11 +331,7 @@ func TestUnknownCallersDoNotRefuseKnownOnesOverREST(t *testing.T) {
 	_, err = io.WriteString(conn, "POST /v1/leaks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 65000\r\n\r\n"+strings.Repeat("x", room))
 	must(t, err)
 	full := regexp.MustCompile(`patd_unknown_caller_memory_bytes (4[89]|5\d)\d{3}\n`) // the rest is the connection's share
-	for deadline := time.Now().Add(time.Minute); !full.MatchString(r.rest("GET", "/metrics", "", "").body); <-time.After(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the budget is not full")
-		}
-	}
+	waittest.Until(t, "the budget is full", func() bool { return full.MatchString(r.rest("GET", "/metrics", "", "").body) })
 	large := strings.Repeat("x", 30_000)
 	if got := r.rest("POST", "/v1/leaks", "", `{"secrets":["`+large+`"]}`); got.code != http.StatusTooManyRequests {
 		t.Errorf("a stranger: %d %s", got.code, got.body)

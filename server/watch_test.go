@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -84,9 +85,7 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 
 // TestAWatcherThatDoesNotReadIsCutOff has a watcher read nothing while more is told than the transport holds for it.
 func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	r := newRig(t)
 	conn, err := grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStaticStreamWindowSize(65535))
 	must(t, err)
@@ -124,6 +123,7 @@ func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
 
 // TestThousandsOfWatchersHearOfARevocation holds 2000 streams; that nothing is left of them is checked at the end of all tests.
 func TestThousandsOfWatchersHearOfARevocation(t *testing.T) {
+	longtest.Slow(t)
 	r := newRig(t)
 	id, _ := r.mint("u1", "a")
 	const watchers, conns = 2000, 4

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -105,6 +106,7 @@ func TestABackupReplacesNothingAndLeavesNothingHalf(t *testing.T) {
 }
 
 func TestCheckFindsPlantedDamage(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	for _, c := range []struct{ damage, finding string }{
 		{`INSERT INTO tokens (id, user, key, digest, name, name_key, scopes, issue_us, expire_us)

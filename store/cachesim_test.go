@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/store/storetest"
@@ -380,9 +381,7 @@ func (s *sim) land() {
 
 // TestSimulationOfTheCache runs some thousand steps; -rapid.checks and -rapid.steps say how many.
 func TestSimulationOfTheCache(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	var steps, hits, evicted, bypassed atomic.Uint64
 	rapid.Check(t, func(rt *rapid.T) {
@@ -425,6 +424,7 @@ func TestSimulationOfTheCache(t *testing.T) {
 
 // TestNoAnswerIsOlderThanAChangeThatReturned has changes and lookups race.
 func TestNoAnswerIsOlderThanAChangeThatReturned(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newCachedRig(t, store.Options{}.WithPragmas("synchronous(OFF)"))
 	var named, held atomic.Int64 // what the last changes that returned have written

@@ -151,9 +151,7 @@ func copyInto(t *testing.T, st *store.Store, to, what string) []store.Copied {
 }
 
 func TestACopyThereAndBackIsByteEqual(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	dir := t.TempDir()
@@ -236,9 +234,7 @@ WHERE c.table_schema = current_schema() AND c.table_name NOT IN ('patd_schema_ve
 
 // TestNoTableAndNoColumnIsForgottenByACopy compares the list of a copy with the schemas that the migrations make.
 func TestNoTableAndNoColumnIsForgottenByACopy(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	file, remote := open(t, newPath(t), store.Options{}), openURL(t, newSchema(t, server), store.Options{})
@@ -341,9 +337,7 @@ func TestACopyReplacesNothing(t *testing.T) {
 }
 
 func TestACopyIntoPostgresReplacesNothing(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
@@ -422,6 +416,7 @@ func TestARowThatPointsToNothingIsNotCopied(t *testing.T) {
 }
 
 func TestACancelledCopyLeavesNothing(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)

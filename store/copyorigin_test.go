@@ -54,9 +54,7 @@ func TestNothingChangesInTheOriginOfACopy(t *testing.T) {
 // TestABackupOfPostgresIsAStoreInAFile changes the store in the middle, which waits for nothing and is not in the
 // backup.
 func TestABackupOfPostgresIsAStoreInAFile(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	st := open(t, newPath(t), store.Options{})

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -93,6 +94,7 @@ func TestPruningGoesOnUntilNothingIsLeft(t *testing.T) {
 }
 
 func TestCheckFindsPlantedDamageInGrants(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	for _, c := range []struct{ damage, finding string }{
 		{`UPDATE access_tokens SET key = 77`, "points to a row of keys"},

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -96,7 +97,7 @@ func TestAUseIsWrittenWithinTheInterval(t *testing.T) {
 	st := open(t, newPath(t), store.Options{FlushInterval: 10 * time.Millisecond})
 	id := fill(t, st, 1)[0]
 	st.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: time.Now()}})
-	await(t, "the last use", func() bool { return !lastUse(t, st, id).Time.IsZero() })
+	waittest.Until(t, "the last use", func() bool { return !lastUse(t, st, id).Time.IsZero() })
 }
 
 func TestARekeyIsWrittenSoon(t *testing.T) {
@@ -106,21 +107,7 @@ func TestARekeyIsWrittenSoon(t *testing.T) {
 	old := lookup(t, st, id).Secrets[0].Hash
 	next := tokens.Hash{Key: old.Key, Sum: [32]byte{7}}
 	st.RecordUse(tokens.Usage{ID: id, Rekey: &tokens.Rekey{Old: old, New: next}})
-	await(t, "the new digest", func() bool { return lookup(t, st, id).Secrets[0].Hash == next })
-}
-
-// await waits for what a goroutine of the store does without telling.
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 10_000 {
-		if done() {
-			return
-		}
-		<-tick.C
-	}
-	t.Errorf("%s was not written", what)
+	waittest.Until(t, "the new digest", func() bool { return lookup(t, st, id).Secrets[0].Hash == next })
 }
 
 func TestRecordedUsesAreBoundedAndDropsCounted(t *testing.T) {

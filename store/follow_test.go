@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -36,7 +37,7 @@ func TestAnotherProcessIsHeardOf(t *testing.T) {
 	r := newCachedRig(t, store.Options{})
 	r.WantActive(t, "before", true)
 	r.Suspend(t, r.other)
-	await(t, "a change by another process", func() bool {
+	waittest.Until(t, "a change by another process", func() bool {
 		active, err := r.Active(t.Context())
 		return err == nil && !active
 	})
@@ -57,7 +58,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 			o.Now = c.now
 			r := newCachedRig(t, o)
 			r.WantActive(t, "before", true)
-			await(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
+			waittest.Until(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
 			hang := make(chan struct{})
 			if how == "failing" {
 				g.fails.Store(true)
@@ -67,7 +68,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 			r.Revoke(t, r.other)
 			c.move(6 * time.Second)
 			// A look that had begun before may yet end well, once.
-			await(t, "the silence is noticed", func() bool {
+			waittest.Until(t, "the silence is noticed", func() bool {
 				c.move(6 * time.Second)
 				return !r.Stats().Following
 			})
@@ -88,7 +89,7 @@ func TestASilentFeedIsNoGroundToAnswerOn(t *testing.T) {
 			g.fails.Store(false)
 			g.hangs.Store(nil)
 			close(hang)
-			await(t, "the feed is read again", func() bool { return r.Stats().Following })
+			waittest.Until(t, "the feed is read again", func() bool { return r.Stats().Following })
 			bypassed := r.Stats().Bypassed
 			r.WantActive(t, "after that", false)
 			if r.Stats().Bypassed != bypassed {
@@ -122,13 +123,13 @@ func TestAnotherHistoryEmptiesTheCache(t *testing.T) {
 			for _, s := range statements {
 				exec1(t, r.other, s)
 			}
-			await(t, "the cache is emptied", func() bool {
+			waittest.Until(t, "the cache is emptied", func() bool {
 				active, err := r.Active(t.Context())
 				return err == nil && !active
 			})
 			// The cache is notified first, watchers a moment later. Positions that went back are not trusted for a
 			// while.
-			await(t, "a position of the former history is lost", func() bool {
+			waittest.Until(t, "a position of the former history is lost", func() bool {
 				page, err := feed.After(at, 10)
 				if reason(err) == "STORE_UNAVAILABLE" && r.Stats().Distrusted > 0 {
 					c.move(time.Minute)

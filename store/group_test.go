@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -157,7 +158,7 @@ func held(t *testing.T, st *store.Store) (release func()) {
 // inLine waits until n wait for the writer, or more: a store whose writer is busy for seconds looks whether changes fail, and waits too.
 func inLine(t *testing.T, st *store.Store, n int) {
 	t.Helper()
-	await(t, fmt.Sprintf("a line of %d", n), func() bool { return st.InLine() >= n })
+	waittest.Until(t, fmt.Sprintf("a line of %d", n), func() bool { return st.InLine() >= n })
 }
 
 func TestAChangeOfAGroupSucceedsOrFailsByItself(t *testing.T) {

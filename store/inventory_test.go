@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/storefill"
 	"patd/tokens"
@@ -26,9 +27,6 @@ func TestInventoryUsesIndexes(t *testing.T) {
 		if !strings.Contains(steps, want.Index) || strings.Contains(steps, "SCAN") || !want.Sorts && strings.Contains(steps, "TEMP B-TREE") {
 			t.Errorf("plan of %s\n%s\nwant %s", statement, steps, want.Index)
 		}
-	}
-	if testing.Short() {
-		return // filling takes seconds
 	}
 	big := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	if _, err := storefill.Load(t.Context(), big, storefill.Config{Tokens: 3000, Users: 300}); err != nil {
@@ -54,6 +52,7 @@ func TestInventoryUsesIndexes(t *testing.T) {
 // TestInventoryPagesOfManyTokensAreBounded has more tokens than a page reads rows of: those that match rarely come in
 // pages that are not full, and all of them come.
 func TestInventoryPagesOfManyTokensAreBounded(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	st := open(t, newPath(t), store.Options{NoSync: true})
 	const n = 9000

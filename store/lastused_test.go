@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
@@ -68,6 +69,7 @@ func TestAUseOfAKnownTokenAllocatesNothing(t *testing.T) {
 
 // TestUsesAreKeptUntilTheyCanBeWritten fails the write, and takes a later use meanwhile.
 func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	for _, cached := range []bool{false, true} {
 		t.Run(fmt.Sprintf("cached %v", cached), func(t *testing.T) {

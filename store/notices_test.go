@@ -21,6 +21,7 @@ import (
 // TestNoticesCostARangeOfAnIndex looks at the plan of each statement, in both databases: each goes along the range of
 // its index, and none sorts or reads a table.
 func TestNoticesCostARangeOfAnIndex(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	lite := open(t, newPath(t), store.Options{})
 	for statement, index := range store.NoticeStatements() {
@@ -127,6 +128,7 @@ func TestMarksNeedNoEvent(t *testing.T) {
 // TestOneOfSeveralServersWritesNotices has several servers on one PostgreSQL look for what is due at the same moment, with
 // clocks that differ, so that the lease keeps none of them away: each notice is there once.
 func TestOneOfSeveralServersWritesNotices(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	url := newSchema(t, dbtest.SharedPostgres(t))
 	first := openURL(t, url, store.Options{})

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -66,6 +67,7 @@ func TestPausedScopesHaveAChecksum(t *testing.T) {
 
 // TestAStoreFromBeforeKnowsSinceWhenUsesAreRecorded brings a store with tokens to the present schema, and a new one.
 func TestAStoreFromBeforeKnowsSinceWhenUsesAreRecorded(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	since := func(st *store.Store) (at time.Time) {
 		t.Helper()
@@ -74,7 +76,7 @@ func TestAStoreFromBeforeKnowsSinceWhenUsesAreRecorded(t *testing.T) {
 		}
 		return at
 	}
-	if at := since(open(t, t.TempDir()+"/new.db", store.Options{})); !at.IsZero() {
+	if at := since(create(t, t.TempDir()+"/new.db", store.Options{})); !at.IsZero() {
 		t.Errorf("a new store: %v", at)
 	}
 	path := t.TempDir() + "/old.db"

@@ -8,6 +8,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/store/cache"
 )
@@ -66,10 +67,10 @@ func worksBehindAPooler(t *testing.T, url string) {
 	one, two := openURL(t, url, store.Options{Connections: 2}), openURL(t, url, store.Options{Connections: 2})
 	ids := fill(t, one, 10)
 	cached := cache.New(two, cache.Options{})
-	await(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
+	waittest.Until(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
 	lookup(t, cached, ids[0])
 	put(t, one, "acme")
-	await(t, "the change on the other handle", func() bool { return two.Sequence() >= one.Sequence() })
+	waittest.Until(t, "the change on the other handle", func() bool { return two.Sequence() >= one.Sequence() })
 	for name, want := range map[string]string{"statement_timeout": "5s", "idle_in_transaction_session_timeout": "3s", "lock_timeout": "4s"} {
 		if got, err := one.Texts(t.Context(), 0, `SHOW `+name); err != nil || got[0] != want {
 			t.Errorf("%s is %v, %v; want %s", name, got, err, want)

@@ -9,6 +9,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
@@ -33,7 +34,7 @@ func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
 		put(t, one, "acme")
 	}
 	cached := cache.New(two, cache.Options{})
-	await(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
+	waittest.Until(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
 	revoked := func() bool { return lookup(t, cached, id).Token.Revocation != nil }
 	if revoked() { // and now it is in memory
 		t.Fatal("revoked before")
@@ -56,7 +57,7 @@ func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a change after the move: %v", err)
 	}
-	await(t, "the revocation on another server", revoked)
+	waittest.Until(t, "the revocation on another server", revoked)
 	if got := count(t, one, "users"); got == before {
 		t.Error("the new user is not there")
 	}
@@ -72,6 +73,7 @@ func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
 
 // TestAPositionIsGivenWithoutRightsToTheSequence holds that a role which can only write the tables goes on as before.
 func TestAPositionIsGivenWithoutRightsToTheSequence(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	owner := openURL(t, newSchema(t, server), store.Options{Connections: 2})
@@ -96,6 +98,7 @@ func TestAPositionIsGivenWithoutRightsToTheSequence(t *testing.T) {
 
 // TestAChangeWithoutAnEntryFails has the database take the change and drop its entry.
 func TestAChangeWithoutAnEntryFails(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	exec1(t, st, `CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
@@ -156,7 +159,7 @@ func repairs(t *testing.T, st *store.Store, breaks []string) {
 	if found, err = st.Check(t.Context()); err != nil || len(found) != 0 {
 		t.Errorf("check after the repair: %v, %v", found, err)
 	}
-	await(t, "watchers start over", func() bool {
+	waittest.Until(t, "watchers start over", func() bool {
 		page, err := feed.After(at, 10)
 		return err == nil && page.Lost
 	})
@@ -170,7 +173,7 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	c := newClock()
 	r := newCachedRig(t, store.Options{Now: c.now})
-	await(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
+	waittest.Until(t, "the feed is read", func() bool { return r.Ready(t.Context()) == nil })
 	r.WantActive(t, "before", true)
 	feed := r.st.Feed()
 	at, err := feed.Newest()
@@ -188,7 +191,7 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 	}
 	exec1(t, r.other, `UPDATE tokens SET revoke_us = 1, revoked_by = 'x'`)
 	exec1(t, r.other, insertEventAlone, 1, int64(r.Token.ID))
-	await(t, "the change is missed", func() bool { return !r.Stats().Following })
+	waittest.Until(t, "the change is missed", func() bool { return !r.Stats().Following })
 	r.WantActive(t, "the store is asked", false)
 	if err := r.Ready(t.Context()); reason(err) != "STORE_UNAVAILABLE" {
 		t.Errorf("ready: %v", err)
@@ -203,7 +206,7 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 		t.Errorf("check: %v, %v", found, err)
 	}
 	c.move(time.Minute)
-	await(t, "the feed is trusted again", func() bool { return r.Stats().Following })
+	waittest.Until(t, "the feed is trusted again", func() bool { return r.Stats().Following })
 	r.WantActive(t, "after that", false)
 	if page, err := feed.After(at, 10); err != nil || !page.Lost {
 		t.Errorf("a position from before: %+v, %v; want it to be lost, for a change was missed", page, err)
@@ -240,14 +243,14 @@ func TestAServerThatCanChangeNothingIsNotReady(t *testing.T) {
 func changesFail(t *testing.T, st *store.Store, set func(t *testing.T, fail bool)) {
 	t.Helper()
 	cached := cache.New(st, cache.Options{})
-	await(t, "ready at first", func() bool { return cached.Ready(t.Context()) == nil })
+	waittest.Until(t, "ready at first", func() bool { return cached.Ready(t.Context()) == nil })
 	set(t, true)
 	if err := tryPut(t.Context(), cached, "acme"); reason(err) != "STORE_UNAVAILABLE" {
 		t.Fatalf("a change: %v, want an outage", err)
 	}
-	await(t, "it is not ready", func() bool { return reason(cached.Ready(t.Context())) == "STORE_UNAVAILABLE" })
+	waittest.Until(t, "it is not ready", func() bool { return reason(cached.Ready(t.Context())) == "STORE_UNAVAILABLE" })
 	set(t, false)
-	await(t, "the probe finds that changes can be made", func() bool { return cached.Ready(t.Context()) == nil })
+	waittest.Until(t, "the probe finds that changes can be made", func() bool { return cached.Ready(t.Context()) == nil })
 	if got := count(t, st, "events"); got != "0" {
 		t.Errorf("%s events after the probes, want none", got)
 	}
@@ -255,7 +258,7 @@ func changesFail(t *testing.T, st *store.Store, set func(t *testing.T, fail bool
 	if err := tryPut(t.Context(), cached, "acme"); err == nil {
 		t.Fatal("a change was made")
 	}
-	await(t, "it is not ready", func() bool { return cached.Ready(t.Context()) != nil })
+	waittest.Until(t, "it is not ready", func() bool { return cached.Ready(t.Context()) != nil })
 	set(t, false)
 	put(t, cached, "acme")
 	if err := cached.Ready(t.Context()); err != nil {

@@ -85,9 +85,7 @@ func openURL(t testing.TB, url string, o store.Options) *store.Store {
 
 // TestStoreOnPostgres is what TestStore, TestCached and their kin are, on PostgreSQL.
 func TestStoreOnPostgres(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	empty := emptied(t, server)

@@ -14,15 +14,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/tokens"
 )
 
 // TestPostgresFaults has one server for the tests of what PostgreSQL may do to a store, for to start one takes seconds.
 func TestPostgresFaults(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.Postgres(t)
 	for name, test := range map[string]func(*testing.T, *dbtest.Server){

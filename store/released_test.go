@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/tokens"
@@ -17,9 +19,7 @@ import (
 // TestPruningShortensTheAuditLogAndNothingElse deletes all events that there are, in both databases: what stays is
 // sound, and positions go on above those that were given.
 func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	for _, engine := range []string{"sqlite", "postgres"} {
 		t.Run(engine, func(t *testing.T) {
@@ -35,7 +35,7 @@ func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
 			}
 			other := openURL(t, url, store.Options{FlushInterval: time.Hour})
 			cached := cache.New(other, cache.Options{})
-			await(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
+			waittest.Until(t, "the feed is read", func() bool { return cached.Ready(t.Context()) == nil })
 			lookup(t, cached, ids[3])
 			newest, rows := maxEvent(t, st), count(t, st, "events")
 
@@ -115,6 +115,7 @@ func maxEvent(t *testing.T, st *store.Store) int64 {
 
 // TestPositionsStayAboveThePrunedOnesWhereverTheStoreIsCopied prunes, and copies the store to PostgreSQL and back.
 func TestPositionsStayAboveThePrunedOnesWhereverTheStoreIsCopied(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	fill(t, st, 5)
@@ -127,7 +128,7 @@ func TestPositionsStayAboveThePrunedOnesWhereverTheStoreIsCopied(t *testing.T) {
 	url := emptyDatabase(dbtest.SharedPostgres(t))
 	copyInto(t, st, url, "into PostgreSQL")
 	remote := openURL(t, url, store.Options{FlushInterval: 10 * time.Millisecond})
-	await(t, "the deletion of what is released", func() bool { return count(t, remote, "events") == "1" })
+	waittest.Until(t, "the deletion of what is released", func() bool { return count(t, remote, "events") == "1" })
 	put(t, remote, "acme")
 	if at := maxEvent(t, remote); at <= newest {
 		t.Errorf("the next event is at %d, not above %d", at, newest)

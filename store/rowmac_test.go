@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -56,9 +57,7 @@ func onBoth(t *testing.T, test func(t *testing.T, url string)) {
 		test(t, "sqlite:"+newPath(t))
 	})
 	t.Run("PostgreSQL", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("it takes seconds")
-		}
+		longtest.Slow(t)
 		t.Parallel()
 		test(t, newSchema(t, dbtest.SharedPostgres(t)))
 	})

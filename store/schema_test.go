@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/storefill"
 )
@@ -67,6 +68,7 @@ WHERE k.contype = 'c' AND k.connamespace = CAST(current_schema() AS regnamespace
 
 // TestTheSchemasAreTheSame holds that a migration of one number means the same in both engines.
 func TestTheSchemasAreTheSame(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	lite := open(t, newPath(t), store.Options{})
 	big := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
@@ -108,9 +110,7 @@ func TestTheSchemasAreTheSame(t *testing.T) {
 
 // TestPostgresLookupsUseIndexes has a store of some size, for PostgreSQL reads small tables whole.
 func TestPostgresLookupsUseIndexes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 	if _, err := storefill.Load(t.Context(), st, storefill.Config{Tokens: 3000, Users: 300}); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -51,6 +52,7 @@ func TestTwoHandlesSeeEachOthersChangesAtOnce(t *testing.T) {
 }
 
 func TestSeveralProcessesWriteOneStore(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	path := newPath(t)
 	waits := []func() error{startChild(t, path), startChild(t, path)} // on a store that is not there yet
@@ -199,6 +201,7 @@ func TestOldChangesAndExpiredRequestsArePruned(t *testing.T) {
 }
 
 func TestALookupIsAtLeastAsNewAsItsSequence(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	st := open(t, newPath(t), store.Options{})
 	id := fill(t, st, 1)[0]

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/store"
 )
 
@@ -31,6 +32,7 @@ func TestTheSizeOfAFileIsThatOfTheFile(t *testing.T) {
 }
 
 func TestTheSizeOnPostgresIsThatOfTheDatabase(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	st := openURL(t, newSchema(t, server), store.Options{Connections: 2})

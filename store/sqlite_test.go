@@ -31,7 +31,7 @@ func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "patd.db")
 
 func TestEveryConnectionHasItsSettings(t *testing.T) {
 	t.Parallel()
-	st := open(t, newPath(t), store.Options{Connections: 3, BusyTimeout: 1234 * time.Millisecond})
+	st := create(t, newPath(t), store.Options{Connections: 3, BusyTimeout: 1234 * time.Millisecond})
 	for pragma, want := range map[string]string{
 		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "1234", "trusted_schema": "0",
 	} {
@@ -57,7 +57,7 @@ func TestEveryConnectionHasItsSettings(t *testing.T) {
 func TestOnlyTheOwnerCanReadTheFiles(t *testing.T) {
 	t.Parallel()
 	path := newPath(t)
-	st := open(t, path, store.Options{})
+	st := create(t, path, store.Options{})
 	put(t, st, "acme")
 	for _, name := range []string{path, path + "-wal", path + "-shm", path + ".lock"} {
 		info, err := os.Stat(name)
@@ -88,7 +88,7 @@ func TestPathsWithSpecialCharacters(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, name := range []string{"a b?c#d%20e.db", "ü&mode=ro.db"} {
-		put(t, open(t, filepath.Join(dir, name), store.Options{}), "acme")
+		put(t, create(t, filepath.Join(dir, name), store.Options{}), "acme")
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
 		}

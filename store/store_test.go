@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -29,7 +28,21 @@ func TestMain(m *testing.M) {
 }
 
 // open opens a store at a path and closes it with the test.
+// open opens the store in a file. Where there is none, it is a copy of an empty store, which is made once: tests of the
+// making of stores call create. Only benchmarks wait for the disk.
 func open(t testing.TB, path string, o store.Options) *store.Store {
+	t.Helper()
+	if _, err := dbtest.SQLite(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, measures := t.(*testing.B); !measures {
+		o.NoSync = true
+	}
+	return create(t, path, o)
+}
+
+// create opens the store in a file, and has Open make it where there is none.
+func create(t testing.TB, path string, o store.Options) *store.Store {
 	t.Helper()
 	st, err := store.Open(context.Background(), "sqlite:"+path, o)
 	if err != nil {
@@ -44,19 +57,13 @@ func open(t testing.TB, path string, o store.Options) *store.Store {
 }
 
 func openNew(t *testing.T) tokens.Store {
-	path := filepath.Join(t.TempDir(), "patd.db")
-	if _, err := dbtest.SQLite(path); err != nil {
-		t.Fatal(err)
-	}
-	return open(t, path, store.Options{NoSync: true})
+	return open(t, newPath(t), store.Options{})
 }
 
 func TestStore(t *testing.T) { storetest.Run(t, openNew) }
 
 func TestStoreBehindFaulty(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) tokens.Store { return storetest.NewFaulty(openNew(t)) })
 }

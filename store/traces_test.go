@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 	"patd/internal/tracecontext"
 	"patd/store"
 	"patd/tokens"
@@ -23,6 +24,7 @@ func traced(ctx context.Context, parent string) context.Context {
 // TestPostgresSeesTheTraceOfASampledCall looks at what the server shows of the connections. Statements of other calls stay
 // as they were prepared, without a comment.
 func TestPostgresSeesTheTraceOfASampledCall(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.SharedPostgres(t)
 	url := newSchema(t, server)

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -146,9 +147,7 @@ func tempDir(t *rapid.T) string {
 // TestNothingEscalates drives random calls against the invariants: effective ⊆ granted, effective ⊆ held now, no update
 // or rotation widens or extends past policy, empty scopes never mint, a token mints nothing, revoked stays revoked.
 func TestNothingEscalates(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{house: newHouseIn(t, tempDir(t)), held: map[string][]string{}, gone: map[string]bool{}}
 		t.Repeat(map[string]func(*rapid.T){
@@ -199,9 +198,7 @@ func TestNothingEscalates(t *testing.T) {
 // TestMintedScopesAreWhatTheSourceSaidInThatCall lets an outside source answer something else each time it is asked.
 // Scopes that nobody named are the default features, and of these only what the source said too.
 func TestMintedScopesAreWhatTheSourceSaidInThatCall(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	rapid.Check(t, func(t *rapid.T) {
 		src := &changing{t: t}
 		h := newHouseIn(t, tempDir(t), func(c *tokens.Config) { c.Features = src })

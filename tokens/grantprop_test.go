@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 	"patd/tokens/refusal"
 )
@@ -175,9 +176,7 @@ func (m *market) checkGrants(t *rapid.T) {
 // personal access token has now, lives only while that, the secret and the family do, and a used refresh token ends all
 // that came of its family.
 func TestNothingEscalatesByExchange(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	rapid.Check(t, func(t *rapid.T) {
 		m := &market{world: &world{house: newHouseIn(t, tempDir(t)), held: map[string][]string{}, gone: map[string]bool{}}}
 		m.api("api")

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -89,6 +90,7 @@ func TestAClockFarAheadForgetsLittle(t *testing.T) {
 // TestEndsAreNotBehindUnusedTokens: looking for many tokens that are not used is broken off after a minute, and the
 // notices of ends come first. None is lost, or written twice.
 func TestEndsAreNotBehindUnusedTokens(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	slow := make(chan time.Duration, 1) // what each look at the clock takes
 	h := &house{}

@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -251,6 +252,7 @@ func (w *backedUp) refuseMore(t *rapid.T, h *house) {
 // TestNothingThatWasTakenAwayWorksAgainAfterARestore does things at random before and after a backup, restores it, and
 // compares every secret that there ever was.
 func TestNothingThatWasTakenAwayWorksAgainAfterARestore(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := &backedUp{house: newHouseIn(t, tempDir(t))}

@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -230,9 +231,7 @@ func TestRotatedServiceSecretsMoveToALaterKey(t *testing.T) {
 
 // TestNoRotationOfAServiceEndsASecretEarly compares rotations in any order with what each of their callers was told.
 func TestNoRotationOfAServiceEndsASecretEarly(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		h := newHouseIn(rt, tempDir(rt))

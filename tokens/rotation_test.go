@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -223,6 +224,7 @@ func TestACancellationBringsBackNothingThatWasTakenAwaySince(t *testing.T) {
 }
 
 func TestASecretInUseIsNotTakenBack(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	for name, use := range map[string]func(*house, tokens.Secret){
 		"introspected":       func(h *house, s tokens.Secret) { h.wants(s, tokens.Allow, "use") },

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"patd/internal/longtest"
 	"patd/tokens"
 )
 
@@ -295,9 +296,7 @@ func (s *turnstile) check(t *rapid.T) {
 // holds every secret against what the callers were told: at most two are live, and none ends before its time unless a
 // caller asked for that, by force, by a cancellation, or by a first use.
 func TestRotationKeepsWhatItSaid(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := &turnstile{house: newHouseIn(t, tempDir(t)), life: 30 * tokens.Day}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/waittest"
 	"patd/tokens"
 )
 
@@ -114,7 +115,7 @@ func TestABoundWatcherHearsOnlyOfItsAudience(t *testing.T) {
 	}
 	var users []string
 	var ids []tokens.ID
-	eventually(t, "the users are told of", func() bool {
+	waittest.Until(t, "the users are told of", func() bool {
 		users = append(users, next(t, w).Users...)
 		return len(users) >= 2
 	})
@@ -123,7 +124,7 @@ func TestABoundWatcherHearsOnlyOfItsAudience(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the tokens are told of", func() bool {
+	waittest.Until(t, "the tokens are told of", func() bool {
 		in := next(t, w)
 		users, ids = append(users, in.Users...), append(ids, in.TokenIDs...)
 		return slices.Contains(ids, free.ID) && slices.Contains(ids, own.ID)

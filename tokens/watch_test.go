@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/tokens"
 )
@@ -156,21 +157,6 @@ func follow(t *testing.T, h *house) {
 	})
 }
 
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	deadline := time.NewTimer(time.Minute)
-	defer deadline.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("%s: not after a minute", what)
-		}
-	}
-}
-
 func TestAnotherServersRefreshIsHeard(t *testing.T) {
 	src := &forgetful{source: source{features: map[string][]string{}}}
 	h := followed(t, func(c *tokens.Config) { c.Features = src })
@@ -179,7 +165,7 @@ func TestAnotherServersRefreshIsHeard(t *testing.T) {
 		t.Fatal(err)
 	}
 	follow(t, h)
-	eventually(t, "a refresh is heard", func() bool {
+	waittest.Until(t, "a refresh is heard", func() bool {
 		// Again and again, for Follow begins at no moment that can be told from here.
 		if err := other.RefreshUser(ctx, admin, "u1"); err != nil {
 			t.Fatal(err)
@@ -212,17 +198,17 @@ func TestOwnRefreshForgetsOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the feed is followed", func() bool { refresh(other, "mark0"); return count("mark0") > 0 })
+	waittest.Until(t, "the feed is followed", func() bool { refresh(other, "mark0"); return count("mark0") > 0 })
 	for range 3 {
 		refresh(h.Service, "u1")
 	}
 	refresh(other, "mark1")
-	eventually(t, "its own refreshes are received", func() bool { return count("mark1") > 0 })
+	waittest.Until(t, "its own refreshes are received", func() bool { return count("mark1") > 0 })
 	if n := count("u1"); n != 3 {
 		t.Errorf("3 refreshes forgot the user %d times", n)
 	}
 	refresh(other, "u1")
-	eventually(t, "another server's refresh is received", func() bool { return count("u1") == 4 })
+	waittest.Until(t, "another server's refresh is received", func() bool { return count("u1") == 4 })
 }
 
 // TestOwnEventOfASourcesChangeForgetsNothing changes what the source says: the server that writes the event has the new
@@ -243,18 +229,18 @@ func TestOwnEventOfASourcesChangeForgetsNothing(t *testing.T) {
 		}
 	}
 	forgot := func(user string) bool { return slices.Contains(strings.Fields(src.forgotten()), user) }
-	eventually(t, "the feed is followed", func() bool { refresh("mark0"); return forgot("mark0") })
+	waittest.Until(t, "the feed is followed", func() bool { refresh("mark0"); return forgot("mark0") })
 	src.says(h.now(), "u1")
 	if got := h.recorded(1); len(got) != 1 {
 		t.Fatalf("events %q, want one", got)
 	}
 	refresh("mark1")
-	eventually(t, "the event's entry is received", func() bool { return forgot("mark1") })
+	waittest.Until(t, "the event's entry is received", func() bool { return forgot("mark1") })
 	if forgot("u1") {
 		t.Error("the server dropped the answer that its own event tells of")
 	}
 	refresh("u1")
-	eventually(t, "another server's entry is received", func() bool { return forgot("u1") })
+	waittest.Until(t, "another server's entry is received", func() bool { return forgot("u1") })
 }
 
 // tellingCache announces what it answers, and keeps it until it is told to forget.
@@ -285,5 +271,5 @@ func TestAnotherServersPrefixIsLearnt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a token under the new prefix is known", func() bool { return h.ask(m.Secret).Decision == tokens.Allow })
+	waittest.Until(t, "a token under the new prefix is known", func() bool { return h.ask(m.Secret).Decision == tokens.Allow })
 }

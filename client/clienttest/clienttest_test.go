@@ -11,6 +11,7 @@ import (
 
 	"patd/client"
 	"patd/client/clienttest"
+	"patd/internal/longtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -70,9 +71,7 @@ func TestFakeDecidesAboutScopes(t *testing.T) {
 
 // Over connections of its own a server stops with its test, whatever hangs.
 func TestServerStopsWhileItHangs(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	s := clienttest.NewServer(t)
 	v, err := client.New(s.Conn(t), client.Config{})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"patd/internal/longtest"
 )
 
 // TestMain makes a run of the test binary the echo server, where it is asked to be one.
@@ -27,9 +29,7 @@ func TestMain(m *testing.M) {
 // TestTableIsMeasured holds that every row works against the real binary, and that the figures are there. It says nothing
 // of what they are.
 func TestTableIsMeasured(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds patd and starts servers")
-	}
+	longtest.Slow(t)
 	var out bytes.Buffer
 	patd := filepath.Join(t.TempDir(), "patd")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", patd, "patd/cmd/patd").CombinedOutput(); err != nil {

@@ -22,6 +22,8 @@ import (
 	"patd/cmd/patd/internal/cli"
 	"patd/cmd/patd/internal/cli/remote"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/proctest"
 )
 
 // rotating is a patd with a token that may rotate and renew itself, in a file.
@@ -83,7 +85,7 @@ func (r *rotating) decide(t *testing.T, secret string) patdv1.IntrospectResponse
 // agent is a running `patd agent`.
 type agentProcess struct {
 	cmd *exec.Cmd
-	log *watched
+	log *proctest.Output
 }
 
 func (r *rotating) start(t *testing.T, server string, args ...string) *agentProcess {
@@ -92,7 +94,7 @@ func (r *rotating) start(t *testing.T, server string, args ...string) *agentProc
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agentProcess{cmd: exec.Command(self, append([]string{"agent", "--token-file", r.file, "--server", server}, args...)...), log: newWatched()}
+	a := &agentProcess{cmd: exec.Command(self, append([]string{"agent", "--token-file", r.file, "--server", server}, args...)...), log: proctest.NewOutput()}
 	a.cmd.Args[0] = "patd"
 	a.cmd.Stderr, a.cmd.Stdout = a.log, a.log
 	if err := a.cmd.Start(); err != nil {
@@ -106,7 +108,7 @@ func (r *rotating) start(t *testing.T, server string, args ...string) *agentProc
 func (a *agentProcess) end(t *testing.T) int {
 	t.Helper()
 	done := make(chan error, 1)
-	go func() { done <- a.cmd.Wait(); a.log.end() }()
+	go func() { done <- a.cmd.Wait(); a.log.End() }()
 	select {
 	case <-done:
 	case <-time.After(patience):
@@ -284,7 +286,7 @@ func TestAnAgentFollowsItsFileAloneUntilItIsAskedToEnd(t *testing.T) {
 	t.Parallel()
 	r := newRotating(t)
 	a := r.start(t, r.http, "--poll", "20ms")
-	if _, err := a.log.await(regexp.MustCompile("following the token.*" + r.id)); err != nil {
+	if _, err := a.log.Await(patience, regexp.MustCompile("following the token.*"+r.id)); err != nil {
 		t.Fatal(err)
 	}
 	if code, log := r.run(t, "--once", "--now"); code != 1 || !strings.Contains(log, "another patd agent, process ") {
@@ -292,7 +294,7 @@ func TestAnAgentFollowsItsFileAloneUntilItIsAskedToEnd(t *testing.T) {
 	}
 	secret, id := r.mint(t, "another")
 	r.put(t, secret+"\n")
-	if _, err := a.log.await(regexp.MustCompile("was replaced(?s).*following the token.*" + id)); err != nil {
+	if _, err := a.log.Await(patience, regexp.MustCompile("was replaced(?s).*following the token.*"+id)); err != nil {
 		t.Error(err)
 	}
 	if err := a.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -322,6 +324,7 @@ func TestTwoAgentsOfOneTokenAgree(t *testing.T) {
 }
 
 func TestAgentRefusesWhatCannotWork(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRotating(t)
 	plain := r.api.mint(t, "alice", "plain", "a")
@@ -367,6 +370,7 @@ func TestAgentCanBePasted(t *testing.T) {
 // TestUnitsOfTheAgentAreSound has systemd look at the units of docs/renewing.md, the service as it stands and as the page says
 // that the timer's is.
 func TestUnitsOfTheAgentAreSound(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	newDesk(t, "systemd-analyze")
 	dir := t.TempDir()

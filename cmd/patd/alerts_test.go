@@ -19,7 +19,9 @@ import (
 	rpccode "google.golang.org/genproto/googleapis/rpc/code"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/internal/proctest"
+	"patd/internal/waittest"
 )
 
 const (
@@ -104,9 +106,7 @@ func expressions(t *testing.T) (list []string) {
 // TestEachAlertFiresAndIsQuiet runs the alerts on synthetic series: each has some for which it fires, and some like them
 // for which it does not.
 func TestEachAlertFiresAndIsQuiet(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	promtool(t, "check", "rules", alertRules)
 	promtool(t, "test", "rules", alertTests)
@@ -290,6 +290,7 @@ func wantFiring(t *testing.T, series []map[string]string, want ...string) {
 
 // TestNoAlertFiresForAServerThatIsWell goes by the series of a real server, with calls.
 func TestNoAlertFiresForAServerThatIsWell(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	data, admin := administer(t)
 	d := serve(t, data)
@@ -309,13 +310,14 @@ func TestNoAlertFiresForAServerThatIsWell(t *testing.T) {
 // TestAlertsFireForAServerWhoseSystemsAreOut goes by the series of a real server, whose source of features fails and whose
 // identity provider is not there.
 func TestAlertsFireForAServerWhoseSystemsAreOut(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	source := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
 	t.Cleanup(source.Close)
 	data, admin := administer(t)
 	d := serve(t, data, "--oidc-issuer", "http://127.0.0.1:1/", "--oidc-audience", "patd", "--features-source", "callback",
 		"--features-callback-url", source.URL, "--features-callback-key-file", written(t, "key", "a key of at least thirty-two bytes, for tests\n"))
-	eventually(t, "the provider is known to be out", patience, func() bool {
+	waittest.Until(t, "the provider is known to be out", func() bool {
 		return regexp.MustCompile(`(?m)^patd_signin_unavailable 1$`).MatchString(d.call(t, http.MethodGet, "/metrics", admin, "").body)
 	})
 	mint := func() {

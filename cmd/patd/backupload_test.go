@@ -9,15 +9,14 @@ import (
 	"testing"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 // TestABackupUnderMintersIsWhole makes a backup while 64 programs mint and revoke, restores it elsewhere with an export of
 // events, and looks at every token that there was: one that was answered before the backup is there, and none that was
 // revoked is active.
 func TestABackupUnderMintersIsWhole(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	data, admin := administer(t)
 	d := serve(t, data)

@@ -19,6 +19,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 )
 
 // TestHangingSourceLeavesRoomForRevoking holds that reads of features from a source that hangs, many of them at once, keep
@@ -73,7 +74,7 @@ func TestHangingSourceLeavesRoomForRevoking(t *testing.T) {
 					}
 				})
 			}
-			eventually(t, "reads hang", patience, func() bool { return hanging.Load() >= before+100 })
+			waittest.Until(t, "reads hang", func() bool { return hanging.Load() >= before+100 })
 			// What goes along with the reads must come back long before the first of them is given up.
 			soon := func(what string, call func()) {
 				t.Helper()

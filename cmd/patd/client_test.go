@@ -13,6 +13,7 @@ import (
 	"patd/client"
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 )
 
 var revocations = flag.Int("revocations", 100, "how many tokens TestRevokedTokenIsForgottenByClients revokes")
@@ -57,7 +58,7 @@ func stage(t *testing.T) *staging {
 
 func (s *staging) awaitMemory(t *testing.T) {
 	t.Helper()
-	eventually(t, "the watch is heard", patience, func() bool { return s.verifier.Stats().Watching })
+	waittest.Until(t, "the watch is heard", func() bool { return s.verifier.Stats().Watching })
 }
 
 // minted mints a token and has the verifier know it.
@@ -67,7 +68,7 @@ func (s *staging) minted(t *testing.T, name string) (secret, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the token is remembered", patience, func() bool {
+	waittest.Until(t, "the token is remembered", func() bool {
 		before := s.verifier.Stats().Hits
 		got, err := s.verifier.Verify(t.Context(), m.GetSecret(), client.Call{Scopes: []string{"a"}})
 		return err == nil && got.Allowed() && s.verifier.Stats().Hits > before
@@ -134,14 +135,14 @@ func TestClientHearsOfUsers(t *testing.T) {
 	if _, err := s.api.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"b"}}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a feature that was taken away is missing", clientBound, func() bool {
+	waittest.Within(t, clientBound, "a feature that was taken away is missing", func() bool {
 		got, err := s.verifier.Verify(t.Context(), secret, client.Call{Scopes: []string{"a"}})
 		return err == nil && got.Decision == client.InsufficientScope
 	})
 	if _, err := s.api.users.SuspendUser(t.Context(), &patdv1.SuspendUserRequest{User: "u"}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a token of a suspended user is refused", clientBound, func() bool {
+	waittest.Within(t, clientBound, "a token of a suspended user is refused", func() bool {
 		got, err := s.verifier.Verify(t.Context(), secret, client.Call{})
 		return err == nil && got.Decision == client.UserSuspended
 	})
@@ -178,15 +179,13 @@ func TestClientOfAHungConnectionFailsClosed(t *testing.T) {
 
 func TestClientOfAKilledServerFailsClosed(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	s := stage(t)
 	secret, id := s.minted(t, "t")
 	kept, _ := s.minted(t, "kept")
 	s.daemon.kill()
 	began := time.Now()
-	eventually(t, "memory is closed", clientBound, func() bool {
+	waittest.Within(t, clientBound, "memory is closed", func() bool {
 		_, err := s.verifier.Verify(t.Context(), secret, client.Call{})
 		return err != nil
 	})
@@ -228,7 +227,7 @@ func TestUsesOutOfMemoryAreCounted(t *testing.T) {
 	s := stage(t)
 	secret, id := s.minted(t, "t")
 	asked, used := time.Now(), time.Time{}
-	eventually(t, "a while later it passes out of memory", patience, func() bool {
+	waittest.Until(t, "a while later it passes out of memory", func() bool {
 		before := s.verifier.Stats().Hits
 		used = time.Now()
 		got, err := s.verifier.Verify(t.Context(), secret, client.Call{})

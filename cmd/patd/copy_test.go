@@ -17,6 +17,8 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/proctest"
+	"patd/internal/waittest"
 	"patd/store"
 )
 
@@ -169,7 +171,7 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := newWatched()
+	log := proctest.NewOutput()
 	cmd := exec.Command(self, args...)
 	cmd.Args[0], cmd.Stderr = "patd", log
 	if err := cmd.Start(); err != nil {
@@ -181,7 +183,7 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 		}
 		return n
 	}
-	eventually(t, "the copy is in the middle", patience, func() bool {
+	waittest.Until(t, "the copy is in the middle", func() bool {
 		return count(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name = 'patd copy'`) > 0
 	})
 	if err := cmd.Process.Kill(); err != nil {
@@ -194,7 +196,7 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 	if err := held.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the database is rid of the copy", patience, func() bool {
+	waittest.Until(t, "the database is rid of the copy", func() bool {
 		return count(`SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'patd copy%'`) == 0
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"patd/cmd/patd/internal/cli/remote"
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
@@ -290,7 +291,7 @@ func crash(t *testing.T, kills, clients, atLeast int) {
 				}
 			})
 		}
-		eventually(t, "changes are answered", patience, func() bool { return all.count()-before >= atLeast })
+		waittest.Until(t, "changes are answered", func() bool { return all.count()-before >= atLeast })
 		time.Sleep(time.Duration(rand.IntN(int(150 * time.Millisecond)))) //nolint:forbidigo // a random moment is what is asked for
 		d.kill()
 		ends.Wait()

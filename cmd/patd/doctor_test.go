@@ -10,14 +10,13 @@ import (
 	"testing"
 
 	"patd/internal/dbtest"
+	"patd/internal/longtest"
 )
 
 // TestDoctorSeesTheServersOnPostgres runs the command beside a server on a PostgreSQL that does not put changes on disk,
 // as those of tests do not.
 func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	server := dbtest.Postgres(t) // its own: what is connected to it is looked at
 	url := server.PostgresURL(server.Password)

@@ -106,7 +106,7 @@ func TestTheEndOfTheCertificateIsAnnounced(t *testing.T) {
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	selfSigned(t, cert, key) // for an hour
 	d := serve(t, filepath.Join(dir, "data"), "--tls-cert", cert, "--tls-key", key)
-	if _, err := d.log.await(regexp.MustCompile("the TLS certificate expires soon")); err != nil {
+	if _, err := d.log.Await(patience, regexp.MustCompile("the TLS certificate expires soon")); err != nil {
 		t.Fatal(err)
 	}
 	config, err := server.LoadTLS(cert, key, nil)

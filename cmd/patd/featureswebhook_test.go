@@ -13,6 +13,7 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/waittest"
 )
 
 // TestAChangeAtAnotherSystemReachesAWebhook takes a feature from a user in the system that a callback asks, and waits for the
@@ -68,7 +69,7 @@ func TestAChangeAtAnotherSystemReachesAWebhook(t *testing.T) {
 	next := func(what, want string) {
 		t.Helper()
 		var m message
-		eventually(t, what, patience, func() bool {
+		waittest.Until(t, what, func() bool {
 			_, _, _ = a.may(t, secret) // the system is asked when a token is used
 			select {
 			case m = <-got:

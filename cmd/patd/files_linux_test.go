@@ -13,6 +13,8 @@ import (
 	"time"
 	"unsafe"
 
+	"patd/internal/longtest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -79,6 +81,7 @@ func TestFilesThatRootLeavesCanBeReadByTheService(t *testing.T) {
 
 // TestAKeyFileThatIsAPipeHoldsNobodyUp starts a server on one, and puts one into the place of a running server's key.
 func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	patd(t, "service", "create", "admin", "--permission", "admin", "--data-dir", data)
@@ -101,7 +104,7 @@ func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.log.await(regexp.MustCompile(`cannot read the hash key file; keeping the current keys.*not a regular file`)); err != nil {
+	if _, err := d.log.Await(patience, regexp.MustCompile(`cannot read the hash key file; keeping the current keys.*not a regular file`)); err != nil {
 		t.Error(err)
 	}
 	d.awaitReady(t, http.StatusServiceUnavailable)
@@ -152,7 +155,7 @@ func TestADirectoryThatOthersCanWriteToIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := serve(t, data)
-	if _, err := d.log.await(regexp.MustCompile(`others than its owner can write to this directory`)); err != nil {
+	if _, err := d.log.Await(patience, regexp.MustCompile(`others than its owner can write to this directory`)); err != nil {
 		t.Error(err)
 	}
 }
@@ -160,6 +163,7 @@ func TestADirectoryThatOthersCanWriteToIsSaid(t *testing.T) {
 // TestAFileSystemWithoutHardLinksHoldsAStore runs what makes files with link and linkat failing, as they do on such a file
 // system.
 func TestAFileSystemWithoutHardLinksHoldsAStore(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	dir := t.TempDir()
 	data, backup := filepath.Join(dir, "data"), filepath.Join(dir, "backup.db")

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 )
 
 // smallDisk mounts a file system of its own for the duration of a test.
@@ -53,9 +55,7 @@ func eat(t *testing.T, path string) {
 // TestRevokingGoesOnWhenTheDiskIsFull fills a disk to the last byte. Minting stops, and hundreds of revocations succeed, also
 // after a kill and a start on the full disk; once there is room, everything works again.
 func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	disk := smallDisk(t, "22m")
 	data, filler := filepath.Join(disk, "data"), filepath.Join(disk, "filler")
@@ -160,14 +160,7 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 	if err := errors.Join(os.Remove(filler), os.Remove(filler+"2")); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(patience)
-	err := mint()
-	for ; err != nil && time.Now().Before(deadline); err = mint() {
-		<-time.After(100 * time.Millisecond)
-	}
-	if err != nil {
-		t.Errorf("minting once there is room: %v", err)
-	}
+	waittest.Until(t, "a token is minted once there is room", func() bool { return mint() == nil })
 	if info, err := os.Stat(filepath.Join(data, "patd.db-reserve")); err != nil || info.Size() != 4<<20 {
 		t.Errorf("the reserve once there is room: %v, %v", info, err)
 	}

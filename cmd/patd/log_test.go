@@ -11,6 +11,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"patd/internal/longtest"
+	"patd/internal/proctest"
 )
 
 // piped is a server whose log goes into a pipe that the test reads.
@@ -24,7 +27,7 @@ func piped(t *testing.T) (d *daemon, log *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = &daemon{exited: make(chan struct{}), log: newWatched()}
+	d = &daemon{exited: make(chan struct{}), log: proctest.NewOutput()}
 	d.cmd = exec.Command(self, "serve", "--data-dir", t.TempDir()+"/data", "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0",
 		"--drain-delay", "0s", "--drain-timeout", "5s")
 	d.cmd.Args[0], d.cmd.Env, d.cmd.Stderr = "patd", os.Environ(), w
@@ -81,6 +84,7 @@ func (d *daemon) lose(t *testing.T) {
 }
 
 func TestAClosedLogDoesNotEndTheServer(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	d, log := piped(t)
 	_ = log.Close()
@@ -91,6 +95,7 @@ func TestAClosedLogDoesNotEndTheServer(t *testing.T) {
 }
 
 func TestALogThatIsNotReadBlocksNeitherCallsNorTheEnd(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	d, _ := piped(t)
 	d.lose(t)

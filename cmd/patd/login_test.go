@@ -15,6 +15,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"patd/internal/longtest"
+	"patd/internal/proctest"
 )
 
 // loginRig is a server whose people sign in at a real OpenID provider, and a person's home directory.
@@ -114,13 +117,13 @@ var (
 // login starts patd login, hands the address that it shows to a browser, and returns what it prints.
 func (r *loginRig) login(shown *regexp.Regexp, browser func(address string), args ...string) (string, error) {
 	r.Helper()
-	cmd, said := r.command(append([]string{"login"}, args...)...), newWatched()
+	cmd, said := r.command(append([]string{"login"}, args...)...), proctest.NewOutput()
 	var out strings.Builder
 	cmd.Stderr, cmd.Stdout = said, &out
 	if err := cmd.Start(); err != nil {
 		r.Fatal(err)
 	}
-	found, err := said.await(shown)
+	found, err := said.Await(patience, shown)
 	if err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -176,9 +179,7 @@ func (r *loginRig) edit(changed map[string]any) map[string]any {
 // TestPeopleCallAsThemselvesWithTheCommandLine signs in with a browser and on another device, at a real provider, and
 // calls as a user and as an operator; the credential is for its owner alone, refreshed, and ended.
 func TestPeopleCallAsThemselvesWithTheCommandLine(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	r := newLoginRig(t)
 	r.wantFailure("or sign in with `patd login`", "whoami")
@@ -239,9 +240,7 @@ func (p *provider) refresh(t *testing.T, token string) int {
 // TestOneProcessAtATimeRefreshesTheCredential runs commands at once whose credential has expired. The provider ends a
 // refresh token that is used twice, with all that came of it: only one of them may use it.
 func TestOneProcessAtATimeRefreshesTheCredential(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	r := newLoginRig(t)
 	r.loginAs("alice")

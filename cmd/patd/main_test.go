@@ -1,19 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"patd/internal/longtest"
+	"patd/internal/proctest"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -41,9 +40,18 @@ func run(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
+// slow skips, with -short, the tests that run processes, but for one of each kind: a command, a server and its signals,
+// TLS, a start that fails, pruning.
+func slow(t *testing.T) {
+	t.Helper()
+	longtest.Slow(t, "TestRotationsAtOnceLoseNoKey", "TestHangupReadsKeysAndCertificateAgain", "TestTLS",
+		"TestTheFirstSignalFailsReadinessAndTheSecondEndsTheDelay", "TestFailedStartLeavesNothing", "TestTheAuditLogIsPrunedByAgeAndArchived")
+}
+
 // patd is run that must succeed.
 func patd(t *testing.T, args ...string) string {
 	t.Helper()
+	slow(t)
 	out, err := run(args...)
 	if err != nil {
 		t.Fatal(err)
@@ -55,13 +63,13 @@ func patd(t *testing.T, args ...string) string {
 type daemon struct {
 	cmd        *exec.Cmd
 	http, grpc string
-	log        *watched
-	stdout     *watched
+	log        *proctest.Output
+	stdout     *proctest.Output
 	exited     chan struct{} // closed when it has ended; then err says how
 	err        error
 }
 
-var readyLine = regexp.MustCompile(`msg"?[:=]"?ready"?[ ,]"?rest"?[:=]"?([^" ]+)"?[ ,]"?grpc"?[:=]"?([^"\s]+)`)
+var readyLine = proctest.Ready()
 
 // patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
 const patience = 60 * time.Second
@@ -85,7 +93,7 @@ func startAs(program, dir string, env []string, args ...string) (*daemon, error)
 
 // launch runs a command that comes to serve, and waits until it does.
 func launch(cmd *exec.Cmd) (*daemon, error) {
-	d := &daemon{cmd: cmd, log: newWatched(), stdout: newWatched(), exited: make(chan struct{})}
+	d := &daemon{cmd: cmd, log: proctest.NewOutput(), stdout: proctest.NewOutput(), exited: make(chan struct{})}
 	d.cmd.Stderr, d.cmd.Stdout = d.log, d.stdout
 	if d.cmd.Env == nil {
 		d.cmd.Env = os.Environ()
@@ -97,9 +105,9 @@ func launch(cmd *exec.Cmd) (*daemon, error) {
 	go func() {
 		d.err = d.cmd.Wait()
 		close(d.exited)
-		d.log.end()
+		d.log.End()
 	}()
-	found, err := d.log.await(readyLine)
+	found, err := d.log.Await(patience, readyLine)
 	if err != nil {
 		d.kill()
 		return nil, fmt.Errorf("patd %s: %w", strings.Join(cmd.Args[1:], " "), err)
@@ -111,6 +119,7 @@ func launch(cmd *exec.Cmd) (*daemon, error) {
 // serve runs `patd serve` on a data directory for the duration of a test.
 func serve(t *testing.T, data string, args ...string) *daemon {
 	t.Helper()
+	slow(t)
 	d, err := start(t.TempDir(), os.Environ(), append([]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -139,59 +148,6 @@ func (d *daemon) kill() {
 	<-d.exited
 }
 
-// watched keeps what is written to it, and lets others wait for a text in it.
-type watched struct {
-	mu      sync.Mutex
-	text    bytes.Buffer
-	ended   bool
-	changed chan struct{} // closed and made anew by each write
-}
-
-func newWatched() *watched { return &watched{changed: make(chan struct{})} }
-
-func (w *watched) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	close(w.changed)
-	w.changed = make(chan struct{})
-	return w.text.Write(p)
-}
-
-func (w *watched) end() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ended = true
-	close(w.changed)
-	w.changed = make(chan struct{})
-}
-
-func (w *watched) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
-}
-
-// await waits for a match and returns it with its groups.
-func (w *watched) await(re *regexp.Regexp) ([]string, error) {
-	deadline := time.After(patience)
-	for {
-		w.mu.Lock()
-		text, ended, changed := w.text.String(), w.ended, w.changed
-		w.mu.Unlock()
-		if m := re.FindStringSubmatch(text); m != nil {
-			return m, nil
-		}
-		if ended {
-			return nil, fmt.Errorf("it ended without %q; it said\n%s", re, text)
-		}
-		select {
-		case <-changed:
-		case <-deadline:
-			return nil, fmt.Errorf("no %q after %s; it said\n%s", re, patience, text)
-		}
-	}
-}
-
 // TestScripts runs the specification of the command line, testdata/*.txtar. To the commands of testscript it adds
 //
 //	start NAME ARGS…     runs patd in the background until it is ready, on free ports; sets HTTP and PATD_ADDR. What dev
@@ -203,9 +159,7 @@ func (w *watched) await(re *regexp.Regexp) ([]string, error) {
 //	secretless FILE…     fails when a file holds a token, or a key
 //	fails COMMAND…       runs it until it fails, ten seconds at most
 func TestScripts(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -252,7 +206,7 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("HTTP", d.http)
 	ts.Setenv("PATD_ADDR", d.grpc)
 	if args[0] == "dev" {
-		said, err := d.stdout.await(regexp.MustCompile(`(?s)^.*\nexport .*\n\n$`))
+		said, err := d.stdout.Await(patience, regexp.MustCompile(`(?s)^.*\nexport .*\n\n$`))
 		ts.Check(err)
 		ts.Check(os.WriteFile(ts.MkAbs(name+".out"), []byte(said[0]), 0o600))
 	}
@@ -291,7 +245,7 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	re, err := regexp.Compile(args[1])
 	ts.Check(err)
-	_, err = running(ts, args[0]).log.await(re)
+	_, err = running(ts, args[0]).log.Await(patience, re)
 	ts.Check(err)
 }
 

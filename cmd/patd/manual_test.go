@@ -12,12 +12,14 @@ import (
 	"github.com/spf13/pflag"
 
 	"patd/cmd/patd/internal/cli"
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
 // TestManualHasEveryCommandAndFlag compares the pages that `patd manual` writes with the commands, and has two programs
 // look for faults in them.
 func TestManualHasEveryCommandAndFlag(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	dir := t.TempDir()
 	self, err := os.Executable()

@@ -29,9 +29,7 @@ func repository(t *testing.T) string {
 // TestDeploymentCanBePasted builds and serves patd as README.md says, and then calls it from the shell as docs/running.md
 // and docs/features.md say.
 func TestDeploymentCanBePasted(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	k := newDesk(t, "curl")
 	// The program is built already: by `go build` too, in package proctest.
@@ -133,9 +131,7 @@ func selfRotates(t *testing.T, k *desk, d *daemon, a api) {
 // TestModulesOfPagesDecide runs the modules of docs/frameworks/python.md and node.md: what they say of a good token, of one
 // without the scope, of a revoked one, and when patd is gone.
 func TestModulesOfPagesDecide(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	for _, m := range []struct{ kind, program, file, code string }{
 		{"python", "python3", "patd.py", "import sys, patd\nfound = patd.may(sys.argv[1], 'a')\nprint('passes ' + found['user'] if found else 'refused')\n"},
@@ -174,9 +170,7 @@ func TestModulesOfPagesDecide(t *testing.T) {
 
 // TestDevCanBePasted runs the first command of README.md.
 func TestDevCanBePasted(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	k := newDesk(t, "go")
 	k.env = append(k.env, "TMPDIR="+k.dir, "GOTMPDIR="+os.TempDir())
@@ -223,6 +217,7 @@ func TestPostgresCanBePasted(t *testing.T) {
 
 // TestSignInCanBePasted starts with an issuer that is not there: patd serves, and finds out later.
 func TestSignInCanBePasted(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	for _, b := range pagetest.Blocks(t, "sh signin") {
 		k := newDesk(t)
@@ -234,9 +229,7 @@ func TestSignInCanBePasted(t *testing.T) {
 
 // TestHandOffCanBePasted hands a user over as docs/page.md says, and fetches what a company's own page loads.
 func TestHandOffCanBePasted(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	k := newDesk(t, "curl")
 	d := k.serve(t, "exec ./patd serve --data-dir ./data --page-origins https://app.example.com")
@@ -260,6 +253,7 @@ func TestHandOffCanBePasted(t *testing.T) {
 
 // TestGatewaysCommandsCanBePasted runs what the pages about Envoy and Apache have beside the configurations.
 func TestGatewaysCommandsCanBePasted(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	k := newDesk(t)
 	k.program(t, "envoy", `test "$*" = "-c envoy.yaml" && printf %s "$PATD_TOKEN" > shown`)
@@ -276,6 +270,7 @@ func TestGatewaysCommandsCanBePasted(t *testing.T) {
 
 // TestScannerCanBePasted scans a folder with gitleaks.
 func TestScannerCanBePasted(t *testing.T) {
+	longtest.Slow(t)
 	k := newDesk(t, "go")
 	k.program(t, "gitleaks", `test "$2" = . && at=$PWD && cd '`+repository(t)+`' && exec go tool -modfile=tools.mod gitleaks "$1" "$at" --config "$at/$4"`)
 	k.paste(t, block(t, "sh scanner"))

@@ -11,6 +11,7 @@ import (
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
 	"patd/internal/pagetest"
+	"patd/internal/waittest"
 )
 
 // pasted is one source of the pages: how its block is told from the others, and where it finds what it needs.
@@ -99,7 +100,7 @@ func paste(t *testing.T, block string, s pasted) {
 	k.env = append(k.env, env...)
 	d := k.serve(t, block, append(places, "\n./patd serve ", "\nexec ./patd serve ")...)
 	// The block does not wait for the endpoint that it starts.
-	eventually(t, "the source answers", patience, func() bool {
+	waittest.Until(t, "the source answers", func() bool {
 		return d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").code != http.StatusServiceUnavailable
 	})
 	d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").want(t, "features", 200, `"billing.read"`, `"reports.read"`, `"stale":false`)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 // limitFiles sets how long files may become that a running daemon writes: what a full disk looks like to it.
@@ -88,6 +89,7 @@ func TestDiskFullRefusesChangesAndGoesOnIntrospecting(t *testing.T) {
 
 // TestStartsOnAFullDisk kills a server that has no room left, and starts it and other commands where they have none.
 func TestStartsOnAFullDisk(t *testing.T) {
+	longtest.Slow(t)
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
 	admin := patd(t, "service", "create", "disk", "--permission", "admin", "--data-dir", data)

@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"patd/internal/waittest"
 )
 
 func TestReadyzVerboseNamesThePartThatIsNotWell(t *testing.T) {
@@ -18,7 +20,7 @@ func TestReadyzVerboseNamesThePartThatIsNotWell(t *testing.T) {
 	d.call(t, http.MethodGet, "/readyz", "", "").want(t, "ready", 200, `"status":"ready"`)
 	d.call(t, http.MethodGet, "/readyz?verbose", "", "").want(t, "verbose", 200, `"store":{"well":true}`, `"hash_keys":{"well":true}`, `"features":{"well":true}`)
 	d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").want(t, "an outage of the source", 503)
-	eventually(t, "sign-in is not well, because its issuer is away", patience, func() bool {
+	waittest.Until(t, "sign-in is not well, because its issuer is away", func() bool {
 		return strings.Contains(d.call(t, http.MethodGet, "/readyz?verbose", "", "").body, `"signin":{"well":false,"cause":"unavailable"}`)
 	})
 	d.call(t, http.MethodGet, "/readyz?verbose", "", "").want(t, "verbose", 200, `"features":{"well":false,"cause":"the source of features did not answer`)

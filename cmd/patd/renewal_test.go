@@ -16,6 +16,8 @@ import (
 	"patd/client"
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/longtest"
+	"patd/internal/proctest"
+	"patd/internal/waittest"
 )
 
 // TestNoCallFailsWhileConnectionsAreRenewed has clients call through a balancer while each of their connections ends by its age:
@@ -42,7 +44,7 @@ func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	said := newWatched()
+	said := proctest.NewOutput()
 	debug := slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	remembering, err := client.New(conn, client.Config{Logger: debug, Timeout: patience})
 	if err != nil {
@@ -84,7 +86,7 @@ func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
 		return got.GetActive(), err
 	})
 	// Three renewals of the connection, and of the streams on it.
-	eventually(t, "connections are renewed", 2*patience, func() bool {
+	waittest.Within(t, 2*patience, "connections are renewed", func() bool {
 		return t.Failed() || dials.Load() > 3 && bytes.Count([]byte(said.String()), []byte("patd renews the connection")) > 3
 	})
 	stop()

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"patd/internal/longtest"
 	"patd/tokens/secret"
 )
 
@@ -89,6 +90,7 @@ func gitleaks(t *testing.T, config, dir string) []found {
 // TestGitleaksFindsSecretsOfPatdAndNothingElse runs it over a tree as there are many: secrets in code, in settings, in
 // addresses, in a row, and texts that look like them.
 func TestGitleaksFindsSecretsOfPatdAndNothingElse(t *testing.T) {
+	longtest.Slow(t)
 	dir, config := t.TempDir(), filepath.Join(t.TempDir(), "gitleaks.toml")
 	rules := patd(t, "scanner-config", "--format", "gitleaks", "--prefix", "acme")
 	write(t, config, rules)

@@ -14,13 +14,13 @@ import (
 
 	"patd/cmd/patd/internal/cli"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
+	"patd/internal/proctest"
 )
 
 // TestServeLeavesNothingRunning serves inside this process, so that what it leaves behind can be seen.
 func TestServeLeavesNothingRunning(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	for name, flags := range map[string][]string{
 		"alone":         nil,
 		"signing in":    {"--oidc-issuer", "http://127.0.0.1:1", "--oidc-audience", "patd", "--features-source", "claim", "--oidc-features-claim", "f"},
@@ -31,14 +31,14 @@ func TestServeLeavesNothingRunning(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			log, code := newWatched(), make(chan int, 1)
+			log, code := proctest.NewOutput(), make(chan int, 1)
 			go func() {
 				code <- Main(ctx, append([]string{
 					"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0",
 					"--drain-delay", "0s",
 				}, flags...), cli.System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
 			}()
-			if _, err := log.await(readyLine); err != nil {
+			if _, err := log.Await(patience, readyLine); err != nil {
 				t.Fatal(err)
 			}
 			cancel()
@@ -52,7 +52,7 @@ func TestServeLeavesNothingRunning(t *testing.T) {
 // TestFailedStartLeavesNothing fails after the store was opened.
 func TestFailedStartLeavesNothing(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	log := newWatched()
+	log := proctest.NewOutput()
 	code := Main(t.Context(), []string{
 		"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "192.0.2.1:0", "--grpc-addr", "127.0.0.1:0", "--insecure",
 		"--oidc-issuer", "http://127.0.0.1:1", "--oidc-audience", "patd",
@@ -65,6 +65,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 
 // TestListFollowsPages lists more tokens than one answer holds.
 func TestListFollowsPages(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	const many = 205
 	dir := t.TempDir()

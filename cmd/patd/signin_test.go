@@ -15,6 +15,7 @@ import (
 	"time"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 )
 
 // providerAudience is what the provider's access tokens are for.
@@ -121,9 +122,7 @@ func (p *provider) granted(t *testing.T) string {
 
 // TestSignedInUsersManageTheirOwnTokens signs users in by a real OpenID provider, with its keys changing under way.
 func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	p := startProvider(t)
 	data, admin := administer(t)

@@ -17,6 +17,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 )
 
 // The times of the tests of sources: short, so that the tests are, and long beside what a busy machine adds.
@@ -104,9 +105,7 @@ func TestFeaturesFromMariaDB(t *testing.T) {
 }
 
 func TestFeaturesFromSQLite(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	file := written(t, "company.db", "")
 	db, err := sql.Open("sqlite", file)
@@ -190,7 +189,7 @@ func narrowsByItself(t *testing.T, a api, record entitlements, tokens []string) 
 	}{{"the row is taken", record.take, "reports.read"}, {"the row is back", record.grant, "billing.read reports.read"}} {
 		step.change(t, "alice", "billing.read")
 		for _, secret := range tokens {
-			took := eventually(t, step.what, sourceTTL+sourceSlack, func() bool {
+			took := waittest.Within(t, sourceTTL+sourceSlack, step.what, func() bool {
 				scopes, _, err := a.may(t, secret)
 				if err != nil {
 					t.Fatal(err)
@@ -214,7 +213,7 @@ func survivesOutage(t *testing.T, d *daemon, a api, admin string, o outage, toke
 		}
 	}()
 	sawStale := false
-	took := eventually(t, "an outage", sourceMaxStale+2*sourceTimeout+sourceSlack, func() bool {
+	took := waittest.Within(t, sourceMaxStale+2*sourceTimeout+sourceSlack, "an outage", func() bool {
 		scopes, stale, err := a.may(t, tokens[0])
 		if err == nil && strings.Join(scopes, " ") != "billing.read reports.read" {
 			t.Fatalf("during the outage the token may %v", scopes)
@@ -235,7 +234,7 @@ func survivesOutage(t *testing.T, d *daemon, a api, admin string, o outage, toke
 	}
 	o.end()
 	ended = true
-	took = eventually(t, "recovery", patience, func() bool {
+	took = waittest.Until(t, "recovery", func() bool {
 		scopes, stale, err := a.may(t, tokens[0])
 		if err == nil && (stale || strings.Join(scopes, " ") != "billing.read reports.read") {
 			t.Fatalf("after the outage the token may %v, stale %t", scopes, stale)
@@ -263,7 +262,7 @@ func TestDatabaseMayComeLater(t *testing.T) {
 		t.Run(o.name, func(t *testing.T) {
 			o.begin()
 			d := serve(t, data, s.short()...)
-			if _, err := d.log.await(regexp.MustCompile("the source of features cannot be reached")); err != nil {
+			if _, err := d.log.Await(patience, regexp.MustCompile("the source of features cannot be reached")); err != nil {
 				t.Error(err)
 			}
 			a := connect(t, d, admin)
@@ -275,7 +274,7 @@ func TestDatabaseMayComeLater(t *testing.T) {
 				t.Errorf("mint before the database is there: %v", err)
 			}
 			o.end()
-			took := eventually(t, "the database is there", patience, func() bool {
+			took := waittest.Until(t, "the database is there", func() bool {
 				err := mint()
 				if err != nil && reason(err) != "FEATURES_UNAVAILABLE" {
 					t.Fatal(err)

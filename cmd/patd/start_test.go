@@ -21,12 +21,14 @@ import (
 	"patd/cmd/patd/internal/cli"
 	"patd/cmd/patd/internal/cli/config"
 	"patd/cmd/patd/internal/cli/remote"
+	"patd/internal/longtest"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
 
 // TestStartsAtOnceAgreeOnOneKey starts several processes on an empty folder at the same moment.
 func TestStartsAtOnceAgreeOnOneKey(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	rounds := 3
 	if testing.Short() {

@@ -18,7 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
+	"patd/internal/waittest"
 )
 
 // supervisorSocket is the other end of sd_notify(3): what systemd reads.
@@ -113,6 +115,7 @@ func TestSupervisorIsToldOfEveryStage(t *testing.T) {
 
 // TestWatchdogOfAnotherProcessIsNotFed leaves the environment of a parent in place.
 func TestWatchdogOfAnotherProcessIsNotFed(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	s := newSupervisorSocket(t, false)
 	d, err := start(t.TempDir(), append(os.Environ(), "NOTIFY_SOCKET="+s.name, "WATCHDOG_USEC=1000", "WATCHDOG_PID=1"),
@@ -174,6 +177,7 @@ func listenOn(t *testing.T, addr string) *net.TCPListener {
 // TestSocketsOfTheSupervisorOutliveTheServer holds that a request that arrives between two servers is answered by the
 // second one.
 func TestSocketsOfTheSupervisorOutliveTheServer(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	rest, grpc, metrics := listenOn(t, "127.0.0.1:0"), listenOn(t, "127.0.0.1:0"), listenOn(t, "127.0.0.1:0")
@@ -388,6 +392,7 @@ func children(t *testing.T, pid int) (out []int) {
 
 // TestProcessOneLeavesNoZombies gives a server that is process 1 an orphan, as `docker exec` does.
 func TestProcessOneLeavesNoZombies(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	d, pid := inNamespace(t)
 	// The inner shell is an orphan as soon as the outer one ends; the pipe holds it until then.
@@ -405,12 +410,7 @@ func TestProcessOneLeavesNoZombies(t *testing.T) {
 		t.Fatalf("process 1 has the children %v; want one orphan", got)
 	}
 	release.Close()
-	for deadline := time.Now().Add(patience); len(children(t, pid)) > 0; {
-		if time.Now().After(deadline) {
-			t.Fatalf("process 1 keeps the zombies %v", children(t, pid))
-		}
-		<-time.After(time.Millisecond)
-	}
+	waittest.Until(t, "process 1 has no zombies", func() bool { return len(children(t, pid)) == 0 })
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -425,6 +425,7 @@ func TestProcessOneLeavesNoZombies(t *testing.T) {
 // TestProcessOneEndsOnTheThirdSignal holds that a container can be ended while a call is under way, although the kernel
 // spares a process 1 the usual effect of signals.
 func TestProcessOneEndsOnTheThirdSignal(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	d, pid := inNamespace(t, "--drain-delay", "10m", "--drain-timeout", "10m")
 	addr := strings.TrimPrefix(d.http, "http://")
@@ -443,17 +444,17 @@ func TestProcessOneEndsOnTheThirdSignal(t *testing.T) {
 		}
 	}
 	signal()
-	if _, err := d.log.await(regexp.MustCompile(`"stopping"`)); err != nil {
+	if _, err := d.log.Await(patience, regexp.MustCompile(`"stopping"`)); err != nil {
 		t.Fatal(err)
 	}
 	signal()
-	for deadline := time.Now().Add(patience); ; <-time.After(time.Millisecond) {
-		if conn, err := net.Dial("tcp", addr); err != nil {
-			break // the delay is over
-		} else if conn.Close(); time.Now().After(deadline) {
-			t.Fatal("the second signal does not end the delay")
+	waittest.Until(t, "the second signal ends the delay", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
 		}
-	}
+		return err != nil
+	})
 	signal()
 	select {
 	case <-d.exited:

@@ -10,10 +10,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"patd/internal/longtest"
 )
 
 // TestTopShowsWhatServersDo gives the command metrics of two servers, one in trouble, and of one that does not answer.
 func TestTopShowsWhatServersDo(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	const metrics = `patd_calls_total{method="Introspect",code="OK"} %[1]d
 patd_calls_total{method="Introspect",code="UNAVAILABLE"} %[2]d

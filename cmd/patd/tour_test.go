@@ -96,7 +96,7 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.kill)
-	exports, err := d.stdout.await(regexp.MustCompile(`(?m)^export .*$`))
+	exports, err := d.stdout.Await(patience, regexp.MustCompile(`(?m)^export .*$`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/internal/otlptest"
 )
 
@@ -77,6 +78,7 @@ type surface struct {
 
 // TestEachCallHasOneSpanInTheTraceOfItsCaller makes a call over each surface. No span holds a secret, and none a user.
 func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	data, admin := administer(t)
 	collector := otlptest.New(t)
@@ -202,6 +204,7 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 
 // TestAUserIsNamedInATraceOnlyWhenThatIsAskedFor also shows that the metrics are sent, and probes make no span.
 func TestAUserIsNamedInATraceOnlyWhenThatIsAskedFor(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	data, admin := administer(t)
 	collector := otlptest.New(t)
@@ -236,6 +239,7 @@ func TestAUserIsNamedInATraceOnlyWhenThatIsAskedFor(t *testing.T) {
 
 // TestATraceReachesTheCallbackAndTheWebhook follows a call to what patd asks and tells.
 func TestATraceReachesTheCallbackAndTheWebhook(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	got := make(chan string, 100)
 	webhook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -312,6 +316,7 @@ func TestATraceReachesTheCallbackAndTheWebhook(t *testing.T) {
 
 // TestASilentCollectorDelaysNoCall has a collector that accepts connections and answers nothing, as a hanging one does.
 func TestASilentCollectorDelaysNoCall(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -355,6 +360,7 @@ func TestASilentCollectorDelaysNoCall(t *testing.T) {
 
 // TestTheLastSpansAreSentAtTheEnd stops a server that would send hours later.
 func TestTheLastSpansAreSentAtTheEnd(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	data, admin := administer(t)
 	collector := otlptest.New(t)
@@ -375,6 +381,7 @@ func TestTheLastSpansAreSentAtTheEnd(t *testing.T) {
 
 // TestWrongTraceVariablesAreSaid names the variable, and never its value.
 func TestWrongTraceVariablesAreSaid(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	data, _ := administer(t)
 	for variable, want := range map[string]string{

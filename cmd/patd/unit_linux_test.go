@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"patd/internal/longtest"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -20,6 +22,7 @@ const shownData = "/var/lib/patd"
 // root of a machine. The unit must be without fault, enabled, and leave the process less than 2.0 of 10 to do; and what it
 // starts must serve.
 func TestUnitCanBeInstalledAndEnabled(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	k, root := newDesk(t, "systemctl", "systemd-analyze"), t.TempDir()
 	for _, dir := range []string{"usr/local/bin", "etc/patd", "etc/systemd/system"} {

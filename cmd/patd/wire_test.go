@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -122,21 +121,6 @@ func (a api) wantScopes(t *testing.T, what string, secrets []string, want ...str
 			t.Fatalf("%s: token %d may %v, %v; want %v", what, i, got, err, want)
 		}
 	}
-}
-
-// eventually asks again and again until something is so, which it must be within a time, and returns how long that took.
-func eventually(t *testing.T, what string, within time.Duration, so func() bool) time.Duration {
-	t.Helper()
-	began := time.Now()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !so() {
-		if since := time.Since(began); since > within {
-			t.Fatalf("%s: not so after %s", what, since)
-		}
-		<-tick.C
-	}
-	return time.Since(began)
 }
 
 // TestPolicyChangesOverTheWire makes an audience by the command line and changes its policy by REST.

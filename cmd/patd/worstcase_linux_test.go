@@ -22,6 +22,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 )
 
 var builtPatd = flag.String("patd", "", "the program that tests of memory run; empty: it is built")
@@ -181,7 +182,7 @@ func better(of []time.Duration) time.Duration { return slices.Sorted(slices.Valu
 func (d *daemon) settle(t *testing.T) {
 	t.Helper()
 	before, since := d.ticks(t), time.Now()
-	eventually(t, "the server has nothing to do", patience, func() bool {
+	waittest.Until(t, "the server has nothing to do", func() bool {
 		if now := d.ticks(t); now > before {
 			before, since = now, time.Now()
 		}

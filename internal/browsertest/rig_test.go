@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
@@ -58,9 +59,7 @@ func must(t *testing.T, err error) {
 // need skips a test, or fails it in CI, where what the scripts need is missing.
 func need(t *testing.T) {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	if _, err := exec.LookPath("node"); err != nil {
 		proctest.Missing(t, "node")
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/internal/proctest"
 )
 
@@ -140,9 +141,11 @@ func newServer(tb testing.TB, runAs string) *Server {
 	return newServerIn(tb, "", runAs)
 }
 
-// newServerIn is newServer with the directory below another; empty: the usual one for temporary files.
+// newServerIn is newServer with the directory below another; empty: the usual one for temporary files. No database is made
+// with -short.
 func newServerIn(tb testing.TB, in, runAs string) *Server {
 	tb.Helper()
+	longtest.Slow(tb)
 	a, err := unprivileged(runAs)
 	if err != nil {
 		proctest.Missing(tb, "an account to run a database as ("+err.Error()+")")

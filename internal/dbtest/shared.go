@@ -3,6 +3,8 @@ package dbtest
 import (
 	"sync"
 	"testing"
+
+	"patd/internal/longtest"
 )
 
 // shared is the PostgreSQL server that tests of one process share, while any of them uses it.
@@ -23,6 +25,7 @@ func (outliving) Cleanup(end func()) { shared.ends = append(shared.ends, end) }
 // change what belongs to all its schemas; those use [Postgres].
 func SharedPostgres(tb testing.TB) *Server {
 	tb.Helper()
+	longtest.Slow(tb)
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.server == nil {

@@ -26,6 +26,7 @@ import (
 	patdclient "patd/client"
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/tokens/secret"
 )
 
@@ -281,43 +282,26 @@ func ended(t *testing.T, i *issuer) map[string]state {
 // untilRefused waits until patd itself refuses a token.
 func (i *issuer) untilRefused(t *testing.T, secret string) {
 	t.Helper()
-	deadline, poll := time.After(patience), time.NewTicker(50*time.Millisecond)
-	defer poll.Stop()
-	for {
+	waittest.Within(t, patience, "the token has ended", func() bool {
 		resp, err := i.client.Do(bearing(t, i.url+"/v1/self", secret))
 		must(t, err)
 		resp.Body.Close()
-		if resp.StatusCode == http.StatusUnauthorized {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatal("a token does not end when it should")
-		case <-poll.C:
-		}
-	}
+		return resp.StatusCode == http.StatusUnauthorized
+	})
 }
 
 // untilPaused waits until a token is paused that nobody uses.
 func (i *issuer) untilPaused(t *testing.T, tok token) {
 	t.Helper()
-	deadline, poll := time.After(patience), time.NewTicker(50*time.Millisecond)
-	defer poll.Stop()
-	for {
+	waittest.Within(t, patience, "the token is paused", func() bool {
 		var got struct {
 			Token struct {
 				IdleTime *time.Time `json:"idle_time"`
 			}
 		}
-		if i.call(t, http.MethodGet, "/v1/users/"+tok.user+"/tokens/"+tok.id, nil, &got); got.Token.IdleTime != nil {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatal("a token that is not used is not paused")
-		case <-poll.C:
-		}
-	}
+		i.call(t, http.MethodGet, "/v1/users/"+tok.user+"/tokens/"+tok.id, nil, &got)
+		return got.Token.IdleTime != nil
+	})
 }
 
 // forged has a token's id and prefix, and another secret.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"patd/internal/logpipe"
+	"patd/internal/waittest"
 )
 
 // output is a log's reader that can hang, fail, or read.
@@ -48,16 +49,6 @@ func (o *output) String() string {
 
 func notice(n uint64) []byte { return fmt.Appendf(nil, "dropped %d\n", n) }
 
-func eventually(t *testing.T, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(time.Millisecond) {
-		if is() {
-			return
-		}
-	}
-	t.Fatal("it did not come about")
-}
-
 func TestLinesOfALogThatIsNotReadAreDroppedCountedAndSaidOnce(t *testing.T) {
 	t.Parallel()
 	out := &output{gate: make(chan struct{})}
@@ -74,7 +65,7 @@ func TestLinesOfALogThatIsNotReadAreDroppedCountedAndSaidOnce(t *testing.T) {
 		t.Fatalf("%d of %d lines were dropped", dropped, lines)
 	}
 	close(out.gate)
-	eventually(t, func() bool {
+	waittest.Until(t, "the notice is written", func() bool {
 		_, _ = w.Write([]byte("again\n"))
 		return strings.Contains(out.String(), "dropped")
 	})
@@ -102,7 +93,7 @@ func TestLinesOfALogThatFailsAreCounted(t *testing.T) {
 	out := &output{failed: errors.New("broken pipe")}
 	w := logpipe.New(out, notice)
 	_, _ = w.Write([]byte("lost\n"))
-	eventually(t, func() bool { return w.Dropped() == 1 })
+	waittest.Until(t, "a line is dropped", func() bool { return w.Dropped() == 1 })
 	out.fail(nil)
 	_, _ = w.Write([]byte("kept\n"))
 	_ = w.Close()

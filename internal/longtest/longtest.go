@@ -30,6 +30,16 @@ func Only(tb testing.TB) {
 	}
 }
 
+// Slow skips, with -short, a test that takes more than about half a second, or a test whose rig does: go test -short is
+// the loop of an edit. A rig names the tests that it is made for nevertheless: the first of their kind.
+func Slow(tb testing.TB, kept ...string) {
+	tb.Helper()
+	name, _, _ := strings.Cut(tb.Name(), "/")
+	if testing.Short() && !slices.Contains(kept, name) {
+		tb.Skip("it takes too long for -short")
+	}
+}
+
 // Alone skips a test that measures times, unless it is run by itself: with LONG_TESTS=alone, and without the race
 // detector.
 func Alone(tb testing.TB) {

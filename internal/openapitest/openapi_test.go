@@ -59,9 +59,7 @@ func TestRedoclyFindsNothing(t *testing.T) {
 // TestAGeneratedClientCompilesAndWorks makes a TypeScript client of the document, compiles a program with it in strict
 // mode, and runs that against the server.
 func TestAGeneratedClientCompilesAndWorks(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	generator, compiler := tool(t, "openapi-typescript"), tool(t, "tsc")
 	p := serve(t)

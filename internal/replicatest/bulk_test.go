@@ -12,6 +12,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/store/storefill"
 	"patd/tokens"
@@ -67,7 +68,7 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 		}
 	}()
 	inventory := patdv1.NewInventoryServiceClient(a.conn)
-	eventually(t, "the first batch", func() bool {
+	waittest.Within(t, patience, "the first batch", func() bool {
 		page, err := inventory.SearchTokens(ctx, &patdv1.SearchTokensRequest{State: patdv1.Token_REVOKED, PageSize: 1})
 		must(t, err)
 		return len(page.GetTokens()) > 0
@@ -87,7 +88,7 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 		return over
 	}, 0)
 	must(t, victim.startSoon())
-	eventually(t, "the end", func() bool {
+	waittest.Within(t, patience, "the end", func() bool {
 		answer, err := act(victim)
 		must(t, err)
 		if answer.GetDone() && (answer.GetRevokedCount() != int64(n) || answer.GetCount() != int64(n)) {

@@ -12,6 +12,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 )
 
 // chaosFor is how long the chaos lasts, unless PATD_CHAOS says otherwise.
@@ -131,13 +132,13 @@ func (x *chaos) settle(t *testing.T) {
 	for n, r := range x.cluster.replicas {
 		x.cluster.cutters[n].arm(none, false)
 		x.cluster.cutters[n].open()
-		eventually(t, r.name+" is ready", func() bool {
+		waittest.Within(t, patience, r.name+" is ready", func() bool {
 			code, _, err := r.now().get("/readyz")
 			return err == nil && code == 200
 		})
 	}
 	ended := time.Now()
-	eventually(t, "what happened last is known everywhere", func() bool { return time.Since(ended) > soon })
+	waittest.Within(t, patience, "what happened last is known everywhere", func() bool { return time.Since(ended) > soon })
 }
 
 // What a change that happened by half or twice would look like: a token without the one event of its minting, with more or fewer

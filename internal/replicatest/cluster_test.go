@@ -103,7 +103,7 @@ func (c *cluster) end() {
 		d.kill()
 		r.inspect(d)
 		if c.t.Failed() {
-			c.t.Logf("%s said last\n%s", r.name, d.log.tail())
+			c.t.Logf("%s said last\n%s", r.name, d.log.Tail())
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (r *replica) stop() {
 	r.mu.Unlock()
 	a.conn.Close()
 	if err := d.stop(); err != nil {
-		r.cluster.t.Errorf("stop %s: %v; it said\n%s", r.name, err, d.log.tail())
+		r.cluster.t.Errorf("stop %s: %v; it said\n%s", r.name, err, d.log.Tail())
 	}
 	r.inspect(d)
 }

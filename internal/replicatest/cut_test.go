@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"patd/internal/waittest"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -70,7 +72,7 @@ func unknownThenRetried(t *testing.T, k *cutter, r, elsewhere *replica, fate cut
 		t.Errorf("the retry elsewhere: replayed %t, %v", replayed, err)
 	}
 	k.open()
-	eventually(t, "the retry is answered where it was unknown", func() bool {
+	waittest.Within(t, patience, "the retry is answered where it was unknown", func() bool {
 		again, replayed, err := a.mint(t.Context(), user, "token", "a key for "+user)
 		if err == nil && (!replayed || again != tok) {
 			t.Fatalf("the retry gets token %s, replayed %t; want %s", again.id, replayed, tok.id)

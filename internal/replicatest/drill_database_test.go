@@ -14,6 +14,7 @@ import (
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
 	"patd/internal/proctest"
+	"patd/internal/waittest"
 )
 
 // TestDrillPooler works through PgBouncer in session mode, which is killed and comes back: no answered change is lost. In its other
@@ -54,7 +55,7 @@ func TestDrillNoConnections(t *testing.T) {
 	lets(t)
 	crowd := newCrowd(t, c)
 	began := time.Now()
-	for eventually(t, "others hold all connections", func() bool { crowd.push(t); return true }); time.Since(began) < lasting(t, "PATD_DRILL", drillFor); {
+	for waittest.Within(t, patience, "others hold all connections", func() bool { crowd.push(t); return true }); time.Since(began) < lasting(t, "PATD_DRILL", drillFor); {
 		crowd.push(t)
 	}
 	refused := s.refused.Load()
@@ -78,7 +79,7 @@ func TestDrillDiskFull(t *testing.T) {
 	lets(t)
 	before := s.answered.Load()
 	empty := db.FillDisk(t)
-	eventually(t, "changes are refused", func() bool { return s.refused.Load() > 0 })
+	waittest.Within(t, patience, "changes are refused", func() bool { return s.refused.Load() > 0 })
 	lets(t)
 	during := s.answered.Load() - before
 	empty()
@@ -117,7 +118,7 @@ LOOP EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name); END LOOP; E
 	exec1(t, old.Admin(), `CREATE PUBLICATION patd FOR TABLES IN SCHEMA patd`)
 	exec1(t, next.Admin(), fmt.Sprintf(`CREATE SUBSCRIPTION patd CONNECTION 'host=%s port=%s user=%s password=%s dbname=%s' PUBLICATION patd`,
 		old.Host, old.Port, old.User, old.Password, old.Database))
-	eventually(t, "all tables are copied", func() bool {
+	waittest.Within(t, patience, "all tables are copied", func() bool {
 		var left int
 		err := next.Admin().QueryRowContext(t.Context(), `SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'`).Scan(&left)
 		return err == nil && left == 0
@@ -131,7 +132,7 @@ LOOP EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name); END LOOP; E
 	}
 	var end string
 	must(t, old.Admin().QueryRowContext(t.Context(), `SELECT pg_current_wal_lsn()::text`).Scan(&end))
-	eventually(t, "the new server has the rest", func() bool {
+	waittest.Within(t, patience, "the new server has the rest", func() bool {
 		var there bool
 		err := old.Admin().QueryRowContext(t.Context(), `SELECT coalesce(bool_and(confirmed_flush_lsn >= $1::text::pg_lsn), false)
 FROM pg_replication_slots WHERE slot_name = 'patd'`, end).Scan(&there)
@@ -210,7 +211,7 @@ func TestDrillFrozenServer(t *testing.T) {
 	for _, tok := range made {
 		must(t, other.now().revoke(t.Context(), tok))
 	}
-	eventually(t, "a minute is nearly over", func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second) })
+	waittest.Within(t, patience, "a minute is nearly over", func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second) })
 	var refused, outage atomic.Int64
 	ask := func(when string) (wait func()) {
 		answers := make(chan string, len(made))
@@ -237,12 +238,12 @@ func TestDrillFrozenServer(t *testing.T) {
 		}
 	}
 	wait := ask("asked while it stood still")
-	eventually(t, "a minute is over", func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second)+5*time.Second })
+	waittest.Within(t, patience, "a minute is over", func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second)+5*time.Second })
 	still.daemon().thaw(t)
 	now := ask("asked when it ran again")
 	wait()
 	now()
-	eventually(t, "it answers again", func() bool {
+	waittest.Within(t, patience, "it answers again", func() bool {
 		got, err := still.now().decide(t.Context(), made[0].secret)
 		return err == nil && got == revoked
 	})

@@ -13,6 +13,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/tokens"
 )
 
@@ -26,14 +27,14 @@ func lets(t *testing.T) {
 	t.Helper()
 	d := lasting(t, "PATD_DRILL", drillFor)
 	began := time.Now()
-	eventually(t, "clients have worked for "+d.String(), func() bool { return time.Since(began) > d })
+	waittest.Within(t, patience, "clients have worked for "+d.String(), func() bool { return time.Since(began) > d })
 }
 
 // allReady waits until all replicas say that they are.
 func (c *cluster) allReady(t *testing.T) {
 	t.Helper()
 	for _, r := range c.replicas {
-		eventually(t, r.name+" is ready", func() bool {
+		waittest.Within(t, patience, r.name+" is ready", func() bool {
 			code, _, err := r.now().get("/readyz")
 			return err == nil && code == 200
 		})
@@ -63,7 +64,7 @@ func TestDrillSynchronousStandby(t *testing.T) {
 		_, err := primary.Admin().ExecContext(t.Context(), statement)
 		must(t, err)
 	}
-	eventually(t, "the standby is synchronous", func() bool {
+	waittest.Within(t, patience, "the standby is synchronous", func() bool {
 		var state string
 		err := primary.Admin().QueryRowContext(t.Context(), `SELECT sync_state FROM pg_stat_replication`).Scan(&state)
 		return err == nil && state == "sync"
@@ -75,7 +76,7 @@ func TestDrillSynchronousStandby(t *testing.T) {
 	killed := time.Now()
 	standby.Promote(t)
 	c.db = standby
-	eventually(t, "a change is answered again", func() bool { return s.answered.Load() > before+6 }) // one of each may have been on its way
+	waittest.Within(t, patience, "a change is answered again", func() bool { return s.answered.Load() > before+6 }) // one of each may have been on its way
 	away := time.Since(killed)
 	lets(t)
 	made := s.end()
@@ -159,7 +160,7 @@ func TestDrillAsynchronousStandby(t *testing.T) {
 	lets(t)
 	standby.Kill(t) // one that only stands still would find the rest in its socket
 	away := time.Now()
-	eventually(t, "the standby is behind", func() bool { return time.Since(away) > 2*time.Second })
+	waittest.Within(t, patience, "the standby is behind", func() bool { return time.Since(away) > 2*time.Second })
 	primary.Kill(t)
 	standby.Start(t)
 	standby.Promote(t)

@@ -3,6 +3,8 @@ package replicatest
 import (
 	"testing"
 	"time"
+
+	"patd/internal/waittest"
 )
 
 // standStill is longer than a replica trusts what it knows without news.
@@ -26,12 +28,12 @@ func aReplicaThatStoodStillTrustsNothing(t *testing.T, c *cluster) {
 	if err := other.now().revoke(t.Context(), tok); err != nil {
 		t.Errorf("revoke while a replica stands still: %v", err)
 	}
-	eventually(t, "it stood still for long", func() bool { return time.Since(frozen) > standStill })
+	waittest.Within(t, patience, "it stood still for long", func() bool { return time.Since(frozen) > standStill })
 	still.daemon().thaw(t)
 	if got, err := still.now().decide(t.Context(), tok.secret); err == nil && got != revoked || err != nil && !isOutage(err) {
 		t.Errorf("after standing still, a revoked token is %s, %v", got, err)
 	}
-	eventually(t, "it answers again", func() bool {
+	waittest.Within(t, patience, "it answers again", func() bool {
 		got, err := still.now().decide(t.Context(), tok.secret)
 		return err == nil && got == revoked
 	})

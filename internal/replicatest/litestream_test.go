@@ -15,6 +15,7 @@ import (
 	"patd/internal/longtest"
 	"patd/internal/pagetest"
 	"patd/internal/proctest"
+	"patd/internal/waittest"
 )
 
 // TestLitestream has Litestream copy a store in a file while clients work, loses the machine, restores the copy elsewhere and
@@ -25,7 +26,7 @@ func TestLitestream(t *testing.T) {
 	m := newCopiedMachine(t)
 	work, stop := keepDoing(t, m.cluster, 4)
 	m.restored(t, work, stop, func() {
-		eventually(t, "clients have worked", func() bool { return work.count() > 50 })
+		waittest.Within(t, patience, "clients have worked", func() bool { return work.count() > 50 })
 	})
 }
 
@@ -48,7 +49,7 @@ type copiedMachine struct {
 	server           *daemon
 	cluster          *cluster // of the server alone
 	copier, exporter *exec.Cmd
-	said             *watched
+	said             *proctest.Output
 }
 
 func newCopiedMachine(t *testing.T) *copiedMachine {
@@ -60,7 +61,7 @@ func newCopiedMachine(t *testing.T) *copiedMachine {
 	}
 	path, err := program()
 	must(t, err)
-	m := &copiedMachine{path: path, litestream: litestream, data: filepath.Join(t.TempDir(), "patd"), elsewhere: t.TempDir(), said: newWatched()}
+	m := &copiedMachine{path: path, litestream: litestream, data: filepath.Join(t.TempDir(), "patd"), elsewhere: t.TempDir(), said: proctest.NewOutput()}
 	admin, err := run(path, nil, "service", "create", "test", "--permission", "admin", "--data-dir", m.data)
 	must(t, err)
 	key, err := os.ReadFile(filepath.Join(m.data, "hash.key"))
@@ -177,7 +178,7 @@ func (m *copiedMachine) restored(t *testing.T, work *doing, stop, lets func()) t
 	dir := filepath.Join(t.TempDir(), "patd")
 	must(t, os.Mkdir(dir, 0o700))
 	if err := m.restore(t, filepath.Join(dir, "patd.db")); err != nil {
-		t.Fatalf("restore: %v; replicate said\n%s", err, m.said.tail())
+		t.Fatalf("restore: %v; replicate said\n%s", err, m.said.Tail())
 	}
 	key, err := os.ReadFile(m.kept("hash.key"))
 	must(t, err)
@@ -204,7 +205,7 @@ func (m *copiedMachine) restored(t *testing.T, work *doing, stop, lets func()) t
 func (m *copiedMachine) lose(t *testing.T, work *doing, list []token) (stopped time.Time) {
 	t.Helper()
 	newest := list[len(list)-1].id
-	eventually(t, "the copy has the tokens", func() bool {
+	waittest.Within(t, patience, "the copy has the tokens", func() bool {
 		file := filepath.Join(t.TempDir(), "patd.db")
 		if m.restore(t, file) != nil {
 			return false
@@ -218,7 +219,7 @@ func (m *copiedMachine) lose(t *testing.T, work *doing, list []token) (stopped t
 		must(t, m.cluster.replicas[0].api.revoke(t.Context(), tok))
 		work.add(tok, true)
 	}
-	eventually(t, "the export has what was revoked last", func() bool {
+	waittest.Within(t, patience, "the export has what was revoked last", func() bool {
 		events, _, _ := m.exported(t)
 		return events[newest+" true"]
 	})

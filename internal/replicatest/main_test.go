@@ -34,20 +34,6 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// eventually asks until it is so.
-func eventually(t testing.TB, what string, so func() bool) {
-	t.Helper()
-	deadline, poll := time.After(patience), time.NewTicker(20*time.Millisecond)
-	defer poll.Stop()
-	for !so() {
-		select {
-		case <-poll.C:
-		case <-deadline:
-			t.Fatalf("after %s still not: %s", patience, what)
-		}
-	}
-}
-
 // lasting is a duration that a variable may set.
 func lasting(t *testing.T, variable string, otherwise time.Duration) time.Duration {
 	t.Helper()

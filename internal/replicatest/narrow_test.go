@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/tokens"
 
 	patdv1 "patd/gen/patd/v1"
@@ -37,7 +38,7 @@ func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 			t.Error("the narrowing was over before its server was killed")
 		}
 	}()
-	eventually(t, "the first batch", func() (some bool) {
+	waittest.Within(t, patience, "the first batch", func() (some bool) {
 		must(t, st.View(ctx, func(tx tokens.ReadTx) error {
 			got, err := tx.Events(tokens.EventQuery{Action: tokens.ActionTokenNarrow, Limit: 1})
 			some = len(got) > 0
@@ -51,7 +52,7 @@ func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 	_, err = a.tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: "u", Name: "late", Scopes: []string{"billing.edit"}})
 	must(t, err)
 	key := tokens.PlanKey(sha256.Sum256([]byte(plan.GetPlan())))
-	eventually(t, "another server to carry it out", func() (over bool) {
+	waittest.Within(t, patience, "another server to carry it out", func() (over bool) {
 		must(t, st.View(ctx, func(tx tokens.ReadTx) error {
 			b, err := tx.Narrowing(key)
 			over = !b.EndTime.IsZero()
@@ -60,7 +61,7 @@ func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 		return over
 	})
 	must(t, victim.startSoon())
-	eventually(t, "the end", func() bool {
+	waittest.Within(t, patience, "the end", func() bool {
 		answer, err := act(victim)
 		must(t, err)
 		if answer.GetDone() && (answer.GetNarrowedCount() != n || answer.GetCount() != n || answer.GetPausedScopeCount() != plan.GetScopeCount()) {

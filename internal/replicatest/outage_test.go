@@ -16,6 +16,7 @@ import (
 
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 )
 
 // TestAnOutageIsNeverAWrongAnswer holds guarantees of replicas whose database stands still, is full, or is cut off from them.
@@ -102,12 +103,12 @@ func aDatabaseThatStandsStillIsTrustedForMoments(t *testing.T, c *cluster) {
 	c.db.Freeze(t)
 	frozen := time.Now()
 	for _, r := range c.replicas {
-		eventually(t, "the replica says that it is not ready", func() bool {
+		waittest.Within(t, patience, "the replica says that it is not ready", func() bool {
 			code, _, err := r.now().get("/readyz")
 			return err == nil && code == http.StatusServiceUnavailable
 		})
 	}
-	eventually(t, "the outage has lasted", func() bool { return time.Since(frozen) > trust+2*time.Second })
+	waittest.Within(t, patience, "the outage has lasted", func() bool { return time.Since(frozen) > trust+2*time.Second })
 	for _, r := range c.replicas {
 		if got := r.now().figure(t, "patd_feed_following"); got != "0" {
 			t.Errorf("%s follows the feed of a frozen database: %s", r.name, got)
@@ -144,7 +145,7 @@ func aDatabaseThatStandsStillIsTrustedForMoments(t *testing.T, c *cluster) {
 func recovers(t *testing.T, c *cluster, kept, gone token) {
 	t.Helper()
 	for _, r := range c.replicas {
-		eventually(t, r.name+" is well again", func() bool {
+		waittest.Within(t, patience, r.name+" is well again", func() bool {
 			first, err := r.now().decide(t.Context(), kept.secret)
 			second, err2 := r.now().decide(t.Context(), gone.secret)
 			code, _, err3 := r.now().get("/readyz")
@@ -210,7 +211,7 @@ func withoutConnectionsNothingIsWrong(t *testing.T, c *cluster) {
 	made, doubtful := 1, 0
 	for n, r := range c.replicas {
 		tries := 0
-		eventually(t, "a mint fails for want of a connection", func() bool {
+		waittest.Within(t, patience, "a mint fails for want of a connection", func() bool {
 			w.push(t)
 			tries++
 			switch _, _, err := r.now().mint(t.Context(), "crowd", fmt.Sprint("more ", n, tries), ""); {
@@ -225,7 +226,7 @@ func withoutConnectionsNothingIsWrong(t *testing.T, c *cluster) {
 			}
 			return false
 		})
-		eventually(t, "nothing is answered from memory", func() bool {
+		waittest.Within(t, patience, "nothing is answered from memory", func() bool {
 			w.push(t)
 			got, err := r.now().decide(t.Context(), kept.secret)
 			other, err2 := r.now().decide(t.Context(), gone.secret)

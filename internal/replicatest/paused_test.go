@@ -10,6 +10,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
+	"patd/internal/waittest"
 )
 
 // sides are a program of this version and one from before pauses on one store.
@@ -90,7 +91,7 @@ func pausesHold(t *testing.T, s sides) {
 	says := func(of func() *api, tok token, scope string, want decision) {
 		t.Helper()
 		a := of()
-		eventually(t, want.String()+" for "+tok.name+", scope "+scope, func() bool { // as the others hear of a change
+		waittest.Within(t, patience, want.String()+" for "+tok.name+", scope "+scope, func() bool { // as the others hear of a change
 			got, err := a.decideFor(t.Context(), tok.secret, scope)
 			must(t, err)
 			return got == want

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"patd/internal/waittest"
 )
 
 // attached makes a process end when the test's does, however that comes.
@@ -19,7 +21,7 @@ func attached() *syscall.SysProcAttr {
 func (d *daemon) freeze(t *testing.T) {
 	t.Helper()
 	must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
-	eventually(t, "the replica stands still", func() bool {
+	waittest.Within(t, patience, "the replica stands still", func() bool {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.cmd.Process.Pid))
 		must(t, err)
 		for _, thread := range threads {

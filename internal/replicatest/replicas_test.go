@@ -10,9 +10,7 @@ import (
 // TestThreeReplicasAreOne holds guarantees of three replicas on one database which all is well with, but for some of their
 // connections. Without LONG_TESTS it holds the first alone.
 func TestThreeReplicasAreOne(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	c := newCluster(t, dbtest.Postgres(t), "patd", 3)
 	for _, g := range []struct {
 		name string

@@ -21,6 +21,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/dbtest"
 	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/tokens"
 )
 
@@ -336,7 +337,7 @@ func TestTenThousandEventsAMinuteWithOneEndpointDead(t *testing.T) {
 	}
 	users.Wait()
 	made := time.Since(began)
-	eventually(t, "all events have arrived", func() bool { return good.arrived(events) })
+	waittest.Within(t, patience, "all events have arrived", func() bool { return good.arrived(events) })
 	all := time.Since(began)
 	good.compare(t, eventsAfter(t, c, after))
 	t.Logf("%d events in %v, %.0f a minute; all had arrived after %v", events, made, events/made.Minutes(), all)

@@ -19,12 +19,11 @@ import (
 	"time"
 
 	"patd/internal/proctest"
+	"patd/internal/waittest"
 )
 
 // Patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
 const Patience = 5 * time.Minute
-
-const betweenLooks = 20 * time.Millisecond
 
 // Run runs a program in a directory with more of an environment, and returns what it writes.
 func Run(dir string, env []string, name string, args ...string) (string, error) {
@@ -177,11 +176,7 @@ func (s *Scratch) Serve(cmd *exec.Cmd, codes ...int) string {
 // Until waits until something is so.
 func (s *Scratch) Until(what string, so func() bool) {
 	s.Helper()
-	for end := time.Now().Add(Patience); !so(); <-time.After(betweenLooks) {
-		if time.Now().After(end) {
-			s.Fatalf("%s: it never was so", what)
-		}
-	}
+	waittest.Within(s.T, Patience, what, so)
 }
 
 // call calls patd and returns the response.

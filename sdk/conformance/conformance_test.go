@@ -35,9 +35,7 @@ func goDriver(t *testing.T) string {
 
 // TestTheGoLibraryConforms plays the short scenarios, or with LONG_TESTS all of them.
 func TestTheGoLibraryConforms(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	patd, err := built()
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"patd/internal/longtest"
 )
 
 // TestTheProxyPassesHTTPOn has a patd behind a proxy asked over HTTP/1.1, as libraries do that speak no gRPC.
 func TestTheProxyPassesHTTPOn(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it starts a patd")
-	}
+	longtest.Slow(t)
 	t.Parallel()
 	path, err := built()
 	if err != nil {

@@ -10,24 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/waittest"
 	"patd/server/signin"
 )
 
 // await waits until an issuer is in a state.
 func await(t *testing.T, s *signin.SignIn, url string, want signin.Status) {
 	t.Helper()
-	awaitThat(t, fmt.Sprintf("the state %v of the issuer", want), func() bool { return s.Statuses()[url] == want })
-}
-
-func awaitThat(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	waittest.Until(t, fmt.Sprintf("the state %v of the issuer", want), func() bool { return s.Statuses()[url] == want })
 }
 
 // TestMisspeltIssuerIsNoticedAtStart holds that an issuer which is spelled otherwise in its discovery document is told at
@@ -42,7 +32,7 @@ func TestMisspeltIssuerIsNoticedAtStart(t *testing.T) {
 	s := signIn(t, config)
 	s.Start()
 	await(t, s, p.url, signin.StatusMisconfigured)
-	awaitThat(t, "its line in the log", func() bool { return strings.HasSuffix(log.String(), "\n") })
+	waittest.Until(t, "its line in the log", func() bool { return strings.HasSuffix(log.String(), "\n") })
 	text := log.String()
 	for _, want := range []string{"misconfigured", p.url + `\"`, p.url + `/\"`, "level=ERROR"} {
 		if !strings.Contains(text, want) {
@@ -55,7 +45,7 @@ func TestMisspeltIssuerIsNoticedAtStart(t *testing.T) {
 	c.wait(10 * time.Second)
 	s.Start()
 	await(t, s, p.url, signin.StatusOutage)
-	awaitThat(t, "another line", func() bool { return len(log.String()) > len(text) })
+	waittest.Until(t, "another line", func() bool { return len(log.String()) > len(text) })
 	if text := strings.TrimPrefix(log.String(), text); !strings.Contains(text, "does not answer") || strings.Contains(text, "misconfigured") {
 		t.Errorf("an outage is told as %s", text)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
 
+	"patd/internal/longtest"
 	"patd/server/signin"
 )
 
@@ -230,6 +231,7 @@ func (p *nodeProvider) publicKeys(t *testing.T) []jose.JSONWebKey {
 }
 
 func TestRealProviderSignsUsersIn(t *testing.T) {
+	longtest.Slow(t)
 	needNode(t)
 	p := startNode(t, "0")
 	s := signIn(t, p.config())
@@ -256,6 +258,7 @@ func TestRealProviderSignsUsersIn(t *testing.T) {
 }
 
 func TestRealProviderRefusesForgeries(t *testing.T) {
+	longtest.Slow(t)
 	needNode(t)
 	p, other := startNode(t, "0"), startNode(t, "0")
 	s := signIn(t, p.config())
@@ -290,6 +293,7 @@ func TestRealProviderRefusesForgeries(t *testing.T) {
 }
 
 func TestRealProviderRotatesAndGoesDown(t *testing.T) {
+	longtest.Slow(t)
 	needNode(t)
 	p := startNode(t, "0")
 	clock := newClock()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/server/webhook"
 	"patd/store"
 	"patd/tokens"
@@ -99,6 +100,7 @@ func TestARefusedMessageHoldsBackItsTokenOnly(t *testing.T) {
 }
 
 func TestRetriesBackOffAndAreTheSameMessage(t *testing.T) {
+	longtest.Slow(t)
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.add(1, hook, tokensOnly())
 		r.answer(hook, func(context.Context, received) webhook.Outcome { return status(503) })
@@ -216,6 +218,7 @@ func TestAWebhookIsDisabledAfterThreeDaysAndLosesNothing(t *testing.T) {
 }
 
 func TestASlowOrDeadEndpointDelaysNoOther(t *testing.T) {
+	longtest.Slow(t)
 	inBubble(t, func(t *testing.T, r *rig) {
 		const dead = "https://hooks.example.com/dead"
 		r.add(1, hook, tokensOnly())
@@ -261,6 +264,7 @@ func TestASlowOrDeadEndpointDelaysNoOther(t *testing.T) {
 }
 
 func TestMessagesThatHangLeaveRoomForOthers(t *testing.T) {
+	longtest.Slow(t)
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.add(1, hook, tokensOnly())
 		hanging := map[string]bool{}

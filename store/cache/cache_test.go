@@ -4,6 +4,7 @@ import (
 	"slices"
 	"testing"
 
+	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
 	"patd/store/storetest"
@@ -19,6 +20,7 @@ func TestCached(t *testing.T) {
 }
 
 func TestCachedOverFaulty(t *testing.T) {
+	longtest.Slow(t)
 	storetest.Run(t, func(t *testing.T) tokens.Store {
 		st := open(t, newPath(t), store.Options{})
 		return flusher{cache.New(st, cache.Options{Behind: storetest.NewFaulty(st)}), st}

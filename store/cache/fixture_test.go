@@ -5,7 +5,6 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -85,20 +84,6 @@ func reason(err error) string {
 		return e.Reason
 	}
 	return ""
-}
-
-// await waits for something that a goroutine of the store does.
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 10_000 {
-		if done() {
-			return
-		}
-		<-tick.C
-	}
-	t.Errorf("%s: it did not happen", what)
 }
 
 // fill loads a small store, and returns the ids of its tokens.

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"patd/internal/longtest"
+	"patd/internal/waittest"
 	"patd/store"
 	"patd/store/storetest"
 	"patd/tokens"
@@ -18,6 +20,7 @@ import (
 // TestAFillThatRacesAChangeIsNotKept holds a reading of the store between the read and the fill, and changes what was
 // read.
 func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
+	longtest.Slow(t)
 	changes := map[string]struct {
 		op     storetest.Op
 		change func(*rig, tokens.Store)
@@ -58,7 +61,7 @@ func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
 				<-held.Reached
 				if elsewhere {
 					c.change(r, r.other)
-					await(t, "the change is received", func() bool { return r.Stats().Position >= r.other.Sequence() })
+					waittest.Until(t, "the change is received", func() bool { return r.Stats().Position >= r.other.Sequence() })
 				} else {
 					c.change(r, r)
 				}
@@ -84,7 +87,7 @@ func TestNoChangeOfAServiceKeepsTheMark(t *testing.T) {
 		elsewhere, known := n%2 == 1, n/2 == 1
 		t.Run(fmt.Sprintf("elsewhere %v, known %v", elsewhere, known), func(t *testing.T) {
 			r := newRig(t, store.Options{})
-			await(t, "the feed is followed", func() bool { return r.ServiceMark(time.Now()) != 0 })
+			waittest.Until(t, "the feed is followed", func() bool { return r.ServiceMark(time.Now()) != 0 })
 			if known {
 				if _, err := r.LookupService(t.Context(), r.Service.ID); err != nil {
 					t.Fatal(err)
@@ -104,7 +107,7 @@ func TestNoChangeOfAServiceKeepsTheMark(t *testing.T) {
 			if !elsewhere && r.ServiceMark(time.Now()) == before {
 				t.Error("the change was made, and the mark is as before")
 			}
-			await(t, "the change is received", func() bool { return r.Stats().Position >= r.other.Sequence() })
+			waittest.Until(t, "the change is received", func() bool { return r.Stats().Position >= r.other.Sequence() })
 			if r.ServiceMark(time.Now()) == before {
 				t.Error("the change was received, and the mark is as before")
 			}
@@ -130,7 +133,7 @@ func TestConcurrentMissesAreOneReading(t *testing.T) {
 	for range callers {
 		g.Go(ask)
 	}
-	await(t, "all are waiting", func() bool { return r.Stats().Misses == callers+1 })
+	waittest.Until(t, "all are waiting", func() bool { return r.Stats().Misses == callers+1 })
 	held.Release()
 	if err := g.Wait(); err != nil {
 		t.Error(err)
@@ -151,12 +154,12 @@ func TestWhoGivesUpReadingDoesNotFailTheOthers(t *testing.T) {
 		_, err := r.Lookup(ctx, r.Token.ID)
 		return err
 	})
-	await(t, "one is reading", func() bool { return r.faulty.Calls()[storetest.OpLookup] == 1 })
+	waittest.Until(t, "one is reading", func() bool { return r.faulty.Calls()[storetest.OpLookup] == 1 })
 	second.Go(func() error {
 		_, err := r.Lookup(context.Background(), r.Token.ID)
 		return err
 	})
-	await(t, "another waits", func() bool { return r.Stats().Misses == 2 })
+	waittest.Until(t, "another waits", func() bool { return r.Stats().Misses == 2 })
 	r.faulty.Fail(nil)
 	giveUp()
 	if err := first.Wait(); !errors.Is(err, context.Canceled) {
@@ -202,7 +205,7 @@ func TestARekeyingReachesTheCache(t *testing.T) {
 		}
 		r.RecordUse(seen)
 	}
-	await(t, "the new digests", func() bool {
+	waittest.Until(t, "the new digests", func() bool {
 		s, err := r.LookupService(t.Context(), r.Service.ID)
 		if err != nil {
 			t.Fatal(err)

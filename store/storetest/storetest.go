@@ -366,6 +366,9 @@ func (f *fixture) flush() {
 // equal compares; an empty list is the same as none.
 func (f *fixture) equal(what string, got, want any) {
 	f.t.Helper()
+	if reflect.DeepEqual(want, got) { // which is many times as fast
+		return
+	}
 	ips := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	nets := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	if d := cmp.Diff(want, got, ips, nets, cmpopts.EquateEmpty()); d != "" {

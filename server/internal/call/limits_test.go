@@ -7,12 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/longtest"
 	"patd/server/internal/metrics"
 	"patd/tokens"
 )
 
 // TestAFloodOfAddressesTakesNoMemory has a million addresses fail, each of which is remembered or shares a bucket.
 func TestAFloodOfAddressesTakesNoMemory(t *testing.T) {
+	longtest.Slow(t)
 	now := time.Now()
 	l, err := NewLimits(LimitsConfig{FailureBurst: 1, Now: func() time.Time { return now }}, metrics.New("test"))
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/waittest"
+
 	"golang.org/x/net/http2/hpack"
 	"pgregory.net/rapid"
 )
@@ -99,9 +101,7 @@ func pipe(t *testing.T, http2 bool, m Memory) (c *Connection, peer net.Conn, got
 // reads waits until a number of bytes was read, and then for more, which must not come.
 func reads(t *testing.T, got *atomic.Int64, want int, why string) {
 	t.Helper()
-	for late := time.Now().Add(time.Minute); got.Load() < int64(want) && time.Now().Before(late); {
-		<-time.After(time.Millisecond)
-	}
+	waittest.Until(t, why, func() bool { return got.Load() >= int64(want) })
 	<-time.After(50 * time.Millisecond) // enough for what must not happen
 	if n := got.Load(); n != int64(want) {
 		t.Fatalf("%s: %d bytes were read, want %d", why, n, want)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/server/internal/httpx"
 	"patd/tokens"
 )
@@ -94,6 +95,7 @@ func generated(t testing.TB, m proto.Message) []byte {
 
 // TestAnswersAreWrittenAsTheGeneratedCodeDoes compares bytes, of answers that hold anything.
 func TestAnswersAreWrittenAsTheGeneratedCodeDoes(t *testing.T) {
+	longtest.Slow(t)
 	c := NewCodec()
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))

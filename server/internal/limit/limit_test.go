@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"patd/internal/longtest"
 	"patd/server/internal/limit"
 )
 
@@ -242,6 +243,7 @@ func strangers(i int) limit.Key {
 // A million addresses in one moment: memory stays what it was, the limited stay limited, the known keep their own
 // bucket, the flood gets no more than the table and its coarse buckets hold, and strangers elsewhere are served.
 func TestFloodOfAddresses(t *testing.T) {
+	longtest.Slow(t)
 	const maxKeys, burst, flood = 1 << 14, 5, 1_000_000
 	c := newClock()
 	before := heap()
