@@ -23,6 +23,12 @@ internal static class Tests
             return 0;
         }
 
+        if (args.Length > 0 && args[0] == "revoke")
+        {
+            await RevokeBench.RunAsync(int.Parse(args[1]));
+            return 0;
+        }
+
         var failed = 0;
         var all = new[]
         {
@@ -245,7 +251,7 @@ internal static class Parts
     internal static Entry Entry(int i) =>
         new Entry(Decision.Allow, new VerifiedToken("token" + i, "user" + i), TimeSpan.FromDays(1))
     {
-        Key = new MemoryKey(BitConverter.GetBytes((long)i).Concat(BitConverter.GetBytes((long)i)).ToArray()),
+        Key = new MemoryKey((ulong)i, (ulong)i),
     };
 
     private static TimeSpan Ms(int ms) => TimeSpan.FromMilliseconds(ms);

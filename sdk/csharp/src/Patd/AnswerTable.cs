@@ -11,15 +11,20 @@ namespace Patd
     /// </summary>
     internal sealed class AnswerTable
     {
+        /// <summary>How many places hits are counted in, a power of 2, and how many numbers lie between two.</summary>
+        private const int Stripes = 16, StripeWidth = 16;
+
         private readonly ConcurrentDictionary<MemoryKey, Entry> byKey = new ConcurrentDictionary<MemoryKey, Entry>();
         private readonly List<Entry> ring = new List<Entry>(); // all of byKey, in the order of the clock
         private readonly int maxEntries;
         private readonly long maxBytes;
         private readonly Action<Entry> left;
+
+        /// <summary>Counted in several places, so that threads do not wait for each other's memory.</summary>
+        private readonly long[] hits = new long[Stripes * StripeWidth];
         private int hand;
         private long bytes;
         private int size;
-        private long hits;
 
         /// <summary>Makes a table. left is called with each entry that leaves, but not by Clear.</summary>
         internal AnswerTable(int maxEntries, long maxBytes, Action<Entry> left)
@@ -31,13 +36,25 @@ namespace Patd
 
         internal int Size => Volatile.Read(ref size);
 
-        internal long Hits => Interlocked.Read(ref hits);
+        internal long Hits
+        {
+            get
+            {
+                long sum = 0;
+                for (var i = 0; i < hits.Length; i += StripeWidth)
+                {
+                    sum += Interlocked.Read(ref hits[i]);
+                }
+
+                return sum;
+            }
+        }
 
         internal Entry? Get(MemoryKey key) => byKey.TryGetValue(key, out var e) ? e : null;
 
         internal void Hit(Entry e)
         {
-            Interlocked.Increment(ref hits);
+            Interlocked.Increment(ref hits[(Environment.CurrentManagedThreadId & (Stripes - 1)) * StripeWidth]);
             e.Use();
         }
 

@@ -37,12 +37,14 @@ namespace Patd
 
         private readonly TimeSpan until;
         private readonly DateTimeOffset expire;
+        private readonly VerifyResult? allowed;
         private int recent;
 
         internal Entry(Decision decision, VerifiedToken? token, TimeSpan until)
         {
             Decision = decision;
             Token = token;
+            allowed = token == null ? null : VerifyResult.Allowed(token);
             this.until = until;
             expire = token?.ExpireTime ?? DateTimeOffset.MaxValue;
             Bytes = SizeOf(token);
@@ -106,9 +108,9 @@ namespace Patd
         /// <summary>Reports whether the entry may still be used, as far as the entry itself shows.</summary>
         internal bool IsSound(Instant now) => now.Wall < expire && !IsOver(now.Mono);
 
-        internal VerifyResult Result(IReadOnlyList<string>? required) => Token == null
+        internal VerifyResult Result(IReadOnlyList<string>? required) => allowed == null
             ? VerifyResult.Refused(Decision, EndTime, ExpireTime)
-            : VerifyResult.Decide(Token, required);
+            : VerifyResult.Decide(allowed, required);
 
         private static long SizeOf(VerifiedToken? token)
         {

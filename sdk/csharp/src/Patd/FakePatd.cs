@@ -138,7 +138,7 @@ namespace Patd
                     return Task.FromResult(VerifyResult.Refused(no, null, minted.Token.ExpireTime));
                 }
 
-                var result = VerifyResult.Decide(minted.Token, call.Scopes);
+                var result = VerifyResult.Decide(VerifyResult.Allowed(minted.Token), call.Scopes);
                 if (result.IsAllowed)
                 {
                     uses.Add(minted.Token.Id);

@@ -17,7 +17,7 @@ namespace Patd
         {
             try
             {
-                using (var document = JsonDocument.Parse(new ReadOnlyMemory<byte>(text, 0, length)))
+                using (var document = JsonDocument.Parse(new MemoryStream(text, 0, length, false)))
                 {
                     return Plain(document.RootElement);
                 }

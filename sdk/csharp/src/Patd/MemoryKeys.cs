@@ -10,10 +10,10 @@ namespace Patd
         private readonly ulong high;
         private readonly ulong low;
 
-        internal MemoryKey(byte[] digest)
+        internal MemoryKey(ulong high, ulong low)
         {
-            high = BitConverter.ToUInt64(digest, 0);
-            low = BitConverter.ToUInt64(digest, 8);
+            this.high = high;
+            this.low = low;
         }
 
         public bool Equals(MemoryKey other) => high == other.high && low == other.low;
@@ -54,7 +54,7 @@ namespace Patd
             var s = scratch ??= new Scratch();
             Buffer.BlockCopy(first, 0, s.Bytes, 0, SecretLength);
             var end = Encode(token, audience, s, SecretLength);
-            key = end < 0 ? default : new MemoryKey(s.Hash.ComputeHash(s.Bytes, 0, end));
+            key = end < 0 ? default : s.Digest(end);
             return end >= 0;
         }
 
@@ -73,7 +73,7 @@ namespace Patd
                 end += 16;
             }
 
-            return new MemoryKey(s.Hash.ComputeHash(s.Bytes, 0, end));
+            return s.Digest(end);
         }
 
         /// <summary>Throws if a text cannot be an audience.</summary>
@@ -150,9 +150,27 @@ namespace Patd
         private sealed class Scratch
         {
             internal readonly byte[] Bytes = new byte[SecretLength + 2 + TokenForm.MaxToken + MaxAudience + 64];
-            internal readonly SHA256 Hash = SHA256.Create();
             internal byte[] AudienceBytes = Array.Empty<byte>();
             internal string Audience = "";
+
+            private readonly SHA256 hash = SHA256.Create();
+
+            /// <summary>Returns the key of what Bytes begin with.</summary>
+            internal MemoryKey Digest(int end)
+            {
+#if NETCOREAPP
+                Span<byte> digest = stackalloc byte[32];
+                if (!hash.TryComputeHash(new ReadOnlySpan<byte>(Bytes, 0, end), digest, out _))
+                {
+                    throw new InvalidOperationException("a digest has 32 bytes");
+                }
+
+                return new MemoryKey(BitConverter.ToUInt64(digest), BitConverter.ToUInt64(digest.Slice(8)));
+#else
+                var digest = hash.ComputeHash(Bytes, 0, end);
+                return new MemoryKey(BitConverter.ToUInt64(digest, 0), BitConverter.ToUInt64(digest, 8));
+#endif
+            }
         }
     }
 }

@@ -72,7 +72,7 @@ namespace Patd
         public string? ClientIp { get; set; }
     }
 
-    /// <summary>A decision about a token.</summary>
+    /// <summary>A decision about a token. It may be shared between checks, and never changes.</summary>
     public sealed class VerifyResult
     {
         private static readonly IReadOnlyList<string> None = Array.Empty<string>();
@@ -106,9 +106,13 @@ namespace Patd
         /// </summary>
         public DateTimeOffset? ExpireTime { get; private set; }
 
-        /// <summary>Decides about an active token for one call.</summary>
-        internal static VerifyResult Decide(VerifiedToken token, IReadOnlyList<string>? required)
+        /// <summary>Returns the decision that an active token may do what a call requires.</summary>
+        internal static VerifyResult Allowed(VerifiedToken token) => new VerifyResult(Decision.Allow, token, null);
+
+        /// <summary>Decides about an active token for one call. Allowed is what Allowed returns of it.</summary>
+        internal static VerifyResult Decide(VerifyResult allowed, IReadOnlyList<string>? required)
         {
+            var token = allowed.Token!;
             List<string>? missing = null;
             if (required != null)
             {
@@ -121,8 +125,13 @@ namespace Patd
                 }
             }
 
-            missing?.Sort(string.CompareOrdinal);
-            return new VerifyResult(missing == null ? Decision.Allow : Decision.InsufficientScope, token, missing);
+            if (missing == null)
+            {
+                return allowed;
+            }
+
+            missing.Sort(string.CompareOrdinal);
+            return new VerifyResult(Decision.InsufficientScope, token, missing);
         }
 
         internal static VerifyResult Refused(Decision decision, DateTimeOffset? ended = null,

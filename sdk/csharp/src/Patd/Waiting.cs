@@ -36,10 +36,19 @@ namespace Patd
     /// <summary>The monotonic clock.</summary>
     internal static class Clock
     {
+        /// <summary>How often it advances in a tick of 100 ns, a whole number nearly always; otherwise 0.</summary>
+        private static readonly long PerTick = Stopwatch.Frequency % TimeSpan.TicksPerSecond == 0
+            ? Stopwatch.Frequency / TimeSpan.TicksPerSecond : 0;
+
         /// <summary>The time since some time in the past.</summary>
         internal static TimeSpan Mono()
         {
             var at = Stopwatch.GetTimestamp();
+            if (PerTick > 0)
+            {
+                return new TimeSpan(at / PerTick);
+            }
+
             var whole = Math.DivRem(at, Stopwatch.Frequency, out var rest);
             return new TimeSpan((whole * TimeSpan.TicksPerSecond) +
                 (rest * TimeSpan.TicksPerSecond / Stopwatch.Frequency));
