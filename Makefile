@@ -8,8 +8,12 @@ tool := go tool -modfile=tools.mod
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
 
-release: ## dist/: image, packages, chart, jars, and what proves them; ARCH=amd64 for one architecture, JAVA=false: no jars
-	go run -C deploy/release . -out "$(CURDIR)/dist" -arch $(or $(ARCH),amd64$(comma)arm64) -java=$(or $(JAVA),true)
+# Libraries need tools of their languages, which docs/packages.md lists; JAVA=false leaves out that for Java, and so on.
+libraries = -java=$(or $(JAVA),$(LIBRARIES),true) -typescript=$(or $(TYPESCRIPT),$(LIBRARIES),true) \
+	-python=$(or $(PYTHON),$(LIBRARIES),true) -csharp=$(or $(CSHARP),$(LIBRARIES),true)
+
+release: ## dist/: image, packages, chart, libraries, and what proves them; ARCH=amd64: one architecture, LIBRARIES=false: without
+	go run -C deploy/release . -out "$(CURDIR)/dist" -arch $(or $(ARCH),amd64$(comma)arm64) $(libraries)
 
 test-release: ## the image, the packages, the chart and the compose files, as in CI
 	go test -C deploy/release ./...

@@ -22,23 +22,31 @@ import (
 // release is one version of patd, built for each architecture.
 type release struct {
 	root, work string
+	tools      string // the tree in which those of the libraries are installed
 	arches     []string
-	jars       bool              // of the library for Java
+	libraries  []library         // for other languages, that are part of it
 	binaries   map[string]string // by architecture
 	share      map[string][]byte // /usr/share: pages of the manual, completions
 
 	version, commit, goVersion string
+	toolVersions               map[string]string // that the libraries were built with
 	modified                   bool
 	at                         time.Time // of everything in it
 }
 
 // newRelease builds the binaries, and reads from them what they are.
 func newRelease(ctx context.Context, root string, arches []string) (*release, error) {
+	tools, err := filepath.Abs(root)
+	if err != nil {
+		return nil, fmt.Errorf("find the source: %w", err)
+	}
 	work, err := os.MkdirTemp("", "patd-release-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory to work in: %w", err)
 	}
-	r := &release{root: root, work: work, arches: arches, binaries: map[string]string{}}
+	r := &release{
+		root: root, tools: tools, work: work, arches: arches, binaries: map[string]string{}, toolVersions: map[string]string{},
+	}
 	if err := r.build(ctx); err != nil {
 		r.close()
 		return nil, err

@@ -1,10 +1,10 @@
 // Release builds what operators install out of the source of patd: the image, Debian and RPM packages, archives and the
-// chart, with their bills of materials, their provenance and their checksums, and the jars of the library for Java. It is
-// a module of its own, so that what it needs does not stand in patd's go.mod.
+// chart, with their bills of materials, their provenance and their checksums, and the packages of the libraries for other
+// languages. It is a module of its own, so that what it needs does not stand in patd's go.mod.
 //
 //	go run -C deploy/release . -out dist
 //
-// The version is what the Go tool makes of the tag. The same commit, Go and JDK make the same bytes: times are those of the
+// The version is what the Go tool makes of the tag. The same commit and tools make the same bytes: times are those of the
 // commit, or SOURCE_DATE_EPOCH, and nothing of the machine enters.
 package main
 
@@ -37,17 +37,30 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	root := f.String("root", "../..", "the `directory` of the source")
 	out := f.String("out", "../../dist", "the `directory` to write to; files of an earlier release are replaced")
 	arches := f.String("arch", "amd64,arm64", "architectures, comma-separated")
-	jars := f.Bool("java", true, "build the jars of the library for Java too, which needs Maven and a JDK")
+	with := make([]*bool, len(libraries))
+	for i, l := range libraries {
+		with[i] = f.Bool(l.name, true, "build the library for "+l.name+" too, which needs "+l.needs)
+	}
 	changed := f.Bool("changed", false, "build from a tree with changes that are not committed; its version says so")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	var chosen []library
+	for i, l := range libraries {
+		if !*with[i] {
+			continue
+		}
+		if err := l.check(*root); err != nil {
+			return err
+		}
+		chosen = append(chosen, l)
 	}
 	r, err := newRelease(ctx, *root, strings.Split(*arches, ","))
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	r.jars = *jars
+	r.libraries = chosen
 	if err := r.refuse(*changed); err != nil {
 		return err
 	}
@@ -89,10 +102,8 @@ func (r *release) all(ctx context.Context, out string) error {
 	if err := r.chart(made); err != nil {
 		return err
 	}
-	if r.jars {
-		if err := r.java(ctx, made); err != nil {
-			return err
-		}
+	if err := r.buildLibraries(ctx, made); err != nil {
+		return err
 	}
 	if err := r.provenance(ctx, made); err != nil {
 		return err

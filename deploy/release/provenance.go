@@ -61,12 +61,21 @@ func (r *release) provenance(ctx context.Context, made *artifacts) error {
 	d.InternalParameters = map[string]string{
 		"go": r.goVersion, "host": runtime.GOOS + "/" + runtime.GOARCH, "sourceDateEpoch": fmt.Sprint(r.at.Unix()), "modified": fmt.Sprint(r.modified),
 	}
+	for name, version := range r.toolVersions {
+		d.InternalParameters[name] = version
+	}
 	tree, err := r.git(ctx, "rev-parse", "HEAD^{tree}")
 	if err != nil {
 		return err
 	}
 	d.ResolvedDependencies = []subject{{Name: "source", URI: "git+commit", Digest: map[string]string{"gitCommit": r.commit, "gitTree": tree}}}
-	for _, name := range []string{"go.sum", "deploy/release/go.sum"} {
+	pins := []string{"go.sum", "deploy/release/go.sum"}
+	for _, l := range r.libraries {
+		if l.pins != "" {
+			pins = append(pins, l.pins)
+		}
+	}
+	for _, name := range pins {
 		sum, err := sumOf(filepath.Join(r.root, name))
 		if err != nil {
 			return err
