@@ -157,6 +157,9 @@ func decode(raw string) (string, bool) {
 	out := make([]byte, 0, len(raw))
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]
+		if c == '#' || c == '?' { // no part of a path, and some routers end one there
+			return "", false
+		}
 		if c == '%' {
 			if i+2 >= len(raw) {
 				return "", false

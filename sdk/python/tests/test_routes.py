@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import django
 import httpx
 import pytest
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from fastapi import FastAPI, Request
@@ -21,6 +23,10 @@ from patd.django import caller as django_caller
 from patd.testing import FakePatd
 from patd.wsgi import WsgiGuard
 from patd.wsgi import caller as wsgi_caller
+
+if not settings.configured:
+    settings.configure(DEFAULT_CHARSET="utf-8", ALLOWED_HOSTS=["*"])
+    django.setup()
 
 VECTORS = json.loads((Path(__file__).parents[2] / "conformance" / "routes.json").read_text())
 TABLE = RouteTable(
@@ -86,7 +92,7 @@ def by_wsgi(patd: FakePatd) -> Send:
     return lambda method, path, secret: client.request(method, path, headers={"Authorization": f"Bearer {secret}"})
 
 
-def django(method: str, path: str, secret: str) -> HttpRequest:
+def request_of(method: str, path: str, secret: str) -> HttpRequest:
     return RequestFactory().generic(method, path, headers={"Authorization": f"Bearer {secret}"})
 
 
@@ -100,7 +106,7 @@ def by_django(patd: FakePatd) -> Send:
         return HttpResponse(django_caller(request).user)
 
     guarded = DjangoGuard(patd).routes(TABLE)(view)
-    return lambda method, path, secret: answer(guarded(django(method, path, secret)))
+    return lambda method, path, secret: answer(guarded(request_of(method, path, secret)))
 
 
 def by_django_asyncio(patd: FakePatd) -> Send:
@@ -108,7 +114,7 @@ def by_django_asyncio(patd: FakePatd) -> Send:
         return HttpResponse(django_caller(request).user)
 
     guarded = DjangoGuard(patd.for_asyncio()).routes(TABLE)(view)
-    return lambda method, path, secret: answer(asyncio.run(guarded(django(method, path, secret))))
+    return lambda method, path, secret: answer(asyncio.run(guarded(request_of(method, path, secret))))
 
 
 @pytest.mark.parametrize("ways", [by_fastapi, by_wsgi, by_django, by_django_asyncio])

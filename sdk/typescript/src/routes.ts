@@ -22,7 +22,7 @@ const letters = "A-Za-z0-9";
 const text = new RegExp(`^[${letters}._~!$&'()*+,=:@-]*$`);
 const parameter = new RegExp(`^([^{}]*)\\{[${letters}._-]+\\}([^{}]*)$`);
 // What ends a segment somewhere, what no path has, and escapes of what needs none.
-const unclear = /[\x00-\x1f\x7f\\;]|%(?:[01].|7f|2[def]|3[0-9b]|[46][1-9a-f]|[57][0-9a]|5[cf]|7e)/i;
+const unclear = /[\x00-\x1f\x7f\\;#?]|%(?:[01].|7f|2[def]|3[0-9b]|[46][1-9a-f]|[57][0-9a]|5[cf]|7e)/i;
 
 /** A table of routes. It never changes. */
 export class RouteTable {

@@ -171,6 +171,11 @@ namespace Patd
             for (var i = 0; i < raw.Length; i++)
             {
                 var c = raw[i];
+                if ((c == '#' || c == '?') && !isDecoded)
+                {
+                    return null; // no part of a path, and some routers end one there
+                }
+
                 if (c == '%' && !isDecoded)
                 {
                     var high = i + 2 < raw.Length ? Hex(raw[i + 1]) : -1;

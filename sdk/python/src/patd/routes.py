@@ -22,8 +22,8 @@ _text = re.compile(r"[A-Za-z0-9._~!$&'()*+,=:@-]*")
 _parameter = re.compile(r"([^{}]*)\{[A-Za-z0-9._-]+\}([^{}]*)", re.S)
 # What ends a segment somewhere, what no path has, and an escaped slash, which a server may leave as it is.
 _unclear = re.compile(r"[\x00-\x1f\x7f\\;]|%2f", re.I)
-# Escapes of what needs none, or of what is unclear, and what is no escape.
-_needless = re.compile(r"%(?:[01].|7f|2[def]|3[0-9b]|[46][1-9a-f]|[57][0-9a]|5[cf]|7e|(?![0-9a-f]{2}))", re.I)
+# What is no part of a path, escapes of what needs none, or of what is unclear, and what is no escape.
+_needless = re.compile(r"[#?]|%(?:[01].|7f|2[def]|3[0-9b]|[46][1-9a-f]|[57][0-9a]|5[cf]|7e|(?![0-9a-f]{2}))", re.I)
 _capitals = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 1)})
 
 

@@ -141,6 +141,9 @@ public final class RouteTable {
         ByteArrayOutputStream out = new ByteArrayOutputStream();
         for (int i = 0; i < raw.length(); i++) {
             char c = raw.charAt(i);
+            if (c == '#' || c == '?') { // no part of a path, and some routers end one there
+                return null;
+            }
             if (c == '%') {
                 int high = i + 2 < raw.length() ? Character.digit(raw.charAt(i + 1), 16) : -1;
                 int low = high < 0 ? -1 : Character.digit(raw.charAt(i + 2), 16);
