@@ -116,9 +116,10 @@ func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 		asker: newAsker(rpc, config.Now), uses: newUses(rpc, min(config.MaxEntries, config.MaxBytes/usesShare/useBytes)),
 		flights: flights{slots: make(chan struct{}, config.MaxInFlight), ctx: ctx},
 	}
-	w := &watcher{rpc: rpc, memory: v.memory, now: config.Now, log: config.Logger}
+	w := &watcher{rpc: rpc, memory: v.memory, now: config.Now, log: config.Logger, acks: newAcknowledger(rpc)}
 	v.expiry = &w.expiry
 	v.running.Go(func() { w.run(ctx) })
+	v.running.Go(func() { w.acks.run(ctx) })
 	v.running.Go(func() { v.asker.keepLine(ctx) })
 	if config.ReportEvery > 0 {
 		v.running.Go(func() { v.uses.run(ctx, config.ReportEvery) })

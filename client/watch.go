@@ -26,6 +26,7 @@ type watcher struct {
 	now    func() time.Time
 	log    *slog.Logger
 	expiry serviceExpiry // of the service token
+	acks   *acknowledger
 
 	sequence uint64 // where to resume: the last message's position and history
 	history  string
@@ -87,6 +88,7 @@ func (w *watcher) watch(ctx context.Context) error {
 		return err
 	}
 	p := pace{asked: asked}
+	id := "" // of the watch; empty: an older patd
 	for {
 		news, err := stream.Recv()
 		if err != nil {
@@ -96,6 +98,7 @@ func (w *watcher) watch(ctx context.Context) error {
 			return status.Error(codes.DeadlineExceeded, "the watch was silent")
 		}
 		if p.first.IsZero() {
+			id = news.GetWatchId()
 			if md, err := stream.Header(); err == nil { // it came before the first message
 				w.expiry.learn(md)
 			}
@@ -108,13 +111,16 @@ func (w *watcher) watch(ctx context.Context) error {
 		}
 		w.memory.apply(news, startOver)
 		w.sequence, w.history = news.GetSequence(), news.GetHistory()
+		if news.GetAcknowledge() && id != "" {
+			w.acks.applied(id, news.GetSequence())
+		}
 		quiet := startOver || len(news.GetTokenIds())+len(news.GetUsers()) == 0
 		now := w.now()
 		at, current := p.message(now, time.Duration(news.GetElapsedMs())*time.Millisecond, quiet)
 		if p.behind > silence/2 {
 			return status.Error(codes.DeadlineExceeded, "the watch lags")
 		}
-		if current {
+		if current && !news.GetMore() {
 			w.memory.heard(at, now)
 		}
 	}

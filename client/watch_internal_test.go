@@ -119,6 +119,24 @@ func TestAResumedWatchDropsAnswersThatAreNewerThanItself(t *testing.T) {
 	}
 }
 
+// While the server says that more changes follow, memory stays closed, however long they take.
+func TestMemoryStaysClosedWhileMoreChangesFollow(t *testing.T) {
+	s := &script{}
+	for i := range uint64(6) {
+		m := news(60+i, "a")
+		m.More = i < 5
+		s.lines = append(s.lines, said{500 * time.Millisecond, m})
+	}
+	w := watching(s)
+	w.sequence, w.history = 50, "g"
+	s.heard = func(n int) {
+		if got, want := w.memory.trusted(s.now), n == 6; got != want {
+			t.Errorf("after message %d memory may be used: %v", n, got)
+		}
+	}
+	_ = w.watch(t.Context())
+}
+
 // A server that is never quiet has told all that was missed after a while.
 func TestResumedWatchOfABusyServerIsTrusted(t *testing.T) {
 	s := &script{}

@@ -219,3 +219,39 @@ func TestAnswerFromBeforeTheWatchIsNotRemembered(t *testing.T) {
 		s.Close()
 	})
 }
+
+// What patd asks to have acknowledged is, after it was applied, and nothing else is. That it fails has no effect.
+func TestAppliedChangesAreAcknowledged(t *testing.T) {
+	bubble(t, client.Config{}, func(r *rig) {
+		secret, id := r.mint()
+		synctest.Wait()
+		r.want("before", client.Allow, secret)
+		pass(2 * time.Second)
+		if n := r.server.Calls().Acknowledgements; n != 0 {
+			r.Errorf("%d acknowledgements that patd did not ask for", n)
+		}
+		r.server.AskToAcknowledge(true)
+		r.server.Revoke(id)
+		synctest.Wait()
+		if !r.server.Acknowledged() {
+			r.Error("a change is not acknowledged")
+		}
+		r.wantAsked("a check after the acknowledgement", 1, func() { r.want("after", client.Revoked, secret) })
+
+		secret, id = r.mint()
+		synctest.Wait()
+		r.want("another", client.Allow, secret)
+		r.server.Fail(status.Error(codes.Unavailable, "down"))
+		r.server.Revoke(id)
+		synctest.Wait()
+		if r.server.Acknowledged() {
+			r.Fatal("the acknowledgement was to fail")
+		}
+		r.fails("a check while patd is down", secret, time.Second)
+		r.server.Fail(nil)
+		pass(1500 * time.Millisecond) // the next heartbeat asks again
+		if !r.server.Acknowledged() || !r.verifier.Stats().Watching {
+			r.Error("after an acknowledgement failed, the watch does not go on")
+		}
+	})
+}

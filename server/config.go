@@ -56,6 +56,9 @@ type Config struct {
 	SCIMUserID string
 	// SecurityEvents says whose security events are taken. The zero value takes none.
 	SecurityEvents SecurityEvents
+	// Alone says that no other process serves the store, so that a receipt need not wait for what others may have in
+	// memory.
+	Alone bool
 	// Page configures the pages for people.
 	Page PageConfig
 	// MintRate is how many tokens one signed-in user may mint or rotate each second, over time, and MintBurst how many

@@ -13,6 +13,7 @@ import (
 	"patd/server/internal/connection"
 	"patd/server/internal/introspect"
 	"patd/server/internal/metrics"
+	"patd/server/internal/receipt"
 	"patd/server/internal/rpc"
 	"patd/tokens"
 )
@@ -63,9 +64,9 @@ func keepaliveOf(l connection.Limits) grpc.ServerOption {
 }
 
 // registerServices registers the services of both servers.
-func registerServices(g call.Guard, svc *tokens.Service, issuer string, signIn *CLISignIn) {
-	rpc.Register(g, svc, issuer, signIn)
-	introspect.Register(g, introspect.New(g.Chain, svc))
+func registerServices(g call.Guard, svc *tokens.Service, receipts *receipt.Board, issuer string, signIn *CLISignIn) {
+	rpc.Register(g, svc, receipts, issuer, signIn)
+	introspect.Register(g, introspect.New(g.Chain, svc, receipts))
 }
 
 // registerOpen registers the services of the network server only: health, and reflection if configured.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"google.golang.org/grpc"
+
 	"patd/server"
 )
 

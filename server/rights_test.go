@@ -53,6 +53,8 @@ var mayCall = map[string]string{
 	"IntrospectionService/WatchInvalidations": "introspect",
 	"IntrospectionService/ReportUses":         "introspect",
 
+	"IntrospectionService/AcknowledgeInvalidations": "introspect",
+
 	"UserService/GetUser":            "users tokens own",
 	"UserService/ListUsers":          "users",
 	"UserService/SuspendUser":        "users",

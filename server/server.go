@@ -26,6 +26,7 @@ import (
 	"patd/server/internal/introspect"
 	"patd/server/internal/metrics"
 	"patd/server/internal/oauth"
+	"patd/server/internal/receipt"
 	"patd/server/internal/rest"
 	"patd/server/internal/scim"
 	"patd/server/internal/secevent"
@@ -199,6 +200,7 @@ func (s *Server) build(c Config) error {
 	s.health.details, s.health.parts = c.Details, c.Parts
 	draining, stop := context.WithCancel(context.Background())
 	s.stopStreams = stop
+	receipts := receipt.New(receipt.Config{Reached: c.Service.Reached, Alone: c.Alone, Stopping: draining})
 
 	network := call.New(call.Config{
 		Service: c.Service, SignIn: c.SignIn, Logger: c.Logger, Metrics: m, Limits: bounds, Codec: introspect.NewCodec(),
@@ -208,14 +210,14 @@ func (s *Server) build(c Config) error {
 	// The gate reads ahead for known callers, and speaks TLS.
 	s.grpc = newGRPC(network, keepaliveOf(c.Connections), grpc.ReadBufferSize(0))
 	accept := extauth.Accept{Basic: c.AcceptBasic, APIKey: c.AcceptAPIKey}
-	registerServices(call.NewGuard(s.grpc, network), c.Service, s.issuer, c.CLISignIn)
+	registerServices(call.NewGuard(s.grpc, network), c.Service, receipts, s.issuer, c.CLISignIn)
 	extauth.RegisterEnvoy(call.NewGuard(s.grpc, network), extauth.NewEnvoy(c.Service, c.ForwardAuthorization, accept))
 	registerOpen(call.NewGuard(s.grpc, network), s.health, c.Reflection)
 	watchMethods(m, network.Methods, s.grpc)
 
 	behind := network.Behind(&s.numbered)
 	s.inProcess = newGRPC(behind, grpc.MaxConcurrentStreams(rest.UnlimitedStreams))
-	registerServices(call.NewGuard(s.inProcess, behind), c.Service, s.issuer, c.CLISignIn)
+	registerServices(call.NewGuard(s.inProcess, behind), c.Service, receipts, s.issuer, c.CLISignIn)
 	s.pipe = bufconn.Listen(inProcessBuffer)
 	if s.conn, err = rest.DialInProcess(s.pipe, c.RequestTimeout+rest.LostCallGrace); err != nil {
 		stop()
@@ -232,7 +234,7 @@ func (s *Server) build(c Config) error {
 		forms[github.Path] = github.New(network, s.githubKeys)
 	}
 	from := httpx.Senders{Chain: behind, Trusted: c.TrustedProxies}
-	introspected := introspect.New(behind, c.Service)
+	introspected := introspect.New(behind, c.Service, receipts)
 	forms[introspect.PathInvalidations] = introspect.NewEvents(introspected, from)
 	s.front = &rest.Front{
 		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: forms,

@@ -446,6 +446,9 @@ type ChangeFeed interface {
 	News() <-chan struct{}
 	// Live reports whether the feed is current, so that the other methods return no error.
 	Live() bool
+	// Reached reads the feed to its end and returns the position of the newest entry, once caches have dropped what it
+	// names. Changes that were committed before the call have no later one.
+	Reached(ctx context.Context) (uint64, error)
 }
 
 // ChangePage is a part of the change feed.

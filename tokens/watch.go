@@ -24,6 +24,8 @@ type Invalidations struct {
 	StartOver bool
 	TokenIDs  []ID     // sorted, without duplicates; ids of services may be among them
 	Users     []string // sorted, without duplicates; all their tokens are invalidated
+	// More reports that At may not be the newest position: more changes follow at once.
+	More bool
 }
 
 // watchBatch is the most changes that one Invalidations reports.
@@ -61,6 +63,15 @@ func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch,
 	return w, nil
 }
 
+// Reached returns a position in the change feed that no change has passed which was committed before the call, once this
+// server's caches have dropped what those changes concern.
+func (s *Service) Reached(ctx context.Context) (uint64, error) {
+	if s.changes == nil {
+		return 0, Fail(CodeUnavailable, "WATCH_UNAVAILABLE", "this server does not follow its store")
+	}
+	return s.changes.Reached(ctx)
+}
+
 // Next returns the changes that are available now, without waiting, and their position; there may be none. The first
 // call returns where the watch began. An error means that the store cannot be followed: the watcher must no longer
 // trust its cache.
@@ -81,7 +92,7 @@ func (w *Watch) Next(ctx context.Context) (Invalidations, error) {
 	if err != nil {
 		return Invalidations{}, err
 	}
-	out := Invalidations{At: page.At, StartOver: page.Lost}
+	out := Invalidations{At: page.At, StartOver: page.Lost, More: len(page.Changes) == watchBatch}
 	for _, c := range page.Changes {
 		switch {
 		case c.TokenID != 0:

@@ -42,6 +42,10 @@ type Server struct {
 	fault   error
 	calls   Calls
 	uses    map[string]*patdv1.ReportUsesRequest_Use
+	// asking is whether messages of watches ask to be acknowledged.
+	asking       bool
+	sent         map[string]uint64 // the position that each watch was sent, by its id
+	acknowledged uint64
 }
 
 // change is an entry of the change feed. The zero change concerns everything.
@@ -54,6 +58,8 @@ type Calls struct {
 	Streams  int // streams of IntrospectStream
 	Watches  int // streams of WatchInvalidations
 	Reports  int // by ReportUses
+	// Acknowledgements by AcknowledgeInvalidations.
+	Acknowledgements int
 }
 
 // Option changes a Server.
@@ -84,6 +90,7 @@ func Start(options ...Option) *Server {
 	s := &Server{
 		grpc: grpc.NewServer(), listener: bufconn.Listen(1 << 16), wire: newWire(), history: 1, first: 100, news: make(chan struct{}),
 		now: newState(), uses: map[string]*patdv1.ReportUsesRequest_Use{},
+		sent: map[string]uint64{},
 	}
 	rpc := &service{server: s}
 	for _, o := range options {
@@ -92,6 +99,20 @@ func Start(options ...Option) *Server {
 	patdv1.RegisterIntrospectionServiceServer(s.grpc, rpc)
 	s.serving.Go(func() { _ = s.grpc.Serve(s.listener) })
 	return s
+}
+
+// AskToAcknowledge sets whether the messages of watches ask to be acknowledged.
+func (s *Server) AskToAcknowledge(so bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asking = so
+}
+
+// Acknowledged reports whether a watcher has acknowledged all changes that were made so far.
+func (s *Server) Acknowledged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.acknowledged >= s.now.sequence
 }
 
 // Close stops the server.

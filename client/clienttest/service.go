@@ -2,6 +2,7 @@ package clienttest
 
 import (
 	"context"
+	"crypto/rand"
 	"sync"
 	"time"
 
@@ -111,9 +112,16 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 	v.calls.Watches++
 	v.mu.Unlock()
 	at, history, began := r.GetAfter(), r.GetHistory(), time.Now()
+	watch := "" // its id, once the first message has it
 	for {
 		elapsed := time.Since(began)
 		message, news := v.since(at, history, s.bound)
+		message.More = news == nil
+		if first := watch == ""; first {
+			watch = rand.Text()
+			message.WatchId = watch
+		}
+		message.Acknowledge = v.toAcknowledge(watch, message.GetSequence())
 		message.ElapsedMs = uint32(elapsed.Milliseconds())
 		at, history = message.GetSequence(), message.GetHistory()
 		if err := stream.Send(message); err != nil {
@@ -132,6 +140,30 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 		case <-heartbeat.C:
 		}
 	}
+}
+
+// AcknowledgeInvalidations records what a watcher has applied.
+func (s *service) AcknowledgeInvalidations(_ context.Context, r *patdv1.AcknowledgeInvalidationsRequest) (*patdv1.AcknowledgeInvalidationsResponse, error) {
+	v := s.server
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.calls.Acknowledgements++
+	if v.fault != nil {
+		return nil, v.fault
+	}
+	if sent := v.sent[r.GetWatchId()]; r.GetSequence() > sent {
+		return nil, status.Error(codes.InvalidArgument, "it was not sent")
+	}
+	v.acknowledged = max(v.acknowledged, r.GetSequence())
+	return &patdv1.AcknowledgeInvalidationsResponse{}, nil
+}
+
+// toAcknowledge records what a watch is sent, and reports whether it is to be acknowledged.
+func (s *Server) toAcknowledge(watch string, sequence uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent[watch] = sequence
+	return s.asking
 }
 
 // since returns the changes since a position that a caller bound to an audience may see, and a channel that is closed

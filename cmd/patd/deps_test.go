@@ -94,8 +94,9 @@ func rooms() map[string]room {
 		"patd/features/signature": {}, // the company's own programs import it
 		// Inside the server: the handlers lean on httpx and call, never on each other.
 		"patd/server/internal/rest":       inServer("httpx", "call", "connection", "fault", "metrics", "wire"),
-		"patd/server/internal/rpc":        inServer("httpx", "call", "wire"),
-		"patd/server/internal/introspect": inServer("httpx", "call", "connection", "fault", "metrics", "wire"),
+		"patd/server/internal/rpc":        inServer("httpx", "call", "receipt", "wire"),
+		"patd/server/internal/introspect": inServer("httpx", "call", "connection", "fault", "metrics", "receipt", "wire"),
+		"patd/server/internal/receipt":    {allowed: []string{"patd/tokens"}, refused: noSQL},
 		"patd/server/internal/oauth":      inServer("httpx", "call", "connection", "fault", "limit", "metrics", "wire"),
 		"patd/server/internal/extauth":    inServer("httpx", "call", "connection", "fault", "metrics"),
 		"patd/server/internal/github":     inServer("httpx", "call", "connection", "fault"),

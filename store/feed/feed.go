@@ -372,6 +372,15 @@ func (f *Feed) Newest() (tokens.WatchPosition, error) {
 	return f.ring.place(f.ring.last()), f.Err()
 }
 
+// Reached implements tokens.ChangeFeed.
+func (f *Feed) Reached(ctx context.Context) (uint64, error) {
+	if err := f.CatchUp(ctx, 0); err != nil {
+		return 0, tokens.StoreUnavailable("read the change feed", err)
+	}
+	at, err := f.Newest()
+	return at.Sequence, err
+}
+
 // News implements tokens.ChangeFeed.
 func (f *Feed) News() <-chan struct{} {
 	f.mu.RLock()

@@ -755,7 +755,14 @@ type WatchInvalidationsResponse struct {
 	// How long the watch had lasted when this message was made, in milliseconds; 0 in the first one. Added to the time at
 	// which the watcher asked for the stream, it is a time up to which the watcher knows every change, however long the
 	// message was on its way.
-	ElapsedMs     uint32 `protobuf:"varint,6,opt,name=elapsed_ms,json=elapsedMs,proto3" json:"elapsed_ms,omitempty"`
+	ElapsedMs uint32 `protobuf:"varint,6,opt,name=elapsed_ms,json=elapsedMs,proto3" json:"elapsed_ms,omitempty"`
+	// Opaque id of the watch, in its first message only: what AcknowledgeInvalidations names.
+	WatchId string `protobuf:"bytes,7,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	// Somebody waits until this message has been applied: call AcknowledgeInvalidations with the id of the watch and
+	// sequence.
+	Acknowledge bool `protobuf:"varint,8,opt,name=acknowledge,proto3" json:"acknowledge,omitempty"`
+	// Further changes are known and follow: memory that is closed is not to be opened by this message.
+	More          bool `protobuf:"varint,9,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -832,6 +839,119 @@ func (x *WatchInvalidationsResponse) GetElapsedMs() uint32 {
 	return 0
 }
 
+func (x *WatchInvalidationsResponse) GetWatchId() string {
+	if x != nil {
+		return x.WatchId
+	}
+	return ""
+}
+
+func (x *WatchInvalidationsResponse) GetAcknowledge() bool {
+	if x != nil {
+		return x.Acknowledge
+	}
+	return false
+}
+
+func (x *WatchInvalidationsResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// AcknowledgeInvalidationsRequest says what a watcher has applied.
+type AcknowledgeInvalidationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the watch, from its first message. Only the service that watches may name it.
+	WatchId string `protobuf:"bytes,1,opt,name=watch_id,json=watchId,proto3" json:"watch_id,omitempty"`
+	// The sequence of a message of that watch: it and all before it have been applied.
+	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeInvalidationsRequest) Reset() {
+	*x = AcknowledgeInvalidationsRequest{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeInvalidationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeInvalidationsRequest) ProtoMessage() {}
+
+func (x *AcknowledgeInvalidationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeInvalidationsRequest.ProtoReflect.Descriptor instead.
+func (*AcknowledgeInvalidationsRequest) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AcknowledgeInvalidationsRequest) GetWatchId() string {
+	if x != nil {
+		return x.WatchId
+	}
+	return ""
+}
+
+func (x *AcknowledgeInvalidationsRequest) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// AcknowledgeInvalidationsResponse is empty.
+type AcknowledgeInvalidationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcknowledgeInvalidationsResponse) Reset() {
+	*x = AcknowledgeInvalidationsResponse{}
+	mi := &file_patd_v1_introspection_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcknowledgeInvalidationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcknowledgeInvalidationsResponse) ProtoMessage() {}
+
+func (x *AcknowledgeInvalidationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_patd_v1_introspection_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcknowledgeInvalidationsResponse.ProtoReflect.Descriptor instead.
+func (*AcknowledgeInvalidationsResponse) Descriptor() ([]byte, []int) {
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{9}
+}
+
 // ReportUsesRequest holds up to 1000 uses.
 type ReportUsesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -843,7 +963,7 @@ type ReportUsesRequest struct {
 
 func (x *ReportUsesRequest) Reset() {
 	*x = ReportUsesRequest{}
-	mi := &file_patd_v1_introspection_proto_msgTypes[8]
+	mi := &file_patd_v1_introspection_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +975,7 @@ func (x *ReportUsesRequest) String() string {
 func (*ReportUsesRequest) ProtoMessage() {}
 
 func (x *ReportUsesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_introspection_proto_msgTypes[8]
+	mi := &file_patd_v1_introspection_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +988,7 @@ func (x *ReportUsesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsesRequest.ProtoReflect.Descriptor instead.
 func (*ReportUsesRequest) Descriptor() ([]byte, []int) {
-	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{8}
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReportUsesRequest) GetUses() []*ReportUsesRequest_Use {
@@ -887,7 +1007,7 @@ type ReportUsesResponse struct {
 
 func (x *ReportUsesResponse) Reset() {
 	*x = ReportUsesResponse{}
-	mi := &file_patd_v1_introspection_proto_msgTypes[9]
+	mi := &file_patd_v1_introspection_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1019,7 @@ func (x *ReportUsesResponse) String() string {
 func (*ReportUsesResponse) ProtoMessage() {}
 
 func (x *ReportUsesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_introspection_proto_msgTypes[9]
+	mi := &file_patd_v1_introspection_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1032,7 @@ func (x *ReportUsesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsesResponse.ProtoReflect.Descriptor instead.
 func (*ReportUsesResponse) Descriptor() ([]byte, []int) {
-	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{9}
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{11}
 }
 
 // Error is what a unary call would have failed with.
@@ -930,7 +1050,7 @@ type IntrospectStreamResponse_Error struct {
 
 func (x *IntrospectStreamResponse_Error) Reset() {
 	*x = IntrospectStreamResponse_Error{}
-	mi := &file_patd_v1_introspection_proto_msgTypes[11]
+	mi := &file_patd_v1_introspection_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1062,7 @@ func (x *IntrospectStreamResponse_Error) String() string {
 func (*IntrospectStreamResponse_Error) ProtoMessage() {}
 
 func (x *IntrospectStreamResponse_Error) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_introspection_proto_msgTypes[11]
+	mi := &file_patd_v1_introspection_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1119,7 @@ type ReportUsesRequest_Use struct {
 
 func (x *ReportUsesRequest_Use) Reset() {
 	*x = ReportUsesRequest_Use{}
-	mi := &file_patd_v1_introspection_proto_msgTypes[12]
+	mi := &file_patd_v1_introspection_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1131,7 @@ func (x *ReportUsesRequest_Use) String() string {
 func (*ReportUsesRequest_Use) ProtoMessage() {}
 
 func (x *ReportUsesRequest_Use) ProtoReflect() protoreflect.Message {
-	mi := &file_patd_v1_introspection_proto_msgTypes[12]
+	mi := &file_patd_v1_introspection_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1144,7 @@ func (x *ReportUsesRequest_Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportUsesRequest_Use.ProtoReflect.Descriptor instead.
 func (*ReportUsesRequest_Use) Descriptor() ([]byte, []int) {
-	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{8, 0}
+	return file_patd_v1_introspection_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *ReportUsesRequest_Use) GetTokenId() string {
@@ -1137,7 +1257,7 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\x06result\"K\n" +
 	"\x19WatchInvalidationsRequest\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x18\n" +
-	"\ahistory\x18\x02 \x01(\tR\ahistory\"\xc3\x01\n" +
+	"\ahistory\x18\x02 \x01(\tR\ahistory\"\x94\x02\n" +
 	"\x1aWatchInvalidationsResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
 	"\ahistory\x18\x02 \x01(\tR\ahistory\x12\x1d\n" +
@@ -1146,7 +1266,14 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\ttoken_ids\x18\x04 \x03(\tR\btokenIds\x12\x14\n" +
 	"\x05users\x18\x05 \x03(\tR\x05users\x12\x1d\n" +
 	"\n" +
-	"elapsed_ms\x18\x06 \x01(\rR\telapsedMs\"\xeb\x01\n" +
+	"elapsed_ms\x18\x06 \x01(\rR\telapsedMs\x12\x19\n" +
+	"\bwatch_id\x18\a \x01(\tR\awatchId\x12 \n" +
+	"\vacknowledge\x18\b \x01(\bR\vacknowledge\x12\x12\n" +
+	"\x04more\x18\t \x01(\bR\x04more\"b\n" +
+	"\x1fAcknowledgeInvalidationsRequest\x12\x1e\n" +
+	"\bwatch_id\x18\x01 \x01(\tB\x03\xe0A\x02R\awatchId\x12\x1f\n" +
+	"\bsequence\x18\x02 \x01(\x04B\x03\xe0A\x02R\bsequence\"\"\n" +
+	" AcknowledgeInvalidationsResponse\"\xeb\x01\n" +
 	"\x11ReportUsesRequest\x122\n" +
 	"\x04uses\x18\x01 \x03(\v2\x1e.patd.v1.ReportUsesRequest.UseR\x04uses\x1a\xa1\x01\n" +
 	"\x03Use\x12\x19\n" +
@@ -1155,13 +1282,14 @@ const file_patd_v1_introspection_proto_rawDesc = "" +
 	"\tclient_ip\x18\x03 \x01(\tR\bclientIp\x12\x16\n" +
 	"\x06scopes\x18\x04 \x03(\tR\x06scopes\x12\x1a\n" +
 	"\bunscoped\x18\x05 \x01(\bR\bunscoped\"\x14\n" +
-	"\x12ReportUsesResponse2\x90\x04\n" +
+	"\x12ReportUsesResponse2\xac\x05\n" +
 	"\x14IntrospectionService\x12`\n" +
 	"\n" +
 	"Introspect\x12\x1a.patd.v1.IntrospectRequest\x1a\x1b.patd.v1.IntrospectResponse\"\x19\x82\xd3\xe4\x93\x02\x13:\x01*\"\x0e/v1/introspect\x12u\n" +
 	"\x0fBatchIntrospect\x12\x1f.patd.v1.BatchIntrospectRequest\x1a .patd.v1.BatchIntrospectResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/introspect:batch\x12[\n" +
 	"\x10IntrospectStream\x12 .patd.v1.IntrospectStreamRequest\x1a!.patd.v1.IntrospectStreamResponse(\x010\x01\x12_\n" +
-	"\x12WatchInvalidations\x12\".patd.v1.WatchInvalidationsRequest\x1a#.patd.v1.WatchInvalidationsResponse0\x01\x12a\n" +
+	"\x12WatchInvalidations\x12\".patd.v1.WatchInvalidationsRequest\x1a#.patd.v1.WatchInvalidationsResponse0\x01\x12\x99\x01\n" +
+	"\x18AcknowledgeInvalidations\x12(.patd.v1.AcknowledgeInvalidationsRequest\x1a).patd.v1.AcknowledgeInvalidationsResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/invalidations:acknowledge\x12a\n" +
 	"\n" +
 	"ReportUses\x12\x1a.patd.v1.ReportUsesRequest\x1a\x1b.patd.v1.ReportUsesResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/uses:reportB\x19Z\x17patd/gen/patd/v1;patdv1b\x06proto3"
 
@@ -1178,52 +1306,56 @@ func file_patd_v1_introspection_proto_rawDescGZIP() []byte {
 }
 
 var file_patd_v1_introspection_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_patd_v1_introspection_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_patd_v1_introspection_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_patd_v1_introspection_proto_goTypes = []any{
-	(IntrospectResponse_Decision)(0),       // 0: patd.v1.IntrospectResponse.Decision
-	(*IntrospectRequest)(nil),              // 1: patd.v1.IntrospectRequest
-	(*IntrospectResponse)(nil),             // 2: patd.v1.IntrospectResponse
-	(*BatchIntrospectRequest)(nil),         // 3: patd.v1.BatchIntrospectRequest
-	(*BatchIntrospectResponse)(nil),        // 4: patd.v1.BatchIntrospectResponse
-	(*IntrospectStreamRequest)(nil),        // 5: patd.v1.IntrospectStreamRequest
-	(*IntrospectStreamResponse)(nil),       // 6: patd.v1.IntrospectStreamResponse
-	(*WatchInvalidationsRequest)(nil),      // 7: patd.v1.WatchInvalidationsRequest
-	(*WatchInvalidationsResponse)(nil),     // 8: patd.v1.WatchInvalidationsResponse
-	(*ReportUsesRequest)(nil),              // 9: patd.v1.ReportUsesRequest
-	(*ReportUsesResponse)(nil),             // 10: patd.v1.ReportUsesResponse
-	nil,                                    // 11: patd.v1.IntrospectResponse.LabelsEntry
-	(*IntrospectStreamResponse_Error)(nil), // 12: patd.v1.IntrospectStreamResponse.Error
-	(*ReportUsesRequest_Use)(nil),          // 13: patd.v1.ReportUsesRequest.Use
-	(*timestamppb.Timestamp)(nil),          // 14: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),            // 15: google.protobuf.Duration
+	(IntrospectResponse_Decision)(0),         // 0: patd.v1.IntrospectResponse.Decision
+	(*IntrospectRequest)(nil),                // 1: patd.v1.IntrospectRequest
+	(*IntrospectResponse)(nil),               // 2: patd.v1.IntrospectResponse
+	(*BatchIntrospectRequest)(nil),           // 3: patd.v1.BatchIntrospectRequest
+	(*BatchIntrospectResponse)(nil),          // 4: patd.v1.BatchIntrospectResponse
+	(*IntrospectStreamRequest)(nil),          // 5: patd.v1.IntrospectStreamRequest
+	(*IntrospectStreamResponse)(nil),         // 6: patd.v1.IntrospectStreamResponse
+	(*WatchInvalidationsRequest)(nil),        // 7: patd.v1.WatchInvalidationsRequest
+	(*WatchInvalidationsResponse)(nil),       // 8: patd.v1.WatchInvalidationsResponse
+	(*AcknowledgeInvalidationsRequest)(nil),  // 9: patd.v1.AcknowledgeInvalidationsRequest
+	(*AcknowledgeInvalidationsResponse)(nil), // 10: patd.v1.AcknowledgeInvalidationsResponse
+	(*ReportUsesRequest)(nil),                // 11: patd.v1.ReportUsesRequest
+	(*ReportUsesResponse)(nil),               // 12: patd.v1.ReportUsesResponse
+	nil,                                      // 13: patd.v1.IntrospectResponse.LabelsEntry
+	(*IntrospectStreamResponse_Error)(nil),   // 14: patd.v1.IntrospectStreamResponse.Error
+	(*ReportUsesRequest_Use)(nil),            // 15: patd.v1.ReportUsesRequest.Use
+	(*timestamppb.Timestamp)(nil),            // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),              // 17: google.protobuf.Duration
 }
 var file_patd_v1_introspection_proto_depIdxs = []int32{
 	0,  // 0: patd.v1.IntrospectResponse.decision:type_name -> patd.v1.IntrospectResponse.Decision
-	11, // 1: patd.v1.IntrospectResponse.labels:type_name -> patd.v1.IntrospectResponse.LabelsEntry
-	14, // 2: patd.v1.IntrospectResponse.issue_time:type_name -> google.protobuf.Timestamp
-	14, // 3: patd.v1.IntrospectResponse.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 4: patd.v1.IntrospectResponse.expires_in:type_name -> google.protobuf.Duration
-	15, // 5: patd.v1.IntrospectResponse.cache_for:type_name -> google.protobuf.Duration
-	14, // 6: patd.v1.IntrospectResponse.end_time:type_name -> google.protobuf.Timestamp
+	13, // 1: patd.v1.IntrospectResponse.labels:type_name -> patd.v1.IntrospectResponse.LabelsEntry
+	16, // 2: patd.v1.IntrospectResponse.issue_time:type_name -> google.protobuf.Timestamp
+	16, // 3: patd.v1.IntrospectResponse.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 4: patd.v1.IntrospectResponse.expires_in:type_name -> google.protobuf.Duration
+	17, // 5: patd.v1.IntrospectResponse.cache_for:type_name -> google.protobuf.Duration
+	16, // 6: patd.v1.IntrospectResponse.end_time:type_name -> google.protobuf.Timestamp
 	1,  // 7: patd.v1.BatchIntrospectRequest.requests:type_name -> patd.v1.IntrospectRequest
 	2,  // 8: patd.v1.BatchIntrospectResponse.responses:type_name -> patd.v1.IntrospectResponse
 	1,  // 9: patd.v1.IntrospectStreamRequest.request:type_name -> patd.v1.IntrospectRequest
 	2,  // 10: patd.v1.IntrospectStreamResponse.response:type_name -> patd.v1.IntrospectResponse
-	12, // 11: patd.v1.IntrospectStreamResponse.error:type_name -> patd.v1.IntrospectStreamResponse.Error
-	13, // 12: patd.v1.ReportUsesRequest.uses:type_name -> patd.v1.ReportUsesRequest.Use
-	14, // 13: patd.v1.ReportUsesRequest.Use.time:type_name -> google.protobuf.Timestamp
+	14, // 11: patd.v1.IntrospectStreamResponse.error:type_name -> patd.v1.IntrospectStreamResponse.Error
+	15, // 12: patd.v1.ReportUsesRequest.uses:type_name -> patd.v1.ReportUsesRequest.Use
+	16, // 13: patd.v1.ReportUsesRequest.Use.time:type_name -> google.protobuf.Timestamp
 	1,  // 14: patd.v1.IntrospectionService.Introspect:input_type -> patd.v1.IntrospectRequest
 	3,  // 15: patd.v1.IntrospectionService.BatchIntrospect:input_type -> patd.v1.BatchIntrospectRequest
 	5,  // 16: patd.v1.IntrospectionService.IntrospectStream:input_type -> patd.v1.IntrospectStreamRequest
 	7,  // 17: patd.v1.IntrospectionService.WatchInvalidations:input_type -> patd.v1.WatchInvalidationsRequest
-	9,  // 18: patd.v1.IntrospectionService.ReportUses:input_type -> patd.v1.ReportUsesRequest
-	2,  // 19: patd.v1.IntrospectionService.Introspect:output_type -> patd.v1.IntrospectResponse
-	4,  // 20: patd.v1.IntrospectionService.BatchIntrospect:output_type -> patd.v1.BatchIntrospectResponse
-	6,  // 21: patd.v1.IntrospectionService.IntrospectStream:output_type -> patd.v1.IntrospectStreamResponse
-	8,  // 22: patd.v1.IntrospectionService.WatchInvalidations:output_type -> patd.v1.WatchInvalidationsResponse
-	10, // 23: patd.v1.IntrospectionService.ReportUses:output_type -> patd.v1.ReportUsesResponse
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
+	9,  // 18: patd.v1.IntrospectionService.AcknowledgeInvalidations:input_type -> patd.v1.AcknowledgeInvalidationsRequest
+	11, // 19: patd.v1.IntrospectionService.ReportUses:input_type -> patd.v1.ReportUsesRequest
+	2,  // 20: patd.v1.IntrospectionService.Introspect:output_type -> patd.v1.IntrospectResponse
+	4,  // 21: patd.v1.IntrospectionService.BatchIntrospect:output_type -> patd.v1.BatchIntrospectResponse
+	6,  // 22: patd.v1.IntrospectionService.IntrospectStream:output_type -> patd.v1.IntrospectStreamResponse
+	8,  // 23: patd.v1.IntrospectionService.WatchInvalidations:output_type -> patd.v1.WatchInvalidationsResponse
+	10, // 24: patd.v1.IntrospectionService.AcknowledgeInvalidations:output_type -> patd.v1.AcknowledgeInvalidationsResponse
+	12, // 25: patd.v1.IntrospectionService.ReportUses:output_type -> patd.v1.ReportUsesResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
 	14, // [14:14] is the sub-list for extension type_name
 	14, // [14:14] is the sub-list for extension extendee
 	0,  // [0:14] is the sub-list for field type_name
@@ -1244,7 +1376,7 @@ func file_patd_v1_introspection_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_patd_v1_introspection_proto_rawDesc), len(file_patd_v1_introspection_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

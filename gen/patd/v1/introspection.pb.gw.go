@@ -89,6 +89,33 @@ func local_request_IntrospectionService_BatchIntrospect_0(ctx context.Context, m
 	return msg, metadata, err
 }
 
+func request_IntrospectionService_AcknowledgeInvalidations_0(ctx context.Context, marshaler runtime.Marshaler, client IntrospectionServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq AcknowledgeInvalidationsRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.AcknowledgeInvalidations(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_IntrospectionService_AcknowledgeInvalidations_0(ctx context.Context, marshaler runtime.Marshaler, server IntrospectionServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq AcknowledgeInvalidationsRequest
+		metadata runtime.ServerMetadata
+	)
+	if err := marshaler.NewDecoder(req.Body).Decode(&protoReq); err != nil && !errors.Is(err, io.EOF) {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.AcknowledgeInvalidations(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_IntrospectionService_ReportUses_0(ctx context.Context, marshaler runtime.Marshaler, client IntrospectionServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
 	var (
 		protoReq ReportUsesRequest
@@ -161,6 +188,26 @@ func RegisterIntrospectionServiceHandlerServer(ctx context.Context, mux *runtime
 			return
 		}
 		forward_IntrospectionService_BatchIntrospect_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
+	mux.Handle(http.MethodPost, pattern_IntrospectionService_AcknowledgeInvalidations_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/patd.v1.IntrospectionService/AcknowledgeInvalidations", runtime.WithHTTPPathPattern("/v1/invalidations:acknowledge"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_IntrospectionService_AcknowledgeInvalidations_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_IntrospectionService_AcknowledgeInvalidations_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
 	mux.Handle(http.MethodPost, pattern_IntrospectionService_ReportUses_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
@@ -256,6 +303,23 @@ func RegisterIntrospectionServiceHandlerClient(ctx context.Context, mux *runtime
 		}
 		forward_IntrospectionService_BatchIntrospect_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodPost, pattern_IntrospectionService_AcknowledgeInvalidations_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/patd.v1.IntrospectionService/AcknowledgeInvalidations", runtime.WithHTTPPathPattern("/v1/invalidations:acknowledge"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_IntrospectionService_AcknowledgeInvalidations_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_IntrospectionService_AcknowledgeInvalidations_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodPost, pattern_IntrospectionService_ReportUses_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -277,13 +341,15 @@ func RegisterIntrospectionServiceHandlerClient(ctx context.Context, mux *runtime
 }
 
 var (
-	pattern_IntrospectionService_Introspect_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "introspect"}, ""))
-	pattern_IntrospectionService_BatchIntrospect_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "introspect"}, "batch"))
-	pattern_IntrospectionService_ReportUses_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "uses"}, "report"))
+	pattern_IntrospectionService_Introspect_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "introspect"}, ""))
+	pattern_IntrospectionService_BatchIntrospect_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "introspect"}, "batch"))
+	pattern_IntrospectionService_AcknowledgeInvalidations_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "invalidations"}, "acknowledge"))
+	pattern_IntrospectionService_ReportUses_0               = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "uses"}, "report"))
 )
 
 var (
-	forward_IntrospectionService_Introspect_0      = runtime.ForwardResponseMessage
-	forward_IntrospectionService_BatchIntrospect_0 = runtime.ForwardResponseMessage
-	forward_IntrospectionService_ReportUses_0      = runtime.ForwardResponseMessage
+	forward_IntrospectionService_Introspect_0               = runtime.ForwardResponseMessage
+	forward_IntrospectionService_BatchIntrospect_0          = runtime.ForwardResponseMessage
+	forward_IntrospectionService_AcknowledgeInvalidations_0 = runtime.ForwardResponseMessage
+	forward_IntrospectionService_ReportUses_0               = runtime.ForwardResponseMessage
 )

@@ -19,11 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IntrospectionService_Introspect_FullMethodName         = "/patd.v1.IntrospectionService/Introspect"
-	IntrospectionService_BatchIntrospect_FullMethodName    = "/patd.v1.IntrospectionService/BatchIntrospect"
-	IntrospectionService_IntrospectStream_FullMethodName   = "/patd.v1.IntrospectionService/IntrospectStream"
-	IntrospectionService_WatchInvalidations_FullMethodName = "/patd.v1.IntrospectionService/WatchInvalidations"
-	IntrospectionService_ReportUses_FullMethodName         = "/patd.v1.IntrospectionService/ReportUses"
+	IntrospectionService_Introspect_FullMethodName               = "/patd.v1.IntrospectionService/Introspect"
+	IntrospectionService_BatchIntrospect_FullMethodName          = "/patd.v1.IntrospectionService/BatchIntrospect"
+	IntrospectionService_IntrospectStream_FullMethodName         = "/patd.v1.IntrospectionService/IntrospectStream"
+	IntrospectionService_WatchInvalidations_FullMethodName       = "/patd.v1.IntrospectionService/WatchInvalidations"
+	IntrospectionService_AcknowledgeInvalidations_FullMethodName = "/patd.v1.IntrospectionService/AcknowledgeInvalidations"
+	IntrospectionService_ReportUses_FullMethodName               = "/patd.v1.IntrospectionService/ReportUses"
 )
 
 // IntrospectionServiceClient is the client API for IntrospectionService service.
@@ -51,6 +52,11 @@ type IntrospectionServiceClient interface {
 	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it is
 	// GET /v1/invalidations, as server-sent events.
 	WatchInvalidations(ctx context.Context, in *WatchInvalidationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInvalidationsResponse], error)
+	// AcknowledgeInvalidations tells patd that the caller has applied all changes up to a position: it no longer uses what
+	// it remembers from before. A watcher calls it after a message that asks for it (`acknowledge`), and for no other. It
+	// need not succeed: patd then waits until the watcher has stopped trusting its memory by its own rule. A watch that
+	// has ended, or is another service's, is ignored.
+	AcknowledgeInvalidations(ctx context.Context, in *AcknowledgeInvalidationsRequest, opts ...grpc.CallOption) (*AcknowledgeInvalidationsResponse, error)
 	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
 	// They are written behind, as every use is.
 	ReportUses(ctx context.Context, in *ReportUsesRequest, opts ...grpc.CallOption) (*ReportUsesResponse, error)
@@ -116,6 +122,16 @@ func (c *introspectionServiceClient) WatchInvalidations(ctx context.Context, in 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type IntrospectionService_WatchInvalidationsClient = grpc.ServerStreamingClient[WatchInvalidationsResponse]
 
+func (c *introspectionServiceClient) AcknowledgeInvalidations(ctx context.Context, in *AcknowledgeInvalidationsRequest, opts ...grpc.CallOption) (*AcknowledgeInvalidationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcknowledgeInvalidationsResponse)
+	err := c.cc.Invoke(ctx, IntrospectionService_AcknowledgeInvalidations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *introspectionServiceClient) ReportUses(ctx context.Context, in *ReportUsesRequest, opts ...grpc.CallOption) (*ReportUsesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReportUsesResponse)
@@ -151,6 +167,11 @@ type IntrospectionServiceServer interface {
 	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it is
 	// GET /v1/invalidations, as server-sent events.
 	WatchInvalidations(*WatchInvalidationsRequest, grpc.ServerStreamingServer[WatchInvalidationsResponse]) error
+	// AcknowledgeInvalidations tells patd that the caller has applied all changes up to a position: it no longer uses what
+	// it remembers from before. A watcher calls it after a message that asks for it (`acknowledge`), and for no other. It
+	// need not succeed: patd then waits until the watcher has stopped trusting its memory by its own rule. A watch that
+	// has ended, or is another service's, is ignored.
+	AcknowledgeInvalidations(context.Context, *AcknowledgeInvalidationsRequest) (*AcknowledgeInvalidationsResponse, error)
 	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
 	// They are written behind, as every use is.
 	ReportUses(context.Context, *ReportUsesRequest) (*ReportUsesResponse, error)
@@ -175,6 +196,9 @@ func (UnimplementedIntrospectionServiceServer) IntrospectStream(grpc.BidiStreami
 }
 func (UnimplementedIntrospectionServiceServer) WatchInvalidations(*WatchInvalidationsRequest, grpc.ServerStreamingServer[WatchInvalidationsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchInvalidations not implemented")
+}
+func (UnimplementedIntrospectionServiceServer) AcknowledgeInvalidations(context.Context, *AcknowledgeInvalidationsRequest) (*AcknowledgeInvalidationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcknowledgeInvalidations not implemented")
 }
 func (UnimplementedIntrospectionServiceServer) ReportUses(context.Context, *ReportUsesRequest) (*ReportUsesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportUses not implemented")
@@ -254,6 +278,24 @@ func _IntrospectionService_WatchInvalidations_Handler(srv interface{}, stream gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type IntrospectionService_WatchInvalidationsServer = grpc.ServerStreamingServer[WatchInvalidationsResponse]
 
+func _IntrospectionService_AcknowledgeInvalidations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcknowledgeInvalidationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IntrospectionServiceServer).AcknowledgeInvalidations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IntrospectionService_AcknowledgeInvalidations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IntrospectionServiceServer).AcknowledgeInvalidations(ctx, req.(*AcknowledgeInvalidationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _IntrospectionService_ReportUses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReportUsesRequest)
 	if err := dec(in); err != nil {
@@ -286,6 +328,10 @@ var IntrospectionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BatchIntrospect",
 			Handler:    _IntrospectionService_BatchIntrospect_Handler,
+		},
+		{
+			MethodName: "AcknowledgeInvalidations",
+			Handler:    _IntrospectionService_AcknowledgeInvalidations_Handler,
 		},
 		{
 			MethodName: "ReportUses",

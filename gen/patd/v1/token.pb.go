@@ -1823,7 +1823,11 @@ type RevokeTokenRequest struct {
 	// Why, free text of at most 500 characters.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
-	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How long to wait until every verifier that watches refuses what was taken away: "0s" to "30s", and less where the
+	// call must end sooner. The answer then has a receipt. The change is made before the wait, and holds whatever becomes
+	// of the call. Only services and operators may wait.
+	Wait          *durationpb.Duration `protobuf:"bytes,21,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1886,11 +1890,20 @@ func (x *RevokeTokenRequest) GetEtag() string {
 	return ""
 }
 
+func (x *RevokeTokenRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
 // RevokeTokenResponse holds the token with the time, revoker and reason of its first revocation.
 type RevokeTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token.
-	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Token *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Who refuses the token by now; absent: wait was not given.
+	Receipt       *Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1932,13 +1945,24 @@ func (x *RevokeTokenResponse) GetToken() *Token {
 	return nil
 }
 
+func (x *RevokeTokenResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 // RevokeTokensRequest names a user whose tokens are all to end.
 type RevokeTokensRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Owner of the tokens, or `me`.
 	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Why, free text of at most 500 characters.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How long to wait until every verifier that watches refuses what was taken away: "0s" to "30s", and less where the
+	// call must end sooner. The answer then has a receipt. The change is made before the wait, and holds whatever becomes
+	// of the call. Only services and operators may wait.
+	Wait          *durationpb.Duration `protobuf:"bytes,21,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1987,11 +2011,20 @@ func (x *RevokeTokensRequest) GetReason() string {
 	return ""
 }
 
+func (x *RevokeTokensRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
 // RevokeTokensResponse says how many tokens were ended.
 type RevokeTokensResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many tokens this call revoked; those revoked before are not counted.
-	RevokedCount  int32 `protobuf:"varint,1,opt,name=revoked_count,json=revokedCount,proto3" json:"revoked_count,omitempty"`
+	RevokedCount int32 `protobuf:"varint,1,opt,name=revoked_count,json=revokedCount,proto3" json:"revoked_count,omitempty"`
+	// Who refuses the tokens by now; absent: wait was not given.
+	Receipt       *Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2031,6 +2064,13 @@ func (x *RevokeTokensResponse) GetRevokedCount() int32 {
 		return x.RevokedCount
 	}
 	return 0
+}
+
+func (x *RevokeTokensResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
 }
 
 // NarrowTokenRequest asks to pause scopes of a token. At most one of scopes and unused_for is given; with none, those
@@ -2322,7 +2362,7 @@ var File_patd_v1_token_proto protoreflect.FileDescriptor
 
 const file_patd_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\f\n" +
+	"\x13patd/v1/token.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15patd/v1/receipt.proto\"\xd6\f\n" +
 	"\x05Token\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -2484,19 +2524,23 @@ const file_patd_v1_token_proto_rawDesc = "" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\";\n" +
 	"\x13ResumeTokenResponse\x12$\n" +
-	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"o\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"\x9e\x01\n" +
 	"\x12RevokeTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04etag\x18\x14 \x01(\tR\x04etag\";\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\x12-\n" +
+	"\x04wait\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"g\n" +
 	"\x13RevokeTokenResponse\x12$\n" +
-	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\"A\n" +
+	"\x05token\x18\x01 \x01(\v2\x0e.patd.v1.TokenR\x05token\x12*\n" +
+	"\areceipt\x18\x02 \x01(\v2\x10.patd.v1.ReceiptR\areceipt\"p\n" +
 	"\x13RevokeTokensRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\";\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12-\n" +
+	"\x04wait\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"g\n" +
 	"\x14RevokeTokensResponse\x12#\n" +
-	"\rrevoked_count\x18\x01 \x01(\x05R\frevokedCount\"\xc2\x01\n" +
+	"\rrevoked_count\x18\x01 \x01(\x05R\frevokedCount\x12*\n" +
+	"\areceipt\x18\x02 \x01(\v2\x10.patd.v1.ReceiptR\areceipt\"\xc2\x01\n" +
 	"\x12NarrowTokenRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12\x16\n" +
@@ -2580,6 +2624,7 @@ var file_patd_v1_token_proto_goTypes = []any{
 	nil,                            // 31: patd.v1.CreateTokenRequest.LabelsEntry
 	(*timestamppb.Timestamp)(nil),  // 32: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),    // 33: google.protobuf.Duration
+	(*Receipt)(nil),                // 34: patd.v1.Receipt
 }
 var file_patd_v1_token_proto_depIdxs = []int32{
 	30, // 0: patd.v1.Token.labels:type_name -> patd.v1.Token.LabelsEntry
@@ -2622,39 +2667,43 @@ var file_patd_v1_token_proto_depIdxs = []int32{
 	2,  // 37: patd.v1.RotateTokenResponse.retire_previous:type_name -> patd.v1.Rotation.RetirePrevious
 	4,  // 38: patd.v1.CancelRotationResponse.token:type_name -> patd.v1.Token
 	4,  // 39: patd.v1.ResumeTokenResponse.token:type_name -> patd.v1.Token
-	4,  // 40: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
-	33, // 41: patd.v1.NarrowTokenRequest.unused_for:type_name -> google.protobuf.Duration
-	4,  // 42: patd.v1.NarrowTokenResponse.token:type_name -> patd.v1.Token
-	32, // 43: patd.v1.NarrowTokenResponse.resume_until:type_name -> google.protobuf.Timestamp
-	5,  // 44: patd.v1.NarrowTokenResponse.unscoped_uses:type_name -> patd.v1.ScopeUse
-	4,  // 45: patd.v1.ResumeScopesResponse.token:type_name -> patd.v1.Token
-	8,  // 46: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
-	10, // 47: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
-	12, // 48: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
-	14, // 49: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
-	16, // 50: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
-	18, // 51: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
-	20, // 52: patd.v1.TokenService.ResumeToken:input_type -> patd.v1.ResumeTokenRequest
-	26, // 53: patd.v1.TokenService.NarrowToken:input_type -> patd.v1.NarrowTokenRequest
-	28, // 54: patd.v1.TokenService.ResumeScopes:input_type -> patd.v1.ResumeScopesRequest
-	22, // 55: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
-	24, // 56: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
-	9,  // 57: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
-	11, // 58: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
-	13, // 59: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
-	15, // 60: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
-	17, // 61: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
-	19, // 62: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
-	21, // 63: patd.v1.TokenService.ResumeToken:output_type -> patd.v1.ResumeTokenResponse
-	27, // 64: patd.v1.TokenService.NarrowToken:output_type -> patd.v1.NarrowTokenResponse
-	29, // 65: patd.v1.TokenService.ResumeScopes:output_type -> patd.v1.ResumeScopesResponse
-	23, // 66: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
-	25, // 67: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
-	57, // [57:68] is the sub-list for method output_type
-	46, // [46:57] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	33, // 40: patd.v1.RevokeTokenRequest.wait:type_name -> google.protobuf.Duration
+	4,  // 41: patd.v1.RevokeTokenResponse.token:type_name -> patd.v1.Token
+	34, // 42: patd.v1.RevokeTokenResponse.receipt:type_name -> patd.v1.Receipt
+	33, // 43: patd.v1.RevokeTokensRequest.wait:type_name -> google.protobuf.Duration
+	34, // 44: patd.v1.RevokeTokensResponse.receipt:type_name -> patd.v1.Receipt
+	33, // 45: patd.v1.NarrowTokenRequest.unused_for:type_name -> google.protobuf.Duration
+	4,  // 46: patd.v1.NarrowTokenResponse.token:type_name -> patd.v1.Token
+	32, // 47: patd.v1.NarrowTokenResponse.resume_until:type_name -> google.protobuf.Timestamp
+	5,  // 48: patd.v1.NarrowTokenResponse.unscoped_uses:type_name -> patd.v1.ScopeUse
+	4,  // 49: patd.v1.ResumeScopesResponse.token:type_name -> patd.v1.Token
+	8,  // 50: patd.v1.TokenService.CreateToken:input_type -> patd.v1.CreateTokenRequest
+	10, // 51: patd.v1.TokenService.GetToken:input_type -> patd.v1.GetTokenRequest
+	12, // 52: patd.v1.TokenService.ListTokens:input_type -> patd.v1.ListTokensRequest
+	14, // 53: patd.v1.TokenService.UpdateToken:input_type -> patd.v1.UpdateTokenRequest
+	16, // 54: patd.v1.TokenService.RotateToken:input_type -> patd.v1.RotateTokenRequest
+	18, // 55: patd.v1.TokenService.CancelRotation:input_type -> patd.v1.CancelRotationRequest
+	20, // 56: patd.v1.TokenService.ResumeToken:input_type -> patd.v1.ResumeTokenRequest
+	26, // 57: patd.v1.TokenService.NarrowToken:input_type -> patd.v1.NarrowTokenRequest
+	28, // 58: patd.v1.TokenService.ResumeScopes:input_type -> patd.v1.ResumeScopesRequest
+	22, // 59: patd.v1.TokenService.RevokeToken:input_type -> patd.v1.RevokeTokenRequest
+	24, // 60: patd.v1.TokenService.RevokeTokens:input_type -> patd.v1.RevokeTokensRequest
+	9,  // 61: patd.v1.TokenService.CreateToken:output_type -> patd.v1.CreateTokenResponse
+	11, // 62: patd.v1.TokenService.GetToken:output_type -> patd.v1.GetTokenResponse
+	13, // 63: patd.v1.TokenService.ListTokens:output_type -> patd.v1.ListTokensResponse
+	15, // 64: patd.v1.TokenService.UpdateToken:output_type -> patd.v1.UpdateTokenResponse
+	17, // 65: patd.v1.TokenService.RotateToken:output_type -> patd.v1.RotateTokenResponse
+	19, // 66: patd.v1.TokenService.CancelRotation:output_type -> patd.v1.CancelRotationResponse
+	21, // 67: patd.v1.TokenService.ResumeToken:output_type -> patd.v1.ResumeTokenResponse
+	27, // 68: patd.v1.TokenService.NarrowToken:output_type -> patd.v1.NarrowTokenResponse
+	29, // 69: patd.v1.TokenService.ResumeScopes:output_type -> patd.v1.ResumeScopesResponse
+	23, // 70: patd.v1.TokenService.RevokeToken:output_type -> patd.v1.RevokeTokenResponse
+	25, // 71: patd.v1.TokenService.RevokeTokens:output_type -> patd.v1.RevokeTokensResponse
+	61, // [61:72] is the sub-list for method output_type
+	50, // [50:61] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_token_proto_init() }
@@ -2662,6 +2711,7 @@ func file_patd_v1_token_proto_init() {
 	if File_patd_v1_token_proto != nil {
 		return
 	}
+	file_patd_v1_receipt_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

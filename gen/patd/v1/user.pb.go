@@ -10,6 +10,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -87,7 +88,9 @@ type User struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
 	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
-	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Who refuses the user's tokens by now; absent: this is not the answer of SuspendUser with a wait.
+	Receipt       *Receipt `protobuf:"bytes,5,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +151,13 @@ func (x *User) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *User) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
 }
 
 // GetUserRequest names a user.
@@ -369,7 +379,11 @@ type SuspendUserRequest struct {
 	// Why, free text of at most 500 characters, for the audit log.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
-	Etag          string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
+	// How long to wait until every verifier that watches refuses what was taken away: "0s" to "30s", and less where the
+	// call must end sooner. The answer then has a receipt. The change is made before the wait, and holds whatever becomes
+	// of the call. Only services and operators may wait.
+	Wait          *durationpb.Duration `protobuf:"bytes,21,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -423,6 +437,13 @@ func (x *SuspendUserRequest) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *SuspendUserRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
 }
 
 // SuspendUserResponse holds the user; over REST it is the user itself.
@@ -1135,13 +1156,14 @@ var File_patd_v1_user_proto protoreflect.FileDescriptor
 
 const file_patd_v1_user_proto_rawDesc = "" +
 	"\n" +
-	"\x12patd/v1/user.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15patd/v1/catalog.proto\"\xd1\x01\n" +
+	"\x12patd/v1/user.proto\x12\apatd.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15patd/v1/catalog.proto\x1a\x15patd/v1/receipt.proto\"\xfd\x01\n" +
 	"\x04User\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12)\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x13.patd.v1.User.StateR\x05state\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x12\n" +
-	"\x04etag\x18\x04 \x01(\tR\x04etag\"9\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\x12*\n" +
+	"\areceipt\x18\x05 \x01(\v2\x10.patd.v1.ReceiptR\areceipt\"9\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1158,11 +1180,12 @@ const file_patd_v1_user_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\x0e2\x13.patd.v1.User.StateR\x05state\"`\n" +
 	"\x11ListUsersResponse\x12#\n" +
 	"\x05users\x18\x01 \x03(\v2\r.patd.v1.UserR\x05users\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"T\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x01\n" +
 	"\x12SuspendUserRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04etag\x18\x14 \x01(\tR\x04etag\"8\n" +
+	"\x04etag\x18\x14 \x01(\tR\x04etag\x12-\n" +
+	"\x04wait\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"8\n" +
 	"\x13SuspendUserResponse\x12!\n" +
 	"\x04user\x18\x01 \x01(\v2\r.patd.v1.UserR\x04user\"S\n" +
 	"\x11ResumeUserRequest\x12\x12\n" +
@@ -1250,42 +1273,46 @@ var file_patd_v1_user_proto_goTypes = []any{
 	(*UpdateUserFeaturesRequest)(nil),  // 18: patd.v1.UpdateUserFeaturesRequest
 	(*UpdateUserFeaturesResponse)(nil), // 19: patd.v1.UpdateUserFeaturesResponse
 	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
-	(*Feature)(nil),                    // 21: patd.v1.Feature
+	(*Receipt)(nil),                    // 21: patd.v1.Receipt
+	(*durationpb.Duration)(nil),        // 22: google.protobuf.Duration
+	(*Feature)(nil),                    // 23: patd.v1.Feature
 }
 var file_patd_v1_user_proto_depIdxs = []int32{
 	0,  // 0: patd.v1.User.state:type_name -> patd.v1.User.State
 	20, // 1: patd.v1.User.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 2: patd.v1.GetUserResponse.user:type_name -> patd.v1.User
-	0,  // 3: patd.v1.ListUsersRequest.state:type_name -> patd.v1.User.State
-	1,  // 4: patd.v1.ListUsersResponse.users:type_name -> patd.v1.User
-	1,  // 5: patd.v1.SuspendUserResponse.user:type_name -> patd.v1.User
-	1,  // 6: patd.v1.ResumeUserResponse.user:type_name -> patd.v1.User
-	21, // 7: patd.v1.GetUserFeaturesResponse.features:type_name -> patd.v1.Feature
-	21, // 8: patd.v1.SetUserFeaturesResponse.features:type_name -> patd.v1.Feature
-	21, // 9: patd.v1.UpdateUserFeaturesResponse.features:type_name -> patd.v1.Feature
-	2,  // 10: patd.v1.UserService.GetUser:input_type -> patd.v1.GetUserRequest
-	4,  // 11: patd.v1.UserService.ListUsers:input_type -> patd.v1.ListUsersRequest
-	6,  // 12: patd.v1.UserService.SuspendUser:input_type -> patd.v1.SuspendUserRequest
-	8,  // 13: patd.v1.UserService.ResumeUser:input_type -> patd.v1.ResumeUserRequest
-	10, // 14: patd.v1.UserService.DeleteUser:input_type -> patd.v1.DeleteUserRequest
-	12, // 15: patd.v1.UserService.RefreshUser:input_type -> patd.v1.RefreshUserRequest
-	14, // 16: patd.v1.UserService.GetUserFeatures:input_type -> patd.v1.GetUserFeaturesRequest
-	16, // 17: patd.v1.UserService.SetUserFeatures:input_type -> patd.v1.SetUserFeaturesRequest
-	18, // 18: patd.v1.UserService.UpdateUserFeatures:input_type -> patd.v1.UpdateUserFeaturesRequest
-	3,  // 19: patd.v1.UserService.GetUser:output_type -> patd.v1.GetUserResponse
-	5,  // 20: patd.v1.UserService.ListUsers:output_type -> patd.v1.ListUsersResponse
-	7,  // 21: patd.v1.UserService.SuspendUser:output_type -> patd.v1.SuspendUserResponse
-	9,  // 22: patd.v1.UserService.ResumeUser:output_type -> patd.v1.ResumeUserResponse
-	11, // 23: patd.v1.UserService.DeleteUser:output_type -> patd.v1.DeleteUserResponse
-	13, // 24: patd.v1.UserService.RefreshUser:output_type -> patd.v1.RefreshUserResponse
-	15, // 25: patd.v1.UserService.GetUserFeatures:output_type -> patd.v1.GetUserFeaturesResponse
-	17, // 26: patd.v1.UserService.SetUserFeatures:output_type -> patd.v1.SetUserFeaturesResponse
-	19, // 27: patd.v1.UserService.UpdateUserFeatures:output_type -> patd.v1.UpdateUserFeaturesResponse
-	19, // [19:28] is the sub-list for method output_type
-	10, // [10:19] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	21, // 2: patd.v1.User.receipt:type_name -> patd.v1.Receipt
+	1,  // 3: patd.v1.GetUserResponse.user:type_name -> patd.v1.User
+	0,  // 4: patd.v1.ListUsersRequest.state:type_name -> patd.v1.User.State
+	1,  // 5: patd.v1.ListUsersResponse.users:type_name -> patd.v1.User
+	22, // 6: patd.v1.SuspendUserRequest.wait:type_name -> google.protobuf.Duration
+	1,  // 7: patd.v1.SuspendUserResponse.user:type_name -> patd.v1.User
+	1,  // 8: patd.v1.ResumeUserResponse.user:type_name -> patd.v1.User
+	23, // 9: patd.v1.GetUserFeaturesResponse.features:type_name -> patd.v1.Feature
+	23, // 10: patd.v1.SetUserFeaturesResponse.features:type_name -> patd.v1.Feature
+	23, // 11: patd.v1.UpdateUserFeaturesResponse.features:type_name -> patd.v1.Feature
+	2,  // 12: patd.v1.UserService.GetUser:input_type -> patd.v1.GetUserRequest
+	4,  // 13: patd.v1.UserService.ListUsers:input_type -> patd.v1.ListUsersRequest
+	6,  // 14: patd.v1.UserService.SuspendUser:input_type -> patd.v1.SuspendUserRequest
+	8,  // 15: patd.v1.UserService.ResumeUser:input_type -> patd.v1.ResumeUserRequest
+	10, // 16: patd.v1.UserService.DeleteUser:input_type -> patd.v1.DeleteUserRequest
+	12, // 17: patd.v1.UserService.RefreshUser:input_type -> patd.v1.RefreshUserRequest
+	14, // 18: patd.v1.UserService.GetUserFeatures:input_type -> patd.v1.GetUserFeaturesRequest
+	16, // 19: patd.v1.UserService.SetUserFeatures:input_type -> patd.v1.SetUserFeaturesRequest
+	18, // 20: patd.v1.UserService.UpdateUserFeatures:input_type -> patd.v1.UpdateUserFeaturesRequest
+	3,  // 21: patd.v1.UserService.GetUser:output_type -> patd.v1.GetUserResponse
+	5,  // 22: patd.v1.UserService.ListUsers:output_type -> patd.v1.ListUsersResponse
+	7,  // 23: patd.v1.UserService.SuspendUser:output_type -> patd.v1.SuspendUserResponse
+	9,  // 24: patd.v1.UserService.ResumeUser:output_type -> patd.v1.ResumeUserResponse
+	11, // 25: patd.v1.UserService.DeleteUser:output_type -> patd.v1.DeleteUserResponse
+	13, // 26: patd.v1.UserService.RefreshUser:output_type -> patd.v1.RefreshUserResponse
+	15, // 27: patd.v1.UserService.GetUserFeatures:output_type -> patd.v1.GetUserFeaturesResponse
+	17, // 28: patd.v1.UserService.SetUserFeatures:output_type -> patd.v1.SetUserFeaturesResponse
+	19, // 29: patd.v1.UserService.UpdateUserFeatures:output_type -> patd.v1.UpdateUserFeaturesResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_patd_v1_user_proto_init() }
@@ -1294,6 +1321,7 @@ func file_patd_v1_user_proto_init() {
 		return
 	}
 	file_patd_v1_catalog_proto_init()
+	file_patd_v1_receipt_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

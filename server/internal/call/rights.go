@@ -91,6 +91,8 @@ func Rights() map[string]Right {
 		patdv1.IntrospectionService_IntrospectStream_FullMethodName:   {any: introspect, stream: true, Reads: true},
 		patdv1.IntrospectionService_WatchInvalidations_FullMethodName: {any: introspect, stream: true, Reads: true},
 		patdv1.IntrospectionService_ReportUses_FullMethodName:         {any: introspect},
+		// It changes nothing that is stored.
+		patdv1.IntrospectionService_AcknowledgeInvalidations_FullMethodName: {any: introspect, Reads: true},
 
 		patdv1.UserService_GetUser_FullMethodName:            {any: readUser, user: true, Conditional: true, Reads: true},
 		patdv1.UserService_ListUsers_FullMethodName:          {any: users, Reads: true},

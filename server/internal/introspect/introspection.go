@@ -9,6 +9,7 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server/internal/call"
+	"patd/server/internal/receipt"
 	"patd/server/internal/wire"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -19,15 +20,16 @@ import (
 // and written by hand (see Codec), and each call needs one object only. The steps of the chain are the same.
 type Service struct {
 	patdv1.UnimplementedIntrospectionServiceServer
-	chain   *call.Chain
-	service *tokens.Service
+	chain    *call.Chain
+	service  *tokens.Service
+	receipts *receipt.Board
 }
 
 var _ patdv1.IntrospectionServiceServer = (*Service)(nil)
 
-// New makes the service behind a chain.
-func New(c *call.Chain, service *tokens.Service) *Service {
-	return &Service{chain: c, service: service}
+// New makes the service behind a chain. Its watches are on a board.
+func New(c *call.Chain, service *tokens.Service, receipts *receipt.Board) *Service {
+	return &Service{chain: c, service: service, receipts: receipts}
 }
 
 // Register registers the service, with handlers of its own for the hot methods.

@@ -1,12 +1,15 @@
 package introspect
 
 import (
+	"context"
+	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server/internal/call"
+	"patd/server/internal/receipt"
 	"patd/tokens"
 )
 
@@ -15,6 +18,9 @@ const (
 	heartbeat = time.Second
 	// newsGap is the least time between two messages of news, so that many changes share one message.
 	newsGap = 20 * time.Millisecond
+	// agedSpread is by how much watches end before receipt.MaxAge, at most, so that those which began together do not end
+	// together.
+	agedSpread = 5 * time.Minute
 	// slowWatcher is how long a send to a watcher may block before the watcher is cut off.
 	slowWatcher = 10 * time.Second
 )
@@ -32,16 +38,20 @@ func (s *Service) follow(begun *call.Call, from tokens.WatchPosition, send func(
 	if err != nil {
 		return err
 	}
-	w := &watching{chain: s.chain, caller: begun, watch: watch, send: send, began: time.Now()}
+	noted := s.receipts.Watch(begun.Actor)
+	defer noted.End()
+	w := &watching{chain: s.chain, caller: begun, watch: watch, send: send, began: time.Now(), noted: noted, id: noted.ID()}
 	if err := w.tell(true); err != nil {
 		return err
 	}
+	// Half a minute is for messages that are sent slowly.
+	retire := w.began.Add(receipt.MaxAge - 30*time.Second - rand.N(agedSpread)) //nolint:gosec // G404: any will do
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	gap := time.NewTicker(newsGap)
 	defer gap.Stop()
 	gap.Stop() // until there is news
-	news := watch.News()
+	news, asked := watch.News(), false
 	for {
 		var err error
 		select {
@@ -50,7 +60,7 @@ func (s *Service) follow(begun *call.Call, from tokens.WatchPosition, send func(
 		case <-s.chain.Draining.Done():
 			return stopping()
 		case now := <-beat.C:
-			if begun.Connection.Retired(now) {
+			if begun.Connection.Retired(now) || now.After(retire) {
 				return aged()
 			}
 			if begun.Actor, err = s.chain.Recheck(begun, begun.Actor); err == nil {
@@ -59,10 +69,16 @@ func (s *Service) follow(begun *call.Call, from tokens.WatchPosition, send func(
 		case <-news:
 			news = nil
 			gap.Reset(newsGap)
+		case <-noted.Asked(): // a call waits until this watcher acknowledges, so it is sent a message soon, news or not
+			if news != nil {
+				news = nil
+				gap.Reset(newsGap)
+			}
+			asked = true
 		case <-gap.C:
 			gap.Stop()
-			err = w.tell(false)
-			news = watch.News()
+			err = w.tell(asked)
+			news, asked = watch.News(), false
 		}
 		if err != nil {
 			return err
@@ -77,6 +93,8 @@ type watching struct {
 	watch  *tokens.Watch
 	send   func(*patdv1.WatchInvalidationsResponse) error
 	began  time.Time // after the watcher asked
+	noted  *receipt.Watch
+	id     string // of the watch, until it has been sent
 }
 
 // tell sends the pending news; without news it sends only heartbeats. A caller that has lost its access is sent
@@ -94,7 +112,18 @@ func (w *watching) tell(always bool) error {
 	if !news && !always {
 		return nil
 	}
-	return w.send(toInvalidations(in, elapsed))
+	m := toInvalidations(in, elapsed)
+	m.WatchId, w.id = w.id, ""
+	m.Acknowledge = w.noted.Sending(in.At.Sequence)
+	return w.send(m)
+}
+
+// AcknowledgeInvalidations records that a watcher has applied what it was sent.
+func (s *Service) AcknowledgeInvalidations(ctx context.Context, r *patdv1.AcknowledgeInvalidationsRequest) (*patdv1.AcknowledgeInvalidationsResponse, error) {
+	if err := s.receipts.Acknowledge(call.ActorOf(ctx), r.GetWatchId(), r.GetSequence()); err != nil {
+		return nil, err
+	}
+	return &patdv1.AcknowledgeInvalidationsResponse{}, nil
 }
 
 // watcherStream is a watcher over gRPC.
@@ -130,7 +159,7 @@ func tooSlow() *tokens.Error {
 
 func toInvalidations(in tokens.Invalidations, elapsed time.Duration) *patdv1.WatchInvalidationsResponse {
 	out := &patdv1.WatchInvalidationsResponse{
-		Sequence: in.At.Sequence, History: in.At.History, StartOver: in.StartOver, Users: in.Users,
+		Sequence: in.At.Sequence, History: in.At.History, StartOver: in.StartOver, Users: in.Users, More: in.More,
 		ElapsedMs: uint32(elapsed.Milliseconds()), // a connection ends long before 49 days
 	}
 	for _, id := range in.TokenIDs {

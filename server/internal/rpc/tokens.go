@@ -14,6 +14,7 @@ import (
 	patdv1 "patd/gen/patd/v1"
 	"patd/server/internal/call"
 	"patd/server/internal/httpx"
+	"patd/server/internal/receipt"
 	"patd/server/internal/wire"
 	"patd/tokens"
 	"patd/tokens/refusal"
@@ -22,7 +23,8 @@ import (
 // tokenService serves patd.v1.TokenService.
 type tokenService struct {
 	patdv1.UnimplementedTokenServiceServer
-	service *tokens.Service
+	service  *tokens.Service
+	receipts *receipt.Board
 }
 
 var _ patdv1.TokenServiceServer = tokenService{}
@@ -296,18 +298,26 @@ func (s tokenService) ResumeToken(ctx context.Context, r *patdv1.ResumeTokenRequ
 
 // RevokeToken revokes a token.
 func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequest) (*patdv1.RevokeTokenResponse, error) {
+	w, err := waiterOf(ctx, s.receipts, r)
+	if err != nil {
+		return nil, err
+	}
 	t, err := s.service.Revoke(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId(), r.GetReason())
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.RevokeTokenResponse{Token: toToken(t)}, nil
+	return &patdv1.RevokeTokenResponse{Token: toToken(t), Receipt: w.receipt(ctx)}, nil
 }
 
 // RevokeTokens revokes all of a user's tokens.
 func (s tokenService) RevokeTokens(ctx context.Context, r *patdv1.RevokeTokensRequest) (*patdv1.RevokeTokensResponse, error) {
+	w, err := waiterOf(ctx, s.receipts, r)
+	if err != nil {
+		return nil, err
+	}
 	n, err := s.service.RevokeAll(ctx, call.ActorOf(ctx), r.GetUser(), r.GetReason())
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.RevokeTokensResponse{RevokedCount: int32(n)}, nil
+	return &patdv1.RevokeTokensResponse{RevokedCount: int32(n), Receipt: w.receipt(ctx)}, nil
 }

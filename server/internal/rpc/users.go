@@ -5,13 +5,15 @@ import (
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/server/internal/call"
+	"patd/server/internal/receipt"
 	"patd/tokens"
 )
 
 // userService serves patd.v1.UserService.
 type userService struct {
 	patdv1.UnimplementedUserServiceServer
-	service *tokens.Service
+	service  *tokens.Service
+	receipts *receipt.Board
 }
 
 var _ patdv1.UserServiceServer = userService{}
@@ -44,11 +46,17 @@ func (s userService) ListUsers(ctx context.Context, r *patdv1.ListUsersRequest) 
 
 // SuspendUser makes a user's tokens inactive.
 func (s userService) SuspendUser(ctx context.Context, r *patdv1.SuspendUserRequest) (*patdv1.SuspendUserResponse, error) {
+	w, err := waiterOf(ctx, s.receipts, r)
+	if err != nil {
+		return nil, err
+	}
 	u, err := s.service.SuspendUser(ctx, call.ActorOf(ctx), r.GetUser(), r.GetReason())
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.SuspendUserResponse{User: toUser(u)}, nil
+	out := toUser(u)
+	out.Receipt = w.receipt(ctx)
+	return &patdv1.SuspendUserResponse{User: out}, nil
 }
 
 // ResumeUser ends a suspension.

@@ -216,13 +216,19 @@ func tokenRevoke(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "revoke --user USER TOKEN-ID", Short: "End a token for good", Args: takesToken}
 	ownerFlags(cmd, &r.User, &asJSON, nil)
 	cmd.Flags().StringVar(&r.Reason, "reason", "", "why, for the record")
+	wait := waitFlag(cmd)
 	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.TokenId = args[0]
+		r.TokenId, r.Wait = args[0], wait()
 		answer, err := patdv1.NewTokenServiceClient(conn).RevokeToken(ctx, &r)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case asJSON && r.Wait != nil:
+			return c.Message(answer)
+		case asJSON:
+			return c.Message(answer.GetToken())
 		}
-		return printToken(c, answer.GetToken(), asJSON)
+		return cli.Record(c.Stdout, append(tokenFields(answer.GetToken()), receiptFields(answer.GetReceipt())...))
 	})
 }
 

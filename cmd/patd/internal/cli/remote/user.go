@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"patd/cmd/patd/internal/cli"
 	patdv1 "patd/gen/patd/v1"
@@ -89,8 +90,14 @@ func userRefresh(c *cli.Command) *cobra.Command {
 	})
 }
 
+// userChange is a change of a user's state.
+type userChange struct {
+	user, reason string
+	wait         *durationpb.Duration // nil: it does not wait
+}
+
 // changeUser changes a user's state, and returns what to print: as JSON and as a record.
-type changeUser func(ctx context.Context, users patdv1.UserServiceClient, user, reason string) (proto.Message, []cli.Field, error)
+type changeUser func(ctx context.Context, users patdv1.UserServiceClient, u userChange) (proto.Message, []cli.Field, error)
 
 func userState(c *cli.Command, name, short string, change changeUser) *cobra.Command {
 	var (
@@ -100,8 +107,12 @@ func userState(c *cli.Command, name, short string, change changeUser) *cobra.Com
 	cmd := &cobra.Command{Use: name + " USER", Short: short, Args: cli.Takes("USER")}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	wait := func() *durationpb.Duration { return nil }
+	if name == "suspend" {
+		wait = waitFlag(cmd)
+	}
 	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, fields, err := change(ctx, patdv1.NewUserServiceClient(conn), args[0], reason)
+		answer, fields, err := change(ctx, patdv1.NewUserServiceClient(conn), userChange{user: args[0], reason: reason, wait: wait()})
 		if err != nil {
 			return err
 		}
@@ -112,17 +123,18 @@ func userState(c *cli.Command, name, short string, change changeUser) *cobra.Com
 	})
 }
 
-func suspendUser(ctx context.Context, users patdv1.UserServiceClient, user, reason string) (proto.Message, []cli.Field, error) {
-	answer, err := users.SuspendUser(ctx, &patdv1.SuspendUserRequest{User: user, Reason: reason})
+func suspendUser(ctx context.Context, users patdv1.UserServiceClient, u userChange) (proto.Message, []cli.Field, error) {
+	answer, err := users.SuspendUser(ctx, &patdv1.SuspendUserRequest{User: u.user, Reason: u.reason, Wait: u.wait})
+	fields := []cli.Field{{"state", answer.GetUser().GetState().String()}}
+	return answer.GetUser(), append(fields, receiptFields(answer.GetUser().GetReceipt())...), err
+}
+
+func resumeUser(ctx context.Context, users patdv1.UserServiceClient, u userChange) (proto.Message, []cli.Field, error) {
+	answer, err := users.ResumeUser(ctx, &patdv1.ResumeUserRequest{User: u.user, Reason: u.reason})
 	return answer.GetUser(), []cli.Field{{"state", answer.GetUser().GetState().String()}}, err
 }
 
-func resumeUser(ctx context.Context, users patdv1.UserServiceClient, user, reason string) (proto.Message, []cli.Field, error) {
-	answer, err := users.ResumeUser(ctx, &patdv1.ResumeUserRequest{User: user, Reason: reason})
-	return answer.GetUser(), []cli.Field{{"state", answer.GetUser().GetState().String()}}, err
-}
-
-func deleteUser(ctx context.Context, users patdv1.UserServiceClient, user, reason string) (proto.Message, []cli.Field, error) {
-	answer, err := users.DeleteUser(ctx, &patdv1.DeleteUserRequest{User: user, Reason: reason})
+func deleteUser(ctx context.Context, users patdv1.UserServiceClient, u userChange) (proto.Message, []cli.Field, error) {
+	answer, err := users.DeleteUser(ctx, &patdv1.DeleteUserRequest{User: u.user, Reason: u.reason})
 	return answer, []cli.Field{{"tokens revoked", fmt.Sprint(answer.GetRevokedCount())}}, err
 }

@@ -8,6 +8,15 @@ namespace Patd.Management
 {
     public sealed partial class PatdManagement
     {
+        /// <summary>Tells patd that the caller has applied all changes up to a position.</summary>
+        public Task<AcknowledgeInvalidationsResponse> AcknowledgeInvalidationsAsync(
+            AcknowledgeInvalidationsRequest? body = null,
+            CallOptions? options = null, CancellationToken cancel = default) =>
+            CallAsync<AcknowledgeInvalidationsResponse>(
+                new Operation("acknowledgeInvalidations", "POST",
+                    "/v1/invalidations:acknowledge", false, false, "", "", ""),
+                NoPath, null, body ?? new AcknowledgeInvalidationsRequest(), options, cancel);
+
         /// <summary>Decides about up to 1000 tokens and keeps their order.</summary>
         public Task<BatchIntrospectResponse> BatchIntrospectAsync(
             BatchIntrospectRequest? body = null, CallOptions? options = null, CancellationToken cancel = default) =>

@@ -8,6 +8,13 @@ namespace Patd.Management
     /// <summary>Holds the token with the time, revoker and reason of its first revocation.</summary>
     public sealed class RevokeTokenResponse : Message
     {
+        /// <summary>Who refuses the token by now; absent: wait was not given.</summary>
+        public Receipt? Receipt
+        {
+            get => GetChild<Receipt>("receipt");
+            set => SetChild("receipt", value);
+        }
+
         /// <summary>The token.</summary>
         public Token? Token
         {

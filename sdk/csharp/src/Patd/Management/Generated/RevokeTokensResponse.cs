@@ -8,6 +8,13 @@ namespace Patd.Management
     /// <summary>Says how many tokens were ended.</summary>
     public sealed class RevokeTokensResponse : Message
     {
+        /// <summary>Who refuses the tokens by now; absent: wait was not given.</summary>
+        public Receipt? Receipt
+        {
+            get => GetChild<Receipt>("receipt");
+            set => SetChild("receipt", value);
+        }
+
         /// <summary>How many tokens this call revoked; those revoked before are not counted.</summary>
         public int RevokedCount
         {

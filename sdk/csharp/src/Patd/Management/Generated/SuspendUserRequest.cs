@@ -23,5 +23,16 @@ namespace Patd.Management
             get => GetText("reason");
             set => SetText("reason", value);
         }
+
+        /// <summary>
+        /// How long to wait until every verifier that watches refuses what was taken away: "0s" to "30s", and less
+        /// where the call must end sooner. The answer then has a receipt. The change is made before the wait, and holds
+        /// whatever becomes of the call. Only services and operators may wait.
+        /// </summary>
+        public TimeSpan? Wait
+        {
+            get => GetSpan("wait");
+            set => SetSpan("wait", value);
+        }
     }
 }

@@ -25,6 +25,15 @@ namespace Patd.Management
             set => SetText("etag", value);
         }
 
+        /// <summary>
+        /// Who refuses the user's tokens by now; absent: this is not the answer of SuspendUser with a wait.
+        /// </summary>
+        public Receipt? Receipt
+        {
+            get => GetChild<Receipt>("receipt");
+            set => SetChild("receipt", value);
+        }
+
         /// <summary>State now. One of ACTIVE, SUSPENDED.</summary>
         public string State
         {

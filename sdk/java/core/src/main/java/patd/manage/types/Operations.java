@@ -23,6 +23,16 @@ public abstract class Operations {
     protected abstract <T> Pages<T> pages(Operation operation, List<String> path, Message query,
             Function<Map<String, Object>, T> item, Option... options);
 
+    private static final Operation ACKNOWLEDGE_INVALIDATIONS = new Operation("acknowledgeInvalidations", "POST",
+            "/v1/invalidations:acknowledge", false, false, "", "", "");
+
+    /** Tells patd that the caller has applied all changes up to a position. */
+    public AcknowledgeInvalidationsResponse acknowledgeInvalidations(
+            AcknowledgeInvalidationsRequest body, Option... options) {
+        return new AcknowledgeInvalidationsResponse(call(ACKNOWLEDGE_INVALIDATIONS,
+                List.of(), null, body == null ? new AcknowledgeInvalidationsRequest() : body, options));
+    }
+
     private static final Operation BATCH_INTROSPECT = new Operation("batchIntrospect", "POST",
             "/v1/introspect:batch", false, true, "", "", "");
 

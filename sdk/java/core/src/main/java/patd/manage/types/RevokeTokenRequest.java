@@ -2,6 +2,7 @@
 
 package patd.manage.types;
 
+import java.time.Duration;
 import java.util.Map;
 import patd.manage.Message;
 
@@ -34,6 +35,21 @@ public final class RevokeTokenRequest extends Message {
     /** Sets {@link #reason()}. */
     public RevokeTokenRequest reason(String value) {
         put("reason", value);
+        return this;
+    }
+
+    /**
+     * How long to wait until every verifier that watches refuses what was taken away: "0s" to "30s", and less where the
+     * call must end sooner. The answer then has a receipt. The change is made before the wait, and holds whatever
+     * becomes of the call. Only services and operators may wait.
+     */
+    public Duration wait() {
+        return duration("wait");
+    }
+
+    /** Sets {@link #wait()}. */
+    public RevokeTokenRequest wait(Duration value) {
+        put("wait", seconds(value));
         return this;
     }
 }

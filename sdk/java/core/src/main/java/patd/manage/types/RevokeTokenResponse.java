@@ -15,6 +15,17 @@ public final class RevokeTokenResponse extends Message {
         super(members);
     }
 
+    /** Who refuses the token by now; absent: wait was not given. */
+    public Receipt receipt() {
+        return message("receipt", Receipt::new);
+    }
+
+    /** Sets {@link #receipt()}. */
+    public RevokeTokenResponse receipt(Receipt value) {
+        put("receipt", value);
+        return this;
+    }
+
     /** The token. */
     public Token token() {
         return message("token", Token::new);

@@ -15,6 +15,17 @@ public final class RevokeTokensResponse extends Message {
         super(members);
     }
 
+    /** Who refuses the tokens by now; absent: wait was not given. */
+    public Receipt receipt() {
+        return message("receipt", Receipt::new);
+    }
+
+    /** Sets {@link #receipt()}. */
+    public RevokeTokensResponse receipt(Receipt value) {
+        put("receipt", value);
+        return this;
+    }
+
     /** How many tokens this call revoked; those revoked before are not counted. */
     public int revokedCount() {
         return (int) number("revoked_count");

@@ -41,6 +41,17 @@ public final class User extends Message {
         return this;
     }
 
+    /** Who refuses the user's tokens by now; absent: this is not the answer of SuspendUser with a wait. */
+    public Receipt receipt() {
+        return message("receipt", Receipt::new);
+    }
+
+    /** Sets {@link #receipt()}. */
+    public User receipt(Receipt value) {
+        put("receipt", value);
+        return this;
+    }
+
     /** State now. One of ACTIVE, SUSPENDED. */
     public String state() {
         return text("state");
