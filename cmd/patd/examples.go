@@ -53,6 +53,7 @@ func examples() map[string]string {
 		"user delete":      "patd user delete alice --reason 'left the company'",
 		"user show":        "patd user show alice",
 		"user list":        "patd user list --state suspended",
+		"scopes import":    "patd scopes import openapi.yaml --apply\npatd scopes import openapi.yaml --gateway nginx",
 		"feature create":   "patd feature create reports.read --display-name 'Read reports' --default",
 		"feature get":      "patd feature get reports.read",
 		"feature list":     "patd feature list --filter 'consent eq \"REQUIRED\" and system eq false'",
