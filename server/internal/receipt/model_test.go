@@ -304,3 +304,25 @@ func TestAShorterBoundIsFoundOut(t *testing.T) {
 	}
 	t.Fatal("no script shows that the bound is too short")
 }
+
+// TestAReceiptTakesAsLongAsItMust has verifiers that acknowledge, that never do, and one whose connection stands still.
+func TestAReceiptTakesAsLongAsItMust(t *testing.T) {
+	acknowledges, silent := verifierScript{Acknowledges: true, AckDelay: 5, Latency: 10}, verifierScript{Latency: 10}
+	for name, c := range map[string]struct {
+		script      script
+		everywhere  bool
+		least, most time.Duration
+	}{
+		"all acknowledge":    {script{Verifiers: []verifierScript{acknowledges, acknowledges}, Wait: 8000}, true, 35 * time.Millisecond, 60 * time.Millisecond},
+		"one never does":     {script{Verifiers: []verifierScript{acknowledges, silent}, Wait: 8000}, true, verifierTrust, verifierTrust + 2*slack},
+		"not within a wait":  {script{Verifiers: []verifierScript{acknowledges, silent}, Wait: 2000}, false, 2 * time.Second, 2 * time.Second},
+		"one stands still":   {script{Verifiers: []verifierScript{acknowledges}, Wait: 8000, Events: []event{{At: 5500, For: 9000}}}, true, verifierTrust, verifierTrust + 2*slack},
+		"one has broken off": {script{Verifiers: []verifierScript{acknowledges}, Wait: 8000, Events: []event{{At: 5500, For: 9000, Cut: true}}}, true, 2 * time.Second, verifierTrust + slack},
+	} {
+		c.script.Revoke = 6000
+		wrong, got, took := play(t, c.script, verifierTrust)
+		if wrong != "" || got.Everywhere != c.everywhere || took < c.least || took > c.most {
+			t.Errorf("%s: %+v after %v %s", name, got, took, wrong)
+		}
+	}
+}
