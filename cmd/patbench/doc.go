@@ -13,4 +13,8 @@
 // The baselines: echo is an empty unary call of grpc-go with default options, with requests and answers of the same size;
 // echo-http is JSON over net/http in the same way. The stores are made by `generate` once and kept in -dir; the secret of
 // every token in them follows from its number, so that the load can present it.
+//
+// The row rivals measures patd's ways to be asked beside other servers, whose binaries -openbao and -redis name; the row
+// local measures the client library beside the verification of JWTs, in this process. Package rival starts the servers
+// and says what they are asked.
 package main

@@ -17,11 +17,14 @@ type call func(ctx context.Context, worker int, rnd *rand.Rand) (tokens int, err
 // subject is one of two things that are compared.
 type subject struct {
 	name     string
-	server   *process
+	server   metered
 	inFlight int
 	call     call
 	rounds   []figures
 }
+
+// metered is what a subject's CPU time is read from: a process, mostly.
+type metered interface{ cpu() (time.Duration, error) }
 
 // figures are what one round measured.
 type figures struct {

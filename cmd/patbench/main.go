@@ -36,6 +36,9 @@ type settings struct {
 	earlier            string
 	database           string
 	revocations, flood int
+
+	openbao, redis string // binaries of rivals
+	rivalTokens    int
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -62,14 +65,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.StringVar(&s.database, "database-url", "", "an empty database in PostgreSQL for the row postgres; where it is missing, so is the row")
 	f.IntVar(&s.revocations, "revocations", 1000, "tokens to revoke in the row revoke")
 	f.IntVar(&s.flood, "flood", 10_000_000, "made-up tokens to present in the row memory")
+	f.StringVar(&s.openbao, "openbao", "", "the bao binary, for the row rivals; where it is missing, so are its figures")
+	f.StringVar(&s.redis, "redis", redisOnPath(), "the redis-server binary, likewise (default: that of the search path)")
+	f.IntVar(&s.rivalTokens, "rival-tokens", 10_000, "tokens that each rival gets, as many as -tokens at most")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if s.working == 0 {
 		s.working = s.tokens
 	}
-	if f.NArg() > 0 || s.tokens < 100 || s.working < tokensOfUser || s.working > s.tokens || s.rounds < 1 || s.conns < 1 || s.period <= 0 {
-		return errors.New("no arguments; -tokens from 100, -working from 10 up to that, -rounds and -conns from 1, -period above 0")
+	if f.NArg() > 0 || s.tokens < 100 || s.working < tokensOfUser || s.working > s.tokens || s.rounds < 1 || s.conns < 1 || s.period <= 0 || s.rivalTokens < 1 {
+		return errors.New("no arguments; -tokens from 100, -working from 10 up to that, -rounds, -conns and -rival-tokens from 1, -period above 0")
 	}
 	return measure(ctx, s, out)
 }
@@ -129,6 +135,8 @@ func allRows() []row {
 		{"start", (*bench).start},
 		{"postgres", (*bench).postgres},
 		{"before", (*bench).before},
+		{"rivals", (*bench).rivals},
+		{"local", (*bench).local},
 	}
 }
 

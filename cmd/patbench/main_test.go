@@ -31,23 +31,30 @@ func TestMain(m *testing.M) {
 func TestTableIsMeasured(t *testing.T) {
 	longtest.Slow(t)
 	var out bytes.Buffer
-	patd := filepath.Join(t.TempDir(), "patd")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", patd, "patd/cmd/patd").CombinedOutput(); err != nil {
-		t.Fatalf("build patd: %v\n%s", err, out)
-	}
-	err := run(t.Context(), []string{"-patd", patd, "-before", patd, "-tokens", "200", "-working", "100", "-rounds", "1", "-period", "200ms", "-inflight", "4", "-revocations", "10", "-flood", "2000", "-dir", t.TempDir()}, &out)
+	patd := builtPatd(t)
+	err := run(t.Context(), []string{"-patd", patd, "-before", patd, "-tokens", "200", "-working", "100", "-rounds", "1", "-period", "200ms", "-inflight", "4", "-revocations", "10", "-flood", "2000", "-rival-tokens", "100", "-dir", t.TempDir()}, &out)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
 	for _, want := range []string{
 		"| Introspect, unary gRPC", "| IntrospectStream", "| BatchIntrospect of 100", "| POST /v1/introspect", "| POST /oauth2/introspect",
 		"10 revocations, 0 stale answers", "through the client library, under full load: 10 revocations", " of 200 tokens warm", "of the CPU that the flood takes",
-		"time to ready", "| IntrospectStream, against the binary before",
+		"time to ready", "| IntrospectStream, against the binary before", "OpenBao is absent: -openbao names no binary",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, &out)
 		}
 	}
+	checkRivals(t, out.String())
+}
+
+func builtPatd(t *testing.T) string {
+	t.Helper()
+	patd := filepath.Join(t.TempDir(), "patd")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", patd, "patd/cmd/patd").CombinedOutput(); err != nil {
+		t.Fatalf("build patd: %v\n%s", err, out)
+	}
+	return patd
 }
 
 func TestRowsAreChosenByName(t *testing.T) {

@@ -78,8 +78,14 @@ func (p *process) stop() error {
 const clockTick = 10 * time.Millisecond
 
 // cpu is the CPU time, user and system, that the process has used.
-func (p *process) cpu() (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+func (p *process) cpu() (time.Duration, error) { return pid(p.cmd.Process.Pid).cpu() }
+
+// pid is the number of a process.
+type pid int
+
+// cpu is the CPU time that the process has used.
+func (p pid) cpu() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", int(p)))
 	if err != nil {
 		return 0, err
 	}
@@ -101,6 +107,11 @@ func ownCPU() time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// itself is this program, where no server is asked.
+type itself struct{}
+
+func (itself) cpu() (time.Duration, error) { return ownCPU(), nil }
 
 // resident is how much of the process is in memory, in MiB.
 func (p *process) resident() (float64, error) {
