@@ -207,10 +207,9 @@ func (d *doctor) certificate() {
 		d.add("TLS", levelProblem, "see that --tls-cert and --tls-key are a pair that this user can read", "%v", err)
 		return
 	}
-	ends := &expiries{certificate: files.TLS(), now: d.c.Now, log: d.log}
-	if _, left, _ := ends.figures(); left <= storeadmin.ExpiryNotice.Seconds() {
+	if left := certificateEnd(files.TLS()).Sub(d.c.Now()); left <= storeadmin.ExpiryNotice {
 		d.add("TLS", levelWarning, "renew the certificate; the server notices the new files", "the certificate ends in %s",
-			tokens.FormatDuration(max(time.Duration(left)*time.Second, 0)))
+			tokens.FormatDuration(max(left, 0).Truncate(time.Second)))
 		return
 	}
 	d.ok("TLS", "the certificate and its key are a pair")

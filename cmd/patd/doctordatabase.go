@@ -80,15 +80,16 @@ func (d *doctor) sqlite(at store.Diagnosis, path string) {
 	if at.Settings["journal_mode"] != "wal" {
 		d.add("database", levelProblem, "see that the file system has shared memory; network file systems do not do", "the journal mode is %s, not wal", at.Settings["journal_mode"])
 	}
-	d.fsync(filepath.Dir(path))
+	took, err := syncTimes(filepath.Dir(path), 32)
+	d.disk(took, err)
 }
 
 // honest is the shortest time in which a device can really write and sync.
 const honest = 15 * time.Microsecond
 
-// fsync measures how long the file system takes to say that a page is on disk. A promise that costs nothing is none.
-func (d *doctor) fsync(dir string) {
-	took, err := syncTimes(dir, 32)
+// disk judges how long the file system took, each time, to say that a page is on disk. A promise that costs nothing is
+// none.
+func (d *doctor) disk(took []time.Duration, err error) {
 	if err != nil {
 		d.add("disk", levelProblem, "see that the server's user can write to the directory, and that there is room", "%v", err)
 		return
@@ -102,6 +103,7 @@ func (d *doctor) fsync(dir string) {
 	d.ok("disk", "putting a page on disk takes %s, at most %s", half.Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond))
 }
 
+// syncTimes measures n times how long it takes until a page is on disk, and returns the times sorted.
 func syncTimes(dir string, n int) (took []time.Duration, err error) {
 	f, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {

@@ -67,7 +67,13 @@ func TestADrillHoldsNoListOfCredentials(t *testing.T) {
 		top = max(top, n)
 	}
 	if len(collections) < 10 || top > most {
-		t.Errorf("%d MiB are alive with %d tokens, at most %d are to be; %d collections", top, many, most, len(collections))
+		t.Errorf(
+			"%d MiB are alive with %d tokens, at most %d are to be; %d collections",
+			top,
+			many,
+			most,
+			len(collections),
+		)
 	}
 	t.Logf("at most %d MiB were alive in %d collections", top, len(collections))
 }
