@@ -33,19 +33,68 @@ func (g *group) transaction(line []*member) {
 	g.sparing = sparing
 	defer g.writer.Put(c)
 	b := &batch{c: c, group: g}
-	defer func() { g.after(b.end()) }() // even when a change ends the goroutine
+	defer func() { g.after(b.end(), b.back) }() // even when a change ends the goroutine
+	defer b.stopAll()
 	if c.Dialect().Remote {
 		turn := time.NewTimer(maxTurn)
 		defer turn.Stop()
 		b.turn = turn.C
 	}
 	for !b.over && !b.long() {
-		m := g.next(b.ran)
-		if m == nil {
+		beside, alone := b.take()
+		if len(beside) == 0 && alone == nil {
 			return
 		}
-		b.run(m)
+		b.runAll(beside, alone)
 	}
+}
+
+// take takes those in line who can run side by side, and then one who has to be alone.
+func (b *batch) take() (beside []*member, alone *member) {
+	for {
+		m := b.group.next(b.ran)
+		if m == nil {
+			return beside, nil
+		}
+		b.ran = append(b.ran, m)
+		m.uncommitted = true // should the transaction be lost before it runs, it must run again
+		if !m.besides(b.c.Dialect()) {
+			return beside, m
+		}
+		beside = append(beside, m)
+	}
+}
+
+// runAll runs members. Those whose turn is over before they have run go back in line.
+func (b *batch) runAll(beside []*member, alone *member) {
+	var waiting []*aside
+	if len(beside) > 0 {
+		waiting = b.sideBySide(beside)
+	}
+	for i, a := range waiting {
+		if b.over {
+			return
+		}
+		if b.long() {
+			for _, a := range waiting[i:] {
+				b.putBack(a.m)
+			}
+			break
+		}
+		b.alone(a)
+	}
+	switch {
+	case alone == nil || b.over:
+	case b.long():
+		b.putBack(alone)
+	default:
+		b.run(alone)
+	}
+}
+
+func (b *batch) putBack(m *member) {
+	b.ran = slices.DeleteFunc(b.ran, func(r *member) bool { return r == m })
+	b.back = append(b.back, m)
 }
 
 // maxTurn is how long a transaction takes in others that wait where those of other processes wait for it, too.
@@ -66,26 +115,35 @@ type batch struct {
 	group  *group
 	c      *db.Conn
 	ran    []*member // they wait for the end
-	inside bool      // the last of them is running
+	inside *member   // who is running
 	wrote  bool      // there is something to commit
 	fed    bool      // so has the change feed
 	proof  proof     // which shows whether the commit happened
 	over   bool      // it was rolled back
 	err    error     // why it did not happen
 
+	asides []*aside  // runs that may not have ended
+	stale  bool      // somebody who was alone wrote since their reads
+	back   []*member // their turn was over before they ran
+
 	turn <-chan time.Time // tells once that others have waited for long enough; nil: there are none
 	late bool             // it did
 }
 
-// run runs a member, and undoes what it did when it failed.
+// run runs a member by itself.
 func (b *batch) run(m *member) {
-	b.ran = append(b.ran, m)
 	// Even a refusal may rest on what others wrote and have not committed.
 	m.uncommitted = b.wrote
 	t := &tx{readTx: readTx{ctx: m.ctx, c: b.c, store: b.group.store}, shared: b.wrote}
-	b.inside = true
+	b.inside = m
 	m.run(t)
-	b.inside = false
+	b.inside = nil
+	b.settle(m, t)
+}
+
+// settle undoes what a member did when it failed, and remembers it otherwise.
+func (b *batch) settle(m *member, t *tx) {
+	b.stale = b.stale || t.tried
 	if m.ends = t.ends; m.last.err == nil && m.last.panicked == nil && t.wrote && !t.ends && b.group.reserve.Keeps() {
 		m.last.err = tokens.DiskReserved(m.op, reserve.ErrKept)
 	}
@@ -139,8 +197,8 @@ func (b *batch) lose(cause error) {
 // commit fails, nothing that rests on it has happened.
 func (b *batch) end() (again []*member) {
 	switch {
-	case b.inside: // the change ended the goroutine
-		b.ran[len(b.ran)-1].uncommitted = false
+	case b.inside != nil: // the change ended the goroutine
+		b.inside.uncommitted = false
 		b.lose(nil)
 	case !b.over:
 		b.commit()
@@ -206,19 +264,27 @@ func (b *batch) commit() {
 		b.lose(errNoTransaction) // PostgreSQL would answer the commit of a transaction that failed as if all were well
 		return
 	}
-	if announce := b.c.Dialect().Announce; b.fed && announce != "" {
-		if _, err := b.c.Exec(context.Background(), announce); err != nil {
-			b.lose(err)
-			return
-		}
-	}
-	_, err := b.c.Exec(context.Background(), commitTx)
+	announced, err := b.announceAndCommit()
 	switch {
 	case err == nil:
+	case !announced && !b.c.Broken():
+		b.lose(err)
 	case b.c.Dialect().Remote && b.c.Broken():
 		b.resolveCommit(err)
 	default:
 		b.c.Rollback()
 		b.err = err
 	}
+}
+
+// announceAndCommit also reports whether what goes before the commit was done.
+func (b *batch) announceAndCommit() (announced bool, err error) {
+	announce := b.c.Dialect().Announce
+	if !b.fed || announce == "" {
+		_, err := b.c.Exec(context.Background(), commitTx)
+		return true, err
+	}
+	first := &db.Statement{Query: announce}
+	err = b.c.Pipeline(context.Background(), []*db.Statement{first, {Query: commitTx}})
+	return first.Done, err
 }

@@ -82,9 +82,9 @@ func (t *readTx) Features(q tokens.FeatureQuery) ([]tokens.FeatureEntry, error) 
 	}
 	key, former := searchKeys(q.Has)
 	list := []tokens.FeatureEntry{}
-	err := t.each("list features", query, func(rows *sql.Rows) error {
+	err := t.beside("list features", query, nil, func(row db.Row) error {
 		var e tokens.FeatureEntry
-		err := rows.Scan(featureDest(&e)...)
+		err := row.Scan(featureDest(&e)...)
 		list = append(list, e)
 		return err
 	}, q.After, key, q.Name, int64(q.Consent), db.NullFlag(q.Default), db.NullFlag(q.Optional),
@@ -166,7 +166,7 @@ const selectAudience = `SELECT ` + audienceColumns + ` FROM audiences WHERE id =
 // Audience implements tokens.AudienceReader.
 func (t *readTx) Audience(id string) (tokens.AudienceEntry, error) {
 	var r audienceRow
-	if err := t.one("read an audience", selectAudience, r.dest(), id); err != nil {
+	if err := t.oneBeside("read an audience", selectAudience, nil, r.dest(), id); err != nil {
 		return tokens.AudienceEntry{}, err
 	}
 	return r.audience(), nil

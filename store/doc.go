@@ -58,6 +58,11 @@
 // its commit breaks a rule that does not tell whose fault it is, the others run again, each in a transaction of its
 // own. Housekeeping stands in a line of its own and gives way to changes, but not for ever.
 //
+// In PostgreSQL the changes of a group run side by side, taking turns, so that what all of them read goes through the
+// network together, and so do the rows that they add (aside.go, additions.go). All read under the lock and before any
+// of them has written. A change whose reads another's rows would have altered runs again after it; one that needs a
+// statement of another kind, and one that is traced, runs by itself after the others.
+//
 // # Checksums
 //
 // Every row that a decision about a credential rests on carries a keyed checksum, whose keys [Store.UseRowKeys] sets. It

@@ -15,30 +15,36 @@ INSERT INTO events (seq, time_us, actor, action, outcome, "user", token_id, serv
 VALUES (NULL /* next events.seq */, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 RETURNING seq`
 
-// record writes the events of a transaction and their entries in the change feed. It returns the position of the
-// last entry, 0 when there is none.
-func (t *tx) record(events []tokens.Event, nowUS int64) (seq uint64, err error) {
+// record writes the events of a transaction and their entries in the change feed. It sets seq to the position of the
+// last entry, by the commit at the latest; 0 when there is none.
+func (t *tx) record(events []tokens.Event, nowUS int64, seq *uint64) error {
 	const op = "write an audit event"
 	parent := ""
+	*seq = 0
 	if at := tracecontext.Of(t.ctx); at.Sampled {
 		parent = at.Parent()
 	}
 	for _, e := range events {
-		at, err := t.position(op, insertEvent, db.Micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
+		args := []any{db.Micros(e.Time), e.Actor, string(e.Action), int64(e.Outcome),
 			db.NullText(e.User), db.NullID(e.TokenID), db.NullText(e.Service), db.AddrBytes(e.PeerIP),
-			db.NullText(e.Reason), db.NullText(e.Detail), newestSchema, db.NullText(parent))
-		if err != nil {
-			return 0, err
+			db.NullText(e.Reason), db.NullText(e.Detail), int64(newestSchema), db.NullText(parent)}
+		if t.failed == nil && t.aside != nil {
+			t.aside.add(t, &row{op: op, in: &addEvents, args: args, event: e})
+		} else {
+			at, err := t.position(op, insertEvent, args...)
+			if err != nil {
+				return err
+			}
+			t.proof = proof{seq: at, event: e}
 		}
-		t.proof = proof{seq: at, event: e}
 		if e.Outcome != tokens.OutcomeSuccess {
 			continue
 		}
-		if seq, err = t.change(e, nowUS); err != nil {
-			return 0, err
+		if err := t.change(e, nowUS, seq); err != nil {
+			return err
 		}
 	}
-	return seq, nil
+	return nil
 }
 
 const (

@@ -102,7 +102,8 @@ func (s *Store) probe(ctx context.Context) error {
 	err := s.transact(ctx, "check that the store takes changes", func(t *tx) error {
 		now := s.options.Now()
 		e := tokens.Event{Time: now, Actor: "store", Action: "store.probe", Outcome: tokens.OutcomeSuccess}
-		if _, err := t.record([]tokens.Event{e}, db.Micros(now)); err != nil {
+		var seq uint64
+		if err := t.record([]tokens.Event{e}, db.Micros(now), &seq); err != nil {
 			return err
 		}
 		// Rules that are checked at the commit. In a shared transaction they may be another's.

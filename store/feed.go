@@ -18,13 +18,19 @@ const insertChange = `
 INSERT INTO changes (seq, time_us, token_id, "user", service)
 VALUES (NULL /* next changes.seq */, ?, ?, ?, ?) RETURNING seq`
 
-// change writes the entry of one event: what it names is no longer as it was.
-func (t *tx) change(e tokens.Event, nowUS int64) (uint64, error) {
+// change writes the entry of one event: what it names is no longer as it was. It sets seq to its position.
+func (t *tx) change(e tokens.Event, nowUS int64, seq *uint64) error {
 	const op = "write to the change feed"
 	c := feed.ChangeOf(e)
-	seq, err := t.position(op, insertChange, nowUS, db.NullID(c.TokenID), db.NullText(c.User), db.NullText(c.Service))
+	args := []any{nowUS, db.NullID(c.TokenID), db.NullText(c.User), db.NullText(c.Service)}
 	t.fed = true
-	return uint64(seq), err
+	if t.failed == nil && t.aside != nil {
+		t.aside.add(t, &row{op: op, in: &addChanges, args: args, seq: seq})
+		return nil
+	}
+	at, err := t.position(op, insertChange, args...)
+	*seq = uint64(at)
+	return err
 }
 
 // Sequence is a position in the change feed: everything up to it is on disk and seen by every read that begins from

@@ -161,14 +161,15 @@ func (g *group) next(ran []*member) *member {
 	return m
 }
 
-// after puts those back who must run again, before all others, and counts a transaction that left housekeeping in line.
-func (g *group) after(again []*member) {
+// after puts those back who must run again, each alone, and those whose turn was over too soon, before all others. It
+// counts a transaction that left housekeeping in line.
+func (g *group) after(again, back []*member) {
 	for _, m := range again {
 		m.alone = true
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.line = slices.Concat(again, g.line)
+	g.line = slices.Concat(again, back, g.line)
 	if len(g.behind) > 0 {
 		g.passed++
 	}

@@ -78,8 +78,8 @@ func (t *readTx) AllPageSessions(after tokens.ID, now time.Time, limit int) ([]t
 
 func (t *readTx) sessions(op, query string, args ...any) ([]tokens.PageSession, error) {
 	list := []tokens.PageSession{}
-	err := t.each(op, query, func(rows *sql.Rows) error {
-		v, err := scanSession(rows.Scan)
+	err := t.beside(op, query, nil, func(row db.Row) error {
+		v, err := scanSession(row.Scan)
 		list = append(list, v)
 		return err
 	}, args...)

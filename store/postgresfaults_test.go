@@ -29,6 +29,8 @@ func TestPostgresFaults(t *testing.T) {
 		"AConstraintAtTheCommitIsItsOwnChangesFailure":  commitConstraint,
 		"ACommitThatIsCutOffHappensOnceOrNot":           commitCutOff,
 		"ATransactionThatFailedUnseenIsNotAnswered":     failedUnseen,
+		"AFaultInAGroupOfMintsIsOnlyTheFailureOfItsOwn": groupFaults,
+		"AGroupThatCannotReadIsAnOutageForEach":         failedReads,
 		"NoEntryOfTheFeedIsSkippedByOverlappingWriters": overlappingWriters,
 		"AChangeAnnouncesItselfToOtherProcesses":        announcement,
 		"WhatIsLimitedIsCountedTogether":                sharedRates,

@@ -24,6 +24,7 @@ import (
 //   - each-x: mints a second, over those of pgx with 64 connections, a transaction a mint, a statement at a time
 //   - piped-x: the same, where pgx sends the statements of a transaction in one go
 //   - two-x: mints a second of two stores that share the database, over those of one
+//   - cpu-x: CPU time of the store and the server a mint, over that of pgx, in one go, and the server
 func BenchmarkPostgresMint(b *testing.B) {
 	server := dbtest.Postgres(b, "fsync=on", "full_page_writes=on", "shared_buffers=128MB", "max_connections=150")
 	one, two := postgresMintStores(b, server)
@@ -50,14 +51,20 @@ func BenchmarkPostgresMint(b *testing.B) {
 		p.run(round)
 	}
 	rates, ratios := map[string][]float64{}, map[string][]float64{}
+	taken := cpuTimes(b, one)
 	for range rounds {
-		now := map[string]float64{}
+		now, cpu := map[string]float64{}, map[string]float64{}
 		for _, p := range programs {
+			before, started := taken(), time.Now()
 			now[p.name] = p.run(2 * round)
+			cpu[p.name] = (taken() - before) / (now[p.name] * time.Since(started).Seconds())
 			rates[p.name] = append(rates[p.name], now[p.name])
 		}
 		ratios["each-x"] = append(ratios["each-x"], now["store"]/now["each"])
 		ratios["piped-x"] = append(ratios["piped-x"], now["store"]/now["piped"])
+		if cpu["piped"] > 0 {
+			ratios["cpu-x"] = append(ratios["cpu-x"], cpu["store"]/cpu["piped"])
+		}
 		ratios["two-x"] = append(ratios["two-x"], now["stores"]/now["store"])
 	}
 	reportMints(b, ratios, rates)

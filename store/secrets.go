@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"patd/store/internal/db"
@@ -19,8 +20,11 @@ func (t *readTx) Request(key tokens.RequestKey, now time.Time) (tokens.Request, 
 		fingerprint []byte
 		id, us      int64
 	)
-	err := t.one("read an idempotent request", selectRequest, []any{&fingerprint, &id, &r.Sealed, &us}, key[:],
+	err := t.oneBeside("read an idempotent request", selectRequest, key, []any{&fingerprint, &id, &r.Sealed, &us}, key[:],
 		db.Micros(now))
+	if errors.Is(err, tokens.ErrNotFound) && t.aside != nil {
+		t.aside.absent = append(t.aside.absent, key)
+	}
 	if err != nil {
 		return tokens.Request{}, err
 	}
@@ -43,8 +47,13 @@ func (t *tx) PutRequest(r tokens.Request, now time.Time) error {
 	if len(r.Sealed) > 0 {
 		sealed = r.Sealed
 	}
-	return t.mustExec("keep an idempotent request", fmt.Errorf("idempotent request: %w", tokens.ErrTaken), putRequest,
-		r.Key[:], r.Fingerprint[:], int64(r.TokenID), sealed, db.Micros(r.ExpireTime), db.Micros(now))
+	const op = "keep an idempotent request"
+	args := []any{r.Key[:], r.Fingerprint[:], int64(r.TokenID), sealed, db.Micros(r.ExpireTime), db.Micros(now)}
+	if a := t.aside; t.failed == nil && a != nil && slices.Contains(a.absent, place(r.Key)) && !a.adds(r.Key) {
+		a.add(t, &row{op: op, in: &addRequests, args: args, at: []place{r.Key}})
+		return nil
+	}
+	return t.mustExec(op, fmt.Errorf("idempotent request: %w", tokens.ErrTaken), putRequest, args...)
 }
 
 const forgetSealed = `UPDATE requests SET sealed = NULL WHERE token_id = ? AND sealed IS NOT NULL`

@@ -103,7 +103,7 @@ func (t *readTx) Service(name string) (tokens.ServiceAccount, error) {
 		r       serviceRow
 		secrets serviceSecrets
 	)
-	if err := t.one("read a service", selectService, r.dest(secrets.dest()...), name); err != nil {
+	if err := t.oneBeside("read a service", selectService, nil, r.dest(secrets.dest()...), name); err != nil {
 		return tokens.ServiceAccount{}, err
 	}
 	s, err := r.service()

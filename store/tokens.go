@@ -255,10 +255,10 @@ SELECT id, name_key FROM tokens INDEXED BY tokens_live WHERE "user" = ? AND revo
 // LiveTokens implements tokens.TokenReader.
 func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
 	list := []tokens.LiveToken{}
-	err := t.each("list live tokens", selectLiveTokens, func(rows *sql.Rows) error {
+	err := t.beside("list live tokens", selectLiveTokens, userTokens(userKey), func(row db.Row) error {
 		var id int64
 		var live tokens.LiveToken
-		err := rows.Scan(&id, &live.NameKey)
+		err := row.Scan(&id, &live.NameKey)
 		live.ID = tokens.ID(id)
 		list = append(list, live)
 		return err
@@ -305,12 +305,39 @@ func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
 	if err != nil {
 		return err
 	}
-	return t.mustExec("insert a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken), insertToken,
-		int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name), scopesText(tok.Scopes),
+	args := []any{int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name),
+		scopesText(tok.Scopes),
 		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs),
 		labels,
 		db.NullText(tok.Description), us, by, reason, db.NullText(tok.BlockedBy), checksum, until, ofItself,
-		paused, ofPauses, pauseEnd)
+		paused, ofPauses, pauseEnd}
+	return t.insertToken(tok, args)
+}
+
+const (
+	opInsertToken = "insert a token"
+
+	tokenThere = `SELECT EXISTS (SELECT 1 FROM tokens WHERE id = ?)`
+)
+
+func (t *tx) insertToken(tok tokens.Token, args []any) error {
+	taken := fmt.Errorf("token %s: %w", tok.ID, tokens.ErrTaken)
+	if t.aside == nil {
+		return t.mustExec(opInsertToken, taken, insertToken, args...)
+	}
+	var there bool
+	if err := t.oneBeside(opInsertToken, tokenThere, tok.ID, []any{&there}, int64(tok.ID)); err != nil {
+		return err
+	}
+	switch a := t.aside; {
+	case there:
+		return taken
+	case a == nil: // it was put off until now
+		return t.mustExec(opInsertToken, taken, insertToken, args...)
+	default:
+		a.add(t, &row{op: opInsertToken, in: &addTokens, args: args, at: []place{tok.ID, userTokens(tok.UserKey)}})
+		return nil
+	}
 }
 
 // selfRotation returns what is stored of what a token may do by itself.

@@ -60,8 +60,7 @@ func (s *Store) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, 
 			return errUnchanged
 		}
 		t.ends = tokens.OnlyEnds(events)
-		seq, err = t.record(events, db.Micros(s.options.Now()))
-		return err
+		return t.record(events, db.Micros(s.options.Now()), &seq)
 	})
 	if unchanged && errors.Is(err, errUnchanged) { // not the failure of another whose transaction it shared
 		return nil
@@ -88,6 +87,7 @@ type readTx struct {
 	cause  error // the database's, of failed
 
 	token *guardedToken // the last that was read, as it is now
+	aside *aside        // it runs beside others; nil: alone
 }
 
 func (t *readTx) end() {
@@ -105,10 +105,18 @@ func (t *readTx) fail(op string, err error) error {
 	return t.failed
 }
 
+// alone makes ready for a statement that runs by itself.
+func (t *readTx) alone() error {
+	if t.failed == nil && t.aside != nil {
+		return t.aside.park(t)
+	}
+	return t.failed
+}
+
 // one scans the only row of a query; ErrNotFound when there is none.
 func (t *readTx) one(op, query string, dest []any, args ...any) error {
-	if t.failed != nil {
-		return t.failed
+	if err := t.alone(); err != nil {
+		return err
 	}
 	err := t.c.One(t.ctx, query, dest, args...)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -122,8 +130,8 @@ func (t *readTx) one(op, query string, dest []any, args ...any) error {
 
 // each runs f on every row of a query.
 func (t *readTx) each(op, query string, f func(*sql.Rows) error, args ...any) error {
-	if t.failed != nil {
-		return t.failed
+	if err := t.alone(); err != nil {
+		return err
 	}
 	if err := t.c.Each(t.ctx, query, f, args...); err != nil {
 		return t.fail(op, err)
@@ -159,8 +167,8 @@ const (
 
 // toWrite makes ready for a statement that writes.
 func (t *tx) toWrite(op string) error {
-	if t.failed != nil {
-		return t.failed
+	if err := t.alone(); err != nil {
+		return err
 	}
 	if t.shared && !t.saved {
 		if _, err := t.c.Exec(t.ctx, beginSaved); err != nil {

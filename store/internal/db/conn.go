@@ -19,6 +19,7 @@ type Conn struct {
 	limit   time.Duration // of a statement; 0: none
 	raw     *sql.Conn
 	stmts   map[string]*sql.Stmt
+	forms   map[string]string // of statements of pipelines
 	broken  bool
 
 	direct direct

@@ -64,7 +64,7 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 }
 
 func newConn(p *Pool, raw *sql.Conn) *Conn {
-	return &Conn{dialect: p.dialect, limit: p.limit, raw: raw, stmts: make(map[string]*sql.Stmt)}
+	return &Conn{dialect: p.dialect, limit: p.limit, raw: raw, stmts: make(map[string]*sql.Stmt), forms: make(map[string]string)}
 }
 
 // Dialect is what the pool's database differs in from others.
@@ -95,7 +95,7 @@ func (p *Pool) Use(ctx context.Context, fn func(*Conn) error) error { return p.l
 // Begin borrows a connection in a transaction that the statements begin. The caller gives it back.
 func (p *Pool) Begin(ctx context.Context, statements []string) (begun *Conn, err error) {
 	err = p.lend(ctx, true, func(c *Conn) error {
-		if err := c.ExecAll(ctx, statements); err != nil {
+		if err := c.begin(ctx, statements); err != nil {
 			c.Rollback()
 			return err
 		}
@@ -103,6 +103,17 @@ func (p *Pool) Begin(ctx context.Context, statements []string) (begun *Conn, err
 		return nil
 	})
 	return begun, err
+}
+
+func (c *Conn) begin(ctx context.Context, statements []string) error {
+	if !c.dialect.Remote || len(statements) == 1 {
+		return c.ExecAll(ctx, statements)
+	}
+	list := make([]*Statement, len(statements))
+	for i, statement := range statements {
+		list[i] = &Statement{Query: statement}
+	}
+	return c.Pipeline(ctx, list)
 }
 
 func (p *Pool) lend(ctx context.Context, keep bool, fn func(*Conn) error) error {
