@@ -169,7 +169,7 @@ func (t *readTx) beside(op, query string, at place, f func(db.Row) error, args .
 	if at != nil {
 		a.places = append(a.places, at)
 	}
-	return a.ask(t, op, &db.Statement{Query: query, Args: args, Row: f})
+	return a.ask(t, op, &db.Statement{Query: query, Args: slices.Clone(args), Row: f})
 }
 
 // oneBeside is beside for the only row of a query; ErrNotFound when there is none.
@@ -178,9 +178,10 @@ func (t *readTx) oneBeside(op, query string, at place, dest []any, args ...any) 
 		return t.one(op, query, dest, args...)
 	}
 	found := false
+	into := slices.Clone(dest) // so that the slice of a change that is alone need not be on the heap
 	err := t.beside(op, query, at, func(row db.Row) error {
 		found = true
-		return row.Scan(dest...)
+		return row.Scan(into...)
 	}, args...)
 	if err == nil && !found {
 		return tokens.ErrNotFound
@@ -204,8 +205,10 @@ func (a *aside) adds(at place) bool {
 	return slices.ContainsFunc(a.rows, func(r *row) bool { return slices.Contains(r.at, at) })
 }
 
-// add keeps a row for the end of the group.
-func (a *aside) add(t *tx, r *row) {
+// add keeps a row for the end of the group. Its arguments are copied, so that those of a change that is alone need not be
+// on the heap.
+func (a *aside) add(t *tx, r *row, args []any) {
+	r.args = slices.Clone(args)
 	a.rows = append(a.rows, r)
 	a.places = append(a.places, r.at...)
 	t.wrote = true

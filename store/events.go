@@ -29,7 +29,7 @@ func (t *tx) record(events []tokens.Event, nowUS int64, seq *uint64) error {
 			db.NullText(e.User), db.NullID(e.TokenID), db.NullText(e.Service), db.AddrBytes(e.PeerIP),
 			db.NullText(e.Reason), db.NullText(e.Detail), int64(newestSchema), db.NullText(parent)}
 		if t.failed == nil && t.aside != nil {
-			t.aside.add(t, &row{op: op, in: &addEvents, args: args, event: e})
+			t.aside.add(t, &row{op: op, in: &addEvents, event: e}, args)
 		} else {
 			at, err := t.position(op, insertEvent, args...)
 			if err != nil {

@@ -25,7 +25,7 @@ func (t *tx) change(e tokens.Event, nowUS int64, seq *uint64) error {
 	args := []any{nowUS, db.NullID(c.TokenID), db.NullText(c.User), db.NullText(c.Service)}
 	t.fed = true
 	if t.failed == nil && t.aside != nil {
-		t.aside.add(t, &row{op: op, in: &addChanges, args: args, seq: seq})
+		t.aside.add(t, &row{op: op, in: &addChanges, seq: seq}, args)
 		return nil
 	}
 	at, err := t.position(op, insertChange, args...)

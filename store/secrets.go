@@ -50,7 +50,7 @@ func (t *tx) PutRequest(r tokens.Request, now time.Time) error {
 	const op = "keep an idempotent request"
 	args := []any{r.Key[:], r.Fingerprint[:], int64(r.TokenID), sealed, db.Micros(r.ExpireTime), db.Micros(now)}
 	if a := t.aside; t.failed == nil && a != nil && slices.Contains(a.absent, place(r.Key)) && !a.adds(r.Key) {
-		a.add(t, &row{op: op, in: &addRequests, args: args, at: []place{r.Key}})
+		a.add(t, &row{op: op, in: &addRequests, at: []place{r.Key}}, args)
 		return nil
 	}
 	return t.mustExec(op, fmt.Errorf("idempotent request: %w", tokens.ErrTaken), putRequest, args...)

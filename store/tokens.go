@@ -335,7 +335,7 @@ func (t *tx) insertToken(tok tokens.Token, args []any) error {
 	case a == nil: // it was put off until now
 		return t.mustExec(opInsertToken, taken, insertToken, args...)
 	default:
-		a.add(t, &row{op: opInsertToken, in: &addTokens, args: args, at: []place{tok.ID, userTokens(tok.UserKey)}})
+		a.add(t, &row{op: opInsertToken, in: &addTokens, at: []place{tok.ID, userTokens(tok.UserKey)}}, args)
 		return nil
 	}
 }
