@@ -100,6 +100,11 @@ class Wire(httpx.AsyncBaseTransport):
             for stream in self._streams:
                 stream.put(self.text("invalidations", token_ids, users))
 
+    def start_over(self) -> None:
+        """Has all watches start over."""
+        for stream in self._streams:
+            stream.put(self.text("start-over"))
+
     def end(self) -> None:
         """Ends all watches."""
         for stream in self._streams:

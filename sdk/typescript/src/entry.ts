@@ -23,6 +23,8 @@ export class Entry {
   until = 0;
   /** The same by the wall clock, for a machine that slept; Infinity: never. */
   readonly expire: number;
+  /** That of the memory when the answer was asked for. */
+  epoch = -1;
   /** The position that the answer is at least as new as. */
   sequence = 0;
   // The owners, once the answer is in memory. A refusal depends on nothing.

@@ -28,8 +28,8 @@ export class Memory {
   /** Counts the calls of forget and resumed. An answer that was asked for in an earlier one is not kept. */
   epoch = 0;
   #changes = new Changes();
-  readonly #byToken = new Map<string, Owner>();
-  readonly #byUser = new Map<string, Owner>();
+  #byToken = new Map<string, Owner>();
+  #byUser = new Map<string, Owner>();
   #knownMono = -Infinity;
   #knownWall = -Infinity;
 
@@ -79,7 +79,7 @@ export class Memory {
 
   /** Reports whether the entry that a request brought may serve other checks than the one that asked. */
   usable(e: Entry, mono: number, wall: number): boolean {
-    return e.isShared && this.isOpen(mono, wall) && e.isSound(mono, wall);
+    return e.epoch === this.epoch && e.isShared && this.isOpen(mono, wall) && e.isSound(mono, wall);
   }
 
   /**
@@ -88,6 +88,7 @@ export class Memory {
    */
   keep(e: Entry, epoch: number, sequence: number): boolean {
     if (epoch !== this.epoch) return true;
+    e.epoch = epoch;
     if (!e.token) {
       if (isFinal(e.decision)) this.refusals.put(e);
       return false;
@@ -149,12 +150,11 @@ export class Memory {
     }
   }
 
+  /** Drops all, whatever its size, at once: no entry of an earlier epoch is used. */
   #forget(): void {
     this.epoch++;
-    for (const by of [this.#byToken, this.#byUser]) {
-      for (const owner of by.values()) owner.changed = Infinity;
-      by.clear();
-    }
+    this.#byToken = new Map();
+    this.#byUser = new Map();
     this.answers.clear();
     this.refusals.clear();
   }

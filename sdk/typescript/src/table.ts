@@ -2,8 +2,8 @@ import type { Entry } from "./entry.js";
 
 /** A map of entries, bounded in number and bytes. What was not used lately makes room (second chance). */
 export class Table {
-  readonly #byKey = new Map<string, Entry>();
-  readonly #ring: Entry[] = []; // all of byKey, in the order of the clock
+  #byKey = new Map<string, Entry>();
+  #ring: Entry[] = []; // all of byKey, in the order of the clock
   #hand = 0;
   #bytes = 0;
   hits = 0;
@@ -62,8 +62,8 @@ export class Table {
   }
 
   clear(): void {
-    this.#byKey.clear();
-    this.#ring.length = 0;
+    this.#byKey = new Map();
+    this.#ring = [];
     this.#hand = this.#bytes = 0;
   }
 }

@@ -7,6 +7,7 @@ import type { Transport } from "./transport.js";
 // All in milliseconds.
 const heartbeat = 1250; // the longest time between two events, with some room for a late timer
 const settling = 1000; // how long after a watch was resumed its events may still be missed ones
+const turnAfter = 250; // events, tokens and users; then other work of the program has its turn
 const firstPause = 50;
 const longPause = 2000;
 const hopelessPause = 15000; // for errors that only a change of the server or of its rights resolves
@@ -63,6 +64,7 @@ export class Watcher {
       const from = this.#sequence;
       const path = from === 0 ? "" : `?after=${from}&history=${encodeURIComponent(this.#history)}`;
       const response = await this.#open(path, controller.signal);
+      let work = 0;
       for await (const event of readEvents(response.body as ReadableStream<Uint8Array>)) {
         clearTimeout(alarm);
         alarm = setTimeout(stop, silence);
@@ -78,6 +80,11 @@ export class Watcher {
         const known = pace.event({ mono: performance.now(), wall: this.now() }, elapsed, quiet, startOver);
         if (pace.behind > silence / 2) throw new Fault("unavailable", "the watch lags");
         if (known) this.memory.known(known.mono, known.wall);
+        work += 1 + news.tokenIds.length + news.users.length;
+        if (work >= turnAfter) {
+          work = 0;
+          await sleep(0, controller.signal); // a burst would hold up the event loop
+        }
       }
       throw new Fault("unavailable", controller.signal.aborted ? "the watch was silent" : "the watch ended");
     } finally {

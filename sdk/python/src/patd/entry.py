@@ -34,7 +34,7 @@ class Entry:
     """One answer."""
 
     __slots__ = (
-        "key", "until", "expire", "sequence", "of_token", "of_user", "slot", "recent", "size", "usage", "decision",
+        "key", "until", "expire", "epoch", "sequence", "of_token", "of_user", "slot", "recent", "size", "usage", "decision",
         "token", "_scopes", "_result",
     )  # fmt: skip
 
@@ -52,6 +52,8 @@ class Entry:
         """By the monotonic clock: not to be used from then on."""
         self.expire = token.expire_time.timestamp() if token and token.expire_time else math.inf
         """The same by the wall clock, for a machine that slept."""
+        self.epoch = -1
+        """That of the memory when the answer was asked for."""
         self.sequence = 0
         """The position that the answer is at least as new as."""
         self.of_token: Owner | None = None  # the owners, once the answer is in memory; a refusal depends on nothing

@@ -63,8 +63,9 @@ class Table:
                 return e
             e.recent = False
 
-    def clear(self) -> None:
-        """Drops all entries."""
-        self._by_key.clear()
-        self._ring.clear()
+    def clear(self) -> tuple[dict[bytes, Entry], list[Entry]]:
+        """Drops all entries, and returns what held them."""
+        out = self._by_key, self._ring
+        self._by_key, self._ring = {}, []
         self._hand = self._bytes = 0
+        return out

@@ -19,6 +19,7 @@ from .pace import Pace
 from .transport import Transport, parse
 
 # All in seconds.
+_TURN_AFTER = 250  # events, tokens and users; then other work of the program has its turn
 _FIRST_PAUSE = 0.05
 _LONG_PAUSE = 2.0
 _HOPELESS_PAUSE = 15.0  # for errors that only a change of the server or of its rights resolves
@@ -70,6 +71,7 @@ class Watcher:
         loop = asyncio.get_running_loop()
         pace = Pace(self._memory.now())
         reader = EventReader()
+        work = 0
         try:
             # A silent stream is abandoned: its pipe may hold back old events.
             async with asyncio.timeout(SILENCE) as alarm, self._transport.stream(path) as response:
@@ -81,7 +83,10 @@ class Watcher:
                         alarm.reschedule(loop.time() + SILENCE)
                         if event.type == "end":
                             return _end(event)
-                        self._take(event, pace, start)
+                        work += self._take(event, pace, start)
+                        if work >= _TURN_AFTER:
+                            work = 0
+                            await asyncio.sleep(0)  # a burst would hold up the event loop
         except TimeoutError:
             raise Fault("unavailable", "the watch was silent") from None
         except Fault as fault:
@@ -90,8 +95,8 @@ class Watcher:
             raise
         raise Fault("unavailable", "the watch ended")
 
-    def _take(self, event: ServerEvent, pace: Pace, start: int) -> None:
-        """Applies an event, and opens memory if it may be used from now on."""
+    def _take(self, event: ServerEvent, pace: Pace, start: int) -> int:
+        """Applies an event, and opens memory if it may be used from now on. Returns how much work that was."""
         news, history, elapsed = _read_news(event)
         first = pace.is_first
         if first and start == 0:
@@ -99,6 +104,8 @@ class Watcher:
         if first and not news.start_over:
             self._memory.resumed(start)
         self._memory.apply(news)
+        if news.start_over:
+            asyncio.get_running_loop().call_soon(self._sweep)
         self._sequence, self._history = news.sequence, history
         quiet = news.start_over or not (news.token_ids or news.users)
         known = pace.event(self._memory.now(), elapsed, quiet)
@@ -106,6 +113,12 @@ class Watcher:
             raise Fault("unavailable", "the watch lags")
         if known is not None:
             self._memory.known(known)
+        return 1 + len(news.token_ids) + len(news.users)
+
+    def _sweep(self) -> None:
+        """Frees what was forgotten, a part at each turn of the loop."""
+        if self._memory.sweep():
+            asyncio.get_running_loop().call_soon(self._sweep)
 
 
 def _end(event: ServerEvent) -> None:
