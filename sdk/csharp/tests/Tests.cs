@@ -430,6 +430,9 @@ internal sealed class Stub : HttpMessageHandler
 
     internal bool Watch { get; set; } = true;
 
+    /// <summary>Every other token is unknown.</summary>
+    internal bool Refuses { get; set; }
+
     protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancel)
     {
         if (request.Method == HttpMethod.Get)
@@ -446,11 +449,17 @@ internal sealed class Stub : HttpMessageHandler
 
         var n = Interlocked.Increment(ref Asked);
         await Task.Delay(Delay, cancel);
+        if (Refuses && n % 2 == 0)
+        {
+            return new HttpResponseMessage
+                { Content = new StringContent("{\"active\":false,\"decision\":\"NOT_FOUND\"}") };
+        }
+
         return new HttpResponseMessage
         {
             Content = new StringContent(
                 "{\"active\":true,\"decision\":\"ALLOW\",\"token_id\":\"t" + n +
-                    "\",\"user\":\"u\",\"scopes\":[\"reports.read\"],\"any_client_ip\":true,\"sequence\":\"7\"}"),
+                    "\",\"user\":\"u" + n + "\",\"scopes\":[\"reports.read\"],\"any_client_ip\":true,\"sequence\":\"7\"}"),
         };
     }
 

@@ -6,6 +6,7 @@ different tokens, a million. Prints JSON; a check's time is that of the processo
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import hashlib
 import json
@@ -25,6 +26,7 @@ from patd.form import random_token  # noqa: E402
 
 TOKENS = int(os.environ.get("TOKENS", "1000000"))
 MAX_ENTRIES = max(1000, TOKENS // 100)
+THREAD_TOKENS = int(os.environ.get("THREAD_TOKENS", TOKENS))
 CHECKS = int(os.environ.get("CHECKS", "50000"))
 SCOPES = ["read"]
 URL = "https://patd.example.com"
@@ -108,6 +110,24 @@ async def flood(w: Wire) -> dict[str, int]:
         return {"entries": v.stats().entries, "heap_at_tenth": at_tenth, "heap_at_end": at_end}
 
 
+def flood_threads(w: Wire) -> dict[str, int]:
+    """Does the same with 32 threads."""
+
+    def ask(n: int) -> None:
+        for _ in range(n):
+            v.verify(random_token()[0], client_ip="192.0.2.7")
+
+    with Verifier(URL, "t", transport=w, max_entries=MAX_ENTRIES, timeout=300) as v:
+        until(lambda: v.stats().watching)
+        out: list[int] = []
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            for part in (THREAD_TOKENS // 10, THREAD_TOKENS - THREAD_TOKENS // 10):
+                list(pool.map(ask, [part // 32] * 32))
+                gc.collect()
+                out.append(tracemalloc.get_traced_memory()[0])
+        return {"entries": v.stats().entries, "heap_at_tenth": out[0], "heap_at_end": out[1]}
+
+
 def main() -> None:
     w = wire()
     with Verifier(URL, "t", transport=w, max_entries=MAX_ENTRIES, timeout=300) as verifier:
@@ -125,6 +145,7 @@ def main() -> None:
         hashlib.sha256(text).digest()
     digest = (time.process_time() - begun) / 100_000 * 1e6
     held = asyncio.run(flood(wire()))
+    threads = flood_threads(wire())
     print(
         json.dumps(
             {
@@ -136,6 +157,7 @@ def main() -> None:
                 "tokens": TOKENS,
                 "max_entries": MAX_ENTRIES,
                 **held,
+                "threads": threads,
             }
         )
     )

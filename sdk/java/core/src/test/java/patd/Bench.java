@@ -1,27 +1,17 @@
 package patd;
 
 import java.lang.management.ManagementFactory;
-import java.net.URI;
-import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.LongAdder;
-import patd.manage.Manage;
-import patd.manage.types.CreateTokenRequest;
-import patd.manage.types.CreateTokenResponse;
 
-/**
- * Measures. {@code memory}: what a check from memory costs, and what memory holds after many different tokens.
- * {@code revoke}: how long a revoked token passes, with a real patd, while two threads check. Prints JSON.
- */
+/** Measures what a check from memory costs, and what memory holds after many different tokens. Prints JSON. */
 final class Bench {
     private static final int THREADS = 2;
     /** Bounds a request, on a machine that has other things to do. */
@@ -31,8 +21,7 @@ final class Bench {
     private Bench() {}
 
     public static void main(String[] args) throws Exception {
-        Map<String, Object> out = args[0].equals("revoke") ? revoke() : memory();
-        System.out.println(Json.write(out));
+        System.out.println(Json.write(memory()));
         System.exit(0);
     }
 
@@ -156,62 +145,5 @@ final class Bench {
             TimeUnit.MILLISECONDS.sleep(50);
         }
         return Runtime.getRuntime().totalMemory() - Runtime.getRuntime().freeMemory();
-    }
-
-    private static Map<String, Object> revoke() throws Exception {
-        URI url = URI.create(System.getenv("PATD_URL"));
-        TokenSource token = TokenSource.file(Path.of(System.getenv("PATD_TOKEN_FILE")));
-        Manage manage = new Manage(url, token);
-        int times = number("TIMES", 200);
-        double[] took = new double[times];
-        AtomicBoolean done = new AtomicBoolean();
-        LongAdder checks = new LongAdder();
-        try (Verifier verifier = Verifier.builder(url, token).timeout(PATIENCE).build()) {
-            Wire.until(() -> verifier.stats().watching());
-            CreateTokenResponse other = mint(manage, "load");
-            List<Thread> load = new ArrayList<>();
-            for (int i = 0; i < THREADS; i++) {
-                Thread thread = new Thread(() -> {
-                    while (!done.get()) {
-                        verifier.verify(other.secret(), CALL);
-                        checks.increment();
-                    }
-                });
-                thread.start();
-                load.add(thread);
-            }
-            long begun = System.nanoTime();
-            for (int i = 0; i < times; i++) {
-                CreateTokenResponse mine = mint(manage, "mine " + i);
-                Wire.until(() -> {
-                    long asked = verifier.stats().asked();
-                    return verifier.verify(mine.secret(), CALL).allowed() && verifier.stats().asked() == asked;
-                });
-                long at = System.nanoTime();
-                manage.revokeToken("demo", mine.token().tokenId(), null);
-                while (verifier.verify(mine.secret(), CALL).allowed()) {
-                    Thread.onSpinWait();
-                }
-                took[i] = (System.nanoTime() - at) / 1e6;
-            }
-            double seconds = (System.nanoTime() - begun) / 1e9;
-            done.set(true);
-            for (Thread thread : load) {
-                thread.join();
-            }
-            Arrays.sort(took);
-            Map<String, Object> out = new LinkedHashMap<>();
-            out.put("revocations", times);
-            out.put("p50_ms", took[times / 2]);
-            out.put("p99_ms", took[(int) (times * 0.99)]);
-            out.put("max_ms", took[times - 1]);
-            out.put("checks_a_second", checks.sum() / seconds);
-            return out;
-        }
-    }
-
-    private static CreateTokenResponse mint(Manage manage, String name) {
-        return manage.createToken("demo", new CreateTokenRequest().name(name + " " + System.nanoTime())
-                .scopes(List.of("reports.read")));
     }
 }
