@@ -3,7 +3,7 @@
 comma := ,
 tool := go tool -modfile=tools.mod
 
-.PHONY: release test-release run build profile test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench bench-rivals
+.PHONY: release test-release run build profile test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench bench-rivals bench-sdk
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -80,6 +80,13 @@ pictures: ## those of docs/page.md, by Chromium
 
 simulate: ## a million steps of the cache against a model, which takes some minutes; CHECKS=n runs n times 200
 	go test ./store -run TestSimulationOfTheCache -count=1 -v -timeout 4h -rapid.checks=$(or $(CHECKS),6000) -rapid.steps=200
+
+# It needs what .ci/run installs for the tests of the libraries. One runs after another.
+bench-sdk: ## all libraries: checks from memory, a million different tokens, 300 revocations under load, cuts of the feed
+	LONG_TESTS=1 PATD_TOKENS=$(or $(TOKENS),1000000) PATD_REVOCATIONS=$(or $(REVOCATIONS),300) go test \
+		./client ./sdk/conformance ./sdk/typescript ./sdk/python ./sdk/java ./sdk/csharp \
+		-run '^Test(MemoryIsFastAndBounded|DifferentTokensLeaveNothing|RevokedTokensAreRefusedUnderLoad)$$' \
+		-p 1 -parallel 1 -count=1 -v -timeout 6h
 
 bench: ## the table of figures beside their baselines; BENCH=path keeps the generated stores, TOKENS=n sizes them
 	go run ./cmd/patbench -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) $(BENCHFLAGS)

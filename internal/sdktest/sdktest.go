@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,9 +26,26 @@ import (
 // Patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
 const Patience = 5 * time.Minute
 
+// Size returns how much a test does: a number of the environment, which `make bench-sdk` sets, or what is usual.
+func Size(name string, usual int) int {
+	n, err := strconv.Atoi(os.Getenv(name))
+	if err != nil || n <= 0 {
+		return usual
+	}
+	return n
+}
+
+// patience is longer where a test does more than is usual.
+func patience() time.Duration {
+	if os.Getenv("PATD_TOKENS")+os.Getenv("PATD_REVOCATIONS") != "" {
+		return time.Hour
+	}
+	return Patience
+}
+
 // Run runs a program in a directory with more of an environment, and returns what it writes.
 func Run(dir string, env []string, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience())
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // what the tests name
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
@@ -83,15 +101,30 @@ func Block(t *testing.T, page, info string) []byte {
 // Conform plays all scenarios of sdk/conformance with a driver, which has more of an environment.
 func Conform(t *testing.T, root, patd string, env []string, driver ...string) {
 	t.Helper()
+	// On a busy machine, what must come gets more time.
+	play(t, root, env, append([]string{"-patd", patd, "-strict", "-lanes", "6", "-slack", "4", "-again", "2", "--"}, driver...))
+}
+
+// Measure measures with a driver, which has more of an environment, how long revoked tokens pass under load: a few, to
+// see that it works, or PATD_REVOCATIONS of them.
+func Measure(t *testing.T, root, patd string, env []string, driver ...string) {
+	t.Helper()
+	times := strconv.Itoa(Size("PATD_REVOCATIONS", 5))
+	t.Log("\n" + play(t, root, env, append([]string{"-patd", patd, "-slack", "4", "-measure", times, "--"}, driver...)))
+}
+
+// play runs sdk/conformance, and returns what it writes.
+func play(t *testing.T, root string, env, args []string) string {
+	t.Helper()
 	runner := filepath.Join(t.TempDir(), "conformance")
 	if out, err := Run(root, nil, "go", "build", "-o", runner, "patd/sdk/conformance"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	// On a busy machine, what must come gets more time.
-	args := append([]string{"-patd", patd, "-strict", "-lanes", "6", "-slack", "4", "-again", "2", "--"}, driver...)
-	if out, err := Run(root, env, runner, args...); err != nil {
+	out, err := Run(root, env, runner, args...)
+	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+	return out
 }
 
 // Scratch has a throw-away patd, and a directory.

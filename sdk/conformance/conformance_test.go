@@ -8,6 +8,7 @@ import (
 
 	"patd/internal/longtest"
 	"patd/internal/proctest"
+	"patd/internal/sdktest"
 )
 
 func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
@@ -42,6 +43,21 @@ func TestTheGoLibraryConforms(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := options{binary: patd, lanes: 2, slack: 4, again: 2, short: !longtest.Enabled(), command: []string{goDriver(t)}}
+	if err := play(t.Context(), o, logged{t}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRevokedTokensAreRefusedUnderLoad revokes tokens with the Go library while two loops check others: a few, to see that
+// it works, or PATD_REVOCATIONS of them.
+func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
+	longtest.Only(t)
+	t.Parallel()
+	patd, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options{binary: patd, slack: 4, measure: sdktest.Size("PATD_REVOCATIONS", 5), command: []string{goDriver(t)}}
 	if err := play(t.Context(), o, logged{t}); err != nil {
 		t.Error(err)
 	}

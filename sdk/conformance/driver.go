@@ -53,6 +53,8 @@ type result struct {
 	Watching  bool     `json:"watching"`
 	Entries   int      `json:"entries"`
 	Plausible *bool    `json:"plausible"`
+	Checks    int      `json:"checks"`
+	Refused   int      `json:"refused"`
 
 	Everywhere string `json:"everywhere"`
 	Address    string `json:"address"`

@@ -36,6 +36,7 @@ type options struct {
 	again   int // how often a scenario that fails is played again
 	short   bool
 	strict  bool
+	measure int // how many revocations are measured; 0: scenarios are played
 	command []string
 }
 
@@ -49,6 +50,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&o.again, "again", 0, "play a scenario that fails so many times again, on a busy machine, where 3 seconds pass in a moment")
 	flags.BoolVar(&o.short, "short", false, "play the short ones only")
 	flags.BoolVar(&o.strict, "strict", false, "fail if a scenario is skipped for want of what the driver can do")
+	flags.IntVar(&o.measure, "measure", 0, "play no scenario, but measure so many revocations while the driver is under load, and what follows a cut of the feed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -78,6 +80,9 @@ func play(ctx context.Context, o options, out io.Writer) error {
 		if o.binary, err = build(ctx, dir); err != nil {
 			return err
 		}
+	}
+	if o.measure > 0 {
+		return measure(o, o.binary, dir, out)
 	}
 	chosen := make(chan scenario, len(all))
 	for _, s := range all {

@@ -166,11 +166,21 @@ func TestTheCSharpLibraryConforms(t *testing.T) {
 	}
 }
 
+// TestRevokedTokensAreRefusedUnderLoad revokes tokens of a real patd while two loops check others.
+func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
+	library(t)
+	binary, err := patd()
+	must(t, err)
+	program, err := filepath.Abs(sdk + "/dotnet")
+	must(t, err)
+	sdktest.Measure(t, "../..", binary, programs(), program, built(t, "conformance", "Patd.Conformance.dll"))
+}
+
 // TestMemoryIsFastAndBounded compares a check from memory, which allocates nothing, with one digest of .NET's by the CPU
 // time of both, and what memory holds after some tokens with what it holds after ten times as many.
 func TestMemoryIsFastAndBounded(t *testing.T) {
 	library(t)
-	out, err := dotnet(".", built(t, "tests", "Patd.Tests.dll"), "bench", fmt.Sprint(50_000))
+	out, err := dotnet(".", built(t, "tests", "Patd.Tests.dll"), "bench", fmt.Sprint(sdktest.Size("PATD_TOKENS", 50_000)))
 	var got struct {
 		Check      float64 `json:"check_cpu_us"`
 		Digest     float64 `json:"digest_cpu_us"`

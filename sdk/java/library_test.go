@@ -3,6 +3,7 @@ package java
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -84,6 +85,18 @@ func TestItsOwnTestsPass(t *testing.T) { library(t) }
 // TestTheJavaLibraryConforms plays all scenarios of sdk/conformance.
 func TestTheJavaLibraryConforms(t *testing.T) {
 	library(t)
+	sdktest.Conform(t, "../..", binary(t), nil, driver(t, small...)...)
+}
+
+// TestRevokedTokensAreRefusedUnderLoad revokes tokens of a real patd while two loops check others.
+func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
+	library(t)
+	sdktest.Measure(t, "../..", binary(t), nil, driver(t, "-Xmx256m")...)
+}
+
+// driver returns the command that starts the driver, in a JVM with these options.
+func driver(t *testing.T, options ...string) []string {
+	t.Helper()
 	dirs := strings.Split(classes, ":")
 	for i, dir := range dirs {
 		path, err := filepath.Abs(dir)
@@ -92,8 +105,7 @@ func TestTheJavaLibraryConforms(t *testing.T) {
 		}
 		dirs[i] = path
 	}
-	driver := append([]string{"java"}, small...)
-	sdktest.Conform(t, "../..", binary(t), nil, append(driver, "-cp", strings.Join(dirs, ":"), "patd.Driver")...)
+	return append(append([]string{"java"}, options...), "-cp", strings.Join(dirs, ":"), "patd.Driver")
 }
 
 // TestMemoryIsFastAndBounded compares a check from memory with one digest of the JDK's, and what memory holds after some
@@ -101,8 +113,9 @@ func TestTheJavaLibraryConforms(t *testing.T) {
 func TestMemoryIsFastAndBounded(t *testing.T) {
 	library(t)
 	const checks = 100_000
-	out, err := sdktest.Run(".", []string{"TOKENS=4000", "ENTRIES=200", "CHECKS=100000"}, "java", "-Xmx256m", "-cp", classes,
-		"patd.Bench", "memory")
+	tokens := sdktest.Size("PATD_TOKENS", 4000)
+	out, err := sdktest.Run(".", []string{fmt.Sprint("TOKENS=", tokens), fmt.Sprint("ENTRIES=", min(10_000, tokens/20)), "CHECKS=100000"}, "java", "-Xmx256m", "-cp", classes,
+		"patd.Bench")
 	out = out[max(0, strings.LastIndex(out, "{")):] // a busy machine may have the watch say that it was silent
 	var got struct {
 		Check      float64 `json:"check_cpu_us"`
@@ -120,18 +133,6 @@ func TestMemoryIsFastAndBounded(t *testing.T) {
 	if got.Asked > checks/10 || got.Entries > got.MaxEntries || got.Check > 10*got.Digest || got.End > got.Tenth+16<<20 {
 		t.Errorf("%+v: asked, too many entries, slow, or memory grows", got)
 	}
-}
-
-// TestRevokedTokensAreRefusedUnderLoad revokes tokens of a real patd while two threads check others.
-func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
-	library(t)
-	s := sdktest.New(t, binary(t))
-	args := append(small, "-cp", classes, "patd.Bench", "revoke") //nolint:gocritic // a copy: it has no room
-	out, err := sdktest.Run(".", s.Env("TIMES=20"), "java", args...)
-	if err != nil || !strings.Contains(out, `"revocations":20`) {
-		t.Errorf("%v\n%s", err, out)
-	}
-	t.Log(out)
 }
 
 // TestTheJarIsReproducible makes a jar of the same files twice, with other times.

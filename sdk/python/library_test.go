@@ -3,6 +3,7 @@ package python
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,6 +90,18 @@ func TestTypesAreStrict(t *testing.T) {
 // TestThePythonLibraryConforms plays all scenarios of sdk/conformance, with each verifier.
 func TestThePythonLibraryConforms(t *testing.T) {
 	library(t)
+	each(t, true, sdktest.Conform)
+}
+
+// TestRevokedTokensAreRefusedUnderLoad revokes tokens of a real patd while two loops check others.
+func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
+	library(t)
+	each(t, false, sdktest.Measure)
+}
+
+// each runs the driver with each verifier.
+func each(t *testing.T, parallel bool, play func(t *testing.T, root, patd string, env []string, driver ...string)) {
+	t.Helper()
 	binary, err := patd()
 	must(t, err)
 	driver, err := filepath.Abs("conformance/driver.py")
@@ -97,9 +110,11 @@ func TestThePythonLibraryConforms(t *testing.T) {
 	must(t, err)
 	for _, verifier := range []string{"sync", "asyncio"} {
 		t.Run(verifier, func(t *testing.T) {
-			t.Parallel()
+			if parallel {
+				t.Parallel()
+			}
 			env := []string{"PYTHONPATH=" + source, "PYTHONDONTWRITEBYTECODE=1"}
-			sdktest.Conform(t, "../..", binary, env, interpreter(), driver, verifier)
+			play(t, "../..", binary, env, interpreter(), driver, verifier)
 		})
 	}
 }
@@ -108,7 +123,8 @@ func TestThePythonLibraryConforms(t *testing.T) {
 // tokens with what it holds after ten times as many.
 func TestMemoryIsFastAndBounded(t *testing.T) {
 	library(t)
-	out, err := run(".", []string{"TOKENS=10000", "CHECKS=1000"}, interpreter(), "bench/memory.py")
+	out, err := run(".", []string{fmt.Sprint("TOKENS=", sdktest.Size("PATD_TOKENS", 10_000)), "CHECKS=1000",
+		fmt.Sprint("THREAD_TOKENS=", sdktest.Size("PATD_TOKENS", 3000))}, interpreter(), "bench/memory.py")
 	var got struct {
 		Check      float64 `json:"check_us"`
 		Loop       float64 `json:"check_us_asyncio"`
@@ -117,12 +133,20 @@ func TestMemoryIsFastAndBounded(t *testing.T) {
 		Entries    int     `json:"entries"`
 		Tenth      int     `json:"heap_at_tenth"`
 		End        int     `json:"heap_at_end"`
+		Threads    struct {
+			Entries int `json:"entries"`
+			Tenth   int `json:"heap_at_tenth"`
+			End     int `json:"heap_at_end"`
+		} `json:"threads"`
 	}
 	line := out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:]
 	if err != nil || json.Unmarshal([]byte(line), &got) != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("%+v", got)
+	if th := got.Threads; th.Entries > got.MaxEntries || th.End > th.Tenth+8<<20 {
+		t.Errorf("%+v: in threads, too many entries, or memory grows", got)
+	}
 	if got.Entries > got.MaxEntries || min(got.Check, got.Loop) > 100*got.Digest || got.End > got.Tenth+8<<20 {
 		t.Errorf("%+v: too many entries, slow, or memory grows", got)
 	}

@@ -3,6 +3,7 @@ package typescript
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,6 +71,16 @@ func TestTheTypeScriptLibraryConforms(t *testing.T) {
 	sdktest.Conform(t, "../..", binary, nil, "node", driver)
 }
 
+// TestRevokedTokensAreRefusedUnderLoad revokes tokens of a real patd while two loops check others.
+func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
+	library(t)
+	binary, err := patd()
+	must(t, err)
+	driver, err := filepath.Abs("conformance/driver.mjs")
+	must(t, err)
+	sdktest.Measure(t, "../..", binary, nil, "node", driver)
+}
+
 // TestMemoryIsFastAndBounded compares a check from memory with one digest of Node's, and what memory holds after some
 // tokens with what it holds after ten times as many.
 func TestMemoryIsFastAndBounded(t *testing.T) {
@@ -78,7 +89,7 @@ func TestMemoryIsFastAndBounded(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	out, err = sdktest.Run(".", []string{"TOKENS=50000"}, "node", "--expose-gc", "build-bench/bench.js")
+	out, err = sdktest.Run(".", []string{fmt.Sprint("TOKENS=", sdktest.Size("PATD_TOKENS", 50_000))}, "node", "--expose-gc", "build-bench/bench.js")
 	var got struct {
 		Check      float64 `json:"check_us"`
 		Digest     float64 `json:"node_digest_us"`

@@ -11,6 +11,7 @@ internal static class Driver
 {
     private static TokenVerifier? verifier;
     private static long offset; // of the wall clock, in milliseconds
+    private static Load? load;
 
     private static async Task Main()
     {
@@ -30,6 +31,7 @@ internal static class Driver
             }
         }
 
+        await LoadAsync(new Dictionary<string, object?>());
         verifier?.Dispose();
     }
 
@@ -64,7 +66,7 @@ internal static class Driver
                 return new Dictionary<string, object?>
                 {
                     ["protocol"] = 1, ["library"] = "Patd for C#", ["speaks"] = "http",
-                        ["can"] = new[] { "clock", "key" },
+                        ["can"] = new[] { "clock", "key", "load" },
                 };
             case "configure":
                 verifier?.Dispose();
@@ -79,6 +81,8 @@ internal static class Driver
                 {
                     ["watching"] = stats.IsWatching, ["entries"] = stats.Entries, ["dropped_uses"] = stats.DroppedUses,
                 };
+            case "load":
+                return await LoadAsync(c);
             case "clock":
                 System.Threading.Interlocked.Exchange(ref offset, Number(c, "wall_ms"));
                 return ok;
@@ -149,6 +153,29 @@ internal static class Driver
             ["scopes"] = r.Token?.Scopes, ["missing"] = r.MissingScopes,
         };
     }
+
+    /// <summary>Ends the load that there is, and begins another one if a command has loops.</summary>
+    private static async Task<Dictionary<string, object?>> LoadAsync(Dictionary<string, object?> c)
+    {
+        var before = load;
+        load = null;
+        if (before != null)
+        {
+            await before.EndAsync();
+        }
+
+        if (verifier != null && Number(c, "loops") is var loops && loops > 0)
+        {
+            load = new Load(verifier, Texts(c, "tokens"), new VerifyCall { Scopes = Texts(c, "scopes") }, (int)loops);
+        }
+
+        return new Dictionary<string, object?>
+            { ["ok"] = true, ["checks"] = before?.Checks ?? 0, ["refused"] = before?.Refused ?? 0 };
+    }
+
+    private static List<string> Texts(Dictionary<string, object?> c, string name) =>
+        c.TryGetValue(name, out var list) && list is List<object?> texts ? texts.Cast<string>().ToList()
+            : new List<string>();
 
     private static string? Hex(byte[]? bytes) =>
         bytes == null ? null : BitConverter.ToString(bytes).Replace("-", "").ToLowerInvariant();

@@ -45,6 +45,9 @@ type command struct {
 	Report     int64 `json:"report_every_ms"`
 	Clock      int64 `json:"clock_ms"`
 	Wall       int64 `json:"wall_ms"`
+
+	Tokens []string `json:"tokens"`
+	Loops  int      `json:"loops"`
 }
 
 // answer is one line of the output. Absent members are left out.
@@ -70,6 +73,8 @@ type answer struct {
 	Entries   *int    `json:"entries,omitempty"`
 	Dropped   *uint64 `json:"dropped_uses,omitempty"`
 	Plausible *bool   `json:"plausible,omitempty"`
+	Checks    int64   `json:"checks,omitempty"`
+	Refused   int64   `json:"refused,omitempty"`
 }
 
 // driver has one verifier at a time.
@@ -78,6 +83,7 @@ type driver struct {
 	verifier *client.Verifier
 	conn     *grpc.ClientConn
 	offset   atomic.Int64 // of the clock, in milliseconds
+	load     *load
 
 	writing sync.Mutex
 	out     *json.Encoder
@@ -101,6 +107,7 @@ func run(in io.Reader, out io.Writer) error {
 		running.Go(func() { d.write(c, d.do(c)) })
 	}
 	running.Wait()
+	d.loads(command{})
 	d.close()
 	return lines.Err()
 }
@@ -115,11 +122,13 @@ func (d *driver) write(c command, a answer) {
 func (d *driver) do(c command) answer {
 	switch c.Do {
 	case "hello":
-		return answer{Protocol: 1, Library: "patd/client for Go", Speaks: "grpc", Can: []string{"clock"}}
+		return answer{Protocol: 1, Library: "patd/client for Go", Speaks: "grpc", Can: []string{"clock", "load"}}
 	case "check":
 		return d.check(c)
 	case "status":
 		return d.status()
+	case "load":
+		return d.loads(c)
 	case "clock":
 		d.offset.Store(c.Wall)
 		return answer{OK: true}

@@ -78,13 +78,47 @@ common: dict[str, Callable[[Command], Command]] = {
         "protocol": 1,
         "library": f"patd for Python, {mode}",
         "speaks": "http",
-        "can": ["clock", "key"],
+        "can": ["clock", "key", "load"],
     },
     "clock": clock,
     "form": lambda c: {"plausible": is_plausible(c.get("token") or "")},
     "key": key,
 }
 writing = threading.Lock()
+
+
+class Load:
+    """Loops of checks without a pause."""
+
+    def __init__(self, c: Command) -> None:
+        self.tokens: list[str] = c.get("tokens") or []
+        self.scopes: list[str] = c.get("scopes") or []
+        self.over = False
+        self.checks = 0
+        self.refused = 0
+
+    def loop(self, verifier: Verifier) -> None:
+        checks = 0
+        while not self.over:
+            for token in self.tokens:
+                with contextlib.suppress(Fault):
+                    self.refused += not verifier.verify(token, scopes=self.scopes).allowed
+            checks += len(self.tokens)
+        self.checks += checks
+
+    async def loop_async(self, verifier: AsyncVerifier) -> None:
+        while not self.over:
+            for token in self.tokens:
+                with contextlib.suppress(Fault):
+                    self.refused += not (await verifier.verify(token, scopes=self.scopes)).allowed
+            self.checks += len(self.tokens)
+            await asyncio.sleep(0)  # other work has its turn, as between the requests of a server
+
+    def text(self) -> Command:
+        return {"ok": True, "checks": self.checks, "refused": self.refused}
+
+
+OK: Command = {"ok": True}
 
 
 def write(c: Command, out: Command) -> None:
@@ -97,6 +131,7 @@ class Sync:
     """Drives a Verifier, with a thread for each command."""
 
     verifier: Verifier | None = None
+    running: tuple[Load, list[threading.Thread]] | None = None
 
     def configure(self, c: Command) -> Command:
         with contextlib.suppress(Fault):
@@ -106,6 +141,22 @@ class Sync:
 
     def check(self, c: Command) -> Command:
         return answer_of(self.verifier.verify(c["token"], **call(c))) if self.verifier else CLOSED
+
+    def load(self, c: Command) -> Command:
+        out = OK
+        if self.running:
+            before, threads = self.running
+            before.over, self.running = True, None
+            for thread in threads:
+                thread.join()
+            out = before.text()
+        if self.verifier and c.get("loops"):
+            load = Load(c)
+            threads = [threading.Thread(target=load.loop, args=(self.verifier,)) for _ in range(c["loops"])]
+            self.running = load, threads
+            for thread in threads:
+                thread.start()
+        return out
 
     def status(self, c: Command) -> Command:
         return status_of(self.verifier.stats()) if self.verifier else CLOSED
@@ -133,6 +184,7 @@ class Sync:
                 self.answer(c)  # before the checks that follow it
             else:
                 threading.Thread(target=self.answer, args=(c,)).start()
+        self.load({})
         with contextlib.suppress(Fault):
             self.close({})
 
@@ -141,6 +193,7 @@ class Async:
     """Drives an AsyncVerifier, with a task for each command."""
 
     verifier: AsyncVerifier | None = None
+    running: tuple[Load, list[asyncio.Task[None]]] | None = None
 
     async def configure(self, c: Command) -> Command:
         with contextlib.suppress(Fault):
@@ -151,6 +204,18 @@ class Async:
 
     async def check(self, c: Command) -> Command:
         return answer_of(await self.verifier.verify(c["token"], **call(c))) if self.verifier else CLOSED
+
+    async def load(self, c: Command) -> Command:
+        out = OK
+        if self.running:
+            before, tasks = self.running
+            before.over, self.running = True, None
+            await asyncio.gather(*tasks)
+            out = before.text()
+        if self.verifier and c.get("loops"):
+            load = Load(c)
+            self.running = load, [asyncio.create_task(load.loop_async(self.verifier)) for _ in range(c["loops"])]
+        return out
 
     async def status(self, c: Command) -> Command:
         return status_of(self.verifier.stats()) if self.verifier else CLOSED
@@ -182,6 +247,7 @@ class Async:
             task.add_done_callback(tasks.discard)
             if c["do"] == "configure":
                 await task  # before the checks that follow it
+        await self.load({})
         with contextlib.suppress(Fault):
             await self.close({})
 

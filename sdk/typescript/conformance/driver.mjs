@@ -7,9 +7,22 @@ import { keyMaterial } from "../dist/keys.js";
 
 let verifier;
 let offset = 0; // of the wall clock, in milliseconds
+let load; // loops of checks without a pause
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Checks until the load is over. Other work has its turn now and then, as between the requests of a server. */
+async function loop(of, { tokens, scopes }, i) {
+  for (; !of.over; i++) {
+    if (i % 64 === 0) await turn();
+    of.checks++;
+    const result = await verifier.verify(tokens[i % tokens.length], { scopes }).catch(turn);
+    if (result && !result.allowed) of.refused++;
+  }
+}
 
 const commands = {
-  hello: () => ({ protocol: 1, library: "patd for TypeScript", speaks: "http", can: ["clock", "key"] }),
+  hello: () => ({ protocol: 1, library: "patd for TypeScript", speaks: "http", can: ["clock", "key", "load"] }),
   async configure(c) {
     await verifier?.close().catch(() => {});
     offset = c.clock_ms ?? 0;
@@ -50,6 +63,16 @@ const commands = {
     const s = verifier.stats();
     return { watching: s.watching, entries: s.entries, dropped_uses: s.droppedUses };
   },
+  async load(c) {
+    const before = load;
+    if (before) {
+      before.over = true;
+      await Promise.all(before.loops);
+    }
+    load = c.loops ? { over: false, checks: 0, refused: 0 } : undefined;
+    if (load) load.loops = Array.from({ length: c.loops }, (_, i) => loop(load, c, i));
+    return { ok: true, checks: before?.checks, refused: before?.refused };
+  },
   clock(c) {
     offset = c.wall_ms ?? 0;
     return { ok: true };
@@ -84,4 +107,5 @@ for await (const line of createInterface({ input: process.stdin, crlfDelay: Infi
     await answer(c); // before the checks that follow it
   else void answer(c);
 }
+await commands.load({});
 await verifier?.close().catch(() => {});

@@ -19,6 +19,7 @@ final class Driver {
     private static final PrintStream OUT = new PrintStream(System.out, false, StandardCharsets.UTF_8);
     private static volatile Verifier verifier;
     private static volatile long offset; // of the wall clock, in milliseconds
+    private static final Load LOAD = new Load();
 
     private Driver() {}
 
@@ -37,6 +38,7 @@ final class Driver {
                 commands.execute(() -> answer(command));
             }
         }
+        LOAD.run(null, Map.of(), new LinkedHashMap<>());
         close();
     }
 
@@ -61,7 +63,7 @@ final class Driver {
                 out.put("protocol", 1);
                 out.put("library", "patd for Java");
                 out.put("speaks", "http");
-                out.put("can", List.of("clock", "key"));
+                out.put("can", List.of("clock", "key", "load"));
             }
             case "configure" -> {
                 close();
@@ -75,6 +77,7 @@ final class Driver {
                 out.put("entries", stats.entries());
                 out.put("dropped_uses", stats.droppedUses());
             }
+            case "load" -> LOAD.run(verifier, c, out);
             case "clock" -> {
                 offset = number(c, "wall_ms");
                 out.put("ok", true);
