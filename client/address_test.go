@@ -23,8 +23,8 @@ func (r *rig) from(ip, token string) client.Decision {
 	return got.Decision
 }
 
-// A token that no network binds is one entry and one request, whatever addresses it is presented from; its use is reported
-// with the latest of them.
+// A token that no network binds is one entry and one request, whatever addresses it is presented from; its use is
+// reported with the latest of them.
 func TestOneAnswerServesEveryAddressOfAnUnboundToken(t *testing.T) {
 	bubble(t, client.Config{}, func(r *rig) {
 		secret, id := r.mint()
@@ -77,7 +77,13 @@ func TestAnAnswerOfOneAddressServesNoOther(t *testing.T) {
 	for name, options := range map[string][]clienttest.Option{"of today": nil, "that does not know the field": {clienttest.WithoutAnyClientIP()}} {
 		t.Run("a server "+name, func(t *testing.T) {
 			bubble(t, client.Config{}, func(r *rig) {
-				secret, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"read"}, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+				secret, _ := r.server.Mint(
+					clienttest.Token{
+						User:     "u",
+						Scopes:   []string{"read"},
+						Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+					},
+				)
 				synctest.Wait()
 				for range 2 {
 					for ip, want := range map[string]client.Decision{
@@ -100,7 +106,13 @@ func TestAnAnswerOfOneAddressServesNoOther(t *testing.T) {
 // Requests about one token from several addresses that are under way together each get their own answer.
 func TestRequestsUnderWayShareNoAnswerOfAnotherAddress(t *testing.T) {
 	bubble(t, client.Config{}, func(r *rig) {
-		secret, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"read"}, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/25")}})
+		secret, _ := r.server.Mint(
+			clienttest.Token{
+				User:     "u",
+				Scopes:   []string{"read"},
+				Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/25")},
+			},
+		)
 		synctest.Wait()
 		r.server.Hold()
 		go func() {
@@ -122,11 +134,15 @@ func TestRequestsUnderWayShareNoAnswerOfAnotherAddress(t *testing.T) {
 	})
 }
 
-// Networks come and go, in answers of servers of today and of before: what a check decides is always so for its address.
+// Networks come and go, in answers of servers of today and of before: what a check decides is always so for its
+// address.
 func TestMemoryFollowsTheNetworksOfAToken(t *testing.T) {
 	bubble(t, client.Config{}, func(r *rig) {
 		chance := rand.New(rand.NewPCG(1, 2))
-		nets := map[string]netip.Prefix{"10.0.0.1": netip.MustParsePrefix("10.0.0.0/24"), "10.0.1.1": netip.MustParsePrefix("10.0.1.0/24")}
+		nets := map[string]netip.Prefix{
+			"10.0.0.1": netip.MustParsePrefix("10.0.0.0/24"),
+			"10.0.1.1": netip.MustParsePrefix("10.0.1.0/24"),
+		}
 		secret, id := r.mint()
 		bound := map[string]bool{}
 		for range 5000 {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// FuzzBearer holds the reader of the header against what it promises: one header, one scheme, and the token to the byte.
+// FuzzBearer holds the reader of the header against what it promises: one header, one scheme, and the token to the
+// byte.
 func FuzzBearer(f *testing.F) {
 	for _, s := range []string{"", "Bearer", "Bearer ", "bearer  x", "Bearer x y", "Basic x", "Bearerx", "Bearer\tx", " Bearer x", "Bearer \x00", "BEARER é"} {
 		f.Add(s)
@@ -17,10 +18,12 @@ func FuzzBearer(f *testing.F) {
 		token, found := bearer([]string{value})
 		switch found {
 		case bearerToken:
-			if len(value) < 6 || !strings.EqualFold(value[:6], "bearer") || !strings.HasSuffix(value, token) || strings.HasPrefix(token, " ") {
+			if len(value) < 6 || !strings.EqualFold(value[:6], "bearer") || !strings.HasSuffix(value, token) ||
+				strings.HasPrefix(token, " ") {
 				t.Errorf("%q holds the token %q", value, token)
 			}
-			if between := value[6 : len(value)-len(token)]; strings.Trim(between, " ") != "" || token != "" && between == "" {
+			if between := value[6 : len(value)-len(token)]; strings.Trim(between, " ") != "" ||
+				token != "" && between == "" {
 				t.Errorf("%q: between scheme and token there is %q", value, between)
 			}
 		case noCredential:

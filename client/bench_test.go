@@ -16,7 +16,10 @@ func remembering(b testing.TB, many int, call client.Call) (*client.Verifier, []
 	secrets := make([]string, many)
 	for i := range secrets {
 		secrets[i], _ = s.Mint(clienttest.Token{
-			User: "u", Name: "n", Scopes: []string{"bills.read", "bills.write", "reports.read", "reports.write"}, ExpireTime: time.Now().Add(time.Hour),
+			User:       "u",
+			Name:       "n",
+			Scopes:     []string{"bills.read", "bills.write", "reports.read", "reports.write"},
+			ExpireTime: time.Now().Add(time.Hour),
 		})
 	}
 	v, err := client.New(s.Conn(b), client.Config{})
@@ -38,7 +41,11 @@ func remembering(b testing.TB, many int, call client.Call) (*client.Verifier, []
 	return v, secrets
 }
 
-var usual = client.Call{Audience: "reports", Scopes: []string{"reports.read"}, ClientIP: netip.MustParseAddr("192.0.2.1")}
+var usual = client.Call{
+	Audience: "reports",
+	Scopes:   []string{"reports.read"},
+	ClientIP: netip.MustParseAddr("192.0.2.1"),
+}
 
 func TestRememberedCheckAllocatesNothing(t *testing.T) {
 	v, secrets := remembering(t, 10, usual)
@@ -53,8 +60,8 @@ func TestRememberedCheckAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkVerifyCached is a check out of memory, of tokens in random order and by all processors at once. The figure to
-// reach is below a microsecond with two, and no allocation.
+// BenchmarkVerifyCached is a check out of memory, of tokens in random order and by all processors at once. The figure
+// to reach is below a microsecond with two, and no allocation.
 func BenchmarkVerifyCached(b *testing.B) {
 	v, secrets := remembering(b, 10_000, usual)
 	before := v.Stats()

@@ -58,9 +58,17 @@ const (
 )
 
 var decisionNames = [...]string{
-	Allow: "ALLOW", InsufficientScope: "INSUFFICIENT_SCOPE", NotFound: "NOT_FOUND", Expired: "EXPIRED", Revoked: "REVOKED",
-	Superseded: "SUPERSEDED", UserSuspended: "USER_SUSPENDED", AudienceMismatch: "AUDIENCE_MISMATCH",
-	IPNotAllowed: "IP_NOT_ALLOWED", PolicyBlocked: "POLICY_BLOCKED", TokenIdle: "TOKEN_IDLE",
+	Allow:             "ALLOW",
+	InsufficientScope: "INSUFFICIENT_SCOPE",
+	NotFound:          "NOT_FOUND",
+	Expired:           "EXPIRED",
+	Revoked:           "REVOKED",
+	Superseded:        "SUPERSEDED",
+	UserSuspended:     "USER_SUSPENDED",
+	AudienceMismatch:  "AUDIENCE_MISMATCH",
+	IPNotAllowed:      "IP_NOT_ALLOWED",
+	PolicyBlocked:     "POLICY_BLOCKED",
+	TokenIdle:         "TOKEN_IDLE",
 }
 
 // String is the decision's name on the wire.

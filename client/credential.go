@@ -54,7 +54,8 @@ func (c Credential) GetRequestMetadata(ctx context.Context, _ ...string) (map[st
 	if err != nil {
 		return nil, err
 	}
-	if token == "" || len(token) > secret.MaxInput || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if token == "" || len(token) > secret.MaxInput ||
+		strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, errors.New("what should be a service token is something other than one token")
 	}
 	return map[string]string{"authorization": "Bearer " + token}, nil

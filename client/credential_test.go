@@ -77,7 +77,13 @@ func TestServiceTokenCrossesNoPlainConnection(t *testing.T) {
 	if err := ask(t, addr, client.ServiceToken(source), plain); err == nil || rpc.got.Load() != "" {
 		t.Errorf("over a connection in plain text that may lead anywhere: %v, %v", err, rpc.got.Load())
 	}
-	if err := ask(t, addr, client.ServiceToken(source).AllowPlaintext(), plain); err != nil || rpc.got.Load() != "Bearer "+marker {
+	if err := ask(
+		t,
+		addr,
+		client.ServiceToken(source).AllowPlaintext(),
+		plain,
+	); err != nil ||
+		rpc.got.Load() != "Bearer "+marker {
 		t.Errorf("where that is allowed: %v, %v", err, rpc.got.Load())
 	}
 	if err := ask(t, strings.Replace(addr, "127.0.0.1", "127.0.0.1.", 1), client.ServiceToken(source)); err == nil {

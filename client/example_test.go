@@ -28,7 +28,11 @@ func Example() {
 	}
 	defer verifier.Close()
 
-	got, err := verifier.Verify(context.Background(), secret, client.Call{Scopes: []string{"reports.read", "reports.write"}})
+	got, err := verifier.Verify(
+		context.Background(),
+		secret,
+		client.Call{Scopes: []string{"reports.read", "reports.write"}},
+	)
 	if err != nil {
 		fmt.Println("nothing is known:", err) // the call at hand fails with 503
 		return
@@ -59,7 +63,9 @@ func ExampleGuard() {
 	}
 	// Output:
 	// 200  hello ada
-	// 403 Bearer realm="reports", error="insufficient_scope", error_description="the token was not granted reports.write", scope="reports.write" {"error":"insufficient_scope","error_description":"the token was not granted reports.write","reason":"SCOPE_INSUFFICIENT","missing_scopes":["reports.write"]}
+	// 403 Bearer realm="reports", error="insufficient_scope", error_description="the token was not granted
+	// reports.write", scope="reports.write" {"error":"insufficient_scope","error_description":"the token was not
+	// granted reports.write","reason":"SCOPE_INSUFFICIENT","missing_scopes":["reports.write"]}
 }
 
 func ExampleUnaryServerInterceptor() {
@@ -80,7 +86,11 @@ func ExampleUnaryServerInterceptor() {
 
 func ExampleStatic() {
 	checker := client.Static(map[string]client.Token{
-		"pat_of_ada": {User: "ada", Scopes: []string{"reports.read"}, ExpireTime: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)},
+		"pat_of_ada": {
+			User:       "ada",
+			Scopes:     []string{"reports.read"},
+			ExpireTime: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC),
+		},
 	})
 	got, _ := checker.Verify(context.Background(), "pat_of_ada", client.Call{})
 	fmt.Println(got.Decision)

@@ -47,14 +47,19 @@ func (e *serviceExpiry) get() time.Time {
 // warn logs once a day that the token expires soon.
 func (e *serviceExpiry) warn(ctx context.Context, now time.Time, log *slog.Logger) {
 	e.mu.Lock()
-	due := !e.at.IsZero() && !now.Before(e.at.Add(-expiryNotice)) && (e.warned.IsZero() || now.Sub(e.warned) >= warnAgain)
+	due := !e.at.IsZero() && !now.Before(e.at.Add(-expiryNotice)) &&
+		(e.warned.IsZero() || now.Sub(e.warned) >= warnAgain)
 	if due {
 		e.warned = now
 	}
 	at := e.at
 	e.mu.Unlock()
 	if due {
-		log.LogAttrs(ctx, slog.LevelWarn, "the service token of this program expires soon; rotate it: patd service rotate NAME",
-			slog.Time("expires", at))
+		log.LogAttrs(
+			ctx,
+			slog.LevelWarn,
+			"the service token of this program expires soon; rotate it: patd service rotate NAME",
+			slog.Time("expires", at),
+		)
 	}
 }

@@ -139,7 +139,8 @@ func (v *Verifier) ask(ctx context.Context, k keys, token string, call Call, beg
 
 // board returns the request of a key, a new one if there is none. It waits for a slot.
 func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (q *check, mine bool, err error) {
-	if !utf8.ValidString(call.Audience) || slices.ContainsFunc(call.Scopes, func(s string) bool { return !utf8.ValidString(s) }) {
+	if !utf8.ValidString(call.Audience) ||
+		slices.ContainsFunc(call.Scopes, func(s string) bool { return !utf8.ValidString(s) }) {
 		return nil, false, status.Error(codes.InvalidArgument, "audience and scopes must be UTF-8")
 	}
 	f := &v.flights
@@ -155,7 +156,10 @@ func (v *Verifier) board(ctx context.Context, k keys, token string, call Call) (
 	}
 	// The required scopes go along so that the server counts the use if, and only if, the token passes.
 	request := &patdv1.IntrospectRequest{
-		Token: token, Audience: call.Audience, RequiredScopes: slices.Clone(call.Scopes), ClientIp: address(call.ClientIP),
+		Token:          token,
+		Audience:       call.Audience,
+		RequiredScopes: slices.Clone(call.Scopes),
+		ClientIp:       address(call.ClientIP),
 	}
 	go func() {
 		defer func() { <-f.slots }()

@@ -134,7 +134,10 @@ func TestNobodyWaitsForItsTurnForEver(t *testing.T) {
 				pass(time.Second) // the first is under way
 			}
 			_, err := r.verifier.Verify(r.Context(), token, client.Call{})
-			if got := status.Code(err); got != want && got != codes.DeadlineExceeded || time.Since(r.began) > 10*time.Second {
+			if got := status.Code(
+				err,
+			); got != want && got != codes.DeadlineExceeded ||
+				time.Since(r.began) > 10*time.Second {
 				r.Errorf("check %d: %v after %s", i, err, time.Since(r.began))
 			}
 		})

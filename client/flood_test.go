@@ -38,7 +38,12 @@ func (c *everyOther) Invoke(_ context.Context, method string, in, out any, _ ...
 }
 
 // NewStream begins a watch, and nothing else.
-func (c *everyOther) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+func (c *everyOther) NewStream(
+	ctx context.Context,
+	_ *grpc.StreamDesc,
+	method string,
+	_ ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	if method != patdv1.IntrospectionService_WatchInvalidations_FullMethodName {
 		return nil, status.Error(codes.Unimplemented, method)
 	}

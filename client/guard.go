@@ -86,7 +86,11 @@ func (g *Guard) Routes(t *routes.Table) func(http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			scopes, ok := t.Find(r.Method, r.URL.EscapedPath())
 			if !ok {
-				answer(w, http.StatusForbidden, refusalBody{Error: "forbidden", Description: routeClosed, Reason: "ROUTE_CLOSED"})
+				answer(
+					w,
+					http.StatusForbidden,
+					refusalBody{Error: "forbidden", Description: routeClosed, Reason: "ROUTE_CLOSED"},
+				)
 				return
 			}
 			g.decide(w, r, scopes, next)
@@ -112,7 +116,11 @@ func (g *Guard) decide(w http.ResponseWriter, r *http.Request, scopes []string, 
 		})
 		return
 	}
-	out, err := g.checker.Verify(r.Context(), token, Call{Audience: g.config.Audience, Scopes: scopes, ClientIP: g.config.ClientIP(r)})
+	out, err := g.checker.Verify(
+		r.Context(),
+		token,
+		Call{Audience: g.config.Audience, Scopes: scopes, ClientIP: g.config.ClientIP(r)},
+	)
 	if err != nil {
 		w.Header().Set("Retry-After", "1")
 		answer(w, http.StatusServiceUnavailable, refusalBody{Error: "temporarily_unavailable"})

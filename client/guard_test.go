@@ -80,7 +80,8 @@ func TestGuardAnswersAsRFC6750Says(t *testing.T) {
 	}
 	fake.Fail(errors.New("secret cause"))
 	w := get(plain.Middleware(handler), "Bearer good")
-	if w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("WWW-Authenticate") != "" || strings.Contains(w.Body.String(), "secret") {
+	if w.Code != 503 || w.Header().Get("Retry-After") == "" || w.Header().Get("WWW-Authenticate") != "" ||
+		strings.Contains(w.Body.String(), "secret") {
 		t.Errorf("in an outage: %d %v %s", w.Code, w.Header(), w.Body)
 	}
 }
@@ -98,12 +99,15 @@ func TestGuardOpensTheRoutesOfATable(t *testing.T) {
 		t.Fatal(err)
 	}
 	reached := 0
-	h := client.NewGuard(fake, client.HTTPConfig{}).Routes(table)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if out, ok := client.FromContext(r.Context()); !ok || out.Token.User != "alice" {
-			t.Errorf("the handler is told %v, %v", out, ok)
-		}
-		reached++
-	}))
+	h := client.NewGuard(fake, client.HTTPConfig{}).
+		Routes(table)(
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if out, ok := client.FromContext(r.Context()); !ok || out.Token.User != "alice" {
+				t.Errorf("the handler is told %v, %v", out, ok)
+			}
+			reached++
+		}),
+	)
 	for _, c := range []struct {
 		method, path, token string
 		code                int

@@ -111,7 +111,8 @@ func (m *methods) admit(ctx context.Context, method string) (context.Context, fu
 		return out, m.refuse(ctx, out, scopes, err)
 	}
 	out, err := verify()
-	if headers := renewalMetadata(renewHeaders(out.expires(), m.config.RenewURL, time.Now())); len(headers) > 0 { //nolint:forbidigo // it decides nothing
+	now := time.Now() //nolint:forbidigo // it decides nothing
+	if headers := renewalMetadata(renewHeaders(out.expires(), m.config.RenewURL, now)); len(headers) > 0 {
 		_ = grpc.SetHeader(ctx, headers) // it fails only without a transport, and so without a reader
 	}
 	if err != nil {
@@ -133,7 +134,12 @@ func (m *methods) refuse(ctx context.Context, out Result, scopes []string, err e
 		return status.Error(codes.Unavailable, "the token cannot be checked now")
 	}
 	why := out.Refusal(scopes)
-	_, why.RenewURL = renewHeaders(why.ExpireTime, m.config.RenewURL, time.Now()) //nolint:forbidigo // it decides nothing
+	_, why.RenewURL = renewHeaders(
+		why.ExpireTime,
+		m.config.RenewURL,
+		//nolint:forbidigo // it decides nothing
+		time.Now(),
+	)
 	if out.Decision == InsufficientScope {
 		return statusOf(codes.PermissionDenied, why)
 	}

@@ -26,14 +26,20 @@ type guarded struct {
 	*testing.T
 }
 
-func (g guarded) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+func (g guarded) Check(
+	ctx context.Context,
+	_ *grpc_health_v1.HealthCheckRequest,
+) (*grpc_health_v1.HealthCheckResponse, error) {
 	if got, ok := client.FromContext(ctx); !ok || got.Token.User != "u" {
 		g.Errorf("the handler learns %+v, %v", got, ok)
 	}
 	return &grpc_health_v1.HealthCheckResponse{}, nil
 }
 
-func (g guarded) List(ctx context.Context, _ *grpc_health_v1.HealthListRequest) (*grpc_health_v1.HealthListResponse, error) {
+func (g guarded) List(
+	ctx context.Context,
+	_ *grpc_health_v1.HealthListRequest,
+) (*grpc_health_v1.HealthListResponse, error) {
 	if _, ok := client.FromContext(ctx); ok {
 		g.Error("an open method learns of a token")
 	}
@@ -57,7 +63,10 @@ func guardedBy(t *testing.T, c client.Checker, config client.GRPCConfig) grpc_he
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer(grpc.UnaryInterceptor(client.UnaryServerInterceptor(c, config)), grpc.StreamInterceptor(client.StreamServerInterceptor(c, config)))
+	s := grpc.NewServer(
+		grpc.UnaryInterceptor(client.UnaryServerInterceptor(c, config)),
+		grpc.StreamInterceptor(client.StreamServerInterceptor(c, config)),
+	)
 	grpc_health_v1.RegisterHealthServer(s, guarded{T: t})
 	done := make(chan struct{})
 	go func() {
@@ -119,7 +128,11 @@ func TestInterceptorRefusesByDefault(t *testing.T) {
 			t.Fatalf("asked for a client at %s", c.ClientIP)
 		}
 	}
-	if _, err := guardedBy(t, fake, client.GRPCConfig{Open: []string{list}}).List(t.Context(), &grpc_health_v1.HealthListRequest{}); err != nil {
+	if _, err := guardedBy(
+		t,
+		fake,
+		client.GRPCConfig{Open: []string{list}},
+	).List(t.Context(), &grpc_health_v1.HealthListRequest{}); err != nil {
 		t.Errorf("an open method: %v", err)
 	}
 	fake.Fail(errors.New("out"))

@@ -39,7 +39,11 @@ type pendingRequest struct {
 	answered bool
 }
 
-func newLine(stream patdv1.IntrospectionService_IntrospectStreamClient, cancel context.CancelFunc, now func() time.Time) *line {
+func newLine(
+	stream patdv1.IntrospectionService_IntrospectStreamClient,
+	cancel context.CancelFunc,
+	now func() time.Time,
+) *line {
 	return &line{
 		stream: stream, cancel: cancel, now: now, queue: make(chan *patdv1.IntrospectStreamRequest, 16),
 		ended: make(chan struct{}), pending: map[uint64]*pendingRequest{},
@@ -157,7 +161,9 @@ func outcome(r *patdv1.IntrospectStreamResponse) (*patdv1.IntrospectResponse, er
 		return nil, errNonsense
 	}
 	s := status.New(codes.Code(fault.GetCode()), fault.GetMessage())
-	if with, err := s.WithDetails(protoadapt.MessageV1Of(&errdetails.ErrorInfo{Reason: fault.GetReason(), Domain: "patd"})); err == nil {
+	if with, err := s.WithDetails(
+		protoadapt.MessageV1Of(&errdetails.ErrorInfo{Reason: fault.GetReason(), Domain: "patd"}),
+	); err == nil {
 		s = with
 	}
 	return nil, s.Err()

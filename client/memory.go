@@ -185,9 +185,9 @@ func (m *memory) apply(news *patdv1.WatchInvalidationsResponse, startOver bool) 
 	}
 }
 
-// resumed drops the answers that are newer than the position at which a watch was resumed, and those under way. They rest
-// on changes that the watch never received. A server that was restored does not have these changes: it shares the history
-// up to that position, so the watch does not start over, and nothing would ever invalidate them.
+// resumed drops the answers that are newer than the position at which a watch was resumed, and those under way. They
+// rest on changes that the watch never received. A server that was restored does not have these changes: it shares the
+// history up to that position, so the watch does not start over, and nothing would ever invalidate them.
 func (m *memory) resumed(at uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -210,7 +210,10 @@ func TestMemoryNeverAnswersFromBeforeWhatItWasTold(t *testing.T) {
 			"change": func(t *rapid.T) { feed = append(feed, rapid.IntRange(0, names+len(users)-1).Draw(t, "what")) },
 			"ask": func(t *rapid.T) {
 				at := rapid.IntRange(0, len(feed)).Draw(t, "at") // a replica as old as you like
-				flights = append(flights, flight{rapid.IntRange(0, names-1).Draw(t, "token"), uint64(at), m.ticket(start)})
+				flights = append(
+					flights,
+					flight{rapid.IntRange(0, names-1).Draw(t, "token"), uint64(at), m.ticket(start)},
+				)
 			},
 			"answer": func(t *rapid.T) {
 				if len(flights) == 0 {
@@ -243,7 +246,13 @@ func TestMemoryNeverAnswersFromBeforeWhatItWasTold(t *testing.T) {
 			"": func(t *rapid.T) {
 				for k, f := range kept {
 					if m.recall(k, start) != nil && changed(f.token, f.at, told) {
-						t.Fatalf("token %d is answered as of %d, though its change was told, up to %d, of %v", f.token, f.at, told, feed)
+						t.Fatalf(
+							"token %d is answered as of %d, though its change was told, up to %d, of %v",
+							f.token,
+							f.at,
+							told,
+							feed,
+						)
 					}
 				}
 			},
@@ -306,8 +315,8 @@ func TestNonsenseIsAFault(t *testing.T) {
 	}
 }
 
-// TestARefusalTakesThePlaceOfWhatWasKept: the watch may have opened memory with an event from before the change, so that
-// what the answers of before rest on is not known to be over.
+// TestARefusalTakesThePlaceOfWhatWasKept: the watch may have opened memory with an event from before the change, so
+// that what the answers of before rest on is not known to be over.
 func TestARefusalTakesThePlaceOfWhatWasKept(t *testing.T) {
 	k := keys{everywhere: keyOf(1), here: keyOf(2)}
 	for _, under := range []key{k.everywhere, k.here} {

@@ -59,7 +59,10 @@ func createToken(ctx context.Context, show func(string)) error {
 	}
 	defer conn.Close()
 	patd := manage.New(conn, manage.Config{})
-	made, err := patd.Tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"reports.read"}})
+	made, err := patd.Tokens.CreateToken(
+		ctx,
+		&patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"reports.read"}},
+	)
 	if errors.Is(err, manage.ScopeNotHeld) {
 		return errors.New("you do not have reports")
 	} else if err != nil {
@@ -75,8 +78,8 @@ func createToken(ctx context.Context, show func(string)) error {
 	return nil
 }
 
-// TestPageShowsTheExample holds that each block of Go on a page is in this file, so that it compiles. What the calls in it do
-// the examples show.
+// TestPageShowsTheExample holds that each block of Go on a page is in this file, so that it compiles. What the calls in
+// it do the examples show.
 func TestPageShowsTheExample(t *testing.T) {
 	_, _, _ = serveReports, fetchReports, createToken // the one would go on serving, the others need a network
 	text, err := os.ReadFile("page_test.go")

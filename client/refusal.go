@@ -50,7 +50,8 @@ func (r Result) expires() time.Time {
 	return r.ExpireTime
 }
 
-// renewHeaders returns the values of refusal.HeaderExpiresAt and HeaderRenew for a token; empty: the header is left out.
+// renewHeaders returns the values of refusal.HeaderExpiresAt and HeaderRenew for a token; empty: the header is left
+// out.
 func renewHeaders(expire time.Time, page string, now time.Time) (at, renew string) {
 	if refusal.Due(expire, now) {
 		renew = page
@@ -104,7 +105,14 @@ type refusalBody struct {
 }
 
 func bodyOf(code string, r refusal.Refusal) refusalBody {
-	return refusalBody{Error: code, Description: r.Text(), Reason: r.Reason, Missing: r.Missing, Suspended: r.Suspended, Paused: r.Paused}
+	return refusalBody{
+		Error:       code,
+		Description: r.Text(),
+		Reason:      r.Reason,
+		Missing:     r.Missing,
+		Suspended:   r.Suspended,
+		Paused:      r.Paused,
+	}
 }
 
 // scopeList joins scopes for a challenge.

@@ -178,7 +178,11 @@ func (u *uses) report(ctx context.Context) error {
 		r := &patdv1.ReportUsesRequest{}
 		for id, use := range u.pending {
 			r.Uses = append(r.Uses, &patdv1.ReportUsesRequest_Use{
-				TokenId: id, Time: timestamppb.New(time.UnixMicro(use.time)), ClientIp: address(use.ip), Scopes: use.needs.scopes, Unscoped: use.needs.unscoped,
+				TokenId:  id,
+				Time:     timestamppb.New(time.UnixMicro(use.time)),
+				ClientIp: address(use.ip),
+				Scopes:   use.needs.scopes,
+				Unscoped: use.needs.unscoped,
 			})
 			if len(r.GetUses()) == usesPerCall {
 				break

@@ -24,7 +24,11 @@ type silent struct {
 
 var errSilent = errors.New("no reports are taken")
 
-func (silent) ReportUses(context.Context, *patdv1.ReportUsesRequest, ...grpc.CallOption) (*patdv1.ReportUsesResponse, error) {
+func (silent) ReportUses(
+	context.Context,
+	*patdv1.ReportUsesRequest,
+	...grpc.CallOption,
+) (*patdv1.ReportUsesResponse, error) {
 	return nil, errSilent
 }
 
@@ -109,7 +113,11 @@ type taking struct {
 	got  []string
 }
 
-func (s *taking) ReportUses(_ context.Context, r *patdv1.ReportUsesRequest, _ ...grpc.CallOption) (*patdv1.ReportUsesResponse, error) {
+func (s *taking) ReportUses(
+	_ context.Context,
+	r *patdv1.ReportUsesRequest,
+	_ ...grpc.CallOption,
+) (*patdv1.ReportUsesResponse, error) {
 	if s.fail {
 		return nil, errSilent
 	}

@@ -16,7 +16,11 @@ func TestUsesOutOfMemoryAreReported(t *testing.T) {
 		refused, other := r.mint()
 		synctest.Wait()
 		check := func(token, ip string, scopes ...string) {
-			if _, err := r.verifier.Verify(r.Context(), token, client.Call{Scopes: scopes, ClientIP: netip.MustParseAddr(ip)}); err != nil {
+			if _, err := r.verifier.Verify(
+				r.Context(),
+				token,
+				client.Call{Scopes: scopes, ClientIP: netip.MustParseAddr(ip)},
+			); err != nil {
 				r.Error(err)
 			}
 		}

@@ -112,8 +112,16 @@ func New(conn grpc.ClientConnInterface, config Config) (*Verifier, error) {
 	rpc := patdv1.NewIntrospectionServiceClient(conn)
 	ctx, stop := context.WithCancel(context.Background())
 	v := &Verifier{
-		config: config, form: f, digests: digests, memory: newMemory(config.MaxEntries, config.MaxBytes, config.Now()), stop: stop,
-		asker: newAsker(rpc, config.Now), uses: newUses(rpc, min(config.MaxEntries, config.MaxBytes/usesShare/useBytes)),
+		config:  config,
+		form:    f,
+		digests: digests,
+		memory:  newMemory(config.MaxEntries, config.MaxBytes, config.Now()),
+		stop:    stop,
+		asker: newAsker(
+			rpc,
+			config.Now,
+		),
+		uses:    newUses(rpc, min(config.MaxEntries, config.MaxBytes/usesShare/useBytes)),
 		flights: flights{slots: make(chan struct{}, config.MaxInFlight), ctx: ctx},
 	}
 	w := &watcher{rpc: rpc, memory: v.memory, now: config.Now, log: config.Logger, acks: newAcknowledger(rpc)}

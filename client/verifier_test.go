@@ -35,21 +35,39 @@ func TestRememberedWhileWatched(t *testing.T) {
 func TestAnswerIsTold(t *testing.T) {
 	bubble(t, client.Config{Audience: "reports"}, func(r *rig) {
 		secret, id := r.server.Mint(clienttest.Token{
-			User: "u", Name: "n", Scopes: []string{"write", "read"}, Audiences: []string{"reports"}, Labels: map[string]string{"k": "v"},
+			User:       "u",
+			Name:       "n",
+			Scopes:     []string{"write", "read"},
+			Audiences:  []string{"reports"},
+			Labels:     map[string]string{"k": "v"},
 			ExpireTime: time.Now().Add(time.Hour),
 		})
 		r.server.SetFeatures("u", "read")
 		synctest.Wait()
 		for range 2 { // asked, and remembered
-			got, err := r.verifier.Verify(r.Context(), secret, client.Call{Scopes: []string{"write", "read", "audit", "audit"}})
+			got, err := r.verifier.Verify(
+				r.Context(),
+				secret,
+				client.Call{Scopes: []string{"write", "read", "audit", "audit"}},
+			)
 			if err != nil {
 				r.Fatal(err)
 			}
 			want := client.Result{
 				Decision: client.InsufficientScope, Missing: []string{"audit", "write"},
 				Token: &client.Token{
-					ID: id, User: "u", Name: "n", Scopes: []string{"read"}, Granted: []string{"read", "write"}, Suspended: []string{"write"},
-					Audiences: []string{"reports"}, Labels: map[string]string{"k": "v"}, IssueTime: time.Now(), ExpireTime: time.Now().Add(time.Hour),
+					ID:        id,
+					User:      "u",
+					Name:      "n",
+					Scopes:    []string{"read"},
+					Granted:   []string{"read", "write"},
+					Suspended: []string{"write"},
+					Audiences: []string{
+						"reports",
+					},
+					Labels:     map[string]string{"k": "v"},
+					IssueTime:  time.Now(),
+					ExpireTime: time.Now().Add(time.Hour),
 				},
 			}
 			want.Token.IssueTime, want.Token.ExpireTime = want.Token.IssueTime.UTC(), want.Token.ExpireTime.UTC()
@@ -66,7 +84,13 @@ func TestEachDecision(t *testing.T) {
 		r.server.Revoke(id)
 		old, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"read"}, ExpireTime: time.Now()})
 		other, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"read"}, Audiences: []string{"bills"}})
-		bound, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"read"}, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+		bound, _ := r.server.Mint(
+			clienttest.Token{
+				User:     "u",
+				Scopes:   []string{"read"},
+				Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+			},
+		)
 		suspended, _ := r.server.Mint(clienttest.Token{User: "s", Scopes: []string{"read"}})
 		r.server.Suspend("s")
 		synctest.Wait()
@@ -84,7 +108,14 @@ func TestEachDecision(t *testing.T) {
 
 func TestAddressesAndAudiencesAreToldApart(t *testing.T) {
 	bubble(t, client.Config{}, func(r *rig) {
-		secret, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"a"}, Audiences: []string{"x"}, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+		secret, _ := r.server.Mint(
+			clienttest.Token{
+				User:      "u",
+				Scopes:    []string{"a"},
+				Audiences: []string{"x"},
+				Networks:  []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+			},
+		)
 		synctest.Wait()
 		for range 3 {
 			for _, c := range []struct {
@@ -114,8 +145,22 @@ func TestGarbageIsNotAsked(t *testing.T) {
 		service, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"a"}, Prefix: "pats"})
 		refresh, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"a"}, Prefix: "patr"})
 		bad := []string{
-			"", "_", "pat", "pat_", secret + " ", " " + secret, secret + "\x00", strings.ToUpper(secret), secret[:len(secret)-1] + "?",
-			service, refresh, strings.Repeat("a", 300), secret + secret, "Bearer " + secret, "\xff" + secret, strings.Replace(secret, "pat_", "pat1_", 1),
+			"",
+			"_",
+			"pat",
+			"pat_",
+			secret + " ",
+			" " + secret,
+			secret + "\x00",
+			strings.ToUpper(secret),
+			secret[:len(secret)-1] + "?",
+			service,
+			refresh,
+			strings.Repeat("a", 300),
+			secret + secret,
+			"Bearer " + secret,
+			"\xff" + secret,
+			strings.Replace(secret, "pat_", "pat1_", 1),
 		}
 		flip := []byte(secret)
 		flip[20]++
@@ -179,7 +224,9 @@ func TestChangesOfTheUserCount(t *testing.T) {
 
 func TestExpiryNeedsNoNews(t *testing.T) {
 	bubble(t, client.Config{}, func(r *rig) {
-		secret, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"a"}, ExpireTime: time.Now().Add(10 * time.Second)})
+		secret, _ := r.server.Mint(
+			clienttest.Token{User: "u", Scopes: []string{"a"}, ExpireTime: time.Now().Add(10 * time.Second)},
+		)
 		synctest.Wait()
 		r.want("before", client.Allow, secret)
 		pass(10*time.Second - time.Nanosecond)
@@ -194,7 +241,9 @@ func TestWrongClockLetsNothingPass(t *testing.T) {
 	for name, wrong := range map[string]time.Duration{"behind": -time.Hour, "ahead": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, client.Config{Now: func() time.Time { return time.Now().Add(wrong) }}, func(r *rig) {
-				secret, _ := r.server.Mint(clienttest.Token{User: "u", Scopes: []string{"a"}, ExpireTime: time.Now().Add(10 * time.Second)})
+				secret, _ := r.server.Mint(
+					clienttest.Token{User: "u", Scopes: []string{"a"}, ExpireTime: time.Now().Add(10 * time.Second)},
+				)
 				synctest.Wait()
 				r.want("before", client.Allow, secret)
 				pass(9 * time.Second)

@@ -57,7 +57,8 @@ func (w *watcher) run(ctx context.Context) {
 // renewal reports whether a stream ended because the server renews its connection, which is not a fault.
 func renewal(err error) bool {
 	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetReason() == "CONNECTION_AGED" && info.GetDomain() == "patd" {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetReason() == "CONNECTION_AGED" &&
+			info.GetDomain() == "patd" {
 			return true
 		}
 	}
@@ -83,7 +84,10 @@ func (w *watcher) watch(ctx context.Context) error {
 	defer alarm.Stop()
 	asked := w.now()
 	resumed := w.sequence != 0
-	stream, err := w.rpc.WatchInvalidations(ctx, &patdv1.WatchInvalidationsRequest{After: w.sequence, History: w.history})
+	stream, err := w.rpc.WatchInvalidations(
+		ctx,
+		&patdv1.WatchInvalidationsRequest{After: w.sequence, History: w.history},
+	)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,11 @@ type said struct {
 	news  *patdv1.WatchInvalidationsResponse
 }
 
-func (s *script) WatchInvalidations(_ context.Context, r *patdv1.WatchInvalidationsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[patdv1.WatchInvalidationsResponse], error) {
+func (s *script) WatchInvalidations(
+	_ context.Context,
+	r *patdv1.WatchInvalidationsRequest,
+	_ ...grpc.CallOption,
+) (grpc.ServerStreamingClient[patdv1.WatchInvalidationsResponse], error) {
 	s.asked, s.at = r, 0
 	return s, nil
 }
@@ -82,7 +86,13 @@ func TestWatchThatBeginsForgetsWhatWasBefore(t *testing.T) {
 
 func TestResumedWatchIsTrustedOnceItHasCaughtUp(t *testing.T) {
 	s := &script{lines: []said{
-		{0, news(60, "a")}, {time.Millisecond, news(70, "b")}, {time.Millisecond, quiet(70)}, {time.Millisecond, news(71, "c")},
+		{
+			0,
+			news(60, "a"),
+		},
+		{time.Millisecond, news(70, "b")},
+		{time.Millisecond, quiet(70)},
+		{time.Millisecond, news(71, "c")},
 	}}
 	w := watching(s)
 	w.sequence, w.history = 50, "g"
@@ -198,8 +208,8 @@ func elapsed(d time.Duration) *patdv1.WatchInvalidationsResponse {
 	return m
 }
 
-// TestAMessageIsAsOldAsTheServerSays: a pipe that grows by a fifth of a second with each heartbeat holds up none of them
-// for long, and one that was slow from the start holds up all alike. No pause between two messages shows it.
+// TestAMessageIsAsOldAsTheServerSays: a pipe that grows by a fifth of a second with each heartbeat holds up none of
+// them for long, and one that was slow from the start holds up all alike. No pause between two messages shows it.
 func TestAMessageIsAsOldAsTheServerSays(t *testing.T) {
 	for name, pipe := range map[string]func(made time.Duration) (late time.Duration){
 		"a pipe that grows": func(made time.Duration) time.Duration { return made / 5 },
@@ -234,7 +244,14 @@ func TestAMessageIsAsOldAsTheServerSays(t *testing.T) {
 
 // TestAClockThatJumpsEndsAWatch: when the stream was requested is no longer a time of today's clock.
 func TestAClockThatJumpsEndsAWatch(t *testing.T) {
-	s := &script{lines: []said{{0, elapsed(0)}, {time.Second, elapsed(time.Second)}, {time.Second, elapsed(2 * time.Second)}, {time.Second, elapsed(3 * time.Second)}}}
+	s := &script{
+		lines: []said{
+			{0, elapsed(0)},
+			{time.Second, elapsed(time.Second)},
+			{time.Second, elapsed(2 * time.Second)},
+			{time.Second, elapsed(3 * time.Second)},
+		},
+	}
 	w := watching(s)
 	w.sequence = 50
 	now := w.now

@@ -51,7 +51,12 @@ func TestHungConnectionIsNotTrusted(t *testing.T) {
 		}
 		r.server.Release()
 		for range 100 {
-			if got, err := r.verifier.Verify(r.Context(), secret, client.Call{}); err == nil && got.Decision != client.Revoked {
+			if got, err := r.verifier.Verify(
+				r.Context(),
+				secret,
+				client.Call{},
+			); err == nil &&
+				got.Decision != client.Revoked {
 				r.Fatalf("after it has hung: %s", got.Decision)
 			}
 			pass(50 * time.Millisecond)
@@ -78,7 +83,11 @@ func TestKilledServerIsNotTrusted(t *testing.T) {
 		}
 		r.server.Mend()
 		pass(10 * time.Second)
-		r.wantAsked("what was known before, once the watch was resumed", 0, func() { r.want("it", client.Allow, secret) })
+		r.wantAsked(
+			"what was known before, once the watch was resumed",
+			0,
+			func() { r.want("it", client.Allow, secret) },
+		)
 	})
 }
 
@@ -99,7 +108,12 @@ func TestResumedWatchHasMissedNothing(t *testing.T) {
 		r.server.Revoke(id)
 		r.server.Mend()
 		for range 200 {
-			if got, err := r.verifier.Verify(r.Context(), gone, client.Call{}); err == nil && got.Decision != client.Revoked {
+			if got, err := r.verifier.Verify(
+				r.Context(),
+				gone,
+				client.Call{},
+			); err == nil &&
+				got.Decision != client.Revoked {
 				r.Fatalf("the token that was revoked meanwhile: %s", got.Decision)
 			}
 			pass(25 * time.Millisecond)
@@ -175,7 +189,8 @@ func TestAnswerOvertakenByItsInvalidationIsNotUsed(t *testing.T) {
 	}
 }
 
-// A replica that lags behind answers what is known to be outdated. That is not remembered, however long ago the news came.
+// A replica that lags behind answers what is known to be outdated. That is not remembered, however long ago the news
+// came.
 func TestAnswerOfALaggingReplicaIsNotRemembered(t *testing.T) {
 	bubble(t, client.Config{}, func(r *rig) {
 		secret, id := r.mint()

@@ -24,7 +24,17 @@ func TestGuardsSayWhy(t *testing.T) {
 	t.Parallel()
 	fake := clienttest.NewFake()
 	past := time.Date(2027, 1, 5, 10, 0, 0, 900_000_000, time.UTC)
-	fake.Allow("poor", client.Token{ID: "x", User: "u", Granted: []string{"held", "lost"}, Scopes: []string{"held"}, Suspended: []string{"lost"}, ExpireTime: past})
+	fake.Allow(
+		"poor",
+		client.Token{
+			ID:         "x",
+			User:       "u",
+			Granted:    []string{"held", "lost"},
+			Scopes:     []string{"held"},
+			Suspended:  []string{"lost"},
+			ExpireTime: past,
+		},
+	)
 	for _, d := range []client.Decision{
 		client.NotFound, client.Expired, client.Revoked, client.Superseded, client.UserSuspended, client.PolicyBlocked, client.TokenIdle,
 		client.AudienceMismatch, client.IPNotAllowed,
@@ -59,10 +69,15 @@ func TestGuardsSayWhy(t *testing.T) {
 			c.challenge, c.missing = "insufficient_scope", []string{"held", "lost", "never"}
 		}
 		scopes := []string{"held", "lost", "never"}
-		guard := client.NewGuard(c.checker, client.HTTPConfig{Resource: "https://api.example.com/v1", RenewURL: "https://example.com/renew"})
+		guard := client.NewGuard(
+			c.checker,
+			client.HTTPConfig{Resource: "https://api.example.com/v1", RenewURL: "https://example.com/renew"},
+		)
 		r, w := httptest.NewRequest(http.MethodGet, "/", nil), httptest.NewRecorder()
 		r.Header.Set("Authorization", "Bearer "+c.token)
-		guard.Require(scopes...)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("let through") })).ServeHTTP(w, r)
+		guard.Require(scopes...)(
+			http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("let through") }),
+		).ServeHTTP(w, r)
 		var body struct {
 			Error, Reason string
 			Description   string   `json:"error_description"`
@@ -80,7 +95,9 @@ func TestGuardsSayWhy(t *testing.T) {
 		if got := w.Header().Get("WWW-Authenticate"); got != challenge {
 			t.Errorf("%s: the challenge is %s, want %s", c.token, got, challenge)
 		}
-		if body.Error != c.challenge || body.Reason != c.reason || body.Description != c.text || !slices.Equal(body.Missing, c.missing) || !slices.Equal(body.Suspended, c.suspended) {
+		if body.Error != c.challenge || body.Reason != c.reason || body.Description != c.text ||
+			!slices.Equal(body.Missing, c.missing) ||
+			!slices.Equal(body.Suspended, c.suspended) {
 			t.Errorf("%s: %s", c.token, w.Body)
 		}
 		if got := w.Header().Get("Patd-Token-Expires-At"); got != c.expires {
@@ -88,12 +105,19 @@ func TestGuardsSayWhy(t *testing.T) {
 		}
 		intercept := client.UnaryServerInterceptor(c.checker, client.GRPCConfig{Default: scopes})
 		ctx := metadata.NewIncomingContext(context.Background(), metadata.Pairs("authorization", "Bearer "+c.token))
-		_, err := intercept(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/x/Y"}, func(context.Context, any) (any, error) { return nil, nil })
+		_, err := intercept(
+			ctx,
+			nil,
+			&grpc.UnaryServerInfo{FullMethod: "/x/Y"},
+			func(context.Context, any) (any, error) { return nil, nil },
+		)
 		st := status.Convert(err)
 		if st.Message() != c.text || len(st.Details()) != 1 {
 			t.Fatalf("%s: %v", c.token, err)
 		}
-		if info, ok := st.Details()[0].(*errdetails.ErrorInfo); !ok || info.GetReason() != c.reason || info.GetDomain() != "patd" || info.GetMetadata()["expire_time"] != c.expires {
+		if info, ok := st.Details()[0].(*errdetails.ErrorInfo); !ok || info.GetReason() != c.reason ||
+			info.GetDomain() != "patd" ||
+			info.GetMetadata()["expire_time"] != c.expires {
 			t.Errorf("%s: %v", c.token, st.Details())
 		}
 	}

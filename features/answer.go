@@ -24,7 +24,10 @@ const defaultMaxFeatures = 4096
 func answered(names []string) (tokens.Held, error) {
 	for i, n := range names {
 		if !tokens.ValidScope(n) {
-			return tokens.Held{}, fmt.Errorf("feature %d of the answer is not a feature name (RFC 6749 section 3.3, 1 to 128 bytes, not `.` or `..`)", i+1)
+			return tokens.Held{}, fmt.Errorf(
+				"feature %d of the answer is not a feature name (RFC 6749 section 3.3, 1 to 128 bytes, not `.` or `..`)",
+				i+1,
+			)
 		}
 	}
 	out := slices.Clone(names)
@@ -46,8 +49,8 @@ func outage(ctx context.Context, op string, cause error) error {
 	return tokens.FeaturesUnavailable(op, cause)
 }
 
-// loggable returns an error of the network or the file system that can be logged. Others may quote the answer or the URL,
-// so only their type is kept.
+// loggable returns an error of the network or the file system that can be logged. Others may quote the answer or the
+// URL, so only their type is kept.
 func loggable(err error) error {
 	for _, known := range []error{
 		driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.Canceled,

@@ -125,9 +125,15 @@ func NewCached(source tokens.FeatureSource, c CacheConfig) (*Cached, error) {
 	case source == nil || c.Now == nil:
 		return nil, errors.New("make the features cache: a source and a clock are needed")
 	case source.Local():
-		return nil, errors.New("make the features cache: features that patd keeps itself are read in its transactions, not from a cache")
+		return nil, errors.New(
+			"make the features cache: features that patd keeps itself are read in its transactions, not from a cache",
+		)
 	case !none && c.MaxStale < c.TTL:
-		return nil, fmt.Errorf("make the features cache: answers may not be served stale for less (%v) than they are served anyway (%v)", c.MaxStale, c.TTL)
+		return nil, fmt.Errorf(
+			"make the features cache: answers may not be served stale for less (%v) than they are served anyway (%v)",
+			c.MaxStale,
+			c.TTL,
+		)
 	case c.Timeout == 0:
 		return nil, errors.New("make the features cache: the time limit of a request must be positive")
 	}

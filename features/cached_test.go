@@ -284,7 +284,11 @@ func TestMemoryIsBounded(t *testing.T) {
 			bubble(t, config, func(r rig) {
 				held := func(i int) {
 					t.Helper()
-					if _, err := r.c.Features(r.t.Context(), tokens.User{ID: fmt.Sprint("user-", i)}, false); err != nil {
+					if _, err := r.c.Features(
+						r.t.Context(),
+						tokens.User{ID: fmt.Sprint("user-", i)},
+						false,
+					); err != nil {
 						t.Fatal(err)
 					}
 				}

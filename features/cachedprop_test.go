@@ -27,12 +27,16 @@ type step struct {
 
 func drawStep(t *rapid.T) step {
 	s := step{
-		what: rapid.SampledFrom([]string{"change", "change", "call", "call", "call", "call", "forget", "down", "up", "slow", "quick", "wait", "wait", "settle"}).Draw(t, "what"),
+		what: rapid.SampledFrom([]string{"change", "change", "call", "call", "call", "call", "forget", "down", "up", "slow", "quick", "wait", "wait", "settle"}).
+			Draw(t, "what"),
 		user: rapid.SampledFrom([]string{"alice", "bob"}).Draw(t, "user"),
 	}
 	s.fresh = s.what == "call" && rapid.IntRange(0, 2).Draw(t, "fresh") == 0
 	if s.what == "wait" || s.what == "slow" {
-		s.lasts = time.Duration(rapid.SampledFrom([]int{1, 200, 999, 1000, 1900, 2500, 9000, 20000, 29000, 30000, 31000, 100000, 270000, 300000}).Draw(t, "ms")) * time.Millisecond
+		s.lasts = time.Duration(
+			rapid.SampledFrom([]int{1, 200, 999, 1000, 1900, 2500, 9000, 20000, 29000, 30000, 31000, 100000, 270000, 300000}).
+				Draw(t, "ms"),
+		) * time.Millisecond
 	}
 	return s
 }
@@ -152,8 +156,8 @@ func (w *world) run(steps []step) {
 	calls.Wait()
 }
 
-// TestCachedAnswersAreNeverOlderThanPromised holds the promises of Cached over any interleaving of changes, outages, slow
-// answers, the clock, Forget and fresh calls.
+// TestCachedAnswersAreNeverOlderThanPromised holds the promises of Cached over any interleaving of changes, outages,
+// slow answers, the clock, Forget and fresh calls.
 func TestCachedAnswersAreNeverOlderThanPromised(t *testing.T) {
 	answers, outages := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -161,7 +165,10 @@ func TestCachedAnswersAreNeverOlderThanPromised(t *testing.T) {
 		var wrong []string
 		synctest.Test(t, func(t *testing.T) {
 			s := newScript()
-			c, err := features.NewCached(s, features.CacheConfig{TTL: propTTL, MaxStale: propStale, Timeout: propTimeout, Now: time.Now})
+			c, err := features.NewCached(
+				s,
+				features.CacheConfig{TTL: propTTL, MaxStale: propStale, Timeout: propTimeout, Now: time.Now},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -101,7 +101,13 @@ func NewCallback(c CallbackConfig) (*Callback, error) {
 		}
 	}
 	// The cache bounds how many requests are under way at once, see rooms.
-	kept := dialguard.ClientConfig{Timeout: c.Timeout, MaxHeader: 64 << 10, Roots: roots, Idle: quickRequests, Resolver: c.resolver}
+	kept := dialguard.ClientConfig{
+		Timeout:   c.Timeout,
+		MaxHeader: 64 << 10,
+		Roots:     roots,
+		Idle:      quickRequests,
+		Resolver:  c.resolver,
+	}
 	once := kept
 	once.Idle = 0
 	return &Callback{config: c, key: key, client: g.Client(kept), single: g.Client(once)}, nil
@@ -119,7 +125,10 @@ func callbackKey(c CallbackConfig) (tokens.Secret, error) {
 		}
 	}
 	if len(key.Reveal()) < signature.MinKey {
-		return key, fmt.Errorf("the HMAC key must have at least %d bytes; openssl rand -hex 32 makes one", signature.MinKey)
+		return key, fmt.Errorf(
+			"the HMAC key must have at least %d bytes; openssl rand -hex 32 makes one",
+			signature.MinKey,
+		)
 	}
 	return key, nil
 }

@@ -48,7 +48,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = json.Unmarshal(body, &question)
 	}
 	if err != nil || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" ||
-		r.Header.Get("Authorization") != "" || r.Header.Get("Accept-Encoding") != "" || r.Header["Idempotency-Key"] != nil {
+		r.Header.Get(
+			"Authorization",
+		) != "" || r.Header.Get("Accept-Encoding") != "" || r.Header["Idempotency-Key"] != nil {
 		w.WriteHeader(http.StatusForbidden)
 		return
 	}
@@ -179,8 +181,8 @@ func TestCallbackReusesConnections(t *testing.T) {
 	}
 }
 
-// TestCallbackOddAnswersAreOutages holds that whatever was not agreed upon is an outage within the bound, quotes nothing
-// and leads nowhere else.
+// TestCallbackOddAnswersAreOutages holds that whatever was not agreed upon is an outage within the bound, quotes
+// nothing and leads nowhere else.
 func TestCallbackOddAnswersAreOutages(t *testing.T) {
 	elsewhere := &endpoint{answers: map[string]string{"alice": `{"features":["stolen"]}`}}
 	other := httptest.NewServer(elsewhere)
@@ -218,14 +220,16 @@ func TestCallbackOddAnswersAreOutages(t *testing.T) {
 		}
 	}
 	cases := map[string]http.HandlerFunc{
-		"hangs":                func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-		"drips":                drip,
-		"10 MiB":               say(200, kind, `{"features":["`+strings.Repeat("marker ", 10<<20/7)+`"]}`),
-		"10 MiB of space":      say(200, kind, strings.Repeat(" ", 10<<20)+good),
-		"garbage":              say(200, kind, "marker\x00\xff"),
-		"garbage for HTTP":     raw("marker marker\r\n\r\n"),
-		"closes":               raw(""),
-		"cut body":             raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n" + good),
+		"hangs":            func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"drips":            drip,
+		"10 MiB":           say(200, kind, `{"features":["`+strings.Repeat("marker ", 10<<20/7)+`"]}`),
+		"10 MiB of space":  say(200, kind, strings.Repeat(" ", 10<<20)+good),
+		"garbage":          say(200, kind, "marker\x00\xff"),
+		"garbage for HTTP": raw("marker marker\r\n\r\n"),
+		"closes":           raw(""),
+		"cut body": raw(
+			"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n" + good,
+		),
 		"long header":          raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("marker", 20000) + "\r\n\r\n"),
 		"HTML":                 say(200, "text/html", good),
 		"no content type":      say(200, "", good),
@@ -255,7 +259,9 @@ func TestCallbackOddAnswersAreOutages(t *testing.T) {
 		"404 and features":     say(404, kind, good),
 		"404 of text":          say(404, "text/plain", `{"user":"unknown"}`),
 		"404 and more":         say(404, kind, `{"user":"unknown","code":"marker"}`),
-		"404 cut":              raw("HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n" + `{"user":"unknown"}`),
+		"404 cut": raw(
+			"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n" + `{"user":"unknown"}`,
+		),
 		"encoded": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			say(200, kind, good)(w, nil)
@@ -279,7 +285,14 @@ func TestCallbackOddAnswersAreOutages(t *testing.T) {
 			}))
 			defer server.Close()
 			defer server.CloseClientConnections()
-			s := newCallback(t, features.CallbackConfig{URL: server.URL + "/?marker=1", MaxFeatures: rows, Timeout: 300 * time.Millisecond})
+			s := newCallback(
+				t,
+				features.CallbackConfig{
+					URL:         server.URL + "/?marker=1",
+					MaxFeatures: rows,
+					Timeout:     300 * time.Millisecond,
+				},
+			)
 			start := time.Now()
 			held, err := s.Features(t.Context(), tokens.User{ID: "alice"}, true)
 			isOutage(t, held, err)
@@ -348,7 +361,10 @@ func TestCallbackAsksAgainOnANewConnection(t *testing.T) {
 						return
 					}
 					_, _ = io.Copy(io.Discard, r.Body)
-					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\r\n"+`{"user":"alice","features":["a"]}`)
+					_, _ = io.WriteString(
+						conn,
+						"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\r\n"+`{"user":"alice","features":["a"]}`,
+					)
 				}
 			})
 		}
@@ -441,7 +457,8 @@ func FuzzParseFeatures(f *testing.F) {
 		if err := json.Unmarshal(body, &members); err != nil || len(members) > 2 {
 			t.Fatalf("accepted %q: %v", body, err)
 		}
-		if user, ok := members["user"]; ok && !bytes.Equal(user, []byte(`"alice"`)) && !strings.Contains(string(user), `\`) {
+		if user, ok := members["user"]; ok && !bytes.Equal(user, []byte(`"alice"`)) &&
+			!strings.Contains(string(user), `\`) {
 			t.Errorf("%q was taken for alice's", body)
 		}
 		if err := json.Unmarshal(members["features"], &same); err != nil || fmt.Sprint(same) != fmt.Sprint(names) {

@@ -28,7 +28,8 @@ func (c *Cached) Kept() (users int, bytes int64, queues int) {
 	return c.memory.recent.Len(), c.memory.bytes, len(c.queues)
 }
 
-// Verified reports whether every connection to the database of a URL is made over TLS to a server that proves who it is.
+// Verified reports whether every connection to the database of a URL is made over TLS to a server that proves who it
+// is.
 func Verified(text string) (bool, error) {
 	e, u, err := parseSQLURL(text)
 	if err != nil {

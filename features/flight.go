@@ -49,7 +49,10 @@ var (
 
 // errCrowded is the outage of a call for which there is no room.
 func errCrowded() error {
-	return tokens.FeaturesUnavailable("find out the features of a user", errors.New("too many calls wait for the source"))
+	return tokens.FeaturesUnavailable(
+		"find out the features of a user",
+		errors.New("too many calls wait for the source"),
+	)
 }
 
 // board returns a cached answer, or else a place on a flight.
@@ -281,7 +284,10 @@ const logEvery = 10 * time.Second
 // note records the outcome of a flight and returns the log call, if any.
 func (h *health) note(err error, now time.Time) func(*slog.Logger) {
 	failing := err != nil
-	if since := now.Sub(h.logged); failing == h.failing || failing && !h.logged.IsZero() && since >= 0 && since < logEvery {
+	if since := now.Sub(
+		h.logged,
+	); failing == h.failing ||
+		failing && !h.logged.IsZero() && since >= 0 && since < logEvery {
 		return func(*slog.Logger) {}
 	}
 	h.failing = failing
@@ -290,6 +296,10 @@ func (h *health) note(err error, now time.Time) func(*slog.Logger) {
 	}
 	h.logged = now
 	return func(l *slog.Logger) {
-		l.Warn("the source of features does not answer; what was last known is served until it is too old", "error", err)
+		l.Warn(
+			"the source of features does not answer; what was last known is served until it is too old",
+			"error",
+			err,
+		)
 	}
 }

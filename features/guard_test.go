@@ -63,8 +63,8 @@ func names(t *testing.T, answers ...string) *net.Resolver {
 	}}
 }
 
-// TestCallbackDialsPublicAddressesOnly holds that a name that resolves to an address of the company's own network, or to
-// this machine, is not connected to, whatever it resolved to before.
+// TestCallbackDialsPublicAddressesOnly holds that a name that resolves to an address of the company's own network, or
+// to this machine, is not connected to, whatever it resolved to before.
 func TestCallbackDialsPublicAddressesOnly(t *testing.T) {
 	for _, a := range []string{"127.0.0.1", "10.0.0.1", "192.168.7.7", "169.254.169.254", "100.64.1.1", "::1", "fd00:ec2::254", "fe80::1", "0.0.0.0"} {
 		t.Run(a, func(t *testing.T) {
@@ -87,7 +87,11 @@ func TestCallbackRebindingGainsNothing(t *testing.T) {
 	}
 	allowed, ca := serve(t, "127.0.0.2:0", http.HandlerFunc(answer))
 	_, port, _ := net.SplitHostPort(allowed.Listener.Addr().String())
-	serve(t, "127.0.0.1:"+port, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { internal.Add(1); answer(w, r) }))
+	serve(
+		t,
+		"127.0.0.1:"+port,
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { internal.Add(1); answer(w, r) }),
+	)
 	s := newCallback(t, features.CallbackConfig{
 		URL: "https://example.com:" + port, CACertFile: ca, AllowPrivate: prefixes("127.0.0.2/32"),
 	}.WithResolver(names(t, "127.0.0.2", "127.0.0.1")))
@@ -119,7 +123,15 @@ func TestCallbackKnowsNoProxy(t *testing.T) {
 	}))
 	defer proxy.Close()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCallbackKnowsNoProxy$")
-	cmd.Env = append(os.Environ(), child+"=1", "HTTPS_PROXY="+proxy.URL, "https_proxy="+proxy.URL, "ALL_PROXY="+proxy.URL, "NO_PROXY=", "no_proxy=")
+	cmd.Env = append(
+		os.Environ(),
+		child+"=1",
+		"HTTPS_PROXY="+proxy.URL,
+		"https_proxy="+proxy.URL,
+		"ALL_PROXY="+proxy.URL,
+		"NO_PROXY=",
+		"no_proxy=",
+	)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -59,11 +59,16 @@ func bareEndpoint(t *testing.T, reply func(w io.Writer, user string, nth int)) (
 }
 
 func response(status, body string) string {
-	return fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", status, len(body), body)
+	return fmt.Sprintf(
+		"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		status,
+		len(body),
+		body,
+	)
 }
 
-// TestLeftoverAnswerIsNobodyElses holds that an answer which is left on a connection from another question is never taken
-// for an answer to this one, whatever form it has.
+// TestLeftoverAnswerIsNobodyElses holds that an answer which is left on a connection from another question is never
+// taken for an answer to this one, whatever form it has.
 func TestLeftoverAnswerIsNobodyElses(t *testing.T) {
 	t.Parallel()
 	named := func(user string) string { return response("200 OK", `{"user":"`+user+`","features":["of.`+user+`"]}`) }
@@ -138,7 +143,10 @@ func TestNotFoundOfAProxyKeepsTheLastAnswer(t *testing.T) {
 		e.ServeHTTP(w, r)
 	}))
 	defer server.Close()
-	c, err := features.NewCached(newCallback(t, features.CallbackConfig{URL: server.URL}), features.CacheConfig{Now: time.Now, TTL: time.Nanosecond})
+	c, err := features.NewCached(
+		newCallback(t, features.CallbackConfig{URL: server.URL}),
+		features.CacheConfig{Now: time.Now, TTL: time.Nanosecond},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +210,8 @@ func TestHangingUsersDoNotHoldUpAnother(t *testing.T) {
 	}
 }
 
-// TestCrowdIsRefusedAtOnce holds that no more than a bound of calls wait for a source that hangs: the others are refused
-// at once, and calls about another user get the room of those that wait for what hangs.
+// TestCrowdIsRefusedAtOnce holds that no more than a bound of calls wait for a source that hangs: the others are
+// refused at once, and calls about another user get the room of those that wait for what hangs.
 func TestCrowdIsRefusedAtOnce(t *testing.T) {
 	bubble(t, features.CacheConfig{MaxWaiting: 8, Timeout: 5 * time.Second}, func(r rig) {
 		r.slow(time.Hour)

@@ -160,10 +160,18 @@ func (m readOnlyMySQL) prepare(ctx context.Context, conn driver.Conn) error {
 		return err
 	}
 	// MySQL counts in milliseconds; MariaDB has another variable, which counts in seconds.
-	_, err := session.ExecContext(ctx, "SET SESSION max_execution_time = "+strconv.FormatInt(m.limit.Milliseconds(), 10), nil)
+	_, err := session.ExecContext(
+		ctx,
+		"SET SESSION max_execution_time = "+strconv.FormatInt(m.limit.Milliseconds(), 10),
+		nil,
+	)
 	var unknown *mysql.MySQLError
 	if errors.As(err, &unknown) && unknown.Number == errUnknownVariable {
-		_, err = session.ExecContext(ctx, "SET SESSION max_statement_time = "+strconv.FormatFloat(m.limit.Seconds(), 'f', 3, 64), nil)
+		_, err = session.ExecContext(
+			ctx,
+			"SET SESSION max_statement_time = "+strconv.FormatFloat(m.limit.Seconds(), 'f', 3, 64),
+			nil,
+		)
 	}
 	return err
 }
@@ -207,8 +215,8 @@ func mysqlParameterCount(ctx context.Context, c driver.ConnPrepareContext, state
 	return n, stmt.Close()
 }
 
-// loggableMySQL keeps the server's text about connections, rights and the query itself. Other errors may quote values, so
-// only their numbers are kept.
+// loggableMySQL keeps the server's text about connections, rights and the query itself. Other errors may quote values,
+// so only their numbers are kept.
 func loggableMySQL(err error) (ok bool, loggable error) {
 	var my *mysql.MySQLError
 	if errors.As(err, &my) {
@@ -216,7 +224,11 @@ func loggableMySQL(err error) (ok bool, loggable error) {
 		case "08", "25", "28", "42":
 			return true, fmt.Errorf("%s (error %d, SQLSTATE %s)", my.Message, my.Number, my.SQLState)
 		default:
-			return true, fmt.Errorf("error %d, SQLSTATE %s, whose text is withheld because it may quote data", my.Number, my.SQLState)
+			return true, fmt.Errorf(
+				"error %d, SQLSTATE %s, whose text is withheld because it may quote data",
+				my.Number,
+				my.SQLState,
+			)
 		}
 	}
 	if errors.Is(err, mysql.ErrInvalidConn) {

@@ -11,8 +11,9 @@ import (
 	"patd/tokens/secret"
 )
 
-// TestPostgresBehindAPoolerKeepsItsLimits asks by way of a real PgBouncer, which refuses settings at the start of a connection: a
-// question is still read-only and ended by the server, and nothing is left in the sessions that others get.
+// TestPostgresBehindAPoolerKeepsItsLimits asks by way of a real PgBouncer, which refuses settings at the start of a
+// connection: a question is still read-only and ended by the server, and nothing is left in the sessions that others
+// get.
 func TestPostgresBehindAPoolerKeepsItsLimits(t *testing.T) {
 	longtest.Slow(t)
 	server := dbtest.Postgres(t)
@@ -40,7 +41,8 @@ func TestPostgresBehindAPoolerKeepsItsLimits(t *testing.T) {
 			}
 			var left string
 			err = pooler.Admin().QueryRowContext(t.Context(),
-				"SELECT current_setting('default_transaction_read_only') || ' ' || current_setting('statement_timeout')").Scan(&left)
+				"SELECT current_setting('default_transaction_read_only') || ' ' || current_setting('statement_timeout')").
+				Scan(&left)
 			if err != nil || left != "off 0" {
 				t.Errorf("the next program's session has %q, %v", left, err)
 			}

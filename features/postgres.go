@@ -111,7 +111,9 @@ func parsePostgres(u url.URL, q url.Values) (*pgx.ConnConfig, error) {
 	u.RawQuery = q.Encode()
 	config, err := pgx.ParseConfig(u.String())
 	if err != nil {
-		return nil, errors.New("the URL has a parameter that PostgreSQL does not know, or a certificate file that cannot be read")
+		return nil, errors.New(
+			"the URL has a parameter that PostgreSQL does not know, or a certificate file that cannot be read",
+		)
 	}
 	return config, nil
 }
@@ -152,9 +154,16 @@ func checkPostgres(ctx context.Context, conn *sql.Conn, query string) error {
 		}
 		switch {
 		case len(d.ParamOIDs) != 1:
-			return malformed(fmt.Sprintf("the query must have exactly one parameter, the user id as $1, and has %d", len(d.ParamOIDs)))
+			return malformed(
+				fmt.Sprintf(
+					"the query must have exactly one parameter, the user id as $1, and has %d",
+					len(d.ParamOIDs),
+				),
+			)
 		case d.ParamOIDs[0] != pgtype.TextOID && d.ParamOIDs[0] != pgtype.VarcharOID:
-			return malformed("the query must take the user id as text: cast the column it is compared with, as in user_id::text = $1")
+			return malformed(
+				"the query must take the user id as text: cast the column it is compared with, as in user_id::text = $1",
+			)
 		case len(d.Fields) != 1:
 			return malformed(fmt.Sprintf("the query must give exactly one column, and gives %d", len(d.Fields)))
 		}
@@ -171,7 +180,10 @@ func loggablePostgres(err error) (ok bool, loggable error) {
 		case "08", "25", "28", "3D", "42", "53", "55", "57":
 			return true, fmt.Errorf("%s (SQLSTATE %s)", pg.Message, pg.Code)
 		default:
-			return true, fmt.Errorf("the query failed with SQLSTATE %s, whose text is withheld because it may quote data", pg.Code)
+			return true, fmt.Errorf(
+				"the query failed with SQLSTATE %s, whose text is withheld because it may quote data",
+				pg.Code,
+			)
 		}
 	}
 	var connect *pgconn.ConnectError

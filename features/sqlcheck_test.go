@@ -64,8 +64,8 @@ func refused(t *testing.T, c features.SQLConfig, queries map[string]string) {
 	}
 }
 
-// frozen holds that a server that keeps its connections open and answers nothing is an outage within the bound, even for
-// more callers than there are connections, and is used again when it goes on.
+// frozen holds that a server that keeps its connections open and answers nothing is an outage within the bound, even
+// for more callers than there are connections, and is used again when it goes on.
 func frozen(t *testing.T, server *dbtest.Server, c company, s *features.SQL) {
 	t.Helper()
 	c.exec(t, "DELETE FROM user_features")
@@ -159,9 +159,16 @@ func TestADatabaseElsewhereMustProveItself(t *testing.T) {
 	}
 }
 
-// passwords holds that a wrong password is refused without being told, and that a new one in the file is taken up by new
-// connections without a restart. change sets the account's password and cuts its connections.
-func passwords(t *testing.T, server *dbtest.Server, scheme string, url func(string) string, query string, change func(string)) {
+// passwords holds that a wrong password is refused without being told, and that a new one in the file is taken up by
+// new connections without a restart. change sets the account's password and cuts its connections.
+func passwords(
+	t *testing.T,
+	server *dbtest.Server,
+	scheme string,
+	url func(string) string,
+	query string,
+	change func(string),
+) {
 	t.Helper()
 	const wrong = "marker-wrong-Passw0rd"
 	for name, c := range map[string]features.SQLConfig{

@@ -87,7 +87,9 @@ func NewSQL(ctx context.Context, c SQLConfig) (*SQL, error) {
 	c = c.withDefaults()
 	query := strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(c.Query), ";"))
 	if query == "" {
-		return nil, errors.New("open the features database: a query is needed, such as SELECT feature FROM user_features WHERE user_id = …")
+		return nil, errors.New(
+			"open the features database: a query is needed, such as SELECT feature FROM user_features WHERE user_id = …",
+		)
 	}
 	e, u, err := parseSQLURL(c.URL.Reveal())
 	if err != nil {
@@ -113,14 +115,18 @@ func (c SQLConfig) serverLimit() time.Duration { return c.Timeout + c.Timeout/4 
 func parseSQLURL(text string) (engine, *url.URL, error) {
 	scheme, rest, ok := strings.Cut(text, ":")
 	if !ok {
-		return engine{}, nil, errors.New("open the features database: none of postgres://, mysql:// and sqlite: begins its URL")
+		return engine{}, nil, errors.New(
+			"open the features database: none of postgres://, mysql:// and sqlite: begins its URL",
+		)
 	}
 	if scheme == "sqlite" {
 		return sqliteEngine(), &url.URL{Scheme: scheme, Path: rest}, nil
 	}
 	u, err := url.Parse(text)
 	if err != nil {
-		return engine{}, nil, errors.New("open the features database: its URL cannot be read; characters such as @ / : # % in a password are written percent-encoded")
+		return engine{}, nil, errors.New(
+			"open the features database: its URL cannot be read; characters such as @ / : # % in a password are written percent-encoded",
+		)
 	}
 	switch scheme {
 	case "postgres", "postgresql":
@@ -128,7 +134,9 @@ func parseSQLURL(text string) (engine, *url.URL, error) {
 	case "mysql", "mariadb":
 		return mysqlEngine(), u, nil
 	default:
-		return engine{}, nil, errors.New("open the features database: none of postgres://, mysql:// and sqlite: begins its URL")
+		return engine{}, nil, errors.New(
+			"open the features database: none of postgres://, mysql:// and sqlite: begins its URL",
+		)
 	}
 }
 
@@ -235,7 +243,16 @@ func ended(err error) bool {
 	var my *mysql.MySQLError
 	if errors.As(err, &my) {
 		switch my.Number {
-		case 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 3169, 4031: // ER_SERVER_SHUTDOWN to ER_CLIENT_INTERACTION_TIMEOUT
+		case 1053,
+			1152,
+			1158,
+			1159,
+			1160,
+			1161,
+			1184,
+			1927,
+			3169,
+			4031: // ER_SERVER_SHUTDOWN to ER_CLIENT_INTERACTION_TIMEOUT
 			return true
 		}
 		return false

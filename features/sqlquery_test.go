@@ -69,7 +69,12 @@ func (c company) spoil(t *testing.T, user string, f featurestest.Fault) {
 	if f == featurestest.NotText {
 		bad = nil
 	}
-	c.exec(t, "INSERT INTO user_features (user_id, feature) VALUES ("+c.placeholder(1)+", "+c.placeholder(2)+")", user, bad)
+	c.exec(
+		t,
+		"INSERT INTO user_features (user_id, feature) VALUES ("+c.placeholder(1)+", "+c.placeholder(2)+")",
+		user,
+		bad,
+	)
 }
 
 // stall runs statements on a connection of their own and keeps it until release.
@@ -125,7 +130,10 @@ func secretFile(t *testing.T, text string) string {
 func bareAndCached(t *testing.T, r featurestest.Rig) {
 	t.Run("bare", func(t *testing.T) { featurestest.Run(t, r) })
 	t.Run("cached", func(t *testing.T) {
-		c, err := features.NewCached(uncloseable{r.Source}, features.CacheConfig{Now: time.Now, Timeout: limit + 200*time.Millisecond})
+		c, err := features.NewCached(
+			uncloseable{r.Source},
+			features.CacheConfig{Now: time.Now, Timeout: limit + 200*time.Millisecond},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,8 +154,14 @@ func TestPostgres(t *testing.T) {
 	c := company{server.Admin(), dollar}
 	c.exec(t, "CREATE TABLE user_features (user_id text COLLATE \"C\" NOT NULL, feature text)")
 	c.exec(t, "CREATE TABLE numbered (id bigint, feature text)")
-	c.exec(t, "CREATE FUNCTION sneak(u text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END $$")
-	c.exec(t, "CREATE FUNCTION sneak2(u text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('transaction_read_only', 'off', false); INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END $$")
+	c.exec(
+		t,
+		"CREATE FUNCTION sneak(u text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END $$",
+	)
+	c.exec(
+		t,
+		"CREATE FUNCTION sneak2(u text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('transaction_read_only', 'off', false); INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END $$",
+	)
 	url, password := secret.NewSecret(server.PostgresURL("")), secretFile(t, server.Password+"\n")
 	t.Run("Suite", func(t *testing.T) {
 		bareAndCached(t, featurestest.Rig{
@@ -161,10 +175,21 @@ func TestPostgres(t *testing.T) {
 		})
 	})
 	t.Run("TraceIsAComment", func(t *testing.T) {
-		s := open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: `SELECT coalesce(substring(current_query() FROM '/.traceparent=.([0-9a-f-]+)'), 'none') WHERE $1::text <> '' -- ends in a comment`})
+		s := open(
+			t,
+			features.SQLConfig{
+				URL:          url,
+				PasswordFile: password,
+				Query:        `SELECT coalesce(substring(current_query() FROM '/.traceparent=.([0-9a-f-]+)'), 'none') WHERE $1::text <> '' -- ends in a comment`,
+			},
+		)
 		const sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 		for parent, want := range map[string]string{sampled: sampled, strings.TrimSuffix(sampled, "1") + "0": "none", "": "none"} {
-			held, err := s.Features(tracecontext.With(t.Context(), tracecontext.Parse(parent)), tokens.User{ID: "alice"}, true)
+			held, err := s.Features(
+				tracecontext.With(t.Context(), tracecontext.Parse(parent)),
+				tokens.User{ID: "alice"},
+				true,
+			)
 			if err != nil || !slices.Equal(held.Features, []string{want}) {
 				t.Errorf("in the trace %q the database sees %v, %v; want %s", parent, held.Features, err, want)
 			}
@@ -188,8 +213,12 @@ func TestPostgres(t *testing.T) {
 		})
 	})
 	t.Run("Ended", func(t *testing.T) {
-		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery, Timeout: patience}),
-			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = 'patd'")
+		endedByServer(
+			t,
+			c,
+			open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery, Timeout: patience}),
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = 'patd'",
+		)
 	})
 	t.Run("Frozen", func(t *testing.T) {
 		frozen(t, server, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: postgresQuery}))
@@ -198,7 +227,10 @@ func TestPostgres(t *testing.T) {
 		passwords(t, server, "postgres", func(p string) string { return server.PostgresURL(p) }, postgresQuery,
 			func(p string) {
 				c.exec(t, "ALTER USER patd_test PASSWORD '"+p+"'")
-				c.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = 'patd'")
+				c.exec(
+					t,
+					"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name = 'patd'",
+				)
 			})
 	})
 }
@@ -211,10 +243,16 @@ func TestMariaDB(t *testing.T) {
 	longtest.Slow(t)
 	server := dbtest.MariaDB(t)
 	c := company{server.Admin(), mark}
-	c.exec(t, "CREATE TABLE user_features (user_id varchar(255) NOT NULL, feature varchar(1000), KEY (user_id)) CHARACTER SET utf8mb4")
+	c.exec(
+		t,
+		"CREATE TABLE user_features (user_id varchar(255) NOT NULL, feature varchar(1000), KEY (user_id)) CHARACTER SET utf8mb4",
+	)
 	c.exec(t, "CREATE TABLE numbered (id bigint, feature varchar(100))")
 	c.exec(t, "CREATE PROCEDURE sneaky(u varchar(255)) SELECT 'a' INTO OUTFILE 'patd-written.txt'")
-	c.exec(t, "CREATE FUNCTION sneak(u varchar(255)) RETURNS varchar(10) MODIFIES SQL DATA BEGIN INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END")
+	c.exec(
+		t,
+		"CREATE FUNCTION sneak(u varchar(255)) RETURNS varchar(10) MODIFIES SQL DATA BEGIN INSERT INTO user_features VALUES (u, 'sneaked'); RETURN 'x'; END",
+	)
 	url, password := secret.NewSecret(server.MySQLURL("")), secretFile(t, server.Password+"\n")
 	exact := company{server.Admin(), mark}
 	t.Run("Suite", func(t *testing.T) {
@@ -257,15 +295,20 @@ func TestMariaDB(t *testing.T) {
 		c.exec(t, "SELECT 'a' INTO OUTFILE 'patd-written.txt'")
 	})
 	t.Run("Ended", func(t *testing.T) {
-		endedByServer(t, c, open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: mysqlQuery, Timeout: patience}),
+		endedByServer(
+			t,
+			c,
+			open(t, features.SQLConfig{URL: url, PasswordFile: password, Query: mysqlQuery, Timeout: patience}),
 			"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; "+ // one that has ended by itself
-				"FOR c IN (SELECT id FROM information_schema.processlist WHERE user = 'patd_test' AND id <> connection_id()) DO KILL c.id; END FOR; END")
+				"FOR c IN (SELECT id FROM information_schema.processlist WHERE user = 'patd_test' AND id <> connection_id()) DO KILL c.id; END FOR; END",
+		)
 	})
 	t.Run("ServerEndsTheStatement", func(t *testing.T) {
 		// The one that computes for an hour, above: the client only hung up, the server's own limit ends it.
 		n, deadline := 1, time.Now().Add(15*time.Second)
 		for n > 0 {
-			err := c.admin.QueryRowContext(t.Context(), "SELECT count(*) FROM information_schema.processlist WHERE info LIKE '%benchmark(1%' AND id <> connection_id()").Scan(&n)
+			err := c.admin.QueryRowContext(t.Context(), "SELECT count(*) FROM information_schema.processlist WHERE info LIKE '%benchmark(1%' AND id <> connection_id()").
+				Scan(&n)
 			if err != nil || time.Now().After(deadline) {
 				t.Fatalf("%d statements run on after their time limit, %v", n, err)
 			}
@@ -278,8 +321,11 @@ func TestMariaDB(t *testing.T) {
 		passwords(t, server, "mysql", func(p string) string { return server.MySQLURL(p) }, mysqlQuery,
 			func(p string) {
 				c.exec(t, "ALTER USER patd_test@'%' IDENTIFIED BY '"+p+"'")
-				c.exec(t, "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; "+ // one that has ended by itself
-					"FOR c IN (SELECT id FROM information_schema.processlist WHERE user = 'patd_test' AND id <> connection_id()) DO KILL c.id; END FOR; END")
+				c.exec(
+					t,
+					"BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; "+ // one that has ended by itself
+						"FOR c IN (SELECT id FROM information_schema.processlist WHERE user = 'patd_test' AND id <> connection_id()) DO KILL c.id; END FOR; END",
+				)
 			})
 	})
 }
@@ -309,10 +355,13 @@ func TestSQLite(t *testing.T) {
 	t.Run("Suite", func(t *testing.T) {
 		bareAndCached(t, featurestest.Rig{
 			Source: open(t, features.SQLConfig{URL: url, Query: query}),
-			Hold:   c.hold, Spoil: c.spoil,
-			Stall: func(t *testing.T) func() { return c.stall(t, "BEGIN EXCLUSIVE", "ROLLBACK") },
-			Down:  func(t *testing.T) { rename(t, path, path+".away") }, Up: func(t *testing.T) { rename(t, path+".away", path) },
-			Max: rows, Within: within,
+			Hold:   c.hold,
+			Spoil:  c.spoil,
+			Stall:  func(t *testing.T) func() { return c.stall(t, "BEGIN EXCLUSIVE", "ROLLBACK") },
+			Down:   func(t *testing.T) { rename(t, path, path+".away") },
+			Up:     func(t *testing.T) { rename(t, path+".away", path) },
+			Max:    rows,
+			Within: within,
 		})
 	})
 	t.Run("Refused", func(t *testing.T) {
@@ -330,13 +379,18 @@ func TestSQLite(t *testing.T) {
 			"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT 'a' FROM n WHERE i < 0 AND ? = ''": "no answer within",
 		})
 		n := 0
-		if err := admin.QueryRowContext(t.Context(), "SELECT count(*) FROM user_features").Scan(&n); err != nil || n == 0 {
+		if err := admin.QueryRowContext(t.Context(), "SELECT count(*) FROM user_features").
+			Scan(&n); err != nil ||
+			n == 0 {
 			t.Errorf("the table is gone or empty: %d, %v", n, err)
 		}
 	})
 	t.Run("MissingFileIsNotMade", func(t *testing.T) {
 		missing := filepath.Join(t.TempDir(), "none.db")
-		if _, err := features.NewSQL(t.Context(), features.SQLConfig{URL: secret.NewSecret("sqlite:" + missing), Query: query}); err == nil {
+		if _, err := features.NewSQL(
+			t.Context(),
+			features.SQLConfig{URL: secret.NewSecret("sqlite:" + missing), Query: query},
+		); err == nil {
 			t.Error("a missing file was opened")
 		}
 		if _, err := os.Stat(missing); err == nil {
@@ -356,8 +410,8 @@ func TestSQLite(t *testing.T) {
 	})
 }
 
-// TestOpenFollowsTheCompanysTable is the source as the server uses it: a row goes, the feature goes within the TTL, at once
-// after Forget, and comes back with the row.
+// TestOpenFollowsTheCompanysTable is the source as the server uses it: a row goes, the feature goes within the TTL, at
+// once after Forget, and comes back with the row.
 func TestOpenFollowsTheCompanysTable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "company.db")
 	admin, err := sql.Open("sqlite", path)
@@ -370,8 +424,11 @@ func TestOpenFollowsTheCompanysTable(t *testing.T) {
 	c.hold(t, "alice", "a", "b")
 	now := time.Now()
 	s, err := features.Open(t.Context(), features.Config{
-		Kind:  features.KindSQL,
-		SQL:   features.SQLConfig{URL: secret.NewSecret("sqlite:" + path), Query: "SELECT feature FROM user_features WHERE user_id = ?"},
+		Kind: features.KindSQL,
+		SQL: features.SQLConfig{
+			URL:   secret.NewSecret("sqlite:" + path),
+			Query: "SELECT feature FROM user_features WHERE user_id = ?",
+		},
 		Cache: features.CacheConfig{Now: func() time.Time { return now }},
 	})
 	if err != nil {

@@ -82,7 +82,11 @@ func TestEachOperatorSeesAndMayWhatTheTableSays(t *testing.T) {
 	must(t, err)
 	_, err = r.svc.CreateAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "api"})
 	must(t, err)
-	_, err = r.svc.CreateWebhook(t.Context(), tokens.Operator(), tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/"})
+	_, err = r.svc.CreateWebhook(
+		t.Context(),
+		tokens.Operator(),
+		tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/"},
+	)
 	must(t, err)
 	pages := adminPages()
 	pages["/admin/tokens/"+id] = []string{"tokens"}
@@ -92,7 +96,11 @@ func TestEachOperatorSeesAndMayWhatTheTableSays(t *testing.T) {
 			b.get("/").wants(http.StatusOK, `<a href="/admin">Administration</a>`)
 			for path, open := range pages {
 				page := b.get(path)
-				if want := opens(open, kind); want != (page.code == http.StatusOK) || !want && page.code != http.StatusForbidden {
+				if want := opens(
+					open,
+					kind,
+				); want != (page.code == http.StatusOK) ||
+					!want && page.code != http.StatusForbidden {
 					t.Errorf("%s: %d; may %v\n%s", path, page.code, want, page.text)
 				} else if !want {
 					page.wants(http.StatusForbidden, "this call needs the permission ")
@@ -145,7 +153,8 @@ func TestAnOperatorManagesUsersInTheBrowser(t *testing.T) {
 	if strings.Contains(list.text, "carl") {
 		t.Error("the search finds others too")
 	}
-	page := b.get("/admin/users/bob").wants(http.StatusOK, "2 active tokens stop working", "0 sessions", "2 tokens are revoked for good", ">one<", "reports.read")
+	page := b.get("/admin/users/bob").
+		wants(http.StatusOK, "2 active tokens stop working", "0 sessions", "2 tokens are revoked for good", ">one<", "reports.read")
 	if strings.Contains(page.text, `href="/admin/tokens`) {
 		t.Error("there is a link to what the operator may not use")
 	}
@@ -154,7 +163,8 @@ func TestAnOperatorManagesUsersInTheBrowser(t *testing.T) {
 	for _, wrong := range []string{"", "1", "two", "-2", "2.0"} {
 		form.Set("count", wrong)
 		again := b.post("/admin/users/bob", form)
-		if again.code < 400 || !strings.Contains(again.text, `role="alert"`) || !strings.Contains(again.text, `value="on leave"`) {
+		if again.code < 400 || !strings.Contains(again.text, `role="alert"`) ||
+			!strings.Contains(again.text, `value="on leave"`) {
 			t.Errorf("with the number %q: %d\n%s", wrong, again.code, again.text)
 		}
 	}
@@ -179,7 +189,8 @@ func TestAnOperatorManagesUsersInTheBrowser(t *testing.T) {
 	remove := b.get("/admin/users/bob").form("delete")
 	remove.Set("count", "2")
 	r.mint("bob", "three") // since the page was shown
-	b.post("/admin/users/bob", remove).wants(http.StatusConflict, "The number is 3 now", "3 tokens are revoked for good")
+	b.post("/admin/users/bob", remove).
+		wants(http.StatusConflict, "The number is 3 now", "3 tokens are revoked for good")
 	remove.Set("count", "3")
 	b.post("/admin/users/bob", remove).wants(http.StatusOK, "The user is deleted.")
 	if got := r.introspect(first).String(); got != "REVOKED" {
@@ -191,14 +202,22 @@ func TestAnOperatorManagesUsersInTheBrowser(t *testing.T) {
 	b.post("/admin/users/dave", ahead).wants(http.StatusOK, "The user is suspended.")
 
 	var actions []string
-	events, _, err := r.svc.Events(t.Context(), tokens.Operator(), tokens.EventFilter{Actor: "operator:ann"}, tokens.Page{Size: 200})
+	events, _, err := r.svc.Events(
+		t.Context(),
+		tokens.Operator(),
+		tokens.EventFilter{Actor: "operator:ann"},
+		tokens.Page{Size: 200},
+	)
 	must(t, err)
 	for _, e := range events {
 		if e.Outcome == tokens.OutcomeSuccess {
 			actions = append(actions, string(e.Action))
 		}
 	}
-	if got := strings.Join(actions, " "); got != "user.suspend user.delete token.revoke token.revoke token.revoke user.features user.resume user.suspend" {
+	if got := strings.Join(
+		actions,
+		" ",
+	); got != "user.suspend user.delete token.revoke token.revoke token.revoke user.features user.resume user.suspend" {
 		t.Errorf("events of the operator: %s", got)
 	}
 }
@@ -222,7 +241,8 @@ func TestAnOperatorFindsAndRevokesTokensInTheBrowser(t *testing.T) {
 	for _, wrong := range []string{"?state=x", "?created_before=yesterday", "?label=team", "?order=name", "?scope=%22"} {
 		b.get("/admin/tokens"+wrong).wants(http.StatusBadRequest, `role="alert"`)
 	}
-	page := b.get("/admin/tokens/"+oneID+"?revoke=1").wants(http.StatusOK, "laptop", "bob", "reports.read", "<dialog", " open>")
+	page := b.get("/admin/tokens/"+oneID+"?revoke=1").
+		wants(http.StatusOK, "laptop", "bob", "reports.read", "<dialog", " open>")
 	form := page.form("revoke")
 	form.Set("reason", "found in a repository")
 	b.post("/admin/tokens/"+oneID, form).wants(http.StatusOK, "It is revoked.", "found in a repository", "operator:ann")
@@ -247,7 +267,8 @@ func TestAnOperatorFindsAndRevokesTokensInTheBrowser(t *testing.T) {
 	r.mint("dave", "ci of dave")
 	form = again.form("revoke")
 	form.Set("count", "2")
-	outdated := b.post("/admin/tokens/revoke", form).wants(http.StatusConflict, "3 tokens would be revoked.", "not the same any more")
+	outdated := b.post("/admin/tokens/revoke", form).
+		wants(http.StatusConflict, "3 tokens would be revoked.", "not the same any more")
 	form = outdated.form("revoke")
 	form.Set("count", "3")
 	form.Set("reason", "leaked")
@@ -261,7 +282,12 @@ func TestAnOperatorFindsAndRevokesTokensInTheBrowser(t *testing.T) {
 	form.Set("plan", "made up")
 	b.post("/admin/tokens/revoke", form).wants(http.StatusBadRequest, `role="alert"`)
 	b.get("/admin/tokens/revoke").wants(http.StatusBadRequest, "Say which tokens")
-	events, _, err := r.svc.Events(t.Context(), tokens.Operator(), tokens.EventFilter{Actor: "operator:ann", Action: "token.revoke_matching"}, tokens.Page{})
+	events, _, err := r.svc.Events(
+		t.Context(),
+		tokens.Operator(),
+		tokens.EventFilter{Actor: "operator:ann", Action: "token.revoke_matching"},
+		tokens.Page{},
+	)
 	must(t, err)
 	found := 0
 	for _, e := range events {
@@ -285,7 +311,12 @@ func TestAnEndedSessionOfAnOperatorDoesNothing(t *testing.T) {
 	form.Set("count", "1")
 	elsewhere.post("/activity", elsewhere.get("/activity").form("")).wants(http.StatusOK, "Ended.")
 	b.arrive("/admin/users/bob")
-	if page := b.once(http.MethodPost, "/admin/users/bob", form); page.code != http.StatusSeeOther || !strings.HasPrefix(page.header.Get("Location"), "/signin") {
+	if page := b.once(
+		http.MethodPost,
+		"/admin/users/bob",
+		form,
+	); page.code != http.StatusSeeOther ||
+		!strings.HasPrefix(page.header.Get("Location"), "/signin") {
 		t.Errorf("a form of an ended session: %d", page.code)
 	}
 	u, err := r.svc.User(t.Context(), tokens.Operator(), "bob")
@@ -308,7 +339,8 @@ func TestPagesOfOperatorsAreFramedNowhere(t *testing.T) {
 	for path, want := range map[string]string{"/": "https://app.example.com", "/admin": "'none'", "/admin/users": "'none'", "/admin/nothing": "'none'"} {
 		h := b.get(path).header
 		policy := h.Get("Content-Security-Policy")
-		if !strings.HasSuffix(policy, "frame-ancestors "+want) || strings.Contains(policy, "unsafe") || (h.Get("X-Frame-Options") == "DENY") != (want == "'none'") {
+		if !strings.HasSuffix(policy, "frame-ancestors "+want) || strings.Contains(policy, "unsafe") ||
+			(h.Get("X-Frame-Options") == "DENY") != (want == "'none'") {
 			t.Errorf("%s: %s, X-Frame-Options %q", path, policy, h.Get("X-Frame-Options"))
 		}
 	}
@@ -332,7 +364,9 @@ func TestAnExportIsWholeOrFails(t *testing.T) {
 	lines := func(path string) []string {
 		return strings.Split(strings.TrimSpace(b.get(path).wants(http.StatusOK).text), "\n")
 	}
-	if got := len(lines("/admin/events/export?format=csv&user=bob")); got != 452 { // a head, and the features of the rig
+	if got := len(
+		lines("/admin/events/export?format=csv&user=bob"),
+	); got != 452 { // a head, and the features of the rig
 		t.Errorf("the table has %d lines", got)
 	}
 	all := lines("/admin/events/export?format=ndjson")
@@ -345,7 +379,10 @@ func TestAnExportIsWholeOrFails(t *testing.T) {
 	if len(seen) != len(all) || len(all) < 451 {
 		t.Errorf("%d events in %d lines", len(seen), len(all))
 	}
-	if text := b.get("/admin/events/export?format=csv").text; strings.Contains(text, ","+formula) || !strings.Contains(text, ",'"+formula) {
+	if text := b.get(
+		"/admin/events/export?format=csv",
+	).text; strings.Contains(text, ","+formula) ||
+		!strings.Contains(text, ",'"+formula) {
 		t.Error("a cell is a formula")
 	}
 	b.get("/admin/events?actor=bob").wants(http.StatusBadRequest, `role="alert"`)
@@ -377,7 +414,12 @@ func TestAnExportIsWholeOrFails(t *testing.T) {
 				}
 				return c.then(reads.Add(1))
 			})
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.srv.HTTPAddr()+"/admin/events/export?format=ndjson", nil)
+			req, err := http.NewRequestWithContext(
+				t.Context(),
+				http.MethodGet,
+				"http://"+r.srv.HTTPAddr()+"/admin/events/export?format=ndjson",
+				nil,
+			)
 			must(t, err)
 			req.AddCookie(&http.Cookie{Name: "__Host-patd-session", Value: b.cookies["__Host-patd-session"]})
 			resp, err := r.client.Transport.RoundTrip(req)

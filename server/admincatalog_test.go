@@ -20,14 +20,21 @@ func TestAnOperatorKeepsTheCatalogueInTheBrowser(t *testing.T) {
 	form.Set("description", "kept")
 	form.Set("consent", "required")
 	form.Set("published", "yes")
-	form = b.post("/admin/features/new", form).wants(http.StatusBadRequest, `id="name-error" role="alert"`, ">kept</textarea>", `name="published" value="yes" checked`).form("save")
+	form = b.post("/admin/features/new", form).
+		wants(http.StatusBadRequest, `id="name-error" role="alert"`, ">kept</textarea>", `name="published" value="yes" checked`).
+		form("save")
 	for name, text := range map[string]string{"name": "deploy.run", "display_name": "Deploy", "description": "line\r\nline", "consent": "required", "published": "yes"} {
 		form.Set(name, text)
 	}
-	page := b.post("/admin/features/new", form).wants(http.StatusOK, "Saved.", `value="Deploy"`, `value="required" selected`)
+	page := b.post("/admin/features/new", form).
+		wants(http.StatusOK, "Saved.", `value="Deploy"`, `value="required" selected`)
 	b.post("/admin/features/new", form).wants(http.StatusConflict, `role="alert"`)
 	e, err := r.svc.Feature(t.Context(), tokens.Operator(), "deploy.run")
-	if must(t, err); e.DisplayName != "Deploy" || e.Consent != tokens.ConsentRequired || !e.Published || e.Default || e.Description != "line\nline" {
+	if must(
+		t,
+		err,
+	); e.DisplayName != "Deploy" || e.Consent != tokens.ConsentRequired || !e.Published || e.Default ||
+		e.Description != "line\nline" {
 		t.Errorf("the entry is %+v", e)
 	}
 	old := page.form("save")
@@ -39,7 +46,8 @@ func TestAnOperatorKeepsTheCatalogueInTheBrowser(t *testing.T) {
 	b.post("/admin/features/deploy.run", old).wants(http.StatusPreconditionFailed, "changed in another window", "Lost")
 	b.get("/admin/features?q=deploy").wants(http.StatusOK, ">deploy.run</a>")
 	b.get("/admin/features?q=nothing").wants(http.StatusOK, "Nothing matches.")
-	b.post("/admin/features/deploy.run", b.get("/admin/features/deploy.run").form("delete")).wants(http.StatusOK, "The entry is deleted.")
+	b.post("/admin/features/deploy.run", b.get("/admin/features/deploy.run").form("delete")).
+		wants(http.StatusOK, "The entry is deleted.")
 	b.get("/admin/features/deploy.run").wants(http.StatusNotFound)
 }
 
@@ -52,7 +60,9 @@ func TestAnOperatorBlocksByAPolicyInTheBrowser(t *testing.T) {
 	form := b.get("/admin/audiences/new").wants(http.StatusOK, "New audience").form("save")
 	form.Set("id", id)
 	form.Set("max_ttl", "soon")
-	form = b.post("/admin/audiences/new", form).wants(http.StatusBadRequest, `id="max_ttl-error" role="alert"`, `value="soon"`).form("save")
+	form = b.post("/admin/audiences/new", form).
+		wants(http.StatusBadRequest, `id="max_ttl-error" role="alert"`, `value="soon"`).
+		form("save")
 	form.Set("id", id)
 	form.Set("max_ttl", "300d")
 	b.post("/admin/audiences/new", form).wants(http.StatusOK, "Saved.", `value="300d"`)
@@ -63,14 +73,19 @@ func TestAnOperatorBlocksByAPolicyInTheBrowser(t *testing.T) {
 	for i, days := range []int{10, 100, 200} {
 		ttl := time.Duration(days) * tokens.Day
 		m, err := r.svc.Mint(t.Context(), tokens.Operator(), tokens.MintRequest{
-			User: "bob", Name: "t" + strconv.Itoa(i), Scopes: []string{"reports.read"}, Audiences: []string{id}, Lifetime: tokens.Lifetime{TTL: &ttl},
+			User:      "bob",
+			Name:      "t" + strconv.Itoa(i),
+			Scopes:    []string{"reports.read"},
+			Audiences: []string{id},
+			Lifetime:  tokens.Lifetime{TTL: &ttl},
 		})
 		must(t, err)
 		secrets = append(secrets, m.Secret.Reveal())
 	}
 	r.mint("bob", "names none")
 	b.get(at).wants(http.StatusOK, "0 tokens exceed the present policy", "unblocked or end within it: 0")
-	page := b.get(at+"&longest=50d&named=yes").wants(http.StatusOK, "2 tokens would exceed this policy", "would refuse: 1", ">t1<", ">t2<")
+	page := b.get(at+"&longest=50d&named=yes").
+		wants(http.StatusOK, "2 tokens would exceed this policy", "would refuse: 1", ">t1<", ">t2<")
 	if strings.Contains(page.text, ">t0<") || strings.Contains(page.text, `href="/admin/tokens`) {
 		t.Error("the dry run shows a token that stays within, or a link that the operator may not use")
 	}
@@ -84,7 +99,8 @@ func TestAnOperatorBlocksByAPolicyInTheBrowser(t *testing.T) {
 	save.Set("max_ttl", "50d")
 	save.Set("require_named", "yes")
 	save.Set("count", "1")
-	b.post(at, save).wants(http.StatusOK, "Saved.", "2 tokens exceed the present policy", "unblocked or end within it: 2")
+	b.post(at, save).
+		wants(http.StatusOK, "Saved.", "2 tokens exceed the present policy", "unblocked or end within it: 2")
 
 	block := b.get(at).form("block")
 	for _, wrong := range []string{"", "1", "3"} {

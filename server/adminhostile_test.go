@@ -30,7 +30,11 @@ func adminForms(r *rig) []adminForm {
 	_, err = r.svc.CreateAudience(r.t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "api"})
 	must(r.t, err)
 	r.service("crm", "audit")
-	_, err = r.svc.CreateWebhook(r.t.Context(), tokens.Operator(), tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/", Enabled: true})
+	_, err = r.svc.CreateWebhook(
+		r.t.Context(),
+		tokens.Operator(),
+		tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/", Enabled: true},
+	)
 	must(r.t, err)
 	of := func(action string, more ...string) url.Values {
 		v := url.Values{"action": {action}, "count": {"1"}, "reason": {"why"}}
@@ -47,13 +51,33 @@ func adminForms(r *rig) []adminForm {
 		{"/admin/users/bob", "users", of("refresh"), tokens.ActionUserRefresh},
 		{"/admin/tokens/" + id, "tokens", of("revoke"), ""}, // it is found first, which only reads
 		{"/admin/tokens/revoke", "tokens", of("revoke", "user", "bob", "plan", "x"), tokens.ActionTokenRevokeMatching},
-		{"/admin/services/new", "admin", of("", "name", "own", "permissions", "admin", "key", strings.Repeat("k", 32)), tokens.ActionServiceCreate},
-		{"/admin/services/crm", "admin", of("rotate", "grace", "0s", "key", strings.Repeat("l", 32)), tokens.ActionServiceRotate},
+		{
+			"/admin/services/new",
+			"admin",
+			of("", "name", "own", "permissions", "admin", "key", strings.Repeat("k", 32)),
+			tokens.ActionServiceCreate,
+		},
+		{
+			"/admin/services/crm",
+			"admin",
+			of("rotate", "grace", "0s", "key", strings.Repeat("l", 32)),
+			tokens.ActionServiceRotate,
+		},
 		{"/admin/services/crm", "admin", of("revoke"), tokens.ActionServiceRevoke},
-		{"/admin/webhooks/new", "admin", of("create", "url", "https://own.example.com/", "key", strings.Repeat("m", 32)), tokens.ActionWebhookCreate},
+		{
+			"/admin/webhooks/new",
+			"admin",
+			of("create", "url", "https://own.example.com/", "key", strings.Repeat("m", 32)),
+			tokens.ActionWebhookCreate,
+		},
 		{"/admin/webhooks/hook", "admin", of("save", "url", "https://own.example.com/"), tokens.ActionWebhookUpdate},
 		{"/admin/webhooks/hook", "admin", of("test"), tokens.ActionWebhookTest},
-		{"/admin/webhooks/hook", "admin", of("redeliver", "delivery", strings.Repeat("0", 32)), tokens.ActionWebhookRedeliver},
+		{
+			"/admin/webhooks/hook",
+			"admin",
+			of("redeliver", "delivery", strings.Repeat("0", 32)),
+			tokens.ActionWebhookRedeliver,
+		},
 		{"/admin/webhooks/hook", "admin", of("rotate", "key", strings.Repeat("n", 32)), tokens.ActionWebhookRotate},
 		{"/admin/webhooks/hook", "admin", of("delete"), tokens.ActionWebhookDelete},
 		{"/admin/audiences/new", "catalog", of("save", "id", "own"), tokens.ActionAudienceCreate},
@@ -77,8 +101,8 @@ func (b *browser) bound(form url.Values) url.Values {
 	return out
 }
 
-// TestNoOperatorChangesWhatItMayNot sends every form as every kind of operator that may not, and as a user. The forms are
-// as the page would have them for one who may.
+// TestNoOperatorChangesWhatItMayNot sends every form as every kind of operator that may not, and as a user. The forms
+// are as the page would have them for one who may.
 func TestNoOperatorChangesWhatItMayNot(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -97,7 +121,8 @@ func TestNoOperatorChangesWhatItMayNot(t *testing.T) {
 				continue
 			}
 			page := b.post(f.path, b.bound(f.fields))
-			if page.code != http.StatusForbidden || !strings.Contains(page.text, "needs the permission "+f.permission) && f.permission != "admin" {
+			if page.code != http.StatusForbidden ||
+				!strings.Contains(page.text, "needs the permission "+f.permission) && f.permission != "admin" {
 				t.Errorf("%q sends %s %s: %d\n%s", kind, f.path, f.fields.Get("action"), page.code, page.text)
 			}
 		}
@@ -113,7 +138,11 @@ func TestNoOperatorChangesWhatItMayNot(t *testing.T) {
 	}
 	for _, f := range forms {
 		if f.audited != "" && refused["operator:op-audit "+string(f.audited)] != 1 {
-			t.Errorf("a refused %s of an operator is recorded %d times", f.audited, refused["operator:op-audit "+string(f.audited)])
+			t.Errorf(
+				"a refused %s of an operator is recorded %d times",
+				f.audited,
+				refused["operator:op-audit "+string(f.audited)],
+			)
 		}
 	}
 }
@@ -121,7 +150,12 @@ func TestNoOperatorChangesWhatItMayNot(t *testing.T) {
 // audited returns the newest events, the newest first.
 func (r *rig) audited(t *testing.T, actor string) []tokens.Event {
 	t.Helper()
-	events, _, err := r.svc.Events(t.Context(), tokens.Operator(), tokens.EventFilter{Actor: actor}, tokens.Page{Size: tokens.MaxPageSize})
+	events, _, err := r.svc.Events(
+		t.Context(),
+		tokens.Operator(),
+		tokens.EventFilter{Actor: actor},
+		tokens.Page{Size: tokens.MaxPageSize},
+	)
 	must(t, err)
 	return events
 }
@@ -159,17 +193,52 @@ func TestHostileTextsAreShownToOperatorsAndNotRun(t *testing.T) {
 	const feature, audience = "a'><img/src=x/onerror=alert(1)>", "https://api.example.com/'><img/src=x/onerror=alert(1)>"
 	r.features(hostile, feature)
 	ctx, root := t.Context(), tokens.Operator()
-	_, err := r.svc.CreateFeature(ctx, root, tokens.FeatureEntry{Name: feature, DisplayName: hostile, Description: hostile})
+	_, err := r.svc.CreateFeature(
+		ctx,
+		root,
+		tokens.FeatureEntry{Name: feature, DisplayName: hostile, Description: hostile},
+	)
 	must(t, err)
-	_, err = r.svc.CreateAudience(ctx, root, tokens.AudienceEntry{ID: audience, DisplayName: hostile, MaxTTL: 300 * tokens.Day})
+	_, err = r.svc.CreateAudience(
+		ctx,
+		root,
+		tokens.AudienceEntry{ID: audience, DisplayName: hostile, MaxTTL: 300 * tokens.Day},
+	)
 	must(t, err)
-	m, err := r.svc.Mint(ctx, root, tokens.MintRequest{User: hostile, Name: hostile, Scopes: []string{feature}, Audiences: []string{audience}, Description: hostile,
-		Labels: map[string]string{"team": hostile}})
+	m, err := r.svc.Mint(
+		ctx,
+		root,
+		tokens.MintRequest{
+			User:        hostile,
+			Name:        hostile,
+			Scopes:      []string{feature},
+			Audiences:   []string{audience},
+			Description: hostile,
+			Labels:      map[string]string{"team": hostile},
+		},
+	)
 	must(t, err)
-	_, err = r.svc.CreateService(ctx, root, tokens.ServiceRequest{Name: "crm", Permissions: []string{"audit"}, Audience: audience})
+	_, err = r.svc.CreateService(
+		ctx,
+		root,
+		tokens.ServiceRequest{Name: "crm", Permissions: []string{"audit"}, Audience: audience},
+	)
 	must(t, err)
-	_, err = r.svc.CreateWebhook(ctx, root, tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/" + hostile, Description: hostile, Enabled: true,
-		Filter: tokens.WebhookFilter{Users: []string{hostile}, Audiences: []string{audience}, Labels: map[string]string{"team": hostile}}})
+	_, err = r.svc.CreateWebhook(
+		ctx,
+		root,
+		tokens.WebhookRequest{
+			ID:          "hook",
+			URL:         "https://hooks.example.com/" + hostile,
+			Description: hostile,
+			Enabled:     true,
+			Filter: tokens.WebhookFilter{
+				Users:     []string{hostile},
+				Audiences: []string{audience},
+				Labels:    map[string]string{"team": hostile},
+			},
+		},
+	)
 	must(t, err)
 	_, err = r.svc.TestWebhook(ctx, root, "hook")
 	must(t, err)
@@ -180,13 +249,45 @@ func TestHostileTextsAreShownToOperatorsAndNotRun(t *testing.T) {
 	b.post("/admin/tokens/"+id, revoke).wants(http.StatusOK, "&lt;img src=x onerror=alert(1)&gt;")
 	in := url.QueryEscape(hostile)
 	paths := []string{
-		"/admin", "/admin/users", "/admin/users?q=" + in, "/admin/users?state=" + in, "/admin/users?done=" + in, "/admin/users/-?id=" + in, "/admin/users/" + url.PathEscape(hostile),
-		"/admin/tokens", "/admin/tokens?q=" + in + "&user=" + in + "&scope=" + in + "&audience=" + in + "&label=" + in, "/admin/tokens?order=" + in, "/admin/tokens/" + id,
-		"/admin/tokens/" + url.PathEscape(hostile), "/admin/tokens/revoke?user=" + in, "/admin/events", "/admin/events?user=" + in + "&token=" + in, "/admin/events?actor=" + in,
-		"/admin/webhooks", "/admin/webhooks/hook", "/admin/webhooks/hook?state=" + in + "&page=" + in, "/admin/webhooks/-?id=" + in, "/admin/webhooks?done=" + in,
-		"/admin/services", "/admin/services/crm", "/admin/services/-?id=" + in, "/admin/audiences", "/admin/audiences?q=" + in,
-		"/admin/audiences/-?id=" + url.QueryEscape(audience), "/admin/audiences/-?longest=" + in + "&id=" + url.QueryEscape(audience), "/admin/audiences/-?id=" + in,
-		"/admin/features", "/admin/features?q=" + in, "/admin/features/-?id=" + url.QueryEscape(feature), "/admin/keys", "/admin/health", "/admin/nothing" + url.PathEscape(hostile),
+		"/admin",
+		"/admin/users",
+		"/admin/users?q=" + in,
+		"/admin/users?state=" + in,
+		"/admin/users?done=" + in,
+		"/admin/users/-?id=" + in,
+		"/admin/users/" + url.PathEscape(hostile),
+		"/admin/tokens",
+		"/admin/tokens?q=" + in + "&user=" + in + "&scope=" + in + "&audience=" + in + "&label=" + in,
+		"/admin/tokens?order=" + in,
+		"/admin/tokens/" + id,
+		"/admin/tokens/" + url.PathEscape(
+			hostile,
+		),
+		"/admin/tokens/revoke?user=" + in,
+		"/admin/events",
+		"/admin/events?user=" + in + "&token=" + in,
+		"/admin/events?actor=" + in,
+		"/admin/webhooks",
+		"/admin/webhooks/hook",
+		"/admin/webhooks/hook?state=" + in + "&page=" + in,
+		"/admin/webhooks/-?id=" + in,
+		"/admin/webhooks?done=" + in,
+		"/admin/services",
+		"/admin/services/crm",
+		"/admin/services/-?id=" + in,
+		"/admin/audiences",
+		"/admin/audiences?q=" + in,
+		"/admin/audiences/-?id=" + url.QueryEscape(
+			audience,
+		),
+		"/admin/audiences/-?longest=" + in + "&id=" + url.QueryEscape(audience),
+		"/admin/audiences/-?id=" + in,
+		"/admin/features",
+		"/admin/features?q=" + in,
+		"/admin/features/-?id=" + url.QueryEscape(feature),
+		"/admin/keys",
+		"/admin/health",
+		"/admin/nothing" + url.PathEscape(hostile),
 	}
 	seen := map[string]bool{}
 	for len(paths) > 0 {
@@ -224,10 +325,18 @@ func TestOperatorsTurnThePagesOfLists(t *testing.T) {
 		must(t, err)
 		_, err = r.svc.CreateAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "a" + strconv.Itoa(i)})
 		must(t, err)
-		_, err = r.svc.CreateWebhook(t.Context(), tokens.Operator(), tokens.WebhookRequest{ID: "w" + strconv.Itoa(i), URL: "https://hooks.example.com/"})
+		_, err = r.svc.CreateWebhook(
+			t.Context(),
+			tokens.Operator(),
+			tokens.WebhookRequest{ID: "w" + strconv.Itoa(i), URL: "https://hooks.example.com/"},
+		)
 		must(t, err)
 	}
-	row, next := regexp.MustCompile(`role="rowheader"><a href="([^"]*)"`), regexp.MustCompile(`rel="next" href="([^"]*)"`)
+	row, next := regexp.MustCompile(
+		`role="rowheader"><a href="([^"]*)"`,
+	), regexp.MustCompile(
+		`rel="next" href="([^"]*)"`,
+	)
 	for path, want := range map[string]int{"/admin/users?q=user": 60, "/admin/tokens": 60, "/admin/tokens?order=expire_time&scope=reports.read": 60, "/admin/features": 60, "/admin/audiences": 60, "/admin/webhooks": 60} {
 		found := map[string]bool{}
 		for page, pages := b.get(path), 1; ; pages++ {
@@ -283,7 +392,8 @@ func TestAnOutageIsAPageThatSaysSoToOperators(t *testing.T) {
 	form.Set("reason", "kept")
 	b.get("/admin/health").wants(http.StatusOK, ">ready<", "test")
 	r.faulty.FailOp(storetest.OpUpdate, storetest.Outage())
-	again := b.post("/admin/users/bob", form).wants(http.StatusServiceUnavailable, "Try again", `name="reason" value="kept"`, `name="count" value="1"`)
+	again := b.post("/admin/users/bob", form).
+		wants(http.StatusServiceUnavailable, "Try again", `name="reason" value="kept"`, `name="count" value="1"`)
 	r.faulty.FailOp(storetest.OpUpdate, nil)
 	r.faulty.Fail(storetest.Outage())
 	for _, path := range []string{"/admin/users", "/admin/users/bob", "/admin/tokens", "/admin/events", "/admin/events/export?format=csv", "/admin/services", "/admin/audiences",
@@ -320,7 +430,8 @@ func TestAFormOfAnOperatorSurvivesSigningInAgain(t *testing.T) {
 	p.mu.Lock()
 	p.claims = []claim{{"groups", []string{"may-users"}}}
 	p.mu.Unlock()
-	page := b.get(p.allow(asked.Query(), "ann")).wants(http.StatusOK, ">a/b?c</h1>", `value="typed before"`, "nothing was done yet")
+	page := b.get(p.allow(asked.Query(), "ann")).
+		wants(http.StatusOK, ">a/b?c</h1>", `value="typed before"`, "nothing was done yet")
 	again := page.form("suspend")
 	again.Set("count", "1")
 	b.post(at, again).wants(http.StatusOK, "The user is suspended.")

@@ -22,7 +22,8 @@ func TestAnOperatorMakesRotatesAndRevokesServicesInTheBrowser(t *testing.T) {
 	form.Set("name", "bad name")
 	form.Set("life", "90d")
 	form["permissions"] = nil
-	again := b.post("/admin/services/new", form).wants(http.StatusBadRequest, `value="bad name"`, `id="name-error" role="alert"`, `id="permissions-error" role="alert"`)
+	again := b.post("/admin/services/new", form).
+		wants(http.StatusBadRequest, `value="bad name"`, `id="name-error" role="alert"`, `id="permissions-error" role="alert"`)
 	form = again.form("")
 	form.Set("name", "crm")
 	form.Set("life", "90d")
@@ -57,7 +58,11 @@ func TestAnOperatorMakesRotatesAndRevokesServicesInTheBrowser(t *testing.T) {
 	revoke := b.get("/admin/services/crm").form("revoke")
 	for _, wrong := range []string{"", "2"} {
 		revoke.Set("count", wrong)
-		if again := b.post("/admin/services/crm", revoke); again.code < 400 || !strings.Contains(again.text, `role="alert"`) {
+		if again := b.post(
+			"/admin/services/crm",
+			revoke,
+		); again.code < 400 ||
+			!strings.Contains(again.text, `role="alert"`) {
 			t.Errorf("with the number %q: %d", wrong, again.code)
 		}
 	}
@@ -85,12 +90,20 @@ func TestServicesAreListedByTheirEnd(t *testing.T) {
 	b := r.operator(p, "ann", "admin")
 	for i := range 60 {
 		ttl := time.Duration(60-i/2) * tokens.Day // two of each
-		_, err := r.svc.CreateService(t.Context(), tokens.Operator(), tokens.ServiceRequest{Name: "s" + strconv.Itoa(i), Permissions: []string{"audit"}, TTL: &ttl})
+		_, err := r.svc.CreateService(
+			t.Context(),
+			tokens.Operator(),
+			tokens.ServiceRequest{Name: "s" + strconv.Itoa(i), Permissions: []string{"audit"}, TTL: &ttl},
+		)
 		must(t, err)
 	}
 	_, err := r.svc.RevokeService(t.Context(), tokens.Operator(), "s7", "")
 	must(t, err)
-	row, next := regexp.MustCompile(`role="rowheader"><a href="[^"]*">([^<]*)</a>`), regexp.MustCompile(`rel="next" href="([^"]*)"`)
+	row, next := regexp.MustCompile(
+		`role="rowheader"><a href="[^"]*">([^<]*)</a>`,
+	), regexp.MustCompile(
+		`rel="next" href="([^"]*)"`,
+	)
 	for show, want := range map[string]int{"": 60, "?show=all": 61} { // with the rig's own
 		seen := map[string]bool{}
 		last := 0

@@ -32,11 +32,14 @@ func TestAnOperatorKeepsWebhooksInTheBrowser(t *testing.T) {
 	form := b.hookForm("bad id", "ftp://hooks.example.com/")
 	form.Set("users", "al\x01ice")
 	form.Set("labels", "team=build\r\nteam=other")
-	b.post("/admin/webhooks/new", form).wants(http.StatusBadRequest, `id="labels-error" role="alert"`, `value="bad id"`, "team=other</textarea>")
+	b.post("/admin/webhooks/new", form).
+		wants(http.StatusBadRequest, `id="labels-error" role="alert"`, `value="bad id"`, "team=other</textarea>")
 	form.Set("labels", "team=build\r\n\r\nstage=night")
 	form["event_types"] = []string{"token.created", "token.left"}
-	form = b.post("/admin/webhooks/new", form).wants(http.StatusBadRequest, `id="webhook_id-error" role="alert"`, `id="url-error" role="alert"`,
-		`id="users-error" role="alert"`, `id="event_types-error" role="alert"`, `value="token.created" checked`).form("create")
+	form = b.post("/admin/webhooks/new", form).
+		wants(http.StatusBadRequest, `id="webhook_id-error" role="alert"`, `id="url-error" role="alert"`,
+			`id="users-error" role="alert"`, `id="event_types-error" role="alert"`, `value="token.created" checked`).
+		form("create")
 	for name, text := range map[string]string{
 		"webhook_id": "chat", "url": "https://hooks.example.com/in", "enabled": "yes", "users": "alice\r\nbob\r\n", "audiences": "", "labels": "team=build\r\nstage=night",
 	} {
@@ -49,13 +52,17 @@ func TestAnOperatorKeepsWebhooksInTheBrowser(t *testing.T) {
 	}
 	w, err := r.svc.Webhook(t.Context(), tokens.Operator(), "chat")
 	must(t, err)
-	if f := w.Filter; !w.Enabled || len(f.Types) != 2 || len(f.Users) != 2 || len(f.Audiences) != 0 || f.Labels["stage"] != "night" || f.Labels["team"] != "build" {
+	if f := w.Filter; !w.Enabled || len(f.Types) != 2 || len(f.Users) != 2 || len(f.Audiences) != 0 ||
+		f.Labels["stage"] != "night" ||
+		f.Labels["team"] != "build" {
 		t.Errorf("the webhook is %+v", w)
 	}
-	b.post("/admin/webhooks/new", b.hookForm("chat", "https://hooks.example.com/")).wants(http.StatusConflict, `id="webhook_id-error" role="alert"`)
+	b.post("/admin/webhooks/new", b.hookForm("chat", "https://hooks.example.com/")).
+		wants(http.StatusConflict, `id="webhook_id-error" role="alert"`)
 
-	page := b.get("/admin/webhooks/chat").wants(http.StatusOK, ">Enabled<", "Nothing to send so far.", "https://hooks.example.com/in",
-		`value="token.revoked" checked`, "alice\nbob</textarea>", "stage=night\nteam=build</textarea>")
+	page := b.get("/admin/webhooks/chat").
+		wants(http.StatusOK, ">Enabled<", "Nothing to send so far.", "https://hooks.example.com/in",
+			`value="token.revoked" checked`, "alice\nbob</textarea>", "stage=night\nteam=build</textarea>")
 	if strings.Contains(page.text, first) {
 		t.Error("the secret is shown again")
 	}
@@ -63,14 +70,22 @@ func TestAnOperatorKeepsWebhooksInTheBrowser(t *testing.T) {
 	edit.Set("url", "https://hooks.example.com/other")
 	edit.Set("description", "for the team")
 	edit.Set("enabled", "yes")
-	b.post("/admin/webhooks/chat", edit).wants(http.StatusOK, "Saved.", "https://hooks.example.com/other", "for the team")
+	b.post("/admin/webhooks/chat", edit).
+		wants(http.StatusOK, "Saved.", "https://hooks.example.com/other", "for the team")
 	old.Set("url", "https://hooks.example.com/lost")
-	b.post("/admin/webhooks/chat", old).wants(http.StatusPreconditionFailed, "changed in another window", "https://hooks.example.com/lost")
-	if w, err = r.svc.Webhook(t.Context(), tokens.Operator(), "chat"); err != nil || w.URL != "https://hooks.example.com/other" || len(w.Filter.Types)+len(w.Filter.Users) != 0 {
+	b.post("/admin/webhooks/chat", old).
+		wants(http.StatusPreconditionFailed, "changed in another window", "https://hooks.example.com/lost")
+	if w, err = r.svc.Webhook(
+		t.Context(),
+		tokens.Operator(),
+		"chat",
+	); err != nil || w.URL != "https://hooks.example.com/other" ||
+		len(w.Filter.Types)+len(w.Filter.Users) != 0 {
 		t.Errorf("after the change it is %+v, %v", w, err)
 	}
 
-	tested := b.post("/admin/webhooks/chat", page.form("test")).wants(http.StatusOK, "A test is on its way", "webhook.test", ">Pending<")
+	tested := b.post("/admin/webhooks/chat", page.form("test")).
+		wants(http.StatusOK, "A test is on its way", "webhook.test", ">Pending<")
 	again := tested.form("redeliver")
 	b.post("/admin/webhooks/chat", again).wants(http.StatusOK, "It is sent again.")
 	again.Set("delivery", strings.Repeat("0", 32))
@@ -80,7 +95,8 @@ func TestAnOperatorKeepsWebhooksInTheBrowser(t *testing.T) {
 	b.get("/admin/webhooks/chat?page=forged").wants(http.StatusOK, "webhook.test")
 	b.post("/admin/webhooks/chat", tested.form("disable")).wants(http.StatusOK, "It is disabled.", ">Disabled<")
 	b.post("/admin/webhooks/chat", page.form("test")).wants(http.StatusBadRequest, `role="alert"`)
-	b.post("/admin/webhooks/chat", b.get("/admin/webhooks/chat").form("enable")).wants(http.StatusOK, "It is enabled.", ">Enabled<")
+	b.post("/admin/webhooks/chat", b.get("/admin/webhooks/chat").form("enable")).
+		wants(http.StatusOK, "It is enabled.", ">Enabled<")
 
 	rotate := b.get("/admin/webhooks/chat").form("rotate")
 	second := b.post("/admin/webhooks/chat", rotate).wants(http.StatusOK, "signs along until").secret()
@@ -92,7 +108,8 @@ func TestAnOperatorKeepsWebhooksInTheBrowser(t *testing.T) {
 	force.Set("force", "yes")
 	third := b.post("/admin/webhooks/chat", force).wants(http.StatusOK).secret()
 	b.get("/admin/webhooks").wants(http.StatusOK, ">chat</a>", "Pending")
-	b.post("/admin/webhooks/chat", b.get("/admin/webhooks/chat").form("delete")).wants(http.StatusOK, "The webhook is deleted.")
+	b.post("/admin/webhooks/chat", b.get("/admin/webhooks/chat").form("delete")).
+		wants(http.StatusOK, "The webhook is deleted.")
 	b.get("/admin/webhooks/chat").wants(http.StatusNotFound)
 	for _, secret := range []string{first, second, third} {
 		if strings.Contains(r.logs.String(), secret) {
@@ -109,7 +126,11 @@ func TestWebhooksSayHowTheyFare(t *testing.T) {
 	ctx := t.Context()
 	now := r.now()
 	lease := func(id string) (tokens.WebhookLease, tokens.WebhookDelivery) {
-		_, err := r.svc.CreateWebhook(ctx, tokens.Operator(), tokens.WebhookRequest{ID: id, URL: "https://hooks.example.com/" + id, Enabled: true})
+		_, err := r.svc.CreateWebhook(
+			ctx,
+			tokens.Operator(),
+			tokens.WebhookRequest{ID: id, URL: "https://hooks.example.com/" + id, Enabled: true},
+		)
 		must(t, err)
 		d, err := r.svc.TestWebhook(ctx, tokens.Operator(), id)
 		must(t, err)
@@ -124,12 +145,22 @@ func TestWebhooksSayHowTheyFare(t *testing.T) {
 		return tokens.WebhookLease{}, d
 	}
 	l, d := lease("refuses")
-	must(t, r.queue.RecordAttempts(ctx, l, []tokens.WebhookAttempt{{
-		Seq: d.Seq, Item: d.Item, Time: now, Duration: time.Second, Status: 500, Error: "STATUS", State: tokens.DeliveryPending, NextTime: now.Add(time.Minute),
-	}}))
+	must(t, r.queue.RecordAttempts(ctx, l, []tokens.WebhookAttempt{
+		{
+			Seq:      d.Seq,
+			Item:     d.Item,
+			Time:     now,
+			Duration: time.Second,
+			Status:   500,
+			Error:    "STATUS",
+			State:    tokens.DeliveryPending,
+			NextTime: now.Add(time.Minute),
+		},
+	}))
 	l, _ = lease("gone")
 	must(t, r.svc.DisableWebhook(ctx, l, "GONE"))
-	list := b.get("/admin/webhooks").wants(http.StatusOK, ">Failing<", "tried again: 500 STATUS", ">Disabled<", "answered 410")
+	list := b.get("/admin/webhooks").
+		wants(http.StatusOK, ">Failing<", "tried again: 500 STATUS", ">Disabled<", "answered 410")
 	if strings.Contains(list.text, "admin.webhook") {
 		t.Errorf("a text is missing\n%s", list.text)
 	}

@@ -105,7 +105,19 @@ func TestEveryOperationIsDescribed(t *testing.T) {
 		checkResponses(t, o)
 	}
 	unfill := strings.NewReplacer(
-		"/target", "/{}", "/15ODq7pq8Hy", "/{}", "/no-such-service", "/{}", "/no-such-audience", "/{}", "/no-such-webhook", "/{}", "/no-such-delivery", "/{}")
+		"/target",
+		"/{}",
+		"/15ODq7pq8Hy",
+		"/{}",
+		"/no-such-service",
+		"/{}",
+		"/no-such-audience",
+		"/{}",
+		"/no-such-webhook",
+		"/{}",
+		"/no-such-delivery",
+		"/{}",
+	)
 	for _, b := range bindings(t, r) {
 		if path := unfill.Replace(b.path); !have[strings.ToLower(b.verb)+" "+path] {
 			t.Errorf("%s %s is not in the document", b.verb, path)

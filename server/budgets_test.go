@@ -28,18 +28,37 @@ func oneOfEach(c *server.Config) {
 
 // readers are all methods that change nothing. Any other spends.
 var readers = []string{
-	"TokenService/GetToken", "TokenService/ListTokens", "SelfService/GetSelf", "IntrospectionService/Introspect",
-	"IntrospectionService/BatchIntrospect", "IntrospectionService/IntrospectStream", "IntrospectionService/WatchInvalidations",
-	"UserService/GetUser", "UserService/ListUsers", "UserService/GetUserFeatures", "CatalogService/GetFeature",
-	"CatalogService/ListFeatures", "CatalogService/GetAudience", "CatalogService/ListAudiences", "CatalogService/CheckAudience",
+	"TokenService/GetToken",
+	"TokenService/ListTokens",
+	"SelfService/GetSelf",
+	"IntrospectionService/Introspect",
+	"IntrospectionService/BatchIntrospect",
+	"IntrospectionService/IntrospectStream",
+	"IntrospectionService/WatchInvalidations",
+	"UserService/GetUser",
+	"UserService/ListUsers",
+	"UserService/GetUserFeatures",
+	"CatalogService/GetFeature",
+	"CatalogService/ListFeatures",
+	"CatalogService/GetAudience",
+	"CatalogService/ListAudiences",
+	"CatalogService/CheckAudience",
 	"CatalogService/GetFeatureImpact",
-	"ServiceAccountService/ListServices", "AuditService/ListEvents", "InventoryService/SearchTokens", "InventoryService/GetIdlePreview",
-	"SignInService/GetSignIn", "SignInService/WhoAmI", "WebhookService/GetWebhook", "WebhookService/ListWebhooks",
-	"WebhookService/ListWebhookDeliveries", "WebhookService/GetWebhookDelivery",
+	"ServiceAccountService/ListServices",
+	"AuditService/ListEvents",
+	"InventoryService/SearchTokens",
+	"InventoryService/GetIdlePreview",
+	"SignInService/GetSignIn",
+	"SignInService/WhoAmI",
+	"WebhookService/GetWebhook",
+	"WebhookService/ListWebhooks",
+	"WebhookService/ListWebhookDeliveries",
+	"WebhookService/GetWebhookDelivery",
 }
 
-// TestEveryMutationSpendsFromItsCallersBudget calls every method of the table of rights as everybody who may, each with a budget
-// of one: the second call of what changes something is refused, and says when to come back. What only reads is not.
+// TestEveryMutationSpendsFromItsCallersBudget calls every method of the table of rights as everybody who may, each with
+// a budget of one: the second call of what changes something is refused, and says when to come back. What only reads is
+// not.
 func TestEveryMutationSpendsFromItsCallersBudget(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -99,8 +118,8 @@ func TestBudgetsAreInTheMetricsFromTheStart(t *testing.T) {
 	wantMetric(t, r, "patd_refusals_unrecorded_total 0")
 }
 
-// TestNoFloodOfChangesKeepsACallerFromRevoking has a signed-in user and a service use up their changes, mints and calls to the
-// catalogue: they can still revoke, suspend, delete and block.
+// TestNoFloodOfChangesKeepsACallerFromRevoking has a signed-in user and a service use up their changes, mints and calls
+// to the catalogue: they can still revoke, suspend, delete and block.
 func TestNoFloodOfChangesKeepsACallerFromRevoking(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -115,7 +134,12 @@ func TestNoFloodOfChangesKeepsACallerFromRevoking(t *testing.T) {
 	for _, who := range []string{user, r.admin} {
 		limited := 0
 		for i := range 20 {
-			got := r.rest("PATCH", "/v1/users/u1/tokens/"+id, who, fmt.Sprintf(`{"token":{"description":"%d"},"update_mask":"description"}`, i))
+			got := r.rest(
+				"PATCH",
+				"/v1/users/u1/tokens/"+id,
+				who,
+				fmt.Sprintf(`{"token":{"description":"%d"},"update_mask":"description"}`, i),
+			)
 			if got.code == http.StatusTooManyRequests {
 				wantLimited(t, "a change", got, "86400")
 				limited++
@@ -143,8 +167,8 @@ func TestNoFloodOfChangesKeepsACallerFromRevoking(t *testing.T) {
 	wantMetric(t, r, `patd_rate_limited_total{limit="revocation"} 0`)
 }
 
-// TestRefreshesSpendTheirTokensExchanges, so that the holder of one token adds no more to the audit log by one than by the other.
-// A refresh that is refused for that does not use its token up.
+// TestRefreshesSpendTheirTokensExchanges, so that the holder of one token adds no more to the audit log by one than by
+// the other. A refresh that is refused for that does not use its token up.
 func TestRefreshesSpendTheirTokensExchanges(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
@@ -171,7 +195,14 @@ func TestRefreshesSpendTheirTokensExchanges(t *testing.T) {
 		r.exchange(secret)
 	}
 	for _, got := range []oauthAnswer{r.exchange(secret), r.refresh(last)} {
-		if got.want(t, "past the limit", http.StatusTooManyRequests, "temporarily_unavailable"); got.header.Get("Retry-After") != "1" {
+		if got.want(
+			t,
+			"past the limit",
+			http.StatusTooManyRequests,
+			"temporarily_unavailable",
+		); got.header.Get(
+			"Retry-After",
+		) != "1" {
 			t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
 		}
 	}
@@ -186,7 +217,8 @@ func TestRefreshesSpendTheirTokensExchanges(t *testing.T) {
 	wantMetric(t, r, "patd_refusals_unrecorded_total 7")
 }
 
-// TestRevokingByPossessionIsBoundedPerCaller goes by the address of who shows no credential, and by the service that does.
+// TestRevokingByPossessionIsBoundedPerCaller goes by the address of who shows no credential, and by the service that
+// does.
 func TestRevokingByPossessionIsBoundedPerCaller(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.ServiceChangeRate, c.ServiceChangeBurst = 1, 3 })
@@ -201,7 +233,14 @@ func TestRevokingByPossessionIsBoundedPerCaller(t *testing.T) {
 		r.rest("PATCH", "/v1/users/u1/features", r.admin, `{"add":["y"]}`)
 	}
 	got := revoke()
-	if got.want(t, "past the limit", http.StatusTooManyRequests, "temporarily_unavailable"); got.header.Get("Retry-After") != "1" {
+	if got.want(
+		t,
+		"past the limit",
+		http.StatusTooManyRequests,
+		"temporarily_unavailable",
+	); got.header.Get(
+		"Retry-After",
+	) != "1" {
 		t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
 	}
 	_, err := r.svc.RevokeAll(context.Background(), tokens.Operator(), "u1", "")
@@ -212,8 +251,8 @@ func TestRevokingByPossessionIsBoundedPerCaller(t *testing.T) {
 	wantMetric(t, r, `patd_rate_limited_total{limit="revocation"} 1`)
 }
 
-// TestOthersAtAnAddressKeepNobodyFromRevokingByPossession has strangers present far more than the limit allows of what is
-// no live secret, from the address of the bearer of one.
+// TestOthersAtAnAddressKeepNobodyFromRevokingByPossession has strangers present far more than the limit allows of what
+// is no live secret, from the address of the bearer of one.
 func TestOthersAtAnAddressKeepNobodyFromRevokingByPossession(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {

@@ -55,7 +55,8 @@ func TestBulkRevocationEndsExactlyThePlan(t *testing.T) {
 	}
 	for name, want := range map[string]string{"a": "REVOKED", "c": "REVOKED", "b": "ACTIVE", "CI deploy": "ACTIVE"} {
 		got := r.rest("GET", "/v1/tokens?q="+ids[name], ops, "")
-		if !strings.Contains(got.body, `"state":"`+want+`"`) || want == "REVOKED" && !strings.Contains(got.body, `"revoked_by":"service:ops"`) {
+		if !strings.Contains(got.body, `"state":"`+want+`"`) ||
+			want == "REVOKED" && !strings.Contains(got.body, `"revoked_by":"service:ops"`) {
 			t.Errorf("%s: %s; want %s", name, got.body, want)
 		}
 	}
@@ -65,7 +66,8 @@ func TestBulkRevocationEndsExactlyThePlan(t *testing.T) {
 		t.Errorf("repeated: %+v", again)
 	}
 	events := r.rest("GET", "/v1/events?action=token.revoke_matching", r.admin, "")
-	if strings.Count(events.body, `"event_id"`) != 1 || !strings.Contains(events.body, `2 tokens: label.team=infra: team gone`) {
+	if strings.Count(events.body, `"event_id"`) != 1 ||
+		!strings.Contains(events.body, `2 tokens: label.team=infra: team gone`) {
 		t.Errorf("events: %s", events.body)
 	}
 	for _, name := range []string{"a", "c"} {
@@ -133,7 +135,8 @@ func TestBulkRevocationRefusesMalformedRequests(t *testing.T) {
 	}
 }
 
-// TestBulkRevocationIsCarriedOnByAnyServer begins a revocation that no call carries out: the server does, in the background.
+// TestBulkRevocationIsCarriedOnByAnyServer begins a revocation that no call carries out: the server does, in the
+// background.
 func TestBulkRevocationIsCarriedOnByAnyServer(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -193,7 +196,12 @@ func TestBulkRevocationGoesOnWhenItsCallEnds(t *testing.T) {
 	in := patdv1.NewInventoryServiceClient(r.conn)
 	plan, err := in.BulkRevokeTokens(as(r.admin), &patdv1.BulkRevokeTokensRequest{Filter: f, DryRun: true})
 	must(t, err)
-	if _, err = in.BulkRevokeTokens(as(r.admin), &patdv1.BulkRevokeTokensRequest{Filter: f, Plan: plan.GetPlan()}); status.Code(err) != codes.Unavailable {
+	if _, err = in.BulkRevokeTokens(
+		as(r.admin),
+		&patdv1.BulkRevokeTokensRequest{Filter: f, Plan: plan.GetPlan()},
+	); status.Code(
+		err,
+	) != codes.Unavailable {
 		t.Fatalf("with a store that fails: %v", err)
 	}
 	waittest.Until(t, "the revocation goes on", func() bool {

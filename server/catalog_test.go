@@ -30,7 +30,19 @@ func (r *rig) steps(t *testing.T, credential string, all []step) {
 	for _, s := range all {
 		got := r.rest(s.verb, s.path, credential, s.body)
 		if reason, field := got.reason(); got.code != s.code || reason != s.reason || field != s.field {
-			t.Errorf("%s %s %s: got %d %s %s, want %d %s %s: %s", s.verb, s.path, s.body, got.code, reason, field, s.code, s.reason, s.field, got.body)
+			t.Errorf(
+				"%s %s %s: got %d %s %s, want %d %s %s: %s",
+				s.verb,
+				s.path,
+				s.body,
+				got.code,
+				reason,
+				field,
+				s.code,
+				s.reason,
+				s.field,
+				got.body,
+			)
 		}
 	}
 }
@@ -39,14 +51,28 @@ func TestFeaturesOfTheCatalogueOverREST(t *testing.T) {
 	r := newRig(t)
 	catalog := r.service("cat", "catalog")
 	r.steps(t, catalog, []step{
-		{"POST", "/v1/features", `{"name":"a","display_name":"A","consent":"REQUIRED","default":true,"metadata_publish":"ALL_CLIENTS"}`, 201, "", ""},
+		{
+			"POST",
+			"/v1/features",
+			`{"name":"a","display_name":"A","consent":"REQUIRED","default":true,"metadata_publish":"ALL_CLIENTS"}`,
+			201,
+			"",
+			"",
+		},
 		{"POST", "/v1/features", `{"name":"a"}`, 409, "FEATURE_EXISTS", ""},
 		{"POST", "/v1/features", `{}`, 400, "SCOPE_INVALID", "name"},
 		{"POST", "/v1/features", ``, 400, "ENTRY_REQUIRED", "feature"},
 		{"POST", "/v1/features", `{"feature":{"name":"a"}}`, 400, "FIELD_UNKNOWN", "feature"},
 		{"POST", "/v1/features", `{"name":"b","consent":"MAYBE"}`, 400, "JSON_INVALID", "consent"},
 		{"POST", "/v1/features", `{"name":"b","consent":9}`, 400, "CONSENT_UNKNOWN", "consent"},
-		{"POST", "/v1/features", `{"name":"b","metadata_publish":-1}`, 400, "METADATA_PUBLISH_UNKNOWN", "metadata_publish"},
+		{
+			"POST",
+			"/v1/features",
+			`{"name":"b","metadata_publish":-1}`,
+			400,
+			"METADATA_PUBLISH_UNKNOWN",
+			"metadata_publish",
+		},
 		{"POST", "/v1/features", `{"name":"sys","system":true}`, 201, "", ""},
 		{"GET", "/v1/features/a", "", 200, "", ""},
 		{"GET", "/v1/features/b", "", 404, "NOT_FOUND", ""},
@@ -59,22 +85,44 @@ func TestFeaturesOfTheCatalogueOverREST(t *testing.T) {
 		{"GET", "/v1/features?limit=-1", "", 400, "PAGE_SIZE_INVALID", "limit"},
 		{"GET", "/v1/features?after=nonsense", "", 400, "PAGE_TOKEN_INVALID", "after"},
 		{"GET", "/v1/features?filter=" + url.QueryEscape(`consent eq REQUIRED`), "", 400, "FILTER_INVALID", "filter"},
-		{"GET", "/v1/features?filter=" + url.QueryEscape(`system eq true and system eq true`), "", 400, "FILTER_INVALID", "filter"},
+		{
+			"GET",
+			"/v1/features?filter=" + url.QueryEscape(`system eq true and system eq true`),
+			"",
+			400,
+			"FILTER_INVALID",
+			"filter",
+		},
 	})
 	var entry map[string]any
 	must(t, json.Unmarshal([]byte(r.rest("GET", "/v1/features/a", catalog, "").body), &entry))
 	want := map[string]any{
-		"etag": entry["etag"], "name": "a", "display_name": "", "description": "d", "consent": "IMPLICIT", "default": false, "optional": false,
-		"metadata_publish": "NO_CLIENTS", "system": false,
+		"etag":             entry["etag"],
+		"name":             "a",
+		"display_name":     "",
+		"description":      "d",
+		"consent":          "IMPLICIT",
+		"default":          false,
+		"optional":         false,
+		"metadata_publish": "NO_CLIENTS",
+		"system":           false,
 	}
 	if diff := cmp.Diff(want, entry); diff != "" {
 		t.Errorf("the entry after it was replaced: %s", diff)
 	}
 	got := r.rest("DELETE", "/v1/features/a", catalog, "")
-	if got.code != http.StatusNoContent || got.body != "" || got.header.Get("Content-Type") != "" || got.header.Get("Cache-Control") != "no-store" {
+	if got.code != http.StatusNoContent || got.body != "" || got.header.Get("Content-Type") != "" ||
+		got.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("delete: %d %q %v", got.code, got.body, got.header)
 	}
-	r.steps(t, catalog, []step{{"DELETE", "/v1/features/a", "", 404, "NOT_FOUND", ""}, {"GET", "/v1/features/a", "", 404, "NOT_FOUND", ""}})
+	r.steps(
+		t,
+		catalog,
+		[]step{
+			{"DELETE", "/v1/features/a", "", 404, "NOT_FOUND", ""},
+			{"GET", "/v1/features/a", "", 404, "NOT_FOUND", ""},
+		},
+	)
 }
 
 // TestCatalogueNamesInPathsAreDecodedOnce goes through the life of entries whose names are hard to write in a path.
@@ -101,7 +149,16 @@ func TestCatalogueNamesInPathsAreDecodedOnce(t *testing.T) {
 			if got := r.rest("GET", a, r.admin, ""); !strings.Contains(got.body, `"id":`+text) {
 				t.Errorf("%s: %d %s", a, got.code, got.body)
 			}
-			r.steps(t, r.admin, []step{{"DELETE", f, "", 204, "", ""}, {"DELETE", a, "", 204, "", ""}, {"GET", f, "", 404, "NOT_FOUND", ""}, {"GET", a, "", 404, "NOT_FOUND", ""}})
+			r.steps(
+				t,
+				r.admin,
+				[]step{
+					{"DELETE", f, "", 204, "", ""},
+					{"DELETE", a, "", 204, "", ""},
+					{"GET", f, "", 404, "NOT_FOUND", ""},
+					{"GET", a, "", 404, "NOT_FOUND", ""},
+				},
+			)
 		}
 	}
 }
@@ -159,11 +216,28 @@ func TestCatalogueListsHaveALink(t *testing.T) {
 	first := r.rest("GET", "/v1/features?limit=1", r.admin, "")
 	var body struct{ After string }
 	must(t, json.Unmarshal([]byte(first.body), &body))
-	r.steps(t, r.admin, []step{{"GET", "/v1/features?limit=1&q=a&after=" + body.After, "", 400, "PAGE_TOKEN_INVALID", "after"}})
+	r.steps(
+		t,
+		r.admin,
+		[]step{{"GET", "/v1/features?limit=1&q=a&after=" + body.After, "", 400, "PAGE_TOKEN_INVALID", "after"}},
+	)
 	r.features("u1", "a.1")
 	for _, n := range []string{"x", "y"} {
 		r.wait(time.Millisecond) // so that ids sort by age
-		r.steps(t, r.admin, []step{{"POST", "/v1/users/u1/tokens", `{"name":"` + n + `","scopes":["a.1"],"audiences":["a.1"]}`, 200, "", ""}})
+		r.steps(
+			t,
+			r.admin,
+			[]step{
+				{
+					"POST",
+					"/v1/users/u1/tokens",
+					`{"name":"` + n + `","scopes":["a.1"],"audiences":["a.1"]}`,
+					200,
+					"",
+					"",
+				},
+			},
+		)
 	}
 	got = r.rest("POST", "/v1/audiences/a.1:check", r.admin, `{"max_ttl":"60s","limit":1}`)
 	must(t, json.Unmarshal([]byte(got.body), &body))
@@ -185,10 +259,24 @@ func TestAudiencesOverREST(t *testing.T) {
 		{"POST", "/v1/audiences", `{"id":"a b"}`, 400, "AUDIENCE_INVALID", "id"},
 		{"POST", "/v1/audiences", `{"id":"x","max_ttl":"0s"}`, 400, "TTL_OUT_OF_RANGE", "max_ttl"},
 		{"POST", "/v1/audiences", `{"id":"x","default_ttl":"-1s"}`, 400, "TTL_OUT_OF_RANGE", "default_ttl"},
-		{"POST", "/v1/audiences", `{"id":"x","access_token_ttl":"2592001s"}`, 400, "TTL_OUT_OF_RANGE", "access_token_ttl"},
+		{
+			"POST",
+			"/v1/audiences",
+			`{"id":"x","access_token_ttl":"2592001s"}`,
+			400,
+			"TTL_OUT_OF_RANGE",
+			"access_token_ttl",
+		},
 		{"POST", "/v1/audiences", `{"id":"x","max_ttl":"315576000000s"}`, 400, "TTL_OUT_OF_RANGE", "max_ttl"},
 		{"POST", "/v1/audiences", `{"id":"x","max_ttl":"1 day"}`, 400, "JSON_INVALID", "max_ttl"},
-		{"POST", "/v1/audiences", `{"id":"x","access_token_format":7}`, 400, "ACCESS_TOKEN_FORMAT_UNKNOWN", "access_token_format"},
+		{
+			"POST",
+			"/v1/audiences",
+			`{"id":"x","access_token_format":7}`,
+			400,
+			"ACCESS_TOKEN_FORMAT_UNKNOWN",
+			"access_token_format",
+		},
 		{"POST", "/v1/audiences", `{"id":"x","resource":"/relative"}`, 400, "RESOURCE_INVALID", "resource"},
 		{"PUT", "/v1/audiences/api", `{"id":"other"}`, 400, "NAME_MISMATCH", "id"},
 		{"PUT", "/v1/audiences/nope", `{}`, 404, "NOT_FOUND", ""},
@@ -203,8 +291,16 @@ func TestAudiencesOverREST(t *testing.T) {
 	var entry map[string]any
 	must(t, json.Unmarshal([]byte(r.rest("GET", "/v1/audiences/api", r.admin, "").body), &entry))
 	want := map[string]any{
-		"etag": entry["etag"], "require_named": false, "id": "api", "display_name": "", "resource": "https://api.example", "max_ttl": "3600s", "allow_never": false,
-		"allow_offline_access": false, "access_token_ttl": "86400s", "access_token_format": "OPAQUE",
+		"etag":                 entry["etag"],
+		"require_named":        false,
+		"id":                   "api",
+		"display_name":         "",
+		"resource":             "https://api.example",
+		"max_ttl":              "3600s",
+		"allow_never":          false,
+		"allow_offline_access": false,
+		"access_token_ttl":     "86400s",
+		"access_token_format":  "OPAQUE",
 	}
 	if diff := cmp.Diff(want, entry); diff != "" {
 		t.Errorf("the audience: %s", diff)
@@ -227,8 +323,15 @@ func TestCatalogueOverGRPC(t *testing.T) {
 	got, err := c.GetFeature(ctx, &patdv1.GetFeatureRequest{Name: "f"})
 	must(t, err)
 	audience := &patdv1.Audience{
-		Id: "a", DisplayName: "A", Resource: "urn:a", DefaultTtl: durationpb.New(time.Hour), MaxTtl: durationpb.New(2 * time.Hour), AllowNever: true,
-		AllowOfflineAccess: true, AccessTokenTtl: durationpb.New(time.Minute), AccessTokenFormat: patdv1.Audience_JWT,
+		Id:                 "a",
+		DisplayName:        "A",
+		Resource:           "urn:a",
+		DefaultTtl:         durationpb.New(time.Hour),
+		MaxTtl:             durationpb.New(2 * time.Hour),
+		AllowNever:         true,
+		AllowOfflineAccess: true,
+		AccessTokenTtl:     durationpb.New(time.Minute),
+		AccessTokenFormat:  patdv1.Audience_JWT,
 	}
 	_, err = c.CreateAudience(ctx, &patdv1.CreateAudienceRequest{Audience: audience})
 	must(t, err)
@@ -264,8 +367,18 @@ func TestCatalogueOverGRPC(t *testing.T) {
 	r.features("u1", "f", "plain")
 	held, err := patdv1.NewUserServiceClient(r.conn).GetUserFeatures(ctx, &patdv1.GetUserFeaturesRequest{User: "u1"})
 	must(t, err)
-	plain := &patdv1.Feature{Name: "plain", Consent: patdv1.Feature_IMPLICIT, MetadataPublish: patdv1.Feature_NO_CLIENTS}
-	if diff := cmp.Diff([]*patdv1.Feature{feature, plain}, held.GetFeatures(), protocmp.Transform(), untagged); diff != "" || held.GetStale() {
+	plain := &patdv1.Feature{
+		Name:            "plain",
+		Consent:         patdv1.Feature_IMPLICIT,
+		MetadataPublish: patdv1.Feature_NO_CLIENTS,
+	}
+	if diff := cmp.Diff(
+		[]*patdv1.Feature{feature, plain},
+		held.GetFeatures(),
+		protocmp.Transform(),
+		untagged,
+	); diff != "" ||
+		held.GetStale() {
 		t.Errorf("the user's features: stale %v %s", held.GetStale(), diff)
 	}
 	_, err = patdv1.NewUserServiceClient(r.conn).RefreshUser(ctx, &patdv1.RefreshUserRequest{User: "u1"})
@@ -286,7 +399,12 @@ func TestBlockedTokensShowOverTheWire(t *testing.T) {
 	r := newRig(t)
 	r.features("u1", "a")
 	r.steps(t, r.admin, []step{{"POST", "/v1/audiences", `{"id":"https://api"}`, 201, "", ""}})
-	made := r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"n","scopes":["a"],"audiences":["https://api"],"ttl":"7200s"}`)
+	made := r.rest(
+		"POST",
+		"/v1/users/u1/tokens",
+		r.admin,
+		`{"name":"n","scopes":["a"],"audiences":["https://api"],"ttl":"7200s"}`,
+	)
 	other := r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"m","scopes":["a"],"ttl":"7200s"}`)
 	secret := secretIn(t, made)
 	const api = "/v1/audiences/https%3A%2F%2Fapi"
@@ -313,16 +431,36 @@ func TestBlockedTokensShowOverTheWire(t *testing.T) {
 	if compact(got) != `{"blocked_count":1,"remaining_count":"0"}` {
 		t.Errorf("block: %d %s", got.code, got.body)
 	}
-	if d, e := restDecision(r, secret), r.introspect(secret); d != "POLICY_BLOCKED" || e != patdv1.IntrospectResponse_POLICY_BLOCKED {
+	if d, e := restDecision(
+		r,
+		secret,
+	), r.introspect(
+		secret,
+	); d != "POLICY_BLOCKED" ||
+		e != patdv1.IntrospectResponse_POLICY_BLOCKED {
 		t.Errorf("blocked: %s over REST, %s over gRPC", d, e)
 	}
-	if got := r.rest("POST", "/v1/introspect", r.admin, `{"token":"`+secret+`"}`); strings.Contains(got.body, "u1") || !strings.Contains(got.body, `"active":false`) {
+	if got := r.rest(
+		"POST",
+		"/v1/introspect",
+		r.admin,
+		`{"token":"`+secret+`"}`,
+	); strings.Contains(got.body, "u1") ||
+		!strings.Contains(got.body, `"active":false`) {
 		t.Errorf("an inactive answer tells more: %s", got.body)
 	}
 	if got := r.rest("GET", "/v1/self", secret, ""); got.code != http.StatusUnauthorized {
 		t.Errorf("a blocked PAT describes itself: %d", got.code)
 	}
-	if got := r.rest("GET", "/v1/users/u1/tokens?q=n", r.admin, ""); !strings.Contains(got.body, `"policy_blocked":true`) {
+	if got := r.rest(
+		"GET",
+		"/v1/users/u1/tokens?q=n",
+		r.admin,
+		"",
+	); !strings.Contains(
+		got.body,
+		`"policy_blocked":true`,
+	) {
 		t.Errorf("the token does not show its block: %s", got.body)
 	}
 	if d := restDecision(r, secretIn(t, other)); d != "ALLOW" {

@@ -36,7 +36,12 @@ func (r *rig) sendFramed(method, credential, encoding string, compressed bool, m
 		prefix[0] = 1
 	}
 	binary.BigEndian.PutUint32(prefix[1:], uint32(len(message)))
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://"+r.srv.GRPCAddr()+method, bytes.NewReader(append(prefix, message...)))
+	req, err := http.NewRequestWithContext(
+		context.Background(),
+		http.MethodPost,
+		"http://"+r.srv.GRPCAddr()+method,
+		bytes.NewReader(append(prefix, message...)),
+	)
 	must(r.t, err)
 	for name, value := range map[string]string{"Content-Type": "application/grpc", "Te": "trailers", "Grpc-Encoding": encoding, "Authorization": "Bearer " + credential} {
 		req.Header.Set(name, value)
@@ -46,7 +51,11 @@ func (r *rig) sendFramed(method, credential, encoding string, compressed bool, m
 	defer resp.Body.Close()
 	all, err := io.ReadAll(resp.Body)
 	must(r.t, err)
-	out := framed{code: resp.Trailer.Get("Grpc-Status"), message: resp.Trailer.Get("Grpc-Message"), encoding: resp.Header.Get("Grpc-Encoding")}
+	out := framed{
+		code:     resp.Trailer.Get("Grpc-Status"),
+		message:  resp.Trailer.Get("Grpc-Message"),
+		encoding: resp.Header.Get("Grpc-Encoding"),
+	}
 	if out.code == "" {
 		out.code, out.message = resp.Header.Get("Grpc-Status"), resp.Header.Get("Grpc-Message")
 	}
@@ -69,7 +78,8 @@ func TestEncodingsInUseElsewhereAreLoggedCountedAndDenied(t *testing.T) {
 			for _, compressed := range []bool{true, false} {
 				got := r.sendFramed(check, credential, encoding, compressed, request)
 				var resp authv3.CheckResponse
-				if got.code != "0" || got.compressed || proto.Unmarshal(got.body, &resp) != nil || resp.GetDeniedResponse() == nil {
+				if got.code != "0" || got.compressed || proto.Unmarshal(got.body, &resp) != nil ||
+					resp.GetDeniedResponse() == nil {
 					t.Errorf("Check in %s, compressed %v: %+v, want a denial", encoding, compressed, got)
 				}
 			}
@@ -102,10 +112,22 @@ func TestDeflateIsTakenOverGRPC(t *testing.T) {
 		}
 	}
 	bomb := &patdv1.IntrospectRequest{Token: strings.Repeat("x", 16<<20)}
-	if _, err := in.Introspect(r.asAdmin(), bomb, grpc.UseCompressor("deflate")); status.Code(err) != codes.ResourceExhausted {
+	if _, err := in.Introspect(
+		r.asAdmin(),
+		bomb,
+		grpc.UseCompressor("deflate"),
+	); status.Code(
+		err,
+	) != codes.ResourceExhausted {
 		t.Errorf("16 MiB in 16 KiB: %v", err)
 	}
-	if got := r.sendFramed("/patd.v1.IntrospectionService/Introspect", r.admin, "deflate", true, []byte("garbage")); got.code != "3" {
+	if got := r.sendFramed(
+		"/patd.v1.IntrospectionService/Introspect",
+		r.admin,
+		"deflate",
+		true,
+		[]byte("garbage"),
+	); got.code != "3" {
 		t.Errorf("what is not deflated: %+v", got)
 	}
 }

@@ -38,7 +38,8 @@ func rotateAgainstRotate(t *testing.T, r *rig) {
 	id, first := r.mint("u1", "a")
 	secrets := make([]string, 16)
 	allTogether(len(secrets), func(i int) {
-		resp, err := patdv1.NewTokenServiceClient(r.conn).RotateToken(as(r.admin), &patdv1.RotateTokenRequest{User: "u1", TokenId: id, Force: true})
+		resp, err := patdv1.NewTokenServiceClient(r.conn).
+			RotateToken(as(r.admin), &patdv1.RotateTokenRequest{User: "u1", TokenId: id, Force: true})
 		if err != nil {
 			t.Error(err)
 			return
@@ -61,7 +62,8 @@ func oneOfManyRotations(t *testing.T, r *rig) {
 	id, first := r.mint("u1", "a")
 	var made atomic.Pointer[string]
 	allTogether(16, func(int) {
-		resp, err := patdv1.NewTokenServiceClient(r.conn).RotateToken(as(r.admin), &patdv1.RotateTokenRequest{User: "u1", TokenId: id})
+		resp, err := patdv1.NewTokenServiceClient(r.conn).
+			RotateToken(as(r.admin), &patdv1.RotateTokenRequest{User: "u1", TokenId: id})
 		switch {
 		case err == nil && made.Swap(&resp.Secret) != nil:
 			t.Error("a second rotation was made")
@@ -99,7 +101,8 @@ func revokeAgainstIntrospect(t *testing.T, r *rig) {
 				}
 			})
 		}
-		_, err := patdv1.NewTokenServiceClient(r.conn).RevokeToken(as(r.admin), &patdv1.RevokeTokenRequest{User: "u1", TokenId: id})
+		_, err := patdv1.NewTokenServiceClient(r.conn).
+			RevokeToken(as(r.admin), &patdv1.RevokeTokenRequest{User: "u1", TokenId: id})
 		revoked.Store(true)
 		for range 5 {
 			if d := decisionBy(r, true, secret); d != patdv1.IntrospectResponse_REVOKED {
@@ -114,7 +117,8 @@ func revokeAgainstIntrospect(t *testing.T, r *rig) {
 
 func decisionBy(r *rig, overGRPC bool, secret string) patdv1.IntrospectResponse_Decision {
 	if overGRPC {
-		resp, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
+		resp, err := patdv1.NewIntrospectionServiceClient(r.conn).
+			Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
 		if err != nil {
 			r.t.Error(err)
 		}
@@ -150,12 +154,17 @@ func TestLimitHoldsAgainstManyAtOnce(t *testing.T) {
 	r.features("u1", "a")
 	const before = 80
 	for i := range before {
-		_, err := r.svc.Mint(context.Background(), tokens.Operator(), tokens.MintRequest{User: "u1", Name: fmt.Sprint(i), Scopes: []string{"a"}})
+		_, err := r.svc.Mint(
+			context.Background(),
+			tokens.Operator(),
+			tokens.MintRequest{User: "u1", Name: fmt.Sprint(i), Scopes: []string{"a"}},
+		)
 		must(t, err)
 	}
 	var made, refused atomic.Int32
 	allTogether(together, func(i int) {
-		_, err := patdv1.NewTokenServiceClient(r.conn).CreateToken(as(r.admin), &patdv1.CreateTokenRequest{User: "u1", Name: fmt.Sprint("x", i), Scopes: []string{"a"}})
+		_, err := patdv1.NewTokenServiceClient(r.conn).
+			CreateToken(as(r.admin), &patdv1.CreateTokenRequest{User: "u1", Name: fmt.Sprint("x", i), Scopes: []string{"a"}})
 		switch reason, _ := grpcReason(err); {
 		case err == nil:
 			made.Add(1)

@@ -92,8 +92,8 @@ type Config struct {
 	// Reports need no credential. 0: 1 and 60. Negative: unlimited.
 	LeakRate  float64
 	LeakBurst int
-	// GitHubLeaks says where the keys of GitHub are, which sign its reports of leaked secrets. An empty URL: they are not
-	// taken.
+	// GitHubLeaks says where the keys of GitHub are, which sign its reports of leaked secrets. An empty URL: they are
+	// not taken.
 	GitHubLeaks GitHubLeaks
 	// Shared counts mints and exchanges across all servers on one store. Nil: there is one server. Limits by address
 	// are per server.
@@ -150,7 +150,9 @@ func (c Config) githubKeys() (*github.Keys, error) {
 	if now == nil {
 		now = time.Now
 	}
-	return github.NewKeys(github.KeysConfig{URL: c.GitHubLeaks.KeysURL, CAFile: c.GitHubLeaks.CAFile, Logger: c.Logger, Now: now})
+	return github.NewKeys(
+		github.KeysConfig{URL: c.GitHubLeaks.KeysURL, CAFile: c.GitHubLeaks.CAFile, Logger: c.Logger, Now: now},
+	)
 }
 
 // SecurityEvents says whose security events are taken, and what they do.
@@ -159,11 +161,23 @@ type SecurityEvents = secevent.Config
 // limitsOf returns the limits of a configuration.
 func limitsOf(c Config) call.LimitsConfig {
 	return call.LimitsConfig{
-		MintRate: c.MintRate, MintBurst: c.MintBurst, ServiceMintRate: c.ServiceMintRate, ServiceMintBurst: c.ServiceMintBurst,
-		ChangeRate: c.ChangeRate, ChangeBurst: c.ChangeBurst,
-		ServiceChangeRate: c.ServiceChangeRate, ServiceChangeBurst: c.ServiceChangeBurst,
-		ExchangeRate: c.ExchangeRate, ExchangeBurst: c.ExchangeBurst, RefusalRate: c.RefusalRate, RefusalBurst: c.RefusalBurst,
-		FailureRate: c.FailureRate, FailureBurst: c.FailureBurst, LeakRate: c.LeakRate, LeakBurst: c.LeakBurst,
-		Shared: c.Shared, Now: c.Now,
+		MintRate:           c.MintRate,
+		MintBurst:          c.MintBurst,
+		ServiceMintRate:    c.ServiceMintRate,
+		ServiceMintBurst:   c.ServiceMintBurst,
+		ChangeRate:         c.ChangeRate,
+		ChangeBurst:        c.ChangeBurst,
+		ServiceChangeRate:  c.ServiceChangeRate,
+		ServiceChangeBurst: c.ServiceChangeBurst,
+		ExchangeRate:       c.ExchangeRate,
+		ExchangeBurst:      c.ExchangeBurst,
+		RefusalRate:        c.RefusalRate,
+		RefusalBurst:       c.RefusalBurst,
+		FailureRate:        c.FailureRate,
+		FailureBurst:       c.FailureBurst,
+		LeakRate:           c.LeakRate,
+		LeakBurst:          c.LeakBurst,
+		Shared:             c.Shared,
+		Now:                c.Now,
 	}
 }

@@ -59,7 +59,8 @@ func TestIdleStrangersTakeNobodysRoom(t *testing.T) {
 	_, secret := r.mint("u1", "a")
 	introspect := func(conn *grpc.ClientConn) {
 		t.Helper()
-		got, err := patdv1.NewIntrospectionServiceClient(conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
+		got, err := patdv1.NewIntrospectionServiceClient(conn).
+			Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
 		if err != nil || !got.GetActive() {
 			t.Errorf("introspection over gRPC: %v %v", got, err)
 		}
@@ -67,7 +68,8 @@ func TestIdleStrangersTakeNobodysRoom(t *testing.T) {
 	introspect(r.conn)
 	stream, err := patdv1.NewIntrospectionServiceClient(r.conn).IntrospectStream(as(r.admin))
 	must(t, err)
-	// Three connections of HTTP that are known in three ways: by the short way, by the gateway, and by an OAuth endpoint.
+	// Three connections of HTTP that are known in three ways: by the short way, by the gateway, and by an OAuth
+	// endpoint.
 	var known []*http.Client
 	ask := []func(*http.Client) *http.Request{
 		func(*http.Client) *http.Request {
@@ -150,7 +152,10 @@ func TestACallWithoutAGoodCredentialLeavesItsConnectionUnknown(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	for name, ctx := range map[string]context.Context{"none": context.Background(), "bad": as("pat_nothing")} {
-		if _, err := patdv1.NewUserServiceClient(r.conn).ListUsers(ctx, &patdv1.ListUsersRequest{}); status.Code(err) != codes.Unauthenticated {
+		if _, err := patdv1.NewUserServiceClient(r.conn).
+			ListUsers(ctx, &patdv1.ListUsersRequest{}); status.Code(
+			err,
+		) != codes.Unauthenticated {
 			t.Errorf("%s: a list of users: %v", name, err)
 		}
 		_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(ctx, &patdv1.IntrospectRequest{Token: "x"})
@@ -204,7 +209,11 @@ func TestIdleConnectionsEnd(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
-		c.Connections = connection.Limits{HTTPIdle: 50 * time.Millisecond, GRPCIdle: 50 * time.Millisecond, AnonymousTimeout: -1}
+		c.Connections = connection.Limits{
+			HTTPIdle:         50 * time.Millisecond,
+			GRPCIdle:         50 * time.Millisecond,
+			AnonymousTimeout: -1,
+		}
 	})
 	<-stranger(t, r.srv.HTTPAddr(), "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-stranger(t, r.srv.GRPCAddr(), preface)
@@ -219,7 +228,8 @@ func TestStreamsOnAnAgedConnectionEndWithAReasonBeforeTheyAreCutOff(t *testing.T
 	r.mint("u1", "a")
 	_, err := patdv1.NewUserServiceClient(r.conn).ListUsers(as(r.admin), &patdv1.ListUsersRequest{})
 	must(t, err)
-	watch, err := patdv1.NewIntrospectionServiceClient(r.conn).WatchInvalidations(as(r.admin), &patdv1.WatchInvalidationsRequest{})
+	watch, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		WatchInvalidations(as(r.admin), &patdv1.WatchInvalidationsRequest{})
 	must(t, err)
 	stream, err := patdv1.NewIntrospectionServiceClient(r.conn).IntrospectStream(as(r.admin))
 	must(t, err)

@@ -15,8 +15,8 @@ import (
 	"patd/tokens"
 )
 
-// TestADeactivatedUserIsRefusedEverywhere has a provider deactivate a user by SCIM, and tries every way in which a token,
-// or one that was exchanged for it, is checked; again after a reactivation, and after a deletion.
+// TestADeactivatedUserIsRefusedEverywhere has a provider deactivate a user by SCIM, and tries every way in which a
+// token, or one that was exchanged for it, is checked; again after a reactivation, and after a deletion.
 func TestADeactivatedUserIsRefusedEverywhere(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -77,7 +77,10 @@ func BenchmarkFromTheProvidersCallToTheRefusal(b *testing.B) {
 	_, secret := r.mint("u1", "laptop")
 	id := r.provision(provider, "u1")
 	lib := r.service("lib", "introspect")
-	conn, err := client.Dial(r.srv.GRPCAddr(), client.ServiceToken(func(context.Context) (string, error) { return lib, nil }))
+	conn, err := client.Dial(
+		r.srv.GRPCAddr(),
+		client.ServiceToken(func(context.Context) (string, error) { return lib, nil }),
+	)
 	must(b, err)
 	memory, err := client.New(conn, client.Config{})
 	must(b, err)
@@ -98,10 +101,20 @@ func BenchmarkFromTheProvidersCallToTheRefusal(b *testing.B) {
 	for b.Loop() {
 		allowed(true)
 		begin := time.Now()
-		r.scim(http.MethodPatch, "/Users/"+id, provider, `{"Operations": [{"op": "replace", "value": {"active": false}}]}`)
+		r.scim(
+			http.MethodPatch,
+			"/Users/"+id,
+			provider,
+			`{"Operations": [{"op": "replace", "value": {"active": false}}]}`,
+		)
 		allowed(false)
 		took = append(took, time.Since(begin))
-		r.scim(http.MethodPatch, "/Users/"+id, provider, `{"Operations": [{"op": "replace", "value": {"active": true}}]}`)
+		r.scim(
+			http.MethodPatch,
+			"/Users/"+id,
+			provider,
+			`{"Operations": [{"op": "replace", "value": {"active": true}}]}`,
+		)
 	}
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
@@ -127,13 +140,22 @@ func TestSecretIsNeverRepeatedToProviders(t *testing.T) {
 	}
 	quoted := `"` + secret + `"`
 	bodies := []string{
-		`{"userName": ` + quoted + `, "externalId": "b"}`, `{"userName": "b", "externalId": ` + quoted + `}`,
-		`{"userName": "b", "externalId": "b", "displayName": ` + quoted + `}`, `{"userName": "b", "externalId": "b", "id": ` + quoted + `}`,
-		`{"userName": "b", "externalId": "b", "active": ` + quoted + `}`, `{"schemas": [` + quoted + `], "userName": "b"}`,
-		`{` + quoted + `: 1, ` + quoted + `: 2}`, quoted, `{` + quoted,
-		`{"Operations": [{"op": ` + quoted + `}]}`, `{"Operations": [{"op": "add", "path": ` + quoted + `, "value": 1}]}`,
-		`{"Operations": [{"op": "add", "value": {` + quoted + `: 1}}]}`, `{"Operations": [{"op": "add", "path": "externalId", "value": ` + quoted + `}]}`,
-		`{"Operations": [{"op": "add", "path": "displayName", "value": ` + quoted + `}]}`, `{"filter": ` + quoted + `}`, `{"count": ` + quoted + `}`,
+		`{"userName": ` + quoted + `, "externalId": "b"}`,
+		`{"userName": "b", "externalId": ` + quoted + `}`,
+		`{"userName": "b", "externalId": "b", "displayName": ` + quoted + `}`,
+		`{"userName": "b", "externalId": "b", "id": ` + quoted + `}`,
+		`{"userName": "b", "externalId": "b", "active": ` + quoted + `}`,
+		`{"schemas": [` + quoted + `], "userName": "b"}`,
+		`{` + quoted + `: 1, ` + quoted + `: 2}`,
+		quoted,
+		`{` + quoted,
+		`{"Operations": [{"op": ` + quoted + `}]}`,
+		`{"Operations": [{"op": "add", "path": ` + quoted + `, "value": 1}]}`,
+		`{"Operations": [{"op": "add", "value": {` + quoted + `: 1}}]}`,
+		`{"Operations": [{"op": "add", "path": "externalId", "value": ` + quoted + `}]}`,
+		`{"Operations": [{"op": "add", "path": "displayName", "value": ` + quoted + `}]}`,
+		`{"filter": ` + quoted + `}`,
+		`{"count": ` + quoted + `}`,
 	}
 	for _, body := range bodies {
 		for _, c := range []struct{ method, path string }{
@@ -161,7 +183,12 @@ func TestSecretIsNeverRepeatedToProviders(t *testing.T) {
 	} {
 		look(what, r.rest(http.MethodPost, "/v1/security-events", "", set, "Content-Type", "application/secevent+jwt"))
 	}
-	events, _, err := r.svc.Events(context.Background(), tokens.Operator(), tokens.EventFilter{}, tokens.Page{Size: 200})
+	events, _, err := r.svc.Events(
+		context.Background(),
+		tokens.Operator(),
+		tokens.EventFilter{},
+		tokens.Page{Size: 200},
+	)
 	must(t, err)
 	for where, text := range map[string]string{
 		"the log": r.logs.String(), "the audit log": fmt.Sprintf("%+v", events), "the metrics": r.rest(http.MethodGet, "/metrics", "", "").body,

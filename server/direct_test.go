@@ -48,10 +48,36 @@ func TestDirectAnswersAreThoseOfTheGateway(t *testing.T) {
 			bodies = append(bodies, one, `{"requests":[`+one+`,{"token":"`+full+`"}]}`)
 		}
 	}
-	bodies = append(bodies, ``, ` `, `{}`, `[]`, `{`, `null`, `{"requests":[]}`, `{"requests":[{}]}`, `{"requests":{}}`, `{"token":"a"} x`, " {\n\t\"token\" : \"a\" }\r\n ",
-		`{"requests":[`+strings.Repeat(`{"token":"x"},`, 1000)+`{"token":"x"}]}`, `{"token":"`+strings.Repeat("x", 1<<20)+`"}`, `{"token":"`+strings.Repeat("x", 1<<20-100)+`"}`)
+	bodies = append(
+		bodies,
+		``,
+		` `,
+		`{}`,
+		`[]`,
+		`{`,
+		`null`,
+		`{"requests":[]}`,
+		`{"requests":[{}]}`,
+		`{"requests":{}}`,
+		`{"token":"a"} x`,
+		" {\n\t\"token\" : \"a\" }\r\n ",
+		`{"requests":[`+strings.Repeat(
+			`{"token":"x"},`,
+			1000,
+		)+`{"token":"x"}]}`,
+		`{"token":"`+strings.Repeat("x", 1<<20)+`"}`,
+		`{"token":"`+strings.Repeat("x", 1<<20-100)+`"}`,
+	)
 	_, pat := r.mint("u2", "a")
-	credentials := []string{r.admin, r.service("gw", "introspect"), r.service("tok", "tokens"), pat, "garbage", "", r.idp.jwt(t, "u1")}
+	credentials := []string{
+		r.admin,
+		r.service("gw", "introspect"),
+		r.service("tok", "tokens"),
+		pat,
+		"garbage",
+		"",
+		r.idp.jwt(t, "u1"),
+	}
 	for i, body := range bodies {
 		for j, credential := range credentials {
 			if j > 0 && i%7 != 0 {
@@ -86,7 +112,12 @@ func TestDirectAnswersAreThoseOfTheGateway(t *testing.T) {
 	} {
 		r.store.set(hook)
 		for path, body := range map[string]string{"/v1/introspect": `{"token":"` + full + `"}`, "/v1/introspect:batch": `{"requests":[{"token":"` + full + `"}]}`} {
-			sameAnswer(t, name, r.rest("POST", path, r.admin, body, "X-Request-Id", "same"), r.rest("POST", path+"?", r.admin, body, "X-Request-Id", "same"))
+			sameAnswer(
+				t,
+				name,
+				r.rest("POST", path, r.admin, body, "X-Request-Id", "same"),
+				r.rest("POST", path+"?", r.admin, body, "X-Request-Id", "same"),
+			)
 		}
 	}
 	r.store.set(nil)
@@ -111,20 +142,43 @@ func TestDirectCallsAreLimitedLoggedAndCounted(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 3 })
 	_, secret := r.mint("u1", "a")
 	body := `{"token":"` + secret + `"}`
-	if got := r.rest("POST", "/v1/introspect", r.admin, body, "X-Request-Id", "direct-1"); got.code != http.StatusOK || got.header.Get("X-Request-Id") != "direct-1" || got.header.Get("Cache-Control") != "no-store" {
+	if got := r.rest(
+		"POST",
+		"/v1/introspect",
+		r.admin,
+		body,
+		"X-Request-Id",
+		"direct-1",
+	); got.code != http.StatusOK || got.header.Get("X-Request-Id") != "direct-1" ||
+		got.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("%d %v", got.code, got.header)
 	}
 	lines := r.logs.find(map[string]any{"request_id": "direct-1"})
-	if len(lines) != 1 || lines[0]["method"] != "patd.v1.IntrospectionService/Introspect" || lines[0]["code"] != "OK" || lines[0]["actor"] != "service:admin" || lines[0]["peer"] != "127.0.0.1" || lines[0]["level"] != "DEBUG" {
+	if len(lines) != 1 || lines[0]["method"] != "patd.v1.IntrospectionService/Introspect" || lines[0]["code"] != "OK" ||
+		lines[0]["actor"] != "service:admin" ||
+		lines[0]["peer"] != "127.0.0.1" ||
+		lines[0]["level"] != "DEBUG" {
 		t.Errorf("logged %v", lines)
 	}
 	wantMetric(t, r, `patd_calls_total{code="OK",method="patd.v1.IntrospectionService/Introspect"} 1`)
 	for range 3 {
-		if got := r.rest("POST", "/v1/introspect", "bad", body); got.code != http.StatusUnauthorized || got.header.Get("WWW-Authenticate") == "" {
+		if got := r.rest(
+			"POST",
+			"/v1/introspect",
+			"bad",
+			body,
+		); got.code != http.StatusUnauthorized ||
+			got.header.Get("WWW-Authenticate") == "" {
 			t.Errorf("%d %v", got.code, got.header)
 		}
 	}
-	if got := r.rest("POST", "/v1/introspect", "bad", body); got.code != http.StatusTooManyRequests || got.header.Get("Retry-After") == "" {
+	if got := r.rest(
+		"POST",
+		"/v1/introspect",
+		"bad",
+		body,
+	); got.code != http.StatusTooManyRequests ||
+		got.header.Get("Retry-After") == "" {
 		t.Errorf("past the limit: %d %v %s", got.code, got.header, got.body)
 	}
 	if got := r.rest("POST", "/v1/introspect", r.admin, body); got.code != http.StatusOK {

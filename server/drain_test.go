@@ -40,13 +40,15 @@ func TestEverythingIsServedWhileProbesSayThatTheServerStops(t *testing.T) {
 	must(t, err)
 	defer fresh.Close()
 	for _, name := range []string{"", "patd.v1.IntrospectionService"} {
-		got, err := healthv1.NewHealthClient(fresh).Check(context.Background(), &healthv1.HealthCheckRequest{Service: name})
+		got, err := healthv1.NewHealthClient(fresh).
+			Check(context.Background(), &healthv1.HealthCheckRequest{Service: name})
 		if err != nil || got.GetStatus() != healthv1.HealthCheckResponse_NOT_SERVING {
 			t.Errorf("health of %q: %v %v", name, got, err)
 		}
 	}
 	for _, conn := range []*grpc.ClientConn{r.conn, fresh} {
-		got, err := patdv1.NewIntrospectionServiceClient(conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
+		got, err := patdv1.NewIntrospectionServiceClient(conn).
+			Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
 		if err != nil || !got.GetActive() {
 			t.Errorf("introspection over gRPC: %v %v", got, err)
 		}
@@ -90,7 +92,12 @@ func TestHealthKnowsEachServiceByName(t *testing.T) {
 			t.Errorf("health of %q: %v %v", name, got, err)
 		}
 	}
-	if _, err := health.Check(context.Background(), &healthv1.HealthCheckRequest{Service: "nosuch"}); status.Code(err) != codes.NotFound {
+	if _, err := health.Check(
+		context.Background(),
+		&healthv1.HealthCheckRequest{Service: "nosuch"},
+	); status.Code(
+		err,
+	) != codes.NotFound {
 		t.Errorf("health of an unknown service: %v", err)
 	}
 }

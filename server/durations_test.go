@@ -29,24 +29,48 @@ func TestDurationsOverRESTAreThoseOfTheCommandLine(t *testing.T) {
 			{"POST", "/v1/services", fmt.Sprintf(`{"name":"s%d","permissions":["audit"],"ttl":%q}`, i, given),
 				`"expire_time":"` + r.now().Add(36*time.Hour).UTC().Format("2006-01-02T15:04:05")},
 		} {
-			if got := r.rest(c.method, c.path, r.admin, c.body); got.code/100 != 2 || !strings.Contains(got.body, c.says) {
+			if got := r.rest(
+				c.method,
+				c.path,
+				r.admin,
+				c.body,
+			); got.code/100 != 2 ||
+				!strings.Contains(got.body, c.says) {
 				t.Errorf("%s %s %s: %d %s, want %s", c.method, c.path, c.body, got.code, got.body, c.says)
 			}
 		}
 	}
 	for _, given := range []string{`"90"`, `"1w"`, `"d"`, `"-1d"`, `"1d-1h"`, `"180 d"`, `180`, `{"seconds":5}`, `["1d"]`, `""`, `"106752d"`} {
-		got := r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"bad","scopes":["reports.read"],"ttl":`+given+`}`)
-		if reason, field := got.reason(); got.code != http.StatusBadRequest || reason != "JSON_INVALID" || field != "ttl" || !strings.Contains(got.body, `90d`) {
+		got := r.rest(
+			"POST",
+			"/v1/users/u1/tokens",
+			r.admin,
+			`{"name":"bad","scopes":["reports.read"],"ttl":`+given+`}`,
+		)
+		if reason, field := got.reason(); got.code != http.StatusBadRequest || reason != "JSON_INVALID" ||
+			field != "ttl" ||
+			!strings.Contains(got.body, `90d`) {
 			t.Errorf("%s: %d %s", given, got.code, got.body)
 		}
 	}
 	// A duration beside another fault does not hide it, and a text that only looks like one stays as it is.
-	got := r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"90d","scopes":["reports.read"],"ttl":"90d","labels":{"ttl":"90d"},"nope":1}`)
+	got := r.rest(
+		"POST",
+		"/v1/users/u1/tokens",
+		r.admin,
+		`{"name":"90d","scopes":["reports.read"],"ttl":"90d","labels":{"ttl":"90d"},"nope":1}`,
+	)
 	if reason, field := got.reason(); reason != "FIELD_UNKNOWN" || field != "nope" {
 		t.Errorf("%d %s", got.code, got.body)
 	}
-	got = r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"90d","scopes":["reports.read"],"ttl":"90d","labels":{"ttl":"90d"}}`)
-	if got.code != http.StatusOK || !strings.Contains(got.body, `"name":"90d"`) || !strings.Contains(got.body, `"labels":{"ttl":"90d"}`) {
+	got = r.rest(
+		"POST",
+		"/v1/users/u1/tokens",
+		r.admin,
+		`{"name":"90d","scopes":["reports.read"],"ttl":"90d","labels":{"ttl":"90d"}}`,
+	)
+	if got.code != http.StatusOK || !strings.Contains(got.body, `"name":"90d"`) ||
+		!strings.Contains(got.body, `"labels":{"ttl":"90d"}`) {
 		t.Errorf("%d %s", got.code, got.body)
 	}
 }
@@ -56,7 +80,11 @@ func TestExpiresInIsWholeSeconds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
-	m, err := r.svc.Mint(t.Context(), tokens.Operator(), tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Audiences: []string{"api"}})
+	m, err := r.svc.Mint(
+		t.Context(),
+		tokens.Operator(),
+		tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Audiences: []string{"api"}},
+	)
 	must(t, err)
 	if got := r.rest("POST", "/v1/audiences", r.admin, `{"id":"api","max_ttl":"1h"}`); got.code != http.StatusCreated {
 		t.Fatal(got.body)
@@ -70,7 +98,13 @@ func TestExpiresInIsWholeSeconds(t *testing.T) {
 		got := r.rest("POST", path, r.admin, body)
 		var said any
 		must(t, json.Unmarshal([]byte(got.body), &said))
-		if want := fmt.Sprintf(`"expires_in":"%ds"`, int((180*tokens.Day-2*time.Second)/time.Second)); !strings.Contains(got.body, want) {
+		if want := fmt.Sprintf(
+			`"expires_in":"%ds"`,
+			int((180*tokens.Day-2*time.Second)/time.Second),
+		); !strings.Contains(
+			got.body,
+			want,
+		) {
 			t.Errorf("%s: %s, want %s", path, got.body, want)
 		}
 	}

@@ -11,7 +11,11 @@ import (
 func TestScopesMeanTheSameInTokenIntrospectAndSelf(t *testing.T) {
 	r := newRig(t)
 	r.features("u1", "a", "b")
-	m, err := r.svc.Mint(context.Background(), tokens.Operator(), tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a", "b"}})
+	m, err := r.svc.Mint(
+		context.Background(),
+		tokens.Operator(),
+		tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a", "b"}},
+	)
 	must(t, err)
 	r.features("u1", "b", "c")
 	id, secret := m.Token.ID.String(), m.Secret.Reveal()
@@ -45,12 +49,24 @@ func TestScopesMeanTheSameInTokenIntrospectAndSelf(t *testing.T) {
 	self := r.rest("GET", "/v1/self", secret, "").body
 	check("Self", token(self), "scopes")
 	check("Self's own fields", map[string]any{
-		"scopes": token(self)["scopes"], "effective_scopes": objectOf(t, self)["effective_scopes"], "suspended_scopes": objectOf(t, self)["suspended_scopes"],
+		"scopes":           token(self)["scopes"],
+		"effective_scopes": objectOf(t, self)["effective_scopes"],
+		"suspended_scopes": objectOf(t, self)["suspended_scopes"],
 	}, "scopes")
 	// The short way, and the one through the gateway.
-	check("Introspect", objectOf(t, r.rest("POST", "/v1/introspect", r.admin, `{"token":"`+secret+`"}`).body), "granted_scopes")
-	check("Introspect by the gateway", objectOf(t, r.rest("POST", "/v1/introspect", r.admin, `{"token":"`+secret+`"}`, "Grpc-Timeout", "5S").body), "granted_scopes")
-	changed := token(r.rest("PATCH", "/v1/users/u1/tokens/"+id, r.admin, `{"token":{"name":"m"},"update_mask":"name"}`).body)
+	check(
+		"Introspect",
+		objectOf(t, r.rest("POST", "/v1/introspect", r.admin, `{"token":"`+secret+`"}`).body),
+		"granted_scopes",
+	)
+	check(
+		"Introspect by the gateway",
+		objectOf(t, r.rest("POST", "/v1/introspect", r.admin, `{"token":"`+secret+`"}`, "Grpc-Timeout", "5S").body),
+		"granted_scopes",
+	)
+	changed := token(
+		r.rest("PATCH", "/v1/users/u1/tokens/"+id, r.admin, `{"token":{"name":"m"},"update_mask":"name"}`).body,
+	)
 	if changed["scopes_state"] != "UNKNOWN" || len(texts(changed["effective_scopes"])) != 0 {
 		t.Errorf("a change: %v", changed)
 	}

@@ -35,8 +35,8 @@ func TestAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T) {
 	newRigs(t, testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked)
 }
 
-// testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked has streams ask without a pause, one question after the other, and
-// others with many under way.
+// testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked has streams ask without a pause, one question after the other,
+// and others with many under way.
 func testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T, r *rig) {
 	_, secret := r.mint("u1", "a")
 	gw := r.service("gw", "introspect")
@@ -72,7 +72,9 @@ func testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T, r *rig
 				if gone.Load() {
 					askedLate[n] = true
 				}
-				if s.Send(&patdv1.IntrospectStreamRequest{Id: n, Request: &patdv1.IntrospectRequest{Token: secret}}) != nil {
+				if s.Send(
+					&patdv1.IntrospectStreamRequest{Id: n, Request: &patdv1.IntrospectRequest{Token: secret}},
+				) != nil {
 					continue // Recv tells why
 				}
 			}
@@ -87,8 +89,8 @@ func testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T, r *rig
 	}
 }
 
-// TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation has a client that does not read: what the connection does not
-// take any more waits in the server, and the service is revoked meanwhile.
+// TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation has a client that does not read: what the connection
+// does not take any more waits in the server, and the service is revoked meanwhile.
 func TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation(t *testing.T) {
 	longtest.Slow(t)
 	r := newRig(t)
@@ -99,7 +101,9 @@ func TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation(t *testing.
 	var sent atomic.Int64
 	go func() {
 		for n := range uint64(most) {
-			if s.Send(&patdv1.IntrospectStreamRequest{Id: n, Request: &patdv1.IntrospectRequest{Token: secret}}) != nil {
+			if s.Send(
+				&patdv1.IntrospectStreamRequest{Id: n, Request: &patdv1.IntrospectRequest{Token: secret}},
+			) != nil {
 				return
 			}
 			sent.Add(1)
@@ -133,7 +137,11 @@ func TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation(t *testing.
 		}
 	}
 	if got >= decided {
-		t.Errorf("%d answers came, of %d that were decided before the revocation and not all handed to the connection", got, decided)
+		t.Errorf(
+			"%d answers came, of %d that were decided before the revocation and not all handed to the connection",
+			got,
+			decided,
+		)
 	}
 	t.Logf("%d sent, %d decided, %d answered, %d refused", before, decided, got, refused)
 }
@@ -146,7 +154,8 @@ func TestAWatchTellsNothingAfterItsServiceIsRevoked(t *testing.T) {
 		id, _ := r.mint("u1", name)
 		ids = append(ids, id)
 	}
-	w, err := patdv1.NewIntrospectionServiceClient(r.conn).WatchInvalidations(as(gw), &patdv1.WatchInvalidationsRequest{})
+	w, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		WatchInvalidations(as(gw), &patdv1.WatchInvalidationsRequest{})
 	must(t, err)
 	heard(t, w)
 	r.endService("gw")
@@ -238,8 +247,8 @@ func batchOf(in patdv1.IntrospectionServiceClient, gw string, q *patdv1.Introspe
 	return err
 }
 
-// TestAMessageThatComesAfterItsCallersRevocationIsNotAnswered sends the headers of a call, and its message once the service is
-// revoked.
+// TestAMessageThatComesAfterItsCallersRevocationIsNotAnswered sends the headers of a call, and its message once the
+// service is revoked.
 func TestAMessageThatComesAfterItsCallersRevocationIsNotAnswered(t *testing.T) {
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
@@ -259,7 +268,11 @@ func TestAMessageThatComesAfterItsCallersRevocationIsNotAnswered(t *testing.T) {
 		before := r.faulty.Calls()[storetest.OpLookupService]
 		s, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, method)
 		must(t, err)
-		waittest.Until(t, "the caller is known", func() bool { return r.faulty.Calls()[storetest.OpLookupService] > before })
+		waittest.Until(
+			t,
+			"the caller is known",
+			func() bool { return r.faulty.Calls()[storetest.OpLookupService] > before },
+		)
 		r.endService(service)
 		must(t, s.SendMsg(c.req))
 		must(t, s.CloseSend())

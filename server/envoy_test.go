@@ -63,10 +63,13 @@ func (e envoy) request(q routed) *authv3.CheckRequest {
 		}
 	}
 	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-			Address: q.client, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 40000},
-		}}}},
-		Request: &authv3.AttributeContext_Request{Http: h}, ContextExtensions: q.extensions,
+		Source: &authv3.AttributeContext_Peer{
+			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: q.client, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 40000},
+			}}},
+		},
+		Request:           &authv3.AttributeContext_Request{Http: h},
+		ContextExtensions: q.extensions,
 	}}
 }
 
@@ -143,10 +146,26 @@ func headers(secret string, pairs ...string) http.Header {
 func spoofed(secret string) http.Header {
 	var pairs []string
 	for _, name := range append([]string{"X-Auth-Groups"}, told...) {
-		pairs = append(pairs, name, "root", name, "root", strings.ReplaceAll(name, "-", "_"), "root", strings.ToUpper(strings.Replace(name, "-", "_", 1)), "root")
+		pairs = append(
+			pairs,
+			name,
+			"root",
+			name,
+			"root",
+			strings.ReplaceAll(name, "-", "_"),
+			"root",
+			strings.ToUpper(strings.Replace(name, "-", "_", 1)),
+			"root",
+		)
 		for i, c := range name { // one underscore, and hyphens; then the other way round
 			if c == '-' {
-				pairs = append(pairs, name[:i]+"_"+name[i+1:], "root", strings.ReplaceAll(name[:i], "-", "_")+"-"+strings.ReplaceAll(name[i+1:], "-", "_"), "root")
+				pairs = append(
+					pairs,
+					name[:i]+"_"+name[i+1:],
+					"root",
+					strings.ReplaceAll(name[:i], "-", "_")+"-"+strings.ReplaceAll(name[i+1:], "-", "_"),
+					"root",
+				)
 			}
 		}
 	}
@@ -194,13 +213,22 @@ func TestEnvoyTellsTheUpstreamWhoCalls(t *testing.T) {
 	}
 }
 
-// TestEnvoyOverwritesWhatItDoesNotShow has a gateway that sends the token and no other header (allowed_headers), and a token
-// about which one thing is not there to be told.
+// TestEnvoyOverwritesWhatItDoesNotShow has a gateway that sends the token and no other header (allowed_headers), and a
+// token about which one thing is not there to be told.
 func TestEnvoyOverwritesWhatItDoesNotShow(t *testing.T) {
 	e := newEnvoy(t)
 	e.r.audience(tokens.AudienceEntry{ID: "forever", AllowNever: true})
-	_, secret := e.r.pat(tokens.MintRequest{User: "u1", Name: "n", Audiences: []string{"forever"}, Lifetime: tokens.Lifetime{Never: true}}, "a")
-	resp, err := authv3.NewAuthorizationClient(e.r.conn).Check(as(e.secret), e.request(routed{headers: headers(secret)}))
+	_, secret := e.r.pat(
+		tokens.MintRequest{
+			User:      "u1",
+			Name:      "n",
+			Audiences: []string{"forever"},
+			Lifetime:  tokens.Lifetime{Never: true},
+		},
+		"a",
+	)
+	resp, err := authv3.NewAuthorizationClient(e.r.conn).
+		Check(as(e.secret), e.request(routed{headers: headers(secret)}))
 	must(t, err)
 	ok := resp.GetOkResponse()
 	up := e.apply(spoofed(""), ok.GetHeaders())
@@ -211,7 +239,10 @@ func TestEnvoyOverwritesWhatItDoesNotShow(t *testing.T) {
 		if o.GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD || !o.GetKeepEmptyValue() {
 			t.Errorf("%v could leave the client's", o)
 		}
-		if slices.ContainsFunc(ok.GetHeadersToRemove(), func(n string) bool { return strings.EqualFold(n, o.GetHeader().GetKey()) }) {
+		if slices.ContainsFunc(
+			ok.GetHeadersToRemove(),
+			func(n string) bool { return strings.EqualFold(n, o.GetHeader().GetKey()) },
+		) {
 			t.Errorf("%s is set and removed", o.GetHeader().GetKey())
 		}
 	}
@@ -221,7 +252,8 @@ func TestEnvoyOverwritesWhatItDoesNotShow(t *testing.T) {
 		}
 	}
 	for name, values := range up {
-		if strings.Contains(name, "_") && !strings.HasSuffix(strings.ToLower(name), "groups") { // of which nothing could be known
+		if strings.Contains(name, "_") &&
+			!strings.HasSuffix(strings.ToLower(name), "groups") { // of which nothing could be known
 			t.Errorf("the client's %s survives: %q", name, values)
 		}
 	}
@@ -260,7 +292,8 @@ func TestEnvoyDeniesWithAChallenge(t *testing.T) {
 			{"a mistyped extension", routed{extensions: map[string]string{"scopes": "x"}, headers: headers(good)}, 500, ""},
 		} {
 			out := e.route(c.q)
-			if out.upstream != nil || out.code != c.code || undescribed(out.headers.Get("WWW-Authenticate")) != c.challenge {
+			if out.upstream != nil || out.code != c.code ||
+				undescribed(out.headers.Get("WWW-Authenticate")) != c.challenge {
 				t.Errorf("%s, raw %t: %d %v, want %d %s", c.what, raw, out.code, out.headers, c.code, c.challenge)
 			}
 			e.lenient = true
@@ -269,7 +302,9 @@ func TestEnvoyDeniesWithAChallenge(t *testing.T) {
 			}
 			e.lenient = false
 		}
-		if out := e.route(routed{extensions: map[string]string{"audience": "api", "scope": "reports.read"}, headers: headers(bound)}); out.upstream == nil {
+		if out := e.route(
+			routed{extensions: map[string]string{"audience": "api", "scope": "reports.read"}, headers: headers(bound)},
+		); out.upstream == nil {
 			t.Errorf("a good one: %d", out.code)
 		}
 	}
@@ -278,7 +313,11 @@ func TestEnvoyDeniesWithAChallenge(t *testing.T) {
 // TestEnvoyIsBoundToItsAudience has a gateway whose service sees the tokens of one audience.
 func TestEnvoyIsBoundToItsAudience(t *testing.T) {
 	e := newEnvoy(t)
-	m, err := e.r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "api"})
+	m, err := e.r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "api"},
+	)
 	must(t, err)
 	e.secret = m.Secret.Reveal()
 	_, mine := e.r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"api"}}, "a")
@@ -293,7 +332,10 @@ func TestEnvoyIsBoundToItsAudience(t *testing.T) {
 
 func TestEnvoySaysWhereTheClientIs(t *testing.T) {
 	e := newEnvoy(t)
-	_, secret := e.r.pat(tokens.MintRequest{User: "u1", Name: "n", CIDRs: []string{"203.0.113.0/24", "2001:db8::/32"}}, "a")
+	_, secret := e.r.pat(
+		tokens.MintRequest{User: "u1", Name: "n", CIDRs: []string{"203.0.113.0/24", "2001:db8::/32"}},
+		"a",
+	)
 	for client, want := range map[string]bool{
 		"203.0.113.9": true, "::ffff:203.0.113.9": true, "2001:db8::1": true, "203.0.114.9": false, "2001:db9::1": false, "": false, "/run/pipe": false,
 	} {
@@ -338,13 +380,17 @@ func TestOnlyServicesThatIntrospectMayCheck(t *testing.T) {
 		}
 	}
 	for _, code := range []string{"UNAUTHENTICATED", "PERMISSION_DENIED"} {
-		if !strings.Contains(r.rest("GET", "/metrics", "", "").body, `patd_calls_total{code="`+code+`",method="envoy.service.auth.v3.Authorization/Check"}`) {
+		if !strings.Contains(
+			r.rest("GET", "/metrics", "", "").body,
+			`patd_calls_total{code="`+code+`",method="envoy.service.auth.v3.Authorization/Check"}`,
+		) {
 			t.Errorf("no metric counts %s", code)
 		}
 	}
 }
 
-// TestEnvoyNeverPassesAnybodyInAnOutage has a gateway that lets requests pass when it gets a gRPC error, and a good token.
+// TestEnvoyNeverPassesAnybodyInAnOutage has a gateway that lets requests pass when it gets a gRPC error, and a good
+// token.
 func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
 	longtest.Slow(t)
 	e := newEnvoy(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
@@ -354,7 +400,10 @@ func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
 	q := routed{extensions: map[string]string{"scope": "reports.read"}, headers: headers(s)}
 	refusesWhile := func(what string) {
 		t.Helper()
-		if out := e.route(q); out.upstream != nil || out.code != http.StatusServiceUnavailable || out.headers.Get("Retry-After") != "1" {
+		if out := e.route(
+			q,
+		); out.upstream != nil || out.code != http.StatusServiceUnavailable ||
+			out.headers.Get("Retry-After") != "1" {
 			t.Errorf("%s: %v", what, out)
 		}
 	}
@@ -400,7 +449,9 @@ func TestBadTokensAtEnvoyLockNobodyOut(t *testing.T) {
 	e := newEnvoy(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 0.001, 3 })
 	_, secret := e.r.mint("u1", "n")
 	for i := range 50 {
-		if out := e.route(routed{headers: headers([]string{"garbage", e.secret, secret + "x"}[i%3])}); out.code != http.StatusUnauthorized {
+		if out := e.route(
+			routed{headers: headers([]string{"garbage", e.secret, secret + "x"}[i%3])},
+		); out.code != http.StatusUnauthorized {
 			t.Fatalf("%v", out)
 		}
 	}
@@ -417,7 +468,10 @@ func TestBadTokensAtEnvoyLockNobodyOut(t *testing.T) {
 		t.Errorf("a good gateway at an address past the limit: %v", out)
 	}
 	e.lenient, e.secret = true, "garbage"
-	if out := e.route(routed{headers: headers(secret)}); out.upstream != nil || out.code != http.StatusServiceUnavailable {
+	if out := e.route(
+		routed{headers: headers(secret)},
+	); out.upstream != nil ||
+		out.code != http.StatusServiceUnavailable {
 		t.Errorf("a bad gateway at an address past the limit: %v", out)
 	}
 }

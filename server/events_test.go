@@ -133,7 +133,10 @@ func TestServerSentEventsTellWhatAWatchTells(t *testing.T) {
 	must(t, err)
 	r := newRig(t, func(c *server.Config) { c.TLS = served })
 	for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: version == "HTTP/2.0"}
+		transport := &http.Transport{
+			TLSClientConfig:   &tls.Config{RootCAs: roots},
+			ForceAttemptHTTP2: version == "HTTP/2.0",
+		}
 		client := &http.Client{Transport: transport}
 		t.Cleanup(transport.CloseIdleConnections)
 		user := "user of " + version
@@ -147,11 +150,16 @@ func TestServerSentEventsTellWhatAWatchTells(t *testing.T) {
 			}
 		}
 		first, _ := s.next()
-		if first.name != "start-over" || !first.news.StartOver || first.id != first.news.Sequence+"-"+first.news.History || first.news.History == "" {
+		if first.name != "start-over" || !first.news.StartOver ||
+			first.id != first.news.Sequence+"-"+first.news.History ||
+			first.news.History == "" {
 			t.Errorf("the first event: %+v", first)
 		}
 		for range 2 {
-			if beat := s.until(named("heartbeat")); beat.id == "" || beat.news.StartOver || len(beat.news.TokenIDs)+len(beat.news.Users) > 0 {
+			if beat := s.until(
+				named("heartbeat"),
+			); beat.id == "" || beat.news.StartOver ||
+				len(beat.news.TokenIDs)+len(beat.news.Users) > 0 {
 				t.Errorf("a heartbeat: %+v", beat)
 			}
 		}
@@ -256,7 +264,8 @@ func TestServerSentEventsTellNothingAfterTheirServiceIsRevoked(t *testing.T) {
 	s.until(named("start-over"))
 	r.endService("gw")
 	must(t, r.revoke("u1", id))
-	if reason, told := s.end(); reason != "CREDENTIAL_REVOKED" && reason != "CREDENTIAL_INVALID" || slices.Contains(told, id) {
+	if reason, told := s.end(); reason != "CREDENTIAL_REVOKED" && reason != "CREDENTIAL_INVALID" ||
+		slices.Contains(told, id) {
 		t.Errorf("it ended with %s, and told %q", reason, told)
 	}
 	if got := r.rest("GET", "/v1/invalidations", gw, ""); got.code != http.StatusUnauthorized {
@@ -273,7 +282,11 @@ func TestServerSentEventsForAnAudienceTellOfNoOther(t *testing.T) {
 		token, _ := r.pat(tokens.MintRequest{User: "u1", Name: audience, Audiences: []string{audience}}, "a")
 		ids = append(ids, token.ID.String())
 	}
-	m, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}, Audience: "mine"})
+	m, err := r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}, Audience: "mine"},
+	)
 	must(t, err)
 	s := r.sentEvents(m.Secret.Reveal())
 	s.until(named("start-over"))
@@ -296,7 +309,11 @@ func TestServerSentEventsEndWithTheServer(t *testing.T) {
 	silent, err := net.Dial("tcp", r.srv.HTTPAddr()) // it reads nothing
 	must(t, err)
 	defer silent.Close()
-	_, err = fmt.Fprintf(silent, "GET /v1/invalidations HTTP/1.1\r\nHost: patd\r\nAuthorization: Bearer %s\r\n\r\n", r.admin)
+	_, err = fmt.Fprintf(
+		silent,
+		"GET /v1/invalidations HTTP/1.1\r\nHost: patd\r\nAuthorization: Bearer %s\r\n\r\n",
+		r.admin,
+	)
 	must(t, err)
 	stopped := make(chan error, 1)
 	go func() { stopped <- r.stop() }()
@@ -319,7 +336,11 @@ func TestUsesAreReportedOverREST(t *testing.T) {
 	report := func(secret, uses string, headers ...string) answerOf {
 		return r.rest("POST", "/v1/uses:report", secret, `{"uses":[`+uses+`]}`, headers...)
 	}
-	use := fmt.Sprintf(`{"token_id":%q,"time":%q,"client_ip":"192.0.2.7","scopes":["reports.read"]}`, id, at.Format(time.RFC3339Nano))
+	use := fmt.Sprintf(
+		`{"token_id":%q,"time":%q,"client_ip":"192.0.2.7","scopes":["reports.read"]}`,
+		id,
+		at.Format(time.RFC3339Nano),
+	)
 	if got := report(gw, use); got.code != http.StatusOK || strings.TrimSpace(got.body) != "{}" {
 		t.Errorf("a report: %d %s", got.code, got.body)
 	}
@@ -359,7 +380,11 @@ func TestAReaderOfEventsThatDoesNotReadIsCutOff(t *testing.T) {
 	must(t, err)
 	defer silent.Close()
 	must(t, silent.(*net.TCPConn).SetReadBuffer(4<<10))
-	_, err = fmt.Fprintf(silent, "GET /v1/invalidations HTTP/1.1\r\nHost: patd\r\nAuthorization: Bearer %s\r\n\r\n", r.admin)
+	_, err = fmt.Fprintf(
+		silent,
+		"GET /v1/invalidations HTTP/1.1\r\nHost: patd\r\nAuthorization: Bearer %s\r\n\r\n",
+		r.admin,
+	)
 	must(t, err)
 	long := strings.Repeat("x", 240)
 	deadline := time.Now().Add(3 * time.Minute)

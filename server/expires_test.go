@@ -18,9 +18,17 @@ import (
 func TestAnswersToAServiceSayWhenItsTokenExpires(t *testing.T) {
 	r := newRig(t)
 	ttl := 60 * tokens.Day
-	first, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "gate", Permissions: []string{"admin"}, TTL: &ttl})
+	first, err := r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "gate", Permissions: []string{"admin"}, TTL: &ttl},
+	)
 	must(t, err)
-	second, err := r.svc.RotateService(context.Background(), tokens.Operator(), tokens.RotateServiceRequest{Name: "gate"})
+	second, err := r.svc.RotateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.RotateServiceRequest{Name: "gate"},
+	)
 	must(t, err)
 	_, token := r.mint("u1", "a")
 	for _, c := range []struct {
@@ -37,10 +45,25 @@ func TestAnswersToAServiceSayWhenItsTokenExpires(t *testing.T) {
 			{"POST", "/v1/introspect", `{"token":"x","client_ip":"no address"}`},
 		} {
 			if got := r.rest(q.method, q.path, c.secret, q.body); got.header.Get("Patd-Token-Expires-At") != want {
-				t.Errorf("%s, %s %s: %d, %q, want %q", c.what, q.method, q.path, got.code, got.header.Get("Patd-Token-Expires-At"), want)
+				t.Errorf(
+					"%s, %s %s: %d, %q, want %q",
+					c.what,
+					q.method,
+					q.path,
+					got.code,
+					got.header.Get("Patd-Token-Expires-At"),
+					want,
+				)
 			}
 		}
-		form := r.rest("POST", "/oauth2/introspect", c.secret, "token="+token, "Content-Type", "application/x-www-form-urlencoded")
+		form := r.rest(
+			"POST",
+			"/oauth2/introspect",
+			c.secret,
+			"token="+token,
+			"Content-Type",
+			"application/x-www-form-urlencoded",
+		)
 		if form.code != 200 || form.header.Get("Patd-Token-Expires-At") != want {
 			t.Errorf("%s, OAuth: %d %q %s", c.what, form.code, form.header.Get("Patd-Token-Expires-At"), form.body)
 		}
@@ -50,7 +73,8 @@ func TestAnswersToAServiceSayWhenItsTokenExpires(t *testing.T) {
 		if got := md.Get("patd-token-expires-at"); err != nil || len(got) != 1 || got[0] != want {
 			t.Errorf("%s, over gRPC: %v, %v", c.what, got, err)
 		}
-		_, err = patdv1.NewTokenServiceClient(r.conn).GetToken(as(c.secret), &patdv1.GetTokenRequest{User: "u1", TokenId: "x"}, grpc.Header(&md))
+		_, err = patdv1.NewTokenServiceClient(r.conn).
+			GetToken(as(c.secret), &patdv1.GetTokenRequest{User: "u1", TokenId: "x"}, grpc.Header(&md))
 		if got := md.Get("patd-token-expires-at"); err == nil || len(got) != 1 || got[0] != want {
 			t.Errorf("%s, an error over gRPC: %v, %v", c.what, got, err)
 		}
@@ -89,7 +113,9 @@ func TestAServiceIsRotatedOverREST(t *testing.T) {
 	fresh, _ := rotated["secret"].(string)
 	service, _ := rotated["service"].(map[string]any)
 	want := r.now().Add(time.Hour).UTC().Format(time.RFC3339)[:16]
-	if got, _ := rotated["previous_secret_expire_time"].(string); len(got) < 16 || got[:16] != want || service["previous_secret_expire_time"] != got || service["rotate_time"] == nil {
+	if got, _ := rotated["previous_secret_expire_time"].(string); len(got) < 16 || got[:16] != want ||
+		service["previous_secret_expire_time"] != got ||
+		service["rotate_time"] == nil {
 		t.Errorf("%s, want %s", first.body, want)
 	}
 	for what, s := range map[string]string{"old": secret, "new": fresh} {
@@ -108,7 +134,8 @@ func TestAServiceIsRotatedOverREST(t *testing.T) {
 	}
 	listed := r.rest("GET", "/v1/services", r.admin, "").body
 	for _, one := range objectOf(t, listed)["services"].([]any) {
-		if v := one.(map[string]any); v["name"] == "gate" && (v["previous_secret_expire_time"] != nil || v["rotate_time"] == nil) {
+		if v := one.(map[string]any); v["name"] == "gate" &&
+			(v["previous_secret_expire_time"] != nil || v["rotate_time"] == nil) {
 			t.Errorf("after the grace: %v", v)
 		}
 	}

@@ -37,7 +37,8 @@ func (r *rig) ask(query, secret string, headers ...string) answerOf {
 // wantPass checks a pass: no body, all four headers, each once.
 func wantPass(t *testing.T, what string, got answerOf, user, scopes, id, expires string) {
 	t.Helper()
-	if got.code != http.StatusOK || got.body != "" || got.header.Get("Cache-Control") != "no-store" || got.header.Get("WWW-Authenticate") != "" {
+	if got.code != http.StatusOK || got.body != "" || got.header.Get("Cache-Control") != "no-store" ||
+		got.header.Get("WWW-Authenticate") != "" {
 		t.Errorf("%s: %d %v %s, want an empty 200", what, got.code, got.header, got.body)
 		return
 	}
@@ -56,8 +57,18 @@ func undescribed(challenge string) string {
 
 func wantNoPass(t *testing.T, what string, got answerOf, code int, challenge string) {
 	t.Helper()
-	if got.code != code || undescribed(got.header.Get("WWW-Authenticate")) != challenge || len(got.header.Values("WWW-Authenticate")) > 1 || got.header.Get("Cache-Control") != "no-store" {
-		t.Errorf("%s: %d %q %s, want %d %q", what, got.code, got.header.Values("WWW-Authenticate"), got.body, code, challenge)
+	if got.code != code || undescribed(got.header.Get("WWW-Authenticate")) != challenge ||
+		len(got.header.Values("WWW-Authenticate")) > 1 ||
+		got.header.Get("Cache-Control") != "no-store" {
+		t.Errorf(
+			"%s: %d %q %s, want %d %q",
+			what,
+			got.code,
+			got.header.Values("WWW-Authenticate"),
+			got.body,
+			code,
+			challenge,
+		)
 	}
 	for _, name := range told {
 		if got.header.Get(name) != "" {
@@ -79,11 +90,33 @@ func TestForwardAuthTellsWhoMayPass(t *testing.T) {
 		wantPass(t, "HEAD "+query, head, user, scopes, id, expires)
 	}
 	got := r.exchange(secret, "scope", "a b")
-	wantPass(t, "an access token", r.ask("?scope=b", got.text("access_token")), user, "b", id, r.now().Add(24*time.Hour).UTC().Format(time.RFC3339))
-	wantNoPass(t, "a scope that the access token has not", r.ask("?scope=c", got.text("access_token")), 403, challenged+`, error="insufficient_scope", scope="c"`)
+	wantPass(
+		t,
+		"an access token",
+		r.ask("?scope=b", got.text("access_token")),
+		user,
+		"b",
+		id,
+		r.now().Add(24*time.Hour).UTC().Format(time.RFC3339),
+	)
+	wantNoPass(
+		t,
+		"a scope that the access token has not",
+		r.ask("?scope=c", got.text("access_token")),
+		403,
+		challenged+`, error="insufficient_scope", scope="c"`,
+	)
 
 	r.audience(tokens.AudienceEntry{ID: "forever", AllowNever: true})
-	never, secret := r.pat(tokens.MintRequest{User: "bob", Name: "n", Audiences: []string{"forever"}, Lifetime: tokens.Lifetime{Never: true}}, "a")
+	never, secret := r.pat(
+		tokens.MintRequest{
+			User:      "bob",
+			Name:      "n",
+			Audiences: []string{"forever"},
+			Lifetime:  tokens.Lifetime{Never: true},
+		},
+		"a",
+	)
 	wantPass(t, "a token without an end", r.ask("?audience=forever", secret), "bob", "", never.ID.String(), "")
 	r.wait(10 * 365 * 24 * time.Hour)
 	wantPass(t, "the same much later", r.ask("?audience=forever&scope=a", secret), "bob", "a", never.ID.String(), "")
@@ -101,7 +134,15 @@ func TestForwardAuthIgnoresEveryOtherHeader(t *testing.T) {
 		{"Grpc-Metadata-Authorization", "Bearer x"}, {"X-Forwarded-Uri", "/?scope=b"}, {"X-Original-Url", "/"}, {"X-Http-Method-Override", "POST"}, {"Content-Type", "x"},
 		{"Proxy-Authorization", "Bearer x"}, {"Expect", "100-continue"}, {"X-Forwarded-For", "garbage"}, {"Upgrade", "websocket"},
 	} {
-		wantPass(t, header.name, r.ask("?scope=a", secret, header.name, header.value), "u1", "a", tok.ID.String(), expires)
+		wantPass(
+			t,
+			header.name,
+			r.ask("?scope=a", secret, header.name, header.value),
+			"u1",
+			"a",
+			tok.ID.String(),
+			expires,
+		)
 	}
 }
 
@@ -153,17 +194,30 @@ func TestForwardAuthRefuses(t *testing.T) {
 			t.Errorf("%s: the answer holds the token", c.what)
 		}
 	}
-	wantPass(t, "afterwards", r.ask("?scope=reports.read&audience=api", bound), "u2", "reports.read", idOf(bound), expiry(r, bound))
+	wantPass(
+		t,
+		"afterwards",
+		r.ask("?scope=reports.read&audience=api", bound),
+		"u2",
+		"reports.read",
+		idOf(bound),
+		expiry(r, bound),
+	)
 	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"} {
 		got := r.rest(method, ForwardAuth, good, "")
-		if reason, _ := got.reason(); got.code != http.StatusMethodNotAllowed || reason != "METHOD_NOT_ALLOWED" || got.header.Get("Allow") != "GET, HEAD" {
+		if reason, _ := got.reason(); got.code != http.StatusMethodNotAllowed || reason != "METHOD_NOT_ALLOWED" ||
+			got.header.Get("Allow") != "GET, HEAD" {
 			t.Errorf("%s: %d %v", method, got.code, got.header)
 		}
 	}
-	if lines := r.logs.find(map[string]any{"method": "v1.forward-auth", "code": "PERMISSION_DENIED", "level": "INFO"}); len(lines) != 1 || lines[0]["peer"] != "127.0.0.1" {
+	if lines := r.logs.find(
+		map[string]any{"method": "v1.forward-auth", "code": "PERMISSION_DENIED", "level": "INFO"},
+	); len(lines) != 1 ||
+		lines[0]["peer"] != "127.0.0.1" {
 		t.Errorf("the log has %v of the refusal", lines)
 	}
-	if logged := r.logs.String(); strings.Contains(logged, good) || strings.Contains(logged, dead) || secret.ContainsSecret(logged) {
+	if logged := r.logs.String(); strings.Contains(logged, good) || strings.Contains(logged, dead) ||
+		secret.ContainsSecret(logged) {
 		t.Error("a token stands in the log")
 	}
 	wantMetric(t, r, `patd_calls_total{code="PERMISSION_DENIED",method="v1.forward-auth"} 1`)
@@ -175,7 +229,11 @@ func idOf(secret string) string { return strings.Split(secret, "_")[1] }
 // expiry is the end of a token as a gateway is told it.
 func expiry(r *rig, s string) string {
 	r.t.Helper()
-	in, err := r.svc.Introspect(context.Background(), tokens.Operator(), tokens.IntrospectRequest{Secret: secret.NewSecret(s)})
+	in, err := r.svc.Introspect(
+		context.Background(),
+		tokens.Operator(),
+		tokens.IntrospectRequest{Secret: secret.NewSecret(s)},
+	)
 	must(r.t, err)
 	return in.ExpireTime.UTC().Format(time.RFC3339)
 }
@@ -192,10 +250,17 @@ func TestForwardAuthSeesTheAddressByTheTrustedProxyRule(t *testing.T) {
 				l.Close()
 			}
 			if trusted {
-				c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("10.0.0.0/8")}
+				c.TrustedProxies = []netip.Prefix{
+					netip.MustParsePrefix("127.0.0.0/8"),
+					netip.MustParsePrefix("::1/128"),
+					netip.MustParsePrefix("10.0.0.0/8"),
+				}
 			}
 		})
-		_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "n", CIDRs: []string{"203.0.113.0/24", "2001:db8::/32"}}, "a")
+		_, secret := r.pat(
+			tokens.MintRequest{User: "u1", Name: "n", CIDRs: []string{"203.0.113.0/24", "2001:db8::/32"}},
+			"a",
+		)
 		for forwarded, want := range map[string]int{
 			"203.0.113.9": 200, "2001:db8::1": 200, "[2001:db8::1]:443": 200, "::ffff:203.0.113.9": 200, "203.0.113.9:80": 200, "6.6.6.6, 203.0.113.9": 200,
 			"203.0.113.9, 10.1.2.3": 200, "203.0.113.9, 6.6.6.6": 401, "2001:db9::1": 401, "": 401, "garbage": 401, "203.0.113.9, garbage": 401,
@@ -203,7 +268,16 @@ func TestForwardAuthSeesTheAddressByTheTrustedProxyRule(t *testing.T) {
 			if !trusted {
 				want = 401
 			}
-			if got := r.ask("?scope=a", secret, "X-Forwarded-For", forwarded, "X-Real-Ip", "203.0.113.9", "Forwarded", "for=203.0.113.9"); got.code != want {
+			if got := r.ask(
+				"?scope=a",
+				secret,
+				"X-Forwarded-For",
+				forwarded,
+				"X-Real-Ip",
+				"203.0.113.9",
+				"Forwarded",
+				"for=203.0.113.9",
+			); got.code != want {
 				t.Errorf("X-Forwarded-For: %q, trusted %t: %d, want %d", forwarded, trusted, got.code, want)
 			}
 		}
@@ -222,7 +296,8 @@ func TestForwardAuthNeverPassesAnybodyInAnOutage(t *testing.T) {
 		t.Helper()
 		got := r.ask("?scope=reports.read", access)
 		wantNoPass(t, what, got, code, "")
-		if strings.Contains(got.body, "injected") || got.header.Get("Retry-After") != map[bool]string{true: "1"}[code == 503] {
+		if strings.Contains(got.body, "injected") ||
+			got.header.Get("Retry-After") != map[bool]string{true: "1"}[code == 503] {
 			t.Errorf("%s: %v %s", what, got.header, got.body)
 		}
 	}
@@ -247,7 +322,9 @@ func TestForwardAuthNeverPassesAnybodyInAnOutage(t *testing.T) {
 	if got := r.ask("?scope=reports.read", access); got.code != 200 {
 		t.Errorf("afterwards: %d %s", got.code, got.body)
 	}
-	if n := len(r.logs.find(map[string]any{"method": "v1.forward-auth", "level": "WARN", "code": "UNAVAILABLE"})); n < 3 {
+	if n := len(
+		r.logs.find(map[string]any{"method": "v1.forward-auth", "level": "WARN", "code": "UNAVAILABLE"}),
+	); n < 3 {
 		t.Errorf("%d outages are in the log", n)
 	}
 	if strings.Contains(r.logs.String(), access) || strings.Contains(r.logs.String(), secret) {
@@ -255,7 +332,8 @@ func TestForwardAuthNeverPassesAnybodyInAnOutage(t *testing.T) {
 	}
 }
 
-// TestBadTokensAtForwardAuthLockNobodyOut floods patd through a gateway, whose address has three bad credentials to spare.
+// TestBadTokensAtForwardAuthLockNobodyOut floods patd through a gateway, whose address has three bad credentials to
+// spare.
 func TestBadTokensAtForwardAuthLockNobodyOut(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 0.001, 3 })
 	_, secret := r.mint("u1", "n")

@@ -54,7 +54,14 @@ func newHub(t testing.TB) *hub {
 	h.server = httptest.NewTLSServer(http.HandlerFunc(h.serve))
 	t.Cleanup(h.server.Close)
 	h.ca = filepath.Join(t.TempDir(), "ca.pem")
-	must(t, os.WriteFile(h.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.server.Certificate().Raw}), 0o600))
+	must(
+		t,
+		os.WriteFile(
+			h.ca,
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.server.Certificate().Raw}),
+			0o600,
+		),
+	)
 	h.rotate("k1")
 	return h
 }
@@ -85,7 +92,10 @@ func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	all := []map[string]any{}
 	for id, key := range h.keys {
-		all = append(all, map[string]any{"key_identifier": id, "key": publicPEM(h.t, &key.PublicKey), "is_current": id == "k1"})
+		all = append(
+			all,
+			map[string]any{"key_identifier": id, "key": publicPEM(h.t, &key.PublicKey), "is_current": id == "k1"},
+		)
 	}
 	text, err := json.Marshal(all)
 	must(h.t, err)
@@ -119,7 +129,14 @@ func (h *hub) signature(id, body string) []string {
 	sum := sha256.Sum256([]byte(body))
 	text, err := ecdsa.SignASN1(rand.Reader, h.keys[id], sum[:])
 	must(h.t, err)
-	return []string{"Github-Public-Key-Identifier", id, "Github-Public-Key-Signature", base64.StdEncoding.EncodeToString(text), "Content-Type", "application/json"}
+	return []string{
+		"Github-Public-Key-Identifier",
+		id,
+		"Github-Public-Key-Signature",
+		base64.StdEncoding.EncodeToString(text),
+		"Content-Type",
+		"application/json",
+	}
 }
 
 // configure has a server take its messages.
@@ -139,7 +156,15 @@ func messageOf(t testing.TB, tokens ...string) string {
 	t.Helper()
 	var items []map[string]string
 	for _, text := range tokens {
-		items = append(items, map[string]string{"token": text, "type": "patd_token", "url": "https://github.com/o/r/blob/1/f", "source": "content"})
+		items = append(
+			items,
+			map[string]string{
+				"token":  text,
+				"type":   "patd_token",
+				"url":    "https://github.com/o/r/blob/1/f",
+				"source": "content",
+			},
+		)
 	}
 	body, err := json.Marshal(items)
 	must(t, err)
@@ -156,7 +181,14 @@ func wantLabels(t *testing.T, what string, got answerOf, sent []string, want ...
 	}
 	for i, text := range sent {
 		sum := sha256.Sum256([]byte(text))
-		wanted = append(wanted, map[string]string{"token_hash": hex.EncodeToString(sum[:]), "token_type": "patd_token", "label": want[i] + "_positive"})
+		wanted = append(
+			wanted,
+			map[string]string{
+				"token_hash": hex.EncodeToString(sum[:]),
+				"token_type": "patd_token",
+				"label":      want[i] + "_positive",
+			},
+		)
 	}
 	if d := cmp.Diff(wanted, labels); d != "" {
 		t.Errorf("%s:\n%s", what, d)
@@ -188,16 +220,36 @@ func TestGitHubsReportsAreAnsweredInItsForm(t *testing.T) {
 		t.Errorf("revoked: %+v", rev)
 	}
 	events := r.rest("GET", "/v1/events?action=token.leaked&token_id="+id, r.admin, "").body
-	if strings.Count(events, `"token.leaked"`) != 1 || !strings.Contains(events, "leaked: token · by: github · in: content · at: https://github.com/o/r/blob/1/f · in effect: reports.read") {
+	if strings.Count(events, `"token.leaked"`) != 1 ||
+		!strings.Contains(
+			events,
+			"leaked: token · by: github · in: content · at: https://github.com/o/r/blob/1/f · in effect: reports.read",
+		) {
 		t.Errorf("the event: %s", events)
 	}
-	if got := r.rest("GET", "/v1/events?actor=partner:github&action=token.revoke", r.admin, "").body; strings.Count(got, `"LEAKED"`) != 1 {
+	if got := r.rest(
+		"GET",
+		"/v1/events?actor=partner:github&action=token.revoke",
+		r.admin,
+		"",
+	).body; strings.Count(
+		got,
+		`"LEAKED"`,
+	) != 1 {
 		t.Errorf("the partner's events: %s", got)
 	}
 	if got := h.says(r, "k1", "[]"); got.code != 200 || got.body != "[]\n" {
 		t.Errorf("a message about nothing: %d %s", got.code, got.body)
 	}
-	lines := r.logs.find(map[string]any{"method": "v1.leaks.github", "level": "INFO", "code": "OK", "actor": "partner:github", "peer": "127.0.0.1"})
+	lines := r.logs.find(
+		map[string]any{
+			"method": "v1.leaks.github",
+			"level":  "INFO",
+			"code":   "OK",
+			"actor":  "partner:github",
+			"peer":   "127.0.0.1",
+		},
+	)
 	if len(lines) != 3 || h.fetches() != 1 {
 		t.Errorf("%d lines, %d fetches of keys", len(lines), h.fetches())
 	}
@@ -210,8 +262,13 @@ func TestOneMatchDoesNotSpoilAMessageOfGitHub(t *testing.T) {
 	r := newRig(t, h.configure)
 	_, live := r.mint("u1", "live")
 	one := strings.Trim(messageOf(t, live), "[]")
-	got := h.says(r, "k1", `[null,1,"x",{},{"token":1},{"token":""},["a"],{"token":"\ud800","type":7,"url":{},"more":{}},`+one+`]`)
-	if got.code != http.StatusOK || strings.Count(got.body, "false_positive") != 1 || strings.Count(got.body, "true_positive") != 1 {
+	got := h.says(
+		r,
+		"k1",
+		`[null,1,"x",{},{"token":1},{"token":""},["a"],{"token":"\ud800","type":7,"url":{},"more":{}},`+one+`]`,
+	)
+	if got.code != http.StatusOK || strings.Count(got.body, "false_positive") != 1 ||
+		strings.Count(got.body, "true_positive") != 1 {
 		t.Errorf("%d %s", got.code, got.body)
 	}
 	if d := r.introspect(live); d != patdv1.IntrospectResponse_REVOKED {
@@ -260,7 +317,8 @@ func TestOnlyGitHubSignsItsMessages(t *testing.T) {
 		"zeros of a forger": {body, []string{id, key, signature, base64.StdEncoding.EncodeToString([]byte{0x30, 6, 2, 1, 0, 2, 1, 0})}},
 	} {
 		got := r.rest("POST", githubPath, "", c.body, c.headers...)
-		if reason, _ := got.reason(); got.code != http.StatusUnauthorized || reason != "SIGNATURE_INVALID" || strings.Contains(got.body, live) {
+		if reason, _ := got.reason(); got.code != http.StatusUnauthorized || reason != "SIGNATURE_INVALID" ||
+			strings.Contains(got.body, live) {
 			t.Errorf("%s: %d %s", name, got.code, got.body)
 		}
 	}
@@ -270,7 +328,13 @@ func TestOnlyGitHubSignsItsMessages(t *testing.T) {
 	if got := r.rest("POST", githubPath, "", body, good...); got.code != http.StatusOK {
 		t.Errorf("the message itself: %d %s", got.code, got.body)
 	}
-	if got := r.rest("GET", githubPath, "", ""); got.code != http.StatusMethodNotAllowed || got.header.Get("Allow") != "POST" {
+	if got := r.rest(
+		"GET",
+		githubPath,
+		"",
+		"",
+	); got.code != http.StatusMethodNotAllowed ||
+		got.header.Get("Allow") != "POST" {
 		t.Errorf("GET: %d %s", got.code, got.body)
 	}
 }
@@ -355,7 +419,9 @@ func TestAnOutageOfGitHubsKeysIsNoForgery(t *testing.T) {
 	for name, f := range faults {
 		h.fails(f)
 		got := h.says(r, "k1", body)
-		if reason, _ := got.reason(); got.code != http.StatusServiceUnavailable || reason != "GITHUB_KEYS_UNAVAILABLE" || got.header.Get("Retry-After") == "" {
+		if reason, _ := got.reason(); got.code != http.StatusServiceUnavailable ||
+			reason != "GITHUB_KEYS_UNAVAILABLE" ||
+			got.header.Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", name, got.code, got.body)
 		}
 		before := h.fetches()
@@ -391,7 +457,12 @@ func TestAStoreOutageIsNeverAFalsePositive(t *testing.T) {
 		func() { r.faulty.FailOp(storetest.OpCommit, storetest.Full()) },
 	} {
 		fail()
-		if got := h.says(r, "k1", messageOf(t, sent...)); got.code != http.StatusServiceUnavailable || strings.Contains(got.body, "positive") {
+		if got := h.says(
+			r,
+			"k1",
+			messageOf(t, sent...),
+		); got.code != http.StatusServiceUnavailable ||
+			strings.Contains(got.body, "positive") {
 			t.Errorf("%d %s", got.code, got.body)
 		}
 		r.faulty.Fail(nil)
@@ -402,7 +473,8 @@ func TestAStoreOutageIsNeverAFalsePositive(t *testing.T) {
 	wantLabels(t, "afterwards", h.says(r, "k1", messageOf(t, sent...)), sent, "true", "true", "false")
 }
 
-// TestLargeMessagesOfGitHubAreTakenWithinABound sends one of many matches, whole and in pieces, and one that is too large.
+// TestLargeMessagesOfGitHubAreTakenWithinABound sends one of many matches, whole and in pieces, and one that is too
+// large.
 func TestLargeMessagesOfGitHubAreTakenWithinABound(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
@@ -440,7 +512,8 @@ func setHeaders(r *http.Request, headers []string) {
 	}
 }
 
-// TestLargeMessagesOfGitHubAreTakenOverHTTP2 has a stranger's connection, of which no more is read than is accounted for.
+// TestLargeMessagesOfGitHubAreTakenOverHTTP2 has a stranger's connection, of which no more is read than is accounted
+// for.
 func TestLargeMessagesOfGitHubAreTakenOverHTTP2(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
@@ -452,9 +525,16 @@ func TestLargeMessagesOfGitHubAreTakenOverHTTP2(t *testing.T) {
 	r := newRig(t, h.configure, func(c *server.Config) { c.TLS = served })
 	_, live := r.mint("u1", "live")
 	body := messageOf(t, strings.Repeat("x", 900_000), live)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
+	client := &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true},
+	}
 	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+r.srv.HTTPAddr()+githubPath, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(
+		t.Context(),
+		"POST",
+		"https://"+r.srv.HTTPAddr()+githubPath,
+		strings.NewReader(body),
+	)
 	must(t, err)
 	setHeaders(req, h.signature("k1", body))
 	resp, err := client.Do(req)
@@ -478,14 +558,22 @@ func TestGitHubsKeysAreFetchedFromFitAddressesOnly(t *testing.T) {
 		lis, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
 		must(t, lis.Close())
-		_, err = server.New(server.Config{Service: r.svc, HTTPAddr: lis.Addr().String(), GRPCAddr: "127.0.0.1:0", GitHubLeaks: server.GitHubLeaks{KeysURL: u}})
+		_, err = server.New(
+			server.Config{
+				Service:     r.svc,
+				HTTPAddr:    lis.Addr().String(),
+				GRPCAddr:    "127.0.0.1:0",
+				GitHubLeaks: server.GitHubLeaks{KeysURL: u},
+			},
+		)
 		if err == nil || !strings.Contains(err.Error(), "--github-leak-keys-url") || strings.Contains(err.Error(), u) {
 			t.Errorf("%s: %v", u, err)
 		}
 	}
 }
 
-// TestTheMessageInGitHubsDocumentationIsGenuine has the sample of "Secret scanning partner program", with the key that signed it.
+// TestTheMessageInGitHubsDocumentationIsGenuine has the sample of "Secret scanning partner program", with the key that
+// signed it.
 func TestTheMessageInGitHubsDocumentationIsGenuine(t *testing.T) {
 	t.Parallel()
 	h := newHub(t)
@@ -495,11 +583,21 @@ func TestTheMessageInGitHubsDocumentationIsGenuine(t *testing.T) {
 	must(t, err)
 	h.extra = string(text) + ","
 	r := newRig(t, h.configure)
-	got := r.rest("POST", githubPath, "", `[{"source":"commit","token":"some_token","type":"some_type","url":"https://example.com/base-repo-url/"}]`,
-		"GITHUB-PUBLIC-KEY-IDENTIFIER", id,
-		"GITHUB-PUBLIC-KEY-SIGNATURE", "MEQCIQDaMKqrGnE27S0kgMrEK0eYBmyG0LeZismAEz/BgZyt7AIfXt9fErtRS4XaeSt/AO1RtBY66YcAdjxji410VQV4xg==")
+	got := r.rest(
+		"POST",
+		githubPath,
+		"",
+		`[{"source":"commit","token":"some_token","type":"some_type","url":"https://example.com/base-repo-url/"}]`,
+		"GITHUB-PUBLIC-KEY-IDENTIFIER",
+		id,
+		"GITHUB-PUBLIC-KEY-SIGNATURE",
+		"MEQCIQDaMKqrGnE27S0kgMrEK0eYBmyG0LeZismAEz/BgZyt7AIfXt9fErtRS4XaeSt/AO1RtBY66YcAdjxji410VQV4xg==",
+	)
 	sum := sha256.Sum256([]byte("some_token"))
-	if want := `[{"token_hash":"` + hex.EncodeToString(sum[:]) + `","token_type":"some_type","label":"false_positive"}]` + "\n"; got.code != 200 || got.body != want {
+	if want := `[{"token_hash":"` + hex.EncodeToString(
+		sum[:],
+	) + `","token_type":"some_type","label":"false_positive"}]` + "\n"; got.code != 200 ||
+		got.body != want {
 		t.Errorf("%d %s", got.code, got.body)
 	}
 }

@@ -69,10 +69,10 @@ func strangersHold(t *testing.T, r *rig, client *http.Client, all int) {
 	for range all / 60_000 {
 		hold(60_000)
 	}
-	// Some of these may be refused while they come together. Halves of what is left come close to all of it in a few steps,
-	// each of which begins when the one before is counted or refused: a connection carries only so many requests at once,
-	// and the one for the metrics would have to wait. It is held once that is seen again and again: what is refused is
-	// counted for a moment, too.
+	// Some of these may be refused while they come together. Halves of what is left come close to all of it in a few
+	// steps, each of which begins when the one before is counted or refused: a connection carries only so many requests
+	// at once, and the one for the metrics would have to wait. It is held once that is seen again and again: what is
+	// refused is counted for a moment, too.
 	seen := 0
 	waittest.Until(t, "the whole budget is held", func() bool {
 		now := held()
@@ -90,8 +90,8 @@ func strangersHold(t *testing.T, r *rig, client *http.Client, all int) {
 	})
 }
 
-// TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget has callers with a good credential come on fresh connections, with
-// many calls at once, large headers and large messages, while strangers are refused.
+// TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget has callers with a good credential come on fresh connections,
+// with many calls at once, large headers and large messages, while strangers are refused.
 func TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -118,7 +118,12 @@ func TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget(t *testing.T) {
 	large, bulky := strings.Repeat("x", 30_000), strings.Repeat("~", 9_000)
 	credential := "Bearer " + r.admin
 	send := func(c *http.Client, credential, path, kind, body string) (*http.Response, error) {
-		req, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+r.srv.HTTPAddr()+path, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(
+			t.Context(),
+			"POST",
+			"https://"+r.srv.HTTPAddr()+path,
+			strings.NewReader(body),
+		)
 		must(t, err)
 		req.Header.Set("Content-Type", kind)
 		req.Header.Set("X-Bulky", bulky)
@@ -132,7 +137,14 @@ func TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget(t *testing.T) {
 	}
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		stranger := web(protocol)
-		if resp, err := send(stranger, "Bearer pat_x", "/v1/leaks", "application/json", `{"secrets":["`+large+`"]}`); err != nil || resp.StatusCode != http.StatusTooManyRequests {
+		if resp, err := send(
+			stranger,
+			"Bearer pat_x",
+			"/v1/leaks",
+			"application/json",
+			`{"secrets":["`+large+`"]}`,
+		); err != nil ||
+			resp.StatusCode != http.StatusTooManyRequests {
 			t.Errorf("a stranger over %s: %v %v", protocol, resp, err)
 		}
 		stranger.CloseIdleConnections() // few connections without a credential are kept, and the oldest holds the budget
@@ -148,7 +160,9 @@ func TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget(t *testing.T) {
 			for range 4 {
 				calls.Go(func() {
 					resp, err := send(client, way.credential, way.path, way.kind, way.body)
-					if err != nil || resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusUnauthorized || resp.Proto != protocol {
+					if err != nil || resp.StatusCode == http.StatusTooManyRequests ||
+						resp.StatusCode == http.StatusUnauthorized ||
+						resp.Proto != protocol {
 						t.Errorf("%s %.40s over %s: %v %v", way.path, way.body, protocol, resp, err)
 					}
 				})
@@ -161,19 +175,25 @@ func TestAGoodCallerPassesWhileStrangersHoldTheWholeBudget(t *testing.T) {
 		conn, err := grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(credentials.NewTLS(conf.Clone())))
 		must(t, err)
 		defer conn.Close()
-		ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", credential, "x-bulky", bulky), time.Minute)
+		ctx, cancel := context.WithTimeout(
+			metadata.AppendToOutgoingContext(t.Context(), "authorization", credential, "x-bulky", bulky),
+			time.Minute,
+		)
 		defer cancel()
 		var calls sync.WaitGroup
 		for range 20 {
 			calls.Go(func() {
-				if _, err := patdv1.NewIntrospectionServiceClient(conn).Introspect(ctx, &patdv1.IntrospectRequest{Token: large}); err != nil {
+				if _, err := patdv1.NewIntrospectionServiceClient(conn).
+					Introspect(ctx, &patdv1.IntrospectRequest{Token: large}); err != nil {
 					t.Errorf("over gRPC: %v", err)
 				}
 			})
 			calls.Go(func() {
 				s, err := patdv1.NewIntrospectionServiceClient(conn).IntrospectStream(ctx)
 				if err == nil {
-					err = s.Send(&patdv1.IntrospectStreamRequest{Id: 1, Request: &patdv1.IntrospectRequest{Token: large}})
+					err = s.Send(
+						&patdv1.IntrospectStreamRequest{Id: 1, Request: &patdv1.IntrospectRequest{Token: large}},
+					)
 				}
 				if err == nil {
 					_, err = s.Recv()

@@ -53,7 +53,11 @@ func newGRPC(c *call.Chain, extra ...grpc.ServerOption) *grpc.Server {
 // keepaliveOf limits the life of a network connection. The age varies by a tenth per connection: the grace makes up for
 // that, so that no stream is cut off before it is asked to end.
 func keepaliveOf(l connection.Limits) grpc.ServerOption {
-	p := keepalive.ServerParameters{Time: 2 * time.Minute, Timeout: 20 * time.Second, MaxConnectionIdle: max(l.GRPCIdle, 0)}
+	p := keepalive.ServerParameters{
+		Time:              2 * time.Minute,
+		Timeout:           20 * time.Second,
+		MaxConnectionIdle: max(l.GRPCIdle, 0),
+	}
 	if l.Age > 0 {
 		p.MaxConnectionAge = l.Age
 		if l.Grace > 0 {

@@ -55,8 +55,8 @@ func (c *counting) View(ctx context.Context, fn func(tokens.ReadTx) error) error
 	return c.count(err)
 }
 
-// ownReads notes the server's own reads, which no caller causes: it looks for what is to be carried on, and for pauses that
-// are over.
+// ownReads notes the server's own reads, which no caller causes: it looks for what is to be carried on, and for pauses
+// that are over.
 type ownReads struct {
 	tokens.ReadTx
 	seen *bool
@@ -77,8 +77,8 @@ func (o ownReads) EndedPauses(before time.Time, limit int) ([]tokens.ID, error) 
 	return o.ReadTx.EndedPauses(before, limit)
 }
 
-// guessRig is a server that answers from memory, as the command does, whose limit of bad credentials is one a second and three
-// at once, with a count of the lookups that reach the store.
+// guessRig is a server that answers from memory, as the command does, whose limit of bad credentials is one a second
+// and three at once, with a count of the lookups that reach the store.
 func guessRig(t *testing.T, change ...func(*server.Config)) (*rig, *counting) {
 	t.Helper()
 	reads := &counting{}
@@ -164,7 +164,9 @@ var serviceDoors = []door{
 		return codeOf(r.oauth("/oauth2/introspect", formOf("token", "x"), "Authorization", "Bearer "+c).code)
 	}},
 	{"RFC 7662 by the form", func(r *rig, c string) codes.Code {
-		return codeOf(r.oauth("/oauth2/introspect", formOf("token", "x", "client_id", "admin", "client_secret", c)).code)
+		return codeOf(
+			r.oauth("/oauth2/introspect", formOf("token", "x", "client_id", "admin", "client_secret", c)).code,
+		)
 	}},
 	{"RFC 7009 by Basic", func(r *rig, c string) codes.Code {
 		return codeOf(r.oauth("/oauth2/revoke", formOf("token", "x"), basic("admin", c)...).code)
@@ -211,8 +213,8 @@ func everyDoor(t *testing.T, r *rig, when string, token, user string) {
 	}
 }
 
-// TestAGoodCredentialPassesWhateverOthersAtItsAddressDo has a client at the address of all callers use up the limit of bad
-// credentials, and guess. Good ones pass all doors, though they are not in memory yet.
+// TestAGoodCredentialPassesWhateverOthersAtItsAddressDo has a client at the address of all callers use up the limit of
+// bad credentials, and guess. Good ones pass all doors, though they are not in memory yet.
 func TestAGoodCredentialPassesWhateverOthersAtItsAddressDo(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -241,7 +243,8 @@ func guessAll(t *testing.T, r *rig) {
 	for worker := range 8 {
 		all.Go(func() {
 			for i := range guessReads / 8 {
-				_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(guess(t, "pats", 1<<20+worker*guessReads+i)), &patdv1.IntrospectRequest{})
+				_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+					Introspect(as(guess(t, "pats", 1<<20+worker*guessReads+i)), &patdv1.IntrospectRequest{})
 				if status.Code(err) != codes.Unauthenticated && status.Code(err) != codes.ResourceExhausted {
 					t.Errorf("a guess: %v", err)
 				}
@@ -251,8 +254,8 @@ func guessAll(t *testing.T, r *rig) {
 	all.Wait()
 }
 
-// TestGuessedIdsDoNotReadTheStoreWithoutEnd shows ids of no record at every door, once an address has used up its reads. What
-// reaches the store is what has come back since. Good credentials that are in memory pass all doors.
+// TestGuessedIdsDoNotReadTheStoreWithoutEnd shows ids of no record at every door, once an address has used up its
+// reads. What reaches the store is what has come back since. Good credentials that are in memory pass all doors.
 func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -262,7 +265,11 @@ func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
 		for _, d := range doors {
 			for range 10 {
 				n++
-				if got := d.show(r, guess(t, prefix, n)); got != codes.Unauthenticated && got != codes.ResourceExhausted {
+				if got := d.show(
+					r,
+					guess(t, prefix, n),
+				); got != codes.Unauthenticated &&
+					got != codes.ResourceExhausted {
 					t.Errorf("a guess at %s: %v", d.name, got)
 				}
 			}
@@ -302,10 +309,16 @@ func TestGuessedIdsDoNotReadTheStoreWithoutEnd(t *testing.T) {
 	if got := r.oauth("/oauth2/revoke", formOf("token", token)); got.code != http.StatusOK {
 		t.Errorf("revoking a token in memory: %d %s", got.code, got.body)
 	}
-	wantLimited(t, "a good credential that is not in memory", r.rest("GET", "/v1/users", r.service("late", "users"), ""), "1")
+	wantLimited(
+		t,
+		"a good credential that is not in memory",
+		r.rest("GET", "/v1/users", r.service("late", "users"), ""),
+		"1",
+	)
 }
 
-// TestAnEndedCredentialIsNoGuess shows, past any limit, a credential whose secret is right and that is not good any more.
+// TestAnEndedCredentialIsNoGuess shows, past any limit, a credential whose secret is right and that is not good any
+// more.
 func TestAnEndedCredentialIsNoGuess(t *testing.T) {
 	t.Parallel()
 	r, store := guessRig(t)
@@ -314,7 +327,11 @@ func TestAnEndedCredentialIsNoGuess(t *testing.T) {
 	_, err := r.svc.RevokeService(ctx, tokens.Operator(), "revoked", "")
 	must(t, err)
 	ttl := time.Second
-	expired, err := r.svc.CreateService(ctx, tokens.Operator(), tokens.ServiceRequest{Name: "expired", Permissions: []string{"admin"}, TTL: &ttl})
+	expired, err := r.svc.CreateService(
+		ctx,
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "expired", Permissions: []string{"admin"}, TTL: &ttl},
+	)
 	must(t, err)
 	id, gone := r.mint("u1", "gone")
 	must(t, r.revoke("u1", id))
@@ -325,7 +342,12 @@ func TestAnEndedCredentialIsNoGuess(t *testing.T) {
 	_, suspended := r.mint("u2", "suspended")
 	_, err = r.svc.SuspendUser(ctx, tokens.Operator(), "u2", "")
 	must(t, err)
-	if got := r.rest("GET", "/v1/users/me/tokens", r.idp.jwt(t, "u1"), ""); got.code != http.StatusOK { // the keys are known
+	if got := r.rest(
+		"GET",
+		"/v1/users/me/tokens",
+		r.idp.jwt(t, "u1"),
+		"",
+	); got.code != http.StatusOK { // the keys are known
 		t.Fatalf("%d %s", got.code, got.body)
 	}
 	old := r.idp.jwt(t, "u1", claim{"exp", r.now().Add(-time.Hour).Unix()})

@@ -15,7 +15,8 @@ func TestWhatHasGETHasHEAD(t *testing.T) {
 		"/v1/services", "/v1/events", "/healthz", "/.well-known/oauth-authorization-server", "/.well-known/jwks.json",
 	} {
 		get, head := r.rest("GET", path, r.admin, ""), r.rest("HEAD", path, r.admin, "")
-		if get.code != 200 || head.code != 200 || head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") {
+		if get.code != 200 || head.code != 200 || head.body != "" ||
+			head.header.Get("Content-Type") != get.header.Get("Content-Type") {
 			t.Errorf("%s: GET %d, HEAD %d with %q, %v", path, get.code, head.code, head.body, head.header)
 		}
 	}
@@ -26,8 +27,17 @@ func TestWhatHasGETHasHEAD(t *testing.T) {
 	} {
 		for _, credential := range []string{r.admin, bearer, ""} {
 			get, head := r.rest("GET", path, credential, ""), r.rest("HEAD", path, credential, "")
-			if head.code != get.code || head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") {
-				t.Errorf("%s: GET %d %v, HEAD %d with %q, %v", path, get.code, get.header, head.code, head.body, head.header)
+			if head.code != get.code || head.body != "" ||
+				head.header.Get("Content-Type") != get.header.Get("Content-Type") {
+				t.Errorf(
+					"%s: GET %d %v, HEAD %d with %q, %v",
+					path,
+					get.code,
+					get.header,
+					head.code,
+					head.body,
+					head.header,
+				)
 			}
 		}
 	}

@@ -65,7 +65,10 @@ func (h *healthState) set(s healthv1.HealthCheckResponse_ServingStatus) {
 type boundedHealth struct{ *health.Server }
 
 // Watch sends the state of a service, and each change.
-func (h boundedHealth) Watch(r *healthv1.HealthCheckRequest, ss grpc.ServerStreamingServer[healthv1.HealthCheckResponse]) error {
+func (h boundedHealth) Watch(
+	r *healthv1.HealthCheckRequest,
+	ss grpc.ServerStreamingServer[healthv1.HealthCheckResponse],
+) error {
 	if c := connection.OfPeer(ss.Context()); c != nil {
 		n := c.Watches.Add(1)
 		defer c.Watches.Add(-1)

@@ -28,7 +28,11 @@ func TestHealthDoesNotFlapOnOneFailure(t *testing.T) {
 	}
 	h.drain()
 	h.note(ctx, nil)
-	if got, err := h.grpc.Check(ctx, &healthv1.HealthCheckRequest{}); err != nil || got.GetStatus() != healthv1.HealthCheckResponse_NOT_SERVING {
+	if got, err := h.grpc.Check(
+		ctx,
+		&healthv1.HealthCheckRequest{},
+	); err != nil ||
+		got.GetStatus() != healthv1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("while draining: %v %v", got, err)
 	}
 }

@@ -22,7 +22,11 @@ import (
 func TestCallWithoutAMessageEnds(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
 	ctx := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+r.admin)
-	stream, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/patd.v1.IntrospectionService/Introspect")
+	stream, err := r.conn.NewStream(
+		ctx,
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+		"/patd.v1.IntrospectionService/Introspect",
+	)
 	must(t, err)
 	if err := stream.RecvMsg(&healthv1.HealthCheckResponse{}); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
@@ -43,7 +47,9 @@ func TestSlowClientsDoNotMakeStoppingAFailure(t *testing.T) {
 	conn, err := net.Dial("tcp", r.srv.HTTPAddr())
 	must(t, err)
 	defer conn.Close()
-	_, err = conn.Write([]byte("POST /v1/introspect HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 100\r\n\r\n{"))
+	_, err = conn.Write(
+		[]byte("POST /v1/introspect HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\nContent-Length: 100\r\n\r\n{"),
+	)
 	must(t, err)
 	if got := r.rest("GET", "/healthz", "", ""); got.code != 200 {
 		t.Errorf("%d", got.code)
@@ -57,7 +63,8 @@ func TestWaitingStreamsEndWithTheServer(t *testing.T) {
 	r := newRig(t)
 	stream, err := reflectionv1.NewServerReflectionClient(r.conn).ServerReflectionInfo(context.Background())
 	must(t, err)
-	if _, err := healthv1.NewHealthClient(r.conn).Check(context.Background(), &healthv1.HealthCheckRequest{}); err != nil {
+	if _, err := healthv1.NewHealthClient(r.conn).
+		Check(context.Background(), &healthv1.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	must(t, r.stop())
@@ -72,7 +79,9 @@ func TestWaitingStreamsEndWithTheServer(t *testing.T) {
 
 func TestIssuerMustBeAURL(t *testing.T) {
 	for _, issuer := range []string{"not a url", "javascript:x", "https://", "https://a?b", "https://a#b", "https://u:p@a", "https://a\nb"} {
-		if s, err := server.New(server.Config{Service: newRig(t).svc, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Issuer: issuer}); err == nil {
+		if s, err := server.New(
+			server.Config{Service: newRig(t).svc, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Issuer: issuer},
+		); err == nil {
 			t.Errorf("%q is taken as %s", issuer, s.Issuer())
 		}
 	}

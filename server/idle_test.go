@@ -24,7 +24,14 @@ func (r *rig) pause(t *testing.T, id string) {
 			return nil, err
 		}
 		tok.Pause(r.now())
-		e := tokens.Event{Time: r.now(), Actor: "nobody", Action: tokens.ActionTokenPause, TokenID: named, User: tok.User, Outcome: tokens.OutcomeSuccess}
+		e := tokens.Event{
+			Time:    r.now(),
+			Actor:   "nobody",
+			Action:  tokens.ActionTokenPause,
+			TokenID: named,
+			User:    tok.User,
+			Outcome: tokens.OutcomeSuccess,
+		}
 		return []tokens.Event{e}, tx.SetBlocked(named, tok.BlockedBy)
 	}))
 }
@@ -49,11 +56,20 @@ func TestAPausedTokenIsRefusedEverywhereUntilItIsResumed(t *testing.T) {
 		}
 	}
 	const path = "/v1/users/u1/tokens/"
-	if got := compact(r.rest("GET", path+id, r.admin, "")); !strings.Contains(got, `"idle_time":"`) || !strings.Contains(got, `"policy_blocked":false`) {
+	if got := compact(
+		r.rest("GET", path+id, r.admin, ""),
+	); !strings.Contains(got, `"idle_time":"`) ||
+		!strings.Contains(got, `"policy_blocked":false`) {
 		t.Errorf("the token is %s", got)
 	}
 	mine := r.idp.jwt(t, "u1")
-	if got := r.rest("POST", "/v1/users/me/tokens/"+id+":resume", mine, ""); got.code != http.StatusOK || strings.Contains(got.body, `"idle_time":"`) {
+	if got := r.rest(
+		"POST",
+		"/v1/users/me/tokens/"+id+":resume",
+		mine,
+		"",
+	); got.code != http.StatusOK ||
+		strings.Contains(got.body, `"idle_time":"`) {
 		t.Errorf("resume: %d %s", got.code, got.body)
 	}
 	if d := ask(); d != "ALLOW" {

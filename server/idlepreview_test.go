@@ -18,7 +18,8 @@ func TestTheIdlePauseIsPreviewed(t *testing.T) {
 	r.wait(time.Minute)
 	r.pat(tokens.MintRequest{User: "u2", Name: "used"}, "a")
 	got := r.rest("POST", "/v1/tokens:previewIdle", r.admin, `{"idle_ttl":"90d"}`)
-	if got.code != http.StatusOK || !strings.Contains(got.body, `"active_token_count":"2"`) || !strings.Contains(got.body, `"tokens":[]`) {
+	if got.code != http.StatusOK || !strings.Contains(got.body, `"active_token_count":"2"`) ||
+		!strings.Contains(got.body, `"tokens":[]`) {
 		t.Errorf("of tokens that were just made: %d %s", got.code, got.body)
 	}
 	r.wait(100 * tokens.Day)
@@ -32,8 +33,12 @@ func TestTheIdlePauseIsPreviewed(t *testing.T) {
 			PauseTime time.Time `json:"pause_time"`
 		}
 	}
-	if err := json.Unmarshal([]byte(got.body), &found); err != nil || found.IdleTTL != "7776000s" || found.Announce != "2" || found.Users != "2" ||
-		len(found.Tokens) != 1 || found.Tokens[0].TokenID != tok.ID.String() || found.Tokens[0].PauseTime.IsZero() {
+	if err := json.Unmarshal(
+		[]byte(got.body),
+		&found,
+	); err != nil || found.IdleTTL != "7776000s" || found.Announce != "2" || found.Users != "2" ||
+		len(found.Tokens) != 1 || found.Tokens[0].TokenID != tok.ID.String() ||
+		found.Tokens[0].PauseTime.IsZero() {
 		t.Errorf("%v: %s", err, got.body)
 	}
 	if d := r.introspect(secret).String(); d != "ALLOW" {

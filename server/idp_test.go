@@ -53,7 +53,11 @@ func (p *idp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/.well-known/openid-configuration":
 		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.url, p.url+"/jwks")
 	case r.URL.Path == "/jwks":
-		_, _ = fmt.Fprintf(w, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k0","alg":"EdDSA","use":"sig","x":%q}]}`, encoded(public))
+		_, _ = fmt.Fprintf(
+			w,
+			`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k0","alg":"EdDSA","use":"sig","x":%q}]}`,
+			encoded(public),
+		)
 	default:
 		http.NotFound(w, r)
 	}
@@ -68,9 +72,15 @@ func (p *idp) signIn(t testing.TB) *signin.SignIn {
 		must(t, err)
 		groups["may-"+name] = may
 	}
-	s, err := signin.New(signin.Config{Now: p.now, Issuers: []signin.Issuer{{
-		URL: p.url, Audiences: []string{idpAudience}, FeaturesClaim: idpFeatures, PermissionsClaim: "groups", Permissions: groups,
-	}}})
+	s, err := signin.New(signin.Config{Now: p.now, Issuers: []signin.Issuer{
+		{
+			URL:              p.url,
+			Audiences:        []string{idpAudience},
+			FeaturesClaim:    idpFeatures,
+			PermissionsClaim: "groups",
+			Permissions:      groups,
+		},
+	}})
 	must(t, err)
 	t.Cleanup(s.Close)
 	p.users = s
@@ -85,7 +95,13 @@ type claim struct {
 // jwt signs a user in. Claims replace those of a good token.
 func (p *idp) jwt(t testing.TB, user string, claims ...claim) string {
 	t.Helper()
-	all := map[string]any{"iss": p.url, "sub": user, "aud": idpAudience, "iat": p.now().Unix(), "exp": p.now().Add(time.Hour).Unix()}
+	all := map[string]any{
+		"iss": p.url,
+		"sub": user,
+		"aud": idpAudience,
+		"iat": p.now().Unix(),
+		"exp": p.now().Add(time.Hour).Unix(),
+	}
 	for _, c := range claims {
 		all[c.name] = c.value
 	}

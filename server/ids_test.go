@@ -29,7 +29,8 @@ func TestNoPathOfRESTHasASegmentOfDots(t *testing.T) {
 				} {
 					some := append([]string(nil), parts...)
 					some[i] = part[:begin] + id + part[end+1:]
-					path := strings.NewReplacer("{user}", "u1", "{token_id}", "15ODq7pq8Hy", "{name}", "f", "{id}", "api").Replace(strings.Join(some, "/"))
+					path := strings.NewReplacer("{user}", "u1", "{token_id}", "15ODq7pq8Hy", "{name}", "f", "{id}", "api").
+						Replace(strings.Join(some, "/"))
 					got := r.rest(route.method, path, r.admin, "{}")
 					if why, _ := got.reason(); got.code != http.StatusBadRequest || why != "PATH_INVALID" {
 						t.Errorf("%s: %s %s: %d %s", name, route.method, path, got.code, got.body)
@@ -43,8 +44,8 @@ func TestNoPathOfRESTHasASegmentOfDots(t *testing.T) {
 	}
 }
 
-// TestIDsOfDotsCanBeEndedOverGRPC says by which way a record from before such ids were refused can be reached: a NOT_FOUND
-// here means that it was looked for.
+// TestIDsOfDotsCanBeEndedOverGRPC says by which way a record from before such ids were refused can be reached: a
+// NOT_FOUND here means that it was looked for.
 func TestIDsOfDotsCanBeEndedOverGRPC(t *testing.T) {
 	r := newRig(t)
 	users, catalog := patdv1.NewUserServiceClient(r.conn), patdv1.NewCatalogServiceClient(r.conn)
@@ -69,7 +70,10 @@ func TestIDsOfDotsCanBeEndedOverGRPC(t *testing.T) {
 		}
 	}
 	_, err := users.SuspendUser(ctx, &patdv1.SuspendUserRequest{User: ".."})
-	if why, field := grpcReason(err); status.Code(err) != codes.InvalidArgument || why != "USER_INVALID" || field != "user" {
+	if why, field := grpcReason(
+		err,
+	); status.Code(err) != codes.InvalidArgument || why != "USER_INVALID" ||
+		field != "user" {
 		t.Errorf("a new user: %v", err)
 	}
 }

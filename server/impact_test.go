@@ -20,7 +20,8 @@ func TestAnImpactIsSaidBeforeAnybodyChangesAnything(t *testing.T) {
 	r.pat(tokens.MintRequest{User: "u1", Name: "one"}, "b")
 	r.pat(tokens.MintRequest{User: "u2", Name: "one"}, "b")
 	r.features("u1", "a", "b")
-	asked, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret, RequiredScopes: []string{"a"}})
+	asked, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret, RequiredScopes: []string{"a"}})
 	if err != nil || asked.GetDecision() != patdv1.IntrospectResponse_ALLOW {
 		t.Fatal(asked, err)
 	}
@@ -49,13 +50,23 @@ func TestAnImpactIsSaidBeforeAnybodyChangesAnything(t *testing.T) {
 		if err := json.Unmarshal([]byte(got.body), &found); err != nil || got.code != http.StatusOK {
 			t.Fatalf("%s: %d %s", body, got.code, got.body)
 		}
-		if found.TokenCount != "1" || found.UserCount != "1" || len(found.Features) != 2 || found.Features[0].TokenCount != "1" || found.Features[1].TokenCount != "0" ||
-			len(found.Users) != 1 || found.Users[0].User != "u1" || found.Users[0].Tokens[0].TokenID != tok.ID.String() || !found.Users[0].Tokens[0].RecentlyUsed || found.UseBasis != "SCOPE" || found.Users[0].Tokens[0].UseUnknown || found.UnknownCount != "0" {
+		if found.TokenCount != "1" || found.UserCount != "1" || len(found.Features) != 2 ||
+			found.Features[0].TokenCount != "1" ||
+			found.Features[1].TokenCount != "0" ||
+			len(found.Users) != 1 ||
+			found.Users[0].User != "u1" ||
+			found.Users[0].Tokens[0].TokenID != tok.ID.String() ||
+			!found.Users[0].Tokens[0].RecentlyUsed ||
+			found.UseBasis != "SCOPE" ||
+			found.Users[0].Tokens[0].UseUnknown ||
+			found.UnknownCount != "0" {
 			t.Errorf("%s: %s", body, got.body)
 		}
 	}
-	resp, err := patdv1.NewCatalogServiceClient(r.conn).GetFeatureImpact(as(r.service("people", "users")), &patdv1.GetFeatureImpactRequest{Lose: []string{"b"}, All: true, Limit: 1})
-	if err != nil || resp.GetTokenCount() != 3 || resp.GetUserCount() != 2 || len(resp.GetUsers()) != 1 || resp.GetAfter() == "" {
+	resp, err := patdv1.NewCatalogServiceClient(r.conn).
+		GetFeatureImpact(as(r.service("people", "users")), &patdv1.GetFeatureImpactRequest{Lose: []string{"b"}, All: true, Limit: 1})
+	if err != nil || resp.GetTokenCount() != 3 || resp.GetUserCount() != 2 || len(resp.GetUsers()) != 1 ||
+		resp.GetAfter() == "" {
 		t.Errorf("over gRPC: %v %v", resp, err)
 	}
 	if got := r.rest("GET", "/v1/users/u1/features", r.admin, ""); !strings.Contains(got.body, `"a"`) {

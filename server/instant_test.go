@@ -52,7 +52,11 @@ func TestACallShowsStateAsOfTheInstantItDecidedAt(t *testing.T) {
 	mint := func(t *testing.T, life time.Duration) (path, secret string) {
 		n++
 		user := "u" + strconv.Itoa(n)
-		tok, secret := r.pat(tokens.MintRequest{User: user, Name: "n", Lifetime: tokens.Lifetime{TTL: &life}, SelfRotate: true}, "a", "b")
+		tok, secret := r.pat(
+			tokens.MintRequest{User: user, Name: "n", Lifetime: tokens.Lifetime{TTL: &life}, SelfRotate: true},
+			"a",
+			"b",
+		)
 		return fmt.Sprintf("/v1/users/%s/tokens/%s", user, tok.ID), secret
 	}
 	admin := func(method, after, body string) func(*testing.T, string, string) (int, []shown) {
@@ -112,7 +116,14 @@ func TestACallShowsStateAsOfTheInstantItDecidedAt(t *testing.T) {
 		r.features("minter", "a")
 		for i := range 3 {
 			body := fmt.Sprintf(`{"name":"n%d","scopes":["a"],"ttl":"%ds"}`, i, int(ends(i).Seconds()))
-			if code, list := call(t, "POST", "/v1/users/minter/tokens", r.admin, body); code != http.StatusOK || list[0].State != "ACTIVE" {
+			if code, list := call(
+				t,
+				"POST",
+				"/v1/users/minter/tokens",
+				r.admin,
+				body,
+			); code != http.StatusOK ||
+				list[0].State != "ACTIVE" {
 				t.Errorf("%s: %d %v", body, code, list)
 			}
 		}
@@ -120,14 +131,32 @@ func TestACallShowsStateAsOfTheInstantItDecidedAt(t *testing.T) {
 	t.Run("services", func(t *testing.T) {
 		for i := range 3 {
 			body := fmt.Sprintf(`{"name":"s%d","permissions":["introspect"],"ttl":"%ds"}`, i, int(ends(i).Seconds()))
-			if code, list := call(t, "POST", "/v1/services", r.admin, body); code != http.StatusOK || list[0].State != "ACTIVE" {
+			if code, list := call(
+				t,
+				"POST",
+				"/v1/services",
+				r.admin,
+				body,
+			); code != http.StatusOK ||
+				list[0].State != "ACTIVE" {
 				t.Errorf("%s: %d %v", body, code, list)
 			}
-			_, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "r" + strconv.Itoa(i), Permissions: []string{"introspect"}})
+			_, err := r.svc.CreateService(
+				context.Background(),
+				tokens.Operator(),
+				tokens.ServiceRequest{Name: "r" + strconv.Itoa(i), Permissions: []string{"introspect"}},
+			)
 			must(t, err)
 			path := fmt.Sprintf("/v1/services/r%d:rotate", i)
 			body = fmt.Sprintf(`{"grace":"1800s","ttl":"%ds"}`, int(ends(i).Seconds()))
-			if code, list := call(t, "POST", path, r.admin, body); code != http.StatusOK || list[0].State != "ACTIVE" || list[0].Until == "" {
+			if code, list := call(
+				t,
+				"POST",
+				path,
+				r.admin,
+				body,
+			); code != http.StatusOK || list[0].State != "ACTIVE" ||
+				list[0].Until == "" {
 				t.Errorf("%s: %d %v", path, code, list)
 			}
 		}
@@ -138,7 +167,14 @@ func TestACallShowsStateAsOfTheInstantItDecidedAt(t *testing.T) {
 			quiet(t, "/v1/users/many/tokens:revoke", `{}`)
 			for i := range readings {
 				life := ends(i)
-				r.pat(tokens.MintRequest{User: "many", Name: "n" + strconv.Itoa(i), Lifetime: tokens.Lifetime{TTL: &life}}, "a")
+				r.pat(
+					tokens.MintRequest{
+						User:     "many",
+						Name:     "n" + strconv.Itoa(i),
+						Lifetime: tokens.Lifetime{TTL: &life},
+					},
+					"a",
+				)
 			}
 			code, list := call(t, "GET", path, r.admin, "")
 			if code != http.StatusOK || len(list) == 0 {

@@ -42,7 +42,11 @@ func TestStreamsAndWatchesLeaveNothingBehind(t *testing.T) {
 	round() // what is made once is made
 	goroutines := 0
 	settle := func() uint64 {
-		waittest.Until(t, "all have ended", func() bool { return goroutines == 0 || runtime.NumGoroutine() <= goroutines })
+		waittest.Until(
+			t,
+			"all have ended",
+			func() bool { return goroutines == 0 || runtime.NumGoroutine() <= goroutines },
+		)
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.GC() // what pools held goes at the second

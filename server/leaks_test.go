@@ -52,7 +52,20 @@ func TestReportedSecretsOfEveryKindAreEnded(t *testing.T) {
 	access := r.exchange(from).text("access_token")
 	family := r.exchange(from, "scope", "a offline_access", "audience", "api")
 	service := r.service("leaky", "audit")
-	found := []string{"garbage", "", strings.Repeat("x", 50_000), pat, pat, pat + "x", "x" + other, other + "x", other[:20] + " " + other[20:], access, family.text("refresh_token"), service}
+	found := []string{
+		"garbage",
+		"",
+		strings.Repeat("x", 50_000),
+		pat,
+		pat,
+		pat + "x",
+		"x" + other,
+		other + "x",
+		other[:20] + " " + other[20:],
+		access,
+		family.text("refresh_token"),
+		service,
+	}
 	wantThanks(t, "a report", r.report(found))
 	for what, secret := range map[string]string{"the token": pat, "the access token": access, "the family's access token": family.text("access_token")} {
 		wantInactive(t, what, r.lookAt(secret))
@@ -68,7 +81,8 @@ func TestReportedSecretsOfEveryKindAreEnded(t *testing.T) {
 			t.Errorf("%s: %s", what, d)
 		}
 	}
-	resp, err := patdv1.NewLeakServiceClient(r.conn).ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: found})
+	resp, err := patdv1.NewLeakServiceClient(r.conn).
+		ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: found})
 	if err != nil || resp.String() != "" {
 		t.Errorf("again, over gRPC: %v %v", resp, err)
 	}
@@ -78,7 +92,11 @@ func TestReportedSecretsOfEveryKindAreEnded(t *testing.T) {
 	if strings.Count(events, `"LEAKED"`) != 1 || !strings.Contains(events, `"peer_ip":"127.0.0.1"`) {
 		t.Errorf("the events: %s", events)
 	}
-	if lines := r.logs.find(map[string]any{"method": "patd.v1.LeakService/ReportLeaks", "level": "INFO", "code": "OK", "peer": "127.0.0.1"}); len(lines) != 4 {
+	if lines := r.logs.find(
+		map[string]any{"method": "patd.v1.LeakService/ReportLeaks", "level": "INFO", "code": "OK", "peer": "127.0.0.1"},
+	); len(
+		lines,
+	) != 4 {
 		t.Errorf("%d reports are in the log", len(lines))
 	}
 }
@@ -93,7 +111,8 @@ func TestAnybodyMayReport(t *testing.T) {
 			headers = nil
 		}
 		wantThanks(t, "a report", r.report([]string{"garbage"}, headers...))
-		if _, err := patdv1.NewLeakServiceClient(r.conn).ReportLeaks(as(credential), &patdv1.ReportLeaksRequest{}); err != nil {
+		if _, err := patdv1.NewLeakServiceClient(r.conn).
+			ReportLeaks(as(credential), &patdv1.ReportLeaksRequest{}); err != nil {
 			t.Errorf("over gRPC: %v", err)
 		}
 	}
@@ -151,7 +170,8 @@ func TestAReportThatCouldNotBeStoredIsNoSuccess(t *testing.T) {
 		if got.code != http.StatusServiceUnavailable || strings.Contains(got.body, "injected") {
 			t.Errorf("%d %s", got.code, got.body)
 		}
-		_, err := patdv1.NewLeakServiceClient(r.conn).ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{pat}})
+		_, err := patdv1.NewLeakServiceClient(r.conn).
+			ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{pat}})
 		if status.Code(err) != codes.Unavailable {
 			t.Errorf("over gRPC: %v", err)
 		}
@@ -184,7 +204,11 @@ func TestReportsAreLimitedPerAddress(t *testing.T) {
 	}
 	wantLimited(t, "the next", r.report([]string{pat}), "1")
 	var trailer metadata.MD
-	_, err := leaks.ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{pat}}, grpc.Trailer(&trailer))
+	_, err := leaks.ReportLeaks(
+		context.Background(),
+		&patdv1.ReportLeaksRequest{Secrets: []string{pat}},
+		grpc.Trailer(&trailer),
+	)
 	wantLimitedGRPC(t, "the next over gRPC", err, trailer, time.Second, "1")
 	wantLimited(t, "with a credential", r.report([]string{pat}, "Authorization", "Bearer "+r.admin), "1")
 	if d := r.introspect(pat); d != patdv1.IntrospectResponse_ALLOW {
@@ -219,8 +243,8 @@ func TestReportedSecretIsNeverRepeated(t *testing.T) {
 	m.aftermath()
 }
 
-// TestOneMalformedItemDoesNotSpoilAReport puts items that are no text, or not of Unicode, beside one secret. Those are listed, and the
-// secret is ended.
+// TestOneMalformedItemDoesNotSpoilAReport puts items that are no text, or not of Unicode, beside one secret. Those are
+// listed, and the secret is ended.
 func TestOneMalformedItemDoesNotSpoilAReport(t *testing.T) {
 	r := newRig(t)
 	for i, c := range []struct{ before, after, want string }{
@@ -261,7 +285,10 @@ func TestOneMalformedItemDoesNotSpoilAReport(t *testing.T) {
 	must(t, r.conn.Invoke(context.Background(), patdv1.LeakService_ReportLeaks_FullMethodName, wire, &raw, rawCall()))
 	var resp patdv1.ReportLeaksResponse
 	must(t, proto.Unmarshal(raw, &resp))
-	if d := r.introspect(secret); d != patdv1.IntrospectResponse_REVOKED || !slices.Equal(resp.GetMalformed().GetItems(), []int32{0, 2}) {
+	if d := r.introspect(
+		secret,
+	); d != patdv1.IntrospectResponse_REVOKED ||
+		!slices.Equal(resp.GetMalformed().GetItems(), []int32{0, 2}) {
 		t.Errorf("over gRPC: %s, %v", d, &resp)
 	}
 }

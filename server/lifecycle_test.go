@@ -102,7 +102,8 @@ func TestCallsThatDoNotFinishAreCutOff(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
+	_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
 	if err == nil {
 		t.Error("a hanging call was answered")
 	}
@@ -123,7 +124,9 @@ func TestPlainTextBeyondLoopbackIsRefused(t *testing.T) {
 			t.Errorf("%+v: %v", []string{c.HTTPAddr, c.GRPCAddr, c.MetricsAddr}, err)
 		}
 	}
-	if _, err := server.New(server.Config{Service: r.svc, HTTPAddr: "127.0.0.1:0", GRPCAddr: r.srv.GRPCAddr()}); err == nil {
+	if _, err := server.New(
+		server.Config{Service: r.svc, HTTPAddr: "127.0.0.1:0", GRPCAddr: r.srv.GRPCAddr()},
+	); err == nil {
 		t.Error("an address in use was taken")
 	}
 	if _, err := server.New(server.Config{}); err == nil {
@@ -155,7 +158,9 @@ func TestHealthAndReflectionAreOpen(t *testing.T) {
 		defer cancel()
 		s, err := reflectionv1.NewServerReflectionClient(r.conn).ServerReflectionInfo(ctx)
 		must(t, err)
-		_ = s.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}})
+		_ = s.Send(
+			&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}},
+		)
 		_, err = s.Recv()
 		return err
 	}
@@ -206,8 +211,18 @@ func writePair(t *testing.T, certFile, keyFile string, serial int64) *x509.Certi
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "patd"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(
+			serial,
+		),
+		Subject:   pkix.Name{CommonName: "patd"},
+		NotBefore: time.Now().Add(-time.Hour),
+		NotAfter:  time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{
+			net.IPv4(127, 0, 0, 1),
+		},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	must(t, err)
@@ -242,12 +257,17 @@ func TestTLSServesBothAndFollowsItsFiles(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
 
-	conn, err := grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})))
+	conn, err := grpc.NewClient(
+		r.srv.GRPCAddr(),
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots})),
+	)
 	must(t, err)
 	_, err = patdv1.NewUserServiceClient(conn).ListUsers(as(r.admin), &patdv1.ListUsersRequest{})
 	must(t, errors.Join(err, conn.Close()))
 	for _, h2 := range []bool{true, false} {
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: h2}}
+		client := &http.Client{
+			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: h2},
+		}
 		req, err := http.NewRequest("GET", "https://"+addr+"/v1/users", nil)
 		must(t, err)
 		req.Header.Set("Authorization", "Bearer "+r.admin)
@@ -259,7 +279,11 @@ func TestTLSServesBothAndFollowsItsFiles(t *testing.T) {
 		}
 		client.CloseIdleConnections()
 	}
-	if _, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11}); err == nil {
+	if _, err := tls.Dial(
+		"tcp",
+		addr,
+		&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11},
+	); err == nil {
 		t.Error("TLS 1.1 was accepted")
 	}
 	if !strings.HasPrefix(r.srv.Issuer(), "https://") {
@@ -267,7 +291,11 @@ func TestTLSServesBothAndFollowsItsFiles(t *testing.T) {
 	}
 
 	must(t, os.WriteFile(certFile, []byte("broken"), 0o600))
-	waittest.Until(t, "the old certificate stays", func() bool { return serialOf(t, addr) == 1 && strings.Contains(logs.String(), "stays") })
+	waittest.Until(
+		t,
+		"the old certificate stays",
+		func() bool { return serialOf(t, addr) == 1 && strings.Contains(logs.String(), "stays") },
+	)
 	writePair(t, certFile, keyFile, 2)
 	waittest.Until(t, "the new certificate is served", func() bool { return serialOf(t, addr) == 2 })
 	must(t, os.Remove(keyFile))

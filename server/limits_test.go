@@ -43,14 +43,54 @@ type bound struct {
 }
 
 var bounds = []bound{
-	{"name", func(q *patdv1.CreateTokenRequest, past int) { q.Name = uniqueName(q, 100+past) }, "NAME_TOO_LONG", "name"},
-	{"no name", func(q *patdv1.CreateTokenRequest, past int) { q.Name = strings.Repeat("x", 1-past) }, "NAME_REQUIRED", "name"},
-	{"description", func(q *patdv1.CreateTokenRequest, past int) { q.Description = strings.Repeat("ü", 1000+past) }, "TEXT_TOO_LONG", "description"},
-	{"scopes", func(q *patdv1.CreateTokenRequest, past int) { q.Scopes = numbered("s", 256+past) }, "TOO_MANY_SCOPES", "scopes"},
-	{"no scopes", func(q *patdv1.CreateTokenRequest, past int) { q.Scopes = q.Scopes[past:] }, "SCOPES_REQUIRED", "scopes"},
-	{"a scope", func(q *patdv1.CreateTokenRequest, past int) { q.Scopes = []string{strings.Repeat("s", 128+past)} }, "SCOPE_INVALID", "scopes[0]"},
-	{"audiences", func(q *patdv1.CreateTokenRequest, past int) { q.Audiences = numbered("a", 32+past) }, "TOO_MANY_AUDIENCES", "audiences"},
-	{"labels", func(q *patdv1.CreateTokenRequest, past int) { q.Labels = labels(32 + past) }, "TOO_MANY_LABELS", "labels"},
+	{
+		"name",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Name = uniqueName(q, 100+past) },
+		"NAME_TOO_LONG",
+		"name",
+	},
+	{
+		"no name",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Name = strings.Repeat("x", 1-past) },
+		"NAME_REQUIRED",
+		"name",
+	},
+	{
+		"description",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Description = strings.Repeat("ü", 1000+past) },
+		"TEXT_TOO_LONG",
+		"description",
+	},
+	{
+		"scopes",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Scopes = numbered("s", 256+past) },
+		"TOO_MANY_SCOPES",
+		"scopes",
+	},
+	{
+		"no scopes",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Scopes = q.Scopes[past:] },
+		"SCOPES_REQUIRED",
+		"scopes",
+	},
+	{
+		"a scope",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Scopes = []string{strings.Repeat("s", 128+past)} },
+		"SCOPE_INVALID",
+		"scopes[0]",
+	},
+	{
+		"audiences",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Audiences = numbered("a", 32+past) },
+		"TOO_MANY_AUDIENCES",
+		"audiences",
+	},
+	{
+		"labels",
+		func(q *patdv1.CreateTokenRequest, past int) { q.Labels = labels(32 + past) },
+		"TOO_MANY_LABELS",
+		"labels",
+	},
 	{"a label's key", func(q *patdv1.CreateTokenRequest, past int) {
 		q.Labels = map[string]string{strings.Repeat("k", 63+past): "v"}
 	}, "LABEL_INVALID", "labels"},
@@ -65,8 +105,18 @@ var bounds = []bound{
 	{"a network", func(q *patdv1.CreateTokenRequest, past int) {
 		q.AllowedCidrs = []string{fmt.Sprint("192.0.2.0/", 32+past)}
 	}, "CIDR_INVALID", "allowed_cidrs[0]"},
-	{"a short idempotency key", func(q *patdv1.CreateTokenRequest, past int) { q.RequestId = uniqueKey(q, 16-past) }, "IDEMPOTENCY_KEY_INVALID", "request_id"},
-	{"a long idempotency key", func(q *patdv1.CreateTokenRequest, past int) { q.RequestId = uniqueKey(q, 255+past) }, "IDEMPOTENCY_KEY_INVALID", "request_id"},
+	{
+		"a short idempotency key",
+		func(q *patdv1.CreateTokenRequest, past int) { q.RequestId = uniqueKey(q, 16-past) },
+		"IDEMPOTENCY_KEY_INVALID",
+		"request_id",
+	},
+	{
+		"a long idempotency key",
+		func(q *patdv1.CreateTokenRequest, past int) { q.RequestId = uniqueKey(q, 255+past) },
+		"IDEMPOTENCY_KEY_INVALID",
+		"request_id",
+	},
 	{"ttl", func(q *patdv1.CreateTokenRequest, past int) {
 		q.Ttl = durationpb.New(tokens.MaxTTL + time.Duration(past)*time.Microsecond)
 	}, "TTL_ABOVE_MAXIMUM", "ttl"},
@@ -101,7 +151,11 @@ func TestLimitsOfAMintAtAndPastEachBound(t *testing.T) {
 	for i, b := range bounds {
 		for past := range 2 {
 			for _, way := range []string{"g", "r"} {
-				q := &patdv1.CreateTokenRequest{User: fmt.Sprintf("%s%02d-%d", way, i, past), Name: fmt.Sprint(way, i, past), Scopes: []string{"s1"}}
+				q := &patdv1.CreateTokenRequest{
+					User:   fmt.Sprintf("%s%02d-%d", way, i, past),
+					Name:   fmt.Sprint(way, i, past),
+					Scopes: []string{"s1"},
+				}
 				b.change(q, past)
 				if len(q.GetUser()) <= 255 {
 					r.features(q.GetUser(), held...)
@@ -111,7 +165,16 @@ func TestLimitsOfAMintAtAndPastEachBound(t *testing.T) {
 				case past == 0 && !ok:
 					t.Errorf("%s by %s: at the bound it was refused: %s %s", b.name, way, reason, field)
 				case past == 1 && (ok || reason != b.reason || field != b.field):
-					t.Errorf("%s by %s: past the bound: ok %v, %s of %s; want %s of %s", b.name, way, ok, reason, field, b.reason, b.field)
+					t.Errorf(
+						"%s by %s: past the bound: ok %v, %s of %s; want %s of %s",
+						b.name,
+						way,
+						ok,
+						reason,
+						field,
+						b.reason,
+						b.field,
+					)
 				}
 			}
 		}
@@ -139,7 +202,8 @@ func TestLimitOfActiveTokens(t *testing.T) {
 	r.features("u1", "s1")
 	var last string
 	for i := range 100 {
-		resp, err := patdv1.NewTokenServiceClient(r.conn).CreateToken(as(r.admin), &patdv1.CreateTokenRequest{User: "u1", Name: fmt.Sprint(i), Scopes: []string{"s1"}})
+		resp, err := patdv1.NewTokenServiceClient(r.conn).
+			CreateToken(as(r.admin), &patdv1.CreateTokenRequest{User: "u1", Name: fmt.Sprint(i), Scopes: []string{"s1"}})
 		must(t, err)
 		last = resp.GetToken().GetTokenId()
 	}
@@ -149,13 +213,19 @@ func TestLimitOfActiveTokens(t *testing.T) {
 			t.Errorf("the 101st token by %s: %v %s", way, ok, reason)
 		}
 	}
-	if got := r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"x","scopes":["s1"]}`); got.code != http.StatusTooManyRequests {
+	if got := r.rest(
+		"POST",
+		"/v1/users/u1/tokens",
+		r.admin,
+		`{"name":"x","scopes":["s1"]}`,
+	); got.code != http.StatusTooManyRequests {
 		t.Errorf("the 101st token: %d", got.code)
 	}
 	for _, c := range []struct {
 		size, want int
 	}{{0, 50}, {1, 1}, {200, 100}, {201, 100}, {1 << 30, 100}} {
-		resp, err := patdv1.NewTokenServiceClient(r.conn).ListTokens(as(r.admin), &patdv1.ListTokensRequest{User: "u1", PageSize: int32(c.size)})
+		resp, err := patdv1.NewTokenServiceClient(r.conn).
+			ListTokens(as(r.admin), &patdv1.ListTokensRequest{User: "u1", PageSize: int32(c.size)})
 		must(t, err)
 		if len(resp.GetTokens()) != c.want {
 			t.Errorf("page_size %d: %d tokens", c.size, len(resp.GetTokens()))
@@ -245,9 +315,18 @@ func TestBatchKeepsOrderAndOneBadItemFailsNoOther(t *testing.T) {
 	_, a := r.mint("u1", "a")
 	id, gone := r.mint("u1", "b")
 	must(t, r.revoke("u1", id))
-	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).BatchIntrospect(as(r.admin), &patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{
-		{Token: a}, {Token: "garbage"}, {Token: gone}, {Token: a, RequiredScopes: []string{"x"}}, {Token: a, ClientIp: "nonsense"}, {Token: strings.Repeat("x", 1000)}, {},
-	}})
+	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		BatchIntrospect(as(r.admin), &patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{
+			{
+				Token: a,
+			},
+			{Token: "garbage"},
+			{Token: gone},
+			{Token: a, RequiredScopes: []string{"x"}},
+			{Token: a, ClientIp: "nonsense"},
+			{Token: strings.Repeat("x", 1000)},
+			{},
+		}})
 	must(t, err)
 	var got []string
 	for _, item := range resp.GetResponses() {
@@ -261,7 +340,8 @@ func TestBatchKeepsOrderAndOneBadItemFailsNoOther(t *testing.T) {
 	}
 }
 
-// onlyDecision names a field that an inactive answer holds beside its decision, and beside the end of one that has ended.
+// onlyDecision names a field that an inactive answer holds beside its decision, and beside the end of one that has
+// ended.
 func onlyDecision(m *patdv1.IntrospectResponse) (told string) {
 	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		switch ended := m.GetDecision(); {

@@ -42,7 +42,11 @@ func TestLogOfARefusedCredentialSaysWhyAndWhichToken(t *testing.T) {
 	forged, err := secret.Mint(secret.PrefixPersonal, number, zeros{})
 	must(t, err)
 	r.rest("DELETE", "/v1/users/u1/tokens/"+id, r.admin, "")
-	service, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "old", Permissions: []string{"admin"}})
+	service, err := r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "old", Permissions: []string{"admin"}},
+	)
 	must(t, err)
 	_, err = r.svc.RevokeService(context.Background(), tokens.Operator(), "old", "")
 	must(t, err)
@@ -57,11 +61,28 @@ func TestLogOfARefusedCredentialSaysWhyAndWhichToken(t *testing.T) {
 			method := map[bool]string{true: "POST", false: "GET"}[path == "/v1/introspect"]
 			n++
 			request := fmt.Sprintf("refused-%d", n)
-			if got := r.rest(method, path, c.credential, map[bool]string{true: `{"token":"x"}`, false: ""}[method == "POST"], "X-Request-Id", request); got.code != 401 {
+			if got := r.rest(
+				method,
+				path,
+				c.credential,
+				map[bool]string{true: `{"token":"x"}`, false: ""}[method == "POST"],
+				"X-Request-Id",
+				request,
+			); got.code != 401 {
 				t.Errorf("%s at %s: %d", c.what, path, got.code)
 			}
 			line := r.logged(request)
-			wantFields(t, c.what, line, map[string]any{"actor": "nobody", "code": "UNAUTHENTICATED", "http_method": method, "http_status": 401.0})
+			wantFields(
+				t,
+				c.what,
+				line,
+				map[string]any{
+					"actor":       "nobody",
+					"code":        "UNAUTHENTICATED",
+					"http_method": method,
+					"http_status": 401.0,
+				},
+			)
 			if c.token == "" {
 				wantFields(t, c.what, line, map[string]any{"token_id": nil})
 				continue
@@ -90,9 +111,36 @@ func TestLogOfAManagementCallNamesTheTokenActedOn(t *testing.T) {
 		status                         float64
 	}{
 		{"GET", "/v1/users/u1/tokens/" + id, r.admin, "", id, admin, "/v1/users/{user}/tokens/{token_id}", 200},
-		{"PATCH", "/v1/users/u1/tokens/" + id, r.admin, `{"token":{"name":"c"},"update_mask":"name"}`, id, admin, "/v1/users/{user}/tokens/{token_id}", 200},
-		{"POST", "/v1/users/u1/tokens/" + other + ":rotate", r.admin, "{}", other, admin, "/v1/users/{user}/tokens/{token_id}:rotate", 200},
-		{"DELETE", "/v1/users/u1/tokens/" + other, r.admin, "", other, admin, "/v1/users/{user}/tokens/{token_id}", 200},
+		{
+			"PATCH",
+			"/v1/users/u1/tokens/" + id,
+			r.admin,
+			`{"token":{"name":"c"},"update_mask":"name"}`,
+			id,
+			admin,
+			"/v1/users/{user}/tokens/{token_id}",
+			200,
+		},
+		{
+			"POST",
+			"/v1/users/u1/tokens/" + other + ":rotate",
+			r.admin,
+			"{}",
+			other,
+			admin,
+			"/v1/users/{user}/tokens/{token_id}:rotate",
+			200,
+		},
+		{
+			"DELETE",
+			"/v1/users/u1/tokens/" + other,
+			r.admin,
+			"",
+			other,
+			admin,
+			"/v1/users/{user}/tokens/{token_id}",
+			200,
+		},
 		{"GET", "/v1/self", secret, "", id, id, "/v1/self", 200},
 		{"GET", "/v1/users/u1/tokens/" + id, secret, "", id, id, "/v1/users/{user}/tokens/{token_id}", 403},
 		{"GET", "/v1/users/u1/tokens/" + id, r.admin, "", id, admin, "/v1/users/{user}/tokens/{token_id}", 304},
@@ -110,7 +158,13 @@ func TestLogOfAManagementCallNamesTheTokenActedOn(t *testing.T) {
 		if got := r.rest(c.method, c.path, c.credential, c.body, headers...); float64(got.code) != c.status {
 			t.Errorf("%s %s: %d %s", c.method, c.path, got.code, got.body)
 		}
-		want := map[string]any{"http_method": c.method, "http_route": c.route, "http_status": c.status, "token_id": c.token, "actor_token_id": c.actor}
+		want := map[string]any{
+			"http_method":    c.method,
+			"http_route":     c.route,
+			"http_status":    c.status,
+			"token_id":       c.token,
+			"actor_token_id": c.actor,
+		}
 		if c.token == "" {
 			want["token_id"] = nil
 		}
@@ -120,18 +174,31 @@ func TestLogOfAManagementCallNamesTheTokenActedOn(t *testing.T) {
 	wantFields(t, "a body that is not understood", r.logged("unread-1"), map[string]any{
 		"http_method": "POST", "http_route": "/v1/features", "http_status": 400.0, "reason": "FIELD_UNKNOWN",
 	})
-	resp := r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"made","scopes":["reports.read"]}`, "X-Request-Id", "made-1")
+	resp := r.rest(
+		"POST",
+		"/v1/users/u1/tokens",
+		r.admin,
+		`{"name":"made","scopes":["reports.read"]}`,
+		"X-Request-Id",
+		"made-1",
+	)
 	_, made, _ := strings.Cut(resp.body, `"token_id":"`)
 	wantFields(t, "a minted token", r.logged("made-1"), map[string]any{"token_id": made[:11], "actor_token_id": admin})
 
 	r.oauth("/oauth2/revoke", formOf("token", secret), "X-Request-Id", "presented-1")
-	wantFields(t, "a secret that was presented", r.logged("presented-1"), map[string]any{"token_id": id, "actor": "nobody", "code": "OK"})
+	wantFields(
+		t,
+		"a secret that was presented",
+		r.logged("presented-1"),
+		map[string]any{"token_id": id, "actor": "nobody", "code": "OK"},
+	)
 	r.oauth("/oauth2/revoke", formOf("token", secret), "X-Request-Id", "presented-2")
 	wantFields(t, "and again", r.logged("presented-2"), map[string]any{"token_id": id, "code": "OK"})
 	r.oauth("/oauth2/revoke", formOf("token", guess(t, "pat", 1)), "X-Request-Id", "presented-3")
 	wantFields(t, "an unknown one", r.logged("presented-3"), map[string]any{"token_id": nil, "code": "OK"})
 
-	_, err := patdv1.NewTokenServiceClient(r.conn).GetToken(as(r.admin), &patdv1.GetTokenRequest{User: "u1", TokenId: id})
+	_, err := patdv1.NewTokenServiceClient(r.conn).
+		GetToken(as(r.admin), &patdv1.GetTokenRequest{User: "u1", TokenId: id})
 	must(t, err)
 	over := r.logs.find(map[string]any{"method": "patd.v1.TokenService/GetToken", "token_id": id, "code": "OK"})
 	if last := over[len(over)-1]; last["http_status"] != nil || last["http_route"] != nil {
@@ -146,7 +213,16 @@ func TestLogOfABulkCallNamesWhatSelectedTheTokensAndHowMany(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		r.pat(tokens.MintRequest{User: "u1", Name: name, Audiences: []string{"api"}}, "x")
 	}
-	must(t, second(r.svc.ReplaceAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "api", MaxTTL: time.Hour, DefaultTTL: time.Hour})))
+	must(
+		t,
+		second(
+			r.svc.ReplaceAudience(
+				t.Context(),
+				tokens.Operator(),
+				tokens.AudienceEntry{ID: "api", MaxTTL: time.Hour, DefaultTTL: time.Hour},
+			),
+		),
+	)
 	call := func(id, method, path, body string) answerOf {
 		got := r.rest(method, path, r.admin, body, "X-Request-Id", id)
 		if got.code != 200 {
@@ -172,7 +248,10 @@ func TestDecisionsAreCountedByEveryWay(t *testing.T) {
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	count := func(decision string) string {
-		_, after, ok := strings.Cut(r.rest("GET", "/metrics", "", "").body, `patd_decisions_total{decision="`+decision+`"} `)
+		_, after, ok := strings.Cut(
+			r.rest("GET", "/metrics", "", "").body,
+			`patd_decisions_total{decision="`+decision+`"} `,
+		)
 		if !ok {
 			t.Fatalf("the metrics have no decisions %s", decision)
 		}
@@ -202,6 +281,21 @@ func TestDecisionsAreCountedByEveryWay(t *testing.T) {
 			t.Errorf("%s: %s, want %s", decision, got, want)
 		}
 	}
-	wantFields(t, "a decision", r.logged("allowed-1"), map[string]any{"decision": "ALLOW", "token_id": id, "http_route": "/v1/introspect", "http_status": 200.0})
-	wantFields(t, "a refusal at a gateway", r.logged("lacking-1"), map[string]any{"decision": "INSUFFICIENT_SCOPE", "token_id": id, "http_route": "/v1/forward-auth", "http_status": 403.0})
+	wantFields(
+		t,
+		"a decision",
+		r.logged("allowed-1"),
+		map[string]any{"decision": "ALLOW", "token_id": id, "http_route": "/v1/introspect", "http_status": 200.0},
+	)
+	wantFields(
+		t,
+		"a refusal at a gateway",
+		r.logged("lacking-1"),
+		map[string]any{
+			"decision":    "INSUFFICIENT_SCOPE",
+			"token_id":    id,
+			"http_route":  "/v1/forward-auth",
+			"http_status": 403.0,
+		},
+	)
 }

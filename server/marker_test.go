@@ -63,7 +63,9 @@ func plant(m proto.Message, secret string) []proto.Message {
 		f := fields.Get(i)
 		switch {
 		case f.IsMap():
-			add(func(c protoreflect.Message) { c.Mutable(f).Map().Set(value.MapKey(), protoreflect.ValueOfString("v")) })
+			add(
+				func(c protoreflect.Message) { c.Mutable(f).Map().Set(value.MapKey(), protoreflect.ValueOfString("v")) },
+			)
 			add(func(c protoreflect.Message) {
 				c.Mutable(f).Map().Set(protoreflect.ValueOfString("k").MapKey(), value)
 			})
@@ -100,7 +102,11 @@ func TestSecretIsNeverRepeated(t *testing.T) {
 	r := newRig(t)
 	id, secret := r.mint("u1", "marked")
 	marks := append(markers(t, secret), markers(t, r.admin)...)
-	victim, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "victim", Permissions: []string{"audit"}})
+	victim, err := r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "victim", Permissions: []string{"audit"}},
+	)
 	must(t, err)
 	r.catalogue()
 	m := marked{t: t, r: r, secret: secret, marks: append(marks, markers(t, victim.Secret.Reveal())...)}
@@ -187,22 +193,68 @@ func (m marked) restAll(b binding) {
 	m.t.Helper()
 	s := m.secret
 	bodies := []string{
-		"", "{}", `{"` + s + `":1}`, `{"name":"` + s, `{"name":"` + s + `",}`, `"` + s + `"`, s, `{"name":{"` + s + `":1}}`, `{"name":["` + s + `"]}`,
-		`{"token":"` + s + `"}`, `{"token":{"` + s + `":""}}`, `{"ttl":"` + s + `"}`, `{"expire_time":"` + s + `"}`, `{"grace":"` + s + `"}`,
-		`{"update_mask":"` + s + `"}`, `{"update_mask":"name,` + s + `"}`, `{"user":"` + s + `"}`, `{"scopes":["a","` + s + `"]}`,
-		`{"name":"a","name":"` + s + `"}`, `{"never_expires":"` + s + `"}`, `{"labels":{"` + s + `":"a","` + s + `":"b"}}`, "{\"" + s + "\xff\":1}",
-		`{"reason":"` + s + `"}`, `{"requests":[{"token":"` + s + `","client_ip":"` + s + `"}]}`, `{"client_ip":"` + s + `"}`,
-		`{"url":"https://hooks.example.com/` + s + `"}`, `{"webhook_id":"` + s + `","url":"https://` + s + `/"}`, strings.Repeat(s, 1<<14),
+		"",
+		"{}",
+		`{"` + s + `":1}`,
+		`{"name":"` + s,
+		`{"name":"` + s + `",}`,
+		`"` + s + `"`,
+		s,
+		`{"name":{"` + s + `":1}}`,
+		`{"name":["` + s + `"]}`,
+		`{"token":"` + s + `"}`,
+		`{"token":{"` + s + `":""}}`,
+		`{"ttl":"` + s + `"}`,
+		`{"expire_time":"` + s + `"}`,
+		`{"grace":"` + s + `"}`,
+		`{"update_mask":"` + s + `"}`,
+		`{"update_mask":"name,` + s + `"}`,
+		`{"user":"` + s + `"}`,
+		`{"scopes":["a","` + s + `"]}`,
+		`{"name":"a","name":"` + s + `"}`,
+		`{"never_expires":"` + s + `"}`,
+		`{"labels":{"` + s + `":"a","` + s + `":"b"}}`,
+		"{\"" + s + "\xff\":1}",
+		`{"reason":"` + s + `"}`,
+		`{"requests":[{"token":"` + s + `","client_ip":"` + s + `"}]}`,
+		`{"client_ip":"` + s + `"}`,
+		`{"url":"https://hooks.example.com/` + s + `"}`,
+		`{"webhook_id":"` + s + `","url":"https://` + s + `/"}`,
+		strings.Repeat(s, 1<<14),
 	}
 	if b.verb == http.MethodGet || b.verb == http.MethodDelete {
 		bodies = bodies[:1]
 	}
-	paths := []string{b.path, b.path + "/" + s, strings.Replace(b.path, "nobody-here", s, 1), strings.Replace(b.path, "15ODq7pq8Hy", s, 1),
-		strings.Replace(b.path, "no-such-service", s, 1), strings.Replace(b.path, "no-such-audience", s, 1),
-		strings.Replace(b.path, "no-such-webhook", s, 1), strings.Replace(b.path, "no-such-delivery", s, 1), b.path + "?after=" + s + "&limit=" + s + "&filter=" + s,
-		b.path + ":" + s, b.path + "?" + s, b.path + "?" + s + "=1", b.path + "?page_token=" + s, b.path + "?page_size=" + s, b.path + "?state=" + s,
-		b.path + "?page_size=" + s + "&page_size=1", b.path + "?page_size=1&q=" + s, b.path + "?token=" + s, b.path + "?a;" + s, b.path + "?%zz" + s, b.path + "?page_size[" + s + "]=1",
-		b.path + "?actor=" + s + "&action=" + s + "&user=" + s + "&token_id=" + s + "&reason=" + s, b.path + "/%01" + s}
+	paths := []string{
+		b.path,
+		b.path + "/" + s,
+		strings.Replace(b.path, "nobody-here", s, 1),
+		strings.Replace(b.path, "15ODq7pq8Hy", s, 1),
+		strings.Replace(b.path, "no-such-service", s, 1),
+		strings.Replace(b.path, "no-such-audience", s, 1),
+		strings.Replace(
+			b.path,
+			"no-such-webhook",
+			s,
+			1,
+		),
+		strings.Replace(b.path, "no-such-delivery", s, 1),
+		b.path + "?after=" + s + "&limit=" + s + "&filter=" + s,
+		b.path + ":" + s,
+		b.path + "?" + s,
+		b.path + "?" + s + "=1",
+		b.path + "?page_token=" + s,
+		b.path + "?page_size=" + s,
+		b.path + "?state=" + s,
+		b.path + "?page_size=" + s + "&page_size=1",
+		b.path + "?page_size=1&q=" + s,
+		b.path + "?token=" + s,
+		b.path + "?a;" + s,
+		b.path + "?%zz" + s,
+		b.path + "?page_size[" + s + "]=1",
+		b.path + "?actor=" + s + "&action=" + s + "&user=" + s + "&token_id=" + s + "&reason=" + s,
+		b.path + "/%01" + s,
+	}
 	for _, path := range paths {
 		for _, credential := range []string{m.r.admin, s, ""} {
 			got := m.r.rest(b.verb, path, credential, bodies[0])

@@ -18,7 +18,8 @@ func TestMetadataTellsWhatIsPublished(t *testing.T) {
 		got := r.rest("GET", path, "no good credential", "")
 		var body map[string]any
 		must(t, json.Unmarshal([]byte(got.body), &body))
-		if got.code != 200 || got.header.Get("Content-Type") != "application/json" || got.header.Get("Cache-Control") != "no-store" {
+		if got.code != 200 || got.header.Get("Content-Type") != "application/json" ||
+			got.header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %v", path, got.code, got.header)
 		}
 		return body
@@ -49,7 +50,15 @@ func TestMetadataTellsWhatIsPublished(t *testing.T) {
 			t.Errorf("%s: %s", p, diff)
 		}
 	}
-	r.steps(t, "", []step{{"POST", path, "", 405, "METHOD_NOT_ALLOWED", ""}, {"HEAD", path, "", 200, "", ""}, {"GET", path + "/other", "", 404, "PATH_NOT_FOUND", ""}})
+	r.steps(
+		t,
+		"",
+		[]step{
+			{"POST", path, "", 405, "METHOD_NOT_ALLOWED", ""},
+			{"HEAD", path, "", 200, "", ""},
+			{"GET", path + "/other", "", 404, "PATH_NOT_FOUND", ""},
+		},
+	)
 	r.store.set(outage{}.hook())
 	got := r.rest("GET", path, "", "")
 	if reason, _ := got.reason(); got.code != http.StatusServiceUnavailable || reason != "STORE_UNAVAILABLE" {

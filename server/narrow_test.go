@@ -16,7 +16,8 @@ import (
 // token is a token as GET shows it.
 func (r *rig) token(t *testing.T, user, id string) *patdv1.Token {
 	t.Helper()
-	got, err := patdv1.NewTokenServiceClient(r.conn).GetToken(as(r.admin), &patdv1.GetTokenRequest{User: user, TokenId: id})
+	got, err := patdv1.NewTokenServiceClient(r.conn).
+		GetToken(as(r.admin), &patdv1.GetTokenRequest{User: user, TokenId: id})
 	must(t, err)
 	return got.GetToken()
 }
@@ -24,10 +25,19 @@ func (r *rig) token(t *testing.T, user, id string) *patdv1.Token {
 // required asks for scopes in every way that a service can say which it needs.
 func (r *rig) required(t *testing.T, service, secret string, scopes ...string) map[string]*patdv1.IntrospectResponse {
 	t.Helper()
-	rpc, request := patdv1.NewIntrospectionServiceClient(r.conn), &patdv1.IntrospectRequest{Token: secret, RequiredScopes: scopes, ClientIp: "203.0.113.9"}
+	rpc, request := patdv1.NewIntrospectionServiceClient(
+		r.conn,
+	), &patdv1.IntrospectRequest{
+		Token:          secret,
+		RequiredScopes: scopes,
+		ClientIp:       "203.0.113.9",
+	}
 	unary, err := rpc.Introspect(as(service), request)
 	must(t, err)
-	batch, err := rpc.BatchIntrospect(as(service), &patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{request}})
+	batch, err := rpc.BatchIntrospect(
+		as(service),
+		&patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{request}},
+	)
 	must(t, err)
 	stream := r.open(service)
 	must(t, stream.Send(&patdv1.IntrospectStreamRequest{Id: 1, Request: request}))
@@ -42,12 +52,22 @@ func (r *rig) required(t *testing.T, service, secret string, scopes ...string) m
 		SuspendedScopes []string `json:"suspended_scopes"`
 		GrantedScopes   []string `json:"granted_scopes"`
 	}
-	body := r.rest("POST", "/v1/introspect", service, fmt.Sprintf(`{"token":%q,"required_scopes":%s,"client_ip":"203.0.113.9"}`, secret, list)).body
+	body := r.rest(
+		"POST",
+		"/v1/introspect",
+		service,
+		fmt.Sprintf(`{"token":%q,"required_scopes":%s,"client_ip":"203.0.113.9"}`, secret, list),
+	).body
 	must(t, json.Unmarshal([]byte(body), &rest))
 	return map[string]*patdv1.IntrospectResponse{
 		"unary": unary, "batch": batch.GetResponses()[0], "stream": streamed, "REST": {
-			Decision: patdv1.IntrospectResponse_Decision(patdv1.IntrospectResponse_Decision_value[rest.Decision]), Scopes: rest.Scopes,
-			PausedScopes: rest.PausedScopes, SuspendedScopes: rest.SuspendedScopes, GrantedScopes: rest.GrantedScopes,
+			Decision: patdv1.IntrospectResponse_Decision(
+				patdv1.IntrospectResponse_Decision_value[rest.Decision],
+			),
+			Scopes:          rest.Scopes,
+			PausedScopes:    rest.PausedScopes,
+			SuspendedScopes: rest.SuspendedScopes,
+			GrantedScopes:   rest.GrantedScopes,
 		},
 	}
 }
@@ -76,8 +96,14 @@ func TestUsesOfScopesAreShown(t *testing.T) {
 				t.Errorf("uses of %s: %s, want %s", u.GetScope(), have, want[u.GetScope()])
 			}
 		}
-		if len(got.GetScopeUses()) != len(want) || got.GetUnscopedUses().GetUseCount() != 1 || got.GetScopeUsesSince() != nil {
-			t.Errorf("%v, without scopes %v, since %v", got.GetScopeUses(), got.GetUnscopedUses(), got.GetScopeUsesSince())
+		if len(got.GetScopeUses()) != len(want) || got.GetUnscopedUses().GetUseCount() != 1 ||
+			got.GetScopeUsesSince() != nil {
+			t.Errorf(
+				"%v, without scopes %v, since %v",
+				got.GetScopeUses(),
+				got.GetUnscopedUses(),
+				got.GetScopeUsesSince(),
+			)
 		}
 		sources := map[string]bool{}
 		for _, s := range got.GetUseSources() {
@@ -96,7 +122,10 @@ func TestUseSourcesAreTheLastFive(t *testing.T) {
 		rpc := patdv1.NewIntrospectionServiceClient(r.conn)
 		for i := range 20 {
 			r.wait(time.Second)
-			_, err := rpc.Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret, ClientIp: fmt.Sprintf("2001:db8::%x", i+1)})
+			_, err := rpc.Introspect(
+				as(r.admin),
+				&patdv1.IntrospectRequest{Token: secret, ClientIp: fmt.Sprintf("2001:db8::%x", i+1)},
+			)
 			must(t, err)
 			must(t, r.store.FlushUses(t.Context()))
 		}
@@ -104,7 +133,16 @@ func TestUseSourcesAreTheLastFive(t *testing.T) {
 		for _, s := range r.token(t, "u1", tok.ID.String()).GetUseSources() {
 			got = append(got, s.GetService()+" "+s.GetIp())
 		}
-		if want := []string{"admin 2001:db8::14", "admin 2001:db8::13", "admin 2001:db8::12", "admin 2001:db8::11", "admin 2001:db8::10"}; !slices.Equal(got, want) {
+		if want := []string{
+			"admin 2001:db8::14",
+			"admin 2001:db8::13",
+			"admin 2001:db8::12",
+			"admin 2001:db8::11",
+			"admin 2001:db8::10",
+		}; !slices.Equal(
+			got,
+			want,
+		) {
 			t.Errorf("sources: %v, want %v", got, want)
 		}
 	})
@@ -136,7 +174,12 @@ func TestPausedScopesAreInEffectNowhere(t *testing.T) {
 			if got := r.ask("?scope=b", secret).code == http.StatusOK; got != good {
 				t.Errorf("%s, forward-auth: %v", when, got)
 			}
-			passed := envoy{r: r, secret: service}.route(routed{extensions: map[string]string{"scope": "b"}, headers: headers(secret)}).upstream != nil
+			passed := envoy{
+				r:      r,
+				secret: service,
+			}.route(
+				routed{extensions: map[string]string{"scope": "b"}, headers: headers(secret)},
+			).upstream != nil
 			if passed != good {
 				t.Errorf("%s, Envoy: %v", when, passed)
 			}
@@ -159,7 +202,9 @@ func TestPausedScopesAreInEffectNowhere(t *testing.T) {
 				}
 			}
 			must(t, json.Unmarshal([]byte(self.body), &shown))
-			if s := shown.Token; strings.Join(s.EffectiveScopes, " ") != effective || strings.Join(s.PausedScopes, " ") != paused || len(s.Scopes) != 3 {
+			if s := shown.Token; strings.Join(s.EffectiveScopes, " ") != effective ||
+				strings.Join(s.PausedScopes, " ") != paused ||
+				len(s.Scopes) != 3 {
 				t.Errorf("%s, self: %+v", when, s)
 			}
 			if got := r.rest("GET", "/v1/tokens?scope=b", r.admin, ""); !strings.Contains(got.body, tok.ID.String()) {
@@ -176,7 +221,12 @@ func TestPausedScopesAreInEffectNowhere(t *testing.T) {
 		must(t, json.Unmarshal([]byte(rotated.body), &next))
 		secret = next.Secret
 		check("rotated", patdv1.IntrospectResponse_INSUFFICIENT_SCOPE, "a", "b")
-		if resumed := r.rest("POST", path+":resumeScopes", r.idp.jwt(t, "u1"), `{"scopes":["b"]}`); resumed.code != http.StatusOK {
+		if resumed := r.rest(
+			"POST",
+			path+":resumeScopes",
+			r.idp.jwt(t, "u1"),
+			`{"scopes":["b"]}`,
+		); resumed.code != http.StatusOK {
 			t.Fatalf("resume: %d %s", resumed.code, resumed.body)
 		}
 		check("resumed", patdv1.IntrospectResponse_ALLOW, "a b", "")
@@ -224,10 +274,15 @@ func TestUnusedScopesOfManyTokensArePaused(t *testing.T) {
 	}
 	const filter = `"filter":{"label":{"team":"infra"}}`
 	plan, _ := ask(`{`+filter+`,"dry_run":true}`, http.StatusOK)
-	if plan.Count != "3" || plan.ScopeCount != "4" || plan.UnscopedCount != "1" || plan.NotRecorded != "0" || plan.Done {
+	if plan.Count != "3" || plan.ScopeCount != "4" || plan.UnscopedCount != "1" || plan.NotRecorded != "0" ||
+		plan.Done {
 		t.Fatalf("the plan: %+v", plan)
 	}
-	if young, _ := ask(`{`+filter+`,"unused_for":"90d","dry_run":true}`, http.StatusOK); young.Count != "0" || young.NotRecorded != "4" {
+	if young, _ := ask(
+		`{`+filter+`,"unused_for":"90d","dry_run":true}`,
+		http.StatusOK,
+	); young.Count != "0" ||
+		young.NotRecorded != "4" {
 		t.Errorf("tokens of today were not used for 90 days: %+v", young)
 	}
 	for body, want := range map[string]string{

@@ -20,9 +20,16 @@ func TestScopesOfReportedUsesAreRecorded(t *testing.T) {
 		r.features("u1", "a", "b")
 		report := func(unscoped bool, scopes ...string) {
 			t.Helper()
-			_, err := patdv1.NewIntrospectionServiceClient(r.conn).ReportUses(as(service), &patdv1.ReportUsesRequest{Uses: []*patdv1.ReportUsesRequest_Use{
-				{TokenId: tok.ID.String(), Time: timestamppb.New(r.now()), ClientIp: "192.0.2.1", Scopes: scopes, Unscoped: unscoped},
-			}})
+			_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+				ReportUses(as(service), &patdv1.ReportUsesRequest{Uses: []*patdv1.ReportUsesRequest_Use{
+					{
+						TokenId:  tok.ID.String(),
+						Time:     timestamppb.New(r.now()),
+						ClientIp: "192.0.2.1",
+						Scopes:   scopes,
+						Unscoped: unscoped,
+					},
+				}})
 			must(t, err)
 		}
 		report(false, "b", "a", "a")
@@ -39,9 +46,14 @@ func TestScopesOfReportedUsesAreRecorded(t *testing.T) {
 		if n := got.GetUnscopedUses().GetUseCount(); n != 3 { // one is the introspection's
 			t.Errorf("%d uses without scopes, want 3", n)
 		}
-		_, err := patdv1.NewIntrospectionServiceClient(r.conn).ReportUses(as(service), &patdv1.ReportUsesRequest{Uses: []*patdv1.ReportUsesRequest_Use{
-			{TokenId: tok.ID.String(), Time: timestamppb.New(r.now()), Scopes: make([]string, tokens.MaxReportedScopes+1)},
-		}})
+		_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+			ReportUses(as(service), &patdv1.ReportUsesRequest{Uses: []*patdv1.ReportUsesRequest_Use{
+				{
+					TokenId: tok.ID.String(),
+					Time:    timestamppb.New(r.now()),
+					Scopes:  make([]string, tokens.MaxReportedScopes+1),
+				},
+			}})
 		if err == nil {
 			t.Error("a use of 257 scopes is taken")
 		}

@@ -39,7 +39,12 @@ func basic(name, secret string) []string {
 // oauth sends a form to an endpoint. Headers come as name, value, ….
 func (r *rig) oauth(path, form string, headers ...string) oauthAnswer {
 	r.t.Helper()
-	got := r.rest("POST", path, "", form, append([]string{"Content-Type", "application/x-www-form-urlencoded"}, headers...)...)
+	got := r.rest(
+		"POST",
+		path,
+		"",
+		form,
+		append([]string{"Content-Type", "application/x-www-form-urlencoded"}, headers...)...)
 	return r.checked(path, got)
 }
 
@@ -54,11 +59,13 @@ func (a oauthAnswer) text(name string) string {
 	return s
 }
 
-// checked looks at what all answers have in common: no store, and an error where there is no success, which never says active.
+// checked looks at what all answers have in common: no store, and an error where there is no success, which never says
+// active.
 func (r *rig) checked(path string, got answerOf) oauthAnswer {
 	r.t.Helper()
 	a := oauthAnswer{got, map[string]any{}}
-	if got.header.Get("Cache-Control") != "no-store" || got.header.Get("Pragma") != "no-cache" || got.header.Get("X-Request-Id") == "" {
+	if got.header.Get("Cache-Control") != "no-store" || got.header.Get("Pragma") != "no-cache" ||
+		got.header.Get("X-Request-Id") == "" {
 		r.t.Errorf("%s: headers %v", path, got.header)
 	}
 	if got.body == "" {
@@ -67,11 +74,18 @@ func (r *rig) checked(path string, got answerOf) oauthAnswer {
 		}
 		return a
 	}
-	if err := json.Unmarshal([]byte(got.body), &a.json); err != nil || got.header.Get("Content-Type") != "application/json" {
+	if err := json.Unmarshal(
+		[]byte(got.body),
+		&a.json,
+	); err != nil ||
+		got.header.Get("Content-Type") != "application/json" {
 		r.t.Errorf("%s: %d is no JSON: %s", path, got.code, got.body)
 	}
 	_, active := a.json["active"]
-	if failed := a.text("error") != ""; failed != (got.code != http.StatusOK) || failed && (active || a.text("error_description") == "") {
+	if failed := a.text(
+		"error",
+	) != ""; failed != (got.code != http.StatusOK) ||
+		failed && (active || a.text("error_description") == "") {
 		r.t.Errorf("%s: %d %s", path, got.code, got.body)
 	}
 	return a
@@ -88,7 +102,10 @@ func (a oauthAnswer) want(t *testing.T, what string, code int, name string) {
 // lookAt introspects a secret as the service admin.
 func (r *rig) lookAt(secret string, more ...string) oauthAnswer {
 	r.t.Helper()
-	return r.oauth("/oauth2/introspect", formOf(append([]string{"token", secret}, more...)...), basic("admin", r.admin)...)
+	return r.oauth(
+		"/oauth2/introspect",
+		formOf(append([]string{"token", secret}, more...)...),
+		basic("admin", r.admin)...)
 }
 
 // wantInactive checks that an answer is exactly what stands for everything that is not active.
@@ -128,5 +145,8 @@ func (r *rig) exchange(subject string, more ...string) oauthAnswer {
 // refresh asks for the next access token.
 func (r *rig) refresh(token string, more ...string) oauthAnswer {
 	r.t.Helper()
-	return r.oauth("/oauth2/token", formOf(append([]string{"grant_type", "refresh_token", "refresh_token", token}, more...)...))
+	return r.oauth(
+		"/oauth2/token",
+		formOf(append([]string{"grant_type", "refresh_token", "refresh_token", token}, more...)...),
+	)
 }

@@ -11,7 +11,8 @@ import (
 	"patd/tokens"
 )
 
-// everyByteEncoded is every byte of a text in percent-encoding, as a client may write it that encodes more than it must.
+// everyByteEncoded is every byte of a text in percent-encoding, as a client may write it that encodes more than it
+// must.
 func everyByteEncoded(s string) string {
 	const digits = "0123456789abcdef"
 	var b strings.Builder
@@ -45,11 +46,18 @@ func TestClientsAuthenticateInEveryWay(t *testing.T) {
 		{"Bearer, and the name", bearer, []string{"client_id", name}},
 		{"Basic, and an empty secret", basic(name, gate), []string{"client_secret", ""}},
 	} {
-		if got := r.oauth("/oauth2/introspect", formOf(append(c.form, "token", secret)...), c.headers...); got.code != 200 || got.json["active"] != true {
+		if got := r.oauth(
+			"/oauth2/introspect",
+			formOf(append(c.form, "token", secret)...),
+			c.headers...); got.code != 200 ||
+			got.json["active"] != true {
 			t.Errorf("%s: %d %s", c.what, got.code, got.body)
 		}
 	}
-	if found := r.logs.find(map[string]any{"method": "oauth2.introspect", "code": "OK", "actor": "service:" + name, "peer": "127.0.0.1"}); len(found) != 10 || found[0]["token_id"] == nil {
+	if found := r.logs.find(
+		map[string]any{"method": "oauth2.introspect", "code": "OK", "actor": "service:" + name, "peer": "127.0.0.1"},
+	); len(found) != 10 ||
+		found[0]["token_id"] == nil {
 		t.Errorf("the calls are not in the log: %s", r.logs.String())
 	}
 }
@@ -107,15 +115,34 @@ func TestBadClientsAreRefused(t *testing.T) {
 		{"a name twice", nil, []string{"client_id", "gate", "client_id", "gate", "client_secret", gate}, 400, "invalid_request", ""},
 	} {
 		for _, path := range []string{"/oauth2/introspect", "/oauth2/revoke", "/oauth2/token"} {
-			form := formOf(append(c.form, "token", "garbage", "grant_type", grantExchange, "subject_token", "x", "subject_token_type", typeAccess)...)
+			form := formOf(
+				append(
+					c.form,
+					"token",
+					"garbage",
+					"grant_type",
+					grantExchange,
+					"subject_token",
+					"x",
+					"subject_token_type",
+					typeAccess,
+				)...)
 			got := r.oauth(path, form, c.headers...)
-			if challenge := undescribed(strings.Join(got.header.Values("WWW-Authenticate"), "|")); path == "/oauth2/introspect" && challenge != c.challenge {
+			if challenge := undescribed(
+				strings.Join(got.header.Values("WWW-Authenticate"), "|"),
+			); path == "/oauth2/introspect" &&
+				challenge != c.challenge {
 				t.Errorf("%s: the challenge is %q, want %q", c.what, challenge, c.challenge)
 			}
 			switch {
-			case path == "/oauth2/introspect", c.code == 400, strings.Contains(c.challenge, "error") && c.code == 401, c.challenge == basicOnly:
+			case path == "/oauth2/introspect",
+				c.code == 400,
+				strings.Contains(c.challenge, "error") && c.code == 401,
+				c.challenge == basicOnly:
 				got.want(t, c.what+" at "+path, c.code, c.error)
-			case c.code == 403, strings.HasPrefix(c.what, "n"), strings.HasPrefix(c.what, "a name"): // who need not show anything
+			case c.code == 403,
+				strings.HasPrefix(c.what, "n"),
+				strings.HasPrefix(c.what, "a name"): // who need not show anything
 				if got.code == 401 || got.code == 403 {
 					t.Errorf("%s at %s: %d %s", c.what, path, got.code, got.body)
 				}
@@ -126,8 +153,8 @@ func TestBadClientsAreRefused(t *testing.T) {
 	}
 }
 
-// TestPresentedTokensAreNoFailuresOfTheGateway floods introspection with garbage behind a good credential, and then runs
-// into the limit with bad credentials of its own.
+// TestPresentedTokensAreNoFailuresOfTheGateway floods introspection with garbage behind a good credential, and then
+// runs into the limit with bad credentials of its own.
 func TestPresentedTokensAreNoFailuresOfTheGateway(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 3 })
 	_, secret := r.mint("u1", "a")
@@ -136,7 +163,8 @@ func TestPresentedTokensAreNoFailuresOfTheGateway(t *testing.T) {
 		r.oauth("/oauth2/introspect", formOf("token", "x")).want(t, "nobody", 401, "invalid_client")
 	}
 	for range 3 {
-		r.oauth("/oauth2/introspect", formOf("token", "x"), basic("admin", "x")...).want(t, "a bad caller", 401, "invalid_client")
+		r.oauth("/oauth2/introspect", formOf("token", "x"), basic("admin", "x")...).
+			want(t, "a bad caller", 401, "invalid_client")
 	}
 	got := r.oauth("/oauth2/introspect", formOf("token", secret), basic("admin", "x")...)
 	if got.want(t, "past the limit", 429, "temporarily_unavailable"); got.header.Get("Retry-After") != "1" {
@@ -150,8 +178,8 @@ func TestPresentedTokensAreNoFailuresOfTheGateway(t *testing.T) {
 	wantMetric(t, r, `patd_calls_total{code="OK",method="oauth2.introspect"} 11`)
 }
 
-// TestBadSubjectsAreFailuresOfTheirBearer runs into the limit at the token endpoint and where a bearer revokes: there what is
-// presented is the caller's own.
+// TestBadSubjectsAreFailuresOfTheirBearer runs into the limit at the token endpoint and where a bearer revokes: there
+// what is presented is the caller's own.
 func TestBadSubjectsAreFailuresOfTheirBearer(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 4 })
 	_, secret := r.mint("u1", "a")
@@ -184,7 +212,14 @@ func TestExchangesAreLimitedPerToken(t *testing.T) {
 		}
 	}
 	got := r.exchange(secret)
-	if got.want(t, "past the limit", http.StatusTooManyRequests, "temporarily_unavailable"); got.header.Get("Retry-After") != "1" {
+	if got.want(
+		t,
+		"past the limit",
+		http.StatusTooManyRequests,
+		"temporarily_unavailable",
+	); got.header.Get(
+		"Retry-After",
+	) != "1" {
 		t.Errorf("Retry-After is %q", got.header.Get("Retry-After"))
 	}
 	if got := r.exchange(other); got.code != 200 {
@@ -193,8 +228,8 @@ func TestExchangesAreLimitedPerToken(t *testing.T) {
 	wantMetric(t, r, `patd_rate_limited_total{limit="exchange"} 1`)
 }
 
-// TestForwardedClientsAreThemselves has one proxy in front of clients: a token bound to networks is exchanged from there alone,
-// and who shows bad tokens is limited by itself.
+// TestForwardedClientsAreThemselves has one proxy in front of clients: a token bound to networks is exchanged from
+// there alone, and who shows bad tokens is limited by itself.
 func TestForwardedClientsAreThemselves(t *testing.T) {
 	r := newRig(t, func(c *server.Config) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -202,7 +237,10 @@ func TestForwardedClientsAreThemselves(t *testing.T) {
 	})
 	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a", CIDRs: []string{"192.0.2.0/24"}}, "x")
 	exchange := func(subject string, headers ...string) oauthAnswer {
-		return r.oauth(atToken, formOf("grant_type", grantExchange, "subject_token", subject, "subject_token_type", typeAccess), headers...)
+		return r.oauth(
+			atToken,
+			formOf("grant_type", grantExchange, "subject_token", subject, "subject_token_type", typeAccess),
+			headers...)
 	}
 	for range 5 { // the proxy's own address stands for callers whom it does not name
 		exchange("garbage").want(t, "from nowhere", 400, "invalid_request")
@@ -214,7 +252,11 @@ func TestForwardedClientsAreThemselves(t *testing.T) {
 		exchange("garbage", "X-Forwarded-For", "198.51.100.1").want(t, "a bad one", 400, "invalid_request")
 	}
 	exchange("garbage", "X-Forwarded-For", "198.51.100.1").want(t, "past the limit", 429, "temporarily_unavailable")
-	exchange("garbage", "X-Forwarded-For", "192.0.2.7, 198.51.100.1").want(t, "with an address that somebody else wrote", 429, "temporarily_unavailable")
+	exchange(
+		"garbage",
+		"X-Forwarded-For",
+		"192.0.2.7, 198.51.100.1",
+	).want(t, "with an address that somebody else wrote", 429, "temporarily_unavailable")
 	got := exchange(secret, "X-Forwarded-For", "192.0.2.7")
 	if got.code != 200 {
 		t.Fatalf("from where it may: %d %s", got.code, got.body)

@@ -22,9 +22,9 @@ const (
 	atToken      = "/oauth2/token"
 )
 
-// TestEveryErrorOfTheRFCs has a case at least for each error of RFC 6749 section 5.2, RFC 7662 section 2.3, RFC 7009 section
-// 2.2.1, RFC 8693 section 2.2.2 and RFC 8707 section 2 that can be. unauthorized_client cannot: every client may use every
-// grant.
+// TestEveryErrorOfTheRFCs has a case at least for each error of RFC 6749 section 5.2, RFC 7662 section 2.3, RFC 7009
+// section 2.2.1, RFC 8693 section 2.2.2 and RFC 8707 section 2 that can be. unauthorized_client cannot: every client
+// may use every grant.
 func TestEveryErrorOfTheRFCs(t *testing.T) {
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "on", Resource: "https://on.example"})
@@ -33,12 +33,18 @@ func TestEveryErrorOfTheRFCs(t *testing.T) {
 	_, pat := r.pat(tokens.MintRequest{User: "u1", Name: "a"}, "a", "b")
 	_, on := r.pat(tokens.MintRequest{User: "u1", Name: "on", Audiences: []string{"on"}}, "a", "b")
 	_, bound := r.pat(tokens.MintRequest{User: "u1", Name: "bound", CIDRs: []string{"192.0.2.0/24"}}, "a", "b")
-	_, boundJWT := r.pat(tokens.MintRequest{User: "u1", Name: "jwt", Audiences: []string{"jwt"}, CIDRs: []string{"127.0.0.0/8"}}, "a", "b")
+	_, boundJWT := r.pat(
+		tokens.MintRequest{User: "u1", Name: "jwt", Audiences: []string{"jwt"}, CIDRs: []string{"127.0.0.0/8"}},
+		"a",
+		"b",
+	)
 	_, bare := r.pat(tokens.MintRequest{User: "bare", Name: "bare"}, "a")
 	r.features("bare")
 	access, jwt := r.exchange(pat).text("access_token"), r.exchange(pat, "audience", "jwt").text("access_token")
 	exchange := func(subject string, more ...string) []string {
-		return append([]string{"grant_type", grantExchange, "subject_token", subject, "subject_token_type", typeAccess}, more...)
+		return append(
+			[]string{"grant_type", grantExchange, "subject_token", subject, "subject_token_type", typeAccess},
+			more...)
 	}
 	refresh := func(more ...string) []string { return append([]string{"grant_type", "refresh_token"}, more...) }
 	long := strings.Repeat("x", 1<<20)
@@ -119,7 +125,16 @@ func TestRequestsThatAreNoFormsAreRefused(t *testing.T) {
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	const form = "application/x-www-form-urlencoded"
-	good := formOf("token", secret, "grant_type", grantExchange, "subject_token", secret, "subject_token_type", typeAccess)
+	good := formOf(
+		"token",
+		secret,
+		"grant_type",
+		grantExchange,
+		"subject_token",
+		secret,
+		"subject_token_type",
+		typeAccess,
+	)
 	client := basic("admin", r.admin)
 	for _, path := range []string{atIntrospect, atRevoke, atToken} {
 		for _, method := range []string{"GET", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"} {
@@ -155,7 +170,12 @@ func TestRequestsThatAreNoFormsAreRefused(t *testing.T) {
 		t.Errorf("a refused request had an effect: %s", got.body)
 	}
 	for _, kind := range []string{form + "; charset=utf-8", "Application/X-WWW-Form-Urlencoded"} {
-		if got := r.rest("POST", atIntrospect, "", formOf("token", secret), append(client, "Content-Type", kind)...); got.code != 200 {
+		if got := r.rest(
+			"POST",
+			atIntrospect,
+			"",
+			formOf("token", secret),
+			append(client, "Content-Type", kind)...); got.code != 200 {
 			t.Errorf("%s: %d %s", kind, got.code, got.body)
 		}
 	}
@@ -182,8 +202,21 @@ func TestBearerChallengesOnREST(t *testing.T) {
 		{"a PAT from elsewhere", "GET", "/v1/self", bound, 401, `Bearer realm="patd", error="invalid_token"`}, // more scope would not help
 		{"what is fine", "GET", "/v1/self", pat, 200, ""},
 	} {
-		if got := r.rest(c.verb, c.path, c.credential, ""); got.code != c.code || undescribed(got.header.Get("WWW-Authenticate")) != c.challenge {
-			t.Errorf("%s: %d, %q, want %d, %q", c.what, got.code, got.header.Get("WWW-Authenticate"), c.code, c.challenge)
+		if got := r.rest(
+			c.verb,
+			c.path,
+			c.credential,
+			"",
+		); got.code != c.code ||
+			undescribed(got.header.Get("WWW-Authenticate")) != c.challenge {
+			t.Errorf(
+				"%s: %d, %q, want %d, %q",
+				c.what,
+				got.code,
+				got.header.Get("WWW-Authenticate"),
+				c.code,
+				c.challenge,
+			)
 		}
 	}
 }

@@ -19,12 +19,25 @@ import (
 // TestIntrospectionTellsWhatRFC7662Asks looks at every member of the answer about a personal access token.
 func TestIntrospectionTellsWhatRFC7662Asks(t *testing.T) {
 	r := newRig(t, func(c *server.Config) { c.Issuer = "https://patd.example/base/" })
-	two, secret := r.pat(tokens.MintRequest{User: "jürgen <x>", Name: "a", Audiences: []string{"a1", "a2"}}, "b.read", "a.read")
+	two, secret := r.pat(
+		tokens.MintRequest{User: "jürgen <x>", Name: "a", Audiences: []string{"a1", "a2"}},
+		"b.read",
+		"a.read",
+	)
 	got := r.lookAt(secret, "token_type_hint", "access_token")
 	want := map[string]any{
-		"active": true, "scope": "a.read b.read", "client_id": two.ID.String(), "username": "jürgen <x>", "sub": "jürgen <x>",
-		"token_type": "Bearer", "iat": float64(two.IssueTime.Unix()), "nbf": float64(two.IssueTime.Unix()), "exp": float64(two.ExpireTime.Unix()),
-		"aud": []any{"a1", "a2"}, "iss": "https://patd.example/base/", "jti": two.ID.String(),
+		"active":     true,
+		"scope":      "a.read b.read",
+		"client_id":  two.ID.String(),
+		"username":   "jürgen <x>",
+		"sub":        "jürgen <x>",
+		"token_type": "Bearer",
+		"iat":        float64(two.IssueTime.Unix()),
+		"nbf":        float64(two.IssueTime.Unix()),
+		"exp":        float64(two.ExpireTime.Unix()),
+		"aud":        []any{"a1", "a2"},
+		"iss":        "https://patd.example/base/",
+		"jti":        two.ID.String(),
 	}
 	if diff := cmp.Diff(want, got.json); diff != "" || got.code != http.StatusOK {
 		t.Errorf("%d: %s", got.code, diff)
@@ -53,7 +66,11 @@ func TestInactiveIsOneAnswer(t *testing.T) {
 	must(t, err)
 	_, bound := r.pat(tokens.MintRequest{User: "u1", Name: "bound", CIDRs: []string{"192.0.2.0/24"}}, "x")
 	_, other := r.pat(tokens.MintRequest{User: "u1", Name: "other", Audiences: []string{"other"}}, "x")
-	m, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}, Audience: "mine"})
+	m, err := r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}, Audience: "mine"},
+	)
 	must(t, err)
 	gate := m.Secret.Reveal()
 
@@ -69,7 +86,11 @@ func TestInactiveIsOneAnswer(t *testing.T) {
 	} {
 		wantInactive(t, what, r.lookAt(secret))
 	}
-	wantInactive(t, "for another audience", r.oauth("/oauth2/introspect", formOf("token", other), basic("gate", gate)...))
+	wantInactive(
+		t,
+		"for another audience",
+		r.oauth("/oauth2/introspect", formOf("token", other), basic("gate", gate)...),
+	)
 	if got := r.lookAt(bound, "client_ip", "192.0.2.7"); got.json["active"] != true {
 		t.Errorf("from where it may: %s", got.body)
 	}
@@ -89,7 +110,8 @@ func TestOutageIsNeverInactive(t *testing.T) {
 			t.Errorf("%s: %v %s", o.name, got.header, got.body)
 		}
 	}
-	if len(r.logs.find(map[string]any{"level": "WARN", "method": "oauth2.introspect", "code": "UNAVAILABLE"})) != 2 || !strings.Contains(r.logs.String(), "injected outage") {
+	if len(r.logs.find(map[string]any{"level": "WARN", "method": "oauth2.introspect", "code": "UNAVAILABLE"})) != 2 ||
+		!strings.Contains(r.logs.String(), "injected outage") {
 		t.Errorf("the outages are not in the log: %s", r.logs.String())
 	}
 	r.store.set(func(op string) error {
@@ -99,7 +121,8 @@ func TestOutageIsNeverInactive(t *testing.T) {
 		return nil
 	})
 	r.lookAt(secret).want(t, "a panic", http.StatusInternalServerError, "server_error")
-	if len(r.logs.find(map[string]any{"msg": "panic"})) != 1 || len(r.logs.find(map[string]any{"method": "oauth2.introspect", "code": "INTERNAL"})) != 1 {
+	if len(r.logs.find(map[string]any{"msg": "panic"})) != 1 ||
+		len(r.logs.find(map[string]any{"method": "oauth2.introspect", "code": "INTERNAL"})) != 1 {
 		t.Errorf("the panic is not in the log: %s", r.logs.String())
 	}
 	r.store.set(nil)
@@ -135,13 +158,25 @@ func TestRevocationIsSeenByTheNextIntrospection(t *testing.T) {
 			t.Fatalf("%s: before: %s", name, got.body)
 		}
 		for range 2 {
-			if got := r.oauth("/oauth2/revoke", formOf("token", secret, "token_type_hint", "refresh_token"), headers...); got.code != 200 || got.body != "" {
+			if got := r.oauth(
+				"/oauth2/revoke",
+				formOf("token", secret, "token_type_hint", "refresh_token"),
+				headers...); got.code != 200 ||
+				got.body != "" {
 				t.Errorf("%s: %d %s", name, got.code, got.body)
 			}
 			wantInactive(t, name, r.lookAt(secret))
 		}
 		by := map[bool]string{true: "token:" + id, false: "service:cleaner"}[headers == nil]
-		if got := r.rest("GET", "/v1/users/u1/tokens/"+id, r.admin, ""); !strings.Contains(got.body, `"revoked_by":"`+by+`"`) {
+		if got := r.rest(
+			"GET",
+			"/v1/users/u1/tokens/"+id,
+			r.admin,
+			"",
+		); !strings.Contains(
+			got.body,
+			`"revoked_by":"`+by+`"`,
+		) {
 			t.Errorf("%s: %s", name, got.body)
 		}
 	}
@@ -154,17 +189,25 @@ func TestRevocationIsSeenByTheNextIntrospection(t *testing.T) {
 	r.store.set(outage{}.hook())
 	got := r.oauth("/oauth2/revoke", formOf("token", secret))
 	r.store.set(nil)
-	if got.want(t, "an outage", http.StatusServiceUnavailable, "temporarily_unavailable"); got.header.Get("Retry-After") == "" {
+	if got.want(
+		t,
+		"an outage",
+		http.StatusServiceUnavailable,
+		"temporarily_unavailable",
+	); got.header.Get(
+		"Retry-After",
+	) == "" {
 		t.Error("an outage: no Retry-After")
 	}
-	r.oauth("/oauth2/revoke", formOf("token", secret), basic("cleaner", r.admin)...).want(t, "another's credential", 401, "invalid_client")
+	r.oauth("/oauth2/revoke", formOf("token", secret), basic("cleaner", r.admin)...).
+		want(t, "another's credential", 401, "invalid_client")
 	if got := r.lookAt(secret); got.json["active"] != true {
 		t.Errorf("a refused call had an effect: %s", got.body)
 	}
 }
 
-// TestWhatStaysGoodIsNotCalledRevoked presents what lives on after its revocation: a client that was answered 200 would take
-// it for ended (RFC 7009 section 2.2).
+// TestWhatStaysGoodIsNotCalledRevoked presents what lives on after its revocation: a client that was answered 200 would
+// take it for ended (RFC 7009 section 2.2).
 func TestWhatStaysGoodIsNotCalledRevoked(t *testing.T) {
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "jwt", AccessFormat: tokens.AccessJWT, AccessTTL: 5 * time.Minute})

@@ -10,8 +10,8 @@ import (
 	"patd/tokens"
 )
 
-// TestSecretIsNeverRepeatedByOAuth puts live secrets of each kind everywhere a caller could put one. A good answer holds the
-// secrets that it makes, and never the one that was presented.
+// TestSecretIsNeverRepeatedByOAuth puts live secrets of each kind everywhere a caller could put one. A good answer
+// holds the secrets that it makes, and never the one that was presented.
 func TestSecretIsNeverRepeatedByOAuth(t *testing.T) {
 	longtest.Slow(t)
 	r := newRig(t)
@@ -43,18 +43,34 @@ func TestSecretIsNeverRepeatedByOAuth(t *testing.T) {
 // oauth sends a form and looks for the secret in the answer.
 func (m marked) oauth(path, form string, headers ...string) {
 	m.t.Helper()
-	got := m.r.rest("POST", path, "", form, append([]string{"Content-Type", "application/x-www-form-urlencoded"}, headers...)...)
+	got := m.r.rest(
+		"POST",
+		path,
+		"",
+		form,
+		append([]string{"Content-Type", "application/x-www-form-urlencoded"}, headers...)...)
 	m.check("POST "+path+" with "+form[:min(len(form), 200)], fmt.Sprint(got))
 }
 
-// oauthAll puts the secret into every parameter of the OAuth endpoints, known or not, into names, headers and addresses,
-// and into what is no form.
+// oauthAll puts the secret into every parameter of the OAuth endpoints, known or not, into names, headers and
+// addresses, and into what is no form.
 func (m marked) oauthAll() {
 	m.t.Helper()
 	s := m.secret
 	service, client := []string{"client_id", "admin", "client_secret", m.r.admin}, basic("admin", m.r.admin)
 	for _, path := range []string{atIntrospect, atToken, atRevoke} {
-		good := []string{"token", "garbage", "grant_type", grantExchange, "subject_token", s, "subject_token_type", typeAccess, "refresh_token", "x"}
+		good := []string{
+			"token",
+			"garbage",
+			"grant_type",
+			grantExchange,
+			"subject_token",
+			s,
+			"subject_token_type",
+			typeAccess,
+			"refresh_token",
+			"x",
+		}
 		for _, name := range []string{
 			"token", "token_type_hint", "client_ip", "client_id", "client_secret", "grant_type", "subject_token", "subject_token_type", "requested_token_type",
 			"actor_token", "actor_token_type", "audience", "resource", "scope", "refresh_token", "unknown", s,

@@ -28,7 +28,11 @@ func TestExchangeGivesAShorterNarrowerToken(t *testing.T) {
 	got := r.exchange(secret, "scope", "c a", "audience", "api", "client_id", "my app")
 	access := got.text("access_token")
 	want := map[string]any{
-		"access_token": access, "issued_token_type": typeAccess, "token_type": "Bearer", "expires_in": 3600.0, "scope": "a c",
+		"access_token":      access,
+		"issued_token_type": typeAccess,
+		"token_type":        "Bearer",
+		"expires_in":        3600.0,
+		"scope":             "a c",
 	}
 	if diff := cmp.Diff(want, got.json); diff != "" || got.code != 200 || !strings.HasPrefix(access, "pata_") {
 		t.Fatalf("%d %s", got.code, diff)
@@ -36,8 +40,18 @@ func TestExchangeGivesAShorterNarrowerToken(t *testing.T) {
 	seen := r.lookAt(access)
 	id, now := seen.text("jti"), float64(r.now().UTC().Truncate(time.Microsecond).Unix())
 	want = map[string]any{
-		"active": true, "scope": "a c", "client_id": "my app", "username": "u1", "sub": "u1", "token_type": "Bearer", "aud": "api",
-		"iat": now, "nbf": now, "exp": now + 3600, "iss": r.srv.Issuer(), "jti": id,
+		"active":     true,
+		"scope":      "a c",
+		"client_id":  "my app",
+		"username":   "u1",
+		"sub":        "u1",
+		"token_type": "Bearer",
+		"aud":        "api",
+		"iat":        now,
+		"nbf":        now,
+		"exp":        now + 3600,
+		"iss":        r.srv.Issuer(),
+		"jti":        id,
 	}
 	if diff := cmp.Diff(want, seen.json); diff != "" || id == pat.ID.String() || len(id) != 11 {
 		t.Errorf("introspection: %s", diff)
@@ -46,10 +60,21 @@ func TestExchangeGivesAShorterNarrowerToken(t *testing.T) {
 	if all.text("scope") != "a b c" {
 		t.Errorf("without a scope: %d %s", all.code, all.body)
 	}
-	if seen := r.lookAt(all.text("access_token")); seen.text("client_id") != pat.ID.String() || !cmp.Equal(seen.json["aud"], []any{"api", "other"}) {
+	if seen := r.lookAt(
+		all.text("access_token"),
+	); seen.text("client_id") != pat.ID.String() ||
+		!cmp.Equal(seen.json["aud"], []any{"api", "other"}) {
 		t.Errorf("of a client without a name: %s", seen.body)
 	}
-	if got := r.exchange(secret, "resource", "https://api.example/v1", "scope", "b", "requested_token_type", typeAccess); got.code != 200 ||
+	if got := r.exchange(
+		secret,
+		"resource",
+		"https://api.example/v1",
+		"scope",
+		"b",
+		"requested_token_type",
+		typeAccess,
+	); got.code != 200 ||
 		r.lookAt(got.text("access_token")).text("aud") != "api" {
 		t.Errorf("by resource: %d %s", got.code, got.body)
 	}
@@ -62,7 +87,16 @@ func TestExchangeGivesAShorterNarrowerToken(t *testing.T) {
 	}
 	wantInactive(t, "after its token was revoked", r.lookAt(access))
 	r.exchange(secret).want(t, "a revoked token", 400, "invalid_request")
-	if found := r.logs.find(map[string]any{"method": "oauth2.token", "code": "OK", "actor": "token:" + pat.ID.String(), "token_id": pat.ID.String()}); len(found) != 3 {
+	if found := r.logs.find(
+		map[string]any{
+			"method":   "oauth2.token",
+			"code":     "OK",
+			"actor":    "token:" + pat.ID.String(),
+			"token_id": pat.ID.String(),
+		},
+	); len(
+		found,
+	) != 3 {
 		t.Errorf("%d exchanges are in the log: %s", len(found), r.logs.String())
 	}
 }
@@ -97,7 +131,8 @@ func TestJWTsFollowRFC9068(t *testing.T) {
 			more = append(more, "client_id", c.client)
 		}
 		got := r.exchange(secret, more...)
-		if got.code != 200 || got.text("issued_token_type") != c.issued || got.json["expires_in"] != 300.0 || got.text("refresh_token") != "" {
+		if got.code != 200 || got.text("issued_token_type") != c.issued || got.json["expires_in"] != 300.0 ||
+			got.text("refresh_token") != "" {
 			t.Fatalf("%v: %d %s", c, got.code, got.body)
 		}
 		header, claims := r.verify(t, got.text("access_token"))
@@ -111,7 +146,14 @@ func TestJWTsFollowRFC9068(t *testing.T) {
 		id, _ := claims["jti"].(string)
 		now := float64(r.now().UTC().Truncate(time.Microsecond).Unix())
 		want := map[string]any{
-			"iss": "https://patd.example/", "sub": "u1", "aud": "jwt", "iat": now, "exp": now + 300, "jti": id, "client_id": client, "scope": "a",
+			"iss":       "https://patd.example/",
+			"sub":       "u1",
+			"aud":       "jwt",
+			"iat":       now,
+			"exp":       now + 300,
+			"jti":       id,
+			"client_id": client,
+			"scope":     "a",
 		}
 		if diff := cmp.Diff(want, claims); diff != "" || len(id) != 11 {
 			t.Errorf("the claims: %s", diff)
@@ -140,13 +182,15 @@ func (r *rig) verify(t *testing.T, jwt string) (jose.Header, map[string]any) {
 	published := r.rest("GET", "/.well-known/jwks.json", "", "")
 	var set jose.JSONWebKeySet
 	must(t, json.Unmarshal([]byte(published.body), &set))
-	if published.code != 200 || published.header.Get("Cache-Control") != "public, max-age=300" || len(set.Keys) == 0 || strings.Contains(published.body, `"d"`) {
+	if published.code != 200 || published.header.Get("Cache-Control") != "public, max-age=300" || len(set.Keys) == 0 ||
+		strings.Contains(published.body, `"d"`) {
 		t.Fatalf("%d %v %s", published.code, published.header, published.body)
 	}
 	for _, k := range set.Keys {
 		sum, err := k.Thumbprint(crypto.SHA256)
 		must(t, err)
-		if !k.IsPublic() || !k.Valid() || k.Use != "sig" || k.Algorithm != "ES256" || k.KeyID != base64.RawURLEncoding.EncodeToString(sum) {
+		if !k.IsPublic() || !k.Valid() || k.Use != "sig" || k.Algorithm != "ES256" ||
+			k.KeyID != base64.RawURLEncoding.EncodeToString(sum) {
 			t.Errorf("a key: %+v", k)
 		}
 	}
@@ -205,7 +249,13 @@ func TestRefreshTokensRotate(t *testing.T) {
 	for i := range 3 {
 		got = r.refresh(used[i], "client_id", "app", "scope", "offline_access b")
 		want := map[string]any{
-			"access_token": got.text("access_token"), "token_type": "Bearer", "expires_in": 3600.0, "scope": "b", "refresh_token": got.text("refresh_token"),
+			"access_token": got.text(
+				"access_token",
+			),
+			"token_type":    "Bearer",
+			"expires_in":    3600.0,
+			"scope":         "b",
+			"refresh_token": got.text("refresh_token"),
 		}
 		if diff := cmp.Diff(want, got.json); diff != "" || slices.Contains(used, got.text("refresh_token")) {
 			t.Fatalf("refresh %d: %d %s", i, got.code, diff)
@@ -251,7 +301,16 @@ func TestRevokingARefreshTokenEndsItsFamily(t *testing.T) {
 func TestAnAuthenticatedClientStaysOne(t *testing.T) {
 	r, _, secret := offline(t)
 	app := r.service("app", "audit")
-	form := formOf("grant_type", grantExchange, "subject_token", secret, "subject_token_type", typeAccess, "scope", "offline_access")
+	form := formOf(
+		"grant_type",
+		grantExchange,
+		"subject_token",
+		secret,
+		"subject_token_type",
+		typeAccess,
+		"scope",
+		"offline_access",
+	)
 	got := r.oauth("/oauth2/token", form, basic("app", app)...)
 	token := got.text("refresh_token")
 	if got.code != 200 || r.lookAt(got.text("access_token")).text("client_id") != "app" {
@@ -279,7 +338,14 @@ func TestOutageGrantsNothing(t *testing.T) {
 				"exchange": r.exchange(secret), "exchange, offline": r.exchange(secret, "scope", "offline_access"), "refresh": r.refresh(token),
 				"revoke": r.oauth("/oauth2/revoke", formOf("token", secret)), "revoke the family": r.oauth("/oauth2/revoke", formOf("token", token)),
 			} {
-				if got.want(t, what+" without "+string(op), 503, "temporarily_unavailable"); got.header.Get("Retry-After") == "" {
+				if got.want(
+					t,
+					what+" without "+string(op),
+					503,
+					"temporarily_unavailable",
+				); got.header.Get(
+					"Retry-After",
+				) == "" {
 					t.Errorf("%s without %s: no Retry-After", what, op)
 				}
 			}
@@ -296,11 +362,27 @@ func TestOutageGrantsNothing(t *testing.T) {
 
 func TestThereAreNoClientCredentials(t *testing.T) {
 	r := newRig(t)
-	got := r.rest("POST", "/oauth2/token", r.admin, "grant_type=client_credentials&scope=reports.read", "Content-Type", "application/x-www-form-urlencoded")
-	if got.code != 400 || !strings.Contains(got.body, `"error":"unsupported_grant_type"`) || !strings.Contains(got.body, "docs/oauth.md") {
+	got := r.rest(
+		"POST",
+		"/oauth2/token",
+		r.admin,
+		"grant_type=client_credentials&scope=reports.read",
+		"Content-Type",
+		"application/x-www-form-urlencoded",
+	)
+	if got.code != 400 || !strings.Contains(got.body, `"error":"unsupported_grant_type"`) ||
+		!strings.Contains(got.body, "docs/oauth.md") {
 		t.Errorf("%d %s", got.code, got.body)
 	}
-	if meta := r.rest("GET", "/.well-known/oauth-authorization-server", "", "").body; strings.Contains(meta, "client_credentials") {
+	if meta := r.rest(
+		"GET",
+		"/.well-known/oauth-authorization-server",
+		"",
+		"",
+	).body; strings.Contains(
+		meta,
+		"client_credentials",
+	) {
 		t.Errorf("the metadata offers them: %s", meta)
 	}
 }

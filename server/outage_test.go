@@ -58,7 +58,9 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 	case "IntrospectionService/Introspect":
 		return &patdv1.IntrospectRequest{Token: secret}
 	case "IntrospectionService/BatchIntrospect":
-		return &patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{{Token: "garbage"}, {Token: secret}}}
+		return &patdv1.BatchIntrospectRequest{
+			Requests: []*patdv1.IntrospectRequest{{Token: "garbage"}, {Token: secret}},
+		}
 	case "IntrospectionService/IntrospectStream":
 		return &patdv1.IntrospectStreamRequest{Id: 1, Request: &patdv1.IntrospectRequest{Token: secret}}
 	case "IntrospectionService/WatchInvalidations":
@@ -66,7 +68,9 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 	case "IntrospectionService/AcknowledgeInvalidations":
 		return &patdv1.AcknowledgeInvalidationsRequest{WatchId: "ended", Sequence: 1}
 	case "IntrospectionService/ReportUses":
-		return &patdv1.ReportUsesRequest{Uses: []*patdv1.ReportUsesRequest_Use{{TokenId: id, Time: timestamppb.New(r.now()), ClientIp: "192.0.2.1"}}}
+		return &patdv1.ReportUsesRequest{
+			Uses: []*patdv1.ReportUsesRequest_Use{{TokenId: id, Time: timestamppb.New(r.now()), ClientIp: "192.0.2.1"}},
+		}
 	case "UserService/GetUser":
 		return &patdv1.GetUserRequest{User: "u1"}
 	case "UserService/ListUsers":
@@ -97,7 +101,11 @@ func goodRequest(r *rig, name, id, secret string) proto.Message {
 		return &patdv1.SearchTokensRequest{}
 	case "InventoryService/BulkRevokeTokens":
 		q := &patdv1.BulkRevokeTokensRequest{Filter: &patdv1.TokenFilter{User: "bulk", Q: "none of these"}}
-		plan, err := r.svc.PlanRevocation(context.Background(), tokens.Operator(), tokens.Filter{User: "bulk", NameHas: "none of these"})
+		plan, err := r.svc.PlanRevocation(
+			context.Background(),
+			tokens.Operator(),
+			tokens.Filter{User: "bulk", NameHas: "none of these"},
+		)
 		if err == nil { // it is asked for during outages, too
 			q.Plan = plan.Plan
 		} else {
@@ -143,7 +151,11 @@ func (r *rig) catalogue() {
 	must(r.t, err)
 	_, err = r.svc.CreateAudience(context.Background(), tokens.Operator(), tokens.AudienceEntry{ID: "api"})
 	must(r.t, err)
-	_, err = r.svc.CreateWebhook(context.Background(), tokens.Operator(), tokens.WebhookRequest{ID: "chat", URL: "https://hooks.example.com/", Enabled: true})
+	_, err = r.svc.CreateWebhook(
+		context.Background(),
+		tokens.Operator(),
+		tokens.WebhookRequest{ID: "chat", URL: "https://hooks.example.com/", Enabled: true},
+	)
 	must(r.t, err)
 	d, err := r.svc.TestWebhook(context.Background(), tokens.Operator(), "chat")
 	must(r.t, err)
@@ -212,7 +224,11 @@ func TestOutageIsNeverAnAnswer(t *testing.T) {
 	r.service("victim", "audit")
 	r.catalogue()
 	r.rotating, _ = r.mint("u1", "rotating")
-	_, err := r.svc.Rotate(context.Background(), tokens.Operator(), tokens.RotateRequest{User: "u1", TokenID: r.rotating})
+	_, err := r.svc.Rotate(
+		context.Background(),
+		tokens.Operator(),
+		tokens.RotateRequest{User: "u1", TokenID: r.rotating},
+	)
 	must(t, err)
 	rest := map[string][]binding{}
 	for _, b := range bindings(t, r) {
@@ -228,7 +244,8 @@ func TestOutageIsNeverAnAnswer(t *testing.T) {
 			credential, spared = secret, "Lookup"
 		}
 		for _, o := range []outage{{"the whole store is gone", ""}, {"the store goes after authentication", spared}} {
-			if (m.IsStreamingServer() || name == "SignInService/WhoAmI" || name == "IntrospectionService/AcknowledgeInvalidations") && o.spared != "" {
+			if (m.IsStreamingServer() || name == "SignInService/WhoAmI" || name == "IntrospectionService/AcknowledgeInvalidations") &&
+				o.spared != "" {
 				continue // the credential is all there is to look at; a stream goes on: TestStreamTellsWhatFailedPerRequestAndGoesOn and the feed's own tests have that
 			}
 			req, resp := goodRequest(r, name, id, secret), answerFor(t, m)
@@ -246,7 +263,8 @@ func TestOutageIsNeverAnAnswer(t *testing.T) {
 			for _, b := range rest[name] {
 				r.store.set(o.hook())
 				got := r.rest(b.verb, b.path, credential, b.json(t, req))
-				if reason, _ := got.reason(); got.code != http.StatusServiceUnavailable || reason != "STORE_UNAVAILABLE" {
+				if reason, _ := got.reason(); got.code != http.StatusServiceUnavailable ||
+					reason != "STORE_UNAVAILABLE" {
 					t.Errorf("%s %s while %s: got %d %s", b.verb, b.path, o.name, got.code, got.body)
 				}
 			}
@@ -264,7 +282,8 @@ func TestOutageIsNeverAnAnswer(t *testing.T) {
 	}
 }
 
-// checkCommitFails drives every method with a store that takes changes and fails to keep them. Those that only read go on.
+// checkCommitFails drives every method with a store that takes changes and fails to keep them. Those that only read go
+// on.
 func checkCommitFails(t *testing.T, r *rig, fault error, id, secret string) {
 	t.Helper()
 	var want *tokens.Error
@@ -284,9 +303,17 @@ func checkCommitFails(t *testing.T, r *rig, fault error, id, secret string) {
 		if reason, _ := grpcReason(err); wrote && (status.Code(err) != codes.Unavailable || reason != want.Reason) {
 			t.Errorf("%s with a failing commit: got %v, want %s", name, err, want.Reason)
 		}
-		if changes := !strings.Contains(name, "/Get") && !strings.Contains(name, "/List") && !strings.Contains(name, "/Check") && !strings.Contains(name, "/Search") && !strings.Contains(name, "/WhoAmI") && !strings.HasPrefix(name, "IntrospectionService/"); changes && !wrote && name != "UserService/ResumeUser" {
+		if changes := !strings.Contains(name, "/Get") && !strings.Contains(name, "/List") &&
+			!strings.Contains(name, "/Check") &&
+			!strings.Contains(name, "/Search") &&
+			!strings.Contains(name, "/WhoAmI") &&
+			!strings.HasPrefix(name, "IntrospectionService/"); changes &&
+			!wrote &&
+			name != "UserService/ResumeUser" {
 			t.Errorf("%s changed nothing, so that its commit could not fail", name)
-		} else if !changes && err != nil && name != "SignInService/GetSignIn" { // which is not configured here
+		} else if !changes &&
+			err != nil &&
+			name != "SignInService/GetSignIn" { // which is not configured here
 			t.Errorf("%s with a failing commit: %v", name, err)
 		}
 	}
@@ -344,7 +371,8 @@ func TestPanicIsAnInternalErrorAndTheServerGoesOn(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
+	_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
 	if status.Code(err) != codes.Internal || status.Convert(err).Message() != "internal error" {
 		t.Errorf("over gRPC: %v", err)
 	}

@@ -50,7 +50,13 @@ func (s *Server) HandoffURL(code tokens.Secret) string { return rpc.HandoffURL(s
 // site makes the pages for people.
 func (s *Server) site(c Config, network *call.Chain) (*frame.Frame, error) {
 	var provider *page.Provider
-	setup := frame.Config{Chain: network, Service: c.Service, Issuer: s.issuer, Origins: c.Page.Origins, Look: c.Page.Look}
+	setup := frame.Config{
+		Chain:   network,
+		Service: c.Service,
+		Issuer:  s.issuer,
+		Origins: c.Page.Origins,
+		Look:    c.Page.Look,
+	}
 	if client := c.Page.Client; client != nil {
 		now := c.Now
 		if now == nil {
@@ -61,8 +67,15 @@ func (s *Server) site(c Config, network *call.Chain) (*frame.Frame, error) {
 			return nil, fmt.Errorf("make the server: %w", err)
 		}
 		provider = &page.Provider{
-			Issuer: client.Issuer, ClientID: client.ID, Secret: client.Secret, Scopes: client.Scopes,
-			Identify: client.SignIn.Identify, NeedsClaim: client.SignIn.Lacks, VerifySignature: client.SignIn.VerifySignature, Client: to, Now: now,
+			Issuer:          client.Issuer,
+			ClientID:        client.ID,
+			Secret:          client.Secret,
+			Scopes:          client.Scopes,
+			Identify:        client.SignIn.Identify,
+			NeedsClaim:      client.SignIn.Lacks,
+			VerifySignature: client.SignIn.VerifySignature,
+			Client:          to,
+			Now:             now,
 		}
 		setup.SignsIn, setup.FormTargets = func() bool { return true }, provider.Origins
 	}

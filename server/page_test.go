@@ -45,7 +45,11 @@ func (r *rig) signedIn(user string, ttl time.Duration, returnURL string) *browse
 
 func (b *browser) handOver(user string, ttl time.Duration, returnURL string) shown {
 	b.t.Helper()
-	_, code, err := b.svc.HandOff(b.t.Context(), tokens.Operator(), tokens.HandoffRequest{User: user, TTL: &ttl, ReturnURL: returnURL})
+	_, code, err := b.svc.HandOff(
+		b.t.Context(),
+		tokens.Operator(),
+		tokens.HandoffRequest{User: user, TTL: &ttl, ReturnURL: returnURL},
+	)
 	must(b.t, err)
 	page := b.get("/handoff?code=" + code.Reveal())
 	if page.code != http.StatusOK || strings.Contains(page.path, "code") {
@@ -218,7 +222,12 @@ func TestAUserMakesATokenInTheBrowser(t *testing.T) {
 	rotate.Set("expiration", "keep")
 	rotate.Set("force", "yes")
 	forced := b.post("/tokens/"+id, rotate).wants(http.StatusOK).secret()
-	if got := r.introspect(second).String() + " " + r.introspect(third).String() + " " + r.introspect(forced).String(); got != "SUPERSEDED SUPERSEDED ALLOW" {
+	if got := r.introspect(second).
+		String() +
+		" " + r.introspect(third).
+		String() +
+		" " + r.introspect(forced).
+		String(); got != "SUPERSEDED SUPERSEDED ALLOW" {
 		t.Errorf("after two more rotations: %s", got)
 	}
 	second = forced
@@ -230,7 +239,8 @@ func TestAUserMakesATokenInTheBrowser(t *testing.T) {
 	if got := r.introspect(second).String(); got != "REVOKED" {
 		t.Errorf("after a revocation: %s", got)
 	}
-	b.get("/activity").wants(http.StatusOK, "You revoked the token “desktop”.", "You rotated", "You changed", "You signed in.")
+	b.get("/activity").
+		wants(http.StatusOK, "You revoked the token “desktop”.", "You rotated", "You changed", "You signed in.")
 }
 
 // TestWrongInputComesBackWithTheErrorAtItsField holds that nothing that was typed is lost.
@@ -292,7 +302,8 @@ func TestALinkFillsInTheForm(t *testing.T) {
 		}
 	}
 	b := r.signedIn("u1", time.Hour, "")
-	b.get("/new").wants(http.StatusOK, `value="reports.read" checked`, ">Read reports</label>", "See all of them", `value="deploy.run" aria`, "Needs your consent")
+	b.get("/new").
+		wants(http.StatusOK, `value="reports.read" checked`, ">Read reports</label>", "See all of them", `value="deploy.run" aria`, "Needs your consent")
 	page := b.get("/new?name=From+the+docs&scopes=reports.write,deploy.run,billing.read&ttl=90d").
 		wants(http.StatusOK, `value="From the docs"`, `value="90d" data-end`, `value="reports.write" checked`, "you do not hold: billing.read", "agree: deploy.run")
 	for _, never := range []string{`value="deploy.run" checked`, `value="reports.read" checked`, `value="billing.read"`} {

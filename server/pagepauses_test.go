@@ -19,7 +19,8 @@ func TestAUserPausesUnusedScopesInTheBrowser(t *testing.T) {
 	secret := b.newToken("laptop", "a", "b", "c").wants(http.StatusOK).secret()
 	id := strings.Split(secret, "_")[1]
 	path := "/tokens/" + id
-	_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret, RequiredScopes: []string{"a"}})
+	_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret, RequiredScopes: []string{"a"}})
 	must(t, err)
 	must(t, r.store.FlushUses(t.Context()))
 	shown := b.get(path).wants(http.StatusOK, "Scopes that were never used", `id="narrow-b"`, `id="narrow-c"`)
@@ -33,7 +34,8 @@ func TestAUserPausesUnusedScopesInTheBrowser(t *testing.T) {
 	delete(form, "scopes")
 	b.post(path, form).wants(http.StatusBadRequest, "Tick at least one scope")
 	form["scopes"] = []string{"b"}
-	b.post(path, form).wants(http.StatusOK, "The scopes are paused.", "Paused scopes", ">Resume b</label>", "scopes paused: b")
+	b.post(path, form).
+		wants(http.StatusOK, "The scopes are paused.", "Paused scopes", ">Resume b</label>", "scopes paused: b")
 	if again := b.post(path, form); again.code < 400 {
 		t.Errorf("a form from before: %d", again.code)
 	}

@@ -58,13 +58,17 @@ func TestAServiceHandsAUserOver(t *testing.T) {
 	form := b.get("/new").form("")
 	r.wait(16 * time.Minute)
 	page := b.get("/activity")
-	if to := page.header.Get("Location"); page.code != http.StatusSeeOther || to != "https://app.example.com/settings?tab=2" {
+	if to := page.header.Get(
+		"Location",
+	); page.code != http.StatusSeeOther ||
+		to != "https://app.example.com/settings?tab=2" {
 		t.Errorf("a session that has ended leads to %d %q", page.code, to)
 	}
 	form.Set("name", "typed before")
 	form.Set("expiration", "30d")
 	form["scopes"] = []string{"deploy.run"}
-	b.post("/new", form).wants(http.StatusUnauthorized, `href="https://app.example.com/settings?tab=2"`, "What you typed is kept")
+	b.post("/new", form).
+		wants(http.StatusUnauthorized, `href="https://app.example.com/settings?tab=2"`, "What you typed is kept")
 	path, _ = r.handoff(crm, "u1", `{}`)
 	b.get(path).wants(http.StatusOK, `value="typed before"`, `value="deploy.run" checked`)
 
@@ -105,7 +109,8 @@ func TestOnlyAServiceThatManagesTokensHandsOver(t *testing.T) {
 	r.handoff(crm, "u1", `{"ttl": "12h"}`)
 	_, err := r.svc.SuspendUser(t.Context(), tokens.Operator(), "u1", "")
 	must(t, err)
-	if reason, _ := r.rest(http.MethodPost, "/v1/users/u1/page-sessions", crm, `{}`).reason(); reason != "USER_SUSPENDED" {
+	if reason, _ := r.rest(http.MethodPost, "/v1/users/u1/page-sessions", crm, `{}`).
+		reason(); reason != "USER_SUSPENDED" {
 		t.Errorf("a suspended user: %s", reason)
 	}
 }
@@ -160,7 +165,8 @@ func TestAHandOffReplacesWhoWasSignedIn(t *testing.T) {
 	form["scopes"] = []string{"reports.read"}
 	old := b.cookies["__Host-patd-session"]
 	b.handOver("u2", time.Hour, "").wants(http.StatusOK, "<strong>u2</strong>")
-	page := b.post("/new", form).wants(http.StatusConflict, "Nothing was done", `value="from before"`, "<strong>u2</strong>")
+	page := b.post("/new", form).
+		wants(http.StatusConflict, "Nothing was done", `value="from before"`, "<strong>u2</strong>")
 	if b.get("/").wants(http.StatusOK, "You have none yet."); page.secret() != "" {
 		t.Error("the form made a token")
 	}
@@ -236,11 +242,14 @@ func TestSessionsEnd(t *testing.T) {
 			b.get("/").wants(http.StatusOK, "u1")
 			c.end(r, b)
 			for _, path := range []string{"/", "/new", "/activity"} {
-				if page := b.get(path).wants(http.StatusUnauthorized); regexp.MustCompile(`\bu1\b`).MatchString(page.text) {
+				if page := b.get(path).
+					wants(http.StatusUnauthorized); regexp.MustCompile(`\bu1\b`).
+					MatchString(page.text) {
 					t.Errorf("%s shows who it was", path)
 				}
 			}
-			b.post("/new", url.Values{"name": {"x"}, "scopes": {"reports.read"}, "expiration": {"30d"}}).wants(http.StatusUnauthorized)
+			b.post("/new", url.Values{"name": {"x"}, "scopes": {"reports.read"}, "expiration": {"30d"}}).
+				wants(http.StatusUnauthorized)
 		})
 	}
 }
@@ -302,7 +311,8 @@ func TestRequestsFromOtherSitesDoNothing(t *testing.T) {
 	}
 	alone := pageRig(t)
 	h = newBrowser(alone).get("/").header
-	if !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") || h.Get("X-Frame-Options") != "DENY" {
+	if !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") ||
+		h.Get("X-Frame-Options") != "DENY" {
 		t.Errorf("without origins: %v", h)
 	}
 }
@@ -343,7 +353,13 @@ func TestSigningInLeadsNowhereElse(t *testing.T) {
 		}
 	}
 	b := newBrowser(r)
-	if to := b.once(http.MethodGet, p.allow(b.arrive("/signin?next=%2Fnew%3Fname%3Da%2Bb"), "alice"), nil).header.Get("Location"); to != "/new?name=a+b" {
+	if to := b.once(
+		http.MethodGet,
+		p.allow(b.arrive("/signin?next=%2Fnew%3Fname%3Da%2Bb"), "alice"),
+		nil,
+	).header.Get(
+		"Location",
+	); to != "/new?name=a+b" {
 		t.Errorf("a good one leads to %q", to)
 	}
 }
@@ -364,10 +380,12 @@ func TestAnOutageIsAPageThatSaysSoAndLosesNoInput(t *testing.T) {
 			t.Errorf("%s: an outage looks like an empty list", path)
 		}
 	}
-	again := b.post("/new", form).wants(http.StatusServiceUnavailable, "Try again", `name="name" value="kept"`, `name="scopes" value="deploy.run"`)
+	again := b.post("/new", form).
+		wants(http.StatusServiceUnavailable, "Try again", `name="name" value="kept"`, `name="scopes" value="deploy.run"`)
 	r.faulty.Fail(nil)
 	r.faulty.FailOp(storetest.OpUpdate, storetest.Outage())
-	b.post("/new", form).wants(http.StatusServiceUnavailable, `value="kept"`, `value="deploy.run" checked`, "cannot reach its store")
+	b.post("/new", form).
+		wants(http.StatusServiceUnavailable, `value="kept"`, `value="deploy.run" checked`, "cannot reach its store")
 	r.faulty.FailOp(storetest.OpUpdate, nil)
 	resent := url.Values{}
 	for _, m := range inputForm.FindAllStringSubmatch(again.text, -1) {
@@ -402,7 +420,8 @@ func TestTextsOfOthersAreShownAndNotRun(t *testing.T) {
 	for _, path := range []string{"/", "/new", "/new?name=" + url.QueryEscape(hostile) + "&scopes=" + url.QueryEscape(hostile), "/activity", "/tokens/" + id,
 		"/?q=" + url.QueryEscape(hostile), "/tokens/" + url.PathEscape(hostile), "/nothing" + url.PathEscape(hostile)} {
 		page := b.get(path)
-		if strings.Contains(page.text, "<img src=x") || strings.Contains(page.text, "<script>alert") || strings.Contains(page.text, "a'><b") {
+		if strings.Contains(page.text, "<img src=x") || strings.Contains(page.text, "<script>alert") ||
+			strings.Contains(page.text, "a'><b") {
 			t.Errorf("%s: it runs\n%s", path, page.text)
 		}
 	}
@@ -429,7 +448,9 @@ func TestNoSecretOfThePageIsLogged(t *testing.T) {
 			t.Error("a cookie stands in the log")
 		}
 	}
-	if len(r.logs.find(map[string]any{"method": "patd.v1.TokenService/CreateToken", "actor": "user:u1", "code": "OK"})) != 1 {
+	if len(
+		r.logs.find(map[string]any{"method": "patd.v1.TokenService/CreateToken", "actor": "user:u1", "code": "OK"}),
+	) != 1 {
 		t.Error("the mint is not logged as every other")
 	}
 }

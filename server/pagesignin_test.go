@@ -39,9 +39,14 @@ func (p *webIDP) serve(w http.ResponseWriter, r *http.Request) bool {
 	switch r.URL.Path {
 	case "/.well-known/openid-configuration":
 		_ = json.NewEncoder(w).Encode(map[string]any{
-			"issuer": p.url, "jwks_uri": p.url + "/jwks", "authorization_endpoint": p.url + "/authorize", "token_endpoint": p.url + "/token",
-			"userinfo_endpoint": p.url + "/userinfo", "end_session_endpoint": p.url + "/out",
-			"authorization_response_iss_parameter_supported": true, "id_token_signing_alg_values_supported": []string{"EdDSA"},
+			"issuer":                 p.url,
+			"jwks_uri":               p.url + "/jwks",
+			"authorization_endpoint": p.url + "/authorize",
+			"token_endpoint":         p.url + "/token",
+			"userinfo_endpoint":      p.url + "/userinfo",
+			"end_session_endpoint":   p.url + "/out",
+			"authorization_response_iss_parameter_supported": true,
+			"id_token_signing_alg_values_supported":          []string{"EdDSA"},
 		})
 	case "/token":
 		p.token(w, r)
@@ -82,7 +87,10 @@ func (p *webIDP) token(w http.ResponseWriter, r *http.Request) {
 	p.last = asked.Get("user")
 	claims := append([]claim{{"aud", webClient}, {"nonce", asked.Get("nonce")}}, p.claims...)
 	_ = json.NewEncoder(w).Encode(map[string]any{
-		"access_token": "access", "token_type": "Bearer", "expires_in": 60, "id_token": p.jwt(nil2{}, asked.Get("user"), claims...),
+		"access_token": "access",
+		"token_type":   "Bearer",
+		"expires_in":   60,
+		"id_token":     p.jwt(nil2{}, asked.Get("user"), claims...),
 	})
 }
 
@@ -102,7 +110,11 @@ func webRigWith(t *testing.T, change func(*server.Config), scopes ...string) (*r
 	t.Helper()
 	var p *webIDP
 	r := newRig(t, change, func(c *server.Config) {
-		c.Page.Client = &server.PageClient{ID: webClient, Scopes: scopes, Secret: func() (tokens.Secret, error) { return secret.NewSecret(webSecret), nil }}
+		c.Page.Client = &server.PageClient{
+			ID:     webClient,
+			Scopes: scopes,
+			Secret: func() (tokens.Secret, error) { return secret.NewSecret(webSecret), nil },
+		}
 	}, func(c *server.Config) { c.Page.Origins = []string{"https://app.example.com"} })
 	p = &webIDP{idp: r.idp, codes: map[string]url.Values{}}
 	r.idp.web = p
@@ -278,8 +290,9 @@ func TestAFormSurvivesSigningInAgain(t *testing.T) {
 		t.Error("another user sees the form")
 	}
 
-	page = b.signIn(p, "alice", "/signin?next=%2Fnew").wants(http.StatusOK, `value="typed before"`, "two\nlines &amp; &lt;b&gt;</textarea>",
-		`value="reports.write" checked`, "nothing was done yet")
+	page = b.signIn(p, "alice", "/signin?next=%2Fnew").
+		wants(http.StatusOK, `value="typed before"`, "two\nlines &amp; &lt;b&gt;</textarea>",
+			`value="reports.write" checked`, "nothing was done yet")
 	again := page.form("")
 	for _, name := range []string{"name", "description", "expiration", "scopes"} {
 		again[name] = form[name]

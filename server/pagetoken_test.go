@@ -26,7 +26,8 @@ func TestAUserCancelsARotationAndEditsLabelsInTheBrowser(t *testing.T) {
 	}
 	second := rotate()
 	form := b.get("/tokens/"+id).wants(http.StatusOK, "Cancel rotation").form("cancel")
-	page := b.post("/tokens/"+id, form).wants(http.StatusOK, "The rotation is canceled", "You took back the last rotation")
+	page := b.post("/tokens/"+id, form).
+		wants(http.StatusOK, "The rotation is canceled", "You took back the last rotation")
 	if got := r.introspect(first).String() + " " + r.introspect(second).String(); got != "ALLOW SUPERSEDED" {
 		t.Errorf("after the cancellation: %s", got)
 	}

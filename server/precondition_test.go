@@ -20,8 +20,8 @@ import (
 	"patd/tokens"
 )
 
-// TestNoPreconditionIsIgnored calls every method of patd, over gRPC and by each of its REST routes, with preconditions that do
-// not hold. One that takes them says so, and any other refuses them: none goes on.
+// TestNoPreconditionIsIgnored calls every method of patd, over gRPC and by each of its REST routes, with preconditions
+// that do not hold. One that takes them says so, and any other refuses them: none goes on.
 func TestNoPreconditionIsIgnored(t *testing.T) {
 	r := newRig(t)
 	r.features("u1", "a")
@@ -30,7 +30,12 @@ func TestNoPreconditionIsIgnored(t *testing.T) {
 	if got := r.rest("POST", "/v1/features", r.admin, `{"name":"f"}`); got.code != http.StatusCreated {
 		t.Fatal(got)
 	}
-	if got := r.rest("POST", "/v1/webhooks", r.admin, `{"webhook_id":"w","url":"https://hooks.example.com/"}`); got.code != http.StatusCreated {
+	if got := r.rest(
+		"POST",
+		"/v1/webhooks",
+		r.admin,
+		`{"webhook_id":"w","url":"https://hooks.example.com/"}`,
+	); got.code != http.StatusCreated {
 		t.Fatal(got)
 	}
 	fields := map[string]string{"user": "u1", "token_id": id, "id": "api", "name": "f", "webhook_id": "w"}
@@ -70,10 +75,26 @@ func TestNoPreconditionIsIgnored(t *testing.T) {
 			for _, tag := range []string{`"another"`, `W/"another"`} {
 				got := r.rest(method, path, credential, body, "If-Match", tag)
 				if why, _ := got.reason(); got.code != want || why != reason {
-					t.Errorf("%s %s If-Match %s: %d %s, want %d %s", method, path, tag, got.code, got.body, want, reason)
+					t.Errorf(
+						"%s %s If-Match %s: %d %s, want %d %s",
+						method,
+						path,
+						tag,
+						got.code,
+						got.body,
+						want,
+						reason,
+					)
 				}
 			}
-			if got := r.rest(method, path, credential, body, "If-Unmodified-Since", since); got.code != http.StatusBadRequest {
+			if got := r.rest(
+				method,
+				path,
+				credential,
+				body,
+				"If-Unmodified-Since",
+				since,
+			); got.code != http.StatusBadRequest {
 				t.Errorf("%s %s If-Unmodified-Since: %d %s", method, path, got.code, got.body)
 			}
 		}
@@ -83,7 +104,10 @@ func TestNoPreconditionIsIgnored(t *testing.T) {
 		req := request(t, m, "u1")
 		must(t, protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal([]byte(bodyOf(bodies, m)), req))
 		for field, v := range fields {
-			if f := m.Input().Fields().ByName(protoreflect.Name(field)); f != nil && f.Kind() == protoreflect.StringKind {
+			if f := m.Input().
+				Fields().
+				ByName(protoreflect.Name(field)); f != nil &&
+				f.Kind() == protoreflect.StringKind {
 				req.ProtoReflect().Set(f, protoreflect.ValueOfString(v))
 			}
 		}
@@ -108,8 +132,8 @@ func TestNoPreconditionIsIgnored(t *testing.T) {
 	}
 }
 
-// everything is the state that the calls of a test could change, as REST shows it. Of the token it is the tag, since a use
-// changes its record.
+// everything is the state that the calls of a test could change, as REST shows it. Of the token it is the tag, since a
+// use changes its record.
 func everything(r *rig, tokenID string) string {
 	var all strings.Builder
 	for _, path := range []string{
@@ -169,23 +193,52 @@ func TestAnEntityTagFollowsEachChange(t *testing.T) {
 		"/v1/audiences/api":         {"PUT", `{"max_ttl":"3600s"}`},
 	} {
 		before := r.rest("GET", path, r.admin, "").header.Get("Etag")
-		if got := r.rest("GET", path, r.admin, "", "If-None-Match", "W/"+before); before == "" || got.code != http.StatusNotModified || got.body != "" {
+		if got := r.rest(
+			"GET",
+			path,
+			r.admin,
+			"",
+			"If-None-Match",
+			"W/"+before,
+		); before == "" || got.code != http.StatusNotModified ||
+			got.body != "" {
 			t.Errorf("%s: tag %s, then %d %q", path, before, got.code, got.body)
 		}
 		done := r.rest(change[0], path, r.admin, change[1], "If-Match", `"x", `+before)
-		if after := r.rest("GET", path, r.admin, "").header.Get("Etag"); done.code != 200 || after == before || done.header.Get("Etag") != after {
+		if after := r.rest(
+			"GET",
+			path,
+			r.admin,
+			"",
+		).header.Get(
+			"Etag",
+		); done.code != 200 || after == before ||
+			done.header.Get("Etag") != after {
 			t.Errorf("%s: %d %s, tags %s, %s, %s", path, done.code, done.body, before, done.header.Get("Etag"), after)
 		}
-		if again := r.rest(change[0], path, r.admin, change[1], "If-Match", before); again.code != http.StatusPreconditionFailed {
+		if again := r.rest(
+			change[0],
+			path,
+			r.admin,
+			change[1],
+			"If-Match",
+			before,
+		); again.code != http.StatusPreconditionFailed {
 			t.Errorf("%s: a second change of the same state: %d %s", path, again.code, again.body)
 		}
 	}
 	c := patdv1.NewCatalogServiceClient(r.conn)
-	_, err := c.ReplaceAudience(as(r.admin), &patdv1.ReplaceAudienceRequest{Id: "api", Audience: &patdv1.Audience{Etag: `"another"`}})
+	_, err := c.ReplaceAudience(
+		as(r.admin),
+		&patdv1.ReplaceAudienceRequest{Id: "api", Audience: &patdv1.Audience{Etag: `"another"`}},
+	)
 	if status.Code(err) != codes.Aborted {
 		t.Errorf("the field: %v", err)
 	}
-	_, err = c.DeleteAudience(metadata.AppendToOutgoingContext(as(r.admin), "if-match", `"another"`), &patdv1.DeleteAudienceRequest{Id: "api"})
+	_, err = c.DeleteAudience(
+		metadata.AppendToOutgoingContext(as(r.admin), "if-match", `"another"`),
+		&patdv1.DeleteAudienceRequest{Id: "api"},
+	)
 	if status.Code(err) != codes.Aborted {
 		t.Errorf("over gRPC: %v", err)
 	}

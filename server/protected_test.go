@@ -46,7 +46,8 @@ func TestProtectedResourcesAreDescribedOnTheirOwnHost(t *testing.T) {
 			}
 			continue
 		}
-		if resp.StatusCode != http.StatusOK || got.Resource != c.resource || len(got.Servers) != 1 || got.Servers[0] != r.srv.Issuer() {
+		if resp.StatusCode != http.StatusOK || got.Resource != c.resource || len(got.Servers) != 1 ||
+			got.Servers[0] != r.srv.Issuer() {
 			t.Errorf("%s%s: %s %s, want %s", c.host, c.path, resp.Status, text, c.resource)
 		}
 	}

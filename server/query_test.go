@@ -29,7 +29,8 @@ func TestQueryBesideABodyIsRefused(t *testing.T) {
 		}
 		tried++
 		got := r.rest(b.verb, b.path+"?ttl=60s", r.admin, "{}")
-		if reason, field := got.reason(); got.code != http.StatusBadRequest || reason != "QUERY_UNKNOWN" || field != "ttl" {
+		if reason, field := got.reason(); got.code != http.StatusBadRequest || reason != "QUERY_UNKNOWN" ||
+			field != "ttl" {
 			t.Errorf("%s %s?ttl=60s: %d %s", b.verb, b.path, got.code, got.body)
 		}
 	}
@@ -59,7 +60,13 @@ func TestUnreadableBodiesSayWhatIsExpected(t *testing.T) {
 func TestNobodyIsToldWhatIsWrongWithARequest(t *testing.T) {
 	r := newRig(t)
 	for _, c := range [][3]string{{"POST", "/v1/users/u/tokens", "{"}, {"POST", "/v1/introspect", `{"x":1}`}, {"GET", "/v1/events?usr=1", ""}} {
-		if got := r.rest(c[0], c[1], "", c[2]); got.code != http.StatusUnauthorized || got.header.Get("WWW-Authenticate") == "" {
+		if got := r.rest(
+			c[0],
+			c[1],
+			"",
+			c[2],
+		); got.code != http.StatusUnauthorized ||
+			got.header.Get("WWW-Authenticate") == "" {
 			t.Errorf("%v: %d %s", c, got.code, got.body)
 		}
 	}
@@ -68,7 +75,8 @@ func TestNobodyIsToldWhatIsWrongWithARequest(t *testing.T) {
 func TestAnswersAreOneCompactLine(t *testing.T) {
 	r := newRig(t)
 	got := r.rest("PUT", "/v1/users/u/features", r.admin, `{"features":["a","b"]}`)
-	if want := `{"features":[{"name":"a",`; !strings.HasPrefix(got.body, want) || strings.Contains(got.body, ", ") || !strings.HasSuffix(got.body, "}\n") {
+	if want := `{"features":[{"name":"a",`; !strings.HasPrefix(got.body, want) || strings.Contains(got.body, ", ") ||
+		!strings.HasSuffix(got.body, "}\n") {
 		t.Errorf("%q, want %q", got.body, want)
 	}
 }
@@ -90,7 +98,8 @@ func TestWrongFiltersSayWhich(t *testing.T) {
 		{"/v1/events?token_id=laptop", "TOKEN_ID_INVALID", "token_id", "11 base62"},
 	} {
 		got := r.rest("GET", c.path, r.admin, "")
-		if reason, field := got.reason(); got.code != 400 || reason != c.reason || field != c.field || !strings.Contains(got.body, c.says) {
+		if reason, field := got.reason(); got.code != 400 || reason != c.reason || field != c.field ||
+			!strings.Contains(got.body, c.says) {
 			t.Errorf("%s: %d %s; want %s, %s, %s", c.path, got.code, got.body, c.reason, c.field, c.says)
 		}
 	}

@@ -25,7 +25,14 @@ func wantLimited(t *testing.T, what string, got answerOf, after string) {
 	t.Helper()
 	reason, _ := got.reason()
 	if got.code != http.StatusTooManyRequests || reason != "RATE_LIMITED" || got.header.Get("Retry-After") != after {
-		t.Errorf("%s: %d, Retry-After %q, want 429 after %s s: %s", what, got.code, got.header.Get("Retry-After"), after, got.body)
+		t.Errorf(
+			"%s: %d, Retry-After %q, want 429 after %s s: %s",
+			what,
+			got.code,
+			got.header.Get("Retry-After"),
+			after,
+			got.body,
+		)
 	}
 }
 
@@ -33,7 +40,8 @@ func wantLimited(t *testing.T, what string, got answerOf, after string) {
 func wantLimitedGRPC(t *testing.T, what string, err error, trailer metadata.MD, after time.Duration, seconds string) {
 	t.Helper()
 	reason, _ := grpcReason(err)
-	if status.Code(err) != codes.ResourceExhausted || reason != "RATE_LIMITED" || fmt.Sprint(trailer.Get("retry-after")) != "["+seconds+"]" {
+	if status.Code(err) != codes.ResourceExhausted || reason != "RATE_LIMITED" ||
+		fmt.Sprint(trailer.Get("retry-after")) != "["+seconds+"]" {
 		t.Errorf("%s: %v, trailer %v", what, err, trailer)
 	}
 	for _, d := range status.Convert(err).Details() {
@@ -57,7 +65,12 @@ func TestMintingIsLimitedPerCaller(t *testing.T) {
 	alice, bob, minted := r.idp.jwt(t, "alice"), r.idp.jwt(t, "bob"), 0
 	mint := func(credential, user string) answerOf {
 		minted++
-		return r.rest("POST", "/v1/users/"+user+"/tokens", credential, fmt.Sprintf(`{"name":"n%d","scopes":["a"]}`, minted))
+		return r.rest(
+			"POST",
+			"/v1/users/"+user+"/tokens",
+			credential,
+			fmt.Sprintf(`{"name":"n%d","scopes":["a"]}`, minted),
+		)
 	}
 	got := mint(alice, "me")
 	var id string
@@ -67,7 +80,12 @@ func TestMintingIsLimitedPerCaller(t *testing.T) {
 	if got := r.rest("POST", "/v1/users/me/tokens/"+id+":rotate", alice, ""); got.code != 200 {
 		t.Errorf("the second: %d %s", got.code, got.body)
 	}
-	if got := r.rest("POST", "/v1/users/bob/tokens", alice, `{"name":"x","scopes":["a"]}`); got.code != http.StatusForbidden {
+	if got := r.rest(
+		"POST",
+		"/v1/users/bob/tokens",
+		alice,
+		`{"name":"x","scopes":["a"]}`,
+	); got.code != http.StatusForbidden {
 		t.Errorf("another user's: %d %s", got.code, got.body)
 	}
 	if got := mint(alice, "me"); got.code != 200 { // what the caller has no right to does not count
@@ -75,7 +93,8 @@ func TestMintingIsLimitedPerCaller(t *testing.T) {
 	}
 	wantLimited(t, "the fourth", mint(alice, "me"), "2")
 	var trailer metadata.MD
-	_, err := patdv1.NewTokenServiceClient(r.conn).RotateToken(as(alice), &patdv1.RotateTokenRequest{User: "me", TokenId: id}, grpc.Trailer(&trailer))
+	_, err := patdv1.NewTokenServiceClient(r.conn).
+		RotateToken(as(alice), &patdv1.RotateTokenRequest{User: "me", TokenId: id}, grpc.Trailer(&trailer))
 	wantLimitedGRPC(t, "the fifth, over gRPC", err, trailer, 2*time.Second, "2")
 	for _, path := range []string{"/v1/users/me/tokens", "/v1/users/me/features"} {
 		if got := r.rest("GET", path, alice, ""); got.code != 200 {
@@ -118,7 +137,8 @@ func wantMetric(t *testing.T, r *rig, line string) {
 		t.Errorf("the metrics lack %s", line)
 	}
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "patd_rate") && (strings.Contains(line, "127.0") || strings.Contains(line, "alice")) {
+		if strings.HasPrefix(line, "patd_rate") &&
+			(strings.Contains(line, "127.0") || strings.Contains(line, "alice")) {
 			t.Errorf("a metric names somebody: %s", line)
 		}
 	}
@@ -159,7 +179,8 @@ func TestFailedAuthenticationIsLimitedPerAddress(t *testing.T) {
 	for range 5 {
 		for _, good := range []string{r.admin, r.idp.jwt(t, "alice")} {
 			got := r.rest("GET", "/v1/users/alice/tokens", good, "")
-			_, err := patdv1.NewTokenServiceClient(r.conn).ListTokens(as(good), &patdv1.ListTokensRequest{User: "alice"})
+			_, err := patdv1.NewTokenServiceClient(r.conn).
+				ListTokens(as(good), &patdv1.ListTokensRequest{User: "alice"})
 			if got.code != 200 || err != nil {
 				t.Errorf("a good credential at the same address: %d %s, %v", got.code, got.body, err)
 			}
@@ -209,7 +230,8 @@ func TestClientsBehindAProxyAreLimitedOneByOne(t *testing.T) {
 		}
 		code := r.rest("GET", "/v1/users", credential, "", headers...).code
 		_, err := patdv1.NewUserServiceClient(r.conn).ListUsers(ctx, &patdv1.ListUsersRequest{})
-		if (status.Code(err) == codes.ResourceExhausted) != (code == http.StatusTooManyRequests) && code != http.StatusUnauthorized {
+		if (status.Code(err) == codes.ResourceExhausted) != (code == http.StatusTooManyRequests) &&
+			code != http.StatusUnauthorized {
 			t.Errorf("%q: REST says %d, gRPC %v", forwarded, code, err)
 		}
 		return code
@@ -245,7 +267,12 @@ func TestRefusedAttemptsDoNotFloodTheAuditLog(t *testing.T) {
 	_, other := r.mint("u1", "other")
 	tokenService := patdv1.NewTokenServiceClient(r.conn)
 	for range 150 {
-		if _, err := tokenService.RotateToken(as(pat), &patdv1.RotateTokenRequest{User: "u1", TokenId: id}); status.Code(err) != codes.PermissionDenied {
+		if _, err := tokenService.RotateToken(
+			as(pat),
+			&patdv1.RotateTokenRequest{User: "u1", TokenId: id},
+		); status.Code(
+			err,
+		) != codes.PermissionDenied {
 			t.Fatalf("got %v", err)
 		}
 	}
@@ -265,7 +292,8 @@ func refusals(r *rig, id string) int {
 	r.t.Helper()
 	n, token := 0, ""
 	for {
-		resp, err := patdv1.NewAuditServiceClient(r.conn).ListEvents(as(r.admin), &patdv1.ListEventsRequest{TokenId: id, Action: "token.rotate", PageSize: 200, PageToken: token})
+		resp, err := patdv1.NewAuditServiceClient(r.conn).
+			ListEvents(as(r.admin), &patdv1.ListEventsRequest{TokenId: id, Action: "token.rotate", PageSize: 200, PageToken: token})
 		must(r.t, err)
 		n += len(resp.GetEvents())
 		if token = resp.GetNextPageToken(); token == "" {
@@ -292,7 +320,8 @@ func TestTheCatalogueIsLimited(t *testing.T) {
 		}
 	}
 	got := r.rest("GET", "/v1/features/x", r.admin, "")
-	if reason, _ := got.reason(); got.code != http.StatusTooManyRequests || reason != "RATE_LIMITED" || got.header.Get("Retry-After") != "1" {
+	if reason, _ := got.reason(); got.code != http.StatusTooManyRequests || reason != "RATE_LIMITED" ||
+		got.header.Get("Retry-After") != "1" {
 		t.Errorf("%d %v %s", got.code, got.header, got.body)
 	}
 	if got := r.rest("GET", "/v1/users/u1/features", r.admin, ""); got.code != 200 {

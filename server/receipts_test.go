@@ -22,7 +22,10 @@ func alone(c *server.Config) { c.Alone = true }
 func (r *rig) settled() {
 	r.t.Helper()
 	users := patdv1.NewUserServiceClient(r.conn)
-	got, err := users.SuspendUser(as(r.admin), &patdv1.SuspendUserRequest{User: "settled", Wait: durationpb.New(9 * time.Second)})
+	got, err := users.SuspendUser(
+		as(r.admin),
+		&patdv1.SuspendUserRequest{User: "settled", Wait: durationpb.New(9 * time.Second)},
+	)
 	must(r.t, err)
 	if !got.GetUser().GetReceipt().GetRefusedEverywhere() {
 		r.t.Fatalf("without a watch: %v", got)
@@ -40,7 +43,8 @@ func (r *rig) revokeAndWait(ctx context.Context, id string, wait time.Duration) 
 	done := make(chan revoked, 1)
 	go func() {
 		began := time.Now()
-		got, err := patdv1.NewTokenServiceClient(r.conn).RevokeToken(ctx, &patdv1.RevokeTokenRequest{User: "u1", TokenId: id, Wait: durationpb.New(wait)})
+		got, err := patdv1.NewTokenServiceClient(r.conn).
+			RevokeToken(ctx, &patdv1.RevokeTokenRequest{User: "u1", TokenId: id, Wait: durationpb.New(wait)})
 		done <- revoked{got, err, time.Since(began)}
 	}()
 	return done
@@ -72,14 +76,20 @@ func TestAReceiptComesWhenTheLastWatcherAcknowledges(t *testing.T) {
 	id, _ := r.mint("u1", "a")
 	done := r.revokeAndWait(as(r.admin), id, 9*time.Second)
 	acks := func(secret, watch string, at uint64) error {
-		_, err := in.AcknowledgeInvalidations(as(secret), &patdv1.AcknowledgeInvalidationsRequest{WatchId: watch, Sequence: at})
+		_, err := in.AcknowledgeInvalidations(
+			as(secret),
+			&patdv1.AcknowledgeInvalidationsRequest{WatchId: watch, Sequence: at},
+		)
 		return err
 	}
 	at := asksFor(t, first).GetSequence()
 	must(t, acks(r.admin, ids[0], at))
 	must(t, acks(other, ids[1], at)) // it is not its watch
 	must(t, acks(r.admin, "another", at))
-	if reason, field := grpcReason(acks(r.admin, ids[0], at+1000)); reason != "SEQUENCE_INVALID" || field != "sequence" {
+	if reason, field := grpcReason(
+		acks(r.admin, ids[0], at+1000),
+	); reason != "SEQUENCE_INVALID" ||
+		field != "sequence" {
 		t.Errorf("a position that was not sent: %q %q", reason, field)
 	}
 	at = asksFor(t, second).GetSequence()
@@ -93,7 +103,8 @@ func TestAReceiptComesWhenTheLastWatcherAcknowledges(t *testing.T) {
 	got := <-done
 	must(t, got.err)
 	receipt := got.GetReceipt()
-	if !receipt.GetRefusedEverywhere() || len(receipt.GetSilent()) > 0 || receipt.GetSince() == nil || got.GetToken().GetState() != patdv1.Token_REVOKED {
+	if !receipt.GetRefusedEverywhere() || len(receipt.GetSilent()) > 0 || receipt.GetSince() == nil ||
+		got.GetToken().GetState() != patdv1.Token_REVOKED {
 		t.Errorf("the answer: %v", got)
 	}
 
@@ -106,7 +117,8 @@ func TestAReceiptComesWhenTheLastWatcherAcknowledges(t *testing.T) {
 
 	// Messages that no call waits for do not ask.
 	quiet, _ := r.mint("u1", "b")
-	_, err := patdv1.NewTokenServiceClient(r.conn).RevokeToken(as(r.admin), &patdv1.RevokeTokenRequest{User: "u1", TokenId: quiet})
+	_, err := patdv1.NewTokenServiceClient(r.conn).
+		RevokeToken(as(r.admin), &patdv1.RevokeTokenRequest{User: "u1", TokenId: quiet})
 	must(t, err)
 	for {
 		m := heard(t, first)
@@ -157,7 +169,8 @@ func TestOtherServersMayBeSilent(t *testing.T) {
 	id, _ := r.mint("u1", "a")
 	got := <-r.revokeAndWait(as(r.admin), id, 5*time.Second)
 	must(t, got.err)
-	if receipt := got.GetReceipt(); receipt.GetRefusedEverywhere() || !slices.Equal(receipt.GetSilent(), []string{"servers"}) {
+	if receipt := got.GetReceipt(); receipt.GetRefusedEverywhere() ||
+		!slices.Equal(receipt.GetSilent(), []string{"servers"}) {
 		t.Errorf("other servers are not known: %v", got)
 	}
 }
@@ -189,7 +202,12 @@ func TestReceiptsOverREST(t *testing.T) {
 		done := make(chan answerOf, 1)
 		go func() { done <- r.rest(http.MethodPost, c.path, r.admin, c.body) }()
 		asking := s.until(func(e event) bool { return read(e).Acknowledge })
-		acked := r.rest(http.MethodPost, "/v1/invalidations:acknowledge", reader, fmt.Sprintf(`{"watch_id":%q,"sequence":%q}`, watch, asking.news.Sequence))
+		acked := r.rest(
+			http.MethodPost,
+			"/v1/invalidations:acknowledge",
+			reader,
+			fmt.Sprintf(`{"watch_id":%q,"sequence":%q}`, watch, asking.news.Sequence),
+		)
 		if acked.code != http.StatusOK {
 			t.Errorf("acknowledged: %d %s", acked.code, acked.body)
 		}
@@ -202,7 +220,8 @@ func TestReceiptsOverREST(t *testing.T) {
 			Silent     []string
 		}
 		must(t, json.Unmarshal(answer[c.at], &receipt))
-		if got.code != http.StatusOK || !receipt.Everywhere || receipt.Since.IsZero() || receipt.Silent == nil || len(receipt.Silent) > 0 {
+		if got.code != http.StatusOK || !receipt.Everywhere || receipt.Since.IsZero() || receipt.Silent == nil ||
+			len(receipt.Silent) > 0 {
 			t.Errorf("%s: %d %s", c.path, got.code, got.body)
 		}
 	}

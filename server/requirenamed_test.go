@@ -23,14 +23,23 @@ type way struct {
 func (r *rig) ways(t *testing.T) []way {
 	t.Helper()
 	unbound := r.service("gw", "introspect")
-	m, err := r.svc.CreateService(t.Context(), tokens.Operator(), tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "api"})
+	m, err := r.svc.CreateService(
+		t.Context(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "api"},
+	)
 	must(t, err)
 	bound := m.Secret.Reveal()
 	rpc := patdv1.NewIntrospectionServiceClient(r.conn)
 	all := []way{
 		{"forward-auth", func(secret string) bool { return r.ask("?audience=api", secret).code == http.StatusOK }},
 		{"ext_authz", func(secret string) bool {
-			return envoy{r: r, secret: unbound}.route(routed{extensions: map[string]string{"audience": "api"}, headers: headers(secret)}).upstream != nil
+			return envoy{
+				r:      r,
+				secret: unbound,
+			}.route(
+				routed{extensions: map[string]string{"audience": "api"}, headers: headers(secret)},
+			).upstream != nil
 		}},
 		{"ext_authz, bound", func(secret string) bool {
 			return envoy{r: r, secret: bound}.route(routed{headers: headers(secret)}).upstream != nil
@@ -51,7 +60,12 @@ func (r *rig) ways(t *testing.T) []way {
 				return resp.GetActive()
 			}},
 			way{"batch, " + by.name, func(secret string) bool {
-				resp, err := rpc.BatchIntrospect(as(by.secret), &patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{request("x"), request(secret)}})
+				resp, err := rpc.BatchIntrospect(
+					as(by.secret),
+					&patdv1.BatchIntrospectRequest{
+						Requests: []*patdv1.IntrospectRequest{request("x"), request(secret)},
+					},
+				)
 				must(t, err)
 				return resp.GetResponses()[1].GetActive()
 			}},
@@ -60,7 +74,15 @@ func (r *rig) ways(t *testing.T) []way {
 				return answered(t, stream).GetResponse().GetActive()
 			}},
 			way{"REST, " + by.name, func(secret string) bool {
-				return strings.Contains(r.rest("POST", "/v1/introspect", by.secret, fmt.Sprintf(`{"token":%q,"audience":%q}`, secret, by.audience)).body, `"active":true`)
+				return strings.Contains(
+					r.rest(
+						"POST",
+						"/v1/introspect",
+						by.secret,
+						fmt.Sprintf(`{"token":%q,"audience":%q}`, secret, by.audience),
+					).body,
+					`"active":true`,
+				)
 			}},
 			way{"REST of a batch, " + by.name, func(secret string) bool {
 				body := fmt.Sprintf(`{"requests":[{"token":%q,"audience":%q}]}`, secret, by.audience)
@@ -74,7 +96,10 @@ func (r *rig) ways(t *testing.T) []way {
 // library is a verifier of the client library, with a service token.
 func (r *rig) library(t *testing.T, secret string) *client.Verifier {
 	t.Helper()
-	conn, err := client.Dial(r.srv.GRPCAddr(), client.ServiceToken(func(context.Context) (string, error) { return secret, nil }))
+	conn, err := client.Dial(
+		r.srv.GRPCAddr(),
+		client.ServiceToken(func(context.Context) (string, error) { return secret, nil }),
+	)
 	must(t, err)
 	t.Cleanup(func() { must(t, conn.Close()) })
 	v, err := client.New(conn, client.Config{})
@@ -90,7 +115,10 @@ func TestAnAudienceThatMustBeNamedIsClosedAtEveryDoor(t *testing.T) {
 	secrets := map[string]string{}
 	_, secrets["names none"] = r.pat(tokens.MintRequest{User: "u1", Name: "free"}, "a")
 	_, secrets["names it"] = r.pat(tokens.MintRequest{User: "u1", Name: "named", Audiences: []string{"api"}}, "a")
-	_, secrets["names another"] = r.pat(tokens.MintRequest{User: "u1", Name: "other", Audiences: []string{"other"}}, "a")
+	_, secrets["names another"] = r.pat(
+		tokens.MintRequest{User: "u1", Name: "other", Audiences: []string{"other"}},
+		"a",
+	)
 	came := r.exchange(secrets["names none"], "audience", "api")
 	if came.text("access_token") == "" {
 		t.Fatalf("exchange: %d %s", came.code, came.body)
@@ -98,7 +126,11 @@ func TestAnAudienceThatMustBeNamedIsClosedAtEveryDoor(t *testing.T) {
 	secrets["came of one that names none"] = came.text("access_token")
 	ctx := t.Context()
 	libraries := map[string]*client.Verifier{"asking for it": r.library(t, r.service("lib", "introspect"))}
-	m, err := r.svc.CreateService(ctx, tokens.Operator(), tokens.ServiceRequest{Name: "boundlib", Permissions: []string{"introspect"}, Audience: "api"})
+	m, err := r.svc.CreateService(
+		ctx,
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "boundlib", Permissions: []string{"introspect"}, Audience: "api"},
+	)
 	must(t, err)
 	libraries["bound to it"] = r.library(t, m.Secret.Reveal())
 	ways := r.ways(t)
@@ -106,7 +138,12 @@ func TestAnAudienceThatMustBeNamedIsClosedAtEveryDoor(t *testing.T) {
 		api.RequireNamed = required
 		_, err := r.svc.ReplaceAudience(ctx, tokens.Operator(), api)
 		must(t, err)
-		want := map[string]bool{"names none": !required, "came of one that names none": !required, "names it": true, "names another": false}
+		want := map[string]bool{
+			"names none":                  !required,
+			"came of one that names none": !required,
+			"names it":                    true,
+			"names another":               false,
+		}
 		for _, d := range ways {
 			for token, good := range want {
 				if got := d.good(secrets[token]); got != good {

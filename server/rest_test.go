@@ -74,7 +74,14 @@ func wantUser(t *testing.T, id string, got answerOf, state string) {
 func TestErrorsHaveTheGoogleForm(t *testing.T) {
 	r := newRig(t)
 	r.features("u1", "a")
-	got := r.rest("POST", "/v1/users/u1/tokens", r.admin, `{"name":"n","scopes":["a","b","c"]}`, "X-Request-Id", "req-1")
+	got := r.rest(
+		"POST",
+		"/v1/users/u1/tokens",
+		r.admin,
+		`{"name":"n","scopes":["a","b","c"]}`,
+		"X-Request-Id",
+		"req-1",
+	)
 	var body map[string]any
 	must(t, json.Unmarshal([]byte(got.body), &body))
 	e := body["error"].(map[string]any)
@@ -143,7 +150,17 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 	} {
 		got := r.rest(c.verb, c.path, c.secret, c.body)
 		if reason, _ := got.reason(); got.code != c.code || reason != c.reason {
-			t.Errorf("%s %s %s: got %d %q, want %d %q: %s", c.verb, c.path, c.body, got.code, reason, c.code, c.reason, got.body)
+			t.Errorf(
+				"%s %s %s: got %d %q, want %d %q: %s",
+				c.verb,
+				c.path,
+				c.body,
+				got.code,
+				reason,
+				c.code,
+				c.reason,
+				got.body,
+			)
 		}
 		for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
 			if v := got.header.Get(name); v != want {
@@ -160,7 +177,15 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 	if got := r.rest("GET", "/v1/users", "", ""); got.header.Get("WWW-Authenticate") != `Bearer realm="patd"` {
 		t.Errorf("without a credential: %q", got.header.Get("WWW-Authenticate"))
 	}
-	if got := r.rest("GET", "/v1/users", "x", ""); !strings.Contains(got.header.Get("WWW-Authenticate"), `error="invalid_token"`) {
+	if got := r.rest(
+		"GET",
+		"/v1/users",
+		"x",
+		"",
+	); !strings.Contains(
+		got.header.Get("WWW-Authenticate"),
+		`error="invalid_token"`,
+	) {
 		t.Errorf("with a bad credential: %q", got.header.Get("WWW-Authenticate"))
 	}
 }
@@ -183,11 +208,13 @@ func TestBodyOverTheLimitIs413(t *testing.T) {
 		text, err := io.ReadAll(resp.Body)
 		must(t, err)
 		must(t, resp.Body.Close())
-		if reason, _ := (answerOf{body: string(text)}).reason(); resp.StatusCode != http.StatusRequestEntityTooLarge || reason != "BODY_TOO_LARGE" {
+		if reason, _ := (answerOf{body: string(text)}).reason(); resp.StatusCode != http.StatusRequestEntityTooLarge ||
+			reason != "BODY_TOO_LARGE" {
 			t.Errorf("%s: got %d %s", what, resp.StatusCode, text)
 		}
 	}
-	_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: strings.Repeat("x", 1<<20)})
+	_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: strings.Repeat("x", 1<<20)})
 	if reason, _ := grpcReason(err); reason != "BODY_TOO_LARGE" {
 		t.Errorf("over gRPC: %v", err)
 	}
@@ -231,7 +258,8 @@ func TestIdempotencyKeyByHeaderAndByField(t *testing.T) {
 		t.Errorf("first: %d %v %s", first.code, first.header, first.body)
 	}
 	for _, got := range []answerOf{again, field} {
-		if got.code != 200 || got.header.Get("Idempotency-Replayed") != "true" || secretIn(t, got) != secretIn(t, first) {
+		if got.code != 200 || got.header.Get("Idempotency-Replayed") != "true" ||
+			secretIn(t, got) != secretIn(t, first) {
 			t.Errorf("replay: %d %v %s", got.code, got.header, got.body)
 		}
 	}
@@ -277,7 +305,12 @@ func TestMakingAServiceCanBeRepeatedByItsKey(t *testing.T) {
 		t.Errorf("a short key: %d %s", got.code, got.body)
 	}
 	var header metadata.MD
-	req := &patdv1.CreateServiceRequest{Name: "gate", Permissions: []string{"introspect"}, Ttl: durationpb.New(tokens.Day), RequestId: key}
+	req := &patdv1.CreateServiceRequest{
+		Name:        "gate",
+		Permissions: []string{"introspect"},
+		Ttl:         durationpb.New(tokens.Day),
+		RequestId:   key,
+	}
 	resp, err := patdv1.NewServiceAccountServiceClient(r.conn).CreateService(as(r.admin), req, grpcHeader(&header))
 	must(t, err)
 	if resp.GetSecret() != secretIn(t, first) || cmp.Diff(header.Get("idempotency-replayed"), []string{"true"}) != "" {
@@ -318,7 +351,16 @@ func TestForwardedAddressesCountOnlyFromTrustedProxies(t *testing.T) {
 			headers = append(headers, "X-Forwarded-For", f)
 			ctx = metadata.AppendToOutgoingContext(ctx, "x-forwarded-for", f)
 		}
-		spoofs := []string{"203.0.113.66", "X-Real-Ip", "Forwarded", "Patd-Client", "Grpc-Metadata-Patd-Client", "Grpc-Metadata-X-Forwarded-For", "Grpcgateway-X-Forwarded-For", "True-Client-Ip"}
+		spoofs := []string{
+			"203.0.113.66",
+			"X-Real-Ip",
+			"Forwarded",
+			"Patd-Client",
+			"Grpc-Metadata-Patd-Client",
+			"Grpc-Metadata-X-Forwarded-For",
+			"Grpcgateway-X-Forwarded-For",
+			"True-Client-Ip",
+		}
 		for _, name := range spoofs[1:] {
 			headers = append(headers, name, spoofs[0])
 			ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), spoofs[0])
@@ -328,11 +370,19 @@ func TestForwardedAddressesCountOnlyFromTrustedProxies(t *testing.T) {
 		}
 		_, err := patdv1.NewUserServiceClient(r.conn).SuspendUser(ctx, &patdv1.SuspendUserRequest{User: "u2"})
 		must(t, err)
-		resp, err := patdv1.NewAuditServiceClient(r.conn).ListEvents(as(r.admin), &patdv1.ListEventsRequest{Action: "user.suspend"})
+		resp, err := patdv1.NewAuditServiceClient(r.conn).
+			ListEvents(as(r.admin), &patdv1.ListEventsRequest{Action: "user.suspend"})
 		must(t, err)
 		for _, e := range resp.GetEvents() {
 			if e.GetPeerIp() != c.want {
-				t.Errorf("trusting %v, forwarded %q: %s came from %s, want %s", c.trusted, c.forwarded, e.GetUser(), e.GetPeerIp(), c.want)
+				t.Errorf(
+					"trusting %v, forwarded %q: %s came from %s, want %s",
+					c.trusted,
+					c.forwarded,
+					e.GetUser(),
+					e.GetPeerIp(),
+					c.want,
+				)
 			}
 		}
 	}
@@ -349,10 +399,26 @@ func TestOnlyTheAuthorizationHeaderIsACredential(t *testing.T) {
 	if got := r.rest("GET", "/v1/users?authorization=Bearer+"+r.admin, "", ""); got.code != http.StatusUnauthorized {
 		t.Errorf("a query was taken for a credential: %d", got.code)
 	}
-	if got := r.rest("GET", "/v1/users", r.admin, "", "Authorization", "Bearer ü"); got.code != http.StatusUnauthorized {
+	if got := r.rest(
+		"GET",
+		"/v1/users",
+		r.admin,
+		"",
+		"Authorization",
+		"Bearer ü",
+	); got.code != http.StatusUnauthorized {
 		t.Errorf("a good header beside one that cannot be passed on: %d", got.code)
 	}
-	if got := r.rest("POST", "/v1/users/u1/tokens", r.admin, "", "X-Http-Method-Override", "GET", "Content-Type", "application/x-www-form-urlencoded"); got.code == 200 {
+	if got := r.rest(
+		"POST",
+		"/v1/users/u1/tokens",
+		r.admin,
+		"",
+		"X-Http-Method-Override",
+		"GET",
+		"Content-Type",
+		"application/x-www-form-urlencoded",
+	); got.code == 200 {
 		t.Errorf("the method was overridden: %d %s", got.code, got.body)
 	}
 }

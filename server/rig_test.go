@@ -63,7 +63,8 @@ type rig struct {
 
 const keyLine = "k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
-// newRig starts a server in which users of r.idp may sign in and nothing is limited. change may change its configuration.
+// newRig starts a server in which users of r.idp may sign in and nothing is limited. change may change its
+// configuration.
 func newRig(t testing.TB, change ...func(*server.Config)) *rig {
 	t.Helper()
 	return newRigOf(t, nil, change...)
@@ -91,7 +92,12 @@ func newRigs(t *testing.T, test func(*testing.T, *rig)) {
 }
 
 // newRigOn starts a server whose lookups go to what on makes of the store.
-func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, tokens.Store) tokens.Store, change ...func(*server.Config)) *rig {
+func newRigOn(
+	t testing.TB,
+	source tokens.FeatureSource,
+	on func(*store.Store, tokens.Store) tokens.Store,
+	change ...func(*server.Config),
+) *rig {
 	t.Helper()
 	ctx := context.Background()
 	r := &rig{t: t, logs: &logBuffer{}, at: time.Now()}
@@ -108,14 +114,41 @@ func newRigOn(t testing.TB, source tokens.FeatureSource, on func(*store.Store, t
 	r.faulty = storetest.NewFaulty(st)
 	r.store, r.queue = &gate{Store: on(st, r.faulty)}, st
 	r.keys = secret.NewKeyring(keys)
-	r.svc, err = tokens.NewService(tokens.Config{Store: r.store, Changes: st.Feed(), Keys: r.keys, Prefixes: prefixes, Features: source, Now: r.now,
-		Policy: tokens.Policy{AllowNever: true}, SigningKeyDelay: tokens.DefaultSigningKeyDelay, ReturnOrigins: []string{"https://app.example.com"}})
+	r.svc, err = tokens.NewService(
+		tokens.Config{
+			Store:    r.store,
+			Changes:  st.Feed(),
+			Keys:     r.keys,
+			Prefixes: prefixes,
+			Features: source,
+			Now:      r.now,
+			Policy: tokens.Policy{
+				AllowNever: true,
+			},
+			SigningKeyDelay: tokens.DefaultSigningKeyDelay,
+			ReturnOrigins:   []string{"https://app.example.com"},
+		},
+	)
 	must(t, err)
 	r.idp = newIDP(t, r.now)
 	c := server.Config{
-		SignIn: r.idp.signIn(t), MintRate: -1, ServiceMintRate: -1, ChangeRate: -1, ServiceChangeRate: -1, FailureRate: -1, LeakRate: -1, Now: r.now,
-		Service: r.svc, Ready: st.Ready, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Reflection: true, Version: "test",
-		Logger: slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		SignIn: r.idp.signIn(
+			t,
+		),
+		MintRate:          -1,
+		ServiceMintRate:   -1,
+		ChangeRate:        -1,
+		ServiceChangeRate: -1,
+		FailureRate:       -1,
+		LeakRate:          -1,
+		Now:               r.now,
+		Service:           r.svc,
+		Ready:             st.Ready,
+		HTTPAddr:          "127.0.0.1:0",
+		GRPCAddr:          "127.0.0.1:0",
+		Reflection:        true,
+		Version:           "test",
+		Logger:            slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, f := range change {
 		f(&c)
@@ -179,7 +212,11 @@ func (r *rig) wait(d time.Duration) {
 // service makes a service and returns its secret.
 func (r *rig) service(name string, permissions ...string) string {
 	r.t.Helper()
-	m, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: name, Permissions: permissions})
+	m, err := r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: name, Permissions: permissions},
+	)
 	must(r.t, err)
 	return m.Secret.Reveal()
 }
@@ -195,7 +232,11 @@ func (r *rig) features(user string, names ...string) {
 func (r *rig) mint(user, name string) (id, secret string) {
 	r.t.Helper()
 	r.features(user, "reports.read")
-	m, err := r.svc.Mint(context.Background(), tokens.Operator(), tokens.MintRequest{User: user, Name: name, Scopes: []string{"reports.read"}, SelfRotate: true})
+	m, err := r.svc.Mint(
+		context.Background(),
+		tokens.Operator(),
+		tokens.MintRequest{User: user, Name: name, Scopes: []string{"reports.read"}, SelfRotate: true},
+	)
 	must(r.t, err)
 	return m.Token.ID.String(), m.Secret.Reveal()
 }
@@ -262,14 +303,23 @@ func (r *rig) rest(method, path, secret, body string, headers ...string) answerO
 }
 
 // invoke makes a call of one message over gRPC. Of a stream it waits for the first answer.
-func (r *rig) invoke(ctx context.Context, m protoreflect.MethodDescriptor, req, resp proto.Message, opts ...grpc.CallOption) error {
+func (r *rig) invoke(
+	ctx context.Context,
+	m protoreflect.MethodDescriptor,
+	req, resp proto.Message,
+	opts ...grpc.CallOption,
+) error {
 	full := "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 	if !m.IsStreamingServer() {
 		return r.conn.Invoke(ctx, full, req, resp, opts...)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := r.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: m.IsStreamingClient()}, full)
+	stream, err := r.conn.NewStream(
+		ctx,
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: m.IsStreamingClient()},
+		full,
+	)
 	if err != nil {
 		return err
 	}
@@ -305,7 +355,8 @@ func grpcReason(err error) (reason, field string) {
 // introspect returns the decision about a secret.
 func (r *rig) introspect(secret string) patdv1.IntrospectResponse_Decision {
 	r.t.Helper()
-	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
+	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
 	must(r.t, err)
 	return resp.GetDecision()
 }

@@ -23,8 +23,8 @@ import (
 )
 
 // mayCall is the table of rights written down a second time: which permissions let a service in, "pat" for the
-// bearer of a personal access token, "own" for a signed-in user about its own things, "anyone" for everybody. Admin is in every row of a service
-// and not written.
+// bearer of a personal access token, "own" for a signed-in user about its own things, "anyone" for everybody. Admin is
+// in every row of a service and not written.
 var mayCall = map[string]string{
 	"TokenService/CreateToken":    "tokens own",
 	"TokenService/GetToken":       "tokens own",
@@ -140,7 +140,11 @@ func callers(r *rig) []caller {
 	}
 	ctx, op := context.Background(), tokens.Operator()
 	ttl := time.Hour
-	expiring, err := r.svc.CreateService(ctx, op, tokens.ServiceRequest{Name: "expiring", Permissions: permissionNames, TTL: &ttl})
+	expiring, err := r.svc.CreateService(
+		ctx,
+		op,
+		tokens.ServiceRequest{Name: "expiring", Permissions: permissionNames, TTL: &ttl},
+	)
 	must(r.t, err)
 	r.features("old", "reports.read")
 	expiringPAT, err := r.svc.Mint(ctx, op, tokens.MintRequest{
@@ -176,7 +180,11 @@ func callers(r *rig) []caller {
 		{name: "another kind of token", header: bearer(access.Reveal()), kind: "bad"},
 		{name: "basic scheme", header: func() []string { return []string{"Basic " + r.admin} }, kind: "bad"},
 		{name: "no scheme", header: func() []string { return []string{r.admin} }, kind: "bad"},
-		{name: "two headers", header: func() []string { return []string{"Bearer " + r.admin, "Bearer " + r.admin} }, kind: "bad"},
+		{
+			name:   "two headers",
+			header: func() []string { return []string{"Bearer " + r.admin, "Bearer " + r.admin} },
+			kind:   "bad",
+		},
 		{name: "revoked service", header: bearer(revoked), kind: "bad"},
 		{name: "expired service", header: bearer(expiring.Secret.Reveal()), kind: "bad"},
 		{name: "revoked PAT", header: bearer(revokedPAT), kind: "bad"},
@@ -184,9 +192,21 @@ func callers(r *rig) []caller {
 		{name: "suspended user's PAT", header: bearer(suspendedPAT), kind: "bad"},
 		{name: "PAT of the target", header: freshPAT("target"), kind: "pat"},
 		{name: "PAT of another user", header: freshPAT("other"), kind: "pat"},
-		{name: "expired JWT", header: bearer(r.idp.jwt(r.t, "target", claim{"exp", r.now().Add(-time.Minute).Unix()})), kind: "bad"},
-		{name: "JWT for another audience", header: bearer(r.idp.jwt(r.t, "target", claim{"aud", "other"})), kind: "bad"},
-		{name: "JWT of another issuer", header: bearer(r.idp.jwt(r.t, "target", claim{"iss", "https://other.example"})), kind: "bad"},
+		{
+			name:   "expired JWT",
+			header: bearer(r.idp.jwt(r.t, "target", claim{"exp", r.now().Add(-time.Minute).Unix()})),
+			kind:   "bad",
+		},
+		{
+			name:   "JWT for another audience",
+			header: bearer(r.idp.jwt(r.t, "target", claim{"aud", "other"})),
+			kind:   "bad",
+		},
+		{
+			name:   "JWT of another issuer",
+			header: bearer(r.idp.jwt(r.t, "target", claim{"iss", "https://other.example"})),
+			kind:   "bad",
+		},
 		{name: "unsigned JWT", header: bearer(unsigned(r.idp.jwt(r.t, "target"))), kind: "bad"},
 		{name: "JWT of a user called me", header: bearer(r.idp.jwt(r.t, "me")), kind: "bad"},
 		{name: "signed-in user about itself", header: signedIn("alice"), kind: "own", user: "alice"},
@@ -200,7 +220,14 @@ func callers(r *rig) []caller {
 		operator := bearer(r.idp.jwt(r.t, "op-"+p, claim{"groups", []string{"others", "may-" + p}}))
 		all = append(all, caller{name: "operator with " + p, header: operator, kind: "operator " + p})
 		if p == "admin" {
-			all = append(all, caller{name: "lower case scheme", header: func() []string { return []string{"bearer " + secret} }, kind: p})
+			all = append(
+				all,
+				caller{
+					name:   "lower case scheme",
+					header: func() []string { return []string{"bearer " + secret} },
+					kind:   p,
+				},
+			)
 		}
 	}
 	return all
@@ -208,7 +235,12 @@ func callers(r *rig) []caller {
 
 // forPrograms are methods that no operator may call: it could act as a user with what it gets, or they are about a
 // presented secret.
-var forPrograms = []string{"TokenService/CreateToken", "TokenService/RotateToken", "TokenService/ResumeScopes", "PageService/CreatePageSession"}
+var forPrograms = []string{
+	"TokenService/CreateToken",
+	"TokenService/RotateToken",
+	"TokenService/ResumeScopes",
+	"PageService/CreatePageSession",
+}
 
 // expectedOf is the code that a caller gets for a method by its name.
 func expectedOf(kind, name string) codes.Code {
@@ -238,8 +270,8 @@ func expected(kind, may string) codes.Code {
 	}
 }
 
-// served lists the methods of patd itself, as the server has registered them. Envoy's, whose answers are its own, has tests of
-// its own.
+// served lists the methods of patd itself, as the server has registered them. Envoy's, whose answers are its own, has
+// tests of its own.
 func served(t testing.TB, r *rig) map[string]protoreflect.MethodDescriptor {
 	t.Helper()
 	found := map[string]protoreflect.MethodDescriptor{}
@@ -250,7 +282,8 @@ func served(t testing.TB, r *rig) map[string]protoreflect.MethodDescriptor {
 		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
 		must(t, err)
 		for _, m := range info.Methods {
-			found[strings.TrimPrefix(name, "patd.v1.")+"/"+m.Name] = d.(protoreflect.ServiceDescriptor).Methods().ByName(protoreflect.Name(m.Name))
+			found[strings.TrimPrefix(name, "patd.v1.")+"/"+m.Name] = d.(protoreflect.ServiceDescriptor).Methods().
+				ByName(protoreflect.Name(m.Name))
 		}
 	}
 	return found
@@ -329,8 +362,20 @@ type binding struct {
 func bindings(t testing.TB, r *rig) []binding {
 	t.Helper()
 	var found []binding
-	fill := strings.NewReplacer("{user}", "target", "{token_id}", "15ODq7pq8Hy", "{name}", "no-such-service", "{id}", "no-such-audience",
-		"{webhook_id}", "no-such-webhook", "{delivery_id}", "no-such-delivery")
+	fill := strings.NewReplacer(
+		"{user}",
+		"target",
+		"{token_id}",
+		"15ODq7pq8Hy",
+		"{name}",
+		"no-such-service",
+		"{id}",
+		"no-such-audience",
+		"{webhook_id}",
+		"no-such-webhook",
+		"{delivery_id}",
+		"no-such-delivery",
+	)
 	for name, m := range served(t, r) {
 		rule, _ := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
 		for _, h := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
@@ -349,7 +394,10 @@ func bindings(t testing.TB, r *rig) []binding {
 func TestRightsOverREST(t *testing.T) {
 	longtest.Slow(t)
 	r := newRig(t)
-	want := map[codes.Code]int{codes.Unauthenticated: http.StatusUnauthorized, codes.PermissionDenied: http.StatusForbidden}
+	want := map[codes.Code]int{
+		codes.Unauthenticated:  http.StatusUnauthorized,
+		codes.PermissionDenied: http.StatusForbidden,
+	}
 	for _, c := range callers(r) {
 		for _, b := range bindings(t, r) {
 			var headers []string

@@ -43,7 +43,12 @@ func (r *rig) scim(method, path, secret, body string, headers ...string) (answer
 // provision adds a user, and returns the id of its record.
 func (r *rig) provision(secret, user string) string {
 	r.t.Helper()
-	got, o := r.scim(http.MethodPost, "/Users", secret, fmt.Sprintf(`{"userName": %q, "externalId": %q}`, user+"@example.com", user))
+	got, o := r.scim(
+		http.MethodPost,
+		"/Users",
+		secret,
+		fmt.Sprintf(`{"userName": %q, "externalId": %q}`, user+"@example.com", user),
+	)
 	id, _ := o["id"].(string)
 	if got.code != http.StatusCreated || got.header.Get("Location") != r.srv.Issuer()+"/scim/v2/Users/"+id {
 		r.t.Fatalf("%d %s", got.code, got.body)
@@ -150,7 +155,13 @@ func TestTheUserIDOfSCIMIsThereAndNeverChanges(t *testing.T) {
 			r := newRig(t, func(c *server.Config) { c.SCIMUserID = attribute })
 			provider := r.service("provider", "users")
 			for _, body := range []string{of.without, strings.Replace(of.with, `"`+of.user+`"`, `""`, 1), strings.Replace(of.with, `"`+of.user+`"`, `null`, 1)} {
-				if got, o := r.scim(http.MethodPost, "/Users", provider, body); got.code != 400 || o["scimType"] != "invalidValue" {
+				if got, o := r.scim(
+					http.MethodPost,
+					"/Users",
+					provider,
+					body,
+				); got.code != 400 ||
+					o["scimType"] != "invalidValue" {
 					t.Errorf("%s: %d %s", body, got.code, got.body)
 				}
 			}
@@ -169,7 +180,13 @@ func TestTheUserIDOfSCIMIsThereAndNeverChanges(t *testing.T) {
 				{http.MethodPatch, `{"Operations": [{"op": "add", "path": "id", "value": "other"}]}`},
 				{http.MethodPatch, `{"Operations": [{"op": "remove", "path": "id"}]}`},
 			} {
-				if got, o := r.scim(c.method, path, provider, c.body); got.code != 400 || o["scimType"] != "mutability" {
+				if got, o := r.scim(
+					c.method,
+					path,
+					provider,
+					c.body,
+				); got.code != 400 ||
+					o["scimType"] != "mutability" {
 					t.Errorf("%s %s: %d %s", c.method, c.body, got.code, got.body)
 				}
 			}
@@ -179,7 +196,12 @@ func TestTheUserIDOfSCIMIsThereAndNeverChanges(t *testing.T) {
 			if d := r.introspect(secret); d != patdv1.IntrospectResponse_ALLOW {
 				t.Errorf("before: %s", d)
 			}
-			r.scim(http.MethodPatch, path, provider, `{"Operations": [{"op": "replace", "path": "active", "value": false}]}`)
+			r.scim(
+				http.MethodPatch,
+				path,
+				provider,
+				`{"Operations": [{"op": "replace", "path": "active", "value": false}]}`,
+			)
 			if d := r.introspect(secret); d != patdv1.IntrospectResponse_USER_SUSPENDED {
 				t.Errorf("inactive: %s", d)
 			}
@@ -216,7 +238,12 @@ func TestSCIMChangesAreEvents(t *testing.T) {
 	if got, _ := r.scim(http.MethodDelete, "/Users/"+id, provider, ""); got.code != 204 {
 		t.Errorf("delete: %d %s", got.code, got.body)
 	}
-	events, _, err := r.svc.Events(context.Background(), tokens.Operator(), tokens.EventFilter{User: "alice"}, tokens.Page{})
+	events, _, err := r.svc.Events(
+		context.Background(),
+		tokens.Operator(),
+		tokens.EventFilter{User: "alice"},
+		tokens.Page{},
+	)
 	must(t, err)
 	var got []string
 	for _, e := range events {
@@ -244,7 +271,12 @@ func TestARoutinePushDoesNotLiftAnOperatorsSuspension(t *testing.T) {
 	id := r.provision(provider, "alice")
 	push := func(active bool) object {
 		t.Helper()
-		got, o := r.scim(http.MethodPut, "/Users/"+id, provider, fmt.Sprintf(`{"userName": "alice@example.com", "displayName": "A", "active": %t}`, active))
+		got, o := r.scim(
+			http.MethodPut,
+			"/Users/"+id,
+			provider,
+			fmt.Sprintf(`{"userName": "alice@example.com", "displayName": "A", "active": %t}`, active),
+		)
 		if got.code != 200 {
 			t.Errorf("%d %s", got.code, got.body)
 		}
@@ -261,7 +293,12 @@ func TestARoutinePushDoesNotLiftAnOperatorsSuspension(t *testing.T) {
 	}
 	_, err = r.svc.SuspendUser(context.Background(), tokens.Operator(), "alice", "an incident")
 	must(t, err)
-	_, o := r.scim(http.MethodPatch, "/Users/"+id, provider, `{"Operations": [{"op": "replace", "path": "active", "value": true}]}`)
+	_, o := r.scim(
+		http.MethodPatch,
+		"/Users/"+id,
+		provider,
+		`{"Operations": [{"op": "replace", "path": "active", "value": true}]}`,
+	)
 	if o["active"] != true || r.state("alice") != "ACTIVE" {
 		t.Errorf("a patch: %v", o)
 	}
@@ -274,8 +311,16 @@ func TestSCIMNeedsTheRightUsers(t *testing.T) {
 	id := r.provision(r.service("provider", "users"), "alice")
 	_, pat := r.mint("alice", "laptop")
 	calls := []struct{ method, path, body string }{
-		{http.MethodGet, "/Users", ""}, {http.MethodGet, "/Users/" + id, ""}, {http.MethodGet, "/ServiceProviderConfig", ""},
-		{http.MethodGet, "/ResourceTypes", ""}, {http.MethodGet, "/Schemas", ""}, {http.MethodGet, "/nothing", ""},
+		{
+			http.MethodGet,
+			"/Users",
+			"",
+		},
+		{http.MethodGet, "/Users/" + id, ""},
+		{http.MethodGet, "/ServiceProviderConfig", ""},
+		{http.MethodGet, "/ResourceTypes", ""},
+		{http.MethodGet, "/Schemas", ""},
+		{http.MethodGet, "/nothing", ""},
 		{http.MethodPost, "/Users", `{"userName": "b", "externalId": "b"}`},
 		{http.MethodPost, "/Users/.search", `{}`},
 		{http.MethodPut, "/Users/" + id, `{"userName": "b"}`},
@@ -303,7 +348,12 @@ func TestSCIMNeedsTheRightUsers(t *testing.T) {
 	if r.state("alice") != "ACTIVE" || r.state("b") != "-" {
 		t.Error("a refused call changed something")
 	}
-	refused, _, err := r.svc.Events(context.Background(), tokens.Operator(), tokens.EventFilter{Actor: "service:other"}, tokens.Page{})
+	refused, _, err := r.svc.Events(
+		context.Background(),
+		tokens.Operator(),
+		tokens.EventFilter{Actor: "service:other"},
+		tokens.Page{},
+	)
 	must(t, err)
 	if len(refused) != 5 { // the changes
 		t.Errorf("%d refusals are recorded: %+v", len(refused), refused)
@@ -362,7 +412,13 @@ func TestMalformedSCIMIsRefused(t *testing.T) {
 		}
 	}
 	for _, headers := range [][]string{{"Content-Type", "text/plain"}, {"If-Match", `"a"`}, {"Idempotency-Key", "0123456789abcdef"}} {
-		if got := r.rest(http.MethodPatch, "/scim/v2"+user, provider, `{}`, headers...); got.code != 400 && got.code != 415 {
+		if got := r.rest(
+			http.MethodPatch,
+			"/scim/v2"+user,
+			provider,
+			`{}`,
+			headers...); got.code != 400 &&
+			got.code != 415 {
 			t.Errorf("%v: %d %s", headers, got.code, got.body)
 		}
 	}
@@ -396,7 +452,12 @@ func TestSCIMListsInPages(t *testing.T) {
 		{"?sortBy=userName&sortOrder=descending&count=1", "7", "1", "1", "u0@example.com"}, // sort is not supported, and ignored
 	} {
 		_, o := r.scim(http.MethodGet, "/Users"+c.query, provider, "")
-		got := []string{member(o, "totalResults"), member(o, "startIndex"), member(o, "itemsPerPage"), member(o, "Resources.0.userName")}
+		got := []string{
+			member(o, "totalResults"),
+			member(o, "startIndex"),
+			member(o, "itemsPerPage"),
+			member(o, "Resources.0.userName"),
+		}
 		if want := []string{c.total, c.start, c.items, c.first}; !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", c.query, got, want)
 		}
@@ -422,7 +483,13 @@ func TestAnOutageIsNoAnswerOverSCIM(t *testing.T) {
 		{http.MethodPatch, "/Users/" + id, `{"Operations": [{"op": "replace", "value": {"active": false}}]}`},
 		{http.MethodDelete, "/Users/" + id, ""},
 	} {
-		if got, _ := r.scim(c.method, c.path, provider, c.body); got.code != 503 || got.header.Get("Retry-After") == "" {
+		if got, _ := r.scim(
+			c.method,
+			c.path,
+			provider,
+			c.body,
+		); got.code != 503 ||
+			got.header.Get("Retry-After") == "" {
 			t.Errorf("%s %s: %d %s", c.method, c.path, got.code, got.body)
 		}
 	}
@@ -447,11 +514,22 @@ func TestNoFloodOfSCIMKeepsAProviderFromDeactivating(t *testing.T) {
 		{http.MethodPut, "/Users/" + id, `{"userName": "alice", "active": true}`},
 		{http.MethodPost, "/Users", `{"userName": "b", "externalId": "b"}`},
 	} {
-		if got, _ := r.scim(c.method, c.path, provider, c.body); got.code != 429 || got.header.Get("Retry-After") == "" {
+		if got, _ := r.scim(
+			c.method,
+			c.path,
+			provider,
+			c.body,
+		); got.code != 429 ||
+			got.header.Get("Retry-After") == "" {
 			t.Errorf("%s %s: %d %s", c.method, c.path, got.code, got.body)
 		}
 	}
-	if got, _ := r.scim(http.MethodPatch, "/Users/"+id, provider, `{"Operations": [{"op": "replace", "path": "active", "value": "False"}]}`); got.code != 200 {
+	if got, _ := r.scim(
+		http.MethodPatch,
+		"/Users/"+id,
+		provider,
+		`{"Operations": [{"op": "replace", "path": "active", "value": "False"}]}`,
+	); got.code != 200 {
 		t.Errorf("deactivate: %d %s", got.code, got.body)
 	}
 	if got, _ := r.scim(http.MethodDelete, "/Users/"+id, provider, ""); got.code != 204 {

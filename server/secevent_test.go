@@ -62,8 +62,12 @@ func eventRig(t testing.TB, actions map[string]string) *rig {
 func (p *idp) set(t testing.TB, event, user string, header object, claims ...claim) string {
 	t.Helper()
 	all := object{
-		"iss": p.url, "aud": eventAudience, "iat": p.now().Unix(), "jti": strings.ReplaceAll(t.Name(), "/", "-") + event + user,
-		"sub_id": object{"format": "iss_sub", "iss": p.url, "sub": user}, "events": object{event: object{}},
+		"iss":    p.url,
+		"aud":    eventAudience,
+		"iat":    p.now().Unix(),
+		"jti":    strings.ReplaceAll(t.Name(), "/", "-") + event + user,
+		"sub_id": object{"format": "iss_sub", "iss": p.url, "sub": user},
+		"events": object{event: object{}},
 	}
 	for _, c := range claims {
 		if all[c.name] = c.value; c.value == nil {
@@ -148,7 +152,12 @@ func TestSecurityEventsDoWhatIsConfigured(t *testing.T) {
 // events are the actions of an actor in the audit log, oldest first.
 func (r *rig) events(t testing.TB, actor string) (actions []string) {
 	t.Helper()
-	found, _, err := r.svc.Events(context.Background(), tokens.Operator(), tokens.EventFilter{Actor: actor}, tokens.Page{})
+	found, _, err := r.svc.Events(
+		context.Background(),
+		tokens.Operator(),
+		tokens.EventFilter{Actor: actor},
+		tokens.Page{},
+	)
 	must(t, err)
 	for _, e := range slices.Backward(found) {
 		actions = append(actions, string(e.Action))
@@ -257,8 +266,8 @@ func TestSubjectsOfSecurityEvents(t *testing.T) {
 	}
 }
 
-// TestASecurityEventIsAcknowledgedAfterItsCommit holds that an event which could not be stored, or verified, can be sent
-// again; and that of the same one at once exactly one is taken.
+// TestASecurityEventIsAcknowledgedAfterItsCommit holds that an event which could not be stored, or verified, can be
+// sent again; and that of the same one at once exactly one is taken.
 func TestASecurityEventIsAcknowledgedAfterItsCommit(t *testing.T) {
 	t.Parallel()
 	r := eventRig(t, map[string]string{"account-disabled": "suspend"})

@@ -43,7 +43,9 @@ func TestATokenRotatesItselfOverREST(t *testing.T) {
 	r := newRig(t)
 	r.features("u1", "a")
 	until := r.now().Truncate(time.Microsecond).Add(100 * tokens.Day)
-	body := `{"name":"n","scopes":["a"],"ttl":"30d","self_rotate":true,"renewable_until":"` + until.Format(time.RFC3339Nano) + `"}`
+	body := `{"name":"n","scopes":["a"],"ttl":"30d","self_rotate":true,"renewable_until":"` + until.Format(
+		time.RFC3339Nano,
+	) + `"}`
 	minted := r.self(t, r.rest("POST", "/v1/users/u1/tokens", r.admin, body))
 	old := minted.Secret
 	if !minted.Token.SelfRotate || !minted.Token.RenewableUntil.Equal(until) {
@@ -54,9 +56,12 @@ func TestATokenRotatesItselfOverREST(t *testing.T) {
 	ask := `{"grace":"60s","renew":true,"retire_previous":"ON_FIRST_USE"}`
 	first := r.rest("POST", "/v1/self:rotate", old, ask, "Idempotency-Key", key)
 	got := r.self(t, first)
-	if got.Secret == "" || got.Secret == old || got.Token.TokenID != minted.Token.TokenID || got.ExpireTimeChange != "RENEWED" ||
-		got.RetirePrevious != "ON_FIRST_USE" || !got.PreviousUntil.Equal(until.Add(time.Minute-80*tokens.Day)) ||
-		!got.Token.ExpireTime.Equal(until.Add(-50*tokens.Day)) || first.header.Get("Patd-Token-Expires-At") == "" {
+	if got.Secret == "" || got.Secret == old || got.Token.TokenID != minted.Token.TokenID ||
+		got.ExpireTimeChange != "RENEWED" ||
+		got.RetirePrevious != "ON_FIRST_USE" ||
+		!got.PreviousUntil.Equal(until.Add(time.Minute-80*tokens.Day)) ||
+		!got.Token.ExpireTime.Equal(until.Add(-50*tokens.Day)) ||
+		first.header.Get("Patd-Token-Expires-At") == "" {
 		t.Errorf("rotated: %v %s", first.header, first.body)
 	}
 	again := r.rest("POST", "/v1/self:rotate", old, ask, "Idempotency-Key", key)
@@ -77,7 +82,12 @@ func TestATokenRotatesItselfOverREST(t *testing.T) {
 	if reason, _ := gone.reason(); gone.code != 401 || reason != "TOKEN_SUPERSEDED" {
 		t.Errorf("after the first use: %d %s", gone.code, gone.body)
 	}
-	off := r.rest("PATCH", "/v1/users/u1/tokens/"+got.Token.TokenID, r.admin, `{"token":{},"update_mask":"self_rotate"}`)
+	off := r.rest(
+		"PATCH",
+		"/v1/users/u1/tokens/"+got.Token.TokenID,
+		r.admin,
+		`{"token":{},"update_mask":"self_rotate"}`,
+	)
 	if self := r.self(t, off); self.Token.SelfRotate || !self.Token.RenewableUntil.IsZero() {
 		t.Errorf("switched off: %+v", self.Token)
 	}
@@ -92,7 +102,12 @@ func TestATokenRotatesItselfOverREST(t *testing.T) {
 	if _, err := patdv1.NewTokenServiceClient(r.conn).UpdateToken(as(r.admin), far); err == nil {
 		t.Error("a time after the year 9999 was taken")
 	}
-	events, _, err := r.svc.Events(context.Background(), tokens.Operator(), tokens.EventFilter{Action: "token.rotate", Actor: "token:" + got.Token.TokenID}, tokens.Page{})
+	events, _, err := r.svc.Events(
+		context.Background(),
+		tokens.Operator(),
+		tokens.EventFilter{Action: "token.rotate", Actor: "token:" + got.Token.TokenID},
+		tokens.Page{},
+	)
 	if must(t, err); len(events) != 3 || events[2].Outcome != tokens.OutcomeSuccess {
 		t.Errorf("events %+v", events)
 	}
@@ -105,7 +120,11 @@ func TestTheOwnerIsToldOfASupersededSecret(t *testing.T) {
 	r := newRig(t)
 	id, old := r.mint("u1", "n")
 	grace := time.Duration(0)
-	_, err := r.svc.Rotate(context.Background(), tokens.Operator(), tokens.RotateRequest{User: "u1", TokenID: id, Grace: &grace})
+	_, err := r.svc.Rotate(
+		context.Background(),
+		tokens.Operator(),
+		tokens.RotateRequest{User: "u1", TokenID: id, Grace: &grace},
+	)
 	must(t, err)
 	for range 3 {
 		if d := r.introspect(old); d != patdv1.IntrospectResponse_SUPERSEDED {
@@ -124,7 +143,9 @@ func TestTheOwnerIsToldOfASupersededSecret(t *testing.T) {
 		must(t, json.Unmarshal([]byte(got.body), &told))
 		return len(told.Events) > 0
 	})
-	if e := told.Events[0]; len(told.Events) != 1 || e.Actor != "token:"+id || e.User != "u1" || e.Reason != "TOKEN_SUPERSEDED" || e.Outcome != "REFUSED" {
+	if e := told.Events[0]; len(told.Events) != 1 || e.Actor != "token:"+id || e.User != "u1" ||
+		e.Reason != "TOKEN_SUPERSEDED" ||
+		e.Outcome != "REFUSED" {
 		t.Errorf("events %+v", told.Events)
 	}
 	wantMetric(t, r, "patd_superseded_uses_unrecorded_total 0")

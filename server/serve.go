@@ -44,17 +44,29 @@ func (s *Server) Serve(asked context.Context) error {
 }
 
 func (s *Server) supersededUseFailed(err error) {
-	s.logger.Warn("the use of a superseded secret could not be recorded; the next one is", "cause", call.LogText(err.Error()))
+	s.logger.Warn(
+		"the use of a superseded secret could not be recorded; the next one is",
+		"cause",
+		call.LogText(err.Error()),
+	)
 }
 
 func (s *Server) featureChangeFailed(err error) {
-	s.logger.Warn("a change of a user's features could not be recorded; it is tried again", "cause", call.LogText(err.Error()))
+	s.logger.Warn(
+		"a change of a user's features could not be recorded; it is tried again",
+		"cause",
+		call.LogText(err.Error()),
+	)
 }
 
 // carryOutRevocations carries on revocations of many tokens whose call or server has ended.
 func (s *Server) carryOutRevocations(ctx context.Context) {
 	s.service.CarryOutRevocations(ctx, func(err error) {
-		s.logger.Warn("a revocation of many tokens cannot be carried on now; it is tried again", "cause", call.LogText(err.Error()))
+		s.logger.Warn(
+			"a revocation of many tokens cannot be carried on now; it is tried again",
+			"cause",
+			call.LogText(err.Error()),
+		)
 	})
 }
 

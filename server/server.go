@@ -72,8 +72,11 @@ type Server struct {
 // checkIssuer rejects a base URL that clients cannot use: RFC 8414 section 2 requires http(s), no query or fragment.
 func checkIssuer(issuer string) error {
 	u, err := url.Parse(issuer)
-	if issuer != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
-		return errors.New("make the server: the issuer must be a URL such as https://patd.example.com, without query and fragment")
+	if issuer != "" &&
+		(err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		return errors.New(
+			"make the server: the issuer must be a URL such as https://patd.example.com, without query and fragment",
+		)
 	}
 	return nil
 }
@@ -98,7 +101,15 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the server: %w", err)
 	}
-	s := &Server{logger: c.Logger, service: c.Service, githubKeys: fromGitHub, drainTimeout: c.DrainTimeout, drainDelay: c.DrainDelay, hurry: c.Hurry, secure: c.TLS != nil}
+	s := &Server{
+		logger:       c.Logger,
+		service:      c.Service,
+		githubKeys:   fromGitHub,
+		drainTimeout: c.DrainTimeout,
+		drainDelay:   c.DrainDelay,
+		hurry:        c.Hurry,
+		secure:       c.TLS != nil,
+	}
 	if err := s.listen(c); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -161,8 +172,13 @@ func bind(what, addr string, lis net.Listener, loopbackOnly bool) (net.Listener,
 	}
 	if tcp, ok := lis.Addr().(*net.TCPAddr); loopbackOnly && (!ok || !tcp.IP.IsLoopback()) {
 		return nil, errors.Join(
-			fmt.Errorf("listen for %s on %s: plain text on an address that is not loopback is refused; configure TLS, or say insecure", what, addr),
-			lis.Close())
+			fmt.Errorf(
+				"listen for %s on %s: plain text on an address that is not loopback is refused; configure TLS, or say insecure",
+				what,
+				addr,
+			),
+			lis.Close(),
+		)
 	}
 	return lis, nil
 }
@@ -203,9 +219,18 @@ func (s *Server) build(c Config) error {
 	receipts := receipt.New(receipt.Config{Reached: c.Service.Reached, Alone: c.Alone, Stopping: draining})
 
 	network := call.New(call.Config{
-		Service: c.Service, SignIn: c.SignIn, Logger: c.Logger, Metrics: m, Limits: bounds, Codec: introspect.NewCodec(),
-		Unknown: unknown, Trusted: c.TrustedProxies, Timeout: c.RequestTimeout, Draining: draining,
-		Streams: &s.streams, Tracing: tracing,
+		Service:  c.Service,
+		SignIn:   c.SignIn,
+		Logger:   c.Logger,
+		Metrics:  m,
+		Limits:   bounds,
+		Codec:    introspect.NewCodec(),
+		Unknown:  unknown,
+		Trusted:  c.TrustedProxies,
+		Timeout:  c.RequestTimeout,
+		Draining: draining,
+		Streams:  &s.streams,
+		Tracing:  tracing,
 	})
 	// The gate reads ahead for known callers, and speaks TLS.
 	s.grpc = newGRPC(network, keepaliveOf(c.Connections), grpc.ReadBufferSize(0))
@@ -237,8 +262,15 @@ func (s *Server) build(c Config) error {
 	introspected := introspect.New(behind, c.Service, receipts)
 	forms[introspect.PathInvalidations] = introspect.NewEvents(introspected, from)
 	s.front = &rest.Front{
-		Logger: c.Logger, Metrics: m, Senders: from, API: api, Pages: s.pages(c), Forms: forms,
-		Gates:      map[string]http.Handler{extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network, accept)},
+		Logger:  c.Logger,
+		Metrics: m,
+		Senders: from,
+		API:     api,
+		Pages:   s.pages(c),
+		Forms:   forms,
+		Gates: map[string]http.Handler{
+			extauth.PathForwardAuth: extauth.NewForwardAuth(c.Service, network, accept),
+		},
 		KnowClient: endpoints.KnowClient,
 		Short:      introspect.NewDirect(introspected, from),
 	}
@@ -256,7 +288,10 @@ func (s *Server) build(c Config) error {
 		return nil
 	}
 	s.metricsHTTP = newHTTP(c, &rest.Front{
-		Logger: c.Logger, Metrics: m, Pages: map[string]http.Handler{"/metrics": m.Handler()}, API: http.NotFoundHandler(),
+		Logger:  c.Logger,
+		Metrics: m,
+		Pages:   map[string]http.Handler{"/metrics": m.Handler()},
+		API:     http.NotFoundHandler(),
 	})
 	return nil
 }
@@ -269,7 +304,9 @@ func (s *Server) providers(c Config, network *call.Chain) error {
 	}
 	methods := network.ProviderMethods()
 	s.front.Forms[secevent.Path] = secevent.New(network, methods[call.SecurityEvents], c.Service, c.SecurityEvents)
-	s.front.SCIM = scim.New(scim.Config{Chain: s.front.Chain, Methods: methods, Service: c.Service, Issuer: s.issuer, UserID: by})
+	s.front.SCIM = scim.New(
+		scim.Config{Chain: s.front.Chain, Methods: methods, Service: c.Service, Issuer: s.issuer, UserID: by},
+	)
 	return nil
 }
 
@@ -278,8 +315,11 @@ func decisions(service *tokens.Service) func() []metrics.Figure {
 	return func() (out []metrics.Figure) {
 		service.Decisions(func(d tokens.Decision, total uint64) {
 			out = append(out, metrics.Figure{
-				Name: "patd_decisions_total", Help: "Decisions of introspection, by any way; not those that clients make from their own cache.",
-				Labels: map[string]string{"decision": d.String()}, Total: true, Value: float64(total),
+				Name:   "patd_decisions_total",
+				Help:   "Decisions of introspection, by any way; not those that clients make from their own cache.",
+				Labels: map[string]string{"decision": d.String()},
+				Total:  true,
+				Value:  float64(total),
 			})
 		})
 		service.NoticesWritten(func(a tokens.Action, total uint64) {
@@ -292,8 +332,10 @@ func decisions(service *tokens.Service) func() []metrics.Figure {
 			Name: "patd_notices_failed_total", Help: "Times that notices could not be written; they are tried again.",
 			Total: true, Value: float64(service.NoticesFailed()),
 		}, metrics.Figure{
-			Name: "patd_superseded_uses_unrecorded_total", Help: "Uses of superseded secrets left out of the audit log: too many at once, or the store took no change.",
-			Total: true, Value: float64(service.SupersededUsesUnrecorded()),
+			Name:  "patd_superseded_uses_unrecorded_total",
+			Help:  "Uses of superseded secrets left out of the audit log: too many at once, or the store took no change.",
+			Total: true,
+			Value: float64(service.SupersededUsesUnrecorded()),
 		})
 	}
 }
@@ -338,8 +380,10 @@ func newHTTP(c Config, h http.Handler) *http.Server {
 		Protocols:      new(http.Protocols),
 		MaxHeaderBytes: maxHeaderBytes,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxHTTPStreams, MaxReceiveBufferPerConnection: call.MaxUnknown, MaxReceiveBufferPerStream: call.MaxUnknown,
-			MaxReadFrameSize: connection.MaxFrame,
+			MaxConcurrentStreams:          maxHTTPStreams,
+			MaxReceiveBufferPerConnection: call.MaxUnknown,
+			MaxReceiveBufferPerStream:     call.MaxUnknown,
+			MaxReadFrameSize:              connection.MaxFrame,
 		},
 		ErrorLog: slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
@@ -374,7 +418,8 @@ func (s *Server) gates(c Config, m *metrics.Set, unknown *call.UnknownMemory) {
 			"anonymous": func() int { _, anonymous := g.Counts(); return anonymous },
 		} {
 			m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "patd_connections", Help: "Open connections by listener, and by whether they have shown a good credential.",
+				Name:        "patd_connections",
+				Help:        "Open connections by listener, and by whether they have shown a good credential.",
 				ConstLabels: prometheus.Labels{"listener": name, "state": state},
 			}, func() float64 { return float64(n()) }))
 		}

@@ -61,12 +61,14 @@ func TestSignedInUserManagesItsOwnTokens(t *testing.T) {
 			}
 		}
 	}
-	resp, err := patdv1.NewTokenServiceClient(r.conn).CreateToken(as(jwt), &patdv1.CreateTokenRequest{User: "me", Name: "g", Scopes: []string{"reports.write"}})
+	resp, err := patdv1.NewTokenServiceClient(r.conn).
+		CreateToken(as(jwt), &patdv1.CreateTokenRequest{User: "me", Name: "g", Scopes: []string{"reports.write"}})
 	must(t, err)
 	if d := r.introspect(resp.GetSecret()); d != patdv1.IntrospectResponse_ALLOW {
 		t.Errorf("minted over gRPC: %s", d)
 	}
-	_, err = patdv1.NewTokenServiceClient(r.conn).CreateToken(as(jwt), &patdv1.CreateTokenRequest{User: "me", Name: "x", Scopes: []string{"admin"}})
+	_, err = patdv1.NewTokenServiceClient(r.conn).
+		CreateToken(as(jwt), &patdv1.CreateTokenRequest{User: "me", Name: "x", Scopes: []string{"admin"}})
 	if reason, _ := grpcReason(err); reason != "SCOPE_NOT_HELD" {
 		t.Errorf("a scope that the user does not hold: %v", err)
 	}
@@ -136,7 +138,8 @@ func TestProviderOutageIsNotABadCredential(t *testing.T) {
 		if reason, _ := got.reason(); got.code != http.StatusServiceUnavailable || reason != "SIGNIN_UNAVAILABLE" {
 			t.Errorf("over REST: %d %s", got.code, got.body)
 		}
-		_, err := patdv1.NewUserServiceClient(r.conn).GetUserFeatures(as(jwt), &patdv1.GetUserFeaturesRequest{User: "me"})
+		_, err := patdv1.NewUserServiceClient(r.conn).
+			GetUserFeatures(as(jwt), &patdv1.GetUserFeaturesRequest{User: "me"})
 		if reason, _ := grpcReason(err); status.Code(err) != codes.Unavailable || reason != "SIGNIN_UNAVAILABLE" {
 			t.Errorf("over gRPC: %v", err)
 		}
@@ -203,7 +206,11 @@ func (staleSource) Local() bool { return false }
 
 func TestStaleFeaturesAreMarked(t *testing.T) {
 	r := newRigOf(t, staleSource{})
-	m, err := r.svc.Mint(context.Background(), tokens.Operator(), tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}})
+	m, err := r.svc.Mint(
+		context.Background(),
+		tokens.Operator(),
+		tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}},
+	)
 	must(t, err)
 	secret := m.Secret.Reveal()
 	for _, path := range []string{"/v1/introspect", "/v1/introspect:batch"} {
@@ -218,7 +225,8 @@ func TestStaleFeaturesAreMarked(t *testing.T) {
 	if got := r.rest("GET", "/v1/users/u1/features", r.admin, ""); !strings.Contains(got.body, `"stale":true`) {
 		t.Errorf("features: %s", got.body)
 	}
-	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: "garbage"})
+	resp, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: "garbage"})
 	if must(t, err); resp.GetStale() {
 		t.Error("an inactive answer tells of the source")
 	}
@@ -231,7 +239,13 @@ func TestJWTIsNeverRepeated(t *testing.T) {
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	good := r.idp.jwt(t, "u1")
-	jwts := []string{good, r.idp.jwt(t, "u1", claim{"aud", "marked-audience"}), r.idp.jwt(t, "u1", claim{"exp", 1}), unsigned(good), good[:len(good)-4] + "AAAA"}
+	jwts := []string{
+		good,
+		r.idp.jwt(t, "u1", claim{"aud", "marked-audience"}),
+		r.idp.jwt(t, "u1", claim{"exp", 1}),
+		unsigned(good),
+		good[:len(good)-4] + "AAAA",
+	}
 	var marks []string
 	for _, j := range jwts {
 		parts := strings.Split(j, ".")
@@ -252,10 +266,16 @@ func TestJWTIsNeverRepeated(t *testing.T) {
 		b.path = strings.NewReplacer("target", "u1").Replace(b.path)
 		for _, j := range jwts {
 			for _, path := range []string{b.path, b.path + "/" + j, b.path + "?" + j + "=1", b.path + "?page_size=1&q=" + j, b.path + "?after=" + j + "&page_token=" + j} {
-				m.check(b.verb+" "+path, fmt.Sprint(r.rest(b.verb, path, j, "", "X-Request-Id", j, "Idempotency-Key", j)))
+				m.check(
+					b.verb+" "+path,
+					fmt.Sprint(r.rest(b.verb, path, j, "", "X-Request-Id", j, "Idempotency-Key", j)),
+				)
 			}
 			for _, header := range []string{"Authorization", "X-Forwarded-For", "Grpc-Timeout", "Cookie"} {
-				m.check(b.verb+" "+b.path+" with header "+header, fmt.Sprint(r.rest(b.verb, b.path, r.admin, "", header, j)))
+				m.check(
+					b.verb+" "+b.path+" with header "+header,
+					fmt.Sprint(r.rest(b.verb, b.path, r.admin, "", header, j)),
+				)
 			}
 			if b.verb != http.MethodGet && b.verb != http.MethodDelete {
 				for _, body := range []string{j, `{"` + j + `":1}`, `{"ttl":"` + j + `"}`, `{"name":"` + j, `{"update_mask":"` + j + `"}`} {

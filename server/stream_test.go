@@ -104,8 +104,20 @@ func TestStreamTellsWhatFailedPerRequestAndGoesOn(t *testing.T) {
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	s := r.open(r.admin)
-	must(t, s.Send(&patdv1.IntrospectStreamRequest{Id: 1, Request: &patdv1.IntrospectRequest{Token: secret, ClientIp: "nowhere"}}))
-	if e := answered(t, s).GetError(); e.GetReason() != "CLIENT_IP_INVALID" || codes.Code(e.GetCode()) != codes.InvalidArgument {
+	must(
+		t,
+		s.Send(
+			&patdv1.IntrospectStreamRequest{
+				Id:      1,
+				Request: &patdv1.IntrospectRequest{Token: secret, ClientIp: "nowhere"},
+			},
+		),
+	)
+	if e := answered(
+		t,
+		s,
+	).GetError(); e.GetReason() != "CLIENT_IP_INVALID" ||
+		codes.Code(e.GetCode()) != codes.InvalidArgument {
 		t.Errorf("a bad address: %v", e)
 	}
 	r.store.set(func(op string) error {
@@ -115,7 +127,11 @@ func TestStreamTellsWhatFailedPerRequestAndGoesOn(t *testing.T) {
 		return nil
 	})
 	ask(t, s, 2, secret)
-	if got := answered(t, s); got.GetId() != 2 || got.GetError().GetReason() != "STORE_UNAVAILABLE" || strings.Contains(got.GetError().GetMessage(), "injected") {
+	if got := answered(
+		t,
+		s,
+	); got.GetId() != 2 || got.GetError().GetReason() != "STORE_UNAVAILABLE" ||
+		strings.Contains(got.GetError().GetMessage(), "injected") {
 		t.Errorf("an outage: %v", got)
 	}
 	r.store.set(func(op string) error {
@@ -129,7 +145,15 @@ func TestStreamTellsWhatFailedPerRequestAndGoesOn(t *testing.T) {
 		t.Errorf("a panic: %v", got)
 	}
 	r.store.set(nil)
-	must(t, s.Send(&patdv1.IntrospectStreamRequest{Id: 4, Request: &patdv1.IntrospectRequest{Token: strings.Repeat("x", 1<<20)}}))
+	must(
+		t,
+		s.Send(
+			&patdv1.IntrospectStreamRequest{
+				Id:      4,
+				Request: &patdv1.IntrospectRequest{Token: strings.Repeat("x", 1<<20)},
+			},
+		),
+	)
 	if got := answered(t, s); got.GetError().GetReason() != "BODY_TOO_LARGE" {
 		t.Errorf("a large message: %v", got)
 	}
@@ -191,7 +215,8 @@ func TestRevokedServiceLosesItsStreams(t *testing.T) {
 	s := r.open(gw)
 	ask(t, s, 1, secret)
 	answered(t, s)
-	w, err := patdv1.NewIntrospectionServiceClient(r.conn).WatchInvalidations(as(gw), &patdv1.WatchInvalidationsRequest{})
+	w, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		WatchInvalidations(as(gw), &patdv1.WatchInvalidationsRequest{})
 	must(t, err)
 	_, err = w.Recv()
 	must(t, err)
@@ -253,7 +278,8 @@ func TestStreamsEndWithTheServerAfterWhatIsUnderWay(t *testing.T) {
 	s, idle := r.open(r.admin), r.open(r.admin)
 	ask(t, idle, 1, "garbage")
 	answered(t, idle)
-	w, err := patdv1.NewIntrospectionServiceClient(r.conn).WatchInvalidations(as(r.admin), &patdv1.WatchInvalidationsRequest{})
+	w, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		WatchInvalidations(as(r.admin), &patdv1.WatchInvalidationsRequest{})
 	must(t, err)
 	_, err = w.Recv()
 	must(t, err)
@@ -311,12 +337,20 @@ func testStreamOfManyAtOnce(t *testing.T, r *rig) {
 			wg.Go(func() {
 				for i := range uint64(200) {
 					if i == 100 {
-						if _, err := r.svc.Revoke(context.Background(), tokens.Operator(), fmt.Sprint("u", n), id, ""); err != nil {
+						if _, err := r.svc.Revoke(
+							context.Background(),
+							tokens.Operator(),
+							fmt.Sprint("u", n),
+							id,
+							"",
+						); err != nil {
 							t.Error(err)
 						}
 						revokedAt.Store(i)
 					}
-					_ = s.Send(&patdv1.IntrospectStreamRequest{Id: i, Request: &patdv1.IntrospectRequest{Token: secret}})
+					_ = s.Send(
+						&patdv1.IntrospectStreamRequest{Id: i, Request: &patdv1.IntrospectRequest{Token: secret}},
+					)
 				}
 				if n%2 == 0 {
 					_ = s.CloseSend()
@@ -328,7 +362,8 @@ func testStreamOfManyAtOnce(t *testing.T, r *rig) {
 					t.Error(err)
 					return
 				}
-				if resp.GetId() >= revokedAt.Load() && resp.GetResponse().GetDecision() != patdv1.IntrospectResponse_REVOKED {
+				if resp.GetId() >= revokedAt.Load() &&
+					resp.GetResponse().GetDecision() != patdv1.IntrospectResponse_REVOKED {
 					t.Errorf("after the revocation: %v", resp)
 				}
 			}

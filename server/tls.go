@@ -107,7 +107,10 @@ func (p *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	// A bad pair is logged once: its stamp is kept, and only the next change causes another read.
 	if err != nil && stamp != p.stamp {
-		p.logger.Error("the TLS certificate could not be read anew; the one before it stays", slog.String("cause", err.Error()))
+		p.logger.Error(
+			"the TLS certificate could not be read anew; the one before it stays",
+			slog.String("cause", err.Error()),
+		)
 	}
 	p.stamp = stamp
 	return p.cert, nil

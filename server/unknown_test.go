@@ -31,8 +31,8 @@ import (
 	"patd/tokens"
 )
 
-// TestUnknownCallersMessageIsNotRead calls every method that needs a credential without sending a message. Only a server that looks
-// at the credential before it reads answers.
+// TestUnknownCallersMessageIsNotRead calls every method that needs a credential without sending a message. Only a
+// server that looks at the credential before it reads answers.
 func TestUnknownCallersMessageIsNotRead(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -95,7 +95,13 @@ func TestRepeatedFieldsAreCountedOnTheWire(t *testing.T) {
 		"/v1/introspect:batch": `{"requests":[` + strings.Repeat("{},", 300_000) + `{}]}`,
 		"/v1/introspect":       `{"token":"x","required_scopes":[` + strings.Repeat(`"",`, 300_000) + `""]}`,
 	} {
-		if got := r.rest("POST", path, r.admin, body); got.code != http.StatusTooManyRequests || !strings.Contains(got.body, "TOO_MANY_ITEMS") {
+		if got := r.rest(
+			"POST",
+			path,
+			r.admin,
+			body,
+		); got.code != http.StatusTooManyRequests ||
+			!strings.Contains(got.body, "TOO_MANY_ITEMS") {
 			t.Errorf("%s: %d %.200s", path, got.code, got.body)
 		}
 	}
@@ -115,7 +121,12 @@ func TestEveryListIsCountedOnTheWire(t *testing.T) {
 				lists++
 				switch {
 				case m.IsClientStream || m.IsServerStream:
-					stream, err := r.conn.NewStream(r.asAdmin(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, full, rawCall())
+					stream, err := r.conn.NewStream(
+						r.asAdmin(),
+						&grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+						full,
+						rawCall(),
+					)
 					must(t, err)
 					_ = stream.SendMsg(message)
 					if err := stream.RecvMsg(nil); err == nil || errors.Is(err, io.EOF) {
@@ -136,7 +147,15 @@ func TestEveryListIsCountedOnTheWire(t *testing.T) {
 	if lists < 20 {
 		t.Errorf("only %d lists were found", lists)
 	}
-	if body := r.rest("GET", "/metrics", "", "").body; strings.Contains(body, `patd_calls_total{code="OK",method="envoy`) {
+	if body := r.rest(
+		"GET",
+		"/metrics",
+		"",
+		"",
+	).body; strings.Contains(
+		body,
+		`patd_calls_total{code="OK",method="envoy`,
+	) {
 		t.Error("Check took a list of 500 000 items")
 	}
 }
@@ -152,13 +171,19 @@ func lengthyLists(m protoreflect.MessageDescriptor, above []protoreflect.FullNam
 		f := m.Fields().Get(i)
 		items := f.Kind() == protoreflect.StringKind || f.Kind() == protoreflect.BytesKind || f.Message() != nil
 		if f.Cardinality() == protoreflect.Repeated && items {
-			found[string(f.Name())] = bytes.Repeat(protowire.AppendBytes(protowire.AppendTag(nil, f.Number(), protowire.BytesType), nil), 500_000)
+			found[string(f.Name())] = bytes.Repeat(
+				protowire.AppendBytes(protowire.AppendTag(nil, f.Number(), protowire.BytesType), nil),
+				500_000,
+			)
 		}
 		if f.Message() == nil || f.IsMap() {
 			continue
 		}
 		for path, message := range lengthyLists(f.Message(), above) {
-			found[string(f.Name())+"."+path] = protowire.AppendBytes(protowire.AppendTag(nil, f.Number(), protowire.BytesType), message)
+			found[string(f.Name())+"."+path] = protowire.AppendBytes(
+				protowire.AppendTag(nil, f.Number(), protowire.BytesType),
+				message,
+			)
 		}
 	}
 	return found
@@ -204,7 +229,8 @@ func TestABodyIsNotDecodedBeforeItsCallerIsKnown(t *testing.T) {
 	if routes < 15 {
 		t.Errorf("only %d routes take a body", routes)
 	}
-	if log := r.logs.String(); !strings.Contains(log, ended) || !strings.Contains(log, "patd.v1.TokenService/CreateToken") {
+	if log := r.logs.String(); !strings.Contains(log, ended) ||
+		!strings.Contains(log, "patd.v1.TokenService/CreateToken") {
 		t.Error("the log does not say who was refused, or what")
 	}
 	for _, path := range []string{"/v1/introspect", "/v1/introspect:batch", "/v1/users/u/tokens"} {
@@ -220,14 +246,18 @@ func TestAFormIsNotReadBeforeItsSession(t *testing.T) {
 	r := pageRig(t)
 	b := r.signedIn("u1", time.Hour, "")
 	known := func() string {
-		return regexp.MustCompile(`patd_connections\{listener="http",state="known"\} \d+`).FindString(r.rest("GET", "/metrics", "", "").body)
+		return regexp.MustCompile(`patd_connections\{listener="http",state="known"\} \d+`).
+			FindString(r.rest("GET", "/metrics", "", "").body)
 	}
 	before := known()
 	conn, err := net.Dial("tcp", r.srv.HTTPAddr())
 	must(t, err)
 	defer conn.Close()
-	_, err = io.WriteString(conn, "POST /new HTTP/1.1\r\nHost: "+r.srv.HTTPAddr()+"\r\nSec-Fetch-Site: same-origin\r\nCookie: __Host-patd-session="+
-		b.cookies["__Host-patd-session"]+"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nname=x")
+	_, err = io.WriteString(
+		conn,
+		"POST /new HTTP/1.1\r\nHost: "+r.srv.HTTPAddr()+"\r\nSec-Fetch-Site: same-origin\r\nCookie: __Host-patd-session="+
+			b.cookies["__Host-patd-session"]+"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nname=x",
+	)
 	must(t, err)
 	waittest.Until(t, "it is counted", func() bool { return known() != before })
 }
@@ -253,15 +283,22 @@ func TestUnknownCallersSendAtMost64KiB(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	large := strings.Repeat("x", 70_000)
-	_, err := patdv1.NewLeakServiceClient(r.conn).ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{large}})
+	_, err := patdv1.NewLeakServiceClient(r.conn).
+		ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{large}})
 	if reasonIn(err) != "BODY_TOO_LARGE" {
 		t.Errorf("a report: %v", err)
 	}
-	_, err = patdv1.NewLeakServiceClient(r.conn).ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{large}}, grpc.UseCompressor(gzip.Name))
+	_, err = patdv1.NewLeakServiceClient(r.conn).
+		ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{large}}, grpc.UseCompressor(gzip.Name))
 	if reasonIn(err) != "BODY_TOO_LARGE" {
 		t.Errorf("a compressed report: %v", err)
 	}
-	if got := r.rest("POST", "/v1/leaks", "", `{"secrets":["`+large+`"]}`); got.code != http.StatusRequestEntityTooLarge {
+	if got := r.rest(
+		"POST",
+		"/v1/leaks",
+		"",
+		`{"secrets":["`+large+`"]}`,
+	); got.code != http.StatusRequestEntityTooLarge {
 		t.Errorf("a report over REST: %d %s", got.code, got.body)
 	}
 	body := `{"token":"` + large + `"}`
@@ -279,7 +316,8 @@ func TestUnknownCallersShareOneBudget(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.UnknownCallerMemory = 1000 })
 	large := strings.Repeat("x", 20_000) // more than the share of a connection
-	_, err := patdv1.NewLeakServiceClient(r.conn).ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{large}})
+	_, err := patdv1.NewLeakServiceClient(r.conn).
+		ReportLeaks(context.Background(), &patdv1.ReportLeaksRequest{Secrets: []string{large}})
 	if status.Code(err) != codes.ResourceExhausted || reasonIn(err) != "UNKNOWN_CALLER_MEMORY" {
 		t.Errorf("over gRPC: %v", err)
 	}
@@ -289,7 +327,8 @@ func TestUnknownCallersShareOneBudget(t *testing.T) {
 	}
 	wantMetric(t, r, "patd_unknown_caller_refusals_total 2")
 	wantMetric(t, r, "patd_unknown_caller_memory_bytes 0")
-	if _, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(r.asAdmin(), &patdv1.IntrospectRequest{Token: large}); err != nil {
+	if _, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		Introspect(r.asAdmin(), &patdv1.IntrospectRequest{Token: large}); err != nil {
 		t.Errorf("a known caller: %v", err)
 	}
 }
@@ -304,7 +343,8 @@ func TestCallersWaitingToBeIdentifiedAreChargedAndNotRefused(t *testing.T) {
 	errs := make(chan error, 3)
 	for range cap(errs) {
 		go func() {
-			_, err := patdv1.NewIntrospectionServiceClient(r.conn).Introspect(as(secret), &patdv1.IntrospectRequest{Token: "x"})
+			_, err := patdv1.NewIntrospectionServiceClient(r.conn).
+				Introspect(as(secret), &patdv1.IntrospectRequest{Token: "x"})
 			errs <- err
 		}()
 	}
@@ -328,10 +368,22 @@ func TestUnknownCallersDoNotRefuseKnownOnesOverREST(t *testing.T) {
 	conn, err := net.Dial("tcp", r.srv.HTTPAddr())
 	must(t, err)
 	defer conn.Close()
-	_, err = io.WriteString(conn, "POST /v1/leaks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 65000\r\n\r\n"+strings.Repeat("x", room))
+	_, err = io.WriteString(
+		conn,
+		"POST /v1/leaks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 65000\r\n\r\n"+strings.Repeat(
+			"x",
+			room,
+		),
+	)
 	must(t, err)
-	full := regexp.MustCompile(`patd_unknown_caller_memory_bytes (4[89]|5\d)\d{3}\n`) // the rest is the connection's share
-	waittest.Until(t, "the budget is full", func() bool { return full.MatchString(r.rest("GET", "/metrics", "", "").body) })
+	full := regexp.MustCompile(
+		`patd_unknown_caller_memory_bytes (4[89]|5\d)\d{3}\n`,
+	) // the rest is the connection's share
+	waittest.Until(
+		t,
+		"the budget is full",
+		func() bool { return full.MatchString(r.rest("GET", "/metrics", "", "").body) },
+	)
 	large := strings.Repeat("x", 30_000)
 	if got := r.rest("POST", "/v1/leaks", "", `{"secrets":["`+large+`"]}`); got.code != http.StatusTooManyRequests {
 		t.Errorf("a stranger: %d %s", got.code, got.body)
@@ -380,7 +432,15 @@ func TestUnreadableMessageIsLoggedAndCounted(t *testing.T) {
 			t.Errorf("%s: %v", full, err)
 		}
 		wantMetric(t, r, `patd_calls_total{code="INVALID_ARGUMENT",method="`+full[1:]+`"} 1`)
-		if err := r.conn.Invoke(r.asAdmin(), full, make([]byte, 3<<20), nil, rawCall()); reasonIn(err) != "BODY_TOO_LARGE" {
+		if err := r.conn.Invoke(
+			r.asAdmin(),
+			full,
+			make([]byte, 3<<20),
+			nil,
+			rawCall(),
+		); reasonIn(
+			err,
+		) != "BODY_TOO_LARGE" {
 			t.Errorf("%s, too large: %v", full, err)
 		}
 		wantMetric(t, r, `patd_calls_total{code="RESOURCE_EXHAUSTED",method="`+full[1:]+`"} 1`)
@@ -399,11 +459,21 @@ func TestGzipIsTakenOverGRPCAndRefusedOverREST(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	in := patdv1.NewIntrospectionServiceClient(r.conn)
-	if _, err := in.Introspect(r.asAdmin(), &patdv1.IntrospectRequest{Token: "x"}, grpc.UseCompressor(gzip.Name)); err != nil {
+	if _, err := in.Introspect(
+		r.asAdmin(),
+		&patdv1.IntrospectRequest{Token: "x"},
+		grpc.UseCompressor(gzip.Name),
+	); err != nil {
 		t.Errorf("over gRPC: %v", err)
 	}
 	bomb := &patdv1.IntrospectRequest{Token: strings.Repeat("x", 16<<20)}
-	if _, err := in.Introspect(r.asAdmin(), bomb, grpc.UseCompressor(gzip.Name)); status.Code(err) != codes.ResourceExhausted {
+	if _, err := in.Introspect(
+		r.asAdmin(),
+		bomb,
+		grpc.UseCompressor(gzip.Name),
+	); status.Code(
+		err,
+	) != codes.ResourceExhausted {
 		t.Errorf("16 MiB in 16 KiB: %v", err)
 	}
 	req, err := http.NewRequest(http.MethodPost, "http://"+r.srv.HTTPAddr()+"/v1/introspect", strings.NewReader("x"))

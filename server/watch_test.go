@@ -26,7 +26,8 @@ func (r *rig) watch(after uint64, history string) watchStream {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(as(r.admin))
 	r.t.Cleanup(cancel)
-	w, err := patdv1.NewIntrospectionServiceClient(r.conn).WatchInvalidations(ctx, &patdv1.WatchInvalidationsRequest{After: after, History: history})
+	w, err := patdv1.NewIntrospectionServiceClient(r.conn).
+		WatchInvalidations(ctx, &patdv1.WatchInvalidationsRequest{After: after, History: history})
 	must(r.t, err)
 	return w
 }
@@ -56,7 +57,12 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 			beats, first = beats+1, beat
 		}
 		// A second must have passed for the server before each of them, and no more than for us.
-		if age := time.Since(asked) - time.Duration(beat.GetElapsedMs())*time.Millisecond; beat.GetElapsedMs() < uint32(beats)*900 || age < 0 {
+		if age := time.Since(
+			asked,
+		) - time.Duration(
+			beat.GetElapsedMs(),
+		)*time.Millisecond; beat.GetElapsedMs() < uint32(beats)*900 ||
+			age < 0 {
 			t.Errorf("heartbeat %d has an age of %v: %v", beats, age, beat)
 		}
 	}
@@ -75,7 +81,8 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 	}
 
 	resumed := heard(t, r.watch(first.GetSequence(), first.GetHistory()))
-	if resumed.GetStartOver() || !slices.Contains(resumed.GetTokenIds(), id) || resumed.GetSequence() < last.GetSequence() {
+	if resumed.GetStartOver() || !slices.Contains(resumed.GetTokenIds(), id) ||
+		resumed.GetSequence() < last.GetSequence() {
 		t.Errorf("resumed: %v", resumed)
 	}
 	if other := heard(t, r.watch(first.GetSequence(), "another")); !other.GetStartOver() {
@@ -87,10 +94,15 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
 	longtest.Slow(t)
 	r := newRig(t)
-	conn, err := grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStaticStreamWindowSize(65535))
+	conn, err := grpc.NewClient(
+		r.srv.GRPCAddr(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(65535),
+	)
 	must(t, err)
 	defer conn.Close()
-	w, err := patdv1.NewIntrospectionServiceClient(conn).WatchInvalidations(as(r.admin), &patdv1.WatchInvalidationsRequest{})
+	w, err := patdv1.NewIntrospectionServiceClient(conn).
+		WatchInvalidations(as(r.admin), &patdv1.WatchInvalidationsRequest{})
 	must(t, err)
 	heard(t, w)
 	ended := func() bool {
@@ -105,7 +117,12 @@ func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 64 {
 			wg.Go(func() {
-				_, err := r.svc.SetUserFeatures(context.Background(), tokens.Operator(), fmt.Sprint(long, n%20*64+i), []string{fmt.Sprint("f", n)})
+				_, err := r.svc.SetUserFeatures(
+					context.Background(),
+					tokens.Operator(),
+					fmt.Sprint(long, n%20*64+i),
+					[]string{fmt.Sprint("f", n)},
+				)
 				if err != nil {
 					t.Error(err)
 				}
@@ -121,7 +138,8 @@ func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
 	}
 }
 
-// TestThousandsOfWatchersHearOfARevocation holds 2000 streams; that nothing is left of them is checked at the end of all tests.
+// TestThousandsOfWatchersHearOfARevocation holds 2000 streams; that nothing is left of them is checked at the end of
+// all tests.
 func TestThousandsOfWatchersHearOfARevocation(t *testing.T) {
 	longtest.Slow(t)
 	r := newRig(t)
@@ -164,7 +182,10 @@ func TestReportedUsesCount(t *testing.T) {
 	id, _ := r.mint("u1", "a")
 	client := patdv1.NewIntrospectionServiceClient(r.conn)
 	report := func(uses ...*patdv1.ReportUsesRequest_Use) error {
-		_, err := client.ReportUses(as(r.service(fmt.Sprint("gw", time.Now().UnixNano()), "introspect")), &patdv1.ReportUsesRequest{Uses: uses})
+		_, err := client.ReportUses(
+			as(r.service(fmt.Sprint("gw", time.Now().UnixNano()), "introspect")),
+			&patdv1.ReportUsesRequest{Uses: uses},
+		)
 		return err
 	}
 	r.wait(10 * time.Minute)
@@ -197,7 +218,10 @@ func TestReportedUsesCount(t *testing.T) {
 		"CLIENT_IP_INVALID": {TokenId: id, Time: timestamppb.New(at), ClientIp: "x"},
 	} {
 		err := report(good, bad)
-		if got, field := grpcReason(err); got != reason || !strings.HasPrefix(field, "uses[1].") || status.Code(err) != codes.InvalidArgument {
+		if got, field := grpcReason(
+			err,
+		); got != reason || !strings.HasPrefix(field, "uses[1].") ||
+			status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", reason, err)
 		}
 	}

@@ -21,7 +21,10 @@ func goodWebhookRequest(r *rig, name string) proto.Message {
 	case "WebhookService/GetWebhook":
 		return &patdv1.GetWebhookRequest{WebhookId: "chat"}
 	case "WebhookService/ReplaceWebhook":
-		return &patdv1.ReplaceWebhookRequest{WebhookId: "chat", Webhook: &patdv1.Webhook{Url: "https://hooks.example.com/other"}}
+		return &patdv1.ReplaceWebhookRequest{
+			WebhookId: "chat",
+			Webhook:   &patdv1.Webhook{Url: "https://hooks.example.com/other"},
+		}
 	case "WebhookService/DeleteWebhook":
 		return &patdv1.DeleteWebhookRequest{WebhookId: "chat"}
 	case "WebhookService/ListWebhooks":
@@ -76,7 +79,12 @@ func TestWebhooksSecretIsShownOnceOverREST(t *testing.T) {
 		t.Errorf("created %s, ETag %s", created.body, created.header.Get("Etag"))
 	}
 	again := r.rest("POST", "/v1/webhooks", r.admin, body, "Idempotency-Key", idem)
-	if h := hookOf(t, again, http.StatusCreated); h.Secret != w.Secret || again.header.Get("Idempotency-Replayed") != "true" {
+	if h := hookOf(
+		t,
+		again,
+		http.StatusCreated,
+	); h.Secret != w.Secret ||
+		again.header.Get("Idempotency-Replayed") != "true" {
 		t.Errorf("repeated: %s", again.body)
 	}
 	for _, path := range []string{"/v1/webhooks/chat", "/v1/webhooks"} {
@@ -84,18 +92,40 @@ func TestWebhooksSecretIsShownOnceOverREST(t *testing.T) {
 			t.Errorf("GET %s: %d %s", path, got.code, got.body)
 		}
 	}
-	replaced := hookOf(t, r.rest("PUT", "/v1/webhooks/chat", r.admin, `{"url":"https://hooks.example.com/","enabled":false}`, "If-Match", w.Etag), http.StatusOK)
+	replaced := hookOf(
+		t,
+		r.rest(
+			"PUT",
+			"/v1/webhooks/chat",
+			r.admin,
+			`{"url":"https://hooks.example.com/","enabled":false}`,
+			"If-Match",
+			w.Etag,
+		),
+		http.StatusOK,
+	)
 	if replaced.Secret != "" || replaced.Enabled || len(replaced.EventTypes) != 0 || replaced.Etag == w.Etag {
 		t.Errorf("replaced: %+v", replaced)
 	}
-	if got := r.rest("PUT", "/v1/webhooks/chat", r.admin, `{"url":"https://hooks.example.com/","etag":"\"old\""}`); got.code != http.StatusPreconditionFailed {
+	if got := r.rest(
+		"PUT",
+		"/v1/webhooks/chat",
+		r.admin,
+		`{"url":"https://hooks.example.com/","etag":"\"old\""}`,
+	); got.code != http.StatusPreconditionFailed {
 		t.Errorf("with an old etag: %d %s", got.code, got.body)
 	}
 	rotated := hookOf(t, r.rest("POST", "/v1/webhooks/chat:rotateSecret", r.admin, `{}`), http.StatusOK)
 	if rotated.Secret == w.Secret || !strings.HasPrefix(rotated.Secret, "whsec_") || rotated.Previous == "" {
 		t.Errorf("rotated: previous until %q", rotated.Previous)
 	}
-	if got := r.rest("POST", "/v1/webhooks/chat:rotateSecret", r.admin, `{}`); got.code != http.StatusBadRequest || !strings.Contains(got.body, "ROTATION_IN_PROGRESS") {
+	if got := r.rest(
+		"POST",
+		"/v1/webhooks/chat:rotateSecret",
+		r.admin,
+		`{}`,
+	); got.code != http.StatusBadRequest ||
+		!strings.Contains(got.body, "ROTATION_IN_PROGRESS") {
 		t.Errorf("a second rotation: %d %s", got.code, got.body)
 	}
 	if got := r.rest("DELETE", "/v1/webhooks/chat", r.admin, ""); got.code != http.StatusNoContent {
@@ -109,7 +139,11 @@ func TestWebhooksSecretIsShownOnceOverREST(t *testing.T) {
 func TestDeliveriesOfAWebhookOverREST(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	hookOf(t, r.rest("POST", "/v1/webhooks", r.admin, `{"webhook_id":"chat","url":"https://hooks.example.com/"}`), http.StatusCreated)
+	hookOf(
+		t,
+		r.rest("POST", "/v1/webhooks", r.admin, `{"webhook_id":"chat","url":"https://hooks.example.com/"}`),
+		http.StatusCreated,
+	)
 	d := hookOf(t, r.rest("POST", "/v1/webhooks/chat:test", r.admin, `{}`), http.StatusOK)
 	if d.EventType != "webhook.test" || d.State != "PENDING" || len(d.DeliveryID) != 32 {
 		t.Fatalf("tested: %+v", d)
@@ -120,10 +154,18 @@ func TestDeliveriesOfAWebhookOverREST(t *testing.T) {
 			t.Errorf("deliveries%s: %d %s", query, got.code, got.body)
 		}
 	}
-	if one := hookOf(t, r.rest("GET", "/v1/webhooks/chat/deliveries/"+d.DeliveryID, r.admin, ""), http.StatusOK); one.DeliveryID != d.DeliveryID {
+	if one := hookOf(
+		t,
+		r.rest("GET", "/v1/webhooks/chat/deliveries/"+d.DeliveryID, r.admin, ""),
+		http.StatusOK,
+	); one.DeliveryID != d.DeliveryID {
 		t.Errorf("read: %+v", one)
 	}
-	if again := hookOf(t, r.rest("POST", "/v1/webhooks/chat/deliveries/"+d.DeliveryID+":redeliver", r.admin, `{}`), http.StatusOK); again.DeliveryID != d.DeliveryID {
+	if again := hookOf(
+		t,
+		r.rest("POST", "/v1/webhooks/chat/deliveries/"+d.DeliveryID+":redeliver", r.admin, `{}`),
+		http.StatusOK,
+	); again.DeliveryID != d.DeliveryID {
 		t.Errorf("sent again: %+v", again)
 	}
 	for _, path := range []string{"/v1/webhooks/chat/deliveries/no", "/v1/webhooks/none/deliveries"} {
@@ -131,7 +173,13 @@ func TestDeliveriesOfAWebhookOverREST(t *testing.T) {
 			t.Errorf("GET %s: %d %s", path, got.code, got.body)
 		}
 	}
-	if got := r.rest("GET", "/v1/webhooks/chat/deliveries?after=made-up", r.admin, ""); got.code != http.StatusBadRequest || !strings.Contains(got.body, `"after"`) {
+	if got := r.rest(
+		"GET",
+		"/v1/webhooks/chat/deliveries?after=made-up",
+		r.admin,
+		"",
+	); got.code != http.StatusBadRequest ||
+		!strings.Contains(got.body, `"after"`) {
 		t.Errorf("a cursor of its own making: %d %s", got.code, got.body)
 	}
 }

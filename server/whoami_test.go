@@ -17,7 +17,11 @@ func TestCallersLearnWhoTheyAre(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "api"})
-	made, err := r.svc.CreateService(context.Background(), tokens.Operator(), tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "api"})
+	made, err := r.svc.CreateService(
+		context.Background(),
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "api"},
+	)
 	must(t, err)
 	for credential, want := range map[string]*patdv1.WhoAmIResponse{
 		r.idp.jwt(t, "alice"): {User: "alice"},
@@ -47,8 +51,12 @@ func TestTheServerNamesTheProviderOfTheCommandLine(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.CLISignIn = &server.CLISignIn{
-			Issuer: "https://login.example.com/", ClientID: "cli", Scopes: []string{"openid", "offline_access"}, Audiences: []string{"api"},
-			Parameters: map[string]string{"audience": "api"}, RedirectPort: 8400,
+			Issuer:       "https://login.example.com/",
+			ClientID:     "cli",
+			Scopes:       []string{"openid", "offline_access"},
+			Audiences:    []string{"api"},
+			Parameters:   map[string]string{"audience": "api"},
+			RedirectPort: 8400,
 		}
 	})
 	const want = `{"issuer":"https://login.example.com/","client_id":"cli","scopes":["openid","offline_access"],"audiences":["api"],` +

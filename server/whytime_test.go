@@ -51,7 +51,11 @@ func TestAWrongSecretTakesAsLongWhateverBecameOfItsToken(t *testing.T) {
 	mint("expired", tokens.MintRequest{Lifetime: tokens.Lifetime{TTL: &ttl}})
 	must(t, r.revoke("revoked", mint("revoked", tokens.MintRequest{})))
 	none := time.Duration(0)
-	_, err := r.svc.Rotate(ctx, op, tokens.RotateRequest{User: "rotated", TokenID: mint("rotated", tokens.MintRequest{}), Grace: &none})
+	_, err := r.svc.Rotate(
+		ctx,
+		op,
+		tokens.RotateRequest{User: "rotated", TokenID: mint("rotated", tokens.MintRequest{}), Grace: &none},
+	)
 	must(t, err)
 	mint("suspended", tokens.MintRequest{})
 	_, err = r.svc.SuspendUser(ctx, op, "suspended", "")
@@ -105,7 +109,11 @@ func measure(t *testing.T, r *rig, secrets map[string][]tokens.Secret) map[strin
 	for i := range secrets["active"] {
 		mathrand.Shuffle(len(names), func(a, b int) { names[a], names[b] = names[b], names[a] })
 		for _, name := range names {
-			q := tokens.IntrospectRequest{Secret: secrets[name][i], Audience: "reports", ClientIP: netip.MustParseAddr("192.0.2.1")}
+			q := tokens.IntrospectRequest{
+				Secret:   secrets[name][i],
+				Audience: "reports",
+				ClientIP: netip.MustParseAddr("192.0.2.1"),
+			}
 			start := time.Now()
 			in, err := r.svc.Introspect(context.Background(), tokens.Operator(), q)
 			times[name] = append(times[name], time.Since(start))

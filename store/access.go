@@ -113,10 +113,20 @@ ON CONFLICT (id) DO NOTHING`
 // InsertAccess implements tokens.AccessWriter.
 func (t *tx) InsertAccess(a tokens.AccessToken, h tokens.Hash) error {
 	us, by, reason := db.Revocation(a.Revocation)
-	r := accessRow{id: int64(a.ID), tokenID: int64(a.TokenID), serial: a.Serial,
-		family: sql.NullInt64{Int64: int64(a.Family), Valid: a.Family != 0}, clientID: db.TextOf(db.NullText(a.ClientID)),
-		scopes: strings.Join(a.Scopes, " "), audiences: db.TextOf(db.Join(a.Audiences, "\n")),
-		issueUS: db.Micros(a.IssueTime), expireUS: db.Expiry(a.ExpireTime)}
+	r := accessRow{
+		id:      int64(a.ID),
+		tokenID: int64(a.TokenID),
+		serial:  a.Serial,
+		family: sql.NullInt64{
+			Int64: int64(a.Family),
+			Valid: a.Family != 0,
+		},
+		clientID:  db.TextOf(db.NullText(a.ClientID)),
+		scopes:    strings.Join(a.Scopes, " "),
+		audiences: db.TextOf(db.Join(a.Audiences, "\n")),
+		issueUS:   db.Micros(a.IssueTime),
+		expireUS:  db.Expiry(a.ExpireTime),
+	}
 	var checksum any
 	if a.Revocation == nil {
 		var err error

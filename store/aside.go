@@ -205,8 +205,8 @@ func (a *aside) adds(at place) bool {
 	return slices.ContainsFunc(a.rows, func(r *row) bool { return slices.Contains(r.at, at) })
 }
 
-// add keeps a row for the end of the group. Its arguments are copied, so that those of a change that is alone need not be
-// on the heap.
+// add keeps a row for the end of the group. Its arguments are copied, so that those of a change that is alone need not
+// be on the heap.
 func (a *aside) add(t *tx, r *row, args []any) {
 	r.args = slices.Clone(args)
 	a.rows = append(a.rows, r)

@@ -55,7 +55,21 @@ const (
 	suspendsUser ending = "suspends the user"
 )
 
-var waysToMint = []ending{succeeds, succeeds, succeeds, succeeds, succeeds, looksAgain, addsPrefix, refuses, fails, violates, readsOnly, panics, exits}
+var waysToMint = []ending{
+	succeeds,
+	succeeds,
+	succeeds,
+	succeeds,
+	succeeds,
+	looksAgain,
+	addsPrefix,
+	refuses,
+	fails,
+	violates,
+	readsOnly,
+	panics,
+	exits,
+}
 
 func mintedID(n int) tokens.ID { return tokens.ID(1_000_000 + n) }
 
@@ -70,8 +84,10 @@ func (c *minting) call(ctx context.Context, st tokens.Store) {
 }
 
 func (c *minting) event(id tokens.ID) []tokens.Event {
-	return []tokens.Event{{Time: time.Now(), Actor: "group", Action: "test", User: c.user, TokenID: id, Reason: strconv.Itoa(c.n),
-		Outcome: tokens.OutcomeSuccess}}
+	return []tokens.Event{
+		{Time: time.Now(), Actor: "group", Action: "test", User: c.user, TokenID: id, Reason: strconv.Itoa(c.n),
+			Outcome: tokens.OutcomeSuccess},
+	}
 }
 
 func (c *minting) do(tx tokens.Tx) ([]tokens.Event, error) {
@@ -158,8 +174,11 @@ func (c *minting) insert(tx tokens.Tx, u tokens.User, now time.Time) error {
 	}
 	var err error
 	for _, c.id = range append(ids, mintedID(c.n+1<<40)) {
-		err = tx.InsertToken(tokens.Token{ID: c.id, UserKey: u.Key, User: u.ID, Name: c.name, Scopes: []string{"a.read"}, IssueTime: now,
-			ExpireTime: now.Add(time.Hour)}, h)
+		err = tx.InsertToken(
+			tokens.Token{ID: c.id, UserKey: u.Key, User: u.ID, Name: c.name, Scopes: []string{"a.read"}, IssueTime: now,
+				ExpireTime: now.Add(time.Hour)},
+			h,
+		)
 		if !errors.Is(err, tokens.ErrTaken) {
 			break
 		}
@@ -224,8 +243,13 @@ func TestMintsOfAGroupAreAsIfOneCameAfterAnother(t *testing.T) {
 	for g := range groups {
 		var group []*minting
 		for range 1 + random.IntN(60) {
-			c := &minting{n: len(all) + len(group) + 1, how: waysToMint[random.IntN(len(waysToMint))], borrow: random.IntN(8) == 0,
-				user: fmt.Sprintf("g%03du%d", g, random.IntN(6)), name: fmt.Sprintf("name%d", random.IntN(6))}
+			c := &minting{
+				n:      len(all) + len(group) + 1,
+				how:    waysToMint[random.IntN(len(waysToMint))],
+				borrow: random.IntN(8) == 0,
+				user:   fmt.Sprintf("g%03du%d", g, random.IntN(6)),
+				name:   fmt.Sprintf("name%d", random.IntN(6)),
+			}
 			if random.IntN(3) == 0 {
 				c.key = byte(1 + random.IntN(3))
 			}
@@ -282,12 +306,24 @@ func checkMinted(t *testing.T, st *store.Store, all []*minting) {
 	}
 	for _, c := range all {
 		if c.replayed && requests[request{c.user, c.key}] != c.id {
-			t.Errorf("change %d was given %d again, where the request made %d", c.n, c.id, requests[request{c.user, c.key}])
+			t.Errorf(
+				"change %d was given %d again, where the request made %d",
+				c.n,
+				c.id,
+				requests[request{c.user, c.key}],
+			)
 		}
 		if errors.Is(c.err, errNameTaken) && !made[c.holder] {
 			t.Errorf("change %d: the name is taken by %d, which was not made", c.n, c.holder)
 		}
-		if got := count(t, st, `tokens t JOIN users u ON u.key = t."user" WHERE u."user" = '`+c.user+`'`); errors.Is(c.err, errMany) &&
+		if got := count(
+			t,
+			st,
+			`tokens t JOIN users u ON u.key = t."user" WHERE u."user" = '`+c.user+`'`,
+		); errors.Is(
+			c.err,
+			errMany,
+		) &&
 			got != strconv.Itoa(mostOfUser) {
 			t.Errorf("change %d: the user may have no more, and has %s", c.n, got)
 		}
@@ -320,7 +356,13 @@ AND s.token_id IS NULL AND s.seq < e.seq WHERE e.actor = 'group' AND s.actor = '
 // manyMints are mints of different users.
 func manyMints(n, from int) (group []*minting) {
 	for i := range n {
-		c := &minting{n: from + i, how: succeeds, user: fmt.Sprintf("u%d", from+i), name: fmt.Sprintf("of%d", from+i), key: byte(i % 5)}
+		c := &minting{
+			n:    from + i,
+			how:  succeeds,
+			user: fmt.Sprintf("u%d", from+i),
+			name: fmt.Sprintf("of%d", from+i),
+			key:  byte(i % 5),
+		}
 		group = append(group, c)
 	}
 	return group
@@ -334,7 +376,9 @@ func withUsers(t *testing.T, st *store.Store, group []*minting) {
 			_, one := tx.InsertUser(tokens.User{ID: c.user, State: tokens.UserActive, CreateTime: time.Now()})
 			err = errors.Join(err, one)
 		}
-		return []tokens.Event{{Time: time.Now(), Actor: "operator", Action: "test", Outcome: tokens.OutcomeSuccess}}, err
+		return []tokens.Event{
+			{Time: time.Now(), Actor: "operator", Action: "test", Outcome: tokens.OutcomeSuccess},
+		}, err
 	}))
 }
 
@@ -348,8 +392,16 @@ func TestAGroupOfMintsIsOneStatementATable(t *testing.T) {
 	tables := []string{"tokens", "requests", "events", "changes"}
 	for _, table := range tables {
 		exec1(t, st, `CREATE SEQUENCE statements_`+table)
-		exec1(t, st, `CREATE FUNCTION count_`+table+`() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''statements_`+table+`''); RETURN NULL; END'`)
-		exec1(t, st, `CREATE TRIGGER count_it AFTER INSERT ON `+table+` FOR EACH STATEMENT EXECUTE FUNCTION count_`+table+`()`)
+		exec1(
+			t,
+			st,
+			`CREATE FUNCTION count_`+table+`() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''statements_`+table+`''); RETURN NULL; END'`,
+		)
+		exec1(
+			t,
+			st,
+			`CREATE TRIGGER count_it AFTER INSERT ON `+table+` FOR EACH STATEMENT EXECUTE FUNCTION count_`+table+`()`,
+		)
 	}
 	mintTogether(t, st, group)
 	for _, c := range group {
@@ -358,7 +410,11 @@ func TestAGroupOfMintsIsOneStatementATable(t *testing.T) {
 		}
 	}
 	for _, table := range tables {
-		got, err := st.Texts(t.Context(), 0, `SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM statements_`+table)
+		got, err := st.Texts(
+			t.Context(),
+			0,
+			`SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM statements_`+table,
+		)
 		if err != nil || got[0] != "1" {
 			t.Errorf("%s: %s statements, %v; want 1", table, got, err)
 		}
@@ -375,19 +431,54 @@ func TestWhatAChangeReadsBesideOthersIsWhatIsThere(t *testing.T) {
 	must(t, st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 		hash := tokens.Hash{Key: "k1", Sum: [32]byte{1}}
 		err := tx.PutKey(tokens.KeyRecord{Name: "k1", Check: [32]byte{1}, CreateTime: now})
-		user, userErr := tx.InsertUser(tokens.User{ID: "u", State: tokens.UserActive, Features: []string{"a", "b"}, CreateTime: now})
-		return []tokens.Event{{Time: now, Actor: "operator", Action: "test", Outcome: tokens.OutcomeSuccess}}, errors.Join(err, userErr,
-			tx.InsertToken(tokens.Token{ID: 7, UserKey: user, User: "u", Name: "One", Scopes: []string{"a"}, IssueTime: now,
-				ExpireTime: now.Add(time.Hour)}, hash),
-			tx.InsertService(tokens.ServiceAccount{ID: 8, Name: "portal", Permissions: tokens.PermIntrospect, IssueTime: now,
-				ExpireTime: now.Add(time.Hour)}, hash),
-			tx.PutRequest(tokens.Request{Key: key, Fingerprint: [32]byte{3}, TokenID: 7, Sealed: []byte("sealed"), ExpireTime: now.Add(time.Hour)}, now),
-			tx.InsertFeature(tokens.FeatureEntry{Name: "a", DisplayName: "A", Consent: tokens.ConsentImplicit, Default: true, Published: true}),
-			tx.InsertFeature(tokens.FeatureEntry{Name: "b", Consent: tokens.ConsentRequired, Optional: true}),
-			tx.InsertAudience(tokens.AudienceEntry{ID: "aud", DisplayName: "Aud", AllowNever: true, RequireNamed: true,
-				AccessFormat: tokens.AccessOpaque, MaxTTL: time.Hour}),
-			tx.InsertPageSession(session, tokens.PageSession{ID: 9, User: "u", Features: []string{"a"}, IssueTime: now, SeenTime: now,
-				ExpireTime: now.Add(time.Hour), Hint: []byte("hint")}))
+		user, userErr := tx.InsertUser(
+			tokens.User{ID: "u", State: tokens.UserActive, Features: []string{"a", "b"}, CreateTime: now},
+		)
+		return []tokens.Event{
+				{Time: now, Actor: "operator", Action: "test", Outcome: tokens.OutcomeSuccess},
+			}, errors.Join(
+				err,
+				userErr,
+				tx.InsertToken(
+					tokens.Token{ID: 7, UserKey: user, User: "u", Name: "One", Scopes: []string{"a"}, IssueTime: now,
+						ExpireTime: now.Add(time.Hour)},
+					hash,
+				),
+				tx.InsertService(
+					tokens.ServiceAccount{ID: 8, Name: "portal", Permissions: tokens.PermIntrospect, IssueTime: now,
+						ExpireTime: now.Add(time.Hour)},
+					hash,
+				),
+				tx.PutRequest(
+					tokens.Request{
+						Key:         key,
+						Fingerprint: [32]byte{3},
+						TokenID:     7,
+						Sealed:      []byte("sealed"),
+						ExpireTime:  now.Add(time.Hour),
+					},
+					now,
+				),
+				tx.InsertFeature(
+					tokens.FeatureEntry{
+						Name:        "a",
+						DisplayName: "A",
+						Consent:     tokens.ConsentImplicit,
+						Default:     true,
+						Published:   true,
+					},
+				),
+				tx.InsertFeature(tokens.FeatureEntry{Name: "b", Consent: tokens.ConsentRequired, Optional: true}),
+				tx.InsertAudience(
+					tokens.AudienceEntry{ID: "aud", DisplayName: "Aud", AllowNever: true, RequireNamed: true,
+						AccessFormat: tokens.AccessOpaque, MaxTTL: time.Hour},
+				),
+				tx.InsertPageSession(
+					session,
+					tokens.PageSession{ID: 9, User: "u", Features: []string{"a"}, IssueTime: now, SeenTime: now,
+						ExpireTime: now.Add(time.Hour), Hint: []byte("hint")},
+				),
+			)
 	}))
 	read := func(tx tokens.ReadTx) (list []any) {
 		add := func(v any, err error) { list = append(list, v, fmt.Sprint(err)) }
@@ -420,7 +511,12 @@ func TestWhatAChangeReadsBesideOthersIsWhatIsThere(t *testing.T) {
 		return nil, err
 	}))
 	addresses := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
-	if diff := cmp.Diff(viewed, beside, addresses); diff != "" || strings.Count(fmt.Sprint(viewed...), "not found") != 2 {
+	if diff := cmp.Diff(
+		viewed,
+		beside,
+		addresses,
+	); diff != "" ||
+		strings.Count(fmt.Sprint(viewed...), "not found") != 2 {
 		t.Errorf("beside others (-viewed +read): %s\n%v", diff, viewed)
 	}
 	if diff := cmp.Diff(viewed, alone, addresses); diff != "" {

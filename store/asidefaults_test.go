@@ -40,8 +40,16 @@ func groupFaults(t *testing.T, server *dbtest.Server) {
 			if fault.commit != "" {
 				atCommit(t, st, fault.times, fault.commit)
 			} else {
-				exec1(t, st, `CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN `+fault.row+`; RETURN NEW; END $$`)
-				exec1(t, st, `CREATE TRIGGER fault BEFORE INSERT ON `+fault.table+` FOR EACH ROW EXECUTE FUNCTION fault()`)
+				exec1(
+					t,
+					st,
+					`CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN `+fault.row+`; RETURN NEW; END $$`,
+				)
+				exec1(
+					t,
+					st,
+					`CREATE TRIGGER fault BEFORE INSERT ON `+fault.table+` FOR EACH ROW EXECUTE FUNCTION fault()`,
+				)
 			}
 			mintTogether(t, st, group)
 			for _, c := range group {
@@ -116,8 +124,11 @@ func TestPositionsOfAGroupAreAboveThoseOfTheTables(t *testing.T) {
 	} {
 		exec1(t, owner, statement)
 	}
-	st := openURL(t, "postgres://group_writes:only-for-this-test@"+server.Addr()+"/"+server.Database+"?sslmode=disable&search_path="+schema[0],
-		store.Options{Connections: 2, FlushInterval: time.Hour})
+	st := openURL(
+		t,
+		"postgres://group_writes:only-for-this-test@"+server.Addr()+"/"+server.Database+"?sslmode=disable&search_path="+schema[0],
+		store.Options{Connections: 2, FlushInterval: time.Hour},
+	)
 	mintAbove(st, group[20:40])
 	mintAbove(owner, group[40:])
 	checkMinted(t, owner, group)

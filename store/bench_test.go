@@ -109,13 +109,28 @@ func BenchmarkLookupBesideDriver(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	for i, l := range all {
 		lo, hi := slices.Min(l.ratios), slices.Max(l.ratios)
-		b.Logf("%8d tokens: ratio %.2f (%.2f to %.2f); store %.0f ns, driver %.0f ns", l.n, median(l.ratios), lo, hi, median(l.ours), median(l.drivers))
+		b.Logf(
+			"%8d tokens: ratio %.2f (%.2f to %.2f); store %.0f ns, driver %.0f ns",
+			l.n,
+			median(l.ratios),
+			lo,
+			hi,
+			median(l.ours),
+			median(l.drivers),
+		)
 		b.ReportMetric(median(l.ratios), fmt.Sprintf("ratio-%d", l.n))
 		if i == 0 {
 			continue
 		}
 		lo, hi = slices.Min(growth[i]), slices.Max(growth[i])
-		b.Logf("%8d tokens: growth from %d beside the driver's: %.2f (%.2f to %.2f)", l.n, all[0].n, median(growth[i]), lo, hi)
+		b.Logf(
+			"%8d tokens: growth from %d beside the driver's: %.2f (%.2f to %.2f)",
+			l.n,
+			all[0].n,
+			median(growth[i]),
+			lo,
+			hi,
+		)
 		b.ReportMetric(median(growth[i]), fmt.Sprintf("growth-x-%d", l.n))
 	}
 }

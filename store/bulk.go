@@ -83,9 +83,22 @@ INSERT INTO bulk_revocations (` + bulkColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, 
 // InsertBulkRevocation implements tokens.BulkWriter.
 func (t *tx) InsertBulkRevocation(b tokens.BulkRevocation, parts []tokens.BulkPart) error {
 	const op = "begin a revocation of many tokens"
-	err := t.mustExec(op, fmt.Errorf("the plan is carried out already: %w", tokens.ErrTaken), insertBulk, b.Key[:], b.Actor,
-		db.AddrBytes(b.PeerIP), db.NullText(b.Reason), b.Count, b.Revoked, db.Micros(b.BeginTime), db.Micros(b.WorkTime),
-		db.NullTime(b.EndTime))
+	err := t.mustExec(
+		op,
+		fmt.Errorf("the plan is carried out already: %w", tokens.ErrTaken),
+		insertBulk,
+		b.Key[:],
+		b.Actor,
+		db.AddrBytes(
+			b.PeerIP,
+		),
+		db.NullText(b.Reason),
+		b.Count,
+		b.Revoked,
+		db.Micros(b.BeginTime),
+		db.Micros(b.WorkTime),
+		db.NullTime(b.EndTime),
+	)
 	for _, p := range parts {
 		if err != nil {
 			return err
@@ -98,8 +111,15 @@ func (t *tx) InsertBulkRevocation(b tokens.BulkRevocation, parts []tokens.BulkPa
 // UpdateBulkRevocation implements tokens.BulkWriter.
 func (t *tx) UpdateBulkRevocation(b tokens.BulkRevocation, part int) error {
 	const op = "note the progress of a revocation of many tokens"
-	err := t.mustExec(op, fmt.Errorf("the plan is not carried out: %w", tokens.ErrNotFound), updateBulk, b.Key[:], b.Revoked,
-		db.Micros(b.WorkTime), db.NullTime(b.EndTime))
+	err := t.mustExec(
+		op,
+		fmt.Errorf("the plan is not carried out: %w", tokens.ErrNotFound),
+		updateBulk,
+		b.Key[:],
+		b.Revoked,
+		db.Micros(b.WorkTime),
+		db.NullTime(b.EndTime),
+	)
 	if err == nil {
 		_, err = t.exec(op, deletePart, b.Key[:], int64(part))
 	}

@@ -25,7 +25,16 @@ func TestEndedBulkRevocationsArePruned(t *testing.T) {
 			begin := c.now()
 			err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 				for i, end := range []time.Time{begin, begin.Add(24 * time.Hour), {}} {
-					b := tokens.BulkRevocation{Work: tokens.Work{Key: tokens.PlanKey{byte(i)}, Actor: "service:ops", Count: 1, BeginTime: begin, WorkTime: begin, EndTime: end}}
+					b := tokens.BulkRevocation{
+						Work: tokens.Work{
+							Key:       tokens.PlanKey{byte(i)},
+							Actor:     "service:ops",
+							Count:     1,
+							BeginTime: begin,
+							WorkTime:  begin,
+							EndTime:   end,
+						},
+					}
 					var parts []tokens.BulkPart
 					if end.IsZero() {
 						parts = append(parts, tokens.BulkPart{IDs: []tokens.ID{1}})
@@ -34,7 +43,14 @@ func TestEndedBulkRevocationsArePruned(t *testing.T) {
 						return nil, err
 					}
 				}
-				return []tokens.Event{{Time: begin, Actor: "service:ops", Action: tokens.ActionTokenRevokeMatching, Outcome: tokens.OutcomeSuccess}}, nil
+				return []tokens.Event{
+					{
+						Time:    begin,
+						Actor:   "service:ops",
+						Action:  tokens.ActionTokenRevokeMatching,
+						Outcome: tokens.OutcomeSuccess,
+					},
+				}, nil
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -398,11 +398,25 @@ func TestSimulationOfTheCache(t *testing.T) {
 			s.mint(rt)
 		}
 		rt.Repeat(map[string]func(*rapid.T){
-			"mint": step(s.mint), "revoke": step(s.revoke), "rename": step(s.rename), "rotate": step(s.rotate),
-			"rekey": step(s.rekey), "user": step(s.changeUserNow), "another user": step(s.changeUserNow),
-			"all": step(s.changeAll), "wait": step(s.wait), "hear": step(func(*rapid.T) { _ = s.st.Feed().CatchUp(s.ctx, 0) }),
-			"use": step(s.use), "use another": step(s.use), "flush": step(s.flush),
-			"hold": step(s.hold), "hold another": step(s.hold), "look": step(s.look), "look again": step(s.look),
+			"mint":         step(s.mint),
+			"revoke":       step(s.revoke),
+			"rename":       step(s.rename),
+			"rotate":       step(s.rotate),
+			"rekey":        step(s.rekey),
+			"user":         step(s.changeUserNow),
+			"another user": step(s.changeUserNow),
+			"all": step(
+				s.changeAll,
+			),
+			"wait":         step(s.wait),
+			"hear":         step(func(*rapid.T) { _ = s.st.Feed().CatchUp(s.ctx, 0) }),
+			"use":          step(s.use),
+			"use another":  step(s.use),
+			"flush":        step(s.flush),
+			"hold":         step(s.hold),
+			"hold another": step(s.hold),
+			"look":         step(s.look),
+			"look again":   step(s.look),
 			"land": step(func(*rapid.T) {
 				if len(s.held) > 0 {
 					s.land()
@@ -416,7 +430,13 @@ func TestSimulationOfTheCache(t *testing.T) {
 		evicted.Add(st.Evicted)
 		bypassed.Add(st.Bypassed)
 	})
-	t.Logf("%d steps, %d answers from memory, %d evicted, %d asked of the store for the feed's silence", steps.Load(), hits.Load(), evicted.Load(), bypassed.Load())
+	t.Logf(
+		"%d steps, %d answers from memory, %d evicted, %d asked of the store for the feed's silence",
+		steps.Load(),
+		hits.Load(),
+		evicted.Load(),
+		bypassed.Load(),
+	)
 	if hits.Load() == 0 || evicted.Load() == 0 || bypassed.Load() == 0 {
 		t.Error("the simulation does not try what it is for")
 	}
@@ -437,7 +457,12 @@ func TestNoAnswerIsOlderThanAChangeThatReturned(t *testing.T) {
 	}
 	tok, u := r.Token, r.User
 	tok.Name, u.Features = "0", []string{"0"}
-	r.Change(t, r, tokens.Event{}, func(tx tokens.Tx) error { return errors.Join(tx.UpdateToken(tok), tx.UpdateUser(u)) })
+	r.Change(
+		t,
+		r,
+		tokens.Event{},
+		func(tx tokens.Tx) error { return errors.Join(tx.UpdateToken(tok), tx.UpdateUser(u)) },
+	)
 	const changes = 300
 	var g, readers errgroup.Group
 	g.Go(func() error {
@@ -471,7 +496,13 @@ func TestNoAnswerIsOlderThanAChangeThatReturned(t *testing.T) {
 					return err
 				}
 				if n, f := version(c.Token.Name), version(c.User.Features[0]); n < minName || f < minFeature {
-					return fmt.Errorf("read name %d and feature %d, after %d and %d had returned", n, f, minName, minFeature)
+					return fmt.Errorf(
+						"read name %d and feature %d, after %d and %d had returned",
+						n,
+						f,
+						minName,
+						minFeature,
+					)
 				}
 			}
 		})

@@ -27,7 +27,11 @@ func TestCheckAgreesWithTheService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := s.CreateService(t.Context(), tokens.Actor{Kind: tokens.OperatorActor}, tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}})
+	made, err := s.CreateService(
+		t.Context(),
+		tokens.Actor{Kind: tokens.OperatorActor},
+		tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

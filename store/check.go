@@ -61,8 +61,8 @@ SELECT t.id FROM requests r JOIN (SELECT id, revoke_us FROM tokens UNION ALL SEL
   FROM services) t ON t.id = r.token_id
 WHERE r.sealed IS NOT NULL AND t.revoke_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
-	// No constraint holds this: a request is of a row in one of three tables. A webhook may be deleted; what is sealed of its
-	// requests is dropped then.
+	// No constraint holds this: a request is of a row in one of three tables. A webhook may be deleted; what is sealed
+	// of its requests is dropped then.
 	checkRequests = `
 SELECT r.token_id FROM requests r
 WHERE r.sealed IS NOT NULL AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = r.token_id)

@@ -42,7 +42,10 @@ func TestDamageOfTheFileIsNotToBeTriedAgain(t *testing.T) {
 			return err
 		}),
 	} {
-		if text := fmt.Sprint(err); reason(err) != "STORE_UNAVAILABLE" || strings.Contains(text, "try again") || !strings.Contains(text, "run patd check and restore a backup") {
+		if text := fmt.Sprint(
+			err,
+		); reason(err) != "STORE_UNAVAILABLE" || strings.Contains(text, "try again") ||
+			!strings.Contains(text, "run patd check and restore a backup") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

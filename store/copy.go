@@ -163,9 +163,13 @@ func (e *copyEnd) checkVersion(ctx context.Context) error {
 		return db.Fault("read the store's schema version", err)
 	}
 	if have != newestSchema {
-		return fmt.Errorf("%w: it is version %d, and this program copies version %d only; use the patd whose `migrate` "+
-			"made it, or migrate it first",
-			ErrSchema, have, int64(newestSchema))
+		return fmt.Errorf(
+			"%w: it is version %d, and this program copies version %d only; use the patd whose `migrate` "+
+				"made it, or migrate it first",
+			ErrSchema,
+			have,
+			int64(newestSchema),
+		)
 	}
 	return nil
 }

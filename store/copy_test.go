@@ -109,7 +109,17 @@ func fileSums(t *testing.T, path string) map[string]string {
 	sums := map[string]string{}
 	for _, table := range append(store.CopiedTables(), store.CopiedTable{Name: "sqlite_sequence", Columns: []string{"name", "seq"}, Key: []string{"name"}}) {
 		columns := `"` + strings.Join(table.Columns, `", "`) + `"`
-		rows, err := db.QueryContext(t.Context(), `SELECT concat_ws('|', quote(`+strings.ReplaceAll(columns, `, `, `), quote(`)+`)) FROM `+table.Name+` ORDER BY `+strings.Join(table.Key, ", "))
+		rows, err := db.QueryContext(
+			t.Context(),
+			`SELECT concat_ws('|', quote(`+strings.ReplaceAll(
+				columns,
+				`, `,
+				`), quote(`,
+			)+`)) FROM `+table.Name+` ORDER BY `+strings.Join(
+				table.Key,
+				", ",
+			),
+		)
 		if err != nil {
 			t.Fatal(table.Name, err)
 		}
@@ -146,7 +156,13 @@ func copyInto(t *testing.T, st *store.Store, to, what string) []store.Copied {
 		t.Fatal(what, err)
 	}
 	took := time.Since(began)
-	t.Logf("%s: %d rows in %s, %.0f a second", what, rowsOf(list), took.Round(time.Millisecond), float64(rowsOf(list))/took.Seconds())
+	t.Logf(
+		"%s: %d rows in %s, %.0f a second",
+		what,
+		rowsOf(list),
+		took.Round(time.Millisecond),
+		float64(rowsOf(list))/took.Seconds(),
+	)
 	return list
 }
 
@@ -197,7 +213,11 @@ func TestACopyGivesNoPositionTwice(t *testing.T) {
 	server := dbtest.SharedPostgres(t)
 	st := everything(t, newPath(t), 10)
 	exec1(t, st, `DELETE FROM changes`)
-	given, err := st.Texts(t.Context(), 0, `SELECT seq FROM sqlite_sequence WHERE name IN ('changes', 'events') ORDER BY name`)
+	given, err := st.Texts(
+		t.Context(),
+		0,
+		`SELECT seq FROM sqlite_sequence WHERE name IN ('changes', 'events') ORDER BY name`,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,11 +290,20 @@ func TestNoTableAndNoColumnIsForgottenByACopy(t *testing.T) {
 		t.Errorf("columns (-copied +schema):\n%s", d)
 	}
 	slices.Sort(numbered)
-	if d := cmp.Diff(numbered, ask(remote, `SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema() AND is_identity = 'YES' AND table_name <> 'patd_schema_version'`)); d != "" {
+	if d := cmp.Diff(
+		numbered,
+		ask(
+			remote,
+			`SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema() AND is_identity = 'YES' AND table_name <> 'patd_schema_version'`,
+		),
+	); d != "" {
 		t.Errorf("sequences (-copied +schema):\n%s", d)
 	}
 	slices.Sort(counted)
-	if d := cmp.Diff(counted, ask(file, `SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%' AND name <> 'goose_db_version'`)); d != "" {
+	if d := cmp.Diff(
+		counted,
+		ask(file, `SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%' AND name <> 'goose_db_version'`),
+	); d != "" {
 		t.Errorf("counters (-copied +schema):\n%s", d)
 	}
 }
@@ -321,11 +350,25 @@ func TestACopyReplacesNothing(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"taken", "log"} {
-		if _, err := st.Copy(t.Context(), "sqlite:"+filepath.Join(dir, name), store.Options{}); !errors.Is(err, fs.ErrExist) {
+		if _, err := st.Copy(
+			t.Context(),
+			"sqlite:"+filepath.Join(dir, name),
+			store.Options{},
+		); !errors.Is(
+			err,
+			fs.ErrExist,
+		) {
 			t.Errorf("onto %s: %v", name, err)
 		}
 	}
-	if _, err := st.Copy(t.Context(), "sqlite:"+filepath.Join(dir, "no", "copy"), store.Options{}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := st.Copy(
+		t.Context(),
+		"sqlite:"+filepath.Join(dir, "no", "copy"),
+		store.Options{},
+	); !errors.Is(
+		err,
+		fs.ErrNotExist,
+	) {
 		t.Errorf("into a directory that does not exist: %v", err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 3 {
@@ -352,7 +395,11 @@ func TestACopyIntoPostgresReplacesNothing(t *testing.T) {
 	refused(t, remote, strings.Replace(url, "127.0.0.1", "localhost", 1), store.Options{}, "both are the same store")
 
 	// Another program's schema: it may have what this one does not copy.
-	exec1(t, remote, fmt.Sprintf(`INSERT INTO patd_schema_version (version_id, is_applied) VALUES (%d, true)`, store.NewestSchema+1))
+	exec1(
+		t,
+		remote,
+		fmt.Sprintf(`INSERT INTO patd_schema_version (version_id, is_applied) VALUES (%d, true)`, store.NewestSchema+1),
+	)
 	only := fmt.Sprintf("copies version %d only", store.NewestSchema)
 	refused(t, st, url, store.Options{}, only)
 	refused(t, remote, "sqlite:"+newPath(t), store.Options{}, only)
@@ -366,7 +413,11 @@ func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
 		"holds a NUL character": `'a' || char(0) || 'b'`, "is not UTF-8": `CAST(x'61ff62' AS TEXT)`,
 	} {
 		st := everything(t, newPath(t), 10)
-		exec1(t, st, `INSERT INTO events (seq, time_us, actor, action, outcome, detail, writer) VALUES (4711, 1, 'a', 'b', 1, `+text+`, 14)`)
+		exec1(
+			t,
+			st,
+			`INSERT INTO events (seq, time_us, actor, action, outcome, detail, writer) VALUES (4711, 1, 'a', 'b', 1, `+text+`, 14)`,
+		)
 		url := emptyDatabase(server)
 		refused(t, st, url, store.Options{}, "copy the store: the table events, row 4711: its detail "+what)
 		wantNoRows(t, url)

@@ -77,13 +77,31 @@ func TestABackupOfPostgresIsAStoreInAFile(t *testing.T) {
 	if found, err := kept.Check(t.Context()); err != nil || len(found) != 0 {
 		t.Errorf("check of the backup: %v, %v", found, err)
 	}
-	if n, want := count(t, kept, "prefixes WHERE prefix = 'early'"), count(t, kept, "prefixes WHERE prefix = 'late'"); n != "1" || want != "0" {
+	if n, want := count(
+		t,
+		kept,
+		"prefixes WHERE prefix = 'early'",
+	), count(
+		t,
+		kept,
+		"prefixes WHERE prefix = 'late'",
+	); n != "1" ||
+		want != "0" {
 		t.Errorf("changes before and during the backup that are in it: %s, %s", n, want)
 	}
 	if n := count(t, remote, "prefixes WHERE prefix = 'late'"); n != "1" {
 		t.Errorf("changes during the backup that are in the store: %s", n)
 	}
-	if got, want := lookup(t, kept, id), lookup(t, remote, id); got.Token.Name != want.Token.Name || !cmp.Equal(got.Secrets, want.Secrets) {
+	if got, want := lookup(
+		t,
+		kept,
+		id,
+	), lookup(
+		t,
+		remote,
+		id,
+	); got.Token.Name != want.Token.Name ||
+		!cmp.Equal(got.Secrets, want.Secrets) {
 		t.Errorf("a token in the backup is %v, want %v", got.Token, want.Token)
 	}
 	restored := emptyDatabase(server)

@@ -20,8 +20,11 @@ func copiedTables() []copiedTable {
 		{name: "keys", key: "num", columns: "num name check_value create_us retire_us", sequence: "num"},
 		{name: "prefixes", key: "prefix", columns: "prefix"},
 		{name: "users", key: "key", columns: "key user state features create_us delete_us row_mac", sequence: "key"},
-		{name: "provisioned_users", key: "user_key",
-			columns: "user_key id user_name user_name_key external_id display_name inactive create_us update_us row_mac"},
+		{
+			name:    "provisioned_users",
+			key:     "user_key",
+			columns: "user_key id user_name user_name_key external_id display_name inactive create_us update_us row_mac",
+		},
 		{name: "security_events", key: "digest", columns: "digest expire_us"},
 		{name: "suspended_scopes", key: "user", columns: "user scopes asked_us"},
 		{name: "tokens", key: "id",
@@ -51,9 +54,12 @@ func copiedTables() []copiedTable {
 		{name: "audiences", key: "id",
 			columns: "id display_name resource default_ttl_us max_ttl_us allow_never allow_offline access_ttl_us " +
 				"access_format search require_named"},
-		{name: "page_sessions", key: "digest",
+		{
+			name: "page_sessions",
+			key:  "digest",
 			columns: "digest id user service return_url permissions features issue_us seen_us expire_us end_us peer_ip " +
-				"agent hint draft"},
+				"agent hint draft",
+		},
 		{name: "page_handoffs", key: "digest",
 			columns: "digest user service return_url expire_us session_us use_us"},
 		{name: "webhooks", key: "num",

@@ -65,10 +65,10 @@
 //
 // # Checksums
 //
-// Every row that a decision about a credential rests on carries a keyed checksum, whose keys [Store.UseRowKeys] sets. It
-// is made of the row as it is in memory, and compared when the row becomes a record; see rowmac.go and docs/security.md.
-// The table sealed says that every row has one. Triggers take away the checksum that an earlier program's change made
-// stale.
+// Every row that a decision about a credential rests on carries a keyed checksum, whose keys [Store.UseRowKeys] sets.
+// It is made of the row as it is in memory, and compared when the row becomes a record; see rowmac.go and
+// docs/security.md. The table sealed says that every row has one. Triggers take away the checksum that an earlier
+// program's change made stale.
 //
 // # Faults
 //

@@ -130,24 +130,41 @@ func (s *Store) CatchUp(ctx context.Context) error { return s.catchUp(ctx) }
 // Statements whose use of indexes is proven, and the index they use ("" : the primary key).
 func Statements() map[string][]string {
 	return map[string][]string{
-		selectCredential:        {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH o USING PRIMARY KEY"},
+		selectCredential: {
+			"SEARCH t USING INTEGER PRIMARY KEY",
+			"SEARCH u USING INTEGER PRIMARY KEY",
+			"SEARCH o USING PRIMARY KEY",
+		},
 		selectServiceCredential: {"SEARCH services USING INTEGER PRIMARY KEY"},
-		selectToken:             {"SEARCH t USING INTEGER PRIMARY KEY", "SEARCH u USING INTEGER PRIMARY KEY", "SEARCH w USING INTEGER PRIMARY KEY", "SEARCH r USING PRIMARY KEY (token_id=? AND serial=?)"},
-		selectTokens:            {"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)", "SEARCH u USING INTEGER PRIMARY KEY"},
-		selectLiveTokens:        {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
-		revokeTokens:            {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
-		forgetSealed:            {"SEARCH requests USING INDEX requests_sealed (token_id=?)"},
-		selectRequest:           {"SEARCH requests USING PRIMARY KEY (key=?)"},
-		selectUser:              {"SEARCH users USING INDEX users_live (user=?)"},
-		selectUsers:             {"SEARCH users USING INDEX users_live (user>?)"},
-		selectService:           {"SEARCH services USING INTEGER PRIMARY KEY", "SEARCH services USING INDEX services_name (name=?)"},
-		selectEvents:            {"SEARCH events USING INTEGER PRIMARY KEY (rowid<?)"},
-		selectEventsOfUser:      {"SEARCH events USING INDEX events_user (user=? AND rowid<?)"},
-		selectEventsOfToken:     {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
-		endOldSecrets:           {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
-		useSecret:               {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
-		presentSuperseded:       {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
-		tableOf(ofAccess).selectRows(ofSecret, ``): {"SEARCH x USING INDEX access_tokens_live (token_id=? AND serial=?)"},
+		selectToken: {
+			"SEARCH t USING INTEGER PRIMARY KEY",
+			"SEARCH u USING INTEGER PRIMARY KEY",
+			"SEARCH w USING INTEGER PRIMARY KEY",
+			"SEARCH r USING PRIMARY KEY (token_id=? AND serial=?)",
+		},
+		selectTokens: {
+			"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)",
+			"SEARCH u USING INTEGER PRIMARY KEY",
+		},
+		selectLiveTokens: {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
+		revokeTokens:     {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
+		forgetSealed:     {"SEARCH requests USING INDEX requests_sealed (token_id=?)"},
+		selectRequest:    {"SEARCH requests USING PRIMARY KEY (key=?)"},
+		selectUser:       {"SEARCH users USING INDEX users_live (user=?)"},
+		selectUsers:      {"SEARCH users USING INDEX users_live (user>?)"},
+		selectService: {
+			"SEARCH services USING INTEGER PRIMARY KEY",
+			"SEARCH services USING INDEX services_name (name=?)",
+		},
+		selectEvents:        {"SEARCH events USING INTEGER PRIMARY KEY (rowid<?)"},
+		selectEventsOfUser:  {"SEARCH events USING INDEX events_user (user=? AND rowid<?)"},
+		selectEventsOfToken: {"SEARCH events USING INDEX events_token (token_id=? AND rowid<?)"},
+		endOldSecrets:       {"SEARCH old_secrets USING PRIMARY KEY (token_id=?)"},
+		useSecret:           {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
+		presentSuperseded:   {"SEARCH old_secrets USING PRIMARY KEY (token_id=? AND serial=?)"},
+		tableOf(ofAccess).selectRows(ofSecret, ``): {
+			"SEARCH x USING INDEX access_tokens_live (token_id=? AND serial=?)",
+		},
 		tableOf(ofFamily).selectRows(ofSecret, ``): {"SEARCH x USING INDEX families_live (token_id=? AND serial=?)"},
 		selectBlocked:           {"SEARCH t USING INDEX tokens_blocked (id>?)", "SEARCH u USING INTEGER PRIMARY KEY"},
 		countBlocked:            {"SEARCH tokens USING INDEX tokens_blocked (id>?)"},
@@ -162,19 +179,25 @@ func Statements() map[string][]string {
 		selectResources:         {"SEARCH audiences USING COVERING INDEX audiences_resource (resource>?)"},
 		selectAccessCredential:  {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
 		selectAccess:            {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
-		selectRefresh:           {"SEARCH r USING INTEGER PRIMARY KEY", "SEARCH f USING INTEGER PRIMARY KEY", "SEARCH k USING INTEGER PRIMARY KEY"},
-		revokeAccess:            {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
-		revokeFamily:            {"SEARCH families USING INTEGER PRIMARY KEY"},
-		revokeFamilyAccess:      {"SEARCH access_tokens USING INDEX access_tokens_family (family=?)"},
-		useRefresh:              {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
-		rekeyAccess:             {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
-		rekeyRefresh:            {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
-		selectEntries:           {"SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"},
-		rekeyToken:              {"SEARCH tokens USING INTEGER PRIMARY KEY"},
-		selectEarliestNotice:    {"SEARCH notices USING PRIMARY KEY (kind=?)"},
-		selectNthNotice:         {"SEARCH notices USING PRIMARY KEY (kind=? AND end_us<?)"},
-		deleteNotices:           {"SEARCH notices USING PRIMARY KEY (kind=? AND (end_us,id,before_us)<(?,?,?))"},
-		selectFailing:           {"SEARCH webhook_deliveries USING INDEX webhook_deliveries_due (webhook=? AND next_us>?)"},
+		selectRefresh: {
+			"SEARCH r USING INTEGER PRIMARY KEY",
+			"SEARCH f USING INTEGER PRIMARY KEY",
+			"SEARCH k USING INTEGER PRIMARY KEY",
+		},
+		revokeAccess:         {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
+		revokeFamily:         {"SEARCH families USING INTEGER PRIMARY KEY"},
+		revokeFamilyAccess:   {"SEARCH access_tokens USING INDEX access_tokens_family (family=?)"},
+		useRefresh:           {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
+		rekeyAccess:          {"SEARCH access_tokens USING INTEGER PRIMARY KEY"},
+		rekeyRefresh:         {"SEARCH refresh_tokens USING INTEGER PRIMARY KEY"},
+		selectEntries:        {"SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"},
+		rekeyToken:           {"SEARCH tokens USING INTEGER PRIMARY KEY"},
+		selectEarliestNotice: {"SEARCH notices USING PRIMARY KEY (kind=?)"},
+		selectNthNotice:      {"SEARCH notices USING PRIMARY KEY (kind=? AND end_us<?)"},
+		deleteNotices:        {"SEARCH notices USING PRIMARY KEY (kind=? AND (end_us,id,before_us)<(?,?,?))"},
+		selectFailing: {
+			"SEARCH webhook_deliveries USING INDEX webhook_deliveries_due (webhook=? AND next_us>?)",
+		},
 	}
 }
 
@@ -287,7 +310,11 @@ func (s *Store) Plan(ctx context.Context, query string) (string, error) {
 	n := 0
 	for ; strings.Contains(db.PostgresForm(query), fmt.Sprintf("$%d", n+1)); n++ {
 	}
-	lines, err := s.Texts(ctx, 0, `EXPLAIN EXECUTE looked_at (`+strings.TrimSuffix(strings.Repeat("NULL, ", n), ", ")+`)`)
+	lines, err := s.Texts(
+		ctx,
+		0,
+		`EXPLAIN EXECUTE looked_at (`+strings.TrimSuffix(strings.Repeat("NULL, ", n), ", ")+`)`,
+	)
 	return strings.Join(lines, "\n"), err
 }
 

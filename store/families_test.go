@@ -17,7 +17,14 @@ func withGrants(t *testing.T, c *clock) *store.Store {
 	t.Helper()
 	st := open(t, newPath(t), store.Options{Now: c.now, FlushInterval: time.Hour})
 	id, now := fill(t, st, 1)[0], c.now()
-	f := tokens.Family{ID: 1, TokenID: id, Scopes: []string{"a"}, Audiences: []string{"api"}, IssueTime: now, ExpireTime: now.Add(2 * time.Hour)}
+	f := tokens.Family{
+		ID:         1,
+		TokenID:    id,
+		Scopes:     []string{"a"},
+		Audiences:  []string{"api"},
+		IssueTime:  now,
+		ExpireTime: now.Add(2 * time.Hour),
+	}
 	h := func(n byte) tokens.Hash { return tokens.Hash{Key: "fill", Sum: [32]byte{n, 1}} }
 	err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 		if err := tx.InsertFamily(f); err != nil {
@@ -31,7 +38,13 @@ func withGrants(t *testing.T, c *clock) *store.Store {
 			if err := tx.InsertRefresh(r, h(byte(i))); err != nil {
 				return nil, err
 			}
-			a := tokens.AccessToken{ID: tokens.ID(20 + i), TokenID: id, Scopes: []string{"a"}, IssueTime: now, ExpireTime: now.Add(time.Hour)}
+			a := tokens.AccessToken{
+				ID:         tokens.ID(20 + i),
+				TokenID:    id,
+				Scopes:     []string{"a"},
+				IssueTime:  now,
+				ExpireTime: now.Add(time.Hour),
+			}
 			if i == 0 {
 				a.Family = f.ID
 			}
@@ -39,7 +52,13 @@ func withGrants(t *testing.T, c *clock) *store.Store {
 				return nil, err
 			}
 		}
-		e := tokens.Event{Time: now, Actor: "operator", Action: tokens.ActionTokenExchange, TokenID: id, Outcome: tokens.OutcomeSuccess}
+		e := tokens.Event{
+			Time:    now,
+			Actor:   "operator",
+			Action:  tokens.ActionTokenExchange,
+			TokenID: id,
+			Outcome: tokens.OutcomeSuccess,
+		}
 		return []tokens.Event{e}, nil
 	})
 	if err != nil {

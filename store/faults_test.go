@@ -43,7 +43,11 @@ func TestAFullDiskRefusesChangesAndKeepsAnswering(t *testing.T) {
 			// The first statement may find room; that a later one finds none must undo it, answered or not.
 			_ = tx.PutPrefix("half")
 			_ = tx.PutPrefix(strings.Repeat("x", 100_000))
-			return []tokens.Event{{Time: time.Now(), Actor: "a", Action: "b", Outcome: tokens.OutcomeSuccess}}, tx.PutPrefix("after")
+			return []tokens.Event{
+					{Time: time.Now(), Actor: "a", Action: "b", Outcome: tokens.OutcomeSuccess},
+				}, tx.PutPrefix(
+					"after",
+				)
 		})
 		if reason(err) != "DISK_FULL" {
 			t.Errorf("a change that does not fit: %v", err)

@@ -165,7 +165,11 @@ func TestAWatcherResumesAfterARestart(t *testing.T) {
 	if err != nil || page.Lost || len(page.Changes) != 1 {
 		t.Errorf("%+v, %v", page, err)
 	}
-	if again, err := feed.After(page.At, 10); err != nil || again.Lost || again.At != page.At || len(again.Changes) != 0 {
+	if again, err := feed.After(
+		page.At,
+		10,
+	); err != nil || again.Lost || again.At != page.At ||
+		len(again.Changes) != 0 {
 		t.Errorf("at the end: %+v, %v", again, err)
 	}
 }

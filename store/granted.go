@@ -8,7 +8,8 @@ import (
 	"patd/tokens"
 )
 
-// grantedSlots is how many scopes the database looks for. If there are more, it returns every live token, and patd looks.
+// grantedSlots is how many scopes the database looks for. If there are more, it returns every live token, and patd
+// looks.
 const grantedSlots = 8
 
 // selectGranted reads along the index of users' tokens. ?1 and ?2 bound the users, ?3 and ?4 are the last token of the

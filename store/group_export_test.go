@@ -76,5 +76,13 @@ func (s *Store) RefuseCommits(n int) error {
 // MintStatements are those of a mint, for measuring the driver alone: to begin, the user, its live tokens, the token,
 // its event, its change, to commit.
 func MintStatements() []string {
-	return []string{db.SQLiteDialect().BeginWrite[0], selectUser, selectLiveTokens, insertToken, insertEvent, insertChange, commitTx}
+	return []string{
+		db.SQLiteDialect().BeginWrite[0],
+		selectUser,
+		selectLiveTokens,
+		insertToken,
+		insertEvent,
+		insertChange,
+		commitTx,
+	}
 }

@@ -11,8 +11,8 @@ import (
 	"patd/store"
 )
 
-// TestACommitThatFindsNoRoomFailsTheWholeGroup lets the log not grow any more: only the commit writes to it. The limit is
-// that of the whole process, so no other test may run beside it.
+// TestACommitThatFindsNoRoomFailsTheWholeGroup lets the log not grow any more: only the commit writes to it. The limit
+// is that of the whole process, so no other test may run beside it.
 func TestACommitThatFindsNoRoomFailsTheWholeGroup(t *testing.T) { //nolint:paralleltest // see above
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	put(t, st, "before")

@@ -40,7 +40,23 @@ const (
 	gives       ending = "gives up in line"
 )
 
-var endings = []ending{succeeds, succeeds, succeeds, findsTaken, readsOnly, refuses, fails, violates, hides, violatesEnd, loses, losesEarly, panics, exits, gives}
+var endings = []ending{
+	succeeds,
+	succeeds,
+	succeeds,
+	findsTaken,
+	readsOnly,
+	refuses,
+	fails,
+	violates,
+	hides,
+	violatesEnd,
+	loses,
+	losesEarly,
+	panics,
+	exits,
+	gives,
+}
 
 var errRefused = errors.New("refused")
 
@@ -80,7 +96,13 @@ func (c *change) do(tx tokens.Tx) ([]tokens.Event, error) {
 	case losesEarly:
 		return nil, store.Lose(tx)
 	}
-	e := tokens.Event{Time: time.Now(), Actor: "group", Action: "test", TokenID: tokens.ID(c.n), Outcome: tokens.OutcomeSuccess}
+	e := tokens.Event{
+		Time:    time.Now(),
+		Actor:   "group",
+		Action:  "test",
+		TokenID: tokens.ID(c.n),
+		Outcome: tokens.OutcomeSuccess,
+	}
 	err := tx.PutPrefix(c.name())
 	if err != nil {
 		return nil, err
@@ -155,7 +177,8 @@ func held(t *testing.T, st *store.Store) (release func()) {
 	return func() { close(leave); wg.Wait() }
 }
 
-// inLine waits until n wait for the writer, or more: a store whose writer is busy for seconds looks whether changes fail, and waits too.
+// inLine waits until n wait for the writer, or more: a store whose writer is busy for seconds looks whether changes
+// fail, and waits too.
 func inLine(t *testing.T, st *store.Store, n int) {
 	t.Helper()
 	waittest.Until(t, fmt.Sprintf("a line of %d", n), func() bool { return st.InLine() >= n })
@@ -339,7 +362,10 @@ func TestAThousandCallersShareTransactions(t *testing.T) {
 	inLine(t, st, 1000)
 	release()
 	wg.Wait()
-	if got := len(prefixes(t, st)); got != 1000 || count(t, st, "events") != "1000" || count(t, st, "changes") != "1000" {
+	if got := len(
+		prefixes(t, st),
+	); got != 1000 || count(t, st, "events") != "1000" ||
+		count(t, st, "changes") != "1000" {
 		t.Errorf("%d prefixes, %s events, %s changes", got, count(t, st, "events"), count(t, st, "changes"))
 	}
 	if n := st.Commits(); n > 20 {

@@ -44,8 +44,8 @@ const inventoryFilter = `
   AND (?13 = '' OR instr(',' || substr(t.labels, 2), ?13) > 0)
   AND (CAST(?14 AS BIGINT) = 0 OR +t."user" = ?14)`
 
-// pauseTime is the text of when the scope was paused, which stands before it in its line. lastEndedPause is that of a pause
-// which is over right now. Both have 16 digits, from 2001 to 2286.
+// pauseTime is the text of when the scope was paused, which stands before it in its line. lastEndedPause is that of a
+// pause which is over right now. Both have 16 digits, from 2001 to 2286.
 const (
 	pauseTime      = `substr(t.paused, CAST(instr(t.paused || ` + db.LineEnd + `, ' ' || ?3 || ` + db.LineEnd + `) AS INTEGER) - 16, 16)`
 	lastEndedPause = `CAST(CAST(?2 AS BIGINT) - 2592000000000 AS TEXT)`
@@ -71,20 +71,33 @@ func wayUser(key int64) way {
 }
 
 func wayRevoked() way {
-	return way{from: `tokens t INDEXED BY tokens_revoked`, where: `t.revoke_us IS NOT NULL AND t.id >= $LO AND t.id <= $HI`,
-		by: `t.id $DESC`, end: `t.id`}
+	return way{
+		from:  `tokens t INDEXED BY tokens_revoked`,
+		where: `t.revoke_us IS NOT NULL AND t.id >= $LO AND t.id <= $HI`,
+		by:    `t.id $DESC`,
+		end:   `t.id`,
+	}
 }
 
 // The way through all tokens by an instant is in two parts. A stretch of wayTimes ends before an instant, and wayTied
 // goes through the tokens of one: many may share it, as those do that never expire.
 func wayTimes(column string) way {
-	return way{from: `tokens t INDEXED BY ` + inventoryIndex(column), where: column + ` >= $LO AND ` + column + ` <= $HI`,
-		by: column + ` $DESC, t.id $DESC`, end: column}
+	return way{
+		from:  `tokens t INDEXED BY ` + inventoryIndex(column),
+		where: column + ` >= $LO AND ` + column + ` <= $HI`,
+		by:    column + ` $DESC, t.id $DESC`,
+		end:   column,
+	}
 }
 
 func wayTied(column string, us int64) way {
-	return way{from: `tokens t INDEXED BY ` + inventoryIndex(column), where: column + ` = $KEY AND t.id >= $LO AND t.id <= $HI`,
-		by: `t.id $DESC`, end: `t.id`, key: []any{us}}
+	return way{
+		from:  `tokens t INDEXED BY ` + inventoryIndex(column),
+		where: column + ` = $KEY AND t.id >= $LO AND t.id <= $HI`,
+		by:    `t.id $DESC`,
+		end:   `t.id`,
+		key:   []any{us},
+	}
 }
 
 const (
@@ -434,7 +447,11 @@ func (in *inventory) list(statement string, args []any) error {
 }
 
 func (in *inventory) endOf(w way, rows int, s span) (at int64, more bool, err error) {
-	err = in.one("look ahead in the inventory", w.endOf(rows, in.desc), []any{&at}, append([]any{s.lo, s.hi}, w.key...)...)
+	err = in.one(
+		"look ahead in the inventory",
+		w.endOf(rows, in.desc),
+		[]any{&at},
+		append([]any{s.lo, s.hi}, w.key...)...)
 	if errors.Is(err, tokens.ErrNotFound) {
 		return 0, false, nil
 	}

@@ -32,7 +32,10 @@ func BenchmarkInventory(b *testing.B) {
 	}
 	b.Run("sqlite", func(b *testing.B) {
 		st := open(b, filepath.Join(b.TempDir(), "inventory.db"), store.Options{})
-		if err := st.Exec(b.Context(), `PRAGMA cache_size = -1000000`); err != nil { // of the writer: for what makes the rows
+		if err := st.Exec(
+			b.Context(),
+			`PRAGMA cache_size = -1000000`,
+		); err != nil { // of the writer: for what makes the rows
 			b.Fatal(err)
 		}
 		benchInventory(b, st, n,
@@ -41,11 +44,18 @@ func BenchmarkInventory(b *testing.B) {
 	b.Run("postgres", func(b *testing.B) {
 		server := dbtest.Postgres(b, "fsync=off", "shared_buffers=512MB")
 		st := openURL(b, newSchema(b, server), store.Options{BusyTimeout: time.Minute})
-		if err := st.Exec(b.Context(), `SET statement_timeout = 0`); err != nil { // of the writer: for what makes the rows
+		if err := st.Exec(
+			b.Context(),
+			`SET statement_timeout = 0`,
+		); err != nil { // of the writer: for what makes the rows
 			b.Fatal(err)
 		}
-		benchInventory(b, st, n,
-			`SELECT column_name::text FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'tokens'`)
+		benchInventory(
+			b,
+			st,
+			n,
+			`SELECT column_name::text FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'tokens'`,
+		)
 	})
 }
 
@@ -72,9 +82,12 @@ func multiply(b *testing.B, st *store.Store, columns string, base, n int) error 
 	const part = 2000
 	err = st.Exec(b.Context(), `CREATE TABLE base AS SELECT * FROM tokens`)
 	for from := 0; from < base && err == nil; from += part { // in the order of ids, which is that of the table
-		err = st.Exec(b.Context(), fmt.Sprintf(`WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d)
+		err = st.Exec(
+			b.Context(),
+			fmt.Sprintf(`WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d)
 INSERT INTO tokens (%s) SELECT %s FROM (SELECT * FROM base ORDER BY id LIMIT %d OFFSET %d) AS some CROSS JOIN s WHERE i < %[1]d`,
-			n/base, strings.Join(names, ", "), strings.Join(values, ", "), part, from))
+				n/base, strings.Join(names, ", "), strings.Join(values, ", "), part, from),
+		)
 	}
 	if err == nil {
 		err = st.Exec(b.Context(), `DROP TABLE base`)
@@ -90,15 +103,19 @@ func benchInventory(b *testing.B, st *store.Store, n int, columns string) {
 	start := time.Now()
 	now := start.UTC().Truncate(time.Microsecond)
 	base := min(n, rareOf)
-	_, err := storefill.Load(b.Context(), st, storefill.Config{Tokens: base, Now: now, Vary: func(n int, t *tokens.Token) {
-		t.Labels = map[string]string{"team": fmt.Sprintf("team-%02d", n%50)}
-		t.Audiences = []string{fmt.Sprintf("https://api-%02d.example.com", n%20)}
-		if n%rareOf == rareOf/2 {
-			t.Labels["rare"] = "yes"
-			t.Audiences = append(t.Audiences, "https://rare.example.com")
-			t.Scopes = append(t.Scopes[:len(t.Scopes):len(t.Scopes)], "unusual.run")
-		}
-	}})
+	_, err := storefill.Load(
+		b.Context(),
+		st,
+		storefill.Config{Tokens: base, Now: now, Vary: func(n int, t *tokens.Token) {
+			t.Labels = map[string]string{"team": fmt.Sprintf("team-%02d", n%50)}
+			t.Audiences = []string{fmt.Sprintf("https://api-%02d.example.com", n%20)}
+			if n%rareOf == rareOf/2 {
+				t.Labels["rare"] = "yes"
+				t.Audiences = append(t.Audiences, "https://rare.example.com")
+				t.Scopes = append(t.Scopes[:len(t.Scopes):len(t.Scopes)], "unusual.run")
+			}
+		}},
+	)
 	if err == nil {
 		err = multiply(b, st, columns, base, n)
 	}
@@ -148,9 +165,17 @@ func benchInventory(b *testing.B, st *store.Store, n int, columns string) {
 				by = `expire_us`
 			}
 			for b.Loop() {
-				longest, all, pages, found = walkInventory(b, st, tokens.InventoryQuery{Filter: c.filter, Now: now, Order: order, Limit: 50})
+				longest, all, pages, found = walkInventory(
+					b,
+					st,
+					tokens.InventoryQuery{Filter: c.filter, Now: now, Order: order, Limit: 50},
+				)
 				at := time.Now()
-				list, err := st.Texts(b.Context(), 0, `SELECT id FROM tokens WHERE `+c.where+` ORDER BY `+by+` DESC, id DESC LIMIT 50`)
+				list, err := st.Texts(
+					b.Context(),
+					0,
+					`SELECT id FROM tokens WHERE `+c.where+` ORDER BY `+by+` DESC, id DESC LIMIT 50`,
+				)
 				if raw = time.Since(at); err != nil || len(list) != min(found, 50) {
 					b.Fatalf("the statement selects %d, the inventory %d: %v", len(list), found, err)
 				}
@@ -165,7 +190,11 @@ func benchInventory(b *testing.B, st *store.Store, n int, columns string) {
 }
 
 // walkInventory reads pages until there is a whole one, or no more.
-func walkInventory(b *testing.B, st *store.Store, q tokens.InventoryQuery) (longest, all time.Duration, pages, found int) {
+func walkInventory(
+	b *testing.B,
+	st *store.Store,
+	q tokens.InventoryQuery,
+) (longest, all time.Duration, pages, found int) {
 	b.Helper()
 	for more := true; more && found < q.Limit; {
 		start := time.Now()

@@ -13,8 +13,8 @@ import (
 	"patd/tokens"
 )
 
-// TestInventoryUsesIndexes looks at the plan of each statement, in both databases: none reads all tokens, and only those
-// for a few tokens sort.
+// TestInventoryUsesIndexes looks at the plan of each statement, in both databases: none reads all tokens, and only
+// those for a few tokens sort.
 func TestInventoryUsesIndexes(t *testing.T) {
 	t.Parallel()
 	lite := open(t, newPath(t), store.Options{})
@@ -24,7 +24,8 @@ func TestInventoryUsesIndexes(t *testing.T) {
 			t.Fatalf("%s: %v", statement, err)
 		}
 		steps := strings.Join(plan, "\n")
-		if !strings.Contains(steps, want.Index) || strings.Contains(steps, "SCAN") || !want.Sorts && strings.Contains(steps, "TEMP B-TREE") {
+		if !strings.Contains(steps, want.Index) || strings.Contains(steps, "SCAN") ||
+			!want.Sorts && strings.Contains(steps, "TEMP B-TREE") {
 			t.Errorf("plan of %s\n%s\nwant %s", statement, steps, want.Index)
 		}
 	}
@@ -43,7 +44,8 @@ func TestInventoryUsesIndexes(t *testing.T) {
 		if index == "INTEGER" {
 			index = "tokens_pkey"
 		}
-		if !strings.Contains(plan, index) || strings.Contains(plan, "Seq Scan on tokens") || !want.Sorts && strings.Contains(plan, "Sort") {
+		if !strings.Contains(plan, index) || strings.Contains(plan, "Seq Scan on tokens") ||
+			!want.Sorts && strings.Contains(plan, "Sort") {
 			t.Errorf("%s\nplan\n%s\nwant %s", store.PostgresForm(statement), plan, index)
 		}
 	}

@@ -187,8 +187,8 @@ func (t *tx) rekey(op string, c usage.Credential, r tokens.Rekey) error {
 	return nil
 }
 
-// rekeyed returns the checksum of a row whose digest moves, as it will be. A row that has another digest by now, or that
-// is refused, is not found.
+// rekeyed returns the checksum of a row whose digest moves, as it will be. A row that has another digest by now, or
+// that is refused, is not found.
 func (t *tx) rekeyed(op string, table byte, id tokens.ID, r tokens.Rekey) (found bool, checksum any, err error) {
 	condition := ` = ?1 AND k.name = ?2 AND x.digest = ?3`
 	at := 0 // how far from the end the digest is

@@ -79,7 +79,11 @@ func TestUsesAreKeptUntilTheyCanBeWritten(t *testing.T) {
 				over = cache.New(st, cache.Options{})
 			}
 			ids := fill(t, st, 2500)
-			exec1(t, st, `CREATE TRIGGER broken BEFORE INSERT ON uses WHEN NEW.token_id = (SELECT max(id) FROM tokens) BEGIN SELECT RAISE(ABORT, 'broken'); END`)
+			exec1(
+				t,
+				st,
+				`CREATE TRIGGER broken BEFORE INSERT ON uses WHEN NEW.token_id = (SELECT max(id) FROM tokens) BEGIN SELECT RAISE(ABORT, 'broken'); END`,
+			)
 			use := tokens.Use{Time: time.Now().UTC().Truncate(time.Microsecond)}
 			for _, id := range ids {
 				lookup(t, over, id)

@@ -61,9 +61,25 @@ type credentialRow struct {
 }
 
 func (r *credentialRow) dest() []any {
-	return append(r.token.contents(nil), &r.key, &r.digest, &r.rotations, &r.user.state, &r.user.features, &r.user.createUS,
-		&r.user.deleteUS, &r.oldKey, &r.oldDigest, &r.oldUntil, &r.oldSerial, &r.oldEnded, &r.nextUse,
-		&r.checksums, &r.ofOld, &r.ofPauses)
+	return append(
+		r.token.contents(nil),
+		&r.key,
+		&r.digest,
+		&r.rotations,
+		&r.user.state,
+		&r.user.features,
+		&r.user.createUS,
+		&r.user.deleteUS,
+		&r.oldKey,
+		&r.oldDigest,
+		&r.oldUntil,
+		&r.oldSerial,
+		&r.oldEnded,
+		&r.nextUse,
+		&r.checksums,
+		&r.ofOld,
+		&r.ofPauses,
+	)
 }
 
 // reading is what is kept of the rows of a credential until all have been read: only then are the names of their keys

@@ -19,11 +19,17 @@ var columnsOfVersion1 = []struct{ table, columns string }{
 	{"keys", "num, name, check_value, create_us, retire_us"},
 	{"prefixes", "prefix"},
 	{"users", "key, user, state, features, create_us, delete_us"},
-	{"tokens", "id, user, key, digest, rotations, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description, " +
-		"revoke_us, revoked_by, revoke_reason, last_used_us, last_used_ip"},
+	{
+		"tokens",
+		"id, user, key, digest, rotations, name, name_key, scopes, issue_us, expire_us, audiences, cidrs, labels, description, " +
+			"revoke_us, revoked_by, revoke_reason, last_used_us, last_used_ip",
+	},
 	{"old_secrets", "token_id, serial, key, digest, until_us"},
 	{"requests", "key, fingerprint, token_id, sealed, expire_us"},
-	{"services", "id, name, permissions, audience, key, digest, issue_us, expire_us, revoke_us, revoked_by, revoke_reason"},
+	{
+		"services",
+		"id, name, permissions, audience, key, digest, issue_us, expire_us, revoke_us, revoked_by, revoke_reason",
+	},
 	{"events", "seq, time_us, actor, action, outcome, user, token_id, service, peer_ip, reason, detail"},
 	{"changes", "seq, time_us, token_id, user, service"},
 	{"sqlite_sequence", "name, seq"},
@@ -50,7 +56,10 @@ func TestAStoreOfTheFirstSchemaKeepsEveryRow(t *testing.T) {
 		if c.table == "sqlite_sequence" {
 			continue // it follows from the rows
 		}
-		if _, err := db.ExecContext(t.Context(), `INSERT INTO main.`+c.table+` (`+c.columns+`) SELECT `+c.columns+` FROM new.`+c.table); err != nil {
+		if _, err := db.ExecContext(
+			t.Context(),
+			`INSERT INTO main.`+c.table+` (`+c.columns+`) SELECT `+c.columns+` FROM new.`+c.table,
+		); err != nil {
 			t.Fatal(c.table, err)
 		}
 	}
@@ -84,7 +93,10 @@ func TestAStoreOfTheFirstSchemaKeepsEveryRow(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if err := old.Exec(t.Context(), `UPDATE tokens SET revoke_us = NULL, revoked_by = NULL WHERE revoke_us IS NOT NULL`); err == nil {
+	if err := old.Exec(
+		t.Context(),
+		`UPDATE tokens SET revoke_us = NULL, revoked_by = NULL WHERE revoke_us IS NOT NULL`,
+	); err == nil {
 		t.Error("a revocation was undone after the upgrade")
 	}
 }
@@ -106,13 +118,27 @@ func everyKindOfRow(t *testing.T, st *store.Store, ids []tokens.ID) (live tokens
 		of.ID, of.Name, of.Audiences, of.ExpireTime = live, "of an audience", []string{"api", "other"}, time.Time{}
 		h := tokens.Hash{Key: "fill", Sum: [32]byte{5}}
 		err = errors.Join(
-			tx.UpdateToken(gone), tx.InsertToken(of, h), tx.ReplaceSecret(ids[1], h, tokens.Rotation{Time: now, PreviousUntil: now.Add(time.Hour)}),
+			tx.UpdateToken(
+				gone,
+			),
+			tx.InsertToken(of, h),
+			tx.ReplaceSecret(ids[1], h, tokens.Rotation{Time: now, PreviousUntil: now.Add(time.Hour)}),
 			tx.PutRequest(tokens.Request{TokenID: live, Sealed: []byte("sealed"), ExpireTime: now.Add(time.Hour)}, now),
-			tx.InsertService(tokens.ServiceAccount{ID: 9, Name: "gateway", Permissions: tokens.PermIntrospect, IssueTime: now}, h),
+			tx.InsertService(
+				tokens.ServiceAccount{ID: 9, Name: "gateway", Permissions: tokens.PermIntrospect, IssueTime: now},
+				h,
+			),
 			tx.PutPrefix("acme"),
 		)
 		done := func(action tokens.Action, id tokens.ID, service string) tokens.Event {
-			return tokens.Event{Time: now, Actor: "operator", Action: action, TokenID: id, Service: service, Outcome: tokens.OutcomeSuccess}
+			return tokens.Event{
+				Time:    now,
+				Actor:   "operator",
+				Action:  action,
+				TokenID: id,
+				Service: service,
+				Outcome: tokens.OutcomeSuccess,
+			}
 		}
 		return []tokens.Event{
 			done(tokens.ActionTokenRevoke, gone.ID, ""), done(tokens.ActionTokenCreate, live, ""),
@@ -130,7 +156,11 @@ func dump(t *testing.T, st *store.Store) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}
 	for _, c := range columnsOfVersion1 {
-		list, err := st.Texts(t.Context(), 0, `SELECT concat_ws('|', `+quoted(c.columns)+`) AS row FROM `+c.table+` ORDER BY row`)
+		list, err := st.Texts(
+			t.Context(),
+			0,
+			`SELECT concat_ws('|', `+quoted(c.columns)+`) AS row FROM `+c.table+` ORDER BY row`,
+		)
 		if err != nil || len(list) == 0 {
 			t.Fatalf("rows of %s: %d, %v", c.table, len(list), err)
 		}

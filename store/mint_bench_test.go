@@ -165,7 +165,14 @@ func mintOne(ctx context.Context, st tokens.Store, n uint64) error {
 			IssueTime: now, ExpireTime: now.Add(tokens.DefaultTTL),
 		}
 		h := tokens.Hash{Key: "fill", Sum: [32]byte{byte(n)}}
-		e := tokens.Event{Time: now, Actor: "service:portal", Action: tokens.ActionTokenCreate, User: u.ID, TokenID: id, Outcome: tokens.OutcomeSuccess}
+		e := tokens.Event{
+			Time:    now,
+			Actor:   "service:portal",
+			Action:  tokens.ActionTokenCreate,
+			User:    u.ID,
+			TokenID: id,
+			Outcome: tokens.OutcomeSuccess,
+		}
 		return []tokens.Event{e}, tx.InsertToken(t, h)
 	})
 }
@@ -231,7 +238,8 @@ func (r *rawMint) mint(n uint64, reads bool) error {
 	user, rows := mintUser(n), mintRows(n)
 	r.key = int64(n*7919%mintUsers) + 1
 	if reads {
-		if err := r.user.QueryRow(user).Scan(&r.key, &r.owner, &r.state, &r.features, &r.createUS, &r.checksum); err != nil {
+		if err := r.user.QueryRow(user).
+			Scan(&r.key, &r.owner, &r.state, &r.features, &r.createUS, &r.checksum); err != nil {
 			return err
 		}
 		if err := r.count(now); err != nil {

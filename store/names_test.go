@@ -22,8 +22,12 @@ func TestNamesOfFormerProgramsAreFound(t *testing.T) {
 			st := openURL(t, url(t), store.Options{})
 			id := fill(t, st, 1)[0]
 			exec1(t, st, `UPDATE tokens SET name = 'ＣＩ  job', name_key = 'ｃｉ  job'`)
-			exec1(t, st, `INSERT INTO features (name, display_name, consent, is_default, optional, published, is_system, search)
-VALUES ('f', 'ＣＩ  job', 1, 0, 0, 0, 0, 'ｃｉ  job')`)
+			exec1(
+				t,
+				st,
+				`INSERT INTO features (name, display_name, consent, is_default, optional, published, is_system, search)
+VALUES ('f', 'ＣＩ  job', 1, 0, 0, 0, 0, 'ｃｉ  job')`,
+			)
 			must(t, st.View(t.Context(), func(tx tokens.ReadTx) error {
 				tok, err := tx.Token(id)
 				must(t, err)
@@ -37,7 +41,10 @@ VALUES ('f', 'ＣＩ  job', 1, 0, 0, 0, 0, 'ｃｉ  job')`)
 						t.Errorf("features that have %q: %v, %v", q, features, err)
 					}
 				}
-				if list, err := tx.Tokens(tokens.TokenQuery{UserKey: tok.UserKey, NameHas: "\u200b", Limit: 2}); err != nil || len(list) != 0 {
+				if list, err := tx.Tokens(
+					tokens.TokenQuery{UserKey: tok.UserKey, NameHas: "\u200b", Limit: 2},
+				); err != nil ||
+					len(list) != 0 {
 					t.Errorf("tokens that have what shows nothing: %v, %v", list, err)
 				}
 				return nil

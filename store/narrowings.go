@@ -40,8 +40,13 @@ func (t *readTx) narrowing(op, query string, arg any) (tokens.Narrowing, error) 
 		unscoped        int64
 		beginUS, workUS int64
 	)
-	err := t.one(op, query, []any{&plan, &n.Actor, &ip, &cutoffUS, &unscoped, &n.Count, &n.Narrowed, &n.Scopes, &beginUS,
-		&workUS, &endUS}, arg)
+	err := t.one(
+		op,
+		query,
+		[]any{&plan, &n.Actor, &ip, &cutoffUS, &unscoped, &n.Count, &n.Narrowed, &n.Scopes, &beginUS,
+			&workUS, &endUS},
+		arg,
+	)
 	if err != nil {
 		return tokens.Narrowing{}, err
 	}

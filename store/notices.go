@@ -133,8 +133,16 @@ func (r *idleCheckRow) dest() []any {
 }
 
 func (r *idleCheckRow) check() tokens.IdleCheck {
-	return tokens.IdleCheck{TokenID: tokens.ID(r.id), Due: db.Instant(r.dueUS), Unused: nullInstant(r.unusedUS),
-		Announced: nullInstant(r.announcedUS), AnnounceTime: nullInstant(r.announceUS), ResumeTime: nullInstant(r.resumeUS)}
+	return tokens.IdleCheck{
+		TokenID: tokens.ID(r.id),
+		Due:     db.Instant(r.dueUS),
+		Unused:  nullInstant(r.unusedUS),
+		Announced: nullInstant(
+			r.announcedUS,
+		),
+		AnnounceTime: nullInstant(r.announceUS),
+		ResumeTime:   nullInstant(r.resumeUS),
+	}
 }
 
 // IdleCheck implements tokens.NoticeReader.
@@ -173,7 +181,12 @@ ON CONFLICT (token_id) DO UPDATE SET due_us = excluded.due_us WHERE idle_checks.
 )
 
 // BeginIdleChecks implements tokens.NoticeKeeper.
-func (t *tx) BeginIdleChecks(from time.Time, afterID tokens.ID, upTo, now time.Time, limit int) (time.Time, tokens.ID, int, error) {
+func (t *tx) BeginIdleChecks(
+	from time.Time,
+	afterID tokens.ID,
+	upTo, now time.Time,
+	limit int,
+) (time.Time, tokens.ID, int, error) {
 	const op = "begin checks of tokens"
 	var us, id int64
 	n, live := 0, []int64{}

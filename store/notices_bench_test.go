@@ -13,8 +13,9 @@ import (
 	"patd/tokens"
 )
 
-// BenchmarkNotices makes the look-ups of one minute of notices in a store of PATD_BENCH_TOKENS tokens (100,000 otherwise), each
-// with a check of whether it is used: those of the ends of three thresholds, and that of the checks that are due.
+// BenchmarkNotices makes the look-ups of one minute of notices in a store of PATD_BENCH_TOKENS tokens (100,000
+// otherwise), each with a check of whether it is used: those of the ends of three thresholds, and that of the checks
+// that are due.
 func BenchmarkNotices(b *testing.B) {
 	n := 100_000
 	if s := os.Getenv("PATD_BENCH_TOKENS"); s != "" {
@@ -31,7 +32,16 @@ func BenchmarkNotices(b *testing.B) {
 	_, err := storefill.Load(b.Context(), st, storefill.Config{Tokens: base, Now: now})
 	must(b, err)
 	must(b, multiply(b, st, `SELECT name FROM pragma_table_info('tokens')`, base, n))
-	must(b, st.Exec(b.Context(), fmt.Sprintf(`INSERT INTO idle_checks (token_id, due_us) SELECT id, %d + id %% 1000000 FROM tokens`, now.Add(tokens.Day).UnixMicro())))
+	must(
+		b,
+		st.Exec(
+			b.Context(),
+			fmt.Sprintf(
+				`INSERT INTO idle_checks (token_id, due_us) SELECT id, %d + id %% 1000000 FROM tokens`,
+				now.Add(tokens.Day).UnixMicro(),
+			),
+		),
+	)
 	must(b, st.Exec(b.Context(), `ANALYZE`))
 	b.Logf("filled with %d tokens in %s", n, time.Since(start).Round(time.Second))
 	found := 0
@@ -39,7 +49,9 @@ func BenchmarkNotices(b *testing.B) {
 		err := st.View(b.Context(), func(tx tokens.ReadTx) error {
 			for _, before := range []time.Duration{30 * tokens.Day, 7 * tokens.Day, tokens.Day} {
 				at := now.Add(before)
-				list, err := tx.EndingTokens(tokens.EndQuery{From: at.Add(-6 * time.Minute), UpTo: at, Before: before, Limit: 1000})
+				list, err := tx.EndingTokens(
+					tokens.EndQuery{From: at.Add(-6 * time.Minute), UpTo: at, Before: before, Limit: 1000},
+				)
 				if found += len(list); err != nil {
 					return err
 				}

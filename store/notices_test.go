@@ -25,12 +25,17 @@ func TestNoticesCostARangeOfAnIndex(t *testing.T) {
 	t.Parallel()
 	lite := open(t, newPath(t), store.Options{})
 	for statement, index := range store.NoticeStatements() {
-		plan, err := lite.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+statement, slices.Repeat([]any{1}, parameters(statement))...)
+		plan, err := lite.Texts(
+			t.Context(),
+			3,
+			"EXPLAIN QUERY PLAN "+statement,
+			slices.Repeat([]any{1}, parameters(statement))...)
 		if err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
 		steps := strings.Join(plan, "\n")
-		if !strings.Contains(steps, "INDEX "+index+" (") || strings.Contains(steps, "SCAN") || strings.Contains(steps, "TEMP B-TREE") {
+		if !strings.Contains(steps, "INDEX "+index+" (") || strings.Contains(steps, "SCAN") ||
+			strings.Contains(steps, "TEMP B-TREE") {
 			t.Errorf("plan of %s\n%s\nwant a range of %s", statement, steps, index)
 		}
 	}
@@ -53,7 +58,8 @@ func TestNoticesCostARangeOfAnIndex(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}
-		if index != "services_expire" && !strings.Contains(plan, index) || strings.Contains(plan, "Seq Scan on tokens") {
+		if index != "services_expire" && !strings.Contains(plan, index) ||
+			strings.Contains(plan, "Seq Scan on tokens") {
 			t.Errorf("%s\nplan\n%s\nwant %s", store.PostgresForm(statement), plan, index)
 		}
 	}
@@ -83,7 +89,14 @@ func TestMarksNeedNoEvent(t *testing.T) {
 		update := func(fn func(tokens.Tx) error) error {
 			return st.Update(context.Background(), func(tx tokens.Tx) ([]tokens.Event, error) { return nil, fn(tx) })
 		}
-		check := tokens.IdleCheck{TokenID: ids[0], Due: at, Unused: at.Add(-1), Announced: at, AnnounceTime: at, ResumeTime: at}
+		check := tokens.IdleCheck{
+			TokenID:      ids[0],
+			Due:          at,
+			Unused:       at.Add(-1),
+			Announced:    at,
+			AnnounceTime: at,
+			ResumeTime:   at,
+		}
 		check.Unused = at.Add(-time.Second)
 		must(t, update(func(tx tokens.Tx) error {
 			if err := tx.PutIdleCheck(check); err != nil {
@@ -100,7 +113,9 @@ func TestMarksNeedNoEvent(t *testing.T) {
 			}
 			return nil
 		}))
-		if err := update(func(tx tokens.Tx) error { return tx.PutNotice(tokens.NoticeOfToken, ids[0], at, time.Hour) }); err == nil {
+		if err := update(
+			func(tx tokens.Tx) error { return tx.PutNotice(tokens.NoticeOfToken, ids[0], at, time.Hour) },
+		); err == nil {
 			t.Errorf("%s: a notice was recorded without its event", name)
 		}
 		// The tokens of a stretch, each once, and those that have a check are due again.
@@ -125,8 +140,8 @@ func TestMarksNeedNoEvent(t *testing.T) {
 	}
 }
 
-// TestOneOfSeveralServersWritesNotices has several servers on one PostgreSQL look for what is due at the same moment, with
-// clocks that differ, so that the lease keeps none of them away: each notice is there once.
+// TestOneOfSeveralServersWritesNotices has several servers on one PostgreSQL look for what is due at the same moment,
+// with clocks that differ, so that the lease keeps none of them away: each notice is there once.
 func TestOneOfSeveralServersWritesNotices(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -140,13 +155,20 @@ func TestOneOfSeveralServersWritesNotices(t *testing.T) {
 	var offset atomic.Int64
 	server := func(st *store.Store, ahead time.Duration) *tokens.Service {
 		s, err := tokens.NewService(tokens.Config{
-			Store: st, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Notices: tokens.Notices{Expiry: []time.Duration{tokens.Day}},
-			Now: func() time.Time { return now.Add(time.Duration(offset.Load()) + ahead) },
+			Store:    st,
+			Keys:     secret.NewKeyring(keys),
+			Prefixes: prefixes,
+			Notices:  tokens.Notices{Expiry: []time.Duration{tokens.Day}},
+			Now:      func() time.Time { return now.Add(time.Duration(offset.Load()) + ahead) },
 		})
 		must(t, err)
 		return s
 	}
-	servers := []*tokens.Service{server(first, 0), server(openURL(t, url, store.Options{}), time.Hour), server(openURL(t, url, store.Options{}), -time.Hour)}
+	servers := []*tokens.Service{
+		server(first, 0),
+		server(openURL(t, url, store.Options{}), time.Hour),
+		server(openURL(t, url, store.Options{}), -time.Hour),
+	}
 	_, err = servers[0].WriteNotices(t.Context())
 	must(t, err)
 	_, err = servers[0].SetUserFeatures(t.Context(), tokens.Operator(), "u", []string{"a"})
@@ -154,7 +176,16 @@ func TestOneOfSeveralServersWritesNotices(t *testing.T) {
 	const many = 20
 	for i := range many {
 		ttl := 2 * tokens.Day
-		_, err := servers[0].Mint(t.Context(), tokens.Operator(), tokens.MintRequest{User: "u", Name: fmt.Sprint(i), Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &ttl}})
+		_, err := servers[0].Mint(
+			t.Context(),
+			tokens.Operator(),
+			tokens.MintRequest{
+				User:     "u",
+				Name:     fmt.Sprint(i),
+				Scopes:   []string{"a"},
+				Lifetime: tokens.Lifetime{TTL: &ttl},
+			},
+		)
 		must(t, err)
 	}
 	offset.Store(int64(tokens.Day + 2*time.Hour))

@@ -99,8 +99,13 @@ func (t *readTx) Handoff(key tokens.SessionKey, now time.Time) (tokens.Handoff, 
 		returnURL           sql.NullString
 		expireUS, sessionUS int64
 	)
-	err := t.one("read a hand-off", selectHandoff, []any{&h.User, &h.Service, &returnURL, &expireUS, &sessionUS}, key[:],
-		db.Micros(now))
+	err := t.one(
+		"read a hand-off",
+		selectHandoff,
+		[]any{&h.User, &h.Service, &returnURL, &expireUS, &sessionUS},
+		key[:],
+		db.Micros(now),
+	)
 	if err != nil {
 		return tokens.Handoff{}, err
 	}

@@ -19,9 +19,17 @@ func TestPausedScopesHaveAChecksum(t *testing.T) {
 		d := newDesk(t, url, rowKeyA, true)
 		d.furnish()
 		mint := func(name string) tokens.Minted {
-			m, err := d.Mint(t.Context(), d.admin, tokens.MintRequest{User: d.user, Name: name, Scopes: []string{"a", "b"}})
+			m, err := d.Mint(
+				t.Context(),
+				d.admin,
+				tokens.MintRequest{User: d.user, Name: name, Scopes: []string{"a", "b"}},
+			)
 			d.must(err)
-			_, err = d.Narrow(t.Context(), d.admin, tokens.NarrowRequest{User: d.user, TokenID: m.Token.ID.String(), Scopes: []string{"b"}})
+			_, err = d.Narrow(
+				t.Context(),
+				d.admin,
+				tokens.NarrowRequest{User: d.user, TokenID: m.Token.ID.String(), Scopes: []string{"b"}},
+			)
 			d.must(err)
 			return m
 		}
@@ -31,9 +39,21 @@ func TestPausedScopesHaveAChecksum(t *testing.T) {
 			`paused = replace(paused, 'b', 'c')`, `paused = '9' || paused`, `paused_mac = NULL`,
 			`paused_mac = (SELECT o.paused_mac FROM tokens o WHERE o.name = 'other')`,
 		} {
-			exec1(t, d.st, `CREATE TEMPORARY TABLE was AS SELECT paused AS text, paused_mac AS mac FROM tokens WHERE name = 'paused'`)
+			exec1(
+				t,
+				d.st,
+				`CREATE TEMPORARY TABLE was AS SELECT paused AS text, paused_mac AS mac FROM tokens WHERE name = 'paused'`,
+			)
 			exec1(t, d.st, `UPDATE tokens SET `+set+` WHERE name = 'paused'`)
-			if _, err := d.ResumeScopes(t.Context(), d.admin, d.user, m.Token.ID.String(), nil); reason(err) != "RECORD_INVALID" {
+			if _, err := d.ResumeScopes(
+				t.Context(),
+				d.admin,
+				d.user,
+				m.Token.ID.String(),
+				nil,
+			); reason(
+				err,
+			) != "RECORD_INVALID" {
 				t.Errorf("resumed after %s: %v", set, err)
 			}
 			if _, err := d.st.Lookup(t.Context(), m.Token.ID); reason(err) != "RECORD_INVALID" {
@@ -45,7 +65,11 @@ func TestPausedScopesHaveAChecksum(t *testing.T) {
 		d.sound("edited and put back")
 		for _, all := range []bool{false, true} {
 			if all {
-				_, err := d.Narrow(t.Context(), d.admin, tokens.NarrowRequest{User: d.user, TokenID: m.Token.ID.String(), Scopes: []string{"a"}})
+				_, err := d.Narrow(
+					t.Context(),
+					d.admin,
+					tokens.NarrowRequest{User: d.user, TokenID: m.Token.ID.String(), Scopes: []string{"a"}},
+				)
 				d.must(err)
 			}
 			want := map[bool]string{false: "a", true: `\`}[all]
@@ -71,7 +95,10 @@ func TestAStoreFromBeforeKnowsSinceWhenUsesAreRecorded(t *testing.T) {
 	t.Parallel()
 	since := func(st *store.Store) (at time.Time) {
 		t.Helper()
-		if err := st.View(t.Context(), func(tx tokens.ReadTx) (err error) { at, err = tx.UsesSince(); return err }); err != nil {
+		if err := st.View(
+			t.Context(),
+			func(tx tokens.ReadTx) (err error) { at, err = tx.UsesSince(); return err },
+		); err != nil {
 			t.Fatal(err)
 		}
 		return at

@@ -45,7 +45,12 @@ func TestAStoreBehindAPoolerIsWhereItShouldBe(t *testing.T) {
 				if _, _, err := store.Migrate(t.Context(), directly, store.Options{}); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := store.Open(t.Context(), url, store.Options{}); err == nil || !strings.Contains(err.Error(), "pool_mode = session") {
+				if _, err := store.Open(
+					t.Context(),
+					url,
+					store.Options{},
+				); err == nil ||
+					!strings.Contains(err.Error(), "pool_mode = session") {
 					t.Errorf("open: %v, want a refusal that names the setting", err)
 				}
 				return
@@ -84,8 +89,10 @@ func worksBehindAPooler(t *testing.T, url string) {
 // tables are the schemas with tables, but for the database's own.
 func tables(t *testing.T, server *dbtest.Server) (schemas string) {
 	t.Helper()
-	err := server.Admin().QueryRowContext(context.Background(), `SELECT coalesce(string_agg(DISTINCT schemaname, ' '), '') FROM pg_tables
-WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`).Scan(&schemas)
+	err := server.Admin().
+		QueryRowContext(context.Background(), `SELECT coalesce(string_agg(DISTINCT schemaname, ' '), '') FROM pg_tables
+WHERE schemaname NOT IN ('pg_catalog', 'information_schema')`).
+		Scan(&schemas)
 	if err != nil {
 		t.Fatal(err)
 	}

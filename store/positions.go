@@ -99,9 +99,13 @@ func (t *readTx) unheard(op string) (problem string, err error) {
 	err = t.each(op, selectUnheard, func(rows *sql.Rows) error {
 		var seq int64
 		err := rows.Scan(&seq)
-		problem = fmt.Sprintf("the change of audit event %d is not at the end of the change feed, so servers may not have "+
-			"noticed it; `%s` "+
-			"has them drop what they remember", seq, RepairPositions)
+		problem = fmt.Sprintf(
+			"the change of audit event %d is not at the end of the change feed, so servers may not have "+
+				"noticed it; `%s` "+
+				"has them drop what they remember",
+			seq,
+			RepairPositions,
+		)
 		return err
 	})
 	return problem, err

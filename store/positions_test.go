@@ -51,8 +51,21 @@ func TestARevocationIsSeenByAllServersAfterAMove(t *testing.T) {
 		}
 		tok.Revocation = &tokens.Revocation{Time: now, By: "operator"}
 		_, userErr := tx.InsertUser(tokens.User{ID: "new", CreateTime: now})
-		return []tokens.Event{{Time: now, Actor: "operator", Action: tokens.ActionTokenRevoke, Outcome: tokens.OutcomeSuccess, TokenID: id, User: tok.User}},
-			errors.Join(tx.UpdateToken(tok), userErr, tx.PutKey(tokens.KeyRecord{Name: "k-new", Check: [32]byte{9}, CreateTime: now}))
+		return []tokens.Event{
+				{
+					Time:    now,
+					Actor:   "operator",
+					Action:  tokens.ActionTokenRevoke,
+					Outcome: tokens.OutcomeSuccess,
+					TokenID: id,
+					User:    tok.User,
+				},
+			},
+			errors.Join(
+				tx.UpdateToken(tok),
+				userErr,
+				tx.PutKey(tokens.KeyRecord{Name: "k-new", Check: [32]byte{9}, CreateTime: now}),
+			)
 	})
 	if err != nil {
 		t.Fatalf("a change after the move: %v", err)
@@ -121,7 +134,11 @@ func TestRepairedPositionsAreAboveAllRows(t *testing.T) {
 		repairs(t, st, append(slices.Clone(sequencesLost), `ALTER SEQUENCE patd_schema_version_id_seq RESTART WITH 1`))
 	})
 	t.Run("SQLite", func(t *testing.T) {
-		repairs(t, open(t, newPath(t), store.Options{}), []string{`UPDATE sqlite_sequence SET seq = 1 WHERE name IN ('events', 'changes')`})
+		repairs(
+			t,
+			open(t, newPath(t), store.Options{}),
+			[]string{`UPDATE sqlite_sequence SET seq = 1 WHERE name IN ('events', 'changes')`},
+		)
 	})
 }
 
@@ -202,7 +219,10 @@ func TestAFeedThatMissesChangesIsNotTrusted(t *testing.T) {
 	if s := r.Stats(); s.Distrusted != 1 || s.Trouble == nil {
 		t.Errorf("distrusted %d times, trouble %v", s.Distrusted, s.Trouble)
 	}
-	if found, err := r.st.Check(t.Context()); err != nil || !strings.Contains(strings.Join(found, "\n"), "at the end of the change feed") {
+	if found, err := r.st.Check(
+		t.Context(),
+	); err != nil ||
+		!strings.Contains(strings.Join(found, "\n"), "at the end of the change feed") {
 		t.Errorf("check: %v, %v", found, err)
 	}
 	c.move(time.Minute)
@@ -248,9 +268,17 @@ func changesFail(t *testing.T, st *store.Store, set func(t *testing.T, fail bool
 	if err := tryPut(t.Context(), cached, "acme"); reason(err) != "STORE_UNAVAILABLE" {
 		t.Fatalf("a change: %v, want an outage", err)
 	}
-	waittest.Until(t, "it is not ready", func() bool { return reason(cached.Ready(t.Context())) == "STORE_UNAVAILABLE" })
+	waittest.Until(
+		t,
+		"it is not ready",
+		func() bool { return reason(cached.Ready(t.Context())) == "STORE_UNAVAILABLE" },
+	)
 	set(t, false)
-	waittest.Until(t, "the probe finds that changes can be made", func() bool { return cached.Ready(t.Context()) == nil })
+	waittest.Until(
+		t,
+		"the probe finds that changes can be made",
+		func() bool { return cached.Ready(t.Context()) == nil },
+	)
 	if got := count(t, st, "events"); got != "0" {
 		t.Errorf("%s events after the probes, want none", got)
 	}

@@ -44,7 +44,8 @@ func emptied(t *testing.T, server *dbtest.Server) func(*testing.T) string {
 	run := func(t *testing.T, body string) {
 		t.Helper()
 		body = strings.NewReplacer("KEPT", schema+"_kept", "STORE", schema).Replace(body)
-		if _, err := server.Admin().ExecContext(t.Context(), `DO $$ DECLARE t name; filled boolean; BEGIN `+body+` END $$`); err != nil {
+		if _, err := server.Admin().
+			ExecContext(t.Context(), `DO $$ DECLARE t name; filled boolean; BEGIN `+body+` END $$`); err != nil {
 			t.Fatalf("%s: %v", body, err)
 		}
 	}

@@ -87,9 +87,23 @@ func commitConstraint(t *testing.T, server *dbtest.Server) {
 	for i := range 40 {
 		g.Go(func() error {
 			err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
-				e := tokens.Event{Time: time.Now(), Actor: "operator", Action: tokens.ActionPrefixAdd, Outcome: tokens.OutcomeSuccess}
+				e := tokens.Event{
+					Time:    time.Now(),
+					Actor:   "operator",
+					Action:  tokens.ActionPrefixAdd,
+					Outcome: tokens.OutcomeSuccess,
+				}
 				if i%4 == 0 { // the token that it names is not there, which the commit finds out
-					return []tokens.Event{e}, tx.PutRequest(tokens.Request{Key: tokens.RequestKey{byte(i)}, TokenID: 77, ExpireTime: time.Now().Add(time.Hour)}, time.Now())
+					return []tokens.Event{
+							e,
+						}, tx.PutRequest(
+							tokens.Request{
+								Key:        tokens.RequestKey{byte(i)},
+								TokenID:    77,
+								ExpireTime: time.Now().Add(time.Hour),
+							},
+							time.Now(),
+						)
 				}
 				return []tokens.Event{e}, tx.PutPrefix(fmt.Sprintf("p%02d", i))
 			})
@@ -286,28 +300,51 @@ func noSchema(t *testing.T, server *dbtest.Server) {
 	url := newSchema(t, server)
 	st := openURL(t, url, store.Options{Connections: 2})
 	exec1(t, st, `DELETE FROM patd_schema_version WHERE version_id >= 3`)
-	if _, err = store.Open(t.Context(), url, store.Options{}); !errors.Is(err, store.ErrSchema) || !strings.Contains(err.Error(), "patd migrate") {
+	if _, err = store.Open(
+		t.Context(),
+		url,
+		store.Options{},
+	); !errors.Is(err, store.ErrSchema) ||
+		!strings.Contains(err.Error(), "patd migrate") {
 		t.Errorf("a schema that is behind: %v, want the command to be named", err)
 	}
 	exec1(t, st, `INSERT INTO patd_schema_version (version_id, is_applied) VALUES (9999, true)`)
 	exec1(t, st, `UPDATE compatibility SET oldest = 9999`)
-	if _, err = store.Open(t.Context(), url, store.Options{}); !errors.Is(err, store.ErrSchema) || !strings.Contains(err.Error(), "newer patd") {
+	if _, err = store.Open(
+		t.Context(),
+		url,
+		store.Options{},
+	); !errors.Is(err, store.ErrSchema) ||
+		!strings.Contains(err.Error(), "newer patd") {
 		t.Errorf("a schema that does not suffer this program: %v, want a refusal", err)
 	}
 	exec1(t, st, `UPDATE compatibility SET oldest = 4`)
 	openURL(t, url, store.Options{Connections: 2})
-	if before, after, err := store.Migrate(t.Context(), url, store.Options{}); err != nil || before != 9999 || after != 9999 {
+	if before, after, err := store.Migrate(
+		t.Context(),
+		url,
+		store.Options{},
+	); err != nil || before != 9999 ||
+		after != 9999 {
 		t.Errorf("migrating a later schema: %d, %d, %v; want it to be left alone", before, after, err)
 	}
 }
 
 func wrongPassword(t *testing.T, server *dbtest.Server) {
 	_, err := store.Open(t.Context(), server.PostgresURL("marker-of-a-password"), store.Options{})
-	if text := fmt.Sprint(err); err == nil || strings.Contains(text, "marker") || !strings.Contains(text, "cannot be reached") {
+	if text := fmt.Sprint(
+		err,
+	); err == nil || strings.Contains(text, "marker") ||
+		!strings.Contains(text, "cannot be reached") {
 		t.Errorf("a wrong password: %v", err)
 	}
 	for _, url := range []string{"postgres://u:marker%zz@127.0.0.1/x", "postgres://u:marker@127.0.0.1:port/x", "postgres://u:marker@127.0.0.1/x?sslmode=odd"} {
-		if _, err := store.Open(t.Context(), url, store.Options{}); err == nil || strings.Contains(err.Error(), "marker") {
+		if _, err := store.Open(
+			t.Context(),
+			url,
+			store.Options{},
+		); err == nil ||
+			strings.Contains(err.Error(), "marker") {
 			t.Errorf("a bad URL: %v", err)
 		}
 	}

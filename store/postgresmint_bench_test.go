@@ -108,7 +108,11 @@ func openRawPostgres(b *testing.B, server *dbtest.Server) *rawPostgres {
 	return r
 }
 
-func (r *rawPostgres) mintFor(b *testing.B, mint func(context.Context, *pgx.Conn, [3]string, [3][]any) error, d time.Duration) float64 {
+func (r *rawPostgres) mintFor(
+	b *testing.B,
+	mint func(context.Context, *pgx.Conn, [3]string, [3][]any) error,
+	d time.Duration,
+) float64 {
 	var done atomic.Int64
 	start := time.Now()
 	var wg sync.WaitGroup
@@ -133,8 +137,17 @@ func mintRows(n uint64) [3][]any {
 	user, name, id := mintUser(n), fmt.Sprintf("CI deploy %06x", n), int64(mintID(now, n))
 	sum := [32]byte{byte(n)}
 	rows := [3][]any{
-		{id, int64(n*7919%mintUsers) + 1, "fill", sum[:], name, strings.ToLower(name), "billing.read billing.edit reports.read reports.edit",
-			now.UnixMicro(), now.Add(tokens.DefaultTTL).UnixMicro()},
+		{
+			id,
+			int64(n*7919%mintUsers) + 1,
+			"fill",
+			sum[:],
+			name,
+			strings.ToLower(name),
+			"billing.read billing.edit reports.read reports.edit",
+			now.UnixMicro(),
+			now.Add(tokens.DefaultTTL).UnixMicro(),
+		},
 		{now.UnixMicro(), "service:portal", "token.create", 1, user, id},
 		{now.UnixMicro(), id},
 	}

@@ -37,12 +37,25 @@ func protectedTables() []protected {
 	return []protected{
 		{table: ofUser, name: "users", one: "user", keys: []string{"key"}, live: `x.delete_us IS NULL`,
 			columns: `x.create_us, x.state, x."user", coalesce(x.features, '')`},
-		{table: ofToken, name: "tokens", one: "token", keys: []string{"id"}, live: `x.revoke_us IS NULL`,
+		{
+			table:  ofToken,
+			name:   "tokens",
+			one:    "token",
+			keys:   []string{"id"},
+			live:   `x.revoke_us IS NULL`,
 			joined: ` CROSS JOIN users u ON u.key = x."user"` + joinKey,
 			columns: `x.id, x."user", x.rotations, x.issue_us, x.expire_us, u."user", x.name, x.scopes, coalesce(x.audiences, ''),
-  coalesce(x.cidrs, ''), coalesce(x.labels, ''), coalesce(x.blocked_by, ''), x.digest, k.name`},
-		{table: ofSelf, name: "tokens", one: "self-rotation of token", keys: []string{"id"}, mac: "self_mac",
-			live: `x.revoke_us IS NULL AND x.self_rotate_until_us IS NOT NULL`, columns: `x.id, coalesce(x.self_rotate_until_us, 0)`},
+  coalesce(x.cidrs, ''), coalesce(x.labels, ''), coalesce(x.blocked_by, ''), x.digest, k.name`,
+		},
+		{
+			table:   ofSelf,
+			name:    "tokens",
+			one:     "self-rotation of token",
+			keys:    []string{"id"},
+			mac:     "self_mac",
+			live:    `x.revoke_us IS NULL AND x.self_rotate_until_us IS NOT NULL`,
+			columns: `x.id, coalesce(x.self_rotate_until_us, 0)`,
+		},
 		{table: ofPaused, name: "tokens", one: "paused scopes of token", keys: []string{"id"}, mac: "paused_mac",
 			live: `x.revoke_us IS NULL AND x.paused IS NOT NULL`, columns: `x.id, coalesce(x.paused, '')`},
 		{table: ofOld, name: "old_secrets", one: "rotated secret of token", keys: []string{"token_id", "serial"},
@@ -55,21 +68,42 @@ func protectedTables() []protected {
 			joined: joinKey + ` LEFT JOIN keys j ON j.num = x.old_key`,
 			columns: `x.id, x.issue_us, x.expire_us, x.rotations, coalesce(x.old_until_us, 0), x.name, x.permissions,
   coalesce(x.audience, ''), x.old_digest, j.name, x.digest, k.name`},
-		{table: ofFamily, name: "families", one: "family of refresh tokens", keys: []string{"id"},
-			live: `x.revoke_us IS NULL`, serial: 2, columns: `x.id, x.token_id, x.serial, x.authenticated, x.issue_us, x.expire_us, coalesce(x.client_id, ''),
-  x.scopes, x.audiences`},
+		{
+			table:  ofFamily,
+			name:   "families",
+			one:    "family of refresh tokens",
+			keys:   []string{"id"},
+			live:   `x.revoke_us IS NULL`,
+			serial: 2,
+			columns: `x.id, x.token_id, x.serial, x.authenticated, x.issue_us, x.expire_us, coalesce(x.client_id, ''),
+  x.scopes, x.audiences`,
+		},
 		{table: ofRefresh, name: "refresh_tokens", one: "refresh token", keys: []string{"id"}, joined: joinKey,
 			live: `x.use_us IS NULL`, columns: `x.id, x.family, x.issue_us, x.digest, k.name`},
-		{table: ofAccess, name: "access_tokens", one: "access token", keys: []string{"id"}, joined: joinKey,
-			live: `x.revoke_us IS NULL`, serial: 2, columns: `x.id, x.token_id, x.serial, coalesce(x.family, 0), x.issue_us, x.expire_us, coalesce(x.client_id, ''),
-  x.scopes, coalesce(x.audiences, ''), x.digest, k.name`},
+		{
+			table:  ofAccess,
+			name:   "access_tokens",
+			one:    "access token",
+			keys:   []string{"id"},
+			joined: joinKey,
+			live:   `x.revoke_us IS NULL`,
+			serial: 2,
+			columns: `x.id, x.token_id, x.serial, coalesce(x.family, 0), x.issue_us, x.expire_us, coalesce(x.client_id, ''),
+  x.scopes, coalesce(x.audiences, ''), x.digest, k.name`,
+		},
 		{table: ofWebhook, name: "webhooks", one: "webhook", keys: []string{"num"}, live: `x.num = x.num`, later: true,
 			columns: `x.num, x.enabled, x.id, x.url, coalesce(x.event_types, ''), coalesce(x.users, ''),
   coalesce(x.audiences, ''), coalesce(x.labels, '')`},
-		{table: ofProvisioned, name: "provisioned_users", one: "provisioned user", keys: []string{"user_key"}, later: true,
+		{
+			table:   ofProvisioned,
+			name:    "provisioned_users",
+			one:     "provisioned user",
+			keys:    []string{"user_key"},
+			later:   true,
 			live:    `EXISTS (SELECT 1 FROM users v WHERE v.key = x.user_key AND v.delete_us IS NULL)`,
 			joined:  ` CROSS JOIN users u ON u.key = x.user_key`,
-			columns: `x.user_key, x.inactive, u."user", x.id, x.user_name, coalesce(x.external_id, '')`},
+			columns: `x.user_key, x.inactive, u."user", x.id, x.user_name, coalesce(x.external_id, '')`,
+		},
 	}
 }
 
@@ -95,7 +129,10 @@ func tableOf(table byte) protected {
 
 // selectRows returns a statement that reads rows as protectedRow takes them.
 func (p protected) selectRows(where, after string) string {
-	return `SELECT x.` + strings.Join(p.keys, `, x.`) + `, CASE WHEN ` + p.live + ` THEN 1 ELSE 0 END, x.` + p.checksum() + `, ` +
+	return `SELECT x.` + strings.Join(
+		p.keys,
+		`, x.`,
+	) + `, CASE WHEN ` + p.live + ` THEN 1 ELSE 0 END, x.` + p.checksum() + `, ` +
 		p.columns + ` FROM ` + p.name + ` x` + p.joined + ` WHERE ` + where + after
 }
 

@@ -108,7 +108,14 @@ func (t *readTx) ProvisionedUsers(q tokens.ProvisionedQuery) ([]tokens.Provision
 
 // CountProvisioned implements tokens.ProvisionedReader.
 func (t *readTx) CountProvisioned(q tokens.ProvisionedQuery) (n int64, err error) {
-	err = t.one("count provisioned users", `SELECT count(*)`+provisionedBy(q), []any{&n}, q.ID, q.UserNameKey, q.ExternalID)
+	err = t.one(
+		"count provisioned users",
+		`SELECT count(*)`+provisionedBy(q),
+		[]any{&n},
+		q.ID,
+		q.UserNameKey,
+		q.ExternalID,
+	)
 	return n, err
 }
 
@@ -198,6 +205,11 @@ DELETE FROM security_events WHERE digest IN
 
 // RememberSecurityEvent implements tokens.ProvisionedWriter.
 func (t *tx) RememberSecurityEvent(digest [32]byte, until time.Time) error {
-	return t.mustExec("remember a security event", fmt.Errorf("security event: %w", tokens.ErrTaken), insertSecurityEvent,
-		digest[:], db.Micros(until))
+	return t.mustExec(
+		"remember a security event",
+		fmt.Errorf("security event: %w", tokens.ErrTaken),
+		insertSecurityEvent,
+		digest[:],
+		db.Micros(until),
+	)
 }

@@ -28,12 +28,22 @@ func prunings() []pruning {
 		{"prune the change feed", keepChanges, hasPrunableChanges, []string{pruneChanges}},
 		{"prune expired requests", 0, hasPrunableRequests, []string{pruneRequests}},
 		// A family goes when nothing of it is left.
-		{"prune expired access and refresh tokens", keepGrants, hasPrunableGrants, []string{pruneAccess, pruneRefresh, pruneFamilies}},
+		{
+			"prune expired access and refresh tokens",
+			keepGrants,
+			hasPrunableGrants,
+			[]string{pruneAccess, pruneRefresh, pruneFamilies},
+		},
 		{"prune expired sessions and hand-offs", keepGrants, hasPrunablePages, []string{pruneSessions, pruneHandoffs}},
 		{"prune revocations of many tokens that have ended", keepBulk, hasPrunableBulk, []string{pruneBulk}},
 		{"prune narrowings of many tokens that have ended", keepBulk, hasPrunableNarrowings, []string{pruneNarrowings}},
 		// Events of that time are not accepted any more; a day more is for a clock that is set back.
-		{"prune the digests of old security events", tokens.Day, hasPrunableSecurityEvents, []string{pruneSecurityEvents}},
+		{
+			"prune the digests of old security events",
+			tokens.Day,
+			hasPrunableSecurityEvents,
+			[]string{pruneSecurityEvents},
+		},
 	}
 }
 
@@ -67,6 +77,10 @@ func (s *Store) pruneRows(ctx context.Context, p pruning) error {
 
 // due reports whether there is something to drop, by a query that returns it.
 func (s *Store) due(ctx context.Context, op, query string, args ...any) (due bool, err error) {
-	err = s.lookup(ctx, op, func(ctx context.Context, c *db.Conn) error { return c.One(ctx, query, []any{&due}, args...) })
+	err = s.lookup(
+		ctx,
+		op,
+		func(ctx context.Context, c *db.Conn) error { return c.One(ctx, query, []any{&due}, args...) },
+	)
 	return due, err
 }

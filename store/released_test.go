@@ -53,7 +53,8 @@ func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
 			if deleted, err := st.DeleteReleased(t.Context(), 0); deleted != n || err != nil {
 				t.Errorf("%d deleted, want %d, %v", deleted, n, err)
 			}
-			if !slices.IsSortedFunc(archived, func(a, b tokens.Event) int { return int(a.Seq) - int(b.Seq) }) || archived[len(archived)-1].Seq != uint64(newest) {
+			if !slices.IsSortedFunc(archived, func(a, b tokens.Event) int { return int(a.Seq) - int(b.Seq) }) ||
+				archived[len(archived)-1].Seq != uint64(newest) {
 				t.Error("the archive is not all events in their order")
 			}
 			if left := count(t, st, "events"); left != "1" {
@@ -91,7 +92,10 @@ func TestPruningShortensTheAuditLogAndNothingElse(t *testing.T) {
 			later := strconv.FormatInt(now.Add(time.Hour).UnixMicro(), 10)
 			exec1(t, st, `INSERT INTO services (id, name, permissions, key, digest, issue_us, expire_us)
 SELECT 77, 'forged', permissions, key, digest, `+later+`, expire_us FROM services WHERE id = 9`)
-			if found, err := st.Check(t.Context()); err != nil || len(found) != 1 || !strings.Contains(found[0], "has no audit event") {
+			if found, err := st.Check(
+				t.Context(),
+			); err != nil || len(found) != 1 ||
+				!strings.Contains(found[0], "has no audit event") {
 				t.Errorf("check of a forged service: %v, %v", found, err)
 			}
 		})
@@ -193,15 +197,24 @@ func TestPruningEndsAtTheFirstYoungEvent(t *testing.T) {
 	}
 }
 
-// TestPruningKeepsWhatAWebhookHasYetToGet holds that the audit log is not shortened past the position of an enabled webhook.
+// TestPruningKeepsWhatAWebhookHasYetToGet holds that the audit log is not shortened past the position of an enabled
+// webhook.
 func TestPruningKeepsWhatAWebhookHasYetToGet(t *testing.T) {
 	t.Parallel()
 	st := openNew(t)
 	put(t, st, "acme")
 	put(t, st, "acme")
 	now := time.Now().Add(time.Hour)
-	w := tokens.Webhook{Num: 1, ID: "w", URL: "https://hooks.example.com", Enabled: true, CreateTime: now, UpdateTime: now, Cursor: 1,
-		Secret: tokens.SealedSecret{Key: "k1", Box: []byte("box")}}
+	w := tokens.Webhook{
+		Num:        1,
+		ID:         "w",
+		URL:        "https://hooks.example.com",
+		Enabled:    true,
+		CreateTime: now,
+		UpdateTime: now,
+		Cursor:     1,
+		Secret:     tokens.SealedSecret{Key: "k1", Box: []byte("box")},
+	}
 	change := func(f func(tokens.Tx) error) {
 		t.Helper()
 		err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {

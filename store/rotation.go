@@ -14,8 +14,8 @@ import (
 // keepOldSecrets is how many rotated secrets of a token are remembered, so that they can be called superseded.
 const keepOldSecrets = 32
 
-// rotationColumns are of old_secrets r joined with tokens t by joinRotation: those of the newest secret that was rotated
-// away.
+// rotationColumns are of old_secrets r joined with tokens t by joinRotation: those of the newest secret that was
+// rotated away.
 const (
 	rotationColumns = `r.until_us, r.rotate_us, r.next_use_us, r.retire_on_use, r.change, r.expire_before_us,
        r.expire_after_us, r.renew_before_us, r.dropped, r.blocked_before`
@@ -125,9 +125,27 @@ func (t *tx) ReplaceSecret(id tokens.ID, h tokens.Hash, r tokens.Rotation) error
 			return err
 		}
 	}
-	err = t.mustExec(op, absent, ageSecret, g.id, g.rotations, g.key, g.digest, until, ended, before.rotateUS, onUse,
-		before.change, before.expireBefore, before.expireAfter, db.NullTime(r.Before.RenewTime), db.NullText(before.dropped),
-		db.NullText(before.blockedBefore), old, ofBefore)
+	err = t.mustExec(
+		op,
+		absent,
+		ageSecret,
+		g.id,
+		g.rotations,
+		g.key,
+		g.digest,
+		until,
+		ended,
+		before.rotateUS,
+		onUse,
+		before.change,
+		before.expireBefore,
+		before.expireAfter,
+		db.NullTime(r.Before.RenewTime),
+		db.NullText(before.dropped),
+		db.NullText(before.blockedBefore),
+		old,
+		ofBefore,
+	)
 	if err != nil {
 		return err
 	}

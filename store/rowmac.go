@@ -144,8 +144,8 @@ func (g *rowGuard) checksum(row []byte) (any, error) {
 	}
 }
 
-// next returns the checksum of a row that is about to be changed, as checksum does. One that is refused stays so: where it
-// had none, as after a change by a server of the version before, it gets none until the operator seals the rows.
+// next returns the checksum of a row that is about to be changed, as checksum does. One that is refused stays so: where
+// it had none, as after a change by a server of the version before, it gets none until the operator seals the rows.
 func (g *rowGuard) next(was, had, row []byte) (any, error) {
 	switch {
 	case g.compare(was, had) == nil:

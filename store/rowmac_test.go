@@ -66,7 +66,13 @@ func onBoth(t *testing.T, test func(t *testing.T, url string)) {
 // newDesk opens a store with a key, and binds the two. Unless it is new its rows are not sealed.
 func newDesk(t testing.TB, url, keys string, isNew bool) *desk {
 	t.Helper()
-	d := &desk{t: t, clock: newClock(), ring: secret.NewKeyring(parseRowKeys(t, keys)), logs: &bytes.Buffer{}, user: "u1"}
+	d := &desk{
+		t:     t,
+		clock: newClock(),
+		ring:  secret.NewKeyring(parseRowKeys(t, keys)),
+		logs:  &bytes.Buffer{},
+		user:  "u1",
+	}
 	d.st = openURL(t, url, store.Options{
 		Connections: 2, FlushInterval: time.Hour, Now: d.clock.now, Logger: slog.New(slog.NewTextHandler(d.logs, nil)),
 	})
@@ -75,7 +81,9 @@ func newDesk(t testing.TB, url, keys string, isNew bool) *desk {
 		check, _ := ks.Check("k1")
 		err := d.st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 			err := tx.PutKey(tokens.KeyRecord{Name: "k1", Check: check, CreateTime: d.clock.now()})
-			return []tokens.Event{{Time: d.clock.now(), Actor: "operator", Action: tokens.ActionKeyAdd, Outcome: tokens.OutcomeSuccess}}, err
+			return []tokens.Event{
+				{Time: d.clock.now(), Actor: "operator", Action: tokens.ActionKeyAdd, Outcome: tokens.OutcomeSuccess},
+			}, err
 		})
 		d.must(err)
 	}
@@ -114,12 +122,20 @@ func (d *desk) bind(ks *tokens.Keys) {
 func (d *desk) furnish() {
 	d.t.Helper()
 	ctx := context.Background()
-	made, err := d.CreateService(ctx, tokens.Operator(), tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}})
+	made, err := d.CreateService(
+		ctx,
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}},
+	)
 	d.must(err)
 	d.adminSecret = made.Secret
 	d.admin, err = d.Authenticate(ctx, made.Secret, tokens.Peer{})
 	d.must(err)
-	if made, err = d.CreateService(ctx, d.admin, tokens.ServiceRequest{Name: "gateway", Permissions: []string{"introspect"}}); err != nil {
+	if made, err = d.CreateService(
+		ctx,
+		d.admin,
+		tokens.ServiceRequest{Name: "gateway", Permissions: []string{"introspect"}},
+	); err != nil {
 		d.t.Fatal(err)
 	}
 	d.gatewaySecret = made.Secret
@@ -130,8 +146,12 @@ func (d *desk) furnish() {
 	_, err = d.CreateAudience(ctx, d.admin, tokens.AudienceEntry{ID: "api", AllowOffline: true, AccessTTL: time.Hour,
 		AccessFormat: tokens.AccessOpaque})
 	d.must(err)
-	m, err := d.Mint(ctx, d.admin, tokens.MintRequest{User: d.user, Name: "n", Scopes: []string{"a"}, Audiences: []string{"api"},
-		CIDRs: []string{"192.0.2.0/24"}, Labels: map[string]string{"team": "x"}})
+	m, err := d.Mint(
+		ctx,
+		d.admin,
+		tokens.MintRequest{User: d.user, Name: "n", Scopes: []string{"a"}, Audiences: []string{"api"},
+			CIDRs: []string{"192.0.2.0/24"}, Labels: map[string]string{"team": "x"}},
+	)
 	d.must(err)
 	d.id, d.old = m.Token.ID.String(), m.Secret
 	grace := time.Hour
@@ -141,7 +161,11 @@ func (d *desk) furnish() {
 	g, err := d.Exchange(ctx, tokens.ExchangeRequest{Subject: d.token, Peer: fromHome, Offline: true})
 	d.must(err)
 	d.access, d.refresh = g.Access, g.Refresh
-	_, err = d.CreateWebhook(ctx, d.admin, tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/a", Enabled: true})
+	_, err = d.CreateWebhook(
+		ctx,
+		d.admin,
+		tokens.WebhookRequest{ID: "hook", URL: "https://hooks.example.com/a", Enabled: true},
+	)
 	d.must(err)
 	_, err = d.ProvisionUser(ctx, d.admin, tokens.Provision{ID: "p1", User: d.user, UserName: "u@example.com"})
 	d.must(err)
@@ -160,7 +184,11 @@ type probe struct {
 
 func introspects(what func(d *desk) tokens.Secret) func(d *desk) (bool, error) {
 	return func(d *desk) (bool, error) {
-		in, err := d.Introspect(context.Background(), d.gateway, tokens.IntrospectRequest{Secret: what(d), ClientIP: fromHome.IP})
+		in, err := d.Introspect(
+			context.Background(),
+			d.gateway,
+			tokens.IntrospectRequest{Secret: what(d), ClientIP: fromHome.IP},
+		)
 		return in.Decision.Active(), err
 	}
 }
@@ -175,7 +203,11 @@ func tokenProbes() []probe {
 		{"Introspect", introspects(ofToken)},
 		{"Introspect with the access token", introspects(ofAccess)},
 		{"IntrospectBatch", func(d *desk) (bool, error) {
-			in, err := d.IntrospectBatch(ctx, d.gateway, []tokens.IntrospectRequest{{}, {Secret: d.token, ClientIP: fromHome.IP}})
+			in, err := d.IntrospectBatch(
+				ctx,
+				d.gateway,
+				[]tokens.IntrospectRequest{{}, {Secret: d.token, ClientIP: fromHome.IP}},
+			)
 			return err == nil && in[1].Decision.Active(), err
 		}},
 		{"Authenticate", func(d *desk) (bool, error) {
@@ -192,8 +224,12 @@ func tokenProbes() []probe {
 		}},
 		{"Rotate", func(d *desk) (bool, error) {
 			at := d.clock.now().Add(time.Minute)
-			_, err := d.Rotate(ctx, d.admin, tokens.RotateRequest{User: d.user, TokenID: d.id, IdempotencyKey: "0123456789abcdef" + at.String(),
-				Lifetime: tokens.Lifetime{ExpireTime: &at}})
+			_, err := d.Rotate(
+				ctx,
+				d.admin,
+				tokens.RotateRequest{User: d.user, TokenID: d.id, IdempotencyKey: "0123456789abcdef" + at.String(),
+					Lifetime: tokens.Lifetime{ExpireTime: &at}},
+			)
 			if err == nil {
 				d.t.Error("it was rotated")
 			}
@@ -203,7 +239,10 @@ func tokenProbes() []probe {
 }
 
 func refreshes(d *desk) (bool, error) {
-	_, err := d.Refresh(context.Background(), tokens.RefreshRequest{Token: d.refresh, Peer: fromHome, Scopes: []string{"nothing"}})
+	_, err := d.Refresh(
+		context.Background(),
+		tokens.RefreshRequest{Token: d.refresh, Peer: fromHome, Scopes: []string{"nothing"}},
+	)
 	var e *tokens.Error
 	return errors.As(err, &e) && e.Reason == "SCOPE_INVALID", err // it got that far, and is not used up
 }
@@ -229,21 +268,65 @@ func edits() []edit {
 		}
 	}
 	live := tokenProbes()
-	all("tokens", "name = 'n'", live, `expire_us = expire_us + 1`, `expire_us = 9223372036854775807`, `scopes = 'a b'`, `audiences = NULL`,
-		`audiences = 'other'`, `cidrs = NULL`, `labels = '{"team":"y"}'`, `issue_us = issue_us - 1`, `name = 'm'`,
-		`digest = (SELECT digest FROM services LIMIT 1)`, `rotations = rotations + 1`, `"user" = (SELECT max(key) FROM users)`, `blocked_by = 'api'`,
-		`row_mac = NULL`, `row_mac = (SELECT row_mac FROM services LIMIT 1)`)
+	all(
+		"tokens",
+		"name = 'n'",
+		live,
+		`expire_us = expire_us + 1`,
+		`expire_us = 9223372036854775807`,
+		`scopes = 'a b'`,
+		`audiences = NULL`,
+		`audiences = 'other'`,
+		`cidrs = NULL`,
+		`labels = '{"team":"y"}'`,
+		`issue_us = issue_us - 1`,
+		`name = 'm'`,
+		`digest = (SELECT digest FROM services LIMIT 1)`,
+		`rotations = rotations + 1`,
+		`"user" = (SELECT max(key) FROM users)`,
+		`blocked_by = 'api'`,
+		`row_mac = NULL`,
+		`row_mac = (SELECT row_mac FROM services LIMIT 1)`,
+	)
 	all("users", `"user" = 'u1'`, live, `features = 'a b c'`, `create_us = create_us + 1`, `"user" = 'u3'`)
 	all("old_secrets", "serial = 1", []probe{{"Introspect", introspects(ofOld)}}, `until_us = until_us + 1`,
 		`digest = (SELECT digest FROM services LIMIT 1)`)
-	all("services", "name = 'gateway'", []probe{{"Authenticate", authenticates(func(d *desk) tokens.Secret { return d.gatewaySecret })},
-		{"Introspect", introspects(ofToken)}}, `permissions = 'admin'`, `old_until_us = 9000000000000000`,
-		`old_digest = digest, old_key = key`, `audience = 'api'`, `expire_us = expire_us + 1`,
-		`issue_us = issue_us + 1`, `digest = (SELECT digest FROM tokens LIMIT 1)`, `name = 'other'`)
-	all("access_tokens", "family IS NOT NULL", []probe{{"Introspect", introspects(ofAccess)}}, `expire_us = expire_us + 1`, `scopes = 'a b'`,
-		`audiences = NULL`, `client_id = 'x'`, `serial = 0`, `token_id = (SELECT min(id) FROM tokens WHERE name = 'other')`)
-	all("families", "1 = 1", []probe{{"Refresh", refreshes}}, `expire_us = expire_us + 1`, `scopes = 'a b'`, `audiences = 'api other'`,
-		`client_id = 'x'`, `serial = 0`, `token_id = (SELECT min(id) FROM tokens WHERE name = 'other')`)
+	all(
+		"services",
+		"name = 'gateway'",
+		[]probe{{"Authenticate", authenticates(func(d *desk) tokens.Secret { return d.gatewaySecret })},
+			{"Introspect", introspects(ofToken)}},
+		`permissions = 'admin'`,
+		`old_until_us = 9000000000000000`,
+		`old_digest = digest, old_key = key`,
+		`audience = 'api'`,
+		`expire_us = expire_us + 1`,
+		`issue_us = issue_us + 1`,
+		`digest = (SELECT digest FROM tokens LIMIT 1)`,
+		`name = 'other'`,
+	)
+	all(
+		"access_tokens",
+		"family IS NOT NULL",
+		[]probe{{"Introspect", introspects(ofAccess)}},
+		`expire_us = expire_us + 1`,
+		`scopes = 'a b'`,
+		`audiences = NULL`,
+		`client_id = 'x'`,
+		`serial = 0`,
+		`token_id = (SELECT min(id) FROM tokens WHERE name = 'other')`,
+	)
+	all(
+		"families",
+		"1 = 1",
+		[]probe{{"Refresh", refreshes}},
+		`expire_us = expire_us + 1`,
+		`scopes = 'a b'`,
+		`audiences = 'api other'`,
+		`client_id = 'x'`,
+		`serial = 0`,
+		`token_id = (SELECT min(id) FROM tokens WHERE name = 'other')`,
+	)
 	all("refresh_tokens", "use_us IS NULL", []probe{{"Refresh", refreshes}}, `issue_us = issue_us + 1`,
 		`digest = (SELECT digest FROM tokens LIMIT 1)`)
 	return list
@@ -259,13 +342,20 @@ func TestAnEditedRowIsNeverActive(t *testing.T) {
 		d.furnish()
 		_, err := d.SetUserFeatures(t.Context(), d.admin, "u2", []string{"a"})
 		d.must(err)
-		_, err = d.Mint(t.Context(), d.admin, tokens.MintRequest{User: "u2", Name: "other", Scopes: []string{"a"}, Audiences: []string{"api"}})
+		_, err = d.Mint(
+			t.Context(),
+			d.admin,
+			tokens.MintRequest{User: "u2", Name: "other", Scopes: []string{"a"}, Audiences: []string{"api"}},
+		)
 		d.must(err)
 		for _, e := range edits() {
 			e.active(d, true, "before "+e.set)
 			d.edit(e)
 			e.active(d, false, "after "+e.table+" "+e.set)
-			if found, err := d.st.Check(t.Context()); err != nil || !strings.Contains(strings.Join(found, "\n"), store.RefusedRemedy) {
+			if found, err := d.st.Check(
+				t.Context(),
+			); err != nil ||
+				!strings.Contains(strings.Join(found, "\n"), store.RefusedRemedy) {
 				t.Errorf("after %s %s: check finds %q, %v", e.table, e.set, found, err)
 			}
 			d.undo(e)
@@ -459,8 +549,12 @@ func TestARefusedRowCanBeRevoked(t *testing.T) {
 			}
 		}
 		// What only takes away is done, and leaves the row refused.
-		_, err := d.ReplaceAudience(ctx, d.admin, tokens.AudienceEntry{ID: "api", MaxTTL: time.Hour, AllowOffline: true, AccessTTL: time.Hour,
-			AccessFormat: tokens.AccessOpaque})
+		_, err := d.ReplaceAudience(
+			ctx,
+			d.admin,
+			tokens.AudienceEntry{ID: "api", MaxTTL: time.Hour, AllowOffline: true, AccessTTL: time.Hour,
+				AccessFormat: tokens.AccessOpaque},
+		)
 		d.must(err)
 		if n, _, err := d.BlockTokens(ctx, d.admin, "api", ""); err != nil || n != 1 {
 			t.Errorf("blocked %d, %v", n, err)
@@ -479,7 +573,13 @@ func TestARefusedRowCanBeRevoked(t *testing.T) {
 		if _, err := d.ResumeUser(ctx, d.admin, d.user, ""); reason(err) != "RECORD_INVALID" {
 			t.Errorf("resume: %v", err)
 		}
-		if list, _, err := d.Tokens(ctx, d.admin, tokens.TokenFilter{User: d.user}, tokens.Page{}); err != nil || len(list) != 1 {
+		if list, _, err := d.Tokens(
+			ctx,
+			d.admin,
+			tokens.TokenFilter{User: d.user},
+			tokens.Page{},
+		); err != nil ||
+			len(list) != 1 {
 			t.Errorf("a list does not show it: %v, %v", list, err)
 		}
 		if got, err := d.Revoke(ctx, d.admin, d.user, d.id, "edited"); err != nil || got.Revocation == nil {

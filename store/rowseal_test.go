@@ -271,7 +271,11 @@ func TestAnEditedTokenDoesNotRotateItself(t *testing.T) {
 		d := newDesk(t, url, rowKeyA, true)
 		d.furnish()
 		mint := func(name string, self bool) tokens.Actor {
-			m, err := d.Mint(t.Context(), d.admin, tokens.MintRequest{User: d.user, Name: name, Scopes: []string{"a"}, SelfRotate: self})
+			m, err := d.Mint(
+				t.Context(),
+				d.admin,
+				tokens.MintRequest{User: d.user, Name: name, Scopes: []string{"a"}, SelfRotate: self},
+			)
 			d.must(err)
 			a, err := d.Authenticate(t.Context(), m.Secret, fromHome)
 			d.must(err)
@@ -289,15 +293,31 @@ func TestAnEditedTokenDoesNotRotateItself(t *testing.T) {
 			{self, "self", `self_mac = NULL`},
 		} {
 			of := ` WHERE name = '` + c.name + `'`
-			exec1(t, d.st, `CREATE TEMPORARY TABLE was AS SELECT self_rotate_until_us AS until, self_mac AS mac FROM tokens`+of)
+			exec1(
+				t,
+				d.st,
+				`CREATE TEMPORARY TABLE was AS SELECT self_rotate_until_us AS until, self_mac AS mac FROM tokens`+of,
+			)
 			exec1(t, d.st, `UPDATE tokens SET `+c.set+of)
-			if _, err := d.RotateSelf(t.Context(), c.who, tokens.RotateSelfRequest{Renew: true}); reason(err) != "RECORD_INVALID" {
+			if _, err := d.RotateSelf(
+				t.Context(),
+				c.who,
+				tokens.RotateSelfRequest{Renew: true},
+			); reason(
+				err,
+			) != "RECORD_INVALID" {
 				t.Errorf("after %s: %v", c.set, err)
 			}
 			exec1(t, d.st, `UPDATE tokens SET (self_rotate_until_us, self_mac) = (SELECT until, mac FROM was)`+of)
 			exec1(t, d.st, `DROP TABLE was`)
 		}
-		if _, err := d.RotateSelf(t.Context(), plain, tokens.RotateSelfRequest{}); reason(err) != "SELF_ROTATE_NOT_ALLOWED" {
+		if _, err := d.RotateSelf(
+			t.Context(),
+			plain,
+			tokens.RotateSelfRequest{},
+		); reason(
+			err,
+		) != "SELF_ROTATE_NOT_ALLOWED" {
 			t.Errorf("as it was: %v", err)
 		}
 		if _, err := d.RotateSelf(t.Context(), self, tokens.RotateSelfRequest{}); err != nil {
@@ -309,10 +329,18 @@ func TestAnEditedTokenDoesNotRotateItself(t *testing.T) {
 
 // earlier are the statements by which the program before checksums changed rows.
 var earlier = []struct{ name, table, statement string }{
-	{"update", "tokens", `UPDATE tokens SET name = 'renamed', name_key = 'renamed', expire_us = expire_us - 1 WHERE name = 'n'`},
+	{
+		"update",
+		"tokens",
+		`UPDATE tokens SET name = 'renamed', name_key = 'renamed', expire_us = expire_us - 1 WHERE name = 'n'`,
+	},
 	{"rotation", "tokens", `UPDATE tokens SET rotations = rotations + 1 WHERE name = 'renamed'`},
 	{"block", "tokens", `UPDATE tokens SET blocked_by = 'api' WHERE name = 'renamed'`},
-	{"a digest that moves", "services", `UPDATE services SET digest = (SELECT digest FROM tokens LIMIT 1) WHERE name = 'gateway'`},
+	{
+		"a digest that moves",
+		"services",
+		`UPDATE services SET digest = (SELECT digest FROM tokens LIMIT 1) WHERE name = 'gateway'`,
+	},
 	{"suspension", "users", `UPDATE users SET state = 2, features = NULL`},
 	{"grace that ends", "old_secrets", `UPDATE old_secrets SET until_us = 0`},
 	{"use", "refresh_tokens", `UPDATE refresh_tokens SET use_us = 5`},
@@ -322,8 +350,8 @@ var earlier = []struct{ name, table, statement string }{
 	{"a user who left", "provisioned_users", `UPDATE provisioned_users SET inactive = 1`},
 }
 
-// TestAnEarlierProgramsChangeLeavesNoStaleChecksum: while an upgrade goes round both versions write, and each reads what
-// the other has written.
+// TestAnEarlierProgramsChangeLeavesNoStaleChecksum: while an upgrade goes round both versions write, and each reads
+// what the other has written.
 func TestAnEarlierProgramsChangeLeavesNoStaleChecksum(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, url string) {
@@ -339,7 +367,10 @@ func TestAnEarlierProgramsChangeLeavesNoStaleChecksum(t *testing.T) {
 				t.Errorf("%s: a stale checksum is left", e.name)
 			}
 		}
-		if found, err := d.st.Check(t.Context()); err != nil || strings.Contains(strings.Join(found, "\n"), store.RefusedRemedy) {
+		if found, err := d.st.Check(
+			t.Context(),
+		); err != nil ||
+			strings.Contains(strings.Join(found, "\n"), store.RefusedRemedy) {
 			t.Errorf("check while both versions write: %q, %v", found, err)
 		}
 		// What patd writes next has a checksum again.
@@ -368,7 +399,9 @@ func TestSealingGivesEveryRowAChecksumAndKeepsEarlierProgramsOut(t *testing.T) {
 		d.furnish()
 		err := d.st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 			for n := range 1200 { // more than get a checksum in one transaction
-				if _, err := tx.InsertUser(tokens.User{ID: fmt.Sprint("extra", n), CreateTime: d.clock.now()}); err != nil {
+				if _, err := tx.InsertUser(
+					tokens.User{ID: fmt.Sprint("extra", n), CreateTime: d.clock.now()},
+				); err != nil {
 					return nil, err
 				}
 			}

@@ -29,15 +29,23 @@ func TestAnEditedWebhookIsNotUsedAndCanBeDeleted(t *testing.T) {
 		d := newDesk(t, url, rowKeyA, true)
 		d.furnish()
 		ctx := t.Context()
-		_, err := d.CreateWebhook(ctx, d.admin, tokens.WebhookRequest{ID: "other", URL: "https://hooks.example.com/b", Enabled: true})
+		_, err := d.CreateWebhook(
+			ctx,
+			d.admin,
+			tokens.WebhookRequest{ID: "other", URL: "https://hooks.example.com/b", Enabled: true},
+		)
 		d.must(err)
 		for _, set := range []string{
 			`url = 'https://elsewhere.example.com'`, `enabled = 0`, `event_types = 'token.created'`, `users = 'v'`, `audiences = 'api'`,
 			`labels = '{"a":"b"}'`, `id = 'hook', num = num + 1`, `row_mac = NULL`,
 			`row_mac = (SELECT o.row_mac FROM webhooks o WHERE o.id = 'other')`,
 		} {
-			exec1(t, d.st, `CREATE TEMPORARY TABLE was AS SELECT num, url, event_types, users, audiences, labels, enabled, row_mac
-				FROM webhooks WHERE id = 'hook'`)
+			exec1(
+				t,
+				d.st,
+				`CREATE TEMPORARY TABLE was AS SELECT num, url, event_types, users, audiences, labels, enabled, row_mac
+				FROM webhooks WHERE id = 'hook'`,
+			)
 			exec1(t, d.st, `UPDATE webhooks SET `+set+` WHERE id = 'hook'`)
 			if _, err := d.webhookOf(); !errors.Is(err, tokens.ErrRecordInvalid) {
 				t.Errorf("used after %s: %v", set, err)
@@ -50,7 +58,11 @@ func TestAnEditedWebhookIsNotUsedAndCanBeDeleted(t *testing.T) {
 		if _, err := d.webhookOf(); err != nil {
 			t.Errorf("as it was: %v", err)
 		}
-		exec1(t, d.st, `UPDATE webhooks SET cursor_seq = cursor_seq + 1, description = 'd', lease_holder = 'x', disable_us = 1`)
+		exec1(
+			t,
+			d.st,
+			`UPDATE webhooks SET cursor_seq = cursor_seq + 1, description = 'd', lease_holder = 'x', disable_us = 1`,
+		)
 		d.sound("edited in what no checksum is of")
 
 		exec1(t, d.st, `UPDATE webhooks SET url = 'https://elsewhere.example.com' WHERE id = 'hook'`)
@@ -90,8 +102,8 @@ func TestAnEditedWebhookIsNotUsedAndCanBeDeleted(t *testing.T) {
 	})
 }
 
-// TestAnEditedRecordOfAProviderOnlySuspends: a provider whose records were edited would resume or delete whom it does not
-// mean.
+// TestAnEditedRecordOfAProviderOnlySuspends: a provider whose records were edited would resume or delete whom it does
+// not mean.
 func TestAnEditedRecordOfAProviderOnlySuspends(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, url string) {
@@ -99,7 +111,11 @@ func TestAnEditedRecordOfAProviderOnlySuspends(t *testing.T) {
 		d.furnish()
 		ctx := t.Context()
 		yes, no, name := true, false, "other"
-		_, err := d.ProvisionUser(ctx, d.admin, tokens.Provision{ID: "p2", User: "u2", UserName: "u2@example.com", Active: &no})
+		_, err := d.ProvisionUser(
+			ctx,
+			d.admin,
+			tokens.Provision{ID: "p2", User: "u2", UserName: "u2@example.com", Active: &no},
+		)
 		d.must(err)
 		for _, set := range []string{`inactive = 1`, `user_key = (SELECT max(key) + 1 FROM users)`, `external_id = 'x'`, `user_name = 'x'`} {
 			if strings.HasPrefix(set, "user_key") {
@@ -195,7 +211,10 @@ func TestRowsOfASealedStoreGetChecksumsWhileItIsUpgraded(t *testing.T) {
 		if _, err := last.webhookOf(); !errors.Is(err, tokens.ErrRecordInvalid) {
 			t.Errorf("once the database's word was taken away: %v", err)
 		}
-		if found, err := last.st.Check(ctx); err != nil || !strings.Contains(strings.Join(found, "\n"), store.SealRows) {
+		if found, err := last.st.Check(
+			ctx,
+		); err != nil ||
+			!strings.Contains(strings.Join(found, "\n"), store.SealRows) {
 			t.Errorf("check finds %q, %v", found, err)
 		}
 		d.must(last.st.SealLater(ctx)) // the operator vouches for what is there

@@ -93,7 +93,11 @@ func TestTheSchemasAreTheSame(t *testing.T) {
 	indexes := tell(big, postgresIndexes)
 	for i, line := range tell(lite, sqliteIndexes) {
 		if i >= len(indexes) || line != indexes[i] && line != ending.Replace(indexes[i]) {
-			t.Errorf("index %s; PostgreSQL has %s", line, fmt.Sprint(indexes[min(i, len(indexes)):min(i+1, len(indexes))]))
+			t.Errorf(
+				"index %s; PostgreSQL has %s",
+				line,
+				fmt.Sprint(indexes[min(i, len(indexes)):min(i+1, len(indexes))]),
+			)
 		}
 	}
 	if len(indexes) != len(tell(lite, sqliteIndexes)) {

@@ -95,16 +95,25 @@ func (s *Store) UseRowKeys(ctx context.Context, ks *tokens.Keys) error {
 	}
 	if recorded >= secret.SealedFirst && ks.SealedTo() <= recorded {
 		if err := s.SealLater(ctx); err != nil { // a full disk must keep no server from starting; the next one does it
-			s.options.Logger.LogAttrs(ctx, slog.LevelError, "store: webhooks and users of identity providers that are edited in the "+
-				"database are believed until they have checksums", slog.Any("error", err))
+			s.options.Logger.LogAttrs(
+				ctx,
+				slog.LevelError,
+				"store: webhooks and users of identity providers that are edited in the "+
+					"database are believed until they have checksums",
+				slog.Any("error", err),
+			)
 		}
 		return nil
 	}
 	if ks.SealedTo() <= recorded {
 		return nil
 	}
-	s.options.Logger.LogAttrs(ctx, slog.LevelError, "store: the key file says that the rows are sealed, and the database does not: "+
-		"it is a backup from before, or was changed; rows without a checksum are refused; see `"+SealRows+"`")
+	s.options.Logger.LogAttrs(
+		ctx,
+		slog.LevelError,
+		"store: the key file says that the rows are sealed, and the database does not: "+
+			"it is a backup from before, or was changed; rows without a checksum are refused; see `"+SealRows+"`",
+	)
 	return nil
 }
 
@@ -130,8 +139,8 @@ func (s *Store) FillChecksums(ctx context.Context) (filled int64, err error) {
 	return s.rewriteChecksums(ctx, protectedTables(), "give rows their checksums", `IS NULL`, ``)
 }
 
-// FillLaterChecksums is FillChecksums of the tables whose rows had none when those of others were sealed. Servers of the
-// version before leave such rows behind.
+// FillLaterChecksums is FillChecksums of the tables whose rows had none when those of others were sealed. Servers of
+// the version before leave such rows behind.
 func (s *Store) FillLaterChecksums(ctx context.Context) (filled int64, err error) {
 	later := slices.DeleteFunc(protectedTables(), func(p protected) bool { return !p.later })
 	return s.rewriteChecksums(ctx, later, "give rows of later tables their checksums", `IS NULL`, ``)
@@ -165,7 +174,11 @@ func (s *Store) MoveChecksums(ctx context.Context, key string) (moved int64, err
 }
 
 // rewriteChecksums writes the checksums that a condition selects, whose column stands between two parts of it.
-func (s *Store) rewriteChecksums(ctx context.Context, of []protected, op, condition, before string) (n int64, err error) {
+func (s *Store) rewriteChecksums(
+	ctx context.Context,
+	of []protected,
+	op, condition, before string,
+) (n int64, err error) {
 	for _, p := range of {
 		after := make([]int64, len(p.keys))
 		after[0] = math.MinInt64
@@ -263,7 +276,10 @@ func (t *tx) writeChecksums(op string, p *protected, found []*protectedRow, chec
 		list[i], _ = c.([]byte)
 	}
 	statement := `UPDATE ` + p.name + ` AS x SET ` + p.checksum() + ` = v.checksum FROM unnest(` + from.String() +
-		fmt.Sprintf(`CAST(?%d AS bytea[])`, len(names)+1) + `) AS v (` + strings.Join(names, ", ") + `, checksum) WHERE ` +
+		fmt.Sprintf(
+			`CAST(?%d AS bytea[])`,
+			len(names)+1,
+		) + `) AS v (` + strings.Join(names, ", ") + `, checksum) WHERE ` +
 		strings.Join(terms, " AND ")
 	return t.exec(op, statement, append(arrays, list)...)
 }
@@ -273,8 +289,12 @@ func (t *readTx) RowsUnder(key string) (n int64, err error) {
 	prefix := tokens.RowKeyPrefix(key)
 	for _, p := range protectedTables() {
 		var some int64
-		err := t.one("count the checksums under a key", fmt.Sprintf(`SELECT count(*) FROM %s x WHERE %s AND substr(x.%s, 1, %d) = %s`,
-			p.name, p.live, p.checksum(), len(prefix), t.c.Dialect().Bytes(prefix)), []any{&some})
+		err := t.one(
+			"count the checksums under a key",
+			fmt.Sprintf(`SELECT count(*) FROM %s x WHERE %s AND substr(x.%s, 1, %d) = %s`,
+				p.name, p.live, p.checksum(), len(prefix), t.c.Dialect().Bytes(prefix)),
+			[]any{&some},
+		)
 		if err != nil {
 			return 0, err
 		}
@@ -295,8 +315,10 @@ func (t *readTx) checkRows(op string, add func(string)) error {
 		return err
 	}
 	if ks.SealedTo() > recorded {
-		add("the key file says that the rows are sealed, and the database does not: it is a backup from before, or was " +
-			"changed; if you vouch for what it holds, `" + SealRows + "` gives every row without a checksum one")
+		add(
+			"the key file says that the rows are sealed, and the database does not: it is a backup from before, or was " +
+				"changed; if you vouch for what it holds, `" + SealRows + "` gives every row without a checksum one",
+		)
 		return nil // each row without one would be a finding
 	}
 	for _, p := range protectedTables() {

@@ -20,8 +20,14 @@ func (t *readTx) Request(key tokens.RequestKey, now time.Time) (tokens.Request, 
 		fingerprint []byte
 		id, us      int64
 	)
-	err := t.oneBeside("read an idempotent request", selectRequest, key, []any{&fingerprint, &id, &r.Sealed, &us}, key[:],
-		db.Micros(now))
+	err := t.oneBeside(
+		"read an idempotent request",
+		selectRequest,
+		key,
+		[]any{&fingerprint, &id, &r.Sealed, &us},
+		key[:],
+		db.Micros(now),
+	)
 	if errors.Is(err, tokens.ErrNotFound) && t.aside != nil {
 		t.aside.absent = append(t.aside.absent, key)
 	}

@@ -129,12 +129,22 @@ ON CONFLICT (id) DO NOTHING`
 // InsertService implements tokens.ServiceWriter.
 func (t *tx) InsertService(s tokens.ServiceAccount, h tokens.Hash) error {
 	us, by, reason := db.Revocation(s.Revocation)
-	r := serviceRow{id: int64(s.ID), name: s.Name, permissions: strings.Join(s.Permissions.Names(), " "),
-		audience: db.TextOf(db.NullText(s.Audience)), issueUS: db.Micros(s.IssueTime), expireUS: db.Expiry(s.ExpireTime)}
+	r := serviceRow{
+		id:          int64(s.ID),
+		name:        s.Name,
+		permissions: strings.Join(s.Permissions.Names(), " "),
+		audience: db.TextOf(
+			db.NullText(s.Audience),
+		),
+		issueUS:  db.Micros(s.IssueTime),
+		expireUS: db.Expiry(s.ExpireTime),
+	}
 	var checksum any
 	if s.Revocation == nil {
 		var err error
-		if checksum, err = t.store.rows.checksum(r.sum(nil, &serviceSecrets{key: h.Key, digest: h.Sum[:]})); err != nil {
+		if checksum, err = t.store.rows.checksum(
+			r.sum(nil, &serviceSecrets{key: h.Key, digest: h.Sum[:]}),
+		); err != nil {
 			return err
 		}
 	}

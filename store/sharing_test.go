@@ -29,7 +29,13 @@ func TestTwoHandlesSeeEachOthersChangesAtOnce(t *testing.T) {
 				return nil, err
 			}
 			tok.Name = name
-			e := tokens.Event{Time: time.Now(), Actor: "operator", Action: tokens.ActionTokenUpdate, TokenID: id, Outcome: tokens.OutcomeSuccess}
+			e := tokens.Event{
+				Time:    time.Now(),
+				Actor:   "operator",
+				Action:  tokens.ActionTokenUpdate,
+				TokenID: id,
+				Outcome: tokens.OutcomeSuccess,
+			}
 			return []tokens.Event{e}, tx.UpdateToken(tok)
 		})
 		if err != nil {
@@ -166,8 +172,19 @@ func TestOldChangesAndExpiredRequestsArePruned(t *testing.T) {
 	st := open(t, newPath(t), store.Options{Now: c.now, FlushInterval: time.Hour})
 	id := fill(t, st, 5)[0]
 	err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
-		e := tokens.Event{Time: c.now(), Actor: "operator", Action: tokens.ActionTokenCreate, TokenID: id, Outcome: tokens.OutcomeSuccess}
-		return []tokens.Event{e}, tx.PutRequest(tokens.Request{TokenID: id, Sealed: []byte("x"), ExpireTime: c.now().Add(time.Hour)}, c.now())
+		e := tokens.Event{
+			Time:    c.now(),
+			Actor:   "operator",
+			Action:  tokens.ActionTokenCreate,
+			TokenID: id,
+			Outcome: tokens.OutcomeSuccess,
+		}
+		return []tokens.Event{
+				e,
+			}, tx.PutRequest(
+				tokens.Request{TokenID: id, Sealed: []byte("x"), ExpireTime: c.now().Add(time.Hour)},
+				c.now(),
+			)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +229,13 @@ func TestALookupIsAtLeastAsNewAsItsSequence(t *testing.T) {
 				return nil, err
 			}
 			tok.Name = name
-			e := tokens.Event{Time: time.Now(), Actor: "operator", Action: tokens.ActionTokenUpdate, TokenID: id, Outcome: tokens.OutcomeSuccess}
+			e := tokens.Event{
+				Time:    time.Now(),
+				Actor:   "operator",
+				Action:  tokens.ActionTokenUpdate,
+				TokenID: id,
+				Outcome: tokens.OutcomeSuccess,
+			}
 			return []tokens.Event{e}, tx.UpdateToken(tok)
 		})
 	}

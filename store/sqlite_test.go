@@ -223,7 +223,12 @@ func put(t testing.TB, st tokens.Store, prefix string) {
 
 func tryPut(ctx context.Context, st tokens.Store, prefix string) error {
 	return st.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
-		e := tokens.Event{Time: time.Now(), Actor: "operator", Action: tokens.ActionPrefixAdd, Outcome: tokens.OutcomeSuccess}
+		e := tokens.Event{
+			Time:    time.Now(),
+			Actor:   "operator",
+			Action:  tokens.ActionPrefixAdd,
+			Outcome: tokens.OutcomeSuccess,
+		}
 		return []tokens.Event{e}, tx.PutPrefix(prefix)
 	})
 }

@@ -33,6 +33,12 @@ func (t *readTx) SuspendedScopes(userKey int64) (tokens.SuspendedScopes, error) 
 
 // PutSuspendedScopes implements tokens.UserWriter.
 func (t *tx) PutSuspendedScopes(userKey int64, s tokens.SuspendedScopes) error {
-	_, err := t.exec("write the suspended scopes of a user", putSuspended, userKey, strings.Join(s.Scopes, " "), db.Micros(s.AskTime))
+	_, err := t.exec(
+		"write the suspended scopes of a user",
+		putSuspended,
+		userKey,
+		strings.Join(s.Scopes, " "),
+		db.Micros(s.AskTime),
+	)
 	return err
 }

@@ -56,7 +56,19 @@ type usedRow struct {
 }
 
 func (r *usedRow) dest() []any {
-	return r.rotation.dest(append(r.tokenRow.dest(nil), &r.rotations, &r.renewUS, &r.endSetUS, &r.selfUS, &r.oldUS, &r.oldIP, &r.useUS, &r.useIP))
+	return r.rotation.dest(
+		append(
+			r.tokenRow.dest(nil),
+			&r.rotations,
+			&r.renewUS,
+			&r.endSetUS,
+			&r.selfUS,
+			&r.oldUS,
+			&r.oldIP,
+			&r.useUS,
+			&r.useIP,
+		),
+	)
 }
 
 func (r *tokenRow) token() (tokens.Token, error) {
@@ -85,7 +97,9 @@ func (r *tokenRow) token() (tokens.Token, error) {
 // used returns a token with all that Lookup does not set.
 func (r *usedRow) used() (tokens.Token, error) {
 	t, err := r.token()
-	t.LastUsed, t.Rotations, t.RenewTime, t.Rotation = r.lastUse(), r.rotations, nullInstant(r.renewUS), r.rotation.rotation()
+	t.LastUsed, t.Rotations, t.RenewTime, t.Rotation = r.lastUse(), r.rotations, nullInstant(
+		r.renewUS,
+	), r.rotation.rotation()
 	t.EndSetTime = nullInstant(r.endSetUS)
 	if t.SelfRotate = r.selfUS.Valid; r.selfUS.Int64 != 0 {
 		t.RenewableUntil = db.Instant(r.selfUS.Int64)

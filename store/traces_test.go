@@ -21,8 +21,8 @@ func traced(ctx context.Context, parent string) context.Context {
 	return tracecontext.With(ctx, tracecontext.Parse(parent))
 }
 
-// TestPostgresSeesTheTraceOfASampledCall looks at what the server shows of the connections. Statements of other calls stay
-// as they were prepared, without a comment.
+// TestPostgresSeesTheTraceOfASampledCall looks at what the server shows of the connections. Statements of other calls
+// stay as they were prepared, without a comment.
 func TestPostgresSeesTheTraceOfASampledCall(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -36,7 +36,8 @@ func TestPostgresSeesTheTraceOfASampledCall(t *testing.T) {
 	seen := func() (n int) {
 		t.Helper()
 		err := server.Admin().QueryRowContext(t.Context(),
-			`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'patd' AND query LIKE '%FROM tokens t%' AND query LIKE '%' || $1 || '%'`, comment).Scan(&n)
+			`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'patd' AND query LIKE '%FROM tokens t%' AND query LIKE '%' || $1 || '%'`, comment).
+			Scan(&n)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,7 +59,13 @@ func (t *readTx) User(id string) (tokens.User, error) {
 		r        userRow
 		checksum []byte
 	)
-	err := t.oneBeside("read a user", selectUser, nil, []any{&r.key, &r.user, &r.state, &r.features, &r.createUS, &checksum}, id)
+	err := t.oneBeside(
+		"read a user",
+		selectUser,
+		nil,
+		[]any{&r.key, &r.user, &r.state, &r.features, &r.createUS, &checksum},
+		id,
+	)
 	if err != nil {
 		return tokens.User{}, err
 	}

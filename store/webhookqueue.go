@@ -75,7 +75,16 @@ func (s *Store) EnqueueDeliveries(ctx context.Context, l tokens.WebhookLease, fr
 	list []tokens.WebhookDelivery) error {
 	const op = "queue deliveries"
 	return s.transact(ctx, op, func(t *tx) error {
-		err := t.mustExec(op, tokens.ErrLeaseLost, moveCursor, int64(l.Webhook), l.Holder, l.Number, int64(from), int64(to))
+		err := t.mustExec(
+			op,
+			tokens.ErrLeaseLost,
+			moveCursor,
+			int64(l.Webhook),
+			l.Holder,
+			l.Number,
+			int64(from),
+			int64(to),
+		)
 		for i := range list {
 			if err != nil {
 				return err
@@ -183,9 +192,23 @@ func (t *tx) recordAttempt(op string, webhook tokens.ID, a *tokens.WebhookAttemp
 		status = int64(a.Status)
 	}
 	var subject string
-	err := t.returning(op, recordAttempt, func(rows *sql.Rows) error { return rows.Scan(&subject) }, int64(webhook),
-		int64(a.Seq), a.Item, int64(a.State), db.Micros(a.Time), a.Duration.Microseconds(), status, db.NullText(a.Error),
-		nextUS, endUS)
+	err := t.returning(
+		op,
+		recordAttempt,
+		func(rows *sql.Rows) error { return rows.Scan(&subject) },
+		int64(webhook),
+		int64(
+			a.Seq,
+		),
+		a.Item,
+		int64(a.State),
+		db.Micros(a.Time),
+		a.Duration.Microseconds(),
+		status,
+		db.NullText(a.Error),
+		nextUS,
+		endUS,
+	)
 	if err != nil || subject == "" || endUS == nil {
 		return err
 	}
@@ -198,7 +221,11 @@ SELECT count(*), min(create_us) FROM (SELECT create_us FROM webhook_deliveries I
   WHERE webhook = ?1 AND state = 1 LIMIT ?2) p`
 
 // PendingDeliveries implements tokens.WebhookQueue.
-func (s *Store) PendingDeliveries(ctx context.Context, webhook tokens.ID, limit int) (n int, oldest time.Time, err error) {
+func (s *Store) PendingDeliveries(
+	ctx context.Context,
+	webhook tokens.ID,
+	limit int,
+) (n int, oldest time.Time, err error) {
 	var us sql.NullInt64
 	err = s.view(ctx, func(t *readTx) error {
 		return t.one("count pending deliveries", countPending, []any{&n, &us}, int64(webhook), limit)

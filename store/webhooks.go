@@ -40,8 +40,28 @@ func scanWebhook(scan func(...any) error) (webhookRow, error) {
 		reason, oldKey                               sql.NullString
 		disableUS, oldUntilUS                        sql.NullInt64
 	)
-	err := scan(&num, &w.ID, &w.URL, &description, &types, &users, &audiences, &labels, &enabled, &disableUS, &reason,
-		&createUS, &updateUS, &w.Secret.Key, &w.Secret.Box, &oldKey, &w.OldSecret.Box, &oldUntilUS, &cursor, &r.checksum)
+	err := scan(
+		&num,
+		&w.ID,
+		&w.URL,
+		&description,
+		&types,
+		&users,
+		&audiences,
+		&labels,
+		&enabled,
+		&disableUS,
+		&reason,
+		&createUS,
+		&updateUS,
+		&w.Secret.Key,
+		&w.Secret.Box,
+		&oldKey,
+		&w.OldSecret.Box,
+		&oldUntilUS,
+		&cursor,
+		&r.checksum,
+	)
 	if err != nil {
 		return webhookRow{}, err
 	}
@@ -145,8 +165,8 @@ WHERE num = ?1`
 	deleteWebhook = `DELETE FROM webhooks WHERE num = ?`
 )
 
-// webhookArgs are the columns of a webhook that change, as they are written, but for the checksum; and the sum that it is
-// of.
+// webhookArgs are the columns of a webhook that change, as they are written, but for the checksum; and the sum that it
+// is of.
 func webhookArgs(w tokens.Webhook) (args []any, sum []byte, err error) {
 	labels, err := db.LabelsText(w.Filter.Labels)
 	if err != nil {
@@ -156,7 +176,16 @@ func webhookArgs(w tokens.Webhook) (args []any, sum []byte, err error) {
 	if !w.OldSecret.IsZero() {
 		oldKey, oldBox, oldUntil = w.OldSecret.Key, w.OldSecret.Box, db.NullTime(w.OldUntil)
 	}
-	types, users, audiences := db.Join(w.Filter.Types, "\n"), db.Join(w.Filter.Users, "\n"), db.Join(w.Filter.Audiences, "\n")
+	types, users, audiences := db.Join(
+		w.Filter.Types,
+		"\n",
+	), db.Join(
+		w.Filter.Users,
+		"\n",
+	), db.Join(
+		w.Filter.Audiences,
+		"\n",
+	)
 	enabled := db.Flag(w.Enabled)
 	sum = sumWebhook(nil, int64(w.Num), enabled, w.ID, w.URL, db.TextOf(types), db.TextOf(users), db.TextOf(audiences),
 		db.TextOf(labels))
@@ -285,7 +314,16 @@ func (t *readTx) WebhookDeliveries(q tokens.WebhookDeliveryQuery) ([]tokens.Webh
 	if q.BeforeSeq != 0 {
 		seq, item = int64(q.BeforeSeq), q.BeforeItem
 	}
-	return t.deliveries("list deliveries", selectDeliveries, int64(q.Webhook), seq, item, int64(q.State), q.Type, q.Limit)
+	return t.deliveries(
+		"list deliveries",
+		selectDeliveries,
+		int64(q.Webhook),
+		seq,
+		item,
+		int64(q.State),
+		q.Type,
+		q.Limit,
+	)
 }
 
 const (

@@ -15,16 +15,33 @@ func hooked(t *testing.T, url string) (*store.Store, *clock, tokens.Webhook) {
 	clock := newClock()
 	st := openURL(t, url, store.Options{Connections: 2, Now: clock.now})
 	w := tokens.Webhook{
-		Num: 1 << 40, ID: "w", URL: "https://hooks.example.com/", Enabled: true, CreateTime: clock.now(), UpdateTime: clock.now(),
-		Secret: tokens.SealedSecret{Key: "a", Box: []byte("box")},
+		Num:        1 << 40,
+		ID:         "w",
+		URL:        "https://hooks.example.com/",
+		Enabled:    true,
+		CreateTime: clock.now(),
+		UpdateTime: clock.now(),
+		Secret:     tokens.SealedSecret{Key: "a", Box: []byte("box")},
 	}
 	err := st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 		for i, name := range []string{"a", "b"} {
-			if err := tx.PutKey(tokens.KeyRecord{Name: name, Check: [32]byte{byte(i + 1)}, CreateTime: clock.now()}); err != nil {
+			if err := tx.PutKey(
+				tokens.KeyRecord{Name: name, Check: [32]byte{byte(i + 1)}, CreateTime: clock.now()},
+			); err != nil {
 				return nil, err
 			}
 		}
-		return []tokens.Event{{Time: clock.now(), Actor: "operator", Action: tokens.ActionWebhookCreate, Outcome: tokens.OutcomeSuccess, Detail: w.ID}}, tx.InsertWebhook(w)
+		return []tokens.Event{
+				{
+					Time:    clock.now(),
+					Actor:   "operator",
+					Action:  tokens.ActionWebhookCreate,
+					Outcome: tokens.OutcomeSuccess,
+					Detail:  w.ID,
+				},
+			}, tx.InsertWebhook(
+				w,
+			)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +53,11 @@ func hooked(t *testing.T, url string) (*store.Store, *clock, tokens.Webhook) {
 func changeHook(t *testing.T, st *store.Store, now time.Time, fn func(tokens.Tx) error) error {
 	t.Helper()
 	return st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
-		return []tokens.Event{{Time: now, Actor: "operator", Action: tokens.ActionWebhookUpdate, Outcome: tokens.OutcomeSuccess}}, fn(tx)
+		return []tokens.Event{
+				{Time: now, Actor: "operator", Action: tokens.ActionWebhookUpdate, Outcome: tokens.OutcomeSuccess},
+			}, fn(
+				tx,
+			)
 	})
 }
 
@@ -78,14 +99,24 @@ func TestDeliveriesThatEndedLongAgoAreDropped(t *testing.T) {
 		var list []tokens.WebhookDelivery
 		for seq := range uint64(3) {
 			list = append(list, tokens.WebhookDelivery{
-				Seq: seq + 1, ID: tokens.DeliveryID{byte(seq)}, Type: "token.created", Subject: fmt.Sprint("token:", seq), CreateTime: clock.now(), NextTime: clock.now(),
+				Seq:        seq + 1,
+				ID:         tokens.DeliveryID{byte(seq)},
+				Type:       "token.created",
+				Subject:    fmt.Sprint("token:", seq),
+				CreateTime: clock.now(),
+				NextTime:   clock.now(),
 			})
 		}
 		if err := st.EnqueueDeliveries(t.Context(), held[0], 0, 3, list); err != nil {
 			t.Fatal(err)
 		}
 		err = st.RecordAttempts(t.Context(), held[0], []tokens.WebhookAttempt{
-			{Seq: 1, Time: clock.now(), State: tokens.DeliveryDelivered}, {Seq: 2, Time: clock.now(), State: tokens.DeliveryFailed},
+			{
+				Seq:   1,
+				Time:  clock.now(),
+				State: tokens.DeliveryDelivered,
+			},
+			{Seq: 2, Time: clock.now(), State: tokens.DeliveryFailed},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -116,7 +147,12 @@ func TestDeliveriesThatEndedLongAgoAreDropped(t *testing.T) {
 				t.Errorf("after another %v there are %s, want %s", step.wait, got, step.want)
 			}
 		}
-		if err := changeHook(t, st, clock.now(), func(tx tokens.Tx) error { return tx.DeleteWebhook(w.Num) }); err != nil {
+		if err := changeHook(
+			t,
+			st,
+			clock.now(),
+			func(tx tokens.Tx) error { return tx.DeleteWebhook(w.Num) },
+		); err != nil {
 			t.Fatal(err)
 		}
 		if got := left(); len(got) != 0 {

@@ -327,7 +327,12 @@ func worthRecording(e *Error) bool {
 		return true
 	case CodeInvalid:
 		switch e.Reason {
-		case "SCOPE_NOT_HELD", "SCOPES_WIDENED", "EXPIRE_TIME_LATER", "TTL_ABOVE_MAXIMUM", "NEVER_NOT_ALLOWED", "SECRET_IN_FIELD":
+		case "SCOPE_NOT_HELD",
+			"SCOPES_WIDENED",
+			"EXPIRE_TIME_LATER",
+			"TTL_ABOVE_MAXIMUM",
+			"NEVER_NOT_ALLOWED",
+			"SECRET_IN_FIELD":
 			return true
 		}
 	}

@@ -133,10 +133,19 @@ func TestAnAccessTokenHasNeverMoreThanItsTokenHasNow(t *testing.T) {
 	g := h.exchange(m.Secret, func(r *tokens.ExchangeRequest) { r.Scopes = []string{"a", "b"} })
 	h.give("u1", "b", "c")
 	in := h.ask(g.Access)
-	if d := cmp.Diff([][]string{{"a", "b"}, {"b"}, {"a"}}, [][]string{in.Granted, in.Effective, in.Suspended}); d != "" {
+	if d := cmp.Diff(
+		[][]string{{"a", "b"}, {"b"}, {"a"}},
+		[][]string{in.Granted, in.Effective, in.Suspended},
+	); d != "" {
 		t.Error("a lost feature:", d)
 	}
-	if _, err := h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{Scopes: &[]string{"a", "c"}}); err != nil {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		m.Token.ID.String(),
+		tokens.TokenChange{Scopes: &[]string{"a", "c"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	in = h.ask(g.Access)
@@ -148,7 +157,13 @@ func TestAnAccessTokenHasNeverMoreThanItsTokenHasNow(t *testing.T) {
 	if d := cmp.Diff([]string{"a"}, in.Effective); d != "" || in.Decision != tokens.Allow {
 		t.Error("the feature back:", in.Decision, d)
 	}
-	if _, err := h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{CIDRs: &[]string{"192.0.2.0/24"}}); err != nil {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		m.Token.ID.String(),
+		tokens.TokenChange{CIDRs: &[]string{"192.0.2.0/24"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	h.wants(g.Access, tokens.IPNotAllowed, "bound to networks since, no address")
@@ -162,7 +177,10 @@ func TestAccessTokensAreForTheirAudiencesOnly(t *testing.T) {
 	h := newHouse(t)
 	h.give("u1", "a", "b")
 	h.api("api")
-	g := h.exchange(h.mintFor("n", "api", "other").Secret, func(r *tokens.ExchangeRequest) { r.Audiences = []string{"api"} })
+	g := h.exchange(
+		h.mintFor("n", "api", "other").Secret,
+		func(r *tokens.ExchangeRequest) { r.Audiences = []string{"api"} },
+	)
 	free := h.exchange(h.mintFor("free").Secret)
 	at := h.bound
 	for _, c := range []struct {
@@ -180,7 +198,14 @@ func TestAccessTokensAreForTheirAudiencesOnly(t *testing.T) {
 	} {
 		in, err := h.Introspect(ctx, c.actor, tokens.IntrospectRequest{Secret: c.secret, Audience: c.asked})
 		if err != nil || in.Decision != c.want {
-			t.Errorf("asked for %q by a service of %q: %v, %v; want %v", c.asked, c.actor.Audience, in.Decision, err, c.want)
+			t.Errorf(
+				"asked for %q by a service of %q: %v, %v; want %v",
+				c.asked,
+				c.actor.Audience,
+				in.Decision,
+				err,
+				c.want,
+			)
 		}
 	}
 }
@@ -231,7 +256,12 @@ func TestAUseOfAnAccessTokenIsAUseOfItsToken(t *testing.T) {
 	}
 	h.wait(time.Minute)
 	ip := netip.MustParseAddr("198.51.100.4")
-	if in, err := h.Introspect(ctx, gw, tokens.IntrospectRequest{Secret: g.Access, ClientIP: ip}); err != nil || in.Decision != tokens.Allow {
+	if in, err := h.Introspect(
+		ctx,
+		gw,
+		tokens.IntrospectRequest{Secret: g.Access, ClientIP: ip},
+	); err != nil ||
+		in.Decision != tokens.Allow {
 		t.Fatal(in.Decision, err)
 	}
 	want := tokens.Use{Time: noon.Add(time.Minute), IP: ip}

@@ -56,12 +56,20 @@ func ParsePermissions(names []string) (Permission, error) {
 			return e.name == n
 		})
 		if i < 0 {
-			return 0, Invalid("PERMISSION_UNKNOWN", "permissions", "unknown permission; the permissions are introspect, tokens, users, catalog, audit and admin")
+			return 0, Invalid(
+				"PERMISSION_UNKNOWN",
+				"permissions",
+				"unknown permission; the permissions are introspect, tokens, users, catalog, audit and admin",
+			)
 		}
 		p |= permissionNames[i].p
 	}
 	if p == 0 {
-		return 0, Invalid("PERMISSIONS_REQUIRED", "permissions", "name at least one permission: introspect, tokens, users, catalog, audit or admin")
+		return 0, Invalid(
+			"PERMISSIONS_REQUIRED",
+			"permissions",
+			"name at least one permission: introspect, tokens, users, catalog, audit or admin",
+		)
 	}
 	return p, nil
 }
@@ -132,7 +140,8 @@ const (
 	UserActor  // a signed-in user
 	TokenActor // the bearer of a personal access token
 	OperatorActor
-	// PartnerActor is another company's system, known by its signature, that reports leaked secrets and does nothing else.
+	// PartnerActor is another company's system, known by its signature, that reports leaked secrets and does nothing
+	// else.
 	PartnerActor
 	IssuerActor // an issuer of security events, by its signature
 )
@@ -151,7 +160,8 @@ type Actor struct {
 	Peer     Peer
 	// Serial is the serial of the presented secret of a service or a personal access token.
 	Serial int64
-	// ExpireTime is when the presented secret, or a person's sign-in token, stops being accepted; zero: never, or not known.
+	// ExpireTime is when the presented secret, or a person's sign-in token, stops being accepted; zero: never, or not
+	// known.
 	ExpireTime time.Time
 	// mark is the store's mark of services from before the record of a service was read; 0: none.
 	mark uint64

@@ -62,11 +62,19 @@ func (e AudienceEntry) withinServer(server Policy) error {
 		ttl   time.Duration
 	}{{"max_ttl", e.MaxTTL}, {"default_ttl", e.DefaultTTL}} {
 		if d.ttl > server.MaxTTL {
-			return Invalid("TTL_ABOVE_MAXIMUM", d.field, "over the server's maximum lifetime of "+FormatDuration(server.MaxTTL)+", its --max-ttl")
+			return Invalid(
+				"TTL_ABOVE_MAXIMUM",
+				d.field,
+				"over the server's maximum lifetime of "+FormatDuration(server.MaxTTL)+", its --max-ttl",
+			)
 		}
 	}
 	if e.AllowNever && !server.AllowNever {
-		return Invalid("NEVER_NOT_ALLOWED", "allow_never", "the server's --allow-never is false: no audience can allow tokens that never expire")
+		return Invalid(
+			"NEVER_NOT_ALLOWED",
+			"allow_never",
+			"the server's --allow-never is false: no audience can allow tokens that never expire",
+		)
 	}
 	return nil
 }
@@ -134,8 +142,8 @@ func (s *Service) ReplaceAudience(ctx context.Context, a Actor, e AudienceEntry)
 	})
 }
 
-// expectUnnamed compares the tokens that RequireNamed would keep out with the number that the caller expects. It is done
-// before the change, since it reads every row.
+// expectUnnamed compares the tokens that RequireNamed would keep out with the number that the caller expects. It is
+// done before the change, since it reads every row.
 func (s *Service) expectUnnamed(ctx context.Context, e AudienceEntry) error {
 	if !e.RequireNamed || !counts(ctx) {
 		return nil
@@ -183,7 +191,13 @@ func missing(what string, err error) error {
 	return err
 }
 
-func (s *Service) writeAudience(ctx context.Context, a Actor, action Action, e AudienceEntry, write func(Tx, AudienceEntry) error) (AudienceEntry, error) {
+func (s *Service) writeAudience(
+	ctx context.Context,
+	a Actor,
+	action Action,
+	e AudienceEntry,
+	write func(Tx, AudienceEntry) error,
+) (AudienceEntry, error) {
 	var c checker
 	c.newAudience("id", e.ID)
 	e.DisplayName = c.title("display_name", e.DisplayName)

@@ -25,7 +25,14 @@ type Exceeding struct {
 // CheckAudience is the dry run of a policy: it returns the live tokens of an audience that could not be minted now with
 // the expiry they have. A nil try means the audience's present policy; named also tries RequireNamed. It changes
 // nothing.
-func (s *Service) CheckAudience(ctx context.Context, a Actor, id string, try *Policy, named bool, p Page) (Exceeding, string, error) {
+func (s *Service) CheckAudience(
+	ctx context.Context,
+	a Actor,
+	id string,
+	try *Policy,
+	named bool,
+	p Page,
+) (Exceeding, string, error) {
 	if err := s.manager(a); err != nil {
 		return Exceeding{}, "", err
 	}
@@ -213,7 +220,8 @@ func (s *Service) unblock(tx ReadTx, t *Token, now time.Time) error {
 			return fmt.Errorf("read audience: %w", err)
 		}
 		p := e.policy(s.policy)
-		within := t.ExpireTime.IsZero() && p.AllowNever || !t.ExpireTime.IsZero() && !t.ExpireTime.After(now.Add(p.MaxTTL))
+		within := t.ExpireTime.IsZero() && p.AllowNever ||
+			!t.ExpireTime.IsZero() && !t.ExpireTime.After(now.Add(p.MaxTTL))
 		if err != nil || !within { // an audience without an entry has no known policy; the operator unblocks
 			left = append(left, id)
 		}

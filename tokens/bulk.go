@@ -52,7 +52,11 @@ func (s *Service) bulkFilter(a Actor, f Filter) (Filter, error) {
 		return f, err
 	}
 	if f.Empty() {
-		return f, Invalid("FILTER_REQUIRED", "filter", "say which tokens: an empty filter would end all of them; state ACTIVE names all that are active")
+		return f, Invalid(
+			"FILTER_REQUIRED",
+			"filter",
+			"say which tokens: an empty filter would end all of them; state ACTIVE names all that are active",
+		)
 	}
 	if f.State == StateRevoked {
 		return f, Invalid("FILTER_INVALID", "filter.state", "revoked tokens cannot be revoked again")

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// CancelRotation puts a token back as it was before its newest rotation: its secret, expiry, blocks, and the scopes that
-// the rotation took away. The new secret ends at once. What an update has taken away since stays away. That is possible
-// while the previous secret is accepted and the new one was never used. A second call changes nothing.
+// CancelRotation puts a token back as it was before its newest rotation: its secret, expiry, blocks, and the scopes
+// that the rotation took away. The new secret ends at once. What an update has taken away since stays away. That is
+// possible while the previous secret is accepted and the new one was never used. A second call changes nothing.
 //
 // Reasons: TOKEN_NOT_ACTIVE, USER_SUSPENDED, ROTATION_NOT_IN_PROGRESS, SECRET_IN_USE, and outages.
 func (s *Service) CancelRotation(ctx context.Context, a Actor, user, id string) (Token, error) {
@@ -63,18 +63,31 @@ func (s *Service) cancelRotation(ctx context.Context, a Actor, user, id string) 
 
 // Cancelable reports whether CancelRotation can put the token back as it was before its newest rotation.
 func (t Token) Cancelable(now time.Time) bool {
-	return t.Status(now) == StateActive && t.Rotation != nil && t.Rotation.Change != ExpiryRestored && t.Rotation.mayBeCanceled(now) == nil
+	return t.Status(now) == StateActive && t.Rotation != nil && t.Rotation.Change != ExpiryRestored &&
+		t.Rotation.mayBeCanceled(now) == nil
 }
 
 // mayBeCanceled refuses the cancellation of a rotation that is over, or whose new secret is in use.
 func (r *Rotation) mayBeCanceled(now time.Time) error {
 	switch {
 	case !r.inProgress(now):
-		return Fail(CodePrecondition, "ROTATION_NOT_IN_PROGRESS", "the token has no secret before the present one that works")
+		return Fail(
+			CodePrecondition,
+			"ROTATION_NOT_IN_PROGRESS",
+			"the token has no secret before the present one that works",
+		)
 	case r.Time.IsZero():
-		return Fail(CodePrecondition, "ROTATION_NOT_IN_PROGRESS", "an earlier version of patd rotated the token, and did not store what was before")
+		return Fail(
+			CodePrecondition,
+			"ROTATION_NOT_IN_PROGRESS",
+			"an earlier version of patd rotated the token, and did not store what was before",
+		)
 	case !r.FirstUse.IsZero():
-		return Fail(CodePrecondition, "SECRET_IN_USE", "the new secret has been in use since "+r.FirstUse.Format(time.RFC3339)+"; rotate again to replace it")
+		return Fail(
+			CodePrecondition,
+			"SECRET_IN_USE",
+			"the new secret has been in use since "+r.FirstUse.Format(time.RFC3339)+"; rotate again to replace it",
+		)
 	}
 	return nil
 }

@@ -95,7 +95,13 @@ func changeable(ctx context.Context, tx ReadTx, name string) error {
 	return expectTag(ctx, e)
 }
 
-func (s *Service) writeFeature(ctx context.Context, a Actor, action Action, e FeatureEntry, write func(Tx, FeatureEntry) error) (FeatureEntry, error) {
+func (s *Service) writeFeature(
+	ctx context.Context,
+	a Actor,
+	action Action,
+	e FeatureEntry,
+	write func(Tx, FeatureEntry) error,
+) (FeatureEntry, error) {
 	var c checker
 	if !ValidScope(e.Name) || secret.ContainsSecret(e.Name) {
 		c.add("name", "SCOPE_INVALID", "a feature's name is "+scopeForm)
@@ -113,7 +119,13 @@ func (s *Service) writeFeature(ctx context.Context, a Actor, action Action, e Fe
 }
 
 // changeCatalog makes one change of the catalogue and writes its event, in one transaction.
-func (s *Service) changeCatalog(ctx context.Context, a Actor, action Action, what string, change func(Tx) error) (Event, error) {
+func (s *Service) changeCatalog(
+	ctx context.Context,
+	a Actor,
+	action Action,
+	what string,
+	change func(Tx) error,
+) (Event, error) {
 	if err := s.manager(a); err != nil {
 		return Event{}, s.refused(ctx, a, Refusal{Action: action}, err)
 	}
@@ -254,7 +266,11 @@ func byDefault(tx ReadTx, held []string) ([]string, error) {
 	}
 	scopes, _ := Effective(set(names), held)
 	if len(scopes) == 0 {
-		return nil, Invalid("SCOPES_REQUIRED", "scopes", "name at least one scope: the user holds no default feature, and empty never means all")
+		return nil, Invalid(
+			"SCOPES_REQUIRED",
+			"scopes",
+			"name at least one scope: the user holds no default feature, and empty never means all",
+		)
 	}
 	return scopes, nil
 }
@@ -277,8 +293,12 @@ func ParseFeatureFilter(text string) (FeatureQuery, error) {
 	for part := range strings.SplitSeq(text, " and ") {
 		field, value, ok := strings.Cut(part, " eq ")
 		if !ok || seen[field] || !q.set(field, value) {
-			return FeatureQuery{}, Invalid("FILTER_INVALID", "filter", `must be conditions such as consent eq "REQUIRED" joined by " and ", each field at most once; `+
-				"fields: name, consent, default, optional, metadata_publish, system")
+			return FeatureQuery{}, Invalid(
+				"FILTER_INVALID",
+				"filter",
+				`must be conditions such as consent eq "REQUIRED" joined by " and ", each field at most once; `+
+					"fields: name, consent, default, optional, metadata_publish, system",
+			)
 		}
 		seen[field] = true
 	}

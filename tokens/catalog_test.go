@@ -108,7 +108,13 @@ func TestFeaturesAreListedByFilter(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s", filter, names(got), err, want)
 		}
 	}
-	if got, _, err := h.Features(ctx, admin, tokens.FeatureFilter{Q: "gröSSE"}, tokens.Page{}); err != nil || names(got) != "a c" {
+	if got, _, err := h.Features(
+		ctx,
+		admin,
+		tokens.FeatureFilter{Q: "gröSSE"},
+		tokens.Page{},
+	); err != nil ||
+		names(got) != "a c" {
 		t.Errorf("q: %s, %v", names(got), err)
 	}
 	var all []string
@@ -164,7 +170,9 @@ func TestStrictestAudienceRules(t *testing.T) {
 	h := newHouse(t, func(c *tokens.Config) { c.Policy = tokens.Policy{MaxTTL: 730 * tokens.Day, AllowNever: true} })
 	h.give("u1", "a")
 	h.audience(tokens.AudienceEntry{ID: "year", MaxTTL: 366 * tokens.Day, AllowNever: true})
-	h.audience(tokens.AudienceEntry{ID: "long", MaxTTL: 730 * tokens.Day, DefaultTTL: 400 * tokens.Day, AllowNever: true})
+	h.audience(
+		tokens.AudienceEntry{ID: "long", MaxTTL: 730 * tokens.Day, DefaultTTL: 400 * tokens.Day, AllowNever: true},
+	)
 	h.audience(tokens.AudienceEntry{ID: "never", AllowNever: true})
 	h.audience(tokens.AudienceEntry{ID: "short", MaxTTL: tokens.Day})
 	day, long, longer := tokens.Day, 700*tokens.Day, 731*tokens.Day
@@ -188,7 +196,17 @@ func TestStrictestAudienceRules(t *testing.T) {
 		{[]string{"short"}, tokens.Lifetime{TTL: &over}, time.Time{}, "TTL_ABOVE_MAXIMUM"},
 		{[]string{"short", "never"}, tokens.Lifetime{Never: true}, time.Time{}, "NEVER_NOT_ALLOWED"},
 	} {
-		m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: string(rune('a' + i)), Scopes: []string{"a"}, Audiences: c.audiences, Lifetime: c.l})
+		m, err := h.Mint(
+			ctx,
+			admin,
+			tokens.MintRequest{
+				User:      "u1",
+				Name:      string(rune('a' + i)),
+				Scopes:    []string{"a"},
+				Audiences: c.audiences,
+				Lifetime:  c.l,
+			},
+		)
 		if reason(err) != c.reason || !m.Token.ExpireTime.Equal(c.want) {
 			t.Errorf("%v %+v: %s, %v; want %s, %q", c.audiences, c.l, m.Token.ExpireTime, err, c.want, c.reason)
 		}
@@ -236,7 +254,11 @@ func TestPolicyBlocksAreFoundSetAndLifted(t *testing.T) {
 	mint := func(name string, l tokens.Lifetime, audiences ...string) tokens.Minted {
 		t.Helper()
 		h.wait(time.Millisecond) // ids of one millisecond are in no order
-		m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: name, Scopes: []string{"a"}, Audiences: audiences, Lifetime: l})
+		m, err := h.Mint(
+			ctx,
+			admin,
+			tokens.MintRequest{User: "u1", Name: name, Scopes: []string{"a"}, Audiences: audiences, Lifetime: l},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,7 +305,13 @@ func TestPolicyBlocksAreFoundSetAndLifted(t *testing.T) {
 		t.Errorf("again: %d, %v", n, err)
 	}
 	soon := h.now().Add(month)
-	if _, err := h.UpdateToken(ctx, admin, "u1", long.Token.ID.String(), tokens.TokenChange{ExpireTime: &soon}); err != nil {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		long.Token.ID.String(),
+		tokens.TokenChange{ExpireTime: &soon},
+	); err != nil {
 		t.Fatal(err)
 	}
 	h.wants(long.Secret, tokens.Allow, "its expiry is within the policy")
@@ -304,7 +332,11 @@ func TestCredentialFeaturesAreTakenAtMint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if in := h.ask(m.Secret, "a"); in.Decision != tokens.Allow || strings.Join(in.Effective, " ") != "a" || len(in.Suspended) != 0 {
+	if in := h.ask(
+		m.Secret,
+		"a",
+	); in.Decision != tokens.Allow || strings.Join(in.Effective, " ") != "a" ||
+		len(in.Suspended) != 0 {
 		t.Errorf("%+v", in)
 	}
 	_, err = h.Mint(ctx, u1, tokens.MintRequest{User: "me", Name: "n2", Scopes: []string{"c"}})
@@ -332,7 +364,12 @@ func TestRefreshForgets(t *testing.T) {
 	if err := h.RefreshUser(ctx, admin, "u1"); err != nil || strings.Join(src.forgot, " ") != "u1" {
 		t.Errorf("%v, %v", src.forgot, err)
 	}
-	wantReason(t, h.RefreshUser(ctx, tokens.Actor{Kind: tokens.UserActor, User: "u1"}, "u1"), "PERMISSION_DENIED", "by a signed-in user")
+	wantReason(
+		t,
+		h.RefreshUser(ctx, tokens.Actor{Kind: tokens.UserActor, User: "u1"}, "u1"),
+		"PERMISSION_DENIED",
+		"by a signed-in user",
+	)
 }
 
 type forgetful struct {
@@ -360,7 +397,17 @@ func TestBlocksOfSeveralAudiencesAreKeptApart(t *testing.T) {
 	h.give("u1", "a")
 	a, b := h.audience(tokens.AudienceEntry{ID: "A"}), h.audience(tokens.AudienceEntry{ID: "B"})
 	life := 200 * tokens.Day
-	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Audiences: []string{"A", "B"}, Lifetime: tokens.Lifetime{TTL: &life}})
+	m, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{
+			User:      "u1",
+			Name:      "n",
+			Scopes:    []string{"a"},
+			Audiences: []string{"A", "B"},
+			Lifetime:  tokens.Lifetime{TTL: &life},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +430,13 @@ func TestBlocksOfSeveralAudiencesAreKeptApart(t *testing.T) {
 	set := func(d time.Duration) {
 		t.Helper()
 		at := h.now().Add(d)
-		if _, err := h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{ExpireTime: &at}); err != nil {
+		if _, err := h.UpdateToken(
+			ctx,
+			admin,
+			"u1",
+			m.Token.ID.String(),
+			tokens.TokenChange{ExpireTime: &at},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}

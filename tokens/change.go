@@ -59,10 +59,13 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 		_, more := Effective(*c.Scopes, granted)
 		if len(more) > 0 {
 			return nil, &Error{
-				Code: CodeInvalid, Reason: "SCOPES_WIDENED",
-				Message:    "scopes: a token's scopes can only become fewer; not granted: " + strings.Join(more, " "),
-				Metadata:   map[string]string{"scopes": strings.Join(more, " ")},
-				Violations: []Violation{{Field: "scopes", Description: "not granted: " + strings.Join(more, " "), Reason: "SCOPES_WIDENED"}},
+				Code:     CodeInvalid,
+				Reason:   "SCOPES_WIDENED",
+				Message:  "scopes: a token's scopes can only become fewer; not granted: " + strings.Join(more, " "),
+				Metadata: map[string]string{"scopes": strings.Join(more, " ")},
+				Violations: []Violation{
+					{Field: "scopes", Description: "not granted: " + strings.Join(more, " "), Reason: "SCOPES_WIDENED"},
+				},
 			}
 		}
 		if _, gone := Effective(granted, *c.Scopes); len(gone) > 0 {
@@ -75,9 +78,17 @@ func (c change) apply(t *Token, now time.Time) ([]string, error) {
 		at := *c.ExpireTime
 		switch {
 		case at.IsZero() || !t.ExpireTime.IsZero() && at.After(t.ExpireTime):
-			return nil, Invalid("EXPIRE_TIME_LATER", "expire_time", "the expiry can only become earlier; rotate the token to extend it")
+			return nil, Invalid(
+				"EXPIRE_TIME_LATER",
+				"expire_time",
+				"the expiry can only become earlier; rotate the token to extend it",
+			)
 		case !at.After(now):
-			return nil, Invalid("EXPIRE_TIME_PAST", "expire_time", "must be in the future; revoke the token to end it now")
+			return nil, Invalid(
+				"EXPIRE_TIME_PAST",
+				"expire_time",
+				"must be in the future; revoke the token to end it now",
+			)
 		}
 		t.ExpireTime, t.EndSetTime = at, now
 		changed = append(changed, changedExpiry+at.UTC().Format(time.RFC3339Nano)) // a replay reads it

@@ -48,7 +48,12 @@ func (s *Service) MintChoices(ctx context.Context, a Actor, user string) (Choice
 
 // UserEvents lists the events about a user, or about one of its tokens if tokenID is not empty, newest first. It also
 // returns the names of the tokens in them, by id, and the token of the next page.
-func (s *Service) UserEvents(ctx context.Context, a Actor, user, tokenID string, p Page) ([]Event, map[ID]string, string, error) {
+func (s *Service) UserEvents(
+	ctx context.Context,
+	a Actor,
+	user, tokenID string,
+	p Page,
+) ([]Event, map[ID]string, string, error) {
 	user, err := s.owner(a, user)
 	if err != nil {
 		return nil, nil, "", err

@@ -6,8 +6,8 @@ import (
 	"patd/tokens"
 )
 
-// A network of IPv4-mapped addresses is one of IPv4. One that is shorter than the 96 bits that all of them share was meant
-// as something else: cut to its length, ::ffff:10.0.0.0/8 would be ::/8, which holds this machine and translated
+// A network of IPv4-mapped addresses is one of IPv4. One that is shorter than the 96 bits that all of them share was
+// meant as something else: cut to its length, ::ffff:10.0.0.0/8 would be ::/8, which holds this machine and translated
 // addresses, and none of the clients that were meant.
 func TestNetworksOfMappedAddressesAreThoseOfIPv4OrRefused(t *testing.T) {
 	for text, want := range map[string]string{

@@ -24,7 +24,12 @@ func TestAClientsOwnNameIsMarkedInTheAuditLog(t *testing.T) {
 		{tokens.Client{ID: strings.Repeat("y", 255)}, `, unverified_client_id "` + strings.Repeat("y", 64) + `"…, scopes a`},
 	} {
 		h.exchange(m.Secret, func(r *tokens.ExchangeRequest) { r.Client = c.client })
-		events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: string(tokens.ActionTokenExchange)}, tokens.Page{Size: 1})
+		events, _, err := h.Events(
+			ctx,
+			admin,
+			tokens.EventFilter{Action: string(tokens.ActionTokenExchange)},
+			tokens.Page{Size: 1},
+		)
 		if err != nil || len(events) != 1 {
 			t.Fatal(events, err)
 		}

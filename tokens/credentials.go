@@ -29,7 +29,8 @@ type LiveCredential struct {
 	ExpireTime time.Time      `json:"expire_time,omitzero"` // zero: never
 	// PreviousUntil is until when the secret before a rotation works too; zero: there is none.
 	PreviousUntil time.Time `json:"previous_secret_expire_time,omitzero"`
-	// Suspended says that its user is suspended, and Blocked that it is blocked or paused: it works again when that ends.
+	// Suspended says that its user is suspended, and Blocked that it is blocked or paused: it works again when that
+	// ends.
 	Suspended bool     `json:"suspended"`
 	Blocked   bool     `json:"blocked"`
 	Scopes    []string `json:"scopes,omitempty"` // of a token, that are not paused; the permissions of a service
@@ -55,7 +56,13 @@ func LiveCredentials(ctx context.Context, st Store, now time.Time, each func(Liv
 }
 
 func liveTokens(ctx context.Context, st Store, now time.Time, each func(LiveCredential) error) error {
-	q := InventoryQuery{Filter: Filter{State: StateActive}, Now: now, Order: OrderOldest, Limit: credentialPage, Within: time.Minute}
+	q := InventoryQuery{
+		Filter: Filter{State: StateActive},
+		Now:    now,
+		Order:  OrderOldest,
+		Limit:  credentialPage,
+		Within: time.Minute,
+	}
 	for {
 		var page InventoryPage
 		var list []LiveCredential
@@ -74,8 +81,15 @@ func liveTokens(ctx context.Context, st Store, now time.Time, each func(LiveCred
 					suspended[t.User] = u.State == UserSuspended
 				}
 				v := LiveCredential{
-					Kind: CredentialToken, ID: t.ID.String(), User: t.User, Name: t.Name, IssueTime: t.IssueTime, ExpireTime: t.ExpireTime,
-					Suspended: suspended[t.User], Blocked: t.BlockedBy != "", Scopes: t.Scopes,
+					Kind:       CredentialToken,
+					ID:         t.ID.String(),
+					User:       t.User,
+					Name:       t.Name,
+					IssueTime:  t.IssueTime,
+					ExpireTime: t.ExpireTime,
+					Suspended:  suspended[t.User],
+					Blocked:    t.BlockedBy != "",
+					Scopes:     t.Scopes,
 				}
 				oldest := t.Rotations
 				if t.Rotation.inProgress(now) {
@@ -119,8 +133,12 @@ func liveServices(ctx context.Context, st Store, now time.Time, each func(LiveCr
 				continue
 			}
 			v := LiveCredential{
-				Kind: CredentialService, ID: s.ID.String(), Name: s.Name, IssueTime: s.IssueTime, ExpireTime: s.ExpireTime,
-				Scopes: s.Permissions.Names(),
+				Kind:       CredentialService,
+				ID:         s.ID.String(),
+				Name:       s.Name,
+				IssueTime:  s.IssueTime,
+				ExpireTime: s.ExpireTime,
+				Scopes:     s.Permissions.Names(),
 			}
 			if now.Before(s.PreviousUntil) {
 				v.PreviousUntil = s.PreviousUntil
@@ -149,7 +167,14 @@ func liveSessions(ctx context.Context, st Store, now time.Time, each func(LiveCr
 			if after = s.ID; !s.live(now) {
 				continue
 			}
-			v := LiveCredential{Kind: CredentialSession, ID: s.ID.String(), User: s.User, Name: s.Agent, IssueTime: s.IssueTime, ExpireTime: s.ExpireTime}
+			v := LiveCredential{
+				Kind:       CredentialSession,
+				ID:         s.ID.String(),
+				User:       s.User,
+				Name:       s.Agent,
+				IssueTime:  s.IssueTime,
+				ExpireTime: s.ExpireTime,
+			}
 			if err := each(v); err != nil {
 				return err
 			}
@@ -160,9 +185,15 @@ func liveSessions(ctx context.Context, st Store, now time.Time, each func(LiveCr
 	}
 }
 
-// EndCredentials ends credentials that LiveCredentials listed, for good, a page of them a transaction, each with its audit
-// event by the operator. It returns how many it ended; those that had ended meanwhile do not count.
-func EndCredentials(ctx context.Context, st Store, list []LiveCredential, reason string, now func() time.Time) (ended int, err error) {
+// EndCredentials ends credentials that LiveCredentials listed, for good, a page of them a transaction, each with its
+// audit event by the operator. It returns how many it ended; those that had ended meanwhile do not count.
+func EndCredentials(
+	ctx context.Context,
+	st Store,
+	list []LiveCredential,
+	reason string,
+	now func() time.Time,
+) (ended int, err error) {
 	for len(list) > 0 {
 		page := list[:min(len(list), credentialPage)]
 		list = list[len(page):]

@@ -26,9 +26,17 @@ const (
 )
 
 var decisionNames = [...]string{
-	NotFound: "NOT_FOUND", Revoked: "REVOKED", Expired: "EXPIRED", Superseded: "SUPERSEDED", UserIsSuspended: "USER_SUSPENDED",
-	PolicyBlocked: "POLICY_BLOCKED", AudienceMismatch: "AUDIENCE_MISMATCH", IPNotAllowed: "IP_NOT_ALLOWED",
-	InsufficientScope: "INSUFFICIENT_SCOPE", Allow: "ALLOW", TokenIdle: "TOKEN_IDLE",
+	NotFound:          "NOT_FOUND",
+	Revoked:           "REVOKED",
+	Expired:           "EXPIRED",
+	Superseded:        "SUPERSEDED",
+	UserIsSuspended:   "USER_SUSPENDED",
+	PolicyBlocked:     "POLICY_BLOCKED",
+	AudienceMismatch:  "AUDIENCE_MISMATCH",
+	IPNotAllowed:      "IP_NOT_ALLOWED",
+	InsufficientScope: "INSUFFICIENT_SCOPE",
+	Allow:             "ALLOW",
+	TokenIdle:         "TOKEN_IDLE",
 }
 
 // String returns the decision's name on the wire; empty for the zero Decision.

@@ -9,8 +9,8 @@ import (
 	"patd/tokens"
 )
 
-// TestDecisionTable walks every combination of facts and finds the answer a second way: the first row of the order in introspection.proto
-// whose condition holds.
+// TestDecisionTable walks every combination of facts and finds the answer a second way: the first row of the order in
+// introspection.proto whose condition holds.
 func TestDecisionTable(t *testing.T) {
 	rows := []struct {
 		d    tokens.Decision

@@ -11,8 +11,8 @@ import (
 
 var errDuration = errors.New("must be a duration such as 90s, 12h, 180d or 1h30m")
 
-// ParseDuration reads a duration that is not negative: 90s, 12h, 180d, 1h30m, 1d12h. A day is 24 hours. The command line,
-// the configuration file and JSON all take this form.
+// ParseDuration reads a duration that is not negative: 90s, 12h, 180d, 1h30m, 1d12h. A day is 24 hours. The command
+// line, the configuration file and JSON all take this form.
 func ParseDuration(s string) (time.Duration, error) {
 	var days time.Duration
 	rest := s

@@ -47,7 +47,11 @@ func effectsOf(list []tokens.Token) (out []string) {
 // each user, and that a source that does not answer neither fails a list nor shows empty lists as if they were true.
 func TestListsSayWhatIsSuspended(t *testing.T) {
 	t.Parallel()
-	src := &held{of: map[string]tokens.Held{"u1": {Features: []string{"a", "b"}}, "u2": {Features: []string{"a"}}}, out: map[string]bool{}, reads: map[string]int{}}
+	src := &held{
+		of:    map[string]tokens.Held{"u1": {Features: []string{"a", "b"}}, "u2": {Features: []string{"a"}}},
+		out:   map[string]bool{},
+		reads: map[string]int{},
+	}
 	h := newHouse(t, func(c *tokens.Config) { c.Features = src })
 	one := h.mint("u1", "one", "a", "b")
 	h.wait(time.Second)

@@ -90,8 +90,10 @@ func StoreUnavailable(op string, cause error) *Error {
 // DiskFull returns the error of a store that has no room to write a change. Nothing was changed.
 func DiskFull(op string, cause error) *Error {
 	return &Error{
-		Code: CodeUnavailable, Reason: "DISK_FULL",
-		Message: "the store's disk is full: nothing was changed; make room and try again", Cause: fmt.Errorf("%s: %w", op, cause),
+		Code:    CodeUnavailable,
+		Reason:  "DISK_FULL",
+		Message: "the store's disk is full: nothing was changed; make room and try again",
+		Cause:   fmt.Errorf("%s: %w", op, cause),
 	}
 }
 
@@ -109,7 +111,8 @@ var ErrRecordInvalid = errors.New("a stored record is not as patd wrote it")
 // is a fault of the store, which says nothing about the secret that was presented.
 func RecordInvalid(cause error) *Error {
 	return &Error{
-		Code: CodeUnavailable, Reason: "RECORD_INVALID",
+		Code:    CodeUnavailable,
+		Reason:  "RECORD_INVALID",
 		Message: "the stored record was changed by other means than patd, and is not used; the operator must revoke it, or restore a backup",
 		Cause:   errors.Join(ErrRecordInvalid, cause),
 	}

@@ -47,7 +47,16 @@ func (w *world) mintOne(t *rapid.T) {
 	user, scopes := people.Draw(t, "user"), some.Draw(t, "scopes")
 	ttl := time.Duration(rapid.Int64Range(1, int64(400*tokens.Day)).Draw(t, "ttl"))
 	as := rapid.SampledFrom([]tokens.Actor{admin, {Kind: tokens.TokenActor, User: user, TokenID: 1}, {}}).Draw(t, "as")
-	m, err := w.Mint(ctx, as, tokens.MintRequest{User: user, Name: rapid.StringMatching(`[a-z]{1,3}`).Draw(t, "name"), Scopes: scopes, Lifetime: tokens.Lifetime{TTL: &ttl}})
+	m, err := w.Mint(
+		ctx,
+		as,
+		tokens.MintRequest{
+			User:     user,
+			Name:     rapid.StringMatching(`[a-z]{1,3}`).Draw(t, "name"),
+			Scopes:   scopes,
+			Lifetime: tokens.Lifetime{TTL: &ttl},
+		},
+	)
 	if err != nil {
 		return
 	}
@@ -60,7 +69,16 @@ func (w *world) mintOne(t *rapid.T) {
 	if limit := w.now().Add(tokens.MaxTTL); m.Token.ExpireTime.IsZero() || m.Token.ExpireTime.After(limit) {
 		t.Fatalf("expires %s, the limit is %s", m.Token.ExpireTime, limit)
 	}
-	w.grants = append(w.grants, &grant{user: user, id: m.Token.ID.String(), secrets: []tokens.Secret{m.Secret}, granted: m.Token.Scopes, latest: m.Token.ExpireTime})
+	w.grants = append(
+		w.grants,
+		&grant{
+			user:    user,
+			id:      m.Token.ID.String(),
+			secrets: []tokens.Secret{m.Secret},
+			granted: m.Token.Scopes,
+			latest:  m.Token.ExpireTime,
+		},
+	)
 }
 
 func (w *world) updateOne(t *rapid.T) {
@@ -77,7 +95,8 @@ func (w *world) updateOne(t *rapid.T) {
 	if err != nil {
 		return
 	}
-	if g.revoked || !subset(got.Scopes, g.granted) || len(got.Scopes) == 0 || got.ExpireTime.After(g.latest) || got.ExpireTime.IsZero() {
+	if g.revoked || !subset(got.Scopes, g.granted) || len(got.Scopes) == 0 || got.ExpireTime.After(g.latest) ||
+		got.ExpireTime.IsZero() {
 		t.Fatalf("update made %v until %s of %+v", got.Scopes, got.ExpireTime, g)
 	}
 	g.granted, g.latest = got.Scopes, got.ExpireTime
@@ -119,7 +138,15 @@ func (w *world) check(t *rapid.T) {
 			}
 			live++
 			if w.gone[g.user] || !w.now().Before(g.latest) || i < len(g.secrets)-2 {
-				t.Fatalf("secret %d of %d of %s is active: suspended %v, ends %s, now %s", i, len(g.secrets), g.id, w.gone[g.user], g.latest, w.now())
+				t.Fatalf(
+					"secret %d of %d of %s is active: suspended %v, ends %s, now %s",
+					i,
+					len(g.secrets),
+					g.id,
+					w.gone[g.user],
+					g.latest,
+					w.now(),
+				)
 			}
 			if !subset(in.Effective, g.granted) || !subset(in.Effective, w.held[g.user]) {
 				t.Fatalf("effective %v; granted %v, held %v", in.Effective, g.granted, w.held[g.user])
@@ -211,14 +238,22 @@ func TestMintedScopesAreWhatTheSourceSaidInThatCall(t *testing.T) {
 		for i := range rapid.IntRange(1, 8).Draw(t, "calls") {
 			scopes := some.Draw(t, "scopes")
 			src.said = nil
-			m, err := h.Mint(ctx, admin, tokens.MintRequest{User: people.Draw(t, "user"), Name: string(rune('a' + i)), Scopes: scopes})
+			m, err := h.Mint(
+				ctx,
+				admin,
+				tokens.MintRequest{User: people.Draw(t, "user"), Name: string(rune('a' + i)), Scopes: scopes},
+			)
 			if err == nil && (len(src.said) != 1 || !subset(m.Token.Scopes, src.said[0]) || len(m.Token.Scopes) == 0) {
 				t.Fatalf("minted %v; asked %d times, the source said %v", m.Token.Scopes, len(src.said), src.said)
 			}
 			if err == nil && len(scopes) == 0 && !subset(m.Token.Scopes, byDefault) {
 				t.Fatalf("minted %v for a request that named nothing", m.Token.Scopes)
 			}
-			if len(scopes) == 0 && len(src.said) == 1 && (err == nil) == !slices.ContainsFunc(byDefault, func(f string) bool { return slices.Contains(src.said[0], f) }) {
+			if len(scopes) == 0 && len(src.said) == 1 &&
+				(err == nil) == !slices.ContainsFunc(
+					byDefault,
+					func(f string) bool { return slices.Contains(src.said[0], f) },
+				) {
 				t.Fatalf("named nothing, the source said %v: %v, %v", src.said[0], m.Token.Scopes, err)
 			}
 			if err != nil && len(scopes) > 0 && len(src.said) == 1 && subset(scopes, src.said[0]) {

@@ -61,7 +61,11 @@ func expect(ctx context.Context, tag func() (string, error)) error {
 		return err
 	}
 	if !p.Holds(now) {
-		return Fail(CodeAborted, ReasonPrecondition, "a precondition does not hold: it was changed since it was read, or is there already; read it again")
+		return Fail(
+			CodeAborted,
+			ReasonPrecondition,
+			"a precondition does not hold: it was changed since it was read, or is there already; read it again",
+		)
 	}
 	return nil
 }
@@ -88,8 +92,18 @@ func instant(t time.Time) string {
 // expiry do not.
 func (t Token) ETag() string {
 	parts := []string{
-		"token", t.ID.String(), t.User, t.Name, t.Description, framed(t.Scopes...), framed(t.Audiences...), fmt.Sprint(t.CIDRs),
-		instant(t.IssueTime), instant(t.ExpireTime), t.BlockedBy, strconv.FormatInt(t.Rotations, 10),
+		"token",
+		t.ID.String(),
+		t.User,
+		t.Name,
+		t.Description,
+		framed(t.Scopes...),
+		framed(t.Audiences...),
+		fmt.Sprint(t.CIDRs),
+		instant(t.IssueTime),
+		instant(t.ExpireTime),
+		t.BlockedBy,
+		strconv.FormatInt(t.Rotations, 10),
 	}
 	if t.SelfRotate {
 		parts = append(parts, "self_rotate", instant(t.RenewableUntil))
@@ -116,13 +130,32 @@ func (u User) ETag() string {
 
 // ETag returns the entity tag of an entry.
 func (e FeatureEntry) ETag() string {
-	return etag("feature", e.Name, e.DisplayName, e.Description, fmt.Sprint(e.Consent, e.Default, e.Optional, e.Published, e.System))
+	return etag(
+		"feature",
+		e.Name,
+		e.DisplayName,
+		e.Description,
+		fmt.Sprint(e.Consent, e.Default, e.Optional, e.Published, e.System),
+	)
 }
 
 // ETag returns the entity tag of an audience.
 func (e AudienceEntry) ETag() string {
-	return etag("audience", e.ID, e.DisplayName, e.Resource,
-		fmt.Sprint(e.DefaultTTL.Microseconds(), e.MaxTTL.Microseconds(), e.AllowNever, e.AllowOffline, e.AccessTTL.Microseconds(), e.AccessFormat, e.RequireNamed))
+	return etag(
+		"audience",
+		e.ID,
+		e.DisplayName,
+		e.Resource,
+		fmt.Sprint(
+			e.DefaultTTL.Microseconds(),
+			e.MaxTTL.Microseconds(),
+			e.AllowNever,
+			e.AllowOffline,
+			e.AccessTTL.Microseconds(),
+			e.AccessFormat,
+			e.RequireNamed,
+		),
+	)
 }
 
 // featuresTag returns the entity tag of a user's features, as the catalogue describes them.

@@ -115,8 +115,8 @@ type Event struct {
 	Outcome Outcome
 	Reason  string // stable reason of a refusal
 	Detail  string // what changed, in names; never a secret
-	// TraceParent is where in a trace the change was made, as W3C Trace Context writes it; empty: in none that is sampled.
-	// The store writes and reads it; what a caller sets is ignored.
+	// TraceParent is where in a trace the change was made, as W3C Trace Context writes it; empty: in none that is
+	// sampled. The store writes and reads it; what a caller sets is ignored.
 	TraceParent string
 	// Narrows says that an update only takes away scopes, features or lifetime. It is not stored.
 	Narrows bool
@@ -140,9 +140,29 @@ func OnlyEnds(events []Event) bool {
 
 func (e Event) ends() bool {
 	switch e.Action {
-	case ActionTokenNarrow, ActionTokenScopesRemoved, ActionTokenNarrowMatching, ActionTokenNarrowEnd, ActionTokenFirstUse, ActionTokenLeaked, ActionTokenRevoke, ActionTokenRevokeAll, ActionTokenRevokeMatching, ActionTokenRevokeEnd, ActionAccessRevoke, ActionFamilyRevoke, ActionTokenBlock, ActionTokenPause, ActionServiceRevoke,
-		ActionUserSuspend, ActionUserDelete, ActionFeatureDelete, ActionAudienceDelete, ActionAuditPrune, ActionSessionEnd,
-		ActionWebhookDelete, ActionWebhookDisable:
+	case ActionTokenNarrow,
+		ActionTokenScopesRemoved,
+		ActionTokenNarrowMatching,
+		ActionTokenNarrowEnd,
+		ActionTokenFirstUse,
+		ActionTokenLeaked,
+		ActionTokenRevoke,
+		ActionTokenRevokeAll,
+		ActionTokenRevokeMatching,
+		ActionTokenRevokeEnd,
+		ActionAccessRevoke,
+		ActionFamilyRevoke,
+		ActionTokenBlock,
+		ActionTokenPause,
+		ActionServiceRevoke,
+		ActionUserSuspend,
+		ActionUserDelete,
+		ActionFeatureDelete,
+		ActionAudienceDelete,
+		ActionAuditPrune,
+		ActionSessionEnd,
+		ActionWebhookDelete,
+		ActionWebhookDisable:
 		return true
 	default:
 		return e.Narrows

@@ -76,9 +76,9 @@ type AccessClaims struct {
 // secret that was presented. An opaque one ends with that secret, whatever ends it. A JWT, which is not stored, ends
 // only at its expiry.
 //
-// Reasons: CREDENTIAL_INVALID for any defect of the subject, those of package refusal for one that has matched but is not
-// active, all CodeInvalid; SCOPE_INVALID, TARGET_INVALID, ACCESS_LIMIT_REACHED,
-// CLIENT_ID_INVALID, FORMAT_INVALID, and outages.
+// Reasons: CREDENTIAL_INVALID for any defect of the subject, those of package refusal for one that has matched but is
+// not active, all CodeInvalid; SCOPE_INVALID, TARGET_INVALID, ACCESS_LIMIT_REACHED, CLIENT_ID_INVALID, FORMAT_INVALID,
+// and outages.
 func (s *Service) Exchange(ctx context.Context, r ExchangeRequest) (Granted, error) {
 	p, err := s.subject(ctx, r.Subject, r.Peer)
 	if err != nil {
@@ -215,11 +215,20 @@ func (s *Service) begin(tx Tx, o offer) (*Family, error) {
 		return nil, fmt.Errorf("count families: %w", err)
 	}
 	if n.Families >= MaxFamilies {
-		return nil, Fail(CodeExhausted, "ACCESS_LIMIT_REACHED", fmt.Sprintf("the token has %d live refresh tokens, which is the limit; revoke one", n.Families))
+		return nil, Fail(
+			CodeExhausted,
+			"ACCESS_LIMIT_REACHED",
+			fmt.Sprintf("the token has %d live refresh tokens, which is the limit; revoke one", n.Families),
+		)
 	}
 	f := Family{
-		TokenID: o.cred.Token.ID, Serial: o.secret.Serial, Client: o.client, Scopes: o.scopes, Audiences: o.target.audiences,
-		IssueTime: o.now, ExpireTime: earliest(o.secret.ExpireTime, o.cred.Token.ExpireTime),
+		TokenID:    o.cred.Token.ID,
+		Serial:     o.secret.Serial,
+		Client:     o.client,
+		Scopes:     o.scopes,
+		Audiences:  o.target.audiences,
+		IssueTime:  o.now,
+		ExpireTime: earliest(o.secret.ExpireTime, o.cred.Token.ExpireTime),
 	}
 	err = s.withID("family", o.now, func(id ID) error {
 		f.ID = id

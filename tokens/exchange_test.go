@@ -22,7 +22,13 @@ var (
 // api adds an audience with opaque access tokens and refresh tokens; with may change it before.
 func (h *house) api(id string, with ...func(*tokens.AudienceEntry)) {
 	h.t.Helper()
-	e := tokens.AudienceEntry{ID: id, Resource: "https://" + id + ".example", AllowOffline: true, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque}
+	e := tokens.AudienceEntry{
+		ID:           id,
+		Resource:     "https://" + id + ".example",
+		AllowOffline: true,
+		AccessTTL:    time.Hour,
+		AccessFormat: tokens.AccessOpaque,
+	}
 	for _, w := range with {
 		w(&e)
 	}
@@ -35,7 +41,11 @@ func notOffline(e *tokens.AudienceEntry) { e.AllowOffline = false }
 // mintFor mints a token of u1 with these audiences.
 func (h *house) mintFor(name string, audiences ...string) tokens.Minted {
 	h.t.Helper()
-	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: name, Scopes: []string{"a", "b"}, Audiences: audiences})
+	m, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{User: "u1", Name: name, Scopes: []string{"a", "b"}, Audiences: audiences},
+	)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -60,7 +70,11 @@ func offline(r *tokens.ExchangeRequest) { r.Offline = true }
 // rotate gives a token of u1 a new secret.
 func (h *house) rotate(m tokens.Minted, grace time.Duration) tokens.Secret {
 	h.t.Helper()
-	r, err := h.Rotate(ctx, admin, tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Grace: &grace, Force: true})
+	r, err := h.Rotate(
+		ctx,
+		admin,
+		tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Grace: &grace, Force: true},
+	)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -76,28 +90,36 @@ func TestExchangedTokenIntrospects(t *testing.T) {
 	g := h.exchange(m.Secret, func(r *tokens.ExchangeRequest) {
 		r.Scopes, r.Audiences, r.Client = []string{"a", "a"}, []string{"api"}, photo
 	})
-	if g.Format != tokens.AccessOpaque || !g.Refresh.IsEmpty() || g.ExpiresIn != time.Hour || !g.ExpireTime.Equal(h.now().Add(time.Hour)) {
+	if g.Format != tokens.AccessOpaque || !g.Refresh.IsEmpty() || g.ExpiresIn != time.Hour ||
+		!g.ExpireTime.Equal(h.now().Add(time.Hour)) {
 		t.Errorf("%+v", g)
 	}
 	if !strings.HasPrefix(g.Access.Reveal(), "pata_") {
 		t.Error("an opaque access token begins with pata_")
 	}
 	in := h.ask(g.Access, "a")
-	if in.Decision != tokens.Allow || in.Token.ID != m.Token.ID || in.Token.User != "u1" || in.AccessID == 0 || in.AccessID == m.Token.ID || in.ClientID != "photo-app" {
+	if in.Decision != tokens.Allow || in.Token.ID != m.Token.ID || in.Token.User != "u1" || in.AccessID == 0 ||
+		in.AccessID == m.Token.ID ||
+		in.ClientID != "photo-app" {
 		t.Errorf("%+v", in)
 	}
 	lists := [][]string{g.Scopes, in.Granted, in.Effective, in.Suspended, in.Audiences}
 	if d := cmp.Diff([][]string{{"a"}, {"a"}, {"a"}, {}, {"api"}}, lists); d != "" {
 		t.Error(d)
 	}
-	if !in.IssueTime.Equal(h.now()) || !in.ExpireTime.Equal(g.ExpireTime) || in.ExpiresIn != time.Hour || in.Sequence == 0 {
+	if !in.IssueTime.Equal(h.now()) || !in.ExpireTime.Equal(g.ExpireTime) || in.ExpiresIn != time.Hour ||
+		in.Sequence == 0 {
 		t.Errorf("issued %s, expires %s in %s", in.IssueTime, in.ExpireTime, in.ExpiresIn)
 	}
 	if in := h.ask(g.Access, "b"); in.Decision != tokens.InsufficientScope {
 		t.Errorf("a scope that was not asked for: %v", in.Decision)
 	}
 	in = h.ask(m.Secret)
-	if d := cmp.Diff([][]string{{"a", "b"}, {"api", "other"}}, [][]string{in.Granted, in.Audiences}); d != "" || in.AccessID != 0 || !in.IssueTime.Equal(noon) {
+	if d := cmp.Diff(
+		[][]string{{"a", "b"}, {"api", "other"}},
+		[][]string{in.Granted, in.Audiences},
+	); d != "" || in.AccessID != 0 ||
+		!in.IssueTime.Equal(noon) {
 		t.Errorf("the token itself: %s %+v", d, in)
 	}
 	h.wait(time.Hour)
@@ -112,8 +134,24 @@ func TestExchangeOnlyNarrows(t *testing.T) {
 	h.api("strict", notOffline)
 	// As one from before resources were unique.
 	if err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
-		twin := tokens.AudienceEntry{ID: "twin", Resource: "HTTPS://api.example:443/", AllowOffline: true, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque}
-		return []tokens.Event{{Time: noon, Actor: "operator", Action: tokens.ActionAudienceCreate, Outcome: tokens.OutcomeSuccess, Detail: "twin"}}, tx.InsertAudience(twin)
+		twin := tokens.AudienceEntry{
+			ID:           "twin",
+			Resource:     "HTTPS://api.example:443/",
+			AllowOffline: true,
+			AccessTTL:    time.Hour,
+			AccessFormat: tokens.AccessOpaque,
+		}
+		return []tokens.Event{
+				{
+					Time:    noon,
+					Actor:   "operator",
+					Action:  tokens.ActionAudienceCreate,
+					Outcome: tokens.OutcomeSuccess,
+					Detail:  "twin",
+				},
+			}, tx.InsertAudience(
+				twin,
+			)
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +234,11 @@ func TestABadSubjectIsOneAnswerAndAnEndedOneSaysWhy(t *testing.T) {
 	if _, err := h.SuspendUser(ctx, admin, "gone", ""); err != nil {
 		t.Fatal(err)
 	}
-	bound, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "bound", Scopes: []string{"a"}, CIDRs: []string{"198.51.100.0/24"}})
+	bound, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{User: "u1", Name: "bound", Scopes: []string{"a"}, CIDRs: []string{"198.51.100.0/24"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,11 +277,18 @@ func TestABadSubjectIsOneAnswerAndAnEndedOneSaysWhy(t *testing.T) {
 		_, err := h.Exchange(ctx, tokens.ExchangeRequest{Subject: *s, Peer: home})
 		wantReason(t, err, want, want)
 		var ended *tokens.EndedError
-		if e := domainError(t, err); e.Code != tokens.CodeInvalid || !errors.As(err, &ended) || ended.Refusal.Text() != e.Message {
+		if e := domainError(
+			t,
+			err,
+		); e.Code != tokens.CodeInvalid || !errors.As(err, &ended) ||
+			ended.Refusal.Text() != e.Message {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
-	if g := h.exchange(bound.Secret, func(r *tokens.ExchangeRequest) { r.Peer.IP = netip.MustParseAddr("198.51.100.9") }); g.Access.IsEmpty() {
+	if g := h.exchange(
+		bound.Secret,
+		func(r *tokens.ExchangeRequest) { r.Peer.IP = netip.MustParseAddr("198.51.100.9") },
+	); g.Access.IsEmpty() {
 		t.Error("refused from a network of the token")
 	}
 	h.wait(tokens.DefaultTTL)
@@ -286,7 +335,11 @@ func TestJWTsAreMadeOnlyWhereAllAudiencesSaySo(t *testing.T) {
 	to := func(ids ...string) func(*tokens.ExchangeRequest) {
 		return func(r *tokens.ExchangeRequest) { r.Audiences, r.Client, r.Scopes = ids, photo, []string{"b"} }
 	}
-	if g := h.exchange(m.Secret, to("jwt", "opaque"), func(r *tokens.ExchangeRequest) { r.Format = tokens.AccessOpaque }); g.Format != tokens.AccessOpaque {
+	if g := h.exchange(
+		m.Secret,
+		to("jwt", "opaque"),
+		func(r *tokens.ExchangeRequest) { r.Format = tokens.AccessOpaque },
+	); g.Format != tokens.AccessOpaque {
 		t.Errorf("for both: %v", g.Format)
 	}
 	g := h.exchange(m.Secret, to("jwt"))
@@ -295,7 +348,11 @@ func TestJWTsAreMadeOnlyWhereAllAudiencesSaySo(t *testing.T) {
 		ID: g.Claims.ID, User: "u1", ClientID: "photo-app", Audiences: []string{"jwt"}, Scopes: []string{"b"},
 		IssueTime: h.now(), ExpireTime: end, TokenID: m.Token.ID,
 	}
-	if d := cmp.Diff(want, g.Claims); d != "" || g.Format != tokens.AccessJWT || !g.Access.IsEmpty() || !g.ExpireTime.Equal(end) || g.Claims.ID == 0 {
+	if d := cmp.Diff(
+		want,
+		g.Claims,
+	); d != "" || g.Format != tokens.AccessJWT || !g.Access.IsEmpty() || !g.ExpireTime.Equal(end) ||
+		g.Claims.ID == 0 {
 		t.Errorf("%+v\n%s", g, d)
 	}
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.exchange"}, tokens.Page{})
@@ -303,16 +360,32 @@ func TestJWTsAreMadeOnlyWhereAllAudiencesSaySo(t *testing.T) {
 		t.Errorf("events %+v, %v", events, err)
 	}
 	for id, form := range map[string]tokens.AccessFormat{"jwt": tokens.AccessOpaque, "opaque": tokens.AccessJWT} {
-		_, err := h.Exchange(ctx, tokens.ExchangeRequest{Subject: m.Secret, Audiences: []string{id}, Format: form, Peer: home})
+		_, err := h.Exchange(
+			ctx,
+			tokens.ExchangeRequest{Subject: m.Secret, Audiences: []string{id}, Format: form, Peer: home},
+		)
 		wantReason(t, err, "FORMAT_INVALID", "another form asked for "+id)
 	}
-	bound, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "bound", Scopes: []string{"a"}, Audiences: []string{"jwt", "opaque"}, CIDRs: []string{"192.0.2.0/24"}})
+	bound, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{
+			User:      "u1",
+			Name:      "bound",
+			Scopes:    []string{"a"},
+			Audiences: []string{"jwt", "opaque"},
+			CIDRs:     []string{"192.0.2.0/24"},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = h.Exchange(ctx, tokens.ExchangeRequest{Subject: bound.Secret, Audiences: []string{"jwt"}, Peer: home})
 	wantReason(t, err, "TARGET_INVALID", "a JWT of a token that is bound to networks")
-	if g := h.exchange(bound.Secret, func(r *tokens.ExchangeRequest) { r.Audiences = []string{"opaque"} }); g.Format != tokens.AccessOpaque {
+	if g := h.exchange(
+		bound.Secret,
+		func(r *tokens.ExchangeRequest) { r.Audiences = []string{"opaque"} },
+	); g.Format != tokens.AccessOpaque {
 		t.Errorf("%v", g.Format)
 	}
 }

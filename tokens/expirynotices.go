@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Which notice of an end is due depends on the clock alone: the one with the shortest threshold that is past, if its end
-// was set before that instant, and it was not written yet. So one that a server was down over is written later, unless a
-// nearer one is past by then, and one that was past when the end was set never is. A mark for each threshold says how
-// far the index of ends was gone through for it, and only saves work.
+// Which notice of an end is due depends on the clock alone: the one with the shortest threshold that is past, if its
+// end was set before that instant, and it was not written yet. So one that a server was down over is written later,
+// unless a nearer one is past by then, and one that was past when the end was set never is. A mark for each threshold
+// says how far the index of ends was gone through for it, and only saves work.
 
 // endStep is the search for the notices of one threshold.
 type endStep struct {
@@ -37,7 +37,16 @@ func (n Notices) endSteps(now time.Time) []endStep {
 		}
 		for _, before := range n.Expiry {
 			upTo := now.Add(before)
-			steps = append(steps, endStep{kind: kind, before: before, name: noun + " " + FormatDuration(before), nearer: nearer, upTo: upTo})
+			steps = append(
+				steps,
+				endStep{
+					kind:   kind,
+					before: before,
+					name:   noun + " " + FormatDuration(before),
+					nearer: nearer,
+					upTo:   upTo,
+				},
+			)
 			nearer = upTo
 		}
 	}
@@ -56,8 +65,8 @@ func (p *noticePass) query(e endStep, m NoticeMark) (EndQuery, bool) {
 			again = earliest(again, time.UnixMicro(p.back).UTC().Add(e.before))
 		}
 		again = again.Add(-noticeOverlap)
-		// Since the clock was set back behind the mark, the next shorter threshold is ahead again of ends that it was past
-		// of. Those were left out then, and may have no notice of this one.
+		// Since the clock was set back behind the mark, the next shorter threshold is ahead again of ends that it was
+		// past of. Those were left out then, and may have no notice of this one.
 		behind := p.behind || m.Time.After(e.upTo)
 		if e.before == 0 || !behind && again.After(from) {
 			from = again
@@ -116,33 +125,38 @@ func someEnd(tx ReadTx, kind NoticeKind, q EndQuery) (bool, error) {
 
 // step writes the notices of a threshold, in as many transactions as it takes. Each moves the mark.
 func (p *noticePass) step(ctx context.Context, e endStep) error {
-	_, err := inBatches(ctx, p, time.Time{}, func(tx Tx, done ended) (next ended, events []Event, more bool, err error) {
-		m, err := noticeMark(tx, e.name)
-		if err != nil {
-			return next, nil, false, err
-		}
-		swept, err := noticeMark(tx, sweepMark)
-		if err != nil {
-			return next, nil, false, err
-		}
-		p.floor = swept.Time
-		reached := e.upTo
-		if q, some := p.query(e, m); some {
-			if done.id != 0 {
-				q.From, q.AfterID = done.end, done.id
-			}
-			if next, events, more, err = p.noticesOf(tx, e, q); err != nil {
+	_, err := inBatches(
+		ctx,
+		p,
+		time.Time{},
+		func(tx Tx, done ended) (next ended, events []Event, more bool, err error) {
+			m, err := noticeMark(tx, e.name)
+			if err != nil {
 				return next, nil, false, err
 			}
-			if more {
-				reached = next.end.Add(-time.Microsecond) // others may end at that instant
+			swept, err := noticeMark(tx, sweepMark)
+			if err != nil {
+				return next, nil, false, err
 			}
-		}
-		if err := tx.PutNoticeMark(NoticeMark{Name: e.name, Time: reached}); err != nil {
-			return next, nil, false, err
-		}
-		return next, events, more, tx.PutNoticeMark(NoticeMark{Name: lastPass, Time: p.now})
-	})
+			p.floor = swept.Time
+			reached := e.upTo
+			if q, some := p.query(e, m); some {
+				if done.id != 0 {
+					q.From, q.AfterID = done.end, done.id
+				}
+				if next, events, more, err = p.noticesOf(tx, e, q); err != nil {
+					return next, nil, false, err
+				}
+				if more {
+					reached = next.end.Add(-time.Microsecond) // others may end at that instant
+				}
+			}
+			if err := tx.PutNoticeMark(NoticeMark{Name: e.name, Time: reached}); err != nil {
+				return next, nil, false, err
+			}
+			return next, events, more, tx.PutNoticeMark(NoticeMark{Name: lastPass, Time: p.now})
+		},
+	)
 	return err
 }
 
@@ -152,8 +166,8 @@ type ended struct {
 	id  ID
 }
 
-// noticesOf writes the notices that a query finds, and returns the last credential that it looked at and whether more may
-// follow.
+// noticesOf writes the notices that a query finds, and returns the last credential that it looked at and whether more
+// may follow.
 func (p *noticePass) noticesOf(tx Tx, e endStep, q EndQuery) (out ended, events []Event, more bool, err error) {
 	type credential struct {
 		id            ID

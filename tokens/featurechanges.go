@@ -22,8 +22,8 @@ const (
 	maxFeatureTokens = 1000
 )
 
-// SuspendedScopes are the scopes of a user's tokens that were in effect no more when a source of features was last found
-// to say something else than before.
+// SuspendedScopes are the scopes of a user's tokens that were in effect no more when a source of features was last
+// found to say something else than before.
 type SuspendedScopes struct {
 	Scopes  []string // sorted
 	AskTime time.Time
@@ -94,8 +94,8 @@ func (c *featureChanges) put(user string, a featureAnswer, due time.Time) {
 }
 
 // RecordFeatureChanges writes, until ctx ends, an event for each answer of another system about a user's features that
-// suspends or restores scopes of its live tokens. Servers on one store write it once together. report, which may be nil,
-// gets failures, after which it is tried again.
+// suspends or restores scopes of its live tokens. Servers on one store write it once together. report, which may be
+// nil, gets failures, after which it is tried again.
 func (s *Service) RecordFeatureChanges(ctx context.Context, report func(error)) {
 	again := time.NewTimer(0)
 	defer again.Stop()

@@ -66,7 +66,12 @@ func (h *house) allCompared() bool { return h.Service.FeatureAnswersWaiting() ==
 
 func (h *house) featureEvents() (details []string) {
 	h.t.Helper()
-	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "user.features", Actor: "source"}, tokens.Page{Size: 200})
+	events, _, err := h.Events(
+		ctx,
+		admin,
+		tokens.EventFilter{Action: "user.features", Actor: "source"},
+		tokens.Page{Size: 200},
+	)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -202,8 +207,8 @@ func TestAChangeThatCannotBeRecordedIsTriedAgain(t *testing.T) {
 	}
 }
 
-// TestEventsOfASourceAddUpToWhatIsInEffect replays them: after each answer, the scopes that were lost and not restored are those
-// that are suspended.
+// TestEventsOfASourceAddUpToWhatIsInEffect replays them: after each answer, the scopes that were lost and not restored
+// are those that are suspended.
 func TestEventsOfASourceAddUpToWhatIsInEffect(t *testing.T) {
 	t.Parallel()
 	all := []string{"a", "b", "c"}

@@ -133,8 +133,8 @@ func base62(v *big.Int, digits int) string {
 	return string(b)
 }
 
-// TestASecretIsAnyNumberOf256Bits has secrets with the right checksum, of numbers up to the largest that its characters can
-// write.
+// TestASecretIsAnyNumberOf256Bits has secrets with the right checksum, of numbers up to the largest that its characters
+// can write.
 func TestASecretIsAnyNumberOf256Bits(t *testing.T) {
 	end := new(big.Int).Lsh(big.NewInt(1), 256)
 	most := new(big.Int).Exp(big.NewInt(62), big.NewInt(43), nil)

@@ -12,8 +12,8 @@ import (
 	"patd/tokens/refusal"
 )
 
-// market is a world in which tokens are exchanged too. The oracle for what came of a secret is that secret itself, asked
-// about at the same instant.
+// market is a world in which tokens are exchanged too. The oracle for what came of a secret is that secret itself,
+// asked about at the same instant.
 type market struct {
 	*world
 	access   []*accessModel
@@ -60,7 +60,10 @@ func (m *market) granted(t *rapid.T, g tokens.Granted, from tokens.Secret, f *fa
 	if g.ExpireTime.After(limit) || g.ExpireTime.After(in.ExpireTime) || f != nil && g.ExpireTime.After(f.end) {
 		t.Fatalf("until %s; the secret ends %s, the hour %s", g.ExpireTime, in.ExpireTime, limit)
 	}
-	m.access = append(m.access, &accessModel{secret: g.Access, from: from, scopes: g.Scopes, end: g.ExpireTime, family: f})
+	m.access = append(
+		m.access,
+		&accessModel{secret: g.Access, from: from, scopes: g.Scopes, end: g.ExpireTime, family: f},
+	)
 }
 
 func (m *market) exchangeOne(t *rapid.T) {
@@ -71,7 +74,10 @@ func (m *market) exchangeOne(t *rapid.T) {
 	}
 	g, err := m.Exchange(ctx, r)
 	if err != nil {
-		if r := reason(err); !slices.Contains([]string{refusal.Superseded, refusal.Revoked, refusal.Expired, refusal.UserSuspended, refusal.PolicyBlocked}, r) && r != "SCOPE_INVALID" {
+		if r := reason(
+			err,
+		); !slices.Contains([]string{refusal.Superseded, refusal.Revoked, refusal.Expired, refusal.UserSuspended, refusal.PolicyBlocked}, r) &&
+			r != "SCOPE_INVALID" {
 			t.Fatal(err)
 		}
 		return
@@ -81,7 +87,12 @@ func (m *market) exchangeOne(t *rapid.T) {
 	}
 	var f *familyModel
 	if r.Offline {
-		f = &familyModel{chain: []tokens.Secret{g.Refresh}, from: from, scopes: g.Scopes, end: m.told(t, from).ExpireTime}
+		f = &familyModel{
+			chain:  []tokens.Secret{g.Refresh},
+			from:   from,
+			scopes: g.Scopes,
+			end:    m.told(t, from).ExpireTime,
+		}
 		m.families = append(m.families, f)
 	}
 	m.granted(t, g, from, f)
@@ -158,7 +169,15 @@ func (m *market) checkGrants(t *rapid.T) {
 		in, of := m.told(t, a.secret), m.told(t, a.from)
 		alive := !a.ended && m.now().Before(a.end) && (a.family == nil || !a.family.ended) && of.Decision.Active()
 		if in.Decision.Active() != alive {
-			t.Fatalf("an access token is %v; ended %v, until %s, now %s, family %+v, its secret %v", in.Decision, a.ended, a.end, m.now(), a.family, of.Decision)
+			t.Fatalf(
+				"an access token is %v; ended %v, until %s, now %s, family %+v, its secret %v",
+				in.Decision,
+				a.ended,
+				a.end,
+				m.now(),
+				a.family,
+				of.Decision,
+			)
 		}
 		if !alive {
 			continue
@@ -178,14 +197,20 @@ func (m *market) checkGrants(t *rapid.T) {
 func TestNothingEscalatesByExchange(t *testing.T) {
 	longtest.Slow(t)
 	rapid.Check(t, func(t *rapid.T) {
-		m := &market{world: &world{house: newHouseIn(t, tempDir(t)), held: map[string][]string{}, gone: map[string]bool{}}}
+		m := &market{
+			world: &world{house: newHouseIn(t, tempDir(t)), held: map[string][]string{}, gone: map[string]bool{}},
+		}
 		m.api("api")
 		for _, u := range []string{"u1", "u2"} {
 			m.held[u] = []string{"a", "b", "c", "d"}
 			m.give(u, m.held[u]...)
 			got := m.mint(u, "n", m.held[u]...)
 			m.grants = append(m.grants, &grant{
-				user: u, id: got.Token.ID.String(), secrets: []tokens.Secret{got.Secret}, granted: got.Token.Scopes, latest: got.Token.ExpireTime,
+				user:    u,
+				id:      got.Token.ID.String(),
+				secrets: []tokens.Secret{got.Secret},
+				granted: got.Token.Scopes,
+				latest:  got.Token.ExpireTime,
 			})
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -194,7 +219,11 @@ func TestNothingEscalatesByExchange(t *testing.T) {
 			"rotate": func(t *rapid.T) {
 				g := m.pick(t)
 				grace := rapid.SampledFrom([]time.Duration{0, time.Minute, time.Hour}).Draw(t, "grace")
-				got, err := m.Rotate(ctx, admin, tokens.RotateRequest{User: g.user, TokenID: g.id, Grace: &grace, Force: true})
+				got, err := m.Rotate(
+					ctx,
+					admin,
+					tokens.RotateRequest{User: g.user, TokenID: g.id, Grace: &grace, Force: true},
+				)
 				if err == nil {
 					g.secrets = append(g.secrets, got.Secret)
 				}
@@ -224,7 +253,10 @@ func TestNothingEscalatesByExchange(t *testing.T) {
 				}
 			},
 			"wait": func(t *rapid.T) {
-				m.wait(rapid.SampledFrom([]time.Duration{-time.Minute, time.Microsecond, time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour}).Draw(t, "d"))
+				m.wait(
+					rapid.SampledFrom([]time.Duration{-time.Minute, time.Microsecond, time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour}).
+						Draw(t, "d"),
+				)
 			},
 		})
 	})

@@ -62,7 +62,11 @@ func (s *Service) handOff(ctx context.Context, a Actor, r HandoffRequest) (Hando
 		c.add("ttl", "SESSION_TTL_OUT_OF_RANGE", "must be from 60s to 12h")
 	}
 	if r.ReturnURL != "" && !s.returnsTo(r.ReturnURL) {
-		c.add("return_url", "RETURN_URL_NOT_ALLOWED", "must be a URL of one of the server's --page-origins, without a user and at most 2000 bytes")
+		c.add(
+			"return_url",
+			"RETURN_URL_NOT_ALLOWED",
+			"must be a URL of one of the server's --page-origins, without a user and at most 2000 bytes",
+		)
 	}
 	if err := c.err(); err != nil {
 		return Handoff{}, Secret{}, err
@@ -77,7 +81,11 @@ func (s *Service) handOff(ctx context.Context, a Actor, r HandoffRequest) (Hando
 			return nil, err
 		}
 		h = Handoff{
-			User: r.User, Service: cmp.Or(a.Name, a.String()), ReturnURL: r.ReturnURL, ExpireTime: now.Add(s.handoffTTL), SessionExpireTime: now.Add(ttl),
+			User:              r.User,
+			Service:           cmp.Or(a.Name, a.String()),
+			ReturnURL:         r.ReturnURL,
+			ExpireTime:        now.Add(s.handoffTTL),
+			SessionExpireTime: now.Add(ttl),
 		}
 		if err := tx.InsertHandoff(s.sessionKeys("handoff", code)[0], h); err != nil {
 			return nil, fmt.Errorf("add a hand-off: %w", err)
@@ -105,8 +113,21 @@ func (s *Service) returnsTo(text string) bool {
 
 // TakeHandoff makes the session of a hand-off, whose code is good once, and ends the one that the browser had. A code
 // that is unknown, used or too old is CodeUnauthenticated, HANDOFF_INVALID. USER_SUSPENDED if the user is suspended.
-func (s *Service) TakeHandoff(ctx context.Context, code Secret, peer Peer, agent string, replaces Secret) (SignedIn, error) {
-	invalid := because(Fail(CodeUnauthenticated, "HANDOFF_INVALID", "this link was used already, or is too old; get a new one where you came from"), ErrUnknownCredential)
+func (s *Service) TakeHandoff(
+	ctx context.Context,
+	code Secret,
+	peer Peer,
+	agent string,
+	replaces Secret,
+) (SignedIn, error) {
+	invalid := because(
+		Fail(
+			CodeUnauthenticated,
+			"HANDOFF_INVALID",
+			"this link was used already, or is too old; get a new one where you came from",
+		),
+		ErrUnknownCredential,
+	)
 	if !pageSecretForm(code) {
 		return SignedIn{}, invalid
 	}

@@ -20,13 +20,24 @@ func TestRetryIsAnsweredAfterTheTokenHasExpired(t *testing.T) {
 	h := newHouse(t)
 	h.give("u1", "a")
 	soon := noon.Add(2 * time.Second)
-	req := tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Lifetime: tokens.Lifetime{ExpireTime: &soon}, IdempotencyKey: idem}
+	req := tokens.MintRequest{
+		User:           "u1",
+		Name:           "n",
+		Scopes:         []string{"a"},
+		Lifetime:       tokens.Lifetime{ExpireTime: &soon},
+		IdempotencyKey: idem,
+	}
 	first, err := h.Mint(ctx, admin, req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.wait(time.Hour)
-	if again, err := h.Mint(ctx, admin, req); err != nil || !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() {
+	if again, err := h.Mint(
+		ctx,
+		admin,
+		req,
+	); err != nil || !again.Replayed ||
+		again.Secret.Reveal() != first.Secret.Reveal() {
 		t.Errorf("replayed %v, %v", again.Replayed, err)
 	}
 }
@@ -90,7 +101,8 @@ func TestEachTokensHistoryIsComplete(t *testing.T) {
 		}
 		for _, m := range []tokens.Minted{one, two} {
 			events, _, err := h.Events(ctx, admin, tokens.EventFilter{TokenID: m.Token.ID.String()}, tokens.Page{})
-			if err != nil || len(events) != 2 || events[0].Action != tokens.ActionTokenRevoke || events[0].Detail != "r" {
+			if err != nil || len(events) != 2 || events[0].Action != tokens.ActionTokenRevoke ||
+				events[0].Detail != "r" {
 				t.Errorf("%s: %+v, %v", name, events, err)
 			}
 		}
@@ -115,12 +127,19 @@ func TestRefusalsAreRecordedAsFarAsAllowed(t *testing.T) {
 		_, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"b"}})
 		wantReason(t, err, "SCOPE_NOT_HELD", "mint")
 	}
-	if events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.create"}, tokens.Page{}); len(events) != 2 || err != nil {
+	if events, _, err := h.Events(
+		ctx,
+		admin,
+		tokens.EventFilter{Action: "token.create"},
+		tokens.Page{},
+	); len(events) != 2 ||
+		err != nil {
 		t.Errorf("%d events, %v", len(events), err)
 	}
 }
 
-// TestMalformedTokensAreRefusedBeforeTheStore changes each character of a live token, and counts what the store is asked.
+// TestMalformedTokensAreRefusedBeforeTheStore changes each character of a live token, and counts what the store is
+// asked.
 func TestMalformedTokensAreRefusedBeforeTheStore(t *testing.T) {
 	var faulty *storetest.Faulty
 	h := newHouse(t, func(c *tokens.Config) {
@@ -129,7 +148,15 @@ func TestMalformedTokensAreRefusedBeforeTheStore(t *testing.T) {
 	})
 	h.give("u1", "a")
 	live := h.mint("u1", "n", "a").Secret.Reveal()
-	bad := []string{"", live + "0", live[:len(live)-1], strings.Repeat(live, 4), strings.Repeat("x", 257), strings.Repeat("x", 1<<20), strings.ToUpper(live)}
+	bad := []string{
+		"",
+		live + "0",
+		live[:len(live)-1],
+		strings.Repeat(live, 4),
+		strings.Repeat("x", 257),
+		strings.Repeat("x", 1<<20),
+		strings.ToUpper(live),
+	}
 	for i := range live {
 		changed := []byte(live)
 		changed[i]++

@@ -38,7 +38,11 @@ func (c *checker) idempotencyKey(k string) {
 		return
 	}
 	if len(k) < minRequestID || len(k) > maxRequestID {
-		c.add("request_id", "IDEMPOTENCY_KEY_INVALID", fmt.Sprintf("an idempotency key has %d to %d characters", minRequestID, maxRequestID))
+		c.add(
+			"request_id",
+			"IDEMPOTENCY_KEY_INVALID",
+			fmt.Sprintf("an idempotency key has %d to %d characters", minRequestID, maxRequestID),
+		)
 		return
 	}
 	for i := 0; i < len(k); i++ {
@@ -103,7 +107,11 @@ func (s *sealer) find(tx ReadTx, now time.Time) (Request, bool, error) {
 			return Request{}, false, fmt.Errorf("read request: %w", err)
 		}
 		if !k.sameBody(r) {
-			return Request{}, false, Fail(CodeAborted, "IDEMPOTENCY_KEY_REUSED", "this idempotency key was used for another request; use a fresh one")
+			return Request{}, false, Fail(
+				CodeAborted,
+				"IDEMPOTENCY_KEY_REUSED",
+				"this idempotency key was used for another request; use a fresh one",
+			)
 		}
 		return r, true, nil
 	}
@@ -135,8 +143,11 @@ func (s *sealer) request(id ID, secret Secret, now time.Time, rand io.Reader) (R
 		return Request{}, fmt.Errorf("seal an answer: %w", err)
 	}
 	return Request{
-		Key: s.marks[0].lookup, Fingerprint: s.marks[0].fingerprint, TokenID: id, ExpireTime: now.Add(IdempotencyWindow),
-		Sealed: aead.Seal(nonce, nonce, []byte(secret.Reveal()), s.bind(id)),
+		Key:         s.marks[0].lookup,
+		Fingerprint: s.marks[0].fingerprint,
+		TokenID:     id,
+		ExpireTime:  now.Add(IdempotencyWindow),
+		Sealed:      aead.Seal(nonce, nonce, []byte(secret.Reveal()), s.bind(id)),
 	}, nil
 }
 

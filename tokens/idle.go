@@ -16,8 +16,9 @@ import (
 // instead: the first some time after its issue, and the next when it could be due at the earliest by the last use that
 // the check has seen. So a token is looked at about as often as it could have become unused, and at no other time.
 
-// idleMark begins the line of BlockedBy that says since when a token is paused, because it was not used. The other lines
-// are audiences, which have no space. An earlier version takes it for an audience, and the token for a blocked one.
+// idleMark begins the line of BlockedBy that says since when a token is paused, because it was not used. The other
+// lines are audiences, which have no space. An earlier version takes it for an audience, and the token for a blocked
+// one.
 const idleMark = "idle since "
 
 // blockedBy reports what the lines of BlockedBy are: audiences, the pause of a token that was not used, or both.
@@ -152,8 +153,8 @@ func latest(at time.Time, others ...time.Time) time.Time {
 	return at
 }
 
-// unused writes the notices of tokens that are not used, and pauses those that it is time to. It reports whether some are
-// left to the next pass.
+// unused writes the notices of tokens that are not used, and pauses those that it is time to. It reports whether some
+// are left to the next pass.
 func (p *noticePass) unused(ctx context.Context) (left bool, err error) {
 	first := p.notices.firstCheck()
 	if first == 0 {

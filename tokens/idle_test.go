@@ -95,7 +95,14 @@ func TestAnIdleTokenIsPausedAfterItWasAnnouncedAndItsOwnerResumesIt(t *testing.T
 		t.Error("a rotation has ended the pause")
 	}
 	name := "another name"
-	if _, err := h.UpdateToken(ctx, admin, "alice", id, tokens.TokenChange{Name: &name}); err != nil || h.row(m).IdleTime().IsZero() {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"alice",
+		id,
+		tokens.TokenChange{Name: &name},
+	); err != nil ||
+		h.row(m).IdleTime().IsZero() {
 		t.Errorf("an update has ended the pause, or failed: %v", err)
 	}
 	alice := tokens.Actor{Kind: tokens.UserActor, User: "alice"}
@@ -125,7 +132,17 @@ func TestAPauseAndABlockAreKeptApart(t *testing.T) {
 	h.give("alice", "a")
 	h.audience(tokens.AudienceEntry{ID: "api", MaxTTL: 90 * tokens.Day})
 	ttl := 80 * tokens.Day
-	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "alice", Name: "a", Scopes: []string{"a"}, Audiences: []string{"api"}, Lifetime: tokens.Lifetime{TTL: &ttl}})
+	m, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{
+			User:      "alice",
+			Name:      "a",
+			Scopes:    []string{"a"},
+			Audiences: []string{"api"},
+			Lifetime:  tokens.Lifetime{TTL: &ttl},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

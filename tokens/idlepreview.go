@@ -19,8 +19,8 @@ type IdlePreviewRequest struct {
 type IdlePreview struct {
 	Idle   time.Duration
 	Active int64 // tokens that were looked at
-	// Announce are those that would be announced at once, Waiting those that are announced and not to be paused yet, and
-	// Pause those that are announced, and would be paused at once. Users are those of all three.
+	// Announce are those that would be announced at once, Waiting those that are announced and not to be paused yet,
+	// and Pause those that are announced, and would be paused at once. Users are those of all three.
 	Announce, Waiting, Pause, Users int64
 	Paused                          int64 // paused already
 	// Longest are some of the three, those first that were not used for the longest time.
@@ -37,8 +37,8 @@ type IdleToken struct {
 	since     time.Time // the last use, or what counts as one
 }
 
-// PreviewIdle says what the idle pause would do, and changes nothing. It reads one snapshot, holds little of it at once,
-// and ends with ctx. It waits for impacts under way, as they do for it.
+// PreviewIdle says what the idle pause would do, and changes nothing. It reads one snapshot, holds little of it at
+// once, and ends with ctx. It waits for impacts under way, as they do for it.
 //
 // Reasons: IDLE_TTL_REQUIRED where neither the request nor the server has a time, and DURATION_OUT_OF_RANGE.
 func (s *Service) PreviewIdle(ctx context.Context, a Actor, r IdlePreviewRequest) (IdlePreview, error) {
@@ -50,9 +50,17 @@ func (s *Service) PreviewIdle(ctx context.Context, a Actor, r IdlePreviewRequest
 	}
 	switch {
 	case r.Idle == 0:
-		return IdlePreview{}, Invalid("IDLE_TTL_REQUIRED", "idle_ttl", "say for how long a token is not used; this server has no --idle-ttl")
+		return IdlePreview{}, Invalid(
+			"IDLE_TTL_REQUIRED",
+			"idle_ttl",
+			"say for how long a token is not used; this server has no --idle-ttl",
+		)
 	case r.Idle < time.Second || r.Idle > MaxNotice:
-		return IdlePreview{}, Invalid("DURATION_OUT_OF_RANGE", "idle_ttl", "must be from 1s to "+FormatDuration(MaxNotice))
+		return IdlePreview{}, Invalid(
+			"DURATION_OUT_OF_RANGE",
+			"idle_ttl",
+			"must be from 1s to "+FormatDuration(MaxNotice),
+		)
 	}
 	_, limit, err := (&lister{keys: s.keys.Get()}).page(Page{Size: r.Limit})
 	if err != nil {
@@ -153,6 +161,9 @@ func (p *IdlePreview) look(tx ReadTx, t *Token, now time.Time) (bool, error) {
 
 // cut leaves the longest unused of those that were found.
 func (p *IdlePreview) cut(limit int) {
-	slices.SortFunc(p.Longest, func(a, b IdleToken) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(
+		p.Longest,
+		func(a, b IdleToken) int { return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.ID, b.ID)) },
+	)
 	p.Longest = p.Longest[:min(limit, len(p.Longest))]
 }

@@ -11,8 +11,8 @@ import (
 	"patd/tokens"
 )
 
-// TestAnIdlePreviewIsWhatThePauseThenDoes makes tokens that are used, or not, at times of chance, and asks before each pass what
-// it will do: the tokens that it then announces and pauses are as many, and the preview writes nothing.
+// TestAnIdlePreviewIsWhatThePauseThenDoes makes tokens that are used, or not, at times of chance, and asks before each
+// pass what it will do: the tokens that it then announces and pauses are as many, and the preview writes nothing.
 func TestAnIdlePreviewIsWhatThePauseThenDoes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -28,7 +28,16 @@ func TestAnIdlePreviewIsWhatThePauseThenDoes(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 6).Draw(rt, "tokens") {
 			user := rapid.SampledFrom(users).Draw(rt, "user")
-			m, err := h.Mint(ctx, admin, tokens.MintRequest{User: user, Name: fmt.Sprint(i), Scopes: []string{"a"}, Lifetime: tokens.Lifetime{Never: true}})
+			m, err := h.Mint(
+				ctx,
+				admin,
+				tokens.MintRequest{
+					User:     user,
+					Name:     fmt.Sprint(i),
+					Scopes:   []string{"a"},
+					Lifetime: tokens.Lifetime{Never: true},
+				},
+			)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -68,7 +77,10 @@ func TestAnIdlePreviewIsWhatThePauseThenDoes(t *testing.T) {
 			if announced != want.Announce || paused != want.Pause {
 				rt.Fatalf("announced %d and paused %d tokens, as the preview did not say: %+v", announced, paused, want)
 			}
-			if n := int64(len(want.Longest)); n != want.Announce+want.Pause+want.Waiting || want.Users > n || (n > 0) != (want.Users > 0) {
+			if n := int64(
+				len(want.Longest),
+			); n != want.Announce+want.Pause+want.Waiting || want.Users > n ||
+				(n > 0) != (want.Users > 0) {
 				rt.Fatalf("the tokens of %+v", want)
 			}
 			for _, one := range want.Longest {
@@ -77,7 +89,8 @@ func TestAnIdlePreviewIsWhatThePauseThenDoes(t *testing.T) {
 				}
 			}
 			after, err := h.PreviewIdle(ctx, admin, tokens.IdlePreviewRequest{})
-			if err != nil || after.Announce != 0 || after.Pause != 0 || after.Paused != want.Paused+want.Pause || after.Waiting != want.Waiting+want.Announce {
+			if err != nil || after.Announce != 0 || after.Pause != 0 || after.Paused != want.Paused+want.Pause ||
+				after.Waiting != want.Waiting+want.Announce {
 				rt.Fatalf("before the pass %+v, after it %+v, %v", want, after, err)
 			}
 		}
@@ -103,7 +116,9 @@ func TestAnIdlePreviewIsAskedInFull(t *testing.T) {
 	_, err = h.PreviewIdle(ctx, admin, tokens.IdlePreviewRequest{Idle: time.Hour, Limit: -1})
 	wantReason(t, err, "PAGE_SIZE_INVALID", "a negative limit")
 	got, err := h.PreviewIdle(ctx, admin, tokens.IdlePreviewRequest{Idle: time.Hour, Limit: 2})
-	if err != nil || got.Active != 4 || got.Announce != 4 || got.Users != 1 || len(got.Longest) != 2 || got.Longest[0].Name != "0" || got.Longest[1].Name != "1" {
+	if err != nil || got.Active != 4 || got.Announce != 4 || got.Users != 1 || len(got.Longest) != 2 ||
+		got.Longest[0].Name != "0" ||
+		got.Longest[1].Name != "1" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

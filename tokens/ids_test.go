@@ -18,8 +18,27 @@ var lost = []string{
 
 // kept are ids that nothing folds away.
 var kept = []string{
-	"a", "...", ".a", "a.", "a..b", "reports.read", "/", "//", "a//b", "%", "100%", "%2", "%zz", "a%2Fb", "https://api.example/v1/",
-	"auth0|1", "..a/b..", "%2E%2E%2E", "~", "a:..", "..:suspend",
+	"a",
+	"...",
+	".a",
+	"a.",
+	"a..b",
+	"reports.read",
+	"/",
+	"//",
+	"a//b",
+	"%",
+	"100%",
+	"%2",
+	"%zz",
+	"a%2Fb",
+	"https://api.example/v1/",
+	"auth0|1",
+	"..a/b..",
+	"%2E%2E%2E",
+	"~",
+	"a:..",
+	"..:suspend",
 }
 
 func TestIDsThatAreLostInURLsAreKnown(t *testing.T) {
@@ -66,7 +85,11 @@ func TestIDsThatAreLostInURLsDoNotEnter(t *testing.T) {
 			return mint(tokens.MintRequest{User: "u1", Scopes: []string{"a"}, Audiences: []string{id}})
 		},
 		"AUDIENCE_INVALID service": func(id string) error {
-			_, err := h.CreateService(ctx, admin, tokens.ServiceRequest{Name: "s", Permissions: []string{"introspect"}, Audience: id})
+			_, err := h.CreateService(
+				ctx,
+				admin,
+				tokens.ServiceRequest{Name: "s", Permissions: []string{"introspect"}, Audience: id},
+			)
 			return err
 		},
 		"SERVICE_NAME_INVALID service": func(id string) error {
@@ -102,7 +125,13 @@ func TestStoredIDsThatURLsLoseCanBeReadAndEnded(t *testing.T) {
 			return nil, err
 		}
 		tok := tokens.Token{
-			ID: 77, User: id, UserKey: u.Key, Name: "n", Scopes: []string{id, "a"}, Audiences: []string{id}, IssueTime: noon,
+			ID:         77,
+			User:       id,
+			UserKey:    u.Key,
+			Name:       "n",
+			Scopes:     []string{id, "a"},
+			Audiences:  []string{id},
+			IssueTime:  noon,
 			ExpireTime: noon.Add(999 * time.Hour * 24),
 		}
 		if s, err = secret.Mint("pat", tok.ID, zeros{}); err != nil {
@@ -114,18 +143,33 @@ func TestStoredIDsThatURLsLoseCanBeReadAndEnded(t *testing.T) {
 		if err := tx.InsertFeature(tokens.FeatureEntry{Name: id, Consent: tokens.ConsentImplicit}); err != nil {
 			return nil, err
 		}
-		if err := tx.InsertAudience(tokens.AudienceEntry{ID: id, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque}); err != nil {
+		if err := tx.InsertAudience(
+			tokens.AudienceEntry{ID: id, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque},
+		); err != nil {
 			return nil, err
 		}
 		v := tokens.ServiceAccount{ID: 78, Name: id, Permissions: tokens.PermAudit, IssueTime: noon}
-		e := tokens.Event{Time: noon, Actor: "operator", Action: tokens.ActionTokenCreate, User: id, TokenID: tok.ID, Outcome: tokens.OutcomeSuccess}
+		e := tokens.Event{
+			Time:    noon,
+			Actor:   "operator",
+			Action:  tokens.ActionTokenCreate,
+			User:    id,
+			TokenID: tok.ID,
+			Outcome: tokens.OutcomeSuccess,
+		}
 		return []tokens.Event{e}, tx.InsertService(v, h.ring.Get().Digest(secret.NewSecret("x")))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.wants(s, tokens.Allow, "a token from before")
-	if g := h.exchange(s, func(r *tokens.ExchangeRequest) { r.Audiences, r.Scopes = []string{id}, []string{id} }); !slices.Equal(g.Scopes, []string{id}) {
+	if g := h.exchange(
+		s,
+		func(r *tokens.ExchangeRequest) { r.Audiences, r.Scopes = []string{id}, []string{id} },
+	); !slices.Equal(
+		g.Scopes,
+		[]string{id},
+	) {
 		t.Errorf("exchanged for %v", g.Scopes)
 	}
 	narrower := []string{id}

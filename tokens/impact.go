@@ -32,8 +32,9 @@ type ImpactRequest struct {
 	Page   Page
 }
 
-// Impact is what the loss of features would do to live tokens. A token counts if it would lose a scope that is in effect
-// now. Where another system has the features, a scope counts that was granted: millions of users cannot be asked about.
+// Impact is what the loss of features would do to live tokens. A token counts if it would lose a scope that is in
+// effect now. Where another system has the features, a scope counts that was granted: millions of users cannot be asked
+// about.
 type Impact struct {
 	LossCount
 	Features []FeatureImpact // in the order of the request
@@ -76,8 +77,8 @@ type TokenImpact struct {
 	LastUsed Use
 }
 
-// GrantedQuery selects the live tokens, neither revoked nor expired at Now, that were granted one of some scopes, in the
-// order of their users' keys and of their ids.
+// GrantedQuery selects the live tokens, neither revoked nor expired at Now, that were granted one of some scopes, in
+// the order of their users' keys and of their ids.
 type GrantedQuery struct {
 	Scopes []string // at most MaxImpactFeatures; none: every live token
 	User   int64    // 0: every user's
@@ -101,7 +102,10 @@ func (s *Service) FeatureImpact(ctx context.Context, a Actor, r ImpactRequest) (
 	if err != nil {
 		return Impact{}, "", err
 	}
-	list := lister{keys: s.keys.Get(), query: framed("impact", framed(lose...), framed(r.Users...), strconv.FormatBool(r.All), r.Within.String())}
+	list := lister{
+		keys:  s.keys.Get(),
+		query: framed("impact", framed(lose...), framed(r.Users...), strconv.FormatBool(r.All), r.Within.String()),
+	}
 	after, limit, err := list.page(r.Page)
 	if err != nil {
 		return Impact{}, "", err
@@ -177,7 +181,14 @@ type impact struct {
 // read reads all tokens that would lose something.
 func (w *impact) read(ctx context.Context, tx ReadTx, r ImpactRequest) error {
 	since := w.out.Since
-	*w = impact{Service: w.Service, lose: w.lose, limit: w.limit, now: w.now, after: w.after, features: map[string]*FeatureImpact{}} // View may run it again
+	*w = impact{
+		Service:  w.Service,
+		lose:     w.lose,
+		limit:    w.limit,
+		now:      w.now,
+		after:    w.after,
+		features: map[string]*FeatureImpact{},
+	} // View may run it again
 	w.out.Since, w.out.ByScope = since, true
 	var err error
 	if w.began, err = tx.UsesSince(); err != nil {

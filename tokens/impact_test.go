@@ -15,8 +15,8 @@ import (
 	"patd/tokens"
 )
 
-// TestAnImpactIsWhatTheLossThenDoes makes users and tokens by chance, asks, lets the users lose the features, and compares with what
-// introspection says of every token before and after.
+// TestAnImpactIsWhatTheLossThenDoes makes users and tokens by chance, asks, lets the users lose the features, and
+// compares with what introspection says of every token before and after.
 func TestAnImpactIsWhatTheLossThenDoes(t *testing.T) {
 	t.Parallel()
 	names := []string{"a", "b", "c", "d"}
@@ -39,7 +39,12 @@ func TestAnImpactIsWhatTheLossThenDoes(t *testing.T) {
 		for _, user := range users {
 			h.give(user, names...)
 			for i := range rapid.IntRange(0, 4).Draw(rt, "tokens") {
-				one := made{user: user, scopes: some("scopes", 1), used: some("used", 0), unscoped: rapid.IntRange(0, 3).Draw(rt, "unscoped") == 0}
+				one := made{
+					user:     user,
+					scopes:   some("scopes", 1),
+					used:     some("used", 0),
+					unscoped: rapid.IntRange(0, 3).Draw(rt, "unscoped") == 0,
+				}
 				m := h.mint(user, fmt.Sprint("t", i), one.scopes...)
 				one.secret = m.Secret
 				switch rapid.IntRange(0, 4).Draw(rt, "state") {
@@ -64,7 +69,8 @@ func TestAnImpactIsWhatTheLossThenDoes(t *testing.T) {
 		}
 		r := tokens.ImpactRequest{Lose: some("lose", 1), All: rapid.Bool().Draw(rt, "all")}
 		if !r.All {
-			r.Users = rapid.SliceOfNDistinct(rapid.SampledFrom(append(users, "nobody")), 1, 4, rapid.ID).Draw(rt, "users")
+			r.Users = rapid.SliceOfNDistinct(rapid.SampledFrom(append(users, "nobody")), 1, 4, rapid.ID).
+				Draw(rt, "users")
 		}
 		got, next, err := h.FeatureImpact(ctx, admin, r)
 		if err != nil || next != "" {
@@ -137,7 +143,8 @@ func TestAnImpactIsWhatTheLossThenDoes(t *testing.T) {
 			if u.Tokens != byUser[u.User] || int64(len(u.First)) != u.Tokens || len(u.Features) == 0 {
 				rt.Fatalf("%+v, want %d tokens", u, byUser[u.User])
 			}
-			if i > 0 && (got.Largest[i-1].Tokens < u.Tokens || got.Largest[i-1].Tokens == u.Tokens && got.Largest[i-1].User > u.User) {
+			if i > 0 &&
+				(got.Largest[i-1].Tokens < u.Tokens || got.Largest[i-1].Tokens == u.Tokens && got.Largest[i-1].User > u.User) {
 				rt.Fatalf("the order of %+v", got.Largest)
 			}
 		}
@@ -187,7 +194,10 @@ func TestTheLargestOfAnImpactArePaged(t *testing.T) {
 func TestAnImpactEndsWithItsCaller(t *testing.T) {
 	t.Parallel()
 	var park parked
-	h := newHouse(t, func(c *tokens.Config) { park.Store = c.Store; park.begun = make(chan struct{}, 4); c.Store = &park })
+	h := newHouse(
+		t,
+		func(c *tokens.Config) { park.Store = c.Store; park.begun = make(chan struct{}, 4); c.Store = &park },
+	)
 	h.give("u1", "a")
 	h.mint("u1", "n", "a")
 	r := tokens.ImpactRequest{Lose: []string{"a"}, All: true}
@@ -257,15 +267,19 @@ func TestAnImpactCountsUsesLately(t *testing.T) {
 	}
 	h.wait(25 * tokens.Day)
 	for within, want := range map[time.Duration]int64{0: 1, 24 * tokens.Day: 0, 25 * tokens.Day: 1, 60 * tokens.Day: 2} {
-		got, _, err := h.FeatureImpact(ctx, admin, tokens.ImpactRequest{Lose: []string{"a"}, Users: []string{"u1"}, Within: within})
+		got, _, err := h.FeatureImpact(
+			ctx,
+			admin,
+			tokens.ImpactRequest{Lose: []string{"a"}, Users: []string{"u1"}, Within: within},
+		)
 		if err != nil || got.Tokens != 3 || got.Recent != want || got.Largest[0].Recent != want {
 			t.Errorf("within %v: %+v, %v; want %d", within, got, err, want)
 		}
 	}
 }
 
-// TestAnImpactSaysWhereUsesAreNotKnownByScope has tokens from before uses were recorded by scope: each use of them counts, as
-// long as it was within the time that is asked about, and is said to be unknown.
+// TestAnImpactSaysWhereUsesAreNotKnownByScope has tokens from before uses were recorded by scope: each use of them
+// counts, as long as it was within the time that is asked about, and is said to be unknown.
 func TestAnImpactSaysWhereUsesAreNotKnownByScope(t *testing.T) {
 	t.Parallel()
 	began := make(chan time.Time, 1)
@@ -296,13 +310,21 @@ func TestAnImpactSaysWhereUsesAreNotKnownByScope(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(want.LossCount, got.LossCount); d != "" || got.ByScope != want.byScope || got.RecordedSince.IsZero() != want.byScope {
+		if d := cmp.Diff(
+			want.LossCount,
+			got.LossCount,
+		); d != "" || got.ByScope != want.byScope ||
+			got.RecordedSince.IsZero() != want.byScope {
 			t.Errorf("within %v, by scope %t since %v:\n%s", within, got.ByScope, got.RecordedSince, d)
 		}
 		if first := got.Largest[0].First; first[0].Unknown != !want.byScope || first[1].Recent {
 			t.Errorf("within %v: %+v", within, first)
 		}
-		used, _, err := h.FeatureImpact(ctx, admin, tokens.ImpactRequest{Lose: []string{"b"}, All: true, Within: within})
+		used, _, err := h.FeatureImpact(
+			ctx,
+			admin,
+			tokens.ImpactRequest{Lose: []string{"b"}, All: true, Within: within},
+		)
 		if recent := int64(2); err != nil || within > tokens.Day && (used.Recent != recent || used.Unknown != 0) {
 			t.Errorf("within %v, of what was used: %+v, %v", within, used.LossCount, err)
 		}

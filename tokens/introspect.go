@@ -57,7 +57,14 @@ func (s *Service) callerStands(ctx context.Context, a *Actor, at *moment) error 
 // introspect is Introspect of a parsed secret. It fills in out, which must be zero, and copies no record more than
 // once. After an error out is undefined. It decides at a moment that has just been read, and notes there if it may have
 // taken long.
-func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest, of secretName, at *moment, out *Introspection) error {
+func (s *Service) introspect(
+	ctx context.Context,
+	a *Actor,
+	r *IntrospectRequest,
+	of secretName,
+	at *moment,
+	out *Introspection,
+) error {
 	var p presented // large: a literal would be copied
 	p.from = presenter{to: a.Name, ip: r.ClientIP}
 	err := s.presentAny(ctx, r.Secret, of, at, &p)
@@ -96,7 +103,10 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	s.decisions[out.Decision].Add(1)
 	if out.Decision == Allow {
 		s.store.RecordUse(Usage{
-			ID: p.cred.Token.ID, Use: Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")}, Scopes: r.Required, Service: a.Name,
+			ID:      p.cred.Token.ID,
+			Use:     Use{Time: p.now, IP: r.ClientIP.Unmap().WithZone("")},
+			Scopes:  r.Required,
+			Service: a.Name,
 		})
 	}
 	if len(p.cred.Secrets) > 1 {
@@ -108,8 +118,8 @@ func (s *Service) introspect(ctx context.Context, a *Actor, r *IntrospectRequest
 	return nil
 }
 
-// firstUse returns the serial of the presented secret if an ALLOW result is its first use, else 0. An active result of a
-// secret that was not used yet must not be cached: a service that decides from its memory would not report the use.
+// firstUse returns the serial of the presented secret if an ALLOW result is its first use, else 0. An active result of
+// a secret that was not used yet must not be cached: a service that decides from its memory would not report the use.
 func (p *presented) firstUse(out *Introspection) int64 {
 	if !p.cred.awaitsUse(p.now) || p.secret.Serial != p.cred.Secrets[0].Serial {
 		return 0
@@ -212,7 +222,11 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 			return nil, err
 		}
 		if room -= out[i].Size(); room < 0 {
-			return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("the answers would be over %d MiB; ask in smaller batches", maxBatchAnswer>>20))
+			return nil, Invalid(
+				"BATCH_TOO_LARGE",
+				"requests",
+				fmt.Sprintf("the answers would be over %d MiB; ask in smaller batches", maxBatchAnswer>>20),
+			)
 		}
 	}
 	at.past = true

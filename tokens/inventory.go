@@ -23,7 +23,10 @@ const (
 )
 
 var orderNames = [...]string{
-	OrderNewest: "-issue_time", OrderOldest: "issue_time", OrderSoonestExpiry: "expire_time", OrderFurthestExpiry: "-expire_time",
+	OrderNewest:         "-issue_time",
+	OrderOldest:         "issue_time",
+	OrderSoonestExpiry:  "expire_time",
+	OrderFurthestExpiry: "-expire_time",
 }
 
 // ByExpiry reports whether tokens are ordered by their expiry, and not by their issue.

@@ -34,7 +34,12 @@ func (s *Service) KeysLeft(ctx context.Context, a Actor) ([]KeyLeft, error) {
 		}
 		out = make([]KeyLeft, len(known))
 		for i, k := range known {
-			out[i] = KeyLeft{KeyRecord: k, Current: k.Name == keys.Current(), Loaded: slices.Contains(keys.Names(), k.Name), Secrets: use[k.Name]}
+			out[i] = KeyLeft{
+				KeyRecord: k,
+				Current:   k.Name == keys.Current(),
+				Loaded:    slices.Contains(keys.Names(), k.Name),
+				Secrets:   use[k.Name],
+			}
 			if !k.RetireTime.IsZero() { // nothing is left, or it would not be retired
 				continue
 			}

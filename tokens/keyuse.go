@@ -115,8 +115,8 @@ const minKeyAge = time.Minute
 
 // RetireKey marks a key as retired, so that it may leave the key file. It is refused when there is no newer key
 // (KEY_CURRENT), while none has been in force for a minute (KEY_TOO_RECENT), and while a live digest is under it
-// (KEY_IN_USE). What no secret is needed for is moved to the current key first: checksums of rows, and the sealed secrets
-// of webhooks, which are so opened with the keys for the last time. ks is the key file, with the key.
+// (KEY_IN_USE). What no secret is needed for is moved to the current key first: checksums of rows, and the sealed
+// secrets of webhooks, which are so opened with the keys for the last time. ks is the key file, with the key.
 func RetireKey(ctx context.Context, st Store, ks *Keys, name string, now time.Time) error {
 	err := retireKey(ctx, st, ks, name, now)
 	if keeper, ok := st.(RowKeeper); ok && errors.Is(err, errRowsUnder) {
@@ -155,14 +155,21 @@ func retireKey(ctx context.Context, st Store, ks *Keys, name string, now time.Ti
 			return nil, fmt.Errorf("count digests: %w", err)
 		}
 		if n := use[name]; n > 0 {
-			return nil, Fail(CodePrecondition, "KEY_IN_USE", fmt.Sprintf("live digests under key %s: %d; each moves to the current key when "+
-				"its token is next seen: wait for that, or until the tokens expire, or revoke them", name, n))
+			return nil, Fail(
+				CodePrecondition,
+				"KEY_IN_USE",
+				fmt.Sprintf("live digests under key %s: %d; each moves to the current key when "+
+					"its token is next seen: wait for that, or until the tokens expire, or revoke them", name, n),
+			)
 		}
 		if n, err := tx.RowsUnder(name); err != nil {
 			return nil, fmt.Errorf("count checksums: %w", err)
 		} else if n > 0 {
-			return nil, because(Fail(CodePrecondition, "KEY_IN_USE", fmt.Sprintf("rows whose checksum is under key %s: %d; they were "+
-				"written after the others were moved: see that every server has the present key file, and try again", name, n)), errRowsUnder)
+			return nil, because(
+				Fail(CodePrecondition, "KEY_IN_USE", fmt.Sprintf("rows whose checksum is under key %s: %d; they were "+
+					"written after the others were moved: see that every server has the present key file, and try again", name, n)),
+				errRowsUnder,
+			)
 		}
 		k.RetireTime = now
 		if err := tx.PutKey(k); err != nil {
@@ -178,15 +185,23 @@ func retireKey(ctx context.Context, st Store, ks *Keys, name string, now time.Ti
 func succeeded(name string, newer []KeyRecord, now time.Time) error {
 	i := slices.IndexFunc(newer, func(r KeyRecord) bool { return r.RetireTime.IsZero() })
 	if i < 0 {
-		return Fail(CodePrecondition, "KEY_CURRENT", fmt.Sprintf("key %s is the newest one; rotate the keys first", name))
+		return Fail(
+			CodePrecondition,
+			"KEY_CURRENT",
+			fmt.Sprintf("key %s is the newest one; rotate the keys first", name),
+		)
 	}
 	next := newer[i] // the oldest of them
 	age := max(now.Sub(next.CreateTime).Truncate(time.Second), 0)
 	if age >= minKeyAge {
 		return nil
 	}
-	return Fail(CodePrecondition, "KEY_TOO_RECENT", fmt.Sprintf("key %s has been in force for only %s and running servers may not have noticed it: try again in %s",
-		next.Name, age, minKeyAge-age))
+	return Fail(
+		CodePrecondition,
+		"KEY_TOO_RECENT",
+		fmt.Sprintf("key %s has been in force for only %s and running servers may not have noticed it: try again in %s",
+			next.Name, age, minKeyAge-age),
+	)
 }
 
 // SealRows records that every row of a store has a checksum.

@@ -15,8 +15,8 @@ import (
 // Find is a text that was found where no secret should be.
 type Find struct {
 	Text Secret // may hold other text around a secret
-	// Place is the kind of place, such as commit, and URL the address; empty: not known. What is not fit for the audit log
-	// is left out of it.
+	// Place is the kind of place, such as commit, and URL the address; empty: not known. What is not fit for the audit
+	// log is left out of it.
 	Place, URL string
 }
 
@@ -157,7 +157,11 @@ func (r *leakReport) unprovable(ctx context.Context, kind secret.Kind, id ID, te
 }
 
 // note returns what makes the event of a leak. A source of features that does not answer holds up no revocation.
-func (r *leakReport) note(ctx context.Context, f FoundSecret, at Find) (func(ReadTx, time.Time) ([]Event, error), error) {
+func (r *leakReport) note(
+	ctx context.Context,
+	f FoundSecret,
+	at Find,
+) (func(ReadTx, time.Time) ([]Event, error), error) {
 	leak := Leak{What: f.what, Place: at.Place, URL: at.URL}.fit()
 	if r.actor.Kind == PartnerActor {
 		leak.By = r.actor.Name

@@ -65,16 +65,35 @@ func TestALeakSaysWhereItWasFoundAndWhatItCouldDo(t *testing.T) {
 		}
 	}
 	want := []tokens.Leak{
-		{What: "token", By: "github", Place: "commit", URL: at, Effective: []string{"b"}, Suspended: []string{"a"}, LastUsed: tokens.Use{Time: noon, IP: home.IP}},
-		{What: "access token", Effective: []string{"b"}, Suspended: []string{"a"}, LastUsed: tokens.Use{Time: noon, IP: home.IP}},
-		{What: "refresh token", Effective: []string{"b"}, Suspended: []string{"a"}, LastUsed: tokens.Use{Time: noon, IP: home.IP}},
+		{
+			What:      "token",
+			By:        "github",
+			Place:     "commit",
+			URL:       at,
+			Effective: []string{"b"},
+			Suspended: []string{"a"},
+			LastUsed:  tokens.Use{Time: noon, IP: home.IP},
+		},
+		{
+			What:      "access token",
+			Effective: []string{"b"},
+			Suspended: []string{"a"},
+			LastUsed:  tokens.Use{Time: noon, IP: home.IP},
+		},
+		{
+			What:      "refresh token",
+			Effective: []string{"b"},
+			Suspended: []string{"a"},
+			LastUsed:  tokens.Use{Time: noon, IP: home.IP},
+		},
 		{What: "service", Effective: []string{"users", "audit"}},
 	}
 	if d := cmp.Diff(want, h.leaksOf(), cmpopts.EquateComparable(netip.Addr{})); d != "" {
 		t.Error(d)
 	}
 	got, err := h.Token(ctx, admin, "u1", m.Token.ID.String())
-	if err != nil || got.Revocation == nil || got.Revocation.Reason != "LEAKED" || got.Revocation.By != "partner:github" {
+	if err != nil || got.Revocation == nil || got.Revocation.Reason != "LEAKED" ||
+		got.Revocation.By != "partner:github" {
 		t.Errorf("%+v, %v", got.Revocation, err)
 	}
 	if _, _, err := h.Events(ctx, admin, tokens.EventFilter{Actor: "partner:github"}, tokens.Page{}); err != nil {
@@ -171,7 +190,11 @@ func TestOnlyFitTextsOfAReportStandInItsEvent(t *testing.T) {
 		{"", "https://x/\u0000", "", ""}, {"", "://", "", ""},
 	} {
 		m := h.mintFor("n")
-		if _, err := h.ReportFinds(ctx, github, []tokens.Find{{Text: m.Secret, Place: c.place, URL: c.url}}); err != nil {
+		if _, err := h.ReportFinds(
+			ctx,
+			github,
+			[]tokens.Find{{Text: m.Secret, Place: c.place, URL: c.url}},
+		); err != nil {
 			t.Fatal(err)
 		}
 		all := h.leaksOf()
@@ -188,14 +211,19 @@ func TestARecordOfALeakReadsAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := tokens.Leak{
 			What: rapid.SampledFrom([]string{"token", "access token", "refresh token", "service"}).Draw(t, "what"),
-			By:   rapid.SampledFrom([]string{"", "github"}).Draw(t, "by"), Place: rapid.StringMatching(`[a-z_]{0,20}`).Draw(t, "place"),
-			URL:       rapid.SampledFrom([]string{"", "https://x/y;z", "https://x/a:%20b"}).Draw(t, "url"),
-			Effective: rapid.SliceOfN(scope, 0, 256).Draw(t, "effective"), Suspended: rapid.SliceOfN(scope, 0, 256).Draw(t, "suspended"),
-			Unknown: rapid.Bool().Draw(t, "unknown"),
+			By: rapid.SampledFrom([]string{"", "github"}).
+				Draw(t, "by"),
+			Place: rapid.StringMatching(`[a-z_]{0,20}`).Draw(t, "place"),
+			URL:   rapid.SampledFrom([]string{"", "https://x/y;z", "https://x/a:%20b"}).Draw(t, "url"),
+			Effective: rapid.SliceOfN(scope, 0, 256).
+				Draw(t, "effective"),
+			Suspended: rapid.SliceOfN(scope, 0, 256).Draw(t, "suspended"),
+			Unknown:   rapid.Bool().Draw(t, "unknown"),
 		}
 		if rapid.Bool().Draw(t, "used") {
 			l.LastUsed = tokens.Use{Time: noon.Add(time.Duration(rapid.Int64Range(0, 1e15).Draw(t, "at"))).UTC()}
-			l.LastUsed.IP = rapid.SampledFrom([]netip.Addr{{}, home.IP, netip.MustParseAddr("2001:db8::1")}).Draw(t, "ip")
+			l.LastUsed.IP = rapid.SampledFrom([]netip.Addr{{}, home.IP, netip.MustParseAddr("2001:db8::1")}).
+				Draw(t, "ip")
 		}
 		text := l.String()
 		got, ok := tokens.ParseLeak(text)

@@ -18,8 +18,8 @@ type Leak struct {
 	By string
 	// Place is the kind of place, such as commit, and URL the address; empty: not known.
 	Place, URL string
-	// Effective are the scopes that were in effect, and Suspended those that were granted and not held. A service has its
-	// permissions in Effective.
+	// Effective are the scopes that were in effect, and Suspended those that were granted and not held. A service has
+	// its permissions in Effective.
 	Effective, Suspended []string
 	// Unknown says that the source of features did not answer: Effective are all that were granted.
 	Unknown bool
@@ -47,11 +47,12 @@ const (
 	leakUsedFromIP = " from "
 )
 
-// fit leaves out what is not fit for the audit log: a place that is no plain word, and an address that is none of the web,
-// is too long or holds a secret.
+// fit leaves out what is not fit for the audit log: a place that is no plain word, and an address that is none of the
+// web, is too long or holds a secret.
 func (l Leak) fit() Leak {
 	l.Place = strings.ToLower(l.Place)
-	if len(l.Place) > maxLeakPlace || strings.ContainsFunc(l.Place, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
+	if len(l.Place) > maxLeakPlace ||
+		strings.ContainsFunc(l.Place, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 		l.Place = ""
 	}
 	u, err := url.Parse(l.URL)
@@ -63,7 +64,8 @@ func (l Leak) fit() Leak {
 	l.URL = u.String()
 	plain, err := url.PathUnescape(l.URL)
 	printable := !strings.ContainsFunc(l.URL, func(r rune) bool { return r <= ' ' || r > '~' })
-	if err != nil || !printable || len(l.URL) > maxLeakURL || secret.ContainsSecret(l.URL) || secret.ContainsSecret(plain) {
+	if err != nil || !printable || len(l.URL) > maxLeakURL || secret.ContainsSecret(l.URL) ||
+		secret.ContainsSecret(plain) {
 		l.URL = ""
 	}
 	return l

@@ -76,7 +76,8 @@ func (a Actor) stillMay(tx ReadTx, now time.Time) error {
 
 var errCaller = unauthenticated("the credential is no longer valid")
 
-// serviceStands refuses a service that is revoked or expired, whose presented secret was rotated away, or whose rights are fewer than when it was authenticated.
+// serviceStands refuses a service that is revoked or expired, whose presented secret was rotated away, or whose rights
+// are fewer than when it was authenticated.
 func (a Actor) serviceStands(tx ReadTx, now time.Time) error {
 	v, err := tx.Service(a.Name)
 	switch {

@@ -119,7 +119,13 @@ func TestAServiceRevokedWhileItMintsGetsNoToken(t *testing.T) {
 		return err
 	})
 	wantReason(t, err, "CREDENTIAL_INVALID", "a service revoked while it mints")
-	if list, _, err := h.Tokens(ctx, admin, tokens.TokenFilter{User: "u1"}, tokens.Page{}); err == nil && len(list) != 0 {
+	if list, _, err := h.Tokens(
+		ctx,
+		admin,
+		tokens.TokenFilter{User: "u1"},
+		tokens.Page{},
+	); err == nil &&
+		len(list) != 0 {
 		t.Errorf("%d tokens", len(list))
 	}
 }
@@ -150,17 +156,29 @@ func TestALongerLifeIsAGrant(t *testing.T) {
 	h := newHouse(t, func(c *tokens.Config) { c.Features = g })
 	user := tokens.Actor{Kind: tokens.UserActor, User: "u1", Features: []string{"a", "b"}}
 	day := tokens.Day
-	m, err := h.Mint(ctx, user, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a", "b"}, Lifetime: tokens.Lifetime{TTL: &day}})
+	m, err := h.Mint(
+		ctx,
+		user,
+		tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a", "b"}, Lifetime: tokens.Lifetime{TTL: &day}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	user.Features = []string{"a"}
 	week, hour := 7*day, time.Hour
-	_, err = h.Rotate(ctx, user, tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Lifetime: tokens.Lifetime{TTL: &week}})
+	_, err = h.Rotate(
+		ctx,
+		user,
+		tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Lifetime: tokens.Lifetime{TTL: &week}},
+	)
 	wantReason(t, err, "SCOPE_NOT_HELD", "a later expiry")
 	for _, l := range []tokens.Lifetime{{}, {TTL: &hour}} {
 		g.armed.Store(true) // whoever asks waits for ever
-		if _, err = h.Rotate(ctx, user, tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Lifetime: l, Force: true}); err != nil {
+		if _, err = h.Rotate(
+			ctx,
+			user,
+			tokens.RotateRequest{User: "u1", TokenID: m.Token.ID.String(), Lifetime: l, Force: true},
+		); err != nil {
 			t.Errorf("no longer life: %v", err)
 		}
 	}
@@ -178,7 +196,8 @@ func TestRepeatedRotationAnswersTheSameSecret(t *testing.T) {
 	}
 	h.wait(time.Minute)
 	again, err := h.Rotate(ctx, admin, r)
-	if err != nil || !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() || !again.PreviousUntil.Equal(first.PreviousUntil) {
+	if err != nil || !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() ||
+		!again.PreviousUntil.Equal(first.PreviousUntil) {
 		t.Errorf("replayed %v, until %s, %v", again.Replayed, again.PreviousUntil, err)
 	}
 	h.wants(m.Secret, tokens.Allow, "the secret before")

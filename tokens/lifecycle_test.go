@@ -130,7 +130,13 @@ func TestUsersComeAndGo(t *testing.T) {
 		t.Errorf("%+v, %v", u, err)
 	}
 	h.wants(m.Secret, tokens.Revoked, "the token of the user that was deleted")
-	if list, _, err := h.Tokens(ctx, admin, tokens.TokenFilter{User: "u1"}, tokens.Page{}); len(list) != 0 || err != nil {
+	if list, _, err := h.Tokens(
+		ctx,
+		admin,
+		tokens.TokenFilter{User: "u1"},
+		tokens.Page{},
+	); len(list) != 0 ||
+		err != nil {
 		t.Errorf("the new user has %d tokens, %v", len(list), err)
 	}
 	if _, err := h.Token(ctx, admin, "u1", m.Token.ID.String()); reason(err) != "NOT_FOUND" {
@@ -177,7 +183,13 @@ func TestSignedInUserReachesOnlyItsOwn(t *testing.T) {
 	if _, err := h.Token(ctx, admin, "u2", theirs); err != nil {
 		t.Errorf("u2's token: %v", err)
 	}
-	if _, err := h.Mint(ctx, admin, tokens.MintRequest{User: "me", Name: "n", Scopes: []string{"a"}}); reason(err) != "USER_INVALID" {
+	if _, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{User: "me", Name: "n", Scopes: []string{"a"}},
+	); reason(
+		err,
+	) != "USER_INVALID" {
 		t.Errorf("me, by a service: %v", err)
 	}
 }
@@ -222,7 +234,15 @@ func TestAudiencesAndAddresses(t *testing.T) {
 	} {
 		in, err := h.Introspect(ctx, c.a, tokens.IntrospectRequest{Secret: c.s, Audience: c.audience, ClientIP: c.from})
 		if err != nil || in.Decision != c.want {
-			t.Errorf("bound to %q, for %q, from %v: %v, %v; want %v", c.a.Audience, c.audience, c.from, in.Decision, err, c.want)
+			t.Errorf(
+				"bound to %q, for %q, from %v: %v, %v; want %v",
+				c.a.Audience,
+				c.audience,
+				c.from,
+				in.Decision,
+				err,
+				c.want,
+			)
 		}
 	}
 }
@@ -232,7 +252,11 @@ func TestOnlyAllowMovesLastUsed(t *testing.T) {
 	h.give("u1", "a")
 	m := h.mint("u1", "n", "a")
 	from := netip.MustParseAddr("192.0.2.1")
-	_, err := h.Introspect(ctx, gw, tokens.IntrospectRequest{Secret: m.Secret, ClientIP: netip.MustParseAddr("::ffff:192.0.2.1")})
+	_, err := h.Introspect(
+		ctx,
+		gw,
+		tokens.IntrospectRequest{Secret: m.Secret, ClientIP: netip.MustParseAddr("::ffff:192.0.2.1")},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +325,12 @@ func TestOutageOfTheSourceIsNoAnswer(t *testing.T) {
 		wantReason(t, call(), "FEATURES_UNAVAILABLE", name)
 	}
 	h.wants(gone.Secret, tokens.Revoked, "a revoked token needs no source")
-	if again, err := h.Mint(ctx, admin, req); err != nil || !again.Replayed || again.Secret.Reveal() != m.Secret.Reveal() {
+	if again, err := h.Mint(
+		ctx,
+		admin,
+		req,
+	); err != nil || !again.Replayed ||
+		again.Secret.Reveal() != m.Secret.Reveal() {
 		t.Errorf("a replay needs no source: %v", err)
 	}
 	_, err = h.SetUserFeatures(ctx, admin, "u1", []string{"b"})
@@ -345,7 +374,11 @@ func TestAServiceMadeAfterTheClockWasSetBackCanBeRevoked(t *testing.T) {
 func TestAForeignServiceLearnsNoInstants(t *testing.T) {
 	h := newHouse(t)
 	h.give("u1", "a")
-	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Audiences: []string{"api"}})
+	m, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Audiences: []string{"api"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +399,8 @@ func TestAForeignServiceLearnsNoInstants(t *testing.T) {
 	foreign(tokens.Revoked)
 	for _, a := range []tokens.Actor{gw, h.bound("api")} {
 		in, err := h.Introspect(ctx, a, tokens.IntrospectRequest{Secret: m.Secret})
-		if err != nil || in.Decision != tokens.Revoked || !in.Ended.Refusal.Since.Equal(noon) || !in.Ended.Refusal.ExpireTime.Equal(m.Token.ExpireTime) {
+		if err != nil || in.Decision != tokens.Revoked || !in.Ended.Refusal.Since.Equal(noon) ||
+			!in.Ended.Refusal.ExpireTime.Equal(m.Token.ExpireTime) {
 			t.Errorf("%v %+v, %v", in.Decision, in.Ended, err)
 		}
 	}

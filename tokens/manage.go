@@ -172,7 +172,8 @@ func (s *Service) update(ctx context.Context, a Actor, user, id string, c TokenC
 		e := a.event(now, ActionTokenUpdate)
 		e.User, e.TokenID, e.Detail = t.User, t.ID, strings.Join(changed, ", ")
 		e.Narrows = !slices.ContainsFunc(changed, func(what string) bool {
-			return !strings.HasPrefix(what, changedExpiry) && what != changedSelfOff && what != changedRenewalLess && !strings.HasPrefix(what, changedScopes)
+			return !strings.HasPrefix(what, changedExpiry) && what != changedSelfOff && what != changedRenewalLess &&
+				!strings.HasPrefix(what, changedScopes)
 		})
 		return []Event{e}, nil
 	})

@@ -13,7 +13,8 @@ import (
 // Mint makes a token for a user. The user must hold all requested scopes at this moment.
 //
 // Reasons: SCOPES_REQUIRED, SCOPE_NOT_HELD, TTL_ABOVE_MAXIMUM, EXPIRE_TIME_PAST, NEVER_NOT_ALLOWED, NAME_TAKEN,
-// TOKEN_LIMIT_REACHED, USER_SUSPENDED, IDEMPOTENCY_KEY_REUSED, SELF_ROTATE_DISABLED, RENEWABLE_UNTIL_INVALID, those of malformed fields, and outages.
+// TOKEN_LIMIT_REACHED, USER_SUSPENDED, IDEMPOTENCY_KEY_REUSED, SELF_ROTATE_DISABLED, RENEWABLE_UNTIL_INVALID, those of
+// malformed fields, and outages.
 func (s *Service) Mint(ctx context.Context, a Actor, r MintRequest) (Minted, error) {
 	user, err := s.owner(a, r.User)
 	if err != nil {
@@ -133,7 +134,11 @@ type answered struct {
 
 // askAhead asks a remote feature source before the transaction, so that the writer never waits for it. look returns the
 // user to ask about. When look reports that the call is done, as for a replay, the source is not asked.
-func (s *Service) askAhead(ctx context.Context, a Actor, look func(ReadTx, time.Time) (u User, done bool, err error)) (answered, error) {
+func (s *Service) askAhead(
+	ctx context.Context,
+	a Actor,
+	look func(ReadTx, time.Time) (u User, done bool, err error),
+) (answered, error) {
 	if s.features.Local() {
 		return answered{}, nil
 	}
@@ -178,8 +183,11 @@ func credentialFeatures(a Actor) ([]string, error) {
 	case a.Kind != UserActor:
 		return nil, nil
 	case a.Features == nil:
-		e := Fail(CodeUnavailable, "FEATURES_UNAVAILABLE",
-			"the sign-in token does not say which features you hold: its claim of features is absent, or was left out for its size")
+		e := Fail(
+			CodeUnavailable,
+			"FEATURES_UNAVAILABLE",
+			"the sign-in token does not say which features you hold: its claim of features is absent, or was left out for its size",
+		)
 		return nil, e
 	}
 	return set(a.Features), nil
@@ -217,8 +225,8 @@ func (s *Service) getOrNewUser(tx ReadTx, user string, now time.Time) (User, err
 	return u, c.err()
 }
 
-// knownOrNew is getOrNewUser for any id that a call can name. Before a record with Key 0 is stored, newUser must accept its id.
-// With ErrRecordInvalid it returns the user too.
+// knownOrNew is getOrNewUser for any id that a call can name. Before a record with Key 0 is stored, newUser must accept
+// its id. With ErrRecordInvalid it returns the user too.
 func knownOrNew(tx ReadTx, user string, now time.Time) (User, error) {
 	u, err := tx.User(user)
 	if errors.Is(err, ErrNotFound) {
@@ -245,7 +253,11 @@ func (s *Service) admit(ctx context.Context, tx ReadTx, u User, t *Token, before
 			return err
 		}
 		if len(t.Scopes) > s.limits.Scopes {
-			return Invalid("TOO_MANY_SCOPES", "scopes", fmt.Sprintf("at most %d, and the defaults are more; name some", s.limits.Scopes))
+			return Invalid(
+				"TOO_MANY_SCOPES",
+				"scopes",
+				fmt.Sprintf("at most %d, and the defaults are more; name some", s.limits.Scopes),
+			)
 		}
 	}
 	if err := scopesHeld(t.Scopes, held); err != nil {
@@ -262,7 +274,11 @@ func (s *Service) admit(ctx context.Context, tx ReadTx, u User, t *Token, before
 		return err
 	}
 	if len(live) >= s.limits.ActiveTokens {
-		return Fail(CodeExhausted, "TOKEN_LIMIT_REACHED", fmt.Sprintf("the user has %d active tokens, which is the limit; revoke one", len(live)))
+		return Fail(
+			CodeExhausted,
+			"TOKEN_LIMIT_REACHED",
+			fmt.Sprintf("the user has %d active tokens, which is the limit; revoke one", len(live)),
+		)
 	}
 	return nil
 }
@@ -278,7 +294,10 @@ func scopesHeld(scopes, held []string) error {
 		Message: "the user does not hold: " + strings.Join(lacking, " "),
 	}
 	for _, l := range lacking {
-		e.Violations = append(e.Violations, Violation{Field: "scopes", Description: "the user does not hold " + l, Reason: e.Reason})
+		e.Violations = append(
+			e.Violations,
+			Violation{Field: "scopes", Description: "the user does not hold " + l, Reason: e.Reason},
+		)
 	}
 	return e
 }

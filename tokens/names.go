@@ -27,7 +27,9 @@ func readable(s string) (name, wrong string) {
 	name = strings.TrimSpace(norm.NFC.String(spaces(s)))
 	profiled := withoutEmojiJoints(name)
 	if _, err := precis.OpaqueString.String(profiled); err != nil && profiled != "" {
-		return name, "must not hold characters that are invisible, reorder text or are unassigned" + culprit(profiled) + "; leave them out"
+		return name, "must not hold characters that are invisible, reorder text or are unassigned" + culprit(
+			profiled,
+		) + "; leave them out"
 	}
 	if name != "" && !shows(name) {
 		return name, "must show something: it holds only characters that are invisible"
@@ -109,7 +111,8 @@ var blanks = []rune{'\u2800', '\U0001d159'}
 // ignorable reports whether a character is invisible where it is not supported (property Default_Ignorable_Code_Point),
 // or only formats others.
 func ignorable(r rune) bool {
-	return r > unicode.MaxASCII && unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
+	return r > unicode.MaxASCII &&
+		unicode.In(r, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
 // reorders reports whether a character changes the display order of the text around it.
@@ -196,8 +199,16 @@ func (c *checker) text(field, s string, limit int, multiline bool) {
 	}):
 		c.add(field, "TEXT_INVALID", "must not hold control characters")
 	case strings.ContainsFunc(s, reorders):
-		c.add(field, "TEXT_INVALID", "must not hold characters that reorder text (U+061C, U+200E, U+200F, U+202A–U+202E, U+2066–U+2069); leave them out")
+		c.add(
+			field,
+			"TEXT_INVALID",
+			"must not hold characters that reorder text (U+061C, U+200E, U+200F, U+202A–U+202E, U+2066–U+2069); leave them out",
+		)
 	case secret.ContainsSecret(s):
-		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token, which must not be stored; revoke that token, it may have been seen")
+		c.add(
+			field,
+			"SECRET_IN_FIELD",
+			"holds the secret of a token, which must not be stored; revoke that token, it may have been seen",
+		)
 	}
 }

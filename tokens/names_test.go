@@ -110,7 +110,11 @@ func TestEveryTextThatPeopleReadIsChecked(t *testing.T) {
 		"label's value": func(s string) error { return mint(tokens.MintRequest{Labels: map[string]string{"k": s}}) },
 		"reason":        func(s string) error { _, err := h.Revoke(ctx, admin, "u1", id, s); return err },
 	} {
-		if e := domainError(t, try("a\u202eb")); e.Code != tokens.CodeInvalid || !strings.Contains(e.Error(), "leave them out") {
+		if e := domainError(
+			t,
+			try("a\u202eb"),
+		); e.Code != tokens.CodeInvalid ||
+			!strings.Contains(e.Error(), "leave them out") {
 			t.Errorf("%s: %v", what, e)
 		}
 	}
@@ -142,7 +146,14 @@ func TestNamesFromBeforeStayUsable(t *testing.T) {
 	err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
 		old := m.Token
 		old.Name = name
-		e := tokens.Event{Time: noon, Actor: "operator", Action: tokens.ActionTokenUpdate, User: "u1", TokenID: old.ID, Outcome: tokens.OutcomeSuccess}
+		e := tokens.Event{
+			Time:    noon,
+			Actor:   "operator",
+			Action:  tokens.ActionTokenUpdate,
+			User:    "u1",
+			TokenID: old.ID,
+			Outcome: tokens.OutcomeSuccess,
+		}
 		return []tokens.Event{e}, tx.UpdateToken(old)
 	})
 	if err != nil {
@@ -152,7 +163,13 @@ func TestNamesFromBeforeStayUsable(t *testing.T) {
 	if _, why := h.named("ci"); why != "NAME_TAKEN" {
 		t.Errorf("ci beside it: %q", why)
 	}
-	if list, _, err := h.Tokens(ctx, admin, tokens.TokenFilter{User: "u1", NameHas: "ci"}, tokens.Page{}); err != nil || len(list) != 1 {
+	if list, _, err := h.Tokens(
+		ctx,
+		admin,
+		tokens.TokenFilter{User: "u1", NameHas: "ci"},
+		tokens.Page{},
+	); err != nil ||
+		len(list) != 1 {
 		t.Errorf("searched: %v, %v", list, err)
 	}
 	text := "d"
@@ -173,8 +190,16 @@ func TestNamesFromBeforeStayUsable(t *testing.T) {
 
 // anyName draws names with many of the characters that matter.
 func anyName() *rapid.Generator[string] {
-	odd := rapid.SampledFrom([]rune("aA ı İſßﬁ①ｃ·\u00a0\u3000\u200b\u200c\u200d\u200e\u202e\u2066\u3164\u1160\uffa0\u2800\ufe0f\u20e3\u0301\u00ad⚙👩💻🏽\u0640\u0378\ue000\u1100\u1161ﷺ㌀\u0600"))
-	return rapid.OneOf(rapid.String(), rapid.StringOfN(odd, 0, 8, -1), rapid.StringOfN(rapid.OneOf(odd, rapid.Rune()), 0, 8, -1))
+	odd := rapid.SampledFrom(
+		[]rune(
+			"aA ı İſßﬁ①ｃ·\u00a0\u3000\u200b\u200c\u200d\u200e\u202e\u2066\u3164\u1160\uffa0\u2800\ufe0f\u20e3\u0301\u00ad⚙👩💻🏽\u0640\u0378\ue000\u1100\u1161ﷺ㌀\u0600",
+		),
+	)
+	return rapid.OneOf(
+		rapid.String(),
+		rapid.StringOfN(odd, 0, 8, -1),
+		rapid.StringOfN(rapid.OneOf(odd, rapid.Rune()), 0, 8, -1),
+	)
 }
 
 func TestNameKeysFoldWhatLooksAlike(t *testing.T) {
@@ -195,7 +220,8 @@ func TestNameKeysFoldWhatLooksAlike(t *testing.T) {
 		for _, nothing := range []string{"\u200b", "\u2060", "\ufe0f", "\u00ad", "\u3164"} {
 			at := rapid.IntRange(0, utf8.RuneCountInString(a)).Draw(t, "at")
 			in := []rune(a)
-			if utf8.ValidString(a) && !unicode.In(append(in, 'x')[min(at, len(in))], unicode.M) { // a mark would have another base
+			if utf8.ValidString(a) &&
+				!unicode.In(append(in, 'x')[min(at, len(in))], unicode.M) { // a mark would have another base
 				if got := tokens.NameKey(string(in[:at]) + nothing + string(in[at:])); got != key {
 					t.Fatalf("%+q with %+q at %d: %+q, want %+q", a, nothing, at, got, key)
 				}
@@ -228,7 +254,10 @@ func FuzzNames(f *testing.F) {
 		if s != "" && strings.TrimSpace(s) != "" && tokens.NameKey(e.DisplayName) == "" {
 			t.Errorf("%+q shows nothing", e.DisplayName)
 		}
-		if strings.ContainsFunc(e.DisplayName, func(r rune) bool { return unicode.Is(unicode.Bidi_Control, r) || unicode.IsControl(r) }) {
+		if strings.ContainsFunc(
+			e.DisplayName,
+			func(r rune) bool { return unicode.Is(unicode.Bidi_Control, r) || unicode.IsControl(r) },
+		) {
 			t.Errorf("%+q", e.DisplayName)
 		}
 		if err := h.DeleteFeature(ctx, admin, "f"); err != nil {

@@ -24,7 +24,11 @@ func (u Unused) cutoff(now time.Time) time.Time {
 
 func (c *checker) unused(u Unused) {
 	if u.For < 0 || u.For > 10*366*Day || u.For%Day != 0 {
-		c.add("unused_for", "UNUSED_FOR_INVALID", "must be whole days, at most ten years, such as 90d; left out: never used")
+		c.add(
+			"unused_for",
+			"UNUSED_FOR_INVALID",
+			"must be whole days, at most ten years, such as 90d; left out: never used",
+		)
 	}
 }
 
@@ -56,8 +60,8 @@ func (u *ScopeUses) unusedScopes(t Token, cutoff time.Time) []string {
 	return list
 }
 
-// covers reports whether the uses of a token were recorded for so long that a scope without a use since cutoff counts as
-// unused.
+// covers reports whether the uses of a token were recorded for so long that a scope without a use since cutoff counts
+// as unused.
 func (u *ScopeUses) covers(t Token, cutoff time.Time) bool {
 	if cutoff.IsZero() {
 		return u.Since.IsZero()
@@ -99,8 +103,8 @@ func (s *Service) saveUses(ctx context.Context) error {
 // Narrow pauses scopes of an active token: they are granted, and not in effect, until its owner resumes them, which it
 // may for PauseLife. Then they are removed for good. A dry run changes nothing.
 //
-// Reasons: TOKEN_NOT_ACTIVE, SCOPES_NOT_GRANTED for scopes that are not in effect, UNUSED_FOR_INVALID, USES_NOT_RECORDED
-// where the uses of the token are not known for so long, and outages.
+// Reasons: TOKEN_NOT_ACTIVE, SCOPES_NOT_GRANTED for scopes that are not in effect, UNUSED_FOR_INVALID,
+// USES_NOT_RECORDED where the uses of the token are not known for so long, and outages.
 func (s *Service) Narrow(ctx context.Context, a Actor, r NarrowRequest) (Narrowed, error) {
 	out, err := s.narrow(ctx, a, r)
 	if err != nil {
@@ -184,8 +188,8 @@ func usesNotRecorded(t Token, u ScopeUses) error {
 		since.Format(time.RFC3339)+" only; give an unused_for that is not longer, or name the scopes")
 }
 
-// toPause returns which of the named scopes are still to be paused. All must be granted, which one whose pause is over is
-// no more, even where it was not removed yet.
+// toPause returns which of the named scopes are still to be paused. All must be granted, which one whose pause is over
+// is no more, even where it was not removed yet.
 func toPause(t Token, scopes []string, now time.Time) ([]string, error) {
 	left, paused := []string{}, t.PausedScopes(now)
 	for _, s := range scopes {
@@ -206,7 +210,12 @@ func pause(tx Tx, t *Token, scopes []string, now time.Time) (Event, error) {
 		return Event{}, fmt.Errorf("write token %s: %w", t.ID, err)
 	}
 	return Event{
-		Time: now, Action: ActionTokenNarrow, User: t.User, TokenID: t.ID, Outcome: OutcomeSuccess, Detail: "scopes paused: " + strings.Join(gone, " "),
+		Time:    now,
+		Action:  ActionTokenNarrow,
+		User:    t.User,
+		TokenID: t.ID,
+		Outcome: OutcomeSuccess,
+		Detail:  "scopes paused: " + strings.Join(gone, " "),
 	}, nil
 }
 
@@ -292,13 +301,18 @@ func (t *Token) toResume(scopes []string, now time.Time) ([]string, error) {
 		return paused, nil
 	}
 	if lacking := Missing(scopes, union(t.Scopes, paused)); len(lacking) > 0 {
-		return nil, Fail(CodePrecondition, "SCOPES_NOT_PAUSED", "not paused, or removed for good: "+strings.Join(lacking, " "))
+		return nil, Fail(
+			CodePrecondition,
+			"SCOPES_NOT_PAUSED",
+			"not paused, or removed for good: "+strings.Join(lacking, " "),
+		)
 	}
 	back, _ := Effective(scopes, paused)
 	return back, nil
 }
 
-// RemovePausedScopes removes scopes for good whose pause is over, a batch of tokens a transaction. It returns after the last.
+// RemovePausedScopes removes scopes for good whose pause is over, a batch of tokens a transaction. It returns after the
+// last.
 func (s *Service) RemovePausedScopes(ctx context.Context) error {
 	const batch = 200
 	for ctx.Err() == nil {

@@ -13,7 +13,11 @@ import (
 
 // unused narrows a token of u1 by what was not used.
 func (h *house) unused(m tokens.Minted, since time.Duration) ([]string, error) {
-	got, err := h.Narrow(ctx, admin, tokens.NarrowRequest{User: "u1", TokenID: m.Token.ID.String(), Unused: tokens.Unused{For: since}, DryRun: true})
+	got, err := h.Narrow(
+		ctx,
+		admin,
+		tokens.NarrowRequest{User: "u1", TokenID: m.Token.ID.String(), Unused: tokens.Unused{For: since}, DryRun: true},
+	)
 	return got.Scopes, err
 }
 
@@ -45,7 +49,12 @@ func TestUnusedIsWhatWasNotUsedSinceADay(t *testing.T) {
 		Unscoped: tokens.ScopeUse{Day: day(10), Count: 1},
 		Sources:  []tokens.UseSource{{Service: gw.Name, Time: noon.AddDate(0, 0, 10)}},
 	}
-	if d := cmp.Diff(want, h.stored(m).Uses, cmpopts.IgnoreUnexported(tokens.UseSource{}), cmpopts.EquateComparable(want.Sources[0].IP)); d != "" {
+	if d := cmp.Diff(
+		want,
+		h.stored(m).Uses,
+		cmpopts.IgnoreUnexported(tokens.UseSource{}),
+		cmpopts.EquateComparable(want.Sources[0].IP),
+	); d != "" {
 		t.Errorf("the uses:\n%s", d)
 	}
 }
@@ -58,7 +67,10 @@ func TestJWTsCountAsUsesOfTheirScopes(t *testing.T) {
 	h.give("u1", "a", "b", "c")
 	m := h.mint("u1", "n", "a", "b", "c")
 	h.exchange(m.Secret, func(r *tokens.ExchangeRequest) { r.Audiences, r.Scopes = []string{"api"}, []string{"a"} })
-	access := h.exchange(m.Secret, func(r *tokens.ExchangeRequest) { r.Audiences, r.Scopes = []string{"opaque"}, []string{"b", "c"} })
+	access := h.exchange(
+		m.Secret,
+		func(r *tokens.ExchangeRequest) { r.Audiences, r.Scopes = []string{"opaque"}, []string{"b", "c"} },
+	)
 	in, err := h.Introspect(ctx, gw, tokens.IntrospectRequest{Secret: access.Access, Required: []string{"b"}})
 	noError(t, err)
 	if in.Decision != tokens.Allow {
@@ -74,7 +86,8 @@ func TestJWTsCountAsUsesOfTheirScopes(t *testing.T) {
 	noError(t, err)
 	in, err = h.Introspect(ctx, gw, tokens.IntrospectRequest{Secret: access.Access, Required: []string{"c"}})
 	noError(t, err)
-	if in.Decision != tokens.InsufficientScope || !slices.Equal(in.Paused, []string{"c"}) || !slices.Equal(in.Granted, []string{"b", "c"}) {
+	if in.Decision != tokens.InsufficientScope || !slices.Equal(in.Paused, []string{"c"}) ||
+		!slices.Equal(in.Granted, []string{"b", "c"}) {
 		t.Errorf("the access token: %v, paused %v of %v", in.Decision, in.Paused, in.Granted)
 	}
 }

@@ -68,7 +68,13 @@ func (s *Service) PlanNarrowing(ctx context.Context, a Actor, r NarrowManyReques
 }
 
 // countUnused adds what a narrowing would do to some tokens.
-func (s *Service) countUnused(ctx context.Context, ids []ID, cutoff time.Time, unscoped bool, out *NarrowingPlan) error {
+func (s *Service) countUnused(
+	ctx context.Context,
+	ids []ID,
+	cutoff time.Time,
+	unscoped bool,
+	out *NarrowingPlan,
+) error {
 	return s.store.View(ctx, func(tx ReadTx) error {
 		err := eachUnused(tx, ids, cutoff, func(t *Token, known ScopeUses, scopes []string) error {
 			switch {
@@ -89,9 +95,14 @@ func (s *Service) countUnused(ctx context.Context, ids []ID, cutoff time.Time, u
 	})
 }
 
-// eachUnused calls visit for each of some tokens that has scopes without a use since cutoff, with what is known of their
-// uses. Tokens that are gone or were edited outside patd are passed over.
-func eachUnused(tx ReadTx, ids []ID, cutoff time.Time, visit func(t *Token, known ScopeUses, scopes []string) error) error {
+// eachUnused calls visit for each of some tokens that has scopes without a use since cutoff, with what is known of
+// their uses. Tokens that are gone or were edited outside patd are passed over.
+func eachUnused(
+	tx ReadTx,
+	ids []ID,
+	cutoff time.Time,
+	visit func(t *Token, known ScopeUses, scopes []string) error,
+) error {
 	uses, err := tx.ScopeUses(ids)
 	if err != nil {
 		return fmt.Errorf("read the uses of scopes: %w", err)
@@ -120,7 +131,10 @@ func eachUnused(tx ReadTx, ids []ID, cutoff time.Time, visit func(t *Token, know
 
 // narrowingPlans makes and reads plans of narrowings, which are authenticated with all that the request says.
 func (s *Service) narrowingPlans(f Filter, r NarrowManyRequest) plans {
-	return plans{keys: s.keys.Get(), query: framed("narrowing plan", f.key(), r.Unused.For.String(), strconv.FormatBool(r.Unscoped))}
+	return plans{
+		keys:  s.keys.Get(),
+		query: framed("narrowing plan", f.key(), r.Unused.For.String(), strconv.FormatBool(r.Unscoped)),
+	}
 }
 
 func (s *Service) narrowFilter(a Actor, r NarrowManyRequest) (Filter, error) {
@@ -204,7 +218,8 @@ func (n *Narrowing) ended() (Action, string) {
 func (n *Narrowing) change(tx Tx, ids []ID, now time.Time) ([]Event, error) {
 	var events []Event
 	err := eachUnused(tx, ids, n.Cutoff, func(t *Token, known ScopeUses, scopes []string) error {
-		if t.Status(now) != StateActive || !known.covers(*t, n.Cutoff) || !n.Unscoped && !known.Unscoped.before(n.Cutoff) {
+		if t.Status(now) != StateActive || !known.covers(*t, n.Cutoff) ||
+			!n.Unscoped && !known.Unscoped.before(n.Cutoff) {
 			return nil
 		}
 		e, err := pause(tx, t, scopes, now)
@@ -234,6 +249,7 @@ type NarrowingReader interface {
 type NarrowingWriter interface {
 	// InsertNarrowing adds a narrowing with its parts. ErrTaken when the plan has one.
 	InsertNarrowing(n Narrowing, parts []BulkPart) error
-	// UpdateNarrowing writes Narrowed, Scopes, WorkTime and EndTime, and removes the part with that number. ErrNotFound.
+	// UpdateNarrowing writes Narrowed, Scopes, WorkTime and EndTime, and removes the part with that number.
+	// ErrNotFound.
 	UpdateNarrowing(n Narrowing, part int) error
 }

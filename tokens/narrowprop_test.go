@@ -199,7 +199,15 @@ func (n *narrowed) check(t *rapid.T) {
 	if d := cmp.Diff(all, tok.GrantedScopes(now), empty) + cmp.Diff(all, in.Granted, empty); d != "" {
 		t.Fatalf("granted:\n%s", d)
 	}
-	if d := cmp.Diff(n.scopes(true), tok.PausedScopes(now), empty) + cmp.Diff(n.scopes(true), in.Paused, empty); d != "" {
+	if d := cmp.Diff(
+		n.scopes(true),
+		tok.PausedScopes(now),
+		empty,
+	) + cmp.Diff(
+		n.scopes(true),
+		in.Paused,
+		empty,
+	); d != "" {
 		t.Fatalf("paused:\n%s", d)
 	}
 	effective, suspended := tokens.Effective(n.scopes(false), n.held)
@@ -208,8 +216,8 @@ func (n *narrowed) check(t *rapid.T) {
 	}
 }
 
-// TestPausesNeverWidenAToken pauses and resumes scopes of a token among all else that changes them: what is in effect is
-// what was granted, and neither taken away nor paused; and what was removed for good never comes back.
+// TestPausesNeverWidenAToken pauses and resumes scopes of a token among all else that changes them: what is in effect
+// is what was granted, and neither taken away nor paused; and what was removed for good never comes back.
 func TestPausesNeverWidenAToken(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -220,7 +228,11 @@ func TestPausesNeverWidenAToken(t *testing.T) {
 		n := &narrowed{house: newHouseIn(t, dir), granted: map[string]scopeState{}, held: allScopes}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
 		n.give("u1", allScopes...)
-		n.m, err = n.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: allScopes, Lifetime: tokens.Lifetime{TTL: days(366)}})
+		n.m, err = n.Mint(
+			ctx,
+			admin,
+			tokens.MintRequest{User: "u1", Name: "n", Scopes: allScopes, Lifetime: tokens.Lifetime{TTL: days(366)}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,7 +241,12 @@ func TestPausesNeverWidenAToken(t *testing.T) {
 			n.granted[s] = scopeState{}
 		}
 		steps := map[string]func(*rapid.T){
-			"pause": n.pause, "resume": n.resume, "update": n.update, "rotate": n.rotate, "cancel": n.undo, "use": n.use,
+			"pause":  n.pause,
+			"resume": n.resume,
+			"update": n.update,
+			"rotate": n.rotate,
+			"cancel": n.undo,
+			"use":    n.use,
 			"wait": func(t *rapid.T) {
 				if n.now().Sub(noon) < 300*tokens.Day {
 					n.wait(time.Duration(rapid.IntRange(1, 20).Draw(t, "days")) * tokens.Day)

@@ -11,8 +11,8 @@ import (
 	"patd/tokens"
 )
 
-// crier is a model of the notices before the ends of tokens. It knows nothing of marks: what is due follows from the clock,
-// the end, when that was set, and what was written.
+// crier is a model of the notices before the ends of tokens. It knows nothing of marks: what is due follows from the
+// clock, the end, when that was set, and what was written.
 type crier struct {
 	*house
 	other  *tokens.Service // another server on the same store
@@ -109,7 +109,8 @@ func (c *crier) active(a *announced) bool { return !a.gone && c.now().Before(a.e
 
 func ttls() *rapid.Generator[time.Duration] {
 	return rapid.Custom(func(t *rapid.T) time.Duration {
-		d := rapid.SampledFrom([]time.Duration{time.Hour, tokens.Day, 2 * tokens.Day, 7 * tokens.Day, 10 * tokens.Day, 30 * tokens.Day, 45 * tokens.Day}).Draw(t, "days")
+		d := rapid.SampledFrom([]time.Duration{time.Hour, tokens.Day, 2 * tokens.Day, 7 * tokens.Day, 10 * tokens.Day, 30 * tokens.Day, 45 * tokens.Day}).
+			Draw(t, "days")
 		return d + time.Duration(rapid.IntRange(0, 90).Draw(t, "seconds"))*time.Second
 	})
 }
@@ -125,7 +126,9 @@ func TestEveryThresholdOfEveryEndIsWrittenExactlyOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := tokens.NewService(tokens.Config{Store: h.store, Keys: h.ring, Prefixes: prefixes, Now: h.now, Notices: n})
+			s, err := tokens.NewService(
+				tokens.Config{Store: h.store, Keys: h.ring, Prefixes: prefixes, Now: h.now, Notices: n},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,11 +141,23 @@ func TestEveryThresholdOfEveryEndIsWrittenExactlyOnce(t *testing.T) {
 			"mint": func(t *rapid.T) {
 				ttl := ttls().Draw(t, "ttl")
 				c.number++
-				m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "alice", Name: fmt.Sprint("token ", c.number), Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &ttl}})
+				m, err := h.Mint(
+					ctx,
+					admin,
+					tokens.MintRequest{
+						User:     "alice",
+						Name:     fmt.Sprint("token ", c.number),
+						Scopes:   []string{"a"},
+						Lifetime: tokens.Lifetime{TTL: &ttl},
+					},
+				)
 				if err != nil {
 					t.Fatal(err)
 				}
-				c.tokens = append(c.tokens, &announced{m: m, end: m.Token.ExpireTime, set: c.now(), written: map[string]bool{}})
+				c.tokens = append(
+					c.tokens,
+					&announced{m: m, end: m.Token.ExpireTime, set: c.now(), written: map[string]bool{}},
+				)
 			},
 			"rotate": func(t *rapid.T) {
 				a := c.pick(t)
@@ -181,7 +196,13 @@ func TestEveryThresholdOfEveryEndIsWrittenExactlyOnce(t *testing.T) {
 				if !c.active(a) || !at.Before(a.end) {
 					t.Skip("it would be no change")
 				}
-				if _, err := h.UpdateToken(ctx, admin, "alice", a.m.Token.ID.String(), tokens.TokenChange{ExpireTime: &at}); err != nil {
+				if _, err := h.UpdateToken(
+					ctx,
+					admin,
+					"alice",
+					a.m.Token.ID.String(),
+					tokens.TokenChange{ExpireTime: &at},
+				); err != nil {
 					t.Fatal(err)
 				}
 				a.end, a.set = at, c.now()
@@ -194,10 +215,14 @@ func TestEveryThresholdOfEveryEndIsWrittenExactlyOnce(t *testing.T) {
 				a.gone = true
 			},
 			"wait": func(t *rapid.T) {
-				h.wait(rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour, tokens.Day, 3 * tokens.Day, 20 * tokens.Day}).Draw(t, "for"))
+				h.wait(
+					rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour, tokens.Day, 3 * tokens.Day, 20 * tokens.Day}).
+						Draw(t, "for"),
+				)
 			},
 			"set the clock": func(t *rapid.T) {
-				by := rapid.SampledFrom([]time.Duration{-time.Millisecond, -time.Hour, -5 * tokens.Day, -40 * tokens.Day, 100 * tokens.Day}).Draw(t, "by")
+				by := rapid.SampledFrom([]time.Duration{-time.Millisecond, -time.Hour, -5 * tokens.Day, -40 * tokens.Day, 100 * tokens.Day}).
+					Draw(t, "by")
 				if c.now().Add(by).Before(c.latest.Add(-89 * tokens.Day)) {
 					t.Skip("what was written of ends over 90 days ago is forgotten")
 				}

@@ -15,8 +15,8 @@ import (
 
 // Notices says of what the audit log has events before it happens.
 type Notices struct {
-	// Expiry is how long before the end of a token or service there is a token.expiring or service.expiring. Empty: there
-	// is none, and no token.expired either.
+	// Expiry is how long before the end of a token or service there is a token.expiring or service.expiring. Empty:
+	// there is none, and no token.expired either.
 	Expiry []time.Duration
 	// Unused is how long a token is not used before there is a token.unused; 0: there is none.
 	Unused time.Duration
@@ -38,15 +38,15 @@ const (
 	// noticeBatch is how many notices one transaction writes at most.
 	noticeBatch = 100
 	// noticeRest is the time between two transactions: so many times what the last one took, from leastNoticeRest to
-	// mostNoticeRest. When a million tokens are due at once, as after an upgrade, introspection should hardly notice: the
-	// writer takes a tenth of a processor, for about half an hour.
+	// mostNoticeRest. When a million tokens are due at once, as after an upgrade, introspection should hardly notice:
+	// the writer takes a tenth of a processor, for about half an hour.
 	noticeRest                      = 9
 	leastNoticeRest, mostNoticeRest = 10 * time.Millisecond, 250 * time.Millisecond
-	// noticeOverlap is how far the index of ends is gone through again, for a change may be committed some time after the
-	// instant that it is of, and the clocks of servers differ.
+	// noticeOverlap is how far the index of ends is gone through again, for a change may be committed some time after
+	// the instant that it is of, and the clocks of servers differ.
 	noticeOverlap = 5 * time.Minute
-	// unusedAtOnce is how long a pass goes on looking for tokens that are not used. The rest is left to the next pass, so
-	// that the notices of ends are never behind those: after an upgrade there may be millions.
+	// unusedAtOnce is how long a pass goes on looking for tokens that are not used. The rest is left to the next pass,
+	// so that the notices of ends are never behind those: after an upgrade there may be millions.
 	unusedAtOnce = time.Minute
 )
 
@@ -134,7 +134,12 @@ func (n Notice) detail() string {
 // and service.expiring. False: the event is another one.
 func NoticeOf(e Event) (Notice, bool) {
 	switch e.Action {
-	case ActionTokenExpiring, ActionTokenExpired, ActionTokenUnused, ActionTokenIdle, ActionTokenPause, ActionServiceExpiring:
+	case ActionTokenExpiring,
+		ActionTokenExpired,
+		ActionTokenUnused,
+		ActionTokenIdle,
+		ActionTokenPause,
+		ActionServiceExpiring:
 	default:
 		return Notice{}, false
 	}
@@ -159,8 +164,8 @@ type notifier struct {
 	holder string // names this Service among those of the store
 	flush  func(context.Context) error
 
-	// last is the instant of the last pass, and back the earliest instant of a change since that was before it: the clock
-	// was set back, and what the pass has gone through may have come anew.
+	// last is the instant of the last pass, and back the earliest instant of a change since that was before it: the
+	// clock was set back, and what the pass has gone through may have come anew.
 	last, back atomic.Int64
 
 	passes    atomic.Uint64
@@ -172,7 +177,12 @@ type notifier struct {
 
 // noticeActions are the actions that are counted.
 var noticeActions = [...]Action{
-	ActionTokenExpiring, ActionTokenExpired, ActionServiceExpiring, ActionTokenUnused, ActionTokenIdle, ActionTokenPause,
+	ActionTokenExpiring,
+	ActionTokenExpired,
+	ActionServiceExpiring,
+	ActionTokenUnused,
+	ActionTokenIdle,
+	ActionTokenPause,
 }
 
 func (n *notifier) begin(c Notices, flush func(context.Context) error) {
@@ -346,8 +356,8 @@ func (p *noticePass) wentBack(ctx context.Context) error {
 }
 
 // inBatches makes a change in as many transactions as it takes, with a rest after each but the last. write makes one of
-// them, from where the one before got to, at first the zero C; it may run again. more is whether another one follows. What
-// would take longer than until is left, unless that is zero.
+// them, from where the one before got to, at first the zero C; it may run again. more is whether another one follows.
+// What would take longer than until is left, unless that is zero.
 func inBatches[C any](ctx context.Context, p *noticePass, until time.Time,
 	write func(tx Tx, from C) (to C, events []Event, more bool, err error),
 ) (left bool, err error) {

@@ -73,7 +73,11 @@ func (h *house) wantPass(what string, want ...string) {
 func (h *house) made(name string, ttl time.Duration) tokens.Minted {
 	h.t.Helper()
 	h.give("alice", "a", "b")
-	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "alice", Name: name, Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &ttl}})
+	m, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{User: "alice", Name: name, Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &ttl}},
+	)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -128,7 +132,8 @@ func TestANoticeThatWasMissedIsWrittenLaterUnlessANearerOneIsPast(t *testing.T) 
 	h.wantPass("after all ends", "token.expired 0s", "token.expired 0s")
 }
 
-// A clock that was ahead has had the nearer notice written. When it is right again the one that is due was never written.
+// A clock that was ahead has had the nearer notice written. When it is right again the one that is due was never
+// written.
 func TestANoticeThatANearerOneReplacedIsWrittenWhenTheClockIsSetBack(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, withNotices(tokens.Notices{Expiry: thresholds}))
@@ -165,7 +170,13 @@ func TestThresholdsThatArePastWhenAnEndIsSetAreNotWritten(t *testing.T) {
 	h.wait(4 * tokens.Day)
 	h.wantPass("a new end begins anew", "token.expiring 1d")
 	soon := got.Token.ExpireTime.Add(-time.Hour)
-	if _, err := h.UpdateToken(ctx, admin, "alice", m.Token.ID.String(), tokens.TokenChange{ExpireTime: &soon}); err != nil {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"alice",
+		m.Token.ID.String(),
+		tokens.TokenChange{ExpireTime: &soon},
+	); err != nil {
 		t.Fatal(err)
 	}
 	h.wait(time.Minute)
@@ -193,7 +204,11 @@ func TestServicesHaveNoticesOfTheirEnd(t *testing.T) {
 	h := newHouse(t, withNotices(tokens.Notices{Expiry: thresholds}))
 	h.wantPass("at first")
 	ttl := 60 * tokens.Day
-	made, err := h.CreateService(ctx, admin, tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}, TTL: &ttl})
+	made, err := h.CreateService(
+		ctx,
+		admin,
+		tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}, TTL: &ttl},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +230,11 @@ func TestServicesHaveNoticesOfTheirEnd(t *testing.T) {
 
 func TestOfManyThatEndAtOnceEachHasItsNotice(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, withNotices(tokens.Notices{Expiry: thresholds}), func(c *tokens.Config) { c.Limits.ActiveTokens = 1000 })
+	h := newHouse(
+		t,
+		withNotices(tokens.Notices{Expiry: thresholds}),
+		func(c *tokens.Config) { c.Limits.ActiveTokens = 1000 },
+	)
 	h.wantPass("at first")
 	const many = 230 // more than one transaction writes
 	for i := range many {

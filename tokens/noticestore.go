@@ -32,8 +32,8 @@ type EndQuery struct {
 type IdleCheck struct {
 	TokenID ID
 	Due     time.Time
-	// Unused and Announced are the last use, as it was then, of which a token.unused and a token.idle were written; zero:
-	// none was. AnnounceTime is when the latter was.
+	// Unused and Announced are the last use, as it was then, of which a token.unused and a token.idle were written;
+	// zero: none was. AnnounceTime is when the latter was.
 	Unused, Announced, AnnounceTime time.Time
 	// ResumeTime is when the last pause ended, which counts as a use; zero: there was none.
 	ResumeTime time.Time
@@ -67,13 +67,19 @@ type NoticeWriter interface {
 type NoticeKeeper interface {
 	// PutNoticeMark writes a mark.
 	PutNoticeMark(m NoticeMark) error
-	// ForgetNotices removes up to limit records of notices of ends before an instant, the earliest first, and returns how
-	// many it removed.
+	// ForgetNotices removes up to limit records of notices of ends before an instant, the earliest first, and returns
+	// how many it removed.
 	ForgetNotices(kind NoticeKind, before time.Time, limit int) (int, error)
-	// BeginIdleChecks makes a check, due at once, of each token that was issued after from and up to upTo and is neither
-	// revoked nor expired at now, in the order of their issue; an existing check becomes due. It goes through limit tokens
-	// at most, and returns the last, and how many it went through. Of those issued at from only ids after afterID count.
-	BeginIdleChecks(from time.Time, afterID ID, upTo, now time.Time, limit int) (issued time.Time, last ID, n int, err error)
+	// BeginIdleChecks makes a check, due at once, of each token that was issued after from and up to upTo and is
+	// neither revoked nor expired at now, in the order of their issue; an existing check becomes due. It goes through
+	// limit tokens at most, and returns the last, and how many it went through. Of those issued at from only ids after
+	// afterID count.
+	BeginIdleChecks(
+		from time.Time,
+		afterID ID,
+		upTo, now time.Time,
+		limit int,
+	) (issued time.Time, last ID, n int, err error)
 	// PutIdleCheck writes the check of a token.
 	PutIdleCheck(c IdleCheck) error
 	// DeleteIdleCheck removes the check of a token, if there is one.

@@ -8,15 +8,15 @@ import (
 )
 
 // A record of a notice keeps it from being written twice. It is needed while its end may be looked at again: that is
-// ahead, or short ago, or before an instant to which a clock was set back. Records of ends of long ago are forgotten, and
-// those ends looked at no more: a mark says up to which. It moves by little at a time, so that a clock that was set far
-// ahead by mistake, for an hour, forgets nothing that is still needed.
+// ahead, or short ago, or before an instant to which a clock was set back. Records of ends of long ago are forgotten,
+// and those ends looked at no more: a mark says up to which. It moves by little at a time, so that a clock that was set
+// far ahead by mistake, for an hour, forgets nothing that is still needed.
 
 const (
 	// noticesKept is how long after an end the records of its notices are kept, at least.
 	noticesKept = 90 * Day
-	// noticeSweep is at how many passes records are forgotten: about once an hour. sweepStep is how far the mark moves then,
-	// at most.
+	// noticeSweep is at how many passes records are forgotten: about once an hour. sweepStep is how far the mark moves
+	// then, at most.
 	noticeSweep = 60
 	sweepStep   = Day
 	// sweepBatch is how many records one transaction forgets.
@@ -44,17 +44,22 @@ func (p *noticePass) sweep(ctx context.Context) error {
 		if latest := p.now.Add(-noticesKept); p.behind || upTo.After(latest) {
 			continue // a part of a step is made with the next
 		}
-		_, err = inBatches(ctx, p, p.Now().Add(unusedAtOnce), func(tx Tx, _ struct{}) (_ struct{}, _ []Event, more bool, err error) {
-			m, err := noticeMark(tx, sweepMark)
-			if err == nil && m.Time.Before(upTo) {
-				err = tx.PutNoticeMark(NoticeMark{Name: sweepMark, Time: upTo})
-			}
-			if err != nil {
-				return struct{}{}, nil, false, err
-			}
-			n, err := tx.ForgetNotices(kind, upTo, sweepBatch)
-			return struct{}{}, nil, n == sweepBatch, err
-		})
+		_, err = inBatches(
+			ctx,
+			p,
+			p.Now().Add(unusedAtOnce),
+			func(tx Tx, _ struct{}) (_ struct{}, _ []Event, more bool, err error) {
+				m, err := noticeMark(tx, sweepMark)
+				if err == nil && m.Time.Before(upTo) {
+					err = tx.PutNoticeMark(NoticeMark{Name: sweepMark, Time: upTo})
+				}
+				if err != nil {
+					return struct{}{}, nil, false, err
+				}
+				n, err := tx.ForgetNotices(kind, upTo, sweepBatch)
+				return struct{}{}, nil, n == sweepBatch, err
+			},
+		)
 		if err != nil {
 			return fmt.Errorf("forget notices of long ago: %w", err)
 		}

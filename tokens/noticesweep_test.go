@@ -94,23 +94,31 @@ func TestEndsAreNotBehindUnusedTokens(t *testing.T) {
 	t.Parallel()
 	slow := make(chan time.Duration, 1) // what each look at the clock takes
 	h := &house{}
-	h = newHouse(t, withNotices(tokens.Notices{Expiry: []time.Duration{time.Hour}, Unused: 10 * tokens.Day}), func(c *tokens.Config) {
-		now := c.Now
-		c.Now = func() time.Time {
-			select {
-			case d := <-slow:
-				slow <- d
-				h.wait(d)
-			default:
+	h = newHouse(
+		t,
+		withNotices(tokens.Notices{Expiry: []time.Duration{time.Hour}, Unused: 10 * tokens.Day}),
+		func(c *tokens.Config) {
+			now := c.Now
+			c.Now = func() time.Time {
+				select {
+				case d := <-slow:
+					slow <- d
+					h.wait(d)
+				default:
+				}
+				return now()
 			}
-			return now()
-		}
-		c.Limits.ActiveTokens = 10_000
-	})
+			c.Limits.ActiveTokens = 10_000
+		},
+	)
 	h.give("alice", "a")
 	const many = 350
 	mint := func(name string, ttl time.Duration) {
-		_, err := h.Mint(ctx, admin, tokens.MintRequest{User: "alice", Name: name, Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &ttl}})
+		_, err := h.Mint(
+			ctx,
+			admin,
+			tokens.MintRequest{User: "alice", Name: name, Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &ttl}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +149,12 @@ func TestEndsAreNotBehindUnusedTokens(t *testing.T) {
 			}
 		}
 		if passes == 1 && (ends != 1 || unused == many || !left) {
-			t.Errorf("after the second pass there are %d notices of ends and %d of unused tokens; left %v", ends, unused, left)
+			t.Errorf(
+				"after the second pass there are %d notices of ends and %d of unused tokens; left %v",
+				ends,
+				unused,
+				left,
+			)
 		}
 		if passes > 100 {
 			t.Fatal("it does not end")

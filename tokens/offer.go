@@ -53,7 +53,12 @@ func (s *Service) heldBy(ctx context.Context, u User, t target) (heldForAccess, 
 
 // scopesFor returns the granted scopes that are in effect and requested, inside the transaction. A local source is
 // asked again, about the record as the transaction sees it.
-func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string, before heldForAccess) ([]string, error) {
+func (s *Service) scopesFor(
+	ctx context.Context,
+	o offer,
+	granted, ask []string,
+	before heldForAccess,
+) ([]string, error) {
 	if s.features.Local() {
 		var err error
 		if before, err = s.heldBy(ctx, o.cred.User, o.target); err != nil {
@@ -61,7 +66,11 @@ func (s *Service) scopesFor(ctx context.Context, o offer, granted, ask []string,
 		}
 	}
 	if o.target.format == AccessJWT && !before.fresh {
-		return nil, Fail(CodeUnavailable, "AUDIENCE_CHANGED", "an audience was changed while the call was under way; try again")
+		return nil, Fail(
+			CodeUnavailable,
+			"AUDIENCE_CHANGED",
+			"an audience was changed while the call was under way; try again",
+		)
 	}
 	return s.narrowed(ask, before.of(granted))
 }
@@ -100,11 +109,23 @@ func (s *Service) insertAccess(tx Tx, keys *Keys, o offer, g *Granted) (ID, erro
 		return 0, fmt.Errorf("count access tokens: %w", err)
 	}
 	if n.Access >= s.limits.AccessTokens {
-		return 0, Fail(CodeExhausted, "ACCESS_LIMIT_REACHED", fmt.Sprintf("the token has %d live access tokens, which is the limit; revoke one, or wait for it to expire", n.Access))
+		return 0, Fail(
+			CodeExhausted,
+			"ACCESS_LIMIT_REACHED",
+			fmt.Sprintf(
+				"the token has %d live access tokens, which is the limit; revoke one, or wait for it to expire",
+				n.Access,
+			),
+		)
 	}
 	a := AccessToken{
-		TokenID: o.cred.Token.ID, Serial: o.secret.Serial, ClientID: o.client.ID, Scopes: o.scopes, Audiences: o.target.audiences,
-		IssueTime: o.now, ExpireTime: g.ExpireTime,
+		TokenID:    o.cred.Token.ID,
+		Serial:     o.secret.Serial,
+		ClientID:   o.client.ID,
+		Scopes:     o.scopes,
+		Audiences:  o.target.audiences,
+		IssueTime:  o.now,
+		ExpireTime: g.ExpireTime,
 	}
 	if o.family != nil {
 		a.Family = o.family.ID
@@ -252,7 +273,14 @@ func (s *Service) refusedGrant(ctx context.Context, a Actor, action Action, t To
 	switch e.Reason {
 	case "SCOPE_INVALID", "TARGET_INVALID", "ACCESS_LIMIT_REACHED":
 		// The refresh token changes with each use; the personal access token stays the same.
-		return s.recorded(ctx, a, holder(t.User, t.ID, a.Peer), Refusal{Action: action, User: t.User, TokenID: t.ID.String()}, e, err)
+		return s.recorded(
+			ctx,
+			a,
+			holder(t.User, t.ID, a.Peer),
+			Refusal{Action: action, User: t.User, TokenID: t.ID.String()},
+			e,
+			err,
+		)
 	default:
 		return err
 	}

@@ -9,7 +9,11 @@ import (
 
 const pageMAC = 16
 
-var errPageToken = Invalid("PAGE_TOKEN_INVALID", "page_token", "not a page token of this list; start from the first page")
+var errPageToken = Invalid(
+	"PAGE_TOKEN_INVALID",
+	"page_token",
+	"not a page token of this list; start from the first page",
+)
 
 // lister makes and reads the page tokens of one query. A page token holds the start of the next page. It is
 // authenticated together with the query, so it can neither be forged nor used with another query.

@@ -153,8 +153,12 @@ func (s *Service) PageSession(ctx context.Context, text Secret, peer Peer) (Sign
 	case err != nil:
 		return SignedIn{}, err
 	}
-	in := SignedIn{Session: v, Secret: text, Actor: Actor{Kind: UserActor, User: v.User, Features: v.Features, Permissions: v.Permissions,
-		Peer: peer, session: &key}}
+	in := SignedIn{
+		Session: v,
+		Secret:  text,
+		Actor: Actor{Kind: UserActor, User: v.User, Features: v.Features, Permissions: v.Permissions,
+			Peer: peer, session: &key},
+	}
 	switch {
 	case refused != nil && !errors.Is(refused, errUserSuspended):
 		return SignedIn{}, refused
@@ -183,7 +187,12 @@ func (s *Service) BeginPageSession(ctx context.Context, a Actor, r SignIn) (Sign
 	}
 	var in SignedIn
 	err = s.ledger.do(ctx, a, func(tx Tx, now time.Time) ([]Event, error) {
-		v := PageSession{User: a.User, Permissions: r.Permissions, Features: a.Features, ExpireTime: now.Add(PageSessionMax)}
+		v := PageSession{
+			User:        a.User,
+			Permissions: r.Permissions,
+			Features:    a.Features,
+			ExpireTime:  now.Add(PageSessionMax),
+		}
 		if r.Hint != "" {
 			if v.Hint, err = s.sealPage("hint", text, a.User, r.Hint); err != nil {
 				return nil, err
@@ -199,8 +208,17 @@ func (s *Service) BeginPageSession(ctx context.Context, a Actor, r SignIn) (Sign
 	return in, nil
 }
 
-// beginSession inserts a session, and ends the one that it replaces. A draft that the same user left there is handed on.
-func (s *Service) beginSession(tx Tx, a Actor, v PageSession, text Secret, agent string, replaces Secret, now time.Time) (SignedIn, []Event, error) {
+// beginSession inserts a session, and ends the one that it replaces. A draft that the same user left there is handed
+// on.
+func (s *Service) beginSession(
+	tx Tx,
+	a Actor,
+	v PageSession,
+	text Secret,
+	agent string,
+	replaces Secret,
+	now time.Time,
+) (SignedIn, []Event, error) {
 	events := make([]Event, 0, 2)
 	_, old, err := s.findSession(tx, replaces)
 	switch {

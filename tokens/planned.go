@@ -32,7 +32,8 @@ const (
 // PlanKey names work on the tokens of a plan: the digest of the plan.
 type PlanKey [32]byte
 
-// Work is what a revocation and a narrowing of the tokens of a plan have in common. The tokens are fixed when it begins.
+// Work is what a revocation and a narrowing of the tokens of a plan have in common. The tokens are fixed when it
+// begins.
 type Work struct {
 	Key       PlanKey
 	Actor     string // who began it
@@ -79,7 +80,11 @@ func (w *Work) event(now time.Time, action Action) Event {
 	return Event{Time: now, Actor: w.Actor, Action: action, PeerIP: w.PeerIP, Outcome: OutcomeSuccess}
 }
 
-var errPlanOutdated = Fail(CodeAborted, "PLAN_OUTDATED", "the tokens that the filter selects are not those of the plan any more, or the plan is over an hour old; make a new plan")
+var errPlanOutdated = Fail(
+	CodeAborted,
+	"PLAN_OUTDATED",
+	"the tokens that the filter selects are not those of the plan any more, or the plan is over an hour old; make a new plan",
+)
 
 // Plan says what a revocation would do.
 type Plan struct {
@@ -101,7 +106,9 @@ type readPlan struct {
 }
 
 func (l plans) text(found selection, count int64, selected string) string {
-	return lister(l).next(strings.Join([]string{strconv.FormatInt(found.now.UnixMicro(), 10), strconv.FormatInt(count, 10), selected}, "."))
+	return lister(
+		l,
+	).next(strings.Join([]string{strconv.FormatInt(found.now.UnixMicro(), 10), strconv.FormatInt(count, 10), selected}, "."))
 }
 
 func (l plans) read(plan string) (readPlan, error) {
@@ -113,7 +120,11 @@ func (l plans) read(plan string) (readPlan, error) {
 			return readPlan{PlanKey(sha256.Sum256([]byte(plan))), time.UnixMicro(made).UTC(), count, part[2]}, nil
 		}
 	}
-	return readPlan{}, Invalid("PLAN_INVALID", "plan", "not a plan of this request; ask with dry_run first, and give the plan of the answer")
+	return readPlan{}, Invalid(
+		"PLAN_INVALID",
+		"plan",
+		"not a plan of this request; ask with dry_run first, and give the plan of the answer",
+	)
 }
 
 // selection is what a filter selects at one instant.
@@ -148,7 +159,11 @@ func (s *Service) selected(ctx context.Context, f Filter) (selection, error) {
 				out.ids = append(out.ids, t.ID)
 			}
 			if len(out.ids) > MaxPlanned {
-				return Invalid("TOO_MANY_TOKENS", "filter", fmt.Sprintf("selects more than %d tokens; narrow it, for instance with created_before", MaxPlanned))
+				return Invalid(
+					"TOO_MANY_TOKENS",
+					"filter",
+					fmt.Sprintf("selects more than %d tokens; narrow it, for instance with created_before", MaxPlanned),
+				)
 			}
 			q.After, more = page.Next, page.More
 		}
@@ -335,9 +350,10 @@ func (s *Service) step(ctx context.Context, w planned) error {
 	})
 }
 
-// CarryOutRevocations carries out revocations and narrowings that no server is carrying out, until ctx ends: those whose
-// call here ended before them at once, and those whose server ended when it has looked for them, which it does every
-// 5 s. report receives the errors; nil: they are dropped. It also removes scopes for good that were paused for too long.
+// CarryOutRevocations carries out revocations and narrowings that no server is carrying out, until ctx ends: those
+// whose call here ended before them at once, and those whose server ended when it has looked for them, which it does
+// every 5 s. report receives the errors; nil: they are dropped. It also removes scopes for good that were paused for
+// too long.
 func (s *Service) CarryOutRevocations(ctx context.Context, report func(error)) {
 	every := time.NewTicker(bulkPoll)
 	defer every.Stop()

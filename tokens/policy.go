@@ -63,12 +63,20 @@ func (p Policy) Expiry(l Lifetime, now time.Time) (time.Time, error) {
 	switch {
 	case l.Never:
 		if !p.AllowNever {
-			return time.Time{}, Invalid("NEVER_NOT_ALLOWED", "never_expires", "tokens that never expire are not allowed; the maximum lifetime is "+FormatDuration(p.MaxTTL))
+			return time.Time{}, Invalid(
+				"NEVER_NOT_ALLOWED",
+				"never_expires",
+				"tokens that never expire are not allowed; the maximum lifetime is "+FormatDuration(p.MaxTTL),
+			)
 		}
 		return time.Time{}, nil
 	case l.TTL != nil:
 		if *l.TTL > p.MaxTTL {
-			return time.Time{}, Invalid("TTL_ABOVE_MAXIMUM", "ttl", "over the maximum lifetime of "+FormatDuration(p.MaxTTL))
+			return time.Time{}, Invalid(
+				"TTL_ABOVE_MAXIMUM",
+				"ttl",
+				"over the maximum lifetime of "+FormatDuration(p.MaxTTL),
+			)
 		}
 		at = now.Add(*l.TTL)
 	case l.ExpireTime != nil:
@@ -79,7 +87,11 @@ func (p Policy) Expiry(l Lifetime, now time.Time) (time.Time, error) {
 		return time.Time{}, Invalid("EXPIRE_TIME_PAST", field, "must end in the future")
 	}
 	if at.After(now.Add(p.MaxTTL)) {
-		return time.Time{}, Invalid("TTL_ABOVE_MAXIMUM", field, "over the maximum lifetime of "+FormatDuration(p.MaxTTL))
+		return time.Time{}, Invalid(
+			"TTL_ABOVE_MAXIMUM",
+			field,
+			"over the maximum lifetime of "+FormatDuration(p.MaxTTL),
+		)
 	}
 	return at, nil
 }

@@ -68,7 +68,10 @@ func TestExpiryFollowsThePolicy(t *testing.T) {
 func TestExpiryNeverPassesTheMaximum(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := tokens.Policy{
-			DefaultTTL: time.Duration(rapid.Int64().Draw(t, "default")), MaxTTL: time.Duration(rapid.Int64Range(0, 1<<60).Draw(t, "max")),
+			DefaultTTL: time.Duration(
+				rapid.Int64().Draw(t, "default"),
+			),
+			MaxTTL: time.Duration(rapid.Int64Range(0, 1<<60).Draw(t, "max")),
 		}
 		var l tokens.Lifetime
 		switch d := time.Duration(rapid.Int64().Draw(t, "d")); rapid.IntRange(0, 2).Draw(t, "form") {

@@ -128,7 +128,8 @@ type TokenReader interface {
 	ScopeUses(ids []ID) (map[ID]ScopeUses, error)
 	// UsesSince returns since when uses are recorded by scope; zero: since there have been tokens.
 	UsesSince() (time.Time, error)
-	// EndedPauses lists tokens that are not revoked and have a paused scope whose pause is over at a time, at most limit.
+	// EndedPauses lists tokens that are not revoked and have a paused scope whose pause is over at a time, at most
+	// limit.
 	EndedPauses(now time.Time, limit int) ([]ID, error)
 	// Request reads the record of an idempotent request, unless it has expired at now. ErrNotFound.
 	Request(key RequestKey, now time.Time) (Request, error)
@@ -273,7 +274,8 @@ type TokenWriter interface {
 	// InsertToken adds a token with its current secret. ErrTaken when the id exists.
 	InsertToken(t Token, h Hash) error
 	// UpdateToken writes Name, Description, Labels, Scopes, CIDRs, ExpireTime, RenewTime, SelfRotate, RenewableUntil,
-	// Paused, BlockedBy and Revocation of the token with t.ID. An existing revocation is never changed or removed. ErrNotFound.
+	// Paused, BlockedBy and Revocation of the token with t.ID. An existing revocation is never changed or removed.
+	// ErrNotFound.
 	UpdateToken(t Token) error
 	RotationWriter
 	// RevokeTokens revokes all of a user's tokens that are not revoked, expired ones too. It returns their ids, oldest
@@ -287,19 +289,20 @@ type TokenWriter interface {
 // RotationWriter writes the secrets of a token. A secret that ends before its ExpireTime ends for good: its ExpireTime
 // becomes the Unix epoch, so that it stays ended when the clock is set back, and EndTime says when it stopped.
 type RotationWriter interface {
-	// ReplaceSecret makes h the current secret of a token, by the rotation r, which Token.Rotation then is. The previous
-	// secret is accepted until r.PreviousUntil; not after r.Time: it ends. All older ones end. At least the 32 newest are
-	// kept. ErrNotFound.
+	// ReplaceSecret makes h the current secret of a token, by the rotation r, which Token.Rotation then is. The
+	// previous secret is accepted until r.PreviousUntil; not after r.Time: it ends. All older ones end. At least the 32
+	// newest are kept. ErrNotFound.
 	ReplaceSecret(id ID, h Hash, r Rotation) error
-	// RestoreSecret ends the current secret of a token, and makes the one before current again, with a serial of its own.
-	// What came of it follows it: access tokens and families that are not revoked. Token.Rotation has the Change
+	// RestoreSecret ends the current secret of a token, and makes the one before current again, with a serial of its
+	// own. What came of it follows it: access tokens and families that are not revoked. Token.Rotation has the Change
 	// ExpiryRestored then. ErrNotFound if there is no secret before.
 	RestoreSecret(id ID, at time.Time) error
 	// UseSecret records the first use of a token's current secret, if that has this serial, the one before is accepted
-	// and there was no use before. It ends the one before if the rotation says so. It returns false if it recorded nothing.
+	// and there was no use before. It ends the one before if the rotation says so. It returns false if it recorded
+	// nothing.
 	UseSecret(id ID, serial int64, at time.Time) (bool, error)
-	// PresentSuperseded records that the secret with this serial, which was rotated away, was presented. It returns false,
-	// and records nothing, if one was recorded less than every before, or the secret is not kept any more.
+	// PresentSuperseded records that the secret with this serial, which was rotated away, was presented. It returns
+	// false, and records nothing, if one was recorded less than every before, or the secret is not kept any more.
 	PresentSuperseded(id ID, serial int64, at time.Time, every time.Duration) (bool, error)
 }
 
@@ -401,13 +404,13 @@ type KeyWriter interface {
 	SealRows(now time.Time) error
 }
 
-// RowKeeper is a Store that makes a keyed checksum of every record that it writes, and compares it when it reads one for
-// a decision. A record that is not as it was written is not used: the error is RecordInvalid's.
+// RowKeeper is a Store that makes a keyed checksum of every record that it writes, and compares it when it reads one
+// for a decision. A record that is not as it was written is not used: the error is RecordInvalid's.
 type RowKeeper interface {
 	// UseRowKeys gives the store the keys of its checksums, and replaces those that it had.
 	UseRowKeys(ctx context.Context, ks *Keys) error
-	// MoveChecksums makes every checksum under a key anew under the current one, and returns how many it wrote. A record
-	// that is not as it was written stays so.
+	// MoveChecksums makes every checksum under a key anew under the current one, and returns how many it wrote. A
+	// record that is not as it was written stays so.
 	MoveChecksums(ctx context.Context, key string) (int64, error)
 }
 

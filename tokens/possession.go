@@ -58,7 +58,11 @@ func (s *Service) FindSecret(ctx context.Context, text Secret) (FoundSecret, err
 		return FoundSecret{}, secretInvalid(CodeInvalid)
 	}
 	if kind == secret.KindService {
-		return FoundSecret{}, Invalid("REVOCATION_UNSUPPORTED", "token", "a service's token is ended by who manages services, or when it is reported as a leak")
+		return FoundSecret{}, Invalid(
+			"REVOCATION_UNSUPPORTED",
+			"token",
+			"a service's token is ended by who manages services, or when it is reported as a leak",
+		)
 	}
 	f, err := s.findLive(ctx, kind, id, text)
 	switch {
@@ -70,8 +74,8 @@ func (s *Service) FindSecret(ctx context.Context, text Secret) (FoundSecret, err
 	return f, err
 }
 
-// findLive returns what a secret belongs to, or ErrNotFound for a wrong one. It has no revoke if the secret is right but
-// has ended.
+// findLive returns what a secret belongs to, or ErrNotFound for a wrong one. It has no revoke if the secret is right
+// but has ended.
 func (s *Service) findLive(ctx context.Context, kind secret.Kind, id ID, text Secret) (FoundSecret, error) {
 	switch kind {
 	case secret.KindPersonal:

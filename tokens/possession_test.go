@@ -65,7 +65,12 @@ func TestWhoeverHasASecretEndsIt(t *testing.T) {
 			t.Errorf("%s: revoked as %+v, %v; want by %s", name, got.Revocation, err, want)
 		}
 		for action, n := range map[string]int{"access.revoke": 1, "family.revoke": 1, "token.revoke": 1} {
-			events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: action, TokenID: m.Token.ID.String(), User: "u1"}, tokens.Page{})
+			events, _, err := h.Events(
+				ctx,
+				admin,
+				tokens.EventFilter{Action: action, TokenID: m.Token.ID.String(), User: "u1"},
+				tokens.Page{},
+			)
 			if err != nil || len(events) != n || events[0].PeerIP != home.IP {
 				t.Errorf("%s: %s: %+v, %v", name, action, events, err)
 			}
@@ -107,7 +112,12 @@ func TestOnlyALiveSecretEndsAnything(t *testing.T) {
 	}
 	for name, s := range map[string]tokens.Secret{"a service's": svc.Secret, "a wrong service's": mint("pats", h.idOf(t, svc.Secret)), "an unknown service's": mint("pats", 1)} {
 		err := h.RevokeSecret(ctx, tokens.Actor{}, s)
-		wantReason(t, err, "REVOCATION_UNSUPPORTED", name) // for the form alone, so that it tells nothing of the service
+		wantReason(
+			t,
+			err,
+			"REVOCATION_UNSUPPORTED",
+			name,
+		) // for the form alone, so that it tells nothing of the service
 		if name == "a service's" {
 			continue
 		}
@@ -179,7 +189,18 @@ func TestLeakedSecretsOfEveryKindAreEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := []tokens.Secret{m.Secret, secret.NewSecret("look-alike"), svc.Secret, one.Access, two.Refresh, m.Secret, graced.Secret, svc.Secret, one.Access, two.Refresh}
+	found := []tokens.Secret{
+		m.Secret,
+		secret.NewSecret("look-alike"),
+		svc.Secret,
+		one.Access,
+		two.Refresh,
+		m.Secret,
+		graced.Secret,
+		svc.Secret,
+		one.Access,
+		two.Refresh,
+	}
 	before := count(t, h)
 	for range 2 {
 		if err := h.ReportLeaks(ctx, tokens.Actor{Peer: home}, found); err != nil {
@@ -211,7 +232,8 @@ func TestLeakedSecretsOfEveryKindAreEnded(t *testing.T) {
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Actor: "nobody"}, tokens.Page{})
 	if err != nil || len(events) != 10 || slices.ContainsFunc(events, func(e tokens.Event) bool {
 		_, leaked := tokens.ParseLeak(e.Detail)
-		return e.PeerIP != home.IP || leaked != (e.Action == tokens.ActionTokenLeaked) || !leaked && !strings.Contains(e.Detail, "LEAKED")
+		return e.PeerIP != home.IP || leaked != (e.Action == tokens.ActionTokenLeaked) ||
+			!leaked && !strings.Contains(e.Detail, "LEAKED")
 	}) {
 		t.Errorf("%+v, %v", events, err)
 	}
@@ -250,7 +272,12 @@ func TestNoSecretStandsInAnEvent(t *testing.T) {
 	if _, err := h.Exchange(ctx, bad); err == nil {
 		t.Error("a secret was taken for a client id")
 	}
-	bad = tokens.ExchangeRequest{Subject: m.Secret, Scopes: []string{one.Access.Reveal()}, Audiences: []string{one.Refresh.Reveal()}, Peer: home}
+	bad = tokens.ExchangeRequest{
+		Subject:   m.Secret,
+		Scopes:    []string{one.Access.Reveal()},
+		Audiences: []string{one.Refresh.Reveal()},
+		Peer:      home,
+	}
 	if _, err := h.Exchange(ctx, bad); err == nil || strings.Contains(err.Error(), one.Refresh.Reveal()) {
 		t.Errorf("a secret for an audience: %v", err)
 	}
@@ -293,7 +320,9 @@ func TestAskingForMoreIsRecorded(t *testing.T) {
 	}
 	for i, want := range []string{"TARGET_INVALID", "SCOPE_INVALID"} {
 		e := events[i]
-		if e.Reason != want || e.Outcome != tokens.OutcomeRefused || e.TokenID != m.Token.ID || e.Actor != "token:"+m.Token.ID.String() || e.PeerIP != home.IP {
+		if e.Reason != want || e.Outcome != tokens.OutcomeRefused || e.TokenID != m.Token.ID ||
+			e.Actor != "token:"+m.Token.ID.String() ||
+			e.PeerIP != home.IP {
 			t.Errorf("%+v", e)
 		}
 	}

@@ -98,7 +98,12 @@ func provisioned(tx ReadTx, id string) (Provisioned, error) {
 
 // ProvisionedUsers lists users in the order in which they became known, from an offset, at most limit (0: none; above
 // MaxProvisioned: that), and returns how many there are in all.
-func (s *Service) ProvisionedUsers(ctx context.Context, a Actor, f ProvisionedFilter, offset, limit int) (list []Provisioned, total int64, err error) {
+func (s *Service) ProvisionedUsers(
+	ctx context.Context,
+	a Actor,
+	f ProvisionedFilter,
+	offset, limit int,
+) (list []Provisioned, total int64, err error) {
 	if err := s.manager(a); err != nil {
 		return nil, 0, err
 	}
@@ -151,8 +156,15 @@ func (s *Service) ProvisionUser(ctx context.Context, a Actor, r Provision) (p Pr
 		e.User, e.Detail = u.ID, "added"
 		events := []Event{e}
 		p = Provisioned{
-			ID: id, UserKey: u.Key, User: u.ID, UserName: r.UserName, ExternalID: r.ExternalID, DisplayName: r.DisplayName,
-			Inactive: r.Active != nil && !*r.Active, CreateTime: now, UpdateTime: now,
+			ID:          id,
+			UserKey:     u.Key,
+			User:        u.ID,
+			UserName:    r.UserName,
+			ExternalID:  r.ExternalID,
+			DisplayName: r.DisplayName,
+			Inactive:    r.Active != nil && !*r.Active,
+			CreateTime:  now,
+			UpdateTime:  now,
 		}
 		if err := tx.InsertProvisioned(p); err != nil {
 			return nil, errOtherUser(err)
@@ -177,14 +189,23 @@ const provisioningReason = "by SCIM"
 // errOtherUser returns the public error of a write that met another user's record.
 func errOtherUser(err error) error {
 	if errors.Is(err, ErrTaken) {
-		return Fail(CodeExists, "USER_EXISTS", "a provider has provisioned this user already, or another one with the same id or userName")
+		return Fail(
+			CodeExists,
+			"USER_EXISTS",
+			"a provider has provisioned this user already, or another one with the same id or userName",
+		)
 	}
 	return fmt.Errorf("write a provisioned user: %w", err)
 }
 
 // UpdateProvisionedUser changes what a provider says about a user, and suspends or resumes the user. USER_IMMUTABLE if
 // it names another user. Idempotent.
-func (s *Service) UpdateProvisionedUser(ctx context.Context, a Actor, id string, r ProvisionUpdate) (p Provisioned, err error) {
+func (s *Service) UpdateProvisionedUser(
+	ctx context.Context,
+	a Actor,
+	id string,
+	r ProvisionUpdate,
+) (p Provisioned, err error) {
 	var c checker
 	c.userName(r.UserName)
 	for _, f := range []struct {
@@ -242,7 +263,11 @@ func (s *Service) UpdateProvisionedUser(ctx context.Context, a Actor, id string,
 	return p, nil
 }
 
-var errImmutable = Invalid("USER_IMMUTABLE", "user", "the attribute that is patd's user id never changes; delete this user, and provision the other one")
+var errImmutable = Invalid(
+	"USER_IMMUTABLE",
+	"user",
+	"the attribute that is patd's user id never changes; delete this user, and provision the other one",
+)
 
 // action returns the action of the audit log that an update is about, for a refusal.
 func (r ProvisionUpdate) action() Action {
@@ -277,7 +302,14 @@ func (p *Provisioned) rename(r ProvisionUpdate) (changed []string) {
 }
 
 // activate suspends or resumes the user of p, as the provider says, and adds the event. had is p from before.
-func (a Actor) activate(tx Tx, p *Provisioned, had Provisioned, whole bool, now time.Time, events []Event) ([]Event, error) {
+func (a Actor) activate(
+	tx Tx,
+	p *Provisioned,
+	had Provisioned,
+	whole bool,
+	now time.Time,
+	events []Event,
+) ([]Event, error) {
 	if whole && !p.Inactive && !had.Inactive {
 		return events, nil
 	}

@@ -29,8 +29,8 @@ type Pruning struct {
 
 // PruneEvents releases the oldest events of the audit log for deletion, up to the first one that is not before
 // p.Before, or that an enabled webhook has yet to get, and returns how many. It records an audit event of its own.
-// ErrTaken: another call did so at the same time, and nothing was released. The store deletes them afterwards. Positions
-// are never reused.
+// ErrTaken: another call did so at the same time, and nothing was released. The store deletes them afterwards.
+// Positions are never reused.
 func PruneEvents(ctx context.Context, st Store, p Pruning, now time.Time) (released int64, err error) {
 	p.Before = p.Before.UTC().Truncate(time.Microsecond)
 	if p.Before.After(now.Add(-minEventAge)) {
@@ -58,7 +58,12 @@ func PruneEvents(ctx context.Context, st Store, p Pruning, now time.Time) (relea
 			return nil, err
 		}
 		e := Operator().event(now, ActionAuditPrune)
-		e.Detail = fmt.Sprintf("%d events before %s, up to position %d", released, p.Before.Format(time.RFC3339Nano), upTo)
+		e.Detail = fmt.Sprintf(
+			"%d events before %s, up to position %d",
+			released,
+			p.Before.Format(time.RFC3339Nano),
+			upTo,
+		)
 		if p.Archive != nil {
 			e.Detail += ", archived"
 		}

@@ -130,7 +130,13 @@ func (s *Service) origin(ctx context.Context, f Family, now time.Time) (presente
 }
 
 // refresh decides twice, as exchange does.
-func (s *Service) refresh(ctx context.Context, a Actor, p presented, rt RefreshToken, r RefreshRequest) (Granted, error) {
+func (s *Service) refresh(
+	ctx context.Context,
+	a Actor,
+	p presented,
+	rt RefreshToken,
+	r RefreshRequest,
+) (Granted, error) {
 	ask, keys := asked{r.Audiences, r.Resources}, s.keys.Get()
 	first, err := s.target(ctx, ask, rt.Family.bounds(p.cred.Token))
 	if err != nil {

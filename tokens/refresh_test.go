@@ -57,14 +57,25 @@ func TestRefreshTokensRotate(t *testing.T) {
 			t.Errorf("%+v", next)
 		}
 		in := h.ask(next.Access)
-		if d := cmp.Diff([][]string{{"a", "b"}, {"api"}}, [][]string{in.Effective, in.Audiences}); d != "" || in.ClientID != "photo-app" || in.Token.ID != m.Token.ID {
+		if d := cmp.Diff(
+			[][]string{{"a", "b"}, {"api"}},
+			[][]string{in.Effective, in.Audiences},
+		); d != "" || in.ClientID != "photo-app" ||
+			in.Token.ID != m.Token.ID {
 			t.Errorf("%s %+v", d, in)
 		}
 		h.wants(g.Access, tokens.Allow, "the access token before")
 		g = next
 	}
-	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.refresh", TokenID: m.Token.ID.String()}, tokens.Page{})
-	if err != nil || len(events) != 3 || events[0].User != "u1" || !strings.Contains(events[0].Detail, `, unverified_client_id "photo-app", `) || events[0].PeerIP != home.IP {
+	events, _, err := h.Events(
+		ctx,
+		admin,
+		tokens.EventFilter{Action: "token.refresh", TokenID: m.Token.ID.String()},
+		tokens.Page{},
+	)
+	if err != nil || len(events) != 3 || events[0].User != "u1" ||
+		!strings.Contains(events[0].Detail, `, unverified_client_id "photo-app", `) ||
+		events[0].PeerIP != home.IP {
 		t.Errorf("events: %+v, %v", events, err)
 	}
 	h.wait(m.Token.ExpireTime.Sub(h.now()) - time.Minute)
@@ -95,7 +106,8 @@ func TestReuseOfARefreshTokenEndsTheFamily(t *testing.T) {
 	h.refreshed(other.Refresh)
 	h.wants(m.Secret, tokens.Allow, "the token itself")
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "family.revoke"}, tokens.Page{})
-	if err != nil || len(events) != 1 || events[0].TokenID != m.Token.ID || events[0].User != "u1" || !strings.Contains(events[0].Detail, "refresh token reused") {
+	if err != nil || len(events) != 1 || events[0].TokenID != m.Token.ID || events[0].User != "u1" ||
+		!strings.Contains(events[0].Detail, "refresh token reused") {
 		t.Errorf("events: %+v, %v", events, err)
 	}
 }
@@ -173,7 +185,12 @@ func TestARefreshTokenIsBoundToItsClient(t *testing.T) {
 	} {
 		g := h.exchange(m.Secret, offline, func(r *tokens.ExchangeRequest) { r.Client = c.of })
 		for _, bad := range c.refuse {
-			h.refuses(g.Refresh, "GRANT_INVALID", name+", by another", func(r *tokens.RefreshRequest) { r.Client = bad })
+			h.refuses(
+				g.Refresh,
+				"GRANT_INVALID",
+				name+", by another",
+				func(r *tokens.RefreshRequest) { r.Client = bad },
+			)
 		}
 		for _, good := range c.good { // the wrong clients did not use it up
 			g = h.refreshed(g.Refresh, func(r *tokens.RefreshRequest) { r.Client = good })
@@ -190,7 +207,16 @@ func TestRefreshOnlyNarrowsForOneAccessToken(t *testing.T) {
 	h.api("api")
 	h.api("other")
 	h.api("third")
-	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a", "b", "c"}, Audiences: []string{"api", "other", "third"}})
+	m, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{
+			User:      "u1",
+			Name:      "n",
+			Scopes:    []string{"a", "b", "c"},
+			Audiences: []string{"api", "other", "third"},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,18 +228,36 @@ func TestRefreshOnlyNarrowsForOneAccessToken(t *testing.T) {
 	}
 	h.refuses(g.Refresh, "SCOPE_INVALID", "a scope of the token, not of the family", scopes("c"))
 	h.refuses(g.Refresh, "SCOPE_INVALID", "no scope", scopes())
-	h.refuses(g.Refresh, "TARGET_INVALID", "an audience of the token, not of the family", func(r *tokens.RefreshRequest) { r.Audiences = []string{"third"} })
-	g = h.refreshed(g.Refresh, scopes("b"), func(r *tokens.RefreshRequest) { r.Resources = []string{"https://other.example"} })
+	h.refuses(
+		g.Refresh,
+		"TARGET_INVALID",
+		"an audience of the token, not of the family",
+		func(r *tokens.RefreshRequest) { r.Audiences = []string{"third"} },
+	)
+	g = h.refreshed(
+		g.Refresh,
+		scopes("b"),
+		func(r *tokens.RefreshRequest) { r.Resources = []string{"https://other.example"} },
+	)
 	if d := cmp.Diff([][]string{{"b"}, {"other"}}, [][]string{g.Scopes, h.ask(g.Access).Audiences}); d != "" {
 		t.Error(d)
 	}
 	g = h.refreshed(g.Refresh)
-	if d := cmp.Diff([][]string{{"a", "b"}, {"api", "other"}}, [][]string{g.Scopes, h.ask(g.Access).Audiences}); d != "" {
+	if d := cmp.Diff(
+		[][]string{{"a", "b"}, {"api", "other"}},
+		[][]string{g.Scopes, h.ask(g.Access).Audiences},
+	); d != "" {
 		t.Error("the next one has all again:", d)
 	}
 	h.give("u1", "b", "c")
 	h.refuses(g.Refresh, "SCOPE_INVALID", "a suspended scope", scopes("a"))
-	if _, err := h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{Scopes: &[]string{"a", "c"}}); err != nil {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		m.Token.ID.String(),
+		tokens.TokenChange{Scopes: &[]string{"a", "c"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	h.refuses(g.Refresh, "SCOPE_INVALID", "no scope is left")
@@ -244,11 +288,22 @@ func TestRefreshKeepsToTheNetworksOfTheToken(t *testing.T) {
 	if jwt = h.refreshed(jwt.Refresh); jwt.Format != tokens.AccessJWT || jwt.Claims.ID == 0 {
 		t.Errorf("%+v", jwt)
 	}
-	if _, err := h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{CIDRs: &[]string{"192.0.2.0/24"}}); err != nil {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		m.Token.ID.String(),
+		tokens.TokenChange{CIDRs: &[]string{"192.0.2.0/24"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	h.refuses(jwt.Refresh, "TARGET_INVALID", "a JWT of a token that was bound to networks since")
-	h.refuses(opaque.Refresh, "GRANT_INVALID", "from nowhere", func(r *tokens.RefreshRequest) { r.Peer = tokens.Peer{} })
+	h.refuses(
+		opaque.Refresh,
+		"GRANT_INVALID",
+		"from nowhere",
+		func(r *tokens.RefreshRequest) { r.Peer = tokens.Peer{} },
+	)
 	h.refreshed(opaque.Refresh)
 }
 

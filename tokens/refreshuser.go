@@ -32,8 +32,8 @@ func (s *Service) RefreshUser(ctx context.Context, a Actor, user string) error {
 	return err
 }
 
-// refreshes counts, by user, the change feed entries that this server expects of its own. Its cache of features has what
-// they tell of.
+// refreshes counts, by user, the change feed entries that this server expects of its own. Its cache of features has
+// what they tell of.
 type refreshes struct {
 	mu       sync.Mutex
 	follows  bool

@@ -19,8 +19,9 @@ func (c *rekeyCounter) RecordUse(s tokens.Usage) {
 	c.Store.RecordUse(s)
 }
 
-// TestADigestMovesToALaterKeyOnly has two servers on one store, of which one has received a rotation and the other knows the new
-// key but has it not in front yet. Were each to move digests to its own key, every introspection would be a write.
+// TestADigestMovesToALaterKeyOnly has two servers on one store, of which one has received a rotation and the other
+// knows the new key but has it not in front yet. Were each to move digests to its own key, every introspection would be
+// a write.
 func TestADigestMovesToALaterKeyOnly(t *testing.T) {
 	counter := &rekeyCounter{}
 	h := newHouse(t, func(c *tokens.Config) { counter.Store, c.Store = c.Store, counter })
@@ -42,7 +43,15 @@ func TestADigestMovesToALaterKeyOnly(t *testing.T) {
 		}
 		cred, err := h.store.Lookup(ctx, m.Token.ID)
 		if err != nil || cred.Secrets[0].Hash.Key != wantKey || counter.n != wantMoves {
-			t.Errorf("with the keys %v the digest is under %s after %d moves, %v; want %s after %d", keys.Names(), cred.Secrets[0].Hash.Key, counter.n, err, wantKey, wantMoves)
+			t.Errorf(
+				"with the keys %v the digest is under %s after %d moves, %v; want %s after %d",
+				keys.Names(),
+				cred.Secrets[0].Hash.Key,
+				counter.n,
+				err,
+				wantKey,
+				wantMoves,
+			)
 		}
 	}
 	ahead, behind := lineB+"\n"+lineA, lineA+"\n"+lineB

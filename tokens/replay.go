@@ -192,7 +192,8 @@ func replaced(e Event) replacedSecret {
 	return r
 }
 
-// endOf returns until when the secret of the backup is accepted: the one before the first rotation, which the second ends.
+// endOf returns until when the secret of the backup is accepted: the one before the first rotation, which the second
+// ends.
 func endOf(list []replacedSecret) time.Time {
 	until := list[0].until
 	if len(list) > 1 {
@@ -227,7 +228,10 @@ func (r *Replay) addCatalog(e Event) {
 	case ActionFeatureReplace:
 		r.look("the catalogue's entry of feature %s was replaced: it is again as it was", e.Detail)
 	case ActionAudienceReplace:
-		r.look("audience %s was replaced: its policy is again what it was; set it anew, and block what exceeds it", e.Detail)
+		r.look(
+			"audience %s was replaced: its policy is again what it was; set it anew, and block what exceeds it",
+			e.Detail,
+		)
 	case ActionKeyRetire:
 		r.look("key %s was retired: retire it again when no digest is left under it", e.Detail)
 	}
@@ -430,8 +434,8 @@ func parseNetworks(text string) (list []netip.Prefix, ok bool) {
 	return list, len(list) > 0
 }
 
-// within returns the networks that are in both lists; a list without any stands for all. If none are, it returns b, which
-// is the newer list.
+// within returns the networks that are in both lists; a list without any stands for all. If none are, it returns b,
+// which is the newer list.
 func within(a, b []netip.Prefix) []netip.Prefix {
 	if len(a) == 0 || len(b) == 0 {
 		return slices.Concat(a, b)

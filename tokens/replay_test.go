@@ -41,7 +41,13 @@ func (w *backedUp) pick(t *rapid.T) tokens.Minted {
 
 func (w *backedUp) mintOne(t *rapid.T) {
 	m, err := w.Mint(ctx, admin, tokens.MintRequest{
-		User: w.user(t), Name: "n" + w.serial(), Scopes: []string{"a", "b", "c"}, Audiences: []string{"api"}, SelfRotate: true,
+		User: w.user(
+			t,
+		),
+		Name:       "n" + w.serial(),
+		Scopes:     []string{"a", "b", "c"},
+		Audiences:  []string{"api"},
+		SelfRotate: true,
 	})
 	if err == nil {
 		w.minted, w.secrets = append(w.minted, m), append(w.secrets, m.Secret)
@@ -52,8 +58,13 @@ func (w *backedUp) rotateOne(t *rapid.T) {
 	m := w.pick(t)
 	grace := rapid.SampledFrom([]time.Duration{0, time.Hour, 30 * tokens.Day}).Draw(t, "grace")
 	r, err := w.Rotate(ctx, admin, tokens.RotateRequest{
-		User: m.Token.User, TokenID: m.Token.ID.String(), Grace: &grace, Force: rapid.Bool().Draw(t, "force"),
-		DropUnheld: rapid.Bool().Draw(t, "drop"), Retire: rapid.SampledFrom([]tokens.RetirePrevious{tokens.AfterGrace, tokens.OnFirstUse}).Draw(t, "retire"),
+		User:    m.Token.User,
+		TokenID: m.Token.ID.String(),
+		Grace:   &grace,
+		Force:   rapid.Bool().Draw(t, "force"),
+		DropUnheld: rapid.Bool().
+			Draw(t, "drop"),
+		Retire: rapid.SampledFrom([]tokens.RetirePrevious{tokens.AfterGrace, tokens.OnFirstUse}).Draw(t, "retire"),
 	})
 	if err == nil {
 		w.secrets = append(w.secrets, r.Secret)
@@ -70,7 +81,9 @@ func (w *backedUp) updateOne(t *rapid.T) {
 		until := w.now().Add(rapid.SampledFrom([]time.Duration{time.Minute, 50 * tokens.Day}).Draw(t, "life"))
 		c.ExpireTime = &until
 	case 2:
-		c.CIDRs = &[]string{rapid.SampledFrom([]string{"192.0.2.0/24", "192.0.2.7/32", "198.51.100.0/24"}).Draw(t, "network")}
+		c.CIDRs = &[]string{
+			rapid.SampledFrom([]string{"192.0.2.0/24", "192.0.2.7/32", "198.51.100.0/24"}).Draw(t, "network"),
+		}
 	default:
 		c.CIDRs = &[]string{}
 	}
@@ -142,7 +155,10 @@ func (w *backedUp) refreshOne(t *rapid.T) {
 	if len(w.refresh) == 0 {
 		t.Skip("no refresh token yet")
 	}
-	g, err := w.Refresh(ctx, tokens.RefreshRequest{Token: rapid.SampledFrom(w.refresh).Draw(t, "refresh token"), Peer: home})
+	g, err := w.Refresh(
+		ctx,
+		tokens.RefreshRequest{Token: rapid.SampledFrom(w.refresh).Draw(t, "refresh token"), Peer: home},
+	)
 	if err == nil {
 		w.secrets, w.refresh = append(w.secrets, g.Access), append(w.refresh, g.Refresh)
 	}
@@ -152,12 +168,20 @@ func (w *backedUp) serviceOne(t *rapid.T) {
 	name := rapid.SampledFrom([]string{"s1", "s2"}).Draw(t, "service")
 	switch rapid.IntRange(0, 3).Draw(t, "how") {
 	case 0, 1:
-		if m, err := w.CreateService(ctx, admin, tokens.ServiceRequest{Name: name, Permissions: []string{"tokens"}}); err == nil {
+		if m, err := w.CreateService(
+			ctx,
+			admin,
+			tokens.ServiceRequest{Name: name, Permissions: []string{"tokens"}},
+		); err == nil {
 			w.services = append(w.services, m.Secret)
 		}
 	case 2:
 		grace := rapid.SampledFrom([]time.Duration{0, 20 * tokens.Day}).Draw(t, "grace")
-		if m, err := w.RotateService(ctx, admin, tokens.RotateServiceRequest{Name: name, Grace: &grace, Force: true}); err == nil {
+		if m, err := w.RotateService(
+			ctx,
+			admin,
+			tokens.RotateServiceRequest{Name: name, Grace: &grace, Force: true},
+		); err == nil {
 			w.services = append(w.services, m.Secret)
 		}
 	default:
@@ -227,8 +251,12 @@ func (w *backedUp) refuseMore(t *rapid.T, h *house) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			more := slices.DeleteFunc(slices.Clone(is.Effective), func(s string) bool { return slices.Contains(was.Effective, s) })
-			if is.Decision.Active() && (!was.Decision.Active() || len(more) > 0 || is.ExpireTime.After(was.ExpireTime)) {
+			more := slices.DeleteFunc(
+				slices.Clone(is.Effective),
+				func(s string) bool { return slices.Contains(was.Effective, s) },
+			)
+			if is.Decision.Active() &&
+				(!was.Decision.Active() || len(more) > 0 || is.ExpireTime.After(was.ExpireTime)) {
 				t.Fatalf("secret %d from %s: %v %v until %s, and after the restore %v %v until %s",
 					i, ip, was.Decision, was.Effective, was.ExpireTime, is.Decision, is.Effective, is.ExpireTime)
 			}
@@ -285,7 +313,24 @@ func TestAReplaySaysWhatItDid(t *testing.T) {
 	h.api("api")
 	h.give("u1", "a", "b")
 	h.give("u2", "a", "b")
-	revoked, rotated, narrowed, kept := h.mint("u1", "revoked", "a"), h.mint("u1", "rotated", "a"), h.mint("u1", "narrowed", "a", "b"), h.mint("u1", "kept", "a")
+	revoked, rotated, narrowed, kept := h.mint(
+		"u1",
+		"revoked",
+		"a",
+	), h.mint(
+		"u1",
+		"rotated",
+		"a",
+	), h.mint(
+		"u1",
+		"narrowed",
+		"a",
+		"b",
+	), h.mint(
+		"u1",
+		"kept",
+		"a",
+	)
 	gate, err := h.CreateService(ctx, admin, tokens.ServiceRequest{Name: "gate", Permissions: []string{"tokens"}})
 	if err != nil {
 		t.Fatal(err)
@@ -301,7 +346,13 @@ func TestAReplaySaysWhatItDid(t *testing.T) {
 		t.Fatal(err)
 	}
 	newest := h.rotate(rotated, 2*time.Hour)
-	if _, err := h.UpdateToken(ctx, admin, "u1", narrowed.Token.ID.String(), tokens.TokenChange{Scopes: &[]string{"b"}}); err != nil {
+	if _, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		narrowed.Token.ID.String(),
+		tokens.TokenChange{Scopes: &[]string{"b"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	late := h.mint("u1", "after the backup", "a")
@@ -333,7 +384,11 @@ func TestAReplaySaysWhatItDid(t *testing.T) {
 	to.wants(kept.Secret, tokens.Allow, "what nothing was taken from")
 	to.wants(rotated.Secret, tokens.Allow, "a secret in its grace")
 	to.wants(newest, tokens.NotFound, "the secret after it, which is lost")
-	if in := to.ask(narrowed.Secret, "a"); in.Decision != tokens.InsufficientScope || !slices.Equal(in.Effective, []string{"b"}) {
+	if in := to.ask(
+		narrowed.Secret,
+		"a",
+	); in.Decision != tokens.InsufficientScope ||
+		!slices.Equal(in.Effective, []string{"b"}) {
 		t.Errorf("narrowed after the backup: %v %v", in.Decision, in.Effective)
 	}
 	if u, err := to.User(ctx, admin, "nobody yet"); err != nil || u.State != tokens.UserSuspended {
@@ -342,7 +397,8 @@ func TestAReplaySaysWhatItDid(t *testing.T) {
 	if to.authenticates(gate.Secret) {
 		t.Error("the service that was revoked works again")
 	}
-	if done.Tokens != 3 || done.Users != 2 || done.Services != 1 || len(done.Lost) != 1 || !strings.Contains(done.Lost[0], rotated.Token.ID.String()) {
+	if done.Tokens != 3 || done.Users != 2 || done.Services != 1 || len(done.Lost) != 1 ||
+		!strings.Contains(done.Lost[0], rotated.Token.ID.String()) {
 		t.Errorf("reported: %+v", done)
 	}
 	if len(done.Review) != 1 || !strings.Contains(done.Review[0], "audience api was replaced") {
@@ -350,7 +406,13 @@ func TestAReplaySaysWhatItDid(t *testing.T) {
 	}
 	to.wait(2 * time.Hour)
 	to.wants(rotated.Secret, tokens.Superseded, "the grace is over")
-	if tok, err := to.Token(ctx, admin, "u1", revoked.Token.ID.String()); err != nil || tok.Revocation.By != "service:admin" || !tok.Revocation.Time.Equal(noon.Add(time.Hour)) ||
+	if tok, err := to.Token(
+		ctx,
+		admin,
+		"u1",
+		revoked.Token.ID.String(),
+	); err != nil || tok.Revocation.By != "service:admin" ||
+		!tok.Revocation.Time.Equal(noon.Add(time.Hour)) ||
 		!strings.HasSuffix(tok.Revocation.Reason, ": lost") {
 		t.Errorf("the revocation: %+v, %v", tok.Revocation, err)
 	}

@@ -29,8 +29,8 @@ type Replayed struct {
 	Others   int `json:"others"` // webhooks, and entries of the catalogue
 	// Absent counts the records that are not in the store: they were made after the backup.
 	Absent int `json:"absent"`
-	// Lost names tokens and services whose secret was replaced after the backup. The new one is not in the store, and the
-	// one before ends when it would have: they must be rotated, or made anew.
+	// Lost names tokens and services whose secret was replaced after the backup. The new one is not in the store, and
+	// the one before ends when it would have: they must be rotated, or made anew.
 	Lost []string `json:"lost"`
 	// Review lists what an operator must look at, since the events do not say enough to do it again.
 	Review []string `json:"review"`
@@ -50,10 +50,17 @@ type application struct {
 // Apply takes away from a store what the events took away. It does so in several transactions; when it fails, it can be
 // repeated. now is called for each of them. Each change has its audit event, by the operator.
 func (r *Replay) Apply(ctx context.Context, st Store, keys *Keys, now func() time.Time) (Replayed, error) {
-	a := &application{Replay: r, keys: keys, done: Replayed{From: r.from, To: r.last, Events: r.events, Lost: []string{}, Review: []string{}}}
+	a := &application{
+		Replay: r,
+		keys:   keys,
+		done:   Replayed{From: r.from, To: r.last, Events: r.events, Lost: []string{}, Review: []string{}},
+	}
 	a.done.Review = append(a.done.Review, r.review...)
 	for _, action := range slices.Sorted(maps.Keys(r.underway)) {
-		a.done.Review = append(a.done.Review, fmt.Sprintf("%s had not ended, of %s: run it again", action, r.underway[action].Detail))
+		a.done.Review = append(
+			a.done.Review,
+			fmt.Sprintf("%s had not ended, of %s: run it again", action, r.underway[action].Detail),
+		)
 	}
 	for batch := range slices.Chunk(a.steps(), replayBatch) {
 		err := st.Update(ctx, func(tx Tx) ([]Event, error) {
@@ -84,7 +91,8 @@ func (a *application) count(n *int) { a.counts(n, 1) }
 
 func (a *application) counts(n *int, more int) { a.tell = append(a.tell, func() { *n += more }) }
 
-// steps returns what to do, in an order that does not change. Users are deleted before those that came back are suspended.
+// steps returns what to do, in an order that does not change. Users are deleted before those that came back are
+// suspended.
 func (a *application) steps() (list []step) {
 	add := func(s step) { list = append(list, s) }
 	for _, id := range slices.Sorted(maps.Keys(a.users)) {
@@ -222,8 +230,8 @@ func (a *application) deleteUser(tx Tx, u User, e Event, now time.Time) ([]Event
 	return append(events, again(e, now, counted(len(ids), reasonAgain(e, "")))), nil
 }
 
-// narrow suspends a user and takes features away, and returns the events. A record that is not as patd wrote it can only
-// be suspended.
+// narrow suspends a user and takes features away, and returns the events. A record that is not as patd wrote it can
+// only be suspended.
 func (t takenUser) narrow(u *User, invalid bool, now time.Time) (changed bool, events []Event) {
 	if t.suspended != nil && u.State != UserSuspended {
 		u.State, changed = UserSuspended, true
@@ -358,7 +366,10 @@ func (a *application) webhook(tx Tx, id string, t takenWebhook, now time.Time) (
 		e = t.disabled
 	} else {
 		a.tell = append(a.tell, func() {
-			a.done.Review = append(a.done.Review, "webhook "+id+" was changed: it is again as it was, and disabled; set it anew, then enable it")
+			a.done.Review = append(
+				a.done.Review,
+				"webhook "+id+" was changed: it is again as it was, and disabled; set it anew, then enable it",
+			)
 		})
 	}
 	if e == nil || !w.Enabled {

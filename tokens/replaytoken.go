@@ -72,7 +72,12 @@ func (t *takenToken) lastNarrowing() *Event {
 }
 
 // narrowToken takes away a part of what a token may do. It returns false, and has written nothing, if no scope is left.
-func (a *application) narrowToken(tx Tx, held Token, t *takenToken, now time.Time) (events []Event, left bool, err error) {
+func (a *application) narrowToken(
+	tx Tx,
+	held Token,
+	t *takenToken,
+	now time.Time,
+) (events []Event, left bool, err error) {
 	gone := map[string]*Event{}
 	maps.Copy(gone, t.scopes)
 	for _, r := range t.rotations {
@@ -160,7 +165,8 @@ func (a *application) secrets(tx Tx, held Token, t *takenToken, now time.Time) (
 		}
 		events = append(events, again(*t.canceled, now, ""))
 	case t.canceled != nil && held.Rotations > 0 && (held.Rotation == nil || held.Rotation.Change != ExpiryRestored):
-		// The secret that the cancellation made current again is over in the backup, and the one of the backup was ended.
+		// The secret that the cancellation made current again is over in the backup, and the one of the backup was
+		// ended.
 		t.rotations = append([]replacedSecret{{event: t.canceled, until: t.canceled.Time}}, t.rotations...)
 	case t.firstUse != nil:
 		done, err := tx.UseSecret(held.ID, held.Rotations, t.firstUse.Time)
@@ -179,8 +185,16 @@ func (a *application) secrets(tx Tx, held Token, t *takenToken, now time.Time) (
 		return nil, err
 	}
 	rot := Rotation{
-		Time: now, PreviousUntil: earliest(endOf(t.rotations), held.ExpireTime), Retire: AfterGrace, Change: ExpiryKept,
-		Before: BeforeRotation{ExpireTime: held.ExpireTime, RenewTime: held.RenewTime, BlockedBy: held.BlockedBy, SetExpireTime: held.ExpireTime},
+		Time:          now,
+		PreviousUntil: earliest(endOf(t.rotations), held.ExpireTime),
+		Retire:        AfterGrace,
+		Change:        ExpiryKept,
+		Before: BeforeRotation{
+			ExpireTime:    held.ExpireTime,
+			RenewTime:     held.RenewTime,
+			BlockedBy:     held.BlockedBy,
+			SetExpireTime: held.ExpireTime,
+		},
 	}
 	if err := tx.ReplaceSecret(held.ID, h, rot); err != nil {
 		return nil, fmt.Errorf("replace the secret of token %s: %w", held.ID, err)

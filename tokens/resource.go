@@ -143,7 +143,11 @@ func resourceFree(tx ReadTx, e AudienceEntry) error {
 	}
 	for _, other := range found {
 		if other.ID != e.ID {
-			taken := Fail(CodeExists, "RESOURCE_TAKEN", "another audience has this resource, perhaps in another spelling (RFC 3986 section 6.2)")
+			taken := Fail(
+				CodeExists,
+				"RESOURCE_TAKEN",
+				"another audience has this resource, perhaps in another spelling (RFC 3986 section 6.2)",
+			)
 			taken.Metadata = map[string]string{"audience": other.ID}
 			return taken
 		}

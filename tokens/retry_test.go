@@ -16,7 +16,13 @@ func TestRepeatedMintAnswersTheSameSecret(t *testing.T) {
 	h := newHouse(t)
 	h.give("u1", "a", "b")
 	ttl := 24 * time.Hour
-	req := tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &ttl}, IdempotencyKey: idem}
+	req := tokens.MintRequest{
+		User:           "u1",
+		Name:           "n",
+		Scopes:         []string{"a"},
+		Lifetime:       tokens.Lifetime{TTL: &ttl},
+		IdempotencyKey: idem,
+	}
 	first, err := h.Mint(ctx, admin, req)
 	if err != nil || first.Replayed {
 		t.Fatalf("%+v, %v", first, err)
@@ -24,7 +30,8 @@ func TestRepeatedMintAnswersTheSameSecret(t *testing.T) {
 	h.wait(time.Hour)
 	h.reopen()
 	again, err := h.Mint(ctx, admin, req)
-	if err != nil || !again.Replayed || again.Token.ID != first.Token.ID || again.Secret.Reveal() != first.Secret.Reveal() {
+	if err != nil || !again.Replayed || again.Token.ID != first.Token.ID ||
+		again.Secret.Reveal() != first.Secret.Reveal() {
 		t.Fatalf("replayed %v, %v: %v", again.Replayed, again.Token.ID, err)
 	}
 	for name, change := range map[string]func(*tokens.MintRequest){
@@ -47,7 +54,13 @@ func TestRepeatedMintAnswersTheSameSecret(t *testing.T) {
 	if err != nil || m.Replayed {
 		t.Errorf("another caller's use of the same key: replayed %v, %v", m.Replayed, err)
 	}
-	if list, _, err := h.Tokens(ctx, admin, tokens.TokenFilter{User: "u1"}, tokens.Page{}); len(list) != 2 || err != nil {
+	if list, _, err := h.Tokens(
+		ctx,
+		admin,
+		tokens.TokenFilter{User: "u1"},
+		tokens.Page{},
+	); len(list) != 2 ||
+		err != nil {
 		t.Errorf("%d tokens, %v", len(list), err)
 	}
 }
@@ -114,7 +127,16 @@ func TestIdempotencyKeyForm(t *testing.T) {
 		strings.Repeat("k", 15): "IDEMPOTENCY_KEY_INVALID", strings.Repeat("k", 16): "", strings.Repeat("k", 255): "",
 		strings.Repeat("k", 256): "IDEMPOTENCY_KEY_INVALID", "key with\nnewline": "IDEMPOTENCY_KEY_INVALID", "clé très longue et unique": "IDEMPOTENCY_KEY_INVALID",
 	} {
-		_, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: k[:5] + string(rune('a'+len(k)%26)), Scopes: []string{"a"}, IdempotencyKey: k})
+		_, err := h.Mint(
+			ctx,
+			admin,
+			tokens.MintRequest{
+				User:           "u1",
+				Name:           k[:5] + string(rune('a'+len(k)%26)),
+				Scopes:         []string{"a"},
+				IdempotencyKey: k,
+			},
+		)
 		wantReason(t, err, want, k)
 	}
 }
@@ -176,7 +198,14 @@ func TestKeysRotateAndRetire(t *testing.T) {
 	h.ring.Set(parseKeys(t, lineB+"\n"+lineA))
 	h.reopen()
 	h.wait(35 * time.Second)
-	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_TOO_RECENT" || !strings.Contains(err.Error(), "key b has been in force for only 35s") ||
+	if err := tokens.RetireKey(
+		ctx,
+		h.store,
+		h.ring.Get(),
+		"a",
+		h.now(),
+	); reason(err) != "KEY_TOO_RECENT" ||
+		!strings.Contains(err.Error(), "key b has been in force for only 35s") ||
 		!strings.Contains(err.Error(), "try again in 25s") {
 		t.Errorf("retire a key right after the rotation: %v", err)
 	}
@@ -191,7 +220,14 @@ func TestKeysRotateAndRetire(t *testing.T) {
 		t.Error(err)
 	}
 	h.reopen()
-	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_IN_USE" || !strings.Contains(err.Error(), "key a: 1;") {
+	if err := tokens.RetireKey(
+		ctx,
+		h.store,
+		h.ring.Get(),
+		"a",
+		h.now(),
+	); reason(err) != "KEY_IN_USE" ||
+		!strings.Contains(err.Error(), "key a: 1;") {
 		t.Errorf("retire a key with the idle token's digest: %v", err)
 	}
 	if _, err := h.Revoke(ctx, admin, "u1", idle.Token.ID.String(), ""); err != nil {
@@ -254,7 +290,13 @@ func TestRefusedAttemptsAreRecorded(t *testing.T) {
 			t.Errorf("the secret stands in an event: %+v", e)
 		}
 	}
-	want := []string{"service:admin  SECRET_IN_FIELD", "service:admin u1 NAME_TAKEN", "service:admin u1 SCOPE_NOT_HELD", "token:" + m.Token.ID.String() + " u1 PERMISSION_DENIED", "service:admin u1 "}
+	want := []string{
+		"service:admin  SECRET_IN_FIELD",
+		"service:admin u1 NAME_TAKEN",
+		"service:admin u1 SCOPE_NOT_HELD",
+		"token:" + m.Token.ID.String() + " u1 PERMISSION_DENIED",
+		"service:admin u1 ",
+	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("events:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

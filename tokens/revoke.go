@@ -28,10 +28,20 @@ func (s *Service) RevokeSelf(ctx context.Context, a Actor, reason string) (Token
 	if a.Kind != TokenActor {
 		return Token{}, denied("only the bearer of a personal access token can do this")
 	}
-	return s.revoke(ctx, a, ending{reason: reason}, func(tx ReadTx, _ time.Time) (Token, error) { return tx.Token(a.TokenID) })
+	return s.revoke(
+		ctx,
+		a,
+		ending{reason: reason},
+		func(tx ReadTx, _ time.Time) (Token, error) { return tx.Token(a.TokenID) },
+	)
 }
 
-func (s *Service) revoke(ctx context.Context, a Actor, why ending, read func(ReadTx, time.Time) (Token, error)) (Token, error) {
+func (s *Service) revoke(
+	ctx context.Context,
+	a Actor,
+	why ending,
+	read func(ReadTx, time.Time) (Token, error),
+) (Token, error) {
 	var c checker
 	if c.reason(why.reason); c.err() != nil {
 		return Token{}, c.err()

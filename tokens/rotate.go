@@ -67,7 +67,13 @@ func (s *Service) rotate(ctx context.Context, a Actor, r RotateRequest) (Rotated
 	if err != nil {
 		return Rotated{}, err
 	}
-	return s.rotateOf(ctx, a, r, func(tx ReadTx, _ time.Time) (User, Token, error) { return owned(tx, user, r.TokenID) }, user)
+	return s.rotateOf(
+		ctx,
+		a,
+		r,
+		func(tx ReadTx, _ time.Time) (User, Token, error) { return owned(tx, user, r.TokenID) },
+		user,
+	)
 }
 
 // checked fills in the defaults of a request, or returns what is wrong with it.
@@ -91,7 +97,13 @@ func (r RotateRequest) checked() (RotateRequest, time.Duration, error) {
 }
 
 // rotateOf rotates the token that read returns. about is what else the fingerprint of the request covers.
-func (s *Service) rotateOf(ctx context.Context, a Actor, r RotateRequest, read func(ReadTx, time.Time) (User, Token, error), about string) (Rotated, error) {
+func (s *Service) rotateOf(
+	ctx context.Context,
+	a Actor,
+	r RotateRequest,
+	read func(ReadTx, time.Time) (User, Token, error),
+	about string,
+) (Rotated, error) {
 	r, grace, err := r.checked()
 	if err != nil {
 		return Rotated{}, err
@@ -102,8 +114,8 @@ func (s *Service) rotateOf(ctx context.Context, a Actor, r RotateRequest, read f
 		return Rotated{}, err
 	}
 	var out Rotated
-	// A caller who rotates a lost secret must not wait for a feature source: it is asked only for a later expiry, and in
-	// order to drop scopes.
+	// A caller who rotates a lost secret must not wait for a feature source: it is asked only for a later expiry, and
+	// in order to drop scopes.
 	before, err := s.askAhead(ctx, a, func(tx ReadTx, now time.Time) (_ User, done bool, err error) {
 		if r.Lifetime.isZero() && !r.Renew && !r.DropUnheld {
 			return User{}, true, nil
@@ -179,7 +191,11 @@ func (r RotateRequest) mayBegin(u User, t Token, now time.Time) error {
 		if r.self {
 			do = ": wait for that; only the owner can cancel or force a rotation"
 		}
-		e := Fail(CodePrecondition, "ROTATION_IN_PROGRESS", "the secret before the present one works until "+until+", and would end now"+do)
+		e := Fail(
+			CodePrecondition,
+			"ROTATION_IN_PROGRESS",
+			"the secret before the present one works until "+until+", and would end now"+do,
+		)
 		e.Metadata = map[string]string{"previous_secret_expire_time": until}
 		return e
 	}
@@ -187,12 +203,25 @@ func (r RotateRequest) mayBegin(u User, t Token, now time.Time) error {
 }
 
 // alter makes the changes to the token that come with a rotation, and notes in rot what was before.
-func (s *Service) alter(ctx context.Context, tx ReadTx, u User, t *Token, r RotateRequest, rot *Rotation, before answered) error {
+func (s *Service) alter(
+	ctx context.Context,
+	tx ReadTx,
+	u User,
+	t *Token,
+	r RotateRequest,
+	rot *Rotation,
+	before answered,
+) error {
 	life, err := s.extended(tx, *t, r, rot.Time)
 	if err != nil {
 		return err
 	}
-	rot.Before = BeforeRotation{ExpireTime: t.ExpireTime, RenewTime: t.RenewTime, BlockedBy: t.BlockedBy, SetExpireTime: life.at}
+	rot.Before = BeforeRotation{
+		ExpireTime:    t.ExpireTime,
+		RenewTime:     t.RenewTime,
+		BlockedBy:     t.BlockedBy,
+		SetExpireTime: life.at,
+	}
 	rot.Change = life.change
 	if life.extends || r.DropUnheld {
 		held, err := s.heldFor(ctx, u, before)
@@ -231,7 +260,14 @@ func (s *Service) replace(tx Tx, keys *Keys, t Token, rot Rotation) (Rotated, er
 	}
 	t.Rotations++
 	t.Rotation, t.AsOf = &rot, rot.Time
-	return Rotated{Token: t, Secret: text, PreviousUntil: rot.PreviousUntil, Change: rot.Change, Retire: rot.Retire, Dropped: rot.Dropped}, nil
+	return Rotated{
+		Token:         t,
+		Secret:        text,
+		PreviousUntil: rot.PreviousUntil,
+		Change:        rot.Change,
+		Retire:        rot.Retire,
+		Dropped:       rot.Dropped,
+	}, nil
 }
 
 // detail describes a rotation for the audit log.
@@ -301,7 +337,11 @@ func renamed(err error, renew bool) error {
 // heldFor returns the features that a user holds, for a rotation that rests on them.
 func (s *Service) heldFor(ctx context.Context, u User, before answered) ([]string, error) {
 	if !s.features.Local() && !before.asked {
-		return nil, Fail(CodeUnavailable, "TOKEN_CHANGED", "the token was changed while the call was under way; try again")
+		return nil, Fail(
+			CodeUnavailable,
+			"TOKEN_CHANGED",
+			"the token was changed while the call was under way; try again",
+		)
 	}
 	return s.heldNow(ctx, u, before)
 }

@@ -81,7 +81,11 @@ func (s *Service) rotateService(ctx context.Context, a Actor, r RotateServiceReq
 		}
 		e := a.event(now, ActionServiceRotate)
 		e.Service, e.TokenID = v.Name, v.ID
-		e.Detail = "previous secret until " + out.PreviousUntil.Format(time.RFC3339) + ", expires " + v.ExpireTime.Format(time.RFC3339)
+		e.Detail = "previous secret until " + out.PreviousUntil.Format(
+			time.RFC3339,
+		) + ", expires " + v.ExpireTime.Format(
+			time.RFC3339,
+		)
 		return []Event{e}, nil
 	})
 	return out, err
@@ -89,16 +93,26 @@ func (s *Service) rotateService(ctx context.Context, a Actor, r RotateServiceReq
 
 // rotate counts a rotation of a live service, sets the new times, and returns until when the current secret is
 // accepted.
-func (s *ServiceAccount) rotate(grace time.Duration, r RotateServiceRequest, now time.Time) (until time.Time, err error) {
+func (s *ServiceAccount) rotate(
+	grace time.Duration,
+	r RotateServiceRequest,
+	now time.Time,
+) (until time.Time, err error) {
 	switch s.Status(now) {
 	case StateRevoked:
 		return until, Fail(CodePrecondition, "TOKEN_NOT_ACTIVE", "the service is revoked; create it again")
 	case StateExpired:
-		return until, Fail(CodePrecondition, "TOKEN_NOT_ACTIVE", "the service's token has expired; create the service again")
+		return until, Fail(
+			CodePrecondition,
+			"TOKEN_NOT_ACTIVE",
+			"the service's token has expired; create the service again",
+		)
 	}
 	if s.PreviousUntil.After(now) && !r.Force {
 		e := Fail(CodePrecondition, "ROTATION_IN_PROGRESS", "the secret before the last rotation is accepted until "+
-			s.PreviousUntil.Format(time.RFC3339)+", and another rotation ends it at once; force it if no program uses that secret")
+			s.PreviousUntil.Format(
+				time.RFC3339,
+			)+", and another rotation ends it at once; force it if no program uses that secret")
 		e.Metadata = map[string]string{"previous_secret_expire_time": s.PreviousUntil.Format(time.RFC3339)}
 		return until, e
 	}
@@ -107,7 +121,10 @@ func (s *ServiceAccount) rotate(grace time.Duration, r RotateServiceRequest, now
 		life = serviceDefaultTTL
 	}
 	until = earliest(now.Add(grace), s.ExpireTime)
-	if s.ExpireTime, err = (Policy{DefaultTTL: life, MaxTTL: ServiceMaxTTL}).Expiry(Lifetime{TTL: r.TTL}, now); err != nil {
+	if s.ExpireTime, err = (Policy{DefaultTTL: life, MaxTTL: ServiceMaxTTL}).Expiry(
+		Lifetime{TTL: r.TTL},
+		now,
+	); err != nil {
 		return until, err
 	}
 	until = earliest(until, s.ExpireTime)

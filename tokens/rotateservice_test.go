@@ -40,7 +40,8 @@ func TestAServiceRotatesUnderItsName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if second.Service.ID != first.Service.ID || second.Service.Name != "gate" || second.Service.Permissions != first.Service.Permissions {
+	if second.Service.ID != first.Service.ID || second.Service.Name != "gate" ||
+		second.Service.Permissions != first.Service.Permissions {
 		t.Errorf("another service: %+v", second.Service)
 	}
 	// The new secret has the same lifetime again; the old one its own end, which comes before the grace of 7 days.
@@ -61,7 +62,11 @@ func TestAServiceRotatesUnderItsName(t *testing.T) {
 		if _, err := h.SetUserFeatures(ctx, admin, "u1", []string{"a"}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.Mint(ctx, a, tokens.MintRequest{User: "u1", Name: []string{"one", "two"}[i], Scopes: []string{"a"}}); err != nil {
+		if _, err := h.Mint(
+			ctx,
+			a,
+			tokens.MintRequest{User: "u1", Name: []string{"one", "two"}[i], Scopes: []string{"a"}},
+		); err != nil {
 			t.Errorf("a change in the grace: %v", err)
 		}
 		if _, err := h.Recheck(ctx, a); err != nil {
@@ -95,7 +100,14 @@ func TestAServiceRotatesUnderItsName(t *testing.T) {
 	if !third.Service.ExpireTime.Equal(h.now().Add(ttl)) || h.accepted(second.Secret) || !h.accepted(third.Secret) {
 		t.Errorf("%+v; the second secret is accepted: %v", third.Service, h.accepted(second.Secret))
 	}
-	if _, err := h.Authenticate(ctx, second.Secret, tokens.Peer{}); !strings.Contains(err.Error(), h.now().Format(time.RFC3339)) {
+	if _, err := h.Authenticate(
+		ctx,
+		second.Secret,
+		tokens.Peer{},
+	); !strings.Contains(
+		err.Error(),
+		h.now().Format(time.RFC3339),
+	) {
 		t.Errorf("the bearer of a secret without a grace is told %v", err)
 	}
 	h.wait(-tokens.Day)
@@ -137,7 +149,13 @@ func TestASecondRotationOfAServiceInTheGraceIsRefused(t *testing.T) {
 	}
 	third, err := h.RotateService(ctx, admin, tokens.RotateServiceRequest{Name: "gate", Force: true})
 	if err != nil || h.accepted(first.Secret) || !h.accepted(second.Secret) || !h.accepted(third.Secret) {
-		t.Errorf("forced: %v; %v %v %v", err, h.accepted(first.Secret), h.accepted(second.Secret), h.accepted(third.Secret))
+		t.Errorf(
+			"forced: %v; %v %v %v",
+			err,
+			h.accepted(first.Secret),
+			h.accepted(second.Secret),
+			h.accepted(third.Secret),
+		)
 	}
 }
 
@@ -155,7 +173,8 @@ func TestARepeatedRotationOfAServiceAnswersTheSameSecret(t *testing.T) {
 	}
 	h.wait(time.Hour)
 	again, err := h.RotateService(ctx, admin, r)
-	if err != nil || !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() || !again.PreviousUntil.Equal(first.PreviousUntil) {
+	if err != nil || !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() ||
+		!again.PreviousUntil.Equal(first.PreviousUntil) {
 		t.Errorf("repeated: %+v, %v", again, err)
 	}
 	if m, err := h.CreateService(ctx, admin, create); err != nil || !m.Replayed || !m.Secret.IsEmpty() {
@@ -182,14 +201,24 @@ func TestALeakedSecretInItsGraceEndsItsService(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.wait(8 * tokens.Day)
-	if err := h.ReportLeaks(ctx, tokens.Actor{}, []tokens.Secret{first.Secret}); err != nil || !h.accepted(second.Secret) {
+	if err := h.ReportLeaks(
+		ctx,
+		tokens.Actor{},
+		[]tokens.Secret{first.Secret},
+	); err != nil ||
+		!h.accepted(second.Secret) {
 		t.Errorf("the leak of a secret that has ended ended its service: %v", err)
 	}
 	third, err := h.RotateService(ctx, admin, tokens.RotateServiceRequest{Name: "gate"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.ReportLeaks(ctx, tokens.Actor{}, []tokens.Secret{second.Secret}); err != nil || h.accepted(second.Secret) || h.accepted(third.Secret) {
+	if err := h.ReportLeaks(
+		ctx,
+		tokens.Actor{},
+		[]tokens.Secret{second.Secret},
+	); err != nil || h.accepted(second.Secret) ||
+		h.accepted(third.Secret) {
 		t.Errorf("the leak of a secret in its grace: %v", err)
 	}
 }
@@ -212,7 +241,14 @@ func TestRotatedServiceSecretsMoveToALaterKey(t *testing.T) {
 		t.Error("the current secret under the older key")
 	}
 	h.reopen()
-	if err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now()); reason(err) != "KEY_IN_USE" || !strings.Contains(err.Error(), "key a: 1;") {
+	if err := tokens.RetireKey(
+		ctx,
+		h.store,
+		h.ring.Get(),
+		"a",
+		h.now(),
+	); reason(err) != "KEY_IN_USE" ||
+		!strings.Contains(err.Error(), "key a: 1;") {
 		t.Errorf("retire a key with the previous secret's digest: %v", err)
 	}
 	if !h.accepted(first.Secret) {

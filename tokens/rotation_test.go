@@ -51,7 +51,11 @@ func TestARenewalGivesTheSameLifetimeAgain(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(c *tokens.Config) { c.Policy.AllowNever = true })
 	h.give("u1", "a")
-	m, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: days(90)}})
+	m, err := h.Mint(
+		ctx,
+		admin,
+		tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: days(90)}},
+	)
 	noError(t, err)
 	for range 3 {
 		h.wait(80 * tokens.Day)
@@ -78,7 +82,11 @@ func TestARenewalGivesTheSameLifetimeAgain(t *testing.T) {
 	h.wait(2 * tokens.Day)
 	h.mustTurn(m, tokens.RotateRequest{Lifetime: tokens.Lifetime{Never: true}})
 	h.wait(2 * tokens.Day)
-	if r = h.mustTurn(m, tokens.RotateRequest{Renew: true}); r.Change != tokens.ExpiryKept || !r.Token.ExpireTime.IsZero() {
+	if r = h.mustTurn(
+		m,
+		tokens.RotateRequest{Renew: true},
+	); r.Change != tokens.ExpiryKept ||
+		!r.Token.ExpireTime.IsZero() {
 		t.Errorf("a token that never expires: %d, %s", r.Change, r.Token.ExpireTime)
 	}
 	h.wait(2 * tokens.Day)
@@ -99,11 +107,19 @@ func TestARenewalIsRefusedAsAMintWouldBe(t *testing.T) {
 		t.Errorf("not held: %q", got)
 	}
 	r := h.mustTurn(m, tokens.RotateRequest{Renew: true, DropUnheld: true, IdempotencyKey: idem})
-	if d := cmp.Diff([][]string{{"a"}, {"b", "c"}}, [][]string{r.Token.Scopes, r.Dropped}); d != "" || r.Change != tokens.ExpiryRenewed {
+	if d := cmp.Diff(
+		[][]string{{"a"}, {"b", "c"}},
+		[][]string{r.Token.Scopes, r.Dropped},
+	); d != "" ||
+		r.Change != tokens.ExpiryRenewed {
 		t.Errorf("narrowed: %d %s", r.Change, d)
 	}
 	again := h.mustTurn(m, tokens.RotateRequest{Renew: true, DropUnheld: true, IdempotencyKey: idem})
-	if d := cmp.Diff(r.Dropped, again.Dropped); d != "" || !again.Replayed || again.Change != r.Change || again.Retire != r.Retire {
+	if d := cmp.Diff(
+		r.Dropped,
+		again.Dropped,
+	); d != "" || !again.Replayed || again.Change != r.Change ||
+		again.Retire != r.Retire {
 		t.Errorf("the replay says %d and dropped %s", again.Change, d)
 	}
 	h.give("u1", "b", "c", "a")
@@ -136,7 +152,9 @@ func TestASecondRotationDoesNotEndADeployedSecret(t *testing.T) {
 	for _, r := range []tokens.RotateRequest{{}, {Renew: true}, {Retire: tokens.OnFirstUse}, {Grace: new(time.Duration)}} {
 		_, err := h.turn(m, r)
 		wantReason(t, err, "ROTATION_IN_PROGRESS", "a second rotation")
-		if got, want := domainError(t, err).Metadata["previous_secret_expire_time"], first.PreviousUntil.Format(time.RFC3339Nano); got != want {
+		if got, want := domainError(t, err).Metadata["previous_secret_expire_time"], first.PreviousUntil.Format(
+			time.RFC3339Nano,
+		); got != want {
 			t.Errorf("until %q, want %q", got, want)
 		}
 	}
@@ -214,7 +232,13 @@ func TestACancellationBringsBackNothingThatWasTakenAwaySince(t *testing.T) {
 	h.give("u1", "a", "b")
 	h.mustTurn(m, tokens.RotateRequest{Renew: true, DropUnheld: true})
 	soon := h.now().Add(tokens.Day)
-	_, err := h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{Scopes: &[]string{"b"}, ExpireTime: &soon})
+	_, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		m.Token.ID.String(),
+		tokens.TokenChange{Scopes: &[]string{"b"}, ExpireTime: &soon},
+	)
 	noError(t, err)
 	got, err := h.cancel(m)
 	noError(t, err)
@@ -287,8 +311,8 @@ func (h *house) batch(s tokens.Secret) {
 	}
 }
 
-// TestTheFirstUseIsNeverServedFromACache holds what a client that answers from its memory rests on: a secret whose first
-// use is not recorded has no answer that may be kept.
+// TestTheFirstUseIsNeverServedFromACache holds what a client that answers from its memory rests on: a secret whose
+// first use is not recorded has no answer that may be kept.
 func TestTheFirstUseIsNeverServedFromACache(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(c *tokens.Config) { c.CacheFor = time.Minute })
@@ -301,7 +325,12 @@ func TestTheFirstUseIsNeverServedFromACache(t *testing.T) {
 	if in := h.ask(m.Secret); in.CacheFor != time.Minute {
 		t.Errorf("the previous secret may be cached for %s", in.CacheFor)
 	}
-	if in := h.ask(r.Secret, "a", "nope"); in.Decision != tokens.InsufficientScope || in.CacheFor != 0 || in.Sequence != 0 {
+	if in := h.ask(
+		r.Secret,
+		"a",
+		"nope",
+	); in.Decision != tokens.InsufficientScope || in.CacheFor != 0 ||
+		in.Sequence != 0 {
 		t.Errorf("%v may be cached for %s", in.Decision, in.CacheFor)
 	}
 	if in := h.ask(r.Secret, "a"); in.Decision != tokens.Allow || in.CacheFor != 0 || in.Sequence != 0 {
@@ -311,7 +340,11 @@ func TestTheFirstUseIsNeverServedFromACache(t *testing.T) {
 		t.Errorf("the second use: %v may be cached for %s", in.Decision, in.CacheFor)
 	}
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.first_use"}, tokens.Page{})
-	if noError(t, err); len(events) != 1 || events[0].TokenID != m.Token.ID || !strings.Contains(events[0].Detail, "ended") {
+	if noError(
+		t,
+		err,
+	); len(events) != 1 || events[0].TokenID != m.Token.ID ||
+		!strings.Contains(events[0].Detail, "ended") {
 		t.Errorf("events %+v", events)
 	}
 }

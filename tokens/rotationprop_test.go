@@ -86,7 +86,11 @@ func (s *turnstile) rotateOne(t *rapid.T) {
 	}
 	s.rotated(t, got, grace, at, life)
 	if r.IdempotencyKey != "" {
-		s.keyed = &keyedCall{again: func() (tokens.Rotated, error) { return s.turn(s.m, r) }, answer: got, current: true}
+		s.keyed = &keyedCall{
+			again:   func() (tokens.Rotated, error) { return s.turn(s.m, r) },
+			answer:  got,
+			current: true,
+		}
 	}
 }
 
@@ -133,7 +137,12 @@ func (s *turnstile) rotateItself(t *rapid.T) {
 	}
 	s.rotated(t, got, grace, at, s.life)
 	if r.IdempotencyKey != "" {
-		s.keyed = &keyedCall{again: func() (tokens.Rotated, error) { return s.rotateSelf(one.secret, r) }, answer: got, by: one, current: true}
+		s.keyed = &keyedCall{
+			again:   func() (tokens.Rotated, error) { return s.rotateSelf(one.secret, r) },
+			answer:  got,
+			by:      one,
+			current: true,
+		}
 	}
 }
 
@@ -185,10 +194,12 @@ func (s *turnstile) repeatOne(t *rapid.T) {
 		t.Fatalf("repeat: %v", err)
 	}
 	want := s.keyed.answer
-	if !got.Replayed || s.keyed.current != (got.Secret.Reveal() == want.Secret.Reveal()) || !s.keyed.current && got.Secret.Reveal() != "" {
+	if !got.Replayed || s.keyed.current != (got.Secret.Reveal() == want.Secret.Reveal()) ||
+		!s.keyed.current && got.Secret.Reveal() != "" {
 		t.Fatalf("repeated: replayed %v; still the newest rotation %v", got.Replayed, s.keyed.current)
 	}
-	if s.keyed.current && (got.Change != want.Change || got.Retire != want.Retire || !got.PreviousUntil.Equal(want.PreviousUntil)) {
+	if s.keyed.current &&
+		(got.Change != want.Change || got.Retire != want.Retire || !got.PreviousUntil.Equal(want.PreviousUntil)) {
 		t.Fatalf("the answer changed from %+v to %+v", want, got)
 	}
 }
@@ -198,7 +209,13 @@ func (s *turnstile) useOne(t *rapid.T) {
 	scope := rapid.SampledFrom([]string{"a", "nope"}).Draw(t, "scope")
 	works, in := s.works(one), s.ask(one.secret, scope)
 	if in.Decision.Active() != works {
-		t.Fatalf("a secret is %v; it was promised until %s, the token expires %s, now %s", in.Decision, one.until, s.expires, s.now())
+		t.Fatalf(
+			"a secret is %v; it was promised until %s, the token expires %s, now %s",
+			in.Decision,
+			one.until,
+			s.expires,
+			s.now(),
+		)
 	}
 	if in.Decision == tokens.Allow && one == s.current && s.inProgress() && !s.used {
 		if s.used = true; s.retire == tokens.OnFirstUse {
@@ -257,7 +274,15 @@ func (s *turnstile) check(t *rapid.T) {
 		// Required scopes that are not held: an answer that is active, and no use.
 		in := s.ask(one.secret, "nope")
 		if in.Decision.Active() != s.works(one) {
-			t.Fatalf("secret %d of %d is %v; it was promised until %s, the token expires %s, now %s", i, len(s.secrets), in.Decision, one.until, s.expires, s.now())
+			t.Fatalf(
+				"secret %d of %d is %v; it was promised until %s, the token expires %s, now %s",
+				i,
+				len(s.secrets),
+				in.Decision,
+				one.until,
+				s.expires,
+				s.now(),
+			)
 		}
 		if in.Decision.Active() {
 			live++
@@ -304,7 +329,12 @@ func TestRotationKeepsWhatItSaid(t *testing.T) {
 		var err error
 		s.renewable = s.now().Add(40 * tokens.Day)
 		s.m, err = s.Mint(ctx, admin, tokens.MintRequest{
-			User: "u1", Name: "n", Scopes: []string{"a"}, Lifetime: tokens.Lifetime{TTL: &s.life}, SelfRotate: true, RenewableUntil: s.renewable,
+			User:           "u1",
+			Name:           "n",
+			Scopes:         []string{"a"},
+			Lifetime:       tokens.Lifetime{TTL: &s.life},
+			SelfRotate:     true,
+			RenewableUntil: s.renewable,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -315,7 +345,10 @@ func TestRotationKeepsWhatItSaid(t *testing.T) {
 			"": s.check, "rotate": s.rotateOne, "rotate more": s.rotateOne, "repeat": s.repeatOne, "use": s.useOne,
 			"cancel": s.cancelOne, "shorten": s.shortenOne, "rotate itself": s.rotateItself,
 			"wait": func(t *rapid.T) {
-				s.wait(rapid.SampledFrom([]time.Duration{time.Microsecond, time.Minute, time.Hour, tokens.Day}).Draw(t, "d"))
+				s.wait(
+					rapid.SampledFrom([]time.Duration{time.Microsecond, time.Minute, time.Hour, tokens.Day}).
+						Draw(t, "d"),
+				)
 			},
 		})
 	})

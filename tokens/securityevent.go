@@ -70,7 +70,11 @@ func (s *Service) TakeSecurityEvent(ctx context.Context, peer Peer, e SecurityEv
 	return s.refused(ctx, a, refusal, err)
 }
 
-var errReplayed = Fail(CodeExists, "EVENT_REPLAYED", "a security event with this iss and jti was taken before, and did what it says")
+var errReplayed = Fail(
+	CodeExists,
+	"EVENT_REPLAYED",
+	"a security event with this iss and jti was taken before, and did what it says",
+)
 
 // detail is what the audit log says of an event: its types, and what it does.
 func (e SecurityEvent) detail() string {
@@ -139,7 +143,8 @@ func (a Actor) purge(tx Tx, u *User, revoked int, reason string, now time.Time, 
 	return append(events, e), endSessions(tx, u.ID, now)
 }
 
-// words returns the words of an action, as ParseSecurityAction reads them. The end of the sessions of the page is no word.
+// words returns the words of an action, as ParseSecurityAction reads them. The end of the sessions of the page is no
+// word.
 func (a SecurityAction) words() []string {
 	var words []string
 	for _, one := range []struct {

@@ -20,26 +20,31 @@ const (
 type RotateSelfRequest struct {
 	Grace  *time.Duration // at least MinSelfGrace; nil: 24 h
 	Retire RetirePrevious // zero: AfterGrace
-	// Renew gives the token the lifetime that it had, again from now, but not past its RenewableUntil. It never makes the
-	// expiry earlier.
+	// Renew gives the token the lifetime that it had, again from now, but not past its RenewableUntil. It never makes
+	// the expiry earlier.
 	Renew bool
 	// IdempotencyKey, 16 to 255 characters, makes the request safe to repeat; empty: it is not.
 	IdempotencyKey string
 }
 
 // RotateSelf is Rotate by the bearer of the token. The token must be minted for that, with SelfRotate, and the caller
-// present its current secret from an allowed address. A secret in its grace rotates nothing; it only repeats the request
-// that it made. A rotation that is not over is never forced.
+// present its current secret from an allowed address. A secret in its grace rotates nothing; it only repeats the
+// request that it made. A rotation that is not over is never forced.
 //
-// Reasons: SELF_ROTATE_DISABLED, SELF_ROTATE_NOT_ALLOWED, RENEWAL_NOT_ALLOWED, IP_NOT_ALLOWED, POLICY_BLOCKED, and those
-// of Rotate.
+// Reasons: SELF_ROTATE_DISABLED, SELF_ROTATE_NOT_ALLOWED, RENEWAL_NOT_ALLOWED, IP_NOT_ALLOWED, POLICY_BLOCKED, and
+// those of Rotate.
 func (s *Service) RotateSelf(ctx context.Context, a Actor, r RotateSelfRequest) (Rotated, error) {
 	if a.Kind != TokenActor {
 		return Rotated{}, denied("only the bearer of a personal access token can do this")
 	}
 	out, err := s.rotateSelf(ctx, a, r)
 	if err != nil {
-		return Rotated{}, s.refused(ctx, a, Refusal{Action: ActionTokenRotate, User: a.User, TokenID: a.TokenID.String()}, err)
+		return Rotated{}, s.refused(
+			ctx,
+			a,
+			Refusal{Action: ActionTokenRotate, User: a.User, TokenID: a.TokenID.String()},
+			err,
+		)
 	}
 	return out, nil
 }
@@ -49,8 +54,12 @@ func (s *Service) rotateSelf(ctx context.Context, a Actor, r RotateSelfRequest) 
 		return Rotated{}, errSelfRotateDisabled
 	}
 	if r.Grace != nil && (*r.Grace < MinSelfGrace || *r.Grace > MaxGrace) {
-		return Rotated{}, Invalid("GRACE_OUT_OF_RANGE", "grace", "must be from "+FormatDuration(MinSelfGrace)+" to "+FormatDuration(MaxGrace)+
-			": the presented secret is needed to repeat a call whose answer was lost")
+		return Rotated{}, Invalid(
+			"GRACE_OUT_OF_RANGE",
+			"grace",
+			"must be from "+FormatDuration(MinSelfGrace)+" to "+FormatDuration(MaxGrace)+
+				": the presented secret is needed to repeat a call whose answer was lost",
+		)
 	}
 	rotate := RotateRequest{
 		User: a.User, TokenID: a.TokenID.String(), Grace: r.Grace, Retire: r.Retire, Renew: r.Renew,
@@ -81,7 +90,11 @@ func (s *Service) rotateSelf(ctx context.Context, a Actor, r RotateSelfRequest) 
 	}, "self")
 }
 
-var errSelfRotateDisabled = Fail(CodePrecondition, "SELF_ROTATE_DISABLED", "the operator does not allow that tokens rotate themselves")
+var errSelfRotateDisabled = Fail(
+	CodePrecondition,
+	"SELF_ROTATE_DISABLED",
+	"the operator does not allow that tokens rotate themselves",
+)
 
 // maySelfRotate refuses a draft that could rotate itself where that is forbidden, or could renew itself only.
 func (s *Service) maySelfRotate(t Token) error {
@@ -94,7 +107,11 @@ func (s *Service) maySelfRotate(t Token) error {
 	return nil
 }
 
-var errRenewsItself = Invalid("RENEWABLE_UNTIL_INVALID", "renewable_until", "only a token with self_rotate can renew itself")
+var errRenewsItself = Invalid(
+	"RENEWABLE_UNTIL_INVALID",
+	"renewable_until",
+	"only a token with self_rotate can renew itself",
+)
 
 // renewableAfter refuses a RenewableUntil that is over at now.
 func (t Token) renewableAfter(now time.Time) error {

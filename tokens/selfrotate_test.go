@@ -28,7 +28,13 @@ func (h *house) rotateSelfFrom(peer tokens.Peer, s tokens.Secret, r tokens.Rotat
 // selfTurning mints a token for u1, who holds a and b, that lives for 30 days and may rotate itself.
 func (h *house) selfTurning(name string, with ...func(*tokens.MintRequest)) tokens.Minted {
 	h.t.Helper()
-	r := tokens.MintRequest{User: "u1", Name: name, Scopes: []string{"a", "b"}, Lifetime: tokens.Lifetime{TTL: days(30)}, SelfRotate: true}
+	r := tokens.MintRequest{
+		User:       "u1",
+		Name:       name,
+		Scopes:     []string{"a", "b"},
+		Lifetime:   tokens.Lifetime{TTL: days(30)},
+		SelfRotate: true,
+	}
 	for _, f := range with {
 		f(&r)
 	}
@@ -64,8 +70,10 @@ func TestATokenRotatesItself(t *testing.T) {
 	h.wants(m.Secret, tokens.Superseded, "the presented secret after its grace")
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.rotate"}, tokens.Page{})
 	noError(t, err)
-	if len(events) != 1 || events[0].Actor != "token:"+m.Token.ID.String() || events[0].User != "u1" || events[0].TokenID != m.Token.ID ||
-		events[0].PeerIP != home.IP || events[0].Outcome != tokens.OutcomeSuccess {
+	if len(events) != 1 || events[0].Actor != "token:"+m.Token.ID.String() || events[0].User != "u1" ||
+		events[0].TokenID != m.Token.ID ||
+		events[0].PeerIP != home.IP ||
+		events[0].Outcome != tokens.OutcomeSuccess {
 		t.Errorf("events %+v", events)
 	}
 }
@@ -176,7 +184,11 @@ func TestWhatATokenMayNotDoToItself(t *testing.T) {
 // strict limits how long tokens of the audience live that are minted or renewed from now on.
 func (h *house) strict(limit time.Duration) {
 	h.t.Helper()
-	if _, err := h.ReplaceAudience(ctx, admin, tokens.AudienceEntry{ID: "api", DefaultTTL: limit, MaxTTL: limit}); err != nil {
+	if _, err := h.ReplaceAudience(
+		ctx,
+		admin,
+		tokens.AudienceEntry{ID: "api", DefaultTTL: limit, MaxTTL: limit},
+	); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -242,15 +254,23 @@ func TestALostAnswerOfASelfRotationIsNotLost(t *testing.T) {
 	m := h.selfTurning("n", h.renewable(300*tokens.Day))
 	h.wait(tokens.Day)
 	minute := tokens.MinSelfGrace
-	r := tokens.RotateSelfRequest{Grace: &minute, Renew: true, Retire: tokens.OnFirstUse, IdempotencyKey: "a key that nobody guesses"}
+	r := tokens.RotateSelfRequest{
+		Grace:          &minute,
+		Renew:          true,
+		Retire:         tokens.OnFirstUse,
+		IdempotencyKey: "a key that nobody guesses",
+	}
 	first, err := h.rotateSelf(m.Secret, r)
 	noError(t, err)
 	h.wait(minute - time.Microsecond)
 	for range 2 {
 		again, err := h.rotateSelf(m.Secret, r)
 		noError(t, err)
-		if !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() || !again.Token.ExpireTime.Equal(first.Token.ExpireTime) ||
-			!again.PreviousUntil.Equal(first.PreviousUntil) || again.Change != first.Change || again.Retire != first.Retire {
+		if !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() ||
+			!again.Token.ExpireTime.Equal(first.Token.ExpireTime) ||
+			!again.PreviousUntil.Equal(first.PreviousUntil) ||
+			again.Change != first.Change ||
+			again.Retire != first.Retire {
 			t.Errorf("repeated: %+v, first %+v", again, first)
 		}
 	}
@@ -263,7 +283,12 @@ func TestALostAnswerOfASelfRotationIsNotLost(t *testing.T) {
 	}
 	events, _, err := h.Events(ctx, admin, tokens.EventFilter{Action: "token.rotate"}, tokens.Page{})
 	noError(t, err)
-	if done := slices.DeleteFunc(events, func(e tokens.Event) bool { return e.Outcome != tokens.OutcomeSuccess }); len(done) != 1 {
+	if done := slices.DeleteFunc(
+		events,
+		func(e tokens.Event) bool { return e.Outcome != tokens.OutcomeSuccess },
+	); len(
+		done,
+	) != 1 {
 		t.Errorf("%d rotations", len(done))
 	}
 	h.wants(first.Secret, tokens.Allow, "the new secret")
@@ -366,7 +391,9 @@ func TestOnlyItsOwnerLetsATokenRotateItself(t *testing.T) {
 			did = append(did, e.Detail)
 		}
 	}
-	want := "self_rotate on, renewable_until; expire_time " + got.ExpireTime.Format(time.RFC3339Nano) + ", renewable_until earlier; renewable_until earlier; renewable_until; self_rotate off, renewable_until earlier"
+	want := "self_rotate on, renewable_until; expire_time " + got.ExpireTime.Format(
+		time.RFC3339Nano,
+	) + ", renewable_until earlier; renewable_until earlier; renewable_until; self_rotate off, renewable_until earlier"
 	if strings.Join(did, "; ") != want {
 		t.Errorf("events %q", did)
 	}
@@ -377,7 +404,13 @@ func TestTheOperatorCanForbidSelfRotation(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.give("u1", "a", "b")
-	m, plain := h.selfTurning("n", h.renewable(90*tokens.Day)), h.selfTurning("m", func(r *tokens.MintRequest) { r.SelfRotate = false })
+	m, plain := h.selfTurning(
+		"n",
+		h.renewable(90*tokens.Day),
+	), h.selfTurning(
+		"m",
+		func(r *tokens.MintRequest) { r.SelfRotate = false },
+	)
 	_ = h.store.Close()
 	h.open(func(c *tokens.Config) { c.ForbidSelfRotate = true })
 	_, err := h.rotateSelf(m.Secret, tokens.RotateSelfRequest{})
@@ -389,7 +422,14 @@ func TestTheOperatorCanForbidSelfRotation(t *testing.T) {
 	wantReason(t, err, "SELF_ROTATE_DISABLED", "switched on")
 	_, err = h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{RenewableUntil: &later})
 	wantReason(t, err, "SELF_ROTATE_DISABLED", "more renewals")
-	if got, err := h.UpdateToken(ctx, admin, "u1", m.Token.ID.String(), tokens.TokenChange{SelfRotate: &off}); err != nil || got.SelfRotate {
+	if got, err := h.UpdateToken(
+		ctx,
+		admin,
+		"u1",
+		m.Token.ID.String(),
+		tokens.TokenChange{SelfRotate: &off},
+	); err != nil ||
+		got.SelfRotate {
 		t.Errorf("switched off: %v", err)
 	}
 }

@@ -89,11 +89,22 @@ func NewService(c Config) (*Service, error) {
 		return nil, errors.New("make the token service: a store, keys and a clock are needed")
 	}
 	s := &Service{
-		unfinished: make(chan planned, bulkKnown), scans: make(chan struct{}, impactScans),
-		store: c.Store, keys: c.Keys, changes: c.Changes, features: c.Features,
-		policy: c.Policy.withDefaults(), limits: c.Limits.withDefaults(),
-		cacheFor: c.CacheFor, renewURL: c.RenewURL, selfRotate: !c.ForbidSelfRotate, signingKeyDelay: max(c.SigningKeyDelay, 0), clock: c.Now, rand: c.Rand,
-		returnOrigins: c.ReturnOrigins, handoffTTL: c.HandoffTTL,
+		unfinished:      make(chan planned, bulkKnown),
+		scans:           make(chan struct{}, impactScans),
+		store:           c.Store,
+		keys:            c.Keys,
+		changes:         c.Changes,
+		features:        c.Features,
+		policy:          c.Policy.withDefaults(),
+		limits:          c.Limits.withDefaults(),
+		cacheFor:        c.CacheFor,
+		renewURL:        c.RenewURL,
+		selfRotate:      !c.ForbidSelfRotate,
+		signingKeyDelay: max(c.SigningKeyDelay, 0),
+		clock:           c.Now,
+		rand:            c.Rand,
+		returnOrigins:   c.ReturnOrigins,
+		handoffTTL:      c.HandoffTTL,
 		checkWebhookURL: c.CheckWebhookURL,
 	}
 	if s.handoffTTL <= 0 {
@@ -153,8 +164,8 @@ func (s *Service) Now() time.Time { return ofDecisions(s.clock()) }
 
 func ofDecisions(clock time.Time) time.Time { return clock.UTC().Truncate(time.Microsecond) }
 
-// moment is a reading of the clock. What is decided from memory at once needs no other: to read the clock again for each
-// step costs more than most steps.
+// moment is a reading of the clock. What is decided from memory at once needs no other: to read the clock again for
+// each step costs more than most steps.
 type moment struct {
 	clock, now time.Time // as it was read, and as decisions use it
 	past       bool      // something may have taken long since
@@ -232,8 +243,8 @@ type TokenChange struct {
 	Scopes      *[]string
 	ExpireTime  *time.Time // pointing to the zero time: never
 	SelfRotate  *bool
-	// RenewableUntil may point to the zero time: the token does not renew itself. An earlier expiry makes it earlier too,
-	// unless it is given.
+	// RenewableUntil may point to the zero time: the token does not renew itself. An earlier expiry makes it earlier
+	// too, unless it is given.
 	RenewableUntil *time.Time
 }
 

@@ -106,7 +106,8 @@ func wholeRows(t tb, st *store.Store) {
 		t.Errorf("check: %v", err)
 	}
 	for _, problem := range found {
-		if strings.Contains(problem, store.RefusedRemedy) && !strings.Contains(problem, secret.ErrRowKeyMissing.Error()) {
+		if strings.Contains(problem, store.RefusedRemedy) &&
+			!strings.Contains(problem, secret.ErrRowKeyMissing.Error()) {
 			t.Errorf("%s", problem)
 		}
 	}
@@ -123,13 +124,28 @@ func (h *house) serviceOf(a tokens.Actor) {
 	h.known[a.TokenID] = digest
 	if known {
 		if old != digest {
-			h.store.RecordUse(tokens.Usage{ID: a.TokenID, Kind: secret.KindService, Rekey: &tokens.Rekey{Old: old, New: digest}})
+			h.store.RecordUse(
+				tokens.Usage{ID: a.TokenID, Kind: secret.KindService, Rekey: &tokens.Rekey{Old: old, New: digest}},
+			)
 		}
 		return
 	}
 	err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
-		v := tokens.ServiceAccount{ID: a.TokenID, Name: a.Name, Permissions: a.Permissions, Audience: a.Audience, IssueTime: noon}
-		e := tokens.Event{Time: noon, Actor: "operator", Action: tokens.ActionServiceCreate, Service: a.Name, TokenID: a.TokenID, Outcome: tokens.OutcomeSuccess}
+		v := tokens.ServiceAccount{
+			ID:          a.TokenID,
+			Name:        a.Name,
+			Permissions: a.Permissions,
+			Audience:    a.Audience,
+			IssueTime:   noon,
+		}
+		e := tokens.Event{
+			Time:    noon,
+			Actor:   "operator",
+			Action:  tokens.ActionServiceCreate,
+			Service: a.Name,
+			TokenID: a.TokenID,
+			Outcome: tokens.OutcomeSuccess,
+		}
 		return []tokens.Event{e}, tx.InsertService(v, digest)
 	})
 	if err != nil {
@@ -144,7 +160,12 @@ func (h *house) bound(audience string) tokens.Actor {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	a := tokens.Actor{Kind: tokens.ServiceActor, Name: "bound-to-" + audience, Permissions: tokens.PermIntrospect, Audience: audience}
+	a := tokens.Actor{
+		Kind:        tokens.ServiceActor,
+		Name:        "bound-to-" + audience,
+		Permissions: tokens.PermIntrospect,
+		Audience:    audience,
+	}
 	for _, s := range found {
 		if a.TokenID = s.ID; s.Name == a.Name {
 			return a
@@ -199,7 +220,11 @@ func (h *house) wants(s tokens.Secret, want tokens.Decision, why string) {
 		h.t.Errorf("%s: the decision %v tells why as %v", why, want, in.Ended)
 	}
 	if in.Ended = nil; !want.Active() {
-		if d := cmp.Diff(tokens.Introspection{Decision: want}, in, cmp.Comparer(func(a, b tokens.Token) bool { return a.ID == b.ID && a.User == b.User })); d != "" {
+		if d := cmp.Diff(
+			tokens.Introspection{Decision: want},
+			in,
+			cmp.Comparer(func(a, b tokens.Token) bool { return a.ID == b.ID && a.User == b.User }),
+		); d != "" {
 			h.t.Errorf("%s: an inactive answer tells more:\n%s", why, d)
 		}
 	}
@@ -232,7 +257,10 @@ func TestMintedTokenIntrospects(t *testing.T) {
 	if d := cmp.Diff([]string{"a", "b"}, in.Effective); d != "" {
 		t.Error(d)
 	}
-	if want := noon.Add(tokens.DefaultTTL); !in.ExpireTime.Equal(want) || in.ExpiresIn != tokens.DefaultTTL || !m.Token.ExpireTime.Equal(want) {
+	if want := noon.Add(
+		tokens.DefaultTTL,
+	); !in.ExpireTime.Equal(want) || in.ExpiresIn != tokens.DefaultTTL ||
+		!m.Token.ExpireTime.Equal(want) {
 		t.Errorf("expires %s in %s, told %s; want %s", in.ExpireTime, in.ExpiresIn, m.Token.ExpireTime, want)
 	}
 	if in.Sequence == 0 {
@@ -250,7 +278,8 @@ func TestScopesNotHeldAreRefusedTogether(t *testing.T) {
 	_, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: "n", Scopes: []string{"z", "a", "y"}})
 	wantReason(t, err, "SCOPE_NOT_HELD", "two not held")
 	e := domainError(t, err)
-	if len(e.Violations) != 2 || !strings.Contains(e.Violations[0].Description, "y") || !strings.Contains(e.Violations[1].Description, "z") {
+	if len(e.Violations) != 2 || !strings.Contains(e.Violations[0].Description, "y") ||
+		!strings.Contains(e.Violations[1].Description, "z") {
 		t.Errorf("violations: %+v", e.Violations)
 	}
 	for name, scopes := range map[string][]string{"nil": nil, "empty": {}} {
@@ -328,7 +357,11 @@ func TestEffectiveScopesFollowTheUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	in = h.ask(m.Secret, "a")
-	if d := cmp.Diff([][]string{{"a"}, {"b"}}, [][]string{in.Effective, in.Suspended}); d != "" || in.Decision != tokens.Allow {
+	if d := cmp.Diff(
+		[][]string{{"a"}, {"b"}},
+		[][]string{in.Effective, in.Suspended},
+	); d != "" ||
+		in.Decision != tokens.Allow {
 		t.Errorf("%v %s", in.Decision, d)
 	}
 	h.give("u1")
@@ -352,7 +385,8 @@ func TestRotation(t *testing.T) {
 		return r
 	}
 	r1 := rotate(time.Hour)
-	if r1.Token.ID != m.Token.ID || !r1.PreviousUntil.Equal(noon.Add(time.Hour)) || !r1.Token.ExpireTime.Equal(m.Token.ExpireTime) {
+	if r1.Token.ID != m.Token.ID || !r1.PreviousUntil.Equal(noon.Add(time.Hour)) ||
+		!r1.Token.ExpireTime.Equal(m.Token.ExpireTime) {
 		t.Errorf("%+v", r1)
 	}
 	if in := h.ask(m.Secret); in.Decision != tokens.Allow || in.ExpiresIn != time.Hour {
@@ -404,7 +438,12 @@ func TestRotationKeepsToThePolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !r.PreviousUntil.Equal(m.Token.ExpireTime) || !r.Token.ExpireTime.Equal(h.now().Add(year)) {
-		t.Errorf("previous until %s (its own expiry %s), new %s", r.PreviousUntil, m.Token.ExpireTime, r.Token.ExpireTime)
+		t.Errorf(
+			"previous until %s (its own expiry %s), new %s",
+			r.PreviousUntil,
+			m.Token.ExpireTime,
+			r.Token.ExpireTime,
+		)
 	}
 	h.wait(time.Hour)
 	h.wants(m.Secret, tokens.Superseded, "a secret past its own expiry, in its grace")
@@ -440,7 +479,11 @@ func TestUpdateOnlyNarrows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"b"}, got.Scopes); d != "" || !got.ExpireTime.Equal(earlier) || got.CIDRs[0].String() != "10.0.0.0/8" {
+	if d := cmp.Diff(
+		[]string{"b"},
+		got.Scopes,
+	); d != "" || !got.ExpireTime.Equal(earlier) ||
+		got.CIDRs[0].String() != "10.0.0.0/8" {
 		t.Errorf("%s %+v", d, got)
 	}
 	_, err = update(tokens.TokenChange{Scopes: &[]string{"a", "b"}})

@@ -12,7 +12,13 @@ import (
 
 func serviceRequest() tokens.ServiceRequest {
 	ttl := 30 * tokens.Day
-	return tokens.ServiceRequest{Name: "gate", Permissions: []string{"introspect"}, Audience: "api", TTL: &ttl, IdempotencyKey: idem}
+	return tokens.ServiceRequest{
+		Name:           "gate",
+		Permissions:    []string{"introspect"},
+		Audience:       "api",
+		TTL:            &ttl,
+		IdempotencyKey: idem,
+	}
 }
 
 // authenticates reports whether a secret is good as the caller's own.
@@ -33,7 +39,8 @@ func TestRepeatedCreateServiceAnswersTheSameSecret(t *testing.T) {
 	h.ring.Set(parseKeys(t, lineB+"\n"+lineA))
 	h.reopen()
 	again, err := h.CreateService(ctx, admin, serviceRequest())
-	if err != nil || !again.Replayed || again.Service.ID != first.Service.ID || again.Secret.Reveal() != first.Secret.Reveal() {
+	if err != nil || !again.Replayed || again.Service.ID != first.Service.ID ||
+		again.Secret.Reveal() != first.Secret.Reveal() {
 		t.Fatalf("replayed %v, %v: %v", again.Replayed, again.Service.ID, err)
 	}
 	if !h.authenticates(again.Secret) {

@@ -109,7 +109,11 @@ func replayService(tx ReadTx, seal *sealer, now time.Time) (MintedService, error
 func draftService(r ServiceRequest) (ServiceAccount, error) {
 	var c checker
 	if !validServiceName(r.Name) || LostInPath(r.Name) {
-		c.add("name", "SERVICE_NAME_INVALID", "a service's name must match [A-Za-z0-9._-]{1,64}, and is not `.` or `..`")
+		c.add(
+			"name",
+			"SERVICE_NAME_INVALID",
+			"a service's name must match [A-Za-z0-9._-]{1,64}, and is not `.` or `..`",
+		)
 	}
 	if r.Audience != "" {
 		c.newAudience("audience", r.Audience)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// ServicesByExpiry lists services by the end of their tokens, the soonest first, and returns the token of the next page.
-// Without all, only those that are neither revoked nor expired are listed. A page costs a read of all services.
+// ServicesByExpiry lists services by the end of their tokens, the soonest first, and returns the token of the next
+// page. Without all, only those that are neither revoked nor expired are listed. A page costs a read of all services.
 func (s *Service) ServicesByExpiry(ctx context.Context, a Actor, all bool, p Page) ([]ServiceAccount, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err

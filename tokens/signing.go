@@ -64,7 +64,9 @@ func deriveSigningKey(k secret.Key) SigningKey {
 // thumbprint returns the thumbprint of a P-256 public key (RFC 7638 section 3).
 func thumbprint(x, y []byte) string {
 	enc := base64.RawURLEncoding
-	sum := sha256.Sum256([]byte(`{"crv":"P-256","kty":"EC","x":"` + enc.EncodeToString(x) + `","y":"` + enc.EncodeToString(y) + `"}`))
+	sum := sha256.Sum256(
+		[]byte(`{"crv":"P-256","kty":"EC","x":"` + enc.EncodeToString(x) + `","y":"` + enc.EncodeToString(y) + `"}`),
+	)
 	return enc.EncodeToString(sum[:])
 }
 

@@ -96,7 +96,8 @@ func TestGrantsMoveToTheNewKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := tokens.RetireKey(ctx, h.store, h.ring.Get(), "a", h.now())
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), "key a: "+want+";")) {
+		if want == "" && err != nil ||
+			want != "" && (err == nil || !strings.Contains(err.Error(), "key a: "+want+";")) {
 			t.Errorf("retire: %v, want %s in use", err, want)
 		}
 	}
@@ -105,7 +106,12 @@ func TestGrantsMoveToTheNewKey(t *testing.T) {
 	inUse("4")
 	h.wants(seen.Access, tokens.Allow, "an access token")
 	inUse("3")
-	h.refuses(seen.Refresh, "SCOPE_INVALID", "a refresh that does not use the token up", func(r *tokens.RefreshRequest) { r.Scopes = []string{"x"} })
+	h.refuses(
+		seen.Refresh,
+		"SCOPE_INVALID",
+		"a refresh that does not use the token up",
+		func(r *tokens.RefreshRequest) { r.Scopes = []string{"x"} },
+	)
 	inUse("2")
 	if err := h.RevokeSecret(ctx, tokens.Actor{}, idle.Refresh); err != nil {
 		t.Fatal(err)

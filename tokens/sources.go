@@ -31,8 +31,8 @@ type Held struct {
 // Announcer is a FeatureSource that asks another system.
 type Announcer interface {
 	// Announce has notify called with each answer that differs from the one before about the user, or of which the one
-	// before is not known, and the time when it was asked for. If notify returns false, the answer is announced again when
-	// it comes again. notify returns at once, and calls nothing of the source.
+	// before is not known, and the time when it was asked for. If notify returns false, the answer is announced again
+	// when it comes again. notify returns at once, and calls nothing of the source.
 	Announce(notify func(user string, features []string, asked time.Time) bool)
 }
 

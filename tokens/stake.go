@@ -59,7 +59,13 @@ func liveCount(tx ReadTx, u User, now time.Time) (int64, error) {
 
 // unrevokedCount counts the tokens of a user that are not revoked.
 func unrevokedCount(ctx context.Context, tx ReadTx, user string, now time.Time) (n int64, err error) {
-	q := InventoryQuery{Filter: Filter{User: user, Unrevoked: true}, Now: now, Order: OrderOldest, Limit: planPage, Within: time.Hour}
+	q := InventoryQuery{
+		Filter: Filter{User: user, Unrevoked: true},
+		Now:    now,
+		Order:  OrderOldest,
+		Limit:  planPage,
+		Within: time.Hour,
+	}
 	for more := true; more && ctx.Err() == nil; {
 		page, err := tx.Inventory(q)
 		if err != nil {

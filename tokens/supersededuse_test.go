@@ -53,7 +53,11 @@ func TestTheUseOfASupersededSecretIsAnEvent(t *testing.T) {
 			return m.Secret
 		},
 		"on first use": func(h *house, m tokens.Minted) tokens.Secret {
-			h.wants(h.mustTurn(m, tokens.RotateRequest{Retire: tokens.OnFirstUse}).Secret, tokens.Allow, "the new secret")
+			h.wants(
+				h.mustTurn(m, tokens.RotateRequest{Retire: tokens.OnFirstUse}).Secret,
+				tokens.Allow,
+				"the new secret",
+			)
 			return m.Secret
 		},
 		"by force": func(h *house, m tokens.Minted) tokens.Secret {
@@ -93,9 +97,15 @@ func TestTheUseOfASupersededSecretIsAnEvent(t *testing.T) {
 				t.Fatalf("%d events", len(events))
 			}
 			e := events[0]
-			if e.TokenID != m.Token.ID || e.User != "u1" || e.Actor != "token:"+m.Token.ID.String() || e.PeerIP != elsewhere ||
-				e.Outcome != tokens.OutcomeRefused || e.Reason != "TOKEN_SUPERSEDED" || !strings.Contains(e.Detail, "presented to service:gw") ||
-				!strings.Contains(e.Detail, "which stopped at 20") || strings.Contains(e.Detail, old.Reveal()) {
+			if e.TokenID != m.Token.ID ||
+				e.User != "u1" ||
+				e.Actor != "token:"+m.Token.ID.String() ||
+				e.PeerIP != elsewhere ||
+				e.Outcome != tokens.OutcomeRefused ||
+				e.Reason != "TOKEN_SUPERSEDED" ||
+				!strings.Contains(e.Detail, "presented to service:gw") ||
+				!strings.Contains(e.Detail, "which stopped at 20") ||
+				strings.Contains(e.Detail, old.Reveal()) {
 				t.Errorf("event %+v", e)
 			}
 		})
@@ -166,8 +176,8 @@ func TestASupersededUseIsRecordedOnceAnHour(t *testing.T) {
 	at(4, "the clock was set back")
 }
 
-// TestStrangersCauseNoEventOfSupersededUse: neither a wrong secret of a rotated token, nor a secret that works, nor one that is
-// presented to be ended.
+// TestStrangersCauseNoEventOfSupersededUse: neither a wrong secret of a rotated token, nor a secret that works, nor one
+// that is presented to be ended.
 func TestStrangersCauseNoEventOfSupersededUse(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -188,8 +198,8 @@ func TestStrangersCauseNoEventOfSupersededUse(t *testing.T) {
 	}
 }
 
-// TestIntrospectionDoesNotWaitForTheRecordOfASupersededUse, whatever the store does. What could not be written is counted, and
-// tried again after a minute.
+// TestIntrospectionDoesNotWaitForTheRecordOfASupersededUse, whatever the store does. What could not be written is
+// counted, and tried again after a minute.
 func TestIntrospectionDoesNotWaitForTheRecordOfASupersededUse(t *testing.T) {
 	t.Parallel()
 	var broken *storetest.Faulty

@@ -70,7 +70,13 @@ func (s *Service) targetIn(tx ReadTx, ask asked, b bounds) (target, error) {
 	}
 	var c checker
 	if c.audiences(ask.audiences, s.limits.Audiences); c.err() != nil || len(ask.resources) > s.limits.Audiences {
-		return target{}, targetInvalid(fmt.Sprintf("an audience is 1 to %d bytes without white space, and at most %d of them", maxAudience, s.limits.Audiences))
+		return target{}, targetInvalid(
+			fmt.Sprintf(
+				"an audience is 1 to %d bytes without white space, and at most %d of them",
+				maxAudience,
+				s.limits.Audiences,
+			),
+		)
 	}
 	var err error
 	if out.audiences, err = s.chosen(tx, ask, b); err != nil {
@@ -80,7 +86,9 @@ func (s *Service) targetIn(tx ReadTx, ask asked, b bounds) (target, error) {
 		return target{}, err
 	}
 	if out.format == AccessJWT && b.networks {
-		return target{}, targetInvalid("the audience takes JWTs, which cannot hold to the networks that the token is bound to")
+		return target{}, targetInvalid(
+			"the audience takes JWTs, which cannot hold to the networks that the token is bound to",
+		)
 	}
 	return out, nil
 }

@@ -41,24 +41,25 @@ type Token struct {
 	InEffect *InEffect
 	// Rotations is how often the secret was replaced. Lookup does not set it: see the current secret's Serial.
 	Rotations int64
-	// RenewTime is when a rotation last gave the token its lifetime; zero: it has that of its issue. Lookup does not set it.
+	// RenewTime is when a rotation last gave the token its lifetime; zero: it has that of its issue. Lookup does not
+	// set it.
 	RenewTime time.Time
 	// EndSetTime is when an update, a rotation or a cancellation last set ExpireTime; zero: none has, or an earlier
 	// version did. Lookup does not set it.
 	EndSetTime time.Time `json:",omitzero"` // earlier versions did not know it, see the fingerprint of a mint
 	// Rotation is the newest rotation; nil: there was none. Lookup does not set it.
 	Rotation *Rotation
-	// SelfRotate says that the bearer may rotate the token, and RenewableUntil until when it may renew it at most; zero:
-	// it may not. Lookup does not set them.
+	// SelfRotate says that the bearer may rotate the token, and RenewableUntil until when it may renew it at most;
+	// zero: it may not. Lookup does not set them.
 	SelfRotate     bool      `json:",omitempty"` // earlier versions did not know it, see the fingerprint of a mint
 	RenewableUntil time.Time `json:",omitzero"`
-	// Paused are scopes that were granted and are not in effect, sorted; none of them is in Scopes. The owner may resume
-	// them for PauseLife.
+	// Paused are scopes that were granted and are not in effect, sorted; none of them is in Scopes. The owner may
+	// resume them for PauseLife.
 	Paused []Pause `json:",omitempty"`
 	// Uses says what is known of the uses of the token by scope. Only the method Token of a Service sets it.
 	Uses *ScopeUses `json:"-"`
-	// AsOf is the instant of the call that returned the token: the one time that the caller shows its state by. Only the
-	// methods of a Service set it.
+	// AsOf is the instant of the call that returned the token: the one time that the caller shows its state by. Only
+	// the methods of a Service set it.
 	AsOf time.Time `json:"-"`
 }
 

@@ -69,73 +69,99 @@ func (s *Service) Users(ctx context.Context, a Actor, f UserFilter, p Page) ([]U
 // SuspendUser makes all of a user's tokens inactive until ResumeUser, and ends the user's sessions of the page. A user
 // unknown to patd is added as suspended. Idempotent.
 func (s *Service) SuspendUser(ctx context.Context, a Actor, user, reason string) (User, error) {
-	return s.changeUser(ctx, a, ActionUserSuspend, user, reason, func(tx Tx, u *User, now time.Time, _ *[]Event) (string, error) {
-		if u.State == UserSuspended {
-			return "", errUnchanged
-		}
-		if counts(ctx) {
-			n, err := liveCount(tx, *u, now)
-			if err != nil {
-				return "", err
+	return s.changeUser(
+		ctx,
+		a,
+		ActionUserSuspend,
+		user,
+		reason,
+		func(tx Tx, u *User, now time.Time, _ *[]Event) (string, error) {
+			if u.State == UserSuspended {
+				return "", errUnchanged
 			}
-			if err := expectCount(ctx, n); err != nil {
-				return "", err
+			if counts(ctx) {
+				n, err := liveCount(tx, *u, now)
+				if err != nil {
+					return "", err
+				}
+				if err := expectCount(ctx, n); err != nil {
+					return "", err
+				}
 			}
-		}
-		u.State = UserSuspended
-		return reason, endSessions(tx, user, now)
-	})
+			u.State = UserSuspended
+			return reason, endSessions(tx, user, now)
+		},
+	)
 }
 
 // ResumeUser ends a suspension. Idempotent; an unknown user is CodeNotFound.
 func (s *Service) ResumeUser(ctx context.Context, a Actor, user, reason string) (User, error) {
-	return s.changeUser(ctx, a, ActionUserResume, user, reason, func(_ Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
-		switch {
-		case u.Key == 0:
-			return "", notFound("user")
-		case u.State == UserActive:
-			return "", errUnchanged
-		}
-		u.State = UserActive
-		return reason, nil
-	})
+	return s.changeUser(
+		ctx,
+		a,
+		ActionUserResume,
+		user,
+		reason,
+		func(_ Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+			switch {
+			case u.Key == 0:
+				return "", notFound("user")
+			case u.State == UserActive:
+				return "", errUnchanged
+			}
+			u.State = UserActive
+			return reason, nil
+		},
+	)
 }
 
-// DeleteUser deletes a user, ends its sessions of the page and revokes all of its tokens for good; it returns how many. A user that comes back under
-// the same id starts afresh.
+// DeleteUser deletes a user, ends its sessions of the page and revokes all of its tokens for good; it returns how many.
+// A user that comes back under the same id starts afresh.
 func (s *Service) DeleteUser(ctx context.Context, a Actor, user, reason string) (int, error) {
 	return s.deleteUser(ctx, a, user, reason, func(Tx, User) error { return nil })
 }
 
 // deleteUser is DeleteUser, unless check returns an error in the transaction.
-func (s *Service) deleteUser(ctx context.Context, a Actor, user, reason string, check func(Tx, User) error) (int, error) {
+func (s *Service) deleteUser(
+	ctx context.Context,
+	a Actor,
+	user, reason string,
+	check func(Tx, User) error,
+) (int, error) {
 	n := 0
-	_, err := s.changeUser(ctx, a, ActionUserDelete, user, reason, func(tx Tx, u *User, now time.Time, events *[]Event) (string, error) {
-		if u.Key == 0 {
-			return "", notFound("user")
-		}
-		if err := check(tx, *u); err != nil {
-			return "", err
-		}
-		why := reason
-		if why == "" {
-			why = "user deleted"
-		}
-		ids, err := revokeAll(tx, *u, Revocation{Time: now, By: a.String(), Reason: why})
-		if err != nil {
-			return "", err
-		}
-		n = len(ids)
-		if err := expectCount(ctx, int64(n)); err != nil {
-			return "", err
-		}
-		*events = a.revoked(now, user, ids, why)
-		if err := tx.DeleteProvisioned(u.Key); err != nil {
-			return "", fmt.Errorf("forget a provisioned user: %w", err)
-		}
-		u.DeleteTime, u.Features = now, nil
-		return counted(n, reason), endSessions(tx, user, now)
-	})
+	_, err := s.changeUser(
+		ctx,
+		a,
+		ActionUserDelete,
+		user,
+		reason,
+		func(tx Tx, u *User, now time.Time, events *[]Event) (string, error) {
+			if u.Key == 0 {
+				return "", notFound("user")
+			}
+			if err := check(tx, *u); err != nil {
+				return "", err
+			}
+			why := reason
+			if why == "" {
+				why = "user deleted"
+			}
+			ids, err := revokeAll(tx, *u, Revocation{Time: now, By: a.String(), Reason: why})
+			if err != nil {
+				return "", err
+			}
+			n = len(ids)
+			if err := expectCount(ctx, int64(n)); err != nil {
+				return "", err
+			}
+			*events = a.revoked(now, user, ids, why)
+			if err := tx.DeleteProvisioned(u.Key); err != nil {
+				return "", fmt.Errorf("forget a provisioned user: %w", err)
+			}
+			u.DeleteTime, u.Features = now, nil
+			return counted(n, reason), endSessions(tx, user, now)
+		},
+	)
 	return n, err
 }
 
@@ -258,7 +284,12 @@ func (s *Service) SetUserFeatures(ctx context.Context, a Actor, user string, fea
 }
 
 // UpdateUserFeatures adds and removes features, and returns the result. A name in both is rejected.
-func (s *Service) UpdateUserFeatures(ctx context.Context, a Actor, user string, add, remove []string) (HeldFeatures, error) {
+func (s *Service) UpdateUserFeatures(
+	ctx context.Context,
+	a Actor,
+	user string,
+	add, remove []string,
+) (HeldFeatures, error) {
 	var c checker
 	add = c.scopes("add", "TOO_MANY_FEATURES", add, s.limits.Features)
 	remove = c.storedScopes("remove", "TOO_MANY_FEATURES", remove, s.limits.Features)
@@ -271,36 +302,53 @@ func (s *Service) UpdateUserFeatures(ctx context.Context, a Actor, user string, 
 	})
 }
 
-func (s *Service) changeFeatures(ctx context.Context, a Actor, user string, bad error, to func(has []string) []string) (HeldFeatures, error) {
+func (s *Service) changeFeatures(
+	ctx context.Context,
+	a Actor,
+	user string,
+	bad error,
+	to func(has []string) []string,
+) (HeldFeatures, error) {
 	if bad != nil {
 		return HeldFeatures{}, s.refused(ctx, a, Refusal{Action: ActionUserFeatures, User: user}, bad)
 	}
 	if !s.features.Local() {
-		return HeldFeatures{}, Fail(CodePrecondition, "FEATURES_READ_ONLY", "features come from another source and are changed there")
+		return HeldFeatures{}, Fail(
+			CodePrecondition,
+			"FEATURES_READ_ONLY",
+			"features come from another source and are changed there",
+		)
 	}
 	var out HeldFeatures
-	u, err := s.changeUser(ctx, a, ActionUserFeatures, user, "", func(tx Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
-		err := expect(ctx, func() (string, error) {
-			held, err := entries(tx, u.Features)
-			return featuresTag(*u, held), err
-		})
-		if err != nil {
-			return "", err
-		}
-		want := to(u.Features)
-		if len(want) > s.limits.Features {
-			return "", Invalid("TOO_MANY_FEATURES", "features", fmt.Sprintf("at most %d", s.limits.Features))
-		}
-		if out.Features, err = entries(tx, want); err != nil {
-			return "", err
-		}
-		if u.Key != 0 && slices.Equal(want, u.Features) {
-			return "", errUnchanged
-		}
-		detail := difference(u.Features, want)
-		u.Features = want
-		return detail, nil
-	})
+	u, err := s.changeUser(
+		ctx,
+		a,
+		ActionUserFeatures,
+		user,
+		"",
+		func(tx Tx, u *User, _ time.Time, _ *[]Event) (string, error) {
+			err := expect(ctx, func() (string, error) {
+				held, err := entries(tx, u.Features)
+				return featuresTag(*u, held), err
+			})
+			if err != nil {
+				return "", err
+			}
+			want := to(u.Features)
+			if len(want) > s.limits.Features {
+				return "", Invalid("TOO_MANY_FEATURES", "features", fmt.Sprintf("at most %d", s.limits.Features))
+			}
+			if out.Features, err = entries(tx, want); err != nil {
+				return "", err
+			}
+			if u.Key != 0 && slices.Equal(want, u.Features) {
+				return "", errUnchanged
+			}
+			detail := difference(u.Features, want)
+			u.Features = want
+			return detail, nil
+		},
+	)
 	if err != nil {
 		return HeldFeatures{}, err
 	}

@@ -20,8 +20,8 @@ type ReportedUse struct {
 	TokenID ID
 	Time    time.Time  // a time in the future counts as now
 	IP      netip.Addr // of the client; invalid: not known
-	// Scopes are those that this use and those since the last report needed. Unscoped says that there were uses of which
-	// that is not known; so does an empty list.
+	// Scopes are those that this use and those since the last report needed. Unscoped says that there were uses of
+	// which that is not known; so does an empty list.
 	Scopes   []string
 	Unscoped bool
 }

@@ -157,9 +157,16 @@ func (c *checker) newAudience(field, s string) {
 
 // audience checks the form of an audience that may be stored already.
 func (c *checker) audience(field, s string) {
-	if s == "" || len(s) > maxAudience || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
-		c.add(field, "AUDIENCE_INVALID", fmt.Sprintf("an audience is 1 to %d bytes of UTF-8 without white space", maxAudience))
-	} else if secret.ContainsSecret(s) {
+	if s == "" || len(s) > maxAudience || !utf8.ValidString(s) ||
+		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
+		c.add(
+			field,
+			"AUDIENCE_INVALID",
+			fmt.Sprintf("an audience is 1 to %d bytes of UTF-8 without white space", maxAudience),
+		)
+	} else if secret.ContainsSecret(
+		s,
+	) {
 		c.add(field, "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 	}
 }
@@ -200,7 +207,11 @@ func (c *checker) labels(in map[string]string, limit int) {
 		case !utf8.ValidString(k) || !utf8.ValidString(v) || strings.ContainsFunc(k+v, unicode.IsControl):
 			c.add("labels", "LABEL_INVALID", "labels are UTF-8 without control characters")
 		case strings.ContainsFunc(k+v, reorders) || strings.ContainsFunc(k, ignorable) || !shows(k):
-			c.add("labels", "LABEL_INVALID", "labels hold no characters that reorder text, and their keys none that are invisible; leave them out")
+			c.add(
+				"labels",
+				"LABEL_INVALID",
+				"labels hold no characters that reorder text, and their keys none that are invisible; leave them out",
+			)
 		case secret.ContainsSecret(k) || secret.ContainsSecret(v):
 			c.add("labels", "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 		}
@@ -217,7 +228,11 @@ func (c *checker) cidrs(in []string, limit int) []netip.Prefix {
 	for i, s := range in {
 		p, err := ParseCIDR(s)
 		if err != nil {
-			c.add(fmt.Sprintf("allowed_cidrs[%d]", i), "CIDR_INVALID", "must be a network such as 192.0.2.0/24 or 2001:db8::/32")
+			c.add(
+				fmt.Sprintf("allowed_cidrs[%d]", i),
+				"CIDR_INVALID",
+				"must be a network such as 192.0.2.0/24 or 2001:db8::/32",
+			)
 			continue
 		}
 		if !slices.Contains(out, p) {

@@ -20,15 +20,35 @@ func TestAnAudienceIsOnlyStricterThanTheServer(t *testing.T) {
 	}
 	// One that was made under a looser server.
 	err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
-		e := tokens.AudienceEntry{ID: "old", MaxTTL: 100 * tokens.Day, AllowNever: true, AccessTTL: time.Hour, AccessFormat: tokens.AccessOpaque}
-		return []tokens.Event{{Time: noon, Actor: "operator", Action: tokens.ActionAudienceCreate, Outcome: tokens.OutcomeSuccess, Detail: "old"}}, tx.InsertAudience(e)
+		e := tokens.AudienceEntry{
+			ID:           "old",
+			MaxTTL:       100 * tokens.Day,
+			AllowNever:   true,
+			AccessTTL:    time.Hour,
+			AccessFormat: tokens.AccessOpaque,
+		}
+		return []tokens.Event{
+				{
+					Time:    noon,
+					Actor:   "operator",
+					Action:  tokens.ActionAudienceCreate,
+					Outcome: tokens.OutcomeSuccess,
+					Detail:  "old",
+				},
+			}, tx.InsertAudience(
+				e,
+			)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	long := 11 * tokens.Day
 	for want, l := range map[string]tokens.Lifetime{"TTL_ABOVE_MAXIMUM": {TTL: &long}, "NEVER_NOT_ALLOWED": {Never: true}} {
-		_, err := h.Mint(ctx, admin, tokens.MintRequest{User: "u1", Name: want, Scopes: []string{"a"}, Audiences: []string{"old"}, Lifetime: l})
+		_, err := h.Mint(
+			ctx,
+			admin,
+			tokens.MintRequest{User: "u1", Name: want, Scopes: []string{"a"}, Audiences: []string{"old"}, Lifetime: l},
+		)
 		wantReason(t, err, want, "an audience from before")
 	}
 }
@@ -75,7 +95,10 @@ func TestAnAudienceMayDemandToBeNamed(t *testing.T) {
 			t.Errorf("require_named %t, at another audience: %v", must, d)
 		}
 		if must {
-			_, err := h.Exchange(ctx, tokens.ExchangeRequest{Subject: free.Secret, Peer: home, Audiences: []string{"api"}})
+			_, err := h.Exchange(
+				ctx,
+				tokens.ExchangeRequest{Subject: free.Secret, Peer: home, Audiences: []string{"api"}},
+			)
 			wantReason(t, err, "TARGET_INVALID", "an exchange of a token that names none")
 			if in := next(t, w); !in.StartOver {
 				t.Errorf("a watcher keeps what it remembers: %+v", in)
@@ -95,7 +118,11 @@ func TestABoundWatcherHearsOnlyOfItsAudience(t *testing.T) {
 	mint := func(user string, audiences ...string) tokens.Token {
 		t.Helper()
 		h.give(user, "x")
-		m, err := h.Mint(ctx, admin, tokens.MintRequest{User: user, Name: "n", Scopes: []string{"x"}, Audiences: audiences})
+		m, err := h.Mint(
+			ctx,
+			admin,
+			tokens.MintRequest{User: user, Name: "n", Scopes: []string{"x"}, Audiences: audiences},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +157,10 @@ func TestABoundWatcherHearsOnlyOfItsAudience(t *testing.T) {
 		return slices.Contains(ids, free.ID) && slices.Contains(ids, own.ID)
 	})
 	slices.Sort(users)
-	if users = slices.Compact(users); !slices.Equal(users, []string{"free", "own"}) || slices.Contains(ids, foreign.ID) {
+	if users = slices.Compact(
+		users,
+	); !slices.Equal(users, []string{"free", "own"}) ||
+		slices.Contains(ids, foreign.ID) {
 		t.Errorf("notified of users %q, tokens %v", users, ids)
 	}
 }

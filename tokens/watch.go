@@ -63,8 +63,8 @@ func (s *Service) Watch(_ context.Context, a Actor, from WatchPosition) (*Watch,
 	return w, nil
 }
 
-// Reached returns a position in the change feed that no change has passed which was committed before the call, once this
-// server's caches have dropped what those changes concern.
+// Reached returns a position in the change feed that no change has passed which was committed before the call, once
+// this server's caches have dropped what those changes concern.
 func (s *Service) Reached(ctx context.Context) (uint64, error) {
 	if s.changes == nil {
 		return 0, Fail(CodeUnavailable, "WATCH_UNAVAILABLE", "this server does not follow its store")

@@ -271,5 +271,9 @@ func TestAnotherServersPrefixIsLearnt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waittest.Until(t, "a token under the new prefix is known", func() bool { return h.ask(m.Secret).Decision == tokens.Allow })
+	waittest.Until(
+		t,
+		"a token under the new prefix is known",
+		func() bool { return h.ask(m.Secret).Decision == tokens.Allow },
+	)
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/crypto/blake2b"
 )
 
-// Webhook is an endpoint that is notified of what happened. The audit log is the outbox: Cursor is the position in it up
-// to which deliveries were made for the webhook.
+// Webhook is an endpoint that is notified of what happened. The audit log is the outbox: Cursor is the position in it
+// up to which deliveries were made for the webhook.
 type Webhook struct {
 	Num         ID     // never used twice; no caller sees it
 	ID          string // the webhook's name in the API
@@ -19,8 +19,8 @@ type Webhook struct {
 	Description string
 	Filter      WebhookFilter
 	Enabled     bool
-	// DisableTime is when the webhook was disabled by the server, and DisableReason why, a stable name; zero: it was not,
-	// or was enabled or changed since.
+	// DisableTime is when the webhook was disabled by the server, and DisableReason why, a stable name; zero: it was
+	// not, or was enabled or changed since.
 	DisableTime   time.Time
 	DisableReason string
 	CreateTime    time.Time
@@ -103,8 +103,8 @@ const (
 // WebhookDelivery is one notice for one webhook.
 type WebhookDelivery struct {
 	Webhook ID // the webhook's Num
-	// Seq is the position of the event, and Item counts from 0 the notices that come of one event. A test is of no event:
-	// its Item is TestItem or more, and its Seq only says where it stands in a list.
+	// Seq is the position of the event, and Item counts from 0 the notices that come of one event. A test is of no
+	// event: its Item is TestItem or more, and its Seq only says where it stands in a list.
 	Seq  uint64
 	Item int64
 	ID   DeliveryID // what the endpoint receives as webhook-id, the same at each attempt
@@ -139,11 +139,19 @@ const TestItem = int64(1) << 32
 // DeliveryID names a delivery.
 type DeliveryID [16]byte
 
-// NewDeliveryID returns the id of the delivery of an event. The same event has the same id, also when its deliveries are
-// made again, as after a database's failover to a server that missed some: the endpoint recognizes what it has. Events of
-// one position in two histories of a store have different ids.
+// NewDeliveryID returns the id of the delivery of an event. The same event has the same id, also when its deliveries
+// are made again, as after a database's failover to a server that missed some: the endpoint recognizes what it has.
+// Events of one position in two histories of a store have different ids.
 func NewDeliveryID(webhook ID, e Event, item int64) DeliveryID {
-	text := framed("webhook delivery", webhook.String(), fmt.Sprint(e.Seq), instant(e.Time), string(e.Action), e.Actor, fmt.Sprint(item))
+	text := framed(
+		"webhook delivery",
+		webhook.String(),
+		fmt.Sprint(e.Seq),
+		instant(e.Time),
+		string(e.Action),
+		e.Actor,
+		fmt.Sprint(item),
+	)
 	sum := blake2b.Sum256([]byte(text))
 	return DeliveryID(sum[:16])
 }

@@ -61,18 +61,33 @@ func TestWebhookIsKeptAsItWasAskedFor(t *testing.T) {
 	r := webhookRequest("chat")
 	r.Description = "to the chat"
 	r.Filter = tokens.WebhookFilter{
-		Types: []string{tokens.WebhookTokenRevoked, tokens.WebhookTokenCreated, tokens.WebhookTokenCreated}, Users: []string{"u1"},
-		Audiences: []string{"api"}, Labels: map[string]string{"team": "a"},
+		Types: []string{
+			tokens.WebhookTokenRevoked,
+			tokens.WebhookTokenCreated,
+			tokens.WebhookTokenCreated,
+		},
+		Users:     []string{"u1"},
+		Audiences: []string{"api"},
+		Labels:    map[string]string{"team": "a"},
 	}
 	m := h.hook(r)
 	if !strings.HasPrefix(m.Secret.Reveal(), "whsec_") || len(m.Secret.Reveal()) != len("whsec_")+44 {
 		t.Errorf("the secret has %d characters", len(m.Secret.Reveal()))
 	}
 	w, err := h.Webhook(ctx, admin, "chat")
-	if err != nil || w.ETag() != m.Webhook.ETag() || !slices.Equal(w.Filter.Types, []string{"token.created", "token.revoked"}) || !w.Enabled {
+	if err != nil || w.ETag() != m.Webhook.ETag() ||
+		!slices.Equal(w.Filter.Types, []string{"token.created", "token.revoked"}) ||
+		!w.Enabled {
 		t.Errorf("read as %+v, %v", w, err)
 	}
-	if text := fmt.Sprintf("%v %+v %#v %s", w, w, w, w.Secret); strings.Contains(text, string(w.Secret.Box)) || strings.Contains(text, m.Secret.Reveal()) {
+	if text := fmt.Sprintf(
+		"%v %+v %#v %s",
+		w,
+		w,
+		w,
+		w.Secret,
+	); strings.Contains(text, string(w.Secret.Box)) ||
+		strings.Contains(text, m.Secret.Reveal()) {
 		t.Errorf("printed as %s", text)
 	}
 	wantSecrets(t, h.signs("chat"), m.Secret)
@@ -84,7 +99,12 @@ func TestWebhookIsKeptAsItWasAskedFor(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].ID != "chat" || next == "" {
 		t.Errorf("listed %v, %v", list, err)
 	}
-	if list, next, err = h.Webhooks(ctx, admin, tokens.Page{Size: 1, Token: next}); err != nil || len(list) != 1 || list[0].ID != unnamed.Webhook.ID || next != "" {
+	if list, next, err = h.Webhooks(
+		ctx,
+		admin,
+		tokens.Page{Size: 1, Token: next},
+	); err != nil || len(list) != 1 || list[0].ID != unnamed.Webhook.ID ||
+		next != "" {
 		t.Errorf("listed %v, %v", list, err)
 	}
 	if found, err := h.store.Check(ctx); err != nil || len(found) != 0 {
@@ -179,7 +199,11 @@ func TestRepeatedCreateWebhookAnswersTheSameSecret(t *testing.T) {
 	other.URL += "other"
 	_, err := h.CreateWebhook(ctx, admin, other)
 	wantReason(t, err, "IDEMPOTENCY_KEY_REUSED", "another request")
-	rotated, err := h.RotateWebhookSecret(ctx, admin, tokens.RotateWebhookRequest{ID: first.Webhook.ID, IdempotencyKey: idem + "2"})
+	rotated, err := h.RotateWebhookSecret(
+		ctx,
+		admin,
+		tokens.RotateWebhookRequest{ID: first.Webhook.ID, IdempotencyKey: idem + "2"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +212,11 @@ func TestRepeatedCreateWebhookAnswersTheSameSecret(t *testing.T) {
 	}
 	// The repetition of a rotation is one, whatever its precondition says of the state before.
 	conditional := tokens.WithPrecondition(ctx, tokens.Precondition{Match: []string{first.Webhook.ETag()}})
-	repeated, err := h.RotateWebhookSecret(conditional, admin, tokens.RotateWebhookRequest{ID: first.Webhook.ID, IdempotencyKey: idem + "2"})
+	repeated, err := h.RotateWebhookSecret(
+		conditional,
+		admin,
+		tokens.RotateWebhookRequest{ID: first.Webhook.ID, IdempotencyKey: idem + "2"},
+	)
 	if err != nil || !repeated.Replayed || repeated.Secret.Reveal() != rotated.Secret.Reveal() {
 		t.Errorf("the repeated rotation: replayed %t, %v", repeated.Replayed, err)
 	}
@@ -379,11 +407,20 @@ func TestTestOfAWebhookIsADeliveryOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := h.dueAt(w); len(got) != 2 || !slices.Contains(got, first.ID.String()) || !slices.Contains(got, second.ID.String()) {
+	if got := h.dueAt(
+		w,
+	); len(got) != 2 || !slices.Contains(got, first.ID.String()) ||
+		!slices.Contains(got, second.ID.String()) {
 		t.Errorf("due: %q", got)
 	}
 	l := h.lease(w)
-	done := tokens.WebhookAttempt{Seq: first.Seq, Item: first.Item, Time: h.now(), Status: 200, State: tokens.DeliveryDelivered}
+	done := tokens.WebhookAttempt{
+		Seq:    first.Seq,
+		Item:   first.Item,
+		Time:   h.now(),
+		Status: 200,
+		State:  tokens.DeliveryDelivered,
+	}
 	if err := h.store.RecordAttempts(ctx, l, []tokens.WebhookAttempt{done}); err != nil {
 		t.Fatal(err)
 	}
@@ -391,14 +428,27 @@ func TestTestOfAWebhookIsADeliveryOfItsOwn(t *testing.T) {
 	if err != nil || d.State != tokens.DeliveryDelivered || d.Type != tokens.WebhookTest || d.Status != 200 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if list, next, err := h.WebhookDeliveries(ctx, admin, "w", tokens.WebhookDeliveryFilter{State: tokens.DeliveryPending}, tokens.Page{}); err != nil || len(list) != 1 || list[0].ID != second.ID || next != "" {
+	if list, next, err := h.WebhookDeliveries(
+		ctx,
+		admin,
+		"w",
+		tokens.WebhookDeliveryFilter{State: tokens.DeliveryPending},
+		tokens.Page{},
+	); err != nil || len(list) != 1 || list[0].ID != second.ID ||
+		next != "" {
 		t.Errorf("pending: %+v, %v", list, err)
 	}
 	page, next, err := h.WebhookDeliveries(ctx, admin, "w", tokens.WebhookDeliveryFilter{}, tokens.Page{Size: 1})
 	if err != nil || len(page) != 1 || next == "" {
 		t.Fatalf("%+v, %v", page, err)
 	}
-	rest, next, err := h.WebhookDeliveries(ctx, admin, "w", tokens.WebhookDeliveryFilter{}, tokens.Page{Size: 1, Token: next})
+	rest, next, err := h.WebhookDeliveries(
+		ctx,
+		admin,
+		"w",
+		tokens.WebhookDeliveryFilter{},
+		tokens.Page{Size: 1, Token: next},
+	)
 	if err != nil || len(rest) != 1 || rest[0].ID == page[0].ID || next != "" {
 		t.Errorf("%+v, %v", rest, err)
 	}
@@ -425,7 +475,13 @@ func TestDisabledWebhookGoesOnWhereItStopped(t *testing.T) {
 	}
 	l := h.lease(w)
 	failed := tokens.WebhookAttempt{
-		Seq: d.Seq, Item: d.Item, Time: h.now(), Status: 410, Error: "status", State: tokens.DeliveryPending, NextTime: h.now().Add(72 * time.Hour),
+		Seq:      d.Seq,
+		Item:     d.Item,
+		Time:     h.now(),
+		Status:   410,
+		Error:    "status",
+		State:    tokens.DeliveryPending,
+		NextTime: h.now().Add(72 * time.Hour),
 	}
 	if err := h.store.RecordAttempts(ctx, l, []tokens.WebhookAttempt{failed}); err != nil {
 		t.Fatal(err)
@@ -442,7 +498,8 @@ func TestDisabledWebhookGoesOnWhereItStopped(t *testing.T) {
 		t.Errorf("once more: %v", err)
 	}
 	off, err := h.Webhook(ctx, admin, "w")
-	if err != nil || off.Enabled || off.DisableReason != "GONE" || !off.DisableTime.Equal(h.now()) || off.ETag() == w.ETag() {
+	if err != nil || off.Enabled || off.DisableReason != "GONE" || !off.DisableTime.Equal(h.now()) ||
+		off.ETag() == w.ETag() {
 		t.Errorf("%+v, %v", off, err)
 	}
 	_, err = h.TestWebhook(ctx, admin, "w")
@@ -471,7 +528,12 @@ func TestDisabledWebhookGoesOnWhereItStopped(t *testing.T) {
 
 func TestFilterSelectsWhatHasEverythingItAsksFor(t *testing.T) {
 	t.Parallel()
-	full := tokens.WebhookFacts{Type: "token.created", User: "u", Audiences: []string{"a", "b"}, Labels: map[string]string{"team": "x", "env": ""}}
+	full := tokens.WebhookFacts{
+		Type:      "token.created",
+		User:      "u",
+		Audiences: []string{"a", "b"},
+		Labels:    map[string]string{"team": "x", "env": ""},
+	}
 	bare := tokens.WebhookFacts{Type: "key.rotated"}
 	for _, c := range []struct {
 		name       string

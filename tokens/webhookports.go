@@ -22,7 +22,8 @@ type WebhookReader interface {
 	WebhookDelivery(webhook ID, id DeliveryID) (WebhookDelivery, error)
 	// WebhookDeliveries lists deliveries by the query, newest event first.
 	WebhookDeliveries(q WebhookDeliveryQuery) ([]WebhookDelivery, error)
-	// FailingDelivery reads the pending delivery of a webhook that was tried in vain, and is tried again first. ErrNotFound.
+	// FailingDelivery reads the pending delivery of a webhook that was tried in vain, and is tried again first.
+	// ErrNotFound.
 	FailingDelivery(webhook ID) (WebhookDelivery, error)
 	// HoldsWebhook reports whether no other server has taken a lease since.
 	HoldsWebhook(l WebhookLease) (bool, error)
@@ -36,18 +37,19 @@ type WebhookWriter interface {
 	UpdateWebhook(w Webhook) error
 	// DeleteWebhook removes a webhook. Its deliveries are no longer found, and are dropped later. ErrNotFound.
 	DeleteWebhook(num ID) error
-	// InsertDelivery adds a pending delivery that is of no event. ErrTaken when the webhook has one of that id or place.
+	// InsertDelivery adds a pending delivery that is of no event. ErrTaken when the webhook has one of that id or
+	// place.
 	InsertDelivery(d WebhookDelivery) error
-	// RequeueDelivery makes a delivery due at a time, whether it has ended or is pending; one that waits for another goes
-	// on waiting. Its retries begin anew. ErrNotFound.
+	// RequeueDelivery makes a delivery due at a time, whether it has ended or is pending; one that waits for another
+	// goes on waiting. Its retries begin anew. ErrNotFound.
 	RequeueDelivery(webhook ID, id DeliveryID, at time.Time) error
-	// RequeuePending makes the pending deliveries of a webhook that wait for no other due at a time. Their retries begin
-	// anew.
+	// RequeuePending makes the pending deliveries of a webhook that wait for no other due at a time. Their retries
+	// begin anew.
 	RequeuePending(webhook ID, at time.Time) error
 }
 
-// WebhookQueue is a Store that keeps what is to be sent to webhooks. Each method is a transaction of its own that leaves
-// no event; it gives way to changes. Errors are as those of a Store.
+// WebhookQueue is a Store that keeps what is to be sent to webhooks. Each method is a transaction of its own that
+// leaves no event; it gives way to changes. Errors are as those of a Store.
 type WebhookQueue interface {
 	// LeaseWebhooks takes the lease of every enabled webhook that has none at now, or whose lease is the holder's
 	// already, until a time, and returns them. A lease ends at its time, or when it ends later than ten times as long
@@ -55,18 +57,23 @@ type WebhookQueue interface {
 	LeaseWebhooks(ctx context.Context, holder string, now, until time.Time) ([]WebhookLease, error)
 	// ReleaseWebhooks gives back the leases of a holder, so that others need not wait for their end.
 	ReleaseWebhooks(ctx context.Context, holder string) error
-	// EnqueueDeliveries adds deliveries, by Seq and Item, and moves the webhook's cursor from one position to another, in
-	// one transaction. Of each it takes Seq, Item, ID, Type, Subject, Data and CreateTime; NextTime is when the first
-	// attempt is due if no delivery waits before it. ErrLeaseLost, also if the cursor is not at from, or the webhook is
-	// disabled: nothing was added.
+	// EnqueueDeliveries adds deliveries, by Seq and Item, and moves the webhook's cursor from one position to another,
+	// in one transaction. Of each it takes Seq, Item, ID, Type, Subject, Data and CreateTime; NextTime is when the
+	// first attempt is due if no delivery waits before it. ErrLeaseLost, also if the cursor is not at from, or the
+	// webhook is disabled: nothing was added.
 	EnqueueDeliveries(ctx context.Context, l WebhookLease, from, to uint64, list []WebhookDelivery) error
-	// DueDeliveries lists pending deliveries of a webhook that are due at now, the longest due first, at most limit, and
-	// after those, where there are more, up to half as many that were not tried yet, so that these are not behind many
-	// which are tried again and again. No two are of one subject, unless one was asked for again. next is when the next one
-	// is due after the first limit; zero: none is.
-	DueDeliveries(ctx context.Context, webhook ID, now time.Time, limit int) (due []WebhookDelivery, next time.Time, err error)
-	// RecordAttempts records attempts at deliveries that are pending; others are left as they are. When a delivery ends,
-	// the next one of its subject is due. ErrLeaseLost.
+	// DueDeliveries lists pending deliveries of a webhook that are due at now, the longest due first, at most limit,
+	// and after those, where there are more, up to half as many that were not tried yet, so that these are not behind
+	// many which are tried again and again. No two are of one subject, unless one was asked for again. next is when the
+	// next one is due after the first limit; zero: none is.
+	DueDeliveries(
+		ctx context.Context,
+		webhook ID,
+		now time.Time,
+		limit int,
+	) (due []WebhookDelivery, next time.Time, err error)
+	// RecordAttempts records attempts at deliveries that are pending; others are left as they are. When a delivery
+	// ends, the next one of its subject is due. ErrLeaseLost.
 	RecordAttempts(ctx context.Context, l WebhookLease, list []WebhookAttempt) error
 	// PendingDeliveries counts the pending deliveries of a webhook, up to limit, and returns when the oldest was made;
 	// zero: there is none.

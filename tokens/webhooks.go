@@ -75,7 +75,11 @@ func (s *Service) draftWebhook(r WebhookRequest) (Webhook, error) {
 	var c checker
 	w := Webhook{ID: r.ID, URL: r.URL, Description: r.Description, Enabled: r.Enabled}
 	if !validWebhookID(r.ID) {
-		c.add("webhook_id", "WEBHOOK_ID_INVALID", "a webhook's id must match [A-Za-z0-9._-]{1,64}, and is not `.`, `..` or `schemas`")
+		c.add(
+			"webhook_id",
+			"WEBHOOK_ID_INVALID",
+			"a webhook's id must match [A-Za-z0-9._-]{1,64}, and is not `.`, `..` or `schemas`",
+		)
 	} else if secret.ContainsSecret(r.ID) {
 		c.add("webhook_id", "SECRET_IN_FIELD", "holds the secret of a token; revoke that token, it may have been seen")
 	}
@@ -87,7 +91,11 @@ func (s *Service) draftWebhook(r WebhookRequest) (Webhook, error) {
 	w.Filter.Audiences = nonNil(c.audiences(f.Audiences, maxWebhookFilter))
 	for i, t := range w.Filter.Types {
 		if !slices.Contains(WebhookTypes(), t) {
-			c.add(fmt.Sprintf("event_types[%d]", i), "EVENT_TYPE_UNKNOWN", "there is no such type; there are "+strings.Join(WebhookTypes(), ", "))
+			c.add(
+				fmt.Sprintf("event_types[%d]", i),
+				"EVENT_TYPE_UNKNOWN",
+				"there is no such type; there are "+strings.Join(WebhookTypes(), ", "),
+			)
 		}
 	}
 	if len(w.Filter.Users) > maxWebhookFilter {
@@ -124,8 +132,12 @@ func (c *checker) webhookURL(text string, check func(string) error) {
 		c.add(field, reason, "must be https://host/path; http only on this machine")
 	case check != nil:
 		if err := check(text); err != nil {
-			c.add(field, reason, "must be https, or http on this machine, without credential and fragment, and at a public address or in a "+
-				"network that --webhook-allow-private names: "+err.Error())
+			c.add(
+				field,
+				reason,
+				"must be https, or http on this machine, without credential and fragment, and at a public address or in a "+
+					"network that --webhook-allow-private names: "+err.Error(),
+			)
 		}
 	case u.Scheme != "https":
 		c.add(field, reason, "must be https://host/path")
@@ -134,8 +146,8 @@ func (c *checker) webhookURL(text string, check func(string) error) {
 
 // CreateWebhook adds a webhook with a new secret. It is sent what happens from now on.
 //
-// Reasons: WEBHOOK_EXISTS, WEBHOOK_LIMIT_REACHED, those of fields and of idempotency keys, WEBHOOK_DELETED in the replay of
-// a request whose webhook was deleted since, and outages.
+// Reasons: WEBHOOK_EXISTS, WEBHOOK_LIMIT_REACHED, those of fields and of idempotency keys, WEBHOOK_DELETED in the
+// replay of a request whose webhook was deleted since, and outages.
 func (s *Service) CreateWebhook(ctx context.Context, a Actor, r WebhookRequest) (MintedWebhook, error) {
 	m, err := s.createWebhook(ctx, a, r)
 	if err != nil {
@@ -206,7 +218,11 @@ func insertWebhook(tx Tx, w Webhook) error {
 	case err != nil:
 		return fmt.Errorf("add webhook: %w", err)
 	case len(there) == MaxWebhooks:
-		return Fail(CodeExhausted, "WEBHOOK_LIMIT_REACHED", fmt.Sprintf("there are %d webhooks, and there may be no more; delete one first", MaxWebhooks))
+		return Fail(
+			CodeExhausted,
+			"WEBHOOK_LIMIT_REACHED",
+			fmt.Sprintf("there are %d webhooks, and there may be no more; delete one first", MaxWebhooks),
+		)
 	}
 	return nil
 }
@@ -234,7 +250,11 @@ func replayWebhook(tx ReadTx, seal *sealer, now time.Time) (MintedWebhook, error
 	m.Webhook.AsOf = now
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return MintedWebhook{}, Fail(CodePrecondition, "WEBHOOK_DELETED", "the webhook of this request was deleted since; for another one use a fresh idempotency key")
+		return MintedWebhook{}, Fail(
+			CodePrecondition,
+			"WEBHOOK_DELETED",
+			"the webhook of this request was deleted since; for another one use a fresh idempotency key",
+		)
 	case err != nil:
 		return MintedWebhook{}, fmt.Errorf("read the webhook of a request: %w", err)
 	}

@@ -33,36 +33,72 @@ const (
 // WebhookTypes returns every type that a webhook may ask for.
 func WebhookTypes() []string {
 	return []string{
-		WebhookTokenCreated, WebhookTokenUpdated, WebhookTokenRotated, WebhookTokenRevoked, WebhookTokenExpired,
-		WebhookTokenExpiring, WebhookTokenSupersededUse, WebhookTokenUnused, WebhookTokenLeaked, WebhookTokenBlocked,
-		WebhookTokenUnblocked, WebhookUserFeaturesChanged, WebhookUserSuspended, WebhookUserResumed, WebhookUserDeleted,
-		WebhookUserSecurityEvent, WebhookServiceCreated, WebhookServiceRotated, WebhookServiceRevoked, WebhookServiceExpiring, WebhookKeyRotated,
-		WebhookAudienceChanged, WebhookDisabled,
+		WebhookTokenCreated,
+		WebhookTokenUpdated,
+		WebhookTokenRotated,
+		WebhookTokenRevoked,
+		WebhookTokenExpired,
+		WebhookTokenExpiring,
+		WebhookTokenSupersededUse,
+		WebhookTokenUnused,
+		WebhookTokenLeaked,
+		WebhookTokenBlocked,
+		WebhookTokenUnblocked,
+		WebhookUserFeaturesChanged,
+		WebhookUserSuspended,
+		WebhookUserResumed,
+		WebhookUserDeleted,
+		WebhookUserSecurityEvent,
+		WebhookServiceCreated,
+		WebhookServiceRotated,
+		WebhookServiceRevoked,
+		WebhookServiceExpiring,
+		WebhookKeyRotated,
+		WebhookAudienceChanged,
+		WebhookDisabled,
 	}
 }
 
 // webhookTypes says which type an action is sent as. Other actions are not sent.
 func webhookTypes() map[Action]string {
 	return map[Action]string{
-		ActionTokenCreate: WebhookTokenCreated, ActionTokenUpdate: WebhookTokenUpdated, ActionTokenRotate: WebhookTokenRotated,
-		ActionTokenCancel: WebhookTokenUpdated, ActionTokenNarrow: WebhookTokenUpdated,
-		ActionTokenResume: WebhookTokenUpdated, ActionTokenScopesRemoved: WebhookTokenUpdated, ActionTokenRevoke: WebhookTokenRevoked,
-		ActionTokenSupersededUse: WebhookTokenSupersededUse, ActionTokenLeaked: WebhookTokenLeaked, ActionTokenBlock: WebhookTokenBlocked,
-		ActionTokenUnblock: WebhookTokenUnblocked, ActionUserFeatures: WebhookUserFeaturesChanged,
-		ActionUserSuspend: WebhookUserSuspended, ActionUserResume: WebhookUserResumed, ActionUserDelete: WebhookUserDeleted,
-		ActionUserSecurityEvent: WebhookUserSecurityEvent,
-		ActionServiceCreate:     WebhookServiceCreated, ActionServiceRotate: WebhookServiceRotated,
-		ActionTokenExpiring: WebhookTokenExpiring, ActionTokenExpired: WebhookTokenExpired,
-		ActionServiceExpiring: WebhookServiceExpiring, ActionTokenUnused: WebhookTokenUnused,
-		ActionTokenIdle: WebhookTokenUnused, ActionTokenPause: WebhookTokenBlocked, ActionTokenIdleEnd: WebhookTokenUnblocked,
-		ActionServiceRevoke: WebhookServiceRevoked, ActionKeyAdd: WebhookKeyRotated,
-		ActionAudienceCreate: WebhookAudienceChanged, ActionAudienceReplace: WebhookAudienceChanged,
-		ActionAudienceDelete: WebhookAudienceChanged, ActionWebhookDisable: WebhookDisabled,
+		ActionTokenCreate:        WebhookTokenCreated,
+		ActionTokenUpdate:        WebhookTokenUpdated,
+		ActionTokenRotate:        WebhookTokenRotated,
+		ActionTokenCancel:        WebhookTokenUpdated,
+		ActionTokenNarrow:        WebhookTokenUpdated,
+		ActionTokenResume:        WebhookTokenUpdated,
+		ActionTokenScopesRemoved: WebhookTokenUpdated,
+		ActionTokenRevoke:        WebhookTokenRevoked,
+		ActionTokenSupersededUse: WebhookTokenSupersededUse,
+		ActionTokenLeaked:        WebhookTokenLeaked,
+		ActionTokenBlock:         WebhookTokenBlocked,
+		ActionTokenUnblock:       WebhookTokenUnblocked,
+		ActionUserFeatures:       WebhookUserFeaturesChanged,
+		ActionUserSuspend:        WebhookUserSuspended,
+		ActionUserResume:         WebhookUserResumed,
+		ActionUserDelete:         WebhookUserDeleted,
+		ActionUserSecurityEvent:  WebhookUserSecurityEvent,
+		ActionServiceCreate:      WebhookServiceCreated,
+		ActionServiceRotate:      WebhookServiceRotated,
+		ActionTokenExpiring:      WebhookTokenExpiring,
+		ActionTokenExpired:       WebhookTokenExpired,
+		ActionServiceExpiring:    WebhookServiceExpiring,
+		ActionTokenUnused:        WebhookTokenUnused,
+		ActionTokenIdle:          WebhookTokenUnused,
+		ActionTokenPause:         WebhookTokenBlocked,
+		ActionTokenIdleEnd:       WebhookTokenUnblocked,
+		ActionServiceRevoke:      WebhookServiceRevoked,
+		ActionKeyAdd:             WebhookKeyRotated,
+		ActionAudienceCreate:     WebhookAudienceChanged,
+		ActionAudienceReplace:    WebhookAudienceChanged,
+		ActionAudienceDelete:     WebhookAudienceChanged,
+		ActionWebhookDisable:     WebhookDisabled,
 	}
 }
 
-// WebhookType returns the type that an event is sent as; false: it is not sent, as a refused attempt is not. The use of a
-// superseded secret is sent, which is a refusal by its nature.
+// WebhookType returns the type that an event is sent as; false: it is not sent, as a refused attempt is not. The use of
+// a superseded secret is sent, which is a refusal by its nature.
 func WebhookType(e Event) (string, bool) {
 	if e.Outcome != OutcomeSuccess && e.Action != ActionTokenSupersededUse {
 		return "", false

@@ -10,8 +10,8 @@ import (
 	"patd/tokens"
 )
 
-// TestEveryTypeOfWebhooksIsOfSomeAction, and no action is sent as a type that nobody can ask for. A refused attempt is sent
-// only as the use of a secret that was rotated away.
+// TestEveryTypeOfWebhooksIsOfSomeAction, and no action is sent as a type that nobody can ask for. A refused attempt is
+// sent only as the use of a secret that was rotated away.
 func TestEveryTypeOfWebhooksIsOfSomeAction(t *testing.T) {
 	t.Parallel()
 	sent := map[string]bool{}
@@ -20,7 +20,9 @@ func TestEveryTypeOfWebhooksIsOfSomeAction(t *testing.T) {
 		if ok {
 			sent[name] = true
 		}
-		if _, refused := tokens.WebhookType(tokens.Event{Action: a, Outcome: tokens.OutcomeRefused}); refused != (a == tokens.ActionTokenSupersededUse) {
+		if _, refused := tokens.WebhookType(
+			tokens.Event{Action: a, Outcome: tokens.OutcomeRefused},
+		); refused != (a == tokens.ActionTokenSupersededUse) {
 			t.Errorf("a refused %s is sent: %t", a, refused)
 		}
 	}

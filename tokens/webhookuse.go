@@ -19,8 +19,8 @@ type RotateWebhookRequest struct {
 
 // RotateWebhookSecret gives a webhook a new secret. The current one signs along for 24 h.
 //
-// Reasons: NOT_FOUND, ROTATION_IN_PROGRESS while an earlier secret signs along and Force is not set, those of idempotency
-// keys, and outages.
+// Reasons: NOT_FOUND, ROTATION_IN_PROGRESS while an earlier secret signs along and Force is not set, those of
+// idempotency keys, and outages.
 func (s *Service) RotateWebhookSecret(ctx context.Context, a Actor, r RotateWebhookRequest) (MintedWebhook, error) {
 	if err := s.manager(a); err != nil {
 		return MintedWebhook{}, s.refused(ctx, a, Refusal{Action: ActionWebhookRotate}, err)
@@ -44,36 +44,54 @@ func (s *Service) RotateWebhookSecret(ctx context.Context, a Actor, r RotateWebh
 			return m, s.refused(ctx, a, Refusal{Action: ActionWebhookRotate}, err)
 		}
 	}
-	w, err := s.changeWebhook(ctx, a, ActionWebhookRotate, r.ID, func(tx Tx, w *Webhook, now time.Time) (string, error) {
-		if m, err = replayWebhook(tx, seal, now); err != nil {
-			return "", err
-		}
-		if m.Replayed {
-			*w = m.Webhook
-			return "", errUnchanged
-		}
-		if !w.OldSecret.IsZero() && now.Before(w.OldUntil) && !r.Force {
-			until := w.OldUntil.Format(time.RFC3339)
-			e := Fail(CodePrecondition, "ROTATION_IN_PROGRESS", "the secret before the last rotation signs along until "+until+
-				", and another rotation ends it at once; force it if no receiver needs that secret")
-			e.Metadata = map[string]string{"previous_secret_expire_time": until}
-			return "", e
-		}
-		if m.Secret, err = mintWebhookSecret(s.rand); err != nil {
-			return "", err
-		}
-		w.OldSecret, w.OldUntil, w.UpdateTime = w.Secret, now.Add(webhookGrace), now
-		if w.Secret, err = sealWebhookSecret(keys, w.Num, m.Secret, s.rand); err != nil {
-			return "", err
-		}
-		if err := tx.UpdateWebhook(*w); err != nil {
-			return "", fmt.Errorf("write webhook: %w", err)
-		}
-		if err := tx.ForgetSealed(w.Num); err != nil {
-			return "", fmt.Errorf("forget the requests of webhook %s: %w", w.ID, err)
-		}
-		return "previous secret until " + w.OldUntil.Format(time.RFC3339), seal.keep(tx, w.Num, m.Secret, now, s.rand)
-	})
+	w, err := s.changeWebhook(
+		ctx,
+		a,
+		ActionWebhookRotate,
+		r.ID,
+		func(tx Tx, w *Webhook, now time.Time) (string, error) {
+			if m, err = replayWebhook(tx, seal, now); err != nil {
+				return "", err
+			}
+			if m.Replayed {
+				*w = m.Webhook
+				return "", errUnchanged
+			}
+			if !w.OldSecret.IsZero() && now.Before(w.OldUntil) && !r.Force {
+				until := w.OldUntil.Format(time.RFC3339)
+				e := Fail(
+					CodePrecondition,
+					"ROTATION_IN_PROGRESS",
+					"the secret before the last rotation signs along until "+until+
+						", and another rotation ends it at once; force it if no receiver needs that secret",
+				)
+				e.Metadata = map[string]string{"previous_secret_expire_time": until}
+				return "", e
+			}
+			if m.Secret, err = mintWebhookSecret(s.rand); err != nil {
+				return "", err
+			}
+			w.OldSecret, w.OldUntil, w.UpdateTime = w.Secret, now.Add(webhookGrace), now
+			if w.Secret, err = sealWebhookSecret(keys, w.Num, m.Secret, s.rand); err != nil {
+				return "", err
+			}
+			if err := tx.UpdateWebhook(*w); err != nil {
+				return "", fmt.Errorf("write webhook: %w", err)
+			}
+			if err := tx.ForgetSealed(w.Num); err != nil {
+				return "", fmt.Errorf("forget the requests of webhook %s: %w", w.ID, err)
+			}
+			return "previous secret until " + w.OldUntil.Format(
+					time.RFC3339,
+				), seal.keep(
+					tx,
+					w.Num,
+					m.Secret,
+					now,
+					s.rand,
+				)
+		},
+	)
 	m.Webhook = w
 	if err != nil {
 		return MintedWebhook{}, err
@@ -81,9 +99,14 @@ func (s *Service) RotateWebhookSecret(ctx context.Context, a Actor, r RotateWebh
 	return m, nil
 }
 
-var errWebhookDisabled = Fail(CodePrecondition, "WEBHOOK_DISABLED", "the webhook is disabled, and is sent nothing; enable it first")
+var errWebhookDisabled = Fail(
+	CodePrecondition,
+	"WEBHOOK_DISABLED",
+	"the webhook is disabled, and is sent nothing; enable it first",
+)
 
-// TestWebhook queues a message of type WebhookTest for an enabled webhook, whatever its filter, and returns its delivery.
+// TestWebhook queues a message of type WebhookTest for an enabled webhook, whatever its filter, and returns its
+// delivery.
 func (s *Service) TestWebhook(ctx context.Context, a Actor, id string) (WebhookDelivery, error) {
 	var d WebhookDelivery
 	_, err := s.changeWebhook(ctx, a, ActionWebhookTest, id, func(tx Tx, w *Webhook, now time.Time) (string, error) {
@@ -117,7 +140,13 @@ type WebhookDeliveryFilter struct {
 }
 
 // WebhookDeliveries lists the deliveries of a webhook, newest event first, and returns the cursor of the next page.
-func (s *Service) WebhookDeliveries(ctx context.Context, a Actor, id string, f WebhookDeliveryFilter, p Page) ([]WebhookDelivery, string, error) {
+func (s *Service) WebhookDeliveries(
+	ctx context.Context,
+	a Actor,
+	id string,
+	f WebhookDeliveryFilter,
+	p Page,
+) ([]WebhookDelivery, string, error) {
 	if err := s.manager(a); err != nil {
 		return nil, "", err
 	}
@@ -145,7 +174,12 @@ func (s *Service) WebhookDeliveries(ctx context.Context, a Actor, id string, f W
 	if err != nil {
 		return nil, "", err
 	}
-	found, next := cut(list, found, limit, func(d WebhookDelivery) string { return fmt.Sprintf("%d.%d", d.Seq, d.Item) })
+	found, next := cut(
+		list,
+		found,
+		limit,
+		func(d WebhookDelivery) string { return fmt.Sprintf("%d.%d", d.Seq, d.Item) },
+	)
 	return found, next, nil
 }
 
@@ -184,25 +218,31 @@ func knownDelivery(tx ReadTx, w Webhook, text string) (WebhookDelivery, error) {
 // attempt. One that waits for an earlier one goes on waiting.
 func (s *Service) Redeliver(ctx context.Context, a Actor, id, delivery string) (WebhookDelivery, error) {
 	var d WebhookDelivery
-	_, err := s.changeWebhook(ctx, a, ActionWebhookRedeliver, id, func(tx Tx, w *Webhook, now time.Time) (string, error) {
-		var err error
-		if d, err = knownDelivery(tx, *w, delivery); err != nil {
-			return "", err
-		}
-		if !w.Enabled {
-			return "", errWebhookDisabled
-		}
-		if err := tx.RequeueDelivery(w.Num, d.ID, now); err != nil {
-			return "", fmt.Errorf("queue delivery %s: %w", d.ID, err)
-		}
-		d, err = knownDelivery(tx, *w, delivery)
-		return d.ID.String(), err
-	})
+	_, err := s.changeWebhook(
+		ctx,
+		a,
+		ActionWebhookRedeliver,
+		id,
+		func(tx Tx, w *Webhook, now time.Time) (string, error) {
+			var err error
+			if d, err = knownDelivery(tx, *w, delivery); err != nil {
+				return "", err
+			}
+			if !w.Enabled {
+				return "", errWebhookDisabled
+			}
+			if err := tx.RequeueDelivery(w.Num, d.ID, now); err != nil {
+				return "", fmt.Errorf("queue delivery %s: %w", d.ID, err)
+			}
+			d, err = knownDelivery(tx, *w, delivery)
+			return d.ID.String(), err
+		},
+	)
 	return d, err
 }
 
-// DisableWebhook disables a webhook that the holder of a lease sends to, and records why: a stable word. ErrLeaseLost if
-// another has the lease, or the webhook is deleted or disabled already.
+// DisableWebhook disables a webhook that the holder of a lease sends to, and records why: a stable word. ErrLeaseLost
+// if another has the lease, or the webhook is deleted or disabled already.
 func (s *Service) DisableWebhook(ctx context.Context, l WebhookLease, reason string) error {
 	return s.ledger.carryOn(ctx, func(tx Tx, now time.Time) ([]Event, error) {
 		holds, err := tx.HoldsWebhook(l)

@@ -34,8 +34,8 @@ func want(t *testing.T, v *client.Verifier, what string, want client.Decision, s
 	}
 }
 
-// Each decision of patd can be brought about, in the order in which patd decides: each cause that is added is told before
-// those that were there.
+// Each decision of patd can be brought about, in the order in which patd decides: each cause that is added is told
+// before those that were there.
 func TestTheServerTellsEachDecisionOfPatdInItsOrder(t *testing.T) {
 	bubbled(t, func(t *testing.T, s *clienttest.Server, v *client.Verifier) {
 		secret, id := s.Mint(clienttest.Token{

@@ -88,9 +88,15 @@ func NewServer(t testing.TB, options ...Option) *Server {
 // Start starts a Server, which the caller closes.
 func Start(options ...Option) *Server {
 	s := &Server{
-		grpc: grpc.NewServer(), listener: bufconn.Listen(1 << 16), wire: newWire(), history: 1, first: 100, news: make(chan struct{}),
-		now: newState(), uses: map[string]*patdv1.ReportUsesRequest_Use{},
-		sent: map[string]uint64{},
+		grpc:     grpc.NewServer(),
+		listener: bufconn.Listen(1 << 16),
+		wire:     newWire(),
+		history:  1,
+		first:    100,
+		news:     make(chan struct{}),
+		now:      newState(),
+		uses:     map[string]*patdv1.ReportUsesRequest_Use{},
+		sent:     map[string]uint64{},
 	}
 	rpc := &service{server: s}
 	for _, o := range options {
@@ -130,7 +136,15 @@ func (s *Server) Dial(options ...grpc.DialOption) *grpc.ClientConn {
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return s.wire.dial(ctx, s.listener.DialContext)
 		}),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 200 * time.Millisecond}}),
+		grpc.WithConnectParams(
+			grpc.ConnectParams{
+				Backoff: backoff.Config{
+					BaseDelay:  20 * time.Millisecond,
+					Multiplier: 1.5,
+					MaxDelay:   200 * time.Millisecond,
+				},
+			},
+		),
 	}, options...)...)
 	if err != nil {
 		panic(err) // of options that contradict each other

@@ -103,7 +103,10 @@ func (s *service) IntrospectStream(stream patdv1.IntrospectionService_Introspect
 const watchBatch = 1000
 
 // WatchInvalidations sends the changes.
-func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream patdv1.IntrospectionService_WatchInvalidationsServer) error {
+func (s *service) WatchInvalidations(
+	r *patdv1.WatchInvalidationsRequest,
+	stream patdv1.IntrospectionService_WatchInvalidationsServer,
+) error {
 	if s.noWatch {
 		return status.Error(codes.Unimplemented, "no such method")
 	}
@@ -143,7 +146,10 @@ func (s *service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, stream
 }
 
 // AcknowledgeInvalidations records what a watcher has applied.
-func (s *service) AcknowledgeInvalidations(_ context.Context, r *patdv1.AcknowledgeInvalidationsRequest) (*patdv1.AcknowledgeInvalidationsResponse, error) {
+func (s *service) AcknowledgeInvalidations(
+	_ context.Context,
+	r *patdv1.AcknowledgeInvalidationsRequest,
+) (*patdv1.AcknowledgeInvalidationsResponse, error) {
 	v := s.server
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -186,7 +192,11 @@ func (s *Server) since(at uint64, history, bound string) (*patdv1.WatchInvalidat
 		t := s.now.tokens[c.token]
 		switch {
 		case c == change{}:
-			return &patdv1.WatchInvalidationsResponse{Sequence: s.now.sequence, History: out.GetHistory(), StartOver: true}, s.news
+			return &patdv1.WatchInvalidationsResponse{
+				Sequence:  s.now.sequence,
+				History:   out.GetHistory(),
+				StartOver: true,
+			}, s.news
 		case c.token != "" && s.now.goodFor(&t, bound):
 			out.TokenIds = append(out.TokenIds, c.token)
 		case c.user != "" && (bound == "" || s.now.holdsVisible(c.user, bound, time.Now())):
@@ -209,7 +219,8 @@ func (s *service) ReportUses(_ context.Context, r *patdv1.ReportUsesRequest) (*p
 	}
 	v.calls.Reports++
 	for _, use := range r.GetUses() {
-		if before := v.uses[use.GetTokenId()]; before == nil || before.GetTime().AsTime().Before(use.GetTime().AsTime()) {
+		if before := v.uses[use.GetTokenId()]; before == nil ||
+			before.GetTime().AsTime().Before(use.GetTime().AsTime()) {
 			v.uses[use.GetTokenId()] = use
 		}
 	}

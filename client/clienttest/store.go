@@ -48,8 +48,12 @@ type presented struct {
 
 func newState() state {
 	return state{
-		sequence: 100, secrets: map[string]presented{}, tokens: map[string]tokens.Token{}, users: map[string]tokens.User{},
-		features: map[string][]string{}, named: map[string]bool{},
+		sequence: 100,
+		secrets:  map[string]presented{},
+		tokens:   map[string]tokens.Token{},
+		users:    map[string]tokens.User{},
+		features: map[string][]string{},
+		named:    map[string]bool{},
 	}
 }
 
@@ -119,7 +123,13 @@ var decisions = map[tokens.Decision]patdv1.IntrospectResponse_Decision{
 
 // describe writes an answer. An inactive one contains nothing but the decision and, for a caller that is not bound to
 // another audience, the instants.
-func (s state) describe(in *tokens.Introspection, t *tokens.Token, p presented, bound string, now time.Time) *patdv1.IntrospectResponse {
+func (s state) describe(
+	in *tokens.Introspection,
+	t *tokens.Token,
+	p presented,
+	bound string,
+	now time.Time,
+) *patdv1.IntrospectResponse {
 	out := &patdv1.IntrospectResponse{Active: in.Decision.Active(), Decision: decisions[in.Decision]}
 	ends := t.ExpireTime
 	if until := p.stored.ExpireTime; !until.IsZero() && (ends.IsZero() || until.Before(ends)) {
@@ -177,7 +187,14 @@ func (s state) holdsVisible(user, bound string, now time.Time) bool {
 // grant returns the token that is minted.
 func (t Token) grant(id tokens.ID, now time.Time) tokens.Token {
 	return tokens.Token{
-		ID: id, User: t.User, Name: t.Name, Labels: t.Labels, Scopes: slices.Compact(slices.Sorted(slices.Values(t.Scopes))),
-		Audiences: t.Audiences, CIDRs: t.Networks, IssueTime: now, ExpireTime: t.ExpireTime,
+		ID:         id,
+		User:       t.User,
+		Name:       t.Name,
+		Labels:     t.Labels,
+		Scopes:     slices.Compact(slices.Sorted(slices.Values(t.Scopes))),
+		Audiences:  t.Audiences,
+		CIDRs:      t.Networks,
+		IssueTime:  now,
+		ExpireTime: t.ExpireTime,
 	}
 }

@@ -39,11 +39,21 @@ type Client struct {
 func New(conn grpc.ClientConnInterface, config Config) *Client {
 	c := Safe(conn, config)
 	return &Client{
-		Tokens: patdv1.NewTokenServiceClient(c), Self: patdv1.NewSelfServiceClient(c), Inventory: patdv1.NewInventoryServiceClient(c),
-		Users: patdv1.NewUserServiceClient(c), Catalog: patdv1.NewCatalogServiceClient(c),
-		Services: patdv1.NewServiceAccountServiceClient(c), Webhooks: patdv1.NewWebhookServiceClient(c),
-		Audit: patdv1.NewAuditServiceClient(c), Pages: patdv1.NewPageServiceClient(c), SignIn: patdv1.NewSignInServiceClient(c),
-		Leaks: patdv1.NewLeakServiceClient(c),
+		Tokens: patdv1.NewTokenServiceClient(
+			c,
+		),
+		Self:      patdv1.NewSelfServiceClient(c),
+		Inventory: patdv1.NewInventoryServiceClient(c),
+		Users:     patdv1.NewUserServiceClient(c),
+		Catalog:   patdv1.NewCatalogServiceClient(c),
+		Services:  patdv1.NewServiceAccountServiceClient(c),
+		Webhooks:  patdv1.NewWebhookServiceClient(c),
+		Audit: patdv1.NewAuditServiceClient(
+			c,
+		),
+		Pages:  patdv1.NewPageServiceClient(c),
+		SignIn: patdv1.NewSignInServiceClient(c),
+		Leaks:  patdv1.NewLeakServiceClient(c),
 	}
 }
 
@@ -71,6 +81,11 @@ type safe struct {
 var _ grpc.ClientConnInterface = (*safe)(nil)
 
 // NewStream opens a stream as it is.
-func (s *safe) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (s *safe) NewStream(
+	ctx context.Context,
+	desc *grpc.StreamDesc,
+	method string,
+	opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	return s.conn.NewStream(ctx, desc, method, opts...)
 }

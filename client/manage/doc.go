@@ -20,6 +20,6 @@
 //   - Errors. Each is an [*Error] with patd's stable reason, and errors.Is compares it with a [Reason].
 //   - Pages. The Each methods are iterators over all pages of a list.
 //
-// A change that is repeated under an etag, and whose first call happened unheard, fails with [PreconditionFailed], and a
-// catalogue entry that is created again says that it exists. [Error].Attempts says that a call was repeated.
+// A change that is repeated under an etag, and whose first call happened unheard, fails with [PreconditionFailed], and
+// a catalogue entry that is created again says that it exists. [Error].Attempts says that a call was repeated.
 package manage

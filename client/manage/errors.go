@@ -10,7 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reason is the stable reason of an error. errors.Is reports whether an error has it, also as the reason of a violation.
+// Reason is the stable reason of an error. errors.Is reports whether an error has it, also as the reason of a
+// violation.
 type Reason string
 
 // Error returns the reason.
@@ -58,8 +59,8 @@ type Error struct {
 	// Attempts is how often the call was made. If it is a change that failed with UNAVAILABLE or DEADLINE_EXCEEDED, any
 	// of them may have happened.
 	Attempts int
-	// IdempotencyKey is the key of a call that makes a secret. To find out later what came of it, make the same call again
-	// with this key as its request_id. Do not log it. Empty: the call takes none.
+	// IdempotencyKey is the key of a call that makes a secret. To find out later what came of it, make the same call
+	// again with this key as its request_id. Do not log it. Empty: the call takes none.
 	IdempotencyKey string
 
 	status *status.Status

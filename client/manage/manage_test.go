@@ -45,7 +45,10 @@ func TestACallWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 	r := newRig(t)
 	r.hold("alice", "read")
 	r.lossy.lose(1, 2)
-	made, err := r.patd.Tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"read"}})
+	made, err := r.patd.Tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"read"}},
+	)
 	must(t, err)
 	if r.lossy.tried() != 4 || made.GetSecret() == "" {
 		t.Errorf("%d attempts, secret %t", r.lossy.tried(), made.GetSecret() != "")
@@ -54,19 +57,28 @@ func TestACallWhoseAnswerIsLostIsMadeOnce(t *testing.T) {
 		t.Errorf("%d tokens", n)
 	}
 	r.lossy.lose(0, 2)
-	rotated, err := r.patd.Tokens.RotateToken(t.Context(), &patdv1.RotateTokenRequest{User: "alice", TokenId: made.GetToken().GetTokenId()})
+	rotated, err := r.patd.Tokens.RotateToken(
+		t.Context(),
+		&patdv1.RotateTokenRequest{User: "alice", TokenId: made.GetToken().GetTokenId()},
+	)
 	must(t, err)
 	if r.lossy.tried() != 3 || rotated.GetSecret() == "" || rotated.GetSecret() == made.GetSecret() {
 		t.Errorf("a rotation: %d attempts", r.lossy.tried())
 	}
 	r.lossy.lose(0, 1)
-	service, err := r.patd.Services.CreateService(t.Context(), &patdv1.CreateServiceRequest{Name: "gateway", Permissions: []string{"introspect"}})
+	service, err := r.patd.Services.CreateService(
+		t.Context(),
+		&patdv1.CreateServiceRequest{Name: "gateway", Permissions: []string{"introspect"}},
+	)
 	must(t, err)
 	if service.GetSecret() == "" {
 		t.Error("a service without its secret")
 	}
 	r.lossy.lose(0, 1)
-	_, err = r.patd.Tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: "alice", TokenId: made.GetToken().GetTokenId()})
+	_, err = r.patd.Tokens.RevokeToken(
+		t.Context(),
+		&patdv1.RevokeTokenRequest{User: "alice", TokenId: made.GetToken().GetTokenId()},
+	)
 	must(t, err)
 }
 
@@ -80,7 +92,8 @@ func TestALostCallCanBeMadeLater(t *testing.T) {
 	q := &patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"read"}}
 	_, err := once.Tokens.CreateToken(t.Context(), q)
 	var failed *manage.Error
-	if !errors.As(err, &failed) || failed.Code != codes.Unavailable || failed.Attempts != 2 || failed.IdempotencyKey == "" {
+	if !errors.As(err, &failed) || failed.Code != codes.Unavailable || failed.Attempts != 2 ||
+		failed.IdempotencyKey == "" {
 		t.Fatalf("it failed with %+v", err)
 	}
 	if strings.Contains(err.Error(), failed.IdempotencyKey) || q.GetRequestId() != "" {
@@ -90,7 +103,11 @@ func TestALostCallCanBeMadeLater(t *testing.T) {
 	q.RequestId = failed.IdempotencyKey
 	made, err := r.patd.Tokens.CreateToken(t.Context(), q)
 	must(t, err)
-	if n := count(t, r.patd.EachToken(t.Context(), &patdv1.ListTokensRequest{User: "alice"})); n != 1 || made.GetSecret() == "" {
+	if n := count(
+		t,
+		r.patd.EachToken(t.Context(), &patdv1.ListTokensRequest{User: "alice"}),
+	); n != 1 ||
+		made.GetSecret() == "" {
 		t.Errorf("%d tokens", n)
 	}
 }
@@ -99,7 +116,10 @@ func TestErrorsHaveTheReasonsOfPatd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.hold("alice", "read")
-	_, err := r.patd.Tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"read", "write"}})
+	_, err := r.patd.Tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "alice", Name: "ci", Scopes: []string{"read", "write"}},
+	)
 	var failed *manage.Error
 	switch {
 	case !errors.Is(err, manage.ScopeNotHeld) || errors.Is(err, manage.NotFound) || !errors.As(err, &failed):
@@ -220,7 +240,8 @@ func TestEveryCallThatMakesASecretHasAKey(t *testing.T) {
 				for range 2 {
 					_ = conn.Invoke(t.Context(), string(m.FullName()), kind.New().Interface(), nil)
 				}
-				if len(keys) != 4 || keys[0] != keys[1] || keys[2] != keys[3] || keys[0] == keys[2] || !uuid4.MatchString(keys[0]) {
+				if len(keys) != 4 || keys[0] != keys[1] || keys[2] != keys[3] || keys[0] == keys[2] ||
+					!uuid4.MatchString(keys[0]) {
 					t.Errorf("%s: %q", m.FullName(), keys)
 				}
 				theirs := kind.New()
@@ -273,10 +294,21 @@ func TestCallsAreRepeatedWhereThatMayHelp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, began := 0, time.Now()
-				conn := manage.Safe(script{invoke: func(context.Context, string, any) error { n++; return c.err }}, manage.Config{})
-				err := conn.Invoke(t.Context(), "/patd.v1.UserService/GetUser", &patdv1.GetUserRequest{}, &patdv1.GetUserResponse{})
+				conn := manage.Safe(
+					script{invoke: func(context.Context, string, any) error { n++; return c.err }},
+					manage.Config{},
+				)
+				err := conn.Invoke(
+					t.Context(),
+					"/patd.v1.UserService/GetUser",
+					&patdv1.GetUserRequest{},
+					&patdv1.GetUserResponse{},
+				)
 				var failed *manage.Error
-				if took := time.Since(began); !errors.As(err, &failed) || n != c.attempts || failed.Attempts != n || took < c.least || took > c.most {
+				if took := time.Since(
+					began,
+				); !errors.As(err, &failed) || n != c.attempts || failed.Attempts != n || took < c.least ||
+					took > c.most {
 					t.Errorf("%d attempts in %s: %+v", n, took, err)
 				}
 			})
@@ -286,7 +318,10 @@ func TestCallsAreRepeatedWhereThatMayHelp(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
-			conn := manage.Safe(script{invoke: func(context.Context, string, any) error { return errLost }}, manage.Config{Attempts: 1000})
+			conn := manage.Safe(
+				script{invoke: func(context.Context, string, any) error { return errLost }},
+				manage.Config{Attempts: 1000},
+			)
 			began := time.Now()
 			err := conn.Invoke(ctx, "/patd.v1.UserService/GetUser", &patdv1.GetUserRequest{}, &patdv1.GetUserResponse{})
 			if took := time.Since(began); err == nil || took > 200*time.Millisecond {
@@ -304,7 +339,15 @@ func TestCallsAreRepeatedWhereThatMayHelp(t *testing.T) {
 				}
 				return nil
 			}}, manage.Config{AttemptTimeout: time.Second})
-			must(t, conn.Invoke(t.Context(), "/patd.v1.UserService/GetUser", &patdv1.GetUserRequest{}, &patdv1.GetUserResponse{}))
+			must(
+				t,
+				conn.Invoke(
+					t.Context(),
+					"/patd.v1.UserService/GetUser",
+					&patdv1.GetUserRequest{},
+					&patdv1.GetUserResponse{},
+				),
+			)
 			if n != 2 {
 				t.Errorf("%d attempts", n)
 			}

@@ -47,7 +47,10 @@ func (c *Client) EachWebhook(ctx context.Context, r *patdv1.ListWebhooksRequest)
 }
 
 // EachDelivery iterates over the deliveries of a webhook.
-func (c *Client) EachDelivery(ctx context.Context, r *patdv1.ListWebhookDeliveriesRequest) iter.Seq2[*patdv1.WebhookDelivery, error] {
+func (c *Client) EachDelivery(
+	ctx context.Context,
+	r *patdv1.ListWebhookDeliveriesRequest,
+) iter.Seq2[*patdv1.WebhookDelivery, error] {
 	return each(ctx, r, c.Webhooks.ListWebhookDeliveries, (*patdv1.ListWebhookDeliveriesResponse).GetDeliveries)
 }
 

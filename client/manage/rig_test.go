@@ -41,17 +41,27 @@ func newRig(t *testing.T) *rig {
 	must(t, err)
 	prefixes, err := tokens.BindKeys(ctx, st, keys, "", time.Now())
 	must(t, err)
-	service, err := tokens.NewService(tokens.Config{Store: st, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: time.Now})
+	service, err := tokens.NewService(
+		tokens.Config{Store: st, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: time.Now},
+	)
 	must(t, err)
 	srv, err := server.New(server.Config{
-		Service: service, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Version: "test", Logger: slog.New(slog.DiscardHandler),
+		Service:  service,
+		HTTPAddr: "127.0.0.1:0",
+		GRPCAddr: "127.0.0.1:0",
+		Version:  "test",
+		Logger:   slog.New(slog.DiscardHandler),
 	})
 	must(t, err)
 	serving, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(serving) }()
 	t.Cleanup(func() { stop(); must(t, <-done) })
-	made, err := service.CreateService(ctx, tokens.Operator(), tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}})
+	made, err := service.CreateService(
+		ctx,
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}},
+	)
 	must(t, err)
 	credential := client.ServiceToken(func(context.Context) (string, error) { return made.Secret.Reveal(), nil })
 	conn, err := client.Dial(srv.GRPCAddr(), credential)

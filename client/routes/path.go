@@ -28,8 +28,8 @@ type Segment struct {
 // MaxPath is the length of the longest template, in bytes.
 const MaxPath = 2048
 
-// ParsePath parses a template: segments of letters, digits and -._~!$&'()*+,=:@, and at most one parameter in each, such
-// as /users/{id} or /users/{id}:suspend.
+// ParsePath parses a template: segments of letters, digits and -._~!$&'()*+,=:@, and at most one parameter in each,
+// such as /users/{id} or /users/{id}:suspend.
 func ParsePath(template string) (Path, error) {
 	p := Path{Template: template}
 	rest, ok := strings.CutPrefix(template, "/")
@@ -48,7 +48,13 @@ func ParsePath(template string) (Path, error) {
 		if err != nil {
 			return p, err
 		}
-		p.Segments, p.folded = append(p.Segments, s), append(p.folded, Segment{lower(s.Prefix), lower(s.Suffix), s.Param})
+		p.Segments, p.folded = append(
+			p.Segments,
+			s,
+		), append(
+			p.folded,
+			Segment{lower(s.Prefix), lower(s.Suffix), s.Param},
+		)
 	}
 	return p, nil
 }
@@ -148,8 +154,8 @@ func split(path string) (place, bool) {
 	return at, true
 }
 
-// decode decodes a segment; false: it is empty or dots, it has a character that ends a segment somewhere or that no path
-// has, or an escape that stands for a character which needs none.
+// decode decodes a segment; false: it is empty or dots, it has a character that ends a segment somewhere or that no
+// path has, or an escape that stands for a character which needs none.
 func decode(raw string) (string, bool) {
 	if raw == "" || raw == "." || raw == ".." {
 		return "", false
@@ -207,7 +213,8 @@ func (p Path) spelled(at place) bool {
 	}
 	for i, s := range p.Segments {
 		raw := at.raw[i]
-		if s.Param && (!strings.HasPrefix(raw, s.Prefix) || !strings.HasSuffix(raw, s.Suffix)) || !s.Param && raw != s.Prefix {
+		if s.Param && (!strings.HasPrefix(raw, s.Prefix) || !strings.HasSuffix(raw, s.Suffix)) ||
+			!s.Param && raw != s.Prefix {
 			return false
 		}
 	}

@@ -139,10 +139,17 @@ func FuzzTable(f *testing.F) {
 			t.Errorf("%s %q is open by %q", method, path, scopes)
 		}
 		for _, r := range table.Routes() { // a template without parameters is a path
-			if p, err := routes.ParsePath(r.Path); err != nil || slices.ContainsFunc(p.Segments, func(s routes.Segment) bool { return s.Param }) {
+			if p, err := routes.ParsePath(
+				r.Path,
+			); err != nil ||
+				slices.ContainsFunc(p.Segments, func(s routes.Segment) bool { return s.Param }) {
 				continue
 			}
-			if got, ok := table.Find(r.Method, r.Path); ok != (len(r.Scopes) > 0) || ok && !slices.Equal(got, r.Scopes) {
+			if got, ok := table.Find(
+				r.Method,
+				r.Path,
+			); ok != (len(r.Scopes) > 0) ||
+				ok && !slices.Equal(got, r.Scopes) {
 				t.Errorf("%s %s needs %q, and is listed with %q", r.Method, r.Path, got, r.Scopes)
 			}
 		}

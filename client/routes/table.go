@@ -53,8 +53,12 @@ func New(all []Route) (*Table, error) {
 			byShape[p.shape()] = known
 		}
 		if known.Template != p.Template {
-			return nil, fmt.Errorf("%s and %s are the same path: they differ in the names of parameters, in case, or in a "+
-				"slash at the end", known.Template, p.Template)
+			return nil, fmt.Errorf(
+				"%s and %s are the same path: they differ in the names of parameters, in case, or in a "+
+					"slash at the end",
+				known.Template,
+				p.Template,
+			)
 		}
 		if _, ok := known.Methods[r.Method]; ok {
 			return nil, fmt.Errorf("%s %s is listed twice", r.Method, r.Path)
@@ -94,7 +98,11 @@ func Parse(text []byte) (*Table, error) {
 		return nil, fmt.Errorf("read a table of routes: %w", err)
 	}
 	if version != Version {
-		return nil, fmt.Errorf("read a table of routes: version %d, and this library knows version %d", version, Version)
+		return nil, fmt.Errorf(
+			"read a table of routes: version %d, and this library knows version %d",
+			version,
+			Version,
+		)
 	}
 	all := make([]Route, len(listed))
 	for i, m := range listed {
@@ -172,8 +180,8 @@ func (t *Table) Paths() []Path {
 	return out
 }
 
-// Find returns the scopes that a request needs, at least one; false: it is closed. The path is that of the request line,
-// without the query and as it was written, which is [net/url.URL.EscapedPath].
+// Find returns the scopes that a request needs, at least one; false: it is closed. The path is that of the request
+// line, without the query and as it was written, which is [net/url.URL.EscapedPath].
 func (t *Table) Find(method, path string) (scopes []string, ok bool) {
 	at, ok := split(path)
 	if !ok {
@@ -198,7 +206,10 @@ func validScopes(scopes []string) error {
 	for i, s := range scopes {
 		bad := strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' })
 		if s == "" || len(s) > 128 || bad {
-			return fmt.Errorf("%q is no scope: 1 to 128 printable ASCII characters without space, quote and backslash", s)
+			return fmt.Errorf(
+				"%q is no scope: 1 to 128 printable ASCII characters without space, quote and backslash",
+				s,
+			)
 		}
 		if slices.Contains(scopes[:i], s) {
 			return fmt.Errorf("the scope %s is named twice", s)

@@ -17,8 +17,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// API is patd as the bearer of a token sees it; see [REST] and [GRPC]. Its errors are gRPC statuses, with the ErrorInfo of
-// patd where patd itself has answered.
+// API is patd as the bearer of a token sees it; see [REST] and [GRPC]. Its errors are gRPC statuses, with the ErrorInfo
+// of patd where patd itself has answered.
 type API interface {
 	// Self describes the token of a secret.
 	Self(ctx context.Context, s secret.Secret) (Self, error)
@@ -56,7 +56,11 @@ func (g overGRPC) Self(ctx context.Context, s secret.Secret) (Self, error) {
 }
 
 // Rotate calls RotateSelf.
-func (g overGRPC) Rotate(ctx context.Context, s secret.Secret, r *patdv1.RotateSelfRequest) (*patdv1.RotateSelfResponse, error) {
+func (g overGRPC) Rotate(
+	ctx context.Context,
+	s secret.Secret,
+	r *patdv1.RotateSelfRequest,
+) (*patdv1.RotateSelfResponse, error) {
 	return g.self.RotateSelf(ctx, r, bearing(s))
 }
 
@@ -98,8 +102,8 @@ func (e *callError) Error() string {
 
 func (e *callError) Unwrap() error { return e.err }
 
-// Reason returns why patd refused what an error of a [Source] is about, such as SELF_ROTATE_NOT_ALLOWED or TOKEN_REVOKED;
-// empty: patd did not refuse it.
+// Reason returns why patd refused what an error of a [Source] is about, such as SELF_ROTATE_NOT_ALLOWED or
+// TOKEN_REVOKED; empty: patd did not refuse it.
 func Reason(err error) string {
 	var c *callError
 	if !errors.As(err, &c) {

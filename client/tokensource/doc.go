@@ -20,10 +20,10 @@
 // # The only secret is never lost
 //
 // A new secret is stored before it is used, and the one before works on for the grace. A program that is killed after
-// patd has rotated the token and before the new secret is stored finds the earlier one when it starts again, which still
-// works. It sees that a rotation is in progress, and repeats the request under the same idempotency key, which is made
-// from the secret and the request: patd then returns the same new secret. So it must start again within the grace, and
-// within 24 hours, with the same settings. Two programs on one file, even on two machines, get one and the same new
+// patd has rotated the token and before the new secret is stored finds the earlier one when it starts again, which
+// still works. It sees that a rotation is in progress, and repeats the request under the same idempotency key, which is
+// made from the secret and the request: patd then returns the same new secret. So it must start again within the grace,
+// and within 24 hours, with the same settings. Two programs on one file, even on two machines, get one and the same new
 // secret in this way.
 //
 // Where the new secret cannot be stored, the earlier one stays in use, and storing is tried again. Before the request

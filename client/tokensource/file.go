@@ -17,9 +17,9 @@ import (
 // leftover is how old an unfinished file is before it counts as one that a killed program left.
 const leftover = 10 * time.Minute
 
-// File is a Store in a file that holds the token and nothing else but a line end. A new secret replaces the file whole, by
-// a rename in its directory: a reader sees the earlier secret or the new one, also after a power loss. Owner, group and
-// mode stay. Where the path is a symbolic link, the file that it leads to is replaced.
+// File is a Store in a file that holds the token and nothing else but a line end. A new secret replaces the file whole,
+// by a rename in its directory: a reader sees the earlier secret or the new one, also after a power loss. Owner, group
+// and mode stay. Where the path is a symbolic link, the file that it leads to is replaced.
 type File struct {
 	path string
 	now  func() time.Time
@@ -33,7 +33,12 @@ var (
 
 // NewFile returns the Store of a file, which must hold a token.
 func NewFile(path string) *File {
-	return &File{path: path, now: time.Now, step: func(string) {}} //nolint:forbidigo // it decides only what is old enough to be removed
+	return &File{
+		path: path,
+		//nolint:forbidigo // it decides only what is old enough to be removed
+		now:  time.Now,
+		step: func(string) {},
+	}
 }
 
 // Load reads the file.
@@ -49,8 +54,8 @@ func (f *File) Load(context.Context) (Stored, error) {
 	return Stored{secret.NewSecret(text), info.ModTime()}, nil
 }
 
-// Prepare makes sure that a file can be written beside the present one, with its owner and mode, and removes what killed
-// programs left.
+// Prepare makes sure that a file can be written beside the present one, with its owner and mode, and removes what
+// killed programs left.
 func (f *File) Prepare(context.Context) error {
 	target, err := filepath.EvalSymlinks(f.path)
 	if err != nil {
@@ -114,7 +119,10 @@ func (f *File) write(target, text string) (path string, err error) {
 func (f *File) clean(target string) {
 	found, _ := filepath.Glob(filepath.Join(filepath.Dir(target), pattern(target))) // its error is of a bad pattern
 	for _, path := range found {
-		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && f.now().Sub(info.ModTime()) > leftover {
+		if info, err := os.Lstat(
+			path,
+		); err == nil && info.Mode().IsRegular() &&
+			f.now().Sub(info.ModTime()) > leftover {
 			_ = os.Remove(path) // or the next one does
 		}
 	}

@@ -50,8 +50,8 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// TestAProgramKilledAtAnyStepLeavesAWorkingSecret kills one between the steps of storing a secret, and starts the next, which
-// completes the rotation and makes no other.
+// TestAProgramKilledAtAnyStepLeavesAWorkingSecret kills one between the steps of storing a secret, and starts the next,
+// which completes the rotation and makes no other.
 func TestAProgramKilledAtAnyStepLeavesAWorkingSecret(t *testing.T) {
 	t.Parallel()
 	for _, at := range []string{"start", "created", "written", "renamed", "synced"} {
@@ -67,7 +67,8 @@ func TestAProgramKilledAtAnyStepLeavesAWorkingSecret(t *testing.T) {
 		}
 		err := run(at)
 		var ended *exec.ExitError
-		if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL { //nolint:forcetypeassert // it is one
+		if !errors.As(err, &ended) ||
+			ended.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL { //nolint:forcetypeassert // it is one
 			t.Fatalf("at %s: it was to be killed: %v", at, err)
 		}
 		before := get(t, path)
@@ -79,7 +80,12 @@ func TestAProgramKilledAtAnyStepLeavesAWorkingSecret(t *testing.T) {
 			t.Errorf("started again after %s: %v", at, err)
 		}
 		if get(t, path) != p.current || p.made != 1 {
-			t.Errorf("started again after %s: %d rotations, and the file has the newest secret: %v", at, p.made, get(t, path) == p.current)
+			t.Errorf(
+				"started again after %s: %d rotations, and the file has the newest secret: %v",
+				at,
+				p.made,
+				get(t, path) == p.current,
+			)
 		}
 	}
 }
@@ -126,7 +132,14 @@ func TestAFileIsReplacedWholeWithItsModeAndLink(t *testing.T) {
 		if to, err := os.Readlink(link); to != "real" || err != nil {
 			t.Errorf("the link leads to %q, %v", to, err)
 		}
-		if err := f.Save(t.Context(), secret.NewSecret("pat_old"), secret.NewSecret("pat_other")); !errors.Is(err, tokensource.ErrReplaced) {
+		if err := f.Save(
+			t.Context(),
+			secret.NewSecret("pat_old"),
+			secret.NewSecret("pat_other"),
+		); !errors.Is(
+			err,
+			tokensource.ErrReplaced,
+		) {
 			t.Errorf("another secret was replaced: %v", err)
 		}
 	}

@@ -27,8 +27,8 @@ import (
 // maxAnswer is the size of the largest response that is read.
 const maxAnswer = 1 << 20
 
-// REST returns the API of a server at a base URL, such as https://patd.example.com. The URL must be https, or lead to this
-// machine. c may be nil. Redirects are not followed: the secret goes to the server only.
+// REST returns the API of a server at a base URL, such as https://patd.example.com. The URL must be https, or lead to
+// this machine. c may be nil. Redirects are not followed: the secret goes to the server only.
 func REST(server string, c *http.Client) (API, error) {
 	return newREST(server, c, false)
 }
@@ -72,7 +72,11 @@ func (r *overREST) Self(ctx context.Context, s secret.Secret) (Self, error) {
 }
 
 // Rotate calls POST /v1/self:rotate.
-func (r *overREST) Rotate(ctx context.Context, s secret.Secret, q *patdv1.RotateSelfRequest) (*patdv1.RotateSelfResponse, error) {
+func (r *overREST) Rotate(
+	ctx context.Context,
+	s secret.Secret,
+	q *patdv1.RotateSelfRequest,
+) (*patdv1.RotateSelfResponse, error) {
 	body, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(q)
 	if err != nil {
 		return nil, fmt.Errorf("write the request: %w", err)
@@ -82,7 +86,13 @@ func (r *overREST) Rotate(ctx context.Context, s secret.Secret, q *patdv1.Rotate
 	return out, err
 }
 
-func (r *overREST) call(ctx context.Context, method, path string, s secret.Secret, body []byte, out proto.Message) (http.Header, error) {
+func (r *overREST) call(
+	ctx context.Context,
+	method, path string,
+	s secret.Secret,
+	body []byte,
+	out proto.Message,
+) (http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, method, r.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("make a request: %w", err)
@@ -121,8 +131,8 @@ func unreachable(ctx context.Context, err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// statusOf returns the error that a response stands for. Only one in patd's own form says anything about the token: that
-// of a proxy is an outage.
+// statusOf returns the error that a response stands for. Only one in patd's own form says anything about the token:
+// that of a proxy is an outage.
 func statusOf(code int, text []byte) error {
 	var body struct {
 		Error struct {
@@ -135,19 +145,25 @@ func statusOf(code int, text []byte) error {
 		}
 	}
 	var class codes.Code
-	if json.Unmarshal(text, &body) == nil && class.UnmarshalJSON([]byte(strconv.Quote(body.Error.Status))) == nil && class != codes.OK {
+	if json.Unmarshal(text, &body) == nil && class.UnmarshalJSON([]byte(strconv.Quote(body.Error.Status))) == nil &&
+		class != codes.OK {
 		s := status.New(class, body.Error.Message)
 		for _, d := range body.Error.Details {
 			if d.Reason == "" || d.Domain != "patd" {
 				continue
 			}
-			if with, err := s.WithDetails(&errdetails.ErrorInfo{Reason: d.Reason, Domain: d.Domain, Metadata: d.Metadata}); err == nil {
+			if with, err := s.WithDetails(
+				&errdetails.ErrorInfo{Reason: d.Reason, Domain: d.Domain, Metadata: d.Metadata},
+			); err == nil {
 				return with.Err()
 			}
 		}
 	}
 	if code >= 300 && code < 400 {
-		return status.Error(codes.Unavailable, fmt.Sprintf("HTTP status %d: give the address that patd itself has, redirects are not followed", code))
+		return status.Error(
+			codes.Unavailable,
+			fmt.Sprintf("HTTP status %d: give the address that patd itself has, redirects are not followed", code),
+		)
 	}
 	return status.Error(codes.Unavailable, fmt.Sprintf("HTTP status %d, and no answer of patd's", code))
 }

@@ -49,7 +49,14 @@ const start = "pat_the_first_secret_0"
 
 func newPatd(life time.Duration) *patd {
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
-	return &patd{at: now, issued: now, expire: now.Add(life), life: life, current: start, answers: map[string]*patdv1.RotateSelfResponse{}}
+	return &patd{
+		at:      now,
+		issued:  now,
+		expire:  now.Add(life),
+		life:    life,
+		current: start,
+		answers: map[string]*patdv1.RotateSelfResponse{},
+	}
 }
 
 func (p *patd) now() time.Time {
@@ -97,7 +104,12 @@ func (p *patd) works(text string) bool {
 }
 
 func (p *patd) token() *patdv1.Token {
-	t := &patdv1.Token{TokenId: "15ODq7pq8Hy", SelfRotate: !p.forbidden, IssueTime: timestamppb.New(p.issued), ExpireTime: timestamppb.New(p.expire)}
+	t := &patdv1.Token{
+		TokenId:    "15ODq7pq8Hy",
+		SelfRotate: !p.forbidden,
+		IssueTime:  timestamppb.New(p.issued),
+		ExpireTime: timestamppb.New(p.expire),
+	}
 	if !p.renewableUntil.IsZero() {
 		t.RenewableUntil = timestamppb.New(p.renewableUntil)
 	}
@@ -122,7 +134,11 @@ func (p *patd) Self(_ context.Context, s secret.Secret) (tokensource.Self, error
 }
 
 // Rotate rotates it, or repeats an answer.
-func (p *patd) Rotate(_ context.Context, s secret.Secret, r *patdv1.RotateSelfRequest) (*patdv1.RotateSelfResponse, error) {
+func (p *patd) Rotate(
+	_ context.Context,
+	s secret.Secret,
+	r *patdv1.RotateSelfRequest,
+) (*patdv1.RotateSelfResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rotateCalls++
@@ -165,7 +181,10 @@ func (p *patd) Rotate(_ context.Context, s secret.Secret, r *patdv1.RotateSelfRe
 	}
 	p.current = fmt.Sprintf("pat_secret_number_%d", p.made)
 	p.answers[key] = &patdv1.RotateSelfResponse{
-		Token: p.token(), Secret: p.current, PreviousSecretExpireTime: timestamppb.New(p.previousUntil), ExpireTimeChange: change,
+		Token:                    p.token(),
+		Secret:                   p.current,
+		PreviousSecretExpireTime: timestamppb.New(p.previousUntil),
+		ExpireTimeChange:         change,
 	}
 	if p.loseAnswers > 0 {
 		p.loseAnswers--
@@ -219,8 +238,11 @@ func (p *patd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		codes.FailedPrecondition: "FAILED_PRECONDITION", codes.Unavailable: "UNAVAILABLE",
 	}[st.Code()]
 	_ = json.NewEncoder(w).Encode(map[string]any{"error": map[string]any{
-		"status": name, "message": st.Message(),
-		"details": []any{map[string]string{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "patd"}},
+		"status":  name,
+		"message": st.Message(),
+		"details": []any{
+			map[string]string{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "patd"},
+		},
 	}})
 }
 

@@ -99,12 +99,13 @@ func (s *Source) rotateIfDue(ctx context.Context) (bool, error) {
 	return s.take(ctx, resp)
 }
 
-// repeat makes the request again that a program has made with the current secret before it was killed, if patd reports that
-// this secret is the earlier one of a rotation. Nothing tells whether that request renewed the token, so both are tried; the
-// wrong one is refused.
+// repeat makes the request again that a program has made with the current secret before it was killed, if patd reports
+// that this secret is the earlier one of a rotation. Nothing tells whether that request renewed the token, so both are
+// tried; the wrong one is refused.
 func (s *Source) repeat(ctx context.Context) (bool, error) {
 	rotation := s.known.Token.GetRotation()
-	if rotation == nil || s.known.ExpireTime.IsZero() || s.known.ExpireTime.After(timeOf(rotation.GetPreviousSecretExpireTime())) {
+	if rotation == nil || s.known.ExpireTime.IsZero() ||
+		s.known.ExpireTime.After(timeOf(rotation.GetPreviousSecretExpireTime())) {
 		return false, nil
 	}
 	for _, renew := range []bool{true, false} {
@@ -122,9 +123,14 @@ func (s *Source) repeat(ctx context.Context) (bool, error) {
 			return false, &callError{"repeat a rotation", err}
 		}
 	}
-	if s.known.ExpireTime.Before(timeOf(s.known.Token.GetExpireTime())) || timeOf(s.known.Token.GetExpireTime()).IsZero() {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "something else has rotated the token, or the same with other settings: this secret "+
-			"stops working soon; put the new one in place", append(s.about(), slog.Time("secret_expires", s.known.ExpireTime))...)
+	if s.known.ExpireTime.Before(timeOf(s.known.Token.GetExpireTime())) ||
+		timeOf(s.known.Token.GetExpireTime()).IsZero() {
+		s.log.LogAttrs(
+			ctx,
+			slog.LevelWarn,
+			"something else has rotated the token, or the same with other settings: this secret "+
+				"stops working soon; put the new one in place",
+			append(s.about(), slog.Time("secret_expires", s.known.ExpireTime))...)
 	}
 	return false, nil
 }
@@ -136,8 +142,8 @@ func (s *Source) rotate(ctx context.Context, renew bool) (*patdv1.RotateSelfResp
 	return s.config.API.Rotate(call, s.secret(), s.request(renew))
 }
 
-// request returns the request for a rotation of the current secret. The same secret and settings make the same request with
-// the same idempotency key.
+// request returns the request for a rotation of the current secret. The same secret and settings make the same request
+// with the same idempotency key.
 func (s *Source) request(renew bool) *patdv1.RotateSelfRequest {
 	r := &patdv1.RotateSelfRequest{Renew: renew, RetirePrevious: patdv1.Rotation_AFTER_GRACE}
 	if s.config.RetireOnFirstUse {
@@ -147,7 +153,14 @@ func (s *Source) request(renew bool) *patdv1.RotateSelfRequest {
 		r.Grace = durationpb.New(s.config.Grace)
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "patd rotate self\n%t\n%s\n%s\n%s\n", renew, r.GetRetirePrevious(), s.config.Grace, s.secret().Reveal())
+	fmt.Fprintf(
+		h,
+		"patd rotate self\n%t\n%s\n%s\n%s\n",
+		renew,
+		r.GetRetirePrevious(),
+		s.config.Grace,
+		s.secret().Reveal(),
+	)
 	r.RequestId = hex.EncodeToString(h.Sum(nil))
 	return r
 }
@@ -155,7 +168,13 @@ func (s *Source) request(renew bool) *patdv1.RotateSelfRequest {
 // take stores the secret of a response.
 func (s *Source) take(ctx context.Context, resp *patdv1.RotateSelfResponse) (bool, error) {
 	if resp.GetSecret() == "" {
-		return false, &callError{"rotate the token", status.Error(codes.FailedPrecondition, "it was rotated again, or revoked, since; put its new secret in place")}
+		return false, &callError{
+			"rotate the token",
+			status.Error(
+				codes.FailedPrecondition,
+				"it was rotated again, or revoked, since; put its new secret in place",
+			),
+		}
 	}
 	s.next = secret.NewSecret(resp.GetSecret())
 	s.made = resp
@@ -183,12 +202,24 @@ func (s *Source) save(ctx context.Context) error {
 	s.fresh()
 	s.replays, s.force = replaced, false
 	if replaced {
-		s.log.LogAttrs(ctx, slog.LevelInfo, "the token was rotated, and something else has stored a secret meanwhile; going on with that")
+		s.log.LogAttrs(
+			ctx,
+			slog.LevelInfo,
+			"the token was rotated, and something else has stored a secret meanwhile; going on with that",
+		)
 		return nil
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "the token was rotated",
-		slog.String("token_id", resp.GetToken().GetTokenId()), slog.String("expiry", resp.GetExpireTimeChange().String()),
-		slog.Time("previous_secret_expires", timeOf(resp.GetPreviousSecretExpireTime())))
+	s.log.LogAttrs(
+		ctx,
+		slog.LevelInfo,
+		"the token was rotated",
+		slog.String(
+			"token_id",
+			resp.GetToken().GetTokenId(),
+		),
+		slog.String("expiry", resp.GetExpireTimeChange().String()),
+		slog.Time("previous_secret_expires", timeOf(resp.GetPreviousSecretExpireTime())),
+	)
 	return nil
 }
 

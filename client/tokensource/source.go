@@ -38,8 +38,8 @@ type Config struct {
 	Every time.Duration
 	// KeepExpiry leaves the end of the token as it is, even if the token may renew itself.
 	KeepExpiry bool
-	// Grace is how long a secret works on after the next one was made; 0: what patd gives, 24 h. RetireOnFirstUse ends it
-	// as soon as the next one is used, which suits tokens that one program alone uses.
+	// Grace is how long a secret works on after the next one was made; 0: what patd gives, 24 h. RetireOnFirstUse ends
+	// it as soon as the next one is used, which suits tokens that one program alone uses.
 	Grace            time.Duration
 	RetireOnFirstUse bool
 	// Poll is how often the Store is looked at for a secret that somebody else has put there; 0: DefaultPoll.
@@ -99,7 +99,9 @@ func New(c Config) (*Source, error) {
 	case c.Before < 0 || c.Every < 0 || c.Grace < 0 || c.Poll < 0:
 		return nil, errors.New("make a token source: its durations must not be negative")
 	case c.Grace > 0 && c.Grace < time.Minute:
-		return nil, errors.New("make a token source: the grace must be 1m at least, so that a lost answer can be asked for again")
+		return nil, errors.New(
+			"make a token source: the grace must be 1m at least, so that a lost answer can be asked for again",
+		)
 	case c.Every > 0 && c.Every < time.Minute:
 		return nil, errors.New("make a token source: it rotates once a minute at most")
 	}
@@ -162,8 +164,8 @@ func (s *Source) wakeAt() time.Time {
 	return s.askAt
 }
 
-// Step looks at the Store, asks patd about the token if that is due, and rotates it if that is due. Its error is that of
-// what it tried, or of an earlier Step that is not to be tried again yet.
+// Step looks at the Store, asks patd about the token if that is due, and rotates it if that is due. Its error is that
+// of what it tried, or of an earlier Step that is not to be tried again yet.
 func (s *Source) Step(ctx context.Context) error {
 	s.working.Lock()
 	defer s.working.Unlock()
@@ -181,8 +183,8 @@ func (s *Source) Step(ctx context.Context) error {
 	return err
 }
 
-// RotateNow is Step, but the token is rotated although that is not due: to try whether all is set up, or when a secret may be
-// known to others.
+// RotateNow is Step, but the token is rotated although that is not due: to try whether all is set up, or when a secret
+// may be known to others.
 func (s *Source) RotateNow(ctx context.Context) error {
 	s.working.Lock()
 	s.force, s.askAt = true, time.Time{}
@@ -257,7 +259,11 @@ func (s *Source) look(ctx context.Context) error {
 	t := self.Token
 	s.mu.Lock()
 	s.state.SelfRotate = t.GetSelfRotate()
-	s.state.TokenID, s.state.ExpireTime, s.state.RenewableUntil = t.GetTokenId(), timeOf(t.GetExpireTime()), timeOf(t.GetRenewableUntil())
+	s.state.TokenID, s.state.ExpireTime, s.state.RenewableUntil = t.GetTokenId(), timeOf(
+		t.GetExpireTime(),
+	), timeOf(
+		t.GetRenewableUntil(),
+	)
 	s.mu.Unlock()
 	s.plan()
 	if first {
@@ -324,7 +330,8 @@ func (s *Source) finish(ctx context.Context, err error) {
 	}
 }
 
-// pause returns how long to wait after the nth failure in a row: longer when patd has refused, which waiting does not mend.
+// pause returns how long to wait after the nth failure in a row: longer when patd has refused, which waiting does not
+// mend.
 func pause(err error, n int) time.Duration {
 	least, most := time.Second, 5*time.Minute
 	switch status.Code(errors.Unwrap(err)) {

@@ -169,7 +169,13 @@ func TestALostAnswerIsAskedForAgain(t *testing.T) {
 				t.Errorf("restarted %v, renewable %v: %v", restarted, renewable, err)
 			}
 			if get(t, path) != p.current || p.made != 1 {
-				t.Errorf("restarted %v, renewable %v: %d rotations, and the file has the newest secret: %v", restarted, renewable, p.made, get(t, path) == p.current)
+				t.Errorf(
+					"restarted %v, renewable %v: %d rotations, and the file has the newest secret: %v",
+					restarted,
+					renewable,
+					p.made,
+					get(t, path) == p.current,
+				)
 			}
 		}
 	}
@@ -221,7 +227,10 @@ func TestAFileThatIsEditedIsFollowed(t *testing.T) {
 	if err := s.Step(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if text, _ := s.Secret(t.Context()); text != "pat_put_there_by_hand" || !strings.Contains(log.String(), "was replaced") {
+	if text, _ := s.Secret(
+		t.Context(),
+	); text != "pat_put_there_by_hand" ||
+		!strings.Contains(log.String(), "was replaced") {
 		t.Errorf("it is not followed: %s", log)
 	}
 	put(t, path, "two tokens")
@@ -282,8 +291,8 @@ func TestOutagesAreWaitedOutWithGrowingPauses(t *testing.T) {
 	}
 }
 
-// TestNoSequenceOfFaultsLosesTheSecret has answers lost, outages, stores that fail, programs that are restarted, and time
-// that passes, in any order, as long as no outage lasts longer than the grace.
+// TestNoSequenceOfFaultsLosesTheSecret has answers lost, outages, stores that fail, programs that are restarted, and
+// time that passes, in any order, as long as no outage lasts longer than the grace.
 func TestNoSequenceOfFaultsLosesTheSecret(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {

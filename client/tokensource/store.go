@@ -35,10 +35,14 @@ type Stored struct {
 	Since time.Time
 }
 
-// Memory returns a Store for a secret that the program keeps by its own means. save is called with each new secret before
-// that is used, and must return once the secret cannot be lost. Nil: it is not kept.
+// Memory returns a Store for a secret that the program keeps by its own means. save is called with each new secret
+// before that is used, and must return once the secret cannot be lost. Nil: it is not kept.
 func Memory(text string, save func(ctx context.Context, text string) error) Store {
-	return &memory{stored: Stored{secret.NewSecret(text), time.Now()}, save: save} //nolint:forbidigo // it decides only when the secret is rotated
+	return &memory{
+		//nolint:forbidigo // it decides only when the secret is rotated
+		stored: Stored{secret.NewSecret(text), time.Now()},
+		save:   save,
+	}
 }
 
 type memory struct {

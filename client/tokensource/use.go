@@ -30,9 +30,9 @@ func (s *Source) Secret(ctx context.Context) (string, error) {
 // Credential carries the current secret with every call on a gRPC connection, for grpc.WithPerRPCCredentials.
 func (s *Source) Credential() client.Credential { return client.ServiceToken(s.Secret) }
 
-// RoundTripper sends requests with the current secret, by base; nil: http.DefaultTransport. It adds the secret to requests
-// to the given origins only, such as https://api.example.com, so that no redirect carries it away; others pass as they are.
-// An origin must be https, or lead to this machine; requests to another kind fail.
+// RoundTripper sends requests with the current secret, by base; nil: http.DefaultTransport. It adds the secret to
+// requests to the given origins only, such as https://api.example.com, so that no redirect carries it away; others pass
+// as they are. An origin must be https, or lead to this machine; requests to another kind fail.
 func (s *Source) RoundTripper(base http.RoundTripper, origins ...string) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport

@@ -38,7 +38,10 @@ func TestASecretGoesToItsOriginsOnly(t *testing.T) {
 		return srv
 	}
 	other := note("other", func(http.ResponseWriter, *http.Request) {})
-	own := note("own", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusFound) })
+	own := note(
+		"own",
+		func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusFound) },
+	)
 	s, _ := source(t, newPatd(day), tokensource.Config{Store: tokensource.Memory(start, nil)})
 	c := &http.Client{Transport: s.RoundTripper(nil, own.URL, "http://192.0.2.1")}
 	resp, err := c.Get(own.URL)
@@ -106,7 +109,9 @@ type overWire struct {
 }
 
 func (o overWire) bearer(ctx context.Context) secret.Secret {
-	return secret.NewSecret(strings.TrimPrefix(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ""), "Bearer "))
+	return secret.NewSecret(
+		strings.TrimPrefix(strings.Join(metadata.ValueFromIncomingContext(ctx, "authorization"), ""), "Bearer "),
+	)
 }
 
 func (o overWire) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*patdv1.GetSelfResponse, error) {
@@ -114,7 +119,12 @@ func (o overWire) GetSelf(ctx context.Context, _ *patdv1.GetSelfRequest) (*patdv
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.GetSelfResponse{Token: self.Token}, grpc.SetHeader(ctx, metadata.Pairs("patd-token-expires-at", self.ExpireTime.Format("2006-01-02T15:04:05Z")))
+	return &patdv1.GetSelfResponse{
+			Token: self.Token,
+		}, grpc.SetHeader(
+			ctx,
+			metadata.Pairs("patd-token-expires-at", self.ExpireTime.Format("2006-01-02T15:04:05Z")),
+		)
 }
 
 func (o overWire) RotateSelf(ctx context.Context, r *patdv1.RotateSelfRequest) (*patdv1.RotateSelfResponse, error) {
@@ -154,7 +164,9 @@ func TestRotatingOverGRPCIsAsOverREST(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = plain.Close() })
-	if _, err := tokensource.GRPC(plain).Self(t.Context(), secret.NewSecret(start)); err == nil || !strings.Contains(err.Error(), "plain text") {
+	if _, err := tokensource.GRPC(plain).
+		Self(t.Context(), secret.NewSecret(start)); err == nil ||
+		!strings.Contains(err.Error(), "plain text") {
 		t.Errorf("the secret was sent in plain text: %v", err)
 	}
 }

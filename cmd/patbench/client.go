@@ -33,7 +33,12 @@ func (b *bench) watched(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	b.note("client library, out of memory, 2 goroutines: %s a check (medians of %d rounds of %d; the time of each goroutine)", took, b.rounds, checks)
+	b.note(
+		"client library, out of memory, 2 goroutines: %s a check (medians of %d rounds of %d; the time of each goroutine)",
+		took,
+		b.rounds,
+		checks,
+	)
 	return b.forgotten(ctx, v)
 }
 
@@ -87,7 +92,10 @@ func (b *bench) forgotten(ctx context.Context, v *client.Verifier) error {
 			if r, err := v.Verify(ctx, m.GetSecret(), client.Call{}); err != nil || !r.Allowed() {
 				return errors.Join(errors.New("a token does not pass"), err)
 			}
-			if _, err := mints.RevokeToken(bearer(ctx, b.caller), &patdv1.RevokeTokenRequest{User: m.GetToken().GetUser(), TokenId: m.GetToken().GetTokenId()}); err != nil {
+			if _, err := mints.RevokeToken(
+				bearer(ctx, b.caller),
+				&patdv1.RevokeTokenRequest{User: m.GetToken().GetUser(), TokenId: m.GetToken().GetTokenId()},
+			); err != nil {
 				return err
 			}
 			answered := time.Now()
@@ -111,7 +119,14 @@ func (b *bench) forgotten(ctx context.Context, v *client.Verifier) error {
 		return err
 	}
 	slices.Sort(took)
-	b.note("revoke → refused, through the client library, under full load: %d revocations, p50 %s, p99 %s, at most %s",
-		len(took), percentile(took, 50).Round(time.Millisecond), percentile(took, 99).Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+	b.note(
+		"revoke → refused, through the client library, under full load: %d revocations, p50 %s, p99 %s, at most %s",
+		len(
+			took,
+		),
+		percentile(took, 50).Round(time.Millisecond),
+		percentile(took, 99).Round(time.Millisecond),
+		took[len(took)-1].Round(time.Millisecond),
+	)
 	return nil
 }

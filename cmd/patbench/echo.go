@@ -33,9 +33,18 @@ func echoAnswer() *patdv1.IntrospectResponse {
 	now := time.Now()
 	scopes := []string{"billing.edit", "billing.read", "reports.edit", "reports.read"}
 	return &patdv1.IntrospectResponse{
-		Active: true, Decision: patdv1.IntrospectResponse_ALLOW, TokenId: "15ODq7pq8Hy", User: "user-0012345", Name: "CI deploy 00abcd",
-		Scopes: scopes, GrantedScopes: scopes, IssueTime: timestamppb.New(now), ExpireTime: timestamppb.New(now.Add(180 * tokens.Day)),
-		ExpiresIn: durationpb.New(180*tokens.Day - time.Microsecond), CacheFor: durationpb.New(0), Sequence: 1_234_567,
+		Active:        true,
+		Decision:      patdv1.IntrospectResponse_ALLOW,
+		TokenId:       "15ODq7pq8Hy",
+		User:          "user-0012345",
+		Name:          "CI deploy 00abcd",
+		Scopes:        scopes,
+		GrantedScopes: scopes,
+		IssueTime:     timestamppb.New(now),
+		ExpireTime:    timestamppb.New(now.Add(180 * tokens.Day)),
+		ExpiresIn:     durationpb.New(180*tokens.Day - time.Microsecond),
+		CacheFor:      durationpb.New(0),
+		Sequence:      1_234_567,
 	}
 }
 
@@ -88,8 +97,21 @@ func echoHTTP(w http.ResponseWriter, r *http.Request) {
 	scopes := []string{"billing.edit", "billing.read", "reports.edit", "reports.read"}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{
-		"active": true, "decision": "ALLOW", "token_id": "15ODq7pq8Hy", "user": "user-0012345", "name": "CI deploy 00abcd", "scopes": scopes,
-		"granted_scopes": scopes, "suspended_scopes": []string{}, "missing_scopes": []string{}, "audiences": []string{}, "labels": map[string]string{},
-		"issue_time": "2026-01-01T00:00:00.000001Z", "expire_time": "2026-06-30T00:00:00.000001Z", "expires_in": "15552000s", "cache_for": "0s", "sequence": "12345",
+		"active":           true,
+		"decision":         "ALLOW",
+		"token_id":         "15ODq7pq8Hy",
+		"user":             "user-0012345",
+		"name":             "CI deploy 00abcd",
+		"scopes":           scopes,
+		"granted_scopes":   scopes,
+		"suspended_scopes": []string{},
+		"missing_scopes":   []string{},
+		"audiences":        []string{},
+		"labels":           map[string]string{},
+		"issue_time":       "2026-01-01T00:00:00.000001Z",
+		"expire_time":      "2026-06-30T00:00:00.000001Z",
+		"expires_in":       "15552000s",
+		"cache_for":        "0s",
+		"sequence":         "12345",
 	})
 }

@@ -23,13 +23,24 @@ const (
 
 // memory is what a flood of made-up tokens costs: in memory, and of the good calls that are made at the same time.
 //
-// A flooded server loses at least the processor time that the flood takes. What is to be known is whether it loses more,
-// as it would if made-up tokens pushed good ones out of memory or held locks. So the good calls are measured alone, the
-// flood alone, and both at once, in turn: the good calls that are lost, at the processor time of each, are held against the
-// flood's tokens, at the time of each. Time is that of the server and of this program, which share the machine.
+// A flooded server loses at least the processor time that the flood takes. What is to be known is whether it loses
+// more, as it would if made-up tokens pushed good ones out of memory or held locks. So the good calls are measured
+// alone, the flood alone, and both at once, in turn: the good calls that are lost, at the processor time of each, are
+// held against the flood's tokens, at the time of each. Time is that of the server and of this program, which share the
+// machine.
 func (b *bench) memory(ctx context.Context) error {
-	good := &subject{name: "Introspect", server: b.server, inFlight: b.first(), call: unaryCall(b.conns, b.caller, b.texts, "")}
-	flood := &subject{name: "flood", server: b.server, inFlight: floodInFlight, call: floodCall(b.conns, b.caller, b.data)}
+	good := &subject{
+		name:     "Introspect",
+		server:   b.server,
+		inFlight: b.first(),
+		call:     unaryCall(b.conns, b.caller, b.texts, ""),
+	}
+	flood := &subject{
+		name:     "flood",
+		server:   b.server,
+		inFlight: floodInFlight,
+		call:     floodCall(b.conns, b.caller, b.data),
+	}
 	if err := b.compare(ctx, good); err != nil { // so that what the good calls themselves take is there
 		return err
 	}
@@ -56,10 +67,23 @@ func (b *bench) memory(ctx context.Context) error {
 		return err
 	}
 	during := &subject{rounds: together}
-	b.note("memory: %.0f MiB resident with %d of %d tokens warm; a flood of %d made-up tokens grew that by %.0f MiB at most",
-		before, len(b.texts), b.tokens, b.flood, most-before)
-	b.note("flood: beside %d calls with %d made-up tokens each, good traffic keeps %s of its calls/s (p99 %.0f µs, alone %.0f µs); what it loses is %s of the CPU that the flood takes",
-		floodInFlight, floodSize, spreadOf(left), during.typical(p99Of), good.typical(p99Of), spreadOf(harm))
+	b.note(
+		"memory: %.0f MiB resident with %d of %d tokens warm; a flood of %d made-up tokens grew that by %.0f MiB at most",
+		before,
+		len(b.texts),
+		b.tokens,
+		b.flood,
+		most-before,
+	)
+	b.note(
+		"flood: beside %d calls with %d made-up tokens each, good traffic keeps %s of its calls/s (p99 %.0f µs, alone %.0f µs); what it loses is %s of the CPU that the flood takes",
+		floodInFlight,
+		floodSize,
+		spreadOf(left),
+		during.typical(p99Of),
+		good.typical(p99Of),
+		spreadOf(harm),
+	)
 	return nil
 }
 
@@ -98,8 +122,8 @@ func (b *bench) keepFlooding(ctx context.Context, flood *subject, most float64) 
 	return most, nil
 }
 
-// floodCall presents made-up tokens, all of which must be not found. Their ids lie between those of the store, so that they
-// look for pages all over it, as those of somebody who knows how ids are made would.
+// floodCall presents made-up tokens, all of which must be not found. Their ids lie between those of the store, so that
+// they look for pages all over it, as those of somebody who knows how ids are made would.
 func floodCall(conns []*grpc.ClientConn, s string, d dataset) call {
 	first, last := d.ids[0], d.ids[len(d.ids)-1]
 	return func(ctx context.Context, worker int, rnd *rand.Rand) (int, error) {
@@ -118,8 +142,13 @@ func floodCall(conns []*grpc.ClientConn, s string, d dataset) call {
 			request = protowire.AppendBytes(request, requestOf(make([]byte, 0, 80), text.Reveal()))
 		}
 		var answer raw
-		err := conns[worker%len(conns)].Invoke(bearer(ctx, s), patdv1.IntrospectionService_BatchIntrospect_FullMethodName,
-			&raw{request}, &answer, grpc.ForceCodecV2(rawCodec{}))
+		err := conns[worker%len(conns)].Invoke(
+			bearer(ctx, s),
+			patdv1.IntrospectionService_BatchIntrospect_FullMethodName,
+			&raw{request},
+			&answer,
+			grpc.ForceCodecV2(rawCodec{}),
+		)
 		if err != nil {
 			return 0, err
 		}

@@ -26,11 +26,17 @@ func (b *bench) minted(ctx context.Context, n int) ([]*patdv1.CreateTokenRespons
 	out := make([]*patdv1.CreateTokenResponse, n)
 	for i := range out {
 		user := fmt.Sprintf("bench-%d-%d", time.Now().UnixNano(), i)
-		if _, err := users.SetUserFeatures(ctx, &patdv1.SetUserFeaturesRequest{User: user, Features: []string{"reports.read"}}); err != nil {
+		if _, err := users.SetUserFeatures(
+			ctx,
+			&patdv1.SetUserFeaturesRequest{User: user, Features: []string{"reports.read"}},
+		); err != nil {
 			return nil, err
 		}
 		var err error
-		if out[i], err = mints.CreateToken(ctx, &patdv1.CreateTokenRequest{User: user, Name: "bench", Scopes: []string{"reports.read"}}); err != nil {
+		if out[i], err = mints.CreateToken(
+			ctx,
+			&patdv1.CreateTokenRequest{User: user, Name: "bench", Scopes: []string{"reports.read"}},
+		); err != nil {
 			return nil, err
 		}
 	}
@@ -39,7 +45,12 @@ func (b *bench) minted(ctx context.Context, n int) ([]*patdv1.CreateTokenRespons
 
 // underLoad keeps introspections in flight while f runs.
 func (b *bench) underLoad(ctx context.Context, f func(context.Context) error) error {
-	load := &subject{name: "load", server: b.server, inFlight: b.first(), call: unaryCall(b.conns, b.caller, b.texts, "")}
+	load := &subject{
+		name:     "load",
+		server:   b.server,
+		inFlight: b.first(),
+		call:     unaryCall(b.conns, b.caller, b.texts, ""),
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	var over atomic.Bool
@@ -65,7 +76,11 @@ func (b *bench) revoke(ctx context.Context) error {
 	}
 	stale, seen := 0, 0
 	err = b.underLoad(ctx, func(ctx context.Context) error {
-		mints, asks := patdv1.NewTokenServiceClient(b.conns[0]), patdv1.NewIntrospectionServiceClient(b.conns[len(b.conns)-1])
+		mints, asks := patdv1.NewTokenServiceClient(
+			b.conns[0],
+		), patdv1.NewIntrospectionServiceClient(
+			b.conns[len(b.conns)-1],
+		)
 		ctx = bearer(ctx, b.caller)
 		for _, m := range made {
 			before, err := asks.Introspect(ctx, &patdv1.IntrospectRequest{Token: m.GetSecret()})
@@ -75,7 +90,10 @@ func (b *bench) revoke(ctx context.Context) error {
 			if before.GetActive() {
 				seen++
 			}
-			if _, err := mints.RevokeToken(ctx, &patdv1.RevokeTokenRequest{User: m.GetToken().GetUser(), TokenId: m.GetToken().GetTokenId()}); err != nil {
+			if _, err := mints.RevokeToken(
+				ctx,
+				&patdv1.RevokeTokenRequest{User: m.GetToken().GetUser(), TokenId: m.GetToken().GetTokenId()},
+			); err != nil {
 				return err
 			}
 			after, err := asks.Introspect(ctx, &patdv1.IntrospectRequest{Token: m.GetSecret()})

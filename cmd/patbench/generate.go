@@ -119,13 +119,17 @@ func load(ctx context.Context, st tokens.Store, keys *tokens.Keys, n int) ([]tok
 		return nil, err
 	}
 	var failed error
-	ids, err := storefill.Load(ctx, st, storefill.Config{Tokens: n, Users: max(n/tokensOfUser, 1), Hash: func(i int, id tokens.ID) tokens.Hash {
-		secret, err := secretOf(i, id)
-		if err != nil {
-			failed = err
-		}
-		return keys.Digest(secret)
-	}})
+	ids, err := storefill.Load(
+		ctx,
+		st,
+		storefill.Config{Tokens: n, Users: max(n/tokensOfUser, 1), Hash: func(i int, id tokens.ID) tokens.Hash {
+			secret, err := secretOf(i, id)
+			if err != nil {
+				failed = err
+			}
+			return keys.Digest(secret)
+		}},
+	)
 	return ids, errors.Join(err, failed)
 }
 
@@ -160,7 +164,11 @@ func (d dataset) idsOfUsers(ctx context.Context, users int) (ids []tokens.ID, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, err := db.QueryContext(ctx, `SELECT id FROM tokens WHERE user <= (SELECT max(key) FROM (SELECT key FROM users ORDER BY key LIMIT ?))`, users)
+	rows, err := db.QueryContext(
+		ctx,
+		`SELECT id FROM tokens WHERE user <= (SELECT max(key) FROM (SELECT key FROM users ORDER BY key LIMIT ?))`,
+		users,
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -53,20 +53,45 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	s := settings{inFlight: counts{64, 1, 16}}
 	f := flag.NewFlagSet("patbench", flag.ContinueOnError)
 	f.IntVar(&s.tokens, "tokens", 1_000_000, "tokens in the store; of each user ten")
-	f.IntVar(&s.working, "working", 0, "about how many of them are presented: all those of a tenth as many users (default: all tokens)")
+	f.IntVar(
+		&s.working,
+		"working",
+		0,
+		"about how many of them are presented: all those of a tenth as many users (default: all tokens)",
+	)
 	f.IntVar(&s.rounds, "rounds", 5, "rounds of each comparison")
 	f.DurationVar(&s.period, "period", 3*time.Second, "how long one measurement of a round lasts")
 	f.IntVar(&s.conns, "conns", 4, "connections")
 	f.Var(&s.inFlight, "inflight", "calls in flight, each in turn; the first is what other rows use")
 	f.StringVar(&s.dir, "dir", "", "directory that keeps the generated stores (default: a temporary one)")
 	f.StringVar(&s.patd, "patd", "", "the patd binary (default: built from this module)")
-	f.StringVar(&s.earlier, "before", "", "an earlier patd binary, for the row before, which compares the two; where it is missing, so is the row")
+	f.StringVar(
+		&s.earlier,
+		"before",
+		"",
+		"an earlier patd binary, for the row before, which compares the two; where it is missing, so is the row",
+	)
 	f.StringVar(&s.rows, "rows", "", "comma-separated rows to measure (default: all): "+strings.Join(rowNames(), ", "))
-	f.StringVar(&s.database, "database-url", "", "an empty database in PostgreSQL for the row postgres; where it is missing, so is the row")
+	f.StringVar(
+		&s.database,
+		"database-url",
+		"",
+		"an empty database in PostgreSQL for the row postgres; where it is missing, so is the row",
+	)
 	f.IntVar(&s.revocations, "revocations", 1000, "tokens to revoke in the row revoke")
 	f.IntVar(&s.flood, "flood", 10_000_000, "made-up tokens to present in the row memory")
-	f.StringVar(&s.openbao, "openbao", "", "the bao binary, for the row rivals; where it is missing, so are its figures")
-	f.StringVar(&s.redis, "redis", redisOnPath(), "the redis-server binary, likewise (default: that of the search path)")
+	f.StringVar(
+		&s.openbao,
+		"openbao",
+		"",
+		"the bao binary, for the row rivals; where it is missing, so are its figures",
+	)
+	f.StringVar(
+		&s.redis,
+		"redis",
+		redisOnPath(),
+		"the redis-server binary, likewise (default: that of the search path)",
+	)
 	f.IntVar(&s.rivalTokens, "rival-tokens", 10_000, "tokens that each rival gets, as many as -tokens at most")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -74,8 +99,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if s.working == 0 {
 		s.working = s.tokens
 	}
-	if f.NArg() > 0 || s.tokens < 100 || s.working < tokensOfUser || s.working > s.tokens || s.rounds < 1 || s.conns < 1 || s.period <= 0 || s.rivalTokens < 1 {
-		return errors.New("no arguments; -tokens from 100, -working from 10 up to that, -rounds, -conns and -rival-tokens from 1, -period above 0")
+	if f.NArg() > 0 || s.tokens < 100 || s.working < tokensOfUser || s.working > s.tokens || s.rounds < 1 ||
+		s.conns < 1 ||
+		s.period <= 0 ||
+		s.rivalTokens < 1 {
+		return errors.New(
+			"no arguments; -tokens from 100, -working from 10 up to that, -rounds, -conns and -rival-tokens from 1, -period above 0",
+		)
 	}
 	return measure(ctx, s, out)
 }
@@ -96,7 +126,15 @@ func measure(ctx context.Context, s settings, out io.Writer) (err error) {
 	}
 	if s.patd == "" {
 		s.patd = filepath.Join(work, "patd")
-		build := exec.CommandContext(ctx, "go", "build", "-o", s.patd, "patd/cmd/patd") //nolint:gosec // our own command
+		//nolint:gosec // our own command
+		build := exec.CommandContext(
+			ctx,
+			"go",
+			"build",
+			"-o",
+			s.patd,
+			"patd/cmd/patd",
+		)
 		build.Stderr = os.Stderr
 		if err := build.Run(); err != nil {
 			return fmt.Errorf("build patd: %w", err)

@@ -26,13 +26,40 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// TestTableIsMeasured holds that every row works against the real binary, and that the figures are there. It says nothing
-// of what they are.
+// TestTableIsMeasured holds that every row works against the real binary, and that the figures are there. It says
+// nothing of what they are.
 func TestTableIsMeasured(t *testing.T) {
 	longtest.Slow(t)
 	var out bytes.Buffer
 	patd := builtPatd(t)
-	err := run(t.Context(), []string{"-patd", patd, "-before", patd, "-tokens", "200", "-working", "100", "-rounds", "1", "-period", "200ms", "-inflight", "4", "-revocations", "10", "-flood", "2000", "-rival-tokens", "100", "-dir", t.TempDir()}, &out)
+	err := run(
+		t.Context(),
+		[]string{
+			"-patd",
+			patd,
+			"-before",
+			patd,
+			"-tokens",
+			"200",
+			"-working",
+			"100",
+			"-rounds",
+			"1",
+			"-period",
+			"200ms",
+			"-inflight",
+			"4",
+			"-revocations",
+			"10",
+			"-flood",
+			"2000",
+			"-rival-tokens",
+			"100",
+			"-dir",
+			t.TempDir(),
+		},
+		&out,
+	)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
@@ -51,7 +78,8 @@ func TestTableIsMeasured(t *testing.T) {
 func builtPatd(t *testing.T) string {
 	t.Helper()
 	patd := filepath.Join(t.TempDir(), "patd")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", patd, "patd/cmd/patd").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", patd, "patd/cmd/patd").
+		CombinedOutput(); err != nil {
 		t.Fatalf("build patd: %v\n%s", err, out)
 	}
 	return patd

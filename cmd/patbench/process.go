@@ -33,7 +33,12 @@ type hello struct {
 
 // start runs a server and waits until it says that it is ready, on stdout or stderr.
 func start(ctx context.Context, name string, env []string, command string, args ...string) (*process, error) {
-	p := &process{name: name, cmd: exec.CommandContext(ctx, command, args...), ended: make(chan error, 1)} //nolint:gosec // our own servers
+	p := &process{
+		name: name,
+		//nolint:gosec // our own servers
+		cmd:   exec.CommandContext(ctx, command, args...),
+		ended: make(chan error, 1),
+	}
 	p.cmd.Env = append(append(os.Environ(), "PATD_DRAIN_DELAY=0s"), env...)
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	pipe, w, err := os.Pipe()
@@ -130,14 +135,33 @@ func (p *process) resident() (float64, error) {
 
 // startPatd serves a dataset.
 func (b *bench) startPatd(ctx context.Context, d dataset) (*process, error) {
-	return start(ctx, "patd", nil, b.patd, "serve", "--data-dir", d.dir, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0",
-		"--log-format", "json")
+	return start(
+		ctx,
+		"patd",
+		nil,
+		b.patd,
+		"serve",
+		"--data-dir",
+		d.dir,
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+		"--log-format",
+		"json",
+	)
 }
 
 // service makes a service with these permissions and returns its secret.
 func (b *bench) service(ctx context.Context, d dataset, permissions ...string) (string, error) {
 	b.services++
-	args := []string{"service", "create", fmt.Sprintf("bench-%d-%d-%d", os.Getpid(), time.Now().Unix(), b.services), "--data-dir", d.dir}
+	args := []string{
+		"service",
+		"create",
+		fmt.Sprintf("bench-%d-%d-%d", os.Getpid(), time.Now().Unix(), b.services),
+		"--data-dir",
+		d.dir,
+	}
 	for _, p := range permissions {
 		args = append(args, "--permission", p)
 	}

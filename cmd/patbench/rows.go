@@ -101,13 +101,30 @@ func (b *bench) warm(ctx context.Context, server *process, conns []*grpc.ClientC
 		return fmt.Errorf("warm up: %w", err)
 	}
 	mib, err := server.resident()
-	fmt.Fprintf(b.out, "%d tokens presented once each in %s; %s's resident memory is %.0f MiB\n\n", len(b.texts), time.Since(begun).Round(time.Millisecond), server.name, mib)
+	fmt.Fprintf(
+		b.out,
+		"%d tokens presented once each in %s; %s's resident memory is %.0f MiB\n\n",
+		len(b.texts),
+		time.Since(begun).Round(time.Millisecond),
+		server.name,
+		mib,
+	)
 	return err
 }
 
 func (b *bench) heading() {
-	fmt.Fprintf(b.out, "%d tokens, %d rounds of %s each in turn, %d connections; median (least–most) of the rounds' ratios\n\n", b.tokens, b.rounds, b.period, b.settings.conns)
-	fmt.Fprintln(b.out, "| work | in flight | server CPU against baseline | calls/s against baseline | p99 against baseline | CPU s per 100k | calls/s | p50 µs | p99 µs | baseline's CPU s |")
+	fmt.Fprintf(
+		b.out,
+		"%d tokens, %d rounds of %s each in turn, %d connections; median (least–most) of the rounds' ratios\n\n",
+		b.tokens,
+		b.rounds,
+		b.period,
+		b.settings.conns,
+	)
+	fmt.Fprintln(
+		b.out,
+		"| work | in flight | server CPU against baseline | calls/s against baseline | p99 against baseline | CPU s per 100k | calls/s | p50 µs | p99 µs | baseline's CPU s |",
+	)
 	fmt.Fprintln(b.out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 }
 
@@ -123,14 +140,24 @@ func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.out, "\n"+forma
 func (b *bench) first() int { return b.inFlight[0] }
 
 func (b *bench) baseline(inFlight int) *subject {
-	return &subject{name: "echo", server: b.echo, inFlight: inFlight, call: unaryCall(b.echoConns, b.caller, b.echoToken, echoTokenID)}
+	return &subject{
+		name:     "echo",
+		server:   b.echo,
+		inFlight: inFlight,
+		call:     unaryCall(b.echoConns, b.caller, b.echoToken, echoTokenID),
+	}
 }
 
 // unary is one call a token.
 func (b *bench) unary(ctx context.Context) error {
 	for _, n := range b.inFlight {
 		base := b.baseline(n)
-		s := &subject{name: "Introspect", server: b.server, inFlight: n, call: unaryCall(b.conns, b.caller, b.texts, "")}
+		s := &subject{
+			name:     "Introspect",
+			server:   b.server,
+			inFlight: n,
+			call:     unaryCall(b.conns, b.caller, b.texts, ""),
+		}
 		if err := b.compare(ctx, base, s); err != nil {
 			return err
 		}
@@ -162,7 +189,12 @@ func (b *bench) stream(ctx context.Context) error {
 func (b *bench) batch(ctx context.Context) error {
 	const size = 100
 	base := b.baseline(b.first())
-	s := &subject{name: "BatchIntrospect", server: b.server, inFlight: b.first(), call: batchCall(b.conns, b.caller, b.texts, size)}
+	s := &subject{
+		name:     "BatchIntrospect",
+		server:   b.server,
+		inFlight: b.first(),
+		call:     batchCall(b.conns, b.caller, b.texts, size),
+	}
 	if err := b.compare(ctx, base, s); err != nil {
 		return err
 	}
@@ -177,14 +209,30 @@ func (b *bench) rest(ctx context.Context) error {
 
 // oauth is the form of RFC 7662.
 func (b *bench) oauth(ctx context.Context) error {
-	return b.overHTTP(ctx, "POST /oauth2/introspect, against echo-http", "/oauth2/introspect", "application/x-www-form-urlencoded", formBody)
+	return b.overHTTP(
+		ctx,
+		"POST /oauth2/introspect, against echo-http",
+		"/oauth2/introspect",
+		"application/x-www-form-urlencoded",
+		formBody,
+	)
 }
 
 func (b *bench) overHTTP(ctx context.Context, what, path, contentType string, body func(string) string) error {
 	client := httpClient(b.first())
 	defer client.CloseIdleConnections()
-	base := &subject{name: "echo-http", server: b.echo, inFlight: b.first(), call: httpCall(client, b.echo.http+path, b.caller, contentType, body, b.echoToken, echoTokenID)}
-	s := &subject{name: path, server: b.server, inFlight: b.first(), call: httpCall(client, b.server.http+path, b.caller, contentType, body, b.texts, "")}
+	base := &subject{
+		name:     "echo-http",
+		server:   b.echo,
+		inFlight: b.first(),
+		call:     httpCall(client, b.echo.http+path, b.caller, contentType, body, b.echoToken, echoTokenID),
+	}
+	s := &subject{
+		name:     path,
+		server:   b.server,
+		inFlight: b.first(),
+		call:     httpCall(client, b.server.http+path, b.caller, contentType, body, b.texts, ""),
+	}
 	if _, err := s.call(ctx, 0, rand.New(rand.NewPCG(1, 1))); err != nil {
 		b.note("%s is not served: %v", path, err)
 		return nil

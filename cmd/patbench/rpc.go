@@ -102,8 +102,13 @@ func unaryCall(conns []*grpc.ClientConn, secret string, texts []string, wantID s
 	return func(ctx context.Context, worker int, rnd *rand.Rand) (int, error) {
 		token := texts[rnd.IntN(len(texts))]
 		var answer raw
-		err := conns[worker%len(conns)].Invoke(bearer(ctx, secret), patdv1.IntrospectionService_Introspect_FullMethodName,
-			&raw{requestOf(make([]byte, 0, 80), token)}, &answer, grpc.ForceCodecV2(rawCodec{}))
+		err := conns[worker%len(conns)].Invoke(
+			bearer(ctx, secret),
+			patdv1.IntrospectionService_Introspect_FullMethodName,
+			&raw{requestOf(make([]byte, 0, 80), token)},
+			&answer,
+			grpc.ForceCodecV2(rawCodec{}),
+		)
 		if err != nil {
 			return 0, err
 		}
@@ -128,8 +133,13 @@ func batchOf(conns []*grpc.ClientConn, secret string, next func(*rand.Rand) stri
 			request = protowire.AppendBytes(request, requestOf(make([]byte, 0, 80), chosen[i]))
 		}
 		var answer raw
-		err := conns[worker%len(conns)].Invoke(bearer(ctx, secret), patdv1.IntrospectionService_BatchIntrospect_FullMethodName,
-			&raw{request}, &answer, grpc.ForceCodecV2(rawCodec{}))
+		err := conns[worker%len(conns)].Invoke(
+			bearer(ctx, secret),
+			patdv1.IntrospectionService_BatchIntrospect_FullMethodName,
+			&raw{request},
+			&answer,
+			grpc.ForceCodecV2(rawCodec{}),
+		)
 		if err != nil {
 			return 0, err
 		}
@@ -153,7 +163,13 @@ func batchOf(conns []*grpc.ClientConn, secret string, next func(*rand.Rand) stri
 }
 
 // httpCall posts a token. want must stand in the answer; empty: the token's id.
-func httpCall(client *http.Client, url, secret, contentType string, body func(token string) string, texts []string, want string) call {
+func httpCall(
+	client *http.Client,
+	url, secret, contentType string,
+	body func(token string) string,
+	texts []string,
+	want string,
+) call {
 	buffers := sync.Pool{New: func() any { return new(bytes.Buffer) }}
 	return func(ctx context.Context, _ int, rnd *rand.Rand) (int, error) {
 		token := texts[rnd.IntN(len(texts))]

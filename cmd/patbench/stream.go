@@ -44,7 +44,13 @@ func openStreams(ctx context.Context, conns []*grpc.ClientConn, secret string) (
 			cancel()
 			return nil, errors.Join(err, all.close())
 		}
-		s := &stream{rpc: rpc, end: cancel, send: make(chan []byte, 256), waiting: map[uint64]chan []byte{}, done: make(chan struct{})}
+		s := &stream{
+			rpc:     rpc,
+			end:     cancel,
+			send:    make(chan []byte, 256),
+			waiting: map[uint64]chan []byte{},
+			done:    make(chan struct{}),
+		}
 		go s.sender()
 		go s.receiver()
 		all.all = append(all.all, s)

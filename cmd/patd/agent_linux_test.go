@@ -50,8 +50,13 @@ func newRotating(t *testing.T) *rotating {
 func (r *rotating) mint(t *testing.T, name string) (secret, id string) {
 	t.Helper()
 	until := time.Now().Add(300 * 24 * time.Hour).UTC().Format(time.RFC3339)
-	got := r.call(t, http.MethodPost, "/v1/users/alice/tokens", r.admin,
-		`{"name": "`+name+`", "scopes": ["a"], "ttl": "30d", "self_rotate": true, "renewable_until": "`+until+`"}`).want(t, "mint", 200)
+	got := r.call(
+		t,
+		http.MethodPost,
+		"/v1/users/alice/tokens",
+		r.admin,
+		`{"name": "`+name+`", "scopes": ["a"], "ttl": "30d", "self_rotate": true, "renewable_until": "`+until+`"}`,
+	).want(t, "mint", 200)
 	return got.field(t, "secret"), got.field(t, "token", "token_id")
 }
 
@@ -94,7 +99,10 @@ func (r *rotating) start(t *testing.T, server string, args ...string) *agentProc
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agentProcess{cmd: exec.Command(self, append([]string{"agent", "--token-file", r.file, "--server", server}, args...)...), log: proctest.NewOutput()}
+	a := &agentProcess{
+		cmd: exec.Command(self, append([]string{"agent", "--token-file", r.file, "--server", server}, args...)...),
+		log: proctest.NewOutput(),
+	}
 	a.cmd.Args[0] = "patd"
 	a.cmd.Stderr, a.cmd.Stdout = a.log, a.log
 	if err := a.cmd.Start(); err != nil {
@@ -132,7 +140,11 @@ func TestAgentRotatesTheFileAndRunsItsHook(t *testing.T) {
 	t.Parallel()
 	r := newRotating(t)
 	first, seen := r.secret(t), filepath.Join(t.TempDir(), "seen")
-	hook := written(t, "hook.sh", "#!/bin/sh\ncp \"$PATD_TOKEN_FILE\" \"$1\"; env > \"$1.env\"; tr '\\0' ' ' < \"/proc/$PPID/cmdline\" > \"$1.ps\"\n")
+	hook := written(
+		t,
+		"hook.sh",
+		"#!/bin/sh\ncp \"$PATD_TOKEN_FILE\" \"$1\"; env > \"$1.env\"; tr '\\0' ' ' < \"/proc/$PPID/cmdline\" > \"$1.ps\"\n",
+	)
 	if err := os.Chmod(hook, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +157,8 @@ func TestAgentRotatesTheFileAndRunsItsHook(t *testing.T) {
 	}
 	code, log := r.run(t, append(with, "--now")...)
 	next := r.secret(t)
-	if code != 0 || next == first || !strings.Contains(log, "expiry=RENEWED") || !strings.Contains(log, "token_id="+r.id) {
+	if code != 0 || next == first || !strings.Contains(log, "expiry=RENEWED") ||
+		!strings.Contains(log, "token_id="+r.id) {
 		t.Errorf("it is not rotated: %d %s", code, log)
 	}
 	for _, secret := range []string{first, next} { // the grace
@@ -167,7 +180,10 @@ func TestAgentRotatesTheFileAndRunsItsHook(t *testing.T) {
 	if info, err := os.Stat(r.file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("its mode is %v, %v", info.Mode(), err)
 	}
-	if code, log := r.run(t, append(with, "--now")...); code != 1 || !strings.Contains(log, "ROTATION_IN_PROGRESS") || r.secret(t) != next {
+	if code, log := r.run(
+		t,
+		append(with, "--now")...); code != 1 || !strings.Contains(log, "ROTATION_IN_PROGRESS") ||
+		r.secret(t) != next {
 		t.Errorf("a second rotation in the grace: %d %s", code, log)
 	}
 	// A hook that fails runs again.
@@ -277,7 +293,10 @@ func TestAnAgentKilledAtAnyMomentLeavesASecretThatWorks(t *testing.T) {
 			t.Errorf("after a kill %s %s the file does not hold the newest secret", m.when, m.delay)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(filepath.Dir(r.file), ".job.token.new-*")); err != nil || len(left) > len(moments) {
+	if left, err := filepath.Glob(
+		filepath.Join(filepath.Dir(r.file), ".job.token.new-*"),
+	); err != nil ||
+		len(left) > len(moments) {
 		t.Errorf("what is left: %v, %v", left, err)
 	}
 }
@@ -308,11 +327,18 @@ func TestAnAgentFollowsItsFileAloneUntilItIsAskedToEnd(t *testing.T) {
 	}
 }
 
-// TestTwoAgentsOfOneTokenAgree: on file systems without locks, or with copies of the file, each gets the same new secret.
+// TestTwoAgentsOfOneTokenAgree: on file systems without locks, or with copies of the file, each gets the same new
+// secret.
 func TestTwoAgentsOfOneTokenAgree(t *testing.T) {
 	t.Parallel()
 	r := newRotating(t)
-	other := &rotating{daemon: r.daemon, api: r.api, admin: r.admin, id: r.id, file: filepath.Join(t.TempDir(), "job.token")}
+	other := &rotating{
+		daemon: r.daemon,
+		api:    r.api,
+		admin:  r.admin,
+		id:     r.id,
+		file:   filepath.Join(t.TempDir(), "job.token"),
+	}
 	other.put(t, r.secret(t)+"\n")
 	one, two := r.start(t, r.http, "--once", "--now"), other.start(t, r.http, "--once", "--now")
 	if a, b := one.end(t), two.end(t); a != 0 || b != 0 {
@@ -342,7 +368,10 @@ func TestAgentRefusesWhatCannotWork(t *testing.T) {
 		{plain, "takes no arguments", 2, []string{"job.token"}},
 	} {
 		r.put(t, c.content+"\n")
-		if code, log := r.run(t, append([]string{"--once"}, c.args...)...); code != c.code || !strings.Contains(log, c.says) {
+		if code, log := r.run(
+			t,
+			append([]string{"--once"}, c.args...)...); code != c.code ||
+			!strings.Contains(log, c.says) {
 			t.Errorf("%q: %d %s", c.says, code, log)
 		}
 	}
@@ -367,8 +396,8 @@ func TestAgentCanBePasted(t *testing.T) {
 	}
 }
 
-// TestUnitsOfTheAgentAreSound has systemd look at the units of docs/renewing.md, the service as it stands and as the page says
-// that the timer's is.
+// TestUnitsOfTheAgentAreSound has systemd look at the units of docs/renewing.md, the service as it stands and as the
+// page says that the timer's is.
 func TestUnitsOfTheAgentAreSound(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -391,7 +420,9 @@ func TestUnitsOfTheAgentAreSound(t *testing.T) {
 		write(t, filepath.Join(dir, name), text)
 	}
 	for _, name := range []string{"staying.service", "agent.service", "agent.timer"} {
-		if out, err := exec.Command("systemd-analyze", "verify", filepath.Join(dir, name)).CombinedOutput(); err != nil || strings.Contains(string(out), name) {
+		if out, err := exec.Command("systemd-analyze", "verify", filepath.Join(dir, name)).
+			CombinedOutput(); err != nil ||
+			strings.Contains(string(out), name) {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
@@ -404,7 +435,8 @@ func wantAgentFlags(t *testing.T, args []string) {
 	if err == nil {
 		err = cmd.ParseFlags(rest)
 	}
-	if err != nil || cmd.Name() != "agent" || cmd.Flags().Lookup("token-file").Value.String() == "" || len(cmd.Flags().Args()) > 0 {
+	if err != nil || cmd.Name() != "agent" || cmd.Flags().Lookup("token-file").Value.String() == "" ||
+		len(cmd.Flags().Args()) > 0 {
 		t.Errorf("%q: %v", args, err)
 	}
 }

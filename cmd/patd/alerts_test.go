@@ -103,8 +103,8 @@ func expressions(t *testing.T) (list []string) {
 	return list
 }
 
-// TestEachAlertFiresAndIsQuiet runs the alerts on synthetic series: each has some for which it fires, and some like them
-// for which it does not.
+// TestEachAlertFiresAndIsQuiet runs the alerts on synthetic series: each has some for which it fires, and some like
+// them for which it does not.
 func TestEachAlertFiresAndIsQuiet(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -127,7 +127,13 @@ func TestEachAlertFiresAndIsQuiet(t *testing.T) {
 	}
 	for _, a := range alerts(t) {
 		if !fires[a.Alert] || !quiet[a.Alert] {
-			t.Errorf("%s: series for which %s fires: %v, is quiet: %v; it needs both", alertTests, a.Alert, fires[a.Alert], quiet[a.Alert])
+			t.Errorf(
+				"%s: series for which %s fires: %v, is quiet: %v; it needs both",
+				alertTests,
+				a.Alert,
+				fires[a.Alert],
+				quiet[a.Alert],
+			)
 		}
 	}
 }
@@ -146,7 +152,10 @@ func TestEachAlertHasItsRunbook(t *testing.T) {
 	var named []string
 	for _, a := range alerts(t) {
 		named = append(named, a.Alert)
-		if want := "docs/runbooks.md#" + strings.ToLower(a.Alert); a.Annotations["runbook_url"] != want || a.Annotations["summary"] == "" {
+		if want := "docs/runbooks.md#" + strings.ToLower(
+			a.Alert,
+		); a.Annotations["runbook_url"] != want ||
+			a.Annotations["summary"] == "" {
 			t.Errorf("%s has the annotations %v, want a summary and the runbook %s", a.Alert, a.Annotations, want)
 		}
 		if s := a.Labels["severity"]; s != "page" && s != "ticket" {
@@ -165,8 +174,8 @@ var (
 	labelValues = regexp.MustCompile(`\b(code|decision)(?:=|!=|=~|!~)"([^"]+)"`)
 )
 
-// TestAlertsAndDashboardNameOnlyMetricsThatThereAre also looks at the codes and decisions that are asked for. It goes by docs/metrics.md, which TestPageOfMetricsHasEachMetricAndNoOther
-// holds against a server.
+// TestAlertsAndDashboardNameOnlyMetricsThatThereAre also looks at the codes and decisions that are asked for. It goes
+// by docs/metrics.md, which TestPageOfMetricsHasEachMetricAndNoOther holds against a server.
 func TestAlertsAndDashboardNameOnlyMetricsThatThereAre(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/metrics.md")
@@ -276,11 +285,18 @@ func wantFiring(t *testing.T, series []map[string]string, want ...string) {
 		samples = append(samples, map[string]any{"labels": `{alertname="` + name + `"}`, "value": 1})
 	}
 	text, err := yaml.Marshal(map[string]any{
-		"rule_files": []string{rules}, "evaluation_interval": "1m",
-		"tests": []any{map[string]any{"interval": "1m", "input_series": series, "promql_expr_test": []any{map[string]any{
-			// How much room the disk of this machine has is not the server's doing.
-			"expr": `count by (alertname) (ALERTS{alertstate="firing",alertname!="PatdDiskFills"})`, "eval_time": "29m", "exp_samples": samples,
-		}}}},
+		"rule_files":          []string{rules},
+		"evaluation_interval": "1m",
+		"tests": []any{
+			map[string]any{"interval": "1m", "input_series": series, "promql_expr_test": []any{
+				map[string]any{
+					// How much room the disk of this machine has is not the server's doing.
+					"expr":        `count by (alertname) (ALERTS{alertstate="firing",alertname!="PatdDiskFills"})`,
+					"eval_time":   "29m",
+					"exp_samples": samples,
+				},
+			}},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -295,7 +311,8 @@ func TestNoAlertFiresForAServerThatIsWell(t *testing.T) {
 	data, admin := administer(t)
 	d := serve(t, data)
 	a := connect(t, d, admin)
-	d.call(t, http.MethodPut, "/v1/users/alice/features", admin, `{"features": ["reports.read"]}`).want(t, "features", 200)
+	d.call(t, http.MethodPut, "/v1/users/alice/features", admin, `{"features": ["reports.read"]}`).
+		want(t, "features", 200)
 	token := a.mint(t, "alice", "well", "reports.read")
 	use := func() {
 		for range 20 {
@@ -307,22 +324,38 @@ func TestNoAlertFiresForAServerThatIsWell(t *testing.T) {
 	wantFiring(t, recorded(t, d, use))
 }
 
-// TestAlertsFireForAServerWhoseSystemsAreOut goes by the series of a real server, whose source of features fails and whose
-// identity provider is not there.
+// TestAlertsFireForAServerWhoseSystemsAreOut goes by the series of a real server, whose source of features fails and
+// whose identity provider is not there.
 func TestAlertsFireForAServerWhoseSystemsAreOut(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
-	source := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
+	source := httptest.NewServer(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }),
+	)
 	t.Cleanup(source.Close)
 	data, admin := administer(t)
-	d := serve(t, data, "--oidc-issuer", "http://127.0.0.1:1/", "--oidc-audience", "patd", "--features-source", "callback",
-		"--features-callback-url", source.URL, "--features-callback-key-file", written(t, "key", "a key of at least thirty-two bytes, for tests\n"))
+	d := serve(
+		t,
+		data,
+		"--oidc-issuer",
+		"http://127.0.0.1:1/",
+		"--oidc-audience",
+		"patd",
+		"--features-source",
+		"callback",
+		"--features-callback-url",
+		source.URL,
+		"--features-callback-key-file",
+		written(t, "key", "a key of at least thirty-two bytes, for tests\n"),
+	)
 	waittest.Until(t, "the provider is known to be out", func() bool {
-		return regexp.MustCompile(`(?m)^patd_signin_unavailable 1$`).MatchString(d.call(t, http.MethodGet, "/metrics", admin, "").body)
+		return regexp.MustCompile(`(?m)^patd_signin_unavailable 1$`).
+			MatchString(d.call(t, http.MethodGet, "/metrics", admin, "").body)
 	})
 	mint := func() {
 		for range 3 {
-			d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "x", "scopes": ["a"]}`).want(t, "a mint", 503)
+			d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "x", "scopes": ["a"]}`).
+				want(t, "a mint", 503)
 		}
 	}
 	mint()

@@ -45,7 +45,9 @@ func refusePlainText(s *config.Settings) error {
 			continue
 		}
 		if ip, err := netip.ParseAddr(host); host == "" || err == nil && !ip.Unmap().IsLoopback() {
-			return errors.New("--" + l.flag + "-addr is not loopback, and plain text is refused there: give --tls-cert and --tls-key, or --insecure")
+			return errors.New(
+				"--" + l.flag + "-addr is not loopback, and plain text is refused there: give --tls-cert and --tls-key, or --insecure",
+			)
 		}
 	}
 	return nil
@@ -58,7 +60,12 @@ func warnOfVariables(c *cli.Command, root *cobra.Command, log *slog.Logger) {
 		return
 	}
 	known := map[string]bool{
-		config.HashKeyVariable: true, config.CallbackKeyVariable: true, "PATD_TOKEN": true, "PATD_URL": true, "PATD_HEADER": true, "PATD_VERSION": true,
+		config.HashKeyVariable:     true,
+		config.CallbackKeyVariable: true,
+		"PATD_TOKEN":               true,
+		"PATD_URL":                 true,
+		"PATD_HEADER":              true,
+		"PATD_VERSION":             true,
 	}
 	learnVariables(root, known)
 	var odd []string
@@ -76,7 +83,8 @@ func warnOfVariables(c *cli.Command, root *cobra.Command, log *slog.Logger) {
 
 // serviceLink reports whether Kubernetes sets a variable in every container beside a service called patd.
 func serviceLink(name string) bool {
-	return name == "PATD_PORT" || strings.HasPrefix(name, "PATD_PORT_") || name == "PATD_SERVICE_HOST" || strings.HasPrefix(name, "PATD_SERVICE_PORT")
+	return name == "PATD_PORT" || strings.HasPrefix(name, "PATD_PORT_") || name == "PATD_SERVICE_HOST" ||
+		strings.HasPrefix(name, "PATD_SERVICE_PORT")
 }
 
 // learnVariables collects the variables of the flags of a command and of all its subcommands.

@@ -12,9 +12,9 @@ import (
 	"patd/internal/longtest"
 )
 
-// TestABackupUnderMintersIsWhole makes a backup while 64 programs mint and revoke, restores it elsewhere with an export of
-// events, and looks at every token that there was: one that was answered before the backup is there, and none that was
-// revoked is active.
+// TestABackupUnderMintersIsWhole makes a backup while 64 programs mint and revoke, restores it elsewhere with an export
+// of events, and looks at every token that there was: one that was answered before the backup is there, and none that
+// was revoked is active.
 func TestABackupUnderMintersIsWhole(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -29,13 +29,19 @@ func TestABackupUnderMintersIsWhole(t *testing.T) {
 	var mu sync.Mutex
 	all := map[string]*made{}
 	mint := func(ctx context.Context, user string, n int) error {
-		answer, err := a.tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: user, Name: fmt.Sprint(n), Scopes: []string{"a"}})
+		answer, err := a.tokens.CreateToken(
+			ctx,
+			&patdv1.CreateTokenRequest{User: user, Name: fmt.Sprint(n), Scopes: []string{"a"}},
+		)
 		if err != nil {
 			return err
 		}
 		one := &made{secret: answer.GetSecret()}
 		if n%3 == 0 {
-			if _, err := a.tokens.RevokeToken(ctx, &patdv1.RevokeTokenRequest{User: user, TokenId: answer.GetToken().GetTokenId()}); err != nil {
+			if _, err := a.tokens.RevokeToken(
+				ctx,
+				&patdv1.RevokeTokenRequest{User: user, TokenId: answer.GetToken().GetTokenId()},
+			); err != nil {
 				return err
 			}
 			one.revoked = true
@@ -50,7 +56,10 @@ func TestABackupUnderMintersIsWhole(t *testing.T) {
 	warm := make(chan struct{}, minters)
 	for i := range minters {
 		user := fmt.Sprintf("u%d", i)
-		if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: user, Features: []string{"a"}}); err != nil {
+		if _, err := a.users.SetUserFeatures(
+			t.Context(),
+			&patdv1.SetUserFeaturesRequest{User: user, Features: []string{"a"}},
+		); err != nil {
 			t.Fatal(err)
 		}
 		running.Go(func() {
@@ -90,7 +99,10 @@ func TestABackupUnderMintersIsWhole(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: token.GetUser(), TokenId: id}); err != nil {
+			if _, err := a.tokens.RevokeToken(
+				t.Context(),
+				&patdv1.RevokeTokenRequest{User: token.GetUser(), TokenId: id},
+			); err != nil {
 				t.Fatal(err)
 			}
 			one.revoked = true
@@ -124,7 +136,12 @@ func TestABackupUnderMintersIsWhole(t *testing.T) {
 	}
 	for _, id := range before {
 		if got := ask(id); got.GetActive() == all[id].revoked {
-			t.Errorf("token %s was answered before the backup, revoked %v, and is %v", id, all[id].revoked, got.GetDecision())
+			t.Errorf(
+				"token %s was answered before the backup, revoked %v, and is %v",
+				id,
+				all[id].revoked,
+				got.GetDecision(),
+			)
 		}
 	}
 	t.Logf("%d tokens, %d of them before the backup", len(all), len(before))

@@ -22,8 +22,8 @@ import (
 	"patd/internal/waittest"
 )
 
-// TestHangingSourceLeavesRoomForRevoking holds that reads of features from a source that hangs, many of them at once, keep
-// neither revocations nor introspections nor /v1/self waiting, over REST and over one connection of gRPC, and that
+// TestHangingSourceLeavesRoomForRevoking holds that reads of features from a source that hangs, many of them at once,
+// keep neither revocations nor introspections nor /v1/self waiting, over REST and over one connection of gRPC, and that
 // the time limit of a request holds for what does wait.
 func TestHangingSourceLeavesRoomForRevoking(t *testing.T) {
 	longtest.Only(t)

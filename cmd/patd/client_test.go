@@ -38,7 +38,10 @@ func stage(t *testing.T) *staging {
 	s.gateway = patd(t, "service", "create", "gateway", "--permission", "introspect", "--data-dir", s.data)
 	s.daemon = serve(t, s.data)
 	s.api = connect(t, s.daemon, s.admin)
-	if _, err := s.api.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a", "b"}}); err != nil {
+	if _, err := s.api.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a", "b"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	s.proxy = proxied(t, s.daemon.grpc)
@@ -64,7 +67,10 @@ func (s *staging) awaitMemory(t *testing.T) {
 // minted mints a token and has the verifier know it.
 func (s *staging) minted(t *testing.T, name string) (secret, id string) {
 	t.Helper()
-	m, err := s.api.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "u", Name: name, Scopes: []string{"a"}})
+	m, err := s.api.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "u", Name: name, Scopes: []string{"a"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +138,10 @@ func TestRevokedTokenIsForgottenByClients(t *testing.T) {
 func TestClientHearsOfUsers(t *testing.T) {
 	s := stage(t)
 	secret, _ := s.minted(t, "t")
-	if _, err := s.api.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"b"}}); err != nil {
+	if _, err := s.api.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"b"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	waittest.Within(t, clientBound, "a feature that was taken away is missing", func() bool {
@@ -219,7 +228,10 @@ func TestClientOfAnotherHistoryStartsOver(t *testing.T) {
 	restored := serve(t, s.data)
 	since := time.Now()
 	s.proxy.lead(restored.grpc)
-	t.Logf("it is refused %s after the server was replaced", s.refused(t, "a token of the other history", secret, since))
+	t.Logf(
+		"it is refused %s after the server was replaced",
+		s.refused(t, "a token of the other history", secret, since),
+	)
 }
 
 func TestUsesOutOfMemoryAreCounted(t *testing.T) {
@@ -247,7 +259,11 @@ func TestUsesOutOfMemoryAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at := got.GetToken().GetLastUsedTime().AsTime(); at.Before(used.Add(-200 * time.Millisecond)) { // told apart by tenths of a second
+	if at := got.GetToken().
+		GetLastUsedTime().
+		AsTime(); at.Before(
+		used.Add(-200 * time.Millisecond),
+	) { // told apart by tenths of a second
 		t.Errorf("last used at %s, want %s", at, used.UTC())
 	}
 }

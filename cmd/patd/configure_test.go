@@ -57,7 +57,12 @@ func TestEveryCommandTakesAFileWithEverySetting(t *testing.T) {
 	if tried < 30 {
 		t.Errorf("only %d commands were tried", tried)
 	}
-	if err := config.FromFile(serveCommand((&cli.Command{})).Flags(), []byte(file+"cache-sise: 1MiB\n"), config.AllSettings(remote.ConnectionFlags)); err == nil || !strings.Contains(err.Error(), `unknown key "cache-sise"`) {
+	if err := config.FromFile(
+		serveCommand((&cli.Command{})).Flags(),
+		[]byte(file+"cache-sise: 1MiB\n"),
+		config.AllSettings(remote.ConnectionFlags),
+	); err == nil ||
+		!strings.Contains(err.Error(), `unknown key "cache-sise"`) {
 		t.Errorf("a misspelt setting: %v", err)
 	}
 }

@@ -42,11 +42,17 @@ func settled(t *testing.T) *moving {
 	m.password = written(t, "password", m.server.Password+"\n")
 	d := serve(t, m.data)
 	a := connect(t, d, m.admin)
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "ü/1", Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "ü/1", Features: []string{"a"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	mint := func(name string) (id, secret string) {
-		answer, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "ü/1", Name: name, Scopes: []string{"a"}})
+		answer, err := a.tokens.CreateToken(
+			t.Context(),
+			&patdv1.CreateTokenRequest{User: "ü/1", Name: name, Scopes: []string{"a"}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,14 +61,20 @@ func settled(t *testing.T) *moving {
 	_, m.kept = mint("naïve 日本語")
 	rotated, old := mint("rotated")
 	m.superseded = old
-	r, err := a.tokens.RotateToken(t.Context(), &patdv1.RotateTokenRequest{User: "ü/1", TokenId: rotated, Grace: durationpb.New(0)})
+	r, err := a.tokens.RotateToken(
+		t.Context(),
+		&patdv1.RotateTokenRequest{User: "ü/1", TokenId: rotated, Grace: durationpb.New(0)},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.later = r.GetSecret()
 	var revoked string
 	revoked, m.revoked = mint("revoked")
-	if _, err := a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: "ü/1", TokenId: revoked}); err != nil {
+	if _, err := a.tokens.RevokeToken(
+		t.Context(),
+		&patdv1.RevokeTokenRequest{User: "ü/1", TokenId: revoked},
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.stop(); err != nil {
@@ -91,7 +103,10 @@ func (m *moving) works(t *testing.T, data string, args ...string) {
 			t.Errorf("introspection on the copy answers %s, %v; want %s", got.GetDecision(), err, want)
 		}
 	}
-	if _, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "ü/1", Name: "new " + filepath.Base(data), Scopes: []string{"a"}}); err != nil {
+	if _, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "ü/1", Name: "new " + filepath.Base(data), Scopes: []string{"a"}},
+	); err != nil {
 		t.Errorf("a mint on the copy: %v", err)
 	}
 	if err := d.stop(); err != nil {
@@ -99,14 +114,26 @@ func (m *moving) works(t *testing.T, data string, args ...string) {
 	}
 }
 
-// TestTokensWorkOnWhereverTheirStoreIsCopied moves a store into PostgreSQL, by a backup into another database, and back into
-// a file, and serves each.
+// TestTokensWorkOnWhereverTheirStoreIsCopied moves a store into PostgreSQL, by a backup into another database, and back
+// into a file, and serves each.
 func TestTokensWorkOnWhereverTheirStoreIsCopied(t *testing.T) {
 	t.Parallel()
 	longtest.Only(t)
 	m := settled(t)
 	key := filepath.Join(m.data, "hash.key")
-	said := patd(t, "copy", "--from", m.file, "--to", m.url("there"), "--to-password-file", m.password, "--hash-key-file", key, "--json")
+	said := patd(
+		t,
+		"copy",
+		"--from",
+		m.file,
+		"--to",
+		m.url("there"),
+		"--to-password-file",
+		m.password,
+		"--hash-key-file",
+		key,
+		"--json",
+	)
 	var answer struct {
 		Verified bool
 		Tables   []struct {
@@ -114,21 +141,42 @@ func TestTokensWorkOnWhereverTheirStoreIsCopied(t *testing.T) {
 			Rows  int64
 		}
 	}
-	if err := json.Unmarshal([]byte(said), &answer); err != nil || !answer.Verified || strings.Contains(said, m.server.Password) {
+	if err := json.Unmarshal(
+		[]byte(said),
+		&answer,
+	); err != nil || !answer.Verified ||
+		strings.Contains(said, m.server.Password) {
 		t.Errorf("copy answers %v, %s", err, said)
 	}
 	there := []string{"--database-url", m.url("there"), "--database-password-file", m.password}
 	m.works(t, m.data, there...)
-	if got := patd(t, append([]string{"check", "--data-dir", m.data}, there...)...); !strings.HasPrefix(got, "ok: PostgreSQL at ") {
+	if got := patd(
+		t,
+		append([]string{"check", "--data-dir", m.data}, there...)...); !strings.HasPrefix(
+		got,
+		"ok: PostgreSQL at ",
+	) {
 		t.Errorf("check of the copy: %s", got)
 	}
 
 	backup := filepath.Join(t.TempDir(), "backup.db")
 	patd(t, append([]string{"backup", backup, "--data-dir", m.data}, there...)...)
-	if got := patd(t, "check", "--database-url", "sqlite:"+backup, "--hash-key-file", key); !strings.Contains(got, "4 tokens, 1 service, keys k1") {
+	if got := patd(
+		t,
+		"check",
+		"--database-url",
+		"sqlite:"+backup,
+		"--hash-key-file",
+		key,
+	); !strings.Contains(
+		got,
+		"4 tokens, 1 service, keys k1",
+	) {
 		t.Errorf("check of the backup: %s", got)
 	}
-	if _, err := run(append([]string{"restore", backup, "--data-dir", m.data}, there...)...); err == nil || !strings.Contains(err.Error(), "there is a store in that database already") {
+	if _, err := run(
+		append([]string{"restore", backup, "--data-dir", m.data}, there...)...); err == nil ||
+		!strings.Contains(err.Error(), "there is a store in that database already") {
 		t.Errorf("restore over a store in PostgreSQL: %v", err)
 	}
 	events := filepath.Join(t.TempDir(), "events.jsonl")
@@ -140,17 +188,66 @@ func TestTokensWorkOnWhereverTheirStoreIsCopied(t *testing.T) {
 		t.Errorf("check of the restored store: %s", got)
 	}
 	patd(t, append([]string{"restore", "--replay", events}, anew...)...)
-	patd(t, "copy", "--from", "sqlite:"+backup, "--to", m.url("restored"), "--to-password-file", m.password, "--hash-key-file", key)
+	patd(
+		t,
+		"copy",
+		"--from",
+		"sqlite:"+backup,
+		"--to",
+		m.url("restored"),
+		"--to-password-file",
+		m.password,
+		"--hash-key-file",
+		key,
+	)
 	restored := t.TempDir()
-	m.works(t, restored, "--hash-key-file", key, "--database-url", m.url("restored"), "--database-password-file", m.password)
+	m.works(
+		t,
+		restored,
+		"--hash-key-file",
+		key,
+		"--database-url",
+		m.url("restored"),
+		"--database-password-file",
+		m.password,
+	)
 
 	back := t.TempDir()
-	patd(t, "copy", "--from", m.url("restored"), "--from-password-file", m.password, "--to", "sqlite:"+filepath.Join(back, "patd.db"), "--hash-key-file", key)
+	patd(
+		t,
+		"copy",
+		"--from",
+		m.url("restored"),
+		"--from-password-file",
+		m.password,
+		"--to",
+		"sqlite:"+filepath.Join(back, "patd.db"),
+		"--hash-key-file",
+		key,
+	)
 	m.works(t, back, "--hash-key-file", key)
 
 	// A database that `patd migrate` has made a new store in is not empty.
-	patd(t, "migrate", "--database-url", m.url("fresh"), "--database-password-file", m.password, "--hash-key-file", filepath.Join(back, "fresh.key"))
-	if _, err := run("copy", "--from", m.file, "--to", m.url("fresh"), "--to-password-file", m.password); err == nil || !strings.Contains(err.Error(), "there is a store in that database already (its table keys has rows)") {
+	patd(
+		t,
+		"migrate",
+		"--database-url",
+		m.url("fresh"),
+		"--database-password-file",
+		m.password,
+		"--hash-key-file",
+		filepath.Join(back, "fresh.key"),
+	)
+	if _, err := run(
+		"copy",
+		"--from",
+		m.file,
+		"--to",
+		m.url("fresh"),
+		"--to-password-file",
+		m.password,
+	); err == nil ||
+		!strings.Contains(err.Error(), "there is a store in that database already (its table keys has rows)") {
 		t.Errorf("copy into a store that is new: %v", err)
 	}
 }
@@ -184,7 +281,9 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 		return n
 	}
 	waittest.Until(t, "the copy is in the middle", func() bool {
-		return count(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name = 'patd copy'`) > 0
+		return count(
+			`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name = 'patd copy'`,
+		) > 0
 	})
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -201,20 +300,27 @@ func (m *moving) killed(t *testing.T, hold string, args ...string) {
 	})
 }
 
-// TestAKilledCopyLeavesNothingHalf kills copies with SIGKILL when most tables are written: there is no row in the database,
-// and no file of the name, and the next copy succeeds.
+// TestAKilledCopyLeavesNothingHalf kills copies with SIGKILL when most tables are written: there is no row in the
+// database, and no file of the name, and the next copy succeeds.
 func TestAKilledCopyLeavesNothingHalf(t *testing.T) {
 	t.Parallel()
 	longtest.Only(t)
 	m := settled(t)
-	if _, _, err := store.Migrate(t.Context(), m.server.PostgresURL(m.server.Password)+"&search_path=there", store.Options{}); err != nil {
+	if _, _, err := store.Migrate(
+		t.Context(),
+		m.server.PostgresURL(m.server.Password)+"&search_path=there",
+		store.Options{},
+	); err != nil {
 		t.Fatal(err)
 	}
 	into := []string{"copy", "--from", m.file, "--to", m.url("there"), "--to-password-file", m.password}
 	m.killed(t, `LOCK TABLE there.changes IN SHARE MODE`, into...)
 	for _, table := range []string{"keys", "users", "tokens", "old_secrets", "events", "changes"} {
 		var n int
-		if err := m.server.Admin().QueryRowContext(t.Context(), `SELECT count(*) FROM there.`+table).Scan(&n); err != nil || n != 0 {
+		if err := m.server.Admin().
+			QueryRowContext(t.Context(), `SELECT count(*) FROM there.`+table).
+			Scan(&n); err != nil ||
+			n != 0 {
 			t.Errorf("rows of %s after a copy that was killed: %d, %v", table, n, err)
 		}
 	}
@@ -252,13 +358,27 @@ func TestACopyBesideARunningServerIsAsOfOneMoment(t *testing.T) {
 				return
 			default:
 			}
-			_, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: fmt.Sprintf("u%d", n), Features: []string{"a"}})
+			_, err := a.users.SetUserFeatures(
+				t.Context(),
+				&patdv1.SetUserFeaturesRequest{User: fmt.Sprintf("u%d", n), Features: []string{"a"}},
+			)
 			if err == nil {
 				minted++
 			}
 		}
 	}()
-	patd(t, "copy", "--from", m.url("old"), "--from-password-file", m.password, "--to", m.url("new"), "--to-password-file", m.password)
+	patd(
+		t,
+		"copy",
+		"--from",
+		m.url("old"),
+		"--from-password-file",
+		m.password,
+		"--to",
+		m.url("new"),
+		"--to-password-file",
+		m.password,
+	)
 	close(stopped)
 	<-done
 	if err := d.stop(); err != nil {

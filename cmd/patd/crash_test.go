@@ -34,13 +34,23 @@ type api struct {
 
 func connect(t *testing.T, d *daemon, s string) api {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+d.grpc,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(remote.Bearer{Secret: secret.NewSecret(s)}))
+	conn, err := grpc.NewClient(
+		"passthrough:///"+d.grpc,
+		grpc.WithTransportCredentials(
+			insecure.NewCredentials(),
+		),
+		grpc.WithPerRPCCredentials(remote.Bearer{Secret: secret.NewSecret(s)}),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return api{conn, patdv1.NewTokenServiceClient(conn), patdv1.NewUserServiceClient(conn), patdv1.NewIntrospectionServiceClient(conn)}
+	return api{
+		conn,
+		patdv1.NewTokenServiceClient(conn),
+		patdv1.NewUserServiceClient(conn),
+		patdv1.NewIntrospectionServiceClient(conn),
+	}
 }
 
 // entry is what is known of one token: what was answered, and at most one change that was asked for and not answered.
@@ -91,7 +101,10 @@ func (l *ledger) work(ctx context.Context, a api, user string) error {
 		l.answered()
 		for range rand.IntN(3) {
 			e.pending = "rotate"
-			r, err := a.tokens.RotateToken(ctx, &patdv1.RotateTokenRequest{User: user, TokenId: e.id, Grace: durationpb.New(0)})
+			r, err := a.tokens.RotateToken(
+				ctx,
+				&patdv1.RotateTokenRequest{User: user, TokenId: e.id, Grace: durationpb.New(0)},
+			)
 			if err != nil {
 				return lost(err)
 			}
@@ -183,8 +196,8 @@ func (e *entry) verify(t *testing.T, secret string, got patdv1.IntrospectRespons
 	}
 }
 
-// verifyHistories checks that the audit log tells of exactly those changes that stand: what happened wholly happened with
-// its event.
+// verifyHistories checks that the audit log tells of exactly those changes that stand: what happened wholly happened
+// with its event.
 func verifyHistories(ctx context.Context, t *testing.T, a api, entries []*entry) {
 	t.Helper()
 	log := patdv1.NewAuditServiceClient(a.conn)
@@ -215,7 +228,15 @@ func verifyHistories(ctx context.Context, t *testing.T, a api, entries []*entry)
 		}
 		for _, action := range []tokens.Action{tokens.ActionTokenCreate, tokens.ActionTokenRotate, tokens.ActionTokenRevoke} {
 			if got := told[e.user][e.id+" "+string(action)]; got != want[action] {
-				t.Errorf("token %s of %s, pending %q: %d events of %s, want %d", e.id, e.user, e.pending, got, action, want[action])
+				t.Errorf(
+					"token %s of %s, pending %q: %d events of %s, want %d",
+					e.id,
+					e.user,
+					e.pending,
+					got,
+					action,
+					want[action],
+				)
 			}
 		}
 		e.pending = "" // is known by now
@@ -238,7 +259,8 @@ func (l *ledger) verifyMint(ctx context.Context, t *testing.T, a api, e *entry) 
 			continue
 		}
 		count++
-		events, err := patdv1.NewAuditServiceClient(a.conn).ListEvents(ctx, &patdv1.ListEventsRequest{TokenId: token.GetTokenId()})
+		events, err := patdv1.NewAuditServiceClient(a.conn).
+			ListEvents(ctx, &patdv1.ListEventsRequest{TokenId: token.GetTokenId()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -292,7 +314,10 @@ func crash(t *testing.T, kills, clients, atLeast int) {
 			})
 		}
 		waittest.Until(t, "changes are answered", func() bool { return all.count()-before >= atLeast })
-		time.Sleep(time.Duration(rand.IntN(int(150 * time.Millisecond)))) //nolint:forbidigo // a random moment is what is asked for
+		//nolint:forbidigo // a random moment is what is asked for
+		time.Sleep(
+			time.Duration(rand.IntN(int(150 * time.Millisecond))),
+		)
 		d.kill()
 		ends.Wait()
 		a.conn.Close()
@@ -327,7 +352,10 @@ func (a api) withFeatures(t *testing.T, prefix string, n int) []string {
 	for i := range users {
 		users[i] = fmt.Sprintf("%s-%d", prefix, i)
 		set.Go(func() {
-			if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: users[i], Features: []string{"a"}}); err != nil {
+			if _, err := a.users.SetUserFeatures(
+				t.Context(),
+				&patdv1.SetUserFeaturesRequest{User: users[i], Features: []string{"a"}},
+			); err != nil {
 				t.Error(err)
 			}
 		})

@@ -13,8 +13,8 @@ import (
 	"patd/internal/longtest"
 )
 
-// TestAServiceIsMadeOnceThoughTheServerIsKilled kills the server while clients make services with idempotency keys. Each
-// client repeats its unanswered request at the next server; every key has made one service, with one secret.
+// TestAServiceIsMadeOnceThoughTheServerIsKilled kills the server while clients make services with idempotency keys.
+// Each client repeats its unanswered request at the next server; every key has made one service, with one secret.
 func TestAServiceIsMadeOnceThoughTheServerIsKilled(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
@@ -52,7 +52,10 @@ func TestAServiceIsMadeOnceThoughTheServerIsKilled(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(time.Duration(50+rand.IntN(100)) * time.Millisecond) //nolint:forbidigo // a random moment is what is asked for
+		//nolint:forbidigo // a random moment is what is asked for
+		time.Sleep(
+			time.Duration(50+rand.IntN(100)) * time.Millisecond,
+		)
 		d.kill()
 		ends.Wait()
 		a.conn.Close()
@@ -71,7 +74,14 @@ func TestAServiceIsMadeOnceThoughTheServerIsKilled(t *testing.T) {
 					t.Errorf("%s: the secret is the same %v, empty %v, %v", name, again == answered, again == "", err)
 					continue
 				}
-				_, err = connect(t, d, again).introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: "pat_x"})
+				_, err = connect(
+					t,
+					d,
+					again,
+				).introspect.Introspect(
+					t.Context(),
+					&patdv1.IntrospectRequest{Token: "pat_x"},
+				)
 				if err != nil {
 					t.Errorf("%s: its secret: %v", name, err)
 				}

@@ -13,8 +13,8 @@ import (
 	"patd/internal/pagetest"
 )
 
-// desk is a directory with patd in it, as a reader has when pasting a block of a page, and programs that stand in for those
-// which a test cannot run.
+// desk is a directory with patd in it, as a reader has when pasting a block of a page, and programs that stand in for
+// those which a test cannot run.
 type desk struct {
 	dir string
 	env []string

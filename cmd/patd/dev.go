@@ -51,7 +51,13 @@ func devCommand(c *cli.Command) *cobra.Command {
 }
 
 // serveDev serves a store in a temporary folder, which is removed at the end.
-func serveDev(ctx context.Context, c *cli.Command, s *config.Settings, policy tokens.Policy, log *slog.Logger) (err error) {
+func serveDev(
+	ctx context.Context,
+	c *cli.Command,
+	s *config.Settings,
+	policy tokens.Policy,
+	log *slog.Logger,
+) (err error) {
 	dir, err := os.MkdirTemp("", "patd-dev-") // mode 0700
 	if err != nil {
 		return fmt.Errorf("make a folder for the throw-away store: %w", err)
@@ -92,7 +98,11 @@ func (d demo) header() string { return filepath.Join(d.dir, "header") }
 func (d demo) tokenFile() string { return filepath.Join(d.dir, "token") }
 
 func (d demo) fill(ctx context.Context, service *tokens.Service) error {
-	m, err := service.CreateService(ctx, tokens.Operator(), tokens.ServiceRequest{Name: "dev", Permissions: []string{"admin"}})
+	m, err := service.CreateService(
+		ctx,
+		tokens.Operator(),
+		tokens.ServiceRequest{Name: "dev", Permissions: []string{"admin"}},
+	)
 	if err != nil {
 		return fmt.Errorf("make a service to call with: %w", err)
 	}
@@ -120,8 +130,8 @@ func (d demo) link(ctx context.Context, srv *server.Server, service *tokens.Serv
 }
 
 // The lines work in bash and zsh, pasted one by one or all at once, with curl and nothing else. curl reads the token's
-// secret from standard input, and the caller's from a file. The minted secret goes to a file of the owner's alone, which
-// ends with patd, and not to the terminal.
+// secret from standard input, and the caller's from a file. The minted secret goes to a file of the owner's alone,
+// which ends with patd, and not to the terminal.
 const welcome = `{link}
 
 Open this link, once, to make a token in the browser. patd runs with a throw-away store until Ctrl-C.

@@ -75,7 +75,13 @@ when there is a problem. No secret is printed.`,
 		d.log = slog.New(slog.DiscardHandler) // what it finds it prints itself
 		_, policy := s.Policy(f.Changed("default-ttl"))
 		broken = []error{
-			refusePlainText(&s), policy, s.Source.Read(c, f), s.SignIn.Read(c, f, &s.Page), s.Provisioning.Read(c, f, &s.SignIn),
+			refusePlainText(
+				&s,
+			),
+			policy,
+			s.Source.Read(c, f),
+			s.SignIn.Read(c, f, &s.Page),
+			s.Provisioning.Read(c, f, &s.SignIn),
 		}
 		return nil
 	}
@@ -156,7 +162,13 @@ func (d *doctor) configuration(broken []error) {
 	case info.Mode().Perm()&0o022 != 0:
 		d.add("configuration", levelProblem, "chmod 640 "+d.c.Config, "others than its owner can change %s", d.c.Config)
 	case info.Mode().Perm()&0o004 != 0 && d.s.DatabaseURL.Reveal() != "" && strings.Contains(d.s.DatabaseURL.Reveal(), ":") && hasPassword(d.s.DatabaseURL.Reveal()):
-		d.add("configuration", levelProblem, "chmod 640 "+d.c.Config, "everybody on this machine can read %s, and there is a password in it", d.c.Config)
+		d.add(
+			"configuration",
+			levelProblem,
+			"chmod 640 "+d.c.Config,
+			"everybody on this machine can read %s, and there is a password in it",
+			d.c.Config,
+		)
 	}
 }
 
@@ -180,17 +192,38 @@ func (d *doctor) files() {
 		info, err := os.Stat(one.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			d.add("files", levelProblem, "name the directory of the store by --data-dir; the first start of a server makes a new one", "there is no %s, %s", one.what, one.path)
+			d.add(
+				"files",
+				levelProblem,
+				"name the directory of the store by --data-dir; the first start of a server makes a new one",
+				"there is no %s, %s",
+				one.what,
+				one.path,
+			)
 		case err != nil:
 			d.add("files", levelProblem, "run this as the user that the server runs as", "%v", err)
 		case info.Mode().Perm()&0o077 != 0:
-			d.add("files", levelProblem, "chmod 600 "+one.path, "others than its owner can read the %s, %s (mode %04o)", one.what, one.path, info.Mode().Perm())
+			d.add(
+				"files",
+				levelProblem,
+				"chmod 600 "+one.path,
+				"others than its owner can read the %s, %s (mode %04o)",
+				one.what,
+				one.path,
+				info.Mode().Perm(),
+			)
 		default:
 			d.ok("files", "%s: mode %04o", one.path, info.Mode().Perm())
 		}
 	}
 	for _, dir := range p.WritableByOthers() {
-		d.add("files", levelProblem, "chmod 700 "+dir, "others than its owner can write to %s, and so replace the store or its key", dir)
+		d.add(
+			"files",
+			levelProblem,
+			"chmod 700 "+dir,
+			"others than its owner can write to %s, and so replace the store or its key",
+			dir,
+		)
 	}
 	if p.Database != "" && p.Keys != "" && filepath.Dir(p.Database) == filepath.Dir(string(p.Keys)) {
 		d.ok("files", "the key is beside the store: keep a copy of it in another place than the backups")
@@ -208,8 +241,13 @@ func (d *doctor) certificate() {
 		return
 	}
 	if left := certificateEnd(files.TLS()).Sub(d.c.Now()); left <= storeadmin.ExpiryNotice {
-		d.add("TLS", levelWarning, "renew the certificate; the server notices the new files", "the certificate ends in %s",
-			tokens.FormatDuration(max(left, 0).Truncate(time.Second)))
+		d.add(
+			"TLS",
+			levelWarning,
+			"renew the certificate; the server notices the new files",
+			"the certificate ends in %s",
+			tokens.FormatDuration(max(left, 0).Truncate(time.Second)),
+		)
 		return
 	}
 	d.ok("TLS", "the certificate and its key are a pair")
@@ -230,7 +268,12 @@ func (d *doctor) onStore(ctx context.Context) {
 	}
 	defer func() { _ = o.Close() }()
 	if !o.RowsSealed() {
-		d.add("store", levelWarning, "when every server is of this version, run `"+store.SealRows+"`", "rows that are edited in the database are believed")
+		d.add(
+			"store",
+			levelWarning,
+			"when every server is of this version, run `"+store.SealRows+"`",
+			"rows that are edited in the database are believed",
+		)
 	}
 	ends, err := storeadmin.ReadEndings(ctx, o.Store, d.c.Now())
 	if err != nil {
@@ -251,16 +294,36 @@ func (d *doctor) onStore(ctx context.Context) {
 	}
 	d.versions(at)
 	if ahead := at.Event.Sub(d.c.Now()); ahead > time.Second {
-		d.add("clock", levelProblem, "synchronize the clocks of all servers (NTP)", "the newest event is %s in the future of this clock", ahead.Round(time.Millisecond))
+		d.add(
+			"clock",
+			levelProblem,
+			"synchronize the clocks of all servers (NTP)",
+			"the newest event is %s in the future of this clock",
+			ahead.Round(time.Millisecond),
+		)
 	}
 }
 
 func (d *doctor) versions(at store.Diagnosis) {
 	switch {
 	case at.Schema < at.Newest:
-		d.add("versions", levelWarning, "patd migrate", "the schema is version %d, and this patd makes version %d", at.Schema, at.Newest)
+		d.add(
+			"versions",
+			levelWarning,
+			"patd migrate",
+			"the schema is version %d, and this patd makes version %d",
+			at.Schema,
+			at.Newest,
+		)
 	case at.Schema > at.Newest:
-		d.add("versions", levelWarning, "upgrade this patd to the version of the others", "the schema is version %d, and this patd knows version %d", at.Schema, at.Newest)
+		d.add(
+			"versions",
+			levelWarning,
+			"upgrade this patd to the version of the others",
+			"the schema is version %d, and this patd knows version %d",
+			at.Schema,
+			at.Newest,
+		)
 	default:
 		d.ok("versions", "schema %d, patd %s", at.Schema, d.c.Version)
 	}
@@ -273,14 +336,35 @@ func (d *doctor) versions(at store.Diagnosis) {
 		if !slices.Contains(seen, version) {
 			seen = append(seen, version)
 		}
-		d.ok("versions", "patd %s at %s, %s, since %s", version, one.Address, cli.Counted(int64(one.Connections), "connection"), one.Since.UTC().Format(time.RFC3339))
+		d.ok(
+			"versions",
+			"patd %s at %s, %s, since %s",
+			version,
+			one.Address,
+			cli.Counted(int64(one.Connections), "connection"),
+			one.Since.UTC().Format(time.RFC3339),
+		)
 	}
 	if len(seen) > 1 {
-		d.add("versions", levelWarning, "end the upgrade: replace the servers of the earlier version", "servers of %d versions are connected: %s", len(seen), strings.Join(seen, ", "))
+		d.add(
+			"versions",
+			levelWarning,
+			"end the upgrade: replace the servers of the earlier version",
+			"servers of %d versions are connected: %s",
+			len(seen),
+			strings.Join(seen, ", "),
+		)
 	}
 	for _, schema := range sortedKeys(at.Writers) {
 		if last := at.Writers[schema]; schema != 0 && schema < at.Newest && d.c.Now().Sub(last) < 10*time.Minute {
-			d.add("versions", levelWarning, "replace the servers of the earlier version", "a program that knows schema %d wrote an event at %s", schema, last.UTC().Format(time.RFC3339))
+			d.add(
+				"versions",
+				levelWarning,
+				"replace the servers of the earlier version",
+				"a program that knows schema %d wrote an event at %s",
+				schema,
+				last.UTC().Format(time.RFC3339),
+			)
 		}
 	}
 }
@@ -320,9 +404,21 @@ func (d *doctor) provider(ctx context.Context) {
 		case signin.StatusGood:
 			d.ok("provider", "the keys of %s were fetched", issuer)
 		case signin.StatusMisconfigured:
-			d.add("provider", levelProblem, "see that --oidc-issuer is spelt as the provider's discovery document spells it", "%s says of itself something else than the configuration", issuer)
+			d.add(
+				"provider",
+				levelProblem,
+				"see that --oidc-issuer is spelt as the provider's discovery document spells it",
+				"%s says of itself something else than the configuration",
+				issuer,
+			)
 		default:
-			d.add("provider", levelProblem, "see that this machine reaches it, and trusts its certificate", "%s does not answer, or not correctly", issuer)
+			d.add(
+				"provider",
+				levelProblem,
+				"see that this machine reaches it, and trusts its certificate",
+				"%s does not answer, or not correctly",
+				issuer,
+			)
 		}
 	}
 }
@@ -346,10 +442,22 @@ func (d *doctor) source(ctx context.Context) {
 		if errors.As(err, &e) && e.Cause != nil {
 			err = e.Cause
 		}
-		d.add("features", levelProblem, "see that this machine reaches the source; introspection is 503 without it", "the source does not answer: %v", err)
+		d.add(
+			"features",
+			levelProblem,
+			"see that this machine reaches the source; introspection is 503 without it",
+			"the source does not answer: %v",
+			err,
+		)
 	case held.AsGranted:
 	case len(held.Features) > 0:
-		d.add("features", levelWarning, "see the query or the callback: a user that does not exist should have none", "the user patd-doctor, who does not exist, has %s", cli.Counted(int64(len(held.Features)), "feature"))
+		d.add(
+			"features",
+			levelWarning,
+			"see the query or the callback: a user that does not exist should have none",
+			"the user patd-doctor, who does not exist, has %s",
+			cli.Counted(int64(len(held.Features)), "feature"),
+		)
 	default:
 		d.ok("features", "the source answered in %s", time.Since(began).Round(time.Millisecond))
 	}

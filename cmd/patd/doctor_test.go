@@ -13,8 +13,8 @@ import (
 	"patd/internal/longtest"
 )
 
-// TestDoctorSeesTheServersOnPostgres runs the command beside a server on a PostgreSQL that does not put changes on disk,
-// as those of tests do not.
+// TestDoctorSeesTheServersOnPostgres runs the command beside a server on a PostgreSQL that does not put changes on
+// disk, as those of tests do not.
 func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -35,7 +35,17 @@ func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
 	if out, err := call("migrate"); err != nil {
 		t.Fatalf("migrate: %s, %v", out, err)
 	}
-	d, err := start(t.TempDir(), append(os.Environ(), env), "serve", "--hash-key-file", keys, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+	d, err := start(
+		t.TempDir(),
+		append(os.Environ(), env),
+		"serve",
+		"--hash-key-file",
+		keys,
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,12 @@ func (d *doctor) kept(state int, wrong time.Duration, err error) {
 	case err != nil: // a container may not ask
 		d.ok("clock", "the kernel does not say whether the clock is synchronized")
 	case state == unsynchronized:
-		d.add("clock", levelWarning, "synchronize the clock (systemd-timesyncd, chrony): it decides about expiry", "nothing keeps the clock of this machine right, as far as the kernel knows")
+		d.add(
+			"clock",
+			levelWarning,
+			"synchronize the clock (systemd-timesyncd, chrony): it decides about expiry",
+			"nothing keeps the clock of this machine right, as far as the kernel knows",
+		)
 	default:
 		d.ok("clock", "synchronized, to %s as the kernel estimates", wrong)
 	}

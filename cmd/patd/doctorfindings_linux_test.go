@@ -231,8 +231,8 @@ func advicePattern(e ast.Expr) string {
 	return `.+`
 }
 
-// TestEveryFindingOfTheDoctorIsTested holds that each warning and each problem in the doctor's source has a symptom in the
-// tables of these tests, and each symptom a place in the source.
+// TestEveryFindingOfTheDoctorIsTested holds that each warning and each problem in the doctor's source has a symptom in
+// the tables of these tests, and each symptom a place in the source.
 func TestEveryFindingOfTheDoctorIsTested(t *testing.T) {
 	t.Parallel()
 	symptoms := append(append(fileSymptoms(), otherSymptoms()...), postgresSymptoms(nil)...)

@@ -19,8 +19,8 @@ import (
 	"patd/tokens"
 )
 
-// TestADrillHoldsNoListOfCredentials practises a restore of a store with many tokens: what works is listed, compared and
-// ended without a list in memory, which took some 700 bytes a token.
+// TestADrillHoldsNoListOfCredentials practises a restore of a store with many tokens: what works is listed, compared
+// and ended without a list in memory, which took some 700 bytes a token.
 func TestADrillHoldsNoListOfCredentials(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()

@@ -34,7 +34,10 @@ func (k *handClock) set(t time.Time) { k.at.Store(&t) }
 // opens makes a store in a new directory, for a command whose clock is a test's.
 func opens(t *testing.T, k *handClock) (*cli.Command, *storeadmin.Opened) {
 	t.Helper()
-	c := &cli.Command{System: cli.System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }}, Now: k.now}
+	c := &cli.Command{
+		System: cli.System{Stderr: io.Discard, Getenv: func(string) (string, bool) { return "", false }},
+		Now:    k.now,
+	}
 	o, err := storeadmin.Open(t.Context(), c, &config.Settings{DataDir: t.TempDir()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +50,8 @@ func opens(t *testing.T, k *handClock) (*cli.Command, *storeadmin.Opened) {
 	return c, o
 }
 
-// TestTheAuditLogIsPrunedByAgeAndArchived prunes as the command does: what is deleted stands in the archive, and an event says so.
+// TestTheAuditLogIsPrunedByAgeAndArchived prunes as the command does: what is deleted stands in the archive, and an
+// event says so.
 func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	t.Parallel()
 	clock := newHandClock()
@@ -59,7 +63,10 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	create := func(n int) {
 		t.Helper()
 		for i := range n {
-			r := tokens.ServiceRequest{Name: fmt.Sprintf("s%d-%d", clock.now().Unix(), i), Permissions: []string{"introspect"}}
+			r := tokens.ServiceRequest{
+				Name:        fmt.Sprintf("s%d-%d", clock.now().Unix(), i),
+				Permissions: []string{"introspect"},
+			}
 			if _, err := service.CreateService(t.Context(), tokens.Operator(), r); err != nil {
 				t.Fatal(err)
 			}
@@ -69,7 +76,12 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	clock.set(clock.now().AddDate(0, 0, 10))
 	create(7)
 	archive := &storeadmin.EventArchive{Path: filepath.Join(t.TempDir(), "events.jsonl")}
-	released, err := tokens.PruneEvents(t.Context(), o.Store, tokens.Pruning{Before: clock.now().AddDate(0, 0, -1), Archive: archive.Write}, clock.now())
+	released, err := tokens.PruneEvents(
+		t.Context(),
+		o.Store,
+		tokens.Pruning{Before: clock.now().AddDate(0, 0, -1), Archive: archive.Write},
+		clock.now(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +102,11 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	created, lines, last := 0, int64(0), uint64(0)
 	for lineOf := bufio.NewScanner(file); lineOf.Scan(); lines++ {
 		var e storeadmin.ArchivedEvent
-		if err := json.Unmarshal(lineOf.Bytes(), &e); err != nil || e.Position <= last || e.Actor != "operator" || e.Outcome != "SUCCESS" {
+		if err := json.Unmarshal(
+			lineOf.Bytes(),
+			&e,
+		); err != nil || e.Position <= last || e.Actor != "operator" ||
+			e.Outcome != "SUCCESS" {
 			t.Fatalf("line %d of the archive: %s, %v", lines, lineOf.Bytes(), err)
 		}
 		if last = e.Position; e.Action == "service.create" && e.Service != "" && e.TokenID != "" {
@@ -102,18 +118,25 @@ func TestTheAuditLogIsPrunedByAgeAndArchived(t *testing.T) {
 	}
 	left, _, err := service.Events(t.Context(), tokens.Operator(), tokens.EventFilter{}, tokens.Page{Size: 100})
 	if err != nil || len(left) != 8 || left[0].Action != tokens.ActionAuditPrune || left[0].Actor != "operator" ||
-		!strings.HasPrefix(left[0].Detail, fmt.Sprintf("%d events before ", released)) || !strings.HasSuffix(left[0].Detail, ", archived") {
+		!strings.HasPrefix(
+			left[0].Detail,
+			fmt.Sprintf("%d events before ", released),
+		) || !strings.HasSuffix(left[0].Detail, ", archived") {
 		t.Errorf("%d events are left, %v; the newest is %+v", len(left), err, left[0])
 	}
 	if found, err := o.Check(t.Context()); err != nil || len(found) != 0 {
 		t.Errorf("check: %v, %v", found, err)
 	}
-	if err := (&storeadmin.EventArchive{Path: archive.Path}).Write(left); err == nil || !strings.Contains(err.Error(), "replaces none") {
+	if err := (&storeadmin.EventArchive{Path: archive.Path}).Write(
+		left,
+	); err == nil ||
+		!strings.Contains(err.Error(), "replaces none") {
 		t.Errorf("an archive onto one that is there: %v", err)
 	}
 }
 
-// TestAServerPrunesByItsRetention holds that events go within a day after --audit-retention, with one event of pruning a day.
+// TestAServerPrunesByItsRetention holds that events go within a day after --audit-retention, with one event of pruning
+// a day.
 func TestAServerPrunesByItsRetention(t *testing.T) {
 	t.Parallel()
 	clock := newHandClock()
@@ -129,7 +152,11 @@ func TestAServerPrunesByItsRetention(t *testing.T) {
 		now := begin.Add(time.Duration(hour) * time.Hour)
 		clock.set(now)
 		if hour%8 == 0 {
-			if _, err := service.CreateService(t.Context(), tokens.Operator(), tokens.ServiceRequest{Name: fmt.Sprint(hour), Permissions: []string{"audit"}}); err != nil {
+			if _, err := service.CreateService(
+				t.Context(),
+				tokens.Operator(),
+				tokens.ServiceRequest{Name: fmt.Sprint(hour), Permissions: []string{"audit"}},
+			); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -134,7 +134,11 @@ func actionNames() []string {
 // describe adds to each command its examples, its group and the values of its flags.
 func describe(root *cobra.Command) {
 	root.AddGroup(
-		&cobra.Group{ID: groupServe, Title: "Serve"}, &cobra.Group{ID: groupRemote, Title: "Over gRPC, with a service token or as yourself"},
+		&cobra.Group{
+			ID:    groupServe,
+			Title: "Serve",
+		},
+		&cobra.Group{ID: groupRemote, Title: "Over gRPC, with a service token or as yourself"},
 		&cobra.Group{ID: groupBearer, Title: "Beside a program that uses a token"},
 		&cobra.Group{ID: groupStore, Title: "On the store itself, the server running or not"},
 	)
@@ -158,7 +162,10 @@ func describe(root *cobra.Command) {
 		for name, few := range values {
 			if cmd.Flags().Lookup(name) != nil {
 				// There is none yet, so it cannot fail.
-				_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(few, cobra.ShellCompDirectiveNoFileComp))
+				_ = cmd.RegisterFlagCompletionFunc(
+					name,
+					cobra.FixedCompletions(few, cobra.ShellCompDirectiveNoFileComp),
+				)
 			}
 		}
 	})

@@ -82,7 +82,11 @@ func TestEveryFlagStandsInAGroup(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := cmd.UsageString()
-		if _, own, found := strings.Cut(text, "\nFlags:\n"); found || !strings.Contains(text, "\nToken and policy flags:\n") {
+		if _, own, found := strings.Cut(
+			text,
+			"\nFlags:\n",
+		); found ||
+			!strings.Contains(text, "\nToken and policy flags:\n") {
 			t.Errorf("%s has flags in no group:\n%s", name, own)
 		}
 	}

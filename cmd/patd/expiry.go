@@ -75,7 +75,14 @@ func (x *expiries) look(ctx context.Context) {
 	}
 	x.warned = warned
 	for _, v := range slices.Concat(found.Ended, found.Soon) {
-		x.warn(v.ID, v.ExpireTime, now, "a service token", slog.String("service", v.Name), slog.String("token_id", v.ID.String()))
+		x.warn(
+			v.ID,
+			v.ExpireTime,
+			now,
+			"a service token",
+			slog.String("service", v.Name),
+			slog.String("token_id", v.ID.String()),
+		)
 	}
 }
 

@@ -18,7 +18,8 @@ import (
 	"patd/tokens"
 )
 
-// TestTheEndOfAServiceTokenIsAnnounced: the log, the metrics and patd check speak of a service token's end before it comes.
+// TestTheEndOfAServiceTokenIsAnnounced: the log, the metrics and patd check speak of a service token's end before it
+// comes.
 func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	t.Parallel()
 	clock := newHandClock()
@@ -33,7 +34,11 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	create := func(name string, days int) {
 		t.Helper()
 		ttl := time.Duration(days) * 24 * time.Hour
-		m, err := service.CreateService(t.Context(), tokens.Operator(), tokens.ServiceRequest{Name: name, Permissions: []string{"introspect"}, TTL: &ttl})
+		m, err := service.CreateService(
+			t.Context(),
+			tokens.Operator(),
+			tokens.ServiceRequest{Name: name, Permissions: []string{"introspect"}, TTL: &ttl},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +64,15 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 		t.Helper()
 		until, cert, soon := x.figures()
 		if got := until / 86400; math.Abs(got-wantDays) > 0.01 || soon != wantSoon || !math.IsInf(cert, 1) {
-			t.Errorf("on day %v: %v days, %d soon, certificate %v; want %v, %d, none", day, got, soon, cert, wantDays, wantSoon)
+			t.Errorf(
+				"on day %v: %v days, %d soon, certificate %v; want %v, %d, none",
+				day,
+				got,
+				soon,
+				cert,
+				wantDays,
+				wantSoon,
+			)
 		}
 	}
 	for _, at := range []struct {
@@ -94,12 +107,17 @@ func TestTheEndOfAServiceTokenIsAnnounced(t *testing.T) {
 	}
 	clock.set(start.Add(295 * 24 * time.Hour))
 	found, err = storeadmin.ReadEndings(t.Context(), o.Store, clock.now())
-	if got := strings.Join(found.Warnings(clock.now()), "\n"); err != nil || !strings.HasPrefix(got, "the token "+ids["distant"]+" of service distant expires at ") {
+	if got := strings.Join(
+		found.Warnings(clock.now()),
+		"\n",
+	); err != nil ||
+		!strings.HasPrefix(got, "the token "+ids["distant"]+" of service distant expires at ") {
 		t.Errorf("patd check warns of %q, %v", got, err)
 	}
 }
 
-// TestTheEndOfTheCertificateIsAnnounced: in the log and the metrics. A file that was replaced is noticed without a connection.
+// TestTheEndOfTheCertificateIsAnnounced: in the log and the metrics. A file that was replaced is noticed without a
+// connection.
 func TestTheEndOfTheCertificateIsAnnounced(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -16,8 +16,8 @@ import (
 	"patd/internal/waittest"
 )
 
-// TestAChangeAtAnotherSystemReachesAWebhook takes a feature from a user in the system that a callback asks, and waits for the
-// message at an endpoint: what was suspended, and in how many tokens. Then the feature comes back.
+// TestAChangeAtAnotherSystemReachesAWebhook takes a feature from a user in the system that a callback asks, and waits
+// for the message at an endpoint: what was suspended, and in how many tokens. Then the feature comes back.
 func TestAChangeAtAnotherSystemReachesAWebhook(t *testing.T) {
 	t.Parallel()
 	const key = "a key of at least thirty-two bytes, for tests"
@@ -53,9 +53,10 @@ func TestAChangeAtAnotherSystemReachesAWebhook(t *testing.T) {
 	d := serve(t, data, "--features-source", "callback", "--features-callback-url", system.URL,
 		"--features-callback-key-file", written(t, "key", key), "--features-ttl", "1s")
 	a := connect(t, d, admin)
-	made, err := patdv1.NewWebhookServiceClient(a.conn).CreateWebhook(t.Context(), &patdv1.CreateWebhookRequest{Webhook: &patdv1.Webhook{
-		WebhookId: "chat", Url: endpoint.URL, EventTypes: []string{"user.features_changed"},
-	}})
+	made, err := patdv1.NewWebhookServiceClient(a.conn).
+		CreateWebhook(t.Context(), &patdv1.CreateWebhookRequest{Webhook: &patdv1.Webhook{
+			WebhookId: "chat", Url: endpoint.URL, EventTypes: []string{"user.features_changed"},
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,9 @@ func TestAChangeAtAnotherSystemReachesAWebhook(t *testing.T) {
 				return false
 			}
 		})
-		if m.fault != "" || !strings.Contains(m.body, `"type":"user.features_changed"`) || !strings.Contains(m.body, `"actor":"source","user":"alice"`) || !strings.Contains(m.body, want) {
+		if m.fault != "" || !strings.Contains(m.body, `"type":"user.features_changed"`) ||
+			!strings.Contains(m.body, `"actor":"source","user":"alice"`) ||
+			!strings.Contains(m.body, want) {
 			t.Errorf("%s: %s %s; want %s", what, m.fault, m.body, want)
 		}
 	}

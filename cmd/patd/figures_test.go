@@ -34,7 +34,9 @@ func TestTheAgeOfTheHashKeyAndTheSizeOfTheStoreAreMeasured(t *testing.T) {
 
 func TestSignInFiguresHaveEachCauseAndTheAgeOfKeys(t *testing.T) {
 	t.Parallel()
-	s, err := signin.New(signin.Config{Issuers: []signin.Issuer{{URL: "http://127.0.0.1:1", Audiences: []string{"patd"}}}})
+	s, err := signin.New(
+		signin.Config{Issuers: []signin.Issuer{{URL: "http://127.0.0.1:1", Audiences: []string{"patd"}}}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,8 +21,8 @@ import (
 // serviceAccount is the user and group that serve in these tests.
 const serviceAccount = 65534
 
-// TestFilesThatRootLeavesCanBeReadByTheService runs each command that writes files as root, on a directory of the service's
-// account, and starts the server as that account after it.
+// TestFilesThatRootLeavesCanBeReadByTheService runs each command that writes files as root, on a directory of the
+// service's account, and starts the server as that account after it.
 func TestFilesThatRootLeavesCanBeReadByTheService(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -104,7 +104,10 @@ func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.log.Await(patience, regexp.MustCompile(`cannot read the hash key file; keeping the current keys.*not a regular file`)); err != nil {
+	if _, err := d.log.Await(
+		patience,
+		regexp.MustCompile(`cannot read the hash key file; keeping the current keys.*not a regular file`),
+	); err != nil {
 		t.Error(err)
 	}
 	d.awaitReady(t, http.StatusServiceUnavailable)
@@ -118,11 +121,26 @@ func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
 	if err := syscall.Mkfifo(query, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := run("serve", "--data-dir", data, "--features-source", "sql", "--features-database-url", "sqlite:"+query, "--features-query-file", query)
+	out, err := run(
+		"serve",
+		"--data-dir",
+		data,
+		"--features-source",
+		"sql",
+		"--features-database-url",
+		"sqlite:"+query,
+		"--features-query-file",
+		query,
+	)
 	if err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a query from a pipe: %v %s", err, out)
 	}
-	if out, err := run("check", "--data-dir", data); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if out, err := run(
+		"check",
+		"--data-dir",
+		data,
+	); err == nil ||
+		!strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a start on a pipe: %v %s", err, out)
 	}
 }
@@ -155,13 +173,16 @@ func TestADirectoryThatOthersCanWriteToIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := serve(t, data)
-	if _, err := d.log.Await(patience, regexp.MustCompile(`others than its owner can write to this directory`)); err != nil {
+	if _, err := d.log.Await(
+		patience,
+		regexp.MustCompile(`others than its owner can write to this directory`),
+	); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestAFileSystemWithoutHardLinksHoldsAStore runs what makes files with link and linkat failing, as they do on such a file
-// system.
+// TestAFileSystemWithoutHardLinksHoldsAStore runs what makes files with link and linkat failing, as they do on such a
+// file system.
 func TestAFileSystemWithoutHardLinksHoldsAStore(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -214,7 +235,10 @@ func refuseLinks() error {
 	}
 	program := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // the number of the call
 	for i, n := range refused {
-		program = append(program, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: uint8(len(refused) - i), K: n})
+		program = append(
+			program,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: uint8(len(refused) - i), K: n},
+		)
 	}
 	program = append(program, unix.SockFilter{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ALLOW},
 		unix.SockFilter{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EOPNOTSUPP)})

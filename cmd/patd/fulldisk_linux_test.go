@@ -52,8 +52,8 @@ func eat(t *testing.T, path string) {
 	}
 }
 
-// TestRevokingGoesOnWhenTheDiskIsFull fills a disk to the last byte. Minting stops, and hundreds of revocations succeed, also
-// after a kill and a start on the full disk; once there is room, everything works again.
+// TestRevokingGoesOnWhenTheDiskIsFull fills a disk to the last byte. Minting stops, and hundreds of revocations
+// succeed, also after a kill and a start on the full disk; once there is room, everything works again.
 func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -66,7 +66,10 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 	const users = 64 // to mint is to look at all that its user has
 	owner := func(i int) string { return fmt.Sprintf("u%02d", i%users) }
 	for i := range users {
-		if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: owner(i), Features: []string{"a", "b"}}); err != nil {
+		if _, err := a.users.SetUserFeatures(
+			t.Context(),
+			&patdv1.SetUserFeaturesRequest{User: owner(i), Features: []string{"a", "b"}},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -80,7 +83,12 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 		minting.Go(func() {
 			for i := 0; !stopped.Load(); i++ {
 				r, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{
-					User: owner(i), Name: fmt.Sprintf("%d-%d", worker, i), Scopes: []string{"a"}, Description: strings.Repeat("x", 1000),
+					User: owner(
+						i,
+					),
+					Name:        fmt.Sprintf("%d-%d", worker, i),
+					Scopes:      []string{"a"},
+					Description: strings.Repeat("x", 1000),
 				})
 				if err != nil {
 					if stopped.Store(true); reason(err) != "DISK_FULL" {
@@ -97,11 +105,19 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 	minting.Wait()
 	eat(t, filler)
 	mint := func() error {
-		_, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: owner(0), Name: fmt.Sprint("late", time.Now().UnixNano()), Scopes: []string{"a"}})
+		_, err := a.tokens.CreateToken(
+			t.Context(),
+			&patdv1.CreateTokenRequest{
+				User:   owner(0),
+				Name:   fmt.Sprint("late", time.Now().UnixNano()),
+				Scopes: []string{"a"},
+			},
+		)
 		return err
 	}
 	for range 3 {
-		if err := mint(); reason(err) != "DISK_FULL" || !strings.Contains(err.Error(), "revoking, suspending and deleting still work") {
+		if err := mint(); reason(err) != "DISK_FULL" ||
+			!strings.Contains(err.Error(), "revoking, suspending and deleting still work") {
 			t.Errorf("minting with a full disk: %v", err)
 		}
 	}
@@ -115,22 +131,37 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 	revoke := func(list []*patdv1.CreateTokenResponse) {
 		t.Helper()
 		for i, one := range list {
-			if _, err := a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: one.GetToken().GetUser(), TokenId: one.GetToken().GetTokenId()}); err != nil {
+			if _, err := a.tokens.RevokeToken(
+				t.Context(),
+				&patdv1.RevokeTokenRequest{User: one.GetToken().GetUser(), TokenId: one.GetToken().GetTokenId()},
+			); err != nil {
 				t.Fatalf("revocation %d with a full disk: %v", i, err)
 			}
 		}
 	}
 	revoke(minted[:each])
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: owner(0), Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: owner(0), Features: []string{"a"}},
+	); err != nil {
 		t.Errorf("narrowing a user with a full disk: %v", err)
 	}
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: owner(0), Features: []string{"a", "c"}}); reason(err) != "DISK_FULL" {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: owner(0), Features: []string{"a", "c"}},
+	); reason(
+		err,
+	) != "DISK_FULL" {
 		t.Errorf("giving a user features with a full disk: %v", err)
 	}
 	if code, body := fetched(t, d.http+"/readyz"); code != 200 || !strings.Contains(body, "its reserve is in use") {
 		t.Errorf("/readyz says %d %s, want that the reserve is in use", code, body)
 	}
-	if _, body := fetched(t, d.http+"/metrics"); !strings.Contains(body, "\npatd_disk_full 1\n") || !strings.Contains(body, "\npatd_disk_reserve_bytes 0\n") {
+	if _, body := fetched(
+		t,
+		d.http+"/metrics",
+	); !strings.Contains(body, "\npatd_disk_full 1\n") ||
+		!strings.Contains(body, "\npatd_disk_reserve_bytes 0\n") {
 		t.Error("the metrics do not say that the disk is full and its reserve in use")
 	}
 

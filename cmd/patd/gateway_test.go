@@ -30,24 +30,30 @@ func TestSettingsOfGatewaysAndLeaksAreInForce(t *testing.T) {
 		d := serve(t, data, c.args...)
 		if secret == "" {
 			d.call(t, http.MethodPut, "/v1/users/u/features", admin, `{"features":["a"]}`).want(t, "features", 200)
-			minted := d.call(t, http.MethodPost, "/v1/users/u/tokens", admin, `{"name":"n","scopes":["a"]}`).want(t, "mint", 200)
+			minted := d.call(t, http.MethodPost, "/v1/users/u/tokens", admin, `{"name":"n","scopes":["a"]}`).
+				want(t, "mint", 200)
 			var made struct{ Secret string }
 			if err := json.Unmarshal([]byte(minted.body), &made); err != nil {
 				t.Fatal(err)
 			}
 			secret = made.Secret
 		}
-		if got := d.call(t, http.MethodGet, "/v1/forward-auth?scope=a", secret, "").want(t, "forward-auth", 200); got.header.Get("X-Auth-User") != "u" {
+		if got := d.call(t, http.MethodGet, "/v1/forward-auth?scope=a", secret, "").
+			want(t, "forward-auth", 200); got.header.Get(
+			"X-Auth-User",
+		) != "u" {
 			t.Errorf("forward-auth says %v", got.header)
 		}
 		if removed := d.removed(t, admin, secret); slices.Contains(removed, "authorization") == c.forward {
 			t.Errorf("%q: Envoy is to remove %q", c.args, removed)
 		}
 		for i := range c.reports {
-			d.call(t, http.MethodPost, "/v1/leaks", "none", `{"secrets":["x"]}`).want(t, fmt.Sprint("report ", i), 200, "{}")
+			d.call(t, http.MethodPost, "/v1/leaks", "none", `{"secrets":["x"]}`).
+				want(t, fmt.Sprint("report ", i), 200, "{}")
 		}
 		if c.reports == 2 {
-			d.call(t, http.MethodPost, "/v1/leaks", "none", `{"secrets":["x"]}`).want(t, "one more", 429, "RATE_LIMITED")
+			d.call(t, http.MethodPost, "/v1/leaks", "none", `{"secrets":["x"]}`).
+				want(t, "one more", 429, "RATE_LIMITED")
 		}
 		if err := d.stop(); err != nil {
 			t.Error(err)
@@ -64,10 +70,15 @@ func (d *daemon) removed(t *testing.T, caller, secret string) []string {
 	}
 	defer conn.Close()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+caller)
-	resp, err := authv3.NewAuthorizationClient(conn).Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		ContextExtensions: map[string]string{"scope": "a"},
-		Request:           &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Headers: map[string]string{"authorization": "Bearer " + secret}}},
-	}})
+	resp, err := authv3.NewAuthorizationClient(conn).
+		Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+			ContextExtensions: map[string]string{"scope": "a"},
+			Request: &authv3.AttributeContext_Request{
+				Http: &authv3.AttributeContext_HttpRequest{
+					Headers: map[string]string{"authorization": "Bearer " + secret},
+				},
+			},
+		}})
 	if err != nil || resp.GetStatus().GetCode() != int32(codes.OK) {
 		t.Fatalf("%v %v", resp.GetDeniedResponse(), err)
 	}

@@ -28,8 +28,20 @@ func piped(t *testing.T) (d *daemon, log *os.File) {
 		t.Fatal(err)
 	}
 	d = &daemon{exited: make(chan struct{}), log: proctest.NewOutput()}
-	d.cmd = exec.Command(self, "serve", "--data-dir", t.TempDir()+"/data", "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0",
-		"--drain-delay", "0s", "--drain-timeout", "5s")
+	d.cmd = exec.Command(
+		self,
+		"serve",
+		"--data-dir",
+		t.TempDir()+"/data",
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+		"--drain-delay",
+		"0s",
+		"--drain-timeout",
+		"5s",
+	)
 	d.cmd.Args[0], d.cmd.Env, d.cmd.Stderr = "patd", os.Environ(), w
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)

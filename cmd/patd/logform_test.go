@@ -21,7 +21,11 @@ func wantRecords(t *testing.T, what, text string) (messages []string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
 		var record struct{ Time, Level, Msg string }
-		if err := json.Unmarshal([]byte(line), &record); err != nil || record.Level == "" || record.Msg == "" || record.Time == "" {
+		if err := json.Unmarshal(
+			[]byte(line),
+			&record,
+		); err != nil || record.Level == "" || record.Msg == "" ||
+			record.Time == "" {
 			t.Errorf("%s: a line on stderr is no record: %s", what, line)
 		}
 		messages = append(messages, record.Msg)
@@ -53,16 +57,31 @@ func TestEveryLineOnStderrIsARecordOfTheLog(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			args := []string{
-				"serve", "--data-dir", filepath.Join(dir, "data"), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0",
-				"--log-format", "json", "--log-level", "debug",
+				"serve",
+				"--data-dir",
+				filepath.Join(dir, "data"),
+				"--http-addr",
+				"127.0.0.1:0",
+				"--grpc-addr",
+				"127.0.0.1:0",
+				"--log-format",
+				"json",
+				"--log-level",
+				"debug",
 			}
 			if secure {
 				cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 				selfSigned(t, cert, key)
 				args = append(args, "--tls-cert", cert, "--tls-key", key)
 			}
-			// By the first two gRPC would write to stderr of its own accord; the third is a setting that does not exist.
-			env := append(os.Environ(), "GRPC_GO_LOG_SEVERITY_LEVEL=info", "GRPC_GO_LOG_VERBOSITY_LEVEL=99", "PATD_NO_SUCH=1")
+			// By the first two gRPC would write to stderr of its own accord; the third is a setting that does not
+			// exist.
+			env := append(
+				os.Environ(),
+				"GRPC_GO_LOG_SEVERITY_LEVEL=info",
+				"GRPC_GO_LOG_VERBOSITY_LEVEL=99",
+				"PATD_NO_SUCH=1",
+			)
 			d, err := start(dir, env, args...)
 			if err != nil {
 				t.Fatal(err)
@@ -100,7 +119,12 @@ func TestEveryLineOnStderrIsARecordOfTheLog(t *testing.T) {
 		t.Parallel()
 		_, err := start(t.TempDir(), os.Environ(), "serve", "--log-format", "json")
 		_, text, _ := strings.Cut(fmt.Sprint(err), "it said\n")
-		if said := wantRecords(t, "a mistake of usage", text); len(said) != 1 || !strings.Contains(said[0], "say where the store is") {
+		if said := wantRecords(
+			t,
+			"a mistake of usage",
+			text,
+		); len(said) != 1 ||
+			!strings.Contains(said[0], "say where the store is") {
 			t.Errorf("it says %q", said)
 		}
 	})
@@ -112,8 +136,19 @@ func TestEveryLineOnStderrIsARecordOfTheLog(t *testing.T) {
 		}
 		defer taken.Close()
 		dir := t.TempDir()
-		_, err = start(dir, os.Environ(), "serve", "--data-dir", filepath.Join(dir, "data"), "--http-addr", taken.Addr().String(),
-			"--grpc-addr", "127.0.0.1:0", "--log-format", "json")
+		_, err = start(
+			dir,
+			os.Environ(),
+			"serve",
+			"--data-dir",
+			filepath.Join(dir, "data"),
+			"--http-addr",
+			taken.Addr().String(),
+			"--grpc-addr",
+			"127.0.0.1:0",
+			"--log-format",
+			"json",
+		)
 		_, text, found := strings.Cut(fmt.Sprint(err), "it said\n")
 		if !found {
 			t.Fatalf("it started, or said nothing: %v", err)

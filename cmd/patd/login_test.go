@@ -32,10 +32,28 @@ func newLoginRig(t *testing.T) *loginRig {
 	t.Helper()
 	p := startProvider(t)
 	data := filepath.Join(t.TempDir(), "data")
-	srv := serve(t, data, "--oidc-issuer", p.issuer, "--oidc-audience", providerAudience, "--oidc-cli-client-id", "cli",
-		"--oidc-cli-scopes", "offline_access,tokens", "--oidc-cli-parameters", "prompt=consent,resource="+providerAudience,
-		"--features-source", "claim", "--oidc-features-claim", "features",
-		"--oidc-permissions-claim", "groups", "--oidc-permissions", "patd-support=tokens+users")
+	srv := serve(
+		t,
+		data,
+		"--oidc-issuer",
+		p.issuer,
+		"--oidc-audience",
+		providerAudience,
+		"--oidc-cli-client-id",
+		"cli",
+		"--oidc-cli-scopes",
+		"offline_access,tokens",
+		"--oidc-cli-parameters",
+		"prompt=consent,resource="+providerAudience,
+		"--features-source",
+		"claim",
+		"--oidc-features-claim",
+		"features",
+		"--oidc-permissions-claim",
+		"groups",
+		"--oidc-permissions",
+		"patd-support=tokens+users",
+	)
 	return &loginRig{T: t, provider: p, srv: srv, home: t.TempDir()}
 }
 
@@ -183,7 +201,13 @@ func TestPeopleCallAsThemselvesWithTheCommandLine(t *testing.T) {
 	t.Parallel()
 	r := newLoginRig(t)
 	r.wantFailure("or sign in with `patd login`", "whoami")
-	r.wantFailure("names the provider "+r.provider.issuer+", and not", "login", "--no-browser", "--expect-issuer", "https://login.example.com")
+	r.wantFailure(
+		"names the provider "+r.provider.issuer+", and not",
+		"login",
+		"--no-browser",
+		"--expect-issuer",
+		"https://login.example.com",
+	)
 
 	r.loginAs("alice")
 	if info, err := os.Stat(r.credential()); err != nil || info.Mode().Perm() != 0o600 {
@@ -220,7 +244,11 @@ func TestPeopleCallAsThemselvesWithTheCommandLine(t *testing.T) {
 func (r *loginRig) unrelated() string {
 	r.Helper()
 	file := filepath.Join(r.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("pats_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0\n"), 0o600); err != nil {
+	if err := os.WriteFile(
+		file,
+		[]byte("pats_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0\n"),
+		0o600,
+	); err != nil {
 		r.Fatal(err)
 	}
 	return file
@@ -229,7 +257,10 @@ func (r *loginRig) unrelated() string {
 // refresh presents a refresh token as the command line would, and returns the status.
 func (p *provider) refresh(t *testing.T, token string) int {
 	t.Helper()
-	response, err := http.PostForm(p.issuer+"/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {"cli"}})
+	response, err := http.PostForm(
+		p.issuer+"/token",
+		url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {"cli"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +320,8 @@ func TestSigningInBelongsToOneBrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 		q := asked.Query()
-		if q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) < 43 || len(q.Get("state")) < 26 || len(q.Get("nonce")) < 26 {
+		if q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) < 43 || len(q.Get("state")) < 26 ||
+			len(q.Get("nonce")) < 26 {
 			t.Errorf("the request to the provider is %q", q)
 		}
 		state := "&state=" + q.Get("state")
@@ -304,7 +336,10 @@ func TestSigningInBelongsToOneBrowser(t *testing.T) {
 		if code, _ := r.get(own, base+"/callback?code=x&state=x"); code != http.StatusBadRequest {
 			t.Errorf("a wrong state: %d", code)
 		}
-		if code, _ := r.get(own, strings.Replace(base, "127.0.0.1", "localhost", 1)+"/callback?code=x"+state); code != http.StatusNotFound {
+		if code, _ := r.get(
+			own,
+			strings.Replace(base, "127.0.0.1", "localhost", 1)+"/callback?code=x"+state,
+		); code != http.StatusNotFound {
 			t.Errorf("another name of the address: %d", code)
 		}
 		r.browseWith(own, request, "alice")

@@ -27,7 +27,12 @@ func process() int {
 	var libraries libraryLog
 	libraries.install()
 	return Main(ctx, os.Args[1:], cli.System{
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Environ: os.Environ, Hurry: s.hurried,
+		Stdin:     os.Stdin,
+		Stdout:    os.Stdout,
+		Stderr:    os.Stderr,
+		Getenv:    os.LookupEnv,
+		Environ:   os.Environ,
+		Hurry:     s.hurried,
 		Libraries: libraries.to,
 	})
 }

@@ -44,8 +44,15 @@ func run(args ...string) (string, error) {
 // TLS, a start that fails, pruning.
 func slow(t *testing.T) {
 	t.Helper()
-	longtest.Slow(t, "TestRotationsAtOnceLoseNoKey", "TestHangupReadsKeysAndCertificateAgain", "TestTLS",
-		"TestTheFirstSignalFailsReadinessAndTheSecondEndsTheDelay", "TestFailedStartLeavesNothing", "TestTheAuditLogIsPrunedByAgeAndArchived")
+	longtest.Slow(
+		t,
+		"TestRotationsAtOnceLoseNoKey",
+		"TestHangupReadsKeysAndCertificateAgain",
+		"TestTLS",
+		"TestTheFirstSignalFailsReadinessAndTheSecondEndsTheDelay",
+		"TestFailedStartLeavesNothing",
+		"TestTheAuditLogIsPrunedByAgeAndArchived",
+	)
 }
 
 // patd is run that must succeed.
@@ -120,7 +127,12 @@ func launch(cmd *exec.Cmd) (*daemon, error) {
 func serve(t *testing.T, data string, args ...string) *daemon {
 	t.Helper()
 	slow(t)
-	d, err := start(t.TempDir(), os.Environ(), append([]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"}, args...)...)
+	d, err := start(
+		t.TempDir(),
+		os.Environ(),
+		append(
+			[]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
+			args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,8 +178,13 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": scriptStart, "stop": scriptStop, "signal": scriptSignal, "await": scriptAwait, "setenv": scriptSetenv,
-			"secretless": scriptSecretless, "fails": scriptFails,
+			"start":      scriptStart,
+			"stop":       scriptStop,
+			"signal":     scriptSignal,
+			"await":      scriptAwait,
+			"setenv":     scriptSetenv,
+			"secretless": scriptSecretless,
+			"fails":      scriptFails,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[daemonsKey{}] = map[string]*daemon{}
@@ -267,7 +284,8 @@ func scriptSecretless(ts *testscript.TestScript, neg bool, args []string) {
 // secrets are whatever has the exact form of a token or of a line of a key file.
 var secrets = regexp.MustCompile(`[a-z][a-z0-9]{1,15}_[0-9A-Za-z]{11}_[0-9A-Za-z]{49}|[0-9a-fA-F]{64}`)
 
-// scriptFails runs a command until it fails, which it must within ten seconds: another process is told of a change a moment later.
+// scriptFails runs a command until it fails, which it must within ten seconds: another process is told of a change a
+// moment later.
 func scriptFails(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: fails COMMAND ARGS…")

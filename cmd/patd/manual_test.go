@@ -84,7 +84,9 @@ func TestManualHasEveryCommandAndFlag(t *testing.T) {
 		if _, err := exec.LookPath(lint[0]); err != nil {
 			proctest.Missing(t, lint[0])
 		}
-		if out, err := exec.Command(lint[0], append(lint[1:], files...)...).CombinedOutput(); err != nil || len(out) > 0 {
+		if out, err := exec.Command(lint[0], append(lint[1:], files...)...).
+			CombinedOutput(); err != nil ||
+			len(out) > 0 {
 			t.Errorf("%s: %v\n%.3000s", strings.Join(lint, " "), err, out)
 		}
 	}
@@ -94,11 +96,15 @@ func TestManualHasEveryCommandAndFlag(t *testing.T) {
 		if _, err := exec.LookPath(syntax[0]); err != nil {
 			proctest.Missing(t, syntax[0])
 		}
-		if out, err := exec.Command(syntax[0], append(syntax[1:], filepath.Join(dir, file))...).CombinedOutput(); err != nil {
+		if out, err := exec.Command(syntax[0], append(syntax[1:], filepath.Join(dir, file))...).
+			CombinedOutput(); err != nil {
 			t.Errorf("%s: %v %s", file, err, out)
 		}
 	}
-	if text, err := os.ReadFile(filepath.Join(dir, "fish/vendor_completions.d/patd.fish")); err != nil || !bytes.Contains(text, []byte("complete -c patd")) {
+	if text, err := os.ReadFile(
+		filepath.Join(dir, "fish/vendor_completions.d/patd.fish"),
+	); err != nil ||
+		!bytes.Contains(text, []byte("complete -c patd")) {
 		t.Errorf("the completion of fish: %v", err)
 	}
 }

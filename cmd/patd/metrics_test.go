@@ -11,13 +11,15 @@ import (
 )
 
 var (
-	shownMetric   = regexp.MustCompile("(?m)^\\| `(patd_[a-z_]+)` \\| (counter|gauge|histogram) \\| [^|]+ \\| [^|]+ \\|$")
+	shownMetric = regexp.MustCompile(
+		"(?m)^\\| `(patd_[a-z_]+)` \\| (counter|gauge|histogram) \\| [^|]+ \\| [^|]+ \\|$",
+	)
 	servedMetric  = regexp.MustCompile(`(?m)^# TYPE (patd_[a-z_]+) ([a-z]+)$`)
 	mentionMetric = regexp.MustCompile(`\bpatd_[a-z]+_[a-z_]+\b`)
 )
 
-// TestPageOfMetricsHasEachMetricAndNoOther compares docs/metrics.md with what a server has under /metrics. Other pages mention
-// no metric that is not there.
+// TestPageOfMetricsHasEachMetricAndNoOther compares docs/metrics.md with what a server has under /metrics. Other pages
+// mention no metric that is not there.
 func TestPageOfMetricsHasEachMetricAndNoOther(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/metrics.md")

@@ -29,10 +29,13 @@ func TestMisspeltIssuerShowsAtStart(t *testing.T) {
 	waittest.Until(t, "/readyz says that sign-in is misconfigured", func() bool {
 		return strings.Contains(d.call(t, http.MethodGet, "/readyz", admin, "").body, `"misconfigured"`)
 	})
-	d.call(t, http.MethodGet, "/readyz", admin, "").want(t, "ready", 200, `"status":"ready"`, `"signin":"misconfigured"`)
-	d.call(t, http.MethodGet, "/metrics", admin, "").want(t, "metrics", 200, "patd_signin_misconfigured 1", "patd_signin_unavailable 0")
+	d.call(t, http.MethodGet, "/readyz", admin, "").
+		want(t, "ready", 200, `"status":"ready"`, `"signin":"misconfigured"`)
+	d.call(t, http.MethodGet, "/metrics", admin, "").
+		want(t, "metrics", 200, "patd_signin_misconfigured 1", "patd_signin_unavailable 0")
 	waittest.Until(t, "the log names both spellings", func() bool {
 		text := d.log.String()
-		return strings.Contains(text, "misconfigured") && strings.Contains(text, provider.URL+`/`) && strings.Contains(text, "ERROR")
+		return strings.Contains(text, "misconfigured") && strings.Contains(text, provider.URL+`/`) &&
+			strings.Contains(text, "ERROR")
 	})
 }

@@ -26,8 +26,8 @@ func repository(t *testing.T) string {
 	return root
 }
 
-// TestDeploymentCanBePasted builds and serves patd as README.md says, and then calls it from the shell as docs/running.md
-// and docs/features.md say.
+// TestDeploymentCanBePasted builds and serves patd as README.md says, and then calls it from the shell as
+// docs/running.md and docs/features.md say.
 func TestDeploymentCanBePasted(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -41,13 +41,35 @@ func TestDeploymentCanBePasted(t *testing.T) {
 	if got := k.paste(t, block(t, "sh call"), "http://127.0.0.1:8080", d.http); !strings.Contains(got, `"name":"ci"`) {
 		t.Errorf("the call printed\n%s", got)
 	}
-	if got := k.paste(t, block(t, "sh completion")+"\ncomplete -p patd"); !strings.Contains(got, "-F __start_patd patd") {
+	if got := k.paste(
+		t,
+		block(t, "sh completion")+"\ncomplete -p patd",
+	); !strings.Contains(
+		got,
+		"-F __start_patd patd",
+	) {
 		t.Errorf("completion is registered as %s", got)
 	}
 	if got := k.paste(t, block(t, "sh prune")); !strings.HasPrefix(got, "deleted 0 events before ") {
 		t.Errorf("the pruning printed\n%s", got)
 	}
-	k.env = append(k.env, "PATD_TOKEN_FILE="+written(t, "catalog.token", patd(t, "service", "create", "catalog", "--permission", "catalog", "--data-dir", filepath.Join(k.dir, "data"))))
+	k.env = append(
+		k.env,
+		"PATD_TOKEN_FILE="+written(
+			t,
+			"catalog.token",
+			patd(
+				t,
+				"service",
+				"create",
+				"catalog",
+				"--permission",
+				"catalog",
+				"--data-dir",
+				filepath.Join(k.dir, "data"),
+			),
+		),
+	)
 	if got := k.paste(t, block(t, "sh policy")); !strings.Contains(got, "api") {
 		t.Errorf("the commands about policies printed\n%s", got)
 	}
@@ -60,14 +82,25 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 	data, admin := administer(t)
 	d := serve(t, data)
 	a := connect(t, d, admin)
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a"}},
+	); err != nil {
 		t.Fatal(err)
 	}
-	first, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "alice", Name: "n", Scopes: []string{"a"}})
+	first, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "alice", Name: "n", Scopes: []string{"a"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.env = append(k.env, "PATD_ADDR="+d.grpc, "PATD_TOKEN_FILE="+written(t, "admin.token", admin), "ID="+first.GetToken().GetTokenId())
+	k.env = append(
+		k.env,
+		"PATD_ADDR="+d.grpc,
+		"PATD_TOKEN_FILE="+written(t, "admin.token", admin),
+		"ID="+first.GetToken().GetTokenId(),
+	)
 	k.paste(t, block(t, "sh renewing"))
 	renewed, err := os.ReadFile(filepath.Join(k.dir, "new.token"))
 	if err != nil {
@@ -78,11 +111,17 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 			t.Errorf("after the rotation a secret may %v, %v", scopes, err)
 		}
 	}
-	second, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "alice", Name: "m", Scopes: []string{"a"}})
+	second, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "alice", Name: "m", Scopes: []string{"a"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rotated, err := a.tokens.RotateToken(t.Context(), &patdv1.RotateTokenRequest{User: "alice", TokenId: second.GetToken().GetTokenId()})
+	rotated, err := a.tokens.RotateToken(
+		t.Context(),
+		&patdv1.RotateTokenRequest{User: "alice", TokenId: second.GetToken().GetTokenId()},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +130,11 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 	for text, want := range map[string]patdv1.IntrospectResponse_Decision{
 		second.GetSecret(): patdv1.IntrospectResponse_ALLOW, rotated.GetSecret(): patdv1.IntrospectResponse_SUPERSEDED,
 	} {
-		if got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: text}); err != nil || got.GetDecision() != want {
+		if got, err := a.introspect.Introspect(
+			t.Context(),
+			&patdv1.IntrospectRequest{Token: text},
+		); err != nil ||
+			got.GetDecision() != want {
 			t.Errorf("after a rotation was canceled: %s, %v; want %s", got.GetDecision(), err, want)
 		}
 	}
@@ -122,14 +165,18 @@ func selfRotates(t *testing.T, k *desk, d *daemon, a api) {
 	for text, want := range map[string]patdv1.IntrospectResponse_Decision{
 		answer.Secret: patdv1.IntrospectResponse_ALLOW, "pat_x": patdv1.IntrospectResponse_NOT_FOUND,
 	} {
-		if got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: text}); err != nil || got.GetDecision() != want {
+		if got, err := a.introspect.Introspect(
+			t.Context(),
+			&patdv1.IntrospectRequest{Token: text},
+		); err != nil ||
+			got.GetDecision() != want {
 			t.Errorf("after a token rotated itself: %s, %v; want %s", got.GetDecision(), err, want)
 		}
 	}
 }
 
-// TestModulesOfPagesDecide runs the modules of docs/frameworks/python.md and node.md: what they say of a good token, of one
-// without the scope, of a revoked one, and when patd is gone.
+// TestModulesOfPagesDecide runs the modules of docs/frameworks/python.md and node.md: what they say of a good token, of
+// one without the scope, of a revoked one, and when patd is gone.
 func TestModulesOfPagesDecide(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -143,10 +190,17 @@ func TestModulesOfPagesDecide(t *testing.T) {
 			data, admin := administer(t)
 			d := serve(t, data)
 			a := connect(t, d, admin)
-			if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a", "b"}}); err != nil {
+			if _, err := a.users.SetUserFeatures(
+				t.Context(),
+				&patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a", "b"}},
+			); err != nil {
 				t.Fatal(err)
 			}
-			secrets := map[string]string{"good": a.mint(t, "alice", "good", "a"), "other": a.mint(t, "alice", "other", "b"), "garbage": "pat_x"}
+			secrets := map[string]string{
+				"good":    a.mint(t, "alice", "good", "a"),
+				"other":   a.mint(t, "alice", "other", "b"),
+				"garbage": "pat_x",
+			}
 			write(t, filepath.Join(k.dir, m.file), block(t, m.kind))
 			code := filepath.Join(k.dir, "decide"+filepath.Ext(m.file))
 			write(t, code, m.code)
@@ -201,7 +255,14 @@ func TestPostgresCanBePasted(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
 	k, s := newDesk(t, "psql"), dbtest.Postgres(t)
-	k.env = append(k.env, "PGHOST="+s.Host, "PGPORT="+s.Port, "PGUSER="+s.User, "PGPASSWORD="+s.Password, "PGDATABASE="+s.Database)
+	k.env = append(
+		k.env,
+		"PGHOST="+s.Host,
+		"PGPORT="+s.Port,
+		"PGUSER="+s.User,
+		"PGPASSWORD="+s.Password,
+		"PGDATABASE="+s.Database,
+	)
 	d := k.serve(t, block(t, "sh postgres"), append(becomes, "db.example.com:5432", s.Addr())...)
 	d.call(t, http.MethodGet, "/readyz", "", "").want(t, "readiness", 200)
 	if err := d.stop(); err != nil {
@@ -211,8 +272,12 @@ func TestPostgresCanBePasted(t *testing.T) {
 	data := filepath.Join(k.dir, "var")
 	moved := patd(t, "service", "create", "moved", "--permission", "users", "--data-dir", data)
 	k.paste(t, block(t, "sh move"), "/var/lib/patd", data, "db.example.com", s.Addr())
-	d = k.serve(t, "exec ./patd serve --database-url postgres://patd@"+s.Addr()+"/patd --database-password-file db.password --hash-key-file "+data+"/hash.key")
-	d.call(t, http.MethodGet, "/v1/users", moved, "").want(t, "the users, with a service token from before the move", 200, `"users":[]`)
+	d = k.serve(
+		t,
+		"exec ./patd serve --database-url postgres://patd@"+s.Addr()+"/patd --database-password-file db.password --hash-key-file "+data+"/hash.key",
+	)
+	d.call(t, http.MethodGet, "/v1/users", moved, "").
+		want(t, "the users, with a service token from before the move", 200, `"users":[]`)
 }
 
 // TestSignInCanBePasted starts with an issuer that is not there: patd serves, and finds out later.
@@ -241,12 +306,21 @@ func TestHandOffCanBePasted(t *testing.T) {
 	if err := json.Unmarshal([]byte(printed), &answer); err != nil {
 		t.Fatalf("%v: %s", err, printed)
 	}
-	got := k.paste(t, `curl -sS -c jar -o shown -w '%{http_code} %{redirect_url} ' '`+answer.URL+`' && curl -sS -b jar `+d.http+`/`)
-	if !strings.HasPrefix(got, "303 "+d.http+"/ ") || !strings.Contains(got, "<strong>alice</strong>") || !strings.Contains(got, "https://app.example.com/settings") {
+	got := k.paste(
+		t,
+		`curl -sS -c jar -o shown -w '%{http_code} %{redirect_url} ' '`+answer.URL+`' && curl -sS -b jar `+d.http+`/`,
+	)
+	if !strings.HasPrefix(got, "303 "+d.http+"/ ") || !strings.Contains(got, "<strong>alice</strong>") ||
+		!strings.Contains(got, "https://app.example.com/settings") {
 		t.Errorf("the hand-off leads to\n%s", got)
 	}
-	src := regexp.MustCompile(`src="https://patd.example.com([^"]*)" type="module"`).FindStringSubmatch(block(t, "html embed"))
-	if script := k.paste(t, "curl -sSi "+d.http+src[1]); !strings.Contains(script, "customElements.define('patd-tokens'") || !strings.Contains(script, "Access-Control-Allow-Origin: *") {
+	src := regexp.MustCompile(`src="https://patd.example.com([^"]*)" type="module"`).
+		FindStringSubmatch(block(t, "html embed"))
+	if script := k.paste(
+		t,
+		"curl -sSi "+d.http+src[1],
+	); !strings.Contains(script, "customElements.define('patd-tokens'") ||
+		!strings.Contains(script, "Access-Control-Allow-Origin: *") {
 		t.Errorf("%s is\n%s", src[1], script)
 	}
 }
@@ -263,7 +337,10 @@ func TestGatewaysCommandsCanBePasted(t *testing.T) {
 	}
 	k.paste(t, "umask 077; ./patd service create gateway --permission introspect --data-dir ./data > gateway.token")
 	k.paste(t, block(t, "sh apache"), "/etc/apache2", k.dir)
-	if defined, err := os.ReadFile(filepath.Join(k.dir, "patd-secret.conf")); err != nil || !secrets.Match(defined) || !strings.HasPrefix(string(defined), "Define PATD_SECRET pats_") {
+	if defined, err := os.ReadFile(
+		filepath.Join(k.dir, "patd-secret.conf"),
+	); err != nil || !secrets.Match(defined) ||
+		!strings.HasPrefix(string(defined), "Define PATD_SECRET pats_") {
 		t.Errorf("Apache is not given a service token: %v", err)
 	}
 }
@@ -272,7 +349,13 @@ func TestGatewaysCommandsCanBePasted(t *testing.T) {
 func TestScannerCanBePasted(t *testing.T) {
 	longtest.Slow(t)
 	k := newDesk(t, "go")
-	k.program(t, "gitleaks", `test "$2" = . && at=$PWD && cd '`+repository(t)+`' && exec go tool -modfile=tools.mod gitleaks "$1" "$at" --config "$at/$4"`)
+	k.program(
+		t,
+		"gitleaks",
+		`test "$2" = . && at=$PWD && cd '`+repository(
+			t,
+		)+`' && exec go tool -modfile=tools.mod gitleaks "$1" "$at" --config "$at/$4"`,
+	)
 	k.paste(t, block(t, "sh scanner"))
 	write(t, filepath.Join(k.dir, "found.txt"), freshSecret(t, "pat"))
 	cmd := k.bash(t, block(t, "sh scanner"))
@@ -290,7 +373,8 @@ func TestScopesCanBePasted(t *testing.T) {
 	k.env = append(k.env, "PATD_ADDR="+d.grpc, "PATD_TOKEN_FILE="+written(t, "admin.token", admin))
 	write(t, filepath.Join(k.dir, "openapi.yaml"), block(t, "yaml openapi.yaml"))
 	k.paste(t, block(t, "sh scopes"))
-	e, err := patdv1.NewCatalogServiceClient(connect(t, d, admin).conn).GetFeature(t.Context(), &patdv1.GetFeatureRequest{Name: "reports.read"})
+	e, err := patdv1.NewCatalogServiceClient(connect(t, d, admin).conn).
+		GetFeature(t.Context(), &patdv1.GetFeatureRequest{Name: "reports.read"})
 	if err != nil || e.GetFeature().GetDescription() != "Read reports" {
 		t.Errorf("the catalogue has %v, %v", e, err)
 	}
@@ -303,7 +387,10 @@ func TestScopesCanBePasted(t *testing.T) {
 			t.Errorf("%s is open: %v, want %v", path, ok, want)
 		}
 	}
-	if config, err := os.ReadFile(filepath.Join(k.dir, "api.conf")); err != nil || !strings.Contains(string(config), "reports.delete+reports.write") {
+	if config, err := os.ReadFile(
+		filepath.Join(k.dir, "api.conf"),
+	); err != nil ||
+		!strings.Contains(string(config), "reports.delete+reports.write") {
 		t.Errorf("the gateway's configuration is %s, %v", config, err)
 	}
 }

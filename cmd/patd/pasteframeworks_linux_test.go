@@ -63,7 +63,10 @@ try {
 			data, admin := administer(t)
 			d := serve(t, data)
 			a := connect(t, d, admin)
-			if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a", "b"}}); err != nil {
+			if _, err := a.users.SetUserFeatures(
+				t.Context(),
+				&patdv1.SetUserFeaturesRequest{User: "alice", Features: []string{"a", "b"}},
+			); err != nil {
 				t.Fatal(err)
 			}
 			good := a.mint(t, "alice", "good", "a")
@@ -71,7 +74,12 @@ try {
 			decide := func(why, url, secret, want string) {
 				t.Helper()
 				cmd := k.bash(t, m.language+` decide "$SECRET"`)
-				cmd.Env = append(cmd.Env, "PATD_URL="+url, "PATD_TOKEN_FILE="+written(t, "service.token", admin), "SECRET="+secret)
+				cmd.Env = append(
+					cmd.Env,
+					"PATD_URL="+url,
+					"PATD_TOKEN_FILE="+written(t, "service.token", admin),
+					"SECRET="+secret,
+				)
 				var said strings.Builder
 				cmd.Stderr = &said
 				out, err := cmd.Output()
@@ -96,7 +104,9 @@ try {
 				"a list":      func(w http.ResponseWriter) { _, _ = io.WriteString(w, "[]") },
 				"no decision": func(w http.ResponseWriter) { _, _ = io.WriteString(w, `{"active": true, "decision": true}`) },
 			} {
-				other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
+				other := httptest.NewServer(
+					http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }),
+				)
 				decide(why, other.URL, good, "unavailable")
 				other.Close()
 			}

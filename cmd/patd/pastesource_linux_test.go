@@ -18,8 +18,8 @@ import (
 type pasted struct {
 	name, mark string
 	tools      []string
-	// around makes what is on a reader's machine already, and returns the environment and the addresses here of what the
-	// page has at its usual place.
+	// around makes what is on a reader's machine already, and returns the environment and the addresses here of what
+	// the page has at its usual place.
 	around func(t *testing.T, dir string) (env []string, places []string)
 }
 
@@ -29,7 +29,15 @@ func pastedSources() []pasted {
 		{"PostgreSQL", "postgres://", []string{"createdb", "psql"}, func(t *testing.T, _ string) ([]string, []string) {
 			t.Helper()
 			s := dbtest.Postgres(t)
-			return []string{"PGHOST=" + s.Host, "PGPORT=" + s.Port, "PGUSER=" + s.User, "PGPASSWORD=" + s.Password}, []string{"127.0.0.1:5432", s.Addr()}
+			return []string{
+					"PGHOST=" + s.Host,
+					"PGPORT=" + s.Port,
+					"PGUSER=" + s.User,
+					"PGPASSWORD=" + s.Password,
+				}, []string{
+					"127.0.0.1:5432",
+					s.Addr(),
+				}
 		}},
 		{"MariaDB", "mysql://", []string{"mariadb"}, func(t *testing.T, dir string) ([]string, []string) {
 			t.Helper()
@@ -44,7 +52,12 @@ func pastedSources() []pasted {
 			}
 			return []string{"HOME=" + dir}, []string{"127.0.0.1:3306", s.Addr()}
 		}},
-		{"Callback", "HELD", []string{"python3"}, func(t *testing.T, _ string) ([]string, []string) { t.Helper(); return nil, elsewhere(t) }},
+		{
+			"Callback",
+			"HELD",
+			[]string{"python3"},
+			func(t *testing.T, _ string) ([]string, []string) { t.Helper(); return nil, elsewhere(t) },
+		},
 		{"SQLServer", "pyodbc", []string{"python3"}, func(t *testing.T, dir string) ([]string, []string) {
 			t.Helper()
 			// It stands in for the driver and for SQL Server, down to how that compares.
@@ -103,12 +116,16 @@ func paste(t *testing.T, block string, s pasted) {
 	waittest.Until(t, "the source answers", func() bool {
 		return d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").code != http.StatusServiceUnavailable
 	})
-	d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").want(t, "features", 200, `"billing.read"`, `"reports.read"`, `"stale":false`)
+	d.call(t, http.MethodGet, "/v1/users/alice/features", admin, "").
+		want(t, "features", 200, `"billing.read"`, `"reports.read"`, `"stale":false`)
 	for _, other := range []string{"ALICE", "alice%20", "nobody"} {
-		d.call(t, http.MethodGet, "/v1/users/"+other+"/features", admin, "").want(t, "features of "+other, 200, `"features":[]`)
+		d.call(t, http.MethodGet, "/v1/users/"+other+"/features", admin, "").
+			want(t, "features of "+other, 200, `"features":[]`)
 	}
-	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "n", "scopes": ["reports.read"]}`).want(t, "mint", 200, `"secret"`)
-	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "m", "scopes": ["reports.write"]}`).want(t, "mint what is not held", 400, "SCOPE_NOT_HELD")
+	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "n", "scopes": ["reports.read"]}`).
+		want(t, "mint", 200, `"secret"`)
+	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "m", "scopes": ["reports.write"]}`).
+		want(t, "mint what is not held", 400, "SCOPE_NOT_HELD")
 }
 
 // elsewhere moves the endpoint of a page to a port that is free.

@@ -35,10 +35,16 @@ func TestDiskFullRefusesChangesAndGoesOnIntrospecting(t *testing.T) {
 	admin := patd(t, "service", "create", "disk", "--permission", "admin", "--data-dir", data)
 	d := serve(t, data)
 	a := connect(t, d, admin)
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}},
+	); err != nil {
 		t.Fatal(err)
 	}
-	kept, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "u", Name: "kept", Scopes: []string{"a"}})
+	kept, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "u", Name: "kept", Scopes: []string{"a"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,16 +57,31 @@ func TestDiskFullRefusesChangesAndGoesOnIntrospecting(t *testing.T) {
 	}
 
 	d.limitFiles(t, 1)
-	_, mint := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "u", Name: "lost", Scopes: []string{"a"}})
-	_, rotate := a.tokens.RotateToken(t.Context(), &patdv1.RotateTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()})
-	_, revoke := a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()})
+	_, mint := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "u", Name: "lost", Scopes: []string{"a"}},
+	)
+	_, rotate := a.tokens.RotateToken(
+		t.Context(),
+		&patdv1.RotateTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()},
+	)
+	_, revoke := a.tokens.RevokeToken(
+		t.Context(),
+		&patdv1.RevokeTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()},
+	)
 	_, features := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u"})
 	for what, err := range map[string]error{"mint": mint, "rotate": rotate, "revoke": revoke, "features": features} {
 		if got := reason(err); status.Code(err) != codes.Unavailable || got != "DISK_FULL" {
 			t.Errorf("%s with a full disk: %v, reason %s; want UNAVAILABLE, DISK_FULL", what, err, got)
 		}
 	}
-	if code, body := d.post(t, "/v1/users/u/tokens", admin, `{"name": "lost", "scopes": ["a"]}`); code != http.StatusServiceUnavailable || !strings.Contains(body, "DISK_FULL") {
+	if code, body := d.post(
+		t,
+		"/v1/users/u/tokens",
+		admin,
+		`{"name": "lost", "scopes": ["a"]}`,
+	); code != http.StatusServiceUnavailable ||
+		!strings.Contains(body, "DISK_FULL") {
 		t.Errorf("mint by REST with a full disk: %d %s, want 503 and DISK_FULL", code, body)
 	}
 	introspects(kept.GetSecret(), patdv1.IntrospectResponse_ALLOW)
@@ -70,12 +91,18 @@ func TestDiskFullRefusesChangesAndGoesOnIntrospecting(t *testing.T) {
 	}
 
 	d.limitFiles(t, unix.RLIM_INFINITY)
-	again, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "u", Name: "lost", Scopes: []string{"a"}})
+	again, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "u", Name: "lost", Scopes: []string{"a"}},
+	)
 	if err != nil {
 		t.Fatalf("mint once there is room again: %v", err)
 	}
 	introspects(again.GetSecret(), patdv1.IntrospectResponse_ALLOW)
-	if _, err := a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()}); err != nil {
+	if _, err := a.tokens.RevokeToken(
+		t.Context(),
+		&patdv1.RevokeTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()},
+	); err != nil {
 		t.Fatalf("revoke once there is room again: %v", err)
 	}
 	introspects(kept.GetSecret(), patdv1.IntrospectResponse_REVOKED)
@@ -95,29 +122,50 @@ func TestStartsOnAFullDisk(t *testing.T) {
 	admin := patd(t, "service", "create", "disk", "--permission", "admin", "--data-dir", data)
 	d := serve(t, data)
 	a := connect(t, d, admin)
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}},
+	); err != nil {
 		t.Fatal(err)
 	}
-	kept, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "u", Name: "kept", Scopes: []string{"a"}})
+	kept, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "u", Name: "kept", Scopes: []string{"a"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.limitFiles(t, 1)
 	d.kill()
 
-	// The limit is set before patd starts, in blocks of 512 bytes: there is room for what SQLite cuts off and makes anew at
-	// a start, its index of the log, and for no more of the log itself.
+	// The limit is set before patd starts, in blocks of 512 bytes: there is room for what SQLite cuts off and makes
+	// anew at a start, its index of the log, and for no more of the log itself.
 	full := filepath.Join(dir, "full")
 	if err := os.WriteFile(full, []byte("#!/bin/sh\nulimit -f 64 && exec patd \"$@\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(full, "check", "--data-dir", data).CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "ok: ") {
+	if out, err := exec.Command(full, "check", "--data-dir", data).
+		CombinedOutput(); err != nil ||
+		!strings.HasPrefix(string(out), "ok: ") {
 		t.Errorf("check on a full disk: %v, %s", err, out)
 	}
-	if out, err := exec.Command(full, "service", "create", "late", "--permission", "audit", "--data-dir", data).CombinedOutput(); err == nil || !strings.Contains(string(out), "DISK_FULL") {
+	if out, err := exec.Command(full, "service", "create", "late", "--permission", "audit", "--data-dir", data).
+		CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "DISK_FULL") {
 		t.Errorf("a change on a full disk: %v, %s; want DISK_FULL", err, out)
 	}
-	d, err = startAs(full, dir, os.Environ(), "serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+	d, err = startAs(
+		full,
+		dir,
+		os.Environ(),
+		"serve",
+		"--data-dir",
+		data,
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +175,10 @@ func TestStartsOnAFullDisk(t *testing.T) {
 	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_ALLOW {
 		t.Errorf("introspection after a start on a full disk: %s, %v; want ALLOW", got.GetDecision(), err)
 	}
-	_, err = a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()})
+	_, err = a.tokens.RevokeToken(
+		t.Context(),
+		&patdv1.RevokeTokenRequest{User: "u", TokenId: kept.GetToken().GetTokenId()},
+	)
 	if got := reason(err); status.Code(err) != codes.Unavailable || got != "DISK_FULL" {
 		t.Errorf("revoke after a start on a full disk: %v; want UNAVAILABLE, DISK_FULL", err)
 	}
@@ -172,7 +223,21 @@ func TestNoSecretInArgumentsEnvironmentOrLog(t *testing.T) {
 	}
 	d := serve(t, data, "--log-level", "debug")
 	patd(t, "user", "features", "u", "--set", "a", "--addr", d.grpc, "--token-file", tokenFile)
-	secret := patd(t, "token", "create", "--user", "u", "--name", "n", "--scope", "a", "--addr", d.grpc, "--token-file", tokenFile)
+	secret := patd(
+		t,
+		"token",
+		"create",
+		"--user",
+		"u",
+		"--name",
+		"n",
+		"--scope",
+		"a",
+		"--addr",
+		d.grpc,
+		"--token-file",
+		tokenFile,
+	)
 
 	// An introspection that waits for its token is a client to look at.
 	waiting := exec.Command(d.cmd.Path, "introspect", "--addr", d.grpc, "--token-file", tokenFile)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// proxy stands between a client and a server. It can hang, which keeps its connections up and lets no byte through, and lead
-// to another server.
+// proxy stands between a client and a server. It can hang, which keeps its connections up and lets no byte through, and
+// lead to another server.
 type proxy struct {
 	listener net.Listener
 	running  sync.WaitGroup

@@ -25,7 +25,11 @@ type openSource interface {
 
 // openFeatureSource opens the chosen source. An unreachable database is retried in the background, so that patd does
 // not depend on the order of starts. A database that responds, but not as it should, is an error.
-func openFeatureSource(ctx context.Context, s *config.SourceSettings, log *slog.Logger) (tokens.FeatureSource, io.Closer, error) {
+func openFeatureSource(
+	ctx context.Context,
+	s *config.SourceSettings,
+	log *slog.Logger,
+) (tokens.FeatureSource, io.Closer, error) {
 	var none io.Closer = closer(func() error { return nil })
 	switch s.Kind {
 	case config.SourceTable:
@@ -66,7 +70,8 @@ const reconnectEvery = time.Second
 // errNotYet is the cause of every outage until a reconnectingSource is connected.
 var errNotYet = errors.New("it has not been reached since the start")
 
-// reconnectingSource is a database that was unreachable when patd started. Until it is connected, every request is an outage.
+// reconnectingSource is a database that was unreachable when patd started. Until it is connected, every request is an
+// outage.
 type reconnectingSource struct {
 	config features.Config
 	log    *slog.Logger
@@ -81,8 +86,8 @@ var (
 	_ tokens.Announcer = (*reconnectingSource)(nil)
 )
 
-// wait retries in the background until the source is open or the reconnectingSource is closed. It logs the cause whenever it
-// changes; complaint is the one already logged.
+// wait retries in the background until the source is open or the reconnectingSource is closed. It logs the cause
+// whenever it changes; complaint is the one already logged.
 func (l *reconnectingSource) wait(ctx context.Context, complaint string) {
 	ctx, l.stop = context.WithCancel(ctx)
 	l.search.Go(func() {

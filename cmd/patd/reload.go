@@ -18,8 +18,17 @@ import (
 const reloadEvery = time.Second
 
 // followKeys replaces the keys in the ring when the key file changes, and on demand: it closes the channel that it then
-// gets. It ends with ctx. If the file is unreadable or another store's, it logs that, keeps the current keys, and retries each time.
-func followKeys(ctx context.Context, o *storeadmin.Opened, ring *tokens.Keyring, prefix string, demand <-chan chan<- struct{}, c *cli.Command, log *slog.Logger) {
+// gets. It ends with ctx. If the file is unreadable or another store's, it logs that, keeps the current keys, and
+// retries each time.
+func followKeys(
+	ctx context.Context,
+	o *storeadmin.Opened,
+	ring *tokens.Keyring,
+	prefix string,
+	demand <-chan chan<- struct{},
+	c *cli.Command,
+	log *slog.Logger,
+) {
 	if o.Place.Keys == "" {
 		return // from the environment, which does not change
 	}

@@ -20,8 +20,8 @@ import (
 	"patd/internal/waittest"
 )
 
-// TestNoCallFailsWhileConnectionsAreRenewed has clients call through a balancer while each of their connections ends by its age:
-// the Go client, from memory and by asking, and a client of gRPC that tries nothing twice.
+// TestNoCallFailsWhileConnectionsAreRenewed has clients call through a balancer while each of their connections ends by
+// its age: the Go client, from memory and by asking, and a client of gRPC that tries nothing twice.
 func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
@@ -29,7 +29,10 @@ func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
 	d := serve(t, data, "--grpc-connection-age", "1s", "--grpc-connection-age-grace", "8s")
 	balancer := proxied(t, d.grpc)
 	a := connect(t, d, admin)
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	secret := a.mint(t, "u", "n", "a")
@@ -39,7 +42,12 @@ func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
 		dials.Add(1)
 		return new(net.Dialer).DialContext(ctx, "tcp", addr)
 	})
-	conn, err := client.Dial(balancer.addr(), client.ServiceToken(client.TokenFile(written(t, "token", admin+"\n"))), counted, grpc.WithDisableRetry())
+	conn, err := client.Dial(
+		balancer.addr(),
+		client.ServiceToken(client.TokenFile(written(t, "token", admin+"\n"))),
+		counted,
+		grpc.WithDisableRetry(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +95,8 @@ func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
 	})
 	// Three renewals of the connection, and of the streams on it.
 	waittest.Within(t, 2*patience, "connections are renewed", func() bool {
-		return t.Failed() || dials.Load() > 3 && bytes.Count([]byte(said.String()), []byte("patd renews the connection")) > 3
+		return t.Failed() ||
+			dials.Load() > 3 && bytes.Count([]byte(said.String()), []byte("patd renews the connection")) > 3
 	})
 	stop()
 	g.Wait()

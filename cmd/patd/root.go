@@ -45,12 +45,47 @@ func newRoot(c *cli.Command) *cobra.Command {
 	root.SetUsageFunc(cli.Usage)
 	root.SetFlagErrorFunc(cli.FlagError)
 	root.SetHelpCommand(helpCommand())
-	root.PersistentFlags().StringVar(&c.Config, "config", "", "read settings from this YAML `file`; its keys are the names of flags")
-	c.Group(root,
-		devCommand(c), serveCommand(c), storeadmin.Service(c), remote.Login(c), remote.Logout(c), remote.WhoAmI(c), remote.Token(c), remote.User(c), remote.Feature(c), remote.Scopes(c),
-		remote.Audience(c), remote.Webhook(c), remote.Introspect(c), remote.Events(c, storeadmin.EventsExport(c), storeadmin.EventsPrune(c)), storeadmin.Keys(c),
-		storeadmin.Migrate(c), storeadmin.Backup(c), storeadmin.Restore(c), storeadmin.Credential(c), storeadmin.Drill(c), storeadmin.Check(c), storeadmin.Copy(c),
-		agent.Command(c), remote.Scanner(c), remote.Health(c), doctorCommand(c), topCommand(c), manualCommand(c), versionCommand(c),
+	root.PersistentFlags().
+		StringVar(&c.Config, "config", "", "read settings from this YAML `file`; its keys are the names of flags")
+	c.Group(
+		root,
+		devCommand(
+			c,
+		),
+		serveCommand(c),
+		storeadmin.Service(c),
+		remote.Login(c),
+		remote.Logout(c),
+		remote.WhoAmI(c),
+		remote.Token(c),
+		remote.User(c),
+		remote.Feature(c),
+		remote.Scopes(c),
+		remote.Audience(
+			c,
+		),
+		remote.Webhook(c),
+		remote.Introspect(c),
+		remote.Events(c, storeadmin.EventsExport(c), storeadmin.EventsPrune(c)),
+		storeadmin.Keys(c),
+		storeadmin.Migrate(
+			c,
+		),
+		storeadmin.Backup(c),
+		storeadmin.Restore(c),
+		storeadmin.Credential(c),
+		storeadmin.Drill(c),
+		storeadmin.Check(c),
+		storeadmin.Copy(c),
+		agent.Command(
+			c,
+		),
+		remote.Scanner(c),
+		remote.Health(c),
+		doctorCommand(c),
+		topCommand(c),
+		manualCommand(c),
+		versionCommand(c),
 	)
 	root.InitDefaultCompletionCmd()
 	describe(root)

@@ -58,14 +58,20 @@ func TestAnEditedRowIsRefusedByAServer(t *testing.T) {
 func (m *moving) edited(t *testing.T, d *daemon, edit func(...string), place []string) {
 	t.Helper()
 	a := connect(t, d, m.admin)
-	minted, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "ü/1", Name: "edited", Scopes: []string{"a"}})
+	minted, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "ü/1", Name: "edited", Scopes: []string{"a"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	token, id := minted.GetSecret(), minted.GetToken().GetTokenId()
 	store := append([]string{"--data-dir", m.data}, place...)
 	gateway := patd(t, append([]string{"service", "create", "gateway", "--permission", "introspect"}, store...)...)
-	edit(`UPDATE tokens SET expire_us = expire_us + 1 WHERE name = 'edited'`, `UPDATE services SET permissions = 'admin' WHERE name = 'gateway'`)
+	edit(
+		`UPDATE tokens SET expire_us = expire_us + 1 WHERE name = 'edited'`,
+		`UPDATE services SET permissions = 'admin' WHERE name = 'gateway'`,
+	)
 
 	refused := func(what string, err error) {
 		t.Helper()
@@ -75,7 +81,10 @@ func (m *moving) edited(t *testing.T, d *daemon, edit func(...string), place []s
 	}
 	_, err = a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: token})
 	refused("Introspect", err)
-	_, err = a.introspect.BatchIntrospect(t.Context(), &patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{{Token: token}}})
+	_, err = a.introspect.BatchIntrospect(
+		t.Context(),
+		&patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{{Token: token}}},
+	)
 	refused("BatchIntrospect", err)
 	_, err = connect(t, d, gateway).introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: m.kept})
 	refused("a service whose permissions were edited", err)
@@ -96,7 +105,12 @@ func (m *moving) edited(t *testing.T, d *daemon, edit func(...string), place []s
 			t.Errorf("%s: %d %s; want 503", what, code, body)
 		}
 	}
-	if _, metrics := get(t, d.http+"/metrics", ""); !regexp.MustCompile(`(?m)^patd_rows_refused_total [1-9]`).MatchString(metrics) ||
+	if _, metrics := get(
+		t,
+		d.http+"/metrics",
+		"",
+	); !regexp.MustCompile(`(?m)^patd_rows_refused_total [1-9]`).
+		MatchString(metrics) ||
 		!strings.Contains(metrics, "patd_rows_sealed 1") {
 		t.Error("the metrics do not tell of refused rows")
 	}
@@ -104,7 +118,8 @@ func (m *moving) edited(t *testing.T, d *daemon, edit func(...string), place []s
 		t.Errorf("the refused token is logged %d times, want once", n)
 	}
 	said, err := run(append([]string{"check"}, store...)...)
-	if err == nil || !strings.Contains(err.Error(), "token "+id+" is refused") || !strings.Contains(err.Error(), "service token ") {
+	if err == nil || !strings.Contains(err.Error(), "token "+id+" is refused") ||
+		!strings.Contains(err.Error(), "service token ") {
 		t.Errorf("check: %s, %v", said, err)
 	}
 	if _, err := a.tokens.RevokeToken(t.Context(), &patdv1.RevokeTokenRequest{User: "ü/1", TokenId: id}); err != nil {
@@ -178,7 +193,10 @@ func TestAStoreFromBeforeChecksumsIsSealedByMigrate(t *testing.T) {
 
 	d := serve(t, data)
 	a := connect(t, d, admin)
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	token := a.mint(t, "u", "n", "a")
@@ -190,7 +208,16 @@ func TestAStoreFromBeforeChecksumsIsSealedByMigrate(t *testing.T) {
 	}
 	before, after := filepath.Join(t.TempDir(), "before.db"), filepath.Join(t.TempDir(), "after.db")
 	patd(t, "backup", before, "--data-dir", data)
-	if said := patd(t, "migrate", "--seal-rows", "--data-dir", data); !strings.Contains(said, "the rows are sealed: 1 row got a checksum") {
+	if said := patd(
+		t,
+		"migrate",
+		"--seal-rows",
+		"--data-dir",
+		data,
+	); !strings.Contains(
+		said,
+		"the rows are sealed: 1 row got a checksum",
+	) {
 		t.Errorf("migrate says %s", said)
 	}
 	if now, err := os.ReadFile(key); err != nil || string(now) != string(withLine) {
@@ -217,7 +244,13 @@ func TestAStoreFromBeforeChecksumsIsSealedByMigrate(t *testing.T) {
 		t.Errorf("the key file stays\n%s, %v", now, err)
 	}
 
-	if _, err := run("restore", before, "--data-dir", data); err == nil || !strings.Contains(err.Error(), "before the rows were sealed") {
+	if _, err := run(
+		"restore",
+		before,
+		"--data-dir",
+		data,
+	); err == nil ||
+		!strings.Contains(err.Error(), "before the rows were sealed") {
 		t.Errorf("a backup from before: %v", err)
 	}
 	patd(t, "restore", after, "--data-dir", data)

@@ -18,8 +18,8 @@ var update = flag.Bool("update", false, "write deploy/patd.yaml anew")
 
 const samplePath = "../../deploy/patd.yaml"
 
-// sample is a configuration file with every setting, its meaning and its default, in the groups of the flags. Only the data
-// directory is set: everything else is a comment.
+// sample is a configuration file with every setting, its meaning and its default, in the groups of the flags. Only the
+// data directory is set: everything else is a comment.
 func sample(t *testing.T) string {
 	t.Helper()
 	var s config.Settings
@@ -47,14 +47,16 @@ func sample(t *testing.T) string {
 		{"For the commands that call a running server: token, user, service list, …", remote.ConnectionFlags},
 	}
 	var text strings.Builder
-	text.WriteString(`# Every setting of patd. A line that is commented out shows the default; the type stands where there is none.
+	text.WriteString(
+		`# Every setting of patd. A line that is commented out shows the default; the type stands where there is none.
 #
 # patd reads this file with --config FILE or PATD_CONFIG. A flag (--http-addr) overrides its variable (PATD_HTTP_ADDR), which
 # overrides this file (http-addr). Unknown keys are errors. Durations are 90s, 12h, 180d; sizes 256MiB. Secrets do not belong
 # here: settings that end in -file name files that hold them.
 #
 # Made from the flags: go test ./cmd/patd -run TestSampleConfiguration -update
-`)
+`,
+	)
 	all, left, written := config.AllSettings(remote.ConnectionFlags), map[string]bool{}, map[string]bool{}
 	all.VisitAll(func(f *pflag.Flag) { left[f.Name] = true })
 	for _, g := range groups {
@@ -114,8 +116,8 @@ func commented(text string) string {
 	return lines.String() + line + "\n"
 }
 
-// TestSampleConfigurationHasEverySettingAndItsDefault compares deploy/patd.yaml with the flags, and reads it as patd does:
-// as it stands, and with every default in it no longer a comment, which must change nothing.
+// TestSampleConfigurationHasEverySettingAndItsDefault compares deploy/patd.yaml with the flags, and reads it as patd
+// does: as it stands, and with every default in it no longer a comment, which must change nothing.
 func TestSampleConfigurationHasEverySettingAndItsDefault(t *testing.T) {
 	want := sample(t)
 	if *update {
@@ -128,7 +130,9 @@ func TestSampleConfigurationHasEverySettingAndItsDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Errorf("deploy/patd.yaml is not what the flags say: run go test ./cmd/patd -run TestSampleConfiguration -update, and commit it")
+		t.Errorf(
+			"deploy/patd.yaml is not what the flags say: run go test ./cmd/patd -run TestSampleConfiguration -update, and commit it",
+		)
 	}
 	defaults := regexp.MustCompile(`(?m)^#([a-z-]+: [^<\n]*)$`)
 	settings, uncommented := string(got), 0

@@ -42,10 +42,32 @@ func lookAlikes(t *testing.T) []string {
 	s := freshSecret(t, "pat")
 	id, tail := s[4:15], s[16:]
 	return []string{
-		s[:len(s)-1], s + "x", "pat_" + id + "x_" + tail, "pat_" + id[1:] + "_" + tail, "pat-" + id + "-" + tail, "pat_" + id + "-" + tail, "pat_" + id + tail,
-		"pat_" + id + "_" + tail[:20] + "-" + tail[21:], "pat_" + id + "_" + tail[:20] + "_" + tail[21:], "pat_" + id + "_" + tail[:20] + " " + tail[20:],
-		"patx_" + id + "_" + tail, "xpat_" + id + "_" + tail, "PAT_" + id + "_" + tail, "Pats_" + id + "_" + tail, "acme2_" + id + "_" + tail, "_" + id + "_" + tail,
-		"github_pat_" + id + strings.Repeat("A", 11) + "_" + tail + strings.Repeat("b", 10), "pat_", "pats_" + id, "pat_xxxxxxxxxxx_" + strings.Repeat("*", 49),
+		s[:len(s)-1],
+		s + "x",
+		"pat_" + id + "x_" + tail,
+		"pat_" + id[1:] + "_" + tail,
+		"pat-" + id + "-" + tail,
+		"pat_" + id + "-" + tail,
+		"pat_" + id + tail,
+		"pat_" + id + "_" + tail[:20] + "-" + tail[21:],
+		"pat_" + id + "_" + tail[:20] + "_" + tail[21:],
+		"pat_" + id + "_" + tail[:20] + " " + tail[20:],
+		"patx_" + id + "_" + tail,
+		"xpat_" + id + "_" + tail,
+		"PAT_" + id + "_" + tail,
+		"Pats_" + id + "_" + tail,
+		"acme2_" + id + "_" + tail,
+		"_" + id + "_" + tail,
+		"github_pat_" + id + strings.Repeat(
+			"A",
+			11,
+		) + "_" + tail + strings.Repeat(
+			"b",
+			10,
+		),
+		"pat_",
+		"pats_" + id,
+		"pat_xxxxxxxxxxx_" + strings.Repeat("*", 49),
 	}
 }
 
@@ -118,7 +140,11 @@ func TestGitleaksFindsSecretsOfPatdAndNothingElse(t *testing.T) {
 		}
 	}
 	for _, s := range lookAlikes(t) {
-		write(t, filepath.Join(dir, "alike", regexp.MustCompile(`[^0-9A-Za-z]`).ReplaceAllString(s, "+")), "a = \""+s+"\"\n"+s+"\n<"+s+">\n")
+		write(
+			t,
+			filepath.Join(dir, "alike", regexp.MustCompile(`[^0-9A-Za-z]`).ReplaceAllString(s, "+")),
+			"a = \""+s+"\"\n"+s+"\n<"+s+">\n",
+		)
 	}
 	slices.SortFunc(want, func(a, b found) int { return strings.Compare(a.File+a.Secret, b.File+b.Secret) })
 	if diff := cmp.Diff(want, gitleaks(t, config, dir)); diff != "" {
@@ -145,7 +171,9 @@ func TestOtherScannersFindTheSame(t *testing.T) {
 			Regex    map[string]string
 		}
 	}
-	dec := yaml.NewDecoder(bytes.NewReader([]byte(patd(t, "scanner-config", "--format", "trufflehog", "--prefix", "acme"))))
+	dec := yaml.NewDecoder(
+		bytes.NewReader([]byte(patd(t, "scanner-config", "--format", "trufflehog", "--prefix", "acme"))),
+	)
 	dec.KnownFields(true)
 	if err := dec.Decode(&hog); err != nil {
 		t.Fatal(err)
@@ -159,7 +187,10 @@ func TestOtherScannersFindTheSame(t *testing.T) {
 			TestStrings  []string `json:"test_strings"`
 		}
 	}
-	if err := json.Unmarshal([]byte(patd(t, "scanner-config", "--format", "github", "--prefix", "acme")), &hub); err != nil {
+	if err := json.Unmarshal(
+		[]byte(patd(t, "scanner-config", "--format", "github", "--prefix", "acme")),
+		&hub,
+	); err != nil {
 		t.Fatal(err)
 	}
 	var hogs, hubs []*regexp.Regexp

@@ -74,7 +74,14 @@ Each flag is also a variable, --http-addr PATD_HTTP_ADDR, and a key of the --con
 //
 // It closes what it opened in the opposite order, once the server is drained: sign-in, the source of features, the
 // store with its pending writes.
-func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy tokens.Policy, log *slog.Logger, ready func(*server.Server, *tokens.Service) error) (err error) {
+func serveStore(
+	ctx context.Context,
+	c *cli.Command,
+	s *config.Settings,
+	policy tokens.Policy,
+	log *slog.Logger,
+	ready func(*server.Server, *tokens.Service) error,
+) (err error) {
 	files, err := certificate(s, log)
 	if err != nil {
 		return err
@@ -102,7 +109,9 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 		log.Info("made a new store", "store", o.Place.String())
 	}
 	if !o.RowsSealed() {
-		log.Warn("rows that are edited in the database are believed, since they are not sealed; when every server is of this version, run `" + store.SealRows + "`")
+		log.Warn(
+			"rows that are edited in the database are believed, since they are not sealed; when every server is of this version, run `" + store.SealRows + "`",
+		)
 	}
 	source, release, err := openFeatureSource(ctx, &s.Source, log)
 	if err != nil {
@@ -127,13 +136,34 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 	hooks := webhookEngine(o, service, s, c.Now, log)
 	ends := &expiries{store: o.Store, certificate: certificate, now: c.Now, log: log}
 	config := server.Config{
-		Service: service, Ready: keysReady(o, cached), Parts: partsOf(o, cached, users, source, ends), Figures: figures(cached, o.Store, c.Log, users, source, ends, hooks), Logger: log,
-		HTTPAddr: s.HTTPAddr, GRPCAddr: s.GRPCAddr, MetricsAddr: s.MetricsAddr, Sockets: supervisor.sockets, Issuer: s.Issuer,
-		TLS: certificate, Insecure: s.Insecure, TrustedProxies: s.TrustedProxies, Reflection: s.Reflection,
-		ForwardAuthorization: s.ForwardAuthorization, RequestTimeout: time.Duration(s.RequestTimeout), DrainTimeout: time.Duration(s.DrainTimeout),
-		DrainDelay: time.Duration(s.DrainDelay), UnknownCallerMemory: int64(s.UnknownCallerMemory), Connections: s.Connections.Limits(),
-		Version: version(), StoreKind: map[bool]string{true: "PostgreSQL", false: "SQLite"}[o.Place.Remote()], AcceptBasic: s.Bearer.Accept.Basic(), AcceptAPIKey: s.Bearer.Accept.APIKey(),
-		GitHubLeaks: s.Leaks.Server(), Tracing: tracingOf(seen, s.TraceUserIDs),
+		Service:              service,
+		Ready:                keysReady(o, cached),
+		Parts:                partsOf(o, cached, users, source, ends),
+		Figures:              figures(cached, o.Store, c.Log, users, source, ends, hooks),
+		Logger:               log,
+		HTTPAddr:             s.HTTPAddr,
+		GRPCAddr:             s.GRPCAddr,
+		MetricsAddr:          s.MetricsAddr,
+		Sockets:              supervisor.sockets,
+		Issuer:               s.Issuer,
+		TLS:                  certificate,
+		Insecure:             s.Insecure,
+		TrustedProxies:       s.TrustedProxies,
+		Reflection:           s.Reflection,
+		ForwardAuthorization: s.ForwardAuthorization,
+		RequestTimeout:       time.Duration(s.RequestTimeout),
+		DrainTimeout:         time.Duration(s.DrainTimeout),
+		DrainDelay: time.Duration(
+			s.DrainDelay,
+		),
+		UnknownCallerMemory: int64(s.UnknownCallerMemory),
+		Connections:         s.Connections.Limits(),
+		Version:             version(),
+		StoreKind:           map[bool]string{true: "PostgreSQL", false: "SQLite"}[o.Place.Remote()],
+		AcceptBasic:         s.Bearer.Accept.Basic(),
+		AcceptAPIKey:        s.Bearer.Accept.APIKey(),
+		GitHubLeaks:         s.Leaks.Server(),
+		Tracing:             tracingOf(seen, s.TraceUserIDs),
 	}
 	if config.Page, err = s.Page.Server(users); err != nil {
 		return err
@@ -196,8 +226,14 @@ func serveStore(ctx context.Context, c *cli.Command, s *config.Settings, policy 
 }
 
 // runServer serves until ctx ends, and follows the store and the key file meanwhile.
-func runServer(ctx context.Context, c *cli.Command, srv *server.Server, service *tokens.Service, supervisor *supervision,
-	ready func(*server.Server, *tokens.Service) error, follow func(context.Context),
+func runServer(
+	ctx context.Context,
+	c *cli.Command,
+	srv *server.Server,
+	service *tokens.Service,
+	supervisor *supervision,
+	ready func(*server.Server, *tokens.Service) error,
+	follow func(context.Context),
 ) error {
 	// The server follows the keys until it has stopped serving.
 	followed, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -54,11 +54,27 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	log := proctest.NewOutput()
 	code := Main(t.Context(), []string{
-		"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "192.0.2.1:0", "--grpc-addr", "127.0.0.1:0", "--insecure",
-		"--oidc-issuer", "http://127.0.0.1:1", "--oidc-audience", "patd",
-		"--features-source", "sql", "--features-database-url", "postgres://u@127.0.0.1:1/c", "--features-query", "SELECT f FROM t WHERE u = $1",
+		"serve",
+		"--data-dir",
+		filepath.Join(t.TempDir(), "data"),
+		"--http-addr",
+		"192.0.2.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+		"--insecure",
+		"--oidc-issuer",
+		"http://127.0.0.1:1",
+		"--oidc-audience",
+		"patd",
+		"--features-source",
+		"sql",
+		"--features-database-url",
+		"postgres://u@127.0.0.1:1/c",
+		"--features-query",
+		"SELECT f FROM t WHERE u = $1",
 	}, cli.System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
-	if code != cli.ExitFault || !regexp.MustCompile(`(?m)"level":"ERROR","msg":"patd serve: .*192\.0\.2\.1`).MatchString(log.String()) {
+	if code != cli.ExitFault ||
+		!regexp.MustCompile(`(?m)"level":"ERROR","msg":"patd serve: .*192\.0\.2\.1`).MatchString(log.String()) {
 		t.Errorf("serve on an address that is not here: exit %d, %s", code, log)
 	}
 }
@@ -76,18 +92,27 @@ func TestListFollowsPages(t *testing.T) {
 	}
 	d := serve(t, data, "--max-tokens-per-user", fmt.Sprint(many))
 	a := connect(t, d, admin)
-	if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}}); err != nil {
+	if _, err := a.users.SetUserFeatures(
+		t.Context(),
+		&patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}},
+	); err != nil {
 		t.Fatal(err)
 	}
 	for n := range many {
-		if _, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "u", Name: fmt.Sprint(n), Scopes: []string{"a"}}); err != nil {
+		if _, err := a.tokens.CreateToken(
+			t.Context(),
+			&patdv1.CreateTokenRequest{User: "u", Name: fmt.Sprint(n), Scopes: []string{"a"}},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var answer struct {
 		Tokens []struct{ Name string }
 	}
-	if err := json.Unmarshal([]byte(patd(t, "token", "list", "--user", "u", "--json", "--addr", d.grpc, "--token-file", tokenFile)), &answer); err != nil {
+	if err := json.Unmarshal(
+		[]byte(patd(t, "token", "list", "--user", "u", "--json", "--addr", d.grpc, "--token-file", tokenFile)),
+		&answer,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if len(answer.Tokens) != many || answer.Tokens[0].Name != fmt.Sprint(many-1) {

@@ -117,7 +117,12 @@ func (p *provider) jwt(t *testing.T, user string, changed map[string]any) string
 func (p *provider) granted(t *testing.T) string {
 	t.Helper()
 	form := url.Values{"grant_type": {"client_credentials"}, "resource": {providerAudience}}
-	return answer{body: p.post(t, "/token", "application/x-www-form-urlencoded", form.Encode())}.field(t, "access_token")
+	return answer{
+		body: p.post(t, "/token", "application/x-www-form-urlencoded", form.Encode()),
+	}.field(
+		t,
+		"access_token",
+	)
 }
 
 // TestSignedInUsersManageTheirOwnTokens signs users in by a real OpenID provider, with its keys changing under way.
@@ -130,7 +135,10 @@ func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
 	d := serve(t, data, flags...)
 	a := connect(t, d, admin)
 	for _, user := range []string{"alice", "bob", "web"} {
-		if _, err := a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: user, Features: []string{"reports.read", "reports.write"}}); err != nil {
+		if _, err := a.users.SetUserFeatures(
+			t.Context(),
+			&patdv1.SetUserFeaturesRequest{User: user, Features: []string{"reports.read", "reports.write"}},
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,14 +147,16 @@ func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
 	othersTokens(t, d, a, alice)
 
 	// What the provider's own endpoint gives out works as what was made up for the test.
-	d.call(t, http.MethodPost, "/v1/users/me/tokens", p.granted(t), `{"name": "n", "scopes": ["reports.read"]}`).want(t, "the provider's own token", 200, `"user":"web"`)
+	d.call(t, http.MethodPost, "/v1/users/me/tokens", p.granted(t), `{"name": "n", "scopes": ["reports.read"]}`).
+		want(t, "the provider's own token", 200, `"user":"web"`)
 
 	now := time.Now().Unix()
 	for what, changed := range map[string]map[string]any{
 		"wrong audience": {"aud": "https://other.example"}, "expired": {"exp": now - 60}, "another issuer": {"iss": "https://other.example"},
 		"no expiry": {"exp": nil}, "from the future": {"nbf": now + 600}, "no user": {"sub": ""},
 	} {
-		refused := d.call(t, http.MethodGet, "/v1/users/me/tokens", p.jwt(t, "alice", changed), "").want(t, what, 401, "CREDENTIAL_INVALID")
+		refused := d.call(t, http.MethodGet, "/v1/users/me/tokens", p.jwt(t, "alice", changed), "").
+			want(t, what, 401, "CREDENTIAL_INVALID")
 		if got := refused.header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer") {
 			t.Errorf("%s: WWW-Authenticate is %q", what, got)
 		}
@@ -154,7 +164,8 @@ func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
 
 	p.post(t, "/test/rotate", "application/json", "{}")
 	d.call(t, http.MethodGet, "/v1/users/me/tokens", p.jwt(t, "alice", nil), "").want(t, "under the new key", 200)
-	d.call(t, http.MethodGet, "/v1/users/me/tokens", alice, "").want(t, "under the key that is gone", 401, "CREDENTIAL_INVALID")
+	d.call(t, http.MethodGet, "/v1/users/me/tokens", alice, "").
+		want(t, "under the key that is gone", 401, "CREDENTIAL_INVALID")
 
 	// A provider that is gone is no bad token: a patd that has its keys goes on, one that has not cannot tell.
 	last := p.jwt(t, "alice", nil)
@@ -167,7 +178,8 @@ func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
 		t.Error("a JWT stands in the log")
 	}
 	d = serve(t, data, flags...)
-	d.call(t, http.MethodGet, "/v1/users/me/tokens", last, "").want(t, "the provider was never there", 503, "SIGNIN_UNAVAILABLE")
+	d.call(t, http.MethodGet, "/v1/users/me/tokens", last, "").
+		want(t, "the provider was never there", 503, "SIGNIN_UNAVAILABLE")
 	if err := d.stop(); err != nil {
 		t.Error(err)
 	}
@@ -176,7 +188,8 @@ func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
 // ownTokens does all that a user may.
 func ownTokens(t *testing.T, d *daemon, a api, alice string) {
 	t.Helper()
-	minted := d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "laptop", "scopes": ["reports.read"]}`).want(t, "mint", 200, `"user":"alice"`)
+	minted := d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "laptop", "scopes": ["reports.read"]}`).
+		want(t, "mint", 200, `"user":"alice"`)
 	a.wantScopes(t, "minted by its user", []string{minted.field(t, "secret")}, "reports.read")
 	id := minted.field(t, "token", "token_id")
 	for _, own := range []string{"me", "alice"} {
@@ -184,9 +197,13 @@ func ownTokens(t *testing.T, d *daemon, a api, alice string) {
 		d.call(t, http.MethodGet, "/v1/users/"+own+"/tokens", alice, "").want(t, "list", 200, id)
 		d.call(t, http.MethodGet, "/v1/users/"+own+"/features", alice, "").want(t, "features", 200, "reports.write")
 	}
-	d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "more", "scopes": ["billing.read"]}`).want(t, "mint what is not held", 400, "SCOPE_NOT_HELD")
-	d.call(t, http.MethodPatch, "/v1/users/me/tokens/"+id, alice, `{"token": {"name": "desk"}, "update_mask": "name"}`).want(t, "update", 200, "desk")
-	rotated := d.call(t, http.MethodPost, "/v1/users/me/tokens/"+id+":rotate", alice, `{"grace": "0s"}`).want(t, "rotate", 200).field(t, "secret")
+	d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "more", "scopes": ["billing.read"]}`).
+		want(t, "mint what is not held", 400, "SCOPE_NOT_HELD")
+	d.call(t, http.MethodPatch, "/v1/users/me/tokens/"+id, alice, `{"token": {"name": "desk"}, "update_mask": "name"}`).
+		want(t, "update", 200, "desk")
+	rotated := d.call(t, http.MethodPost, "/v1/users/me/tokens/"+id+":rotate", alice, `{"grace": "0s"}`).
+		want(t, "rotate", 200).
+		field(t, "secret")
 	d.call(t, http.MethodDelete, "/v1/users/me/tokens/"+id, alice, "").want(t, "revoke", 200, "user:alice")
 	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: rotated})
 	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_REVOKED {
@@ -197,7 +214,10 @@ func ownTokens(t *testing.T, d *daemon, a api, alice string) {
 // othersTokens tries what a user may not.
 func othersTokens(t *testing.T, d *daemon, a api, alice string) {
 	t.Helper()
-	m, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "bob", Name: "his", Scopes: []string{"reports.read"}})
+	m, err := a.tokens.CreateToken(
+		t.Context(),
+		&patdv1.CreateTokenRequest{User: "bob", Name: "his", Scopes: []string{"reports.read"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,8 +258,10 @@ func othersTokens(t *testing.T, d *daemon, a api, alice string) {
 			t.Errorf("%s %s tells what exists: %q", call.method, call.path, answers)
 		}
 	}
-	d.call(t, http.MethodGet, "/v1/users/me/tokens/"+his, alice, "").want(t, "another's token among one's own", 404, "NOT_FOUND")
-	d.call(t, http.MethodPut, "/v1/users/me/features", alice, `{"features": ["admin"]}`).want(t, "write one's own features", 403)
+	d.call(t, http.MethodGet, "/v1/users/me/tokens/"+his, alice, "").
+		want(t, "another's token among one's own", 404, "NOT_FOUND")
+	d.call(t, http.MethodPut, "/v1/users/me/features", alice, `{"features": ["admin"]}`).
+		want(t, "write one's own features", 403)
 	d.call(t, http.MethodPost, "/v1/users/me:refresh", alice, `{}`).want(t, "refresh", 403)
 	d.call(t, http.MethodPost, "/v1/introspect", alice, `{"token": "x"}`).want(t, "introspect", 403)
 	d.call(t, http.MethodGet, "/v1/audiences", alice, "").want(t, "catalogue", 403)
@@ -251,19 +273,39 @@ func TestFeaturesFromTheClaim(t *testing.T) {
 	t.Parallel()
 	p := startProvider(t)
 	data, admin := administer(t)
-	d := serve(t, data, "--oidc-issuer", p.issuer, "--oidc-audience", providerAudience, "--features-source", "claim", "--oidc-features-claim", "features")
+	d := serve(
+		t,
+		data,
+		"--oidc-issuer",
+		p.issuer,
+		"--oidc-audience",
+		providerAudience,
+		"--features-source",
+		"claim",
+		"--oidc-features-claim",
+		"features",
+	)
 	a := connect(t, d, admin)
 	alice := p.jwt(t, "alice", map[string]any{"features": []string{"reports.read", "reports.write"}})
-	minted := d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "n", "scopes": ["reports.read"]}`).want(t, "mint", 200)
-	d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "m", "scopes": ["billing.read"]}`).want(t, "mint what the claim does not name", 400, "SCOPE_NOT_HELD")
+	minted := d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "n", "scopes": ["reports.read"]}`).
+		want(t, "mint", 200)
+	d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "m", "scopes": ["billing.read"]}`).
+		want(t, "mint what the claim does not name", 400, "SCOPE_NOT_HELD")
 	d.call(t, http.MethodGet, "/v1/users/me/features", alice, "").want(t, "features", 200, "reports.write")
 	for what, claim := range map[string]any{"no features": []string{}, "no claim": nil} {
 		jwt := p.jwt(t, "alice", map[string]any{"features": claim})
-		if got := d.call(t, http.MethodPost, "/v1/users/me/tokens", jwt, `{"name": "o", "scopes": ["reports.read"]}`); got.code == http.StatusOK {
+		if got := d.call(
+			t,
+			http.MethodPost,
+			"/v1/users/me/tokens",
+			jwt,
+			`{"name": "o", "scopes": ["reports.read"]}`,
+		); got.code == http.StatusOK {
 			t.Errorf("%s: a token was minted", what)
 		}
 	}
-	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "p", "scopes": ["reports.read"]}`).want(t, "a service, which has no claim", 400, "SCOPE_NOT_HELD")
+	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "p", "scopes": ["reports.read"]}`).
+		want(t, "a service, which has no claim", 400, "SCOPE_NOT_HELD")
 	// Nothing narrows it later: there is nobody to ask.
 	a.wantScopes(t, "minted by the claim", []string{minted.field(t, "secret")}, "reports.read")
 	if err := d.stop(); err != nil {

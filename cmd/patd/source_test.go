@@ -47,7 +47,10 @@ func newCompanyTable(t *testing.T, db *sql.DB, first, second string) companyTabl
 		insert: "INSERT INTO user_features (user_id, feature) VALUES (" + first + ", " + second + ")",
 		erase:  "DELETE FROM user_features WHERE user_id = " + first + " AND feature = " + second,
 	}
-	c.exec(t, "CREATE TABLE user_features (user_id varchar(255) NOT NULL, feature varchar(128) NOT NULL, PRIMARY KEY (user_id, feature))")
+	c.exec(
+		t,
+		"CREATE TABLE user_features (user_id varchar(255) NOT NULL, feature varchar(128) NOT NULL, PRIMARY KEY (user_id, feature))",
+	)
 	return c
 }
 
@@ -120,14 +123,18 @@ func TestFeaturesFromSQLite(t *testing.T) {
 			"--features-query", "SELECT feature FROM user_features WHERE user_id = ?",
 		},
 		record: record,
-		outages: []outage{{
-			"changed", func() { record.exec(t, "ALTER TABLE user_features RENAME TO moved") }, func() { record.exec(t, "ALTER TABLE moved RENAME TO user_features") },
-		}},
+		outages: []outage{
+			{
+				"changed",
+				func() { record.exec(t, "ALTER TABLE user_features RENAME TO moved") },
+				func() { record.exec(t, "ALTER TABLE moved RENAME TO user_features") },
+			},
+		},
 	})
 }
 
-// testSource holds what patd promises of any source: a token loses and regains what its user does, within the TTL or at once
-// after a refresh, and an outage is an error, never a wrong answer.
+// testSource holds what patd promises of any source: a token loses and regains what its user does, within the TTL or at
+// once after a refresh, and an outage is an error, never a wrong answer.
 func testSource(t *testing.T, s companySource) {
 	t.Helper()
 	data, admin := administer(t)
@@ -139,7 +146,10 @@ func testSource(t *testing.T, s companySource) {
 	// With an hour's TTL nothing but a refresh makes a change count.
 	d := serve(t, data, append(s.flags, "--features-ttl", "1h", "--features-max-stale", "1h")...)
 	a := connect(t, d, admin)
-	tokens := []string{a.mint(t, "alice", "one", "billing.read", "reports.read"), a.mint(t, "alice", "two", "billing.read", "reports.read")}
+	tokens := []string{
+		a.mint(t, "alice", "one", "billing.read", "reports.read"),
+		a.mint(t, "alice", "two", "billing.read", "reports.read"),
+	}
 	bob := []string{a.mint(t, "bob", "one", "reports.read")}
 	a.wantScopes(t, "minted", tokens, "billing.read", "reports.read")
 	a.wantScopes(t, "minted", bob, "reports.read")
@@ -175,7 +185,15 @@ func testSource(t *testing.T, s companySource) {
 
 // short is the settings with the times of the tests.
 func (s companySource) short() []string {
-	return append(s.flags, "--features-ttl", sourceTTL.String(), "--features-max-stale", sourceMaxStale.String(), "--features-timeout", sourceTimeout.String())
+	return append(
+		s.flags,
+		"--features-ttl",
+		sourceTTL.String(),
+		"--features-max-stale",
+		sourceMaxStale.String(),
+		"--features-timeout",
+		sourceTimeout.String(),
+	)
 }
 
 // narrowsByItself takes a feature from alice and gives it back.
@@ -201,7 +219,8 @@ func narrowsByItself(t *testing.T, a api, record entitlements, tokens []string) 
 	}
 }
 
-// survivesOutage begins an outage and ends it. The record does not change meanwhile, so any other answer is a wrong one.
+// survivesOutage begins an outage and ends it. The record does not change meanwhile, so any other answer is a wrong
+// one.
 func survivesOutage(t *testing.T, d *daemon, a api, admin string, o outage, tokens []string) {
 	t.Helper()
 	a.wantScopes(t, "before the outage", tokens, "billing.read", "reports.read")
@@ -226,9 +245,12 @@ func survivesOutage(t *testing.T, d *daemon, a api, admin string, o outage, toke
 		t.Error("no answer during the outage was marked as stale")
 	}
 	began := time.Now()
-	d.call(t, http.MethodPost, "/v1/introspect", admin, `{"token": "`+tokens[1]+`"}`).want(t, "introspect by REST", 503, "FEATURES_UNAVAILABLE")
-	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "outage", "scopes": ["reports.read"]}`).want(t, "mint", 503, "FEATURES_UNAVAILABLE")
-	d.call(t, http.MethodGet, "/v1/users/stranger/features", admin, "").want(t, "features of one who was never asked about", 503, "FEATURES_UNAVAILABLE")
+	d.call(t, http.MethodPost, "/v1/introspect", admin, `{"token": "`+tokens[1]+`"}`).
+		want(t, "introspect by REST", 503, "FEATURES_UNAVAILABLE")
+	d.call(t, http.MethodPost, "/v1/users/alice/tokens", admin, `{"name": "outage", "scopes": ["reports.read"]}`).
+		want(t, "mint", 503, "FEATURES_UNAVAILABLE")
+	d.call(t, http.MethodGet, "/v1/users/stranger/features", admin, "").
+		want(t, "features of one who was never asked about", 503, "FEATURES_UNAVAILABLE")
 	if took := time.Since(began); took > 3*2*sourceTimeout+sourceSlack {
 		t.Errorf("three refusals took %s", took)
 	}
@@ -254,7 +276,10 @@ func TestDatabaseMayComeLater(t *testing.T) {
 	s := databaseSource(t, server, server.PostgresURL(""), "$1", record)
 	data, admin := administer(t)
 	wrong := append(s.short(), "--features-query", "SELECT feature FROM no_such_table WHERE user_id = $1")
-	if _, err := run(append([]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"}, wrong...)...); err == nil ||
+	if _, err := run(
+		append(
+			[]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
+			wrong...)...); err == nil ||
 		!strings.Contains(err.Error(), "no_such_table") {
 		t.Errorf("a query that the database refuses: %v", err)
 	}
@@ -262,12 +287,18 @@ func TestDatabaseMayComeLater(t *testing.T) {
 		t.Run(o.name, func(t *testing.T) {
 			o.begin()
 			d := serve(t, data, s.short()...)
-			if _, err := d.log.Await(patience, regexp.MustCompile("the source of features cannot be reached")); err != nil {
+			if _, err := d.log.Await(
+				patience,
+				regexp.MustCompile("the source of features cannot be reached"),
+			); err != nil {
 				t.Error(err)
 			}
 			a := connect(t, d, admin)
 			mint := func() error {
-				_, err := a.tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: "alice", Name: o.name, Scopes: []string{"reports.read"}})
+				_, err := a.tokens.CreateToken(
+					t.Context(),
+					&patdv1.CreateTokenRequest{User: "alice", Name: o.name, Scopes: []string{"reports.read"}},
+				)
 				return err
 			}
 			if err := mint(); reason(err) != "FEATURES_UNAVAILABLE" {
@@ -335,7 +366,13 @@ func (c *companyEndpoint) answer(r *http.Request, body []byte) (user string, fea
 	if err := json.Unmarshal(body, &question); err != nil {
 		return "", nil, false, err
 	}
-	if dump := fmt.Sprint(r.Header, r.URL, string(body)); secrets.MatchString(strings.ReplaceAll(dump, r.Header.Get(signature.Header), "")) {
+	if dump := fmt.Sprint(
+		r.Header,
+		r.URL,
+		string(body),
+	); secrets.MatchString(
+		strings.ReplaceAll(dump, r.Header.Get(signature.Header), ""),
+	) {
 		return "", nil, false, fmt.Errorf("a secret was sent to the endpoint")
 	}
 	c.mu.Lock()
@@ -388,7 +425,14 @@ func TestFeaturesFromCallback(t *testing.T) {
 	t.Cleanup(endpoint.Close)
 	well := func() { c.fail(nil) }
 	testSource(t, companySource{
-		flags:  []string{"--features-source", "callback", "--features-callback-url", endpoint.URL + "/features", "--features-callback-key-file", written(t, "key", key+"\n")},
+		flags: []string{
+			"--features-source",
+			"callback",
+			"--features-callback-url",
+			endpoint.URL + "/features",
+			"--features-callback-key-file",
+			written(t, "key", key+"\n"),
+		},
 		record: c,
 		outages: []outage{
 			{"failing", func() {

@@ -41,7 +41,15 @@ func TestStartsAtOnceAgreeOnOneKey(t *testing.T) {
 		for i := range secrets {
 			starts.Go(func() {
 				var err error
-				if secrets[i], err = run("service", "create", fmt.Sprint("s", i), "--permission", "admin", "--data-dir", data); err != nil {
+				if secrets[i], err = run(
+					"service",
+					"create",
+					fmt.Sprint("s", i),
+					"--permission",
+					"admin",
+					"--data-dir",
+					data,
+				); err != nil {
 					t.Error(err)
 				}
 			})
@@ -88,7 +96,15 @@ func TestRotationsAtOnceLoseNoKey(t *testing.T) {
 	if got := strings.Join(keys.Names(), " "); got != "k5 k4 k3 k2 k1" {
 		t.Errorf("the key file has %s", got)
 	}
-	if got := patd(t, "check", "--data-dir", data); got != "ok: "+filepath.Join(data, "patd.db")+", 0 tokens, 0 services, keys k1 k2 k3 k4 k5" {
+	if got := patd(
+		t,
+		"check",
+		"--data-dir",
+		data,
+	); got != "ok: "+filepath.Join(
+		data,
+		"patd.db",
+	)+", 0 tokens, 0 services, keys k1 k2 k3 k4 k5" {
 		t.Errorf("check: %s", got)
 	}
 }
@@ -101,7 +117,12 @@ func TestRetiredKeyLeavesTheFile(t *testing.T) {
 	later := func(args ...string) (string, string, int) {
 		var out, errs strings.Builder
 		c := &cli.Command{Now: func() time.Time { return at }, System: cli.System{
-			Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false },
+			Stdin: strings.NewReader(
+				"",
+			),
+			Stdout: &out,
+			Stderr: &errs,
+			Getenv: func(string) (string, bool) { return "", false },
 		}}
 		root := newRoot(c)
 		root.SetArgs(append(args, "--data-dir", data))
@@ -117,11 +138,21 @@ func TestRetiredKeyLeavesTheFile(t *testing.T) {
 			t.Fatalf("%v: %s", args, errs)
 		}
 	}
-	if _, errs, code := later("keys", "retire", "k1"); code != cli.ExitFault || !strings.Contains(errs, "KEY_TOO_RECENT") {
+	if _, errs, code := later(
+		"keys",
+		"retire",
+		"k1",
+	); code != cli.ExitFault ||
+		!strings.Contains(errs, "KEY_TOO_RECENT") {
 		t.Errorf("retiring at once: exit %d, %s; want KEY_TOO_RECENT", code, errs)
 	}
 	at = at.Add(2 * time.Minute)
-	if out, errs, code := later("keys", "retire", "k1"); code != 0 || out != "k1\n" || !strings.Contains(errs, "backups made before now still need it") {
+	if out, errs, code := later(
+		"keys",
+		"retire",
+		"k1",
+	); code != 0 || out != "k1\n" ||
+		!strings.Contains(errs, "backups made before now still need it") {
 		t.Fatalf("retiring: exit %d, %s", code, errs)
 	}
 	keys, err := config.KeyFile(filepath.Join(data, "hash.key")).Read()
@@ -140,7 +171,19 @@ func TestRetiredKeyLeavesTheFile(t *testing.T) {
 // TestTLS serves with a certificate of a private authority, which curl and the command's client must be told of.
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
-	data, cert, key, tokenFile := filepath.Join(dir, "data"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "token")
+	data, cert, key, tokenFile := filepath.Join(
+		dir,
+		"data",
+	), filepath.Join(
+		dir,
+		"cert.pem",
+	), filepath.Join(
+		dir,
+		"key.pem",
+	), filepath.Join(
+		dir,
+		"token",
+	)
 	selfSigned(t, cert, key)
 	admin := patd(t, "service", "create", "tls", "--permission", "admin", "--data-dir", data)
 	if err := os.WriteFile(tokenFile, []byte(admin), 0o600); err != nil {

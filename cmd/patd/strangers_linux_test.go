@@ -68,7 +68,15 @@ func headerBlock(fields ...[2]string) []byte {
 func opening(stream uint32, path, kind string, more []byte) []byte {
 	var out bytes.Buffer
 	block := headerBlock([][2]string{
-		{":method", "POST"}, {":scheme", "https"}, {":path", path}, {":authority", "x"}, {"content-type", kind}, {"te", "trailers"},
+		{
+			":method",
+			"POST",
+		},
+		{":scheme", "https"},
+		{":path", path},
+		{":authority", "x"},
+		{"content-type", kind},
+		{"te", "trailers"},
 	}...)
 	for rest, next := append(block, more...), byte(frameHeaders); len(rest) > 0; next = frameContinuation {
 		n, flags := min(len(rest), maxFrame), byte(0)
@@ -116,9 +124,26 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 	selfSigned(t, cert, key)
 	program := programToMeasure(t)
 	// The collector comes often, so that what is measured is what is held, and not garbage.
-	d, err := startAs(program, dir, append(os.Environ(), "GOGC=25", "GOMAXPROCS=1"), "serve", "--data-dir", data,
-		"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--log-level", "error", "--unknown-caller-memory", "4MiB",
-		"--tls-cert", cert, "--tls-key", key)
+	d, err := startAs(
+		program,
+		dir,
+		append(os.Environ(), "GOGC=25", "GOMAXPROCS=1"),
+		"serve",
+		"--data-dir",
+		data,
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+		"--log-level",
+		"error",
+		"--unknown-caller-memory",
+		"4MiB",
+		"--tls-cert",
+		cert,
+		"--tls-key",
+		key,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +157,12 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 	blocks := [][]byte{oneHeader(30 << 10), oneHeader(13 << 10), manyHeaders(900)}
 	for i := range connections {
 		addr, kind, paths := d.grpc, "application/grpc", []string{
-			"/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check", "/patd.v1.LeakService/ReportLeaks", "/no.such.Service/Method",
-			"/patd.v1.IntrospectionService/Introspect", "/patd.v1.IntrospectionService/IntrospectStream",
+			"/grpc.health.v1.Health/Watch",
+			"/grpc.health.v1.Health/Check",
+			"/patd.v1.LeakService/ReportLeaks",
+			"/no.such.Service/Method",
+			"/patd.v1.IntrospectionService/Introspect",
+			"/patd.v1.IntrospectionService/IntrospectStream",
 		}
 		if i%2 != 0 {
 			addr, kind = strings.TrimPrefix(d.http, "https://"), "application/json"
@@ -168,7 +197,9 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 		t.Errorf("%d streams without a credential made the process grow by %d MB", connections*streams, grown>>20)
 	}
 
-	probe := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
+	probe := &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true},
+	}
 	defer probe.CloseIdleConnections()
 	for path, shown := range map[string]*regexp.Regexp{"/readyz": nil, "/metrics": unknownBytes} {
 		resp, err := probe.Get(d.http + path)

@@ -14,7 +14,8 @@ import (
 	"patd/server"
 )
 
-// supervision connects a server with its supervisor, such as systemd: what it says, the sockets that it gave, and SIGHUP.
+// supervision connects a server with its supervisor, such as systemd: what it says, the sockets that it gave, and
+// SIGHUP.
 type supervision struct {
 	notify      *systemd.Notifier // nil: none
 	sockets     server.Sockets
@@ -33,8 +34,13 @@ func supervise(c *cli.Command, certificate *server.Certificate, log *slog.Logger
 		return nil, err
 	}
 	v := &supervision{
-		notify: systemd.NewNotifier(systemd.Getenv(c.Getenv)), hangups: make(chan os.Signal, 1), certificate: certificate, log: log,
-		sockets: server.Sockets{HTTP: sockets["http"], GRPC: sockets["grpc"], Metrics: sockets["metrics"]},
+		notify: systemd.NewNotifier(
+			systemd.Getenv(c.Getenv),
+		),
+		hangups:     make(chan os.Signal, 1),
+		certificate: certificate,
+		log:         log,
+		sockets:     server.Sockets{HTTP: sockets["http"], GRPC: sockets["grpc"], Metrics: sockets["metrics"]},
 	}
 	signal.Notify(v.hangups, syscall.SIGHUP)
 	return v, nil

@@ -75,15 +75,25 @@ func (s *supervisorSocket) await(t *testing.T, line string, never ...string) str
 	}
 }
 
-// TestSupervisorIsToldOfEveryStage drives a server as systemd does, by a socket in a directory and by one without a file.
+// TestSupervisorIsToldOfEveryStage drives a server as systemd does, by a socket in a directory and by one without a
+// file.
 func TestSupervisorIsToldOfEveryStage(t *testing.T) {
 	t.Parallel()
 	for name, abstract := range map[string]bool{"file": false, "abstract": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSupervisorSocket(t, abstract)
-			d, err := start(t.TempDir(), append(os.Environ(), "NOTIFY_SOCKET="+s.name, "WATCHDOG_USEC=200000"),
-				"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+			d, err := start(
+				t.TempDir(),
+				append(os.Environ(), "NOTIFY_SOCKET="+s.name, "WATCHDOG_USEC=200000"),
+				"serve",
+				"--data-dir",
+				filepath.Join(t.TempDir(), "data"),
+				"--http-addr",
+				"127.0.0.1:0",
+				"--grpc-addr",
+				"127.0.0.1:0",
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,8 +128,17 @@ func TestWatchdogOfAnotherProcessIsNotFed(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
 	s := newSupervisorSocket(t, false)
-	d, err := start(t.TempDir(), append(os.Environ(), "NOTIFY_SOCKET="+s.name, "WATCHDOG_USEC=1000", "WATCHDOG_PID=1"),
-		"serve", "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+	d, err := start(
+		t.TempDir(),
+		append(os.Environ(), "NOTIFY_SOCKET="+s.name, "WATCHDOG_USEC=1000", "WATCHDOG_PID=1"),
+		"serve",
+		"--data-dir",
+		filepath.Join(t.TempDir(), "data"),
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +169,9 @@ func activated(t *testing.T, names string, sockets []*net.TCPListener, args ...s
 		t.Fatal(err)
 	}
 	// The process id of the server must be in its environment.
-	cmd := exec.Command("sh", append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh", patd, "serve"}, args...)...)
+	cmd := exec.Command(
+		"sh",
+		append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh", patd, "serve"}, args...)...)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "LISTEN_FDS="+strconv.Itoa(len(sockets)), "LISTEN_FDNAMES="+names)
 	for _, s := range sockets {
@@ -239,7 +260,17 @@ func TestSocketsOfTheSupervisorMustBeNamedAndSafe(t *testing.T) {
 			for range c.sockets {
 				sockets = append(sockets, listenOn(t, c.addr))
 			}
-			d, err := activated(t, c.names, sockets, "--data-dir", filepath.Join(t.TempDir(), "data"), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+			d, err := activated(
+				t,
+				c.names,
+				sockets,
+				"--data-dir",
+				filepath.Join(t.TempDir(), "data"),
+				"--http-addr",
+				"127.0.0.1:0",
+				"--grpc-addr",
+				"127.0.0.1:0",
+			)
 			if err == nil {
 				d.kill()
 				t.Fatal("it serves")
@@ -268,8 +299,21 @@ func TestHangupReadsKeysAndCertificateAgain(t *testing.T) {
 	}
 	age()
 	s := newSupervisorSocket(t, false)
-	d, err := start(t.TempDir(), append(os.Environ(), "NOTIFY_SOCKET="+s.name), "serve", "--data-dir", filepath.Join(dir, "data"),
-		"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key)
+	d, err := start(
+		t.TempDir(),
+		append(os.Environ(), "NOTIFY_SOCKET="+s.name),
+		"serve",
+		"--data-dir",
+		filepath.Join(dir, "data"),
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+		"--tls-cert",
+		cert,
+		"--tls-key",
+		key,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,8 +396,12 @@ func inNamespace(t *testing.T, args ...string) (d *daemon, pid int) {
 	if err := os.Symlink(self, patd); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("unshare", append([]string{"--pid", "--fork", "--kill-child", patd, "serve", "--data-dir", filepath.Join(t.TempDir(), "data"),
-		"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"}, args...)...)
+	cmd := exec.Command(
+		"unshare",
+		append(
+			[]string{"--pid", "--fork", "--kill-child", patd, "serve", "--data-dir", filepath.Join(t.TempDir(), "data"),
+				"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
+			args...)...)
 	cmd.Dir = t.TempDir()
 	d, err = launch(cmd)
 	if err != nil {
@@ -396,7 +444,15 @@ func TestProcessOneLeavesNoZombies(t *testing.T) {
 	t.Parallel()
 	d, pid := inNamespace(t)
 	// The inner shell is an orphan as soon as the outer one ends; the pipe holds it until then.
-	enter := exec.Command("nsenter", "--target", strconv.Itoa(pid), "--pid", "sh", "-c", "sh -c 'read line' <&3 >/dev/null 2>&1 & exit 0")
+	enter := exec.Command(
+		"nsenter",
+		"--target",
+		strconv.Itoa(pid),
+		"--pid",
+		"sh",
+		"-c",
+		"sh -c 'read line' <&3 >/dev/null 2>&1 & exit 0",
+	)
 	hold, release, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -434,7 +490,9 @@ func TestProcessOneEndsOnTheThirdSignal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer call.Close()
-	if _, err := call.Write([]byte("POST /v1/introspect HTTP/1.1\r\nHost: patd\r\nContent-Length: 9\r\n\r\n{")); err != nil {
+	if _, err := call.Write(
+		[]byte("POST /v1/introspect HTTP/1.1\r\nHost: patd\r\nContent-Length: 9\r\n\r\n{"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	signal := func() {

@@ -196,7 +196,15 @@ func between(server string, before, now look) rates {
 		}
 		return is - was
 	}
-	r.Calls, r.Unavailable = grown("patd_calls_total", "", "")/took, grown("patd_calls_total", "code", "UNAVAILABLE")/took
+	r.Calls, r.Unavailable = grown(
+		"patd_calls_total",
+		"",
+		"",
+	)/took, grown(
+		"patd_calls_total",
+		"code",
+		"UNAVAILABLE",
+	)/took
 	r.Limited = grown("patd_rate_limited_total", "", "") / took
 	for _, m := range now.families["patd_decisions_total"].GetMetric() {
 		name := labelOf(m, "decision")
@@ -283,7 +291,11 @@ func (t *top) print(list []rates, once, asJSON bool) error {
 			fmt.Sprintf("%.0f %%", 100*r.HitRatio), fmt.Sprintf("%.0f s", r.WebhookLag), strings.Join(state, ", "),
 		})
 	}
-	if err := cli.Table(t.c.Stdout, []string{"SERVER", "CALLS/s", "P99", "DECISIONS/s", "503/s", "429/s", "CACHE", "WEBHOOKS", "STATE"}, rows); err != nil {
+	if err := cli.Table(
+		t.c.Stdout,
+		[]string{"SERVER", "CALLS/s", "P99", "DECISIONS/s", "503/s", "429/s", "CACHE", "WEBHOOKS", "STATE"},
+		rows,
+	); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.c.Stdout)

@@ -58,8 +58,8 @@ func shows(output string, lines []string) error {
 	return nil
 }
 
-// TestTour takes the tour in bash and in zsh, as a reader pastes it: all blocks in order into one interactive shell beside a
-// `patd dev`, after the export that this printed.
+// TestTour takes the tour in bash and in zsh, as a reader pastes it: all blocks in order into one interactive shell
+// beside a `patd dev`, after the export that this printed.
 func TestTour(t *testing.T) {
 	t.Parallel()
 	steps, err := tour(pagetest.Blocks(t, "sh tour", "text tour"))
@@ -91,7 +91,15 @@ func missing(t *testing.T, err error) {
 func takeTour(t *testing.T, shell []string, steps []step) {
 	t.Helper()
 	dir := t.TempDir()
-	d, err := start(dir, append(os.Environ(), "TMPDIR="+dir), "dev", "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+	d, err := start(
+		dir,
+		append(os.Environ(), "TMPDIR="+dir),
+		"dev",
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,8 +113,8 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 	for i, s := range steps {
 		script += fmt.Sprintf("{\n:\n%s} >'%s' 2>&1\n", s.commands, output(i))
 	}
-	// Interactive, since a line that begins with # is a command to an interactive zsh, and reading its standard input, as
-	// pasted text comes.
+	// Interactive, since a line that begins with # is a command to an interactive zsh, and reading its standard input,
+	// as pasted text comes.
 	cmd := exec.Command(shell[0], shell[1:]...)
 	cmd.Dir, cmd.Stdin = dir, strings.NewReader(script)
 	said, err := cmd.CombinedOutput()
@@ -119,7 +127,13 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 			t.Fatalf("%s:%d did not run: %v\n%s", s.page, s.line, err, said)
 		}
 		if err := shows(string(got), s.expected); err != nil {
-			t.Errorf("%s:%d: %v; it printed\n%s", s.page, s.line, err, secrets.ReplaceAllString(string(got), "[secret]"))
+			t.Errorf(
+				"%s:%d: %v; it printed\n%s",
+				s.page,
+				s.line,
+				err,
+				secrets.ReplaceAllString(string(got), "[secret]"),
+			)
 		}
 	}
 	// Whatever a shell took for a redirection is a file.
@@ -128,7 +142,10 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		if name := filepath.Base(file); name != "minted.json" && !strings.HasPrefix(name, "step-") && !strings.HasPrefix(name, "patd-") {
+		if name := filepath.Base(
+			file,
+		); name != "minted.json" && !strings.HasPrefix(name, "step-") &&
+			!strings.HasPrefix(name, "patd-") {
 			t.Errorf("the tour left a file %s", name)
 		}
 	}
@@ -159,8 +176,8 @@ func onlyForOwner(t *testing.T, dir string) {
 	}
 }
 
-// TestPastedBlocksHoldNoComments holds for blocks of commands: to an interactive zsh a line that begins with # is a command,
-// and `# => x` writes a file.
+// TestPastedBlocksHoldNoComments holds for blocks of commands: to an interactive zsh a line that begins with # is a
+// command, and `# => x` writes a file.
 func TestPastedBlocksHoldNoComments(t *testing.T) {
 	t.Parallel()
 	comment := regexp.MustCompile(`(?m)(^|\s)#(\s|$)`)

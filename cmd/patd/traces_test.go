@@ -39,7 +39,12 @@ func traceparent() (parent, traceID string) {
 // serveTraced is serve with more variables.
 func serveTraced(t *testing.T, data string, env []string, args ...string) *daemon {
 	t.Helper()
-	d, err := start(t.TempDir(), append(os.Environ(), env...), append([]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"}, args...)...)
+	d, err := start(
+		t.TempDir(),
+		append(os.Environ(), env...),
+		append(
+			[]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
+			args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,12 +90,18 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 	d := serveTraced(t, data, collector.Env())
 	a := connect(t, d, admin)
 	const user = "marker-user-4711"
-	d.call(t, http.MethodPut, "/v1/users/"+user+"/features", admin, `{"features": ["reports.read"]}`).want(t, "features", 200)
+	d.call(t, http.MethodPut, "/v1/users/"+user+"/features", admin, `{"features": ["reports.read"]}`).
+		want(t, "features", 200)
 	token := a.mint(t, user, "traced", "reports.read")
 	bearer := "Bearer " + admin
 	post := func(path, contentType, body string, headers ...string) func(*testing.T, string) {
 		return func(t *testing.T, parent string) {
-			d.request(t, http.MethodPost, path, body, append([]string{"Content-Type", contentType, "Traceparent", parent}, headers...)...)
+			d.request(
+				t,
+				http.MethodPost,
+				path,
+				body,
+				append([]string{"Content-Type", contentType, "Traceparent", parent}, headers...)...)
 		}
 	}
 	get := func(path string, headers ...string) func(*testing.T, string) {
@@ -102,19 +113,29 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 	long := `{"requests": [` + strings.Repeat(`{"token": "`+token+`"},`, 300) + `{"token": "` + token + `"}]}`
 	all := []surface{
 		{"gRPC", "patd.v1.IntrospectionService/Introspect", "ALLOW", func(t *testing.T, parent string) {
-			if _, err := a.introspect.Introspect(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent), &patdv1.IntrospectRequest{Token: token}); err != nil {
+			if _, err := a.introspect.Introspect(
+				metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent),
+				&patdv1.IntrospectRequest{Token: token},
+			); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{"gRPC, a batch", "patd.v1.IntrospectionService/BatchIntrospect", "", func(t *testing.T, parent string) {
-			if _, err := a.introspect.BatchIntrospect(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent), &patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{{Token: token}}}); err != nil {
+			if _, err := a.introspect.BatchIntrospect(
+				metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent),
+				&patdv1.BatchIntrospectRequest{Requests: []*patdv1.IntrospectRequest{{Token: token}}},
+			); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{"gRPC, a stream", "patd.v1.IntrospectionService/IntrospectStream", "", func(t *testing.T, parent string) {
-			stream, err := a.introspect.IntrospectStream(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent))
+			stream, err := a.introspect.IntrospectStream(
+				metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent),
+			)
 			if err == nil {
-				err = stream.Send(&patdv1.IntrospectStreamRequest{Id: 1, Request: &patdv1.IntrospectRequest{Token: token}})
+				err = stream.Send(
+					&patdv1.IntrospectStreamRequest{Id: 1, Request: &patdv1.IntrospectRequest{Token: token}},
+				)
 			}
 			if err == nil {
 				_, err = stream.Recv()
@@ -132,31 +153,85 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 			}
 		}},
 		{"gRPC, any other", "patd.v1.TokenService/ListTokens", "", func(t *testing.T, parent string) {
-			if _, err := a.tokens.ListTokens(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent), &patdv1.ListTokensRequest{User: user}); err != nil {
+			if _, err := a.tokens.ListTokens(
+				metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent),
+				&patdv1.ListTokensRequest{User: user},
+			); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		{"Envoy", "envoy.service.auth.v3.Authorization/Check", "ALLOW", func(t *testing.T, parent string) {
-			_, err := authv3.NewAuthorizationClient(a.conn).Check(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-				Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Headers: map[string]string{"authorization": "Bearer " + token}}},
-			}})
+			_, err := authv3.NewAuthorizationClient(a.conn).
+				Check(metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent), &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+					Request: &authv3.AttributeContext_Request{
+						Http: &authv3.AttributeContext_HttpRequest{
+							Headers: map[string]string{"authorization": "Bearer " + token},
+						},
+					},
+				}})
 			if err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"REST, the short way", "patd.v1.IntrospectionService/Introspect", "ALLOW", post("/v1/introspect", asJSON, `{"token": "`+token+`"}`, "Authorization", bearer)},
-		{"REST, a large batch", "patd.v1.IntrospectionService/BatchIntrospect", "", post("/v1/introspect:batch", asJSON, long, "Authorization", bearer)},
-		{"REST, the gateway", "patd.v1.IntrospectionService/Introspect", "ALLOW", post("/v1/introspect", asJSON, `{"token": "`+token+`", "audience": null}`, "Authorization", bearer)},
-		{"REST, a refused caller", "patd.v1.TokenService/ListTokens", "", get("/v1/users/"+user+"/tokens", "Authorization", "Bearer "+token)},
-		{"REST, a stranger with a body", "patd.v1.TokenService/CreateToken", "", post("/v1/users/"+user+"/tokens", asJSON, `{"name": "x"}`, "Authorization", "Bearer "+token+"x")},
-		{"RFC 7662", "oauth2.introspect", "ALLOW", post("/oauth2/introspect", asForm, "token="+token, "Authorization", bearer)},
-		{"RFC 8693", "oauth2.token", "", post("/oauth2/token", asForm, "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token="+token+"&subject_token_type=urn:ietf:params:oauth:token-type:access_token", "Authorization", bearer)},
+		{
+			"REST, the short way",
+			"patd.v1.IntrospectionService/Introspect",
+			"ALLOW",
+			post("/v1/introspect", asJSON, `{"token": "`+token+`"}`, "Authorization", bearer),
+		},
+		{
+			"REST, a large batch",
+			"patd.v1.IntrospectionService/BatchIntrospect",
+			"",
+			post("/v1/introspect:batch", asJSON, long, "Authorization", bearer),
+		},
+		{
+			"REST, the gateway",
+			"patd.v1.IntrospectionService/Introspect",
+			"ALLOW",
+			post("/v1/introspect", asJSON, `{"token": "`+token+`", "audience": null}`, "Authorization", bearer),
+		},
+		{
+			"REST, a refused caller",
+			"patd.v1.TokenService/ListTokens",
+			"",
+			get("/v1/users/"+user+"/tokens", "Authorization", "Bearer "+token),
+		},
+		{
+			"REST, a stranger with a body",
+			"patd.v1.TokenService/CreateToken",
+			"",
+			post("/v1/users/"+user+"/tokens", asJSON, `{"name": "x"}`, "Authorization", "Bearer "+token+"x"),
+		},
+		{
+			"RFC 7662",
+			"oauth2.introspect",
+			"ALLOW",
+			post("/oauth2/introspect", asForm, "token="+token, "Authorization", bearer),
+		},
+		{
+			"RFC 8693",
+			"oauth2.token",
+			"",
+			post(
+				"/oauth2/token",
+				asForm,
+				"grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token="+token+"&subject_token_type=urn:ietf:params:oauth:token-type:access_token",
+				"Authorization",
+				bearer,
+			),
+		},
 		{"forward-auth", "v1.forward-auth", "ALLOW", get("/v1/forward-auth", "Authorization", "Bearer "+token)},
 		{"SCIM", "scim.read", "", get("/scim/v2/Users", "Authorization", bearer)},
 		{"security events", "v1.security-events", "", post("/v1/security-events", "application/secevent+jwt", token)},
-		{"server-sent events", "patd.v1.IntrospectionService/WatchInvalidations", "", func(t *testing.T, parent string) {
-			d.request(t, http.MethodHead, "/v1/invalidations", "", "Authorization", bearer, "Traceparent", parent)
-		}},
+		{
+			"server-sent events",
+			"patd.v1.IntrospectionService/WatchInvalidations",
+			"",
+			func(t *testing.T, parent string) {
+				d.request(t, http.MethodHead, "/v1/invalidations", "", "Authorization", bearer, "Traceparent", parent)
+			},
+		},
 		{"a page", "page.handoff", "", get("/handoff?code=nothing")},
 		{"RFC 7009", "oauth2.revoke", "", post("/oauth2/revoke", asForm, "token="+token, "Authorization", bearer)},
 	}
@@ -164,14 +239,30 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 		parent, id := traceparent()
 		one.call(t, parent)
 		s := collector.OfTrace(t, one.name, id)
-		if got := s.GetName(); got != one.method || "00-"+s.TraceID()+"-"+s.Parent()+"-01" != parent || s.Attribute("patd.decision") != one.decision {
-			t.Errorf("%s: the span %q of %s has the decision %q; want %q of %s and %q", one.name, got, s.Parent(), s.Attribute("patd.decision"), one.method, parent, one.decision)
+		if got := s.GetName(); got != one.method || "00-"+s.TraceID()+"-"+s.Parent()+"-01" != parent ||
+			s.Attribute("patd.decision") != one.decision {
+			t.Errorf(
+				"%s: the span %q of %s has the decision %q; want %q of %s and %q",
+				one.name,
+				got,
+				s.Parent(),
+				s.Attribute("patd.decision"),
+				one.method,
+				parent,
+				one.decision,
+			)
 		}
-		if one.decision != "" && one.name != "RFC 7662" && s.Attribute("patd.token_id") != strings.Split(token, "_")[1] {
+		if one.decision != "" && one.name != "RFC 7662" &&
+			s.Attribute("patd.token_id") != strings.Split(token, "_")[1] {
 			t.Errorf("%s: the span is about the token %q", one.name, s.Attribute("patd.token_id"))
 		}
 		if s.Resource["service.name"] != "patd" || s.Attribute("patd.request_id") == "" {
-			t.Errorf("%s: the span has the resource %v and the request %q", one.name, s.Resource, s.Attribute("patd.request_id"))
+			t.Errorf(
+				"%s: the span has the resource %v and the request %q",
+				one.name,
+				s.Resource,
+				s.Attribute("patd.request_id"),
+			)
 		}
 	}
 	// Each call has one. The requests of a stream have one of their own each.
@@ -210,14 +301,16 @@ func TestAUserIsNamedInATraceOnlyWhenThatIsAskedFor(t *testing.T) {
 	collector := otlptest.New(t)
 	d := serveTraced(t, data, append(collector.Env(), "OTEL_SERVICE_NAME=tokens-of-acme"), "--trace-user-ids")
 	a := connect(t, d, admin)
-	d.call(t, http.MethodPut, "/v1/users/alice/features", admin, `{"features": ["reports.read"]}`).want(t, "features", 200)
+	d.call(t, http.MethodPut, "/v1/users/alice/features", admin, `{"features": ["reports.read"]}`).
+		want(t, "features", 200)
 	token := a.mint(t, "alice", "traced", "reports.read")
 	d.call(t, http.MethodGet, "/readyz", admin, "").want(t, "a probe", 200)
 	d.call(t, http.MethodPost, "/v1/introspect", admin, `{"token": "`+token+`"}`).want(t, "introspection", 200)
 	for _, method := range []string{"patd.v1.TokenService/CreateToken", "patd.v1.IntrospectionService/Introspect"} {
 		collector.Await(t, "a span of "+method, func(spans []otlptest.Span, _ map[string]bool) bool {
 			return slices.ContainsFunc(spans, func(s otlptest.Span) bool {
-				return s.GetName() == method && s.Attribute("enduser.id") == "alice" && s.Resource["service.name"] == "tokens-of-acme"
+				return s.GetName() == method && s.Attribute("enduser.id") == "alice" &&
+					s.Resource["service.name"] == "tokens-of-acme"
 			})
 		})
 	}
@@ -260,11 +353,24 @@ func TestATraceReachesTheCallbackAndTheWebhook(t *testing.T) {
 	collector := otlptest.New(t)
 	d := serveTraced(t, data, collector.Env(), "--features-source", "callback", "--features-callback-url", callback.URL,
 		"--features-callback-key-file", written(t, "key", "a key of at least thirty-two bytes, for tests\n"))
-	d.call(t, http.MethodPost, "/v1/webhooks", admin, `{"webhook_id": "all", "url": "`+webhook.URL+`", "enabled": true}`).want(t, "a webhook", 201)
+	d.call(t, http.MethodPost, "/v1/webhooks", admin, `{"webhook_id": "all", "url": "`+webhook.URL+`", "enabled": true}`).
+		want(t, "a webhook", 201)
 	mint := func(user, parent, state string) {
 		t.Helper()
-		d.request(t, http.MethodPost, "/v1/users/"+user+"/tokens", `{"name": "traced", "scopes": ["a"]}`,
-			"Authorization", "Bearer "+admin, "Content-Type", "application/json", "Traceparent", parent, "Tracestate", state).want(t, "a mint", 200)
+		d.request(
+			t,
+			http.MethodPost,
+			"/v1/users/"+user+"/tokens",
+			`{"name": "traced", "scopes": ["a"]}`,
+			"Authorization",
+			"Bearer "+admin,
+			"Content-Type",
+			"application/json",
+			"Traceparent",
+			parent,
+			"Tracestate",
+			state,
+		).want(t, "a mint", 200)
 	}
 	next := func(kind string) string {
 		t.Helper()
@@ -342,8 +448,17 @@ func TestASilentCollectorDelaysNoCall(t *testing.T) {
 		})
 	})
 	data, admin := administer(t)
-	d := serveTraced(t, data, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://user:marker-password@" + silent.Addr().String(),
-		"OTEL_BSP_SCHEDULE_DELAY=20", "OTEL_BSP_MAX_QUEUE_SIZE=8", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=8", "OTEL_EXPORTER_OTLP_HEADERS=authorization=marker-header,broken=%zz"})
+	d := serveTraced(
+		t,
+		data,
+		[]string{
+			"OTEL_EXPORTER_OTLP_ENDPOINT=http://user:marker-password@" + silent.Addr().String(),
+			"OTEL_BSP_SCHEDULE_DELAY=20",
+			"OTEL_BSP_MAX_QUEUE_SIZE=8",
+			"OTEL_BSP_MAX_EXPORT_BATCH_SIZE=8",
+			"OTEL_EXPORTER_OTLP_HEADERS=authorization=marker-header,broken=%zz",
+		},
+	)
 	a := connect(t, d, admin)
 	for range 200 { // far more than the queue holds
 		if _, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: "pat_x"}); err != nil {
@@ -364,10 +479,18 @@ func TestTheLastSpansAreSentAtTheEnd(t *testing.T) {
 	t.Parallel()
 	data, admin := administer(t)
 	collector := otlptest.New(t)
-	d := serveTraced(t, data, []string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=" + collector.URL + "/v1/traces", "OTEL_BSP_SCHEDULE_DELAY=3600000",
-		"OTEL_METRICS_EXPORTER=none"})
+	d := serveTraced(
+		t,
+		data,
+		[]string{
+			"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=" + collector.URL + "/v1/traces",
+			"OTEL_BSP_SCHEDULE_DELAY=3600000",
+			"OTEL_METRICS_EXPORTER=none",
+		},
+	)
 	parent, id := traceparent()
-	d.request(t, http.MethodGet, "/v1/features", "", "Authorization", "Bearer "+admin, "Traceparent", parent).want(t, "a call", 200)
+	d.request(t, http.MethodGet, "/v1/features", "", "Authorization", "Bearer "+admin, "Traceparent", parent).
+		want(t, "a call", 200)
 	if n := len(collector.Spans()); n > 0 {
 		t.Fatalf("%d spans were sent at once", n)
 	}
@@ -392,12 +515,25 @@ func TestWrongTraceVariablesAreSaid(t *testing.T) {
 		"OTEL_EXPORTER_OTLP_PROTOCOL=grpc":                                  "OTEL_EXPORTER_OTLP_PROTOCOL must be",
 		"OTEL_RESOURCE_ATTRIBUTES=marker-4":                                 "OTEL_RESOURCE_ATTRIBUTES must be",
 	} {
-		env := append(append(os.Environ(), "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1"), strings.Fields(variable)...)
-		d, err := start(t.TempDir(), env, "serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")
+		env := append(
+			append(os.Environ(), "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1"),
+			strings.Fields(variable)...)
+		d, err := start(
+			t.TempDir(),
+			env,
+			"serve",
+			"--data-dir",
+			data,
+			"--http-addr",
+			"127.0.0.1:0",
+			"--grpc-addr",
+			"127.0.0.1:0",
+		)
 		if err == nil {
 			d.kill()
 		}
-		if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) || strings.Contains(err.Error(), "marker-") {
+		if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) ||
+			strings.Contains(err.Error(), "marker-") {
 			t.Errorf("with %s the server says %v", variable, err)
 		}
 	}

@@ -18,9 +18,9 @@ import (
 // shownData is the data directory of deploy/patd.yaml.
 const shownData = "/var/lib/patd"
 
-// TestUnitCanBeInstalledAndEnabled installs patd under systemd as docs/running.md says, in a directory that stands for the
-// root of a machine. The unit must be without fault, enabled, and leave the process less than 2.0 of 10 to do; and what it
-// starts must serve.
+// TestUnitCanBeInstalledAndEnabled installs patd under systemd as docs/running.md says, in a directory that stands for
+// the root of a machine. The unit must be without fault, enabled, and leave the process less than 2.0 of 10 to do; and
+// what it starts must serve.
 func TestUnitCanBeInstalledAndEnabled(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
@@ -39,8 +39,20 @@ func TestUnitCanBeInstalledAndEnabled(t *testing.T) {
 	}
 	k.program(t, "sudo", `exec "$@"`)
 	k.program(t, "useradd", `echo "useradd $*"`)
-	k.program(t, "systemctl", `test "$1 $2" = "enable --now" && shift 2 && exec `+systemctl+` --root='`+root+`' enable "$@"`)
-	if got := k.paste(t, block(t, "sh systemd"), " /usr/", " "+root+"/usr/", " /etc/", " "+root+"/etc/"); !regexp.MustCompile(`useradd .*\bpatd\b`).MatchString(got) {
+	k.program(
+		t,
+		"systemctl",
+		`test "$1 $2" = "enable --now" && shift 2 && exec `+systemctl+` --root='`+root+`' enable "$@"`,
+	)
+	if got := k.paste(
+		t,
+		block(t, "sh systemd"),
+		" /usr/",
+		" "+root+"/usr/",
+		" /etc/",
+		" "+root+"/etc/",
+	); !regexp.MustCompile(`useradd .*\bpatd\b`).
+		MatchString(got) {
 		t.Errorf("no user is made: %s", got)
 	}
 	if _, err := os.Lstat(filepath.Join(root, "etc/systemd/system/multi-user.target.wants/patd.service")); err != nil {
@@ -56,7 +68,8 @@ func TestUnitCanBeInstalledAndEnabled(t *testing.T) {
 	if out, err := exec.Command("systemd-analyze", "verify", here).CombinedOutput(); err != nil {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
-	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=19", here).CombinedOutput(); err != nil {
+	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=19", here).
+		CombinedOutput(); err != nil {
 		t.Errorf("security: %v\n%s", err, out)
 	}
 
@@ -70,7 +83,11 @@ func TestUnitCanBeInstalledAndEnabled(t *testing.T) {
 		err = errors.New("the sample does not name " + shownData)
 	}
 	if err == nil {
-		err = os.WriteFile(config, []byte(strings.ReplaceAll(string(text), shownData, filepath.Join(root, "data"))), 0o600)
+		err = os.WriteFile(
+			config,
+			[]byte(strings.ReplaceAll(string(text), shownData, filepath.Join(root, "data"))),
+			0o600,
+		)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +96,8 @@ func TestUnitCanBeInstalledAndEnabled(t *testing.T) {
 	d.call(t, http.MethodGet, "/readyz", "", "").want(t, "readiness", 200)
 }
 
-// TestLitestreamCopiesTheStoreOfTheUnit holds that what docs/running.md has Litestream copy is the store that the unit serves.
+// TestLitestreamCopiesTheStoreOfTheUnit holds that what docs/running.md has Litestream copy is the store that the unit
+// serves.
 func TestLitestreamCopiesTheStoreOfTheUnit(t *testing.T) {
 	t.Parallel()
 	var config struct {
@@ -93,7 +111,8 @@ func TestLitestreamCopiesTheStoreOfTheUnit(t *testing.T) {
 	if err := dec.Decode(&config); err != nil {
 		t.Fatal(err)
 	}
-	if len(config.DBs) != 1 || config.DBs[0].Path != filepath.Join(shownData, "patd.db") || len(config.DBs[0].Replicas) != 1 {
+	if len(config.DBs) != 1 || config.DBs[0].Path != filepath.Join(shownData, "patd.db") ||
+		len(config.DBs[0].Replicas) != 1 {
 		t.Errorf("it copies %v", config)
 	}
 }

@@ -27,7 +27,11 @@ func versionCommand(c *cli.Command) *cobra.Command {
 
 // build is what `version --json` prints: from what this binary was built, and for what.
 func build() map[string]any {
-	out := map[string]any{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+	out := map[string]any{
+		"version":  version(),
+		"go":       runtime.Version(),
+		"platform": runtime.GOOS + "/" + runtime.GOARCH,
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return out

@@ -72,7 +72,8 @@ func (a answer) field(t *testing.T, path ...string) string {
 	return text
 }
 
-// administer makes a store with a service that may do everything, and returns the folder of the store and the service's token.
+// administer makes a store with a service that may do everything, and returns the folder of the store and the service's
+// token.
 func administer(t *testing.T) (data, admin string) {
 	t.Helper()
 	data = filepath.Join(t.TempDir(), "data")
@@ -99,8 +100,8 @@ func (a api) mint(t *testing.T, user, name string, scopes ...string) string {
 	return m.GetSecret()
 }
 
-// may returns which scopes a token has in effect, and whether that is what was last known during an outage. It fails when
-// the token is not active, which no test of a source of features makes it.
+// may returns which scopes a token has in effect, and whether that is what was last known during an outage. It fails
+// when the token is not active, which no test of a source of features makes it.
 func (a api) may(t *testing.T, secret string) (scopes []string, stale bool, err error) {
 	t.Helper()
 	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: secret})
@@ -127,7 +128,18 @@ func (a api) wantScopes(t *testing.T, what string, secrets []string, want ...str
 func TestPolicyChangesOverTheWire(t *testing.T) {
 	data, admin := administer(t)
 	d := serve(t, data)
-	patd(t, "audience", "create", "https://api.example", "--max-ttl", "90d", "--addr", d.grpc, "--token-file", written(t, "token", admin))
+	patd(
+		t,
+		"audience",
+		"create",
+		"https://api.example",
+		"--max-ttl",
+		"90d",
+		"--addr",
+		d.grpc,
+		"--token-file",
+		written(t, "token", admin),
+	)
 	const at = "/v1/audiences/https:%2F%2Fapi.example"
 	d.call(t, http.MethodPut, "/v1/users/u/features", admin, `{"features": ["a"]}`).want(t, "features", 200)
 	mint := func(name, ttl string) answer {
@@ -136,18 +148,21 @@ func TestPolicyChangesOverTheWire(t *testing.T) {
 	}
 	decides := func(secret, want string) {
 		t.Helper()
-		d.call(t, http.MethodPost, "/v1/introspect", admin, `{"token": "`+secret+`"}`).want(t, "introspect", 200, `"decision":"`+want+`"`)
+		d.call(t, http.MethodPost, "/v1/introspect", admin, `{"token": "`+secret+`"}`).
+			want(t, "introspect", 200, `"decision":"`+want+`"`)
 	}
 	mint("over", "7776001s").want(t, "mint over the maximum", 400, "TTL_ABOVE_MAXIMUM")
 	long := mint("long", "7776000s").want(t, "mint", 200).field(t, "secret")
 	short := mint("short", "3600s").want(t, "mint", 200).field(t, "secret")
 
-	d.call(t, http.MethodPost, at+":check", admin, `{"max_ttl": "86400s"}`).want(t, "dry run", 200, `"exceeding_count":"1"`, `"name":"long"`)
+	d.call(t, http.MethodPost, at+":check", admin, `{"max_ttl": "86400s"}`).
+		want(t, "dry run", 200, `"exceeding_count":"1"`, `"name":"long"`)
 	decides(long, "ALLOW")
 	d.call(t, http.MethodPost, at+":block", admin, `{}`).want(t, "block under the old policy", 200, `"blocked_count":0`)
 	d.call(t, http.MethodPut, at, admin, `{"max_ttl": "86400s"}`).want(t, "replace", 200, `"max_ttl":"86400s"`)
 	decides(long, "ALLOW")
-	d.call(t, http.MethodPost, at+":block", admin, `{"reason": "shorter now"}`).want(t, "block", 200, `"blocked_count":1`, `"remaining_count":"0"`)
+	d.call(t, http.MethodPost, at+":block", admin, `{"reason": "shorter now"}`).
+		want(t, "block", 200, `"blocked_count":1`, `"remaining_count":"0"`)
 	decides(long, "POLICY_BLOCKED")
 	decides(short, "ALLOW")
 	d.call(t, http.MethodGet, "/v1/self", long, "").want(t, "self of a blocked token", 401)
@@ -166,7 +181,8 @@ func TestBadCredentialsAreLimitedPerAddress(t *testing.T) {
 	for range 3 {
 		d.call(t, http.MethodGet, "/v1/users", "pats_nonsense", "").want(t, "bad credential", 401)
 	}
-	refused := d.call(t, http.MethodGet, "/v1/users", "pats_nonsense", "").want(t, "too many bad credentials", 429, "RATE_LIMITED", "RetryInfo")
+	refused := d.call(t, http.MethodGet, "/v1/users", "pats_nonsense", "").
+		want(t, "too many bad credentials", 429, "RATE_LIMITED", "RetryInfo")
 	if after := refused.header.Get("Retry-After"); after == "" || after == "0" {
 		t.Errorf("Retry-After is %q", after)
 	}

@@ -211,7 +211,11 @@ func overGRPC(m protoreflect.MethodDescriptor) []worstCall {
 			if s.credential != "" {
 				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", s.credential)
 			}
-			stream, err := s.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, full, options...)
+			stream, err := s.conn.NewStream(
+				ctx,
+				&grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+				full,
+				options...)
 			if err != nil {
 				return
 			}
@@ -282,7 +286,10 @@ func overREST(m protoreflect.MethodDescriptor) []worstCall {
 		for _, message := range messages {
 			all = append(all, overHTTP(method, path, "application/json", message))
 		}
-		all = append(all, overHTTP(method, path+"?"+strings.Repeat("q=a&", 6000), "application/json", payload{item: " "}))
+		all = append(
+			all,
+			overHTTP(method, path+"?"+strings.Repeat("q=a&", 6000), "application/json", payload{item: " "}),
+		)
 	}
 	return all
 }

@@ -35,8 +35,8 @@ const (
 	unknownMargin = 64 << 20
 )
 
-// programToMeasure is the real program, built for this test. This test binary, which stands in for the program elsewhere, may be one
-// that looks for races, which takes several times the memory.
+// programToMeasure is the real program, built for this test. This test binary, which stands in for the program
+// elsewhere, may be one that looks for races, which takes several times the memory.
 func programToMeasure(t *testing.T) string {
 	t.Helper()
 	if *builtPatd != "" {
@@ -108,7 +108,8 @@ func TestStrangersCostNoMoreThanTheirBudget(t *testing.T) {
 	if longtest.Race {
 		t.Skip("what it measures is another process")
 	}
-	// What the process holds is measured, not how long garbage may lie: by default that may grow to four times what is in use.
+	// What the process holds is measured, not how long garbage may lie: by default that may grow to four times what is
+	// in use.
 	d, good := attacked(t, "GOGC=50")
 	for range 2000 { // what serving takes anyway
 		if err := good(t.Context()); err != nil {

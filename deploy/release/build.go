@@ -45,7 +45,12 @@ func newRelease(ctx context.Context, root string, arches []string) (*release, er
 		return nil, fmt.Errorf("make a directory to work in: %w", err)
 	}
 	r := &release{
-		root: root, tools: tools, work: work, arches: arches, binaries: map[string]string{}, toolVersions: map[string]string{},
+		root:         root,
+		tools:        tools,
+		work:         work,
+		arches:       arches,
+		binaries:     map[string]string{},
+		toolVersions: map[string]string{},
 	}
 	if err := r.build(ctx); err != nil {
 		r.close()
@@ -84,9 +89,29 @@ const profile = "cmd/patd/patd.pgo"
 // compile builds patd as one static binary.
 func (r *release) compile(ctx context.Context, system, arch string) (string, error) {
 	file := filepath.Join(r.work, "patd-"+system+"-"+arch)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags=-s -w -buildid=", "-pgo="+profile, "-o", file, "./cmd/patd")
+	cmd := exec.CommandContext(
+		ctx,
+		"go",
+		"build",
+		"-trimpath",
+		"-buildvcs=true",
+		"-ldflags=-s -w -buildid=",
+		"-pgo="+profile,
+		"-o",
+		file,
+		"./cmd/patd",
+	)
 	cmd.Dir = r.root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+arch, "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=")
+	cmd.Env = append(
+		os.Environ(),
+		"CGO_ENABLED=0",
+		"GOOS="+system,
+		"GOARCH="+arch,
+		"GOFLAGS=",
+		"GOAMD64=v1",
+		"GOARM64=v8.0",
+		"GOEXPERIMENT=",
+	)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build patd for %s/%s: %w\n%s", system, arch, err, out)
 	}
@@ -191,7 +216,16 @@ type file struct {
 func writeTar(w io.Writer, at time.Time, files []file) error {
 	t := tar.NewWriter(w)
 	for _, f := range files {
-		h := &tar.Header{Name: f.name, Mode: f.mode, Uid: f.uid, Gid: f.uid, ModTime: at, Size: int64(len(f.text)), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}
+		h := &tar.Header{
+			Name:     f.name,
+			Mode:     f.mode,
+			Uid:      f.uid,
+			Gid:      f.uid,
+			ModTime:  at,
+			Size:     int64(len(f.text)),
+			Typeflag: tar.TypeReg,
+			Format:   tar.FormatUSTAR,
+		}
 		if strings.HasSuffix(f.name, "/") {
 			h.Typeflag = tar.TypeDir
 		}

@@ -45,7 +45,8 @@ func (r *release) chartFiles() (out []file, err error) {
 			return err
 		}
 		if below == "Chart.yaml" {
-			text = regexp.MustCompile(`(?m)^(version|appVersion): .*$`).ReplaceAll(text, []byte(`${1}: "`+number(r.version)+`"`))
+			text = regexp.MustCompile(`(?m)^(version|appVersion): .*$`).
+				ReplaceAll(text, []byte(`${1}: "`+number(r.version)+`"`))
 			if strings.Count(string(text), number(r.version)) != 2 {
 				return fmt.Errorf("%s has no version to replace", name)
 			}

@@ -15,7 +15,8 @@ const (
 	assemblies = "sdk/csharp/tools/node_modules/node-api-dotnet/net472"
 )
 
-// dotnetEnvironment is in which the .NET SDK runs: with a home of its own, the OpenSSL that it needs, and without NuGet.
+// dotnetEnvironment is in which the .NET SDK runs: with a home of its own, the OpenSSL that it needs, and without
+// NuGet.
 func (r *release) dotnetEnvironment() []string {
 	home := filepath.Join(r.work, "dotnet")
 	return []string{
@@ -33,7 +34,15 @@ func (r *release) dotnetBuild(ctx context.Context, dir, project, source string, 
 		return fmt.Errorf("prepare the .NET SDK: %w", err)
 	}
 	return tool(ctx, dir, r.dotnetEnvironment(), program, append([]string{
-		"build", project, "-c", "Release", "--nologo", "-v", "quiet", "-nodeReuse:false", "-p:UseSharedCompilation=false",
+		"build",
+		project,
+		"-c",
+		"Release",
+		"--nologo",
+		"-v",
+		"quiet",
+		"-nodeReuse:false",
+		"-p:UseSharedCompilation=false",
 		"-p:RestoreSources=" + source,
 	}, args...)...)
 }
@@ -58,8 +67,15 @@ func (r *release) csharp(ctx context.Context, made *artifacts) error {
 		return err
 	}
 	core := nuget{
-		id: "Patd", version: version, commit: r.commit, dir: dir, project: "src/Patd",
-		groups: []nugetGroup{{folder: "netcoreapp3.1", framework: ".NETCoreApp3.1"}, {folder: "netstandard2.0", framework: ".NETStandard2.0"}},
+		id:      "Patd",
+		version: version,
+		commit:  r.commit,
+		dir:     dir,
+		project: "src/Patd",
+		groups: []nugetGroup{
+			{folder: "netcoreapp3.1", framework: ".NETCoreApp3.1"},
+			{folder: "netstandard2.0", framework: ".NETStandard2.0"},
+		},
 	}
 	needed, err := packageReferences(filepath.Join(dir, "src/Patd/Patd.csproj"))
 	if err != nil {

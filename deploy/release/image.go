@@ -96,8 +96,10 @@ func (r *release) imageOf(arch string) (v1.Image, error) {
 		if err := writeTar(&b, r.at, content.files); err != nil {
 			return nil, err
 		}
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
-			tarball.WithMediaType(types.OCILayer))
+		layer, err := tarball.LayerFromOpener(
+			func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil },
+			tarball.WithMediaType(types.OCILayer),
+		)
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +129,8 @@ func (r *release) imageOf(arch string) (v1.Image, error) {
 	return mutate.ConfigFile(img, config)
 }
 
-// roots are the certificates of the authorities that Mozilla trusts without conditions, from the module that go.mod pins.
+// roots are the certificates of the authorities that Mozilla trusts without conditions, from the module that go.mod
+// pins.
 func roots() []byte {
 	var b bytes.Buffer
 	for root := range bundle.Roots() {
@@ -149,7 +152,13 @@ func (r *release) tarOf(w io.Writer, dir string) error {
 		if err != nil {
 			return err
 		}
-		h := &tar.Header{Name: filepath.ToSlash(name), Mode: 0o644, ModTime: r.at, Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}
+		h := &tar.Header{
+			Name:     filepath.ToSlash(name),
+			Mode:     0o644,
+			ModTime:  r.at,
+			Typeflag: tar.TypeReg,
+			Format:   tar.FormatUSTAR,
+		}
 		if d.IsDir() {
 			h.Name, h.Mode, h.Typeflag = h.Name+"/", 0o755, tar.TypeDir
 			return t.WriteHeader(h)

@@ -27,8 +27,8 @@ type imageConfig struct {
 	}
 }
 
-// unpackImage lays an image out as a root directory, without go-containerregistry: by the OCI's layout alone. Each digest
-// is checked.
+// unpackImage lays an image out as a root directory, without go-containerregistry: by the OCI's layout alone. Each
+// digest is checked.
 func unpackImage(t *testing.T, file, root string) (c imageConfig) {
 	t.Helper()
 	files := untar(t, file, false)
@@ -58,7 +58,8 @@ func unpackImage(t *testing.T, file, root string) (c imageConfig) {
 		Config descriptor
 		Layers []descriptor
 	}
-	if m := index.Manifests; len(m) != 1 || m[0].Platform.OS != "linux" || m[0].Platform.Architecture != runtime.GOARCH {
+	if m := index.Manifests; len(m) != 1 || m[0].Platform.OS != "linux" ||
+		m[0].Platform.Architecture != runtime.GOARCH {
 		t.Fatalf("the index is %v", m)
 	}
 	read(blob(index.Manifests[0].Digest), &manifest)
@@ -73,12 +74,14 @@ func unpackImage(t *testing.T, file, root string) (c imageConfig) {
 	return c
 }
 
-// TestImageRunsAsItsUserOnAReadOnlyRoot unpacks the image and runs it as a container engine does: its user, its command,
-// its variables, a root that cannot be written to, and one volume.
+// TestImageRunsAsItsUserOnAReadOnlyRoot unpacks the image and runs it as a container engine does: its user, its
+// command, its variables, a root that cannot be written to, and one volume.
 func TestImageRunsAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	t.Parallel()
 	need(t, "unshare", "chroot", "tar", "mount")
-	if out, err := exec.Command("unshare", "--mount", "--pid", "--fork", "true").CombinedOutput(); err != nil || os.Getuid() != 0 {
+	if out, err := exec.Command("unshare", "--mount", "--pid", "--fork", "true").
+		CombinedOutput(); err != nil ||
+		os.Getuid() != 0 {
 		missing(t, "the permission to make namespaces: "+string(out))
 	}
 	dir := t.TempDir()
@@ -90,7 +93,9 @@ func TestImageRunsAsItsUserOnAReadOnlyRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := unpackImage(t, release1(t).only(t, "*_image.tar"), root)
-	if _, volume := c.Config.Volumes["/var/lib/patd"]; c.Config.User != "65532:65532" || !volume || len(c.Config.ExposedPorts) != 2 || c.Architecture != runtime.GOARCH {
+	if _, volume := c.Config.Volumes["/var/lib/patd"]; c.Config.User != "65532:65532" || !volume ||
+		len(c.Config.ExposedPorts) != 2 ||
+		c.Architecture != runtime.GOARCH {
 		t.Errorf("the image is %+v", c)
 	}
 	text, err := os.ReadFile(filepath.Join(root, "etc/ssl/certs/ca-certificates.crt"))
@@ -110,12 +115,18 @@ func TestImageRunsAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	}
 	// docker run without an option: plain text on all addresses is refused, with what to do.
 	refused := container(root, volume, c, nil)
-	if out, err := refused.CombinedOutput(); err == nil || !strings.Contains(string(out), "give --tls-cert and --tls-key, or --insecure") {
+	if out, err := refused.CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "give --tls-cert and --tls-key, or --insecure") {
 		t.Errorf("without TLS: %v\n%s", err, out)
 	}
 
 	var log safeBuffer
-	cmd := container(root, volume, c, []string{"PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0", "PATD_DRAIN_DELAY=0s"})
+	cmd := container(
+		root,
+		volume,
+		c,
+		[]string{"PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0", "PATD_DRAIN_DELAY=0s"},
+	)
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -160,7 +171,11 @@ func container(root, volume string, c imageConfig, env []string, args ...string)
 	}
 	script := `mount --make-rprivate / && mount --bind "$0" "$0" && mount --bind "$1" "$0/var/lib/patd" && mount -o remount,bind,ro "$0" &&
 root=$0 && shift && exec chroot --userspec=65532:65532 --groups= "$root" "$@"`
-	cmd := exec.Command("unshare", append([]string{"--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, root, volume}, append(c.Config.Entrypoint, args...)...)...)
+	cmd := exec.Command(
+		"unshare",
+		append(
+			[]string{"--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, root, volume},
+			append(c.Config.Entrypoint, args...)...)...)
 	cmd.Env = append(append([]string{}, c.Config.Env...), env...)
 	for i, v := range cmd.Env { // of the machine too, for the tools
 		if v == "PATH=/usr/bin" {

@@ -34,21 +34,36 @@ var libraries = []library{
 		pins: "sdk/typescript/package-lock.json", build: (*release).typescript,
 	},
 	{
-		name: "python", needs: "a venv in sdk/python with what `venv/bin/pip install --require-hashes -r requirements.txt` installs",
+		name:      "python",
+		needs:     "a venv in sdk/python with what `venv/bin/pip install --require-hashes -r requirements.txt` installs",
 		installed: []string{venv + "/bin/python", venv + "/bin/datamodel-codegen"},
-		pins:      "sdk/python/requirements.txt", build: (*release).python,
+		pins:      "sdk/python/requirements.txt",
+		build:     (*release).python,
 	},
 	{
-		name: "csharp", needs: "Linux on amd64, and what `npm ci --ignore-scripts` installs in sdk/csharp/tools",
-		installed: []string{dotnetRoot + "/dotnet", openssl + "/libssl.so.1.1", assemblies + "/Microsoft.Bcl.AsyncInterfaces.dll"},
-		pins:      "sdk/csharp/tools/package-lock.json", build: (*release).csharp,
+		name:  "csharp",
+		needs: "Linux on amd64, and what `npm ci --ignore-scripts` installs in sdk/csharp/tools",
+		installed: []string{
+			dotnetRoot + "/dotnet",
+			openssl + "/libssl.so.1.1",
+			assemblies + "/Microsoft.Bcl.AsyncInterfaces.dll",
+		},
+		pins:  "sdk/csharp/tools/package-lock.json",
+		build: (*release).csharp,
 	},
 }
 
 // check returns what a library lacks to be built here. Tools are what is installed in a tree.
 func (l library) check(tools string) error {
 	missing := func(what string, err error) error {
-		return fmt.Errorf("the library for %s needs %s (-%s=false leaves it out): %s: %w", l.name, l.needs, l.name, what, err)
+		return fmt.Errorf(
+			"the library for %s needs %s (-%s=false leaves it out): %s: %w",
+			l.name,
+			l.needs,
+			l.name,
+			what,
+			err,
+		)
 	}
 	for _, name := range l.programs {
 		if _, err := exec.LookPath(name); err != nil {
@@ -105,8 +120,15 @@ func (r *release) note(ctx context.Context, name, program string, args ...string
 
 // copySource copies the files below some names of the source, except those that Git ignores, to a directory. Edit, if
 // there is one, returns what becomes of a file; nil: it is left out.
-func (r *release) copySource(ctx context.Context, to string, edit func(name string, text []byte) []byte, names ...string) error {
-	out, err := r.git(ctx, append([]string{"ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"}, names...)...)
+func (r *release) copySource(
+	ctx context.Context,
+	to string,
+	edit func(name string, text []byte) []byte,
+	names ...string,
+) error {
+	out, err := r.git(
+		ctx,
+		append([]string{"ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"}, names...)...)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,8 @@ func library1(tb testing.TB, name string) *built {
 	return release1(tb)
 }
 
-// TestTwoBuildsAreTheSameBytes builds the same commit again in another directory, all of it but the jars: that these are
-// the same bytes is held by TestTheJarIsReproducible of sdk/java.
+// TestTwoBuildsAreTheSameBytes builds the same commit again in another directory, all of it but the jars: that these
+// are the same bytes is held by TestTheJarIsReproducible of sdk/java.
 func TestTwoBuildsAreTheSameBytes(t *testing.T) {
 	t.Parallel()
 	b := release1(t)
@@ -155,7 +155,11 @@ func TestTheNpmPackageIsInstalledAndUsed(t *testing.T) {
 		Version string
 		Exports map[string]string
 	}
-	if err := json.Unmarshal(files["package/package.json"], &manifest); err != nil || manifest.Version != "0.98.7" || len(manifest.Exports) == 0 {
+	if err := json.Unmarshal(
+		files["package/package.json"],
+		&manifest,
+	); err != nil || manifest.Version != "0.98.7" ||
+		len(manifest.Exports) == 0 {
 		t.Fatalf("%v\n%s", err, files["package/package.json"])
 	}
 	for entry, to := range manifest.Exports {
@@ -168,7 +172,19 @@ func TestTheNpmPackageIsInstalledAndUsed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private": true}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := tool(t.Context(), dir, nil, "npm", "install", "--offline", "--no-audit", "--no-fund", "--cache", filepath.Join(dir, "cache"), file)
+	err := tool(
+		t.Context(),
+		dir,
+		nil,
+		"npm",
+		"install",
+		"--offline",
+		"--no-audit",
+		"--no-fund",
+		"--cache",
+		filepath.Join(dir, "cache"),
+		file,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,12 +214,14 @@ func TestTheWheelIsInstalledAndUsed(t *testing.T) {
 	source := untar(t, b.only(t, "patd-0.98.7.tar.gz"), true)
 	for name, in := range map[string]map[string][]byte{"the wheel": files, "the source distribution": source} {
 		for file := range in {
-			if strings.Contains(file, "tests/") || strings.Contains(file, "venv") || strings.Contains(file, "__pycache__") {
+			if strings.Contains(file, "tests/") || strings.Contains(file, "venv") ||
+				strings.Contains(file, "__pycache__") {
 				t.Errorf("%s has %s", name, file)
 			}
 		}
 	}
-	if len(source["patd-0.98.7/src/patd/py.typed"]) != len(files["patd/py.typed"]) || len(source["patd-0.98.7/pyproject.toml"]) == 0 {
+	if len(source["patd-0.98.7/src/patd/py.typed"]) != len(files["patd/py.typed"]) ||
+		len(source["patd-0.98.7/pyproject.toml"]) == 0 {
 		t.Errorf("the source distribution has %q", sorted(source))
 	}
 	dir := t.TempDir()
@@ -246,7 +264,8 @@ func TestTheNuGetPackagesAreRestoredAndUsed(t *testing.T) {
 	b := library1(t, "csharp")
 	core := unzip(t, b.only(t, "Patd.0.98.7.nupkg"))
 	spec := string(core["Patd.nuspec"])
-	if !strings.Contains(spec, "<version>0.98.7</version>") || !strings.Contains(spec, `<dependency id="System.Text.Json" version="`) {
+	if !strings.Contains(spec, "<version>0.98.7</version>") ||
+		!strings.Contains(spec, `<dependency id="System.Text.Json" version="`) {
 		t.Errorf("the manifest is\n%s", spec)
 	}
 	for _, framework := range []string{"netcoreapp3.1", "netstandard2.0"} {
@@ -320,7 +339,8 @@ func TestALibraryWithoutItsToolsIsRefusedAtOnce(t *testing.T) {
 	empty := t.TempDir()
 	for _, l := range libraries {
 		err := l.check(empty)
-		if err == nil || !strings.Contains(err.Error(), "-"+l.name+"=false") || !strings.Contains(err.Error(), l.needs) {
+		if err == nil || !strings.Contains(err.Error(), "-"+l.name+"=false") ||
+			!strings.Contains(err.Error(), l.needs) {
 			t.Errorf("%s: %v", l.name, err)
 		}
 		args := []string{"-root", empty, "-out", filepath.Join(empty, "dist")}

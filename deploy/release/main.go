@@ -1,11 +1,11 @@
 // Release builds what operators install out of the source of patd: the image, Debian and RPM packages, archives and the
-// chart, with their bills of materials, their provenance and their checksums, and the packages of the libraries for other
-// languages. It is a module of its own, so that what it needs does not stand in patd's go.mod.
+// chart, with their bills of materials, their provenance and their checksums, and the packages of the libraries for
+// other languages. It is a module of its own, so that what it needs does not stand in patd's go.mod.
 //
 //	go run -C deploy/release . -out dist
 //
-// The version is what the Go tool makes of the tag. The same commit and tools make the same bytes: times are those of the
-// commit, or SOURCE_DATE_EPOCH, and nothing of the machine enters.
+// The version is what the Go tool makes of the tag. The same commit and tools make the same bytes: times are those of
+// the commit, or SOURCE_DATE_EPOCH, and nothing of the machine enters.
 package main
 
 import (

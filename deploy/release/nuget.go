@@ -85,7 +85,13 @@ func (n nuget) manifest() ([]byte, error) {
 	if about == nil {
 		return nil, fmt.Errorf("%s has no description", n.project)
 	}
-	s := nuspec{ID: n.id, Version: n.version, Authors: "patd maintainers", Description: string(about[1]), Readme: "README.md"}
+	s := nuspec{
+		ID:          n.id,
+		Version:     n.version,
+		Authors:     "patd maintainers",
+		Description: string(about[1]),
+		Readme:      "README.md",
+	}
 	s.Repository.Type, s.Repository.Commit = "git", n.commit
 	for _, g := range n.groups {
 		s.Needs = append(s.Needs, nuspecGroup{Framework: g.framework, Packages: g.packages})
@@ -107,7 +113,11 @@ func (n nuget) write(made *artifacts, at time.Time) error {
 		return err
 	}
 	files := map[string][]byte{
-		"[Content_Types].xml": []byte(contentTypes), "_rels/.rels": fmt.Appendf(nil, relationships, n.id), n.id + ".nuspec": manifest,
+		"[Content_Types].xml": []byte(
+			contentTypes,
+		),
+		"_rels/.rels":    fmt.Appendf(nil, relationships, n.id),
+		n.id + ".nuspec": manifest,
 	}
 	from := map[string]string{"README.md": "README.md"}
 	for _, g := range n.groups {
@@ -122,7 +132,10 @@ func (n nuget) write(made *artifacts, at time.Time) error {
 	}
 	return made.create(n.id+"."+n.version+".nupkg", func(w io.Writer) error {
 		z := zip.NewWriter(w)
-		z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestCompression) })
+		z.RegisterCompressor(
+			zip.Deflate,
+			func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestCompression) },
+		)
 		for _, name := range sorted(files) {
 			f, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Deflate, Modified: at})
 			if err != nil {

@@ -28,7 +28,10 @@ func (r *release) packages(made *artifacts, arch, version string) error {
 		if err := nfpm.PrepareForPackager(info, name); err != nil {
 			return fmt.Errorf("prepare the %s package: %w", name, err)
 		}
-		if err := made.create(packager.ConventionalFileName(info), func(w io.Writer) error { return packager.Package(info, w) }); err != nil {
+		if err := made.create(
+			packager.ConventionalFileName(info),
+			func(w io.Writer) error { return packager.Package(info, w) },
+		); err != nil {
 			return err
 		}
 	}
@@ -51,10 +54,20 @@ func (r *release) info(packager, arch, version string) (*nfpm.Info, error) {
 		Name: "patd", Arch: arch, Platform: "linux", Version: first, Release: "1", Section: "net", Priority: "optional",
 		Maintainer: maintainer, Description: summary, MTime: r.at, DisableGlobbing: true,
 		Overridables: nfpm.Overridables{
-			Contents: contents, Umask: 0o022,
-			Scripts: nfpm.Scripts{PostInstall: script("postinst"), PreRemove: script("prerm"), PostRemove: script("postrm")},
-			RPM:     nfpm.RPM{Summary: summary, BuildHost: "localhost", Compression: "zstd", Group: "System Environment/Daemons"},
-			Deb:     nfpm.Deb{Compression: "zstd"}, // dpkg of Debian 12 and of Ubuntu 18.04
+			Contents: contents,
+			Umask:    0o022,
+			Scripts: nfpm.Scripts{
+				PostInstall: script("postinst"),
+				PreRemove:   script("prerm"),
+				PostRemove:  script("postrm"),
+			},
+			RPM: nfpm.RPM{
+				Summary:     summary,
+				BuildHost:   "localhost",
+				Compression: "zstd",
+				Group:       "System Environment/Daemons",
+			},
+			Deb: nfpm.Deb{Compression: "zstd"}, // dpkg of Debian 12 and of Ubuntu 18.04
 		},
 	}
 	if packager == "deb" {
@@ -80,7 +93,9 @@ func (r *release) contents(packager, arch string) (files.Contents, error) {
 			return fmt.Errorf("lay out the package: %w", err)
 		}
 		out = append(out, &files.Content{
-			Source: src, Destination: dst, FileInfo: &files.ContentFileInfo{Owner: "root", Group: "root", Mode: mode, MTime: r.at},
+			Source:      src,
+			Destination: dst,
+			FileInfo:    &files.ContentFileInfo{Owner: "root", Group: "root", Mode: mode, MTime: r.at},
 		})
 		return nil
 	}
@@ -94,7 +109,11 @@ func (r *release) contents(packager, arch string) (files.Contents, error) {
 	for _, unit := range []string{"patd.service", "patd-http.socket", "patd-grpc.socket"} {
 		text, err := r.read("deploy/" + unit)
 		if err == nil {
-			err = put("/usr/lib/systemd/system/"+unit, []byte(strings.ReplaceAll(string(text), "/usr/local/bin/", "/usr/bin/")), 0o644)
+			err = put(
+				"/usr/lib/systemd/system/"+unit,
+				[]byte(strings.ReplaceAll(string(text), "/usr/local/bin/", "/usr/bin/")),
+				0o644,
+			)
 		}
 		if err != nil {
 			return nil, err

@@ -39,11 +39,13 @@ func newDebianRoot(t *testing.T) debianRoot {
 			break
 		}
 	}
-	release, err := exec.Command("sh", "-c", `. /etc/os-release && test "$ID" = debian && printf %s "$VERSION_CODENAME"`).Output()
+	release, err := exec.Command("sh", "-c", `. /etc/os-release && test "$ID" = debian && printf %s "$VERSION_CODENAME"`).
+		Output()
 	if err != nil || len(sources) == 0 {
 		missing(t, "Debian, whose packages a root directory is made of,")
 	}
-	out, err := exec.Command("mmdebstrap", append([]string{"--quiet", "--mode=root", "--variant=essential", "--include=passwd", string(release), d.path}, sources...)...).CombinedOutput()
+	out, err := exec.Command("mmdebstrap", append([]string{"--quiet", "--mode=root", "--variant=essential", "--include=passwd", string(release), d.path}, sources...)...).
+		CombinedOutput()
 	if err != nil {
 		t.Fatalf("make a root directory of Debian: %v\n%s", err, out)
 	}
@@ -117,8 +119,8 @@ func next(t *testing.T) *built {
 	return b
 }
 
-// TestPackagesKeepTheDataUntilPurge installs, upgrades, removes and purges the Debian package by dpkg, and the RPM package
-// by rpm, in a root directory of Debian.
+// TestPackagesKeepTheDataUntilPurge installs, upgrades, removes and purges the Debian package by dpkg, and the RPM
+// package by rpm, in a root directory of Debian.
 func TestPackagesKeepTheDataUntilPurge(t *testing.T) {
 	t.Parallel()
 	b := release1(t)
@@ -135,16 +137,41 @@ func works(d debianRoot) {
 	d.is("755 root:root", "/usr/bin/patd")
 	d.is("640 root:patd", "/etc/patd/patd.yaml")
 	d.is("700 patd:patd", "/var/lib/patd")
-	if got := d.run("getent", "passwd", "patd"); !strings.HasSuffix(got, ":/var/lib/patd:/usr/sbin/nologin") && !strings.HasSuffix(got, ":/var/lib/patd:/sbin/nologin") {
+	if got := d.run(
+		"getent",
+		"passwd",
+		"patd",
+	); !strings.HasSuffix(got, ":/var/lib/patd:/usr/sbin/nologin") &&
+		!strings.HasSuffix(got, ":/var/lib/patd:/sbin/nologin") {
 		d.t.Errorf("the user is %s", got)
 	}
 	for _, name := range []string{"man/man1/patd.1.gz", "man/man1/patd-token-create.1.gz", "man/man5/patd.yaml.5.gz", "bash-completion/completions/patd", "doc/patd/patd.cdx.json"} {
 		d.is("644 root:root", "/usr/share/"+name)
 	}
-	if got := d.run("grep", "^ExecStart=", "/usr/lib/systemd/system/patd.service"); got != "ExecStart=/usr/bin/patd serve --config /etc/patd/patd.yaml" {
+	if got := d.run(
+		"grep",
+		"^ExecStart=",
+		"/usr/lib/systemd/system/patd.service",
+	); got != "ExecStart=/usr/bin/patd serve --config /etc/patd/patd.yaml" {
 		d.t.Error(got)
 	}
-	if got := d.run("runuser", "-u", "patd", "--", "patd", "service", "create", "gateway", "--permission", "introspect", "--config", "/etc/patd/patd.yaml"); !strings.HasPrefix(got, "pats_") {
+	if got := d.run(
+		"runuser",
+		"-u",
+		"patd",
+		"--",
+		"patd",
+		"service",
+		"create",
+		"gateway",
+		"--permission",
+		"introspect",
+		"--config",
+		"/etc/patd/patd.yaml",
+	); !strings.HasPrefix(
+		got,
+		"pats_",
+	) {
 		d.t.Errorf("a service token: %s", got)
 	}
 	d.run("sh", "-c", "echo 'log-level: debug' >> /etc/patd/patd.yaml")
@@ -165,7 +192,13 @@ func debianPackage(t *testing.T, d debianRoot, b, later *built) {
 	old, current := d.bring(b.only(t, "*.deb")), d.bring(later.only(t, "*.deb"))
 	d.run("dpkg", "--install", old)
 	works(d)
-	if got := d.run("dpkg-query", "--showformat=${Conffiles} ${Version}", "--show", "patd"); !strings.HasPrefix(strings.TrimSpace(got), "/etc/patd/patd.yaml ") || !strings.HasSuffix(got, " 0.98.7-1") {
+	if got := d.run(
+		"dpkg-query",
+		"--showformat=${Conffiles} ${Version}",
+		"--show",
+		"patd",
+	); !strings.HasPrefix(strings.TrimSpace(got), "/etc/patd/patd.yaml ") ||
+		!strings.HasSuffix(got, " 0.98.7-1") {
 		t.Errorf("it has the configuration files and version %s", got)
 	}
 	const wanted = "etc/systemd/system/multi-user.target.wants/patd.service"
@@ -177,7 +210,20 @@ func debianPackage(t *testing.T, d debianRoot, b, later *built) {
 	kept(d)
 	d.gone(wanted) // what the administrator disabled stays so
 	d.is("640 root:patd", "/etc/patd/patd.yaml")
-	if got := d.run("runuser", "-u", "patd", "--", "patd", "service", "list", "--config", "/etc/patd/patd.yaml"); !strings.Contains(got, "gateway") {
+	if got := d.run(
+		"runuser",
+		"-u",
+		"patd",
+		"--",
+		"patd",
+		"service",
+		"list",
+		"--config",
+		"/etc/patd/patd.yaml",
+	); !strings.Contains(
+		got,
+		"gateway",
+	) {
 		t.Errorf("after the upgrade the services are %s", got)
 	}
 	d.run("dpkg", "--remove", "patd")

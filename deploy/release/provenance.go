@@ -59,7 +59,10 @@ func (r *release) provenance(ctx context.Context, made *artifacts) error {
 	d.BuildType = "https://patd.invalid/release/v1"
 	d.ExternalParameters = map[string]string{"version": r.version, "architectures": strings.Join(r.arches, ",")}
 	d.InternalParameters = map[string]string{
-		"go": r.goVersion, "host": runtime.GOOS + "/" + runtime.GOARCH, "sourceDateEpoch": fmt.Sprint(r.at.Unix()), "modified": fmt.Sprint(r.modified),
+		"go":              r.goVersion,
+		"host":            runtime.GOOS + "/" + runtime.GOARCH,
+		"sourceDateEpoch": fmt.Sprint(r.at.Unix()),
+		"modified":        fmt.Sprint(r.modified),
 	}
 	for name, version := range r.toolVersions {
 		d.InternalParameters[name] = version
@@ -68,7 +71,9 @@ func (r *release) provenance(ctx context.Context, made *artifacts) error {
 	if err != nil {
 		return err
 	}
-	d.ResolvedDependencies = []subject{{Name: "source", URI: "git+commit", Digest: map[string]string{"gitCommit": r.commit, "gitTree": tree}}}
+	d.ResolvedDependencies = []subject{
+		{Name: "source", URI: "git+commit", Digest: map[string]string{"gitCommit": r.commit, "gitTree": tree}},
+	}
 	pins := []string{"go.sum", "deploy/release/go.sum"}
 	for _, l := range r.libraries {
 		if l.pins != "" {
@@ -80,7 +85,10 @@ func (r *release) provenance(ctx context.Context, made *artifacts) error {
 		if err != nil {
 			return err
 		}
-		d.ResolvedDependencies = append(d.ResolvedDependencies, subject{Name: name, Digest: map[string]string{"sha256": sum}})
+		d.ResolvedDependencies = append(
+			d.ResolvedDependencies,
+			subject{Name: name, Digest: map[string]string{"sha256": sum}},
+		)
 	}
 	s.Predicate.RunDetails.Builder.ID = "https://patd.invalid/deploy/release"
 	return made.create("patd_"+fileName(r.version)+".provenance.json", func(w io.Writer) error {

@@ -162,14 +162,20 @@ func TestVersionComesFromTheTag(t *testing.T) {
 	if err := json.Unmarshal(out, &said); err != nil {
 		t.Fatal(err)
 	}
-	if said.Version != version || len(said.Commit) != 40 || said.CommitTime.IsZero() || said.Modified == nil || *said.Modified || said.Go == "" || said.Platform == "" {
+	if said.Version != version || len(said.Commit) != 40 || said.CommitTime.IsZero() || said.Modified == nil ||
+		*said.Modified ||
+		said.Go == "" ||
+		said.Platform == "" {
 		t.Errorf("version --json says %s", out)
 	}
 	for _, name := range []string{"patd_0.98.7*.deb", "patd-0.98.7*.rpm", "patd-chart-0.98.7.tgz", "patd_0.98.7_image.tar", "patd_0.98.7_linux_*.tar.gz"} {
 		b.only(t, name)
 	}
 	chart := untar(t, b.only(t, "patd-chart-*.tgz"), true)
-	if text := string(chart["patd/Chart.yaml"]); !strings.Contains(text, "\nversion: \"0.98.7\"\n") || !strings.Contains(text, "\nappVersion: \"0.98.7\"\n") {
+	if text := string(
+		chart["patd/Chart.yaml"],
+	); !strings.Contains(text, "\nversion: \"0.98.7\"\n") ||
+		!strings.Contains(text, "\nappVersion: \"0.98.7\"\n") {
 		t.Errorf("Chart.yaml has another version:\n%s", text)
 	}
 	text, err := exec.Command("file", b.r.binaries[runtime.GOARCH]).Output()
@@ -178,7 +184,8 @@ func TestVersionComesFromTheTag(t *testing.T) {
 	}
 }
 
-// TestABinaryIsCompiledByTheProfile reads in the binary that it was, and holds the profile to its size in the repository.
+// TestABinaryIsCompiledByTheProfile reads in the binary that it was, and holds the profile to its size in the
+// repository.
 func TestABinaryIsCompiledByTheProfile(t *testing.T) {
 	t.Parallel()
 	info, err := buildinfo.ReadFile(release1(t).r.binaries[runtime.GOARCH])
@@ -297,8 +304,13 @@ func TestMaterialsAndProvenanceSayWhatWasBuilt(t *testing.T) {
 			t.Errorf("the provenance has another digest of %s", subject.Name)
 		}
 	}
-	if len(s.Subject) != len(have)-2 || s.Predicate.BuildDefinition.ResolvedDependencies[0].Digest["gitCommit"] != b.r.commit {
-		t.Errorf("the provenance is of %d files, from %v", len(s.Subject), s.Predicate.BuildDefinition.ResolvedDependencies)
+	if len(s.Subject) != len(have)-2 ||
+		s.Predicate.BuildDefinition.ResolvedDependencies[0].Digest["gitCommit"] != b.r.commit {
+		t.Errorf(
+			"the provenance is of %d files, from %v",
+			len(s.Subject),
+			s.Predicate.BuildDefinition.ResolvedDependencies,
+		)
 	}
 	for _, l := range b.r.libraries {
 		if want, err := sumOf(filepath.Join(b.r.root, l.pins)); l.pins != "" && (err != nil || locked[l.pins] != want) {

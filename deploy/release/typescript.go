@@ -40,5 +40,8 @@ func (r *release) typescript(ctx context.Context, made *artifacts) error {
 			return err
 		}
 	}
-	return made.add("patd-npm-"+fileName(r.version)+".tgz", filepath.Join(work, "patd-"+packageVersion(r.version)+".tgz"))
+	return made.add(
+		"patd-npm-"+fileName(r.version)+".tgz",
+		filepath.Join(work, "patd-"+packageVersion(r.version)+".tgz"),
+	)
 }

@@ -13,8 +13,8 @@ func parts(version string) (core, pre, build string) {
 	return core, pre, build
 }
 
-// packageVersion is the version as npm and NuGet have it. Both take versions that differ after the plus for the same one,
-// so what stands there, +dirty, becomes part of the pre-release.
+// packageVersion is the version as npm and NuGet have it. Both take versions that differ after the plus for the same
+// one, so what stands there, +dirty, becomes part of the pre-release.
 func packageVersion(version string) string {
 	core, pre, build := parts(version)
 	var all []string
@@ -55,7 +55,10 @@ func pythonVersion(version string) (string, error) {
 	if pre != "" {
 		m := preRelease.FindStringSubmatch(pre)
 		if m == nil {
-			return "", fmt.Errorf("the version %s has no form that Python knows: a pre-release is called alpha, beta or rc, with a number", version)
+			return "", fmt.Errorf(
+				"the version %s has no form that Python knows: a pre-release is called alpha, beta or rc, with a number",
+				version,
+			)
 		}
 		if m[2] == "" {
 			m[2] = "0"

@@ -30,7 +30,11 @@ const (
 // faults returns the faults by name.
 func faults() map[string]Fault {
 	return map[string]Fault{
-		"space": NameWithSpace, "empty": NameEmpty, "too long": NameTooLong, "not ASCII": NameNotASCII, "not text": NotText,
+		"space":     NameWithSpace,
+		"empty":     NameEmpty,
+		"too long":  NameTooLong,
+		"not ASCII": NameNotASCII,
+		"not text":  NotText,
 	}
 }
 
@@ -166,9 +170,34 @@ func isOutage(t *testing.T, held tokens.Held, err error) {
 // exact checks that a user id is only a value, whatever it contains, and that no other id is taken for it.
 func exact(t *testing.T, r Rig) {
 	ids := []string{
-		"alice", "Alice", "alice ", " alice", "álice", "alice\u0301", "7", "07", "7a", "7.0", "+7",
-		"' OR '1'='1", `" OR ""="`, "x'; DROP TABLE user_features; --", `\`, `\'`, "%", "_", "$1", "?", ":id", "@id", "NULL",
-		"a/b:c?d#e%f", "日本語", "😀", strings.Repeat("u", 255), strings.Repeat("u", 254),
+		"alice",
+		"Alice",
+		"alice ",
+		" alice",
+		"álice",
+		"alice\u0301",
+		"7",
+		"07",
+		"7a",
+		"7.0",
+		"+7",
+		"' OR '1'='1",
+		`" OR ""="`,
+		"x'; DROP TABLE user_features; --",
+		`\`,
+		`\'`,
+		"%",
+		"_",
+		"$1",
+		"?",
+		":id",
+		"@id",
+		"NULL",
+		"a/b:c?d#e%f",
+		"日本語",
+		"😀",
+		strings.Repeat("u", 255),
+		strings.Repeat("u", 254),
 	}
 	for i, id := range ids {
 		r.Hold(t, id, fmt.Sprintf("only.%d", i))

@@ -31,8 +31,8 @@ func Token(header string) (token string, ok bool) {
 	return token, true
 }
 
-// ParseBasic returns the user and the password of a Basic credential (RFC 7617 section 2). It reports false for one that
-// is malformed.
+// ParseBasic returns the user and the password of a Basic credential (RFC 7617 section 2). It reports false for one
+// that is malformed.
 func ParseBasic(credential string) (user, password string, ok bool) {
 	raw, err := base64.StdEncoding.DecodeString(credential)
 	if err != nil {

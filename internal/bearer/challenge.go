@@ -59,10 +59,14 @@ const WellKnownResource = "/.well-known/oauth-protected-resource"
 // empty: the resource is no address of http or https.
 func ResourceMetadata(resource string) string {
 	u, err := url.Parse(resource)
-	if err != nil || u.Host == "" || u.User != nil || !strings.EqualFold(u.Scheme, "https") && !strings.EqualFold(u.Scheme, "http") {
+	if err != nil || u.Host == "" || u.User != nil ||
+		!strings.EqualFold(u.Scheme, "https") && !strings.EqualFold(u.Scheme, "http") {
 		return ""
 	}
-	address := u.Scheme + "://" + u.Host + WellKnownResource + strings.TrimSuffix("/"+strings.TrimPrefix(u.EscapedPath(), "/"), "/")
+	address := u.Scheme + "://" + u.Host + WellKnownResource + strings.TrimSuffix(
+		"/"+strings.TrimPrefix(u.EscapedPath(), "/"),
+		"/",
+	)
 	if path := u.EscapedPath(); len(path) > 1 && strings.HasSuffix(path, "/") {
 		address += "/" // only the slash that ends the host goes
 	}

@@ -62,7 +62,11 @@ func TestPagesAreEmbeddedWithoutThirdPartyCookies(t *testing.T) {
 		origins = append(origins, more[name])
 	}
 
-	p, err := serve(dir, addr, nil, append(data, "--tls-cert", cert, "--tls-key", key, "--page-origins", strings.Join(origins, ","))...)
+	p, err := serve(
+		dir,
+		addr,
+		nil,
+		append(data, "--tls-cert", cert, "--tls-key", key, "--page-origins", strings.Join(origins, ","))...)
 	must(t, err)
 	t.Cleanup(func() { must(t, p.stop()) })
 	browser, stop, err := start(chromium)

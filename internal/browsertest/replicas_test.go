@@ -25,8 +25,8 @@ import (
 	"patd/internal/proctest"
 )
 
-// TestABrowserBehindABalancerAndDuringOutages has two servers on PostgreSQL behind a balancer that sends each request to
-// the other one, and then lets fail, one after the other, the OpenID provider, the source of features and the store:
+// TestABrowserBehindABalancerAndDuringOutages has two servers on PostgreSQL behind a balancer that sends each request
+// to the other one, and then lets fail, one after the other, the OpenID provider, the source of features and the store:
 // each is a page that says so, and no input is lost.
 func TestABrowserBehindABalancerAndDuringOutages(t *testing.T) {
 	longtest.Only(t)
@@ -48,7 +48,8 @@ func TestABrowserBehindABalancerAndDuringOutages(t *testing.T) {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"user": asked.User, "features": []string{"reports.read", "reports.write", "deploy"}})
+		_ = json.NewEncoder(w).
+			Encode(map[string]any{"user": asked.User, "features": []string{"reports.read", "reports.write", "deploy"}})
 	}))
 	t.Cleanup(source.Close)
 
@@ -63,7 +64,12 @@ func TestABrowserBehindABalancerAndDuringOutages(t *testing.T) {
 	t.Cleanup(balancer.Close)
 
 	at := func(addr string) []string {
-		u := url.URL{Scheme: "postgres", User: url.UserPassword(db.User, db.Password), Host: addr, Path: "/" + db.Database}
+		u := url.URL{
+			Scheme: "postgres",
+			User:   url.UserPassword(db.User, db.Password),
+			Host:   addr,
+			Path:   "/" + db.Database,
+		}
 		u.RawQuery = "sslmode=disable&search_path=browsertest"
 		return []string{"PATD_DATABASE_URL=" + u.String()}
 	}
@@ -78,8 +84,23 @@ func TestABrowserBehindABalancerAndDuringOutages(t *testing.T) {
 	issuer := proctest.FreeAddr(t)
 	args, err := signsIn(dir, issuer)
 	must(t, err)
-	args = append(args, "--issuer", balancer.URL, "--features-source", "callback", "--features-callback-url", source.URL,
-		"--features-callback-key-file", key, "--features-ttl", "0s", "--features-max-stale", "0s", "--database-connections", "4")
+	args = append(
+		args,
+		"--issuer",
+		balancer.URL,
+		"--features-source",
+		"callback",
+		"--features-callback-url",
+		source.URL,
+		"--features-callback-key-file",
+		key,
+		"--features-ttl",
+		"0s",
+		"--features-max-stale",
+		"0s",
+		"--database-connections",
+		"4",
+	)
 	for range 2 {
 		p, err := serve(dir, proctest.FreeAddr(t), at(link), append(args, keyed...)...)
 		must(t, err)
@@ -115,7 +136,12 @@ func TestABrowserBehindABalancerAndDuringOutages(t *testing.T) {
 		}
 	}))
 	t.Cleanup(control.Close)
-	s := setup{Patd: balancer.URL, Admin: admin, Issuer: "http://" + issuer, More: map[string]string{"control": control.URL}}
+	s := setup{
+		Patd:   balancer.URL,
+		Admin:  admin,
+		Issuer: "http://" + issuer,
+		More:   map[string]string{"control": control.URL},
+	}
 	s.script(t, "outages.mjs") // in which the provider is started
 	s.script(t, "replicas.mjs")
 }

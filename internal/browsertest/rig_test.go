@@ -197,14 +197,28 @@ func serve(dir, addr string, env []string, args ...string) (*patd, error) {
 		}
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(authority)
-		p.url, client = "https://"+addr, &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}}
+		p.url, client = "https://"+addr, &http.Client{
+			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}},
+		}
 	}
 	out, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(program, append([]string{
-		"serve", "--http-addr", addr, "--grpc-addr", "127.0.0.1:0", "--drain-delay", "0s", "--auth-failure-rate", "off", "--change-rate", "off", "--mint-rate", "off",
+		"serve",
+		"--http-addr",
+		addr,
+		"--grpc-addr",
+		"127.0.0.1:0",
+		"--drain-delay",
+		"0s",
+		"--auth-failure-rate",
+		"off",
+		"--change-rate",
+		"off",
+		"--mint-rate",
+		"off",
 	}, args...)...)
 	cmd.Stderr, cmd.Env = out, append(os.Environ(), env...)
 	if err := cmd.Start(); err != nil {
@@ -266,7 +280,14 @@ func service(env []string, args ...string) (string, error) {
 func signsIn(dir, addr string) ([]string, error) {
 	path := filepath.Join(dir, "client-secret")
 	err := os.WriteFile(path, []byte("a-secret-for-tests-only\n"), 0o600)
-	return []string{"--oidc-issuer", "http://" + addr, "--oidc-client-id", "page", "--oidc-client-secret-file", path}, err
+	return []string{
+		"--oidc-issuer",
+		"http://" + addr,
+		"--oidc-client-id",
+		"page",
+		"--oidc-client-secret-file",
+		path,
+	}, err
 }
 
 // startProvider runs an OpenID provider at an address, for the users of a server.
@@ -307,7 +328,13 @@ var shared = sync.OnceValues(func() (setup, error) {
 	if err != nil {
 		return setup{}, err
 	}
-	args = append(args, "--oidc-permissions-claim", "groups", "--oidc-permissions", "admins=admin,support=tokens+users,auditors=audit,editors=catalog")
+	args = append(
+		args,
+		"--oidc-permissions-claim",
+		"groups",
+		"--oidc-permissions",
+		"admins=admin,support=tokens+users,auditors=audit,editors=catalog",
+	)
 	p, err := serve(dir, addr, nil, append(args, data...)...)
 	if err != nil {
 		return setup{}, err

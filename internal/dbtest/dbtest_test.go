@@ -12,8 +12,8 @@ func TestPostgresSurvivesKill(t *testing.T) { survivesKill(t, dbtest.Postgres(t)
 
 func TestMariaDBSurvivesKill(t *testing.T) { survivesKill(t, dbtest.MariaDB(t)) }
 
-// survivesKill holds what other tests build on: a killed or frozen server does not answer, and the same data is there again
-// afterwards.
+// survivesKill holds what other tests build on: a killed or frozen server does not answer, and the same data is there
+// again afterwards.
 func survivesKill(t *testing.T, s *dbtest.Server) {
 	t.Helper()
 	db := s.Admin()

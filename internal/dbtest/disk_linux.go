@@ -30,7 +30,11 @@ func PostgresOnDisk(tb testing.TB, size int, settings ...string) *Server {
 			tb.Errorf("unmount the database's disk: %v", err)
 		}
 	})
-	return postgres(tb, postgresPrograms(tb), disk, append([]string{"max_wal_size=32MB", "min_wal_size=2MB"}, settings...)...)
+	return postgres(
+		tb,
+		postgresPrograms(tb),
+		disk,
+		append([]string{"max_wal_size=32MB", "min_wal_size=2MB"}, settings...)...)
 }
 
 // FillDisk writes to the server's disk until it is full, and returns what makes room again.

@@ -12,9 +12,9 @@ import (
 	"patd/internal/proctest"
 )
 
-// PgBouncer starts a PgBouncer before a PostgreSQL server, which ends with the test. Its mode is "session", "transaction" or
-// "statement"; settings, such as "ignore_startup_parameters = search_path", are put after its own. URLs of what it returns are
-// those of the server, by way of the pooler.
+// PgBouncer starts a PgBouncer before a PostgreSQL server, which ends with the test. Its mode is "session",
+// "transaction" or "statement"; settings, such as "ignore_startup_parameters = search_path", are put after its own.
+// URLs of what it returns are those of the server, by way of the pooler.
 func PgBouncer(tb testing.TB, of *Server, mode string, settings ...string) *Server {
 	tb.Helper()
 	bin := program("pgbouncer")

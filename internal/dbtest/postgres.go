@@ -62,7 +62,8 @@ func postgres(tb testing.TB, bin, in string, settings ...string) *Server {
 	return s
 }
 
-// prepare makes the server's directory, and takes the password that it has. Only the first of a process is made by initdb.
+// prepare makes the server's directory, and takes the password that it has. Only the first of a process is made by
+// initdb.
 func (s *Server) prepare(tb testing.TB, bin, data string) {
 	tb.Helper()
 	fresh.Lock()
@@ -96,7 +97,13 @@ func (s *Server) prepare(tb testing.TB, bin, data string) {
 
 // PostgresURL is the URL of the server with a password, which may be empty.
 func (s *Server) PostgresURL(password string) string {
-	u := url.URL{Scheme: "postgres", User: url.User(s.User), Host: s.Addr(), Path: "/" + s.Database, RawQuery: "sslmode=disable"}
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.User(s.User),
+		Host:     s.Addr(),
+		Path:     "/" + s.Database,
+		RawQuery: "sslmode=disable",
+	}
 	if password != "" {
 		u.User = url.UserPassword(s.User, password)
 	}

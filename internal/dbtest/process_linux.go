@@ -17,7 +17,8 @@ import (
 // account is whom a server runs as: databases refuse to run as root.
 type account struct{ credential *syscall.Credential } // nil: as whoever runs the test
 
-// unprivileged finds an account for a server: the test's own, unless that is root, then the one of that name, or nobody.
+// unprivileged finds an account for a server: the test's own, unless that is root, then the one of that name, or
+// nobody.
 func unprivileged(name string) (account, error) {
 	if os.Geteuid() != 0 {
 		return account{}, nil
@@ -144,7 +145,10 @@ func alive(pid int) bool {
 // running reports whether any thread of a process may still run.
 func running(pid int) bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	return slices.ContainsFunc(threads, func(path string) bool { return !strings.ContainsRune("\x00TtZX", state(path)) })
+	return slices.ContainsFunc(
+		threads,
+		func(path string) bool { return !strings.ContainsRune("\x00TtZX", state(path)) },
+	)
 }
 
 // state is the letter of proc(5) for the state of a process or thread; 0: there is none.

@@ -81,8 +81,8 @@ func (s *Server) stop() error {
 	return p.kill()
 }
 
-// start runs the server and asks it until it answers; one that ends before, because what is left of a killed one holds its
-// files for a moment, is started again.
+// start runs the server and asks it until it answers; one that ends before, because what is left of a killed one holds
+// its files for a moment, is started again.
 func (s *Server) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
@@ -141,8 +141,8 @@ func newServer(tb testing.TB, runAs string) *Server {
 	return newServerIn(tb, "", runAs)
 }
 
-// newServerIn is newServer with the directory below another; empty: the usual one for temporary files. No database is made
-// with -short.
+// newServerIn is newServer with the directory below another; empty: the usual one for temporary files. No database is
+// made with -short.
 func newServerIn(tb testing.TB, in, runAs string) *Server {
 	tb.Helper()
 	longtest.Slow(tb)

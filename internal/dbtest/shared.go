@@ -15,14 +15,15 @@ var shared struct {
 	ends   []func()
 }
 
-// outliving is the test that starts the shared server, without its end: what it leaves to clean up is left to the last user.
+// outliving is the test that starts the shared server, without its end: what it leaves to clean up is left to the last
+// user.
 type outliving struct{ testing.TB }
 
 func (outliving) Cleanup(end func()) { shared.ends = append(shared.ends, end) }
 
-// SharedPostgres returns a PostgreSQL server that the process's tests share: one with files and a start of its own costs
-// more than most tests. It is for tests that each use a schema of their own and neither kill or freeze the server nor
-// change what belongs to all its schemas; those use [Postgres].
+// SharedPostgres returns a PostgreSQL server that the process's tests share: one with files and a start of its own
+// costs more than most tests. It is for tests that each use a schema of their own and neither kill or freeze the server
+// nor change what belongs to all its schemas; those use [Postgres].
 func SharedPostgres(tb testing.TB) *Server {
 	tb.Helper()
 	longtest.Slow(tb)

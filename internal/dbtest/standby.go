@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Standby copies a PostgreSQL server that runs, and starts the copy, which follows it as the standby of a name. It ends with the
-// test, with the user, the password and the databases of the other.
+// Standby copies a PostgreSQL server that runs, and starts the copy, which follows it as the standby of a name. It ends
+// with the test, with the user, the password and the databases of the other.
 func Standby(tb testing.TB, of *Server, name string) *Server {
 	tb.Helper()
 	bin := postgresPrograms(tb)
@@ -24,8 +24,27 @@ func Standby(tb testing.TB, of *Server, name string) *Server {
 	s.once(tb, backup)
 	s.command = func(s *Server) *exec.Cmd {
 		//nolint:gosec,noctx // the same; it is ended by process.kill
-		return exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-p", s.Port, "-h", s.Host, "-k", s.dir,
-			"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "shared_buffers=16MB", "-c", "max_connections=100", "-c", "cluster_name="+name)
+		return exec.Command(
+			filepath.Join(bin, "postgres"),
+			"-D",
+			data,
+			"-p",
+			s.Port,
+			"-h",
+			s.Host,
+			"-k",
+			s.dir,
+			"-c",
+			"fsync=off",
+			"-c",
+			"full_page_writes=off",
+			"-c",
+			"shared_buffers=16MB",
+			"-c",
+			"max_connections=100",
+			"-c",
+			"cluster_name="+name,
+		)
 	}
 	s.open = func(s *Server) (*sql.DB, error) { return sql.Open("pgx/v5", s.PostgresURL(s.Password)) }
 	s.run(tb)

@@ -24,7 +24,9 @@ func Versions(tb testing.TB, here string) map[string]string {
 		}
 		_, version, _ := strings.Cut(filepath.Base(filepath.Dir(filepath.Dir(dir))), "-")
 		// Its libraries are links, which npm does not keep: without them it does not start.
-		if out, err := exec.Command(filepath.Join(dir, "initdb"), "--version").CombinedOutput(); err != nil { //nolint:gosec,noctx // it ends by itself
+		//nolint:gosec,noctx // it ends by itself
+		if out, err := exec.Command(filepath.Join(dir, "initdb"), "--version").
+			CombinedOutput(); err != nil {
 			tb.Fatalf("PostgreSQL %s: %v\n%s", version, err, out)
 		}
 		versions[version] = dir

@@ -35,7 +35,12 @@ func (g Guard) Client(c ClientConfig) *http.Client {
 			return nil
 		}
 	}
-	dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 15 * time.Second, Resolver: c.Resolver, ControlContext: control}
+	dialer := &net.Dialer{
+		Timeout:        c.Timeout,
+		KeepAlive:      15 * time.Second,
+		Resolver:       c.Resolver,
+		ControlContext: control,
+	}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,

@@ -70,7 +70,10 @@ func (g Guard) check(a netip.Addr) error {
 	case contains(g.allow, a):
 		return nil
 	case !loopback.Public(a):
-		return fmt.Errorf("refuse to connect to %v: it is not a public address, and no private range was allowed that holds it", a)
+		return fmt.Errorf(
+			"refuse to connect to %v: it is not a public address, and no private range was allowed that holds it",
+			a,
+		)
 	}
 	return nil
 }

@@ -26,7 +26,10 @@ func TestURLsAreHTTPSOrOnThisMachine(t *testing.T) {
 
 func TestAddressIsCheckedWhenTheConnectionIsMade(t *testing.T) {
 	t.Parallel()
-	public, err := dialguard.Check("https://hooks.example.com/", []netip.Prefix{netip.MustParsePrefix("::ffff:10.1.0.0/112")})
+	public, err := dialguard.Check(
+		"https://hooks.example.com/",
+		[]netip.Prefix{netip.MustParsePrefix("::ffff:10.1.0.0/112")},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

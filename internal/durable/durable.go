@@ -30,9 +30,9 @@ func SyncDir(dir string) error {
 	return nil
 }
 
-// Part writes a text to a new file in a directory, onto disk, for its owner alone. The file is to be renamed to its place,
-// and SyncDir is to follow. pattern is that of os.CreateTemp. created, which may be nil, is called when the file exists and
-// is empty.
+// Part writes a text to a new file in a directory, onto disk, for its owner alone. The file is to be renamed to its
+// place, and SyncDir is to follow. pattern is that of os.CreateTemp. created, which may be nil, is called when the file
+// exists and is empty.
 func Part(dir, pattern, text string, created func()) (path string, err error) {
 	f, err := os.CreateTemp(dir, pattern)
 	if err != nil {
@@ -52,8 +52,8 @@ func Part(dir, pattern, text string, created func()) (path string, err error) {
 }
 
 // Publish gives a whole file that is on disk another name in the same directory, and never replaces a file that has
-// appeared there meanwhile: the error is then fs.ErrExist. Where the file system has no hard links, an empty file claims
-// the name and the rename replaces it; a process that is killed between the two leaves the empty file.
+// appeared there meanwhile: the error is then fs.ErrExist. Where the file system has no hard links, an empty file
+// claims the name and the rename replaces it; a process that is killed between the two leaves the empty file.
 func Publish(part, path string) error {
 	err := os.Link(part, path)
 	if err == nil || errors.Is(err, fs.ErrExist) {
@@ -103,8 +103,8 @@ func Copy(to, from string) error {
 	return errors.Join(err, out.Close())
 }
 
-// Inherit gives a file the owner, group and permissions of another one, which it replaces or stands for. It is an error when
-// the caller may not: the file would then be lost to its readers.
+// Inherit gives a file the owner, group and permissions of another one, which it replaces or stands for. It is an error
+// when the caller may not: the file would then be lost to its readers.
 func Inherit(file, from string) error {
 	info, err := os.Stat(from)
 	if err != nil {
@@ -120,8 +120,8 @@ func Inherit(file, from string) error {
 	return nil
 }
 
-// InheritDir gives a new file the owner and group of the directory that it is made for, when root makes it. Other users' files
-// stay their own. The permissions stay as they are.
+// InheritDir gives a new file the owner and group of the directory that it is made for, when root makes it. Other
+// users' files stay their own. The permissions stay as they are.
 func InheritDir(file, dir string) error {
 	if os.Geteuid() != 0 {
 		return nil

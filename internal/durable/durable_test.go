@@ -74,7 +74,8 @@ func TestRootsFilesBelongToTheOwnerOfTheirDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != nobody || st.Gid != nobody || info.Mode().Perm() != 0o600 {
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != nobody || st.Gid != nobody ||
+		info.Mode().Perm() != 0o600 {
 		t.Errorf("%+v, mode %v", st, info.Mode())
 	}
 }

@@ -1,9 +1,9 @@
-// Package flight lets many callers share one call: a read of a store, a request to another server. The first caller begins
-// a flight, those that come meanwhile join it, and each waits for as long as its own context allows.
+// Package flight lets many callers share one call: a read of a store, a request to another server. The first caller
+// begins a flight, those that come meanwhile join it, and each waits for as long as its own context allows.
 //
-// A flight knows two marks of time. Begun is what it was begun with, such as a time or a position, by which a caller decides
-// whether the result is new enough for it. Stale says that something was invalidated since the flight began: its result
-// must not be kept.
+// A flight knows two marks of time. Begun is what it was begun with, such as a time or a position, by which a caller
+// decides whether the result is new enough for it. Stale says that something was invalidated since the flight began:
+// its result must not be kept.
 //
 // Nothing here locks. The lock of the owner guards a Group, its flights, and what the owner keeps of their results,
 // because all of these change together. Only Wait, Done and, once Done is closed, Result are called without it.
@@ -87,8 +87,8 @@ type Group[K comparable, M, T any] struct{ flights map[K]*Flight[M, T] }
 // Find returns the flight of a key, or nil.
 func (g *Group[K, M, T]) Find(key K) *Flight[M, T] { return g.flights[key] }
 
-// Begin begins a flight in the place of an earlier one with the same key, which then is stale: an invalidation would not
-// find it any more.
+// Begin begins a flight in the place of an earlier one with the same key, which then is stale: an invalidation would
+// not find it any more.
 func (g *Group[K, M, T]) Begin(key K, begun M) *Flight[M, T] {
 	g.Invalidate(key)
 	if g.flights == nil {
@@ -113,8 +113,8 @@ func (g *Group[K, M, T]) Abandon(key K, f *Flight[M, T]) {
 	g.Land(key, f, none, ErrAbandoned)
 }
 
-// Invalidate marks the flight of a key as stale, and keeps callers from joining it. Those that wait for it still get its
-// result.
+// Invalidate marks the flight of a key as stale, and keeps callers from joining it. Those that wait for it still get
+// its result.
 func (g *Group[K, M, T]) Invalidate(key K) {
 	if f := g.flights[key]; f != nil {
 		f.Invalidate()

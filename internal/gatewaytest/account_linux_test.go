@@ -48,8 +48,8 @@ func (a account) give(path string) error {
 	return os.Chown(path, int(a.credential.Uid), int(a.credential.Gid))
 }
 
-// freeze keeps a process from running, and waits until every thread of it has stopped: the signal reaches one of them, and the
-// others run on for a moment.
+// freeze keeps a process from running, and waits until every thread of it has stopped: the signal reaches one of them,
+// and the others run on for a moment.
 func (p *process) freeze(t *testing.T) {
 	t.Helper()
 	must(t, syscall.Kill(p.cmd.Process.Pid, syscall.SIGSTOP))

@@ -22,8 +22,17 @@ func command(t *testing.T, home, name string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command(program(t, name), args...)
 	cmd.Dir = home
-	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
-		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")
+	cmd.Env = append(
+		os.Environ(),
+		"HOME="+home,
+		"XDG_CONFIG_HOME="+home,
+		"GIT_CONFIG_NOSYSTEM=1",
+		"GIT_TERMINAL_PROMPT=0",
+		"GIT_AUTHOR_NAME=a",
+		"GIT_AUTHOR_EMAIL=a@example.com",
+		"GIT_COMMITTER_NAME=a",
+		"GIT_COMMITTER_EMAIL=a@example.com",
+	)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -54,8 +63,17 @@ func TestClientsOfBasicCredentialsWorkUnchanged(t *testing.T) {
 	d := serveWith(t, certificate{}, "--accept", "basic,x-api-key")
 	addr := nginxWith(t, site{patd: &d.issuer, upstream: up.Listener.Addr().String()}, func(config string) string {
 		// What docs/gateways/nginx.md says about X-API-Key.
-		config = strings.ReplaceAll(config, "Authorization   $http_authorization;", "Authorization   $http_authorization;\nproxy_set_header X-API-Key $http_x_api_key;")
-		return strings.Replace(config, `Authorization      "";`, `Authorization      ""; proxy_set_header X-API-Key "";`, 1)
+		config = strings.ReplaceAll(
+			config,
+			"Authorization   $http_authorization;",
+			"Authorization   $http_authorization;\nproxy_set_header X-API-Key $http_x_api_key;",
+		)
+		return strings.Replace(
+			config,
+			`Authorization      "";`,
+			`Authorization      ""; proxy_set_header X-API-Key "";`,
+			1,
+		)
 	})
 	tok := d.mint(t, "alice", "reports.read")
 	revoked := d.mint(t, "alice", "reports.read")
@@ -87,7 +105,11 @@ func TestClientsOfBasicCredentialsWorkUnchanged(t *testing.T) {
 		"two, both of them":  {[]string{"-u", "anybody:" + tok.secret, "-H", "X-API-Key: " + tok.secret}, "401"},
 		"two, one as Bearer": {[]string{"-H", "Authorization: Bearer " + tok.secret, "-H", "X-API-Key: " + tok.secret}, "401"},
 	} {
-		out, err := command(t, home, "curl", append(c.args, "-sS", "-o", os.DevNull, "-w", "%{http_code}", "http://"+addr+"/reports/repo.git/HEAD")...)
+		out, err := command(
+			t,
+			home,
+			"curl",
+			append(c.args, "-sS", "-o", os.DevNull, "-w", "%{http_code}", "http://"+addr+"/reports/repo.git/HEAD")...)
 		if err != nil || out != c.want {
 			t.Errorf("%s: %s, %v, want %s", name, out, err, c.want)
 		}
@@ -110,7 +132,14 @@ func pip(t *testing.T, home, addr, secret, revoked string) {
 	const wheel = "thing-1.0-py3-none-any.whl"
 	index := filepath.Join(home, "reports", "simple", "thing")
 	must(t, os.MkdirAll(index, 0o755))
-	must(t, os.WriteFile(filepath.Join(index, "index.html"), []byte(`<!DOCTYPE html><a href="`+wheel+`">`+wheel+`</a>`), 0o644))
+	must(
+		t,
+		os.WriteFile(
+			filepath.Join(index, "index.html"),
+			[]byte(`<!DOCTYPE html><a href="`+wheel+`">`+wheel+`</a>`),
+			0o644,
+		),
+	)
 	var packed bytes.Buffer
 	z := zip.NewWriter(&packed)
 	for name, text := range map[string]string{
@@ -128,8 +157,24 @@ func pip(t *testing.T, home, addr, secret, revoked string) {
 	download := func(secret, into string) (string, error) {
 		from := (&url.URL{Scheme: "http", User: url.UserPassword("anybody", secret), Host: addr, Path: "/reports/simple"}).String()
 		host, _, _ := strings.Cut(addr, ":")
-		return command(t, home, path, "--isolated", "--no-cache-dir", "--disable-pip-version-check", "download", "--no-deps", "--no-input",
-			"--index-url", from, "--trusted-host", host, "--dest", into, "thing")
+		return command(
+			t,
+			home,
+			path,
+			"--isolated",
+			"--no-cache-dir",
+			"--disable-pip-version-check",
+			"download",
+			"--no-deps",
+			"--no-input",
+			"--index-url",
+			from,
+			"--trusted-host",
+			host,
+			"--dest",
+			into,
+			"thing",
+		)
 	}
 	if out, err := download(secret, "fetched"); err != nil {
 		t.Errorf("pip download: %v\n%s", err, out)
@@ -157,7 +202,10 @@ func TestOnlyBearerTokensAreTakenUnlessTheOperatorSaysSo(t *testing.T) {
 		resp, err := d.client.Do(r)
 		must(t, err)
 		resp.Body.Close()
-		if got := resp.Header.Values("WWW-Authenticate"); resp.StatusCode != http.StatusUnauthorized || len(got) != 1 || got[0] != `Bearer realm="patd"` {
+		if got := resp.Header.Values(
+			"WWW-Authenticate",
+		); resp.StatusCode != http.StatusUnauthorized || len(got) != 1 ||
+			got[0] != `Bearer realm="patd"` {
 			t.Errorf("%s: %s %q", name, resp.Status, got)
 		}
 	}

@@ -40,10 +40,29 @@ type brief struct {
 // briefed makes what the programs expect to find: a token with two scopes, and an audience of each kind.
 func briefed(t *testing.T, i *issuer, c certificate) brief {
 	t.Helper()
-	b := brief{Issuer: i.url, CA: c.cert, User: "alice", Audience: "api", JWTAudience: "jwt-api", JWTResource: "https://jwt.example/"}
+	b := brief{
+		Issuer:      i.url,
+		CA:          c.cert,
+		User:        "alice",
+		Audience:    "api",
+		JWTAudience: "jwt-api",
+		JWTResource: "https://jwt.example/",
+	}
 	b.Service.ID, b.Service.Secret = "gateway", i.asker
-	i.call(t, http.MethodPost, "/v1/audiences", map[string]any{"id": b.Audience, "allow_offline_access": true, "access_token_ttl": "3600s"}, nil)
-	i.call(t, http.MethodPost, "/v1/audiences", map[string]any{"id": b.JWTAudience, "resource": b.JWTResource, "access_token_format": "JWT"}, nil)
+	i.call(
+		t,
+		http.MethodPost,
+		"/v1/audiences",
+		map[string]any{"id": b.Audience, "allow_offline_access": true, "access_token_ttl": "3600s"},
+		nil,
+	)
+	i.call(
+		t,
+		http.MethodPost,
+		"/v1/audiences",
+		map[string]any{"id": b.JWTAudience, "resource": b.JWTResource, "access_token_format": "JWT"},
+		nil,
+	)
 	b.PAT = i.mint(t, b.User, "reports.read", "billing.write").secret
 	return b
 }
@@ -130,8 +149,14 @@ func (p client) guarding(t *testing.T, s site) string {
 func (p client) guards(t *testing.T) {
 	t.Helper()
 	guards(t, gateway{
-		start: p.guarding, tls: true, tells: []string{"X-Auth-User"}, addresses: true,
-		unlisted: http.StatusNotFound, stopped: http.StatusServiceUnavailable, frozen: http.StatusServiceUnavailable, out: http.StatusServiceUnavailable,
+		start:     p.guarding,
+		tls:       true,
+		tells:     []string{"X-Auth-User"},
+		addresses: true,
+		unlisted:  http.StatusNotFound,
+		stopped:   http.StatusServiceUnavailable,
+		frozen:    http.StatusServiceUnavailable,
+		out:       http.StatusServiceUnavailable,
 	})
 }
 

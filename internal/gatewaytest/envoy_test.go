@@ -35,8 +35,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// envoy stands in for Envoy, which no package has: a proxy that reads envoy.yaml by Envoy's own definitions, asks patd by
-// Envoy's own protocol, and does with the answer what Envoy documents, to the letter where that is unkind.
+// envoy stands in for Envoy, which no package has: a proxy that reads envoy.yaml by Envoy's own definitions, asks patd
+// by Envoy's own protocol, and does with the answer what Envoy documents, to the letter where that is unkind.
 type envoy struct {
 	listen   string
 	clusters map[string]string // addresses by name
@@ -63,12 +63,16 @@ func readEnvoy(t *testing.T, config string) *envoy {
 		for _, packed := range c.GetTypedExtensionProtocolOptions() {
 			open(t, packed, &upstreamv3.HttpProtocolOptions{})
 		}
-		e.clusters[c.GetName()] = at(c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress())
+		e.clusters[c.GetName()] = at(
+			c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().GetAddress(),
+		)
 	}
 	listener := bootstrap.GetStaticResources().GetListeners()[0]
 	e.listen = at(listener.GetAddress())
 	manager := open(t, listener.GetFilterChains()[0].GetFilters()[0].GetTypedConfig(), &hcmv3.HttpConnectionManager{})
-	e.strict = manager.GetCommonHttpProtocolOptions().GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST
+	e.strict = manager.GetCommonHttpProtocolOptions().
+		GetHeadersWithUnderscoresAction() ==
+		corev3.HttpProtocolOptions_REJECT_REQUEST
 	e.clean = manager.GetNormalizePath().GetValue() && manager.GetMergeSlashes() &&
 		manager.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST
 	e.routes = manager.GetRouteConfig().GetVirtualHosts()[0].GetRoutes()
@@ -106,10 +110,17 @@ func startEnvoyWith(t *testing.T, s site, change func(string) string) string {
 		return "port_value: " + netip.MustParseAddrPort(addr).String()[len("127.0.0.1:"):] + " "
 	}
 	e := readEnvoy(t, change(s.configured(t, "envoy.yaml", map[string]string{
-		"port_value: 8000 ": port(proctest.FreeAddr(t)), "port_value: 9090 ": port(s.patd.grpc), "port_value: 3000 ": port(s.upstream),
+		"port_value: 8000 ": port(
+			proctest.FreeAddr(t),
+		),
+		"port_value: 9090 ": port(s.patd.grpc),
+		"port_value: 3000 ": port(s.upstream),
 	})))
 	e.secret = s.patd.asker
-	conn, err := grpc.NewClient(e.clusters[e.check.GetGrpcService().GetEnvoyGrpc().GetClusterName()], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(
+		e.clusters[e.check.GetGrpcService().GetEnvoyGrpc().GetClusterName()],
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	)
 	must(t, err)
 	e.client = authv3.NewAuthorizationClient(conn)
 	l, err := net.Listen("tcp", e.listen)
@@ -197,7 +208,8 @@ func (e *envoy) route(r *http.Request) *routev3.Route {
 	return nil
 }
 
-// ask makes the call that the filter makes. Of a header that came several times Envoy tells the values joined by commas.
+// ask makes the call that the filter makes. Of a header that came several times Envoy tells the values joined by
+// commas.
 func (e *envoy) ask(r *http.Request, route *routev3.Route) (*authv3.CheckResponse, error) {
 	var per extauthzv3.ExtAuthzPerRoute
 	if err := route.GetTypedPerFilterConfig()["envoy.filters.http.ext_authz"].UnmarshalTo(&per); err != nil {
@@ -216,12 +228,20 @@ func (e *envoy) ask(r *http.Request, route *routev3.Route) (*authv3.CheckRespons
 	ctx, cancel := context.WithTimeout(r.Context(), e.check.GetGrpcService().GetTimeout().AsDuration())
 	defer cancel()
 	for _, m := range e.check.GetGrpcService().GetInitialMetadata() {
-		ctx = metadata.AppendToOutgoingContext(ctx, m.GetKey(), strings.ReplaceAll(m.GetValue(), "%ENVIRONMENT(PATD_TOKEN)%", e.secret))
+		ctx = metadata.AppendToOutgoingContext(
+			ctx,
+			m.GetKey(),
+			strings.ReplaceAll(m.GetValue(), "%ENVIRONMENT(PATD_TOKEN)%", e.secret),
+		)
 	}
 	return e.client.Check(ctx, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-			Address: from.Addr().String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(from.Port())},
-		}}}},
+		Source: &authv3.AttributeContext_Peer{
+			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: from.Addr().
+					String(),
+				PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(from.Port())},
+			}}},
+		},
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Method: r.Method, Path: r.URL.RequestURI(), Host: r.Host, Headers: headers,
 		}},
@@ -240,8 +260,8 @@ func deny(w http.ResponseWriter, d *authv3.DeniedHttpResponse) {
 	_, _ = w.Write([]byte(d.GetBody()))
 }
 
-// allow changes the request as an OK response says: headers by their append action, of which the default appends; one with an
-// empty value only where that is to be kept; and what is to be removed last, be it set before or not.
+// allow changes the request as an OK response says: headers by their append action, of which the default appends; one
+// with an empty value only where that is to be kept; and what is to be removed last, be it set before or not.
 func allow(h http.Header, ok *authv3.OkHttpResponse) {
 	change(h, ok.GetHeaders())
 	for _, name := range ok.GetHeadersToRemove() {
@@ -277,7 +297,13 @@ func change(h http.Header, options []*corev3.HeaderValueOption) {
 func TestEnvoy(t *testing.T) {
 	longtest.Only(t)
 	guards(t, gateway{
-		start: startEnvoy, tells: everything, addresses: true, strict: true,
-		unlisted: http.StatusNotFound, stopped: http.StatusServiceUnavailable, frozen: http.StatusServiceUnavailable, out: http.StatusServiceUnavailable,
+		start:     startEnvoy,
+		tells:     everything,
+		addresses: true,
+		strict:    true,
+		unlisted:  http.StatusNotFound,
+		stopped:   http.StatusServiceUnavailable,
+		frozen:    http.StatusServiceUnavailable,
+		out:       http.StatusServiceUnavailable,
 	})
 }

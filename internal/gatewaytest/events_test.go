@@ -73,7 +73,10 @@ func TestEventsPassProxies(t *testing.T) {
 	for name, start := range map[string]func(*testing.T, *daemon, certificate) string{"nginx": nginxBefore, "Caddy": caddyBefore} {
 		addr := start(t, d, c)
 		for _, version := range []string{"HTTP/1.1", "HTTP/2.0"} {
-			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.pool(t)}, ForceAttemptHTTP2: version == "HTTP/2.0"}
+			transport := &http.Transport{
+				TLSClientConfig:   &tls.Config{RootCAs: c.pool(t)},
+				ForceAttemptHTTP2: version == "HTTP/2.0",
+			}
 			t.Cleanup(transport.CloseIdleConnections)
 			w := watch(t, transport, addr, d.asker, "")
 			if w.resp.Proto != version || w.resp.Header.Get("Content-Type") != "text/event-stream" {
@@ -89,7 +92,13 @@ func TestEventsPassProxies(t *testing.T) {
 			again := watch(t, transport, addr, d.asker, strings.TrimPrefix(first, "id: "))
 			again.until(t, `"`+tok.id+`"`) // that it missed
 			again.end()
-			if refused := watch(t, transport, addr, tok.secret, ""); refused.resp.StatusCode != http.StatusUnauthorized {
+			if refused := watch(
+				t,
+				transport,
+				addr,
+				tok.secret,
+				"",
+			); refused.resp.StatusCode != http.StatusUnauthorized {
 				t.Errorf("%s: a revoked token watches: %s", name, refused.resp.Status)
 			}
 		}

@@ -71,8 +71,13 @@ func nginxWith(t *testing.T, s site, change func(string) string) string {
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		temporary.WriteString(kind + "_temp_path " + filepath.Join(dir, kind) + ";\n")
 	}
-	place(t, a, filepath.Join(dir, "nginx.conf"), "worker_processes 2;\ndaemon off;\npid "+dir+"/pid;\nerror_log stderr;\n"+
-		"events { worker_connections 256; }\nhttp {\naccess_log off;\n"+temporary.String()+"include "+dir+"/api.conf;\n}\n")
+	place(
+		t,
+		a,
+		filepath.Join(dir, "nginx.conf"),
+		"worker_processes 2;\ndaemon off;\npid "+dir+"/pid;\nerror_log stderr;\n"+
+			"events { worker_connections 256; }\nhttp {\naccess_log off;\n"+temporary.String()+"include "+dir+"/api.conf;\n}\n",
+	)
 	run(t, a, exec.Command(path, "-p", dir, "-e", "stderr", "-c", filepath.Join(dir, "nginx.conf")), "http://"+addr)
 	return addr
 }
@@ -130,7 +135,12 @@ func TestNginxPassesManyScopes(t *testing.T) {
 		return strings.ReplaceAll(config, "set $patd_scope reports.read;", set+"set $patd_scope "+all[1:]+";")
 	}), up)
 	tok := d.mint(t, "alice", scopes...)
-	v.passes(t, "/reports/1", tok, map[string]string{"X-Auth-User": "alice", "X-Auth-Scopes": strings.Join(scopes, " ")})
+	v.passes(
+		t,
+		"/reports/1",
+		tok,
+		map[string]string{"X-Auth-User": "alice", "X-Auth-Scopes": strings.Join(scopes, " ")},
+	)
 	v.refused(t, "/reports/1", d.mint(t, "bob", scopes[1:]...).secret, http.StatusForbidden)
 }
 
@@ -157,8 +167,13 @@ func caddyWith(t *testing.T, s site, change func(string) string) string {
 func TestCaddy(t *testing.T) {
 	longtest.Only(t)
 	guards(t, gateway{
-		start: caddy, tells: everything, addresses: true,
-		unlisted: http.StatusNotFound, stopped: http.StatusBadGateway, frozen: http.StatusGatewayTimeout, out: http.StatusServiceUnavailable,
+		start:     caddy,
+		tells:     everything,
+		addresses: true,
+		unlisted:  http.StatusNotFound,
+		stopped:   http.StatusBadGateway,
+		frozen:    http.StatusGatewayTimeout,
+		out:       http.StatusServiceUnavailable,
 	})
 }
 
@@ -171,7 +186,16 @@ func apache(t *testing.T, s site, module, config string, replace map[string]stri
 		proctest.Missing(t, "Apache's mod_"+module)
 	}
 	dir := home(t, a)
-	secret, common, file := filepath.Join(dir, "patd-secret.conf"), filepath.Join(dir, "patd-upstream.conf"), filepath.Join(dir, "apache2.conf")
+	secret, common, file := filepath.Join(
+		dir,
+		"patd-secret.conf",
+	), filepath.Join(
+		dir,
+		"patd-upstream.conf",
+	), filepath.Join(
+		dir,
+		"apache2.conf",
+	)
 	place(t, a, secret, "Define PATD_SECRET "+s.patd.asker+"\n")
 	place(t, a, common, configured(t, "apache-upstream.conf", nil))
 	var load strings.Builder
@@ -179,8 +203,17 @@ func apache(t *testing.T, s site, module, config string, replace map[string]stri
 		load.WriteString("LoadModule " + m + "_module " + modules + "mod_" + m + ".so\n")
 	}
 	replace[shownListen], replace[shownUpstream], replace[shownSecret], replace[shownCommon] = addr, s.upstream, secret, common
-	place(t, a, file, load.String()+"ServerName localhost\nServerRoot "+dir+"\nDefaultRuntimeDir "+dir+"\nPidFile "+dir+"/pid\nMutex file:"+dir+" default\n"+
-		"ErrorLog /dev/stderr\nLogLevel info\n"+s.configured(t, config, replace))
+	place(
+		t,
+		a,
+		file,
+		load.String()+"ServerName localhost\nServerRoot "+dir+"\nDefaultRuntimeDir "+dir+"\nPidFile "+dir+"/pid\nMutex file:"+dir+" default\n"+
+			"ErrorLog /dev/stderr\nLogLevel info\n"+s.configured(
+			t,
+			config,
+			replace,
+		),
+	)
 	cmd := exec.Command(path, "-f", file, "-DFOREGROUND")
 	run(t, a, cmd, "http://"+addr)
 	return addr
@@ -201,9 +234,14 @@ func apacheOpenIDC(t *testing.T, s site) string {
 func TestApacheAuthOpenIDC(t *testing.T) {
 	longtest.Only(t)
 	guards(t, gateway{
-		start: apacheOpenIDC, tls: true, tells: []string{"X-Auth-User"},
+		start: apacheOpenIDC,
+		tls:   true,
+		tells: []string{"X-Auth-User"},
 		// The module takes no answer for a bad token.
-		unlisted: http.StatusForbidden, stopped: http.StatusUnauthorized, frozen: http.StatusUnauthorized, out: http.StatusUnauthorized,
+		unlisted: http.StatusForbidden,
+		stopped:  http.StatusUnauthorized,
+		frozen:   http.StatusUnauthorized,
+		out:      http.StatusUnauthorized,
 	})
 }
 
@@ -215,7 +253,11 @@ func apacheOAuth2(t *testing.T, s site) string {
 func TestApacheOAuth2(t *testing.T) {
 	longtest.Only(t)
 	guards(t, gateway{
-		start: apacheOAuth2, tells: []string{"X-Auth-User"},
-		unlisted: http.StatusForbidden, stopped: http.StatusUnauthorized, frozen: http.StatusUnauthorized, out: http.StatusUnauthorized,
+		start:    apacheOAuth2,
+		tells:    []string{"X-Auth-User"},
+		unlisted: http.StatusForbidden,
+		stopped:  http.StatusUnauthorized,
+		frozen:   http.StatusUnauthorized,
+		out:      http.StatusUnauthorized,
 	})
 }

@@ -26,8 +26,8 @@ type gateway struct {
 	addresses bool
 	// strict: it refuses headers with underscores in their names.
 	strict bool
-	// unlisted, stopped, frozen, out are the codes with which it refuses a path that it was not told of, and a good token
-	// while patd is stopped, does not answer, or has no store.
+	// unlisted, stopped, frozen, out are the codes with which it refuses a path that it was not told of, and a good
+	// token while patd is stopped, does not answer, or has no store.
 	unlisted, stopped, frozen, out int
 }
 
@@ -98,7 +98,13 @@ func (v *visitor) passes(t *testing.T, path string, tok token, want map[string]s
 	t.Helper()
 	a := v.get(t, path, tok.secret, headers...)
 	if a.code != http.StatusOK || len(a.arrived) != 1 {
-		t.Fatalf("a good token at %s: %d %s, and %d requests at the upstream; want it let through", path, a.code, a.challenge, len(a.arrived))
+		t.Fatalf(
+			"a good token at %s: %d %s, and %d requests at the upstream; want it let through",
+			path,
+			a.code,
+			a.challenge,
+			len(a.arrived),
+		)
 	}
 	for _, name := range everything {
 		got := told(a.arrived[0].Header, name)
@@ -127,7 +133,14 @@ func (v *visitor) refused(t *testing.T, path, secret string, code int, headers .
 	t.Helper()
 	a := v.get(t, path, secret, headers...)
 	if a.code != code || len(a.arrived) != 0 {
-		t.Errorf("at %s: %d %q, and %d requests at the upstream; want %d and none", path, a.code, a.challenge, len(a.arrived), code)
+		t.Errorf(
+			"at %s: %d %q, and %d requests at the upstream; want %d and none",
+			path,
+			a.code,
+			a.challenge,
+			len(a.arrived),
+			code,
+		)
 	}
 	return a
 }
@@ -211,7 +224,15 @@ func (g gateway) guardsReal(t *testing.T, c certificate) {
 		v.refused(t, "/reports/1?access_token="+tok.secret, "", http.StatusUnauthorized)
 	})
 	t.Run("another scope is refused", func(t *testing.T) {
-		if a := v.refused(t, "/billing/1", tok.secret, http.StatusForbidden); !strings.Contains(a.challenge, `error="insufficient_scope"`) {
+		if a := v.refused(
+			t,
+			"/billing/1",
+			tok.secret,
+			http.StatusForbidden,
+		); !strings.Contains(
+			a.challenge,
+			`error="insufficient_scope"`,
+		) {
 			t.Errorf("the answer has the challenge %q, want one of insufficient_scope", a.challenge)
 		}
 		for _, near := range []string{"reports.read.all", "my.reports.read", "reports-read", "REPORTS.READ", "reports.read,billing.write"} {
@@ -237,7 +258,10 @@ func (g gateway) guardsReal(t *testing.T, c certificate) {
 		} {
 			for _, a := range v.get(t, path, biller.secret).arrived {
 				seen, _, _ := strings.Cut(strings.ToLower(a.uri), "?")
-				if clean := pathpkg.Clean(seen); !strings.HasPrefix(seen, "/billing/") || strings.TrimSuffix(seen, "/") != clean || strings.ContainsAny(seen, "%;") {
+				if clean := pathpkg.Clean(
+					seen,
+				); !strings.HasPrefix(seen, "/billing/") || strings.TrimSuffix(seen, "/") != clean ||
+					strings.ContainsAny(seen, "%;") {
 					t.Errorf("%s reaches the upstream as %s, which another program may read otherwise", path, a.uri)
 				}
 			}
@@ -254,22 +278,49 @@ func (g gateway) guardsReal(t *testing.T, c certificate) {
 		}
 	})
 	t.Run("a client cannot have the headers taken off", func(t *testing.T) {
-		// RFC 9110 section 7.6.1 has a proxy drop what Connection names: the gateway's own headers must be safe from that.
-		v.passes(t, "/reports/1", tok, said("alice", "reports.read", tok), "Connection", "close, "+strings.Join(everything, ", "))
-		if a := v.get(t, "/reports/1", "", "Connection", "close, Authorization"); a.code != http.StatusUnauthorized || len(a.arrived) != 0 {
+		// RFC 9110 section 7.6.1 has a proxy drop what Connection names: the gateway's own headers must be safe from
+		// that.
+		v.passes(
+			t,
+			"/reports/1",
+			tok,
+			said("alice", "reports.read", tok),
+			"Connection",
+			"close, "+strings.Join(everything, ", "),
+		)
+		if a := v.get(
+			t,
+			"/reports/1",
+			"",
+			"Connection",
+			"close, Authorization",
+		); a.code != http.StatusUnauthorized ||
+			len(a.arrived) != 0 {
 			t.Errorf("%d, and %d requests at the upstream", a.code, len(a.arrived))
 		}
 	})
 	t.Run("two credentials are never mixed", func(t *testing.T) {
 		other := d.mint(t, "trent", "reports.read")
 		for _, secrets := range [][]string{{tok.secret, other.secret}, {other.secret, tok.secret}, {"x", tok.secret}, {tok.secret, "x"}} {
-			a := v.get(t, "/reports/1", "", "Authorization", "Bearer "+secrets[0], "Authorization", "Bearer "+secrets[1])
+			a := v.get(
+				t,
+				"/reports/1",
+				"",
+				"Authorization",
+				"Bearer "+secrets[0],
+				"Authorization",
+				"Bearer "+secrets[1],
+			)
 			switch {
 			case len(a.arrived) == 0 && (a.code == http.StatusUnauthorized || a.code == http.StatusBadRequest):
 			case len(a.arrived) == 1 && secrets[0] == tok.secret && slices.Equal(told(a.arrived[0].Header, "X-Auth-User"), []string{"alice"}):
 			case len(a.arrived) == 1 && secrets[0] == other.secret && slices.Equal(told(a.arrived[0].Header, "X-Auth-User"), []string{"trent"}):
 			default:
-				t.Errorf("%d, and %d requests at the upstream; want it refused, or the first believed", a.code, len(a.arrived))
+				t.Errorf(
+					"%d, and %d requests at the upstream; want it refused, or the first believed",
+					a.code,
+					len(a.arrived),
+				)
 			}
 		}
 	})
@@ -288,7 +339,18 @@ func (g gateway) guardsReal(t *testing.T, c certificate) {
 		}
 	})
 	t.Run("conditions and ranges change nothing", func(t *testing.T) {
-		v.passes(t, "/reports/1", tok, said("alice", "reports.read", tok), "If-None-Match", "*", "If-Modified-Since", "Mon, 02 Jan 2040 15:04:05 GMT", "Range", "bytes=0-0")
+		v.passes(
+			t,
+			"/reports/1",
+			tok,
+			said("alice", "reports.read", tok),
+			"If-None-Match",
+			"*",
+			"If-Modified-Since",
+			"Mon, 02 Jan 2040 15:04:05 GMT",
+			"Range",
+			"bytes=0-0",
+		)
 	})
 	t.Run("an access token passes, as long as its PAT", func(t *testing.T) {
 		pat := d.mint(t, "carol", "reports.read")

@@ -145,7 +145,14 @@ func (g importer) guards(t *testing.T) {
 			continue
 		}
 		if open && (code != http.StatusOK || len(arrived) != 1) {
-			t.Errorf("%s: %s %q: %d, and %d requests at the upstream; want it let through", r.Why, r.Method, r.Path, code, len(arrived))
+			t.Errorf(
+				"%s: %s %q: %d, and %d requests at the upstream; want it let through",
+				r.Why,
+				r.Method,
+				r.Path,
+				code,
+				len(arrived),
+			)
 		}
 		if len(arrived) == 0 {
 			if code < 400 {
@@ -168,15 +175,43 @@ func (g importer) guards(t *testing.T) {
 			t.Errorf("%s: %s %q with %q: %d", r.Why, r.Method, r.Path, scopes, code)
 		}
 		for _, missing := range scopes {
-			if code, arrived := send(t, addr, up, r, without(missing)); code != http.StatusForbidden || len(arrived) != 0 {
-				t.Errorf("%s: %s %q without %s: %d, and %d requests at the upstream", r.Why, r.Method, r.Path, missing, code, len(arrived))
+			if code, arrived := send(
+				t,
+				addr,
+				up,
+				r,
+				without(missing),
+			); code != http.StatusForbidden ||
+				len(arrived) != 0 {
+				t.Errorf(
+					"%s: %s %q without %s: %d, and %d requests at the upstream",
+					r.Why,
+					r.Method,
+					r.Path,
+					missing,
+					code,
+					len(arrived),
+				)
 			}
 		}
 		if code, arrived := send(t, addr, up, r, ""); code != http.StatusUnauthorized || len(arrived) != 0 {
-			t.Errorf("%s: %s %q without a token: %d, and %d requests at the upstream", r.Why, r.Method, r.Path, code, len(arrived))
+			t.Errorf(
+				"%s: %s %q without a token: %d, and %d requests at the upstream",
+				r.Why,
+				r.Method,
+				r.Path,
+				code,
+				len(arrived),
+			)
 		}
 	}
-	if code, _ := send(t, addr, up, request{Method: http.MethodGet, Path: "/not/listed"}, with(everyScope)); code != g.unlisted {
+	if code, _ := send(
+		t,
+		addr,
+		up,
+		request{Method: http.MethodGet, Path: "/not/listed"},
+		with(everyScope),
+	); code != g.unlisted {
 		t.Errorf("what is not listed: %d, want %d", code, g.unlisted)
 	}
 }
@@ -217,8 +252,10 @@ func send(t *testing.T, addr string, up *upstream, r request, secret string) (in
 func TestImportedConfigurationsAreThoseOfThePages(t *testing.T) {
 	t.Parallel()
 	table, _ := readRoutes(t)
-	routed := regexp.MustCompile(`reports|billing|\$request_uri|location / |@twofold expression|AuthType|oauth2_claim|^\s*</Location>|^\s*route: |` +
-		`typed_per_filter_config|ext_authz:$|ExtAuthzPerRoute|^\s*import|^\s*}|^\s*service: |middlewares: \[|never true here`)
+	routed := regexp.MustCompile(
+		`reports|billing|\$request_uri|location / |@twofold expression|AuthType|oauth2_claim|^\s*</Location>|^\s*route: |` +
+			`typed_per_filter_config|ext_authz:$|ExtAuthzPerRoute|^\s*import|^\s*}|^\s*service: |middlewares: \[|never true here`,
+	)
 	for name, file := range map[string]string{
 		"nginx": "nginx.conf", "caddy": "Caddyfile", "traefik": "traefik.yaml", "envoy": "envoy.yaml",
 		"apache": "apache-auth-openidc.conf", "apache-oauth2": "apache-oauth2.conf",
@@ -287,7 +324,8 @@ func TestTraefikRoutersNeedTheScopesOfTheirRoutes(t *testing.T) {
 				if parts == nil {
 					t.Fatalf("the rule %s is not understood", router.Rule)
 				}
-				if router.Priority > best && (parts[1] == "" || parts[1] == r.Method) && regexp.MustCompile(parts[2]).MatchString(path) {
+				if router.Priority > best && (parts[1] == "" || parts[1] == r.Method) &&
+					regexp.MustCompile(parts[2]).MatchString(path) {
 					chosen, best = router.Middlewares, router.Priority
 				}
 			}
@@ -307,7 +345,9 @@ func TestTraefikRoutersNeedTheScopesOfTheirRoutes(t *testing.T) {
 				passed++
 				address, err := url.Parse(config.HTTP.Middlewares[chosen[0]].ForwardAuth.Address)
 				must(t, err)
-				if got := address.Query().Get("scope"); got != strings.Join(scopes, " ") || !slices.Contains(chosen, "without-token") {
+				if got := address.Query().
+					Get("scope"); got != strings.Join(scopes, " ") ||
+					!slices.Contains(chosen, "without-token") {
 					t.Errorf("%s: %s %q needs %q by %q, want %q", r.Why, r.Method, r.Path, got, chosen, scopes)
 				}
 			}

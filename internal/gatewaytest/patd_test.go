@@ -101,7 +101,8 @@ func (i *issuer) reach(t *testing.T, c certificate) {
 	t.Cleanup(i.client.CloseIdleConnections)
 }
 
-// daemon is the real patd, run as a process, which a test can stop, freeze and start again on the same address and store.
+// daemon is the real patd, run as a process, which a test can stop, freeze and start again on the same address and
+// store.
 type daemon struct {
 	issuer
 	*process
@@ -123,7 +124,8 @@ func serveWith(t *testing.T, c certificate, flags ...string) *daemon {
 	must(t, err)
 	data := filepath.Join(t.TempDir(), "data")
 	create := func(name, permission string) string {
-		out, err := exec.Command(patd, "service", "create", name, "--permission", permission, "--data-dir", data).Output()
+		out, err := exec.Command(patd, "service", "create", name, "--permission", permission, "--data-dir", data).
+			Output()
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			t.Fatalf("create a service: %v: %s", err, exit.Stderr)
@@ -131,10 +133,29 @@ func serveWith(t *testing.T, c certificate, flags ...string) *daemon {
 		must(t, err)
 		return strings.TrimSpace(string(out))
 	}
-	d := &daemon{issuer: issuer{http: proctest.FreeAddr(t), grpc: proctest.FreeAddr(t), admin: create("admin", "admin"), asker: create("gateway", "introspect")}}
+	d := &daemon{
+		issuer: issuer{
+			http:  proctest.FreeAddr(t),
+			grpc:  proctest.FreeAddr(t),
+			admin: create("admin", "admin"),
+			asker: create("gateway", "introspect"),
+		},
+	}
 	d.url = c.scheme() + d.http
 	d.reach(t, c)
-	d.args = []string{"serve", "--data-dir", data, "--http-addr", d.http, "--grpc-addr", d.grpc, "--trusted-proxies", "127.0.0.1/32", "--drain-delay", "0s"}
+	d.args = []string{
+		"serve",
+		"--data-dir",
+		data,
+		"--http-addr",
+		d.http,
+		"--grpc-addr",
+		d.grpc,
+		"--trusted-proxies",
+		"127.0.0.1/32",
+		"--drain-delay",
+		"0s",
+	}
 	d.args = append(d.args, flags...)
 	if c.cert != "" {
 		d.args = append(d.args, "--tls-cert", c.cert, "--tls-key", c.key)
@@ -167,7 +188,9 @@ func serveFaulty(t *testing.T, c certificate) (*issuer, *storetest.Faulty) {
 	prefixes, err := tokens.BindKeys(ctx, st, keys, "", time.Now())
 	must(t, err)
 	faulty := storetest.NewFaulty(st)
-	service, err := tokens.NewService(tokens.Config{Store: faulty, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: time.Now})
+	service, err := tokens.NewService(
+		tokens.Config{Store: faulty, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: time.Now},
+	)
 	must(t, err)
 	config := server.Config{
 		Service: service, Ready: faulty.Ready, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Version: "test",
@@ -186,7 +209,11 @@ func serveFaulty(t *testing.T, c certificate) (*issuer, *storetest.Faulty) {
 	i := &issuer{http: srv.HTTPAddr(), grpc: srv.GRPCAddr(), url: c.scheme() + srv.HTTPAddr()}
 	for name, secret := range map[string]*string{"admin": &i.admin, "gateway": &i.asker} {
 		permission := map[string]string{"admin": "admin", "gateway": "introspect"}[name]
-		m, err := service.CreateService(ctx, tokens.Operator(), tokens.ServiceRequest{Name: name, Permissions: []string{permission}})
+		m, err := service.CreateService(
+			ctx,
+			tokens.Operator(),
+			tokens.ServiceRequest{Name: name, Permissions: []string{permission}},
+		)
 		must(t, err)
 		*secret = m.Secret.Reveal()
 	}

@@ -34,12 +34,19 @@ func TestAClientFindsTheIssuerFromAChallenge(t *testing.T) {
 			if path != "" {
 				id += "-other"
 			}
-			d.call(t, http.MethodPost, "/v1/audiences", map[string]any{"id": id, "resource": resource, "display_name": "Reports"}, nil)
+			d.call(
+				t,
+				http.MethodPost,
+				"/v1/audiences",
+				map[string]any{"id": id, "resource": resource, "display_name": "Reports"},
+				nil,
+			)
 		}
 		resp, err := http.Get("http://" + addr + "/reports/1")
 		must(t, err)
 		resp.Body.Close()
-		found := regexp.MustCompile(`resource_metadata="([^"]*)"`).FindStringSubmatch(resp.Header.Get("WWW-Authenticate"))
+		found := regexp.MustCompile(`resource_metadata="([^"]*)"`).
+			FindStringSubmatch(resp.Header.Get("WWW-Authenticate"))
 		if len(found) != 2 || found[1] != "http://"+addr+"/.well-known/oauth-protected-resource" {
 			t.Fatalf("%s: the challenge is %q", name, resp.Header.Values("WWW-Authenticate"))
 		}
@@ -61,7 +68,9 @@ func TestAClientFindsTheIssuerFromAChallenge(t *testing.T) {
 				continue
 			}
 			must(t, json.Unmarshal(text, &got))
-			if resp.StatusCode != http.StatusOK || got.Resource != want || len(got.Servers) != 1 || got.Servers[0] != d.url || len(got.Methods) != 1 {
+			if resp.StatusCode != http.StatusOK || got.Resource != want || len(got.Servers) != 1 ||
+				got.Servers[0] != d.url ||
+				len(got.Methods) != 1 {
 				t.Errorf("%s: %s: %s %s", name, address, resp.Status, text)
 			}
 		}

@@ -44,8 +44,8 @@ func (u *upstream) take() []arrival {
 	return came
 }
 
-// told is the value of a header that arrived, however its name was spelled: many programs take X_Auth_User for the same as
-// X-Auth-User. Several values are answered one by one.
+// told is the value of a header that arrived, however its name was spelled: many programs take X_Auth_User for the same
+// as X-Auth-User. Several values are answered one by one.
 func told(h http.Header, name string) []string {
 	var values []string
 	for got, vs := range h {

@@ -60,7 +60,11 @@ func overHTTP(t *testing.T, r *http.Request) said {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	must(t, err)
-	out := said{refused: resp.StatusCode >= 400, expires: resp.Header.Get("Patd-Token-Expires-At"), renew: resp.Header.Get("Patd-Token-Renew")}
+	out := said{
+		refused: resp.StatusCode >= 400,
+		expires: resp.Header.Get("Patd-Token-Expires-At"),
+		renew:   resp.Header.Get("Patd-Token-Renew"),
+	}
 	for _, name := range []string{"Patd-Token-Expires-At", "Patd-Token-Renew"} {
 		if n := len(resp.Header.Values(name)); n > 1 {
 			t.Errorf("%s comes %d times", name, n)
@@ -148,16 +152,24 @@ func withToken(secret string) context.Context {
 // guarded are the guards of the client library, over HTTP and gRPC.
 func guarded(t *testing.T, i *issuer) []standing {
 	t.Helper()
-	conn, err := patdclient.Dial(i.grpc, patdclient.ServiceToken(func(context.Context) (string, error) { return i.asker, nil }))
+	conn, err := patdclient.Dial(
+		i.grpc,
+		patdclient.ServiceToken(func(context.Context) (string, error) { return i.asker, nil }),
+	)
 	must(t, err)
 	verifier, err := patdclient.New(conn, patdclient.Config{Audience: "reports"})
 	must(t, err)
 	t.Cleanup(func() { verifier.Close(); conn.Close() })
 	guard := patdclient.NewGuard(verifier, patdclient.HTTPConfig{RenewURL: renewURL})
-	web := httptest.NewServer(guard.Require("reports.read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	web := httptest.NewServer(
+		guard.Require("reports.read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})),
+	)
 	t.Cleanup(web.Close)
 	config := patdclient.GRPCConfig{Default: []string{"reports.read"}, RenewURL: renewURL}
-	server := grpc.NewServer(grpc.UnaryInterceptor(patdclient.UnaryServerInterceptor(verifier, config)), grpc.StreamInterceptor(patdclient.StreamServerInterceptor(verifier, config)))
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(patdclient.UnaryServerInterceptor(verifier, config)),
+		grpc.StreamInterceptor(patdclient.StreamServerInterceptor(verifier, config)),
+	)
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -165,7 +177,10 @@ func guarded(t *testing.T, i *issuer) []standing {
 	t.Cleanup(server.Stop)
 	api := healthv1.NewHealthClient(dial(t, l.Addr().String()))
 	return []standing{
-		{name: "the guard over HTTP", ask: func(t *testing.T, secret string) said { return overHTTP(t, bearing(t, web.URL, secret)) }},
+		{
+			name: "the guard over HTTP",
+			ask:  func(t *testing.T, secret string) said { return overHTTP(t, bearing(t, web.URL, secret)) },
+		},
 		{name: "the guard over gRPC", ask: func(_ *testing.T, secret string) said {
 			var header metadata.MD
 			_, err := api.Check(withToken(secret), &healthv1.HealthCheckRequest{}, grpc.Header(&header))
@@ -196,7 +211,11 @@ func places(t *testing.T, i *issuer) []standing {
 	s := site{patd: i, upstream: newUpstream(t).addr}
 	self := patdv1.NewSelfServiceClient(dial(t, i.grpc))
 	all := []standing{
-		{name: "/v1/self", noRoute: true, ask: func(t *testing.T, secret string) said { return overHTTP(t, bearing(t, i.url+"/v1/self", secret)) }},
+		{
+			name:    "/v1/self",
+			noRoute: true,
+			ask:     func(t *testing.T, secret string) said { return overHTTP(t, bearing(t, i.url+"/v1/self", secret)) },
+		},
 		{name: "GetSelf", noRoute: true, ask: func(_ *testing.T, secret string) said {
 			var header metadata.MD
 			_, err := self.GetSelf(withToken(secret), &patdv1.GetSelfRequest{}, grpc.Header(&header))
@@ -243,7 +262,12 @@ func ended(t *testing.T, i *issuer) map[string]state {
 	path := func(tok token) string { return "/v1/users/" + tok.user + "/tokens/" + tok.id }
 	all := map[string]state{}
 
-	expired := i.mintWith(t, "ends", map[string]any{"expire_time": time.Now().Add(1200 * time.Millisecond).UTC().Format(time.RFC3339Nano)}, "reports.read")
+	expired := i.mintWith(
+		t,
+		"ends",
+		map[string]any{"expire_time": time.Now().Add(1200 * time.Millisecond).UTC().Format(time.RFC3339Nano)},
+		"reports.read",
+	)
 	all["expired"] = state{expired, "TOKEN_EXPIRED", "the token expired at " + instant, false}
 
 	revoked := i.mint(t, "revoked", "reports.read")
@@ -253,27 +277,62 @@ func ended(t *testing.T, i *issuer) map[string]state {
 	for name, grace := range map[string]string{"rotated away": "0s", "rotated away, and its grace is over": "1s"} {
 		old := i.mint(t, "rotates", "reports.read")
 		i.call(t, http.MethodPost, path(old)+":rotate", map[string]any{"grace": grace}, nil)
-		all[name] = state{old, "TOKEN_SUPERSEDED", "the token was rotated, and this secret stopped working at " + instant, false}
+		all[name] = state{
+			old,
+			"TOKEN_SUPERSEDED",
+			"the token was rotated, and this secret stopped working at " + instant,
+			false,
+		}
 	}
 	suspended := i.mint(t, "suspended", "reports.read")
 	i.call(t, http.MethodPost, "/v1/users/suspended:suspend", map[string]any{"reason": "not for the bearer"}, nil)
 	all["of a suspended user"] = state{suspended, "USER_SUSPENDED", "the user of the token is suspended", false}
 
-	blocked := i.mintWith(t, "blocked", map[string]any{"audiences": []string{"reports", "strict"}, "ttl": "8640000s"}, "reports.read")
+	blocked := i.mintWith(
+		t,
+		"blocked",
+		map[string]any{"audiences": []string{"reports", "strict"}, "ttl": "8640000s"},
+		"reports.read",
+	)
 	i.call(t, http.MethodPut, "/v1/audiences/strict", map[string]any{"max_ttl": "3600s", "default_ttl": "3600s"}, nil)
 	i.call(t, http.MethodPost, "/v1/audiences/strict:block", map[string]any{}, nil)
-	all["blocked"] = state{blocked, "POLICY_BLOCKED", "the operator has blocked the token, since it exceeds the policy of an audience", false}
+	all["blocked"] = state{
+		blocked,
+		"POLICY_BLOCKED",
+		"the operator has blocked the token, since it exceeds the policy of an audience",
+		false,
+	}
 
-	all["for another audience"] = state{i.mintWith(t, "other", map[string]any{"audiences": []string{"strict"}}, "reports.read"), "AUDIENCE_MISMATCH", "the token is not for this audience", true}
-	all["of another network"] = state{i.mintBound(t, "bound", []string{"203.0.113.0/24"}, "reports.read"), "IP_NOT_ALLOWED", "the token is not allowed from this address", false}
+	all["for another audience"] = state{
+		i.mintWith(t, "other", map[string]any{"audiences": []string{"strict"}}, "reports.read"),
+		"AUDIENCE_MISMATCH",
+		"the token is not for this audience",
+		true,
+	}
+	all["of another network"] = state{
+		i.mintBound(t, "bound", []string{"203.0.113.0/24"}, "reports.read"),
+		"IP_NOT_ALLOWED",
+		"the token is not allowed from this address",
+		false,
+	}
 
-	all["without the scope"] = state{i.mint(t, "poor", "billing.write"), "SCOPE_INSUFFICIENT", "the token was not granted reports.read", true}
+	all["without the scope"] = state{
+		i.mint(t, "poor", "billing.write"),
+		"SCOPE_INSUFFICIENT",
+		"the token was not granted reports.read",
+		true,
+	}
 	lost := i.mint(t, "lost", "reports.read", "billing.write")
 	i.hold(t, "lost", "billing.write")
 	all["with a suspended scope"] = state{lost, "SCOPE_INSUFFICIENT", "its user does not hold reports.read now", true}
 	paused := i.mint(t, "paused", "reports.read", "billing.write")
 	i.call(t, http.MethodPost, path(paused)+":narrow", map[string]any{"scopes": []string{"reports.read"}}, nil)
-	all["with a paused scope"] = state{paused, "SCOPE_INSUFFICIENT", "its owner can resume reports.read, which was paused", true}
+	all["with a paused scope"] = state{
+		paused,
+		"SCOPE_INSUFFICIENT",
+		"its owner can resume reports.read, which was paused",
+		true,
+	}
 	i.untilRefused(t, all["expired"].secret)
 	i.untilRefused(t, all["rotated away, and its grace is over"].secret)
 	return all
@@ -326,9 +385,23 @@ func TestEveryEndedStateSaysWhyEverywhere(t *testing.T) {
 	d.args = d.args[:len(d.args)-2] // the others are not paused
 	d.process = d.start()
 	everywhere := places(t, &d.issuer)
-	good, soon := d.mint(t, "fine", "reports.read"), d.mintWith(t, "soon", map[string]any{"ttl": "864000s"}, "reports.read")
+	good, soon := d.mint(
+		t,
+		"fine",
+		"reports.read",
+	), d.mintWith(
+		t,
+		"soon",
+		map[string]any{"ttl": "864000s"},
+		"reports.read",
+	)
 	states := ended(t, &d.issuer)
-	states["paused, since it was not used"] = state{idle, "TOKEN_IDLE", "the token is paused, since it was not used for long; its owner can resume it", false}
+	states["paused, since it was not used"] = state{
+		idle,
+		"TOKEN_IDLE",
+		"the token is paused, since it was not used for long; its owner can resume it",
+		false,
+	}
 	for _, p := range everywhere {
 		t.Run(p.name, func(t *testing.T) {
 			if got := p.ask(t, good.secret); got.refused || got.expires == "" || got.renew != "" {

@@ -1,7 +1,8 @@
-// Package logpipe writes log lines in the background, so that a log that is not read can neither block nor end its program.
+// Package logpipe writes log lines in the background, so that a log that is not read can neither block nor end its
+// program.
 //
-// A line that finds the buffer full, or that cannot be written, is dropped and counted. Once writing works again, one line says
-// how many were dropped.
+// A line that finds the buffer full, or that cannot be written, is dropped and counted. Once writing works again, one
+// line says how many were dropped.
 package logpipe
 
 import (
@@ -62,8 +63,8 @@ func (w *Writer) Dropped() uint64 {
 	return w.total
 }
 
-// Close writes what waits, and gives up on an output that takes nothing for a second; the goroutine that hangs in its write
-// then ends with the process. Later lines are dropped.
+// Close writes what waits, and gives up on an output that takes nothing for a second; the goroutine that hangs in its
+// write then ends with the process. Later lines are dropped.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	w.closed = true
@@ -92,8 +93,8 @@ func (w *Writer) drop(p []byte) {
 	w.unsaid += n
 }
 
-// run writes until Close. A notice is due before the first chunk after a drop, but not more often than noticeGap: while the
-// output is slow, lines are dropped all the time.
+// run writes until Close. A notice is due before the first chunk after a drop, but not more often than noticeGap: while
+// the output is slow, lines are dropped all the time.
 func (w *Writer) run() {
 	defer close(w.done)
 	var chunk []byte
@@ -111,7 +112,8 @@ func (w *Writer) run() {
 				}
 				break
 			}
-			if unsaid > 0 && w.notice != nil && (closed || time.Since(noticed) >= noticeGap) { //nolint:forbidigo // real time: a log that is not read is nobody's clock
+			if unsaid > 0 && w.notice != nil &&
+				(closed || time.Since(noticed) >= noticeGap) { //nolint:forbidigo // real time: a log that is not read is nobody's clock
 				if line := w.notice(unsaid); w.write(line, &broken) {
 					noticed = time.Now() //nolint:forbidigo // as above
 					w.mu.Lock()

@@ -5,14 +5,15 @@ import (
 	"slices"
 )
 
-// Public reports whether an address is one of the internet at large: none of this machine, of a network of its own, or of
-// clouds' metadata. Addresses that carry an IPv4 address within are judged by that one, and a zone does not count.
+// Public reports whether an address is one of the internet at large: none of this machine, of a network of its own, or
+// of clouds' metadata. Addresses that carry an IPv4 address within are judged by that one, and a zone does not count.
 func Public(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	if inner, ok := carried(a); ok {
 		return Public(inner)
 	}
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(special(), func(p netip.Prefix) bool { return p.Contains(a) })
+	return a.IsGlobalUnicast() && !a.IsPrivate() &&
+		!slices.ContainsFunc(special(), func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // carried returns the IPv4 address that a translated or tunnelled IPv6 address stands for.

@@ -82,9 +82,9 @@ func TestAGeneratedClientCompilesAndWorks(t *testing.T) {
 	}
 }
 
-// TestGeneratedRequestsAreAnsweredAsDocumented has Schemathesis make requests of the document, good and bad: no response
-// is a fault of the server, none has a status or a form that is not in the document, none is given to a caller without
-// a credential.
+// TestGeneratedRequestsAreAnsweredAsDocumented has Schemathesis make requests of the document, good and bad: no
+// response is a fault of the server, none has a status or a form that is not in the document, none is given to a caller
+// without a credential.
 func TestGeneratedRequestsAreAnsweredAsDocumented(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()

@@ -41,7 +41,8 @@ func serve(t *testing.T, flags ...string) *patd {
 	must(t, err)
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
-	secret, err := exec.Command(program, "service", "create", "admin", "--permission", "admin", "--data-dir", data).Output()
+	secret, err := exec.Command(program, "service", "create", "admin", "--permission", "admin", "--data-dir", data).
+		Output()
 	must(t, err)
 	addr, log := proctest.FreeAddr(t), &logFile{path: filepath.Join(dir, "log")}
 	out, err := os.Create(log.path)

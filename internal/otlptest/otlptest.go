@@ -1,5 +1,5 @@
-// Package otlptest receives OTLP over HTTP for tests, as a collector does: it decodes what a program sends, and keeps the
-// bytes too.
+// Package otlptest receives OTLP over HTTP for tests, as a collector does: it decodes what a program sends, and keeps
+// the bytes too.
 package otlptest
 
 import (
@@ -68,7 +68,11 @@ func New(tb testing.TB) *Receiver {
 
 // Env returns the variables that make a program send to the receiver at once, as NAME=VALUE.
 func (r *Receiver) Env() []string {
-	return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL, "OTEL_BSP_SCHEDULE_DELAY=20", "OTEL_METRIC_EXPORT_INTERVAL=200"}
+	return []string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + r.URL,
+		"OTEL_BSP_SCHEDULE_DELAY=20",
+		"OTEL_METRIC_EXPORT_INTERVAL=200",
+	}
 }
 
 // ServeHTTP receives one export.

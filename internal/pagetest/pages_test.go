@@ -229,8 +229,8 @@ func TestEveryPageIsReachedInTwoClicks(t *testing.T) {
 	}
 }
 
-// TestLinesOfPagesFitTheirWidth holds prose to 120 columns. Tables, which Markdown cannot break, and blocks, which are other
-// files' text, are as wide as they are.
+// TestLinesOfPagesFitTheirWidth holds prose to 120 columns. Tables, which Markdown cannot break, and blocks, which are
+// other files' text, are as wide as they are.
 func TestLinesOfPagesFitTheirWidth(t *testing.T) {
 	for _, p := range Pages(t) {
 		for line := range strings.Lines(prose(p.Text)) {

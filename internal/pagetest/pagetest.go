@@ -1,8 +1,8 @@
-// Package pagetest reads the project's pages: README.md and its neighbours, and docs/. Tests take from here the blocks that
-// a reader would paste, so that each runs from wherever it stands.
+// Package pagetest reads the project's pages: README.md and its neighbours, and docs/. Tests take from here the blocks
+// that a reader would paste, so that each runs from wherever it stands.
 //
-// A block's kind is what follows its opening fence: the language, and where that is not enough a word of ours (`sh tour`).
-// claims says which test runs the blocks of each kind, and a test fails on a block that no test claims.
+// A block's kind is what follows its opening fence: the language, and where that is not enough a word of ours (`sh
+// tour`). claims says which test runs the blocks of each kind, and a test fails on a block that no test claims.
 package pagetest
 
 import (
@@ -72,8 +72,8 @@ func Pages(t testing.TB) []Page {
 	return pages
 }
 
-// Blocks returns the blocks of the named kinds on all pages, in order, or all blocks if no kind is named. It fails the test
-// if there are none.
+// Blocks returns the blocks of the named kinds on all pages, in order, or all blocks if no kind is named. It fails the
+// test if there are none.
 func Blocks(t testing.TB, kinds ...string) []Block {
 	t.Helper()
 	var found []Block

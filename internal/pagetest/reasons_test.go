@@ -10,7 +10,9 @@ import (
 )
 
 var (
-	madeReason  = regexp.MustCompile(`(?:\bFail\([A-Za-z.]+, |\bInvalid\(|\bReason: +|\badd\(|\b[rR]eason[A-Z][A-Za-z]* += )"([A-Z]+(?:_[A-Z]+)*)"`)
+	madeReason = regexp.MustCompile(
+		`(?:\bFail\([A-Za-z.]+, |\bInvalid\(|\bReason: +|\badd\(|\b[rR]eason[A-Z][A-Za-z]* += )"([A-Z]+(?:_[A-Z]+)*)"`,
+	)
 	shownReason = regexp.MustCompile("`([A-Z]+(?:_[A-Z]+)+)`")
 )
 
@@ -62,6 +64,11 @@ func TestPageOfErrorsHasEachReason(t *testing.T) {
 
 // codes are gRPC's, which are no reasons.
 var codes = map[string]bool{
-	"INVALID_ARGUMENT": true, "PERMISSION_DENIED": true, "NOT_FOUND": true, "ALREADY_EXISTS": true, "FAILED_PRECONDITION": true,
-	"RESOURCE_EXHAUSTED": true, "DEADLINE_EXCEEDED": true,
+	"INVALID_ARGUMENT":    true,
+	"PERMISSION_DENIED":   true,
+	"NOT_FOUND":           true,
+	"ALREADY_EXISTS":      true,
+	"FAILED_PRECONDITION": true,
+	"RESOURCE_EXHAUSTED":  true,
+	"DEADLINE_EXCEEDED":   true,
 }

@@ -79,7 +79,9 @@ func BuildProgram(program, name string, flags ...string) (string, error) {
 	}
 	path := filepath.Join(dir, name)
 	args := append([]string{"run", "-exec", "cp"}, flags...)
-	if out, err := exec.Command("go", append(args, program, path)...).CombinedOutput(); err != nil { //nolint:gosec,noctx // it ends by itself
+	//nolint:gosec,noctx // it ends by itself
+	if out, err := exec.Command("go", append(args, program, path)...).
+		CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
 	return path, nil

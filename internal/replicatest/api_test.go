@@ -72,7 +72,11 @@ func (a *api) mint(ctx context.Context, user, name, key string) (tok token, repl
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	var header metadata.MD
-	m, err := a.tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: user, Name: name, Scopes: []string{"a"}, RequestId: key}, grpc.Header(&header))
+	m, err := a.tokens.CreateToken(
+		ctx,
+		&patdv1.CreateTokenRequest{User: user, Name: name, Scopes: []string{"a"}, RequestId: key},
+		grpc.Header(&header),
+	)
 	return token{user, name, m.GetToken().GetTokenId(), m.GetSecret()}, len(header.Get("idempotency-replayed")) > 0, err
 }
 
@@ -80,7 +84,10 @@ func (a *api) mint(ctx context.Context, user, name, key string) (tok token, repl
 func (a *api) rotate(ctx context.Context, tok token) (secret string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	r, err := a.tokens.RotateToken(ctx, &patdv1.RotateTokenRequest{User: tok.user, TokenId: tok.id, Grace: durationpb.New(0)})
+	r, err := a.tokens.RotateToken(
+		ctx,
+		&patdv1.RotateTokenRequest{User: tok.user, TokenId: tok.id, Grace: durationpb.New(0)},
+	)
 	return r.GetSecret(), err
 }
 
@@ -140,8 +147,8 @@ func isOutage(err error) bool {
 	}
 }
 
-// isUnknown reports whether a change that failed may have happened: the connection was lost, or the server does not know. A
-// server that says that its store is unavailable says that nothing has happened.
+// isUnknown reports whether a change that failed may have happened: the connection was lost, or the server does not
+// know. A server that says that its store is unavailable says that nothing has happened.
 func isUnknown(err error) bool { return isOutage(err) && reason(err) != "STORE_UNAVAILABLE" }
 
 // get asks the REST address for a page, without credentials.

@@ -50,7 +50,8 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 
 	ctx := t.Context()
 	filter := &patdv1.TokenFilter{Scope: "billing.edit"}
-	plan, err := patdv1.NewInventoryServiceClient(victim.now().conn).BulkRevokeTokens(ctx, &patdv1.BulkRevokeTokensRequest{Filter: filter, DryRun: true})
+	plan, err := patdv1.NewInventoryServiceClient(victim.now().conn).
+		BulkRevokeTokens(ctx, &patdv1.BulkRevokeTokensRequest{Filter: filter, DryRun: true})
 	must(t, err)
 	if plan.GetCount() != int64(n) {
 		t.Fatalf("the plan selects %d tokens; want %d", plan.GetCount(), n)
@@ -76,7 +77,10 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 	victim.kill()
 	<-cut
 	// Tokens that match and are made now are not of the plan.
-	_, err = a.tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: "u", Name: "late", Scopes: []string{"billing.edit"}})
+	_, err = a.tokens.CreateToken(
+		ctx,
+		&patdv1.CreateTokenRequest{User: "u", Name: "late", Scopes: []string{"billing.edit"}},
+	)
 	must(t, err)
 	key := tokens.PlanKey(sha256.Sum256([]byte(plan.GetPlan())))
 	during := latencies(t, a, tok.secret, func() (over bool) {
@@ -98,7 +102,12 @@ func TestBulkRevocationSurvivesAKilledServer(t *testing.T) {
 	})
 	must(t, st.View(ctx, func(tx tokens.ReadTx) error {
 		revoked := map[tokens.ID]bool{}
-		q := tokens.InventoryQuery{Filter: tokens.Filter{State: tokens.StateRevoked}, Now: time.Now(), Limit: 10_000, Within: time.Hour}
+		q := tokens.InventoryQuery{
+			Filter: tokens.Filter{State: tokens.StateRevoked},
+			Now:    time.Now(),
+			Limit:  10_000,
+			Within: time.Hour,
+		}
 		for more := true; more; {
 			page, err := tx.Inventory(q)
 			if err != nil {

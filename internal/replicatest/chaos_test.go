@@ -24,11 +24,11 @@ type chaos struct {
 	replicaKills, databaseKills, freezes, ending atomic.Int64
 }
 
-// TestChaosLosesNoAnsweredChange kills replicas and the database by SIGKILL at random moments, cuts connections in the middle of
-// commits and at any other moment, and lets the database stand still, while clients mint, rotate, revoke and set features. They
-// repeat whatever is not answered, on any replica, mints with an idempotency key. In the end every answered change stands, on
-// every replica, nothing has happened twice or by half, and nothing that was told not to have happened has. Only LONG_TESTS
-// and PATD_CHAOS run it.
+// TestChaosLosesNoAnsweredChange kills replicas and the database by SIGKILL at random moments, cuts connections in the
+// middle of commits and at any other moment, and lets the database stand still, while clients mint, rotate, revoke and
+// set features. They repeat whatever is not answered, on any replica, mints with an idempotency key. In the end every
+// answered change stands, on every replica, nothing has happened twice or by half, and nothing that was told not to
+// have happened has. Only LONG_TESTS and PATD_CHAOS run it.
 func TestChaosLosesNoAnsweredChange(t *testing.T) {
 	if !longtest.Enabled() && os.Getenv("PATD_CHAOS") == "" {
 		t.Skip("LONG_TESTS runs it")
@@ -55,8 +55,14 @@ func (x *chaos) String() string {
 	for _, k := range x.cluster.cutters {
 		cuts += k.done()
 	}
-	return fmt.Sprintf("%d replicas killed, %d times the database, %d commits cut, %d connections ended, %d times frozen",
-		x.replicaKills.Load(), x.databaseKills.Load(), cuts, x.ending.Load(), x.freezes.Load())
+	return fmt.Sprintf(
+		"%d replicas killed, %d times the database, %d commits cut, %d connections ended, %d times frozen",
+		x.replicaKills.Load(),
+		x.databaseKills.Load(),
+		cuts,
+		x.ending.Load(),
+		x.freezes.Load(),
+	)
 }
 
 // rage does harm for a while, and then leaves everything running.
@@ -138,18 +144,24 @@ func (x *chaos) settle(t *testing.T) {
 		})
 	}
 	ended := time.Now()
-	waittest.Within(t, patience, "what happened last is known everywhere", func() bool { return time.Since(ended) > soon })
+	waittest.Within(
+		t,
+		patience,
+		"what happened last is known everywhere",
+		func() bool { return time.Since(ended) > soon },
+	)
 }
 
-// What a change that happened by half or twice would look like: a token without the one event of its minting, with more or fewer
-// rotations than events of them, or revoked without the one event of that, or the other way round.
+// What a change that happened by half or twice would look like: a token without the one event of its minting, with more
+// or fewer rotations than events of them, or revoked without the one event of that, or the other way round.
 const halfChanges = `
 SELECT count(*) FROM tokens t,
   LATERAL (SELECT count(*) FILTER (WHERE action = 'token.create') AS minted, count(*) FILTER (WHERE action = 'token.rotate') AS rotated,
     count(*) FILTER (WHERE action = 'token.revoke') AS revoked FROM events WHERE token_id = t.id AND outcome = 1) e
 WHERE e.minted <> 1 OR e.rotated <> t.rotations OR e.revoked <> CASE WHEN t.revoke_us IS NULL THEN 0 ELSE 1 END`
 
-// Every event that was a success has its entry in the change feed. Entries are kept for an hour, which is longer than the chaos.
+// Every event that was a success has its entry in the change feed. Entries are kept for an hour, which is longer than
+// the chaos.
 const (
 	orphans = `
 SELECT count(*) FROM events e WHERE e.outcome = 1 AND e.action LIKE 'token.%' AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.id = e.token_id)`

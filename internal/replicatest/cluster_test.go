@@ -65,7 +65,12 @@ func (c *cluster) add(n int, at string) {
 
 // url is where the store is, for a program that finds the database at an address.
 func (c *cluster) url(at string) string {
-	u := url.URL{Scheme: "postgres", User: url.UserPassword(c.db.User, c.db.Password), Host: at, Path: "/" + c.db.Database}
+	u := url.URL{
+		Scheme: "postgres",
+		User:   url.UserPassword(c.db.User, c.db.Password),
+		Host:   at,
+		Path:   "/" + c.db.Database,
+	}
 	u.RawQuery = url.Values{"sslmode": {"disable"}, "search_path": {c.schema}}.Encode()
 	return u.String()
 }
@@ -124,7 +129,16 @@ type replica struct {
 // start starts the replica, once.
 func (r *replica) start() error {
 	// Three replicas and the test share the few connections that the database has.
-	d, err := start(r.path, append(r.cluster.env(r.at), r.env...), "--hash-key-file", r.cluster.key, "--database-connections", "3", "--log-level", "warn")
+	d, err := start(
+		r.path,
+		append(r.cluster.env(r.at), r.env...),
+		"--hash-key-file",
+		r.cluster.key,
+		"--database-connections",
+		"3",
+		"--log-level",
+		"warn",
+	)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", r.name, err)
 	}

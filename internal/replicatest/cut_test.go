@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// aCommitThatIsCutOffIsAnswered cuts the connection in the middle of commits, while the database can be reached at once again:
-// the caller gets the token, once, whether the commit had arrived or not.
+// aCommitThatIsCutOffIsAnswered cuts the connection in the middle of commits, while the database can be reached at once
+// again: the caller gets the token, once, whether the commit had arrived or not.
 func aCommitThatIsCutOffIsAnswered(t *testing.T, c *cluster) {
 	k, a := c.cutters[0], c.replicas[0].now()
 	must(t, a.hold(t.Context(), "cut", "a"))
@@ -41,8 +41,8 @@ func aCommitThatIsCutOffIsAnswered(t *testing.T, c *cluster) {
 	}
 }
 
-// aCommitNobodyKnowsOfIsReportedAsSuch cuts the connection in the middle of a commit, and lets no other through: the caller is
-// told that the outcome is unknown, and the retry with the idempotency key finds out.
+// aCommitNobodyKnowsOfIsReportedAsSuch cuts the connection in the middle of a commit, and lets no other through: the
+// caller is told that the outcome is unknown, and the retry with the idempotency key finds out.
 func aCommitNobodyKnowsOfIsReportedAsSuch(t *testing.T, c *cluster) {
 	for n, fate := range []cut{beforeCommit, afterCommit} {
 		k, r := c.cutters[n], c.replicas[n]

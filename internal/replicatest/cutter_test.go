@@ -22,8 +22,8 @@ const (
 	afterCommit
 )
 
-// cutter stands between a replica and the database, and reads what the replica says, so that it can cut a connection just when
-// a transaction is committed.
+// cutter stands between a replica and the database, and reads what the replica says, so that it can cut a connection
+// just when a transaction is committed.
 type cutter struct {
 	listener net.Listener
 	to       string
@@ -144,7 +144,8 @@ func (c *cutter) serve(client net.Conn) {
 	g.Wait()
 }
 
-// forward carries what the client says, message by message (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+// forward carries what the client says, message by message
+// (https://www.postgresql.org/docs/current/protocol-message-formats.html).
 func (c *cutter) forward(client io.Reader, server io.Writer, answers *answers) error {
 	startup, err := message(client, 0)
 	if err != nil {

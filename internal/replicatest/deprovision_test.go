@@ -14,9 +14,9 @@ import (
 	"patd/client"
 )
 
-// deprovisionedIsRefusedEverywhereInTime has an identity provider deactivate users by SCIM, at each replica in turn, and
-// measures from before its call until every replica refuses their tokens, and until the memory of a client library of each does,
-// which is the last to know.
+// deprovisionedIsRefusedEverywhereInTime has an identity provider deactivate users by SCIM, at each replica in turn,
+// and measures from before its call until every replica refuses their tokens, and until the memory of a client library
+// of each does, which is the last to know.
 func deprovisionedIsRefusedEverywhereInTime(t *testing.T, c *cluster) {
 	l := startLoad(t, c, 2)
 	f := &freshness{}
@@ -32,12 +32,22 @@ func deprovisionedIsRefusedEverywhereInTime(t *testing.T, c *cluster) {
 	must(t, home.hold(ctx, "leaver", "a"))
 	tok, _, err := home.mint(ctx, "leaver", "laptop", "")
 	must(t, err)
-	_, body, err := home.scim(ctx, http.MethodPost, "/Users", `{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"leaver","externalId":"leaver","active":true}`)
+	_, body, err := home.scim(
+		ctx,
+		http.MethodPost,
+		"/Users",
+		`{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User"],"userName":"leaver","externalId":"leaver","active":true}`,
+	)
 	must(t, err)
 	_, id, _ := strings.Cut(body, `"id":"`)
 	id, _, _ = strings.Cut(id, `"`)
 	active := func(at *api, yes bool) error {
-		code, body, err := at.scim(ctx, http.MethodPatch, "/Users/"+id, fmt.Sprintf(`{"Operations":[{"op":"replace","value":{"active":%t}}]}`, yes))
+		code, body, err := at.scim(
+			ctx,
+			http.MethodPatch,
+			"/Users/"+id,
+			fmt.Sprintf(`{"Operations":[{"op":"replace","value":{"active":%t}}]}`, yes),
+		)
 		if err == nil && code >= http.StatusMultipleChoices {
 			err = fmt.Errorf("%d %s", code, body)
 		}

@@ -1,5 +1,5 @@
-// Package replicatest shows that several patd on one PostgreSQL are one patd: real processes, a real database, and what goes
-// wrong between them.
+// Package replicatest shows that several patd on one PostgreSQL are one patd: real processes, a real database, and what
+// goes wrong between them.
 //
 //   - fresh_test.go: what one replica revokes the others refuse in time, also when nobody is notified.
 //   - racing_test.go: names, limits, idempotency keys and last uses are right wherever the calls arrive.

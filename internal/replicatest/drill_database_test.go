@@ -17,8 +17,8 @@ import (
 	"patd/internal/waittest"
 )
 
-// TestDrillPooler works through PgBouncer in session mode, which is killed and comes back: no answered change is lost. In its other
-// modes no server starts.
+// TestDrillPooler works through PgBouncer in session mode, which is killed and comes back: no answered change is lost.
+// In its other modes no server starts.
 func TestDrillPooler(t *testing.T) {
 	longtest.Drill(t)
 	db := dbtest.Postgres(t, "max_connections=100")
@@ -46,8 +46,8 @@ func TestDrillPooler(t *testing.T) {
 	}
 }
 
-// TestDrillNoConnections has others take every connection of the database while clients work: they are told of an outage, and no
-// change that was answered is lost.
+// TestDrillNoConnections has others take every connection of the database while clients work: they are told of an
+// outage, and no change that was answered is lost.
 func TestDrillNoConnections(t *testing.T) {
 	longtest.Drill(t)
 	c := newCluster(t, dbtest.Postgres(t), "patd", 3)
@@ -94,8 +94,8 @@ func TestDrillDiskFull(t *testing.T) {
 	t.Logf("figures: %d tokens; %d changes were answered since the disk began to be full; %s", made, during, &s.counts)
 }
 
-// TestDrillNewServer moves a store to a server of a newer version of PostgreSQL by logical replication, with clients at work until
-// the cut-over and after it.
+// TestDrillNewServer moves a store to a server of a newer version of PostgreSQL by logical replication, with clients at
+// work until the cut-over and after it.
 func TestDrillNewServer(t *testing.T) {
 	longtest.Drill(t)
 	versions := dbtest.Versions(t, "../dbtest")
@@ -116,11 +116,23 @@ func TestDrillNewServer(t *testing.T) {
 WHERE c.relnamespace = 'patd'::regnamespace AND c.relkind = 'r' AND NOT EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
 LOOP EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name); END LOOP; END $$`)
 	exec1(t, old.Admin(), `CREATE PUBLICATION patd FOR TABLES IN SCHEMA patd`)
-	exec1(t, next.Admin(), fmt.Sprintf(`CREATE SUBSCRIPTION patd CONNECTION 'host=%s port=%s user=%s password=%s dbname=%s' PUBLICATION patd`,
-		old.Host, old.Port, old.User, old.Password, old.Database))
+	exec1(
+		t,
+		next.Admin(),
+		fmt.Sprintf(
+			`CREATE SUBSCRIPTION patd CONNECTION 'host=%s port=%s user=%s password=%s dbname=%s' PUBLICATION patd`,
+			old.Host,
+			old.Port,
+			old.User,
+			old.Password,
+			old.Database,
+		),
+	)
 	waittest.Within(t, patience, "all tables are copied", func() bool {
 		var left int
-		err := next.Admin().QueryRowContext(t.Context(), `SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'`).Scan(&left)
+		err := next.Admin().
+			QueryRowContext(t.Context(), `SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'`).
+			Scan(&left)
 		return err == nil && left == 0
 	})
 	lets(t)
@@ -134,14 +146,23 @@ LOOP EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.name); END LOOP; E
 	must(t, old.Admin().QueryRowContext(t.Context(), `SELECT pg_current_wal_lsn()::text`).Scan(&end))
 	waittest.Within(t, patience, "the new server has the rest", func() bool {
 		var there bool
-		err := old.Admin().QueryRowContext(t.Context(), `SELECT coalesce(bool_and(confirmed_flush_lsn >= $1::text::pg_lsn), false)
-FROM pg_replication_slots WHERE slot_name = 'patd'`, end).Scan(&there)
+		err := old.Admin().
+			QueryRowContext(t.Context(), `SELECT coalesce(bool_and(confirmed_flush_lsn >= $1::text::pg_lsn), false)
+FROM pg_replication_slots WHERE slot_name = 'patd'`, end).
+			Scan(&there)
 		return err == nil && there
 	})
 	exec1(t, next.Admin(), `DROP SUBSCRIPTION patd`)
 	c.db = next
 	// Sequences are not replicated; check says so, and mends them.
-	if said, err := run(c.path, c.env(next.Addr()), "check", "--hash-key-file", c.key); err == nil || !strings.Contains(err.Error(), "--repair-positions") {
+	if said, err := run(
+		c.path,
+		c.env(next.Addr()),
+		"check",
+		"--hash-key-file",
+		c.key,
+	); err == nil ||
+		!strings.Contains(err.Error(), "--repair-positions") {
 		t.Errorf("check of the new server: %s, %v", said, err)
 	}
 	c.run("check", "--repair-positions", "--hash-key-file", c.key)
@@ -155,7 +176,13 @@ FROM pg_replication_slots WHERE slot_name = 'patd'`, end).Scan(&there)
 	s.verify(t)
 	var version string
 	must(t, next.Admin().QueryRowContext(t.Context(), `SHOW server_version`).Scan(&version))
-	t.Logf("figures: %d tokens, moved to PostgreSQL %s; %s without a server; %s", made, version, away.Round(10*time.Millisecond), &s.counts)
+	t.Logf(
+		"figures: %d tokens, moved to PostgreSQL %s; %s without a server; %s",
+		made,
+		version,
+		away.Round(10*time.Millisecond),
+		&s.counts,
+	)
 }
 
 func exec1(t *testing.T, db *sql.DB, statement string) {
@@ -172,7 +199,10 @@ func copySchema(t *testing.T, from, to *dbtest.Server, schema string) {
 		if len(found) == 0 {
 			proctest.Missing(t, name)
 		}
-		cmd := exec.CommandContext(t.Context(), found[len(found)-1], append(args, "-h", of.Host, "-p", of.Port, "-U", of.User, of.Database)...)
+		cmd := exec.CommandContext(
+			t.Context(),
+			found[len(found)-1],
+			append(args, "-h", of.Host, "-p", of.Port, "-U", of.User, of.Database)...)
 		cmd.Env = append(cmd.Environ(), "PGPASSWORD="+of.Password)
 		return cmd
 	}
@@ -185,8 +215,8 @@ func copySchema(t *testing.T, from, to *dbtest.Server, schema string) {
 	}
 }
 
-// TestDrillFrozenServer stops a server for a minute, and has another revoke what it knows. When it runs again, what was asked of it
-// meanwhile and what is asked now is refused.
+// TestDrillFrozenServer stops a server for a minute, and has another revoke what it knows. When it runs again, what was
+// asked of it meanwhile and what is asked now is refused.
 func TestDrillFrozenServer(t *testing.T) {
 	longtest.Drill(t)
 	c := newCluster(t, dbtest.Postgres(t), "patd", 2)
@@ -211,7 +241,12 @@ func TestDrillFrozenServer(t *testing.T) {
 	for _, tok := range made {
 		must(t, other.now().revoke(t.Context(), tok))
 	}
-	waittest.Within(t, patience, "a minute is nearly over", func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second) })
+	waittest.Within(
+		t,
+		patience,
+		"a minute is nearly over",
+		func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second) },
+	)
 	var refused, outage atomic.Int64
 	ask := func(when string) (wait func()) {
 		answers := make(chan string, len(made))
@@ -238,7 +273,12 @@ func TestDrillFrozenServer(t *testing.T) {
 		}
 	}
 	wait := ask("asked while it stood still")
-	waittest.Within(t, patience, "a minute is over", func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second)+5*time.Second })
+	waittest.Within(
+		t,
+		patience,
+		"a minute is over",
+		func() bool { return time.Since(began) > lasting(t, "PATD_DRILL_FROZEN", 55*time.Second)+5*time.Second },
+	)
 	still.daemon().thaw(t)
 	now := ask("asked when it ran again")
 	wait()
@@ -247,5 +287,11 @@ func TestDrillFrozenServer(t *testing.T) {
 		got, err := still.now().decide(t.Context(), made[0].secret)
 		return err == nil && got == revoked
 	})
-	t.Logf("figures: after %s, %d of %d were refused at once, and %d got an outage", time.Since(began).Round(time.Second), refused.Load(), 2*len(made), outage.Load())
+	t.Logf(
+		"figures: after %s, %d of %d were refused at once, and %d got an outage",
+		time.Since(began).Round(time.Second),
+		refused.Load(),
+		2*len(made),
+		outage.Load(),
+	)
 }

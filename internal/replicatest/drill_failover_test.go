@@ -55,7 +55,8 @@ func failover(t *testing.T) (*cluster, *dbtest.Server) {
 	return c, standby
 }
 
-// TestDrillSynchronousStandby kills a primary under load whose synchronous standby takes over: no change that was answered is lost.
+// TestDrillSynchronousStandby kills a primary under load whose synchronous standby takes over: no change that was
+// answered is lost.
 func TestDrillSynchronousStandby(t *testing.T) {
 	longtest.Drill(t)
 	c, standby := failover(t)
@@ -76,7 +77,12 @@ func TestDrillSynchronousStandby(t *testing.T) {
 	killed := time.Now()
 	standby.Promote(t)
 	c.db = standby
-	waittest.Within(t, patience, "a change is answered again", func() bool { return s.answered.Load() > before+6 }) // one of each may have been on its way
+	waittest.Within(
+		t,
+		patience,
+		"a change is answered again",
+		func() bool { return s.answered.Load() > before+6 },
+	) // one of each may have been on its way
 	away := time.Since(killed)
 	lets(t)
 	made := s.end()
@@ -87,7 +93,12 @@ func TestDrillSynchronousStandby(t *testing.T) {
 			t.Errorf("%s says that changes were lost:\n%s", r.name, text)
 		}
 	}
-	t.Logf("figures: %d tokens; changes were answered again %s after the kill; %s", made, away.Round(time.Millisecond), &s.counts)
+	t.Logf(
+		"figures: %d tokens; changes were answered again %s after the kill; %s",
+		made,
+		away.Round(time.Millisecond),
+		&s.counts,
+	)
 }
 
 // lostChanges is what a server logs of a database that has gone back; then come the positions.
@@ -150,8 +161,8 @@ func keepDoing(t *testing.T, c *cluster, clients int) (d *doing, stop func()) {
 	return d, func() { ended.Store(true); g.Wait() }
 }
 
-// TestDrillAsynchronousStandby kills a primary under load whose standby is behind. What is lost is what the standby had not received,
-// and nothing else; each server names the positions that it had seen there.
+// TestDrillAsynchronousStandby kills a primary under load whose standby is behind. What is lost is what the standby had
+// not received, and nothing else; each server names the positions that it had seen there.
 func TestDrillAsynchronousStandby(t *testing.T) {
 	longtest.Drill(t)
 	c, standby := failover(t)
@@ -226,15 +237,24 @@ func TestDrillAsynchronousStandby(t *testing.T) {
 		}
 		newest = max(newest, last)
 	}
-	t.Logf("figures: the standby lacked %d changes, from position %d on; %d had been answered, and %d from before stand; servers name positions up to %d",
-		lost, fork, gone, early, newest)
+	t.Logf(
+		"figures: the standby lacked %d changes, from position %d on; %d had been answered, and %d from before stand; servers name positions up to %d",
+		lost,
+		fork,
+		gone,
+		early,
+		newest,
+	)
 }
 
 // feedOf reads the change feed of a database: what stands at each position.
 func feedOf(t *testing.T, db *sql.DB, schema string) map[int64]string {
 	t.Helper()
 	feed := map[int64]string{}
-	rows, err := db.QueryContext(t.Context(), `SELECT seq, format('%s %s %s %s', time_us, token_id, "user", service) FROM `+schema+`.changes`)
+	rows, err := db.QueryContext(
+		t.Context(),
+		`SELECT seq, format('%s %s %s %s', time_us, token_id, "user", service) FROM `+schema+`.changes`,
+	)
 	must(t, err)
 	defer rows.Close()
 	for rows.Next() {
@@ -251,7 +271,10 @@ func feedOf(t *testing.T, db *sql.DB, schema string) map[int64]string {
 func eventsOf(t *testing.T, db *sql.DB, schema string) map[string]bool {
 	t.Helper()
 	events := map[string]bool{}
-	rows, err := db.QueryContext(t.Context(), `SELECT token_id, action FROM `+schema+`.events WHERE outcome = 1 AND action IN ('token.create', 'token.revoke')`)
+	rows, err := db.QueryContext(
+		t.Context(),
+		`SELECT token_id, action FROM `+schema+`.events WHERE outcome = 1 AND action IN ('token.create', 'token.revoke')`,
+	)
 	must(t, err)
 	defer rows.Close()
 	for rows.Next() {

@@ -69,8 +69,8 @@ func (b *balancer) exchange(t *testing.T, n int, path string) {
 	must(t, r.start())
 }
 
-// TestDrillUpgrade goes from the program and the schema of an earlier commit to this one, back with the program, and forth again, one
-// server after the other under load. No call fails, and no change is lost.
+// TestDrillUpgrade goes from the program and the schema of an earlier commit to this one, back with the program, and
+// forth again, one server after the other under load. No call fails, and no change is lost.
 func TestDrillUpgrade(t *testing.T) {
 	longtest.Drill(t)
 	from := upgradedFrom
@@ -107,7 +107,14 @@ func TestDrillUpgrade(t *testing.T) {
 	}
 	calls := l.end()
 	for _, path := range []string{before, now} {
-		if said, err := run(path, c.env(db.Addr()), "check", "--hash-key-file", c.key); err != nil || !strings.HasPrefix(said, "ok: ") {
+		if said, err := run(
+			path,
+			c.env(db.Addr()),
+			"check",
+			"--hash-key-file",
+			c.key,
+		); err != nil ||
+			!strings.HasPrefix(said, "ok: ") {
 			t.Errorf("check: %s, %v", said, err)
 		}
 	}
@@ -122,7 +129,12 @@ func TestDrillUpgrade(t *testing.T) {
 	if len(l.ended) < 30 {
 		t.Errorf("%d tokens lived: the drill proves nothing", len(l.ended))
 	}
-	t.Logf("figures: %d servers exchanged, %d calls of which none failed, %d tokens lived", exchanged, calls, len(l.ended))
+	t.Logf(
+		"figures: %d servers exchanged, %d calls of which none failed, %d tokens lived",
+		exchanged,
+		calls,
+		len(l.ended),
+	)
 }
 
 // skewed is what the drill makes of Go's time.Now: it adds PATD_TEST_SKEW seconds to the clock's time of day.
@@ -141,8 +153,8 @@ var skew = func() (seconds int64) {
 }()
 `
 
-// skewedProgram builds a patd whose clock can be wrong. Programs in Go read the clock without the C library, so that nothing that is
-// laid under that would do.
+// skewedProgram builds a patd whose clock can be wrong. Programs in Go read the clock without the C library, so that
+// nothing that is laid under that would do.
 func skewedProgram(t *testing.T) string {
 	t.Helper()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
@@ -167,8 +179,8 @@ func skewedProgram(t *testing.T) string {
 	return path
 }
 
-// TestDrillClockSkew has servers whose clocks are two minutes apart on one store, under load: no answered change is lost, what one
-// revokes the others refuse in time, and a token ends by the clock of the server that is asked.
+// TestDrillClockSkew has servers whose clocks are two minutes apart on one store, under load: no answered change is
+// lost, what one revokes the others refuse in time, and a token ends by the clock of the server that is asked.
 func TestDrillClockSkew(t *testing.T) {
 	longtest.Drill(t)
 	path := skewedProgram(t)

@@ -13,9 +13,9 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// aFirstUseRetiresEverywhereInTime rotates tokens so that the first use of the new secret ends the old one, uses the new
-// one on one replica, by a client that has already answered about it from its memory where it may, and looks when all
-// replicas and all clients refuse the old one.
+// aFirstUseRetiresEverywhereInTime rotates tokens so that the first use of the new secret ends the old one, uses the
+// new one on one replica, by a client that has already answered about it from its memory where it may, and looks when
+// all replicas and all clients refuse the old one.
 func aFirstUseRetiresEverywhereInTime(t *testing.T, c *cluster) {
 	var clients []*client.Verifier
 	for _, r := range c.replicas {

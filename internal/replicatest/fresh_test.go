@@ -37,8 +37,15 @@ func (f *freshness) count() int {
 
 // String is what is known when all is measured.
 func (f *freshness) String() string {
-	return fmt.Sprintf("%d measured: p50 %s, p99 %s, max %s; %d stale on the replica that revoked", len(f.lags),
-		f.quantile(50).Round(100*time.Microsecond), f.quantile(99).Round(100*time.Microsecond), f.quantile(100).Round(100*time.Microsecond), f.stale)
+	return fmt.Sprintf(
+		"%d measured: p50 %s, p99 %s, max %s; %d stale on the replica that revoked",
+		len(f.lags),
+		f.quantile(50).
+			Round(100*time.Microsecond),
+		f.quantile(99).Round(100*time.Microsecond),
+		f.quantile(100).Round(100*time.Microsecond),
+		f.stale,
+	)
 }
 
 func (f *freshness) quantile(percent int) time.Duration {
@@ -54,7 +61,8 @@ func (f *freshness) judge(t *testing.T) {
 	}
 }
 
-// measure revokes tokens that every replica has in memory, on each replica in turn, and looks when the others refuse them.
+// measure revokes tokens that every replica has in memory, on each replica in turn, and looks when the others refuse
+// them.
 func measure(t *testing.T, c *cluster) *freshness {
 	t.Helper()
 	f := &freshness{}
@@ -199,7 +207,8 @@ func revokedIsRefusedEverywhereInTime(t *testing.T, c *cluster) {
 	f.judge(t)
 }
 
-// revokedIsRefusedInTimeThoughNobodyIsNotified is the same while each second every replica's connection that listens is cut.
+// revokedIsRefusedInTimeThoughNobodyIsNotified is the same while each second every replica's connection that listens is
+// cut.
 func revokedIsRefusedInTimeThoughNobodyIsNotified(t *testing.T, c *cluster) {
 	stop := cutting(t, c, terminateListeners, time.Second)
 	l := startLoad(t, c, 4)

@@ -10,8 +10,8 @@ import (
 // standStill is longer than a replica trusts what it knows without news.
 const standStill = 6 * time.Second
 
-// aReplicaThatStoodStillTrustsNothing stops a replica's process, as a machine does that is moved, and has another revoke what
-// it knows. When it runs again, its first answer is from the database.
+// aReplicaThatStoodStillTrustsNothing stops a replica's process, as a machine does that is moved, and has another
+// revoke what it knows. When it runs again, its first answer is from the database.
 func aReplicaThatStoodStillTrustsNothing(t *testing.T, c *cluster) {
 	still, other := c.replicas[1], c.replicas[0]
 	must(t, other.now().hold(t.Context(), "still", "a"))
@@ -30,7 +30,9 @@ func aReplicaThatStoodStillTrustsNothing(t *testing.T, c *cluster) {
 	}
 	waittest.Within(t, patience, "it stood still for long", func() bool { return time.Since(frozen) > standStill })
 	still.daemon().thaw(t)
-	if got, err := still.now().decide(t.Context(), tok.secret); err == nil && got != revoked || err != nil && !isOutage(err) {
+	if got, err := still.now().
+		decide(t.Context(), tok.secret); err == nil && got != revoked ||
+		err != nil && !isOutage(err) {
 		t.Errorf("after standing still, a revoked token is %s, %v", got, err)
 	}
 	waittest.Within(t, patience, "it answers again", func() bool {

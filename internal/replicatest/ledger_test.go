@@ -13,7 +13,8 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// entry is what was answered about one token. Every call of its client was repeated until it was, so nothing is in doubt.
+// entry is what was answered about one token. Every call of its client was repeated until it was, so nothing is in
+// doubt.
 type entry struct {
 	token
 	old     []string // secrets that were rotated away
@@ -43,8 +44,14 @@ type counts struct {
 }
 
 func (n *counts) String() string {
-	return fmt.Sprintf("%d changes answered; of other calls %d lost their connection, %d were OUTCOME_UNKNOWN, %d STORE_UNAVAILABLE; %d answers replayed",
-		n.answered.Load(), n.lost.Load(), n.unknown.Load(), n.refused.Load(), n.replayed.Load())
+	return fmt.Sprintf(
+		"%d changes answered; of other calls %d lost their connection, %d were OUTCOME_UNKNOWN, %d STORE_UNAVAILABLE; %d answers replayed",
+		n.answered.Load(),
+		n.lost.Load(),
+		n.unknown.Load(),
+		n.refused.Load(),
+		n.replayed.Load(),
+	)
 }
 
 // perUser keeps a user's tokens under the limit.
@@ -55,7 +62,10 @@ func (l *ledger) work(ctx context.Context, c *cluster) error {
 	for n := 0; ctx.Err() == nil; n++ {
 		e := &entry{token: token{user: fmt.Sprintf("client-%d-%d", l.client, n/perUser), name: fmt.Sprint(n)}}
 		feature := fmt.Sprint("feature-", n)
-		if err := l.insist(c, func(a *api) error { return a.hold(context.Background(), e.user, "a", feature) }); err != nil {
+		if err := l.insist(
+			c,
+			func(a *api) error { return a.hold(context.Background(), e.user, "a", feature) },
+		); err != nil {
 			return fmt.Errorf("set features: %w", err)
 		}
 		l.features[e.user] = feature
@@ -77,7 +87,10 @@ func (l *ledger) work(ctx context.Context, c *cluster) error {
 func (l *ledger) use(c *cluster, e *entry, rotations int, revoke bool) error {
 	for range rotations {
 		before := e.secret
-		err := l.insist(c, func(a *api) (err error) { e.secret, err = a.rotate(context.Background(), e.token); return err })
+		err := l.insist(
+			c,
+			func(a *api) (err error) { e.secret, err = a.rotate(context.Background(), e.token); return err },
+		)
 		if err != nil {
 			return fmt.Errorf("rotate: %w", err)
 		}
@@ -98,12 +111,17 @@ func (l *ledger) use(c *cluster, e *entry, rotations int, revoke bool) error {
 	return nil
 }
 
-// mint mints a token with an idempotency key. The answer may be that of an earlier call only if that was not told that nothing
-// had happened.
+// mint mints a token with an idempotency key. The answer may be that of an earlier call only if that was not told that
+// nothing had happened.
 func (l *ledger) mint(c *cluster, e *entry) error {
 	doubt := false
 	return l.insist(c, func(a *api) error {
-		tok, replayed, err := a.mint(context.Background(), e.user, e.name, fmt.Sprintf("client %d, token %s", l.client, e.name))
+		tok, replayed, err := a.mint(
+			context.Background(),
+			e.user,
+			e.name,
+			fmt.Sprintf("client %d, token %s", l.client, e.name),
+		)
 		switch {
 		case err != nil:
 			doubt = doubt || isUnknown(err)
@@ -120,8 +138,8 @@ func (l *ledger) mint(c *cluster, e *entry) error {
 	})
 }
 
-// insist repeats a change, each time on some replica, until it is answered. Only the want of a replica or of its database is a
-// reason to.
+// insist repeats a change, each time on some replica, until it is answered. Only the want of a replica or of its
+// database is a reason to.
 func (l *ledger) insist(c *cluster, change func(*api) error) error {
 	pause := time.NewTicker(pace)
 	defer pause.Stop()
@@ -157,7 +175,14 @@ func (l *ledger) lookBack(ctx context.Context, c *cluster) error {
 		}
 		got, err := c.replicas[rand.IntN(len(c.replicas))].now().decide(ctx, one.secret)
 		if err == nil && got != one.want() || err != nil && !isOutage(err) {
-			return fmt.Errorf("%s after the last change of token %s it is %s, %w; want %s", time.Since(one.since), one.id, got, err, one.want())
+			return fmt.Errorf(
+				"%s after the last change of token %s it is %s, %w; want %s",
+				time.Since(one.since),
+				one.id,
+				got,
+				err,
+				one.want(),
+			)
 		}
 	}
 	return nil
@@ -189,13 +214,22 @@ func (l *ledger) verify(t *testing.T, r *replica) {
 				want = superseded
 			}
 			if got := answer.GetResponses()[i].GetDecision(); got != want {
-				t.Errorf("%s says of token %s of %s, with %d older secrets, that it is %s, want %s", r.name, q.e.id, q.e.user, len(q.e.old), got, want)
+				t.Errorf(
+					"%s says of token %s of %s, with %d older secrets, that it is %s, want %s",
+					r.name,
+					q.e.id,
+					q.e.user,
+					len(q.e.old),
+					got,
+					want,
+				)
 			}
 		}
 	}
 }
 
-// verifyUsers makes sure that the users of the ledger have the tokens that were answered and no others, and the features.
+// verifyUsers makes sure that the users of the ledger have the tokens that were answered and no others, and the
+// features.
 func (l *ledger) verifyUsers(t *testing.T, r *replica) {
 	t.Helper()
 	want := map[string][]string{}

@@ -18,7 +18,8 @@ const (
 	checkWithin   = 30 * time.Second
 )
 
-// write is a change of what a token may do. Those of one token are made one after another, on one replica, and numbered.
+// write is a change of what a token may do. Those of one token are made one after another, on one replica, and
+// numbered.
 type write struct {
 	serial int
 	to     decision // what the token is from then on
@@ -49,7 +50,10 @@ func (h *history) wrote(w write, call int64) {
 func (h *history) saw(at, reader int, got decision, call int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.reads[at] = append(h.reads[at], porcupine.Operation{ClientId: 1 + reader, Input: read{}, Output: got, Call: call, Return: h.now()})
+	h.reads[at] = append(
+		h.reads[at],
+		porcupine.Operation{ClientId: 1 + reader, Input: read{}, Output: got, Call: call, Return: h.now()},
+	)
 }
 
 // register is a token as one replica shows it: what the last write made it, and writes come in their order.
@@ -69,8 +73,8 @@ func register() porcupine.Model {
 	}
 }
 
-// lagging is the history as one replica saw it, when a write may take that long after its answer to arrive there: it is a
-// register whose writes end so much later.
+// lagging is the history as one replica saw it, when a write may take that long after its answer to arrive there: it is
+// a register whose writes end so much later.
 func (h *history) lagging(at int, lag time.Duration) []porcupine.Operation {
 	all := make([]porcupine.Operation, 0, len(h.writes)+len(h.reads[at]))
 	for _, w := range h.writes {
@@ -80,8 +84,8 @@ func (h *history) lagging(at int, lag time.Duration) []porcupine.Operation {
 	return append(all, h.reads[at]...)
 }
 
-// record works with one token: a client on its home changes it, ever again, and at last revokes it; others on all replicas
-// look at it.
+// record works with one token: a client on its home changes it, ever again, and at last revokes it; others on all
+// replicas look at it.
 func record(ctx context.Context, c *cluster, tok token, home int, until time.Time) (*history, error) {
 	h := &history{home: home, began: time.Now(), reads: make([][]porcupine.Operation, len(c.replicas))}
 	reading, stop := context.WithCancel(ctx)
@@ -114,7 +118,8 @@ func (h *history) change(ctx context.Context, a *api, tok token, until time.Time
 			w.to, do = allow, func() error { return a.resume(ctx, tok.user) }
 		}
 		call := h.now()
-		// Each can be said twice, so that one that failed is said until it is answered: it happened somewhere in between.
+		// Each can be said twice, so that one that failed is said until it is answered: it happened somewhere in
+		// between.
 		err := do()
 		for tries := 0; isOutage(err) && tries < 20; tries++ {
 			err = do()
@@ -141,10 +146,11 @@ func (h *history) observe(ctx context.Context, a *api, tok token, at, reader int
 	}
 }
 
-// historiesAreLinearizable records what clients see of tokens that others change, while connections to the database are cut,
-// those that write among them. On the replica where the changes are made there must be an order of all that agrees
-// with every answer and with what came before what. On any other one too, when each change is allowed to arrive within the bound
-// after it was answered: so nothing is seen that is older, changes are seen in their order, and none is seen to go back.
+// historiesAreLinearizable records what clients see of tokens that others change, while connections to the database are
+// cut, those that write among them. On the replica where the changes are made there must be an order of all that agrees
+// with every answer and with what came before what. On any other one too, when each change is allowed to arrive within
+// the bound after it was answered: so nothing is seen that is older, changes are seen in their order, and none is seen
+// to go back.
 func historiesAreLinearizable(t *testing.T, c *cluster) {
 	histories := make([]*history, recordTokens)
 	watched := make([]token, recordTokens)
@@ -155,7 +161,17 @@ func historiesAreLinearizable(t *testing.T, c *cluster) {
 		must(t, err)
 		watched[n] = tok
 	}
-	stopListeners, stopWorkers := cutting(t, c, terminateListeners, time.Second), cutting(t, c, terminateOne, 200*time.Millisecond)
+	stopListeners, stopWorkers := cutting(
+		t,
+		c,
+		terminateListeners,
+		time.Second,
+	), cutting(
+		t,
+		c,
+		terminateOne,
+		200*time.Millisecond,
+	)
 	until := time.Now().Add(recordFor)
 	var g sync.WaitGroup
 	for n := range histories {
@@ -198,7 +214,12 @@ func (h *history) check(t *testing.T, at int) time.Duration {
 		case porcupine.Ok:
 			return lag
 		case porcupine.Unknown:
-			t.Fatalf("replica %d: a history of %d changes and %d introspections is too much to check", at, len(h.writes), len(h.reads[at]))
+			t.Fatalf(
+				"replica %d: a history of %d changes and %d introspections is too much to check",
+				at,
+				len(h.writes),
+				len(h.reads[at]),
+			)
 		case porcupine.Illegal:
 		}
 	}

@@ -18,8 +18,8 @@ import (
 	"patd/internal/waittest"
 )
 
-// TestLitestream has Litestream copy a store in a file while clients work, loses the machine, restores the copy elsewhere and
-// replays an export of the events: nothing that was revoked works again, as far as the export goes.
+// TestLitestream has Litestream copy a store in a file while clients work, loses the machine, restores the copy
+// elsewhere and replays an export of the events: nothing that was revoked works again, as far as the export goes.
 func TestLitestream(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
@@ -41,7 +41,8 @@ func TestDrillLitestream(t *testing.T) {
 	}
 }
 
-// copiedMachine is a machine with a store in a file, which Litestream and an export of the events copy to another place.
+// copiedMachine is a machine with a store in a file, which Litestream and an export of the events copy to another
+// place.
 type copiedMachine struct {
 	path, litestream string
 	data             string // the machine's
@@ -57,11 +58,20 @@ func newCopiedMachine(t *testing.T) *copiedMachine {
 	litestream, err := filepath.Abs("testdata/litestream/venv/bin/litestream")
 	must(t, err)
 	if _, err := os.Stat(litestream); err != nil {
-		proctest.Missing(t, "litestream (requirements.txt of internal/replicatest/testdata/litestream, in a venv there)")
+		proctest.Missing(
+			t,
+			"litestream (requirements.txt of internal/replicatest/testdata/litestream, in a venv there)",
+		)
 	}
 	path, err := program()
 	must(t, err)
-	m := &copiedMachine{path: path, litestream: litestream, data: filepath.Join(t.TempDir(), "patd"), elsewhere: t.TempDir(), said: proctest.NewOutput()}
+	m := &copiedMachine{
+		path:       path,
+		litestream: litestream,
+		data:       filepath.Join(t.TempDir(), "patd"),
+		elsewhere:  t.TempDir(),
+		said:       proctest.NewOutput(),
+	}
 	admin, err := run(path, nil, "service", "create", "test", "--permission", "admin", "--data-dir", m.data)
 	must(t, err)
 	key, err := os.ReadFile(filepath.Join(m.data, "hash.key"))
@@ -159,8 +169,9 @@ const (
 	doomed = 20 // tokens that are revoked after Litestream has stopped
 )
 
-// restored lets clients work, has tokens revoked that only the export knows of, loses the machine and makes another of what is
-// kept elsewhere. It returns how long before Litestream stopped the oldest change was answered that the copy lacks.
+// restored lets clients work, has tokens revoked that only the export knows of, loses the machine and makes another of
+// what is kept elsewhere. It returns how long before Litestream stopped the oldest change was answered that the copy
+// lacks.
 func (m *copiedMachine) restored(t *testing.T, work *doing, stop, lets func()) time.Duration {
 	t.Helper()
 	list := make([]token, spared+doomed)
@@ -236,9 +247,16 @@ func (m *copiedMachine) sound(t *testing.T, dir string) {
 	}
 }
 
-// compare wants that what a copy lacks is the end of the log, and that nothing which was answered before the export's last
-// event is missing in both. It returns the position of the copy's newest event, and the age of the oldest change that it lacks.
-func (m *copiedMachine) compare(t *testing.T, file string, work *doing, list []token, stopped time.Time) (newest uint64, oldest time.Duration) {
+// compare wants that what a copy lacks is the end of the log, and that nothing which was answered before the export's
+// last event is missing in both. It returns the position of the copy's newest event, and the age of the oldest change
+// that it lacks.
+func (m *copiedMachine) compare(
+	t *testing.T,
+	file string,
+	work *doing,
+	list []token,
+	stopped time.Time,
+) (newest uint64, oldest time.Duration) {
 	t.Helper()
 	stands, newest := storeIn(t, file)
 	events, _, at := m.exported(t)
@@ -267,12 +285,18 @@ func (m *copiedMachine) compare(t *testing.T, file string, work *doing, list []t
 			t.Fatalf("%s, revoked after Litestream stopped, does not work in the copy: the test proves nothing", tok.id)
 		}
 	}
-	t.Logf("figures: %d changes answered; the copy lacks %d, the oldest from %s before Litestream stopped; the export lacks %d of these",
-		len(work.dones), missing, oldest.Round(time.Millisecond), lost)
+	t.Logf(
+		"figures: %d changes answered; the copy lacks %d, the oldest from %s before Litestream stopped; the export lacks %d of these",
+		len(work.dones),
+		missing,
+		oldest.Round(time.Millisecond),
+		lost,
+	)
 	return newest, oldest
 }
 
-// refuses wants that a server on the restored store refuses what was revoked, as far as the export goes, and nothing else.
+// refuses wants that a server on the restored store refuses what was revoked, as far as the export goes, and nothing
+// else.
 func (m *copiedMachine) refuses(t *testing.T, dir string, work *doing, list []token) {
 	t.Helper()
 	d, err := start(m.path, nil, "--data-dir", dir, "--log-level", "warn")

@@ -21,7 +21,8 @@ type load struct {
 	ended []token // their lives are over
 }
 
-// pace is the pause between two calls of a client: what is asked for is work in the replicas' way, not as much as they bear.
+// pace is the pause between two calls of a client: what is asked for is work in the replicas' way, not as much as they
+// bear.
 const pace = 20 * time.Millisecond
 
 // loads counts them, so that each has users of its own.
@@ -30,7 +31,11 @@ var loads atomic.Int64
 // startLoad starts clients with users of their own. No call of theirs may fail.
 func startLoad(t *testing.T, c *cluster, clients int) *load {
 	t.Helper()
-	return startLoadOver(t, clients, func(call func(*api) error) error { return call(c.replicas[rand.IntN(len(c.replicas))].now()) })
+	return startLoadOver(
+		t,
+		clients,
+		func(call func(*api) error) error { return call(c.replicas[rand.IntN(len(c.replicas))].now()) },
+	)
 }
 
 // startLoadOver is startLoad with a balancer, which has each call made at a replica.
@@ -79,7 +84,12 @@ func (l *load) work(ctx context.Context, user string) error {
 }
 
 // round is the life of one token: every kind of change, and introspections between them.
-func (l *load) round(ctx context.Context, anywhere func(string, func(*api) error) error, user string, n int) (err error) {
+func (l *load) round(
+	ctx context.Context,
+	anywhere func(string, func(*api) error) error,
+	user string,
+	n int,
+) (err error) {
 	do := func(what string, call func(*api) error) {
 		if err == nil {
 			err = anywhere(what, call)

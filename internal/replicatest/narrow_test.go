@@ -12,8 +12,8 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// TestNarrowingManySurvivesAKilledServer pauses the unused scopes of a third of all tokens, and kills the server that does it:
-// those of the plan are narrowed, each once, and no other.
+// TestNarrowingManySurvivesAKilledServer pauses the unused scopes of a third of all tokens, and kills the server that
+// does it: those of the plan are narrowed, each once, and no other.
 func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
@@ -23,13 +23,15 @@ func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 	ctx, a := t.Context(), other.now()
 	must(t, a.hold(ctx, "u", "billing.edit", "a"))
 	filter := &patdv1.TokenFilter{Scope: "billing.edit"}
-	plan, err := patdv1.NewInventoryServiceClient(victim.now().conn).BulkNarrowTokens(ctx, &patdv1.BulkNarrowTokensRequest{Filter: filter, DryRun: true})
+	plan, err := patdv1.NewInventoryServiceClient(victim.now().conn).
+		BulkNarrowTokens(ctx, &patdv1.BulkNarrowTokensRequest{Filter: filter, DryRun: true})
 	must(t, err)
 	if plan.GetCount() != n {
 		t.Fatalf("the plan selects %d tokens; want %d", plan.GetCount(), n)
 	}
 	act := func(r *replica) (*patdv1.BulkNarrowTokensResponse, error) {
-		return patdv1.NewInventoryServiceClient(r.now().conn).BulkNarrowTokens(ctx, &patdv1.BulkNarrowTokensRequest{Filter: filter, Plan: plan.GetPlan()})
+		return patdv1.NewInventoryServiceClient(r.now().conn).
+			BulkNarrowTokens(ctx, &patdv1.BulkNarrowTokensRequest{Filter: filter, Plan: plan.GetPlan()})
 	}
 	cut := make(chan struct{})
 	go func() {
@@ -49,7 +51,10 @@ func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 	victim.kill()
 	<-cut
 	// A token that matches and is made now is not of the plan.
-	_, err = a.tokens.CreateToken(ctx, &patdv1.CreateTokenRequest{User: "u", Name: "late", Scopes: []string{"billing.edit"}})
+	_, err = a.tokens.CreateToken(
+		ctx,
+		&patdv1.CreateTokenRequest{User: "u", Name: "late", Scopes: []string{"billing.edit"}},
+	)
 	must(t, err)
 	key := tokens.PlanKey(sha256.Sum256([]byte(plan.GetPlan())))
 	waittest.Within(t, patience, "another server to carry it out", func() (over bool) {
@@ -64,7 +69,8 @@ func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 	waittest.Within(t, patience, "the end", func() bool {
 		answer, err := act(victim)
 		must(t, err)
-		if answer.GetDone() && (answer.GetNarrowedCount() != n || answer.GetCount() != n || answer.GetPausedScopeCount() != plan.GetScopeCount()) {
+		if answer.GetDone() &&
+			(answer.GetNarrowedCount() != n || answer.GetCount() != n || answer.GetPausedScopeCount() != plan.GetScopeCount()) {
 			t.Errorf("%d of %d tokens and %d scopes were paused; want %d tokens, %d scopes",
 				answer.GetNarrowedCount(), answer.GetCount(), answer.GetPausedScopeCount(), n, plan.GetScopeCount())
 		}
@@ -97,7 +103,8 @@ func TestNarrowingManySurvivesAKilledServer(t *testing.T) {
 			}
 			q.Before = got[len(got)-1].Seq
 		}
-		if counts[tokens.ActionTokenNarrow] != n || len(of) != n || counts[tokens.ActionTokenNarrowMatching] != 1 || counts[tokens.ActionTokenNarrowEnd] != 1 {
+		if counts[tokens.ActionTokenNarrow] != n || len(of) != n || counts[tokens.ActionTokenNarrowMatching] != 1 ||
+			counts[tokens.ActionTokenNarrowEnd] != 1 {
 			return fmt.Errorf("events of %d tokens: %v", len(of), counts)
 		}
 		return nil

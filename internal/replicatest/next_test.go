@@ -13,8 +13,8 @@ import (
 	"patd/internal/proctest"
 )
 
-// A migration as the next version may bring one: it only adds. Where the connection says so, it tells older programs to stay
-// away, as one would that takes something away.
+// A migration as the next version may bring one: it only adds. Where the connection says so, it tells older programs to
+// stay away, as one would that takes something away.
 const (
 	nextPostgres = `-- +goose Up
 ALTER TABLE tokens ADD COLUMN next text;
@@ -76,7 +76,8 @@ func knowing(newest int, of ...*regexp.Regexp) ([]byte, error) {
 	return source, nil
 }
 
-// nextProgram builds a patd of this source and one migration more, once. It returns the last migration of this one, too.
+// nextProgram builds a patd of this source and one migration more, once. It returns the last migration of this one,
+// too.
 var nextProgram = sync.OnceValues(func() (next struct {
 	path  string
 	since int // the last migration that this version knows
@@ -137,7 +138,12 @@ var programBefore = sync.OnceValues(func() (path string, err error) {
 	edits := map[string][]string{
 		"../../store/events.go": {"db.NullText(e.Detail), newestSchema, ", "db.NullText(e.Detail), nil, "},
 		"../../store/seal.go":   {"s.rows.keys.Store(ks)", "_ = ks"},
-		"../../store/rowmac.go": {"return g.sealedTo() >= since", "return false && g.sealedTo() >= since", "return errNoKeys", "return nil"},
+		"../../store/rowmac.go": {
+			"return g.sealedTo() >= since",
+			"return false && g.sealedTo() >= since",
+			"return errNoKeys",
+			"return nil",
+		},
 		"../../store/paused.go": {"if text == noScopes {", "if false {", `if text == "" {`, "if true {"},
 		"../../store/tokens.go": {
 			"paused = ?17, paused_mac = ?18, paused_end_us = ?19,",

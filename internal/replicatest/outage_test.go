@@ -19,7 +19,8 @@ import (
 	"patd/internal/waittest"
 )
 
-// TestAnOutageIsNeverAWrongAnswer holds guarantees of replicas whose database stands still, is full, or is cut off from them.
+// TestAnOutageIsNeverAWrongAnswer holds guarantees of replicas whose database stands still, is full, or is cut off from
+// them.
 func TestAnOutageIsNeverAWrongAnswer(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
@@ -79,8 +80,8 @@ func look(ctx context.Context, r *replica, secret string) (stop func() []looked)
 	}
 }
 
-// aDatabaseThatStandsStillIsTrustedForMoments freezes the database. For a few seconds replicas answer from memory, and then
-// not any more; all is well again without a restart.
+// aDatabaseThatStandsStillIsTrustedForMoments freezes the database. For a few seconds replicas answer from memory, and
+// then not any more; all is well again without a restart.
 func aDatabaseThatStandsStillIsTrustedForMoments(t *testing.T, c *cluster) {
 	a := c.replicas[0].now()
 	must(t, a.hold(t.Context(), "frozen", "a"))
@@ -108,7 +109,12 @@ func aDatabaseThatStandsStillIsTrustedForMoments(t *testing.T, c *cluster) {
 			return err == nil && code == http.StatusServiceUnavailable
 		})
 	}
-	waittest.Within(t, patience, "the outage has lasted", func() bool { return time.Since(frozen) > trust+2*time.Second })
+	waittest.Within(
+		t,
+		patience,
+		"the outage has lasted",
+		func() bool { return time.Since(frozen) > trust+2*time.Second },
+	)
 	for _, r := range c.replicas {
 		if got := r.now().figure(t, "patd_feed_following"); got != "0" {
 			t.Errorf("%s follows the feed of a frozen database: %s", r.name, got)
@@ -127,15 +133,24 @@ func aDatabaseThatStandsStillIsTrustedForMoments(t *testing.T, c *cluster) {
 				t.Errorf("an outage is told as %v", one.err)
 			case one.err != nil:
 			case during && one.began.Sub(frozen) > trust:
-				t.Errorf("%s after the database froze it is answered with %s, from memory", one.began.Sub(frozen), one.got)
-			case n%2 == 0 && one.got != allow, n%2 == 1 && one.got != revoked && (n == 1 || one.got != allow || one.began.Sub(frozen) > bound):
+				t.Errorf(
+					"%s after the database froze it is answered with %s, from memory",
+					one.began.Sub(frozen),
+					one.got,
+				)
+			case n%2 == 0 && one.got != allow,
+				n%2 == 1 && one.got != revoked && (n == 1 || one.got != allow || one.began.Sub(frozen) > bound):
 				t.Errorf("%s after the database froze token %d is %s", one.began.Sub(frozen), n, one.got)
 			case during:
 				answered++
 			}
 		}
 	}
-	t.Logf("%d introspections were answered while the database stood still; it was well again %s after", answered, back.Round(time.Millisecond))
+	t.Logf(
+		"%d introspections were answered while the database stood still; it was well again %s after",
+		answered,
+		back.Round(time.Millisecond),
+	)
 	if answered == 0 {
 		t.Error("nothing was answered from memory, though the feed had just been heard")
 	}
@@ -149,8 +164,10 @@ func recovers(t *testing.T, c *cluster, kept, gone token) {
 			first, err := r.now().decide(t.Context(), kept.secret)
 			second, err2 := r.now().decide(t.Context(), gone.secret)
 			code, _, err3 := r.now().get("/readyz")
-			return err == nil && err2 == nil && err3 == nil && first == allow && second == revoked && code == http.StatusOK &&
-				r.now().figure(t, "patd_feed_following") == "1" && r.now().hold(t.Context(), kept.user, "a") == nil
+			return err == nil && err2 == nil && err3 == nil && first == allow && second == revoked &&
+				code == http.StatusOK &&
+				r.now().figure(t, "patd_feed_following") == "1" &&
+				r.now().hold(t.Context(), kept.user, "a") == nil
 		})
 	}
 }
@@ -172,7 +189,8 @@ func newCrowd(t *testing.T, c *cluster) *crowd {
 	return &crowd{cluster: c, admin: admin, db: db}
 }
 
-// push ends patd's connections and takes every one that is left. A connection that patd was just making may still get through.
+// push ends patd's connections and takes every one that is left. A connection that patd was just making may still get
+// through.
 func (w *crowd) push(t *testing.T) {
 	t.Helper()
 	var cut int

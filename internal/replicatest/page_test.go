@@ -34,7 +34,10 @@ func (r *replica) visit(t *testing.T, path, session string, form url.Values) (co
 	if session != "" {
 		req.AddCookie(&http.Cookie{Name: sessionCookie, Value: session})
 	}
-	client := http.Client{Timeout: answerWithin, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{
+		Timeout:       answerWithin,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	resp, err := client.Do(req)
 	must(t, err)
 	defer resp.Body.Close()
@@ -49,9 +52,10 @@ func (r *replica) visit(t *testing.T, path, session string, form url.Values) (co
 // handoff is the path of a hand-off that one replica made.
 func (r *replica) handoff(t *testing.T, user string) string {
 	t.Helper()
-	answer, err := patdv1.NewPageServiceClient(r.now().conn).CreatePageSession(t.Context(), &patdv1.CreatePageSessionRequest{
-		User: user, Ttl: durationpb.New(15 * time.Minute),
-	})
+	answer, err := patdv1.NewPageServiceClient(r.now().conn).
+		CreatePageSession(t.Context(), &patdv1.CreatePageSessionRequest{
+			User: user, Ttl: durationpb.New(15 * time.Minute),
+		})
 	must(t, err)
 	at, err := url.Parse(answer.GetUrl())
 	must(t, err)
@@ -107,7 +111,13 @@ func aBrowserMeetsAnyReplica(t *testing.T, c *cluster) {
 			t.Errorf("signing out is answered with %d", code)
 		}
 		for _, r := range c.replicas {
-			if code, text, _ := r.visit(t, "/", session, nil); code != http.StatusUnauthorized || strings.Contains(text, user) {
+			if code, text, _ := r.visit(
+				t,
+				"/",
+				session,
+				nil,
+			); code != http.StatusUnauthorized ||
+				strings.Contains(text, user) {
 				t.Errorf("%s: signed out elsewhere, and %d", r.name, code)
 			}
 		}

@@ -20,8 +20,8 @@ type sides struct {
 	schema      string
 }
 
-// pausesHoldInTheVersionBefore holds that a version which knows no pauses denies what is paused, and leaves it paused when it
-// changes the token.
+// pausesHoldInTheVersionBefore holds that a version which knows no pauses denies what is paused, and leaves it paused
+// when it changes the token.
 func pausesHoldInTheVersionBefore(t *testing.T, db *dbtest.Server) {
 	before, err := programBefore()
 	must(t, err)
@@ -79,28 +79,42 @@ func pausesHold(t *testing.T, s sides) {
 	must(t, s.now().hold(t.Context(), user, "a", "b"))
 	mint := func(name string) token {
 		t.Helper()
-		m, err := s.now().tokens.CreateToken(t.Context(), &patdv1.CreateTokenRequest{User: user, Name: name, Scopes: []string{"a", "b"}})
+		m, err := s.now().tokens.CreateToken(
+			t.Context(),
+			&patdv1.CreateTokenRequest{User: user, Name: name, Scopes: []string{"a", "b"}},
+		)
 		must(t, err)
 		return token{user, name, m.GetToken().GetTokenId(), m.GetSecret()}
 	}
 	pause := func(tok token, scopes ...string) {
 		t.Helper()
-		_, err := s.now().tokens.NarrowToken(t.Context(), &patdv1.NarrowTokenRequest{User: user, TokenId: tok.id, Scopes: scopes})
+		_, err := s.now().tokens.NarrowToken(
+			t.Context(),
+			&patdv1.NarrowTokenRequest{User: user, TokenId: tok.id, Scopes: scopes},
+		)
 		must(t, err)
 	}
 	says := func(of func() *api, tok token, scope string, want decision) {
 		t.Helper()
 		a := of()
-		waittest.Within(t, patience, want.String()+" for "+tok.name+", scope "+scope, func() bool { // as the others hear of a change
-			got, err := a.decideFor(t.Context(), tok.secret, scope)
-			must(t, err)
-			return got == want
-		})
+		waittest.Within(
+			t,
+			patience,
+			want.String()+" for "+tok.name+", scope "+scope,
+			func() bool { // as the others hear of a change
+				got, err := a.decideFor(t.Context(), tok.secret, scope)
+				must(t, err)
+				return got == want
+			},
+		)
 	}
 	one, all, idle := mint("one scope"), mint("all scopes"), mint("idle")
 	pause(one, "a")
 	pause(all, "a", "b")
-	_, err := s.db.ExecContext(t.Context(), "UPDATE "+s.schema+".tokens SET blocked_by = 'idle since 2026-01-02T03:04:05Z' WHERE name = 'idle'")
+	_, err := s.db.ExecContext(
+		t.Context(),
+		"UPDATE "+s.schema+".tokens SET blocked_by = 'idle since 2026-01-02T03:04:05Z' WHERE name = 'idle'",
+	)
 	must(t, err)
 
 	deny := patdv1.IntrospectResponse_INSUFFICIENT_SCOPE
@@ -115,7 +129,10 @@ func pausesHold(t *testing.T, s sides) {
 	says(s.before, idle, "a", patdv1.IntrospectResponse_POLICY_BLOCKED)
 	for _, tok := range []token{one, all, idle} {
 		_, err := s.before().tokens.UpdateToken(t.Context(), &patdv1.UpdateTokenRequest{
-			User: user, TokenId: tok.id, Token: &patdv1.Token{Description: "changed by the version before"}, UpdateMask: "description",
+			User:       user,
+			TokenId:    tok.id,
+			Token:      &patdv1.Token{Description: "changed by the version before"},
+			UpdateMask: "description",
 		})
 		must(t, err)
 	}

@@ -16,8 +16,8 @@ func attached() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
-// freeze keeps a replica from running, and waits until every thread of it has stopped: the signal reaches one of them, and
-// the others run on until that one has been scheduled.
+// freeze keeps a replica from running, and waits until every thread of it has stopped: the signal reaches one of them,
+// and the others run on until that one has been scheduled.
 func (d *daemon) freeze(t *testing.T) {
 	t.Helper()
 	must(t, d.cmd.Process.Signal(syscall.SIGSTOP))

@@ -44,7 +44,8 @@ func race(t *testing.T, c *cluster, user string, times int, what func(n int) (na
 	return results
 }
 
-// tally counts the mints that made a token, and fails the test when another failed for some other reason than the one given.
+// tally counts the mints that made a token, and fails the test when another failed for some other reason than the one
+// given.
 func tally(t *testing.T, results []minted, code codes.Code, why string) (made int) {
 	t.Helper()
 	for _, r := range results {
@@ -61,7 +62,10 @@ func tally(t *testing.T, results []minted, code codes.Code, why string) (made in
 // active lists a user's active tokens, as a replica sees them.
 func active(t *testing.T, r *replica, user string) []*patdv1.Token {
 	t.Helper()
-	list, err := r.now().tokens.ListTokens(t.Context(), &patdv1.ListTokensRequest{User: user, PageSize: 200, State: patdv1.Token_ACTIVE})
+	list, err := r.now().tokens.ListTokens(
+		t.Context(),
+		&patdv1.ListTokensRequest{User: user, PageSize: 200, State: patdv1.Token_ACTIVE},
+	)
 	must(t, err)
 	return list.GetTokens()
 }
@@ -99,7 +103,12 @@ func anIdempotencyKeyMakesOneToken(t *testing.T, c *cluster) {
 	}
 	for _, r := range results {
 		if r.token.secret == "" || r.token != results[0].token {
-			t.Errorf("one key got the tokens %s and %s, the same secret: %t", results[0].token.id, r.token.id, r.token.secret == results[0].token.secret)
+			t.Errorf(
+				"one key got the tokens %s and %s, the same secret: %t",
+				results[0].token.id,
+				r.token.id,
+				r.token.secret == results[0].token.secret,
+			)
 		}
 	}
 	for _, r := range c.replicas {
@@ -112,10 +121,17 @@ func anIdempotencyKeyMakesOneToken(t *testing.T, c *cluster) {
 	}
 }
 
-// anIdempotencyKeyIsOfOneRequest races two requests with one key: all of one get its token, and all of the other nothing.
+// anIdempotencyKeyIsOfOneRequest races two requests with one key: all of one get its token, and all of the other
+// nothing.
 func anIdempotencyKeyIsOfOneRequest(t *testing.T, c *cluster) {
 	names := []string{"this", "that"}
-	results := race(t, c, "racing-body", 1, func(n int) (string, string) { return names[n/len(c.replicas)%2], "the key of two requests" })
+	results := race(
+		t,
+		c,
+		"racing-body",
+		1,
+		func(n int) (string, string) { return names[n/len(c.replicas)%2], "the key of two requests" },
+	)
 	if made := tally(t, results, codes.Aborted, "IDEMPOTENCY_KEY_REUSED"); made != 1 {
 		t.Errorf("%d answers say that they made the token, want one", made)
 	}
@@ -130,8 +146,8 @@ func anIdempotencyKeyIsOfOneRequest(t *testing.T, c *cluster) {
 	}
 }
 
-// theLastUseIsTheLatest uses a token on one replica after the other, and stops them in the other order: so what was noted
-// first is written last. Connections that were cut are in the way of neither the writing nor the stop.
+// theLastUseIsTheLatest uses a token on one replica after the other, and stops them in the other order: so what was
+// noted first is written last. Connections that were cut are in the way of neither the writing nor the stop.
 func theLastUseIsTheLatest(t *testing.T, c *cluster) {
 	must(t, c.replicas[0].now().hold(t.Context(), "user", "a"))
 	tok, _, err := c.replicas[0].now().mint(t.Context(), "user", "used", "")
@@ -141,7 +157,10 @@ func theLastUseIsTheLatest(t *testing.T, c *cluster) {
 	for n, r := range c.replicas {
 		want = fmt.Sprintf("192.0.2.%d", n+1)
 		before = time.Now()
-		_, err := r.now().introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: tok.secret, ClientIp: want})
+		_, err := r.now().introspect.Introspect(
+			t.Context(),
+			&patdv1.IntrospectRequest{Token: tok.secret, ClientIp: want},
+		)
 		must(t, err)
 	}
 	var cut int
@@ -150,9 +169,15 @@ func theLastUseIsTheLatest(t *testing.T, c *cluster) {
 		c.replicas[n].stop()
 	}
 	must(t, c.replicas[0].start())
-	got, err := c.replicas[0].now().tokens.GetToken(t.Context(), &patdv1.GetTokenRequest{User: tok.user, TokenId: tok.id})
+	got, err := c.replicas[0].now().tokens.GetToken(
+		t.Context(),
+		&patdv1.GetTokenRequest{User: tok.user, TokenId: tok.id},
+	)
 	must(t, err)
-	if at := got.GetToken().GetLastUsedTime().AsTime(); got.GetToken().GetLastUsedIp() != want || at.Before(before.Truncate(time.Microsecond)) {
+	if at := got.GetToken().
+		GetLastUsedTime().
+		AsTime(); got.GetToken().GetLastUsedIp() != want ||
+		at.Before(before.Truncate(time.Microsecond)) {
 		t.Errorf("the last use is from %s at %s, want %s after %s", got.GetToken().GetLastUsedIp(), at, want, before)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"patd/internal/longtest"
 )
 
-// TestThreeReplicasAreOne holds guarantees of three replicas on one database which all is well with, but for some of their
-// connections. Without LONG_TESTS it holds the first alone.
+// TestThreeReplicasAreOne holds guarantees of three replicas on one database which all is well with, but for some of
+// their connections. Without LONG_TESTS it holds the first alone.
 func TestThreeReplicasAreOne(t *testing.T) {
 	longtest.Slow(t)
 	c := newCluster(t, dbtest.Postgres(t), "patd", 3)

@@ -36,8 +36,8 @@ func TestUpgradesGoRound(t *testing.T) {
 	}
 }
 
-// bothVersionsWorkOnEitherSchema runs replicas of this version and of the next under load while the next one's migrate runs, and
-// exchanges them afterwards. No call fails, and each hears what the others revoke.
+// bothVersionsWorkOnEitherSchema runs replicas of this version and of the next under load while the next one's migrate
+// runs, and exchanges them afterwards. No call fails, and each hears what the others revoke.
 func bothVersionsWorkOnEitherSchema(t *testing.T, db *dbtest.Server) {
 	next, err := nextProgram()
 	must(t, err)
@@ -67,7 +67,14 @@ func bothVersionsWorkOnEitherSchema(t *testing.T, db *dbtest.Server) {
 	hearEachOther(t, c, "exchanged")
 	l.end()
 	for _, path := range []string{c.path, next.path} {
-		if said, err := run(path, c.env(db.Addr()), "check", "--hash-key-file", c.key); err != nil || !strings.HasPrefix(said, "ok: ") {
+		if said, err := run(
+			path,
+			c.env(db.Addr()),
+			"check",
+			"--hash-key-file",
+			c.key,
+		); err != nil ||
+			!strings.HasPrefix(said, "ok: ") {
 			t.Errorf("check: %s, %v", said, err)
 		}
 	}
@@ -110,7 +117,12 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 	if said := refusesToServe(t, c.path, c); !strings.Contains(said, "use a newer patd") {
 		t.Errorf("the version before says\n%s", said)
 	}
-	if said, err := run(c.path, c.env(db.Addr()), "migrate"); err == nil || !strings.Contains(err.Error(), "use a newer patd") {
+	if said, err := run(
+		c.path,
+		c.env(db.Addr()),
+		"migrate",
+	); err == nil ||
+		!strings.Contains(err.Error(), "use a newer patd") {
 		t.Errorf("migrate of the version before says %s, %v", said, err)
 	}
 	r := &replica{name: "replica of the next version", cluster: c, path: next.path, at: db.Addr()}
@@ -121,7 +133,8 @@ func aSchemaThatOldOnesCannotUseKeepsThemOut(t *testing.T, db *dbtest.Server) {
 // migrateTo makes the schema of a store anew, as the version left it whose last migration it was.
 func (c *cluster) migrateTo(version int) {
 	c.t.Helper()
-	_, err := c.db.Admin().ExecContext(c.t.Context(), fmt.Sprintf("DROP SCHEMA %s CASCADE; CREATE SCHEMA %[1]s", c.schema))
+	_, err := c.db.Admin().
+		ExecContext(c.t.Context(), fmt.Sprintf("DROP SCHEMA %s CASCADE; CREATE SCHEMA %[1]s", c.schema))
 	must(c.t, err)
 	db, err := sql.Open("pgx", c.url(c.db.Addr()))
 	must(c.t, err)
@@ -146,7 +159,18 @@ func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
 	if said := refusesToServe(t, c.path, c); !strings.Contains(said, "`patd migrate`") {
 		t.Errorf("with a schema that is behind it says\n%s", said)
 	}
-	if said, want := c.run("migrate", "--hash-key-file", c.key), fmt.Sprintf("schema version %d, was %d", last, last-1); !strings.Contains(said, want) {
+	if said, want := c.run(
+		"migrate",
+		"--hash-key-file",
+		c.key,
+	), fmt.Sprintf(
+		"schema version %d, was %d",
+		last,
+		last-1,
+	); !strings.Contains(
+		said,
+		want,
+	) {
 		t.Errorf("migrate says %q, want %q", said, want)
 	}
 	r := &replica{name: "replica", cluster: c, path: c.path, at: db.Addr()}
@@ -154,8 +178,8 @@ func withoutItsSchemaServeNamesMigrate(t *testing.T, db *dbtest.Server) {
 	r.stop()
 }
 
-// aFileOfTheNextVersionIsOpened is the same promise for a store in a file: the version before opens it, as after an upgrade that
-// was taken back.
+// aFileOfTheNextVersionIsOpened is the same promise for a store in a file: the version before opens it, as after an
+// upgrade that was taken back.
 func aFileOfTheNextVersionIsOpened(t *testing.T, _ *dbtest.Server) {
 	next, err := nextProgram()
 	must(t, err)
@@ -169,7 +193,8 @@ func aFileOfTheNextVersionIsOpened(t *testing.T, _ *dbtest.Server) {
 	}
 }
 
-// unseal makes a store whose rows are sealed one that was just migrated from before checksums. The schema is that of its tables.
+// unseal makes a store whose rows are sealed one that was just migrated from before checksums. The schema is that of
+// its tables.
 func unseal(t *testing.T, db *sql.DB, schema, key string) {
 	t.Helper()
 	_, err := db.ExecContext(t.Context(), fmt.Sprintf(`
@@ -182,8 +207,9 @@ UPDATE %[1]s.services SET row_mac = NULL`, schema))
 	must(t, os.WriteFile(key, []byte(strings.ReplaceAll(string(keys), secret.SealedLine()+"\n", "")), 0o600))
 }
 
-// sealedRowsKeepTheVersionBeforeOut runs replicas of this version and of one from before checksums under load, and seals the rows.
-// No call of this version fails; the other works until then, and changes nothing and starts no more afterwards.
+// sealedRowsKeepTheVersionBeforeOut runs replicas of this version and of one from before checksums under load, and
+// seals the rows. No call of this version fails; the other works until then, and changes nothing and starts no more
+// afterwards.
 func sealedRowsKeepTheVersionBeforeOut(t *testing.T, db *dbtest.Server) {
 	before, err := programBefore()
 	must(t, err)
@@ -204,7 +230,15 @@ func sealedRowsKeepTheVersionBeforeOut(t *testing.T, db *dbtest.Server) {
 	}
 	hearEachOther(t, c, "not sealed")
 
-	if said := c.run("migrate", "--seal-rows", "--hash-key-file", c.key); !strings.Contains(said, "the rows are sealed: ") {
+	if said := c.run(
+		"migrate",
+		"--seal-rows",
+		"--hash-key-file",
+		c.key,
+	); !strings.Contains(
+		said,
+		"the rows are sealed: ",
+	) {
 		t.Errorf("it says %s", said)
 	}
 	if keys, err := os.ReadFile(c.key); err != nil || !strings.Contains(string(keys), "\n"+secret.SealedLine()+"\n") {

@@ -162,7 +162,10 @@ func eventsAfter(t *testing.T, c *cluster, after uint64) map[notice]uint64 {
 	t.Helper()
 	found, page := map[notice]uint64{}, ""
 	for {
-		list, err := c.replicas[0].now().audit.ListEvents(t.Context(), &patdv1.ListEventsRequest{PageSize: 200, PageToken: page})
+		list, err := c.replicas[0].now().audit.ListEvents(
+			t.Context(),
+			&patdv1.ListEventsRequest{PageSize: 200, PageToken: page},
+		)
 		must(t, err)
 		for _, e := range list.GetEvents() {
 			if e.GetEventId() <= after {
@@ -171,7 +174,9 @@ func eventsAfter(t *testing.T, c *cluster, after uint64) map[notice]uint64 {
 			if e.GetOutcome() != patdv1.Event_SUCCESS {
 				continue
 			}
-			kind, sent := tokens.WebhookType(tokens.Event{Action: tokens.Action(e.GetAction()), Outcome: tokens.OutcomeSuccess})
+			kind, sent := tokens.WebhookType(
+				tokens.Event{Action: tokens.Action(e.GetAction()), Outcome: tokens.OutcomeSuccess},
+			)
 			if !sent {
 				continue
 			}
@@ -245,9 +250,9 @@ func deadURL(t *testing.T) string {
 	return "http://" + l.Addr().String()
 }
 
-// TestWebhooksReceiveEachCommittedEventInOrder kills the servers at random, while clients make changes, and one endpoint
-// fails, hangs, answers late and breaks off, and another is dead. Each event of the audit log arrives at the good and the
-// upset one, in the order of its token, and nothing else does. Only LONG_TESTS runs it.
+// TestWebhooksReceiveEachCommittedEventInOrder kills the servers at random, while clients make changes, and one
+// endpoint fails, hangs, answers late and breaks off, and another is dead. Each event of the audit log arrives at the
+// good and the upset one, in the order of its token, and nothing else does. Only LONG_TESTS runs it.
 func TestWebhooksReceiveEachCommittedEventInOrder(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
@@ -299,8 +304,8 @@ func TestWebhooksReceiveEachCommittedEventInOrder(t *testing.T) {
 	}
 }
 
-// TestTenThousandEventsAMinuteWithOneEndpointDead makes 10 000 events within a minute, or as fast as the machine can, and
-// looks whether a good endpoint gets them meanwhile although another is dead.
+// TestTenThousandEventsAMinuteWithOneEndpointDead makes 10 000 events within a minute, or as fast as the machine can,
+// and looks whether a good endpoint gets them meanwhile although another is dead.
 func TestTenThousandEventsAMinuteWithOneEndpointDead(t *testing.T) {
 	longtest.Alone(t)
 	const events = 10_000

@@ -102,7 +102,12 @@ func Block(t *testing.T, page, info string) []byte {
 func Conform(t *testing.T, root, patd string, env []string, driver ...string) {
 	t.Helper()
 	// On a busy machine, what must come gets more time.
-	play(t, root, env, append([]string{"-patd", patd, "-strict", "-lanes", "6", "-slack", "4", "-again", "2", "--"}, driver...))
+	play(
+		t,
+		root,
+		env,
+		append([]string{"-patd", patd, "-strict", "-lanes", "6", "-slack", "4", "-again", "2", "--"}, driver...),
+	)
 }
 
 // Measure measures with a driver, which has more of an environment, how long revoked tokens pass under load: a few, to
@@ -141,7 +146,11 @@ func New(t *testing.T, patd string) *Scratch {
 	s := &Scratch{T: t, Dir: t.TempDir()}
 	log := filepath.Join(s.Dir, "patd.log")
 	http, grpc := proctest.FreeAddr(t), proctest.FreeAddr(t)
-	s.Start(exec.Command(patd, "dev", "--http-addr", http, "--grpc-addr", grpc), log) //nolint:gosec,noctx // Start ends it
+	s.Start(
+		//nolint:gosec,noctx // Start ends it
+		exec.Command(patd, "dev", "--http-addr", http, "--grpc-addr", grpc),
+		log,
+	)
 	s.Until("patd dev", func() bool {
 		text, err := os.ReadFile(log)
 		s.must(err)
@@ -225,8 +234,8 @@ func (s *Scratch) call(method, path, body string) map[string]any {
 	return out
 }
 
-// Request sends a request with a token, unless it is empty, and returns the status and the body; 0 and the error if there
-// is no response.
+// Request sends a request with a token, unless it is empty, and returns the status and the body; 0 and the error if
+// there is no response.
 func (s *Scratch) Request(method, url, secret, body string) (int, string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), Patience)
@@ -250,7 +259,11 @@ func (s *Scratch) Request(method, url, secret, body string) (int, string) {
 // Mint creates a token of the demo user.
 func (s *Scratch) Mint(scope string) (id, secret string) {
 	s.Helper()
-	body := fmt.Sprintf(`{"name": "test %s %d"`, scope, time.Now().UnixNano()) + `, "scopes": ["` + scope + `"], "ttl": "1d"}`
+	body := fmt.Sprintf(
+		`{"name": "test %s %d"`,
+		scope,
+		time.Now().UnixNano(),
+	) + `, "scopes": ["` + scope + `"], "ttl": "1d"}`
 	secret, _ = s.call(http.MethodPost, "/v1/users/demo/tokens", body)["secret"].(string)
 	return strings.Split(secret, "_")[1], secret
 }
@@ -258,11 +271,15 @@ func (s *Scratch) Mint(scope string) (id, secret string) {
 // Guards finds out whether a route needs the scope reports.read, as GuardedBy does.
 func (s *Scratch) Guards(url, response, refusal string) {
 	s.Helper()
-	s.GuardedBy(func(secret string) (int, string) { return s.Request(http.MethodGet, url, secret, "") }, response, refusal)
+	s.GuardedBy(
+		func(secret string) (int, string) { return s.Request(http.MethodGet, url, secret, "") },
+		response,
+		refusal,
+	)
 }
 
-// GuardedBy finds out whether a request needs the scope reports.read: only a token with it passes, with this response, and
-// not for long after it is revoked. The response to one without it has the text of the refusal.
+// GuardedBy finds out whether a request needs the scope reports.read: only a token with it passes, with this response,
+// and not for long after it is revoked. The response to one without it has the text of the refusal.
 func (s *Scratch) GuardedBy(get func(secret string) (int, string), response, refusal string) {
 	s.Helper()
 	s.Until("it listens", func() bool { code, _ := get(""); return code == http.StatusUnauthorized })

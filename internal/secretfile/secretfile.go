@@ -41,13 +41,17 @@ func Read(path string) ([]byte, error) {
 		return nil, err
 	}
 	if len(text) > MaxSize {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("larger than %d bytes, too large to be one", MaxSize)}
+		return nil, &fs.PathError{
+			Op:   "read",
+			Path: path,
+			Err:  fmt.Errorf("larger than %d bytes, too large to be one", MaxSize),
+		}
 	}
 	return text, nil
 }
 
-// ReadLine returns the content of a file that holds one secret on one line. Line ends at the end of the file are not part of
-// the secret; everything else is. An empty secret is an error.
+// ReadLine returns the content of a file that holds one secret on one line. Line ends at the end of the file are not
+// part of the secret; everything else is. An empty secret is an error.
 func ReadLine(path string) (string, error) {
 	text, err := Read(path)
 	if err != nil {
@@ -77,7 +81,8 @@ func ReadToken(path string) (string, error) {
 
 // IsToken reports whether a text could be one token: 1 to 256 printable characters of ASCII without spaces.
 func IsToken(text string) bool {
-	return text != "" && len(text) <= maxToken && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
+	return text != "" && len(text) <= maxToken &&
+		!strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // OthersCanRead reports whether more than its owner can read a file. A file that is not there, or that is not regular,

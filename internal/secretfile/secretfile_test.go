@@ -47,7 +47,10 @@ func TestWhatIsNoRegularFileIsAnErrorAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{pipe, large, empty, dir, "/dev/zero"} {
-		if _, err := secretfile.ReadLine(path); err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "xxx") {
+		if _, err := secretfile.ReadLine(
+			path,
+		); err == nil || !strings.Contains(err.Error(), path) ||
+			strings.Contains(err.Error(), "xxx") {
 			t.Errorf("%s: %v", filepath.Base(path), err)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package telemetry sends traces and metrics by OTLP, as the OTEL_* variables of the OpenTelemetry SDK say. Without any of
-// them there is nothing: no SDK is started, and the server makes no span.
+// Package telemetry sends traces and metrics by OTLP, as the OTEL_* variables of the OpenTelemetry SDK say. Without any
+// of them there is nothing: no SDK is started, and the server makes no span.
 //
 // What an operator sets:
 //
@@ -9,6 +9,6 @@
 //     not by the SDK, which allocates for calls that are not sampled, too.
 //   - Headers, certificates, time limits, compression, batches, intervals and the resource are the SDK's own.
 //
-// The protocol is http/protobuf. The SDK sends in the background: a collector that is out costs calls nothing, and spans
-// beyond the SDK's queue are dropped.
+// The protocol is http/protobuf. The SDK sends in the background: a collector that is out costs calls nothing, and
+// spans beyond the SDK's queue are dropped.
 package telemetry

@@ -11,7 +11,8 @@ import (
 	"patd/internal/tracecontext"
 )
 
-// Sampler decides which calls get a span, as the SDK's samplers do, without an allocation. It is safe for concurrent use.
+// Sampler decides which calls get a span, as the SDK's samplers do, without an allocation. It is safe for concurrent
+// use.
 type Sampler struct {
 	// follows says that the caller's decision counts, where there is one.
 	follows bool
@@ -44,7 +45,9 @@ func newSampler(getenv func(string) string) (Sampler, error) {
 		}
 		s.below = uint64(ratio * everything)
 	default:
-		return s, fmt.Errorf("OTEL_TRACES_SAMPLER must be always_on, always_off, traceidratio, or one of them after parentbased_")
+		return s, fmt.Errorf(
+			"OTEL_TRACES_SAMPLER must be always_on, always_off, traceidratio, or one of them after parentbased_",
+		)
 	}
 	return s, nil
 }

@@ -43,7 +43,14 @@ func TestTheSamplerDecidesAsTheVariablesSay(t *testing.T) {
 	} {
 		s := sampler(t, c.name, c.arg)
 		if s.Root() != c.root || s.Child(yes, true) != c.asked || s.Child(no, true) != c.unasked {
-			t.Errorf("%s %s: root %v, asked %v, unasked %v", c.name, c.arg, s.Root(), s.Child(yes, true), s.Child(no, true))
+			t.Errorf(
+				"%s %s: root %v, asked %v, unasked %v",
+				c.name,
+				c.arg,
+				s.Root(),
+				s.Child(yes, true),
+				s.Child(no, true),
+			)
 		}
 	}
 	if s := sampler(t, "traceidratio", "0.5"); s.Child(rare, true) || !s.Child(common, true) {

@@ -59,9 +59,15 @@ func New(ctx context.Context, c Config) (*Telemetry, error) {
 		return t, nil
 	}
 	// Nothing of the process is in the resource but what the operator puts there: a command line may hold anything.
-	t.of, err = resource.New(ctx, resource.WithTelemetrySDK(),
-		resource.WithAttributes(attribute.String("service.name", "patd"), attribute.String("service.version", c.Version)),
-		resource.WithFromEnv())
+	t.of, err = resource.New(
+		ctx,
+		resource.WithTelemetrySDK(),
+		resource.WithAttributes(
+			attribute.String("service.name", "patd"),
+			attribute.String("service.version", c.Version),
+		),
+		resource.WithFromEnv(),
+	)
 	if err != nil {
 		return nil, errors.New("OTEL_RESOURCE_ATTRIBUTES must be key=value, joined by commas")
 	}
@@ -103,7 +109,9 @@ func wanted(getenv func(string) string, signal string) (bool, error) {
 	}
 	protocol := first("OTEL_EXPORTER_OTLP_"+signal+"_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 	if protocol != "" && protocol != "http/protobuf" {
-		return false, errors.New("OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, which collectors take on port 4318")
+		return false, errors.New(
+			"OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, which collectors take on port 4318",
+		)
 	}
 	return true, nil
 }
@@ -128,13 +136,16 @@ func (t *Telemetry) Send(ctx context.Context, from prometheus.Gatherer) error {
 	if err != nil {
 		return errors.New("metrics cannot be sent: an OTEL_EXPORTER_OTLP_… variable is not valid")
 	}
-	reader := sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithProducer(bridge.NewMetricProducer(bridge.WithGatherer(from))))
+	reader := sdkmetric.NewPeriodicReader(
+		exporter,
+		sdkmetric.WithProducer(bridge.NewMetricProducer(bridge.WithGatherer(from))),
+	)
 	t.meters = sdkmetric.NewMeterProvider(sdkmetric.WithResource(t.of), sdkmetric.WithReader(reader))
 	return nil
 }
 
-// Close sends what is still to be sent, for 3 s at most, and ends the sending. It is called after the last call has ended;
-// a second time it does nothing. The error says that something could not be sent.
+// Close sends what is still to be sent, for 3 s at most, and ends the sending. It is called after the last call has
+// ended; a second time it does nothing. The error says that something could not be sent.
 func (t *Telemetry) Close() error { return t.close() }
 
 func (t *Telemetry) flush() error {

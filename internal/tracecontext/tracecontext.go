@@ -87,8 +87,8 @@ func Of(ctx context.Context) Context {
 }
 
 // SQLComment returns the comment by which PostgreSQL's log and its views show the trace that a statement belongs to, as
-// sqlcommenter writes it; empty: ctx is in no trace that is sampled. It goes to the end of the statement, on a line of its
-// own.
+// sqlcommenter writes it; empty: ctx is in no trace that is sampled. It goes to the end of the statement, on a line of
+// its own.
 func SQLComment(ctx context.Context) string {
 	c := Of(ctx)
 	if !c.Sampled || !c.Valid() {

@@ -1,5 +1,5 @@
-// Package waittest waits, in tests, for what comes about elsewhere and is not announced: in another goroutine, process or
-// database. What is announced, on a channel or by a line in a log, is waited for there.
+// Package waittest waits, in tests, for what comes about elsewhere and is not announced: in another goroutine, process
+// or database. What is announced, on a channel or by a line in a log, is waited for there.
 package waittest
 
 import (
@@ -16,8 +16,8 @@ func Until(tb testing.TB, what string, so func() bool) time.Duration {
 	return Within(tb, Patience, what, so)
 }
 
-// Within is Until with another bound. It asks often at first, and then each 20 ms: to ask without a pause would take the
-// CPU from what it waits for.
+// Within is Until with another bound. It asks often at first, and then each 20 ms: to ask without a pause would take
+// the CPU from what it waits for.
 func Within(tb testing.TB, most time.Duration, what string, so func() bool) time.Duration {
 	tb.Helper()
 	began := time.Now()

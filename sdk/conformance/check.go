@@ -197,7 +197,14 @@ func (p *playing) wanted(s step, r result) error {
 	case active && p.tokens[name].id == "":
 		return fmt.Errorf("check %s: a token that does not exist is active: %s", name, r.raw)
 	case active && (r.TokenID != p.tokens[name].id || r.User != p.tokens[name].user):
-		return fmt.Errorf("check %s: it is token %s of %s, want %s of %s", name, r.TokenID, r.User, p.tokens[name].id, p.tokens[name].user)
+		return fmt.Errorf(
+			"check %s: it is token %s of %s, want %s of %s",
+			name,
+			r.TokenID,
+			r.User,
+			p.tokens[name].id,
+			p.tokens[name].user,
+		)
 	case !active && (r.TokenID != "" || r.User != "" || len(r.Scopes) > 0):
 		return fmt.Errorf("check %s: a token that is not active is described: %s", name, r.raw)
 	case s.Missing != nil && !slices.Equal(r.Missing, s.Missing):

@@ -48,8 +48,8 @@ func TestTheGoLibraryConforms(t *testing.T) {
 	}
 }
 
-// TestRevokedTokensAreRefusedUnderLoad revokes tokens with the Go library while two loops check others: a few, to see that
-// it works, or PATD_REVOCATIONS of them.
+// TestRevokedTokensAreRefusedUnderLoad revokes tokens with the Go library while two loops check others: a few, to see
+// that it works, or PATD_REVOCATIONS of them.
 func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
 	longtest.Only(t)
 	t.Parallel()
@@ -94,7 +94,13 @@ func TestEveryScenarioIsReadable(t *testing.T) {
 			for _, want := range append([]string{step.Want}, step.Or...) {
 				_, ordinary := reasons[want]
 				switch {
-				case ordinary, want == "", want == "error", strings.HasPrefix(want, "error:"), want == "USER_SUSPENDED", want == "AUDIENCE_MISMATCH", want == "IP_NOT_ALLOWED":
+				case ordinary,
+					want == "",
+					want == "error",
+					strings.HasPrefix(want, "error:"),
+					want == "USER_SUSPENDED",
+					want == "AUDIENCE_MISMATCH",
+					want == "IP_NOT_ALLOWED":
 				default:
 					t.Errorf("%s, step %d: no driver ever answers %q", s.Name, i+1, want)
 				}

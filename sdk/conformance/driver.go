@@ -65,7 +65,11 @@ type result struct {
 // startDriver starts a command, and says hello.
 func startDriver(command []string) (*driver, error) {
 	d := &driver{ended: make(chan struct{}), waiting: map[int]chan result{}}
-	d.cmd = exec.CommandContext(context.Background(), command[0], command[1:]...) //nolint:gosec // it is what the user asks for
+	//nolint:gosec // it is what the user asks for
+	d.cmd = exec.CommandContext(
+		context.Background(),
+		command[0],
+		command[1:]...)
 	d.cmd.Stderr = &d.errors
 	var err error
 	if d.in, err = d.cmd.StdinPipe(); err != nil {

@@ -1,6 +1,6 @@
-// Command conformance finds out whether a verifier, in any language, follows docs/verifier-protocol.md. It drives a small
-// test program around the library against a real patd, through a proxy that cuts, delays, stalls and falsifies. README.md
-// describes the protocol of such programs.
+// Command conformance finds out whether a verifier, in any language, follows docs/verifier-protocol.md. It drives a
+// small test program around the library against a real patd, through a proxy that cuts, delays, stalls and falsifies.
+// README.md describes the protocol of such programs.
 //
 //	go run ./sdk/conformance [flags] -- CMD ARGS…
 package main
@@ -46,11 +46,26 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&o.binary, "patd", "", "the patd to run; it is built from the tree if not given")
 	flags.StringVar(&o.only, "run", "", "play the scenarios whose names match this regular expression")
 	flags.IntVar(&o.lanes, "lanes", 4, "play so many scenarios at a time, each with a patd and a driver")
-	flags.IntVar(&o.slack, "slack", 1, "wait so many times as long for what must come, on a busy machine; what must stop gets no more time")
-	flags.IntVar(&o.again, "again", 0, "play a scenario that fails so many times again, on a busy machine, where 3 seconds pass in a moment")
+	flags.IntVar(
+		&o.slack,
+		"slack",
+		1,
+		"wait so many times as long for what must come, on a busy machine; what must stop gets no more time",
+	)
+	flags.IntVar(
+		&o.again,
+		"again",
+		0,
+		"play a scenario that fails so many times again, on a busy machine, where 3 seconds pass in a moment",
+	)
 	flags.BoolVar(&o.short, "short", false, "play the short ones only")
 	flags.BoolVar(&o.strict, "strict", false, "fail if a scenario is skipped for want of what the driver can do")
-	flags.IntVar(&o.measure, "measure", 0, "play no scenario, but measure so many revocations while the driver is under load, and what follows a cut of the feed")
+	flags.IntVar(
+		&o.measure,
+		"measure",
+		0,
+		"play no scenario, but measure so many revocations while the driver is under load, and what follows a cut of the feed",
+	)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -160,7 +160,12 @@ func (m *measuring) revocations(times int) error {
 	if err != nil {
 		return err
 	}
-	m.line("revoked %d times, beside %.0f checks a second; load average %s", times, n/time.Since(begun).Seconds(), loadAverage())
+	m.line(
+		"revoked %d times, beside %.0f checks a second; load average %s",
+		times,
+		n/time.Since(begun).Seconds(),
+		loadAverage(),
+	)
 	m.summary("from the revocation's request until refused", sent)
 	m.summary("from its response until refused", answered)
 	return nil

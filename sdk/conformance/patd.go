@@ -22,7 +22,10 @@ import (
 // build builds patd into a directory.
 func build(ctx context.Context, dir string) (string, error) {
 	binary := filepath.Join(dir, "patd")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/patd").CombinedOutput() //nolint:gosec // our own
+	//nolint:gosec // our own
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/patd").
+		CombinedOutput()
+
 	if err != nil {
 		return "", fmt.Errorf("build patd, from the root of the repository: %w\n%s", err, out)
 	}
@@ -48,7 +51,10 @@ func newPatd(binary, dir string) (*patd, error) {
 			return nil, err
 		}
 	}
-	out, err := exec.Command(binary, "service", "create", "admin", "--permission", "admin", "--data-dir", p.data()).Output() //nolint:gosec,noctx // our own
+	//nolint:gosec,noctx // our own
+	out, err := exec.Command(binary, "service", "create", "admin", "--permission", "admin", "--data-dir", p.data()).
+		Output()
+
 	if err != nil {
 		return nil, fmt.Errorf("create a service: %w", err)
 	}
@@ -69,8 +75,22 @@ func freeAddr() (string, error) {
 
 // start starts the server and waits until it is ready.
 func (p *patd) start() error {
-	p.cmd = exec.Command(p.binary, "serve", "--data-dir", p.data(), "--http-addr", p.http, "--grpc-addr", p.grpc, //nolint:gosec,noctx // our own
-		"--drain-delay", "0s", "--allow-never", "--max-tokens-per-user", "1000")
+	//nolint:gosec,noctx // our own
+	p.cmd = exec.Command(
+		p.binary,
+		"serve",
+		"--data-dir",
+		p.data(),
+		"--http-addr",
+		p.http,
+		"--grpc-addr",
+		p.grpc,
+		"--drain-delay",
+		"0s",
+		"--allow-never",
+		"--max-tokens-per-user",
+		"1000",
+	)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("start patd: %w", err)

@@ -69,7 +69,13 @@ func (s *stage) cannot(of scenario) string {
 // play plays a scenario. It leaves a patd that serves, and a proxy without faults.
 func (s *stage) play(of scenario) (err error) {
 	s.played++
-	p := &playing{stage: s, of: of, tokens: map[string]token{}, begun: map[string][]<-chan result{}, name: fmt.Sprintf("s%d", s.played)}
+	p := &playing{
+		stage:  s,
+		of:     of,
+		tokens: map[string]token{},
+		begun:  map[string][]<-chan result{},
+		name:   fmt.Sprintf("s%d", s.played),
+	}
 	defer func() {
 		s.proxy.reset()
 		_, closing := s.driver.do(order{"do": "close"})
@@ -205,10 +211,14 @@ func (p *playing) prepare(s step) (known bool, err error) {
 }
 
 func (p *playing) exchange(of token) (token, error) {
-	resp, err := p.patd.client.PostForm("http://"+p.patd.http+"/oauth2/token", url.Values{ //nolint:noctx // the client has a time limit
-		"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "subject_token": {of.secret},
-		"subject_token_type": {"urn:ietf:params:oauth:token-type:access_token"},
-	})
+	//nolint:noctx // the client has a time limit
+	resp, err := p.patd.client.PostForm(
+		"http://"+p.patd.http+"/oauth2/token",
+		url.Values{
+			"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "subject_token": {of.secret},
+			"subject_token_type": {"urn:ietf:params:oauth:token-type:access_token"},
+		},
+	)
 	if err != nil {
 		return of, err
 	}
@@ -283,7 +293,10 @@ func (p *playing) look(s step) (known bool, err error) {
 		}
 	case s.Close:
 		var r result
-		if r, err = p.driver.do(order{"do": "close"}); err == nil && (r.Error != "") != strings.HasPrefix(s.Want, "error") {
+		if r, err = p.driver.do(
+			order{"do": "close"},
+		); err == nil &&
+			(r.Error != "") != strings.HasPrefix(s.Want, "error") {
 			err = fmt.Errorf("close: %s", r.raw)
 		}
 	case s.Used != "":

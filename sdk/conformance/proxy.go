@@ -69,7 +69,12 @@ type recorded struct {
 
 // newProxy starts a proxy in front of the addresses of a patd.
 func newProxy(http, grpc string) (*proxy, error) {
-	p := &proxy{faults: map[string]fault{}, change: make(chan struct{}), open: map[*exchange]bool{}, transport: transport(false)}
+	p := &proxy{
+		faults:    map[string]fault{},
+		change:    make(chan struct{}),
+		open:      map[*exchange]bool{},
+		transport: transport(false),
+	}
 	for _, to := range []struct {
 		upstream string
 		listen   *string

@@ -101,7 +101,11 @@ func scenarios() ([]scenario, error) {
 		}
 		for _, s := range some {
 			if s.Name == "" || s.Why == "" || have[s.Name] || len(s.Steps) == 0 {
-				return nil, fmt.Errorf("%s: scenario %q has no name or reason of its own, or no steps", path.Base(name), s.Name)
+				return nil, fmt.Errorf(
+					"%s: scenario %q has no name or reason of its own, or no steps",
+					path.Base(name),
+					s.Name,
+				)
 			}
 			have[s.Name] = true
 			all = append(all, s)

@@ -75,9 +75,15 @@ func environment() []string {
 		panic(err)
 	}
 	return []string{
-		"HOME=" + home, "NUGET_PACKAGES=" + filepath.Join(home, "packages"), "DOTNET_ROOT=" + root, "LD_LIBRARY_PATH=" + lib,
-		"DOTNET_CLI_TELEMETRY_OPTOUT=1", "DOTNET_SKIP_FIRST_TIME_EXPERIENCE=1", "DOTNET_NOLOGO=1",
-		"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1", "PATD_OFFLINE=true",
+		"HOME=" + home,
+		"NUGET_PACKAGES=" + filepath.Join(home, "packages"),
+		"DOTNET_ROOT=" + root,
+		"LD_LIBRARY_PATH=" + lib,
+		"DOTNET_CLI_TELEMETRY_OPTOUT=1",
+		"DOTNET_SKIP_FIRST_TIME_EXPERIENCE=1",
+		"DOTNET_NOLOGO=1",
+		"DOTNET_SYSTEM_GLOBALIZATION_INVARIANT=1",
+		"PATD_OFFLINE=true",
 	}
 }
 
@@ -132,7 +138,9 @@ func builtFor(t *testing.T, framework, project, name string) string {
 		t.Error("the core for .NET Standard is for something else")
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "Patd.dll"), core, 0o600))
-	forwards, err := os.ReadFile(built(t, "netstandard/Microsoft.Bcl.AsyncInterfaces", "Microsoft.Bcl.AsyncInterfaces.dll"))
+	forwards, err := os.ReadFile(
+		built(t, "netstandard/Microsoft.Bcl.AsyncInterfaces", "Microsoft.Bcl.AsyncInterfaces.dll"),
+	)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, "Microsoft.Bcl.AsyncInterfaces.dll"), forwards, 0o600))
 	return filepath.Join(dir, name)
@@ -176,11 +184,16 @@ func TestRevokedTokensAreRefusedUnderLoad(t *testing.T) {
 	sdktest.Measure(t, "../..", binary, programs(), program, built(t, "conformance", "Patd.Conformance.dll"))
 }
 
-// TestMemoryIsFastAndBounded compares a check from memory, which allocates nothing, with one digest of .NET's by the CPU
-// time of both, and what memory holds after some tokens with what it holds after ten times as many.
+// TestMemoryIsFastAndBounded compares a check from memory, which allocates nothing, with one digest of .NET's by the
+// CPU time of both, and what memory holds after some tokens with what it holds after ten times as many.
 func TestMemoryIsFastAndBounded(t *testing.T) {
 	library(t)
-	out, err := dotnet(".", built(t, "tests", "Patd.Tests.dll"), "bench", fmt.Sprint(sdktest.Size("PATD_TOKENS", 50_000)))
+	out, err := dotnet(
+		".",
+		built(t, "tests", "Patd.Tests.dll"),
+		"bench",
+		fmt.Sprint(sdktest.Size("PATD_TOKENS", 50_000)),
+	)
 	var got struct {
 		Check      float64 `json:"check_cpu_us"`
 		Digest     float64 `json:"digest_cpu_us"`

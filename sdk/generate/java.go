@@ -83,8 +83,12 @@ func javaType(o object) string {
 	b.WriteString(javaDoc(doc, ""))
 	fmt.Fprintf(&b, "public final class %s extends Message {\n", o.name)
 	fmt.Fprintf(&b, "    /** Makes an empty one. */\n    public %s() {}\n\n", o.name)
-	fmt.Fprintf(&b, "    /** Makes one of the members of a JSON object. */\n    public %s(Map<String, Object> members) {\n"+
-		"        super(members);\n    }\n", o.name)
+	fmt.Fprintf(
+		&b,
+		"    /** Makes one of the members of a JSON object. */\n    public %s(Map<String, Object> members) {\n"+
+			"        super(members);\n    }\n",
+		o.name,
+	)
 	for _, f := range o.fields {
 		k, name := f.java(), javaName(f.name)
 		doc := f.doc
@@ -93,8 +97,15 @@ func javaType(o object) string {
 		}
 		fmt.Fprintf(&b, "\n%s    public %s %s() {\n        return %s;\n    }\n", javaDoc(doc, "    "), k.typ, name,
 			fmt.Sprintf(k.get, f.name))
-		fmt.Fprintf(&b, "\n    /** Sets {@link #%s()}. */\n    public %s %s(%s value) {\n        %s;\n        return this;\n    }\n",
-			name, o.name, name, k.typ, fmt.Sprintf(k.set, f.name))
+		fmt.Fprintf(
+			&b,
+			"\n    /** Sets {@link #%s()}. */\n    public %s %s(%s value) {\n        %s;\n        return this;\n    }\n",
+			name,
+			o.name,
+			name,
+			k.typ,
+			fmt.Sprintf(k.set, f.name),
+		)
 	}
 	b.WriteString("}\n")
 	return b.String()
@@ -147,8 +158,19 @@ func javaMethod(b *strings.Builder, op operation) {
 		result, before, after = op.result, "return new "+op.result+"(", ")"
 	}
 	name := strings.ToUpper(snake(op.id))
-	fmt.Fprintf(b, "\n    private static final Operation %s = new Operation(%q, %q,\n            %q, %t, %t, %q, %q, %q);\n", name,
-		op.id, op.method, op.path, op.key, op.repeat, op.items, op.ask, op.next)
+	fmt.Fprintf(
+		b,
+		"\n    private static final Operation %s = new Operation(%q, %q,\n            %q, %t, %t, %q, %q, %q);\n",
+		name,
+		op.id,
+		op.method,
+		op.path,
+		op.key,
+		op.repeat,
+		op.items,
+		op.ask,
+		op.next,
+	)
 	text := fmt.Sprintf("public %s %s(%sOption... options) {", result, op.id, params)
 	if len(text) > 116 {
 		text = strings.Replace(text, "(", "(\n            ", 1)

@@ -183,7 +183,13 @@ type reader struct {
 }
 
 func (r *reader) operation(path, method, id, doc string, params []parameter, body, good content) {
-	op := operation{id: id, method: strings.ToUpper(method), path: path, doc: doc, repeat: method == "get" || repeatable[id]}
+	op := operation{
+		id:     id,
+		method: strings.ToUpper(method),
+		path:   path,
+		doc:    doc,
+		repeat: method == "get" || repeatable[id],
+	}
 	query := object{name: upper(id) + "Query", doc: "The parameters of " + id + ". All are optional."}
 	asks := ""
 	for _, p := range params {
@@ -245,7 +251,8 @@ func (r *reader) named(s schema, name string) string {
 	return r.object(s)
 }
 
-// object returns the name of the type of a reference, and has it written. What is sent has the type of what is received.
+// object returns the name of the type of a reference, and has it written. What is sent has the type of what is
+// received.
 func (r *reader) object(s schema) string {
 	name := strings.TrimSuffix(last(s.Ref), "Input")
 	if _, ok := r.objects[name]; ok {

@@ -108,14 +108,21 @@ func driver(t *testing.T, options ...string) []string {
 	return append(append([]string{"java"}, options...), "-cp", strings.Join(dirs, ":"), "patd.Driver")
 }
 
-// TestMemoryIsFastAndBounded compares a check from memory with one digest of the JDK's, and what memory holds after some
-// tokens with what it holds after ten times as many.
+// TestMemoryIsFastAndBounded compares a check from memory with one digest of the JDK's, and what memory holds after
+// some tokens with what it holds after ten times as many.
 func TestMemoryIsFastAndBounded(t *testing.T) {
 	library(t)
 	const checks = 100_000
 	tokens := sdktest.Size("PATD_TOKENS", 4000)
-	out, err := sdktest.Run(".", []string{fmt.Sprint("TOKENS=", tokens), fmt.Sprint("ENTRIES=", min(10_000, tokens/20)), "CHECKS=100000"}, "java", "-Xmx256m", "-cp", classes,
-		"patd.Bench")
+	out, err := sdktest.Run(
+		".",
+		[]string{fmt.Sprint("TOKENS=", tokens), fmt.Sprint("ENTRIES=", min(10_000, tokens/20)), "CHECKS=100000"},
+		"java",
+		"-Xmx256m",
+		"-cp",
+		classes,
+		"patd.Bench",
+	)
 	out = out[max(0, strings.LastIndex(out, "{")):] // a busy machine may have the watch say that it was silent
 	var got struct {
 		Check      float64 `json:"check_cpu_us"`
@@ -130,7 +137,8 @@ func TestMemoryIsFastAndBounded(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("%+v", got)
-	if got.Asked > checks/10 || got.Entries > got.MaxEntries || got.Check > 10*got.Digest || got.End > got.Tenth+16<<20 {
+	if got.Asked > checks/10 || got.Entries > got.MaxEntries || got.Check > 10*got.Digest ||
+		got.End > got.Tenth+16<<20 {
 		t.Errorf("%+v: asked, too many entries, slow, or memory grows", got)
 	}
 }
@@ -164,7 +172,15 @@ func TestTheJarIsReproducible(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(dir, "core/target/classes/patd/Verifier.class"), at, at); err != nil {
 		t.Fatal(err)
 	}
-	out, err := sdktest.Run(filepath.Join(dir, "core"), []string{"MAVEN_OPTS=-Xmx256m"}, "mvn", "-o", "-B", "-q", "jar:jar")
+	out, err := sdktest.Run(
+		filepath.Join(dir, "core"),
+		[]string{"MAVEN_OPTS=-Xmx256m"},
+		"mvn",
+		"-o",
+		"-B",
+		"-q",
+		"jar:jar",
+	)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -11,8 +11,8 @@ import (
 	"patd/internal/sdktest"
 )
 
-// TestFromThePageAboutSpringToAProtectedRoute compiles the program of docs/frameworks/spring.md with the starter and what
-// Maven resolved for it, and runs it with a real patd.
+// TestFromThePageAboutSpringToAProtectedRoute compiles the program of docs/frameworks/spring.md with the starter and
+// what Maven resolved for it, and runs it with a real patd.
 func TestFromThePageAboutSpringToAProtectedRoute(t *testing.T) {
 	library(t)
 	const page = "../../docs/frameworks/spring.md"
@@ -32,7 +32,17 @@ func TestFromThePageAboutSpringToAProtectedRoute(t *testing.T) {
 	}
 	everything := strings.Join(append(parts, s.Dir), ":")
 	// Boot's Maven plugin has the compiler keep the names of parameters.
-	if out, err := sdktest.Run(s.Dir, nil, "javac", "-parameters", "-d", ".", "-cp", everything, "Reports.java"); err != nil {
+	if out, err := sdktest.Run(
+		s.Dir,
+		nil,
+		"javac",
+		"-parameters",
+		"-d",
+		".",
+		"-cp",
+		everything,
+		"Reports.java",
+	); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	addr := proctest.FreeAddr(t)

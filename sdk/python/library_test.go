@@ -63,8 +63,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestItsOwnTestsPass runs them again if they fail: on a busy machine 3 seconds, after which memory is closed, pass in a
-// moment.
+// TestItsOwnTestsPass runs them again if they fail: on a busy machine 3 seconds, after which memory is closed, pass in
+// a moment.
 func TestItsOwnTestsPass(t *testing.T) {
 	library(t)
 	for again := 2; ; again-- {

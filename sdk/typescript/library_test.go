@@ -89,7 +89,13 @@ func TestMemoryIsFastAndBounded(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	out, err = sdktest.Run(".", []string{fmt.Sprint("TOKENS=", sdktest.Size("PATD_TOKENS", 50_000))}, "node", "--expose-gc", "build-bench/bench.js")
+	out, err = sdktest.Run(
+		".",
+		[]string{fmt.Sprint("TOKENS=", sdktest.Size("PATD_TOKENS", 50_000))},
+		"node",
+		"--expose-gc",
+		"build-bench/bench.js",
+	)
 	var got struct {
 		Check      float64 `json:"check_us"`
 		Digest     float64 `json:"node_digest_us"`
@@ -135,7 +141,16 @@ func TestThePackageIsReproducible(t *testing.T) {
 // pack makes the package of a directory in another one, and returns its path.
 func pack(t *testing.T, from, to string) string {
 	t.Helper()
-	if out, err := sdktest.Run(from, nil, "npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", to); err != nil {
+	if out, err := sdktest.Run(
+		from,
+		nil,
+		"npm",
+		"pack",
+		"--silent",
+		"--ignore-scripts",
+		"--pack-destination",
+		to,
+	); err != nil {
 		t.Fatalf("pack: %v\n%s", err, out)
 	}
 	found, err := filepath.Glob(filepath.Join(to, "patd-*.tgz"))

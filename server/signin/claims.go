@@ -173,7 +173,8 @@ func features(raw json.RawMessage) ([]string, bool) {
 		}
 		names = strings.FieldsFunc(*joined, func(r rune) bool { return r == ' ' })
 	}
-	if len(names) > maxFeatures || slices.ContainsFunc(names, func(s string) bool { return !tokens.ValidScope(s) || secret.ContainsSecret(s) }) {
+	if len(names) > maxFeatures ||
+		slices.ContainsFunc(names, func(s string) bool { return !tokens.ValidScope(s) || secret.ContainsSecret(s) }) {
 		return nil, false
 	}
 	slices.Sort(names)

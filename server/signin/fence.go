@@ -38,7 +38,12 @@ func (f fence) check(a netip.Addr) error {
 	a = a.Unmap().WithZone("")
 	switch {
 	case (a.IsLoopback() || a.IsUnspecified()) && !f.loopback, inner(a) && !f.private:
-		return misconfigured(fmt.Sprintf("the discovery document leads to %v, a loopback or private address, and the issuer is elsewhere", a))
+		return misconfigured(
+			fmt.Sprintf(
+				"the discovery document leads to %v, a loopback or private address, and the issuer is elsewhere",
+				a,
+			),
+		)
 	}
 	return nil
 }

@@ -69,7 +69,8 @@ func fits(key any, alg string) bool {
 		return alg[:2] == "RS" || alg[:2] == "PS"
 	case *ecdsa.PublicKey:
 		return alg == string(jose.ES256) && k.Curve == elliptic.P256() ||
-			alg == string(jose.ES384) && k.Curve == elliptic.P384() || alg == string(jose.ES512) && k.Curve == elliptic.P521()
+			alg == string(jose.ES384) &&
+				k.Curve == elliptic.P384() || alg == string(jose.ES512) && k.Curve == elliptic.P521()
 	case ed25519.PublicKey:
 		return alg == string(jose.EdDSA)
 	}
@@ -110,7 +111,11 @@ func (r *keyring) fetchKeys(ctx context.Context) (keys *keySet, skipped []string
 }
 
 // discoverKeys reads where an issuer's keys are (OpenID Connect Discovery 1.0 section 4), and fetches them.
-func discoverKeys(ctx context.Context, client *http.Client, issuer, document string) (keys *keySet, skipped []string, err error) {
+func discoverKeys(
+	ctx context.Context,
+	client *http.Client,
+	issuer, document string,
+) (keys *keySet, skipped []string, err error) {
 	from, err := discoveryURL(issuer, document)
 	if err != nil {
 		return nil, nil, errors.New("discover the issuer: its URL is none")
@@ -128,8 +133,13 @@ func discoverKeys(ctx context.Context, client *http.Client, issuer, document str
 		return nil, nil, fmt.Errorf("read the discovery document: %w", clipped(err))
 	}
 	if found.Issuer != issuer {
-		return nil, nil, misconfigured(fmt.Sprintf("the issuer is configured as %q, and its discovery document says %q: configure it as that document spells it",
-			issuer, short(found.Issuer)))
+		return nil, nil, misconfigured(
+			fmt.Sprintf(
+				"the issuer is configured as %q, and its discovery document says %q: configure it as that document spells it",
+				issuer,
+				short(found.Issuer),
+			),
+		)
 	}
 	at, err := url.Parse(found.Keys)
 	if err != nil {

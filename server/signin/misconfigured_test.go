@@ -20,8 +20,8 @@ func await(t *testing.T, s *signin.SignIn, url string, want signin.Status) {
 	waittest.Until(t, fmt.Sprintf("the state %v of the issuer", want), func() bool { return s.Statuses()[url] == want })
 }
 
-// TestMisspeltIssuerIsNoticedAtStart holds that an issuer which is spelled otherwise in its discovery document is told at
-// the start, with both spellings and as a fault of the settings, and that an outage is told as one.
+// TestMisspeltIssuerIsNoticedAtStart holds that an issuer which is spelled otherwise in its discovery document is told
+// at the start, with both spellings and as a fault of the settings, and that an outage is told as one.
 func TestMisspeltIssuerIsNoticedAtStart(t *testing.T) {
 	c := newClock()
 	p := newProvider(t, c)
@@ -46,7 +46,11 @@ func TestMisspeltIssuerIsNoticedAtStart(t *testing.T) {
 	s.Start()
 	await(t, s, p.url, signin.StatusOutage)
 	waittest.Until(t, "another line", func() bool { return len(log.String()) > len(text) })
-	if text := strings.TrimPrefix(log.String(), text); !strings.Contains(text, "does not answer") || strings.Contains(text, "misconfigured") {
+	if text := strings.TrimPrefix(
+		log.String(),
+		text,
+	); !strings.Contains(text, "does not answer") ||
+		strings.Contains(text, "misconfigured") {
 		t.Errorf("an outage is told as %s", text)
 	}
 
@@ -92,8 +96,8 @@ func TestKeyThatCannotBeReadLeavesTheOthers(t *testing.T) {
 	}
 }
 
-// TestClaimLeftOutForItsSizeIsNoClaim holds that a claim of features which is absent, or said to be elsewhere, is not taken
-// for one that names nothing.
+// TestClaimLeftOutForItsSizeIsNoClaim holds that a claim of features which is absent, or said to be elsewhere, is not
+// taken for one that names nothing.
 func TestClaimLeftOutForItsSizeIsNoClaim(t *testing.T) {
 	p := newProvider(t, newClock())
 	config := p.config()
@@ -160,8 +164,8 @@ func (answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r, Header: http.Header{}}, nil
 }
 
-// TestEndpointsOfARemoteIssuerAreNotReachedInside holds the other endpoints that a discovery document names to the rule of
-// its keys: the secret of patd as a client, codes and users' tokens go to them.
+// TestEndpointsOfARemoteIssuerAreNotReachedInside holds the other endpoints that a discovery document names to the rule
+// of its keys: the secret of patd as a client, codes and users' tokens go to them.
 func TestEndpointsOfARemoteIssuerAreNotReachedInside(t *testing.T) {
 	for name, c := range map[string]struct {
 		issuer, endpoint string
@@ -176,7 +180,12 @@ func TestEndpointsOfARemoteIssuerAreNotReachedInside(t *testing.T) {
 		"another host":              {"https://login.example/", "https://tokens.example/token", false},
 		"an issuer on this machine": {"http://127.0.0.1:1/", "http://127.0.0.1:1/token", false},
 	} {
-		s, err := signin.New(signin.Config{Issuers: []signin.Issuer{{URL: c.issuer, Audiences: []string{"patd"}}}, Transport: answering{}})
+		s, err := signin.New(
+			signin.Config{
+				Issuers:   []signin.Issuer{{URL: c.issuer, Audiences: []string{"patd"}}},
+				Transport: answering{},
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

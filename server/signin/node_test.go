@@ -33,7 +33,8 @@ type nodeProvider struct {
 	stop   func()
 }
 
-// needNode skips a test where there is no Node, except in CI, where there has to be one; and installs the provider once.
+// needNode skips a test where there is no Node, except in CI, where there has to be one; and installs the provider
+// once.
 func needNode(t *testing.T) {
 	t.Helper()
 	missing := t.Skipf
@@ -198,12 +199,19 @@ func (p *nodeProvider) signInAs(t *testing.T, user string) grant {
 		t.Fatalf("no code after consent: %s", resp.Status)
 	}
 	return p.exchange(t, url.Values{
-		"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {"http://127.0.0.1/callback"}, "resource": {audience},
+		"grant_type": {
+			"authorization_code",
+		},
+		"code":         {code},
+		"redirect_uri": {"http://127.0.0.1/callback"},
+		"resource":     {audience},
 	})
 }
 
 func (p *nodeProvider) config() signin.Config {
-	return signin.Config{Issuers: []signin.Issuer{{URL: p.issuer, Audiences: []string{audience}, FeaturesClaim: "features"}}}
+	return signin.Config{
+		Issuers: []signin.Issuer{{URL: p.issuer, Audiences: []string{audience}, FeaturesClaim: "features"}},
+	}
 }
 
 // in is claims of alice that are in order, with changes.
@@ -237,7 +245,11 @@ func TestRealProviderSignsUsersIn(t *testing.T) {
 	s := signIn(t, p.config())
 	g := p.signInAs(t, "alice")
 	who := wantUser(t, s, g.Access, "alice")
-	if d := cmp.Diff([]string{"billing.read", "reports.read"}, who.Features); d != "" || !who.HasFeatures || who.Issuer != p.issuer {
+	if d := cmp.Diff(
+		[]string{"billing.read", "reports.read"},
+		who.Features,
+	); d != "" || !who.HasFeatures ||
+		who.Issuer != p.issuer {
 		t.Errorf("%+v: %s", who, d)
 	}
 	if bob := wantUser(t, s, p.signInAs(t, "bob").Access, "bob"); !bob.HasFeatures || len(bob.Features) != 0 {
@@ -253,8 +265,17 @@ func TestRealProviderSignsUsersIn(t *testing.T) {
 	wantInvalid(t, own, g.Access)
 
 	// A program that got a token for itself is a user of that name, if operators let it have tokens for patd at all.
-	wantUser(t, s, p.exchange(t, url.Values{"grant_type": {"client_credentials"}, "resource": {audience}}).Access, "web")
-	wantInvalid(t, s, p.exchange(t, url.Values{"grant_type": {"client_credentials"}, "resource": {"https://other.example/"}}).Access)
+	wantUser(
+		t,
+		s,
+		p.exchange(t, url.Values{"grant_type": {"client_credentials"}, "resource": {audience}}).Access,
+		"web",
+	)
+	wantInvalid(
+		t,
+		s,
+		p.exchange(t, url.Values{"grant_type": {"client_credentials"}, "resource": {"https://other.example/"}}).Access,
+	)
 }
 
 func TestRealProviderRefusesForgeries(t *testing.T) {

@@ -72,7 +72,11 @@ func TestKnownKeysOutliveAnOutageByADay(t *testing.T) {
 		p.clock.wait(time.Hour)
 		wantUser(t, s, good, "alice")
 	}
-	wantUnavailable(t, s, p.rotated(t, "new", p.with(forever)))                                // it may be good: who knows
+	wantUnavailable(
+		t,
+		s,
+		p.rotated(t, "new", p.with(forever)),
+	) // it may be good: who knows
 	wantInvalid(t, s, sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k0"}, p.with(forever))) // that cannot
 	p.clock.wait(time.Hour + 1)
 	wantUnavailable(t, s, good)
@@ -313,8 +317,13 @@ func TestUnusableKeysAreLeftOut(t *testing.T) {
 	p := newProvider(t, newClock())
 	encryption := publicKey("enc", rsaKey(t, 1).Public(), "")
 	encryption.Use = "enc"
-	p.publish(t, encryption, publicKey("private", rsaKey(t, 2), ""), publicKey("oct", []byte("0123456789abcdef0123456789abcdef"), ""),
-		publicKey("k0", rsaKey(t, 0).Public(), "RS256"))
+	p.publish(
+		t,
+		encryption,
+		publicKey("private", rsaKey(t, 2), ""),
+		publicKey("oct", []byte("0123456789abcdef0123456789abcdef"), ""),
+		publicKey("k0", rsaKey(t, 0).Public(), "RS256"),
+	)
 	s := signIn(t, p.config())
 	wantUser(t, s, p.sign(t, p.good()), "alice")
 	wantUser(t, s, sign(t, jose.RS256, rsaKey(t, 0), claims{}, p.good()), "alice") // without a kid

@@ -90,12 +90,22 @@ func NewEvents(c EventsConfig) (*Events, error) {
 		return nil, errors.New("configure security events: name at least one issuer")
 	}
 	filled := Config{
-		Timeout: c.Timeout, MaxBody: c.MaxBody, MaxWaiting: c.MaxWaiting, Transport: c.Transport, Now: c.Now, Logger: c.Logger,
+		Timeout:    c.Timeout,
+		MaxBody:    c.MaxBody,
+		MaxWaiting: c.MaxWaiting,
+		Transport:  c.Transport,
+		Now:        c.Now,
+		Logger:     c.Logger,
 	}.withDefaults()
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Events{now: filled.Now, issuers: map[string]*eventIssuer{}, client: newClient(filled), stop: stop}
 	for _, i := range c.Issuers {
-		signs := Issuer{URL: i.URL, Audiences: i.Audiences, UserPrefix: i.UserPrefix, Algorithms: i.Algorithms}.withDefaults()
+		signs := Issuer{
+			URL:        i.URL,
+			Audiences:  i.Audiences,
+			UserPrefix: i.UserPrefix,
+			Algorithms: i.Algorithms,
+		}.withDefaults()
 		err := signs.check()
 		switch {
 		case err == nil && e.issuers[i.URL] != nil:
@@ -158,7 +168,10 @@ func (e *Events) Verify(ctx context.Context, set tokens.Secret) (SecurityEvent, 
 	if !ok {
 		return SecurityEvent{}, eventFault(FaultIssuer, "its issuer is not configured here")
 	}
-	if !slices.ContainsFunc(t.claims.audience(), func(a string) bool { return slices.Contains(from.issuer.Audiences, a) }) {
+	if !slices.ContainsFunc(
+		t.claims.audience(),
+		func(a string) bool { return slices.Contains(from.issuer.Audiences, a) },
+	) {
 		return SecurityEvent{}, eventFault(FaultAudience, "it is for another audience")
 	}
 	if !slices.Contains(from.issuer.Algorithms, t.alg) {

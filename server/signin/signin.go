@@ -55,11 +55,13 @@ type Issuer struct {
 	UserClaim     string   // the claim that is the user's id; empty: sub
 	UserPrefix    string   // put before the claim to form the id
 	FeaturesClaim string   // the claim that names the user's features; empty: none does
-	// PermissionsClaim is the claim whose names, such as groups, make the user an operator, by Permissions. Empty: none.
+	// PermissionsClaim is the claim whose names, such as groups, make the user an operator, by Permissions. Empty:
+	// none.
 	PermissionsClaim string
 	Permissions      map[string]tokens.Permission
 	Algorithms       []string // pinned; empty: RS256, PS256, ES256, EdDSA
-	// NoBearer accepts no token of the issuer in a call: its users sign in to the page only. Audiences may be empty then.
+	// NoBearer accepts no token of the issuer in a call: its users sign in to the page only. Audiences may be empty
+	// then.
 	NoBearer bool
 }
 
@@ -100,7 +102,11 @@ func New(c Config) (*SignIn, error) {
 		return nil, errors.New("configure sign-in: name at least one issuer")
 	}
 	if c.Leeway < 0 || c.Leeway > largestLeeway {
-		return nil, fmt.Errorf("configure sign-in: the leeway must be between 0 and %s, not %s", largestLeeway, c.Leeway)
+		return nil, fmt.Errorf(
+			"configure sign-in: the leeway must be between 0 and %s, not %s",
+			largestLeeway,
+			c.Leeway,
+		)
 	}
 	c = c.withDefaults()
 	ctx, stop := context.WithCancel(context.Background())
@@ -116,7 +122,13 @@ func New(c Config) (*SignIn, error) {
 			return nil, fmt.Errorf("configure the issuer %s: %w", shown(i.URL), err)
 		}
 		at := &issuer{Issuer: i, audience: map[string]bool{}, keys: &keyring{
-			issuer: i.URL, client: s.client, timeout: c.Timeout, waiting: make(chan struct{}, c.MaxWaiting), now: c.Now, logger: c.Logger, ctx: ctx,
+			issuer:  i.URL,
+			client:  s.client,
+			timeout: c.Timeout,
+			waiting: make(chan struct{}, c.MaxWaiting),
+			now:     c.Now,
+			logger:  c.Logger,
+			ctx:     ctx,
 		}}
 		for _, a := range i.Audiences {
 			at.audience[a] = true
@@ -186,13 +198,18 @@ func (i Issuer) check() error {
 	case i.NoBearer && len(i.Audiences) > 0:
 		return errors.New("name audiences, or accept no tokens")
 	case !i.NoBearer && len(i.Audiences) == 0 || slices.Contains(i.Audiences, ""):
-		return errors.New("name the audience that its tokens are for; without one, every token that it issues to anybody would do")
+		return errors.New(
+			"name the audience that its tokens are for; without one, every token that it issues to anybody would do",
+		)
 	case i.UserPrefix != "" && !validUser(i.UserPrefix):
 		return errors.New("the prefix of user ids is not the beginning of a user id")
 	}
 	for _, a := range i.Algorithms {
 		if !slices.Contains(signing(), jose.SignatureAlgorithm(a)) {
-			return fmt.Errorf("%q is none of the algorithms that a public key can check: RS, PS or ES with 256, 384 or 512, EdDSA", a)
+			return fmt.Errorf(
+				"%q is none of the algorithms that a public key can check: RS, PS or ES with 256, 384 or 512, EdDSA",
+				a,
+			)
 		}
 	}
 	return nil
@@ -313,8 +330,8 @@ func (s *SignIn) verify(ctx context.Context, jwt tokens.Secret) (Identity, Cause
 	return who, 0, nil
 }
 
-// Identify reads who the bearer of verified claims of an issuer is, by the same rules as Verify. claims is a JSON object,
-// whose signature and audience the caller has checked.
+// Identify reads who the bearer of verified claims of an issuer is, by the same rules as Verify. claims is a JSON
+// object, whose signature and audience the caller has checked.
 func (s *SignIn) Identify(name string, claims []byte) (Identity, error) {
 	from, c, err := s.claimsOf(name, claims)
 	if err != nil {

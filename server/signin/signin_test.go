@@ -94,7 +94,13 @@ func TestEveryPinnedAlgorithm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.publish(t, publicKey("r", rsaKey(t, 0).Public(), ""), publicKey("e", ec.Public(), ""), publicKey("e3", ec384.Public(), ""), publicKey("d", public, "EdDSA"))
+	p.publish(
+		t,
+		publicKey("r", rsaKey(t, 0).Public(), ""),
+		publicKey("e", ec.Public(), ""),
+		publicKey("e3", ec384.Public(), ""),
+		publicKey("d", public, "EdDSA"),
+	)
 	s := signIn(t, p.config())
 	only := p.config()
 	only.Issuers[0].Algorithms = []string{"ES384"}
@@ -144,12 +150,20 @@ func TestBadTokensAreOneAnswer(t *testing.T) {
 	}
 
 	bad := map[string]string{
-		"empty": "", "dots": "..", "no JWT": "hello", "a patd secret": "pat_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0",
-		"white space": " " + good, "line end": good + "\n", "four parts": good + ".a", "JSON serialization": `{"payload":"a"}`,
-		"too long":         p.sign(t, p.with(claims{"pad": strings.Repeat("a", 16<<10)})),
-		"respelled":        respelled(good),
-		"no signature":     parts[0] + "." + parts[1] + ".",
-		"another payload":  parts[0] + "." + part(strings.Replace(string(payload), "alice", "admin", 1)) + "." + parts[2],
+		"empty":              "",
+		"dots":               "..",
+		"no JWT":             "hello",
+		"a patd secret":      "pat_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0",
+		"white space":        " " + good,
+		"line end":           good + "\n",
+		"four parts":         good + ".a",
+		"JSON serialization": `{"payload":"a"}`,
+		"too long":           p.sign(t, p.with(claims{"pad": strings.Repeat("a", 16<<10)})),
+		"respelled":          respelled(good),
+		"no signature":       parts[0] + "." + parts[1] + ".",
+		"another payload": parts[0] + "." + part(
+			strings.Replace(string(payload), "alice", "admin", 1),
+		) + "." + parts[2],
 		"header is a list": part(`[]`) + "." + parts[1] + "." + parts[2],
 		"header is null":   part(`null`) + "." + parts[1] + "." + parts[2],
 		"alg none":         part(`{"alg":"none"}`) + "." + parts[1] + ".",
@@ -164,13 +178,28 @@ func TestBadTokensAreOneAnswer(t *testing.T) {
 		"critical":         sign(t, jose.RS256, key, claims{"kid": "k0", "crit": []string{"exp"}}, p.good()),
 		"b64":              sign(t, jose.RS256, key, claims{"kid": "k0", "b64": true}, p.good()),
 		"logout token":     sign(t, jose.RS256, key, claims{"kid": "k0", "typ": "logout+jwt"}, p.good()),
-		"event token":      p.sign(t, p.with(claims{"events": claims{"http://schemas.openid.net/event/backchannel-logout": claims{}}})),
-		"typ a number":     sign(t, jose.RS256, key, claims{"kid": "k0", "typ": 1}, p.good()),
-		"bound to a key":   p.sign(t, p.with(claims{"cnf": claims{"jkt": "x"}})),
+		"event token": p.sign(
+			t,
+			p.with(claims{"events": claims{"http://schemas.openid.net/event/backchannel-logout": claims{}}}),
+		),
+		"typ a number":   sign(t, jose.RS256, key, claims{"kid": "k0", "typ": 1}, p.good()),
+		"bound to a key": p.sign(t, p.with(claims{"cnf": claims{"jkt": "x"}})),
 
-		"claims a list":   sign(t, jose.RS256, key, claims{"kid": "k0"}, `[]`),
-		"claims no UTF-8": sign(t, jose.RS256, key, claims{"kid": "k0"}, strings.Replace(string(payload), "{", "{\"pad\":\"\xff\",", 1)),
-		"sub twice":       sign(t, jose.RS256, key, claims{"kid": "k0"}, strings.Replace(string(payload), "{", `{"sub":"admin",`, 1)),
+		"claims a list": sign(t, jose.RS256, key, claims{"kid": "k0"}, `[]`),
+		"claims no UTF-8": sign(
+			t,
+			jose.RS256,
+			key,
+			claims{"kid": "k0"},
+			strings.Replace(string(payload), "{", "{\"pad\":\"\xff\",", 1),
+		),
+		"sub twice": sign(
+			t,
+			jose.RS256,
+			key,
+			claims{"kid": "k0"},
+			strings.Replace(string(payload), "{", `{"sub":"admin",`, 1),
+		),
 		"no iss":          p.sign(t, p.with(claims{"iss": nil})),
 		"iss and a slash": p.sign(t, p.with(claims{"iss": p.url + "/"})),
 		"iss in capitals": p.sign(t, p.with(claims{"iss": strings.ToUpper(p.url)})),
@@ -213,7 +242,10 @@ func respelled(jwt string) string {
 // embedded is signed with a key that stands in its own header.
 func embedded(t *testing.T, c claims) string {
 	t.Helper()
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: rsaKey(t, 2)}, &jose.SignerOptions{EmbedJWK: true})
+	s, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.RS256, Key: rsaKey(t, 2)},
+		&jose.SignerOptions{EmbedJWK: true},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +393,10 @@ func FuzzVerify(f *testing.F) {
 	parts := strings.Split(good, ".")
 	f.Add(good+"x", "")
 	f.Add(parts[0]+"."+parts[1]+".", `{"alg":"none"}`)
-	f.Add(`{"alg":"RS256","kid":"k0"}`, `{"iss":"`+p.url+`","aud":"`+audience+`","exp":1e11,"sub":"alice","features":"a b"}`)
+	f.Add(
+		`{"alg":"RS256","kid":"k0"}`,
+		`{"iss":"`+p.url+`","aud":"`+audience+`","exp":1e11,"sub":"alice","features":"a b"}`,
+	)
 	f.Add(`{"alg":"ES256","crit":[]}`, `{"iss":null}`)
 	f.Fuzz(func(t *testing.T, a, b string) {
 		for _, jwt := range []string{a, part(a) + "." + part(b) + "." + parts[2], part(a) + "." + part(b) + ".", a + "." + b + "." + parts[2]} {

@@ -88,7 +88,9 @@ func parseAny(secret tokens.Secret) (t *token, typ any, given bool, err error) {
 	}
 	signed, err := jwt.ParseSigned(text, signing())
 	if err != nil {
-		return nil, nil, false, errors.New("its header is malformed, or its algorithm is none that a public key can check")
+		return nil, nil, false, errors.New(
+			"its header is malformed, or its algorithm is none that a public key can check",
+		)
 	}
 	header := signed.Headers[0]
 	t = &token{signed: signed, alg: header.Algorithm, kid: header.KeyID}
@@ -119,6 +121,15 @@ func typeAllowed(typ any) bool {
 // signing returns the algorithms that a public key can verify.
 func signing() []jose.SignatureAlgorithm {
 	return []jose.SignatureAlgorithm{
-		jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
+		jose.RS256,
+		jose.RS384,
+		jose.RS512,
+		jose.PS256,
+		jose.PS384,
+		jose.PS512,
+		jose.ES256,
+		jose.ES384,
+		jose.ES512,
+		jose.EdDSA,
 	}
 }

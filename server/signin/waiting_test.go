@@ -10,8 +10,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// TestAProviderThatHangsHoldsUpABoundedNumberOfCalls has as many calls wait as may. The next are refused at once, those of another
-// provider are served, and those that wait get their answer.
+// TestAProviderThatHangsHoldsUpABoundedNumberOfCalls has as many calls wait as may. The next are refused at once, those
+// of another provider are served, and those that wait get their answer.
 func TestAProviderThatHangsHoldsUpABoundedNumberOfCalls(t *testing.T) {
 	t.Parallel()
 	const most = 4

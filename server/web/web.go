@@ -1,5 +1,5 @@
-// Package web holds what a browser gets: the templates of the pages, their styles and script, and all their texts. There
-// is no build step: the files are served as they stand here.
+// Package web holds what a browser gets: the templates of the pages, their styles and script, and all their texts.
+// There is no build step: the files are served as they stand here.
 //
 //	templates/   html/template, one file a page; layout.html is the frame around each
 //	assets/      page.css, page.js, embed.js

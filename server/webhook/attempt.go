@@ -137,7 +137,13 @@ func (w *worker) send(s sender, d tokens.WebhookDelivery, text []byte, secrets [
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			w.Logger.Error("a panic while a message was sent to a webhook", "message", id, "stack", string(debug.Stack()))
+			w.Logger.Error(
+				"a panic while a message was sent to a webhook",
+				"message",
+				id,
+				"stack",
+				string(debug.Stack()),
+			)
 			out = Outcome{Failure: FailureConfig}
 		}
 	}()
@@ -161,7 +167,15 @@ func (w *worker) note(r result) {
 	if is := w.health.down(); is != was {
 		w.failing.Store(is)
 		if is {
-			w.Logger.Warn("the endpoint of a webhook takes no message", "webhook", w.webhook.ID, "failure", string(r.outcome.Failure), "status", r.outcome.Status)
+			w.Logger.Warn(
+				"the endpoint of a webhook takes no message",
+				"webhook",
+				w.webhook.ID,
+				"failure",
+				string(r.outcome.Failure),
+				"status",
+				r.outcome.Status,
+			)
 		} else {
 			w.Logger.Info("the endpoint of a webhook takes messages again", "webhook", w.webhook.ID)
 		}

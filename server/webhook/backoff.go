@@ -26,8 +26,8 @@ func retryIn(n int, o Outcome) time.Duration {
 }
 
 const (
-	// upSlots is how many messages are sent to an endpoint at once, and downSlots how many when it seems to be down: when
-	// its last downAfter answers were all failures.
+	// upSlots is how many messages are sent to an endpoint at once, and downSlots how many when it seems to be down:
+	// when its last downAfter answers were all failures.
 	upSlots, downSlots = 16, 8
 	downAfter          = 10
 	// While it seems to be down, at most downStarts attempts begin at once, every downPace.
@@ -35,9 +35,10 @@ const (
 	downPace   = time.Second
 )
 
-// health decides how many messages are sent to an endpoint at once. An endpoint that takes nothing is not asked for each
-// of the messages that wait for it: a few attempts are enough to notice that it is back, and the rest follow at once. One
-// that refuses some messages keeps half of its room for those that were not tried yet, so that these wait for no other.
+// health decides how many messages are sent to an endpoint at once. An endpoint that takes nothing is not asked for
+// each of the messages that wait for it: a few attempts are enough to notice that it is back, and the rest follow at
+// once. One that refuses some messages keeps half of its room for those that were not tried yet, so that these wait for
+// no other.
 type health struct {
 	failures int       // in a row
 	started  time.Time // the last attempt

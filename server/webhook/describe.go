@@ -13,8 +13,8 @@ import (
 	"patd/tokens"
 )
 
-// Message is what endpoints are sent of an event. It is made once, when it is queued, and kept with the delivery: what it
-// says, such as the labels of a token, is the same at each attempt, whatever has changed meanwhile.
+// Message is what endpoints are sent of an event. It is made once, when it is queued, and kept with the delivery: what
+// it says, such as the labels of a token, is the same at each attempt, whatever has changed meanwhile.
 type Message struct {
 	Facts tokens.WebhookFacts // what filters look at
 	// Subject orders messages: those of one subject are delivered one after another, in the order of the audit log.
@@ -224,7 +224,11 @@ func (m *Message) service(tx tokens.ReadTx, e tokens.Event) (any, error) {
 		return nil, fmt.Errorf("read service: %w", err)
 	}
 	if err == nil && len(at) == 1 && at[0].ID == e.TokenID {
-		d.Permissions, d.Audience, d.Expire = listed(at[0].Permissions.Names()), at[0].Audience, instant(at[0].ExpireTime)
+		d.Permissions, d.Audience, d.Expire = listed(
+			at[0].Permissions.Names(),
+		), at[0].Audience, instant(
+			at[0].ExpireTime,
+		)
 		if d.Audience != "" {
 			m.Facts.Audiences = []string{d.Audience}
 		}

@@ -71,9 +71,20 @@ func (r *rig) everything() (tok tokens.Token) {
 	pause(time.Second) // the counts of tokens are those of when the message is made
 	r.hold("alice", "b", "c")
 	pause(time.Second)
-	r.st.RecordUse(tokens.Usage{ID: tok.ID, Use: tokens.Use{Time: r.now(), IP: netip.MustParseAddr("192.0.2.9")}, Scopes: []string{"a"}, Service: "gateway"})
+	r.st.RecordUse(
+		tokens.Usage{
+			ID:      tok.ID,
+			Use:     tokens.Use{Time: r.now(), IP: netip.MustParseAddr("192.0.2.9")},
+			Scopes:  []string{"a"},
+			Service: "gateway",
+		},
+	)
 	must(r.t, r.st.FlushUses(ctx))
-	service, err := r.svc.CreateService(ctx, op, tokens.ServiceRequest{Name: "backend", Permissions: []string{"introspect"}, Audience: "api"})
+	service, err := r.svc.CreateService(
+		ctx,
+		op,
+		tokens.ServiceRequest{Name: "backend", Permissions: []string{"introspect"}, Audience: "api"},
+	)
 	must(r.t, err)
 	replaced, err := r.svc.RotateService(ctx, op, tokens.RotateServiceRequest{Name: "backend"})
 	must(r.t, err)
@@ -119,7 +130,16 @@ func (r *rig) happened(e tokens.Event) {
 		e.Outcome = tokens.OutcomeSuccess
 	}
 	e.Time, e.Actor = r.now(), "operator"
-	must(r.t, told{r.st, r}.Update(context.Background(), func(tokens.Tx) ([]tokens.Event, error) { return []tokens.Event{e}, nil }))
+	must(
+		r.t,
+		told{
+			r.st,
+			r,
+		}.Update(
+			context.Background(),
+			func(tokens.Tx) ([]tokens.Event, error) { return []tokens.Event{e}, nil },
+		),
+	)
 }
 
 func TestMessagesAreAsTheirSchemasSay(t *testing.T) {
@@ -177,7 +197,10 @@ func TestMessagesAreAsTheirSchemasSay(t *testing.T) {
 			}
 		}
 		lost := byType["user.features_changed"][1]
-		if !strings.Contains(lost.Body, `"suspended":[{"scope":"a","tokens":1}],"restored":[{"scope":"c","tokens":0}]`) {
+		if !strings.Contains(
+			lost.Body,
+			`"suspended":[{"scope":"a","tokens":1}],"restored":[{"scope":"c","tokens":0}]`,
+		) {
 			t.Errorf("the change of features is %s", lost.Body)
 		}
 	})
@@ -190,7 +213,11 @@ func TestFiltersSelectWhatMatchesAllOfThem(t *testing.T) {
 			"users":     {Users: []string{"alice"}},
 			"audiences": {Audiences: []string{"api", "billing"}},
 			"labels":    {Labels: map[string]string{"team": "finance", "env": "prod"}},
-			"all":       {Users: []string{"alice", "bob"}, Audiences: []string{"api"}, Labels: map[string]string{"team": "finance"}},
+			"all": {
+				Users:     []string{"alice", "bob"},
+				Audiences: []string{"api"},
+				Labels:    map[string]string{"team": "finance"},
+			},
 		}
 		for i, name := range slices.Sorted(maps.Keys(filters)) {
 			r.add(tokens.ID(i+1), name, filters[name])
@@ -205,7 +232,11 @@ func TestFiltersSelectWhatMatchesAllOfThem(t *testing.T) {
 		mint("bob", "3", []string{"api", "web"}, map[string]string{"team": "finance", "env": "prod"})
 		mint("bob", "4", []string{"web"}, finance)
 		mint("carol", "5", []string{"api"}, finance)
-		_, err := r.svc.CreateService(t.Context(), tokens.Operator(), tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "billing"})
+		_, err := r.svc.CreateService(
+			t.Context(),
+			tokens.Operator(),
+			tokens.ServiceRequest{Name: "bound", Permissions: []string{"introspect"}, Audience: "billing"},
+		)
 		must(t, err)
 		_, err = r.svc.CreateAudience(t.Context(), tokens.Operator(), tokens.AudienceEntry{ID: "billing"})
 		must(t, err)
@@ -266,10 +297,21 @@ func TestNoSecretIsInAMessageOrTheLog(t *testing.T) {
 			text, sum := s.Reveal(), keys.Digest(s).Sum
 			_, tail, _ := strings.Cut(text, "_")
 			_, tail, _ = strings.Cut(tail, "_")
-			marks = append(marks, text, tail[:43], base64.StdEncoding.EncodeToString([]byte(text))[:40], hex.EncodeToString(sum[:]),
-				base64.StdEncoding.EncodeToString(sum[:]), base64.RawURLEncoding.EncodeToString(sum[:]), fmt.Sprint(sum))
+			marks = append(
+				marks,
+				text,
+				tail[:43],
+				base64.StdEncoding.EncodeToString([]byte(text))[:40],
+				hex.EncodeToString(sum[:]),
+				base64.StdEncoding.EncodeToString(
+					sum[:],
+				),
+				base64.RawURLEncoding.EncodeToString(sum[:]),
+				fmt.Sprint(sum),
+			)
 		}
-		if len(r.secrets) < 6 || len(r.at(hook)) < 20 || !strings.Contains(r.logs.String(), errDead.Error()) || !strings.Contains(r.logs.String(), "disabled") {
+		if len(r.secrets) < 6 || len(r.at(hook)) < 20 || !strings.Contains(r.logs.String(), errDead.Error()) ||
+			!strings.Contains(r.logs.String(), "disabled") {
 			t.Fatalf("too little happened: %d secrets, %d messages\n%s", len(r.secrets), len(r.at(hook)), &r.logs)
 		}
 		for _, m := range append(r.at(hook), r.at(other)...) {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// leaseFor is how long a server delivers for a webhook without renewing that, and so how long after its death another
-	// takes over at most, but for leaseEvery; it is renewed every leaseEvery.
+	// leaseFor is how long a server delivers for a webhook without renewing that, and so how long after its death
+	// another takes over at most, but for leaseEvery; it is renewed every leaseEvery.
 	leaseFor   = 8 * time.Second
 	leaseEvery = 2 * time.Second
 	// leaseSpare is how long before the end of a lease that could not be renewed its holder stops.

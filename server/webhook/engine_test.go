@@ -75,7 +75,10 @@ func TestARefusedMessageHoldsBackItsTokenOnly(t *testing.T) {
 			r.revoke(good, "")
 			pause(2 * time.Second)
 			last := r.at(hook)
-			if m := last[len(last)-1]; !slices.ContainsFunc(last, func(m received) bool { return m.token() == good.ID.String() && m.Type == "token.revoked" }) {
+			if m := last[len(last)-1]; !slices.ContainsFunc(
+				last,
+				func(m received) bool { return m.token() == good.ID.String() && m.Type == "token.revoked" },
+			) {
 				t.Fatalf("round %d: a good token's messages are late; the last was %s at %v", i, m.Type, m.At)
 			}
 		}
@@ -118,7 +121,12 @@ func TestRetriesBackOffAndAreTheSameMessage(t *testing.T) {
 		for i := 1; i < len(got); i++ {
 			gap := got[i].At.Sub(got[i-1].At)
 			if gap < least || gap > least*3/2+20*time.Second {
-				t.Errorf("attempt %d came %v after the one before; want %v and half as long again at most", i, gap, least)
+				t.Errorf(
+					"attempt %d came %v after the one before; want %v and half as long again at most",
+					i,
+					gap,
+					least,
+				)
 			}
 			least = min(2*least, time.Hour)
 		}
@@ -207,8 +215,18 @@ func TestAWebhookIsDisabledAfterThreeDaysAndLosesNothing(t *testing.T) {
 				return nil, err
 			}
 			w.Enabled = true
-			return []tokens.Event{{Time: r.now(), Actor: "operator", Action: tokens.ActionWebhookUpdate, Outcome: tokens.OutcomeSuccess}},
-				errors.Join(tx.UpdateWebhook(w), tx.RequeuePending(1, r.now()))
+			return []tokens.Event{
+					{
+						Time:    r.now(),
+						Actor:   "operator",
+						Action:  tokens.ActionWebhookUpdate,
+						Outcome: tokens.OutcomeSuccess,
+					},
+				},
+				errors.Join(
+					tx.UpdateWebhook(w),
+					tx.RequeuePending(1, r.now()),
+				)
 		}))
 		pause(20 * time.Second)
 		if got := kinds(r.at(hook)[before:]); got != "token.created token.revoked" {
@@ -307,7 +325,11 @@ type mortal struct {
 
 var errDead = errors.New("the server is dead")
 
-func (m *mortal) LeaseWebhooks(ctx context.Context, holder string, now, until time.Time) ([]tokens.WebhookLease, error) {
+func (m *mortal) LeaseWebhooks(
+	ctx context.Context,
+	holder string,
+	now, until time.Time,
+) ([]tokens.WebhookLease, error) {
 	if m.dead.Load() {
 		return nil, errDead
 	}
@@ -321,7 +343,12 @@ func (m *mortal) ReleaseWebhooks(ctx context.Context, holder string) error {
 	return m.Store.ReleaseWebhooks(ctx, holder)
 }
 
-func (m *mortal) EnqueueDeliveries(ctx context.Context, l tokens.WebhookLease, from, to uint64, list []tokens.WebhookDelivery) error {
+func (m *mortal) EnqueueDeliveries(
+	ctx context.Context,
+	l tokens.WebhookLease,
+	from, to uint64,
+	list []tokens.WebhookDelivery,
+) error {
 	if m.dead.Load() {
 		return errDead
 	}
@@ -429,7 +456,17 @@ func TestChangesOfAWebhookHoldAtOnce(t *testing.T) {
 			must(t, told{r.st, r}.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) {
 				w, err := tx.WebhookByNum(1)
 				f(&w)
-				return []tokens.Event{{Time: r.now(), Actor: "operator", Action: tokens.ActionWebhookUpdate, Outcome: tokens.OutcomeSuccess}}, errors.Join(err, tx.UpdateWebhook(w))
+				return []tokens.Event{
+						{
+							Time:    r.now(),
+							Actor:   "operator",
+							Action:  tokens.ActionWebhookUpdate,
+							Outcome: tokens.OutcomeSuccess,
+						},
+					}, errors.Join(
+						err,
+						tx.UpdateWebhook(w),
+					)
 			}))
 		}
 		change(func(w *tokens.Webhook) { w.Filter.Users = []string{"bob"} })

@@ -33,13 +33,28 @@ func TestNoticesAreMessages(t *testing.T) {
 			{tokens.ActionTokenPause, "threshold 60d, pause_time " + end, "token.blocked", []string{`"blocked_by":[]`, `"idle_time":"` + end + `"`}},
 			{tokens.ActionTokenIdleEnd, "paused since " + end, "token.unblocked", []string{`"blocked_by":[]`, `"idle_time":null`}},
 		} {
-			e := tokens.Event{Time: r.now(), Actor: "nobody", Action: one.action, User: "alice", TokenID: tok.ID, Service: "gate", Detail: one.detail, Outcome: tokens.OutcomeSuccess}
+			e := tokens.Event{
+				Time:    r.now(),
+				Actor:   "nobody",
+				Action:  one.action,
+				User:    "alice",
+				TokenID: tok.ID,
+				Service: "gate",
+				Detail:  one.detail,
+				Outcome: tokens.OutcomeSuccess,
+			}
 			if one.action == tokens.ActionTokenPause || one.action == tokens.ActionTokenIdleEnd {
 				by := paused.BlockedBy
 				if one.action == tokens.ActionTokenIdleEnd {
 					by = ""
 				}
-				must(t, r.st.Update(t.Context(), func(tx tokens.Tx) ([]tokens.Event, error) { return []tokens.Event{e}, tx.SetBlocked(tok.ID, by) }))
+				must(
+					t,
+					r.st.Update(
+						t.Context(),
+						func(tx tokens.Tx) ([]tokens.Event, error) { return []tokens.Event{e}, tx.SetBlocked(tok.ID, by) },
+					),
+				)
 			}
 			must(t, r.st.View(t.Context(), func(tx tokens.ReadTx) error {
 				m, ok, err := webhook.Describe(tx, e)

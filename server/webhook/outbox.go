@@ -14,12 +14,13 @@ const (
 	eventsPage, eventsRound = 250, 2500
 	// maxPage bounds the bodies, in bytes, that are made at once.
 	maxPage = 1 << 20
-	// maxPending is how many deliveries may wait for one endpoint. The audit log keeps the rest, where they cost nothing.
+	// maxPending is how many deliveries may wait for one endpoint. The audit log keeps the rest, where they cost
+	// nothing.
 	maxPending = 20_000
 	// countEvery is how often the pending deliveries are counted.
 	countEvery = 10 * time.Second
-	// fillPause is the least time between two looks into the audit log, for each webhook that this server sends to: many
-	// changes share one look, and many webhooks share the store.
+	// fillPause is the least time between two looks into the audit log, for each webhook that this server sends to:
+	// many changes share one look, and many webhooks share the store.
 	fillPause = 20 * time.Millisecond
 	// keepAhead is how many events, and for how long, the cursor in the store may be behind what was found to be of no
 	// interest. Another server would look at them again.

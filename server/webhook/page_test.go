@@ -44,7 +44,9 @@ func TestSchemasStandOnThePage(t *testing.T) {
 		return
 	}
 	if string(page) != want {
-		t.Error("docs/webhooks.md does not have the schemas that are served; go test ./server/webhook -run TestSchemasStandOnThePage -update writes them")
+		t.Error(
+			"docs/webhooks.md does not have the schemas that are served; go test ./server/webhook -run TestSchemasStandOnThePage -update writes them",
+		)
 	}
 }
 

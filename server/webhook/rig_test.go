@@ -65,7 +65,12 @@ func inBubble(t *testing.T, test func(*testing.T, *rig)) {
 
 func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
-	r := &rig{t: t, news: make(chan struct{}), busy: map[string]bool{}, answers: map[string]func(context.Context, received) webhook.Outcome{}}
+	r := &rig{
+		t:       t,
+		news:    make(chan struct{}),
+		busy:    map[string]bool{},
+		answers: map[string]func(context.Context, received) webhook.Outcome{},
+	}
 	ctx := t.Context()
 	url, err := dbtest.SQLite(filepath.Join(dir, "patd.db"))
 	must(t, err)
@@ -76,7 +81,15 @@ func newRig(t *testing.T, dir string) *rig {
 	must(t, err)
 	prefixes, err := tokens.BindKeys(ctx, r.st, keys, "", r.now())
 	must(t, err)
-	r.svc, err = tokens.NewService(tokens.Config{Store: told{r.st, r}, Changes: r.st.Feed(), Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: r.now})
+	r.svc, err = tokens.NewService(
+		tokens.Config{
+			Store:    told{r.st, r},
+			Changes:  r.st.Feed(),
+			Keys:     secret.NewKeyring(keys),
+			Prefixes: prefixes,
+			Now:      r.now,
+		},
+	)
 	must(t, err)
 	return r
 }
@@ -211,15 +224,33 @@ func (r *rig) at(url string) []received {
 // add adds a webhook.
 func (r *rig) add(num tokens.ID, url string, f tokens.WebhookFilter) {
 	r.t.Helper()
-	w := tokens.Webhook{Num: num, ID: fmt.Sprint("wh", int64(num)), URL: url, Filter: f, Enabled: true, CreateTime: r.now(), UpdateTime: r.now(),
-		Secret: tokens.SealedSecret{Key: "k1", Box: []byte("box")}}
+	w := tokens.Webhook{
+		Num:        num,
+		ID:         fmt.Sprint("wh", int64(num)),
+		URL:        url,
+		Filter:     f,
+		Enabled:    true,
+		CreateTime: r.now(),
+		UpdateTime: r.now(),
+		Secret:     tokens.SealedSecret{Key: "k1", Box: []byte("box")},
+	}
 	must(r.t, told{r.st, r}.Update(context.Background(), func(tx tokens.Tx) ([]tokens.Event, error) {
 		newest, err := tx.Events(tokens.EventQuery{Limit: 1})
 		if err != nil {
 			return nil, err
 		}
 		w.Cursor = newest[0].Seq
-		return []tokens.Event{{Time: r.now(), Actor: "operator", Action: tokens.ActionWebhookCreate, Outcome: tokens.OutcomeSuccess, Detail: w.ID}}, tx.InsertWebhook(w)
+		return []tokens.Event{
+				{
+					Time:    r.now(),
+					Actor:   "operator",
+					Action:  tokens.ActionWebhookCreate,
+					Outcome: tokens.OutcomeSuccess,
+					Detail:  w.ID,
+				},
+			}, tx.InsertWebhook(
+				w,
+			)
 	}))
 }
 
@@ -246,7 +277,17 @@ func (d domain) DisableWebhook(ctx context.Context, l tokens.WebhookLease, reaso
 			return nil, err
 		}
 		w.Enabled, w.DisableTime, w.DisableReason = false, d.r.now(), reason
-		return []tokens.Event{{Time: d.r.now(), Actor: "nobody", Action: tokens.ActionWebhookDisable, Outcome: tokens.OutcomeSuccess, Detail: w.ID + " " + reason}}, tx.UpdateWebhook(w)
+		return []tokens.Event{
+				{
+					Time:    d.r.now(),
+					Actor:   "nobody",
+					Action:  tokens.ActionWebhookDisable,
+					Outcome: tokens.OutcomeSuccess,
+					Detail:  w.ID + " " + reason,
+				},
+			}, tx.UpdateWebhook(
+				w,
+			)
 	})
 }
 
@@ -274,7 +315,13 @@ func (r *rig) mint(user, name string, change ...func(*tokens.MintRequest)) token
 func (r *rig) relabel(t tokens.Token, label string) {
 	r.t.Helper()
 	labels := map[string]string{"n": label}
-	_, err := r.svc.UpdateToken(context.Background(), tokens.Operator(), t.User, t.ID.String(), tokens.TokenChange{Labels: &labels})
+	_, err := r.svc.UpdateToken(
+		context.Background(),
+		tokens.Operator(),
+		t.User,
+		t.ID.String(),
+		tokens.TokenChange{Labels: &labels},
+	)
 	must(r.t, err)
 }
 

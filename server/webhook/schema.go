@@ -13,12 +13,20 @@ import (
 
 // dataOf holds the data of each type that is not that of its noun.
 var dataOf = map[string]any{
-	tokens.WebhookTokenUpdated: tokenUpdatedData{}, tokens.WebhookTokenSupersededUse: supersededUseData{}, tokens.WebhookTokenUnused: tokenUnusedData{}, tokens.WebhookTokenLeaked: tokenLeakedData{},
-	tokens.WebhookTokenExpiring: tokenExpiringData{}, tokens.WebhookServiceExpiring: serviceExpiringData{},
-	tokens.WebhookTokenBlocked: tokenBlockedData{}, tokens.WebhookTokenUnblocked: tokenBlockedData{}, tokens.WebhookUserFeaturesChanged: featuresChangedData{},
-	tokens.WebhookUserSecurityEvent: securityEventData{},
-	tokens.WebhookKeyRotated:        keyData{}, tokens.WebhookAudienceChanged: audienceData{}, tokens.WebhookDisabled: webhookData{},
-	tokens.WebhookTest: testData{},
+	tokens.WebhookTokenUpdated:        tokenUpdatedData{},
+	tokens.WebhookTokenSupersededUse:  supersededUseData{},
+	tokens.WebhookTokenUnused:         tokenUnusedData{},
+	tokens.WebhookTokenLeaked:         tokenLeakedData{},
+	tokens.WebhookTokenExpiring:       tokenExpiringData{},
+	tokens.WebhookServiceExpiring:     serviceExpiringData{},
+	tokens.WebhookTokenBlocked:        tokenBlockedData{},
+	tokens.WebhookTokenUnblocked:      tokenBlockedData{},
+	tokens.WebhookUserFeaturesChanged: featuresChangedData{},
+	tokens.WebhookUserSecurityEvent:   securityEventData{},
+	tokens.WebhookKeyRotated:          keyData{},
+	tokens.WebhookAudienceChanged:     audienceData{},
+	tokens.WebhookDisabled:            webhookData{},
+	tokens.WebhookTest:                testData{},
 }
 
 var dataOfNoun = map[string]any{"token": tokenData{}, "user": userData{}, "service": serviceData{}}

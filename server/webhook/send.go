@@ -92,8 +92,13 @@ func NewSender(c SenderConfig) (*Sender, error) {
 		return nil, err
 	}
 	return &Sender{url: c.URL, now: c.Now, client: guard.Client(dialguard.ClientConfig{
-		Timeout: sendTimeout, MaxHeader: 16 << 10, Roots: c.roots, Idle: c.Connections, Most: c.Connections, Resolver: c.resolver,
-		Refused: func(err error) error { return fmt.Errorf("%w: %w", errAddress, err) },
+		Timeout:   sendTimeout,
+		MaxHeader: 16 << 10,
+		Roots:     c.roots,
+		Idle:      c.Connections,
+		Most:      c.Connections,
+		Resolver:  c.resolver,
+		Refused:   func(err error) error { return fmt.Errorf("%w: %w", errAddress, err) },
 	})}, nil
 }
 
@@ -133,8 +138,8 @@ func (s *Sender) Send(ctx context.Context, id string, body []byte, secrets ...to
 	return out
 }
 
-// sign returns the header webhook-signature: one signature with each secret, so that a receiver which has either of them
-// can verify the message.
+// sign returns the header webhook-signature: one signature with each secret, so that a receiver which has either of
+// them can verify the message.
 func sign(id string, at time.Time, body []byte, secrets []tokens.Secret) (string, error) {
 	signatures := make([]string, 0, len(secrets))
 	for _, secret := range secrets {

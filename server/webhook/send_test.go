@@ -64,7 +64,8 @@ func TestMessagesAreSignedAsStandardWebhooksSays(t *testing.T) {
 		t.Fatalf("not accepted: %+v", out)
 	}
 	m := <-received
-	if string(m.body) != message || m.header.Get("Content-Type") != "application/json" || m.header.Get("Webhook-Id") != "evt_1_a" {
+	if string(m.body) != message || m.header.Get("Content-Type") != "application/json" ||
+		m.header.Get("Webhook-Id") != "evt_1_a" {
 		t.Errorf("received %s with %v", m.body, m.header)
 	}
 	for _, text := range []string{secretA, secretB} {
@@ -156,7 +157,10 @@ func TestAnAttemptEndsWithItsContext(t *testing.T) {
 	t.Cleanup(server.Close)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-reached; cancel() }()
-	out := sender(t, webhook.SenderConfig{URL: server.URL}).Send(ctx, "evt_1_a", []byte(message), secret.NewSecret(secretA))
+	out := sender(
+		t,
+		webhook.SenderConfig{URL: server.URL},
+	).Send(ctx, "evt_1_a", []byte(message), secret.NewSecret(secretA))
 	if out.Failure != webhook.FailureTimeout {
 		t.Errorf("ended as %+v", out)
 	}
@@ -164,7 +168,9 @@ func TestAnAttemptEndsWithItsContext(t *testing.T) {
 
 func TestNoMessageWithoutASecret(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a message was sent") }))
+	server := httptest.NewServer(
+		http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a message was sent") }),
+	)
 	t.Cleanup(server.Close)
 	s := sender(t, webhook.SenderConfig{URL: server.URL})
 	if out := send(t, s); out.Failure != webhook.FailureConfig {
@@ -293,7 +299,10 @@ func TestMessagesKnowNoProxy(t *testing.T) {
 	t.Parallel()
 	const child = "PATD_TEST_PROXY_CHILD"
 	if os.Getenv(child) != "" {
-		s := sender(t, webhook.SenderConfig{URL: "https://hooks.example.com:1/"}.WithResolver(names(t, "10.0.0.1"), nil))
+		s := sender(
+			t,
+			webhook.SenderConfig{URL: "https://hooks.example.com:1/"}.WithResolver(names(t, "10.0.0.1"), nil),
+		)
 		if out := send(t, s, secretA); out.Failure != webhook.FailureAddress {
 			t.Errorf("ended as %+v", out)
 		}

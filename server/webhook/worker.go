@@ -90,7 +90,13 @@ func (w *worker) start(ctx context.Context, until time.Time) {
 		defer w.expire.Stop()
 		defer func() {
 			if v := recover(); v != nil { // it is begun again with the next renewal
-				w.Logger.Error("a panic while messages were sent to a webhook", "webhook", w.webhook.ID, "stack", string(debug.Stack()))
+				w.Logger.Error(
+					"a panic while messages were sent to a webhook",
+					"webhook",
+					w.webhook.ID,
+					"stack",
+					string(debug.Stack()),
+				)
 			}
 		}()
 		w.run(ctx)
@@ -137,8 +143,8 @@ func (w *worker) run(stopping context.Context) {
 	w.finish()
 }
 
-// over reports whether the worker has no more to do: it lost the lease, or the webhook is disabled or deleted, or is not
-// as patd wrote it. It is begun again with the next renewal, and so goes on when that was put right.
+// over reports whether the worker has no more to do: it lost the lease, or the webhook is disabled or deleted, or is
+// not as patd wrote it. It is begun again with the next renewal, and so goes on when that was put right.
 func (w *worker) over(err error) bool {
 	return w.ctx.Err() != nil || errors.Is(err, tokens.ErrLeaseLost) || errors.Is(err, tokens.ErrNotFound) ||
 		errors.Is(err, tokens.ErrRecordInvalid)

@@ -27,7 +27,12 @@ func TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges(t *testing.T) {
 	if n := readings(); n != 1 {
 		t.Errorf("%d readings for five lookups", n)
 	}
-	r.Change(t, r.Cache, tokens.Event{TokenID: r.Token.ID, User: r.User.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(r.Token) })
+	r.Change(
+		t,
+		r.Cache,
+		tokens.Event{TokenID: r.Token.ID, User: r.User.ID},
+		func(tx tokens.Tx) error { return tx.UpdateToken(r.Token) },
+	)
 	look()
 	if n := readings(); n != 2 {
 		t.Errorf("%d readings after a change of the token, want 2", n)
@@ -61,7 +66,12 @@ func TestAccessTokensInMemoryAreBounded(t *testing.T) {
 	if s.Accesses == 0 || s.Accesses > 200 || s.Evicted < n-200 {
 		t.Errorf("%d in memory, %d evicted, of %d in a cache of 1 MiB", s.Accesses, s.Evicted, n)
 	}
-	r.Change(t, small, tokens.Event{TokenID: r.Token.ID, User: r.User.ID}, func(tx tokens.Tx) error { return tx.UpdateToken(r.Token) })
+	r.Change(
+		t,
+		small,
+		tokens.Event{TokenID: r.Token.ID, User: r.User.ID},
+		func(tx tokens.Tx) error { return tx.UpdateToken(r.Token) },
+	)
 	if s := small.Stats(); s.Accesses != 0 {
 		t.Errorf("%d are left after a change of their token", s.Accesses)
 	}

@@ -25,7 +25,14 @@ type plenty struct {
 	now time.Time
 }
 
-var plentyScopes = []string{"billing.read", "billing.edit", "reports.read", "reports.edit", "queries.read", "queries.edit"}
+var plentyScopes = []string{
+	"billing.read",
+	"billing.edit",
+	"reports.read",
+	"reports.edit",
+	"queries.read",
+	"queries.edit",
+}
 
 func (p *plenty) id(i int) tokens.ID {
 	return tokens.ID(uint64(200_000_000_000+i*1000)<<22 | uint64(i)*7919&(1<<22-1))
@@ -49,8 +56,13 @@ func (p *plenty) Lookup(_ context.Context, id tokens.ID) (tokens.Credential, err
 	}
 	return tokens.Credential{
 		Token: tokens.Token{
-			ID: id, UserKey: key, User: u.ID, Name: fmt.Sprintf("CI deploy %06x", i), Scopes: plentyScopes[first : first+4],
-			IssueTime: p.now, ExpireTime: p.now.Add(tokens.DefaultTTL),
+			ID:         id,
+			UserKey:    key,
+			User:       u.ID,
+			Name:       fmt.Sprintf("CI deploy %06x", i),
+			Scopes:     plentyScopes[first : first+4],
+			IssueTime:  p.now,
+			ExpireTime: p.now.Add(tokens.DefaultTTL),
 		},
 		User: u, Secrets: []tokens.StoredSecret{secret},
 	}, nil

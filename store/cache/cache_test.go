@@ -37,7 +37,9 @@ func TestUsersThatShareFeaturesKeepTheirOwn(t *testing.T) {
 	want := map[tokens.ID][]string{}
 	for i := range 60 {
 		u := r.User
-		u.ID, u.Features = "many"+string(rune('a'+i)), [][]string{{"a", "b"}, {"a", "c"}, {"own" + string(rune('a'+i))}, nil}[i%4]
+		u.ID, u.Features = "many"+string(
+			rune('a'+i),
+		), [][]string{{"a", "b"}, {"a", "c"}, {"own" + string(rune('a'+i))}, nil}[i%4]
 		tok := r.Token
 		tok.ID += tokens.ID(i+1) << 22
 		tok.User = u.ID

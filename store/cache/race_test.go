@@ -61,7 +61,11 @@ func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
 				<-held.Reached
 				if elsewhere {
 					c.change(r, r.other)
-					waittest.Until(t, "the change is received", func() bool { return r.Stats().Position >= r.other.Sequence() })
+					waittest.Until(
+						t,
+						"the change is received",
+						func() bool { return r.Stats().Position >= r.other.Sequence() },
+					)
 				} else {
 					c.change(r, r)
 				}
@@ -80,8 +84,8 @@ func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
 	}
 }
 
-// TestNoChangeOfAServiceKeepsTheMark changes a service here and elsewhere, before its record was read and after: the mark
-// from before the reading does not survive the change.
+// TestNoChangeOfAServiceKeepsTheMark changes a service here and elsewhere, before its record was read and after: the
+// mark from before the reading does not survive the change.
 func TestNoChangeOfAServiceKeepsTheMark(t *testing.T) {
 	for n := range 4 {
 		elsewhere, known := n%2 == 1, n/2 == 1
@@ -196,7 +200,11 @@ func TestARekeyingReachesTheCache(t *testing.T) {
 	r.WantActive(t, "before", true)
 	next := tokens.Hash{Key: "k1", Sum: [32]byte{2}}
 	for _, kind := range []tokens.Kind{secret.KindPersonal, secret.KindAccess, secret.KindService} {
-		seen := tokens.Usage{ID: r.Token.ID, Kind: kind, Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next}}
+		seen := tokens.Usage{
+			ID:    r.Token.ID,
+			Kind:  kind,
+			Rekey: &tokens.Rekey{Old: tokens.Hash{Key: "k1", Sum: [32]byte{1}}, New: next},
+		}
 		switch kind {
 		case secret.KindAccess:
 			seen.ID = r.Access.ID
@@ -227,7 +235,8 @@ func TestUnknownIDsTakeNoMemory(t *testing.T) {
 		}
 	}
 	after := r.Stats()
-	if after.Tokens != before.Tokens || after.Users != before.Users || after.Services != before.Services || after.Bytes != before.Bytes {
+	if after.Tokens != before.Tokens || after.Users != before.Users || after.Services != before.Services ||
+		after.Bytes != before.Bytes {
 		t.Errorf("from %+v to %+v", before, after)
 	}
 	r.faulty.Fail(storetest.Outage())

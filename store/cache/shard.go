@@ -24,7 +24,12 @@ type shard struct {
 }
 
 // init has uses of records that leave be kept by keep, and details of uses by detail.
-func (s *shard) init(room int, keep func(tokens.ID, usage.Use), detail func(tokens.ID, usage.Detail), names *serviceNames) {
+func (s *shard) init(
+	room int,
+	keep func(tokens.ID, usage.Use),
+	detail func(tokens.ID, usage.Detail),
+	names *serviceNames,
+) {
 	s.keep = keep
 	s.details.keep, s.details.names = detail, names
 	s.log.Init(reclog.Config{Room: room, Gone: func(r reclog.Record, _ uint64) { s.gone(r) }})

@@ -39,7 +39,12 @@ type usesModel struct {
 
 func newUsesModel(seed uint64) *usesModel {
 	m := &usesModel{
-		rnd: rand.New(rand.NewPCG(seed, 1)), kept: map[tokens.ID]int64{}, written: map[tokens.ID]int64{}, want: map[tokens.ID]int64{},
+		rnd: rand.New(
+			rand.NewPCG(seed, 1),
+		),
+		kept:    map[tokens.ID]int64{},
+		written: map[tokens.ID]int64{},
+		want:    map[tokens.ID]int64{},
 	}
 	m.init(4<<10, func(id tokens.ID, u usage.Use) { m.kept[id] = max(m.kept[id], u.Micros) },
 		func(id tokens.ID, d usage.Detail) { m.handed(id, d) }, &m.askers)

@@ -59,8 +59,8 @@ const (
 	partRotated // the serial of the current secret; those of the older ones count down from it
 )
 
-// A secret that was rotated away: its key, when it expires and when it was ended, whether the next one was used, and the
-// digest.
+// A secret that was rotated away: its key, when it expires and when it was ended, whether the next one was used, and
+// the digest.
 const (
 	oldSecretSize   = oldSecretDigest + 32
 	oldSecretUsed   = 2 + 8 + 8

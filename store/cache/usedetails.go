@@ -17,9 +17,9 @@ import (
 // and the word of the source, so that a use writes no other line of memory; the others are at the record's end. Counts
 // are of the day of the last use that the record knows. What a byte cannot hold is handed on.
 //
-// The word of the source, from its lowest bits: the number of the service that asked last, 16; hashes of the two sources
-// that were handed on last, 16 each; how many were, 8; and, the highest, whether the token is in the list of those that
-// have details.
+// The word of the source, from its lowest bits: the number of the service that asked last, 16; hashes of the two
+// sources that were handed on last, 16 each; how many were, 8; and, the highest, whether the token is in the list of
+// those that have details.
 const (
 	sourceHash1   = 16
 	sourceHash2   = 32
@@ -130,9 +130,15 @@ func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, lastUs
 	}
 	if known != 0 {
 		hash := sourceHash(known, &last)
-		if handed := w >> sourceHanded & 0xff; handed < sourceMost && hash != uint16(w>>sourceHash1) && hash != uint16(w>>sourceHash2) {
-			d.keep(of.ID, usage.Detail{Sources: []usage.Source{{IP: last.Addr(), Service: names[known], Micros: last.Micros}}})
-			w = w&detailsListed | (handed+1)<<sourceHanded | w>>sourceHash1&0xffff<<sourceHash2 | uint64(hash)<<sourceHash1
+		if handed := w >> sourceHanded & 0xff; handed < sourceMost && hash != uint16(w>>sourceHash1) &&
+			hash != uint16(w>>sourceHash2) {
+			d.keep(
+				of.ID,
+				usage.Detail{Sources: []usage.Source{{IP: last.Addr(), Service: names[known], Micros: last.Micros}}},
+			)
+			w = w&detailsListed | (handed+1)<<sourceHanded | w>>sourceHash1&0xffff<<sourceHash2 | uint64(
+				hash,
+			)<<sourceHash1
 		}
 	}
 	if !same {
@@ -142,7 +148,15 @@ func (d *shardDetails) sourceAfter(r tokenRecord, w uint64, u *usage.Use, lastUs
 }
 
 func sourceHash(service uint16, u *usage.Use) uint16 {
-	h := binary.LittleEndian.Uint64(u.IP[:]) ^ binary.LittleEndian.Uint64(u.IP[8:])*0x9e3779b97f4a7c15 ^ uint64(service)<<32 ^ uint64(u.IPSize)<<48
+	h := binary.LittleEndian.Uint64(
+		u.IP[:],
+	) ^ binary.LittleEndian.Uint64(
+		u.IP[8:],
+	)*0x9e3779b97f4a7c15 ^ uint64(
+		service,
+	)<<32 ^ uint64(
+		u.IPSize,
+	)<<48
 	return uint16(h*0x9e3779b97f4a7c15>>48) | 1
 }
 

@@ -34,7 +34,10 @@ func scopesOf(id tokens.ID) []string {
 }
 
 func (m *usesModel) record(id tokens.ID) reclog.Record {
-	c := tokens.Credential{Token: tokens.Token{ID: id, Name: "n", Scopes: scopesOf(id)}, Secrets: make([]tokens.StoredSecret, 1)}
+	c := tokens.Credential{
+		Token:   tokens.Token{ID: id, Name: "n", Scopes: scopesOf(id)},
+		Secrets: make([]tokens.StoredSecret, 1),
+	}
 	r, _ := packToken(&c, func(string) (uint16, bool) { return 0, true })
 	return r
 }
@@ -134,8 +137,8 @@ func (m *usesModel) detailsWrong() string {
 	return ""
 }
 
-// TestAddressesOfTheSameBytesAreDifferentSources: an address of version 4 is not one of version 6 that begins with the same
-// bytes, and neither is one that is not known that of zeros.
+// TestAddressesOfTheSameBytesAreDifferentSources: an address of version 4 is not one of version 6 that begins with the
+// same bytes, and neither is one that is not known that of zeros.
 func TestAddressesOfTheSameBytesAreDifferentSources(t *testing.T) {
 	t.Parallel()
 	for _, pair := range [][2]string{{"1.2.3.4", "102:304::"}, {"0.0.0.0", "::"}, {"", "0.0.0.0"}, {"", "::"}} {
@@ -143,7 +146,10 @@ func TestAddressesOfTheSameBytesAreDifferentSources(t *testing.T) {
 		var s shard
 		names := &serviceNames{}
 		s.init(4<<10, func(tokens.ID, usage.Use) {}, func(_ tokens.ID, d usage.Detail) { got.Add(d) }, names)
-		c := tokens.Credential{Token: tokens.Token{ID: 1, Name: "n", Scopes: []string{"a"}}, Secrets: make([]tokens.StoredSecret, 1)}
+		c := tokens.Credential{
+			Token:   tokens.Token{ID: 1, Name: "n", Scopes: []string{"a"}},
+			Secrets: make([]tokens.StoredSecret, 1),
+		}
 		r, _ := packToken(&c, func(string) (uint16, bool) { return 0, true })
 		s.mu.Lock()
 		s.put(r)

@@ -12,8 +12,9 @@ import (
 // listLost is how many lost changes one record of the log names.
 const listLost = 100
 
-// lost returns the entries that were read, and that the table does not have any more: after a failover to a standby that
-// had not received them, or a restore. Entries before the first of the table may have been pruned, and are not among them.
+// lost returns the entries that were read, and that the table does not have any more: after a failover to a standby
+// that had not received them, or a restore. Entries before the first of the table may have been pruned, and are not
+// among them.
 func lost(had, now *ring) []Entry {
 	first := now.before.Seq
 	if first == 0 && len(now.entries) > 0 {

@@ -44,7 +44,14 @@ func (c Config) withDefaults() Config {
 }
 
 // fillScopes are 12 characters each, and sorted as all lists of scopes are.
-var fillScopes = [...]string{"billing.edit", "billing.read", "queries.edit", "queries.read", "reports.edit", "reports.read"}
+var fillScopes = [...]string{
+	"billing.edit",
+	"billing.read",
+	"queries.edit",
+	"queries.read",
+	"reports.edit",
+	"reports.read",
+}
 
 // Load loads a store with users and realistic tokens (four scopes of twelve characters, a name of about sixteen), each
 // with its audit event, in the order of their age and of users at random. It returns the ids by number. The user of
@@ -59,7 +66,12 @@ func Load(ctx context.Context, st tokens.Store, c Config) ([]tokens.ID, error) {
 	}
 	users := make([]tokens.User, c.Users)
 	err := inBatches(ctx, st, c.Users, c.Batch, func(tx tokens.Tx, n int) (_ tokens.Event, err error) {
-		u := tokens.User{ID: fmt.Sprintf("user-%07d", n), State: tokens.UserActive, Features: fillScopes[:], CreateTime: c.Now}
+		u := tokens.User{
+			ID:         fmt.Sprintf("user-%07d", n),
+			State:      tokens.UserActive,
+			Features:   fillScopes[:],
+			CreateTime: c.Now,
+		}
 		u.Key, err = tx.InsertUser(u)
 		users[n] = u
 		return fillEvent(c.Now, tokens.ActionUserFeatures, u.ID, 0), err
@@ -89,7 +101,12 @@ func Load(ctx context.Context, st tokens.Store, c Config) ([]tokens.ID, error) {
 }
 
 // inBatches runs f for every number below n, many in each transaction.
-func inBatches(ctx context.Context, st tokens.Store, n, batch int, f func(tx tokens.Tx, n int) (tokens.Event, error)) error {
+func inBatches(
+	ctx context.Context,
+	st tokens.Store,
+	n, batch int,
+	f func(tx tokens.Tx, n int) (tokens.Event, error),
+) error {
 	for from := 0; from < n; from += batch {
 		err := st.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
 			events := make([]tokens.Event, 0, batch)
@@ -117,7 +134,14 @@ func fillKey(ctx context.Context, st tokens.Store, now time.Time) error {
 }
 
 func fillEvent(at time.Time, action tokens.Action, user string, id tokens.ID) tokens.Event {
-	return tokens.Event{Time: at, Actor: "service:portal", Action: action, User: user, TokenID: id, Outcome: tokens.OutcomeSuccess}
+	return tokens.Event{
+		Time:    at,
+		Actor:   "service:portal",
+		Action:  action,
+		User:    user,
+		TokenID: id,
+		Outcome: tokens.OutcomeSuccess,
+	}
 }
 
 func fillToken(n int, issued time.Time, u tokens.User, rnd *rand.Rand) (tokens.Token, error) {

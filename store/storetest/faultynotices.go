@@ -42,7 +42,12 @@ func (t *faultyTx) PutNoticeMark(m tokens.NoticeMark) error {
 	return t.write("PutNoticeMark", func() error { return t.w.PutNoticeMark(m) })
 }
 
-func (t *faultyTx) BeginIdleChecks(from time.Time, afterID tokens.ID, upTo, now time.Time, limit int) (issued time.Time, last tokens.ID, n int, err error) {
+func (t *faultyTx) BeginIdleChecks(
+	from time.Time,
+	afterID tokens.ID,
+	upTo, now time.Time,
+	limit int,
+) (issued time.Time, last tokens.ID, n int, err error) {
 	n, err = read(&t.faultyRead, "BeginIdleChecks", func() (int, error) {
 		issued, last, n, err = t.w.BeginIdleChecks(from, afterID, upTo, now, limit)
 		return n, err

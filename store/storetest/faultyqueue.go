@@ -26,7 +26,11 @@ func queue[T any](ctx context.Context, f *Faulty, op Op, next func(tokens.Webhoo
 }
 
 // LeaseWebhooks implements tokens.WebhookQueue.
-func (f *Faulty) LeaseWebhooks(ctx context.Context, holder string, now, until time.Time) ([]tokens.WebhookLease, error) {
+func (f *Faulty) LeaseWebhooks(
+	ctx context.Context,
+	holder string,
+	now, until time.Time,
+) ([]tokens.WebhookLease, error) {
 	return queue(ctx, f, "LeaseWebhooks", func(q tokens.WebhookQueue) ([]tokens.WebhookLease, error) {
 		return q.LeaseWebhooks(ctx, holder, now, until)
 	})
@@ -41,7 +45,12 @@ func (f *Faulty) ReleaseWebhooks(ctx context.Context, holder string) error {
 }
 
 // EnqueueDeliveries implements tokens.WebhookQueue.
-func (f *Faulty) EnqueueDeliveries(ctx context.Context, l tokens.WebhookLease, from, to uint64, list []tokens.WebhookDelivery) error {
+func (f *Faulty) EnqueueDeliveries(
+	ctx context.Context,
+	l tokens.WebhookLease,
+	from, to uint64,
+	list []tokens.WebhookDelivery,
+) error {
 	_, err := queue(ctx, f, "EnqueueDeliveries", func(q tokens.WebhookQueue) (any, error) {
 		return nil, q.EnqueueDeliveries(ctx, l, from, to, list)
 	})
@@ -49,7 +58,12 @@ func (f *Faulty) EnqueueDeliveries(ctx context.Context, l tokens.WebhookLease, f
 }
 
 // DueDeliveries implements tokens.WebhookQueue.
-func (f *Faulty) DueDeliveries(ctx context.Context, webhook tokens.ID, now time.Time, limit int) (due []tokens.WebhookDelivery, next time.Time, err error) {
+func (f *Faulty) DueDeliveries(
+	ctx context.Context,
+	webhook tokens.ID,
+	now time.Time,
+	limit int,
+) (due []tokens.WebhookDelivery, next time.Time, err error) {
 	due, err = queue(ctx, f, "DueDeliveries", func(q tokens.WebhookQueue) (due []tokens.WebhookDelivery, err error) {
 		due, next, err = q.DueDeliveries(ctx, webhook, now, limit)
 		return due, err
@@ -66,7 +80,11 @@ func (f *Faulty) RecordAttempts(ctx context.Context, l tokens.WebhookLease, list
 }
 
 // PendingDeliveries implements tokens.WebhookQueue.
-func (f *Faulty) PendingDeliveries(ctx context.Context, webhook tokens.ID, limit int) (n int, oldest time.Time, err error) {
+func (f *Faulty) PendingDeliveries(
+	ctx context.Context,
+	webhook tokens.ID,
+	limit int,
+) (n int, oldest time.Time, err error) {
 	n, err = queue(ctx, f, "PendingDeliveries", func(q tokens.WebhookQueue) (n int, err error) {
 		n, oldest, err = q.PendingDeliveries(ctx, webhook, limit)
 		return n, err

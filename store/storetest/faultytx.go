@@ -62,7 +62,11 @@ func (t *faultyRead) BulkRevocation(key tokens.PlanKey) (tokens.BulkRevocation, 
 }
 
 func (t *faultyRead) AbandonedBulkRevocation(before time.Time) (tokens.BulkRevocation, error) {
-	return read(t, "AbandonedBulkRevocation", func() (tokens.BulkRevocation, error) { return t.r.AbandonedBulkRevocation(before) })
+	return read(
+		t,
+		"AbandonedBulkRevocation",
+		func() (tokens.BulkRevocation, error) { return t.r.AbandonedBulkRevocation(before) },
+	)
 }
 
 func (t *faultyRead) NextBulkPart(key tokens.PlanKey) (tokens.BulkPart, error) {
@@ -219,8 +223,16 @@ func (t *faultyTx) RestoreSecret(id tokens.ID, at time.Time) error {
 	return t.write("RestoreSecret", func() error { return t.w.RestoreSecret(id, at) })
 }
 
-func (t *faultyTx) PresentSuperseded(id tokens.ID, serial int64, at time.Time, every time.Duration) (first bool, err error) {
-	err = t.write("PresentSuperseded", func() error { first, err = t.w.PresentSuperseded(id, serial, at, every); return err })
+func (t *faultyTx) PresentSuperseded(
+	id tokens.ID,
+	serial int64,
+	at time.Time,
+	every time.Duration,
+) (first bool, err error) {
+	err = t.write(
+		"PresentSuperseded",
+		func() error { first, err = t.w.PresentSuperseded(id, serial, at, every); return err },
+	)
 	return first, err
 }
 
@@ -330,7 +342,11 @@ func (t *faultyRead) PageSessions(user string, now time.Time, limit int) ([]toke
 }
 
 func (t *faultyRead) AllPageSessions(after tokens.ID, now time.Time, limit int) ([]tokens.PageSession, error) {
-	return read(t, "AllPageSessions", func() ([]tokens.PageSession, error) { return t.r.AllPageSessions(after, now, limit) })
+	return read(
+		t,
+		"AllPageSessions",
+		func() ([]tokens.PageSession, error) { return t.r.AllPageSessions(after, now, limit) },
+	)
 }
 
 func (t *faultyRead) Handoff(key tokens.SessionKey, now time.Time) (tokens.Handoff, error) {
@@ -342,7 +358,11 @@ func (t *faultyTx) InsertPageSession(key tokens.SessionKey, v tokens.PageSession
 }
 
 func (t *faultyTx) EndPageSessions(user string, id, except tokens.ID, at time.Time) (int, error) {
-	return read(&t.faultyRead, "EndPageSessions", func() (int, error) { return t.w.EndPageSessions(user, id, except, at) })
+	return read(
+		&t.faultyRead,
+		"EndPageSessions",
+		func() (int, error) { return t.w.EndPageSessions(user, id, except, at) },
+	)
 }
 
 func (t *faultyTx) InsertHandoff(key tokens.SessionKey, h tokens.Handoff) error {
@@ -370,7 +390,11 @@ func (t *faultyRead) Webhooks(after string, limit int) ([]tokens.Webhook, error)
 }
 
 func (t *faultyRead) WebhookDelivery(webhook tokens.ID, id tokens.DeliveryID) (tokens.WebhookDelivery, error) {
-	return read(t, "WebhookDelivery", func() (tokens.WebhookDelivery, error) { return t.r.WebhookDelivery(webhook, id) })
+	return read(
+		t,
+		"WebhookDelivery",
+		func() (tokens.WebhookDelivery, error) { return t.r.WebhookDelivery(webhook, id) },
+	)
 }
 
 func (t *faultyRead) WebhookDeliveries(q tokens.WebhookDeliveryQuery) ([]tokens.WebhookDelivery, error) {

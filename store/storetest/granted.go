@@ -27,7 +27,8 @@ func testGranted(t *testing.T, f *fixture) {
 			has := func(s string) bool { return slices.Contains(scopes, s) }
 			var want, got []tokens.Token
 			for _, tok := range all {
-				if tok.Status(f.now) == tokens.StateActive && (user == 0 || tok.UserKey == user) && slices.ContainsFunc(tok.Scopes, has) {
+				if tok.Status(f.now) == tokens.StateActive && (user == 0 || tok.UserKey == user) &&
+					slices.ContainsFunc(tok.Scopes, has) {
 					want = append(want, tok)
 				}
 			}

@@ -15,15 +15,34 @@ import (
 func testInventory(t *testing.T, f *fixture) {
 	all := f.inventory(150)
 	filters := map[string]tokens.Filter{
-		"all": {}, "user": {User: "u1"}, "no such user": {User: "nobody"}, "active": {State: tokens.StateActive},
-		"expired": {State: tokens.StateExpired}, "revoked": {State: tokens.StateRevoked}, "not revoked": {Unrevoked: true},
-		"paused or granted": {Scope: "c.read"}, "paused with another": {Scope: "d.read"},
-		"scope": {Scope: "a.read"}, "a part of a scope": {Scope: "a"}, "audience": {Audience: "api"},
-		"label": {Labels: map[string]string{"team": `in"fra`}}, "empty label": {Labels: map[string]string{"ü": ""}},
-		"labels": {Labels: map[string]string{"team": `in"fra`, "k": "<1>"}}, "a quoted key": {Labels: map[string]string{`x,"k`: "v"}},
-		"expires": {ExpiresBefore: f.now.Add(3 * time.Hour)}, "ends an instant later": {ExpiresBefore: all[10].ExpireTime},
-		"unused": {UnusedSince: f.now.Add(-30 * time.Minute)}, "created": {CreatedBefore: all[75].IssueTime},
-		"name": {NameHas: "TOKEN 1"}, "id": {ID: all[42].ID},
+		"all":          {},
+		"user":         {User: "u1"},
+		"no such user": {User: "nobody"},
+		"active":       {State: tokens.StateActive},
+		"expired": {
+			State: tokens.StateExpired,
+		},
+		"revoked":             {State: tokens.StateRevoked},
+		"not revoked":         {Unrevoked: true},
+		"paused or granted":   {Scope: "c.read"},
+		"paused with another": {Scope: "d.read"},
+		"scope":               {Scope: "a.read"},
+		"a part of a scope":   {Scope: "a"},
+		"audience":            {Audience: "api"},
+		"label":               {Labels: map[string]string{"team": `in"fra`}},
+		"empty label":         {Labels: map[string]string{"ü": ""}},
+		"labels": {
+			Labels: map[string]string{"team": `in"fra`, "k": "<1>"},
+		},
+		"a quoted key": {Labels: map[string]string{`x,"k`: "v"}},
+		"expires": {
+			ExpiresBefore: f.now.Add(3 * time.Hour),
+		},
+		"ends an instant later":  {ExpiresBefore: all[10].ExpireTime},
+		"unused":                 {UnusedSince: f.now.Add(-30 * time.Minute)},
+		"created":                {CreatedBefore: all[75].IssueTime},
+		"name":                   {NameHas: "TOKEN 1"},
+		"id":                     {ID: all[42].ID},
 		"revoked of a user":      {User: "u2", State: tokens.StateRevoked},
 		"revoked and created":    {State: tokens.StateRevoked, CreatedBefore: all[75].IssueTime},
 		"expires soon":           {State: tokens.StateActive, ExpiresBefore: f.now.Add(2 * time.Hour)},
@@ -64,16 +83,31 @@ func (f *fixture) inventory(n int) []tokens.Token {
 		}
 		return out
 	}
-	labels := []map[string]string{nil, {"team": `in"fra`}, {"team": `in"fra`, "k": "<1>", "z": "1"}, {"ü": ""}, {`x,"k`: "v"}, {"k": "v"}}
+	labels := []map[string]string{
+		nil,
+		{"team": `in"fra`},
+		{"team": `in"fra`, "k": "<1>", "z": "1"},
+		{"ü": ""},
+		{`x,"k`: "v"},
+		{"k": "v"},
+	}
 	var all []tokens.Token
 	f.update(func(tx tokens.Tx) error {
 		for i := range n {
 			u := users[rnd.IntN(len(users))]
 			tok := tokens.Token{
-				ID: f.nextID(), UserKey: u.Key, User: u.ID, Name: fmt.Sprintf("token %03d", i), Labels: labels[rnd.IntN(len(labels))],
-				Scopes: append([]string{"a.read"}[:rnd.IntN(2)], "b.write"), Audiences: pick("api", "other"),
+				ID:        f.nextID(),
+				UserKey:   u.Key,
+				User:      u.ID,
+				Name:      fmt.Sprintf("token %03d", i),
+				Labels:    labels[rnd.IntN(len(labels))],
+				Scopes:    append([]string{"a.read"}[:rnd.IntN(2)], "b.write"),
+				Audiences: pick("api", "other"),
 				// Several share an instant, of their issue and of their expiry.
-				IssueTime: f.now.Add(time.Duration(i/20-n/20-1) * 5 * time.Minute), ExpireTime: f.now.Add(time.Duration(rnd.IntN(9)-3) * time.Hour),
+				IssueTime: f.now.Add(
+					time.Duration(i/20-n/20-1) * 5 * time.Minute,
+				),
+				ExpireTime: f.now.Add(time.Duration(rnd.IntN(9)-3) * time.Hour),
 			}
 			if rnd.IntN(4) == 0 {
 				tok.ExpireTime = time.Time{}

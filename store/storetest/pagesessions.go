@@ -12,7 +12,13 @@ import (
 // session adds a session of the page, and returns it as it is read.
 func (f *fixture) session(key byte, user string, change ...func(*tokens.PageSession)) tokens.PageSession {
 	f.t.Helper()
-	v := tokens.PageSession{ID: tokens.ID(key) << 40, User: user, IssueTime: f.now, SeenTime: f.now, ExpireTime: f.now.Add(time.Hour)}
+	v := tokens.PageSession{
+		ID:         tokens.ID(key) << 40,
+		User:       user,
+		IssueTime:  f.now,
+		SeenTime:   f.now,
+		ExpireTime: f.now.Add(time.Hour),
+	}
 	for _, c := range change {
 		c(&v)
 	}
@@ -36,8 +42,17 @@ func (f *fixture) sessions(user string) (ids []tokens.ID) {
 
 func testPageSessions(t *testing.T, f *fixture) {
 	full := f.session(1, "u", func(v *tokens.PageSession) {
-		v.Service, v.ReturnURL, v.Permissions, v.Features = "crm", "https://a.example/", tokens.PermTokens|tokens.PermUsers, []string{"a", "b"}
-		v.IP, v.Agent, v.Hint, v.Draft = netip.MustParseAddr("2001:db8::1"), "a browser", []byte("hint"), []byte("draft")
+		v.Service, v.ReturnURL, v.Permissions, v.Features = "crm", "https://a.example/", tokens.PermTokens|tokens.PermUsers, []string{
+			"a",
+			"b",
+		}
+		v.IP, v.Agent, v.Hint, v.Draft = netip.MustParseAddr(
+			"2001:db8::1",
+		), "a browser", []byte(
+			"hint",
+		), []byte(
+			"draft",
+		)
 	})
 	bare := f.session(2, "u")
 	none := f.session(3, "u", func(v *tokens.PageSession) { v.Features = []string{} })
@@ -61,7 +76,11 @@ func testPageSessions(t *testing.T, f *fixture) {
 	f.view(func(tx tokens.ReadTx) error {
 		list, err := tx.AllPageSessions(full.ID, f.now, 2)
 		if len(list) == 2 && err == nil {
-			f.equal("the sessions of all users, a page of them", []tokens.ID{list[0].ID, list[1].ID}, []tokens.ID{bare.ID, none.ID})
+			f.equal(
+				"the sessions of all users, a page of them",
+				[]tokens.ID{list[0].ID, list[1].ID},
+				[]tokens.ID{bare.ID, none.ID},
+			)
 		} else {
 			t.Errorf("the sessions of all users: %d, %v", len(list), err)
 		}
@@ -110,7 +129,13 @@ func testPageSessions(t *testing.T, f *fixture) {
 }
 
 func testHandoffs(t *testing.T, f *fixture) {
-	h := tokens.Handoff{User: "u", Service: "crm", ReturnURL: "https://a.example/", ExpireTime: f.now.Add(time.Minute), SessionExpireTime: f.now.Add(time.Hour)}
+	h := tokens.Handoff{
+		User:              "u",
+		Service:           "crm",
+		ReturnURL:         "https://a.example/",
+		ExpireTime:        f.now.Add(time.Minute),
+		SessionExpireTime: f.now.Add(time.Hour),
+	}
 	plain := h
 	plain.ReturnURL, plain.Service = "", ""
 	event := tokens.Event{User: "u", Action: tokens.ActionSessionHandoff}

@@ -187,7 +187,12 @@ func testRotation(t *testing.T, f *fixture) {
 	}
 	epoch := time.UnixMicro(0).UTC()
 	for i, s := range got {
-		want := tokens.StoredSecret{Hash: all[len(all)-1-i], ExpireTime: epoch, EndTime: f.now, Serial: int64(len(all) - 1 - i)}
+		want := tokens.StoredSecret{
+			Hash:       all[len(all)-1-i],
+			ExpireTime: epoch,
+			EndTime:    f.now,
+			Serial:     int64(len(all) - 1 - i),
+		}
 		switch i {
 		case 0:
 			want.ExpireTime, want.EndTime = time.Time{}, time.Time{}
@@ -266,8 +271,12 @@ func testSealed(t *testing.T, f *fixture) {
 	f.update(func(tx tokens.Tx) error {
 		revoked(f.now)(&toks[2])
 		_, err := tx.RevokeTokens(u.Key, tokens.Revocation{Time: f.now})
-		return errors.Join(tx.ReplaceSecret(toks[1].ID, hash("k1", 70), f.rotation(f.now)), tx.UpdateToken(toks[2]), err,
-			tx.RevokeService(svc.ID, tokens.Revocation{Time: f.now}))
+		return errors.Join(
+			tx.ReplaceSecret(toks[1].ID, hash("k1", 70), f.rotation(f.now)),
+			tx.UpdateToken(toks[2]),
+			err,
+			tx.RevokeService(svc.ID, tokens.Revocation{Time: f.now}),
+		)
 	})
 	f.equal("sealed as long as nobody says that they are to be forgotten", sealed(), []int{1, 2, 3, 4, 5})
 	f.update(func(tx tokens.Tx) error { return tx.ForgetSealedOf(u.Key) })
@@ -370,7 +379,11 @@ func testServices(t *testing.T, f *fixture) {
 	rotated := second
 	for n := range uint64(2) { // the first secret is gone after the second rotation
 		rotated.Rotations, rotated.RotateTime = int64(n)+1, f.now.Add(time.Duration(n)*time.Hour)
-		rotated.ExpireTime, rotated.PreviousUntil = rotated.RotateTime.Add(48*time.Hour), rotated.RotateTime.Add(2*time.Hour)
+		rotated.ExpireTime, rotated.PreviousUntil = rotated.RotateTime.Add(
+			48*time.Hour,
+		), rotated.RotateTime.Add(
+			2*time.Hour,
+		)
 		f.update(func(tx tokens.Tx) error { return tx.ReplaceServiceSecret(rotated, hash("k1", 50+n)) },
 			tokens.Event{Action: tokens.ActionServiceRotate, Service: rotated.Name, TokenID: rotated.ID})
 		c, err := f.st.LookupService(f.ctx, rotated.ID)

@@ -31,7 +31,11 @@ func testRepeatedLookup(t *testing.T, f *fixture) {
 		if what == "rotated" {
 			for i := range 3 {
 				f.update(func(tx tokens.Tx) error {
-					return tx.ReplaceSecret(tok.ID, hash("k1", uint64(500+i)), f.rotation(f.now.Add(time.Duration(i)*time.Hour)))
+					return tx.ReplaceSecret(
+						tok.ID,
+						hash("k1", uint64(500+i)),
+						f.rotation(f.now.Add(time.Duration(i)*time.Hour)),
+					)
 				})
 			}
 		}

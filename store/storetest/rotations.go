@@ -41,10 +41,20 @@ func testRotationRecord(t *testing.T, f *fixture) {
 	f.equal("used", f.read(tok.ID), tok)
 	f.equal("the secrets", f.lookup(tok.ID).Secrets, []tokens.StoredSecret{
 		{Hash: hash("k1", 300), Serial: 1},
-		{Hash: f.lookup(tok.ID).Secrets[1].Hash, ExpireTime: time.UnixMicro(0).UTC(), EndTime: first.FirstUse, NextUsed: true},
+		{
+			Hash:       f.lookup(tok.ID).Secrets[1].Hash,
+			ExpireTime: time.UnixMicro(0).UTC(),
+			EndTime:    first.FirstUse,
+			NextUsed:   true,
+		},
 	})
 
-	second := tokens.Rotation{Time: f.now, PreviousUntil: f.now.Add(time.Hour), Retire: tokens.AfterGrace, Change: tokens.ExpiryKept}
+	second := tokens.Rotation{
+		Time:          f.now,
+		PreviousUntil: f.now.Add(time.Hour),
+		Retire:        tokens.AfterGrace,
+		Change:        tokens.ExpiryKept,
+	}
 	f.update(func(tx tokens.Tx) error { return tx.ReplaceSecret(tok.ID, hash("k1", 301), second) })
 	use(2, f.now.Add(time.Minute), true)
 	second.FirstUse = f.now.Add(time.Minute)
@@ -59,8 +69,10 @@ func testSupersededUses(t *testing.T, f *fixture) {
 	tok, other := f.token(f.user("u"), "one"), f.token(f.user("v"), "two")
 	for i, id := range []tokens.ID{tok.ID, other.ID} {
 		f.update(func(tx tokens.Tx) error {
-			return errors.Join(tx.ReplaceSecret(id, hash("k1", 400+uint64(2*i)), tokens.Rotation{Time: f.now, PreviousUntil: f.now}),
-				tx.ReplaceSecret(id, hash("k1", 401+uint64(2*i)), tokens.Rotation{Time: f.now, PreviousUntil: f.now}))
+			return errors.Join(
+				tx.ReplaceSecret(id, hash("k1", 400+uint64(2*i)), tokens.Rotation{Time: f.now, PreviousUntil: f.now}),
+				tx.ReplaceSecret(id, hash("k1", 401+uint64(2*i)), tokens.Rotation{Time: f.now, PreviousUntil: f.now}),
+			)
 		})
 	}
 	before := f.lookup(tok.ID).Secrets
@@ -94,12 +106,31 @@ func testRestoredSecret(t *testing.T, f *fixture) {
 		return nil
 	})
 	old := f.lookup(tok.ID).Secrets[0].Hash
-	fam := tokens.Family{ID: 500, TokenID: tok.ID, Scopes: []string{"a"}, Audiences: []string{"api"}, IssueTime: f.now, ExpireTime: f.now.Add(time.Hour)}
-	acc := tokens.AccessToken{ID: 600, TokenID: tok.ID, Family: fam.ID, Scopes: []string{"a"}, Audiences: []string{"api"}, IssueTime: f.now, ExpireTime: f.now.Add(time.Hour)}
+	fam := tokens.Family{
+		ID:         500,
+		TokenID:    tok.ID,
+		Scopes:     []string{"a"},
+		Audiences:  []string{"api"},
+		IssueTime:  f.now,
+		ExpireTime: f.now.Add(time.Hour),
+	}
+	acc := tokens.AccessToken{
+		ID:         600,
+		TokenID:    tok.ID,
+		Family:     fam.ID,
+		Scopes:     []string{"a"},
+		Audiences:  []string{"api"},
+		IssueTime:  f.now,
+		ExpireTime: f.now.Add(time.Hour),
+	}
 	gone := acc
 	gone.ID = 601
 	f.update(func(tx tokens.Tx) error {
-		return errors.Join(tx.InsertFamily(fam), tx.InsertAccess(acc, hash("k1", 700)), tx.InsertAccess(gone, hash("k1", 701)))
+		return errors.Join(
+			tx.InsertFamily(fam),
+			tx.InsertAccess(acc, hash("k1", 700)),
+			tx.InsertAccess(gone, hash("k1", 701)),
+		)
 	})
 	f.update(func(tx tokens.Tx) error {
 		_, err := tx.RevokeAccess(gone.ID, tokens.Revocation{Time: f.now, By: "x"})
@@ -117,7 +148,12 @@ func testRestoredSecret(t *testing.T, f *fixture) {
 		{Hash: hash("k1", 300), ExpireTime: epoch, EndTime: at, Serial: 1},
 		{Hash: old, ExpireTime: epoch, EndTime: at},
 	})
-	tok.Rotations, tok.Rotation = 2, &tokens.Rotation{Time: at, PreviousUntil: epoch, Retire: tokens.AfterGrace, Change: tokens.ExpiryRestored}
+	tok.Rotations, tok.Rotation = 2, &tokens.Rotation{
+		Time:          at,
+		PreviousUntil: epoch,
+		Retire:        tokens.AfterGrace,
+		Change:        tokens.ExpiryRestored,
+	}
 	f.equal("the token", f.read(tok.ID), tok)
 	f.view(func(tx tokens.ReadTx) error {
 		for id, serial := range map[tokens.ID]int64{acc.ID: 2, gone.ID: 0} {

@@ -37,7 +37,10 @@ func testAbsence(t *testing.T, f *fixture) {
 		f.isNotFound("UpdateAudience", tx.UpdateAudience(tokens.AudienceEntry{ID: "api",
 			AccessFormat: tokens.AccessOpaque}))
 		f.isNotFound("DeleteAudience", tx.DeleteAudience("api"))
-		f.isNotFound("ReplaceServiceSecret", tx.ReplaceServiceSecret(tokens.ServiceAccount{ID: 77, RotateTime: f.now}, hash("k1", 1)))
+		f.isNotFound(
+			"ReplaceServiceSecret",
+			tx.ReplaceServiceSecret(tokens.ServiceAccount{ID: 77, RotateTime: f.now}, hash("k1", 1)),
+		)
 		f.isNotFound("RevokeService", tx.RevokeService(77, tokens.Revocation{Time: f.now}))
 		return nil
 	})

@@ -13,8 +13,13 @@ import (
 func (f *fixture) webhook(id string, change ...func(*tokens.Webhook)) tokens.Webhook {
 	f.t.Helper()
 	w := tokens.Webhook{
-		Num: f.nextID(), ID: id, URL: "https://" + id + ".example.com/", Enabled: true, CreateTime: f.now, UpdateTime: f.now,
-		Secret: tokens.SealedSecret{Key: "k1", Box: []byte("box of " + id)},
+		Num:        f.nextID(),
+		ID:         id,
+		URL:        "https://" + id + ".example.com/",
+		Enabled:    true,
+		CreateTime: f.now,
+		UpdateTime: f.now,
+		Secret:     tokens.SealedSecret{Key: "k1", Box: []byte("box of " + id)},
 	}
 	for _, c := range change {
 		c(&w)
@@ -60,7 +65,10 @@ func testWebhooks(t *testing.T, f *fixture) {
 	changed := full
 	changed.URL, changed.Description, changed.Filter, changed.Enabled = "https://new.example.com/", "", tokens.WebhookFilter{}, true
 	changed.DisableTime, changed.DisableReason, changed.UpdateTime = time.Time{}, "", f.now.Add(time.Second)
-	changed.Secret, changed.OldSecret, changed.OldUntil = tokens.SealedSecret{Key: "k1", Box: []byte("new")}, tokens.SealedSecret{}, time.Time{}
+	changed.Secret, changed.OldSecret, changed.OldUntil = tokens.SealedSecret{
+		Key: "k1",
+		Box: []byte("new"),
+	}, tokens.SealedSecret{}, time.Time{}
 	other := changed
 	other.Cursor, other.CreateTime = 99, f.now.Add(time.Hour) // neither is written
 	f.update(func(tx tokens.Tx) error { return tx.UpdateWebhook(other) })
@@ -142,7 +150,14 @@ func testWebhookLeases(t *testing.T, f *fixture) {
 	if err := q.EnqueueDeliveries(f.ctx, *first, 5, 6, nil); !errors.Is(err, tokens.ErrLeaseLost) {
 		t.Errorf("a write under a lost lease: %v", err)
 	}
-	if err := q.RecordAttempts(f.ctx, *first, []tokens.WebhookAttempt{{Seq: 1, State: tokens.DeliveryDelivered}}); !errors.Is(err, tokens.ErrLeaseLost) {
+	if err := q.RecordAttempts(
+		f.ctx,
+		*first,
+		[]tokens.WebhookAttempt{{Seq: 1, State: tokens.DeliveryDelivered}},
+	); !errors.Is(
+		err,
+		tokens.ErrLeaseLost,
+	) {
 		t.Errorf("an attempt under a lost lease: %v", err)
 	}
 	if err := q.EnqueueDeliveries(f.ctx, *second, 0, 6, nil); !errors.Is(err, tokens.ErrLeaseLost) {
@@ -215,7 +230,12 @@ func testDeliveries(t *testing.T, f *fixture) {
 		t.Errorf("%d pending, the oldest from %v, %v", n, oldest, err)
 	}
 	failed := tokens.WebhookAttempt{
-		Seq: 1, Time: f.now, Duration: 1500 * time.Microsecond, Status: 500, Error: "status", State: tokens.DeliveryPending,
+		Seq:      1,
+		Time:     f.now,
+		Duration: 1500 * time.Microsecond,
+		Status:   500,
+		Error:    "status",
+		State:    tokens.DeliveryPending,
 		NextTime: f.now.Add(5 * time.Second),
 	}
 	try(q.RecordAttempts(f.ctx, l, []tokens.WebhookAttempt{failed}))
@@ -254,9 +274,17 @@ func testDeliveries(t *testing.T, f *fixture) {
 	f.now = f.now.Add(time.Hour)
 	f.update(func(tx tokens.Tx) error { return tx.RequeuePending(w.Num, f.now) })
 	f.equal("what is due", f.due(q, w), []uint64{4})
-	f.equal("the positions, newest first", f.positions(w, tokens.WebhookDeliveryQuery{Limit: 3}), []string{"4.0", "3.0", "2.0"})
+	f.equal(
+		"the positions, newest first",
+		f.positions(w, tokens.WebhookDeliveryQuery{Limit: 3}),
+		[]string{"4.0", "3.0", "2.0"},
+	)
 	f.equal("after one", f.positions(w, tokens.WebhookDeliveryQuery{BeforeSeq: 2, Limit: 3}), []string{"1.0"})
-	f.equal("of a state", f.positions(w, tokens.WebhookDeliveryQuery{State: tokens.DeliveryFailed, Limit: 3}), []string{"3.0"})
+	f.equal(
+		"of a state",
+		f.positions(w, tokens.WebhookDeliveryQuery{State: tokens.DeliveryFailed, Limit: 3}),
+		[]string{"3.0"},
+	)
 	f.equal("of a type", f.positions(w, tokens.WebhookDeliveryQuery{Type: "token.revoked", Limit: 3}), []string(nil))
 }
 
@@ -317,7 +345,12 @@ func testUntriedDeliveries(t *testing.T, f *fixture) {
 	var failed []tokens.WebhookAttempt
 	for seq := range uint64(4) {
 		failed = append(failed, tokens.WebhookAttempt{
-			Seq: seq + 1, Time: f.now, Status: 500, Error: "status", State: tokens.DeliveryPending, NextTime: f.now.Add(-time.Second),
+			Seq:      seq + 1,
+			Time:     f.now,
+			Status:   500,
+			Error:    "status",
+			State:    tokens.DeliveryPending,
+			NextTime: f.now.Add(-time.Second),
 		})
 	}
 	if err := q.RecordAttempts(f.ctx, l, failed); err != nil {

@@ -25,8 +25,8 @@ const (
 	ScopesMissing    = "SCOPE_INSUFFICIENT" // the token is active
 )
 
-// ReasonOf returns the reason why a token is not active, by the name that the decision has on the wire; NotValid for every
-// decision that tells no more.
+// ReasonOf returns the reason why a token is not active, by the name that the decision has on the wire; NotValid for
+// every decision that tells no more.
 func ReasonOf(decision string) string {
 	switch decision {
 	case "REVOKED":
@@ -120,7 +120,11 @@ func (r Refusal) Text() string {
 	case Revoked:
 		return at("the token was revoked", "the token was revoked", r.Since)
 	case Superseded:
-		return at("the token was rotated, and this secret stopped working", "the token was rotated, and this secret has stopped working", r.Since)
+		return at(
+			"the token was rotated, and this secret stopped working",
+			"the token was rotated, and this secret has stopped working",
+			r.Since,
+		)
 	case UserSuspended:
 		return "the user of the token is suspended"
 	case PolicyBlocked:

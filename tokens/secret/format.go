@@ -39,7 +39,10 @@ type ID uint64
 func NewID(now time.Time, rand io.Reader) (ID, error) {
 	ms := now.Sub(epoch).Milliseconds()
 	if ms < 0 || ms >= 1<<42 {
-		return 0, fmt.Errorf("make token id: the clock says %s, which is outside 2020 to 2159", now.Format(time.RFC3339))
+		return 0, fmt.Errorf(
+			"make token id: the clock says %s, which is outside 2020 to 2159",
+			now.Format(time.RFC3339),
+		)
 	}
 	var b [4]byte
 	if _, err := io.ReadFull(rand, b[:]); err != nil {
@@ -266,8 +269,8 @@ func encodeWord62(dst []byte, w uint64) {
 	}
 }
 
-// decodeWord62 returns the number that an id's digits are. It returns false for a foreign character, or a number that is
-// too large for a word.
+// decodeWord62 returns the number that an id's digits are. It returns false for a foreign character, or a number that
+// is too large for a word.
 func decodeWord62(s string) (w uint64, ok bool) {
 	last := len(s) - 1 // ten digits always fit
 	for i := range last {

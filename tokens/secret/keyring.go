@@ -98,7 +98,8 @@ type Keys struct {
 }
 
 // ParseKeys parses a key file: lines of `keyid:64 hex digits`, the current one first, and SealedLine where the rows of
-// the store are sealed. Blank lines and other lines that start with # are skipped. Errors name the line, never its content.
+// the store are sealed. Blank lines and other lines that start with # are skipped. Errors name the line, never its
+// content.
 func ParseKeys(text string) (*Keys, error) {
 	ks := &Keys{}
 	sc := bufio.NewScanner(strings.NewReader(text))
@@ -171,7 +172,10 @@ func (ks *Keys) Verify(known []KeyRecord) error {
 		sum, ok := ks.Check(r.Name)
 		switch {
 		case !ok && r.RetireTime.IsZero():
-			return fmt.Errorf("hash key: the store has digests under key %s, which is missing from the key file", r.Name)
+			return fmt.Errorf(
+				"hash key: the store has digests under key %s, which is missing from the key file",
+				r.Name,
+			)
 		case ok && subtle.ConstantTimeCompare(sum[:], r.Check[:]) == 0:
 			return fmt.Errorf("hash key: key %s is not the one that this store was written with", r.Name)
 		case ok && !r.RetireTime.IsZero() && r.Name == ks.Current():

@@ -11,8 +11,8 @@ import (
 
 // A row checksum is the name of its key, after a byte with its length, then a random nonce and the tag of AES-256-GMAC
 // (NIST SP 800-38D) over the row: a third of what HMAC-SHA-256 costs, where a lookup makes two. Its key is derived from
-// the digest key of that name. Under one key 2^32 checksums may be made; nonces of 96 bits collide with a probability of
-// 2^-33 then.
+// the digest key of that name. Under one key 2^32 checksums may be made; nonces of 96 bits collide with a probability
+// of 2^-33 then.
 const (
 	rowTagSize = 12 + 16
 	rowLabel   = "row checksum"

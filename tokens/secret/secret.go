@@ -20,7 +20,8 @@ type Secret struct {
 // NewSecret wraps a text.
 func NewSecret(text string) Secret { return Secret{text: &text} }
 
-// SecretAt wraps the text at a place, which must not change while the Secret is in use. It copies and allocates nothing.
+// SecretAt wraps the text at a place, which must not change while the Secret is in use. It copies and allocates
+// nothing.
 func SecretAt(text *string) Secret { return Secret{text: text} }
 
 // Reveal returns the text. Its callers are few, and a review should look at each.

@@ -153,7 +153,8 @@ func decode(t *testing.T, files map[string]string) (out objects) {
 	return out
 }
 
-// TestChartIsSound lints the chart and renders it for its main values. All that is rendered must be of the API's schemas.
+// TestChartIsSound lints the chart and renders it for its main values. All that is rendered must be of the API's
+// schemas.
 func TestChartIsSound(t *testing.T) {
 	t.Parallel()
 	var rendered []map[string]any
@@ -193,7 +194,11 @@ func TestChartIsSound(t *testing.T) {
 		t.Errorf("not of the schemas: %v\n%s", err, out)
 	}
 	// The validators find what is wrong.
-	if out, err := validate([]map[string]any{{"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": map[string]any{"selector": "all"}}}); err == nil {
+	if out, err := validate(
+		[]map[string]any{
+			{"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "spec": map[string]any{"selector": "all"}},
+		},
+	); err == nil {
 		t.Errorf("a selector that is no object passes: %s", out)
 	}
 }
@@ -205,7 +210,9 @@ func TestChartRunsOneServerOnAFile(t *testing.T) {
 	if d := o.deployment.Spec; *d.Replicas != 1 || d.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
 		t.Errorf("%d servers, replaced by %s", *d.Replicas, d.Strategy.Type)
 	}
-	if o.claim == nil || o.claim.Annotations["helm.sh/resource-policy"] != "keep" || o.migration != nil || o.disruption != nil || o.monitor != nil {
+	if o.claim == nil || o.claim.Annotations["helm.sh/resource-policy"] != "keep" || o.migration != nil ||
+		o.disruption != nil ||
+		o.monitor != nil {
 		t.Errorf("claim %v, migration %v, budget %v, monitor %v", o.claim, o.migration, o.disruption, o.monitor)
 	}
 	hardened(t, o.deployment.Spec.Template.Spec)
@@ -213,7 +220,8 @@ func TestChartRunsOneServerOnAFile(t *testing.T) {
 	if o.claim != nil {
 		t.Error("a claim is made beside the one that exists")
 	}
-	if probe := o.deployment.Spec.Template.Spec.Containers[0].ReadinessProbe.HTTPGet; probe.Scheme != corev1.URISchemeHTTPS || probe.Path != "/readyz" {
+	if probe := o.deployment.Spec.Template.Spec.Containers[0].ReadinessProbe.HTTPGet; probe.Scheme != corev1.URISchemeHTTPS ||
+		probe.Path != "/readyz" {
 		t.Errorf("the probe is %v", probe)
 	}
 }
@@ -229,10 +237,12 @@ func TestChartRunsSeveralServersOnPostgreSQL(t *testing.T) {
 	if o.disruption == nil || o.disruption.Spec.MaxUnavailable.IntValue() != 1 {
 		t.Errorf("budget %v", o.disruption)
 	}
-	if m := o.migration; m == nil || m.Annotations["helm.sh/hook"] != "pre-install,pre-upgrade" || strings.Join(m.Spec.Template.Spec.Containers[0].Args, " ") != "migrate" {
+	if m := o.migration; m == nil || m.Annotations["helm.sh/hook"] != "pre-install,pre-upgrade" ||
+		strings.Join(m.Spec.Template.Spec.Containers[0].Args, " ") != "migrate" {
 		t.Errorf("migration %v", m)
 	}
-	if len(o.network.Spec.Ingress) != 2 || len(o.network.Spec.Egress) != 2 || len(o.network.Spec.PolicyTypes) != 2 || o.monitor == nil {
+	if len(o.network.Spec.Ingress) != 2 || len(o.network.Spec.Egress) != 2 || len(o.network.Spec.PolicyTypes) != 2 ||
+		o.monitor == nil {
 		t.Errorf("network %v, monitor %v", o.network.Spec, o.monitor)
 	}
 	for _, pod := range []corev1.PodSpec{d.Template.Spec, o.migration.Spec.Template.Spec} {
@@ -276,7 +286,8 @@ func decodeCase(t *testing.T, name string) objects {
 func hardened(t *testing.T, pod corev1.PodSpec) {
 	t.Helper()
 	s, c := pod.SecurityContext, pod.Containers[0].SecurityContext
-	if !*s.RunAsNonRoot || *s.RunAsUser != 65532 || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault || *pod.AutomountServiceAccountToken {
+	if !*s.RunAsNonRoot || *s.RunAsUser != 65532 || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault ||
+		*pod.AutomountServiceAccountToken {
 		t.Errorf("the pod runs as %v", s)
 	}
 	if *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem || fmt.Sprint(c.Capabilities.Drop) != "[ALL]" {

@@ -129,7 +129,8 @@ func TestComposeFilesStartServers(t *testing.T) {
 				t.Errorf("%s in %s may do more than it needs", s.Name, name)
 			}
 			if s.Command[0] != "serve" {
-				if out, err := exec.Command(patd(t), append([]string(s.Command), "--help")...).CombinedOutput(); err != nil {
+				if out, err := exec.Command(patd(t), append([]string(s.Command), "--help")...).
+					CombinedOutput(); err != nil {
 					t.Errorf("%s in %s: %v\n%s", s.Name, name, err, out)
 				}
 				continue
@@ -140,17 +141,29 @@ func TestComposeFilesStartServers(t *testing.T) {
 			}
 			var env []string
 			for variable := range s.Environment {
-				if flag := "--" + strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(variable, "PATD_")), "_", "-"); !strings.Contains(help(t), flag+" ") {
+				if flag := "--" + strings.ReplaceAll(
+					strings.ToLower(strings.TrimPrefix(variable, "PATD_")),
+					"_",
+					"-",
+				); !strings.Contains(
+					help(t),
+					flag+" ",
+				) {
 					t.Errorf("%s in %s sets %s: patd has no %s", s.Name, name, variable, flag)
 				}
 			}
-			if check := s.HealthCheck.Test; check[0] != "CMD" || check[1] != "/usr/bin/patd" || exec.Command(patd(t), append([]string(check[2:]), "--help")...).Run() != nil {
+			if check := s.HealthCheck.Test; check[0] != "CMD" || check[1] != "/usr/bin/patd" ||
+				exec.Command(patd(t), append([]string(check[2:]), "--help")...).Run() != nil {
 				t.Errorf("%s in %s is probed by %v", s.Name, name, check)
 			}
 			if found > 1 {
 				continue // the same again
 			}
-			starts(t, s.Name+" in "+name, append(env, "PATD_DATA_DIR="+filepath.Join(dir, name)), append([]string(s.Command), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")...)
+			starts(
+				t,
+				s.Name+" in "+name,
+				append(env, "PATD_DATA_DIR="+filepath.Join(dir, name)),
+				append([]string(s.Command), "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0")...)
 		}
 		if found != servers {
 			t.Errorf("%s has %d servers, want %d", name, found, servers)
@@ -190,7 +203,11 @@ func TestSettingsOfTheChartStartAServer(t *testing.T) {
 			args[i] = file
 		}
 	}
-	starts(t, "the chart", []string{"PATD_DATA_DIR=" + t.TempDir()}, append(args, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0")...)
+	starts(
+		t,
+		"the chart",
+		[]string{"PATD_DATA_DIR=" + t.TempDir()},
+		append(args, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0")...)
 
 	o = decodeCase(t, "several servers")
 	for _, pod := range []struct {
@@ -198,7 +215,12 @@ func TestSettingsOfTheChartStartAServer(t *testing.T) {
 		env  []string
 	}{{"server", names(o.deployment.Spec.Template.Spec.Containers[0].Env)}, {"migration", names(o.migration.Spec.Template.Spec.Containers[0].Env)}} {
 		for _, variable := range pod.env {
-			if flag := "--" + strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(variable, "PATD_")), "_", "-"); strings.HasPrefix(variable, "PATD_") && !strings.Contains(help(t), flag+" ") {
+			if flag := "--" + strings.ReplaceAll(
+				strings.ToLower(strings.TrimPrefix(variable, "PATD_")),
+				"_",
+				"-",
+			); strings.HasPrefix(variable, "PATD_") &&
+				!strings.Contains(help(t), flag+" ") {
 				t.Errorf("the %s has %s: patd has no %s", pod.what, variable, flag)
 			}
 		}
@@ -230,12 +252,17 @@ func TestBalancerOfTheComposeFileIsConfigured(t *testing.T) {
 		t.Fatal(err)
 	}
 	pem := filepath.Join(dir, "tls.pem")
-	out, err := exec.Command("sh", "-c", `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=patd -keyout "$0.key" -out "$0.crt" && cat "$0.crt" "$0.key" > "$0"`, pem).CombinedOutput()
+	out, err := exec.Command("sh", "-c", `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=patd -keyout "$0.key" -out "$0.crt" && cat "$0.crt" "$0.key" > "$0"`, pem).
+		CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	file := filepath.Join(dir, "haproxy.cfg")
-	if err := os.WriteFile(file, bytes.ReplaceAll(text, []byte("/run/secrets/tls.pem"), []byte(pem)), 0o600); err != nil {
+	if err := os.WriteFile(
+		file,
+		bytes.ReplaceAll(text, []byte("/run/secrets/tls.pem"), []byte(pem)),
+		0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(path, "-c", "-dW", "-f", file).CombinedOutput(); err != nil {

@@ -129,7 +129,13 @@ func (p *Pages) home(q *frame.Request) error {
 	var cards []homeCard
 	for _, a := range areas() {
 		if q.May(a.method) {
-			cards = append(cards, homeCard{frame.Link{Text: q.Text("admin." + a.name), URL: p.frame.URL("/admin/" + a.name)}, q.Text("admin." + a.name + ".about")})
+			cards = append(
+				cards,
+				homeCard{
+					frame.Link{Text: q.Text("admin." + a.name), URL: p.frame.URL("/admin/" + a.name)},
+					q.Text("admin." + a.name + ".about"),
+				},
+			)
 		}
 	}
 	q.Render(http.StatusOK, "admin", map[string]any{"Cards": cards, "Permissions": q.In.Session.Permissions.Names()})
@@ -192,7 +198,9 @@ func elsewhere(err error) bool {
 	if !errors.As(err, &e) {
 		return true
 	}
-	return frame.OtherList(err) || e.Code == tokens.CodeDenied || e.Code == tokens.CodeUnavailable || e.Code == tokens.CodeUnauthenticated || e.Code == tokens.CodeExhausted
+	return frame.OtherList(err) || e.Code == tokens.CodeDenied || e.Code == tokens.CodeUnavailable ||
+		e.Code == tokens.CodeUnauthenticated ||
+		e.Code == tokens.CodeExhausted
 }
 
 // typed reads the number that a form gives back.
@@ -237,7 +245,8 @@ func (p *Pages) turned(q *frame.Request, next string) (to, first string) {
 // plainID reports whether an id can stand in a path as it is.
 func plainID(id string) bool {
 	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_@+."
-	return id != "" && id != "revoke" && id != "new" && strings.Trim(id, plain) == "" && !strings.Contains(id, "..") && !tokens.LostInPath(id)
+	return id != "" && id != "revoke" && id != "new" && strings.Trim(id, plain) == "" && !strings.Contains(id, "..") &&
+		!tokens.LostInPath(id)
 }
 
 // at returns the path of the page of one thing. An id that a path might lose stands in the query.

@@ -37,15 +37,22 @@ func (p *Pages) audiences(q *frame.Request) error {
 	d := audiencesData{outcome: done(q, "deleted_entry"), Q: query.Get("q")}
 	var found []tokens.AudienceEntry
 	var next string
-	err := q.Operate(patdv1.CatalogService_ListAudiences_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-		found, next, err = p.service.Audiences(ctx, a, d.Q, tokens.Page{Size: pageSize, Token: query.Get("page")})
-		return err
-	})
+	err := q.Operate(
+		patdv1.CatalogService_ListAudiences_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			found, next, err = p.service.Audiences(ctx, a, d.Q, tokens.Page{Size: pageSize, Token: query.Get("page")})
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
 	for _, e := range found {
-		d.Audiences = append(d.Audiences, audienceRow{e.ID, e.DisplayName, p.frame.URL(at("audiences", e.ID)), duration(e.MaxTTL), e.RequireNamed})
+		d.Audiences = append(
+			d.Audiences,
+			audienceRow{e.ID, e.DisplayName, p.frame.URL(at("audiences", e.ID)), duration(e.MaxTTL), e.RequireNamed},
+		)
 	}
 	d.Next, d.First = p.turned(q, next)
 	q.Render(http.StatusOK, "admin-audiences", d)
@@ -101,7 +108,13 @@ func (p *Pages) newAudience(q *frame.Request) error {
 
 // audience shows an audience, and what a policy would mean.
 func (p *Pages) audience(q *frame.Request) error {
-	return p.showAudience(q, http.StatusOK, idOf(q), done(q, "saved", "blocked", "unblocked", "blocked_some", "unblocked_some"), nil)
+	return p.showAudience(
+		q,
+		http.StatusOK,
+		idOf(q),
+		done(q, "saved", "blocked", "unblocked", "blocked_some", "unblocked_some"),
+		nil,
+	)
 }
 
 func audienceForm(e tokens.AudienceEntry) url.Values {
@@ -111,8 +124,19 @@ func audienceForm(e tokens.AudienceEntry) url.Values {
 		format = "jwt"
 	}
 	return url.Values{
-		"id": {e.ID}, "display_name": {e.DisplayName}, "resource": {e.Resource}, "default_ttl": {duration(e.DefaultTTL)}, "max_ttl": {duration(e.MaxTTL)},
-		"access_token_ttl": {duration(e.AccessTTL)}, "format": {format}, "allow_never": {yes[e.AllowNever]}, "allow_offline": {yes[e.AllowOffline]},
+		"id": {
+			e.ID,
+		},
+		"display_name": {e.DisplayName},
+		"resource":     {e.Resource},
+		"default_ttl":  {duration(e.DefaultTTL)},
+		"max_ttl":      {duration(e.MaxTTL)},
+		"access_token_ttl": {
+			duration(e.AccessTTL),
+		},
+		"format":        {format},
+		"allow_never":   {yes[e.AllowNever]},
+		"allow_offline": {yes[e.AllowOffline]},
 		"require_named": {yes[e.RequireNamed]},
 	}
 }
@@ -120,8 +144,15 @@ func audienceForm(e tokens.AudienceEntry) url.Values {
 // readAudience reads an audience out of a form.
 func readAudience(id string, form url.Values) (tokens.AudienceEntry, error) {
 	e := tokens.AudienceEntry{
-		ID: id, DisplayName: form.Get("display_name"), Resource: strings.TrimSpace(form.Get("resource")), AllowNever: form.Get("allow_never") == "yes",
-		AllowOffline: form.Get("allow_offline") == "yes", RequireNamed: form.Get("require_named") == "yes", AccessFormat: tokens.AccessOpaque,
+		ID:          id,
+		DisplayName: form.Get("display_name"),
+		Resource:    strings.TrimSpace(form.Get("resource")),
+		AllowNever:  form.Get("allow_never") == "yes",
+		AllowOffline: form.Get(
+			"allow_offline",
+		) == "yes",
+		RequireNamed: form.Get("require_named") == "yes",
+		AccessFormat: tokens.AccessOpaque,
 	}
 	if form.Get("format") == "jwt" {
 		e.AccessFormat = tokens.AccessJWT
@@ -183,11 +214,15 @@ func (p *Pages) showAudience(q *frame.Request, code int, id string, o outcome, e
 
 // unnamed counts the tokens that an audience would not accept any more.
 func (p *Pages) unnamed(q *frame.Request, id string) (n int64, err error) {
-	err = q.Operate(patdv1.CatalogService_CheckAudience_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) error {
-		found, _, err := p.service.CheckAudience(ctx, a, id, nil, true, tokens.Page{Size: 1})
-		n = found.Unnamed
-		return err
-	})
+	err = q.Operate(
+		patdv1.CatalogService_CheckAudience_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) error {
+			found, _, err := p.service.CheckAudience(ctx, a, id, nil, true, tokens.Page{Size: 1})
+			n = found.Unnamed
+			return err
+		},
+	)
 	return n, err
 }
 
@@ -197,18 +232,29 @@ func (p *Pages) dryRun(q *frame.Request, id string) (*dryData, error) {
 	d := &dryData{F: query, Named: query.Get("named") == "yes"}
 	var found tokens.Exceeding
 	var next string
-	err := q.Operate(patdv1.CatalogService_CheckAudience_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) error {
-		longest, err := life("max_ttl", strings.TrimSpace(query.Get("longest")))
-		if err != nil {
+	err := q.Operate(
+		patdv1.CatalogService_CheckAudience_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) error {
+			longest, err := life("max_ttl", strings.TrimSpace(query.Get("longest")))
+			if err != nil {
+				return err
+			}
+			var try *tokens.Policy
+			if longest != nil {
+				d.Tried, try = true, &tokens.Policy{MaxTTL: *longest, AllowNever: query.Get("never") == "yes"}
+			}
+			found, next, err = p.service.CheckAudience(
+				ctx,
+				a,
+				id,
+				try,
+				d.Named,
+				tokens.Page{Size: 20, Token: query.Get("page")},
+			)
 			return err
-		}
-		var try *tokens.Policy
-		if longest != nil {
-			d.Tried, try = true, &tokens.Policy{MaxTTL: *longest, AllowNever: query.Get("never") == "yes"}
-		}
-		found, next, err = p.service.CheckAudience(ctx, a, id, try, d.Named, tokens.Page{Size: 20, Token: query.Get("page")})
-		return err
-	})
+		},
+	)
 	switch {
 	case err != nil && !elsewhere(err):
 		_, e := q.Explain(err)
@@ -235,14 +281,19 @@ func (p *Pages) dryRun(q *frame.Request, id string) (*dryData, error) {
 func (p *Pages) createAudience(q *frame.Request) error {
 	form := q.R.PostForm
 	id := strings.TrimSpace(form.Get("id"))
-	return p.writeAudience(q, "", patdv1.CatalogService_CreateAudience_FullMethodName, func(ctx context.Context, a tokens.Actor) (string, error) {
-		e, err := readAudience(id, form)
-		if err == nil {
-			e.RequireNamed = false // that is a change of its own, which says how many tokens it refuses
-			_, err = p.service.CreateAudience(ctx, a, e)
-		}
-		return and(at("audiences", id), "done", "saved"), err
-	})
+	return p.writeAudience(
+		q,
+		"",
+		patdv1.CatalogService_CreateAudience_FullMethodName,
+		func(ctx context.Context, a tokens.Actor) (string, error) {
+			e, err := readAudience(id, form)
+			if err == nil {
+				e.RequireNamed = false // that is a change of its own, which says how many tokens it refuses
+				_, err = p.service.CreateAudience(ctx, a, e)
+			}
+			return and(at("audiences", id), "done", "saved"), err
+		},
+	)
 }
 
 // changeAudience does what a form of the page of one audience asks for.
@@ -251,48 +302,72 @@ func (p *Pages) changeAudience(q *frame.Request) error {
 	self := at("audiences", id)
 	switch form.Get("action") {
 	case "save":
-		return p.writeAudience(q, id, patdv1.CatalogService_ReplaceAudience_FullMethodName, func(ctx context.Context, a tokens.Actor) (string, error) {
-			e, err := readAudience(id, form)
-			if err != nil {
-				return "", err
-			}
-			if e.RequireNamed {
-				n, err := typed(form)
+		return p.writeAudience(
+			q,
+			id,
+			patdv1.CatalogService_ReplaceAudience_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (string, error) {
+				e, err := readAudience(id, form)
 				if err != nil {
-					n = -1 // counted only if the audience begins to require it
+					return "", err
 				}
-				ctx = tokens.WithCount(ctx, n)
-			}
-			_, err = p.service.ReplaceAudience(tagged(ctx, form), a, e)
-			return and(self, "done", "saved"), err
-		})
+				if e.RequireNamed {
+					n, err := typed(form)
+					if err != nil {
+						n = -1 // counted only if the audience begins to require it
+					}
+					ctx = tokens.WithCount(ctx, n)
+				}
+				_, err = p.service.ReplaceAudience(tagged(ctx, form), a, e)
+				return and(self, "done", "saved"), err
+			},
+		)
 	case "delete":
-		return p.writeAudience(q, id, patdv1.CatalogService_DeleteAudience_FullMethodName, func(ctx context.Context, a tokens.Actor) (string, error) {
-			return "/admin/audiences?done=deleted_entry", p.service.DeleteAudience(tagged(ctx, form), a, id)
-		})
+		return p.writeAudience(
+			q,
+			id,
+			patdv1.CatalogService_DeleteAudience_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (string, error) {
+				return "/admin/audiences?done=deleted_entry", p.service.DeleteAudience(tagged(ctx, form), a, id)
+			},
+		)
 	case "block":
-		return p.writeAudience(q, id, patdv1.CatalogService_BlockTokens_FullMethodName, func(ctx context.Context, a tokens.Actor) (string, error) {
-			left, err := p.repeat(ctx, form, func(ctx context.Context) (int64, error) {
-				_, left, err := p.service.BlockTokens(ctx, a, id, form.Get("reason"))
-				return left, err
-			})
-			return and(self, "done", map[bool]string{true: "blocked", false: "blocked_some"}[left == 0]), err
-		})
+		return p.writeAudience(
+			q,
+			id,
+			patdv1.CatalogService_BlockTokens_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (string, error) {
+				left, err := p.repeat(ctx, form, func(ctx context.Context) (int64, error) {
+					_, left, err := p.service.BlockTokens(ctx, a, id, form.Get("reason"))
+					return left, err
+				})
+				return and(self, "done", map[bool]string{true: "blocked", false: "blocked_some"}[left == 0]), err
+			},
+		)
 	case "unblock":
-		return p.writeAudience(q, id, patdv1.CatalogService_UnblockTokens_FullMethodName, func(ctx context.Context, a tokens.Actor) (string, error) {
-			left, err := p.repeat(ctx, form, func(ctx context.Context) (int64, error) {
-				_, left, err := p.service.UnblockTokens(ctx, a, id, form.Get("reason"))
-				return left, err
-			})
-			return and(self, "done", map[bool]string{true: "unblocked", false: "unblocked_some"}[left == 0]), err
-		})
+		return p.writeAudience(
+			q,
+			id,
+			patdv1.CatalogService_UnblockTokens_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (string, error) {
+				left, err := p.repeat(ctx, form, func(ctx context.Context) (int64, error) {
+					_, left, err := p.service.UnblockTokens(ctx, a, id, form.Get("reason"))
+					return left, err
+				})
+				return and(self, "done", map[bool]string{true: "unblocked", false: "unblocked_some"}[left == 0]), err
+			},
+		)
 	}
 	return tokens.Invalid("FORM_INVALID", "", "the form cannot be read")
 }
 
 // repeat calls a change of many tokens that each call makes a part of, until nothing is left or the time is over. The
 // first call compares the form's number.
-func (p *Pages) repeat(ctx context.Context, form url.Values, part func(context.Context) (left int64, err error)) (int64, error) {
+func (p *Pages) repeat(
+	ctx context.Context,
+	form url.Values,
+	part func(context.Context) (left int64, err error),
+) (int64, error) {
 	n, err := typed(form)
 	if err != nil {
 		return 0, err
@@ -306,7 +381,11 @@ func (p *Pages) repeat(ctx context.Context, form url.Values, part func(context.C
 }
 
 // writeAudience makes a change, which returns the address to go to.
-func (p *Pages) writeAudience(q *frame.Request, id, method string, do func(context.Context, tokens.Actor) (string, error)) error {
+func (p *Pages) writeAudience(
+	q *frame.Request,
+	id, method string,
+	do func(context.Context, tokens.Actor) (string, error),
+) error {
 	if !q.Bound() {
 		_, o := refused(q, frame.ErrStale)
 		return p.showAudience(q, http.StatusConflict, id, o, nil)

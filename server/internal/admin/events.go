@@ -48,7 +48,12 @@ type eventsData struct {
 
 func eventFilter(v url.Values) tokens.EventFilter {
 	return tokens.EventFilter{
-		User: v.Get("user"), TokenID: strings.TrimSpace(v.Get("token")), Actor: strings.TrimSpace(v.Get("actor")), Action: v.Get("action"),
+		User: v.Get(
+			"user",
+		),
+		TokenID: strings.TrimSpace(v.Get("token")),
+		Actor:   strings.TrimSpace(v.Get("actor")),
+		Action:  v.Get("action"),
 	}
 }
 
@@ -56,22 +61,37 @@ func eventFilter(v url.Values) tokens.EventFilter {
 func (p *Pages) events(q *frame.Request) error {
 	query := q.R.URL.Query()
 	f := eventFilter(query)
-	d := eventsData{User: f.User, Token: f.TokenID, Actor: f.Actor, Actions: []option{{"", q.Text("state.all"), f.Action == ""}}}
+	d := eventsData{
+		User:    f.User,
+		Token:   f.TokenID,
+		Actor:   f.Actor,
+		Actions: []option{{"", q.Text("state.all"), f.Action == ""}},
+	}
 	for _, a := range tokens.Actions() {
 		d.Actions = append(d.Actions, option{string(a), string(a), string(a) == f.Action})
 	}
 	export := func(format string) string {
-		v := url.Values{"user": {f.User}, "token": {f.TokenID}, "actor": {f.Actor}, "action": {f.Action}, "format": {format}}
+		v := url.Values{
+			"user":   {f.User},
+			"token":  {f.TokenID},
+			"actor":  {f.Actor},
+			"action": {f.Action},
+			"format": {format},
+		}
 		return p.frame.URL(with("/admin/events/export", v))
 	}
 	d.NDJSON, d.CSV = export("ndjson"), export("csv")
 	code := http.StatusOK
 	var found []tokens.Event
 	var next string
-	err := q.Operate(patdv1.AuditService_ListEvents_FullMethodName, frame.Of{User: f.User, TokenID: f.TokenID}, func(ctx context.Context, a tokens.Actor) (err error) {
-		found, next, err = p.service.Events(ctx, a, f, tokens.Page{Size: pageSize, Token: query.Get("page")})
-		return err
-	})
+	err := q.Operate(
+		patdv1.AuditService_ListEvents_FullMethodName,
+		frame.Of{User: f.User, TokenID: f.TokenID},
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			found, next, err = p.service.Events(ctx, a, f, tokens.Page{Size: pageSize, Token: query.Get("page")})
+			return err
+		},
+	)
 	switch {
 	case err != nil && elsewhere(err):
 		return err
@@ -90,8 +110,15 @@ func (p *Pages) events(q *frame.Request) error {
 
 func (p *Pages) eventRow(q *frame.Request, e tokens.Event) eventRow {
 	r := eventRow{
-		Moment: q.Moment(e.Time), When: e.Time.UTC().Format("2006-01-02 15:04:05"), Actor: e.Actor, Action: string(e.Action),
-		Refused: e.Outcome == tokens.OutcomeRefused, Reason: e.Reason, Detail: e.Detail,
+		Moment: q.Moment(
+			e.Time,
+		),
+		When:    e.Time.UTC().Format("2006-01-02 15:04:05"),
+		Actor:   e.Actor,
+		Action:  string(e.Action),
+		Refused: e.Outcome == tokens.OutcomeRefused,
+		Reason:  e.Reason,
+		Detail:  e.Detail,
 	}
 	if e.PeerIP.IsValid() {
 		r.From = e.PeerIP.String()
@@ -133,8 +160,18 @@ type exported struct {
 
 func exportOf(e tokens.Event) exported {
 	out := exported{
-		EventID: strconv.FormatUint(e.Seq, 10), Time: e.Time.UTC().Format(time.RFC3339Nano), Actor: e.Actor, Action: string(e.Action), User: e.User,
-		Service: e.Service, Outcome: "SUCCESS", Reason: e.Reason, Detail: e.Detail,
+		EventID: strconv.FormatUint(
+			e.Seq,
+			10,
+		),
+		Time:    e.Time.UTC().Format(time.RFC3339Nano),
+		Actor:   e.Actor,
+		Action:  string(e.Action),
+		User:    e.User,
+		Service: e.Service,
+		Outcome: "SUCCESS",
+		Reason:  e.Reason,
+		Detail:  e.Detail,
 	}
 	if e.Outcome == tokens.OutcomeRefused {
 		out.Outcome = "REFUSED"
@@ -151,7 +188,19 @@ func exportOf(e tokens.Event) exported {
 // cells returns the columns of an event in a table. A program of tables would take a text that begins with one of these
 // for a formula.
 func (e exported) cells() []string {
-	cells := []string{e.EventID, e.Time, e.Actor, e.Action, e.User, e.TokenID, e.Service, e.PeerIP, e.Outcome, e.Reason, e.Detail}
+	cells := []string{
+		e.EventID,
+		e.Time,
+		e.Actor,
+		e.Action,
+		e.User,
+		e.TokenID,
+		e.Service,
+		e.PeerIP,
+		e.Outcome,
+		e.Reason,
+		e.Detail,
+	}
 	for i, text := range cells {
 		if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
 			cells[i] = "'" + text
@@ -171,33 +220,37 @@ func (p *Pages) export(q *frame.Request) error {
 		return tokens.Invalid("FORMAT_INVALID", "format", "the formats are ndjson and csv")
 	}
 	defer q.Lasting(exportWithin)()
-	return q.Operate(call.AdminExport, frame.Of{User: f.User, TokenID: f.TokenID}, func(ctx context.Context, a tokens.Actor) error {
-		found, next, err := p.service.Events(ctx, a, f, tokens.Page{Size: tokens.MaxPageSize})
-		if err != nil {
-			return err
-		}
-		h := q.W.Header()
-		h.Set("Content-Type", kind)
-		h.Set("Content-Disposition", `attachment; filename="events-`+q.Now.Format("20060102-150405")+"."+format+`"`)
-		write := writer(q.W, format)
-		out := http.NewResponseController(q.W)
-		for {
-			_ = out.SetWriteDeadline(time.Now().Add(exportWrite)) // without it the whole answer has one
-			if err = write(found); err == nil && next == "" {
-				return nil
-			}
-			if err == nil {
-				err = q.StillSignedIn()
-			}
-			if err == nil {
-				found, next, err = p.service.Events(ctx, a, f, tokens.Page{Size: tokens.MaxPageSize, Token: next})
-			}
+	return q.Operate(
+		call.AdminExport,
+		frame.Of{User: f.User, TokenID: f.TokenID},
+		func(ctx context.Context, a tokens.Actor) error {
+			found, next, err := p.service.Events(ctx, a, f, tokens.Page{Size: tokens.MaxPageSize})
 			if err != nil {
-				q.BreakOff(err)
-				return nil
+				return err
 			}
-		}
-	})
+			h := q.W.Header()
+			h.Set("Content-Type", kind)
+			h.Set("Content-Disposition", `attachment; filename="events-`+q.Now.Format("20060102-150405")+"."+format+`"`)
+			write := writer(q.W, format)
+			out := http.NewResponseController(q.W)
+			for {
+				_ = out.SetWriteDeadline(time.Now().Add(exportWrite)) // without it the whole answer has one
+				if err = write(found); err == nil && next == "" {
+					return nil
+				}
+				if err == nil {
+					err = q.StillSignedIn()
+				}
+				if err == nil {
+					found, next, err = p.service.Events(ctx, a, f, tokens.Page{Size: tokens.MaxPageSize, Token: next})
+				}
+				if err != nil {
+					q.BreakOff(err)
+					return nil
+				}
+			}
+		},
+	)
 }
 
 // writer returns a function that writes events.
@@ -214,7 +267,21 @@ func writer(to io.Writer, format string) func([]tokens.Event) error {
 		}
 	}
 	w := csv.NewWriter(to)
-	_ = w.Write([]string{"event_id", "time", "actor", "action", "user", "token_id", "service", "peer_ip", "outcome", "reason", "detail"}) // Error says
+	_ = w.Write(
+		[]string{
+			"event_id",
+			"time",
+			"actor",
+			"action",
+			"user",
+			"token_id",
+			"service",
+			"peer_ip",
+			"outcome",
+			"reason",
+			"detail",
+		},
+	) // Error says
 	return func(events []tokens.Event) error {
 		for _, e := range events {
 			_ = w.Write(exportOf(e).cells()) // Error says

@@ -26,7 +26,11 @@ type featuresData struct {
 }
 
 func consents() map[string]tokens.Consent {
-	return map[string]tokens.Consent{"implicit": tokens.ConsentImplicit, "required": tokens.ConsentRequired, "flexible": tokens.ConsentFlexible}
+	return map[string]tokens.Consent{
+		"implicit": tokens.ConsentImplicit,
+		"required": tokens.ConsentRequired,
+		"flexible": tokens.ConsentFlexible,
+	}
 }
 
 func consentKey(c tokens.Consent) string {
@@ -44,15 +48,34 @@ func (p *Pages) features(q *frame.Request) error {
 	d := featuresData{outcome: done(q, "deleted_entry"), Q: query.Get("q")}
 	var found []tokens.FeatureEntry
 	var next string
-	err := q.Operate(patdv1.CatalogService_ListFeatures_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-		found, next, err = p.service.Features(ctx, a, tokens.FeatureFilter{Q: d.Q}, tokens.Page{Size: pageSize, Token: query.Get("page")})
-		return err
-	})
+	err := q.Operate(
+		patdv1.CatalogService_ListFeatures_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			found, next, err = p.service.Features(
+				ctx,
+				a,
+				tokens.FeatureFilter{Q: d.Q},
+				tokens.Page{Size: pageSize, Token: query.Get("page")},
+			)
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
 	for _, e := range found {
-		d.Features = append(d.Features, featureRow{e.Name, e.DisplayName, p.frame.URL(at("features", e.Name)), consentKey(e.Consent), e.Default, e.System})
+		d.Features = append(
+			d.Features,
+			featureRow{
+				e.Name,
+				e.DisplayName,
+				p.frame.URL(at("features", e.Name)),
+				consentKey(e.Consent),
+				e.Default,
+				e.System,
+			},
+		)
 	}
 	d.Next, d.First = p.turned(q, next)
 	q.Render(http.StatusOK, "admin-features", d)
@@ -83,8 +106,15 @@ func (p *Pages) feature(q *frame.Request) error {
 // readFeature reads an entry out of a form.
 func readFeature(name string, form url.Values) tokens.FeatureEntry {
 	return tokens.FeatureEntry{
-		Name: name, DisplayName: form.Get("display_name"), Description: lined(form.Get("description")), Consent: consents()[form.Get("consent")],
-		Default: form.Get("default") == "yes", Optional: form.Get("optional") == "yes", Published: form.Get("published") == "yes",
+		Name:        name,
+		DisplayName: form.Get("display_name"),
+		Description: lined(form.Get("description")),
+		Consent:     consents()[form.Get("consent")],
+		Default: form.Get(
+			"default",
+		) == "yes",
+		Optional:  form.Get("optional") == "yes",
+		Published: form.Get("published") == "yes",
 	}
 }
 
@@ -127,27 +157,49 @@ func cmpName(name string, form url.Values) string {
 // createFeature adds an entry.
 func (p *Pages) createFeature(q *frame.Request) error {
 	form := q.R.PostForm
-	return p.writeFeature(q, "", patdv1.CatalogService_CreateFeature_FullMethodName, "saved", func(ctx context.Context, a tokens.Actor) error {
-		_, err := p.service.CreateFeature(ctx, a, readFeature(form.Get("name"), form))
-		return err
-	})
+	return p.writeFeature(
+		q,
+		"",
+		patdv1.CatalogService_CreateFeature_FullMethodName,
+		"saved",
+		func(ctx context.Context, a tokens.Actor) error {
+			_, err := p.service.CreateFeature(ctx, a, readFeature(form.Get("name"), form))
+			return err
+		},
+	)
 }
 
 // changeFeature replaces or deletes an entry.
 func (p *Pages) changeFeature(q *frame.Request) error {
 	name, form := idOf(q), q.R.PostForm
 	if form.Get("action") == "delete" {
-		return p.writeFeature(q, name, patdv1.CatalogService_DeleteFeature_FullMethodName, "deleted_entry", func(ctx context.Context, a tokens.Actor) error {
-			return p.service.DeleteFeature(tagged(ctx, form), a, name)
-		})
+		return p.writeFeature(
+			q,
+			name,
+			patdv1.CatalogService_DeleteFeature_FullMethodName,
+			"deleted_entry",
+			func(ctx context.Context, a tokens.Actor) error {
+				return p.service.DeleteFeature(tagged(ctx, form), a, name)
+			},
+		)
 	}
-	return p.writeFeature(q, name, patdv1.CatalogService_ReplaceFeature_FullMethodName, "saved", func(ctx context.Context, a tokens.Actor) error {
-		_, err := p.service.ReplaceFeature(tagged(ctx, form), a, readFeature(name, form))
-		return err
-	})
+	return p.writeFeature(
+		q,
+		name,
+		patdv1.CatalogService_ReplaceFeature_FullMethodName,
+		"saved",
+		func(ctx context.Context, a tokens.Actor) error {
+			_, err := p.service.ReplaceFeature(tagged(ctx, form), a, readFeature(name, form))
+			return err
+		},
+	)
 }
 
-func (p *Pages) writeFeature(q *frame.Request, name, method, said string, do func(context.Context, tokens.Actor) error) error {
+func (p *Pages) writeFeature(
+	q *frame.Request,
+	name, method, said string,
+	do func(context.Context, tokens.Actor) error,
+) error {
 	if !q.Bound() {
 		_, o := refused(q, frame.ErrStale)
 		return p.showFeature(q, http.StatusConflict, name, o, nil)

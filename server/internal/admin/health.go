@@ -31,6 +31,10 @@ func (p *Pages) health(q *frame.Request) error {
 	if err != nil {
 		return err
 	}
-	q.Render(http.StatusOK, "admin-health", map[string]any{"Health": h, "Version": p.server.Version, "Store": p.server.Store, "Ready": h.Status == "ready"})
+	q.Render(
+		http.StatusOK,
+		"admin-health",
+		map[string]any{"Health": h, "Version": p.server.Version, "Store": p.server.Store, "Ready": h.Status == "ready"},
+	)
 	return nil
 }

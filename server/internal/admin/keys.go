@@ -36,7 +36,12 @@ func (p *Pages) keys(q *frame.Request) error {
 	state := "old"
 	for i, k := range found { // the oldest first
 		rows[i] = keyRow{
-			Name: k.Name, State: state, Secrets: k.Secrets, Rows: k.Rows, Created: q.Moment(k.CreateTime), Retired: q.Moment(k.RetireTime),
+			Name:    k.Name,
+			State:   state,
+			Secrets: k.Secrets,
+			Rows:    k.Rows,
+			Created: q.Moment(k.CreateTime),
+			Retired: q.Moment(k.RetireTime),
 			Missing: !k.Loaded && k.RetireTime.IsZero(),
 		}
 		switch {

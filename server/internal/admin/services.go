@@ -25,8 +25,12 @@ type serviceRow struct {
 
 func (p *Pages) serviceRow(q *frame.Request, v tokens.ServiceAccount) serviceRow {
 	r := serviceRow{
-		Name: v.Name, URL: p.frame.URL(at("services", v.Name)), State: "active", Permissions: v.Permissions.Names(), Audience: v.Audience,
-		Expires: q.Moment(v.ExpireTime),
+		Name:        v.Name,
+		URL:         p.frame.URL(at("services", v.Name)),
+		State:       "active",
+		Permissions: v.Permissions.Names(),
+		Audience:    v.Audience,
+		Expires:     q.Moment(v.ExpireTime),
 	}
 	switch v.Status(q.Now) {
 	case tokens.StateRevoked:
@@ -59,10 +63,19 @@ func (p *Pages) services(q *frame.Request) error {
 	}
 	var found []tokens.ServiceAccount
 	var next string
-	err := q.Operate(patdv1.ServiceAccountService_ListServices_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-		found, next, err = p.service.ServicesByExpiry(ctx, a, query.Get("show") == "all", tokens.Page{Size: pageSize, Token: query.Get("page")})
-		return err
-	})
+	err := q.Operate(
+		patdv1.ServiceAccountService_ListServices_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			found, next, err = p.service.ServicesByExpiry(
+				ctx,
+				a,
+				query.Get("show") == "all",
+				tokens.Page{Size: pageSize, Token: query.Get("page")},
+			)
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -101,14 +114,23 @@ func (p *Pages) serviceAccount(q *frame.Request) error {
 func (p *Pages) showService(q *frame.Request, code int, o outcome) error {
 	name := idOf(q)
 	var v tokens.ServiceAccount
-	err := q.Operate(patdv1.ServiceAccountService_ListServices_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-		v, err = p.service.ServiceNamed(ctx, a, name)
-		return err
-	})
+	err := q.Operate(
+		patdv1.ServiceAccountService_ListServices_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			v, err = p.service.ServiceNamed(ctx, a, name)
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
-	d := serviceData{outcome: o, Service: p.serviceRow(q, v), Secrets: v.Secrets(q.Now), Self: p.frame.URL(at("services", name))}
+	d := serviceData{
+		outcome: o,
+		Service: p.serviceRow(q, v),
+		Secrets: v.Secrets(q.Now),
+		Self:    p.frame.URL(at("services", name)),
+	}
 	d.Active = d.Service.State == "active"
 	d.Rotate = d.Active && q.May(patdv1.ServiceAccountService_RotateService_FullMethodName)
 	d.Revoke = v.Revocation == nil && q.May(patdv1.ServiceAccountService_RevokeService_FullMethodName)
@@ -168,32 +190,44 @@ func (p *Pages) changeService(q *frame.Request) error {
 	switch form.Get("action") {
 	case "rotate":
 		var out tokens.RotatedService
-		err = q.Operate(patdv1.ServiceAccountService_RotateService_FullMethodName, frame.Of{Name: name}, func(ctx context.Context, a tokens.Actor) error {
-			grace, err := time.ParseDuration(form.Get("grace"))
-			if err != nil {
-				return tokens.Invalid("GRACE_OUT_OF_RANGE", "grace", "choose a grace period")
-			}
-			ttl, err := life("life", form.Get("life"))
-			if err != nil {
+		err = q.Operate(
+			patdv1.ServiceAccountService_RotateService_FullMethodName,
+			frame.Of{Name: name},
+			func(ctx context.Context, a tokens.Actor) error {
+				grace, err := time.ParseDuration(form.Get("grace"))
+				if err != nil {
+					return tokens.Invalid("GRACE_OUT_OF_RANGE", "grace", "choose a grace period")
+				}
+				ttl, err := life("life", form.Get("life"))
+				if err != nil {
+					return err
+				}
+				out, err = p.service.RotateService(ctx, a, tokens.RotateServiceRequest{
+					Name:           name,
+					Grace:          &grace,
+					TTL:            ttl,
+					Force:          form.Get("force") == "yes",
+					IdempotencyKey: form.Get("key"),
+				})
 				return err
-			}
-			out, err = p.service.RotateService(ctx, a, tokens.RotateServiceRequest{
-				Name: name, Grace: &grace, TTL: ttl, Force: form.Get("force") == "yes", IdempotencyKey: form.Get("key"),
-			})
-			return err
-		})
+			},
+		)
 		if err == nil {
 			p.showSecret(q, out.Service, out.Secret, out.PreviousUntil)
 			return nil
 		}
 	case "revoke":
-		err = q.Operate(patdv1.ServiceAccountService_RevokeService_FullMethodName, frame.Of{Name: name}, func(ctx context.Context, a tokens.Actor) error {
-			n, err := typed(form)
-			if err == nil {
-				_, err = p.service.RevokeService(tokens.WithCount(ctx, n), a, name, form.Get("reason"))
-			}
-			return err
-		})
+		err = q.Operate(
+			patdv1.ServiceAccountService_RevokeService_FullMethodName,
+			frame.Of{Name: name},
+			func(ctx context.Context, a tokens.Actor) error {
+				n, err := typed(form)
+				if err == nil {
+					_, err = p.service.RevokeService(tokens.WithCount(ctx, n), a, name, form.Get("reason"))
+				}
+				return err
+			},
+		)
 		if err == nil {
 			q.Redirect(and(at("services", name), "done", "revoked"))
 			return nil
@@ -230,7 +264,11 @@ func (p *Pages) newService(q *frame.Request) error {
 }
 
 func (p *Pages) showNewService(q *frame.Request, code int, o outcome, errs map[string]string) error {
-	err := q.Operate(patdv1.ServiceAccountService_ListServices_FullMethodName, nil, func(context.Context, tokens.Actor) error { return nil })
+	err := q.Operate(
+		patdv1.ServiceAccountService_ListServices_FullMethodName,
+		nil,
+		func(context.Context, tokens.Actor) error { return nil },
+	)
 	if err != nil {
 		return err
 	}
@@ -242,7 +280,10 @@ func (p *Pages) showNewService(q *frame.Request, code int, o outcome, errs map[s
 		Lives: options(q, "admin.service.life", cmp.Or(o.Form.Get("life"), "365d"), "30d", "90d", "180d", "365d"),
 	}
 	for _, name := range []string{"introspect", "tokens", "users", "catalog", "audit", "admin"} {
-		d.Permissions = append(d.Permissions, option{name, q.Text("admin.service.permission." + name), slices.Contains(o.Form["permissions"], name)})
+		d.Permissions = append(
+			d.Permissions,
+			option{name, q.Text("admin.service.permission." + name), slices.Contains(o.Form["permissions"], name)},
+		)
 	}
 	q.Render(code, "admin-service-new", d)
 	return nil
@@ -256,16 +297,26 @@ func (p *Pages) createService(q *frame.Request) error {
 		return p.showNewService(q, http.StatusConflict, o, nil)
 	}
 	var out tokens.MintedService
-	err := q.Operate(patdv1.ServiceAccountService_CreateService_FullMethodName, frame.Of{Name: form.Get("name")}, func(ctx context.Context, a tokens.Actor) error {
-		ttl, err := life("life", form.Get("life"))
-		if err != nil {
+	err := q.Operate(
+		patdv1.ServiceAccountService_CreateService_FullMethodName,
+		frame.Of{Name: form.Get("name")},
+		func(ctx context.Context, a tokens.Actor) error {
+			ttl, err := life("life", form.Get("life"))
+			if err != nil {
+				return err
+			}
+			out, err = p.service.CreateService(ctx, a, tokens.ServiceRequest{
+				Name: form.Get(
+					"name",
+				),
+				Permissions:    form["permissions"],
+				Audience:       form.Get("audience"),
+				TTL:            ttl,
+				IdempotencyKey: form.Get("key"),
+			})
 			return err
-		}
-		out, err = p.service.CreateService(ctx, a, tokens.ServiceRequest{
-			Name: form.Get("name"), Permissions: form["permissions"], Audience: form.Get("audience"), TTL: ttl, IdempotencyKey: form.Get("key"),
-		})
-		return err
-	})
+		},
+	)
 	switch {
 	case err == nil:
 		p.showSecret(q, out.Service, out.Secret, time.Time{})

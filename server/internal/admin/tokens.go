@@ -56,14 +56,33 @@ func (p *Pages) tokenRow(q *frame.Request, t tokens.Token) tokenRow {
 
 // filterFields are the fields of the filter, by their names in an address.
 func filterFields() []string {
-	return []string{"q", "user", "state", "scope", "audience", "label", "expires_before", "unused_since", "created_before"}
+	return []string{
+		"q",
+		"user",
+		"state",
+		"scope",
+		"audience",
+		"label",
+		"expires_before",
+		"unused_since",
+		"created_before",
+	}
 }
 
 // readFilter reads the filter of a list of tokens.
 func readFilter(v url.Values) (tokens.Filter, error) {
-	states := map[string]tokens.State{"active": tokens.StateActive, "expired": tokens.StateExpired, "revoked": tokens.StateRevoked}
+	states := map[string]tokens.State{
+		"active":  tokens.StateActive,
+		"expired": tokens.StateExpired,
+		"revoked": tokens.StateRevoked,
+	}
 	f := tokens.Filter{
-		NameHas: strings.TrimSpace(v.Get("q")), User: v.Get("user"), State: states[v.Get("state")], Scope: strings.TrimSpace(v.Get("scope")),
+		NameHas: strings.TrimSpace(
+			v.Get("q"),
+		),
+		User:     v.Get("user"),
+		State:    states[v.Get("state")],
+		Scope:    strings.TrimSpace(v.Get("scope")),
 		Audience: strings.TrimSpace(v.Get("audience")),
 	}
 	if v.Get("state") != "" && f.State == tokens.StateAny {
@@ -118,24 +137,46 @@ type tokensData struct {
 func (p *Pages) tokens(q *frame.Request) error {
 	query := q.R.URL.Query()
 	d := tokensData{
-		outcome: done(q), F: query, States: options(q, "state", query.Get("state"), "", "active", "expired", "revoked"),
-		Orders: options(q, "admin.order", query.Get("order"), "", "-issue_time", "issue_time", "expire_time", "-expire_time"),
+		outcome: done(q),
+		F:       query,
+		States:  options(q, "state", query.Get("state"), "", "active", "expired", "revoked"),
+		Orders: options(
+			q,
+			"admin.order",
+			query.Get("order"),
+			"",
+			"-issue_time",
+			"issue_time",
+			"expire_time",
+			"-expire_time",
+		),
 	}
 	code := http.StatusOK
 	var found []tokens.Token
 	var next string
-	err := q.Operate(patdv1.InventoryService_SearchTokens_FullMethodName, frame.Of{User: query.Get("user")}, func(ctx context.Context, a tokens.Actor) error {
-		f, err := readFilter(query)
-		if err != nil {
+	err := q.Operate(
+		patdv1.InventoryService_SearchTokens_FullMethodName,
+		frame.Of{User: query.Get("user")},
+		func(ctx context.Context, a tokens.Actor) error {
+			f, err := readFilter(query)
+			if err != nil {
+				return err
+			}
+			d.Filtered = !f.Empty()
+			if d.Filtered && f.State != tokens.StateRevoked &&
+				q.May(patdv1.InventoryService_BulkRevokeTokens_FullMethodName) {
+				d.Revoke = p.frame.URL(with("/admin/tokens/revoke", kept(query)))
+			}
+			found, next, err = p.service.Inventory(
+				ctx,
+				a,
+				f,
+				query.Get("order"),
+				tokens.Page{Size: pageSize, Token: query.Get("page")},
+			)
 			return err
-		}
-		d.Filtered = !f.Empty()
-		if d.Filtered && f.State != tokens.StateRevoked && q.May(patdv1.InventoryService_BulkRevokeTokens_FullMethodName) {
-			d.Revoke = p.frame.URL(with("/admin/tokens/revoke", kept(query)))
-		}
-		found, next, err = p.service.Inventory(ctx, a, f, query.Get("order"), tokens.Page{Size: pageSize, Token: query.Get("page")})
-		return err
-	})
+		},
+	)
 	switch {
 	case err != nil && elsewhere(err):
 		return err
@@ -165,17 +206,21 @@ type tokenData struct {
 
 // find returns a token of any user by its id.
 func (p *Pages) find(q *frame.Request, id string) (t tokens.Token, err error) {
-	err = q.Operate(patdv1.InventoryService_SearchTokens_FullMethodName, frame.Of{TokenID: id}, func(ctx context.Context, a tokens.Actor) error {
-		found, _, err := p.service.Inventory(ctx, a, tokens.Filter{NameHas: id}, "", tokens.Page{Size: 1})
-		if err != nil {
-			return err
-		}
-		if len(found) == 0 || found[0].ID.String() != id {
-			return tokens.Fail(tokens.CodeNotFound, "NOT_FOUND", q.Text("message.not_found.text"))
-		}
-		t = found[0]
-		return nil
-	})
+	err = q.Operate(
+		patdv1.InventoryService_SearchTokens_FullMethodName,
+		frame.Of{TokenID: id},
+		func(ctx context.Context, a tokens.Actor) error {
+			found, _, err := p.service.Inventory(ctx, a, tokens.Filter{NameHas: id}, "", tokens.Page{Size: 1})
+			if err != nil {
+				return err
+			}
+			if len(found) == 0 || found[0].ID.String() != id {
+				return tokens.Fail(tokens.CodeNotFound, "NOT_FOUND", q.Text("message.not_found.text"))
+			}
+			t = found[0]
+			return nil
+		},
+	)
 	return t, err
 }
 
@@ -190,12 +235,23 @@ func (p *Pages) showToken(q *frame.Request, code int, o outcome) error {
 		return err
 	}
 	d := tokenData{
-		outcome: o, Token: p.tokenRow(q, t), Details: p.details(q, t), Self: p.frame.URL("/admin/tokens/" + t.ID.String()),
-		Revoke: t.Revocation == nil && q.May(patdv1.TokenService_RevokeToken_FullMethodName), Dialog: q.R.URL.Query().Has("revoke"),
+		outcome: o,
+		Token:   p.tokenRow(q, t),
+		Details: p.details(q, t),
+		Self:    p.frame.URL("/admin/tokens/" + t.ID.String()),
+		Revoke: t.Revocation == nil &&
+			q.May(patdv1.TokenService_RevokeToken_FullMethodName),
+		Dialog: q.R.URL.Query().Has("revoke"),
 	}
 	d.Dialog = d.Dialog && d.Revoke
 	if q.May(patdv1.AuditService_ListEvents_FullMethodName) {
-		d.Links = append(d.Links, frame.Link{Text: q.Text("admin.token.events"), URL: p.frame.URL(and("/admin/events", "token", t.ID.String()))})
+		d.Links = append(
+			d.Links,
+			frame.Link{
+				Text: q.Text("admin.token.events"),
+				URL:  p.frame.URL(and("/admin/events", "token", t.ID.String())),
+			},
+		)
 	}
 	q.Render(code, "admin-token", d)
 	return nil
@@ -278,10 +334,14 @@ func (p *Pages) revokeToken(q *frame.Request) error {
 	if err != nil {
 		return err
 	}
-	err = q.Operate(patdv1.TokenService_RevokeToken_FullMethodName, frame.Of{User: t.User, TokenID: id}, func(ctx context.Context, a tokens.Actor) error {
-		_, err := p.service.Revoke(ctx, a, t.User, id, q.R.PostForm.Get("reason"))
-		return err
-	})
+	err = q.Operate(
+		patdv1.TokenService_RevokeToken_FullMethodName,
+		frame.Of{User: t.User, TokenID: id},
+		func(ctx context.Context, a tokens.Actor) error {
+			_, err := p.service.Revoke(ctx, a, t.User, id, q.R.PostForm.Get("reason"))
+			return err
+		},
+	)
 	switch {
 	case err != nil && elsewhere(err):
 		return err
@@ -319,15 +379,19 @@ func (p *Pages) plan(q *frame.Request) error {
 // showPlan makes a plan for the filter, and shows its form.
 func (p *Pages) showPlan(q *frame.Request, code int, v url.Values, o outcome) error {
 	d := p.planOf(v, o)
-	err := q.Operate(patdv1.InventoryService_BulkRevokeTokens_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) error {
-		f, err := readFilter(v)
-		if err != nil {
+	err := q.Operate(
+		patdv1.InventoryService_BulkRevokeTokens_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) error {
+			f, err := readFilter(v)
+			if err != nil {
+				return err
+			}
+			plan, err := p.service.PlanRevocation(ctx, a, f)
+			d.Count, d.Plan, d.Until, d.Filter = plan.Count, plan.Plan, q.Moment(plan.ExpireTime), f.String()
 			return err
-		}
-		plan, err := p.service.PlanRevocation(ctx, a, f)
-		d.Count, d.Plan, d.Until, d.Filter = plan.Count, plan.Plan, q.Moment(plan.ExpireTime), f.String()
-		return err
-	})
+		},
+	)
 	switch {
 	case err != nil && elsewhere(err):
 		return err
@@ -358,20 +422,28 @@ func (p *Pages) bulk(q *frame.Request) error {
 	}
 	d := p.planOf(form, outcome{Form: form})
 	d.Plan, d.Begun = form.Get("plan"), true
-	err := q.Operate(patdv1.InventoryService_BulkRevokeTokens_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) error {
-		f, err := readFilter(form)
-		if err != nil {
+	err := q.Operate(
+		patdv1.InventoryService_BulkRevokeTokens_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) error {
+			f, err := readFilter(form)
+			if err != nil {
+				return err
+			}
+			n, err := typed(form)
+			if err != nil {
+				return err
+			}
+			d.Filter = f.String()
+			b, err := p.service.BulkRevoke(
+				tokens.WithCount(ctx, n),
+				a,
+				tokens.BulkRequest{Filter: f, Reason: form.Get("reason"), Plan: d.Plan},
+			)
+			d.Count, d.Revoked, d.Done = b.Count, b.Revoked, !b.EndTime.IsZero()
 			return err
-		}
-		n, err := typed(form)
-		if err != nil {
-			return err
-		}
-		d.Filter = f.String()
-		b, err := p.service.BulkRevoke(tokens.WithCount(ctx, n), a, tokens.BulkRequest{Filter: f, Reason: form.Get("reason"), Plan: d.Plan})
-		d.Count, d.Revoked, d.Done = b.Count, b.Revoked, !b.EndTime.IsZero()
-		return err
-	})
+		},
+	)
 	var e *tokens.Error
 	switch {
 	case err == nil:

@@ -39,24 +39,40 @@ func userState(s tokens.UserState) string {
 }
 
 func (p *Pages) userRow(q *frame.Request, u tokens.User) userRow {
-	return userRow{ID: u.ID, URL: p.frame.URL(at("users", u.ID)), State: userState(u.State), Since: q.Moment(u.CreateTime)}
+	return userRow{
+		ID:    u.ID,
+		URL:   p.frame.URL(at("users", u.ID)),
+		State: userState(u.State),
+		Since: q.Moment(u.CreateTime),
+	}
 }
 
 // users lists the users that patd knows.
 func (p *Pages) users(q *frame.Request) error {
 	query := q.R.URL.Query()
-	d := usersData{outcome: done(q, "deleted"), Q: query.Get("q"), States: options(q, "admin.user.state", query.Get("state"), "", "active", "suspended")}
-	f := tokens.UserFilter{Begins: d.Q, State: map[string]tokens.UserState{"active": tokens.UserActive, "suspended": tokens.UserSuspended}[query.Get("state")]}
+	d := usersData{
+		outcome: done(q, "deleted"),
+		Q:       query.Get("q"),
+		States:  options(q, "admin.user.state", query.Get("state"), "", "active", "suspended"),
+	}
+	f := tokens.UserFilter{
+		Begins: d.Q,
+		State:  map[string]tokens.UserState{"active": tokens.UserActive, "suspended": tokens.UserSuspended}[query.Get("state")],
+	}
 	d.Filtered = f != tokens.UserFilter{}
 	if d.Q != "" {
 		d.Open = p.frame.URL(at("users", d.Q))
 	}
 	var found []tokens.User
 	var next string
-	err := q.Operate(patdv1.UserService_ListUsers_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-		found, next, err = p.service.Users(ctx, a, f, tokens.Page{Size: pageSize, Token: query.Get("page")})
-		return err
-	})
+	err := q.Operate(
+		patdv1.UserService_ListUsers_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			found, next, err = p.service.Users(ctx, a, f, tokens.Page{Size: pageSize, Token: query.Get("page")})
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -99,12 +115,20 @@ func (p *Pages) user(q *frame.Request) error {
 
 func (p *Pages) showUser(q *frame.Request, code int, o outcome) error {
 	id := idOf(q)
-	d := userData{outcome: o, Manage: q.May(patdv1.UserService_SuspendUser_FullMethodName), Self: p.frame.URL(at("users", id))}
+	d := userData{
+		outcome: o,
+		Manage:  q.May(patdv1.UserService_SuspendUser_FullMethodName),
+		Self:    p.frame.URL(at("users", id)),
+	}
 	var u tokens.User
-	err := q.Operate(patdv1.UserService_GetUser_FullMethodName, frame.Of{User: id}, func(ctx context.Context, a tokens.Actor) (err error) {
-		u, err = p.service.User(ctx, a, id)
-		return err
-	})
+	err := q.Operate(
+		patdv1.UserService_GetUser_FullMethodName,
+		frame.Of{User: id},
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			u, err = p.service.User(ctx, a, id)
+			return err
+		},
+	)
 	var e *tokens.Error
 	switch {
 	case err == nil || errors.Is(err, tokens.ErrRecordInvalid): // it may be suspended and deleted
@@ -130,7 +154,10 @@ func (p *Pages) showUser(q *frame.Request, code int, o outcome) error {
 		return err
 	}
 	if q.May(patdv1.AuditService_ListEvents_FullMethodName) {
-		d.Links = append(d.Links, frame.Link{Text: q.Text("admin.user.events"), URL: p.frame.URL(and("/admin/events", "user", id))})
+		d.Links = append(
+			d.Links,
+			frame.Link{Text: q.Text("admin.user.events"), URL: p.frame.URL(and("/admin/events", "user", id))},
+		)
 	}
 	suspended := u.State == tokens.UserSuspended
 	d.among(map[string]bool{"features": d.ETag != "", "suspend": !suspended, "resume": suspended, "delete": d.Known})
@@ -141,10 +168,14 @@ func (p *Pages) showUser(q *frame.Request, code int, o outcome) error {
 // userFeatures fills in what a user holds.
 func (p *Pages) userFeatures(q *frame.Request, id string, d *userData) {
 	var held tokens.HeldFeatures
-	err := q.Operate(patdv1.UserService_GetUserFeatures_FullMethodName, frame.Of{User: id}, func(ctx context.Context, a tokens.Actor) (err error) {
-		held, err = p.service.UserFeatures(ctx, a, id)
-		return err
-	})
+	err := q.Operate(
+		patdv1.UserService_GetUserFeatures_FullMethodName,
+		frame.Of{User: id},
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			held, err = p.service.UserFeatures(ctx, a, id)
+			return err
+		},
+	)
 	if err != nil {
 		_, e := q.Explain(err)
 		d.Unknown = q.Reason(e)

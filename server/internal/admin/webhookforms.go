@@ -13,15 +13,20 @@ import (
 // createWebhook makes a webhook, and shows its secret in the answer.
 func (p *Pages) createWebhook(q *frame.Request) error {
 	form := q.R.PostForm
-	return p.writeWebhook(q, "", patdv1.WebhookService_CreateWebhook_FullMethodName, func(ctx context.Context, a tokens.Actor) (answer, error) {
-		r, err := readWebhook(strings.TrimSpace(form.Get("webhook_id")), form)
-		if err != nil {
-			return answer{}, err
-		}
-		r.IdempotencyKey = form.Get("key")
-		m, err := p.service.CreateWebhook(ctx, a, r)
-		return answer{made: &m}, err
-	})
+	return p.writeWebhook(
+		q,
+		"",
+		patdv1.WebhookService_CreateWebhook_FullMethodName,
+		func(ctx context.Context, a tokens.Actor) (answer, error) {
+			r, err := readWebhook(strings.TrimSpace(form.Get("webhook_id")), form)
+			if err != nil {
+				return answer{}, err
+			}
+			r.IdempotencyKey = form.Get("key")
+			m, err := p.service.CreateWebhook(ctx, a, r)
+			return answer{made: &m}, err
+		},
+	)
 }
 
 // changeWebhook does what a form of the page of one webhook asks for.
@@ -30,43 +35,85 @@ func (p *Pages) changeWebhook(q *frame.Request) error {
 	to := func(done string) answer { return answer{to: and(at("webhooks", id), "done", done)} }
 	switch action := form.Get("action"); action {
 	case "save":
-		return p.writeWebhook(q, id, patdv1.WebhookService_ReplaceWebhook_FullMethodName, func(ctx context.Context, a tokens.Actor) (answer, error) {
-			r, err := readWebhook(id, form)
-			if err == nil {
-				_, err = p.service.ReplaceWebhook(tagged(ctx, form), a, r)
-			}
-			return to("saved"), err
-		})
+		return p.writeWebhook(
+			q,
+			id,
+			patdv1.WebhookService_ReplaceWebhook_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (answer, error) {
+				r, err := readWebhook(id, form)
+				if err == nil {
+					_, err = p.service.ReplaceWebhook(tagged(ctx, form), a, r)
+				}
+				return to("saved"), err
+			},
+		)
 	case "enable", "disable":
-		return p.writeWebhook(q, id, patdv1.WebhookService_ReplaceWebhook_FullMethodName, func(ctx context.Context, a tokens.Actor) (answer, error) {
-			w, err := p.service.Webhook(ctx, a, id)
-			if err == nil {
-				r := tokens.WebhookRequest{ID: id, URL: w.URL, Description: w.Description, Filter: w.Filter, Enabled: action == "enable"}
-				_, err = p.service.ReplaceWebhook(tagged(ctx, form), a, r)
-			}
-			return to(action + "d"), err
-		})
+		return p.writeWebhook(
+			q,
+			id,
+			patdv1.WebhookService_ReplaceWebhook_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (answer, error) {
+				w, err := p.service.Webhook(ctx, a, id)
+				if err == nil {
+					r := tokens.WebhookRequest{
+						ID:          id,
+						URL:         w.URL,
+						Description: w.Description,
+						Filter:      w.Filter,
+						Enabled:     action == "enable",
+					}
+					_, err = p.service.ReplaceWebhook(tagged(ctx, form), a, r)
+				}
+				return to(action + "d"), err
+			},
+		)
 	case "test":
-		return p.writeWebhook(q, id, patdv1.WebhookService_TestWebhook_FullMethodName, func(ctx context.Context, a tokens.Actor) (answer, error) {
-			_, err := p.service.TestWebhook(ctx, a, id)
-			return to("tested"), err
-		})
+		return p.writeWebhook(
+			q,
+			id,
+			patdv1.WebhookService_TestWebhook_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (answer, error) {
+				_, err := p.service.TestWebhook(ctx, a, id)
+				return to("tested"), err
+			},
+		)
 	case "redeliver":
-		return p.writeWebhook(q, id, patdv1.WebhookService_RedeliverWebhook_FullMethodName, func(ctx context.Context, a tokens.Actor) (answer, error) {
-			_, err := p.service.Redeliver(ctx, a, id, form.Get("delivery"))
-			return to("redelivered"), err
-		})
+		return p.writeWebhook(
+			q,
+			id,
+			patdv1.WebhookService_RedeliverWebhook_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (answer, error) {
+				_, err := p.service.Redeliver(ctx, a, id, form.Get("delivery"))
+				return to("redelivered"), err
+			},
+		)
 	case "rotate":
-		return p.writeWebhook(q, id, patdv1.WebhookService_RotateWebhookSecret_FullMethodName, func(ctx context.Context, a tokens.Actor) (answer, error) {
-			m, err := p.service.RotateWebhookSecret(ctx, a, tokens.RotateWebhookRequest{
-				ID: id, Force: form.Get("force") == "yes", IdempotencyKey: form.Get("key"),
-			})
-			return answer{made: &m}, err
-		})
+		return p.writeWebhook(
+			q,
+			id,
+			patdv1.WebhookService_RotateWebhookSecret_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (answer, error) {
+				m, err := p.service.RotateWebhookSecret(ctx, a, tokens.RotateWebhookRequest{
+					ID: id, Force: form.Get("force") == "yes", IdempotencyKey: form.Get("key"),
+				})
+				return answer{made: &m}, err
+			},
+		)
 	case "delete":
-		return p.writeWebhook(q, id, patdv1.WebhookService_DeleteWebhook_FullMethodName, func(ctx context.Context, a tokens.Actor) (answer, error) {
-			return answer{to: "/admin/webhooks?done=deleted_webhook"}, p.service.DeleteWebhook(tagged(ctx, form), a, id)
-		})
+		return p.writeWebhook(
+			q,
+			id,
+			patdv1.WebhookService_DeleteWebhook_FullMethodName,
+			func(ctx context.Context, a tokens.Actor) (answer, error) {
+				return answer{
+						to: "/admin/webhooks?done=deleted_webhook",
+					}, p.service.DeleteWebhook(
+						tagged(ctx, form),
+						a,
+						id,
+					)
+			},
+		)
 	}
 	return tokens.Invalid("FORM_INVALID", "", "the form cannot be read")
 }
@@ -78,7 +125,11 @@ type answer struct {
 }
 
 // writeWebhook makes a change.
-func (p *Pages) writeWebhook(q *frame.Request, id, method string, do func(context.Context, tokens.Actor) (answer, error)) error {
+func (p *Pages) writeWebhook(
+	q *frame.Request,
+	id, method string,
+	do func(context.Context, tokens.Actor) (answer, error),
+) error {
 	if !q.Bound() {
 		_, o := refused(q, frame.ErrStale)
 		return p.showWebhook(q, http.StatusConflict, id, o, nil)
@@ -93,7 +144,18 @@ func (p *Pages) writeWebhook(q *frame.Request, id, method string, do func(contex
 		return err
 	case err != nil:
 		code, o := refused(q, err)
-		errs := atFields(q, err, "webhook_id", "url", "description", "event_types", "user", "users", "audiences", "labels")
+		errs := atFields(
+			q,
+			err,
+			"webhook_id",
+			"url",
+			"description",
+			"event_types",
+			"user",
+			"users",
+			"audiences",
+			"labels",
+		)
 		if text, ok := errs["user"]; ok {
 			errs["users"] = text
 		}
@@ -110,7 +172,10 @@ func (p *Pages) writeWebhook(q *frame.Request, id, method string, do func(contex
 	case out.made != nil:
 		w := out.made.Webhook
 		q.Render(http.StatusOK, "admin-webhook-secret", map[string]any{
-			"ID": w.ID, "URL": p.frame.URL(at("webhooks", w.ID)), "Secret": out.made.Secret.Reveal(), "Previous": previousSecret(q, w),
+			"ID":       w.ID,
+			"URL":      p.frame.URL(at("webhooks", w.ID)),
+			"Secret":   out.made.Secret.Reveal(),
+			"Previous": previousSecret(q, w),
 		})
 		return nil
 	}

@@ -101,10 +101,18 @@ func (p *Pages) webhooks(q *frame.Request) error {
 	d := webhooksData{outcome: done(q, "deleted_webhook")}
 	var found []tokens.WebhookState
 	var next string
-	err := q.Operate(patdv1.WebhookService_ListWebhooks_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-		found, next, err = p.service.WebhookStates(ctx, a, tokens.Page{Size: pageSize, Token: q.R.URL.Query().Get("page")})
-		return err
-	})
+	err := q.Operate(
+		patdv1.WebhookService_ListWebhooks_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			found, next, err = p.service.WebhookStates(
+				ctx,
+				a,
+				tokens.Page{Size: pageSize, Token: q.R.URL.Query().Get("page")},
+			)
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -152,7 +160,13 @@ func (p *Pages) newWebhook(q *frame.Request) error {
 
 // webhook shows a webhook with its deliveries.
 func (p *Pages) webhook(q *frame.Request) error {
-	return p.showWebhook(q, http.StatusOK, idOf(q), done(q, "saved", "tested", "redelivered", "enabled", "disabled"), nil)
+	return p.showWebhook(
+		q,
+		http.StatusOK,
+		idOf(q),
+		done(q, "saved", "tested", "redelivered", "enabled", "disabled"),
+		nil,
+	)
 }
 
 func webhookForm(w tokens.Webhook) url.Values {
@@ -162,8 +176,14 @@ func webhookForm(w tokens.Webhook) url.Values {
 	}
 	slices.Sort(labels)
 	f := url.Values{
-		"url": {w.URL}, "description": {w.Description}, "event_types": w.Filter.Types, "users": {strings.Join(w.Filter.Users, "\n")},
-		"audiences": {strings.Join(w.Filter.Audiences, "\n")}, "labels": {strings.Join(labels, "\n")},
+		"url": {
+			w.URL,
+		},
+		"description": {w.Description},
+		"event_types": w.Filter.Types,
+		"users":       {strings.Join(w.Filter.Users, "\n")},
+		"audiences":   {strings.Join(w.Filter.Audiences, "\n")},
+		"labels":      {strings.Join(labels, "\n")},
 	}
 	if w.Enabled {
 		f.Set("enabled", "yes")
@@ -185,13 +205,24 @@ func linesOf(text string) []string {
 // readWebhook reads a webhook out of a form.
 func readWebhook(id string, form url.Values) (tokens.WebhookRequest, error) {
 	r := tokens.WebhookRequest{
-		ID: id, URL: strings.TrimSpace(form.Get("url")), Description: lined(form.Get("description")), Enabled: form.Get("enabled") == "yes",
-		Filter: tokens.WebhookFilter{Types: form["event_types"], Users: linesOf(form.Get("users")), Audiences: linesOf(form.Get("audiences"))},
+		ID:          id,
+		URL:         strings.TrimSpace(form.Get("url")),
+		Description: lined(form.Get("description")),
+		Enabled:     form.Get("enabled") == "yes",
+		Filter: tokens.WebhookFilter{
+			Types:     form["event_types"],
+			Users:     linesOf(form.Get("users")),
+			Audiences: linesOf(form.Get("audiences")),
+		},
 	}
 	for _, line := range linesOf(form.Get("labels")) {
 		name, value, ok := strings.Cut(line, "=")
 		if _, twice := r.Filter.Labels[name]; !ok || twice {
-			return r, tokens.Invalid("FILTER_INVALID", "labels", "write each label on a line of its own, as name=value, and each name once")
+			return r, tokens.Invalid(
+				"FILTER_INVALID",
+				"labels",
+				"write each label on a line of its own, as name=value, and each name once",
+			)
 		}
 		if r.Filter.Labels == nil {
 			r.Filter.Labels = map[string]string{}
@@ -202,7 +233,14 @@ func readWebhook(id string, form url.Values) (tokens.WebhookRequest, error) {
 }
 
 func (p *Pages) showWebhook(q *frame.Request, code int, id string, o outcome, errs map[string]string) error {
-	d := webhookData{outcome: o, ID: id, Self: p.frame.URL("/admin/webhooks/new"), Errors: errs, F: url.Values{"enabled": {"yes"}}, Usable: true}
+	d := webhookData{
+		outcome: o,
+		ID:      id,
+		Self:    p.frame.URL("/admin/webhooks/new"),
+		Errors:  errs,
+		F:       url.Values{"enabled": {"yes"}},
+		Usable:  true,
+	}
 	method := patdv1.WebhookService_GetWebhook_FullMethodName
 	if id == "" {
 		method = patdv1.WebhookService_ListWebhooks_FullMethodName
@@ -237,7 +275,14 @@ func (p *Pages) showWebhook(q *frame.Request, code int, id string, o outcome, er
 
 // fillWebhook adds what is known of a webhook.
 func (p *Pages) fillWebhook(q *frame.Request, d *webhookData, st tokens.WebhookState) error {
-	d.Row, d.F, d.ETag, d.Self = p.webhookRow(q, st), webhookForm(st.Webhook), st.ETag(), p.frame.URL(at("webhooks", st.ID))
+	d.Row, d.F, d.ETag, d.Self = p.webhookRow(
+		q,
+		st,
+	), webhookForm(
+		st.Webhook,
+	), st.ETag(), p.frame.URL(
+		at("webhooks", st.ID),
+	)
 	d.Enabled, d.Usable = st.Enabled, !st.Edited
 	d.Force = !st.OldSecret.IsZero() && q.Now.Before(st.OldUntil)
 	add := func(name string, x detail) {
@@ -255,7 +300,11 @@ func (p *Pages) fillWebhook(q *frame.Request, d *webhookData, st tokens.WebhookS
 		add("admin.webhook.previous", detail{Moment: q.Moment(st.OldUntil)})
 	}
 	query := q.R.URL.Query()
-	states := map[string]tokens.DeliveryState{"pending": tokens.DeliveryPending, "delivered": tokens.DeliveryDelivered, "failed": tokens.DeliveryFailed}
+	states := map[string]tokens.DeliveryState{
+		"pending":   tokens.DeliveryPending,
+		"delivered": tokens.DeliveryDelivered,
+		"failed":    tokens.DeliveryFailed,
+	}
 	d.States = options(q, "admin.delivery.state", query.Get("state"), "", "pending", "delivered", "failed")
 	if d.Usable {
 		return p.deliveries(q, d, st.ID, tokens.WebhookDeliveryFilter{State: states[query.Get("state")]})
@@ -267,18 +316,33 @@ func (p *Pages) fillWebhook(q *frame.Request, d *webhookData, st tokens.WebhookS
 func (p *Pages) deliveries(q *frame.Request, d *webhookData, id string, f tokens.WebhookDeliveryFilter) error {
 	var found []tokens.WebhookDelivery
 	var next string
-	err := q.Operate(patdv1.WebhookService_ListWebhookDeliveries_FullMethodName, nil, func(ctx context.Context, a tokens.Actor) (err error) {
-		found, next, err = p.service.WebhookDeliveries(ctx, a, id, f, tokens.Page{Size: deliveriesShown, Token: q.R.URL.Query().Get("page")})
-		return err
-	})
+	err := q.Operate(
+		patdv1.WebhookService_ListWebhookDeliveries_FullMethodName,
+		nil,
+		func(ctx context.Context, a tokens.Actor) (err error) {
+			found, next, err = p.service.WebhookDeliveries(
+				ctx,
+				a,
+				id,
+				f,
+				tokens.Page{Size: deliveriesShown, Token: q.R.URL.Query().Get("page")},
+			)
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
 	for _, one := range found {
 		state := deliveryState(one)
 		row := deliveryRow{
-			ID: one.ID.String(), Type: one.Type, Subject: one.Subject, Moment: q.Moment(one.CreateTime), Attempts: one.Attempts,
-			State: mark{deliveryLooks()[state], q.Text("admin.delivery.state." + state)}, Result: attempted(q, one),
+			ID:       one.ID.String(),
+			Type:     one.Type,
+			Subject:  one.Subject,
+			Moment:   q.Moment(one.CreateTime),
+			Attempts: one.Attempts,
+			State:    mark{deliveryLooks()[state], q.Text("admin.delivery.state." + state)},
+			Result:   attempted(q, one),
 		}
 		if one.State == tokens.DeliveryPending {
 			row.Next = q.Moment(one.NextTime)

@@ -38,15 +38,21 @@ func newDocument() *document {
 	return &document{
 		OpenAPI: "3.1.0",
 		Info: object{
-			"title": "patd", "version": "v1",
+			"title":   "patd",
+			"version": "v1",
 			"description": "Personal access tokens: mint, list, rotate, revoke, introspect. Decide by `reason` of an error, " +
 				"which is stable, and by `decision` of an introspection, never by `active` alone.",
 			"license": object{"name": "The licence of patd", "identifier": "LicenseRef-patd"},
 		},
-		Servers: []object{{
-			"url": "{issuer}", "description": "This server.",
-			"variables": object{"issuer": object{"default": "http://127.0.0.1:8080", "description": "The server's `--issuer`."}},
-		}},
+		Servers: []object{
+			{
+				"url":         "{issuer}",
+				"description": "This server.",
+				"variables": object{
+					"issuer": object{"default": "http://127.0.0.1:8080", "description": "The server's `--issuer`."},
+				},
+			},
+		},
 		Paths: object{},
 		Components: components{
 			SecuritySchemes: object{}, Parameters: object{}, Headers: object{}, Responses: object{}, Schemas: object{},

@@ -84,7 +84,11 @@ func (d *document) operation(m protoreflect.MethodDescriptor, tag string, rule *
 	d.ids[id] = true
 	text := about(string(m.Name()), comment(m))
 	op := object{
-		"operationId": id, "tags": []string{tag}, "security": security(right), "summary": headline(text), "description": text,
+		"operationId": id,
+		"tags":        []string{tag},
+		"security":    security(right),
+		"summary":     headline(text),
+		"description": text,
 	}
 	if err := d.fill(op, b); err != nil {
 		return err

@@ -54,7 +54,13 @@ func (a authenticator) user(ctx context.Context, jwt tokens.Secret, peer tokens.
 	if err != nil {
 		return tokens.Actor{}, err
 	}
-	actor := tokens.Actor{Kind: tokens.UserActor, User: who.User, Permissions: who.Permissions, Peer: peer, ExpireTime: who.End}
+	actor := tokens.Actor{
+		Kind:        tokens.UserActor,
+		User:        who.User,
+		Permissions: who.Permissions,
+		Peer:        peer,
+		ExpireTime:  who.End,
+	}
 	if who.HasFeatures {
 		actor.Features = append([]string{}, who.Features...)
 	}
@@ -63,7 +69,11 @@ func (a authenticator) user(ctx context.Context, jwt tokens.Secret, peer tokens.
 
 // NoCredential returns the error for a call without a credential.
 func NoCredential() *tokens.Error {
-	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_REQUIRED", "this call needs a credential: Authorization: Bearer and a token")
+	return tokens.Fail(
+		tokens.CodeUnauthenticated,
+		"CREDENTIAL_REQUIRED",
+		"this call needs a credential: Authorization: Bearer and a token",
+	)
 }
 
 // BadCredential returns the error for an invalid credential; text says what is expected.

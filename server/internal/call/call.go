@@ -59,8 +59,8 @@ type Call struct {
 	identified    bool                   // the credentials were checked, and are good or absent
 	Connection    *connection.Connection // nil: unknown
 	Late          lateDeadline
-	// span is the call's, if tracing is on and the call is sampled, and parent the traceparent of its caller; empty: none.
-	// tracked says that this is decided.
+	// span is the call's, if tracing is on and the call is sampled, and parent the traceparent of its caller; empty:
+	// none. tracked says that this is decided.
 	span    *callSpan
 	parent  string
 	tracked bool
@@ -217,7 +217,12 @@ func Of(ctx context.Context) *Call {
 func ActorOf(ctx context.Context) tokens.Actor { return Of(ctx).Actor }
 
 // Begin starts a call and finds the caller's address.
-func (c *Chain) Begin(begun *Call, ctx context.Context, m *Method) { //nolint:revive // the call is what is made here, and ctx what of
+func (c *Chain) Begin(
+	begun *Call,
+	//nolint:revive // the call is what is made here, and ctx what of
+	ctx context.Context,
+	m *Method,
+) {
 	begun.Context, begun.Method, begun.BehindGateway = ctx, m, c.behindGateway
 	if c.behindGateway {
 		if a, err := netip.ParseAddr(begun.Header(KeyClient)); err == nil {

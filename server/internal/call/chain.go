@@ -93,9 +93,22 @@ type Config struct {
 // New makes the chain of the network listeners.
 func New(c Config) *Chain {
 	return &Chain{
-		authenticator: authenticator{Service: c.Service, signIn: c.SignIn}, logger: c.Logger, Metrics: c.Metrics, Limits: c.Limits,
-		codec: c.Codec, Unknown: c.Unknown, Methods: methodsOf(Rights()), Trusted: c.Trusted,
-		Timeout: c.Timeout, Draining: c.Draining, Streams: c.Streams, Tracing: c.Tracing, expiries: &expiries{},
+		authenticator: authenticator{
+			Service: c.Service,
+			signIn:  c.SignIn,
+		},
+		logger:   c.Logger,
+		Metrics:  c.Metrics,
+		Limits:   c.Limits,
+		codec:    c.Codec,
+		Unknown:  c.Unknown,
+		Methods:  methodsOf(Rights()),
+		Trusted:  c.Trusted,
+		Timeout:  c.Timeout,
+		Draining: c.Draining,
+		Streams:  c.Streams,
+		Tracing:  c.Tracing,
+		expiries: &expiries{},
 	}
 }
 
@@ -122,7 +135,12 @@ func (c *Chain) Page(name string, r Right) *Method {
 }
 
 // unary passes a call that Guard has begun on to its handler.
-func (c *Chain) unary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+func (c *Chain) unary(
+	ctx context.Context,
+	req any,
+	_ *grpc.UnaryServerInfo,
+	next grpc.UnaryHandler,
+) (resp any, err error) {
 	begun := Of(ctx)
 	begun.about(req)
 	defer func() {
@@ -317,7 +335,12 @@ func (c *Chain) unkeyed(begun *Call) error {
 
 // Stream passes a streaming call through the chain: it identifies the caller before the first message is read. A stream
 // has no deadline; Tap ends it when the server begins to stop.
-func (c *Chain) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+func (c *Chain) Stream(
+	srv any,
+	ss grpc.ServerStream,
+	info *grpc.StreamServerInfo,
+	next grpc.StreamHandler,
+) (err error) {
 	begun, start := &Call{}, time.Now()
 	m := c.Of(info.FullMethod)
 	if srv == nil { // not a method: the caller chose the name, so it must not be repeated

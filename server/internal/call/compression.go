@@ -38,14 +38,36 @@ const encodings = "gzip, deflate and identity"
 // that gRPC libraries ship with.
 func refusedEncodings() []string {
 	return []string{
-		"aes128gcm", "br", "brotli", "bzip2", "compress", "dcb", "dcz", "exi", "lz4", "lzma", "lzo", "pack200-gzip", "s2", "snappy",
-		"x-compress", "x-gzip", "x-snappy-framed", "xz", "zlib", "zstd",
+		"aes128gcm",
+		"br",
+		"brotli",
+		"bzip2",
+		"compress",
+		"dcb",
+		"dcz",
+		"exi",
+		"lz4",
+		"lzma",
+		"lzo",
+		"pack200-gzip",
+		"s2",
+		"snappy",
+		"x-compress",
+		"x-gzip",
+		"x-snappy-framed",
+		"xz",
+		"zlib",
+		"zstd",
 	}
 }
 
 // errEncoding returns the error for an unsupported encoding, with the code that gRPC uses for it.
 func errEncoding() *tokens.Error {
-	return tokens.Fail(fault.CodeUnimplemented, "ENCODING_UNSUPPORTED", "messages may be compressed by one of "+encodings)
+	return tokens.Fail(
+		fault.CodeUnimplemented,
+		"ENCODING_UNSUPPORTED",
+		"messages may be compressed by one of "+encodings,
+	)
 }
 
 // refusedEncoding is an unsupported encoding.

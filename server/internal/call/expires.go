@@ -80,8 +80,8 @@ func (c *Chain) announce(begun *Call) {
 // company's APIs.
 func (m *Method) announcesLate() bool { return m.Hot && !m.stream }
 
-// announceLate is announce at the end of a call. If there is a response, the headers are sent at once: to set them first
-// would copy them.
+// announceLate is announce at the end of a call. If there is a response, the headers are sent at once: to set them
+// first would copy them.
 func (c *Chain) announceLate(begun *Call, answered bool) {
 	if begun.Route != "" {
 		return // over HTTP, where the handler sets the header

@@ -25,7 +25,11 @@ import (
 func (l *Limits) Failed(from netip.Addr, memory *FromMemoryOnly, err error) error {
 	key := limit.Address(from)
 	if memory != nil && memory.asked.Load() {
-		return l.Refuse(limitFailures, memory.after, "too many unknown credentials came from this address, and this one is not in memory")
+		return l.Refuse(
+			limitFailures,
+			memory.after,
+			"too many unknown credentials came from this address, and this one is not in memory",
+		)
 	}
 	if !IsBadCredential(err) || HasEnded(err) {
 		return err
@@ -85,7 +89,8 @@ var closed = func() <-chan struct{} {
 	return c
 }()
 
-// EndedToken returns the token whose secret matched, of an error about a credential that is not valid any more; 0: none.
+// EndedToken returns the token whose secret matched, of an error about a credential that is not valid any more; 0:
+// none.
 func EndedToken(err error) tokens.ID {
 	var ended *tokens.EndedError
 	if errors.As(err, &ended) {

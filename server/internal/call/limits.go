@@ -255,7 +255,11 @@ func (l *Limits) Recordable(a tokens.Actor) bool {
 func (l *Limits) Refuse(name string, after time.Duration, text string) *fault.TooOften {
 	l.metrics.Limited.WithLabelValues(name).Inc()
 	return &fault.TooOften{
-		Refusal: tokens.Fail(tokens.CodeExhausted, "RATE_LIMITED", text+"; try again in "+fault.WholeSeconds(after)+" s"),
-		After:   after,
+		Refusal: tokens.Fail(
+			tokens.CodeExhausted,
+			"RATE_LIMITED",
+			text+"; try again in "+fault.WholeSeconds(after)+" s",
+		),
+		After: after,
 	}
 }

@@ -34,8 +34,8 @@ func PanicText(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// Log writes the log line of a call, and ends its span. Probes and successful introspections are logged at debug level only: there is an
-// introspection for each request to the company's APIs, and the metrics count them.
+// Log writes the log line of a call, and ends its span. Probes and successful introspections are logged at debug level
+// only: there is an introspection for each request to the company's APIs, and the metrics count them.
 func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
 	if c.Tracing != nil && !done.tracked && !done.Method.Open {
 		c.traceLate(done, took)
@@ -61,7 +61,12 @@ func (c *Chain) Log(done *Call, code codes.Code, took time.Duration) {
 		attrs = append(attrs, DurationAttr(took))
 	}
 	if method, route, ok := strings.Cut(done.route(), " "); ok {
-		attrs = append(attrs, slog.String("http_method", method), slog.String("http_route", route), slog.Int("http_status", done.Status))
+		attrs = append(
+			attrs,
+			slog.String("http_method", method),
+			slog.String("http_route", route),
+			slog.Int("http_status", done.Status),
+		)
 	}
 	attrs = append(attrs, slog.String("actor", LogText(done.Actor.String())))
 	if done.Actor.TokenID != 0 {

@@ -54,7 +54,8 @@ func pageRights() map[string]Right {
 	}
 }
 
-// PageMethods returns the methods of the calls that no gRPC method makes, by name. It must be called once, before Serve.
+// PageMethods returns the methods of the calls that no gRPC method makes, by name. It must be called once, before
+// Serve.
 func (c *Chain) PageMethods() map[string]*Method {
 	found := map[string]*Method{}
 	for name, r := range pageRights() {

@@ -32,8 +32,12 @@ func Conditional(h http.Header) bool {
 
 // Unconditional returns the error for a precondition where none is supported.
 func Unconditional() *tokens.Error {
-	return tokens.Invalid("PRECONDITION_UNSUPPORTED", "", "this call takes no precondition; leave out If-Match, If-None-Match, "+
-		"If-Unmodified-Since and etag")
+	return tokens.Invalid(
+		"PRECONDITION_UNSUPPORTED",
+		"",
+		"this call takes no precondition; leave out If-Match, If-None-Match, "+
+			"If-Unmodified-Since and etag",
+	)
 }
 
 // precondition reads the caller's precondition: from the headers (over gRPC, metadata of the same names) and from the
@@ -47,7 +51,11 @@ func precondition(begun *Call, req any) (p tokens.Precondition, asked bool, err 
 	case !begun.Method.Conditional:
 		return p, false, Unconditional()
 	case len(since) > 0:
-		return p, false, tokens.Invalid("PRECONDITION_UNSUPPORTED", "", "If-Unmodified-Since is not supported: patd keeps no time of the last change; use If-Match")
+		return p, false, tokens.Invalid(
+			"PRECONDITION_UNSUPPORTED",
+			"",
+			"If-Unmodified-Since is not supported: patd keeps no time of the last change; use If-Match",
+		)
 	}
 	if p.Match, p.MatchAny, err = readTags(KeyIfMatch, match, false); err != nil {
 		return p, false, err
@@ -71,7 +79,11 @@ func precondition(begun *Call, req any) (p tokens.Precondition, asked bool, err 
 
 // BadTag returns the error for a precondition header that cannot be parsed.
 func BadTag(field string) *tokens.Error {
-	return tokens.Invalid("PRECONDITION_INVALID", field, `must be * or entity tags in quotes, as they were given, joined by commas (RFC 9110 section 8.8.3)`)
+	return tokens.Invalid(
+		"PRECONDITION_INVALID",
+		field,
+		`must be * or entity tags in quotes, as they were given, joined by commas (RFC 9110 section 8.8.3)`,
+	)
 }
 
 // readTags parses lists of entity tags; star: the header is `*`. The list is nil if there is no header. Weak tags match
@@ -146,7 +158,11 @@ func unchanged(p tokens.Precondition, answer any) error {
 		e.Metadata = map[string]string{KeyETag: tag}
 		return e
 	}
-	return tokens.Fail(tokens.CodeAborted, tokens.ReasonPrecondition, "a precondition does not hold: it was changed since it was read")
+	return tokens.Fail(
+		tokens.CodeAborted,
+		tokens.ReasonPrecondition,
+		"a precondition does not hold: it was changed since it was read",
+	)
 }
 
 // SetTag sets the ETag header of a response with one record.

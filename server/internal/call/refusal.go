@@ -10,8 +10,12 @@ import (
 
 // ErrKeyUnsupported returns the error for an idempotency key that would be ignored.
 func ErrKeyUnsupported() *tokens.Error {
-	return tokens.Invalid("IDEMPOTENCY_KEY_UNSUPPORTED", "request_id", "this call takes no Idempotency-Key; leave it out. "+
-		"CreateToken, RotateToken, RotateSelf, CreateService and RotateService take one")
+	return tokens.Invalid(
+		"IDEMPOTENCY_KEY_UNSUPPORTED",
+		"request_id",
+		"this call takes no Idempotency-Key; leave it out. "+
+			"CreateToken, RotateToken, RotateSelf, CreateService and RotateService take one",
+	)
 }
 
 // reaches reports whether the subject of a request is within the caller's reach: a signed-in user reaches its own

@@ -26,7 +26,8 @@ func TestSignedInUsersReachTheirOwnThingsOnly(t *testing.T) {
 		}
 	}
 	for _, m := range reached {
-		if !strings.HasPrefix(m, "/patd.v1.TokenService/") && m != "/patd.v1.UserService/GetUser" && m != "/patd.v1.UserService/GetUserFeatures" &&
+		if !strings.HasPrefix(m, "/patd.v1.TokenService/") && m != "/patd.v1.UserService/GetUser" &&
+			m != "/patd.v1.UserService/GetUserFeatures" &&
 			m != "/patd.v1.SignInService/WhoAmI" {
 			t.Errorf("a signed-in user reaches %s", m)
 		}
@@ -42,7 +43,8 @@ func TestSignedInUsersReachTheirOwnThingsOnly(t *testing.T) {
 // TestNoChangeIgnoresAnIdempotencyKey looks at the table itself: what changes something honours a key or refuses it.
 func TestNoChangeIgnoresAnIdempotencyKey(t *testing.T) {
 	for method, r := range Rights() {
-		changes := r.action != "" || strings.HasSuffix(method, "/ReportUses") || strings.HasSuffix(method, "/ReportLeaks")
+		changes := r.action != "" || strings.HasSuffix(method, "/ReportUses") ||
+			strings.HasSuffix(method, "/ReportLeaks")
 		if changes == r.Reads || r.keyed && r.Reads {
 			t.Errorf("%s: changes %v, reads %v, keyed %v", method, changes, r.Reads, r.keyed)
 		}

@@ -26,8 +26,8 @@ type Sampler interface {
 	Child(parent tracecontext.Context, believed bool) bool
 }
 
-// Tracing makes one span for each call that its sampler chooses. Other calls only pass their caller's trace on, and cost
-// nothing more than the decision.
+// Tracing makes one span for each call that its sampler chooses. Other calls only pass their caller's trace on, and
+// cost nothing more than the decision.
 type Tracing struct {
 	Tracer  trace.Tracer
 	Sampler Sampler
@@ -120,7 +120,10 @@ func (t *Tracing) begin(begun *Call, header string, get func(string) string, o .
 	case !t.Sampler.Child(parent, t.believes(begun, parent)):
 		return
 	}
-	if state := get(tracecontext.HeaderState); parent.Valid() && len(state) <= tracecontext.MaxState && !secret.MayContainSecret(state) {
+	if state := get(
+		tracecontext.HeaderState,
+	); parent.Valid() && len(state) <= tracecontext.MaxState &&
+		!secret.MayContainSecret(state) {
 		parent.State = state
 	}
 	t.start(begun, parent, o...)
@@ -144,7 +147,11 @@ func (t *Tracing) start(begun *Call, parent tracecontext.Context, o ...trace.Spa
 		state, _ := trace.ParseTraceState(parent.State)
 		flags := trace.TraceFlags(0)
 		ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-			TraceID: parent.TraceID, SpanID: parent.SpanID, TraceFlags: flags.WithSampled(parent.Sampled), TraceState: state, Remote: true,
+			TraceID:    parent.TraceID,
+			SpanID:     parent.SpanID,
+			TraceFlags: flags.WithSampled(parent.Sampled),
+			TraceState: state,
+			Remote:     true,
 		}))
 	}
 	_, span := t.Tracer.Start(ctx, begun.Method.name, append(o, trace.WithSpanKind(trace.SpanKindServer))...)

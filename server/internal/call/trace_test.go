@@ -53,7 +53,15 @@ func tracingChain(tb testing.TB, on bool, every uint64, into sdktrace.SpanProces
 
 func incoming(headers ...string) context.Context {
 	return metadata.NewIncomingContext(context.Background(), metadata.Pairs(append([]string{
-		"authorization", "Bearer x", "user-agent", "test", "content-type", "application/grpc", ":authority", "x"}, headers...)...))
+		"authorization",
+		"Bearer x",
+		"user-agent",
+		"test",
+		"content-type",
+		"application/grpc",
+		":authority",
+		"x",
+	}, headers...)...))
 }
 
 // traceOne is what tracing adds to a call.
@@ -80,7 +88,17 @@ func TestOnlyCallsThatAreSampledAllocate(t *testing.T) {
 		// The header is read: gRPC copies what it returns.
 		{"on, in a trace that is not sampled", true, 0, []string{"traceparent", strings.TrimSuffix(parentSampled, "1") + "0"}, 1},
 	} {
-		chain, m, ctx, begun := tracingChain(t, c.on, c.every, tracetest.NewSpanRecorder()), &Method{name: "x"}, incoming(c.headers...), new(Call)
+		chain, m, ctx, begun := tracingChain(
+			t,
+			c.on,
+			c.every,
+			tracetest.NewSpanRecorder(),
+		), &Method{
+			name: "x",
+		}, incoming(
+			c.headers...), new(
+			Call,
+		)
 		if n := testing.AllocsPerRun(1000, func() { traceOne(chain, begun, ctx, m) }); n > c.most {
 			t.Errorf("%s: %v allocations, at most %v", c.name, n, c.most)
 		}
@@ -106,9 +124,20 @@ func TestAStateWithASecretIsNotPassedOn(t *testing.T) {
 	for state, want := range map[string]string{
 		"vendor=1": "vendor=1", "vendor=" + held: "", "not a state": "", "a=" + strings.Repeat("1", tracecontext.MaxState): "",
 	} {
-		chain, begun := tracingChain(t, true, 1, tracetest.NewSpanRecorder()), &Call{Context: incoming("traceparent", parentSampled, "tracestate", state), Method: &Method{name: "x"}}
+		chain, begun := tracingChain(
+			t,
+			true,
+			1,
+			tracetest.NewSpanRecorder(),
+		), &Call{
+			Context: incoming("traceparent", parentSampled, "tracestate", state),
+			Method:  &Method{name: "x"},
+		}
 		chain.trace(begun)
-		if at := tracecontext.Of(begun); at.State != want || !at.Sampled || at.TraceID != tracecontext.Parse(parentSampled).TraceID {
+		if at := tracecontext.Of(
+			begun,
+		); at.State != want || !at.Sampled ||
+			at.TraceID != tracecontext.Parse(parentSampled).TraceID {
 			t.Errorf("with the state %q the call is at %+v", state, at)
 		}
 	}
@@ -128,7 +157,17 @@ func BenchmarkTrace(b *testing.B) {
 		{"onePercent", true, 100, nil}, {"all", true, 1, nil},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			chain, m, ctx, begun := tracingChain(b, c.on, c.every, discarded{}), &Method{name: "x"}, incoming(c.headers...), new(Call)
+			chain, m, ctx, begun := tracingChain(
+				b,
+				c.on,
+				c.every,
+				discarded{},
+			), &Method{
+				name: "x",
+			}, incoming(
+				c.headers...), new(
+				Call,
+			)
 			b.ReportAllocs()
 			for b.Loop() {
 				traceOne(chain, begun, ctx, m)
@@ -155,7 +194,8 @@ func TestACallThatNobodyTracedHasItsSpanAllTheSame(t *testing.T) {
 	chain.Log(&Call{Context: ctx, Method: &Method{name: "x"}}, codes.OK, time.Second)
 	chain.Log(&Call{Context: ctx, Method: &Method{name: "probe", Right: Right{Open: true}}}, codes.OK, time.Second)
 	ended := spans.Ended()
-	if len(ended) != 1 || ended[0].Name() != "x" || ended[0].Parent().SpanID().String() != parentSampled[36:52] || ended[0].EndTime().Sub(ended[0].StartTime()) < time.Second {
+	if len(ended) != 1 || ended[0].Name() != "x" || ended[0].Parent().SpanID().String() != parentSampled[36:52] ||
+		ended[0].EndTime().Sub(ended[0].StartTime()) < time.Second {
 		t.Errorf("the spans are %v", ended)
 	}
 }

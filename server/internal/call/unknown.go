@@ -31,8 +31,8 @@ const (
 	ReasonUnknownMemory = "UNKNOWN_CALLER_MEMORY"
 )
 
-// UnknownMemory bounds the memory that all unknown callers hold together, in bytes. It never rejects a known caller. Each
-// connection without a good credential has a share of its own, see connection.Share; they are limited in number by
+// UnknownMemory bounds the memory that all unknown callers hold together, in bytes. It never rejects a known caller.
+// Each connection without a good credential has a share of its own, see connection.Share; they are limited in number by
 // ConnectionsOf, to half of the bound. The other half, most, is for what exceeds those shares.
 type UnknownMemory struct {
 	most    int64
@@ -68,7 +68,8 @@ func NewUnknownMemory(bytes int64, m *metrics.Set) *UnknownMemory {
 	return u
 }
 
-// Apart returns a budget of its own, of so many bytes, for one kind of message. Its refusals are counted with the others.
+// Apart returns a budget of its own, of so many bytes, for one kind of message. Its refusals are counted with the
+// others.
 func (u *UnknownMemory) Apart(most int64) *UnknownMemory {
 	return &UnknownMemory{most: most, refused: u.refused}
 }
@@ -92,8 +93,13 @@ func (u *UnknownMemory) take(n int) bool {
 func (u *UnknownMemory) refusal() *fault.TooOften {
 	u.refused.Inc()
 	return &fault.TooOften{
-		Refusal: tokens.Fail(tokens.CodeExhausted, ReasonUnknownMemory,
-			"callers without a good credential hold all the memory that is for them; try again in "+fault.WholeSeconds(UnknownRetryAfter)+" s"),
+		Refusal: tokens.Fail(
+			tokens.CodeExhausted,
+			ReasonUnknownMemory,
+			"callers without a good credential hold all the memory that is for them; try again in "+fault.WholeSeconds(
+				UnknownRetryAfter,
+			)+" s",
+		),
 		After: UnknownRetryAfter,
 	}
 }
@@ -197,7 +203,11 @@ func SizeOfHeaders(headers map[string][]string) int {
 
 // UnknownTooLarge returns the error for a message that is too large for an unknown caller.
 func UnknownTooLarge() *tokens.Error {
-	return tokens.Fail(tokens.CodeExhausted, fault.ReasonTooLarge, "a request whose caller is not known before it is read holds at most 64 KiB")
+	return tokens.Fail(
+		tokens.CodeExhausted,
+		fault.ReasonTooLarge,
+		"a request whose caller is not known before it is read holds at most 64 KiB",
+	)
 }
 
 // messageStream is the part of gRPC's transport stream that reads one message. A test checks that gRPC implements it.

@@ -12,7 +12,8 @@ import (
 func TestALogTextIsShortAndOneLine(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		in := rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.Rune(), 900, 1100, -1), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).Draw(t, "text")
+		in := rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.Rune(), 900, 1100, -1), rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })).
+			Draw(t, "text")
 		out := LogText(in)
 		if len(out) > maxLogText+len("…") || !utf8.ValidString(out) {
 			t.Fatalf("%d bytes of %d: %q", len(out), len(in), out)

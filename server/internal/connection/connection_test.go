@@ -38,7 +38,14 @@ func TestAConnectionThatDoesNotReadIsNotReadFrom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			raw := &stuck{writing: make(chan struct{}), read: make(chan struct{}), release: make(chan struct{})}
-			g := &Gate{Listener: once{conn: raw}, Max: 1, MaxAnonymous: 1, HTTP2: true, Anonymous: list.New(), Closed: func(string) {}}
+			g := &Gate{
+				Listener:     once{conn: raw},
+				Max:          1,
+				MaxAnonymous: 1,
+				HTTP2:        true,
+				Anonymous:    list.New(),
+				Closed:       func(string) {},
+			}
 			accepted, err := g.Accept()
 			if err != nil {
 				t.Fatal(err)

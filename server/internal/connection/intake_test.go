@@ -35,8 +35,10 @@ func TestFieldsAreCountedAsTheyAreDecoded(t *testing.T) {
 			}
 			for range rapid.IntRange(fewest, 20).Draw(t, "fields") {
 				_ = e.WriteField(hpack.HeaderField{
-					Name:      rapid.SampledFrom([]string{":method", "x", "accept", strings.Repeat("n", 200)}).Draw(t, "name"),
-					Value:     rapid.OneOf(rapid.SampledFrom([]string{"", "GET", strings.Repeat("~", 40_000)}), rapid.String()).Draw(t, "value"),
+					Name: rapid.SampledFrom([]string{":method", "x", "accept", strings.Repeat("n", 200)}).
+						Draw(t, "name"),
+					Value: rapid.OneOf(rapid.SampledFrom([]string{"", "GET", strings.Repeat("~", 40_000)}), rapid.String()).
+						Draw(t, "value"),
 					Sensitive: rapid.Bool().Draw(t, "sensitive"),
 				})
 			}
@@ -76,7 +78,15 @@ func (l *ledger) Give(n int) { l.room.Add(int64(n)) }
 func pipe(t *testing.T, http2 bool, m Memory) (c *Connection, peer net.Conn, got *atomic.Int64, ended <-chan error) {
 	t.Helper()
 	ours, theirs := net.Pipe()
-	g := &Gate{Listener: once{conn: ours}, Max: 1, MaxAnonymous: 1, HTTP2: http2, Anonymous: list.New(), Closed: func(string) {}, Memory: m}
+	g := &Gate{
+		Listener:     once{conn: ours},
+		Max:          1,
+		MaxAnonymous: 1,
+		HTTP2:        http2,
+		Anonymous:    list.New(),
+		Closed:       func(string) {},
+		Memory:       m,
+	}
 	accepted, err := g.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +120,9 @@ func reads(t *testing.T, got *atomic.Int64, want int, why string) {
 
 func framed(kind, flags byte, stream uint32, payload []byte) []byte {
 	n := len(payload)
-	return append([]byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, 0, 0, byte(stream >> 8), byte(stream)}, payload...)
+	return append(
+		[]byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags, 0, 0, byte(stream >> 8), byte(stream)},
+		payload...)
 }
 
 // indexed is a block of n fields, a byte each.
@@ -129,7 +141,12 @@ func TestNoRequestIsReadBeforeTheOneBeforeItIsTakenOver(t *testing.T) {
 			c, peer, got, _ := pipe(t, true, nil)
 			first := append(make([]byte, lenPreface), framed(frameHeaders, 0, 1, indexed(3))...)
 			first = append(first, framed(frameContinuation, flagEndHeaders, 1, indexed(3))...)
-			second := framed(frameHeaders, flagEndHeaders|flagPadded|flagPriority, 3, append([]byte{2, 0, 0, 0, 0, 0}, 0x82, 0, 0))
+			second := framed(
+				frameHeaders,
+				flagEndHeaders|flagPadded|flagPriority,
+				3,
+				append([]byte{2, 0, 0, 0, 0, 0}, 0x82, 0, 0),
+			)
 			go func() { _, _ = peer.Write(append(bytes.Clone(first), second...)) }()
 			reads(t, got, len(first), "before")
 			go func() { _, _ = io.Copy(io.Discard, peer) }()

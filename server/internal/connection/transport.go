@@ -103,7 +103,10 @@ func (c *Connection) handshake() error {
 func (c *Connection) refuse(cause error) error {
 	c.gate.Closed("memory")
 	if !c.intake.http2 {
-		_, _ = io.WriteString(c.Conn, "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		_, _ = io.WriteString(
+			c.Conn,
+			"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+		)
 		return io.EOF
 	}
 	return cause

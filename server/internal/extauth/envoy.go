@@ -47,10 +47,17 @@ func RegisterEnvoy(g call.Guard, s Envoy) {
 			switch status.Code(err) {
 			case codes.OK:
 				return resp, err
-			case codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.Unimplemented: // no client can mend the gateway
+			case codes.InvalidArgument,
+				codes.Unauthenticated,
+				codes.PermissionDenied,
+				codes.Unimplemented: // no client can mend the gateway
 				return deny(status.Code(err), http.StatusInternalServerError), nil
 			default:
-				return deny(codes.Unavailable, http.StatusServiceUnavailable, field{"Retry-After", fault.OutageRetryAfter}), nil
+				return deny(
+					codes.Unavailable,
+					http.StatusServiceUnavailable,
+					field{"Retry-After", fault.OutageRetryAfter},
+				), nil
 			}
 		}
 	}

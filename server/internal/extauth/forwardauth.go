@@ -33,7 +33,11 @@ type ForwardAuth struct {
 
 // NewForwardAuth returns the endpoint.
 func NewForwardAuth(service *tokens.Service, network *call.Chain, accept Accept) *ForwardAuth {
-	return &ForwardAuth{network, gatekeeper{service, accept}, network.Page(methodForwardAuth, call.Right{Hot: true, Reads: true})}
+	return &ForwardAuth{
+		network,
+		gatekeeper{service, accept},
+		network.Page(methodForwardAuth, call.Right{Hot: true, Reads: true}),
+	}
 }
 
 // ServeHTTP serves one request and writes its log line, whatever the result.

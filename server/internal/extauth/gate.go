@@ -80,15 +80,18 @@ func (v *verdict) headers(requestID string) (http.Header, *status.Status) {
 // field is a header.
 type field struct{ name, value string }
 
-// decide asks the domain, for the call that ctx is, and keeps the reason of a refusal for the log. An error says nothing
-// about the token, and the request must not pass.
+// decide asks the domain, for the call that ctx is, and keeps the reason of a refusal for the log. An error says
+// nothing about the token, and the request must not pass.
 func (g gatekeeper) decide(ctx context.Context, a tokens.Actor, p passage) (verdict, error) {
 	v, err := g.judge(ctx, a, p)
 	if err != nil || v.refused == nil {
 		return v, err
 	}
-	_ = call.Of(ctx).Explain(v.refused)                                     // for the log
-	if resource, err := g.service.ResourceOf(ctx, p.audience); err == nil { // a refusal does not wait for more than that
+	_ = call.Of(ctx).Explain(v.refused) // for the log
+	if resource, err := g.service.ResourceOf(
+		ctx,
+		p.audience,
+	); err == nil { // a refusal does not wait for more than that
 		v.how.Resource = resource
 	}
 	return v, nil
@@ -108,7 +111,11 @@ func (g gatekeeper) judge(ctx context.Context, a tokens.Actor, p passage) (verdi
 	case err != nil:
 		return verdict{}, err
 	case in.Decision == tokens.Allow:
-		return verdict{upstream: tell(&in, p.scopes), expires: refusal.Time(in.ExpireTime), renew: g.service.RenewURL(in.ExpireTime)}, nil
+		return verdict{
+			upstream: tell(&in, p.scopes),
+			expires:  refusal.Time(in.ExpireTime),
+			renew:    g.service.RenewURL(in.ExpireTime),
+		}, nil
 	default:
 		return verdict{refused: g.service.Refusal(&in, p.scopes), how: httpx.Refused{Basic: g.accept.Basic}}, nil
 	}
@@ -161,7 +168,11 @@ func readScopes(lists []string) ([]string, error) {
 			}
 		}
 		if len(scopes) == before {
-			return nil, tokens.Invalid("SCOPE_INVALID", paramScope, "is given and empty; leave it out where any good token may pass")
+			return nil, tokens.Invalid(
+				"SCOPE_INVALID",
+				paramScope,
+				"is given and empty; leave it out where any good token may pass",
+			)
 		}
 	}
 	return distinct(scopes), nil
@@ -173,7 +184,11 @@ func readAudience(values []string) (string, error) {
 	case len(values) == 0:
 		return "", nil
 	case len(values) > 1 || values[0] == "":
-		return "", tokens.Invalid("AUDIENCE_INVALID", paramAudience, "must be one audience; leave it out where any will do")
+		return "", tokens.Invalid(
+			"AUDIENCE_INVALID",
+			paramAudience,
+			"must be one audience; leave it out where any will do",
+		)
 	}
 	return values[0], nil
 }

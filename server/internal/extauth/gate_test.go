@@ -14,7 +14,8 @@ import (
 // TestUserIDsSurviveInAHeader takes ids of any bytes, also such as no user can have.
 func TestUserIDsSurviveInAHeader(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		id := rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.SampledFrom([]rune(`a%,"\{} ü日|@+;=:/`+"\r\n\x00")), 0, 40, -1)).Draw(t, "id")
+		id := rapid.OneOf(rapid.String(), rapid.StringOfN(rapid.SampledFrom([]rune(`a%,"\{} ü日|@+;=:/`+"\r\n\x00")), 0, 40, -1)).
+			Draw(t, "id")
 		got := encodeUser(id)
 		for _, c := range []byte(got) {
 			if c <= ' ' || c >= 0x7f || strings.ContainsRune(`,"\{}`, rune(c)) {
@@ -56,7 +57,10 @@ func TestOneBearerTokenIsRead(t *testing.T) {
 			if refused == nil {
 				t.Fatalf("%q: %q is taken", c.headers, secret.Reveal())
 			}
-			if h, st := refused.headers(""); st.Code() != codes.Unauthenticated || !strings.HasPrefix(h.Get("WWW-Authenticate"), c.refusing) || !secret.IsEmpty() {
+			if h, st := refused.headers(
+				"",
+			); st.Code() != codes.Unauthenticated || !strings.HasPrefix(h.Get("WWW-Authenticate"), c.refusing) ||
+				!secret.IsEmpty() {
 				t.Errorf("%q: %v, want %s", c.headers, h, c.refusing)
 			}
 		}

@@ -65,19 +65,49 @@ func Classes() []Class {
 	invalid := OAuthError{"invalid_request", http.StatusBadRequest}
 	unavailable := OAuthError{"temporarily_unavailable", http.StatusServiceUnavailable}
 	return []Class{
-		{tokens.CodeInternal, codes.Internal, http.StatusInternalServerError, "INTERNAL", OAuthError{"server_error", http.StatusInternalServerError}},
+		{
+			tokens.CodeInternal,
+			codes.Internal,
+			http.StatusInternalServerError,
+			"INTERNAL",
+			OAuthError{"server_error", http.StatusInternalServerError},
+		},
 		{tokens.CodeInvalid, codes.InvalidArgument, http.StatusBadRequest, "INVALID_ARGUMENT", invalid},
-		{tokens.CodeUnauthenticated, codes.Unauthenticated, http.StatusUnauthorized, "UNAUTHENTICATED", OAuthError{"invalid_client", http.StatusUnauthorized}},
-		{tokens.CodeDenied, codes.PermissionDenied, http.StatusForbidden, "PERMISSION_DENIED", OAuthError{"insufficient_scope", http.StatusForbidden}},
+		{
+			tokens.CodeUnauthenticated,
+			codes.Unauthenticated,
+			http.StatusUnauthorized,
+			"UNAUTHENTICATED",
+			OAuthError{"invalid_client", http.StatusUnauthorized},
+		},
+		{
+			tokens.CodeDenied,
+			codes.PermissionDenied,
+			http.StatusForbidden,
+			"PERMISSION_DENIED",
+			OAuthError{"insufficient_scope", http.StatusForbidden},
+		},
 		{tokens.CodeNotFound, codes.NotFound, http.StatusNotFound, "NOT_FOUND", invalid},
 		{tokens.CodeExists, codes.AlreadyExists, http.StatusConflict, "ALREADY_EXISTS", invalid},
 		{tokens.CodePrecondition, codes.FailedPrecondition, http.StatusBadRequest, "FAILED_PRECONDITION", invalid},
 		{tokens.CodeAborted, codes.Aborted, http.StatusConflict, "ABORTED", invalid},
-		{tokens.CodeExhausted, codes.ResourceExhausted, http.StatusTooManyRequests, "RESOURCE_EXHAUSTED", OAuthError{"temporarily_unavailable", http.StatusTooManyRequests}},
+		{
+			tokens.CodeExhausted,
+			codes.ResourceExhausted,
+			http.StatusTooManyRequests,
+			"RESOURCE_EXHAUSTED",
+			OAuthError{"temporarily_unavailable", http.StatusTooManyRequests},
+		},
 		{tokens.CodeUnavailable, codes.Unavailable, http.StatusServiceUnavailable, "UNAVAILABLE", unavailable},
 		{CodeDeadline, codes.DeadlineExceeded, http.StatusGatewayTimeout, "DEADLINE_EXCEEDED", unavailable},
 		{CodeCanceled, codes.Canceled, 499, "CANCELLED", unavailable},
-		{CodeUnimplemented, codes.Unimplemented, http.StatusNotImplemented, "UNIMPLEMENTED", OAuthError{"invalid_request", http.StatusMethodNotAllowed}},
+		{
+			CodeUnimplemented,
+			codes.Unimplemented,
+			http.StatusNotImplemented,
+			"UNIMPLEMENTED",
+			OAuthError{"invalid_request", http.StatusMethodNotAllowed},
+		},
 	}
 }
 
@@ -132,7 +162,11 @@ func Public(err error) *tokens.Error {
 	case errors.As(err, &e) && e.Code != tokens.CodeInternal:
 		return e
 	case errors.Is(err, context.DeadlineExceeded):
-		return tokens.Fail(CodeDeadline, "DEADLINE_EXCEEDED", "the call took longer than its deadline; for a change, look whether it was done")
+		return tokens.Fail(
+			CodeDeadline,
+			"DEADLINE_EXCEEDED",
+			"the call took longer than its deadline; for a change, look whether it was done",
+		)
 	case errors.Is(err, context.Canceled):
 		return tokens.Fail(CodeCanceled, "CANCELLED", "the caller went away")
 	default:
@@ -223,7 +257,11 @@ func (t *TooOften) Unwrap() error { return t.Refusal }
 func (t *TooOften) Status(ctx context.Context, requestID string) *status.Status {
 	// A failure means that the call has no transport, and so no reader of the trailer; RetryInfo has the same value.
 	_ = grpc.SetTrailer(ctx, metadata.Pairs(keyRetryAfter, WholeSeconds(t.After)))
-	return Status(t.Refusal, requestID, protoadapt.MessageV1Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(t.After)}))
+	return Status(
+		t.Refusal,
+		requestID,
+		protoadapt.MessageV1Of(&errdetails.RetryInfo{RetryDelay: durationpb.New(t.After)}),
+	)
 }
 
 // RetryAfter returns the value of Retry-After (RFC 9110 section 10.2.3) for a status.

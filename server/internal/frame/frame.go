@@ -85,7 +85,8 @@ func (f *Frame) Takes(path string) bool {
 	case "/", "/new", "/activity", "/signin", "/signin/callback", "/signout", "/handoff", "/embed.js", "/admin":
 		return true
 	}
-	return strings.HasPrefix(path, "/tokens/") || strings.HasPrefix(path, "/assets/") || strings.HasPrefix(path, "/admin/")
+	return strings.HasPrefix(path, "/tokens/") || strings.HasPrefix(path, "/assets/") ||
+		strings.HasPrefix(path, "/admin/")
 }
 
 // ServeHTTP serves one request.
@@ -134,8 +135,11 @@ func (f *Frame) head(h http.Header, path string) {
 	} else {
 		h.Set("X-Frame-Options", "DENY")
 	}
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
-		"form-action "+strings.Join(targets, " ")+"; base-uri 'none'; frame-ancestors "+strings.Join(ancestors, " "))
+	h.Set(
+		"Content-Security-Policy",
+		"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
+			"form-action "+strings.Join(targets, " ")+"; base-uri 'none'; frame-ancestors "+strings.Join(ancestors, " "),
+	)
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
@@ -191,12 +195,15 @@ func (f *Frame) Absolute(path string) string { return strings.TrimRight(f.Issuer
 // Local returns a path, with its query, that a user may be sent to after signing in: one of a page. Any other is "/".
 func (f *Frame) Local(next string) string {
 	u, err := url.Parse(next)
-	if err != nil || u.IsAbs() || u.Host != "" || u.User != nil || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") ||
+	if err != nil || u.IsAbs() || u.Host != "" || u.User != nil || !strings.HasPrefix(next, "/") ||
+		strings.HasPrefix(next, "//") ||
 		strings.ContainsFunc(next, func(r rune) bool { return r <= ' ' || r > '~' || r == '\\' }) {
 		return "/"
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
-	if !slices.Contains([]string{"", "new", "tokens", "activity", "admin"}, first) || strings.Contains(u.Path, "..") || u.EscapedPath() != u.Path || strings.Contains(u.Path, "//") {
+	if !slices.Contains([]string{"", "new", "tokens", "activity", "admin"}, first) || strings.Contains(u.Path, "..") ||
+		u.EscapedPath() != u.Path ||
+		strings.Contains(u.Path, "//") {
 		return "/"
 	}
 	u.Fragment = ""

@@ -40,7 +40,8 @@ func TestEveryTextIsInTheOneFile(t *testing.T) {
 			}
 		}
 		// Words between tags would be English whatever the language.
-		plain := regexp.MustCompile(`(?s)<[^>]*>|aria-[a-z]+="[^"]*"`).ReplaceAllString(regexp.MustCompile(`\{\{[^}]*\}\}`).ReplaceAllString(string(text), ""), "")
+		plain := regexp.MustCompile(`(?s)<[^>]*>|aria-[a-z]+="[^"]*"`).
+			ReplaceAllString(regexp.MustCompile(`\{\{[^}]*\}\}`).ReplaceAllString(string(text), ""), "")
 		if words := regexp.MustCompile(`[A-Za-z]{2,}`).FindAllString(plain, -1); len(words) > 0 {
 			t.Errorf("%s: words stand in the template: %q", path, words)
 		}

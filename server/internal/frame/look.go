@@ -179,7 +179,12 @@ func accents(text string) (light, dark string, err error) {
 	c := colour{float64(raw[0]) / 255, float64(raw[1]) / 255, float64(raw[2]) / 255}
 	const enough = 4.5
 	if got := contrast(c, colour{1, 1, 1}); got < enough {
-		return "", "", fmt.Errorf("--page-accent %s is too light: its contrast with white is %.2f, and text needs %.1f; choose a darker colour", text, got, enough)
+		return "", "", fmt.Errorf(
+			"--page-accent %s is too light: its contrast with white is %.2f, and text needs %.1f; choose a darker colour",
+			text,
+			got,
+			enough,
+		)
 	}
 	night := colour{0x16 / 255.0, 0x1b / 255.0, 0x22 / 255.0}
 	lit := c

@@ -65,8 +65,8 @@ func (o Of) GetTokenId() string { return o.TokenID } //nolint:revive // as messa
 // GetName returns the name of the service that the call is about.
 func (o Of) GetName() string { return o.Name }
 
-// Do makes a call of a method for the user: a gRPC method by its full name, or one of package call by its own. It passes
-// the steps of the same call over gRPC.
+// Do makes a call of a method for the user: a gRPC method by its full name, or one of package call by its own. It
+// passes the steps of the same call over gRPC.
 func (q *Request) Do(method string, req any, do func(context.Context) error) error {
 	return q.perform(method, q.In.Actor, req, do)
 }
@@ -106,7 +106,12 @@ func (q *Request) method(name string) *call.Method {
 func (q *Request) perform(method string, caller tokens.Actor, req any, do func(context.Context) error) error {
 	q.exchange.Reached = true
 	begun := &call.Call{
-		Context: q.R.Context(), Method: q.method(method), Peer: q.Peer, Actor: caller, ID: q.exchange.RequestID, Connection: q.connection,
+		Context:    q.R.Context(),
+		Method:     q.method(method),
+		Peer:       q.Peer,
+		Actor:      caller,
+		ID:         q.exchange.RequestID,
+		Connection: q.connection,
 	}
 	begun.Actor.Peer = q.Peer
 	q.Frame.Chain.TraceDirect(begun, q.R.Header)

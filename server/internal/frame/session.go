@@ -207,4 +207,8 @@ func (q *Request) Bound() bool {
 }
 
 // ErrStale is the error for a form that was made for another session. Nothing was done.
-var ErrStale = tokens.Fail(tokens.CodePrecondition, "FORM_STALE", "this form was opened before you signed in here; nothing was done")
+var ErrStale = tokens.Fail(
+	tokens.CodePrecondition,
+	"FORM_STALE",
+	"this form was opened before you signed in here; nothing was done",
+)

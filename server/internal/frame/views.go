@@ -30,7 +30,9 @@ func newViews(f *Frame) (*views, error) {
 	if err := json.Unmarshal(text, &v.texts); err != nil {
 		return nil, fmt.Errorf("read the texts: %w", err)
 	}
-	layout, err := template.New("layout").Funcs(v.functions()).ParseFS(web.Files, "templates/layout.html", "templates/parts.html")
+	layout, err := template.New("layout").
+		Funcs(v.functions()).
+		ParseFS(web.Files, "templates/layout.html", "templates/parts.html")
 	if err != nil {
 		return nil, fmt.Errorf("read the templates: %w", err)
 	}
@@ -121,8 +123,14 @@ func (v *views) render(q *Request, name string, data any) ([]byte, error) {
 		return nil, fmt.Errorf("read the template %s: %w", name, err)
 	}
 	out := view{
-		Q: q, D: data, Page: name, Title: v.frame.Look.Title, User: q.In.Session.User, HasLogo: v.frame.Look.Logo != nil,
-		Back: q.In.Session.ReturnURL, Embed: q.Embedded(),
+		Q:       q,
+		D:       data,
+		Page:    name,
+		Title:   v.frame.Look.Title,
+		User:    q.In.Session.User,
+		HasLogo: v.frame.Look.Logo != nil,
+		Back:    q.In.Session.ReturnURL,
+		Embed:   q.Embedded(),
 	}
 	if out.User != "" {
 		out.Session = q.In.Session.ID.String()
@@ -153,7 +161,11 @@ func (q *Request) Moment(at time.Time) Moment {
 		return Moment{}
 	}
 	at = at.UTC()
-	return Moment{Text: q.relative(at.Sub(q.Now)), Exact: at.Format("2 January 2006, 15:04 UTC"), ISO: at.Format(time.RFC3339)}
+	return Moment{
+		Text:  q.relative(at.Sub(q.Now)),
+		Exact: at.Format("2 January 2006, 15:04 UTC"),
+		ISO:   at.Format(time.RFC3339),
+	}
 }
 
 // Day returns a date as a page shows it.

@@ -4,6 +4,6 @@
 // whether it is or was one of this patd.
 //
 // The public keys are fetched from GitHub when the first message arrives, and kept. A message under a key that is not
-// among them makes patd fetch them again, a few times an hour at most: anybody can send such a message. While they cannot
-// be fetched, those at hand serve for a day; a message that they cannot judge is then an outage, not a forgery.
+// among them makes patd fetch them again, a few times an hour at most: anybody can send such a message. While they
+// cannot be fetched, those at hand serve for a day; a message that they cannot judge is then an outage, not a forgery.
 package github

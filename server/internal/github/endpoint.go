@@ -125,8 +125,8 @@ func (e *Endpoint) take(begun *call.Call, r *http.Request, x *httpx.Exchange) ([
 var errForged = tokens.Fail(tokens.CodeUnauthenticated, "SIGNATURE_INVALID",
 	"the message has no signature of GitHub in "+headerKey+" and "+headerSignature)
 
-// verified returns the body of a message that GitHub has signed, or errForged. The headers are checked before the body is
-// read, and the body is bounded.
+// verified returns the body of a message that GitHub has signed, or errForged. The headers are checked before the body
+// is read, and the body is bounded.
 func (e *Endpoint) verified(ctx context.Context, r *http.Request, x *httpx.Exchange) ([]byte, error) {
 	id, named := only(r, headerKey)
 	text, signed := only(r, headerSignature)
@@ -175,7 +175,12 @@ func parse(body []byte) ([]match, error) {
 		if json.Unmarshal(item, &fields) != nil {
 			continue
 		}
-		m := match{token: fieldOf(fields, "token"), kind: fieldOf(fields, "type"), url: fieldOf(fields, "url"), source: fieldOf(fields, "source")}
+		m := match{
+			token:  fieldOf(fields, "token"),
+			kind:   fieldOf(fields, "type"),
+			url:    fieldOf(fields, "url"),
+			source: fieldOf(fields, "source"),
+		}
 		if m.token != "" {
 			matches = append(matches, m)
 		}

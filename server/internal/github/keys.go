@@ -80,12 +80,21 @@ func NewKeys(c KeysConfig) (*Keys, error) {
 			return nil, fmt.Errorf("set up the keys of GitHub, --github-leak-ca-file: %w", err)
 		}
 		if roots = x509.NewCertPool(); !roots.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("set up the keys of GitHub, --github-leak-ca-file: %s holds no certificate in PEM form", c.CAFile)
+			return nil, fmt.Errorf(
+				"set up the keys of GitHub, --github-leak-ca-file: %s holds no certificate in PEM form",
+				c.CAFile,
+			)
 		}
 	}
 	client := guard.Client(dialguard.ClientConfig{Timeout: fetchTimeout, MaxHeader: 64 << 10, Roots: roots})
 	client.Timeout = fetchTimeout
-	return &Keys{url: c.URL, client: client, logger: c.Logger, now: c.Now, waiting: make(chan struct{}, maxWaiting)}, nil
+	return &Keys{
+		url:     c.URL,
+		client:  client,
+		logger:  c.Logger,
+		now:     c.Now,
+		waiting: make(chan struct{}, maxWaiting),
+	}, nil
 }
 
 var errNoKey = errors.New("GitHub publishes no such key")
@@ -100,13 +109,15 @@ func (k *Keys) get(ctx context.Context, id string) (*ecdsa.PublicKey, error) {
 		return key, nil
 	}
 	return nil, &tokens.Error{
-		Code: tokens.CodeUnavailable, Reason: "GITHUB_KEYS_UNAVAILABLE",
-		Message: "the keys of GitHub cannot be fetched now, so that its signature cannot be verified; send the message again", Cause: err,
+		Code:    tokens.CodeUnavailable,
+		Reason:  "GITHUB_KEYS_UNAVAILABLE",
+		Message: "the keys of GitHub cannot be fetched now, so that its signature cannot be verified; send the message again",
+		Cause:   err,
 	}
 }
 
-// atHand returns the key with an identifier, and how old it is. An error other than errNoKey says why there are no newer
-// keys.
+// atHand returns the key with an identifier, and how old it is. An error other than errNoKey says why there are no
+// newer keys.
 func (k *Keys) atHand(ctx context.Context, id string) (*ecdsa.PublicKey, time.Duration, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -79,6 +79,9 @@ func Printable(s string) bool {
 // AnswerMethod responds with 405 and the allowed methods. Google's form has no code for it; gRPC uses UNIMPLEMENTED.
 func AnswerMethod(w http.ResponseWriter, requestID string, allowed []string) {
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
-	st := fault.Status(tokens.Fail(fault.CodeUnimplemented, "METHOD_NOT_ALLOWED", "this path has no such method"), requestID)
+	st := fault.Status(
+		tokens.Fail(fault.CodeUnimplemented, "METHOD_NOT_ALLOWED", "this path has no such method"),
+		requestID,
+	)
 	WriteErrorAs(w, st, fault.ClassOfDomain(fault.CodeUnimplemented), http.StatusMethodNotAllowed)
 }

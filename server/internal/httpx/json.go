@@ -104,8 +104,8 @@ func target(v any) (m proto.Message, put func(), ok bool) {
 	return m, func() { field.Elem().Set(value) }, ok
 }
 
-// MaxUndecoded is how many bytes of JSON are decoded before their caller is known. A few bytes may stand for a message of
-// a hundred, which is held as long as the caller's credential is looked up.
+// MaxUndecoded is how many bytes of JSON are decoded before their caller is known. A few bytes may stand for a message
+// of a hundred, which is held as long as the caller's credential is looked up.
 const MaxUndecoded = 1 << 10
 
 // Body is a request's body, and the reason why it was rejected. Up to call.MaxUnknown bytes are read from any caller,

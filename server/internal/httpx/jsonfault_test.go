@@ -49,14 +49,24 @@ func TestBadJSONNamesTheFieldAndThePlace(t *testing.T) {
 		}
 		e := badJSON([]byte(c.text), c.m)
 		field := e.Violations[0].Field
-		if e.Code != tokens.CodeInvalid || e.Reason != c.reason || field != c.field || !strings.Contains(e.Message, c.says) {
-			t.Errorf("%s: %s, field %q, %q; want %s, %q, %q", c.text, e.Reason, field, e.Message, c.reason, c.field, c.says)
+		if e.Code != tokens.CodeInvalid || e.Reason != c.reason || field != c.field ||
+			!strings.Contains(e.Message, c.says) {
+			t.Errorf(
+				"%s: %s, field %q, %q; want %s, %q, %q",
+				c.text,
+				e.Reason,
+				field,
+				e.Message,
+				c.reason,
+				c.field,
+				c.says,
+			)
 		}
 	}
 }
 
-// FuzzBadJSON holds the search for a fault to the decoder's verdict: it finds none in what the decoder takes, and repeats
-// nothing of the values in what the decoder refuses.
+// FuzzBadJSON holds the search for a fault to the decoder's verdict: it finds none in what the decoder takes, and
+// repeats nothing of the values in what the decoder refuses.
 func FuzzBadJSON(f *testing.F) {
 	for _, text := range []string{
 		`{"name":"n","ttl":"60d","scopes":["a"],"labels":{"a":"b"}}`, `{"name":null,"scopes":null}`,
@@ -74,7 +84,8 @@ func FuzzBadJSON(f *testing.F) {
 			return
 		}
 		e := badJSON([]byte(text), m)
-		if e.Reason != "JSON_INVALID" && e.Reason != "FIELD_UNKNOWN" || e.Reason == "JSON_INVALID" && strings.Contains(e.Message, "marker") {
+		if e.Reason != "JSON_INVALID" && e.Reason != "FIELD_UNKNOWN" ||
+			e.Reason == "JSON_INVALID" && strings.Contains(e.Message, "marker") {
 			t.Errorf("%q: %s, %s", text, e.Reason, e.Message)
 		}
 	})

@@ -37,7 +37,12 @@ type Refused struct {
 func SetRefusal(h http.Header, st *status.Status, r Refused) {
 	reason, metadata := fault.Info(st)
 	SetRenewal(h, metadata[refusal.KeyExpireTime], metadata[refusal.KeyRenewURL])
-	c := bearer.Challenge{Realm: realm, Error: r.Code, Description: st.Message(), ResourceMetadata: bearer.ResourceMetadata(r.Resource)}
+	c := bearer.Challenge{
+		Realm:            realm,
+		Error:            r.Code,
+		Description:      st.Message(),
+		ResourceMetadata: bearer.ResourceMetadata(r.Resource),
+	}
 	switch {
 	case st.Code() == codes.Unauthenticated && r.NoToken:
 		c.Error, c.Description = "", ""

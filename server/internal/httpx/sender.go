@@ -61,5 +61,9 @@ func (s Senders) Identify(r *http.Request, x *Exchange) *status.Status {
 
 // NewBody returns a request's body, bounded by what known returns about its sender.
 func (s Senders) NewBody(r *http.Request, from io.ReadCloser, known func(*http.Request) error) *Body {
-	return &Body{ReadCloser: from, held: s.Chain.Unknown.Hold(connection.Of(r.Context())), know: func() error { return known(r) }}
+	return &Body{
+		ReadCloser: from,
+		held:       s.Chain.Unknown.Hold(connection.Of(r.Context())),
+		know:       func() error { return known(r) },
+	}
 }

@@ -30,7 +30,13 @@ func Begin(ctx context.Context, chain *call.Chain, m *call.Method, route string)
 	if route != "" {
 		x.Route = route
 	}
-	c := &call.Call{Context: ctx, Method: m, ID: x.RequestID, Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(ctx)}
+	c := &call.Call{
+		Context:    ctx,
+		Method:     m,
+		ID:         x.RequestID,
+		Peer:       tokens.Peer{IP: x.Client},
+		Connection: connection.Of(ctx),
+	}
 	c.Actor.Peer, c.Route = c.Peer, x.Method+" "+x.Route
 	return Served{c, codes.Internal, x, chain, time.Now()}
 }

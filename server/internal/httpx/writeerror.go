@@ -40,7 +40,9 @@ func WriteErrorAs(w http.ResponseWriter, st *status.Status, class fault.Class, c
 func WriteJSON(w http.ResponseWriter, code int, body any) {
 	text, err := json.Marshal(body)
 	if err != nil {
-		code, text = http.StatusInternalServerError, []byte(`{"error":{"code":500,"status":"INTERNAL","message":"internal error","details":[]}}`)
+		code, text = http.StatusInternalServerError, []byte(
+			`{"error":{"code":500,"status":"INTERNAL","message":"internal error","details":[]}}`,
+		)
 	}
 	WriteText(w, code, append(text, '\n'))
 }

@@ -45,7 +45,9 @@ var _ encoding.CodecV2 = Codec{}
 func NewCodec() Codec { return Codec{encoding.GetCodecV2(protocodec.Name), knownShapes()} }
 
 // knownShapes returns the shapes of all message types, which every codec shares.
-var knownShapes = sync.OnceValue(func() *wire.Shapes { return &wire.Shapes{Made: map[protoreflect.FullName]*wire.Shape{}} })
+var knownShapes = sync.OnceValue(
+	func() *wire.Shapes { return &wire.Shapes{Made: map[protoreflect.FullName]*wire.Shape{}} },
+)
 
 // decode reads a message with the generated code, after a check of how many items its repeated fields hold.
 func decode(text string, m proto.Message) error {

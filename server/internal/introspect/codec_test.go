@@ -43,7 +43,9 @@ func anything(r *rand.Rand, v reflect.Value) {
 			}
 		}
 	case reflect.String:
-		v.SetString([]string{"", "a", "reports.read", `q"<>&'\`, "größer ☃ \u2028", "\x7f", string(bytes.Repeat([]byte("x"), r.IntN(200)))}[r.IntN(7)])
+		v.SetString(
+			[]string{"", "a", "reports.read", `q"<>&'\`, "größer ☃ \u2028", "\x7f", string(bytes.Repeat([]byte("x"), r.IntN(200)))}[r.IntN(7)],
+		)
 	case reflect.Slice:
 		for range r.IntN(4) {
 			e := reflect.New(v.Type().Elem()).Elem()
@@ -100,12 +102,28 @@ func TestAnswersAreWrittenAsTheGeneratedCodeDoes(t *testing.T) {
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		in := someIntrospection(r)
-		if got, want := wireForm(t, c, &introspection{*in}), generated(t, toIntrospection(in)); !bytes.Equal(got, want) {
+		if got, want := wireForm(
+			t,
+			c,
+			&introspection{*in},
+		), generated(
+			t,
+			toIntrospection(in),
+		); !bytes.Equal(
+			got,
+			want,
+		) {
 			t.Fatalf("seed %d: %x, want %x", seed, got, want)
 		}
 		id := r.Uint64() >> r.IntN(64)
 		got := wireForm(t, c, &streamResponse{id: id, answer: in})
-		want := generated(t, &patdv1.IntrospectStreamResponse{Id: id, Result: &patdv1.IntrospectStreamResponse_Response{Response: toIntrospection(in)}})
+		want := generated(
+			t,
+			&patdv1.IntrospectStreamResponse{
+				Id:     id,
+				Result: &patdv1.IntrospectStreamResponse_Response{Response: toIntrospection(in)},
+			},
+		)
 		if !bytes.Equal(got, want) {
 			t.Fatalf("seed %d, on a stream: %x, want %x", seed, got, want)
 		}
@@ -134,7 +152,10 @@ func TestAnswersAreWrittenAsTheGatewayDoes(t *testing.T) {
 	for seed := range uint64(5000) {
 		in := someIntrospection(rand.New(rand.NewPCG(seed, 2)))
 		if seed%2 == 0 { // as they really are
-			in.Token.User, in.Token.Name, in.Token.Labels = "user-1", "deploy <prod> & 'test'", map[string]string{"team": "a", "env": "b"}
+			in.Token.User, in.Token.Name, in.Token.Labels = "user-1", "deploy <prod> & 'test'", map[string]string{
+				"team": "a",
+				"env":  "b",
+			}
 			for _, list := range []*[]string{&in.Effective, &in.Suspended, &in.Missing, &in.Granted, &in.Audiences} {
 				*list = slices.DeleteFunc(*list, func(s string) bool { return s != "a" && s != "reports.read" })
 			}
@@ -163,14 +184,25 @@ func TestAnswersAreWrittenAsTheGatewayDoes(t *testing.T) {
 func sameRequest(t *testing.T, what string, q *request, m *patdv1.IntrospectRequest) {
 	t.Helper()
 	got := fmt.Sprintf("%q %q %q %q", q.token, q.audience, q.clientIP, q.required)
-	if want := fmt.Sprintf("%q %q %q %q", m.GetToken(), m.GetAudience(), m.GetClientIp(), m.GetRequiredScopes()); got != want {
+	if want := fmt.Sprintf(
+		"%q %q %q %q",
+		m.GetToken(),
+		m.GetAudience(),
+		m.GetClientIp(),
+		m.GetRequiredScopes(),
+	); got != want {
 		t.Errorf("%s: %s, want %s", what, got, want)
 	}
 }
 
 // FuzzQuestionsAreReadAsTheGeneratedCodeDoes has both read anything.
 func FuzzQuestionsAreReadAsTheGeneratedCodeDoes(f *testing.F) {
-	one := &patdv1.IntrospectRequest{Token: "pat_x", Audience: "api", RequiredScopes: []string{"a", "b", "", "d", "e", "f"}, ClientIp: "192.0.2.1"}
+	one := &patdv1.IntrospectRequest{
+		Token:          "pat_x",
+		Audience:       "api",
+		RequiredScopes: []string{"a", "b", "", "d", "e", "f"},
+		ClientIp:       "192.0.2.1",
+	}
 	for _, m := range []proto.Message{
 		one, &patdv1.IntrospectRequest{}, &patdv1.IntrospectRequest{Token: "größer"},
 		&patdv1.IntrospectStreamRequest{Id: 1 << 60, Request: one}, &patdv1.IntrospectStreamRequest{Id: 5}, &patdv1.IntrospectStreamRequest{Request: &patdv1.IntrospectRequest{}},
@@ -240,7 +272,11 @@ func FuzzPlainJSONIsReadAsTheGatewayDoes(f *testing.F) {
 		var bq batchRequest
 		if p := (parser{text}); p.batch(&bq) && p.end() {
 			var m patdv1.BatchIntrospectRequest
-			if err := c.UnmarshalOptions.Unmarshal([]byte(text), &m); err != nil || len(m.GetRequests()) != len(bq.items) {
+			if err := c.UnmarshalOptions.Unmarshal(
+				[]byte(text),
+				&m,
+			); err != nil ||
+				len(m.GetRequests()) != len(bq.items) {
 				t.Fatalf("%q is not for the direct way: %v", text, err)
 			}
 			for i := range bq.items {

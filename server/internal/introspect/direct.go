@@ -72,12 +72,20 @@ func (d *Direct) Takes(path string) bool { return path == pathIntrospect || path
 
 // plainRequest reports whether a request has nothing that the gateway or the front treats specially.
 func plainRequest(r *http.Request) bool {
-	if r.URL.RawPath != "" || r.URL.RawQuery != "" || r.URL.ForceQuery || r.ContentLength <= 0 || r.ContentLength > call.MaxMessage {
+	if r.URL.RawPath != "" || r.URL.RawQuery != "" || r.URL.ForceQuery || r.ContentLength <= 0 ||
+		r.ContentLength > call.MaxMessage {
 		return false
 	}
 	for name := range r.Header { // there are few: to look for each of those costs more
 		switch name {
-		case "Grpc-Timeout", "Idempotency-Key", "If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Encoding", "Trailer", "Upgrade":
+		case "Grpc-Timeout",
+			"Idempotency-Key",
+			"If-Match",
+			"If-None-Match",
+			"If-Unmodified-Since",
+			"Content-Encoding",
+			"Trailer",
+			"Upgrade":
 			return false
 		}
 	}
@@ -196,7 +204,14 @@ func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // refuses finds out who calls before a body of that size is parsed, and refuses an unknown one.
-func (d *Direct) refuses(w http.ResponseWriter, r *http.Request, c *call.Call, full string, size int, start time.Time) bool {
+func (d *Direct) refuses(
+	w http.ResponseWriter,
+	r *http.Request,
+	c *call.Call,
+	full string,
+	size int,
+	start time.Time,
+) bool {
 	if size <= httpx.MaxUndecoded {
 		return false
 	}
@@ -232,7 +247,13 @@ func routeOf(full string) string {
 }
 
 // answer writes the result of a call.
-func (d *Direct) answer(w http.ResponseWriter, r *http.Request, c *call.Call, decide func() error, write func([]byte) ([]byte, error)) {
+func (d *Direct) answer(
+	w http.ResponseWriter,
+	r *http.Request,
+	c *call.Call,
+	decide func() error,
+	write func([]byte) ([]byte, error),
+) {
 	defer func() {
 		if v := recover(); v != nil {
 			d.service.chain.LogPanic(c, v)

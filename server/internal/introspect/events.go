@@ -68,9 +68,14 @@ func (e *Events) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x.Reached = true
 	c := &call.Call{
-		Context: r.Context(), Method: chain.Methods[patdv1.IntrospectionService_WatchInvalidations_FullMethodName],
-		Credentials: r.Header["Authorization"], ID: x.RequestID, Route: x.Method + " " + PathInvalidations, BehindGateway: true,
-		Peer: tokens.Peer{IP: x.Client}, Connection: connection.Of(r.Context()),
+		Context:       r.Context(),
+		Method:        chain.Methods[patdv1.IntrospectionService_WatchInvalidations_FullMethodName],
+		Credentials:   r.Header["Authorization"],
+		ID:            x.RequestID,
+		Route:         x.Method + " " + PathInvalidations,
+		BehindGateway: true,
+		Peer:          tokens.Peer{IP: x.Client},
+		Connection:    connection.Of(r.Context()),
 	}
 	c.Actor.Peer = c.Peer
 	chain.TraceDirect(c, r.Header)
@@ -131,7 +136,11 @@ func positionOf(r *http.Request) (tokens.WatchPosition, error) {
 	for name, values := range query {
 		switch {
 		case name != "after" && name != "history":
-			return tokens.WatchPosition{}, tokens.Invalid("QUERY_UNKNOWN", "", "the query parameters here are after, history")
+			return tokens.WatchPosition{}, tokens.Invalid(
+				"QUERY_UNKNOWN",
+				"",
+				"the query parameters here are after, history",
+			)
 		case len(values) > 1:
 			return tokens.WatchPosition{}, tokens.Invalid("QUERY_INVALID", name, name+" is given more than once")
 		}
@@ -140,7 +149,11 @@ func positionOf(r *http.Request) (tokens.WatchPosition, error) {
 	if after := query.Get("after"); after != "" && r.Header.Get("Last-Event-ID") == "" {
 		at, ok := parsePosition(after, history)
 		if !ok {
-			return at, tokens.Invalid("QUERY_INVALID", "after", "after is the sequence of the last message, and history its history")
+			return at, tokens.Invalid(
+				"QUERY_INVALID",
+				"after",
+				"after is the sequence of the last message, and history its history",
+			)
 		}
 		return at, nil
 	}
@@ -154,7 +167,11 @@ func positionOf(r *http.Request) (tokens.WatchPosition, error) {
 	}
 	at, ok := parsePosition(sequence, history)
 	if !ok {
-		return at, tokens.Invalid("LAST_EVENT_ID_INVALID", "", "Last-Event-ID is the id of the last event that was received; leave it out to begin anew")
+		return at, tokens.Invalid(
+			"LAST_EVENT_ID_INVALID",
+			"",
+			"Last-Event-ID is the id of the last event that was received; leave it out to begin anew",
+		)
 	}
 	return at, nil
 }
@@ -199,7 +216,9 @@ func (w *eventWriter) send(m *patdv1.WatchInvalidationsResponse) error {
 		w.begun = true
 		w.text.WriteString("retry: " + strconv.Itoa(reconnectAfter) + "\n")
 	}
-	w.text.WriteString("event: " + eventOf(m) + "\nid: " + strconv.FormatUint(m.GetSequence(), 10) + "-" + m.GetHistory() + "\ndata: ")
+	w.text.WriteString(
+		"event: " + eventOf(m) + "\nid: " + strconv.FormatUint(m.GetSequence(), 10) + "-" + m.GetHistory() + "\ndata: ",
+	)
 	w.text.Write(data) // which ends in a newline
 	w.text.WriteByte('\n')
 	return w.flush()

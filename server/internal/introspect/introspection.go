@@ -60,7 +60,13 @@ type hotCall struct {
 }
 
 // introspect decides on one token.
-func (s *Service) introspect(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
+func (s *Service) introspect(
+	_ any,
+	//nolint:revive // grpc.MethodHandler has it so
+	ctx context.Context,
+	_ func(any) error,
+	_ grpc.UnaryServerInterceptor,
+) (resp any, err error) {
 	c, start := &hotCall{}, time.Now()
 	c.Late.Timeout = s.chain.Timeout
 	s.chain.Begin(&c.Call, ctx, s.chain.Methods[patdv1.IntrospectionService_Introspect_FullMethodName])
@@ -97,7 +103,13 @@ func (s *Service) answer(c *hotCall) (err error) {
 
 // batch decides on many tokens. An item whose client_ip is not an address is treated as one without, so that it does
 // not fail the others.
-func (s *Service) batch(_ any, ctx context.Context, _ func(any) error, _ grpc.UnaryServerInterceptor) (resp any, err error) { //nolint:revive // grpc.MethodHandler has it so
+func (s *Service) batch(
+	_ any,
+	//nolint:revive // grpc.MethodHandler has it so
+	ctx context.Context,
+	_ func(any) error,
+	_ grpc.UnaryServerInterceptor,
+) (resp any, err error) {
 	start := time.Now()
 	var q batchRequest
 	c := &call.Call{}

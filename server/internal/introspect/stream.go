@@ -148,7 +148,9 @@ type item struct {
 // Serve reads and answers requests until there are no more, or until it has had to wait for one: then another goroutine
 // reads in its place.
 func (a *answering) Serve() {
-	i := &item{Call: call.Call{Context: a.caller.Context, Method: a.caller.Method, Peer: a.caller.Peer, ID: a.requestID}}
+	i := &item{
+		Call: call.Call{Context: a.caller.Context, Method: a.caller.Method, Peer: a.caller.Peer, ID: a.requestID},
+	}
 	i.Late.Timeout, i.Late.Waits = a.service.chain.Timeout, func() { i.led = true; a.lead() }
 	defer i.Late.Release()
 	for !i.led {
@@ -226,5 +228,9 @@ func stopping() *tokens.Error {
 
 // aged returns the error that ends a stream on a connection that has to be renewed.
 func aged() *tokens.Error {
-	return tokens.Fail(tokens.CodeUnavailable, "CONNECTION_AGED", "the connection has reached its age; open the stream again, on a new one")
+	return tokens.Fail(
+		tokens.CodeUnavailable,
+		"CONNECTION_AGED",
+		"the connection has reached its age; open the stream again, on a new one",
+	)
 }

@@ -18,8 +18,8 @@ const (
 	heartbeat = time.Second
 	// newsGap is the least time between two messages of news, so that many changes share one message.
 	newsGap = 20 * time.Millisecond
-	// agedSpread is by how much watches end before receipt.MaxAge, at most, so that those which began together do not end
-	// together.
+	// agedSpread is by how much watches end before receipt.MaxAge, at most, so that those which began together do not
+	// end together.
 	agedSpread = 5 * time.Minute
 	// slowWatcher is how long a send to a watcher may block before the watcher is cut off.
 	slowWatcher = 10 * time.Second
@@ -27,20 +27,39 @@ const (
 
 // WatchInvalidations streams invalidations until the caller ends the stream, loses its access or reads too slowly, or
 // the server stops. A watcher buffers no messages: it reads them from the feed when it sends them.
-func (s *Service) WatchInvalidations(r *patdv1.WatchInvalidationsRequest, ss grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse]) error {
+func (s *Service) WatchInvalidations(
+	r *patdv1.WatchInvalidationsRequest,
+	ss grpc.ServerStreamingServer[patdv1.WatchInvalidationsResponse],
+) error {
 	to := &watcherStream{chain: s.chain, stream: ss, sent: make(chan error, 1)}
-	return s.follow(call.Of(ss.Context()), tokens.WatchPosition{Sequence: r.GetAfter(), History: r.GetHistory()}, to.send)
+	return s.follow(
+		call.Of(ss.Context()),
+		tokens.WatchPosition{Sequence: r.GetAfter(), History: r.GetHistory()},
+		to.send,
+	)
 }
 
 // follow sends invalidations, whatever carries them, until something ends the watch. It returns the reason.
-func (s *Service) follow(begun *call.Call, from tokens.WatchPosition, send func(*patdv1.WatchInvalidationsResponse) error) error {
+func (s *Service) follow(
+	begun *call.Call,
+	from tokens.WatchPosition,
+	send func(*patdv1.WatchInvalidationsResponse) error,
+) error {
 	watch, err := s.service.Watch(begun, begun.Actor, from)
 	if err != nil {
 		return err
 	}
 	noted := s.receipts.Watch(begun.Actor)
 	defer noted.End()
-	w := &watching{chain: s.chain, caller: begun, watch: watch, send: send, began: time.Now(), noted: noted, id: noted.ID()}
+	w := &watching{
+		chain:  s.chain,
+		caller: begun,
+		watch:  watch,
+		send:   send,
+		began:  time.Now(),
+		noted:  noted,
+		id:     noted.ID(),
+	}
 	if err := w.tell(true); err != nil {
 		return err
 	}
@@ -119,7 +138,10 @@ func (w *watching) tell(always bool) error {
 }
 
 // AcknowledgeInvalidations records that a watcher has applied what it was sent.
-func (s *Service) AcknowledgeInvalidations(ctx context.Context, r *patdv1.AcknowledgeInvalidationsRequest) (*patdv1.AcknowledgeInvalidationsResponse, error) {
+func (s *Service) AcknowledgeInvalidations(
+	ctx context.Context,
+	r *patdv1.AcknowledgeInvalidationsRequest,
+) (*patdv1.AcknowledgeInvalidationsResponse, error) {
 	if err := s.receipts.Acknowledge(call.ActorOf(ctx), r.GetWatchId(), r.GetSequence()); err != nil {
 		return nil, err
 	}
@@ -154,7 +176,11 @@ func (w *watcherStream) send(m *patdv1.WatchInvalidationsResponse) error {
 
 // tooSlow returns the error that ends the watch of a watcher that does not read.
 func tooSlow() *tokens.Error {
-	return tokens.Fail(tokens.CodeExhausted, "WATCHER_TOO_SLOW", "the watcher does not read; watch again from where it was")
+	return tokens.Fail(
+		tokens.CodeExhausted,
+		"WATCHER_TOO_SLOW",
+		"the watcher does not read; watch again from where it was",
+	)
 }
 
 func toInvalidations(in tokens.Invalidations, elapsed time.Duration) *patdv1.WatchInvalidationsResponse {

@@ -64,9 +64,18 @@ func New(c Config) (*Limiter, error) {
 	case c.Burst < 1:
 		return nil, fmt.Errorf("make a rate limit: the burst must be at least 1, not %d", c.Burst)
 	case interval*float64(c.Burst) > float64(longestRefill):
-		return nil, fmt.Errorf("make a rate limit: a burst of %d at %v per second takes longer than %s to come back", c.Burst, c.Rate, longestRefill)
+		return nil, fmt.Errorf(
+			"make a rate limit: a burst of %d at %v per second takes longer than %s to come back",
+			c.Burst,
+			c.Rate,
+			longestRefill,
+		)
 	case c.MaxKeys < 0 || c.MaxKeys > largestMaxKeys:
-		return nil, fmt.Errorf("make a rate limit: the number of keys must be between 0 and %d, not %d", largestMaxKeys, c.MaxKeys)
+		return nil, fmt.Errorf(
+			"make a rate limit: the number of keys must be between 0 and %d, not %d",
+			largestMaxKeys,
+			c.MaxKeys,
+		)
 	}
 	if c.MaxKeys == 0 {
 		c.MaxKeys = defaultMaxKeys
@@ -97,7 +106,8 @@ func (l *Limiter) Allow(k Key) (ok bool, retryAfter time.Duration) {
 	return retryAfter == 0, retryAfter
 }
 
-// Quiet reports whether no key is near its limit, so that Blocked need not be asked about any. It costs next to nothing.
+// Quiet reports whether no key is near its limit, so that Blocked need not be asked about any. It costs next to
+// nothing.
 func (l *Limiter) Quiet() bool { return l == nil || l.fullest.Load() <= l.slack }
 
 // Blocked reports whether the key has no token left, and returns the time until it has one. It takes nothing. While no

@@ -104,7 +104,14 @@ func TestNoKeyExceedsItsBoundInAnyWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newClock()
 		rate, burst := rapid.Float64Range(0.01, 1000).Draw(t, "rate"), rapid.IntRange(1, 20).Draw(t, "burst")
-		l, err := limit.New(limit.Config{Rate: rate, Burst: burst, MaxKeys: rapid.SampledFrom([]int{1, 16, 1000}).Draw(t, "keys"), Now: c.now})
+		l, err := limit.New(
+			limit.Config{
+				Rate:    rate,
+				Burst:   burst,
+				MaxKeys: rapid.SampledFrom([]int{1, 16, 1000}).Draw(t, "keys"),
+				Now:     c.now,
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +141,14 @@ func TestNoKeyExceedsItsBoundInAnyWindow(t *testing.T) {
 				for to := from; to < len(times); to++ {
 					span := (times[to] - times[from]).Seconds()
 					if n := float64(to - from + 1); n > float64(burst)+rate*span+1e-6 {
-						t.Fatalf("key %d was allowed %v times in %v s at %v per second and a burst of %d", i, n, span, rate, burst)
+						t.Fatalf(
+							"key %d was allowed %v times in %v s at %v per second and a burst of %d",
+							i,
+							n,
+							span,
+							rate,
+							burst,
+						)
 					}
 				}
 			}
@@ -227,7 +241,8 @@ func TestAddressesThatAreOneKey(t *testing.T) {
 	if a, b := limit.Address(netip.Addr{}), limit.Address(netip.Addr{}.Unmap()); a != b {
 		t.Error("callers without an address have many keys")
 	}
-	if limit.Name("192.0.2.1") == limit.Address(netip.MustParseAddr("192.0.2.1")) || limit.Name("") == limit.Address(netip.Addr{}) {
+	if limit.Name("192.0.2.1") == limit.Address(netip.MustParseAddr("192.0.2.1")) ||
+		limit.Name("") == limit.Address(netip.Addr{}) {
 		t.Error("a name and an address are one key")
 	}
 }
@@ -237,7 +252,9 @@ func strangers(i int) limit.Key {
 	if i%2 == 0 {
 		return limit.Address(netip.AddrFrom4([4]byte{100, byte(i >> 17), byte(i >> 9), byte(i >> 1)}))
 	}
-	return limit.Address(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 25), byte(i >> 17), byte(i >> 9), byte(i >> 1)}))
+	return limit.Address(
+		netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, byte(i >> 25), byte(i >> 17), byte(i >> 9), byte(i >> 1)}),
+	)
 }
 
 // A million addresses in one moment: memory stays what it was, the limited stay limited, the known keep their own

@@ -68,7 +68,8 @@ func New(version string) *Set {
 			Name: "patd_rate_limited_total", Help: "Calls refused for being too many, by what was limited.",
 		}, []string{"limit"}),
 		Unrecorded: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "patd_refusals_unrecorded_total", Help: "Refused attempts left out of the audit log, since their caller made too many.",
+			Name: "patd_refusals_unrecorded_total",
+			Help: "Refused attempts left out of the audit log, since their caller made too many.",
 		}),
 		Methods: map[string]*Method{},
 	}

@@ -95,15 +95,27 @@ func (o *Endpoints) guarded(ctx context.Context, c *oauthCall, look func(context
 func readCredential(headers []string, f form) (clientCredential, error) {
 	name, s := f.one("client_id"), f.one("client_secret")
 	if !validClientID(name) {
-		return clientCredential{}, tokens.Invalid("CLIENT_ID_INVALID", "client_id", "is up to 255 printable ASCII characters, and never a secret")
+		return clientCredential{}, tokens.Invalid(
+			"CLIENT_ID_INVALID",
+			"client_id",
+			"is up to 255 printable ASCII characters, and never a secret",
+		)
 	}
 	switch {
 	case len(headers) > 1, len(headers) == 1 && s != "":
-		return clientCredential{}, tokens.Invalid("AUTHENTICATION_REPEATED", "", "show one credential, in one way (RFC 6749 section 2.3)")
+		return clientCredential{}, tokens.Invalid(
+			"AUTHENTICATION_REPEATED",
+			"",
+			"show one credential, in one way (RFC 6749 section 2.3)",
+		)
 	case len(headers) == 1:
 		return readHeader(headers[0], name)
 	case s != "" && name == "":
-		return clientCredential{}, tokens.Invalid("CLIENT_ID_REQUIRED", "client_id", "is required with client_secret: the name of the service")
+		return clientCredential{}, tokens.Invalid(
+			"CLIENT_ID_REQUIRED",
+			"client_id",
+			"is required with client_secret: the name of the service",
+		)
 	case s != "":
 		return clientCredential{name: name, secret: secret.NewSecret(s)}, nil
 	default:
@@ -132,7 +144,11 @@ func readHeader(header, name string) (clientCredential, error) {
 		}
 		return shown, nil
 	default:
-		return clientCredential{}, tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the Authorization header must be Basic or Bearer")
+		return clientCredential{}, tokens.Fail(
+			tokens.CodeUnauthenticated,
+			"CREDENTIAL_INVALID",
+			"the Authorization header must be Basic or Bearer",
+		)
 	}
 }
 
@@ -158,7 +174,11 @@ func validClientID(s string) bool {
 }
 
 func badClient() *tokens.Error {
-	return tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_INVALID", "the client credential is invalid: use the service's name and its token")
+	return tokens.Fail(
+		tokens.CodeUnauthenticated,
+		"CREDENTIAL_INVALID",
+		"the client credential is invalid: use the service's name and its token",
+	)
 }
 
 // unlessBadClient adds to a bad credential's error what is expected. An outage is returned unchanged, and so is why a
@@ -173,5 +193,9 @@ func unlessBadClient(err error) error {
 }
 
 func errOtherClient() *tokens.Error {
-	return tokens.Invalid("CLIENT_ID_INVALID", "client_id", "is not the name of the service whose token authenticates the request")
+	return tokens.Invalid(
+		"CLIENT_ID_INVALID",
+		"client_id",
+		"is not the name of the service whose token authenticates the request",
+	)
 }

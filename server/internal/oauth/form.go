@@ -56,7 +56,11 @@ func parseForm(text string) (form, error) {
 	}
 	values, err := url.ParseQuery(text)
 	if err != nil {
-		return nil, tokens.Invalid("FORM_INVALID", "", "the body is no form: name=value in percent-encoding, joined by &")
+		return nil, tokens.Invalid(
+			"FORM_INVALID",
+			"",
+			"the body is no form: name=value in percent-encoding, joined by &",
+		)
 	}
 	f := make(form, len(values))
 	for name, given := range values {

@@ -36,7 +36,11 @@ func (o *Endpoints) introspect(ctx context.Context, c *oauthCall) (any, error) {
 	r := o.Of(patdv1.IntrospectionService_Introspect_FullMethodName).Right
 	switch {
 	case c.Actor.Kind != tokens.ServiceActor:
-		return nil, tokens.Fail(tokens.CodeUnauthenticated, "CREDENTIAL_REQUIRED", "this call needs a client: a service's name with that service's token")
+		return nil, tokens.Fail(
+			tokens.CodeUnauthenticated,
+			"CREDENTIAL_REQUIRED",
+			"this call needs a client: a service's name with that service's token",
+		)
 	case !r.Allows(c.Actor):
 		return nil, call.Denied(r, c.Actor)
 	}
@@ -100,7 +104,11 @@ func (o *Endpoints) revoke(ctx context.Context, c *oauthCall) (any, error) {
 		return nil, err
 	}
 	if o.isGoodJWT(secret) {
-		return nil, tokens.Invalid(fault.ReasonStays, "token", "is a JWT, which lasts until its exp; revoke what it was exchanged for, so that no other follows")
+		return nil, tokens.Invalid(
+			fault.ReasonStays,
+			"token",
+			"is a JWT, which lasts until its exp; revoke what it was exchanged for, so that no other follows",
+		)
 	}
 	if c.Actor.Kind == tokens.ServiceActor {
 		return nil, o.revokeFor(ctx, c, secret)
@@ -121,8 +129,9 @@ func (o *Endpoints) revokeFor(ctx context.Context, c *oauthCall, text tokens.Sec
 	return found.Revoke(ctx, c.Actor)
 }
 
-// revokeForBearer revokes for a caller without a credential. Only the secret speaks for it, so that the secret is looked
-// at first, as a credential is: what others at its address send does not keep the bearer of a live one from revoking it.
+// revokeForBearer revokes for a caller without a credential. Only the secret speaks for it, so that the secret is
+// looked at first, as a credential is: what others at its address send does not keep the bearer of a live one from
+// revoking it.
 func (o *Endpoints) revokeForBearer(ctx context.Context, c *oauthCall, text tokens.Secret) error {
 	presented := limit.Name(text.Reveal())
 	if blocked, after := o.Limits.Ended.Blocked(presented); blocked {

@@ -38,13 +38,22 @@ func (o *Endpoints) sign(c tokens.AccessClaims) (tokens.Secret, error) {
 		return tokens.Secret{}, err
 	}
 	// RFC 9068 section 2.1 defines the type. The header has the key's id, not the key.
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithType("at+jwt"))
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.ES256, Key: key},
+		(&jose.SignerOptions{}).WithType("at+jwt"),
+	)
 	if err != nil {
 		return tokens.Secret{}, fmt.Errorf("sign an access token: %w", err)
 	}
 	claims := accessClaims{
-		Issuer: o.issuer, Subject: c.User, Audience: audienceClaim(c.Audiences), Expires: c.ExpireTime.Unix(), Issued: c.IssueTime.Unix(),
-		ID: c.ID.String(), ClientID: c.ClientID, Scope: strings.Join(c.Scopes, " "),
+		Issuer:   o.issuer,
+		Subject:  c.User,
+		Audience: audienceClaim(c.Audiences),
+		Expires:  c.ExpireTime.Unix(),
+		Issued:   c.IssueTime.Unix(),
+		ID:       c.ID.String(),
+		ClientID: c.ClientID,
+		Scope:    strings.Join(c.Scopes, " "),
 	}
 	if claims.ClientID == "" {
 		claims.ClientID = c.TokenID.String() // the client did not identify itself; the token that it presented is known

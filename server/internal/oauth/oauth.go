@@ -97,7 +97,12 @@ func (e *oauthEndpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // answer returns the body of a success; nil: there is none.
-func (e *oauthEndpoint) answer(ctx context.Context, w http.ResponseWriter, r *http.Request, c *oauthCall) ([]byte, error) {
+func (e *oauthEndpoint) answer(
+	ctx context.Context,
+	w http.ResponseWriter,
+	r *http.Request,
+	c *oauthCall,
+) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, tokens.Fail(fault.CodeUnimplemented, "METHOD_NOT_ALLOWED", "send a POST with a form")

@@ -50,12 +50,24 @@ func (o *Endpoints) token(ctx context.Context, c *oauthCall) (any, error) {
 	case grantRefresh:
 		return o.refresh(ctx, c)
 	case "":
-		return nil, tokens.Invalid("PARAMETER_REQUIRED", "grant_type", "is required: "+grantExchange+" or "+grantRefresh)
+		return nil, tokens.Invalid(
+			"PARAMETER_REQUIRED",
+			"grant_type",
+			"is required: "+grantExchange+" or "+grantRefresh,
+		)
 	case grantClient:
-		return nil, tokens.Fail(tokens.CodeInvalid, fault.ReasonGrantType, "there are no client credentials: call patd with the service's "+
-			"own token; for your own APIs exchange the token of a user made for the service (docs/oauth.md says why)")
+		return nil, tokens.Fail(
+			tokens.CodeInvalid,
+			fault.ReasonGrantType,
+			"there are no client credentials: call patd with the service's "+
+				"own token; for your own APIs exchange the token of a user made for the service (docs/oauth.md says why)",
+		)
 	default:
-		return nil, tokens.Fail(tokens.CodeInvalid, fault.ReasonGrantType, "the grant_type must be "+grantExchange+" or "+grantRefresh)
+		return nil, tokens.Fail(
+			tokens.CodeInvalid,
+			fault.ReasonGrantType,
+			"the grant_type must be "+grantExchange+" or "+grantRefresh,
+		)
 	}
 }
 
@@ -152,7 +164,11 @@ func (o *Endpoints) refresh(ctx context.Context, c *oauthCall) (any, error) {
 	// Refresh tokens are not cached: one that has ended costs a read each time.
 	presented := limit.Name(q.Token.Reveal())
 	if blocked, after := o.Limits.Ended.Blocked(presented); blocked {
-		return nil, o.Limits.Refuse(call.LimitExchange, after, "this refresh token has ended, and is presented too often")
+		return nil, o.Limits.Refuse(
+			call.LimitExchange,
+			after,
+			"this refresh token has ended, and is presented too often",
+		)
 	}
 	var g tokens.Granted
 	err = o.guarded(ctx, c, func(ctx context.Context) error {
@@ -200,7 +216,11 @@ func readScope(text string) (scopes []string, offline bool, err error) {
 		case tokens.ValidScope(scope):
 			scopes = append(scopes, scope)
 		default:
-			return nil, false, tokens.Invalid(fault.ReasonScope, "scope", "is names of features joined by single spaces (RFC 6749 section 3.3)")
+			return nil, false, tokens.Invalid(
+				fault.ReasonScope,
+				"scope",
+				"is names of features joined by single spaces (RFC 6749 section 3.3)",
+			)
 		}
 	}
 	slices.Sort(scopes)

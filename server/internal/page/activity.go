@@ -64,8 +64,12 @@ func (p *Pages) showActivity(q *frame.Request, code int, d activityData) (err er
 	}
 	for _, v := range found {
 		row := sessionRow{
-			ID: v.ID.String(), Agent: browser(v.Agent), Service: v.Service, Since: q.Moment(v.IssueTime), Seen: q.Moment(v.SeenTime),
-			This: v.ID == q.In.Session.ID,
+			ID:      v.ID.String(),
+			Agent:   browser(v.Agent),
+			Service: v.Service,
+			Since:   q.Moment(v.IssueTime),
+			Seen:    q.Moment(v.SeenTime),
+			This:    v.ID == q.In.Session.ID,
 		}
 		if v.IP.IsValid() {
 			row.IP = v.IP.String()
@@ -121,7 +125,13 @@ func (p *Pages) events(q *frame.Request, tokenID, page string, size int) ([]even
 		next  string
 	)
 	err := q.Do(call.PageActivity, frame.Mine{TokenID: tokenID}, func(ctx context.Context) (err error) {
-		found, names, next, err = p.service.UserEvents(ctx, q.In.Actor, "me", tokenID, tokens.Page{Size: size, Token: page})
+		found, names, next, err = p.service.UserEvents(
+			ctx,
+			q.In.Actor,
+			"me",
+			tokenID,
+			tokens.Page{Size: size, Token: page},
+		)
 		return err
 	})
 	if err != nil {
@@ -129,7 +139,11 @@ func (p *Pages) events(q *frame.Request, tokenID, page string, size int) ([]even
 	}
 	rows := make([]eventRow, len(found))
 	for i, e := range found {
-		rows[i] = eventRow{Moment: q.Moment(e.Time), Text: p.sentence(q, e, names[e.TokenID]), Refused: e.Outcome == tokens.OutcomeRefused}
+		rows[i] = eventRow{
+			Moment:  q.Moment(e.Time),
+			Text:    p.sentence(q, e, names[e.TokenID]),
+			Refused: e.Outcome == tokens.OutcomeRefused,
+		}
 		if e.PeerIP.IsValid() {
 			rows[i].From = e.PeerIP.String()
 		}

@@ -48,9 +48,17 @@ func choices(q *frame.Request, policy tokens.Policy, chosen, date string, keep b
 		days = append(days, own)
 	}
 	slices.Sort(days)
-	l := lifetimes{Date: date, First: q.Now.Format(dateForm), Last: q.Now.Add(policy.MaxTTL - tokens.Day).Format(dateForm)}
+	l := lifetimes{
+		Date:  date,
+		First: q.Now.Format(dateForm),
+		Last:  q.Now.Add(policy.MaxTTL - tokens.Day).Format(dateForm),
+	}
 	if keep {
-		l.Options = append(l.Options, lifetimeOption{Value: lifeKeep, Text: q.Text("life.keep")}, lifetimeOption{Value: lifeRenew, Text: q.Text("life.renew")})
+		l.Options = append(
+			l.Options,
+			lifetimeOption{Value: lifeKeep, Text: q.Text("life.keep")},
+			lifetimeOption{Value: lifeRenew, Text: q.Text("life.renew")},
+		)
 	}
 	for _, n := range slices.Compact(days) {
 		if ttl := time.Duration(n) * tokens.Day; ttl <= policy.MaxTTL {
@@ -58,7 +66,10 @@ func choices(q *frame.Request, policy tokens.Policy, chosen, date string, keep b
 			if n == 365 {
 				text = q.Text("life.year")
 			}
-			l.Options = append(l.Options, lifetimeOption{Value: strconv.Itoa(n) + "d", Text: text, End: frame.Day(q.Now.Add(ttl))})
+			l.Options = append(
+				l.Options,
+				lifetimeOption{Value: strconv.Itoa(n) + "d", Text: text, End: frame.Day(q.Now.Add(ttl))},
+			)
 		}
 	}
 	l.Options = append(l.Options, lifetimeOption{Value: lifeCustom, Text: q.Text("life.custom")})
@@ -173,5 +184,8 @@ func grouped(features []tokens.FeatureEntry, ticked func(tokens.FeatureEntry) bo
 
 // lines returns the parts of a text that stand on lines or between commas or spaces.
 func lines(text string) []string {
-	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' || r == ',' || r == ' ' || r == '\t' })
+	return strings.FieldsFunc(
+		text,
+		func(r rune) bool { return r == '\n' || r == '\r' || r == ',' || r == ' ' || r == '\t' },
+	)
 }

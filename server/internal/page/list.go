@@ -48,7 +48,10 @@ type listData struct {
 // statesOf are the states by which the list is filtered, by their values in its address.
 func statesOf() map[string]tokens.State {
 	return map[string]tokens.State{
-		"": tokens.StateAny, "active": tokens.StateActive, "expired": tokens.StateExpired, "revoked": tokens.StateRevoked,
+		"":        tokens.StateAny,
+		"active":  tokens.StateActive,
+		"expired": tokens.StateExpired,
+		"revoked": tokens.StateRevoked,
 	}
 }
 
@@ -77,7 +80,12 @@ func (p *Pages) list(q *frame.Request) error {
 	)
 	err := q.Do(patdv1.TokenService_ListTokens_FullMethodName, frame.Mine{}, func(ctx context.Context) (err error) {
 		filter := tokens.TokenFilter{User: "me", State: state, NameHas: d.Q}
-		found, next, err = p.service.Tokens(ctx, q.In.Actor, filter, tokens.Page{Size: pageSize, Token: query.Get("page")})
+		found, next, err = p.service.Tokens(
+			ctx,
+			q.In.Actor,
+			filter,
+			tokens.Page{Size: pageSize, Token: query.Get("page")},
+		)
 		return err
 	})
 	if err != nil {
@@ -126,7 +134,11 @@ func (p *Pages) held(q *frame.Request) (tokens.Held, string) {
 func (p *Pages) row(q *frame.Request, t tokens.Token, held tokens.Held, known bool, most int) tokenRow {
 	state := t.Status(q.Now)
 	r := tokenRow{
-		ID: t.ID.String(), Name: t.Name, State: stateKey(state), LastUsed: q.Moment(t.LastUsed.Time), Expires: q.Moment(t.ExpireTime),
+		ID:       t.ID.String(),
+		Name:     t.Name,
+		State:    stateKey(state),
+		LastUsed: q.Moment(t.LastUsed.Time),
+		Expires:  q.Moment(t.ExpireTime),
 	}
 	if t.Revocation != nil {
 		r.Ended = q.Moment(t.Revocation.Time)

@@ -44,7 +44,12 @@ type audienceBox struct {
 // draft shows the form for a new token, filled in from its address or from what was typed before signing in again.
 func (p *Pages) draft(q *frame.Request) error {
 	if form := q.TakeDraft(); form != nil {
-		return p.showMint(q, http.StatusOK, mintData{Form: form, Key: form.Get("key"), Notice: q.Text("notice.draft")}, nil)
+		return p.showMint(
+			q,
+			http.StatusOK,
+			mintData{Form: form, Key: form.Get("key"), Notice: q.Text("notice.draft")},
+			nil,
+		)
 	}
 	query := q.R.URL.Query()
 	form := url.Values{}
@@ -182,8 +187,14 @@ func (p *Pages) mint(q *frame.Request) error {
 	var m tokens.Minted
 	err := q.Do(patdv1.TokenService_CreateToken_FullMethodName, frame.Mine{}, func(ctx context.Context) (err error) {
 		m, err = p.service.Mint(ctx, q.In.Actor, tokens.MintRequest{
-			User: "me", Name: form.Get("name"), Description: strings.ReplaceAll(form.Get("description"), "\r\n", "\n"), Scopes: form["scopes"],
-			Audiences: audiences, CIDRs: lines(form.Get("networks")), Lifetime: life, IdempotencyKey: form.Get("key"),
+			User:           "me",
+			Name:           form.Get("name"),
+			Description:    strings.ReplaceAll(form.Get("description"), "\r\n", "\n"),
+			Scopes:         form["scopes"],
+			Audiences:      audiences,
+			CIDRs:          lines(form.Get("networks")),
+			Lifetime:       life,
+			IdempotencyKey: form.Get("key"),
 		})
 		call.Of(ctx).Subject = m.Token.ID
 		return err
@@ -205,7 +216,14 @@ func (p *Pages) mint(q *frame.Request) error {
 }
 
 func (p *Pages) showMade(q *frame.Request, t tokens.Token, secret tokens.Secret, rotated bool, previous frame.Moment) {
-	d := madeData{ID: t.ID.String(), Name: t.Name, Secret: secret.Reveal(), Expires: q.Moment(t.ExpireTime), Rotated: rotated, Previous: previous}
+	d := madeData{
+		ID:       t.ID.String(),
+		Name:     t.Name,
+		Secret:   secret.Reveal(),
+		Expires:  q.Moment(t.ExpireTime),
+		Rotated:  rotated,
+		Previous: previous,
+	}
 	if d.Secret != "" {
 		d.Curl = curlSelf(p.frame.Absolute("/v1/self"), d.Secret)
 	}

@@ -103,7 +103,10 @@ func clip(err error) error {
 
 func outage(cause error) error {
 	return &tokens.Error{
-		Code: tokens.CodeUnavailable, Reason: "SIGNIN_UNAVAILABLE", Message: "the identity provider does not answer; try again", Cause: cause,
+		Code:    tokens.CodeUnavailable,
+		Reason:  "SIGNIN_UNAVAILABLE",
+		Message: "the identity provider does not answer; try again",
+		Cause:   cause,
 	}
 }
 
@@ -130,7 +133,10 @@ func (p *Provider) Origins() []string {
 
 func (p *Provider) config(d *discovered, redirect string) oauth2.Config {
 	return oauth2.Config{
-		ClientID: p.ClientID, Endpoint: d.provider.Endpoint(), RedirectURL: redirect, Scopes: append([]string{oidc.ScopeOpenID}, p.Scopes...),
+		ClientID:    p.ClientID,
+		Endpoint:    d.provider.Endpoint(),
+		RedirectURL: redirect,
+		Scopes:      append([]string{oidc.ScopeOpenID}, p.Scopes...),
 	}
 }
 
@@ -144,7 +150,11 @@ func errProvider(why error) error {
 
 // redeem exchanges a code for the user's identity. It also returns the ID token, which names the session when the user
 // signs out at the provider.
-func (p *Provider) redeem(ctx context.Context, d *discovered, redirect, code, nonce, verifier string) (signin.Identity, string, error) {
+func (p *Provider) redeem(
+	ctx context.Context,
+	d *discovered,
+	redirect, code, nonce, verifier string,
+) (signin.Identity, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	ctx = p.with(ctx)
@@ -158,14 +168,22 @@ func (p *Provider) redeem(ctx context.Context, d *discovered, redirect, code, no
 	if err != nil {
 		var refused *oauth2.RetrieveError
 		if errors.As(err, &refused) && refused.Response.StatusCode < http.StatusInternalServerError {
-			return signin.Identity{}, "", errProvider(fmt.Errorf("exchange the code: the provider says %d %q", refused.Response.StatusCode, refused.ErrorCode))
+			return signin.Identity{}, "", errProvider(
+				fmt.Errorf(
+					"exchange the code: the provider says %d %q",
+					refused.Response.StatusCode,
+					refused.ErrorCode,
+				),
+			)
 		}
 		return signin.Identity{}, "", outage(clip(err))
 	}
 	raw, _ := token.Extra("id_token").(string)
 	keys := &keySet{provider: p}
 	verified, err := oidc.NewVerifier(p.Issuer, keys, &oidc.Config{
-		ClientID: p.ClientID, Now: p.Now, SupportedSigningAlgs: []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384,
+		ClientID: p.ClientID,
+		Now:      p.Now,
+		SupportedSigningAlgs: []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384,
 			oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA}, // those that are configured count
 	}).Verify(ctx, raw)
 	if keys.outage != nil {
@@ -213,7 +231,13 @@ func (k *keySet) VerifySignature(ctx context.Context, jwt string) ([]byte, error
 }
 
 // more adds the claims of userinfo that the ID token lacks (OpenID Connect Core 1.0 section 5.3).
-func (p *Provider) more(ctx context.Context, d *discovered, token *oauth2.Token, subject string, claims json.RawMessage) (json.RawMessage, error) {
+func (p *Provider) more(
+	ctx context.Context,
+	d *discovered,
+	token *oauth2.Token,
+	subject string,
+	claims json.RawMessage,
+) (json.RawMessage, error) {
 	info, err := d.provider.UserInfo(ctx, oauth2.StaticTokenSource(token))
 	if err != nil {
 		return nil, outage(fmt.Errorf("read userinfo: %w", clip(err)))

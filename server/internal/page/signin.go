@@ -47,7 +47,10 @@ func (p *Pages) signIn(q *frame.Request) error {
 		return err
 	}
 	next, state, nonce, verifier := p.frame.Local(query.Get("next")), random(), random(), oauth2.GenerateVerifier()
-	q.SetSignIn(state, strings.Join([]string{state, nonce, verifier, base64.RawURLEncoding.EncodeToString([]byte(next))}, "."))
+	q.SetSignIn(
+		state,
+		strings.Join([]string{state, nonce, verifier, base64.RawURLEncoding.EncodeToString([]byte(next))}, "."),
+	)
 	c := p.provider.config(found, p.redirect())
 	to := c.AuthCodeURL(state, oauth2.SetAuthURLParam("nonce", nonce), oauth2.S256ChallengeOption(verifier))
 	http.Redirect(q.W, q.R, to, http.StatusSeeOther)
@@ -101,7 +104,11 @@ func (p *Pages) callback(q *frame.Request) error {
 		if err := p.frame.Chain.Limits.SignIn(user); err != nil {
 			return err
 		}
-		in, err := p.service.BeginPageSession(ctx, user, tokens.SignIn{Permissions: who.Permissions, Agent: q.R.UserAgent(), Hint: hint, Replaces: q.Secret()})
+		in, err := p.service.BeginPageSession(
+			ctx,
+			user,
+			tokens.SignIn{Permissions: who.Permissions, Agent: q.R.UserAgent(), Hint: hint, Replaces: q.Secret()},
+		)
 		if err != nil {
 			return err
 		}

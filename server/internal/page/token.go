@@ -54,7 +54,11 @@ type detail struct {
 // token shows one token.
 func (p *Pages) token(q *frame.Request) error {
 	d := tokenData{Errors: map[string]string{}, Dialog: q.R.URL.Query().Has("revoke")}
-	if notice := q.R.URL.Query().Get("done"); slices.Contains([]string{"saved", "revoked", "canceled", "paused", "resumed", "scopes_resumed"}, notice) {
+	if notice := q.R.URL.Query().
+		Get("done"); slices.Contains(
+		[]string{"saved", "revoked", "canceled", "paused", "resumed", "scopes_resumed"},
+		notice,
+	) {
 		d.Notice = q.Text("notice." + notice)
 	}
 	if form := q.TakeDraft(); form != nil {
@@ -98,7 +102,13 @@ func (p *Pages) refused(q *frame.Request, d tokenData, err error) error {
 
 func (p *Pages) edit(q *frame.Request, d tokenData) error {
 	id, form := q.R.PathValue("id"), q.R.PostForm
-	name, description, scopes := form.Get("name"), strings.ReplaceAll(form.Get("description"), "\r\n", "\n"), form["scopes"]
+	name, description, scopes := form.Get(
+		"name",
+	), strings.ReplaceAll(
+		form.Get("description"),
+		"\r\n",
+		"\n",
+	), form["scopes"]
 	change := tokens.TokenChange{Name: &name, Description: &description, Scopes: &scopes}
 	if form.Has("labels") {
 		labels, ok := readLabels(form.Get("labels"))
@@ -108,13 +118,17 @@ func (p *Pages) edit(q *frame.Request, d tokenData) error {
 		}
 		change.Labels = &labels
 	}
-	err := q.Do(patdv1.TokenService_UpdateToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) error {
-		if tag := form.Get("etag"); tag != "" { // so that what another window has changed is not undone
-			ctx = tokens.WithPrecondition(ctx, tokens.Precondition{Match: []string{tag}})
-		}
-		_, err := p.service.UpdateToken(ctx, q.In.Actor, "me", id, change)
-		return err
-	})
+	err := q.Do(
+		patdv1.TokenService_UpdateToken_FullMethodName,
+		frame.Mine{TokenID: id},
+		func(ctx context.Context) error {
+			if tag := form.Get("etag"); tag != "" { // so that what another window has changed is not undone
+				ctx = tokens.WithPrecondition(ctx, tokens.Precondition{Match: []string{tag}})
+			}
+			_, err := p.service.UpdateToken(ctx, q.In.Actor, "me", id, change)
+			return err
+		},
+	)
 	if err != nil {
 		return p.refused(q, d, err)
 	}
@@ -153,10 +167,14 @@ func labelLines(labels map[string]string) (string, bool) {
 
 func (p *Pages) cancelRotation(q *frame.Request, d tokenData) error {
 	id := q.R.PathValue("id")
-	err := q.Do(patdv1.TokenService_CancelRotation_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) error {
-		_, err := p.service.CancelRotation(ctx, q.In.Actor, "me", id)
-		return err
-	})
+	err := q.Do(
+		patdv1.TokenService_CancelRotation_FullMethodName,
+		frame.Mine{TokenID: id},
+		func(ctx context.Context) error {
+			_, err := p.service.CancelRotation(ctx, q.In.Actor, "me", id)
+			return err
+		},
+	)
 	if err != nil {
 		return p.refused(q, d, err)
 	}
@@ -166,10 +184,14 @@ func (p *Pages) cancelRotation(q *frame.Request, d tokenData) error {
 
 func (p *Pages) resume(q *frame.Request, d tokenData) error {
 	id := q.R.PathValue("id")
-	err := q.Do(patdv1.TokenService_ResumeToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) error {
-		_, err := p.service.ResumeToken(ctx, q.In.Actor, "me", id)
-		return err
-	})
+	err := q.Do(
+		patdv1.TokenService_ResumeToken_FullMethodName,
+		frame.Mine{TokenID: id},
+		func(ctx context.Context) error {
+			_, err := p.service.ResumeToken(ctx, q.In.Actor, "me", id)
+			return err
+		},
+	)
 	if err != nil {
 		return p.refused(q, d, err)
 	}
@@ -191,13 +213,22 @@ func (p *Pages) rotate(q *frame.Request, d tokenData) error {
 		return p.showToken(q, http.StatusBadRequest, d)
 	}
 	var out tokens.Rotated
-	err = q.Do(patdv1.TokenService_RotateToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) (err error) {
-		out, err = p.service.Rotate(ctx, q.In.Actor, tokens.RotateRequest{
-			User: "me", TokenID: id, Grace: &grace, Lifetime: life, Renew: form.Get("expiration") == lifeRenew, Force: form.Get("force") == "yes",
-			IdempotencyKey: form.Get("key"),
-		})
-		return err
-	})
+	err = q.Do(
+		patdv1.TokenService_RotateToken_FullMethodName,
+		frame.Mine{TokenID: id},
+		func(ctx context.Context) (err error) {
+			out, err = p.service.Rotate(ctx, q.In.Actor, tokens.RotateRequest{
+				User:           "me",
+				TokenID:        id,
+				Grace:          &grace,
+				Lifetime:       life,
+				Renew:          form.Get("expiration") == lifeRenew,
+				Force:          form.Get("force") == "yes",
+				IdempotencyKey: form.Get("key"),
+			})
+			return err
+		},
+	)
 	var e *tokens.Error
 	d.Force = errors.As(err, &e) && e.Reason == "ROTATION_IN_PROGRESS" || form.Has("force")
 	if err != nil {
@@ -209,10 +240,14 @@ func (p *Pages) rotate(q *frame.Request, d tokenData) error {
 
 func (p *Pages) revoke(q *frame.Request, d tokenData) error {
 	id := q.R.PathValue("id")
-	err := q.Do(patdv1.TokenService_RevokeToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) error {
-		_, err := p.service.Revoke(ctx, q.In.Actor, "me", id, "")
-		return err
-	})
+	err := q.Do(
+		patdv1.TokenService_RevokeToken_FullMethodName,
+		frame.Mine{TokenID: id},
+		func(ctx context.Context) error {
+			_, err := p.service.Revoke(ctx, q.In.Actor, "me", id, "")
+			return err
+		},
+	)
 	if err != nil {
 		return p.refused(q, d, err)
 	}
@@ -224,10 +259,14 @@ func (p *Pages) revoke(q *frame.Request, d tokenData) error {
 func (p *Pages) showToken(q *frame.Request, code int, d tokenData) error {
 	id := q.R.PathValue("id")
 	var t tokens.Token
-	err := q.Do(patdv1.TokenService_GetToken_FullMethodName, frame.Mine{TokenID: id}, func(ctx context.Context) (err error) {
-		t, err = p.service.Token(ctx, q.In.Actor, "me", id)
-		return err
-	})
+	err := q.Do(
+		patdv1.TokenService_GetToken_FullMethodName,
+		frame.Mine{TokenID: id},
+		func(ctx context.Context) (err error) {
+			t, err = p.service.Token(ctx, q.In.Actor, "me", id)
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -295,7 +334,10 @@ func (p *Pages) scopeBoxes(q *frame.Request, t tokens.Token, d *tokenData) error
 			box := &d.Groups[i].Boxes[j]
 			box.Required = false
 			box.Unused = neverUsed(t, box.Name)
-			box.Suspended = slices.ContainsFunc(d.Token.Scopes, func(s scopeView) bool { return s.Name == box.Name && s.Suspended })
+			box.Suspended = slices.ContainsFunc(
+				d.Token.Scopes,
+				func(s scopeView) bool { return s.Name == box.Name && s.Suspended },
+			)
 		}
 	}
 	return nil

@@ -14,11 +14,11 @@ const (
 	// verifierTrust is how long a verifier uses its memory after the server has made a message (client.silence, and the
 	// same in the other libraries).
 	verifierTrust = 3 * time.Second
-	// feedTrust is how long a server uses its memory, and sends messages to its watches, without reading the change feed
-	// (store/feed.trustFor).
+	// feedTrust is how long a server uses its memory, and sends messages to its watches, without reading the change
+	// feed (store/feed.trustFor).
 	feedTrust = 5 * time.Second
-	// slack and driftShare are what clocks may differ by: slack for timers and readings of the clock, and a share of the
-	// age of the watch, since the verifier counts that by its own clock.
+	// slack and driftShare are what clocks may differ by: slack for timers and readings of the clock, and a share of
+	// the age of the watch, since the verifier counts that by its own clock.
 	slack      = 250 * time.Millisecond
 	driftShare = 5000
 
@@ -35,8 +35,8 @@ func (b *Board) bound(age time.Duration) time.Duration { return b.trust + slack 
 
 // Config configures a Board.
 type Config struct {
-	// Reached returns a position of the change feed that every change has which was committed before the call, once this
-	// server's memory has dropped what those changes concern.
+	// Reached returns a position of the change feed that every change has which was committed before the call, once
+	// this server's memory has dropped what those changes concern.
 	Reached func(context.Context) (uint64, error)
 	// Alone says that no other process serves the store.
 	Alone bool
@@ -60,7 +60,14 @@ type Board struct {
 
 // New makes a board.
 func New(c Config) *Board {
-	return &Board{config: c, began: time.Now(), trust: verifierTrust, watches: map[string]*Watch{}, waits: map[*wait]struct{}{}, byOwner: map[string]int{}}
+	return &Board{
+		config:  c,
+		began:   time.Now(),
+		trust:   verifierTrust,
+		watches: map[string]*Watch{},
+		waits:   map[*wait]struct{}{},
+		byOwner: map[string]int{},
+	}
 }
 
 // Watch is one watch. Its methods but those of the board are for the one goroutine that sends its messages.
@@ -83,7 +90,14 @@ type Watch struct {
 
 // Watch begins a watch, before the change feed is read for it. The caller ends it.
 func (b *Board) Watch(a tokens.Actor) *Watch {
-	w := &Watch{board: b, id: rand.Text(), owner: a.TokenID, name: a.Name, began: time.Now(), ask: make(chan struct{}, 1)}
+	w := &Watch{
+		board: b,
+		id:    rand.Text(),
+		owner: a.TokenID,
+		name:  a.Name,
+		began: time.Now(),
+		ask:   make(chan struct{}, 1),
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watches[w.id] = w

@@ -15,8 +15,8 @@ import (
 )
 
 // The model has verifiers that follow docs/verifier-protocol.md and watch one server, over connections that stall, lag
-// and are cut, in virtual time. Each verifier has in memory that a token is ALLOW. The token is revoked, and the receipt
-// is compared with what the verifiers would let pass from then on.
+// and are cut, in virtual time. Each verifier has in memory that a token is ALLOW. The token is revoked, and the
+// receipt is compared with what the verifiers would let pass from then on.
 
 // script is what happens in one run.
 type script struct {
@@ -43,14 +43,26 @@ func drawScript(draw func(string, int, int) int) script {
 	s := script{Revoke: draw("revoke", 4500, 9000), Wait: draw("wait", 0, 8000)}
 	for range draw("verifiers", 1, 4) {
 		s.Verifiers = append(s.Verifiers, verifierScript{
-			Acknowledges: draw("acknowledges", 0, 2) > 0, AckDelay: draw("acknowledgement", 0, 1500), Slow: draw("slow", 0, 150),
-			Latency: draw("latency", 0, 400),
+			Acknowledges: draw(
+				"acknowledges",
+				0,
+				2,
+			) > 0,
+			AckDelay: draw("acknowledgement", 0, 1500),
+			Slow:     draw("slow", 0, 150),
+			Latency:  draw("latency", 0, 400),
 		})
 	}
 	for range draw("events", 0, 6) {
 		s.Events = append(s.Events, event{
-			At: s.Revoke + draw("at", -3000, 3000), Verifier: draw("which", 0, 3) % len(s.Verifiers), For: draw("for", 0, 6000),
-			Cut: draw("cut", 0, 2) == 0,
+			At: s.Revoke + draw(
+				"at",
+				-3000,
+				3000,
+			),
+			Verifier: draw("which", 0, 3) % len(s.Verifiers),
+			For:      draw("for", 0, 6000),
+			Cut:      draw("cut", 0, 2) == 0,
 		})
 	}
 	return s
@@ -89,14 +101,25 @@ type modelMessage struct {
 }
 
 // watch is server/internal/introspect.follow.
-func (s *modelServer) watch(ctx context.Context, service tokens.Actor, pipe chan<- modelMessage, latency time.Duration) {
+func (s *modelServer) watch(
+	ctx context.Context,
+	service tokens.Actor,
+	pipe chan<- modelMessage,
+	latency time.Duration,
+) {
 	w := s.board.Watch(service)
 	defer w.End()
 	began := time.Now()
 	send := func() <-chan struct{} {
 		elapsed := time.Since(began)
 		at, news := s.state()
-		m := modelMessage{sequence: at, elapsed: elapsed, id: w.ID(), acknowledge: w.Sending(at), at: time.Now().Add(latency)}
+		m := modelMessage{
+			sequence:    at,
+			elapsed:     elapsed,
+			id:          w.ID(),
+			acknowledge: w.Sending(at),
+			at:          time.Now().Add(latency),
+		}
 		select {
 		case pipe <- m:
 		case <-ctx.Done():
@@ -259,7 +282,11 @@ func play(t *testing.T, s script, trust time.Duration) (wrong string, got Receip
 		}
 		pause(ctx, time.Duration(s.Revoke)*time.Millisecond)
 		position, began := server.change(), time.Now()
-		got = server.board.Wait(ctx, tokens.Actor{Kind: tokens.ServiceActor, Name: "admin"}, time.Duration(s.Wait)*time.Millisecond)
+		got = server.board.Wait(
+			ctx,
+			tokens.Actor{Kind: tokens.ServiceActor, Name: "admin"},
+			time.Duration(s.Wait)*time.Millisecond,
+		)
 		took = time.Since(began)
 		if !got.Everywhere {
 			return
@@ -267,7 +294,12 @@ func play(t *testing.T, s script, trust time.Duration) (wrong string, got Receip
 		for range 400 {
 			for i, v := range verifiers {
 				if v.lets(position) {
-					wrong = fmt.Sprintf("verifier %d lets the token pass %v after the receipt said %v", i, time.Since(began)-took, got)
+					wrong = fmt.Sprintf(
+						"verifier %d lets the token pass %v after the receipt said %v",
+						i,
+						time.Since(began)-took,
+						got,
+					)
 					return
 				}
 			}

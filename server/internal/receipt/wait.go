@@ -152,7 +152,12 @@ func (b *Board) enter(a tokens.Actor, position uint64) (o *wait, waits bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.prune(time.Now())
-	o = &wait{position: position, pending: map[*Watch]time.Time{}, lost: map[string]time.Time{}, wake: make(chan struct{}, 1)}
+	o = &wait{
+		position: position,
+		pending:  map[*Watch]time.Time{},
+		lost:     map[string]time.Time{},
+		wake:     make(chan struct{}, 1),
+	}
 	if waits = len(b.waits) < maxWaits && b.byOwner[a.String()] < maxWaitsOfOne; waits {
 		b.waits[o] = struct{}{}
 		b.byOwner[a.String()]++

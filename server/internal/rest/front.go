@@ -70,8 +70,14 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &httpx.Exchange{
-		RequestID: call.RequestID(r.Header.Get("X-Request-Id")), Client: f.Client(r), Method: knownMethod(r.Method), Reads: httpx.Reads(r),
-		Path: r.URL.EscapedPath(), Query: r.URL.RawQuery,
+		RequestID: call.RequestID(
+			r.Header.Get("X-Request-Id"),
+		),
+		Client: f.Client(r),
+		Method: knownMethod(r.Method),
+		Reads:  httpx.Reads(r),
+		Path:   r.URL.EscapedPath(),
+		Query:  r.URL.RawQuery,
 	}
 	h := w.Header()
 	h.Set("X-Request-Id", x.RequestID)
@@ -127,7 +133,10 @@ func (f *Front) page(path string) (page http.Handler, route string) {
 func (f *Front) route(w http.ResponseWriter, r *http.Request, x *httpx.Exchange) {
 	if encoded(r) {
 		w.Header().Set("Accept-Encoding", "identity") // RFC 9110 section 12.5.3
-		st := fault.Status(tokens.Invalid("CONTENT_ENCODING_UNSUPPORTED", "", "send the body as it is, without Content-Encoding"), x.RequestID)
+		st := fault.Status(
+			tokens.Invalid("CONTENT_ENCODING_UNSUPPORTED", "", "send the body as it is, without Content-Encoding"),
+			x.RequestID,
+		)
 		httpx.WriteErrorAs(w, st, fault.ClassOfDomain(tokens.CodeInvalid), http.StatusUnsupportedMediaType)
 		return
 	}
@@ -225,7 +234,11 @@ func checkRequest(r *http.Request) *tokens.Error {
 		return tokens.Invalid("PATH_INVALID", "", "a path has no segment `.` or `..`, percent-encoded or not, "+
 			"for it would be lost on the way; reach a record that has such an id over gRPC")
 	case !cleanQuery(r.URL.RawQuery):
-		return tokens.Invalid("QUERY_INVALID", "", "a query is UTF-8 in percent-encoding, at most "+strconv.Itoa(maxParameters)+" parameters joined by &")
+		return tokens.Invalid(
+			"QUERY_INVALID",
+			"",
+			"a query is UTF-8 in percent-encoding, at most "+strconv.Itoa(maxParameters)+" parameters joined by &",
+		)
 	case r.ContentLength > call.MaxMessage:
 		return call.TooLarge()
 	}
@@ -320,7 +333,13 @@ func (f *Front) log(ctx context.Context, x *httpx.Exchange, start time.Time) {
 // knownMethod returns an HTTP method for the log, where one that is not known is "OTHER": the caller may send any text.
 func knownMethod(method string) string {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+	case http.MethodGet,
+		http.MethodHead,
+		http.MethodPost,
+		http.MethodPut,
+		http.MethodPatch,
+		http.MethodDelete,
+		http.MethodOptions:
 		return method
 	}
 	return "OTHER"
@@ -367,5 +386,6 @@ func (a *answer) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// pathLeaks is the REST path for leak reports, and the paths below it are for those of partners. They need no credential.
+// pathLeaks is the REST path for leak reports, and the paths below it are for those of partners. They need no
+// credential.
 const pathLeaks = "/v1/leaks"

@@ -36,12 +36,19 @@ import (
 // DialInProcess connects the gateway with the in-process listener in front of the chain. The first call makes the
 // connection. The time limit of a call starts here, so that it includes the wait for the connection.
 func DialInProcess(lis *bufconn.Listener, timeout time.Duration) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///in-process",
+	conn, err := grpc.NewClient(
+		"passthrough:///in-process",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithChainUnaryInterceptor(markReached, limited(timeout)),
-		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(math.MaxInt32), experimental.AcceptCompressors()),
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDefaultCallOptions(
+			grpc.WaitForReady(true),
+			grpc.MaxCallRecvMsgSize(math.MaxInt32),
+			experimental.AcceptCompressors(),
+		),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("connect the gateway: %w", err)
@@ -50,7 +57,14 @@ func DialInProcess(lis *bufconn.Listener, timeout time.Duration) (*grpc.ClientCo
 }
 
 // markReached records that a request has passed from the gateway to the chain, which logs and counts it.
-func markReached(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func markReached(
+	ctx context.Context,
+	method string,
+	req, reply any,
+	cc *grpc.ClientConn,
+	invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption,
+) error {
 	x := httpx.ExchangeOf(ctx)
 	x.Reached = true
 	if x.Body != nil && x.Body.Empty {
@@ -175,7 +189,14 @@ func annotate(ctx context.Context, _ *http.Request) metadata.MD {
 
 // answerError responds to a failed request. Errors of the chain are passed on. An error of the gateway about a request
 // that it could not read is replaced, because its text repeats the input.
-func answerError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+func answerError(
+	ctx context.Context,
+	_ *runtime.ServeMux,
+	_ runtime.Marshaler,
+	w http.ResponseWriter,
+	r *http.Request,
+	err error,
+) {
 	if md, ok := runtime.ServerMetadataFromContext(ctx); ok {
 		for _, at := range md.HeaderMD.Get(call.KeyExpiresAt) {
 			w.Header().Set(refusal.HeaderExpiresAt, at)
@@ -221,7 +242,14 @@ func lostCall(code codes.Code) *tokens.Error {
 }
 
 // answerUnrouted responds to an unknown path, without repeating it, or to a method that the path does not support.
-func (g *gateway) answerUnrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+func (g *gateway) answerUnrouted(
+	_ context.Context,
+	_ *runtime.ServeMux,
+	_ runtime.Marshaler,
+	w http.ResponseWriter,
+	r *http.Request,
+	code int,
+) {
 	if r.Context().Value(probeKey{}) != nil {
 		return
 	}
@@ -230,7 +258,14 @@ func (g *gateway) answerUnrouted(_ context.Context, _ *runtime.ServeMux, _ runti
 		httpx.AnswerMethod(w, x.RequestID, g.methods(r))
 		return
 	}
-	httpx.WriteError(w, r, fault.Status(tokens.Fail(tokens.CodeNotFound, "PATH_NOT_FOUND", "nothing is served under this path"), x.RequestID))
+	httpx.WriteError(
+		w,
+		r,
+		fault.Status(
+			tokens.Fail(tokens.CodeNotFound, "PATH_NOT_FOUND", "nothing is served under this path"),
+			x.RequestID,
+		),
+	)
 }
 
 type probeKey struct{}

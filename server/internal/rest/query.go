@@ -34,13 +34,19 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 	for _, name := range names {
 		f := fields.ByName(protoreflect.Name(name))
 		if of, key, ok := strings.Cut(name, "."); f == nil && ok {
-			if f = fields.ByName(protoreflect.Name(of)); f == nil || !isTextMap(f) || filter.HasCommonPrefix([]string{of}) {
+			if f = fields.ByName(
+				protoreflect.Name(of),
+			); f == nil || !isTextMap(f) ||
+				filter.HasCommonPrefix([]string{of}) {
 				return unknownParameter(of, parameters(fields, filter))
 			}
 			if len(values[name]) != 1 {
 				return badParameter(name, f, len(values[name]))
 			}
-			msg.ProtoReflect().Mutable(f).Map().Set(protoreflect.ValueOfString(key).MapKey(), protoreflect.ValueOfString(values[name][0]))
+			msg.ProtoReflect().
+				Mutable(f).
+				Map().
+				Set(protoreflect.ValueOfString(key).MapKey(), protoreflect.ValueOfString(values[name][0]))
 			delete(values, name)
 			continue
 		}
@@ -53,7 +59,11 @@ func (p *queryParser) Parse(msg proto.Message, values url.Values, filter *utilit
 		return nil
 	}
 	for _, name := range names { // find the faulty one
-		if p.DefaultQueryParser.Parse(msg.ProtoReflect().New().Interface(), url.Values{name: values[name]}, filter) != nil {
+		if p.DefaultQueryParser.Parse(
+			msg.ProtoReflect().New().Interface(),
+			url.Values{name: values[name]},
+			filter,
+		) != nil {
 			return badParameter(name, fields.ByName(protoreflect.Name(name)), len(values[name]))
 		}
 	}
@@ -65,7 +75,9 @@ func isTextMap(f protoreflect.FieldDescriptor) bool {
 }
 
 func isTime(f protoreflect.FieldDescriptor) bool {
-	return f.Message() != nil && f.Message().FullName() == (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName() && !f.IsList()
+	return f.Message() != nil &&
+		f.Message().FullName() == (&timestamppb.Timestamp{}).ProtoReflect().Descriptor().FullName() &&
+		!f.IsList()
 }
 
 // queryError is the error of a query. The gateway passes on only its text, so the text is its JSON form.
@@ -153,7 +165,14 @@ func queryOrBody(next runtime.HandlerFunc) runtime.HandlerFunc {
 		switch r.Method {
 		case http.MethodPost, http.MethodPut, http.MethodPatch:
 			for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
-				answerError(r.Context(), nil, nil, w, r, status.Error(codes.InvalidArgument, unknownParameter(name, nil).Error()))
+				answerError(
+					r.Context(),
+					nil,
+					nil,
+					w,
+					r,
+					status.Error(codes.InvalidArgument, unknownParameter(name, nil).Error()),
+				)
 				return
 			}
 		}

@@ -12,7 +12,10 @@ import (
 )
 
 // CreateAudience adds an audience.
-func (s catalogService) CreateAudience(ctx context.Context, r *patdv1.CreateAudienceRequest) (*patdv1.CreateAudienceResponse, error) {
+func (s catalogService) CreateAudience(
+	ctx context.Context,
+	r *patdv1.CreateAudienceRequest,
+) (*patdv1.CreateAudienceResponse, error) {
 	e, err := fromAudience(r.GetAudience(), r.GetAudience().GetId())
 	if err != nil {
 		return nil, err
@@ -24,7 +27,10 @@ func (s catalogService) CreateAudience(ctx context.Context, r *patdv1.CreateAudi
 }
 
 // GetAudience returns an audience.
-func (s catalogService) GetAudience(ctx context.Context, r *patdv1.GetAudienceRequest) (*patdv1.GetAudienceResponse, error) {
+func (s catalogService) GetAudience(
+	ctx context.Context,
+	r *patdv1.GetAudienceRequest,
+) (*patdv1.GetAudienceResponse, error) {
 	e, err := s.service.Audience(ctx, call.ActorOf(ctx), r.GetId())
 	if err != nil {
 		return nil, err
@@ -33,7 +39,10 @@ func (s catalogService) GetAudience(ctx context.Context, r *patdv1.GetAudienceRe
 }
 
 // ReplaceAudience overwrites an audience.
-func (s catalogService) ReplaceAudience(ctx context.Context, r *patdv1.ReplaceAudienceRequest) (*patdv1.ReplaceAudienceResponse, error) {
+func (s catalogService) ReplaceAudience(
+	ctx context.Context,
+	r *patdv1.ReplaceAudienceRequest,
+) (*patdv1.ReplaceAudienceResponse, error) {
 	e, err := fromAudience(r.GetAudience(), r.GetId())
 	if err != nil {
 		return nil, err
@@ -45,7 +54,10 @@ func (s catalogService) ReplaceAudience(ctx context.Context, r *patdv1.ReplaceAu
 }
 
 // DeleteAudience removes an audience's entry.
-func (s catalogService) DeleteAudience(ctx context.Context, r *patdv1.DeleteAudienceRequest) (*patdv1.DeleteAudienceResponse, error) {
+func (s catalogService) DeleteAudience(
+	ctx context.Context,
+	r *patdv1.DeleteAudienceRequest,
+) (*patdv1.DeleteAudienceResponse, error) {
 	if err := s.service.DeleteAudience(ctx, call.ActorOf(ctx), r.GetId()); err != nil {
 		return nil, err
 	}
@@ -53,7 +65,10 @@ func (s catalogService) DeleteAudience(ctx context.Context, r *patdv1.DeleteAudi
 }
 
 // ListAudiences lists audiences.
-func (s catalogService) ListAudiences(ctx context.Context, r *patdv1.ListAudiencesRequest) (*patdv1.ListAudiencesResponse, error) {
+func (s catalogService) ListAudiences(
+	ctx context.Context,
+	r *patdv1.ListAudiencesRequest,
+) (*patdv1.ListAudiencesResponse, error) {
 	found, next, err := s.service.Audiences(ctx, call.ActorOf(ctx), r.GetQ(), fromCursor(r))
 	if err != nil {
 		return nil, asCursor(err)
@@ -66,7 +81,10 @@ func (s catalogService) ListAudiences(ctx context.Context, r *patdv1.ListAudienc
 }
 
 // CheckAudience is the dry run of a policy.
-func (s catalogService) CheckAudience(ctx context.Context, r *patdv1.CheckAudienceRequest) (*patdv1.CheckAudienceResponse, error) {
+func (s catalogService) CheckAudience(
+	ctx context.Context,
+	r *patdv1.CheckAudienceRequest,
+) (*patdv1.CheckAudienceResponse, error) {
 	var try *tokens.Policy
 	if r.GetMaxTtl() != nil {
 		ttl, err := fromTTL("max_ttl", r.GetMaxTtl())
@@ -75,7 +93,14 @@ func (s catalogService) CheckAudience(ctx context.Context, r *patdv1.CheckAudien
 		}
 		try = &tokens.Policy{MaxTTL: ttl, AllowNever: r.GetAllowNever()}
 	}
-	found, next, err := s.service.CheckAudience(ctx, call.ActorOf(ctx), r.GetId(), try, r.GetRequireNamed(), fromCursor(r))
+	found, next, err := s.service.CheckAudience(
+		ctx,
+		call.ActorOf(ctx),
+		r.GetId(),
+		try,
+		r.GetRequireNamed(),
+		fromCursor(r),
+	)
 	if err != nil {
 		return nil, asCursor(err)
 	}
@@ -87,7 +112,10 @@ func (s catalogService) CheckAudience(ctx context.Context, r *patdv1.CheckAudien
 }
 
 // BlockTokens blocks tokens that exceed an audience's policy.
-func (s catalogService) BlockTokens(ctx context.Context, r *patdv1.BlockTokensRequest) (*patdv1.BlockTokensResponse, error) {
+func (s catalogService) BlockTokens(
+	ctx context.Context,
+	r *patdv1.BlockTokensRequest,
+) (*patdv1.BlockTokensResponse, error) {
 	done, left, err := s.service.BlockTokens(ctx, call.ActorOf(ctx), r.GetId(), r.GetReason())
 	if err != nil {
 		return nil, err
@@ -96,7 +124,10 @@ func (s catalogService) BlockTokens(ctx context.Context, r *patdv1.BlockTokensRe
 }
 
 // UnblockTokens ends the blocks that an audience set.
-func (s catalogService) UnblockTokens(ctx context.Context, r *patdv1.UnblockTokensRequest) (*patdv1.UnblockTokensResponse, error) {
+func (s catalogService) UnblockTokens(
+	ctx context.Context,
+	r *patdv1.UnblockTokensRequest,
+) (*patdv1.UnblockTokensResponse, error) {
 	done, left, err := s.service.UnblockTokens(ctx, call.ActorOf(ctx), r.GetId(), r.GetReason())
 	if err != nil {
 		return nil, err
@@ -108,9 +139,17 @@ func (s catalogService) UnblockTokens(ctx context.Context, r *patdv1.UnblockToke
 func fromAudience(a *patdv1.Audience, id string) (tokens.AudienceEntry, error) {
 	switch {
 	case a == nil:
-		return tokens.AudienceEntry{}, tokens.Invalid("ENTRY_REQUIRED", "audience", "give the audience; over REST it is the body")
+		return tokens.AudienceEntry{}, tokens.Invalid(
+			"ENTRY_REQUIRED",
+			"audience",
+			"give the audience; over REST it is the body",
+		)
 	case a.GetId() != "" && a.GetId() != id:
-		return tokens.AudienceEntry{}, tokens.Invalid("NAME_MISMATCH", "id", "differs from the id of the audience that is to be replaced; leave it out, or delete and create")
+		return tokens.AudienceEntry{}, tokens.Invalid(
+			"NAME_MISMATCH",
+			"id",
+			"differs from the id of the audience that is to be replaced; leave it out, or delete and create",
+		)
 	}
 	e := tokens.AudienceEntry{
 		ID: id, DisplayName: a.GetDisplayName(), Resource: a.GetResource(),
@@ -129,17 +168,29 @@ func fromAudience(a *patdv1.Audience, id string) (tokens.AudienceEntry, error) {
 			return tokens.AudienceEntry{}, err
 		}
 	}
-	format, err := fromEnum("ACCESS_TOKEN_FORMAT_UNKNOWN", "access_token_format", a.GetAccessTokenFormat(), patdv1.Audience_AccessTokenFormat_name)
+	format, err := fromEnum(
+		"ACCESS_TOKEN_FORMAT_UNKNOWN",
+		"access_token_format",
+		a.GetAccessTokenFormat(),
+		patdv1.Audience_AccessTokenFormat_name,
+	)
 	e.AccessFormat = tokens.AccessFormat(format)
 	return e, err
 }
 
 func toAudience(e tokens.AudienceEntry) *patdv1.Audience {
 	return &patdv1.Audience{
-		Id: e.ID, DisplayName: e.DisplayName, Resource: e.Resource, DefaultTtl: toTTL(e.DefaultTTL), MaxTtl: toTTL(e.MaxTTL),
-		AllowNever: e.AllowNever, AllowOfflineAccess: e.AllowOffline,
-		AccessTokenTtl: toTTL(e.AccessTTL), AccessTokenFormat: patdv1.Audience_AccessTokenFormat(e.AccessFormat),
-		RequireNamed: e.RequireNamed, Etag: e.ETag(),
+		Id:                 e.ID,
+		DisplayName:        e.DisplayName,
+		Resource:           e.Resource,
+		DefaultTtl:         toTTL(e.DefaultTTL),
+		MaxTtl:             toTTL(e.MaxTTL),
+		AllowNever:         e.AllowNever,
+		AllowOfflineAccess: e.AllowOffline,
+		AccessTokenTtl:     toTTL(e.AccessTTL),
+		AccessTokenFormat:  patdv1.Audience_AccessTokenFormat(e.AccessFormat),
+		RequireNamed:       e.RequireNamed,
+		Etag:               e.ETag(),
 	}
 }
 

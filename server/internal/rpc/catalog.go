@@ -21,7 +21,10 @@ type catalogService struct {
 var _ patdv1.CatalogServiceServer = catalogService{}
 
 // CreateFeature adds an entry.
-func (s catalogService) CreateFeature(ctx context.Context, r *patdv1.CreateFeatureRequest) (*patdv1.CreateFeatureResponse, error) {
+func (s catalogService) CreateFeature(
+	ctx context.Context,
+	r *patdv1.CreateFeatureRequest,
+) (*patdv1.CreateFeatureResponse, error) {
 	e, err := fromFeature(r.GetFeature(), r.GetFeature().GetName())
 	if err != nil {
 		return nil, err
@@ -33,7 +36,10 @@ func (s catalogService) CreateFeature(ctx context.Context, r *patdv1.CreateFeatu
 }
 
 // GetFeature returns an entry.
-func (s catalogService) GetFeature(ctx context.Context, r *patdv1.GetFeatureRequest) (*patdv1.GetFeatureResponse, error) {
+func (s catalogService) GetFeature(
+	ctx context.Context,
+	r *patdv1.GetFeatureRequest,
+) (*patdv1.GetFeatureResponse, error) {
 	e, err := s.service.Feature(ctx, call.ActorOf(ctx), r.GetName())
 	if err != nil {
 		return nil, err
@@ -42,7 +48,10 @@ func (s catalogService) GetFeature(ctx context.Context, r *patdv1.GetFeatureRequ
 }
 
 // ReplaceFeature overwrites an entry.
-func (s catalogService) ReplaceFeature(ctx context.Context, r *patdv1.ReplaceFeatureRequest) (*patdv1.ReplaceFeatureResponse, error) {
+func (s catalogService) ReplaceFeature(
+	ctx context.Context,
+	r *patdv1.ReplaceFeatureRequest,
+) (*patdv1.ReplaceFeatureResponse, error) {
 	e, err := fromFeature(r.GetFeature(), r.GetName())
 	if err != nil {
 		return nil, err
@@ -54,7 +63,10 @@ func (s catalogService) ReplaceFeature(ctx context.Context, r *patdv1.ReplaceFea
 }
 
 // DeleteFeature removes an entry.
-func (s catalogService) DeleteFeature(ctx context.Context, r *patdv1.DeleteFeatureRequest) (*patdv1.DeleteFeatureResponse, error) {
+func (s catalogService) DeleteFeature(
+	ctx context.Context,
+	r *patdv1.DeleteFeatureRequest,
+) (*patdv1.DeleteFeatureResponse, error) {
 	if err := s.service.DeleteFeature(ctx, call.ActorOf(ctx), r.GetName()); err != nil {
 		return nil, err
 	}
@@ -62,8 +74,16 @@ func (s catalogService) DeleteFeature(ctx context.Context, r *patdv1.DeleteFeatu
 }
 
 // ListFeatures lists entries.
-func (s catalogService) ListFeatures(ctx context.Context, r *patdv1.ListFeaturesRequest) (*patdv1.ListFeaturesResponse, error) {
-	found, next, err := s.service.Features(ctx, call.ActorOf(ctx), tokens.FeatureFilter{Q: r.GetQ(), Filter: r.GetFilter()}, fromCursor(r))
+func (s catalogService) ListFeatures(
+	ctx context.Context,
+	r *patdv1.ListFeaturesRequest,
+) (*patdv1.ListFeaturesResponse, error) {
+	found, next, err := s.service.Features(
+		ctx,
+		call.ActorOf(ctx),
+		tokens.FeatureFilter{Q: r.GetQ(), Filter: r.GetFilter()},
+		fromCursor(r),
+	)
 	if err != nil {
 		return nil, asCursor(err)
 	}
@@ -74,15 +94,28 @@ func (s catalogService) ListFeatures(ctx context.Context, r *patdv1.ListFeatures
 func fromFeature(f *patdv1.Feature, name string) (tokens.FeatureEntry, error) {
 	switch {
 	case f == nil:
-		return tokens.FeatureEntry{}, tokens.Invalid("ENTRY_REQUIRED", "feature", "give the entry; over REST it is the body")
+		return tokens.FeatureEntry{}, tokens.Invalid(
+			"ENTRY_REQUIRED",
+			"feature",
+			"give the entry; over REST it is the body",
+		)
 	case f.GetName() != "" && f.GetName() != name:
-		return tokens.FeatureEntry{}, tokens.Invalid("NAME_MISMATCH", "name", "differs from the name of the entry that is to be replaced; leave it out, or delete and create")
+		return tokens.FeatureEntry{}, tokens.Invalid(
+			"NAME_MISMATCH",
+			"name",
+			"differs from the name of the entry that is to be replaced; leave it out, or delete and create",
+		)
 	}
 	consent, err := fromEnum("CONSENT_UNKNOWN", "consent", f.GetConsent(), patdv1.Feature_Consent_name)
 	if err != nil {
 		return tokens.FeatureEntry{}, err
 	}
-	if _, err := fromEnum("METADATA_PUBLISH_UNKNOWN", "metadata_publish", f.GetMetadataPublish(), patdv1.Feature_MetadataPublish_name); err != nil {
+	if _, err := fromEnum(
+		"METADATA_PUBLISH_UNKNOWN",
+		"metadata_publish",
+		f.GetMetadataPublish(),
+		patdv1.Feature_MetadataPublish_name,
+	); err != nil {
 		return tokens.FeatureEntry{}, err
 	}
 	return tokens.FeatureEntry{
@@ -94,8 +127,15 @@ func fromFeature(f *patdv1.Feature, name string) (tokens.FeatureEntry, error) {
 
 func toFeature(e tokens.FeatureEntry) *patdv1.Feature {
 	out := &patdv1.Feature{
-		Name: e.Name, DisplayName: e.DisplayName, Description: e.Description, Consent: patdv1.Feature_Consent(e.Consent),
-		Default: e.Default, Optional: e.Optional, System: e.System, MetadataPublish: patdv1.Feature_NO_CLIENTS, Etag: e.ETag(),
+		Name:            e.Name,
+		DisplayName:     e.DisplayName,
+		Description:     e.Description,
+		Consent:         patdv1.Feature_Consent(e.Consent),
+		Default:         e.Default,
+		Optional:        e.Optional,
+		System:          e.System,
+		MetadataPublish: patdv1.Feature_NO_CLIENTS,
+		Etag:            e.ETag(),
 	}
 	if e.Published {
 		out.MetadataPublish = patdv1.Feature_ALL_CLIENTS

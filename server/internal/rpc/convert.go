@@ -16,12 +16,24 @@ import (
 func toToken(t tokens.Token) *patdv1.Token {
 	now := t.AsOf
 	out := &patdv1.Token{
-		TokenId: t.ID.String(), User: t.User, Name: t.Name, Description: t.Description, Labels: t.Labels,
-		Scopes: t.GrantedScopes(now), PausedScopes: t.PausedScopes(now), Audiences: t.Audiences, AllowedCidrs: wire.ToCIDRs(t.CIDRs),
-		State:     patdv1.Token_State(t.Status(now)),
-		IssueTime: wire.ToTime(t.IssueTime), ExpireTime: wire.ToTime(t.ExpireTime),
-		LastUsedTime: wire.ToTime(t.LastUsed.Time), LastUsedIp: wire.ToIP(t.LastUsed.IP),
-		PolicyBlocked: len(t.Blockers()) > 0, IdleTime: wire.ToTime(t.IdleTime()),
+		TokenId:     t.ID.String(),
+		User:        t.User,
+		Name:        t.Name,
+		Description: t.Description,
+		Labels:      t.Labels,
+		Scopes: t.GrantedScopes(
+			now,
+		),
+		PausedScopes:  t.PausedScopes(now),
+		Audiences:     t.Audiences,
+		AllowedCidrs:  wire.ToCIDRs(t.CIDRs),
+		State:         patdv1.Token_State(t.Status(now)),
+		IssueTime:     wire.ToTime(t.IssueTime),
+		ExpireTime:    wire.ToTime(t.ExpireTime),
+		LastUsedTime:  wire.ToTime(t.LastUsed.Time),
+		LastUsedIp:    wire.ToIP(t.LastUsed.IP),
+		PolicyBlocked: len(t.Blockers()) > 0,
+		IdleTime:      wire.ToTime(t.IdleTime()),
 	}
 	if r := t.Revocation; r != nil {
 		out.RevokeTime, out.RevokedBy, out.RevokeReason = wire.ToTime(r.Time), r.By, r.Reason
@@ -56,7 +68,10 @@ func fillUses(out *patdv1.Token, u *tokens.ScopeUses) {
 	}
 	out.UnscopedUses, out.ScopeUsesSince = toScopeUse(u.Unscoped), wire.ToTime(u.Since)
 	for _, s := range u.Sources {
-		out.UseSources = append(out.UseSources, &patdv1.UseSource{Ip: wire.ToIP(s.IP), Service: s.Service, Time: wire.ToTime(s.Time)})
+		out.UseSources = append(
+			out.UseSources,
+			&patdv1.UseSource{Ip: wire.ToIP(s.IP), Service: s.Service, Time: wire.ToTime(s.Time)},
+		)
 	}
 }
 
@@ -141,14 +156,26 @@ func fromEnum[E ~int32](reason, field string, e E, names map[int32]string) (int,
 }
 
 func toUser(u tokens.User) *patdv1.User {
-	return &patdv1.User{User: u.ID, State: patdv1.User_State(u.State), CreateTime: wire.ToTime(u.CreateTime), Etag: u.ETag()}
+	return &patdv1.User{
+		User:       u.ID,
+		State:      patdv1.User_State(u.State),
+		CreateTime: wire.ToTime(u.CreateTime),
+		Etag:       u.ETag(),
+	}
 }
 
 func toService(s tokens.ServiceAccount) *patdv1.Service {
 	now := s.AsOf
 	out := &patdv1.Service{
-		TokenId: s.ID.String(), Name: s.Name, Permissions: s.Permissions.Names(), Audience: s.Audience,
-		State: patdv1.Service_State(s.Status(now)), IssueTime: wire.ToTime(s.IssueTime), ExpireTime: wire.ToTime(s.ExpireTime),
+		TokenId:     s.ID.String(),
+		Name:        s.Name,
+		Permissions: s.Permissions.Names(),
+		Audience:    s.Audience,
+		State: patdv1.Service_State(
+			s.Status(now),
+		),
+		IssueTime:  wire.ToTime(s.IssueTime),
+		ExpireTime: wire.ToTime(s.ExpireTime),
 		RotateTime: wire.ToTime(s.RotateTime),
 	}
 	if s.PreviousUntil.After(now) {
@@ -163,8 +190,16 @@ func toService(s tokens.ServiceAccount) *patdv1.Service {
 
 func toEvent(e tokens.Event) *patdv1.Event {
 	out := &patdv1.Event{
-		EventId: e.Seq, Time: wire.ToTime(e.Time), Actor: e.Actor, Action: string(e.Action), User: e.User,
-		Service: e.Service, PeerIp: wire.ToIP(e.PeerIP), Outcome: patdv1.Event_Outcome(e.Outcome), Reason: e.Reason, Detail: e.Detail,
+		EventId: e.Seq,
+		Time:    wire.ToTime(e.Time),
+		Actor:   e.Actor,
+		Action:  string(e.Action),
+		User:    e.User,
+		Service: e.Service,
+		PeerIp:  wire.ToIP(e.PeerIP),
+		Outcome: patdv1.Event_Outcome(e.Outcome),
+		Reason:  e.Reason,
+		Detail:  e.Detail,
 	}
 	if e.TokenID != 0 {
 		out.TokenId = e.TokenID.String()

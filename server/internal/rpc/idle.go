@@ -12,7 +12,10 @@ import (
 )
 
 // GetIdlePreview says what the idle pause would do.
-func (s inventoryService) GetIdlePreview(ctx context.Context, r *patdv1.GetIdlePreviewRequest) (*patdv1.GetIdlePreviewResponse, error) {
+func (s inventoryService) GetIdlePreview(
+	ctx context.Context,
+	r *patdv1.GetIdlePreviewRequest,
+) (*patdv1.GetIdlePreviewResponse, error) {
 	q := tokens.IdlePreviewRequest{Limit: int(r.GetLimit())}
 	if r.GetIdleTtl() != nil {
 		idle, err := wire.FromDuration("idle_ttl", r.GetIdleTtl())
@@ -28,12 +31,23 @@ func (s inventoryService) GetIdlePreview(ctx context.Context, r *patdv1.GetIdleP
 		return nil, asCursor(err)
 	}
 	out := &patdv1.GetIdlePreviewResponse{
-		IdleTtl: durationpb.New(p.Idle), ActiveTokenCount: p.Active, AnnounceTokenCount: p.Announce, WaitingTokenCount: p.Waiting,
-		PauseTokenCount: p.Pause, UserCount: p.Users, PausedTokenCount: p.Paused,
+		IdleTtl: durationpb.New(
+			p.Idle,
+		),
+		ActiveTokenCount:   p.Active,
+		AnnounceTokenCount: p.Announce,
+		WaitingTokenCount:  p.Waiting,
+		PauseTokenCount:    p.Pause,
+		UserCount:          p.Users,
+		PausedTokenCount:   p.Paused,
 	}
 	for _, t := range p.Longest {
 		out.Tokens = append(out.Tokens, &patdv1.IdleToken{
-			TokenId: t.ID.String(), User: t.User, Name: t.Name, LastUsedTime: wire.ToTime(t.LastUsed), PauseTime: wire.ToTime(t.PauseTime),
+			TokenId:      t.ID.String(),
+			User:         t.User,
+			Name:         t.Name,
+			LastUsedTime: wire.ToTime(t.LastUsed),
+			PauseTime:    wire.ToTime(t.PauseTime),
 		})
 	}
 	return out, nil

@@ -12,7 +12,10 @@ import (
 )
 
 // GetFeatureImpact says what would happen if users lost features.
-func (s catalogService) GetFeatureImpact(ctx context.Context, r *patdv1.GetFeatureImpactRequest) (*patdv1.GetFeatureImpactResponse, error) {
+func (s catalogService) GetFeatureImpact(
+	ctx context.Context,
+	r *patdv1.GetFeatureImpactRequest,
+) (*patdv1.GetFeatureImpactResponse, error) {
 	q := tokens.ImpactRequest{Lose: r.GetLose(), Users: r.GetUsers(), All: r.GetAll(), Page: fromCursor(r)}
 	if r.GetUsedWithin() != nil {
 		within, err := wire.FromDuration("used_within", r.GetUsedWithin())
@@ -48,10 +51,21 @@ func (s catalogService) GetFeatureImpact(ctx context.Context, r *patdv1.GetFeatu
 }
 
 func toUserImpact(u tokens.UserImpact) *patdv1.UserImpact {
-	out := &patdv1.UserImpact{User: u.User, TokenCount: u.Tokens, RecentlyUsedTokenCount: u.Recent, Features: u.Features, UnknownUseTokenCount: u.Unknown}
+	out := &patdv1.UserImpact{
+		User:                   u.User,
+		TokenCount:             u.Tokens,
+		RecentlyUsedTokenCount: u.Recent,
+		Features:               u.Features,
+		UnknownUseTokenCount:   u.Unknown,
+	}
 	for _, t := range u.First {
 		out.Tokens = append(out.Tokens, &patdv1.TokenImpact{
-			TokenId: t.ID.String(), Name: t.Name, Features: t.Features, RecentlyUsed: t.Recent, UseUnknown: t.Unknown, LastUsedTime: wire.ToTime(t.LastUsed.Time),
+			TokenId:      t.ID.String(),
+			Name:         t.Name,
+			Features:     t.Features,
+			RecentlyUsed: t.Recent,
+			UseUnknown:   t.Unknown,
+			LastUsedTime: wire.ToTime(t.LastUsed.Time),
 		})
 	}
 	return out

@@ -21,7 +21,10 @@ type inventoryService struct {
 var _ patdv1.InventoryServiceServer = inventoryService{}
 
 // SearchTokens lists tokens of all users.
-func (s inventoryService) SearchTokens(ctx context.Context, r *patdv1.SearchTokensRequest) (*patdv1.SearchTokensResponse, error) {
+func (s inventoryService) SearchTokens(
+	ctx context.Context,
+	r *patdv1.SearchTokensRequest,
+) (*patdv1.SearchTokensResponse, error) {
 	f, err := fromFilter("", r)
 	if err != nil {
 		return nil, err
@@ -34,30 +37,53 @@ func (s inventoryService) SearchTokens(ctx context.Context, r *patdv1.SearchToke
 }
 
 // BulkRevokeTokens ends the tokens that a filter selects, or says how many these are.
-func (s inventoryService) BulkRevokeTokens(ctx context.Context, r *patdv1.BulkRevokeTokensRequest) (*patdv1.BulkRevokeTokensResponse, error) {
+func (s inventoryService) BulkRevokeTokens(
+	ctx context.Context,
+	r *patdv1.BulkRevokeTokensRequest,
+) (*patdv1.BulkRevokeTokensResponse, error) {
 	f, err := fromFilter("filter.", r.GetFilter())
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case r.GetDryRun() == (r.GetPlan() != ""):
-		return nil, tokens.Invalid("PLAN_REQUIRED", "plan", "give dry_run: true to see how many tokens it would be, or the plan of such an answer to revoke them")
+		return nil, tokens.Invalid(
+			"PLAN_REQUIRED",
+			"plan",
+			"give dry_run: true to see how many tokens it would be, or the plan of such an answer to revoke them",
+		)
 	case r.GetDryRun():
 		p, err := s.service.PlanRevocation(ctx, call.ActorOf(ctx), f)
 		if err != nil {
 			return nil, err
 		}
-		return &patdv1.BulkRevokeTokensResponse{Count: p.Count, Plan: p.Plan, PlanExpireTime: wire.ToTime(p.ExpireTime)}, nil
+		return &patdv1.BulkRevokeTokensResponse{
+			Count:          p.Count,
+			Plan:           p.Plan,
+			PlanExpireTime: wire.ToTime(p.ExpireTime),
+		}, nil
 	}
-	b, err := s.service.BulkRevoke(ctx, call.ActorOf(ctx), tokens.BulkRequest{Filter: f, Reason: r.GetReason(), Plan: r.GetPlan()})
+	b, err := s.service.BulkRevoke(
+		ctx,
+		call.ActorOf(ctx),
+		tokens.BulkRequest{Filter: f, Reason: r.GetReason(), Plan: r.GetPlan()},
+	)
 	if err != nil {
 		return nil, err
 	}
-	return &patdv1.BulkRevokeTokensResponse{Count: b.Count, Plan: r.GetPlan(), RevokedCount: b.Revoked, Done: !b.EndTime.IsZero()}, nil
+	return &patdv1.BulkRevokeTokensResponse{
+		Count:        b.Count,
+		Plan:         r.GetPlan(),
+		RevokedCount: b.Revoked,
+		Done:         !b.EndTime.IsZero(),
+	}, nil
 }
 
 // BulkNarrowTokens pauses the unused scopes of the tokens that a filter selects, or says how many these are.
-func (s inventoryService) BulkNarrowTokens(ctx context.Context, r *patdv1.BulkNarrowTokensRequest) (*patdv1.BulkNarrowTokensResponse, error) {
+func (s inventoryService) BulkNarrowTokens(
+	ctx context.Context,
+	r *patdv1.BulkNarrowTokensRequest,
+) (*patdv1.BulkNarrowTokensResponse, error) {
 	f, err := fromFilter("filter.", r.GetFilter())
 	if err != nil {
 		return nil, err
@@ -69,7 +95,11 @@ func (s inventoryService) BulkNarrowTokens(ctx context.Context, r *patdv1.BulkNa
 	ask := tokens.NarrowManyRequest{Filter: f, Unused: unused, Unscoped: r.GetIncludeUnscoped(), Plan: r.GetPlan()}
 	switch {
 	case r.GetDryRun() == (r.GetPlan() != ""):
-		return nil, tokens.Invalid("PLAN_REQUIRED", "plan", "give dry_run: true to see what would be paused, or the plan of such an answer to pause it")
+		return nil, tokens.Invalid(
+			"PLAN_REQUIRED",
+			"plan",
+			"give dry_run: true to see what would be paused, or the plan of such an answer to pause it",
+		)
 	case r.GetDryRun():
 		p, err := s.service.PlanNarrowing(ctx, call.ActorOf(ctx), ask)
 		if err != nil {
@@ -85,7 +115,11 @@ func (s inventoryService) BulkNarrowTokens(ctx context.Context, r *patdv1.BulkNa
 		return nil, err
 	}
 	return &patdv1.BulkNarrowTokensResponse{
-		Count: n.Count, Plan: r.GetPlan(), NarrowedCount: n.Narrowed, PausedScopeCount: n.Scopes, Done: !n.EndTime.IsZero(),
+		Count:            n.Count,
+		Plan:             r.GetPlan(),
+		NarrowedCount:    n.Narrowed,
+		PausedScopeCount: n.Scopes,
+		Done:             !n.EndTime.IsZero(),
 	}, nil
 }
 
@@ -109,8 +143,12 @@ func fromFilter(at string, r filter) (tokens.Filter, error) {
 		return tokens.Filter{}, err
 	}
 	f := tokens.Filter{
-		User: r.GetUser(), State: tokens.State(state), Scope: r.GetScope(), Audience: r.GetAudience(), Labels: r.GetLabel(),
-		NameHas: r.GetQ(),
+		User:     r.GetUser(),
+		State:    tokens.State(state),
+		Scope:    r.GetScope(),
+		Audience: r.GetAudience(),
+		Labels:   r.GetLabel(),
+		NameHas:  r.GetQ(),
 	}
 	for _, t := range []struct {
 		name string
@@ -126,7 +164,11 @@ func fromFilter(at string, r filter) (tokens.Filter, error) {
 			return tokens.Filter{}, err
 		case given == nil:
 		case given.IsZero(): // it would select all
-			return tokens.Filter{}, tokens.Invalid("TIME_INVALID", at+t.name, "must be later than the first instant of the year 1")
+			return tokens.Filter{}, tokens.Invalid(
+				"TIME_INVALID",
+				at+t.name,
+				"must be later than the first instant of the year 1",
+			)
 		default:
 			*t.to = *given
 		}

@@ -21,7 +21,10 @@ var _ patdv1.LeakServiceServer = leakService{}
 
 // ReportLeaks revokes every live secret in a report. The response lists malformed items, but never reports whether a
 // secret was live.
-func (s leakService) ReportLeaks(ctx context.Context, r *patdv1.ReportLeaksRequest) (*patdv1.ReportLeaksResponse, error) {
+func (s leakService) ReportLeaks(
+	ctx context.Context,
+	r *patdv1.ReportLeaksRequest,
+) (*patdv1.ReportLeaksResponse, error) {
 	found := make([]tokens.Secret, len(r.GetSecrets()))
 	for i, text := range r.GetSecrets() {
 		found[i] = secret.NewSecret(text)

@@ -21,17 +21,29 @@ type pageService struct {
 var _ patdv1.PageServiceServer = pageService{}
 
 // CreatePageSession makes an address that signs a browser in to the page.
-func (s pageService) CreatePageSession(ctx context.Context, r *patdv1.CreatePageSessionRequest) (*patdv1.CreatePageSessionResponse, error) {
+func (s pageService) CreatePageSession(
+	ctx context.Context,
+	r *patdv1.CreatePageSessionRequest,
+) (*patdv1.CreatePageSessionResponse, error) {
 	ttl, err := wire.FromDuration("ttl", r.GetTtl())
 	if err != nil {
 		return nil, err
 	}
-	h, code, err := s.service.HandOff(ctx, call.ActorOf(ctx), tokens.HandoffRequest{User: r.GetUser(), TTL: ttl, ReturnURL: r.GetReturnUrl()})
+	h, code, err := s.service.HandOff(
+		ctx,
+		call.ActorOf(ctx),
+		tokens.HandoffRequest{User: r.GetUser(), TTL: ttl, ReturnURL: r.GetReturnUrl()},
+	)
 	if err != nil {
 		return nil, err
 	}
 	return &patdv1.CreatePageSessionResponse{
-		Url: HandoffURL(s.issuer, code), ExpireTime: wire.ToTime(h.ExpireTime), SessionExpireTime: wire.ToTime(h.SessionExpireTime),
+		Url: HandoffURL(
+			s.issuer,
+			code,
+		),
+		ExpireTime:        wire.ToTime(h.ExpireTime),
+		SessionExpireTime: wire.ToTime(h.SessionExpireTime),
 	}, nil
 }
 

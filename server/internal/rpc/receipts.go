@@ -21,7 +21,11 @@ type waiter struct {
 
 // waiterOf reads how long a call is to wait, before it changes anything. A wait has every verifier send a message, so
 // users may not ask for it.
-func waiterOf(ctx context.Context, board *receipt.Board, r interface{ GetWait() *durationpb.Duration }) (waiter, error) {
+func waiterOf(
+	ctx context.Context,
+	board *receipt.Board,
+	r interface{ GetWait() *durationpb.Duration },
+) (waiter, error) {
 	wait, err := wire.FromDuration("wait", r.GetWait())
 	switch {
 	case err != nil || wait == nil:
@@ -30,7 +34,11 @@ func waiterOf(ctx context.Context, board *receipt.Board, r interface{ GetWait() 
 		return waiter{}, tokens.Invalid("WAIT_INVALID", "wait", `must be from "0s" to "`+receipt.MaxWait.String()+`"`)
 	}
 	if k := call.ActorOf(ctx).Kind; k != tokens.ServiceActor && k != tokens.OperatorActor {
-		return waiter{}, tokens.Fail(tokens.CodeDenied, "WAIT_NOT_ALLOWED", "only services and operators may wait for a receipt; leave wait out")
+		return waiter{}, tokens.Fail(
+			tokens.CodeDenied,
+			"WAIT_NOT_ALLOWED",
+			"only services and operators may wait for a receipt; leave wait out",
+		)
 	}
 	return waiter{board: board, wait: wait}, nil
 }

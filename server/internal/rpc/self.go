@@ -51,7 +51,12 @@ func (s selfService) RotateSelf(ctx context.Context, r *patdv1.RotateSelfRequest
 	if err != nil {
 		return nil, err
 	}
-	retire, err := fromEnum("RETIRE_PREVIOUS_UNKNOWN", "retire_previous", r.GetRetirePrevious(), patdv1.Rotation_RetirePrevious_name)
+	retire, err := fromEnum(
+		"RETIRE_PREVIOUS_UNKNOWN",
+		"retire_previous",
+		r.GetRetirePrevious(),
+		patdv1.Rotation_RetirePrevious_name,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +73,12 @@ func (s selfService) RotateSelf(ctx context.Context, r *patdv1.RotateSelfRequest
 		return nil, err
 	}
 	return &patdv1.RotateSelfResponse{
-		Token: toToken(t.Token), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
-		ExpireTimeChange: patdv1.Rotation_ExpireTimeChange(t.Change), RetirePrevious: patdv1.Rotation_RetirePrevious(t.Retire),
+		Token:                    toToken(t.Token),
+		Secret:                   t.Secret.Reveal(),
+		PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
+		ExpireTimeChange: patdv1.Rotation_ExpireTimeChange(
+			t.Change,
+		),
+		RetirePrevious: patdv1.Rotation_RetirePrevious(t.Retire),
 	}, nil
 }

@@ -18,7 +18,10 @@ type accountService struct {
 var _ patdv1.ServiceAccountServiceServer = accountService{}
 
 // CreateService mints a service token.
-func (s accountService) CreateService(ctx context.Context, r *patdv1.CreateServiceRequest) (*patdv1.CreateServiceResponse, error) {
+func (s accountService) CreateService(
+	ctx context.Context,
+	r *patdv1.CreateServiceRequest,
+) (*patdv1.CreateServiceResponse, error) {
 	ttl, err := wire.FromDuration("ttl", r.GetTtl())
 	if err != nil {
 		return nil, err
@@ -40,7 +43,10 @@ func (s accountService) CreateService(ctx context.Context, r *patdv1.CreateServi
 }
 
 // ListServices lists services.
-func (s accountService) ListServices(ctx context.Context, r *patdv1.ListServicesRequest) (*patdv1.ListServicesResponse, error) {
+func (s accountService) ListServices(
+	ctx context.Context,
+	r *patdv1.ListServicesRequest,
+) (*patdv1.ListServicesResponse, error) {
 	accounts, next, err := s.service.Services(ctx, call.ActorOf(ctx), fromPage(r))
 	if err != nil {
 		return nil, err
@@ -53,7 +59,10 @@ func (s accountService) ListServices(ctx context.Context, r *patdv1.ListServices
 }
 
 // RotateService gives a service a new secret.
-func (s accountService) RotateService(ctx context.Context, r *patdv1.RotateServiceRequest) (*patdv1.RotateServiceResponse, error) {
+func (s accountService) RotateService(
+	ctx context.Context,
+	r *patdv1.RotateServiceRequest,
+) (*patdv1.RotateServiceResponse, error) {
 	grace, err := wire.FromDuration("grace", r.GetGrace())
 	if err != nil {
 		return nil, err
@@ -82,7 +91,10 @@ func (s accountService) RotateService(ctx context.Context, r *patdv1.RotateServi
 }
 
 // RevokeService revokes a service's token.
-func (s accountService) RevokeService(ctx context.Context, r *patdv1.RevokeServiceRequest) (*patdv1.RevokeServiceResponse, error) {
+func (s accountService) RevokeService(
+	ctx context.Context,
+	r *patdv1.RevokeServiceRequest,
+) (*patdv1.RevokeServiceResponse, error) {
 	a, err := s.service.RevokeService(ctx, call.ActorOf(ctx), r.GetName(), r.GetReason())
 	if err != nil {
 		return nil, err

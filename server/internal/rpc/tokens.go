@@ -30,7 +30,10 @@ type tokenService struct {
 var _ patdv1.TokenServiceServer = tokenService{}
 
 // CreateToken mints a token.
-func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequest) (*patdv1.CreateTokenResponse, error) {
+func (s tokenService) CreateToken(
+	ctx context.Context,
+	r *patdv1.CreateTokenRequest,
+) (*patdv1.CreateTokenResponse, error) {
 	life, err := fromLifetime(r)
 	if err != nil {
 		return nil, err
@@ -44,9 +47,17 @@ func (s tokenService) CreateToken(ctx context.Context, r *patdv1.CreateTokenRequ
 		return nil, err
 	}
 	m, err := s.service.Mint(ctx, call.ActorOf(ctx), tokens.MintRequest{
-		SelfRotate: r.GetSelfRotate(), RenewableUntil: orZero(until),
-		User: r.GetUser(), Name: r.GetName(), Description: r.GetDescription(), Labels: r.GetLabels(),
-		Scopes: r.GetScopes(), Audiences: r.GetAudiences(), CIDRs: r.GetAllowedCidrs(), Lifetime: life, IdempotencyKey: key,
+		SelfRotate:     r.GetSelfRotate(),
+		RenewableUntil: orZero(until),
+		User:           r.GetUser(),
+		Name:           r.GetName(),
+		Description:    r.GetDescription(),
+		Labels:         r.GetLabels(),
+		Scopes:         r.GetScopes(),
+		Audiences:      r.GetAudiences(),
+		CIDRs:          r.GetAllowedCidrs(),
+		Lifetime:       life,
+		IdempotencyKey: key,
 	})
 	if err != nil {
 		return nil, err
@@ -97,9 +108,17 @@ func idempotencyKey(headers []string, requestID string) (string, error) {
 	case len(headers) == 0:
 		return requestID, nil
 	case len(headers) > 1 || headers[0] == "":
-		return "", tokens.Invalid("IDEMPOTENCY_KEY_INVALID", "request_id", "give one Idempotency-Key header that is not empty")
+		return "", tokens.Invalid(
+			"IDEMPOTENCY_KEY_INVALID",
+			"request_id",
+			"give one Idempotency-Key header that is not empty",
+		)
 	case requestID != "" && requestID != headers[0]:
-		return "", tokens.Invalid("IDEMPOTENCY_KEY_INVALID", "request_id", "differs from the Idempotency-Key header; give one of them")
+		return "", tokens.Invalid(
+			"IDEMPOTENCY_KEY_INVALID",
+			"request_id",
+			"differs from the Idempotency-Key header; give one of them",
+		)
 	}
 	return headers[0], nil
 }
@@ -129,7 +148,10 @@ func (s tokenService) ListTokens(ctx context.Context, r *patdv1.ListTokensReques
 }
 
 // UpdateToken changes the fields in the update mask.
-func (s tokenService) UpdateToken(ctx context.Context, r *patdv1.UpdateTokenRequest) (*patdv1.UpdateTokenResponse, error) {
+func (s tokenService) UpdateToken(
+	ctx context.Context,
+	r *patdv1.UpdateTokenRequest,
+) (*patdv1.UpdateTokenResponse, error) {
 	change, err := fromUpdate(r)
 	if err != nil {
 		return nil, err
@@ -205,7 +227,10 @@ func maskText(path string) string {
 }
 
 // RotateToken gives a token a new secret.
-func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequest) (*patdv1.RotateTokenResponse, error) {
+func (s tokenService) RotateToken(
+	ctx context.Context,
+	r *patdv1.RotateTokenRequest,
+) (*patdv1.RotateTokenResponse, error) {
 	life, err := fromLifetime(r)
 	if err != nil {
 		return nil, err
@@ -218,13 +243,25 @@ func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequ
 	if err != nil {
 		return nil, err
 	}
-	retire, err := fromEnum("RETIRE_PREVIOUS_UNKNOWN", "retire_previous", r.GetRetirePrevious(), patdv1.Rotation_RetirePrevious_name)
+	retire, err := fromEnum(
+		"RETIRE_PREVIOUS_UNKNOWN",
+		"retire_previous",
+		r.GetRetirePrevious(),
+		patdv1.Rotation_RetirePrevious_name,
+	)
 	if err != nil {
 		return nil, err
 	}
 	t, err := s.service.Rotate(ctx, call.ActorOf(ctx), tokens.RotateRequest{
-		User: r.GetUser(), TokenID: r.GetTokenId(), Grace: grace, Lifetime: life, Renew: r.GetRenew(), DropUnheld: r.GetDropUnheld(),
-		Retire: tokens.RetirePrevious(retire), Force: r.GetForce(), IdempotencyKey: key,
+		User:           r.GetUser(),
+		TokenID:        r.GetTokenId(),
+		Grace:          grace,
+		Lifetime:       life,
+		Renew:          r.GetRenew(),
+		DropUnheld:     r.GetDropUnheld(),
+		Retire:         tokens.RetirePrevious(retire),
+		Force:          r.GetForce(),
+		IdempotencyKey: key,
 	})
 	if err != nil {
 		return nil, err
@@ -233,14 +270,22 @@ func (s tokenService) RotateToken(ctx context.Context, r *patdv1.RotateTokenRequ
 		return nil, err
 	}
 	return &patdv1.RotateTokenResponse{
-		Token: toToken(t.Token), Secret: t.Secret.Reveal(), PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
-		ExpireTimeChange: patdv1.Rotation_ExpireTimeChange(t.Change), RetirePrevious: patdv1.Rotation_RetirePrevious(t.Retire),
-		DroppedScopes: t.Dropped,
+		Token:                    toToken(t.Token),
+		Secret:                   t.Secret.Reveal(),
+		PreviousSecretExpireTime: wire.ToTime(t.PreviousUntil),
+		ExpireTimeChange: patdv1.Rotation_ExpireTimeChange(
+			t.Change,
+		),
+		RetirePrevious: patdv1.Rotation_RetirePrevious(t.Retire),
+		DroppedScopes:  t.Dropped,
 	}, nil
 }
 
 // CancelRotation puts a token back as it was before its rotation.
-func (s tokenService) CancelRotation(ctx context.Context, r *patdv1.CancelRotationRequest) (*patdv1.CancelRotationResponse, error) {
+func (s tokenService) CancelRotation(
+	ctx context.Context,
+	r *patdv1.CancelRotationRequest,
+) (*patdv1.CancelRotationResponse, error) {
 	t, err := s.service.CancelRotation(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId())
 	if err != nil {
 		return nil, err
@@ -249,7 +294,10 @@ func (s tokenService) CancelRotation(ctx context.Context, r *patdv1.CancelRotati
 }
 
 // NarrowToken pauses scopes of a token.
-func (s tokenService) NarrowToken(ctx context.Context, r *patdv1.NarrowTokenRequest) (*patdv1.NarrowTokenResponse, error) {
+func (s tokenService) NarrowToken(
+	ctx context.Context,
+	r *patdv1.NarrowTokenRequest,
+) (*patdv1.NarrowTokenResponse, error) {
 	unused, err := fromUnused(r)
 	if err != nil {
 		return nil, err
@@ -273,13 +321,20 @@ func fromUnused(r interface{ GetUnusedFor() *durationpb.Duration }) (tokens.Unus
 	case err != nil || d == nil:
 		return tokens.Unused{}, err
 	case *d == 0:
-		return tokens.Unused{}, tokens.Invalid("UNUSED_FOR_INVALID", "unused_for", "must be more than nothing; left out: never used")
+		return tokens.Unused{}, tokens.Invalid(
+			"UNUSED_FOR_INVALID",
+			"unused_for",
+			"must be more than nothing; left out: never used",
+		)
 	}
 	return tokens.Unused{For: *d}, nil
 }
 
 // ResumeScopes has paused scopes in effect again.
-func (s tokenService) ResumeScopes(ctx context.Context, r *patdv1.ResumeScopesRequest) (*patdv1.ResumeScopesResponse, error) {
+func (s tokenService) ResumeScopes(
+	ctx context.Context,
+	r *patdv1.ResumeScopesRequest,
+) (*patdv1.ResumeScopesResponse, error) {
 	t, err := s.service.ResumeScopes(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId(), r.GetScopes())
 	if err != nil {
 		return nil, err
@@ -288,7 +343,10 @@ func (s tokenService) ResumeScopes(ctx context.Context, r *patdv1.ResumeScopesRe
 }
 
 // ResumeToken ends the pause of a token that was not used.
-func (s tokenService) ResumeToken(ctx context.Context, r *patdv1.ResumeTokenRequest) (*patdv1.ResumeTokenResponse, error) {
+func (s tokenService) ResumeToken(
+	ctx context.Context,
+	r *patdv1.ResumeTokenRequest,
+) (*patdv1.ResumeTokenResponse, error) {
 	t, err := s.service.ResumeToken(ctx, call.ActorOf(ctx), r.GetUser(), r.GetTokenId())
 	if err != nil {
 		return nil, err
@@ -297,7 +355,10 @@ func (s tokenService) ResumeToken(ctx context.Context, r *patdv1.ResumeTokenRequ
 }
 
 // RevokeToken revokes a token.
-func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequest) (*patdv1.RevokeTokenResponse, error) {
+func (s tokenService) RevokeToken(
+	ctx context.Context,
+	r *patdv1.RevokeTokenRequest,
+) (*patdv1.RevokeTokenResponse, error) {
 	w, err := waiterOf(ctx, s.receipts, r)
 	if err != nil {
 		return nil, err
@@ -310,7 +371,10 @@ func (s tokenService) RevokeToken(ctx context.Context, r *patdv1.RevokeTokenRequ
 }
 
 // RevokeTokens revokes all of a user's tokens.
-func (s tokenService) RevokeTokens(ctx context.Context, r *patdv1.RevokeTokensRequest) (*patdv1.RevokeTokensResponse, error) {
+func (s tokenService) RevokeTokens(
+	ctx context.Context,
+	r *patdv1.RevokeTokensRequest,
+) (*patdv1.RevokeTokensResponse, error) {
 	w, err := waiterOf(ctx, s.receipts, r)
 	if err != nil {
 		return nil, err

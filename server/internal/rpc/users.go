@@ -33,7 +33,12 @@ func (s userService) ListUsers(ctx context.Context, r *patdv1.ListUsersRequest) 
 	if err != nil {
 		return nil, err
 	}
-	us, next, err := s.service.Users(ctx, call.ActorOf(ctx), tokens.UserFilter{State: tokens.UserState(state)}, fromPage(r))
+	us, next, err := s.service.Users(
+		ctx,
+		call.ActorOf(ctx),
+		tokens.UserFilter{State: tokens.UserState(state)},
+		fromPage(r),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +50,10 @@ func (s userService) ListUsers(ctx context.Context, r *patdv1.ListUsersRequest) 
 }
 
 // SuspendUser makes a user's tokens inactive.
-func (s userService) SuspendUser(ctx context.Context, r *patdv1.SuspendUserRequest) (*patdv1.SuspendUserResponse, error) {
+func (s userService) SuspendUser(
+	ctx context.Context,
+	r *patdv1.SuspendUserRequest,
+) (*patdv1.SuspendUserResponse, error) {
 	w, err := waiterOf(ctx, s.receipts, r)
 	if err != nil {
 		return nil, err
@@ -78,7 +86,10 @@ func (s userService) DeleteUser(ctx context.Context, r *patdv1.DeleteUserRequest
 }
 
 // RefreshUser removes a user's features from the cache.
-func (s userService) RefreshUser(ctx context.Context, r *patdv1.RefreshUserRequest) (*patdv1.RefreshUserResponse, error) {
+func (s userService) RefreshUser(
+	ctx context.Context,
+	r *patdv1.RefreshUserRequest,
+) (*patdv1.RefreshUserResponse, error) {
 	if err := s.service.RefreshUser(ctx, call.ActorOf(ctx), r.GetUser()); err != nil {
 		return nil, err
 	}
@@ -86,7 +97,10 @@ func (s userService) RefreshUser(ctx context.Context, r *patdv1.RefreshUserReque
 }
 
 // GetUserFeatures returns a user's features.
-func (s userService) GetUserFeatures(ctx context.Context, r *patdv1.GetUserFeaturesRequest) (*patdv1.GetUserFeaturesResponse, error) {
+func (s userService) GetUserFeatures(
+	ctx context.Context,
+	r *patdv1.GetUserFeaturesRequest,
+) (*patdv1.GetUserFeaturesResponse, error) {
 	held, err := s.service.UserFeatures(ctx, call.ActorOf(ctx), r.GetUser())
 	if err != nil {
 		return nil, err
@@ -95,9 +109,16 @@ func (s userService) GetUserFeatures(ctx context.Context, r *patdv1.GetUserFeatu
 }
 
 // SetUserFeatures replaces a user's features. A REST request without a body is an error, not an empty set.
-func (s userService) SetUserFeatures(ctx context.Context, r *patdv1.SetUserFeaturesRequest) (*patdv1.SetUserFeaturesResponse, error) {
+func (s userService) SetUserFeatures(
+	ctx context.Context,
+	r *patdv1.SetUserFeaturesRequest,
+) (*patdv1.SetUserFeaturesResponse, error) {
 	if call.Of(ctx).Header(call.KeyEmptyBody) != "" {
-		return nil, tokens.Invalid("BODY_REQUIRED", "features", "give the features that the user shall hold, or an empty list")
+		return nil, tokens.Invalid(
+			"BODY_REQUIRED",
+			"features",
+			"give the features that the user shall hold, or an empty list",
+		)
 	}
 	held, err := s.service.SetUserFeatures(ctx, call.ActorOf(ctx), r.GetUser(), r.GetFeatures())
 	if err != nil {
@@ -107,7 +128,10 @@ func (s userService) SetUserFeatures(ctx context.Context, r *patdv1.SetUserFeatu
 }
 
 // UpdateUserFeatures adds and removes features of a user.
-func (s userService) UpdateUserFeatures(ctx context.Context, r *patdv1.UpdateUserFeaturesRequest) (*patdv1.UpdateUserFeaturesResponse, error) {
+func (s userService) UpdateUserFeatures(
+	ctx context.Context,
+	r *patdv1.UpdateUserFeaturesRequest,
+) (*patdv1.UpdateUserFeaturesResponse, error) {
 	held, err := s.service.UpdateUserFeatures(ctx, call.ActorOf(ctx), r.GetUser(), r.GetAdd(), r.GetRemove())
 	if err != nil {
 		return nil, err

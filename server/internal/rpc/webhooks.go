@@ -20,7 +20,10 @@ type webhookService struct {
 var _ patdv1.WebhookServiceServer = webhookService{}
 
 // CreateWebhook adds a webhook.
-func (s webhookService) CreateWebhook(ctx context.Context, r *patdv1.CreateWebhookRequest) (*patdv1.CreateWebhookResponse, error) {
+func (s webhookService) CreateWebhook(
+	ctx context.Context,
+	r *patdv1.CreateWebhookRequest,
+) (*patdv1.CreateWebhookResponse, error) {
 	w, err := fromWebhook(r.GetWebhook(), r.GetWebhook().GetWebhookId())
 	if err != nil {
 		return nil, err
@@ -39,7 +42,10 @@ func (s webhookService) CreateWebhook(ctx context.Context, r *patdv1.CreateWebho
 }
 
 // GetWebhook returns a webhook.
-func (s webhookService) GetWebhook(ctx context.Context, r *patdv1.GetWebhookRequest) (*patdv1.GetWebhookResponse, error) {
+func (s webhookService) GetWebhook(
+	ctx context.Context,
+	r *patdv1.GetWebhookRequest,
+) (*patdv1.GetWebhookResponse, error) {
 	w, err := s.service.Webhook(ctx, call.ActorOf(ctx), r.GetWebhookId())
 	if err != nil {
 		return nil, err
@@ -48,7 +54,10 @@ func (s webhookService) GetWebhook(ctx context.Context, r *patdv1.GetWebhookRequ
 }
 
 // ReplaceWebhook overwrites a webhook.
-func (s webhookService) ReplaceWebhook(ctx context.Context, r *patdv1.ReplaceWebhookRequest) (*patdv1.ReplaceWebhookResponse, error) {
+func (s webhookService) ReplaceWebhook(
+	ctx context.Context,
+	r *patdv1.ReplaceWebhookRequest,
+) (*patdv1.ReplaceWebhookResponse, error) {
 	to, err := fromWebhook(r.GetWebhook(), r.GetWebhookId())
 	if err != nil {
 		return nil, err
@@ -61,7 +70,10 @@ func (s webhookService) ReplaceWebhook(ctx context.Context, r *patdv1.ReplaceWeb
 }
 
 // DeleteWebhook removes a webhook.
-func (s webhookService) DeleteWebhook(ctx context.Context, r *patdv1.DeleteWebhookRequest) (*patdv1.DeleteWebhookResponse, error) {
+func (s webhookService) DeleteWebhook(
+	ctx context.Context,
+	r *patdv1.DeleteWebhookRequest,
+) (*patdv1.DeleteWebhookResponse, error) {
 	if err := s.service.DeleteWebhook(ctx, call.ActorOf(ctx), r.GetWebhookId()); err != nil {
 		return nil, err
 	}
@@ -69,7 +81,10 @@ func (s webhookService) DeleteWebhook(ctx context.Context, r *patdv1.DeleteWebho
 }
 
 // ListWebhooks lists webhooks.
-func (s webhookService) ListWebhooks(ctx context.Context, r *patdv1.ListWebhooksRequest) (*patdv1.ListWebhooksResponse, error) {
+func (s webhookService) ListWebhooks(
+	ctx context.Context,
+	r *patdv1.ListWebhooksRequest,
+) (*patdv1.ListWebhooksResponse, error) {
 	found, next, err := s.service.Webhooks(ctx, call.ActorOf(ctx), fromCursor(r))
 	if err != nil {
 		return nil, asCursor(err)
@@ -82,7 +97,10 @@ func (s webhookService) ListWebhooks(ctx context.Context, r *patdv1.ListWebhooks
 }
 
 // RotateWebhookSecret gives a webhook a new secret.
-func (s webhookService) RotateWebhookSecret(ctx context.Context, r *patdv1.RotateWebhookSecretRequest) (*patdv1.RotateWebhookSecretResponse, error) {
+func (s webhookService) RotateWebhookSecret(
+	ctx context.Context,
+	r *patdv1.RotateWebhookSecretRequest,
+) (*patdv1.RotateWebhookSecretResponse, error) {
 	key, err := idempotencyKey(call.Of(ctx).Headers(call.KeyIdempotency), r.GetRequestId())
 	if err != nil {
 		return nil, err
@@ -100,7 +118,10 @@ func (s webhookService) RotateWebhookSecret(ctx context.Context, r *patdv1.Rotat
 }
 
 // TestWebhook sends a test to a webhook.
-func (s webhookService) TestWebhook(ctx context.Context, r *patdv1.TestWebhookRequest) (*patdv1.TestWebhookResponse, error) {
+func (s webhookService) TestWebhook(
+	ctx context.Context,
+	r *patdv1.TestWebhookRequest,
+) (*patdv1.TestWebhookResponse, error) {
 	d, err := s.service.TestWebhook(ctx, call.ActorOf(ctx), r.GetWebhookId())
 	if err != nil {
 		return nil, err
@@ -109,14 +130,23 @@ func (s webhookService) TestWebhook(ctx context.Context, r *patdv1.TestWebhookRe
 }
 
 // ListWebhookDeliveries lists deliveries of a webhook.
-func (s webhookService) ListWebhookDeliveries(ctx context.Context, r *patdv1.ListWebhookDeliveriesRequest) (*patdv1.ListWebhookDeliveriesResponse, error) {
+func (s webhookService) ListWebhookDeliveries(
+	ctx context.Context,
+	r *patdv1.ListWebhookDeliveriesRequest,
+) (*patdv1.ListWebhookDeliveriesResponse, error) {
 	state, err := fromEnum("STATE_UNKNOWN", "state", r.GetState(), patdv1.WebhookDelivery_State_name)
 	if err != nil {
 		return nil, err
 	}
-	found, next, err := s.service.WebhookDeliveries(ctx, call.ActorOf(ctx), r.GetWebhookId(), tokens.WebhookDeliveryFilter{
-		State: tokens.DeliveryState(state), Type: r.GetEventType(),
-	}, fromCursor(r))
+	found, next, err := s.service.WebhookDeliveries(
+		ctx,
+		call.ActorOf(ctx),
+		r.GetWebhookId(),
+		tokens.WebhookDeliveryFilter{
+			State: tokens.DeliveryState(state), Type: r.GetEventType(),
+		},
+		fromCursor(r),
+	)
 	if err != nil {
 		return nil, asCursor(err)
 	}
@@ -128,7 +158,10 @@ func (s webhookService) ListWebhookDeliveries(ctx context.Context, r *patdv1.Lis
 }
 
 // GetWebhookDelivery returns a delivery.
-func (s webhookService) GetWebhookDelivery(ctx context.Context, r *patdv1.GetWebhookDeliveryRequest) (*patdv1.GetWebhookDeliveryResponse, error) {
+func (s webhookService) GetWebhookDelivery(
+	ctx context.Context,
+	r *patdv1.GetWebhookDeliveryRequest,
+) (*patdv1.GetWebhookDeliveryResponse, error) {
 	d, err := s.service.WebhookDelivery(ctx, call.ActorOf(ctx), r.GetWebhookId(), r.GetDeliveryId())
 	if err != nil {
 		return nil, err
@@ -137,7 +170,10 @@ func (s webhookService) GetWebhookDelivery(ctx context.Context, r *patdv1.GetWeb
 }
 
 // RedeliverWebhook sends a delivery again.
-func (s webhookService) RedeliverWebhook(ctx context.Context, r *patdv1.RedeliverWebhookRequest) (*patdv1.RedeliverWebhookResponse, error) {
+func (s webhookService) RedeliverWebhook(
+	ctx context.Context,
+	r *patdv1.RedeliverWebhookRequest,
+) (*patdv1.RedeliverWebhookResponse, error) {
 	d, err := s.service.Redeliver(ctx, call.ActorOf(ctx), r.GetWebhookId(), r.GetDeliveryId())
 	if err != nil {
 		return nil, err
@@ -149,7 +185,11 @@ func (s webhookService) RedeliverWebhook(ctx context.Context, r *patdv1.Redelive
 func fromWebhook(w *patdv1.Webhook, id string) (tokens.WebhookRequest, error) {
 	switch {
 	case w == nil:
-		return tokens.WebhookRequest{}, tokens.Invalid("ENTRY_REQUIRED", "webhook", "give the webhook; over REST it is the body")
+		return tokens.WebhookRequest{}, tokens.Invalid(
+			"ENTRY_REQUIRED",
+			"webhook",
+			"give the webhook; over REST it is the body",
+		)
 	case w.GetWebhookId() != "" && w.GetWebhookId() != id:
 		return tokens.WebhookRequest{}, tokens.Invalid("NAME_MISMATCH", "webhook_id",
 			"differs from the id of the webhook that is to be replaced; leave it out, or delete and create")
@@ -184,9 +224,19 @@ func toMintedWebhook(m tokens.MintedWebhook) *patdv1.Webhook {
 
 func toDelivery(d tokens.WebhookDelivery) *patdv1.WebhookDelivery {
 	out := &patdv1.WebhookDelivery{
-		DeliveryId: d.ID.String(), EventType: d.Type, Subject: d.Subject, State: patdv1.WebhookDelivery_State(d.State),
-		CreateTime: wire.ToTime(d.CreateTime), NextAttemptTime: wire.ToTime(d.NextTime), EndTime: wire.ToTime(d.EndTime),
-		Attempts: d.Attempts, LastAttemptTime: wire.ToTime(d.AttemptTime), LastStatus: int32(d.Status), LastError: d.Error,
+		DeliveryId: d.ID.String(),
+		EventType:  d.Type,
+		Subject:    d.Subject,
+		State:      patdv1.WebhookDelivery_State(d.State),
+		CreateTime: wire.ToTime(
+			d.CreateTime,
+		),
+		NextAttemptTime: wire.ToTime(d.NextTime),
+		EndTime:         wire.ToTime(d.EndTime),
+		Attempts:        d.Attempts,
+		LastAttemptTime: wire.ToTime(d.AttemptTime),
+		LastStatus:      int32(d.Status),
+		LastError:       d.Error,
 	}
 	if d.Item < tokens.TestItem {
 		out.EventId = d.Seq

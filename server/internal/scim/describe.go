@@ -51,9 +51,15 @@ func (e *Endpoints) providerConfig(q *request) error {
 // resourceTypes serves the list of resource types, or one.
 func (e *Endpoints) resourceTypes(q *request) error {
 	return e.described(q, resource{
-		attrSchemas: []string{schemaResourceType}, attrID: "User", "name": "User", "description": "A user, who owns tokens",
-		"endpoint": "/Users", "schema": schemaUser,
-		attrMeta: meta{ResourceType: "ResourceType", Location: e.base + "/ResourceTypes/User"},
+		attrSchemas: []string{
+			schemaResourceType,
+		},
+		attrID:        "User",
+		"name":        "User",
+		"description": "A user, who owns tokens",
+		"endpoint":    "/Users",
+		"schema":      schemaUser,
+		attrMeta:      meta{ResourceType: "ResourceType", Location: e.base + "/ResourceTypes/User"},
 	})
 }
 
@@ -69,15 +75,28 @@ func (e *Endpoints) schemas(q *request) error {
 		}
 		return a
 	}
-	name := attribute(attrUserName, "string", "The name by which the provider knows the user; unique without regard to case")
+	name := attribute(
+		attrUserName,
+		"string",
+		"The name by which the provider knows the user; unique without regard to case",
+	)
 	name["required"], name["uniqueness"] = true, "server"
 	if e.by == ByUserName {
 		name["mutability"] = "immutable"
 	}
-	active := attribute(attrActive, "boolean", "Whether the user's tokens can be used: false suspends the user, true resumes it")
+	active := attribute(
+		attrActive,
+		"boolean",
+		"Whether the user's tokens can be used: false suspends the user, true resumes it",
+	)
 	active["required"] = true // it cannot be removed; a new user without it is active
 	return e.described(q, resource{
-		attrSchemas: []string{schemaSchema}, attrID: schemaUser, "name": "User", "description": "A user, who owns tokens",
+		attrSchemas: []string{
+			schemaSchema,
+		},
+		attrID:        schemaUser,
+		"name":        "User",
+		"description": "A user, who owns tokens",
 		"attributes": []map[string]any{
 			name, attribute(attrDisplayName, "string", "The name that people see"), active,
 		},

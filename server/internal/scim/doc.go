@@ -4,8 +4,8 @@
 // # What is kept
 //
 // Of a user patd keeps userName, externalId, displayName and active. Every other attribute of RFC 7643, and every
-// attribute of an extension, is accepted and dropped. `active` is the state of patd's user: false suspends, true resumes.
-// A user that is deleted here loses its tokens for good.
+// attribute of an extension, is accepted and dropped. `active` is the state of patd's user: false suspends, true
+// resumes. A user that is deleted here loses its tokens for good.
 //
 // One attribute is patd's user id, as the operator says ([UserID]). It must be there, and never changes.
 //

@@ -100,7 +100,11 @@ func (e *Endpoints) fail(w http.ResponseWriter, begun *call.Call, err error) cod
 	case code == http.StatusServiceUnavailable || code == http.StatusTooManyRequests:
 		header.Set("Retry-After", fault.OutageRetryAfter)
 	}
-	httpx.SetRefusal(header, fault.Status(public, begun.RequestID()), httpx.Refused{NoToken: len(begun.Credentials) == 0})
+	httpx.SetRefusal(
+		header,
+		fault.Status(public, begun.RequestID()),
+		httpx.Refused{NoToken: len(begun.Credentials) == 0},
+	)
 	body := errorBody{Schemas: []string{schemaError}, Status: strconv.Itoa(code), Detail: call.SafeText(public.Message)}
 	if code == http.StatusBadRequest || code == http.StatusConflict {
 		body.Type = kindOf(err, public)

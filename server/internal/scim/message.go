@@ -46,8 +46,18 @@ func (e *Endpoints) location(id string) string { return e.base + "/Users/" + url
 // show returns a user as SCIM shows it.
 func (e *Endpoints) show(p tokens.Provisioned) resource {
 	r := resource{
-		attrSchemas: []string{schemaUser}, attrID: p.ID, attrUserName: p.UserName, attrActive: p.State == tokens.UserActive,
-		attrMeta: meta{ResourceType: "User", Created: &p.CreateTime, LastModified: &p.UpdateTime, Location: e.location(p.ID)},
+		attrSchemas: []string{
+			schemaUser,
+		},
+		attrID:       p.ID,
+		attrUserName: p.UserName,
+		attrActive:   p.State == tokens.UserActive,
+		attrMeta: meta{
+			ResourceType: "User",
+			Created:      &p.CreateTime,
+			LastModified: &p.UpdateTime,
+			Location:     e.location(p.ID),
+		},
 	}
 	if p.ExternalID != "" {
 		r[attrExternalID] = p.ExternalID

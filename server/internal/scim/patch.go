@@ -12,8 +12,25 @@ const maxOperations = 1000
 // dropped are the attributes of RFC 7643 sections 3.1 and 4.1 that are accepted and not kept, by their folded names.
 func dropped() []string {
 	return []string{
-		"schemas", "meta", "name", "nickname", "profileurl", "title", "usertype", "preferredlanguage", "locale", "timezone",
-		"password", "emails", "phonenumbers", "ims", "photos", "addresses", "groups", "entitlements", "roles",
+		"schemas",
+		"meta",
+		"name",
+		"nickname",
+		"profileurl",
+		"title",
+		"usertype",
+		"preferredlanguage",
+		"locale",
+		"timezone",
+		"password",
+		"emails",
+		"phonenumbers",
+		"ims",
+		"photos",
+		"addresses",
+		"groups",
+		"entitlements",
+		"roles",
 		"x509certificates",
 	}
 }

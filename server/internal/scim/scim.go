@@ -141,7 +141,11 @@ func (e *Endpoints) answer(q *request, t target, found bool) error {
 		return err
 	}
 	if !found {
-		return tokens.Fail(tokens.CodeNotFound, "PATH_NOT_FOUND", "there is no such resource; there are Users, ServiceProviderConfig, ResourceTypes and Schemas")
+		return tokens.Fail(
+			tokens.CodeNotFound,
+			"PATH_NOT_FOUND",
+			"there is no such resource; there are Users, ServiceProviderConfig, ResourceTypes and Schemas",
+		)
 	}
 	if err := e.check(q, t); err != nil {
 		return err
@@ -228,7 +232,13 @@ func (e *Endpoints) list(q *request) error {
 	if err != nil {
 		return err
 	}
-	out := list{Schemas: []string{schemaList}, TotalResults: total, StartIndex: p.start, ItemsPerPage: len(found), Resources: []resource{}}
+	out := list{
+		Schemas:      []string{schemaList},
+		TotalResults: total,
+		StartIndex:   p.start,
+		ItemsPerPage: len(found),
+		Resources:    []resource{},
+	}
 	for _, u := range found {
 		out.Resources = append(out.Resources, wanted.of(e.show(u)))
 	}

@@ -105,7 +105,10 @@ func checkSchemas(o object, want string) error {
 func (w *words) provision(by UserID) (tokens.Provision, error) {
 	user := w.userID(by)
 	if user == nil || *user == "" {
-		return tokens.Provision{}, invalidValue(string(by), "is required: it is the id of the user in patd (--scim-user-id)")
+		return tokens.Provision{}, invalidValue(
+			string(by),
+			"is required: it is the id of the user in patd (--scim-user-id)",
+		)
 	}
 	if w.userName == nil || *w.userName == "" {
 		return tokens.Provision{}, invalidValue(attrUserName, "is required")
@@ -136,8 +139,14 @@ func (w *words) replacement(id string, by UserID) (tokens.ProvisionUpdate, error
 		w.displayName = new(string)
 	}
 	return tokens.ProvisionUpdate{
-		User: w.userID(by), UserName: w.userName, ExternalID: w.externalID, DisplayName: w.displayName, Active: w.active,
-		Whole: true,
+		User: w.userID(
+			by,
+		),
+		UserName:    w.userName,
+		ExternalID:  w.externalID,
+		DisplayName: w.displayName,
+		Active:      w.active,
+		Whole:       true,
 	}, nil
 }
 
@@ -147,7 +156,13 @@ func (w *words) change(id string, by UserID) (tokens.ProvisionUpdate, error) {
 		return tokens.ProvisionUpdate{}, errMutability(attrID)
 	}
 	return tokens.ProvisionUpdate{
-		User: w.userID(by), UserName: w.userName, ExternalID: w.externalID, DisplayName: w.displayName, Active: w.active,
+		User: w.userID(
+			by,
+		),
+		UserName:    w.userName,
+		ExternalID:  w.externalID,
+		DisplayName: w.displayName,
+		Active:      w.active,
 	}, nil
 }
 

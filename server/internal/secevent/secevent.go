@@ -74,11 +74,19 @@ func (e *Endpoint) take(begun *call.Call, w http.ResponseWriter, r *http.Request
 		w.Header().Set("Allow", http.MethodPost)
 		return tokens.Fail(fault.CodeUnimplemented, "METHOD_NOT_ALLOWED", "send a POST with a security event token")
 	case e.config.Verifier == nil:
-		return tokens.Fail(tokens.CodeNotFound, "PATH_NOT_FOUND", "this server takes no security events: it has no --security-event-issuer")
+		return tokens.Fail(
+			tokens.CodeNotFound,
+			"PATH_NOT_FOUND",
+			"this server takes no security events: it has no --security-event-issuer",
+		)
 	case len(r.Header.Values("Idempotency-Key")) > 0:
 		return call.ErrKeyUnsupported()
 	case !isEvent(r.Header.Values("Content-Type")):
-		return tokens.Invalid("CONTENT_TYPE_INVALID", "", "send a security event token, with Content-Type: "+contentType)
+		return tokens.Invalid(
+			"CONTENT_TYPE_INVALID",
+			"",
+			"send a security event token, with Content-Type: "+contentType,
+		)
 	}
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, call.MaxUnknown))
 	if err != nil {

@@ -161,8 +161,15 @@ func (c *counted) of(number protowire.Number, field *shapeField) *counted {
 }
 
 func errTooMany() *tokens.Error {
-	return tokens.Fail(tokens.CodeExhausted, "TOO_MANY_ITEMS",
-		"a list holds at most "+strconv.Itoa(MaxMessages)+" messages or "+strconv.Itoa(MaxTexts)+" texts, and often fewer")
+	return tokens.Fail(
+		tokens.CodeExhausted,
+		"TOO_MANY_ITEMS",
+		"a list holds at most "+strconv.Itoa(
+			MaxMessages,
+		)+" messages or "+strconv.Itoa(
+			MaxTexts,
+		)+" texts, and often fewer",
+	)
 }
 
 // CountJSON rejects a JSON text with too many items in a list or object, before it is decoded. Malformed text is left

@@ -8,8 +8,8 @@ import (
 	patdv1 "patd/gen/patd/v1"
 )
 
-// ImpactOfAll returns the text of a question about an impact with `"all": true` in place of `"users": "all"`, as it may be
-// written over REST. Any other text stays as it is.
+// ImpactOfAll returns the text of a question about an impact with `"all": true` in place of `"users": "all"`, as it may
+// be written over REST. Any other text stays as it is.
 func ImpactOfAll(text []byte, m proto.Message) []byte {
 	if _, ok := m.(*patdv1.GetFeatureImpactRequest); !ok {
 		return text

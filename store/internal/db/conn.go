@@ -112,8 +112,8 @@ func (c *Conn) query(ctx context.Context, query string, args []any) (*sql.Rows, 
 	return st.QueryContext(ctx, args...)
 }
 
-// comment returns the comment of a statement for PostgreSQL; empty: none. A statement with a comment is prepared for one
-// use: each has another text.
+// comment returns the comment of a statement for PostgreSQL; empty: none. A statement with a comment is prepared for
+// one use: each has another text.
 func (c *Conn) comment(ctx context.Context) string {
 	if !c.dialect.Remote {
 		return ""

@@ -32,8 +32,8 @@ func SQLiteDialect() *Dialect {
 	}
 }
 
-// Statements are written for SQLite. What PostgreSQL reads otherwise are parameters, a type, the order of joins and the choice
-// of an index, which it finds out by itself.
+// Statements are written for SQLite. What PostgreSQL reads otherwise are parameters, a type, the order of joins and the
+// choice of an index, which it finds out by itself.
 var (
 	indexHint  = regexp.MustCompile(`\bINDEXED BY \w+`)
 	fixedOrder = regexp.MustCompile(`\bCROSS JOIN\b`)

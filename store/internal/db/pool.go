@@ -64,7 +64,13 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 }
 
 func newConn(p *Pool, raw *sql.Conn) *Conn {
-	return &Conn{dialect: p.dialect, limit: p.limit, raw: raw, stmts: make(map[string]*sql.Stmt), forms: make(map[string]string)}
+	return &Conn{
+		dialect: p.dialect,
+		limit:   p.limit,
+		raw:     raw,
+		stmts:   make(map[string]*sql.Stmt),
+		forms:   make(map[string]string),
+	}
 }
 
 // Dialect is what the pool's database differs in from others.

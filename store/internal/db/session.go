@@ -131,9 +131,12 @@ func RefusePooler(ctx context.Context, config *pgx.ConnConfig, o Settings) error
 			return poolerFault(op, err)
 		}
 		if !kept {
-			return fmt.Errorf("%s: a connection pooler is in between that gives each transaction another session of the "+
-				"server (pool_mode = transaction or statement), and patd listens, locks and prepares statements: %s",
-				op, sessionMode)
+			return fmt.Errorf(
+				"%s: a connection pooler is in between that gives each transaction another session of the "+
+					"server (pool_mode = transaction or statement), and patd listens, locks and prepares statements: %s",
+				op,
+				sessionMode,
+			)
 		}
 	}
 	return nil
@@ -164,8 +167,12 @@ func keepsSession(ctx context.Context, config *pgx.ConnConfig, first *pgconn.PgC
 func poolerFault(op string, err error) error {
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && pe.Code == "08P01" && strings.Contains(pe.Message, "startup parameter") {
-		return fmt.Errorf("%s: a connection pooler refuses a parameter that the database URL has; take it out of the URL, or "+
-			"add it to ignore_startup_parameters in the pooler: %w", op, tokens.StoreUnavailable(op, err))
+		return fmt.Errorf(
+			"%s: a connection pooler refuses a parameter that the database URL has; take it out of the URL, or "+
+				"add it to ignore_startup_parameters in the pooler: %w",
+			op,
+			tokens.StoreUnavailable(op, err),
+		)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = &statementTimeout{err}

@@ -129,8 +129,10 @@ func (r *Reserve) Release() bool {
 	}
 	_ = f.Sync() // best effort: the room may be there without
 	r.given.Store(true)
-	r.log.Error("store: the disk is full; its reserve is in use, and only changes that take away, such as revocations, " +
-		"are accepted until there is room")
+	r.log.Error(
+		"store: the disk is full; its reserve is in use, and only changes that take away, such as revocations, " +
+			"are accepted until there is room",
+	)
 	return true
 }
 

@@ -44,8 +44,14 @@ func Listeners(getenv Getenv, wanted ...string) (map[string]net.Listener, error)
 		}
 		lis, err := listener(firstDescriptor+i, name)
 		if err == nil && (!slices.Contains(wanted, name) || taken[name] != nil) {
-			err = errors.Join(fmt.Errorf("take the supervisor's sockets: one is named %q; name each one differently with FileDescriptorName=: %s",
-				name, strings.Join(wanted, ", ")), lis.Close())
+			err = errors.Join(
+				fmt.Errorf(
+					"take the supervisor's sockets: one is named %q; name each one differently with FileDescriptorName=: %s",
+					name,
+					strings.Join(wanted, ", "),
+				),
+				lis.Close(),
+			)
 		}
 		if err != nil {
 			for _, other := range taken {
@@ -68,7 +74,10 @@ func listener(fd int, name string) (net.Listener, error) {
 		return nil, fmt.Errorf("take the supervisor's socket %q: %w", name, err)
 	}
 	if _, ok := lis.(*net.TCPListener); !ok {
-		return nil, errors.Join(fmt.Errorf("take the supervisor's socket %q: it is not a stream socket of TCP", name), lis.Close())
+		return nil, errors.Join(
+			fmt.Errorf("take the supervisor's socket %q: it is not a stream socket of TCP", name),
+			lis.Close(),
+		)
 	}
 	return lis, nil
 }

@@ -1,6 +1,6 @@
-// Package systemd is what a service has to do with its supervisor: it says that it is ready, reloads, stops and is alive
-// (sd_notify(3)), and takes the sockets that were opened for it (sd_listen_fds(3)). Without a supervisor it does nothing.
-// Podman, and other supervisors that speak this protocol, work as well.
+// Package systemd is what a service has to do with its supervisor: it says that it is ready, reloads, stops and is
+// alive (sd_notify(3)), and takes the sockets that were opened for it (sd_listen_fds(3)). Without a supervisor it does
+// nothing. Podman, and other supervisors that speak this protocol, work as well.
 package systemd
 
 import (
@@ -39,7 +39,12 @@ func NewNotifier(getenv Getenv) *Notifier {
 		return n // the watchdog is for another process
 	}
 	if text, ok := getenv("WATCHDOG_USEC"); ok {
-		if usec, err := strconv.ParseInt(text, 10, 63); err == nil && usec > 0 && usec < int64(24*time.Hour/time.Microsecond) {
+		if usec, err := strconv.ParseInt(
+			text,
+			10,
+			63,
+		); err == nil && usec > 0 &&
+			usec < int64(24*time.Hour/time.Microsecond) {
 			n.beat = time.Duration(usec) * time.Microsecond / 2
 		}
 	}

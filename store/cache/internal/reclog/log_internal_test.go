@@ -99,7 +99,11 @@ func TestReadersWithoutTheLockSeeWholeRecords(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(w, 2))
 			for !over.Load() {
 				id := rnd.Uint64N(400) + 1
-				if r := l.Look(&mu, id); r != nil && (r.ID() != id || r[lastAt] != byte(id) || binary.LittleEndian.Uint64(r[againAt:]) != id) {
+				if r := l.Look(
+					&mu,
+					id,
+				); r != nil &&
+					(r.ID() != id || r[lastAt] != byte(id) || binary.LittleEndian.Uint64(r[againAt:]) != id) {
 					t.Error("another's record")
 				}
 				Prefetch([]Wanted{l.Want(id)})

@@ -29,16 +29,41 @@ type settings struct {
 
 // flags adds them, in groups.
 func (s *settings) flags(f *pflag.FlagSet) {
-	s.before, s.grace, s.poll = cli.Duration(tokensource.DefaultBefore), cli.Duration(24*time.Hour), cli.Duration(tokensource.DefaultPoll)
+	s.before, s.grace, s.poll = cli.Duration(
+		tokensource.DefaultBefore,
+	), cli.Duration(
+		24*time.Hour,
+	), cli.Duration(
+		tokensource.DefaultPoll,
+	)
 	cli.Grouped(f, "Token", func(f *pflag.FlagSet) {
-		f.StringVar(&s.tokenFile, "token-file", "", "`file` with the personal access token; replaced whole by each new secret")
-		f.StringVar(&s.hook, "hook", "", "run this `command` when the file holds a new secret; a program and its arguments, joined by spaces, without a shell")
+		f.StringVar(
+			&s.tokenFile,
+			"token-file",
+			"",
+			"`file` with the personal access token; replaced whole by each new secret",
+		)
+		f.StringVar(
+			&s.hook,
+			"hook",
+			"",
+			"run this `command` when the file holds a new secret; a program and its arguments, joined by spaces, without a shell",
+		)
 		f.BoolVar(&s.once, "once", false, "do what is due, and exit, as for cron and timers")
 		f.BoolVar(&s.now, "now", false, "rotate at once, though it is not due: to try the setup, or after a leak")
 	})
 	cli.Grouped(f, "Rotation", func(f *pflag.FlagSet) {
-		f.Var(&s.before, "before", "rotate this long before the end, or when a third of the lifetime is left if that is later")
-		f.BoolVar(&s.renew, "renew", true, "renew the token where its owner allows it (renewable_until); false: its end stays")
+		f.Var(
+			&s.before,
+			"before",
+			"rotate this long before the end, or when a third of the lifetime is left if that is later",
+		)
+		f.BoolVar(
+			&s.renew,
+			"renew",
+			true,
+			"renew the token where its owner allows it (renewable_until); false: its end stays",
+		)
 		f.Var(&s.every, "every", "rotate this often too, whatever the end; 0s: only before the end")
 		f.Var(&s.grace, "grace", "how long a replaced secret works on, from 1m to 30d")
 		f.BoolVar(&s.firstUse, "retire-on-first-use", false, "end a replaced secret as soon as the new one is used")
@@ -46,7 +71,12 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	cli.Grouped(f, "Connection", func(f *pflag.FlagSet) {
 		f.StringVar(&s.server, "server", "http://127.0.0.1:8080", "base `URL` of patd")
 		f.StringVar(&s.caFile, "ca-file", "", "PEM `file` of the authorities to trust, instead of the system's")
-		f.BoolVar(&s.insecure, "insecure", false, "send the token in plain text to a server that is not on this machine")
+		f.BoolVar(
+			&s.insecure,
+			"insecure",
+			false,
+			"send the token in plain text to a server that is not on this machine",
+		)
 		f.Var(&s.poll, "poll", "look this often whether the file was replaced")
 	})
 }
@@ -134,9 +164,16 @@ func (s *settings) run(ctx context.Context, c *cli.Command, api tokensource.API,
 		log.Warn("the token can be read by others than its owner; chmod 600 it", "file", s.tokenFile)
 	}
 	source, err := tokensource.New(tokensource.Config{
-		API: api, Store: tokensource.NewFile(s.tokenFile), Before: time.Duration(s.before), Every: time.Duration(s.every),
-		KeepExpiry: !s.renew, Grace: time.Duration(s.grace), RetireOnFirstUse: s.firstUse, Poll: time.Duration(s.poll),
-		Logger: log, Now: c.Now,
+		API:              api,
+		Store:            tokensource.NewFile(s.tokenFile),
+		Before:           time.Duration(s.before),
+		Every:            time.Duration(s.every),
+		KeepExpiry:       !s.renew,
+		Grace:            time.Duration(s.grace),
+		RetireOnFirstUse: s.firstUse,
+		Poll:             time.Duration(s.poll),
+		Logger:           log,
+		Now:              c.Now,
 	})
 	if err != nil {
 		return err

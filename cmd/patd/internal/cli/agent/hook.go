@@ -24,8 +24,8 @@ const (
 	hookOutput = 500
 )
 
-// hook runs a command whenever the file holds another secret than before. It has run with success once for each secret at
-// least: one that fails, or that the end of this process interrupts, runs again.
+// hook runs a command whenever the file holds another secret than before. It has run with success once for each secret
+// at least: one that fails, or that the end of this process interrupts, runs again.
 type hook struct {
 	argv    []string // empty: none
 	environ []string // of the hook
@@ -72,7 +72,13 @@ func (h *hook) check(ctx context.Context, secret string, st tokensource.Status) 
 		h.failed++
 		again := min(time.Second<<min(h.failed, 9), 5*time.Minute)
 		h.retryAt = h.now().Add(again)
-		h.log.LogAttrs(ctx, slog.LevelError, "the hook failed", slog.String("error", err.Error()), slog.Duration("again_in", again))
+		h.log.LogAttrs(
+			ctx,
+			slog.LevelError,
+			"the hook failed",
+			slog.String("error", err.Error()),
+			slog.Duration("again_in", again),
+		)
 		return err
 	}
 	h.failed, h.retryAt, h.lock.note.Hooked = 0, time.Time{}, now
@@ -109,7 +115,13 @@ func (h *hook) run(ctx context.Context, st tokensource.Status) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w: %s", h.argv[0], err, cli.Cell(cli.Redact(out.String())))
 	}
-	h.log.LogAttrs(ctx, slog.LevelInfo, "the hook has run", slog.String("hook", h.argv[0]), slog.String("token_id", st.TokenID))
+	h.log.LogAttrs(
+		ctx,
+		slog.LevelInfo,
+		"the hook has run",
+		slog.String("hook", h.argv[0]),
+		slog.String("token_id", st.TokenID),
+	)
 	return nil
 }
 

@@ -14,8 +14,8 @@ import (
 	"patd/internal/durable"
 )
 
-// lock is the lock of one token file, which stands beside it. The kernel frees it when the process ends, however it ends.
-// Its content says which process holds it, and for which secret the hook has run.
+// lock is the lock of one token file, which stands beside it. The kernel frees it when the process ends, however it
+// ends. Its content says which process holds it, and for which secret the hook has run.
 type lock struct {
 	file *os.File
 	note note
@@ -36,13 +36,19 @@ func acquire(tokenFile string) (l *lock, shared bool, err error) {
 	path := target + ".lock"
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, false, fmt.Errorf("lock the token's file, whose directory must be writable so that a new secret can replace it: %w", err)
+		return nil, false, fmt.Errorf(
+			"lock the token's file, whose directory must be writable so that a new secret can replace it: %w",
+			err,
+		)
 	}
 	l = &lock{file: f}
 	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		l.read()
-		return nil, false, errors.Join(fmt.Errorf("another patd agent, process %d, looks after this file", l.note.PID), f.Close())
+		return nil, false, errors.Join(
+			fmt.Errorf("another patd agent, process %d, looks after this file", l.note.PID),
+			f.Close(),
+		)
 	case errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.ENOTSUP), errors.Is(err, syscall.ENOSYS):
 		shared = true
 	case err != nil:

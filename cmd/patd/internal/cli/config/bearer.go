@@ -19,9 +19,22 @@ type bearerSettings struct {
 
 // flags adds their flags.
 func (s *bearerSettings) flags(f *pflag.FlagSet) {
-	f.Var(&s.Accept, "accept", "at gateways, take tokens in these `ways` beside Authorization: Bearer, comma-separated: basic (as the password, with any user name), x-api-key")
-	f.Var(&s.RenewURL, "renew-url", "`URL` of your page where users renew tokens; clients get it in Patd-Token-Renew in a token's last 30 days")
-	f.BoolVar(&s.SelfRotate, "allow-self-rotate", true, "let tokens rotate themselves that their owners minted for it (self_rotate); with false nobody mints one, and none rotates itself")
+	f.Var(
+		&s.Accept,
+		"accept",
+		"at gateways, take tokens in these `ways` beside Authorization: Bearer, comma-separated: basic (as the password, with any user name), x-api-key",
+	)
+	f.Var(
+		&s.RenewURL,
+		"renew-url",
+		"`URL` of your page where users renew tokens; clients get it in Patd-Token-Renew in a token's last 30 days",
+	)
+	f.BoolVar(
+		&s.SelfRotate,
+		"allow-self-rotate",
+		true,
+		"let tokens rotate themselves that their owners minted for it (self_rotate); with false nobody mints one, and none rotates itself",
+	)
 }
 
 // The ways beside Authorization: Bearer in which gateways take tokens.

@@ -21,14 +21,40 @@ type connectionSettings struct {
 
 func (s *connectionSettings) flags(f *pflag.FlagSet) {
 	s.maxAnonymous = 1024
-	s.httpIdle, s.grpcIdle, s.anonymousTimeout = cli.Duration(620*time.Second), cli.Duration(15*time.Minute), cli.Duration(2*time.Minute)
+	s.httpIdle, s.grpcIdle, s.anonymousTimeout = cli.Duration(
+		620*time.Second,
+	), cli.Duration(
+		15*time.Minute,
+	), cli.Duration(
+		2*time.Minute,
+	)
 	s.age, s.grace = cli.Duration(30*time.Minute), cli.Duration(time.Minute)
-	f.Var(&s.max, "max-connections", "at most this many connections at once, half of them for REST and half for gRPC; 0: as many as the process's limit of descriptors allows, up to 10000")
-	f.Var(&s.maxAnonymous, "max-anonymous-connections", "at most this many connections to each address that have shown no good credential; the oldest makes room")
-	f.Var(&s.httpIdle, "http-idle-timeout", "close an idle REST connection after this time; longer than the balancer's in front")
+	f.Var(
+		&s.max,
+		"max-connections",
+		"at most this many connections at once, half of them for REST and half for gRPC; 0: as many as the process's limit of descriptors allows, up to 10000",
+	)
+	f.Var(
+		&s.maxAnonymous,
+		"max-anonymous-connections",
+		"at most this many connections to each address that have shown no good credential; the oldest makes room",
+	)
+	f.Var(
+		&s.httpIdle,
+		"http-idle-timeout",
+		"close an idle REST connection after this time; longer than the balancer's in front",
+	)
 	f.Var(&s.grpcIdle, "grpc-idle-timeout", "close an idle gRPC connection after this time")
-	f.Var(&s.anonymousTimeout, "grpc-anonymous-timeout", "close a gRPC connection that has shown no good credential in this time")
-	f.Var(&s.age, "grpc-connection-age", "have a gRPC client make a new connection after this time, give or take a tenth, so that new servers get their share")
+	f.Var(
+		&s.anonymousTimeout,
+		"grpc-anonymous-timeout",
+		"close a gRPC connection that has shown no good credential in this time",
+	)
+	f.Var(
+		&s.age,
+		"grpc-connection-age",
+		"have a gRPC client make a new connection after this time, give or take a tenth, so that new servers get their share",
+	)
 	f.Var(&s.grace, "grpc-connection-age-grace", "let calls go on for this long after that")
 }
 

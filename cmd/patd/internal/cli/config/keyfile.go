@@ -17,8 +17,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// KeyFile is the path of a file of digest keys: lines of `keyid:64 hex digits`, the first current, and the line that says
-// that the rows of the store are sealed.
+// KeyFile is the path of a file of digest keys: lines of `keyid:64 hex digits`, the first current, and the line that
+// says that the rows of the store are sealed.
 //
 // The file is made once, together with a new store. Rotation replaces it as a whole, so any reader, at any moment,
 // reads a complete one.
@@ -68,7 +68,11 @@ func (k KeyFile) Create() error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("make the hash key: %w", err)
 	}
-	return k.put(string(k), line.Reveal()+"\n"+secret.SealedLine()+"\n", func(temp string) error { return durable.InheritDir(temp, filepath.Dir(string(k))) })
+	return k.put(
+		string(k),
+		line.Reveal()+"\n"+secret.SealedLine()+"\n",
+		func(temp string) error { return durable.InheritDir(temp, filepath.Dir(string(k))) },
+	)
 }
 
 // Replace replaces the text of the file, atomically and durably. Owner and mode stay.

@@ -19,9 +19,21 @@ type noticeSettings struct {
 func (s *noticeSettings) Flags(f *pflag.FlagSet) {
 	s.Expiry.List = []time.Duration{30 * tokens.Day, 7 * tokens.Day, tokens.Day}
 	s.Unused = cli.Duration(90 * tokens.Day)
-	f.Var(&s.Expiry, "expiry-notices", "write token.expiring and service.expiring to the audit log so long before the end of a token or service, comma-separated, and token.expired at it; off: none")
-	f.Var(&s.Unused, "unused-notice", "write token.unused to the audit log when a token was not used for so long; 0s: never")
-	f.Var(&s.Idle, "idle-ttl", "pause tokens that were not used for so long (TOKEN_IDLE), which token.idle announces 14 days before, until their owners resume them; 0s: never. Look first which they are: patd token preview-idle")
+	f.Var(
+		&s.Expiry,
+		"expiry-notices",
+		"write token.expiring and service.expiring to the audit log so long before the end of a token or service, comma-separated, and token.expired at it; off: none",
+	)
+	f.Var(
+		&s.Unused,
+		"unused-notice",
+		"write token.unused to the audit log when a token was not used for so long; 0s: never",
+	)
+	f.Var(
+		&s.Idle,
+		"idle-ttl",
+		"pause tokens that were not used for so long (TOKEN_IDLE), which token.idle announces 14 days before, until their owners resume them; 0s: never. Look first which they are: patd token preview-idle",
+	)
 }
 
 // Notices returns them for the service.

@@ -29,13 +29,41 @@ type PageSettings struct {
 
 // Flags adds the flags of the pages.
 func (s *PageSettings) Flags(f *pflag.FlagSet) {
-	f.StringVar(&s.clientID, "oidc-client-id", "", "the `id` of this server as a confidential client of the first --oidc-issuer: users sign in to the page; register the redirect address <issuer>/signin/callback")
-	f.StringVar(&s.clientSecretFile, "oidc-client-secret-file", "", "`file` with the secret of --oidc-client-id, read at each sign-in")
-	f.Var(&s.scopes, "oidc-scopes", "`scopes` to ask the provider for beside openid, comma-separated, such as profile,email,groups")
-	f.Var(&s.Origins, "page-origins", "the `origins` that may embed the page and that a hand-off may return to, comma-separated, such as https://app.example.com")
+	f.StringVar(
+		&s.clientID,
+		"oidc-client-id",
+		"",
+		"the `id` of this server as a confidential client of the first --oidc-issuer: users sign in to the page; register the redirect address <issuer>/signin/callback",
+	)
+	f.StringVar(
+		&s.clientSecretFile,
+		"oidc-client-secret-file",
+		"",
+		"`file` with the secret of --oidc-client-id, read at each sign-in",
+	)
+	f.Var(
+		&s.scopes,
+		"oidc-scopes",
+		"`scopes` to ask the provider for beside openid, comma-separated, such as profile,email,groups",
+	)
+	f.Var(
+		&s.Origins,
+		"page-origins",
+		"the `origins` that may embed the page and that a hand-off may return to, comma-separated, such as https://app.example.com",
+	)
 	f.StringVar(&s.title, "page-title", "", "the `title` of the page (default Personal access tokens)")
-	f.StringVar(&s.logoFile, "page-logo-file", "", "`file` of the logo on the page: PNG, SVG, WebP or JPEG, at most 256 KiB")
-	f.StringVar(&s.accent, "page-accent", "", "the `colour` of links and buttons on the page, such as #0a5bd3; it must be readable on white")
+	f.StringVar(
+		&s.logoFile,
+		"page-logo-file",
+		"",
+		"`file` of the logo on the page: PNG, SVG, WebP or JPEG, at most 256 KiB",
+	)
+	f.StringVar(
+		&s.accent,
+		"page-accent",
+		"",
+		"the `colour` of links and buttons on the page, such as #0a5bd3; it must be readable on white",
+	)
 }
 
 // Read checks the settings. issuers are those of --oidc-issuer.
@@ -71,8 +99,14 @@ func (s *PageSettings) Read(issuers []string) error {
 func checkOrigin(text string) error {
 	u, err := url.Parse(text)
 	switch {
-	case err != nil, u.Host == "", u.Scheme+"://"+u.Host != text, strings.ToLower(text) != text, strings.ContainsAny(text, "*'; "):
-		return errors.New("--page-origins must be origins such as https://app.example.com: a scheme and a host in lower case, perhaps a port, and nothing after them")
+	case err != nil,
+		u.Host == "",
+		u.Scheme+"://"+u.Host != text,
+		strings.ToLower(text) != text,
+		strings.ContainsAny(text, "*'; "):
+		return errors.New(
+			"--page-origins must be origins such as https://app.example.com: a scheme and a host in lower case, perhaps a port, and nothing after them",
+		)
 	case u.Scheme == "https", u.Scheme == "http" && loopback.Host(u.Hostname()):
 		return nil
 	}
@@ -98,7 +132,13 @@ func (s *PageSettings) Server(users *signin.SignIn) (server.PageConfig, error) {
 		c.Look.Logo = logo
 	}
 	if s.clientID != "" && users != nil {
-		c.Client = &server.PageClient{SignIn: users, Issuer: s.issuer, ID: s.clientID, Secret: s.secret, Scopes: s.scopes}
+		c.Client = &server.PageClient{
+			SignIn: users,
+			Issuer: s.issuer,
+			ID:     s.clientID,
+			Secret: s.secret,
+			Scopes: s.scopes,
+		}
 	}
 	return c, nil
 }

@@ -79,7 +79,12 @@ func KeylessPlace(c *cli.Command, s *Settings) (Place, error) {
 		p.Database = filepath.Join(s.DataDir, "patd.db")
 	default:
 		var err error
-		if p, err = DatabasePlace(text, "database-url", "database-password-file", c.Arguments["database-url"]); err != nil {
+		if p, err = DatabasePlace(
+			text,
+			"database-url",
+			"database-password-file",
+			c.Arguments["database-url"],
+		); err != nil {
 			return p, err
 		}
 	}
@@ -97,9 +102,15 @@ func DatabasePlace(text, flag, passwordFlag string, argument bool) (Place, error
 	case sqlite && path != "":
 		p.Database = path
 	case store.IsPostgres(text) && argument && holdsPassword(text):
-		return p, errors.New("the password in --" + flag + " can be read by everybody on this machine; give the URL by " + Variable(flag) + " or --config, or the password by --" + passwordFlag)
+		return p, errors.New(
+			"the password in --" + flag + " can be read by everybody on this machine; give the URL by " + Variable(
+				flag,
+			) + " or --config, or the password by --" + passwordFlag,
+		)
 	case store.IsPostgres(text) && mangled(text):
-		return p, errors.New("--" + flag + " cannot be read; characters such as @ / : # % in a password are written percent-encoded")
+		return p, errors.New(
+			"--" + flag + " cannot be read; characters such as @ / : # % in a password are written percent-encoded",
+		)
 	case store.IsPostgres(text):
 		p.server = secret.NewSecret(text)
 	default:
@@ -141,7 +152,10 @@ func (p Place) WritableByOthers() []string {
 	var dirs []string
 	for _, file := range []string{p.Database, string(p.Keys)} {
 		dir := filepath.Dir(file)
-		if info, err := os.Stat(dir); file != "" && err == nil && info.Mode().Perm()&0o022 != 0 && !slices.Contains(dirs, dir) {
+		if info, err := os.Stat(
+			dir,
+		); file != "" && err == nil && info.Mode().Perm()&0o022 != 0 &&
+			!slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
 	}
@@ -186,7 +200,11 @@ func (p Place) ReadKeys() (*tokens.Keys, error) {
 	// Not fresh: another process may have made both since the lookup of the key.
 	ks, err = p.Keys.Read()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the hash key %s is missing, but its store %s exists; put the key back from your backup (a new one would make every token in the store void)", p.Keys, p.Database)
+		return nil, fmt.Errorf(
+			"the hash key %s is missing, but its store %s exists; put the key back from your backup (a new one would make every token in the store void)",
+			p.Keys,
+			p.Database,
+		)
 	}
 	return ks, err
 }
@@ -195,7 +213,11 @@ func (p Place) ReadKeys() (*tokens.Keys, error) {
 func (p Place) Kept(s *Settings) error {
 	switch info, err := os.Stat(p.Database); {
 	case errors.Is(err, fs.ErrNotExist) && s.DatabaseURL.IsEmpty():
-		return fmt.Errorf("there is no store in %s (no %s); patd serve or patd service create makes one", s.DataDir, filepath.Base(p.Database))
+		return fmt.Errorf(
+			"there is no store in %s (no %s); patd serve or patd service create makes one",
+			s.DataDir,
+			filepath.Base(p.Database),
+		)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no store %s; patd serve or patd service create makes one", p.Database)
 	case err != nil:

@@ -28,13 +28,39 @@ type provisioningSettings struct {
 }
 
 func (s *provisioningSettings) Flags(f *pflag.FlagSet) {
-	f.StringVar(&s.SCIMUserID, "scim-user-id", "externalId", "the `attribute` of SCIM users that is the user's id in patd: externalId, userName or id")
-	f.Var(&s.issuers, "security-event-issuer", "take security events that this `URL` signed, exactly as their iss; repeat, or separate by commas")
-	f.Var(&s.audiences, "security-event-audience", "the `audience` that these events are for; repeat, or separate by commas")
-	f.Var(&s.keys, "security-event-keys-url", "`URL` of the keys of these issuers, one per issuer in the same order; without it their discovery documents say it")
-	f.StringVar(&s.subject, "security-event-user", "subject", "what of an event's subject is the user's id in patd: subject, its own id at the issuer, or email")
-	f.Var(&s.actions, "security-event-actions", "what types of events do, `TYPE=ACTION+ACTION`, comma-separated: suspend, revoke (the tokens), delete (the user) or notify "+
-		"(default account-disabled=suspend,account-purged=delete,credential-compromise=revoke,session-revoked=notify)")
+	f.StringVar(
+		&s.SCIMUserID,
+		"scim-user-id",
+		"externalId",
+		"the `attribute` of SCIM users that is the user's id in patd: externalId, userName or id",
+	)
+	f.Var(
+		&s.issuers,
+		"security-event-issuer",
+		"take security events that this `URL` signed, exactly as their iss; repeat, or separate by commas",
+	)
+	f.Var(
+		&s.audiences,
+		"security-event-audience",
+		"the `audience` that these events are for; repeat, or separate by commas",
+	)
+	f.Var(
+		&s.keys,
+		"security-event-keys-url",
+		"`URL` of the keys of these issuers, one per issuer in the same order; without it their discovery documents say it",
+	)
+	f.StringVar(
+		&s.subject,
+		"security-event-user",
+		"subject",
+		"what of an event's subject is the user's id in patd: subject, its own id at the issuer, or email",
+	)
+	f.Var(
+		&s.actions,
+		"security-event-actions",
+		"what types of events do, `TYPE=ACTION+ACTION`, comma-separated: suspend, revoke (the tokens), delete (the user) or notify "+
+			"(default account-disabled=suspend,account-purged=delete,credential-compromise=revoke,session-revoked=notify)",
+	)
 }
 
 // Read checks the combination of settings, and makes the configuration. signIn is read already.
@@ -57,7 +83,11 @@ func (s *provisioningSettings) Read(c *cli.Command, f *pflag.FlagSet, signIn *si
 	case len(s.audiences) == 0:
 		return errors.New("--security-event-issuer needs --security-event-audience: an event for others is not taken")
 	case len(s.keys) != 0 && len(s.keys) != len(s.issuers):
-		return fmt.Errorf("--security-event-keys-url must be one for each issuer in the same order: there are %d issuers and %d addresses", len(s.issuers), len(s.keys))
+		return fmt.Errorf(
+			"--security-event-keys-url must be one for each issuer in the same order: there are %d issuers and %d addresses",
+			len(s.issuers),
+			len(s.keys),
+		)
 	case s.subject != "subject" && s.subject != "email":
 		return errors.New("--security-event-user must be subject or email")
 	}
@@ -97,9 +127,16 @@ func (s *provisioningSettings) readActions() (map[string]tokens.SecurityAction, 
 		name, text, ok := strings.Cut(entry, "=")
 		switch {
 		case !ok || !slices.Contains(signin.EventTypes(), name):
-			return nil, fmt.Errorf("--security-event-actions %q must be TYPE=ACTION; the types are %s", entry, strings.Join(signin.EventTypes(), ", "))
+			return nil, fmt.Errorf(
+				"--security-event-actions %q must be TYPE=ACTION; the types are %s",
+				entry,
+				strings.Join(signin.EventTypes(), ", "),
+			)
 		case said[name]:
-			return nil, fmt.Errorf("--security-event-actions names %s twice; write its actions with + between them", name)
+			return nil, fmt.Errorf(
+				"--security-event-actions names %s twice; write its actions with + between them",
+				name,
+			)
 		}
 		action, err := tokens.ParseSecurityAction(text)
 		if err != nil {

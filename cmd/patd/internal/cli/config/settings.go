@@ -104,9 +104,23 @@ func (s *Settings) servingFlags(f *pflag.FlagSet, tls, source func(*pflag.FlagSe
 // StoreFlags adds the flags for the place of the store and its key.
 func (s *Settings) StoreFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.DataDir, "data-dir", "", "`directory` of the store and its key; created if it does not exist")
-	f.Var(&s.DatabaseURL, "database-url", "the store, when it is not in the data directory: `URL` postgres://USER@HOST/DATABASE, or sqlite:PATH; with a password in it only by variable or file")
-	f.StringVar(&s.DatabasePasswordFile, "database-password-file", "", "`file` with the password of --database-url, read at each connection")
-	f.StringVar(&s.HashKeyFile, "hash-key-file", "", "`file` of the digest keys (default <data-dir>/hash.key); or PATD_HASH_KEY holds the keys themselves")
+	f.Var(
+		&s.DatabaseURL,
+		"database-url",
+		"the store, when it is not in the data directory: `URL` postgres://USER@HOST/DATABASE, or sqlite:PATH; with a password in it only by variable or file",
+	)
+	f.StringVar(
+		&s.DatabasePasswordFile,
+		"database-password-file",
+		"",
+		"`file` with the password of --database-url, read at each connection",
+	)
+	f.StringVar(
+		&s.HashKeyFile,
+		"hash-key-file",
+		"",
+		"`file` of the digest keys (default <data-dir>/hash.key); or PATD_HASH_KEY holds the keys themselves",
+	)
 }
 
 // Patient is how long a command waits for a statement in PostgreSQL: some read the whole store.
@@ -115,15 +129,27 @@ const Patient = cli.Duration(10 * time.Minute)
 // DatabaseFlags adds the flags for a server's use of PostgreSQL.
 func (s *Settings) DatabaseFlags(f *pflag.FlagSet) {
 	s.DatabaseConnections, s.DatabaseTimeout = 8, cli.Duration(5*time.Second)
-	f.Var(&s.DatabaseConnections, "database-connections", "postgres: use this many connections for lookups, as many for lists, and three more")
+	f.Var(
+		&s.DatabaseConnections,
+		"database-connections",
+		"postgres: use this many connections for lookups, as many for lists, and three more",
+	)
 	f.Var(&s.DatabaseTimeout, "database-timeout", "postgres: time limit of a statement")
 }
 
 // UpkeepFlags adds the flags for old events and the disk.
 func (s *Settings) UpkeepFlags(f *pflag.FlagSet) {
 	s.DiskReserve = 32 << 20
-	f.Var(&s.DiskReserve, "disk-reserve", "sqlite: set this much of the disk aside for revocations, suspensions and deletions when it is full; 0: nothing")
-	f.Var(&s.AuditRetention, "audit-retention", "delete events of the audit log that are older than this, within a day more; 0s: keep them for ever")
+	f.Var(
+		&s.DiskReserve,
+		"disk-reserve",
+		"sqlite: set this much of the disk aside for revocations, suspensions and deletions when it is full; 0: nothing",
+	)
+	f.Var(
+		&s.AuditRetention,
+		"audit-retention",
+		"delete events of the audit log that are older than this, within a day more; 0s: keep them for ever",
+	)
 }
 
 // ListenFlags adds the flags for addresses and reachability.
@@ -133,8 +159,17 @@ func (s *Settings) ListenFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.MetricsAddr, "metrics-addr", "", "serve /metrics on this `address` instead of the REST one")
 	f.StringVar(&s.Issuer, "issuer", "", "base `URL` of every endpoint (default http(s)://<http-addr>)")
 	f.BoolVar(&s.Insecure, "insecure", false, "allow plain text on an address that is not loopback")
-	f.Var(&s.TrustedProxies, "trusted-proxies", "believe forwarded-address headers from these `networks`, comma-separated")
-	f.BoolVar(&s.ForwardAuthorization, "forward-authorization", false, "let Envoy pass the client's Authorization header, and so its token, on to the upstream")
+	f.Var(
+		&s.TrustedProxies,
+		"trusted-proxies",
+		"believe forwarded-address headers from these `networks`, comma-separated",
+	)
+	f.BoolVar(
+		&s.ForwardAuthorization,
+		"forward-authorization",
+		false,
+		"let Envoy pass the client's Authorization header, and so its token, on to the upstream",
+	)
 	s.Bearer.flags(f)
 	f.BoolVar(&s.Reflection, "reflection", true, "serve gRPC reflection")
 	s.RequestTimeout, s.DrainTimeout = cli.Duration(10*time.Second), cli.Duration(15*time.Second)
@@ -147,8 +182,16 @@ func (s *Settings) ListenFlags(f *pflag.FlagSet) {
 // CacheFlags adds the bounds of the cache.
 func (s *Settings) CacheFlags(f *pflag.FlagSet) {
 	s.CacheSize, s.UnknownCallerMemory = 256<<20, 64<<20
-	f.Var(&s.UnknownCallerMemory, "unknown-caller-memory", "callers without a good credential together hold at most this much memory, half of it for their connections; past it they are refused")
-	f.Var(&s.CacheSize, "cache-size", "cache tokens and users in up to this much memory; 256MiB is enough for a million tokens")
+	f.Var(
+		&s.UnknownCallerMemory,
+		"unknown-caller-memory",
+		"callers without a good credential together hold at most this much memory, half of it for their connections; past it they are refused",
+	)
+	f.Var(
+		&s.CacheSize,
+		"cache-size",
+		"cache tokens and users in up to this much memory; 256MiB is enough for a million tokens",
+	)
 }
 
 // TLSFlags adds the flags for the server's certificate.
@@ -159,7 +202,12 @@ func (s *Settings) TLSFlags(f *pflag.FlagSet) {
 
 // PolicyFlags adds the bounds of tokens.
 func (s *Settings) PolicyFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.PersonalPrefix, "personal-prefix", secret.PrefixPersonal, "`prefix` of newly minted personal access tokens; earlier ones stay valid")
+	f.StringVar(
+		&s.PersonalPrefix,
+		"personal-prefix",
+		secret.PrefixPersonal,
+		"`prefix` of newly minted personal access tokens; earlier ones stay valid",
+	)
 	s.DefaultTTL, s.MaxTTL = cli.Duration(tokens.DefaultTTL), cli.Duration(tokens.MaxTTL)
 	f.Var(&s.DefaultTTL, "default-ttl", "lifetime of a token whose request names none")
 	f.Var(&s.MaxTTL, "max-ttl", "longest lifetime of a token")
@@ -194,12 +242,21 @@ func (s *Settings) LogFlags(f *pflag.FlagSet, level, format string) {
 
 // TraceFlags adds the flag that the OTEL_… variables of the OpenTelemetry SDK have no name for.
 func (s *Settings) TraceFlags(f *pflag.FlagSet) {
-	f.BoolVar(&s.TraceUserIDs, "trace-user-ids", false, "name users by their id in traces, which the OTEL_… variables turn on")
+	f.BoolVar(
+		&s.TraceUserIDs,
+		"trace-user-ids",
+		false,
+		"name users by their id in traces, which the OTEL_… variables turn on",
+	)
 }
 
 // Policy checks the lifetimes against each other.
 func (s *Settings) Policy(defaultGiven bool) (tokens.Policy, error) {
-	p := tokens.Policy{DefaultTTL: time.Duration(s.DefaultTTL), MaxTTL: time.Duration(s.MaxTTL), AllowNever: s.allowNever}
+	p := tokens.Policy{
+		DefaultTTL: time.Duration(s.DefaultTTL),
+		MaxTTL:     time.Duration(s.MaxTTL),
+		AllowNever: s.allowNever,
+	}
 	switch {
 	case p.DefaultTTL <= 0 || p.MaxTTL <= 0:
 		return p, errors.New("--default-ttl and --max-ttl must be longer than 0s")

@@ -32,14 +32,44 @@ type signInSettings struct {
 }
 
 func (s *signInSettings) Flags(f *pflag.FlagSet) {
-	f.Var(&s.issuers, "oidc-issuer", "`URL` of an OpenID provider whose JWTs sign users in, exactly as its iss; repeat, or separate by commas")
-	f.Var(&s.audiences, "oidc-audience", "the `audience` that these JWTs are for: one per issuer in the same order, or one for all; several of a single issuer")
+	f.Var(
+		&s.issuers,
+		"oidc-issuer",
+		"`URL` of an OpenID provider whose JWTs sign users in, exactly as its iss; repeat, or separate by commas",
+	)
+	f.Var(
+		&s.audiences,
+		"oidc-audience",
+		"the `audience` that these JWTs are for: one per issuer in the same order, or one for all; several of a single issuer",
+	)
 	f.StringVar(&s.userClaim, "oidc-user-claim", "sub", "the `claim` that is the user's id")
-	f.Var(&s.prefixes, "oidc-user-prefix", "the `prefix` that stands before the claim in the user's id, one per issuer: for issuers that do not trust each other")
-	f.StringVar(&s.featuresClaim, "oidc-features-claim", "", "the `claim` that names the user's features, with --features-source claim")
-	f.StringVar(&s.permissionsClaim, "oidc-permissions-claim", "", "the `claim`, such as groups, whose names make a signed-in user of the first issuer an operator")
-	f.Var(&s.permissions, "oidc-permissions", "what these names permit, `NAME=PERMISSION+PERMISSION`, comma-separated: tokens, users, catalog, audit, admin")
-	f.Var(&s.algorithms, "oidc-algorithms", "signature `algorithms` to accept, comma-separated (default RS256,PS256,ES256,EdDSA)")
+	f.Var(
+		&s.prefixes,
+		"oidc-user-prefix",
+		"the `prefix` that stands before the claim in the user's id, one per issuer: for issuers that do not trust each other",
+	)
+	f.StringVar(
+		&s.featuresClaim,
+		"oidc-features-claim",
+		"",
+		"the `claim` that names the user's features, with --features-source claim",
+	)
+	f.StringVar(
+		&s.permissionsClaim,
+		"oidc-permissions-claim",
+		"",
+		"the `claim`, such as groups, whose names make a signed-in user of the first issuer an operator",
+	)
+	f.Var(
+		&s.permissions,
+		"oidc-permissions",
+		"what these names permit, `NAME=PERMISSION+PERMISSION`, comma-separated: tokens, users, catalog, audit, admin",
+	)
+	f.Var(
+		&s.algorithms,
+		"oidc-algorithms",
+		"signature `algorithms` to accept, comma-separated (default RS256,PS256,ES256,EdDSA)",
+	)
 	s.leeway = cli.Duration(30 * time.Second)
 	f.Var(&s.leeway, "oidc-leeway", "how far the provider's clock may be off, up to 5m")
 	s.cli.flags(f)
@@ -85,7 +115,9 @@ func (s *signInSettings) Read(c *cli.Command, f *pflag.FlagSet, page *PageSettin
 // operators reads what the names in the permissions claim permit.
 func (s *signInSettings) operators() (map[string]tokens.Permission, error) {
 	if (s.permissionsClaim == "") != (len(s.permissions) == 0) {
-		return nil, errors.New("--oidc-permissions-claim and --oidc-permissions need each other: a claim, and what its names permit")
+		return nil, errors.New(
+			"--oidc-permissions-claim and --oidc-permissions need each other: a claim, and what its names permit",
+		)
 	}
 	all := map[string]tokens.Permission{}
 	for _, entry := range s.permissions {
@@ -96,7 +128,10 @@ func (s *signInSettings) operators() (map[string]tokens.Permission, error) {
 		name := entry[:at]
 		p, err := tokens.ParsePermissions(strings.Split(entry[at+1:], "+"))
 		if err != nil || p&tokens.PermIntrospect != 0 {
-			return nil, fmt.Errorf("--oidc-permissions %q: the permissions of people are tokens, users, catalog, audit and admin", entry)
+			return nil, fmt.Errorf(
+				"--oidc-permissions %q: the permissions of people are tokens, users, catalog, audit and admin",
+				entry,
+			)
 		}
 		if _, twice := all[name]; twice {
 			return nil, fmt.Errorf("--oidc-permissions names %q twice; write its permissions with + between them", name)
@@ -122,10 +157,18 @@ func (s *signInSettings) paired() ([]signin.Issuer, error) {
 			audiences = append(audiences, []string{a})
 		}
 	default:
-		return nil, fmt.Errorf("--oidc-audience must be one for all issuers, or one for each in the same order: there are %d issuers and %d audiences", n, len(s.audiences))
+		return nil, fmt.Errorf(
+			"--oidc-audience must be one for all issuers, or one for each in the same order: there are %d issuers and %d audiences",
+			n,
+			len(s.audiences),
+		)
 	}
 	if len(s.prefixes) != 0 && len(s.prefixes) != n {
-		return nil, fmt.Errorf("--oidc-user-prefix must be one for each issuer in the same order: there are %d issuers and %d prefixes", n, len(s.prefixes))
+		return nil, fmt.Errorf(
+			"--oidc-user-prefix must be one for each issuer in the same order: there are %d issuers and %d prefixes",
+			n,
+			len(s.prefixes),
+		)
 	}
 	var out []signin.Issuer
 	at := map[string]int{}

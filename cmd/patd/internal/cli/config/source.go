@@ -46,19 +46,66 @@ type SourceSettings struct {
 
 // Flags adds the flags of the source of features.
 func (s *SourceSettings) Flags(f *pflag.FlagSet) {
-	f.StringVar(&s.Kind, "features-source", SourceTable, "where users' features come from: table (patd's own), sql, callback, or claim (of the sign-in token)")
-	f.Var(&s.databaseURL, "features-database-url", "sql: the `URL` of the database, postgres://, mysql:// or sqlite:PATH; with a password in it only by variable or file")
-	f.StringVar(&s.passwordFile, "features-database-password-file", "", "sql: `file` of the database's password; read for each connection")
-	f.StringVar(&s.query, "features-query", "", "sql: the `SELECT` that gives a user's features, one a row; its one parameter is the user id, $1 or ?")
+	f.StringVar(
+		&s.Kind,
+		"features-source",
+		SourceTable,
+		"where users' features come from: table (patd's own), sql, callback, or claim (of the sign-in token)",
+	)
+	f.Var(
+		&s.databaseURL,
+		"features-database-url",
+		"sql: the `URL` of the database, postgres://, mysql:// or sqlite:PATH; with a password in it only by variable or file",
+	)
+	f.StringVar(
+		&s.passwordFile,
+		"features-database-password-file",
+		"",
+		"sql: `file` of the database's password; read for each connection",
+	)
+	f.StringVar(
+		&s.query,
+		"features-query",
+		"",
+		"sql: the `SELECT` that gives a user's features, one a row; its one parameter is the user id, $1 or ?",
+	)
 	f.StringVar(&s.queryFile, "features-query-file", "", "sql: `file` of the query")
 	f.StringVar(&s.callbackURL, "features-callback-url", "", "callback: the `URL` to ask, https off this machine")
-	f.StringVar(&s.callbackKeyFile, "features-callback-key-file", "", "callback: `file` of the key that questions are signed with; or "+CallbackKeyVariable+" holds the key itself")
-	f.StringVar(&s.callbackCAFile, "features-callback-ca-file", "", "callback: PEM `file` of the authorities to trust, instead of the system's")
-	f.Var(&s.allowPrivate, "features-allow-private", "callback: `networks` it may be in although they are not public, comma-separated")
-	s.timeout, s.ttl, s.maxStale = cli.Duration(2*time.Second), cli.Duration(30*time.Second), cli.Duration(5*time.Minute)
+	f.StringVar(
+		&s.callbackKeyFile,
+		"features-callback-key-file",
+		"",
+		"callback: `file` of the key that questions are signed with; or "+CallbackKeyVariable+" holds the key itself",
+	)
+	f.StringVar(
+		&s.callbackCAFile,
+		"features-callback-ca-file",
+		"",
+		"callback: PEM `file` of the authorities to trust, instead of the system's",
+	)
+	f.Var(
+		&s.allowPrivate,
+		"features-allow-private",
+		"callback: `networks` it may be in although they are not public, comma-separated",
+	)
+	s.timeout, s.ttl, s.maxStale = cli.Duration(
+		2*time.Second,
+	), cli.Duration(
+		30*time.Second,
+	), cli.Duration(
+		5*time.Minute,
+	)
 	f.Var(&s.timeout, "features-timeout", "sql, callback: time limit of one query or request")
-	f.Var(&s.ttl, "features-ttl", "sql, callback: how long a result is cached; creating a token always reads afresh; 0s: no cache")
-	f.Var(&s.maxStale, "features-max-stale", "sql, callback: how old the last known result may be during an outage; 0s: it is not used")
+	f.Var(
+		&s.ttl,
+		"features-ttl",
+		"sql, callback: how long a result is cached; creating a token always reads afresh; 0s: no cache",
+	)
+	f.Var(
+		&s.maxStale,
+		"features-max-stale",
+		"sql, callback: how old the last known result may be during an outage; 0s: it is not used",
+	)
 	s.maxRows = 4096
 	f.Var((*cli.Count)(&s.maxRows), "features-max-rows", "sql, callback: at most this many features of one user")
 }
@@ -74,8 +121,28 @@ func (*SourceSettings) kinds() []struct {
 		flags []string
 	}{
 		{SourceTable, nil},
-		{sourceSQL, append([]string{"features-database-url", "features-database-password-file", "features-query", "features-query-file"}, asked...)},
-		{SourceCallback, append([]string{"features-callback-url", "features-callback-key-file", "features-callback-ca-file", "features-allow-private"}, asked...)},
+		{
+			sourceSQL,
+			append(
+				[]string{
+					"features-database-url",
+					"features-database-password-file",
+					"features-query",
+					"features-query-file",
+				},
+				asked...),
+		},
+		{
+			SourceCallback,
+			append(
+				[]string{
+					"features-callback-url",
+					"features-callback-key-file",
+					"features-callback-ca-file",
+					"features-allow-private",
+				},
+				asked...),
+		},
 		{SourceClaim, []string{"oidc-features-claim"}},
 	}
 }
@@ -93,7 +160,9 @@ func (s *SourceSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
 	default:
 		s.maxStale = s.ttl
 	}
-	s.Config = features.Config{Cache: features.CacheConfig{TTL: orNone(s.ttl), MaxStale: orNone(s.maxStale), Now: c.Now}}
+	s.Config = features.Config{
+		Cache: features.CacheConfig{TTL: orNone(s.ttl), MaxStale: orNone(s.maxStale), Now: c.Now},
+	}
 	switch s.Kind {
 	case sourceSQL:
 		return s.readSQL(c)
@@ -101,7 +170,9 @@ func (s *SourceSettings) Read(c *cli.Command, f *pflag.FlagSet) error {
 		return s.readCallback(c, key)
 	case SourceClaim:
 		if f.Lookup("oidc-features-claim").Value.String() == "" {
-			return errors.New("--features-source claim needs --oidc-features-claim NAME: the claim of the sign-in token that names the user's features")
+			return errors.New(
+				"--features-source claim needs --oidc-features-claim NAME: the claim of the sign-in token that names the user's features",
+			)
 		}
 	}
 	return nil
@@ -124,17 +195,29 @@ func (s *SourceSettings) OnlyChosen(f *pflag.FlagSet, keyGiven bool) error {
 		}
 	}
 	if !slices.Contains(kinds, s.Kind) {
-		return errors.New("--features-source must be " + strings.Join(kinds[:len(kinds)-1], ", ") + " or " + kinds[len(kinds)-1])
+		return errors.New(
+			"--features-source must be " + strings.Join(kinds[:len(kinds)-1], ", ") + " or " + kinds[len(kinds)-1],
+		)
 	}
 	for _, k := range s.kinds() {
 		for _, name := range k.flags {
 			if f.Changed(name) && !slices.Contains(mine, name) {
-				return fmt.Errorf("--%s is a setting of --features-source %s, which is not chosen: the source is %s", name, s.owners(name), s.Kind)
+				return fmt.Errorf(
+					"--%s is a setting of --features-source %s, which is not chosen: the source is %s",
+					name,
+					s.owners(name),
+					s.Kind,
+				)
 			}
 		}
 	}
 	if keyGiven && s.Kind != SourceCallback {
-		return fmt.Errorf("%s is a setting of --features-source %s, which is not chosen: the source is %s", CallbackKeyVariable, SourceCallback, s.Kind)
+		return fmt.Errorf(
+			"%s is a setting of --features-source %s, which is not chosen: the source is %s",
+			CallbackKeyVariable,
+			SourceCallback,
+			s.Kind,
+		)
 	}
 	return nil
 }
@@ -154,12 +237,18 @@ func (s *SourceSettings) readSQL(c *cli.Command) error {
 	query := s.query
 	switch {
 	case s.databaseURL.IsEmpty():
-		return errors.New("--features-source sql needs --features-database-url URL: postgres://, mysql:// or sqlite:PATH")
+		return errors.New(
+			"--features-source sql needs --features-database-url URL: postgres://, mysql:// or sqlite:PATH",
+		)
 	case c.Arguments["features-database-url"] && holdsPassword(s.databaseURL.Reveal()):
-		return fmt.Errorf("the password in --features-database-url can be read by everybody on this machine; give the URL by %s or --config, or the password by --features-database-password-file",
-			Variable("features-database-url"))
+		return fmt.Errorf(
+			"the password in --features-database-url can be read by everybody on this machine; give the URL by %s or --config, or the password by --features-database-password-file",
+			Variable("features-database-url"),
+		)
 	case mangled(s.databaseURL.Reveal()):
-		return errors.New("--features-database-url cannot be read; characters such as @ / : # % in a password are written percent-encoded")
+		return errors.New(
+			"--features-database-url cannot be read; characters such as @ / : # % in a password are written percent-encoded",
+		)
 	case s.query != "" && s.queryFile != "":
 		return errors.New("give the query by --features-query or by --features-query-file, not by both")
 	case s.queryFile != "":
@@ -170,14 +259,20 @@ func (s *SourceSettings) readSQL(c *cli.Command) error {
 		query = string(text)
 	}
 	if strings.TrimSpace(query) == "" {
-		return errors.New("--features-source sql needs --features-query or --features-query-file, such as SELECT feature FROM user_features WHERE user_id = …")
+		return errors.New(
+			"--features-source sql needs --features-query or --features-query-file, such as SELECT feature FROM user_features WHERE user_id = …",
+		)
 	}
 	if s.timeout == 0 {
 		return errors.New("--features-timeout must be longer than 0s")
 	}
 	s.Config.Kind = features.KindSQL
 	s.Config.SQL = features.SQLConfig{
-		URL: s.databaseURL.Secret, PasswordFile: s.passwordFile, Query: query, MaxRows: s.maxRows, Timeout: time.Duration(s.timeout),
+		URL:          s.databaseURL.Secret,
+		PasswordFile: s.passwordFile,
+		Query:        query,
+		MaxRows:      s.maxRows,
+		Timeout:      time.Duration(s.timeout),
 	}
 	return nil
 }
@@ -199,7 +294,8 @@ func holdsPassword(text string) bool {
 // taken for a host or a database, and appear in errors.
 func mangled(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && u.Opaque == "" && (u.Fragment != "" || strings.Contains(u.Path, "@") || strings.ContainsAny(strings.SplitN(u.RawQuery, "=", 2)[0], "@/"))
+	return err == nil && u.Opaque == "" &&
+		(u.Fragment != "" || strings.Contains(u.Path, "@") || strings.ContainsAny(strings.SplitN(u.RawQuery, "=", 2)[0], "@/"))
 }
 
 func (s *SourceSettings) readCallback(c *cli.Command, key string) error {
@@ -207,9 +303,13 @@ func (s *SourceSettings) readCallback(c *cli.Command, key string) error {
 	case s.callbackURL == "":
 		return errors.New("--features-source callback needs --features-callback-url URL")
 	case key != "" && s.callbackKeyFile != "":
-		return errors.New("give the callback's key by --features-callback-key-file or by " + CallbackKeyVariable + ", not by both")
+		return errors.New(
+			"give the callback's key by --features-callback-key-file or by " + CallbackKeyVariable + ", not by both",
+		)
 	case key == "" && s.callbackKeyFile == "":
-		return errors.New("--features-source callback needs the key that questions are signed with: --features-callback-key-file FILE or " + CallbackKeyVariable)
+		return errors.New(
+			"--features-source callback needs the key that questions are signed with: --features-callback-key-file FILE or " + CallbackKeyVariable,
+		)
 	case s.timeout == 0:
 		return errors.New("--features-timeout must be longer than 0s")
 	}

@@ -16,7 +16,11 @@ type webhookSettings struct {
 
 // Flags adds their flags.
 func (s *webhookSettings) Flags(f *pflag.FlagSet) {
-	f.Var(&s.allowPrivate, "webhook-allow-private", "`networks` that webhooks may be in although they are not public, comma-separated")
+	f.Var(
+		&s.allowPrivate,
+		"webhook-allow-private",
+		"`networks` that webhooks may be in although they are not public, comma-separated",
+	)
 }
 
 // AllowPrivate returns the networks that may be connected to although they are not public.

@@ -39,14 +39,20 @@ func Configuration(name string, t *routes.Table) ([]byte, error) {
 		for _, scopes := range s.sets {
 			for _, scope := range scopes {
 				if strings.ContainsFunc(scope, func(r rune) bool { return !word(r, "._:/-") }) {
-					return nil, fmt.Errorf("the scope %q cannot be written in Apache's configuration: it has something other "+
-						"than letters, digits and ._:/-", scope)
+					return nil, fmt.Errorf(
+						"the scope %q cannot be written in Apache's configuration: it has something other "+
+							"than letters, digits and ._:/-",
+						scope,
+					)
 				}
 			}
 		}
 	}
 	parsed, err := template.New(file).Funcs(template.FuncMap{
-		"query": query, "quote": quote, "apache": pattern, "join": func(scopes []string) string { return strings.Join(scopes, " ") },
+		"query":    query,
+		"quote":    quote,
+		"apache":   pattern,
+		"join":     func(scopes []string) string { return strings.Join(scopes, " ") },
 		"priority": func(path, method int) int { return (len(s.Paths)-path)*100 + 99 - method },
 	}).ParseFS(files, "templates/"+file)
 	if err != nil {

@@ -41,7 +41,11 @@ type outcome struct {
 // Browser signs a person in with a browser on this machine: authorization code with PKCE, and the provider sends the
 // browser back to a loopback address (RFC 8252 section 7.3). show gets the address to open.
 func (p *Provider) Browser(ctx context.Context, show func(address string)) (g Grant, err error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.server.Port)))
+	listener, err := (&net.ListenConfig{}).Listen(
+		ctx,
+		"tcp",
+		net.JoinHostPort("127.0.0.1", strconv.Itoa(p.server.Port)),
+	)
 	if err != nil {
 		return Grant{}, fmt.Errorf("listen for the browser to come back: %w", err)
 	}
@@ -50,10 +54,23 @@ func (p *Provider) Browser(ctx context.Context, show func(address string)) (g Gr
 	config.RedirectURL = "http://" + host + "/callback"
 	verifier, nonce := oauth2.GenerateVerifier(), rand.Text()
 	v := &visit{
-		host: host, begin: "/" + rand.Text(), issuer: p.server.Issuer, state: rand.Text(), bound: rand.Text(), mustName: p.more.Iss, done: make(chan outcome, 1),
+		host:     host,
+		begin:    "/" + rand.Text(),
+		issuer:   p.server.Issuer,
+		state:    rand.Text(),
+		bound:    rand.Text(),
+		mustName: p.more.Iss,
+		done:     make(chan outcome, 1),
 	}
-	v.request = config.AuthCodeURL(v.state, append(p.parameters(false), oauth2.S256ChallengeOption(verifier), oidc.Nonce(nonce))...)
-	server := &http.Server{Handler: v, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	v.request = config.AuthCodeURL(
+		v.state,
+		append(p.parameters(false), oauth2.S256ChallengeOption(verifier), oidc.Nonce(nonce))...)
+	server := &http.Server{
+		Handler:        v,
+		ReadTimeout:    10 * time.Second,
+		WriteTimeout:   10 * time.Second,
+		MaxHeaderBytes: 64 << 10,
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	defer func() {
@@ -95,10 +112,24 @@ func (v *visit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not found", http.StatusNotFound)
 	case same(r.URL.Path, v.begin):
 		if v.begun.Swap(true) {
-			http.Error(w, "This address was opened before. If that was not you, stop `patd login` and start it again.", http.StatusGone)
+			http.Error(
+				w,
+				"This address was opened before. If that was not you, stop `patd login` and start it again.",
+				http.StatusGone,
+			)
 			return
 		}
-		http.SetCookie(w, &http.Cookie{Name: cookie, Value: v.bound, Path: "/callback", HttpOnly: true, SameSite: http.SameSiteLaxMode}) //nolint:gosec // G124: plain http on loopback
+		http.SetCookie(
+			w,
+			//nolint:gosec // G124: plain http on loopback
+			&http.Cookie{
+				Name:     cookie,
+				Value:    v.bound,
+				Path:     "/callback",
+				HttpOnly: true,
+				SameSite: http.SameSiteLaxMode,
+			},
+		)
 		http.Redirect(w, r, v.request, http.StatusSeeOther)
 	case r.URL.Path == "/callback":
 		v.callback(w, r)
@@ -111,7 +142,11 @@ func (v *visit) callback(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	c, err := r.Cookie(cookie)
 	if err != nil || !same(c.Value, v.bound) || !same(q.Get("state"), v.state) {
-		http.Error(w, "This is no response to `patd login`, or not in the browser that began it. Nothing was changed.", http.StatusBadRequest)
+		http.Error(
+			w,
+			"This is no response to `patd login`, or not in the browser that began it. Nothing was changed.",
+			http.StatusBadRequest,
+		)
 		return
 	}
 	got := v.read(q)
@@ -136,7 +171,9 @@ func (v *visit) read(q url.Values) outcome {
 	case q.Get("error") == "access_denied":
 		return outcome{err: errors.New("signing in was denied at the provider")}
 	case q.Get("error") != "":
-		return outcome{err: clip(fmt.Errorf("sign in: the provider says %q %q", q.Get("error"), q.Get("error_description")))}
+		return outcome{
+			err: clip(fmt.Errorf("sign in: the provider says %q %q", q.Get("error"), q.Get("error_description"))),
+		}
 	case len(q["code"]) != 1 || q.Get("code") == "":
 		return outcome{err: errors.New("the provider's response has no code")}
 	}

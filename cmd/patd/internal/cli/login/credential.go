@@ -100,7 +100,12 @@ func (f *File) write(c Credential) (err error) {
 		}
 	}()
 	text, err := json.MarshalIndent(record{
-		Addr: f.addr, Server: c.Server, Bearer: c.Bearer.Reveal(), Refresh: c.Refresh.Reveal(), Expiry: c.Expiry.UTC(), Subject: c.Subject,
+		Addr:    f.addr,
+		Server:  c.Server,
+		Bearer:  c.Bearer.Reveal(),
+		Refresh: c.Refresh.Reveal(),
+		Expiry:  c.Expiry.UTC(),
+		Subject: c.Subject,
 	}, "", "  ")
 	if err != nil {
 		return err
@@ -151,7 +156,10 @@ func (f *File) lock(ctx context.Context) (unlock func(), err error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(errors.New("another process refreshes the credential of patd login, and does not end"), l.Close())
+			return nil, errors.Join(
+				errors.New("another process refreshes the credential of patd login, and does not end"),
+				l.Close(),
+			)
 		case <-again.C:
 		}
 	}
@@ -203,7 +211,10 @@ func (f *File) refresh(ctx context.Context) (*Credential, error) {
 		return c, err
 	}
 	if c.Refresh.Reveal() == "" {
-		return nil, fmt.Errorf("the sign-in ended at %s, and the provider gave no refresh token; run `patd login`", c.Expiry.UTC().Format(time.RFC3339))
+		return nil, fmt.Errorf(
+			"the sign-in ended at %s, and the provider gave no refresh token; run `patd login`",
+			c.Expiry.UTC().Format(time.RFC3339),
+		)
 	}
 	p, err := Discover(ctx, c.Server, f.now)
 	if err != nil {

@@ -41,7 +41,11 @@ func (s Server) check() error {
 	}
 	for name := range s.Parameters {
 		if !slices.Contains(ParameterNames(), name) {
-			return fmt.Errorf("the server asks for the parameter %q, and may set %s only", name, strings.Join(ParameterNames(), ", "))
+			return fmt.Errorf(
+				"the server asks for the parameter %q, and may set %s only",
+				name,
+				strings.Join(ParameterNames(), ", "),
+			)
 		}
 	}
 	return nil
@@ -73,7 +77,13 @@ func Discover(ctx context.Context, s Server, now func() time.Time) (*Provider, e
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	users, err := signin.New(signin.Config{Issuers: []signin.Issuer{{URL: s.Issuer, Audiences: s.Audiences}}, Timeout: 10 * time.Second, Now: now})
+	users, err := signin.New(
+		signin.Config{
+			Issuers: []signin.Issuer{{URL: s.Issuer, Audiences: s.Audiences}},
+			Timeout: 10 * time.Second,
+			Now:     now,
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +117,8 @@ func (p *Provider) with(ctx context.Context) context.Context {
 // safe reports whether an address is https, or http on this machine.
 func safe(address string) bool {
 	u, err := url.Parse(address)
-	return err == nil && u.Host != "" && u.User == nil && (u.Scheme == "https" || u.Scheme == "http" && loopback.Host(u.Hostname()))
+	return err == nil && u.Host != "" && u.User == nil &&
+		(u.Scheme == "https" || u.Scheme == "http" && loopback.Host(u.Hostname()))
 }
 
 // clip makes an error short: it may contain a page that a provider sent.
@@ -180,14 +191,18 @@ func (p *Provider) grant(ctx context.Context, t *oauth2.Token, nonce, subject st
 	case p.accepts(id):
 		g.Bearer, g.Expiry = secret.NewSecret(raw), id.expiry()
 	default:
-		return Grant{}, fmt.Errorf("the provider gave no token for %s: its access token is %s; the server's --oidc-cli-scopes or --oidc-cli-parameters should ask for it",
-			strings.Join(p.server.Audiences, " or "), access)
+		return Grant{}, fmt.Errorf(
+			"the provider gave no token for %s: its access token is %s; the server's --oidc-cli-scopes or --oidc-cli-parameters should ask for it",
+			strings.Join(p.server.Audiences, " or "),
+			access,
+		)
 	}
 	return g, nil
 }
 
 func (p *Provider) accepts(c claims) bool {
-	return c.known && c.Issuer == p.server.Issuer && slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(p.server.Audiences, a) })
+	return c.known && c.Issuer == p.server.Issuer &&
+		slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(p.server.Audiences, a) })
 }
 
 // claims are what a JWT says of itself. Nothing is verified: the server does that with each call.
@@ -237,7 +252,11 @@ var ErrEnded = errors.New("the provider ended it")
 // Refresh exchanges a refresh token for a new grant of the same person. The provider may have ended the old refresh
 // token then, so the grant must be kept before it is used. A refresh token that is over is ErrEnded.
 func (p *Provider) Refresh(ctx context.Context, old Grant) (Grant, error) {
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {old.Refresh.Reveal()}, "client_id": {p.server.ClientID}}
+	form := url.Values{
+		"grant_type":    {"refresh_token"},
+		"refresh_token": {old.Refresh.Reveal()},
+		"client_id":     {p.server.ClientID},
+	}
 	if r, ok := p.server.Parameters["resource"]; ok {
 		form.Set("resource", r)
 	}
@@ -267,7 +286,11 @@ func (p *Provider) Revoke(ctx context.Context, refresh tokens.Secret) error {
 	if p.more.Revocation == "" {
 		return errors.New("the provider has no revocation endpoint")
 	}
-	form := url.Values{"token": {refresh.Reveal()}, "token_type_hint": {"refresh_token"}, "client_id": {p.server.ClientID}}
+	form := url.Values{
+		"token":           {refresh.Reveal()},
+		"token_type_hint": {"refresh_token"},
+		"client_id":       {p.server.ClientID},
+	}
 	status, err := p.post(ctx, p.more.Revocation, form, nil)
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("the provider responds with %d", status)

@@ -56,13 +56,25 @@ func Name(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath
 func page(cmd *cobra.Command, version string, day time.Time) []byte {
 	var b bytes.Buffer
 	name := Name(cmd)
-	fmt.Fprintf(&b, ".TH %s 1 %s %s %s\n", quoted(strings.ToUpper(name)), `"`+day.UTC().Format(time.DateOnly)+`"`, quoted("patd "+version), quoted("patd"))
+	fmt.Fprintf(
+		&b,
+		".TH %s 1 %s %s %s\n",
+		quoted(strings.ToUpper(name)),
+		`"`+day.UTC().Format(time.DateOnly)+`"`,
+		quoted("patd "+version),
+		quoted("patd"),
+	)
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", escaped(name), escaped(cmd.Short))
 	b.WriteString(".SH SYNOPSIS\n.nf\n")
 	if cmd.HasAvailableSubCommands() {
 		fmt.Fprintf(&b, "\\fB%s\\fR \\fICOMMAND\\fR [flags]\n", escaped(cmd.CommandPath()))
 	} else {
-		fmt.Fprintf(&b, "\\fB%s\\fR%s\n", escaped(cmd.CommandPath()), escaped(strings.TrimPrefix(cmd.UseLine(), cmd.CommandPath())))
+		fmt.Fprintf(
+			&b,
+			"\\fB%s\\fR%s\n",
+			escaped(cmd.CommandPath()),
+			escaped(strings.TrimPrefix(cmd.UseLine(), cmd.CommandPath())),
+		)
 	}
 	b.WriteString(".fi\n.SH DESCRIPTION\n")
 	paragraphs(&b, or(cmd.Long, cmd.Short+"."))
@@ -137,7 +149,8 @@ func flags(b *bytes.Buffer, set *pflag.FlagSet, before string) {
 			fmt.Fprintf(b, " \\fI%s\\fR", escaped(kind))
 		}
 		b.WriteString("\n" + guarded(usage))
-		if shown := f.DefValue; !slices.Contains([]string{"", "false", "[]", "0"}, shown) && !strings.Contains(usage, "(default") {
+		if shown := f.DefValue; !slices.Contains([]string{"", "false", "[]", "0"}, shown) &&
+			!strings.Contains(usage, "(default") {
 			b.WriteString(" (default " + escaped(shown) + ")")
 		}
 		b.WriteString("\n")
@@ -200,17 +213,27 @@ func or(a, b string) string {
 	return b
 }
 
-// Settings returns the page of section 5 about the configuration file: the flags of the command that serves are its keys.
+// Settings returns the page of section 5 about the configuration file: the flags of the command that serves are its
+// keys.
 func Settings(serve *cobra.Command, version string, day time.Time) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, ".TH PATD.YAML 5 %s %s %s\n", `"`+day.UTC().Format(time.DateOnly)+`"`, quoted("patd "+version), quoted("patd"))
+	fmt.Fprintf(
+		&b,
+		".TH PATD.YAML 5 %s %s %s\n",
+		`"`+day.UTC().Format(time.DateOnly)+`"`,
+		quoted("patd "+version),
+		quoted("patd"),
+	)
 	b.WriteString(".SH NAME\npatd.yaml \\- settings of patd\n.SH DESCRIPTION\n")
-	paragraphs(&b, `patd reads this file, which is YAML, where --config or the variable PATD_CONFIG names it; the packages name /etc/patd/patd.yaml.
+	paragraphs(
+		&b,
+		`patd reads this file, which is YAML, where --config or the variable PATD_CONFIG names it; the packages name /etc/patd/patd.yaml.
 A flag (--http-addr) overrides its variable (PATD_HTTP_ADDR), which overrides this file (http-addr). An unknown key is an error.
 
 Durations are 90s, 12h, 180d; sizes 256MiB. Secrets do not belong here: settings that end in -file name files that hold them.
 
-A changed file needs a restart. SIGHUP reads only the hash keys and the TLS certificate again.`)
+A changed file needs a restart. SIGHUP reads only the hash keys and the TLS certificate again.`,
+	)
 	b.WriteString(".SH KEYS\n")
 	for _, g := range cli.FlagGroups(serve) {
 		keys := pflag.NewFlagSet("", pflag.ContinueOnError)

@@ -38,7 +38,16 @@ type Closed struct {
 }
 
 // methods are the members of a path item that are operations.
-var methods = []string{"get", "put", "post", "delete", "options", "head", "patch", "trace"} //nolint:gochecknoglobals // a table
+var methods = []string{
+	"get",
+	"put",
+	"post",
+	"delete",
+	"options",
+	"head",
+	"patch",
+	"trace",
+} //nolint:gochecknoglobals // a table
 
 // Read reads a document. Base stands before each path; nil: the path of the servers' URLs does.
 func Read(text []byte, base *string) (*Document, error) {
@@ -224,8 +233,12 @@ func (d *document) readOperation(where, method, path string, item, own map[strin
 	}
 	for _, name := range scopes {
 		if !tokens.ValidScope(name) {
-			return fmt.Errorf("%s: patd has no scopes such as %q: 1 to 128 printable ASCII characters without space, quote and "+
-				"backslash, and no part of dots between slashes", where, name)
+			return fmt.Errorf(
+				"%s: patd has no scopes such as %q: 1 to 128 printable ASCII characters without space, quote and "+
+					"backslash, and no part of dots between slashes",
+				where,
+				name,
+			)
 		}
 		if d.scopes[name] == nil {
 			d.scopes[name] = &Scope{Name: name, Description: d.descriptions[name]}

@@ -84,7 +84,11 @@ paths:
 		{Method: "PUT", Path: "/x", Scopes: []string{"d"}}, {Method: "GET", Path: "/y/{id}", Scopes: []string{"a"}},
 		{Method: "TRACE", Path: "/z"},
 	}
-	if diff := cmp.Diff(want, d.Table.Routes(), cmp.Transformer("list", func(s []string) string { return strings.Join(s, " ") })); diff != "" {
+	if diff := cmp.Diff(
+		want,
+		d.Table.Routes(),
+		cmp.Transformer("list", func(s []string) string { return strings.Join(s, " ") }),
+	); diff != "" {
 		t.Error(diff)
 	}
 	if d.Scopes[0].Description != "From OAuth" || d.Scopes[1].Name != "b" || d.Scopes[1].Description != "Second" {
@@ -150,8 +154,16 @@ func TestAliasesDoNotGrow(t *testing.T) {
 
 // FuzzDocument: whatever is read, each route is either closed and said to be, or needs scopes that are proposed.
 func FuzzDocument(f *testing.F) {
-	f.Add([]byte("openapi: 3.0.0\nsecurity: [{oauth: [a]}]\npaths: {/x: {get: {}}, '/{y}': {$ref: '#/paths/~1x'}}" + schemes))
-	f.Add([]byte(`{"openapi": "3.1.0", "servers": [{"url": "/v1"}], "paths": {"/x": {"x-patd-scope": ["a", "b"], "put": {}}}}`))
+	f.Add(
+		[]byte(
+			"openapi: 3.0.0\nsecurity: [{oauth: [a]}]\npaths: {/x: {get: {}}, '/{y}': {$ref: '#/paths/~1x'}}" + schemes,
+		),
+	)
+	f.Add(
+		[]byte(
+			`{"openapi": "3.1.0", "servers": [{"url": "/v1"}], "paths": {"/x": {"x-patd-scope": ["a", "b"], "put": {}}}}`,
+		),
+	)
 	f.Add([]byte("openapi: 3.1.0\nx: &x {get: &y {x-patd-scope: [a]}, put: *y}\npaths: {/x: *x, /y: *x}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d, err := openapi.Read(text, nil)

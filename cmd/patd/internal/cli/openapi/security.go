@@ -83,7 +83,10 @@ func (d *document) readFlows(flows *yaml.Node, where string) error {
 			return err
 		}
 		for _, s := range scopes {
-			if n := target(s.value); d.descriptions[s.name] == "" && n != nil && n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+			if n := target(
+				s.value,
+			); d.descriptions[s.name] == "" && n != nil && n.Kind == yaml.ScalarNode &&
+				n.Tag != "!!null" {
 				d.descriptions[s.name] = strings.TrimSpace(n.Value)
 			}
 		}
@@ -141,7 +144,14 @@ func (d *document) secured(n *yaml.Node, where string) (scopes []string, why str
 			continue
 		}
 		if len(beside) > 0 {
-			d.notes = append(d.notes, fmt.Sprintf("%s asks for %s beside the token, which patd does not check", where, strings.Join(beside, ", ")))
+			d.notes = append(
+				d.notes,
+				fmt.Sprintf(
+					"%s asks for %s beside the token, which patd does not check",
+					where,
+					strings.Join(beside, ", "),
+				),
+			)
 		}
 		way = set(way)
 		if !slices.ContainsFunc(ways, func(w []string) bool { return slices.Equal(w, way) }) {

@@ -217,7 +217,11 @@ func (r *reader) follow(n *yaml.Node, where string) (*yaml.Node, error) {
 func (r *reader) pointed(address, where string) (*yaml.Node, error) {
 	pointer, ok := strings.CutPrefix(address, "#/")
 	if !ok {
-		return nil, fmt.Errorf("%s: the reference %q leads out of the document; bundle it into one file first", where, address)
+		return nil, fmt.Errorf(
+			"%s: the reference %q leads out of the document; bundle it into one file first",
+			where,
+			address,
+		)
 	}
 	n := r.root
 	for name := range strings.SplitSeq(pointer, "/") {

@@ -17,21 +17,40 @@ import (
 
 // Audience is the command that manages audiences.
 func Audience(c *cli.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: "audience", Short: "Describe the APIs that accept tokens, and the lifetimes that they allow, over gRPC"}
-	return c.Group(cmd,
-		audienceWrite(c, "create", "Add an audience", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
-			answer, err := catalog.CreateAudience(ctx, &patdv1.CreateAudienceRequest{Audience: e})
-			return answer.GetAudience(), err
-		}),
+	cmd := &cobra.Command{
+		Use:   "audience",
+		Short: "Describe the APIs that accept tokens, and the lifetimes that they allow, over gRPC",
+	}
+	return c.Group(
+		cmd,
+		audienceWrite(
+			c,
+			"create",
+			"Add an audience",
+			func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
+				answer, err := catalog.CreateAudience(ctx, &patdv1.CreateAudienceRequest{Audience: e})
+				return answer.GetAudience(), err
+			},
+		),
 		audienceList(c),
 		audienceShow(c),
-		audienceWrite(c, "replace", "Write an audience anew; what is not given is as in a new one, except --require-named, which stays", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
-			answer, err := catalog.ReplaceAudience(ctx, &patdv1.ReplaceAudienceRequest{Id: e.GetId(), Audience: e})
-			return answer.GetAudience(), err
-		}),
+		audienceWrite(
+			c,
+			"replace",
+			"Write an audience anew; what is not given is as in a new one, except --require-named, which stays",
+			func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Audience) (*patdv1.Audience, error) {
+				answer, err := catalog.ReplaceAudience(ctx, &patdv1.ReplaceAudienceRequest{Id: e.GetId(), Audience: e})
+				return answer.GetAudience(), err
+			},
+		),
 		audienceDelete(c),
 		audienceCheck(c),
-		audienceBlocks(c, "block", "Make the tokens inactive that live longer than the audience's policy allows now; reversible", blockTokens),
+		audienceBlocks(
+			c,
+			"block",
+			"Make the tokens inactive that live longer than the audience's policy allows now; reversible",
+			blockTokens,
+		),
 		audienceBlocks(c, "unblock", "End the blocks that were made for an audience", unblockTokens),
 	)
 }
@@ -75,20 +94,25 @@ func audienceWrite(c *cli.Command, name, short string, write writeAudience) *cob
 		}
 		return annotated
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		e.Id = args[0]
-		catalog := patdv1.NewCatalogServiceClient(conn)
-		if name == "replace" && !f.Changed("require-named") {
-			if err := keepRequireNamed(ctx, catalog, &e); err != nil {
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			e.Id = args[0]
+			catalog := patdv1.NewCatalogServiceClient(conn)
+			if name == "replace" && !f.Changed("require-named") {
+				if err := keepRequireNamed(ctx, catalog, &e); err != nil {
+					return err
+				}
+			}
+			written, err := write(ctx, catalog, &e)
+			if err != nil {
 				return err
 			}
-		}
-		written, err := write(ctx, catalog, &e)
-		if err != nil {
-			return err
-		}
-		return printAudience(c, written, asJSON)
-	})
+			return printAudience(c, written, asJSON)
+		},
+	)
 }
 
 // keepRequireNamed keeps the present setting of whether tokens must name the audience: only its own flag lifts that
@@ -113,54 +137,78 @@ func audienceList(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List audiences by id", Args: cli.Takes()}
 	cmd.Flags().StringVar(&r.Q, "q", "", "only those in whose id or display name this `text` is")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		all := &patdv1.ListAudiencesResponse{}
-		r.Limit = tokens.MaxPageSize
-		for {
-			page, err := patdv1.NewCatalogServiceClient(conn).ListAudiences(ctx, &r)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			all := &patdv1.ListAudiencesResponse{}
+			r.Limit = tokens.MaxPageSize
+			for {
+				page, err := patdv1.NewCatalogServiceClient(conn).ListAudiences(ctx, &r)
+				if err != nil {
+					return err
+				}
+				all.Audiences = append(all.Audiences, page.GetAudiences()...)
+				if r.After = page.GetAfter(); r.After == "" {
+					break
+				}
 			}
-			all.Audiences = append(all.Audiences, page.GetAudiences()...)
-			if r.After = page.GetAfter(); r.After == "" {
-				break
+			if asJSON {
+				return c.Message(all)
 			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		var rows [][]string
-		for _, e := range all.GetAudiences() {
-			rows = append(rows, []string{
-				e.GetId(), cli.OrDash(e.GetDisplayName()), span(e.GetDefaultTtl(), "server's"), span(e.GetMaxTtl(), "server's"), cli.Yes(e.GetAllowNever()),
-			})
-		}
-		return cli.Table(c.Stdout, []string{"ID", "DISPLAY NAME", "DEFAULT TTL", "MAX TTL", "NEVER"}, rows)
-	})
+			var rows [][]string
+			for _, e := range all.GetAudiences() {
+				rows = append(rows, []string{
+					e.GetId(),
+					cli.OrDash(e.GetDisplayName()),
+					span(e.GetDefaultTtl(), "server's"),
+					span(e.GetMaxTtl(), "server's"),
+					cli.Yes(e.GetAllowNever()),
+				})
+			}
+			return cli.Table(c.Stdout, []string{"ID", "DISPLAY NAME", "DEFAULT TTL", "MAX TTL", "NEVER"}, rows)
+		},
+	)
 }
 
 func audienceShow(c *cli.Command) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "show ID", Short: "Show an audience", Args: cli.Takes("ID")}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, err := patdv1.NewCatalogServiceClient(conn).GetAudience(ctx, &patdv1.GetAudienceRequest{Id: args[0]})
-		if err != nil {
-			return err
-		}
-		return printAudience(c, answer.GetAudience(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			answer, err := patdv1.NewCatalogServiceClient(conn).
+				GetAudience(ctx, &patdv1.GetAudienceRequest{Id: args[0]})
+			if err != nil {
+				return err
+			}
+			return printAudience(c, answer.GetAudience(), asJSON)
+		},
+	)
 }
 
 func audienceDelete(c *cli.Command) *cobra.Command {
 	var r patdv1.DeleteAudienceRequest
-	cmd := &cobra.Command{Use: "delete ID", Short: "Remove an audience; tokens that name it go on", Args: cli.Takes("ID")}
+	cmd := &cobra.Command{
+		Use:   "delete ID",
+		Short: "Remove an audience; tokens that name it go on",
+		Args:  cli.Takes("ID"),
+	}
 	cmd.Flags().StringVar(&r.Etag, "etag", "", "delete it only while this is its `tag`, as show prints it")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.Id = args[0]
-		_, err := patdv1.NewCatalogServiceClient(conn).DeleteAudience(ctx, &r)
-		return err
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.Id = args[0]
+			_, err := patdv1.NewCatalogServiceClient(conn).DeleteAudience(ctx, &r)
+			return err
+		},
+	)
 }
 
 // printAudience prints one audience.

@@ -43,33 +43,52 @@ func Events(c *cli.Command, under ...*cobra.Command) *cobra.Command {
 		}
 		return nil
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		all := &patdv1.ListEventsResponse{}
-		for len(all.GetEvents()) < limit {
-			r.PageSize = int32(min(limit-len(all.GetEvents()), tokens.MaxPageSize))
-			page, err := patdv1.NewAuditServiceClient(conn).ListEvents(ctx, &r)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			all := &patdv1.ListEventsResponse{}
+			for len(all.GetEvents()) < limit {
+				r.PageSize = int32(min(limit-len(all.GetEvents()), tokens.MaxPageSize))
+				page, err := patdv1.NewAuditServiceClient(conn).ListEvents(ctx, &r)
+				if err != nil {
+					return err
+				}
+				all.Events = append(all.Events, page.GetEvents()...)
+				if r.PageToken = page.GetNextPageToken(); r.PageToken == "" {
+					break
+				}
 			}
-			all.Events = append(all.Events, page.GetEvents()...)
-			if r.PageToken = page.GetNextPageToken(); r.PageToken == "" {
-				break
+			if asJSON {
+				return c.Message(all)
 			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		var rows [][]string
-		for _, e := range all.GetEvents() {
-			outcome := e.GetOutcome().String()
-			if e.GetReason() != "" {
-				outcome += " " + e.GetReason()
+			var rows [][]string
+			for _, e := range all.GetEvents() {
+				outcome := e.GetOutcome().String()
+				if e.GetReason() != "" {
+					outcome += " " + e.GetReason()
+				}
+				rows = append(rows, []string{
+					cli.Moment(
+						e.GetTime(),
+						"-",
+					),
+					e.GetActor(),
+					e.GetAction(),
+					outcome,
+					cli.OrDash(e.GetUser()),
+					cli.OrDash(e.GetTokenId()),
+					cli.OrDash(e.GetService()),
+					cli.OrDash(e.GetPeerIp()),
+					cli.OrDash(e.GetDetail()),
+				})
 			}
-			rows = append(rows, []string{
-				cli.Moment(e.GetTime(), "-"), e.GetActor(), e.GetAction(), outcome, cli.OrDash(e.GetUser()), cli.OrDash(e.GetTokenId()),
-				cli.OrDash(e.GetService()), cli.OrDash(e.GetPeerIp()), cli.OrDash(e.GetDetail()),
-			})
-		}
-		return cli.Table(c.Stdout, []string{"TIME", "ACTOR", "ACTION", "OUTCOME", "USER", "TOKEN ID", "SERVICE", "FROM", "DETAIL"}, rows)
-	})
+			return cli.Table(
+				c.Stdout,
+				[]string{"TIME", "ACTOR", "ACTION", "OUTCOME", "USER", "TOKEN ID", "SERVICE", "FROM", "DETAIL"},
+				rows,
+			)
+		},
+	)
 }

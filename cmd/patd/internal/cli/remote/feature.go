@@ -15,18 +15,32 @@ import (
 
 // Feature is the command that manages the catalogue of features.
 func Feature(c *cli.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: "feature", Short: "Describe features in the catalogue, over gRPC; one that has no entry works too"}
-	return c.Group(cmd,
-		featureWrite(c, "create", "Add an entry", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Feature) (*patdv1.Feature, error) {
-			answer, err := catalog.CreateFeature(ctx, &patdv1.CreateFeatureRequest{Feature: e})
-			return answer.GetFeature(), err
-		}),
+	cmd := &cobra.Command{
+		Use:   "feature",
+		Short: "Describe features in the catalogue, over gRPC; one that has no entry works too",
+	}
+	return c.Group(
+		cmd,
+		featureWrite(
+			c,
+			"create",
+			"Add an entry",
+			func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Feature) (*patdv1.Feature, error) {
+				answer, err := catalog.CreateFeature(ctx, &patdv1.CreateFeatureRequest{Feature: e})
+				return answer.GetFeature(), err
+			},
+		),
 		featureGet(c),
 		featureList(c),
-		featureWrite(c, "replace", "Write an entry anew; what is not given is as in a new one", func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Feature) (*patdv1.Feature, error) {
-			answer, err := catalog.ReplaceFeature(ctx, &patdv1.ReplaceFeatureRequest{Name: e.GetName(), Feature: e})
-			return answer.GetFeature(), err
-		}),
+		featureWrite(
+			c,
+			"replace",
+			"Write an entry anew; what is not given is as in a new one",
+			func(ctx context.Context, catalog patdv1.CatalogServiceClient, e *patdv1.Feature) (*patdv1.Feature, error) {
+				answer, err := catalog.ReplaceFeature(ctx, &patdv1.ReplaceFeatureRequest{Name: e.GetName(), Feature: e})
+				return answer.GetFeature(), err
+			},
+		),
 		featureDelete(c),
 		featureImpact(c),
 	)
@@ -45,7 +59,12 @@ func featureWrite(c *cli.Command, name, short string, write writeFeature) *cobra
 	f := cmd.Flags()
 	f.StringVar(&e.DisplayName, "display-name", "", "name for people")
 	f.StringVar(&e.Description, "description", "", "what it lets one do")
-	f.StringVar(&consent, "consent", "implicit", "how it gets into a token: implicit, required (only when asked for by name) or flexible")
+	f.StringVar(
+		&consent,
+		"consent",
+		"implicit",
+		"how it gets into a token: implicit, required (only when asked for by name) or flexible",
+	)
 	f.BoolVar(&e.Default, "default", false, "taken when a request names no scopes")
 	f.BoolVar(&e.Optional, "optional", false, "for a page with checkboxes: the user may leave it out")
 	f.BoolVar(&publish, "publish", false, "stands in the public metadata document")
@@ -65,27 +84,38 @@ func featureWrite(c *cli.Command, name, short string, write writeFeature) *cobra
 		}
 		return nil
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		e.Name = args[0]
-		written, err := write(ctx, patdv1.NewCatalogServiceClient(conn), &e)
-		if err != nil {
-			return err
-		}
-		return printFeature(c, written, asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			e.Name = args[0]
+			written, err := write(ctx, patdv1.NewCatalogServiceClient(conn), &e)
+			if err != nil {
+				return err
+			}
+			return printFeature(c, written, asJSON)
+		},
+	)
 }
 
 func featureGet(c *cli.Command) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "get NAME", Short: "Show an entry", Args: cli.Takes("NAME")}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, err := patdv1.NewCatalogServiceClient(conn).GetFeature(ctx, &patdv1.GetFeatureRequest{Name: args[0]})
-		if err != nil {
-			return err
-		}
-		return printFeature(c, answer.GetFeature(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			answer, err := patdv1.NewCatalogServiceClient(conn).
+				GetFeature(ctx, &patdv1.GetFeatureRequest{Name: args[0]})
+			if err != nil {
+				return err
+			}
+			return printFeature(c, answer.GetFeature(), asJSON)
+		},
+	)
 }
 
 func featureList(c *cli.Command) *cobra.Command {
@@ -95,32 +125,48 @@ func featureList(c *cli.Command) *cobra.Command {
 	)
 	cmd := &cobra.Command{Use: "list", Short: "List entries by name", Args: cli.Takes()}
 	cmd.Flags().StringVar(&r.Q, "q", "", "only those in whose name, display name or description this `text` is")
-	cmd.Flags().StringVar(&r.Filter, "filter", "", "only those that fulfil `conditions` such as 'consent eq \"REQUIRED\" and system eq false'")
+	cmd.Flags().
+		StringVar(&r.Filter, "filter", "", "only those that fulfil `conditions` such as 'consent eq \"REQUIRED\" and system eq false'")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		all := &patdv1.ListFeaturesResponse{}
-		r.Limit = tokens.MaxPageSize
-		for {
-			page, err := patdv1.NewCatalogServiceClient(conn).ListFeatures(ctx, &r)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			all := &patdv1.ListFeaturesResponse{}
+			r.Limit = tokens.MaxPageSize
+			for {
+				page, err := patdv1.NewCatalogServiceClient(conn).ListFeatures(ctx, &r)
+				if err != nil {
+					return err
+				}
+				all.Features = append(all.Features, page.GetFeatures()...)
+				if r.After = page.GetAfter(); r.After == "" {
+					break
+				}
 			}
-			all.Features = append(all.Features, page.GetFeatures()...)
-			if r.After = page.GetAfter(); r.After == "" {
-				break
+			if asJSON {
+				return c.Message(all)
 			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		var rows [][]string
-		for _, e := range all.GetFeatures() {
-			rows = append(rows, []string{
-				e.GetName(), cli.OrDash(e.GetDisplayName()), e.GetConsent().String(), cli.Yes(e.GetDefault()), cli.Yes(e.GetOptional()), cli.Yes(published(e)), cli.Yes(e.GetSystem()),
-			})
-		}
-		return cli.Table(c.Stdout, []string{"NAME", "DISPLAY NAME", "CONSENT", "DEFAULT", "OPTIONAL", "PUBLISHED", "SYSTEM"}, rows)
-	})
+			var rows [][]string
+			for _, e := range all.GetFeatures() {
+				rows = append(rows, []string{
+					e.GetName(),
+					cli.OrDash(e.GetDisplayName()),
+					e.GetConsent().String(),
+					cli.Yes(e.GetDefault()),
+					cli.Yes(e.GetOptional()),
+					cli.Yes(published(e)),
+					cli.Yes(e.GetSystem()),
+				})
+			}
+			return cli.Table(
+				c.Stdout,
+				[]string{"NAME", "DISPLAY NAME", "CONSENT", "DEFAULT", "OPTIONAL", "PUBLISHED", "SYSTEM"},
+				rows,
+			)
+		},
+	)
 }
 
 func featureDelete(c *cli.Command) *cobra.Command {
@@ -131,11 +177,16 @@ func featureDelete(c *cli.Command) *cobra.Command {
 		Args:  cli.Takes("NAME"),
 	}
 	cmd.Flags().StringVar(&r.Etag, "etag", "", "delete it only while this is its `tag`, as get prints it")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.Name = args[0]
-		_, err := patdv1.NewCatalogServiceClient(conn).DeleteFeature(ctx, &r)
-		return err
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.Name = args[0]
+			_, err := patdv1.NewCatalogServiceClient(conn).DeleteFeature(ctx, &r)
+			return err
+		},
+	)
 }
 
 // printFeature prints one entry.

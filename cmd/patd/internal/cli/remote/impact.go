@@ -33,7 +33,12 @@ func featureImpact(c *cli.Command) *cobra.Command {
 	f.Var(&users, "user", "the `users` who would lose them, comma-separated; repeat for more")
 	f.BoolVar(&r.All, "all", false, "all users would lose them")
 	f.Var(&within, "used-within", "uses within this time count as lately")
-	f.Int32Var(&r.Limit, "limit", 0, "name at most this many users, those with the most tokens; 200 at most (default 50)")
+	f.Int32Var(
+		&r.Limit,
+		"limit",
+		0,
+		"name at most this many users, those with the most tokens; 200 at most (default 50)",
+	)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch {
@@ -45,30 +50,62 @@ func featureImpact(c *cli.Command) *cobra.Command {
 		r.Lose, r.Users, r.UsedWithin = lose, users, durationpb.New(time.Duration(within))
 		return nil
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		found, err := patdv1.NewCatalogServiceClient(conn).GetFeatureImpact(ctx, &r)
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return c.Message(found)
-		}
-		fmt.Fprintf(c.Stdout, "%d tokens of %d users would lose something; %d of them were used lately with it%s.\n\n",
-			found.GetTokenCount(), found.GetUserCount(), found.GetRecentlyUsedTokenCount()-found.GetUnknownUseTokenCount(), mayHave(found))
-		var rows [][]string
-		for _, one := range found.GetFeatures() {
-			rows = append(rows, []string{one.GetFeature(), fmt.Sprint(one.GetTokenCount()), fmt.Sprint(one.GetUserCount()), used(one)})
-		}
-		if err := cli.Table(c.Stdout, []string{"FEATURE", "TOKENS", "USERS", "USED LATELY"}, rows); err != nil || len(found.GetUsers()) == 0 {
-			return err
-		}
-		rows = nil
-		for _, one := range found.GetUsers() {
-			rows = append(rows, []string{one.GetUser(), fmt.Sprint(one.GetTokenCount()), used(one), strings.Join(one.GetFeatures(), " ")})
-		}
-		fmt.Fprintln(c.Stdout)
-		return cli.Table(c.Stdout, []string{"USER", "TOKENS", "USED LATELY", "LOSES"}, rows)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			found, err := patdv1.NewCatalogServiceClient(conn).GetFeatureImpact(ctx, &r)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return c.Message(found)
+			}
+			fmt.Fprintf(
+				c.Stdout,
+				"%d tokens of %d users would lose something; %d of them were used lately with it%s.\n\n",
+				found.GetTokenCount(),
+				found.GetUserCount(),
+				found.GetRecentlyUsedTokenCount()-found.GetUnknownUseTokenCount(),
+				mayHave(found),
+			)
+			var rows [][]string
+			for _, one := range found.GetFeatures() {
+				rows = append(
+					rows,
+					[]string{
+						one.GetFeature(),
+						fmt.Sprint(one.GetTokenCount()),
+						fmt.Sprint(one.GetUserCount()),
+						used(one),
+					},
+				)
+			}
+			if err := cli.Table(
+				c.Stdout,
+				[]string{"FEATURE", "TOKENS", "USERS", "USED LATELY"},
+				rows,
+			); err != nil ||
+				len(found.GetUsers()) == 0 {
+				return err
+			}
+			rows = nil
+			for _, one := range found.GetUsers() {
+				rows = append(
+					rows,
+					[]string{
+						one.GetUser(),
+						fmt.Sprint(one.GetTokenCount()),
+						used(one),
+						strings.Join(one.GetFeatures(), " "),
+					},
+				)
+			}
+			fmt.Fprintln(c.Stdout)
+			return cli.Table(c.Stdout, []string{"USER", "TOKENS", "USED LATELY", "LOSES"}, rows)
+		},
+	)
 }
 
 // used is how many tokens were used lately, and of how many that is not known.
@@ -90,8 +127,11 @@ func mayHave(found *patdv1.GetFeatureImpactResponse) string {
 	case n == 0:
 		return ""
 	case found.GetUseBasis() == patdv1.GetFeatureImpactResponse_TOKEN:
-		return fmt.Sprintf(", and %d more may have been: uses are recorded by scope since %s only, or their services did not say what they need",
-			n, found.GetScopeUsesSince().AsTime().Format(time.RFC3339))
+		return fmt.Sprintf(
+			", and %d more may have been: uses are recorded by scope since %s only, or their services did not say what they need",
+			n,
+			found.GetScopeUsesSince().AsTime().Format(time.RFC3339),
+		)
 	default:
 		return fmt.Sprintf(", and %d more may have been: their services did not say what they need", n)
 	}

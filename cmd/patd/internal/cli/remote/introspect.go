@@ -40,25 +40,30 @@ Exit codes: 0 for the decision ALLOW, 1 for every other decision, 2 when there i
 	f.StringVar(&r.Audience, "audience", "", "the `audience` that the token is presented to")
 	f.StringVar(&r.ClientIp, "client-ip", "", "the `address` that the token is presented from")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, exitIntrospectFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		var err error
-		if r.Token, err = presented(c); err != nil {
+	return remoteCommand(
+		c,
+		cmd,
+		exitIntrospectFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			var err error
+			if r.Token, err = presented(c); err != nil {
+				return err
+			}
+			answer, err := patdv1.NewIntrospectionServiceClient(conn).Introspect(ctx, &r)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = c.Message(answer)
+			} else {
+				err = cli.Record(c.Stdout, introspectionFields(answer))
+			}
+			if err == nil && answer.GetDecision() != patdv1.IntrospectResponse_ALLOW {
+				return &cli.ExitError{Code: exitRefused}
+			}
 			return err
-		}
-		answer, err := patdv1.NewIntrospectionServiceClient(conn).Introspect(ctx, &r)
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			err = c.Message(answer)
-		} else {
-			err = cli.Record(c.Stdout, introspectionFields(answer))
-		}
-		if err == nil && answer.GetDecision() != patdv1.IntrospectResponse_ALLOW {
-			return &cli.ExitError{Code: exitRefused}
-		}
-		return err
-	})
+		},
+	)
 }
 
 // presented reads the token from standard input. Overlong input is cut, which leaves it too long for a token.

@@ -28,12 +28,27 @@ type tokenFilter struct {
 func (f *tokenFilter) addTo(fs *pflag.FlagSet) {
 	fs.StringVar(&f.q.User, "user", "", "only those of the user with this `id`")
 	fs.StringVar(&f.state, "state", "", "only those of this `STATE`: active, expired or revoked")
-	fs.StringVar(&f.q.Q, "q", "", "only those whose name contains this `text`; without --user also the one with this id")
+	fs.StringVar(
+		&f.q.Q,
+		"q",
+		"",
+		"only those whose name contains this `text`; without --user also the one with this id",
+	)
 	fs.StringVar(&f.q.Audience, "audience", "", "only those that name this `audience`")
 	fs.StringVar(&f.q.Scope, "scope", "", "only those that were granted this `scope`")
 	fs.StringArrayVar(&f.labels, "label", nil, "only those with this label, `KEY=VALUE`; repeat for more")
-	fs.StringVar(&f.expires, "expires-before", "", "only those that end before this `time`, or within so long, e.g. 30d")
-	fs.StringVar(&f.unused, "unused-since", "", "only those not used since this `time`, or for so long, e.g. 90d; never used: by their issue")
+	fs.StringVar(
+		&f.expires,
+		"expires-before",
+		"",
+		"only those that end before this `time`, or within so long, e.g. 30d",
+	)
+	fs.StringVar(
+		&f.unused,
+		"unused-since",
+		"",
+		"only those not used since this `time`, or for so long, e.g. 90d; never used: by their issue",
+	)
 	fs.StringVar(&f.older, "created-before", "", "only those made before this `time`, or so long ago, e.g. 365d")
 }
 
@@ -82,13 +97,15 @@ func tokenList(c *cli.Command) *cobra.Command {
 		asJSON bool
 	)
 	cmd := &cobra.Command{
-		Use: "list", Short: "List tokens, newest first: of one user with --user, or else of all",
+		Use:   "list",
+		Short: "List tokens, newest first: of one user with --user, or else of all",
 		Long: `List tokens, newest first: of one user with --user, or else of all. With --expires-before or --state expired the
 tokens of all are listed by their expiry, unless --order says otherwise.`,
 		Args: cli.Takes(),
 	}
 	f.addTo(cmd.Flags())
-	cmd.Flags().StringVar(&f.q.Order, "order", "", "-issue_time, issue_time, -expire_time or `expire_time`; a minus: the latest first")
+	cmd.Flags().
+		StringVar(&f.q.Order, "order", "", "-issue_time, issue_time, -expire_time or `expire_time`; a minus: the latest first")
 	cmd.Flags().IntVar(&limit, "limit", 1000, "list `N` tokens at most; 0: all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -97,32 +114,39 @@ tokens of all are listed by their expiry, unless --order says otherwise.`,
 		}
 		return f.read(c.Now())
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		pages := f.pages(conn)
-		all, more := &patdv1.SearchTokensResponse{}, false
-		for token, first := "", true; first || token != ""; first = false {
-			found, next, err := pages(ctx, token)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			pages := f.pages(conn)
+			all, more := &patdv1.SearchTokensResponse{}, false
+			for token, first := "", true; first || token != ""; first = false {
+				found, next, err := pages(ctx, token)
+				if err != nil {
+					return err
+				}
+				all.Tokens, token = append(all.Tokens, found...), next
+				if n := len(all.GetTokens()); limit > 0 && n >= limit && (n > limit || next != "") {
+					all.Tokens, more = all.GetTokens()[:limit], true
+					break
+				}
 			}
-			all.Tokens, token = append(all.Tokens, found...), next
-			if n := len(all.GetTokens()); limit > 0 && n >= limit && (n > limit || next != "") {
-				all.Tokens, more = all.GetTokens()[:limit], true
-				break
+			if more {
+				fmt.Fprintf(c.Stderr, "patd: there are more than %d; --limit 0 lists all of them\n", limit)
 			}
-		}
-		if more {
-			fmt.Fprintf(c.Stderr, "patd: there are more than %d; --limit 0 lists all of them\n", limit)
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		return printTokens(c, all.GetTokens(), f.q.GetUser() == "")
-	})
+			if asJSON {
+				return c.Message(all)
+			}
+			return printTokens(c, all.GetTokens(), f.q.GetUser() == "")
+		},
+	)
 }
 
 // pages returns how to read one page.
-func (f *tokenFilter) pages(conn grpc.ClientConnInterface) func(context.Context, string) ([]*patdv1.Token, string, error) {
+func (f *tokenFilter) pages(
+	conn grpc.ClientConnInterface,
+) func(context.Context, string) ([]*patdv1.Token, string, error) {
 	if f.ofUser() {
 		return func(ctx context.Context, token string) ([]*patdv1.Token, string, error) {
 			page, err := patdv1.NewTokenServiceClient(conn).ListTokens(ctx, &patdv1.ListTokensRequest{
@@ -147,8 +171,16 @@ func printTokens(c *cli.Command, list []*patdv1.Token, withUser bool) error {
 	var rows [][]string
 	for _, t := range list {
 		row := []string{
-			t.GetTokenId(), t.GetName(), t.GetState().String(), strings.Join(t.GetScopes(), " "),
-			cli.Moment(t.GetIssueTime(), "-"), cli.Moment(t.GetExpireTime(), "never"), cli.Moment(t.GetLastUsedTime(), "never"),
+			t.GetTokenId(),
+			t.GetName(),
+			t.GetState().String(),
+			strings.Join(t.GetScopes(), " "),
+			cli.Moment(
+				t.GetIssueTime(),
+				"-",
+			),
+			cli.Moment(t.GetExpireTime(), "never"),
+			cli.Moment(t.GetLastUsedTime(), "never"),
 		}
 		if withUser {
 			row = append(row, t.GetUser())
@@ -161,8 +193,15 @@ func printTokens(c *cli.Command, list []*patdv1.Token, withUser bool) error {
 // filter is the selection in the form of a revocation.
 func (f *tokenFilter) filter() *patdv1.TokenFilter {
 	return &patdv1.TokenFilter{
-		User: f.q.GetUser(), State: f.q.GetState(), Scope: f.q.GetScope(), Audience: f.q.GetAudience(), Label: f.q.GetLabel(),
-		ExpiresBefore: f.q.GetExpiresBefore(), UnusedSince: f.q.GetUnusedSince(), CreatedBefore: f.q.GetCreatedBefore(), Q: f.q.GetQ(),
+		User:          f.q.GetUser(),
+		State:         f.q.GetState(),
+		Scope:         f.q.GetScope(),
+		Audience:      f.q.GetAudience(),
+		Label:         f.q.GetLabel(),
+		ExpiresBefore: f.q.GetExpiresBefore(),
+		UnusedSince:   f.q.GetUnusedSince(),
+		CreatedBefore: f.q.GetCreatedBefore(),
+		Q:             f.q.GetQ(),
 	}
 }
 
@@ -174,7 +213,8 @@ func tokenRevokeMatching(c *cli.Command) *cobra.Command {
 		asJSON  bool
 	)
 	cmd := &cobra.Command{
-		Use: "revoke-matching", Short: "End all tokens that a filter selects, for good, once their number is confirmed",
+		Use:   "revoke-matching",
+		Short: "End all tokens that a filter selects, for good, once their number is confirmed",
 		Long: `End all tokens that a filter selects, for good. Without --confirm it says how many these are, and changes nothing.
 With --confirm N it ends them if they are N.`,
 		Args: cli.Takes(),
@@ -184,35 +224,45 @@ With --confirm N it ends them if they are N.`,
 	cmd.Flags().Int64Var(&confirm, "confirm", -1, "end them: `N` tokens, as this command said without it")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.PreRunE = func(*cobra.Command, []string) error { return f.read(c.Now()) }
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		inventory := patdv1.NewInventoryServiceClient(conn)
-		r.Filter, r.DryRun = f.filter(), true
-		answer, err := inventory.BulkRevokeTokens(ctx, &r)
-		if err != nil {
-			return err
-		}
-		n := answer.GetCount()
-		switch {
-		case confirm < 0 && asJSON:
-			return c.Message(answer)
-		case confirm < 0:
-			_, err := fmt.Fprintf(c.Stdout, "%d tokens would be revoked; nothing was changed. To revoke them: --confirm %d\n", n, n)
-			return err
-		case confirm != n:
-			return fmt.Errorf("the filter selects %d tokens now, not %d; nothing was changed", n, confirm)
-		}
-		for r.DryRun, r.Plan = false, answer.GetPlan(); !answer.GetDone(); {
-			if answer, err = inventory.BulkRevokeTokens(ctx, &r); err != nil {
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			inventory := patdv1.NewInventoryServiceClient(conn)
+			r.Filter, r.DryRun = f.filter(), true
+			answer, err := inventory.BulkRevokeTokens(ctx, &r)
+			if err != nil {
 				return err
 			}
-			if !answer.GetDone() {
-				fmt.Fprintf(c.Stderr, "patd: %d of %d revoked\n", answer.GetRevokedCount(), n)
+			n := answer.GetCount()
+			switch {
+			case confirm < 0 && asJSON:
+				return c.Message(answer)
+			case confirm < 0:
+				_, err := fmt.Fprintf(
+					c.Stdout,
+					"%d tokens would be revoked; nothing was changed. To revoke them: --confirm %d\n",
+					n,
+					n,
+				)
+				return err
+			case confirm != n:
+				return fmt.Errorf("the filter selects %d tokens now, not %d; nothing was changed", n, confirm)
 			}
-		}
-		if asJSON {
-			return c.Message(answer)
-		}
-		_, err = fmt.Fprintf(c.Stdout, "%d tokens revoked\n", answer.GetRevokedCount())
-		return err
-	})
+			for r.DryRun, r.Plan = false, answer.GetPlan(); !answer.GetDone(); {
+				if answer, err = inventory.BulkRevokeTokens(ctx, &r); err != nil {
+					return err
+				}
+				if !answer.GetDone() {
+					fmt.Fprintf(c.Stderr, "patd: %d of %d revoked\n", answer.GetRevokedCount(), n)
+				}
+			}
+			if asJSON {
+				return c.Message(answer)
+			}
+			_, err = fmt.Fprintf(c.Stdout, "%d tokens revoked\n", answer.GetRevokedCount())
+			return err
+		},
+	)
 }

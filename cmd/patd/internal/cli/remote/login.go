@@ -42,7 +42,12 @@ it where neither --token-file nor PATD_TOKEN is given. ` + "`patd logout`" + ` e
 		Args: cli.Takes(),
 	}
 	f := cmd.Flags()
-	f.BoolVar(&device, "device", false, "show a code to enter on another device, instead of using a browser on this one")
+	f.BoolVar(
+		&device,
+		"device",
+		false,
+		"show a code to enter on another device, instead of using a browser on this one",
+	)
 	f.BoolVar(&noBrowser, "no-browser", false, "show the address to open, and start no browser")
 	f.StringVar(&issuer, "expect-issuer", "", "sign in at this provider only: refuse a server that names another `URL`")
 	cli.Grouped(f, "Connection", r.addressFlags)
@@ -67,7 +72,10 @@ it where neither --token-file nor PATD_TOKEN is given. ` + "`patd logout`" + ` e
 		fmt.Fprintln(c.Stderr, cli.Cell(fmt.Sprintf("Signing in to patd at %s with %s", r.Addr, server.Issuer)))
 		var grant login.Grant
 		if device {
-			grant, err = provider.Device(ctx, func(address, code, complete string) { showCode(c, address, code, complete) })
+			grant, err = provider.Device(
+				ctx,
+				func(address, code, complete string) { showCode(c, address, code, complete) },
+			)
 		} else {
 			grant, err = provider.Browser(ctx, func(address string) { openBrowser(c, address, noBrowser) })
 		}
@@ -91,10 +99,19 @@ func (r *Connection) signIn(ctx context.Context, issuer string) (login.Server, e
 		return login.Server{}, r.explain(err)
 	}
 	if issuer != "" && issuer != s.GetIssuer() {
-		return login.Server{}, errors.New(cli.Cell(fmt.Sprintf("the server names the provider %s, and not --expect-issuer %s", s.GetIssuer(), issuer)))
+		return login.Server{}, errors.New(
+			cli.Cell(
+				fmt.Sprintf("the server names the provider %s, and not --expect-issuer %s", s.GetIssuer(), issuer),
+			),
+		)
 	}
 	return login.Server{
-		Issuer: s.GetIssuer(), ClientID: s.GetClientId(), Scopes: s.GetScopes(), Audiences: s.GetAudiences(), Parameters: s.GetParameters(), Port: int(s.GetRedirectPort()),
+		Issuer:     s.GetIssuer(),
+		ClientID:   s.GetClientId(),
+		Scopes:     s.GetScopes(),
+		Audiences:  s.GetAudiences(),
+		Parameters: s.GetParameters(),
+		Port:       int(s.GetRedirectPort()),
 	}, nil
 }
 
@@ -117,7 +134,11 @@ func (r *Connection) keep(ctx context.Context, c *cli.Command, kept login.Creden
 		return err
 	}
 	if kept.Refresh.Reveal() == "" {
-		fmt.Fprintf(c.Stderr, "patd: warning: the provider gave no refresh token, so this ends at %s; --oidc-cli-scopes of the server should have offline_access\n", kept.Expiry.UTC().Format(time.RFC3339))
+		fmt.Fprintf(
+			c.Stderr,
+			"patd: warning: the provider gave no refresh token, so this ends at %s; --oidc-cli-scopes of the server should have offline_access\n",
+			kept.Expiry.UTC().Format(time.RFC3339),
+		)
 	}
 	fmt.Fprintf(c.Stderr, "You are signed in. The credential is in %s\n", file.Path())
 	return printCaller(c, who, false)
@@ -140,7 +161,11 @@ func openBrowser(c *cli.Command, address string, never bool) {
 	if runtime.GOOS == "darwin" {
 		program = "open"
 	}
-	browser := exec.Command(program, address) //nolint:gosec,noctx // G204: our own loopback address; the browser outlives the command
+	//nolint:gosec,noctx // G204: our own loopback address; the browser outlives the command
+	browser := exec.Command(
+		program,
+		address,
+	)
 	if err := browser.Start(); err == nil {
 		_ = browser.Process.Release()
 	}
@@ -167,7 +192,16 @@ func Logout(c *cli.Command) *cobra.Command {
 		}
 		if gone != nil && gone.Refresh.Reveal() != "" {
 			if revoked := revoke(ctx, c, gone); revoked != nil {
-				fmt.Fprintln(c.Stderr, cli.Cell(fmt.Sprintf("patd: warning: the refresh token could not be ended at %s, and is deleted here only: %v", gone.Issuer, revoked)))
+				fmt.Fprintln(
+					c.Stderr,
+					cli.Cell(
+						fmt.Sprintf(
+							"patd: warning: the refresh token could not be ended at %s, and is deleted here only: %v",
+							gone.Issuer,
+							revoked,
+						),
+					),
+				)
 			}
 		}
 		return err
@@ -189,15 +223,24 @@ func revoke(ctx context.Context, c *cli.Command, gone *login.Credential) error {
 // WhoAmI is the command that says who the other commands call as.
 func WhoAmI(c *cli.Command) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "whoami", Short: "Show who the commands call as, and what that one may do", Args: cli.Takes()}
+	cmd := &cobra.Command{
+		Use:   "whoami",
+		Short: "Show who the commands call as, and what that one may do",
+		Args:  cli.Takes(),
+	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		who, err := patdv1.NewSignInServiceClient(conn).WhoAmI(ctx, &patdv1.WhoAmIRequest{})
-		if err != nil {
-			return err
-		}
-		return printCaller(c, who, asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			who, err := patdv1.NewSignInServiceClient(conn).WhoAmI(ctx, &patdv1.WhoAmIRequest{})
+			if err != nil {
+				return err
+			}
+			return printCaller(c, who, asJSON)
+		},
+	)
 }
 
 func printCaller(c *cli.Command, who *patdv1.WhoAmIResponse, asJSON bool) error {

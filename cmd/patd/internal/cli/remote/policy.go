@@ -29,7 +29,12 @@ func audienceCheck(c *cli.Command) *cobra.Command {
 	f := cmd.Flags()
 	f.Var(&maxTTL, "max-ttl", "try this longest lifetime (default the policy in force)")
 	f.BoolVar(&r.AllowNever, "allow-never", false, "with --max-ttl: and allow tokens that never expire")
-	f.BoolVar(&r.RequireNamed, "require-named", false, "count the tokens that name no audience, also where they are not refused yet")
+	f.BoolVar(
+		&r.RequireNamed,
+		"require-named",
+		false,
+		"count the tokens that name no audience, also where they are not refused yet",
+	)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	annotated := cli.ArgumentsOnly(f, "max-ttl", "allow-never")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
@@ -40,25 +45,30 @@ func audienceCheck(c *cli.Command) *cobra.Command {
 		}
 		return annotated
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.Id, r.Limit = args[0], tokens.MaxPageSize
-		all := &patdv1.CheckAudienceResponse{}
-		for {
-			page, err := patdv1.NewCatalogServiceClient(conn).CheckAudience(ctx, &r)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.Id, r.Limit = args[0], tokens.MaxPageSize
+			all := &patdv1.CheckAudienceResponse{}
+			for {
+				page, err := patdv1.NewCatalogServiceClient(conn).CheckAudience(ctx, &r)
+				if err != nil {
+					return err
+				}
+				all.ExceedingCount, all.UnnamedCount = page.GetExceedingCount(), page.GetUnnamedCount()
+				all.Tokens = append(all.Tokens, page.GetTokens()...)
+				if r.After = page.GetAfter(); r.After == "" {
+					break
+				}
 			}
-			all.ExceedingCount, all.UnnamedCount = page.GetExceedingCount(), page.GetUnnamedCount()
-			all.Tokens = append(all.Tokens, page.GetTokens()...)
-			if r.After = page.GetAfter(); r.After == "" {
-				break
+			if asJSON {
+				return c.Message(all)
 			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		return printExceeding(c, all)
-	})
+			return printExceeding(c, all)
+		},
+	)
 }
 
 // printExceeding prints the result of a dry run: the tokens on standard output, their number on standard error.
@@ -73,7 +83,11 @@ func printExceeding(c *cli.Command, all *patdv1.CheckAudienceResponse) error {
 	}
 	fmt.Fprintf(c.Stderr, "patd: %d live token(s) exceed the policy\n", all.GetExceedingCount())
 	if n := all.GetUnnamedCount(); n > 0 {
-		fmt.Fprintf(c.Stderr, "patd: %d live token(s) name no audience, and are refused where the audience must be named\n", n)
+		fmt.Fprintf(
+			c.Stderr,
+			"patd: %d live token(s) name no audience, and are refused where the audience must be named\n",
+			n,
+		)
 	}
 	return cli.Table(c.Stdout, []string{"TOKEN ID", "USER", "NAME", "EXPIRES IN", "BLOCKED"}, rows)
 }
@@ -89,19 +103,24 @@ func audienceBlocks(c *cli.Command, name, short string, change changeBlocks) *co
 	cmd := &cobra.Command{Use: name + " ID", Short: short, Args: cli.Takes("ID")}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		catalog, total := patdv1.NewCatalogServiceClient(conn), 0
-		for {
-			done, left, err := change(ctx, catalog, args[0], reason)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			catalog, total := patdv1.NewCatalogServiceClient(conn), 0
+			for {
+				done, left, err := change(ctx, catalog, args[0], reason)
+				if err != nil {
+					return err
+				}
+				// Nothing done and some left means that another process is at work, which is better not raced.
+				if total += int(done); left == 0 || done == 0 {
+					return printBlocks(c, name, total, left, asJSON)
+				}
 			}
-			// Nothing done and some left means that another process is at work, which is better not raced.
-			if total += int(done); left == 0 || done == 0 {
-				return printBlocks(c, name, total, left, asJSON)
-			}
-		}
-	})
+		},
+	)
 }
 
 func printBlocks(c *cli.Command, name string, total int, left int64, asJSON bool) error {

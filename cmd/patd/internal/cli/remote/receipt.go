@@ -14,7 +14,8 @@ import (
 // waitFlag adds the flag of a command that can wait for a receipt. The result returns its value; nil: it was not given.
 func waitFlag(cmd *cobra.Command) func() *durationpb.Duration {
 	var wait cli.Duration
-	cmd.Flags().Var(&wait, "wait", "wait up to this `DURATION` until every verifier that watches refuses, and print who does not yet")
+	cmd.Flags().
+		Var(&wait, "wait", "wait up to this `DURATION` until every verifier that watches refuses, and print who does not yet")
 	return func() *durationpb.Duration {
 		if !cmd.Flags().Changed("wait") {
 			return nil

@@ -41,14 +41,24 @@ type Connection struct {
 // flags adds the flags of every command that calls with a credential.
 func (r *Connection) flags(f *pflag.FlagSet) {
 	r.addressFlags(f)
-	f.StringVar(&r.tokenFile, "token-file", "", "`file` with the service token to call with; or PATD_TOKEN holds the token itself; without either, what patd login made")
+	f.StringVar(
+		&r.tokenFile,
+		"token-file",
+		"",
+		"`file` with the service token to call with; or PATD_TOKEN holds the token itself; without either, what patd login made",
+	)
 }
 
 // addressFlags adds the flags of every command that works over gRPC.
 func (r *Connection) addressFlags(f *pflag.FlagSet) {
 	r.timeout = cli.Duration(10 * time.Second)
 	f.StringVar(&r.Addr, "addr", "127.0.0.1:9090", "gRPC `address` of the server")
-	f.StringVar(&r.caFile, "ca-file", "", "PEM `file` of the authorities to trust, instead of the system's; implies TLS")
+	f.StringVar(
+		&r.caFile,
+		"ca-file",
+		"",
+		"PEM `file` of the authorities to trust, instead of the system's; implies TLS",
+	)
 	if f.Lookup("insecure") == nil { // shared with serve where all settings are gathered
 		f.BoolVar(&r.Insecure, "insecure", false, "send the token in plain text to an address that is not loopback")
 	}
@@ -82,7 +92,9 @@ func connected(ctx context.Context, c *cli.Command, r *Connection, fault int, ar
 }
 
 // errNoCredential is the error where nothing says who is calling.
-var errNoCredential = errors.New("say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes, or sign in with `patd login`")
+var errNoCredential = errors.New(
+	"say who is calling: --token-file FILE or PATD_TOKEN_FILE with a service token, which `patd service create` makes, or sign in with `patd login`",
+)
 
 // dial makes a connection that carries the service token, or else the credential of patd login.
 func dial(ctx context.Context, c *cli.Command, r *Connection) (*grpc.ClientConn, error) {
@@ -116,11 +128,13 @@ func (r *Connection) connect(carried credentials.PerRPCCredentials) (*grpc.Clien
 		grpc.WithTransportCredentials(transport),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(experimental.AcceptCompressors(gzip.Name)),
-		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-			ctx, cancel := context.WithTimeout(ctx, timeout)
-			defer cancel()
-			return invoke(ctx, method, in, out, cc, opts...)
-		}),
+		grpc.WithUnaryInterceptor(
+			func(ctx context.Context, method string, in, out any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+				ctx, cancel := context.WithTimeout(ctx, timeout)
+				defer cancel()
+				return invoke(ctx, method, in, out, cc, opts...)
+			},
+		),
 	}
 	if carried != nil {
 		options = append(options, grpc.WithPerRPCCredentials(carried))
@@ -154,7 +168,11 @@ func credential(c *cli.Command, r *Connection) (tokens.Secret, error) {
 // warnOfReaders warns when more than its owner can read the file of the service token.
 func warnOfReaders(c *cli.Command, tokenFile string) {
 	if secretfile.OthersCanRead(tokenFile) {
-		fmt.Fprintf(c.Stderr, "patd: warning: the service token in %s can be read by others than its owner; chmod 600 it\n", tokenFile)
+		fmt.Fprintf(
+			c.Stderr,
+			"patd: warning: the service token in %s can be read by others than its owner; chmod 600 it\n",
+			tokenFile,
+		)
 	}
 }
 

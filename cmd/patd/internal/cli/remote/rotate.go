@@ -51,23 +51,38 @@ While the secret before the present one still works, the token is not rotated ag
 	f.Lookup("grace").DefValue = "24h"
 	f.BoolVar(&r.Renew, "renew", false, "give the token the lifetime that it had, again from now")
 	f.BoolVar(&r.DropUnheld, "drop-unheld", false, "take away the scopes that the user does not hold now")
-	f.StringVar(&retire, "retire-previous", "", "when the present secret ends: after-grace (the default), or on-first-use of the new one,\nor else after the grace")
-	f.BoolVar(&r.Force, "force", false, "rotate although the secret before the present one still works, and end that one")
+	f.StringVar(
+		&retire,
+		"retire-previous",
+		"",
+		"when the present secret ends: after-grace (the default), or on-first-use of the new one,\nor else after the grace",
+	)
+	f.BoolVar(
+		&r.Force,
+		"force",
+		false,
+		"rotate although the secret before the present one still works, and end that one",
+	)
 	life.addTo(cmd, "as before when left out")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.TokenId = args[0]
-		answer, err := patdv1.NewTokenServiceClient(conn).RotateToken(ctx, &r)
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return c.Message(answer)
-		}
-		return printSecret(c, answer.GetToken(), answer.GetSecret(),
-			cli.Field{"expiry", strings.ToLower(answer.GetExpireTimeChange().String())},
-			cli.Field{"scopes taken away", strings.Join(answer.GetDroppedScopes(), " ")},
-			cli.Field{"previous secret works until", cli.Moment(answer.GetPreviousSecretExpireTime(), "")})
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.TokenId = args[0]
+			answer, err := patdv1.NewTokenServiceClient(conn).RotateToken(ctx, &r)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return c.Message(answer)
+			}
+			return printSecret(c, answer.GetToken(), answer.GetSecret(),
+				cli.Field{"expiry", strings.ToLower(answer.GetExpireTimeChange().String())},
+				cli.Field{"scopes taken away", strings.Join(answer.GetDroppedScopes(), " ")},
+				cli.Field{"previous secret works until", cli.Moment(answer.GetPreviousSecretExpireTime(), "")})
+		},
+	)
 }
 
 // retirePrevious reads the value of --retire-previous.
@@ -96,14 +111,19 @@ used now. A token that is not paused stays as it is.`,
 		Args: takesToken,
 	}
 	ownerFlags(cmd, &r.User, &asJSON, nil)
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.TokenId = args[0]
-		answer, err := patdv1.NewTokenServiceClient(conn).ResumeToken(ctx, &r)
-		if err != nil {
-			return err
-		}
-		return printToken(c, answer.GetToken(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.TokenId = args[0]
+			answer, err := patdv1.NewTokenServiceClient(conn).ResumeToken(ctx, &r)
+			if err != nil {
+				return err
+			}
+			return printToken(c, answer.GetToken(), asJSON)
+		},
+	)
 }
 
 func tokenCancelRotation(c *cli.Command) *cobra.Command {
@@ -119,12 +139,17 @@ possible while the previous secret works and the new one was never used.`,
 		Args: takesToken,
 	}
 	ownerFlags(cmd, &r.User, &asJSON, nil)
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.TokenId = args[0]
-		answer, err := patdv1.NewTokenServiceClient(conn).CancelRotation(ctx, &r)
-		if err != nil {
-			return err
-		}
-		return printToken(c, answer.GetToken(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.TokenId = args[0]
+			answer, err := patdv1.NewTokenServiceClient(conn).CancelRotation(ctx, &r)
+			if err != nil {
+				return err
+			}
+			return printToken(c, answer.GetToken(), asJSON)
+		},
+	)
 }

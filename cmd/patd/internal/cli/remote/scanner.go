@@ -34,7 +34,8 @@ regular expression can; patd does so when a find is reported to POST /v1/leaks, 
 		Args: cli.Takes(),
 	}
 	cmd.Flags().StringVar(&format, "format", "", "whose rules: gitleaks, trufflehog or github")
-	cmd.Flags().Var(&prefixes, "prefix", "personal `prefix` that is or was in use beside pat (see serve --personal-prefix); may be repeated")
+	cmd.Flags().
+		Var(&prefixes, "prefix", "personal `prefix` that is or was in use beside pat (see serve --personal-prefix); may be repeated")
 	var write func(io.Writer, []scannerRule) error
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch format {
@@ -121,7 +122,14 @@ func gitleaksRules(w io.Writer, rules []scannerRule) error {
 	var out strings.Builder
 	out.WriteString(scannerRemark + "title = \"patd\"\n")
 	for _, r := range rules {
-		fmt.Fprintf(&out, "\n[[rules]]\nid = \"%s\"\ndescription = \"%s\"\nregex = '''\\b%s\\b'''\nkeywords = %s\n", r.id, r.name, r.form(), r.keywords())
+		fmt.Fprintf(
+			&out,
+			"\n[[rules]]\nid = \"%s\"\ndescription = \"%s\"\nregex = '''\\b%s\\b'''\nkeywords = %s\n",
+			r.id,
+			r.name,
+			r.form(),
+			r.keywords(),
+		)
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
@@ -131,9 +139,17 @@ func gitleaksRules(w io.Writer, rules []scannerRule) error {
 // belong into a scanner's configuration. Finds are therefore unverified, and shown by --results=unverified.
 func trufflehogRules(w io.Writer, rules []scannerRule) error {
 	var out strings.Builder
-	out.WriteString(scannerRemark + "# Without a verifier finds are unverified: run trufflehog with --results=unverified.\ndetectors:\n")
+	out.WriteString(
+		scannerRemark + "# Without a verifier finds are unverified: run trufflehog with --results=unverified.\ndetectors:\n",
+	)
 	for _, r := range rules {
-		fmt.Fprintf(&out, "  - name: %s\n    keywords: %s\n    regex:\n      token: '\\b(%s)\\b'\n", r.id, r.keywords(), r.form())
+		fmt.Fprintf(
+			&out,
+			"  - name: %s\n    keywords: %s\n    regex:\n      token: '\\b(%s)\\b'\n",
+			r.id,
+			r.keywords(),
+			r.form(),
+		)
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
@@ -151,7 +167,13 @@ type githubPattern struct {
 func githubRules(c *cli.Command, rules []scannerRule) error {
 	var patterns []githubPattern
 	for _, r := range rules {
-		p := githubPattern{Name: r.name, SecretFormat: r.form(), BeforeSecret: `\A|[^0-9A-Za-z_]`, AfterSecret: `\z|[^0-9A-Za-z_]`} //nolint:gosec // G101: it finds secrets, and is none
+		//nolint:gosec // G101: it finds secrets, and is none
+		p := githubPattern{
+			Name:         r.name,
+			SecretFormat: r.form(),
+			BeforeSecret: `\A|[^0-9A-Za-z_]`,
+			AfterSecret:  `\z|[^0-9A-Za-z_]`,
+		}
 		for _, prefix := range r.prefixes {
 			s, err := r.sample(prefix)
 			if err != nil {

@@ -51,8 +51,18 @@ which need no server. Routes without a scope are closed, and named on standard e
 	set := cmd.Flags()
 	set.BoolVar(&f.apply, "apply", false, "add what is missing to the server's catalogue")
 	set.BoolVar(&f.routes, "routes", false, "print the table of routes, as JSON")
-	set.StringVar(&f.gateway, "gateway", "", "print the configuration of the gateway `NAME`: "+strings.Join(gateway.Names(), ", "))
-	set.StringVar(&f.base, "base-path", "", "what stands before each `path` (default that of the servers in the document)")
+	set.StringVar(
+		&f.gateway,
+		"gateway",
+		"",
+		"print the configuration of the gateway `NAME`: "+strings.Join(gateway.Names(), ", "),
+	)
+	set.StringVar(
+		&f.base,
+		"base-path",
+		"",
+		"what stands before each `path` (default that of the servers in the document)",
+	)
 	set.BoolVar(&f.offline, "offline", false, "do not ask the server what its catalogue has")
 	set.BoolVar(&f.asJSON, "json", false, "print JSON")
 	cli.Grouped(set, "Connection", r.flags)
@@ -156,17 +166,30 @@ const (
 func proposed(ctx context.Context, c *cli.Command, r *Connection, d *openapi.Document, f scopesImportFlags) error {
 	p := proposal{Scopes: []proposedScope{}, Closed: []closedRoute{}}
 	for _, s := range d.Scopes {
-		p.Scopes = append(p.Scopes, proposedScope{Name: s.Name, Description: s.Description, Catalogue: scopeUnknown, Routes: s.Routes})
+		p.Scopes = append(
+			p.Scopes,
+			proposedScope{Name: s.Name, Description: s.Description, Catalogue: scopeUnknown, Routes: s.Routes},
+		)
 	}
 	for _, route := range d.Closed {
 		p.Closed = append(p.Closed, closedRoute(route))
 	}
 	if !f.offline {
-		err := connected(ctx, c, r, cli.ExitFault, nil, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-			return p.compare(ctx, c, patdv1.NewCatalogServiceClient(conn), f.apply)
-		})
+		err := connected(
+			ctx,
+			c,
+			r,
+			cli.ExitFault,
+			nil,
+			func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+				return p.compare(ctx, c, patdv1.NewCatalogServiceClient(conn), f.apply)
+			},
+		)
 		if errors.Is(err, errNoCredential) && !f.apply {
-			fmt.Fprintln(c.Stderr, "patd: no catalogue was compared: without --token-file, PATD_TOKEN and `patd login` no server is asked")
+			fmt.Fprintln(
+				c.Stderr,
+				"patd: no catalogue was compared: without --token-file, PATD_TOKEN and `patd login` no server is asked",
+			)
 		} else if err != nil {
 			return err
 		}
@@ -182,8 +205,8 @@ func proposed(ctx context.Context, c *cli.Command, r *Connection, d *openapi.Doc
 	return cli.Table(c.Stdout, []string{"SCOPE", "CATALOGUE", "ROUTES", "DESCRIPTION"}, rows)
 }
 
-// compare looks the scopes up in the catalogue, and adds those that are missing if that is wanted. An entry that is there
-// stays as it is.
+// compare looks the scopes up in the catalogue, and adds those that are missing if that is wanted. An entry that is
+// there stays as it is.
 func (p *proposal) compare(ctx context.Context, c *cli.Command, catalog patdv1.CatalogServiceClient, apply bool) error {
 	for i := range p.Scopes {
 		s := &p.Scopes[i]
@@ -212,7 +235,12 @@ func (p *proposal) compare(ctx context.Context, c *cli.Command, catalog patdv1.C
 		}
 		s.Catalogue = scopeListed
 		if words := got.GetFeature().GetDescription(); s.Description != "" && s.Description != words {
-			fmt.Fprintf(c.Stderr, "patd: the catalogue describes %s in other words, and stays as it is: %s\n", s.Name, cli.OrDash(cli.Cell(words)))
+			fmt.Fprintf(
+				c.Stderr,
+				"patd: the catalogue describes %s in other words, and stays as it is: %s\n",
+				s.Name,
+				cli.OrDash(cli.Cell(words)),
+			)
 		}
 	}
 	return nil

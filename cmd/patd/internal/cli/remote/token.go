@@ -23,8 +23,22 @@ import (
 // Token is the command that manages users' tokens.
 func Token(c *cli.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: "token", Short: "Make, list, show, change, rotate and revoke users' tokens, over gRPC"}
-	return c.Group(cmd, tokenCreate(c), tokenList(c), tokenShow(c), tokenUpdate(c), tokenRotate(c), tokenCancelRotation(c), tokenResume(c), tokenNarrow(c),
-		tokenResumeScopes(c), tokenRevoke(c), tokenRevokeMatching(c), tokenNarrowMatching(c), tokenPreviewIdle(c))
+	return c.Group(
+		cmd,
+		tokenCreate(c),
+		tokenList(c),
+		tokenShow(c),
+		tokenUpdate(c),
+		tokenRotate(c),
+		tokenCancelRotation(c),
+		tokenResume(c),
+		tokenNarrow(c),
+		tokenResumeScopes(c),
+		tokenRevoke(c),
+		tokenRevokeMatching(c),
+		tokenNarrowMatching(c),
+		tokenPreviewIdle(c),
+	)
 }
 
 // ownerFlags adds the flags of commands about one user's tokens, which refuse to run without a user. check, which may
@@ -107,7 +121,8 @@ func instant(text string) (*timestamppb.Timestamp, error) {
 
 // renewableFlag adds the flag with the end of a token's own renewals.
 func renewableFlag(cmd *cobra.Command, until *string, more string) {
-	cmd.Flags().StringVar(until, "renewable-until", "", "until when the token may renew itself, a `TIME` such as 2030-01-31T12:00:00Z"+more)
+	cmd.Flags().
+		StringVar(until, "renewable-until", "", "until when the token may renew itself, a `TIME` such as 2030-01-31T12:00:00Z"+more)
 }
 
 // renewable reads the value of --renewable-until; empty: the token does not renew itself.
@@ -169,18 +184,28 @@ hold each scope as a feature at this moment.`,
 	f.Var((*cli.Names)(&r.Audiences), "audience", "audiences that it is for, a `LIST`; or repeat")
 	f.Var((*cli.Names)(&r.AllowedCidrs), "cidr", "networks that it may be used from, a `LIST`; or repeat")
 	life.addTo(cmd, "the server's default when left out")
-	f.BoolVar(&r.SelfRotate, "self-rotate", false, "let the token give itself a new secret, for programs that rotate on their own")
+	f.BoolVar(
+		&r.SelfRotate,
+		"self-rotate",
+		false,
+		"let the token give itself a new secret, for programs that rotate on their own",
+	)
 	renewableFlag(cmd, &until, "; with --self-rotate")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		answer, err := patdv1.NewTokenServiceClient(conn).CreateToken(ctx, &r)
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return c.Message(answer)
-		}
-		return printSecret(c, answer.GetToken(), answer.GetSecret())
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			answer, err := patdv1.NewTokenServiceClient(conn).CreateToken(ctx, &r)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return c.Message(answer)
+			}
+			return printSecret(c, answer.GetToken(), answer.GetSecret())
+		},
+	)
 }
 
 // printSecret prints a token on standard error and its secret, alone, on standard output.
@@ -199,13 +224,19 @@ func tokenShow(c *cli.Command) *cobra.Command {
 	)
 	cmd := &cobra.Command{Use: "show --user USER TOKEN-ID", Short: "Show one token", Args: takesToken}
 	ownerFlags(cmd, &user, &asJSON, nil)
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, err := patdv1.NewTokenServiceClient(conn).GetToken(ctx, &patdv1.GetTokenRequest{User: user, TokenId: args[0]})
-		if err != nil {
-			return err
-		}
-		return printToken(c, answer.GetToken(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			answer, err := patdv1.NewTokenServiceClient(conn).
+				GetToken(ctx, &patdv1.GetTokenRequest{User: user, TokenId: args[0]})
+			if err != nil {
+				return err
+			}
+			return printToken(c, answer.GetToken(), asJSON)
+		},
+	)
 }
 
 func tokenRevoke(c *cli.Command) *cobra.Command {
@@ -217,19 +248,24 @@ func tokenRevoke(c *cli.Command) *cobra.Command {
 	ownerFlags(cmd, &r.User, &asJSON, nil)
 	cmd.Flags().StringVar(&r.Reason, "reason", "", "why, for the record")
 	wait := waitFlag(cmd)
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.TokenId, r.Wait = args[0], wait()
-		answer, err := patdv1.NewTokenServiceClient(conn).RevokeToken(ctx, &r)
-		switch {
-		case err != nil:
-			return err
-		case asJSON && r.Wait != nil:
-			return c.Message(answer)
-		case asJSON:
-			return c.Message(answer.GetToken())
-		}
-		return cli.Record(c.Stdout, append(tokenFields(answer.GetToken()), receiptFields(answer.GetReceipt())...))
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.TokenId, r.Wait = args[0], wait()
+			answer, err := patdv1.NewTokenServiceClient(conn).RevokeToken(ctx, &r)
+			switch {
+			case err != nil:
+				return err
+			case asJSON && r.Wait != nil:
+				return c.Message(answer)
+			case asJSON:
+				return c.Message(answer.GetToken())
+			}
+			return cli.Record(c.Stdout, append(tokenFields(answer.GetToken()), receiptFields(answer.GetReceipt())...))
+		},
+	)
 }
 
 // printToken prints one token.
@@ -295,7 +331,13 @@ func pausedText(t *patdv1.Token) string {
 	if len(t.GetPausedScopes()) == 0 {
 		return ""
 	}
-	return strings.Join(t.GetPausedScopes(), " ") + ", removed from " + cli.Moment(t.GetPausedScopesRemoveTime(), "") + " on"
+	return strings.Join(
+		t.GetPausedScopes(),
+		" ",
+	) + ", removed from " + cli.Moment(
+		t.GetPausedScopesRemoveTime(),
+		"",
+	) + " on"
 }
 
 // unusedText names the scopes that were never used, where that is known.

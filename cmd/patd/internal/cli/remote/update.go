@@ -38,8 +38,14 @@ that was there; '' alone leaves none.`,
 	f := cmd.Flags()
 	ownerFlags(cmd, &r.User, &asJSON, func() (err error) {
 		fields := map[string]string{
-			"name": "name", "description": "description", "scope": "scopes", "expire-time": "expire_time", "label": "labels", "cidr": "allowed_cidrs",
-			"self-rotate": "self_rotate", "renewable-until": "renewable_until",
+			"name":            "name",
+			"description":     "description",
+			"scope":           "scopes",
+			"expire-time":     "expire_time",
+			"label":           "labels",
+			"cidr":            "allowed_cidrs",
+			"self-rotate":     "self_rotate",
+			"renewable-until": "renewable_until",
 		}
 		mask := []string{}
 		for flag, field := range fields {
@@ -48,7 +54,9 @@ that was there; '' alone leaves none.`,
 			}
 		}
 		if len(mask) == 0 {
-			return errors.New("say what to change: --name, --description, --scope, --expire-time, --label, --cidr, --self-rotate or\n--renewable-until")
+			return errors.New(
+				"say what to change: --name, --description, --scope, --expire-time, --label, --cidr, --self-rotate or\n--renewable-until",
+			)
 		}
 		slices.Sort(mask)
 		r.UpdateMask = strings.Join(mask, ",")
@@ -61,16 +69,26 @@ that was there; '' alone leaves none.`,
 	f.StringVar(&ch.end, "expire-time", "", "when the token ends, e.g. 2030-01-31T12:00:00Z; only earlier")
 	f.StringArrayVar(&ch.labels, "label", nil, "a label, `KEY=VALUE`; repeat for more")
 	f.StringSliceVar(&ch.token.AllowedCidrs, "cidr", nil, "networks that it may be used from, a `LIST`; or repeat")
-	f.BoolVar(&ch.token.SelfRotate, "self-rotate", false, "let the token give itself a new secret; =false: it no longer may")
+	f.BoolVar(
+		&ch.token.SelfRotate,
+		"self-rotate",
+		false,
+		"let the token give itself a new secret; =false: it no longer may",
+	)
 	renewableFlag(cmd, &ch.until, "; '' for not at all")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.TokenId = args[0]
-		answer, err := patdv1.NewTokenServiceClient(conn).UpdateToken(ctx, &r)
-		if err != nil {
-			return err
-		}
-		return printToken(c, answer.GetToken(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.TokenId = args[0]
+			answer, err := patdv1.NewTokenServiceClient(conn).UpdateToken(ctx, &r)
+			if err != nil {
+				return err
+			}
+			return printToken(c, answer.GetToken(), asJSON)
+		},
+	)
 }
 
 // read returns the changes in the form of a request.

@@ -48,34 +48,42 @@ func userFeatures(c *cli.Command) *cobra.Command {
 		}
 		return nil
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		users, user := patdv1.NewUserServiceClient(conn), args[0]
-		var answer interface {
-			proto.Message
-			GetFeatures() []*patdv1.Feature
-		}
-		var err error
-		switch {
-		case f.Changed("set"):
-			answer, err = users.SetUserFeatures(ctx, &patdv1.SetUserFeaturesRequest{User: user, Features: whole})
-		case f.Changed("add") || f.Changed("remove"):
-			answer, err = users.UpdateUserFeatures(ctx, &patdv1.UpdateUserFeaturesRequest{User: user, Add: add, Remove: remove})
-		default:
-			answer, err = users.GetUserFeatures(ctx, &patdv1.GetUserFeaturesRequest{User: user})
-		}
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return c.Message(answer)
-		}
-		var lines []error
-		for _, held := range answer.GetFeatures() {
-			_, err := fmt.Fprintln(c.Stdout, held.GetName())
-			lines = append(lines, err)
-		}
-		return errors.Join(lines...)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			users, user := patdv1.NewUserServiceClient(conn), args[0]
+			var answer interface {
+				proto.Message
+				GetFeatures() []*patdv1.Feature
+			}
+			var err error
+			switch {
+			case f.Changed("set"):
+				answer, err = users.SetUserFeatures(ctx, &patdv1.SetUserFeaturesRequest{User: user, Features: whole})
+			case f.Changed("add") || f.Changed("remove"):
+				answer, err = users.UpdateUserFeatures(
+					ctx,
+					&patdv1.UpdateUserFeaturesRequest{User: user, Add: add, Remove: remove},
+				)
+			default:
+				answer, err = users.GetUserFeatures(ctx, &patdv1.GetUserFeaturesRequest{User: user})
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return c.Message(answer)
+			}
+			var lines []error
+			for _, held := range answer.GetFeatures() {
+				_, err := fmt.Fprintln(c.Stdout, held.GetName())
+				lines = append(lines, err)
+			}
+			return errors.Join(lines...)
+		},
+	)
 }
 
 func userRefresh(c *cli.Command) *cobra.Command {
@@ -84,10 +92,15 @@ func userRefresh(c *cli.Command) *cobra.Command {
 		Short: "Ask the source of features about a user anew, so that a change there counts at once",
 		Args:  cli.Takes("USER"),
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		_, err := patdv1.NewUserServiceClient(conn).RefreshUser(ctx, &patdv1.RefreshUserRequest{User: args[0]})
-		return err
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			_, err := patdv1.NewUserServiceClient(conn).RefreshUser(ctx, &patdv1.RefreshUserRequest{User: args[0]})
+			return err
+		},
+	)
 }
 
 // userChange is a change of a user's state.
@@ -111,19 +124,32 @@ func userState(c *cli.Command, name, short string, change changeUser) *cobra.Com
 	if name == "suspend" {
 		wait = waitFlag(cmd)
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, fields, err := change(ctx, patdv1.NewUserServiceClient(conn), userChange{user: args[0], reason: reason, wait: wait()})
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return c.Message(answer)
-		}
-		return cli.Record(c.Stdout, append([]cli.Field{{"user", args[0]}}, fields...))
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			answer, fields, err := change(
+				ctx,
+				patdv1.NewUserServiceClient(conn),
+				userChange{user: args[0], reason: reason, wait: wait()},
+			)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return c.Message(answer)
+			}
+			return cli.Record(c.Stdout, append([]cli.Field{{"user", args[0]}}, fields...))
+		},
+	)
 }
 
-func suspendUser(ctx context.Context, users patdv1.UserServiceClient, u userChange) (proto.Message, []cli.Field, error) {
+func suspendUser(
+	ctx context.Context,
+	users patdv1.UserServiceClient,
+	u userChange,
+) (proto.Message, []cli.Field, error) {
 	answer, err := users.SuspendUser(ctx, &patdv1.SuspendUserRequest{User: u.user, Reason: u.reason, Wait: u.wait})
 	fields := []cli.Field{{"state", answer.GetUser().GetState().String()}}
 	return answer.GetUser(), append(fields, receiptFields(answer.GetUser().GetReceipt())...), err

@@ -17,19 +17,24 @@ func userShow(c *cli.Command) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "show USER", Short: "Show a user's state", Args: cli.Takes("USER")}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, err := patdv1.NewUserServiceClient(conn).GetUser(ctx, &patdv1.GetUserRequest{User: args[0]})
-		if err != nil {
-			return err
-		}
-		u := answer.GetUser()
-		if asJSON {
-			return c.Message(u)
-		}
-		return cli.Record(c.Stdout, []cli.Field{
-			{"user", u.GetUser()}, {"state", u.GetState().String()}, {"created", cli.Moment(u.GetCreateTime(), "")},
-		})
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			answer, err := patdv1.NewUserServiceClient(conn).GetUser(ctx, &patdv1.GetUserRequest{User: args[0]})
+			if err != nil {
+				return err
+			}
+			u := answer.GetUser()
+			if asJSON {
+				return c.Message(u)
+			}
+			return cli.Record(c.Stdout, []cli.Field{
+				{"user", u.GetUser()}, {"state", u.GetState().String()}, {"created", cli.Moment(u.GetCreateTime(), "")},
+			})
+		},
+	)
 }
 
 func userList(c *cli.Command) *cobra.Command {
@@ -49,26 +54,31 @@ func userList(c *cli.Command) *cobra.Command {
 		}
 		return nil
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		all := &patdv1.ListUsersResponse{}
-		r.PageSize = tokens.MaxPageSize
-		for {
-			page, err := patdv1.NewUserServiceClient(conn).ListUsers(ctx, &r)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			all := &patdv1.ListUsersResponse{}
+			r.PageSize = tokens.MaxPageSize
+			for {
+				page, err := patdv1.NewUserServiceClient(conn).ListUsers(ctx, &r)
+				if err != nil {
+					return err
+				}
+				all.Users = append(all.Users, page.GetUsers()...)
+				if r.PageToken = page.GetNextPageToken(); r.PageToken == "" {
+					break
+				}
 			}
-			all.Users = append(all.Users, page.GetUsers()...)
-			if r.PageToken = page.GetNextPageToken(); r.PageToken == "" {
-				break
+			if asJSON {
+				return c.Message(all)
 			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		var rows [][]string
-		for _, u := range all.GetUsers() {
-			rows = append(rows, []string{u.GetUser(), u.GetState().String(), cli.Moment(u.GetCreateTime(), "-")})
-		}
-		return cli.Table(c.Stdout, []string{"USER", "STATE", "CREATED"}, rows)
-	})
+			var rows [][]string
+			for _, u := range all.GetUsers() {
+				rows = append(rows, []string{u.GetUser(), u.GetState().String(), cli.Moment(u.GetCreateTime(), "-")})
+			}
+			return cli.Table(c.Stdout, []string{"USER", "STATE", "CREATED"}, rows)
+		},
+	)
 }

@@ -18,10 +18,23 @@ import (
 
 // Webhook is the command that manages webhooks.
 func Webhook(c *cli.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: "webhook", Short: "Have endpoints told what happens to tokens, users and services, over gRPC"}
-	return c.Group(cmd,
-		webhookCreate(c), webhookList(c), webhookShow(c), webhookUpdate(c), webhookDelete(c), webhookRotate(c), webhookTest(c),
-		webhookDeliveries(c), webhookRedeliver(c),
+	cmd := &cobra.Command{
+		Use:   "webhook",
+		Short: "Have endpoints told what happens to tokens, users and services, over gRPC",
+	}
+	return c.Group(
+		cmd,
+		webhookCreate(
+			c,
+		),
+		webhookList(c),
+		webhookShow(c),
+		webhookUpdate(c),
+		webhookDelete(c),
+		webhookRotate(c),
+		webhookTest(c),
+		webhookDeliveries(c),
+		webhookRedeliver(c),
 	)
 }
 
@@ -35,7 +48,12 @@ type webhookFlags struct {
 func (w *webhookFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&w.w.Url, "url", "", "where messages go: an https `URL`, or http on the server's machine")
-	f.StringArrayVar(&w.w.EventTypes, "event-type", nil, "only this `type` of events, such as token.revoked; repeat for more")
+	f.StringArrayVar(
+		&w.w.EventTypes,
+		"event-type",
+		nil,
+		"only this `type` of events, such as token.revoked; repeat for more",
+	)
 	f.StringArrayVar(&w.w.Users, "user", nil, "only events about this `user`; repeat for more")
 	f.StringArrayVar(&w.w.Audiences, "audience", nil, "only events about tokens for this `audience`; repeat for more")
 	f.StringArrayVar(&w.labels, "label", nil, "only events about tokens with this label, `KEY=VALUE`; repeat for more")
@@ -57,25 +75,32 @@ func webhookCreate(c *cli.Command) *cobra.Command {
 		asJSON bool
 	)
 	cmd := &cobra.Command{
-		Use: "create [ID] --url URL", Short: "Add a webhook and print its secret, this once",
+		Use:   "create [ID] --url URL",
+		Short: "Add a webhook and print its secret, this once",
 		Long: `Add a webhook and print its secret, this once: alone on standard output, all else on standard error. It is told what
 happens from now on. Without an ID patd chooses one.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	flags.add(cmd)
-	cmd.Flags().StringVar(&r.RequestId, "request-id", "", "idempotency `key`: repeated with the same one, the command prints the same secret")
+	cmd.Flags().
+		StringVar(&r.RequestId, "request-id", "", "idempotency `key`: repeated with the same one, the command prints the same secret")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.PreRunE = func(*cobra.Command, []string) error { return flags.read() }
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		if r.Webhook = &flags.w; len(args) > 0 {
-			r.Webhook.WebhookId = args[0]
-		}
-		answer, err := patdv1.NewWebhookServiceClient(conn).CreateWebhook(ctx, &r)
-		if err != nil {
-			return err
-		}
-		return printWebhookSecret(c, answer.GetWebhook(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			if r.Webhook = &flags.w; len(args) > 0 {
+				r.Webhook.WebhookId = args[0]
+			}
+			answer, err := patdv1.NewWebhookServiceClient(conn).CreateWebhook(ctx, &r)
+			if err != nil {
+				return err
+			}
+			return printWebhookSecret(c, answer.GetWebhook(), asJSON)
+		},
+	)
 }
 
 // printWebhookSecret prints the secret alone on standard output, and the webhook on standard error.
@@ -126,44 +151,58 @@ func webhookList(c *cli.Command) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "list", Short: "List webhooks by id", Args: cli.Takes()}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-		all, r := &patdv1.ListWebhooksResponse{}, &patdv1.ListWebhooksRequest{Limit: tokens.MaxPageSize}
-		for {
-			page, err := patdv1.NewWebhookServiceClient(conn).ListWebhooks(ctx, r)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
+			all, r := &patdv1.ListWebhooksResponse{}, &patdv1.ListWebhooksRequest{Limit: tokens.MaxPageSize}
+			for {
+				page, err := patdv1.NewWebhookServiceClient(conn).ListWebhooks(ctx, r)
+				if err != nil {
+					return err
+				}
+				all.Webhooks = append(all.Webhooks, page.GetWebhooks()...)
+				if r.After = page.GetAfter(); r.After == "" {
+					break
+				}
 			}
-			all.Webhooks = append(all.Webhooks, page.GetWebhooks()...)
-			if r.After = page.GetAfter(); r.After == "" {
-				break
+			if asJSON {
+				return c.Message(all)
 			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		var rows [][]string
-		for _, w := range all.GetWebhooks() {
-			enabled := cli.Yes(w.GetEnabled())
-			if w.GetDisableReason() != "" {
-				enabled += " (" + w.GetDisableReason() + ")"
+			var rows [][]string
+			for _, w := range all.GetWebhooks() {
+				enabled := cli.Yes(w.GetEnabled())
+				if w.GetDisableReason() != "" {
+					enabled += " (" + w.GetDisableReason() + ")"
+				}
+				rows = append(
+					rows,
+					[]string{w.GetWebhookId(), enabled, cli.OrDash(strings.Join(w.GetEventTypes(), " ")), w.GetUrl()},
+				)
 			}
-			rows = append(rows, []string{w.GetWebhookId(), enabled, cli.OrDash(strings.Join(w.GetEventTypes(), " ")), w.GetUrl()})
-		}
-		return cli.Table(c.Stdout, []string{"ID", "ENABLED", "EVENT TYPES", "URL"}, rows)
-	})
+			return cli.Table(c.Stdout, []string{"ID", "ENABLED", "EVENT TYPES", "URL"}, rows)
+		},
+	)
 }
 
 func webhookShow(c *cli.Command) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "show ID", Short: "Show a webhook", Args: cli.Takes("ID")}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, err := patdv1.NewWebhookServiceClient(conn).GetWebhook(ctx, &patdv1.GetWebhookRequest{WebhookId: args[0]})
-		if err != nil {
-			return err
-		}
-		return printWebhook(c, answer.GetWebhook(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			answer, err := patdv1.NewWebhookServiceClient(conn).
+				GetWebhook(ctx, &patdv1.GetWebhookRequest{WebhookId: args[0]})
+			if err != nil {
+				return err
+			}
+			return printWebhook(c, answer.GetWebhook(), asJSON)
+		},
+	)
 }
 
 func webhookUpdate(c *cli.Command) *cobra.Command {
@@ -173,7 +212,9 @@ func webhookUpdate(c *cli.Command) *cobra.Command {
 		asJSON bool
 	)
 	cmd := &cobra.Command{
-		Use: "update ID", Short: "Change a webhook; what is not given stays, and an empty value takes a filter away", Args: cli.Takes("ID"),
+		Use:   "update ID",
+		Short: "Change a webhook; what is not given stays, and an empty value takes a filter away",
+		Args:  cli.Takes("ID"),
 	}
 	flags.add(cmd)
 	f := cmd.Flags()
@@ -185,35 +226,40 @@ func webhookUpdate(c *cli.Command) *cobra.Command {
 		}
 		return flags.read()
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		hooks := patdv1.NewWebhookServiceClient(conn)
-		answer, err := hooks.GetWebhook(ctx, &patdv1.GetWebhookRequest{WebhookId: args[0]})
-		if err != nil {
-			return err
-		}
-		w := answer.GetWebhook()
-		if tag != "" {
-			w.Etag = tag
-		}
-		for name, set := range map[string]func(){
-			"url":         func() { w.Url = flags.w.GetUrl() },
-			"event-type":  func() { w.EventTypes = given(flags.w.GetEventTypes()) },
-			"user":        func() { w.Users = given(flags.w.GetUsers()) },
-			"audience":    func() { w.Audiences = given(flags.w.GetAudiences()) },
-			"label":       func() { w.Labels = flags.w.GetLabels() },
-			"description": func() { w.Description = flags.w.GetDescription() },
-			"disable":     func() { w.Enabled = flags.w.Enabled },
-		} {
-			if f.Changed(name) {
-				set()
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			hooks := patdv1.NewWebhookServiceClient(conn)
+			answer, err := hooks.GetWebhook(ctx, &patdv1.GetWebhookRequest{WebhookId: args[0]})
+			if err != nil {
+				return err
 			}
-		}
-		changed, err := hooks.ReplaceWebhook(ctx, &patdv1.ReplaceWebhookRequest{WebhookId: args[0], Webhook: w})
-		if err != nil {
-			return err
-		}
-		return printWebhook(c, changed.GetWebhook(), asJSON)
-	})
+			w := answer.GetWebhook()
+			if tag != "" {
+				w.Etag = tag
+			}
+			for name, set := range map[string]func(){
+				"url":         func() { w.Url = flags.w.GetUrl() },
+				"event-type":  func() { w.EventTypes = given(flags.w.GetEventTypes()) },
+				"user":        func() { w.Users = given(flags.w.GetUsers()) },
+				"audience":    func() { w.Audiences = given(flags.w.GetAudiences()) },
+				"label":       func() { w.Labels = flags.w.GetLabels() },
+				"description": func() { w.Description = flags.w.GetDescription() },
+				"disable":     func() { w.Enabled = flags.w.Enabled },
+			} {
+				if f.Changed(name) {
+					set()
+				}
+			}
+			changed, err := hooks.ReplaceWebhook(ctx, &patdv1.ReplaceWebhookRequest{WebhookId: args[0], Webhook: w})
+			if err != nil {
+				return err
+			}
+			return printWebhook(c, changed.GetWebhook(), asJSON)
+		},
+	)
 }
 
 // given returns the values of a flag that may be repeated; one empty value stands for none.
@@ -228,11 +274,16 @@ func webhookDelete(c *cli.Command) *cobra.Command {
 	var r patdv1.DeleteWebhookRequest
 	cmd := &cobra.Command{Use: "delete ID", Short: "Remove a webhook and what waits for it", Args: cli.Takes("ID")}
 	cmd.Flags().StringVar(&r.Etag, "etag", "", "delete it only while this is its `tag`, as show prints it")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.WebhookId = args[0]
-		_, err := patdv1.NewWebhookServiceClient(conn).DeleteWebhook(ctx, &r)
-		return err
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.WebhookId = args[0]
+			_, err := patdv1.NewWebhookServiceClient(conn).DeleteWebhook(ctx, &r)
+			return err
+		},
+	)
 }
 
 func webhookRotate(c *cli.Command) *cobra.Command {
@@ -241,22 +292,38 @@ func webhookRotate(c *cli.Command) *cobra.Command {
 		asJSON bool
 	)
 	cmd := &cobra.Command{
-		Use: "rotate-secret ID", Short: "Give a webhook a new secret and print it, this once; the present one signs along for 24 h",
-		Args: cli.Takes("ID"),
+		Use:   "rotate-secret ID",
+		Short: "Give a webhook a new secret and print it, this once; the present one signs along for 24 h",
+		Args:  cli.Takes("ID"),
 	}
 	f := cmd.Flags()
-	f.BoolVar(&r.Force, "force", false, "rotate although the secret before the present one still signs along, and end that one")
-	f.StringVar(&r.RequestId, "request-id", "", "idempotency `key`: repeated with the same one, the command prints the same secret")
+	f.BoolVar(
+		&r.Force,
+		"force",
+		false,
+		"rotate although the secret before the present one still signs along, and end that one",
+	)
+	f.StringVar(
+		&r.RequestId,
+		"request-id",
+		"",
+		"idempotency `key`: repeated with the same one, the command prints the same secret",
+	)
 	f.StringVar(&r.Etag, "etag", "", "rotate it only while this is its `tag`, as show prints it")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.WebhookId = args[0]
-		answer, err := patdv1.NewWebhookServiceClient(conn).RotateWebhookSecret(ctx, &r)
-		if err != nil {
-			return err
-		}
-		return printWebhookSecret(c, answer.GetWebhook(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.WebhookId = args[0]
+			answer, err := patdv1.NewWebhookServiceClient(conn).RotateWebhookSecret(ctx, &r)
+			if err != nil {
+				return err
+			}
+			return printWebhookSecret(c, answer.GetWebhook(), asJSON)
+		},
+	)
 }
 
 // testPause is the time between two looks at the delivery of a test.
@@ -266,43 +333,53 @@ func webhookTest(c *cli.Command) *cobra.Command {
 	var asJSON bool
 	wait := cli.Duration(20 * time.Second)
 	cmd := &cobra.Command{
-		Use: "test ID", Short: "Send a test message to a webhook, and print what became of it", Args: cli.Takes("ID"),
+		Use:   "test ID",
+		Short: "Send a test message to a webhook, and print what became of it",
+		Args:  cli.Takes("ID"),
 		Long: `Send a message of type webhook.test to a webhook, whatever its filter, and print what became of it: the exit code is not 0
 unless the endpoint accepted it at the first attempt.`,
 	}
 	cmd.Flags().Var(&wait, "wait", "how long to wait for the first attempt")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		hooks := patdv1.NewWebhookServiceClient(conn)
-		answer, err := hooks.TestWebhook(ctx, &patdv1.TestWebhookRequest{WebhookId: args[0]})
-		if err != nil {
-			return err
-		}
-		d := answer.GetDelivery()
-		tick := time.NewTicker(testPause)
-		defer tick.Stop()
-		for until := time.Now().Add(time.Duration(wait)); d.GetAttempts() == 0 && time.Now().Before(until); {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-tick.C:
-			}
-			found, err := hooks.GetWebhookDelivery(ctx, &patdv1.GetWebhookDeliveryRequest{WebhookId: args[0], DeliveryId: d.GetDeliveryId()})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			hooks := patdv1.NewWebhookServiceClient(conn)
+			answer, err := hooks.TestWebhook(ctx, &patdv1.TestWebhookRequest{WebhookId: args[0]})
 			if err != nil {
 				return err
 			}
-			d = found.GetDelivery()
-		}
-		if err := printDelivery(c, d, asJSON); err != nil {
-			return err
-		}
-		switch {
-		case d.GetState() == patdv1.WebhookDelivery_DELIVERED:
-			return nil
-		case d.GetAttempts() == 0:
-			return errors.New("no attempt was made yet; see patd webhook deliveries")
-		default:
-			return errors.New("the endpoint did not accept it: " + attemptText(d))
-		}
-	})
+			d := answer.GetDelivery()
+			tick := time.NewTicker(testPause)
+			defer tick.Stop()
+			for until := time.Now().Add(time.Duration(wait)); d.GetAttempts() == 0 && time.Now().Before(until); {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-tick.C:
+				}
+				found, err := hooks.GetWebhookDelivery(
+					ctx,
+					&patdv1.GetWebhookDeliveryRequest{WebhookId: args[0], DeliveryId: d.GetDeliveryId()},
+				)
+				if err != nil {
+					return err
+				}
+				d = found.GetDelivery()
+			}
+			if err := printDelivery(c, d, asJSON); err != nil {
+				return err
+			}
+			switch {
+			case d.GetState() == patdv1.WebhookDelivery_DELIVERED:
+				return nil
+			case d.GetAttempts() == 0:
+				return errors.New("no attempt was made yet; see patd webhook deliveries")
+			default:
+				return errors.New("the endpoint did not accept it: " + attemptText(d))
+			}
+		},
+	)
 }

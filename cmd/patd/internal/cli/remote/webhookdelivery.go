@@ -52,7 +52,11 @@ func webhookDeliveries(c *cli.Command) *cobra.Command {
 		limit  cli.Count
 		asJSON bool
 	)
-	cmd := &cobra.Command{Use: "deliveries ID", Short: "List what was sent to a webhook, or waits for it, newest first", Args: cli.Takes("ID")}
+	cmd := &cobra.Command{
+		Use:   "deliveries ID",
+		Short: "List what was sent to a webhook, or waits for it, newest first",
+		Args:  cli.Takes("ID"),
+	}
 	f := cmd.Flags()
 	f.StringVar(&state, "state", "", "only those that are pending, delivered or failed")
 	f.StringVar(&r.EventType, "event-type", "", "only those of this `type`")
@@ -67,47 +71,68 @@ func webhookDeliveries(c *cli.Command) *cobra.Command {
 		r.State = patdv1.WebhookDelivery_State(v)
 		return nil
 	}
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		r.WebhookId = args[0]
-		all := &patdv1.ListWebhookDeliveriesResponse{}
-		for left := int(limit); left > 0; left = int(limit) - len(all.GetDeliveries()) {
-			r.Limit = int32(min(left, tokens.MaxPageSize))
-			page, err := patdv1.NewWebhookServiceClient(conn).ListWebhookDeliveries(ctx, &r)
-			if err != nil {
-				return err
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			r.WebhookId = args[0]
+			all := &patdv1.ListWebhookDeliveriesResponse{}
+			for left := int(limit); left > 0; left = int(limit) - len(all.GetDeliveries()) {
+				r.Limit = int32(min(left, tokens.MaxPageSize))
+				page, err := patdv1.NewWebhookServiceClient(conn).ListWebhookDeliveries(ctx, &r)
+				if err != nil {
+					return err
+				}
+				all.Deliveries = append(all.Deliveries, page.GetDeliveries()...)
+				if r.After = page.GetAfter(); r.After == "" {
+					break
+				}
 			}
-			all.Deliveries = append(all.Deliveries, page.GetDeliveries()...)
-			if r.After = page.GetAfter(); r.After == "" {
-				break
+			if asJSON {
+				return c.Message(all)
 			}
-		}
-		if asJSON {
-			return c.Message(all)
-		}
-		var rows [][]string
-		for _, d := range all.GetDeliveries() {
-			rows = append(rows, []string{
-				d.GetDeliveryId(), d.GetEventType(), d.GetSubject(), d.GetState().String(), fmt.Sprint(d.GetAttempts()), cli.OrDash(attemptText(d)),
-				cli.Moment(d.GetNextAttemptTime(), "-"),
-			})
-		}
-		return cli.Table(c.Stdout, []string{"ID", "EVENT TYPE", "SUBJECT", "STATE", "ATTEMPTS", "ANSWER", "NEXT ATTEMPT"}, rows)
-	})
+			var rows [][]string
+			for _, d := range all.GetDeliveries() {
+				rows = append(rows, []string{
+					d.GetDeliveryId(),
+					d.GetEventType(),
+					d.GetSubject(),
+					d.GetState().String(),
+					fmt.Sprint(d.GetAttempts()),
+					cli.OrDash(attemptText(d)),
+					cli.Moment(d.GetNextAttemptTime(), "-"),
+				})
+			}
+			return cli.Table(
+				c.Stdout,
+				[]string{"ID", "EVENT TYPE", "SUBJECT", "STATE", "ATTEMPTS", "ANSWER", "NEXT ATTEMPT"},
+				rows,
+			)
+		},
+	)
 }
 
 func webhookRedeliver(c *cli.Command) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "redeliver ID DELIVERY-ID", Short: "Send a message to a webhook again, with the same id", Args: cli.Takes("ID", "DELIVERY-ID"),
+		Use:   "redeliver ID DELIVERY-ID",
+		Short: "Send a message to a webhook again, with the same id",
+		Args:  cli.Takes("ID", "DELIVERY-ID"),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return remoteCommand(c, cmd, cli.ExitFault, func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
-		answer, err := patdv1.NewWebhookServiceClient(conn).RedeliverWebhook(ctx, &patdv1.RedeliverWebhookRequest{
-			WebhookId: args[0], DeliveryId: args[1],
-		})
-		if err != nil {
-			return err
-		}
-		return printDelivery(c, answer.GetDelivery(), asJSON)
-	})
+	return remoteCommand(
+		c,
+		cmd,
+		cli.ExitFault,
+		func(ctx context.Context, conn grpc.ClientConnInterface, args []string) error {
+			answer, err := patdv1.NewWebhookServiceClient(conn).RedeliverWebhook(ctx, &patdv1.RedeliverWebhookRequest{
+				WebhookId: args[0], DeliveryId: args[1],
+			})
+			if err != nil {
+				return err
+			}
+			return printDelivery(c, answer.GetDelivery(), asJSON)
+		},
+	)
 }

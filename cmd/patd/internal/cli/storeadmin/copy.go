@@ -25,7 +25,10 @@ type copySettings struct {
 
 // Copy is the command that copies a store to another place.
 func Copy(c *cli.Command) *cobra.Command {
-	s := copySettings{from: config.Settings{DatabaseTimeout: config.Patient}, to: config.Settings{DatabaseTimeout: config.Patient}}
+	s := copySettings{
+		from: config.Settings{DatabaseTimeout: config.Patient},
+		to:   config.Settings{DatabaseTimeout: config.Patient},
+	}
 	cmd := &cobra.Command{
 		Use:   "copy --from URL --to URL",
 		Short: "Move a store from SQLite to PostgreSQL, or back, the servers being stopped",
@@ -46,7 +49,12 @@ first. A URL with a password in it is given by PATD_FROM or PATD_TO, or the pass
 	f.Var(&s.to.DatabaseURL, "to", "`URL` of the new one, the same way")
 	f.StringVar(&s.from.DatabasePasswordFile, "from-password-file", "", "`file` with the password of --from")
 	f.StringVar(&s.to.DatabasePasswordFile, "to-password-file", "", "`file` with the password of --to")
-	f.StringVar(&s.HashKeyFile, "hash-key-file", "", "make sure that the digest keys in this `file` are the store's; or those in PATD_HASH_KEY")
+	f.StringVar(
+		&s.HashKeyFile,
+		"hash-key-file",
+		"",
+		"make sure that the digest keys in this `file` are the store's; or those in PATD_HASH_KEY",
+	)
 	f.BoolVar(&s.asJSON, "json", false, "print JSON")
 	s.LogFlags(f, "warn", "text")
 	var (
@@ -73,7 +81,9 @@ first. A URL with a password in it is given by PATD_FROM or PATD_TO, or the pass
 func copyPlace(c *cli.Command, flag string, s *config.Settings) (config.Place, error) {
 	text := s.DatabaseURL.Reveal()
 	if text == "" {
-		return config.Place{}, errors.New("say which store: --from URL and --to URL, each sqlite:PATH or postgres://USER@HOST/DATABASE")
+		return config.Place{}, errors.New(
+			"say which store: --from URL and --to URL, each sqlite:PATH or postgres://USER@HOST/DATABASE",
+		)
 	}
 	p, err := config.DatabasePlace(text, flag, flag+"-password-file", c.Arguments[flag])
 	if err == nil && s.DatabasePasswordFile != "" && !p.Remote() {
@@ -82,7 +92,13 @@ func copyPlace(c *cli.Command, flag string, s *config.Settings) (config.Place, e
 	return p, err
 }
 
-func copyStore(ctx context.Context, c *cli.Command, s *copySettings, from, to config.Place, log *slog.Logger) (err error) {
+func copyStore(
+	ctx context.Context,
+	c *cli.Command,
+	s *copySettings,
+	from, to config.Place,
+	log *slog.Logger,
+) (err error) {
 	if !from.Remote() {
 		if err := from.Kept(&s.from); err != nil {
 			return err
@@ -115,7 +131,10 @@ func copyStore(ctx context.Context, c *cli.Command, s *copySettings, from, to co
 	if keys == nil {
 		fmt.Fprintln(c.Stderr, "patd: the digest keys were not looked at; --hash-key-file FILE makes sure of them")
 	}
-	fmt.Fprintln(c.Stderr, "patd: start the servers on the new store, with the key file of the old one; what is changed in the old one from now on is not in the new one")
+	fmt.Fprintln(
+		c.Stderr,
+		"patd: start the servers on the new store, with the key file of the old one; what is changed in the old one from now on is not in the new one",
+	)
 	return reportCopy(c, list, from, to, s.asJSON)
 }
 

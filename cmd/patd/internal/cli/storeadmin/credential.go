@@ -53,7 +53,11 @@ func (w *whichCredentials) check() error {
 }
 
 // find returns what is selected.
-func (w *whichCredentials) find(ctx context.Context, o *Opened, now time.Time) (list []tokens.LiveCredential, err error) {
+func (w *whichCredentials) find(
+	ctx context.Context,
+	o *Opened,
+	now time.Time,
+) (list []tokens.LiveCredential, err error) {
 	before, _ := time.Parse(time.RFC3339, w.before)
 	err = tokens.LiveCredentials(ctx, o.Store, now, func(v tokens.LiveCredential) error {
 		if len(w.kinds) > 0 && !slices.Contains(w.kinds, string(v.Kind)) || w.user != "" && v.User != w.user ||
@@ -117,11 +121,24 @@ work again when that ends. JWTs are in no list: they end by themselves, or with 
 				state = "suspended or blocked"
 			}
 			rows[i] = []string{
-				string(v.Kind), v.ID, cli.OrDash(v.User), cli.OrDash(v.Name), v.IssueTime.UTC().Format(time.RFC3339), expires, state,
-				strconv.Itoa(v.Access), strconv.Itoa(v.Refresh),
+				string(
+					v.Kind,
+				),
+				v.ID,
+				cli.OrDash(v.User),
+				cli.OrDash(v.Name),
+				v.IssueTime.UTC().Format(time.RFC3339),
+				expires,
+				state,
+				strconv.Itoa(v.Access),
+				strconv.Itoa(v.Refresh),
 			}
 		}
-		return cli.Table(c.Stdout, []string{"KIND", "ID", "USER", "NAME", "ISSUED", "EXPIRES", "STATE", "ACCESS", "REFRESH"}, rows)
+		return cli.Table(
+			c.Stdout,
+			[]string{"KIND", "ID", "USER", "NAME", "ISSUED", "EXPIRES", "STATE", "ACCESS", "REFRESH"},
+			rows,
+		)
 	}), w.check)
 }
 
@@ -155,7 +172,11 @@ ones, the services too. Signed JWTs work until they expire: ` + "`patd keys rota
 		switch {
 		case confirm == 0:
 		case confirm != len(list):
-			return fmt.Errorf("there are %d, not %d: nothing was ended; look at them again by `patd credential list`", len(list), confirm)
+			return fmt.Errorf(
+				"there are %d, not %d: nothing was ended; look at them again by `patd credential list`",
+				len(list),
+				confirm,
+			)
 		default:
 			if ended, err = tokens.EndCredentials(ctx, o.Store, list, reason, c.Now); err != nil {
 				return fmt.Errorf("%d of %d were ended: %w", ended, len(list), err)
@@ -168,7 +189,12 @@ ones, the services too. Signed JWTs work until they expire: ` + "`patd keys rota
 			}{len(list), ended})
 		}
 		if confirm == 0 {
-			_, err = fmt.Fprintf(c.Stdout, "%s would end; --confirm %d ends them\n", cli.Counted(int64(len(list)), "credential"), len(list))
+			_, err = fmt.Fprintf(
+				c.Stdout,
+				"%s would end; --confirm %d ends them\n",
+				cli.Counted(int64(len(list)), "credential"),
+				len(list),
+			)
 			return err
 		}
 		_, err = fmt.Fprintf(c.Stdout, "ended %s\n", cli.Counted(int64(ended), "credential"))

@@ -191,7 +191,14 @@ func (d *drill) export(ctx context.Context, o *Opened, path string) (string, err
 		return "", err
 	}
 	n, err := x.add(ctx, o)
-	return fmt.Sprintf("%s, up to position %d", cli.Counted(int64(n), "event"), x.last), errors.Join(err, x.file.Close())
+	return fmt.Sprintf(
+			"%s, up to position %d",
+			cli.Counted(int64(n), "event"),
+			x.last,
+		), errors.Join(
+			err,
+			x.file.Close(),
+		)
 }
 
 // restore restores the backup under a name, with the events of an export, and checks it.

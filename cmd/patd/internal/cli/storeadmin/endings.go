@@ -78,8 +78,11 @@ func (e Endings) Warnings(now time.Time) []string {
 		if !now.Before(v.ExpireTime) {
 			verb, advice = "expired", "create the service again, under the same name"
 		}
-		list = append(list, "the token "+v.ID.String()+" of service "+v.Name+" "+verb+" at "+v.ExpireTime.UTC().Format(time.RFC3339)+
-			"; "+advice)
+		list = append(
+			list,
+			"the token "+v.ID.String()+" of service "+v.Name+" "+verb+" at "+v.ExpireTime.UTC().Format(time.RFC3339)+
+				"; "+advice,
+		)
 	}
 	return list
 }

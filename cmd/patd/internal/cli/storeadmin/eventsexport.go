@@ -137,7 +137,10 @@ func (o *Opened) ofThisStore(ctx context.Context, e tokens.Event) error {
 			return err
 		}
 		if len(found) == 0 || !sameEvent(found[0], e) {
-			return fmt.Errorf("it ends with an event, at position %d, which this store does not have: it is of another store, or of the time before a restore; begin a new file", e.Seq)
+			return fmt.Errorf(
+				"it ends with an event, at position %d, which this store does not have: it is of another store, or of the time before a restore; begin a new file",
+				e.Seq,
+			)
 		}
 		return nil
 	})
@@ -190,7 +193,13 @@ func (x *eventExport) add(ctx context.Context, o *Opened) (n int, err error) {
 			return n, nil
 		}
 		if x.last > 0 && released > x.last {
-			x.warn(fmt.Sprintf("events from position %d to %d were pruned, and some of them before they were exported", x.last+1, released))
+			x.warn(
+				fmt.Sprintf(
+					"events from position %d to %d were pruned, and some of them before they were exported",
+					x.last+1,
+					released,
+				),
+			)
 		}
 		var text bytes.Buffer
 		if err := writeArchived(&text, page); err != nil {
@@ -243,8 +252,15 @@ func parseArchived(text []byte) (tokens.Event, error) {
 		return tokens.Event{}, fmt.Errorf("it is no line of an export: %w", err)
 	}
 	e := tokens.Event{
-		Seq: line.Position, Time: line.Time, Actor: line.Actor, Action: tokens.Action(line.Action), Outcome: tokens.OutcomeSuccess,
-		User: line.User, Service: line.Service, Reason: line.Reason, Detail: line.Detail,
+		Seq:     line.Position,
+		Time:    line.Time,
+		Actor:   line.Actor,
+		Action:  tokens.Action(line.Action),
+		Outcome: tokens.OutcomeSuccess,
+		User:    line.User,
+		Service: line.Service,
+		Reason:  line.Reason,
+		Detail:  line.Detail,
 	}
 	switch {
 	case line.Position == 0 || line.Time.IsZero() || line.Action == "":
@@ -295,7 +311,12 @@ func readEvents(path string, each func(tokens.Event) error) (whole bool, err err
 		case err != nil:
 			return whole, fmt.Errorf("line %d: %w", n, err)
 		case e.Seq <= last:
-			return whole, fmt.Errorf("line %d: its position, %d, is not above the one before, %d: sort the lines by position, and leave each event once", n, e.Seq, last)
+			return whole, fmt.Errorf(
+				"line %d: its position, %d, is not above the one before, %d: sort the lines by position, and leave each event once",
+				n,
+				e.Seq,
+				last,
+			)
 		}
 		if last = e.Seq; each != nil {
 			if err := each(e); err != nil {

@@ -52,13 +52,19 @@ never given again. In a store in a file the room is used again for what comes; t
 		}
 		released, err := tokens.PruneEvents(ctx, o.Store, p, c.Now())
 		if err = errors.Join(err, kept.Close()); errors.Is(err, tokens.ErrTaken) {
-			return errors.New("events were pruned by another at the same time; nothing was deleted by this command: run it again")
+			return errors.New(
+				"events were pruned by another at the same time; nothing was deleted by this command: run it again",
+			)
 		}
 		if err != nil {
 			return err
 		}
 		if _, err := o.DeleteReleased(ctx, 0); err != nil {
-			return fmt.Errorf("%d events are released, and not all of them are deleted yet; a server deletes them, or this command when it is run again: %w", released, err)
+			return fmt.Errorf(
+				"%d events are released, and not all of them are deleted yet; a server deletes them, or this command when it is run again: %w",
+				released,
+				err,
+			)
 		}
 		if asJSON {
 			return c.JSON(struct {
@@ -66,7 +72,12 @@ never given again. In a store in a file the room is used again for what comes; t
 				Before  time.Time `json:"before"`
 			}{released, cut.UTC()})
 		}
-		_, err = fmt.Fprintf(c.Stdout, "deleted %s before %s\n", cli.Counted(released, "event"), cut.UTC().Format(time.RFC3339))
+		_, err = fmt.Fprintf(
+			c.Stdout,
+			"deleted %s before %s\n",
+			cli.Counted(released, "event"),
+			cut.UTC().Format(time.RFC3339),
+		)
 		return err
 	})
 	ready := cmd.PreRunE

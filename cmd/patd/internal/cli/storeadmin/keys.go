@@ -35,7 +35,11 @@ copy it again. So no server reads a digest under a key that it does not have.`,
 }
 
 func keysPrepare(c *cli.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: "prepare --data-dir DIR", Short: "Put a fresh key into the key file that the next rotation makes current", Args: cli.Takes()}
+	cmd := &cobra.Command{
+		Use:   "prepare --data-dir DIR",
+		Short: "Put a fresh key into the key file that the next rotation makes current",
+		Args:  cli.Takes(),
+	}
 	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, _ []string) error {
 		return o.changeKeys(ctx, func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
 			if name := prepared(keys, known); name != "" {
@@ -49,7 +53,12 @@ func keysPrepare(c *cli.Command) *cobra.Command {
 			if err := o.Place.Keys.Replace(strings.TrimRight(text, "\n") + "\n" + line.Reveal() + "\n"); err != nil {
 				return "", err
 			}
-			fmt.Fprintf(c.Stderr, "patd: %s is in %s, and not in use yet; copy the file to every server on this store, then run `patd keys rotate` and copy it again\n", name, o.Place.Keys)
+			fmt.Fprintf(
+				c.Stderr,
+				"patd: %s is in %s, and not in use yet; copy the file to every server on this store, then run `patd keys rotate` and copy it again\n",
+				name,
+				o.Place.Keys,
+			)
 			return name, nil
 		}, c)
 	})
@@ -70,7 +79,11 @@ func prepared(keys *tokens.Keys, known []tokens.KeyRecord) string {
 }
 
 func keysRotate(c *cli.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: "rotate --data-dir DIR", Short: "Make a fresh key, or the prepared one, the current one", Args: cli.Takes()}
+	cmd := &cobra.Command{
+		Use:   "rotate --data-dir DIR",
+		Short: "Make a fresh key, or the prepared one, the current one",
+		Args:  cli.Takes(),
+	}
 	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, _ []string) error {
 		return o.changeKeys(ctx, func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error) {
 			first, err := nextKeyLine(c, text, keys, known)
@@ -88,9 +101,18 @@ func keysRotate(c *cli.Command) *cobra.Command {
 			}
 			o.Keys = keys
 			if err := o.bind(ctx, "", c.Now()); err != nil {
-				return "", fmt.Errorf("the fresh key is in %s, but not in the store yet, which the next start or rotation mends: %w", o.Place.Keys, err)
+				return "", fmt.Errorf(
+					"the fresh key is in %s, but not in the store yet, which the next start or rotation mends: %w",
+					o.Place.Keys,
+					err,
+				)
 			}
-			fmt.Fprintf(c.Stderr, "patd: %s is the current key; a running server takes it up within a few seconds; keep a copy of %s\n", keys.Current(), o.Place.Keys)
+			fmt.Fprintf(
+				c.Stderr,
+				"patd: %s is the current key; a running server takes it up within a few seconds; keep a copy of %s\n",
+				keys.Current(),
+				o.Place.Keys,
+			)
 			return keys.Current(), nil
 		}, c)
 	})
@@ -135,16 +157,28 @@ func keysRetire(c *cli.Command) *cobra.Command {
 					return "", err
 				}
 			}
-			fmt.Fprintf(c.Stderr, "patd: key %s is retired and no longer in %s; backups made before now still need it: keep its line with them\n", name, o.Place.Keys)
+			fmt.Fprintf(
+				c.Stderr,
+				"patd: key %s is retired and no longer in %s; backups made before now still need it: keep its line with them\n",
+				name,
+				o.Place.Keys,
+			)
 			return name, nil
 		}, c)
 	})
 }
 
 // changeKeys changes the key file under its lock, and prints the name of the key that change returns.
-func (o *Opened) changeKeys(ctx context.Context, change func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error), c *cli.Command) error {
+func (o *Opened) changeKeys(
+	ctx context.Context,
+	change func(text string, keys *tokens.Keys, known []tokens.KeyRecord) (string, error),
+	c *cli.Command,
+) error {
 	if o.Place.Keys == "" {
-		return fmt.Errorf("the keys are in %s, which this command cannot change: put a fresh line `keyid:64 hex digits` first in it, or take the retired one out, and restart", config.HashKeyVariable)
+		return fmt.Errorf(
+			"the keys are in %s, which this command cannot change: put a fresh line `keyid:64 hex digits` first in it, or take the retired one out, and restart",
+			config.HashKeyVariable,
+		)
 	}
 	unlock, err := o.Place.Keys.Lock()
 	if err != nil {
@@ -208,7 +242,11 @@ type keyStatus struct {
 
 func keysStatus(c *cli.Command) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "status --data-dir DIR", Short: "List the keys, oldest first, and how many live tokens need each", Args: cli.Takes()}
+	cmd := &cobra.Command{
+		Use:   "status --data-dir DIR",
+		Short: "List the keys, oldest first, and how many live tokens need each",
+		Args:  cli.Takes(),
+	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, _ []string) error {
 		all, err := o.keyStatus(ctx, c.Now())
@@ -229,7 +267,10 @@ func keysStatus(c *cli.Command) *cobra.Command {
 			case k.RetireTime != "":
 				state = "retired"
 			}
-			rows = append(rows, []string{k.Key, state, strconv.FormatInt(k.LiveDigests, 10), k.CreateTime, cli.OrDash(k.RetireTime)})
+			rows = append(
+				rows,
+				[]string{k.Key, state, strconv.FormatInt(k.LiveDigests, 10), k.CreateTime, cli.OrDash(k.RetireTime)},
+			)
 		}
 		return cli.Table(c.Stdout, []string{"KEY", "STATE", "LIVE DIGESTS", "CREATED", "RETIRED"}, rows)
 	})
@@ -249,8 +290,12 @@ func (o *Opened) keyStatus(ctx context.Context, now time.Time) ([]keyStatus, err
 		all = make([]keyStatus, 0, len(known))
 		for _, k := range known {
 			s := keyStatus{
-				Key: k.Name, Current: k.Name == o.Keys.Current(), Prepared: k.Name == prepared(o.Keys, known), InFile: slices.Contains(o.Keys.Names(), k.Name),
-				CreateTime: k.CreateTime.UTC().Format(time.RFC3339), LiveDigests: use[k.Name],
+				Key:         k.Name,
+				Current:     k.Name == o.Keys.Current(),
+				Prepared:    k.Name == prepared(o.Keys, known),
+				InFile:      slices.Contains(o.Keys.Names(), k.Name),
+				CreateTime:  k.CreateTime.UTC().Format(time.RFC3339),
+				LiveDigests: use[k.Name],
 			}
 			if !k.RetireTime.IsZero() {
 				s.RetireTime = k.RetireTime.UTC().Format(time.RFC3339)

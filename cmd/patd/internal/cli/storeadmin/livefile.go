@@ -16,7 +16,8 @@ import (
 	"patd/tokens/secret"
 )
 
-// liveFile is what worked in a store at a moment, in a file: a store may have more credentials than there is memory for.
+// liveFile is what worked in a store at a moment, in a file: a store may have more credentials than there is memory
+// for.
 type liveFile struct {
 	path  string
 	count int
@@ -60,7 +61,10 @@ func liveOrder(a, b tokens.LiveCredential) (int, error) {
 }
 
 func rank(k tokens.CredentialKind) int {
-	return slices.Index([]tokens.CredentialKind{tokens.CredentialToken, tokens.CredentialService, tokens.CredentialSession}, k)
+	return slices.Index(
+		[]tokens.CredentialKind{tokens.CredentialToken, tokens.CredentialService, tokens.CredentialSession},
+		k,
+	)
 }
 
 // ascending returns an error if a credential does not come after the one before it.

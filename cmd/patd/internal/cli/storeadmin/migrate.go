@@ -37,7 +37,8 @@ interrupted and run again, and servers go on meanwhile. A new store is sealed fr
 	}
 	cli.Grouped(cmd.Flags(), "Store", s.StoreFlags)
 	cli.Grouped(cmd.Flags(), "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "warn", "text") })
-	cmd.Flags().BoolVar(&seal, "seal-rows", false, "give every row a checksum, and keep servers from before checksums out")
+	cmd.Flags().
+		BoolVar(&seal, "seal-rows", false, "give every row a checksum, and keep servers from before checksums out")
 	var log *slog.Logger
 	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
 		if log, err = config.NewLogger(c, &s); err == nil {
@@ -104,7 +105,9 @@ func migrateStore(ctx context.Context, c *cli.Command, s *config.Settings, seal 
 // sealPostgres is seal with the keys of a store in PostgreSQL, which migrate itself does not need.
 func sealPostgres(ctx context.Context, c *cli.Command, o *Opened, log *slog.Logger) (text string, err error) {
 	if o.Place.Keys == "" && o.Place.Given == "" {
-		return "", errors.New("checksums are made with the store's key: say where it is, by --hash-key-file FILE or --data-dir DIR")
+		return "", errors.New(
+			"checksums are made with the store's key: say where it is, by --hash-key-file FILE or --data-dir DIR",
+		)
 	}
 	if o.Keys, err = presentKeys(o.Place); err != nil {
 		return "", err
@@ -119,7 +122,9 @@ func sealPostgres(ctx context.Context, c *cli.Command, o *Opened, log *slog.Logg
 // firstKey makes the key of a new store, unless it was given, and binds the two together.
 func firstKey(ctx context.Context, c *cli.Command, s *config.Settings, o *Opened, log *slog.Logger) error {
 	if o.Place.Keys == "" && o.Place.Given == "" {
-		return errors.New("the store is new and has no key yet: say where to make it, by --hash-key-file FILE or --data-dir DIR")
+		return errors.New(
+			"the store is new and has no key yet: say where to make it, by --hash-key-file FILE or --data-dir DIR",
+		)
 	}
 	if err := config.MakeDir(s.DataDir); err != nil {
 		return err
@@ -128,7 +133,11 @@ func firstKey(ctx context.Context, c *cli.Command, s *config.Settings, o *Opened
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = o.Place.Keys.Create(); err == nil {
 			keys, err = o.Place.ReadKeys()
-			fmt.Fprintf(c.Stderr, "patd: made %s; every server on this store needs a copy, and you a backup\n", o.Place.Keys)
+			fmt.Fprintf(
+				c.Stderr,
+				"patd: made %s; every server on this store needs a copy, and you a backup\n",
+				o.Place.Keys,
+			)
 		}
 	}
 	if err != nil {

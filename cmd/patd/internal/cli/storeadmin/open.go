@@ -53,7 +53,11 @@ func Open(ctx context.Context, c *cli.Command, s *config.Settings, log *slog.Log
 		log.Warn("the hash key can be read by others than its owner; chmod 600 it", "file", string(p.Keys))
 	}
 	for _, dir := range p.WritableByOthers() {
-		log.Warn("others than its owner can write to this directory, and so replace the store or its key; chmod 700 it", "directory", dir)
+		log.Warn(
+			"others than its owner can write to this directory, and so replace the store or its key; chmod 700 it",
+			"directory",
+			dir,
+		)
 	}
 	return o, nil
 }
@@ -61,7 +65,11 @@ func Open(ctx context.Context, c *cli.Command, s *config.Settings, log *slog.Log
 func storeOptions(c *cli.Command, p config.Place, s *config.Settings, log *slog.Logger) store.Options {
 	o := store.Options{Logger: log, Now: c.Now, Reserve: int64(s.DiskReserve), Version: c.Version}
 	if p.Remote() {
-		o.Password, o.Connections, o.StatementTimeout = s.Password(), int(s.DatabaseConnections), time.Duration(s.DatabaseTimeout)
+		o.Password, o.Connections, o.StatementTimeout = s.Password(), int(
+			s.DatabaseConnections,
+		), time.Duration(
+			s.DatabaseTimeout,
+		)
 	}
 	return o
 }
@@ -98,7 +106,15 @@ func (o *Opened) bind(ctx context.Context, prefix string, now time.Time) (err er
 
 // NewService makes the token service of an open store. A nil cache is for a short-lived command; a nil source is patd's
 // own table.
-func NewService(c *cli.Command, o *Opened, cached *cache.Cache, ring *tokens.Keyring, s *config.Settings, policy tokens.Policy, source tokens.FeatureSource) (*tokens.Service, error) {
+func NewService(
+	c *cli.Command,
+	o *Opened,
+	cached *cache.Cache,
+	ring *tokens.Keyring,
+	s *config.Settings,
+	policy tokens.Policy,
+	source tokens.FeatureSource,
+) (*tokens.Service, error) {
 	config := tokens.Config{
 		Store: o.Store, Keys: ring, Features: source, Prefixes: o.prefixes, Policy: policy, Limits: s.Limits,
 		CacheFor: time.Duration(s.CacheFor), SigningKeyDelay: time.Duration(s.SigningKeyDelay), Now: c.Now,

@@ -47,8 +47,12 @@ func (o *Opened) replayFile(ctx context.Context, c *cli.Command, path string, ga
 		return replayed{}, err
 	}
 	if first > base.Seq+1 && !gap {
-		return replayed{}, fmt.Errorf("it begins at position %d, and the store ends at %d: what was revoked in between is not in it. "+
-			"Use an export from an earlier position, or --allow-gap, and see what of it works again by `patd credential list`", first, base.Seq)
+		return replayed{}, fmt.Errorf(
+			"it begins at position %d, and the store ends at %d: what was revoked in between is not in it. "+
+				"Use an export from an earlier position, or --allow-gap, and see what of it works again by `patd credential list`",
+			first,
+			base.Seq,
+		)
 	}
 	var r tokens.Replay
 	met := first > base.Seq
@@ -59,7 +63,10 @@ func (o *Opened) replayFile(ctx context.Context, c *cli.Command, path string, ga
 				return fmt.Errorf("its event at position %d is another than the store's: it is of another store", e.Seq)
 			}
 		case e.Seq > base.Seq && !met:
-			return fmt.Errorf("it lacks the event at position %d, which the store has: it is of another store", base.Seq)
+			return fmt.Errorf(
+				"it lacks the event at position %d, which the store has: it is of another store",
+				base.Seq,
+			)
 		case e.Seq > base.Seq:
 			r.Add(e)
 		}
@@ -94,17 +101,36 @@ func (o *Opened) newestUpTo(ctx context.Context, position uint64) (e tokens.Even
 // report says for people what a replay did.
 func (r replayed) report(w io.Writer) {
 	if r.Torn {
-		fmt.Fprint(w, "patd: warning: the last line of the export was written in part only: its event was not applied\n")
+		fmt.Fprint(
+			w,
+			"patd: warning: the last line of the export was written in part only: its event was not applied\n",
+		)
 	}
 	if r.Events == 0 {
 		fmt.Fprint(w, "patd: the export has no event that the store has not\n")
 		return
 	}
-	fmt.Fprintf(w, "patd: applied again what was taken away at positions %d to %d: from %s, %s, %s, %s of what came of tokens, %s; %s of what was made since the backup\n",
-		r.From, r.To, cli.Counted(int64(r.Tokens), "token"), cli.Counted(int64(r.Users), "user"), cli.Counted(int64(r.Services), "service"),
-		cli.Counted(int64(r.Grants), "grant"), cli.Counted(int64(r.Others), "other record"), cli.Counted(int64(r.Absent), "record"))
+	fmt.Fprintf(
+		w,
+		"patd: applied again what was taken away at positions %d to %d: from %s, %s, %s, %s of what came of tokens, %s; %s of what was made since the backup\n",
+		r.From,
+		r.To,
+		cli.Counted(int64(r.Tokens), "token"),
+		cli.Counted(int64(r.Users), "user"),
+		cli.Counted(int64(r.Services), "service"),
+		cli.Counted(
+			int64(r.Grants),
+			"grant",
+		),
+		cli.Counted(int64(r.Others), "other record"),
+		cli.Counted(int64(r.Absent), "record"),
+	)
 	for _, one := range r.Lost {
-		fmt.Fprintf(w, "patd: its newest secret is lost, since it was made after the backup; rotate it, or make it anew: %s\n", cli.Cell(one))
+		fmt.Fprintf(
+			w,
+			"patd: its newest secret is lost, since it was made after the backup; rotate it, or make it anew: %s\n",
+			cli.Cell(one),
+		)
 	}
 	for _, one := range r.Review {
 		fmt.Fprintf(w, "patd: to review: %s\n", cli.Cell(one))

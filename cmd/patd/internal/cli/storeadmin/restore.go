@@ -129,7 +129,10 @@ func (r restored) print(c *cli.Command, s *restoring) error {
 		r.Replay.report(c.Stderr)
 		fmt.Fprint(c.Stderr, "patd: what was made after the backup is gone; `patd credential list` shows what works\n")
 	default:
-		fmt.Fprint(c.Stderr, "patd: tokens made since that backup are gone, and those revoked since work again; start the server and revoke them anew, or restore it with --replay\n")
+		fmt.Fprint(
+			c.Stderr,
+			"patd: tokens made since that backup are gone, and those revoked since work again; start the server and revoke them anew, or restore it with --replay\n",
+		)
 	}
 	if s.asJSON {
 		return c.JSON(r)
@@ -205,7 +208,12 @@ func restorable(p config.Place, file string) error {
 	}
 	for _, suffix := range []string{"-wal", "-journal"} {
 		if log, err := os.Stat(file + suffix); err == nil && log.Size() > 0 {
-			return fmt.Errorf("%s is not whole without %s%s beside it: it was copied from a store in use; `patd backup` makes a copy that is whole", file, file, suffix)
+			return fmt.Errorf(
+				"%s is not whole without %s%s beside it: it was copied from a store in use; `patd backup` makes a copy that is whole",
+				file,
+				file,
+				suffix,
+			)
 		}
 	}
 	return nil
@@ -219,9 +227,15 @@ func presentKeys(p config.Place) (*tokens.Keys, error) {
 	ks, err := p.Keys.Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		if p.Remote() {
-			return nil, fmt.Errorf("the hash key %s is missing; `patd migrate` makes it together with a new store, and every server on that store needs a copy", p.Keys)
+			return nil, fmt.Errorf(
+				"the hash key %s is missing; `patd migrate` makes it together with a new store, and every server on that store needs a copy",
+				p.Keys,
+			)
 		}
-		return nil, fmt.Errorf("the hash key %s is missing; put the key file that belongs to the backup there first", p.Keys)
+		return nil, fmt.Errorf(
+			"the hash key %s is missing; put the key file that belongs to the backup there first",
+			p.Keys,
+		)
 	}
 	return ks, err
 }
@@ -280,7 +294,15 @@ func exclusively(p config.Place) (unlock func(), err error) {
 
 // verifyCopy opens a copy of a backup as the future store, up to date and whole in one file, checks it, and takes away
 // again what the export says. If the place is a database in PostgreSQL, it copies the store into it.
-func verifyCopy(ctx context.Context, c *cli.Command, s *restoring, copied string, keys *tokens.Keys, to config.Place, log *slog.Logger) (out restored, err error) {
+func verifyCopy(
+	ctx context.Context,
+	c *cli.Command,
+	s *restoring,
+	copied string,
+	keys *tokens.Keys,
+	to config.Place,
+	log *slog.Logger,
+) (out restored, err error) {
 	st, err := store.Open(ctx, "sqlite:"+copied, store.Options{Logger: log, Now: c.Now})
 	if err != nil {
 		return restored{}, err
@@ -309,8 +331,8 @@ func verifyCopy(ctx context.Context, c *cli.Command, s *restoring, copied string
 	return out, nil
 }
 
-// useRowKeys is UseRowKeys for a backup that is restored: where it is from before the rows of later tables had checksums,
-// the operator vouches for them.
+// useRowKeys is UseRowKeys for a backup that is restored: where it is from before the rows of later tables had
+// checksums, the operator vouches for them.
 func (o *Opened) useRowKeys(ctx context.Context, keys *tokens.Keys) error {
 	err := o.UseRowKeys(ctx, keys)
 	if err == nil {
@@ -325,11 +347,17 @@ func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *t
 		return summary{}, err
 	}
 	if len(found) == 1 && strings.Contains(found[0], store.SealRows) {
-		return summary{}, errors.New("it is from before the rows were sealed, as the key file says that they are; if you vouch for what it " +
-			"holds, first run `" + store.SealRows + " --database-url sqlite:FILE --hash-key-file FILE` on it")
+		return summary{}, errors.New(
+			"it is from before the rows were sealed, as the key file says that they are; if you vouch for what it " +
+				"holds, first run `" + store.SealRows + " --database-url sqlite:FILE --hash-key-file FILE` on it",
+		)
 	}
 	if len(found) > 0 {
-		return summary{}, fmt.Errorf("it has %s, the first of them: %s", cli.Counted(int64(len(found)), "problem"), found[0])
+		return summary{}, fmt.Errorf(
+			"it has %s, the first of them: %s",
+			cli.Counted(int64(len(found)), "problem"),
+			found[0],
+		)
 	}
 	var known []tokens.KeyRecord
 	err = st.View(ctx, func(tx tokens.ReadTx) (err error) {
@@ -343,7 +371,10 @@ func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *t
 		return summary{}, errors.New("there is nothing in it")
 	}
 	if err := keys.Verify(known); err != nil {
-		return summary{}, fmt.Errorf("%w; the key file needs the keys from the time of the backup, below the current one", err)
+		return summary{}, fmt.Errorf(
+			"%w; the key file needs the keys from the time of the backup, below the current one",
+			err,
+		)
 	}
 	return summarize(ctx, st, config.Place{Database: database})
 }

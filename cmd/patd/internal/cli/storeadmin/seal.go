@@ -37,7 +37,11 @@ func (o *Opened) seal(ctx context.Context, c *cli.Command, log *slog.Logger) (te
 		for again := true; again; {
 			n, err := o.FillChecksums(ctx)
 			if err != nil {
-				return "", fmt.Errorf("%s; the command goes on from there when it is run again: %w", filledText(filled+n), err)
+				return "", fmt.Errorf(
+					"%s; the command goes on from there when it is run again: %w",
+					filledText(filled+n),
+					err,
+				)
 			}
 			filled += n
 			again = n > 0 // until none is left

@@ -28,7 +28,12 @@ func storeCommand(c *cli.Command, cmd *cobra.Command, do onStore) *cobra.Command
 }
 
 // commandOn makes a command that works on the store that open returns.
-func commandOn(c *cli.Command, cmd *cobra.Command, open func(context.Context, *cli.Command, *config.Settings, *slog.Logger) (*Opened, error), do onStore) *cobra.Command {
+func commandOn(
+	c *cli.Command,
+	cmd *cobra.Command,
+	open func(context.Context, *cli.Command, *config.Settings, *slog.Logger) (*Opened, error),
+	do onStore,
+) *cobra.Command {
 	s := config.Settings{DatabaseTimeout: config.Patient}
 	cli.Grouped(cmd.Flags(), "Store", s.StoreFlags)
 	cli.Grouped(cmd.Flags(), "Log", func(f *pflag.FlagSet) { s.LogFlags(f, "warn", "text") })
@@ -82,7 +87,12 @@ The permissions are introspect, tokens, users, catalog, audit and admin; admin i
 		Args: cli.Takes("NAME"),
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&r.Permissions, "permission", nil, "what the service may do: a `PERMISSION`, or several separated by commas; or repeat")
+	f.StringSliceVar(
+		&r.Permissions,
+		"permission",
+		nil,
+		"what the service may do: a `PERMISSION`, or several separated by commas; or repeat",
+	)
 	f.StringVar(&r.Audience, "audience", "", "bind the service to tokens of this `audience`")
 	f.Var(&ttl, "ttl", "how long the token lives")
 	f.Lookup("ttl").DefValue = "365d"
@@ -114,7 +124,11 @@ The permissions are introspect, tokens, users, catalog, audit and admin; admin i
 
 func serviceList(c *cli.Command) *cobra.Command {
 	var asJSON bool
-	cmd := &cobra.Command{Use: "list --data-dir DIR", Short: "List services: those that are live first, by when they expire", Args: cli.Takes()}
+	cmd := &cobra.Command{
+		Use:   "list --data-dir DIR",
+		Short: "List services: those that are live first, by when they expire",
+		Args:  cli.Takes(),
+	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, _ []string) error {
 		service, err := Accounts(c, o)
@@ -144,11 +158,20 @@ func serviceList(c *cli.Command) *cobra.Command {
 		var rows [][]string
 		for _, a := range all.GetServices() {
 			rows = append(rows, []string{
-				a.GetName(), a.GetTokenId(), a.GetState().String(), strings.Join(a.GetPermissions(), ","), cli.OrDash(a.GetAudience()),
-				cli.Moment(a.GetIssueTime(), "-"), cli.Moment(a.GetExpireTime(), "never"),
+				a.GetName(),
+				a.GetTokenId(),
+				a.GetState().String(),
+				strings.Join(a.GetPermissions(), ","),
+				cli.OrDash(a.GetAudience()),
+				cli.Moment(a.GetIssueTime(), "-"),
+				cli.Moment(a.GetExpireTime(), "never"),
 			})
 		}
-		return cli.Table(c.Stdout, []string{"NAME", "TOKEN ID", "STATE", "PERMISSIONS", "AUDIENCE", "ISSUED", "EXPIRES"}, rows)
+		return cli.Table(
+			c.Stdout,
+			[]string{"NAME", "TOKEN ID", "STATE", "PERMISSIONS", "AUDIENCE", "ISSUED", "EXPIRES"},
+			rows,
+		)
 	})
 }
 
@@ -196,7 +219,12 @@ new one to the programs that use the service meanwhile.`,
 	f.Lookup("grace").DefValue = "7d"
 	f.Var(&ttl, "ttl", "how long the new secret lives")
 	f.Lookup("ttl").DefValue = "as long as the present one did"
-	f.BoolVar(&r.Force, "force", false, "rotate although a secret is still in the grace of an earlier rotation, which ends it at once")
+	f.BoolVar(
+		&r.Force,
+		"force",
+		false,
+		"rotate although a secret is still in the grace of an earlier rotation, which ends it at once",
+	)
 	f.BoolVar(&asJSON, "json", false, "print JSON, the secret in it")
 	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, args []string) error {
 		r.Name = args[0]
@@ -218,7 +246,13 @@ new one to the programs that use the service meanwhile.`,
 		}
 		account, until := accountMessage(m.Service), timestamppb.New(m.PreviousUntil)
 		if asJSON {
-			return c.Message(&patdv1.RotateServiceResponse{Service: account, Secret: m.Secret.Reveal(), PreviousSecretExpireTime: until})
+			return c.Message(
+				&patdv1.RotateServiceResponse{
+					Service:                  account,
+					Secret:                   m.Secret.Reveal(),
+					PreviousSecretExpireTime: until,
+				},
+			)
 		}
 		return printSecret(c, account, m.Secret)
 	})
@@ -238,7 +272,11 @@ func serviceRevoke(c *cli.Command) *cobra.Command {
 		reason string
 		asJSON bool
 	)
-	cmd := &cobra.Command{Use: "revoke NAME --data-dir DIR", Short: "End a service's token for good", Args: cli.Takes("NAME")}
+	cmd := &cobra.Command{
+		Use:   "revoke NAME --data-dir DIR",
+		Short: "End a service's token for good",
+		Args:  cli.Takes("NAME"),
+	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return storeCommand(c, cmd, func(ctx context.Context, o *Opened, args []string) error {

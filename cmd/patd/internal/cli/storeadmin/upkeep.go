@@ -53,8 +53,13 @@ func fileFault(op, what string, err error) error {
 		link *os.LinkError
 	)
 	switch {
-	case errors.As(err, &path) && errors.Is(err, fs.ErrExist) && strings.HasSuffix(path.Path, "-wal"), errors.As(err, &path) && strings.HasSuffix(path.Path, "-journal"):
-		return fmt.Errorf("%s: there is a log of another database beside it, %s, which would spoil it", op, filepath.Base(path.Path))
+	case errors.As(err, &path) && errors.Is(err, fs.ErrExist) && strings.HasSuffix(path.Path, "-wal"),
+		errors.As(err, &path) && strings.HasSuffix(path.Path, "-journal"):
+		return fmt.Errorf(
+			"%s: there is a log of another database beside it, %s, which would spoil it",
+			op,
+			filepath.Base(path.Path),
+		)
 	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("%s: there is such a file already, and %s replaces none", op, what)
 	case errors.As(err, &path):
@@ -97,7 +102,13 @@ type summary struct {
 
 // String returns the line that reports a sound store.
 func (s summary) String() string {
-	return fmt.Sprintf("ok: %s, %s, %s, keys %s", s.Database, cli.Counted(s.Tokens, "token"), cli.Counted(s.Services, "service"), strings.Join(s.Keys, " "))
+	return fmt.Sprintf(
+		"ok: %s, %s, %s, keys %s",
+		s.Database,
+		cli.Counted(s.Tokens, "token"),
+		cli.Counted(s.Services, "service"),
+		strings.Join(s.Keys, " "),
+	)
 }
 
 // summarize counts the contents of an open store.
@@ -212,8 +223,11 @@ func remedy(found []string) string {
 func (o *Opened) warnings(ends Endings, now time.Time) []string {
 	list := ends.Warnings(now)
 	if !o.RowsSealed() {
-		list = append(list, "rows that are edited in the database are believed, since they are not sealed; when every server is of "+
-			"this version, run `"+store.SealRows+"`")
+		list = append(
+			list,
+			"rows that are edited in the database are believed, since they are not sealed; when every server is of "+
+				"this version, run `"+store.SealRows+"`",
+		)
 	}
 	return list
 }
