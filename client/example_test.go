@@ -63,9 +63,7 @@ func ExampleGuard() {
 	}
 	// Output:
 	// 200  hello ada
-	// 403 Bearer realm="reports", error="insufficient_scope", error_description="the token was not granted
-	// reports.write", scope="reports.write" {"error":"insufficient_scope","error_description":"the token was not
-	// granted reports.write","reason":"SCOPE_INSUFFICIENT","missing_scopes":["reports.write"]}
+	// 403 Bearer realm="reports", error="insufficient_scope", error_description="the token was not granted reports.write", scope="reports.write" {"error":"insufficient_scope","error_description":"the token was not granted reports.write","reason":"SCOPE_INSUFFICIENT","missing_scopes":["reports.write"]}
 }
 
 func ExampleUnaryServerInterceptor() {

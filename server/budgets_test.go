@@ -35,6 +35,7 @@ var readers = []string{
 	"IntrospectionService/BatchIntrospect",
 	"IntrospectionService/IntrospectStream",
 	"IntrospectionService/WatchInvalidations",
+	"IntrospectionService/AcknowledgeInvalidations",
 	"UserService/GetUser",
 	"UserService/ListUsers",
 	"UserService/GetUserFeatures",

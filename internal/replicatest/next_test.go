@@ -136,7 +136,7 @@ const beforeChecksums = 13
 // before theirs as the newest, once: so did the version that came before them. It knows no pauses either.
 var programBefore = sync.OnceValues(func() (path string, err error) {
 	edits := map[string][]string{
-		"../../store/events.go": {"db.NullText(e.Detail), newestSchema, ", "db.NullText(e.Detail), nil, "},
+		"../../store/events.go": {"db.NullText(e.Detail), int64(newestSchema), ", "db.NullText(e.Detail), nil, "},
 		"../../store/seal.go":   {"s.rows.keys.Store(ks)", "_ = ks"},
 		"../../store/rowmac.go": {
 			"return g.sealedTo() >= since",

@@ -11,9 +11,10 @@ internal static class Bench
 {
     internal static async Task RunAsync(int tokens)
     {
+        var stub = new Stub();
         using (var verifier = new TokenVerifier(new TokenVerifierOptions
         {
-            Url = new Uri("http://127.0.0.1:1"), Token = ServiceToken.Of("pats_x"), Handler = new Stub(),
+            Url = new Uri("http://127.0.0.1:1"), Token = ServiceToken.Of("pats_x"), Handler = stub,
             MaxEntries = 10000, MaxAge = TimeSpan.FromHours(1),
         }))
         {

@@ -70,7 +70,7 @@ export class Watcher {
         alarm = setTimeout(stop, silence);
         if (controller.signal.aborted) break;
         if (event.type === "end") return endOf(event);
-        const { news, history, elapsed } = readNews(event);
+        const { news, history, elapsed, more } = readNews(event);
         const startOver = news.startOver || (from === 0 && pace.isFirst);
         if (pace.isFirst && !startOver) this.memory.resumed(from);
         this.memory.apply({ ...news, startOver });
@@ -79,7 +79,7 @@ export class Watcher {
         const quiet = news.tokenIds.length + news.users.length === 0;
         const known = pace.event({ mono: performance.now(), wall: this.now() }, elapsed, quiet, startOver);
         if (pace.behind > silence / 2) throw new Fault("unavailable", "the watch lags");
-        if (known) this.memory.known(known.mono, known.wall);
+        if (known && !more) this.memory.known(known.mono, known.wall);
         work += 1 + news.tokenIds.length + news.users.length;
         if (work >= turnAfter) {
           work = 0;
@@ -129,7 +129,7 @@ function endOf(event: ServerEvent): typeof renewal {
   throw new Fault("unavailable", `patd ended the watch: ${reason || "no reason"}`);
 }
 
-function readNews(event: ServerEvent): { news: News; history: string; elapsed: number } {
+function readNews(event: ServerEvent): { news: News; history: string; elapsed: number; more: boolean } {
   const r = record(JSON.parse(event.data), "an event");
   const history = r["history"];
   if (typeof history !== "string") throw new Fault("unavailable", "an event of patd has no history");
@@ -137,6 +137,7 @@ function readNews(event: ServerEvent): { news: News; history: string; elapsed: n
   return {
     history,
     elapsed: typeof elapsed === "number" ? elapsed : 0,
+    more: r["more"] === true, // further changes are known, and follow
     news: {
       sequence: position(r["sequence"]),
       startOver: r["start_over"] === true || event.type === "start-over",

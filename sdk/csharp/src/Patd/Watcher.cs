@@ -168,7 +168,8 @@ namespace Patd
                 throw new PatdFaultException(FaultKind.Unavailable, "the watch lags");
             }
 
-            if (known != null)
+            var more = Answer.Get(r, "more") is true; // further changes are known, and follow
+            if (known != null && !more)
             {
                 memory.Known(known.Value);
             }

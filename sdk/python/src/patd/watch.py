@@ -97,7 +97,7 @@ class Watcher:
 
     def _take(self, event: ServerEvent, pace: Pace, start: int) -> int:
         """Applies an event, and opens memory if it may be used from now on. Returns how much work that was."""
-        news, history, elapsed = _read_news(event)
+        news, history, elapsed, more = _read_news(event)
         first = pace.is_first
         if first and start == 0:
             news = News(news.sequence, True, news.token_ids, news.users)
@@ -111,7 +111,7 @@ class Watcher:
         known = pace.event(self._memory.now(), elapsed, quiet)
         if pace.behind > SILENCE / 2:
             raise Fault("unavailable", "the watch lags")
-        if known is not None:
+        if known is not None and not more:
             self._memory.known(known)
         return 1 + len(news.token_ids) + len(news.users)
 
@@ -134,7 +134,7 @@ def _end(event: ServerEvent) -> None:
         raise Fault("unavailable", f"patd ended the watch: {reason or 'no reason'}")
 
 
-def _read_news(event: ServerEvent) -> tuple[News, str, float]:
+def _read_news(event: ServerEvent) -> tuple[News, str, float, bool]:
     r = record(parse(event.data.encode()), "an event")
     history = r.get("history")
     if not isinstance(history, str):
@@ -142,7 +142,8 @@ def _read_news(event: ServerEvent) -> tuple[News, str, float]:
     start_over = r.get("start_over") is True or event.type == "start-over"
     elapsed = r.get("elapsed_ms")
     news = News(read_position(r.get("sequence")), start_over, texts(r.get("token_ids")), texts(r.get("users")))
-    return news, history, elapsed / 1000 if isinstance(elapsed, (int, float)) else 0.0
+    more = r.get("more") is True  # further changes are known, and follow
+    return news, history, elapsed / 1000 if isinstance(elapsed, (int, float)) else 0.0, more
 
 
 def _expiry(response: httpx.Response) -> datetime | None:

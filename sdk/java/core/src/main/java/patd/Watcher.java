@@ -170,7 +170,8 @@ final class Watcher implements Runnable {
         if (pace.behind() > Memory.SILENCE_MS / 2 * MS) {
             throw Answer.nonsense("the watch of patd lags");
         }
-        if (known != null) {
+        boolean more = Boolean.TRUE.equals(r.get("more")); // further changes are known, and follow
+        if (known != null && !more) {
             memory.known(known.mono, known.wall);
         }
     }

@@ -43,12 +43,12 @@ public final class RevokeTokenRequest extends Message {
      * call must end sooner. The answer then has a receipt. The change is made before the wait, and holds whatever
      * becomes of the call. Only services and operators may wait.
      */
-    public Duration wait() {
+    public Duration waitValue() {
         return duration("wait");
     }
 
-    /** Sets {@link #wait()}. */
-    public RevokeTokenRequest wait(Duration value) {
+    /** Sets {@link #waitValue()}. */
+    public RevokeTokenRequest waitValue(Duration value) {
         put("wait", seconds(value));
         return this;
     }

@@ -32,12 +32,12 @@ public final class RevokeTokensRequest extends Message {
      * call must end sooner. The answer then has a receipt. The change is made before the wait, and holds whatever
      * becomes of the call. Only services and operators may wait.
      */
-    public Duration wait() {
+    public Duration waitValue() {
         return duration("wait");
     }
 
-    /** Sets {@link #wait()}. */
-    public RevokeTokensRequest wait(Duration value) {
+    /** Sets {@link #waitValue()}. */
+    public RevokeTokensRequest waitValue(Duration value) {
         put("wait", seconds(value));
         return this;
     }

@@ -43,12 +43,12 @@ public final class SuspendUserRequest extends Message {
      * call must end sooner. The answer then has a receipt. The change is made before the wait, and holds whatever
      * becomes of the call. Only services and operators may wait.
      */
-    public Duration wait() {
+    public Duration waitValue() {
         return duration("wait");
     }
 
-    /** Sets {@link #wait()}. */
-    public SuspendUserRequest wait(Duration value) {
+    /** Sets {@link #waitValue()}. */
+    public SuspendUserRequest waitValue(Duration value) {
         put("wait", seconds(value));
         return this;
     }
