@@ -57,6 +57,20 @@ func (s Sampler) Root() bool {
 	return s.below == everything || s.below > 0 && rand.Uint64()>>1 < s.below //nolint:gosec // G404: it guards nothing
 }
 
+// Skip returns how many new traces are not chosen before the next that is: the decisions of Root, many of them at once.
+func (s Sampler) Skip() uint64 {
+	if s.below == 0 {
+		return math.MaxUint64
+	}
+	if s.below >= everything {
+		return 0
+	}
+	// How often a draw fails in a row, each with the same chance, is distributed geometrically, and knows nothing of the
+	// draws before.
+	u := 1 - rand.Float64() //nolint:gosec // G404: it guards nothing
+	return uint64(math.Log(u) / math.Log1p(-float64(s.below)/everything))
+}
+
 // Child decides on a call in a trace. believed says that the caller may ask for a span.
 func (s Sampler) Child(parent tracecontext.Context, believed bool) bool {
 	switch {

@@ -79,11 +79,31 @@ func TestARatioIsThatOfAllCalls(t *testing.T) {
 	}
 }
 
+// TestSkipsChooseAsManyAsDecisions counts how many traces are chosen by skipping, for a ratio and for all or none.
+func TestSkipsChooseAsManyAsDecisions(t *testing.T) {
+	t.Parallel()
+	const calls, ratio = 400_000, 0.01
+	s, n := sampler(t, "parentbased_traceidratio", "0.01"), 0
+	for at := s.Skip(); at < calls; at += 1 + s.Skip() {
+		n++
+	}
+	if spread := 8 * math.Sqrt(calls*ratio*(1-ratio)); math.Abs(float64(n)-calls*ratio) > spread {
+		t.Errorf("%d of %d calls are chosen, want %v within %v", n, calls, calls*ratio, spread)
+	}
+	if n := sampler(t, "always_on", "").Skip(); n != 0 {
+		t.Errorf("a sampler that chooses all skips %d", n)
+	}
+	if n := sampler(t, "traceidratio", "0").Skip(); n != math.MaxUint64 {
+		t.Errorf("a sampler that chooses none skips %d", n)
+	}
+}
+
 func TestTheDecisionAllocatesNothing(t *testing.T) {
 	s := sampler(t, "parentbased_traceidratio", "0.01")
 	parent := tracecontext.Parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	if n := testing.AllocsPerRun(1000, func() {
 		s.Root()
+		s.Skip()
 		s.Child(parent, true)
 		tracecontext.Parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	}); n != 0 {

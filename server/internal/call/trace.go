@@ -22,6 +22,8 @@ import (
 type Sampler interface {
 	// Root decides on a call that begins a trace.
 	Root() bool
+	// Skip returns how many new traces are not chosen before the next that is: the decisions of Root, many at once.
+	Skip() uint64
 	// Child decides on a call in a trace. believed says that its caller may ask for a span.
 	Child(parent tracecontext.Context, believed bool) bool
 }
@@ -161,14 +163,34 @@ func (t *Tracing) start(begun *Call, parent tracecontext.Context, o ...trace.Spa
 	}}
 }
 
+// Items chooses the requests of a stream that get a span. Its zero value has chosen none yet. It is not safe for
+// concurrent use.
+type Items struct {
+	skip  uint64 // how many requests get none before the next that does
+	drawn bool
+}
+
+// chosen reports whether the next request is chosen. Most cost no draw.
+func (i *Items) chosen(s Sampler) bool {
+	if !i.drawn {
+		i.skip, i.drawn = s.Skip(), true
+	}
+	if i.skip > 0 {
+		i.skip--
+		return false
+	}
+	i.drawn = false
+	return true
+}
+
 // TraceItem begins the span of one request of a stream, a trace of its own with a link to the stream's. The caller's
 // decision counts for the stream alone: it lasts for hours, and would have every request traced.
-func (c *Chain) TraceItem(begun, stream *Call) {
+func (c *Chain) TraceItem(items *Items, begun, stream *Call) {
 	if c.Tracing == nil {
 		return
 	}
 	begun.span, begun.tracked = nil, true
-	if !c.Tracing.Sampler.Root() {
+	if !items.chosen(c.Tracing.Sampler) {
 		return
 	}
 	var links []trace.SpanStartOption

@@ -142,7 +142,8 @@ type item struct {
 	request streamRequest
 	answer  streamResponse
 	in      tokens.Introspection
-	led     bool // another goroutine reads in its place
+	led     bool       // another goroutine reads in its place
+	traced  call.Items // which requests that it reads get a span
 }
 
 // Serve reads and answers requests until there are no more, or until it has had to wait for one: then another goroutine
@@ -173,7 +174,7 @@ func (a *answering) Serve() {
 func (a *answering) answer(i *item) {
 	i.Actor, i.Cause, i.Reason, i.Subject = *a.actor.Load(), nil, "", 0
 	i.answer = streamResponse{id: i.request.id}
-	a.service.chain.TraceItem(&i.Call, a.caller)
+	a.service.chain.TraceItem(&i.traced, &i.Call, a.caller)
 	err := a.decide(i)
 	if !a.sending.TryLock() {
 		a.sending.Lock()
