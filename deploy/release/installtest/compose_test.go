@@ -65,9 +65,10 @@ func patd(tb testing.TB) string {
 // starts runs a command of patd's until it serves, and then asks it to end.
 func starts(t *testing.T, what string, env []string, args ...string) {
 	t.Helper()
+	binary := patd(t) // to build it may take minutes, and is no part of the patience
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, patd(t), args...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(env, "PATH="+os.Getenv("PATH"), "PATD_DRAIN_DELAY=0s")
 	var log bytes.Buffer
 	r, w, err := os.Pipe()
