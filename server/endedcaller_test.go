@@ -32,6 +32,7 @@ func (r *rig) endService(name string) {
 }
 
 func TestAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T) {
+	longtest.Slow(t)
 	newRigs(t, testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked)
 }
 

@@ -27,6 +27,7 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/internal/waittest"
 	"patd/server"
 )
@@ -246,6 +247,7 @@ func serialOf(t *testing.T, addr string) int64 {
 }
 
 func TestTLSServesBothAndFollowsItsFiles(t *testing.T) {
+	longtest.Slow(t)
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	cert := writePair(t, certFile, keyFile, 1)

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/longtest"
 	"patd/server"
 )
 
@@ -134,6 +135,7 @@ func TestAReceiptComesWhenTheLastWatcherAcknowledges(t *testing.T) {
 // TestASilentWatcherIsSafeByItsOwnRule has watchers that never acknowledge, as those of earlier versions: one that goes
 // on, and one whose connection has ended.
 func TestASilentWatcherIsSafeByItsOwnRule(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, alone)
 	r.settled()
@@ -164,6 +166,7 @@ func TestASilentWatcherIsSafeByItsOwnRule(t *testing.T) {
 
 // TestOtherServersMayBeSilent has a server that may share its store.
 func TestOtherServersMayBeSilent(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t)
 	id, _ := r.mint("u1", "a")
@@ -177,6 +180,7 @@ func TestOtherServersMayBeSilent(t *testing.T) {
 
 // TestReceiptsOverREST waits over HTTP, with a watch by server-sent events.
 func TestReceiptsOverREST(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, alone)
 	r.settled()
@@ -250,6 +254,7 @@ func TestWhoMayWait(t *testing.T) {
 
 // TestACallerWhoGoesAwayHasRevoked ends a call that waits, by its caller and by its deadline.
 func TestACallerWhoGoesAwayHasRevoked(t *testing.T) {
+	longtest.Slow(t)
 	t.Parallel()
 	r := newRig(t, alone)
 	r.settled()

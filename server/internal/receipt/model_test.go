@@ -345,7 +345,7 @@ func TestAReceiptTakesAsLongAsItMust(t *testing.T) {
 		everywhere  bool
 		least, most time.Duration
 	}{
-		"all acknowledge":    {script{Verifiers: []verifierScript{acknowledges, acknowledges}, Wait: 8000}, true, 35 * time.Millisecond, 60 * time.Millisecond},
+		"all acknowledge":    {script{Verifiers: []verifierScript{acknowledges, acknowledges}, Wait: 8000}, true, 15 * time.Millisecond, 60 * time.Millisecond},
 		"one never does":     {script{Verifiers: []verifierScript{acknowledges, silent}, Wait: 8000}, true, verifierTrust, verifierTrust + 2*slack},
 		"not within a wait":  {script{Verifiers: []verifierScript{acknowledges, silent}, Wait: 2000}, false, 2 * time.Second, 2 * time.Second},
 		"one stands still":   {script{Verifiers: []verifierScript{acknowledges}, Wait: 8000, Events: []event{{At: 5500, For: 9000}}}, true, verifierTrust, verifierTrust + 2*slack},
