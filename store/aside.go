@@ -143,7 +143,7 @@ func (b *batch) alone(a *aside) {
 	a.m.uncommitted = b.wrote
 	a.t.aside, a.t.shared = nil, b.wrote
 	b.step(a)
-	b.settle(a.m, a.t)
+	b.keepOrUndo(a.m, a.t)
 }
 
 // stopAll ends the runs that have not ended, each even when the one before ends the goroutine.

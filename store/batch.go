@@ -138,11 +138,11 @@ func (b *batch) run(m *member) {
 	b.inside = m
 	m.run(t)
 	b.inside = nil
-	b.settle(m, t)
+	b.keepOrUndo(m, t)
 }
 
-// settle undoes what a member did when it failed, and remembers it otherwise.
-func (b *batch) settle(m *member, t *tx) {
+// keepOrUndo undoes what a member did when it failed, and remembers it otherwise.
+func (b *batch) keepOrUndo(m *member, t *tx) {
 	b.stale = b.stale || t.tried
 	if m.ends = t.ends; m.last.err == nil && m.last.panicked == nil && t.wrote && !t.ends && b.group.reserve.Keeps() {
 		m.last.err = tokens.DiskReserved(m.op, reserve.ErrKept)
