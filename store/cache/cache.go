@@ -28,8 +28,8 @@ type Source interface {
 
 // Options adjust a Cache. The zero value is sensible.
 type Options struct {
-	// Size bounds the memory that records take, in bytes; 0: 256 MiB. A token with four scopes takes about 190, and a
-	// user about 100.
+	// Size bounds the memory that records take, in bytes; 0: 256 MiB. A token takes about 160, its scopes excepted where
+	// others have the same, and a user about 100.
 	Size int64
 	// Behind serves misses and everything else in place of the source; nil: the source. Tests put faults between the
 	// two.
@@ -65,6 +65,7 @@ type Cache struct {
 	services services
 	keys     keyNames
 	askers   serviceNames
+	scopes   textLists
 	bypassed atomic.Uint64
 }
 
@@ -88,7 +89,7 @@ func New(s Source, o Options) *Cache {
 	}
 	c.shards = make([]shard, n)
 	for i := range c.shards {
-		c.shards[i].init(int(o.Size)/16*13/n, s.Uses().Record, s.Uses().RecordDetail, &c.askers)
+		c.shards[i].init(int(o.Size)/16*13/n, s.Uses().Record, s.Uses().RecordDetail, &c.askers, &c.scopes)
 	}
 	c.users.init(int(o.Size) / 16 * 2)
 	c.accesses.init(int(o.Size) / 16)
@@ -141,7 +142,7 @@ func (c *Cache) recall(s *shard, id tokens.ID, cred *tokens.Credential) bool {
 	if r == nil || !c.users.get(r.userKey(), &cred.User) || c.version.Load() != version {
 		return false
 	}
-	r.read(cred, c.keys.list())
+	r.read(cred, c.keys.list(), c.scopes.all())
 	return true
 }
 
@@ -170,7 +171,7 @@ func (c *Cache) read(
 	if err == nil {
 		// A token without its user would be of no use, and take the room of others.
 		if c.users.put(cred.User, f.Begun) {
-			if packed, ok := packToken(&cred, c.keys.number); ok {
+			if packed, ok := packToken(&cred, c.keys.number, c.scopes.number(cred.Token.Scopes)); ok {
 				r = packed
 			}
 		}

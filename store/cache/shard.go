@@ -29,9 +29,10 @@ func (s *shard) init(
 	keep func(tokens.ID, usage.Use),
 	detail func(tokens.ID, usage.Detail),
 	names *serviceNames,
+	lists *textLists,
 ) {
 	s.keep = keep
-	s.details.keep, s.details.names = detail, names
+	s.details.keep, s.details.names, s.details.lists = detail, names, lists
 	s.log.Init(reclog.Config{Room: room, Gone: func(r reclog.Record, _ uint64) { s.gone(r) }})
 }
 

@@ -47,7 +47,7 @@ func newUsesModel(seed uint64) *usesModel {
 		want:    map[tokens.ID]int64{},
 	}
 	m.init(4<<10, func(id tokens.ID, u usage.Use) { m.kept[id] = max(m.kept[id], u.Micros) },
-		func(id tokens.ID, d usage.Detail) { m.handed(id, d) }, &m.askers)
+		func(id tokens.ID, d usage.Detail) { m.handed(id, d) }, &m.askers, &m.scopes)
 	return m
 }
 

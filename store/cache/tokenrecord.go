@@ -21,7 +21,8 @@ import (
 //	24  address of the last use, which is read and written under the lock of the shard
 //	40  details of uses: the source, 8 bytes, and the first counts by scope, 8 bytes; see usedetails.go
 //	56  key of the user; 64 issue and 72 expire time; 80 digest of the current secret
-//	112 name, scopes, and the optional parts in the order of their bits; counts and lengths are uvarints
+//	112 name; number of its list of scopes, and the scopes if that is 0; and the optional parts in the order of their
+//	    bits; numbers, counts and lengths are uvarints
 //	at the end, in words that are written under the lock of the shard: the counts that 48 has no room for
 type tokenRecord reclog.Record
 
@@ -67,8 +68,9 @@ const (
 	oldSecretDigest = oldSecretUsed + 1
 )
 
-// packToken makes the record of a token. keyNumber numbers the names of keys. False: a record cannot hold it.
-func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool)) (reclog.Record, bool) {
+// packToken makes the record of a token. keyNumber numbers the names of keys; list is the number of its list of scopes,
+// 0 if that has none. False: a record cannot hold it.
+func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool), list uint32) (reclog.Record, bool) {
 	t := &c.Token
 	if len(c.Secrets) == 0 || len(c.Secrets) > 256 || !c.Secrets[0].ExpireTime.IsZero() {
 		return nil, false
@@ -85,7 +87,10 @@ func packToken(c *tokens.Credential, keyNumber func(string) (uint16, bool)) (rec
 	binary.LittleEndian.PutUint64(b[tokenExpire:], uint64(expiry(t.ExpireTime)))
 	copy(b[tokenDigest:], c.Secrets[0].Hash.Sum[:])
 	b = packText(b, t.Name)
-	b = packTexts(b, t.Scopes)
+	b = binary.AppendUvarint(b, uint64(list))
+	if list == 0 {
+		b = packTexts(b, t.Scopes)
+	}
 	b, parts := packParts(b, t)
 	serial := c.Secrets[0].Serial
 	if serial > 0 {
@@ -207,22 +212,23 @@ func (r tokenRecord) setUse(u usage.Use, marks uint64) {
 	copy(r[tokenUseIP:], u.IP[:])
 }
 
-// lists is the memory of the lists that nearly every token has: one piece instead of one for each.
-type lists struct {
+// ownLists is the memory of the lists that nearly every token has: one piece instead of one for each.
+type ownLists struct {
 	scopes  [6]string
 	secrets [1]tokens.StoredSecret
 }
 
-// read fills c, which has the token's user already, with the token. keys are the names of keys by number.
-func (r tokenRecord) read(c *tokens.Credential, keys []string) {
-	own := new(lists)
+// read fills c, which has the token's user already, with the token. keys are the names of keys by number, and lists the
+// lists of scopes.
+func (r tokenRecord) read(c *tokens.Credential, keys []string, lists [][]string) {
+	own := new(ownLists)
 	t := &c.Token
 	p := parser{b: r[tokenText:]}
 	t.ID, t.UserKey, t.User = tokens.ID(reclog.Record(r).ID()), c.User.Key, c.User.ID
 	t.IssueTime = instant(int64(binary.LittleEndian.Uint64(r[tokenIssue:])))
 	t.ExpireTime = expiryTime(int64(binary.LittleEndian.Uint64(r[tokenExpire:])))
 	t.Name = p.text()
-	t.Scopes = p.texts(own.scopes[:0])
+	t.Scopes = p.scopes(lists, own.scopes[:0])
 	var serial int64
 	if parts := r[tokenParts]; parts != 0 {
 		serial = p.parts(parts, t)
@@ -289,6 +295,14 @@ func (p *parser) texts(room []string) []string {
 		room = append(room, p.text())
 	}
 	return room[:n:n]
+}
+
+// scopes reads the scopes: a list that others have too, or the record's own, into room if it fits.
+func (p *parser) scopes(lists [][]string, room []string) []string {
+	if n := p.count(); n > 0 {
+		return lists[n-1]
+	}
+	return p.texts(room)
 }
 
 func (p *parser) addr() netip.Addr {

@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/binary"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,11 +45,11 @@ func (r tokenRecord) hasDetails() bool {
 	return reclog.Record(r).Word(tokenSource)&detailsListed != 0
 }
 
-// scopeTexts returns a parser that is before the first scope, and how many there are.
-func (r tokenRecord) scopeTexts() (parser, int) {
+// scopes returns the token's scopes: a list that others have too, or the record's own, in room if it fits.
+func (r tokenRecord) scopes(lists [][]string, room []string) []string {
 	p := parser{b: r[tokenText:]}
 	p.take(p.count()) // the name
-	return p, p.count()
+	return p.scopes(lists, room)
 }
 
 // shardDetails are the details of uses of a shard. The lock of the shard guards them.
@@ -57,6 +58,7 @@ type shardDetails struct {
 	waiting int         // how many records have details
 	keep    func(tokens.ID, usage.Detail)
 	names   *serviceNames
+	lists   *textLists // of scopes
 }
 
 // note counts a use, before the record knows its time. A use on an earlier day than the last one is handed on.
@@ -90,17 +92,13 @@ func (d *shardDetails) note(r tokenRecord, u *usage.Use, of *tokens.Usage) {
 		d.count(rec, tokenCounts, 0, "", day)
 		return
 	}
-	p, n := r.scopeTexts()
-	for i, left := 1, len(of.Scopes); i <= n && left > 0; i++ {
-		size := p.count()
-		for _, used := range of.Scopes {
-			if len(used) == size && used == string(p.b[:size]) {
-				d.count(rec, r.countAt(i, n), i, used, day)
-				left--
-				break
-			}
+	var room [8]string
+	scopes, left := r.scopes(d.lists.all(), room[:0]), len(of.Scopes)
+	for i := 0; i < len(scopes) && left > 0; i++ {
+		if slices.Contains(of.Scopes, scopes[i]) {
+			d.count(rec, r.countAt(i+1, len(scopes)), i+1, scopes[i], day)
+			left--
 		}
-		p.b = p.b[size:]
 	}
 }
 
@@ -160,16 +158,16 @@ func sourceHash(service uint16, u *usage.Use) uint16 {
 	return uint16(h*0x9e3779b97f4a7c15>>48) | 1
 }
 
-// read adds what waits in a record to an empty detail. Its texts are parts of the record.
+// read adds what waits in a record to an empty detail. Its texts may be parts of the record.
 func (d *shardDetails) read(r tokenRecord, out *usage.Detail) {
 	rec, last := reclog.Record(r), r.use()
-	p, n := r.scopeTexts()
-	for i := range n + 1 {
+	scopes := r.scopes(d.lists.all(), nil)
+	for i := range len(scopes) + 1 {
 		scope := ""
 		if i > 0 {
-			scope = p.text()
+			scope = scopes[i-1]
 		}
-		if c := rec.Word(r.countAt(i, n)) >> (i % reclog.Align * 8) & 0xff; c > 0 {
+		if c := rec.Word(r.countAt(i, len(scopes))) >> (i % reclog.Align * 8) & 0xff; c > 0 {
 			out.AddScope(usage.ScopeUse{Scope: scope, Day: last.Micros / usage.DayMicros, Count: int64(c)})
 		}
 	}
@@ -179,10 +177,9 @@ func (d *shardDetails) read(r tokenRecord, out *usage.Detail) {
 }
 
 // clear empties the words of a record; the source keeps the bits of keep.
-func (*shardDetails) clear(r tokenRecord, keep uint64) {
+func (d *shardDetails) clear(r tokenRecord, keep uint64) {
 	rec := reclog.Record(r)
-	_, n := r.scopeTexts()
-	for w := len(r) - moreCounts(n); w < len(r); w += reclog.Align {
+	for w := len(r) - moreCounts(len(r.scopes(d.lists.all(), nil))); w < len(r); w += reclog.Align {
 		rec.SetWord(w, 0)
 	}
 	rec.SetWord(tokenCounts, 0)

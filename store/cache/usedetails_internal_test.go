@@ -19,6 +19,7 @@ type detailsModel struct {
 	days    map[string]int64 // of the last use
 	gotDays map[string]int64 // as far as it left the shard
 	askers  serviceNames     // of the shard
+	scopes  textLists        // likewise
 	listed  []tokens.ID      // to be asked for
 }
 
@@ -38,7 +39,11 @@ func (m *usesModel) record(id tokens.ID) reclog.Record {
 		Token:   tokens.Token{ID: id, Name: "n", Scopes: scopesOf(id)},
 		Secrets: make([]tokens.StoredSecret, 1),
 	}
-	r, _ := packToken(&c, func(string) (uint16, bool) { return 0, true })
+	var list uint32
+	if m.rnd.IntN(2) == 0 { // else it has its own
+		list = m.scopes.number(c.Token.Scopes)
+	}
+	r, _ := packToken(&c, func(string) (uint16, bool) { return 0, true }, list)
 	return r
 }
 
@@ -145,12 +150,18 @@ func TestAddressesOfTheSameBytesAreDifferentSources(t *testing.T) {
 		var got usage.Detail
 		var s shard
 		names := &serviceNames{}
-		s.init(4<<10, func(tokens.ID, usage.Use) {}, func(_ tokens.ID, d usage.Detail) { got.Add(d) }, names)
+		s.init(
+			4<<10,
+			func(tokens.ID, usage.Use) {},
+			func(_ tokens.ID, d usage.Detail) { got.Add(d) },
+			names,
+			&textLists{},
+		)
 		c := tokens.Credential{
 			Token:   tokens.Token{ID: 1, Name: "n", Scopes: []string{"a"}},
 			Secrets: make([]tokens.StoredSecret, 1),
 		}
-		r, _ := packToken(&c, func(string) (uint16, bool) { return 0, true })
+		r, _ := packToken(&c, func(string) (uint16, bool) { return 0, true }, 0)
 		s.mu.Lock()
 		s.put(r)
 		s.mu.Unlock()

@@ -14,7 +14,8 @@ type users struct {
 
 	mu     sync.Mutex // guards what follows; taken before a shard's
 	recent recently
-	lists  featureLists // which are read without it
+
+	lists textLists // of features
 
 	seq atomic.Uint64 // recent.seq, to be read without the lock
 }
