@@ -26,6 +26,38 @@ func Table(w io.Writer, header []string, rows [][]string) error {
 	return t.Flush()
 }
 
+// tablePage is how many rows of a long table are held, and aligned with each other.
+const tablePage = 1000
+
+// LongTable prints rows as they come: there may be more of them than there is memory for.
+type LongTable struct {
+	w    io.Writer
+	page [][]string
+}
+
+// NewLongTable returns a table with a header and no rows. Flush has to be called at its end.
+func NewLongTable(w io.Writer, header ...string) *LongTable {
+	return &LongTable{w: w, page: [][]string{header}}
+}
+
+// Add adds a row.
+func (t *LongTable) Add(row ...string) error {
+	if t.page = append(t.page, row); len(t.page) < tablePage {
+		return nil
+	}
+	return t.Flush()
+}
+
+// Flush prints the rows that were not printed yet.
+func (t *LongTable) Flush() error {
+	if len(t.page) == 0 {
+		return nil
+	}
+	err := Table(t.w, t.page[0], t.page[1:])
+	t.page = t.page[:0]
+	return err
+}
+
 // Field is one line of a record: its name and its value.
 type Field [2]string
 

@@ -317,25 +317,14 @@ func (d *drill) takeAway(ctx context.Context, o *Opened, found int) (int, error)
 	return n, err
 }
 
-// endPage is how many credentials are ended at once.
-const endPage = 1000
-
 func (d *drill) endAll(ctx context.Context, o *Opened) (string, error) {
-	found, ended := 0, 0
-	list := make([]tokens.LiveCredential, 0, endPage)
-	end := func() error {
-		n, err := tokens.EndCredentials(ctx, o.Store, list, "a drill", d.c.Now)
-		ended, list = ended+n, list[:0]
-		return err
-	}
+	found := 0
+	e := ending{store: o.Store, now: d.c.Now, reason: "a drill"}
 	err := tokens.LiveCredentials(ctx, o.Store, d.c.Now(), func(v tokens.LiveCredential) error {
 		found++
-		if list = append(list, v); len(list) < endPage {
-			return ctx.Err()
-		}
-		return end()
+		return errors.Join(e.add(ctx, v), ctx.Err())
 	})
-	if err = errors.Join(err, end()); err != nil {
+	if err = errors.Join(err, e.flush(ctx)); err != nil {
 		return "", err
 	}
 	left := 0
@@ -346,9 +335,9 @@ func (d *drill) endAll(ctx context.Context, o *Opened) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if ended != found || left > 0 {
-		return "", fmt.Errorf("%d of %d were ended, and %d work", ended, found, left)
+	if e.ended != found || left > 0 {
+		return "", fmt.Errorf("%d of %d were ended, and %d work", e.ended, found, left)
 	}
 	_, err = soundAndOurs(ctx, o.Store, "again", o.Keys)
-	return "ended " + cli.Counted(int64(ended), "credential"), err
+	return "ended " + cli.Counted(int64(e.ended), "credential"), err
 }
