@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,7 +45,8 @@ those of its security, or else of the document's, by OAuth 2.0, OpenID Connect o
 a text or a list, at the operation or at its path.
 
 Without a flag it prints the scopes, and which of them the server's catalogue has; --apply adds the missing ones, and
-changes no entry that is there. --gateway prints the configuration of a gateway, and --routes a table for the libraries,
+changes no entry that is there. A scope that the server refuses is named, the others are added, and the exit code is 1.
+--gateway prints the configuration of a gateway, and --routes a table for the libraries,
 which need no server. Routes without a scope are closed, and named on standard error.`,
 		Args: cli.Takes("FILE"),
 	}
@@ -160,6 +162,7 @@ const (
 	scopeMissing = "missing"
 	scopeListed  = "listed"
 	scopeAdded   = "added"
+	scopeRefused = "refused" // the server does not take such an entry
 )
 
 // proposed prints the scopes of a document, compared with the catalogue if there is a credential.
@@ -174,74 +177,104 @@ func proposed(ctx context.Context, c *cli.Command, r *Connection, d *openapi.Doc
 	for _, route := range d.Closed {
 		p.Closed = append(p.Closed, closedRoute(route))
 	}
+	var failed error
 	if !f.offline {
-		err := connected(
+		failed = connected(
 			ctx,
 			c,
 			r,
 			cli.ExitFault,
 			nil,
 			func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
-				return p.compare(ctx, c, patdv1.NewCatalogServiceClient(conn), f.apply)
+				return p.compare(ctx, c, r, patdv1.NewCatalogServiceClient(conn), f.apply)
 			},
 		)
-		if errors.Is(err, errNoCredential) && !f.apply {
+		switch {
+		case failed == nil, p.changed(): // what was done is printed in any case
+		case errors.Is(failed, errNoCredential) && !f.apply:
 			fmt.Fprintln(
 				c.Stderr,
 				"patd: no catalogue was compared: without --token-file, PATD_TOKEN and `patd login` no server is asked",
 			)
-		} else if err != nil {
-			return err
+			failed = nil
+		default:
+			return failed
 		}
 	}
 	printClosed(c, d)
 	if f.asJSON {
-		return c.JSON(p)
+		return errors.Join(c.JSON(p), failed)
 	}
 	var rows [][]string
 	for _, s := range p.Scopes {
 		rows = append(rows, []string{s.Name, s.Catalogue, fmt.Sprint(len(s.Routes)), cli.OrDash(s.Description)})
 	}
-	return cli.Table(c.Stdout, []string{"SCOPE", "CATALOGUE", "ROUTES", "DESCRIPTION"}, rows)
+	err := cli.Table(c.Stdout, []string{"SCOPE", "CATALOGUE", "ROUTES", "DESCRIPTION"}, rows)
+	return errors.Join(err, failed)
+}
+
+// changed reports whether a scope was added or refused.
+func (p *proposal) changed() bool {
+	return slices.ContainsFunc(p.Scopes, func(s proposedScope) bool {
+		return s.Catalogue == scopeAdded || s.Catalogue == scopeRefused
+	})
 }
 
 // compare looks the scopes up in the catalogue, and adds those that are missing if that is wanted. An entry that is
-// there stays as it is.
-func (p *proposal) compare(ctx context.Context, c *cli.Command, catalog patdv1.CatalogServiceClient, apply bool) error {
+// there stays as it is. The scopes that the server refuses do not keep the others from being added.
+func (p *proposal) compare(
+	ctx context.Context, c *cli.Command, r *Connection, catalog patdv1.CatalogServiceClient, apply bool,
+) error {
+	refused := 0
 	for i := range p.Scopes {
 		s := &p.Scopes[i]
-		got, err := catalog.GetFeature(ctx, &patdv1.GetFeatureRequest{Name: s.Name})
-		if status.Code(err) == codes.NotFound {
-			s.Catalogue = scopeMissing
-			if !apply {
-				continue
-			}
-			_, err = catalog.CreateFeature(ctx, &patdv1.CreateFeatureRequest{Feature: &patdv1.Feature{
-				Name: s.Name, Description: s.Description,
-				Consent: patdv1.Feature_IMPLICIT, MetadataPublish: patdv1.Feature_NO_CLIENTS,
-			}})
-			switch status.Code(err) {
-			case codes.OK:
-				s.Catalogue = scopeAdded
-				continue
-			case codes.AlreadyExists: // added by another run in the meantime
-				got, err = catalog.GetFeature(ctx, &patdv1.GetFeatureRequest{Name: s.Name})
-			default:
-				fmt.Fprintf(c.Stderr, "patd: %s cannot be added\n", s.Name)
-			}
-		}
-		if err != nil {
+		err := s.compare(ctx, c, catalog, apply)
+		if status.Code(err) == codes.InvalidArgument {
+			refused++
+			s.Catalogue = scopeRefused
+			fmt.Fprintf(c.Stderr, "patd: the server refuses %s: %v\n", s.Name, r.explain(err))
+		} else if err != nil {
 			return err
 		}
-		s.Catalogue = scopeListed
-		if words := got.GetFeature().GetDescription(); s.Description != "" && s.Description != words {
-			fmt.Fprintf(
-				c.Stderr,
-				"patd: the catalogue describes %s in other words, and stays as it is: %s\n",
-				s.Name,
-				cli.OrDash(cli.Cell(words)),
-			)
+	}
+	if refused > 0 {
+		return fmt.Errorf("the server refuses %s", cli.Counted(int64(refused), "scope"))
+	}
+	return nil
+}
+
+func (s *proposedScope) compare(
+	ctx context.Context, c *cli.Command, catalog patdv1.CatalogServiceClient, apply bool,
+) error {
+	got, err := catalog.GetFeature(ctx, &patdv1.GetFeatureRequest{Name: s.Name})
+	if status.Code(err) == codes.NotFound {
+		s.Catalogue = scopeMissing
+		if !apply {
+			return nil
 		}
+		_, err = catalog.CreateFeature(ctx, &patdv1.CreateFeatureRequest{Feature: &patdv1.Feature{
+			Name: s.Name, Description: s.Description,
+			Consent: patdv1.Feature_IMPLICIT, MetadataPublish: patdv1.Feature_NO_CLIENTS,
+		}})
+		switch status.Code(err) {
+		case codes.OK:
+			s.Catalogue = scopeAdded
+			return nil
+		case codes.AlreadyExists: // added by another run in the meantime
+			got, err = catalog.GetFeature(ctx, &patdv1.GetFeatureRequest{Name: s.Name})
+		}
+	}
+	if err != nil {
+		return err
+	}
+	s.Catalogue = scopeListed
+	if words := got.GetFeature().GetDescription(); s.Description != "" && s.Description != words {
+		fmt.Fprintf(
+			c.Stderr,
+			"patd: the catalogue describes %s in other words, and stays as it is: %s\n",
+			s.Name,
+			cli.OrDash(cli.Cell(words)),
+		)
 	}
 	return nil
 }
