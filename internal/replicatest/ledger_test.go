@@ -45,7 +45,8 @@ type counts struct {
 
 func (n *counts) String() string {
 	return fmt.Sprintf(
-		"%d changes answered; of other calls %d lost their connection, %d were OUTCOME_UNKNOWN, %d STORE_UNAVAILABLE; %d answers replayed",
+		"%d changes answered; of other calls %d lost their connection, %d were OUTCOME_UNKNOWN, "+
+			"%d STORE_UNAVAILABLE or DISK_FULL; %d answers replayed",
 		n.answered.Load(),
 		n.lost.Load(),
 		n.unknown.Load(),
@@ -153,7 +154,7 @@ func (l *ledger) insist(c *cluster, change func(*api) error) error {
 			return err
 		case reason(err) == "OUTCOME_UNKNOWN":
 			l.counts.unknown.Add(1)
-		case reason(err) == "STORE_UNAVAILABLE":
+		case reason(err) == "STORE_UNAVAILABLE", reason(err) == "DISK_FULL":
 			l.counts.refused.Add(1)
 		default:
 			l.counts.lost.Add(1)
