@@ -10,8 +10,8 @@ import (
 	"math/bits"
 	"regexp"
 	"slices"
-	"sync"
 	"time"
+	"unsafe"
 )
 
 const (
@@ -228,26 +228,13 @@ func assemble(prefix string, id ID, raw [32]byte) Secret {
 	return NewSecret(string(b))
 }
 
-// checksum returns the CRC-32 (IEEE) of a text of at most MaxInput bytes.
-func checksum(text string) uint32 {
-	return withBytes(text, crc32.ChecksumIEEE)
-}
+// checksum returns the CRC-32 (IEEE) of a text.
+func checksum(text string) uint32 { return crc32.ChecksumIEEE(bytesOf(text)) }
 
-// scratch pools buffers for the bytes of a token, for functions that take no string, so that checking a token allocates
-// nothing and leaves no copies of it.
-var scratch = sync.Pool{New: func() any { return new([MaxInput]byte) }}
-
-// withBytes calls f with the bytes of a text, which f must not keep.
-func withBytes[T any](text string, f func([]byte) T) T {
-	if len(text) > MaxInput {
-		return f([]byte(text))
-	}
-	room, _ := scratch.Get().(*[MaxInput]byte)
-	b := room[:copy(room[:], text)]
-	out := f(b)
-	clear(b)
-	scratch.Put(room)
-	return out
+// bytesOf returns the bytes of a text, for functions that take no string and neither keep nor change them: checking a
+// token leaves no copies of it.
+func bytesOf(text string) []byte {
+	return unsafe.Slice(unsafe.StringData(text), len(text)) //nolint:gosec // see above
 }
 
 // encode62 writes the big-endian number w into dst, most significant digit first, padded with 0. It destroys w.
@@ -288,11 +275,21 @@ func decodeWord62(s string) (w uint64, ok bool) {
 
 // isSecret reports whether secretLen characters are a number of 256 bits, without decoding it: digits sort by value.
 func isSecret(s string) bool {
-	var all uint8
-	for i := range len(s) {
-		all |= digits[s[i]]
+	b := bytesOf(s)
+	others := notDigits(binary.LittleEndian.Uint64(b[secretLen-8:])) // the last eight overlap those before
+	for ; len(b) >= 8; b = b[8:] {
+		others |= notDigits(binary.LittleEndian.Uint64(b))
 	}
-	return all < 64 && s <= largestSecret
+	return others == 0 && s <= largestSecret
+}
+
+// notDigits looks at eight characters at once. It returns 0 if all of them are digits of the alphabet.
+func notDigits(eight uint64) uint64 {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	folded := eight | 0x20*each // capitals become small letters, and nothing else does
+	number := (eight + (0x80-'0')*each) &^ (eight + (0x80-'9'-1)*each)
+	letter := (folded + (0x80-'a')*each) &^ (folded + (0x80-'z'-1)*each)
+	return (eight | ^(number | letter)) & high // sums of characters above 127 run over, but those count by themselves
 }
 
 var largestSecret = func() string {

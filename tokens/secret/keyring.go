@@ -3,6 +3,8 @@ package secret
 import (
 	"bufio"
 	"crypto/subtle"
+	"encoding"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -42,39 +44,48 @@ type Key struct {
 }
 
 func newKey(name string, bytes *[32]byte) Key {
+	begun := begin(bytes)
 	return Key{Name: name, bytes: bytes, hashers: &sync.Pool{New: func() any {
-		h, err := blake2b.New256(bytes[:])
-		if err != nil {
-			panic(err) // a key of 32 bytes is always accepted
-		}
-		return &hasher{Hash: h}
+		h, _ := blake2b.New256(nil) // it fails for a bad key only
+		state, _ := h.(encoding.BinaryUnmarshaler)
+		ready := &hasher{Hash: h, state: state, begun: begun}
+		ready.start()
+		return ready
 	}}}
 }
 
 // hasher is a reusable hash under one key.
 type hasher struct {
 	hash.Hash
-	out [32]byte
+	state encoding.BinaryUnmarshaler // of Hash
+	begun []byte                     // the state before a text
+	out   [32]byte
 }
 
 // Sum returns the digest of the parts, one after the other, under the key.
 func (k Key) Sum(parts ...string) (out [32]byte) {
 	h, _ := k.hashers.Get().(*hasher)
+	empty := true
 	for _, p := range parts {
-		withBytes(p, h.add)
+		empty = empty && p == ""
+		_, _ = h.Write(bytesOf(p)) // which does not fail
+	}
+	if empty {
+		return ofNothing(k.bytes)
 	}
 	h.Sum(h.out[:0])
 	out = h.out
 	h.out = [32]byte{}
-	h.Reset() // clears what was digested
+	h.start()
 	k.hashers.Put(h)
 	return out
 }
 
-// add digests some bytes.
-func (h *hasher) add(b []byte) struct{} {
-	_, _ = h.Write(b) // which does not fail
-	return struct{}{}
+// start makes the hash ready for a text, and clears what was digested.
+func (h *hasher) start() {
+	if err := h.state.UnmarshalBinary(h.begun); err != nil {
+		panic(err) // it is as the hash has marshaled it
+	}
 }
 
 // Derive returns a key for another purpose, derived from this one.
@@ -236,7 +247,16 @@ func (ks *Keys) Match(s Secret, h Hash) (bool, error) {
 		return false, errKeyMissing
 	}
 	sum := k.Sum(s.Reveal())
-	return subtle.ConstantTimeCompare(sum[:], h.Sum[:]) == 1, nil
+	return same(&sum, &h.Sum), nil
+}
+
+// same compares digests in constant time: it looks at all words of both, and branches on none.
+func same(a, b *[32]byte) bool {
+	var differences uint64
+	for i := 0; i < len(a); i += 8 {
+		differences |= binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:])
+	}
+	return differences == 0
 }
 
 // Keyring holds the keys in force. They can be replaced while it is in use, as when the operator has rotated them. The
