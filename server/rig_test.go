@@ -426,9 +426,9 @@ func (g *gate) memory() tokens.Memory {
 	return m
 }
 
-func (g *gate) Recall(now time.Time, id tokens.ID) (tokens.Credential, bool) {
+func (g *gate) Recall(now time.Time, id tokens.ID, room *tokens.Lists) (tokens.Credential, bool) {
 	if m := g.memory(); m != nil {
-		return m.Recall(now, id)
+		return m.Recall(now, id, room)
 	}
 	return tokens.Credential{}, false
 }

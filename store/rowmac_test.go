@@ -202,13 +202,14 @@ func tokenProbes() []probe {
 	return []probe{
 		{"Introspect", introspects(ofToken)},
 		{"Introspect with the access token", introspects(ofAccess)},
-		{"IntrospectBatch", func(d *desk) (bool, error) {
-			in, err := d.IntrospectBatch(
+		{"IntrospectEach", func(d *desk) (active bool, err error) {
+			err = d.IntrospectEach(
 				ctx,
-				d.gateway,
+				&d.gateway,
 				[]tokens.IntrospectRequest{{}, {Secret: d.token, ClientIP: fromHome.IP}},
+				func(in *tokens.Introspection) int { active = in.Decision.Active(); return 0 },
 			)
-			return err == nil && in[1].Decision.Active(), err
+			return err == nil && active, err
 		}},
 		{"Authenticate", func(d *desk) (bool, error) {
 			_, err := d.Authenticate(ctx, d.token, fromHome)

@@ -174,16 +174,17 @@ type presented struct {
 	from   presenter
 	// access is the presented access token; nil if the personal access token itself was presented.
 	access *AccessToken
+	room   *Lists // for the lists of cred; nil: none
 }
 
-// present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero but for from.
+// present looks up a token, finds which of its secrets was presented, and fills in p, which must be zero but for from and room.
 // An unknown id and a wrong secret get the same result at the same cost. A digest under a retiring key is replaced.
 func (s *Service) present(ctx context.Context, text Secret, id ID, at *moment, p *presented) (err error) {
 	keys := s.keys.Get()
 	p.now = at.now
 	known := false
 	if s.memory != nil {
-		p.cred, known = s.memory.Recall(at.clock, id)
+		p.cred, known = s.memory.Recall(at.clock, id, p.room)
 	}
 	if !known {
 		at.past = true

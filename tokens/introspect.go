@@ -12,15 +12,18 @@ import (
 // nothing about the secret. A service that has ended meanwhile is CodeUnauthenticated.
 func (s *Service) Introspect(ctx context.Context, a Actor, r IntrospectRequest) (Introspection, error) {
 	var out Introspection
-	err := s.IntrospectInto(ctx, &a, &r, &out)
+	err := s.IntrospectInto(ctx, &a, &r, &out, nil)
 	return out, err
 }
 
-// IntrospectInto is Introspect that copies nothing: it replaces out by the result. After an error out is zero.
-func (s *Service) IntrospectInto(ctx context.Context, a *Actor, r *IntrospectRequest, out *Introspection) error {
+// IntrospectInto is Introspect that copies nothing: it replaces out by the result, whose lists may be in room, unless
+// that is nil. After an error out is zero.
+func (s *Service) IntrospectInto(
+	ctx context.Context, a *Actor, r *IntrospectRequest, out *Introspection, room *Lists,
+) error {
 	*out = Introspection{}
 	at := s.moment()
-	err := s.introspect(ctx, a, r, s.nameOf(r.Secret), &at, out)
+	err := s.introspect(ctx, a, r, s.nameOf(r.Secret), &at, room, out)
 	if err == nil {
 		err = s.callerStands(ctx, a, &at)
 	}
@@ -63,10 +66,11 @@ func (s *Service) introspect(
 	r *IntrospectRequest,
 	of secretName,
 	at *moment,
+	room *Lists,
 	out *Introspection,
 ) error {
 	var p presented // large: a literal would be copied
-	p.from = presenter{to: a.Name, ip: r.ClientIP}
+	p.from, p.room = presenter{to: a.Name, ip: r.ClientIP}, room
 	err := s.presentAny(ctx, r.Secret, of, at, &p)
 	if err != nil {
 		return err
@@ -195,12 +199,15 @@ func (s *Service) goodForBoth(ctx context.Context, p *presented, granted []strin
 	return s.goodFor(ctx, p.cred.Token.Audiences, granted, asked)
 }
 
-// IntrospectBatch decides about up to 1000 secrets and keeps their order. A bad item is a decision like any other. An
-// outage fails the batch, since no part of it may be taken for an answer. A service that has ended meanwhile is
-// CodeUnauthenticated.
-func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectRequest) ([]Introspection, error) {
+// IntrospectEach decides about up to 1000 secrets. It passes each result to each, in their order; each must not keep
+// it, nor its lists, and returns how many bytes the result takes where it will be sent. A bad item is a decision like
+// any other. An outage fails all of them, since no part of them may be taken for an answer, and a service that has ended
+// meanwhile is CodeUnauthenticated: nothing that was passed to each may be sent unless the error is nil.
+func (s *Service) IntrospectEach(
+	ctx context.Context, a *Actor, rs []IntrospectRequest, each func(*Introspection) int,
+) error {
 	if len(rs) > MaxBatch {
-		return nil, Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("at most %d in a batch", MaxBatch))
+		return Invalid("BATCH_TOO_LARGE", "requests", fmt.Sprintf("at most %d in a batch", MaxBatch))
 	}
 	names, ids := make([]secretName, len(rs)), make([]ID, 0, len(rs))
 	for i := range rs {
@@ -211,18 +218,18 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 	if p, ok := s.store.(Prefetcher); ok {
 		p.Prefetch(ids)
 	}
-	out := make([]Introspection, len(rs))
-	room := maxBatchAnswer
+	out, lists, room := new(Introspection), new(Lists), maxBatchAnswer
 	at := moment{past: true}
 	for i := range rs {
 		if at.past || i%atOneMoment == 0 {
 			at = s.moment()
 		}
-		if err := s.introspect(ctx, &a, &rs[i], names[i], &at, &out[i]); err != nil {
-			return nil, err
+		*out = Introspection{}
+		if err := s.introspect(ctx, a, &rs[i], names[i], &at, lists, out); err != nil {
+			return err
 		}
-		if room -= out[i].Size(); room < 0 {
-			return nil, Invalid(
+		if room -= each(out); room < 0 {
+			return Invalid(
 				"BATCH_TOO_LARGE",
 				"requests",
 				fmt.Sprintf("the answers would be over %d MiB; ask in smaller batches", maxBatchAnswer>>20),
@@ -230,10 +237,7 @@ func (s *Service) IntrospectBatch(ctx context.Context, a Actor, rs []IntrospectR
 		}
 	}
 	at.past = true
-	if err := s.callerStands(ctx, &a, &at); err != nil {
-		return nil, err
-	}
-	return out, nil
+	return s.callerStands(ctx, a, &at)
 }
 
 // atOneMoment is how many decisions of a batch are made at one moment, if none of them may have taken long.
@@ -242,17 +246,3 @@ const atOneMoment = 16
 // maxBatchAnswer bounds the results of one batch, in bytes: a small request can name a large token a thousand times. It
 // is the default limit of gRPC clients.
 const maxBatchAnswer = 4 << 20
-
-// Size returns about how many bytes a result holds.
-func (in *Introspection) Size() int {
-	n := 64
-	for _, list := range [...][]string{in.Effective, in.Effective, in.Suspended, in.Missing, in.Paused, in.Granted, in.Audiences} {
-		for _, s := range list {
-			n += len(s) + 4
-		}
-	}
-	for k, v := range in.Token.Labels {
-		n += len(k) + len(v) + 8
-	}
-	return n + len(in.Token.User) + len(in.Token.Name) + len(in.ClientID)
-}

@@ -313,7 +313,7 @@ func TestOutageOfTheSourceIsNoAnswer(t *testing.T) {
 			return err
 		},
 		"batch": func() error {
-			_, err := h.IntrospectBatch(ctx, gw, []tokens.IntrospectRequest{{Secret: gone.Secret}, {Secret: m.Secret}})
+			_, err := h.decideAll(gw, tokens.IntrospectRequest{Secret: gone.Secret}, tokens.IntrospectRequest{Secret: m.Secret})
 			return err
 		},
 		"mint": func() error {

@@ -60,13 +60,19 @@ type Prefetcher interface {
 // Memory is a Store that keeps records in memory. Its methods return at once. They read no clock: now is a reading of
 // the clock that the store has too, made for the decision that they serve.
 type Memory interface {
-	// Recall is Lookup from memory; false: it cannot.
-	Recall(now time.Time, id ID) (Credential, bool)
+	// Recall is Lookup from memory; false: it cannot. The result's lists may be in room, unless that is nil.
+	Recall(now time.Time, id ID, room *Lists) (Credential, bool)
 	// RecallService is LookupService from memory; nil: it cannot. The result must not be changed.
 	RecallService(now time.Time, id ID) *ServiceCredential
 	// ServiceMark tells that no service has changed: while it returns the same number, which is not 0, LookupService
 	// returns what it returned since the number was first returned. 0: it cannot tell.
 	ServiceMark(now time.Time) uint64
+}
+
+// Lists is room for the lists that nearly every Credential has.
+type Lists struct {
+	Scopes  [8]string
+	Secrets [1]StoredSecret
 }
 
 // UseFlusher is a Store that can save what RecordUse was given of scopes before it returns.

@@ -113,7 +113,7 @@ func TestTheUseOfASupersededSecretIsAnEvent(t *testing.T) {
 	for name, present := range map[string]func(h *house, s tokens.Secret){
 		"introspected": func(h *house, s tokens.Secret) { h.wants(s, tokens.Superseded, "an old secret") },
 		"in a batch": func(h *house, s tokens.Secret) {
-			_, _ = h.IntrospectBatch(ctx, gw, []tokens.IntrospectRequest{{Secret: s}, {}})
+			_, _ = h.decideAll(gw, tokens.IntrospectRequest{Secret: s}, tokens.IntrospectRequest{})
 		},
 		"as the credential": func(h *house, s tokens.Secret) { _, _ = h.Authenticate(ctx, s, home) },
 		"exchanged": func(h *house, s tokens.Secret) {

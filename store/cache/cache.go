@@ -112,7 +112,7 @@ func (c *Cache) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, er
 	}
 	cred := tokens.Credential{Sequence: c.applied.Load()} // before the record is read
 	s := c.shard(id)
-	if c.recall(s, id, &cred) {
+	if c.recall(s, id, &cred, nil) {
 		s.hits.Add(1)
 		return cred, nil
 	}
@@ -120,20 +120,20 @@ func (c *Cache) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, er
 }
 
 // Recall implements tokens.Memory.
-func (c *Cache) Recall(now time.Time, id tokens.ID) (cred tokens.Credential, ok bool) {
+func (c *Cache) Recall(now time.Time, id tokens.ID, room *tokens.Lists) (cred tokens.Credential, ok bool) {
 	if !c.feed.LiveAt(now) {
 		return cred, false
 	}
 	cred.Sequence = c.applied.Load() // before the record is read
 	s := c.shard(id)
-	if ok = c.recall(s, id, &cred); ok {
+	if ok = c.recall(s, id, &cred, room); ok {
 		s.hits.Add(1)
 	}
 	return cred, ok
 }
 
 // recall reads a token from memory, if it can.
-func (c *Cache) recall(s *shard, id tokens.ID, cred *tokens.Credential) bool {
+func (c *Cache) recall(s *shard, id tokens.ID, cred *tokens.Credential, room *tokens.Lists) bool {
 	version := c.version.Load()
 	if version%2 != 0 {
 		return false
@@ -142,7 +142,7 @@ func (c *Cache) recall(s *shard, id tokens.ID, cred *tokens.Credential) bool {
 	if r == nil || !c.users.get(r.userKey(), &cred.User) || c.version.Load() != version {
 		return false
 	}
-	r.read(cred, c.keys.list(), c.scopes.all())
+	r.read(cred, room, c.keys.list(), c.scopes.all())
 	return true
 }
 

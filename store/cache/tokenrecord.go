@@ -212,28 +212,24 @@ func (r tokenRecord) setUse(u usage.Use, marks uint64) {
 	copy(r[tokenUseIP:], u.IP[:])
 }
 
-// ownLists is the memory of the lists that nearly every token has: one piece instead of one for each.
-type ownLists struct {
-	scopes  [6]string
-	secrets [1]tokens.StoredSecret
-}
-
-// read fills c, which has the token's user already, with the token. keys are the names of keys by number, and lists the
-// lists of scopes.
-func (r tokenRecord) read(c *tokens.Credential, keys []string, lists [][]string) {
-	own := new(ownLists)
+// read fills c, which has the token's user already, with the token. Its lists are in room, which is made if it is nil:
+// one piece of memory instead of one for each. keys are the names of keys by number, and lists the lists of scopes.
+func (r tokenRecord) read(c *tokens.Credential, room *tokens.Lists, keys []string, lists [][]string) {
+	if room == nil {
+		room = new(tokens.Lists)
+	}
 	t := &c.Token
 	p := parser{b: r[tokenText:]}
 	t.ID, t.UserKey, t.User = tokens.ID(reclog.Record(r).ID()), c.User.Key, c.User.ID
 	t.IssueTime = instant(int64(binary.LittleEndian.Uint64(r[tokenIssue:])))
 	t.ExpireTime = expiryTime(int64(binary.LittleEndian.Uint64(r[tokenExpire:])))
 	t.Name = p.text()
-	t.Scopes = p.scopes(lists, own.scopes[:0])
+	t.Scopes = p.scopes(lists, room.Scopes[:0])
 	var serial int64
 	if parts := r[tokenParts]; parts != 0 {
 		serial = p.parts(parts, t)
 	}
-	c.Secrets = own.secrets[:0]
+	c.Secrets = room.Secrets[:0]
 	if n := int(r[tokenOld]); n > 0 {
 		c.Secrets = make([]tokens.StoredSecret, 0, n+1)
 	}

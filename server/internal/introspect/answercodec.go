@@ -3,10 +3,10 @@ package introspect
 import (
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
-	// registers the codec of all other messages
-
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"patd/tokens"
@@ -16,29 +16,12 @@ import (
 // introspection is an IntrospectResponse.
 type introspection struct{ tokens.Introspection }
 
-// size returns about how many bytes a response takes.
-func (in *introspection) size() int { return sizeOf(&in.Introspection) }
-
-func sizeOf(in *tokens.Introspection) int {
-	if !in.Decision.Active() {
-		return 40
-	}
-	return in.Size() + 64
-}
-
 // streamResponse is an IntrospectStreamResponse.
 type streamResponse struct {
 	id     uint64
 	answer *tokens.Introspection // nil: none
 	failed *tokens.Error         // the error in place of an answer
 	code   int32                 // of failed
-}
-
-func (a *streamResponse) size() int {
-	if a.answer == nil {
-		return 40 + len(a.failed.Reason) + len(a.failed.Message)
-	}
-	return 16 + sizeOf(a.answer)
 }
 
 func (a *streamResponse) append(b []byte) []byte {
@@ -54,24 +37,46 @@ func (a *streamResponse) append(b []byte) []byte {
 	return shut(b, at)
 }
 
-// batchResponse is a BatchIntrospectResponse.
-type batchResponse struct{ answers []tokens.Introspection }
+// batchResponse is a BatchIntrospectResponse, as it is on the wire, in a buffer of batchTexts.
+type batchResponse struct{ text *[]byte }
 
-func (a *batchResponse) size() int {
-	n := 0
-	for i := range a.answers {
-		n += 8 + sizeOf(&a.answers[i])
-	}
-	return n
+// appendBatchItem writes one response of a BatchIntrospectResponse.
+func appendBatchItem(b []byte, in *tokens.Introspection) []byte {
+	b, at := open(b, fieldResponses)
+	return shut(appendIntrospection(b, in), at)
 }
 
-func (a *batchResponse) append(b []byte) []byte {
-	var at int
-	for i := range a.answers {
-		b, at = open(b, fieldResponses)
-		b = shut(appendIntrospection(b, &a.answers[i]), at)
+// texts pools buffers of answers to batches. Unlike the pool of gRPC it does not clear all of one before it is used
+// again: nothing behind what was written is sent. It keeps none that is much larger than usual.
+type texts struct{ pool sync.Pool }
+
+var (
+	batchTexts texts
+
+	_ mem.BufferPool = (*texts)(nil)
+)
+
+const (
+	usualTexts = 32 << 10
+	mostTexts  = 256 << 10
+)
+
+// Get implements mem.BufferPool.
+func (t *texts) Get(length int) *[]byte {
+	b, _ := t.pool.Get().(*[]byte)
+	if b == nil {
+		made := make([]byte, 0, max(length, usualTexts))
+		b = &made
 	}
+	*b = slices.Grow((*b)[:0], length)[:length]
 	return b
+}
+
+// Put implements mem.BufferPool.
+func (t *texts) Put(b *[]byte) {
+	if cap(*b) <= mostTexts {
+		t.pool.Put(b)
+	}
 }
 
 // appendIntrospection writes a response like toIntrospection and the generated code, with its labels in order.

@@ -1,8 +1,10 @@
 package introspect
 
 import (
+	"encoding/binary"
 	"sync"
 	"unicode/utf8"
+	"unsafe"
 
 	"google.golang.org/grpc/encoding"
 	protocodec "google.golang.org/grpc/encoding/proto" // registers the codec of all other messages
@@ -65,11 +67,13 @@ func (Codec) Name() string { return protocodec.Name }
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch v := v.(type) {
 	case *introspection:
-		return buffers(v.size(), func(b []byte) []byte { return appendIntrospection(b, &v.Introspection) }), nil
+		one := &oneBuffer{}
+		return one.holding(appendIntrospection(one.room[:0], &v.Introspection)), nil
 	case *streamResponse:
-		return buffers(v.size(), v.append), nil
+		one := &oneBuffer{}
+		return one.holding(v.append(one.room[:0])), nil
 	case *batchResponse:
-		return buffers(v.size(), v.append), nil
+		return mem.BufferSlice{mem.NewBuffer(v.text, &batchTexts)}, nil
 	default:
 		return c.generated.Marshal(v)
 	}
@@ -93,47 +97,64 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer whole.Free()
-	text := string(whole.ReadOnlyData())
+	text, plain := textOf(whole), ascii(whole.ReadOnlyData())
 	switch v := v.(type) {
 	case *streamRequest:
-		return v.unmarshal(text)
+		return v.unmarshal(text, plain)
 	case *batchRequest:
-		return v.unmarshal(text)
+		return v.unmarshal(text, plain)
 	default:
-		return v.(*request).unmarshal(text)
+		return v.(*request).unmarshal(text, plain)
 	}
 }
 
-// buffers writes a message of about that size into a buffer, taken from the pool if it is large.
-func buffers(size int, write func([]byte) []byte) mem.BufferSlice {
-	if mem.IsBelowBufferPoolingThreshold(size) {
-		one := &oneBuffer{text: write(make([]byte, 0, size))}
-		one.list[0] = &one.text
-		return one.list[:]
+// textOf returns what is in a buffer. Only that of a pool is copied: another one belongs to its message alone.
+func textOf(b mem.Buffer) string {
+	if own, ok := b.(mem.SliceBuffer); ok {
+		return unsafe.String(unsafe.SliceData(own), len(own)) //nolint:gosec // see above
 	}
-	pool := mem.DefaultBufferPool()
-	b := pool.Get(size)
-	*b = write((*b)[:0])
-	return mem.BufferSlice{mem.NewBuffer(b, pool)}
+	return string(b.ReadOnlyData())
 }
 
-// oneBuffer is a mem.BufferSlice of one mem.SliceBuffer, in one piece of memory.
+// ascii reports whether all bytes are ASCII, so that every text of them is UTF-8.
+func ascii(b []byte) bool {
+	var all uint64
+	for ; len(b) >= 8; b = b[8:] {
+		all |= binary.LittleEndian.Uint64(b)
+	}
+	for _, c := range b {
+		all |= uint64(c)
+	}
+	return all&0x8080808080808080 == 0
+}
+
+// oneBuffer is a mem.BufferSlice of one mem.SliceBuffer, in one piece of memory with what most answers need.
 type oneBuffer struct {
 	list [1]mem.Buffer
 	text mem.SliceBuffer
+	room [440]byte
+}
+
+// holding returns it with a text, which is in its room or, if it is longer, elsewhere.
+func (one *oneBuffer) holding(text []byte) mem.BufferSlice {
+	one.text = text
+	one.list[0] = &one.text
+	return one.list[:]
 }
 
 // request is an IntrospectRequest. Its strings share memory with one string.
 type request struct {
 	token, audience, clientIP string
-	required                  []string
-	few                       [4]string // room for required in the common case
-	size                      int       // in bytes, on the wire
+	required                  []string // before it is read, room for them
+	size                      int      // in bytes, on the wire
 }
 
-// unmarshal reads an IntrospectRequest.
-func (q *request) unmarshal(text string) error {
-	if q.size = len(text); q.read(text) {
+// few is room for required scopes in the common case.
+type few [4]string
+
+// unmarshal reads an IntrospectRequest; plain: all of it is ASCII.
+func (q *request) unmarshal(text string, plain bool) error {
+	if q.size = len(text); q.read(text, plain) {
 		return nil
 	}
 	var m patdv1.IntrospectRequest
@@ -150,11 +171,11 @@ func (q *request) take(m *patdv1.IntrospectRequest) {
 }
 
 // read reads the fields, all of them texts. It returns false on anything else, which is left to the generated code.
-func (q *request) read(text string) bool {
-	q.token, q.audience, q.clientIP, q.required = "", "", "", q.few[:0]
+func (q *request) read(text string, plain bool) bool {
+	q.token, q.audience, q.clientIP, q.required = "", "", "", q.required[:0]
 	for r := (reader{text}); r.rest != ""; {
 		field, value, ok := r.bytes()
-		if !ok || !utf8.ValidString(value) {
+		if !ok || !plain && !utf8.ValidString(value) {
 			return false
 		}
 		switch field {
@@ -182,8 +203,8 @@ type streamRequest struct {
 	request
 }
 
-func (q *streamRequest) unmarshal(text string) error {
-	if q.size = len(text); q.readItem(text) {
+func (q *streamRequest) unmarshal(text string, plain bool) error {
+	if q.size = len(text); q.readItem(text, plain) {
 		return nil
 	}
 	var m patdv1.IntrospectStreamRequest
@@ -195,7 +216,7 @@ func (q *streamRequest) unmarshal(text string) error {
 	return nil
 }
 
-func (q *streamRequest) readItem(text string) bool {
+func (q *streamRequest) readItem(text string, plain bool) bool {
 	q.id = 0
 	r, seen := reader{text}, false
 	for r.rest != "" {
@@ -204,7 +225,7 @@ func (q *streamRequest) readItem(text string) bool {
 			continue
 		}
 		field, value, ok := r.bytes()
-		if !ok || field != fieldItemRequest || seen || !q.read(value) {
+		if !ok || field != fieldItemRequest || seen || !q.read(value, plain) {
 			return false
 		}
 		seen = true
@@ -218,8 +239,8 @@ type batchRequest struct {
 	size  int
 }
 
-func (q *batchRequest) unmarshal(text string) error {
-	if q.size = len(text); q.read(text) {
+func (q *batchRequest) unmarshal(text string, plain bool) error {
+	if q.size = len(text); q.read(text, plain) {
 		return nil
 	}
 	var m patdv1.BatchIntrospectRequest
@@ -233,7 +254,7 @@ func (q *batchRequest) unmarshal(text string) error {
 	return nil
 }
 
-func (q *batchRequest) read(text string) bool {
+func (q *batchRequest) read(text string, plain bool) bool {
 	n := 0
 	for r := (reader{text}); r.rest != ""; n++ {
 		if field, _, ok := r.bytes(); !ok || field != fieldRequests || n >= wire.MaxMessages {
@@ -242,10 +263,15 @@ func (q *batchRequest) read(text string) bool {
 	}
 	q.items = make([]request, n)
 	r := reader{text}
+	var room []string // for the scopes of all items, one after the other
 	for i := range q.items {
-		if _, value, _ := r.bytes(); !q.items[i].read(value) {
+		item := &q.items[i]
+		item.required = room
+		if _, value, _ := r.bytes(); !item.read(value, plain) {
 			return false
 		}
+		room = item.required[len(item.required):]
+		item.required = item.required[:len(item.required):len(item.required)]
 	}
 	return true
 }
@@ -271,6 +297,14 @@ func (r *reader) varint() (v uint64, ok bool) {
 
 // bytes reads a length-delimited field.
 func (r *reader) bytes() (field uint64, value string, ok bool) {
+	if len(r.rest) >= 2 && r.rest[0]|r.rest[1] < 0x80 { // nearly all: tag and length take a byte each
+		tag, end := r.rest[0], 2+int(r.rest[1])
+		if tag&7 != byte(protowire.BytesType) || end > len(r.rest) {
+			return 0, "", false
+		}
+		value, r.rest = r.rest[2:end], r.rest[end:]
+		return uint64(tag >> 3), value, true
+	}
 	tag, ok := r.varint()
 	if !ok || tag&7 != uint64(protowire.BytesType) {
 		return 0, "", false

@@ -135,10 +135,11 @@ func TestAnswersAreWrittenAsTheGeneratedCodeDoes(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Fatalf("seed %d, an error on a stream: %x, want %x", seed, got, want)
 		}
-		batch, list := &batchResponse{}, &patdv1.BatchIntrospectResponse{}
+		batch, list := &batchResponse{batchTexts.Get(0)}, &patdv1.BatchIntrospectResponse{}
 		for range r.IntN(20) {
 			in := someIntrospection(r)
-			batch.answers, list.Responses = append(batch.answers, *in), append(list.Responses, toIntrospection(in))
+			*batch.text = appendBatchItem(*batch.text, in)
+			list.Responses = append(list.Responses, toIntrospection(in))
 		}
 		if got, want := wireForm(t, c, batch), generated(t, list); !bytes.Equal(got, want) {
 			t.Fatalf("seed %d, a batch: %x, want %x", seed, got, want)

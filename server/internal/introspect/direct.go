@@ -149,6 +149,7 @@ type rest struct {
 // one serves /v1/introspect.
 func (d *Direct) one(w http.ResponseWriter, r *http.Request) bool {
 	c, start := &hotCall{}, time.Now()
+	c.required = c.few[:0]
 	c.Connection = connection.Of(r.Context())
 	text, ok := d.read(r, c.Connection)
 	if ok && d.refuses(w, r, &c.Call, patdv1.IntrospectionService_Introspect_FullMethodName, len(text), start) {
@@ -182,23 +183,27 @@ func (d *Direct) batch(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	d.begin(w, r, c, patdv1.IntrospectionService_BatchIntrospect_FullMethodName)
-	var answers []tokens.Introspection
+	list, _ := d.buffers.Get().(*[]byte)
+	defer d.buffers.Put(list)
+	*list = (*list)[:0]
+	var odd error
 	d.answer(w, r, c, func() (err error) {
 		defer func() { err = d.service.chain.End(c, start, recover(), err) }()
-		answers, err = d.service.decideAll(c, &q)
-		return err
+		return d.service.decideAll(c, &q, func(in *tokens.Introspection) int {
+			before := len(*list)
+			if before > 0 {
+				*list = append(*list, ',')
+			}
+			if out, err := d.append(*list, in); err == nil {
+				*list = out
+			} else {
+				odd = err
+			}
+			return len(*list) - before
+		})
 	}, func(b []byte) ([]byte, error) {
-		b = append(b, `{"responses":[`...)
-		for i := range answers {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			var err error
-			if b, err = d.append(b, &answers[i]); err != nil {
-				return nil, err
-			}
-		}
-		return append(b, "]}"...), nil
+		b = append(append(b, `{"responses":[`...), *list...)
+		return append(b, "]}"...), odd
 	})
 	return true
 }

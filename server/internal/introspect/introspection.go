@@ -57,6 +57,8 @@ type hotCall struct {
 	call.Call
 	request
 	introspection
+	few  few
+	room tokens.Lists // of introspection
 }
 
 // introspect decides on one token.
@@ -74,6 +76,7 @@ func (s *Service) introspect(
 	if err := s.chain.Known(&c.Call); err != nil {
 		return nil, err
 	}
+	c.required = c.few[:0]
 	late := call.AwaitMessage(ctx, s.chain.Timeout)
 	err = s.chain.Receive(ctx, &c.request)
 	late.Stop()
@@ -95,7 +98,7 @@ func (s *Service) answer(c *hotCall) (err error) {
 	if !ok {
 		return wire.ErrClientIP()
 	}
-	err = s.service.IntrospectInto(&c.Call, &c.Actor, &in, &c.Introspection)
+	err = s.service.IntrospectInto(&c.Call, &c.Actor, &in, &c.Introspection, &c.room)
 	c.Decision, c.Subject = c.Introspection.Decision, c.Introspection.SubjectID()
 	c.TraceUser(c.Introspection.Token.User)
 	return err
@@ -125,23 +128,30 @@ func (s *Service) batch(
 	if err != nil {
 		return nil, err
 	}
-	answers, err := s.decideAll(c, &q)
+	text := batchTexts.Get(0)
+	err = s.decideAll(c, &q, func(in *tokens.Introspection) int {
+		before := len(*text)
+		*text = appendBatchItem(*text, in)
+		return len(*text) - before
+	})
 	if err != nil {
+		batchTexts.Put(text)
 		return nil, err
 	}
-	return &batchResponse{answers}, nil
+	return &batchResponse{text}, nil
 }
 
-// decideAll completes a call about many tokens that has begun.
-func (s *Service) decideAll(c *call.Call, q *batchRequest) ([]tokens.Introspection, error) {
+// decideAll completes a call about many tokens that has begun. It passes the decisions to each, which returns how many
+// bytes one takes; if it returns an error, none of them may be sent.
+func (s *Service) decideAll(c *call.Call, q *batchRequest, each func(*tokens.Introspection) int) error {
 	if err := s.chain.AdmitHot(c, q.size); err != nil {
-		return nil, err
+		return err
 	}
 	in := make([]tokens.IntrospectRequest, len(q.items))
 	for i := range q.items {
 		in[i], _ = q.items[i].toDomain()
 	}
-	return s.service.IntrospectBatch(c, c.Actor, in)
+	return s.service.IntrospectEach(c, &c.Actor, in, each)
 }
 
 // toDomain converts q, which must stay as it is meanwhile, for the domain; false: client_ip is not an address, and is

@@ -82,7 +82,7 @@ func (p *parser) request(q *request) bool {
 	if !p.take('{') {
 		return false
 	}
-	q.required = q.few[:0]
+	q.required = q.required[:0]
 	for seen := fieldSet(0); ; {
 		name, ok := p.text()
 		field := fieldOf(name)

@@ -142,8 +142,9 @@ type item struct {
 	request streamRequest
 	answer  streamResponse
 	in      tokens.Introspection
-	led     bool       // another goroutine reads in its place
-	traced  call.Items // which requests that it reads get a span
+	room    tokens.Lists // of in
+	led     bool         // another goroutine reads in its place
+	traced  call.Items   // which requests that it reads get a span
 }
 
 // Serve reads and answers requests until there are no more, or until it has had to wait for one: then another goroutine
@@ -212,7 +213,7 @@ func (a *answering) decide(i *item) (err error) {
 	if !ok {
 		return wire.ErrClientIP()
 	}
-	return a.service.service.IntrospectInto(&i.Call, &i.Actor, &in, &i.in)
+	return a.service.service.IntrospectInto(&i.Call, &i.Actor, &in, &i.in, &i.room)
 }
 
 // streamEnd returns the error of a stream whose reading ended; io.EOF is not an error.
