@@ -51,6 +51,7 @@ func (s *Service) authenticateService(ctx context.Context, secret Secret, id ID)
 	a := Actor{
 		Kind: ServiceActor, Name: v.Name, TokenID: id, Permissions: v.Permissions, Audience: v.Audience,
 		Serial: p.secret.Serial, ExpireTime: p.cred.end(&p.secret), mark: mark,
+		keys: p.keys,
 	}
 	if !p.live {
 		return Actor{}, s.endedService(&p, a).public(CodeUnauthenticated)
@@ -64,12 +65,14 @@ type presentedService struct {
 	matched bool
 	secret  StoredSecret // the one that matched
 	live    bool         // the service is active and accepts the secret
+	keys    *Keys        // that it was checked with
 }
 
 // presentService looks up the service that a secret belongs to. It returns ErrNotFound for an unknown id; the API
 // caller gets the same answer to that as to a wrong secret. A digest under a retiring key is replaced.
 func (s *Service) presentService(ctx context.Context, text Secret, id ID, at *moment, p *presentedService) error {
 	keys := s.keys.Get()
+	p.keys = keys
 	if s.memory != nil {
 		p.cred = s.memory.RecallService(at.clock, id)
 	}
@@ -117,6 +120,18 @@ func (s *Service) serviceMark(at *moment) uint64 {
 // it again.
 func (s *Service) unchanged(a *Actor, at *moment) bool {
 	return a.mark != 0 && a.mark == s.serviceMark(at) && (a.ExpireTime.IsZero() || at.now.Before(a.ExpireTime))
+}
+
+// Still returns a service that Authenticate has returned for a secret as it would be returned now for the same secret.
+// False: it must be authenticated again, since a service, or a key of digests, may have changed, or its time is over.
+func (s *Service) Still(a *Actor, peer Peer) (Actor, bool) {
+	at := s.moment()
+	if a.Kind != ServiceActor || a.keys != s.keys.Get() || !s.unchanged(a, &at) {
+		return Actor{}, false
+	}
+	same := *a
+	same.Peer = peer
+	return same, true
 }
 
 // Recheck reads again what an authenticated service may do, for calls that last long. A caller that is no longer

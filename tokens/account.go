@@ -165,6 +165,8 @@ type Actor struct {
 	ExpireTime time.Time
 	// mark is the store's mark of services from before the record of a service was read; 0: none.
 	mark uint64
+	// keys are those that the presented secret of a service was checked with.
+	keys *Keys
 	// presented says that the caller's only authority is the secret that the call is about. The use case checks that
 	// secret against the store inside its transaction.
 	presented bool

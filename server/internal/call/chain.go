@@ -253,6 +253,9 @@ func (c *Chain) identify(begun *Call) error {
 	if begun.Method.Open || begun.Method.Anyone || begun.identified {
 		return nil
 	}
+	if c.recognize(begun) {
+		return nil
+	}
 	// A trusted proxy's own address stands for callers that it does not name. They must not pay for each other.
 	limited := len(begun.Credentials) > 0 && !c.Trusted.Has(begun.Peer.IP)
 	var remembered *FromMemoryOnly
@@ -266,14 +269,41 @@ func (c *Chain) identify(begun *Call) error {
 		}
 		return err
 	}
-	begun.Actor, begun.identified = actor, true
-	if actor.Kind != tokens.Nobody {
-		begun.Connection.Authenticated()
-		if !begun.Method.announcesLate() {
-			c.announce(begun)
-		}
+	c.identified(begun, actor)
+	if actor.Kind == tokens.ServiceActor && !c.behindGateway && begun.Connection.Again(begun.Credentials[0]) {
+		proven := actor
+		begun.Connection.Prove(begun.Credentials[0], &proven)
 	}
 	return nil
+}
+
+// identified notes who calls.
+func (c *Chain) identified(begun *Call, actor tokens.Actor) {
+	begun.Actor, begun.identified = actor, true
+	if actor.Kind == tokens.Nobody {
+		return
+	}
+	begun.Connection.Authenticated()
+	if !begun.Method.announcesLate() {
+		c.announce(begun)
+	}
+}
+
+// recognize identifies a service whose credential is the very one that was proven last on its connection, as long as
+// nothing has changed since that could end it. That costs much less than a digest.
+func (c *Chain) recognize(begun *Call) bool {
+	if len(begun.Credentials) != 1 || c.behindGateway {
+		return false
+	}
+	proven, ok := begun.Connection.Proven(begun.Credentials[0]).(*tokens.Actor)
+	if !ok {
+		return false
+	}
+	actor, ok := c.Service.Still(proven, begun.Peer)
+	if ok {
+		c.identified(begun, actor)
+	}
+	return ok
 }
 
 // authenticateCharged authenticates a caller, and charges for its stream's memory if that takes a wait. remembered is

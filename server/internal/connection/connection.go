@@ -103,6 +103,7 @@ type Connection struct {
 	Held     atomic.Int64 // bytes of CallShare in use
 	writing  sync.Mutex   // held during a Write while the connection is not known
 	intake   intake
+	proofs   proofs
 	started  bool          // only Read uses it, as it does ahead
 	ahead    *bufio.Reader // of a known HTTP/2 connection
 
