@@ -66,8 +66,8 @@ func TestTokensShareScopes(t *testing.T) {
 			t.Errorf("a record with shared scopes takes %d bytes, and with its own %d", len(r), len(own))
 		}
 		var got, alone tokens.Credential
-		tokenRecord(r).read(&got, []string{"k"}, l.all())
-		tokenRecord(own).read(&alone, []string{"k"}, nil)
+		tokenRecord(r).read(&got, nil, []string{"k"}, l.all())
+		tokenRecord(own).read(&alone, nil, []string{"k"}, nil)
 		for _, read := range []tokens.Token{got.Token, alone.Token} {
 			if !slices.Equal(read.Scopes, c.Token.Scopes) || read.Name != c.Token.Name ||
 				read.Description != c.Token.Description || !slices.Equal(read.Audiences, c.Token.Audiences) {
