@@ -3,7 +3,7 @@
 comma := ,
 tool := go tool -modfile=tools.mod
 
-.PHONY: release test-release run build profile test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench bench-rivals bench-sdk
+.PHONY: release test-release run build profile test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench bench-growth bench-rivals bench-sdk
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -92,6 +92,12 @@ bench: ## the table of figures beside their baselines; BENCH=path keeps the gene
 	go run ./cmd/patbench -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) $(BENCHFLAGS)
 	PATD_BENCH_TOKENS=$(or $(TOKENS),1000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) go test ./store -run '^$$' -bench 'Mint$$|BesideDriver|Size' -benchtime 1x -v
 	go test ./client -run '^$$' -bench Verify -cpu 2 -benchmem
+
+bench-growth: ## a store of TOKENS, 10,000,000, and as many records in memory, beside smaller ones; BENCH=path keeps stores
+	PATD_BENCH_RECORDS=$(or $(TOKENS),10000000) go test ./store/cache/internal/reclog -run '^$$' -bench Growth -benchtime 1x -v
+	PATD_BENCH_TOKENS=$(or $(TOKENS),10000000) go test ./store/cache -run '^$$' -bench CacheHit/1
+	PATD_BENCH_TOKENS=$(or $(TOKENS),10000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) go test ./store -run '^$$' -bench 'BesideDriver|Size' -benchtime 1x -v -timeout 4h
+	go run ./cmd/patbench -tokens $(or $(TOKENS),10000000) -working 1000000 $(if $(BENCH),-dir $(BENCH)) -rows start $(BENCHFLAGS)
 
 bench-rivals: build ## patd beside OpenBao and Redis, where OPENBAO= and REDIS= name their binaries, and beside JWTs
 	go run ./cmd/patbench -patd bin/patd -rows rivals,local -rounds 7 -inflight 64 -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) \

@@ -123,7 +123,11 @@ func cpu(b *testing.B) time.Duration {
 func BenchmarkCacheHit(b *testing.B) {
 	p := &plenty{n: benchSize(b), now: time.Unix(1_700_000_000, 0).UTC()}
 	before := resident(b)
-	c := warm(b, p, 0)
+	var room int64 // that of the default
+	if p.n > 1_000_000 {
+		room = int64(p.n) * 216
+	}
+	c := warm(b, p, room)
 	report := func(b *testing.B) {
 		b.Helper()
 		st := c.Stats()

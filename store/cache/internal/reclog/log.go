@@ -33,7 +33,7 @@ type Config struct {
 }
 
 const (
-	segmentsPerLog = 16
+	segmentsPerLog = 32
 	fewSegments    = 4        // in a small log, so that larger records have room in it
 	goodSegment    = 64 << 10 // for those
 	minSegment     = 512
