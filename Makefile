@@ -64,8 +64,8 @@ chaos: ## replicas and PostgreSQL killed, frozen and cut off at random for CHAOS
 bulk: ## the revocation of BULK tokens, 100,000, while a server is killed, and the p99 of introspection meanwhile
 	LONG_TESTS=1 PATD_BULK=$(or $(BULK),100000) go test ./internal/replicatest -run BulkRevocation -count=1 -v -timeout 1h
 
-# The versions of PostgreSQL come from npm, Litestream from PyPI, and a disk that fills needs root. DRILL=name runs one of
-# TestDrill…
+# The versions of PostgreSQL come from npm, Litestream from PyPI, arm64 needs Debian's qemu-user, and it and a disk that
+# fills need root. DRILL=name runs one of TestDrill…
 postgres := internal/dbtest/testdata/postgres
 litestream := internal/replicatest/testdata/litestream
 drills: ## bad days practised with real processes, with figures; DRILL=SynchronousStandby for one
@@ -74,6 +74,7 @@ drills: ## bad days practised with real processes, with figures; DRILL=Synchrono
 	[ -x $(litestream)/venv/bin/pip ] || python3 -m venv $(litestream)/venv
 	$(litestream)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(litestream)/requirements.txt
 	LONG_TESTS=drills go test ./internal/replicatest ./store -p 1 -run 'TestDrill$(DRILL)' -count=1 -v -timeout 4h
+	LONG_TESTS=drills go test -C deploy/release -run 'TestDrill$(DRILL)' -count=1 -v -timeout 4h .
 
 pictures: ## those of docs/page.md, by Chromium
 	go test ./internal/browsertest -run Pictures -count=1 -pictures

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,7 +30,7 @@ type imageConfig struct {
 
 // unpackImage lays an image out as a root directory, without go-containerregistry: by the OCI's layout alone. Each
 // digest is checked.
-func unpackImage(t *testing.T, file, root string) (c imageConfig) {
+func unpackImage(t *testing.T, file, root, arch string) (c imageConfig) {
 	t.Helper()
 	files := untar(t, file, false)
 	if string(bytes.TrimSpace(files["oci-layout"])) == "" {
@@ -58,8 +59,7 @@ func unpackImage(t *testing.T, file, root string) (c imageConfig) {
 		Config descriptor
 		Layers []descriptor
 	}
-	if m := index.Manifests; len(m) != 1 || m[0].Platform.OS != "linux" ||
-		m[0].Platform.Architecture != runtime.GOARCH {
+	if m := index.Manifests; len(m) != 1 || m[0].Platform.OS != "linux" || m[0].Platform.Architecture != arch {
 		t.Fatalf("the index is %v", m)
 	}
 	read(blob(index.Manifests[0].Digest), &manifest)
@@ -71,33 +71,47 @@ func unpackImage(t *testing.T, file, root string) (c imageConfig) {
 			t.Fatalf("unpack a layer: %v\n%s", err, out)
 		}
 	}
+	if _, volume := c.Config.Volumes[imageData]; c.Config.User != "65532:65532" || !volume ||
+		len(c.Config.ExposedPorts) != 2 || c.Architecture != arch {
+		t.Errorf("the image is %+v", c)
+	}
 	return c
+}
+
+// needNamespaces skips a test where it may not make namespaces.
+func needNamespaces(t *testing.T) {
+	t.Helper()
+	need(t, "unshare", "chroot", "tar", "mount")
+	out, err := exec.Command("unshare", "--mount", "--pid", "--fork", "true").CombinedOutput()
+	if err != nil || os.Getuid() != 0 {
+		missing(t, "the permission to make namespaces: "+string(out))
+	}
+}
+
+// newRoot returns a directory with an empty root, and a volume of the image's user.
+func newRoot(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	volume := filepath.Join(dir, "volume")
+	if err := errors.Join(
+		os.Chmod(filepath.Dir(dir), 0o755), // others pass through it
+		os.Mkdir(filepath.Join(dir, "root"), 0o755),
+		os.Mkdir(volume, 0o700),
+		os.Chown(volume, imageUser, imageUser),
+	); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // TestImageRunsAsItsUserOnAReadOnlyRoot unpacks the image and runs it as a container engine does: its user, its
 // command, its variables, a root that cannot be written to, and one volume.
 func TestImageRunsAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	t.Parallel()
-	need(t, "unshare", "chroot", "tar", "mount")
-	if out, err := exec.Command("unshare", "--mount", "--pid", "--fork", "true").
-		CombinedOutput(); err != nil ||
-		os.Getuid() != 0 {
-		missing(t, "the permission to make namespaces: "+string(out))
-	}
-	dir := t.TempDir()
-	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // others pass through it
-		t.Fatal(err)
-	}
-	root := filepath.Join(dir, "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c := unpackImage(t, release1(t).only(t, "*_image.tar"), root)
-	if _, volume := c.Config.Volumes["/var/lib/patd"]; c.Config.User != "65532:65532" || !volume ||
-		len(c.Config.ExposedPorts) != 2 ||
-		c.Architecture != runtime.GOARCH {
-		t.Errorf("the image is %+v", c)
-	}
+	needNamespaces(t)
+	dir := newRoot(t)
+	root, volume := filepath.Join(dir, "root"), filepath.Join(dir, "volume")
+	c := unpackImage(t, release1(t).only(t, "*_image.tar"), root, runtime.GOARCH)
 	text, err := os.ReadFile(filepath.Join(root, "etc/ssl/certs/ca-certificates.crt"))
 	if err != nil {
 		t.Fatal(err)
@@ -106,13 +120,6 @@ func TestImageRunsAsItsUserOnAReadOnlyRoot(t *testing.T) {
 		t.Error("the image has too few roots of trust")
 	}
 	before := listing(t, root)
-	volume := filepath.Join(dir, "volume")
-	if err := os.Mkdir(volume, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(volume, imageUser, imageUser); err != nil {
-		t.Fatal(err)
-	}
 	// docker run without an option: plain text on all addresses is refused, with what to do.
 	refused := container(root, volume, c, nil)
 	if out, err := refused.CombinedOutput(); err == nil ||
@@ -120,22 +127,8 @@ func TestImageRunsAsItsUserOnAReadOnlyRoot(t *testing.T) {
 		t.Errorf("without TLS: %v\n%s", err, out)
 	}
 
-	var log safeBuffer
-	cmd := container(
-		root,
-		volume,
-		c,
-		[]string{"PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0", "PATD_DRAIN_DELAY=0s"},
-	)
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	grpc := log.await(t, `"grpc":"`, ended)
-	health := container(root, volume, c, nil, "health", "--addr", grpc)
+	server := serve(t, root, volume, c)
+	health := container(root, volume, c, nil, "health", "--addr", server.grpc)
 	if out, err := health.CombinedOutput(); err != nil || string(out) != "serving\n" {
 		t.Errorf("patd health: %v\n%s", err, out)
 	}
@@ -143,24 +136,53 @@ func TestImageRunsAsItsUserOnAReadOnlyRoot(t *testing.T) {
 	if out, err := create.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "pats_") {
 		t.Errorf("a service token: %v\n%s", err, out)
 	}
-	// The process 1 of the container is the child of unshare.
-	stop := exec.Command("sh", "-c", `kill -TERM $(cat /proc/$0/task/$0/children)`, fmt.Sprint(cmd.Process.Pid))
-	if out, err := stop.CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("it ends with %v\n%s", err, &log)
-		}
-	case <-time.After(patience):
-		t.Fatal("it does not stop")
-	}
+	server.stop(t)
 	if after := listing(t, root); after != before {
 		t.Errorf("the root was\n%s\nand is\n%s", before, after)
 	}
 	if info, err := os.Stat(filepath.Join(volume, "patd.db")); err != nil || info.Size() == 0 {
 		t.Errorf("there is no store in the volume: %v", err)
+	}
+}
+
+// served is the image's command, running.
+type served struct {
+	cmd   *exec.Cmd
+	grpc  string // its address
+	log   safeBuffer
+	ended chan error
+}
+
+// serve runs the image's command, and waits until it is ready.
+func serve(t *testing.T, root, volume string, c imageConfig) *served {
+	t.Helper()
+	env := []string{"PATD_HTTP_ADDR=127.0.0.1:0", "PATD_GRPC_ADDR=127.0.0.1:0", "PATD_DRAIN_DELAY=0s"}
+	s := &served{cmd: container(root, volume, c, env), ended: make(chan error, 1)}
+	s.cmd.Stderr = &s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.ended <- s.cmd.Wait() }()
+	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
+	s.grpc = s.log.await(t, `"grpc":"`, s.ended)
+	return s
+}
+
+// stop ends it by a signal, as an engine does.
+func (s *served) stop(t *testing.T) {
+	t.Helper()
+	// The process 1 of the container is the child of unshare.
+	stop := exec.Command("sh", "-c", `kill -TERM $(cat /proc/$0/task/$0/children)`, fmt.Sprint(s.cmd.Process.Pid))
+	if out, err := stop.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	select {
+	case err := <-s.ended:
+		if err != nil {
+			t.Errorf("it ends with %v\n%s", err, &s.log)
+		}
+	case <-time.After(patience):
+		t.Fatal("it does not stop")
 	}
 }
 

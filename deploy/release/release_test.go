@@ -83,6 +83,19 @@ const tree = "../.."
 
 // build makes a release for this machine's architecture in directories of its own.
 func build(with []library) (*built, error) {
+	b, err := begin(runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	b.r.libraries = with
+	if b.r.tools, err = filepath.Abs(tree); err != nil {
+		return nil, err
+	}
+	return b, b.r.all(context.Background(), b.dir)
+}
+
+// begin makes the binaries of a release, of the last commit in a clone with a tag.
+func begin(arches ...string) (*built, error) {
 	dir, err := os.MkdirTemp("", "patd-release-test-")
 	if err != nil {
 		return nil, err
@@ -98,18 +111,14 @@ func build(with []library) (*built, error) {
 			return nil, fmt.Errorf("git %s: %w\n%s", args[0], err, said)
 		}
 	}
-	r, err := newRelease(context.Background(), clone, []string{runtime.GOARCH})
+	r, err := newRelease(context.Background(), clone, arches)
 	if err != nil {
 		return nil, err
 	}
 	dirs.Lock()
 	dirs.all = append(dirs.all, r.work)
 	dirs.Unlock()
-	r.libraries = with
-	if r.tools, err = filepath.Abs(tree); err != nil {
-		return nil, err
-	}
-	return &built{dir: out, r: r}, r.all(context.Background(), out)
+	return &built{dir: out, r: r}, nil
 }
 
 func release1(tb testing.TB) *built {
