@@ -37,8 +37,8 @@ type settings struct {
 	database           string
 	revocations, flood int
 
-	openbao, redis string // binaries of rivals
-	rivalTokens    int
+	openbao, hydra, redis string // binaries of rivals
+	rivalTokens           int
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -86,6 +86,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"",
 		"the bao binary, for the row rivals; where it is missing, so are its figures",
 	)
+	f.StringVar(&s.hydra, "hydra", "", "the hydra binary, likewise")
 	f.StringVar(
 		&s.redis,
 		"redis",

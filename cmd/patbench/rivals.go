@@ -23,6 +23,7 @@ type rivalKind struct {
 func rivalKinds() []rivalKind {
 	return []rivalKind{
 		{"OpenBao", "-openbao", func(s settings) string { return s.openbao }, rival.OpenBao},
+		{"Ory Hydra", "-hydra", func(s settings) string { return s.hydra }, rival.Hydra},
 		{"Redis", "-redis", func(s settings) string { return s.redis }, rival.Redis},
 	}
 }
