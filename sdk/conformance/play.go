@@ -75,6 +75,7 @@ func (s *stage) play(of scenario) (err error) {
 		tokens: map[string]token{},
 		begun:  map[string][]<-chan result{},
 		name:   fmt.Sprintf("s%d", s.played),
+		acked:  s.proxy.acknowledgements(),
 	}
 	defer func() {
 		s.proxy.reset()
@@ -113,6 +114,7 @@ type playing struct {
 	tokens  map[string]token
 	begun   map[string][]<-chan result
 	asked   int // tokens that patd was asked about before the latest begin
+	acked   int // acknowledgements before the scenario
 }
 
 func (p *playing) configure(more map[string]any) error {
@@ -190,20 +192,22 @@ func (p *playing) prepare(s step) (known bool, err error) {
 		t.secret = made.Secret
 		p.tokens[s.To] = t
 	case s.Revoke != "":
-		err = post(p.tokens[s.Revoke].path(":revoke"), map[string]any{})
+		err = p.takeAway(s, p.tokens[s.Revoke].path(":revoke"))
 	case s.Narrow != "":
 		in := map[string]any{"token": map[string]any{"scopes": s.Scopes}, "update_mask": "scopes"}
 		err = p.patd.call(http.MethodPatch, p.tokens[s.Narrow].path(""), in, nil)
 	case s.Features != nil:
 		err = p.patd.call(http.MethodPut, user(s.User)+"/features", map[string]any{"features": *s.Features}, nil)
 	case s.Suspend != "":
-		err = post(user(s.Suspend)+":suspend", map[string]any{})
+		err = p.takeAway(s, user(s.Suspend)+":suspend")
 	case s.Resume != "":
 		err = post(user(s.Resume)+":resume", map[string]any{})
 	case s.Delete != "":
 		err = p.patd.call(http.MethodDelete, user(s.Delete), nil, nil)
 	case s.Service == "revoke":
 		err = post("/v1/services/"+p.name+":revoke", map[string]any{})
+	case s.Changes > 0:
+		err = p.changes(s.Changes)
 	default:
 		return false, nil
 	}
@@ -301,6 +305,15 @@ func (p *playing) look(s step) (known bool, err error) {
 		}
 	case s.Used != "":
 		err = p.used(s)
+	case s.Acked != nil:
+		err = p.acknowledged(s)
+	case s.Held:
+		err = until(patience, func() error {
+			if !p.proxy.holds() {
+				return errors.New("no event has said that more follow")
+			}
+			return nil
+		})
 	default:
 		return false, nil
 	}

@@ -19,6 +19,7 @@ const (
 	kindFeed = "feed" // the watch
 	kindAsk  = "ask"  // introspection
 	kindUses = "uses" // reports
+	kindAcks = "acks" // acknowledgements of what the feed brought
 )
 
 // fault is what the proxy does to one kind of traffic.
@@ -29,7 +30,9 @@ type fault struct {
 	//   - hold: requests pass, and answers wait until the next fault, then pass;
 	//   - delay: answers come MS later, in order;
 	//   - answer: the proxy itself answers, with Status and Body;
-	//   - replay: the proxy answers as the last answer that passed, whatever is asked.
+	//   - replay: the proxy answers as the last answer that passed, whatever is asked;
+	//   - more: of the feed, what follows an event that says that more follow waits until the next fault;
+	//   - say-more: each event of the feed says that more follow.
 	Do     string `json:"do"`
 	MS     int    `json:"ms"`
 	Status int    `json:"status"`
@@ -48,7 +51,9 @@ type proxy struct {
 	faults map[string]fault
 	change chan struct{} // closed when a fault changes
 	open   map[*exchange]bool
-	asked  int // tokens that were asked about
+	asked  int  // tokens that were asked about
+	acked  int  // acknowledgements that have begun
+	held   bool // by the fault more
 	last   *recorded
 }
 
@@ -126,6 +131,7 @@ func (p *proxy) set(faults map[string]fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	maps.Copy(p.faults, faults)
+	p.held = false
 	close(p.change)
 	p.change = make(chan struct{})
 	for x := range p.open {
@@ -137,7 +143,23 @@ func (p *proxy) set(faults map[string]fault) {
 }
 
 // reset ends all faults.
-func (p *proxy) reset() { p.set(map[string]fault{kindFeed: {}, kindAsk: {}, kindUses: {}}) }
+func (p *proxy) reset() {
+	p.set(map[string]fault{kindFeed: {}, kindAsk: {}, kindUses: {}, kindAcks: {}})
+}
+
+// acknowledgements returns how many have begun so far.
+func (p *proxy) acknowledgements() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.acked
+}
+
+// holds reports whether events wait behind one that says that more follow.
+func (p *proxy) holds() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
 
 // asks returns how many tokens patd was asked about so far.
 func (p *proxy) asks() int {
@@ -190,6 +212,8 @@ func kindOf(path string) (kind string, stream bool) {
 		return kindFeed, false
 	case strings.HasSuffix(path, "/ReportUses"), path == "/v1/uses:report":
 		return kindUses, false
+	case strings.HasSuffix(path, "/AcknowledgeInvalidations"), path == "/v1/invalidations:acknowledge":
+		return kindAcks, false
 	default:
 		return kindAsk, strings.HasSuffix(path, "/IntrospectStream")
 	}
@@ -203,6 +227,9 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, upstream string, t
 	x := &exchange{kind: kind, stream: stream, cancel: cancel}
 	p.mu.Lock()
 	p.open[x] = true
+	if kind == kindAcks {
+		p.acked++
+	}
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
@@ -220,13 +247,13 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, upstream string, t
 		w.Header().Set("Grpc-Status", "12")
 		return
 	case f.Do == "answer":
-		p.countOf(r, nil)
+		p.countOf(r, nil, kind)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(f.Status)
 		_, _ = io.WriteString(w, f.Body)
 		return
 	case f.Do == "replay":
-		p.countOf(r, nil)
+		p.countOf(r, nil, kind)
 		p.replay(w)
 		return
 	}
@@ -234,9 +261,7 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, upstream string, t
 	out.RequestURI, out.Host = "", upstream
 	out.URL.Scheme, out.URL.Host = "http", upstream
 	out.Header.Del("Connection")
-	if kind == kindAsk {
-		p.countOf(r, out)
-	}
+	p.countOf(r, out, kind)
 	resp, err := through.RoundTrip(out)
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -248,8 +273,9 @@ func (p *proxy) serve(w http.ResponseWriter, r *http.Request, upstream string, t
 }
 
 // countOf counts the tokens that a request asks about. out is the request that is passed on; nil: it is not.
-func (p *proxy) countOf(r, out *http.Request) {
+func (p *proxy) countOf(r, out *http.Request, kind string) {
 	switch {
+	case kind != kindAsk:
 	case out != nil && strings.HasSuffix(r.URL.Path, "/IntrospectStream"):
 		out.Body = &messages{ReadCloser: r.Body, each: func() { p.count(1) }}
 	case r.URL.Path == "/v1/introspect:batch":
@@ -314,21 +340,36 @@ func (p *proxy) copy(ctx context.Context, w http.ResponseWriter, resp *http.Resp
 		}
 	}()
 	begun := false
-	for c := range chunks {
-		if err := p.due(ctx, kind, c.at); err != nil {
-			return err
-		}
+	write := func(text []byte) error {
 		if !begun {
 			w.WriteHeader(resp.StatusCode)
 			begun = true
 		}
+		if _, err := w.Write(text); err != nil {
+			return err
+		}
+		return http.NewResponseController(w).Flush()
+	}
+	events := &feed{grpc: strings.HasPrefix(resp.Header.Get("Content-Type"), "application/grpc")}
+	for c := range chunks {
+		if kind == kindFeed {
+			if err := p.events(ctx, events, c, write); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := p.due(ctx, kind, c.at); err != nil {
+			return err
+		}
 		if kept.body = append(kept.body, c.text...); int64(len(kept.body)) == resp.ContentLength {
 			p.keep(kind, kept) // before the driver has all of it
 		}
-		if _, err := w.Write(c.text); err != nil {
+		if err := write(c.text); err != nil {
 			return err
 		}
-		if err := http.NewResponseController(w).Flush(); err != nil {
+	}
+	if len(events.rest) > 0 {
+		if err := write(events.rest); err != nil {
 			return err
 		}
 	}
@@ -348,6 +389,36 @@ func (p *proxy) copy(ctx context.Context, w http.ResponseWriter, resp *http.Resp
 	p.keep(kind, kept)
 	trail(w, resp.Trailer)
 	return nil
+}
+
+// events passes on the events of a feed that a chunk completes.
+func (p *proxy) events(ctx context.Context, f *feed, c chunk, write func([]byte) error) error {
+	for _, event := range f.take(c.text) {
+		if err := p.due(ctx, kindFeed, c.at); err != nil {
+			return err
+		}
+		more := f.hasMore(event)
+		if now, _ := p.now(kindFeed); now.Do == "say-more" {
+			event = f.withMore(event)
+		}
+		if err := write(event); err != nil {
+			return err
+		}
+		if more {
+			p.hold()
+			if err := p.pass(ctx, kindFeed, "more"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// hold takes note that events wait, if the fault is more.
+func (p *proxy) hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = p.faults[kindFeed].Do == "more"
 }
 
 // keep keeps an answer for replay.

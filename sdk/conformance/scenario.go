@@ -37,7 +37,8 @@ type step struct {
 	Delete   string           `json:"delete"`
 	Service  string           `json:"service"` // "revoke": the driver's own service
 	Patd     string           `json:"patd"`    // stop, kill, start, restart, freeze, thaw, copy, restore
-	Proxy    map[string]fault `json:"proxy"`   // faults by kind of traffic: feed, ask, uses
+	Changes  int              `json:"changes"` // so many, of users whose tokens nobody checks
+	Proxy    map[string]fault `json:"proxy"`   // faults by kind of traffic: feed, ask, uses, acks
 	WaitMS   int              `json:"wait_ms"`
 	Clock    *int             `json:"clock"` // how wrong the driver's wall clock is from now on, in ms
 
@@ -49,7 +50,9 @@ type step struct {
 	Begin      string         `json:"begin"`      // a check that is not waited for; end waits for those of the token
 	End        string         `json:"end"`
 	Close      bool           `json:"close"`
-	Used       string         `json:"used"` // waits until patd knows a use of a token, from ip, in scopes
+	Used       string         `json:"used"`  // waits until patd knows a use of a token, from ip, in scopes
+	Acked      *int           `json:"acked"` // waits until the driver has sent so many acknowledgements
+	Held       bool           `json:"held"`  // waits until the proxy holds what follows an event with more
 
 	// -----
 
@@ -63,6 +66,13 @@ type step struct {
 	Grace     string   `json:"grace"`
 	Audience  string   `json:"audience"`
 	IP        string   `json:"ip"`
+
+	// Wait is how long a revoke or suspend waits for its receipt. Silent is whether that names the driver's service,
+	// and Everywhere whether nothing is silent.
+	Wait       string `json:"wait"`
+	Silent     *bool  `json:"silent"`
+	Everywhere *bool  `json:"everywhere"`
+	MostAcked  *int   `json:"most_acked"`
 
 	// Want is the decision of a check, "error", or "error:" and its class; of a close "error" or nothing. Missing are
 	Want        string   `json:"want"`

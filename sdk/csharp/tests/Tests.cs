@@ -23,16 +23,11 @@ internal static class Tests
             return 0;
         }
 
-        if (args.Length > 0 && args[0] == "revoke")
-        {
-            await RevokeBench.RunAsync(int.Parse(args[1]));
-            return 0;
-        }
-
         var failed = 0;
         var all = new[]
         {
             typeof(Parts), typeof(Guards), typeof(Managing), typeof(Routes), typeof(Web), typeof(Together),
+            typeof(Acknowledging),
         }
             .SelectMany(t => t.GetMethods(BindingFlags.Static | BindingFlags.Public | BindingFlags.DeclaredOnly));
         foreach (var test in all)
@@ -430,6 +425,12 @@ internal sealed class Stub : HttpMessageHandler
 
     internal bool Watch { get; set; } = true;
 
+    /// <summary>Makes the events of a watch, in place of a heartbeat each second.</summary>
+    internal Func<Stream>? Feed { get; set; }
+
+    /// <summary>Answers an acknowledgement.</summary>
+    internal Func<string, CancellationToken, Task<HttpStatusCode>>? Acknowledge { get; set; }
+
     /// <summary>Every other token is unknown.</summary>
     internal bool Refuses { get; set; }
 
@@ -442,9 +443,15 @@ internal sealed class Stub : HttpMessageHandler
                 return new HttpResponseMessage(HttpStatusCode.Forbidden);
             }
 
-            var events = new HttpResponseMessage { Content = new StreamContent(new Beats()) };
+            var events = new HttpResponseMessage { Content = new StreamContent(Feed?.Invoke() ?? new Beats()) };
             events.Content.Headers.TryAddWithoutValidation("Content-Type", "text/event-stream");
             return events;
+        }
+
+        if (request.RequestUri.AbsolutePath == "/v1/invalidations:acknowledge")
+        {
+            var status = await Acknowledge!(await request.Content.ReadAsStringAsync(), cancel);
+            return new HttpResponseMessage(status) { Content = new StringContent("{}") };
         }
 
         var n = Interlocked.Increment(ref Asked);

@@ -19,6 +19,7 @@ class Stream(httpx.AsyncByteStream):
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.watch_id = f"watch-{len(wire.watches) + 1}"
         self.loop = asyncio.get_running_loop()
         self.events: asyncio.Queue[bytes | None] = asyncio.Queue()
 
@@ -27,10 +28,11 @@ class Stream(httpx.AsyncByteStream):
             self.loop.call_soon_threadsafe(self.events.put_nowait, text)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        self.events.put_nowait(self.wire.text("start-over"))
+        self.events.put_nowait(self.wire.text("start-over", watch_id=self.watch_id))
         while True:
             try:
-                event = await asyncio.wait_for(self.events.get(), 0.3)
+                async with asyncio.timeout(0.3):  # wait_for may lose a cancellation, before Python 3.12
+                    event = await self.events.get()
             except TimeoutError:
                 if self.wire.silent:
                     continue
@@ -52,6 +54,9 @@ class Wire(httpx.AsyncBaseTransport):
         self.watches: list[httpx.Request] = []
         self.answer: Callable[[Body], Body] = lambda body: {"active": False, "decision": "NOT_FOUND"}
         self.hold: asyncio.Event | None = None
+        self.acknowledged: list[Body] = []
+        self.acknowledging = 200  # the status of the answer; 0: there is none
+        self.ended = 0  # acknowledgements that were given up
         self._sequence = 1
         self._streams: list[Stream] = []
         self._lock = threading.Lock()
@@ -63,6 +68,8 @@ class Wire(httpx.AsyncBaseTransport):
             self.watches.append(request)
             return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=stream)
         body = json.loads(request.content)
+        if request.url.path == "/v1/invalidations:acknowledge":
+            return await self._acknowledge(body)
         if self.keep:
             self.asked.append((request.url.path, body))
         if self.hold is not None:
@@ -80,8 +87,18 @@ class Wire(httpx.AsyncBaseTransport):
         # As it is read from a connection: an answer that is there at once is not.
         return httpx.Response(200, stream=Bytes(json.dumps(out).encode()))
 
+    async def _acknowledge(self, body: Body) -> httpx.Response:
+        self.acknowledged.append(body)
+        try:
+            while self.acknowledging == 0:
+                await asyncio.sleep(0.005)
+        except asyncio.CancelledError:
+            self.ended += 1
+            raise
+        return httpx.Response(self.acknowledging, stream=Bytes(b"{}"))
+
     def text(
-        self, kind: str, token_ids: list[str] | None = None, users: list[str] | None = None, elapsed_ms: int = 0
+        self, kind: str, token_ids: list[str] | None = None, users: list[str] | None = None, **more: object
     ) -> bytes:
         data = {
             "sequence": str(self._sequence),
@@ -89,16 +106,16 @@ class Wire(httpx.AsyncBaseTransport):
             "start_over": kind == "start-over",
             "token_ids": token_ids or [],
             "users": users or [],
-            "elapsed_ms": elapsed_ms,
+            **more,
         }
         return f"event: {kind}\nid: {self._sequence}-h\ndata: {json.dumps(data)}\n\n".encode()
 
-    def change(self, token_ids: list[str] | None = None, users: list[str] | None = None) -> None:
+    def change(self, token_ids: list[str] | None = None, users: list[str] | None = None, **more: object) -> None:
         """Sends news."""
         with self._lock:
             self._sequence += 1
             for stream in self._streams:
-                stream.put(self.text("invalidations", token_ids, users))
+                stream.put(self.text("invalidations", token_ids, users, **more))
 
     def start_over(self) -> None:
         """Has all watches start over."""

@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -152,6 +152,69 @@ def test_a_silent_watch_is_left_for_another(wire: Wire) -> None:
         assert str(wire.watches[-1].url).endswith("?after=1&history=h")
 
     asyncio.run(main())
+
+
+def test_what_patd_asks_for_is_acknowledged_and_nothing_else(wire: Wire, verifier: Verifier) -> None:
+    wire.change(users=["bob"])
+    wire.change(users=["bob"], acknowledge=True)
+    sequence = wire.sequence
+    wire.change(users=["bob"])
+    until(lambda: len(wire.acknowledged) > 0)
+    verifier.close()
+    assert wire.acknowledged == [{"watch_id": "watch-1", "sequence": sequence}]
+
+
+def test_acknowledgements_go_one_at_a_time_and_one_that_fails_disturbs_nothing(wire: Wire) -> None:
+    async def asked_to(so: Callable[[], bool]) -> None:
+        """Changes something until something is so: a watch that was silent, on a busy machine, is left for another."""
+        async with asyncio.timeout(20):
+            while not so():
+                wire.change(users=["bob"], acknowledge=True)
+                await asyncio.sleep(0.1)
+
+    async def main() -> None:
+        wire.acknowledging = 0
+        async with AsyncVerifier(URL, "t", transport=wire) as v:
+            await until_async(lambda: v.stats().watching)
+            token, _ = random_token()
+            assert (await v.verify(token)).allowed
+            await asked_to(lambda: len(wire.acknowledged) > 0)
+            for _ in range(3):
+                wire.change(users=["bob"], acknowledge=True)
+            wire.answer = lambda body: {"active": False, "decision": "REVOKED"}
+            wire.change(token_ids=["15ODq7pq8Hy"])
+            async with asyncio.timeout(20):
+                while (await v.verify(token)).allowed:
+                    await asyncio.sleep(0.005)
+            assert len(wire.acknowledged) == 1
+            wire.acknowledging = 500
+            await asked_to(lambda: len(wire.acknowledged) > 1)
+            await asked_to(lambda: len(wire.acknowledged) > 2 and v.stats().watching)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_closing_ends_an_acknowledgement_that_hangs(wire: Wire, kind: str) -> None:
+    wire.acknowledging = 0
+    if kind == "sync":
+        with Verifier(URL, "t", transport=wire) as verifier:
+            until(lambda: verifier.stats().watching)
+            wire.change(users=["bob"], acknowledge=True)
+            until(lambda: len(wire.acknowledged) == 1)
+            wire.change(users=["bob"], acknowledge=True)
+    else:
+
+        async def main() -> None:
+            async with AsyncVerifier(URL, "t", transport=wire) as v:
+                await until_async(lambda: v.stats().watching)
+                wire.change(users=["bob"], acknowledge=True)
+                await until_async(lambda: len(wire.acknowledged) == 1)
+                wire.change(users=["bob"], acknowledge=True)
+
+        asyncio.run(main())
+    assert wire.ended == 1 and len(wire.acknowledged) == 1
 
 
 def test_a_cancelled_check_leaves_the_loop_clean(wire: Wire) -> None:

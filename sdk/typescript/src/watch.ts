@@ -1,3 +1,4 @@
+import { Acknowledger } from "./acknowledge.js";
 import { position, record, texts } from "./answer.js";
 import { readEvents, type ServerEvent } from "./events.js";
 import { Fault } from "./fault.js";
@@ -21,16 +22,24 @@ export class Watcher {
   tokenExpireTime: Date | undefined;
   #sequence = 0; // where to resume: the last event's position and history
   #history = "";
+  readonly #acks: Acknowledger;
 
   constructor(
     readonly transport: Transport,
     readonly memory: Memory,
     readonly now: () => number,
     readonly log: Log,
-  ) {}
+  ) {
+    this.#acks = new Acknowledger(transport);
+  }
 
   /** Watches until the signal. */
   async run(signal: AbortSignal): Promise<void> {
+    await this.#follow(signal);
+    await this.#acks.idle();
+  }
+
+  async #follow(signal: AbortSignal): Promise<void> {
     let tries = 0;
     while (!signal.aborted) {
       const began = performance.now();
@@ -64,18 +73,21 @@ export class Watcher {
       const from = this.#sequence;
       const path = from === 0 ? "" : `?after=${from}&history=${encodeURIComponent(this.#history)}`;
       const response = await this.#open(path, controller.signal);
+      let watchId = ""; // of its first event; empty: an older patd
       let work = 0;
       for await (const event of readEvents(response.body as ReadableStream<Uint8Array>)) {
         clearTimeout(alarm);
         alarm = setTimeout(stop, silence);
         if (controller.signal.aborted) break;
         if (event.type === "end") return endOf(event);
-        const { news, history, elapsed, more } = readNews(event);
+        const { news, history, elapsed, more, ...its } = readNews(event);
+        if (pace.isFirst) watchId = its.watchId;
         const startOver = news.startOver || (from === 0 && pace.isFirst);
         if (pace.isFirst && !startOver) this.memory.resumed(from);
         this.memory.apply({ ...news, startOver });
         this.#sequence = news.sequence;
         this.#history = history;
+        if (its.acknowledge && watchId !== "") this.#acks.applied(watchId, news.sequence);
         const quiet = news.tokenIds.length + news.users.length === 0;
         const known = pace.event({ mono: performance.now(), wall: this.now() }, elapsed, quiet, startOver);
         if (pace.behind > silence / 2) throw new Fault("unavailable", "the watch lags");
@@ -129,15 +141,31 @@ function endOf(event: ServerEvent): typeof renewal {
   throw new Fault("unavailable", `patd ended the watch: ${reason || "no reason"}`);
 }
 
-function readNews(event: ServerEvent): { news: News; history: string; elapsed: number; more: boolean } {
+/** What an event says. */
+interface Event {
+  news: News;
+  history: string;
+  elapsed: number;
+  /** Further changes are known, and follow. */
+  more: boolean;
+  /** Empty, but in the first event of a watch. */
+  watchId: string;
+  /** patd asks for an acknowledgement. */
+  acknowledge: boolean;
+}
+
+function readNews(event: ServerEvent): Event {
   const r = record(JSON.parse(event.data), "an event");
   const history = r["history"];
   if (typeof history !== "string") throw new Fault("unavailable", "an event of patd has no history");
   const elapsed = r["elapsed_ms"];
+  const watchId = r["watch_id"];
   return {
     history,
     elapsed: typeof elapsed === "number" ? elapsed : 0,
-    more: r["more"] === true, // further changes are known, and follow
+    more: r["more"] === true,
+    watchId: typeof watchId === "string" ? watchId : "",
+    acknowledge: r["acknowledge"] === true,
     news: {
       sequence: position(r["sequence"]),
       startOver: r["start_over"] === true || event.type === "start-over",

@@ -8,6 +8,7 @@ export interface Asked {
 /** Answers requests as patd would, and lets a test send events. */
 export class Wire {
   readonly asked: Asked[] = [];
+  readonly acknowledged: Record<string, unknown>[] = [];
   answer: (body: Record<string, unknown>) => object | Promise<object> = () => ({
     active: false,
     decision: "NOT_FOUND",
@@ -15,6 +16,8 @@ export class Wire {
   status = 200;
   keep = true; // what was asked
   count = 0;
+  acknowledging: (signal: AbortSignal) => Response | Promise<Response> = () => new Response("{}");
+  watches = 0; // so far
   #sequence = 1;
   #send: ((text: string) => void) | undefined;
   #end: (() => void) | undefined;
@@ -24,6 +27,10 @@ export class Wire {
     const path = new URL(String(input)).pathname;
     if (path === "/v1/invalidations") return this.#watch(init.signal as AbortSignal);
     const body = JSON.parse(String(init.body)) as Record<string, unknown>;
+    if (path === "/v1/invalidations:acknowledge") {
+      this.acknowledged.push(body);
+      return this.acknowledging(init.signal as AbortSignal);
+    }
     this.count++;
     if (this.keep) this.asked.push({ path, body });
     if (this.status !== 200) return new Response("{}", { status: this.status });
@@ -49,11 +56,11 @@ export class Wire {
         });
       },
     });
-    this.event("start-over");
+    this.event("start-over", [], [], { watch_id: `watch-${++this.watches}` });
     return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
   }
 
-  event(type: string, tokenIds: string[] = [], users: string[] = []): void {
+  event(type: string, tokenIds: string[] = [], users: string[] = [], more: object = {}): void {
     if (type === "invalidations") this.#sequence++;
     const data = {
       sequence: String(this.#sequence),
@@ -61,6 +68,7 @@ export class Wire {
       start_over: type === "start-over",
       token_ids: tokenIds,
       users,
+      ...more,
     };
     this.#send?.(`event: ${type}\nid: ${this.#sequence}-h\ndata: ${JSON.stringify(data)}\n\n`);
   }

@@ -152,6 +152,55 @@ test("uses are reported with the scopes that they needed, and a report that patd
   await until(() => verifier.stats().droppedUses === 1);
 });
 
+test("a change is acknowledged where patd asks for it, and nowhere else", async (t) => {
+  const { wire, verifier } = await rig(t);
+  wire.event("invalidations", ["15ODq7pq8Hy"]);
+  wire.event("invalidations", ["15ODq7pq8Hy"], [], { acknowledge: true });
+  const sequence = wire.sequence;
+  wire.event("invalidations", ["15ODq7pq8Hy"]);
+  await until(() => wire.acknowledged.length > 0);
+  await verifier.close();
+  assert.deepEqual(wire.acknowledged, [{ watch_id: "watch-1", sequence }]);
+});
+
+test("acknowledgements are sent one at a time, the newest first, and one that fails disturbs nothing", async (t) => {
+  const { wire, verifier, token } = await rig(t);
+  const unhandled: unknown[] = [];
+  const note = (err: unknown) => unhandled.push(err);
+  process.on("unhandledRejection", note);
+  t.after(() => process.off("unhandledRejection", note));
+  let fail: (err: Error) => void = () => {};
+  wire.acknowledging = () => new Promise((_, reject) => (fail = reject));
+  for (let i = 0; i < 3; i++) wire.event("invalidations", [], ["bob"], { acknowledge: true });
+  const newest = wire.sequence;
+  await until(() => wire.acknowledged.length > 0);
+  assert.equal((await verifier.verify(token)).decision, "ALLOW");
+  wire.answer = () => ({ active: false, decision: "REVOKED" });
+  wire.event("invalidations", ["15ODq7pq8Hy"]);
+  while ((await verifier.verify(token)).decision === "ALLOW") await new Promise((resolve) => setTimeout(resolve, 5));
+  assert.equal(wire.acknowledged.length, 1);
+  wire.acknowledging = () => new Response("{}", { status: 500 });
+  fail(new Fault("unavailable", "the connection broke"));
+  await until(() => wire.acknowledged.length === 2);
+  assert.equal(wire.acknowledged[1]?.["sequence"], newest);
+  wire.event("invalidations", [], ["bob"], { acknowledge: true });
+  await until(() => wire.acknowledged.length === 3);
+  await verifier.close();
+  assert.deepEqual(unhandled, []);
+});
+
+test("close ends an acknowledgement that hangs, and sends none that waits", async (t) => {
+  const { wire, verifier } = await rig(t);
+  let given: AbortSignal | undefined;
+  wire.acknowledging = (signal) => new Promise(() => (given = signal));
+  wire.event("invalidations", [], ["bob"], { acknowledge: true });
+  await until(() => given !== undefined);
+  wire.event("invalidations", [], ["bob"], { acknowledge: true });
+  await verifier.close();
+  assert.equal(given?.aborted, true);
+  assert.equal(wire.acknowledged.length, 1);
+});
+
 test("plain http is for this machine only, and the address has no secret in it", () => {
   for (const bad of [
     "http://patd.example.com",

@@ -18,18 +18,21 @@ namespace Patd
 
         private readonly PatdConnection connection;
         private readonly AnswerMemory memory;
+        private readonly Acknowledger acks;
         private readonly Func<Instant> now;
         private readonly Action<string, Exception> log;
         private readonly Random chance = new Random(Guid.NewGuid().GetHashCode());
         private ulong sequence; // where to resume: the last event's position and history
         private string history = "";
+        private string watchId = ""; // of the first event of the watch; empty: an older patd
         private long tokenExpires; // ticks; 0: never, or not known
 
-        internal Watcher(PatdConnection connection, AnswerMemory memory, Func<Instant> now,
+        internal Watcher(PatdConnection connection, AnswerMemory memory, Acknowledger acks, Func<Instant> now,
             Action<string, Exception> log)
         {
             this.connection = connection;
             this.memory = memory;
+            this.acks = acks;
             this.now = now;
             this.log = log;
         }
@@ -153,6 +156,11 @@ namespace Patd
                     CultureInfo.InvariantCulture));
             }
 
+            if (pace.IsFirst)
+            {
+                watchId = Answer.Get(r, "watch_id") as string ?? "";
+            }
+
             var startOver = news.StartOver || (from == 0 && pace.IsFirst);
             if (pace.IsFirst && !startOver)
             {
@@ -162,6 +170,11 @@ namespace Patd
             memory.Apply(news, startOver);
             sequence = news.Sequence;
             history = its;
+            if (Answer.Get(r, "acknowledge") is true && watchId != "")
+            {
+                acks.Applied(watchId, sequence);
+            }
+
             var known = pace.Event(now(), elapsed, news.IsQuiet, startOver);
             if (pace.Behind.Ticks > AnswerMemory.Silence.Ticks / 2)
             {

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 import httpx
 
+from .acknowledge import Acknowledger
 from .address import Address, read_address
 from .answer import read_answer
 from .asker import Asker
@@ -153,6 +154,7 @@ class Engine:
     _flights: dict[bytes, _Flight] = field(default_factory=dict)
     _transport: Transport = field(init=False)
     _asker: Asker = field(init=False)
+    _acks: Acknowledger = field(init=False)
     _watcher: Watcher = field(init=False)
     _slots: asyncio.Semaphore = field(init=False)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -174,7 +176,8 @@ class Engine:
             connections=min(c.max_in_flight, _CONNECTIONS),
         )
         self._asker = Asker(self._transport, c.timeout, self._spawn)
-        self._watcher = Watcher(self._transport, self.memory, time.monotonic)
+        self._acks = Acknowledger(self._transport)
+        self._watcher = Watcher(self._transport, self.memory, self._acks, time.monotonic)
 
     # Any thread.
 
@@ -222,6 +225,7 @@ class Engine:
     def start(self) -> None:
         """Starts what runs in the background."""
         self._spawn(self._watcher.run())
+        self._spawn(self._acks.run())
         if self.config.report_every > 0:
             self._spawn(self._report_always())
 

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
 import httpx
 
+from .acknowledge import Acknowledger
 from .answer import read_position, read_time, record, texts
 from .events import EventReader, ServerEvent
 from .fault import Fault, Missing, nonsense
@@ -27,15 +29,33 @@ _HOPELESS_PAUSE = 15.0  # for errors that only a change of the server or of its 
 log = logging.getLogger("patd")
 
 
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What an event says."""
+
+    news: News
+    history: str
+    elapsed: float
+    """In seconds; 0: it does not say."""
+    more: bool
+    """Further changes are known, and follow."""
+    watch_id: str
+    """Empty, but in the first event of a watch."""
+    acknowledge: bool
+    """patd asks for an acknowledgement."""
+
+
 class Watcher:
     """Follows the change feed and updates memory."""
 
-    def __init__(self, transport: Transport, memory: Memory, mono: Callable[[], float]) -> None:
+    def __init__(self, transport: Transport, memory: Memory, acks: Acknowledger, mono: Callable[[], float]) -> None:
         self._transport = transport
         self._memory = memory
+        self._acks = acks
         self._mono = mono
         self._sequence = 0  # where to resume: the last event's position and history
         self._history = ""
+        self._watch_id = ""  # of the first event; empty: an older patd
         self.token_expire_time: datetime | None = None
         """When the service token expires, as of the latest watch."""
 
@@ -97,8 +117,10 @@ class Watcher:
 
     def _take(self, event: ServerEvent, pace: Pace, start: int) -> int:
         """Applies an event, and opens memory if it may be used from now on. Returns how much work that was."""
-        news, history, elapsed, more = _read_news(event)
-        first = pace.is_first
+        e = _read_event(event)
+        news, first = e.news, pace.is_first
+        if first:
+            self._watch_id = e.watch_id
         if first and start == 0:
             news = News(news.sequence, True, news.token_ids, news.users)
         if first and not news.start_over:
@@ -106,12 +128,14 @@ class Watcher:
         self._memory.apply(news)
         if news.start_over:
             asyncio.get_running_loop().call_soon(self._sweep)
-        self._sequence, self._history = news.sequence, history
+        self._sequence, self._history = news.sequence, e.history
+        if e.acknowledge and self._watch_id:
+            self._acks.applied(self._watch_id, news.sequence)
         quiet = news.start_over or not (news.token_ids or news.users)
-        known = pace.event(self._memory.now(), elapsed, quiet)
+        known = pace.event(self._memory.now(), e.elapsed, quiet)
         if pace.behind > SILENCE / 2:
             raise Fault("unavailable", "the watch lags")
-        if known is not None and not more:
+        if known is not None and not e.more:
             self._memory.known(known)
         return 1 + len(news.token_ids) + len(news.users)
 
@@ -134,16 +158,20 @@ def _end(event: ServerEvent) -> None:
         raise Fault("unavailable", f"patd ended the watch: {reason or 'no reason'}")
 
 
-def _read_news(event: ServerEvent) -> tuple[News, str, float, bool]:
+def _read_event(event: ServerEvent) -> _Event:
     r = record(parse(event.data.encode()), "an event")
-    history = r.get("history")
+    history, elapsed, watch_id = r.get("history"), r.get("elapsed_ms"), r.get("watch_id")
     if not isinstance(history, str):
         raise nonsense("an event of patd has no history")
     start_over = r.get("start_over") is True or event.type == "start-over"
-    elapsed = r.get("elapsed_ms")
-    news = News(read_position(r.get("sequence")), start_over, texts(r.get("token_ids")), texts(r.get("users")))
-    more = r.get("more") is True  # further changes are known, and follow
-    return news, history, elapsed / 1000 if isinstance(elapsed, (int, float)) else 0.0, more
+    return _Event(
+        news=News(read_position(r.get("sequence")), start_over, texts(r.get("token_ids")), texts(r.get("users"))),
+        history=history,
+        elapsed=elapsed / 1000 if isinstance(elapsed, (int, float)) else 0.0,
+        more=r.get("more") is True,
+        watch_id=watch_id if isinstance(watch_id, str) else "",
+        acknowledge=r.get("acknowledge") is True,
+    )
 
 
 def _expiry(response: httpx.Response) -> datetime | None:

@@ -40,6 +40,7 @@ public final class Verifier implements Checker, AutoCloseable {
     private final LongSupplier wall;
     private final Transport transport;
     private final Memory memory;
+    private final Acknowledger acks;
     private final Watcher watcher;
     private final Uses uses;
     private final Keys keys = new Keys();
@@ -95,7 +96,8 @@ public final class Verifier implements Checker, AutoCloseable {
         uses = new Uses(transport, (int) Math.max(1, Math.min(b.maxEntries, b.maxBytes / USES_SHARE / USE_BYTES)));
         slots = new Slots(b.maxInFlight, executor);
         keys.of("", audience); // it must be an audience
-        watcher = new Watcher(transport, memory, wall, quietly(b.log));
+        acks = new Acknowledger(transport);
+        watcher = new Watcher(transport, memory, acks, wall, quietly(b.log));
         timer = Executors.newSingleThreadScheduledExecutor(threads);
         watching = daemon(watcher, name + "-watch");
         watching.start();
@@ -358,6 +360,7 @@ public final class Verifier implements Checker, AutoCloseable {
         watching.interrupt();
         timer.shutdownNow();
         slots.close();
+        acks.close();
         transport.close();
         try {
             CompletableFuture.allOf(flights.values().stream().map(f -> f.reply.handle((ok, err) -> ok))

@@ -32,15 +32,18 @@ final class Watcher implements Runnable {
 
     private final Transport transport;
     private final Memory memory;
+    private final Acknowledger acks;
     private final LongSupplier wall;
     private final Consumer<String> log;
     private long sequence; // where to resume: the last event's position and history
     private String history = "";
+    private String watchId = ""; // of the first event of the watch; empty: an older patd
     private volatile Instant tokenExpireTime;
 
-    Watcher(Transport transport, Memory memory, LongSupplier wall, Consumer<String> log) {
+    Watcher(Transport transport, Memory memory, Acknowledger acks, LongSupplier wall, Consumer<String> log) {
         this.transport = transport;
         this.memory = memory;
+        this.acks = acks;
         this.wall = wall;
         this.log = log;
     }
@@ -159,12 +162,18 @@ final class Watcher implements Runnable {
                 || from == 0 && first;
         Memory.News news = new Memory.News(Answer.position(r.get("sequence")), startOver,
                 Answer.texts(r.get("token_ids")), Answer.texts(r.get("users")));
+        if (first) {
+            watchId = r.get("watch_id") instanceof String id ? id : "";
+        }
         if (first && !startOver) {
             memory.resumed(from);
         }
         memory.apply(news);
         sequence = news.sequence();
         history = newest;
+        if (Boolean.TRUE.equals(r.get("acknowledge")) && !watchId.isEmpty()) {
+            acks.applied(watchId, sequence);
+        }
         long elapsed = r.get("elapsed_ms") instanceof Long ms ? ms : 0;
         Pace.Moment known = pace.event(now(), elapsed, news.isQuiet(), startOver);
         if (pace.behind() > Memory.SILENCE_MS / 2 * MS) {

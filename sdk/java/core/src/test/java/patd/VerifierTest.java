@@ -88,6 +88,63 @@ class VerifierTest {
         assertThrows(FaultException.class, () -> verifier.verify(token, Call.requires()));
     }
 
+    private void change(boolean acknowledge) {
+        wire.event("invalidations", List.of(), List.of("bob"), Map.of("acknowledge", acknowledge));
+    }
+
+    @Test
+    void aChangeIsAcknowledgedWherePatdAsksForItAndNowhereElse() throws Exception {
+        Verifier verifier = watching();
+        change(false);
+        change(true);
+        String sequence = wire.sequence();
+        change(false);
+        Wire.until(() -> !wire.acknowledged.isEmpty());
+        verifier.close();
+        assertEquals(List.of(Map.of("watch_id", "watch-1", "sequence", sequence)), wire.acknowledged);
+    }
+
+    @Test
+    void acknowledgementsGoOneAtATimeAndTheNewestFirst() throws Exception {
+        wire.answer = body -> wire.active("15ODq7pq8Hy", "alice");
+        wire.acknowledging = 0;
+        try (Verifier verifier = watching()) {
+            String token = Form.random();
+            for (int i = 0; i < 3; i++) {
+                change(true);
+            }
+            String newest = wire.sequence();
+            Wire.until(() -> verifier.verify(token, Call.requires()).allowed() && verifier.stats().hits() > 0);
+            wire.answer = body -> Map.of("active", false, "decision", "REVOKED");
+            wire.event("invalidations", List.of("15ODq7pq8Hy"), List.of());
+            Wire.until(() -> verifier.verify(token, Call.requires()).decision() == Decision.REVOKED);
+            assertEquals(1, wire.acknowledged.size());
+            wire.acknowledging = 500;
+            Wire.until(() -> wire.acknowledged.size() == 2);
+            assertEquals(newest, wire.acknowledged.get(1).get("sequence"));
+            change(true);
+            Wire.until(() -> wire.acknowledged.size() == 3 && verifier.stats().watching());
+        }
+    }
+
+    @Test
+    void closingEndsAnAcknowledgementThatHangs() throws Exception {
+        List<Thread> before = threads();
+        wire.acknowledging = 0;
+        Verifier verifier = watching();
+        change(true);
+        Wire.until(() -> wire.acknowledged.size() == 1);
+        change(true);
+        verifier.close();
+        Wire.until(() -> before.containsAll(threads()));
+        assertEquals(1, wire.acknowledged.size());
+    }
+
+    /** Returns the threads of verifiers. */
+    private static List<Thread> threads() {
+        return Thread.getAllStackTraces().keySet().stream().filter(t -> t.getName().startsWith("patd-")).toList();
+    }
+
     @Test
     void whatIsNoDecisionIsAFault() throws Exception {
         String token = Form.random();

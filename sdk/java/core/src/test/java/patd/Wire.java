@@ -27,6 +27,9 @@ final class Wire implements AutoCloseable {
     volatile Function<Map<?, ?>, Object> answer = body -> Map.of("active", false, "decision", "NOT_FOUND");
     volatile int status = 200;
     volatile int reports = 200;
+    final List<Map<?, ?>> acknowledged = new CopyOnWriteArrayList<>();
+    volatile int acknowledging = 200; // the status of the answer; 0: there is none
+    volatile int watches;
     private final HttpServer server;
     private final ExecutorService threads = Executors.newCachedThreadPool();
     private volatile OutputStream watch;
@@ -54,10 +57,14 @@ final class Wire implements AutoCloseable {
             x.getResponseHeaders().set("Content-Type", "text/event-stream");
             x.sendResponseHeaders(200, 0);
             watch = x.getResponseBody();
-            event("start-over", List.of(), List.of());
+            event("start-over", List.of(), List.of(), Map.of("watch_id", "watch-" + ++watches));
             return;
         }
         Map<?, ?> body = (Map<?, ?>) Json.read(x.getRequestBody().readAllBytes());
+        if (path.equals("/v1/invalidations:acknowledge")) {
+            acknowledge(x, body);
+            return;
+        }
         if (keep) {
             asked.add(new Asked(path, body, x.getRequestHeaders().getFirst("Authorization")));
         }
@@ -66,6 +73,20 @@ final class Wire implements AutoCloseable {
         byte[] out = (code != 200 || report ? "{}" : Json.write(answer.apply(body))).getBytes(StandardCharsets.UTF_8);
         x.sendResponseHeaders(code, out.length);
         x.getResponseBody().write(out);
+        x.close();
+    }
+
+    private void acknowledge(HttpExchange x, Map<?, ?> body) throws IOException {
+        acknowledged.add(body);
+        try {
+            while (acknowledging == 0) {
+                Thread.sleep(5);
+            }
+        } catch (InterruptedException e) {
+            return; // the test is over
+        }
+        x.sendResponseHeaders(acknowledging, 2);
+        x.getResponseBody().write("{}".getBytes(StandardCharsets.UTF_8));
         x.close();
     }
 
@@ -80,7 +101,11 @@ final class Wire implements AutoCloseable {
         }
     }
 
-    synchronized void event(String type, List<String> tokenIds, List<String> users) {
+    void event(String type, List<String> tokenIds, List<String> users) {
+        event(type, tokenIds, users, Map.of());
+    }
+
+    synchronized void event(String type, List<String> tokenIds, List<String> users, Map<String, Object> more) {
         OutputStream to = watch;
         if (type.equals("invalidations")) {
             sequence++;
@@ -91,6 +116,7 @@ final class Wire implements AutoCloseable {
         data.put("start_over", type.equals("start-over"));
         data.put("token_ids", tokenIds);
         data.put("users", users);
+        data.putAll(more);
         try {
             if (to != null) {
                 to.write(("event: " + type + "\ndata: " + Json.write(data) + "\n\n").getBytes(StandardCharsets.UTF_8));
