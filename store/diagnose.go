@@ -27,6 +27,9 @@ type Diagnosis struct {
 	Connections int
 	Servers     []ConnectedServer
 	Standbys    []Standby
+	// Members are the servers that have joined those of the store, and have not ended. One that was killed is among them
+	// until another has noticed.
+	Members []Member
 	// Writers are the schemas that the programs knew which wrote the newest events, with when each last did.
 	Writers map[int64]time.Time
 	Event   time.Time // of the newest event; zero: there is none
@@ -38,6 +41,12 @@ type ConnectedServer struct {
 	Address     string
 	Connections int
 	Since       time.Time
+}
+
+// Member is a server of the store.
+type Member struct {
+	Name, Version string
+	Since         time.Time
 }
 
 // Standby is a server that receives PostgreSQL's changes.
@@ -61,6 +70,7 @@ WHERE datname = current_database() AND application_name LIKE 'patd%' AND applica
 	postgresStandbys = `SELECT coalesce(application_name, ''), coalesce(state, ''), coalesce(sync_state, ''),
   coalesce(CAST(sent_lsn AS text), ''), coalesce(CAST(replay_lsn AS text), ''),
   coalesce(CAST(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) AS bigint), 0) FROM pg_stat_replication`
+	selectMembers = `SELECT name, version, begin_us FROM servers WHERE left_us IS NULL AND gone_us IS NULL ORDER BY begin_us, id`
 	newestWriters = `SELECT coalesce(writer, 0), max(time_us) FROM (SELECT writer, time_us FROM events ORDER BY seq DESC
   LIMIT 1000) newest GROUP BY 1`
 )
@@ -88,6 +98,17 @@ func (s *Store) Diagnose(ctx context.Context) (d Diagnosis, err error) {
 			d.Settings["journal_mode"] = mode
 		}
 		if err := t.one(op, version, []any{&d.Schema}); err != nil {
+			return err
+		}
+		err := t.each(op, selectMembers, func(rows *sql.Rows) error {
+			var m Member
+			var us int64
+			err := rows.Scan(&m.Name, &m.Version, &us)
+			m.Since = db.Instant(us)
+			d.Members = append(d.Members, m)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		return t.each(op, newestWriters, func(rows *sql.Rows) error {

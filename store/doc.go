@@ -80,6 +80,9 @@
 // Every change leaves an entry in the table of changes, in its own transaction. Package feed follows that table for
 // caches and watchers; [Store.Feed] is the store's.
 //
+// A process that serves the store is in the table of servers from before it first reads the feed ([Store.Join]), and no
+// reading counts that does not find it there. So one that has made a change knows which others may not have it.
+//
 // # Copies
 //
 // [Store.Copy] moves a store between the databases, row by row in the order of the tables' keys, and reads back what it

@@ -40,6 +40,7 @@ func (s *Store) Sequence() uint64 { return s.feed.Sequence() }
 // Feed returns the store's change feed. It is followed from the first call on, until the store is closed.
 func (s *Store) Feed() *feed.Feed {
 	s.followOnce.Do(func() {
+		s.followed.Store(true)
 		// The first reading is made here, so that there is a position when this returns; if it fails, the next is in a
 		// moment.
 		_ = s.feed.CatchUp(s.loopCtx, 0)
@@ -69,6 +70,13 @@ const (
 	selectEntries = `SELECT seq, time_us, token_id, "user", service FROM changes WHERE seq >= ? ORDER BY seq LIMIT ?`
 
 	selectNewestEntries = `SELECT seq, time_us, token_id, "user", service FROM changes ORDER BY seq DESC LIMIT ?`
+
+	// The same for one of the servers, which looks for its row at the same moment.
+	selectServerEntries = `SELECT seq, time_us, token_id, "user", service, ` + serverTag + `
+FROM changes WHERE seq >= ?2 ORDER BY seq LIMIT ?3`
+
+	selectServerNewestEntries = `SELECT seq, time_us, token_id, "user", service, ` + serverTag + `
+FROM changes ORDER BY seq DESC LIMIT ?2`
 )
 
 // changes are the tables that the feed reads.
@@ -78,29 +86,45 @@ var _ feed.Source = changes{}
 
 // Entries implements feed.Source.
 func (s changes) Entries(ctx context.Context, from uint64, limit int) ([]feed.Entry, error) {
-	return s.entries(ctx, selectEntries, int64(min(from, math.MaxInt64)), limit)
+	return s.entries(ctx, selectEntries, selectServerEntries, int64(min(from, math.MaxInt64)), limit)
 }
 
 // NewestEntries implements feed.Source.
 func (s changes) NewestEntries(ctx context.Context, limit int) ([]feed.Entry, error) {
-	return s.entries(ctx, selectNewestEntries, limit)
+	return s.entries(ctx, selectNewestEntries, selectServerNewestEntries, limit)
 }
 
-func (s changes) entries(ctx context.Context, query string, args ...any) ([]feed.Entry, error) {
+// entries reads entries. As one of the servers it reads with the second query; an error says that the process is none
+// any more, and what it reads renews no trust.
+func (s changes) entries(ctx context.Context, query, asServer string, args ...any) ([]feed.Entry, error) {
 	if s.options.beforeFeed != nil {
 		if err := s.options.beforeFeed(ctx); err != nil {
 			return nil, err
 		}
 	}
+	var id string
+	var err error
+	m := s.member.Load()
+	if m != nil {
+		if id, err = m.current(); err != nil {
+			return nil, db.Fault("read the change feed", err)
+		}
+		query, args = asServer, append([]any{id}, args...)
+	}
 	var list []feed.Entry
+	var tag sql.NullInt64
 	within := context.WithoutCancel(ctx)
-	err := s.newsPool().Use(ctx, func(c *db.Conn) error {
+	err = s.newsPool().Use(ctx, func(c *db.Conn) error {
 		list = nil
-		return c.Each(within, query, func(rows *sql.Rows) error {
+		err := c.Each(within, query, func(rows *sql.Rows) error {
 			var seq, us int64
 			var id sql.NullInt64
 			var user, service sql.NullString
-			err := rows.Scan(&seq, &us, &id, &user, &service)
+			dest := []any{&seq, &us, &id, &user, &service}
+			if m != nil {
+				dest = append(dest, &tag)
+			}
+			err := rows.Scan(dest...)
 			e := feed.Entry{Change: tokens.Change{
 				Seq: uint64(seq), TokenID: tokens.ID(id.Int64), User: user.String, Service: service.String,
 			}}
@@ -109,7 +133,14 @@ func (s changes) entries(ctx context.Context, query string, args ...any) ([]feed
 			list = append(list, e)
 			return err
 		}, args...)
+		if err == nil && m != nil && len(list) == 0 {
+			return c.One(within, selectServerTag, []any{&tag}, id)
+		}
+		return err
 	})
+	if err == nil && m != nil {
+		err = m.noted(ctx, id, tag)
+	}
 	if err != nil {
 		return nil, db.Fault("read the change feed", err)
 	}

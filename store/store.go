@@ -89,6 +89,7 @@ type Store struct {
 	group   *group // who uses the writer
 
 	failing       failing
+	member        atomic.Pointer[Membership] // nil: it is none of the servers
 	feed          *feed.Feed
 	deletedEvents atomic.Uint64
 
@@ -104,6 +105,7 @@ type Store struct {
 
 	loopCtx    context.Context // of the store's goroutines
 	followOnce sync.Once
+	followed   atomic.Bool
 }
 
 var (
@@ -210,6 +212,9 @@ func (s *Store) Close() error {
 		s.loop.Wait()
 		ctx := context.Background()
 		flushErr := s.Flush(ctx)
+		if m := s.member.Load(); m != nil {
+			m.leave(ctx)
+		}
 		if c, err := s.writer.Get(ctx); err == nil {
 			if s.dialect.AtClose != "" {
 				_, _ = c.Exec(ctx, s.dialect.AtClose)

@@ -345,6 +345,9 @@ func (d *doctor) versions(at store.Diagnosis) {
 			one.Since.UTC().Format(time.RFC3339),
 		)
 	}
+	for _, one := range at.Members {
+		d.ok("versions", "server %s, patd %s, since %s", one.Name, one.Version, one.Since.UTC().Format(time.RFC3339))
+	}
 	if len(seen) > 1 {
 		d.add(
 			"versions",

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,10 +59,18 @@ func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &said); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []finding{
 		{Check: "database", Level: levelOK, Found: "PostgreSQL 1"}, {Check: "database", Level: levelProblem, Found: "fsync is off"},
 		{Check: "replication", Level: levelWarning, Found: "there is no standby"},
 		{Check: "versions", Level: levelOK, Found: "patd " + version() + " at "},
+		{
+			Check: "versions", Level: levelOK,
+			Found: fmt.Sprintf("server %s/%d, patd %s, since 2", host, d.cmd.Process.Pid, version()),
+		},
 		{Check: "clock", Level: levelOK, Found: "the database's clock is less than a second"},
 	} {
 		met := false

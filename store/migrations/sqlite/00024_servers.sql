@@ -1,0 +1,20 @@
+-- The servers of the store, so that a call that waits until a change is in effect everywhere knows which others there are. A server adds
+-- its row before it first reads the change feed, and trusts what it has in memory only while each reading finds the row there and
+-- not ended: left_us is when it left in order, gone_us when another found that it is silent. A row that has ended never goes on; a server
+-- that still runs adds another. ask is the number of the server's latest request to the others, answers its latest answers to theirs, as
+-- lines of an id and a number. tag is a random number that changes with the row. Times are for people. A program from before this
+-- migration has no row: receipts do not come early for it on PostgreSQL, where its connection shows.
+
+-- +goose Up
+
+CREATE TABLE servers (
+  id       TEXT    NOT NULL PRIMARY KEY,
+  name     TEXT    NOT NULL,
+  version  TEXT    NOT NULL,
+  begin_us INTEGER NOT NULL,
+  left_us  INTEGER,
+  gone_us  INTEGER,
+  ask      INTEGER NOT NULL,
+  answers  TEXT    NOT NULL,
+  tag      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
