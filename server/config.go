@@ -56,6 +56,9 @@ type Config struct {
 	SCIMUserID string
 	// SecurityEvents says whose security events are taken. The zero value takes none.
 	SecurityEvents SecurityEvents
+	// Servers are the servers of the store; nil: others are not known, and a receipt waits for as long as they might
+	// trust what they have in memory.
+	Servers tokens.Servers
 	// Alone says that no other process serves the store, so that a receipt need not wait for what others may have in
 	// memory.
 	Alone bool

@@ -28,6 +28,9 @@ func (s *Server) Serve(asked context.Context) error {
 	if s.metricsHTTP != nil {
 		g.Go(func() error { return s.serveHTTP("metrics", s.metricsHTTP, s.metLis) })
 	}
+	// The other servers are answered for as long as calls are.
+	followed, unfollow := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { s.receipts.Follow(followed); return nil })
 	g.Go(func() error { s.health.watch(ctx); return nil })
 	g.Go(func() error { s.grpcGate.Watch(ctx); return nil })
 	g.Go(func() error { s.carryOutRevocations(ctx); return nil })
@@ -37,6 +40,7 @@ func (s *Server) Serve(asked context.Context) error {
 		s.untilStop(ctx, asked)
 		stop()
 		s.drain()
+		unfollow()
 		s.service.FlushSupersededUses(context.WithoutCancel(ctx), s.supersededUseFailed)
 		return nil
 	})

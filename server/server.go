@@ -54,6 +54,7 @@ type Server struct {
 	service      *tokens.Service
 	health       *healthState
 	stopStreams  context.CancelFunc
+	receipts     *receipt.Board
 
 	grpc, inProcess          *grpc.Server
 	grpcLis, httpLis, metLis net.Listener     // metLis may be nil
@@ -216,7 +217,10 @@ func (s *Server) build(c Config) error {
 	s.health.details, s.health.parts = c.Details, c.Parts
 	draining, stop := context.WithCancel(context.Background())
 	s.stopStreams = stop
-	receipts := receipt.New(receipt.Config{Reached: c.Service.Reached, Alone: c.Alone, Stopping: draining})
+	receipts := receipt.New(receipt.Config{
+		Reached: c.Service.Reached, Servers: c.Servers, Alone: c.Alone, Stopping: draining,
+	})
+	s.receipts = receipts
 
 	network := call.New(call.Config{
 		Service:  c.Service,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -105,6 +106,10 @@ func serveStore(
 		return err
 	}
 	defer func() { err = errors.Join(err, storeadmin.Closed("the store", o)) }()
+	servers, err := o.Join(ctx, processName())
+	if err != nil {
+		return err
+	}
 	if o.Fresh {
 		log.Info("made a new store", "store", o.Place.String())
 	}
@@ -137,6 +142,7 @@ func serveStore(
 	ends := &expiries{store: o.Store, certificate: certificate, now: c.Now, log: log}
 	config := server.Config{
 		Service:              service,
+		Servers:              servers,
 		Ready:                keysReady(o, cached),
 		Parts:                partsOf(o, cached, users, source, ends),
 		Figures:              figures(cached, o.Store, c.Log, users, source, ends, hooks),
@@ -223,6 +229,15 @@ func serveStore(
 		})
 		g.Wait()
 	})
+}
+
+// processName names this process among the servers of the store, for people.
+func processName() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%.200s/%d", host, os.Getpid())
 }
 
 // runServer serves until ctx ends, and follows the store and the key file meanwhile.

@@ -7,6 +7,7 @@
 //   - chaos_test.go: replicas, database and connections are killed at random, and no answered change is lost.
 //   - outage_test.go and cut_test.go: a database that stands still, has no connection left, or is cut off in a commit.
 //   - litestream_test.go: a store in a file is copied by Litestream, and restored when its machine is lost.
+//   - receipts_test.go: a call that waits until all refuse is told so quickly, and never too soon.
 //   - upgrade_test.go: two versions of patd on either version of the schema.
 //
 // The times are those of a busy machine: nothing here is a benchmark. PATD_CHAOS and

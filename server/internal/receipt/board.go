@@ -38,7 +38,10 @@ type Config struct {
 	// Reached returns a position of the change feed that every change has which was committed before the call, once
 	// this server's memory has dropped what those changes concern.
 	Reached func(context.Context) (uint64, error)
-	// Alone says that no other process serves the store.
+	// Servers are the servers of the store; nil: others are not known.
+	Servers tokens.Servers
+	// Alone says that no other process serves the store. Without it and without Servers, each wait is as long as others
+	// might trust their memory.
 	Alone bool
 	// Stopping ends all waits.
 	Stopping context.Context
@@ -46,27 +49,43 @@ type Config struct {
 
 // Board has the watches of one server. It is safe for concurrent use.
 type Board struct {
-	config Config
-	began  time.Time
-	trust  time.Duration // verifierTrust; a test shows that it cannot be less
+	config    Config
+	began     time.Time
+	trust     time.Duration // verifierTrust; a test shows that it cannot be less
+	feedTrust time.Duration // the same
+	goneTrust time.Duration // feedTrust, after a server has ended; the same
+	wake      chan struct{} // a level: Follow has something to do
 
 	mu      sync.Mutex
 	watches map[string]*Watch
 	ended   int       // how many of watches have ended
 	crowded time.Time // until then, ended watches that were not kept may not be safe
 	waits   map[*wait]struct{}
-	byOwner map[string]int // the waits of each caller
+	calls   int            // how many of waits are of calls
+	byOwner map[string]int // the calls of each caller
+
+	others    map[string]*other // by id
+	next      *round            // that the next calls join; nil: there is none
+	asked     []asked           // requests that are not answered by all, in order
+	lastAsked time.Time
+	looked    time.Time // at the others
+	resumed   time.Time // when it was looked again after a while
+	answers   []*answering
 }
 
 // New makes a board.
 func New(c Config) *Board {
 	return &Board{
-		config:  c,
-		began:   time.Now(),
-		trust:   verifierTrust,
-		watches: map[string]*Watch{},
-		waits:   map[*wait]struct{}{},
-		byOwner: map[string]int{},
+		config:    c,
+		began:     time.Now(),
+		trust:     verifierTrust,
+		feedTrust: feedTrust,
+		goneTrust: feedTrust,
+		wake:      make(chan struct{}, 1),
+		watches:   map[string]*Watch{},
+		waits:     map[*wait]struct{}{},
+		byOwner:   map[string]int{},
+		others:    map[string]*other{},
 	}
 }
 
@@ -120,7 +139,9 @@ func (w *Watch) Sending(at uint64) (acknowledge bool) {
 	switch {
 	case !w.sent:
 		w.sent, w.at = true, at
-	case at != w.at:
+	case at < w.at: // another history, whose positions were not acknowledged
+		w.at, w.advanced, w.acked = at, now, 0
+	case at > w.at:
 		w.at, w.advanced = at, now
 	}
 	w.made = now

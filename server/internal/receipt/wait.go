@@ -25,7 +25,7 @@ const (
 // The names of what a receipt has no watch for.
 const (
 	silentFeed    = "feed"    // the change feed cannot be read
-	silentServers = "servers" // other servers of the store
+	silentServers = "servers" // other servers of the store, of which no more is known
 	silentBefore  = "before"  // watches of which no more is known: from before this server started, or of many that ended
 )
 
@@ -36,7 +36,7 @@ type Receipt struct {
 	Silent     []string  // sorted
 }
 
-// wait is a call that waits for a position. The board's mu guards it.
+// wait waits for a position: a call, or the answer to another server. The board's mu guards it.
 type wait struct {
 	position uint64
 	pending  map[*Watch]time.Time // when the watch is safe at the latest; zero: not known, it was not sent the change
@@ -88,12 +88,7 @@ func (o *wait) lose(w *Watch, safe time.Time) {
 	}
 }
 
-func (o *wait) changed() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-}
+func (o *wait) changed() { raise(o.wake) }
 
 // Wait waits until the changes that were committed before the call are in effect everywhere, for a time at most, and
 // less where ctx ends sooner.
@@ -107,25 +102,45 @@ func (b *Board) Wait(ctx context.Context, a tokens.Actor, atMost time.Duration) 
 	if err != nil {
 		return Receipt{Silent: []string{silentFeed}}
 	}
-	o, waits := b.enter(a, position)
+	o, waits := b.enterCall(a, position)
 	changed := time.Now() // no earlier than the change
 	defer b.leave(o, a, waits)
+	servers := b.askServers(ctx, waits && atMost > 0)
 	for {
 		b.mu.Lock()
-		now := time.Now()
-		silent, next := b.silent(o, changed, now)
+		silent := silence{now: time.Now()}
+		b.silentWatches(o, &silent)
+		b.silentServers(servers, changed, &silent)
 		b.mu.Unlock()
-		switch {
-		case len(silent) == 0:
+		now, next := silent.now, silent.next
+		switch names := silent.sorted(); {
+		case len(names) == 0:
 			return Receipt{Everywhere: true, Since: now}
 		case !waits || !now.Before(until) || ctx.Err() != nil || b.config.Stopping.Err() != nil:
-			return Receipt{Silent: silent}
+			return Receipt{Silent: names}
 		}
 		if next.IsZero() || until.Before(next) {
 			next = until
 		}
 		b.sleep(ctx, o, next.Sub(now))
 	}
+}
+
+// askServers joins the next look at the other servers, which is after the change. Without a wait it takes a moment too.
+func (b *Board) askServers(ctx context.Context, ask bool) *round {
+	if b.config.Servers == nil {
+		return nil
+	}
+	r := b.join(ask)
+	moment := time.NewTimer(readFeed)
+	defer moment.Stop()
+	select {
+	case <-r.done:
+	case <-moment.C: // the bound for servers that are not known applies, unless it is done later
+	case <-ctx.Done():
+	case <-b.config.Stopping.Done():
+	}
+	return r
 }
 
 // reached returns the position to wait for. Without a wait it may take a moment too.
@@ -147,10 +162,20 @@ func (b *Board) sleep(ctx context.Context, o *wait, d time.Duration) {
 	}
 }
 
-// enter finds the watches that are not safe, and has them ask for acknowledgement. False: too many calls wait already.
-func (b *Board) enter(a tokens.Actor, position uint64) (o *wait, waits bool) {
+// enterCall is enter for a call. False: too many calls wait already.
+func (b *Board) enterCall(a tokens.Actor, position uint64) (o *wait, waits bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if waits = b.calls < maxWaits && b.byOwner[a.String()] < maxWaitsOfOne; waits {
+		b.calls++
+		b.byOwner[a.String()]++
+	}
+	return b.enter(position, waits), waits
+}
+
+// enter finds the watches that are not safe, and, if it waits, has them ask for acknowledgement. The caller has the
+// lock.
+func (b *Board) enter(position uint64, waits bool) (o *wait) {
 	b.prune(time.Now())
 	o = &wait{
 		position: position,
@@ -158,9 +183,8 @@ func (b *Board) enter(a tokens.Actor, position uint64) (o *wait, waits bool) {
 		lost:     map[string]time.Time{},
 		wake:     make(chan struct{}, 1),
 	}
-	if waits = len(b.waits) < maxWaits && b.byOwner[a.String()] < maxWaitsOfOne; waits {
+	if waits {
 		b.waits[o] = struct{}{}
-		b.byOwner[a.String()]++
 	}
 	for _, w := range b.watches {
 		switch {
@@ -177,13 +201,10 @@ func (b *Board) enter(a tokens.Actor, position uint64) (o *wait, waits bool) {
 			o.pending[w] = time.Time{}
 		}
 		if waits && w.end.IsZero() {
-			select {
-			case w.ask <- struct{}{}:
-			default:
-			}
+			raise(w.ask)
 		}
 	}
-	return o, waits
+	return o
 }
 
 func (b *Board) leave(o *wait, a tokens.Actor, waits bool) {
@@ -193,44 +214,88 @@ func (b *Board) leave(o *wait, a tokens.Actor, waits bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.waits, o)
+	b.calls--
 	if b.byOwner[a.String()]--; b.byOwner[a.String()] == 0 {
 		delete(b.byOwner, a.String())
 	}
 }
 
-// silent returns what is not safe, and when the next of it is. The caller has the lock.
-func (b *Board) silent(o *wait, changed, now time.Time) (names []string, next time.Time) {
-	unsafe := func(name string, until time.Time) bool {
-		switch {
-		case until.IsZero():
-		case !now.Before(until):
-			return false
-		case next.IsZero() || until.Before(next):
-			next = until
-		}
-		names = append(names, name)
-		return true
+// silence gathers what is not safe at a moment.
+type silence struct {
+	now   time.Time
+	names []string
+	next  time.Time // when the next of it is safe; zero: not known
+}
+
+// unsafe adds a name unless it is safe by now; until is when it is at the latest, zero: not known.
+func (s *silence) unsafe(name string, until time.Time) bool {
+	switch {
+	case until.IsZero():
+	case !s.now.Before(until):
+		return false
+	case s.next.IsZero() || until.Before(s.next):
+		s.next = until
 	}
+	s.names = append(s.names, name)
+	return true
+}
+
+// sorted returns the names once each, and not too many.
+func (s *silence) sorted() []string {
+	slices.Sort(s.names)
+	names := slices.Compact(s.names)
+	return names[:min(len(names), maxSilent)]
+}
+
+// silentWatches adds the watches of this server that are not safe. The caller has the lock.
+func (b *Board) silentWatches(o *wait, s *silence) {
 	for w, safe := range o.pending {
 		if safe.IsZero() && !w.end.IsZero() { // it broke off before it was sent the change
 			safe = w.made.Add(w.bound())
 		}
-		if !unsafe(w.service(), safe) {
+		if !s.unsafe(w.service(), safe) {
 			delete(o.pending, w)
 		}
 	}
 	for name, safe := range o.lost {
-		unsafe(name, safe)
+		s.unsafe(name, safe)
 	}
 	before := b.began.Add(b.bound(MaxAge))
 	if b.crowded.After(before) {
 		before = b.crowded
 	}
-	unsafe(silentBefore, before)
-	if !b.config.Alone {
-		unsafe(silentServers, changed.Add(feedTrust+b.bound(MaxAge)))
+	s.unsafe(silentBefore, before)
+}
+
+// silentServers adds the other servers that are not safe, for a change that was made by then. The caller has the lock.
+func (b *Board) silentServers(r *round, changed time.Time, s *silence) {
+	if b.config.Alone {
+		return
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	return names[:min(len(names), maxSilent)], next
+	known := false
+	if r != nil {
+		select {
+		case <-r.done:
+			known = !r.failed
+		default:
+		}
+	}
+	if !known {
+		s.unsafe(silentServers, changed.Add(b.serverTrust()))
+		return
+	}
+	for _, id := range r.serving {
+		o := b.others[id]
+		switch {
+		case o == nil: // the database has lost it
+			s.unsafe(silentServers, changed.Add(b.serverTrust()))
+		case o.Unknown, r.number == 0 || o.Answers < r.number:
+			s.unsafe(o.silentName(), b.safeAt(o, changed))
+		}
+	}
+	for _, id := range r.ended {
+		if o := b.others[id]; o != nil { // otherwise it ended so long ago that it was forgotten
+			s.unsafe(o.silentName(), b.safeAt(o, changed))
+		}
+	}
 }
