@@ -216,8 +216,8 @@ func (t *tx) rekeyed(op string, table byte, id tokens.ID, r tokens.Rekey) (found
 	return true, checksum, err
 }
 
-// writeBehind writes recorded uses, and prunes, until ctx ends. Digests that move are written soon, uses at an
-// interval, a few at the next and many when enough are gathered. After a failure it waits for the interval, whatever
+// writeBehind writes recorded uses, and prunes, until ctx ends. Digests that move are written soon, uses a part at a
+// time, so that calls are never slower for it than at other times. After a failure it waits for the interval, whatever
 // wakes it.
 func (s *Store) writeBehind(ctx context.Context) {
 	ticker := time.NewTicker(s.options.FlushInterval)
@@ -225,18 +225,13 @@ func (s *Store) writeBehind(ctx context.Context) {
 	soon := time.NewTimer(promptly)
 	soon.Stop()
 	defer soon.Stop()
-	failing, last := false, s.options.Now()
-	lastDetails := last
-	uses := func() error {
-		last = s.options.Now()
-		return s.flushUses(ctx)
-	}
-	details := func() error {
-		lastDetails = s.options.Now()
-		return s.flushDetails(ctx)
-	}
+	uses, details := time.NewTimer(s.options.FlushInterval), time.NewTimer(s.options.FlushInterval)
+	defer uses.Stop()
+	defer details.Stop()
+	failing := false
+	const ofUses, ofDetails, ofRest = 0, 1, 2
+	var failed [ofRest + 1]error // what each kind of work came to last
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return
@@ -246,24 +241,27 @@ func (s *Store) writeBehind(ctx context.Context) {
 			}
 			continue
 		case <-soon.C:
-			if err = s.flushRekeys(ctx); s.uses.Crowded() {
-				err = errors.Join(err, uses())
+			if failed[ofRest] = s.flushRekeys(ctx); s.uses.Crowded() {
+				failed[ofUses] = s.flushUses(ctx)
 			}
 			if s.uses.DetailsCrowded() {
-				err = errors.Join(err, details())
+				failed[ofDetails] = s.flushDetails(ctx)
 			}
+		case <-uses.C:
+			var pause time.Duration
+			pause, failed[ofUses] = s.uses.FlushPart(ctx, s.options.FlushInterval, s.writeUses)
+			uses.Reset(pause)
+		case <-details.C:
+			var pause time.Duration
+			pause, failed[ofDetails] = s.uses.FlushDetailsPart(ctx, s.options.FlushInterval, s.writeDetails)
+			details.Reset(pause)
 		case <-ticker.C:
-			err = errors.Join(s.flushRekeys(ctx), s.catchUp(ctx), s.readSealed(ctx), s.prune(ctx))
-			if s.uses.Due(s.options.Now().Sub(last), s.options.FlushInterval) {
-				err = errors.Join(err, uses())
-			}
-			if s.uses.DetailsDue(s.options.Now().Sub(lastDetails), s.options.FlushInterval) {
-				err = errors.Join(err, details())
-			}
+			failed[ofRest] = errors.Join(s.flushRekeys(ctx), s.catchUp(ctx), s.readSealed(ctx), s.prune(ctx))
 		}
 		if ctx.Err() != nil {
 			return
 		}
+		err := errors.Join(failed[:]...)
 		if (err != nil) != failing {
 			failing = err != nil
 			s.report(ctx, err)

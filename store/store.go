@@ -19,8 +19,8 @@ import (
 
 // Options adjust a Store. The zero value is sensible.
 type Options struct {
-	// FlushInterval is how long recorded uses are gathered before they are written, and an eighth of how long when they
-	// are many; 0: 5 s.
+	// FlushInterval is how long it takes until all recorded uses are written, a part at a time, and an eighth of how
+	// long when they are many; 0: 5 s.
 	FlushInterval time.Duration
 	// Now is the clock for the store's own housekeeping; nil: the system's.
 	Now func() time.Time

@@ -36,6 +36,7 @@ type settings struct {
 	earlier            string
 	database           string
 	revocations, flood int
+	evenFor            time.Duration
 
 	openbao, hydra, redis string // binaries of rivals
 	rivalTokens           int
@@ -80,6 +81,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	)
 	f.IntVar(&s.revocations, "revocations", 1000, "tokens to revoke in the row revoke")
 	f.IntVar(&s.flood, "flood", 10_000_000, "made-up tokens to present in the row memory")
+	f.DurationVar(&s.evenFor, "windows", 0, "how long the row windows measures; 0: not at all")
 	f.StringVar(
 		&s.openbao,
 		"openbao",
@@ -174,6 +176,7 @@ func allRows() []row {
 		{"start", (*bench).start},
 		{"postgres", (*bench).postgres},
 		{"before", (*bench).before},
+		{"windows", (*bench).windows},
 		{"rivals", (*bench).rivals},
 		{"local", (*bench).local},
 	}

@@ -132,14 +132,6 @@ func (s *shard) pending(ids []tokens.ID) []tokens.ID {
 	return ids
 }
 
-func (s *shard) requeue(id tokens.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.log.Find(uint64(id)); r != nil && r.Marks()&useWaits != 0 {
-		s.used = append(s.used, id)
-	}
-}
-
 // keeper is a cache as the buffer of uses knows it.
 type keeper struct{ *Cache }
 
@@ -164,10 +156,3 @@ func (c keeper) Pending(ids []tokens.ID) []tokens.ID {
 
 // Take implements usage.Keeper.
 func (c keeper) Take(id tokens.ID) (usage.Use, bool) { return c.shard(id).take(id) }
-
-// Requeue implements usage.Keeper.
-func (c keeper) Requeue(ids []tokens.ID) {
-	for _, id := range ids {
-		c.shard(id).requeue(id)
-	}
-}

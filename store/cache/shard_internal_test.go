@@ -77,7 +77,7 @@ func (m *usesModel) step() {
 		m.log.Look(&m.mu, uint64(id))
 	case op < 90:
 		m.left = m.pending(m.left)
-	case op < 97:
+	default:
 		if len(m.left) == 0 {
 			return
 		}
@@ -86,12 +86,6 @@ func (m *usesModel) step() {
 			m.written[id] = max(m.written[id], u.Micros)
 		}
 		m.writeDetails()
-	default:
-		for _, id := range m.left {
-			m.requeue(id)
-			m.requeueDetails(id)
-		}
-		m.left = nil
 	}
 }
 

@@ -236,14 +236,6 @@ func (s *shard) pendingDetails(ids []tokens.ID) []tokens.ID {
 	return ids
 }
 
-func (s *shard) requeueDetails(id tokens.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := tokenRecord(s.log.Find(uint64(id))); r != nil && r.hasDetails() {
-		s.details.used = append(s.details.used, id)
-	}
-}
-
 var _ usage.DetailKeeper = keeper{}
 
 // DetailsWaiting implements usage.DetailKeeper.
@@ -266,13 +258,6 @@ func (c keeper) PendingDetails(ids []tokens.ID) []tokens.ID {
 // TakeDetails implements usage.DetailKeeper.
 func (c keeper) TakeDetails(id tokens.ID, d *usage.Detail) bool {
 	return c.shard(id).takeDetails(id, d)
-}
-
-// RequeueDetails implements usage.DetailKeeper.
-func (c keeper) RequeueDetails(ids []tokens.ID) {
-	for _, id := range ids {
-		c.shard(id).requeueDetails(id)
-	}
 }
 
 // serviceNames numbers the names of services that ask, from 1, so that a record can name one by two bytes. None is ever

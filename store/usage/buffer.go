@@ -12,13 +12,10 @@ import (
 )
 
 const (
-	few  = 1 << 12 // so many uses are written at the next interval; more are gathered for longer,
-	many = 1 << 21 // up to so many, which take some seconds to write
-
+	few = 1 << 12 // so many uses are written within an interval; more are gathered for longer
 	// gatherFor is how many intervals uses are gathered when they are many: a minute after a use it must be on disk,
 	// and the more of them are on one page, the less each costs.
 	gatherFor = 8
-
 	// usesBatch and rekeysBatch bound a transaction that writes them, so that a change waits little longer for it than
 	// for the disk.
 	usesBatch   = 1000
@@ -34,8 +31,6 @@ type Keeper interface {
 	Pending(ids []tokens.ID) []tokens.ID
 	// Take takes a use, to be written now; false: there is none.
 	Take(id tokens.ID) (Use, bool)
-	// Requeue has Pending return ids again, as far as they still have a use.
-	Requeue(ids []tokens.ID)
 }
 
 // Buffer gathers last uses and digests that move until they are written. It is safe for concurrent use.
@@ -45,9 +40,11 @@ type Buffer struct {
 	rekeys   rekeys
 	dropped  atomic.Uint64
 	wake     chan struct{} // a level: something should be written soon
-	flushing chan struct{} // has one place, for the writer of uses
+	flushing chan struct{} // has one place, for the writer of uses, who has the sweep
+	sweep    sweep
 
 	flushingDetails chan struct{}
+	sweepOfDetails  sweep
 
 	mu      sync.Mutex
 	keepers []Keeper // uses is the last; never written to, only replaced
@@ -61,7 +58,8 @@ func NewBuffer(room int64) *Buffer {
 		room = maxUses
 	}
 	b := &Buffer{wake: make(chan struct{}, 1), flushing: make(chan struct{}, 1),
-		flushingDetails: make(chan struct{}, 1)}
+		flushingDetails: make(chan struct{}, 1),
+		sweep:           newSweep(usesBatch / 2), sweepOfDetails: newSweep(detailsPart)}
 	b.uses.init(room, &b.dropped, b.wakeUp)
 	b.rekeys = rekeys{dropped: &b.dropped, known: make(map[Credential][]tokens.Rekey)}
 	b.keepers = []Keeper{&b.uses}
@@ -117,32 +115,67 @@ func (b *Buffer) Crowded() bool { return b.uses.crowded() }
 // Dropped counts what there was no room for.
 func (b *Buffer) Dropped() uint64 { return b.dropped.Load() }
 
-// Due reports whether uses are written at this interval, so long after the last time.
-func (b *Buffer) Due(after, interval time.Duration) bool {
-	n := 0
-	for _, k := range b.keeping() {
-		n += k.Waiting()
-	}
-	return n <= few || n >= many || b.Crowded() || after >= gatherFor*interval
-}
-
 // FlushUses has write write all uses, in the order of ids: so those of rows that are beside one another are written
 // together. All that were recorded when it begins are written when it ends, whoever else flushes. write may be called
 // many times and does not keep the slice; uses that it fails to write are kept.
 func (b *Buffer) FlushUses(ctx context.Context, write func(context.Context, []Used) error) error {
-	select {
-	case b.flushing <- struct{}{}:
-		defer func() { <-b.flushing }()
-	case <-ctx.Done():
-		return fmt.Errorf("write last uses: %w", ctx.Err())
+	if err := enter(ctx, b.flushing); err != nil {
+		return fmt.Errorf("write last uses: %w", err)
 	}
+	defer func() { <-b.flushing }()
 	keepers := b.keeping()
-	var left []tokens.ID
-	for _, k := range keepers {
-		left = k.Pending(left)
+	b.gather(keepers)
+	return b.writeUses(ctx, keepers, b.sweep.takeAll(), write)
+}
+
+// FlushPart has write write a part of the uses, as FlushUses does, and returns when the next one is due: all of them
+// are written within an interval, or within a few if there are many.
+func (b *Buffer) FlushPart(
+	ctx context.Context, interval time.Duration, write func(context.Context, []Used) error,
+) (pause time.Duration, err error) {
+	if err := enter(ctx, b.flushing); err != nil {
+		return interval, fmt.Errorf("write last uses: %w", err)
 	}
-	slices.Sort(left)
-	left = slices.Compact(left)
+	defer func() { <-b.flushing }()
+	keepers := b.keeping()
+	b.gather(keepers)
+	if err := b.writeUses(ctx, keepers, b.sweep.take(), write); err != nil {
+		return interval, err
+	}
+	waiting := 0
+	for _, k := range keepers {
+		waiting += k.Waiting()
+	}
+	round := interval
+	if waiting > few {
+		round = gatherFor * interval
+	}
+	return b.sweep.pause(round), nil
+}
+
+// enter takes the one place of a channel.
+func enter(ctx context.Context, place chan struct{}) error {
+	select {
+	case place <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// gather adds what is new to the sweep.
+func (b *Buffer) gather(keepers []Keeper) {
+	var ids []tokens.ID
+	for _, k := range keepers {
+		ids = k.Pending(ids)
+	}
+	b.sweep.add(ids)
+}
+
+// writeUses writes the uses of sorted ids, as far as they still have some.
+func (b *Buffer) writeUses(
+	ctx context.Context, keepers []Keeper, left []tokens.ID, write func(context.Context, []Used) error,
+) error {
 	batch := make([]Used, 0, min(len(left), usesBatch))
 	for len(left) > 0 {
 		ids := left[:min(len(left), usesBatch)]
@@ -152,13 +185,15 @@ func (b *Buffer) FlushUses(ctx context.Context, write func(context.Context, []Us
 				batch = append(batch, Used{id, u})
 			}
 		}
+		if len(batch) == 0 {
+			left = left[len(ids):]
+			continue
+		}
 		if err := write(ctx, batch); err != nil {
 			for _, u := range batch {
 				b.Record(u.ID, u.Use)
 			}
-			for _, k := range keepers {
-				k.Requeue(left[len(ids):])
-			}
+			b.sweep.add(left[len(ids):])
 			return fmt.Errorf("write %d last uses: %w", len(left), err)
 		}
 		left = left[len(ids):]

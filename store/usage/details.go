@@ -19,11 +19,11 @@ const (
 	maxSources   = 8       // of a token, until they are written
 	detailsBatch = 500     // tokens a transaction
 
-	// Details are read before they are written, which costs more than a use: those of fewDetails tokens are written at
-	// the next interval, those of few when they were gathered like many uses, and more when they were gathered for
-	// detailsFor intervals.
-	fewDetails = 64
-	detailsFor = 64
+	// Details are read before they are written, which costs more than a use: those of fewDetails tokens are written
+	// within an interval, those of few are gathered like many uses, and more for detailsFor intervals.
+	fewDetails  = 64
+	detailsFor  = 64
+	detailsPart = 64 // tokens of a part that is written at once
 )
 
 // DayMicros is a day in microseconds.
@@ -105,8 +105,6 @@ type DetailKeeper interface {
 	PendingDetails(ids []tokens.ID) []tokens.ID
 	// TakeDetails adds the details of a token to d, to be written now; false: there are none.
 	TakeDetails(id tokens.ID, d *Detail) bool
-	// RequeueDetails has PendingDetails return ids again, as far as they still have details.
-	RequeueDetails(ids []tokens.ID)
 }
 
 // details are those that no cache keeps. They are bounded; it counts what it drops.
@@ -120,7 +118,8 @@ type details struct {
 type detailShard struct {
 	mu    sync.Mutex
 	known map[tokens.ID]*Detail
-	_     [48]byte
+	used  []tokens.ID // of those, as far as PendingDetails has not returned them
+	_     [24]byte
 }
 
 var _ DetailKeeper = (*details)(nil)
@@ -154,6 +153,7 @@ func (b *details) add(id tokens.ID, d Detail) {
 		}
 		known = new(Detail)
 		s.known[id] = known
+		s.used = append(s.used, id)
 	}
 	for _, u := range d.Scopes {
 		if !slices.ContainsFunc(known.Scopes, func(k ScopeUse) bool { return k.Scope == u.Scope }) {
@@ -172,21 +172,17 @@ func (b *details) crowded() bool { return b.size.Load() >= maxDetailed/4*3 }
 // DetailsWaiting implements DetailKeeper.
 func (b *details) DetailsWaiting() int { return int(b.size.Load()) }
 
-// PendingDetails implements DetailKeeper. It returns all there are, each time.
+// PendingDetails implements DetailKeeper.
 func (b *details) PendingDetails(ids []tokens.ID) []tokens.ID {
 	for i := range b.shards {
 		s := &b.shards[i]
 		s.mu.Lock()
-		for id := range s.known {
-			ids = append(ids, id)
-		}
+		ids = append(ids, s.used...)
+		s.used = s.used[:0]
 		s.mu.Unlock()
 	}
 	return ids
 }
-
-// RequeueDetails implements DetailKeeper.
-func (b *details) RequeueDetails([]tokens.ID) {}
 
 // TakeDetails implements DetailKeeper.
 func (b *details) TakeDetails(id tokens.ID, d *Detail) bool {
@@ -196,7 +192,7 @@ func (b *details) TakeDetails(id tokens.ID, d *Detail) bool {
 	if known != nil {
 		b.size.Add(-1)
 		if delete(s.known, id); len(s.known) == 0 {
-			s.known = make(map[tokens.ID]*Detail) // a map does not become smaller
+			s.known, s.used = make(map[tokens.ID]*Detail), nil // a map does not become smaller
 		}
 	}
 	s.mu.Unlock()
@@ -219,39 +215,59 @@ func (b *Buffer) detailKeepers() []DetailKeeper {
 // DetailsCrowded reports that there will soon be no room for details.
 func (b *Buffer) DetailsCrowded() bool { return b.details.crowded() }
 
-// DetailsDue reports whether details are written at this interval, so long after the last time.
-func (b *Buffer) DetailsDue(after, interval time.Duration) bool {
-	n := 0
-	for _, k := range b.detailKeepers() {
-		n += k.DetailsWaiting()
-	}
-	switch {
-	case n <= fewDetails || b.details.crowded():
-		return true
-	case n <= few:
-		return after >= gatherFor*interval
-	default:
-		return after >= detailsFor*interval
-	}
-}
-
 // FlushDetails has write write all details, in the order of ids. All that were recorded when it begins are written when
 // it ends, whoever else flushes. write may be called many times and does not keep the slice; what it fails to write is
 // kept.
 func (b *Buffer) FlushDetails(ctx context.Context, write func(context.Context, []Detailed) error) error {
-	select {
-	case b.flushingDetails <- struct{}{}:
-		defer func() { <-b.flushingDetails }()
-	case <-ctx.Done():
-		return fmt.Errorf("write the uses of scopes: %w", ctx.Err())
+	if err := enter(ctx, b.flushingDetails); err != nil {
+		return fmt.Errorf("write the uses of scopes: %w", err)
 	}
+	defer func() { <-b.flushingDetails }()
 	keepers := b.detailKeepers()
-	var left []tokens.ID
-	for _, k := range keepers {
-		left = k.PendingDetails(left)
+	b.gatherDetails(keepers)
+	return b.writeDetails(ctx, keepers, b.sweepOfDetails.takeAll(), write)
+}
+
+// FlushDetailsPart has write write a part of the details, as FlushDetails does, and returns when the next one is due.
+func (b *Buffer) FlushDetailsPart(
+	ctx context.Context, interval time.Duration, write func(context.Context, []Detailed) error,
+) (pause time.Duration, err error) {
+	if err := enter(ctx, b.flushingDetails); err != nil {
+		return interval, fmt.Errorf("write the uses of scopes: %w", err)
 	}
-	slices.Sort(left)
-	left = slices.Compact(left)
+	defer func() { <-b.flushingDetails }()
+	keepers := b.detailKeepers()
+	b.gatherDetails(keepers)
+	if err := b.writeDetails(ctx, keepers, b.sweepOfDetails.take(), write); err != nil {
+		return interval, err
+	}
+	waiting := 0
+	for _, k := range keepers {
+		waiting += k.DetailsWaiting()
+	}
+	round := interval
+	switch {
+	case waiting > few:
+		round = detailsFor * interval
+	case waiting > fewDetails:
+		round = gatherFor * interval
+	}
+	return b.sweepOfDetails.pause(round), nil
+}
+
+// gatherDetails adds what is new to the sweep.
+func (b *Buffer) gatherDetails(keepers []DetailKeeper) {
+	var ids []tokens.ID
+	for _, k := range keepers {
+		ids = k.PendingDetails(ids)
+	}
+	b.sweepOfDetails.add(ids)
+}
+
+// writeDetails writes the details of sorted ids, as far as they still have some.
+func (b *Buffer) writeDetails(
+	ctx context.Context, keepers []DetailKeeper, left []tokens.ID, write func(context.Context, []Detailed) error,
+) error {
 	batch := make([]Detailed, 0, min(len(left), detailsBatch))
 	for len(left) > 0 {
 		ids := left[:min(len(left), detailsBatch)]
@@ -265,16 +281,17 @@ func (b *Buffer) FlushDetails(ctx context.Context, write func(context.Context, [
 				batch = append(batch, one)
 			}
 		}
+		left = left[len(ids):]
+		if len(batch) == 0 {
+			continue
+		}
 		if err := write(ctx, batch); err != nil {
 			for _, one := range batch {
 				b.RecordDetail(one.ID, one.Detail)
 			}
-			for _, k := range keepers {
-				k.RequeueDetails(left[len(ids):])
-			}
-			return fmt.Errorf("write the uses of scopes of %d tokens: %w", len(left), err)
+			b.sweepOfDetails.add(left)
+			return fmt.Errorf("write the uses of scopes of %d tokens: %w", len(batch)+len(left), err)
 		}
-		left = left[len(ids):]
 	}
 	return nil
 }

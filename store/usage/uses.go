@@ -24,8 +24,9 @@ type uses struct {
 type shard struct {
 	mu   sync.Mutex
 	uses map[tokens.ID]Use
-	most int      // of them at once, since the map was made
-	_    [40]byte // the locks of two shards are not on one line of the processor's cache
+	most int         // of them at once, since the map was made
+	used []tokens.ID // of those, as far as Pending has not returned them
+	_    [16]byte    // the locks of two shards are not on one line of the processor's cache
 }
 
 var _ Keeper = (*uses)(nil)
@@ -61,6 +62,7 @@ func (b *uses) record(id tokens.ID, u Use) {
 		return
 	}
 	s.uses[id] = u
+	s.used = append(s.used, id)
 	s.most = max(s.most, len(s.uses))
 	if n == b.room/4*3 {
 		b.wake()
@@ -73,21 +75,17 @@ func (b *uses) crowded() bool { return b.size.Load() >= b.room/4*3 }
 // Waiting implements Keeper.
 func (b *uses) Waiting() int { return int(b.size.Load()) }
 
-// Pending implements Keeper. It returns all there are, each time.
+// Pending implements Keeper.
 func (b *uses) Pending(ids []tokens.ID) []tokens.ID {
 	for i := range b.shards {
 		s := &b.shards[i]
 		s.mu.Lock()
-		for id := range s.uses {
-			ids = append(ids, id)
-		}
+		ids = append(ids, s.used...)
+		s.used = s.used[:0]
 		s.mu.Unlock()
 	}
 	return ids
 }
-
-// Requeue implements Keeper.
-func (b *uses) Requeue([]tokens.ID) {}
 
 // Take implements Keeper.
 func (b *uses) Take(id tokens.ID) (Use, bool) {
@@ -98,7 +96,7 @@ func (b *uses) Take(id tokens.ID) (Use, bool) {
 	if ok {
 		b.size.Add(-1)
 		if delete(s.uses, id); len(s.uses) == 0 && s.most > few/shards { // a map does not become smaller
-			s.uses, s.most = make(map[tokens.ID]Use), 0
+			s.uses, s.most, s.used = make(map[tokens.ID]Use), 0, nil
 		}
 	}
 	return u, ok
