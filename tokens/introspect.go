@@ -95,6 +95,9 @@ func (s *Service) introspect(
 	}
 	s.describe(&p, out)
 	out.Stale, out.Granted, out.Audiences = held.Stale, granted, audiences
+	if s.featuresInRecord && p.cred.HoldsScopes { // what was granted is no more than the token's scopes
+		held.AsGranted = true
+	}
 	out.Effective, out.Suspended = inEffect(granted, held)
 	out.Paused = none
 	if len(p.cred.Token.Paused) > 0 {

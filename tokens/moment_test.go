@@ -113,3 +113,58 @@ func TestACallerThatExpiresDuringADecisionIsToldNothing(t *testing.T) {
 		}
 	}
 }
+
+// elsewhere is a source of features that says what it is told to say.
+type elsewhere struct{ features []string }
+
+func (s *elsewhere) Features(context.Context, tokens.User, bool) (tokens.Held, error) {
+	return tokens.Held{Features: s.features}, nil
+}
+
+func (*elsewhere) Local() bool { return false }
+
+// TestWhatARecordSaysIsNotWhatASourceSays has users whose records have all scopes of their tokens, which memory knows,
+// and a source of features that takes them away.
+func TestWhatARecordSaysIsNotWhatASourceSays(t *testing.T) {
+	t.Parallel()
+	var memory *cache.Cache
+	h := newHouse(t, func(c *tokens.Config) {
+		own, _ := c.Store.(cache.Source)
+		memory = cache.New(own, cache.Options{})
+		c.Store = memory
+	})
+	prefixes, err := tokens.BindKeys(ctx, memory, h.ring.Get(), "", h.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &elsewhere{}
+	other, err := tokens.NewService(
+		tokens.Config{Store: memory, Keys: h.ring, Prefixes: prefixes, Now: h.now, Features: s},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made []tokens.Minted
+	for _, user := range []string{"u1", "u2", "u3"} { // lists are shared from the second record on
+		h.give(user, "a")
+		made = append(made, h.mint(user, "m", "a"))
+	}
+	known := 0
+	for _, features := range [][]string{{"a"}, nil} {
+		s.features = features
+		for range 2 { // the second time from memory
+			for _, m := range made {
+				if c, ok := memory.Recall(h.now(), m.Token.ID, nil); ok && c.HoldsScopes {
+					known++
+				}
+				in, err := other.Introspect(ctx, gw, tokens.IntrospectRequest{Secret: m.Secret})
+				if err != nil || len(in.Effective) != len(features) || len(in.Suspended) != 1-len(features) {
+					t.Errorf("of %v %v are in effect, and %v suspended; %v", features, in.Effective, in.Suspended, err)
+				}
+			}
+		}
+	}
+	if known == 0 {
+		t.Error("memory never knew that a user holds all scopes")
+	}
+}

@@ -47,29 +47,31 @@ type Config struct {
 //
 // Every method returns an *Error for a fault of the caller or an outage. Any other error is internal, or the context's.
 type Service struct {
-	store           reader
-	memory          Memory // the store; nil: it is none
-	featuresAtHand  bool   // the source of features never waits
-	ledger          ledger
-	keys            *Keyring
-	changes         ChangeFeed
-	features        FeatureSource
-	prefixes        atomic.Pointer[Prefixes]
-	named           named
-	record          atomic.Pointer[func(Actor) bool]
-	policy          Policy
-	limits          Limits
-	cacheFor        time.Duration
-	renewURL        string
-	selfRotate      bool // tokens may rotate themselves
-	signingKeyDelay time.Duration
-	returnOrigins   []string
-	handoffTTL      time.Duration
-	checkWebhookURL func(url string) error
-	signers         signers
-	resources       resources
-	clock           func() time.Time
-	rand            io.Reader
+	store          reader
+	memory         Memory // the store; nil: it is none
+	featuresAtHand bool   // the source of features never waits
+	// featuresInRecord says that the source is the built-in one: what a user holds is in its record.
+	featuresInRecord bool
+	ledger           ledger
+	keys             *Keyring
+	changes          ChangeFeed
+	features         FeatureSource
+	prefixes         atomic.Pointer[Prefixes]
+	named            named
+	record           atomic.Pointer[func(Actor) bool]
+	policy           Policy
+	limits           Limits
+	cacheFor         time.Duration
+	renewURL         string
+	selfRotate       bool // tokens may rotate themselves
+	signingKeyDelay  time.Duration
+	returnOrigins    []string
+	handoffTTL       time.Duration
+	checkWebhookURL  func(url string) error
+	signers          signers
+	resources        resources
+	clock            func() time.Time
+	rand             io.Reader
 
 	unfinished chan planned // work on many tokens to carry on here
 
@@ -125,10 +127,9 @@ func NewService(c Config) (*Service, error) {
 	if s.features == nil {
 		s.features = recordFeatures{}
 	}
-	switch s.features.(type) {
-	case recordFeatures, CredentialFeatures:
-		s.featuresAtHand = true
-	}
+	_, s.featuresInRecord = s.features.(recordFeatures)
+	_, carried := s.features.(CredentialFeatures)
+	s.featuresAtHand = s.featuresInRecord || carried
 	if s.rand == nil {
 		s.rand = rand.Reader
 	}

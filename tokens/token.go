@@ -149,4 +149,6 @@ type Credential struct {
 	Secrets []StoredSecret
 	// Sequence is a position in the change feed. The Credential includes all changes up to it.
 	Sequence uint64
+	// HoldsScopes says that each of Token.Scopes is one of User.Features; false: that is not known. Only Recall sets it.
+	HoldsScopes bool
 }

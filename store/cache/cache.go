@@ -63,6 +63,7 @@ type Cache struct {
 	users    users
 	accesses accesses
 	services services
+	holdings holdings
 	keys     keyNames
 	askers   serviceNames
 	scopes   textLists
@@ -113,6 +114,7 @@ func (c *Cache) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, er
 	cred := tokens.Credential{Sequence: c.applied.Load()} // before the record is read
 	s := c.shard(id)
 	if c.recall(s, id, &cred, nil) {
+		cred.HoldsScopes = false // as the store returns it
 		s.hits.Add(1)
 		return cred, nil
 	}
@@ -139,10 +141,15 @@ func (c *Cache) recall(s *shard, id tokens.ID, cred *tokens.Credential, room *to
 		return false
 	}
 	r := tokenRecord(s.log.Look(&s.mu, uint64(id)))
-	if r == nil || !c.users.get(r.userKey(), &cred.User) || c.version.Load() != version {
+	if r == nil {
 		return false
 	}
-	r.read(cred, room, c.keys.list(), c.scopes.all())
+	features, ok := c.users.get(r.userKey(), &cred.User)
+	if !ok || c.version.Load() != version {
+		return false
+	}
+	scopes := r.read(cred, room, c.keys.list(), c.scopes.all())
+	cred.HoldsScopes = c.holdings.all(scopes, features, cred)
 	return true
 }
 

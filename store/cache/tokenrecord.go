@@ -213,8 +213,9 @@ func (r tokenRecord) setUse(u usage.Use, marks uint64) {
 }
 
 // read fills c, which has the token's user already, with the token. Its lists are in room, which is made if it is nil:
-// one piece of memory instead of one for each. keys are the names of keys by number, and lists the lists of scopes.
-func (r tokenRecord) read(c *tokens.Credential, room *tokens.Lists, keys []string, lists [][]string) {
+// one piece of memory instead of one for each. keys are the names of keys by number, and lists the lists of scopes. It
+// returns the number of the token's.
+func (r tokenRecord) read(c *tokens.Credential, room *tokens.Lists, keys []string, lists [][]string) (list uint32) {
 	if room == nil {
 		room = new(tokens.Lists)
 	}
@@ -224,7 +225,7 @@ func (r tokenRecord) read(c *tokens.Credential, room *tokens.Lists, keys []strin
 	t.IssueTime = instant(int64(binary.LittleEndian.Uint64(r[tokenIssue:])))
 	t.ExpireTime = expiryTime(int64(binary.LittleEndian.Uint64(r[tokenExpire:])))
 	t.Name = p.text()
-	t.Scopes = p.scopes(lists, room.Scopes[:0])
+	t.Scopes, list = p.scopes(lists, room.Scopes[:0])
 	var serial int64
 	if parts := r[tokenParts]; parts != 0 {
 		serial = p.parts(parts, t)
@@ -248,6 +249,7 @@ func (r tokenRecord) read(c *tokens.Credential, room *tokens.Lists, keys []strin
 		})
 	}
 	c.Secrets = c.Secrets[:len(c.Secrets):len(c.Secrets)]
+	return list
 }
 
 // parser reads the end of a record, where the place of a field depends on those before it.
@@ -293,12 +295,12 @@ func (p *parser) texts(room []string) []string {
 	return room[:n:n]
 }
 
-// scopes reads the scopes: a list that others have too, or the record's own, into room if it fits.
-func (p *parser) scopes(lists [][]string, room []string) []string {
+// scopes reads the scopes: a list that others have too, and its number, or the record's own, into room if it fits.
+func (p *parser) scopes(lists [][]string, room []string) (scopes []string, number uint32) {
 	if n := p.count(); n > 0 {
-		return lists[n-1]
+		return lists[n-1], uint32(n)
 	}
-	return p.texts(room)
+	return p.texts(room), 0
 }
 
 func (p *parser) addr() netip.Addr {

@@ -49,7 +49,8 @@ func (r tokenRecord) hasDetails() bool {
 func (r tokenRecord) scopes(lists [][]string, room []string) []string {
 	p := parser{b: r[tokenText:]}
 	p.take(p.count()) // the name
-	return p.scopes(lists, room)
+	scopes, _ := p.scopes(lists, room)
+	return scopes
 }
 
 // shardDetails are the details of uses of a shard. The lock of the shard guards them.

@@ -47,8 +47,8 @@ func (r userRecord) id() string {
 	return p.string(int(binary.LittleEndian.Uint32(r[userIDLength:])))
 }
 
-// read fills u. lists are the lists of features by number.
-func (r userRecord) read(u *tokens.User, lists [][]string) {
+// read fills u, and returns the number of its list of features. lists are the lists of features by number.
+func (r userRecord) read(u *tokens.User, lists [][]string) (list uint32) {
 	u.Key, u.ID, u.State = int64(reclog.Record(r).ID()), r.id(), tokens.UserState(r[userStateAt])
 	u.CreateTime, u.DeleteTime = instant(int64(binary.LittleEndian.Uint64(r[userCreate:]))), time.Time{}
 	if us := binary.LittleEndian.Uint64(r[userDelete:]); us != 0 {
@@ -56,8 +56,9 @@ func (r userRecord) read(u *tokens.User, lists [][]string) {
 	}
 	if n := binary.LittleEndian.Uint32(r[userList:]); n != 0 {
 		u.Features = lists[n-1]
-		return
+		return n
 	}
 	p := parser{b: r[userText+len(u.ID):]}
 	u.Features = p.texts(nil)
+	return 0
 }

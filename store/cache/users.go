@@ -48,15 +48,14 @@ func idTag(id string) uint64 { return reclog.Tag(hashText(id)) }
 
 func (u *users) shard(key int64) *userShard { return &u.shards[uint64(key)%uint64(len(u.shards))] }
 
-// get reads a user; false: it is not here.
-func (u *users) get(key int64, to *tokens.User) bool {
+// get reads a user, and the number of its list of features, 0 if that has none; false: it is not here.
+func (u *users) get(key int64, to *tokens.User) (list uint32, ok bool) {
 	s := u.shard(key)
 	r := userRecord(s.log.Look(&s.mu, uint64(key)))
 	if r == nil {
-		return false
+		return 0, false
 	}
-	r.read(to, u.lists.all())
-	return true
+	return r.read(to, u.lists.all()), true
 }
 
 // put keeps a user, unless it was changed since its reading began. False: it is not here.
