@@ -136,9 +136,10 @@ func play(t *testing.T, root string, env, args []string) string {
 type Scratch struct {
 	*testing.T
 	Dir, URL, TokenFile string
+	header              string // a file with the header of a call with the token
 }
 
-var exported = regexp.MustCompile(`export PATD_URL=(\S+) .*PATD_TOKEN_FILE='([^']+)'`)
+var exported = regexp.MustCompile(`export PATD_URL=(\S+) PATD_HEADER='([^']+)' .*PATD_TOKEN_FILE='([^']+)'`)
 
 // New starts `patd dev`, and reads what it prints.
 func New(t *testing.T, patd string) *Scratch {
@@ -158,7 +159,7 @@ func New(t *testing.T, patd string) *Scratch {
 		if found == nil || !bytes.Contains(text, []byte("msg=ready")) {
 			return false
 		}
-		s.URL, s.TokenFile = string(found[1]), string(found[2])
+		s.URL, s.header, s.TokenFile = string(found[1]), string(found[2]), string(found[3])
 		return true
 	})
 	return s
@@ -173,7 +174,7 @@ func (s *Scratch) must(err error) {
 
 // Env returns an environment in which programs find patd.
 func (s *Scratch) Env(more ...string) []string {
-	return append(more, "PATD_URL="+s.URL, "PATD_TOKEN_FILE="+s.TokenFile)
+	return append(more, "PATD_URL="+s.URL, "PATD_HEADER="+s.header, "PATD_TOKEN_FILE="+s.TokenFile)
 }
 
 // Start starts a program that writes to a file, and ends with the test, by SIGTERM and with one of the codes, 0 if none
@@ -219,6 +220,17 @@ func (s *Scratch) Serve(cmd *exec.Cmd, codes ...int) string {
 func (s *Scratch) Until(what string, so func() bool) {
 	s.Helper()
 	waittest.Within(s.T, Patience, what, so)
+}
+
+// Calls pastes the block of a page that creates a token and calls a route of 127.0.0.1 at a port, which is another one
+// here, and wants the response to be 200 with a text.
+func (s *Scratch) Calls(page, info, port, addr, response string) {
+	s.Helper()
+	text := strings.ReplaceAll(string(Block(s.T, page, info)), "127.0.0.1:"+port, addr)
+	out, err := Run(s.Dir, s.Env(), "bash", "-euc", text)
+	if err != nil || !strings.Contains(out, " 200 ") || !strings.HasSuffix(strings.TrimSpace(out), response) {
+		s.Errorf("%s, %s: %v\n%s", page, info, err, out)
+	}
 }
 
 // call calls patd and returns the response.

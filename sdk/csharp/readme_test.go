@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"patd/internal/sdktest"
@@ -73,7 +74,9 @@ func TestFromTheReadmeToAProtectedRoute(t *testing.T) {
 	name, file := program(s)
 	cmd := exec.Command(name, file)
 	cmd.Env = programs()
-	s.Guards(s.Serve(cmd)+"/reports", "hello demo", "SCOPE_INSUFFICIENT")
+	url := s.Serve(cmd)
+	s.Guards(url+"/reports", "hello demo", "SCOPE_INSUFFICIENT")
+	s.Calls("README.md", "sh curl", "3000", strings.TrimPrefix(url, "http://"), "hello demo")
 }
 
 // TestTheProgramOfTheReadme runs the other one, with a patd and without.

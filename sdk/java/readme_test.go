@@ -27,6 +27,7 @@ func TestFromTheReadmeToAProtectedRoute(t *testing.T) {
 	run := programs(t, s.Dir)
 	url := s.Serve(exec.Command("java", run("Server.java")...), 143) // Java's own, after SIGTERM
 	s.Guards(url+"/reports", "hello demo", "")
+	s.Calls("README.md", "sh curl", "3000", strings.TrimPrefix(url, "http://"), "hello demo")
 }
 
 // TestTheProgramsOfTheReadme runs the others.

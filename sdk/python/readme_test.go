@@ -16,6 +16,7 @@ import (
 type scratch struct {
 	*sdktest.Scratch
 	packages string
+	addr     string // of the program that protected starts
 }
 
 // newScratch has the files of a page. A command, if there is one, makes what they stand in.
@@ -53,7 +54,9 @@ func TestFromTheReadmeToAProtectedRoute(t *testing.T) {
 	} {
 		t.Run(program[0], func(t *testing.T) {
 			t.Parallel()
-			protected(newScratch(t, "README.md"), program)
+			s := newScratch(t, "README.md")
+			protected(s, program)
+			s.Calls("README.md", "sh curl", "3000", s.addr, `"demo"}`)
 		})
 	}
 }
@@ -99,6 +102,7 @@ type request func(what, secret string) (int, string)
 func protected(s *scratch, program []string) request {
 	s.Helper()
 	addr := proctest.FreeAddr(s.T)
+	s.addr = addr
 	cmd := exec.Command(interpreter(), append(program, addr[strings.LastIndex(addr, ":")+1:])...)
 	cmd.Env = append(os.Environ(), s.env()...)
 	s.Start(cmd, filepath.Join(s.Dir, "server.log"), -1) // runserver ends by the signal

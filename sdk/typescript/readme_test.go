@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"patd/internal/sdktest"
@@ -60,6 +61,9 @@ func protected(t *testing.T, page, file string) {
 	s := newScratch(t, page)
 	url := s.Serve(exec.Command("node", file))
 	s.Guards(url+"/reports", `{"hello":"demo"}`, "SCOPE_INSUFFICIENT")
+	if page == "README.md" {
+		s.Calls(page, "sh curl", "3000", strings.TrimPrefix(url, "http://"), `{"hello":"demo"}`)
+	}
 }
 
 // TestTheProgramsOfTheReadme runs the others.
