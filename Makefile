@@ -100,6 +100,6 @@ bench-growth: ## a store of TOKENS, 10,000,000, and as many records in memory, b
 	PATD_BENCH_TOKENS=$(or $(TOKENS),10000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) go test ./store -run '^$$' -bench 'BesideDriver|Size' -benchtime 1x -v -timeout 4h
 	go run ./cmd/patbench -tokens $(or $(TOKENS),10000000) -working 1000000 $(if $(BENCH),-dir $(BENCH)) -rows start $(BENCHFLAGS)
 
-bench-rivals: build ## patd beside OpenBao, Ory Hydra and Redis, where OPENBAO=, HYDRA= and REDIS= name their binaries, and beside JWTs
+bench-rivals: build ## patd beside OpenBao, Ory Hydra, Unkey and Redis, where OPENBAO=, HYDRA=, UNKEY= and REDIS= name their binaries, and beside JWTs
 	go run ./cmd/patbench -patd bin/patd -rows rivals,local -rounds 7 -inflight 64 -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) \
-		$(if $(OPENBAO),-openbao $(OPENBAO)) $(if $(HYDRA),-hydra $(HYDRA)) $(if $(REDIS),-redis $(REDIS)) $(BENCHFLAGS)
+		$(if $(OPENBAO),-openbao $(OPENBAO)) $(if $(HYDRA),-hydra $(HYDRA)) $(if $(UNKEY),-unkey $(UNKEY)) $(if $(REDIS),-redis $(REDIS)) $(BENCHFLAGS)

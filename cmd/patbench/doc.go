@@ -14,7 +14,7 @@
 // size; echo-http is JSON over net/http in the same way. The stores are made by `generate` once and kept in -dir; the
 // secret of every token in them follows from its number, so that the load can present it.
 //
-// The row rivals measures patd's ways to be asked beside other servers, whose binaries -openbao, -hydra and -redis name;
-// the row local measures the client library beside the verification of JWTs, in this process. Package rival starts the
-// servers and says what they are asked.
+// The row rivals measures patd's ways to be asked beside other servers, whose binaries -openbao, -hydra, -unkey and
+// -redis name; the row local measures the client library beside the verification of JWTs, in this process. Package
+// rival starts the servers and says what they are asked.
 package main

@@ -38,8 +38,8 @@ type settings struct {
 	revocations, flood int
 	evenFor            time.Duration
 
-	openbao, hydra, redis string // binaries of rivals
-	rivalTokens           int
+	openbao, hydra, unkey, redis string // binaries of rivals
+	rivalTokens                  int
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -89,6 +89,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"the bao binary, for the row rivals; where it is missing, so are its figures",
 	)
 	f.StringVar(&s.hydra, "hydra", "", "the hydra binary, likewise")
+	f.StringVar(
+		&s.unkey,
+		"unkey",
+		"",
+		"the binary of Unkey's API server, likewise; UNKEY_DATABASE, UNKEY_REDIS and UNKEY_ROOT_KEY are what it needs",
+	)
 	f.StringVar(
 		&s.redis,
 		"redis",

@@ -68,6 +68,7 @@ func TestTableIsMeasured(t *testing.T) {
 		"10 revocations, 0 stale answers", "through the client library, under full load: 10 revocations", " of 200 tokens warm", "of the CPU that the flood takes",
 		"time to ready", "| IntrospectStream, against the binary before", "OpenBao is absent: -openbao names no binary",
 		"Ory Hydra is absent: -hydra names no binary",
+		"Unkey is absent: -unkey names no binary",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, &out)

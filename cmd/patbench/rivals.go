@@ -24,6 +24,7 @@ func rivalKinds() []rivalKind {
 	return []rivalKind{
 		{"OpenBao", "-openbao", func(s settings) string { return s.openbao }, rival.OpenBao},
 		{"Ory Hydra", "-hydra", func(s settings) string { return s.hydra }, rival.Hydra},
+		{"Unkey", "-unkey", func(s settings) string { return s.unkey }, rival.Unkey},
 		{"Redis", "-redis", func(s settings) string { return s.redis }, rival.Redis},
 	}
 }
