@@ -159,6 +159,12 @@ func TestAWatchTellsNothingAfterItsServiceIsRevoked(t *testing.T) {
 		WatchInvalidations(as(gw), &patdv1.WatchInvalidationsRequest{})
 	must(t, err)
 	heard(t, w)
+	// The feed may still be telling of what was done before: it has no more of that once it tells of a last token.
+	last, _ := r.mint("u1", "last")
+	must(t, r.revoke("u1", last))
+	waittest.Until(t, "it is told of the last token", func() bool {
+		return slices.Contains(heard(t, w).GetTokenIds(), last)
+	})
 	r.endService("gw")
 	for _, id := range ids {
 		must(t, r.revoke("u1", id))
