@@ -3,7 +3,8 @@
 comma := ,
 tool := go tool -modfile=tools.mod
 
-.PHONY: release test-release run build profile test test-short test-race ci generate lint fuzz simulate chaos bulk drills pictures bench bench-growth bench-rivals bench-sdk
+.PHONY: release test-release run build profile test test-short test-race ci generate lint fuzz simulate chaos bulk \
+	drills pictures bench bench-growth bench-rivals bench-sdk
 
 run: ## a throw-away patd with lines to paste
 	go run ./cmd/patd dev
@@ -12,7 +13,8 @@ run: ## a throw-away patd with lines to paste
 libraries = -java=$(or $(JAVA),$(LIBRARIES),true) -typescript=$(or $(TYPESCRIPT),$(LIBRARIES),true) \
 	-python=$(or $(PYTHON),$(LIBRARIES),true) -csharp=$(or $(CSHARP),$(LIBRARIES),true)
 
-release: ## dist/: image, packages, chart, libraries, and what proves them; ARCH=amd64: one architecture, LIBRARIES=false: without
+# ARCH=amd64 makes one architecture, LIBRARIES=false leaves the libraries out.
+release: ## dist/: image, packages, chart, libraries, and what proves them
 	go run -C deploy/release . -out "$(CURDIR)/dist" -arch $(or $(ARCH),amd64$(comma)arm64) $(libraries)
 
 test-release: ## the image, the packages, the chart and the compose files, as in CI
@@ -28,7 +30,8 @@ build: ## bin/patd, one static binary
 profile: ## the profile that bin/patd and releases are compiled by, anew: where the bench's rows spend their CPU time
 	rm -rf bin/profiled && mkdir -p bin/profiled
 	CGO_ENABLED=0 go build -trimpath -tags profile -o bin/profiled/patd ./cmd/patd
-	CPU_PROFILES=$(CURDIR)/bin/profiled go run ./cmd/patbench -patd bin/profiled/patd -tokens 100000 -rounds 3 -period 2s -inflight 64,16 -rows unary,stream,batch,rest,oauth,revoke
+	CPU_PROFILES=$(CURDIR)/bin/profiled go run ./cmd/patbench -patd bin/profiled/patd -tokens 100000 \
+		-rounds 3 -period 2s -inflight 64,16 -rows unary,stream,batch,rest,oauth,revoke
 	go tool pprof -symbolize=none -proto -output $(pgo) bin/profiled/*.pprof
 
 test: ## the README's test command; LONG_TESTS=1 adds what .ci/run adds
@@ -72,7 +75,8 @@ drills: ## bad days practised with real processes, with figures; DRILL=Synchrono
 	cd $(postgres) && npm ci --no-audit --no-fund --ignore-scripts
 	for v in $(postgres)/node_modules/postgres-*; do (cd $$v && node scripts/hydrate-symlinks.js); done
 	[ -x $(litestream)/venv/bin/pip ] || python3 -m venv $(litestream)/venv
-	$(litestream)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(litestream)/requirements.txt
+	$(litestream)/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r $(litestream)/requirements.txt
 	LONG_TESTS=drills go test ./internal/replicatest ./store -p 1 -run 'TestDrill$(DRILL)' -count=1 -v -timeout 4h
 	LONG_TESTS=drills go test -C deploy/release -run 'TestDrill$(DRILL)' -count=1 -v -timeout 4h .
 
@@ -80,10 +84,11 @@ pictures: ## those of docs/page.md, by Chromium
 	go test ./internal/browsertest -run Pictures -count=1 -pictures
 
 simulate: ## a million steps of the cache against a model, which takes some minutes; CHECKS=n runs n times 200
-	go test ./store -run TestSimulationOfTheCache -count=1 -v -timeout 4h -rapid.checks=$(or $(CHECKS),6000) -rapid.steps=200
+	go test ./store -run TestSimulationOfTheCache -count=1 -v -timeout 4h \
+		-rapid.checks=$(or $(CHECKS),6000) -rapid.steps=200
 
 # It needs what .ci/run installs for the tests of the libraries. One runs after another.
-bench-sdk: ## all libraries: checks from memory, a million different tokens, 300 revocations under load, cuts of the feed
+bench-sdk: ## all libraries: checks from memory, a million different tokens, 300 revocations under load, cut feeds
 	LONG_TESTS=1 PATD_TOKENS=$(or $(TOKENS),1000000) PATD_REVOCATIONS=$(or $(REVOCATIONS),300) go test \
 		./client ./sdk/conformance ./sdk/typescript ./sdk/python ./sdk/java ./sdk/csharp \
 		-run '^Test(MemoryIsFastAndBounded|DifferentTokensLeaveNothing|RevokedTokensAreRefusedUnderLoad)$$' \
@@ -91,7 +96,8 @@ bench-sdk: ## all libraries: checks from memory, a million different tokens, 300
 
 bench: ## the table of figures beside their baselines; BENCH=path keeps the generated stores, TOKENS=n sizes them
 	go run ./cmd/patbench -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) $(BENCHFLAGS)
-	PATD_BENCH_TOKENS=$(or $(TOKENS),1000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) go test ./store -run '^$$' -bench 'Mint$$|BesideDriver|Size' -benchtime 1x -v
+	PATD_BENCH_TOKENS=$(or $(TOKENS),1000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) \
+		go test ./store -run '^$$' -bench 'Mint$$|BesideDriver|Size' -benchtime 1x -v
 	go test ./client -run '^$$' -bench Verify -cpu 2 -benchmem
 
 bench-growth: ## a store of TOKENS, 10,000,000, and as many records in memory, beside smaller ones; BENCH=path keeps stores
