@@ -259,8 +259,8 @@ type Feature struct {
 	MetadataPublish Feature_MetadataPublish `protobuf:"varint,7,opt,name=metadata_publish,json=metadataPublish,proto3,enum=patd.v1.Feature_MetadataPublish" json:"metadata_publish,omitempty"`
 	// A system entry can neither be changed nor deleted.
 	System bool `protobuf:"varint,8,opt,name=system,proto3" json:"system,omitempty"`
-	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
-	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not
+	// empty, it must be the present one, or nothing is changed (PRECONDITION_FAILED).
 	Etag          string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -367,8 +367,8 @@ type Audience struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Name for people, at most 100 characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Resource URI (RFC 8707), absolute and without fragment; empty: none. Resources are compared after the normalization of RFC 3986
-	// sections 6.2.2 and 6.2.3, and two audiences cannot have one (RESOURCE_TAKEN).
+	// Resource URI (RFC 8707), absolute and without fragment; empty: none. Resources are compared after the normalization
+	// of RFC 3986 sections 6.2.2 and 6.2.3, and two audiences cannot have one (RESOURCE_TAKEN).
 	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Lifetime of a token whose request names none; absent: the server's.
 	DefaultTtl *durationpb.Duration `protobuf:"bytes,4,opt,name=default_ttl,json=defaultTtl,proto3" json:"default_ttl,omitempty"`
@@ -384,8 +384,8 @@ type Audience struct {
 	AccessTokenFormat Audience_AccessTokenFormat `protobuf:"varint,9,opt,name=access_token_format,json=accessTokenFormat,proto3,enum=patd.v1.Audience_AccessTokenFormat" json:"access_token_format,omitempty"`
 	// Whether tokens must name this audience to be good here: those that name none are then AUDIENCE_MISMATCH.
 	RequireNamed bool `protobuf:"varint,10,opt,name=require_named,json=requireNamed,proto3" json:"require_named,omitempty"`
-	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
-	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not
+	// empty, it must be the present one, or nothing is changed (PRECONDITION_FAILED).
 	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2085,7 +2085,8 @@ type CheckAudienceResponse struct {
 	Tokens []*ExceedingToken `protobuf:"bytes,2,rep,name=tokens,proto3" json:"tokens,omitempty"`
 	// Cursor of the next page; empty: this was the last one.
 	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
-	// How many live tokens name no audience at all, and are refused at this one where require_named is set or tried; else 0.
+	// How many live tokens name no audience at all, and are refused at this one where require_named is set or tried; else
+	// 0.
 	UnnamedCount  int64 `protobuf:"varint,4,opt,name=unnamed_count,json=unnamedCount,proto3" json:"unnamed_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -54,8 +54,8 @@ type CatalogServiceClient interface {
 	// ListFeatures lists entries by name.
 	ListFeatures(ctx context.Context, in *ListFeaturesRequest, opts ...grpc.CallOption) (*ListFeaturesResponse, error)
 	// GetFeatureImpact says what would happen if users lost features, and changes nothing: which live tokens would lose
-	// scopes that are in effect now. Callers are services with the `catalog` or the `users` permission. All is read at one
-	// instant. With many tokens it takes seconds; it ends when its caller leaves.
+	// scopes that are in effect now. Callers are services with the `catalog` or the `users` permission. All is read at
+	// one instant. With many tokens it takes seconds; it ends when its caller leaves.
 	GetFeatureImpact(ctx context.Context, in *GetFeatureImpactRequest, opts ...grpc.CallOption) (*GetFeatureImpactResponse, error)
 	// CreateAudience adds an audience. 201 over REST; AUDIENCE_EXISTS when the id has one.
 	CreateAudience(ctx context.Context, in *CreateAudienceRequest, opts ...grpc.CallOption) (*CreateAudienceResponse, error)
@@ -246,8 +246,8 @@ type CatalogServiceServer interface {
 	// ListFeatures lists entries by name.
 	ListFeatures(context.Context, *ListFeaturesRequest) (*ListFeaturesResponse, error)
 	// GetFeatureImpact says what would happen if users lost features, and changes nothing: which live tokens would lose
-	// scopes that are in effect now. Callers are services with the `catalog` or the `users` permission. All is read at one
-	// instant. With many tokens it takes seconds; it ends when its caller leaves.
+	// scopes that are in effect now. Callers are services with the `catalog` or the `users` permission. All is read at
+	// one instant. With many tokens it takes seconds; it ends when its caller leaves.
 	GetFeatureImpact(context.Context, *GetFeatureImpactRequest) (*GetFeatureImpactResponse, error)
 	// CreateAudience adds an audience. 201 over REST; AUDIENCE_EXISTS when the id has one.
 	CreateAudience(context.Context, *CreateAudienceRequest) (*CreateAudienceResponse, error)

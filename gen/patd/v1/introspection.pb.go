@@ -24,8 +24,9 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Decision is why the token is active or not; the first that applies, in the order NOT_FOUND, REVOKED,
-// EXPIRED, SUPERSEDED, USER_SUSPENDED, POLICY_BLOCKED, TOKEN_IDLE, AUDIENCE_MISMATCH, IP_NOT_ALLOWED, INSUFFICIENT_SCOPE, ALLOW.
+// Decision is why the token is active or not; the first that applies, in the order NOT_FOUND, REVOKED, EXPIRED,
+// SUPERSEDED, USER_SUSPENDED, POLICY_BLOCKED, TOKEN_IDLE, AUDIENCE_MISMATCH, IP_NOT_ALLOWED, INSUFFICIENT_SCOPE,
+// ALLOW.
 type IntrospectResponse_Decision int32
 
 const (
@@ -196,15 +197,15 @@ type IntrospectResponse struct {
 	Active bool `protobuf:"varint,1,opt,name=active,proto3" json:"active,omitempty"`
 	// What was decided.
 	Decision IntrospectResponse_Decision `protobuf:"varint,2,opt,name=decision,proto3,enum=patd.v1.IntrospectResponse_Decision" json:"decision,omitempty"`
-	// Public id of the personal access token. For a short-lived access token it is the one that it came from, whose end is
-	// its end too.
+	// Public id of the personal access token. For a short-lived access token it is the one that it came from, whose end
+	// is its end too.
 	TokenId string `protobuf:"bytes,3,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Id of the user who owns it.
 	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	// Name of the token.
 	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
-	// Effective scopes: granted, and held by the user now. Sorted. The same as effective_scopes, which means the same in a
-	// Token too, where `scopes` are those granted.
+	// Effective scopes: granted, and held by the user now. Sorted. The same as effective_scopes, which means the same in
+	// a Token too, where `scopes` are those granted.
 	Scopes []string `protobuf:"bytes,6,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// Scopes as granted. Sorted.
 	GrantedScopes []string `protobuf:"bytes,7,rep,name=granted_scopes,json=grantedScopes,proto3" json:"granted_scopes,omitempty"`
@@ -225,8 +226,8 @@ type IntrospectResponse struct {
 	ExpiresIn *durationpb.Duration `protobuf:"bytes,14,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"`
 	// How long this answer may be reused without asking again. "0s": ask each time; absent: the token is not active.
 	CacheFor *durationpb.Duration `protobuf:"bytes,15,opt,name=cache_for,json=cacheFor,proto3" json:"cache_for,omitempty"`
-	// Position in the change feed that this answer is at least as new as. 0: do not keep the answer for any other request,
-	// since the secret is new and patd is to be told of its first use.
+	// Position in the change feed that this answer is at least as new as. 0: do not keep the answer for any other
+	// request, since the secret is new and patd is to be told of its first use.
 	Sequence uint64 `protobuf:"varint,16,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// True: the source of features does not answer, and this rests on the last that it said.
 	Stale bool `protobuf:"varint,17,opt,name=stale,proto3" json:"stale,omitempty"`
@@ -234,8 +235,8 @@ type IntrospectResponse struct {
 	AccessTokenId string `protobuf:"bytes,18,opt,name=access_token_id,json=accessTokenId,proto3" json:"access_token_id,omitempty"`
 	// The client that a short-lived access token was given to, as it named itself; empty: it did not.
 	ClientId string `protobuf:"bytes,19,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
-	// True: the token is bound to no networks, so that this answer holds for every client_ip. False, as from a server that
-	// does not know this field: it holds for the client_ip of the request only.
+	// True: the token is bound to no networks, so that this answer holds for every client_ip. False, as from a server
+	// that does not know this field: it holds for the client_ip of the request only.
 	AnyClientIp bool `protobuf:"varint,20,opt,name=any_client_ip,json=anyClientIp,proto3" json:"any_client_ip,omitempty"`
 	// EXPIRED, REVOKED and SUPERSEDED: when that happened; absent: not known. A caller that is bound to another audience
 	// than the token's gets neither this nor expire_time.

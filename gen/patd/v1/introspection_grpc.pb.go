@@ -49,16 +49,16 @@ type IntrospectionServiceClient interface {
 	IntrospectStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[IntrospectStreamRequest, IntrospectStreamResponse], error)
 	// WatchInvalidations streams what is no longer as it was, so that a caller can answer from its own memory and still
 	// drop a revoked token within a second. There is a message each second at the latest, with or without news. A caller
-	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it is
-	// GET /v1/invalidations, as server-sent events.
+	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it
+	// is GET /v1/invalidations, as server-sent events.
 	WatchInvalidations(ctx context.Context, in *WatchInvalidationsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchInvalidationsResponse], error)
-	// AcknowledgeInvalidations tells patd that the caller has applied all changes up to a position: it no longer uses what
-	// it remembers from before. A watcher calls it after a message that asks for it (`acknowledge`), and for no other. It
-	// need not succeed: patd then waits until the watcher has stopped trusting its memory by its own rule. A watch that
-	// has ended, or is another service's, is ignored.
+	// AcknowledgeInvalidations tells patd that the caller has applied all changes up to a position: it no longer uses
+	// what it remembers from before. A watcher calls it after a message that asks for it (`acknowledge`), and for no
+	// other. It need not succeed: patd then waits until the watcher has stopped trusting its memory by its own rule. A
+	// watch that has ended, or is another service's, is ignored.
 	AcknowledgeInvalidations(ctx context.Context, in *AcknowledgeInvalidationsRequest, opts ...grpc.CallOption) (*AcknowledgeInvalidationsResponse, error)
-	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
-	// They are written behind, as every use is.
+	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them
+	// too. They are written behind, as every use is.
 	ReportUses(ctx context.Context, in *ReportUsesRequest, opts ...grpc.CallOption) (*ReportUsesResponse, error)
 }
 
@@ -164,16 +164,16 @@ type IntrospectionServiceServer interface {
 	IntrospectStream(grpc.BidiStreamingServer[IntrospectStreamRequest, IntrospectStreamResponse]) error
 	// WatchInvalidations streams what is no longer as it was, so that a caller can answer from its own memory and still
 	// drop a revoked token within a second. There is a message each second at the latest, with or without news. A caller
-	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it is
-	// GET /v1/invalidations, as server-sent events.
+	// that hears nothing for 3 seconds should stop trusting its memory, and watch again from where it was. Over HTTP it
+	// is GET /v1/invalidations, as server-sent events.
 	WatchInvalidations(*WatchInvalidationsRequest, grpc.ServerStreamingServer[WatchInvalidationsResponse]) error
-	// AcknowledgeInvalidations tells patd that the caller has applied all changes up to a position: it no longer uses what
-	// it remembers from before. A watcher calls it after a message that asks for it (`acknowledge`), and for no other. It
-	// need not succeed: patd then waits until the watcher has stopped trusting its memory by its own rule. A watch that
-	// has ended, or is another service's, is ignored.
+	// AcknowledgeInvalidations tells patd that the caller has applied all changes up to a position: it no longer uses
+	// what it remembers from before. A watcher calls it after a message that asks for it (`acknowledge`), and for no
+	// other. It need not succeed: patd then waits until the watcher has stopped trusting its memory by its own rule. A
+	// watch that has ended, or is another service's, is ignored.
 	AcknowledgeInvalidations(context.Context, *AcknowledgeInvalidationsRequest) (*AcknowledgeInvalidationsResponse, error)
-	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them too.
-	// They are written behind, as every use is.
+	// ReportUses tells patd of tokens that the caller let pass out of its own memory, so that last_used_time counts them
+	// too. They are written behind, as every use is.
 	ReportUses(context.Context, *ReportUsesRequest) (*ReportUsesResponse, error)
 	mustEmbedUnimplementedIntrospectionServiceServer()
 }

@@ -38,10 +38,11 @@ type InventoryServiceClient interface {
 	// select exactly these tokens any more. Once begun, it is carried out even if this call or the server ends: repeat
 	// the call to see how far it is.
 	BulkRevokeTokens(ctx context.Context, in *BulkRevokeTokensRequest, opts ...grpc.CallOption) (*BulkRevokeTokensResponse, error)
-	// BulkNarrowTokens pauses the unused scopes of all active tokens that a filter selects, as NarrowToken does. First ask
-	// with `dry_run`: the answer has their number and a plan. Then send the same request with the plan. It is refused
-	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is left
-	// alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it is.
+	// BulkNarrowTokens pauses the unused scopes of all active tokens that a filter selects, as NarrowToken does. First
+	// ask with `dry_run`: the answer has their number and a plan. Then send the same request with the plan. It is refused
+	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is
+	// left alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it
+	// is.
 	BulkNarrowTokens(ctx context.Context, in *BulkNarrowTokensRequest, opts ...grpc.CallOption) (*BulkNarrowTokensResponse, error)
 	// PreviewIdle says which active tokens the idle pause (`--idle-ttl`) would announce and pause, and changes nothing.
 	// All is read at one instant. With many tokens it takes seconds; it ends when its caller leaves.
@@ -109,10 +110,11 @@ type InventoryServiceServer interface {
 	// select exactly these tokens any more. Once begun, it is carried out even if this call or the server ends: repeat
 	// the call to see how far it is.
 	BulkRevokeTokens(context.Context, *BulkRevokeTokensRequest) (*BulkRevokeTokensResponse, error)
-	// BulkNarrowTokens pauses the unused scopes of all active tokens that a filter selects, as NarrowToken does. First ask
-	// with `dry_run`: the answer has their number and a plan. Then send the same request with the plan. It is refused
-	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is left
-	// alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it is.
+	// BulkNarrowTokens pauses the unused scopes of all active tokens that a filter selects, as NarrowToken does. First
+	// ask with `dry_run`: the answer has their number and a plan. Then send the same request with the plan. It is refused
+	// (PLAN_OUTDATED) if the filter does not select exactly these tokens any more; a scope that was used meanwhile is
+	// left alone. Once begun, it is carried out even if this call or the server ends: repeat the call to see how far it
+	// is.
 	BulkNarrowTokens(context.Context, *BulkNarrowTokensRequest) (*BulkNarrowTokensResponse, error)
 	// PreviewIdle says which active tokens the idle pause (`--idle-ttl`) would announce and pause, and changes nothing.
 	// All is read at one instant. With many tokens it takes seconds; it ends when its caller leaves.

@@ -234,8 +234,8 @@ type RotateSelfRequest struct {
 	// When the presented secret ends; AFTER_GRACE when absent.
 	RetirePrevious Rotation_RetirePrevious `protobuf:"varint,2,opt,name=retire_previous,json=retirePrevious,proto3,enum=patd.v1.Rotation_RetirePrevious" json:"retire_previous,omitempty"`
 	// True: the token gets the lifetime that it had, again from now, cut at its renewable_until; without that it is
-	// refused (RENEWAL_NOT_ALLOWED). The policy must allow it, and the user must hold all scopes (SCOPE_NOT_HELD). It never
-	// makes the expiry earlier: where nothing is left to give, the expiry stays (KEPT).
+	// refused (RENEWAL_NOT_ALLOWED). The policy must allow it, and the user must hold all scopes (SCOPE_NOT_HELD). It
+	// never makes the expiry earlier: where nothing is left to give, the expiry stays (KEPT).
 	Renew bool `protobuf:"varint,3,opt,name=renew,proto3" json:"renew,omitempty"`
 	// Where not empty: the present etag, or nothing is changed. The same as the If-Match header.
 	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`

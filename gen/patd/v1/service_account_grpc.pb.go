@@ -37,9 +37,9 @@ type ServiceAccountServiceClient interface {
 	// ListServices lists services, newest first, whatever their state.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 	// RotateService gives a service's token a new secret under its name and token id, so that what is granted to the
-	// service stays. The secret that was current works on for the grace period. The new one lives as long as that one did,
-	// counted from now, unless ttl says otherwise. With an `Idempotency-Key` header, or `request_id`, a repeated call
-	// returns the same secret.
+	// service stays. The secret that was current works on for the grace period. The new one lives as long as that one
+	// did, counted from now, unless ttl says otherwise. With an `Idempotency-Key` header, or `request_id`, a repeated
+	// call returns the same secret.
 	RotateService(ctx context.Context, in *RotateServiceRequest, opts ...grpc.CallOption) (*RotateServiceResponse, error)
 	// RevokeService ends a service's token for good. Idempotent; the name is free again.
 	RevokeService(ctx context.Context, in *RevokeServiceRequest, opts ...grpc.CallOption) (*RevokeServiceResponse, error)
@@ -105,9 +105,9 @@ type ServiceAccountServiceServer interface {
 	// ListServices lists services, newest first, whatever their state.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	// RotateService gives a service's token a new secret under its name and token id, so that what is granted to the
-	// service stays. The secret that was current works on for the grace period. The new one lives as long as that one did,
-	// counted from now, unless ttl says otherwise. With an `Idempotency-Key` header, or `request_id`, a repeated call
-	// returns the same secret.
+	// service stays. The secret that was current works on for the grace period. The new one lives as long as that one
+	// did, counted from now, unless ttl says otherwise. With an `Idempotency-Key` header, or `request_id`, a repeated
+	// call returns the same secret.
 	RotateService(context.Context, *RotateServiceRequest) (*RotateServiceResponse, error)
 	// RevokeService ends a service's token for good. Idempotent; the name is free again.
 	RevokeService(context.Context, *RevokeServiceRequest) (*RevokeServiceResponse, error)

@@ -285,8 +285,9 @@ type Token struct {
 	LastUsedIp string `protobuf:"bytes,16,opt,name=last_used_ip,json=lastUsedIp,proto3" json:"last_used_ip,omitempty"`
 	// True: the operator has blocked the token, since it exceeds the policy of an audience. Reversible.
 	PolicyBlocked bool `protobuf:"varint,17,opt,name=policy_blocked,json=policyBlocked,proto3" json:"policy_blocked,omitempty"`
-	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change, rotation and revocation, but not after a use. In a request, where not empty, it
-	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change, rotation and
+	// revocation, but not after a use. In a request, where not empty, it must be the present one, or nothing is changed
+	// (PRECONDITION_FAILED).
 	Etag string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
 	// The rotation in progress; absent: no secret before the current one works.
 	Rotation *Rotation `protobuf:"bytes,19,opt,name=rotation,proto3" json:"rotation,omitempty"`
@@ -304,8 +305,8 @@ type Token struct {
 	// Until when the token can renew itself at most; absent: it cannot, only its owner can. It is later than the moment
 	// at which it was set, and only tokens with self_rotate have it.
 	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
-	// When the token was paused, since it was not used for longer than the server allows; absent: it is not. ResumeToken ends
-	// that.
+	// When the token was paused, since it was not used for longer than the server allows; absent: it is not. ResumeToken
+	// ends that.
 	IdleTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=idle_time,json=idleTime,proto3" json:"idle_time,omitempty"`
 	// Scopes granted, but paused (NarrowToken): not in effect until the owner resumes them. They are among `scopes`, and
 	// neither effective nor suspended. Sorted.
@@ -709,7 +710,8 @@ type Rotation struct {
 	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
 	// When the previous secret ends.
 	RetirePrevious Rotation_RetirePrevious `protobuf:"varint,3,opt,name=retire_previous,json=retirePrevious,proto3,enum=patd.v1.Rotation_RetirePrevious" json:"retire_previous,omitempty"`
-	// When the new secret was first introspected as ALLOW or exchanged; absent: it was not, and the rotation can be canceled.
+	// When the new secret was first introspected as ALLOW or exchanged; absent: it was not, and the rotation can be
+	// canceled.
 	FirstUseTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=first_use_time,json=firstUseTime,proto3" json:"first_use_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -801,7 +803,8 @@ type CreateTokenRequest struct {
 	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per caller. The same as
 	// the `Idempotency-Key` header.
 	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	// True: the bearer of the token may give it a new secret (RotateSelf); SELF_ROTATE_DISABLED where the operator forbids it.
+	// True: the bearer of the token may give it a new secret (RotateSelf); SELF_ROTATE_DISABLED where the operator
+	// forbids it.
 	SelfRotate bool `protobuf:"varint,12,opt,name=self_rotate,json=selfRotate,proto3" json:"self_rotate,omitempty"`
 	// Until when the token may renew itself at most (RotateSelf with renew); absent: it may not. Only with self_rotate.
 	RenewableUntil *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=renewable_until,json=renewableUntil,proto3" json:"renewable_until,omitempty"`
@@ -1241,9 +1244,9 @@ type UpdateTokenRequest struct {
 	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Holds the new values of the fields that update_mask names; the rest is ignored.
 	Token *Token `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
-	// Comma-separated names of the fields to change, in snake_case: name, description, labels,
-	// allowed_cidrs, scopes, expire_time, self_rotate, renewable_until. A string, since the JSON form of FieldMask refuses
-	// snake_case. An earlier expire_time takes renewable_until with it, unless the mask names that too.
+	// Comma-separated names of the fields to change, in snake_case: name, description, labels, allowed_cidrs, scopes,
+	// expire_time, self_rotate, renewable_until. A string, since the JSON form of FieldMask refuses snake_case. An
+	// earlier expire_time takes renewable_until with it, unless the mask names that too.
 	UpdateMask    string `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2083,8 +2086,8 @@ type NarrowTokenRequest struct {
 	TokenId string `protobuf:"bytes,2,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	// Scopes to pause, used or not; all must be granted (SCOPES_NOT_GRANTED). Those that are paused already stay so.
 	Scopes []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
-	// Pause the scopes that were not used for so long, in whole days, such as "90d" over REST. Uses must have been recorded
-	// for so long (USES_NOT_RECORDED).
+	// Pause the scopes that were not used for so long, in whole days, such as "90d" over REST. Uses must have been
+	// recorded for so long (USES_NOT_RECORDED).
 	UnusedFor *durationpb.Duration `protobuf:"bytes,4,opt,name=unused_for,json=unusedFor,proto3" json:"unused_for,omitempty"`
 	// True: nothing is paused, and the answer says what would be.
 	DryRun bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`

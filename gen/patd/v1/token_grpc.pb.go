@@ -55,24 +55,24 @@ type TokenServiceClient interface {
 	// UpdateToken changes what the update mask names. Scopes can only become fewer (SCOPES_WIDENED) and the
 	// expiry only earlier (EXPIRE_TIME_LATER); an expired or revoked token cannot be changed (TOKEN_NOT_ACTIVE).
 	UpdateToken(ctx context.Context, in *UpdateTokenRequest, opts ...grpc.CallOption) (*UpdateTokenResponse, error)
-	// RotateToken gives the token a new secret under the same id. The secret that was current works on for
-	// the grace period. While it does, a second rotation is refused (ROTATION_IN_PROGRESS) unless it is forced, so at most
-	// two secrets are live, and none ends before its time.
+	// RotateToken gives the token a new secret under the same id. The secret that was current works on for the grace
+	// period. While it does, a second rotation is refused (ROTATION_IN_PROGRESS) unless it is forced, so at most two
+	// secrets are live, and none ends before its time.
 	RotateToken(ctx context.Context, in *RotateTokenRequest, opts ...grpc.CallOption) (*RotateTokenResponse, error)
-	// CancelRotation puts a token back as it was before its newest rotation: its secret, its expiry, and the scopes that the
-	// rotation took away. The new secret ends at once. That is possible while the previous secret works
-	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
-	// changes nothing.
+	// CancelRotation puts a token back as it was before its newest rotation: its secret, its expiry, and the scopes that
+	// the rotation took away. The new secret ends at once. That is possible while the previous secret works
+	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second
+	// call changes nothing.
 	CancelRotation(ctx context.Context, in *CancelRotationRequest, opts ...grpc.CallOption) (*CancelRotationResponse, error)
-	// ResumeToken ends the pause of a token that was not used for longer than the server allows (TOKEN_IDLE): it is active
-	// again. A token that is not paused stays as it is.
+	// ResumeToken ends the pause of a token that was not used for longer than the server allows (TOKEN_IDLE): it is
+	// active again. A token that is not paused stays as it is.
 	ResumeToken(ctx context.Context, in *ResumeTokenRequest, opts ...grpc.CallOption) (*ResumeTokenResponse, error)
 	// NarrowToken pauses scopes of a token: those that are named, or else those that were not used. Paused scopes are
-	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good. First
-	// ask with dry_run.
+	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good.
+	// First ask with dry_run.
 	//
-	// Uses of a scope are known from introspections that required it (`required_scopes`). A service that reads the scopes of
-	// a response and decides itself leaves no such trace: see unscoped_uses.
+	// Uses of a scope are known from introspections that required it (`required_scopes`). A service that reads the scopes
+	// of a response and decides itself leaves no such trace: see unscoped_uses.
 	NarrowToken(ctx context.Context, in *NarrowTokenRequest, opts ...grpc.CallOption) (*NarrowTokenResponse, error)
 	// ResumeScopes has paused scopes in effect again. The user must hold them (SCOPE_NOT_HELD). What was removed for good
 	// cannot be resumed (SCOPES_NOT_PAUSED). A second call changes nothing.
@@ -225,24 +225,24 @@ type TokenServiceServer interface {
 	// UpdateToken changes what the update mask names. Scopes can only become fewer (SCOPES_WIDENED) and the
 	// expiry only earlier (EXPIRE_TIME_LATER); an expired or revoked token cannot be changed (TOKEN_NOT_ACTIVE).
 	UpdateToken(context.Context, *UpdateTokenRequest) (*UpdateTokenResponse, error)
-	// RotateToken gives the token a new secret under the same id. The secret that was current works on for
-	// the grace period. While it does, a second rotation is refused (ROTATION_IN_PROGRESS) unless it is forced, so at most
-	// two secrets are live, and none ends before its time.
+	// RotateToken gives the token a new secret under the same id. The secret that was current works on for the grace
+	// period. While it does, a second rotation is refused (ROTATION_IN_PROGRESS) unless it is forced, so at most two
+	// secrets are live, and none ends before its time.
 	RotateToken(context.Context, *RotateTokenRequest) (*RotateTokenResponse, error)
-	// CancelRotation puts a token back as it was before its newest rotation: its secret, its expiry, and the scopes that the
-	// rotation took away. The new secret ends at once. That is possible while the previous secret works
-	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second call
-	// changes nothing.
+	// CancelRotation puts a token back as it was before its newest rotation: its secret, its expiry, and the scopes that
+	// the rotation took away. The new secret ends at once. That is possible while the previous secret works
+	// (ROTATION_NOT_IN_PROGRESS) and the new one was never introspected as ALLOW nor exchanged (SECRET_IN_USE). A second
+	// call changes nothing.
 	CancelRotation(context.Context, *CancelRotationRequest) (*CancelRotationResponse, error)
-	// ResumeToken ends the pause of a token that was not used for longer than the server allows (TOKEN_IDLE): it is active
-	// again. A token that is not paused stays as it is.
+	// ResumeToken ends the pause of a token that was not used for longer than the server allows (TOKEN_IDLE): it is
+	// active again. A token that is not paused stays as it is.
 	ResumeToken(context.Context, *ResumeTokenRequest) (*ResumeTokenResponse, error)
 	// NarrowToken pauses scopes of a token: those that are named, or else those that were not used. Paused scopes are
-	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good. First
-	// ask with dry_run.
+	// granted, but not in effect until the owner resumes them (ResumeScopes). After 30 days they are removed for good.
+	// First ask with dry_run.
 	//
-	// Uses of a scope are known from introspections that required it (`required_scopes`). A service that reads the scopes of
-	// a response and decides itself leaves no such trace: see unscoped_uses.
+	// Uses of a scope are known from introspections that required it (`required_scopes`). A service that reads the scopes
+	// of a response and decides itself leaves no such trace: see unscoped_uses.
 	NarrowToken(context.Context, *NarrowTokenRequest) (*NarrowTokenResponse, error)
 	// ResumeScopes has paused scopes in effect again. The user must hold them (SCOPE_NOT_HELD). What was removed for good
 	// cannot be resumed (SCOPES_NOT_PAUSED). A second call changes nothing.

@@ -86,8 +86,8 @@ type User struct {
 	State User_State `protobuf:"varint,2,opt,name=state,proto3,enum=patd.v1.User_State" json:"state,omitempty"`
 	// When patd first met the user.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
-	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not
+	// empty, it must be the present one, or nothing is changed (PRECONDITION_FAILED).
 	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Who refuses the user's tokens by now; absent: this is not the answer of SuspendUser with a wait.
 	Receipt       *Receipt `protobuf:"bytes,5,opt,name=receipt,proto3" json:"receipt,omitempty"`

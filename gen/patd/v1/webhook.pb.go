@@ -81,14 +81,14 @@ func (WebhookDelivery_State) EnumDescriptor() ([]byte, []int) {
 	return file_patd_v1_webhook_proto_rawDescGZIP(), []int{1, 0}
 }
 
-// Webhook is an endpoint and which events it is sent. What a filter leaves empty counts for all; an event without a user
-// goes to no webhook that lists users, and so on.
+// Webhook is an endpoint and which events it is sent. What a filter leaves empty counts for all; an event without a
+// user goes to no webhook that lists users, and so on.
 type Webhook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id, `[A-Za-z0-9._-]{1,64}`, not `.`, `..` or `schemas`; left out in a new one, patd chooses.
 	WebhookId string `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
-	// Where messages go: https, or http on this machine; not in a private network, unless --webhook-allow-private names it. At
-	// most 2000 bytes.
+	// Where messages go: https, or http on this machine; not in a private network, unless --webhook-allow-private names
+	// it. At most 2000 bytes.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// Only these types of events, such as `token.revoked`; /v1/webhooks/schemas has them all.
 	EventTypes []string `protobuf:"bytes,3,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
@@ -98,8 +98,8 @@ type Webhook struct {
 	Audiences []string `protobuf:"bytes,5,rep,name=audiences,proto3" json:"audiences,omitempty"`
 	// Only events about tokens that have all of these labels.
 	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Whether it is sent anything; true when absent. patd sets it to false when the endpoint answers 410, or refused a message for
-	// 3 days.
+	// Whether it is sent anything; true when absent. patd sets it to false when the endpoint answers 410, or refused a
+	// message for 3 days.
 	Enabled *bool `protobuf:"varint,7,opt,name=enabled,proto3,oneof" json:"enabled,omitempty"`
 	// What it is for, at most 1000 characters.
 	Description string `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
@@ -115,8 +115,8 @@ type Webhook struct {
 	PreviousSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=previous_secret_expire_time,json=previousSecretExpireTime,proto3" json:"previous_secret_expire_time,omitempty"`
 	// The secret, `whsec_` and a key in base64, as Standard Webhooks has it. Only in the answer that made it.
 	Secret string `protobuf:"bytes,14,opt,name=secret,proto3" json:"secret,omitempty"`
-	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not empty, it
-	// must be the present one, or nothing is changed (PRECONDITION_FAILED).
+	// Strong entity tag (RFC 9110 section 8.8.3), with its quotes: another one after each change. In a request, where not
+	// empty, it must be the present one, or nothing is changed (PRECONDITION_FAILED).
 	Etag          string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -913,8 +913,8 @@ type RotateWebhookSecretRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the webhook.
 	WebhookId string `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
-	// True: rotate although the secret before the last rotation still signs along, and end that one at once. Without it such a
-	// rotation is refused (ROTATION_IN_PROGRESS).
+	// True: rotate although the secret before the last rotation still signs along, and end that one at once. Without it
+	// such a rotation is refused (ROTATION_IN_PROGRESS).
 	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	// Idempotency key, 16 to 255 characters, hard to guess (a UUIDv4); kept 24 h per caller. The same as
 	// the `Idempotency-Key` header.

@@ -38,27 +38,27 @@ const (
 // WebhookService manages the endpoints that are sent what happens to tokens, users and services, as Standard Webhooks.
 // `admin` only.
 type WebhookServiceClient interface {
-	// CreateWebhook adds a webhook and returns its secret, this once. It is sent what happens from then on. 201 over REST;
-	// WEBHOOK_EXISTS when the id has one. With an `Idempotency-Key` header, or `request_id`, a repeated call returns the same
-	// webhook with its secret.
+	// CreateWebhook adds a webhook and returns its secret, this once. It is sent what happens from then on. 201 over
+	// REST; WEBHOOK_EXISTS when the id has one. With an `Idempotency-Key` header, or `request_id`, a repeated call
+	// returns the same webhook with its secret.
 	CreateWebhook(ctx context.Context, in *CreateWebhookRequest, opts ...grpc.CallOption) (*CreateWebhookResponse, error)
 	// GetWebhook returns a webhook, without its secret.
 	GetWebhook(ctx context.Context, in *GetWebhookRequest, opts ...grpc.CallOption) (*GetWebhookResponse, error)
-	// ReplaceWebhook writes a webhook that exists anew, all of it but its secret. One that is enabled again is sent what it was
-	// not sent while it was disabled: the audit log has kept it.
+	// ReplaceWebhook writes a webhook that exists anew, all of it but its secret. One that is enabled again is sent what
+	// it was not sent while it was disabled: the audit log has kept it.
 	ReplaceWebhook(ctx context.Context, in *ReplaceWebhookRequest, opts ...grpc.CallOption) (*ReplaceWebhookResponse, error)
 	// DeleteWebhook removes a webhook and what waits for it. 204 over REST.
 	DeleteWebhook(ctx context.Context, in *DeleteWebhookRequest, opts ...grpc.CallOption) (*DeleteWebhookResponse, error)
 	// ListWebhooks lists webhooks by id.
 	ListWebhooks(ctx context.Context, in *ListWebhooksRequest, opts ...grpc.CallOption) (*ListWebhooksResponse, error)
-	// RotateWebhookSecret gives a webhook a new secret, and returns it, this once. The one that was current signs along for
-	// 24 h. With an `Idempotency-Key` header, or `request_id`, a repeated call returns the same secret.
+	// RotateWebhookSecret gives a webhook a new secret, and returns it, this once. The one that was current signs along
+	// for 24 h. With an `Idempotency-Key` header, or `request_id`, a repeated call returns the same secret.
 	RotateWebhookSecret(ctx context.Context, in *RotateWebhookSecretRequest, opts ...grpc.CallOption) (*RotateWebhookSecretResponse, error)
-	// TestWebhook sends a message of type `webhook.test` to an enabled webhook, whatever its filter. It returns the delivery,
-	// which GetWebhookDelivery follows.
+	// TestWebhook sends a message of type `webhook.test` to an enabled webhook, whatever its filter. It returns the
+	// delivery, which GetWebhookDelivery follows.
 	TestWebhook(ctx context.Context, in *TestWebhookRequest, opts ...grpc.CallOption) (*TestWebhookResponse, error)
-	// ListWebhookDeliveries lists the deliveries of a webhook, newest event first: those that are pending, those that were
-	// delivered in the last 3 days, and those that were given up in the last 30.
+	// ListWebhookDeliveries lists the deliveries of a webhook, newest event first: those that are pending, those that
+	// were delivered in the last 3 days, and those that were given up in the last 30.
 	ListWebhookDeliveries(ctx context.Context, in *ListWebhookDeliveriesRequest, opts ...grpc.CallOption) (*ListWebhookDeliveriesResponse, error)
 	// GetWebhookDelivery returns a delivery.
 	GetWebhookDelivery(ctx context.Context, in *GetWebhookDeliveryRequest, opts ...grpc.CallOption) (*GetWebhookDeliveryResponse, error)
@@ -182,27 +182,27 @@ func (c *webhookServiceClient) RedeliverWebhook(ctx context.Context, in *Redeliv
 // WebhookService manages the endpoints that are sent what happens to tokens, users and services, as Standard Webhooks.
 // `admin` only.
 type WebhookServiceServer interface {
-	// CreateWebhook adds a webhook and returns its secret, this once. It is sent what happens from then on. 201 over REST;
-	// WEBHOOK_EXISTS when the id has one. With an `Idempotency-Key` header, or `request_id`, a repeated call returns the same
-	// webhook with its secret.
+	// CreateWebhook adds a webhook and returns its secret, this once. It is sent what happens from then on. 201 over
+	// REST; WEBHOOK_EXISTS when the id has one. With an `Idempotency-Key` header, or `request_id`, a repeated call
+	// returns the same webhook with its secret.
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*CreateWebhookResponse, error)
 	// GetWebhook returns a webhook, without its secret.
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)
-	// ReplaceWebhook writes a webhook that exists anew, all of it but its secret. One that is enabled again is sent what it was
-	// not sent while it was disabled: the audit log has kept it.
+	// ReplaceWebhook writes a webhook that exists anew, all of it but its secret. One that is enabled again is sent what
+	// it was not sent while it was disabled: the audit log has kept it.
 	ReplaceWebhook(context.Context, *ReplaceWebhookRequest) (*ReplaceWebhookResponse, error)
 	// DeleteWebhook removes a webhook and what waits for it. 204 over REST.
 	DeleteWebhook(context.Context, *DeleteWebhookRequest) (*DeleteWebhookResponse, error)
 	// ListWebhooks lists webhooks by id.
 	ListWebhooks(context.Context, *ListWebhooksRequest) (*ListWebhooksResponse, error)
-	// RotateWebhookSecret gives a webhook a new secret, and returns it, this once. The one that was current signs along for
-	// 24 h. With an `Idempotency-Key` header, or `request_id`, a repeated call returns the same secret.
+	// RotateWebhookSecret gives a webhook a new secret, and returns it, this once. The one that was current signs along
+	// for 24 h. With an `Idempotency-Key` header, or `request_id`, a repeated call returns the same secret.
 	RotateWebhookSecret(context.Context, *RotateWebhookSecretRequest) (*RotateWebhookSecretResponse, error)
-	// TestWebhook sends a message of type `webhook.test` to an enabled webhook, whatever its filter. It returns the delivery,
-	// which GetWebhookDelivery follows.
+	// TestWebhook sends a message of type `webhook.test` to an enabled webhook, whatever its filter. It returns the
+	// delivery, which GetWebhookDelivery follows.
 	TestWebhook(context.Context, *TestWebhookRequest) (*TestWebhookResponse, error)
-	// ListWebhookDeliveries lists the deliveries of a webhook, newest event first: those that are pending, those that were
-	// delivered in the last 3 days, and those that were given up in the last 30.
+	// ListWebhookDeliveries lists the deliveries of a webhook, newest event first: those that are pending, those that
+	// were delivered in the last 3 days, and those that were given up in the last 30.
 	ListWebhookDeliveries(context.Context, *ListWebhookDeliveriesRequest) (*ListWebhookDeliveriesResponse, error)
 	// GetWebhookDelivery returns a delivery.
 	GetWebhookDelivery(context.Context, *GetWebhookDeliveryRequest) (*GetWebhookDeliveryResponse, error)
