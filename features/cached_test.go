@@ -18,6 +18,7 @@ import (
 )
 
 func TestCachedForTheTTL(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{}, func(r rig) {
 		r.say("a")
 		r.want(false, false, "a")
@@ -33,6 +34,7 @@ func TestCachedForTheTTL(t *testing.T) {
 }
 
 func TestTTLCountsFromTheQuestion(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{}, func(r rig) {
 		r.say("a")
 		r.slow(4 * time.Second)
@@ -44,6 +46,7 @@ func TestTTLCountsFromTheQuestion(t *testing.T) {
 }
 
 func TestHoldingNothingIsCachedToo(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{}, func(r rig) {
 		r.want(false, false)
 		r.want(false, false)
@@ -54,6 +57,7 @@ func TestHoldingNothingIsCachedToo(t *testing.T) {
 }
 
 func TestWithoutTTLEachCallAsks(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{TTL: -1, MaxStale: -1}, func(r rig) {
 		r.say("a")
 		r.want(false, false, "a")
@@ -89,6 +93,7 @@ func TestOutageServesLastKnownNoLongerThanMaxStale(t *testing.T) {
 }
 
 func TestOutageAtFirstIsAnError(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{}, func(r rig) {
 		for _, err := range []error{errDown, context.DeadlineExceeded, tokens.FeaturesUnavailable("x", errDown), tokens.Fail(tokens.CodeNotFound, "NOT_FOUND", "x")} {
 			r.fail(err)
@@ -102,6 +107,7 @@ func TestOutageAtFirstIsAnError(t *testing.T) {
 }
 
 func TestFreshIsNeverFromMemory(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{}, func(r rig) {
 		r.say("a")
 		r.want(false, false, "a")
@@ -119,6 +125,7 @@ func TestFreshIsNeverFromMemory(t *testing.T) {
 }
 
 func TestOneQuestionPerUserAtATime(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{}, func(r rig) {
 		r.say("a")
 		r.slow(time.Second)
@@ -180,6 +187,7 @@ func TestFreshDoesNotJoinAnOlderQuestion(t *testing.T) {
 }
 
 func TestAfterForgetNoAnswerIsFromBefore(t *testing.T) {
+	t.Parallel()
 	for name, forget := range map[string]func(*features.Cached){
 		"Forget":    func(c *features.Cached) { c.Forget("alice") },
 		"ForgetAll": (*features.Cached).ForgetAll,
@@ -244,6 +252,7 @@ func TestHangingSourceHoldsUpOnlyTheFirst(t *testing.T) {
 }
 
 func TestMaxStaleHoldsWhenTheAnswerComesLate(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{Timeout: 2 * time.Second}, func(r rig) {
 		r.say("a")
 		r.want(false, false, "a")
@@ -262,6 +271,7 @@ func TestMaxStaleHoldsWhenTheAnswerComesLate(t *testing.T) {
 }
 
 func TestNothingStaleOnceTheOutageIsLongOver(t *testing.T) {
+	t.Parallel()
 	bubble(t, features.CacheConfig{Timeout: 2 * time.Second}, func(r rig) {
 		r.say("old")
 		r.want(false, false, "old")
@@ -276,6 +286,7 @@ func TestNothingStaleOnceTheOutageIsLongOver(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
 	for name, config := range map[string]features.CacheConfig{
 		"by number": {MaxUsers: 10},
 		"by size":   {MaxBytes: 10 * 400},
@@ -340,6 +351,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 }
 
 func TestClockSetBackMakesNothingYounger(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	s := newScript()
 	c, err := features.NewCached(s, features.CacheConfig{Now: func() time.Time { return now }})
@@ -358,6 +370,7 @@ func TestClockSetBackMakesNothingYounger(t *testing.T) {
 }
 
 func TestLogHearsOfAnOutageOnce(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	bubble(t, features.CacheConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(r rig) {
 		r.say("marker")
@@ -381,6 +394,7 @@ func TestLogHearsOfAnOutageOnce(t *testing.T) {
 }
 
 func TestCacheConfigIsChecked(t *testing.T) {
+	t.Parallel()
 	good := features.CacheConfig{Now: time.Now}
 	for name, change := range map[string]func(c *features.CacheConfig){
 		"no clock":             func(c *features.CacheConfig) { c.Now = nil },

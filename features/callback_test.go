@@ -147,6 +147,7 @@ func newCallback(t *testing.T, c features.CallbackConfig) *features.Callback {
 }
 
 func TestCallback(t *testing.T) {
+	t.Parallel()
 	e := &endpoint{answers: map[string]string{}}
 	server, ca := serve(t, "127.0.0.1:0", e)
 	at := server.Listener.Addr().String()
@@ -168,6 +169,7 @@ func TestCallback(t *testing.T) {
 }
 
 func TestCallbackReusesConnections(t *testing.T) {
+	t.Parallel()
 	e := &endpoint{answers: map[string]string{}}
 	server, ca := serve(t, "127.0.0.1:0", e)
 	s := newCallback(t, features.CallbackConfig{URL: server.URL, CACertFile: ca})
@@ -311,6 +313,7 @@ func TestCallbackOddAnswersAreOutages(t *testing.T) {
 
 // TestCallbackReadsNoMoreThanItsBound holds that an answer without end is told by its size, not by the time it takes.
 func TestCallbackReadsNoMoreThanItsBound(t *testing.T) {
+	t.Parallel()
 	var written atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -338,6 +341,7 @@ func TestCallbackReadsNoMoreThanItsBound(t *testing.T) {
 // TestCallbackAsksAgainOnANewConnection holds that an endpoint that closes a connection just as it is used again is no
 // outage: it happens whenever one is restarted.
 func TestCallbackAsksAgainOnANewConnection(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -377,6 +381,7 @@ func TestCallbackAsksAgainOnANewConnection(t *testing.T) {
 }
 
 func TestCallbackConfigIsChecked(t *testing.T) {
+	t.Parallel()
 	good := features.CallbackConfig{URL: "https://features.example/", HMACKey: secret.NewSecret(hmacKey), Now: time.Now}
 	for name, c := range map[string]struct {
 		change func(*features.CallbackConfig)

@@ -1,74 +1,30 @@
 package features_test
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
 
-	"golang.org/x/net/dns/dnsmessage"
-
 	"patd/features"
+	"patd/internal/dnstest"
 	"patd/tokens"
 )
-
-// names is a DNS server that answers address i to the i-th question about any name, and the last one from then on.
-func names(t *testing.T, answers ...string) *net.Resolver {
-	t.Helper()
-	server, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		asked := 0
-		buf := make([]byte, 1500)
-		for {
-			n, peer, err := server.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			a := netip.MustParseAddr(answers[min(asked, len(answers)-1)])
-			h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
-			switch {
-			case q.Type == dnsmessage.TypeA && a.Is4():
-				m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
-				asked++
-			case q.Type == dnsmessage.TypeAAAA && a.Is6():
-				m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}}}
-				asked++
-			}
-			m.Response, m.Additionals = true, nil
-			packed, err := m.Pack()
-			if err == nil {
-				_, _ = server.WriteTo(packed, peer)
-			}
-		}
-	}()
-	t.Cleanup(func() { server.Close(); <-done })
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
-	}}
-}
 
 // TestCallbackDialsPublicAddressesOnly holds that a name that resolves to an address of the company's own network, or
 // to this machine, is not connected to, whatever it resolved to before.
 func TestCallbackDialsPublicAddressesOnly(t *testing.T) {
+	t.Parallel()
 	for _, a := range []string{"127.0.0.1", "10.0.0.1", "192.168.7.7", "169.254.169.254", "100.64.1.1", "::1", "fd00:ec2::254", "fe80::1", "0.0.0.0"} {
 		t.Run(a, func(t *testing.T) {
-			s := newCallback(t, features.CallbackConfig{URL: "https://example.com:1/"}.WithResolver(names(t, a)))
+			s := newCallback(
+				t,
+				features.CallbackConfig{URL: "https://example.com:1/"}.WithResolver(dnstest.Resolver(t, a)),
+			)
 			held, err := s.Features(t.Context(), tokens.User{ID: "alice"}, true)
 			isOutage(t, held, err)
 			if !strings.Contains(err.Error(), "not a public address") {
@@ -79,6 +35,7 @@ func TestCallbackDialsPublicAddressesOnly(t *testing.T) {
 }
 
 func TestCallbackRebindingGainsNothing(t *testing.T) {
+	t.Parallel()
 	var internal atomic.Int64
 	answer := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -94,7 +51,7 @@ func TestCallbackRebindingGainsNothing(t *testing.T) {
 	)
 	s := newCallback(t, features.CallbackConfig{
 		URL: "https://example.com:" + port, CACertFile: ca, AllowPrivate: prefixes("127.0.0.2/32"),
-	}.WithResolver(names(t, "127.0.0.2", "127.0.0.1")))
+	}.WithResolver(dnstest.Resolver(t, "127.0.0.2", "127.0.0.1")))
 	asked(t, s, "alice", "a")
 	allowed.CloseClientConnections()
 	held, err := s.Features(t.Context(), tokens.User{ID: "alice"}, true)
@@ -107,11 +64,12 @@ func TestCallbackRebindingGainsNothing(t *testing.T) {
 // TestCallbackKnowsNoProxy holds that the environment cannot send questions elsewhere. The environment is read once a
 // process, so the question is asked by another.
 func TestCallbackKnowsNoProxy(t *testing.T) {
+	t.Parallel()
 	const child = "PATD_TEST_PROXY_CHILD"
 	if os.Getenv(child) != "" {
 		s := newCallback(t, features.CallbackConfig{
 			URL: "https://example.com:1/", AllowPrivate: prefixes("127.0.0.0/8"),
-		}.WithResolver(names(t, "10.0.0.1")))
+		}.WithResolver(dnstest.Resolver(t, "10.0.0.1")))
 		held, err := s.Features(t.Context(), tokens.User{ID: "alice"}, true)
 		isOutage(t, held, err)
 		return

@@ -15,6 +15,7 @@ import (
 // connection: a question is still read-only and ended by the server, and nothing is left in the sessions that others
 // get.
 func TestPostgresBehindAPoolerKeepsItsLimits(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	server := dbtest.Postgres(t)
 	for _, mode := range []string{"session", "transaction"} {

@@ -149,6 +149,7 @@ type uncloseable struct{ tokens.FeatureSource }
 const postgresQuery = "SELECT feature FROM user_features WHERE user_id = $1"
 
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	server := dbtest.Postgres(t)
 	c := company{server.Admin(), dollar}
@@ -240,6 +241,7 @@ const mysqlQuery = `SELECT f.feature FROM (SELECT ? AS id) AS me
 	JOIN user_features AS f ON f.user_id = me.id AND CAST(f.user_id AS BINARY) = CAST(me.id AS BINARY)`
 
 func TestMariaDB(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	server := dbtest.MariaDB(t)
 	c := company{server.Admin(), mark}
@@ -338,6 +340,7 @@ func (c company) insert(t *testing.T, user string, features ...string) {
 }
 
 func TestSQLite(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	path := filepath.Join(t.TempDir(), "company?100%#.db")
 	escaped := strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path)
@@ -413,6 +416,7 @@ func TestSQLite(t *testing.T) {
 // TestOpenFollowsTheCompanysTable is the source as the server uses it: a row goes, the feature goes within the TTL, at
 // once after Forget, and comes back with the row.
 func TestOpenFollowsTheCompanysTable(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "company.db")
 	admin, err := sql.Open("sqlite", path)
 	if err != nil {

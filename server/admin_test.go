@@ -15,25 +15,22 @@ import (
 	"time"
 
 	"patd/internal/longtest"
+	"patd/internal/oidctest"
 	"patd/store/storetest"
 	"patd/tokens"
 )
 
 // operator returns a browser in which somebody with permissions has signed in.
-func (r *rig) operator(p *webIDP, user string, permissions ...string) *browser {
+func (r *rig) operator(p *oidctest.Web, user string, permissions ...string) *browser {
 	r.t.Helper()
 	groups := make([]string, len(permissions))
 	for i, name := range permissions {
 		groups[i] = "may-" + name
 	}
 	b := newBrowser(r)
-	p.mu.Lock()
-	p.claims = []claim{{"groups", groups}}
-	p.mu.Unlock()
+	p.SetClaims(claims([]claim{{"groups", groups}}))
 	b.signIn(p, user, "/").wants(http.StatusOK, user)
-	p.mu.Lock()
-	p.claims = nil
-	p.mu.Unlock()
+	p.SetClaims(nil)
 	return b
 }
 
@@ -127,13 +124,9 @@ func TestEachOperatorSeesAndMayWhatTheTableSays(t *testing.T) {
 		}
 		stranger := newBrowser(r)
 		asked := stranger.arrive(path)
-		p.mu.Lock()
-		p.claims = []claim{{"groups", []string{"may-admin"}}}
-		p.mu.Unlock()
-		back := stranger.once(http.MethodGet, p.allow(asked, "root"), nil)
-		p.mu.Lock()
-		p.claims = nil
-		p.mu.Unlock()
+		p.SetClaims(claims([]claim{{"groups", []string{"may-admin"}}}))
+		back := stranger.once(http.MethodGet, allow(p, asked, "root"), nil)
+		p.SetClaims(nil)
 		if to := back.header.Get("Location"); to != path {
 			t.Errorf("who signs in on the way to %s comes to %q", path, to)
 		}

@@ -427,10 +427,8 @@ func TestAFormOfAnOperatorSurvivesSigningInAgain(t *testing.T) {
 	lost := b.post(at, form)
 	asked, err := url.Parse(lost.header.Get("Location"))
 	must(t, err)
-	p.mu.Lock()
-	p.claims = []claim{{"groups", []string{"may-users"}}}
-	p.mu.Unlock()
-	page := b.get(p.allow(asked.Query(), "ann")).
+	p.SetClaims(claims([]claim{{"groups", []string{"may-users"}}}))
+	page := b.get(allow(p, asked.Query(), "ann")).
 		wants(http.StatusOK, ">a/b?c</h1>", `value="typed before"`, "nothing was done yet")
 	again := page.form("suspend")
 	again.Set("count", "1")

@@ -55,6 +55,23 @@ func deref(v any) any {
 type operation struct {
 	verb, path string
 	op         object
+	pattern    *regexp.Regexp // of the paths that are its
+	literal    int            // how long its path is without variables: of two that match, the longer one is meant
+}
+
+func newOperation(verb, path string, op object) operation {
+	var text strings.Builder
+	for i, literal := range pathVariable.Split(path, -1) {
+		if i > 0 {
+			text.WriteString("[^/]+")
+		}
+		text.WriteString(regexp.QuoteMeta(literal))
+	}
+	return operation{
+		verb, path, op,
+		regexp.MustCompile("^" + text.String() + "$"),
+		len(pathVariable.ReplaceAllString(path, "")),
+	}
 }
 
 func (o operation) String() string { return strings.ToUpper(o.verb) + " " + o.path }
@@ -66,7 +83,7 @@ var operations = sync.OnceValue(func() []operation {
 		item, _ := paths[path].(object)
 		for _, verb := range slices.Sorted(maps.Keys(item)) {
 			op, _ := item[verb].(object)
-			all = append(all, operation{verb, path, op})
+			all = append(all, newOperation(verb, path, op))
 		}
 	}
 	return all
@@ -310,10 +327,9 @@ func conforms(t testing.TB, method, path string, got answerOf) {
 	var responses object
 	most := -1
 	for _, o := range operations() {
-		literal := len(pathVariable.ReplaceAllString(o.path, ""))
-		if (o.verb == verb || o.verb == "get" && verb == "head") && literal > most && matches(o.path, path) {
+		if (o.verb == verb || o.verb == "get" && verb == "head") && o.literal > most && o.pattern.MatchString(path) {
 			responses, _ = o.op["responses"].(object)
-			most = literal
+			most = o.literal
 		}
 	}
 	if responses == nil || got.code == 499 {
@@ -340,23 +356,6 @@ func conforms(t testing.TB, method, path string, got answerOf) {
 	for _, fault := range faults(content["schema"], body, "") {
 		t.Errorf("%s %s: %d %s in %s", method, path, got.code, fault, got.body)
 	}
-}
-
-var matchers sync.Map // of *regexp.Regexp, by template
-
-func matches(template, path string) bool {
-	known, ok := matchers.Load(template)
-	if !ok {
-		var text strings.Builder
-		for i, literal := range pathVariable.Split(template, -1) {
-			if i > 0 {
-				text.WriteString("[^/]+")
-			}
-			text.WriteString(regexp.QuoteMeta(literal))
-		}
-		known, _ = matchers.LoadOrStore(template, regexp.MustCompile("^"+text.String()+"$"))
-	}
-	return known.(*regexp.Regexp).MatchString(path)
 }
 
 // faults lists where a value is not of a schema, as far as the document's schemas go.

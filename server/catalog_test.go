@@ -48,6 +48,7 @@ func (r *rig) steps(t *testing.T, credential string, all []step) {
 }
 
 func TestFeaturesOfTheCatalogueOverREST(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	catalog := r.service("cat", "catalog")
 	r.steps(t, catalog, []step{
@@ -127,6 +128,7 @@ func TestFeaturesOfTheCatalogueOverREST(t *testing.T) {
 
 // TestCatalogueNamesInPathsAreDecodedOnce goes through the life of entries whose names are hard to write in a path.
 func TestCatalogueNamesInPathsAreDecodedOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, id := range []string{
 		"https://api.example.com/v1/", "a/b", "a:b", "a?b", "a#b", "100%", "a%2Fb", "urn:x:check", "x:block", "a//b", "/", "%", "a+b", "a;b", "a&b=c",
@@ -177,6 +179,7 @@ func quoted(t *testing.T, s string) string {
 
 // TestCatalogueListsHaveALink follows the Link headers through the lists, whose next page is named by `after`.
 func TestCatalogueListsHaveALink(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.Issuer = "https://patd.example/base" })
 	for _, n := range []string{"a.1", "a.2", "a.3", "b"} {
 		r.steps(t, r.admin, []step{
@@ -251,6 +254,7 @@ func TestCatalogueListsHaveALink(t *testing.T) {
 }
 
 func TestAudiencesOverREST(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.steps(t, r.service("cat", "catalog"), []step{
 		{"POST", "/v1/audiences", `{"id":"api","max_ttl":"3600s","resource":"https://api.example"}`, 201, "", ""},
@@ -312,6 +316,7 @@ var untagged = protocmp.FilterField(&patdv1.Feature{}, "etag", cmp.Ignore())
 
 // TestCatalogueOverGRPC reads back what was written, and wants the codes that REST gives for the same.
 func TestCatalogueOverGRPC(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c, ctx := patdv1.NewCatalogServiceClient(r.conn), as(r.admin)
 	feature := &patdv1.Feature{
@@ -396,6 +401,7 @@ func codeName(err error) string {
 
 // TestBlockedTokensShowOverTheWire makes a policy stricter, looks what exceeds it, blocks and unblocks.
 func TestBlockedTokensShowOverTheWire(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	r.steps(t, r.admin, []step{{"POST", "/v1/audiences", `{"id":"https://api"}`, 201, "", ""}})

@@ -31,6 +31,7 @@ func allTogether(n int, fn func(i int)) {
 }
 
 func TestRotateAgainstRotateLeavesAtMostTwoLiveSecrets(t *testing.T) {
+	t.Parallel()
 	newRigs(t, rotateAgainstRotate)
 }
 
@@ -128,6 +129,7 @@ func decisionBy(r *rig, overGRPC bool, secret string) patdv1.IntrospectResponse_
 }
 
 func TestOneNameIsTakenOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	var made, taken atomic.Int32
@@ -150,6 +152,7 @@ func TestOneNameIsTakenOnce(t *testing.T) {
 }
 
 func TestLimitHoldsAgainstManyAtOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	const before = 80
@@ -180,6 +183,7 @@ func TestLimitHoldsAgainstManyAtOnce(t *testing.T) {
 }
 
 func TestOneIdempotencyKeyMintsOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	secrets := make([]string, together)

@@ -19,6 +19,7 @@ import (
 // TestDirectAnswersAreThoseOfTheGateway sends each request twice: as it is, and with a query that means nothing and
 // keeps it off the direct way.
 func TestDirectAnswersAreThoseOfTheGateway(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t)
 	ctx, op := context.Background(), tokens.Operator()
@@ -139,6 +140,7 @@ func sameAnswer(t *testing.T, what string, got, want answerOf) {
 
 // TestDirectCallsAreLimitedLoggedAndCounted as all are.
 func TestDirectCallsAreLimitedLoggedAndCounted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 3 })
 	_, secret := r.mint("u1", "a")
 	body := `{"token":"` + secret + `"}`
@@ -188,6 +190,7 @@ func TestDirectCallsAreLimitedLoggedAndCounted(t *testing.T) {
 
 // TestDirectCallsHaveADeadline, which comes into being when the store is asked.
 func TestDirectCallsHaveADeadline(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 50 * time.Millisecond })
 	_, secret := r.mint("u1", "a")
 	defer r.store.parking()()

@@ -76,7 +76,6 @@ func TestAServerWithoutADelayStopsAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	must(t, r.stop())
-	r.stop = func() error { return nil }
 }
 
 func TestHealthKnowsEachServiceByName(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 )
 
 func TestScopesMeanTheSameInTokenIntrospectAndSelf(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a", "b")
 	m, err := r.svc.Mint(

@@ -32,6 +32,7 @@ func (r *rig) endService(name string) {
 }
 
 func TestAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	newRigs(t, testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked)
 }
@@ -93,6 +94,7 @@ func testAnOpenStreamAnswersNothingAfterItsServiceIsRevoked(t *testing.T, r *rig
 // TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation has a client that does not read: what the connection
 // does not take any more waits in the server, and the service is revoked meanwhile.
 func TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
@@ -148,6 +150,7 @@ func TestAnswersThatHaveToWaitForTheirSendingAreNoneAfterARevocation(t *testing.
 }
 
 func TestAWatchTellsNothingAfterItsServiceIsRevoked(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	gw := r.service("gw", "introspect")
 	var ids []string
@@ -187,6 +190,7 @@ func TestAWatchTellsNothingAfterItsServiceIsRevoked(t *testing.T) {
 
 // TestNoCallUnderWayIsAnsweredAfterItsServiceIsRevoked holds each call while it waits for the store.
 func TestNoCallUnderWayIsAnsweredAfterItsServiceIsRevoked(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	in := patdv1.NewIntrospectionServiceClient(r.conn)
@@ -257,6 +261,7 @@ func batchOf(in patdv1.IntrospectionServiceClient, gw string, q *patdv1.Introspe
 // TestAMessageThatComesAfterItsCallersRevocationIsNotAnswered sends the headers of a call, and its message once the
 // service is revoked.
 func TestAMessageThatComesAfterItsCallersRevocationIsNotAnswered(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	q := &patdv1.IntrospectRequest{Token: secret}

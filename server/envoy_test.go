@@ -179,6 +179,7 @@ func newEnvoy(t *testing.T, change ...func(*server.Config)) envoy {
 }
 
 func TestEnvoyTellsTheUpstreamWhoCalls(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		raw, forward bool
 	}{{false, false}, {true, false}, {false, true}, {true, true}} {
@@ -216,6 +217,7 @@ func TestEnvoyTellsTheUpstreamWhoCalls(t *testing.T) {
 // TestEnvoyOverwritesWhatItDoesNotShow has a gateway that sends the token and no other header (allowed_headers), and a
 // token about which one thing is not there to be told.
 func TestEnvoyOverwritesWhatItDoesNotShow(t *testing.T) {
+	t.Parallel()
 	e := newEnvoy(t)
 	e.r.audience(tokens.AudienceEntry{ID: "forever", AllowNever: true})
 	_, secret := e.r.pat(
@@ -263,6 +265,7 @@ func TestEnvoyOverwritesWhatItDoesNotShow(t *testing.T) {
 }
 
 func TestEnvoyDeniesWithAChallenge(t *testing.T) {
+	t.Parallel()
 	for _, raw := range []bool{false, true} {
 		e := newEnvoy(t)
 		e.raw = raw
@@ -312,6 +315,7 @@ func TestEnvoyDeniesWithAChallenge(t *testing.T) {
 
 // TestEnvoyIsBoundToItsAudience has a gateway whose service sees the tokens of one audience.
 func TestEnvoyIsBoundToItsAudience(t *testing.T) {
+	t.Parallel()
 	e := newEnvoy(t)
 	m, err := e.r.svc.CreateService(
 		context.Background(),
@@ -331,6 +335,7 @@ func TestEnvoyIsBoundToItsAudience(t *testing.T) {
 }
 
 func TestEnvoySaysWhereTheClientIs(t *testing.T) {
+	t.Parallel()
 	e := newEnvoy(t)
 	_, secret := e.r.pat(
 		tokens.MintRequest{User: "u1", Name: "n", CIDRs: []string{"203.0.113.0/24", "2001:db8::/32"}},
@@ -357,6 +362,7 @@ func check(ctx context.Context, r *rig, q *authv3.CheckRequest) error {
 // TestOnlyServicesThatIntrospectMayCheck goes through every kind of caller. One that may not gets a denial and no gRPC
 // error, which failure_mode_allow would let pass; what is wrong with the gateway stands in the metrics.
 func TestOnlyServicesThatIntrospectMayCheck(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, c := range callers(r) {
 		ctx := context.Background()
@@ -392,6 +398,7 @@ func TestOnlyServicesThatIntrospectMayCheck(t *testing.T) {
 // TestEnvoyNeverPassesAnybodyInAnOutage has a gateway that lets requests pass when it gets a gRPC error, and a good
 // token.
 func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	e := newEnvoy(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
 	e.lenient = true
@@ -446,6 +453,7 @@ func TestEnvoyNeverPassesAnybodyInAnOutage(t *testing.T) {
 
 // TestBadTokensAtEnvoyLockNobodyOut floods patd through a gateway, whose address has three bad credentials to spare.
 func TestBadTokensAtEnvoyLockNobodyOut(t *testing.T) {
+	t.Parallel()
 	e := newEnvoy(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 0.001, 3 })
 	_, secret := e.r.mint("u1", "n")
 	for i := range 50 {
@@ -477,6 +485,7 @@ func TestBadTokensAtEnvoyLockNobodyOut(t *testing.T) {
 }
 
 func TestEnvoyRepeatsNoSecret(t *testing.T) {
+	t.Parallel()
 	e := newEnvoy(t)
 	_, secret := e.r.mint("u1", "n")
 	m := marked{t: t, r: e.r, secret: secret, marks: append(markers(t, secret), markers(t, e.secret)...)}

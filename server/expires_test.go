@@ -16,6 +16,7 @@ import (
 // TestAnswersToAServiceSayWhenItsTokenExpires asks by every way that a service calls, with the current secret and with
 // the one in its grace, for successes and for errors.
 func TestAnswersToAServiceSayWhenItsTokenExpires(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	ttl := 60 * tokens.Day
 	first, err := r.svc.CreateService(
@@ -95,6 +96,7 @@ func TestAnswersToAServiceSayWhenItsTokenExpires(t *testing.T) {
 }
 
 func TestAServiceIsRotatedOverREST(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	secret := r.service("gate", "introspect")
 	path := "/v1/services/gate:rotate"

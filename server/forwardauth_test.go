@@ -78,6 +78,7 @@ func wantNoPass(t *testing.T, what string, got answerOf, code int, challenge str
 }
 
 func TestForwardAuthTellsWhoMayPass(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	tok, secret := r.pat(tokens.MintRequest{User: "auth0|ü 1,%", Name: "n"}, "a", "b", "c")
 	id, expires := tok.ID.String(), tok.ExpireTime.UTC().Format(time.RFC3339)
@@ -124,6 +125,7 @@ func TestForwardAuthTellsWhoMayPass(t *testing.T) {
 
 // TestForwardAuthIgnoresEveryOtherHeader sends what a gateway passes on of its client's.
 func TestForwardAuthIgnoresEveryOtherHeader(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	tok, secret := r.pat(tokens.MintRequest{User: "u1", Name: "n"}, "a")
 	expires := tok.ExpireTime.UTC().Format(time.RFC3339)
@@ -147,6 +149,7 @@ func TestForwardAuthIgnoresEveryOtherHeader(t *testing.T) {
 }
 
 func TestForwardAuthRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "api", AllowOffline: true})
 	r.audience(tokens.AudienceEntry{ID: "other"})
@@ -240,6 +243,7 @@ func expiry(r *rig, s string) string {
 
 // TestForwardAuthSeesTheAddressByTheTrustedProxyRule has gateways at 127.0.0.1 and ::1, and a token for networks.
 func TestForwardAuthSeesTheAddressByTheTrustedProxyRule(t *testing.T) {
+	t.Parallel()
 	for _, trusted := range []bool{true, false} {
 		r := newRig(t, func(c *server.Config) {
 			c.HTTPAddr = "[::1]:0"
@@ -286,6 +290,7 @@ func TestForwardAuthSeesTheAddressByTheTrustedProxyRule(t *testing.T) {
 
 // TestForwardAuthNeverPassesAnybodyInAnOutage has a good token, for which nothing but the store is missing.
 func TestForwardAuthNeverPassesAnybodyInAnOutage(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 2 * time.Second })
 	_, secret := r.mint("u1", "n")
@@ -335,6 +340,7 @@ func TestForwardAuthNeverPassesAnybodyInAnOutage(t *testing.T) {
 // TestBadTokensAtForwardAuthLockNobodyOut floods patd through a gateway, whose address has three bad credentials to
 // spare.
 func TestBadTokensAtForwardAuthLockNobodyOut(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 0.001, 3 })
 	_, secret := r.mint("u1", "n")
 	for i := range 50 {
@@ -359,6 +365,7 @@ func TestBadTokensAtForwardAuthLockNobodyOut(t *testing.T) {
 
 // TestForwardAuthRepeatsNoSecret puts a live secret wherever a gateway or its client could put one.
 func TestForwardAuthRepeatsNoSecret(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "n")
 	m := marked{t: t, r: r, secret: secret, marks: append(markers(t, secret), markers(t, r.admin)...)}

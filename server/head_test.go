@@ -8,6 +8,7 @@ import (
 )
 
 func TestWhatHasGETHasHEAD(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.steps(t, r.admin, []step{{"PUT", "/v1/users/alice/features", `{"features":["a"]}`, 200, "", ""}})
 	for _, path := range []string{
@@ -52,6 +53,7 @@ func TestWhatHasGETHasHEAD(t *testing.T) {
 }
 
 func TestSpacesAfterTheSchemeAreOneOrMoreEverywhere(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for spaces, code := range map[string]int{" ": 200, "  ": 200, "\t": 401} {
 		if got := r.rest("GET", "/v1/users", "", "", "Authorization", "Bearer"+spaces+r.admin); got.code != code {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestHealthDoesNotFlapOnOneFailure(t *testing.T) {
+	t.Parallel()
 	h := newHealthState(nil, slog.New(slog.DiscardHandler))
 	ctx, fault := context.Background(), errors.New("no answer")
 	for i, step := range []struct {

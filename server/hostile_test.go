@@ -20,6 +20,7 @@ import (
 
 // TestCallWithoutAMessageEnds opens a call and never sends its message.
 func TestCallWithoutAMessageEnds(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
 	ctx := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+r.admin)
 	stream, err := r.conn.NewStream(
@@ -34,6 +35,7 @@ func TestCallWithoutAMessageEnds(t *testing.T) {
 }
 
 func TestHealthOfAnUnknownServiceIsNotFound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, err := healthv1.NewHealthClient(r.conn).Check(context.Background(), &healthv1.HealthCheckRequest{Service: "x"})
 	if status.Code(err) != codes.NotFound {
@@ -43,6 +45,7 @@ func TestHealthOfAnUnknownServiceIsNotFound(t *testing.T) {
 
 // TestSlowClientsDoNotMakeStoppingAFailure leaves a request half sent.
 func TestSlowClientsDoNotMakeStoppingAFailure(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.DrainTimeout = 100 * time.Millisecond })
 	conn, err := net.Dial("tcp", r.srv.HTTPAddr())
 	must(t, err)
@@ -55,11 +58,11 @@ func TestSlowClientsDoNotMakeStoppingAFailure(t *testing.T) {
 		t.Errorf("%d", got.code)
 	}
 	must(t, r.stop())
-	r.stop = func() error { return nil }
 }
 
 // TestWaitingStreamsEndWithTheServer opens a reflection stream and says nothing on it.
 func TestWaitingStreamsEndWithTheServer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	stream, err := reflectionv1.NewServerReflectionClient(r.conn).ServerReflectionInfo(context.Background())
 	must(t, err)
@@ -74,13 +77,14 @@ func TestWaitingStreamsEndWithTheServer(t *testing.T) {
 	if strings.Contains(r.logs.String(), "cut off") {
 		t.Error("it had to be cut off")
 	}
-	r.stop = func() error { return nil }
 }
 
 func TestIssuerMustBeAURL(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
 	for _, issuer := range []string{"not a url", "javascript:x", "https://", "https://a?b", "https://a#b", "https://u:p@a", "https://a\nb"} {
 		if s, err := server.New(
-			server.Config{Service: newRig(t).svc, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Issuer: issuer},
+			server.Config{Service: r.svc, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Issuer: issuer},
 		); err == nil {
 			t.Errorf("%q is taken as %s", issuer, s.Issuer())
 		}
@@ -88,6 +92,7 @@ func TestIssuerMustBeAURL(t *testing.T) {
 }
 
 func TestAnEmptyBodyReplacesNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	got := r.rest("PUT", "/v1/users/u1/features", r.admin, "")

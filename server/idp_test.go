@@ -1,17 +1,12 @@
 package server_test
 
 import (
-	"crypto/ed25519"
 	"encoding/base64"
-	"encoding/json"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"patd/internal/oidctest"
 	"patd/server/signin"
 	"patd/tokens"
 )
@@ -23,48 +18,18 @@ const (
 
 // idp is an OpenID provider in this process.
 type idp struct {
-	url  string
-	now  func() time.Time
-	key  ed25519.PrivateKey
-	down atomic.Bool
+	*oidctest.Provider
 	// users is what signIn made.
 	users *signin.SignIn
-	// web is where users sign in with a browser; nil: they cannot.
-	web *webIDP
 }
 
 func newIDP(t testing.TB, now func() time.Time) *idp {
 	t.Helper()
-	p := &idp{now: now, key: ed25519.NewKeyFromSeed([]byte(strings.Repeat("k", ed25519.SeedSize)))}
-	s := httptest.NewServer(p)
-	t.Cleanup(s.Close)
-	p.url = s.URL
-	return p
-}
-
-// ServeHTTP serves discovery and keys, unless the provider is down.
-func (p *idp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	public := p.key.Public().(ed25519.PublicKey)
-	switch {
-	case p.down.Load():
-		w.WriteHeader(http.StatusBadGateway)
-	case p.web != nil && p.web.serve(w, r):
-	case r.URL.Path == "/.well-known/openid-configuration":
-		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.url, p.url+"/jwks")
-	case r.URL.Path == "/jwks":
-		_, _ = fmt.Fprintf(
-			w,
-			`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k0","alg":"EdDSA","use":"sig","x":%q}]}`,
-			encoded(public),
-		)
-	default:
-		http.NotFound(w, r)
-	}
+	return &idp{Provider: oidctest.New(t, now)}
 }
 
 // signIn is what verifies the provider's tokens.
-func (p *idp) signIn(t testing.TB) *signin.SignIn {
+func (p *idp) signIn(t testing.TB, now func() time.Time) *signin.SignIn {
 	t.Helper()
 	groups := map[string]tokens.Permission{}
 	for _, name := range permissionNames {
@@ -72,9 +37,9 @@ func (p *idp) signIn(t testing.TB) *signin.SignIn {
 		must(t, err)
 		groups["may-"+name] = may
 	}
-	s, err := signin.New(signin.Config{Now: p.now, Issuers: []signin.Issuer{
+	s, err := signin.New(signin.Config{Now: now, Issuers: []signin.Issuer{
 		{
-			URL:              p.url,
+			URL:              p.URL,
 			Audiences:        []string{idpAudience},
 			FeaturesClaim:    idpFeatures,
 			PermissionsClaim: "groups",
@@ -93,22 +58,17 @@ type claim struct {
 }
 
 // jwt signs a user in. Claims replace those of a good token.
-func (p *idp) jwt(t testing.TB, user string, claims ...claim) string {
+func (p *idp) jwt(t testing.TB, user string, changed ...claim) string {
 	t.Helper()
-	all := map[string]any{
-		"iss": p.url,
-		"sub": user,
-		"aud": idpAudience,
-		"iat": p.now().Unix(),
-		"exp": p.now().Add(time.Hour).Unix(),
-	}
-	for _, c := range claims {
+	return p.Sign(t, p.Claims(user, idpAudience).With(claims(changed)))
+}
+
+func claims(list []claim) oidctest.Claims {
+	all := oidctest.Claims{}
+	for _, c := range list {
 		all[c.name] = c.value
 	}
-	payload, err := json.Marshal(all)
-	must(t, err)
-	text := encoded([]byte(`{"alg":"EdDSA","kid":"k0","typ":"JWT"}`)) + "." + encoded(payload)
-	return text + "." + encoded(ed25519.Sign(p.key, []byte(text)))
+	return all
 }
 
 // unsigned is a JWT that says it needs no signature.

@@ -13,6 +13,7 @@ import (
 
 // TestNoPathOfRESTHasASegmentOfDots puts ids that are lost on the way into each parameter of each REST path.
 func TestNoPathOfRESTHasASegmentOfDots(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	parameters := 0
 	for name, m := range served(t, r) {
@@ -47,6 +48,7 @@ func TestNoPathOfRESTHasASegmentOfDots(t *testing.T) {
 // TestIDsOfDotsCanBeEndedOverGRPC says by which way a record from before such ids were refused can be reached: a
 // NOT_FOUND here means that it was looked for.
 func TestIDsOfDotsCanBeEndedOverGRPC(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	users, catalog := patdv1.NewUserServiceClient(r.conn), patdv1.NewCatalogServiceClient(r.conn)
 	ctx := as(r.admin)

@@ -44,6 +44,7 @@ func wantThanks(t *testing.T, what string, got answerOf) {
 
 // TestReportedSecretsOfEveryKindAreEnded reports them over REST, and a second time over gRPC, to the same answer.
 func TestReportedSecretsOfEveryKindAreEnded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "api", AllowOffline: true})
 	_, pat := r.pat(tokens.MintRequest{User: "u1", Name: "a"}, "a")
@@ -103,6 +104,7 @@ func TestReportedSecretsOfEveryKindAreEnded(t *testing.T) {
 
 // TestAnybodyMayReport shows credentials that nobody looks at.
 func TestAnybodyMayReport(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 0.001, 2 })
 	id, pat := r.mint("u1", "a")
 	for _, credential := range []string{"", "garbage", "garbage", "garbage", pat, r.admin} {
@@ -128,6 +130,7 @@ func TestAnybodyMayReport(t *testing.T) {
 }
 
 func TestReportsThatCannotBeReadSayWhy(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, pat := r.mint("u1", "a")
 	tooMany := make([]string, 1001)
@@ -158,6 +161,7 @@ func TestReportsThatCannotBeReadSayWhy(t *testing.T) {
 }
 
 func TestAReportThatCouldNotBeStoredIsNoSuccess(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, pat := r.mint("u1", "a")
 	_, other := r.mint("u1", "b")
@@ -189,6 +193,7 @@ func TestAReportThatCouldNotBeStoredIsNoSuccess(t *testing.T) {
 
 // TestReportsAreLimitedPerAddress has 60 and one a second, also for a proxy that names nobody.
 func TestReportsAreLimitedPerAddress(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.LeakRate = 0 // the default
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
@@ -230,6 +235,7 @@ func TestReportsAreLimitedPerAddress(t *testing.T) {
 
 // TestReportedSecretIsNeverRepeated has a secret everywhere but in the list, and there with a store that panics.
 func TestReportedSecretIsNeverRepeated(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	m := marked{t: t, r: r, secret: secret, marks: markers(t, secret)}
@@ -246,6 +252,7 @@ func TestReportedSecretIsNeverRepeated(t *testing.T) {
 // TestOneMalformedItemDoesNotSpoilAReport puts items that are no text, or not of Unicode, beside one secret. Those are
 // listed, and the secret is ended.
 func TestOneMalformedItemDoesNotSpoilAReport(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i, c := range []struct{ before, after, want string }{
 		{`"\ud800",`, ``, `{"malformed":{"items":[0]}}`},
@@ -295,6 +302,7 @@ func TestOneMalformedItemDoesNotSpoilAReport(t *testing.T) {
 
 // TestASecretIsFoundInTheTextAroundIt reports secrets as they are copied out of files, mails and headers.
 func TestASecretIsFoundInTheTextAroundIt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i, around := range []string{
 		" %s", "%s\n", "\t%s\r\n", "\u00a0%s\u3000", "\ufeff%s", "\u200b%s\u200b", `"%s"`, "'%s',", "<%s>", "`%s`.", "Bearer %s", "Authorization: Bearer %s;",

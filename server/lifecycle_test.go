@@ -43,6 +43,7 @@ func restDecision(r *rig, secret string) string {
 }
 
 func TestCallsUnderWayFinishWhenTheServerStops(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	entered, release := make(chan struct{}, 2), make(chan struct{})
@@ -88,6 +89,7 @@ func TestCallsUnderWayFinishWhenTheServerStops(t *testing.T) {
 }
 
 func TestCallsThatDoNotFinishAreCutOff(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.DrainTimeout = 50 * time.Millisecond; c.RequestTimeout = time.Minute })
 	_, secret := r.mint("u1", "a")
 	entered := make(chan struct{})
@@ -111,10 +113,10 @@ func TestCallsThatDoNotFinishAreCutOff(t *testing.T) {
 	if err := <-hung; err != nil || !strings.Contains(r.logs.String(), "cut off") {
 		t.Errorf("stopping answered %v; the log should tell of the call", err)
 	}
-	r.stop = func() error { return nil }
 }
 
 func TestPlainTextBeyondLoopbackIsRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, c := range []server.Config{
 		{HTTPAddr: "0.0.0.0:0", GRPCAddr: "127.0.0.1:0"}, {HTTPAddr: "127.0.0.1:0", GRPCAddr: ":0"},
@@ -136,6 +138,7 @@ func TestPlainTextBeyondLoopbackIsRefused(t *testing.T) {
 }
 
 func TestInsecureAndMetricsAddr(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.HTTPAddr, c.Insecure, c.MetricsAddr = "0.0.0.0:0", true, "127.0.0.1:0" })
 	if got := r.rest("GET", "/metrics", "", ""); got.code != http.StatusNotFound {
 		t.Errorf("metrics on the HTTP listener: %d", got.code)
@@ -149,6 +152,7 @@ func TestInsecureAndMetricsAddr(t *testing.T) {
 }
 
 func TestHealthAndReflectionAreOpen(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	resp, err := healthv1.NewHealthClient(r.conn).Check(as("no good credential"), &healthv1.HealthCheckRequest{})
 	if err != nil || resp.GetStatus() != healthv1.HealthCheckResponse_SERVING {
@@ -174,6 +178,7 @@ func TestHealthAndReflectionAreOpen(t *testing.T) {
 }
 
 func TestOneLogLinePerRequest(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	r.rest("GET", "/v1/self", secret, "", "X-Request-Id", "log-1")
@@ -247,6 +252,7 @@ func serialOf(t *testing.T, addr string) int64 {
 }
 
 func TestTLSServesBothAndFollowsItsFiles(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")

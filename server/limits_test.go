@@ -145,6 +145,7 @@ func uniqueUser(q *patdv1.CreateTokenRequest, n int) string {
 }
 
 func TestLimitsOfAMintAtAndPastEachBound(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "mortal"})
 	held := append(numbered("s", 257), strings.Repeat("s", 128))
@@ -198,6 +199,7 @@ func mintBy(r *rig, way string, q *patdv1.CreateTokenRequest) (reason, field str
 }
 
 func TestLimitOfActiveTokens(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "s1")
 	var last string
@@ -244,6 +246,7 @@ func (r *rig) revoke(user, id string) error {
 
 // TestLimitsOfOtherCalls goes through the bounds that are not those of a mint.
 func TestLimitsOfOtherCalls(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	many := func(n int) *patdv1.BatchIntrospectRequest {
@@ -311,6 +314,7 @@ func TestLimitsOfOtherCalls(t *testing.T) {
 
 // TestBatchKeepsOrderAndOneBadItemFailsNoOther also sends an address that is none, which counts as absent in a batch.
 func TestBatchKeepsOrderAndOneBadItemFailsNoOther(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, a := r.mint("u1", "a")
 	id, gone := r.mint("u1", "b")

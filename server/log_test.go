@@ -34,6 +34,7 @@ func wantFields(t *testing.T, what string, line map[string]any, want map[string]
 }
 
 func TestLogOfARefusedCredentialSaysWhyAndWhichToken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, revoked := r.mint("u1", "a")
 	live, _ := r.mint("u1", "b")
@@ -101,6 +102,7 @@ func TestLogOfARefusedCredentialSaysWhyAndWhichToken(t *testing.T) {
 }
 
 func TestLogOfAManagementCallNamesTheTokenActedOn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	other, _ := r.mint("u1", "b")
@@ -245,6 +247,7 @@ func TestLogOfABulkCallNamesWhatSelectedTheTokensAndHowMany(t *testing.T) {
 }
 
 func TestDecisionsAreCountedByEveryWay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	count := func(decision string) string {

@@ -98,6 +98,7 @@ func plant(m proto.Message, secret string) []proto.Message {
 // TestSecretIsNeverRepeated puts a live secret everywhere a caller could put one, with good and bad input and with a
 // store that panics, and looks for it in answers, logs, events and metrics.
 func TestSecretIsNeverRepeated(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t)
 	id, secret := r.mint("u1", "marked")
@@ -302,6 +303,7 @@ func (m marked) aftermath() {
 }
 
 func TestRevokedSecretIsNeverRepeated(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "marked")
 	m := marked{t: t, r: r, secret: secret, marks: markers(t, secret)}

@@ -11,6 +11,7 @@ import (
 )
 
 func TestMetadataTellsWhatIsPublished(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.Issuer = "https://patd.example/base/" })
 	const path = "/.well-known/oauth-authorization-server"
 	read := func(path string) map[string]any {

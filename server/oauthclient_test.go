@@ -24,6 +24,7 @@ func everyByteEncoded(s string) string {
 
 // TestClientsAuthenticateInEveryWay drives introspection, which needs a client.
 func TestClientsAuthenticateInEveryWay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	gate := r.service("gate.way-1_x", "introspect")
@@ -64,6 +65,7 @@ func TestClientsAuthenticateInEveryWay(t *testing.T) {
 
 // TestBadClientsAreRefused looks at the status, the error and the challenge.
 func TestBadClientsAreRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	gate, other := r.service("gate", "introspect"), r.service("other", "audit")
@@ -156,6 +158,7 @@ func TestBadClientsAreRefused(t *testing.T) {
 // TestPresentedTokensAreNoFailuresOfTheGateway floods introspection with garbage behind a good credential, and then
 // runs into the limit with bad credentials of its own.
 func TestPresentedTokensAreNoFailuresOfTheGateway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 3 })
 	_, secret := r.mint("u1", "a")
 	for range 10 {
@@ -181,6 +184,7 @@ func TestPresentedTokensAreNoFailuresOfTheGateway(t *testing.T) {
 // TestBadSubjectsAreFailuresOfTheirBearer runs into the limit at the token endpoint and where a bearer revokes: there
 // what is presented is the caller's own.
 func TestBadSubjectsAreFailuresOfTheirBearer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 4 })
 	_, secret := r.mint("u1", "a")
 	for range 2 {
@@ -200,6 +204,7 @@ func TestBadSubjectsAreFailuresOfTheirBearer(t *testing.T) {
 
 // TestExchangesAreLimitedPerToken makes more exchanges than a token has, and no more of them for knowing its id.
 func TestExchangesAreLimitedPerToken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a"}, "x")
 	_, other := r.pat(tokens.MintRequest{User: "u1", Name: "b"}, "x")
@@ -231,6 +236,7 @@ func TestExchangesAreLimitedPerToken(t *testing.T) {
 // TestForwardedClientsAreThemselves has one proxy in front of clients: a token bound to networks is exchanged from
 // there alone, and who shows bad tokens is limited by itself.
 func TestForwardedClientsAreThemselves(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 		c.FailureRate, c.FailureBurst = 1, 2

@@ -26,6 +26,7 @@ const (
 // section 2.2.1, RFC 8693 section 2.2.2 and RFC 8707 section 2 that can be. unauthorized_client cannot: every client
 // may use every grant.
 func TestEveryErrorOfTheRFCs(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "on", Resource: "https://on.example"})
 	r.audience(tokens.AudienceEntry{ID: "off", AllowOffline: true})
@@ -122,6 +123,7 @@ func TestEveryErrorOfTheRFCs(t *testing.T) {
 
 // TestRequestsThatAreNoFormsAreRefused looks at methods, types, encodings and addresses, at every endpoint.
 func TestRequestsThatAreNoFormsAreRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	const form = "application/x-www-form-urlencoded"
@@ -183,6 +185,7 @@ func TestRequestsThatAreNoFormsAreRefused(t *testing.T) {
 
 // TestBearerChallengesOnREST looks at RFC 6750 section 3 beside the OAuth endpoints.
 func TestBearerChallengesOnREST(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, pat := r.mint("u1", "a")
 	_, bound := r.pat(tokens.MintRequest{User: "u1", Name: "bound", CIDRs: []string{"192.0.2.0/24"}}, "x")

@@ -18,6 +18,7 @@ import (
 
 // TestIntrospectionTellsWhatRFC7662Asks looks at every member of the answer about a personal access token.
 func TestIntrospectionTellsWhatRFC7662Asks(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.Issuer = "https://patd.example/base/" })
 	two, secret := r.pat(
 		tokens.MintRequest{User: "jürgen <x>", Name: "a", Audiences: []string{"a1", "a2"}},
@@ -55,6 +56,7 @@ func TestIntrospectionTellsWhatRFC7662Asks(t *testing.T) {
 }
 
 func TestInactiveIsOneAnswer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	revoked, secretOfRevoked := r.pat(tokens.MintRequest{User: "u1", Name: "revoked"}, "x")
 	_, err := r.svc.Revoke(context.Background(), tokens.Operator(), "u1", revoked.ID.String(), "")
@@ -100,6 +102,7 @@ func TestInactiveIsOneAnswer(t *testing.T) {
 
 // TestOutageIsNeverInactive takes the store away before and after the caller was authenticated, and has it panic.
 func TestOutageIsNeverInactive(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	for _, o := range []outage{{"the whole store is gone", ""}, {"the store goes after authentication", "LookupService"}} {
@@ -132,6 +135,7 @@ func TestOutageIsNeverInactive(t *testing.T) {
 }
 
 func TestAStoreThatHangsIsAnOutage(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 200 * time.Millisecond })
 	_, secret := r.mint("u1", "a")
@@ -150,6 +154,7 @@ func TestAStoreThatHangsIsAnOutage(t *testing.T) {
 
 // TestRevocationIsSeenByTheNextIntrospection also reads what revoking answers.
 func TestRevocationIsSeenByTheNextIntrospection(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	service := r.service("cleaner", "audit") // no permission is needed: whoever has a token may end it
 	for name, headers := range map[string][]string{"by possession": nil, "by a client": basic("cleaner", service)} {
@@ -209,6 +214,7 @@ func TestRevocationIsSeenByTheNextIntrospection(t *testing.T) {
 // TestWhatStaysGoodIsNotCalledRevoked presents what lives on after its revocation: a client that was answered 200 would
 // take it for ended (RFC 7009 section 2.2).
 func TestWhatStaysGoodIsNotCalledRevoked(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "jwt", AccessFormat: tokens.AccessJWT, AccessTTL: 5 * time.Minute})
 	_, s := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"jwt"}}, "a")

@@ -13,6 +13,7 @@ import (
 // TestSecretIsNeverRepeatedByOAuth puts live secrets of each kind everywhere a caller could put one. A good answer
 // holds the secrets that it makes, and never the one that was presented.
 func TestSecretIsNeverRepeatedByOAuth(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "off", AllowOffline: true, AccessTTL: time.Hour})

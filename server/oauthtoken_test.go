@@ -22,6 +22,7 @@ import (
 
 // TestExchangeGivesAShorterNarrowerToken goes through the life of an opaque access token.
 func TestExchangeGivesAShorterNarrowerToken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "api", Resource: "https://api.example/v1", AccessTTL: time.Hour})
 	pat, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"api", "other"}}, "a", "b", "c")
@@ -102,6 +103,7 @@ func TestExchangeGivesAShorterNarrowerToken(t *testing.T) {
 }
 
 func TestRevokingAnAccessTokenEndsIt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a"}, "a")
 	one, two := r.exchange(secret).text("access_token"), r.exchange(secret).text("access_token")
@@ -118,6 +120,7 @@ func TestRevokingAnAccessTokenEndsIt(t *testing.T) {
 
 // TestJWTsFollowRFC9068 verifies one as a resource server would: by the published keys.
 func TestJWTsFollowRFC9068(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.Issuer = "https://patd.example/" })
 	r.wait(r.now().Truncate(time.Second).Add(time.Second).Sub(r.now())) // a JWT's times are whole seconds
 	r.audience(tokens.AudienceEntry{ID: "jwt", AccessFormat: tokens.AccessJWT, AccessTTL: 5 * time.Minute})
@@ -166,6 +169,7 @@ func TestJWTsFollowRFC9068(t *testing.T) {
 
 // TestWhatIsNotHandedOutIsNotMade asks for a JWT where there is none, with and without a refresh token.
 func TestWhatIsNotHandedOutIsNotMade(t *testing.T) {
+	t.Parallel()
 	r, pat, secret := offline(t)
 	for _, scope := range []string{"a", "a offline_access"} {
 		r.exchange(secret, "scope", scope, "requested_token_type", typeJWT).want(t, scope, 400, "invalid_request")
@@ -210,6 +214,7 @@ func (r *rig) verify(t *testing.T, jwt string) (jose.Header, map[string]any) {
 
 // TestKeysOfOlderJWTsStayPublished rotates the digest keys, from which the signing keys come.
 func TestKeysOfOlderJWTsStayPublished(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.audience(tokens.AudienceEntry{ID: "jwt", AccessFormat: tokens.AccessJWT})
 	_, s := r.pat(tokens.MintRequest{User: "u1", Name: "a", Audiences: []string{"jwt"}}, "a")
@@ -235,6 +240,7 @@ func offline(t *testing.T, change ...func(*server.Config)) (r *rig, pat tokens.T
 
 // TestRefreshTokensRotate uses each of a family once, and then an old one again.
 func TestRefreshTokensRotate(t *testing.T) {
+	t.Parallel()
 	r, _, secret := offline(t)
 	if got := r.exchange(secret); got.json["refresh_token"] != nil {
 		t.Errorf("nobody asked for it: %s", got.body)
@@ -285,6 +291,7 @@ func TestRefreshTokensRotate(t *testing.T) {
 }
 
 func TestRevokingARefreshTokenEndsItsFamily(t *testing.T) {
+	t.Parallel()
 	r, _, secret := offline(t)
 	got := r.exchange(secret, "scope", "offline_access")
 	if got.text("scope") != "a b" {
@@ -299,6 +306,7 @@ func TestRevokingARefreshTokenEndsItsFamily(t *testing.T) {
 
 // TestAnAuthenticatedClientStaysOne binds a family to a service.
 func TestAnAuthenticatedClientStaysOne(t *testing.T) {
+	t.Parallel()
 	r, _, secret := offline(t)
 	app := r.service("app", "audit")
 	form := formOf(
@@ -325,6 +333,7 @@ func TestAnAuthenticatedClientStaysOne(t *testing.T) {
 
 // TestOutageGrantsNothing takes the store away at each of its calls, and at the commit.
 func TestOutageGrantsNothing(t *testing.T) {
+	t.Parallel()
 	r, pat, secret := offline(t)
 	token := r.exchange(secret, "scope", "offline_access").text("refresh_token")
 	for _, fault := range []error{storetest.Outage(), storetest.Full()} {
@@ -361,6 +370,7 @@ func TestOutageGrantsNothing(t *testing.T) {
 }
 
 func TestThereAreNoClientCredentials(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	got := r.rest(
 		"POST",

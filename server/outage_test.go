@@ -219,6 +219,7 @@ func (o outage) hook() func(op string) error {
 // TestOutageIsNeverAnAnswer drives every method, by gRPC and by REST, with the store gone before and after the
 // caller was authenticated.
 func TestOutageIsNeverAnAnswer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	r.service("victim", "audit")
@@ -340,6 +341,7 @@ func restBody(t *testing.T, verb string, req proto.Message) string {
 }
 
 func TestDeadlineIsNotAnOutageAndNotAnAnswer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = 50 * time.Millisecond })
 	_, secret := r.mint("u1", "a")
 	slow := make(chan struct{})
@@ -363,6 +365,7 @@ func TestDeadlineIsNotAnOutageAndNotAnAnswer(t *testing.T) {
 }
 
 func TestPanicIsAnInternalErrorAndTheServerGoesOn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	r.store.set(func(op string) error {
@@ -396,6 +399,7 @@ func TestPanicIsAnInternalErrorAndTheServerGoesOn(t *testing.T) {
 }
 
 func TestProbesTellAnOutage(t *testing.T) {
+	t.Parallel()
 	var fail error
 	r := newRig(t, func(c *server.Config) { c.Ready = func(context.Context) error { return fail } })
 	if got := r.rest("GET", "/readyz", "", ""); got.code != http.StatusOK {

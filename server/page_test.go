@@ -176,6 +176,7 @@ func pageRig(t testing.TB, origins ...string) *rig {
 
 // TestAUserMakesATokenInTheBrowser goes the way of a newcomer, without script.
 func TestAUserMakesATokenInTheBrowser(t *testing.T) {
+	t.Parallel()
 	r := pageRig(t)
 	b := r.signedIn("u1", time.Hour, "")
 	b.get("/").wants(http.StatusOK, "You have none yet.", "/v1/self")
@@ -245,6 +246,7 @@ func TestAUserMakesATokenInTheBrowser(t *testing.T) {
 
 // TestWrongInputComesBackWithTheErrorAtItsField holds that nothing that was typed is lost.
 func TestWrongInputComesBackWithTheErrorAtItsField(t *testing.T) {
+	t.Parallel()
 	r := pageRig(t)
 	b := r.signedIn("u1", time.Hour, "")
 	b.newToken("taken", "reports.read").wants(http.StatusOK)
@@ -291,6 +293,7 @@ func TestWrongInputComesBackWithTheErrorAtItsField(t *testing.T) {
 
 // TestALinkFillsInTheForm is for the docs of a product: "make a token for this".
 func TestALinkFillsInTheForm(t *testing.T) {
+	t.Parallel()
 	r := pageRig(t)
 	admin := r.service("catalog", "catalog")
 	for _, body := range []string{

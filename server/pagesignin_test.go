@@ -1,16 +1,13 @@
 package server_test
 
 import (
-	"crypto/sha256"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"patd/internal/oidctest"
 	"patd/server"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -21,94 +18,15 @@ const (
 	webSecret = "the client's own: secret%"
 )
 
-// webIDP is the part of an OpenID provider at which users sign in with a browser. It keeps to the RFCs where a client
-// might cheat: a code is good once, with the client's secret, the address and the verifier that belong to it.
-type webIDP struct {
-	*idp
-	mu     sync.Mutex
-	codes  map[string]url.Values // what was asked for, by code
-	claims []claim               // of the next ID token, in place of good ones
-	info   map[string]any        // userinfo; nil: of the last user
-	last   string                // who has signed in
-	broken bool                  // the token endpoint fails
-}
-
-func (p *webIDP) serve(w http.ResponseWriter, r *http.Request) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch r.URL.Path {
-	case "/.well-known/openid-configuration":
-		_ = json.NewEncoder(w).Encode(map[string]any{
-			"issuer":                 p.url,
-			"jwks_uri":               p.url + "/jwks",
-			"authorization_endpoint": p.url + "/authorize",
-			"token_endpoint":         p.url + "/token",
-			"userinfo_endpoint":      p.url + "/userinfo",
-			"end_session_endpoint":   p.url + "/out",
-			"authorization_response_iss_parameter_supported": true,
-			"id_token_signing_alg_values_supported":          []string{"EdDSA"},
-		})
-	case "/token":
-		p.token(w, r)
-	case "/userinfo":
-		if r.Header.Get("Authorization") != "Bearer access" {
-			w.WriteHeader(http.StatusUnauthorized)
-			return true
-		}
-		info := p.info
-		if info == nil {
-			info = map[string]any{"sub": p.last}
-		}
-		_ = json.NewEncoder(w).Encode(info)
-	default:
-		return false
-	}
-	return true
-}
-
-func (p *webIDP) token(w http.ResponseWriter, r *http.Request) {
-	id, password, _ := r.BasicAuth()
-	id, _ = url.QueryUnescape(id)
-	password, _ = url.QueryUnescape(password)
-	code := r.PostFormValue("code")
-	asked, known := p.codes[code]
-	delete(p.codes, code)
-	sum := sha256.Sum256([]byte(r.PostFormValue("code_verifier")))
-	switch {
-	case p.broken:
-		w.WriteHeader(http.StatusBadGateway)
-		return
-	case id != webClient || password != webSecret, !known, r.PostFormValue("grant_type") != "authorization_code",
-		r.PostFormValue("redirect_uri") != asked.Get("redirect_uri"), encoded(sum[:]) != asked.Get("code_challenge"):
-		w.WriteHeader(http.StatusBadRequest)
-		_, _ = fmt.Fprint(w, `{"error":"invalid_grant"}`)
-		return
-	}
-	p.last = asked.Get("user")
-	claims := append([]claim{{"aud", webClient}, {"nonce", asked.Get("nonce")}}, p.claims...)
-	_ = json.NewEncoder(w).Encode(map[string]any{
-		"access_token": "access",
-		"token_type":   "Bearer",
-		"expires_in":   60,
-		"id_token":     p.jwt(nil2{}, asked.Get("user"), claims...),
-	})
-}
-
-// nil2 lets jwt be called outside a test's goroutine: it never fails there.
-type nil2 struct{ testing.TB }
-
-func (nil2) Helper() {}
-
 // webRig is a server at which users sign in with a browser.
-func webRig(t *testing.T, scopes ...string) (*rig, *webIDP) {
+func webRig(t *testing.T, scopes ...string) (*rig, *oidctest.Web) {
 	t.Helper()
 	return webRigWith(t, func(*server.Config) {}, scopes...)
 }
 
 // webRigWith is webRig with another configuration.
-func webRigWith(t *testing.T, change func(*server.Config), scopes ...string) (*rig, *webIDP) {
+func webRigWith(t *testing.T, change func(*server.Config), scopes ...string) (*rig, *oidctest.Web) {
 	t.Helper()
-	var p *webIDP
 	r := newRig(t, change, func(c *server.Config) {
 		c.Page.Client = &server.PageClient{
 			ID:     webClient,
@@ -116,8 +34,7 @@ func webRigWith(t *testing.T, change func(*server.Config), scopes ...string) (*r
 			Secret: func() (tokens.Secret, error) { return secret.NewSecret(webSecret), nil },
 		}
 	}, func(c *server.Config) { c.Page.Origins = []string{"https://app.example.com"} })
-	p = &webIDP{idp: r.idp, codes: map[string]url.Values{}}
-	r.idp.web = p
+	p := r.idp.Web(webClient, webSecret)
 	for _, user := range []string{"alice", "bob"} {
 		r.features(user, "reports.read", "reports.write")
 	}
@@ -129,30 +46,26 @@ func (b *browser) arrive(path string) url.Values {
 	b.t.Helper()
 	page := b.get(path)
 	to, err := url.Parse(page.header.Get("Location"))
-	if err != nil || page.code != http.StatusSeeOther || !strings.HasPrefix(to.String(), b.idp.url+"/authorize?") {
+	if err != nil || page.code != http.StatusSeeOther || !strings.HasPrefix(to.String(), b.idp.URL+"/authorize?") {
 		b.t.Fatalf("%s leads to %d %q, not to the provider\n%s", path, page.code, to, page.text)
 	}
 	return to.Query()
 }
 
 // allow signs a user in at the provider, and returns the address to which the browser is sent back.
-func (p *webIDP) allow(asked url.Values, user string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	code := fmt.Sprintf("code %d", len(p.codes)+1) + user
-	asked.Set("user", user)
-	p.codes[code] = asked
-	return "/signin/callback?" + url.Values{"code": {code}, "state": {asked.Get("state")}, "iss": {p.url}}.Encode()
+func allow(p *oidctest.Web, asked url.Values, user string) string {
+	return "/signin/callback?" + p.Allow(asked, user).Encode()
 }
 
 // signIn signs a user in, on the way to a path.
-func (b *browser) signIn(p *webIDP, user, path string) shown {
+func (b *browser) signIn(p *oidctest.Web, user, path string) shown {
 	b.t.Helper()
-	return b.get(p.allow(b.arrive(path), user))
+	return b.get(allow(p, b.arrive(path), user))
 }
 
 // TestUsersSignInAtTheProvider goes there and back, and out again.
 func TestUsersSignInAtTheProvider(t *testing.T) {
+	t.Parallel()
 	r, p := webRig(t, "profile", "groups")
 	b := newBrowser(r)
 	asked := b.arrive("/new?name=x&scopes=reports.read")
@@ -169,7 +82,7 @@ func TestUsersSignInAtTheProvider(t *testing.T) {
 			t.Errorf("%s has less than 256 bits: %q", name, asked.Get(name))
 		}
 	}
-	back := p.allow(asked, "alice")
+	back := allow(p, asked, "alice")
 	b.get(back).wants(http.StatusOK, "<strong>alice</strong>", `value="x"`, `value="reports.read" checked`)
 	if len(b.cookies) != 1 {
 		t.Errorf("cookies are left: %v", b.cookies)
@@ -192,6 +105,7 @@ func TestUsersSignInAtTheProvider(t *testing.T) {
 
 // TestForgedAnswersOfTheProviderSignNobodyIn has one thing wrong in each.
 func TestForgedAnswersOfTheProviderSignNobodyIn(t *testing.T) {
+	t.Parallel()
 	r, p := webRig(t)
 	for _, c := range []struct {
 		name   string
@@ -215,19 +129,15 @@ func TestForgedAnswersOfTheProviderSignNobodyIn(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBrowser(r.under(t))
-			back, err := url.Parse(p.allow(b.arrive("/"), "alice"))
+			back, err := url.Parse(allow(p, b.arrive("/"), "alice"))
 			must(t, err)
 			v := back.Query()
 			if c.change != nil {
 				c.change(b, v)
 			}
-			p.mu.Lock()
-			p.claims = c.claims
-			p.mu.Unlock()
+			p.SetClaims(claims(c.claims))
 			page := b.get("/signin/callback?" + v.Encode()).wants(c.code)
-			p.mu.Lock()
-			p.claims = nil
-			p.mu.Unlock()
+			p.SetClaims(nil)
 			if b.cookies["__Host-patd-session"] != "" {
 				t.Errorf("somebody is signed in: %s", page.text)
 			}
@@ -235,8 +145,8 @@ func TestForgedAnswersOfTheProviderSignNobodyIn(t *testing.T) {
 	}
 	// An attacker's code in the victim's browser: the verifier is another one.
 	attacker, victim := newBrowser(r), newBrowser(r)
-	stolen, _ := url.Parse(p.allow(attacker.arrive("/"), "mallory"))
-	own, _ := url.Parse(p.allow(victim.arrive("/"), "alice"))
+	stolen, _ := url.Parse(allow(p, attacker.arrive("/"), "mallory"))
+	own, _ := url.Parse(allow(p, victim.arrive("/"), "alice"))
 	v := own.Query()
 	v.Set("code", stolen.Query().Get("code"))
 	victim.get("/signin/callback?" + v.Encode()).wants(http.StatusUnauthorized)
@@ -244,28 +154,31 @@ func TestForgedAnswersOfTheProviderSignNobodyIn(t *testing.T) {
 
 // TestClaimsComeFromUserinfoWhereTheIDTokenLacksThem has the features there.
 func TestClaimsComeFromUserinfoWhereTheIDTokenLacksThem(t *testing.T) {
+	t.Parallel()
 	r, p := webRig(t)
-	p.info = map[string]any{"sub": "alice", idpFeatures: []string{"a.b"}}
+	p.SetUserInfo(oidctest.Claims{"sub": "alice", idpFeatures: []string{"a.b"}})
 	b := newBrowser(r)
 	b.signIn(p, "alice", "/").wants(http.StatusOK, "alice")
-	p.info = map[string]any{"sub": "mallory", idpFeatures: []string{"a.b"}}
+	p.SetUserInfo(oidctest.Claims{"sub": "mallory", idpFeatures: []string{"a.b"}})
 	newBrowser(r).signIn(p, "alice", "/").wants(http.StatusUnauthorized)
 }
 
 // TestAnOutageOfTheProviderIsAPageThatSaysSo names it, and who is signed in stays so.
 func TestAnOutageOfTheProviderIsAPageThatSaysSo(t *testing.T) {
+	t.Parallel()
 	r, p := webRig(t)
 	in := newBrowser(r)
 	in.signIn(p, "alice", "/").wants(http.StatusOK)
 	b := newBrowser(r)
-	back := p.allow(b.arrive("/"), "bob")
-	p.broken = true
+	back := allow(p, b.arrive("/"), "bob")
+	p.Break()
 	b.get(back).wants(http.StatusServiceUnavailable, "identity provider does not answer")
 	in.get("/").wants(http.StatusOK, "alice")
 }
 
 // TestAFormSurvivesSigningInAgain holds that nothing is made and nothing is lost when the session ends under a form.
 func TestAFormSurvivesSigningInAgain(t *testing.T) {
+	t.Parallel()
 	r, p := webRig(t)
 	b := newBrowser(r)
 	b.signIn(p, "alice", "/").wants(http.StatusOK)
@@ -285,7 +198,7 @@ func TestAFormSurvivesSigningInAgain(t *testing.T) {
 	for name, value := range b.cookies {
 		other.cookies[name] = value
 	}
-	page := other.get(p.allow(asked.Query(), "bob")).wants(http.StatusOK, "bob")
+	page := other.get(allow(p, asked.Query(), "bob")).wants(http.StatusOK, "bob")
 	if strings.Contains(page.text, "typed before") {
 		t.Error("another user sees the form")
 	}

@@ -23,6 +23,7 @@ import (
 // TestNoPreconditionIsIgnored calls every method of patd, over gRPC and by each of its REST routes, with preconditions
 // that do not hold. One that takes them says so, and any other refuses them: none goes on.
 func TestNoPreconditionIsIgnored(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	id, secret := r.mint("u1", "n")
@@ -183,6 +184,7 @@ func bodyOf(bodies map[string]string, m protoreflect.MethodDescriptor) string {
 }
 
 func TestAnEntityTagFollowsEachChange(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	id, _ := r.mint("u1", "n")

@@ -7,6 +7,7 @@ import (
 )
 
 func TestMistypedQueryParametersAreRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for path, want := range map[string]string{
 		"/v1/events?usr=alice": "usr", "/v1/users/u/tokens?pagesize=1": "pagesize", "/v1/users/u/tokens?user=v": "user",
@@ -21,6 +22,7 @@ func TestMistypedQueryParametersAreRefused(t *testing.T) {
 
 // TestQueryBesideABodyIsRefused sends one to every method that takes a body, which is the whole request.
 func TestQueryBesideABodyIsRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	tried := 0
 	for _, b := range bindings(t, r) {
@@ -43,6 +45,7 @@ func TestQueryBesideABodyIsRefused(t *testing.T) {
 }
 
 func TestUnreadableBodiesSayWhatIsExpected(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for body, want := range map[string]string{
 		`{"name":"n","ttl":"90y"}`:              "7776000s",
@@ -58,6 +61,7 @@ func TestUnreadableBodiesSayWhatIsExpected(t *testing.T) {
 }
 
 func TestNobodyIsToldWhatIsWrongWithARequest(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, c := range [][3]string{{"POST", "/v1/users/u/tokens", "{"}, {"POST", "/v1/introspect", `{"x":1}`}, {"GET", "/v1/events?usr=1", ""}} {
 		if got := r.rest(
@@ -73,6 +77,7 @@ func TestNobodyIsToldWhatIsWrongWithARequest(t *testing.T) {
 }
 
 func TestAnswersAreOneCompactLine(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	got := r.rest("PUT", "/v1/users/u/features", r.admin, `{"features":["a","b"]}`)
 	if want := `{"features":[{"name":"a",`; !strings.HasPrefix(got.body, want) || strings.Contains(got.body, ", ") ||

@@ -57,6 +57,7 @@ func wantLimitedGRPC(t *testing.T, what string, err error, trailer metadata.MD, 
 
 // TestMintingIsLimitedPerCaller gives a user three mints and one each two seconds, and a service four.
 func TestMintingIsLimitedPerCaller(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.MintRate, c.MintBurst, c.ServiceMintRate, c.ServiceMintBurst = 0.5, 3, 1, 4
 	})
@@ -154,6 +155,7 @@ func TestEveryLimitIsInTheMetricsFromTheStart(t *testing.T) {
 
 // TestFailedAuthenticationIsLimitedPerAddress gives an address three bad credentials and one a second.
 func TestFailedAuthenticationIsLimitedPerAddress(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 3 })
 	users := patdv1.NewUserServiceClient(r.conn)
 	bad := []string{"garbage", r.admin[:len(r.admin)-1] + "!", r.idp.jwt(t, "alice", claim{"exp", 1})}
@@ -218,6 +220,7 @@ func TestFailedAuthenticationIsLimitedPerAddress(t *testing.T) {
 
 // TestClientsBehindAProxyAreLimitedOneByOne has a trusted proxy on this machine.
 func TestClientsBehindAProxyAreLimitedOneByOne(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) {
 		c.TrustedProxies, c.FailureRate, c.FailureBurst = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, 1, 2
 	})
@@ -262,6 +265,7 @@ func TestClientsBehindAProxyAreLimitedOneByOne(t *testing.T) {
 
 // TestRefusedAttemptsDoNotFloodTheAuditLog lets a PAT try 150 times within one instant.
 func TestRefusedAttemptsDoNotFloodTheAuditLog(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, pat := r.mint("u1", "mine")
 	_, other := r.mint("u1", "other")
@@ -303,6 +307,7 @@ func refusals(r *rig, id string) int {
 }
 
 func TestLimitsThatMakeNoSenseAreRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, c := range []server.Config{{MintRate: math.NaN()}, {FailureRate: math.Inf(1)}, {ServiceMintRate: 1e-12}} {
 		c.Service, c.HTTPAddr, c.GRPCAddr = r.svc, "127.0.0.1:0", "127.0.0.1:0"
@@ -313,6 +318,7 @@ func TestLimitsThatMakeNoSenseAreRefused(t *testing.T) {
 }
 
 func TestTheCatalogueIsLimited(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i := range 1000 {
 		if got := r.rest("GET", "/v1/features/x", r.admin, ""); got.code != http.StatusNotFound {

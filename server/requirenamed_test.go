@@ -109,6 +109,7 @@ func (r *rig) library(t *testing.T, secret string) *client.Verifier {
 }
 
 func TestAnAudienceThatMustBeNamedIsClosedAtEveryDoor(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	api := tokens.AudienceEntry{ID: "api", Resource: "https://api.example", AccessFormat: tokens.AccessOpaque}
 	r.audience(api)

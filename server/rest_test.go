@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 
 // TestUserIDsInPathsAreDecodedOnce goes through the life of users whose ids are hard to write in a path.
 func TestUserIDsInPathsAreDecodedOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, id := range []string{
 		"a/b", "a:b", "a?b", "a#b", "100%", "a%2Fb", "a%252Fb", "a b", "ü", "a:suspend", "tokens", "features", "a//b", "/", "%",
@@ -72,6 +74,7 @@ func wantUser(t *testing.T, id string, got answerOf, state string) {
 }
 
 func TestErrorsHaveTheGoogleForm(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	got := r.rest(
@@ -108,6 +111,7 @@ func TestErrorsHaveTheGoogleForm(t *testing.T) {
 
 // TestEveryAnswerHasTheSecurityHeaders looks at good, refused, unrouted and unreadable requests alike.
 func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, c := range []struct {
 		verb, path, secret, body string
@@ -191,6 +195,7 @@ func TestEveryAnswerHasTheSecurityHeaders(t *testing.T) {
 }
 
 func TestBodyOverTheLimitIs413(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	fits := `{"token":"` + strings.Repeat("x", 1<<20-12) + `"}`
 	if got := r.rest("POST", "/v1/introspect", r.admin, fits); got.code != 200 || len(fits) != 1<<20 {
@@ -222,6 +227,7 @@ func TestBodyOverTheLimitIs413(t *testing.T) {
 
 // TestNextPageHasALink follows the Link headers through a list.
 func TestNextPageHasALink(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.Issuer = "https://patd.example/base" })
 	for _, n := range []string{"a 1", "a 2", "a 3"} {
 		r.mint("u/1", n)
@@ -248,6 +254,7 @@ func TestNextPageHasALink(t *testing.T) {
 }
 
 func TestIdempotencyKeyByHeaderAndByField(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.features("u1", "a")
 	const key, path, body = "0123456789abcdef-key", "/v1/users/u1/tokens", `{"name":"n","scopes":["a"]}`
@@ -286,6 +293,7 @@ func TestIdempotencyKeyByHeaderAndByField(t *testing.T) {
 
 // TestMakingAServiceCanBeRepeatedByItsKey repeats it over REST and over gRPC.
 func TestMakingAServiceCanBeRepeatedByItsKey(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	const key, path, body = "0123456789abcdef-key", "/v1/services", `{"name":"gate","permissions":["introspect"],"ttl":"86400s"}`
 	first := r.rest("POST", path, r.admin, body, "Idempotency-Key", key)
@@ -327,8 +335,9 @@ func secretIn(t *testing.T, a answerOf) string {
 
 // TestForwardedAddressesCountOnlyFromTrustedProxies asks the audit log where a call came from.
 func TestForwardedAddressesCountOnlyFromTrustedProxies(t *testing.T) {
-	prefix := netip.MustParsePrefix
-	for _, c := range []struct {
+	t.Parallel()
+	prefix, rigs := netip.MustParsePrefix, map[string]*rig{} // by what they trust
+	for i, c := range []struct {
 		trusted   []netip.Prefix
 		forwarded []string
 		want      string
@@ -344,7 +353,12 @@ func TestForwardedAddressesCountOnlyFromTrustedProxies(t *testing.T) {
 		{[]netip.Prefix{prefix("127.0.0.0/8")}, []string{"[2001:db8::9]:443"}, "2001:db8::9"},
 		{[]netip.Prefix{prefix("127.0.0.0/8")}, []string{"::ffff:203.0.113.9"}, "203.0.113.9"},
 	} {
-		r := newRig(t, func(cfg *server.Config) { cfg.TrustedProxies = c.trusted })
+		r := rigs[fmt.Sprint(c.trusted)]
+		if r == nil {
+			r = newRig(t, func(cfg *server.Config) { cfg.TrustedProxies = c.trusted })
+			rigs[fmt.Sprint(c.trusted)] = r
+		}
+		one, two := fmt.Sprintf("one%d", i), fmt.Sprintf("two%d", i)
 		var headers []string
 		ctx := as(r.admin)
 		for _, f := range c.forwarded {
@@ -365,24 +379,17 @@ func TestForwardedAddressesCountOnlyFromTrustedProxies(t *testing.T) {
 			headers = append(headers, name, spoofs[0])
 			ctx = metadata.AppendToOutgoingContext(ctx, strings.ToLower(name), spoofs[0])
 		}
-		if got := r.rest("POST", "/v1/users/u1:suspend", r.admin, "", headers...); got.code != 200 {
+		if got := r.rest("POST", "/v1/users/"+one+":suspend", r.admin, "", headers...); got.code != 200 {
 			t.Fatal(got.body)
 		}
-		_, err := patdv1.NewUserServiceClient(r.conn).SuspendUser(ctx, &patdv1.SuspendUserRequest{User: "u2"})
+		_, err := patdv1.NewUserServiceClient(r.conn).SuspendUser(ctx, &patdv1.SuspendUserRequest{User: two})
 		must(t, err)
-		resp, err := patdv1.NewAuditServiceClient(r.conn).
-			ListEvents(as(r.admin), &patdv1.ListEventsRequest{Action: "user.suspend"})
-		must(t, err)
-		for _, e := range resp.GetEvents() {
-			if e.GetPeerIp() != c.want {
-				t.Errorf(
-					"trusting %v, forwarded %q: %s came from %s, want %s",
-					c.trusted,
-					c.forwarded,
-					e.GetUser(),
-					e.GetPeerIp(),
-					c.want,
-				)
+		for _, user := range []string{one, two} {
+			resp, err := patdv1.NewAuditServiceClient(r.conn).
+				ListEvents(as(r.admin), &patdv1.ListEventsRequest{Action: "user.suspend", User: user})
+			must(t, err)
+			if e := resp.GetEvents(); len(e) != 1 || e[0].GetPeerIp() != c.want {
+				t.Errorf("trusting %v, forwarded %q: %s came as %v, want %s", c.trusted, c.forwarded, user, e, c.want)
 			}
 		}
 	}
@@ -390,6 +397,7 @@ func TestForwardedAddressesCountOnlyFromTrustedProxies(t *testing.T) {
 
 // TestOnlyTheAuthorizationHeaderIsACredential tries the other ways that metadata could get through the gateway.
 func TestOnlyTheAuthorizationHeaderIsACredential(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, name := range []string{"Grpc-Metadata-Authorization", "Grpcgateway-Authorization", "Grpc-Metadata-Grpcgateway-Authorization", "Proxy-Authorization", "Cookie", "X-Authorization"} {
 		if got := r.rest("GET", "/v1/users", "", "", name, "Bearer "+r.admin); got.code != http.StatusUnauthorized {
@@ -424,6 +432,7 @@ func TestOnlyTheAuthorizationHeaderIsACredential(t *testing.T) {
 }
 
 func TestIdempotencyKeyIsHonouredOrRefused(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	const key = "0b8f4f5e-5c5f-4f0e-9a9b-3f0d3c8a7e21"
 	for _, c := range [][2]string{{"PUT", "/v1/users/u1/features"}, {"DELETE", "/v1/services/s"}, {"POST", "/v1/users/u1/tokens:revoke"}, {"POST", "/v1/leaks"}, {"POST", "/v1/features"}} {

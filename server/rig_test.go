@@ -1,15 +1,12 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -25,13 +22,13 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	patdv1 "patd/gen/patd/v1"
-	"patd/internal/dbtest"
+	"patd/internal/patdtest"
+	"patd/internal/servicetest"
 	"patd/server"
 	"patd/store"
 	"patd/store/cache"
 	"patd/store/storetest"
 	"patd/tokens"
-	"patd/tokens/secret"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -53,15 +50,15 @@ type rig struct {
 	admin  string // secret of a service with every permission
 	// rotating is the id of a token whose rotation can be canceled; empty: there is none.
 	rotating string
-	delivery string // of the webhook chat; empty: none was made
-	stop     func() error
+	delivery string       // of the webhook chat; empty: none was made
+	stop     func() error // ends the server; what it returns is the test's affair
 
 	mu   sync.Mutex
 	at   time.Time
 	step time.Duration // by which each reading moves the clock
 }
 
-const keyLine = "k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+const keyLine = servicetest.KeyLine
 
 // newRig starts a server in which users of r.idp may sign in and nothing is limited. change may change its
 // configuration.
@@ -99,73 +96,40 @@ func newRigOn(
 	change ...func(*server.Config),
 ) *rig {
 	t.Helper()
-	ctx := context.Background()
 	r := &rig{t: t, logs: &logBuffer{}, at: time.Now()}
-	r.file = filepath.Join(t.TempDir(), "patd.db")
-	url, err := dbtest.SQLite(r.file)
-	must(t, err)
-	st, err := store.Open(ctx, url, store.Options{Now: r.now, NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, st.Close()) })
-	keys, err := secret.ParseKeys(keyLine)
-	must(t, err)
-	prefixes, err := tokens.BindKeys(ctx, st, keys, "", r.now())
-	must(t, err)
-	r.faulty = storetest.NewFaulty(st)
-	r.store, r.queue = &gate{Store: on(st, r.faulty)}, st
-	r.keys = secret.NewKeyring(keys)
-	r.svc, err = tokens.NewService(
-		tokens.Config{
-			Store:    r.store,
-			Changes:  st.Feed(),
-			Keys:     r.keys,
-			Prefixes: prefixes,
-			Features: source,
-			Now:      r.now,
-			Policy: tokens.Policy{
-				AllowNever: true,
-			},
-			SigningKeyDelay: tokens.DefaultSigningKeyDelay,
-			ReturnOrigins:   []string{"https://app.example.com"},
-		},
-	)
-	must(t, err)
 	r.idp = newIDP(t, r.now)
-	c := server.Config{
-		SignIn: r.idp.signIn(
-			t,
-		),
-		MintRate:          -1,
-		ServiceMintRate:   -1,
-		ChangeRate:        -1,
-		ServiceChangeRate: -1,
-		FailureRate:       -1,
-		LeakRate:          -1,
-		Now:               r.now,
-		Service:           r.svc,
-		Ready:             st.Ready,
-		HTTPAddr:          "127.0.0.1:0",
-		GRPCAddr:          "127.0.0.1:0",
-		Reflection:        true,
-		Version:           "test",
-		Logger:            slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	}
-	for _, f := range change {
-		f(&c)
-	}
-	if client := c.Page.Client; client != nil {
-		client.Issuer, client.SignIn = r.idp.url, r.idp.users
-	}
-	r.srv, err = server.New(c)
-	must(t, err)
-	r.serve()
+	p := patdtest.Start(t, servicetest.Options{
+		Now:  r.now,
+		Feed: true,
+		Between: func(st *store.Store) tokens.Store {
+			r.faulty = storetest.NewFaulty(st)
+			r.store, r.queue = &gate{Store: on(st, r.faulty)}, st
+			return r.store
+		},
+		Change: func(c *tokens.Config) {
+			c.Features, c.Policy = source, tokens.Policy{AllowNever: true}
+			c.SigningKeyDelay = tokens.DefaultSigningKeyDelay
+			c.ReturnOrigins = []string{"https://app.example.com"}
+		},
+	}, func(made *servicetest.Made, c *server.Config) {
+		r.svc, r.keys, r.file = made.Service, made.Keys, made.File
+		c.SignIn, c.Reflection = r.idp.signIn(t, r.now), true
+		c.Logger = slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		for _, f := range change {
+			f(c)
+		}
+		if client := c.Page.Client; client != nil {
+			client.Issuer, client.SignIn = r.idp.URL, r.idp.users
+		}
+	})
+	r.srv, r.stop = p.Server, p.Stop
+	var err error
 	r.conn, err = grpc.NewClient(r.srv.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	r.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(func() {
 		r.client.CloseIdleConnections()
 		must(t, r.conn.Close())
-		must(t, r.stop())
 	})
 	r.admin = r.service("admin", "admin")
 	return r
@@ -174,13 +138,6 @@ func newRigOn(
 // under is the same rig, for calls of another test.
 func (r *rig) under(t testing.TB) *rig {
 	return &rig{t: t, srv: r.srv, svc: r.svc, logs: r.logs, conn: r.conn, client: r.client, idp: r.idp, admin: r.admin}
-}
-
-func (r *rig) serve() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.srv.Serve(ctx) }()
-	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
 }
 
 func (r *rig) now() time.Time {
@@ -212,13 +169,7 @@ func (r *rig) wait(d time.Duration) {
 // service makes a service and returns its secret.
 func (r *rig) service(name string, permissions ...string) string {
 	r.t.Helper()
-	m, err := r.svc.CreateService(
-		context.Background(),
-		tokens.Operator(),
-		tokens.ServiceRequest{Name: name, Permissions: permissions},
-	)
-	must(r.t, err)
-	return m.Secret.Reveal()
+	return (&servicetest.Made{Service: r.svc}).ServiceAccount(r.t, name, permissions...)
 }
 
 // features gives a user features.
@@ -359,184 +310,6 @@ func (r *rig) introspect(secret string) patdv1.IntrospectResponse_Decision {
 		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret})
 	must(r.t, err)
 	return resp.GetDecision()
-}
-
-// gate is a store in front of the real one, which can be told to fail or to panic, by the name of the method.
-type gate struct {
-	tokens.Store
-	mu   sync.Mutex
-	hook func(op string) error
-	park chan struct{}  // lookups wait for its end, or that of their call; nil: they do not
-	seen []tokens.Usage // what was noted to be written behind
-}
-
-var (
-	_ tokens.Store  = (*gate)(nil)
-	_ tokens.Memory = (*gate)(nil)
-)
-
-func (g *gate) set(hook func(op string) error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.hook = hook
-}
-
-func (g *gate) pass(op string) error {
-	g.mu.Lock()
-	hook := g.hook
-	g.mu.Unlock()
-	if hook == nil {
-		return nil
-	}
-	return hook(op)
-}
-
-func (g *gate) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, error) {
-	if err := g.pass("Lookup"); err != nil {
-		return tokens.Credential{}, err
-	}
-	g.mu.Lock()
-	park := g.park
-	g.mu.Unlock()
-	if park != nil {
-		select {
-		case <-park:
-		case <-ctx.Done():
-			return tokens.Credential{}, ctx.Err()
-		}
-	}
-	return g.Store.Lookup(ctx, id)
-}
-
-func (g *gate) LookupService(ctx context.Context, id tokens.ID) (tokens.ServiceCredential, error) {
-	if err := g.pass("LookupService"); err != nil {
-		return tokens.ServiceCredential{}, err
-	}
-	return g.Store.LookupService(ctx, id)
-}
-
-// memory is the store as it reads from memory; nil: it does not, or lookups are not left to it.
-func (g *gate) memory() tokens.Memory {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.hook != nil || g.park != nil {
-		return nil
-	}
-	m, _ := g.Store.(tokens.Memory)
-	return m
-}
-
-func (g *gate) Recall(now time.Time, id tokens.ID, room *tokens.Lists) (tokens.Credential, bool) {
-	if m := g.memory(); m != nil {
-		return m.Recall(now, id, room)
-	}
-	return tokens.Credential{}, false
-}
-
-func (g *gate) RecallService(now time.Time, id tokens.ID) *tokens.ServiceCredential {
-	if m := g.memory(); m != nil {
-		return m.RecallService(now, id)
-	}
-	return nil
-}
-
-func (g *gate) ServiceMark(now time.Time) uint64 {
-	if m := g.memory(); m != nil {
-		return m.ServiceMark(now)
-	}
-	return 0
-}
-
-func (g *gate) FlushUses(ctx context.Context) error {
-	return g.Store.(tokens.UseFlusher).FlushUses(ctx)
-}
-
-func (g *gate) RecordUse(seen tokens.Usage) {
-	g.mu.Lock()
-	g.seen = append(g.seen, tokens.Usage{ID: seen.ID, Use: seen.Use}) // its scopes are a part of the stream's memory
-	g.mu.Unlock()
-	g.Store.RecordUse(seen)
-}
-
-// noted is the latest use that was noted of a token.
-func (g *gate) noted(id string) (last tokens.Use) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, s := range g.seen {
-		if s.ID.String() == id && s.Use.Time.After(last.Time) {
-			last = s.Use
-		}
-	}
-	return last
-}
-
-// parking has lookups wait until the answer is called.
-func (g *gate) parking() (release func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	park := make(chan struct{})
-	g.park = park
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.park = nil
-		close(park)
-	}
-}
-
-func (g *gate) View(ctx context.Context, fn func(tokens.ReadTx) error) error {
-	if err := g.pass("View"); err != nil {
-		return err
-	}
-	return g.Store.View(ctx, fn)
-}
-
-func (g *gate) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event, error)) error {
-	if err := g.pass("Update"); err != nil {
-		return err
-	}
-	return g.Store.Update(ctx, fn)
-}
-
-// logBuffer keeps what was logged.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logBuffer) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b.Reset()
-}
-
-// find returns the logged lines that hold all the given attributes.
-func (l *logBuffer) find(want map[string]any) []map[string]any {
-	var found []map[string]any
-	for line := range strings.Lines(l.String()) {
-		var got map[string]any
-		if json.Unmarshal([]byte(line), &got) != nil {
-			continue
-		}
-		same := maps.Clone(got)
-		maps.DeleteFunc(same, func(k string, v any) bool { w, ok := want[k]; return !ok || w != v })
-		if len(same) == len(want) {
-			found = append(found, got)
-		}
-	}
-	return found
 }
 
 func must(t testing.TB, err error) {

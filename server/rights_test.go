@@ -309,6 +309,7 @@ func answerFor(t testing.TB, m protoreflect.MethodDescriptor) proto.Message {
 }
 
 func TestEveryMethodHasARowOfRights(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	methods := served(t, r)
 	for name := range methods {
@@ -329,6 +330,8 @@ func TestEveryMethodHasARowOfRights(t *testing.T) {
 }
 
 func TestRightsOverGRPC(t *testing.T) {
+	t.Parallel()
+	longtest.Slow(t)
 	r := newRig(t)
 	for _, c := range callers(r) {
 		for name, m := range served(t, r) {
@@ -392,6 +395,7 @@ func bindings(t testing.TB, r *rig) []binding {
 }
 
 func TestRightsOverREST(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t)
 	want := map[codes.Code]int{
@@ -421,6 +425,7 @@ func TestRightsOverREST(t *testing.T) {
 }
 
 func TestRefusedChangesAreRecorded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, pat := r.mint("u1", "mine")
 	got := r.rest("POST", "/v1/users/u1/tokens/"+id+":rotate", pat, "{}")

@@ -13,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/oidctest"
 	"patd/server"
 	"patd/server/signin"
 	"patd/tokens"
@@ -59,35 +62,20 @@ func eventRig(t testing.TB, actions map[string]string) *rig {
 }
 
 // set is a security event token. Claims replace those of a good one; header, if not nil, its header.
-func (p *idp) set(t testing.TB, event, user string, header object, claims ...claim) string {
+func (p *idp) set(t testing.TB, event, user string, header oidctest.Claims, changed ...claim) string {
 	t.Helper()
 	all := object{
-		"iss":    p.url,
+		"iss":    p.URL,
 		"aud":    eventAudience,
-		"iat":    p.now().Unix(),
+		"iat":    p.Now().Unix(),
 		"jti":    strings.ReplaceAll(t.Name(), "/", "-") + event + user,
-		"sub_id": object{"format": "iss_sub", "iss": p.url, "sub": user},
+		"sub_id": object{"format": "iss_sub", "iss": p.URL, "sub": user},
 		"events": object{event: object{}},
 	}
-	for _, c := range claims {
-		if all[c.name] = c.value; c.value == nil {
-			delete(all, c.name)
-		}
-	}
 	if header == nil {
-		header = object{"alg": "EdDSA", "kid": "k0", "typ": "secevent+jwt"}
+		header = oidctest.Claims{"kid": "k0", "typ": "secevent+jwt"}
 	}
-	return p.signed(t, p.key, header, all)
-}
-
-func (p *idp) signed(t testing.TB, key ed25519.PrivateKey, header, claims object) string {
-	t.Helper()
-	head, err := json.Marshal(header)
-	must(t, err)
-	payload, err := json.Marshal(claims)
-	must(t, err)
-	text := encoded(head) + "." + encoded(payload)
-	return text + "." + encoded(ed25519.Sign(key, []byte(text)))
+	return p.Key().Sign(t, header, oidctest.Claims(all).With(claims(changed)))
 }
 
 // push sends a security event, and returns the status, and the error of RFC 8935.
@@ -132,7 +120,7 @@ func TestSecurityEventsDoWhatIsConfigured(t *testing.T) {
 			_, secret := r.mint("alice", "laptop")
 			_, other := r.mint("bob", "laptop")
 			r.introspect(secret)
-			before := r.events(t, "issuer:"+r.idp.url)
+			before := r.events(t, "issuer:"+r.idp.URL)
 			if code, fault := r.push(r.idp.set(t, c.event, "alice", nil)); code != 202 {
 				t.Fatalf("%d %s", code, fault)
 			}
@@ -142,7 +130,7 @@ func TestSecurityEventsDoWhatIsConfigured(t *testing.T) {
 			if got := r.introspect(other); got != patdv1.IntrospectResponse_ALLOW {
 				t.Errorf("another user's token is %s", got)
 			}
-			if got := r.events(t, "issuer:"+r.idp.url); len(before) != 0 || !slices.Equal(got, c.actions) {
+			if got := r.events(t, "issuer:"+r.idp.URL); len(before) != 0 || !slices.Equal(got, c.actions) {
 				t.Errorf("the events are %q, want %q", got, c.actions)
 			}
 		})
@@ -172,20 +160,22 @@ func TestStrangersAndReplaysOfSecurityEventsAreRefused(t *testing.T) {
 	r := eventRig(t, map[string]string{"account-disabled": "suspend"})
 	_, secret := r.mint("alice", "laptop")
 	p, disabled := r.idp, risc+"account-disabled"
-	stranger := ed25519.NewKeyFromSeed([]byte(strings.Repeat("s", ed25519.SeedSize)))
-	claims := object{
-		"iss": p.url, "aud": eventAudience, "iat": p.now().Unix(), "jti": "forged",
+	stranger := oidctest.Key{
+		ID: "k0", Algorithm: jose.EdDSA, Private: ed25519.NewKeyFromSeed([]byte(strings.Repeat("s", ed25519.SeedSize))),
+	}
+	forged := object{
+		"iss": p.URL, "aud": eventAudience, "iat": p.Now().Unix(), "jti": "forged",
 		"sub_id": object{"format": "opaque", "id": "alice"}, "events": object{disabled: object{}},
 	}
-	head := func(change object) object {
-		h := object{"alg": "EdDSA", "kid": "k0", "typ": "secevent+jwt"}
+	head := func(change object) oidctest.Claims {
+		h := oidctest.Claims{"kid": "k0", "typ": "secevent+jwt"}
 		maps.Copy(h, change)
 		return h
 	}
 	good := p.set(t, disabled, "alice", nil)
 	for name, c := range map[string]struct{ set, fault string }{
-		"signed by a stranger":    {p.signed(t, stranger, head(nil), claims), "invalid_key"},
-		"an unknown key":          {p.signed(t, stranger, head(object{"kid": "other"}), claims), "invalid_key"},
+		"signed by a stranger":    {stranger.Sign(t, head(nil), forged), "invalid_key"},
+		"an unknown key":          {stranger.Sign(t, head(object{"kid": "other"}), forged), "invalid_key"},
 		"not signed":              {strings.Join(append(strings.Split(good, ".")[:2], ""), "."), "invalid_request"},
 		"alg none":                {unsigned(good), "invalid_request"},
 		"a changed payload":       {strings.Replace(good, ".", ".eyJ", 1), "invalid_request"},
@@ -194,14 +184,14 @@ func TestStrangersAndReplaysOfSecurityEventsAreRefused(t *testing.T) {
 		"another audience":        {p.set(t, disabled, "alice", nil, claim{"aud", idpAudience}), "invalid_audience"},
 		"no audience":             {p.set(t, disabled, "alice", nil, claim{"aud", nil}), "invalid_audience"},
 		"a sign-in token":         {p.jwt(t, "alice", claim{"aud", eventAudience}), "invalid_request"},
-		"no type":                 {p.set(t, disabled, "alice", object{"alg": "EdDSA", "kid": "k0"}), "invalid_request"},
+		"no type":                 {p.set(t, disabled, "alice", oidctest.Claims{"kid": "k0"}), "invalid_request"},
 		"a logout token":          {p.set(t, disabled, "alice", head(object{"typ": "logout+jwt"})), "invalid_request"},
 		"critical":                {p.set(t, disabled, "alice", head(object{"crit": []string{"b64"}, "b64": true})), "invalid_request"},
 		"no jti":                  {p.set(t, disabled, "alice", nil, claim{"jti", nil}), "invalid_request"},
 		"no iat":                  {p.set(t, disabled, "alice", nil, claim{"iat", nil}), "invalid_request"},
-		"old":                     {p.set(t, disabled, "alice", nil, claim{"iat", p.now().Add(-8 * tokens.Day).Unix()}), "invalid_request"},
-		"from the future":         {p.set(t, disabled, "alice", nil, claim{"iat", p.now().Add(time.Hour).Unix()}), "invalid_request"},
-		"expired":                 {p.set(t, disabled, "alice", nil, claim{"exp", p.now().Add(-time.Hour).Unix()}), "invalid_request"},
+		"old":                     {p.set(t, disabled, "alice", nil, claim{"iat", p.Now().Add(-8 * tokens.Day).Unix()}), "invalid_request"},
+		"from the future":         {p.set(t, disabled, "alice", nil, claim{"iat", p.Now().Add(time.Hour).Unix()}), "invalid_request"},
+		"expired":                 {p.set(t, disabled, "alice", nil, claim{"exp", p.Now().Add(-time.Hour).Unix()}), "invalid_request"},
 		"no events":               {p.set(t, disabled, "alice", nil, claim{"events", nil}), "invalid_request"},
 		"no subject":              {p.set(t, disabled, "alice", nil, claim{"sub_id", nil}), "invalid_request"},
 		"another issuer's user":   {p.set(t, disabled, "alice", nil, claim{"sub_id", object{"format": "iss_sub", "iss": "https://other.example", "sub": "alice"}}), "invalid_request"},
@@ -250,13 +240,13 @@ func TestSubjectsOfSecurityEvents(t *testing.T) {
 	t.Parallel()
 	r := eventRig(t, map[string]string{"session-revoked": "suspend"})
 	p, revoked := r.idp, caep+"session-revoked"
-	iss := func(user string) object { return object{"format": "iss_sub", "iss": p.url + "/", "sub": user} }
+	iss := func(user string) object { return object{"format": "iss_sub", "iss": p.URL + "/", "sub": user} }
 	for user, claims := range map[string][]claim{
 		"u1": {{"sub_id", iss("u1")}},
 		"u2": {{"sub_id", object{"format": "opaque", "id": "u2"}}},
 		"u3": {{"sub_id", object{"format": "complex", "user": iss("u3"), "session": object{"format": "opaque", "id": "s"}}}},
 		"u4": {{"sub_id", nil}, {"events", object{revoked: object{"subject": object{"user": iss("u4"), "tenant": iss("t")}}}}},
-		"u5": {{"sub_id", nil}, {"events", object{revoked: object{"subject": object{"subject_type": "iss-sub", "iss": p.url, "sub": "u5"}}}}},
+		"u5": {{"sub_id", nil}, {"events", object{revoked: object{"subject": object{"subject_type": "iss-sub", "iss": p.URL, "sub": "u5"}}}}},
 		"u6": {{"sub_id", object{"format": "aliases", "identifiers": []object{{"format": "email", "email": "x@example.com"}, iss("u6")}}}},
 		"u7": {{"aud", []string{"other", eventAudience}}, {"sub_id", iss("u7")}},
 	} {
@@ -272,11 +262,11 @@ func TestASecurityEventIsAcknowledgedAfterItsCommit(t *testing.T) {
 	t.Parallel()
 	r := eventRig(t, map[string]string{"account-disabled": "suspend"})
 	set := r.idp.set(t, risc+"account-disabled", "alice", nil)
-	r.idp.down.Store(true)
+	r.idp.SetDown(true)
 	if code, _ := r.push(set); code != 503 {
 		t.Errorf("without keys: %d", code)
 	}
-	r.idp.down.Store(false)
+	r.idp.SetDown(false)
 	r.wait(time.Minute)
 	r.store.set(func(op string) error {
 		if op == "Update" {

@@ -24,6 +24,7 @@ import (
 
 // TestSignedInUserManagesItsOwnTokens goes through the life of tokens as the user's page would.
 func TestSignedInUserManagesItsOwnTokens(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	const user = "auth0|a/b"
 	r.features(user, "reports.read", "reports.write")
@@ -80,6 +81,7 @@ func TestSignedInUserManagesItsOwnTokens(t *testing.T) {
 
 // TestAnotherUsersThingsAnswerAlike compares the answers about a user with tokens and about one that never was.
 func TestAnotherUsersThingsAnswerAlike(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")
 	r.mint("alice", "a")
@@ -130,8 +132,9 @@ func withoutRequestID(err error) string {
 
 // TestProviderOutageIsNotABadCredential needs keys that were never fetched.
 func TestProviderOutageIsNotABadCredential(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.FailureRate, c.FailureBurst = 1, 1 })
-	r.idp.down.Store(true)
+	r.idp.SetDown(true)
 	jwt := r.idp.jwt(t, "alice")
 	for range 3 { // an outage is no bad credential either to the limit of those
 		got := r.rest("GET", "/v1/users/me/features", jwt, "")
@@ -147,7 +150,7 @@ func TestProviderOutageIsNotABadCredential(t *testing.T) {
 	if got := r.rest("GET", "/v1/users", r.admin, ""); got.code != 200 {
 		t.Errorf("a service while the provider is down: %d %s", got.code, got.body)
 	}
-	r.idp.down.Store(false)
+	r.idp.SetDown(false)
 	r.wait(time.Minute)
 	if got := r.rest("GET", "/v1/users/me/features", jwt, ""); got.code != 200 {
 		t.Errorf("after the outage: %d %s", got.code, got.body)
@@ -155,6 +158,7 @@ func TestProviderOutageIsNotABadCredential(t *testing.T) {
 }
 
 func TestWithoutSignInAJWTIsABadToken(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.SignIn = nil })
 	got := r.rest("GET", "/v1/users/me/features", r.idp.jwt(t, "alice"), "")
 	if reason, _ := got.reason(); got.code != http.StatusUnauthorized || reason != "CREDENTIAL_INVALID" {
@@ -164,6 +168,7 @@ func TestWithoutSignInAJWTIsABadToken(t *testing.T) {
 
 // TestFeaturesOfTheCredentialAreGranted mints with no other source of features than the claim.
 func TestFeaturesOfTheCredentialAreGranted(t *testing.T) {
+	t.Parallel()
 	r := newRigOf(t, tokens.CredentialFeatures{})
 	jwt := r.idp.jwt(t, "alice", claim{idpFeatures, []string{"a", "b"}})
 	for _, c := range []struct {
@@ -205,6 +210,7 @@ func (staleSource) Features(context.Context, tokens.User, bool) (tokens.Held, er
 func (staleSource) Local() bool { return false }
 
 func TestStaleFeaturesAreMarked(t *testing.T) {
+	t.Parallel()
 	r := newRigOf(t, staleSource{})
 	m, err := r.svc.Mint(
 		context.Background(),
@@ -235,6 +241,7 @@ func TestStaleFeaturesAreMarked(t *testing.T) {
 // TestJWTIsNeverRepeated drives every method with JWTs, good and bad, as credentials and in wrong places, with a store
 // that works and one that panics.
 func TestJWTIsNeverRepeated(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t)
 	id, secret := r.mint("u1", "a")

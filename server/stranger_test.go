@@ -16,6 +16,7 @@ import (
 // TestNothingThatAStrangerSaysIsLogged puts a text into every place that a caller without a credential fills in. No log
 // line holds it, and of the audit log only the detail that says so.
 func TestNothingThatAStrangerSaysIsLogged(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.pat(tokens.MintRequest{User: "u1", Name: "a"}, "a")
 	const said = "STRANGER said, scopes admin"

@@ -49,6 +49,7 @@ func answered(t testing.TB, s introspectStream) *patdv1.IntrospectStreamResponse
 }
 
 func TestStreamAnswersEachRequestUnderItsID(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, good := r.mint("u1", "a")
 	revokedID, revoked := r.mint("u1", "b")
@@ -83,6 +84,7 @@ func TestStreamAnswersEachRequestUnderItsID(t *testing.T) {
 }
 
 func TestStreamAnswersOvertakeOneThatWaits(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	s := r.open(r.admin)
@@ -101,6 +103,7 @@ func TestStreamAnswersOvertakeOneThatWaits(t *testing.T) {
 }
 
 func TestStreamTellsWhatFailedPerRequestAndGoesOn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	s := r.open(r.admin)
@@ -172,6 +175,7 @@ func TestStreamTellsWhatFailedPerRequestAndGoesOn(t *testing.T) {
 
 // TestStreamReadsNoMoreThanItMayOwe has nobody answered, and counts how many requests reach the store.
 func TestStreamReadsNoMoreThanItMayOwe(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *server.Config) { c.RequestTimeout = time.Minute })
 	_, secret := r.mint("u1", "a")
 	s := r.open(r.admin)
@@ -209,6 +213,7 @@ func TestStreamReadsNoMoreThanItMayOwe(t *testing.T) {
 }
 
 func TestRevokedServiceLosesItsStreams(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	gw := r.service("gw", "introspect")
@@ -273,6 +278,7 @@ func TestStreamsEndWithThePermissionThatTheirServiceLacksLater(t *testing.T) {
 }
 
 func TestStreamsEndWithTheServerAfterWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	_, secret := r.mint("u1", "a")
 	s, idle := r.open(r.admin), r.open(r.admin)

@@ -92,6 +92,7 @@ func TestWatchTellsWhatIsRevokedAndBeats(t *testing.T) {
 
 // TestAWatcherThatDoesNotReadIsCutOff has a watcher read nothing while more is told than the transport holds for it.
 func TestAWatcherThatDoesNotReadIsCutOff(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	r := newRig(t)
 	conn, err := grpc.NewClient(
@@ -178,6 +179,7 @@ func TestThousandsOfWatchersHearOfARevocation(t *testing.T) {
 }
 
 func TestReportedUsesCount(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	id, _ := r.mint("u1", "a")
 	client := patdv1.NewIntrospectionServiceClient(r.conn)

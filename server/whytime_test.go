@@ -27,6 +27,7 @@ const (
 // were never given out, in turns, on a server that answers from memory. The fastest tenth of each is compared, since
 // other programs only ever make a call slower; a machine that is too busy is measured again.
 func TestAWrongSecretTakesAsLongWhateverBecameOfItsToken(t *testing.T) {
+	t.Parallel()
 	if longtest.Race {
 		t.Skip("the race detector takes more time than what is looked for")
 	}

@@ -2,31 +2,18 @@ package store_test
 
 import (
 	"errors"
-	"strings"
 	"testing"
 
-	"patd/store"
+	"patd/internal/servicetest"
 	"patd/tokens"
-	"patd/tokens/secret"
 )
 
 // TestCheckAgreesWithTheService: the audit events that Check asks for are those that the service writes.
 func TestCheckAgreesWithTheService(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	st := open(t, newPath(t), store.Options{Now: c.now})
-	keys, err := secret.ParseKeys("k1:" + strings.Repeat("ab", 32))
-	if err != nil {
-		t.Fatal(err)
-	}
-	prefixes, err := tokens.BindKeys(t.Context(), st, keys, "", c.now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := tokens.NewService(tokens.Config{Store: st, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: c.now})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := servicetest.New(t, servicetest.Options{File: newPath(t), Now: c.now})
+	st := s.Store
 	made, err := s.CreateService(
 		t.Context(),
 		tokens.Actor{Kind: tokens.OperatorActor},

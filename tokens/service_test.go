@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"patd/internal/dbtest"
+	"patd/internal/servicetest"
 	"patd/store"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -70,30 +70,16 @@ func (h *house) wait(d time.Duration) {
 
 func (h *house) open(change ...func(*tokens.Config)) {
 	h.t.Helper()
-	url, err := dbtest.SQLite(h.path)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	st, err := store.Open(ctx, url, store.Options{Now: h.now, NoSync: true})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.t.Cleanup(func() {
-		wholeRows(h.t, st)
-		_ = st.Close()
+	made := servicetest.New(h.t, servicetest.Options{
+		File: h.path, Keys: h.ring, Now: h.now,
+		Change: func(c *tokens.Config) {
+			for _, f := range change {
+				f(c)
+			}
+		},
 	})
-	prefixes, err := tokens.BindKeys(ctx, st, h.ring.Get(), "", h.now())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	c := tokens.Config{Store: st, Keys: h.ring, Prefixes: prefixes, Now: h.now}
-	for _, f := range change {
-		f(&c)
-	}
-	if h.Service, err = tokens.NewService(c); err != nil {
-		h.t.Fatal(err)
-	}
-	h.store = st
+	h.t.Cleanup(func() { wholeRows(h.t, made.Store) })
+	h.Service, h.store = made.Service, made.Store
 	h.serviceOf(admin)
 	h.serviceOf(gw)
 }

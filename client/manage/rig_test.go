@@ -2,12 +2,8 @@ package manage_test
 
 import (
 	"context"
-	"log/slog"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -17,10 +13,9 @@ import (
 	"patd/client"
 	"patd/client/manage"
 	patdv1 "patd/gen/patd/v1"
-	"patd/server"
-	"patd/store"
+	"patd/internal/patdtest"
+	"patd/internal/servicetest"
 	"patd/tokens"
-	"patd/tokens/secret"
 )
 
 // rig is a real patd, and a Client whose connection fails when a test says so.
@@ -33,42 +28,14 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	ctx := context.Background()
-	st, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{Now: time.Now})
-	must(t, err)
-	t.Cleanup(func() { must(t, st.Close()) })
-	keys, err := secret.ParseKeys("k1:" + strings.Repeat("5a", 32))
-	must(t, err)
-	prefixes, err := tokens.BindKeys(ctx, st, keys, "", time.Now())
-	must(t, err)
-	service, err := tokens.NewService(
-		tokens.Config{Store: st, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: time.Now},
-	)
-	must(t, err)
-	srv, err := server.New(server.Config{
-		Service:  service,
-		HTTPAddr: "127.0.0.1:0",
-		GRPCAddr: "127.0.0.1:0",
-		Version:  "test",
-		Logger:   slog.New(slog.DiscardHandler),
-	})
-	must(t, err)
-	serving, stop := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(serving) }()
-	t.Cleanup(func() { stop(); must(t, <-done) })
-	made, err := service.CreateService(
-		ctx,
-		tokens.Operator(),
-		tokens.ServiceRequest{Name: "admin", Permissions: []string{"admin"}},
-	)
-	must(t, err)
-	credential := client.ServiceToken(func(context.Context) (string, error) { return made.Secret.Reveal(), nil })
-	conn, err := client.Dial(srv.GRPCAddr(), credential)
+	p := patdtest.Start(t, servicetest.Options{}, nil)
+	admin := p.ServiceAccount(t, "admin", "admin")
+	credential := client.ServiceToken(func(context.Context) (string, error) { return admin, nil })
+	conn, err := client.Dial(p.Server.GRPCAddr(), credential)
 	must(t, err)
 	t.Cleanup(func() { must(t, conn.Close()) })
 	l := &lossy{ClientConnInterface: conn}
-	return &rig{T: t, service: service, lossy: l, patd: manage.New(l, manage.Config{})}
+	return &rig{T: t, service: p.Service, lossy: l, patd: manage.New(l, manage.Config{})}
 }
 
 func must(t testing.TB, err error) {

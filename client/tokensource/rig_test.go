@@ -1,7 +1,6 @@
 package tokensource_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,6 +23,7 @@ import (
 
 	"patd/client/tokensource"
 	patdv1 "patd/gen/patd/v1"
+	"patd/internal/proctest"
 	"patd/tokens/secret"
 )
 
@@ -246,24 +246,6 @@ func (p *patd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}})
 }
 
-// logBuffer holds a log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // tokenFile makes a file with the first secret, as old as the token.
 func tokenFile(t testing.TB, p *patd) string {
 	t.Helper()
@@ -292,9 +274,9 @@ func get(t testing.TB, path string) string {
 }
 
 // source makes a Source of p, whose log is checked for secrets when the test ends.
-func source(t testing.TB, p *patd, c tokensource.Config) (*tokensource.Source, *logBuffer) {
+func source(t testing.TB, p *patd, c tokensource.Config) (*tokensource.Source, *proctest.Output) {
 	t.Helper()
-	log := &logBuffer{}
+	log := proctest.NewOutput()
 	if c.API == nil {
 		c.API = p
 	}

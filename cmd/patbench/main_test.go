@@ -4,20 +4,19 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"patd/internal/longtest"
+	"patd/internal/proctest"
 )
 
 // TestMain makes a run of the test binary the echo server, where it is asked to be one.
 func TestMain(m *testing.M) {
 	if os.Getenv(echoEnv) == "" {
-		os.Exit(m.Run())
+		os.Exit(proctest.Main(m))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -26,13 +25,19 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// program builds patd once and returns its path.
+var program = proctest.Once()
+
 // TestTableIsMeasured holds that every row works against the real binary, and that the figures are there. It says
 // nothing of what they are.
 func TestTableIsMeasured(t *testing.T) {
 	longtest.Slow(t)
 	var out bytes.Buffer
-	patd := builtPatd(t)
-	err := run(
+	patd, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = run(
 		t.Context(),
 		[]string{
 			"-patd",
@@ -75,16 +80,6 @@ func TestTableIsMeasured(t *testing.T) {
 		}
 	}
 	checkRivals(t, out.String())
-}
-
-func builtPatd(t *testing.T) string {
-	t.Helper()
-	patd := filepath.Join(t.TempDir(), "patd")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", patd, "patd/cmd/patd").
-		CombinedOutput(); err != nil {
-		t.Fatalf("build patd: %v\n%s", err, out)
-	}
-	return patd
 }
 
 func TestRowsAreChosenByName(t *testing.T) {

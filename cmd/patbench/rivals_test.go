@@ -58,6 +58,10 @@ func checkRivals(t *testing.T, out string) {
 // TestWrongAnswersEndTheRun plants a revoked token among those that are presented: each way to ask notices.
 func TestWrongAnswersEndTheRun(t *testing.T) {
 	longtest.Slow(t)
+	patd, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out bytes.Buffer
 	s := settings{
 		tokens:   100,
@@ -67,7 +71,7 @@ func TestWrongAnswersEndTheRun(t *testing.T) {
 		inFlight: counts{1},
 		period:   time.Millisecond,
 		dir:      t.TempDir(),
-		patd:     builtPatd(t),
+		patd:     patd,
 	}
 	b, err := newBench(t.Context(), s, t.TempDir(), &out)
 	if err != nil {

@@ -130,7 +130,7 @@ func (a *agentProcess) end(t *testing.T) int {
 
 func (r *rotating) run(t *testing.T, args ...string) (code int, log string) {
 	t.Helper()
-	a := r.start(t, r.http, args...)
+	a := r.start(t, r.HTTP, args...)
 	code = a.end(t)
 	return code, a.log.String()
 }
@@ -256,7 +256,7 @@ func newKilling(t *testing.T, to string) *killing {
 func TestAnAgentKilledAtAnyMomentLeavesASecretThatWorks(t *testing.T) {
 	t.Parallel()
 	r := newRotating(t)
-	k := newKilling(t, r.http)
+	k := newKilling(t, r.HTTP)
 	moments := []struct {
 		when  string
 		delay time.Duration
@@ -304,7 +304,7 @@ func TestAnAgentKilledAtAnyMomentLeavesASecretThatWorks(t *testing.T) {
 func TestAnAgentFollowsItsFileAloneUntilItIsAskedToEnd(t *testing.T) {
 	t.Parallel()
 	r := newRotating(t)
-	a := r.start(t, r.http, "--poll", "20ms")
+	a := r.start(t, r.HTTP, "--poll", "20ms")
 	if _, err := a.log.Await(patience, regexp.MustCompile("following the token.*"+r.id)); err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +340,7 @@ func TestTwoAgentsOfOneTokenAgree(t *testing.T) {
 		file:   filepath.Join(t.TempDir(), "job.token"),
 	}
 	other.put(t, r.secret(t)+"\n")
-	one, two := r.start(t, r.http, "--once", "--now"), other.start(t, r.http, "--once", "--now")
+	one, two := r.start(t, r.HTTP, "--once", "--now"), other.start(t, r.HTTP, "--once", "--now")
 	if a, b := one.end(t), two.end(t); a != 0 || b != 0 {
 		t.Errorf("exit codes %d and %d: %s%s", a, b, one.log, two.log)
 	}
@@ -389,7 +389,7 @@ func TestAgentCanBePasted(t *testing.T) {
 	if err := os.Rename(r.file, file); err != nil {
 		t.Fatal(err)
 	}
-	k.paste(t, block(t, "sh agent"), "http://127.0.0.1:8080", r.http)
+	k.paste(t, block(t, "sh agent"), "http://127.0.0.1:8080", r.HTTP)
 	r.file = file
 	if now := r.secret(t); now == before || r.decide(t, now) != patdv1.IntrospectResponse_ALLOW {
 		t.Error("the file does not hold a new secret that works")

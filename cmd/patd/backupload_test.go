@@ -109,7 +109,7 @@ func TestABackupUnderMintersIsWhole(t *testing.T) {
 		}
 	}
 	patd(t, "events", "export", events, "--data-dir", data)
-	d.kill()
+	d.Kill()
 
 	elsewhere := t.TempDir()
 	key, err := os.ReadFile(filepath.Join(data, "hash.key"))

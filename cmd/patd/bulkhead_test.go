@@ -105,9 +105,9 @@ func TestHangingSourceLeavesRoomForRevoking(t *testing.T) {
 func restFlood(d *daemon, admin string) func(context.Context, string) error {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}
 	return func(ctx context.Context, user string) error {
-		method, url := http.MethodGet, d.http+"/v1/users/"+user+"/features"
+		method, url := http.MethodGet, d.HTTP+"/v1/users/"+user+"/features"
 		if of, ok := strings.CutPrefix(user, "revoke "); ok {
-			method, url = http.MethodPost, d.http+"/v1/users/"+of+"/tokens:revoke"
+			method, url = http.MethodPost, d.HTTP+"/v1/users/"+of+"/tokens:revoke"
 		}
 		r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader("{}"))
 		if err != nil {
@@ -133,7 +133,7 @@ func restFlood(d *daemon, admin string) func(context.Context, string) error {
 // grpcFlood is restFlood over one connection of gRPC.
 func grpcFlood(t *testing.T, d *daemon, admin string) func(context.Context, string) error {
 	t.Helper()
-	conn, err := grpc.NewClient(d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(d.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}

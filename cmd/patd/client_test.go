@@ -44,7 +44,7 @@ func stage(t *testing.T) *staging {
 	); err != nil {
 		t.Fatal(err)
 	}
-	s.proxy = proxied(t, s.daemon.grpc)
+	s.proxy = proxied(t, s.daemon.GRPC)
 	conn, err := client.Dial(s.proxy.addr(), client.ServiceToken(client.TokenFile(written(t, "token", s.gateway+"\n"))))
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func TestClientOfAKilledServerFailsClosed(t *testing.T) {
 	s := stage(t)
 	secret, id := s.minted(t, "t")
 	kept, _ := s.minted(t, "kept")
-	s.daemon.kill()
+	s.daemon.Kill()
 	began := time.Now()
 	waittest.Within(t, clientBound, "memory is closed", func() bool {
 		_, err := s.verifier.Verify(t.Context(), secret, client.Call{})
@@ -204,7 +204,7 @@ func TestClientOfAKilledServerFailsClosed(t *testing.T) {
 	s.daemon = serve(t, s.data)
 	s.api = connect(t, s.daemon, s.admin)
 	s.revoke(t, id)
-	s.proxy.lead(s.daemon.grpc)
+	s.proxy.lead(s.daemon.GRPC)
 	s.awaitMemory(t)
 	if got, err := s.verifier.Verify(t.Context(), secret, client.Call{}); err == nil && got.Allowed() {
 		t.Error("a token that was revoked while the client could not hear passes")
@@ -221,13 +221,13 @@ func TestClientOfAnotherHistoryStartsOver(t *testing.T) {
 	copied := filepath.Join(t.TempDir(), "copy.db")
 	patd(t, "backup", copied, "--data-dir", s.data)
 	secret, _ := s.minted(t, "t")
-	if err := s.daemon.stop(); err != nil {
+	if err := s.daemon.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	patd(t, "restore", copied, "--data-dir", s.data)
 	restored := serve(t, s.data)
 	since := time.Now()
-	s.proxy.lead(restored.grpc)
+	s.proxy.lead(restored.GRPC)
 	t.Logf(
 		"it is refused %s after the server was replaced",
 		s.refused(t, "a token of the other history", secret, since),
@@ -251,7 +251,7 @@ func TestUsesOutOfMemoryAreCounted(t *testing.T) {
 	if _, err := s.verifier.Verify(t.Context(), secret, client.Call{}); !errors.Is(err, client.ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
-	if err := s.daemon.stop(); err != nil {
+	if err := s.daemon.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	s.api = connect(t, serve(t, s.data), s.admin)

@@ -77,7 +77,7 @@ func settled(t *testing.T) *moving {
 	); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	m.decisions = map[string]patdv1.IntrospectResponse_Decision{
@@ -109,7 +109,7 @@ func (m *moving) works(t *testing.T, data string, args ...string) {
 	); err != nil {
 		t.Errorf("a mint on the copy: %v", err)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }
@@ -381,7 +381,7 @@ func TestACopyBesideARunningServerIsAsOfOneMoment(t *testing.T) {
 	)
 	close(stopped)
 	<-done
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 	// What the copy has is a beginning of what was answered: the changes before it, each with its event.

@@ -35,7 +35,7 @@ type api struct {
 func connect(t *testing.T, d *daemon, s string) api {
 	t.Helper()
 	conn, err := grpc.NewClient(
-		"passthrough:///"+d.grpc,
+		"passthrough:///"+d.GRPC,
 		grpc.WithTransportCredentials(
 			insecure.NewCredentials(),
 		),
@@ -318,7 +318,7 @@ func crash(t *testing.T, kills, clients, atLeast int) {
 		time.Sleep(
 			time.Duration(rand.IntN(int(150 * time.Millisecond))),
 		)
-		d.kill()
+		d.Kill()
 		ends.Wait()
 		a.conn.Close()
 
@@ -332,7 +332,7 @@ func crash(t *testing.T, kills, clients, atLeast int) {
 	}
 	a := connect(t, d, admin)
 	all.verify(t.Context(), t, a, all.entries)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 	if got := patd(t, "check", "--data-dir", data); !strings.HasPrefix(got, "ok: ") {

@@ -56,7 +56,7 @@ func TestAServiceIsMadeOnceThoughTheServerIsKilled(t *testing.T) {
 		time.Sleep(
 			time.Duration(50+rand.IntN(100)) * time.Millisecond,
 		)
-		d.kill()
+		d.Kill()
 		ends.Wait()
 		a.conn.Close()
 
@@ -89,7 +89,7 @@ func TestAServiceIsMadeOnceThoughTheServerIsKilled(t *testing.T) {
 		}
 		a.conn.Close()
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 	listed := strings.Count(patd(t, "service", "list", "--data-dir", data), " ACTIVE ")

@@ -103,9 +103,9 @@ func (k *desk) serve(t *testing.T, text string, places ...string) *daemon {
 	}
 	t.Cleanup(func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-		<-d.exited
-		if d.err != nil {
-			t.Error(d.err)
+		<-d.Exited
+		if d.Err != nil {
+			t.Error(d.Err)
 		}
 	})
 	return d

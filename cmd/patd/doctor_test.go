@@ -50,7 +50,7 @@ func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	out, err := call("doctor", "--json")
 	if err == nil {
 		t.Error("a database that does not put changes on disk is well")
@@ -69,7 +69,7 @@ func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
 		{Check: "versions", Level: levelOK, Found: "patd " + version() + " at "},
 		{
 			Check: "versions", Level: levelOK,
-			Found: fmt.Sprintf("server %s/%d, patd %s, since 2", host, d.cmd.Process.Pid, version()),
+			Found: fmt.Sprintf("server %s/%d, patd %s, since 2", host, d.Cmd.Process.Pid, version()),
 		},
 		{Check: "clock", Level: levelOK, Found: "the database's clock is less than a second"},
 	} {

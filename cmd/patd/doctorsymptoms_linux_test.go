@@ -1,21 +1,14 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"patd/internal/oidctest"
 	"patd/store"
 )
 
@@ -70,28 +63,9 @@ func configured(mode os.FileMode, text string) func(*testing.T, *patient) {
 func issuer(suffix string) func(*testing.T, *patient) {
 	return func(t *testing.T, p *patient) {
 		t.Helper()
-		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		mustDo(t, err)
-		public, err := private.PublicKey.Bytes()
-		mustDo(t, err)
-		keys := fmt.Sprintf(
-			`{"keys":[{"kty":"EC","crv":"P-256","kid":"1","alg":"ES256","use":"sig","x":"%s","y":"%s"}]}`,
-			base64.RawURLEncoding.EncodeToString(public[1:33]),
-			base64.RawURLEncoding.EncodeToString(public[33:]),
-		)
-		provider := httptest.NewUnstartedServer(nil)
-		at := "http://" + provider.Listener.Addr().String()
-		provider.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			if strings.HasSuffix(r.URL.Path, "/jwks") {
-				_, _ = io.WriteString(w, keys)
-				return
-			}
-			_, _ = io.WriteString(w, `{"issuer":"`+at+suffix+`","jwks_uri":"`+at+`/jwks"}`)
-		})
-		provider.Start()
-		t.Cleanup(provider.Close)
-		p.args = append(p.args, "--oidc-issuer", at, "--oidc-audience", "a")
+		provider := oidctest.New(t, time.Now)
+		provider.Describe(oidctest.Discovery, provider.URL+suffix)
+		p.args = append(p.args, "--oidc-issuer", provider.URL, "--oidc-audience", "a")
 	}
 }
 

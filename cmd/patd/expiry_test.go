@@ -124,7 +124,7 @@ func TestTheEndOfTheCertificateIsAnnounced(t *testing.T) {
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	selfSigned(t, cert, key) // for an hour
 	d := serve(t, filepath.Join(dir, "data"), "--tls-cert", cert, "--tls-key", key)
-	if _, err := d.log.Await(patience, regexp.MustCompile("the TLS certificate expires soon")); err != nil {
+	if _, err := d.Log.Await(patience, regexp.MustCompile("the TLS certificate expires soon")); err != nil {
 		t.Fatal(err)
 	}
 	config, err := server.LoadTLS(cert, key, nil)
@@ -137,7 +137,7 @@ func TestTheEndOfTheCertificateIsAnnounced(t *testing.T) {
 	}
 	roots := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer roots.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: roots}).Get(d.http + "/metrics")
+	resp, err := (&http.Client{Transport: roots}).Get(d.HTTP + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestTheEndOfTheCertificateIsAnnounced(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^patd_tls_certificate_expiry_seconds 3[0-9]{3}`).Match(text) {
 		t.Errorf("the metrics do not have the end of the certificate:\n%s", text)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }

@@ -101,10 +101,10 @@ func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
 		}
 	}
 	replace(func(path string) error { return syscall.Mkfifo(path, 0o600) })
-	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := d.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.log.Await(
+	if _, err := d.Log.Await(
 		patience,
 		regexp.MustCompile(`cannot read the hash key file; keeping the current keys.*not a regular file`),
 	); err != nil {
@@ -114,7 +114,7 @@ func TestAKeyFileThatIsAPipeHoldsNobodyUp(t *testing.T) {
 	replace(func(path string) error { return os.WriteFile(path, good, 0o600) })
 	d.awaitReady(t, http.StatusOK)
 	replace(func(path string) error { return syscall.Mkfifo(path, 0o600) })
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Errorf("SIGTERM while the key file is a pipe: %v", err)
 	}
 	query := filepath.Join(t.TempDir(), "query.sql")
@@ -150,7 +150,7 @@ func (d *daemon) awaitReady(t *testing.T, want int) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		resp, err := http.Get(d.http + "/readyz")
+		resp, err := http.Get(d.HTTP + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +173,7 @@ func TestADirectoryThatOthersCanWriteToIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := serve(t, data)
-	if _, err := d.log.Await(
+	if _, err := d.Log.Await(
 		patience,
 		regexp.MustCompile(`others than its owner can write to this directory`),
 	); err != nil {

@@ -121,7 +121,7 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 			t.Errorf("minting with a full disk: %v", err)
 		}
 	}
-	if code, body := fetched(t, d.http+"/readyz"); code != 200 || !strings.Contains(body, `"disk":"full"`) {
+	if code, body := fetched(t, d.HTTP+"/readyz"); code != 200 || !strings.Contains(body, `"disk":"full"`) {
 		t.Errorf("/readyz says %d %s, want that the disk is full", code, body)
 	}
 	const each = 250
@@ -154,18 +154,18 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 	) != "DISK_FULL" {
 		t.Errorf("giving a user features with a full disk: %v", err)
 	}
-	if code, body := fetched(t, d.http+"/readyz"); code != 200 || !strings.Contains(body, "its reserve is in use") {
+	if code, body := fetched(t, d.HTTP+"/readyz"); code != 200 || !strings.Contains(body, "its reserve is in use") {
 		t.Errorf("/readyz says %d %s, want that the reserve is in use", code, body)
 	}
 	if _, body := fetched(
 		t,
-		d.http+"/metrics",
+		d.HTTP+"/metrics",
 	); !strings.Contains(body, "\npatd_disk_full 1\n") ||
 		!strings.Contains(body, "\npatd_disk_reserve_bytes 0\n") {
 		t.Error("the metrics do not say that the disk is full and its reserve in use")
 	}
 
-	d.kill()
+	d.Kill()
 	d = serve(t, data, args...)
 	a = connect(t, d, admin)
 	eat(t, filler+"2") // what the start made room for
@@ -195,10 +195,10 @@ func TestRevokingGoesOnWhenTheDiskIsFull(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(data, "patd.db-reserve")); err != nil || info.Size() != 4<<20 {
 		t.Errorf("the reserve once there is room: %v, %v", info, err)
 	}
-	if code, body := fetched(t, d.http+"/readyz"); code != 200 || strings.Contains(body, "disk") {
+	if code, body := fetched(t, d.HTTP+"/readyz"); code != 200 || strings.Contains(body, "disk") {
 		t.Errorf("/readyz says %d %s once there is room", code, body)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 	if got := patd(t, "check", "--data-dir", data); !strings.HasPrefix(got, "ok: ") {

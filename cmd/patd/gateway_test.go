@@ -55,7 +55,7 @@ func TestSettingsOfGatewaysAndLeaksAreInForce(t *testing.T) {
 			d.call(t, http.MethodPost, "/v1/leaks", "none", `{"secrets":["x"]}`).
 				want(t, "one more", 429, "RATE_LIMITED")
 		}
-		if err := d.stop(); err != nil {
+		if err := d.Stop(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -64,7 +64,7 @@ func TestSettingsOfGatewaysAndLeaksAreInForce(t *testing.T) {
 // removed are the headers that Envoy is to take off a request with a good token.
 func (d *daemon) removed(t *testing.T, caller, secret string) []string {
 	t.Helper()
-	conn, err := grpc.NewClient(d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(d.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}

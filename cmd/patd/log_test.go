@@ -27,8 +27,7 @@ func piped(t *testing.T) (d *daemon, log *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = &daemon{exited: make(chan struct{}), log: proctest.NewOutput()}
-	d.cmd = exec.Command(
+	cmd := exec.Command(
 		self,
 		"serve",
 		"--data-dir",
@@ -42,17 +41,18 @@ func piped(t *testing.T) (d *daemon, log *os.File) {
 		"--drain-timeout",
 		"5s",
 	)
-	d.cmd.Args[0], d.cmd.Env, d.cmd.Stderr = "patd", os.Environ(), w
-	if err := d.cmd.Start(); err != nil {
+	cmd.Args[0], cmd.Stderr = "patd", w
+	started, err := proctest.Start(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
+	d = &daemon{started}
 	_ = w.Close()
-	go func() { d.err = d.cmd.Wait(); close(d.exited) }()
-	t.Cleanup(func() { d.kill(); _ = r.Close() })
+	t.Cleanup(func() { d.Kill(); _ = r.Close() })
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		if found := readyLine.FindStringSubmatch(lines.Text()); found != nil {
-			d.http = found[1]
+		if found := proctest.Ready().FindStringSubmatch(lines.Text()); found != nil {
+			d.HTTP = found[1]
 			return d, r
 		}
 	}
@@ -66,7 +66,7 @@ var droppedLines = regexp.MustCompile(`(?m)^patd_log_lines_dropped_total [1-9]`)
 func (d *daemon) lose(t *testing.T) {
 	t.Helper()
 	get := func(path string) string {
-		resp, err := http.Get(d.http + path)
+		resp, err := http.Get(d.HTTP + path)
 		if err != nil {
 			t.Errorf("a request while the log is not read: %v", err)
 			return ""
@@ -101,7 +101,7 @@ func TestAClosedLogDoesNotEndTheServer(t *testing.T) {
 	d, log := piped(t)
 	_ = log.Close()
 	d.lose(t)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
 }
@@ -111,7 +111,7 @@ func TestALogThatIsNotReadBlocksNeitherCallsNorTheEnd(t *testing.T) {
 	t.Parallel()
 	d, _ := piped(t)
 	d.lose(t)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}
 }

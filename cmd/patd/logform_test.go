@@ -86,13 +86,13 @@ func TestEveryLineOnStderrIsARecordOfTheLog(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(d.kill)
-			front, err := url.Parse(d.http)
+			t.Cleanup(d.Kill)
+			front, err := url.Parse(d.HTTP)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var g sync.WaitGroup
-			for _, addr := range []string{front.Host, d.grpc} {
+			for _, addr := range []string{front.Host, d.GRPC} {
 				for _, over := range []bool{false, true} {
 					for _, text := range []string{
 						"", "\x00\x01\x02\xff garbage\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "GET /v1/users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n",
@@ -104,10 +104,10 @@ func TestEveryLineOnStderrIsARecordOfTheLog(t *testing.T) {
 				}
 			}
 			g.Wait()
-			if err := d.stop(); err != nil {
+			if err := d.Stop(); err != nil {
 				t.Error(err)
 			}
-			said := wantRecords(t, "a server", d.log.String())
+			said := wantRecords(t, "a server", d.Log.String())
 			for _, want := range []string{"starting", "ready", "library", "stopping", "stopped"} {
 				if !slices.Contains(said, want) {
 					t.Errorf("no record says %q", want)

@@ -17,34 +17,35 @@ import (
 	"time"
 
 	"patd/internal/longtest"
+	"patd/internal/oidctest"
 	"patd/internal/proctest"
 )
 
 // loginRig is a server whose people sign in at a real OpenID provider, and a person's home directory.
 type loginRig struct {
 	*testing.T
-	provider *provider
+	provider *oidctest.Real
 	srv      *daemon
 	home     string
 }
 
 func newLoginRig(t *testing.T) *loginRig {
 	t.Helper()
-	p := startProvider(t)
+	p := oidctest.StartReal(t, "0")
 	data := filepath.Join(t.TempDir(), "data")
 	srv := serve(
 		t,
 		data,
 		"--oidc-issuer",
-		p.issuer,
+		p.URL,
 		"--oidc-audience",
-		providerAudience,
+		oidctest.RealAudience,
 		"--oidc-cli-client-id",
 		"cli",
 		"--oidc-cli-scopes",
 		"offline_access,tokens",
 		"--oidc-cli-parameters",
-		"prompt=consent,resource="+providerAudience,
+		"prompt=consent,resource="+oidctest.RealAudience,
 		"--features-source",
 		"claim",
 		"--oidc-features-claim",
@@ -66,7 +67,7 @@ func (r *loginRig) command(args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Args[0] = "patd"
-	cmd.Env = []string{"HOME=" + r.home, "PATH=/nowhere", "PATD_ADDR=" + r.srv.grpc}
+	cmd.Env = []string{"HOME=" + r.home, "PATH=/nowhere", "PATD_ADDR=" + r.srv.GRPC}
 	return cmd
 }
 
@@ -202,7 +203,7 @@ func TestPeopleCallAsThemselvesWithTheCommandLine(t *testing.T) {
 	r := newLoginRig(t)
 	r.wantFailure("or sign in with `patd login`", "whoami")
 	r.wantFailure(
-		"names the provider "+r.provider.issuer+", and not",
+		"names the provider "+r.provider.URL+", and not",
 		"login",
 		"--no-browser",
 		"--expect-issuer",
@@ -235,7 +236,7 @@ func TestPeopleCallAsThemselvesWithTheCommandLine(t *testing.T) {
 	r.want("", "logout")
 	r.wantFailure("or sign in with `patd login`", "whoami")
 	r.want("Nobody is signed in", "logout")
-	if again := r.provider.refresh(t, fmt.Sprint(kept["refresh_token"])); again != http.StatusBadRequest {
+	if again := refreshed(t, r.provider, fmt.Sprint(kept["refresh_token"])); again != http.StatusBadRequest {
 		t.Errorf("after signing out, the provider responds to the refresh token with %d", again)
 	}
 }
@@ -254,11 +255,11 @@ func (r *loginRig) unrelated() string {
 	return file
 }
 
-// refresh presents a refresh token as the command line would, and returns the status.
-func (p *provider) refresh(t *testing.T, token string) int {
+// refreshed presents a refresh token as the command line would, and returns the status.
+func refreshed(t *testing.T, p *oidctest.Real, token string) int {
 	t.Helper()
 	response, err := http.PostForm(
-		p.issuer+"/token",
+		p.URL+"/token",
 		url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {"cli"}},
 	)
 	if err != nil {
@@ -294,10 +295,10 @@ func TestOneProcessAtATimeRefreshesTheCredential(t *testing.T) {
 	r.wantFailure("run `patd login`", "whoami")
 	// A provider that does not answer is no reason to refuse a token that still works.
 	r.edit(map[string]any{"expire_time": time.Now().Add(40 * time.Second)})
-	r.provider.stop()
+	r.provider.Stop()
 	r.want("user  alice", "whoami")
 	r.edit(map[string]any{"expire_time": time.Now().Add(-time.Minute)})
-	r.wantFailure("discovery document of "+r.provider.issuer, "whoami")
+	r.wantFailure("discovery document of "+r.provider.URL, "whoami")
 	r.want("is deleted here only", "logout")
 }
 
@@ -350,7 +351,7 @@ func TestSigningInBelongsToOneBrowser(t *testing.T) {
 	r.want("", "logout")
 	for response, want := range map[string]string{
 		"code=x&iss=https://other.example": "the response is of another provider", "code=x": "the response is of another provider",
-		"error=access_denied&iss=" + r.provider.issuer: "denied at the provider", "code=x&iss=" + r.provider.issuer: "exchange the code: the provider says invalid_grant",
+		"error=access_denied&iss=" + r.provider.URL: "denied at the provider", "code=x&iss=" + r.provider.URL: "exchange the code: the provider says invalid_grant",
 	} {
 		out, err := r.login(localPage, func(address string) {
 			own, base, request := begin(address)

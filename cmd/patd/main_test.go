@@ -67,16 +67,7 @@ func patd(t *testing.T, args ...string) string {
 }
 
 // daemon is a running patd that serves.
-type daemon struct {
-	cmd        *exec.Cmd
-	http, grpc string
-	log        *proctest.Output
-	stdout     *proctest.Output
-	exited     chan struct{} // closed when it has ended; then err says how
-	err        error
-}
-
-var readyLine = proctest.Ready()
+type daemon struct{ *proctest.Daemon }
 
 // patience bounds every wait for another process. Nothing takes nearly as long, unless it is broken.
 const patience = 60 * time.Second
@@ -100,27 +91,15 @@ func startAs(program, dir string, env []string, args ...string) (*daemon, error)
 
 // launch runs a command that comes to serve, and waits until it does.
 func launch(cmd *exec.Cmd) (*daemon, error) {
-	d := &daemon{cmd: cmd, log: proctest.NewOutput(), stdout: proctest.NewOutput(), exited: make(chan struct{})}
-	d.cmd.Stderr, d.cmd.Stdout = d.log, d.stdout
-	if d.cmd.Env == nil {
-		d.cmd.Env = os.Environ()
+	if cmd.Env == nil {
+		cmd.Env = os.Environ()
 	}
-	d.cmd.Env = append([]string{"PATD_DRAIN_DELAY=0s"}, d.cmd.Env...) // no balancer is to be told
-	if err := d.cmd.Start(); err != nil {
+	cmd.Env = append([]string{"PATD_DRAIN_DELAY=0s"}, cmd.Env...) // no balancer is to be told
+	d, err := proctest.Launch(cmd)
+	if err != nil {
 		return nil, err
 	}
-	go func() {
-		d.err = d.cmd.Wait()
-		close(d.exited)
-		d.log.End()
-	}()
-	found, err := d.log.Await(patience, readyLine)
-	if err != nil {
-		d.kill()
-		return nil, fmt.Errorf("patd %s: %w", strings.Join(cmd.Args[1:], " "), err)
-	}
-	d.http, d.grpc = found[1], found[2]
-	return d, nil
+	return &daemon{d}, nil
 }
 
 // serve runs `patd serve` on a data directory for the duration of a test.
@@ -136,28 +115,8 @@ func serve(t *testing.T, data string, args ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	return d
-}
-
-// stop asks it to end and returns how it did.
-func (d *daemon) stop() error {
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	select {
-	case <-d.exited:
-		return d.err
-	case <-time.After(patience):
-		d.kill()
-		return fmt.Errorf("patd does not stop; it said\n%s", d.log)
-	}
-}
-
-// kill ends it as kill -9 does, and waits for the end.
-func (d *daemon) kill() {
-	_ = d.cmd.Process.Kill()
-	<-d.exited
 }
 
 // TestScripts runs the specification of the command line, testdata/*.txtar. To the commands of testscript it adds
@@ -218,12 +177,12 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	d, err := start(ts.MkAbs("."), env, args...)
 	ts.Check(err)
-	ts.Defer(d.kill)
+	ts.Defer(d.Kill)
 	ts.Value(daemonsKey{}).(map[string]*daemon)[name] = d
-	ts.Setenv("HTTP", d.http)
-	ts.Setenv("PATD_ADDR", d.grpc)
+	ts.Setenv("HTTP", d.HTTP)
+	ts.Setenv("PATD_ADDR", d.GRPC)
 	if args[0] == "dev" {
-		said, err := d.stdout.Await(patience, regexp.MustCompile(`(?s)^.*\nexport .*\n\n$`))
+		said, err := d.Stdout.Await(patience, regexp.MustCompile(`(?s)^.*\nexport .*\n\n$`))
 		ts.Check(err)
 		ts.Check(os.WriteFile(ts.MkAbs(name+".out"), []byte(said[0]), 0o600))
 	}
@@ -234,10 +193,10 @@ func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: stop NAME")
 	}
 	d := running(ts, args[0])
-	err := d.stop()
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(d.log.String()), 0o600))
+	err := d.Stop()
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(d.Log.String()), 0o600))
 	if err != nil {
-		ts.Fatalf("%s: %v; it said\n%s", args[0], err, d.log)
+		ts.Fatalf("%s: %v; it said\n%s", args[0], err, d.Log)
 	}
 }
 
@@ -248,9 +207,9 @@ func scriptSignal(ts *testscript.TestScript, neg bool, args []string) {
 	d := running(ts, args[0])
 	switch args[1] {
 	case "HUP":
-		ts.Check(d.cmd.Process.Signal(syscall.SIGHUP))
+		ts.Check(d.Cmd.Process.Signal(syscall.SIGHUP))
 	case "KILL":
-		d.kill()
+		d.Kill()
 	default:
 		ts.Fatalf("usage: signal NAME HUP|KILL")
 	}
@@ -262,7 +221,7 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	re, err := regexp.Compile(args[1])
 	ts.Check(err)
-	_, err = running(ts, args[0]).log.Await(patience, re)
+	_, err = running(ts, args[0]).Log.Await(patience, re)
 	ts.Check(err)
 }
 

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"patd/internal/longtest"
+	"patd/internal/oidctest"
 	"patd/internal/waittest"
 )
 
@@ -16,14 +16,8 @@ import (
 func TestMisspeltIssuerShowsAtStart(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
-	provider := httptest.NewUnstartedServer(nil)
-	issuer := "http://" + provider.Listener.Addr().String()
-	provider.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"issuer":"`+issuer+`/","jwks_uri":"`+issuer+`/jwks"}`)
-	})
-	provider.Start()
-	t.Cleanup(provider.Close)
+	provider := oidctest.New(t, time.Now)
+	provider.Describe(oidctest.Discovery, provider.URL+"/")
 	data, admin := administer(t)
 	d := serve(t, data, "--oidc-issuer", provider.URL, "--oidc-audience", "https://patd.example.com/")
 	waittest.Until(t, "/readyz says that sign-in is misconfigured", func() bool {
@@ -34,7 +28,7 @@ func TestMisspeltIssuerShowsAtStart(t *testing.T) {
 	d.call(t, http.MethodGet, "/metrics", admin, "").
 		want(t, "metrics", 200, "patd_signin_misconfigured 1", "patd_signin_unavailable 0")
 	waittest.Until(t, "the log names both spellings", func() bool {
-		text := d.log.String()
+		text := d.Log.String()
 		return strings.Contains(text, "misconfigured") && strings.Contains(text, provider.URL+`/`) &&
 			strings.Contains(text, "ERROR")
 	})

@@ -34,11 +34,11 @@ func TestDeploymentCanBePasted(t *testing.T) {
 	k := newDesk(t, "curl")
 	// The program is built already: by `go build` too, in package proctest.
 	d := k.serve(t, block(t, "sh serve"), append(becomes, "go build -o patd ./cmd/patd", "true")...)
-	k.env = append(k.env, "PATD_ADDR="+d.grpc)
+	k.env = append(k.env, "PATD_ADDR="+d.GRPC)
 	if got := k.paste(t, block(t, "sh cli")); !strings.Contains(got, "ALLOW") {
 		t.Errorf("the commands printed\n%s", secrets.ReplaceAllString(got, "[secret]"))
 	}
-	if got := k.paste(t, block(t, "sh call"), "http://127.0.0.1:8080", d.http); !strings.Contains(got, `"name":"ci"`) {
+	if got := k.paste(t, block(t, "sh call"), "http://127.0.0.1:8080", d.HTTP); !strings.Contains(got, `"name":"ci"`) {
 		t.Errorf("the call printed\n%s", got)
 	}
 	if got := k.paste(
@@ -97,7 +97,7 @@ func TestUserAndTokenCommandsCanBePasted(t *testing.T) {
 	}
 	k.env = append(
 		k.env,
-		"PATD_ADDR="+d.grpc,
+		"PATD_ADDR="+d.GRPC,
 		"PATD_TOKEN_FILE="+written(t, "admin.token", admin),
 		"ID="+first.GetToken().GetTokenId(),
 	)
@@ -154,7 +154,7 @@ func selfRotates(t *testing.T, k *desk, d *daemon, a api) {
 	t.Helper()
 	k.paste(t, block(t, "sh selfrotating"))
 	var answer struct{ Secret string }
-	k.paste(t, strings.ReplaceAll(block(t, "sh selfrotated"), "http://127.0.0.1:8080", d.http))
+	k.paste(t, strings.ReplaceAll(block(t, "sh selfrotated"), "http://127.0.0.1:8080", d.HTTP))
 	said, err := os.ReadFile(filepath.Join(k.dir, "rotated.json"))
 	if err == nil {
 		err = json.Unmarshal(said, &answer)
@@ -204,7 +204,7 @@ func TestModulesOfPagesDecide(t *testing.T) {
 			write(t, filepath.Join(k.dir, m.file), block(t, m.kind))
 			code := filepath.Join(k.dir, "decide"+filepath.Ext(m.file))
 			write(t, code, m.code)
-			k.env = append(k.env, "PATD_URL="+d.http, "PATD_TOKEN_FILE="+written(t, "service.token", admin))
+			k.env = append(k.env, "PATD_URL="+d.HTTP, "PATD_TOKEN_FILE="+written(t, "service.token", admin))
 			decide := m.program + " " + code + ` "$SECRET"`
 			for name, want := range map[string]string{"good": "passes alice", "other": "refused", "garbage": "refused"} {
 				k.env = append(k.env, "SECRET="+secrets[name])
@@ -212,7 +212,7 @@ func TestModulesOfPagesDecide(t *testing.T) {
 					t.Errorf("the %s token: %s, want %s", name, got, want)
 				}
 			}
-			if err := d.stop(); err != nil {
+			if err := d.Stop(); err != nil {
 				t.Fatal(err)
 			}
 			if out, err := k.bash(t, decide).CombinedOutput(); err == nil {
@@ -230,11 +230,11 @@ func TestDevCanBePasted(t *testing.T) {
 	k.env = append(k.env, "TMPDIR="+k.dir, "GOTMPDIR="+os.TempDir())
 	d := k.serve(t, "cd '"+repository(t)+"'\n"+block(t, "sh dev"), "go run", "exec go run")
 	// As by Ctrl-C, which goes to both: `go run` waits for patd.
-	if err := syscall.Kill(-d.cmd.Process.Pid, syscall.SIGINT); err != nil {
+	if err := syscall.Kill(-d.Cmd.Process.Pid, syscall.SIGINT); err != nil {
 		t.Error(err)
 	}
-	<-d.exited
-	d.err = nil // `go run` says 1 when it is interrupted, whatever patd said
+	<-d.Exited
+	d.Err = nil // `go run` says 1 when it is interrupted, whatever patd said
 }
 
 // TestTestsAreRunAsTheReadmeSays holds that CI and make run the same command as README.md.
@@ -265,7 +265,7 @@ func TestPostgresCanBePasted(t *testing.T) {
 	)
 	d := k.serve(t, block(t, "sh postgres"), append(becomes, "db.example.com:5432", s.Addr())...)
 	d.call(t, http.MethodGet, "/readyz", "", "").want(t, "readiness", 200)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	k.paste(t, "psql -c 'DROP DATABASE patd' -c 'CREATE DATABASE patd OWNER patd'")
@@ -301,16 +301,16 @@ func TestHandOffCanBePasted(t *testing.T) {
 	var answer struct {
 		URL string `json:"url"`
 	}
-	printed := k.paste(t, block(t, "sh handoff"), "https://patd.example.com", d.http)
+	printed := k.paste(t, block(t, "sh handoff"), "https://patd.example.com", d.HTTP)
 	printed = printed[strings.Index(printed, "{"):]
 	if err := json.Unmarshal([]byte(printed), &answer); err != nil {
 		t.Fatalf("%v: %s", err, printed)
 	}
 	got := k.paste(
 		t,
-		`curl -sS -c jar -o shown -w '%{http_code} %{redirect_url} ' '`+answer.URL+`' && curl -sS -b jar `+d.http+`/`,
+		`curl -sS -c jar -o shown -w '%{http_code} %{redirect_url} ' '`+answer.URL+`' && curl -sS -b jar `+d.HTTP+`/`,
 	)
-	if !strings.HasPrefix(got, "303 "+d.http+"/ ") || !strings.Contains(got, "<strong>alice</strong>") ||
+	if !strings.HasPrefix(got, "303 "+d.HTTP+"/ ") || !strings.Contains(got, "<strong>alice</strong>") ||
 		!strings.Contains(got, "https://app.example.com/settings") {
 		t.Errorf("the hand-off leads to\n%s", got)
 	}
@@ -318,7 +318,7 @@ func TestHandOffCanBePasted(t *testing.T) {
 		FindStringSubmatch(block(t, "html embed"))
 	if script := k.paste(
 		t,
-		"curl -sSi "+d.http+src[1],
+		"curl -sSi "+d.HTTP+src[1],
 	); !strings.Contains(script, "customElements.define('patd-tokens'") ||
 		!strings.Contains(script, "Access-Control-Allow-Origin: *") {
 		t.Errorf("%s is\n%s", src[1], script)
@@ -370,7 +370,7 @@ func TestScopesCanBePasted(t *testing.T) {
 	k := newDesk(t)
 	data, admin := administer(t)
 	d := serve(t, data)
-	k.env = append(k.env, "PATD_ADDR="+d.grpc, "PATD_TOKEN_FILE="+written(t, "admin.token", admin))
+	k.env = append(k.env, "PATD_ADDR="+d.GRPC, "PATD_TOKEN_FILE="+written(t, "admin.token", admin))
 	write(t, filepath.Join(k.dir, "openapi.yaml"), block(t, "yaml openapi.yaml"))
 	k.paste(t, block(t, "sh scopes"))
 	e, err := patdv1.NewCatalogServiceClient(connect(t, d, admin).conn).

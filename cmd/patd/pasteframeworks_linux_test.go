@@ -90,16 +90,16 @@ try {
 					t.Errorf("%s: it says a secret", why)
 				}
 			}
-			decide("a good token", d.http, good, "ALLOW alice")
-			decide("one without the scope", d.http, a.mint(t, "alice", "other", "b"), "INSUFFICIENT_SCOPE alice")
-			decide("garbage", d.http, "pat_x", "NOT_FOUND")
-			decide("what is no token", d.http, "\xff\n, \"x", "NOT_FOUND")
+			decide("a good token", d.HTTP, good, "ALLOW alice")
+			decide("one without the scope", d.HTTP, a.mint(t, "alice", "other", "b"), "INSUFFICIENT_SCOPE alice")
+			decide("garbage", d.HTTP, "pat_x", "NOT_FOUND")
+			decide("what is no token", d.HTTP, "\xff\n, \"x", "NOT_FOUND")
 			for why, answer := range map[string]func(w http.ResponseWriter){
 				"another status": func(w http.ResponseWriter) {
 					w.WriteHeader(http.StatusServiceUnavailable)
 					_, _ = io.WriteString(w, `{"decision": "ALLOW"}`)
 				},
-				"a redirect":  func(w http.ResponseWriter) { w.Header().Set("Location", d.http); w.WriteHeader(http.StatusFound) },
+				"a redirect":  func(w http.ResponseWriter) { w.Header().Set("Location", d.HTTP); w.WriteHeader(http.StatusFound) },
 				"a page":      func(w http.ResponseWriter) { _, _ = io.WriteString(w, "<html>") },
 				"a list":      func(w http.ResponseWriter) { _, _ = io.WriteString(w, "[]") },
 				"no decision": func(w http.ResponseWriter) { _, _ = io.WriteString(w, `{"active": true, "decision": true}`) },
@@ -110,10 +110,10 @@ try {
 				decide(why, other.URL, good, "unavailable")
 				other.Close()
 			}
-			if err := d.stop(); err != nil {
+			if err := d.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			decide("without patd", d.http, good, "unavailable")
+			decide("without patd", d.HTTP, good, "unavailable")
 		})
 	}
 }

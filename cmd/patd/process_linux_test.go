@@ -24,7 +24,7 @@ import (
 func (d *daemon) limitFiles(t *testing.T, limit uint64) {
 	t.Helper()
 	rlimit := unix.Rlimit{Cur: limit, Max: unix.RLIM_INFINITY}
-	if err := unix.Prlimit(d.cmd.Process.Pid, unix.RLIMIT_FSIZE, &rlimit, nil); err != nil {
+	if err := unix.Prlimit(d.Cmd.Process.Pid, unix.RLIMIT_FSIZE, &rlimit, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -106,7 +106,7 @@ func TestDiskFullRefusesChangesAndGoesOnIntrospecting(t *testing.T) {
 		t.Fatalf("revoke once there is room again: %v", err)
 	}
 	introspects(kept.GetSecret(), patdv1.IntrospectResponse_REVOKED)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 	if got := patd(t, "check", "--data-dir", data); !strings.HasPrefix(got, "ok: ") {
@@ -136,7 +136,7 @@ func TestStartsOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.limitFiles(t, 1)
-	d.kill()
+	d.Kill()
 
 	// The limit is set before patd starts, in blocks of 512 bytes: there is room for what SQLite cuts off and makes
 	// anew at a start, its index of the log, and for no more of the log itself.
@@ -169,7 +169,7 @@ func TestStartsOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	a = connect(t, d, admin)
 	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: kept.GetSecret()})
 	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_ALLOW {
@@ -196,7 +196,7 @@ func reason(err error) string {
 
 func (d *daemon) post(t *testing.T, path, secret, body string) (int, string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.http+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.HTTP+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestNoSecretInArgumentsEnvironmentOrLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := serve(t, data, "--log-level", "debug")
-	patd(t, "user", "features", "u", "--set", "a", "--addr", d.grpc, "--token-file", tokenFile)
+	patd(t, "user", "features", "u", "--set", "a", "--addr", d.GRPC, "--token-file", tokenFile)
 	secret := patd(
 		t,
 		"token",
@@ -234,13 +234,13 @@ func TestNoSecretInArgumentsEnvironmentOrLog(t *testing.T) {
 		"--scope",
 		"a",
 		"--addr",
-		d.grpc,
+		d.GRPC,
 		"--token-file",
 		tokenFile,
 	)
 
 	// An introspection that waits for its token is a client to look at.
-	waiting := exec.Command(d.cmd.Path, "introspect", "--addr", d.grpc, "--token-file", tokenFile)
+	waiting := exec.Command(d.Cmd.Path, "introspect", "--addr", d.GRPC, "--token-file", tokenFile)
 	waiting.Args[0] = "patd"
 	stdin, err := waiting.StdinPipe()
 	if err == nil {
@@ -249,7 +249,7 @@ func TestNoSecretInArgumentsEnvironmentOrLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, pid := range []int{d.cmd.Process.Pid, waiting.Process.Pid} {
+	for _, pid := range []int{d.Cmd.Process.Pid, waiting.Process.Pid} {
 		for _, file := range []string{"cmdline", "environ"} {
 			text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), file))
 			if err != nil {
@@ -267,14 +267,14 @@ func TestNoSecretInArgumentsEnvironmentOrLog(t *testing.T) {
 	if err := waiting.Wait(); err != nil {
 		t.Errorf("introspect: %v", err)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 	key, err := os.ReadFile(filepath.Join(data, "hash.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := d.log.String() + d.stdout.String()
+	log := d.Log.String() + d.Stdout.String()
 	if !strings.Contains(log, "CreateToken") {
 		t.Error("the log does not tell of the calls: the test proves nothing")
 	}

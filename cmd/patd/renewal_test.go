@@ -27,7 +27,7 @@ func TestNoCallFailsWhileConnectionsAreRenewed(t *testing.T) {
 	t.Parallel()
 	data, admin := administer(t)
 	d := serve(t, data, "--grpc-connection-age", "1s", "--grpc-connection-age-grace", "8s")
-	balancer := proxied(t, d.grpc)
+	balancer := proxied(t, d.GRPC)
 	a := connect(t, d, admin)
 	if _, err := a.users.SetUserFeatures(
 		t.Context(),

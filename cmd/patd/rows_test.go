@@ -93,12 +93,12 @@ func (m *moving) edited(t *testing.T, d *daemon, edit func(...string), place []s
 	for what, call := range map[string]func() (int, string){
 		"introspection over REST": func() (int, string) { return d.post(t, "/v1/introspect", m.admin, `{"token":"`+token+`"}`) },
 		"exchange": func() (int, string) {
-			return form(t, d.http+"/oauth2/token", "", "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type="+
+			return form(t, d.HTTP+"/oauth2/token", "", "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type="+
 				"urn:ietf:params:oauth:token-type:access_token&subject_token="+token)
 		},
-		"RFC 7662":                      func() (int, string) { return form(t, d.http+"/oauth2/introspect", m.admin, "token="+token) },
-		"the bearer of the token":       func() (int, string) { return get(t, d.http+"/v1/self", token) },
-		"the service, over REST":        func() (int, string) { return get(t, d.http+"/v1/users", gateway) },
+		"RFC 7662":                      func() (int, string) { return form(t, d.HTTP+"/oauth2/introspect", m.admin, "token="+token) },
+		"the bearer of the token":       func() (int, string) { return get(t, d.HTTP+"/v1/self", token) },
+		"the service, over REST":        func() (int, string) { return get(t, d.HTTP+"/v1/users", gateway) },
 		"the service, where it may not": func() (int, string) { return d.post(t, "/v1/users/u:suspend", gateway, `{}`) },
 	} {
 		if code, body := call(); code != http.StatusServiceUnavailable || strings.Contains(body, `"active"`) {
@@ -107,14 +107,14 @@ func (m *moving) edited(t *testing.T, d *daemon, edit func(...string), place []s
 	}
 	if _, metrics := get(
 		t,
-		d.http+"/metrics",
+		d.HTTP+"/metrics",
 		"",
 	); !regexp.MustCompile(`(?m)^patd_rows_refused_total [1-9]`).
 		MatchString(metrics) ||
 		!strings.Contains(metrics, "patd_rows_sealed 1") {
 		t.Error("the metrics do not tell of refused rows")
 	}
-	if n := strings.Count(d.log.String(), "table=tokens id="+id); n != 1 {
+	if n := strings.Count(d.Log.String(), "table=tokens id="+id); n != 1 {
 		t.Errorf("the refused token is logged %d times, want once", n)
 	}
 	said, err := run(append([]string{"check"}, store...)...)
@@ -131,7 +131,7 @@ func (m *moving) edited(t *testing.T, d *daemon, edit func(...string), place []s
 	}
 	patd(t, append([]string{"service", "revoke", "gateway"}, store...)...)
 	patd(t, append([]string{"check"}, store...)...)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }
@@ -200,7 +200,7 @@ func TestAStoreFromBeforeChecksumsIsSealedByMigrate(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := a.mint(t, "u", "n", "a")
-	if !strings.Contains(d.log.String(), store.SealRows) {
+	if !strings.Contains(d.Log.String(), store.SealRows) {
 		t.Error("the server does not warn that rows are not sealed")
 	}
 	if said := patd(t, "check", "--data-dir", data, "--json"); !strings.Contains(said, store.SealRows) {
@@ -231,7 +231,7 @@ func TestAStoreFromBeforeChecksumsIsSealedByMigrate(t *testing.T) {
 	if said := patd(t, "check", "--data-dir", data, "--json"); strings.Contains(said, store.SealRows) {
 		t.Errorf("check still warns: %s", said)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 
@@ -273,7 +273,7 @@ func TestAStoreFromBeforeChecksumsIsSealedByMigrate(t *testing.T) {
 	hand(t, "sqlite", file, `DELETE FROM sealed`, `UPDATE tokens SET row_mac = NULL`)
 	d = serve(t, data)
 	_, err = connect(t, d, admin).introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: token})
-	if reason(err) != "RECORD_INVALID" || !strings.Contains(d.log.String(), store.SealRows) {
+	if reason(err) != "RECORD_INVALID" || !strings.Contains(d.Log.String(), store.SealRows) {
 		t.Errorf("once the database's word was taken away: %v", err)
 	}
 }

@@ -38,7 +38,7 @@ func TestServeLeavesNothingRunning(t *testing.T) {
 					"--drain-delay", "0s",
 				}, flags...), cli.System{Stdin: strings.NewReader(""), Stdout: log, Stderr: log, Getenv: func(string) (string, bool) { return "", false }})
 			}()
-			if _, err := log.Await(patience, readyLine); err != nil {
+			if _, err := log.Await(patience, proctest.Ready()); err != nil {
 				t.Fatal(err)
 			}
 			cancel()
@@ -110,7 +110,7 @@ func TestListFollowsPages(t *testing.T) {
 		Tokens []struct{ Name string }
 	}
 	if err := json.Unmarshal(
-		[]byte(patd(t, "token", "list", "--user", "u", "--json", "--addr", d.grpc, "--token-file", tokenFile)),
+		[]byte(patd(t, "token", "list", "--user", "u", "--json", "--addr", d.GRPC, "--token-file", tokenFile)),
 		&answer,
 	); err != nil {
 		t.Fatal(err)

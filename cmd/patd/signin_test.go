@@ -1,137 +1,24 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
-	"io"
 	"net/http"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	patdv1 "patd/gen/patd/v1"
 	"patd/internal/longtest"
+	"patd/internal/oidctest"
 )
-
-// providerAudience is what the provider's access tokens are for.
-const providerAudience = "https://patd.example/api"
-
-// provider is oidc-provider, a certified OpenID provider, run by Node. How users sign in with a browser is tested in
-// package signin; here its own endpoints and its keys matter.
-type provider struct {
-	issuer string
-	stop   func()
-}
-
-func startProvider(t *testing.T) *provider {
-	t.Helper()
-	dir := filepath.Join("..", "..", "server", "signin", "testdata", "provider")
-	missing := t.Skipf
-	if os.Getenv("CI") != "" {
-		missing = t.Fatalf
-	}
-	if _, err := exec.LookPath("node"); err != nil {
-		missing("the real OpenID provider needs Node: %v", err)
-	}
-	// What npm writes last.
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json")); err != nil {
-		missing("the real OpenID provider is not installed: run npm ci in server/signin/testdata/provider: %v", err)
-	}
-	cmd := exec.Command("node", "provider.mjs", "0")
-	var stderr bytes.Buffer
-	cmd.Dir, cmd.Stderr = dir, &stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopped := false
-	p := &provider{stop: func() {
-		if !stopped {
-			stopped = true
-			_ = stdin.Close()
-			_ = cmd.Wait()
-		}
-	}}
-	t.Cleanup(p.stop)
-	var ready struct{ Issuer string }
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &ready)
-	}
-	if err != nil {
-		p.stop()
-		t.Fatalf("the provider did not start: %v\n%s", err, &stderr)
-	}
-	p.issuer = ready.Issuer
-	return p
-}
-
-func (p *provider) post(t *testing.T, path, contentType, body string) string {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.issuer+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", contentType)
-	r.SetBasicAuth("web", "a-secret-for-tests-only")
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v: %s", path, response.Status, err, text)
-	}
-	return string(text)
-}
-
-// jwt is a token of a user, signed with the provider's current key, with some claims changed.
-func (p *provider) jwt(t *testing.T, user string, changed map[string]any) string {
-	t.Helper()
-	now := time.Now().Unix()
-	claims := map[string]any{"iss": p.issuer, "sub": user, "aud": providerAudience, "iat": now, "exp": now + 600}
-	for k, v := range changed {
-		claims[k] = v
-	}
-	body, err := json.Marshal(map[string]any{"claims": claims})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.post(t, "/test/sign", "application/json", string(body))
-}
-
-// granted is the access token that the provider's token endpoint gives the client web for itself.
-func (p *provider) granted(t *testing.T) string {
-	t.Helper()
-	form := url.Values{"grant_type": {"client_credentials"}, "resource": {providerAudience}}
-	return answer{
-		body: p.post(t, "/token", "application/x-www-form-urlencoded", form.Encode()),
-	}.field(
-		t,
-		"access_token",
-	)
-}
 
 // TestSignedInUsersManageTheirOwnTokens signs users in by a real OpenID provider, with its keys changing under way.
 func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
-	p := startProvider(t)
+	p := oidctest.StartReal(t, "0")
 	data, admin := administer(t)
-	flags := []string{"--oidc-issuer", p.issuer, "--oidc-audience", providerAudience}
+	flags := []string{"--oidc-issuer", p.URL, "--oidc-audience", oidctest.RealAudience}
 	d := serve(t, data, flags...)
 	a := connect(t, d, admin)
 	for _, user := range []string{"alice", "bob", "web"} {
@@ -142,45 +29,46 @@ func TestSignedInUsersManageTheirOwnTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	alice := p.jwt(t, "alice", nil)
+	alice := p.Sign(t, nil, p.Claims("alice"))
 	ownTokens(t, d, a, alice)
 	othersTokens(t, d, a, alice)
 
 	// What the provider's own endpoint gives out works as what was made up for the test.
-	d.call(t, http.MethodPost, "/v1/users/me/tokens", p.granted(t), `{"name": "n", "scopes": ["reports.read"]}`).
+	d.call(t, http.MethodPost, "/v1/users/me/tokens", p.ForItself(t, oidctest.RealAudience), `{"name": "n", "scopes": ["reports.read"]}`).
 		want(t, "the provider's own token", 200, `"user":"web"`)
 
 	now := time.Now().Unix()
-	for what, changed := range map[string]map[string]any{
+	for what, changed := range map[string]oidctest.Claims{
 		"wrong audience": {"aud": "https://other.example"}, "expired": {"exp": now - 60}, "another issuer": {"iss": "https://other.example"},
 		"no expiry": {"exp": nil}, "from the future": {"nbf": now + 600}, "no user": {"sub": ""},
 	} {
-		refused := d.call(t, http.MethodGet, "/v1/users/me/tokens", p.jwt(t, "alice", changed), "").
+		refused := d.call(t, http.MethodGet, "/v1/users/me/tokens", p.Sign(t, nil, p.Claims("alice").With(changed)), "").
 			want(t, what, 401, "CREDENTIAL_INVALID")
 		if got := refused.header.Get("WWW-Authenticate"); !strings.HasPrefix(got, "Bearer") {
 			t.Errorf("%s: WWW-Authenticate is %q", what, got)
 		}
 	}
 
-	p.post(t, "/test/rotate", "application/json", "{}")
-	d.call(t, http.MethodGet, "/v1/users/me/tokens", p.jwt(t, "alice", nil), "").want(t, "under the new key", 200)
+	p.Rotate(t)
+	d.call(t, http.MethodGet, "/v1/users/me/tokens", p.Sign(t, nil, p.Claims("alice")), "").
+		want(t, "under the new key", 200)
 	d.call(t, http.MethodGet, "/v1/users/me/tokens", alice, "").
 		want(t, "under the key that is gone", 401, "CREDENTIAL_INVALID")
 
 	// A provider that is gone is no bad token: a patd that has its keys goes on, one that has not cannot tell.
-	last := p.jwt(t, "alice", nil)
-	p.stop()
+	last := p.Sign(t, nil, p.Claims("alice"))
+	p.Stop()
 	d.call(t, http.MethodGet, "/v1/users/me/tokens", last, "").want(t, "the provider is gone", 200)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(d.log.String(), alice) || strings.Contains(d.log.String(), last) {
+	if strings.Contains(d.Log.String(), alice) || strings.Contains(d.Log.String(), last) {
 		t.Error("a JWT stands in the log")
 	}
 	d = serve(t, data, flags...)
 	d.call(t, http.MethodGet, "/v1/users/me/tokens", last, "").
 		want(t, "the provider was never there", 503, "SIGNIN_UNAVAILABLE")
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }
@@ -271,29 +159,32 @@ func othersTokens(t *testing.T, d *daemon, a api, alice string) {
 // TestFeaturesFromTheClaim mints by what the provider's token says, with no other source.
 func TestFeaturesFromTheClaim(t *testing.T) {
 	t.Parallel()
-	p := startProvider(t)
+	p := oidctest.New(t, time.Now)
+	sign := func(features any) string {
+		return p.Sign(t, p.Claims("alice", "patd").With(oidctest.Claims{"features": features}))
+	}
 	data, admin := administer(t)
 	d := serve(
 		t,
 		data,
 		"--oidc-issuer",
-		p.issuer,
+		p.URL,
 		"--oidc-audience",
-		providerAudience,
+		"patd",
 		"--features-source",
 		"claim",
 		"--oidc-features-claim",
 		"features",
 	)
 	a := connect(t, d, admin)
-	alice := p.jwt(t, "alice", map[string]any{"features": []string{"reports.read", "reports.write"}})
+	alice := sign([]string{"reports.read", "reports.write"})
 	minted := d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "n", "scopes": ["reports.read"]}`).
 		want(t, "mint", 200)
 	d.call(t, http.MethodPost, "/v1/users/me/tokens", alice, `{"name": "m", "scopes": ["billing.read"]}`).
 		want(t, "mint what the claim does not name", 400, "SCOPE_NOT_HELD")
 	d.call(t, http.MethodGet, "/v1/users/me/features", alice, "").want(t, "features", 200, "reports.write")
 	for what, claim := range map[string]any{"no features": []string{}, "no claim": nil} {
-		jwt := p.jwt(t, "alice", map[string]any{"features": claim})
+		jwt := sign(claim)
 		if got := d.call(
 			t,
 			http.MethodPost,
@@ -308,7 +199,7 @@ func TestFeaturesFromTheClaim(t *testing.T) {
 		want(t, "a service, which has no claim", 400, "SCOPE_NOT_HELD")
 	// Nothing narrows it later: there is nobody to ask.
 	a.wantScopes(t, "minted by the claim", []string{minted.field(t, "secret")}, "reports.read")
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }

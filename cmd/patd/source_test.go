@@ -161,9 +161,9 @@ func testSource(t *testing.T, s companySource) {
 	a.wantScopes(t, "the row is gone", tokens, "reports.read")
 	a.wantScopes(t, "another user", bob, "reports.read")
 	s.record.grant(t, "alice", "billing.read")
-	patd(t, "user", "refresh", "alice", "--addr", d.grpc, "--token-file", written(t, "token", admin))
+	patd(t, "user", "refresh", "alice", "--addr", d.GRPC, "--token-file", written(t, "token", admin))
 	a.wantScopes(t, "the row is back", tokens, "billing.read", "reports.read")
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
 
@@ -175,10 +175,10 @@ func testSource(t *testing.T, s companySource) {
 		a.wantScopes(t, "another user, after an outage", bob, "reports.read")
 		narrowsByItself(t, a, s.record, tokens)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if found := secrets.FindString(d.log.String()); found != "" {
+	if found := secrets.FindString(d.Log.String()); found != "" {
 		t.Error("a secret stands in the log")
 	}
 }
@@ -287,7 +287,7 @@ func TestDatabaseMayComeLater(t *testing.T) {
 		t.Run(o.name, func(t *testing.T) {
 			o.begin()
 			d := serve(t, data, s.short()...)
-			if _, err := d.log.Await(
+			if _, err := d.Log.Await(
 				patience,
 				regexp.MustCompile("the source of features cannot be reached"),
 			); err != nil {
@@ -313,7 +313,7 @@ func TestDatabaseMayComeLater(t *testing.T) {
 				return err == nil
 			})
 			t.Logf("served %s after the database", took.Round(time.Millisecond))
-			if err := d.stop(); err != nil {
+			if err := d.Stop(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -321,7 +321,7 @@ func TestDatabaseMayComeLater(t *testing.T) {
 	// It may also never come.
 	server.Kill(t)
 	d := serve(t, data, s.short()...)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }

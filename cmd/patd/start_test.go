@@ -70,7 +70,7 @@ func TestStartsAtOnceAgreeOnOneKey(t *testing.T) {
 		if left, _ := filepath.Glob(filepath.Join(data, ".hash.key-*")); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
 		}
-		if err := d.stop(); err != nil {
+		if err := d.Stop(); err != nil {
 			t.Error(err)
 		}
 	}
@@ -190,11 +190,11 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := serve(t, data, "--tls-cert", cert, "--tls-key", key)
-	if !strings.HasPrefix(d.http, "https://") {
-		t.Errorf("the issuer is %s, want https", d.http)
+	if !strings.HasPrefix(d.HTTP, "https://") {
+		t.Errorf("the issuer is %s, want https", d.HTTP)
 	}
-	patd(t, "user", "features", "u", "--set", "a", "--addr", d.grpc, "--ca-file", cert, "--token-file", tokenFile)
-	for _, plain := range []string{"http://" + strings.TrimPrefix(d.http, "https://") + "/healthz", d.http + "/healthz"} {
+	patd(t, "user", "features", "u", "--set", "a", "--addr", d.GRPC, "--ca-file", cert, "--token-file", tokenFile)
+	for _, plain := range []string{"http://" + strings.TrimPrefix(d.HTTP, "https://") + "/healthz", d.HTTP + "/healthz"} {
 		if r, err := http.Get(plain); err == nil {
 			r.Body.Close()
 			if r.StatusCode == http.StatusOK {
@@ -202,7 +202,7 @@ func TestTLS(t *testing.T) {
 			}
 		}
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }

@@ -28,7 +28,7 @@ import (
 // peak is the most memory that a daemon has held, in bytes.
 func (d *daemon) peak(t *testing.T) int64 {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	before := d.peak(t)
 	busy(t)
 
@@ -156,7 +156,7 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 	var sent atomic.Int64
 	blocks := [][]byte{oneHeader(30 << 10), oneHeader(13 << 10), manyHeaders(900)}
 	for i := range connections {
-		addr, kind, paths := d.grpc, "application/grpc", []string{
+		addr, kind, paths := d.GRPC, "application/grpc", []string{
 			"/grpc.health.v1.Health/Watch",
 			"/grpc.health.v1.Health/Check",
 			"/patd.v1.LeakService/ReportLeaks",
@@ -165,7 +165,7 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 			"/patd.v1.IntrospectionService/IntrospectStream",
 		}
 		if i%2 != 0 {
-			addr, kind = strings.TrimPrefix(d.http, "https://"), "application/json"
+			addr, kind = strings.TrimPrefix(d.HTTP, "https://"), "application/json"
 			paths = []string{"/v1/leaks", "/v1/introspect", "/oauth2/revoke", "/healthz"}
 		}
 		path, block := paths[i/6%len(paths)], blocks[i/2%len(blocks)]
@@ -202,7 +202,7 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 	}
 	defer probe.CloseIdleConnections()
 	for path, shown := range map[string]*regexp.Regexp{"/readyz": nil, "/metrics": unknownBytes} {
-		resp, err := probe.Get(d.http + path)
+		resp, err := probe.Get(d.HTTP + path)
 		if err != nil {
 			t.Fatal(err)
 		}

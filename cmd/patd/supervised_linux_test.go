@@ -19,8 +19,6 @@ import (
 	"time"
 
 	"patd/internal/longtest"
-	"patd/internal/proctest"
-	"patd/internal/waittest"
 )
 
 // supervisorSocket is the other end of sd_notify(3): what systemd reads.
@@ -97,14 +95,14 @@ func TestSupervisorIsToldOfEveryStage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(d.kill)
-			if m := s.await(t, "READY=1", "WATCHDOG=1"); !strings.Contains(m, d.http) {
+			t.Cleanup(d.Kill)
+			if m := s.await(t, "READY=1", "WATCHDOG=1"); !strings.Contains(m, d.HTTP) {
 				t.Errorf("the status says nothing of the address: %s", m)
 			}
 			for range 3 {
 				s.await(t, "WATCHDOG=1")
 			}
-			if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			if err := d.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
 			m := s.await(t, "RELOADING=1", "READY=1")
@@ -112,12 +110,12 @@ func TestSupervisorIsToldOfEveryStage(t *testing.T) {
 				t.Errorf("a reload without its time: %s", m)
 			}
 			s.await(t, "READY=1")
-			if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			if err := d.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
 			s.await(t, "STOPPING=1", "READY=1")
-			if <-d.exited; d.err != nil {
-				t.Error(d.err)
+			if <-d.Exited; d.Err != nil {
+				t.Error(d.Err)
 			}
 		})
 	}
@@ -142,17 +140,17 @@ func TestWatchdogOfAnotherProcessIsNotFed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	s.await(t, "READY=1", "WATCHDOG=1")
-	if got := patd(t, "health", "--addr", d.grpc); got != "serving" {
+	if got := patd(t, "health", "--addr", d.GRPC); got != "serving" {
 		t.Errorf("health says %q", got)
 	}
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := d.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	s.await(t, "STOPPING=1", "WATCHDOG=1")
-	<-d.exited
-	if out, err := run("health", "--addr", d.grpc); err == nil {
+	<-d.Exited
+	if out, err := run("health", "--addr", d.GRPC); err == nil {
 		t.Errorf("a server that has ended is healthy: %s", out)
 	}
 }
@@ -210,9 +208,9 @@ func TestSocketsOfTheSupervisorOutliveTheServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(d.kill)
-		if d.http != "http://"+rest.Addr().String() || d.grpc != grpc.Addr().String() {
-			t.Errorf("it serves at %s and %s", d.http, d.grpc)
+		t.Cleanup(d.Kill)
+		if d.HTTP != "http://"+rest.Addr().String() || d.GRPC != grpc.Addr().String() {
+			t.Errorf("it serves at %s and %s", d.HTTP, d.GRPC)
 		}
 		return d
 	}
@@ -223,7 +221,7 @@ func TestSocketsOfTheSupervisorOutliveTheServer(t *testing.T) {
 	} else if r.Body.Close(); r.StatusCode != http.StatusOK {
 		t.Errorf("metrics: %s", r.Status)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	answered := make(chan error, 1)
@@ -272,7 +270,7 @@ func TestSocketsOfTheSupervisorMustBeNamedAndSafe(t *testing.T) {
 				"127.0.0.1:0",
 			)
 			if err == nil {
-				d.kill()
+				d.Kill()
 				t.Fatal("it serves")
 			}
 			if !strings.Contains(err.Error(), c.want) {
@@ -317,11 +315,11 @@ func TestHangupReadsKeysAndCertificateAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	s.await(t, "READY=1")
 	reload := func() {
 		t.Helper()
-		if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		if err := d.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 		s.await(t, "READY=1")
@@ -337,22 +335,22 @@ func TestHangupReadsKeysAndCertificateAgain(t *testing.T) {
 	if want := readCertificate(t, cert); !second.Equal(want) {
 		t.Error("another certificate than that of the file is presented")
 	}
-	if !strings.Contains(d.log.String(), "hash keys read again") {
-		t.Errorf("the keys were not read: %s", d.log)
+	if !strings.Contains(d.Log.String(), "hash keys read again") {
+		t.Errorf("the keys were not read: %s", d.Log)
 	}
 	if err := os.WriteFile(cert, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	reload()
-	if !presented(t, d).Equal(second) || !strings.Contains(d.log.String(), "could not be read anew") {
-		t.Errorf("a bad file: the certificate before it does not stay, or the log does not say so: %s", d.log)
+	if !presented(t, d).Equal(second) || !strings.Contains(d.Log.String(), "could not be read anew") {
+		t.Errorf("a bad file: the certificate before it does not stay, or the log does not say so: %s", d.Log)
 	}
 }
 
 // presented is the certificate that REST presents.
 func presented(t *testing.T, d *daemon) *x509.Certificate {
 	t.Helper()
-	conn, err := tls.Dial("tcp", strings.TrimPrefix(d.http, "https://"), &tls.Config{InsecureSkipVerify: true})
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(d.HTTP, "https://"), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,151 +373,4 @@ func readCertificate(t *testing.T, file string) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return cert
-}
-
-// inNamespace starts patd as process 1 of a namespace of its own, and returns its id outside of it.
-func inNamespace(t *testing.T, args ...string) (d *daemon, pid int) {
-	t.Helper()
-	for _, tool := range []string{"unshare", "nsenter"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			proctest.Missing(t, tool)
-		}
-	}
-	if out, err := exec.Command("unshare", "--pid", "--fork", "true").CombinedOutput(); err != nil {
-		proctest.Missing(t, "the permission to make namespaces: "+string(out))
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	patd := filepath.Join(t.TempDir(), "patd")
-	if err := os.Symlink(self, patd); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(
-		"unshare",
-		append(
-			[]string{"--pid", "--fork", "--kill-child", patd, "serve", "--data-dir", filepath.Join(t.TempDir(), "data"),
-				"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
-			args...)...)
-	cmd.Dir = t.TempDir()
-	d, err = launch(cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.kill)
-	inside := children(t, cmd.Process.Pid)
-	if len(inside) != 1 {
-		t.Fatalf("unshare has the children %v", inside)
-	}
-	return d, inside[0]
-}
-
-// children are the processes whose parent a process is, zombies too.
-func children(t *testing.T, pid int) (out []int) {
-	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			continue // the thread has ended
-		}
-		for _, word := range strings.Fields(string(text)) {
-			child, err := strconv.Atoi(word)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, child)
-		}
-	}
-	return out
-}
-
-// TestProcessOneLeavesNoZombies gives a server that is process 1 an orphan, as `docker exec` does.
-func TestProcessOneLeavesNoZombies(t *testing.T) {
-	longtest.Slow(t)
-	t.Parallel()
-	d, pid := inNamespace(t)
-	// The inner shell is an orphan as soon as the outer one ends; the pipe holds it until then.
-	enter := exec.Command(
-		"nsenter",
-		"--target",
-		strconv.Itoa(pid),
-		"--pid",
-		"sh",
-		"-c",
-		"sh -c 'read line' <&3 >/dev/null 2>&1 & exit 0",
-	)
-	hold, release, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	enter.ExtraFiles = []*os.File{hold}
-	if out, err := enter.CombinedOutput(); err != nil {
-		t.Fatalf("enter the namespace: %v %s", err, out)
-	}
-	hold.Close()
-	if got := children(t, pid); len(got) != 1 {
-		t.Fatalf("process 1 has the children %v; want one orphan", got)
-	}
-	release.Close()
-	waittest.Until(t, "process 1 has no zombies", func() bool { return len(children(t, pid)) == 0 })
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if <-d.exited; d.err != nil {
-		t.Errorf("process 1 after SIGTERM: %v", d.err)
-	}
-	if !strings.Contains(d.log.String(), "stopped") {
-		t.Errorf("it did not stop in order: %s", d.log)
-	}
-}
-
-// TestProcessOneEndsOnTheThirdSignal holds that a container can be ended while a call is under way, although the kernel
-// spares a process 1 the usual effect of signals.
-func TestProcessOneEndsOnTheThirdSignal(t *testing.T) {
-	longtest.Slow(t)
-	t.Parallel()
-	d, pid := inNamespace(t, "--drain-delay", "10m", "--drain-timeout", "10m")
-	addr := strings.TrimPrefix(d.http, "http://")
-	call, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer call.Close()
-	if _, err := call.Write(
-		[]byte("POST /v1/introspect HTTP/1.1\r\nHost: patd\r\nContent-Length: 9\r\n\r\n{"),
-	); err != nil {
-		t.Fatal(err)
-	}
-	signal := func() {
-		t.Helper()
-		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-	}
-	signal()
-	if _, err := d.log.Await(patience, regexp.MustCompile(`"stopping"`)); err != nil {
-		t.Fatal(err)
-	}
-	signal()
-	waittest.Until(t, "the second signal ends the delay", func() bool {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-		}
-		return err != nil
-	})
-	signal()
-	select {
-	case <-d.exited:
-	case <-time.After(patience):
-		t.Fatal("process 1 does not end")
-	}
-	if d.err == nil {
-		t.Error("it waited for the call")
-	}
 }

@@ -103,8 +103,8 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
-	exports, err := d.stdout.Await(patience, regexp.MustCompile(`(?m)^export .*$`))
+	t.Cleanup(d.Kill)
+	exports, err := d.Stdout.Await(patience, regexp.MustCompile(`(?m)^export .*$`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 		}
 	}
 	onlyForOwner(t, dir)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }

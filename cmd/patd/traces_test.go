@@ -1,12 +1,10 @@
 package main
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,61 +23,6 @@ import (
 	"patd/internal/longtest"
 	"patd/internal/otlptest"
 )
-
-// traceparent returns a new trace of a caller, and its id.
-func traceparent() (parent, traceID string) {
-	id := make([]byte, 24)
-	for i := range id {
-		id[i] = byte(1 + rand.N(255))
-	}
-	traceID = hex.EncodeToString(id[:16])
-	return "00-" + traceID + "-" + hex.EncodeToString(id[16:]) + "-01", traceID
-}
-
-// serveTraced is serve with more variables.
-func serveTraced(t *testing.T, data string, env []string, args ...string) *daemon {
-	t.Helper()
-	d, err := start(
-		t.TempDir(),
-		append(os.Environ(), env...),
-		append(
-			[]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
-			args...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.kill)
-	return d
-}
-
-// request makes a request with headers, given as name and value in turn.
-func (d *daemon) request(t *testing.T, method, path, body string, headers ...string) answer {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, d.http+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{response.StatusCode, response.Header, string(text)}
-}
-
-// surface is one way to make a call, and what its span must have.
-type surface struct {
-	name, method string
-	decision     string
-	call         func(t *testing.T, parent string)
-}
 
 // TestEachCallHasOneSpanInTheTraceOfItsCaller makes a call over each surface. No span holds a secret, and none a user.
 func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
@@ -266,7 +209,7 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 		}
 	}
 	// Each call has one. The requests of a stream have one of their own each.
-	d.stop()
+	d.Stop()
 	counts := map[string]int{}
 	items := 0
 	for _, s := range collector.Spans() {
@@ -465,10 +408,10 @@ func TestASilentCollectorDelaysNoCall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Errorf("the server ends with %v", err)
 	}
-	if text := d.log.String(); strings.Contains(text, "marker-") || !strings.Contains(text, "could not be sent") {
+	if text := d.Log.String(); strings.Contains(text, "marker-") || !strings.Contains(text, "could not be sent") {
 		t.Errorf("the log does not say that traces could not be sent, or holds a secret:\n%s", text)
 	}
 }
@@ -494,7 +437,7 @@ func TestTheLastSpansAreSentAtTheEnd(t *testing.T) {
 	if n := len(collector.Spans()); n > 0 {
 		t.Fatalf("%d spans were sent at once", n)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	if s := collector.Spans(); len(s) != 1 || s[0].TraceID() != id {
@@ -530,7 +473,7 @@ func TestWrongTraceVariablesAreSaid(t *testing.T) {
 			"127.0.0.1:0",
 		)
 		if err == nil {
-			d.kill()
+			d.Kill()
 		}
 		if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) ||
 			strings.Contains(err.Error(), "marker-") {

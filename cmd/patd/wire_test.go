@@ -26,7 +26,7 @@ type answer struct {
 // call makes a REST call as the bearer of a credential.
 func (d *daemon) call(t *testing.T, method, path, credential, body string) answer {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, d.http+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), method, d.HTTP+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestPolicyChangesOverTheWire(t *testing.T) {
 		"--max-ttl",
 		"90d",
 		"--addr",
-		d.grpc,
+		d.GRPC,
 		"--token-file",
 		written(t, "token", admin),
 	)
@@ -169,7 +169,7 @@ func TestPolicyChangesOverTheWire(t *testing.T) {
 	d.call(t, http.MethodPost, at+":unblock", admin, `{}`).want(t, "unblock", 200, `"unblocked_count":1`)
 	decides(long, "ALLOW")
 	d.call(t, http.MethodGet, "/v1/events?user=u", admin, "").want(t, "events", 200, "shorter now")
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }
@@ -187,14 +187,14 @@ func TestBadCredentialsAreLimitedPerAddress(t *testing.T) {
 		t.Errorf("Retry-After is %q", after)
 	}
 	d.call(t, http.MethodGet, "/v1/users", admin, "").want(t, "a good credential at the same address", 200)
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 	d = serve(t, data, "--auth-failure-rate", "off", "--auth-failure-burst", "3")
 	for range 10 {
 		d.call(t, http.MethodGet, "/v1/users", "pats_nonsense", "").want(t, "bad credential without a limit", 401)
 	}
-	if err := d.stop(); err != nil {
+	if err := d.Stop(); err != nil {
 		t.Error(err)
 	}
 }

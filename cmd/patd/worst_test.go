@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,9 +26,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	"patd/server"
-	"patd/store"
-	"patd/tokens"
+	"patd/internal/patdtest"
+	"patd/internal/servicetest"
 	"patd/tokens/secret"
 )
 
@@ -147,12 +145,12 @@ func strangers(t *testing.T, d *daemon, compress bool) []*stranger {
 	}
 	var all []*stranger
 	for i := range 8 {
-		s := &stranger{large: i&2 != 0, zipped: compress && i&4 != 0, unmeasured: i&4 != 0, rest: d.http}
+		s := &stranger{large: i&2 != 0, zipped: compress && i&4 != 0, unmeasured: i&4 != 0, rest: d.HTTP}
 		if i&1 != 0 {
 			s.credential = "Bearer " + unknown.Reveal()
 		}
 		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i))}}
-		s.conn, err = grpc.NewClient("passthrough:///"+d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		s.conn, err = grpc.NewClient("passthrough:///"+d.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 				return from.DialContext(ctx, "tcp", addr)
 			}))
@@ -318,7 +316,7 @@ func worstCalls(t *testing.T, d *daemon) []worstCall {
 // servedMethods are the methods that a running server says it serves.
 func servedMethods(t *testing.T, d *daemon) []protoreflect.MethodDescriptor {
 	t.Helper()
-	conn, err := grpc.NewClient(d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(d.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,29 +351,7 @@ func servedMethods(t *testing.T, d *daemon) []protoreflect.MethodDescriptor {
 // servedPaths are the paths that a server serves apart from the routes of methods.
 func servedPaths(t *testing.T) []string {
 	t.Helper()
-	st, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	keys, err := secret.ParseKeys("k1:" + strings.Repeat("01", 32))
-	if err != nil {
-		t.Fatal(err)
-	}
-	service, err := tokens.NewService(tokens.Config{Store: st, Keys: secret.NewKeyring(keys), Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv, err := server.New(server.Config{Service: service, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended, end := context.WithCancel(t.Context())
-	end() // Serve closes what New opened
-	if err := srv.Serve(ended); err != nil {
-		t.Fatal(err)
-	}
-	return srv.Paths()
+	return patdtest.Start(t, servicetest.Options{}, nil).Server.Paths()
 }
 
 // callTime is how long a stranger waits for what becomes of a call.

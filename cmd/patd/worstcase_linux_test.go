@@ -60,7 +60,7 @@ func attacked(t *testing.T, env ...string) (d *daemon, good func(context.Context
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	a := connect(t, d, admin)
 	_, err = a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}})
 	if err != nil {
@@ -81,7 +81,7 @@ var memoryLine = regexp.MustCompile(`(?m)^(VmHWM|VmRSS):\s+(\d+) kB$`)
 // memory is what the process holds, and the most that it held since forgetPeak.
 func (d *daemon) memory(t *testing.T) (now, peak int) {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func (d *daemon) memory(t *testing.T) (now, peak int) {
 
 func (d *daemon) forgetPeak(t *testing.T) {
 	t.Helper()
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", d.cmd.Process.Pid), []byte("5"), 0); err != nil {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", d.Cmd.Process.Pid), []byte("5"), 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -194,7 +194,7 @@ func (d *daemon) settle(t *testing.T) {
 // ticks is how long the process has had a processor, in hundredths of a second.
 func (d *daemon) ticks(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,9 +280,9 @@ func unfinished(t *testing.T, d *daemon, calls []worstCall, n int) (taken int, e
 	for i := range n {
 		kind, rest, _ := strings.Cut(endpoints[i%len(endpoints)], " ")
 		method, path, _ := strings.Cut(rest, " ")
-		url, head, promised := d.http+path, "", int64(1<<20)
+		url, head, promised := d.HTTP+path, "", int64(1<<20)
 		if kind == "gRPC" {
-			method, url, head, promised = http.MethodPost, "http://"+d.grpc+rest, "\x00\x00\x1f\xff\x00", -1
+			method, url, head, promised = http.MethodPost, "http://"+d.GRPC+rest, "\x00\x00\x1f\xff\x00", -1
 		}
 		settled.Add(1)
 		done := sync.OnceFunc(settled.Done)

@@ -55,7 +55,7 @@ func TestPagesAreEmbeddedWithoutThirdPartyCookies(t *testing.T) {
 	more, origins := map[string]string{}, []string{}
 	for name, args := range map[string][]string{"express": {"node", "app.mjs"}, "flask": {debianPython, "app.py"}} {
 		var at struct{ Port int }
-		stop, err := helper(apps, env, &at, args...)
+		stop, err := proctest.Helper(apps, env, &at, args...)
 		must(t, err)
 		t.Cleanup(stop)
 		more[name] = "http://localhost:" + strconv.Itoa(at.Port)
@@ -63,12 +63,11 @@ func TestPagesAreEmbeddedWithoutThirdPartyCookies(t *testing.T) {
 	}
 
 	p, err := serve(
-		dir,
 		addr,
 		nil,
 		append(data, "--tls-cert", cert, "--tls-key", key, "--page-origins", strings.Join(origins, ","))...)
 	must(t, err)
-	t.Cleanup(func() { must(t, p.stop()) })
+	t.Cleanup(func() { must(t, p.Stop()) })
 	browser, stop, err := start(chromium)
 	must(t, err)
 	t.Cleanup(stop)

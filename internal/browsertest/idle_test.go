@@ -19,8 +19,8 @@ func TestAnOwnerResumesAPausedTokenInABrowser(t *testing.T) {
 	data := []string{"--data-dir", filepath.Join(dir, "data")}
 	admin, err := service(nil, data...)
 	must(t, err)
-	p, err := serve(dir, addr, nil, append(data, "--idle-ttl", "10s")...)
+	p, err := serve(addr, nil, append(data, "--idle-ttl", "10s")...)
 	must(t, err)
-	t.Cleanup(func() { must(t, p.stop()) })
+	t.Cleanup(func() { must(t, p.Stop()) })
 	setup{Patd: p.url, Admin: admin}.script(t, "idle.mjs")
 }

@@ -102,12 +102,12 @@ func TestABrowserBehindABalancerAndDuringOutages(t *testing.T) {
 		"4",
 	)
 	for range 2 {
-		p, err := serve(dir, proctest.FreeAddr(t), at(link), append(args, keyed...)...)
+		p, err := serve(proctest.FreeAddr(t), at(link), append(args, keyed...)...)
 		must(t, err)
 		t.Cleanup(func() {
-			must(t, p.stop())
+			must(t, p.Stop())
 			if t.Failed() {
-				t.Log(p.text())
+				t.Log(p.Log)
 			}
 		})
 		server, err := url.Parse(p.url)

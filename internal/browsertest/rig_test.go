@@ -3,16 +3,10 @@
 package browsertest
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +17,7 @@ import (
 	"time"
 
 	"patd/internal/longtest"
+	"patd/internal/oidctest"
 	"patd/internal/proctest"
 )
 
@@ -31,7 +26,6 @@ const patience = 5 * time.Minute
 
 const (
 	scripts  = "testdata/browser"
-	provider = "../../server/signin/testdata/provider"
 	pictures = "testdata/pictures"
 )
 
@@ -60,19 +54,16 @@ func must(t *testing.T, err error) {
 func need(t *testing.T) {
 	t.Helper()
 	longtest.Slow(t)
-	if _, err := exec.LookPath("node"); err != nil {
-		proctest.Missing(t, "node")
-	}
 	for _, path := range []string{chromium, chromiumShell} {
 		if _, err := os.Stat(path); err != nil {
 			proctest.Missing(t, path)
 		}
 	}
-	for _, module := range []string{scripts + "/node_modules/playwright-core", provider + "/node_modules/oidc-provider"} {
-		if _, err := os.Stat(filepath.Join(module, "package.json")); err != nil {
-			proctest.Missing(t, module+" (npm ci there)")
-		}
+	module := scripts + "/node_modules/playwright-core"
+	if _, err := os.Stat(filepath.Join(module, "package.json")); err != nil {
+		proctest.Missing(t, module+" (npm ci there)")
 	}
+	oidctest.Need(t)
 }
 
 // Debian's browser, and the same without windows, which costs a fraction of it but cannot be told to block third-party
@@ -82,45 +73,10 @@ const (
 	chromiumShell = "/usr/bin/chromium-headless-shell"
 )
 
-// helper starts a program that runs until its standard input ends, with more in its environment, and reads what it says
-// when it is ready.
-func helper(dir string, env []string, out any, args ...string) (stop func(), err error) {
-	cmd := exec.Command(args[0], args[1:]...)
-	var stderr bytes.Buffer
-	cmd.Dir, cmd.Stderr, cmd.Env = dir, &stderr, append(os.Environ(), env...)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			_ = stdin.Close()
-			_ = cmd.Wait()
-		})
-	}
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, out)
-	}
-	if err != nil {
-		stop()
-		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, stderr.String())
-	}
-	return stop, nil
-}
-
 // start starts a browser and returns its address.
 func start(path string) (address string, stop func(), err error) {
 	var at struct{ Browser string }
-	stop, err = helper(scripts, nil, &at, "node", "server.mjs", path)
+	stop, err = proctest.Helper(scripts, nil, &at, "node", "server.mjs", path)
 	return at.Browser, stop, err
 }
 
@@ -178,30 +134,13 @@ func (s setup) script(t *testing.T, name string) {
 
 // patd is a running server.
 type patd struct {
-	url  string
-	log  string // path of its log
-	stop func() error
+	*proctest.Daemon
+	url string
 }
 
-// serve runs patd at an address for HTTP, with more in its environment and more arguments. Its log is in a folder.
-func serve(dir, addr string, env []string, args ...string) (*patd, error) {
+// serve runs patd at an address for HTTP, with more in its environment and more arguments.
+func serve(addr string, env []string, args ...string) (*patd, error) {
 	program, err := binary()
-	if err != nil {
-		return nil, err
-	}
-	p, client := &patd{url: "http://" + addr, log: filepath.Join(dir, "log-"+addr)}, http.DefaultClient
-	if i := slices.Index(args, "--tls-cert"); i >= 0 {
-		authority, err := os.ReadFile(args[i+1])
-		if err != nil {
-			return nil, err
-		}
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(authority)
-		p.url, client = "https://"+addr, &http.Client{
-			Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}},
-		}
-	}
-	out, err := os.Create(p.log)
 	if err != nil {
 		return nil, err
 	}
@@ -220,48 +159,16 @@ func serve(dir, addr string, env []string, args ...string) (*patd, error) {
 		"--mint-rate",
 		"off",
 	}, args...)...)
-	cmd.Stderr, cmd.Env = out, append(os.Environ(), env...)
-	if err := cmd.Start(); err != nil {
+	cmd.Env = append(os.Environ(), env...)
+	d, err := proctest.Launch(cmd)
+	if err != nil {
 		return nil, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	p.stop = func() error {
-		defer out.Close()
-		_ = cmd.Process.Signal(os.Interrupt)
-		select {
-		case err := <-ended:
-			ended <- err
-			return err
-		case <-time.After(patience):
-			_ = cmd.Process.Kill()
-			return errors.New("patd does not end")
-		}
+	p := &patd{Daemon: d, url: "http://" + addr}
+	if slices.Contains(args, "--tls-cert") {
+		p.url = "https://" + addr
 	}
-	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
-		if resp, err := client.Get(p.url + "/readyz"); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return p, nil
-			}
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			return nil, fmt.Errorf("patd ends: %w\n%s", err, p.text())
-		default:
-		}
-		if time.Now().After(deadline) {
-			_ = p.stop()
-			return nil, fmt.Errorf("patd is not ready\n%s", p.text())
-		}
-	}
-}
-
-// text is what the server has logged.
-func (p *patd) text() string {
-	text, _ := os.ReadFile(p.log)
-	return string(text)
+	return p, nil
 }
 
 // service makes a service in the store that the environment or the arguments name, and returns its secret.
@@ -279,7 +186,7 @@ func service(env []string, args ...string) (string, error) {
 // signsIn are the arguments of a server at which users sign in by the provider at an address.
 func signsIn(dir, addr string) ([]string, error) {
 	path := filepath.Join(dir, "client-secret")
-	err := os.WriteFile(path, []byte("a-secret-for-tests-only\n"), 0o600)
+	err := os.WriteFile(path, []byte(oidctest.RealSecret+"\n"), 0o600)
 	return []string{
 		"--oidc-issuer",
 		"http://" + addr,
@@ -296,8 +203,11 @@ func startProvider(addr, url string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	var at struct{ Issuer string }
-	return helper(provider, nil, &at, "node", "provider.mjs", port, url+"/signin/callback")
+	p, err := oidctest.RunReal(port, url+"/signin/callback")
+	if err != nil {
+		return nil, err
+	}
+	return p.Stop, nil
 }
 
 // shared is a server that most tests share, with users who sign in by a provider.
@@ -335,12 +245,12 @@ var shared = sync.OnceValues(func() (setup, error) {
 		"--oidc-permissions",
 		"admins=admin,support=tokens+users,auditors=audit,editors=catalog",
 	)
-	p, err := serve(dir, addr, nil, append(args, data...)...)
+	p, err := serve(addr, nil, append(args, data...)...)
 	if err != nil {
 		return setup{}, err
 	}
 	ends = append(ends, func() {
-		if err := p.stop(); err != nil {
+		if err := p.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "patd:", err)
 		}
 	})

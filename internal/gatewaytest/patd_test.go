@@ -2,7 +2,6 @@ package gatewaytest
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"math/big"
 	"net"
@@ -28,12 +26,13 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/patdtest"
 	"patd/internal/proctest"
+	"patd/internal/servicetest"
 	"patd/server"
 	"patd/store"
 	"patd/store/storetest"
 	"patd/tokens"
-	"patd/tokens/secret"
 )
 
 // issuer is a patd that serves, and what a test needs to use it.
@@ -179,44 +178,20 @@ func (d *daemon) stop(t *testing.T) {
 // serveFaulty runs patd inside the test, on a real store that fails when it is told to.
 func serveFaulty(t *testing.T, c certificate) (*issuer, *storetest.Faulty) {
 	t.Helper()
-	ctx := context.Background()
-	st, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "patd.db"), store.Options{Now: time.Now})
-	must(t, err)
-	t.Cleanup(func() { must(t, st.Close()) })
-	keys, err := secret.ParseKeys("k1:" + strings.Repeat("5a", 32))
-	must(t, err)
-	prefixes, err := tokens.BindKeys(ctx, st, keys, "", time.Now())
-	must(t, err)
-	faulty := storetest.NewFaulty(st)
-	service, err := tokens.NewService(
-		tokens.Config{Store: faulty, Keys: secret.NewKeyring(keys), Prefixes: prefixes, Now: time.Now},
-	)
-	must(t, err)
-	config := server.Config{
-		Service: service, Ready: faulty.Ready, HTTPAddr: "127.0.0.1:0", GRPCAddr: "127.0.0.1:0", Version: "test",
-		Logger: slog.New(slog.DiscardHandler),
-	}
-	if c.cert != "" {
-		config.TLS, err = server.LoadTLS(c.cert, c.key, config.Logger)
-		must(t, err)
-	}
-	srv, err := server.New(config)
-	must(t, err)
-	serving, cancel := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(serving) }()
-	t.Cleanup(func() { cancel(); must(t, <-done) })
-	i := &issuer{http: srv.HTTPAddr(), grpc: srv.GRPCAddr(), url: c.scheme() + srv.HTTPAddr()}
-	for name, secret := range map[string]*string{"admin": &i.admin, "gateway": &i.asker} {
-		permission := map[string]string{"admin": "admin", "gateway": "introspect"}[name]
-		m, err := service.CreateService(
-			ctx,
-			tokens.Operator(),
-			tokens.ServiceRequest{Name: name, Permissions: []string{permission}},
-		)
-		must(t, err)
-		*secret = m.Secret.Reveal()
-	}
+	var faulty *storetest.Faulty
+	p := patdtest.Start(t, servicetest.Options{Between: func(st *store.Store) tokens.Store {
+		faulty = storetest.NewFaulty(st)
+		return faulty
+	}}, func(_ *servicetest.Made, config *server.Config) {
+		config.Ready = faulty.Ready
+		if c.cert != "" {
+			var err error
+			config.TLS, err = server.LoadTLS(c.cert, c.key, config.Logger)
+			must(t, err)
+		}
+	})
+	i := &issuer{http: p.Server.HTTPAddr(), grpc: p.Server.GRPCAddr(), url: c.scheme() + p.Server.HTTPAddr()}
+	i.admin, i.asker = p.ServiceAccount(t, "admin", "admin"), p.ServiceAccount(t, "gateway", "introspect")
 	i.reach(t, c)
 	return i, faulty
 }

@@ -124,14 +124,14 @@ func TestGeneratedRequestsAreAnsweredAsDocumented(t *testing.T) {
 		}
 	}
 	answered := map[string]int{}
-	for _, status := range httpStatus.FindAllStringSubmatch(p.log.text(), -1) {
+	for _, status := range httpStatus.FindAllStringSubmatch(p.log.String(), -1) {
 		answered[status[1]]++
 	}
 	t.Logf("by status: %v", answered)
 	if answered["200"] < 20 || answered["400"] < 20 {
 		t.Errorf("too few requests that succeed, or that are refused: %v", answered)
 	}
-	if text := p.log.text(); strings.Contains(text, `"INTERNAL"`) || strings.Contains(text, `"msg":"panic"`) {
+	if text := p.log.String(); strings.Contains(text, `"INTERNAL"`) || strings.Contains(text, `"msg":"panic"`) {
 		t.Errorf("a fault in the log:\n%s", text)
 	}
 }

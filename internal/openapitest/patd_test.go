@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +30,7 @@ var binary = proctest.Once()
 type patd struct {
 	url   string
 	admin string // secret of the service "admin", which may do everything
-	log   *logFile
+	log   *proctest.Output
 }
 
 // serve runs patd until the test ends.
@@ -39,52 +38,27 @@ func serve(t *testing.T, flags ...string) *patd {
 	t.Helper()
 	program, err := binary()
 	must(t, err)
-	dir := t.TempDir()
-	data := filepath.Join(dir, "data")
+	data := filepath.Join(t.TempDir(), "data")
 	secret, err := exec.Command(program, "service", "create", "admin", "--permission", "admin", "--data-dir", data).
 		Output()
 	must(t, err)
-	addr, log := proctest.FreeAddr(t), &logFile{path: filepath.Join(dir, "log")}
-	out, err := os.Create(log.path)
+	d, err := proctest.Launch(exec.Command(program, append([]string{
+		"serve",
+		"--data-dir",
+		data,
+		"--http-addr",
+		"127.0.0.1:0",
+		"--grpc-addr",
+		"127.0.0.1:0",
+		"--drain-delay",
+		"0s",
+		"--auth-failure-rate",
+		"off",
+	},
+		flags...)...))
 	must(t, err)
-	cmd := exec.Command(program, append([]string{"serve", "--data-dir", data, "--http-addr", addr, "--grpc-addr",
-		proctest.FreeAddr(t), "--drain-delay", "0s", "--auth-failure-rate", "off"}, flags...)...)
-	cmd.Stderr = out
-	must(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case err := <-ended:
-			must(t, err)
-		case <-time.After(patience):
-			t.Error("patd does not end")
-			_ = cmd.Process.Kill()
-		}
-		must(t, out.Close())
-	})
-	p := &patd{url: "http://" + addr, admin: strings.TrimSpace(string(secret)), log: log}
-	for deadline := time.Now().Add(patience); ; <-time.After(20 * time.Millisecond) {
-		resp, err := http.Get(p.url + "/readyz")
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return p
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("patd is not ready: %v\n%s", err, log.text())
-		}
-	}
-}
-
-// logFile is what patd writes to standard error.
-type logFile struct{ path string }
-
-func (l *logFile) text() string {
-	text, _ := os.ReadFile(l.path)
-	return string(text)
+	t.Cleanup(func() { must(t, d.Stop()) })
+	return &patd{url: d.HTTP, admin: strings.TrimSpace(string(secret)), log: d.Log}
 }
 
 // call makes a REST call as the operator, and reads its response into out.

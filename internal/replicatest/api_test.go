@@ -52,13 +52,13 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 func (bearer) RequireTransportSecurity() bool { return false }
 
 func connect(d *daemon, secret string) (*api, error) {
-	conn, err := grpc.NewClient("passthrough:///"+d.grpc,
+	conn, err := grpc.NewClient("passthrough:///"+d.GRPC,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithPerRPCCredentials(bearer{secret}))
 	if err != nil {
 		return nil, err
 	}
 	return &api{
-		d.http, conn, patdv1.NewTokenServiceClient(conn), patdv1.NewUserServiceClient(conn),
+		d.HTTP, conn, patdv1.NewTokenServiceClient(conn), patdv1.NewUserServiceClient(conn),
 		patdv1.NewAuditServiceClient(conn), patdv1.NewIntrospectionServiceClient(conn),
 		secret,
 	}, nil

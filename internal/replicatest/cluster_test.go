@@ -105,10 +105,10 @@ func (c *cluster) end() {
 		if d == nil {
 			continue
 		}
-		d.kill()
+		d.Kill()
 		r.inspect(d)
 		if c.t.Failed() {
-			c.t.Logf("%s said last\n%s", r.name, d.log.Tail())
+			c.t.Logf("%s said last\n%s", r.name, d.Log.Tail())
 		}
 	}
 }
@@ -144,7 +144,7 @@ func (r *replica) start() error {
 	}
 	a, err := connect(d, r.cluster.admin)
 	if err != nil {
-		d.kill()
+		d.Kill()
 		return err
 	}
 	r.mu.Lock()
@@ -170,7 +170,7 @@ func (r *replica) kill() {
 	d, a := r.running, r.api
 	r.running = nil
 	r.mu.Unlock()
-	d.kill()
+	d.Kill()
 	a.conn.Close()
 	r.inspect(d)
 }
@@ -183,15 +183,15 @@ func (r *replica) stop() {
 	r.running = nil
 	r.mu.Unlock()
 	a.conn.Close()
-	if err := d.stop(); err != nil {
-		r.cluster.t.Errorf("stop %s: %v; it said\n%s", r.name, err, d.log.Tail())
+	if err := d.Stop(); err != nil {
+		r.cluster.t.Errorf("stop %s: %v; it said\n%s", r.name, err, d.Log.Tail())
 	}
 	r.inspect(d)
 }
 
 // inspect fails the test when a replica found a data race in itself, or panicked.
 func (r *replica) inspect(d *daemon) {
-	if text := d.log.String(); raceFound.MatchString(text) {
+	if text := d.Log.String(); raceFound.MatchString(text) {
 		r.cluster.t.Errorf("%s said\n%s", r.name, text)
 	}
 }

@@ -89,7 +89,7 @@ func TestDrillSynchronousStandby(t *testing.T) {
 	c.allReady(t)
 	s.verify(t)
 	for _, r := range c.replicas {
-		if text := r.daemon().log.String(); strings.Contains(text, lostChanges) {
+		if text := r.daemon().Log.String(); strings.Contains(text, lostChanges) {
 			t.Errorf("%s says that changes were lost:\n%s", r.name, text)
 		}
 	}
@@ -183,7 +183,7 @@ func TestDrillAsynchronousStandby(t *testing.T) {
 	for _, r := range c.replicas {
 		running := r.daemon()
 		r.stop()
-		said = append(said, running.log.String())
+		said = append(said, running.Log.String())
 	}
 	if got := c.run("check", "--hash-key-file", c.key); !strings.HasPrefix(got, "ok: ") {
 		t.Errorf("check: %s", got)

@@ -79,7 +79,7 @@ func newCopiedMachine(t *testing.T) *copiedMachine {
 	must(t, os.WriteFile(m.kept("hash.key"), key, 0o600))
 	m.server, err = start(path, nil, "--data-dir", m.data, "--log-level", "warn")
 	must(t, err)
-	t.Cleanup(m.server.kill)
+	t.Cleanup(m.server.Kill)
 	a, err := connect(m.server, admin)
 	must(t, err)
 	t.Cleanup(func() { a.conn.Close() })
@@ -234,7 +234,7 @@ func (m *copiedMachine) lose(t *testing.T, work *doing, list []token) (stopped t
 		events, _, _ := m.exported(t)
 		return events[newest+" true"]
 	})
-	m.server.kill()
+	m.server.Kill()
 	kill(m.exporter)
 	must(t, os.RemoveAll(m.data))
 	return stopped
@@ -301,7 +301,7 @@ func (m *copiedMachine) refuses(t *testing.T, dir string, work *doing, list []to
 	t.Helper()
 	d, err := start(m.path, nil, "--data-dir", dir, "--log-level", "warn")
 	must(t, err)
-	t.Cleanup(d.kill)
+	t.Cleanup(d.Kill)
 	a, err := connect(d, m.cluster.admin)
 	must(t, err)
 	defer a.conn.Close()
@@ -330,9 +330,9 @@ func (m *copiedMachine) refuses(t *testing.T, dir string, work *doing, list []to
 			t.Errorf("token %d: %v, %v, want %v", n, got, err, want)
 		}
 	}
-	must(t, d.stop())
+	must(t, d.Stop())
 	for _, one := range []*daemon{m.server, d} {
-		if text := one.log.String(); raceFound.MatchString(text) {
+		if text := one.Log.String(); raceFound.MatchString(text) {
 			t.Errorf("a server said\n%s", text)
 		}
 	}

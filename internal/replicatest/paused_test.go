@@ -48,7 +48,7 @@ func pausesHoldInTheVersionBefore(t *testing.T, db *dbtest.Server) {
 		var runs string
 		t.Cleanup(func() {
 			if running != nil {
-				running.kill()
+				running.Kill()
 			}
 		})
 		side := func(path string) func() *api { // one program at a time has the file
@@ -59,7 +59,7 @@ func pausesHoldInTheVersionBefore(t *testing.T, db *dbtest.Server) {
 					return a
 				}
 				if running != nil {
-					must(t, running.stop())
+					must(t, running.Stop())
 				}
 				running, err = start(path, nil, "--data-dir", data, "--log-level", "warn")
 				must(t, err)

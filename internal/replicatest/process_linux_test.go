@@ -20,9 +20,9 @@ func attached() *syscall.SysProcAttr {
 // and the others run on until that one has been scheduled.
 func (d *daemon) freeze(t *testing.T) {
 	t.Helper()
-	must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
+	must(t, d.Cmd.Process.Signal(syscall.SIGSTOP))
 	waittest.Within(t, patience, "the replica stands still", func() bool {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.cmd.Process.Pid))
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.Cmd.Process.Pid))
 		must(t, err)
 		for _, thread := range threads {
 			stat, err := os.ReadFile(thread)
@@ -36,5 +36,5 @@ func (d *daemon) freeze(t *testing.T) {
 
 func (d *daemon) thaw(t *testing.T) {
 	t.Helper()
-	must(t, d.cmd.Process.Signal(syscall.SIGCONT))
+	must(t, d.Cmd.Process.Signal(syscall.SIGCONT))
 }

@@ -102,7 +102,7 @@ func (s *site) quick(when string) {
 
 func (d *daemon) silentName() string {
 	host, _ := os.Hostname()
-	return fmt.Sprintf("server:%s/%d", host, d.cmd.Process.Pid)
+	return fmt.Sprintf("server:%s/%d", host, d.Cmd.Process.Pid)
 }
 
 // TestReceiptsOfThreeServers has three servers on PostgreSQL, each with a client library that acknowledges. One stands
@@ -120,7 +120,7 @@ func TestReceiptsOfThreeServers(t *testing.T) {
 	tok := s.mint()
 	still, killed := c.replicas[1].daemon(), c.replicas[2].daemon()
 	still.freeze(t)
-	killed.kill()
+	killed.Kill()
 	want := []string{still.silentName(), killed.silentName()}
 	slices.Sort(want)
 	if got, _ := s.revoke(tok, time.Second); got.GetRefusedEverywhere() || !slices.Equal(got.GetSilent(), want) {
@@ -144,7 +144,7 @@ func (s *site) revokeByCommand(c *cluster) {
 	file := filepath.Join(s.t.TempDir(), "admin.token")
 	must(s.t, os.WriteFile(file, []byte(c.admin), 0o600))
 	tok := s.mint()
-	said, err := run(c.path, []string{"PATD_ADDR=" + c.replicas[0].daemon().grpc, "PATD_TOKEN_FILE=" + file},
+	said, err := run(c.path, []string{"PATD_ADDR=" + c.replicas[0].daemon().GRPC, "PATD_TOKEN_FILE=" + file},
 		"token", "revoke", "--user", tok.user, tok.id, "--wait", "9s")
 	must(s.t, err)
 	if !strings.Contains(said, "since ") || strings.Contains(said, "silent") {
@@ -164,7 +164,7 @@ func onAFile(t *testing.T, n int) (apis []*api, servers []*daemon) {
 	for range n {
 		d, err := start(path, env, "--log-level", "warn")
 		must(t, err)
-		t.Cleanup(d.kill)
+		t.Cleanup(d.Kill)
 		a, err := connect(d, admin)
 		must(t, err)
 		t.Cleanup(func() { _ = a.conn.Close() })
@@ -180,7 +180,7 @@ func TestReceiptsOfTwoServersOnAFile(t *testing.T) {
 	apis, servers := onAFile(t, 2)
 	s := newSite(t, apis...)
 	s.quick("both are there")
-	must(t, servers[1].stop())
+	must(t, servers[1].Stop())
 	s.apis, s.verifiers = s.apis[:1], s.verifiers[:1]
 	s.quick("one has left")
 }
@@ -222,7 +222,7 @@ func TestHowLongAReceiptTakes(t *testing.T) {
 		apis, servers := onAFile(t, n)
 		measure(fmt.Sprintf("%d on SQLite", n), apis)
 		for _, d := range servers {
-			must(t, d.stop())
+			must(t, d.Stop())
 		}
 	}
 	for _, n := range []int{1, 3} {

@@ -101,7 +101,7 @@ func refusesToServe(t *testing.T, path string, c *cluster) string {
 	t.Helper()
 	d, err := start(path, c.env(c.db.Addr()), "--hash-key-file", c.key)
 	if err == nil {
-		d.kill()
+		d.Kill()
 		t.Fatal("a server starts on a schema that is not for it")
 	}
 	return err.Error()

@@ -10,8 +10,8 @@ func BenchmarkVerify(b *testing.B) {
 	p := newProvider(b, newClock())
 	s := signIn(b, p.config())
 	for name, jwt := range map[string]string{
-		"good":    p.sign(b, p.good()),
-		"expired": p.sign(b, p.with(claims{"exp": 1})),
+		"good":    p.Sign(b, p.good()),
+		"expired": p.Sign(b, p.with(claims{"exp": 1})),
 	} {
 		secret := secret.NewSecret(jwt)
 		b.Run(name, func(b *testing.B) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"patd/internal/oidctest"
+	"patd/internal/proctest"
 	"patd/internal/waittest"
 	"patd/server/signin"
 )
@@ -23,28 +25,29 @@ func await(t *testing.T, s *signin.SignIn, url string, want signin.Status) {
 // TestMisspeltIssuerIsNoticedAtStart holds that an issuer which is spelled otherwise in its discovery document is told
 // at the start, with both spellings and as a fault of the settings, and that an outage is told as one.
 func TestMisspeltIssuerIsNoticedAtStart(t *testing.T) {
+	t.Parallel()
 	c := newClock()
 	p := newProvider(t, c)
-	log := &logBuffer{}
+	log := proctest.NewOutput()
 	config := p.config()
 	config.Logger = slog.New(slog.NewTextHandler(log, nil))
-	p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": %q}`, p.url+"/", p.url+"/jwks")), nil)
+	p.Describe(oidctest.Discovery, p.URL+"/")
 	s := signIn(t, config)
 	s.Start()
-	await(t, s, p.url, signin.StatusMisconfigured)
+	await(t, s, p.URL, signin.StatusMisconfigured)
 	waittest.Until(t, "its line in the log", func() bool { return strings.HasSuffix(log.String(), "\n") })
 	text := log.String()
-	for _, want := range []string{"misconfigured", p.url + `\"`, p.url + `/\"`, "level=ERROR"} {
+	for _, want := range []string{"misconfigured", p.URL + `\"`, p.URL + `/\"`, "level=ERROR"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the log does not say %q: %s", want, text)
 		}
 	}
-	wantUnavailable(t, s, p.sign(t, p.good()))
+	wantUnavailable(t, s, p.Sign(t, p.good()))
 
-	p.set(fault(http.StatusBadGateway), nil)
+	p.Set(oidctest.Fault(http.StatusBadGateway), nil)
 	c.wait(10 * time.Second)
 	s.Start()
-	await(t, s, p.url, signin.StatusOutage)
+	await(t, s, p.URL, signin.StatusOutage)
 	waittest.Until(t, "another line", func() bool { return len(log.String()) > len(text) })
 	if text := strings.TrimPrefix(
 		log.String(),
@@ -54,18 +57,19 @@ func TestMisspeltIssuerIsNoticedAtStart(t *testing.T) {
 		t.Errorf("an outage is told as %s", text)
 	}
 
-	p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": %q}`, p.url, p.url+"/jwks")), nil)
+	p.Describe(oidctest.Discovery, p.URL)
 	c.wait(10 * time.Second)
 	s.Start()
-	await(t, s, p.url, signin.StatusGood)
-	wantUser(t, s, p.sign(t, p.good()), "alice")
+	await(t, s, p.URL, signin.StatusGood)
+	wantUser(t, s, p.Sign(t, p.good()), "alice")
 }
 
 // TestKeyThatCannotBeReadLeavesTheOthers holds that a certificate which Go cannot parse leaves its key good, that a key
 // which cannot be read at all leaves the others good, and that the log says which and why.
 func TestKeyThatCannotBeReadLeavesTheOthers(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
-	good, err := json.Marshal(publicKey("k0", rsaKey(t, 0).Public(), "RS256"))
+	good, err := json.Marshal(oidctest.PublicKey("k0", rsaKey(t, 0).Public(), "RS256"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,22 +79,19 @@ func TestKeyThatCannotBeReadLeavesTheOthers(t *testing.T) {
 		"others":   `{"kty":"RSA","kid":"broken","use":"sig","n":5},` + string(good),
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := &logBuffer{}
+			log := proctest.NewOutput()
 			config := p.config()
 			config.Logger = slog.New(slog.NewTextHandler(log, nil))
-			p.set(nil, answer(`{"keys":[`+keys+`]}`))
+			p.Set(nil, oidctest.JSON(`{"keys":[`+keys+`]}`))
 			s := signIn(t, config)
-			wantUser(t, s, p.sign(t, p.good()), "alice")
+			wantUser(t, s, p.Sign(t, p.good()), "alice")
 			kid := map[string]string{"only one": "k0", "others": "broken"}[name]
-			said := func() bool { // the line may come after the answer
-				text := log.String()
-				return strings.Contains(text, kid) && strings.Count(text, "cannot be read") == 1
-			}
-			for deadline := time.Now().Add(10 * time.Second); !said() && time.Now().Before(deadline); {
-				<-time.After(time.Millisecond)
-			}
-			if !said() {
-				t.Errorf("the log does not say once that key %s cannot be read: %s", kid, log.String())
+			// The line may come after the answer.
+			waittest.Until(t, "the log says that key "+kid+" cannot be read", func() bool {
+				return strings.HasSuffix(log.String(), "\n")
+			})
+			if text := log.String(); !strings.Contains(text, kid) || strings.Count(text, "cannot be read") != 1 {
+				t.Errorf("the log does not say once that key %s cannot be read: %s", kid, text)
 			}
 		})
 	}
@@ -99,6 +100,7 @@ func TestKeyThatCannotBeReadLeavesTheOthers(t *testing.T) {
 // TestClaimLeftOutForItsSizeIsNoClaim holds that a claim of features which is absent, or said to be elsewhere, is not
 // taken for one that names nothing.
 func TestClaimLeftOutForItsSizeIsNoClaim(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	config := p.config()
 	config.Issuers[0].FeaturesClaim = "groups"
@@ -119,7 +121,7 @@ func TestClaimLeftOutForItsSizeIsNoClaim(t *testing.T) {
 		"hasgroups false":  {claims{"groups": []string{"a"}, "hasgroups": false}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			who := wantUser(t, s, p.sign(t, p.with(c.claims)), "alice")
+			who := wantUser(t, s, p.Sign(t, p.with(c.claims)), "alice")
 			if who.HasFeatures != c.known {
 				t.Errorf("its features are known: %v, want %v", who.HasFeatures, c.known)
 			}
@@ -130,6 +132,7 @@ func TestClaimLeftOutForItsSizeIsNoClaim(t *testing.T) {
 // TestKeysOfARemoteIssuerAreNotFetchedInside holds that the address which is connected to counts, whatever the name in
 // jwks_uri resolves to.
 func TestKeysOfARemoteIssuerAreNotFetchedInside(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +170,7 @@ func (answering) RoundTrip(r *http.Request) (*http.Response, error) {
 // TestEndpointsOfARemoteIssuerAreNotReachedInside holds the other endpoints that a discovery document names to the rule
 // of its keys: the secret of patd as a client, codes and users' tokens go to them.
 func TestEndpointsOfARemoteIssuerAreNotReachedInside(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		issuer, endpoint string
 		refused          bool

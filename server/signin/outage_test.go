@@ -16,6 +16,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"patd/internal/oidctest"
+	"patd/internal/proctest"
 	"patd/server/signin"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -24,18 +26,19 @@ import (
 // rotated is a token under another key of the provider's.
 func (p *provider) rotated(t *testing.T, kid string, c claims) string {
 	t.Helper()
-	return sign(t, jose.RS256, rsaKey(t, 1), claims{"kid": kid}, c)
+	return oidctest.Sign(t, jose.RS256, rsaKey(t, 1), claims{"kid": kid}, c)
 }
 
 func TestProviderDownAtStart(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
-	good := p.sign(t, p.good())
-	discovery := p.discovery
-	p.set(fault(http.StatusBadGateway), nil)
+	good := p.Sign(t, p.good())
+	discovery := p.DiscoveryResponse()
+	p.Set(oidctest.Fault(http.StatusBadGateway), nil)
 	s := signIn(t, p.config())
 	wantUnavailable(t, s, good)
-	wantInvalid(t, s, p.sign(t, p.with(claims{"exp": 1}))) // no key is needed to tell that
-	p.set(discovery, nil)
+	wantInvalid(t, s, p.Sign(t, p.with(claims{"exp": 1}))) // no key is needed to tell that
+	p.Set(discovery, nil)
 	wantUnavailable(t, s, good) // it is not asked again so soon
 	p.clock.wait(3*time.Second - 1)
 	wantUnavailable(t, s, good)
@@ -44,30 +47,32 @@ func TestProviderDownAtStart(t *testing.T) {
 }
 
 func TestProviderThatIsNotThere(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	c := p.config()
 	c.Issuers[0].URL = gone.URL
-	wantUnavailable(t, signIn(t, c), p.sign(t, p.with(claims{"iss": gone.URL})))
+	wantUnavailable(t, signIn(t, c), p.Sign(t, p.with(claims{"iss": gone.URL})))
 }
 
 func TestKnownKeysOutliveAnOutageByADay(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
-	var log logBuffer
+	log := proctest.NewOutput()
 	c := p.config()
-	c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	c.Logger = slog.New(slog.NewTextHandler(log, nil))
 	s, err := signin.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
 	forever := claims{"exp": p.clock.now().AddDate(1, 0, 0).Unix()}
-	good := p.sign(t, p.with(forever))
+	good := p.Sign(t, p.with(forever))
 	wantUser(t, s, good, "alice")
 
-	working := p.discovery
-	p.set(fault(http.StatusInternalServerError), nil)
+	working := p.DiscoveryResponse()
+	p.Set(oidctest.Fault(http.StatusInternalServerError), nil)
 	for range 23 {
 		p.clock.wait(time.Hour)
 		wantUser(t, s, good, "alice")
@@ -77,10 +82,10 @@ func TestKnownKeysOutliveAnOutageByADay(t *testing.T) {
 		s,
 		p.rotated(t, "new", p.with(forever)),
 	) // it may be good: who knows
-	wantInvalid(t, s, sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k0"}, p.with(forever))) // that cannot
+	wantInvalid(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k0"}, p.with(forever))) // that cannot
 	p.clock.wait(time.Hour + 1)
 	wantUnavailable(t, s, good)
-	p.set(working, nil)
+	p.Set(working, nil)
 	p.clock.wait(3 * time.Second)
 	wantUser(t, s, good, "alice")
 	s.Close()
@@ -91,11 +96,12 @@ func TestKnownKeysOutliveAnOutageByADay(t *testing.T) {
 
 // A key that the provider took back is refused once the keys were renewed, without a token that asks for it.
 func TestWithdrawnKeyIsRefused(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	s := signIn(t, p.config())
-	old := p.sign(t, p.good())
+	old := p.Sign(t, p.good())
 	wantUser(t, s, old, "alice")
-	p.publish(t, publicKey("k1", rsaKey(t, 1).Public(), "RS256"))
+	p.Publish(t, oidctest.PublicKey("k1", rsaKey(t, 1).Public(), "RS256"))
 	p.clock.wait(10*time.Minute + 1)
 	wantUser(t, s, old, "alice") // the one that finds the keys old does not wait
 	next := p.rotated(t, "k1", p.good())
@@ -105,74 +111,82 @@ func TestWithdrawnKeyIsRefused(t *testing.T) {
 }
 
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	s := signIn(t, p.config())
-	wantUser(t, s, p.sign(t, p.good()), "alice")
+	wantUser(t, s, p.Sign(t, p.good()), "alice")
 	next := p.rotated(t, "k1", p.good())
 	wantInvalid(t, s, next)
-	p.publish(t, publicKey("k0", rsaKey(t, 0).Public(), "RS256"), publicKey("k1", rsaKey(t, 1).Public(), "RS256"))
+	p.Publish(
+		t,
+		oidctest.PublicKey("k0", rsaKey(t, 0).Public(), "RS256"),
+		oidctest.PublicKey("k1", rsaKey(t, 1).Public(), "RS256"),
+	)
 	wantUser(t, s, next, "alice")
-	wantUser(t, s, p.sign(t, p.good()), "alice")
+	wantUser(t, s, p.Sign(t, p.good()), "alice")
 	// Another key under the same kid, as providers have it that make their keys at each start.
-	p.publish(t, publicKey("k0", rsaKey(t, 2).Public(), "RS256"))
-	wantUser(t, s, sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k0"}, p.good()), "alice")
-	wantInvalid(t, s, p.sign(t, p.good()))
+	p.Publish(t, oidctest.PublicKey("k0", rsaKey(t, 2).Public(), "RS256"))
+	wantUser(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k0"}, p.good()), "alice")
+	wantInvalid(t, s, p.Sign(t, p.good()))
 	wantInvalid(t, s, next)
 }
 
 func TestFloodOfUnknownKeysDoesNotReachTheProvider(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	s := signIn(t, p.config())
-	wantUser(t, s, p.sign(t, p.good()), "alice")
+	wantUser(t, s, p.Sign(t, p.good()), "alice")
 	for i := range 200 {
 		wantInvalid(t, s, p.rotated(t, fmt.Sprint("made up ", i), p.good()))
 	}
-	if n := p.requests.Load(); n != 1+5 {
+	if n := p.KeyRequests(); n != 1+5 {
 		t.Errorf("the keys were fetched %d times", n)
 	}
-	p.publish(t, publicKey("k1", rsaKey(t, 1).Public(), "RS256"))
+	p.Publish(t, oidctest.PublicKey("k1", rsaKey(t, 1).Public(), "RS256"))
 	p.clock.wait(5 * time.Second)
 	wantUser(t, s, p.rotated(t, "k1", p.good()), "alice")
-	if n := p.requests.Load(); n != 1+5+1 {
+	if n := p.KeyRequests(); n != 1+5+1 {
 		t.Errorf("the keys were fetched %d times", n)
 	}
 	p.clock.wait(time.Minute)
 	for range 200 {
-		wantInvalid(t, s, sign(t, jose.RS256, rsaKey(t, 2), claims{}, p.good())) // without a kid
+		wantInvalid(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 2), claims{}, p.good())) // without a kid
 	}
-	if n := p.requests.Load(); n != 1+5+1+5 {
+	if n := p.KeyRequests(); n != 1+5+1+5 {
 		t.Errorf("the keys were fetched %d times", n)
 	}
 }
 
 func TestOutageDuringAFloodIsAskedOnceInThreeSeconds(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	s := signIn(t, p.config())
-	wantUser(t, s, p.sign(t, p.good()), "alice")
-	p.set(nil, fault(http.StatusInternalServerError))
+	wantUser(t, s, p.Sign(t, p.good()), "alice")
+	p.Set(nil, oidctest.Fault(http.StatusInternalServerError))
 	for range 10 {
 		for range 50 {
 			wantUnavailable(t, s, p.rotated(t, "unknown", p.good()))
 		}
-		wantUser(t, s, p.sign(t, p.good()), "alice")
+		wantUser(t, s, p.Sign(t, p.good()), "alice")
 		p.clock.wait(3 * time.Second)
 	}
-	if n := p.requests.Load(); n != 1+10 {
+	if n := p.KeyRequests(); n != 1+10 {
 		t.Errorf("the keys were fetched %d times", n)
 	}
 }
 
 func TestManyWaitForOneFetch(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	arrived, release := make(chan struct{}), make(chan struct{})
-	working := p.jwks
-	p.set(nil, func(w http.ResponseWriter, r *http.Request) {
+	working := p.KeysResponse()
+	p.Set(nil, func(w http.ResponseWriter, r *http.Request) {
 		close(arrived) // a second request panics, and fails the test
 		<-release
 		working(w, r)
 	})
 	s := signIn(t, p.config())
-	good := p.sign(t, p.good())
+	good := p.Sign(t, p.good())
 	impatient, cancel := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
@@ -197,9 +211,10 @@ func TestManyWaitForOneFetch(t *testing.T) {
 }
 
 func TestCloseEndsWhatHangs(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	arrived := make(chan struct{})
-	p.set(func(_ http.ResponseWriter, r *http.Request) {
+	p.Set(func(_ http.ResponseWriter, r *http.Request) {
 		close(arrived)
 		<-r.Context().Done()
 	}, nil)
@@ -211,7 +226,7 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		_, err := s.Verify(t.Context(), secret.NewSecret(p.sign(t, p.good())))
+		_, err := s.Verify(t.Context(), secret.NewSecret(p.Sign(t, p.good())))
 		done <- err
 	}()
 	<-arrived
@@ -221,75 +236,76 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 		t.Errorf("what hung: %v", err)
 	}
 	p.clock.wait(time.Minute)
-	wantUnavailable(t, s, p.sign(t, p.good()))
+	wantUnavailable(t, s, p.Sign(t, p.good()))
 	s.Close()
 }
 
 func TestFaultyProviders(t *testing.T) {
+	t.Parallel()
 	const elsewhere = "http://127.0.0.1:1/"
 	weak := `{"kty":"RSA","use":"sig","kid":"k0","e":"AQAB","n":"` + strings.Repeat("z", 171) + `"}`
 	page := "<html>" + strings.Repeat("please sign in\n", 1000)
 	for name, set := range map[string]func(p *provider){
-		"discovery hangs":     func(p *provider) { p.set(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil) },
-		"keys hang":           func(p *provider) { p.set(nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }) },
-		"keys trickle":        func(p *provider) { p.set(nil, trickle) },
-		"discovery redirects": func(p *provider) { p.set(http.RedirectHandler(elsewhere, http.StatusFound).ServeHTTP, nil) },
+		"discovery hangs":     func(p *provider) { p.Set(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil) },
+		"keys hang":           func(p *provider) { p.Set(nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }) },
+		"keys trickle":        func(p *provider) { p.Set(nil, trickle) },
+		"discovery redirects": func(p *provider) { p.Set(http.RedirectHandler(elsewhere, http.StatusFound).ServeHTTP, nil) },
 		"keys redirect": func(p *provider) {
-			p.set(nil, http.RedirectHandler(elsewhere, http.StatusTemporaryRedirect).ServeHTTP)
+			p.Set(nil, http.RedirectHandler(elsewhere, http.StatusTemporaryRedirect).ServeHTTP)
 		},
-		"keys redirect in a circle": func(p *provider) { p.set(nil, http.RedirectHandler("/jwks", http.StatusFound).ServeHTTP) },
-		"discovery is a page":       func(p *provider) { p.set(answer(page), nil) },
+		"keys redirect in a circle": func(p *provider) { p.Set(nil, http.RedirectHandler("/jwks", http.StatusFound).ServeHTTP) },
+		"discovery is a page":       func(p *provider) { p.Set(oidctest.JSON(page), nil) },
 		"discovery fails with a page": func(p *provider) {
-			p.set(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, page, http.StatusForbidden) }, nil)
+			p.Set(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, page, http.StatusForbidden) }, nil)
 		},
-		"discovery is empty": func(p *provider) { p.set(answer("{}"), nil) },
+		"discovery is empty": func(p *provider) { p.Set(oidctest.JSON("{}"), nil) },
 		"another issuer": func(p *provider) {
-			p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": %q}`, p.url+"/", p.url+"/jwks")), nil)
+			p.Describe(oidctest.Discovery, p.URL+"/")
 		},
 		"keys by plain http": func(p *provider) {
-			p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": "http://10.0.0.1/jwks"}`, p.url)), nil)
+			p.Set(oidctest.JSON(fmt.Sprintf(`{"issuer": %q, "jwks_uri": "http://10.0.0.1/jwks"}`, p.URL)), nil)
 		},
 		"keys in a file": func(p *provider) {
-			p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": "file:///etc/passwd"}`, p.url)), nil)
+			p.Set(oidctest.JSON(fmt.Sprintf(`{"issuer": %q, "jwks_uri": "file:///etc/passwd"}`, p.URL)), nil)
 		},
-		"keys are garbage": func(p *provider) { p.set(nil, answer("\x00\xffgarbage")) },
-		"keys are a list":  func(p *provider) { p.set(nil, answer(`[]`)) },
-		"no keys":          func(p *provider) { p.set(nil, answer(`{"keys": []}`)) },
+		"keys are garbage": func(p *provider) { p.Set(nil, oidctest.JSON("\x00\xffgarbage")) },
+		"keys are a list":  func(p *provider) { p.Set(nil, oidctest.JSON(`[]`)) },
+		"no keys":          func(p *provider) { p.Set(nil, oidctest.JSON(`{"keys": []}`)) },
 		"keys of nonsense": func(p *provider) {
-			p.set(nil, answer(`{"keys": [1, null, {}, {"kty":"RSA"}, {"kty":"oct","k":"AAAA","kid":"k0"}]}`))
+			p.Set(nil, oidctest.JSON(`{"keys": [1, null, {}, {"kty":"RSA"}, {"kty":"oct","k":"AAAA","kid":"k0"}]}`))
 		},
-		"a weak key": func(p *provider) { p.set(nil, answer(`{"keys": [`+weak+`]}`)) },
+		"a weak key": func(p *provider) { p.Set(nil, oidctest.JSON(`{"keys": [`+weak+`]}`)) },
 		"too many keys": func(p *provider) {
-			p.publish(t, slices.Repeat([]jose.JSONWebKey{publicKey("k0", rsaKey(t, 0).Public(), "")}, 101)...)
+			p.Publish(t, slices.Repeat([]jose.JSONWebKey{oidctest.PublicKey("k0", rsaKey(t, 0).Public(), "")}, 101)...)
 		},
-		"keys not found":             func(p *provider) { p.set(nil, fault(http.StatusNotFound)) },
-		"10 MiB of keys":             func(p *provider) { p.set(nil, padded(p.jwks)) },
-		"10 MiB of discovery":        func(p *provider) { p.set(padded(p.discovery), nil) },
-		"10 MiB of keys, compressed": func(p *provider) { p.set(nil, compressed(padded(p.jwks))) },
+		"keys not found":             func(p *provider) { p.Set(nil, oidctest.Fault(http.StatusNotFound)) },
+		"10 MiB of keys":             func(p *provider) { p.Set(nil, padded(p.KeysResponse())) },
+		"10 MiB of discovery":        func(p *provider) { p.Set(padded(p.DiscoveryResponse()), nil) },
+		"10 MiB of keys, compressed": func(p *provider) { p.Set(nil, compressed(padded(p.KeysResponse()))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProvider(t, newClock())
-			working, keys := p.discovery, p.jwks
+			working, keys := p.DiscoveryResponse(), p.KeysResponse()
 			set(p)
 			c := p.config()
-			c.Transport = fenced{&http.Transport{}, t, p.url}
+			c.Transport = fenced{&http.Transport{}, t, p.URL}
 			if strings.Contains(name, "hang") || strings.Contains(name, "trickle") {
 				c.Timeout = 200 * time.Millisecond
 			}
 			s := signIn(t, c)
-			jwt := p.sign(t, p.good())
+			jwt := p.Sign(t, p.good())
 			_, err := verify(t, s, jwt)
 			if err == nil {
 				t.Fatal("signed in")
 			}
-			if n := p.requests.Load(); n > 4 {
+			if n := p.KeyRequests(); n > 4 {
 				t.Errorf("the keys were asked for %d times", n)
 			}
 			if len(err.Error()) > 600 || strings.ContainsAny(err.Error(), "\n\x00") {
 				t.Errorf("the error repeats what the provider sent: %d bytes", len(err.Error()))
 			}
 			wantUnavailable(t, s, jwt)
-			p.set(working, keys)
+			p.Set(working, keys)
 			p.clock.wait(3 * time.Second)
 			wantUser(t, s, jwt, "alice")
 		})
@@ -314,29 +330,31 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 // What a provider publishes besides does not matter: a key that is for encryption, private, shared or not understood is
 // none, and the rest are good.
 func TestUnusableKeysAreLeftOut(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
-	encryption := publicKey("enc", rsaKey(t, 1).Public(), "")
+	encryption := oidctest.PublicKey("enc", rsaKey(t, 1).Public(), "")
 	encryption.Use = "enc"
-	p.publish(
+	p.Publish(
 		t,
 		encryption,
-		publicKey("private", rsaKey(t, 2), ""),
-		publicKey("oct", []byte("0123456789abcdef0123456789abcdef"), ""),
-		publicKey("k0", rsaKey(t, 0).Public(), "RS256"),
+		oidctest.PublicKey("private", rsaKey(t, 2), ""),
+		oidctest.PublicKey("oct", []byte("0123456789abcdef0123456789abcdef"), ""),
+		oidctest.PublicKey("k0", rsaKey(t, 0).Public(), "RS256"),
 	)
 	s := signIn(t, p.config())
-	wantUser(t, s, p.sign(t, p.good()), "alice")
-	wantUser(t, s, sign(t, jose.RS256, rsaKey(t, 0), claims{}, p.good()), "alice") // without a kid
-	wantInvalid(t, s, sign(t, jose.RS256, rsaKey(t, 1), claims{"kid": "enc"}, p.good()))
-	wantInvalid(t, s, sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "private"}, p.good()))
-	wantInvalid(t, s, sign(t, jose.PS256, rsaKey(t, 0), claims{"kid": "k0"}, p.good())) // the key says RS256
+	wantUser(t, s, p.Sign(t, p.good()), "alice")
+	wantUser(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 0), claims{}, p.good()), "alice") // without a kid
+	wantInvalid(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 1), claims{"kid": "enc"}, p.good()))
+	wantInvalid(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "private"}, p.good()))
+	wantInvalid(t, s, oidctest.Sign(t, jose.PS256, rsaKey(t, 0), claims{"kid": "k0"}, p.good())) // the key says RS256
 }
 
 func TestRedirectOnTheSameHostIsFollowed(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
-	keys := p.jwks
+	keys := p.KeysResponse()
 	first := true
-	p.set(nil, func(w http.ResponseWriter, r *http.Request) {
+	p.Set(nil, func(w http.ResponseWriter, r *http.Request) {
 		if first {
 			first = false
 			http.Redirect(w, r, "/jwks?again", http.StatusFound)
@@ -344,26 +362,36 @@ func TestRedirectOnTheSameHostIsFollowed(t *testing.T) {
 		}
 		keys(w, r)
 	})
-	wantUser(t, signIn(t, p.config()), p.sign(t, p.good()), "alice")
+	wantUser(t, signIn(t, p.config()), p.Sign(t, p.good()), "alice")
 }
 
 func TestOneIssuersOutageIsNotTheOthers(t *testing.T) {
+	t.Parallel()
 	p, down := newProvider(t, newClock()), newProvider(t, newClock())
-	down.set(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil)
+	down.Set(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil)
 	c := p.config()
 	c.Timeout = 200 * time.Millisecond
-	c.Issuers = append(c.Issuers, signin.Issuer{URL: down.url, Audiences: []string{audience}})
+	c.Issuers = append(c.Issuers, signin.Issuer{URL: down.URL, Audiences: []string{audience}})
 	s := signIn(t, c)
-	wantUnavailable(t, s, down.sign(t, down.good()))
-	wantUser(t, s, p.sign(t, p.good()), "alice")
+	wantUnavailable(t, s, down.Sign(t, down.good()))
+	wantUser(t, s, p.Sign(t, p.good()), "alice")
 }
 
 func TestVerifyManyAtOnceWhileKeysChange(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	s := signIn(t, p.config())
-	k0, k1 := publicKey("k0", rsaKey(t, 0).Public(), "RS256"), publicKey("k1", rsaKey(t, 1).Public(), "RS256")
-	p.publish(t, k0, k1)
-	old, next, made := p.sign(t, p.good()), p.rotated(t, "k1", p.good()), p.rotated(t, "made up", p.good())
+	k0, k1 := oidctest.PublicKey(
+		"k0",
+		rsaKey(t, 0).Public(),
+		"RS256",
+	), oidctest.PublicKey(
+		"k1",
+		rsaKey(t, 1).Public(),
+		"RS256",
+	)
+	p.Publish(t, k0, k1)
+	old, next, made := p.Sign(t, p.good()), p.rotated(t, "k1", p.good()), p.rotated(t, "made up", p.good())
 	var all sync.WaitGroup
 	for w := range 8 {
 		all.Go(func() {

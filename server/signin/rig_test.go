@@ -1,15 +1,12 @@
 package signin_test
 
 import (
-	"bytes"
 	"compress/gzip"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -21,12 +18,13 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"go.uber.org/goleak"
 
+	"patd/internal/oidctest"
 	"patd/server/signin"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
 
-const audience = "https://patd.example/api"
+const audience = oidctest.RealAudience
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -64,79 +62,27 @@ func newClock() *clock {
 func (c *clock) now() time.Time       { return time.Unix(0, c.at.Load()).UTC() }
 func (c *clock) wait(d time.Duration) { c.at.Add(int64(d)) }
 
-// provider is an OpenID provider in this process, whose answers tests replace.
+// provider is an OpenID provider on the clock of a test, which signs with the first RSA key.
 type provider struct {
-	url      string
-	clock    *clock
-	requests atomic.Int64 // for keys
-
-	mu        sync.Mutex
-	discovery http.HandlerFunc
-	jwks      http.HandlerFunc
+	*oidctest.Provider
+	clock *clock
 }
 
 func newProvider(t testing.TB, c *clock) *provider {
 	t.Helper()
-	p := &provider{clock: c}
-	s := httptest.NewServer(http.HandlerFunc(p.serve))
-	t.Cleanup(s.Close)
-	p.url = s.URL
-	p.set(answer(fmt.Sprintf(`{"issuer": %q, "jwks_uri": %q}`, p.url, p.url+"/jwks")), nil)
-	p.publish(t, publicKey("k0", rsaKey(t, 0).Public(), "RS256"))
+	p := &provider{oidctest.New(t, c.now), c}
+	p.SignWith(t, oidctest.Key{ID: "k0", Algorithm: jose.RS256, Private: rsaKey(t, 0)})
 	return p
 }
 
-// padded is one of the answers above, sound but for 10 MiB that come with it.
+// padded is a response that is sound but for 10 MiB that come with it.
 func padded(h http.HandlerFunc) http.HandlerFunc {
 	w := httptest.NewRecorder()
 	h(w, nil)
-	return answer(strings.TrimSuffix(w.Body.String(), "}") + `, "pad": "` + strings.Repeat("a", 10<<20) + `"}`)
+	return oidctest.JSON(strings.TrimSuffix(w.Body.String(), "}") + `, "pad": "` + strings.Repeat("a", 10<<20) + `"}`)
 }
 
-func (p *provider) serve(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	discovery, jwks := p.discovery, p.jwks
-	p.mu.Unlock()
-	switch r.URL.Path {
-	case "/.well-known/openid-configuration":
-		discovery(w, r)
-	case "/jwks":
-		p.requests.Add(1)
-		jwks(w, r)
-	default:
-		http.NotFound(w, r)
-	}
-}
-
-// set replaces the answers that are given.
-func (p *provider) set(discovery, jwks http.HandlerFunc) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if discovery != nil {
-		p.discovery = discovery
-	}
-	if jwks != nil {
-		p.jwks = jwks
-	}
-}
-
-func (p *provider) publish(t testing.TB, keys ...jose.JSONWebKey) {
-	t.Helper()
-	text, err := json.Marshal(jose.JSONWebKeySet{Keys: keys})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.set(nil, answer(string(text)))
-}
-
-func answer(body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(body))
-	}
-}
-
-// compressed is an answer that is small on its way.
+// compressed is a response that is small on its way.
 func compressed(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		plain := httptest.NewRecorder()
@@ -163,63 +109,12 @@ func (f fenced) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.Transport.RoundTrip(r)
 }
 
-func fault(code int) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
-}
-
-func publicKey(kid string, key any, alg string) jose.JSONWebKey {
-	return jose.JSONWebKey{Key: key, KeyID: kid, Algorithm: alg, Use: "sig"}
-}
-
-type claims map[string]any
+type claims = oidctest.Claims
 
 // good is claims of alice that are in order.
-func (p *provider) good() claims {
-	now := p.clock.now()
-	return claims{"iss": p.url, "sub": "alice", "aud": audience, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix()}
-}
+func (p *provider) good() claims { return p.Claims("alice", audience) }
 
-func (p *provider) with(changed claims) claims {
-	c := p.good()
-	maps.Copy(c, changed)
-	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
-	return c
-}
-
-// sign makes a token with the first key.
-func (p *provider) sign(t testing.TB, c claims) string {
-	t.Helper()
-	return sign(t, jose.RS256, rsaKey(t, 0), claims{"kid": "k0", "typ": "JWT"}, c)
-}
-
-func sign(t testing.TB, alg jose.SignatureAlgorithm, key any, header claims, payload any) string {
-	t.Helper()
-	options := &jose.SignerOptions{}
-	for k, v := range header {
-		options.WithHeader(jose.HeaderKey(k), v)
-	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, ok := payload.(string)
-	if !ok {
-		b, err := json.Marshal(payload)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text = string(b)
-	}
-	signed, err := s.Sign([]byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := signed.CompactSerialize()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return compact
-}
+func (p *provider) with(changed claims) claims { return p.good().With(changed) }
 
 func part(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 
@@ -235,7 +130,7 @@ func signIn(t testing.TB, c signin.Config) *signin.SignIn {
 }
 
 func (p *provider) config() signin.Config {
-	return signin.Config{Now: p.clock.now, Issuers: []signin.Issuer{{URL: p.url, Audiences: []string{audience}}}}
+	return signin.Config{Now: p.clock.now, Issuers: []signin.Issuer{{URL: p.URL, Audiences: []string{audience}}}}
 }
 
 func verify(t testing.TB, s *signin.SignIn, jwt string) (signin.Identity, error) {
@@ -293,22 +188,4 @@ func wantCode(t testing.TB, s *signin.SignIn, jwt string, code tokens.Code, reas
 	if code == tokens.CodeUnauthenticated && e.Message != "the token is not valid" {
 		t.Errorf("the caller is told %q", e.Message)
 	}
-}
-
-// logBuffer is a log that is written and read at the same time.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -1,13 +1,9 @@
 package signin_test
 
 import (
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"testing"
 
-	"github.com/go-jose/go-jose/v4"
-
+	"patd/internal/oidctest"
 	"patd/server/signin"
 	"patd/tokens/secret"
 )
@@ -16,44 +12,29 @@ import (
 func TestKeysOfSecurityEventsAreFound(t *testing.T) {
 	t.Parallel()
 	clock := newClock()
-	public := jose.JSONWebKey{Key: rsaKey(t, 0).Public(), KeyID: "k0", Algorithm: "RS256", Use: "sig"}
-	key, err := public.MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, c := range map[string]struct {
 		issuer, document string
 		at               string // of --security-event-keys-url
 	}{
-		"OpenID":                     {"", "/.well-known/openid-configuration", ""},
+		"OpenID":                     {"", oidctest.Discovery, ""},
 		"shared signals":             {"", "/.well-known/ssf-configuration", ""},
 		"shared signals with a path": {"/tenant", "/.well-known/ssf-configuration/tenant", ""},
 		"no document":                {"", "", "/jwks"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var server *httptest.Server
-			server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				switch r.URL.Path {
-				case c.document:
-					_, _ = fmt.Fprintf(w, `{"issuer": %q, "jwks_uri": %q}`, server.URL+c.issuer, server.URL+"/jwks")
-				case "/jwks":
-					_, _ = fmt.Fprintf(w, `{"keys": [%s]}`, key)
-				default:
-					http.NotFound(w, r)
-				}
-			}))
-			defer server.Close()
-			issuer := signin.EventIssuer{URL: server.URL + c.issuer, Audiences: []string{audience}}
+			p := newProvider(t, clock)
+			p.Describe(c.document, p.URL+c.issuer)
+			issuer := signin.EventIssuer{URL: p.URL + c.issuer, Audiences: []string{audience}}
 			if c.at != "" {
-				issuer.KeysURL = server.URL + c.at
+				issuer.KeysURL = p.URL + c.at
 			}
 			events, err := signin.NewEvents(signin.EventsConfig{Issuers: []signin.EventIssuer{issuer}, Now: clock.now})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer events.Close()
-			set := sign(t, jose.RS256, rsaKey(t, 0), claims{"kid": "k0", "typ": "secevent+jwt"}, claims{
+			set := p.Key().Sign(t, claims{"kid": "k0", "typ": "secevent+jwt"}, claims{
 				"iss": issuer.URL, "aud": audience, "iat": clock.now().Unix(), "jti": "1",
 				"sub_id": claims{"format": "opaque", "id": "alice"},
 				"events": claims{"https://schemas.openid.net/secevent/risc/event-type/account-disabled": claims{}},

@@ -17,11 +17,13 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
 
+	"patd/internal/oidctest"
 	"patd/server/signin"
 	"patd/tokens/secret"
 )
 
 func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
 	good := signin.Issuer{URL: "https://id.example", Audiences: []string{"a"}}
 	for name, change := range map[string]func(*signin.Issuer){
 		"no URL":              func(i *signin.Issuer) { i.URL = "" },
@@ -62,25 +64,27 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func TestSignedInUser(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	s := signIn(t, p.config())
-	got := wantUser(t, s, p.sign(t, p.good()), "alice")
-	want := signin.Identity{User: "alice", Issuer: p.url, Expiry: p.clock.now().Add(time.Hour).Truncate(time.Second)}
+	got := wantUser(t, s, p.Sign(t, p.good()), "alice")
+	want := signin.Identity{User: "alice", Issuer: p.URL, Expiry: p.clock.now().Add(time.Hour).Truncate(time.Second)}
 	want.End = want.Expiry.Add(30 * time.Second) // the leeway
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	for _, typ := range []string{"jwt", "at+jwt", "AT+JWT", "application/at+jwt", "application/jwt"} {
-		wantUser(t, s, sign(t, jose.RS256, rsaKey(t, 0), claims{"typ": typ}, p.good()), "alice")
+		wantUser(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 0), claims{"typ": typ}, p.good()), "alice")
 	}
-	wantUser(t, s, p.sign(t, p.with(claims{"aud": []string{"other", audience}})), "alice")
-	wantUser(t, s, p.sign(t, p.with(claims{"exp": float64(p.clock.now().Unix()) + 0.5, "nbf": 0, "iat": nil})), "alice")
-	if n := p.requests.Load(); n != 1 {
+	wantUser(t, s, p.Sign(t, p.with(claims{"aud": []string{"other", audience}})), "alice")
+	wantUser(t, s, p.Sign(t, p.with(claims{"exp": float64(p.clock.now().Unix()) + 0.5, "nbf": 0, "iat": nil})), "alice")
+	if n := p.KeyRequests(); n != 1 {
 		t.Errorf("the keys were fetched %d times", n)
 	}
 }
 
 func TestEveryPinnedAlgorithm(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -94,12 +98,12 @@ func TestEveryPinnedAlgorithm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.publish(
+	p.Publish(
 		t,
-		publicKey("r", rsaKey(t, 0).Public(), ""),
-		publicKey("e", ec.Public(), ""),
-		publicKey("e3", ec384.Public(), ""),
-		publicKey("d", public, "EdDSA"),
+		oidctest.PublicKey("r", rsaKey(t, 0).Public(), ""),
+		oidctest.PublicKey("e", ec.Public(), ""),
+		oidctest.PublicKey("e3", ec384.Public(), ""),
+		oidctest.PublicKey("d", public, "EdDSA"),
 	)
 	s := signIn(t, p.config())
 	only := p.config()
@@ -120,7 +124,7 @@ func TestEveryPinnedAlgorithm(t *testing.T) {
 		{jose.RS256, rsaKey(t, 0), "e", false}, // another type of key under that kid
 		{jose.ES256, ec, "d", false},
 	} {
-		jwt := sign(t, c.alg, c.key, claims{"kid": c.kid}, p.good())
+		jwt := oidctest.Sign(t, c.alg, c.key, claims{"kid": c.kid}, p.good())
 		if c.good {
 			wantUser(t, s, jwt, "alice")
 		} else {
@@ -135,14 +139,15 @@ func TestEveryPinnedAlgorithm(t *testing.T) {
 }
 
 func TestBadTokensAreOneAnswer(t *testing.T) {
+	t.Parallel()
 	p, other := newProvider(t, newClock()), newProvider(t, newClock())
 	c := p.config()
-	c.Issuers = append(c.Issuers, signin.Issuer{URL: other.url, Audiences: []string{"other"}})
+	c.Issuers = append(c.Issuers, signin.Issuer{URL: other.URL, Audiences: []string{"other"}})
 	s := signIn(t, c)
-	other.publish(t, publicKey("k1", rsaKey(t, 1).Public(), "RS256"))
+	other.Publish(t, oidctest.PublicKey("k1", rsaKey(t, 1).Public(), "RS256"))
 	now := p.clock.now()
 	key := rsaKey(t, 0)
-	good := p.sign(t, p.good())
+	good := p.Sign(t, p.good())
 	parts := strings.Split(good, ".")
 	payload, err := json.Marshal(p.good())
 	if err != nil {
@@ -158,7 +163,7 @@ func TestBadTokensAreOneAnswer(t *testing.T) {
 		"line end":           good + "\n",
 		"four parts":         good + ".a",
 		"JSON serialization": `{"payload":"a"}`,
-		"too long":           p.sign(t, p.with(claims{"pad": strings.Repeat("a", 16<<10)})),
+		"too long":           p.Sign(t, p.with(claims{"pad": strings.Repeat("a", 16<<10)})),
 		"respelled":          respelled(good),
 		"no signature":       parts[0] + "." + parts[1] + ".",
 		"another payload": parts[0] + "." + part(
@@ -169,62 +174,68 @@ func TestBadTokensAreOneAnswer(t *testing.T) {
 		"alg none":         part(`{"alg":"none"}`) + "." + parts[1] + ".",
 		"alg None, signed": part(`{"alg":"None","kid":"k0"}`) + "." + parts[1] + "." + parts[2],
 		"alg a number":     part(`{"alg":256}`) + "." + parts[1] + "." + parts[2],
-		"kid a number":     sign(t, jose.RS256, key, claims{"kid": 1}, p.good()),
-		"unknown key":      sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k0"}, p.good()),
-		"unknown kid":      sign(t, jose.RS256, key, claims{"kid": "k9"}, p.good()),
-		"other's key":      sign(t, jose.RS256, rsaKey(t, 1), claims{"kid": "k1"}, p.good()),
+		"kid a number":     oidctest.Sign(t, jose.RS256, key, claims{"kid": 1}, p.good()),
+		"unknown key":      oidctest.Sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k0"}, p.good()),
+		"unknown kid":      oidctest.Sign(t, jose.RS256, key, claims{"kid": "k9"}, p.good()),
+		"other's key":      oidctest.Sign(t, jose.RS256, rsaKey(t, 1), claims{"kid": "k1"}, p.good()),
 		"embedded key":     embedded(t, p.good()),
-		"jku":              sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "k9", "jku": p.url + "/jwks"}, p.good()),
-		"critical":         sign(t, jose.RS256, key, claims{"kid": "k0", "crit": []string{"exp"}}, p.good()),
-		"b64":              sign(t, jose.RS256, key, claims{"kid": "k0", "b64": true}, p.good()),
-		"logout token":     sign(t, jose.RS256, key, claims{"kid": "k0", "typ": "logout+jwt"}, p.good()),
-		"event token": p.sign(
+		"jku": oidctest.Sign(
+			t,
+			jose.RS256,
+			rsaKey(t, 2),
+			claims{"kid": "k9", "jku": p.URL + "/jwks"},
+			p.good(),
+		),
+		"critical":     oidctest.Sign(t, jose.RS256, key, claims{"kid": "k0", "crit": []string{"exp"}}, p.good()),
+		"b64":          oidctest.Sign(t, jose.RS256, key, claims{"kid": "k0", "b64": true}, p.good()),
+		"logout token": oidctest.Sign(t, jose.RS256, key, claims{"kid": "k0", "typ": "logout+jwt"}, p.good()),
+		"event token": p.Sign(
 			t,
 			p.with(claims{"events": claims{"http://schemas.openid.net/event/backchannel-logout": claims{}}}),
 		),
-		"typ a number":   sign(t, jose.RS256, key, claims{"kid": "k0", "typ": 1}, p.good()),
-		"bound to a key": p.sign(t, p.with(claims{"cnf": claims{"jkt": "x"}})),
+		"typ a number":   oidctest.Sign(t, jose.RS256, key, claims{"kid": "k0", "typ": 1}, p.good()),
+		"bound to a key": p.Sign(t, p.with(claims{"cnf": claims{"jkt": "x"}})),
 
-		"claims a list": sign(t, jose.RS256, key, claims{"kid": "k0"}, `[]`),
-		"claims no UTF-8": sign(
+		"claims a list": oidctest.Sign(t, jose.RS256, key, claims{"kid": "k0"}, `[]`),
+		"claims no UTF-8": oidctest.Sign(
 			t,
 			jose.RS256,
 			key,
 			claims{"kid": "k0"},
 			strings.Replace(string(payload), "{", "{\"pad\":\"\xff\",", 1),
 		),
-		"sub twice": sign(
+		"sub twice": oidctest.Sign(
 			t,
 			jose.RS256,
 			key,
 			claims{"kid": "k0"},
 			strings.Replace(string(payload), "{", `{"sub":"admin",`, 1),
 		),
-		"no iss":          p.sign(t, p.with(claims{"iss": nil})),
-		"iss and a slash": p.sign(t, p.with(claims{"iss": p.url + "/"})),
-		"iss in capitals": p.sign(t, p.with(claims{"iss": strings.ToUpper(p.url)})),
-		"iss elsewhere":   p.sign(t, p.with(claims{"iss": "https://accounts.google.com"})),
-		"iss of another":  p.sign(t, p.with(claims{"iss": other.url, "aud": "other"})),
-		"ISS":             p.sign(t, p.with(claims{"iss": nil, "ISS": p.url})),
-		"no aud":          p.sign(t, p.with(claims{"aud": nil})),
-		"wrong aud":       p.sign(t, p.with(claims{"aud": "other"})),
-		"part of aud":     p.sign(t, p.with(claims{"aud": audience[:10]})),
-		"aud a number":    p.sign(t, p.with(claims{"aud": []any{audience, 1}})),
-		"no exp":          p.sign(t, p.with(claims{"exp": nil})),
-		"exp a string":    p.sign(t, p.with(claims{"exp": fmt.Sprint(now.Unix() + 60)})),
-		"exp too far":     p.sign(t, p.with(claims{"exp": 1e300})),
-		"exp negative":    p.sign(t, p.with(claims{"exp": -1})),
-		"expired":         p.sign(t, p.with(claims{"exp": now.Unix() - 30})),
-		"not yet":         p.sign(t, p.with(claims{"nbf": now.Unix() + 31})),
-		"nbf a string":    p.sign(t, p.with(claims{"nbf": "now"})),
-		"from the future": p.sign(t, p.with(claims{"iat": now.Unix() + 31})),
+		"no iss":          p.Sign(t, p.with(claims{"iss": nil})),
+		"iss and a slash": p.Sign(t, p.with(claims{"iss": p.URL + "/"})),
+		"iss in capitals": p.Sign(t, p.with(claims{"iss": strings.ToUpper(p.URL)})),
+		"iss elsewhere":   p.Sign(t, p.with(claims{"iss": "https://accounts.google.com"})),
+		"iss of another":  p.Sign(t, p.with(claims{"iss": other.URL, "aud": "other"})),
+		"ISS":             p.Sign(t, p.with(claims{"iss": nil, "ISS": p.URL})),
+		"no aud":          p.Sign(t, p.with(claims{"aud": nil})),
+		"wrong aud":       p.Sign(t, p.with(claims{"aud": "other"})),
+		"part of aud":     p.Sign(t, p.with(claims{"aud": audience[:10]})),
+		"aud a number":    p.Sign(t, p.with(claims{"aud": []any{audience, 1}})),
+		"no exp":          p.Sign(t, p.with(claims{"exp": nil})),
+		"exp a string":    p.Sign(t, p.with(claims{"exp": fmt.Sprint(now.Unix() + 60)})),
+		"exp too far":     p.Sign(t, p.with(claims{"exp": 1e300})),
+		"exp negative":    p.Sign(t, p.with(claims{"exp": -1})),
+		"expired":         p.Sign(t, p.with(claims{"exp": now.Unix() - 30})),
+		"not yet":         p.Sign(t, p.with(claims{"nbf": now.Unix() + 31})),
+		"nbf a string":    p.Sign(t, p.with(claims{"nbf": "now"})),
+		"from the future": p.Sign(t, p.with(claims{"iat": now.Unix() + 31})),
 	}
 	for name, sub := range map[string]any{
 		"no sub": nil, "sub empty": "", "sub a number": 7, "sub true": true, "sub a list": []string{"alice"}, "sub an object": claims{"a": "b"},
 		"sub me": "me", "sub with a line end": "alice\n", "sub with NUL": "a\x00", "sub with C1": "a\u0085", "sub half a character": json.RawMessage(`"a\ud800"`),
 		"sub too long": strings.Repeat("a", 256), "sub a secret": "pat_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0",
 	} {
-		bad[name] = p.sign(t, p.with(claims{"sub": sub}))
+		bad[name] = p.Sign(t, p.with(claims{"sub": sub}))
 	}
 	for name, jwt := range bad {
 		t.Run(name, func(t *testing.T) { wantInvalid(t, s, jwt) })
@@ -280,12 +291,13 @@ func confused(t *testing.T, key *rsa.PublicKey, kid string, c claims) []string {
 		der, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), x509.MarshalPKCS1PublicKey(key),
 		pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(key)}), key.N.Bytes(), jwk,
 	} {
-		out = append(out, sign(t, jose.HS256, secret, claims{"kid": kid}, c))
+		out = append(out, oidctest.Sign(t, jose.HS256, secret, claims{"kid": kid}, c))
 	}
 	return out
 }
 
 func TestPublicKeyAsSharedSecret(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	s := signIn(t, p.config())
 	for _, jwt := range confused(t, &rsaKey(t, 0).PublicKey, "k0", p.good()) {
@@ -294,6 +306,7 @@ func TestPublicKeyAsSharedSecret(t *testing.T) {
 }
 
 func TestLeeway(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	now := p.clock.now().Unix()
 	s := signIn(t, p.config())
@@ -301,41 +314,43 @@ func TestLeeway(t *testing.T) {
 	c.Leeway = time.Second
 	strict := signIn(t, c)
 	for _, in := range []claims{{"exp": now - 29}, {"nbf": now + 30}, {"iat": now + 30}} {
-		jwt := p.sign(t, p.with(in))
+		jwt := p.Sign(t, p.with(in))
 		wantUser(t, s, jwt, "alice")
 		wantInvalid(t, strict, jwt)
 	}
 }
 
 func TestUserClaimAndPrefixes(t *testing.T) {
+	t.Parallel()
 	a, b, b2 := newProvider(t, newClock()), newProvider(t, newClock()), newProvider(t, newClock())
 	c := a.config()
 	c.Issuers[0].UserClaim = "https://acme.example/id"
 	c.Issuers = append(c.Issuers,
-		signin.Issuer{URL: b.url, Audiences: []string{audience}, UserPrefix: "b:"},
-		signin.Issuer{URL: b2.url, Audiences: []string{audience}, UserPrefix: "b:2:"})
+		signin.Issuer{URL: b.URL, Audiences: []string{audience}, UserPrefix: "b:"},
+		signin.Issuer{URL: b2.URL, Audiences: []string{audience}, UserPrefix: "b:2:"})
 	s := signIn(t, c)
 	id := func(v any) claims { return a.with(claims{"https://acme.example/id": v}) }
 
-	wantUser(t, s, a.sign(t, id("u-17")), "u-17")
-	wantUser(t, s, a.sign(t, id("B:x")), "B:x")
-	wantUser(t, s, b.sign(t, b.good()), "b:alice")
-	wantUser(t, s, b2.sign(t, b2.good()), "b:2:alice")
-	wantUser(t, s, b2.sign(t, b2.with(claims{"sub": strings.Repeat("a", 251)})), "b:2:"+strings.Repeat("a", 251))
+	wantUser(t, s, a.Sign(t, id("u-17")), "u-17")
+	wantUser(t, s, a.Sign(t, id("B:x")), "B:x")
+	wantUser(t, s, b.Sign(t, b.good()), "b:alice")
+	wantUser(t, s, b2.Sign(t, b2.good()), "b:2:alice")
+	wantUser(t, s, b2.Sign(t, b2.with(claims{"sub": strings.Repeat("a", 251)})), "b:2:"+strings.Repeat("a", 251))
 	for name, jwt := range map[string]string{
-		"without the claim":        a.sign(t, a.good()),
-		"an id of b":               a.sign(t, id("b:alice")),
-		"an id of b2 by a":         a.sign(t, id("b:2:alice")),
-		"an id of b2 by b":         b.sign(t, b.with(claims{"sub": "2:alice"})),
-		"me behind a prefix":       b.sign(t, b.with(claims{"sub": "me"})),
-		"nothing behind a prefix":  b.sign(t, b.with(claims{"sub": ""})),
-		"too long with the prefix": b2.sign(t, b2.with(claims{"sub": strings.Repeat("a", 252)})),
+		"without the claim":        a.Sign(t, a.good()),
+		"an id of b":               a.Sign(t, id("b:alice")),
+		"an id of b2 by a":         a.Sign(t, id("b:2:alice")),
+		"an id of b2 by b":         b.Sign(t, b.with(claims{"sub": "2:alice"})),
+		"me behind a prefix":       b.Sign(t, b.with(claims{"sub": "me"})),
+		"nothing behind a prefix":  b.Sign(t, b.with(claims{"sub": ""})),
+		"too long with the prefix": b2.Sign(t, b2.with(claims{"sub": strings.Repeat("a", 252)})),
 	} {
 		t.Run(name, func(t *testing.T) { wantInvalid(t, s, jwt) })
 	}
 }
 
 func TestFeaturesClaim(t *testing.T) {
+	t.Parallel()
 	p := newProvider(t, newClock())
 	c := p.config()
 	c.Issuers[0].FeaturesClaim = "features"
@@ -355,7 +370,7 @@ func TestFeaturesClaim(t *testing.T) {
 		{[]string{"b", "a", "b"}, []string{"a", "b"}, true},
 		{" reports.read  billing:read ", []string{"billing:read", "reports.read"}, true},
 	} {
-		got := wantUser(t, s, p.sign(t, p.with(claims{"features": good.claim})), "alice")
+		got := wantUser(t, s, p.Sign(t, p.with(claims{"features": good.claim})), "alice")
 		if d := cmp.Diff(good.want, got.Features); d != "" || got.HasFeatures != good.has {
 			t.Errorf("%v: has %v, %s", good.claim, got.HasFeatures, d)
 		}
@@ -364,15 +379,16 @@ func TestFeaturesClaim(t *testing.T) {
 		json.RawMessage("null"), 1, true, claims{"a": true}, []any{"a", 1}, []any{"a", nil}, []string{"a b"}, []string{""}, []string{`"`},
 		[]string{strings.Repeat("a", 129)}, "a\tb", "a\u00e4", many, "pat_15ODq7pq8Hy_0Eoh211G4c8wtVWM00my5rsNSFlKgaWqQ4mb8gdEqno0QDLb0",
 	} {
-		wantInvalid(t, s, p.sign(t, p.with(claims{"features": bad})))
+		wantInvalid(t, s, p.Sign(t, p.with(claims{"features": bad})))
 	}
 	// Not configured, the claim is nothing.
-	if got := wantUser(t, signIn(t, p.config()), p.sign(t, p.with(claims{"features": 1})), "alice"); got.HasFeatures {
+	if got := wantUser(t, signIn(t, p.config()), p.Sign(t, p.with(claims{"features": 1})), "alice"); got.HasFeatures {
 		t.Error("features without a claim for them")
 	}
 }
 
 func TestLooksLikeJWT(t *testing.T) {
+	t.Parallel()
 	for s, want := range map[string]bool{
 		"a.b.c": true, "a.b.": true, "-_.A9.z": true, strings.Repeat("a", 16<<10-4) + ".b.c": true,
 		"": false, ".": false, "..": false, "a..c": false, ".b.c": false, "a.b": false, "a.b.c.d": false, "a.b.c ": false, "a.b=.c": false,
@@ -389,13 +405,13 @@ func FuzzVerify(f *testing.F) {
 	c := p.config()
 	c.Issuers[0].FeaturesClaim = "features"
 	s := signIn(f, c)
-	good := p.sign(f, p.good())
+	good := p.Sign(f, p.good())
 	parts := strings.Split(good, ".")
 	f.Add(good+"x", "")
 	f.Add(parts[0]+"."+parts[1]+".", `{"alg":"none"}`)
 	f.Add(
 		`{"alg":"RS256","kid":"k0"}`,
-		`{"iss":"`+p.url+`","aud":"`+audience+`","exp":1e11,"sub":"alice","features":"a b"}`,
+		`{"iss":"`+p.URL+`","aud":"`+audience+`","exp":1e11,"sub":"alice","features":"a b"}`,
 	)
 	f.Add(`{"alg":"ES256","crit":[]}`, `{"iss":null}`)
 	f.Fuzz(func(t *testing.T, a, b string) {

@@ -17,9 +17,9 @@ func TestAProviderThatHangsHoldsUpABoundedNumberOfCalls(t *testing.T) {
 	const most = 4
 	clock := newClock()
 	hanging, other := newProvider(t, clock), newProvider(t, clock)
-	working := hanging.discovery
+	working := hanging.DiscoveryResponse()
 	asked, release := make(chan struct{}), make(chan struct{})
-	hanging.set(func(w http.ResponseWriter, r *http.Request) {
+	hanging.Set(func(w http.ResponseWriter, r *http.Request) {
 		close(asked)
 		<-release
 		working(w, r)
@@ -28,7 +28,7 @@ func TestAProviderThatHangsHoldsUpABoundedNumberOfCalls(t *testing.T) {
 	c.Issuers = append(c.Issuers, other.config().Issuers...)
 	c.MaxWaiting, c.Timeout = most, time.Minute
 	s := signIn(t, c)
-	good := hanging.sign(t, hanging.good())
+	good := hanging.Sign(t, hanging.good())
 
 	// More calls than there are places: those for which there is none say so while the provider still hangs.
 	refused, signedIn := make(chan error, 3*most), make(chan string, 3*most)
@@ -48,7 +48,7 @@ func TestAProviderThatHangsHoldsUpABoundedNumberOfCalls(t *testing.T) {
 		<-refused
 	}
 	wantUnavailable(t, s, good)
-	wantUser(t, s, other.sign(t, other.good()), "alice")
+	wantUser(t, s, other.Sign(t, other.good()), "alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Verify(ctx, secret.NewSecret(good)); err == nil {

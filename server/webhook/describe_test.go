@@ -16,6 +16,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"patd/internal/servicetest"
 	"patd/server/webhook"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -290,9 +291,13 @@ func TestNoSecretIsInAMessageOrTheLog(t *testing.T) {
 		r.mint("bob", "last")
 		pause(time.Minute)
 		stop()
-		keys, err := secret.ParseKeys(keyLine)
+		keys, err := secret.ParseKeys(servicetest.KeyLine)
 		must(t, err)
-		marks := []string{secretA, strings.TrimPrefix(secretA, "whsec_"), strings.TrimPrefix(keyLine, "k1:")}
+		marks := []string{
+			secretA,
+			strings.TrimPrefix(secretA, "whsec_"),
+			strings.TrimPrefix(servicetest.KeyLine, "k1:"),
+		}
 		for _, s := range r.secrets {
 			text, sum := s.Reveal(), keys.Digest(s).Sum
 			_, tail, _ := strings.Cut(text, "_")
@@ -312,7 +317,7 @@ func TestNoSecretIsInAMessageOrTheLog(t *testing.T) {
 		}
 		if len(r.secrets) < 6 || len(r.at(hook)) < 20 || !strings.Contains(r.logs.String(), errDead.Error()) ||
 			!strings.Contains(r.logs.String(), "disabled") {
-			t.Fatalf("too little happened: %d secrets, %d messages\n%s", len(r.secrets), len(r.at(hook)), &r.logs)
+			t.Fatalf("too little happened: %d secrets, %d messages\n%s", len(r.secrets), len(r.at(hook)), r.logs)
 		}
 		for _, m := range append(r.at(hook), r.at(other)...) {
 			for i, mark := range marks {

@@ -14,14 +14,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"patd/internal/dbtest"
+	"patd/internal/proctest"
+	"patd/internal/servicetest"
 	"patd/server/webhook"
 	"patd/store"
 	"patd/tokens"
 	"patd/tokens/secret"
 )
-
-const keyLine = "k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
 // rig is a store with a service, and engines on it that send to functions. It is used in a bubble of synctest.
 type rig struct {
@@ -31,7 +30,7 @@ type rig struct {
 	ahead atomic.Int64 // of the bubble's clock
 
 	secrets []tokens.Secret // of everything that was made
-	logs    logBuffer
+	logs    *proctest.Output
 
 	mu       sync.Mutex
 	news     chan struct{}
@@ -67,30 +66,18 @@ func newRig(t *testing.T, dir string) *rig {
 	t.Helper()
 	r := &rig{
 		t:       t,
+		logs:    proctest.NewOutput(),
 		news:    make(chan struct{}),
 		busy:    map[string]bool{},
 		answers: map[string]func(context.Context, received) webhook.Outcome{},
 	}
-	ctx := t.Context()
-	url, err := dbtest.SQLite(filepath.Join(dir, "patd.db"))
-	must(t, err)
-	r.st, err = store.Open(ctx, url, store.Options{Now: r.now, NoSync: true})
-	must(t, err)
-	t.Cleanup(func() { must(t, r.st.Close()) })
-	keys, err := secret.ParseKeys(keyLine)
-	must(t, err)
-	prefixes, err := tokens.BindKeys(ctx, r.st, keys, "", r.now())
-	must(t, err)
-	r.svc, err = tokens.NewService(
-		tokens.Config{
-			Store:    told{r.st, r},
-			Changes:  r.st.Feed(),
-			Keys:     secret.NewKeyring(keys),
-			Prefixes: prefixes,
-			Now:      r.now,
-		},
-	)
-	must(t, err)
+	made := servicetest.New(t, servicetest.Options{
+		File:    filepath.Join(dir, "patd.db"),
+		Now:     r.now,
+		Feed:    true,
+		Between: func(st *store.Store) tokens.Store { return told{st, r} },
+	})
+	r.st, r.svc = made.Store, made.Service
 	return r
 }
 
@@ -140,8 +127,8 @@ func (r *rig) engine(name string) (e *webhook.Engine, stop func()) { return r.en
 func (r *rig) engineOn(q webhook.Queue, name string) (e *webhook.Engine, stop func()) {
 	r.t.Helper()
 	e = webhook.New(webhook.Config{Queue: q, Domain: domain{r}, News: r.changes, Holder: name, Now: r.now,
-		Logger: slog.New(slog.NewJSONHandler(&r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Failed: func(err error) { fmt.Fprintln(&r.logs, err) },
+		Logger: slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Failed: func(err error) { fmt.Fprintln(r.logs, err) },
 	}.WithSender(r.receive))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -149,24 +136,6 @@ func (r *rig) engineOn(q webhook.Queue, name string) (e *webhook.Engine, stop fu
 	stop = sync.OnceFunc(func() { cancel(); <-done })
 	r.t.Cleanup(stop)
 	return e, stop
-}
-
-// logBuffer keeps what is logged.
-type logBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // receive is the far end of all engines. Two messages of one subject at once, to one endpoint, fail the test.

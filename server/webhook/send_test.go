@@ -16,8 +16,8 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-	"golang.org/x/net/dns/dnsmessage"
 
+	"patd/internal/dnstest"
 	"patd/server/webhook"
 	"patd/tokens"
 	"patd/tokens/secret"
@@ -206,53 +206,13 @@ func TestAnEndpointMustBeReachableAsItsURLSays(t *testing.T) {
 	}
 }
 
-// names is a DNS server that answers address i to the i-th question about any name, and the last one from then on.
-func names(t *testing.T, answers ...string) *net.Resolver {
-	t.Helper()
-	server, err := net.ListenPacket("udp", "127.0.0.1:0")
-	must(t, err)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		asked := 0
-		buf := make([]byte, 1500)
-		for {
-			n, peer, err := server.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(buf[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			a := netip.MustParseAddr(answers[min(asked, len(answers)-1)])
-			h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
-			switch {
-			case q.Type == dnsmessage.TypeA && a.Is4():
-				m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}}
-				asked++
-			case q.Type == dnsmessage.TypeAAAA && a.Is6():
-				m.Answers = []dnsmessage.Resource{{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}}}
-				asked++
-			}
-			m.Response, m.Additionals = true, nil
-			packed, err := m.Pack()
-			if err == nil {
-				_, _ = server.WriteTo(packed, peer)
-			}
-		}
-	}()
-	t.Cleanup(func() { server.Close(); <-done })
-	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", server.LocalAddr().String())
-	}}
-}
-
 func TestMessagesReachNoPrivateNetwork(t *testing.T) {
 	t.Parallel()
 	for _, a := range []string{"127.0.0.1", "10.0.0.1", "192.168.7.7", "169.254.169.254", "100.64.1.1", "::1", "fd00:ec2::254", "fe80::1", "0.0.0.0"} {
-		s := sender(t, webhook.SenderConfig{URL: "https://hooks.example.com:1/"}.WithResolver(names(t, a), nil))
+		s := sender(
+			t,
+			webhook.SenderConfig{URL: "https://hooks.example.com:1/"}.WithResolver(dnstest.Resolver(t, a), nil),
+		)
 		if out := send(t, s, secretA); out.Failure != webhook.FailureAddress {
 			t.Errorf("%s: %+v", a, out)
 		}
@@ -271,7 +231,7 @@ func TestRebindingOfAnEndpointsNameGainsNothing(t *testing.T) {
 	roots.AddCert(allowed.Certificate())
 	s := sender(t, webhook.SenderConfig{
 		URL: "https://example.com:" + port, AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")},
-	}.WithResolver(names(t, "127.0.0.2", "127.0.0.1"), roots))
+	}.WithResolver(dnstest.Resolver(t, "127.0.0.2", "127.0.0.1"), roots))
 	if out := send(t, s, secretA); !out.Accepted() {
 		t.Fatalf("an allowed network: %+v", out)
 	}
@@ -301,7 +261,12 @@ func TestMessagesKnowNoProxy(t *testing.T) {
 	if os.Getenv(child) != "" {
 		s := sender(
 			t,
-			webhook.SenderConfig{URL: "https://hooks.example.com:1/"}.WithResolver(names(t, "10.0.0.1"), nil),
+			webhook.SenderConfig{
+				URL: "https://hooks.example.com:1/",
+			}.WithResolver(
+				dnstest.Resolver(t, "10.0.0.1"),
+				nil,
+			),
 		)
 		if out := send(t, s, secretA); out.Failure != webhook.FailureAddress {
 			t.Errorf("ended as %+v", out)

@@ -12,6 +12,7 @@ import (
 
 // TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges also holds that what is kept of them is bounded.
 func TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{})
 	readings := func() int { return r.faulty.Calls()[storetest.OpLookupAccess] }
 	look := func() {
@@ -42,6 +43,7 @@ func TestAccessTokensAreAnsweredFromMemoryUntilTheirTokenChanges(t *testing.T) {
 }
 
 func TestAccessTokensInMemoryAreBounded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{})
 	small := cache.New(r.st, cache.Options{Size: 1 << 20})
 	const n = 1000

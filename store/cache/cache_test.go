@@ -12,6 +12,7 @@ import (
 )
 
 func TestCached(t *testing.T) {
+	t.Parallel()
 	for name, size := range map[string]int64{"roomy": 0, "tiny": tiny} {
 		t.Run(name, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) tokens.Store { return openCached(t, cache.Options{Size: size}) })
@@ -20,6 +21,7 @@ func TestCached(t *testing.T) {
 }
 
 func TestCachedOverFaulty(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	storetest.Run(t, func(t *testing.T) tokens.Store {
 		st := open(t, newPath(t), store.Options{})
@@ -28,11 +30,13 @@ func TestCachedOverFaulty(t *testing.T) {
 }
 
 func TestAFaultIsNeverAnAnswerThroughTheCache(t *testing.T) {
+	t.Parallel()
 	storetest.RunFaults(t, func(t *testing.T) tokens.Store { return openCached(t, cache.Options{}) })
 }
 
 // TestUsersThatShareFeaturesKeepTheirOwn has lists that many share, that one has, and that change.
 func TestUsersThatShareFeaturesKeepTheirOwn(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{})
 	want := map[tokens.ID][]string{}
 	for i := range 60 {

@@ -12,6 +12,7 @@ import (
 
 // TestPrefetchReadsNothingThatIsWritten runs batches beside fills and uses, for the race detector.
 func TestPrefetchReadsNothingThatIsWritten(t *testing.T) {
+	t.Parallel()
 	p := &plenty{n: 20_000, now: time.Unix(1_700_000_000, 0).UTC()}
 	c := cache.New(open(t, newPath(t), store.Options{FlushInterval: time.Hour}), cache.Options{Behind: p})
 	ids := make([]tokens.ID, p.n)

@@ -20,6 +20,7 @@ import (
 // TestAFillThatRacesAChangeIsNotKept holds a reading of the store between the read and the fill, and changes what was
 // read.
 func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	changes := map[string]struct {
 		op     storetest.Op
@@ -87,6 +88,7 @@ func TestAFillThatRacesAChangeIsNotKept(t *testing.T) {
 // TestNoChangeOfAServiceKeepsTheMark changes a service here and elsewhere, before its record was read and after: the
 // mark from before the reading does not survive the change.
 func TestNoChangeOfAServiceKeepsTheMark(t *testing.T) {
+	t.Parallel()
 	for n := range 4 {
 		elsewhere, known := n%2 == 1, n/2 == 1
 		t.Run(fmt.Sprintf("elsewhere %v, known %v", elsewhere, known), func(t *testing.T) {
@@ -120,6 +122,7 @@ func TestNoChangeOfAServiceKeepsTheMark(t *testing.T) {
 }
 
 func TestConcurrentMissesAreOneReading(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{})
 	held := r.faulty.Hold(storetest.OpLookup)
 	defer held.Release()
@@ -150,6 +153,7 @@ func TestConcurrentMissesAreOneReading(t *testing.T) {
 }
 
 func TestWhoGivesUpReadingDoesNotFailTheOthers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{})
 	r.faulty.Hang(storetest.OpLookup)
 	ctx, giveUp := context.WithCancel(t.Context())
@@ -181,6 +185,7 @@ func TestWhoGivesUpReadingDoesNotFailTheOthers(t *testing.T) {
 }
 
 func TestAnOutageIsNotKeptAndDoesNotEndWhatIs(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{})
 	r.faulty.Fail(storetest.Outage())
 	if _, err := r.Lookup(t.Context(), r.Token.ID); reason(err) != "STORE_UNAVAILABLE" {
@@ -196,6 +201,7 @@ func TestAnOutageIsNotKeptAndDoesNotEndWhatIs(t *testing.T) {
 }
 
 func TestARekeyingReachesTheCache(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{FlushInterval: time.Hour})
 	r.WantActive(t, "before", true)
 	next := tokens.Hash{Key: "k1", Sum: [32]byte{2}}
@@ -223,6 +229,7 @@ func TestARekeyingReachesTheCache(t *testing.T) {
 }
 
 func TestUnknownIDsTakeNoMemory(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, store.Options{})
 	r.WantActive(t, "before", true)
 	before := r.Stats()

@@ -15,6 +15,7 @@ import (
 // TestNoUseIsLostWhateverBecomesOfItsToken has tokens come, go, be used, be evicted and be written at random: each use
 // is in its record, was handed on, or was taken to be written, and the shard knows how many wait.
 func TestNoUseIsLostWhateverBecomesOfItsToken(t *testing.T) {
+	t.Parallel()
 	longtest.Slow(t)
 	for seed := range uint64(1000) {
 		u := newUsesModel(seed)

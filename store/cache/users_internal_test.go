@@ -9,6 +9,7 @@ import (
 
 // TestUsersAreForgottenByTheirIDs has users come, go, be evicted and be dropped by ids that several had.
 func TestUsersAreForgottenByTheirIDs(t *testing.T) {
+	t.Parallel()
 	const keys, ids = 150, 40
 	for seed := range uint64(30) {
 		rnd := rand.New(rand.NewPCG(seed, 3))

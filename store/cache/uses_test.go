@@ -27,6 +27,7 @@ func rename(t *testing.T, c *cache.Cache, id tokens.ID, e tokens.Event) {
 // TestUsesOutliveWhatTheCacheForgets notes uses of tokens in memory, and has the tokens leave it before they are
 // written.
 func TestUsesOutliveWhatTheCacheForgets(t *testing.T) {
+	t.Parallel()
 	for name, forget := range map[string]func(*testing.T, *cache.Cache, tokens.ID){
 		"nothing":          func(*testing.T, *cache.Cache, tokens.ID) {},
 		"it is renamed":    func(t *testing.T, c *cache.Cache, id tokens.ID) { rename(t, c, id, tokens.Event{TokenID: id}) },
@@ -61,6 +62,7 @@ func TestUsesOutliveWhatTheCacheForgets(t *testing.T) {
 
 // TestUsesOfEvictedTokensAreWritten has a cache that nothing stays in for long.
 func TestUsesOfEvictedTokensAreWritten(t *testing.T) {
+	t.Parallel()
 	st := open(t, newPath(t), store.Options{FlushInterval: time.Hour})
 	c := cache.New(st, cache.Options{Size: tiny})
 	ids := fill(t, st, 300)

@@ -1,4 +1,4 @@
-// A real OpenID provider, oidc-provider, on a loopback port, for the tests of patd/server/signin and of the pages. It
+// A real OpenID provider, oidc-provider, on a loopback port, for tests (package oidctest). It
 // prints {"issuer": "http://127.0.0.1:<port>"} when it is ready, and ends when its standard input does.
 //
 //   node provider.mjs [PORT] [ADDRESSES]
