@@ -3,6 +3,7 @@ package tokens
 import (
 	"crypto/subtle"
 	"encoding/base64"
+	"strings"
 
 	"patd/tokens/secret"
 )
@@ -35,7 +36,7 @@ func (l lister) page(p Page) (after string, limit int, err error) {
 	if p.Token == "" {
 		return "", limit, nil
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(p.Token)
+	raw, err := decodeBase64(p.Token)
 	if err != nil || len(raw) <= pageMAC {
 		return "", 0, errPageToken
 	}
@@ -47,6 +48,14 @@ func (l lister) page(p Page) (after string, limit int, err error) {
 		}
 	}
 	return "", 0, errPageToken
+}
+
+// decodeBase64 decodes base64url of which each text has one spelling only: the library's decoder passes over line ends.
+func decodeBase64(text string) ([]byte, error) {
+	if at := strings.IndexAny(text, "\r\n"); at >= 0 {
+		return nil, base64.CorruptInputError(at)
+	}
+	return base64.RawURLEncoding.Strict().DecodeString(text)
 }
 
 func (l lister) next(after string) string {

@@ -110,7 +110,7 @@ func (s *Service) newPageSecret() (Secret, error) {
 
 // pageSecretForm reports whether a text may be one that newPageSecret returned.
 func pageSecretForm(text Secret) bool {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text.Reveal())
+	raw, err := decodeBase64(text.Reveal())
 	return err == nil && len(raw) == pageBytes
 }
 
