@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"os"
@@ -132,9 +133,13 @@ func TestProcessOneEndsOnTheThirdSignal(t *testing.T) {
 	}
 	defer call.Close()
 	if _, err := call.Write(
-		[]byte("POST /v1/introspect HTTP/1.1\r\nHost: patd\r\nContent-Length: 9\r\n\r\n{"),
+		[]byte("POST /v1/introspect HTTP/1.1\r\nHost: patd\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"),
 	); err != nil {
 		t.Fatal(err)
+	}
+	// The call is under way once it waits for its body.
+	if line, err := bufio.NewReader(call).ReadString('\n'); err != nil || !strings.HasPrefix(line, "HTTP/1.1 100") {
+		t.Fatalf("%q, %v", line, err)
 	}
 	signal := func() {
 		t.Helper()
