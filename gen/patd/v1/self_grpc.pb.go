@@ -41,7 +41,7 @@ type SelfServiceClient interface {
 	// self_rotate may do it (SELF_ROTATE_NOT_ALLOWED), with its current secret, from an allowed address (IP_NOT_ALLOWED).
 	// The presented secret works on for the grace, in which another rotation is refused (ROTATION_IN_PROGRESS).
 	//
-	// With an `Idempotency-Key` header, or `request_id`, a repeated call with the same secret answers the same new secret
+	// With an `Idempotency-Key` header, or `request_id`, a repeated call with the same secret returns the same new secret
 	// as long as the grace lasts. That is why the grace is a minute at least.
 	RotateSelf(ctx context.Context, in *RotateSelfRequest, opts ...grpc.CallOption) (*RotateSelfResponse, error)
 }
@@ -101,7 +101,7 @@ type SelfServiceServer interface {
 	// self_rotate may do it (SELF_ROTATE_NOT_ALLOWED), with its current secret, from an allowed address (IP_NOT_ALLOWED).
 	// The presented secret works on for the grace, in which another rotation is refused (ROTATION_IN_PROGRESS).
 	//
-	// With an `Idempotency-Key` header, or `request_id`, a repeated call with the same secret answers the same new secret
+	// With an `Idempotency-Key` header, or `request_id`, a repeated call with the same secret returns the same new secret
 	// as long as the grace lasts. That is why the grace is a minute at least.
 	RotateSelf(context.Context, *RotateSelfRequest) (*RotateSelfResponse, error)
 	mustEmbedUnimplementedSelfServiceServer()

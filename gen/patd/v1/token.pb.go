@@ -313,7 +313,7 @@ type Token struct {
 	PausedScopes []string `protobuf:"bytes,40,rep,name=paused_scopes,json=pausedScopes,proto3" json:"paused_scopes,omitempty"`
 	// When the first of the paused scopes is removed for good; absent: none is paused.
 	PausedScopesRemoveTime *timestamppb.Timestamp `protobuf:"bytes,41,opt,name=paused_scopes_remove_time,json=pausedScopesRemoveTime,proto3" json:"paused_scopes_remove_time,omitempty"`
-	// Each granted scope and its uses, sorted. Only GetToken answers with it and the fields below. Uses are saved in the
+	// Each granted scope and its uses, sorted. Only GetToken returns it and the fields below. Uses are saved in the
 	// background: within a minute, or within ten where many tokens are in use.
 	ScopeUses []*ScopeUse `protobuf:"bytes,42,rep,name=scope_uses,json=scopeUses,proto3" json:"scope_uses,omitempty"`
 	// Uses whose service did not say what it required, so that they may have been of any scope; absent: not asked for.

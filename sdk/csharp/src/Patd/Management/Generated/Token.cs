@@ -169,8 +169,8 @@ namespace Patd.Management
         }
 
         /// <summary>
-        /// Each granted scope and its uses, sorted. Only GetToken answers with it and the fields below. Uses are saved
-        /// in the background: within a minute, or within ten where many tokens are in use.
+        /// Each granted scope and its uses, sorted. Only GetToken returns it and the fields below. Uses are saved in
+        /// the background: within a minute, or within ten where many tokens are in use.
         /// </summary>
         public IReadOnlyList<ScopeUse> ScopeUses
         {

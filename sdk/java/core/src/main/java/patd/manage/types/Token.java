@@ -254,8 +254,8 @@ public final class Token extends Message {
     }
 
     /**
-     * Each granted scope and its uses, sorted. Only GetToken answers with it and the fields below. Uses are saved in
-     * the background: within a minute, or within ten where many tokens are in use.
+     * Each granted scope and its uses, sorted. Only GetToken returns it and the fields below. Uses are saved in the
+     * background: within a minute, or within ten where many tokens are in use.
      */
     public List<ScopeUse> scopeUses() {
         return messages("scope_uses", ScopeUse::new);
