@@ -106,9 +106,15 @@ func launch(cmd *exec.Cmd) (*daemon, error) {
 func serve(t *testing.T, data string, args ...string) *daemon {
 	t.Helper()
 	slow(t)
+	return serveWith(t, data, nil, args...)
+}
+
+// serveWith is serve with more variables, for tests that say by themselves that they are slow.
+func serveWith(t *testing.T, data string, env []string, args ...string) *daemon {
+	t.Helper()
 	d, err := start(
 		t.TempDir(),
-		os.Environ(),
+		append(os.Environ(), env...),
 		append(
 			[]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
 			args...)...)

@@ -5,7 +5,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 )
@@ -18,22 +17,6 @@ func traceparent() (parent, traceID string) {
 	}
 	traceID = hex.EncodeToString(id[:16])
 	return "00-" + traceID + "-" + hex.EncodeToString(id[16:]) + "-01", traceID
-}
-
-// serveTraced is serve with more variables.
-func serveTraced(t *testing.T, data string, env []string, args ...string) *daemon {
-	t.Helper()
-	d, err := start(
-		t.TempDir(),
-		append(os.Environ(), env...),
-		append(
-			[]string{"serve", "--data-dir", data, "--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0"},
-			args...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.Kill)
-	return d
 }
 
 // request makes a request with headers, given as name and value in turn.

@@ -30,7 +30,7 @@ func TestEachCallHasOneSpanInTheTraceOfItsCaller(t *testing.T) {
 	t.Parallel()
 	data, admin := administer(t)
 	collector := otlptest.New(t)
-	d := serveTraced(t, data, collector.Env())
+	d := serveWith(t, data, collector.Env())
 	a := connect(t, d, admin)
 	const user = "marker-user-4711"
 	d.call(t, http.MethodPut, "/v1/users/"+user+"/features", admin, `{"features": ["reports.read"]}`).
@@ -242,7 +242,7 @@ func TestAUserIsNamedInATraceOnlyWhenThatIsAskedFor(t *testing.T) {
 	t.Parallel()
 	data, admin := administer(t)
 	collector := otlptest.New(t)
-	d := serveTraced(t, data, append(collector.Env(), "OTEL_SERVICE_NAME=tokens-of-acme"), "--trace-user-ids")
+	d := serveWith(t, data, append(collector.Env(), "OTEL_SERVICE_NAME=tokens-of-acme"), "--trace-user-ids")
 	a := connect(t, d, admin)
 	d.call(t, http.MethodPut, "/v1/users/alice/features", admin, `{"features": ["reports.read"]}`).
 		want(t, "features", 200)
@@ -294,7 +294,7 @@ func TestATraceReachesTheCallbackAndTheWebhook(t *testing.T) {
 	t.Cleanup(callback.Close)
 	data, admin := administer(t)
 	collector := otlptest.New(t)
-	d := serveTraced(t, data, collector.Env(), "--features-source", "callback", "--features-callback-url", callback.URL,
+	d := serveWith(t, data, collector.Env(), "--features-source", "callback", "--features-callback-url", callback.URL,
 		"--features-callback-key-file", written(t, "key", "a key of at least thirty-two bytes, for tests\n"))
 	d.call(t, http.MethodPost, "/v1/webhooks", admin, `{"webhook_id": "all", "url": "`+webhook.URL+`", "enabled": true}`).
 		want(t, "a webhook", 201)
@@ -391,7 +391,7 @@ func TestASilentCollectorDelaysNoCall(t *testing.T) {
 		})
 	})
 	data, admin := administer(t)
-	d := serveTraced(
+	d := serveWith(
 		t,
 		data,
 		[]string{
@@ -422,7 +422,7 @@ func TestTheLastSpansAreSentAtTheEnd(t *testing.T) {
 	t.Parallel()
 	data, admin := administer(t)
 	collector := otlptest.New(t)
-	d := serveTraced(
+	d := serveWith(
 		t,
 		data,
 		[]string{

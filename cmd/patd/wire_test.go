@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,21 +25,7 @@ type answer struct {
 // call makes a REST call as the bearer of a credential.
 func (d *daemon) call(t *testing.T, method, path, credential, body string) answer {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, d.HTTP+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+credential)
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{response.StatusCode, response.Header, string(text)}
+	return d.request(t, method, path, body, "Authorization", "Bearer "+credential)
 }
 
 // want checks an answer's status, and that its body holds some texts.

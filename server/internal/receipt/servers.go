@@ -133,22 +133,20 @@ func (b *Board) turn(ctx context.Context) (next time.Time) {
 		b.finish(r, 0, true)
 		return time.Now().Add(tableAgain)
 	}
-	soon := func(at time.Time) {
-		if next.IsZero() || at.Before(next) {
-			next = at
-		}
-	}
 	if r != nil {
 		number, err := b.request(ctx, r)
 		b.finish(r, number, err != nil)
 	}
-	if at := b.answer(ctx); !at.IsZero() {
-		soon(at)
+	next = sooner(next, b.answer(ctx))
+	return sooner(next, b.settle(ctx))
+}
+
+// sooner returns the earlier of two times; zero is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
 	}
-	if at := b.settle(ctx); !at.IsZero() {
-		soon(at)
-	}
-	return next
+	return a
 }
 
 // begin takes the round that calls have joined, unless it would ask too soon.
@@ -300,9 +298,7 @@ func (b *Board) answer(ctx context.Context) (next time.Time) {
 		}
 	}
 	ready, due := b.ready(time.Now())
-	if !due.IsZero() && (next.IsZero() || due.Before(next)) {
-		next = due
-	}
+	next = sooner(next, due)
 	if len(ready) == 0 {
 		return next
 	}
@@ -355,9 +351,7 @@ func (b *Board) ready(now time.Time) (upTo map[string]uint64, next time.Time) {
 		b.silentWatches(a.wait, &silent)
 		if len(silent.names) > 0 {
 			kept = append(kept, a)
-			if at := silent.next; !at.IsZero() && (next.IsZero() || at.Before(next)) {
-				next = at
-			}
+			next = sooner(next, silent.next)
 			continue
 		}
 		delete(b.waits, a.wait)
@@ -375,11 +369,7 @@ func (b *Board) ready(now time.Time) (upTo map[string]uint64, next time.Time) {
 func (b *Board) settle(ctx context.Context) (next time.Time) {
 	b.mu.Lock()
 	now := time.Now()
-	soon := func(at time.Time) {
-		if next.IsZero() || at.Before(next) {
-			next = at
-		}
-	}
+	soon := func(at time.Time) { next = sooner(next, at) }
 	least := ^uint64(0) // what all have answered
 	var gone, forget []string
 	for id, o := range b.others {

@@ -229,13 +229,10 @@ type silence struct {
 
 // unsafe adds a name unless it is safe by now; until is when it is at the latest, zero: not known.
 func (s *silence) unsafe(name string, until time.Time) bool {
-	switch {
-	case until.IsZero():
-	case !s.now.Before(until):
+	if !until.IsZero() && !s.now.Before(until) {
 		return false
-	case s.next.IsZero() || until.Before(s.next):
-		s.next = until
 	}
+	s.next = sooner(s.next, until)
 	s.names = append(s.names, name)
 	return true
 }
