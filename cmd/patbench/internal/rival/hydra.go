@@ -3,7 +3,6 @@ package rival
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -40,13 +39,7 @@ func Hydra(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.close = client.CloseIdleConnections
-	work, err := hydra.work(ctx, c.Tokens)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare Hydra: %w", err), s.Stop())
-	}
-	s.Works = []Work{work}
-	return s, nil
+	return s.prepared("Hydra", client, func() ([]Work, error) { return hydra.works(ctx, c.Tokens) })
 }
 
 // hydra is Hydra's API.
@@ -55,9 +48,9 @@ type hydra struct {
 	public, admin string
 }
 
-// work makes OAuth clients, which stand for users, with ten tokens each; one after another, since its store in memory
+// works makes OAuth clients, which stand for users, with ten tokens each; one after another, since its store in memory
 // refuses changes at the same time.
-func (h hydra) work(ctx context.Context, n int) (Work, error) {
+func (h hydra) works(ctx context.Context, n int) ([]Work, error) {
 	const tokensOfClient = 10
 	all := make([]asked, n)
 	var id, secret string
@@ -66,18 +59,18 @@ func (h hydra) work(ctx context.Context, n int) (Work, error) {
 		if i%tokensOfClient == 0 {
 			id = fmt.Sprintf("user-%07d", i/tokensOfClient)
 			if secret, err = h.register(ctx, id); err != nil {
-				return Work{}, err
+				return nil, err
 			}
 		}
 		token, err := h.token(ctx, id, secret)
 		if err != nil {
-			return Work{}, err
+			return nil, err
 		}
 		all[i] = asked{h.form(h.admin+"/admin/oauth2/introspect", url.Values{"token": {token}}), []string{
 			`"active":true`, `"client_id":"` + id + `"`, `"scope":"` + hydraScopes + `"`,
 		}}
 	}
-	return Work{"Ory Hydra, introspect", callOf(h.client, all)}, nil
+	return []Work{{"Ory Hydra, introspect", callOf(h.client, all)}}, nil
 }
 
 func (hydra) form(to string, values url.Values) request {

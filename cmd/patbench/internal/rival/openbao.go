@@ -21,13 +21,8 @@ func OpenBao(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.close = client.CloseIdleConnections
 	bao := bao{client: client, base: base}
-	if s.Works, err = bao.works(ctx, root, c.Tokens); err != nil {
-		_ = s.Stop()
-		return nil, fmt.Errorf("prepare OpenBao: %w", err)
-	}
-	return s, nil
+	return s.prepared("OpenBao", client, func() ([]Work, error) { return bao.works(ctx, root, c.Tokens) })
 }
 
 // bao is OpenBao's API.

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,15 @@ type Server struct {
 	ended chan struct{} // closed when it has ended, and err is there
 	err   error
 	close func() // closes connections to it
+}
+
+// prepared gives the server the calls that measure it, made by this client. It is stopped if that fails.
+func (s *Server) prepared(name string, client *http.Client, prepare func() ([]Work, error)) (_ *Server, err error) {
+	s.close = client.CloseIdleConnections
+	if s.Works, err = prepare(); err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare %s: %w", name, err), s.Stop())
+	}
+	return s, nil
 }
 
 // PID is the number of its process.

@@ -3,7 +3,6 @@ package rival
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -33,13 +32,7 @@ func Unkey(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.close = client.CloseIdleConnections
-	work, err := unkey.work(ctx, c.Tokens)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare Unkey: %w", err), s.Stop())
-	}
-	s.Works = []Work{work}
-	return s, nil
+	return s.prepared("Unkey", client, func() ([]Work, error) { return unkey.works(ctx, c.Tokens) })
 }
 
 // unkeyConfig writes the configuration of a server, which only this user can read.
@@ -90,14 +83,14 @@ func (u unkey) call(ctx context.Context, path string, body map[string]any, data 
 	return r.decode(ctx, u.client, &answer)
 }
 
-// work makes keys with four permissions each, as patd's tokens have four scopes; one after another, since databases in
+// works makes keys with four permissions each, as patd's tokens have four scopes; one after another, since databases in
 // memory that speak MySQL's language may refuse or lose changes at the same time.
-func (u unkey) work(ctx context.Context, n int) (Work, error) {
+func (u unkey) works(ctx context.Context, n int) ([]Work, error) {
 	var api struct {
 		ID string `json:"apiId"`
 	}
 	if err := u.call(ctx, "/v2/apis.createApi", map[string]any{"name": "bench"}, &api); err != nil {
-		return Work{}, err
+		return nil, err
 	}
 	all := make([]asked, n)
 	for i := range all {
@@ -111,7 +104,7 @@ func (u unkey) work(ctx context.Context, n int) (Work, error) {
 			"permissions": []string{"billing.edit", "billing.read", "reports.edit", "reports.read"},
 		}, &made)
 		if err != nil {
-			return Work{}, err
+			return nil, err
 		}
 		all[i].want = []string{
 			`"valid":true`,
@@ -120,8 +113,8 @@ func (u unkey) work(ctx context.Context, n int) (Work, error) {
 			`"reports.read"`,
 		}
 		if all[i].request, err = u.request("/v2/keys.verifyKey", map[string]any{"key": made.Key}); err != nil {
-			return Work{}, err
+			return nil, err
 		}
 	}
-	return Work{"Unkey, verifyKey", callOf(u.client, all)}, nil
+	return []Work{{"Unkey, verifyKey", callOf(u.client, all)}}, nil
 }
