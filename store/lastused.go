@@ -45,6 +45,15 @@ func (s *Store) Flush(ctx context.Context) error {
 
 func (s *Store) flushUses(ctx context.Context) error { return s.uses.FlushUses(ctx, s.writeUses) }
 
+// FlushLastUses writes now the last uses of tokens that were recorded so far; of nil: of all. What cannot be written is
+// kept for the next time.
+func (s *Store) FlushLastUses(ctx context.Context, of []tokens.ID) error {
+	if of == nil {
+		return s.flushUses(ctx)
+	}
+	return s.uses.FlushUsesOf(ctx, of, s.writeUses)
+}
+
 func (s *Store) flushRekeys(ctx context.Context) error { return s.uses.FlushRekeys(ctx, s.writeRekeys) }
 
 const (

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,30 +161,43 @@ func (p *noticePass) unused(ctx context.Context) (left bool, err error) {
 	if first == 0 {
 		return false, nil
 	}
-	if p.notices.flush != nil {
-		if err := p.notices.flush(ctx); err != nil {
-			return false, fmt.Errorf("save last uses: %w", err)
-		}
-	}
 	begun := p.Now()
 	walks, err := p.walk(ctx, first, begun.Add(unusedAtOnce/2)) // and leaves time for the checks that it has begun
 	if err != nil {
 		return false, fmt.Errorf("begin to look for unused tokens: %w", err)
 	}
-	due := false
-	err = p.store.View(ctx, func(tx ReadTx) error {
-		list, err := tx.DueIdleChecks(p.now, 1)
-		due = len(list) > 0
+	for until := begun.Add(unusedAtOnce); ; p.rest(ctx) {
+		due, err := p.saveDue(ctx)
+		if err != nil || !due {
+			return walks, err
+		}
+		left, err = inBatches(ctx, p, until, p.checks)
+		if err != nil {
+			return false, fmt.Errorf("look for unused tokens: %w", err)
+		}
+		if left || !p.Now().Before(until) {
+			return true, nil
+		}
+	}
+}
+
+// saveDue has the last uses of tokens saved whose check is due, and of no others, which are written evenly by
+// themselves. It reports whether there are any.
+func (p *noticePass) saveDue(ctx context.Context) (due bool, err error) {
+	var list []IdleCheck
+	err = p.store.View(ctx, func(tx ReadTx) (err error) {
+		list, err = tx.DueIdleChecks(p.now, savedAtOnce)
 		return err
 	})
-	if err != nil || !due {
-		return walks, err
+	if err != nil || len(list) == 0 {
+		return false, err
 	}
-	left, err = inBatches(ctx, p, begun.Add(unusedAtOnce), p.checks)
-	if err != nil {
-		return false, fmt.Errorf("look for unused tokens: %w", err)
+	p.saved = make([]ID, len(list))
+	for i, c := range list {
+		p.saved[i] = c.TokenID
 	}
-	return walks || left, nil
+	slices.Sort(p.saved)
+	return true, p.notices.save(ctx, p.saved)
 }
 
 // walk begins the checks of tokens, by their issue. Where the durations are others than before, or the clock was set
@@ -220,20 +234,25 @@ func (p *noticePass) walk(ctx context.Context, first time.Duration, until time.T
 	})
 }
 
-// checks looks at some tokens whose check is due.
+// checks looks at some tokens whose check is due. Those whose last use may not be saved have their turn later.
 func (p *noticePass) checks(tx Tx, _ struct{}) (_ struct{}, events []Event, more bool, err error) {
 	list, err := tx.DueIdleChecks(p.now, noticeBatch)
 	if err != nil {
 		return struct{}{}, nil, false, err
 	}
+	looked := 0
 	for _, c := range list {
+		if _, saved := slices.BinarySearch(p.saved, c.TokenID); !saved {
+			continue
+		}
 		made, err := p.checkOne(tx, c)
 		if err != nil {
 			return struct{}{}, nil, false, err
 		}
 		events = append(events, made...)
+		looked++
 	}
-	return struct{}{}, events, len(list) == noticeBatch, nil
+	return struct{}{}, events, looked == noticeBatch, nil
 }
 
 func (p *noticePass) checkOne(tx Tx, c IdleCheck) ([]Event, error) {

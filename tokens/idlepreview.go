@@ -71,10 +71,8 @@ func (s *Service) PreviewIdle(ctx context.Context, a Actor, r IdlePreviewRequest
 		return IdlePreview{}, err
 	}
 	defer done()
-	if s.notices.flush != nil {
-		if err := s.notices.flush(ctx); err != nil {
-			return IdlePreview{}, fmt.Errorf("save last uses: %w", err)
-		}
+	if err := s.notices.save(ctx, nil); err != nil {
+		return IdlePreview{}, err
 	}
 	var out IdlePreview
 	err = s.store.View(ctx, func(tx ReadTx) error {

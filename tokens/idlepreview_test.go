@@ -1,7 +1,6 @@
 package tokens_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -18,7 +17,7 @@ func TestAnIdlePreviewIsWhatThePauseThenDoes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		h := newHouseIn(rt, tempDir(rt), func(c *tokens.Config) {
 			c.Notices = tokens.Notices{Idle: 60 * tokens.Day}
-			c.FlushUses = c.Store.(interface{ Flush(context.Context) error }).Flush
+			c.FlushUses = lastUses(c.Store)
 			c.Policy.AllowNever = true
 		})
 		var all []tokens.Minted

@@ -35,8 +35,9 @@ type Config struct {
 	HandoffTTL time.Duration
 	// Notices says what RunNotices writes.
 	Notices Notices
-	// FlushUses saves the last uses that the store was given; nil: they are saved in time by themselves.
-	FlushUses func(context.Context) error
+	// FlushUses saves the last uses of tokens that the store was given; of nil: of all. Without it they are saved in
+	// time by themselves.
+	FlushUses func(ctx context.Context, of []ID) error
 	// CheckWebhookURL refuses URLs that webhooks may not have; nil: all but https.
 	CheckWebhookURL func(url string) error
 	Now             func() time.Time // the clock; required

@@ -128,6 +128,17 @@ func (b *Buffer) FlushUses(ctx context.Context, write func(context.Context, []Us
 	return b.writeUses(ctx, keepers, b.sweep.takeAll(), write)
 }
 
+// FlushUsesOf has write write the uses of some tokens, as FlushUses does those of all.
+func (b *Buffer) FlushUsesOf(
+	ctx context.Context, ids []tokens.ID, write func(context.Context, []Used) error,
+) error {
+	if err := enter(ctx, b.flushing); err != nil {
+		return fmt.Errorf("write last uses: %w", err)
+	}
+	defer func() { <-b.flushing }()
+	return b.writeUses(ctx, b.keeping(), sorted(slices.Clone(ids)), write)
+}
+
 // FlushPart has write write a part of the uses, as FlushUses does, and returns when the next one is due: all of them
 // are written within an interval, or within a few if there are many.
 func (b *Buffer) FlushPart(

@@ -3,6 +3,7 @@ package usage_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,10 +98,12 @@ func (m *meanwhile) Take(id tokens.ID) (usage.Use, bool) {
 	return m.Keeper.Take(id)
 }
 
-// TestAFlushWritesUsesThatMoveMeanwhile has a token leave the cache between any two steps of a flush.
+// TestAFlushWritesUsesThatMoveMeanwhile has a token leave the cache between any two steps of a flush, of all
+// tokens or of some.
 func TestAFlushWritesUsesThatMoveMeanwhile(t *testing.T) {
 	t.Parallel()
-	for when := range 4 {
+	for when := range 8 {
+		when, ofSome := when/2, when%2 == 1
 		s := newAnyToken(t, 0)
 		c := cache.New(s, cache.Options{})
 		at := 0
@@ -118,12 +121,59 @@ func TestAFlushWritesUsesThatMoveMeanwhile(t *testing.T) {
 		s.uses.Wrap(func(k usage.Keeper) usage.Keeper { return &meanwhile{Keeper: k, step: empty} })
 		use(t, c, 1)
 		var written []usage.Used
-		err := s.uses.FlushUses(t.Context(), func(_ context.Context, batch []usage.Used) error {
+		write := func(_ context.Context, batch []usage.Used) error {
 			written = append(written, batch...)
 			return nil
-		})
-		if err != nil || len(written) != 1 || written[0] != (usage.Used{ID: 1, Use: usage.Use{Micros: 1e6}}) || at < 3 {
-			t.Errorf("cleared after step %d of %d: written %+v, %v", when+1, at, written, err)
 		}
+		var err error
+		if ofSome {
+			err = s.uses.FlushUsesOf(t.Context(), []tokens.ID{2, 1}, write)
+		} else {
+			err = s.uses.FlushUses(t.Context(), write)
+		}
+		if err != nil || len(written) != 1 || written[0] != (usage.Used{ID: 1, Use: usage.Use{Micros: 1e6}}) || at < 2 {
+			t.Errorf("of some: %t, cleared after step %d of %d: written %+v, %v", ofSome, when+1, at, written, err)
+		}
+	}
+}
+
+// TestAFlushOfSomeLeavesTheOthers flushes the uses of some tokens, in any order, twice the same.
+func TestAFlushOfSomeLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	s := newAnyToken(t, 0)
+	c := cache.New(s, cache.Options{})
+	for id := range tokens.ID(5) {
+		use(t, c, id+1)
+	}
+	flush := func(of ...tokens.ID) (written []tokens.ID) {
+		err := s.uses.FlushUsesOf(t.Context(), of, func(_ context.Context, batch []usage.Used) error {
+			for _, u := range batch {
+				written = append(written, u.ID)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return written
+	}
+	if got := flush(4, 2, 4, 9); !slices.Equal(got, []tokens.ID{2, 4}) {
+		t.Errorf("a flush of 2 and 4 wrote %v", got)
+	}
+	if got := flush(2, 3); !slices.Equal(got, []tokens.ID{3}) {
+		t.Errorf("a flush of 3, and of 2 again, wrote %v", got)
+	}
+	if got := flush(); len(got) > 0 {
+		t.Errorf("a flush of none wrote %v", got)
+	}
+	var left []tokens.ID
+	err := s.uses.FlushUses(t.Context(), func(_ context.Context, batch []usage.Used) error {
+		for _, u := range batch {
+			left = append(left, u.ID)
+		}
+		return nil
+	})
+	if err != nil || !slices.Equal(left, []tokens.ID{1, 5}) {
+		t.Errorf("1 and 5 were left; a flush of all wrote %v, %v", left, err)
 	}
 }
