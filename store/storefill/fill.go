@@ -18,8 +18,9 @@ type Config struct {
 	// Hash makes the digest of the nth token, under a key that is known to the store; nil: any digest, under a key
 	// "fill" that Load adds.
 	Hash func(n int, id tokens.ID) tokens.Hash
-	// Now is when it is; tokens were minted in the 170 days before. Zero: the time of the call.
-	Now time.Time
+	// Now is when it is, the time of the call; tokens were minted within Span before it, 170 days.
+	Now  time.Time
+	Span time.Duration
 	// Vary changes the nth token before it is stored; nil: none.
 	Vary func(n int, t *tokens.Token)
 	// Batch is how many tokens go into one transaction; 5,000.
@@ -35,6 +36,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now.IsZero() {
 		c.Now = time.Now()
+	}
+	if c.Span == 0 {
+		c.Span = 170 * tokens.Day
 	}
 	if c.Batch == 0 {
 		c.Batch = 5_000
@@ -81,9 +85,10 @@ func Load(ctx context.Context, st tokens.Store, c Config) ([]tokens.ID, error) {
 	}
 	ids := make([]tokens.ID, c.Tokens)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	span := 170 * tokens.Day
 	err = inBatches(ctx, st, c.Tokens, c.Batch, func(tx tokens.Tx, n int) (tokens.Event, error) {
-		issued := c.Now.Add(-span).Add(time.Duration(n) * (span / time.Duration(c.Tokens))).Truncate(time.Microsecond)
+		issued := c.Now.Add(-c.Span).
+			Add(time.Duration(n) * (c.Span / time.Duration(c.Tokens))).
+			Truncate(time.Microsecond)
 		t, err := fillToken(n, issued, users[rnd.IntN(len(users))], rnd)
 		if err != nil {
 			return tokens.Event{}, err
