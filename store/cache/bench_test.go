@@ -15,7 +15,9 @@ import (
 
 	"patd/store"
 	"patd/store/cache"
+	"patd/store/usage"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // plenty is a store that holds n tokens of n/10 users, made up when they are asked for.
@@ -186,4 +188,35 @@ func BenchmarkCacheFlood(b *testing.B) {
 	if now := c.Stats(); now.Tokens != kept.Tokens || now.Bytes != kept.Bytes {
 		b.Errorf("from %+v to %+v", kept, now)
 	}
+}
+
+// BenchmarkUsesAreTaken is the processor time that it takes to gather the last uses of all tokens, as they are written,
+// without the writing.
+func BenchmarkUsesAreTaken(b *testing.B) {
+	p := &plenty{n: benchSize(b), now: time.Unix(1_700_000_000, 0).UTC()}
+	st := open(b, newPath(b), store.Options{FlushInterval: time.Hour})
+	c := cache.New(st, cache.Options{Size: int64(p.n) * 256, Behind: p})
+	order := rand.Perm(p.n)
+	for _, i := range order {
+		if _, err := c.Lookup(b.Context(), p.id(i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var taken int
+	var spent time.Duration
+	for round := 1; b.Loop(); round++ {
+		use := tokens.Use{Time: p.now.Add(time.Duration(round) * time.Hour)}
+		for _, i := range order {
+			c.RecordUse(tokens.Usage{ID: p.id(i), Kind: secret.KindPersonal, Use: use})
+		}
+		begun := cpu(b)
+		err := st.Uses().FlushUses(b.Context(), func(_ context.Context, batch []usage.Used) error {
+			taken += len(batch)
+			return nil
+		})
+		if spent += cpu(b) - begun; err != nil || taken != round*p.n {
+			b.Fatalf("%d uses were taken in %d rounds of %d, %v", taken, round, p.n, err)
+		}
+	}
+	b.ReportMetric(float64(spent)/float64(taken), "cpu-ns/use")
 }

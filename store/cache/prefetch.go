@@ -14,13 +14,9 @@ var _ tokens.Prefetcher = (*Cache)(nil)
 // place, the token, the user's place and the user, each of which shows where the next is. Of many tokens the processor
 // waits for one step of all at once.
 func (c *Cache) Prefetch(ids []tokens.ID) {
-	var room [64]reclog.Wanted // as many as a processor can wait for, and more
+	var room wanted
 	for some := range slices.Chunk(ids, len(room)) {
-		list := room[:len(some)]
-		for i, id := range some {
-			list[i] = c.shard(id).log.Want(uint64(id))
-		}
-		reclog.Prefetch(list)
+		list := c.prefetch(&room, some)
 		for i := range list {
 			if r := tokenRecord(list[i].Record()); r != nil {
 				key := r.userKey()
@@ -29,6 +25,19 @@ func (c *Cache) Prefetch(ids []tokens.ID) {
 		}
 		reclog.Prefetch(list)
 	}
+}
+
+// wanted are as many as a processor can wait for, and more.
+type wanted [64]reclog.Wanted
+
+// prefetch has the processor read the records of at most so many tokens.
+func (c *Cache) prefetch(room *wanted, ids []tokens.ID) []reclog.Wanted {
+	list := room[:len(ids)]
+	for i, id := range ids {
+		list[i] = c.shard(id).log.Want(uint64(id))
+	}
+	reclog.Prefetch(list)
+	return list
 }
 
 // FlushUses implements tokens.UseFlusher, where the source does.

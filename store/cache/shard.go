@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -152,6 +153,14 @@ func (c keeper) Pending(ids []tokens.ID) []tokens.ID {
 		ids = c.shards[i].pending(ids)
 	}
 	return ids
+}
+
+// Expect implements usage.Keeper.
+func (c keeper) Expect(ids []tokens.ID) {
+	var room wanted
+	for some := range slices.Chunk(ids, len(room)) {
+		c.prefetch(&room, some)
+	}
 }
 
 // Take implements usage.Keeper.

@@ -29,6 +29,8 @@ type Keeper interface {
 	Waiting() int
 	// Pending appends the ids of those that it has not returned before.
 	Pending(ids []tokens.ID) []tokens.ID
+	// Expect says which will be taken next.
+	Expect(ids []tokens.ID)
 	// Take takes a use, to be written now; false: there is none.
 	Take(id tokens.ID) (Use, bool)
 }
@@ -191,6 +193,9 @@ func (b *Buffer) writeUses(
 	for len(left) > 0 {
 		ids := left[:min(len(left), usesBatch)]
 		batch = batch[:0]
+		for _, k := range keepers {
+			k.Expect(ids)
+		}
 		for _, id := range ids {
 			if u, ok := take(keepers, id); ok {
 				batch = append(batch, Used{id, u})

@@ -87,6 +87,9 @@ func (b *uses) Pending(ids []tokens.ID) []tokens.ID {
 	return ids
 }
 
+// Expect implements Keeper.
+func (b *uses) Expect([]tokens.ID) {}
+
 // Take implements Keeper.
 func (b *uses) Take(id tokens.ID) (Use, bool) {
 	s := b.shard(id)
