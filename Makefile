@@ -65,7 +65,8 @@ chaos: ## replicas and PostgreSQL killed, frozen and cut off at random for CHAOS
 	PATD_CHAOS=$(or $(CHAOS),10m) go test ./internal/replicatest -run Chaos -count=1 -v -timeout 4h
 
 bulk: ## the revocation of BULK tokens, 100,000, while a server is killed, and the p99 of introspection meanwhile
-	LONG_TESTS=1 PATD_BULK=$(or $(BULK),100000) go test ./internal/replicatest -run BulkRevocation -count=1 -v -timeout 1h
+	LONG_TESTS=1 PATD_BULK=$(or $(BULK),100000) go test ./internal/replicatest \
+		-run BulkRevocation -count=1 -v -timeout 1h
 
 # The versions of PostgreSQL come from npm, Litestream from PyPI, arm64 needs Debian's qemu-user, and it and a disk that
 # fills need root. DRILL=name runs one of TestDrill…
@@ -100,12 +101,18 @@ bench: ## the table of figures beside their baselines; BENCH=path keeps the gene
 		go test ./store -run '^$$' -bench 'Mint$$|BesideDriver|Size' -benchtime 1x -v
 	go test ./client -run '^$$' -bench Verify -cpu 2 -benchmem
 
-bench-growth: ## a store of TOKENS, 10,000,000, and as many records in memory, beside smaller ones; BENCH=path keeps stores
-	PATD_BENCH_RECORDS=$(or $(TOKENS),10000000) go test ./store/cache/internal/reclog -run '^$$' -bench Growth -benchtime 1x -v
+bench-growth: ## a store of TOKENS, 10,000,000, and their records in memory, beside smaller ones; BENCH=path keeps it
+	PATD_BENCH_RECORDS=$(or $(TOKENS),10000000) go test ./store/cache/internal/reclog \
+		-run '^$$' -bench Growth -benchtime 1x -v
 	PATD_BENCH_TOKENS=$(or $(TOKENS),10000000) go test ./store/cache -run '^$$' -bench CacheHit/1
-	PATD_BENCH_TOKENS=$(or $(TOKENS),10000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) go test ./store -run '^$$' -bench 'BesideDriver|Size' -benchtime 1x -v -timeout 4h
-	go run ./cmd/patbench -tokens $(or $(TOKENS),10000000) -working 1000000 $(if $(BENCH),-dir $(BENCH)) -rows start $(BENCHFLAGS)
+	PATD_BENCH_TOKENS=$(or $(TOKENS),10000000) $(if $(BENCH),PATD_BENCH_DIR=$(BENCH)) \
+		go test ./store -run '^$$' -bench 'BesideDriver|Size' -benchtime 1x -v -timeout 4h
+	go run ./cmd/patbench -tokens $(or $(TOKENS),10000000) -working 1000000 \
+		$(if $(BENCH),-dir $(BENCH)) -rows start $(BENCHFLAGS)
 
-bench-rivals: build ## patd beside OpenBao, Ory Hydra, Unkey and Redis, where OPENBAO=, HYDRA=, UNKEY= and REDIS= name their binaries, and beside JWTs
-	go run ./cmd/patbench -patd bin/patd -rows rivals,local -rounds 7 -inflight 64 -tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) \
-		$(if $(OPENBAO),-openbao $(OPENBAO)) $(if $(HYDRA),-hydra $(HYDRA)) $(if $(UNKEY),-unkey $(UNKEY)) $(if $(REDIS),-redis $(REDIS)) $(BENCHFLAGS)
+# A rival is measured where OPENBAO=, HYDRA=, UNKEY= or REDIS= names its binary.
+bench-rivals: build ## patd beside OpenBao, Ory Hydra, Unkey and Redis, and beside JWTs
+	go run ./cmd/patbench -patd bin/patd -rows rivals,local -rounds 7 -inflight 64 \
+		-tokens $(or $(TOKENS),1000000) $(if $(BENCH),-dir $(BENCH)) \
+		$(if $(OPENBAO),-openbao $(OPENBAO)) $(if $(HYDRA),-hydra $(HYDRA)) \
+		$(if $(UNKEY),-unkey $(UNKEY)) $(if $(REDIS),-redis $(REDIS)) $(BENCHFLAGS)

@@ -150,3 +150,35 @@ func TestTheOwnerIsToldOfASupersededSecret(t *testing.T) {
 	}
 	wantMetric(t, r, "patd_superseded_uses_unrecorded_total 0")
 }
+
+// TestBothRotationsRefuseTheSame holds that the bearer of a token and its owner are refused alike, with nothing changed.
+func TestBothRotationsRefuseTheSame(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.features("u1", "a")
+	minted := r.self(t, r.rest("POST", "/v1/users/u1/tokens", r.admin,
+		`{"name":"n","scopes":["a"],"ttl":"30d","self_rotate":true}`))
+	for _, c := range []struct{ ask, key, reason, field string }{
+		{`{"retire_previous":7}`, "", "RETIRE_PREVIOUS_UNKNOWN", "retire_previous"},
+		{
+			`{"retire_previous":7,"request_id":"0123456789abcdef-one"}`, "0123456789abcdef-two",
+			"IDEMPOTENCY_KEY_INVALID", "request_id",
+		},
+	} {
+		for path, secret := range map[string]string{
+			"/v1/self:rotate": minted.Secret, "/v1/users/u1/tokens/" + minted.Token.TokenID + ":rotate": r.admin,
+		} {
+			var header []string
+			if c.key != "" {
+				header = []string{"Idempotency-Key", c.key}
+			}
+			got := r.rest("POST", path, secret, c.ask, header...)
+			if reason, field := got.reason(); got.code != 400 || reason != c.reason || field != c.field {
+				t.Errorf("%s %s: %d %s", path, c.ask, got.code, got.body)
+			}
+		}
+	}
+	if got := r.self(t, r.rest("GET", "/v1/self", minted.Secret, "")); got.Token.Rotation != nil {
+		t.Errorf("a refused rotation left %v", got.Token.Rotation)
+	}
+}

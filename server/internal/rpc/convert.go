@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	patdv1 "patd/gen/patd/v1"
+	"patd/server/internal/call"
 	"patd/server/internal/wire"
 	"patd/tokens"
 )
@@ -108,6 +110,35 @@ func fromLifetime(r lifetimeRequest) (tokens.Lifetime, error) {
 		return tokens.Lifetime{}, err
 	}
 	return tokens.Lifetime{ExpireTime: at, TTL: ttl, Never: r.GetNeverExpires()}, nil
+}
+
+// rotationRequest is a request to rotate a token.
+type rotationRequest interface {
+	GetGrace() *durationpb.Duration
+	GetRetirePrevious() patdv1.Rotation_RetirePrevious
+	GetRequestId() string
+}
+
+// rotation is what any request to rotate a token says.
+type rotation struct {
+	grace          *time.Duration
+	retire         tokens.RetirePrevious
+	idempotencyKey string
+}
+
+func fromRotation(ctx context.Context, r rotationRequest) (rotation, error) {
+	grace, err := wire.FromDuration("grace", r.GetGrace())
+	if err != nil {
+		return rotation{}, err
+	}
+	key, err := idempotencyKey(call.Of(ctx).Headers(call.KeyIdempotency), r.GetRequestId())
+	if err != nil {
+		return rotation{}, err
+	}
+	retire, err := fromEnum(
+		"RETIRE_PREVIOUS_UNKNOWN", "retire_previous", r.GetRetirePrevious(), patdv1.Rotation_RetirePrevious_name,
+	)
+	return rotation{grace, tokens.RetirePrevious(retire), key}, err
 }
 
 // pageRequest is a request for a page.

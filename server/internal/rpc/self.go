@@ -43,25 +43,12 @@ func (s selfService) RevokeSelf(ctx context.Context, r *patdv1.RevokeSelfRequest
 
 // RotateSelf gives the presented token a new secret.
 func (s selfService) RotateSelf(ctx context.Context, r *patdv1.RotateSelfRequest) (*patdv1.RotateSelfResponse, error) {
-	grace, err := wire.FromDuration("grace", r.GetGrace())
-	if err != nil {
-		return nil, err
-	}
-	key, err := idempotencyKey(call.Of(ctx).Headers(call.KeyIdempotency), r.GetRequestId())
-	if err != nil {
-		return nil, err
-	}
-	retire, err := fromEnum(
-		"RETIRE_PREVIOUS_UNKNOWN",
-		"retire_previous",
-		r.GetRetirePrevious(),
-		patdv1.Rotation_RetirePrevious_name,
-	)
+	how, err := fromRotation(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	t, err := s.service.RotateSelf(ctx, call.ActorOf(ctx), tokens.RotateSelfRequest{
-		Grace: grace, Retire: tokens.RetirePrevious(retire), Renew: r.GetRenew(), IdempotencyKey: key,
+		Grace: how.grace, Retire: how.retire, Renew: r.GetRenew(), IdempotencyKey: how.idempotencyKey,
 	})
 	if err != nil {
 		return nil, err

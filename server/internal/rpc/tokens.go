@@ -235,33 +235,20 @@ func (s tokenService) RotateToken(
 	if err != nil {
 		return nil, err
 	}
-	grace, err := wire.FromDuration("grace", r.GetGrace())
-	if err != nil {
-		return nil, err
-	}
-	key, err := idempotencyKey(call.Of(ctx).Headers(call.KeyIdempotency), r.GetRequestId())
-	if err != nil {
-		return nil, err
-	}
-	retire, err := fromEnum(
-		"RETIRE_PREVIOUS_UNKNOWN",
-		"retire_previous",
-		r.GetRetirePrevious(),
-		patdv1.Rotation_RetirePrevious_name,
-	)
+	how, err := fromRotation(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	t, err := s.service.Rotate(ctx, call.ActorOf(ctx), tokens.RotateRequest{
 		User:           r.GetUser(),
 		TokenID:        r.GetTokenId(),
-		Grace:          grace,
+		Grace:          how.grace,
 		Lifetime:       life,
 		Renew:          r.GetRenew(),
 		DropUnheld:     r.GetDropUnheld(),
-		Retire:         tokens.RetirePrevious(retire),
+		Retire:         how.retire,
 		Force:          r.GetForce(),
-		IdempotencyKey: key,
+		IdempotencyKey: how.idempotencyKey,
 	})
 	if err != nil {
 		return nil, err

@@ -207,10 +207,9 @@ func (f *tokenFilter) filter() *patdv1.TokenFilter {
 
 func tokenRevokeMatching(c *cli.Command) *cobra.Command {
 	var (
-		f       tokenFilter
-		r       patdv1.BulkRevokeTokensRequest
-		confirm int64
-		asJSON  bool
+		f tokenFilter
+		r patdv1.BulkRevokeTokensRequest
+		b bulk
 	)
 	cmd := &cobra.Command{
 		Use:   "revoke-matching",
@@ -221,8 +220,7 @@ With --confirm N it ends them if they are N.`,
 	}
 	f.addTo(cmd.Flags())
 	cmd.Flags().StringVar(&r.Reason, "reason", "", "why, for the record")
-	cmd.Flags().Int64Var(&confirm, "confirm", -1, "end them: `N` tokens, as this command said without it")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	b.addTo(cmd.Flags(), "end them: `N` tokens, as this command said without it")
 	cmd.PreRunE = func(*cobra.Command, []string) error { return f.read(c.Now()) }
 	return remoteCommand(
 		c,
@@ -230,39 +228,32 @@ With --confirm N it ends them if they are N.`,
 		cli.ExitFault,
 		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
 			inventory := patdv1.NewInventoryServiceClient(conn)
-			r.Filter, r.DryRun = f.filter(), true
-			answer, err := inventory.BulkRevokeTokens(ctx, &r)
-			if err != nil {
-				return err
-			}
-			n := answer.GetCount()
-			switch {
-			case confirm < 0 && asJSON:
-				return c.Message(answer)
-			case confirm < 0:
-				_, err := fmt.Fprintf(
-					c.Stdout,
-					"%d tokens would be revoked; nothing was changed. To revoke them: --confirm %d\n",
-					n,
-					n,
-				)
-				return err
-			case confirm != n:
-				return fmt.Errorf("the filter selects %d tokens now, not %d; nothing was changed", n, confirm)
-			}
-			for r.DryRun, r.Plan = false, answer.GetPlan(); !answer.GetDone(); {
-				if answer, err = inventory.BulkRevokeTokens(ctx, &r); err != nil {
+			r.Filter = f.filter()
+			return runBulk(ctx, c, b, bulkChange[*patdv1.BulkRevokeTokensResponse]{
+				dryRun: func(ctx context.Context) (*patdv1.BulkRevokeTokensResponse, error) {
+					r.DryRun = true
+					return inventory.BulkRevokeTokens(ctx, &r)
+				},
+				step: func(ctx context.Context, plan string) (*patdv1.BulkRevokeTokensResponse, error) {
+					r.DryRun, r.Plan = false, plan
+					return inventory.BulkRevokeTokens(ctx, &r)
+				},
+				would: func(a *patdv1.BulkRevokeTokensResponse) error {
+					_, err := fmt.Fprintf(
+						c.Stdout,
+						"%d tokens would be revoked; nothing was changed. To revoke them: --confirm %[1]d\n",
+						a.GetCount(),
+					)
 					return err
-				}
-				if !answer.GetDone() {
-					fmt.Fprintf(c.Stderr, "patd: %d of %d revoked\n", answer.GetRevokedCount(), n)
-				}
-			}
-			if asJSON {
-				return c.Message(answer)
-			}
-			_, err = fmt.Fprintf(c.Stdout, "%d tokens revoked\n", answer.GetRevokedCount())
-			return err
+				},
+				changed: "the filter selects %d tokens now, not %d",
+				did: func(a *patdv1.BulkRevokeTokensResponse) string {
+					return fmt.Sprintf("%d of %d revoked", a.GetRevokedCount(), b.confirm)
+				},
+				done: func(a *patdv1.BulkRevokeTokensResponse) string {
+					return fmt.Sprintf("%d tokens revoked", a.GetRevokedCount())
+				},
+			})
 		},
 	)
 }

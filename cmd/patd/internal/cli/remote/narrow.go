@@ -115,11 +115,10 @@ func tokenResumeScopes(c *cli.Command) *cobra.Command {
 
 func tokenNarrowMatching(c *cli.Command) *cobra.Command {
 	var (
-		f       tokenFilter
-		r       patdv1.BulkNarrowTokensRequest
-		unused  cli.Duration
-		confirm int64
-		asJSON  bool
+		f      tokenFilter
+		r      patdv1.BulkNarrowTokensRequest
+		unused cli.Duration
+		b      bulk
 	)
 	cmd := &cobra.Command{
 		Use:   "narrow-matching",
@@ -133,9 +132,7 @@ how many these are, and changes nothing. With --confirm N it pauses them if N to
 		Var(&unused, "unused-for", "pause scopes not used for so `long`, in whole days, e.g. 90d; without it: never used")
 	cmd.Flags().
 		BoolVar(&r.IncludeUnscoped, "include-unscoped", false, "narrow tokens too that were used where the service did not say which scopes it needed")
-	cmd.Flags().
-		Int64Var(&confirm, "confirm", -1, "pause them: the scopes of `N` tokens, as this command said without it")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	b.addTo(cmd.Flags(), "pause them: the scopes of `N` tokens, as this command said without it")
 	cmd.PreRunE = func(*cobra.Command, []string) error { return f.read(c.Now()) }
 	return remoteCommand(
 		c,
@@ -143,53 +140,47 @@ how many these are, and changes nothing. With --confirm N it pauses them if N to
 		cli.ExitFault,
 		func(ctx context.Context, conn grpc.ClientConnInterface, _ []string) error {
 			inventory := patdv1.NewInventoryServiceClient(conn)
-			r.Filter, r.UnusedFor, r.DryRun = f.filter(), unusedFor(unused), true
-			answer, err := inventory.BulkNarrowTokens(ctx, &r)
-			if err != nil {
-				return err
-			}
-			n := answer.GetCount()
-			switch {
-			case confirm < 0 && asJSON:
-				return c.Message(answer)
-			case confirm < 0:
-				for _, left := range []struct {
-					n   int64
-					why string
-				}{{answer.GetNotRecordedCount(), "their uses are not known for so long"}, {answer.GetUnscopedCount(), "some uses did not say which scopes they needed"}} {
-					if left.n > 0 {
-						fmt.Fprintf(c.Stderr, "patd: %d tokens are left alone: %s\n", left.n, left.why)
-					}
-				}
-				_, err := fmt.Fprintf(
-					c.Stdout,
-					"%d scopes of %d tokens would be paused; nothing was changed. To pause them: --confirm %d\n",
-					answer.GetScopeCount(),
-					n,
-					n,
-				)
-				return err
-			case confirm != n:
-				return fmt.Errorf("%d tokens have unused scopes now, not %d; nothing was changed", n, confirm)
-			}
-			for r.DryRun, r.Plan = false, answer.GetPlan(); !answer.GetDone(); {
-				if answer, err = inventory.BulkNarrowTokens(ctx, &r); err != nil {
-					return err
-				}
-				if !answer.GetDone() {
-					fmt.Fprintf(c.Stderr, "patd: %d of %d narrowed\n", answer.GetNarrowedCount(), n)
-				}
-			}
-			if asJSON {
-				return c.Message(answer)
-			}
-			_, err = fmt.Fprintf(
-				c.Stdout,
-				"%d scopes of %d tokens paused\n",
-				answer.GetPausedScopeCount(),
-				answer.GetNarrowedCount(),
-			)
-			return err
+			r.Filter, r.UnusedFor = f.filter(), unusedFor(unused)
+			return runBulk(ctx, c, b, bulkChange[*patdv1.BulkNarrowTokensResponse]{
+				dryRun: func(ctx context.Context) (*patdv1.BulkNarrowTokensResponse, error) {
+					r.DryRun = true
+					return inventory.BulkNarrowTokens(ctx, &r)
+				},
+				step: func(ctx context.Context, plan string) (*patdv1.BulkNarrowTokensResponse, error) {
+					r.DryRun, r.Plan = false, plan
+					return inventory.BulkNarrowTokens(ctx, &r)
+				},
+				would:   func(a *patdv1.BulkNarrowTokensResponse) error { return wouldNarrow(c, a) },
+				changed: "%d tokens have unused scopes now, not %d",
+				did: func(a *patdv1.BulkNarrowTokensResponse) string {
+					return fmt.Sprintf("%d of %d narrowed", a.GetNarrowedCount(), b.confirm)
+				},
+				done: func(a *patdv1.BulkNarrowTokensResponse) string {
+					return fmt.Sprintf("%d scopes of %d tokens paused", a.GetPausedScopeCount(), a.GetNarrowedCount())
+				},
+			})
 		},
 	)
+}
+
+// wouldNarrow says how many scopes would be paused, and which tokens would be left alone.
+func wouldNarrow(c *cli.Command, a *patdv1.BulkNarrowTokensResponse) error {
+	for _, left := range []struct {
+		n   int64
+		why string
+	}{
+		{a.GetNotRecordedCount(), "their uses are not known for so long"},
+		{a.GetUnscopedCount(), "some uses did not say which scopes they needed"},
+	} {
+		if left.n > 0 {
+			fmt.Fprintf(c.Stderr, "patd: %d tokens are left alone: %s\n", left.n, left.why)
+		}
+	}
+	_, err := fmt.Fprintf(
+		c.Stdout,
+		"%d scopes of %d tokens would be paused; nothing was changed. To pause them: --confirm %[2]d\n",
+		a.GetScopeCount(),
+		a.GetCount(),
+	)
+	return err
 }
