@@ -94,8 +94,8 @@ func (g *gate) ServiceMark(now time.Time) uint64 {
 	return 0
 }
 
-func (g *gate) FlushUses(ctx context.Context) error {
-	return g.Store.(tokens.UseFlusher).FlushUses(ctx)
+func (g *gate) FlushUses(ctx context.Context, of []tokens.ID) error {
+	return g.Store.(tokens.UseFlusher).FlushUses(ctx, of)
 }
 
 func (g *gate) RecordUse(seen tokens.Usage) {

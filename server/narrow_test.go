@@ -127,7 +127,7 @@ func TestUseSourcesAreTheLastFive(t *testing.T) {
 				&patdv1.IntrospectRequest{Token: secret, ClientIp: fmt.Sprintf("2001:db8::%x", i+1)},
 			)
 			must(t, err)
-			must(t, r.store.FlushUses(t.Context()))
+			must(t, r.store.FlushUses(t.Context(), nil))
 		}
 		var got []string
 		for _, s := range r.token(t, "u1", tok.ID.String()).GetUseSources() {
@@ -298,7 +298,7 @@ func TestUnusedScopesOfManyTokensArePaused(t *testing.T) {
 	}
 	r.required(t, service, minted["later"].secret, "b") // after the plan: it is left alone
 	done, _ := ask(`{`+filter+`,"plan":"`+plan.Plan+`"}`, http.StatusOK)
-	must(t, r.store.FlushUses(t.Context()))
+	must(t, r.store.FlushUses(t.Context(), nil))
 	if !done.Done {
 		t.Fatalf("the narrowing: %+v", done)
 	}

@@ -36,7 +36,7 @@ func TestScopesOfReportedUsesAreRecorded(t *testing.T) {
 		report(false, "c", "unknown")
 		report(true, "a")
 		report(false)
-		must(t, r.store.FlushUses(t.Context()))
+		must(t, r.store.FlushUses(t.Context(), nil))
 		got := r.token(t, "u1", tok.ID.String())
 		for _, u := range got.GetScopeUses() {
 			if want := map[string]int64{"a": 2, "b": 1, "c": 0}[u.GetScope()]; u.GetUseCount() != want {

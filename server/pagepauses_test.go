@@ -22,7 +22,7 @@ func TestAUserPausesUnusedScopesInTheBrowser(t *testing.T) {
 	_, err := patdv1.NewIntrospectionServiceClient(r.conn).
 		Introspect(as(r.admin), &patdv1.IntrospectRequest{Token: secret, RequiredScopes: []string{"a"}})
 	must(t, err)
-	must(t, r.store.FlushUses(t.Context()))
+	must(t, r.store.FlushUses(t.Context(), nil))
 	shown := b.get(path).wants(http.StatusOK, "Scopes that were never used", `id="narrow-b"`, `id="narrow-c"`)
 	if n := strings.Count(shown.text, "Never used"); n != 2 || strings.Contains(shown.text, `id="narrow-a"`) {
 		t.Errorf("never used: %d marks, want 2, of b and c", n)

@@ -40,18 +40,17 @@ func (s *Store) UsesDropped() uint64 { return s.uses.Dropped() }
 
 // Flush writes now what was recorded so far. What cannot be written is kept for the next time.
 func (s *Store) Flush(ctx context.Context) error {
-	return errors.Join(s.flushRekeys(ctx), s.flushUses(ctx), s.flushDetails(ctx))
+	return errors.Join(s.flushRekeys(ctx), s.FlushUses(ctx, nil))
 }
 
 func (s *Store) flushUses(ctx context.Context) error { return s.uses.FlushUses(ctx, s.writeUses) }
 
-// FlushLastUses writes now the last uses of tokens that were recorded so far; of nil: of all. What cannot be written is
-// kept for the next time.
-func (s *Store) FlushLastUses(ctx context.Context, of []tokens.ID) error {
+// FlushUses implements tokens.UseFlusher. What cannot be written is kept for the next time.
+func (s *Store) FlushUses(ctx context.Context, of []tokens.ID) error {
 	if of == nil {
-		return s.flushUses(ctx)
+		return errors.Join(s.flushUses(ctx), s.flushDetails(ctx))
 	}
-	return s.uses.FlushUsesOf(ctx, of, s.writeUses)
+	return errors.Join(s.uses.FlushUsesOf(ctx, of, s.writeUses), s.uses.FlushDetailsOf(ctx, of, s.writeDetails))
 }
 
 func (s *Store) flushRekeys(ctx context.Context) error { return s.uses.FlushRekeys(ctx, s.writeRekeys) }

@@ -28,9 +28,6 @@ func (s *Store) flushDetails(ctx context.Context) error {
 	return s.uses.FlushDetails(ctx, s.writeDetails)
 }
 
-// FlushUses implements tokens.UseFlusher.
-func (s *Store) FlushUses(ctx context.Context) error { return s.flushDetails(ctx) }
-
 const (
 	selectDetail = `SELECT detail FROM use_details WHERE token_id = ?`
 

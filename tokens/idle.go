@@ -181,7 +181,7 @@ func (p *noticePass) unused(ctx context.Context) (left bool, err error) {
 	}
 }
 
-// saveDue has the last uses of tokens saved whose check is due, and of no others, which are written evenly by
+// saveDue has the uses of tokens saved whose check is due, and of no others, which are written evenly by
 // themselves. It reports whether there are any.
 func (p *noticePass) saveDue(ctx context.Context) (due bool, err error) {
 	var list []IdleCheck
@@ -197,7 +197,7 @@ func (p *noticePass) saveDue(ctx context.Context) (due bool, err error) {
 		p.saved[i] = c.TokenID
 	}
 	slices.Sort(p.saved)
-	return true, p.notices.save(ctx, p.saved)
+	return true, p.saveUses(ctx, p.saved)
 }
 
 // walk begins the checks of tokens, by their issue. Where the durations are others than before, or the clock was set

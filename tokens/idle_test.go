@@ -1,8 +1,6 @@
 package tokens_test
 
 import (
-	"context"
-	"slices"
 	"testing"
 	"time"
 
@@ -15,20 +13,9 @@ func idleHouse(t *testing.T, n tokens.Notices) *house {
 	t.Helper()
 	h := newHouse(t, func(c *tokens.Config) {
 		c.Notices = n
-		c.FlushUses = lastUses(c.Store)
 		c.Policy.AllowNever = true
 	})
 	return h
-}
-
-// lastUses saves those that a store was given; nil: it has them at once.
-func lastUses(st tokens.Store) func(context.Context, []tokens.ID) error {
-	if st, ok := st.(interface {
-		FlushLastUses(ctx context.Context, of []tokens.ID) error
-	}); ok {
-		return st.FlushLastUses
-	}
-	return nil
 }
 
 // past waits for longer than a use may take to be known.
@@ -61,37 +48,6 @@ func TestATokenThatIsNotUsedIsNoticedOnceForEachTime(t *testing.T) {
 	last := h.noticeEvents()[2]
 	if n, _ := tokens.NoticeOf(last); last.TokenID != m.Token.ID || !n.LastUsedTime.Equal(use) {
 		t.Errorf("the last event is %+v, want the token and its use at %v", last, use)
-	}
-}
-
-// TestAPassSavesTheLastUsesOfWhatIsDue: to save all, each minute, would be a burst of writes.
-func TestAPassSavesTheLastUsesOfWhatIsDue(t *testing.T) {
-	t.Parallel()
-	var saved [][]tokens.ID
-	h := newHouse(t, func(c *tokens.Config) {
-		c.Notices = tokens.Notices{Unused: 90 * tokens.Day}
-		save := lastUses(c.Store)
-		c.FlushUses = func(ctx context.Context, of []tokens.ID) error {
-			if saved = append(saved, slices.Clone(of)); save != nil {
-				return save(ctx, of)
-			}
-			return nil
-		}
-	})
-	first := h.made("first", 360*tokens.Day)
-	h.wantPass("after its issue")
-	h.wait(50 * tokens.Day)
-	second := h.made("second", 360*tokens.Day)
-	h.wants(first.Secret, tokens.Allow, "it is used")
-	h.wants(second.Secret, tokens.Allow, "it is used")
-	h.wantPass("while nothing is due")
-	if len(saved) != 0 {
-		t.Errorf("passes that had nothing to look at saved the uses of %v", saved)
-	}
-	h.wait(46 * tokens.Day)
-	h.wantPass("after the first check of the first")
-	if len(saved) != 1 || !slices.Equal(saved[0], []tokens.ID{first.Token.ID}) {
-		t.Errorf("the pass in which %s is due saved the uses of %v", first.Token.ID, saved)
 	}
 }
 

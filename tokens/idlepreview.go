@@ -71,7 +71,7 @@ func (s *Service) PreviewIdle(ctx context.Context, a Actor, r IdlePreviewRequest
 		return IdlePreview{}, err
 	}
 	defer done()
-	if err := s.notices.save(ctx, nil); err != nil {
+	if err := s.saveUses(ctx, nil); err != nil {
 		return IdlePreview{}, err
 	}
 	var out IdlePreview

@@ -17,7 +17,6 @@ func TestAnIdlePreviewIsWhatThePauseThenDoes(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		h := newHouseIn(rt, tempDir(rt), func(c *tokens.Config) {
 			c.Notices = tokens.Notices{Idle: 60 * tokens.Day}
-			c.FlushUses = lastUses(c.Store)
 			c.Policy.AllowNever = true
 		})
 		var all []tokens.Minted

@@ -115,7 +115,7 @@ func (s *Service) FeatureImpact(ctx context.Context, a Actor, r ImpactRequest) (
 	if w.after, err = parseRank(after); err != nil {
 		return Impact{}, "", err
 	}
-	if err := s.saveUses(ctx); err != nil {
+	if err := s.saveUses(ctx, nil); err != nil {
 		return Impact{}, "", err
 	}
 	done, err := s.scan(ctx)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"patd/tokens/secret"
 )
 
 // Unused says which scopes of a token count as unused.
@@ -90,11 +92,11 @@ func usesOf(tx ReadTx, t Token) (ScopeUses, error) {
 	return found[t.ID].withSince(t, began), nil
 }
 
-// saveUses has the uses that this server knows saved, as far as its store can. What fails is seen by what is read then.
-func (s *Service) saveUses(ctx context.Context) error {
+// saveUses has the uses of tokens that this server knows saved, of nil: of all, as far as its store can.
+func (s *Service) saveUses(ctx context.Context, of []ID) error {
 	if f, ok := s.store.(UseFlusher); ok {
-		if err := f.FlushUses(ctx); err != nil {
-			return fmt.Errorf("save the uses of scopes: %w", err)
+		if err := f.FlushUses(ctx, of); err != nil {
+			return fmt.Errorf("save uses: %w", err)
 		}
 	}
 	return nil
@@ -128,8 +130,8 @@ func (s *Service) narrow(ctx context.Context, a Actor, r NarrowRequest) (Narrowe
 	if err := c.err(); err != nil {
 		return Narrowed{}, err
 	}
-	if len(r.Scopes) == 0 {
-		if err := s.saveUses(ctx); err != nil {
+	if id, err := secret.ParseID(r.TokenID); err == nil && len(r.Scopes) == 0 {
+		if err := s.saveUses(ctx, []ID{id}); err != nil {
 			return Narrowed{}, err
 		}
 	}

@@ -49,7 +49,7 @@ func (s *Service) PlanNarrowing(ctx context.Context, a Actor, r NarrowManyReques
 	if err != nil {
 		return NarrowingPlan{}, s.refused(ctx, a, Refusal{Action: ActionTokenNarrowMatching}, err)
 	}
-	if err := s.saveUses(ctx); err != nil {
+	if err := s.saveUses(ctx, nil); err != nil {
 		return NarrowingPlan{}, err
 	}
 	found, err := s.selected(ctx, f)
@@ -179,7 +179,7 @@ func (s *Service) beginNarrowing(ctx context.Context, a Actor, r NarrowManyReque
 	if err != nil {
 		return nil, err
 	}
-	if err := s.saveUses(ctx); err != nil {
+	if err := s.saveUses(ctx, nil); err != nil {
 		return nil, err
 	}
 	n := &Narrowing{Cutoff: r.Unused.cutoff(p.made), Unscoped: r.Unscoped}

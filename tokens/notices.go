@@ -48,7 +48,7 @@ const (
 	// unusedAtOnce is how long a pass goes on looking for tokens that are not used. The rest is left to the next pass,
 	// so that the notices of ends are never behind those: after an upgrade there may be millions.
 	unusedAtOnce = time.Minute
-	// savedAtOnce is of how many tokens the last uses are saved at a time, before they are looked at.
+	// savedAtOnce is of how many tokens the uses are saved at a time, before they are looked at.
 	savedAtOnce = 10 * noticeBatch
 )
 
@@ -164,7 +164,6 @@ type notifier struct {
 	Notices
 
 	holder string // names this Service among those of the store
-	flush  func(ctx context.Context, of []ID) error
 
 	// last is the instant of the last pass, and back the earliest instant of a change since that was before it: the
 	// clock was set back, and what the pass has gone through may have come anew.
@@ -187,24 +186,13 @@ var noticeActions = [...]Action{
 	ActionTokenPause,
 }
 
-func (n *notifier) begin(c Notices, flush func(context.Context, []ID) error) {
+func (n *notifier) begin(c Notices) {
 	var id [8]byte
 	_, _ = rand.Read(id[:])
-	n.Notices, n.holder, n.flush = c.normal(), hex.EncodeToString(id[:]), flush
+	n.Notices, n.holder = c.normal(), hex.EncodeToString(id[:])
 	n.last.Store(math.MinInt64)
 	n.sweepEach = noticeSweep
 	n.back.Store(never)
-}
-
-// save has the last uses of tokens saved; nil: of all.
-func (n *notifier) save(ctx context.Context, of []ID) error {
-	if n.flush == nil {
-		return nil
-	}
-	if err := n.flush(ctx, of); err != nil {
-		return fmt.Errorf("save last uses: %w", err)
-	}
-	return nil
 }
 
 // noteChange notes the instant of a change.
@@ -310,7 +298,7 @@ type noticePass struct {
 	behind bool      // the clock is before the pass that last moved a mark
 	floor  time.Time // of ends before it nothing is known any more; zero: of all is
 	rested time.Time // when the last rest ended, or the pass began
-	saved  []ID      // in their order: tokens whose check is due, and whose last uses are saved
+	saved  []ID      // in their order: tokens whose check is due, and whose uses are saved
 }
 
 // never is no instant.

@@ -75,9 +75,10 @@ type Lists struct {
 	Secrets [1]StoredSecret
 }
 
-// UseFlusher is a Store that can save what RecordUse was given of scopes before it returns.
+// UseFlusher is a Store that can save what RecordUse was given of tokens before it returns; of nil: of all. To save
+// that of all is as much work at once as is spread over minutes otherwise.
 type UseFlusher interface {
-	FlushUses(ctx context.Context) error
+	FlushUses(ctx context.Context, of []ID) error
 }
 
 // Usage is an entry for RecordUse.

@@ -35,9 +35,6 @@ type Config struct {
 	HandoffTTL time.Duration
 	// Notices says what RunNotices writes.
 	Notices Notices
-	// FlushUses saves the last uses of tokens that the store was given; of nil: of all. Without it they are saved in
-	// time by themselves.
-	FlushUses func(ctx context.Context, of []ID) error
 	// CheckWebhookURL refuses URLs that webhooks may not have; nil: all but https.
 	CheckWebhookURL func(url string) error
 	Now             func() time.Time // the clock; required
@@ -116,7 +113,7 @@ func NewService(c Config) (*Service, error) {
 	if err := c.Notices.Check(); err != nil {
 		return nil, err
 	}
-	s.notices.begin(c.Notices, c.FlushUses)
+	s.notices.begin(c.Notices)
 	s.ledger = ledger{c.Store, s.nowOfChange}
 	s.memory, _ = c.Store.(Memory)
 	s.superseded.queue, s.superseded.next = make(chan supersededUse, supersededQueue), map[secretSerial]time.Time{}

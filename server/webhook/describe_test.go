@@ -80,7 +80,7 @@ func (r *rig) everything() (tok tokens.Token) {
 			Service: "gateway",
 		},
 	)
-	must(r.t, r.st.FlushUses(ctx))
+	must(r.t, r.st.FlushUses(ctx, nil))
 	service, err := r.svc.CreateService(
 		ctx,
 		op,

@@ -41,9 +41,9 @@ func (c *Cache) prefetch(room *wanted, ids []tokens.ID) []reclog.Wanted {
 }
 
 // FlushUses implements tokens.UseFlusher, where the source does.
-func (c *Cache) FlushUses(ctx context.Context) error {
+func (c *Cache) FlushUses(ctx context.Context, of []tokens.ID) error {
 	if f, ok := c.behind.(tokens.UseFlusher); ok {
-		return f.FlushUses(ctx)
+		return f.FlushUses(ctx, of)
 	}
 	return nil
 }

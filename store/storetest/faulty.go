@@ -206,9 +206,9 @@ func (f *Faulty) Update(ctx context.Context, fn func(tokens.Tx) ([]tokens.Event,
 func (f *Faulty) RecordUse(s tokens.Usage) { f.st.RecordUse(s) }
 
 // FlushUses implements tokens.UseFlusher, where the store does.
-func (f *Faulty) FlushUses(ctx context.Context) error {
+func (f *Faulty) FlushUses(ctx context.Context, of []tokens.ID) error {
 	if st, ok := f.st.(tokens.UseFlusher); ok {
-		return st.FlushUses(ctx)
+		return st.FlushUses(ctx, of)
 	}
 	return nil
 }

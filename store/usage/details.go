@@ -228,6 +228,17 @@ func (b *Buffer) FlushDetails(ctx context.Context, write func(context.Context, [
 	return b.writeDetails(ctx, keepers, b.sweepOfDetails.takeAll(), write)
 }
 
+// FlushDetailsOf has write write the details of some tokens, as FlushDetails does those of all.
+func (b *Buffer) FlushDetailsOf(
+	ctx context.Context, ids []tokens.ID, write func(context.Context, []Detailed) error,
+) error {
+	if err := enter(ctx, b.flushingDetails); err != nil {
+		return fmt.Errorf("write the uses of scopes: %w", err)
+	}
+	defer func() { <-b.flushingDetails }()
+	return b.writeDetails(ctx, b.detailKeepers(), sorted(slices.Clone(ids)), write)
+}
+
 // FlushDetailsPart has write write a part of the details, as FlushDetails does, and returns when the next one is due.
 func (b *Buffer) FlushDetailsPart(
 	ctx context.Context, interval time.Duration, write func(context.Context, []Detailed) error,

@@ -2,12 +2,16 @@ package call
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc/codes"
@@ -202,6 +206,49 @@ func BenchmarkTraceItem(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkTraceItemSent is the processor time that a span of a stream's request takes until it is sent, the sending and
+// the collector's receiving included, which are in this process too.
+func BenchmarkTraceItemSent(b *testing.B) {
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
+	b.Cleanup(collector.Close)
+	exporter, err := otlptracehttp.New(b.Context(), otlptracehttp.WithEndpointURL(collector.URL+"/v1/traces"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	sender := sdktrace.NewBatchSpanProcessor(exporter, sdktrace.WithBlocking())
+	chain := tracingChain(b, true, 1, sender)
+	stream := &Call{Context: incoming(), Method: &Method{name: "x"}}
+	item, in := &Call{
+		Context: stream.Context,
+		Method:  stream.Method,
+		ID:      "1",
+	}, &tokens.Introspection{
+		Decision: tokens.Allow,
+	}
+	var items Items
+	begun := cpu(b)
+	for b.Loop() {
+		chain.TraceItem(&items, item, stream)
+		chain.EndItem(item, in)
+	}
+	if err := sender.ForceFlush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(cpu(b)-begun)/float64(b.N), "cpu-ns/span")
+}
+
+// cpu is the processor time that this process has taken.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // TestItemsGetSpansAsTheSamplerSays holds that of the requests of a stream each that the sampler chooses has its span, and

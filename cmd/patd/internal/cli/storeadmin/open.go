@@ -121,7 +121,7 @@ func NewService(
 		ReturnOrigins: s.Page.Origins, HandoffTTL: s.HandoffTTL,
 		RenewURL: string(s.Bearer.RenewURL), ForbidSelfRotate: !s.Bearer.SelfRotate,
 		CheckWebhookURL: s.Webhooks.CheckURL,
-		Notices:         s.Notices.Notices(), FlushUses: o.FlushLastUses,
+		Notices:         s.Notices.Notices(),
 	}
 	if cached != nil {
 		config.Store, config.Changes = cached, o.Feed()
