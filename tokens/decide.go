@@ -137,6 +137,8 @@ type Introspection struct {
 	Sequence   uint64 // 0: the result must not be kept
 	// Stale says that the features are the last known, served during an outage of their source.
 	Stale bool
+	// EffectiveShared says that Effective is a list that tokens share, and that nobody changes; false: that is not known.
+	EffectiveShared bool
 }
 
 // Subject is what a result says of the personal access token itself. A batch holds a thousand of them: it is small.

@@ -97,6 +97,7 @@ func (s *Service) introspect(
 	out.Stale, out.Granted, out.Audiences = held.Stale, granted, audiences
 	if s.featuresInRecord && p.cred.HoldsScopes { // what was granted is no more than the token's scopes
 		held.AsGranted = true
+		out.EffectiveShared = p.cred.SharedScopes && p.access == nil
 	}
 	out.Effective, out.Suspended = inEffect(granted, held)
 	out.Paused = none

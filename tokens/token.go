@@ -151,4 +151,6 @@ type Credential struct {
 	Sequence uint64
 	// HoldsScopes says that each of Token.Scopes is one of User.Features; false: that is not known. Only Recall sets it.
 	HoldsScopes bool
+	// SharedScopes says that tokens share the list Token.Scopes, and that nobody changes it. Only Recall sets it.
+	SharedScopes bool
 }

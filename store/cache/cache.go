@@ -114,7 +114,7 @@ func (c *Cache) Lookup(ctx context.Context, id tokens.ID) (tokens.Credential, er
 	cred := tokens.Credential{Sequence: c.applied.Load()} // before the record is read
 	s := c.shard(id)
 	if c.recall(s, id, &cred, nil) {
-		cred.HoldsScopes = false // as the store returns it
+		cred.HoldsScopes, cred.SharedScopes = false, false // as the store returns it
 		s.hits.Add(1)
 		return cred, nil
 	}
@@ -149,7 +149,7 @@ func (c *Cache) recall(s *shard, id tokens.ID, cred *tokens.Credential, room *to
 		return false
 	}
 	scopes := r.read(cred, room, c.keys.list(), c.scopes.all())
-	cred.HoldsScopes = c.holdings.all(scopes, features, cred)
+	cred.HoldsScopes, cred.SharedScopes = c.holdings.all(scopes, features, cred), scopes != 0
 	return true
 }
 

@@ -99,8 +99,16 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	b = t.ID.Append(b)
 	b = appendText(b, fieldUser, t.User)
 	b = appendText(b, fieldName, t.Name)
-	b = appendTexts(b, fieldScopes, in.Effective)
-	b = appendTexts(b, fieldGranted, in.Granted)
+	var written *writtenList
+	if in.EffectiveShared {
+		written = sharedLists.of(in.Effective)
+	}
+	if written != nil && sameMemory(in.Granted, in.Effective) {
+		b = append(append(b, written.scopes...), written.granted...)
+	} else {
+		b = appendTexts(b, fieldScopes, in.Effective)
+		b = appendTexts(b, fieldGranted, in.Granted)
+	}
 	b = appendTexts(b, fieldSuspended, in.Suspended)
 	b = appendTexts(b, fieldMissing, in.Missing)
 	b = appendTexts(b, fieldAudiences, in.Audiences)
@@ -124,7 +132,11 @@ func appendIntrospection(b []byte, in *tokens.Introspection) []byte {
 	if in.Token.AnyAddress {
 		b = appendNumber(b, fieldAnyClientIP, 1)
 	}
-	b = appendTexts(b, fieldEffective, in.Effective)
+	if written != nil {
+		b = append(b, written.effective...)
+	} else {
+		b = appendTexts(b, fieldEffective, in.Effective)
+	}
 	return appendTexts(b, fieldPaused, in.Paused)
 }
 
