@@ -158,7 +158,7 @@ func TestCheckFindsBrokenPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	fill(t, st, 2000)
-	root, err := st.Texts(t.Context(), 0, `SELECT (rootpage - 1) * 4096 FROM sqlite_schema WHERE name = 'tokens_live'`)
+	root, err := st.Texts(t.Context(), 0, `SELECT (rootpage - 1) * 4096 FROM sqlite_schema WHERE name = 'tokens_user'`)
 	if err != nil {
 		t.Fatal(err)
 	}

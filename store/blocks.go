@@ -7,6 +7,7 @@ import (
 
 	"patd/store/internal/db"
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // What exceeds a policy is found in the index alone, sorted by age there, and only then read. An audience is one of the
@@ -100,6 +101,14 @@ func above(id tokens.ID) int64 {
 		return math.MinInt64
 	}
 	return int64(id)
+}
+
+// firstIssued and lastIssued are the smallest and the largest id of tokens issued in the millisecond of an instant, as they
+// are stored: an id begins with the millisecond of its issue.
+func firstIssued(us int64) int64 { return int64(min(secret.FirstID(db.Instant(us)), math.MaxInt64)) }
+
+func lastIssued(us int64) int64 {
+	return int64(min(secret.FirstID(db.Instant(us).Add(time.Millisecond)), 1<<63) - 1)
 }
 
 const setBlocked = `UPDATE tokens SET blocked_by = ?2, row_mac = ?3 WHERE id = ?1`

@@ -49,11 +49,11 @@ WHERE t.id IS NULL OR o.serial > t.rotations LIMIT ?2`
 SELECT token_id FROM old_secrets WHERE until_us > ?1 GROUP BY token_id HAVING count(*) > 1 LIMIT ?2`
 
 	checkNames = `
-SELECT max(id) FROM tokens INDEXED BY tokens_live WHERE revoke_us IS NULL AND expire_us > ?1
+SELECT max(id) FROM tokens WHERE revoke_us IS NULL AND expire_us > ?1
 GROUP BY "user", name_key HAVING count(*) > 1 LIMIT ?2`
 
 	checkDeletedUsers = `
-SELECT t.id FROM users u JOIN tokens t INDEXED BY tokens_live ON t.user = u.key AND t.revoke_us IS NULL
+SELECT t.id FROM users u JOIN tokens t INDEXED BY tokens_user ON t.user = u.key AND ` + liveUntil + ` > 0
 WHERE u.delete_us IS NOT NULL AND CAST(?1 AS BIGINT) > 0 LIMIT ?2`
 
 	checkSealed = `

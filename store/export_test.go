@@ -142,12 +142,12 @@ func Statements() map[string][]string {
 			"SEARCH w USING INTEGER PRIMARY KEY",
 			"SEARCH r USING PRIMARY KEY (token_id=? AND serial=?)",
 		},
-		selectTokens: {
-			"SEARCH t USING INDEX tokens_user (user=? AND rowid<?)",
+		selectRevokedTokens: {
+			"SEARCH t USING INDEX tokens_user (user=? AND <expr>=? AND rowid<?)",
 			"SEARCH u USING INTEGER PRIMARY KEY",
 		},
-		selectLiveTokens: {"SEARCH tokens USING COVERING INDEX tokens_live (user=? AND expire_us>?)"},
-		revokeTokens:     {"SEARCH tokens USING COVERING INDEX tokens_live (user=?)"},
+		selectLiveTokens: {"SEARCH tokens USING INDEX tokens_user (user=? AND <expr>>?)"},
+		revokeTokens:     {"SEARCH tokens USING INDEX tokens_user (user=? AND <expr>>?)"},
 		forgetSealed:     {"SEARCH requests USING INDEX requests_sealed (token_id=?)"},
 		selectRequest:    {"SEARCH requests USING PRIMARY KEY (key=?)"},
 		selectUser:       {"SEARCH users USING INDEX users_live (user=?)"},
@@ -216,10 +216,9 @@ func InventoryStatements() map[string]struct {
 	}
 	for _, desc := range []bool{false, true} {
 		for _, w := range []indexed{
-			{wayToken(), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"}, {wayUser(1), "tokens_user (user=? AND rowid>? AND rowid<?)"},
+			{wayToken(), "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"}, {wayUser(1, userRevoked, 0), "tokens_user (user=? AND <expr>=? AND rowid>? AND rowid<?)"},
 			{wayRevoked(), "tokens_revoked (id>? AND id<?)"},
-			{wayTimes(issueColumn), "tokens_issue (issue_us>? AND issue_us<?)"}, {wayTied(issueColumn, 1), "tokens_issue (issue_us=? AND rowid>? AND rowid<?)"},
-			{wayTimes(expireColumn), "tokens_expire (expire_us>? AND expire_us<?)"}, {wayTied(expireColumn, 1), "tokens_expire (expire_us=? AND rowid>? AND rowid<?)"},
+			{wayTimes(), "tokens_expire (expire_us>? AND expire_us<?)"}, {wayTied(1), "tokens_expire (expire_us=? AND rowid>? AND rowid<?)"},
 		} {
 			for _, statement := range []string{w.pageOf(desc), w.endOf(inventoryStretch, desc)} {
 				all[statement] = struct {
@@ -229,9 +228,18 @@ func InventoryStatements() map[string]struct {
 			}
 		}
 		for _, w := range []indexed{
-			{wayUser(1), "tokens_user (user=?"}, {wayTimes(issueColumn), "tokens_issue (issue_us>?"}, {wayTimes(expireColumn), "tokens_expire (expire_us>?"},
+			{wayUser(1, ``, 0), "tokens_user (user=?"}, {wayUser(1, userUnrevoked, 0), "tokens_user (user=? AND <expr>>?"},
+			{wayUser(1, userRevoked, 0), "tokens_user (user=? AND <expr>=?"}, {wayToken(), "INTEGER PRIMARY KEY (rowid>?"}, {wayTimes(), "tokens_expire (expire_us>?"},
 		} {
-			for _, column := range []string{issueColumn, expireColumn} {
+			if strings.HasPrefix(w.by, `+`) { // its ids are sorted
+				for _, statement := range []string{w.pageOf(desc), w.endOf(userStretch, desc)} {
+					all[statement] = struct {
+						Index string
+						Sorts bool
+					}{w.index, true}
+				}
+			}
+			for _, column := range []string{idColumn, expireColumn} {
 				all[w.sortedBy(column, desc)] = struct {
 					Index string
 					Sorts bool
@@ -242,7 +250,16 @@ func InventoryStatements() map[string]struct {
 	return all
 }
 
-// ExceedingQuery is the statement of Exceeding: the one that sorts.
+// SortedByUser are the statements that sort the tokens of each user, and the steps of their plans.
+func SortedByUser() map[string][]string {
+	const index = "COVERING INDEX tokens_user (user=? AND <expr>>? AND <expr><?)"
+	return map[string][]string{
+		selectUnrevokedTokens: {index, "SEARCH t USING INTEGER PRIMARY KEY (rowid=?)", "USE TEMP B-TREE FOR ORDER BY"},
+		selectGranted():       {"SEARCH t USING INDEX tokens_user (user>? AND user<?)", "LAST TERM OF ORDER BY"},
+	}
+}
+
+// ExceedingQuery is the statement of Exceeding, which sorts.
 const ExceedingQuery = selectExceeding
 
 // CredentialQuery is the statement of Lookup, for measuring the driver alone.
@@ -290,7 +307,8 @@ const NewestSchema = newestSchema
 // Statements whose plan in PostgreSQL is looked at.
 const (
 	LiveTokensQuery = selectLiveTokens
-	TokensQuery     = selectTokens
+	RevokedQuery    = selectRevokedTokens
+	UnrevokedQuery  = selectUnrevokedTokens
 	EntriesQuery    = selectEntries
 	EventsOfUser    = selectEventsOfUser
 	EventsOfToken   = selectEventsOfToken
@@ -353,7 +371,7 @@ func ForgetNotices() []string { return []string{selectNthNotice, deleteNotices} 
 // NoticeStatements are the statements that look for due notices, and the index that each goes along.
 func NoticeStatements() map[string]string {
 	return map[string]string{
-		selectEndingTokens: "tokens_expire", selectEndingServices: "services_expire", selectIssued: "tokens_issue",
+		selectEndingTokens: "tokens_expire", selectEndingServices: "services_expire", selectIssued: "tokens_pkey",
 		selectDueChecks: "idle_checks_due",
 	}
 }

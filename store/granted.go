@@ -21,7 +21,7 @@ func selectGranted() string {
 	}
 	return `SELECT ` + usedColumns + `
 FROM tokens t INDEXED BY tokens_user CROSS JOIN users u ON u.key = t."user" ` + joinUse + `
-WHERE t."user" >= ?1 AND t."user" <= ?2 AND (t."user" > ?3 OR t.id > ?4) AND +t.revoke_us IS NULL AND +t.expire_us > ?5
+WHERE t."user" >= ?1 AND t."user" <= ?2 AND (t."user" > ?3 OR t.id > ?4) AND ` + liveUntil + ` > ?5
   AND (` + scopes + `)
 ORDER BY t."user", t.id LIMIT ?6`
 }

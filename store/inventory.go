@@ -1,12 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
-	"strings"
 	"time"
 
 	"patd/store/internal/db"
@@ -19,6 +18,7 @@ import (
 // read from another index and sorted.
 const (
 	inventoryStretch = 500
+	userStretch      = 64
 	inventoryFew     = 4000
 	inventoryTime    = 20 * time.Millisecond
 )
@@ -50,99 +50,6 @@ const (
 	pauseTime      = `substr(t.paused, CAST(instr(t.paused || ` + db.LineEnd + `, ' ' || ?3 || ` + db.LineEnd + `) AS INTEGER) - 16, 16)`
 	lastEndedPause = `CAST(CAST(?2 AS BIGINT) - 2592000000000 AS TEXT)`
 )
-
-// way is a path through the tokens: an index, and the range of it that is read, with both ends. $LO, $HI and $KEY stand
-// for parameters, $DESC for the direction.
-type way struct {
-	from, where string
-	by          string // the columns of its order
-	end         string // the column that says how far a stretch goes
-	key         []any  // the value of $KEY, if where has it
-}
-
-// Ways in the order of ids, which is that of issue.
-func wayToken() way {
-	return way{from: `tokens t`, where: `t.id >= $LO AND t.id <= $HI`, by: `t.id $DESC`, end: `t.id`}
-}
-
-func wayUser(key int64) way {
-	return way{from: `tokens t INDEXED BY tokens_user`, where: `t."user" = $KEY AND t.id >= $LO AND t.id <= $HI`,
-		by: `t.id $DESC`, end: `t.id`, key: []any{key}}
-}
-
-func wayRevoked() way {
-	return way{
-		from:  `tokens t INDEXED BY tokens_revoked`,
-		where: `t.revoke_us IS NOT NULL AND t.id >= $LO AND t.id <= $HI`,
-		by:    `t.id $DESC`,
-		end:   `t.id`,
-	}
-}
-
-// The way through all tokens by an instant is in two parts. A stretch of wayTimes ends before an instant, and wayTied
-// goes through the tokens of one: many may share it, as those do that never expire.
-func wayTimes(column string) way {
-	return way{
-		from:  `tokens t INDEXED BY ` + inventoryIndex(column),
-		where: column + ` >= $LO AND ` + column + ` <= $HI`,
-		by:    column + ` $DESC, t.id $DESC`,
-		end:   column,
-	}
-}
-
-func wayTied(column string, us int64) way {
-	return way{
-		from:  `tokens t INDEXED BY ` + inventoryIndex(column),
-		where: column + ` = $KEY AND t.id >= $LO AND t.id <= $HI`,
-		by:    `t.id $DESC`,
-		end:   `t.id`,
-		key:   []any{us},
-	}
-}
-
-const (
-	issueColumn  = `t.issue_us`
-	expireColumn = `t.expire_us`
-)
-
-func inventoryIndex(column string) string {
-	if column == expireColumn {
-		return `tokens_expire`
-	}
-	return `tokens_issue`
-}
-
-// pageOf is the statement that reads the tokens of a stretch.
-func (w way) pageOf(desc bool) string {
-	return w.bind(`SELECT `+usedColumns+` FROM $FROM CROSS JOIN users u ON u.key = t."user" `+joinUse+`
-WHERE $WHERE`+inventoryFilter+` ORDER BY $BY LIMIT ?15`, `?16`, `?17`, `?18`, desc)
-}
-
-// sortedBy is the statement that sorts the tokens of a way by a column, after a position.
-func (w way) sortedBy(column string, desc bool) string {
-	at, id, than := `?16`, `?17`, `>`
-	if desc {
-		than = `<`
-	}
-	return w.bind(`SELECT `+usedColumns+` FROM $FROM CROSS JOIN users u ON u.key = t."user" `+joinUse+`
-WHERE $WHERE AND (+`+column+` `+than+` `+at+` OR +`+column+` = `+at+` AND +t.id `+than+` `+id+`)`+inventoryFilter+`
-ORDER BY +`+column+` $DESC, +t.id $DESC LIMIT ?15`, `?18`, `?19`, `?20`, desc)
-}
-
-// endOf is the statement that finds where a stretch of so many rows ends; it returns no row if the range ends before.
-func (w way) endOf(rows int, desc bool) string {
-	return w.bind(`SELECT `+w.end+` FROM $FROM WHERE $WHERE ORDER BY $BY LIMIT 1 OFFSET `+strconv.Itoa(rows),
-		`?1`, `?2`, `?3`, desc)
-}
-
-func (w way) bind(statement, lo, hi, key string, desc bool) string {
-	direction := ``
-	if desc {
-		direction = `DESC`
-	}
-	statement = strings.NewReplacer(`$FROM`, w.from, `$WHERE`, w.where, `$BY`, w.by).Replace(statement)
-	return strings.NewReplacer(`$LO`, lo, `$HI`, hi, `$KEY`, key, `$DESC`, direction).Replace(statement)
-}
 
 // span is a range of ids or instants as they are stored, with both ends.
 type span struct{ lo, hi int64 }
@@ -190,7 +97,7 @@ func (t *readTx) Inventory(q tokens.InventoryQuery) (tokens.InventoryPage, error
 	}
 	turn := time.NewTimer(max(q.Within, 0))
 	defer turn.Stop()
-	in := &inventory{readTx: t, q: q, desc: q.Order.Descending(), column: issueColumn, found: []tokens.Token{},
+	in := &inventory{readTx: t, q: q, desc: q.Order.Descending(), column: idColumn, found: []tokens.Token{},
 		turn: turn.C, over: q.Within < 0}
 	if q.Order.ByExpiry() {
 		in.column = expireColumn
@@ -209,8 +116,7 @@ func (t *readTx) Inventory(q tokens.InventoryQuery) (tokens.InventoryPage, error
 	if n := q.Limit; len(in.found) > n {
 		in.found, page.More = in.found[:n], true
 		last := in.found[n-1]
-		page.Next = tokens.InventoryPosition{ID: last.ID, Time: last.IssueTime}
-		if q.Order.ByExpiry() {
+		if page.Next = in.place(int64(last.ID)); q.Order.ByExpiry() {
 			page.Next.Time = last.ExpireTime
 		}
 	}
@@ -260,10 +166,12 @@ func before(t time.Time, otherwise int64) int64 {
 	return db.Micros(t) - 1
 }
 
-// issued and expiring are the ranges that the filter leaves.
+// issued is the range of ids that the filter leaves, to the millisecond, and expiring that of expiries.
 func (in *inventory) issued() span {
 	s := everything()
-	s.hi = min(before(in.q.CreatedBefore, s.hi), before(in.q.UnusedSince, s.hi))
+	if us := min(before(in.q.CreatedBefore, s.hi), before(in.q.UnusedSince, s.hi)); us != s.hi {
+		s.hi = lastIssued(us)
+	}
 	return s
 }
 
@@ -281,28 +189,73 @@ func (in *inventory) expiring() span {
 
 // read chooses a way and follows it. It returns where it stopped for lack of time; false: there is no more.
 func (in *inventory) read() (tokens.InventoryPosition, bool, error) {
-	own, other, otherColumn := in.issued(), in.expiring(), expireColumn
-	if in.q.Order.ByExpiry() {
-		own, other, otherColumn = other, own, issueColumn
+	byExpiry, ids, ends := in.q.Order.ByExpiry(), in.issued(), in.expiring()
+	few, s := wayTimes(), ends // sorted if they are few
+	if byExpiry {
+		few, s = wayToken(), ids
 	}
 	switch {
 	case in.q.ID != 0:
 		id := int64(in.q.ID)
-		return in.follow(wayToken(), span{id, id})
-	case in.user != 0 && !in.q.Order.ByExpiry():
-		return in.follow(wayUser(in.user), everything())
-	case in.q.State == tokens.StateRevoked && !in.q.Order.ByExpiry() && !own.bounded():
-		return in.follow(wayRevoked(), everything())
+		return in.follow(wayToken(), span{id, id}, int64(in.q.After.ID))
+	case in.user != 0 && !byExpiry:
+		return in.follow(in.ofUser(), everything(), int64(in.q.After.ID))
+	case in.q.State == tokens.StateRevoked && !byExpiry && !ids.bounded():
+		return in.follow(wayRevoked(), everything(), int64(in.q.After.ID))
 	case in.user != 0:
-		if done, err := in.sort(wayUser(in.user), everything()); done || err != nil {
-			return tokens.InventoryPosition{}, false, err
-		}
-	case other.bounded():
-		if done, err := in.sort(wayTimes(otherColumn), other); done || err != nil {
+		few, s = in.ofUser(), everything()
+		fallthrough
+	case s.bounded():
+		if done, err := in.sort(few, s); done || err != nil {
 			return tokens.InventoryPosition{}, false, err
 		}
 	}
-	return in.byTime(own)
+	if byExpiry {
+		return in.byTime(ends)
+	}
+	return in.follow(wayToken(), ids, in.after())
+}
+
+// ofUser is the way through the user's tokens.
+func (in *inventory) ofUser() way {
+	state := ``
+	switch {
+	case in.q.State == tokens.StateRevoked:
+		state = userRevoked
+	case in.q.Unrevoked || in.q.State != tokens.StateAny:
+		state = userUnrevoked
+	}
+	rows := userStretch
+	for rows <= in.q.Limit && rows < inventoryStretch {
+		rows *= 2
+	}
+	return wayUser(in.user, state, rows)
+}
+
+// place is where the list goes on after an id, in the order of ids. Servers of earlier versions go by the instant of issue,
+// and then by the id: the time is beside the millisecond of the id, so that they list some tokens of it again and leave
+// none out.
+func (in *inventory) place(id int64) tokens.InventoryPosition {
+	at := tokens.InventoryPosition{ID: tokens.ID(id)}
+	if at.Time = at.ID.Time().Add(-time.Microsecond); in.desc {
+		at.Time = at.ID.Time().Add(time.Millisecond)
+	}
+	return at
+}
+
+// after is the id after which the list goes on, in the order of ids; 0: from the start. A position from an earlier version
+// has a time of the id's millisecond, or no id; the list goes on from the start of that millisecond.
+func (in *inventory) after() int64 {
+	p := in.q.After
+	us := db.Micros(p.Time)
+	switch id := int64(p.ID); {
+	case p.Time.IsZero() || !p.Time.Truncate(time.Millisecond).Equal(p.ID.Time()) && id != in.start():
+		return id
+	case in.desc:
+		return lastIssued(us) + 1
+	default:
+		return firstIssued(us) - 1
+	}
 }
 
 // sort reads all tokens of a way and sorts them, if they are few.
@@ -312,49 +265,45 @@ func (in *inventory) sort(w way, s span) (bool, error) {
 		return false, err
 	}
 	at, id := in.start(), in.start()
-	if in.q.After != (tokens.InventoryPosition{}) {
-		at, id = in.instantOf(in.q.After), int64(in.q.After.ID)
+	switch from := in.q.After; {
+	case from == (tokens.InventoryPosition{}):
+	case in.q.Order.ByExpiry():
+		at, id = db.Expiry(from.Time), int64(from.ID)
+	default:
+		at, id = in.after(), in.after()
 	}
 	args := append(in.pageArgs(), at, id, s.lo, s.hi)
 	return true, in.list(w.sortedBy(in.column, in.desc), append(args, w.key...))
 }
 
-// instantOf is the instant of a position, as it is stored.
-func (in *inventory) instantOf(p tokens.InventoryPosition) int64 {
-	if in.q.Order.ByExpiry() {
-		return db.Expiry(p.Time)
-	}
-	return db.Micros(p.Time)
-}
-
-// follow reads along a way in the order of ids, from where the last page ended.
-func (in *inventory) follow(w way, s span) (tokens.InventoryPosition, bool, error) {
-	if at := in.q.After.ID; at != 0 {
-		s = s.past(int64(at), in.desc)
+// follow reads along a way in the order of ids, after one; 0: from the start.
+func (in *inventory) follow(w way, s span, after int64) (tokens.InventoryPosition, bool, error) {
+	if after != 0 {
+		s = s.past(after, in.desc)
 	}
 	stopped, more, err := in.stretches(w, s)
-	return tokens.InventoryPosition{ID: tokens.ID(stopped)}, more, err
+	return in.place(stopped), more, err
 }
 
-// byTime reads along the instants of the order, from where the last page ended.
+// byTime reads along the expiries, from where the last page ended.
 func (in *inventory) byTime(s span) (at tokens.InventoryPosition, more bool, err error) {
 	if from := in.q.After; from != (tokens.InventoryPosition{}) {
-		us := in.instantOf(from)
+		us := db.Expiry(from.Time)
 		if at, more, err := in.tied(us, int64(from.ID)); more || err != nil || in.full() {
 			return at, more, err
 		}
 		s = s.past(us, in.desc)
 	}
 	for s.lo <= s.hi {
-		us, more, err := in.endOf(wayTimes(in.column), inventoryStretch, s)
+		us, more, err := in.endOf(wayTimes(), inventoryStretch, s)
 		if err != nil {
 			return at, false, err
 		}
 		if !more {
-			return at, false, in.list(wayTimes(in.column).pageOf(in.desc), append(in.pageArgs(), s.lo, s.hi))
+			return at, false, in.list(wayTimes().pageOf(in.desc), append(in.pageArgs(), s.lo, s.hi))
 		}
 		if first := s.until(us, in.desc); first.lo <= first.hi {
-			err = in.list(wayTimes(in.column).pageOf(in.desc), append(in.pageArgs(), first.lo, first.hi))
+			err = in.list(wayTimes().pageOf(in.desc), append(in.pageArgs(), first.lo, first.hi))
 		}
 		if err != nil || in.full() {
 			return at, false, err
@@ -380,23 +329,19 @@ func (in *inventory) start() int64 {
 
 // tied reads the tokens of one instant after an id.
 func (in *inventory) tied(us, after int64) (tokens.InventoryPosition, bool, error) {
-	stopped, more, err := in.stretches(wayTied(in.column, us), everything().past(after, in.desc))
+	stopped, more, err := in.stretches(wayTied(us), everything().past(after, in.desc))
 	return in.position(us, stopped), more, err
 }
 
-// position is where the list goes on, after an id among the tokens of one instant.
+// position is where the list goes on, after an id among the tokens of one expiry.
 func (in *inventory) position(us, id int64) tokens.InventoryPosition {
-	at := tokens.InventoryPosition{ID: tokens.ID(id), Time: db.Instant(us)}
-	if in.column == expireColumn {
-		at.Time = db.ExpiryTime(us)
-	}
-	return at
+	return tokens.InventoryPosition{ID: tokens.ID(id), Time: db.ExpiryTime(us)}
 }
 
 // stretches reads along a way in the order of ids. It returns the id where it stopped for lack of time.
 func (in *inventory) stretches(w way, s span) (stopped int64, more bool, err error) {
 	for s.lo <= s.hi {
-		end, more, err := in.endOf(w, inventoryStretch, s)
+		end, more, err := in.endOf(w, cmp.Or(w.rows, inventoryStretch), s)
 		if err != nil {
 			return 0, false, err
 		}

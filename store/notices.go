@@ -169,46 +169,40 @@ func (t *readTx) DueIdleChecks(now time.Time, limit int) ([]tokens.IdleCheck, er
 	return list, nil
 }
 
-// The tokens of a stretch of the index of issues, and what becomes of those that have not ended.
+// The tokens of a stretch of ids, and what becomes of those that have not ended.
 const (
 	selectIssued = `
-SELECT t.issue_us, t.id, t.revoke_us IS NULL AND +t.expire_us > ?4 FROM tokens t INDEXED BY tokens_issue
-WHERE t.issue_us >= ?1 AND t.issue_us <= ?2 AND (t.issue_us > ?1 OR t.id > ?3)
-ORDER BY t.issue_us, t.id LIMIT ?5`
+SELECT t.id, t.revoke_us IS NULL AND +t.expire_us > ?3 FROM tokens t
+WHERE t.id > ?1 AND t.id <= ?2 ORDER BY t.id LIMIT ?4`
 
 	beginIdleCheck = `INSERT INTO idle_checks (token_id, due_us) VALUES (?, ?)
 ON CONFLICT (token_id) DO UPDATE SET due_us = excluded.due_us WHERE idle_checks.due_us > excluded.due_us`
 )
 
 // BeginIdleChecks implements tokens.NoticeKeeper.
-func (t *tx) BeginIdleChecks(
-	from time.Time,
-	afterID tokens.ID,
-	upTo, now time.Time,
-	limit int,
-) (time.Time, tokens.ID, int, error) {
+func (t *tx) BeginIdleChecks(after tokens.ID, upTo, now time.Time, limit int) (last tokens.ID, n int, err error) {
 	const op = "begin checks of tokens"
-	var us, id int64
-	n, live := 0, []int64{}
-	err := t.each(op, selectIssued, func(rows *sql.Rows) error {
+	var id int64
+	live := []int64{}
+	err = t.each(op, selectIssued, func(rows *sql.Rows) error {
 		var lives bool
-		if err := rows.Scan(&us, &id, &lives); err != nil {
+		if err := rows.Scan(&id, &lives); err != nil {
 			return err
 		}
 		if n++; lives {
 			live = append(live, id)
 		}
 		return nil
-	}, db.Micros(from), db.Micros(upTo), above(afterID), db.Micros(now), limit)
+	}, above(after), lastIssued(db.Micros(upTo)), db.Micros(now), limit)
 	for _, one := range live {
 		if err == nil {
 			err = t.keep(op, beginIdleCheck, one, db.Micros(now))
 		}
 	}
 	if err != nil {
-		return time.Time{}, 0, 0, err
+		return 0, 0, err
 	}
-	return db.Instant(us), tokens.ID(id), n, nil
+	return tokens.ID(id), n, nil
 }
 
 const putIdleCheck = `

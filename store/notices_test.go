@@ -34,7 +34,11 @@ func TestNoticesCostARangeOfAnIndex(t *testing.T) {
 			t.Fatalf("%s: %v", statement, err)
 		}
 		steps := strings.Join(plan, "\n")
-		if !strings.Contains(steps, "INDEX "+index+" (") || strings.Contains(steps, "SCAN") ||
+		along := "INDEX " + index + " ("
+		if index == "tokens_pkey" {
+			along = "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
+		}
+		if !strings.Contains(steps, along) || strings.Contains(steps, "SCAN") ||
 			strings.Contains(steps, "TEMP B-TREE") {
 			t.Errorf("plan of %s\n%s\nwant a range of %s", statement, steps, index)
 		}
@@ -119,13 +123,12 @@ func TestMarksNeedNoEvent(t *testing.T) {
 			t.Errorf("%s: a notice was recorded without its event", name)
 		}
 		// The tokens of a stretch, each once, and those that have a check are due again.
-		var last time.Time
-		var id tokens.ID
+		var last tokens.ID
 		n := 0
 		for more := true; more; {
 			must(t, update(func(tx tokens.Tx) (err error) {
 				var got int
-				last, id, got, err = tx.BeginIdleChecks(last, id, at.Add(time.Hour), at, 2)
+				last, got, err = tx.BeginIdleChecks(last, at.Add(time.Hour), at, 2)
 				n, more = n+got, got == 2
 				return err
 			}))

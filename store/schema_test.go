@@ -29,13 +29,13 @@ LEFT JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'p'
 WHERE c.relkind = 'r' AND c.relnamespace = CAST(current_schema() AS regnamespace) AND c.relname NOT IN ('patd_schema_version', 'rates', 'writers') ORDER BY 1`
 
 	sqliteIndexes = `
-SELECT i.name || CASE WHEN i."unique" THEN ' unique' ELSE '' END || CASE WHEN i.partial THEN ' partial' ELSE '' END || ' (' || group_concat(coalesce(x.name, 'rowid'), ' ' ORDER BY x.seqno) || ')'
+SELECT i.name || CASE WHEN i."unique" THEN ' unique' ELSE '' END || CASE WHEN i.partial THEN ' partial' ELSE '' END || ' (' || group_concat(CASE x.cid WHEN -2 THEN 'expression' ELSE coalesce(x.name, 'rowid') END, ' ' ORDER BY x.seqno) || ')'
 FROM sqlite_schema m, pragma_index_list(m.name) i, pragma_index_xinfo(i.name) x
 WHERE m.type = 'table' AND i.origin = 'c' AND x.key GROUP BY i.name ORDER BY 1`
 
 	postgresIndexes = `
 SELECT i.relname || CASE WHEN x.indisunique THEN ' unique' ELSE '' END || CASE WHEN x.indpred IS NOT NULL THEN ' partial' ELSE '' END
-  || ' (' || string_agg(a.attname, ' ' ORDER BY a.attnum) || ')'
+  || ' (' || string_agg(CASE x.indkey[a.attnum - 1] WHEN 0 THEN 'expression' ELSE a.attname END, ' ' ORDER BY a.attnum) || ')'
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_attribute a ON a.attrelid = i.oid
 WHERE i.relnamespace = CAST(current_schema() AS regnamespace) AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = i.oid)
 GROUP BY i.relname, x.indisunique, x.indpred IS NOT NULL ORDER BY 1`
@@ -125,8 +125,9 @@ func TestPostgresLookupsUseIndexes(t *testing.T) {
 	exec1(t, st, `SET plan_cache_mode = force_generic_plan`)
 	for statement, index := range map[string]string{
 		store.CredentialQuery: "tokens_pkey",
-		store.LiveTokensQuery: "tokens_live",
-		store.TokensQuery:     "tokens_user",
+		store.LiveTokensQuery: "tokens_user",
+		store.RevokedQuery:    "tokens_user",
+		store.UnrevokedQuery:  "tokens_user",
 		store.ExceedingQuery:  "tokens_exceeding",
 		store.EntriesQuery:    "changes_pkey",
 		store.EventsOfUser:    "events_user",

@@ -213,6 +213,46 @@ func TestIndexesAreUsed(t *testing.T) {
 	}
 }
 
+// TestWhatIsSortedIsOneUsers looks at statements that sort the tokens of a user: all of them in the index alone, before
+// a row is read, or the live ones.
+func TestWhatIsSortedIsOneUsers(t *testing.T) {
+	t.Parallel()
+	st := open(t, newPath(t), store.Options{})
+	for statement, want := range store.SortedByUser() {
+		plan, err := st.Texts(t.Context(), 3, "EXPLAIN QUERY PLAN "+statement, slices.Repeat([]any{1}, 14)...)
+		if err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		steps := strings.ReplaceAll(strings.Join(plan, "\n"), "SCAN p\n", "") // the ids, as they are sorted
+		for _, w := range want {
+			if !strings.Contains(steps, w) {
+				t.Errorf("plan of %s\n%s\nwant %s", statement, steps, w)
+			}
+		}
+		if strings.Contains(steps, "SCAN") || strings.Count(steps, "TEMP B-TREE") != len(want)-1 {
+			t.Errorf("plan of %s\n%s\nscans, or sorts more", statement, steps)
+		}
+	}
+}
+
+// TestAnEarlierProgramIsKeptFromTheFile: its statements name indexes that are gone.
+func TestAnEarlierProgramIsKeptFromTheFile(t *testing.T) {
+	t.Parallel()
+	path := newPath(t)
+	old, err := store.MakeOld(t.Context(), path, 24)
+	must(t, err)
+	must(t, old.Close())
+	st := open(t, path, store.Options{})
+	if oldest := texts(t, st, `SELECT oldest FROM compatibility`); oldest != fileSchema {
+		t.Errorf("programs that know migration %s may use it", oldest)
+	}
+	indexes := texts(t, st, `SELECT group_concat(name, ' ' ORDER BY name) FROM sqlite_schema
+WHERE type = 'index' AND tbl_name = 'tokens' AND sql IS NOT NULL`)
+	if want := "tokens_blocked tokens_exceeding tokens_expire tokens_paused tokens_revoked tokens_user"; indexes != want {
+		t.Errorf("the indexes of tokens are %s, want %s", indexes, want)
+	}
+}
+
 // put changes the store a little.
 func put(t testing.TB, st tokens.Store, prefix string) {
 	t.Helper()

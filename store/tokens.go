@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"database/sql"
 	"fmt"
 	"math"
@@ -201,28 +202,62 @@ func (t *tx) guard(id tokens.ID) (*guardedToken, error) {
 	return t.token, nil
 }
 
-// ?3 is the state: 0 any, 1 active, 2 expired, 3 revoked.
-const selectTokens = `SELECT ` + usedColumns + `
-FROM tokens t INDEXED BY tokens_user
-CROSS JOIN users u ON u.key = t.user ` + joinUse + `
-WHERE t.user = ?1 AND t.id <= ?2
-  AND (?3 = 0
-       OR ?3 = 1 AND t.revoke_us IS NULL AND t.expire_us > ?4
-       OR ?3 = 2 AND t.revoke_us IS NULL AND t.expire_us <= ?4
-       OR ?3 = 3 AND t.revoke_us IS NOT NULL)
-  AND (?5 = '' OR instr(t.name_key, ?5) > 0 OR ?8 <> '' AND instr(t.name_key, ?8) > 0)
-  AND (?6 = '' OR instr(` + db.LineEnd + ` || t.audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?6 || ` + db.LineEnd + `) > 0)
-ORDER BY t.id DESC LIMIT ?7`
+// liveUntil is the second column of the index tokens_user, after the user: when a token expires, and 0 if it is revoked. The
+// revoked tokens of a user are in the order of their ids in the index, the others in that of their expiry.
+const liveUntil = `CASE WHEN revoke_us IS NULL THEN expire_us ELSE 0 END`
+
+// The tokens of a user, in two parts: ?1 is the user, ?2 the first id in the order of the list, ?3 to ?5 the rest of the
+// filter and ?6 the limit. Of those that are not revoked ?7 and ?8 bound the expiry. Their ids are sorted before any row
+// is read, and the rows of ?9 are.
+const (
+	restOfUser = `
+CROSS JOIN users u ON u.key = t."user" ` + joinUse + `
+WHERE t."user" = ?1 AND t.id <= ?2
+  AND (?3 = '' OR instr(t.name_key, ?3) > 0 OR ?4 <> '' AND instr(t.name_key, ?4) > 0)
+  AND (?5 = '' OR instr(` + db.LineEnd + ` || t.audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?5 || ` + db.LineEnd + `) > 0)
+`
+
+	selectRevokedTokens = `SELECT ` + usedColumns + `
+FROM tokens t INDEXED BY tokens_user` + restOfUser + ` AND ` + liveUntil + ` = 0 ORDER BY t.id DESC LIMIT ?6`
+
+	selectUnrevokedTokens = `SELECT ` + usedColumns + `
+FROM (SELECT id FROM tokens INDEXED BY tokens_user
+  WHERE "user" = ?1 AND id <= ?2 AND ` + liveUntil + ` > ?7 AND ` + liveUntil + ` <= ?8 ORDER BY +id DESC LIMIT ?9) p
+CROSS JOIN tokens t ON t.id = p.id` + restOfUser + `ORDER BY +p.id DESC LIMIT ?6`
+)
 
 // Tokens implements tokens.TokenReader.
 func (t *readTx) Tokens(q tokens.TokenQuery) ([]tokens.Token, error) {
-	state, err := stateNumber(q.State)
-	if err != nil {
+	const op = "list tokens"
+	if _, err := stateNumber(q.State); err != nil {
 		return nil, err
 	}
 	key, former := searchKeys(q.NameHas)
-	return t.listTokens("list tokens", selectTokens, q.UserKey, lastBefore(q.Before), state, db.Micros(q.Now), key,
-		q.Audience, q.Limit, former)
+	args := []any{q.UserKey, lastBefore(q.Before), key, former, q.Audience, q.Limit}
+	list := []tokens.Token{}
+	if q.State == tokens.StateAny || q.State == tokens.StateRevoked {
+		var err error
+		if list, err = t.listTokens(op, selectRevokedTokens, args...); err != nil || q.State == tokens.StateRevoked {
+			return list, err
+		}
+	}
+	after, upTo, rows := int64(0), int64(math.MaxInt64), int64(q.Limit)
+	switch q.State {
+	case tokens.StateActive:
+		after = db.Micros(q.Now)
+	case tokens.StateExpired:
+		upTo = db.Micros(q.Now)
+	}
+	if key != "" || q.Audience != "" { // any number may not match
+		rows = math.MaxInt32
+	}
+	part, err := t.listTokens(op, selectUnrevokedTokens, append(args, after, upTo, rows)...)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, part...)
+	slices.SortFunc(list, func(a, b tokens.Token) int { return cmp.Compare(int64(b.ID), int64(a.ID)) })
+	return list[:min(len(list), q.Limit)], nil
 }
 
 // listTokens runs a query of usedColumns.
@@ -264,7 +299,7 @@ func lastBefore(id tokens.ID) int64 {
 }
 
 const selectLiveTokens = `
-SELECT id, name_key FROM tokens INDEXED BY tokens_live WHERE "user" = ? AND revoke_us IS NULL AND expire_us > ?`
+SELECT id, name_key FROM tokens INDEXED BY tokens_user WHERE "user" = ? AND ` + liveUntil + ` > ?`
 
 // LiveTokens implements tokens.TokenReader.
 func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
@@ -427,9 +462,9 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 }
 
 const revokeTokens = `
-UPDATE tokens INDEXED BY tokens_live 
-SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4, row_mac = NULL WHERE "user" = ?1
-  AND revoke_us IS NULL
+UPDATE tokens INDEXED BY tokens_user
+SET revoke_us = ?2, revoked_by = ?3, revoke_reason = ?4, row_mac = NULL
+WHERE "user" = ?1 AND ` + liveUntil + ` > 0 AND revoke_us IS NULL
 RETURNING id`
 
 // RevokeTokens implements tokens.TokenWriter.

@@ -67,6 +67,11 @@ func TestIDsSortByAgeAndRoundTrip(t *testing.T) {
 		if back, err := secret.ParseID(a.String()); err != nil || back != a {
 			t.Errorf("ParseID(%s) = %v, %v", a, back, err)
 		}
+		within := at.Add(time.Duration(rapid.IntRange(0, 999_999).Draw(t, "ns")))
+		if first := secret.FirstID(within); first > a || secret.FirstID(within.Add(time.Millisecond)) != first+1<<22 ||
+			b < first+1<<22 {
+			t.Errorf("the first id at %s is %d, and there is %d, and %d a millisecond later", within, first, a, b)
+		}
 		if !a.Time().Equal(at) {
 			t.Errorf("id made at %s says %s", at, a.Time())
 		}
@@ -74,6 +79,9 @@ func TestIDsSortByAgeAndRoundTrip(t *testing.T) {
 	for _, at := range []time.Time{time.Date(2019, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(2160, 1, 1, 0, 0, 0, 0, time.UTC)} {
 		if id, err := secret.NewID(at, rand.Reader); err == nil {
 			t.Errorf("NewID(%s) = %v, want an error", at, id)
+		}
+		if id := secret.FirstID(at); id != 0 && at.Year() < 2020 || id != (1<<42-1)<<22 && at.Year() > 2100 {
+			t.Errorf("FirstID(%s) = %d", at, id)
 		}
 	}
 }

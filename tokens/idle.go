@@ -200,8 +200,11 @@ func (p *noticePass) saveDue(ctx context.Context) (due bool, err error) {
 	return true, p.saveUses(ctx, p.saved)
 }
 
-// walk begins the checks of tokens, by their issue. Where the durations are others than before, or the clock was set
-// back, it begins anew. How far it got is in its mark, from which the next pass goes on.
+// walk begins the checks of tokens, in the order of ids, which is that of issue. Where the durations are others than
+// before, or the clock was set back, it begins anew. How far it got is in its mark, from which the next pass goes on.
+// Earlier versions went by the microsecond of issue and by ids within one, as the end of their note says after one
+// slash; after such a mark the walk goes on from the start of its millisecond. To them a note with two slashes, as this
+// version writes it, says the same.
 func (p *noticePass) walk(ctx context.Context, first time.Duration, until time.Time) (left bool, err error) {
 	note := FormatDuration(p.notices.Unused) + " " + FormatDuration(p.notices.Idle)
 	upTo := p.now.Add(-first)
@@ -211,26 +214,27 @@ func (p *noticePass) walk(ctx context.Context, first time.Duration, until time.T
 			return false, nil, false, err
 		}
 		settings, at, _ := strings.Cut(m.Note, "/")
-		var after ID
+		after := max(secret.FirstID(m.Time), 1) - 1
 		if settings != note || p.back != never && !begun {
-			m.Time = time.Unix(0, 0).UTC()
-		} else if id, err := secret.ParseID(at); err == nil { // else from the start of that instant
-			after = id
+			after = 0
+		} else if at, exact := strings.CutPrefix(at, "/"); exact {
+			if after, err = secret.ParseID(at); err != nil {
+				after = 0 // it is no mark of this program's
+			}
 		}
-		if m.Time.After(upTo) {
-			return true, nil, false, nil
-		}
-		last, id, n, err := tx.BeginIdleChecks(m.Time, after, upTo, p.now, noticeBatch)
+		last, n, err := tx.BeginIdleChecks(after, upTo, p.now, noticeBatch)
 		if err != nil {
 			return false, nil, false, err
 		}
 		if n == 0 {
-			last, id = m.Time, after
+			last = after
 		}
 		if more = n == noticeBatch; !more && settings == note && n == 0 {
 			return true, nil, false, nil // nothing to keep
 		}
-		return true, nil, more, tx.PutNoticeMark(NoticeMark{Name: idleWalk, Time: last, Note: note + "/" + id.String()})
+		return true, nil, more, tx.PutNoticeMark(
+			NoticeMark{Name: idleWalk, Time: last.Time(), Note: note + "//" + last.String()},
+		)
 	})
 }
 

@@ -1,11 +1,15 @@
 package tokens_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"patd/tokens"
 	"patd/tokens/refusal"
+	"patd/tokens/secret"
 )
 
 // idleHouse has no notices of ends.
@@ -183,4 +187,53 @@ func TestAPauseIsAnnouncedForAsLongAlsoWhereItIsTurnedOnLate(t *testing.T) {
 	h.wantPass("nearly 14 days later")
 	h.wait(2 * time.Hour)
 	h.wantPass("14 days later", "token.pause 60d")
+}
+
+// TestAMarkOfAnEarlierVersionMissesNoToken: that went by the microsecond of issue and then by the id, so that tokens of the
+// same millisecond which it had not come to may have smaller ids than its last one.
+func TestAMarkOfAnEarlierVersionMissesNoToken(t *testing.T) {
+	t.Parallel()
+	h := idleHouse(t, tokens.Notices{Unused: 90 * tokens.Day})
+	h.wantPass("before any token")
+	h.wait(time.Millisecond - time.Duration(h.now().Nanosecond())%time.Millisecond)
+	var made []tokens.Token
+	for i := range 8 {
+		made = append(made, h.made(fmt.Sprint("token ", i), 360*tokens.Day).Token)
+		h.wait(time.Microsecond)
+	}
+	last := slices.IndexFunc(made, func(a tokens.Token) bool {
+		return !slices.ContainsFunc(made[:7], func(b tokens.Token) bool { return b.ID > a.ID })
+	}) // it has the largest id of all but the newest
+	const mark = "idle"
+	h.wait(91 * tokens.Day)
+	for _, newer := range []bool{false, true} {
+		err := h.store.Update(ctx, func(tx tokens.Tx) ([]tokens.Event, error) {
+			m, err := tx.NoticeMark(mark)
+			if err != nil {
+				return nil, err
+			}
+			settings, at, _ := strings.Cut(m.Note, "/")
+			if newer {
+				if _, err := secret.ParseID(at); err == nil || !m.Time.Equal(made[7].ID.Time()) {
+					t.Errorf("an earlier version goes on after %v, %s", m.Time, at)
+				}
+				return nil, nil
+			}
+			m.Time, m.Note = made[last].IssueTime, settings+"/"+made[last].ID.String()
+			return nil, tx.PutNoticeMark(m)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.pass()
+	}
+	noticed := map[tokens.ID]int{}
+	for _, e := range h.noticeEvents() {
+		noticed[e.TokenID]++
+	}
+	for _, tok := range made[last+1:] {
+		if noticed[tok.ID] != 1 {
+			t.Errorf("%s has %d notices", tok.Name, noticed[tok.ID])
+		}
+	}
 }

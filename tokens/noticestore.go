@@ -70,16 +70,10 @@ type NoticeKeeper interface {
 	// ForgetNotices removes up to limit records of notices of ends before an instant, the earliest first, and returns
 	// how many it removed.
 	ForgetNotices(kind NoticeKind, before time.Time, limit int) (int, error)
-	// BeginIdleChecks makes a check, due at once, of each token that was issued after from and up to upTo and is
-	// neither revoked nor expired at now, in the order of their issue; an existing check becomes due. It goes through
-	// limit tokens at most, and returns the last, and how many it went through. Of those issued at from only ids after
-	// afterID count.
-	BeginIdleChecks(
-		from time.Time,
-		afterID ID,
-		upTo, now time.Time,
-		limit int,
-	) (issued time.Time, last ID, n int, err error)
+	// BeginIdleChecks makes a check, due at once, of each token after an id (0: of any) that was issued by the end of
+	// the millisecond of upTo and is neither revoked nor expired at now, in the order of ids; an existing check becomes
+	// due. It goes through limit tokens at most, and returns the last, and how many it went through.
+	BeginIdleChecks(after ID, upTo, now time.Time, limit int) (last ID, n int, err error)
 	// PutIdleCheck writes the check of a token.
 	PutIdleCheck(c IdleCheck) error
 	// DeleteIdleCheck removes the check of a token, if there is one.

@@ -43,16 +43,15 @@ func (t *faultyTx) PutNoticeMark(m tokens.NoticeMark) error {
 }
 
 func (t *faultyTx) BeginIdleChecks(
-	from time.Time,
-	afterID tokens.ID,
+	after tokens.ID,
 	upTo, now time.Time,
 	limit int,
-) (issued time.Time, last tokens.ID, n int, err error) {
+) (last tokens.ID, n int, err error) {
 	n, err = read(&t.faultyRead, "BeginIdleChecks", func() (int, error) {
-		issued, last, n, err = t.w.BeginIdleChecks(from, afterID, upTo, now, limit)
+		last, n, err = t.w.BeginIdleChecks(after, upTo, now, limit)
 		return n, err
 	})
-	return issued, last, n, err
+	return last, n, err
 }
 
 func (t *faultyTx) PutIdleCheck(c tokens.IdleCheck) error {

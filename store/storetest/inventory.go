@@ -95,18 +95,16 @@ func (f *fixture) inventory(n int) []tokens.Token {
 	f.update(func(tx tokens.Tx) error {
 		for i := range n {
 			u := users[rnd.IntN(len(users))]
+			issue := f.now.Add(time.Duration(i/20-n/20-1) * 5 * time.Minute) // several share an instant
 			tok := tokens.Token{
-				ID:        f.nextID(),
-				UserKey:   u.Key,
-				User:      u.ID,
-				Name:      fmt.Sprintf("token %03d", i),
-				Labels:    labels[rnd.IntN(len(labels))],
-				Scopes:    append([]string{"a.read"}[:rnd.IntN(2)], "b.write"),
-				Audiences: pick("api", "other"),
-				// Several share an instant, of their issue and of their expiry.
-				IssueTime: f.now.Add(
-					time.Duration(i/20-n/20-1) * 5 * time.Minute,
-				),
+				ID:         f.idAt(issue),
+				UserKey:    u.Key,
+				User:       u.ID,
+				Name:       fmt.Sprintf("token %03d", i),
+				Labels:     labels[rnd.IntN(len(labels))],
+				Scopes:     append([]string{"a.read"}[:rnd.IntN(2)], "b.write"),
+				Audiences:  pick("api", "other"),
+				IssueTime:  issue,
 				ExpireTime: f.now.Add(time.Duration(rnd.IntN(9)-3) * time.Hour),
 			}
 			if rnd.IntN(4) == 0 {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"patd/tokens"
+	"patd/tokens/secret"
 )
 
 // Flusher is a store that can write recorded uses at once. A store that cannot skips the tests of that.
@@ -41,7 +42,9 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"TheSequenceMovesWithEverySuccess", testSequence},
 		{"TokensAreListedNewestFirstInPages", testPaging},
 		{"TokensAreFiltered", testFilters},
+		{"TokensOfAUserAreListedByState", testUserPages},
 		{"TheInventoryAgreesWithTheFilter", testInventory},
+		{"PositionsOfEarlierVersionsLeaveNoneOut", testPositions},
 		{"TokensThatWereGrantedAScopeAreFound", testGranted},
 		{"LiveTokensAreNeitherRevokedNorExpired", testLive},
 		{"UpdateWritesItsFieldsOnly", testUpdate},
@@ -201,10 +204,12 @@ func newFixture(t *testing.T, st tokens.Store) *fixture {
 	return f
 }
 
-func (f *fixture) nextID() tokens.ID {
+func (f *fixture) nextID() tokens.ID { return f.idAt(f.now) }
+
+// idAt makes an id of a token that is issued at an instant.
+func (f *fixture) idAt(issue time.Time) tokens.ID {
 	f.n++
-	ms := uint64(f.now.Sub(time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)).Milliseconds())
-	return tokens.ID(ms<<22 + f.n)
+	return secret.FirstID(issue) + tokens.ID(f.n)
 }
 
 // hash makes a digest unlike all others.

@@ -51,6 +51,11 @@ func NewID(now time.Time, rand io.Reader) (ID, error) {
 	return ID(uint64(ms)<<22 | uint64(binary.BigEndian.Uint32(b[:])&(1<<22-1))), nil
 }
 
+// FirstID returns the smallest id that NewID returns in the millisecond of t, or the nearest one that has this form.
+func FirstID(t time.Time) ID {
+	return ID(min(max(t.Sub(epoch).Milliseconds(), 0), 1<<42-1) << 22)
+}
+
 // ParseID parses the 11 base62 characters of an id.
 func ParseID(s string) (ID, error) {
 	if len(s) != idLen {
