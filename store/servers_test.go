@@ -168,7 +168,8 @@ func TestAServerThatWasCountedAsGoneTrustsNothingUntilItHasJoinedAgain(t *testin
 	waittest.Until(t, "it joins again", a.Feed().Live)
 	after := others(t, second)
 	again := slices.IndexFunc(after, alive)
-	if again < 0 || after[again].Asks != 2 || !slices.Equal(slices.Delete(slices.Clone(after), again, again+1), before) {
+	if again < 0 || after[again].Asks != 2 ||
+		!slices.Equal(slices.Delete(slices.Clone(after), again, again+1), before) {
 		t.Errorf("the other knows %+v, before %+v", after, before)
 	}
 	if list := others(t, first); len(list) != 1 || list[0].Name != "second" {
