@@ -61,6 +61,16 @@ func lastMigration() (last int, err error) {
 	return last, nil
 }
 
+// oldestUsable is the first migration on whose schema this program serves.
+func oldestUsable() (int, error) {
+	source, err := os.ReadFile(migrateSource)
+	if err != nil {
+		return 0, err
+	}
+	said := oldestSchema.FindString(string(source))
+	return strconv.Atoi(said[strings.LastIndexByte(said, ' ')+1:])
+}
+
 // knowing returns store/migrate.go of a program that says that it knows the migrations up to one.
 func knowing(newest int, of ...*regexp.Regexp) ([]byte, error) {
 	source, err := os.ReadFile(migrateSource)
