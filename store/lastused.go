@@ -43,14 +43,9 @@ func (s *Store) Flush(ctx context.Context) error {
 	return errors.Join(s.flushRekeys(ctx), s.FlushUses(ctx, nil))
 }
 
-func (s *Store) flushUses(ctx context.Context) error { return s.uses.FlushUses(ctx, s.writeUses) }
-
 // FlushUses implements tokens.UseFlusher. What cannot be written is kept for the next time.
 func (s *Store) FlushUses(ctx context.Context, of []tokens.ID) error {
-	if of == nil {
-		return errors.Join(s.flushUses(ctx), s.flushDetails(ctx))
-	}
-	return errors.Join(s.uses.FlushUsesOf(ctx, of, s.writeUses), s.uses.FlushDetailsOf(ctx, of, s.writeDetails))
+	return errors.Join(s.uses.FlushUses(ctx, of, s.writeUses), s.uses.FlushDetails(ctx, of, s.writeDetails))
 }
 
 func (s *Store) flushRekeys(ctx context.Context) error { return s.uses.FlushRekeys(ctx, s.writeRekeys) }
@@ -250,10 +245,10 @@ func (s *Store) writeBehind(ctx context.Context) {
 			continue
 		case <-soon.C:
 			if failed[ofRest] = s.flushRekeys(ctx); s.uses.Crowded() {
-				failed[ofUses] = s.flushUses(ctx)
+				failed[ofUses] = s.uses.FlushUses(ctx, nil, s.writeUses)
 			}
 			if s.uses.DetailsCrowded() {
-				failed[ofDetails] = s.flushDetails(ctx)
+				failed[ofDetails] = s.uses.FlushDetails(ctx, nil, s.writeDetails)
 			}
 		case <-uses.C:
 			var pause time.Duration

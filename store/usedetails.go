@@ -24,10 +24,6 @@ import (
 //
 // A line that a later version may write, of another kind, is left out.
 
-func (s *Store) flushDetails(ctx context.Context) error {
-	return s.uses.FlushDetails(ctx, s.writeDetails)
-}
-
 const (
 	selectDetail = `SELECT detail FROM use_details WHERE token_id = ?`
 

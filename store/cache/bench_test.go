@@ -210,7 +210,7 @@ func BenchmarkUsesAreTaken(b *testing.B) {
 			c.RecordUse(tokens.Usage{ID: p.id(i), Kind: secret.KindPersonal, Use: use})
 		}
 		begun := cpu(b)
-		err := st.Uses().FlushUses(b.Context(), func(_ context.Context, batch []usage.Used) error {
+		err := st.Uses().FlushUses(b.Context(), nil, func(_ context.Context, batch []usage.Used) error {
 			taken += len(batch)
 			return nil
 		})

@@ -117,28 +117,22 @@ func (b *Buffer) Crowded() bool { return b.uses.crowded() }
 // Dropped counts what there was no room for.
 func (b *Buffer) Dropped() uint64 { return b.dropped.Load() }
 
-// FlushUses has write write all uses, in the order of ids: so those of rows that are beside one another are written
-// together. All that were recorded when it begins are written when it ends, whoever else flushes. write may be called
-// many times and does not keep the slice; uses that it fails to write are kept.
-func (b *Buffer) FlushUses(ctx context.Context, write func(context.Context, []Used) error) error {
-	if err := enter(ctx, b.flushing); err != nil {
-		return fmt.Errorf("write last uses: %w", err)
-	}
-	defer func() { <-b.flushing }()
-	keepers := b.keeping()
-	b.gather(keepers)
-	return b.writeUses(ctx, keepers, b.sweep.takeAll(), write)
-}
-
-// FlushUsesOf has write write the uses of some tokens, as FlushUses does those of all.
-func (b *Buffer) FlushUsesOf(
-	ctx context.Context, ids []tokens.ID, write func(context.Context, []Used) error,
+// FlushUses has write write the uses of tokens, of nil: of all, in the order of ids: so those of rows that are beside one
+// another are written together. All that were recorded when it begins are written when it ends, whoever else flushes.
+// write may be called many times and does not keep the slice; uses that it fails to write are kept.
+func (b *Buffer) FlushUses(
+	ctx context.Context, of []tokens.ID, write func(context.Context, []Used) error,
 ) error {
 	if err := enter(ctx, b.flushing); err != nil {
 		return fmt.Errorf("write last uses: %w", err)
 	}
 	defer func() { <-b.flushing }()
-	return b.writeUses(ctx, b.keeping(), sorted(slices.Clone(ids)), write)
+	keepers, ids := b.keeping(), sorted(slices.Clone(of))
+	if of == nil {
+		b.gather(keepers)
+		ids = b.sweep.takeAll()
+	}
+	return b.writeUses(ctx, keepers, ids, write)
 }
 
 // FlushPart has write write a part of the uses, as FlushUses does, and returns when the next one is due: all of them

@@ -125,12 +125,11 @@ func TestAFlushWritesUsesThatMoveMeanwhile(t *testing.T) {
 			written = append(written, batch...)
 			return nil
 		}
-		var err error
+		var of []tokens.ID
 		if ofSome {
-			err = s.uses.FlushUsesOf(t.Context(), []tokens.ID{2, 1}, write)
-		} else {
-			err = s.uses.FlushUses(t.Context(), write)
+			of = []tokens.ID{2, 1}
 		}
+		err := s.uses.FlushUses(t.Context(), of, write)
 		if err != nil || len(written) != 1 || written[0] != (usage.Used{ID: 1, Use: usage.Use{Micros: 1e6}}) || at < 2 {
 			t.Errorf("of some: %t, cleared after step %d of %d: written %+v, %v", ofSome, when+1, at, written, err)
 		}
@@ -146,7 +145,7 @@ func TestAFlushOfSomeLeavesTheOthers(t *testing.T) {
 		use(t, c, id+1)
 	}
 	flush := func(of ...tokens.ID) (written []tokens.ID) {
-		err := s.uses.FlushUsesOf(t.Context(), of, func(_ context.Context, batch []usage.Used) error {
+		err := s.uses.FlushUses(t.Context(), of, func(_ context.Context, batch []usage.Used) error {
 			for _, u := range batch {
 				written = append(written, u.ID)
 			}
@@ -163,11 +162,11 @@ func TestAFlushOfSomeLeavesTheOthers(t *testing.T) {
 	if got := flush(2, 3); !slices.Equal(got, []tokens.ID{3}) {
 		t.Errorf("a flush of 3, and of 2 again, wrote %v", got)
 	}
-	if got := flush(); len(got) > 0 {
+	if got := flush([]tokens.ID{}...); len(got) > 0 {
 		t.Errorf("a flush of none wrote %v", got)
 	}
 	var left []tokens.ID
-	err := s.uses.FlushUses(t.Context(), func(_ context.Context, batch []usage.Used) error {
+	err := s.uses.FlushUses(t.Context(), nil, func(_ context.Context, batch []usage.Used) error {
 		for _, u := range batch {
 			left = append(left, u.ID)
 		}

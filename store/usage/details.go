@@ -215,28 +215,22 @@ func (b *Buffer) detailKeepers() []DetailKeeper {
 // DetailsCrowded reports that there will soon be no room for details.
 func (b *Buffer) DetailsCrowded() bool { return b.details.crowded() }
 
-// FlushDetails has write write all details, in the order of ids. All that were recorded when it begins are written when
-// it ends, whoever else flushes. write may be called many times and does not keep the slice; what it fails to write is
-// kept.
-func (b *Buffer) FlushDetails(ctx context.Context, write func(context.Context, []Detailed) error) error {
-	if err := enter(ctx, b.flushingDetails); err != nil {
-		return fmt.Errorf("write the uses of scopes: %w", err)
-	}
-	defer func() { <-b.flushingDetails }()
-	keepers := b.detailKeepers()
-	b.gatherDetails(keepers)
-	return b.writeDetails(ctx, keepers, b.sweepOfDetails.takeAll(), write)
-}
-
-// FlushDetailsOf has write write the details of some tokens, as FlushDetails does those of all.
-func (b *Buffer) FlushDetailsOf(
-	ctx context.Context, ids []tokens.ID, write func(context.Context, []Detailed) error,
+// FlushDetails has write write the details of tokens, of nil: of all, in the order of ids. All that were recorded when it
+// begins are written when it ends, whoever else flushes. write may be called many times and does not keep the slice;
+// what it fails to write is kept.
+func (b *Buffer) FlushDetails(
+	ctx context.Context, of []tokens.ID, write func(context.Context, []Detailed) error,
 ) error {
 	if err := enter(ctx, b.flushingDetails); err != nil {
 		return fmt.Errorf("write the uses of scopes: %w", err)
 	}
 	defer func() { <-b.flushingDetails }()
-	return b.writeDetails(ctx, b.detailKeepers(), sorted(slices.Clone(ids)), write)
+	keepers, ids := b.detailKeepers(), sorted(slices.Clone(of))
+	if of == nil {
+		b.gatherDetails(keepers)
+		ids = b.sweepOfDetails.takeAll()
+	}
+	return b.writeDetails(ctx, keepers, ids, write)
 }
 
 // FlushDetailsPart has write write a part of the details, as FlushDetails does, and returns when the next one is due.
