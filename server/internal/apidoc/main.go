@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -30,14 +31,15 @@ const (
 var outside embed.FS
 
 func main() {
-	if err := run(); err != nil {
+	if err := run("."); err != nil {
 		fmt.Fprintln(os.Stderr, "apidoc:", err)
 		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }
 
-func run() error {
-	text, err := os.ReadFile(contract)
+// run reads and writes the files of a directory. A contract that it refuses changes none of them.
+func run(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, contract))
 	if err != nil {
 		return err
 	}
@@ -74,18 +76,18 @@ func run() error {
 	if err := enc.Encode(d); err != nil {
 		return err
 	}
-	if err := os.WriteFile(written, out.Bytes(), 0o644); err != nil { //nolint:gosec // it is public
+	if err := d.keepIDs(filepath.Join(dir, operations)); err != nil {
 		return err
 	}
-	if err := d.keepIDs(); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, written), out.Bytes(), 0o644); err != nil { //nolint:gosec // it is public
 		return err
 	}
-	return os.Remove(contract)
+	return os.Remove(filepath.Join(dir, contract))
 }
 
 // keepIDs writes the list of operationIds. Clients are generated with them, so one that is in the list stays what it
 // is: to give it up on purpose, remove its line first.
-func (d *document) keepIDs() error {
+func (d *document) keepIDs(file string) error {
 	var lines []string
 	for path, item := range d.Paths {
 		for verb, op := range item.(object) {
@@ -93,7 +95,7 @@ func (d *document) keepIDs() error {
 		}
 	}
 	slices.Sort(lines)
-	before, err := os.ReadFile(operations)
+	before, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -102,7 +104,7 @@ func (d *document) keepIDs() error {
 			return fmt.Errorf("%s is gone or has changed, and clients use it: see %s", line, operations)
 		}
 	}
-	return os.WriteFile(operations, []byte(strings.Join(lines, "\n")+"\n"), 0o644) //nolint:gosec // it is public
+	return os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644) //nolint:gosec // it is public
 }
 
 // comment returns the comment that stands above a thing in the contract.
