@@ -77,7 +77,7 @@ func (s *Service) introspect(
 		return nil, err
 	}
 	c.required = c.few[:0]
-	late := call.AwaitMessage(ctx, s.chain.Timeout)
+	late := call.AwaitMessage(ctx, start, s.chain.Timeout)
 	err = s.chain.Receive(ctx, &c.request)
 	late.Stop()
 	if err != nil {
@@ -122,7 +122,7 @@ func (s *Service) batch(
 	if err := s.chain.Known(c); err != nil {
 		return nil, err
 	}
-	late := call.AwaitMessage(ctx, s.chain.Timeout)
+	late := call.AwaitMessage(ctx, start, s.chain.Timeout)
 	err = s.chain.Receive(ctx, &q)
 	late.Stop()
 	if err != nil {
