@@ -21,6 +21,8 @@ type subject struct {
 	inFlight int
 	call     call
 	rounds   []figures
+	warmedUp figures
+	beside   time.Duration // what a token takes of the server's CPU time outside of the rounds, where that was measured
 }
 
 // metered is what a subject's CPU time is read from: a process, mostly.
@@ -32,6 +34,7 @@ type figures struct {
 	cpuPer100k time.Duration // CPU time of the server for 100 000 tokens
 	p50, p99   time.Duration // of a call
 	presented  int
+	cpu        time.Duration // CPU time of the server
 	busy       time.Duration // CPU time of the server and of this program
 }
 
@@ -41,7 +44,8 @@ func (f figures) cpuEach() float64 { return f.busy.Seconds() / float64(f.present
 // compare measures subjects in turn. The first is the baseline.
 func (b *bench) compare(ctx context.Context, subjects ...*subject) error {
 	for _, s := range subjects {
-		if _, err := s.measure(ctx, b.period/3); err != nil {
+		var err error
+		if s.warmedUp, err = s.measure(ctx, b.period/3); err != nil {
 			return fmt.Errorf("warm up %s: %w", s.name, err)
 		}
 	}
@@ -99,7 +103,7 @@ func (s *subject) measure(ctx context.Context, period time.Duration) (figures, e
 	return figures{
 		perSecond: n / elapsed.Seconds(), cpuPer100k: time.Duration(float64(after-before) / n * 100_000),
 		p50: took[len(took)/2], p99: took[len(took)*99/100],
-		presented: int(presented.Load()), busy: after - before + ownCPU() - ownBefore,
+		presented: int(presented.Load()), cpu: after - before, busy: after - before + ownCPU() - ownBefore,
 	}, nil
 }
 

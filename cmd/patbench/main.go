@@ -36,7 +36,7 @@ type settings struct {
 	earlier            string
 	database           string
 	revocations, flood int
-	evenFor            time.Duration
+	evenFor, settle    time.Duration
 
 	openbao, hydra, unkey, redis string // binaries of rivals
 	rivalTokens                  int
@@ -81,6 +81,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	)
 	f.IntVar(&s.revocations, "revocations", 1000, "tokens to revoke in the row revoke")
 	f.IntVar(&s.flood, "flood", 10_000_000, "made-up tokens to present in the row memory")
+	f.DurationVar(
+		&s.settle,
+		"settle",
+		0,
+		"how long at most the rows wait before and after for last uses that are still to be written, so that each counts its own; 0: not at all",
+	)
 	f.DurationVar(&s.evenFor, "windows", 0, "how long the row windows measures; 0: not at all")
 	f.StringVar(
 		&s.openbao,

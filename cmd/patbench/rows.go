@@ -123,15 +123,19 @@ func (b *bench) heading() {
 	)
 	fmt.Fprintln(
 		b.out,
-		"| work | in flight | server CPU against baseline | calls/s against baseline | p99 against baseline | CPU s per 100k | calls/s | p50 µs | p99 µs | baseline's CPU s |",
+		"| work | in flight | server CPU against baseline | calls/s against baseline | p99 against baseline | CPU s per 100k | calls/s | p50 µs | p99 µs | baseline's CPU s | written besides, µs a token |",
 	)
-	fmt.Fprintln(b.out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Fprintln(b.out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 }
 
 func (b *bench) line(what string, s, base *subject) {
-	fmt.Fprintf(b.out, "| %s | %d | %s | %s | %s | %.3f | %.0f | %.0f | %.0f | %.3f |\n", what, s.inFlight,
+	beside := ""
+	if b.settle > 0 {
+		beside = fmt.Sprintf("%.2f", s.beside.Seconds()*1e6)
+	}
+	fmt.Fprintf(b.out, "| %s | %d | %s | %s | %s | %.3f | %.0f | %.0f | %.0f | %.3f | %s |\n", what, s.inFlight,
 		ratioOf(s, base, cpuOf), ratioOf(s, base, rateOf), ratioOf(s, base, p99Of),
-		s.typical(cpuOf), s.typical(rateOf), s.typical(p50Of), s.typical(p99Of), base.typical(cpuOf))
+		s.typical(cpuOf), s.typical(rateOf), s.typical(p50Of), s.typical(p99Of), base.typical(cpuOf), beside)
 }
 
 func (b *bench) note(format string, args ...any) { fmt.Fprintf(b.out, "\n"+format+"\n", args...) }
@@ -158,7 +162,7 @@ func (b *bench) unary(ctx context.Context) error {
 			inFlight: n,
 			call:     unaryCall(b.conns, b.caller, b.texts, ""),
 		}
-		if err := b.compare(ctx, base, s); err != nil {
+		if err := b.compareSettled(ctx, base, s); err != nil {
 			return err
 		}
 		b.line("Introspect, unary gRPC, warm, against echo", s, base)
@@ -178,7 +182,7 @@ func (b *bench) stream(ctx context.Context) error {
 		return err
 	}
 	s := &subject{name: "IntrospectStream", server: b.server, inFlight: b.first(), call: streams.call(b.texts)}
-	if err := errors.Join(b.compare(ctx, base, s), streams.close()); err != nil {
+	if err := errors.Join(b.compareSettled(ctx, base, s), streams.close()); err != nil {
 		return err
 	}
 	b.line("IntrospectStream, warm, against echo", s, base)
@@ -195,7 +199,7 @@ func (b *bench) batch(ctx context.Context) error {
 		inFlight: b.first(),
 		call:     batchCall(b.conns, b.caller, b.texts, size),
 	}
-	if err := b.compare(ctx, base, s); err != nil {
+	if err := b.compareSettled(ctx, base, s); err != nil {
 		return err
 	}
 	b.line("BatchIntrospect of 100, a token against a call of echo", s, base)
@@ -237,7 +241,7 @@ func (b *bench) overHTTP(ctx context.Context, what, path, contentType string, bo
 		b.note("%s is not served: %v", path, err)
 		return nil
 	}
-	if err := b.compare(ctx, base, s); err != nil {
+	if err := b.compareSettled(ctx, base, s); err != nil {
 		return err
 	}
 	b.line(what, s, base)
