@@ -12,6 +12,7 @@ import (
 	"patd/internal/longtest"
 	"patd/store"
 	"patd/store/cache"
+	"patd/store/usage"
 	"patd/tokens"
 )
 
@@ -159,4 +160,27 @@ func BenchmarkRecordUse(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkDetailsAreWritten writes the details of uses of 10,000 tokens, which have some already, to a file.
+func BenchmarkDetailsAreWritten(b *testing.B) {
+	st := open(b, newPath(b), store.Options{FlushInterval: time.Hour})
+	ids, now := fill(b, st, 10_000), time.Now()
+	record := func() {
+		now = now.Add(time.Second)
+		use := tokens.Use{Time: now, IP: netip.MustParseAddr("192.0.2.1")}
+		for _, id := range ids {
+			st.RecordUse(tokens.Usage{ID: id, Use: use, Service: "gateway", Scopes: []string{"reports.read"}})
+		}
+	}
+	record()
+	must(b, st.Flush(b.Context()))
+	for b.Loop() {
+		b.StopTimer()
+		record()
+		must(b, st.Uses().FlushUses(b.Context(), nil, func(context.Context, []usage.Used) error { return nil }))
+		b.StartTimer()
+		must(b, st.Flush(b.Context()))
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(ids)), "ns/token")
 }

@@ -1,10 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -25,10 +25,8 @@ import (
 // A line that a later version may write, of another kind, is left out.
 
 const (
-	selectDetail = `SELECT detail FROM use_details WHERE token_id = ?`
-
-	putDetail = `INSERT INTO use_details (token_id, detail) VALUES (?, ?)
-ON CONFLICT (token_id) DO UPDATE SET detail = excluded.detail`
+	putDetails = `INSERT INTO use_details (token_id, detail) VALUES `
+	setDetail  = ` ON CONFLICT (token_id) DO UPDATE SET detail = excluded.detail`
 
 	// Where other servers write too, rows are there and locked, in the order of ids, before they are read.
 	addDetails = `INSERT INTO use_details (token_id, detail) SELECT v.id, '' FROM unnest(CAST(?1 AS bigint[])) AS v (id)
@@ -39,6 +37,8 @@ ORDER BY v.id ON CONFLICT (token_id) DO NOTHING`
 	updateDetails = `UPDATE use_details SET detail = v.detail
 FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS text[])) AS v (id, detail) WHERE token_id = v.id`
 
+	selectOneDetail = `SELECT token_id, detail FROM use_details WHERE token_id = ?`
+
 	selectDetails = `SELECT token_id, detail FROM use_details WHERE token_id = ANY (CAST(?1 AS bigint[]))`
 
 	selectDetailsSince = `SELECT begin_us FROM use_details_since`
@@ -46,53 +46,96 @@ FROM unnest(CAST(?1 AS bigint[]), CAST(?2 AS text[])) AS v (id, detail) WHERE to
 
 const writeScopeUses = "write the uses of scopes"
 
-// writeDetails adds what was recorded to what is stored.
+// detailsAtOnce is how many tokens one statement reads, and one writes, where the store is a file.
+const detailsAtOnce = 50
+
+// Statements for one token, and for many.
+var (
+	putOneDetail = putDetails + `(?, ?)` + setDetail
+
+	selectManyDetails = `WITH v (id) AS (VALUES ` + strings.Repeat(`(?), `, detailsAtOnce-1) + `(?))
+SELECT d.token_id, d.detail FROM v CROSS JOIN use_details d ON d.token_id = v.id`
+
+	putManyDetails = putDetails + strings.Repeat(`(?, ?), `, detailsAtOnce-1) + `(?, ?)` + setDetail
+)
+
+// writeDetails adds what was recorded, in the order of ids, to what is stored.
 func (s *Store) writeDetails(ctx context.Context, batch []usage.Detailed) error {
 	return s.transact(ctx, writeScopeUses, func(t *tx) error {
 		if t.c.Dialect().Remote {
 			return t.writeAllDetails(batch)
 		}
-		for _, one := range batch {
-			var known string
-			err := t.one(writeScopeUses, selectDetail, []any{&known}, int64(one.ID))
-			if err != nil && !errors.Is(err, tokens.ErrNotFound) {
+		for left := batch; len(left) > 0; {
+			read, write, n := selectManyDetails, putManyDetails, detailsAtOnce
+			if len(left) < n {
+				read, write, n = selectOneDetail, putOneDetail, 1
+			}
+			if err := t.writeDetailsOf(left[:n], read, write); err != nil {
 				return err
 			}
-			if _, err := t.exec(writeScopeUses, putDetail, int64(one.ID), mergedDetail(known, one.Detail)); err != nil {
-				return err
-			}
+			left = left[n:]
 		}
 		return nil
 	})
 }
 
+// writeDetailsOf reads and writes the details of as many tokens as its statements are for.
+func (t *tx) writeDetailsOf(batch []usage.Detailed, read, write string) error {
+	args := make([]any, 0, 2*detailsAtOnce)
+	for i := range batch {
+		args = append(args, int64(batch[i].ID))
+	}
+	texts, err := t.mergedDetails(batch, read, args...)
+	if err != nil {
+		return err
+	}
+	args = args[:0]
+	for i, text := range texts {
+		args = append(args, int64(batch[i].ID), text)
+	}
+	_, err = t.exec(writeScopeUses, write, args...)
+	return err
+}
+
 func (t *tx) writeAllDetails(batch []usage.Detailed) error {
-	ids, texts := make([]int64, len(batch)), make([]string, len(batch))
+	ids := make([]int64, len(batch))
 	for i, one := range batch {
 		ids[i] = int64(one.ID)
 	}
 	if _, err := t.exec(writeScopeUses, addDetails, ids); err != nil {
 		return err
 	}
-	err := t.each(writeScopeUses, lockDetails, func(rows *sql.Rows) error {
+	texts, err := t.mergedDetails(batch, lockDetails, ids)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(writeScopeUses, updateDetails, ids, texts)
+	return err
+}
+
+// mergedDetails returns the texts of a batch, with what a statement finds of it in the store.
+func (t *tx) mergedDetails(batch []usage.Detailed, read string, args ...any) ([]string, error) {
+	texts := make([]string, len(batch))
+	err := t.each(writeScopeUses, read, func(rows *sql.Rows) error {
 		var id int64
 		var known string
 		if err := rows.Scan(&id, &known); err != nil {
 			return err
 		}
-		if i := slices.Index(ids, id); i >= 0 {
+		if i, found := slices.BinarySearchFunc(batch, tokens.ID(id), func(one usage.Detailed, id tokens.ID) int {
+			return cmp.Compare(one.ID, id)
+		}); found {
 			texts[i] = known
 		}
 		return nil
-	}, ids)
+	}, args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, one := range batch {
 		texts[i] = mergedDetail(texts[i], one.Detail)
 	}
-	_, err = t.exec(writeScopeUses, updateDetails, ids, texts)
-	return err
+	return texts, nil
 }
 
 // mergedDetail adds details to those that are stored.
@@ -102,37 +145,48 @@ func mergedDetail(stored string, add usage.Detail) string {
 	slices.SortFunc(d.Scopes, func(a, b usage.ScopeUse) int { return strings.Compare(a.Scope, b.Scope) })
 	slices.SortFunc(d.Sources, func(a, b usage.Source) int { return int(b.Micros - a.Micros) })
 	d.Sources = d.Sources[:min(len(d.Sources), tokens.MaxSources)]
-	var b strings.Builder
+	text := make([]byte, 0, len(stored)+64)
 	for _, u := range d.Scopes {
 		if u.Scope == "" {
-			fmt.Fprintf(&b, "n %d %d\n", u.Day, u.Count)
+			text = append(text, 'n', ' ')
 		} else {
-			fmt.Fprintf(&b, "s %s %d %d\n", u.Scope, u.Day, u.Count)
+			text = append(append(append(text, 's', ' '), u.Scope...), ' ')
 		}
+		text = append(strconv.AppendInt(text, u.Day, 10), ' ')
+		text = append(strconv.AppendInt(text, u.Count, 10), '\n')
 	}
 	for _, from := range d.Sources {
-		ip := "-"
+		text = append(strconv.AppendInt(append(text, 'a', ' '), from.Micros, 10), ' ')
 		if from.IP.IsValid() {
-			ip = from.IP.String()
+			text = from.IP.AppendTo(text)
+		} else {
+			text = append(text, '-')
 		}
-		fmt.Fprintf(&b, "a %d %s %s\n", from.Micros, ip, from.Service)
+		text = append(append(append(text, ' '), from.Service...), '\n')
 	}
-	return b.String()
+	return string(text)
 }
 
 func parseDetail(text string) (d usage.Detail) {
 	for line := range strings.Lines(text) {
-		f := strings.Split(strings.TrimSuffix(line, "\n"), " ")
+		var f [4]string
+		n := 0
+		for part := range strings.SplitSeq(strings.TrimSuffix(line, "\n"), " ") {
+			if n < len(f) {
+				f[n] = part
+			}
+			n++
+		}
 		number := func(i int) int64 {
 			n, _ := strconv.ParseInt(f[i], 10, 64) // what cannot be read counts as none
 			return n
 		}
 		switch {
-		case f[0] == "s" && len(f) == 4:
+		case f[0] == "s" && n == 4:
 			d.AddScope(usage.ScopeUse{Scope: f[1], Day: number(2), Count: number(3)})
-		case f[0] == "n" && len(f) == 3:
+		case f[0] == "n" && n == 3:
 			d.AddScope(usage.ScopeUse{Day: number(1), Count: number(2)})
-		case f[0] == "a" && len(f) == 4:
+		case f[0] == "a" && n == 4:
 			ip, _ := netip.ParseAddr(f[2])
 			d.AddSource(usage.Source{IP: ip, Service: f[3], Micros: number(1)})
 		}
@@ -158,8 +212,9 @@ func (t *readTx) ScopeUses(ids []tokens.ID) (map[tokens.ID]tokens.ScopeUses, err
 		}, raw)
 	}
 	for _, id := range ids {
+		var of int64
 		var text string
-		err := t.one(op, selectDetail, []any{&text}, int64(id))
+		err := t.one(op, selectOneDetail, []any{&of, &text}, int64(id))
 		if errors.Is(err, tokens.ErrNotFound) {
 			continue
 		}

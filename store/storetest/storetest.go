@@ -62,6 +62,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Store) {
 		{"ARetiredKeyTakesNoDigest", testRetiredKey},
 		{"KeyUseCountsLiveDigests", testKeyUse},
 		{"AUseMovesLastUsedForward", testUse},
+		{"DetailsOfUsesAddUp", testUseDetails},
 		{"ARekeyMovesOnlyTheDigestItNames", testRekey},
 		{"LargeIDsAreKept", testLargeIDs},
 		{"BlocksAreSetAndLifted", testBlocks},

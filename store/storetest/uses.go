@@ -1,7 +1,10 @@
 package storetest
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,6 +45,52 @@ func testUse(t *testing.T, f *fixture) {
 	last := tokens.Use{Time: f.now.Add(time.Minute)}
 	touch(tok.ID, last) // its use came before the revocation did
 	f.equal("after a use of a revoked token", f.read(tok.ID).LastUsed, last)
+}
+
+// testUseDetails has more tokens than one statement writes, and some that have details already.
+func testUseDetails(t *testing.T, f *fixture) {
+	u := f.user("u")
+	ids := make([]tokens.ID, 53)
+	for i := range ids {
+		ids[i] = f.token(u, fmt.Sprint("token ", i)).ID
+	}
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	use := func(id tokens.ID, at time.Time, from netip.Addr, service string, scopes ...string) {
+		f.st.RecordUse(tokens.Usage{ID: id, Use: tokens.Use{Time: at, IP: from}, Service: service, Scopes: scopes})
+	}
+	later := f.now.Add(24 * time.Hour)
+	for i, id := range ids {
+		use(id, f.now, v4, "gateway", "a", "b")
+		use(id, f.now, netip.Addr{}, "gateway")
+		if i%2 == 0 {
+			f.flush()
+		}
+		use(id, later, v6, "reports", "b")
+	}
+	f.flush()
+	var got map[tokens.ID]tokens.ScopeUses
+	f.view(func(tx tokens.ReadTx) (err error) {
+		got, err = tx.ScopeUses(append(slices.Clone(ids), 4711))
+		return err
+	})
+	first, second := f.now.Truncate(24*time.Hour), later.Truncate(24*time.Hour)
+	want := tokens.ScopeUses{
+		Scopes:   []tokens.ScopeUse{{Scope: "a", Day: first, Count: 1}, {Scope: "b", Day: second, Count: 2}},
+		Unscoped: tokens.ScopeUse{Day: first, Count: 1},
+		Sources: []tokens.UseSource{
+			{IP: v6, Service: "reports", Time: later},
+			{IP: v4, Service: "gateway", Time: f.now},
+			{Service: "gateway", Time: f.now},
+		},
+	}
+	for i, id := range ids {
+		one := got[id]
+		slices.SortFunc(one.Sources, func(a, b tokens.UseSource) int {
+			return cmp.Or(b.Time.Compare(a.Time), b.IP.Compare(a.IP))
+		})
+		f.equal(fmt.Sprint("details of token ", i), one, want)
+	}
+	f.equal("how many have details", len(got), len(ids))
 }
 
 func testRekey(t *testing.T, f *fixture) {
