@@ -5,7 +5,7 @@
 // A token is at most 16 KiB, in compact form, and its `iss` equals one of the configured issuers byte for byte. Its
 // `aud` holds one of the audiences configured for that issuer. Its algorithm is one of those pinned for the issuer
 // (RS256, PS256, ES256 and EdDSA unless configured; never none, never a symmetric one). Its key is published by that
-// issuer, is for signing, and is of the algorithm's type; RSA keys have 2048 to 8192 bits. `exp` is required; `nbf` and
+// issuer, is for signing, and is of the algorithm's type; RSA keys have 2048 to 4096 bits. `exp` is required; `nbf` and
 // `iat` count if present; all three allow the leeway (30 s unless configured). `typ` is absent, JWT or at+jwt (RFC
 // 9068), which excludes logout and event tokens. Keys that a token contains or points to (`jwk`, `jku`, `x5c`, `x5u`)
 // are ignored. `crit` and `b64` are rejected, and so are tokens bound to a key of their sender (`cnf`), whose proof

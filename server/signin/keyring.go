@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -24,8 +25,8 @@ const (
 // keyring holds the keys of one issuer, and fetches them.
 type keyring struct {
 	issuer  string
-	at      string // where the keys are; empty: where the issuer's discovery document says
-	events  bool   // the issuer is a transmitter of security events, whose document may be another one
+	at      *url.URL // where the keys are; nil: where the issuer's discovery document says
+	events  bool     // the issuer is a transmitter of security events, whose document may be another one
 	client  *http.Client
 	timeout time.Duration
 	waiting chan struct{} // has a slot for each call that may wait

@@ -27,7 +27,7 @@ const (
 	maxCause     = 200 // bytes of a provider's error text that are kept for the log
 	smallestRSA  = 2048
 	wellKnown    = "/.well-known/openid-configuration"
-	largestRSA   = 8192
+	largestRSA   = 4096 // which is also go-jose's limit
 )
 
 // keySet is the set of keys that an issuer signs with, at one moment. It is immutable.
@@ -95,12 +95,8 @@ var errNothingThere = errors.New("nothing is served there")
 // fetchKeys fetches an issuer's keys from where the operator says, or else discovers where they are. skipped lists
 // ignored keys, or parts of them, with the cause.
 func (r *keyring) fetchKeys(ctx context.Context) (keys *keySet, skipped []string, err error) {
-	if r.at != "" {
-		at, err := url.Parse(r.at)
-		if err != nil {
-			return nil, nil, errors.New("get the keys: their URL is none")
-		}
-		return keysAt(ctx, r.client, at)
+	if r.at != nil {
+		return keysAt(ctx, r.client, r.at)
 	}
 	keys, skipped, err = discoverKeys(ctx, r.client, r.issuer, wellKnown)
 	if r.events && errors.Is(err, errNothingThere) {

@@ -3,6 +3,7 @@ package signin_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -152,12 +153,42 @@ func TestKeysOfARemoteIssuerAreNotFetchedInside(t *testing.T) {
 		"metadata of a cloud":       {"https://login.example/", "https://169.254.169.254/jwks", "203.0.113.1", true},
 		"private, another host":     {"https://login.corp/", "https://10.0.0.2/jwks", "10.0.0.1", true},
 		"an issuer on this machine": {"http://127.0.0.1:1/", "http://127.0.0.1:1/jwks", "127.0.0.1", false},
+		"a name of this machine":    {"https://login.example/", "https://login.example/jwks", "127.0.0.1", false},
 	} {
 		err := signin.DialKeys(t.Context(), c.issuer, c.keys, c.from, here)
 		if c.refused != signin.Misconfigured(err) || !c.refused && err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestDiscoveryOfARemoteIssuerDoesNotLeadInside has a provider elsewhere whose document says that its keys are at an
+// address of this machine: nothing is asked there, and the operator finds it as a fault of the settings.
+func TestDiscoveryOfARemoteIssuerDoesNotLeadInside(t *testing.T) {
+	t.Parallel()
+	const url = "https://login.example"
+	for _, keys := range []string{"http://127.0.0.1:1/jwks", "https://10.0.0.1/jwks", "https://localhost/jwks"} {
+		leading := documented{t, fmt.Sprintf(`{"issuer": %q, "jwks_uri": %q}`, url, keys)}
+		s := signIn(t, signin.Config{
+			Issuers: []signin.Issuer{{URL: url, Audiences: []string{audience}}}, Transport: leading,
+		})
+		s.Start()
+		await(t, s, url, signin.StatusMisconfigured)
+	}
+}
+
+// documented is a provider that has a discovery document, and is to be asked for nothing else.
+type documented struct {
+	t        *testing.T
+	document string
+}
+
+func (d documented) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.String() != "https://login.example/.well-known/openid-configuration" {
+		d.t.Errorf("a request goes to %s", r.URL)
+	}
+	body := io.NopCloser(strings.NewReader(d.document))
+	return &http.Response{StatusCode: http.StatusOK, Body: body, Request: r, Header: http.Header{}}, nil
 }
 
 // answering is a provider that answers everything.

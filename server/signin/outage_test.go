@@ -2,10 +2,12 @@ package signin_test
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -268,9 +270,18 @@ func TestFaultyProviders(t *testing.T) {
 		"keys in a file": func(p *provider) {
 			p.Set(oidctest.JSON(fmt.Sprintf(`{"issuer": %q, "jwks_uri": "file:///etc/passwd"}`, p.URL)), nil)
 		},
+		"keys at no URL": func(p *provider) {
+			p.Set(oidctest.JSON(fmt.Sprintf(`{"issuer": %q, "jwks_uri": "https://%%zz"}`, p.URL)), nil)
+		},
+		"another issuer with a long name": func(p *provider) {
+			p.Describe(oidctest.Discovery, p.URL+"/"+strings.Repeat("a", 10<<10))
+		},
 		"keys are garbage": func(p *provider) { p.Set(nil, oidctest.JSON("\x00\xffgarbage")) },
 		"keys are a list":  func(p *provider) { p.Set(nil, oidctest.JSON(`[]`)) },
-		"no keys":          func(p *provider) { p.Set(nil, oidctest.JSON(`{"keys": []}`)) },
+		"a key with a long id": func(p *provider) {
+			p.Set(nil, oidctest.JSON(`{"keys": [{"kty":"RSA","kid":"`+strings.Repeat("a", 10<<10)+`","n":5}]}`))
+		},
+		"no keys": func(p *provider) { p.Set(nil, oidctest.JSON(`{"keys": []}`)) },
 		"keys of nonsense": func(p *provider) {
 			p.Set(nil, oidctest.JSON(`{"keys": [1, null, {}, {"kty":"RSA"}, {"kty":"oct","k":"AAAA","kid":"k0"}]}`))
 		},
@@ -347,6 +358,22 @@ func TestUnusableKeysAreLeftOut(t *testing.T) {
 	wantInvalid(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 1), claims{"kid": "enc"}, p.good()))
 	wantInvalid(t, s, oidctest.Sign(t, jose.RS256, rsaKey(t, 2), claims{"kid": "private"}, p.good()))
 	wantInvalid(t, s, oidctest.Sign(t, jose.PS256, rsaKey(t, 0), claims{"kid": "k0"}, p.good())) // the key says RS256
+}
+
+// TestSizesOfRSAKeys has a provider that publishes one key, which is as long as may be, or a bit longer or shorter.
+func TestSizesOfRSAKeys(t *testing.T) {
+	t.Parallel()
+	for bits, want := range map[int]signin.Status{
+		2047: signin.StatusOutage, 2048: signin.StatusGood, 4096: signin.StatusGood, 4097: signin.StatusOutage,
+	} {
+		p := newProvider(t, newClock())
+		n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+		key := rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}
+		p.Publish(t, oidctest.PublicKey("k0", &key, "RS256"))
+		s := signIn(t, p.config())
+		s.Start()
+		await(t, s, p.URL, want)
+	}
 }
 
 func TestRedirectOnTheSameHostIsFollowed(t *testing.T) {

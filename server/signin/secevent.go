@@ -106,34 +106,35 @@ func NewEvents(c EventsConfig) (*Events, error) {
 			UserPrefix: i.UserPrefix,
 			Algorithms: i.Algorithms,
 		}.withDefaults()
+		var keysURL *url.URL
 		err := signs.check()
 		switch {
 		case err == nil && e.issuers[i.URL] != nil:
 			err = errors.New("it is named twice")
 		case err == nil && i.KeysURL != "":
-			err = checkKeysURL(i.KeysURL)
+			keysURL, err = parseKeysURL(i.KeysURL)
 		}
 		if err != nil {
 			stop()
 			return nil, fmt.Errorf("configure the issuer of security events %s: %w", shown(i.URL), err)
 		}
 		e.issuers[i.URL] = &eventIssuer{EventIssuer: i, issuer: issuer{Issuer: signs, keys: &keyring{
-			issuer: i.URL, at: i.KeysURL, events: true, client: e.client, timeout: filled.Timeout,
+			issuer: i.URL, at: keysURL, events: true, client: e.client, timeout: filled.Timeout,
 			waiting: make(chan struct{}, filled.MaxWaiting), now: filled.Now, logger: filled.Logger, ctx: ctx,
 		}}}
 	}
 	return e, nil
 }
 
-func checkKeysURL(text string) error {
+func parseKeysURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return errors.New("the URL of its keys is none")
+		return nil, errors.New("the URL of its keys is none")
 	}
 	if err := reachable(u); err != nil {
-		return fmt.Errorf("its keys: %w", err)
+		return nil, fmt.Errorf("its keys: %w", err)
 	}
-	return nil
+	return u, nil
 }
 
 // Start starts to fetch the keys of every issuer and does not wait.

@@ -27,6 +27,7 @@ func TestConfigIsChecked(t *testing.T) {
 	good := signin.Issuer{URL: "https://id.example", Audiences: []string{"a"}}
 	for name, change := range map[string]func(*signin.Issuer){
 		"no URL":              func(i *signin.Issuer) { i.URL = "" },
+		"not a URL":           func(i *signin.Issuer) { i.URL = "https://%zz" },
 		"half a URL":          func(i *signin.Issuer) { i.URL = "https://" },
 		"a port alone":        func(i *signin.Issuer) { i.URL = "https://:443" },
 		"another scheme":      func(i *signin.Issuer) { i.URL = "ftp://id.example" },
