@@ -50,7 +50,7 @@ func TestDoctorSeesTheServersOnPostgres(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	out, err := call("doctor", "--json")
 	if err == nil {
 		t.Error("a database that does not put changes on disk is well")

@@ -48,7 +48,7 @@ func piped(t *testing.T) (d *daemon, log *os.File) {
 	}
 	d = &daemon{started}
 	_ = w.Close()
-	t.Cleanup(func() { d.Kill(); _ = r.Close() })
+	t.Cleanup(func() { d.End(); _ = r.Close() })
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		if found := proctest.Ready().FindStringSubmatch(lines.Text()); found != nil {

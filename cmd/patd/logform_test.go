@@ -86,7 +86,7 @@ func TestEveryLineOnStderrIsARecordOfTheLog(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(d.Kill)
+			t.Cleanup(d.End)
 			front, err := url.Parse(d.HTTP)
 			if err != nil {
 				t.Fatal(err)

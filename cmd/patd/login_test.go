@@ -67,7 +67,7 @@ func (r *loginRig) command(args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Args[0] = "patd"
-	cmd.Env = []string{"HOME=" + r.home, "PATH=/nowhere", "PATD_ADDR=" + r.srv.GRPC}
+	cmd.Env = proctest.Bare("HOME="+r.home, "PATH=/nowhere", "PATD_ADDR="+r.srv.GRPC)
 	return cmd
 }
 

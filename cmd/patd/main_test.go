@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -121,7 +122,7 @@ func serveWith(t *testing.T, data string, env []string, args ...string) *daemon 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	return d
 }
 
@@ -129,7 +130,7 @@ func serveWith(t *testing.T, data string, env []string, args ...string) *daemon 
 //
 //	start NAME ARGS…     runs patd in the background until it is ready, on free ports; sets HTTP and PATD_ADDR. What dev
 //	                     prints is then in NAME.out
-//	stop NAME            asks it to end by SIGTERM; it must exit with 0. Its standard error is then in NAME.log
+//	end NAME             asks it to end by SIGTERM; it must exit with 0. Its standard error is then in NAME.log
 //	signal NAME SIGNAL   sends it a signal: HUP or KILL (and then waits for its end)
 //	await NAME REGEXP    waits until its standard error matches
 //	setenv VAR FILE      sets a variable to the content of a file, white space around it cut off
@@ -138,13 +139,14 @@ func serveWith(t *testing.T, data string, env []string, args ...string) *daemon 
 func TestScripts(t *testing.T) {
 	longtest.Slow(t)
 	t.Parallel()
+	wholeScripts(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start":      scriptStart,
-			"stop":       scriptStop,
+			"end":        scriptEnd,
 			"signal":     scriptSignal,
 			"await":      scriptAwait,
 			"setenv":     scriptSetenv,
@@ -157,6 +159,27 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// wholeScripts refuses testscript's own command stop, after which nothing of a script is run, and which looks like one
+// that stops a server.
+func wholeScripts(t *testing.T) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the scripts are %v, %v", files, err)
+	}
+	for _, file := range files {
+		script, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(script)) {
+			if words := strings.Fields(line); len(words) > 0 && words[0] == "stop" {
+				t.Errorf("%s: %q ends the script as passed; `end NAME` stops a server", file, strings.TrimSpace(line))
+			}
+		}
+	}
 }
 
 type daemonsKey struct{}
@@ -181,9 +204,9 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 			env = append(env, v+"="+value)
 		}
 	}
-	d, err := start(ts.MkAbs("."), env, args...)
+	d, err := start(ts.MkAbs("."), proctest.Bare(env...), args...)
 	ts.Check(err)
-	ts.Defer(d.Kill)
+	ts.Defer(d.End)
 	ts.Value(daemonsKey{}).(map[string]*daemon)[name] = d
 	ts.Setenv("HTTP", d.HTTP)
 	ts.Setenv("PATD_ADDR", d.GRPC)
@@ -194,9 +217,9 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+func scriptEnd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop NAME")
+		ts.Fatalf("usage: end NAME")
 	}
 	d := running(ts, args[0])
 	err := d.Stop()

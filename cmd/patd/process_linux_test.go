@@ -169,7 +169,7 @@ func TestStartsOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	a = connect(t, d, admin)
 	got, err := a.introspect.Introspect(t.Context(), &patdv1.IntrospectRequest{Token: kept.GetSecret()})
 	if err != nil || got.GetDecision() != patdv1.IntrospectResponse_ALLOW {

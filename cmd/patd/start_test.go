@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -115,23 +114,7 @@ func TestRetiredKeyLeavesTheFile(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	at := time.Now()
 	later := func(args ...string) (string, string, int) {
-		var out, errs strings.Builder
-		c := &cli.Command{Now: func() time.Time { return at }, System: cli.System{
-			Stdin: strings.NewReader(
-				"",
-			),
-			Stdout: &out,
-			Stderr: &errs,
-			Getenv: func(string) (string, bool) { return "", false },
-		}}
-		root := newRoot(c)
-		root.SetArgs(append(args, "--data-dir", data))
-		cmd, err := root.ExecuteContextC(context.Background())
-		code := exitCode(c, cmd, err)
-		if c.Log != nil {
-			_ = c.Log.Close() // writes what is in it
-		}
-		return out.String(), errs.String(), code
+		return runAt(t, at, append(args, "--data-dir", data)...)
 	}
 	for _, args := range [][]string{{"service", "list"}, {"keys", "rotate"}} {
 		if _, errs, code := later(args...); code != 0 {

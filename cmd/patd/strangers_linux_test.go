@@ -147,7 +147,7 @@ func TestStreamsWithoutACredentialHoldNoMoreThanTheirBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	before := d.peak(t)
 	busy(t)
 

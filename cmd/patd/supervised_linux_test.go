@@ -95,7 +95,7 @@ func TestSupervisorIsToldOfEveryStage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(d.Kill)
+			t.Cleanup(d.End)
 			if m := s.await(t, "READY=1", "WATCHDOG=1"); !strings.Contains(m, d.HTTP) {
 				t.Errorf("the status says nothing of the address: %s", m)
 			}
@@ -140,7 +140,7 @@ func TestWatchdogOfAnotherProcessIsNotFed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	s.await(t, "READY=1", "WATCHDOG=1")
 	if got := patd(t, "health", "--addr", d.GRPC); got != "serving" {
 		t.Errorf("health says %q", got)
@@ -208,7 +208,7 @@ func TestSocketsOfTheSupervisorOutliveTheServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(d.Kill)
+		t.Cleanup(d.End)
 		if d.HTTP != "http://"+rest.Addr().String() || d.GRPC != grpc.Addr().String() {
 			t.Errorf("it serves at %s and %s", d.HTTP, d.GRPC)
 		}
@@ -315,7 +315,7 @@ func TestHangupReadsKeysAndCertificateAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	s.await(t, "READY=1")
 	reload := func() {
 		t.Helper()

@@ -103,7 +103,7 @@ func takeTour(t *testing.T, shell []string, steps []step) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	exports, err := d.Stdout.Await(patience, regexp.MustCompile(`(?m)^export .*$`))
 	if err != nil {
 		t.Fatal(err)

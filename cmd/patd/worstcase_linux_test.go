@@ -60,7 +60,7 @@ func attacked(t *testing.T, env ...string) (d *daemon, good func(context.Context
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Kill)
+	t.Cleanup(d.End)
 	a := connect(t, d, admin)
 	_, err = a.users.SetUserFeatures(t.Context(), &patdv1.SetUserFeaturesRequest{User: "u", Features: []string{"a"}})
 	if err != nil {

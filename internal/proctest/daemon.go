@@ -13,6 +13,9 @@ import (
 // patience bounds every wait for a daemon. Nothing takes nearly as long, unless it is broken.
 const patience = time.Minute
 
+// manners is how long a daemon may take to end when nobody looks at how it does.
+const manners = 2 * time.Second
+
 // Daemon is a patd that serves, as a process.
 type Daemon struct {
 	Cmd        *exec.Cmd
@@ -69,6 +72,17 @@ func (d *Daemon) Stop() error {
 	case <-time.After(patience):
 		d.Kill()
 		return fmt.Errorf("patd does not stop; it said\n%s", d.Log)
+	}
+}
+
+// End ends it after a test that needs it no longer: by SIGTERM, since a process that is killed does not say which of its
+// lines ran, and by Kill if it takes its time.
+func (d *Daemon) End() {
+	_ = d.Cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.Exited:
+	case <-time.After(manners):
+		d.Kill()
 	}
 }
 

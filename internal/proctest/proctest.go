@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +114,18 @@ func look() error {
 		_, err = os.Stat(path)
 		return err
 	})
+}
+
+// Bare returns the environment of a process that is to have no variables but these. To them it adds what go test sets
+// for all that its tests run: where the process writes which of its lines ran, and the options of the race detector.
+func Bare(vars ...string) []string {
+	env := slices.Clone(vars)
+	for _, name := range []string{"GOCOVERDIR", "GORACE"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }
 
 // FreeAddr returns an address of loopback that no process listens on.

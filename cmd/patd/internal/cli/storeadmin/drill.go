@@ -216,7 +216,7 @@ func (d *drill) restore(ctx context.Context, name, events string) (o *Opened, er
 		if err := o.useRowKeys(ctx, o.Keys); err != nil {
 			return "", err
 		}
-		holds, err := soundAndOurs(ctx, st, name, o.Keys)
+		holds, err := sound(ctx, st, name)
 		return cli.Counted(holds.Tokens, "token") + ", " + cli.Counted(holds.Services, "service"), err
 	})
 	if err == nil {
@@ -228,7 +228,7 @@ func (d *drill) restore(ctx context.Context, name, events string) (o *Opened, er
 			if d.Replay == nil {
 				d.Replay = &done
 			}
-			_, err = soundAndOurs(ctx, o.Store, name, o.Keys)
+			_, err = sound(ctx, o.Store, name)
 			return cli.Counted(int64(done.Events), "event"), err
 		})
 	}
@@ -338,6 +338,6 @@ func (d *drill) endAll(ctx context.Context, o *Opened) (string, error) {
 	if e.ended != found || left > 0 {
 		return "", fmt.Errorf("%d of %d were ended, and %d work", e.ended, found, left)
 	}
-	_, err = soundAndOurs(ctx, o.Store, "again", o.Keys)
+	_, err = sound(ctx, o.Store, "again")
 	return "ended " + cli.Counted(int64(e.ended), "credential"), err
 }

@@ -103,26 +103,25 @@ func (x *eventExport) resume(ctx context.Context, o *Opened) error {
 		return err
 	}
 	whole := bytes.LastIndexByte(end, '\n') + 1
-	if torn := len(end) - whole; torn > 0 {
+	lines := bytes.Split(bytes.TrimSuffix(end[:whole], []byte("\n")), []byte("\n"))
+	if line := lines[len(lines)-1]; len(line) > 0 {
+		e, err := parseArchived(line)
+		if err == nil {
+			err = o.ofThisStore(ctx, e)
+		}
+		if err != nil {
+			return err
+		}
+		x.last = e.Seq
+	}
+	if torn := len(end) - whole; torn > 0 { // cut only now: a file of another store is left as it is
 		x.warn(fmt.Sprintf("the last line of %s was written in part only: it is written again", x.path))
 		if err := x.file.Truncate(info.Size() - int64(torn)); err != nil {
 			return err
 		}
 	}
-	if _, err := x.file.Seek(0, io.SeekEnd); err != nil {
-		return err
-	}
-	lines := bytes.Split(bytes.TrimSuffix(end[:whole], []byte("\n")), []byte("\n"))
-	line := lines[len(lines)-1]
-	if len(line) == 0 {
-		return nil
-	}
-	e, err := parseArchived(line)
-	if err != nil {
-		return err
-	}
-	x.last = e.Seq
-	return o.ofThisStore(ctx, e)
+	_, err = x.file.Seek(0, io.SeekEnd)
+	return err
 }
 
 // ofThisStore refuses an event that is not the one that the store has at its position. One that was pruned is believed.

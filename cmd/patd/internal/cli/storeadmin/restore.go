@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -177,10 +178,10 @@ func restoreStore(ctx context.Context, c *cli.Command, s *restoring, log *slog.L
 	}
 	out, err := verifyCopy(ctx, c, s, part, keys, p, log)
 	if err != nil {
-		return fmt.Errorf("%s is not restored: %w", s.file, err)
+		return fmt.Errorf("%s is not restored: %w", s.file, causeOf(err))
 	}
 	if !p.Remote() {
-		if out.Kept, err = replaceBy(p, part, c.Now().UTC().Format("20060102T150405Z")); err != nil {
+		if out.Kept, err = replaceBy(p, part, keptName(p, c.Now())); err != nil {
 			return fmt.Errorf("restore %s: %w", s.file, err)
 		}
 	}
@@ -190,6 +191,16 @@ func restoreStore(ctx context.Context, c *cli.Command, s *restoring, log *slog.L
 	}
 	out.Database = p.String()
 	return out.print(c, s)
+}
+
+// causeOf returns what is wrong with a backup. The text around it is about a store in use: it would have the operator
+// stop the server and restore a backup.
+func causeOf(err error) error {
+	var fault *tokens.Error
+	if errors.As(err, &fault) && fault.Reason == "STORE_UNAVAILABLE" && fault.Cause != nil {
+		return fault.Cause
+	}
+	return err
 }
 
 // restorable refuses a file that cannot be a backup.
@@ -309,11 +320,11 @@ func verifyCopy(
 	}
 	o := &Opened{Store: st, Place: config.Place{Database: copied}, Keys: keys}
 	if err = o.useRowKeys(ctx, keys); err == nil {
-		out.summary, err = soundAndOurs(ctx, st, copied, keys)
+		out.summary, err = sound(ctx, st, copied)
 	}
 	if err == nil && s.replay != "" {
 		if out.Replay, err = o.replayed(ctx, c, s); err == nil {
-			out.summary, err = soundAndOurs(ctx, st, copied, keys) // a replay that broke a rule is not put into place
+			out.summary, err = sound(ctx, st, copied) // a replay that broke a rule is not put into place
 		}
 	}
 	if err == nil && to.Remote() {
@@ -331,17 +342,36 @@ func verifyCopy(
 	return out, nil
 }
 
-// useRowKeys is UseRowKeys for a backup that is restored: where it is from before the rows of later tables had
-// checksums, the operator vouches for them.
+// useRowKeys is UseRowKeys for a backup that is restored, after a look at whether the keys are its own: under others
+// every row looks as if it was edited. Where it is from before the rows of later tables had checksums, the operator
+// vouches for them.
 func (o *Opened) useRowKeys(ctx context.Context, keys *tokens.Keys) error {
-	err := o.UseRowKeys(ctx, keys)
+	err := o.ours(ctx, keys)
+	if err == nil {
+		err = o.UseRowKeys(ctx, keys)
+	}
 	if err == nil {
 		err = o.SealLater(ctx)
 	}
 	return err
 }
 
-func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *tokens.Keys) (summary, error) {
+// ours refuses a backup that is of other keys.
+func (o *Opened) ours(ctx context.Context, keys *tokens.Keys) error {
+	known, err := o.knownKeys(ctx)
+	switch {
+	case err != nil:
+		return err
+	case len(known) == 0:
+		return errors.New("there is nothing in it")
+	}
+	if err := keys.Verify(known); err != nil {
+		return fmt.Errorf("%w; the key file needs the keys from the time of the backup, below the current one", err)
+	}
+	return nil
+}
+
+func sound(ctx context.Context, st *store.Store, database string) (summary, error) {
 	found, err := st.Check(ctx)
 	if err != nil {
 		return summary{}, err
@@ -359,37 +389,31 @@ func soundAndOurs(ctx context.Context, st *store.Store, database string, keys *t
 			found[0],
 		)
 	}
-	var known []tokens.KeyRecord
-	err = st.View(ctx, func(tx tokens.ReadTx) (err error) {
-		known, err = tx.Keys()
-		return err
-	})
-	switch {
-	case err != nil:
-		return summary{}, err
-	case len(known) == 0:
-		return summary{}, errors.New("there is nothing in it")
-	}
-	if err := keys.Verify(known); err != nil {
-		return summary{}, fmt.Errorf(
-			"%w; the key file needs the keys from the time of the backup, below the current one",
-			err,
-		)
-	}
 	return summarize(ctx, st, config.Place{Database: database})
 }
 
-// replaceBy puts a file in the place of the store, and keeps the old store under the name that it returns; empty: there
-// was none.
+// keptName returns the name under which the store that is there is kept: with the time, and a number if there is one of
+// the same second.
+func keptName(p config.Place, now time.Time) string {
+	name := p.Database + ".before-restore-" + now.UTC().Format("20060102T150405Z")
+	for n, free := 2, name; ; n++ {
+		if _, err := os.Lstat(free); err != nil {
+			return free
+		}
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+}
+
+// replaceBy puts a file in the place of the store, and keeps the old store under a name, which it returns if there was
+// one.
 //
 // The old store keeps its name until the new one takes it, atomically. Its log must go before: SQLite would replay it
 // into any database beside it. Only a power loss between the two leaves the old store without the contents of its log;
 // the names it is kept under are complete by then.
-func replaceBy(p config.Place, part, stamp string) (aside string, err error) {
+func replaceBy(p config.Place, part, name string) (aside string, err error) {
 	dir := filepath.Dir(p.Database)
 	var logs []string
 	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
-		name := p.Database + ".before-restore-" + stamp
 		switch err := durable.Keep(p.Database+suffix, name+suffix); {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
