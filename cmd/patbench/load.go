@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"patd/internal/cputime"
 )
 
 // call presents the tokens that follow from a random number, and checks the answers. It says how many there were.
@@ -65,7 +67,7 @@ func (b *bench) compare(ctx context.Context, subjects ...*subject) error {
 func (s *subject) measure(ctx context.Context, period time.Duration) (figures, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ownBefore := ownCPU()
+	ownBefore := cputime.Process()
 	before, err := s.server.cpu()
 	if err != nil {
 		return figures{}, err
@@ -103,7 +105,7 @@ func (s *subject) measure(ctx context.Context, period time.Duration) (figures, e
 	return figures{
 		perSecond: n / elapsed.Seconds(), cpuPer100k: time.Duration(float64(after-before) / n * 100_000),
 		p50: took[len(took)/2], p99: took[len(took)*99/100],
-		presented: int(presented.Load()), cpu: after - before, busy: after - before + ownCPU() - ownBefore,
+		presented: int(presented.Load()), cpu: after - before, busy: after - before + cputime.Process() - ownBefore,
 	}, nil
 }
 

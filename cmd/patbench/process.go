@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"patd/internal/cputime"
 )
 
 // process is a server in a process of its own.
@@ -104,19 +106,10 @@ func (p pid) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * clockTick, errors.Join(uerr, serr)
 }
 
-// ownCPU is the CPU time that this program has used.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0 // it fails for a bad argument only
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // itself is this program, where no server is asked.
 type itself struct{}
 
-func (itself) cpu() (time.Duration, error) { return ownCPU(), nil }
+func (itself) cpu() (time.Duration, error) { return cputime.Process(), nil }
 
 // resident is how much of the process is in memory, in MiB.
 func (p *process) resident() (float64, error) {

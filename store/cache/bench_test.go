@@ -9,10 +9,10 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"patd/internal/cputime"
 	"patd/store"
 	"patd/store/cache"
 	"patd/store/usage"
@@ -110,17 +110,6 @@ func benchSize(b *testing.B) int {
 	return n
 }
 
-// cpu is the processor time that the process has taken. On a machine that others use the time of the clock means
-// little.
-func cpu(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 // BenchmarkCacheHit looks up tokens that are all in memory, in random order. PATD_BENCH_TOKENS says how many there are.
 func BenchmarkCacheHit(b *testing.B) {
 	p := &plenty{n: benchSize(b), now: time.Unix(1_700_000_000, 0).UTC()}
@@ -142,13 +131,13 @@ func BenchmarkCacheHit(b *testing.B) {
 	b.Run("1", func(b *testing.B) {
 		rnd := rand.New(rand.NewPCG(1, 2))
 		b.ReportAllocs()
-		began := cpu(b)
+		began := cputime.Process()
 		for b.Loop() {
 			if _, err := c.Lookup(b.Context(), p.id(rnd.IntN(p.n))); err != nil {
 				b.Fatal(err)
 			}
 		}
-		b.ReportMetric(float64(cpu(b)-began)/float64(b.N), "cpu-ns/op")
+		b.ReportMetric(float64(cputime.Process()-began)/float64(b.N), "cpu-ns/op")
 		report(b)
 	})
 	b.Run("parallel", func(b *testing.B) {
@@ -209,12 +198,12 @@ func BenchmarkUsesAreTaken(b *testing.B) {
 		for _, i := range order {
 			c.RecordUse(tokens.Usage{ID: p.id(i), Kind: secret.KindPersonal, Use: use})
 		}
-		begun := cpu(b)
+		begun := cputime.Process()
 		err := st.Uses().FlushUses(b.Context(), nil, func(_ context.Context, batch []usage.Used) error {
 			taken += len(batch)
 			return nil
 		})
-		if spent += cpu(b) - begun; err != nil || taken != round*p.n {
+		if spent += cputime.Process() - begun; err != nil || taken != round*p.n {
 			b.Fatalf("%d uses were taken in %d rounds of %d, %v", taken, round, p.n, err)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 
+	"patd/internal/cputime"
 	"patd/internal/tracecontext"
 	"patd/tokens"
 )
@@ -230,7 +230,7 @@ func BenchmarkTraceItemSent(b *testing.B) {
 		Decision: tokens.Allow,
 	}
 	var items Items
-	begun := cpu(b)
+	begun := cputime.Process()
 	for b.Loop() {
 		chain.TraceItem(&items, item, stream)
 		chain.EndItem(item, in)
@@ -238,17 +238,7 @@ func BenchmarkTraceItemSent(b *testing.B) {
 	if err := sender.ForceFlush(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	b.ReportMetric(float64(cpu(b)-begun)/float64(b.N), "cpu-ns/span")
-}
-
-// cpu is the processor time that this process has taken.
-func cpu(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	b.ReportMetric(float64(cputime.Process()-begun)/float64(b.N), "cpu-ns/span")
 }
 
 // TestItemsGetSpansAsTheSamplerSays holds that of the requests of a stream each that the sampler chooses has its span, and

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
+
+	"patd/internal/cputime"
 )
 
 // tokenBytes is the size of the record of a token whose scopes others have too.
@@ -112,23 +112,13 @@ func (g *grown) read(rnd *rand.Rand) (sum uint64) {
 	return sum
 }
 
-// processTime is the CPU time of this process: by the clock, others are measured too.
-func processTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 func (g *grown) round(b *testing.B, rnd *rand.Rand) {
 	b.Helper()
-	t0 := processTime(b)
+	t0 := cputime.Process()
 	g.look(b, rnd)
-	t1 := processTime(b)
+	t1 := cputime.Process()
 	sum := g.read(rnd)
-	t2 := processTime(b)
+	t2 := cputime.Process()
 	if sum == 1 {
 		b.Log("what was read is used")
 	}
