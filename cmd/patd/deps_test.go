@@ -195,6 +195,7 @@ func rooms() map[string]room {
 			refused: noSQL,
 		},
 		"patd/internal/bearer":     {},
+		"patd/internal/cputime":    {},
 		"patd/internal/dialguard":  {allowed: []string{"patd/internal/loopback"}, refused: noSQL},
 		"patd/internal/durable":    {},
 		"patd/internal/flight":     {},
