@@ -285,7 +285,7 @@ func (p *Pages) showToken(q *frame.Request, code int, d tokenData) error {
 	edited := d.Form != nil && d.Form.Get("action") == "edit"
 	if edited {
 		d.ETag = d.Form.Get("etag")
-		if code == http.StatusPreconditionFailed || d.Alert != "" {
+		if d.Alert != "" {
 			d.ETag = t.ETag() // the user has seen what is there now
 		}
 	}
