@@ -38,6 +38,7 @@ type hub struct {
 	asked int
 	same  int // how often nothing had changed
 	fault http.HandlerFunc
+	wait  func() // before each answer
 }
 
 func newHub(t testing.TB) *hub {
@@ -68,6 +69,12 @@ func (h *hub) rotate(id string) {
 }
 
 func (h *hub) serve(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	wait := h.wait
+	h.mu.Unlock()
+	if wait != nil {
+		wait()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked++
@@ -106,6 +113,13 @@ func (h *hub) fails(with http.HandlerFunc) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.fault = with
+}
+
+// slow has GitHub wait before each answer.
+func (h *hub) slow(wait func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wait = wait
 }
 
 func (h *hub) fetches() int {

@@ -123,10 +123,26 @@ func New(c Config) (*Server, error) {
 		s.issuer = map[bool]string{true: "https://", false: "http://"}[s.secure] + s.HTTPAddr()
 	}
 	if err := s.build(c); err != nil {
-		s.closeListeners()
+		s.abandon()
 		return nil, err
 	}
 	return s, nil
+}
+
+// abandon releases what a server holds that could not be made whole.
+func (s *Server) abandon() {
+	if s.stopStreams != nil {
+		s.stopStreams()
+	}
+	for _, g := range []*grpc.Server{s.grpc, s.inProcess} {
+		if g != nil {
+			g.Stop()
+		}
+	}
+	if s.conn != nil {
+		_ = s.conn.Close() // no call was made
+	}
+	s.closeListeners()
 }
 
 // HTTPAddr returns the address of the REST listener.
@@ -249,13 +265,11 @@ func (s *Server) build(c Config) error {
 	registerServices(call.NewGuard(s.inProcess, behind), c.Service, receipts, s.issuer, c.CLISignIn)
 	s.pipe = bufconn.Listen(inProcessBuffer)
 	if s.conn, err = rest.DialInProcess(s.pipe, c.RequestTimeout+rest.LostCallGrace); err != nil {
-		stop()
 		return err
 	}
 	api, err := rest.NewGateway(draining, s.conn, s.issuer)
 	if err != nil {
-		stop()
-		return errors.Join(err, s.conn.Close())
+		return err
 	}
 	endpoints := oauth.New(network, s.issuer)
 	forms := endpoints.Handlers()
@@ -279,12 +293,10 @@ func (s *Server) build(c Config) error {
 		Short:      introspect.NewDirect(introspected, from),
 	}
 	if err := s.providers(c, network); err != nil {
-		stop()
-		return errors.Join(err, s.conn.Close())
+		return err
 	}
 	if s.front.Site, err = s.site(c, network); err != nil {
-		stop()
-		return errors.Join(err, s.conn.Close())
+		return err
 	}
 	s.http = newHTTP(c, s.front)
 	if s.metLis == nil {
