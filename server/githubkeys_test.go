@@ -106,7 +106,16 @@ func TestGitHubsKeysAreNotTakenFromStrangeDocuments(t *testing.T) {
 	h.extra = `{"key_identifier":"k0","key":` + string(none) + `},`
 	r.wait(time.Minute)
 	wantLabels(t, "a good key beside a bad one", h.says(r, "k1", body), []string{"garbage"}, "false")
-	if a := r.rest("POST", githubPath, "", body, append(h.signature("k1", body), "Idempotency-Key", strings.Repeat("k", 16))...); a.code != http.StatusBadRequest {
+	if a := r.rest(
+		"POST",
+		githubPath,
+		"",
+		body,
+		append(
+			h.signature("k1", body),
+			"Idempotency-Key",
+			strings.Repeat("k", 16),
+		)...); a.code != http.StatusBadRequest {
 		t.Errorf("with an idempotency key: %d %s", a.code, a.body)
 	}
 	// What cannot be reached at all is an outage, and the log says of what without repeating the address.

@@ -89,7 +89,8 @@ func TestACompanysLookIsServed(t *testing.T) {
 					t.Fatalf("the page has no %s\n%s", c.of, page.text)
 				}
 				got := b.get(at[1])
-				if got.code != http.StatusOK || got.header.Get("Content-Type") != c.kind || !strings.Contains(got.text, c.has) ||
+				if got.code != http.StatusOK || got.header.Get("Content-Type") != c.kind ||
+					!strings.Contains(got.text, c.has) ||
 					got.header.Get("Cache-Control") != "public, max-age=31536000, immutable" {
 					t.Errorf("%s: %d %v", at[1], got.code, got.header)
 				}
@@ -102,7 +103,11 @@ func TestACompanysLookIsServed(t *testing.T) {
 			}
 			b.get("/assets/logo-000000000000.png").wants(http.StatusNotFound)
 			b.send(http.MethodPost, "/assets/page.css", nil).wants(http.StatusMethodNotAllowed)
-			if allow := b.send(http.MethodDelete, "/new", nil).wants(http.StatusMethodNotAllowed).header.Get("Allow"); allow != "GET, POST" {
+			if allow := b.send(http.MethodDelete, "/new", nil).
+				wants(http.StatusMethodNotAllowed).
+				header.Get(
+				"Allow",
+			); allow != "GET, POST" {
 				t.Errorf("DELETE /new: Allow %q", allow)
 			}
 			b.get("/tokens/").wants(http.StatusNotFound)

@@ -115,7 +115,12 @@ func TestOddSCIMIsTakenOrRefusedAsTheRFCsSay(t *testing.T) {
 		{}, {"Content-Type", "application/scim+json", "Content-Type", "application/json"}, {"Content-Type", "a/b/c;=;"},
 	} {
 		for _, path := range []string{"/Users", "/Users/.search"} {
-			if got := r.rest(http.MethodPost, "/scim/v2"+path, provider, `{"userName": "x", "externalId": "x"}`, headers...); got.code != http.StatusUnsupportedMediaType {
+			if got := r.rest(
+				http.MethodPost,
+				"/scim/v2"+path,
+				provider,
+				`{"userName": "x", "externalId": "x"}`,
+				headers...); got.code != http.StatusUnsupportedMediaType {
 				t.Errorf("%s with %v: %d %s", path, headers, got.code, got.body)
 			}
 		}
