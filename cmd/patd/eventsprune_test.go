@@ -185,3 +185,45 @@ func TestAServerPrunesByItsRetention(t *testing.T) {
 		}
 	}
 }
+
+// TestAPruningThatCannotArchiveDeletesNothing gives the command archives that cannot be made. An export that an earlier
+// pruning has overtaken says which events it lacks.
+func TestAPruningThatCannotArchiveDeletesNothing(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	data, export := filepath.Join(dir, "data"), filepath.Join(dir, "events.jsonl")
+	does := func(code int, want string, args ...string) {
+		t.Helper()
+		out, errs, got := runAt(t, now, append(args, "--data-dir", data)...)
+		if got != code || !strings.Contains(out+errs, want) {
+			t.Errorf("patd %s: exit %d, want %d and %q in\n%s%s", strings.Join(args, " "), got, code, want, out, errs)
+		}
+	}
+	does(cli.ExitOK, "", "service", "create", "one", "--permission", "audit")
+	does(cli.ExitOK, "up to position 3\n", "events", "export", export)
+	does(cli.ExitOK, "", "service", "create", "two", "--permission", "audit")
+	does(cli.ExitOK, "", "service", "create", "three", "--permission", "audit")
+	now = now.AddDate(0, 0, 10)
+	taken := filepath.Join(dir, "taken.jsonl")
+	if err := os.WriteFile(taken, []byte("of another month\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	prune := []string{"events", "prune", "--older-than", "1d", "--archive"}
+	does(cli.ExitFault, "archive events in "+taken+": there is such a file already, and an archive replaces none",
+		append(prune, taken)...)
+	if text, err := os.ReadFile(taken); err != nil || string(text) != "of another month\n" {
+		t.Errorf("the file that was there: %s, %v", text, err)
+	}
+	does(cli.ExitFault, "no such file or directory", append(prune, filepath.Join(dir, "nowhere", "archive.jsonl"))...)
+	does(cli.ExitOK, "up to position 5\n", "events", "export", filepath.Join(dir, "all.jsonl"))
+
+	archive := filepath.Join(dir, "archive.jsonl")
+	does(cli.ExitOK, `"deleted": 5`, append(prune, archive, "--json")...)
+	all, err := os.ReadFile(filepath.Join(dir, "all.jsonl"))
+	if text, failed := os.ReadFile(archive); err != nil || failed != nil || string(text) != string(all) {
+		t.Errorf("the archive is not what was deleted: %v, %v\n%s", err, failed, text)
+	}
+	does(cli.ExitOK, "events from position 4 to 5 were pruned, and some of them before they were exported",
+		"events", "export", export)
+	does(cli.ExitOK, "ok: ", "check")
+}

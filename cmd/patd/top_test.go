@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"patd/internal/longtest"
+	"patd/internal/proctest"
 )
 
 // TestTopShowsWhatServersDo gives the command metrics of two servers, one in trouble, and of one that does not answer.
@@ -69,6 +70,50 @@ patd_call_duration_seconds_count %[5]d
 	} {
 		if !regexp.MustCompile(want).MatchString(text) {
 			t.Errorf("%s is not shown by\n%s", what, strings.TrimSpace(text))
+		}
+	}
+}
+
+// TestTopGoesOnUntilItIsStopped has it look at a server that serves something else, and at one that ends: each look is a
+// line, and says why there are no figures.
+func TestTopGoesOnUntilItIsStopped(t *testing.T) {
+	longtest.Slow(t)
+	t.Parallel()
+	other := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(other.Close)
+	leaves := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "patd_feed_following 1\n")
+	}))
+	t.Cleanup(leaves.Close)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	looks := func(args ...string) *daemon {
+		cmd := exec.Command(self, append([]string{"top", "--every", "100ms", other.URL, leaves.URL}, args...)...)
+		cmd.Args[0] = "patd"
+		d, err := proctest.Start(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(d.End)
+		return &daemon{d}
+	}
+	lines, screen := looks("--json"), looks()
+	await := func(d *daemon, want string) {
+		t.Helper()
+		if _, err := d.Stdout.Await(patience, regexp.MustCompile(want)); err != nil {
+			t.Error(err)
+		}
+	}
+	await(lines, `"error":"the answer is 404 Not Found".*"feed_following":true`)
+	await(screen, `patd top, .*\n\n.*\n`+regexp.QuoteMeta(other.URL)+` +does not answer: the answer is 404 Not Found`)
+	leaves.Close()
+	await(lines, `"error":".*refused"`)
+	await(screen, regexp.QuoteMeta(leaves.URL)+` +does not answer: .*refused`)
+	for _, d := range []*daemon{lines, screen} {
+		if err := d.Stop(); err != nil {
+			t.Errorf("stopped: %v, %s", err, d.Log)
 		}
 	}
 }

@@ -64,9 +64,9 @@ func featureImpact(c *cli.Command) *cobra.Command {
 			}
 			fmt.Fprintf(
 				c.Stdout,
-				"%d tokens of %d users would lose something; %d of them were used lately with it%s.\n\n",
-				found.GetTokenCount(),
-				found.GetUserCount(),
+				"%s of %s would lose something; %d of them were used lately with it%s.\n\n",
+				cli.Counted(found.GetTokenCount(), "token"),
+				cli.Counted(found.GetUserCount(), "user"),
 				found.GetRecentlyUsedTokenCount()-found.GetUnknownUseTokenCount(),
 				mayHave(found),
 			)
@@ -108,14 +108,14 @@ func featureImpact(c *cli.Command) *cobra.Command {
 	)
 }
 
-// used is how many tokens were used lately, and of how many that is not known.
+// used is how many tokens were used lately, and of how many more that is not known.
 func used(of interface {
 	GetRecentlyUsedTokenCount() int64
 	GetUnknownUseTokenCount() int64
 },
 ) string {
 	if n := of.GetUnknownUseTokenCount(); n > 0 {
-		return fmt.Sprintf("%d (%d perhaps)", of.GetRecentlyUsedTokenCount(), n)
+		return fmt.Sprintf("%d (%d more perhaps)", of.GetRecentlyUsedTokenCount()-n, n)
 	}
 	return fmt.Sprint(of.GetRecentlyUsedTokenCount())
 }
