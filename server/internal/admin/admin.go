@@ -331,9 +331,6 @@ func atFields(q *frame.Request, err error, fields ...string) map[string]string {
 	at := map[string]string{}
 	for _, v := range e.Violations {
 		name, _, _ := strings.Cut(v.Field, "[")
-		if name == "ttl" {
-			name = "life"
-		}
 		if slices.Contains(fields, name) && at[name] == "" {
 			at[name] = q.Reason(&tokens.Error{Reason: v.Reason, Message: v.Description})
 		}

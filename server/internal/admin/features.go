@@ -172,7 +172,19 @@ func (p *Pages) createFeature(q *frame.Request) error {
 // changeFeature replaces or deletes an entry.
 func (p *Pages) changeFeature(q *frame.Request) error {
 	name, form := idOf(q), q.R.PostForm
-	if form.Get("action") == "delete" {
+	switch form.Get("action") {
+	case "save":
+		return p.writeFeature(
+			q,
+			name,
+			patdv1.CatalogService_ReplaceFeature_FullMethodName,
+			"saved",
+			func(ctx context.Context, a tokens.Actor) error {
+				_, err := p.service.ReplaceFeature(tagged(ctx, form), a, readFeature(name, form))
+				return err
+			},
+		)
+	case "delete":
 		return p.writeFeature(
 			q,
 			name,
@@ -183,16 +195,7 @@ func (p *Pages) changeFeature(q *frame.Request) error {
 			},
 		)
 	}
-	return p.writeFeature(
-		q,
-		name,
-		patdv1.CatalogService_ReplaceFeature_FullMethodName,
-		"saved",
-		func(ctx context.Context, a tokens.Actor) error {
-			_, err := p.service.ReplaceFeature(tagged(ctx, form), a, readFeature(name, form))
-			return err
-		},
-	)
+	return tokens.Invalid("FORM_INVALID", "", "the form cannot be read")
 }
 
 func (p *Pages) writeFeature(

@@ -325,7 +325,7 @@ func (p *Pages) createService(q *frame.Request) error {
 		return err
 	}
 	code, o := refused(q, err)
-	errs := atFields(q, err, "name", "permissions", "audience", "life")
+	errs := atFields(q, err, "name", "permissions", "audience")
 	if e := reasonOf(err); e == "NAME_TAKEN" {
 		errs["name"] = q.Text("admin.service.taken")
 	}
