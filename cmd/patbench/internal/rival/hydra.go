@@ -35,11 +35,21 @@ func Hydra(ctx context.Context, c Config) (*Server, error) {
 		}
 		env = append(env, "SERVE_"+part+"_HOST="+host, "SERVE_"+part+"_PORT="+port)
 	}
-	s, err := start(ctx, c, env, waitFor(client, hydra.admin+"/health/ready"), "serve", "all", "--dev", "--sqa-opt-out")
+	s, err := start(
+		ctx,
+		"Hydra",
+		c,
+		env,
+		waitFor(client, hydra.admin+"/health/ready"),
+		"serve",
+		"all",
+		"--dev",
+		"--sqa-opt-out",
+	)
 	if err != nil {
 		return nil, err
 	}
-	return s.prepared("Hydra", client, func() ([]Work, error) { return hydra.works(ctx, c.Tokens) })
+	return s.prepared(client, func() ([]Work, error) { return hydra.works(ctx, c.Tokens) })
 }
 
 // hydra is Hydra's API.

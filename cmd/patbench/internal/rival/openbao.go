@@ -16,13 +16,23 @@ func OpenBao(ctx context.Context, c Config) (*Server, error) {
 	}
 	const root = "bench-root"
 	client, base := newClient(c.Workers), "http://"+at[0]
-	s, err := start(ctx, c, []string{"BAO_DEV_ROOT_TOKEN_ID=" + root}, waitFor(client, base+"/v1/sys/health"),
-		"server", "-dev", "-dev-listen-address="+at[0], "-dev-no-store-token", "-log-level=error")
+	s, err := start(
+		ctx,
+		"OpenBao",
+		c,
+		[]string{"BAO_DEV_ROOT_TOKEN_ID=" + root},
+		waitFor(client, base+"/v1/sys/health"),
+		"server",
+		"-dev",
+		"-dev-listen-address="+at[0],
+		"-dev-no-store-token",
+		"-log-level=error",
+	)
 	if err != nil {
 		return nil, err
 	}
 	bao := bao{client: client, base: base}
-	return s.prepared("OpenBao", client, func() ([]Work, error) { return bao.works(ctx, root, c.Tokens) })
+	return s.prepared(client, func() ([]Work, error) { return bao.works(ctx, root, c.Tokens) })
 }
 
 // bao is OpenBao's API.

@@ -22,12 +22,7 @@ func Redis(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	work, err := redisWork(conns, c.Tokens)
-	if err != nil {
-		_ = s.Stop()
-		return nil, fmt.Errorf("prepare Redis: %w", err)
-	}
-	s.Works = []Work{work}
-	return s, nil
+	return s.at([]Work{work}, err)
 }
 
 // startRedis opens a connection for each worker, as pools of connections do. The server's Stop closes them.
@@ -49,7 +44,7 @@ func startRedis(ctx context.Context, c Config) (*Server, []*redisConn, error) {
 		return errors.Join(err, conn.Close())
 	}
 	args := []string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", c.Dir}
-	s, err := start(ctx, c, nil, ping, args...)
+	s, err := start(ctx, "Redis", c, nil, ping, args...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,7 +57,8 @@ func startRedis(ctx context.Context, c Config) (*Server, []*redisConn, error) {
 	for range max(c.Workers, 1) {
 		conn, err := dialRedis(ctx, at[0])
 		if err != nil {
-			return nil, nil, errors.Join(err, s.Stop())
+			_, err = s.at(nil, err)
+			return nil, nil, err
 		}
 		conns = append(conns, conn)
 	}

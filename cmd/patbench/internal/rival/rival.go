@@ -7,10 +7,10 @@
 package rival
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -43,6 +43,7 @@ type Config struct {
 type Server struct {
 	Works []Work
 
+	name  string
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when it has ended, and err is there
 	err   error
@@ -50,10 +51,27 @@ type Server struct {
 }
 
 // prepared gives the server the calls that measure it, made by this client. It is stopped if that fails.
-func (s *Server) prepared(name string, client *http.Client, prepare func() ([]Work, error)) (_ *Server, err error) {
+func (s *Server) prepared(client *http.Client, prepare func() ([]Work, error)) (*Server, error) {
 	s.close = client.CloseIdleConnections
-	if s.Works, err = prepare(); err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare %s: %w", name, err), s.Stop())
+	return s.at(prepare())
+}
+
+// at gives the server the calls that measure it; a call that fails says what the server logged last. It is stopped if
+// there is an error in place of calls.
+func (s *Server) at(works []Work, err error) (*Server, error) {
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare %s: %w%s", s.name, err, s.logged()), s.Stop())
+	}
+	for _, w := range works {
+		call := w.Call
+		w.Call = func(ctx context.Context, worker int, rnd *rand.Rand) (int, error) {
+			n, err := call(ctx, worker, rnd)
+			if err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%w%s", err, s.logged())
+			}
+			return n, err
+		}
+		s.Works = append(s.Works, w)
 	}
 	return s, nil
 }
@@ -82,26 +100,28 @@ func (s *Server) Stop() error {
 type probe = func(context.Context) error
 
 // start runs a server with nothing of this program's environment but the search path, and waits until probe succeeds.
-func start(ctx context.Context, c Config, env []string, probe probe, args ...string) (*Server, error) {
+func start(
+	ctx context.Context, name string, c Config, env []string, probe probe, args ...string,
+) (*Server, error) {
 	log, err := os.Create(filepath.Join(c.Dir, "log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	cmd := exec.CommandContext(ctx, c.Binary, args...) //nolint:gosec // the operator names it
-	s := &Server{cmd: cmd, ended: make(chan struct{})}
+	s := &Server{name: name, cmd: cmd, ended: make(chan struct{})}
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = c.Dir, log, log
 	s.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.Dir}, env...)
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {
 		defer close(s.ended)
 		s.err = s.cmd.Wait()
 	}()
 	if err := s.await(ctx, probe); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w: %s", c.Binary, err, tail(log)), s.Stop())
+		return nil, errors.Join(fmt.Errorf("start %s, %s: %w%s", name, c.Binary, err, s.logged()), s.Stop())
 	}
 	return s, nil
 }
@@ -127,16 +147,14 @@ func (s *Server) await(ctx context.Context, probe probe) error {
 	}
 }
 
-// tail is the end of a log.
-func tail(log *os.File) string {
+// logged is the end of what the server wrote, for an error.
+func (s *Server) logged() string {
 	const most = 2000
-	end, err := log.Seek(0, io.SeekEnd)
-	if err != nil {
-		return ""
+	text, err := os.ReadFile(filepath.Join(s.cmd.Dir, "log"))
+	if text = bytes.TrimSpace(text); err != nil || len(text) == 0 {
+		return "; its log is empty"
 	}
-	text := make([]byte, min(end, most))
-	n, _ := log.ReadAt(text, end-int64(len(text)))
-	return string(text[:n])
+	return fmt.Sprintf("; its log ends: %s", text[max(0, len(text)-most):])
 }
 
 // freeAddresses are addresses of loopback on which nothing listened a moment ago: not all rivals choose one themselves.

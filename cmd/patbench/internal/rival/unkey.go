@@ -28,11 +28,11 @@ func Unkey(ctx context.Context, c Config) (*Server, error) {
 	}
 	client := newClient(c.Workers)
 	unkey := unkey{client: client, base: "http://" + at[0], root: os.Getenv("UNKEY_ROOT_KEY")}
-	s, err := start(ctx, c, nil, waitFor(client, unkey.base+"/health/ready"), "--config", config)
+	s, err := start(ctx, "Unkey", c, nil, waitFor(client, unkey.base+"/health/ready"), "--config", config)
 	if err != nil {
 		return nil, err
 	}
-	return s.prepared("Unkey", client, func() ([]Work, error) { return unkey.works(ctx, c.Tokens) })
+	return s.prepared(client, func() ([]Work, error) { return unkey.works(ctx, c.Tokens) })
 }
 
 // unkeyConfig writes the configuration of a server, which only this user can read.
