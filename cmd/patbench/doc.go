@@ -14,6 +14,9 @@
 // size; echo-http is JSON over net/http in the same way. The stores are made by `generate` once and kept in -dir; the
 // secret of every token in them follows from its number, so that the load can present it.
 //
+// The row windows measures how evenly servers work: the CPU time a token in each tenth of a second, of the empty call,
+// which has only the noise of the machine, and of patd's unary calls and stream.
+//
 // The row rivals measures patd's ways to be asked beside other servers, whose binaries -openbao, -hydra, -unkey and
 // -redis name; the row local measures the client library beside the verification of JWTs, in this process. Package
 // rival starts the servers and says what they are asked.

@@ -36,7 +36,8 @@ type settings struct {
 	earlier            string
 	database           string
 	revocations, flood int
-	evenFor, settle    time.Duration
+	evenFor, window    time.Duration
+	settle             time.Duration
 
 	openbao, hydra, unkey, redis string // binaries of rivals
 	rivalTokens                  int
@@ -87,7 +88,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		0,
 		"how long at most the rows wait before and after for last uses that are still to be written, so that each counts its own; 0: not at all",
 	)
-	f.DurationVar(&s.evenFor, "windows", 0, "how long the row windows measures; 0: not at all")
+	f.DurationVar(&s.evenFor, "windows", 0, "how long the row windows measures each of its lines; 0: not at all")
+	f.DurationVar(&s.window, "window", 100*time.Millisecond, "how long each of its windows is")
 	f.StringVar(
 		&s.openbao,
 		"openbao",
@@ -117,9 +119,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if f.NArg() > 0 || s.tokens < 100 || s.working < tokensOfUser || s.working > s.tokens || s.rounds < 1 ||
 		s.conns < 1 ||
 		s.period <= 0 ||
+		s.window <= 0 ||
 		s.rivalTokens < 1 {
 		return errors.New(
-			"no arguments; -tokens from 100, -working from 10 up to that, -rounds, -conns and -rival-tokens from 1, -period above 0",
+			"no arguments; -tokens from 100, -working from 10 up to that, -rounds, -conns and -rival-tokens from 1, -period and -window above 0",
 		)
 	}
 	return measure(ctx, s, out)

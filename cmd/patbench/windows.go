@@ -12,11 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// window is how long each part is in which windows measures.
-const window = 100 * time.Millisecond
-
-// windows measures how evenly the server works: the CPU time a token in each window, while uses are written. A round of
-// writing takes 40 s.
+// windows measures how evenly servers work: the CPU time a token in each window. patd writes uses meanwhile, of which a
+// round takes 40 s; echo writes nothing, so that its line is the noise of the machine.
 func (b *bench) windows(ctx context.Context) error {
 	if b.evenFor <= 0 {
 		b.note("how evenly the server works is not measured: -windows does not say for how long")
@@ -26,24 +23,51 @@ func (b *bench) windows(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	present, presented := streams.call(b.texts), new(atomic.Int64)
-	load := &subject{
-		name:     "windows",
-		server:   b.server,
-		inFlight: b.first(),
-		call: func(ctx context.Context, worker int, rnd *rand.Rand) (int, error) {
-			n, err := present(ctx, worker, rnd)
-			presented.Add(int64(n))
-			return n, err
-		},
+	of := func(name string, server *process, c call) even {
+		return even{&subject{name: name, server: server, inFlight: b.first(), call: c}, server}
+	}
+	b.note(
+		"CPU time a token in each window of %s, over the mean of all, for %s each\n\n"+
+			"| work | in flight | windows | mean µs | over 1.1 | p50 | p90 | p99 | most | after |\n"+
+			"| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+		b.window,
+		b.evenFor,
+	)
+	for _, e := range []even{
+		of("the empty call, unary gRPC", b.echo, b.baseline(b.first()).call),
+		of("patd, Introspect, unary gRPC", b.server, unaryCall(b.conns, b.caller, b.texts, "")),
+		of("patd, IntrospectStream", b.server, streams.call(b.texts)),
+	} {
+		if err = b.evenness(ctx, e); err != nil {
+			err = fmt.Errorf("measure %s: %w", e.name, err)
+			break
+		}
+	}
+	return errors.Join(err, streams.close())
+}
+
+// even is a subject whose server's CPU time is read exactly.
+type even struct {
+	*subject
+
+	process *process
+}
+
+// evenness measures one subject, and prints its line.
+func (b *bench) evenness(ctx context.Context, e even) error {
+	present, presented := e.call, new(atomic.Int64)
+	e.call = func(ctx context.Context, worker int, rnd *rand.Rand) (int, error) {
+		n, err := present(ctx, worker, rnd)
+		presented.Add(int64(n))
+		return n, err
 	}
 	ended := make(chan error, 1)
 	go func() {
-		_, err := load.measure(ctx, b.evenFor)
+		_, err := e.measure(ctx, b.evenFor)
 		ended <- err
 	}()
-	costs, err := b.sample(presented, ended)
-	if err = errors.Join(err, streams.close()); err != nil {
+	costs, err := e.process.sample(b.window, presented, ended)
+	if err != nil {
 		return err
 	}
 	if len(costs) < 10 {
@@ -60,31 +84,32 @@ func (b *bench) windows(ctx context.Context) error {
 			over++
 		}
 	}
-	at := time.Duration(most) * window
 	slices.Sort(costs)
 	of := func(percent int) float64 { return costs[(len(costs)-1)*percent/100] / mean }
-	b.note(
-		"IntrospectStream, CPU a token in %d windows of %s, over their mean of %.2f µs: p50 %.2f, p90 %.2f, p99 %.2f, "+
-			"most %.2f, after %s; %d are over 1.1",
+	fmt.Fprintf(
+		b.out,
+		"| %s | %d | %d | %.2f | %.1f %% | %.2f | %.2f | %.2f | %.2f | %s |\n",
+		e.name,
+		e.inFlight,
 		len(costs),
-		window,
 		mean*1e6,
+		100*float64(over)/float64(len(costs)),
 		of(50),
 		of(90),
 		of(99),
 		of(100),
-		at,
-		over,
+		time.Duration(most)*b.window,
 	)
 	return nil
 }
 
 // sample returns the CPU seconds a token in each window, until the load has ended.
-func (b *bench) sample(presented *atomic.Int64, ended <-chan error) (costs []float64, err error) {
+func (p *process) sample(window time.Duration, presented *atomic.Int64, ended <-chan error) ([]float64, error) {
 	tick := time.NewTicker(window)
 	defer tick.Stop()
 	<-tick.C
-	cpu, err := b.server.cpuExactly()
+	var costs []float64
+	cpu, err := p.cpuExactly()
 	for n := presented.Load(); err == nil; {
 		select {
 		case err := <-ended:
@@ -92,7 +117,7 @@ func (b *bench) sample(presented *atomic.Int64, ended <-chan error) (costs []flo
 		case <-tick.C:
 		}
 		var now time.Duration
-		if now, err = b.server.cpuExactly(); err != nil {
+		if now, err = p.cpuExactly(); err != nil {
 			break
 		}
 		if more := presented.Load(); more > n {
