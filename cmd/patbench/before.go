@@ -33,7 +33,7 @@ func (b *bench) before(ctx context.Context) (err error) {
 	var both [2]*contender
 	for i, binary := range []string{b.earlier, b.patd} {
 		if both[i], err = b.contender(ctx, binary, fmt.Sprint("contender-", i)); err != nil {
-			return err
+			return fmt.Errorf("prepare %s: %w", binary, err)
 		}
 		defer func() { err = errors.Join(err, closeAll(both[i].conns), both[i].server.stop()) }()
 	}

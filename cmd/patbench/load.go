@@ -109,12 +109,12 @@ func (s *subject) measure(ctx context.Context, period time.Duration) (figures, e
 	}, nil
 }
 
-// work is one of the calls in flight.
+// work is one of the calls in flight. It calls once at least, however short the period is.
 func (s *subject) work(ctx context.Context, worker int, end time.Time) (int, []time.Duration, error) {
 	rnd := rand.New(rand.NewPCG(rand.Uint64(), uint64(worker)))
 	took := make([]time.Duration, 0, 1<<14)
 	presented := 0
-	for now := time.Now(); now.Before(end); {
+	for now := time.Now(); presented == 0 || now.Before(end); {
 		n, err := s.call(ctx, worker, rnd)
 		if err != nil {
 			return presented, took, err

@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,15 +16,58 @@ import (
 	"patd/internal/proctest"
 )
 
-// TestMain makes a run of the test binary the echo server, where it is asked to be one.
+// TestMain makes a run of the test binary another program: the echo server, where it is asked to be one, or what its
+// name says.
 func TestMain(m *testing.M) {
-	if os.Getenv(echoEnv) == "" {
+	name, fault, _ := strings.Cut(filepath.Base(os.Args[0]), ".")
+	switch {
+	case os.Getenv(echoEnv) != "":
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := serveEcho(ctx, os.Stdout); err != nil {
+			panic(err)
+		}
+	case name == "patbench" && fault == "":
+		main()
+	case name == "patd" || name == "bao":
+		standIn(fault)
+	default:
 		os.Exit(proctest.Main(m))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	if err := serveEcho(ctx, os.Stdout); err != nil {
-		panic(err)
+}
+
+// named is a path at which the test binary is another program.
+func named(t *testing.T, name string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.Symlink(self, path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// standIn is a program with a fault.
+func standIn(fault string) {
+	switch {
+	case fault == "refuses":
+		fmt.Fprintln(os.Stderr, "the store is locked")
+		os.Exit(3)
+	case os.Args[1] == "service":
+		fmt.Fprintln(os.Stdout, "svc_secret")
+	case fault == "ends":
+		fmt.Fprintln(os.Stdout, "panic: out of memory") // and it ends
+	case fault == "dies": // with its first connection
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			panic(err)
+		}
+		fmt.Fprintf(os.Stdout, "{\"msg\":\"ready\",\"grpc\":%q}\n", lis.Addr())
+		_, _ = lis.Accept()
+		panic("out of memory")
 	}
 }
 

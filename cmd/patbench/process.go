@@ -50,16 +50,18 @@ func start(ctx context.Context, name string, env []string, command string, args 
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	began := time.Now()
 	if err := errors.Join(p.cmd.Start(), w.Close()); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), pipe.Close())
 	}
 	lines := bufio.NewReader(pipe)
-	var said bytes.Buffer
+	var said ending
 	for {
 		line, err := lines.ReadBytes('\n')
+		_, _ = said.Write(line)
 		if err != nil {
-			return nil, fmt.Errorf("start %s: it ended: %s", name, &said)
+			_ = p.cmd.Wait() // its state says how it ended
+			err = fmt.Errorf("start %s: it ended before it was ready, %s: %s", name, p.cmd.ProcessState, said)
+			return nil, errors.Join(err, pipe.Close())
 		}
-		said.Write(line)
 		var h hello
 		if json.Unmarshal(line, &h) == nil && h.Msg == "ready" {
 			p.grpc, p.http, p.ready = h.GRPC, h.REST, time.Since(began)
@@ -67,10 +69,27 @@ func start(ctx context.Context, name string, env []string, command string, args 
 		}
 	}
 	go func() {
-		_, _ = io.Copy(io.Discard, lines) // its log
-		p.ended <- errors.Join(p.cmd.Wait(), pipe.Close())
+		_, _ = io.Copy(&said, lines) // its log
+		err := errors.Join(p.cmd.Wait(), pipe.Close())
+		if err != nil {
+			err = fmt.Errorf("%s ended, %w: %s", name, err, said)
+		}
+		p.ended <- err
 	}()
 	return p, nil
+}
+
+// ending is the end of what a server wrote.
+type ending []byte
+
+// Write implements io.Writer.
+func (e *ending) Write(text []byte) (int, error) {
+	const most = 4000
+	*e = append(*e, text...)
+	if len(*e) > 2*most { // not at each line
+		*e = append((*e)[:0], (*e)[len(*e)-most:]...)
+	}
+	return len(text), nil
 }
 
 // stop asks the server to stop and waits until it has.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"patd/client"
 	patdv1 "patd/gen/patd/v1"
@@ -58,30 +57,8 @@ func checkRivals(t *testing.T, out string) {
 // TestWrongAnswersEndTheRun plants a revoked token among those that are presented: each way to ask notices.
 func TestWrongAnswersEndTheRun(t *testing.T) {
 	longtest.Slow(t)
-	patd, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out bytes.Buffer
-	s := settings{
-		tokens:   100,
-		working:  100,
-		rounds:   1,
-		conns:    1,
-		inFlight: counts{1},
-		period:   time.Millisecond,
-		dir:      t.TempDir(),
-		patd:     patd,
-	}
-	b, err := newBench(t.Context(), s, t.TempDir(), &out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { // t.Cleanup would come after the end of t.Context
-		if err := b.close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	b := newRig(t, &out)
 	made, err := b.minted(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)

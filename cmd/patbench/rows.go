@@ -237,11 +237,15 @@ func (b *bench) overHTTP(ctx context.Context, what, path, contentType string, bo
 		inFlight: b.first(),
 		call:     httpCall(client, b.server.http+path, b.caller, contentType, body, b.texts, ""),
 	}
-	if _, err := s.call(ctx, 0, rand.New(rand.NewPCG(1, 1))); err != nil {
-		b.note("%s is not served: %v", path, err)
+	_, err := s.call(ctx, 0, rand.New(rand.NewPCG(1, 1)))
+	if errors.Is(err, errNotServed) {
+		b.note("%s is not served", path)
 		return nil
 	}
-	if err := b.compareSettled(ctx, base, s); err != nil {
+	if err == nil {
+		err = b.compareSettled(ctx, base, s)
+	}
+	if err != nil {
 		return err
 	}
 	b.line(what, s, base)

@@ -162,6 +162,9 @@ func batchOf(conns []*grpc.ClientConn, secret string, next func(*rand.Rand) stri
 	}
 }
 
+// errNotServed is that a server does not have a path.
+var errNotServed = errors.New("it is not served")
+
 // httpCall posts a token. want must stand in the answer; empty: the token's id.
 func httpCall(
 	client *http.Client,
@@ -190,11 +193,15 @@ func httpCall(
 		if err = errors.Join(err, response.Body.Close()); err != nil {
 			return 0, err
 		}
+		if response.StatusCode == http.StatusNotFound {
+			return 0, fmt.Errorf("%w: %s", errNotServed, response.Status)
+		}
 		about := want
 		if about == "" {
 			about = tokenIDOf(token)
 		}
-		if !bytes.Contains(text.Bytes(), []byte(`"active":true`)) || !bytes.Contains(text.Bytes(), []byte(about)) {
+		if response.StatusCode != http.StatusOK || !bytes.Contains(text.Bytes(), []byte(`"active":true`)) ||
+			!bytes.Contains(text.Bytes(), []byte(about)) {
 			return 0, fmt.Errorf("wrong answer about %s: %s %s", about, response.Status, text)
 		}
 		return 1, nil
