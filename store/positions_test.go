@@ -127,9 +127,9 @@ func TestAChangeWithoutAnEntryFails(t *testing.T) {
 // TestRepairedPositionsAreAboveAllRows has what check finds be mended by the command that it names, while a server
 // runs.
 func TestRepairedPositionsAreAboveAllRows(t *testing.T) {
-	longtest.Only(t)
 	t.Parallel()
 	t.Run("PostgreSQL", func(t *testing.T) {
+		longtest.Only(t)
 		st := openURL(t, newSchema(t, dbtest.SharedPostgres(t)), store.Options{Connections: 2})
 		repairs(t, st, append(slices.Clone(sequencesLost), `ALTER SEQUENCE patd_schema_version_id_seq RESTART WITH 1`))
 	})
