@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,11 @@ import (
 // and its exit code.
 func runAt(t *testing.T, at time.Time, args ...string) (out, errs string, code int) {
 	t.Helper()
+	return runIn(t.Context(), at, args...)
+}
+
+// runIn is runAt under a context.
+func runIn(ctx context.Context, at time.Time, args ...string) (out, errs string, code int) {
 	var stdout, stderr strings.Builder
 	c := &cli.Command{Now: func() time.Time { return at }, System: cli.System{
 		Stdin:  strings.NewReader(""),
@@ -23,7 +29,7 @@ func runAt(t *testing.T, at time.Time, args ...string) (out, errs string, code i
 	}}
 	root := newRoot(c)
 	root.SetArgs(args)
-	cmd, err := root.ExecuteContextC(t.Context())
+	cmd, err := root.ExecuteContextC(ctx)
 	code = exitCode(c, cmd, err)
 	if c.Log != nil {
 		_ = c.Log.Close() // writes what is in it

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -16,6 +17,8 @@ import (
 // that says what to give, and nothing is made.
 func TestServeRefusesSettingsThatDoNotFit(t *testing.T) {
 	t.Parallel()
+	ended, end := context.WithCancel(t.Context()) // what is not refused ends by itself
+	end()
 	dir := t.TempDir()
 	data, file := filepath.Join(dir, "data"), filepath.Join(dir, "file")
 	if err := os.WriteFile(file, []byte("a secret\n"), 0o600); err != nil {
@@ -77,7 +80,7 @@ func TestServeRefusesSettingsThatDoNotFit(t *testing.T) {
 		args := append(
 			[]string{"serve", "--data-dir", data},
 			strings.Fields(strings.ReplaceAll(c.flags, "FILE", file))...)
-		out, errs, code := runAt(t, time.Now(), args...)
+		out, errs, code := runIn(ended, time.Now(), args...)
 		if code != cli.ExitUsage || out != "" || !strings.Contains(errs, c.want) {
 			t.Errorf("%s: exit %d, %s%s; want %d and %q", c.flags, code, out, errs, cli.ExitUsage, c.want)
 		}
@@ -93,6 +96,8 @@ func TestServeRefusesSettingsThatDoNotFit(t *testing.T) {
 // TestCommandsRefuseFlagsThatDoNotFit is the same for other commands. None of them gets as far as a server or a store.
 func TestCommandsRefuseFlagsThatDoNotFit(t *testing.T) {
 	t.Parallel()
+	ended, end := context.WithCancel(t.Context()) // what is not refused ends by itself
+	end()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, []byte("a secret\n"), 0o600); err != nil {
@@ -122,7 +127,7 @@ func TestCommandsRefuseFlagsThatDoNotFit(t *testing.T) {
 		{"check --database-url postgres://u@127.0.0.1/d#e", "characters such as @ / : # % in a password are written percent-encoded"},
 	} {
 		at := strings.NewReplacer("FILE", file, "DIR", filepath.Join(dir, "data"))
-		out, errs, code := runAt(t, time.Now(), strings.Fields(at.Replace(c.command))...)
+		out, errs, code := runIn(ended, time.Now(), strings.Fields(at.Replace(c.command))...)
 		if code != cli.ExitUsage || out != "" || !strings.Contains(errs, c.want) {
 			t.Errorf("patd %s: exit %d, %s%s; want %d and %q", c.command, code, out, errs, cli.ExitUsage, c.want)
 		}
