@@ -156,6 +156,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Values[daemonsKey{}] = map[string]*daemon{}
 			env.Setenv("TMPDIR", env.WorkDir)
+			// Another patd may have the usual ports.
+			env.Setenv("PATD_HTTP_ADDR", "127.0.0.1:0")
+			env.Setenv("PATD_GRPC_ADDR", "127.0.0.1:0")
 			return nil
 		},
 	})
