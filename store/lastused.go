@@ -110,22 +110,34 @@ func (s *Store) writeUses(ctx context.Context, batch []usage.Used) error {
 			return t.writeAllUses(batch)
 		}
 		args := make([]any, 0, 3*usesAtOnce)
-		for left := batch; len(left) > 0; {
-			statement, n := insertManyUses, usesAtOnce
-			if len(left) < n {
-				statement, n = insertOneUse, 1
+		return inStatements(batch, usesAtOnce, func(part []usage.Used) error {
+			statement := insertManyUses
+			if len(part) == 1 {
+				statement = insertOneUse
 			}
 			args = args[:0]
-			for i := range left[:n] {
-				args = append(args, int64(left[i].ID), left[i].Micros, db.AddrBytes(left[i].Addr()))
+			for i := range part {
+				args = append(args, int64(part[i].ID), part[i].Micros, db.AddrBytes(part[i].Addr()))
 			}
-			if _, err := t.exec(writeSeen, statement, args...); err != nil {
-				return err
-			}
-			left = left[n:]
-		}
-		return nil
+			_, err := t.exec(writeSeen, statement, args...)
+			return err
+		})
 	})
+}
+
+// inStatements has write write a batch in parts: of as many as one statement takes, and what is then left one by one.
+func inStatements[T any](batch []T, most int, write func(part []T) error) error {
+	for len(batch) > 0 {
+		n := most
+		if len(batch) < n {
+			n = 1
+		}
+		if err := write(batch[:n]); err != nil {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
 }
 
 func (t *tx) writeAllUses(batch []usage.Used) error {

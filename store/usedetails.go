@@ -65,22 +65,16 @@ func (s *Store) writeDetails(ctx context.Context, batch []usage.Detailed) error 
 		if t.c.Dialect().Remote {
 			return t.writeAllDetails(batch)
 		}
-		for left := batch; len(left) > 0; {
-			read, write, n := selectManyDetails, putManyDetails, detailsAtOnce
-			if len(left) < n {
-				read, write, n = selectOneDetail, putOneDetail, 1
-			}
-			if err := t.writeDetailsOf(left[:n], read, write); err != nil {
-				return err
-			}
-			left = left[n:]
-		}
-		return nil
+		return inStatements(batch, detailsAtOnce, t.writeDetailsOf)
 	})
 }
 
-// writeDetailsOf reads and writes the details of as many tokens as its statements are for.
-func (t *tx) writeDetailsOf(batch []usage.Detailed, read, write string) error {
+// writeDetailsOf reads and writes the details of one token, or of detailsAtOnce.
+func (t *tx) writeDetailsOf(batch []usage.Detailed) error {
+	read, write := selectManyDetails, putManyDetails
+	if len(batch) == 1 {
+		read, write = selectOneDetail, putOneDetail
+	}
 	args := make([]any, 0, 2*detailsAtOnce)
 	for i := range batch {
 		args = append(args, int64(batch[i].ID))

@@ -32,12 +32,11 @@ type metered interface{ cpu() (time.Duration, error) }
 
 // figures are what one round measured.
 type figures struct {
-	perSecond  float64       // tokens a second
-	cpuPer100k time.Duration // CPU time of the server for 100 000 tokens
-	p50, p99   time.Duration // of a call
-	presented  int
-	cpu        time.Duration // CPU time of the server
-	busy       time.Duration // CPU time of the server and of this program
+	perSecond float64       // tokens a second
+	p50, p99  time.Duration // of a call
+	presented int
+	cpu       time.Duration // CPU time of the server
+	busy      time.Duration // CPU time of the server and of this program
 }
 
 // cpuEach is the CPU time, in seconds, that a token took of the server and of this program.
@@ -101,10 +100,9 @@ func (s *subject) measure(ctx context.Context, period time.Duration) (figures, e
 		return figures{}, err
 	}
 	slices.Sort(took)
-	n := float64(presented.Load())
 	return figures{
-		perSecond: n / elapsed.Seconds(), cpuPer100k: time.Duration(float64(after-before) / n * 100_000),
-		p50: took[len(took)/2], p99: took[len(took)*99/100],
+		perSecond: float64(presented.Load()) / elapsed.Seconds(),
+		p50:       took[len(took)/2], p99: took[len(took)*99/100],
 		presented: int(presented.Load()), cpu: after - before, busy: after - before + cputime.Process() - ownBefore,
 	}, nil
 }
@@ -156,7 +154,9 @@ func (s *subject) typical(of func(figures) float64) float64 {
 	return all[len(all)/2]
 }
 
-func cpuOf(f figures) float64  { return f.cpuPer100k.Seconds() }
+// cpuOf is the CPU time, in seconds, that 100 000 tokens took of the server.
+func cpuOf(f figures) float64 { return f.cpu.Seconds() / float64(f.presented) * 100_000 }
+
 func rateOf(f figures) float64 { return f.perSecond }
 func p50Of(f figures) float64  { return float64(f.p50.Microseconds()) }
 func p99Of(f figures) float64  { return float64(f.p99.Microseconds()) }

@@ -72,8 +72,5 @@ func (p *process) settle(ctx context.Context, most time.Duration) (idle float64,
 		}
 		last = now
 	}
-	if elapsed := time.Since(since); err == nil && used > 0 && elapsed > 0 {
-		return used.Seconds() / elapsed.Seconds(), nil
-	}
-	return 0, err
+	return used.Seconds() / time.Since(since).Seconds(), err
 }

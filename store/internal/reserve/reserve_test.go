@@ -146,16 +146,23 @@ func TestStoreWithoutReserve(t *testing.T) {
 	}
 }
 
+// watched opens a reserve, makes it, and watches it until cancel.
+func (p *place) watched(t *testing.T) (r *reserve.Reserve, cancel func()) {
+	t.Helper()
+	r = p.open(size)
+	r.Make()
+	ctx, cancel := context.WithCancel(t.Context())
+	go r.Watch(ctx)
+	return r, cancel
+}
+
 // TestDiskCountsAsFullForAWhile holds that a change without room is noted once, until another has room or none has
 // lacked it for half a minute.
 func TestDiskCountsAsFullForAWhile(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	synctest.Test(t, func(t *testing.T) {
-		r := p.open(size)
-		r.Make()
-		ctx, cancel := context.WithCancel(t.Context())
-		go r.Watch(ctx)
+		r, cancel := p.watched(t)
 		r.NoteRoom()
 		p.wantLog(t, "the disk has room again", 0)
 		r.NoteFull()
@@ -190,10 +197,7 @@ func TestServerRestoresTheReserveItself(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
 	synctest.Test(t, func(t *testing.T) {
-		r := p.open(size)
-		r.Make()
-		ctx, cancel := context.WithCancel(t.Context())
-		go r.Watch(ctx)
+		r, cancel := p.watched(t)
 		for when, spoil := range map[string]func() error{
 			"given up": func() error { r.Release(); return nil },
 			"removed":  func() error { return os.Remove(p.file()) },
