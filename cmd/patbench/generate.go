@@ -106,9 +106,9 @@ func (d *dataset) generate(ctx context.Context, n int, out io.Writer) error {
 	return os.WriteFile(filepath.Join(d.dir, idsFile), text, 0o600)
 }
 
-// keys makes the key file of the store.
+// keys makes the key file of the store, whose key is named as patd names the first.
 func (d *dataset) keys() (*tokens.Keys, error) {
-	line, err := secret.NewKeyLine("bench", rand.NewChaCha8([32]byte{1}))
+	line, err := secret.NewKeyLine("k1", rand.NewChaCha8([32]byte{1}))
 	if err != nil {
 		return nil, err
 	}

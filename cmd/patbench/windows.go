@@ -103,7 +103,7 @@ func (b *bench) evenness(ctx context.Context, e even) error {
 	return nil
 }
 
-// sample returns the CPU seconds a token in each window, until the load has ended.
+// sample returns the CPU seconds a token in each window, until the load has ended, but for the last one, in which it ends.
 func (p *process) sample(window time.Duration, presented *atomic.Int64, ended <-chan error) ([]float64, error) {
 	tick := time.NewTicker(window)
 	defer tick.Stop()
@@ -113,7 +113,7 @@ func (p *process) sample(window time.Duration, presented *atomic.Int64, ended <-
 	for n := presented.Load(); err == nil; {
 		select {
 		case err := <-ended:
-			return costs, err
+			return costs[:max(len(costs)-1, 0)], err
 		case <-tick.C:
 		}
 		var now time.Duration
