@@ -49,8 +49,8 @@ WHERE t.id IS NULL OR o.serial > t.rotations LIMIT ?2`
 SELECT token_id FROM old_secrets WHERE until_us > ?1 GROUP BY token_id HAVING count(*) > 1 LIMIT ?2`
 
 	checkNames = `
-SELECT max(id) FROM tokens WHERE revoke_us IS NULL AND expire_us > ?1
-GROUP BY "user", name_key HAVING count(*) > 1 LIMIT ?2`
+SELECT max(id) FROM tokens t WHERE revoke_us IS NULL AND expire_us > ?1
+GROUP BY "user", ` + nameKey + ` HAVING count(*) > 1 LIMIT ?2`
 
 	checkDeletedUsers = `
 SELECT t.id FROM users u JOIN tokens t INDEXED BY tokens_user ON t.user = u.key AND ` + liveUntil + ` > 0

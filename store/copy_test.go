@@ -416,7 +416,7 @@ func TestTextThatPostgresCannotKeepIsNamedAndNotCopied(t *testing.T) {
 		exec1(
 			t,
 			st,
-			`INSERT INTO events (seq, time_us, actor, action, outcome, detail, writer) VALUES (4711, 1, 'a', 'b', 1, `+text+`, 14)`,
+			`INSERT INTO events (seq, time_us, actor, action, outcome, detail, writer) VALUES (4711, 1, 'a', 'b', 1, `+text+`, 26)`,
 		)
 		url := emptyDatabase(server)
 		refused(t, st, url, store.Options{}, "copy the store: the table events, row 4711: its detail "+what)

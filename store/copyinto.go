@@ -59,6 +59,9 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 	if err != nil {
 		return nil, err
 	}
+	if err := into.keepOldest(ctx, from); err != nil {
+		return nil, err
+	}
 	// The server would otherwise not know how many rows there are, and read whole tables, until it looks by itself.
 	for _, t := range copiedTables() {
 		if _, err := into.Exec(ctx, t.analyze()); err != nil {
@@ -73,6 +76,18 @@ func (s *Store) copyToPostgres(ctx context.Context, to string, o Options) ([]Cop
 		return nil, copyFault("commit the copy", err)
 	}
 	return copied, nil
+}
+
+const raiseOldest = `UPDATE compatibility SET oldest = ?1 WHERE oldest < ?1`
+
+// keepOldest keeps programs out of the copy that cannot use what it was made of: its rows are as they were there.
+func (e *copyEnd) keepOldest(ctx context.Context, from *copyEnd) error {
+	var oldest int64
+	err := from.One(ctx, selectOldest, []any{&oldest})
+	if err == nil {
+		_, err = e.Exec(ctx, raiseOldest, oldest)
+	}
+	return db.Fault("say which programs may use the copy", err)
 }
 
 // prepare makes the schema where there is none.

@@ -146,7 +146,7 @@ func Statements() map[string][]string {
 			"SEARCH t USING INDEX tokens_user (user=? AND <expr>=? AND rowid<?)",
 			"SEARCH u USING INTEGER PRIMARY KEY",
 		},
-		selectLiveTokens: {"SEARCH tokens USING INDEX tokens_user (user=? AND <expr>>?)"},
+		selectLiveTokens: {"SEARCH t USING INDEX tokens_user (user=? AND <expr>>?)"},
 		revokeTokens:     {"SEARCH tokens USING INDEX tokens_user (user=? AND <expr>>?)"},
 		forgetSealed:     {"SEARCH requests USING INDEX requests_sealed (token_id=?)"},
 		selectRequest:    {"SEARCH requests USING PRIMARY KEY (key=?)"},
@@ -375,3 +375,6 @@ func NoticeStatements() map[string]string {
 		selectDueChecks: "idle_checks_due",
 	}
 }
+
+// AsBefore26 has checksums made as programs made them that do not know the short form, or as they are made now.
+func (s *Store) AsBefore26(before bool) { s.rows.short = !before }

@@ -35,7 +35,7 @@ const inventoryFilter = `
   AND (?3 = '' OR instr(' ' || t.scopes || ' ', ' ' || ?3 || ' ') > 0
        OR instr(t.paused || ` + db.LineEnd + `, ' ' || ?3 || ` + db.LineEnd + `) > 0 AND ` + pauseTime + ` > ` + lastEndedPause + `)
   AND (?4 = '' OR instr(` + db.LineEnd + ` || t.audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?4 || ` + db.LineEnd + `) > 0)
-  AND (?5 = '' OR instr(t.name_key, ?5) > 0 OR ?6 <> '' AND instr(t.name_key, ?6) > 0)
+  AND (?5 = '' OR instr(` + nameKey + `, ?5) > 0 OR ?6 <> '' AND instr(` + nameKey + `, ?6) > 0)
   AND +t.expire_us <= ?7 AND +t.issue_us <= ?8
   AND t.issue_us < ?9 AND (t.last_used_us IS NULL OR t.last_used_us < ?9) AND (w.use_us IS NULL OR w.use_us < ?9)
   AND (?10 = '' OR instr(',' || substr(t.labels, 2), ?10) > 0)

@@ -25,7 +25,7 @@ var migrations embed.FS
 const (
 	// newestSchema is the last migration, and oldestSchema the first on whose schema this program can do its work:
 	// where that is an earlier one, servers of the new version may begin before the migration.
-	newestSchema = 25
+	newestSchema = 26
 	oldestSchema = 24
 
 	// oldestPostgres is the oldest version of PostgreSQL that patd is for.

@@ -23,6 +23,7 @@ import (
 // rowGuard makes and checks checksums, and knows whether a row may be without one.
 type rowGuard struct {
 	logger *slog.Logger
+	short  bool // it makes short checksums: no program that does not know them uses the database
 	keys   atomic.Pointer[secret.Keys]
 	sealed atomic.Int64  // the database says so, or once did: see secret.Keys.SealedTo
 	failed atomic.Uint64 // rows that were refused
@@ -136,7 +137,7 @@ func (g *rowGuard) checksum(row []byte) (any, error) {
 	ks := g.keys.Load()
 	switch {
 	case ks != nil:
-		return ks.RowChecksum(row), nil
+		return ks.RowChecksum(row, g.short), nil
 	case g.isSealed(row[0]):
 		return nil, tokens.StoreUnavailable("make the checksum of a row", errNoKeys)
 	default:

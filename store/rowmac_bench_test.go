@@ -24,9 +24,7 @@ func BenchmarkLookupWithChecksums(b *testing.B) {
 		}
 		c := storefill.Config{Tokens: 10_000}
 		if checksums {
-			c.Hash = func(n int, _ tokens.ID) tokens.Hash {
-				return tokens.Hash{Key: "k1", Sum: [32]byte{byte(n), byte(n >> 8), 1}}
-			}
+			c.Hash = underA
 		}
 		ids, err := storefill.Load(context.Background(), st, c)
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 const sealSchema = "14"
 
 // fileSchema is the migration that programs must know to use any store in a file.
-const fileSchema = "25"
+const fileSchema = "26"
 
 // unsealedRows counts the rows that have not ended and have no checksum.
 func unsealedRows(t testing.TB, st *store.Store) (n int) {

@@ -168,9 +168,14 @@ func (s *Store) SealLater(ctx context.Context) error {
 
 // MoveChecksums implements tokens.RowKeeper. It can be interrupted, and called again.
 func (s *Store) MoveChecksums(ctx context.Context, key string) (moved int64, err error) {
-	prefix := tokens.RowKeyPrefix(key)
-	return s.rewriteChecksums(ctx, protectedTables(), "move checksums to the current key",
-		fmt.Sprintf(`, 1, %d) = %s`, len(prefix), s.dialect.Bytes(prefix)), `substr(`)
+	under := underKey(s.dialect, key)
+	return s.rewriteChecksums(ctx, protectedTables(), "move checksums to the current key", under, `substr(`)
+}
+
+// underKey is the end of a condition that checksums are under a key, which begins with substr( and their column.
+func underKey(d *db.Dialect, key string) string {
+	short, long := tokens.RowKeyPrefixes(key)
+	return fmt.Sprintf(`, 1, %d) IN (%s, %s)`, len(short), d.Bytes(short), d.Bytes(long))
 }
 
 // rewriteChecksums writes the checksums that a condition selects, whose column stands between two parts of it.
@@ -286,15 +291,11 @@ func (t *tx) writeChecksums(op string, p *protected, found []*protectedRow, chec
 
 // RowsUnder implements tokens.KeyReader.
 func (t *readTx) RowsUnder(key string) (n int64, err error) {
-	prefix := tokens.RowKeyPrefix(key)
+	under := underKey(t.c.Dialect(), key)
 	for _, p := range protectedTables() {
 		var some int64
-		err := t.one(
-			"count the checksums under a key",
-			fmt.Sprintf(`SELECT count(*) FROM %s x WHERE %s AND substr(x.%s, 1, %d) = %s`,
-				p.name, p.live, p.checksum(), len(prefix), t.c.Dialect().Bytes(prefix)),
-			[]any{&some},
-		)
+		err := t.one("count the checksums under a key",
+			`SELECT count(*) FROM `+p.name+` x WHERE `+p.live+` AND substr(x.`+p.checksum()+under, []any{&some})
 		if err != nil {
 			return 0, err
 		}

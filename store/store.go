@@ -180,7 +180,8 @@ func IsPostgres(url string) bool {
 
 func newStore(o Options, d *db.Dialect) *Store {
 	s := &Store{options: o, dialect: d, done: make(chan struct{}), uses: usage.NewBuffer(o.usesRoom)}
-	s.group, s.rows.logger = &group{store: s}, o.Logger
+	s.group = &group{store: s}
+	s.rows.logger, s.rows.short = o.Logger, !d.Remote
 	s.failing.wake = make(chan struct{}, 1)
 	s.keyNames.Store(&map[int64]string{})
 	s.feed = feed.New(feed.Config{Source: changes{s}, Now: o.Now, Logger: o.Logger})

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"patd/store/internal/db"
@@ -206,6 +207,30 @@ func (t *tx) guard(id tokens.ID) (*guardedToken, error) {
 // revoked tokens of a user are in the order of their ids in the index, the others in that of their expiry.
 const liveUntil = `CASE WHEN revoke_us IS NULL THEN expire_us ELSE 0 END`
 
+// nameKey is the form of a token's name by which names are compared, see tokens.NameKey. It is not stored where it is
+// the name in lower case.
+const nameKey = `CASE t.name_key WHEN '' THEN lower(t.name COLLATE BINARY) ELSE t.name_key END`
+
+// storedNameKey returns what is stored of it. Programs from before migration 26 read it as it is, and may use a database
+// that is not a file.
+func (t *tx) storedNameKey(name string) string {
+	key := tokens.NameKey(name)
+	if !t.c.Dialect().Remote && key == lowerASCII(name) {
+		return ""
+	}
+	return key
+}
+
+// lowerASCII is lower as the databases have it: only the letters of ASCII have a lower case.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
 // The tokens of a user, in two parts: ?1 is the user, ?2 the first id in the order of the list, ?3 to ?5 the rest of the
 // filter and ?6 the limit. Of those that are not revoked ?7 and ?8 bound the expiry. Their ids are sorted before any row
 // is read, and the rows of ?9 are.
@@ -213,7 +238,7 @@ const (
 	restOfUser = `
 CROSS JOIN users u ON u.key = t."user" ` + joinUse + `
 WHERE t."user" = ?1 AND t.id <= ?2
-  AND (?3 = '' OR instr(t.name_key, ?3) > 0 OR ?4 <> '' AND instr(t.name_key, ?4) > 0)
+  AND (?3 = '' OR instr(` + nameKey + `, ?3) > 0 OR ?4 <> '' AND instr(` + nameKey + `, ?4) > 0)
   AND (?5 = '' OR instr(` + db.LineEnd + ` || t.audiences || ` + db.LineEnd + `, ` + db.LineEnd + ` || ?5 || ` + db.LineEnd + `) > 0)
 `
 
@@ -299,7 +324,7 @@ func lastBefore(id tokens.ID) int64 {
 }
 
 const selectLiveTokens = `
-SELECT id, name_key FROM tokens INDEXED BY tokens_user WHERE "user" = ? AND ` + liveUntil + ` > ?`
+SELECT id, ` + nameKey + ` FROM tokens t INDEXED BY tokens_user WHERE "user" = ? AND ` + liveUntil + ` > ?`
 
 // LiveTokens implements tokens.TokenReader.
 func (t *readTx) LiveTokens(userKey int64, now time.Time) ([]tokens.LiveToken, error) {
@@ -354,7 +379,7 @@ func (t *tx) InsertToken(tok tokens.Token, h tokens.Hash) error {
 	if err != nil {
 		return err
 	}
-	args := []any{int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, tokens.NameKey(tok.Name),
+	args := []any{int64(tok.ID), tok.UserKey, h.Key, h.Sum[:], tok.Name, t.storedNameKey(tok.Name),
 		scopesText(tok.Scopes),
 		db.Micros(tok.IssueTime), db.Expiry(tok.ExpireTime), db.Join(tok.Audiences, "\n"), db.CIDRsText(tok.CIDRs),
 		labels,
@@ -455,9 +480,9 @@ func (t *tx) UpdateToken(tok tokens.Token) error {
 		return err
 	}
 	return t.mustExec("update a token", fmt.Errorf("token %s: %w", tok.ID, tokens.ErrNotFound), updateToken,
-		int64(tok.ID), tok.Name, tokens.NameKey(tok.Name), db.NullText(tok.Description), labels, scopesText(tok.Scopes),
-		db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason, db.NullText(tok.BlockedBy),
-		db.NullTime(tok.RenewTime), checksum, until, ofItself, paused, ofPauses, pauseEnd,
+		int64(tok.ID), tok.Name, t.storedNameKey(tok.Name), db.NullText(tok.Description), labels,
+		scopesText(tok.Scopes), db.CIDRsText(tok.CIDRs), db.Expiry(tok.ExpireTime), us, by, reason,
+		db.NullText(tok.BlockedBy), db.NullTime(tok.RenewTime), checksum, until, ofItself, paused, ofPauses, pauseEnd,
 		db.NullTime(tok.EndSetTime))
 }
 

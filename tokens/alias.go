@@ -5,8 +5,8 @@ import "patd/tokens/secret"
 // CutChecksum cuts the first of two checksums off.
 func CutChecksum(b []byte) (first, second []byte) { return secret.CutChecksum(b) }
 
-// RowKeyPrefix returns how the checksums of rows under the key of a name begin.
-func RowKeyPrefix(name string) []byte { return secret.RowKeyPrefix(name) }
+// RowKeyPrefixes returns how the checksums of rows under the key of a name begin: those of either form.
+func RowKeyPrefixes(name string) (short, long []byte) { return secret.RowKeyPrefixes(name) }
 
 // The types of package secret that are used in records, requests and results of the domain.
 type (

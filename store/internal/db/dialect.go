@@ -32,12 +32,13 @@ func SQLiteDialect() *Dialect {
 	}
 }
 
-// Statements are written for SQLite. What PostgreSQL reads otherwise are parameters, a type, the order of joins and the
-// choice of an index, which it finds out by itself.
+// Statements are written for SQLite. What PostgreSQL reads otherwise are parameters, a type, a collation, the order of joins
+// and the choice of an index, which it finds out by itself.
 var (
 	indexHint  = regexp.MustCompile(`\bINDEXED BY \w+`)
 	fixedOrder = regexp.MustCompile(`\bCROSS JOIN\b`)
 	blob       = regexp.MustCompile(`\bAS BLOB\b`)
+	bytewise   = regexp.MustCompile(`\bCOLLATE BINARY\b`)
 )
 
 // PostgresForm writes ?1 as $1, each ? as the next of them, and nextNumber as what gives it. Texts in quotes stay as
@@ -45,6 +46,7 @@ var (
 func PostgresForm(query string) string {
 	query = fixedOrder.ReplaceAllLiteralString(indexHint.ReplaceAllLiteralString(query, ""), "JOIN")
 	query = blob.ReplaceAllLiteralString(query, "AS bytea")
+	query = bytewise.ReplaceAllLiteralString(query, `COLLATE "C"`)
 	query = nextNumber.ReplaceAllString(query, postgresNext)
 	var b strings.Builder
 	next := 0
