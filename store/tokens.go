@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"patd/store/internal/db"
@@ -206,30 +205,6 @@ func (t *tx) guard(id tokens.ID) (*guardedToken, error) {
 // liveUntil is the second column of the index tokens_user, after the user: when a token expires, and 0 if it is revoked. The
 // revoked tokens of a user are in the order of their ids in the index, the others in that of their expiry.
 const liveUntil = `CASE WHEN revoke_us IS NULL THEN expire_us ELSE 0 END`
-
-// nameKey is the form of a token's name by which names are compared, see tokens.NameKey. It is not stored where it is
-// the name in lower case.
-const nameKey = `CASE t.name_key WHEN '' THEN lower(t.name COLLATE BINARY) ELSE t.name_key END`
-
-// storedNameKey returns what is stored of it. Programs from before migration 26 read it as it is, and may use a database
-// that is not a file.
-func (t *tx) storedNameKey(name string) string {
-	key := tokens.NameKey(name)
-	if !t.c.Dialect().Remote && key == lowerASCII(name) {
-		return ""
-	}
-	return key
-}
-
-// lowerASCII is lower as the databases have it: only the letters of ASCII have a lower case.
-func lowerASCII(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			r += 'a' - 'A'
-		}
-		return r
-	}, s)
-}
 
 // The tokens of a user, in two parts: ?1 is the user, ?2 the first id in the order of the list, ?3 to ?5 the rest of the
 // filter and ?6 the limit. Of those that are not revoked ?7 and ?8 bound the expiry. Their ids are sorted before any row

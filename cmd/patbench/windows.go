@@ -103,7 +103,8 @@ func (b *bench) evenness(ctx context.Context, e even) error {
 	return nil
 }
 
-// sample returns the CPU seconds a token in each window, until the load has ended, but for the last one, in which it ends.
+// sample returns the CPU seconds a token in each window until the load has ended, but for the last one, in which it
+// ends.
 func (p *process) sample(window time.Duration, presented *atomic.Int64, ended <-chan error) ([]float64, error) {
 	tick := time.NewTicker(window)
 	defer tick.Stop()
